@@ -1,0 +1,143 @@
+-- The whole schema, declaratively: `gatehouse schema apply` (or the Atlas CLI
+-- with atlas.hcl) makes a database be so. Keys are UUIDv7 made in Go; times
+-- are timestamptz; every constraint has a name, for code reads it. No foreign
+-- key crosses the two schemas: each belongs to one service.
+
+CREATE SCHEMA auth;
+CREATE SCHEMA users;
+
+-- auth ----------------------------------------------------------------------
+
+CREATE TABLE auth.accounts (
+    id                    uuid        NOT NULL,
+    email                 text        NOT NULL,
+    email_verified        boolean     NOT NULL DEFAULT false,
+    password_hash         text        NOT NULL,
+    password_change_time  timestamptz NOT NULL DEFAULT now(),
+    status                text        NOT NULL DEFAULT 'active',
+    roles                 text[]      NOT NULL DEFAULT '{}',
+    -- Raised with every change of roles or status; tokens carry it as "ver".
+    authz_version         bigint      NOT NULL DEFAULT 1,
+    -- Raised with every change that users must come to know.
+    version               bigint      NOT NULL DEFAULT 1,
+    last_sign_in_time     timestamptz,
+    create_time           timestamptz NOT NULL DEFAULT now(),
+    update_time           timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT accounts_pkey PRIMARY KEY (id),
+    CONSTRAINT accounts_email_length CHECK (char_length(email) BETWEEN 3 AND 254),
+    CONSTRAINT accounts_status_known CHECK (status IN ('active', 'disabled'))
+);
+CREATE UNIQUE INDEX accounts_email_key ON auth.accounts (lower(email));
+-- Administrators are few, and the last one is looked for before each removal.
+CREATE INDEX accounts_admins_idx ON auth.accounts (id) WHERE status = 'active' AND 'admin' = ANY (roles);
+
+CREATE TABLE auth.sessions (
+    id                    uuid        NOT NULL,
+    account_id            uuid        NOT NULL,
+    -- The refresh token that is current: its number, hash, maker key and time.
+    generation            integer     NOT NULL DEFAULT 1,
+    token_hash            bytea       NOT NULL,
+    token_key             text        NOT NULL,
+    rotate_time           timestamptz NOT NULL DEFAULT now(),
+    -- The hash of the key that the client sent with the latest rotation.
+    idempotency_key_hash  bytea,
+    -- When the password was given last.
+    authenticate_time     timestamptz NOT NULL DEFAULT now(),
+    user_agent            text        NOT NULL DEFAULT '',
+    ip_address            text        NOT NULL DEFAULT '',
+    create_time           timestamptz NOT NULL DEFAULT now(),
+    last_used_time        timestamptz NOT NULL DEFAULT now(),
+    expire_time           timestamptz NOT NULL,
+    max_expire_time       timestamptz NOT NULL,
+    revoke_time           timestamptz,
+    revoke_reason         text,
+    CONSTRAINT sessions_pkey PRIMARY KEY (id),
+    CONSTRAINT sessions_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
+    CONSTRAINT sessions_generation_positive CHECK (generation > 0),
+    CONSTRAINT sessions_token_hash_length CHECK (octet_length(token_hash) = 32),
+    CONSTRAINT sessions_revoke_reason_known CHECK ((revoke_time IS NULL) = (revoke_reason IS NULL))
+);
+CREATE INDEX sessions_live_idx ON auth.sessions (account_id, last_used_time DESC) WHERE revoke_time IS NULL;
+-- For the foreign key's cascade, which also takes the ended ones.
+CREATE INDEX sessions_account_id_idx ON auth.sessions (account_id);
+CREATE INDEX sessions_expire_time_idx ON auth.sessions (expire_time);
+
+CREATE TABLE auth.signing_keys (
+    kid                 text        NOT NULL,
+    public_key          bytea       NOT NULL,
+    sealed_private_key  bytea       NOT NULL,
+    create_time         timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT signing_keys_pkey PRIMARY KEY (kid),
+    CONSTRAINT signing_keys_public_key_length CHECK (octet_length(public_key) = 32)
+);
+
+-- One row for each account that users has yet to hear about. It says only that
+-- there is news: the relay reads the account as it is when it is told.
+CREATE TABLE auth.account_outbox (
+    account_id         uuid        NOT NULL,
+    version            bigint      NOT NULL,
+    deleted            boolean     NOT NULL DEFAULT false,
+    -- What the profile starts with, kept only until users has it.
+    profile            jsonb,
+    attempts           integer     NOT NULL DEFAULT 0,
+    next_attempt_time  timestamptz NOT NULL,
+    create_time        timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT account_outbox_pkey PRIMARY KEY (account_id)
+);
+CREATE INDEX account_outbox_next_attempt_time_idx ON auth.account_outbox (next_attempt_time);
+
+-- Append-only: everything that changes or tries an identity. It holds ids,
+-- never an email or a secret.
+CREATE TABLE auth.audit_events (
+    id           uuid        NOT NULL,
+    create_time  timestamptz NOT NULL DEFAULT now(),
+    event        text        NOT NULL,
+    outcome      text        NOT NULL,
+    -- The account that it concerns, when there is one, and who asked.
+    account_id   uuid,
+    actor_id     uuid,
+    session_id   uuid,
+    ip_address   text        NOT NULL DEFAULT '',
+    user_agent   text        NOT NULL DEFAULT '',
+    request_id   text        NOT NULL DEFAULT '',
+    CONSTRAINT audit_events_pkey PRIMARY KEY (id)
+);
+CREATE INDEX audit_events_account_id_idx ON auth.audit_events (account_id, id);
+
+-- users ---------------------------------------------------------------------
+
+CREATE TABLE users.profiles (
+    id               uuid        NOT NULL,
+    first_name       text        NOT NULL DEFAULT '',
+    last_name        text        NOT NULL DEFAULT '',
+    locale           text        NOT NULL DEFAULT '',
+    -- The version of the fields above, which answers show as the etag.
+    version          bigint      NOT NULL DEFAULT 1,
+    create_time      timestamptz NOT NULL,
+    update_time      timestamptz NOT NULL DEFAULT now(),
+    -- Copies of what auth owns, kept by the relay, for searching only. Two
+    -- accounts that exchange emails may both hold one for a moment here: it is
+    -- not unique.
+    email            text        NOT NULL,
+    status           text        NOT NULL,
+    account_version  bigint      NOT NULL,
+    CONSTRAINT profiles_pkey PRIMARY KEY (id),
+    CONSTRAINT profiles_status_known CHECK (status IN ('active', 'disabled'))
+);
+-- Each order of listing, alone and within a status.
+CREATE INDEX profiles_create_time_idx ON users.profiles (create_time, id);
+CREATE INDEX profiles_status_create_time_idx ON users.profiles (status, create_time, id);
+CREATE INDEX profiles_email_order_idx ON users.profiles (lower(email) COLLATE "C", id);
+CREATE INDEX profiles_status_email_order_idx ON users.profiles (status, lower(email) COLLATE "C", id);
+-- Each way of searching by a prefix.
+CREATE INDEX profiles_email_prefix_idx ON users.profiles (lower(email) text_pattern_ops);
+CREATE INDEX profiles_first_name_prefix_idx ON users.profiles (lower(first_name || ' ' || last_name) text_pattern_ops);
+CREATE INDEX profiles_last_name_prefix_idx ON users.profiles (lower(last_name) text_pattern_ops);
+
+-- Accounts that were deleted: the relay must not bring them back.
+CREATE TABLE users.tombstones (
+    id               uuid        NOT NULL,
+    account_version  bigint      NOT NULL,
+    delete_time      timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT tombstones_pkey PRIMARY KEY (id)
+);

@@ -1,0 +1,49 @@
+// Command protodeps prints the proto files that ours import from others, as
+// their Go modules carry them, into the folder that it is given. buf reads
+// them there, so that generating and linting need no registry of schemas.
+package main
+
+import (
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	validate "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	"github.com/jhump/protoreflect/v2/protoprint"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+func main() {
+	log.SetFlags(0)
+	if len(os.Args) != 2 {
+		log.Fatal("usage: protodeps FOLDER")
+	}
+	for _, file := range []protoreflect.FileDescriptor{
+		validate.File_buf_validate_validate_proto,
+		annotations.File_google_api_annotations_proto,
+		annotations.File_google_api_http_proto,
+	} {
+		if err := print(file, os.Args[1]); err != nil {
+			log.Fatalf("print %s: %v", file.Path(), err)
+		}
+	}
+}
+
+func print(file protoreflect.FileDescriptor, folder string) error {
+	path := filepath.Join(folder, filepath.FromSlash(file.Path()))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	out, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	printer := protoprint.Printer{Compact: true}
+	if err := printer.PrintProtoFile(file, out); err != nil {
+		out.Close()
+		return fmt.Errorf("write: %w", err)
+	}
+	return out.Close()
+}
