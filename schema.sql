@@ -1,7 +1,14 @@
+-- schema number: 1
+--
 -- The whole schema, declaratively: `gatehouse schema apply` (or the Atlas CLI
 -- with atlas.hcl) makes a database be so. Keys are UUIDv7 made in Go; times
 -- are timestamptz; every constraint has a name, for code reads it. No foreign
 -- key crosses the two schemas: each belongs to one service.
+--
+-- Raise the number above with every change: it is stored when this is applied,
+-- and a binary that carries a smaller one then leaves the database alone.
+-- Atlas neither sees nor makes partitions, functions, triggers, views, domains,
+-- sequences or row security; internal/schema makes the roles and grants.
 
 CREATE SCHEMA auth;
 CREATE SCHEMA users;
@@ -104,6 +111,18 @@ CREATE TABLE auth.audit_events (
 );
 CREATE INDEX audit_events_account_id_idx ON auth.audit_events (account_id, id);
 
+-- What was applied, in one row: internal/schema keeps it, the service reads it.
+CREATE TABLE auth.applied_schema (
+    number        integer     NOT NULL,
+    -- Of the text that was applied, and of the tables as they then were: while
+    -- both still hold, there is nothing to do.
+    source_hash   bytea       NOT NULL,
+    catalog_hash  bytea       NOT NULL,
+    apply_time    timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT applied_schema_number_positive CHECK (number > 0)
+);
+CREATE UNIQUE INDEX applied_schema_one_row ON auth.applied_schema ((true));
+
 -- users ---------------------------------------------------------------------
 
 CREATE TABLE users.profiles (
@@ -124,15 +143,17 @@ CREATE TABLE users.profiles (
     CONSTRAINT profiles_pkey PRIMARY KEY (id),
     CONSTRAINT profiles_status_known CHECK (status IN ('active', 'disabled'))
 );
--- Each order of listing, alone and within a status.
+-- Each order of listing, alone and within a status. A collation stands within
+-- lower's argument, as part of an expression: Atlas doesn't see a key's own.
 CREATE INDEX profiles_create_time_idx ON users.profiles (create_time, id);
 CREATE INDEX profiles_status_create_time_idx ON users.profiles (status, create_time, id);
-CREATE INDEX profiles_email_order_idx ON users.profiles (lower(email) COLLATE "C", id);
-CREATE INDEX profiles_status_email_order_idx ON users.profiles (status, lower(email) COLLATE "C", id);
--- Each way of searching by a prefix.
-CREATE INDEX profiles_email_prefix_idx ON users.profiles (lower(email) text_pattern_ops);
-CREATE INDEX profiles_first_name_prefix_idx ON users.profiles (lower(first_name || ' ' || last_name) text_pattern_ops);
-CREATE INDEX profiles_last_name_prefix_idx ON users.profiles (lower(last_name) text_pattern_ops);
+CREATE INDEX profiles_email_order_idx ON users.profiles (lower(email COLLATE "C"), id);
+CREATE INDEX profiles_status_email_order_idx ON users.profiles (status, lower(email COLLATE "C"), id);
+-- Each way of searching by a prefix, beside the email's, which its order serves.
+-- Names are folded by Unicode's rules even where the database's locale is C; the
+-- whole name's index serves the first name too.
+CREATE INDEX profiles_name_prefix_idx ON users.profiles (lower((first_name || ' ' || last_name) COLLATE "und-x-icu") text_pattern_ops);
+CREATE INDEX profiles_last_name_prefix_idx ON users.profiles (lower(last_name COLLATE "und-x-icu") text_pattern_ops);
 
 -- Accounts that were deleted: the relay must not bring them back.
 CREATE TABLE users.tombstones (
@@ -141,3 +162,13 @@ CREATE TABLE users.tombstones (
     delete_time      timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT tombstones_pkey PRIMARY KEY (id)
 );
+
+-- As auth.applied_schema: each service reads the number in its own schema.
+CREATE TABLE users.applied_schema (
+    number        integer     NOT NULL,
+    source_hash   bytea       NOT NULL,
+    catalog_hash  bytea       NOT NULL,
+    apply_time    timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT applied_schema_number_positive CHECK (number > 0)
+);
+CREATE UNIQUE INDEX applied_schema_one_row ON users.applied_schema ((true));

@@ -1,0 +1,459 @@
+package auth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
+)
+
+// recentSignIn is how long ago the password may have been given for what needs
+// a recent sign-in.
+const recentSignIn = 5 * time.Minute
+
+var (
+	errUserNotFound       = rpc.NewError(connect.CodeNotFound, "USER_NOT_FOUND", "There is no such user.")
+	errEmailTaken         = rpc.NewError(connect.CodeAlreadyExists, "EMAIL_TAKEN", "Another account has this email. Sign in with it, or use another.")
+	errAccountExists      = rpc.NewError(connect.CodeAlreadyExists, "ACCOUNT_EXISTS", "There is an account with this id already.")
+	errRegistrationClosed = rpc.NewError(connect.CodePermissionDenied, "REGISTRATION_CLOSED", "Registration is closed. Ask an administrator for an account.")
+	errLastAdministrator  = rpc.NewError(connect.CodeFailedPrecondition, "LAST_ADMINISTRATOR", "This is the last active administrator. Make another one first.")
+	errReauthenticate     = rpc.NewError(connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED", "Give your password again (Reauthenticate), then repeat this within five minutes.")
+)
+
+// violates reports whether Postgres refused for the sake of a constraint.
+func violates(err error, constraint string) bool {
+	refusal, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && refusal.ConstraintName == constraint
+}
+
+const insertAccount = `
+	INSERT INTO auth.accounts (id, email, password_hash, roles, last_sign_in_time)
+	VALUES (@id, @email, @password_hash, @roles, CASE WHEN @signed_in::boolean THEN now() END)`
+
+// CreateAccount implements authv1.AccountServiceHandler.
+func (s *Service) CreateAccount(ctx context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
+	if req.GetSignIn() && !s.registrationOpen {
+		return nil, errRegistrationClosed
+	}
+	hash, err := s.passwords.hash(ctx, req.GetPassword())
+	if err != nil {
+		return nil, err
+	}
+	s.step("auth: before the account is written")
+	response := &authv1.CreateAccountResponse{}
+	err = s.transact(ctx, func(tx pgx.Tx) (err error) {
+		response.Account, err = s.writeAccount(ctx, tx, newAccount{
+			id: req.GetAccountId(), email: req.GetEmail(), hash: hash, roles: req.GetRoles(),
+			profile: req.GetProfile(), signIn: req.GetSignIn(), origin: req.GetOrigin(),
+		})
+		if err != nil || !req.GetSignIn() {
+			return err
+		}
+		response.Tokens, err = s.beginSession(ctx, tx, response.GetAccount(), req.GetOrigin())
+		s.step("auth: before the account is committed")
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create an account: %w", err)
+	}
+	s.step("auth: after the account is committed")
+	s.tell(ctx, req.GetAccountId())
+	return response, nil
+}
+
+// newAccount is what an account begins with.
+type newAccount struct {
+	id, email, hash string
+	roles           []string
+	profile         *authv1.ProfileSeed
+	signIn          bool
+	origin          *authv1.Origin
+}
+
+// writeAccount writes the account, its outbox row and its audit row. Errors:
+// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS.
+func (s *Service) writeAccount(ctx context.Context, tx pgx.Tx, account newAccount) (*authv1.Account, error) {
+	_, err := tx.Exec(ctx, insertAccount, pgx.NamedArgs{
+		"id": account.id, "email": strings.TrimSpace(account.email), "password_hash": account.hash,
+		"roles": sortedRoles(account.roles), "signed_in": account.signIn,
+	})
+	switch {
+	case violates(err, "accounts_email_key"):
+		return nil, errEmailTaken.WithCause(err)
+	case violates(err, "accounts_pkey"):
+		return nil, errAccountExists.WithCause(err)
+	case err != nil:
+		return nil, fmt.Errorf("write the account: %w", err)
+	}
+	s.step("auth: before the outbox is written")
+	profile, err := json.Marshal(profileSeed{
+		FirstName: account.profile.GetFirstName(), LastName: account.profile.GetLastName(), Locale: account.profile.GetLocale(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode the profile: %w", err)
+	}
+	if err := enqueue(ctx, tx, account.id, 1, profile); err != nil {
+		return nil, err
+	}
+	err = audit(ctx, tx, audited{event: eventAccountCreate, outcome: succeeded, account: account.id, origin: account.origin})
+	if err != nil {
+		return nil, err
+	}
+	return accountByID(ctx, tx, account.id)
+}
+
+// sortedRoles returns the roles sorted, each once, never nil.
+func sortedRoles(roles []string) []string {
+	sorted := append([]string{}, roles...)
+	slices.Sort(sorted)
+	return slices.Compact(sorted)
+}
+
+const accountColumns = `a.id, a.email, a.email_verified, a.status, a.roles, a.authz_version, a.create_time, a.update_time`
+
+// scanAccount reads the columns of accountColumns, and more into rest.
+func scanAccount(row pgx.Row, rest ...any) (*authv1.Account, error) {
+	var found authv1.Account
+	var status string
+	var created, updated time.Time
+	into := []any{&found.Id, &found.Email, &found.EmailVerified, &status, &found.Roles, &found.AuthzVersion, &created, &updated}
+	if err := row.Scan(append(into, rest...)...); err != nil {
+		return nil, err
+	}
+	found.CreateTime, found.UpdateTime = timestamppb.New(created), timestamppb.New(updated)
+	found.Status = authv1.AccountStatus_ACCOUNT_STATUS_DISABLED
+	if status == statusActive {
+		found.Status = authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE
+	}
+	return &found, nil
+}
+
+const (
+	statusActive   = "active"
+	statusDisabled = "disabled"
+)
+
+const (
+	selectAccount     = `SELECT ` + accountColumns + ` FROM auth.accounts a WHERE a.id = @id`
+	selectAccountLock = selectAccount + ` FOR UPDATE`
+)
+
+// accountByID returns an account. Errors: not_found USER_NOT_FOUND.
+func accountByID(ctx context.Context, tx pgx.Tx, id string) (*authv1.Account, error) {
+	return queryAccount(ctx, tx, selectAccount, id)
+}
+
+// lockedAccount locks an account's row and returns it. Errors: not_found
+// USER_NOT_FOUND.
+func lockedAccount(ctx context.Context, tx pgx.Tx, id string) (*authv1.Account, error) {
+	return queryAccount(ctx, tx, selectAccountLock, id)
+}
+
+func queryAccount(ctx context.Context, tx pgx.Tx, query, id string) (*authv1.Account, error) {
+	account, err := scanAccount(tx.QueryRow(ctx, query, pgx.NamedArgs{"id": id}))
+	if missing(err) {
+		return nil, errUserNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the account: %w", err)
+	}
+	return account, nil
+}
+
+const selectAccountFacts = `
+	SELECT ` + accountColumns + `, a.password_change_time, a.last_sign_in_time,
+		(SELECT count(*) FROM auth.sessions s
+		 WHERE s.account_id = a.id AND s.revoke_time IS NULL AND s.expire_time > now())
+	FROM auth.accounts a WHERE a.id = @id`
+
+// GetAccount implements authv1.AccountServiceHandler.
+func (s *Service) GetAccount(ctx context.Context, req *authv1.GetAccountRequest) (*authv1.GetAccountResponse, error) {
+	var passwordChanged time.Time
+	var signedIn *time.Time
+	var sessions int32
+	account, err := scanAccount(s.db.QueryRow(ctx, selectAccountFacts, pgx.NamedArgs{"id": req.GetAccountId()}),
+		&passwordChanged, &signedIn, &sessions)
+	if missing(err) {
+		return nil, errUserNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the account: %w", err)
+	}
+	security := &authv1.SecurityFacts{PasswordChangeTime: timestamppb.New(passwordChanged), ActiveSessions: sessions}
+	if signedIn != nil {
+		security.LastSignInTime = timestamppb.New(*signedIn)
+	}
+	return &authv1.GetAccountResponse{Account: account, Security: security}, nil
+}
+
+const selectAccounts = `
+	SELECT ` + accountColumns + `
+	FROM unnest(@ids::uuid[]) WITH ORDINALITY AS asked (id, place) JOIN auth.accounts a USING (id)
+	ORDER BY asked.place`
+
+// BatchGetAccounts implements authv1.AccountServiceHandler.
+func (s *Service) BatchGetAccounts(ctx context.Context, req *authv1.BatchGetAccountsRequest) (*authv1.BatchGetAccountsResponse, error) {
+	rows, err := s.db.Query(ctx, selectAccounts, pgx.NamedArgs{"ids": req.GetAccountIds()})
+	if err != nil {
+		return nil, fmt.Errorf("read accounts: %w", err)
+	}
+	accounts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*authv1.Account, error) { return scanAccount(row) })
+	if err != nil {
+		return nil, fmt.Errorf("read accounts: %w", err)
+	}
+	return &authv1.BatchGetAccountsResponse{Accounts: accounts}, nil
+}
+
+// change locks an account, lets apply change it, and writes what stands or
+// falls with the change: the outbox row and the audit row. Afterwards it tells
+// users. apply returns whether anything changed.
+func (s *Service) change(ctx context.Context, id string, event event, origin *authv1.Origin,
+	apply func(tx pgx.Tx, before *authv1.Account) (bool, error),
+) (*authv1.Account, error) {
+	var after *authv1.Account
+	var changed bool
+	err := s.transact(ctx, func(tx pgx.Tx) error {
+		before, err := lockedAccount(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if changed, err = apply(tx, before); err != nil || !changed {
+			after = before
+			return err
+		}
+		if err := keepsAnAdministrator(ctx, tx, before); err != nil {
+			return err
+		}
+		var version int64
+		if err := tx.QueryRow(ctx, raiseVersion, pgx.NamedArgs{"id": id}).Scan(&version); err != nil {
+			return fmt.Errorf("raise the version: %w", err)
+		}
+		if err := enqueue(ctx, tx, id, version, nil); err != nil {
+			return err
+		}
+		if after, err = accountByID(ctx, tx, id); err != nil {
+			return err
+		}
+		return audit(ctx, tx, audited{event: event, outcome: succeeded, account: id, origin: origin})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", event, err)
+	}
+	if changed {
+		s.tell(ctx, id)
+	}
+	return after, nil
+}
+
+const raiseVersion = `
+	UPDATE auth.accounts SET version = version + 1, update_time = clock_timestamp() WHERE id = @id RETURNING version`
+
+const (
+	// Held to the end of the transaction, it makes removals of administrators
+	// take turns, so that two can't remove each other.
+	lockAdministrators   = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse administrators', 0))"
+	existsAdministrators = `
+		SELECT EXISTS (SELECT FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles))`
+)
+
+// keepsAnAdministrator refuses a change that leaves no active administrator,
+// where the account was one before it. Errors: failed_precondition
+// LAST_ADMINISTRATOR.
+func keepsAnAdministrator(ctx context.Context, tx pgx.Tx, before *authv1.Account) error {
+	if before.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE || !slices.Contains(before.GetRoles(), AdminRole) {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, lockAdministrators); err != nil {
+		return fmt.Errorf("lock the administrators: %w", err)
+	}
+	var left bool
+	if err := tx.QueryRow(ctx, existsAdministrators).Scan(&left); err != nil {
+		return fmt.Errorf("look for an administrator: %w", err)
+	}
+	if !left {
+		return errLastAdministrator
+	}
+	return nil
+}
+
+const updateStatus = `
+	UPDATE auth.accounts SET status = @status, authz_version = authz_version + 1
+	WHERE id = @id AND status <> @status`
+
+// SetAccountStatus implements authv1.AccountServiceHandler.
+func (s *Service) SetAccountStatus(ctx context.Context, req *authv1.SetAccountStatusRequest) (*authv1.SetAccountStatusResponse, error) {
+	status, happening := statusActive, eventAccountEnable
+	if req.GetStatus() == authv1.AccountStatus_ACCOUNT_STATUS_DISABLED {
+		status, happening = statusDisabled, eventAccountDisable
+	}
+	account, err := s.change(ctx, req.GetAccountId(), happening, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+		tag, err := tx.Exec(ctx, updateStatus, pgx.NamedArgs{"id": before.GetId(), "status": status})
+		if err != nil {
+			return false, fmt.Errorf("set the status: %w", err)
+		}
+		if status == statusDisabled {
+			if _, err := revokeSessions(ctx, tx, before.GetId(), "", "disabled"); err != nil {
+				return false, err
+			}
+		}
+		return tag.RowsAffected() > 0, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &authv1.SetAccountStatusResponse{Account: account}, nil
+}
+
+const updateRoles = `
+	UPDATE auth.accounts SET roles = @roles, authz_version = authz_version + 1
+	WHERE id = @id AND roles <> @roles`
+
+// SetAccountRoles implements authv1.AccountServiceHandler.
+func (s *Service) SetAccountRoles(ctx context.Context, req *authv1.SetAccountRolesRequest) (*authv1.SetAccountRolesResponse, error) {
+	account, err := s.change(ctx, req.GetAccountId(), eventRolesChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+		tag, err := tx.Exec(ctx, updateRoles, pgx.NamedArgs{"id": before.GetId(), "roles": sortedRoles(req.GetRoles())})
+		if err != nil {
+			return false, fmt.Errorf("set the roles: %w", err)
+		}
+		return tag.RowsAffected() > 0, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &authv1.SetAccountRolesResponse{Account: account}, nil
+}
+
+const updateEmail = `
+	UPDATE auth.accounts SET email = @email, email_verified = false WHERE id = @id AND email <> @email`
+
+// ChangeAccountEmail implements authv1.AccountServiceHandler.
+func (s *Service) ChangeAccountEmail(ctx context.Context, req *authv1.ChangeAccountEmailRequest) (*authv1.ChangeAccountEmailResponse, error) {
+	account, err := s.change(ctx, req.GetAccountId(), eventEmailChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+		tag, err := tx.Exec(ctx, updateEmail, pgx.NamedArgs{"id": before.GetId(), "email": strings.TrimSpace(req.GetEmail())})
+		if violates(err, "accounts_email_key") {
+			return false, errEmailTaken.WithCause(err)
+		}
+		if err != nil {
+			return false, fmt.Errorf("set the email: %w", err)
+		}
+		return tag.RowsAffected() > 0, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &authv1.ChangeAccountEmailResponse{Account: account}, nil
+}
+
+const selectHash = `SELECT password_hash FROM auth.accounts WHERE id = @id AND status = 'active'`
+
+// It changes only the password that was checked.
+const updatePassword = `
+	UPDATE auth.accounts SET password_hash = @new_hash, password_change_time = clock_timestamp(), update_time = clock_timestamp()
+	WHERE id = @id AND password_hash = @hash`
+
+// ChangePassword implements authv1.AccountServiceHandler.
+func (s *Service) ChangePassword(ctx context.Context, req *authv1.ChangePasswordRequest) (*authv1.ChangePasswordResponse, error) {
+	origin := req.GetOrigin()
+	var hash string
+	err := s.db.QueryRow(ctx, selectHash, pgx.NamedArgs{"id": optional(origin.GetAccountId())}).Scan(&hash)
+	if missing(err) {
+		return nil, errUserNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the password: %w", err)
+	}
+	row := audited{event: eventPasswordChange, outcome: refused, account: origin.GetAccountId(), origin: origin}
+	right, _, err := s.passwords.check(ctx, req.GetCurrentPassword(), hash)
+	if err != nil {
+		return nil, err
+	}
+	if !right {
+		if err := audit(ctx, s.db, row); err != nil {
+			return nil, err
+		}
+		return nil, errPasswordWrong
+	}
+	newHash, err := s.passwords.hash(ctx, req.GetNewPassword())
+	if err != nil {
+		return nil, err
+	}
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, updatePassword, pgx.NamedArgs{"id": origin.GetAccountId(), "hash": hash, "new_hash": newHash})
+		if err != nil {
+			return fmt.Errorf("write it: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			return errPasswordWrong // somebody changed it meanwhile
+		}
+		if _, err := revokeSessions(ctx, tx, origin.GetAccountId(), origin.GetSessionId(), "password changed"); err != nil {
+			return err
+		}
+		row.outcome = succeeded
+		return audit(ctx, tx, row)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("change the password: %w", err)
+	}
+	return &authv1.ChangePasswordResponse{}, nil
+}
+
+const (
+	deleteAccount = `DELETE FROM auth.accounts WHERE id = @id RETURNING version`
+	recentlyGiven = `
+		SELECT EXISTS (SELECT FROM auth.sessions
+			WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND authenticate_time > now() - @within::interval)`
+)
+
+// DeleteAccount implements authv1.AccountServiceHandler.
+func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
+	s.step("auth: before the account is deleted")
+	err := s.transact(ctx, func(tx pgx.Tx) error {
+		before, err := lockedAccount(ctx, tx, req.GetAccountId())
+		if err != nil {
+			return err
+		}
+		if req.GetRequireRecentSignIn() {
+			var recent bool
+			err := tx.QueryRow(ctx, recentlyGiven, pgx.NamedArgs{
+				"id": optional(req.GetOrigin().GetSessionId()), "account_id": req.GetAccountId(), "within": recentSignIn,
+			}).Scan(&recent)
+			if err != nil {
+				return fmt.Errorf("look up the sign-in: %w", err)
+			}
+			if !recent {
+				return errReauthenticate
+			}
+		}
+		var version int64
+		if err := tx.QueryRow(ctx, deleteAccount, pgx.NamedArgs{"id": req.GetAccountId()}).Scan(&version); err != nil {
+			return fmt.Errorf("delete the account: %w", err)
+		}
+		if err := keepsAnAdministrator(ctx, tx, before); err != nil {
+			return err
+		}
+		s.step("auth: before the deletion's outbox is written")
+		if err := enqueueDeletion(ctx, tx, req.GetAccountId(), version+1); err != nil {
+			return err
+		}
+		err = audit(ctx, tx, audited{event: eventAccountDelete, outcome: succeeded, account: req.GetAccountId(), origin: req.GetOrigin()})
+		s.step("auth: before the deletion is committed")
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("delete an account: %w", err)
+	}
+	s.step("auth: after the deletion is committed")
+	s.tell(ctx, req.GetAccountId())
+	return &authv1.DeleteAccountResponse{}, nil
+}

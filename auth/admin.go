@@ -1,0 +1,104 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	authv1 "gatehouse/gen/auth/v1"
+)
+
+// operator is the origin of what is done from the command line.
+var operator = &authv1.Origin{UserAgent: "gatehouse admin"}
+
+// EnsureAdministrator makes an administrator unless there is one, and reports
+// whether it did. Copies that start at once make one between them. Errors:
+// already_exists EMAIL_TAKEN when an account that is no administrator has the
+// email.
+func (s *Service) EnsureAdministrator(ctx context.Context, email, password string) (bool, error) {
+	var exists bool
+	if err := s.db.QueryRow(ctx, existsAdministrators).Scan(&exists); err != nil {
+		return false, fmt.Errorf("look for an administrator: %w", err)
+	}
+	if exists {
+		return false, nil
+	}
+	return s.makeAdministrator(ctx, email, password, true)
+}
+
+// CreateAdministrator makes an administrator. Errors: already_exists
+// EMAIL_TAKEN.
+func (s *Service) CreateAdministrator(ctx context.Context, email, password string) error {
+	_, err := s.makeAdministrator(ctx, email, password, false)
+	return err
+}
+
+func (s *Service) makeAdministrator(ctx context.Context, email, password string, onlyFirst bool) (made bool, err error) {
+	hash, err := s.passwords.hash(ctx, password)
+	if err != nil {
+		return false, fmt.Errorf("hash the administrator's password: %w", err)
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return false, fmt.Errorf("choose an id: %w", err)
+	}
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, lockAdministrators); err != nil {
+			return fmt.Errorf("lock the administrators: %w", err)
+		}
+		var exists bool
+		if err := tx.QueryRow(ctx, existsAdministrators).Scan(&exists); err != nil {
+			return fmt.Errorf("look for an administrator: %w", err)
+		}
+		if exists && onlyFirst {
+			return nil
+		}
+		made = true
+		_, err := s.writeAccount(ctx, tx, newAccount{
+			id: id.String(), email: email, hash: hash, roles: []string{AdminRole},
+			profile: &authv1.ProfileSeed{FirstName: "Administrator"}, origin: operator,
+		})
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("make an administrator: %w", err)
+	}
+	if made {
+		s.tell(ctx, id.String())
+	}
+	return made, nil
+}
+
+const resetPassword = `
+	UPDATE auth.accounts
+	SET password_hash = @hash, password_change_time = clock_timestamp(), update_time = clock_timestamp()
+	WHERE lower(email) = lower(@email) RETURNING id`
+
+// ResetPassword gives an account another password and ends its sessions, on an
+// operator's word. Errors: not_found USER_NOT_FOUND.
+func (s *Service) ResetPassword(ctx context.Context, email, password string) error {
+	hash, err := s.passwords.hash(ctx, password)
+	if err != nil {
+		return fmt.Errorf("hash the password: %w", err)
+	}
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		var id string
+		err := tx.QueryRow(ctx, resetPassword, pgx.NamedArgs{"email": email, "hash": hash}).Scan(&id)
+		if missing(err) {
+			return errUserNotFound
+		}
+		if err != nil {
+			return fmt.Errorf("write it: %w", err)
+		}
+		if _, err := revokeSessions(ctx, tx, id, "", "password reset"); err != nil {
+			return err
+		}
+		return audit(ctx, tx, audited{event: eventPasswordChange, outcome: succeeded, account: id, origin: operator})
+	})
+	if err != nil {
+		return fmt.Errorf("reset the password: %w", err)
+	}
+	return nil
+}

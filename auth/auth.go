@@ -1,0 +1,117 @@
+// Package auth owns accounts: the login email, credentials, roles, status,
+// sessions, tokens, signing keys and the audit. It alone touches the Postgres
+// schema auth.
+//
+// Whatever changes an account writes an outbox row in the same transaction, and
+// the relay tells users how the account now is: see relay.go. Refresh tokens
+// rotate, and a lost answer is told from a stolen token: see refresh.go.
+//
+// Locks are taken in one order, an account's row before a session's, and no
+// connection is held while a password is hashed or users is called.
+package auth
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	authv1 "gatehouse/gen/auth/v1"
+	usersv1 "gatehouse/gen/users/v1"
+)
+
+// AdminRole is the built-in role that may administer users.
+const AdminRole = "admin"
+
+// AccessTokenLife is how long an access token is good.
+const AccessTokenLife = 5 * time.Minute
+
+// Config is what auth needs.
+type Config struct {
+	// DB logs in as auth's own role.
+	DB *pgxpool.Pool
+	// Users is told of account changes; nil leaves them in the outbox, for
+	// another process to tell.
+	Users usersv1.RelayServiceClient
+	// Secrets are the secret keys, newest first, 32 bytes each.
+	Secrets [][]byte
+	// Issuer is the public URL, the "iss" of tokens.
+	Issuer string
+	// RegistrationOpen lets anybody make an account.
+	RegistrationOpen bool
+	// SessionIdle ends a session that isn't used; SessionMax ends any.
+	SessionIdle, SessionMax time.Duration
+	Logger                  *slog.Logger
+	// Step is called between the steps of what must survive a crash, by tests
+	// that end the process there; nil otherwise.
+	Step func(name string)
+}
+
+// Service is the auth service.
+type Service struct {
+	db               *pgxpool.Pool
+	users            usersv1.RelayServiceClient
+	passwords        *hasher
+	refreshKeys      refreshKeys
+	keys             *keyring
+	registrationOpen bool
+	sessionIdle      time.Duration
+	sessionMax       time.Duration
+	logger           *slog.Logger
+	step             func(string)
+}
+
+// New opens the service: it loads the signing keys and makes the first one on
+// the first run. It returns an error when a key was sealed with a secret key
+// that it wasn't given.
+func New(ctx context.Context, config Config) (*Service, error) {
+	refresh, err := newRefreshKeys(config.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := openKeyring(ctx, config.DB, config.Secrets, config.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	service := &Service{
+		db: config.DB, users: config.Users, passwords: newHasher(), refreshKeys: refresh, keys: keys,
+		registrationOpen: config.RegistrationOpen,
+		sessionIdle:      config.SessionIdle, sessionMax: config.SessionMax,
+		logger: config.Logger, step: config.Step,
+	}
+	if service.step == nil {
+		service.step = func(string) {}
+	}
+	return service, nil
+}
+
+// Register adds auth's RPC services to a server.
+func (s *Service) Register(server *connect.Server) {
+	authv1.RegisterAccountServiceHandler(server, s)
+	authv1.RegisterSessionServiceHandler(server, s)
+	authv1.RegisterKeyServiceHandler(server, s)
+}
+
+// Ready reports what keeps auth from doing its own part.
+func (s *Service) Ready(ctx context.Context) error {
+	var one int
+	if err := s.db.QueryRow(ctx, "SELECT 1 FROM auth.signing_keys LIMIT 1").Scan(&one); err != nil {
+		return fmt.Errorf("ask Postgres: %w", err)
+	}
+	return nil
+}
+
+// Run tells users of account changes until ctx ends.
+func (s *Service) Run(ctx context.Context) {
+	s.relay(ctx)
+}
+
+// transact runs work in one transaction. The error that work returns rolls it
+// back.
+func (s *Service) transact(ctx context.Context, work func(tx pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, s.db, work)
+}

@@ -1,0 +1,179 @@
+package auth
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
+)
+
+// A refresh whose answer was lost may be repeated: for repeatFreely by anybody
+// who holds the previous token (two tabs, a flaky network), and for
+// repeatWithKey by who sends the same Idempotency-Key. Any other use of an old
+// token means that two parties hold it, and ends the session (RFC 9700, 4.14).
+const (
+	repeatFreely  = 10 * time.Second
+	repeatWithKey = 30 * time.Minute
+)
+
+var (
+	errRefreshInvalid = rpc.NewError(connect.CodeUnauthenticated, "REFRESH_TOKEN_INVALID", "This is not a refresh token of ours. Sign in.")
+	errRefreshReused  = rpc.NewError(connect.CodeUnauthenticated, "REFRESH_TOKEN_REUSED", "This refresh token was used before, so its session has been ended for safety. Sign in again.")
+	errSessionEnded   = rpc.NewError(connect.CodeUnauthenticated, "SESSION_ENDED", "This session has ended. Sign in again.")
+)
+
+// session is a session's row, with times as ages on Postgres' clock.
+type session struct {
+	id             uuid.UUID
+	generation     int32
+	tokenHash      []byte
+	tokenKey       string
+	idempotencyKey []byte
+	ended          bool
+	sinceRotation  time.Duration
+	expiresIn      time.Duration
+	account        *authv1.Account
+}
+
+const (
+	lockSession = `
+		SELECT account_id, generation, token_hash, token_key, idempotency_key_hash
+		FROM auth.sessions WHERE id = @id FOR UPDATE`
+	// Asked after the lock is held, so that the clock and the account are as
+	// they are now and not as they were before the wait.
+	selectSessionNow = `
+		SELECT s.revoke_time IS NOT NULL OR s.expire_time <= clock_timestamp() OR a.status <> 'active',
+			extract(epoch FROM clock_timestamp() - s.rotate_time)::float8,
+			extract(epoch FROM s.expire_time - clock_timestamp())::float8
+		FROM auth.sessions s JOIN auth.accounts a ON a.id = s.account_id
+		WHERE s.id = @id`
+	rotateSession = `
+		UPDATE auth.sessions
+		SET generation = @generation, token_hash = @token_hash, token_key = @token_key,
+			rotate_time = clock_timestamp(), idempotency_key_hash = @idempotency_key_hash,
+			last_used_time = clock_timestamp(), user_agent = @user_agent, ip_address = @ip_address,
+			expire_time = least(clock_timestamp() + @idle, max_expire_time)
+		WHERE id = @id
+		RETURNING extract(epoch FROM expire_time - clock_timestamp())::float8`
+)
+
+// Refresh implements authv1.SessionServiceHandler.
+func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
+	token, ok := s.refreshKeys.authentic(req.GetRefreshToken())
+	if !ok {
+		return nil, errRefreshInvalid
+	}
+	var next string
+	var found *session
+	var refusal error // of a change that is kept, unlike an error's
+	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
+		next, refusal = "", nil
+		found, err = s.lockedSession(ctx, tx, token.session)
+		if err != nil {
+			return err
+		}
+		switch {
+		case found == nil, found.ended:
+			refusal = errSessionEnded
+			return nil
+		case token.generation == found.generation && sameHash(found.tokenHash, req.GetRefreshToken()):
+			next, err = s.rotate(ctx, tx, found, req)
+			return err
+		case s.mayRepeat(token, found, req.GetIdempotencyKey()):
+			next, ok = s.refreshKeys.again(refreshToken{found.id, found.generation}, found.tokenKey)
+			if !ok || !sameHash(found.tokenHash, next) {
+				refusal = errSessionEnded // its key has been retired
+			}
+			return nil
+		}
+		refusal = errRefreshReused
+		if err := revokeSession(ctx, tx, found.id, "reuse"); err != nil {
+			return err
+		}
+		return audit(ctx, tx, audited{event: eventRefreshReuse, outcome: refused, account: found.account.GetId(), session: found.id.String(), origin: req.GetOrigin()})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("refresh: %w", err)
+	}
+	if refusal != nil {
+		return nil, refusal
+	}
+	tokens, err := s.tokens(found.account, found.id, next, found.expiresIn)
+	if err != nil {
+		return nil, err
+	}
+	return &authv1.RefreshResponse{Tokens: tokens}, nil
+}
+
+// lockedSession locks a session's row and reads it; nil when there is none.
+func (s *Service) lockedSession(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*session, error) {
+	found := &session{id: id}
+	var account string
+	err := tx.QueryRow(ctx, lockSession, pgx.NamedArgs{"id": id.String()}).
+		Scan(&account, &found.generation, &found.tokenHash, &found.tokenKey, &found.idempotencyKey)
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock the session: %w", err)
+	}
+	var sinceRotation, expiresIn float64
+	err = tx.QueryRow(ctx, selectSessionNow, pgx.NamedArgs{"id": id.String()}).Scan(&found.ended, &sinceRotation, &expiresIn)
+	if err != nil {
+		return nil, fmt.Errorf("read the session: %w", err)
+	}
+	found.sinceRotation, found.expiresIn = seconds(sinceRotation), seconds(expiresIn)
+	found.account, err = accountByID(ctx, tx, account)
+	return found, err
+}
+
+func (s *Service) rotate(ctx context.Context, tx pgx.Tx, found *session, req *authv1.RefreshRequest) (string, error) {
+	next, key := s.refreshKeys.issue(refreshToken{found.id, found.generation + 1})
+	hash := hashOf(next)
+	var expiresIn float64
+	err := tx.QueryRow(ctx, rotateSession, pgx.NamedArgs{
+		"id": found.id.String(), "generation": found.generation + 1, "token_hash": hash[:], "token_key": key,
+		"idempotency_key_hash": idempotencyHash(req.GetIdempotencyKey()), "idle": s.sessionIdle,
+		"user_agent": req.GetOrigin().GetUserAgent(), "ip_address": req.GetOrigin().GetIpAddress(),
+	}).Scan(&expiresIn)
+	if err != nil {
+		return "", fmt.Errorf("rotate: %w", err)
+	}
+	found.expiresIn = seconds(expiresIn)
+	return next, nil
+}
+
+// mayRepeat tells a repeated refresh from a stolen token.
+func (s *Service) mayRepeat(token refreshToken, found *session, idempotencyKey string) bool {
+	if token.generation != found.generation-1 {
+		return false
+	}
+	if found.sinceRotation <= repeatFreely {
+		return true
+	}
+	key := idempotencyHash(idempotencyKey)
+	return found.sinceRotation <= repeatWithKey && key != nil && bytes.Equal(key, found.idempotencyKey)
+}
+
+// idempotencyHash is nil for no key.
+func idempotencyHash(key string) []byte {
+	if key == "" {
+		return nil
+	}
+	hash := hashOf(key)
+	return hash[:]
+}
+
+func sameHash(hash []byte, text string) bool {
+	want := hashOf(text)
+	return bytes.Equal(hash, want[:])
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

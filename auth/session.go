@@ -1,0 +1,286 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
+)
+
+var (
+	errCredentials     = rpc.NewError(connect.CodeUnauthenticated, "CREDENTIALS_INVALID", "The email or the password is wrong.")
+	errDisabled        = rpc.NewError(connect.CodePermissionDenied, "ACCOUNT_DISABLED", "This account is disabled. Ask an administrator to enable it.")
+	errPasswordWrong   = rpc.NewError(connect.CodeInvalidArgument, "PASSWORD_WRONG", "The password is wrong.")
+	errSessionNotFound = rpc.NewError(connect.CodeNotFound, "SESSION_NOT_FOUND", "There is no such session.")
+)
+
+const (
+	selectCredentials = `
+		SELECT id, password_hash, status = 'active' FROM auth.accounts WHERE lower(email) = lower(@email)`
+	// It signs in only the account whose password was checked: one that was
+	// disabled, or given another password, meanwhile is not found.
+	signInAccount = `
+		UPDATE auth.accounts
+		SET last_sign_in_time = clock_timestamp(), password_hash = @new_hash
+		WHERE id = @id AND password_hash = @hash AND status = 'active'`
+)
+
+// Login implements authv1.SessionServiceHandler.
+func (s *Service) Login(ctx context.Context, req *authv1.LoginRequest) (*authv1.LoginResponse, error) {
+	var id, hash string
+	var active bool
+	err := s.db.QueryRow(ctx, selectCredentials, pgx.NamedArgs{"email": req.GetEmail()}).Scan(&id, &hash, &active)
+	if err != nil && !missing(err) {
+		return nil, fmt.Errorf("look up the account: %w", err)
+	}
+	right, outdated, err := s.passwords.check(ctx, req.GetPassword(), hash)
+	if err != nil {
+		return nil, err
+	}
+	row := audited{event: eventLogin, outcome: refused, account: id, origin: req.GetOrigin()}
+	if !right || !active {
+		if err := audit(ctx, s.db, row); err != nil {
+			return nil, err
+		}
+		if right {
+			return nil, errDisabled
+		}
+		return nil, errCredentials
+	}
+	newHash := hash
+	if outdated {
+		if newHash, err = s.passwords.hash(ctx, req.GetPassword()); err != nil {
+			return nil, err
+		}
+	}
+	var account *authv1.Account
+	var tokens *authv1.Tokens
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, signInAccount, pgx.NamedArgs{"id": id, "hash": hash, "new_hash": newHash})
+		if err != nil {
+			return fmt.Errorf("note the sign-in: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			return errCredentials
+		}
+		if account, err = accountByID(ctx, tx, id); err != nil {
+			return err
+		}
+		if tokens, err = s.beginSession(ctx, tx, account, req.GetOrigin()); err != nil {
+			return err
+		}
+		row.outcome = succeeded
+		return audit(ctx, tx, row)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sign in: %w", err)
+	}
+	return &authv1.LoginResponse{Account: account, Tokens: tokens}, nil
+}
+
+const insertSession = `
+	INSERT INTO auth.sessions
+		(id, account_id, token_hash, token_key, user_agent, ip_address, expire_time, max_expire_time)
+	VALUES
+		(@id, @account_id, @token_hash, @token_key, @user_agent, @ip_address,
+		 now() + least(@idle::interval, @max::interval), now() + @max::interval)`
+
+// beginSession writes a session of the account and returns its first tokens.
+func (s *Service) beginSession(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) (*authv1.Tokens, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, fmt.Errorf("make an id: %w", err)
+	}
+	token, key := s.refreshKeys.issue(refreshToken{id, 1})
+	hash := hashOf(token)
+	_, err = tx.Exec(ctx, insertSession, pgx.NamedArgs{
+		"id": id.String(), "account_id": account.GetId(), "token_hash": hash[:], "token_key": key,
+		"user_agent": origin.GetUserAgent(), "ip_address": origin.GetIpAddress(), "idle": s.sessionIdle, "max": s.sessionMax,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("write the session: %w", err)
+	}
+	return s.tokens(account, id, token, min(s.sessionIdle, s.sessionMax))
+}
+
+func (s *Service) tokens(account *authv1.Account, session uuid.UUID, refresh string, refreshLife time.Duration) (*authv1.Tokens, error) {
+	access, err := s.keys.accessToken(account, session)
+	if err != nil {
+		return nil, err
+	}
+	return &authv1.Tokens{
+		AccessToken: access, RefreshToken: refresh,
+		ExpiresIn: int32(AccessTokenLife.Seconds()), RefreshExpiresIn: int32(refreshLife.Seconds()),
+	}, nil
+}
+
+const selectSessionAccount = `SELECT account_id FROM auth.sessions WHERE id = @id`
+
+// Logout implements authv1.SessionServiceHandler.
+func (s *Service) Logout(ctx context.Context, req *authv1.LogoutRequest) (*authv1.LogoutResponse, error) {
+	token, ok := s.refreshKeys.authentic(req.GetRefreshToken())
+	if !ok {
+		return nil, errRefreshInvalid
+	}
+	err := s.transact(ctx, func(tx pgx.Tx) error {
+		var account string
+		err := tx.QueryRow(ctx, selectSessionAccount, pgx.NamedArgs{"id": token.session.String()}).Scan(&account)
+		if missing(err) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("look up the session: %w", err)
+		}
+		if err := revokeSession(ctx, tx, token.session, "logout"); err != nil {
+			return err
+		}
+		return audit(ctx, tx, audited{event: eventLogout, outcome: succeeded, account: account, session: token.session.String(), origin: req.GetOrigin()})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("log out: %w", err)
+	}
+	return &authv1.LogoutResponse{}, nil
+}
+
+const selectSessionCredentials = `
+	SELECT a.password_hash
+	FROM auth.sessions s JOIN auth.accounts a ON a.id = s.account_id
+	WHERE s.id = @id AND s.account_id = @account_id AND s.revoke_time IS NULL AND s.expire_time > now() AND a.status = 'active'`
+
+const touchAuthentication = `
+	UPDATE auth.sessions SET authenticate_time = clock_timestamp() WHERE id = @id AND revoke_time IS NULL`
+
+// Reauthenticate implements authv1.SessionServiceHandler.
+func (s *Service) Reauthenticate(ctx context.Context, req *authv1.ReauthenticateRequest) (*authv1.ReauthenticateResponse, error) {
+	origin := req.GetOrigin()
+	var hash string
+	err := s.db.QueryRow(ctx, selectSessionCredentials, pgx.NamedArgs{"id": optional(origin.GetSessionId()), "account_id": optional(origin.GetAccountId())}).Scan(&hash)
+	if missing(err) {
+		return nil, errSessionEnded
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up the session: %w", err)
+	}
+	right, _, err := s.passwords.check(ctx, req.GetPassword(), hash)
+	if err != nil {
+		return nil, err
+	}
+	row := audited{event: eventReauthenticate, outcome: refused, account: origin.GetAccountId(), origin: origin}
+	if !right {
+		if err := audit(ctx, s.db, row); err != nil {
+			return nil, err
+		}
+		return nil, errPasswordWrong
+	}
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, touchAuthentication, pgx.NamedArgs{"id": origin.GetSessionId()}); err != nil {
+			return fmt.Errorf("note the time: %w", err)
+		}
+		row.outcome = succeeded
+		return audit(ctx, tx, row)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reauthenticate: %w", err)
+	}
+	return &authv1.ReauthenticateResponse{}, nil
+}
+
+const selectSessions = `
+	SELECT id, create_time, last_used_time, expire_time, user_agent, ip_address
+	FROM auth.sessions
+	WHERE account_id = @account_id AND revoke_time IS NULL AND expire_time > now()
+	ORDER BY last_used_time DESC LIMIT 100`
+
+// ListSessions implements authv1.SessionServiceHandler.
+func (s *Service) ListSessions(ctx context.Context, req *authv1.ListSessionsRequest) (*authv1.ListSessionsResponse, error) {
+	rows, err := s.db.Query(ctx, selectSessions, pgx.NamedArgs{"account_id": req.GetAccountId()})
+	if err != nil {
+		return nil, fmt.Errorf("list the sessions: %w", err)
+	}
+	sessions, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*authv1.Session, error) {
+		var found authv1.Session
+		var created, used, expires time.Time
+		err := row.Scan(&found.Id, &created, &used, &expires, &found.UserAgent, &found.IpAddress)
+		found.CreateTime, found.LastUsedTime, found.ExpireTime = timestamppb.New(created), timestamppb.New(used), timestamppb.New(expires)
+		return &found, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the sessions: %w", err)
+	}
+	return &authv1.ListSessionsResponse{Sessions: sessions}, nil
+}
+
+const revokeOne = `
+	UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
+	WHERE id = @id AND revoke_time IS NULL`
+
+func revokeSession(ctx context.Context, tx pgx.Tx, id uuid.UUID, reason string) error {
+	if _, err := tx.Exec(ctx, revokeOne, pgx.NamedArgs{"id": id.String(), "reason": reason}); err != nil {
+		return fmt.Errorf("revoke the session: %w", err)
+	}
+	return nil
+}
+
+const revokeOwned = `
+	UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = 'revoked'
+	WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND expire_time > now()`
+
+// RevokeSession implements authv1.SessionServiceHandler.
+func (s *Service) RevokeSession(ctx context.Context, req *authv1.RevokeSessionRequest) (*authv1.RevokeSessionResponse, error) {
+	err := s.transact(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, revokeOwned, pgx.NamedArgs{"id": req.GetSessionId(), "account_id": req.GetAccountId()})
+		if err != nil {
+			return fmt.Errorf("revoke: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			return errSessionNotFound
+		}
+		return audit(ctx, tx, audited{event: eventSessionRevoke, outcome: succeeded, account: req.GetAccountId(), session: req.GetSessionId(), origin: req.GetOrigin()})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("revoke a session: %w", err)
+	}
+	return &authv1.RevokeSessionResponse{}, nil
+}
+
+const revokeAll = `
+	UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
+	WHERE account_id = @account_id AND revoke_time IS NULL AND expire_time > now()
+		AND (@except::uuid IS NULL OR id <> @except::uuid)`
+
+// revokeSessions ends an account's sessions, all but one if except is set.
+func revokeSessions(ctx context.Context, tx pgx.Tx, account, except, reason string) (int32, error) {
+	tag, err := tx.Exec(ctx, revokeAll, pgx.NamedArgs{"account_id": account, "except": optional(except), "reason": reason})
+	if err != nil {
+		return 0, fmt.Errorf("revoke the sessions: %w", err)
+	}
+	return int32(tag.RowsAffected()), nil
+}
+
+// RevokeSessions implements authv1.SessionServiceHandler.
+func (s *Service) RevokeSessions(ctx context.Context, req *authv1.RevokeSessionsRequest) (*authv1.RevokeSessionsResponse, error) {
+	var revoked int32
+	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
+		if _, err := lockedAccount(ctx, tx, req.GetAccountId()); err != nil {
+			return err
+		}
+		if revoked, err = revokeSessions(ctx, tx, req.GetAccountId(), req.GetExceptSessionId(), "revoked"); err != nil {
+			return err
+		}
+		return audit(ctx, tx, audited{event: eventSessionRevoke, outcome: succeeded, account: req.GetAccountId(), origin: req.GetOrigin()})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("revoke sessions: %w", err)
+	}
+	return &authv1.RevokeSessionsResponse{Revoked: revoked}, nil
+}
+
+func missing(err error) bool { return errors.Is(err, pgx.ErrNoRows) }

@@ -1,0 +1,133 @@
+package bff
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/rpc"
+)
+
+var (
+	errNotSelf = rpc.NewError(connect.CodePermissionDenied, rpc.ReasonPermissionDenied, "You may do this for your own account only.")
+	errNoRole  = rpc.NewError(connect.CodePermissionDenied, rpc.ReasonPermissionDenied, "You need another role for this. Ask an administrator.")
+)
+
+type principalKey struct{}
+
+// caller returns who is calling. Methods whose policy admits anyone have none:
+// it is nil there.
+func caller(ctx context.Context) *principal {
+	who, _ := ctx.Value(principalKey{}).(*principal)
+	return who
+}
+
+// admit enforces each method's policy. It is an [rpc.Authorizer].
+func (v *verifier) admit(policies rpc.Policies) (connect.ServerInterceptor, error) {
+	gates := map[string]gate{}
+	for procedure, policy := range policies {
+		gate, err := newGate(procedure, policy.GetAccess())
+		if err != nil {
+			return nil, err
+		}
+		gates[procedure] = gate
+	}
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			gate := gates[spec.Procedure]
+			if gate.anyone {
+				return next(ctx, spec, stream)
+			}
+			who, err := v.authenticate(ctx)
+			if err != nil {
+				return err
+			}
+			rpc.CallFrom(ctx).Principal = "user:" + who.userID
+			ctx = context.WithValue(ctx, principalKey{}, who)
+			switch {
+			case gate.self != nil:
+				stream = selfStream{ServerStream: stream, gate: gate, who: who}
+			case gate.roles != nil && !who.hasAny(gate.roles):
+				return errNoRole
+			}
+			return next(ctx, spec, stream)
+		}
+	}, nil
+}
+
+// authenticate reads the caller's access token.
+func (v *verifier) authenticate(ctx context.Context) (*principal, error) {
+	info, _ := connect.CallInfoForServerContext(ctx)
+	token, ok := rpc.BearerToken(info.RequestHeader().Get("Authorization"))
+	if !ok {
+		info.ResponseHeader().Set("Www-Authenticate", `Bearer realm="gatehouse"`)
+		return nil, errTokenMissing
+	}
+	who, err := v.verify(token)
+	if connect.CodeOf(err) == connect.CodeUnauthenticated {
+		info.ResponseHeader().Set("Www-Authenticate", `Bearer realm="gatehouse", error="invalid_token"`)
+	}
+	return who, err
+}
+
+// gate is a policy made ready to ask.
+type gate struct {
+	anyone bool
+	roles  []string
+	self   []protoreflect.FieldDescriptor // the way to the field that names the account
+}
+
+func newGate(procedure string, access *policyv1.Access) (gate, error) {
+	switch who := access.GetWho().(type) {
+	case *policyv1.Access_Anyone:
+		return gate{anyone: true}, nil
+	case *policyv1.Access_SignedIn:
+		return gate{}, nil
+	case *policyv1.Access_Roles:
+		if len(who.Roles.GetAnyOf()) == 0 {
+			return gate{}, fmt.Errorf("%s: its policy names no role", procedure)
+		}
+		return gate{roles: who.Roles.GetAnyOf()}, nil
+	case *policyv1.Access_Self:
+		path, err := fieldPath(procedure, who.Self.GetField())
+		return gate{self: path, roles: who.Self.GetOrRoles()}, err
+	default:
+		return gate{}, fmt.Errorf("%s: its policy (%T) is not one for the public", procedure, who)
+	}
+}
+
+// admits reports whether the message is about the caller, or the caller has a
+// role that reaches further.
+func (g gate) admits(who *principal, message proto.Message) bool {
+	if who.hasAny(g.roles) {
+		return true
+	}
+	at := message.ProtoReflect()
+	last := len(g.self) - 1
+	for _, field := range g.self[:last] {
+		at = at.Get(field).Message()
+	}
+	return at.Get(g.self[last]).String() == who.userID
+}
+
+// selfStream asks the gate once the message is decoded and valid.
+type selfStream struct {
+	connect.ServerStream
+	gate gate
+	who  *principal
+}
+
+func (s selfStream) Receive(message any) error {
+	if err := s.ServerStream.Receive(message); err != nil {
+		return err
+	}
+	request, ok := message.(proto.Message)
+	if !ok || !s.gate.admits(s.who, request) {
+		return errNotSelf
+	}
+	return nil
+}

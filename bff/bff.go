@@ -1,0 +1,107 @@
+// Package bff is the gateway: the one public API, composed of what auth and
+// users answer. It owns no data, and any number of copies can run.
+//
+// A call is admitted by its method's policy (access.go), on the strength of an
+// access token that the gateway verifies itself (verifier.go). Its answer is
+// put together from parts that are fetched at the same time (compose.go), and
+// what a part fails with is turned into what a caller may see in one place
+// (fault.go).
+package bff
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+
+	"connectrpc.com/connect/v2"
+
+	authv1 "gatehouse/gen/auth/v1"
+	bffv1 "gatehouse/gen/bff/v1"
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/rpc"
+)
+
+// Config is what the gateway needs.
+type Config struct {
+	// Auth and Users reach the services.
+	Auth, Users *connect.Client
+	// PublicURL is where browsers find the gateway: the issuer of its tokens.
+	PublicURL string
+	// Origins are the web origins that may call from a browser.
+	Origins []string
+	// TrustedProxies are the networks whose forwarded addresses are believed.
+	TrustedProxies []netip.Prefix
+	Logger         *slog.Logger
+	// Step is called between the steps of what must survive a crash, by tests
+	// that end the process there; nil otherwise.
+	Step func(name string)
+}
+
+// Service is the gateway.
+type Service struct {
+	accounts authv1.AccountServiceClient
+	sessions authv1.SessionServiceClient
+	profiles usersv1.ProfileServiceClient
+	verifier *verifier
+	proxies  []netip.Prefix
+	logger   *slog.Logger
+	step     func(string)
+	rpc      *rpc.Server
+	handler  http.Handler
+}
+
+// compressMinBytes is the size from which answers are compressed: below it,
+// compressing costs more than it saves.
+const compressMinBytes = 1024
+
+// New builds the gateway. It returns an error when a method that it serves has
+// no policy, or one that it can't enforce.
+func New(config Config) (*Service, error) {
+	verifier, err := newVerifier(authv1.NewKeyServiceClient(config.Auth), config.PublicURL, config.Logger)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		accounts: authv1.NewAccountServiceClient(config.Auth),
+		sessions: authv1.NewSessionServiceClient(config.Auth),
+		profiles: usersv1.NewProfileServiceClient(config.Users),
+		verifier: verifier,
+		proxies:  config.TrustedProxies,
+		logger:   config.Logger,
+		step:     config.Step,
+	}
+	if s.step == nil {
+		s.step = func(string) {}
+	}
+	s.rpc, err = rpc.NewServer(rpc.ServerConfig{
+		Logger: config.Logger, Authorizer: verifier.admit, CompressMinBytes: compressMinBytes,
+	}, s.register)
+	if err != nil {
+		return nil, err
+	}
+	s.handler = s.routes(config)
+	return s, nil
+}
+
+func (s *Service) register(server *connect.Server) {
+	bffv1.RegisterAuthServiceHandler(server, s)
+	bffv1.RegisterAccountServiceHandler(server, accountService{s})
+	bffv1.RegisterUserServiceHandler(server, s)
+}
+
+// ServeHTTP serves the public API and the pages beside it.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// Run keeps the signing keys current until ctx ends.
+func (s *Service) Run(ctx context.Context) { s.verifier.run(ctx) }
+
+// Ready reports what keeps the gateway from doing its own part. A service that
+// is down does not.
+func (s *Service) Ready() error {
+	if !s.verifier.hasKeys() {
+		return errors.New("the signing keys have not come from auth yet")
+	}
+	return nil
+}

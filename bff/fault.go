@@ -1,0 +1,69 @@
+package bff
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	"gatehouse/internal/rpc"
+)
+
+// deadlineSlack is how near a caller's deadline must be for a part's time-out
+// to be the caller's doing: each hop keeps 10 ms of it.
+const deadlineSlack = 25 * time.Millisecond
+
+// fromBackend turns what a service failed with into what our caller may see. It
+// is the one place that does. What a service worded for the caller passes; no
+// answer at all is unavailable; whatever else is internal. ctx is the call's,
+// not the part's, so that a part's own limit isn't taken for the caller's.
+func fromBackend(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return context.Canceled
+	}
+	failure, ok := errors.AsType[*connect.Error](err)
+	if !ok {
+		return err
+	}
+	switch failure.Code() {
+	case connect.CodeDeadlineExceeded:
+		if deadline, ok := ctx.Deadline(); ok && rpc.CallFrom(ctx).CallersDeadline && time.Until(deadline) <= deadlineSlack {
+			return context.DeadlineExceeded
+		}
+		return rpc.Unavailable().WithCause(err)
+	case connect.CodeUnavailable, connect.CodeCanceled:
+		return rpc.Unavailable().WithCause(err)
+	}
+	if !failure.IsRemote() {
+		if rpc.Reason(failure) != "" {
+			return failure // of our own making
+		}
+		return rpc.Unavailable().WithCause(err) // no answer that could be read
+	}
+	if forCallers(failure) {
+		worded := connect.NewError(failure.Code(), failure.Message())
+		for _, detail := range failure.Details() {
+			worded = worded.WithDetail(detail)
+		}
+		return worded
+	}
+	return rpc.NewError(connect.CodeInternal, rpc.ReasonInternal, "Something went wrong on our side. Tell the operator the request id.").WithCause(err)
+}
+
+// forCallers reports whether a service worded its refusal for whoever calls the
+// gateway, rather than for the gateway.
+func forCallers(failure *connect.Error) bool {
+	switch failure.Code() {
+	case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss, connect.CodeUnimplemented:
+		return false
+	}
+	switch rpc.Reason(failure) {
+	case "", rpc.ReasonInternalToken, rpc.ReasonPermissionDenied, rpc.ReasonMalformed, rpc.ReasonTooLarge:
+		return false
+	}
+	return true
+}

@@ -1,0 +1,88 @@
+package bff
+
+import (
+	"context"
+
+	"connectrpc.com/connect/v2"
+
+	authv1 "gatehouse/gen/auth/v1"
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/rpc"
+)
+
+const maxIdempotencyKey = 128
+
+var errIdempotencyKey = rpc.Invalid("IDEMPOTENCY_KEY_INVALID", "Idempotency-Key", "send at most 128 characters")
+
+// Register implements bffv1.AuthServiceHandler.
+func (s *Service) Register(ctx context.Context, req *bffv1.RegisterRequest) (*bffv1.RegisterResponse, error) {
+	created, err := s.createAccount(ctx, &authv1.CreateAccountRequest{
+		Email: req.GetEmail(), Password: req.GetPassword(), SignIn: true,
+		Profile: &authv1.ProfileSeed{FirstName: req.GetFirstName(), LastName: req.GetLastName()},
+	})
+	if err != nil {
+		return nil, err
+	}
+	signedIn, missing := s.signedIn(ctx, created.GetAccount(), created.GetTokens())
+	return &bffv1.RegisterResponse{Result: &bffv1.RegisterResponse_SignedIn{SignedIn: signedIn}, Errors: missing}, nil
+}
+
+// Login implements bffv1.AuthServiceHandler.
+func (s *Service) Login(ctx context.Context, req *bffv1.LoginRequest) (*bffv1.LoginResponse, error) {
+	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.LoginResponse, error) {
+		return s.sessions.Login(ctx, &authv1.LoginRequest{Email: req.GetEmail(), Password: req.GetPassword(), Origin: s.origin(ctx)})
+	})
+	if err != nil {
+		return nil, err
+	}
+	signedIn, missing := s.signedIn(ctx, response.GetAccount(), response.GetTokens())
+	return &bffv1.LoginResponse{Result: &bffv1.LoginResponse_SignedIn{SignedIn: signedIn}, Errors: missing}, nil
+}
+
+func (s *Service) signedIn(ctx context.Context, account *authv1.Account, tokens *authv1.Tokens) (*bffv1.SignedIn, []*bffv1.PartError) {
+	noStore(ctx)
+	rpc.CallFrom(ctx).Principal = "user:" + account.GetId()
+	user, missing := s.withProfile(ctx, account)
+	return &bffv1.SignedIn{User: user, Tokens: tokensOf(tokens)}, missing
+}
+
+// Refresh implements bffv1.AuthServiceHandler.
+func (s *Service) Refresh(ctx context.Context, req *bffv1.RefreshRequest) (*bffv1.RefreshResponse, error) {
+	info, _ := connect.CallInfoForServerContext(ctx)
+	key := info.RequestHeader().Get("Idempotency-Key")
+	if len(key) > maxIdempotencyKey {
+		return nil, errIdempotencyKey
+	}
+	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
+		return s.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: req.GetRefreshToken(), IdempotencyKey: key, Origin: s.origin(ctx)})
+	})
+	if err != nil {
+		return nil, err
+	}
+	noStore(ctx)
+	return &bffv1.RefreshResponse{Tokens: tokensOf(response.GetTokens())}, nil
+}
+
+// Logout implements bffv1.AuthServiceHandler.
+func (s *Service) Logout(ctx context.Context, req *bffv1.LogoutRequest) (*bffv1.LogoutResponse, error) {
+	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.LogoutResponse, error) {
+		return s.sessions.Logout(ctx, &authv1.LogoutRequest{RefreshToken: req.GetRefreshToken(), Origin: s.origin(ctx)})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &bffv1.LogoutResponse{}, nil
+}
+
+// noStore keeps an answer with tokens out of every cache (RFC 6749, 5.1).
+func noStore(ctx context.Context) {
+	info, _ := connect.CallInfoForServerContext(ctx)
+	info.ResponseHeader().Set("Cache-Control", "no-store")
+}
+
+func tokensOf(tokens *authv1.Tokens) *bffv1.Tokens {
+	return &bffv1.Tokens{
+		AccessToken: tokens.GetAccessToken(), RefreshToken: tokens.GetRefreshToken(), TokenType: "Bearer",
+		ExpiresIn: tokens.GetExpiresIn(), RefreshExpiresIn: tokens.GetRefreshExpiresIn(),
+	}
+}

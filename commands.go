@@ -1,0 +1,294 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"gatehouse/auth"
+	"gatehouse/bff"
+	"gatehouse/internal/postgres"
+	"gatehouse/internal/schema"
+)
+
+// schemaCommands make a database be as schema.sql declares it.
+type schemaCommands struct {
+	Plan   schemaPlanCommand   `cmd:"" help:"Print the SQL that apply would execute."`
+	Apply  schemaApplyCommand  `cmd:"" help:"Change the database, in one transaction. What would lose data is refused."`
+	Status schemaStatusCommand `cmd:"" help:"Tell whether the database is as it should be."`
+}
+
+// schemaFlags are what each of them reads.
+type schemaFlags struct {
+	databaseFlags
+	authDatabaseFlags
+	usersDatabaseFlags
+	secretFlags
+}
+
+// config checks the flags. The secret key is what the services' passwords are
+// derived from, unless their own URLs give them.
+func (f *schemaFlags) config(p *program, app *kong.Application) (schema.Config, error) {
+	var m mistakes
+	checkNames(&m, app, os.Environ())
+	f.databaseFlags.parse(&m, true)
+	checkDatabaseURL(&m, "AUTH_DATABASE_URL", f.AuthDatabaseURL, false)
+	checkDatabaseURL(&m, "USERS_DATABASE_URL", f.UsersDatabaseURL, false)
+	var secret []byte
+	if f.AuthDatabaseURL == "" || f.UsersDatabaseURL == "" {
+		if keys := f.secretFlags.parse(&m); len(keys) > 0 {
+			secret = keys[0]
+		}
+	}
+	if err := m.err(); err != nil {
+		return schema.Config{}, err
+	}
+	logins, err := loginsOf(f.DatabaseURL, f.AuthDatabaseURL, f.UsersDatabaseURL, secret)
+	if err != nil {
+		return schema.Config{}, err
+	}
+	return schema.Config{
+		SQL: schemaSQL, DatabaseURL: f.DatabaseURL, DevURL: f.AtlasDevURL, Roles: logins.roles, Logger: p.logger,
+	}, nil
+}
+
+type schemaPlanCommand struct{ schemaFlags }
+
+func (c *schemaPlanCommand) Run(p *program, app *kong.Application) error {
+	config, err := c.config(p, app)
+	if err != nil {
+		return err
+	}
+	proposal, err := schema.Plan(p.ctx, config)
+	if err != nil {
+		return fmt.Errorf("plan the schema: %w", err)
+	}
+	if len(proposal.Statements) == 0 {
+		fmt.Fprintln(p.stdout, "-- Nothing is to be done.")
+	}
+	for _, statement := range proposal.Statements {
+		fmt.Fprintln(p.stdout, statement+";")
+	}
+	for _, loss := range proposal.Destructive {
+		fmt.Fprintln(p.stdout, "-- Destructive, and refused without --allow-destructive:", loss)
+	}
+	return nil
+}
+
+type schemaApplyCommand struct {
+	schemaFlags
+	AllowDestructive bool `help:"Permit changes that lose data."`
+}
+
+func (c *schemaApplyCommand) Run(p *program, app *kong.Application) error {
+	config, err := c.config(p, app)
+	if err != nil {
+		return err
+	}
+	config.AllowDestructive = c.AllowDestructive
+	result, err := schema.Apply(p.ctx, config)
+	if err != nil {
+		return fmt.Errorf("apply the schema: %w", err)
+	}
+	if result.Newer {
+		fmt.Fprintf(p.stdout, "The database has the newer schema %d: nothing was changed.\n", result.Number)
+		return nil
+	}
+	fmt.Fprintf(p.stdout, "The database has schema %d; %d statements were executed.\n", result.Number, len(result.Statements))
+	return nil
+}
+
+type schemaStatusCommand struct{ schemaFlags }
+
+func (c *schemaStatusCommand) Run(p *program, app *kong.Application) error {
+	config, err := c.config(p, app)
+	if err != nil {
+		return err
+	}
+	state, err := schema.Status(p.ctx, config)
+	if err != nil {
+		return fmt.Errorf("compare the schema: %w", err)
+	}
+	fmt.Fprintf(p.stdout, "The database has schema %d, this binary schema %d.\n", state.Stored, state.Number)
+	switch {
+	case state.Newer():
+		fmt.Fprintln(p.stdout, "It is newer: this binary can run beside it.")
+	case state.Converged():
+		fmt.Fprintln(p.stdout, "It is as schema.sql declares it.")
+	default:
+		return fmt.Errorf("%d statements are needed: see gatehouse schema plan", len(state.Pending.Statements))
+	}
+	return nil
+}
+
+// adminCommands help an operator who can't sign in.
+type adminCommands struct {
+	Create        adminCreateCommand `cmd:"" help:"Make an administrator."`
+	ResetPassword adminResetCommand  `cmd:"" help:"Give an account another password, and end its sessions."`
+}
+
+// adminFlags say where auth's tables are: AUTH_DATABASE_URL, or DATABASE_URL,
+// or else the embedded Postgres of the data folder, running or not.
+type adminFlags struct {
+	Email    string `arg:"" help:"The account's email."`
+	Password string `env:"GATEHOUSE_ADMIN_PASSWORD" placeholder:"PASSWORD" help:"The password to have; generated and printed if empty."`
+	dataFlags
+	databaseFlags
+	authDatabaseFlags
+	secretFlags
+}
+
+// with opens auth beside whatever is running and lets work use it. Account
+// changes are left in the outbox, for the running auth to tell.
+func (f *adminFlags) with(p *program, app *kong.Application, work func(*auth.Service, string) error) (err error) {
+	var m mistakes
+	checkNames(&m, app, os.Environ())
+	checkEmail(&m, "EMAIL", f.Email)
+	if f.Password != "" {
+		checkPassword(&m, "GATEHOUSE_ADMIN_PASSWORD", f.Password)
+	}
+	f.databaseFlags.parse(&m, false)
+	checkDatabaseURL(&m, "AUTH_DATABASE_URL", f.AuthDatabaseURL, false)
+	if f.SecretKey == "" && f.AuthDatabaseURL == "" && f.DatabaseURL == "" {
+		text, err := os.ReadFile(filepath.Join(f.DataDir, "secret.key"))
+		if err != nil {
+			m.add("GATEHOUSE_DATA_DIR", fmt.Sprintf("%q is no data folder of gatehouse up", f.DataDir),
+				"run this where gatehouse up was started, or set DATABASE_URL and GATEHOUSE_SECRET_KEY")
+			return m.err()
+		}
+		f.SecretKey = strings.TrimSpace(string(text))
+	}
+	secrets := f.secretFlags.parse(&m)
+	if err := m.err(); err != nil {
+		return err
+	}
+	if f.AuthDatabaseURL == "" && f.DatabaseURL == "" {
+		url, stop, err := attach(p, f.DataDir)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+		f.DatabaseURL = url
+	}
+	if f.AuthDatabaseURL == "" {
+		logins, err := loginsOf(f.DatabaseURL, "", "", secrets[0])
+		if err != nil {
+			return err
+		}
+		f.AuthDatabaseURL = logins.auth
+	}
+	db, err := openDatabase(p.ctx, f.AuthDatabaseURL, schema.Auth)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	service, err := auth.New(p.ctx, auth.Config{DB: db, Secrets: secrets, Logger: p.logger})
+	if err != nil {
+		return err
+	}
+	password := f.Password
+	if password == "" {
+		password = rand.Text()
+	}
+	if err := work(service, password); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "  %-14s %s\n", "email", f.Email)
+	if f.Password == "" {
+		fmt.Fprintf(p.stdout, "  %-14s %s\n", "password", password)
+	}
+	return nil
+}
+
+// attach returns the URL of the data folder's Postgres: the one that runs, or
+// one that is started for as long as this command needs it.
+func attach(p *program, dir string) (url string, stop func() error, err error) {
+	if server, ok := postgres.Running(dir); ok {
+		return server.URL(embeddedDatabase), func() error { return nil }, nil
+	}
+	server, err := postgres.Start(p.ctx, postgres.Config{Dir: dir, Logger: p.logger})
+	if err != nil {
+		return "", nil, err
+	}
+	return server.URL(embeddedDatabase), func() error { return server.Stop(context.WithoutCancel(p.ctx)) }, nil
+}
+
+type adminCreateCommand struct{ adminFlags }
+
+func (c *adminCreateCommand) Run(p *program, app *kong.Application) error {
+	return c.with(p, app, func(service *auth.Service, password string) error {
+		return service.CreateAdministrator(p.ctx, c.Email, password)
+	})
+}
+
+type adminResetCommand struct{ adminFlags }
+
+func (c *adminResetCommand) Run(p *program, app *kong.Application) error {
+	return c.with(p, app, func(service *auth.Service, password string) error {
+		return service.ResetPassword(p.ctx, c.Email, password)
+	})
+}
+
+// policyCommand prints who may call what.
+type policyCommand struct{}
+
+func (policyCommand) Run(p *program) error {
+	methods, err := bff.Methods()
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "METHOD\tWHO MAY CALL")
+	for _, method := range methods {
+		fmt.Fprintf(table, "%s\t%s\n", method.Path, method.Who)
+	}
+	return table.Flush()
+}
+
+// healthcheckCommand asks a role whether it is ready.
+type healthcheckCommand struct {
+	Listen string `env:"GATEHOUSE_LISTEN" default:"127.0.0.1:8001" placeholder:"ADDRESS" help:"Where the role listens."`
+}
+
+func (c *healthcheckCommand) Run(p *program) error {
+	var m mistakes
+	parseListen(&m, c.Listen)
+	if err := m.err(); err != nil {
+		return err
+	}
+	host, port, _ := net.SplitHostPort(c.Listen)
+	if address := net.ParseIP(host); host == "" || address != nil && address.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, 3*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return fmt.Errorf("ask for readiness: %w", err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, 4096))
+	if err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return errors.New(strings.TrimSpace(string(text)))
+	}
+	fmt.Fprint(p.stdout, string(text))
+	return nil
+}

@@ -1,0 +1,340 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/mail"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"gatehouse/internal/rpc"
+)
+
+// Settings come in groups, and a command has the groups that it reads. Each is
+// text until its group's parse method has checked it, so that every mistake is
+// reported at once.
+
+// mistake is one setting's fault and how to mend it.
+type mistake struct{ setting, fault, mend string }
+
+// mistakes is everything that is wrong with the settings.
+type mistakes []mistake
+
+func (m mistakes) Error() string {
+	var text strings.Builder
+	text.WriteString("the settings can't be used:")
+	for _, one := range m {
+		text.WriteString("\n  ")
+		if one.setting != "" {
+			text.WriteString(one.setting + ": ")
+		}
+		text.WriteString(one.fault)
+		if one.mend != "" {
+			text.WriteString(": " + one.mend)
+		}
+	}
+	return text.String()
+}
+
+func (m *mistakes) add(setting, fault, mend string) {
+	*m = append(*m, mistake{setting, fault, mend})
+}
+
+// err is nil when there are none.
+func (m mistakes) err() error {
+	if len(m) == 0 {
+		return nil
+	}
+	return m
+}
+
+// databaseFlags name the Postgres to prepare.
+type databaseFlags struct {
+	DatabaseURL string `env:"DATABASE_URL" placeholder:"URL" help:"Postgres, as a user who may create roles and databases."`
+	AtlasDevURL string `env:"ATLAS_DEV_URL" placeholder:"URL" help:"A scratch database for planning the schema, if that user may not create one."`
+}
+
+func (f databaseFlags) parse(m *mistakes, needed bool) {
+	checkDatabaseURL(m, "DATABASE_URL", f.DatabaseURL, needed)
+	checkDatabaseURL(m, "ATLAS_DEV_URL", f.AtlasDevURL, false)
+}
+
+// authDatabaseFlags name auth's own login.
+type authDatabaseFlags struct {
+	AuthDatabaseURL string `env:"AUTH_DATABASE_URL" placeholder:"URL" help:"Postgres, as auth's own role."`
+}
+
+// usersDatabaseFlags name users' own login.
+type usersDatabaseFlags struct {
+	UsersDatabaseURL string `env:"USERS_DATABASE_URL" placeholder:"URL" help:"Postgres, as users' own role."`
+}
+
+func checkDatabaseURL(m *mistakes, name, value string, needed bool) {
+	if value == "" {
+		if needed {
+			m.add(name, "is not set", "give it a URL such as postgres://user:password@host:5432/gatehouse")
+		}
+		return
+	}
+	if strings.Contains(value, "://") && !strings.HasPrefix(value, "postgres://") && !strings.HasPrefix(value, "postgresql://") {
+		m.add(name, "is not a Postgres URL", "begin it with postgres://")
+	}
+}
+
+// internalFlags are what services know each other by.
+type internalFlags struct {
+	InternalKey string `env:"GATEHOUSE_INTERNAL_KEY" placeholder:"HEX" help:"32 bytes in hex that all roles share; an older one may follow after a comma."`
+}
+
+func (f internalFlags) parse(m *mistakes) rpc.InternalKeys {
+	return parseKeys(m, "GATEHOUSE_INTERNAL_KEY", f.InternalKey)
+}
+
+// secretFlags are what auth seals with.
+type secretFlags struct {
+	SecretKey string `env:"GATEHOUSE_SECRET_KEY" placeholder:"HEX" help:"32 bytes in hex that seal signing keys and make refresh tokens; an older one may follow after a comma."`
+}
+
+func (f secretFlags) parse(m *mistakes) [][]byte {
+	return parseKeys(m, "GATEHOUSE_SECRET_KEY", f.SecretKey)
+}
+
+const keyLength = 32
+
+func parseKeys(m *mistakes, name, text string) [][]byte {
+	if text == "" {
+		m.add(name, "is not set", "make one with: openssl rand -hex 32")
+		return nil
+	}
+	var keys [][]byte
+	for part := range strings.SplitSeq(text, ",") {
+		key, err := hex.DecodeString(strings.TrimSpace(part))
+		// The value is a secret: it isn't shown.
+		if err != nil || len(key) != keyLength {
+			m.add(name, "is not 32 bytes in hex", "make one with: openssl rand -hex 32")
+			return nil
+		}
+		keys = append(keys, key)
+	}
+	if len(keys) > 2 {
+		m.add(name, "holds more than two keys", "give the new one, a comma and the old one")
+	}
+	return keys
+}
+
+// publicFlags say where people find the gateway.
+type publicFlags struct {
+	PublicURL string `env:"GATEHOUSE_PUBLIC_URL" default:"http://localhost:8001" placeholder:"URL" help:"Where browsers find the gateway: issuer of tokens."`
+}
+
+func (f publicFlags) parse(m *mistakes) string {
+	parsed, ok := checkURL(m, "GATEHOUSE_PUBLIC_URL", f.PublicURL)
+	if ok && (parsed.Path != "" && parsed.Path != "/" || parsed.RawQuery != "" || parsed.Fragment != "") {
+		m.add("GATEHOUSE_PUBLIC_URL", fmt.Sprintf("%q has more than a scheme and a host", f.PublicURL), "leave the rest out")
+	}
+	return strings.TrimSuffix(f.PublicURL, "/")
+}
+
+// edgeFlags are the gateway's.
+type edgeFlags struct {
+	publicFlags
+	Origins        string `env:"GATEHOUSE_ORIGINS" placeholder:"LIST" help:"Web origins that may call from a browser, comma-separated. The public URL's if empty."`
+	TrustedProxies string `env:"GATEHOUSE_TRUSTED_PROXIES" placeholder:"LIST" help:"Networks whose X-Forwarded-For is believed, comma-separated."`
+}
+
+// edge is edgeFlags checked.
+type edge struct {
+	publicURL string
+	origins   []string
+	proxies   []netip.Prefix
+}
+
+func (f edgeFlags) parse(m *mistakes) edge {
+	checked := edge{publicURL: f.publicFlags.parse(m)}
+	for _, origin := range list(f.Origins) {
+		parsed, ok := checkURL(m, "GATEHOUSE_ORIGINS", origin)
+		if ok && parsed.Scheme+"://"+parsed.Host != origin {
+			m.add("GATEHOUSE_ORIGINS", fmt.Sprintf("%q is not an origin", origin), "give a scheme, a host and perhaps a port, such as https://app.example.com")
+		}
+		checked.origins = append(checked.origins, origin)
+	}
+	if len(checked.origins) == 0 {
+		checked.origins = []string{checked.publicURL}
+	}
+	for _, network := range list(f.TrustedProxies) {
+		prefix, err := netip.ParsePrefix(network)
+		if address, failure := netip.ParseAddr(network); failure == nil {
+			prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
+		}
+		if err != nil {
+			m.add("GATEHOUSE_TRUSTED_PROXIES", fmt.Sprintf("%q is not a network", network), "give an address or a network such as 10.0.0.0/8")
+			continue
+		}
+		checked.proxies = append(checked.proxies, prefix)
+	}
+	return checked
+}
+
+// accountFlags are auth's rules.
+type accountFlags struct {
+	SessionIdle   string `env:"GATEHOUSE_SESSION_IDLE" default:"30d" placeholder:"TIME" help:"A session that isn't used for so long ends, such as 30d or 12h."`
+	SessionMax    string `env:"GATEHOUSE_SESSION_MAX" default:"365d" placeholder:"TIME" help:"Every session ends after so long."`
+	AdminEmail    string `env:"GATEHOUSE_ADMIN_EMAIL" default:"admin@localhost" placeholder:"EMAIL" help:"The administrator that a first run makes."`
+	AdminPassword string `env:"GATEHOUSE_ADMIN_PASSWORD" placeholder:"PASSWORD" help:"Their password. In up, one is generated if this is empty; elsewhere, none is made."`
+}
+
+// accountRules is accountFlags checked.
+type accountRules struct {
+	registrationOpen          bool
+	sessionIdle, sessionMax   time.Duration
+	adminEmail, adminPassword string
+}
+
+func (f accountFlags) parse(m *mistakes, registration string) accountRules {
+	rules := accountRules{
+		sessionIdle: parseDuration(m, "GATEHOUSE_SESSION_IDLE", f.SessionIdle),
+		sessionMax:  parseDuration(m, "GATEHOUSE_SESSION_MAX", f.SessionMax),
+		adminEmail:  f.AdminEmail, adminPassword: f.AdminPassword,
+	}
+	switch registration {
+	case "open":
+		rules.registrationOpen = true
+	case "closed":
+	case "verify":
+		m.add("GATEHOUSE_REGISTRATION", "verify needs mail, which this version can't send yet", "set it to open or closed")
+	default:
+		m.add("GATEHOUSE_REGISTRATION", fmt.Sprintf("%q is not known", registration), "set it to open or closed")
+	}
+	checkEmail(m, "GATEHOUSE_ADMIN_EMAIL", f.AdminEmail)
+	if f.AdminPassword != "" {
+		checkPassword(m, "GATEHOUSE_ADMIN_PASSWORD", f.AdminPassword)
+	}
+	return rules
+}
+
+func checkEmail(m *mistakes, name, email string) {
+	address, err := mail.ParseAddress(email)
+	if err != nil || address.Address != email || len(email) > 254 {
+		m.add(name, fmt.Sprintf("%q is not an email", email), "give one such as admin@example.com")
+	}
+}
+
+func checkPassword(m *mistakes, name, password string) {
+	if length := len([]rune(password)); length < 8 || length > 128 {
+		m.add(name, fmt.Sprintf("it has %d characters", length), "give it 8 to 128")
+	}
+}
+
+// parseDuration takes Go's durations and whole days, such as 30d.
+func parseDuration(m *mistakes, name, text string) time.Duration {
+	var days int
+	if rest, ok := strings.CutSuffix(text, "d"); ok {
+		if _, err := fmt.Sscanf(rest+"d", "%dd", &days); err == nil && days > 0 && days <= 3650 {
+			return time.Duration(days) * 24 * time.Hour
+		}
+	}
+	duration, err := time.ParseDuration(text)
+	if err != nil || duration < time.Minute || duration > 3650*24*time.Hour {
+		m.add(name, fmt.Sprintf("%q is not a time from one minute to ten years", text), "give one such as 30d or 12h")
+	}
+	return duration
+}
+
+// listenFlag is checked by parseListen; its default is each role's own.
+func parseListen(m *mistakes, address string) {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		m.add("GATEHOUSE_LISTEN", fmt.Sprintf("%q is not an address", address), "give a host and a port, such as 127.0.0.1:8001")
+	}
+}
+
+// parsePeer checks where another role is.
+func parsePeer(m *mistakes, name, address string) {
+	if address == "" {
+		m.add(name, "is not set", "say where that service is, such as http://127.0.0.1:8002")
+		return
+	}
+	checkURL(m, name, address)
+}
+
+func checkURL(m *mistakes, name, text string) (*url.URL, bool) {
+	parsed, err := url.Parse(text)
+	if err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Host == "" || parsed.User != nil {
+		m.add(name, fmt.Sprintf("%q is not a web address", text), "give one such as http://localhost:8001 or https://auth.example.com")
+		return nil, false
+	}
+	return parsed, true
+}
+
+func list(text string) []string {
+	var items []string
+	for item := range strings.SplitSeq(text, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			items = append(items, item)
+		}
+	}
+	return items
+}
+
+// fileResolver reads a setting from the file that NAME_FILE names, where NAME
+// itself isn't set: so secrets come in containers.
+type fileResolver struct{}
+
+func (fileResolver) Validate(*kong.Application) error { return nil }
+
+func (fileResolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	for _, name := range flag.Envs {
+		path := os.Getenv(name + "_FILE")
+		if path == "" {
+			continue
+		}
+		if os.Getenv(name) != "" {
+			return nil, fmt.Errorf("%s and %s_FILE are both set: unset one", name, name)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			if failure, ok := errors.AsType[*fs.PathError](err); ok {
+				err = failure.Err
+			}
+			return nil, fmt.Errorf("%s_FILE: %s can't be read: %w", name, path, err)
+		}
+		return strings.TrimSpace(string(text)), nil
+	}
+	return nil, nil
+}
+
+// settingNames returns the environment names of every setting of every command.
+func settingNames(app *kong.Application) []string {
+	var names []string
+	_ = kong.Visit(app.Node, func(node kong.Visitable, next kong.Next) error {
+		if flag, ok := node.(*kong.Flag); ok {
+			names = append(names, flag.Envs...)
+		}
+		return next(nil)
+	})
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// checkNames finds environment names that look like settings of ours and
+// aren't: a misspelt one would else be ignored in silence.
+func checkNames(m *mistakes, app *kong.Application, environ []string) {
+	names := settingNames(app)
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		if !strings.HasPrefix(name, "GATEHOUSE_") || strings.HasPrefix(name, "GATEHOUSE_TEST_") {
+			continue
+		}
+		if !slices.Contains(names, strings.TrimSuffix(name, "_FILE")) && !slices.Contains(names, name) {
+			m.add(name, "is not a setting", "see gatehouse --help, or unset it")
+		}
+	}
+}

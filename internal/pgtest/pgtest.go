@@ -1,0 +1,302 @@
+// Package pgtest gives each test a Postgres database of its own.
+//
+// A test binary starts one embedded Postgres when a test first asks for a
+// database; TestMain stops it:
+//
+//	func TestMain(m *testing.M) { pgtest.Main(m) }
+//
+// With GATEHOUSE_TEST_DATABASE_URL set, that server is used instead. Its user
+// may create roles and databases. Whatever a test makes there is dropped.
+package pgtest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"gatehouse/internal/postgres"
+	"gatehouse/internal/schema"
+)
+
+// Database is a database with schema.sql applied, by the URLs of those who may
+// use it.
+type Database struct {
+	Owner string // who applied the schema
+	Auth  string // the login role of auth
+	Users string // the login role of users
+}
+
+// Main runs the tests and exits. It belongs into TestMain.
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run runs the tests, stops what they started, and returns the exit status.
+func Run(m *testing.M) int {
+	status := m.Run()
+	if err := cluster.stop(); err != nil {
+		log.Printf("pgtest: %v", err)
+		status = max(status, 1)
+	}
+	return status
+}
+
+// Empty makes an empty database for the test and returns its URL. Its user may
+// create roles and databases.
+func Empty(t testing.TB) string {
+	t.Helper()
+	return cluster.database(t, "")
+}
+
+// New makes a database with schema.sql applied for the test.
+func New(t testing.TB) Database {
+	t.Helper()
+	template, err := cluster.template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := cluster.database(t, template)
+	cfg := schema.Config{
+		SQL:         cluster.schemaSQL,
+		DatabaseURL: owner,
+		Roles:       schema.Roles{Auth: schema.Role{Password: "auth"}, Users: schema.Role{Password: "users"}},
+	}
+	if _, err := schema.Apply(t.Context(), cfg); err != nil {
+		t.Fatalf("apply the schema: %v", err)
+	}
+	service := func(name string) string {
+		role := schema.RoleName(databaseName(owner), name)
+		u, err := schema.ServiceURL(owner, role, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	return Database{Owner: owner, Auth: service(schema.Auth), Users: service(schema.Users)}
+}
+
+// SchemaSQL is the text of the module's schema.sql.
+func SchemaSQL(t testing.TB) string {
+	t.Helper()
+	text, err := readSchemaSQL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// Connect opens a connection that ends with the test.
+func Connect(t testing.TB, databaseURL string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), databaseURL)
+	if err != nil {
+		t.Fatalf("connect: %v", err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+// Pool opens a pool that is closed at the end of the test.
+func Pool(t testing.TB, databaseURL string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(t.Context(), databaseURL)
+	if err != nil {
+		t.Fatalf("open a pool: %v", err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// One server for each test binary, whose tests share nothing but this.
+var cluster server
+
+type server struct {
+	start sync.Once
+	err   error
+	url   string        // of a database to sign in to
+	admin *pgxpool.Pool // there
+	dir   string
+	own   *postgres.Server
+
+	makeTemplate sync.Once
+	templateErr  error
+	templateName string
+	schemaSQL    string
+}
+
+const startTimeout = 60 * time.Second
+
+// started starts the server when it is first needed.
+func (s *server) started() error {
+	s.start.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		if s.err = s.run(ctx); s.err != nil {
+			s.err = fmt.Errorf("start a Postgres for tests: %w", s.err)
+		}
+	})
+	return s.err
+}
+
+func (s *server) run(ctx context.Context) (err error) {
+	s.url = os.Getenv("GATEHOUSE_TEST_DATABASE_URL")
+	if s.url == "" {
+		if s.dir, err = os.MkdirTemp("", "gatehouse-pgtest-"); err != nil {
+			return err
+		}
+		// Root's Postgres runs as another user, who has to pass through.
+		if err = os.Chmod(s.dir, 0o711); err != nil {
+			return err
+		}
+		if s.own, err = postgres.Start(ctx, postgres.Config{Dir: s.dir, NoSync: true}); err != nil {
+			return err
+		}
+		s.url = s.own.URL("postgres")
+	}
+	if s.admin, err = pgxpool.New(ctx, s.url); err != nil {
+		return err
+	}
+	return s.admin.Ping(ctx)
+}
+
+func (s *server) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	var errs []error
+	if s.admin != nil {
+		if s.templateName != "" {
+			errs = append(errs, s.drop(ctx, s.templateName))
+		}
+		s.admin.Close()
+	}
+	if s.own != nil {
+		errs = append(errs, s.own.Stop(ctx))
+	}
+	if s.dir != "" {
+		errs = append(errs, os.RemoveAll(s.dir))
+	}
+	return errors.Join(errs...)
+}
+
+// template is the name of a database with schema.sql applied, less the roles,
+// which belong to the whole server and would be the same for all its copies.
+func (s *server) template() (string, error) {
+	if err := s.started(); err != nil {
+		return "", err
+	}
+	s.makeTemplate.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		if s.templateErr = s.fillTemplate(ctx); s.templateErr != nil {
+			s.templateErr = fmt.Errorf("make a template database: %w", s.templateErr)
+		}
+	})
+	return s.templateName, s.templateErr
+}
+
+func (s *server) fillTemplate(ctx context.Context) (err error) {
+	if s.schemaSQL, err = readSchemaSQL(); err != nil {
+		return err
+	}
+	name := newName()
+	if err := s.create(ctx, name, "template0"); err != nil {
+		return err
+	}
+	s.templateName = name
+	_, err = schema.Apply(ctx, schema.Config{SQL: s.schemaSQL, DatabaseURL: withDatabase(s.url, name), TablesOnly: true})
+	return err
+}
+
+// database makes a database that is dropped, with its roles, after the test.
+func (s *server) database(t testing.TB, template string) string {
+	t.Helper()
+	if err := s.started(); err != nil {
+		t.Fatal(err)
+	}
+	if template == "" {
+		template = "template0"
+	}
+	name := newName()
+	if err := s.create(t.Context(), name, template); err != nil {
+		t.Fatalf("make a database: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		if err := s.drop(ctx, name); err != nil {
+			t.Errorf("drop the test's database: %v", err)
+		}
+	})
+	return withDatabase(s.url, name)
+}
+
+func (s *server) create(ctx context.Context, name, template string) error {
+	_, err := s.admin.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+template)
+	return err
+}
+
+func (s *server) drop(ctx context.Context, name string) error {
+	if _, err := s.admin.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
+		return err
+	}
+	for _, service := range []string{schema.Auth, schema.Users} {
+		if _, err := s.admin.Exec(ctx, "DROP ROLE IF EXISTS "+schema.RoleName(name, service)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newName is one that nobody else has, on a server that several test binaries
+// may share.
+func newName() string {
+	var unique [6]byte
+	rand.Read(unique[:])
+	return "gatehouse_test_" + hex.EncodeToString(unique[:])
+}
+
+func withDatabase(databaseURL, name string) string {
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		panic("pgtest: GATEHOUSE_TEST_DATABASE_URL is not a URL")
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+func databaseName(databaseURL string) string {
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		panic("pgtest: " + err.Error())
+	}
+	return u.Path[1:]
+}
+
+// readSchemaSQL finds schema.sql beside go.mod, above the package under test.
+func readSchemaSQL() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			text, err := os.ReadFile(filepath.Join(dir, "schema.sql"))
+			return string(text), err
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("no go.mod above the working directory")
+		}
+		dir = parent
+	}
+}

@@ -1,0 +1,158 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
+)
+
+// requestIDHeader carries a request's id from hop to hop and back.
+const requestIDHeader = "X-Request-Id"
+
+// Call is what a server knows of the call that it is answering.
+type Call struct {
+	// RequestID is the caller's X-Request-Id, or one made here.
+	RequestID string
+	// Principal says who is calling, for the log: "user:…" or "service:…".
+	Principal string
+	// CallersDeadline says that the call's deadline is the caller's own, rather
+	// than our limit.
+	CallersDeadline bool
+}
+
+type callKey struct{}
+
+// CallFrom returns the call that ctx belongs to. Outside a call it returns an
+// empty one.
+func CallFrom(ctx context.Context) *Call {
+	if call, ok := ctx.Value(callKey{}).(*Call); ok {
+		return call
+	}
+	return &Call{}
+}
+
+// answered is the outermost interceptor: it names the call, recovers from a
+// panic, publishes the error, and writes the one line of the log.
+func answered(logger *slog.Logger, level slog.Level) connect.ServerInterceptor {
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			start := time.Now()
+			info, _ := connect.CallInfoForServerContext(ctx)
+			call := &Call{RequestID: requestID(info.RequestHeader().Get(requestIDHeader))}
+			info.ResponseHeader().Set(requestIDHeader, call.RequestID)
+			ctx = context.WithValue(ctx, callKey{}, call)
+
+			err := recovered(ctx, spec, stream, next)
+			var failure *connect.Error
+			if err != nil {
+				failure = published(ctx, err)
+				if after, ok := RetryDelay(failure); ok {
+					info.ResponseHeader().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
+				}
+			}
+			logCall(ctx, logger, level, info, call, time.Since(start), failure)
+			if failure == nil {
+				return nil
+			}
+			return failure
+		}
+	}
+}
+
+// errPanic is what a panic becomes; its value stays in the log.
+type errPanic struct {
+	value any
+	stack []byte
+}
+
+func (e errPanic) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
+
+func recovered(ctx context.Context, spec connect.Spec, stream connect.ServerStream, next connect.ServerFunc) (err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			err = errPanic{value: value, stack: debug.Stack()}
+		}
+	}()
+	return next(ctx, spec, stream)
+}
+
+func logCall(ctx context.Context, logger *slog.Logger, level slog.Level, info *connect.CallInfo, call *Call, took time.Duration, failure *connect.Error) {
+	code, ours := "ok", false
+	if failure != nil {
+		code = failure.Code().String()
+		switch failure.Code() {
+		case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss:
+			level, ours = slog.LevelError, true
+		case connect.CodeUnavailable:
+			level, ours = slog.LevelWarn, true
+		}
+	}
+	if !logger.Enabled(ctx, level) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 8)
+	attrs = append(attrs,
+		slog.String("method", info.Spec.Procedure),
+		slog.String("code", code),
+		slog.Duration("duration", took),
+		slog.String("request_id", call.RequestID),
+		slog.String("principal", call.Principal),
+		slog.String("protocol", info.Protocol),
+	)
+	if failure != nil {
+		attrs = append(attrs, slog.String("reason", Reason(failure)))
+		// The causes of a caller's own mistakes may quote what was sent: only
+		// ours are logged.
+		if cause := errors.Unwrap(failure); cause != nil && ours {
+			attrs = append(attrs, slog.String("cause", cause.Error()))
+		}
+	}
+	logger.LogAttrs(ctx, level, "call", attrs...)
+}
+
+// requestID takes the caller's id if it is harmless, else makes one.
+func requestID(given string) string {
+	if given == "" || len(given) > 64 {
+		return newRequestID()
+	}
+	for _, c := range []byte(given) {
+		letter := c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+		if !letter && c != '-' && c != '_' && c != '.' {
+			return newRequestID()
+		}
+	}
+	return given
+}
+
+func newRequestID() string { return uuid.New().String() }
+
+// bounded gives every call a deadline: the caller's own, or ours if that is
+// sooner. A call whose time has passed does not begin.
+func bounded(limit time.Duration) connect.ServerInterceptor {
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if spec.StreamType != connect.StreamTypeUnary {
+				return next(ctx, spec, stream)
+			}
+			deadline, ok := ctx.Deadline()
+			if ok && time.Until(deadline) <= limit {
+				CallFrom(ctx).CallersDeadline = true
+				return next(ctx, spec, stream)
+			}
+			ctx, cancel := context.WithTimeout(ctx, limit)
+			defer cancel()
+			return next(ctx, spec, stream)
+		}
+	}
+}

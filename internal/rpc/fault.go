@@ -1,0 +1,218 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectproto"
+	"github.com/jackc/pgx/v5/pgconn"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// Domain is the domain of every ErrorInfo of ours.
+const Domain = "gatehouse"
+
+// Reasons that more than one service gives.
+const (
+	ReasonInternal         = "INTERNAL"
+	ReasonInvalid          = "INVALID_ARGUMENT"
+	ReasonMalformed        = "MALFORMED_REQUEST"
+	ReasonTooLarge         = "REQUEST_TOO_LARGE"
+	ReasonDeadline         = "DEADLINE_EXCEEDED"
+	ReasonCanceled         = "CANCELED"
+	ReasonUnavailable      = "SERVICE_UNAVAILABLE"
+	ReasonUnknownMethod    = "METHOD_UNKNOWN"
+	ReasonPermissionDenied = "PERMISSION_DENIED"
+	ReasonInternalToken    = "INTERNAL_TOKEN_INVALID"
+)
+
+// NewError returns an error with a code, a reason in UPPER_SNAKE that programs
+// may match, and a sentence that tells the caller what to do. Nothing else
+// about it reaches the caller; attach a cause for the log with WithCause.
+func NewError(code connect.Code, reason, message string) *connect.Error {
+	return withDetail(connect.NewError(code, message), &errdetails.ErrorInfo{Reason: reason, Domain: Domain})
+}
+
+// WithRetry says after how long the caller may try again.
+func WithRetry(err *connect.Error, after time.Duration) *connect.Error {
+	return withDetail(err, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+}
+
+// Invalid returns an invalid_argument error about one field, named as in the
+// schema.
+func Invalid(reason, field, fault string) *connect.Error {
+	return withDetail(NewError(connect.CodeInvalidArgument, reason, field+": "+fault), &errdetails.BadRequest{
+		FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: fault, Reason: reason}},
+	})
+}
+
+func withDetail(err *connect.Error, message proto.Message) *connect.Error {
+	detail, failure := connectproto.NewErrorDetail(message)
+	if failure != nil {
+		return err.WithCause(failure)
+	}
+	return err.WithDetail(detail)
+}
+
+// Reason returns the reason that an error of this system carries, or "".
+func Reason(err error) string {
+	if info, ok := detailOf[*errdetails.ErrorInfo](err); ok && info.GetDomain() == Domain {
+		return info.GetReason()
+	}
+	return ""
+}
+
+// RetryDelay returns after how long the error says that one may try again, and
+// whether it says so.
+func RetryDelay(err error) (time.Duration, bool) {
+	info, ok := detailOf[*errdetails.RetryInfo](err)
+	return info.GetRetryDelay().AsDuration(), ok
+}
+
+// detailOf returns the first detail of the wanted type.
+func detailOf[M proto.Message](err error) (M, bool) {
+	var none M
+	failure, ok := errors.AsType[*connect.Error](err)
+	if !ok {
+		return none, false
+	}
+	want := string(none.ProtoReflect().Descriptor().FullName())
+	for _, detail := range failure.Details() {
+		if detail.Type != want {
+			continue
+		}
+		if message, err := connectproto.UnmarshalErrorDetail(detail); err == nil {
+			if found, ok := message.(M); ok {
+				return found, true
+			}
+		}
+	}
+	return none, false
+}
+
+// published turns what a method returned into the one error that its caller
+// sees: a code, a reason, a sentence. What isn't written for the caller becomes
+// the cause, for the log alone.
+func published(ctx context.Context, err error) *connect.Error {
+	if failure, ok := errors.AsType[*connect.Error](err); ok && !failure.IsRemote() {
+		switch {
+		case Reason(failure) != "":
+			return failure
+		case failure.Code() == connect.CodeInvalidArgument:
+			return invalid(failure)
+		case failure.Code() == connect.CodeUnimplemented:
+			return NewError(connect.CodeUnimplemented, ReasonUnknownMethod, "There is no such method.").WithCause(err)
+		case failure.Code() == connect.CodeResourceExhausted:
+			return NewError(connect.CodeResourceExhausted, ReasonTooLarge, "The request is too large: send at most 1 MiB.").WithCause(err)
+		}
+	}
+	switch {
+	case is(err, connect.CodeDeadlineExceeded, context.DeadlineExceeded):
+		return NewError(connect.CodeDeadlineExceeded, ReasonDeadline, "The time for this call ran out. Give it more time or try again.").WithCause(err)
+	case is(err, connect.CodeCanceled, context.Canceled):
+		return NewError(connect.CodeCanceled, ReasonCanceled, "The caller cancelled this call.").WithCause(err)
+	case ctx.Err() == nil && storeIsAway(err):
+		return Unavailable().WithCause(err)
+	default:
+		return NewError(connect.CodeInternal, ReasonInternal, "Something went wrong on our side. Tell the operator the request id.").WithCause(err)
+	}
+}
+
+// is reports whether err is a context's error, bare or as a code of our own.
+func is(err error, code connect.Code, bare error) bool {
+	failure, ok := errors.AsType[*connect.Error](err)
+	if ok {
+		return failure.Code() == code && !failure.IsRemote()
+	}
+	return errors.Is(err, bare)
+}
+
+// Unavailable says that a part of the system gives no answer just now.
+func Unavailable() *connect.Error {
+	return WithRetry(NewError(connect.CodeUnavailable, ReasonUnavailable, "A part of the service is not available just now. Try again in a moment."), time.Second)
+}
+
+// invalid words an invalid_argument error that a library made: the validator,
+// with its list of violations, or the decoder, with its text.
+func invalid(failure *connect.Error) *connect.Error {
+	if violations, ok := detailOf[*validate.Violations](failure); ok {
+		bad := &errdetails.BadRequest{}
+		var faults []string
+		for _, violation := range violations.GetViolations() {
+			field := fieldPath(violation.GetField())
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
+				Field: field, Description: violation.GetMessage(), Reason: ReasonInvalid,
+			})
+			faults = append(faults, strings.TrimPrefix(field+": ", ": ")+violation.GetMessage())
+		}
+		message := strings.Join(faults, "; ")
+		return withDetail(NewError(connect.CodeInvalidArgument, ReasonInvalid, message), bad).WithCause(failure)
+	}
+	// The decoder names the place and, in JSON, the field and sometimes the
+	// value. A value may be a password: keep only what comes before it.
+	text := strings.TrimPrefix(failure.Message(), "unmarshal message: ")
+	text = strings.TrimSpace(strings.TrimPrefix(strings.ReplaceAll(text, "\u00a0", " "), "proto:"))
+	message := "The request could not be read"
+	if place, rest, ok := strings.Cut(text, "): "); ok && strings.Contains(place, "(line ") {
+		message += " at " + place[strings.Index(place, "(line ")+1:]
+		text = rest
+	}
+	if field, ok := namedField(text); ok {
+		description := "has a value of the wrong type"
+		return withDetail(NewError(connect.CodeInvalidArgument, ReasonMalformed, message+": "+field+" "+description+"."), &errdetails.BadRequest{
+			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: description, Reason: ReasonMalformed}},
+		}).WithCause(failure)
+	}
+	if strings.Contains(text, "UTF-8") {
+		message += ": it holds invalid UTF-8"
+	}
+	return NewError(connect.CodeInvalidArgument, ReasonMalformed, message+". Send a valid message of this method.").WithCause(failure)
+}
+
+// namedField finds the field in "invalid value for string field email: 5".
+func namedField(text string) (string, bool) {
+	if !strings.HasPrefix(text, "invalid value for ") {
+		return "", false
+	}
+	_, rest, ok := strings.Cut(text, " field ")
+	if !ok {
+		return "", false
+	}
+	name, _, ok := strings.Cut(rest, ":")
+	return name, ok
+}
+
+func fieldPath(path *validate.FieldPath) string {
+	var names []string
+	for _, element := range path.GetElements() {
+		names = append(names, element.GetFieldName())
+	}
+	return strings.Join(names, ".")
+}
+
+// storeIsAway reports whether Postgres could not be asked, as against having
+// answered with a refusal.
+func storeIsAway(err error) bool {
+	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch refusal.Code[:2] {
+		case "08", "53", "57": // connection lost, too many connections, shutting down
+			return true
+		}
+		return refusal.Code == "25006" // read-only: a standby that isn't promoted yet
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || pgconn.SafeToRetry(err)
+}

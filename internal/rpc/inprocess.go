@@ -1,0 +1,95 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectinprocess"
+)
+
+// inProcessTransport makes calls within a process behave as calls over HTTP
+// do, whose differences would else be found only once the services are apart:
+// a call whose time has passed isn't made, a context's end has its code, no
+// context value of the caller's is seen by the callee, and no cause or panic of
+// the callee's by the caller.
+//
+// One difference is left: the method runs on the caller's goroutine, so one
+// that ignores its context keeps the caller waiting.
+func inProcessTransport(server *connect.Server) connect.Transport {
+	return &inProcess{next: connectinprocess.New(server)}
+}
+
+type inProcess struct{ next connect.Transport }
+
+func (t *inProcess) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, contextError(err)
+	}
+	inner, info := connect.NewClientContext(valueless{ctx})
+	outer, _ := connect.CallInfoForClientContext(ctx)
+	if outer != nil {
+		copyHeader(info.RequestHeader(), outer.RequestHeader())
+	}
+	stream, err := t.next.NewClientStream(inner, spec)
+	if err != nil {
+		return nil, err
+	}
+	return &inProcessStream{ClientStream: stream, ctx: ctx, inner: info, outer: outer}, nil
+}
+
+type inProcessStream struct {
+	connect.ClientStream
+	ctx          context.Context //nolint:containedctx // a stream belongs to one call
+	inner, outer *connect.CallInfo
+}
+
+func (s *inProcessStream) Send(message any) error {
+	return s.asOverHTTP(s.ClientStream.Send(message))
+}
+
+func (s *inProcessStream) Receive(message any) error {
+	err := s.ClientStream.Receive(message)
+	if s.outer != nil {
+		copyHeader(s.outer.ResponseHeader(), s.inner.ResponseHeader())
+		copyHeader(s.outer.ResponseTrailer(), s.inner.ResponseTrailer())
+	}
+	return s.asOverHTTP(err)
+}
+
+func (s *inProcessStream) asOverHTTP(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	if over := s.ctx.Err(); over != nil {
+		return contextError(over)
+	}
+	failure, ok := errors.AsType[*connect.Error](err)
+	if !ok {
+		return connect.NewError(connect.CodeUnknown, "").WithRemote()
+	}
+	bare := connect.NewError(failure.Code(), failure.Message()).WithRemote()
+	for _, detail := range failure.Details() {
+		bare = bare.WithDetail(detail)
+	}
+	return bare
+}
+
+func copyHeader(to, from *connect.Header) {
+	for key, values := range from.All() {
+		to.SetValues(key, values)
+	}
+}
+
+// valueless is a context's deadline and end without its values.
+type valueless struct{ parent context.Context }
+
+func (v valueless) Deadline() (time.Time, bool) { return v.parent.Deadline() }
+func (v valueless) Done() <-chan struct{}       { return v.parent.Done() }
+func (v valueless) Err() error                  { return v.parent.Err() }
+func (v valueless) Value(any) any               { return nil }
+
+// AfterFunc spares the context package a goroutine for each context derived.
+func (v valueless) AfterFunc(f func()) func() bool { return context.AfterFunc(v.parent, f) }

@@ -1,0 +1,207 @@
+package rpc
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/golang-jwt/jwt/v5"
+
+	policyv1 "gatehouse/gen/policy/v1"
+)
+
+// Internal tokens are short JWTs (RFC 7519, HS256) by which one service shows
+// another who it is. Each pair of caller and callee has its own key, so that no
+// service can call in the name of another.
+const (
+	internalTokenLife  = 60 * time.Second
+	internalTokenReuse = 40 * time.Second // then a new one is made, with time left for the old
+	internalTokenSkew  = 5 * time.Second
+)
+
+// InternalKeys is the system's internal key, newest first: tokens are made with
+// the first and accepted from any. Each is 32 bytes.
+type InternalKeys [][]byte
+
+// pair derives the keys of one caller with one callee (RFC 5869).
+func (k InternalKeys) pair(caller, callee string) ([][]byte, error) {
+	var keys [][]byte
+	for _, master := range k {
+		key, err := hkdf.Key(sha256.New, master, nil, "gatehouse internal call v1: "+caller+" to "+callee, 32)
+		if err != nil {
+			return nil, fmt.Errorf("derive the key of %s with %s: %w", caller, callee, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// issuer makes one caller's tokens for one callee.
+type issuer struct {
+	caller, callee string
+	key            []byte
+	now            func() time.Time
+
+	mu    sync.Mutex
+	token string
+	made  time.Time
+}
+
+func newIssuer(keys InternalKeys, caller, callee string) (*issuer, error) {
+	pair, err := keys.pair(caller, callee)
+	if err != nil {
+		return nil, err
+	}
+	if len(pair) == 0 {
+		return nil, fmt.Errorf("no internal key: %s can't call %s", caller, callee)
+	}
+	return &issuer{caller: caller, callee: callee, key: pair[0], now: time.Now}, nil
+}
+
+// current returns a token that is good for at least 20 s more.
+func (i *issuer) current() (string, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now := i.now()
+	if i.token != "" && now.Sub(i.made) < internalTokenReuse {
+		return i.token, nil
+	}
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.RegisteredClaims{
+		Issuer:    i.caller,
+		Audience:  jwt.ClaimStrings{i.callee},
+		IssuedAt:  jwt.NewNumericDate(now),
+		ExpiresAt: jwt.NewNumericDate(now.Add(internalTokenLife)),
+	}).SignedString(i.key)
+	if err != nil {
+		return "", fmt.Errorf("sign an internal token: %w", err)
+	}
+	i.token, i.made = token, now
+	return token, nil
+}
+
+// callerCheck tells which service a token comes from.
+type callerCheck struct {
+	callee string
+	keys   map[string][][]byte // by caller
+	now    func() time.Time
+
+	mu   sync.RWMutex
+	seen map[string]seenToken
+}
+
+type seenToken struct {
+	caller string
+	expire time.Time
+}
+
+// seenTokens bounds how many verified tokens are remembered: a few for each
+// copy of each caller.
+const seenTokens = 256
+
+func newCallerCheck(keys InternalKeys, callee string, callers []string) (*callerCheck, error) {
+	check := &callerCheck{callee: callee, keys: map[string][][]byte{}, now: time.Now, seen: map[string]seenToken{}}
+	for _, caller := range callers {
+		pair, err := keys.pair(caller, callee)
+		if err != nil {
+			return nil, err
+		}
+		check.keys[caller] = pair
+	}
+	return check, nil
+}
+
+// caller returns the name of the service that made the token.
+func (c *callerCheck) caller(token string) (string, error) {
+	now := c.now()
+	c.mu.RLock()
+	known, ok := c.seen[token]
+	c.mu.RUnlock()
+	if ok && now.Before(known.expire) {
+		return known.caller, nil
+	}
+	var claims jwt.RegisteredClaims
+	_, err := jwt.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) {
+		keys := jwt.VerificationKeySet{}
+		for _, key := range c.keys[claims.Issuer] {
+			keys.Keys = append(keys.Keys, key)
+		}
+		return keys, nil
+	},
+		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
+		jwt.WithAudience(c.callee),
+		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(internalTokenSkew),
+		jwt.WithTimeFunc(c.now),
+	)
+	if err != nil {
+		return "", err
+	}
+	if claims.ExpiresAt.After(now.Add(internalTokenLife + internalTokenSkew)) {
+		return "", fmt.Errorf("internal token lives longer than %s", internalTokenLife)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.seen) >= seenTokens {
+		clear(c.seen)
+	}
+	c.seen[token] = seenToken{caller: claims.Issuer, expire: claims.ExpiresAt.Time}
+	return claims.Issuer, nil
+}
+
+// ServicesOnly admits only other services of this system, and to each method
+// only those that its policy names.
+func ServicesOnly(keys InternalKeys, callee string) Authorizer {
+	return func(policies Policies) (connect.ServerInterceptor, error) {
+		var callers []string
+		for procedure, policy := range policies {
+			services, ok := policy.GetAccess().GetWho().(*policyv1.Access_Services)
+			if !ok {
+				return nil, fmt.Errorf("%s: an internal method must name the services that may call it", procedure)
+			}
+			callers = append(callers, services.Services.GetAnyOf()...)
+		}
+		check, err := newCallerCheck(keys, callee, callers)
+		if err != nil {
+			return nil, err
+		}
+		return func(next connect.ServerFunc) connect.ServerFunc {
+			return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+				info, _ := connect.CallInfoForServerContext(ctx)
+				token, ok := BearerToken(info.RequestHeader().Get("Authorization"))
+				if !ok {
+					return errInternalToken
+				}
+				caller, err := check.caller(token)
+				if err != nil {
+					return errInternalToken.WithCause(err)
+				}
+				CallFrom(ctx).Principal = "service:" + caller
+				if !slices.Contains(policies[spec.Procedure].GetAccess().GetServices().GetAnyOf(), caller) {
+					return errInternalCaller
+				}
+				return next(ctx, spec, stream)
+			}
+		}, nil
+	}
+}
+
+var (
+	errInternalToken  = NewError(connect.CodeUnauthenticated, ReasonInternalToken, "Only other services of this system may call, with a fresh internal token. Check that all share one GATEHOUSE_INTERNAL_KEY.")
+	errInternalCaller = NewError(connect.CodePermissionDenied, ReasonPermissionDenied, "This service may not call this method.")
+)
+
+// BearerToken returns the token of an Authorization header (RFC 6750), and
+// whether there is one.
+func BearerToken(header string) (string, bool) {
+	scheme, token, ok := strings.Cut(header, " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return "", false
+	}
+	token = strings.TrimSpace(token)
+	return token, token != ""
+}

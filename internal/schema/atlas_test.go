@@ -1,0 +1,66 @@
+package schema_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"ariga.io/atlas/schemahcl"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+
+	"gatehouse/internal/pgtest"
+	"gatehouse/internal/schema"
+)
+
+// The Atlas CLI reads atlas.hcl. What it finds there has to lead to the same
+// tables as Apply.
+func TestAtlasHCLSaysWhatApplyDoes(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	apply(t, cfg)
+	environment := map[string]string{"DATABASE_URL": cfg.DatabaseURL, "ATLAS_DEV_URL": pgtest.Empty(t)}
+
+	var project struct {
+		Envs []*struct {
+			Name    string   `spec:"name,name"`
+			Src     string   `spec:"src"`
+			URL     string   `spec:"url"`
+			Dev     string   `spec:"dev"`
+			Schemas []string `spec:"schemas"`
+		} `spec:"env"`
+	}
+	getenv := function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "name", Type: cty.String}},
+		Type:   function.StaticReturnType(cty.String),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			return cty.StringVal(environment[args[0].AsString()]), nil
+		},
+	})
+	root := filepath.Join("..", "..")
+	state := schemahcl.New(schemahcl.WithFunctions(map[string]function.Function{"getenv": getenv}))
+	if err := state.EvalFiles([]string{filepath.Join(root, "atlas.hcl")}, &project, nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(project.Envs) != 1 || project.Envs[0].Name != "local" {
+		t.Fatalf("atlas.hcl has the %d environments, want one named local", len(project.Envs))
+	}
+	env := project.Envs[0]
+	if env.URL != environment["DATABASE_URL"] || env.Dev != environment["ATLAS_DEV_URL"] {
+		t.Errorf("atlas.hcl's url and dev are %q and %q, want the environment's", env.URL, env.Dev)
+	}
+	if !slices.Equal(env.Schemas, []string{schema.Auth, schema.Users}) {
+		t.Errorf("atlas.hcl's schemas are %q", env.Schemas)
+	}
+	file, ok := strings.CutPrefix(env.Src, "file://")
+	if !ok {
+		t.Fatalf("atlas.hcl's src is %q, want a file", env.Src)
+	}
+	text, err := os.ReadFile(filepath.Join(root, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantNothingPlanned(t, schema.Config{SQL: string(text), DatabaseURL: env.URL, DevURL: env.Dev, TablesOnly: true})
+}

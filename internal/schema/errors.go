@@ -1,0 +1,54 @@
+package schema
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// The SQLSTATEs that have an answer of their own here.
+const (
+	invalidPassword       = "28P01"
+	invalidAuthorization  = "28000"
+	invalidCatalogName    = "3D000"
+	undefinedTable        = "42P01"
+	insufficientPrivilege = "42501"
+	lockNotAvailable      = "55P03"
+	tooManyConnections    = "53300"
+)
+
+func hasCode(err error, codes ...string) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && slices.Contains(codes, e.Code)
+}
+
+func connectError(err error) error {
+	switch {
+	case hasCode(err, invalidCatalogName):
+		return fmt.Errorf("the database doesn't exist: make it with createdb: %w", err)
+	case hasCode(err, invalidPassword, invalidAuthorization):
+		return fmt.Errorf("Postgres refuses the user or the password: %w", err)
+	case hasCode(err):
+		return fmt.Errorf("connect to Postgres: %w", err)
+	}
+	return fmt.Errorf("Postgres can't be reached; is it running, and is its address right? %w", err)
+}
+
+func executeError(s statement, err error) error {
+	switch {
+	case hasCode(err, lockNotAvailable):
+		return fmt.Errorf("a table is in use: another transaction held it for 10 s. Nothing was changed; try again: execute %q: %w", s.text, err)
+	case hasCode(err, insufficientPrivilege):
+		return fmt.Errorf("the user of DATABASE_URL may not do this: execute %q: %w", s.text, err)
+	}
+	return fmt.Errorf("execute %q: %w", s.text, err)
+}
+
+func scratchError(err error) error {
+	if hasCode(err, insufficientPrivilege) {
+		return fmt.Errorf("a scratch database is needed to compare with: grant CREATEDB to the user of DATABASE_URL, or name an empty database in ATLAS_DEV_URL: %w", err)
+	}
+	return fmt.Errorf("make a scratch database: %w", err)
+}

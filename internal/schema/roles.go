@@ -1,0 +1,336 @@
+package schema
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/text/secure/precis"
+)
+
+// Roles are the login roles of the two services.
+type Roles struct {
+	Auth, Users Role
+}
+
+// Role is the login role of a service. It reaches the schema of its service,
+// and nothing else of ours.
+type Role struct {
+	// Name is RoleName(database, service) unless it is given.
+	Name string
+	// Password is set when the role is made, and whenever the role can't sign
+	// in with it. An empty one leaves the password alone.
+	Password string
+}
+
+// Postgres cuts names off after this many bytes.
+const maxNameBytes = 63
+
+// RoleName is the name of a service's login role. Roles belong to a whole
+// server, so it contains the database's name, shortened where there is no room.
+func RoleName(database, service string) string {
+	name := database + "_" + service
+	if len(name) <= maxNameBytes {
+		return name
+	}
+	sum := sha256.Sum256([]byte(database))
+	tail := "_" + hex.EncodeToString(sum[:4]) + "_" + service
+	head := database[:maxNameBytes-len(tail)]
+	for !utf8.ValidString(head) {
+		head = head[:len(head)-1]
+	}
+	return head + tail
+}
+
+// serviceRole is a Role with what applying it needs.
+type serviceRole struct {
+	Role
+	service string
+	exists  bool
+	// excess are attributes that it has and shouldn't, or lacks and should.
+	excess []string
+	// keeps tells that its password is to stay.
+	keeps bool
+}
+
+func (r serviceRole) ident() string { return pgx.Identifier{r.Name}.Sanitize() }
+
+// applyRoles makes the roles and grants, where they aren't as they should be.
+func (t *target) applyRoles(ctx context.Context) ([]string, error) {
+	changes, err := t.roleChanges(ctx, false)
+	if err != nil || len(changes) == 0 {
+		return nil, err
+	}
+	if err := t.execute(ctx, changes); err != nil {
+		return nil, err
+	}
+	return texts(changes), t.checkReach(ctx)
+}
+
+// roleChanges are the statements that applyRoles executes. They need every
+// table; regrant tells that some are still to come.
+func (t *target) roleChanges(ctx context.Context, regrant bool) ([]statement, error) {
+	if t.TablesOnly {
+		return nil, nil
+	}
+	roles, err := t.readRoles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var changes []statement
+	for _, r := range roles {
+		change, err := r.changes()
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, change...)
+		regrant = regrant || !r.exists
+	}
+	if !regrant {
+		if regrant, err = t.grantsDiffer(ctx, roles); err != nil {
+			return nil, err
+		}
+	}
+	if regrant {
+		changes = append(changes, t.grants(roles)...)
+	}
+	return changes, nil
+}
+
+const selectRole = `
+SELECT rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls
+FROM pg_catalog.pg_roles
+WHERE rolname = $1`
+
+func (t *target) readRoles(ctx context.Context) ([]serviceRole, error) {
+	roles := []serviceRole{{Role: t.Roles.Auth, service: Auth}, {Role: t.Roles.Users, service: Users}}
+	var signIns errgroup.Group
+	for i := range roles {
+		r := &roles[i]
+		if r.Name == "" {
+			r.Name = RoleName(t.database, r.service)
+		}
+		if r.Name == t.user {
+			return nil, fmt.Errorf("the role %s owns the tables, and can't be the login role of %s as well", r.Name, r.service)
+		}
+		var login, super, createDB, createRole, replication, bypass bool
+		err := t.tx.QueryRowContext(ctx, selectRole, r.Name).Scan(&login, &super, &createDB, &createRole, &replication, &bypass)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the role %s: %w", r.Name, err)
+		}
+		r.exists = true
+		for _, a := range []struct {
+			wrong bool
+			fix   string
+		}{
+			{!login, "LOGIN"},
+			{super, "NOSUPERUSER"},
+			{createDB, "NOCREATEDB"},
+			{createRole, "NOCREATEROLE"},
+			{replication, "NOREPLICATION"},
+			{bypass, "NOBYPASSRLS"},
+		} {
+			if a.wrong {
+				r.excess = append(r.excess, a.fix)
+			}
+		}
+		signIns.Go(func() error {
+			r.keeps = r.Password == "" || t.signsIn(ctx, r.Role)
+			return nil
+		})
+	}
+	if roles[0].Name == roles[1].Name {
+		return nil, fmt.Errorf("auth and users need a login role each, and both are given %s", roles[0].Name)
+	}
+	return roles, signIns.Wait()
+}
+
+// signsIn tries the password. Only Postgres can tell whether it is right: what
+// it stores is hidden from all but superusers, and what we would store beside
+// it would not notice a change by hand.
+func (t *target) signsIn(ctx context.Context, r Role) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	cfg := t.conn.Copy()
+	cfg.User, cfg.Password = r.Name, r.Password
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		// These two come after the password was found right, or before anybody
+		// looked at it. After any other failure, setting it does no harm.
+		return hasCode(err, insufficientPrivilege, tooManyConnections)
+	}
+	conn.Close(ctx)
+	return true
+}
+
+// changes are the statements that make or mend the role itself. Postgres gets
+// a verifier instead of the password, so that no log of statements shows it.
+func (r serviceRole) changes() ([]statement, error) {
+	command, attributes := "ALTER ROLE ", r.excess
+	if !r.exists {
+		command, attributes = "CREATE ROLE ", []string{"LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE"}
+	}
+	command += r.ident()
+	text := strings.Join(append([]string{command}, attributes...), " ")
+	if r.keeps || r.Password == "" {
+		if len(attributes) == 0 {
+			return nil, nil
+		}
+		return []statement{{sql: text, text: text}}, nil
+	}
+	verifier, err := scramVerifier(r.Password)
+	if err != nil {
+		return nil, err
+	}
+	return []statement{{sql: text + " PASSWORD '" + verifier + "'", text: text + " PASSWORD '********'"}}, nil
+}
+
+// scramVerifier is what Postgres stores of a password (RFC 5803, RFC 7677).
+func scramVerifier(password string) (string, error) {
+	if p, err := precis.OpaqueString.String(password); err == nil {
+		password = p
+	}
+	const rounds = 4096
+	var salt [16]byte
+	rand.Read(salt[:])
+	salted, err := pbkdf2.Key(sha256.New, password, salt[:], rounds, sha256.Size)
+	if err != nil {
+		return "", fmt.Errorf("derive a SCRAM verifier: %w", err)
+	}
+	stored := sha256.Sum256(mac(salted, "Client Key"))
+	b64 := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", rounds, b64(salt[:]), b64(stored[:]), b64(mac(salted, "Server Key"))), nil
+}
+
+func mac(key []byte, text string) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte(text))
+	return h.Sum(nil)
+}
+
+// Privileges as the catalog holds them beside those that grants gives. The
+// role without a service is PUBLIC.
+const selectGrantsDiffer = `
+WITH grantees (service, role) AS (
+	SELECT 'auth', oid FROM pg_catalog.pg_roles WHERE rolname = $1
+	UNION ALL
+	SELECT 'users', oid FROM pg_catalog.pg_roles WHERE rolname = $2
+	UNION ALL
+	SELECT '', 0
+), objects (schema, kind, name, acl) AS (
+	SELECT nspname, 'n', '', nspacl FROM pg_catalog.pg_namespace WHERE nspname IN ('auth', 'users')
+	UNION ALL
+	SELECT n.nspname, c.relkind, c.relname, c.relacl
+	FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+	WHERE n.nspname IN ('auth', 'users') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+)
+SELECT EXISTS (
+	SELECT FROM objects o CROSS JOIN grantees g
+	WHERE CASE
+			WHEN g.service <> o.schema THEN ''
+			WHEN o.kind IN ('n', 'S') THEN 'USAGE'
+			WHEN o.name = 'applied_schema' THEN 'SELECT'
+			WHEN o.name = 'audit_events' THEN 'INSERT,SELECT'
+			ELSE 'DELETE,INSERT,SELECT,UPDATE'
+		END <> (
+			SELECT coalesce(string_agg(a.privilege_type, ',' ORDER BY a.privilege_type), '')
+			FROM aclexplode(o.acl) a
+			WHERE a.grantee = g.role
+		)
+) OR EXISTS (
+	SELECT FROM grantees g
+	WHERE g.service <> '' AND NOT (
+		has_database_privilege(g.role, current_database(), 'CONNECT')
+		AND EXISTS (
+			SELECT FROM pg_catalog.pg_db_role_setting s
+			JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase AND d.datname = current_database()
+			WHERE s.setrole = g.role AND 'search_path=' || g.service = ANY (s.setconfig)
+		)
+	)
+)`
+
+func (t *target) grantsDiffer(ctx context.Context, roles []serviceRole) (bool, error) {
+	var differ bool
+	err := t.tx.QueryRowContext(ctx, selectGrantsDiffer, roles[0].Name, roles[1].Name).Scan(&differ)
+	if err != nil {
+		return false, fmt.Errorf("read the grants: %w", err)
+	}
+	return differ, nil
+}
+
+// grants take everything from PUBLIC and from the two roles, and give each role
+// what its service needs. Within the transaction, a service at work notices
+// nothing. Grants to any other role are somebody's intention and stay.
+//
+// The search path leaves out the schema public, in which up to Postgres 14
+// everybody may create functions for others to stumble over.
+func (t *target) grants(roles []serviceRole) []statement {
+	database := pgx.Identifier{t.database}.Sanitize()
+	all := "PUBLIC, " + roles[0].ident() + ", " + roles[1].ident()
+	lines := []string{
+		"REVOKE ALL ON SCHEMA auth, users FROM " + all,
+		"REVOKE ALL ON ALL TABLES IN SCHEMA auth, users FROM " + all,
+		"REVOKE ALL ON ALL SEQUENCES IN SCHEMA auth, users FROM " + all,
+	}
+	for _, r := range roles {
+		role := r.ident()
+		lines = append(lines,
+			"GRANT CONNECT ON DATABASE "+database+" TO "+role,
+			"ALTER ROLE "+role+" IN DATABASE "+database+" SET search_path = "+r.service,
+			"GRANT USAGE ON SCHEMA "+r.service+" TO "+role,
+			"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "+r.service+" TO "+role,
+			"GRANT USAGE ON ALL SEQUENCES IN SCHEMA "+r.service+" TO "+role,
+			"REVOKE INSERT, UPDATE, DELETE ON "+r.service+".applied_schema FROM "+role,
+		)
+		if r.service == Auth {
+			lines = append(lines, "REVOKE UPDATE, DELETE ON auth.audit_events FROM "+role)
+		}
+	}
+	statements := make([]statement, len(lines))
+	for i, line := range lines {
+		statements[i] = statement{sql: line, text: line}
+	}
+	return statements
+}
+
+const selectReach = `
+SELECT rolname
+FROM pg_catalog.pg_roles
+WHERE rolname = $1 AND has_schema_privilege(oid, 'users', 'USAGE')
+	OR rolname = $2 AND has_schema_privilege(oid, 'auth', 'USAGE')
+LIMIT 1`
+
+// checkReach finds what no grant of ours can mend: a role that was there before
+// and is a member of another one.
+func (t *target) checkReach(ctx context.Context) error {
+	names := []string{t.Roles.Auth.Name, t.Roles.Users.Name}
+	for i, service := range services {
+		if names[i] == "" {
+			names[i] = RoleName(t.database, service)
+		}
+	}
+	var role string
+	err := t.tx.QueryRowContext(ctx, selectReach, names[0], names[1]).Scan(&role)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("check the grants: %w", err)
+	}
+	return fmt.Errorf("the role %s reaches the other service's schema as a member of another role: revoke that membership", role)
+}

@@ -1,0 +1,260 @@
+package schema_test
+
+import (
+	"maps"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+
+	"gatehouse/internal/pgtest"
+	"gatehouse/internal/schema"
+)
+
+// serviceURL is what a service connects with.
+func serviceURL(t *testing.T, cfg schema.Config, service string) string {
+	t.Helper()
+	role := cfg.Roles.Auth
+	if service == schema.Users {
+		role = cfg.Roles.Users
+	}
+	if role.Name == "" {
+		role.Name = schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), service)
+	}
+	return as(t, cfg.DatabaseURL, role.Name, role.Password)
+}
+
+func TestEachServiceReachesOnlyItsOwnSchema(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	apply(t, cfg)
+	const denied, undefined = "42501", "42P01"
+	for _, test := range []struct{ service, sql, want string }{
+		{schema.Auth, `INSERT INTO auth.accounts (id, email, password_hash) VALUES ('00000000-0000-0000-0000-000000000001', 'ada@example.com', 'x')`, ""},
+		{schema.Auth, `INSERT INTO auth.sessions (id, account_id, token_hash, token_key, expire_time, max_expire_time)
+			VALUES (gen_random_uuid(), '00000000-0000-0000-0000-000000000001', sha256(''), 'k', now(), now())`, ""},
+		{schema.Auth, `SELECT count(*) FROM accounts`, ""},
+		{schema.Auth, `UPDATE auth.accounts SET status = 'disabled'`, ""},
+		{schema.Auth, `DELETE FROM auth.accounts`, ""},
+		{schema.Users, `INSERT INTO users.tombstones (id, account_version) VALUES (gen_random_uuid(), 1)`, ""},
+		{schema.Users, `UPDATE users.tombstones SET account_version = 2`, ""},
+		{schema.Users, `SELECT count(*) FROM profiles`, ""},
+		{schema.Users, `DELETE FROM users.tombstones`, ""},
+
+		{schema.Auth, `SELECT count(*) FROM users.profiles`, denied},
+		{schema.Auth, `INSERT INTO users.tombstones (id, account_version) VALUES (gen_random_uuid(), 1)`, denied},
+		{schema.Auth, `SELECT number FROM users.applied_schema`, denied},
+		{schema.Users, `SELECT count(*) FROM auth.accounts`, denied},
+		{schema.Users, `UPDATE auth.accounts SET roles = '{admin}'`, denied},
+		{schema.Users, `SELECT sealed_private_key FROM auth.signing_keys`, denied},
+		{schema.Users, `DELETE FROM auth.sessions`, denied},
+		{schema.Users, `SELECT count(*) FROM accounts`, undefined},
+
+		{schema.Auth, `INSERT INTO auth.audit_events (id, event, outcome) VALUES (gen_random_uuid(), 'login', 'ok')`, ""},
+		{schema.Auth, `SELECT count(*) FROM auth.audit_events`, ""},
+		{schema.Auth, `UPDATE auth.audit_events SET outcome = 'never'`, denied},
+		{schema.Auth, `DELETE FROM auth.audit_events`, denied},
+		{schema.Auth, `TRUNCATE auth.audit_events`, denied},
+		{schema.Auth, `DROP TABLE auth.audit_events`, denied},
+
+		{schema.Auth, `UPDATE auth.applied_schema SET number = 9999`, denied},
+		{schema.Users, `DELETE FROM users.applied_schema`, denied},
+
+		{schema.Auth, `CREATE TABLE auth.mine (id integer)`, denied},
+		{schema.Auth, `CREATE TABLE public.mine (id integer)`, denied},
+		{schema.Users, `CREATE SCHEMA mine`, denied},
+		{schema.Users, `CREATE ROLE mine`, denied},
+		{schema.Users, `CREATE DATABASE mine`, denied},
+		{schema.Auth, `ALTER TABLE auth.accounts DISABLE TRIGGER ALL`, denied},
+	} {
+		conn := pgtest.Connect(t, serviceURL(t, cfg, test.service))
+		_, err := conn.Exec(t.Context(), test.sql)
+		if got := sqlState(err); got != test.want || got == "" && err != nil {
+			t.Errorf("%s: %s = %v, want SQLSTATE %q", test.service, test.sql, err, test.want)
+		}
+		conn.Close(t.Context())
+	}
+}
+
+func TestRoleNamesAndPasswordsMayBeOdd(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
+	cfg.Roles = schema.Roles{
+		Auth:  schema.Role{Name: database + ` "; DROP`, Password: `pass'word \ "?@/#%&= §`},
+		Users: schema.Role{Name: database + `-Üsers`, Password: "\u00aa\u00a0\u2160 Straße"},
+	}
+	for _, role := range []string{cfg.Roles.Auth.Name, cfg.Roles.Users.Name} {
+		role := pgx.Identifier{role}.Sanitize()
+		t.Cleanup(func() { dropRole(t, cfg.DatabaseURL, role) })
+	}
+	result := apply(t, cfg)
+	for _, s := range result.Statements {
+		if strings.Contains(s, "Straße") || strings.Contains(s, "SCRAM") {
+			t.Errorf("a statement shows a password: %s", s)
+		}
+	}
+	wantNothingPlanned(t, cfg)
+	for _, service := range []string{schema.Auth, schema.Users} {
+		if err := schema.Ready(t.Context(), pgtest.Connect(t, serviceURL(t, cfg, service)), service, 1); err != nil {
+			t.Errorf("%s: %v", service, err)
+		}
+	}
+	const scram = `SELECT count(*) FROM pg_authid WHERE rolname = ANY ($1) AND rolpassword LIKE 'SCRAM-SHA-256$4096:%'`
+	if n := query[int](t, cfg.DatabaseURL, scram, []string{cfg.Roles.Auth.Name, cfg.Roles.Users.Name}); n != 2 {
+		t.Errorf("%d passwords are kept as SCRAM verifiers, want 2", n)
+	}
+}
+
+func TestAPasswordIsSetWhenItDoesNotWork(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	apply(t, cfg)
+	role := schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), schema.Auth)
+	stored := func() string {
+		return query[string](t, cfg.DatabaseURL, `SELECT coalesce(rolpassword, '') FROM pg_authid WHERE rolname = $1`, role)
+	}
+	works := func(password string) bool {
+		conn, err := pgx.Connect(t.Context(), as(t, cfg.DatabaseURL, role, password))
+		if err != nil {
+			return false
+		}
+		conn.Close(t.Context())
+		return true
+	}
+	first := stored()
+
+	apply(t, cfg)
+	if stored() != first {
+		t.Error("a password that works was set again")
+	}
+
+	exec(t, cfg.DatabaseURL, "ALTER ROLE "+role+" PASSWORD 'by hand'")
+	result := apply(t, cfg)
+	if len(result.Statements) != 1 || !strings.HasPrefix(result.Statements[0], "ALTER ROLE") {
+		t.Errorf("Apply executed %q, want one ALTER ROLE", result.Statements)
+	}
+	if !works(cfg.Roles.Auth.Password) {
+		t.Error("a password that was changed by hand was not mended")
+	}
+
+	cfg.Roles.Auth.Password = "another"
+	apply(t, cfg)
+	if !works("another") {
+		t.Error("a new password was not set")
+	}
+
+	kept := stored()
+	cfg.Roles.Auth.Password = ""
+	apply(t, cfg)
+	if stored() != kept {
+		t.Error("an unknown password did not stay")
+	}
+}
+
+func TestARoleWithoutAPasswordIsMade(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.Roles = schema.Roles{}
+	apply(t, cfg)
+	wantNothingPlanned(t, cfg)
+	const roles = `SELECT count(*) FROM pg_authid WHERE rolname LIKE current_database() || '%' AND rolcanlogin AND rolpassword IS NULL`
+	if n := query[int](t, cfg.DatabaseURL, roles); n != 2 {
+		t.Errorf("%d roles were made, want 2", n)
+	}
+}
+
+func TestRolesMustBeTwoThatOwnNothing(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	same := cfg
+	same.Roles.Auth.Name, same.Roles.Users.Name = "one", "one"
+	_, err := schema.Apply(t.Context(), same)
+	wantError(t, err, "a login role each", "one")
+
+	owning := cfg
+	owning.Roles.Auth.Name = query[string](t, cfg.DatabaseURL, `SELECT current_user`)
+	_, err = schema.Apply(t.Context(), owning)
+	wantError(t, err, "owns the tables")
+
+	apply(t, cfg)
+	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
+	auth, users := schema.RoleName(database, schema.Auth), schema.RoleName(database, schema.Users)
+	exec(t, cfg.DatabaseURL, "GRANT "+auth+" TO "+users)
+	_, err = schema.Apply(t.Context(), with(cfg, 1002, `CREATE TABLE auth.badges (id uuid NOT NULL);`))
+	wantError(t, err, users, "member of another role")
+}
+
+func TestRoleName(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("d", 63)
+	wide := "x" + strings.Repeat("é", 31) // 63 bytes
+	for _, test := range []struct{ database, service, want string }{
+		{"gatehouse", schema.Auth, "gatehouse_auth"},
+		{"gatehouse", schema.Users, "gatehouse_users"},
+		{"My-DB", schema.Auth, "My-DB_auth"},
+		{strings.Repeat("d", 58), schema.Auth, strings.Repeat("d", 58) + "_auth"},
+		{long, schema.Auth, strings.Repeat("d", 49) + "_"},
+		{wide, schema.Users, "x" + strings.Repeat("é", 23) + "_"},
+	} {
+		got := schema.RoleName(test.database, test.service)
+		if !strings.HasPrefix(got, test.want) || !strings.HasSuffix(got, "_"+test.service) || len(got) > 63 || !utf8.ValidString(got) {
+			t.Errorf("RoleName(%q, %q) = %q (%d bytes), want %q…", test.database, test.service, got, len(got), test.want)
+		}
+	}
+	if a, b := schema.RoleName(long+"1", schema.Auth), schema.RoleName(long+"2", schema.Auth); a == b {
+		t.Errorf("two databases share the role %q", a)
+	}
+}
+
+func TestServiceURL(t *testing.T) {
+	t.Parallel()
+	const role, password = "db_auth", `p'a s\s/@:?#%`
+	for _, databaseURL := range []string{
+		"postgres://me:secret@example.com:6432/db?sslmode=require",
+		"postgresql://me@example.com/db?application_name=a%20b",
+		"postgres:///db?host=/var/run/postgresql&user=me&password=secret",
+		"postgres://me:secret@%2Fvar%2Frun%2Fpostgresql/db",
+		"postgres://me:secret@/db?host=%2Ftmp%2Fx&port=5433",
+		"postgres://me:secret@a.example.com:5432,b.example.com:5433/db",
+		"postgres://me:secret@[::1]:5432/db",
+		"postgres://db:secret@example.com",
+		"postgres://me:secret@example.com/?dbname=db",
+		"host=example.com port=6432 user=me password=secret dbname=db sslmode=disable",
+		`host='/var/run/postgresql' user=db password='it\'s'`,
+		"host = example.com user =me password= secret dbname=db ",
+		`host=example.com user=me password=se\ cret\' dbname=db application_name=' a = \'b\' '`,
+	} {
+		want, err := pgx.ParseConfig(databaseURL)
+		if err != nil {
+			t.Errorf("%s: %v", databaseURL, err)
+			continue
+		}
+		got, err := schema.ServiceURL(databaseURL, role, password)
+		if err != nil {
+			t.Errorf("ServiceURL(%q): %v", databaseURL, err)
+			continue
+		}
+		cfg, err := pgx.ParseConfig(got)
+		if err != nil {
+			t.Errorf("ServiceURL(%q) = %q: %v", databaseURL, got, err)
+			continue
+		}
+		if cfg.User != role || cfg.Password != password {
+			t.Errorf("ServiceURL(%q) = %q, with user %q and password %q", databaseURL, got, cfg.User, cfg.Password)
+		}
+		if strings.Contains(got, "secret") || strings.Contains(got, "user=me") || strings.Contains(got, "me:") {
+			t.Errorf("ServiceURL(%q) = %q, which shows the owner's credentials", databaseURL, got)
+		}
+		if cfg.Host != want.Host || cfg.Port != want.Port || cfg.Database != "db" || len(cfg.Fallbacks) != len(want.Fallbacks) ||
+			(cfg.TLSConfig == nil) != (want.TLSConfig == nil) || !maps.Equal(cfg.RuntimeParams, want.RuntimeParams) {
+			t.Errorf("ServiceURL(%q) = %q, which leads elsewhere", databaseURL, got)
+		}
+	}
+	for _, wrong := range []string{"", "postgres://me:secret@host:port/db", "no URL at all"} {
+		if got, err := schema.ServiceURL(wrong, role, password); err == nil {
+			t.Errorf("ServiceURL(%q) = %q, want an error", wrong, got)
+		}
+	}
+}

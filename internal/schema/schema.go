@@ -1,0 +1,325 @@
+// Package schema makes a database be as schema.sql declares it: the tables of
+// the schemas auth and users, and the login role of each service with its
+// grants.
+//
+// Atlas finds what has to change: schema.sql is replayed on a scratch database,
+// both databases are inspected, and the difference is executed. The scratch
+// database is made and dropped on the same server, unless one is given. Three
+// things are kept from Atlas:
+//
+//   - Other schemas. Both inspections name auth and users; without that, Atlas
+//     would drop whatever else the database holds.
+//   - A database in which neither schema exists. schema.sql itself is executed
+//     there, which needs no scratch database.
+//   - Roles and grants, which Atlas doesn't see. They are compared with the
+//     catalog and mended by statements that may be repeated.
+//
+// Everything happens in one transaction under an advisory lock, so that a
+// failure leaves nothing behind and of several copies one does the work. What
+// was applied is remembered in the table applied_schema of each schema: the
+// number of schema.sql and hashes of its text and of the tables. While those
+// hold, Apply costs a few queries and no scratch database.
+package schema
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"ariga.io/atlas/sql/migrate"
+	"ariga.io/atlas/sql/postgres"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// The two services, which are also the names of their schemas.
+const (
+	Auth  = "auth"
+	Users = "users"
+)
+
+var services = []string{Auth, Users}
+
+// Config says what to apply, and where.
+type Config struct {
+	// SQL is the text of schema.sql, which carries a number (see Number) and
+	// declares a table applied_schema in each of the two schemas.
+	SQL string
+
+	// DatabaseURL is the database to change, in either form that Postgres
+	// knows. Its user owns the database, or may create schemas in it, and has
+	// CREATEROLE; without DevURL it has CREATEDB as well. It need not be a
+	// superuser.
+	DatabaseURL string
+
+	// DevURL (ATLAS_DEV_URL) is an empty database to replay schema.sql on, for
+	// a user who may not create one. It is left empty.
+	DevURL string
+
+	// Roles are the services' login roles.
+	Roles Roles
+
+	// TablesOnly leaves roles and grants to somebody else.
+	TablesOnly bool
+
+	// AllowDestructive permits changes that lose data.
+	AllowDestructive bool
+
+	// Logger hears of what was done. None is needed.
+	Logger *slog.Logger
+}
+
+// Proposal is what Apply would do.
+type Proposal struct {
+	// Statements are in the order of their execution. Passwords are masked.
+	Statements []string
+	// Destructive says what would be lost, one sentence each; Apply refuses
+	// to do so unless it is allowed.
+	Destructive []string
+}
+
+// Result is what Apply did.
+type Result struct {
+	// Number is the one that the database now carries.
+	Number int
+	// Newer tells that Number is larger than schema.sql's, and that nothing
+	// was changed for that reason.
+	Newer bool
+	// Statements were executed, in this order. Passwords are masked.
+	Statements []string
+}
+
+// State compares a database with schema.sql.
+type State struct {
+	// Stored is the number that was applied; 0 when none was.
+	Stored int
+	// Number is the one of schema.sql.
+	Number int
+	// Pending is what Apply would do.
+	Pending Proposal
+}
+
+// Converged reports whether the database is as schema.sql declares it. Of a
+// database that a newer schema.sql made, nobody but the newer one can tell.
+func (s State) Converged() bool {
+	return s.Stored == s.Number && len(s.Pending.Statements) == 0
+}
+
+// Newer reports whether the database carries a larger number than schema.sql.
+func (s State) Newer() bool { return s.Stored > s.Number }
+
+// DestructiveError is returned by Apply instead of losing data.
+type DestructiveError struct {
+	// Changes are what would be lost, one sentence each.
+	Changes []string
+}
+
+func (e *DestructiveError) Error() string {
+	return "refused, because data would be lost (a rename counts as well): " + strings.Join(e.Changes, "; ") +
+		". Put it back into schema.sql, or permit the loss with --allow-destructive"
+}
+
+var numberLine = regexp.MustCompile(`(?m)^-- schema number: ([0-9]+)\s*$`)
+
+// Number is the one that the text of a schema.sql carries, in a line like
+//
+//	-- schema number: 1
+func Number(text string) (int, error) {
+	lines := numberLine.FindAllStringSubmatch(text, -1)
+	if len(lines) != 1 {
+		return 0, fmt.Errorf("schema.sql has %d lines like '-- schema number: 1', and needs one", len(lines))
+	}
+	number, err := strconv.ParseInt(lines[0][1], 10, 32)
+	if err != nil || number < 1 {
+		return 0, fmt.Errorf("schema.sql's number %s is out of range: start with 1", lines[0][1])
+	}
+	return int(number), nil
+}
+
+// Plan finds what Apply would do, and changes nothing. It always compares every
+// table, so that changes made by hand are found too. It proposes nothing for a
+// database that a newer schema.sql made.
+func Plan(ctx context.Context, cfg Config) (Proposal, error) {
+	state, err := Status(ctx, cfg)
+	return state.Pending, err
+}
+
+// Status compares the database with schema.sql as Plan does.
+func Status(ctx context.Context, cfg Config) (State, error) {
+	t, err := open(ctx, cfg)
+	if err != nil {
+		return State{}, err
+	}
+	defer t.close()
+	state := State{Stored: t.stored, Number: t.number}
+	if state.Newer() {
+		return state, nil
+	}
+	tables, err := t.tableChanges(ctx)
+	if err != nil {
+		return State{}, err
+	}
+	roles, err := t.roleChanges(ctx, tables.addsTables)
+	if err != nil {
+		return State{}, err
+	}
+	state.Pending = Proposal{
+		Statements:  append(texts(tables.statements), texts(roles)...),
+		Destructive: tables.destructive,
+	}
+	return state, nil
+}
+
+// Apply makes the database be as schema.sql declares it. Changes that lose data
+// are refused with a *DestructiveError. A database that carries a larger number
+// is left alone.
+func Apply(ctx context.Context, cfg Config) (Result, error) {
+	t, err := open(ctx, cfg)
+	if err != nil {
+		return Result{}, err
+	}
+	defer t.close()
+	if t.stored > t.number {
+		return Result{Number: t.stored, Newer: true}, nil
+	}
+	unchanged, err := t.unchanged(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	var done []string
+	if !unchanged {
+		if done, err = t.applyTables(ctx); err != nil {
+			return Result{}, err
+		}
+	}
+	granted, err := t.applyRoles(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	done = append(done, granted...)
+	if unchanged && len(done) == 0 {
+		return Result{Number: t.number}, nil
+	}
+	if !unchanged {
+		if err := t.remember(ctx); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := t.tx.Commit(); err != nil {
+		return Result{}, fmt.Errorf("commit the schema: %w", err)
+	}
+	t.log.Info("schema applied", "database", t.database, "number", t.number, "before", t.stored, "statements", len(done))
+	return Result{Number: t.number, Statements: done}, nil
+}
+
+// target is the database to change, within the one transaction that changes it.
+type target struct {
+	Config
+	log        *slog.Logger
+	number     int
+	sourceHash [sha256.Size]byte
+
+	conn      *pgx.ConnConfig
+	db        *sql.DB
+	tx        *sql.Tx
+	drv       migrate.Driver
+	database  string
+	user      string
+	fresh     bool // neither schema exists
+	remembers bool // both tables applied_schema exist
+	stored    int  // the number that was applied; 0 when none was
+}
+
+// open connects, waits for its turn and reads what was applied.
+func open(ctx context.Context, cfg Config) (*target, error) {
+	number, err := Number(cfg.SQL)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := parseURL(cfg.DatabaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("DATABASE_URL: %w", err)
+	}
+	t := &target{
+		Config:     cfg,
+		log:        cfg.Logger,
+		number:     number,
+		sourceHash: sha256.Sum256([]byte(cfg.SQL)),
+		conn:       conn,
+		db:         stdlib.OpenDB(*conn),
+	}
+	if t.log == nil {
+		t.log = slog.New(slog.DiscardHandler)
+	}
+	if err := t.begin(ctx); err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// The key of the advisory lock on the database to change.
+const lockKey = 0x67617465_01
+
+// Every name is qualified, and nothing may depend on what the user's search_path
+// hides. Building an index may take long. Waiting for somebody's transaction may
+// not, for everybody who comes later waits behind us; the lock itself may be held
+// for as long as another copy is at work.
+const beginTx = `
+SELECT pg_advisory_xact_lock($1),
+	set_config('search_path', '', true),
+	set_config('statement_timeout', '0', true),
+	set_config('idle_in_transaction_session_timeout', '0', true),
+	set_config('lock_timeout', '10s', true)`
+
+func (t *target) begin(ctx context.Context) error {
+	tx, err := t.db.BeginTx(ctx, nil)
+	if err != nil {
+		return connectError(err)
+	}
+	t.tx = tx
+	if _, err := tx.ExecContext(ctx, beginTx, lockKey); err != nil {
+		return fmt.Errorf("wait for the schema lock: %w", err)
+	}
+	if t.drv, err = postgres.Open(tx); err != nil {
+		return err
+	}
+	return t.readState(ctx)
+}
+
+// close rolls back what was not committed.
+func (t *target) close() {
+	if t.tx != nil {
+		t.tx.Rollback()
+	}
+	t.db.Close()
+}
+
+// statement is one to execute. Its text is what people may see of it.
+type statement struct {
+	sql  string
+	args []any
+	text string
+}
+
+func texts(statements []statement) []string {
+	list := make([]string, len(statements))
+	for i, s := range statements {
+		list[i] = s.text
+	}
+	return list
+}
+
+func (t *target) execute(ctx context.Context, statements []statement) error {
+	for _, s := range statements {
+		if _, err := t.tx.ExecContext(ctx, s.sql, s.args...); err != nil {
+			return executeError(s, err)
+		}
+	}
+	return nil
+}

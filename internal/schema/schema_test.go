@@ -1,0 +1,752 @@
+package schema_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"gatehouse/internal/pgtest"
+	"gatehouse/internal/schema"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// config is for an empty database and schema.sql as it is.
+func config(t *testing.T) schema.Config {
+	t.Helper()
+	return schema.Config{
+		SQL:         pgtest.SchemaSQL(t),
+		DatabaseURL: pgtest.Empty(t),
+		Roles:       schema.Roles{Auth: schema.Role{Password: "for auth"}, Users: schema.Role{Password: "for users"}},
+	}
+}
+
+// with is cfg with a later schema.sql: what is declared, and then changed.
+func with(cfg schema.Config, number int, change string) schema.Config {
+	_, rest, _ := strings.Cut(cfg.SQL, "\n")
+	cfg.SQL = fmt.Sprintf("-- schema number: %d\n%s\n%s\n", number, rest, change)
+	return cfg
+}
+
+func apply(t *testing.T, cfg schema.Config) schema.Result {
+	t.Helper()
+	result, err := schema.Apply(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("Apply: %v", err)
+	}
+	return result
+}
+
+func plan(t *testing.T, cfg schema.Config) schema.Proposal {
+	t.Helper()
+	proposal, err := schema.Plan(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("Plan: %v", err)
+	}
+	return proposal
+}
+
+func wantNothingPlanned(t *testing.T, cfg schema.Config) {
+	t.Helper()
+	if p := plan(t, cfg); len(p.Statements) != 0 || len(p.Destructive) != 0 {
+		t.Errorf("Plan = %q, destroying %q, want nothing", p.Statements, p.Destructive)
+	}
+}
+
+func exec(t *testing.T, databaseURL string, statements ...string) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context()) // so that a cleanup may
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		t.Fatalf("connect: %v", err)
+	}
+	defer conn.Close(ctx)
+	for _, s := range statements {
+		if _, err := conn.Exec(ctx, s); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+	}
+}
+
+func query[T any](t *testing.T, databaseURL, sql string, args ...any) T {
+	t.Helper()
+	conn := pgtest.Connect(t, databaseURL)
+	defer conn.Close(t.Context())
+	rows, err := conn.Query(t.Context(), sql, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	value, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return value
+}
+
+func wantError(t *testing.T, err error, parts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want one that says %q", parts)
+	}
+	for _, part := range parts {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q does not say %q", err, part)
+		}
+	}
+}
+
+const insertAccount = `INSERT INTO auth.accounts (id, email, password_hash) VALUES (gen_random_uuid(), 'ada@example.com', 'x')`
+
+func TestApplyMakesAnEmptyDatabaseAsDeclared(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+
+	before, err := schema.Status(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before.Stored != 0 || before.Converged() {
+		t.Errorf("Status before = %+v, want nothing stored and not converged", before)
+	}
+	result := apply(t, cfg)
+	number, _ := schema.Number(cfg.SQL)
+	if result.Number != number || result.Newer {
+		t.Errorf("Apply = number %d, newer %v, want %d, false", result.Number, result.Newer, number)
+	}
+	if !slices.Equal(result.Statements, before.Pending.Statements) {
+		t.Errorf("Apply executed\n%q\nwhich is not what was planned:\n%q", result.Statements, before.Pending.Statements)
+	}
+	after, err := schema.Status(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.Stored != number || !after.Converged() {
+		t.Errorf("Status after = %+v, want %d stored and converged", after, number)
+	}
+}
+
+func TestApplyingTwiceChangesNothing(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	apply(t, cfg)
+	wantNothingPlanned(t, cfg)
+	const writes = `SELECT max(xmin::text::bigint) FROM (
+		SELECT xmin FROM auth.applied_schema UNION ALL SELECT xmin FROM pg_class WHERE relnamespace = 'auth'::regnamespace
+		UNION ALL SELECT xmin FROM pg_authid WHERE rolname LIKE current_database() || '%'
+		UNION ALL SELECT xmin FROM pg_database WHERE datname = current_database()) AS x`
+	before := query[int64](t, cfg.DatabaseURL, writes)
+
+	result := apply(t, cfg)
+
+	if len(result.Statements) != 0 {
+		t.Errorf("the second Apply executed %q, want nothing", result.Statements)
+	}
+	if after := query[int64](t, cfg.DatabaseURL, writes); after != before {
+		t.Errorf("the second Apply wrote: latest transaction %d, want %d", after, before)
+	}
+}
+
+// A fresh install executes schema.sql itself, where an older database gets what
+// Atlas makes of it. Whatever Atlas doesn't see would differ.
+func TestAFreshInstallEqualsADiff(t *testing.T) {
+	t.Parallel()
+	fresh, diffed := config(t), config(t)
+	apply(t, fresh)
+	exec(t, diffed.DatabaseURL, "CREATE SCHEMA users")
+	apply(t, diffed)
+
+	wantNothingPlanned(t, fresh)
+	wantNothingPlanned(t, diffed)
+	const hash = `SELECT encode(catalog_hash, 'hex') FROM auth.applied_schema`
+	if a, b := query[string](t, fresh.DatabaseURL, hash), query[string](t, diffed.DatabaseURL, hash); a != b {
+		t.Errorf("the catalog has hash %s after executing schema.sql, and %s after a diff", a, b)
+	}
+}
+
+// What stands in schema.sql and isn't seen by Atlas would be made by a fresh
+// install, and never by an upgrade.
+func TestSchemaSQLHoldsOnlyWhatAtlasConverges(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	apply(t, cfg)
+	const unseen = `
+WITH ours AS (SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('auth', 'users'))
+SELECT coalesce(array_agg(what), '{}') FROM (
+	SELECT 'relation ' || relname || ' of kind ' || relkind::text AS what FROM pg_class
+	WHERE relnamespace IN (SELECT oid FROM ours)
+		AND (relkind NOT IN ('r', 'i') OR relpersistence <> 'p' OR relispartition OR relrowsecurity OR reloptions IS NOT NULL)
+	UNION ALL
+	SELECT 'function ' || proname FROM pg_proc WHERE pronamespace IN (SELECT oid FROM ours)
+	UNION ALL
+	SELECT 'trigger ' || tgname FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
+	WHERE NOT tgisinternal AND relnamespace IN (SELECT oid FROM ours)
+	UNION ALL
+	SELECT 'type ' || typname FROM pg_type
+	WHERE typnamespace IN (SELECT oid FROM ours) AND typtype IN ('d', 'r')
+	UNION ALL
+	SELECT 'deferrable constraint ' || conname FROM pg_constraint
+	WHERE connamespace IN (SELECT oid FROM ours) AND condeferrable
+) AS unseen`
+	if got := query[[]string](t, cfg.DatabaseURL, unseen); len(got) != 0 {
+		t.Errorf("schema.sql makes what Atlas can't converge: %q", got)
+	}
+}
+
+func TestApplyFollowsAChangedSchema(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	apply(t, cfg)
+	exec(t, cfg.DatabaseURL, insertAccount)
+
+	next := with(cfg, 1002, `
+ALTER TABLE auth.accounts ADD COLUMN nickname varchar(20) NOT NULL DEFAULT 'none';
+CREATE INDEX accounts_nickname_idx ON auth.accounts (nickname) WHERE status = 'active';
+CREATE TABLE users.groups (id uuid NOT NULL, CONSTRAINT groups_pkey PRIMARY KEY (id));
+COMMENT ON TABLE users.groups IS 'many together';`)
+	planned := plan(t, next)
+	result := apply(t, next)
+
+	if result.Number != 1002 || !slices.Equal(result.Statements, planned.Statements) {
+		t.Errorf("Apply = number %d, executing\n%q\nwant 1002 and\n%q", result.Number, result.Statements, planned.Statements)
+	}
+	wantNothingPlanned(t, next)
+	if got := query[string](t, cfg.DatabaseURL, `SELECT nickname FROM auth.accounts`); got != "none" {
+		t.Errorf("the account's nickname is %q, want the default", got)
+	}
+	exec(t, serviceURL(t, cfg, schema.Users), `INSERT INTO users.groups VALUES (gen_random_uuid())`)
+
+	wider := with(cfg, 1003, `
+ALTER TABLE auth.accounts ADD COLUMN nickname text NOT NULL DEFAULT 'none';
+CREATE TABLE users.groups (id uuid NOT NULL, CONSTRAINT groups_pkey PRIMARY KEY (id));`)
+	if p := plan(t, wider); len(p.Statements) == 0 || len(p.Destructive) != 0 {
+		t.Errorf("Plan = %q, destroying %q, want statements that destroy nothing", p.Statements, p.Destructive)
+	}
+	apply(t, wider)
+	wantNothingPlanned(t, wider)
+}
+
+func TestDestructiveChangesNeedPermission(t *testing.T) {
+	t.Parallel()
+	const base = `
+CREATE TABLE auth.notes (id integer NOT NULL, body text NOT NULL, small varchar(20), price numeric(10, 2));
+CREATE TABLE users.tags (id integer NOT NULL);`
+	for _, test := range []struct {
+		name   string
+		change string
+		want   []string // none when nothing is lost
+	}{
+		{"a dropped table", "DROP TABLE users.tags;", []string{"table users.tags is dropped"}},
+		{"two dropped tables", "DROP TABLE users.tags; DROP TABLE auth.notes;",
+			[]string{"table auth.notes is dropped", "table users.tags is dropped"}},
+		{"a dropped column", "ALTER TABLE auth.notes DROP COLUMN body;", []string{"column auth.notes.body is dropped"}},
+		{"a renamed column", "ALTER TABLE auth.notes RENAME COLUMN body TO contents;", []string{"column auth.notes.body is dropped"}},
+		{"a renamed table", "ALTER TABLE users.tags RENAME TO labels;", []string{"table users.tags is dropped"}},
+		{"a shorter type", "ALTER TABLE auth.notes ALTER small TYPE varchar(10);",
+			[]string{"column auth.notes.small changes from character varying(20) to character varying(10)"}},
+		{"text that gets a length", "ALTER TABLE auth.notes ALTER body TYPE varchar(200);",
+			[]string{"column auth.notes.body changes from text to character varying(200)"}},
+		{"a smaller integer", "ALTER TABLE auth.notes ALTER id TYPE smallint;",
+			[]string{"column auth.notes.id changes from integer to smallint"}},
+		{"fewer decimals", "ALTER TABLE auth.notes ALTER price TYPE numeric(10, 1);",
+			[]string{"column auth.notes.price changes from numeric(10,2) to numeric(10,1)"}},
+		{"more decimals in as many digits", "ALTER TABLE auth.notes ALTER price TYPE numeric(10, 3);",
+			[]string{"column auth.notes.price changes"}},
+		{"a larger integer", "ALTER TABLE auth.notes ALTER id TYPE bigint;", nil},
+		{"an integer made a number of any size", "ALTER TABLE auth.notes ALTER id TYPE numeric;", nil},
+		{"a longer type", "ALTER TABLE auth.notes ALTER small TYPE varchar(30);", nil},
+		{"text of any length", "ALTER TABLE auth.notes ALTER small TYPE text;", nil},
+		{"more digits", "ALTER TABLE auth.notes ALTER price TYPE numeric(12, 3);", nil},
+		{"a dropped index and default", "DROP INDEX auth.sessions_expire_time_idx; ALTER TABLE auth.accounts ALTER status DROP DEFAULT;", nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			cfg := with(config(t), 1001, base)
+			apply(t, cfg)
+			exec(t, cfg.DatabaseURL, `INSERT INTO auth.notes VALUES (1, 'kept', 'short', 12.25)`, `INSERT INTO users.tags VALUES (1)`)
+			next := with(cfg, 1002, test.change)
+
+			if got := plan(t, next).Destructive; !slices.EqualFunc(got, test.want, strings.HasPrefix) {
+				t.Errorf("Plan would destroy %q, want %q", got, test.want)
+			}
+			_, err := schema.Apply(t.Context(), next)
+			if test.want == nil {
+				if err != nil {
+					t.Fatalf("Apply: %v, want it done without permission", err)
+				}
+				wantNothingPlanned(t, next)
+				return
+			}
+			wantError(t, err, append(test.want, "--allow-destructive")...)
+			if refused, ok := errors.AsType[*schema.DestructiveError](err); !ok || len(refused.Changes) != len(test.want) {
+				t.Errorf("Apply = %#v, want a DestructiveError with %d changes", err, len(test.want))
+			}
+			wantNothingPlanned(t, cfg)
+			if got := query[string](t, cfg.DatabaseURL, `SELECT body FROM auth.notes JOIN users.tags USING (id)`); got != "kept" {
+				t.Errorf("the note says %q after the refusal, want it kept", got)
+			}
+
+			next.AllowDestructive = true
+			apply(t, next)
+			wantNothingPlanned(t, next)
+		})
+	}
+}
+
+func TestApplyLeavesWhatOthersKeepInTheDatabase(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	reader := query[string](t, cfg.DatabaseURL, `SELECT current_database()`) + "_reader"
+	exec(t, cfg.DatabaseURL,
+		`CREATE ROLE `+reader,
+		`CREATE SCHEMA shop`,
+		`CREATE TABLE shop.orders (id integer PRIMARY KEY, note text)`,
+		`CREATE VIEW shop.notes AS SELECT note FROM shop.orders`,
+		`CREATE TABLE public.settings (name text)`,
+		`CREATE FUNCTION shop.answer() RETURNS integer LANGUAGE sql RETURN 42`,
+		`INSERT INTO shop.orders VALUES (1, 'theirs')`,
+		`GRANT USAGE ON SCHEMA shop TO `+reader,
+		`GRANT SELECT ON shop.orders TO `+reader)
+	// The database goes first, at the end.
+	t.Cleanup(func() { dropRole(t, cfg.DatabaseURL, reader) })
+
+	apply(t, cfg)
+	exec(t, cfg.DatabaseURL, `GRANT USAGE ON SCHEMA users TO `+reader, `GRANT SELECT ON users.profiles TO `+reader)
+	next := with(cfg, 1002, `CREATE TABLE users.groups (id uuid NOT NULL); DROP TABLE auth.account_outbox;`)
+	next.AllowDestructive = true
+	apply(t, next)
+
+	wantNothingPlanned(t, next)
+	if got := query[string](t, cfg.DatabaseURL, `SELECT note FROM shop.notes WHERE shop.answer() = 42`); got != "theirs" {
+		t.Errorf("shop.notes = %q, want what was there", got)
+	}
+	if got := query[int](t, cfg.DatabaseURL, `SELECT count(*) FROM public.settings`); got != 0 {
+		t.Errorf("public.settings has %d rows, want none", got)
+	}
+	const granted = `SELECT has_table_privilege($1, 'shop.orders', 'SELECT') AND has_table_privilege($1, 'users.profiles', 'SELECT')`
+	if !query[bool](t, cfg.DatabaseURL, granted, reader) {
+		t.Error("a grant to another role is gone")
+	}
+}
+
+func TestAFailureLeavesNothing(t *testing.T) {
+	t.Parallel()
+	t.Run("of a change", func(t *testing.T) {
+		t.Parallel()
+		cfg := config(t)
+		apply(t, cfg)
+		exec(t, cfg.DatabaseURL, insertAccount)
+		// Rows are in the way of the last statement only.
+		next := with(cfg, 1002, `
+CREATE TABLE auth.badges (id uuid NOT NULL);
+ALTER TABLE auth.accounts ADD COLUMN nickname text NOT NULL;`)
+		_, err := schema.Apply(t.Context(), next)
+		wantError(t, err, `"nickname"`, "null values")
+		if query[bool](t, cfg.DatabaseURL, `SELECT to_regclass('auth.badges') IS NOT NULL`) {
+			t.Error("the table auth.badges stayed")
+		}
+		wantNothingPlanned(t, cfg)
+	})
+	t.Run("of a fresh install", func(t *testing.T) {
+		t.Parallel()
+		cfg := config(t)
+		_, err := schema.Apply(t.Context(), with(cfg, 1002, `ALTER TABLE auth.accounts ADD CONSTRAINT odd CHECK (no_such_column);`))
+		wantError(t, err, "no_such_column")
+		if n := query[int](t, cfg.DatabaseURL, `SELECT count(*) FROM pg_namespace WHERE nspname IN ('auth', 'users')`); n != 0 {
+			t.Errorf("%d schemas stayed", n)
+		}
+		if n := query[int](t, cfg.DatabaseURL, `SELECT count(*) FROM pg_roles WHERE rolname LIKE current_database() || '%'`); n != 0 {
+			t.Errorf("%d roles stayed", n)
+		}
+	})
+	t.Run("to reach what is declared", func(t *testing.T) {
+		t.Parallel()
+		cfg := with(config(t), 1001, `CREATE TYPE auth.mood AS ENUM ('good', 'bad'); CREATE TABLE auth.moods (mood auth.mood NOT NULL);`)
+		apply(t, cfg)
+		next := with(config(t), 1002, `CREATE TYPE auth.mood AS ENUM ('good'); CREATE TABLE auth.moods (mood auth.mood NOT NULL);`)
+		next.DatabaseURL = cfg.DatabaseURL
+		if _, err := schema.Apply(t.Context(), next); err == nil {
+			t.Error("Apply took a value from an enum, which Postgres can't")
+		}
+		wantNothingPlanned(t, cfg)
+	})
+}
+
+func TestSeveralCopiesApplyAtOnce(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	rounds := []schema.Config{cfg, with(cfg, 1002, `CREATE TABLE auth.badges (id uuid NOT NULL);`)}
+	for i, cfg := range rounds {
+		var workers sync.WaitGroup
+		var workedCopies, results [6]int
+		for copy := range results {
+			workers.Go(func() {
+				result, err := schema.Apply(t.Context(), cfg)
+				if err != nil {
+					t.Errorf("round %d, copy %d: %v", i, copy, err)
+				}
+				workedCopies[copy], results[copy] = min(1, len(result.Statements)), result.Number
+			})
+		}
+		workers.Wait()
+		if sum := sum(workedCopies[:]); sum != 1 {
+			t.Errorf("round %d: %d copies did the work, want one", i, sum)
+		}
+		number, _ := schema.Number(cfg.SQL)
+		if results != [6]int{number, number, number, number, number, number} {
+			t.Errorf("round %d: numbers %v, want %d from each", i, results, number)
+		}
+		wantNothingPlanned(t, cfg)
+	}
+}
+
+func sum(list []int) (total int) {
+	for _, n := range list {
+		total += n
+	}
+	return total
+}
+
+// Guarantee 11.
+func TestANewerDatabaseIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	older := with(config(t), 1001, ``)
+	newer := with(older, 1002, `CREATE TABLE users.groups (id uuid NOT NULL); ALTER TABLE auth.accounts ADD COLUMN nickname text;`)
+	apply(t, older)
+	apply(t, newer)
+
+	older.AllowDestructive = true
+	older.Roles.Auth.Password = "another one"
+	result := apply(t, older)
+
+	if !result.Newer || result.Number != 1002 || len(result.Statements) != 0 {
+		t.Errorf("the older Apply = %+v, want it to find number 1002 and do nothing", result)
+	}
+	state, err := schema.Status(t.Context(), older)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !state.Newer() || state.Stored != 1002 || state.Number != 1001 || len(state.Pending.Statements) != 0 {
+		t.Errorf("the older Status = %+v, want a newer database with nothing pending", state)
+	}
+	wantNothingPlanned(t, newer)
+}
+
+func TestReadyComparesTheNumber(t *testing.T) {
+	t.Parallel()
+	cfg := with(config(t), 1002, ``)
+	apply(t, cfg)
+	for _, service := range []string{schema.Auth, schema.Users} {
+		conn := pgtest.Connect(t, serviceURL(t, cfg, service))
+		for _, number := range []int{1001, 1002} {
+			if err := schema.Ready(t.Context(), conn, service, number); err != nil {
+				t.Errorf("Ready(%s, %d) = %v, want nil: the schema has number 1002", service, number, err)
+			}
+		}
+		wantError(t, schema.Ready(t.Context(), conn, service, 1003), "1002", "1003", "gatehouse schema apply")
+	}
+	empty := pgtest.Connect(t, pgtest.Empty(t))
+	wantError(t, schema.Ready(t.Context(), empty, schema.Auth, 1), "never applied", "gatehouse schema apply")
+	wantError(t, schema.Ready(t.Context(), empty, "bff", 1), "bff")
+}
+
+func TestADriftIsFoundAndMended(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, drift, want string }{
+		{"a dropped table", `DROP TABLE users.tombstones`, "users.tombstones"},
+		{"a dropped schema", `DROP SCHEMA users CASCADE`, `CREATE SCHEMA`},
+		{"both schemas dropped", `DROP SCHEMA auth CASCADE; DROP SCHEMA users CASCADE`, `CREATE SCHEMA auth`},
+		{"a dropped index", `DROP INDEX auth.sessions_live_idx`, "sessions_live_idx"},
+		{"a dropped default", `ALTER TABLE auth.accounts ALTER status DROP DEFAULT`, "SET DEFAULT"},
+		{"an index too many", `CREATE INDEX odd_idx ON auth.accounts (status)`, "odd_idx"},
+		{"a dropped check", `ALTER TABLE auth.accounts DROP CONSTRAINT accounts_status_known`, "accounts_status_known"},
+		{"a grant taken away", `REVOKE INSERT ON auth.accounts FROM %[1]s_auth`, "GRANT SELECT, INSERT"},
+		{"a grant too many", `GRANT SELECT ON auth.accounts TO %[1]s_users`, "REVOKE ALL"},
+		{"a grant to everybody", `GRANT SELECT ON users.profiles TO PUBLIC`, "REVOKE ALL"},
+		{"the audit made mutable", `GRANT UPDATE ON auth.audit_events TO %[1]s_auth`, "REVOKE UPDATE, DELETE ON auth.audit_events"},
+		{"an attribute too many", `ALTER ROLE %[1]s_users CREATEDB SUPERUSER`, "NOSUPERUSER NOCREATEDB"},
+		{"a role that may not sign in", `ALTER ROLE %[1]s_users NOLOGIN`, " LOGIN"},
+		{"a search path", `ALTER ROLE %[1]s_auth IN DATABASE %[1]s SET search_path = public`, "SET search_path"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			cfg := config(t)
+			apply(t, cfg)
+			database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
+			exec(t, cfg.DatabaseURL, strings.ReplaceAll(test.drift, "%[1]s", database))
+
+			planned := plan(t, cfg)
+			if !strings.Contains(strings.Join(planned.Statements, "\n"), test.want) {
+				t.Errorf("Plan = %q, want %q among it", planned.Statements, test.want)
+			}
+			if result := apply(t, cfg); !slices.Equal(result.Statements, planned.Statements) {
+				t.Errorf("Apply executed\n%q\nwant what was planned:\n%q", result.Statements, planned.Statements)
+			}
+			wantNothingPlanned(t, cfg)
+			if result := apply(t, cfg); len(result.Statements) != 0 {
+				t.Errorf("the next Apply executed %q, want nothing", result.Statements)
+			}
+		})
+	}
+}
+
+func TestScratchDatabasesDoNotStay(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	random := make([]byte, 4)
+	rand.Read(random)
+	now := query[int64](t, cfg.DatabaseURL, `SELECT extract(epoch FROM now())::bigint`)
+	abandoned := fmt.Sprintf("gatehouse_scratch_%d_%s", now-3700, hex.EncodeToString(random))
+	atWork := fmt.Sprintf("gatehouse_scratch_%d_%s", now-3500, hex.EncodeToString(random))
+	notOurs := fmt.Sprintf("gatehouse_scratch_%s", hex.EncodeToString(random))
+	for _, name := range []string{abandoned, atWork, notOurs} {
+		exec(t, cfg.DatabaseURL, "CREATE DATABASE "+name)
+		t.Cleanup(func() {
+			exec(t, cfg.DatabaseURL, "DROP DATABASE IF EXISTS "+name)
+		})
+	}
+	apply(t, cfg)
+	// Fails in the middle, having made a scratch database.
+	if _, err := schema.Plan(t.Context(), with(cfg, 1002, "SELECT no_such_column;")); err == nil {
+		t.Error("Plan accepted a wrong schema.sql")
+	}
+	plan(t, cfg)
+	const exists = `SELECT count(*) FROM pg_database WHERE datname = $1`
+	if query[int](t, cfg.DatabaseURL, exists, abandoned) != 0 {
+		t.Errorf("%s is older than an hour, and stayed", abandoned)
+	}
+	for _, name := range []string{atWork, notOurs} {
+		if query[int](t, cfg.DatabaseURL, exists, name) != 1 {
+			t.Errorf("%s was dropped", name)
+		}
+	}
+}
+
+// owner makes a database for a user who is no superuser and owns it. Roles
+// belong to the whole server, so the user goes after the database.
+func owner(t *testing.T, attributes string) schema.Config {
+	t.Helper()
+	random := make([]byte, 4)
+	rand.Read(random)
+	name := "gatehouse_test_owner_" + hex.EncodeToString(random)
+	admin := pgtest.Empty(t)
+	exec(t, admin, "CREATE ROLE "+name+" LOGIN PASSWORD 'owner' "+attributes)
+	t.Cleanup(func() { dropRole(t, admin, name) })
+	cfg := config(t)
+	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
+	exec(t, cfg.DatabaseURL, "ALTER DATABASE "+database+" OWNER TO "+name)
+	// Else the login roles outlive their maker's privileges in no way that
+	// matters, but they would keep the maker from being dropped.
+	t.Cleanup(func() { exec(t, admin, "DROP DATABASE IF EXISTS "+database+" WITH (FORCE)") })
+	cfg.DatabaseURL = as(t, cfg.DatabaseURL, name, "owner")
+	return cfg
+}
+
+func dropRole(t *testing.T, databaseURL, name string) {
+	t.Helper()
+	exec(t, databaseURL, "DROP OWNED BY "+name, "DROP ROLE "+name)
+}
+
+func as(t *testing.T, databaseURL, user, password string) string {
+	t.Helper()
+	u, err := schema.ServiceURL(databaseURL, user, password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func TestApplyNeedsNoSuperuser(t *testing.T) {
+	t.Parallel()
+	cfg := owner(t, "CREATEROLE CREATEDB")
+	apply(t, cfg)
+	wantNothingPlanned(t, cfg)
+	next := with(cfg, 1002, `CREATE TABLE users.groups (id uuid NOT NULL);`)
+	apply(t, next)
+	wantNothingPlanned(t, next)
+	next.Roles.Users.Password = "a new one"
+	apply(t, next)
+	wantNothingPlanned(t, next)
+	exec(t, serviceURL(t, next, schema.Users), `INSERT INTO users.groups VALUES (gen_random_uuid())`)
+}
+
+func TestApplyWithoutCreateDB(t *testing.T) {
+	t.Parallel()
+	cfg := owner(t, "CREATEROLE")
+	// Neither a fresh install nor an unchanged database needs a scratch one.
+	apply(t, cfg)
+	apply(t, cfg)
+	next := with(cfg, 1002, `CREATE TABLE users.groups (id uuid NOT NULL);`)
+	_, err := schema.Apply(t.Context(), next)
+	wantError(t, err, "CREATEDB", "ATLAS_DEV_URL")
+	_, err = schema.Plan(t.Context(), cfg)
+	wantError(t, err, "CREATEDB", "ATLAS_DEV_URL")
+
+	next.DevURL = pgtest.Empty(t)
+	apply(t, next)
+	wantNothingPlanned(t, next)
+	if n := query[int](t, next.DevURL, `SELECT count(*) FROM pg_namespace WHERE nspname IN ('auth', 'users')`); n != 0 {
+		t.Errorf("%d schemas stayed in ATLAS_DEV_URL's database", n)
+	}
+
+	exec(t, next.DevURL, `CREATE TABLE public.precious (id integer)`)
+	_, err = schema.Plan(t.Context(), next)
+	wantError(t, err, "ATLAS_DEV_URL", "must be empty", "precious")
+	query[int](t, next.DevURL, `SELECT count(*) FROM public.precious`)
+
+	next.DevURL = "docker://postgres/17/dev"
+	_, err = schema.Plan(t.Context(), next)
+	wantError(t, err, "ATLAS_DEV_URL")
+}
+
+func TestSeveralCopiesShareOneDevDatabase(t *testing.T) {
+	t.Parallel()
+	dev := pgtest.Empty(t)
+	var workers sync.WaitGroup
+	for range 3 {
+		cfg := config(t)
+		cfg.DevURL = dev
+		workers.Go(func() {
+			if _, err := schema.Apply(t.Context(), cfg); err != nil {
+				t.Errorf("Apply: %v", err)
+			}
+			if p, err := schema.Plan(t.Context(), cfg); err != nil || len(p.Statements) > 0 {
+				t.Errorf("Plan = %q, %v, want nothing", p.Statements, err)
+			}
+		})
+	}
+	workers.Wait()
+}
+
+func TestTheTargetIsNoScratchDatabase(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	apply(t, cfg)
+	exec(t, cfg.DatabaseURL, insertAccount)
+	cfg.DevURL = cfg.DatabaseURL
+	_, err := schema.Plan(t.Context(), cfg)
+	wantError(t, err, "ATLAS_DEV_URL", "must be empty")
+	if n := query[int](t, cfg.DatabaseURL, `SELECT count(*) FROM auth.accounts`); n != 1 {
+		t.Errorf("%d accounts are left, want 1", n)
+	}
+}
+
+func TestApplyWithoutCreateRole(t *testing.T) {
+	t.Parallel()
+	cfg := owner(t, "CREATEDB")
+	_, err := schema.Apply(t.Context(), cfg)
+	wantError(t, err, "CREATEROLE")
+	cfg.TablesOnly = true
+	apply(t, cfg)
+	wantNothingPlanned(t, cfg)
+}
+
+func TestApplyNeedsTheRightToCreateSchemas(t *testing.T) {
+	t.Parallel()
+	cfg := owner(t, "CREATEDB CREATEROLE")
+	other := pgtest.Empty(t)
+	u, _ := url.Parse(cfg.DatabaseURL)
+	o, _ := url.Parse(other)
+	u.Path = o.Path
+	cfg.DatabaseURL = u.String()
+	_, err := schema.Apply(t.Context(), cfg)
+	wantError(t, err, "DATABASE_URL", "permission denied for database", "CREATE SCHEMA auth")
+}
+
+func TestApplySaysWhatIsWrongWithTheServer(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	missing, _ := url.Parse(cfg.DatabaseURL)
+	missing.Path = "/no_such_database"
+	for _, test := range []struct{ name, url, want string }{
+		{"none", "", "DATABASE_URL"},
+		{"malformed", "postgres://user:secret@host:port/", "DATABASE_URL"},
+		{"unreachable", "postgres://user:secret@127.0.0.1:1/db", "can't be reached"},
+		{"no such socket", "host=/no/such/folder user=me password=secret dbname=db", "can't be reached"},
+		{"wrong password", as(t, cfg.DatabaseURL, "gatehouse", "secret"), "refuses the user or the password"},
+		{"no such database", missing.String(), "the database doesn't exist"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := cfg
+			cfg.DatabaseURL = test.url
+			_, err := schema.Apply(t.Context(), cfg)
+			wantError(t, err, test.want)
+			if strings.Contains(err.Error(), "secret") {
+				t.Errorf("error %q shows the password", err)
+			}
+		})
+	}
+}
+
+func TestApplyStopsWithItsContext(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	conn := pgtest.Connect(t, cfg.DatabaseURL)
+	if _, err := conn.Exec(t.Context(), `SELECT pg_advisory_lock($1)`, 0x67617465_01); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := schema.Apply(ctx, cfg)
+		done <- err
+	}()
+	const waiting = `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`
+	for !query[bool](t, cfg.DatabaseURL, waiting) {
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Apply = %v, want it cancelled", err)
+	}
+}
+
+func TestNumberMustStandInSchemaSQL(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		text string
+		want int
+		err  string
+	}{
+		{"-- schema number: 7\nCREATE SCHEMA auth;", 7, ""},
+		{"-- a comment\r\n-- schema number: 12\r\nCREATE SCHEMA auth;", 12, ""},
+		{"CREATE SCHEMA auth;", 0, "0 lines"},
+		{"-- schema number: 1\n-- schema number: 2\n", 0, "2 lines"},
+		{"-- schema number: 0\n", 0, "out of range"},
+		{"-- schema number: 99999999999\n", 0, "out of range"},
+	} {
+		got, err := schema.Number(test.text)
+		if got != test.want || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+			t.Errorf("Number(%q) = %d, %v, want %d, %q", test.text, got, err, test.want, test.err)
+		}
+	}
+}
+
+func TestTheRepositorysSchemaHasANumber(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join("..", "..", "schema.sql"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := schema.Number(string(text)); err != nil {
+		t.Error(err)
+	}
+}
+
+func sqlState(err error) string {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return e.Code
+	}
+	return ""
+}

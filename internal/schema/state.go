@@ -1,0 +1,160 @@
+package schema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Querier is a pool, a connection or a transaction.
+type Querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+var selectNumber = map[string]string{
+	Auth:  `SELECT number FROM auth.applied_schema`,
+	Users: `SELECT number FROM users.applied_schema`,
+}
+
+// Ready reports whether a service's schema is as new as the number that its
+// binary carries, or newer. The service's own login role may ask.
+func Ready(ctx context.Context, db Querier, service string, number int) error {
+	query, ok := selectNumber[service]
+	if !ok {
+		return fmt.Errorf("no service is called %q", service)
+	}
+	var stored int
+	err := db.QueryRow(ctx, query).Scan(&stored)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows) || hasCode(err, undefinedTable, insufficientPrivilege):
+		return fmt.Errorf("the schema %s was never applied: run `gatehouse schema apply` (%w)", service, err)
+	case err != nil:
+		return fmt.Errorf("read the number of the schema %s: %w", service, err)
+	case stored < number:
+		return fmt.Errorf("the schema %s has number %d and this binary needs %d: run `gatehouse schema apply`", service, stored, number)
+	}
+	return nil
+}
+
+const selectNames = `
+SELECT current_database(), current_user,
+	NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname IN ('auth', 'users')),
+	(SELECT count(*) = 2 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname IN ('auth', 'users') AND c.relname = 'applied_schema')`
+
+// A newer schema.sql may have been applied to one of the two only, when the
+// other was restored from a backup: the larger number counts.
+const selectNumbers = `
+SELECT coalesce(max(number), 0)
+FROM (SELECT number FROM auth.applied_schema UNION ALL SELECT number FROM users.applied_schema) AS applied`
+
+func (t *target) readState(ctx context.Context) error {
+	err := t.tx.QueryRowContext(ctx, selectNames).Scan(&t.database, &t.user, &t.fresh, &t.remembers)
+	if err != nil {
+		return fmt.Errorf("look for the schemas: %w", err)
+	}
+	if !t.remembers {
+		return nil
+	}
+	if err := t.tx.QueryRowContext(ctx, selectNumbers).Scan(&t.stored); err != nil {
+		return fmt.Errorf("read the schema's number: %w", err)
+	}
+	return nil
+}
+
+const countMatches = `
+SELECT count(*) FILTER (WHERE number = $1 AND source_hash = $2 AND catalog_hash = $3),
+	count(*) FILTER (WHERE number = $1 AND source_hash <> $2)
+FROM (
+	SELECT number, source_hash, catalog_hash FROM auth.applied_schema
+	UNION ALL
+	SELECT number, source_hash, catalog_hash FROM users.applied_schema
+) AS applied`
+
+// unchanged reports whether the tables are as the last Apply of this very
+// schema.sql left them.
+func (t *target) unchanged(ctx context.Context) (bool, error) {
+	if !t.remembers {
+		return false, nil
+	}
+	catalog, err := t.catalogHash(ctx)
+	if err != nil {
+		return false, err
+	}
+	var same, edited int
+	err = t.tx.QueryRowContext(ctx, countMatches, t.number, t.sourceHash[:], catalog).Scan(&same, &edited)
+	if err != nil {
+		return false, fmt.Errorf("read what was applied: %w", err)
+	}
+	if edited > 0 {
+		t.log.Warn("schema.sql was changed without raising its number: older binaries won't know that they are older", "number", t.number)
+	}
+	return same == len(services), nil
+}
+
+// Each line describes something that Atlas would see. Grants are looked at
+// apart from this.
+const selectCatalogHash = `
+WITH ours AS (
+	SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE nspname IN ('auth', 'users')
+), relations AS (
+	SELECT c.oid, c.relkind, c.relpersistence, format('%I.%I', n.nspname, c.relname) AS name
+	FROM pg_catalog.pg_class c JOIN ours n ON n.oid = c.relnamespace
+), lines AS (
+	SELECT format('schema %s %s', nspname, obj_description(oid, 'pg_namespace')) AS line FROM ours
+	UNION ALL
+	SELECT format('relation %s %s %s %s', name, relkind, relpersistence, obj_description(oid, 'pg_class')) FROM relations
+	UNION ALL
+	SELECT format('column %s.%I %s %s %s %s%s %s %s', r.name, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+		a.attcollation::regcollation, a.attidentity, a.attgenerated, pg_get_expr(d.adbin, d.adrelid), col_description(r.oid, a.attnum))
+	FROM relations r
+	JOIN pg_catalog.pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+	LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = r.oid AND d.adnum = a.attnum
+	WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f')
+	UNION ALL
+	SELECT format('constraint %s %I %s', r.name, c.conname, pg_get_constraintdef(c.oid))
+	FROM relations r JOIN pg_catalog.pg_constraint c ON c.conrelid = r.oid
+	UNION ALL
+	SELECT format('index %s %s', pg_get_indexdef(i.indexrelid), i.indisvalid)
+	FROM relations r JOIN pg_catalog.pg_index i ON i.indrelid = r.oid
+	UNION ALL
+	SELECT format('enum %I.%I %s', n.nspname, t.typname, string_agg(quote_literal(e.enumlabel), ',' ORDER BY e.enumsortorder))
+	FROM ours n JOIN pg_catalog.pg_type t ON t.typnamespace = n.oid JOIN pg_catalog.pg_enum e ON e.enumtypid = t.oid
+	GROUP BY n.nspname, t.typname
+)
+SELECT sha256(convert_to(string_agg(line, E'\n' ORDER BY line COLLATE "C"), 'UTF8')) FROM lines`
+
+func (t *target) catalogHash(ctx context.Context) ([]byte, error) {
+	var hash []byte
+	if err := t.tx.QueryRowContext(ctx, selectCatalogHash).Scan(&hash); err != nil {
+		return nil, fmt.Errorf("hash the catalog: %w", err)
+	}
+	return hash, nil
+}
+
+var upsertState = map[string]string{
+	Auth: `
+INSERT INTO auth.applied_schema (number, source_hash, catalog_hash) VALUES ($1, $2, $3)
+ON CONFLICT ((true)) DO UPDATE
+SET number = excluded.number, source_hash = excluded.source_hash, catalog_hash = excluded.catalog_hash, apply_time = now()`,
+	Users: `
+INSERT INTO users.applied_schema (number, source_hash, catalog_hash) VALUES ($1, $2, $3)
+ON CONFLICT ((true)) DO UPDATE
+SET number = excluded.number, source_hash = excluded.source_hash, catalog_hash = excluded.catalog_hash, apply_time = now()`,
+}
+
+// remember stores what was applied, for Ready and the next Apply.
+func (t *target) remember(ctx context.Context) error {
+	catalog, err := t.catalogHash(ctx)
+	if err != nil {
+		return err
+	}
+	for _, service := range services {
+		if _, err := t.tx.ExecContext(ctx, upsertState[service], t.number, t.sourceHash[:], catalog); err != nil {
+			return fmt.Errorf("remember what was applied: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,331 @@
+package schema
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"ariga.io/atlas/sql/migrate"
+	"ariga.io/atlas/sql/postgres"
+	atlas "ariga.io/atlas/sql/schema"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// tableChanges is the difference between the database and schema.sql.
+type tableChanges struct {
+	statements  []statement
+	destructive []string
+	// addsTables tells that there will be tables that no role has a grant on.
+	addsTables bool
+}
+
+func (t *target) tableChanges(ctx context.Context) (tableChanges, error) {
+	if t.fresh {
+		return t.schemaSQL()
+	}
+	desired, err := t.replay(ctx)
+	if err != nil {
+		return tableChanges{}, err
+	}
+	return t.diff(ctx, desired)
+}
+
+// applyTables executes the difference, and makes sure that none is left.
+func (t *target) applyTables(ctx context.Context) ([]string, error) {
+	if t.fresh {
+		changes, err := t.schemaSQL()
+		if err != nil {
+			return nil, err
+		}
+		return texts(changes.statements), t.execute(ctx, changes.statements)
+	}
+	desired, err := t.replay(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := t.diff(ctx, desired)
+	if err != nil || len(changes.statements) == 0 {
+		return nil, err
+	}
+	if len(changes.destructive) > 0 && !t.AllowDestructive {
+		return nil, &DestructiveError{Changes: changes.destructive}
+	}
+	if err := t.execute(ctx, changes.statements); err != nil {
+		return nil, err
+	}
+	// Some differences Atlas sees but can't mend, such as an enum's value that
+	// is no longer wanted: better to stop than to try again at every start.
+	rest, err := t.diff(ctx, desired)
+	if err != nil {
+		return nil, err
+	}
+	if len(rest.statements) > 0 {
+		return nil, fmt.Errorf("schema.sql can't be reached by altering the tables, which would still lack: %s",
+			strings.Join(texts(rest.statements), "; "))
+	}
+	return texts(changes.statements), nil
+}
+
+// schemaSQL is the whole of schema.sql.
+func (t *target) schemaSQL() (tableChanges, error) {
+	stmts, err := t.drv.(migrate.StmtScanner).ScanStmts(t.SQL)
+	if err != nil {
+		return tableChanges{}, fmt.Errorf("read schema.sql: %w", err)
+	}
+	changes := tableChanges{addsTables: true}
+	for _, s := range stmts {
+		text := strings.TrimSuffix(s.Text, ";")
+		changes.statements = append(changes.statements, statement{sql: text, text: text})
+	}
+	return changes, nil
+}
+
+// scope keeps Atlas from every schema that isn't ours.
+func scope() *atlas.InspectRealmOption {
+	return &atlas.InspectRealmOption{Schemas: services}
+}
+
+func (t *target) diff(ctx context.Context, desired *atlas.Realm) (tableChanges, error) {
+	current, err := t.drv.InspectRealm(ctx, scope())
+	if err != nil {
+		return tableChanges{}, fmt.Errorf("inspect the database: %w", err)
+	}
+	diff, err := t.drv.RealmDiff(current, desired, atlas.DiffNormalized())
+	if err != nil {
+		return tableChanges{}, fmt.Errorf("compare the database with schema.sql: %w", err)
+	}
+	changes := tableChanges{destructive: destructive(diff)}
+	for _, c := range diff {
+		if _, ok := c.(*atlas.AddTable); ok {
+			changes.addsTables = true
+		}
+	}
+	plan, err := t.drv.PlanChanges(ctx, "apply", diff)
+	if err != nil {
+		return tableChanges{}, fmt.Errorf("plan the changes: %w", err)
+	}
+	for _, c := range plan.Changes {
+		changes.statements = append(changes.statements, statement{sql: c.Cmd, args: c.Args, text: c.Cmd})
+	}
+	return changes, nil
+}
+
+// destructive says which changes lose data, or may.
+func destructive(diff []atlas.Change) []string {
+	var lost []string
+	for _, c := range diff {
+		switch c := c.(type) {
+		case *atlas.DropSchema:
+			lost = append(lost, fmt.Sprintf("schema %s is dropped", c.S.Name))
+		case *atlas.DropTable:
+			lost = append(lost, fmt.Sprintf("table %s.%s is dropped", c.T.Schema.Name, c.T.Name))
+		case *atlas.ModifyTable:
+			table := c.T.Schema.Name + "." + c.T.Name
+			for _, c := range c.Changes {
+				switch c := c.(type) {
+				case *atlas.DropColumn:
+					lost = append(lost, fmt.Sprintf("column %s.%s is dropped", table, c.C.Name))
+				case *atlas.ModifyColumn:
+					if c.Change.Is(atlas.ChangeType) && !widens(c.From.Type.Type, c.To.Type.Type) {
+						lost = append(lost, fmt.Sprintf("column %s.%s changes from %s to %s",
+							table, c.From.Name, typeName(c.From), typeName(c.To)))
+					}
+				}
+			}
+		}
+	}
+	return lost
+}
+
+// widens reports whether every value of one type is one of the other. It knows
+// the common cases; a type that it doesn't know counts as narrower.
+func widens(from, to atlas.Type) bool {
+	switch from := from.(type) {
+	case *atlas.IntegerType:
+		switch to := to.(type) {
+		case *atlas.IntegerType:
+			return integerBytes[to.T] >= integerBytes[from.T]
+		case *atlas.DecimalType:
+			return to.Precision == 0
+		}
+	case *atlas.StringType:
+		to, ok := to.(*atlas.StringType)
+		switch {
+		case !ok || from.T == postgres.TypeCharacter || from.T == postgres.TypeChar:
+			return false
+		case to.T == postgres.TypeText:
+			return true
+		}
+		// A size of 0 is any length.
+		return to.T == from.T && (to.Size == 0 || from.Size > 0 && to.Size >= from.Size)
+	case *atlas.DecimalType:
+		to, ok := to.(*atlas.DecimalType)
+		if !ok {
+			return false
+		}
+		return to.Precision == 0 || from.Precision > 0 &&
+			to.Scale >= from.Scale && to.Precision-to.Scale >= from.Precision-from.Scale
+	case *atlas.FloatType:
+		to, ok := to.(*atlas.FloatType)
+		return ok && from.T == postgres.TypeReal && to.T == postgres.TypeDouble
+	}
+	return false
+}
+
+var integerBytes = map[string]int{
+	postgres.TypeSmallInt: 2,
+	postgres.TypeInteger:  4,
+	postgres.TypeBigInt:   8,
+}
+
+func typeName(c *atlas.Column) string {
+	name, err := postgres.FormatType(c.Type.Type)
+	if err != nil {
+		return c.Type.Raw
+	}
+	return name
+}
+
+// replay executes schema.sql on a scratch database and inspects it there, in a
+// transaction that is rolled back: even a crash leaves nothing to clean up in a
+// database that is used again.
+func (t *target) replay(ctx context.Context) (desired *atlas.Realm, err error) {
+	declared, err := t.schemaSQL()
+	if err != nil {
+		return nil, err
+	}
+	err = t.withScratch(ctx, func(tx *sql.Tx) error {
+		drv, err := postgres.Open(tx)
+		if err != nil {
+			return err
+		}
+		if err := drv.(migrate.CleanChecker).CheckClean(ctx, nil); err != nil {
+			return fmt.Errorf("the scratch database must be empty: %w", err)
+		}
+		for _, s := range declared.statements {
+			if _, err := tx.ExecContext(ctx, s.sql); err != nil {
+				return fmt.Errorf("try schema.sql on the scratch database: execute %q: %w", s.text, err)
+			}
+		}
+		if desired, err = drv.InspectRealm(ctx, scope()); err != nil {
+			return fmt.Errorf("inspect the scratch database: %w", err)
+		}
+		return nil
+	})
+	return desired, err
+}
+
+// withScratch gives f a transaction on the database in DevURL, or on one that
+// exists only meanwhile.
+func (t *target) withScratch(ctx context.Context, f func(*sql.Tx) error) error {
+	if t.DevURL != "" {
+		conn, err := parseURL(t.DevURL)
+		if err != nil {
+			return fmt.Errorf("ATLAS_DEV_URL: %w", err)
+		}
+		if err := inScratch(ctx, conn, f); err != nil {
+			return fmt.Errorf("ATLAS_DEV_URL: %w", err)
+		}
+		return nil
+	}
+	// CREATE DATABASE refuses to run in the transaction of the target.
+	admin, err := t.db.Conn(ctx)
+	if err != nil {
+		return connectError(err)
+	}
+	defer admin.Close()
+	t.dropLeftovers(ctx, admin)
+	name, err := createScratch(ctx, admin)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		// Also when the caller has given up.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		if err := dropScratch(ctx, admin, name); err != nil {
+			t.log.Warn("the scratch database stays until a later run drops it", "database", name, "error", err)
+		}
+	}()
+	conn := t.conn.Copy()
+	conn.Database = name
+	return inScratch(ctx, conn, f)
+}
+
+// The key of the advisory lock on a scratch database that others may be given
+// as well. Not lockKey, which the caller already holds if by mistake both URLs
+// name one database.
+const scratchLockKey = 0x67617465_02
+
+func inScratch(ctx context.Context, cfg *pgx.ConnConfig, f func(*sql.Tx) error) error {
+	db := stdlib.OpenDB(*cfg)
+	defer db.Close()
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return connectError(err)
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, beginTx, scratchLockKey); err != nil {
+		return fmt.Errorf("wait for the scratch database: %w", err)
+	}
+	return f(tx)
+}
+
+// The name of a scratch database tells when it was made, on Postgres' clock.
+// template0 holds nothing, whatever others have put into template1.
+func createScratch(ctx context.Context, admin *sql.Conn) (string, error) {
+	var now int64
+	if err := admin.QueryRowContext(ctx, `SELECT extract(epoch FROM now())::bigint`).Scan(&now); err != nil {
+		return "", err
+	}
+	var unique [4]byte
+	rand.Read(unique[:])
+	name := fmt.Sprintf("gatehouse_scratch_%d_%s", now, hex.EncodeToString(unique[:]))
+	if _, err := admin.ExecContext(ctx, "CREATE DATABASE "+name+" TEMPLATE template0"); err != nil {
+		return "", scratchError(err)
+	}
+	return name, nil
+}
+
+func dropScratch(ctx context.Context, admin *sql.Conn, name string) error {
+	_, err := admin.ExecContext(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+	return err
+}
+
+const selectLeftovers = `
+SELECT datname
+FROM pg_catalog.pg_database
+WHERE datname ~ '^gatehouse_scratch_[0-9]{10}_[0-9a-f]{8}$'
+	AND split_part(datname, '_', 3)::bigint < extract(epoch FROM now()) - 3600
+	AND datdba = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)`
+
+// dropLeftovers drops the scratch databases of runs that crashed more than an
+// hour ago. What can't be dropped now, a later run will try again.
+func (t *target) dropLeftovers(ctx context.Context, admin *sql.Conn) {
+	rows, err := admin.QueryContext(ctx, selectLeftovers)
+	if err != nil {
+		t.log.Debug("look for left-over scratch databases", "error", err)
+		return
+	}
+	defer rows.Close()
+	var names []string
+	for rows.Next() {
+		var name string
+		if rows.Scan(&name) == nil {
+			names = append(names, name)
+		}
+	}
+	err = rows.Err()
+	for _, name := range names {
+		err = errors.Join(err, dropScratch(ctx, admin, name))
+	}
+	if err != nil {
+		t.log.Debug("drop left-over scratch databases", "error", err)
+	}
+}

@@ -1,0 +1,118 @@
+// Command gatehouse is the front door for an application: sign-up, sign-in,
+// sessions and user management. One binary runs the gateway, the services
+// behind it, or all of them in one process.
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	"github.com/lmittmann/tint"
+	"golang.org/x/term"
+)
+
+//go:embed schema.sql
+var schemaSQL string
+
+// step ends the process between two steps, in tests; nil otherwise.
+var step func(name string)
+
+const exitMistake = 2
+
+// program is what every command gets from the surroundings.
+type program struct {
+	ctx    context.Context // ends with the first interrupt
+	stdout io.Writer
+	logger *slog.Logger
+}
+
+// commands is the command line.
+type commands struct {
+	Up          upCommand          `cmd:"" default:"withargs" help:"Run everything in one process, on an embedded Postgres unless DATABASE_URL is set. The default."`
+	Serve       serveCommand       `cmd:"" help:"Run all three roles in one process on a given Postgres."`
+	Auth        authCommand        `cmd:"" help:"Run the auth service."`
+	Users       usersCommand       `cmd:"" help:"Run the users service."`
+	Bff         bffCommand         `cmd:"" name:"bff" help:"Run the gateway."`
+	Schema      schemaCommands     `cmd:"" help:"Make the database be as schema.sql declares it."`
+	Admin       adminCommands      `cmd:"" help:"Make an administrator, or mend a lost password."`
+	Policy      policyCommand      `cmd:"" help:"Print who may call what."`
+	Healthcheck healthcheckCommand `cmd:"" help:"Ask a running role whether it is ready: a probe for containers."`
+	Version     versionCommand     `cmd:"" help:"Print the version."`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second interrupt ends the process at once.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run runs one command and returns the exit status: 0, 1 for a failure, 2 for a
+// mistake in how it was called.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var cli commands
+	var status *int
+	parser, err := kong.New(&cli,
+		kong.Name("gatehouse"),
+		kong.Description("The front door for an application: accounts, sessions and users behind one gateway."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { status = &code }),
+		kong.Resolvers(fileResolver{}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "gatehouse:", err)
+		return 1
+	}
+	parsed, err := parser.Parse(args)
+	if status != nil { // help was asked for
+		return *status
+	}
+	if err == nil {
+		err = parsed.Run(&program{ctx: ctx, stdout: stdout, logger: newLogger(stderr)}, parser.Model)
+	} else {
+		err = mistakes{{fault: err.Error(), mend: "see gatehouse --help"}}
+	}
+	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return 0
+	}
+	fmt.Fprintln(stderr, "gatehouse:", err)
+	if _, ok := errors.AsType[mistakes](err); ok {
+		return exitMistake
+	}
+	return 1
+}
+
+// newLogger writes lines for people on a terminal, JSON elsewhere.
+func newLogger(out io.Writer) *slog.Logger {
+	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		return slog.New(tint.NewHandler(out, &tint.Options{TimeFormat: "15:04:05.000"}))
+	}
+	return slog.New(slog.NewJSONHandler(out, nil))
+}
+
+// versionCommand prints what was built.
+type versionCommand struct{}
+
+func (versionCommand) Run(p *program) error {
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version + " " + info.GoVersion
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.revision" {
+				version += " " + setting.Value
+			}
+		}
+	}
+	_, err := fmt.Fprintln(p.stdout, "gatehouse", version)
+	return err
+}
