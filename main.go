@@ -95,7 +95,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // newLogger writes lines for people on a terminal, JSON elsewhere.
 func newLogger(out io.Writer) *slog.Logger {
 	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		return slog.New(tint.NewHandler(out, &tint.Options{TimeFormat: "15:04:05.000"}))
+		return slog.New(tint.NewTextHandler(out, &tint.Options{TimeFormat: "15:04:05.000"}))
 	}
 	return slog.New(slog.NewJSONHandler(out, nil))
 }

@@ -133,9 +133,9 @@ func TestApplyAccountRefusesStatesThatCantBe(t *testing.T) {
 		wantError(t, name, err, connect.CodeInvalidArgument, "INVALID_ARGUMENT")
 	}
 	for _, at := range []*timestamppb.Timestamp{{Seconds: -62135596800}, {Seconds: 253402300799, Nanos: 999999000}} {
-		id := newID(t)
-		s.applied(t, present(id, 1, account{createTime: at.AsTime().Add(0)}))
-		if got := s.get(t, id).GetCreateTime(); !at.AsTime().IsZero() && !proto.Equal(got, at) {
+		req := with(func(r *usersv1.ApplyAccountRequest) { r.GetPresent().CreateTime = at })
+		s.applied(t, req)
+		if got := s.get(t, req.GetAccountId()).GetCreateTime(); !proto.Equal(got, at) {
 			t.Errorf("create_time: got %v, want %v", got, at)
 		}
 	}

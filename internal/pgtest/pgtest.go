@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -151,11 +152,7 @@ func (s *server) started() error {
 func (s *server) run(ctx context.Context) (err error) {
 	s.url = os.Getenv("GATEHOUSE_TEST_DATABASE_URL")
 	if s.url == "" {
-		if s.dir, err = os.MkdirTemp("", "gatehouse-pgtest-"); err != nil {
-			return err
-		}
-		// Root's Postgres runs as another user, who has to pass through.
-		if err = os.Chmod(s.dir, 0o711); err != nil {
+		if s.dir, err = makeDir(); err != nil {
 			return err
 		}
 		if s.own, err = postgres.Start(ctx, postgres.Config{Dir: s.dir, NoSync: true}); err != nil {
@@ -167,6 +164,40 @@ func (s *server) run(ctx context.Context) (err error) {
 		return err
 	}
 	return s.admin.Ping(ctx)
+}
+
+const dirPrefix = "gatehouse-pgtest-"
+
+// makeDir makes a folder for the cluster: in memory where there is plenty, since
+// a database that lives for a test is not worth a disk's time.
+func makeDir() (string, error) {
+	const memory, plenty = "/dev/shm", 2 << 30
+	parent := os.TempDir()
+	var stat syscall.Statfs_t
+	if err := syscall.Statfs(memory, &stat); err == nil && stat.Bavail*uint64(stat.Bsize) >= plenty {
+		parent = memory
+	}
+	removeLeftovers(parent)
+	dir, err := os.MkdirTemp(parent, fmt.Sprintf("%s%d-", dirPrefix, os.Getpid()))
+	if err != nil {
+		return "", err
+	}
+	// Root's Postgres runs as another user, who has to pass through.
+	return dir, os.Chmod(dir, 0o711)
+}
+
+// removeLeftovers removes the folders of test binaries that were killed.
+func removeLeftovers(parent string) {
+	dirs, _ := filepath.Glob(filepath.Join(parent, dirPrefix+"*-*"))
+	for _, dir := range dirs {
+		var pid int
+		if _, err := fmt.Sscanf(filepath.Base(dir), dirPrefix+"%d-", &pid); err != nil {
+			continue
+		}
+		if err := syscall.Kill(pid, 0); errors.Is(err, syscall.ESRCH) {
+			os.RemoveAll(dir)
+		}
+	}
 }
 
 func (s *server) stop() error {

@@ -105,20 +105,20 @@ func TestProgramsClosedToPostgresUserArePassedOver(t *testing.T) {
 
 func TestAClusterOfAnotherVersionIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	dir := newDir(t)
+	dir := madeDir(t)
 	s := start(t, dir)
 	stop(t, s)
 	version := filepath.Join(s.Dir(), "data", "PG_VERSION")
 	if err := os.WriteFile(version, []byte("13\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	before := listing(t, s.Dir())
+	before := listing(t, filepath.Dir(version))
 	_, err := Start(context.Background(), Config{Dir: dir, NoSync: true})
 	if err == nil || !strings.Contains(err.Error(), "needs Postgres 13") {
 		t.Errorf("Start on a cluster of Postgres 13 = %v", err)
 	}
-	if after := listing(t, s.Dir()); after != before {
-		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	if after := listing(t, filepath.Dir(version)); after != before {
+		t.Error("the data was changed")
 	}
 }
 

@@ -134,8 +134,7 @@ func makeAway(dir string) (string, error) {
 // ErrInUse is returned when a living Gatehouse uses the data folder.
 var ErrInUse = errors.New("data folder in use")
 
-// lock claims the home until the file is closed, or this process ends, however it
-// ends.
+// lock claims the home until unlock, or until this process ends, however it ends.
 func (h *home) lock() (*os.File, error) {
 	path := filepath.Join(h.dir, "lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
@@ -165,6 +164,12 @@ func (h *home) lock() (*os.File, error) {
 func writePid(f *os.File) error {
 	_, err := fmt.Fprintln(f, os.Getpid())
 	return err
+}
+
+// unlock doesn't leave the unlocking to Close: a child that another goroutine forked
+// just now holds a copy of the descriptor until it runs its program.
+func unlock(lock *os.File) error {
+	return errors.Join(syscall.Flock(int(lock.Fd()), syscall.LOCK_UN), lock.Close())
 }
 
 // sweep removes what was never finished. A failure is only reported: programs that

@@ -23,11 +23,7 @@ func needRoot(t *testing.T) {
 func systemHome(t *testing.T, dir string) {
 	t.Helper()
 	t.Cleanup(func() {
-		away, err := os.Readlink(filepath.Join(dir, "postgres"))
-		if err != nil {
-			return
-		}
-		if filepath.Dir(away) == systemDir {
+		if away, err := os.Readlink(filepath.Join(dir, "postgres")); err == nil && filepath.Dir(away) == systemDir {
 			os.RemoveAll(away)
 		}
 		os.Remove(systemDir) // if it is empty
@@ -86,7 +82,7 @@ func TestOwnerOfAFolderKeepsIt(t *testing.T) {
 func TestClusterThatRootBroughtBackIsAdopted(t *testing.T) {
 	needRoot(t)
 	t.Parallel()
-	dir := newDir(t)
+	dir := madeDir(t)
 	s := start(t, dir)
 	execute(t, s, `CREATE TABLE kept AS SELECT 'a word' AS word`)
 	stop(t, s)
@@ -103,9 +99,8 @@ func TestClusterThatRootBroughtBackIsAdopted(t *testing.T) {
 	}
 }
 
-func TestFolderClosedToPostgresSendsItsFilesElsewhere(t *testing.T) {
+func TestFolderClosedToPostgresSendsItsFilesElsewhere(t *testing.T) { // alone, for the folder in /var/lib
 	needRoot(t)
-	t.Parallel()
 	closed := filepath.Dir(newDir(t))
 	if err := os.Chmod(closed, 0o700); err != nil {
 		t.Fatal(err)
@@ -137,23 +132,22 @@ func TestFolderClosedToPostgresSendsItsFilesElsewhere(t *testing.T) {
 	stop(t, again)
 }
 
-func TestRemovedDataFolderBeginsAnew(t *testing.T) {
+func TestRemovedDataFolderBeginsAnew(t *testing.T) { // alone, for the folder in /var/lib
 	needRoot(t)
-	t.Parallel()
 	closed := filepath.Dir(newDir(t))
 	if err := os.Chmod(closed, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(closed, "gatehouse")
+	systemHome(t, dir)
 	old := start(t, dir)
+	t.Cleanup(func() { os.RemoveAll(old.Dir()) })
 	execute(t, old, `CREATE TABLE old ()`)
 	stop(t, old)
-	t.Cleanup(func() { os.RemoveAll(old.Dir()) })
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
 
-	systemHome(t, dir)
 	s := start(t, dir)
 	if got := ask(t, s, `SELECT count(*)::text FROM pg_tables WHERE tablename = 'old'`); got != "0" {
 		t.Error("the data of the removed folder came back")
@@ -167,7 +161,7 @@ func TestRemovedDataFolderBeginsAnew(t *testing.T) {
 func TestFolderClosedLaterIsExplained(t *testing.T) {
 	needRoot(t)
 	t.Parallel()
-	dir := newDir(t)
+	dir := madeDir(t)
 	stop(t, start(t, dir))
 	if err := os.Chmod(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -178,14 +172,12 @@ func TestFolderClosedLaterIsExplained(t *testing.T) {
 	}
 }
 
-func TestAwkwardPathsGetAShortSocketFolder(t *testing.T) {
+func TestAwkwardPathsAreNoObstacle(t *testing.T) {
 	t.Parallel()
 	for name, below := range map[string]string{
-		"long":    strings.Repeat("long/", 30),
-		"comma":   "one,two",
-		"quote":   `say "hello"`,
-		"blanks":  "My Documents/it's 100% mine?",
-		"unicode": "Müller/データ",
+		"too long for a socket": strings.Repeat("long/", 30),
+		"comma and quote":       `one, "two"`,
+		"odd but short":         "My it's 100% データ?",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -213,7 +205,7 @@ func TestAwkwardPathsGetAShortSocketFolder(t *testing.T) {
 
 func TestUnfinishedClustersAreSweptAway(t *testing.T) {
 	t.Parallel()
-	dir := newDir(t)
+	dir := madeDir(t)
 	half := filepath.Join(dir, "postgres", unfinished+"123", "data")
 	if err := os.MkdirAll(half, 0o755); err != nil {
 		t.Fatal(err)

@@ -98,7 +98,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s := &Server{dir: home.dir}
-	s.release = func() error { return errors.Join(home.removeSocketFolder(), lock.Close()) }
+	s.release = func() error { return errors.Join(home.removeSocketFolder(), unlock(lock)) }
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release())

@@ -7,10 +7,12 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,7 +21,62 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// newDir is a folder that Postgres' user can reach when the tests run as root.
+// The tests run themselves again as a Gatehouse that can be killed.
+const roleVariable = "POSTGRES_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		if err := play(context.Background(), role, os.Args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(testWithTemplate(m))
+}
+
+func testWithTemplate(m *testing.M) int {
+	above, err := os.MkdirTemp("", "gatehouse-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(above)
+	template = sync.OnceValues(func() (string, error) {
+		dir := filepath.Join(above, "gatehouse")
+		s, err := Start(context.Background(), Config{Dir: dir, NoSync: true})
+		if err != nil {
+			return "", err
+		}
+		return dir, s.Stop(context.Background())
+	})
+	if err := os.Chmod(above, 0o711); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// template is a data folder with a cluster, to be copied where its making isn't
+// the matter.
+var template func() (string, error)
+
+// madeDir is a data folder with a cluster in it.
+func madeDir(t *testing.T) string {
+	t.Helper()
+	from, err := template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := newDir(t)
+	if out, err := exec.Command("cp", "-a", from, dir).CombinedOutput(); err != nil {
+		t.Fatalf("copy the template: %v: %s", err, out)
+	}
+	return dir
+}
+
+// newDir is a data folder to be made, which
+// Postgres' user can reach when the tests run as root.
 func newDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -141,7 +198,7 @@ func TestCommitsAreDurableUnlessNoSync(t *testing.T) {
 	for _, noSync := range []bool{false, true} {
 		t.Run(fmt.Sprintf("NoSync=%v", noSync), func(t *testing.T) {
 			t.Parallel()
-			s := startWith(t, Config{Dir: newDir(t), NoSync: noSync})
+			s := startWith(t, Config{Dir: madeDir(t), NoSync: noSync})
 			want := "on"
 			if noSync {
 				want = "off"
@@ -167,7 +224,7 @@ func TestClusterIsUTF8InLocaleC(t *testing.T) {
 
 func TestOnlyThePasswordOpens(t *testing.T) {
 	t.Parallel()
-	s := start(t, newDir(t))
+	s := start(t, madeDir(t))
 	for name, user := range map[string]*url.Userinfo{
 		"wrong password": url.UserPassword(superuser, "guess"),
 		"no password":    url.User(superuser),
@@ -192,7 +249,7 @@ func TestOnlyThePasswordOpens(t *testing.T) {
 
 func TestListensOnAPrivateSocketAlone(t *testing.T) {
 	t.Parallel()
-	s := start(t, newDir(t))
+	s := start(t, madeDir(t))
 	if got := ask(t, s, `SHOW listen_addresses`); got != "" {
 		t.Errorf("listens on %q, want nothing", got)
 	}
@@ -215,7 +272,7 @@ func TestListensOnAPrivateSocketAlone(t *testing.T) {
 
 func TestEachClusterHasItsOwnPassword(t *testing.T) {
 	t.Parallel()
-	a, b := start(t, newDir(t)), start(t, newDir(t))
+	a, b := start(t, newDir(t)), start(t, madeDir(t))
 	if a.password == b.password || len(a.password) < 26 {
 		t.Errorf("passwords %q and %q, want two long ones", a.password, b.password)
 	}
@@ -225,7 +282,7 @@ func TestPostgresSeesNothingOfOurEnvironment(t *testing.T) {
 	t.Setenv("GATEHOUSE_SECRET_KEY", "don't tell")
 	t.Setenv("PGPORT", "1")
 	t.Setenv("PGDATA", "/nowhere")
-	s := start(t, newDir(t))
+	s := start(t, madeDir(t))
 	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", s.process.cmd.Process.Pid))
 	if errors.Is(err, fs.ErrNotExist) {
 		t.Skip("needs /proc")
@@ -240,7 +297,7 @@ func TestPostgresSeesNothingOfOurEnvironment(t *testing.T) {
 
 func TestSecondStartIsRefusedWithTheHoldersID(t *testing.T) {
 	t.Parallel()
-	dir := newDir(t)
+	dir := madeDir(t)
 	first := start(t, dir)
 	_, err := Start(t.Context(), Config{Dir: dir, NoSync: true})
 	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("process id %d ", os.Getpid())) {
@@ -253,7 +310,7 @@ func TestSecondStartIsRefusedWithTheHoldersID(t *testing.T) {
 
 func TestStopDoesNotWaitForClients(t *testing.T) {
 	t.Parallel()
-	s := start(t, newDir(t))
+	s := start(t, madeDir(t))
 	conn := connect(t, s)
 	if _, err := conn.Exec(t.Context(), `BEGIN; CREATE TABLE lost (); SELECT 1`); err != nil {
 		t.Fatal(err)
@@ -270,7 +327,7 @@ func TestStopDoesNotWaitForClients(t *testing.T) {
 
 func TestStopLeavesNoSocketAndNoClaim(t *testing.T) {
 	t.Parallel()
-	s := start(t, newDir(t))
+	s := start(t, madeDir(t))
 	stop(t, s)
 	select {
 	case <-s.Done():
@@ -285,7 +342,7 @@ func TestStopLeavesNoSocketAndNoClaim(t *testing.T) {
 	for _, entry := range entries {
 		names = append(names, entry.Name())
 	}
-	if got, want := strings.Join(names, " "), "data lock password postgres.log"; got != want {
+	if got, want := strings.Join(names, " "), "data lock password postgres.log postgres.log.1"; got != want {
 		t.Errorf("left in the folder: %s, want %s", got, want)
 	}
 	if _, err := os.Stat(pidFile(filepath.Join(s.dir, "data"))); !errors.Is(err, fs.ErrNotExist) {
@@ -295,7 +352,7 @@ func TestStopLeavesNoSocketAndNoClaim(t *testing.T) {
 
 func TestDoneTellsOfACrashAndTheNextStartRecovers(t *testing.T) {
 	t.Parallel()
-	dir := newDir(t)
+	dir := madeDir(t)
 	s := startWith(t, Config{Dir: dir})
 	execute(t, s, `CREATE TABLE kept AS SELECT 'a word' AS word`)
 	if err := s.process.cmd.Process.Signal(syscall.SIGKILL); err != nil {
@@ -351,7 +408,7 @@ func TestStartEndsWithItsContext(t *testing.T) {
 
 func TestFailedStartQuotesTheLog(t *testing.T) {
 	t.Parallel()
-	dir := newDir(t)
+	dir := madeDir(t)
 	s := start(t, dir)
 	stop(t, s)
 	conf, err := os.OpenFile(filepath.Join(s.Dir(), "data", "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
@@ -372,7 +429,7 @@ func TestFailedStartQuotesTheLog(t *testing.T) {
 
 func TestLogIsRenewedAtEachStart(t *testing.T) {
 	t.Parallel()
-	dir := newDir(t)
+	dir := madeDir(t)
 	for range 3 {
 		stop(t, start(t, dir))
 	}
@@ -396,7 +453,7 @@ func TestLogIsRenewedAtEachStart(t *testing.T) {
 
 func TestAForeignPasswordIsNoticed(t *testing.T) {
 	t.Parallel()
-	dir := newDir(t)
+	dir := madeDir(t)
 	s := start(t, dir)
 	stop(t, s)
 	if err := os.WriteFile(filepath.Join(s.Dir(), "password"), []byte("other\n"), 0o600); err != nil {
@@ -414,7 +471,7 @@ func TestAForeignPasswordIsNoticed(t *testing.T) {
 // The kernel takes the thread that forked for the parent.
 func TestPostgresOutlivesTheThreadThatCalledStart(t *testing.T) {
 	t.Parallel()
-	dir := newDir(t)
+	dir := madeDir(t)
 	started := make(chan error)
 	var s *Server
 	go func() {
@@ -433,19 +490,35 @@ func TestPostgresOutlivesTheThreadThatCalledStart(t *testing.T) {
 	stop(t, s)
 }
 
+func awaitLog(t *testing.T, s *Server, line string) {
+	t.Helper()
+	await(t, line, func() bool {
+		text, err := os.ReadFile(filepath.Join(s.dir, "postgres.log"))
+		return err == nil && strings.Contains(string(text), line)
+	})
+}
+
 func TestStopEndsPostgresTheHardWayWhenPatienceEnds(t *testing.T) {
 	t.Parallel()
-	dir := newDir(t)
+	dir := madeDir(t)
 	s := startWith(t, Config{Dir: dir})
 	execute(t, s, `CREATE TABLE kept AS SELECT 'a word' AS word`)
-	// A backend that doesn't react holds up a clean shutdown for ever.
-	conn := connect(t, s)
-	if err := syscall.Kill(int(conn.PgConn().PID()), syscall.SIGSTOP); err != nil {
+	// A backend that doesn't react holds up a clean shutdown.
+	backend := int(connect(t, s).PgConn().PID())
+	if err := syscall.Kill(backend, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	answer := make(chan error)
+	go func() { answer <- s.Stop(ctx) }()
+	awaitLog(t, s, "fast shutdown request")
 	cancel()
-	if err := s.Stop(ctx); err == nil || !strings.Contains(err.Error(), "didn't shut down in time") {
+	awaitLog(t, s, "immediate shutdown request")
+	if err := syscall.Kill(backend, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answer; err == nil || !strings.Contains(err.Error(), "didn't shut down in time") {
 		t.Errorf("Stop = %v, want it told that the end was hard", err)
 	}
 	if running := processesIn(t, dir); running != nil {

@@ -78,6 +78,10 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 		validate.NewServerInterceptor(),
 	)
 	register(server.rpc)
+	// Without one of our own, the answer would pass the interceptors by.
+	server.rpc.SetUnknownHandler(func(context.Context, connect.Spec, connect.ServerStream) error {
+		return connect.NewError(connect.CodeUnimplemented, "")
+	})
 	return server, nil
 }
 

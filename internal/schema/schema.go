@@ -31,8 +31,6 @@ import (
 	"strconv"
 	"strings"
 
-	"ariga.io/atlas/sql/migrate"
-	"ariga.io/atlas/sql/postgres"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 )
@@ -227,7 +225,6 @@ type target struct {
 	conn      *pgx.ConnConfig
 	db        *sql.DB
 	tx        *sql.Tx
-	drv       migrate.Driver
 	database  string
 	user      string
 	fresh     bool // neither schema exists
@@ -266,16 +263,18 @@ func open(ctx context.Context, cfg Config) (*target, error) {
 // The key of the advisory lock on the database to change.
 const lockKey = 0x67617465_01
 
-// Every name is qualified, and nothing may depend on what the user's search_path
-// hides. Building an index may take long. Waiting for somebody's transaction may
-// not, for everybody who comes later waits behind us; the lock itself may be held
-// for as long as another copy is at work.
+// beginTx makes a transaction wait for its turn. Every name is qualified, and
+// nothing may depend on what the user's search_path hides. Another copy may hold
+// the advisory lock for as long as it is at work, and building an index may take
+// its time; but on somebody's transaction nobody waits for long, since whoever
+// comes later waits behind us.
 const beginTx = `
-SELECT pg_advisory_xact_lock($1),
-	set_config('search_path', '', true),
-	set_config('statement_timeout', '0', true),
-	set_config('idle_in_transaction_session_timeout', '0', true),
-	set_config('lock_timeout', '10s', true)`
+SET LOCAL search_path = '';
+SET LOCAL statement_timeout = 0;
+SET LOCAL idle_in_transaction_session_timeout = 0;
+SET LOCAL lock_timeout = 0;
+SELECT pg_advisory_xact_lock(%d);
+SET LOCAL lock_timeout = '10s'`
 
 func (t *target) begin(ctx context.Context) error {
 	tx, err := t.db.BeginTx(ctx, nil)
@@ -283,11 +282,8 @@ func (t *target) begin(ctx context.Context) error {
 		return connectError(err)
 	}
 	t.tx = tx
-	if _, err := tx.ExecContext(ctx, beginTx, lockKey); err != nil {
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf(beginTx, lockKey)); err != nil {
 		return fmt.Errorf("wait for the schema lock: %w", err)
-	}
-	if t.drv, err = postgres.Open(tx); err != nil {
-		return err
 	}
 	return t.readState(ctx)
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,8 +60,7 @@ func (t *target) applyTables(ctx context.Context) ([]string, error) {
 	if err := t.execute(ctx, changes.statements); err != nil {
 		return nil, err
 	}
-	// Some differences Atlas sees but can't mend, such as an enum's value that
-	// is no longer wanted: better to stop than to try again at every start.
+	// What Atlas sees and yet can't mend would be tried again at every start.
 	rest, err := t.diff(ctx, desired)
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (t *target) applyTables(ctx context.Context) ([]string, error) {
 
 // schemaSQL is the whole of schema.sql.
 func (t *target) schemaSQL() (tableChanges, error) {
-	stmts, err := t.drv.(migrate.StmtScanner).ScanStmts(t.SQL)
+	stmts, err := new(postgres.Driver).ScanStmts(t.SQL)
 	if err != nil {
 		return tableChanges{}, fmt.Errorf("read schema.sql: %w", err)
 	}
@@ -92,13 +92,20 @@ func scope() *atlas.InspectRealmOption {
 }
 
 func (t *target) diff(ctx context.Context, desired *atlas.Realm) (tableChanges, error) {
-	current, err := t.drv.InspectRealm(ctx, scope())
+	drv, err := postgres.Open(t.tx)
+	if err != nil {
+		return tableChanges{}, err
+	}
+	current, err := drv.InspectRealm(ctx, scope())
 	if err != nil {
 		return tableChanges{}, fmt.Errorf("inspect the database: %w", err)
 	}
-	diff, err := t.drv.RealmDiff(current, desired, atlas.DiffNormalized())
+	diff, err := drv.RealmDiff(current, desired, atlas.DiffNormalized())
 	if err != nil {
 		return tableChanges{}, fmt.Errorf("compare the database with schema.sql: %w", err)
+	}
+	if err := impossible(diff); err != nil {
+		return tableChanges{}, err
 	}
 	changes := tableChanges{destructive: destructive(diff)}
 	for _, c := range diff {
@@ -106,7 +113,7 @@ func (t *target) diff(ctx context.Context, desired *atlas.Realm) (tableChanges, 
 			changes.addsTables = true
 		}
 	}
-	plan, err := t.drv.PlanChanges(ctx, "apply", diff)
+	plan, err := drv.PlanChanges(ctx, "apply", diff)
 	if err != nil {
 		return tableChanges{}, fmt.Errorf("plan the changes: %w", err)
 	}
@@ -114,6 +121,28 @@ func (t *target) diff(ctx context.Context, desired *atlas.Realm) (tableChanges, 
 		changes.statements = append(changes.statements, statement{sql: c.Cmd, args: c.Args, text: c.Cmd})
 	}
 	return changes, nil
+}
+
+// impossible finds what Atlas plans no statement for, and would find again at
+// every start.
+func impossible(diff []atlas.Change) error {
+	for _, c := range diff {
+		object, ok := c.(*atlas.ModifyObject)
+		if !ok {
+			continue
+		}
+		from, ok1 := object.From.(*atlas.EnumType)
+		to, ok2 := object.To.(*atlas.EnumType)
+		if !ok1 || !ok2 {
+			continue
+		}
+		for _, value := range from.Values {
+			if !slices.Contains(to.Values, value) {
+				return fmt.Errorf("the enum %s.%s can't lose its value %q: keep it, or make another type", from.Schema.Name, from.T, value)
+			}
+		}
+	}
+	return nil
 }
 
 // destructive says which changes lose data, or may.
@@ -271,7 +300,7 @@ func inScratch(ctx context.Context, cfg *pgx.ConnConfig, f func(*sql.Tx) error) 
 		return connectError(err)
 	}
 	defer tx.Rollback()
-	if _, err := tx.ExecContext(ctx, beginTx, scratchLockKey); err != nil {
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf(beginTx, scratchLockKey)); err != nil {
 		return fmt.Errorf("wait for the scratch database: %w", err)
 	}
 	return f(tx)

@@ -1,0 +1,34 @@
+# The loop: edit, then make gen lint test.
+
+BUF := go tool -modfile=tools/go.mod buf
+
+.PHONY: all gen lint test bench build
+
+all: gen lint test
+
+# Generates gen/ from proto/, offline: what our protos import from others is
+# printed from the Go modules that carry it.
+gen: .protodeps
+	$(BUF) format --write proto
+	rm -rf gen
+	$(BUF) generate
+
+.protodeps: tools/go.mod tools/protodeps/main.go
+	rm -rf .protodeps
+	cd tools && go run ./protodeps ../.protodeps
+
+lint: .protodeps
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go' | grep -v '^gen/')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
+	go vet ./...
+	go tool -modfile=tools/go.mod staticcheck ./...
+	$(BUF) lint
+	$(BUF) format --diff --exit-code proto
+
+test:
+	go test ./...
+
+bench:
+	go run ./bench
+
+build:
+	go build -trimpath -o gatehouse .
