@@ -56,7 +56,10 @@ func Run(m *testing.M) int {
 // create roles and databases.
 func Empty(t testing.TB) string {
 	t.Helper()
-	return cluster.database(t, "")
+	if err := cluster.started(); err != nil {
+		t.Fatal(err)
+	}
+	return cluster.urlOf(cluster.database(t, "template0"))
 }
 
 // New makes a database with schema.sql applied for the test.
@@ -66,24 +69,23 @@ func New(t testing.TB) Database {
 	if err != nil {
 		t.Fatal(err)
 	}
-	owner := cluster.database(t, template)
+	name := cluster.database(t, template)
+	db := Database{Owner: cluster.urlOf(name)}
 	cfg := schema.Config{
 		SQL:         cluster.schemaSQL,
-		DatabaseURL: owner,
+		DatabaseURL: db.Owner,
 		Roles:       schema.Roles{Auth: schema.Role{Password: "auth"}, Users: schema.Role{Password: "users"}},
 	}
 	if _, err := schema.Apply(t.Context(), cfg); err != nil {
 		t.Fatalf("apply the schema: %v", err)
 	}
-	service := func(name string) string {
-		role := schema.RoleName(databaseName(owner), name)
-		u, err := schema.ServiceURL(owner, role, name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return u
+	if db.Auth, err = schema.ServiceURL(db.Owner, schema.RoleName(name, schema.Auth), "auth"); err != nil {
+		t.Fatal(err)
 	}
-	return Database{Owner: owner, Auth: service(schema.Auth), Users: service(schema.Users)}
+	if db.Users, err = schema.ServiceURL(db.Owner, schema.RoleName(name, schema.Users), "users"); err != nil {
+		t.Fatal(err)
+	}
+	return db
 }
 
 // SchemaSQL is the text of the module's schema.sql.
@@ -124,7 +126,7 @@ var cluster server
 type server struct {
 	start sync.Once
 	err   error
-	url   string        // of a database to sign in to
+	url   *url.URL      // of a database to sign in to
 	admin *pgxpool.Pool // there
 	dir   string
 	own   *postgres.Server
@@ -135,12 +137,13 @@ type server struct {
 	schemaSQL    string
 }
 
-const startTimeout = 60 * time.Second
+// Postgres starts in a second, and on a busy machine in ten.
+const timeout = time.Minute
 
 // started starts the server when it is first needed.
 func (s *server) started() error {
 	s.start.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		if s.err = s.run(ctx); s.err != nil {
 			s.err = fmt.Errorf("start a Postgres for tests: %w", s.err)
@@ -150,17 +153,20 @@ func (s *server) started() error {
 }
 
 func (s *server) run(ctx context.Context) (err error) {
-	s.url = os.Getenv("GATEHOUSE_TEST_DATABASE_URL")
-	if s.url == "" {
+	given := os.Getenv("GATEHOUSE_TEST_DATABASE_URL")
+	if given == "" {
 		if s.dir, err = makeDir(); err != nil {
 			return err
 		}
 		if s.own, err = postgres.Start(ctx, postgres.Config{Dir: s.dir, NoSync: true}); err != nil {
 			return err
 		}
-		s.url = s.own.URL("postgres")
+		given = s.own.URL("postgres")
 	}
-	if s.admin, err = pgxpool.New(ctx, s.url); err != nil {
+	if s.url, err = url.Parse(given); err != nil || s.url.Path == "" {
+		return errors.New("GATEHOUSE_TEST_DATABASE_URL must look like postgres://user:password@host:5432/database")
+	}
+	if s.admin, err = pgxpool.New(ctx, given); err != nil {
 		return err
 	}
 	return s.admin.Ping(ctx)
@@ -201,7 +207,7 @@ func removeLeftovers(parent string) {
 }
 
 func (s *server) stop() error {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	var errs []error
 	if s.admin != nil {
@@ -226,7 +232,7 @@ func (s *server) template() (string, error) {
 		return "", err
 	}
 	s.makeTemplate.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		if s.templateErr = s.fillTemplate(ctx); s.templateErr != nil {
 			s.templateErr = fmt.Errorf("make a template database: %w", s.templateErr)
@@ -244,31 +250,26 @@ func (s *server) fillTemplate(ctx context.Context) (err error) {
 		return err
 	}
 	s.templateName = name
-	_, err = schema.Apply(ctx, schema.Config{SQL: s.schemaSQL, DatabaseURL: withDatabase(s.url, name), TablesOnly: true})
+	_, err = schema.Apply(ctx, schema.Config{SQL: s.schemaSQL, DatabaseURL: s.urlOf(name), TablesOnly: true})
 	return err
 }
 
-// database makes a database that is dropped, with its roles, after the test.
+// database makes a database that is dropped, with its roles, after the test. It
+// returns the name.
 func (s *server) database(t testing.TB, template string) string {
 	t.Helper()
-	if err := s.started(); err != nil {
-		t.Fatal(err)
-	}
-	if template == "" {
-		template = "template0"
-	}
 	name := newName()
 	if err := s.create(t.Context(), name, template); err != nil {
 		t.Fatalf("make a database: %v", err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		if err := s.drop(ctx, name); err != nil {
 			t.Errorf("drop the test's database: %v", err)
 		}
 	})
-	return withDatabase(s.url, name)
+	return name
 }
 
 func (s *server) create(ctx context.Context, name, template string) error {
@@ -296,21 +297,10 @@ func newName() string {
 	return "gatehouse_test_" + hex.EncodeToString(unique[:])
 }
 
-func withDatabase(databaseURL, name string) string {
-	u, err := url.Parse(databaseURL)
-	if err != nil {
-		panic("pgtest: GATEHOUSE_TEST_DATABASE_URL is not a URL")
-	}
+func (s *server) urlOf(name string) string {
+	u := *s.url
 	u.Path = "/" + name
 	return u.String()
-}
-
-func databaseName(databaseURL string) string {
-	u, err := url.Parse(databaseURL)
-	if err != nil {
-		panic("pgtest: " + err.Error())
-	}
-	return u.Path[1:]
 }
 
 // readSchemaSQL finds schema.sql beside go.mod, above the package under test.
