@@ -57,10 +57,12 @@ func (s *Service) CreateAccount(ctx context.Context, req *authv1.CreateAccountRe
 			id: req.GetAccountId(), email: req.GetEmail(), hash: hash, roles: req.GetRoles(),
 			profile: req.GetProfile(), signIn: req.GetSignIn(), origin: req.GetOrigin(),
 		})
-		if err != nil || !req.GetSignIn() {
+		if err != nil {
 			return err
 		}
-		response.Tokens, err = s.beginSession(ctx, tx, response.GetAccount(), req.GetOrigin())
+		if req.GetSignIn() {
+			response.Tokens, err = s.beginSession(ctx, tx, response.GetAccount(), req.GetOrigin())
+		}
 		s.step("auth: before the account is committed")
 		return err
 	})

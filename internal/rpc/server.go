@@ -74,8 +74,10 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 		answered(config.Logger, config.Level),
 		bounded(config.Limit),
 		known(policies),
-		authorize,
+		// The validator looks at a message once it is received, the authorizer
+		// at the headers before, and at what the message says after.
 		validate.NewServerInterceptor(),
+		authorize,
 	)
 	register(server.rpc)
 	// Without one of our own, the answer would pass the interceptors by.

@@ -244,6 +244,7 @@ CREATE TABLE users.tags (id integer NOT NULL);`
 func withNotes(t *testing.T) schema.Config {
 	t.Helper()
 	cfg := with(config(t), 1001, notes)
+	cfg.DevURL = pgtest.Empty(t) // saves time
 	apply(t, cfg)
 	exec(t, cfg.DatabaseURL, `INSERT INTO auth.notes VALUES (1, 'kept', 'short', 12.25)`, `INSERT INTO users.tags VALUES (1)`)
 	return cfg
@@ -486,6 +487,7 @@ func TestReadyComparesTheNumber(t *testing.T) {
 func TestADriftIsFoundAndMended(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
+	cfg.DevURL = pgtest.Empty(t) // saves time
 	apply(t, cfg)
 	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
 	for _, test := range []struct{ name, drift, want string }{

@@ -1,0 +1,206 @@
+package rpc_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/rpc"
+)
+
+// method describes a method /test.v1.TestService/Call, from StringValue to
+// StringValue, with a policy if there is one.
+func method(t testing.TB, policy *policyv1.Method, streamType connect.StreamType) connect.Spec {
+	t.Helper()
+	described := &descriptorpb.MethodDescriptorProto{
+		Name: new("Call"), InputType: new(".google.protobuf.StringValue"), OutputType: new(".google.protobuf.StringValue"),
+		ServerStreaming: new(streamType&connect.StreamTypeServer != 0), ClientStreaming: new(streamType&connect.StreamTypeClient != 0),
+	}
+	if policy != nil {
+		described.Options = &descriptorpb.MethodOptions{}
+		proto.SetExtension(described.Options, policyv1.E_Method, policy)
+	}
+	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+		Syntax: new("proto3"), Name: new("test/v1/test.proto"), Package: new("test.v1"),
+		Dependency: []string{"google/protobuf/wrappers.proto", "policy/v1/policy.proto"},
+		Service:    []*descriptorpb.ServiceDescriptorProto{{Name: new("TestService"), Method: []*descriptorpb.MethodDescriptorProto{described}}},
+	}, protoregistry.GlobalFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema protoreflect.MethodDescriptor = file.Services().Get(0).Methods().Get(0)
+	return connect.Spec{Procedure: "/test.v1.TestService/Call", StreamType: streamType, Schema: schema}
+}
+
+func forServices(names ...string) *policyv1.Method {
+	return &policyv1.Method{Access: &policyv1.Access{Who: &policyv1.Access_Services{Services: &policyv1.Services{AnyOf: names}}}}
+}
+
+// exhaust calls with an empty request and returns what the call ends with,
+// io.EOF if that is a success.
+func exhaust(t testing.TB, client *connect.Client, spec connect.Spec) error {
+	t.Helper()
+	if spec.StreamType == connect.StreamTypeUnary {
+		return client.CallUnary(t.Context(), spec, &wrapperspb.StringValue{}, &wrapperspb.StringValue{})
+	}
+	stream, err := client.CallServerStream(t.Context(), spec, &wrapperspb.StringValue{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stream.Close() }()
+	for err == nil {
+		err = stream.Receive(&wrapperspb.StringValue{})
+	}
+	return err
+}
+
+// streaming reaches a server of one method that streams its answers.
+func streaming(t testing.TB, reach func(testing.TB, rpc.Route, *rpc.Server) *connect.Client, answer func(context.Context, connect.ServerStream) error) (*connect.Client, connect.Spec) {
+	t.Helper()
+	spec := method(t, forServices("bff"), connect.StreamTypeServer)
+	server := newServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
+		server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+			if err := stream.Receive(&wrapperspb.StringValue{}); err != nil {
+				return err
+			}
+			return answer(ctx, stream)
+		}})
+	})
+	return reach(t, bffToUsers, server), spec
+}
+
+func TestAStreamArrivesWhole(t *testing.T) {
+	t.Parallel()
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			client, spec := streaming(t, topology.reach, func(ctx context.Context, stream connect.ServerStream) error {
+				info, _ := connect.CallInfoForServerContext(ctx)
+				info.ResponseHeader().Set("X-Answer", "first")
+				info.ResponseTrailer().Set("X-Last", "last")
+				reused := &wrapperspb.StringValue{}
+				for i := range 3 {
+					reused.Value = strconv.Itoa(i)
+					if err := stream.Send(reused); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			ctx, info := connect.NewClientContext(t.Context())
+			request := &wrapperspb.StringValue{Value: "please"}
+			stream, err := client.CallServerStream(ctx, spec, request)
+			if err != nil {
+				t.Fatalf("open the stream: %v", err)
+			}
+			defer func() { _ = stream.Close() }()
+			request.Value = "the caller's again"
+			var got []string
+			for {
+				message := &wrapperspb.StringValue{}
+				if err = stream.Receive(message); err != nil {
+					break
+				}
+				got = append(got, message.GetValue())
+			}
+			if want := []string{"0", "1", "2"}; !errors.Is(err, io.EOF) || !slices.Equal(got, want) {
+				t.Errorf("got %q, then %v, want %q, then EOF", got, err, want)
+			}
+			if header, trailer := info.ResponseHeader().Get("X-Answer"), info.ResponseTrailer().Get("X-Last"); header != "first" || trailer != "last" {
+				t.Errorf("got the header %q and the trailer %q, want first and last", header, trailer)
+			}
+		})
+	}
+}
+
+func TestAStreamEndsWithItsError(t *testing.T) {
+	t.Parallel()
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			for _, test := range []struct {
+				name   string
+				fail   func() error
+				code   connect.Code
+				reason string
+			}{
+				{"a typed error", func() error { return rpc.NewError(connect.CodeAborted, "GONE", "Begin again.") }, connect.CodeAborted, "GONE"},
+				{"a plain error", func() error { return errors.New("s3cret") }, connect.CodeInternal, rpc.ReasonInternal},
+				{"a panic", func() error { panic("s3cret") }, connect.CodeInternal, rpc.ReasonInternal},
+			} {
+				client, spec := streaming(t, topology.reach, func(_ context.Context, stream connect.ServerStream) error {
+					if err := stream.Send(&wrapperspb.StringValue{}); err != nil {
+						return err
+					}
+					return test.fail()
+				})
+				wantError(t, test.name, exhaust(t, client, spec), test.code, test.reason)
+			}
+		})
+	}
+}
+
+func TestAStreamThatIsLeftEnds(t *testing.T) {
+	t.Parallel()
+	for _, topology := range topologies {
+		for _, leave := range []string{"cancel", "close"} {
+			t.Run(topology.name+"/"+leave, func(t *testing.T) {
+				t.Parallel()
+				ended := make(chan struct{})
+				client, spec := streaming(t, topology.reach, func(ctx context.Context, stream connect.ServerStream) error {
+					defer close(ended)
+					if err := stream.Send(&wrapperspb.StringValue{}); err != nil {
+						return err
+					}
+					<-ctx.Done()
+					return ctx.Err()
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				stream, err := client.CallServerStream(ctx, spec, &wrapperspb.StringValue{})
+				if err != nil {
+					t.Fatalf("open the stream: %v", err)
+				}
+				defer func() { _ = stream.Close() }()
+				if err := stream.Receive(&wrapperspb.StringValue{}); err != nil {
+					t.Fatalf("the first message: %v", err)
+				}
+				pending := make(chan error, 1)
+				go func() { pending <- stream.Receive(&wrapperspb.StringValue{}) }()
+				if leave == "cancel" {
+					cancel()
+				} else {
+					_ = stream.Close()
+				}
+				select {
+				case err := <-pending:
+					if leave == "cancel" {
+						wantError(t, "a pending Receive", err, connect.CodeCanceled, "")
+					} else if err == nil || errors.Is(err, io.EOF) {
+						t.Errorf("a pending Receive: got %v, want an error", err)
+					}
+				case <-time.After(5 * time.Second):
+					t.Fatal("a pending Receive still waits")
+				}
+				select {
+				case <-ended:
+				case <-time.After(5 * time.Second):
+					t.Fatal("the method still runs")
+				}
+			})
+		}
+	}
+}

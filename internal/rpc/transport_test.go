@@ -1,0 +1,533 @@
+package rpc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	authv1 "gatehouse/gen/auth/v1"
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/rpc"
+)
+
+// The tests of this file run over every topology with the same expectations.
+
+func TestACallIsAnswered(t *testing.T) {
+	t.Parallel()
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			client := topology.reach(t, bffToUsers, newProfiles(t, found))
+			res, err := get(t.Context(), client)
+			if err != nil || res.GetProfile().GetFirstName() != "Ada" {
+				t.Errorf("GetProfile: got %v, %v, want Ada's profile", res, err)
+			}
+		})
+	}
+}
+
+// Each case is what a method does, and what its caller must see of it.
+func TestAnErrorReachesItsCallerAlike(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2-s3cret"
+	cause := errors.New("row of " + secret)
+	taken := rpc.WithRetry(rpc.NewError(connect.CodeAlreadyExists, "EMAIL_TAKEN", "Use another email."), 1500*time.Millisecond).WithCause(cause)
+	const internal, unavailable = connect.CodeInternal, connect.CodeUnavailable
+
+	cases := []struct {
+		name    string
+		fail    func() error
+		code    connect.Code
+		reason  string
+		message string // where it matters
+		retry   time.Duration
+		header  string // Retry-After
+	}{
+		{"a typed error", func() error { return taken }, connect.CodeAlreadyExists, "EMAIL_TAKEN", "Use another email.", 1500 * time.Millisecond, "2"},
+		{"a wrapped typed error", func() error { return fmt.Errorf("save %s: %w", secret, taken) }, connect.CodeAlreadyExists, "EMAIL_TAKEN", "Use another email.", 1500 * time.Millisecond, "2"},
+		{"a fault of a field", func() error { return rpc.Invalid("NAME_TAKEN", "first_name", "is taken") }, connect.CodeInvalidArgument, "NAME_TAKEN", "first_name: is taken", 0, ""},
+		{"a plain error", func() error { return cause }, internal, rpc.ReasonInternal, "", 0, ""},
+		{"a typed error without a reason", func() error { return connect.NewError(connect.CodeNotFound, secret) }, internal, rpc.ReasonInternal, "", 0, ""},
+		{"a typed nil", func() error { var none *connect.Error; return none }, internal, rpc.ReasonInternal, "", 0, ""},
+		{"a wrapped typed nil", func() error { var none *connect.Error; return fmt.Errorf("%s: %w", secret, none) }, internal, rpc.ReasonInternal, "", 0, ""},
+		{"another service's error", func() error { return taken.WithRemote() }, internal, rpc.ReasonInternal, "", 0, ""},
+		{"another service's error, wrapped", func() error { return fmt.Errorf("ask: %w", taken.WithRemote()) }, internal, rpc.ReasonInternal, "", 0, ""},
+		{"another service's deadline", func() error { return connect.NewError(connect.CodeDeadlineExceeded, secret).WithRemote() }, internal, rpc.ReasonInternal, "", 0, ""},
+		{"a panic", func() error { panic(secret) }, internal, rpc.ReasonInternal, "", 0, ""},
+		{"a panic with a typed error", func() error { panic(taken) }, internal, rpc.ReasonInternal, "", 0, ""},
+		{"a nil dereference", func() error { var p *struct{ err error }; return p.err }, internal, rpc.ReasonInternal, "", 0, ""},
+		{"no store", func() error { return storeIsAway(t) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
+		{"a store that shuts down", func() error { return postgresError("57P01", secret) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
+		{"a store that lost the connection", func() error { return fmt.Errorf("load: %w", postgresError("08006", secret)) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
+		{"a store that is full", func() error { return postgresError("53300", secret) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
+		{"a store that only reads", func() error { return postgresError("25006", secret) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
+		{"a violation that nobody handled", func() error { return postgresError("23505", secret) }, internal, rpc.ReasonInternal, "", 0, ""},
+		{"a store's error without a code", func() error { return postgresError("", secret) }, internal, rpc.ReasonInternal, "", 0, ""},
+		{"a deadline of the method's own", func() error { return fmt.Errorf("%s: %w", secret, context.DeadlineExceeded) }, connect.CodeDeadlineExceeded, rpc.ReasonDeadline, "", 0, ""},
+	}
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			var fail func() error
+			client := topology.reach(t, bffToUsers, newProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+				if fail != nil {
+					return nil, fail()
+				}
+				return found(ctx, req)
+			}))
+			for _, test := range cases {
+				ctx, info := connect.NewClientContext(t.Context())
+				fail = test.fail
+				_, err := get(ctx, client)
+				wantError(t, test.name, err, test.code, test.reason)
+				failure, ok := errors.AsType[*connect.Error](err)
+				if !ok {
+					continue
+				}
+				if test.message != "" && failure.Message() != test.message {
+					t.Errorf("%s: got message %q, want %q", test.name, failure.Message(), test.message)
+				}
+				if failure.Message() == "" {
+					t.Errorf("%s: got no message, want a sentence", test.name)
+				}
+				if text := everything(err); strings.Contains(text, secret) || strings.Contains(text, "panic") || strings.Contains(text, "nil pointer") {
+					t.Errorf("%s: got %q, want nothing that wasn't written for the caller", test.name, text)
+				}
+				if errors.Is(err, cause) || errors.Unwrap(failure) != nil {
+					t.Errorf("%s: got the cause %v, want none to reach the caller", test.name, errors.Unwrap(failure))
+				}
+				if !failure.IsRemote() {
+					t.Errorf("%s: got an error that isn't marked as another's, want it marked", test.name)
+				}
+				if retry, _ := rpc.RetryDelay(err); retry != test.retry {
+					t.Errorf("%s: got RetryInfo of %v, want %v", test.name, retry, test.retry)
+				}
+				if got := info.ResponseHeader().Get("Retry-After"); got != test.header {
+					t.Errorf("%s: got Retry-After %q, want %q", test.name, got, test.header)
+				}
+				if id := info.ResponseHeader().Get("X-Request-Id"); id == "" {
+					t.Errorf("%s: got no X-Request-Id with the error", test.name)
+				}
+				fail = nil
+				if _, err := get(t.Context(), client); err != nil {
+					t.Fatalf("the call after %s: got %v, want the server to live on", test.name, err)
+				}
+			}
+		})
+	}
+}
+
+func TestACallThatIsOverDoesNotBegin(t *testing.T) {
+	t.Parallel()
+	expired, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	nearly, cancel := context.WithTimeout(t.Context(), time.Millisecond) // less than a hop needs
+	defer cancel()
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			ran := false
+			client := topology.reach(t, bffToUsers, newProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+				ran = true
+				return found(ctx, req)
+			}))
+			for _, test := range []struct {
+				name string
+				ctx  context.Context
+				code connect.Code
+				bare error
+			}{
+				{"an expired deadline", expired, connect.CodeDeadlineExceeded, context.DeadlineExceeded},
+				{"a deadline within the hop's margin", nearly, connect.CodeDeadlineExceeded, context.DeadlineExceeded},
+				{"a cancelled context", canceled, connect.CodeCanceled, context.Canceled},
+			} {
+				_, err := get(test.ctx, client)
+				wantError(t, test.name, err, test.code, "")
+				if !errors.Is(err, test.bare) {
+					t.Errorf("%s: got %v, want one that errors.Is finds %v in", test.name, err, test.bare)
+				}
+				if ran {
+					t.Errorf("%s: the method ran, want it not to", test.name)
+				}
+			}
+		})
+	}
+}
+
+func TestAContextsEndReachesBothSides(t *testing.T) {
+	t.Parallel()
+	const limit = 100 * time.Millisecond
+	late := func(ctx context.Context) (*usersv1.GetProfileResponse, error) { return nil, ctx.Err() }
+	deaf := func(context.Context) (*usersv1.GetProfileResponse, error) { return found(nil, nil) } //nolint:staticcheck // found looks at neither
+
+	for _, topology := range topologies {
+		for _, test := range []struct {
+			name   string
+			cancel bool
+			answer func(context.Context) (*usersv1.GetProfileResponse, error)
+			code   connect.Code
+			bare   error
+		}{
+			{"a deadline", false, late, connect.CodeDeadlineExceeded, context.DeadlineExceeded},
+			{"a deadline that the method makes nothing of", false, deaf, connect.CodeDeadlineExceeded, context.DeadlineExceeded},
+			{"a cancellation", true, late, connect.CodeCanceled, context.Canceled},
+			{"a cancellation that the method makes nothing of", true, deaf, connect.CodeCanceled, context.Canceled},
+		} {
+			t.Run(topology.name+"/"+test.name, func(t *testing.T) {
+				t.Parallel()
+				begun, ended := make(chan struct{}), make(chan struct{})
+				client := topology.reach(t, bffToUsers, newProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+					close(begun)
+					<-ctx.Done()
+					close(ended)
+					return test.answer(ctx)
+				}))
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if test.cancel {
+					go func() { <-begun; cancel() }()
+				} else {
+					ctx, cancel = context.WithTimeout(ctx, limit)
+					defer cancel()
+				}
+				start := time.Now()
+				_, err := get(ctx, client)
+				took := time.Since(start)
+				wantError(t, test.name, err, test.code, "")
+				if !errors.Is(err, test.bare) {
+					t.Errorf("%s: got %v, want one that errors.Is finds %v in", test.name, err, test.bare)
+				}
+				if took > 20*limit {
+					t.Errorf("%s: the caller waited %v, want about %v", test.name, took, limit)
+				}
+				select {
+				case <-ended:
+				case <-time.After(5 * time.Second):
+					t.Errorf("%s: the method's context never ended", test.name)
+				}
+			})
+		}
+	}
+}
+
+func TestADeadlineShrinksWithEachHop(t *testing.T) {
+	t.Parallel()
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			var left time.Duration
+			client := topology.reach(t, bffToUsers, newProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+				deadline, ok := ctx.Deadline()
+				if !ok {
+					return nil, errors.New("no deadline")
+				}
+				left = time.Until(deadline)
+				if !rpc.CallFrom(ctx).CallersDeadline {
+					return nil, errors.New("not the caller's deadline")
+				}
+				return found(ctx, req)
+			}))
+
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			deadline, _ := ctx.Deadline()
+			callers := time.Until(deadline)
+			if _, err := get(ctx, client); err != nil {
+				t.Fatalf("GetProfile: %v", err)
+			}
+			if left > callers-10*time.Millisecond || left < callers-time.Second {
+				t.Errorf("of the caller's %v the method had %v, want at least 10ms less", callers, left)
+			}
+			if _, err := get(t.Context(), client); err != nil {
+				t.Fatalf("GetProfile without a deadline: %v", err)
+			}
+			if left > 5*time.Second || left < 4*time.Second {
+				t.Errorf("without a caller's deadline the method had %v, want 5s", left)
+			}
+		})
+	}
+}
+
+func TestACallIsBoundedByTheServersLimit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, test := range []struct {
+			name            string
+			limit, given    time.Duration
+			want            time.Duration
+			callersDeadline bool
+		}{
+			{"the default limit", 0, time.Minute, 10 * time.Second, false},
+			{"a limit", 2 * time.Second, time.Minute, 2 * time.Second, false},
+			{"the caller's deadline", 2 * time.Second, time.Second, 990 * time.Millisecond, true},
+			{"no deadline at all", 0, 0, 5 * time.Second, true},
+		} {
+			var took time.Duration
+			var callers bool
+			server := newServer(t, "users", rpc.ServerConfig{Limit: test.limit}, registerProfiles(func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+				start := time.Now()
+				<-ctx.Done()
+				took, callers = time.Since(start), rpc.CallFrom(ctx).CallersDeadline
+				return nil, ctx.Err()
+			}))
+			client, err := rpc.InProcess(bffToUsers, server)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := t.Context(), context.CancelFunc(func() {})
+			if test.given > 0 {
+				ctx, cancel = context.WithTimeout(ctx, test.given)
+			}
+			_, err = get(ctx, client)
+			cancel()
+			if connect.CodeOf(err) != connect.CodeDeadlineExceeded {
+				t.Errorf("%s: got error %v, want deadline_exceeded", test.name, err)
+			}
+			if took != test.want || callers != test.callersDeadline {
+				t.Errorf("%s: the method had %v, the caller's own: %v; want %v, %v", test.name, took, callers, test.want, test.callersDeadline)
+			}
+		}
+	})
+}
+
+type ownKey struct{}
+
+// keyService is auth's KeyService, whose method is list.
+type keyService struct {
+	list func(context.Context) error
+}
+
+func (s keyService) ListSigningKeys(ctx context.Context, _ *authv1.ListSigningKeysRequest) (*authv1.ListSigningKeysResponse, error) {
+	return &authv1.ListSigningKeysResponse{}, s.list(ctx)
+}
+
+// relayService is users' RelayService, whose method is apply.
+type relayService struct {
+	apply func(context.Context) error
+}
+
+func (s relayService) ApplyAccount(ctx context.Context, _ *usersv1.ApplyAccountRequest) (*usersv1.ApplyAccountResponse, error) {
+	return &usersv1.ApplyAccountResponse{}, s.apply(ctx)
+}
+
+// What one call knows reaches the call that it makes in headers and messages,
+// and in no other way.
+func TestANestedCallStandsAlone(t *testing.T) {
+	t.Parallel()
+	type seen struct {
+		call          rpc.Call
+		value         any
+		cause         error
+		authorization string
+		custom        string
+	}
+	look := func(ctx context.Context) seen {
+		info, _ := connect.CallInfoForServerContext(ctx)
+		return seen{
+			call: *rpc.CallFrom(ctx), value: ctx.Value(ownKey{}),
+			authorization: info.RequestHeader().Get("Authorization"), custom: info.RequestHeader().Get("X-Custom"),
+		}
+	}
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			var outer, inner seen
+			users := newServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
+				usersv1.RegisterRelayServiceHandler(server, relayService{func(ctx context.Context) error {
+					inner = look(ctx)
+					if info, ok := connect.CallInfoForClientContext(ctx); ok {
+						t.Errorf("the callee sees its caller's call %v", info)
+					}
+					return nil
+				}})
+			})
+			relay := usersv1.NewRelayServiceClient(topology.reach(t, rpc.Route{Caller: "auth", Callee: "users", Keys: keys}, users))
+			auth := newServer(t, "auth", rpc.ServerConfig{}, func(server *connect.Server) {
+				authv1.RegisterKeyServiceHandler(server, keyService{func(ctx context.Context) error {
+					outer = look(ctx)
+					_, err := relay.ApplyAccount(context.WithValue(ctx, ownKey{}, "auth's"), &usersv1.ApplyAccountRequest{
+						AccountId: profileID, Version: 1, State: &usersv1.ApplyAccountRequest_Deleted{Deleted: &usersv1.AccountDeleted{}},
+					})
+					return err
+				}})
+			})
+			client := authv1.NewKeyServiceClient(topology.reach(t, rpc.Route{Caller: "bff", Callee: "auth", Keys: keys}, auth))
+
+			ctx, info := connect.NewClientContext(context.WithValue(t.Context(), ownKey{}, "the bff's"))
+			info.RequestHeader().Set("X-Request-Id", "request-1")
+			info.RequestHeader().Set("X-Custom", "for auth alone")
+			if _, err := client.ListSigningKeys(ctx, &authv1.ListSigningKeysRequest{}); err != nil {
+				t.Fatalf("ListSigningKeys: %v", err)
+			}
+
+			for _, got := range []struct {
+				name string
+				seen
+				principal, custom string
+			}{{"auth", outer, "service:bff", "for auth alone"}, {"users", inner, "service:auth", ""}} {
+				if got.call.RequestID != "request-1" {
+					t.Errorf("%s: got request id %q, want the caller's", got.name, got.call.RequestID)
+				}
+				if got.call.Principal != got.principal {
+					t.Errorf("%s: got principal %q, want %q", got.name, got.call.Principal, got.principal)
+				}
+				if got.value != nil {
+					t.Errorf("%s: sees its caller's context value %v", got.name, got.value)
+				}
+				if got.seen.custom != got.custom {
+					t.Errorf("%s: got the header X-Custom %q, want %q", got.name, got.seen.custom, got.custom)
+				}
+			}
+			if outer.authorization == "" || inner.authorization == "" || outer.authorization == inner.authorization {
+				t.Errorf("got Authorization %q, then %q, want one of each caller's own", outer.authorization, inner.authorization)
+			}
+		})
+	}
+}
+
+// A caller's reason for giving up is its own.
+func TestACallersCauseStaysWithIt(t *testing.T) {
+	t.Parallel()
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			begun, cause := make(chan struct{}), make(chan error, 1)
+			client := topology.reach(t, bffToUsers, newProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+				close(begun)
+				<-ctx.Done()
+				cause <- context.Cause(ctx)
+				return nil, ctx.Err()
+			}))
+			ctx, cancel := context.WithCancelCause(t.Context())
+			go func() { <-begun; cancel(errors.New("the caller's own")) }()
+			_, err := get(ctx, client)
+			wantError(t, "a cancellation with a cause", err, connect.CodeCanceled, "")
+			if got := <-cause; got != context.Canceled { //nolint:errorlint // this very one
+				t.Errorf("got the cause %v, want %v", got, context.Canceled)
+			}
+		})
+	}
+}
+
+func TestHeadersTravelBothWays(t *testing.T) {
+	t.Parallel()
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			var given []string
+			client := topology.reach(t, bffToUsers, newProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+				info, _ := connect.CallInfoForServerContext(ctx)
+				given = slices.Clone(info.RequestHeader().Values("X-Given"))
+				info.RequestHeader().Set("X-Given", "changed")
+				info.ResponseHeader().Add("X-Answer", "one")
+				info.ResponseHeader().Add("X-Answer", "two")
+				info.ResponseTrailer().Set("X-Last", "three")
+				return found(ctx, req)
+			}))
+			ctx, info := connect.NewClientContext(t.Context())
+			info.RequestHeader().Add("X-Given", "a")
+			info.RequestHeader().Add("X-Given", "b")
+			if _, err := get(ctx, client); err != nil {
+				t.Fatalf("GetProfile: %v", err)
+			}
+			for _, test := range []struct {
+				name      string
+				got, want []string
+			}{
+				{"at the callee", given, []string{"a", "b"}},
+				{"the answer's header", info.ResponseHeader().Values("X-Answer"), []string{"one", "two"}},
+				{"the answer's trailer", info.ResponseTrailer().Values("X-Last"), []string{"three"}},
+				{"what the caller sent, after the callee changed it", info.RequestHeader().Values("X-Given"), []string{"a", "b"}},
+			} {
+				if !slices.Equal(test.got, test.want) {
+					t.Errorf("%s: got %q, want %q", test.name, test.got, test.want)
+				}
+			}
+		})
+	}
+}
+
+func TestMessagesAreNotShared(t *testing.T) {
+	t.Parallel()
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			kept := &usersv1.GetProfileResponse{Profile: &usersv1.Profile{Id: profileID, FirstName: "Ada"}}
+			client := topology.reach(t, bffToUsers, newProfiles(t, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+				req.ProfileId = "changed"
+				return kept, nil
+			}))
+			request := getRequest()
+			res, err := usersv1.NewProfileServiceClient(client).GetProfile(t.Context(), request)
+			if err != nil {
+				t.Fatalf("GetProfile: %v", err)
+			}
+			if !proto.Equal(request, getRequest()) {
+				t.Errorf("the callee changed its request; the caller's is now %v", request)
+			}
+			res.Profile.FirstName = "changed"
+			if got := kept.GetProfile().GetFirstName(); got != "Ada" {
+				t.Errorf("the caller changed its answer; the callee's is now %q, want Ada", got)
+			}
+		})
+	}
+}
+
+func TestAnInvalidRequestNamesItsFields(t *testing.T) {
+	t.Parallel()
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			client := usersv1.NewProfileServiceClient(topology.reach(t, bffToUsers, newProfiles(t, found)))
+			_, err := client.GetProfile(t.Context(), &usersv1.GetProfileRequest{ProfileId: "nobody"})
+			wantError(t, "an id that is no UUID", err, connect.CodeInvalidArgument, rpc.ReasonInvalid)
+			if got := badFields(err); !slices.Equal(got, []string{"profile_id"}) {
+				t.Errorf("an id that is no UUID: got the fields %q, want profile_id", got)
+			}
+			if strings.Contains(everything(err), "nobody") {
+				t.Errorf("an id that is no UUID: got %q, want it without the value", everything(err))
+			}
+
+			_, err = client.UpdateProfile(t.Context(), &usersv1.UpdateProfileRequest{Profile: &usersv1.Profile{Id: "nobody"}})
+			wantError(t, "two faults", err, connect.CodeInvalidArgument, rpc.ReasonInvalid)
+			if got := badFields(err); !slices.Equal(slices.Sorted(slices.Values(got)), []string{"profile.id", "update_mask"}) {
+				t.Errorf("two faults: got the fields %q, want profile.id and update_mask", got)
+			}
+			_, err = client.UpdateProfile(t.Context(), &usersv1.UpdateProfileRequest{
+				Profile: &usersv1.Profile{Id: profileID}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"first_name"}},
+			})
+			if err != nil {
+				t.Errorf("a valid request: got %v", err)
+			}
+		})
+	}
+}
+
+func TestAnUnknownMethodIsUnimplemented(t *testing.T) {
+	t.Parallel()
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			client := topology.reach(t, bffToUsers, newProfiles(t, found))
+			for _, streamType := range []connect.StreamType{connect.StreamTypeUnary, connect.StreamTypeServer} {
+				spec := connect.Spec{Procedure: "/users.v1.ProfileService/ForgetProfile", StreamType: streamType}
+				err := exhaust(t, client, spec)
+				wantError(t, streamType.String(), err, connect.CodeUnimplemented, rpc.ReasonUnknownMethod)
+			}
+			// It is registered, but its service doesn't implement it.
+			_, err := usersv1.NewProfileServiceClient(client).ListProfiles(t.Context(), &usersv1.ListProfilesRequest{})
+			wantError(t, "a method that isn't implemented", err, connect.CodeUnimplemented, rpc.ReasonUnknownMethod)
+		})
+	}
+}
