@@ -48,7 +48,11 @@ func stopOrphan(ctx context.Context, log *slog.Logger, data string) error {
 	// The process is taken hold of first and recognised then, so that a signal can't
 	// reach another that got its number in between.
 	process, err := os.FindProcess(r.pid)
-	if err != nil || !runsOn(r.pid, data) {
+	if err != nil {
+		return removeStale(pidFile(data))
+	}
+	defer process.Release()
+	if !runsOn(r.pid, data) {
 		return removeStale(pidFile(data))
 	}
 	log.Warn("stopping a Postgres that outlived its Gatehouse", "pid", r.pid)

@@ -308,6 +308,23 @@ func TestSecondStartIsRefusedWithTheHoldersID(t *testing.T) {
 	start(t, dir)
 }
 
+func TestRunningFindsThePostgresOfADataFolder(t *testing.T) {
+	t.Parallel()
+	dir := madeDir(t)
+	if address, ok := Running(dir); ok {
+		t.Errorf("before the start: found %v", address)
+	}
+	s := start(t, dir)
+	address, ok := Running(dir)
+	if got, want := address.URL("postgres"), s.URL("postgres"); !ok || got != want {
+		t.Errorf("found %s, %v; want %s", got, ok, want)
+	}
+	stop(t, s)
+	if address, ok := Running(dir); ok {
+		t.Errorf("after the stop: found %v", address)
+	}
+}
+
 func TestStopDoesNotWaitForClients(t *testing.T) {
 	t.Parallel()
 	s := start(t, madeDir(t))

@@ -15,3 +15,13 @@ func InternalToken(t testing.TB, route Route) string {
 	}
 	return token
 }
+
+// CallerCheck returns what tells a callee which of the callers made a token.
+func CallerCheck(t testing.TB, keys InternalKeys, callee string, callers ...string) func(token string) (string, error) {
+	t.Helper()
+	check, err := newCallerCheck(keys, callee, callers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return check.caller
+}
