@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"flag"
 	"io"
 	"log/slog"
 	"net"
@@ -29,13 +30,25 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// The tests of real time limits do nothing but wait.
+	if err := flag.Set("test.parallel", "64"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	publicURL = "https://gatehouse.example"
 	alice     = "0198c0de-aaaa-7000-8000-00000000a11c"
 	bob       = "0198c0de-bbbb-7000-8000-000000000b0b"
 	session   = "0198c0de-cccc-7000-8000-000000005e55"
+)
+
+var (
+	discard    = slog.New(slog.DiscardHandler)
+	discardLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 )
 
 var internalKeys = rpc.InternalKeys{bytes.Repeat([]byte{7}, 32)}
@@ -119,7 +132,7 @@ func serve(t testing.TB, handler http.Handler) string {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- rpc.Serve(ctx, listener, handler, slog.New(slog.DiscardHandler)) }()
+	go func() { served <- rpc.Serve(ctx, listener, handler, discard) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-served; err != nil {
@@ -134,6 +147,24 @@ func h2cClient(t testing.TB) *http.Client {
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
+}
+
+// timed sends a deadline that the caller doesn't keep, so that the answer tells
+// who did.
+type timed struct {
+	next          http.RoundTripper
+	header, value string
+}
+
+func (c timed) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set(c.header, c.value)
+	return c.next.RoundTrip(r)
+}
+
+// within gives every call of the house's from now on a deadline.
+func (h *house) within(header, value string) {
+	h.http.Transport = timed{next: h.http.Transport, header: header, value: value}
 }
 
 // direct calls a handler without a network, which testing/synctest needs.
@@ -334,7 +365,7 @@ func (b *backend) reach(t testing.TB, service string, apart bool) *connect.Clien
 	t.Helper()
 	route := rpc.Route{Caller: "bff", Callee: service, Keys: internalKeys}
 	server, err := rpc.NewServer(rpc.ServerConfig{
-		Logger: slog.New(slog.DiscardHandler), Authorizer: rpc.ServicesOnly(internalKeys, service),
+		Logger: discard, Authorizer: rpc.ServicesOnly(internalKeys, service),
 	}, func(server *connect.Server) { b.register(server, service) })
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -227,10 +228,11 @@ func TestACreationAndADeletionThatMeetLeaveADeletedAccount(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			reached, release := make(chan struct{}), make(chan struct{})
-			var once sync.Once
+			var held atomic.Bool
 			s := start(t, users.Config{DB: pgtest.Pool(t, pgtest.New(t).Users), Step: func(step string) {
-				if step == "users: before commit" {
-					once.Do(func() { close(reached); <-release })
+				if step == "users: before commit" && held.CompareAndSwap(false, true) {
+					close(reached)
+					<-release
 				}
 			}})
 			id := newID(t)

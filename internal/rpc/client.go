@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -116,20 +115,19 @@ func shortened(next connect.ClientFunc) connect.ClientFunc {
 type deadlineStream struct {
 	connect.ClientStream
 	cancel context.CancelFunc
-	once   sync.Once
 }
 
 func (s *deadlineStream) Receive(message any) error {
 	err := s.ClientStream.Receive(message)
 	if errors.Is(err, io.EOF) {
-		s.once.Do(s.cancel)
+		s.cancel()
 	}
 	return err
 }
 
 func (s *deadlineStream) Close() error {
 	err := s.ClientStream.Close()
-	s.once.Do(s.cancel)
+	s.cancel()
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectinprocess"
+	"google.golang.org/protobuf/proto"
 )
 
 // inProcessTransport makes calls within a process behave as calls over HTTP
@@ -37,24 +38,38 @@ func (t *inProcess) NewClientStream(ctx context.Context, spec connect.Spec) (con
 	if err != nil {
 		return nil, err
 	}
-	return &inProcessStream{ClientStream: stream, ctx: ctx, inner: info, outer: outer}, nil
+	return &inProcessStream{ClientStream: stream, ctx: ctx, streamType: spec.StreamType, inner: info, outer: outer}, nil
 }
 
 type inProcessStream struct {
 	connect.ClientStream
 	ctx          context.Context //nolint:containedctx // a stream belongs to one call
+	streamType   connect.StreamType
 	inner, outer *connect.CallInfo
 }
 
 func (s *inProcessStream) Send(message any) error {
-	return s.asOverHTTP(s.ClientStream.Send(message))
+	if s.streamType == connect.StreamTypeUnary {
+		return s.asOverHTTP(s.ClientStream.Send(message))
+	}
+	err := s.ClientStream.Send(cloned(message))
+	if errors.Is(err, io.EOF) && s.streamType == connect.StreamTypeServer {
+		return nil // the callee has ended without reading it; Receive tells how
+	}
+	return s.asOverHTTP(err)
 }
 
 func (s *inProcessStream) Receive(message any) error {
 	err := s.ClientStream.Receive(message)
-	if s.outer != nil {
+	// Before the callee's end it may be writing its headers.
+	_, verdict := errors.AsType[*connect.Error](err)
+	if s.outer != nil && (s.streamType == connect.StreamTypeUnary || verdict || errors.Is(err, io.EOF)) {
 		copyHeader(s.outer.ResponseHeader(), s.inner.ResponseHeader())
 		copyHeader(s.outer.ResponseTrailer(), s.inner.ResponseTrailer())
+	}
+	// What comes too late doesn't count, though here it comes.
+	if over := s.ctx.Err(); over != nil && !errors.Is(err, io.EOF) {
+		return contextError(over)
 	}
 	return s.asOverHTTP(err)
 }
@@ -67,7 +82,11 @@ func (s *inProcessStream) asOverHTTP(err error) error {
 		return contextError(over)
 	}
 	failure, ok := errors.AsType[*connect.Error](err)
-	if !ok {
+	switch {
+	case ok:
+	case errors.Is(err, context.Canceled): // by Close
+		return contextError(err)
+	default:
 		return connect.NewError(connect.CodeUnknown, "").WithRemote()
 	}
 	bare := connect.NewError(failure.Code(), failure.Message()).WithRemote()
@@ -75,6 +94,29 @@ func (s *inProcessStream) asOverHTTP(err error) error {
 		bare = bare.WithDetail(detail)
 	}
 	return bare
+}
+
+// unshared lets a method use a message again that it has sent on a stream,
+// which in the same process its caller may be about to read.
+func unshared(next connect.ServerFunc) connect.ServerFunc {
+	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+		info, _ := connect.CallInfoForServerContext(ctx)
+		if spec.StreamType != connect.StreamTypeUnary && info.TransportInfo == nil {
+			stream = unsharedStream{stream}
+		}
+		return next(ctx, spec, stream)
+	}
+}
+
+type unsharedStream struct{ connect.ServerStream }
+
+func (s unsharedStream) Send(message any) error { return s.ServerStream.Send(cloned(message)) }
+
+func cloned(message any) any {
+	if message, ok := message.(proto.Message); ok {
+		return proto.Clone(message)
+	}
+	return message
 }
 
 func copyHeader(to, from *connect.Header) {
@@ -90,6 +132,3 @@ func (v valueless) Deadline() (time.Time, bool) { return v.parent.Deadline() }
 func (v valueless) Done() <-chan struct{}       { return v.parent.Done() }
 func (v valueless) Err() error                  { return v.parent.Err() }
 func (v valueless) Value(any) any               { return nil }
-
-// AfterFunc spares the context package a goroutine for each context derived.
-func (v valueless) AfterFunc(f func()) func() bool { return context.AfterFunc(v.parent, f) }

@@ -73,6 +73,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	server.rpc = connect.NewServer(
 		answered(config.Logger, config.Level),
 		bounded(config.Limit),
+		unshared,
 		known(policies),
 		// The validator looks at a message once it is received, the authorizer
 		// at the headers before, and at what the message says after.

@@ -128,15 +128,15 @@ func TestAnErrorReachesItsCallerAlike(t *testing.T) {
 
 func TestACallThatIsOverDoesNotBegin(t *testing.T) {
 	t.Parallel()
-	expired, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
-	defer cancel()
-	nearly, cancel := context.WithTimeout(t.Context(), time.Millisecond) // less than a hop needs
-	defer cancel()
-	canceled, cancel := context.WithCancel(t.Context())
-	cancel()
 	for _, topology := range topologies {
 		t.Run(topology.name, func(t *testing.T) {
 			t.Parallel()
+			expired, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+			defer cancel()
+			nearly, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			defer cancel()
+			canceled, cancel := context.WithCancel(t.Context())
+			cancel()
 			ran := false
 			client := topology.reach(t, bffToUsers, newProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 				ran = true

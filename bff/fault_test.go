@@ -1,0 +1,477 @@
+package bff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	authv1 "gatehouse/gen/auth/v1"
+	bffv1 "gatehouse/gen/bff/v1"
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/rpc"
+)
+
+// protocols are the ways to speak to the gateway.
+var protocols = map[string][]connecthttp.Option{
+	"connect":  {connecthttp.WithProtoJSON()},
+	"grpc":     {connecthttp.WithGRPC()},
+	"grpc-web": {connecthttp.WithGRPCWeb()},
+}
+
+// Whatever keeps a service from giving an answer, callers see the same
+// unavailable, on every protocol, and are told when to come again.
+func TestAServiceThatGivesNoAnswerIsUnavailable(t *testing.T) {
+	t.Parallel()
+	for name, service := range map[string]func(testing.TB) string{
+		"refuses connections":      refusing,
+		"is unknown":               func(testing.TB) string { return "http://users.invalid:1" },
+		"closes connections":       func(t testing.TB) string { return raw(t, func(net.Conn) {}) },
+		"says nothing":             func(t testing.TB) string { return raw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) },
+		"sends garbage":            func(t testing.TB) string { return raw(t, garbage) },
+		"resets before the answer": func(t testing.TB) string { return broken(t, reset) },
+		"resets within the answer": func(t testing.TB) string { return broken(t, begun(reset)) },
+		"ends within the answer":   func(t testing.TB) string { return broken(t, begun(abort)) },
+		"aborts the stream":        func(t testing.TB) string { return broken(t, abort) },
+		"hangs before the answer":  func(t testing.TB) string { return broken(t, hang) },
+		"hangs within the answer":  func(t testing.TB) string { return broken(t, begun(hang)) },
+		"answers garbage":          func(t testing.TB) string { return broken(t, says(200, "application/proto", "\xff\xff\xff\xff")) },
+		"answers half a message":   func(t testing.TB) string { return broken(t, says(200, "application/proto", "\x0a\x7fabc")) },
+		"answers a page":           func(t testing.TB) string { return broken(t, says(200, "text/html", "<p>Welcome to nginx!")) },
+		"answers JSON instead":     func(t testing.TB) string { return broken(t, says(200, "application/json", "{}")) },
+		"answers 301":              func(t testing.TB) string { return broken(t, moved) },
+		"answers 401 with a page":  func(t testing.TB) string { return broken(t, says(401, "text/html", "<p>Sign in to the mesh")) },
+		"answers 403 with a page":  func(t testing.TB) string { return broken(t, says(403, "text/html", "<p>RBAC: access denied")) },
+		"answers 404 with a page":  func(t testing.TB) string { return broken(t, says(404, "text/html", "<p>not found")) },
+		"answers 429 with text":    func(t testing.TB) string { return broken(t, says(429, "text/plain", "slow down")) },
+		"answers 500 with a page": func(t testing.TB) string {
+			return broken(t, says(500, "text/html", "<h1>NullPointerException at secret.go:1"))
+		},
+		"answers 500 with half JSON": func(t testing.TB) string { return broken(t, says(500, "application/json", `{"code":`)) },
+		"answers 502 with a page":    func(t testing.TB) string { return broken(t, says(502, "text/html", "<p>bad gateway")) },
+		"answers 503 with text":      func(t testing.TB) string { return broken(t, says(503, "text/plain", "no healthy upstream: 10.1.2.3")) },
+		"answers 504 with a page":    func(t testing.TB) string { return broken(t, says(504, "text/html", "<p>gateway timeout")) },
+		"answers a worded unavailable": func(t testing.TB) string {
+			return broken(t, says(503, "application/json", `{"code":"unavailable","message":"dial tcp 10.1.2.3: secret"}`))
+		},
+		"answers its own deadline": func(t testing.TB) string {
+			return broken(t, says(504, "application/json", `{"code":"deadline_exceeded","message":"secret"}`))
+		},
+		"answers its own cancel": func(t testing.TB) string {
+			return broken(t, says(499, "application/json", `{"code":"canceled","message":"secret"}`))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := open(t, world{served: true, users: deadEnd(t, "users", service(t))})
+			for protocol, options := range protocols {
+				t.Run(protocol, func(t *testing.T) {
+					t.Parallel()
+					_, got := ask(t, bffv1.NewAccountServiceClient(h.client(options...)).GetMe, &bffv1.GetMeRequest{}, h.token(alice))
+					if protocol != "connect" {
+						got.status = http.StatusServiceUnavailable // gRPC has no status of its own
+					}
+					wantUnavailable(t, "GetMe", got, rpc.ReasonUnavailable)
+					if got.err != nil && strings.Contains(got.err.Error(), "secret") {
+						t.Errorf("GetMe: got %v, want nothing of what the service said", got.err)
+					}
+				})
+			}
+			t.Run("optional", func(t *testing.T) {
+				t.Parallel()
+				res, got := ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
+				wantNoError(t, "Login", got.err)
+				wantMissing(t, "Login", res.GetErrors(), away("profile"))
+			})
+		})
+	}
+}
+
+// The same without a network: services in one process fail the same way.
+func TestAServiceInTheSameProcessThatHangsIsUnavailable(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, world{})
+		defer h.gateway.verifier.seen.StopAllGoroutines()
+		asked, ended := h.hang(usersv1.ProfileServiceGetProfileProcedure)
+
+		began := time.Now()
+		_, got := h.getMe(t, h.token(alice))
+		wantUnavailable(t, "GetMe", got, rpc.ReasonUnavailable)
+		if took := time.Since(began); took > readLimit || took < readLimit-deadlineSlack {
+			t.Errorf("GetMe waited %s for a part, want its limit %s", took, readLimit)
+		}
+		<-asked
+		if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the part's context ended with %v, want its deadline", err)
+		}
+	})
+}
+
+func TestACallersOwnDeadlineIsTheirs(t *testing.T) {
+	t.Parallel()
+	for _, apart := range []bool{false, true} {
+		for protocol, options := range protocols {
+			t.Run(fmt.Sprintf("apart=%v/%s", apart, protocol), func(t *testing.T) {
+				t.Parallel()
+				h := open(t, world{served: true, apart: apart})
+				_, ended := h.hang(usersv1.ProfileServiceGetProfileProcedure)
+				if protocol == "connect" {
+					h.within("Connect-Timeout-Ms", "50")
+				} else {
+					h.within("Grpc-Timeout", "50m")
+				}
+				began := time.Now()
+				_, got := ask(t, bffv1.NewAccountServiceClient(h.client(options...)).GetMe, &bffv1.GetMeRequest{}, h.token(alice))
+				if protocol != "connect" {
+					got.status = http.StatusGatewayTimeout
+				}
+				wantError(t, "GetMe", got, http.StatusGatewayTimeout, connect.CodeDeadlineExceeded, rpc.ReasonDeadline)
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("GetMe took %s with a deadline of 50ms", took)
+				}
+				<-ended
+			})
+		}
+	}
+}
+
+// A caller who gives more time than a part may take is told that the service
+// gives no answer: their time has not run out.
+func TestALongDeadlineOfTheCallersDoesNotLengthenAPart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, world{})
+		defer h.gateway.verifier.seen.StopAllGoroutines()
+		h.hang(usersv1.ProfileServiceGetProfileProcedure)
+		h.within("Connect-Timeout-Ms", "9000")
+		began := time.Now()
+		_, got := h.getMe(t, h.token(alice))
+		wantUnavailable(t, "GetMe", got, rpc.ReasonUnavailable)
+		if took := time.Since(began); took > readLimit {
+			t.Errorf("GetMe waited %s for a part, want its limit %s", took, readLimit)
+		}
+	})
+}
+
+// An optional part that the caller's time doesn't suffice for is told as such,
+// and the rest is given.
+func TestAnOptionalPartMayRunIntoTheCallersDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, world{})
+		defer h.gateway.verifier.seen.StopAllGoroutines()
+		h.hang(authv1.SessionServiceListSessionsProcedure)
+		h.within("Connect-Timeout-Ms", "200")
+		res, got := h.getMe(t, h.token(alice))
+		wantNoError(t, "GetMe", got.err)
+		wantMissing(t, "GetMe", res.GetErrors(), &bffv1.PartError{
+			Part: "sessions", Code: "deadline_exceeded", Reason: rpc.ReasonDeadline, Retryable: true,
+		})
+	})
+}
+
+func TestACallerWhoLeavesEndsTheCallsBehind(t *testing.T) {
+	t.Parallel()
+	for _, apart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("apart=%v", apart), func(t *testing.T) {
+			t.Parallel()
+			h := open(t, world{served: true, apart: apart})
+			asked, ended := h.hang(usersv1.ProfileServiceGetProfileProcedure)
+			ctx, leave := context.WithCancel(t.Context())
+			ctx, info := connect.NewClientContext(ctx)
+			info.RequestHeader().Set("Authorization", "Bearer "+h.token(alice))
+			over := make(chan error, 1)
+			go func() {
+				_, err := h.accounts.GetMe(ctx, &bffv1.GetMeRequest{})
+				over <- err
+			}()
+			<-asked
+			leave()
+			if err := <-over; connect.CodeOf(err) != connect.CodeCanceled {
+				t.Errorf("the caller got %v, want canceled", err)
+			}
+			began := time.Now()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Errorf("the service's context ended with %v, want canceled", err)
+			}
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("the service's context ended %s after the caller left", took)
+			}
+			eventually(t, "the gateway logs the call as canceled", func() bool {
+				for _, line := range h.log.lines(t, "call") {
+					if line["method"] == bffv1.AccountServiceGetMeProcedure {
+						return line["code"] == "canceled" && line["reason"] == rpc.ReasonCanceled
+					}
+				}
+				return false
+			})
+		})
+	}
+}
+
+// eventually waits for what happens elsewhere in this process.
+func eventually(t testing.TB, what string, happened func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); !happened(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within 5s", what)
+		}
+	}
+}
+
+func TestARefusalThatAServiceWordedPasses(t *testing.T) {
+	t.Parallel()
+	worded := rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, "TOO_MANY_PASSWORD_CHECKS", "Many sign in just now. Try again in 3 seconds."), 3*time.Second)
+	for _, apart := range []bool{false, true} {
+		for protocol, options := range protocols {
+			t.Run(fmt.Sprintf("apart=%v/%s", apart, protocol), func(t *testing.T) {
+				t.Parallel()
+				h := open(t, world{served: true, apart: apart})
+				login := bffv1.NewAuthServiceClient(h.client(options...)).Login
+				request := &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}
+
+				h.fail(authv1.SessionServiceLoginProcedure, worded)
+				_, got := ask(t, login, request, "")
+				if code, reason := connect.CodeOf(got.err), rpc.Reason(got.err); code != connect.CodeResourceExhausted || reason != "TOO_MANY_PASSWORD_CHECKS" {
+					t.Errorf("got %s %s, want resource_exhausted TOO_MANY_PASSWORD_CHECKS", code, reason)
+				}
+				if failure, ok := errors.AsType[*connect.Error](got.err); ok && failure.Message() != worded.Message() {
+					t.Errorf("got %q, want %q", failure.Message(), worded.Message())
+				}
+				if after, _ := rpc.RetryDelay(got.err); after != 3*time.Second {
+					t.Errorf("got RetryInfo %s, want 3s", after)
+				}
+				if after := got.header.Get("Retry-After"); after != "3" {
+					t.Errorf("got Retry-After %q, want 3", after)
+				}
+
+				h.fail(authv1.SessionServiceLoginProcedure, rpc.Invalid("PASSWORD_WRONG", "password", "is wrong"))
+				_, got = ask(t, login, request, "")
+				if bad := violations(t, got.err); len(bad) != 1 || bad[0].GetField() != "password" || bad[0].GetDescription() != "is wrong" {
+					t.Errorf("got violations %v, want one of password", bad)
+				}
+			})
+		}
+	}
+}
+
+// violations returns the fields that an error is about.
+func violations(t testing.TB, err error) []*errdetails.BadRequest_FieldViolation {
+	t.Helper()
+	failure, ok := errors.AsType[*connect.Error](err)
+	if !ok {
+		t.Fatalf("got %v, want an error with details", err)
+	}
+	for _, detail := range failure.Details() {
+		if message, err := connectproto.UnmarshalErrorDetail(detail); err == nil {
+			if bad, ok := message.(*errdetails.BadRequest); ok {
+				return bad.GetFieldViolations()
+			}
+		}
+	}
+	return nil
+}
+
+// What a service says to the gateway, rather than to callers, stays here: it is
+// our fault, and above all no reason to sign anybody out.
+func TestAServicesFaultIsInternalAndUntold(t *testing.T) {
+	t.Parallel()
+	for name, failure := range map[string]error{
+		"a plain error":             errors.New("pq: secret"),
+		"internal":                  connect.NewError(connect.CodeInternal, "secret"),
+		"internal with a reason":    rpc.NewError(connect.CodeInternal, "SECRET", "secret"),
+		"unknown":                   connect.NewError(connect.CodeUnknown, "secret"),
+		"data loss":                 rpc.NewError(connect.CodeDataLoss, "SECRET", "secret"),
+		"unimplemented":             connect.NewError(connect.CodeUnimplemented, "secret"),
+		"the gateway's own token":   rpc.NewError(connect.CodeUnauthenticated, rpc.ReasonInternalToken, "secret"),
+		"the gateway's permission":  rpc.NewError(connect.CodePermissionDenied, rpc.ReasonPermissionDenied, "secret"),
+		"the gateway's message":     rpc.NewError(connect.CodeInvalidArgument, rpc.ReasonMalformed, "secret"),
+		"the gateway's size":        rpc.NewError(connect.CodeResourceExhausted, rpc.ReasonTooLarge, "secret"),
+		"a panic":                   nil,
+		"a 401 of another's making": withDomain(connect.CodeUnauthenticated, "elsewhere"),
+	} {
+		for _, apart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/apart=%v", name, apart), func(t *testing.T) {
+				t.Parallel()
+				h := open(t, world{apart: apart})
+				for _, procedure := range []string{usersv1.ProfileServiceGetProfileProcedure, authv1.SessionServiceListSessionsProcedure} {
+					if failure == nil {
+						answer(h.backend, procedure, func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+							panic("secret")
+						})
+					} else {
+						h.fail(procedure, failure)
+					}
+				}
+				_, got := h.getMe(t, h.token(alice))
+				wantError(t, "GetMe", got, http.StatusInternalServerError, connect.CodeInternal, rpc.ReasonInternal)
+				if strings.Contains(strings.ToLower(got.err.Error()), "secret") {
+					t.Errorf("got %v, want no word of the service's", got.err)
+				}
+				if got.header.Get("Www-Authenticate") != "" {
+					t.Error("the caller is told to sign in again")
+				}
+
+				res, got := ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
+				wantNoError(t, "Login", got.err)
+				wantMissing(t, "Login", res.GetErrors(), &bffv1.PartError{Part: "profile", Code: "internal", Reason: rpc.ReasonInternal})
+			})
+		}
+	}
+}
+
+func withDomain(code connect.Code, domain string) error {
+	detail, err := connectproto.NewErrorDetail(&errdetails.ErrorInfo{Reason: "TOKEN_INVALID", Domain: domain})
+	if err != nil {
+		panic(err)
+	}
+	return connect.NewError(code, "secret").WithDetail(detail)
+}
+
+// Services that don't share the gateway's key refuse it, which is nobody's sign-in.
+func TestAWrongInternalKeyIsInternal(t *testing.T) {
+	t.Parallel()
+	other := newBackend()
+	server, err := rpc.NewServer(rpc.ServerConfig{
+		Logger: discard, Authorizer: rpc.ServicesOnly(rpc.InternalKeys{make([]byte, 32)}, "users"),
+	}, func(server *connect.Server) { other.register(server, "users") })
+	wantNoError(t, "NewServer", err)
+	h := open(t, world{served: true, users: deadEnd(t, "users", serve(t, server.Mux(func() error { return nil })))})
+	_, got := h.getMe(t, h.token(alice))
+	wantError(t, "GetMe", got, http.StatusInternalServerError, connect.CodeInternal, rpc.ReasonInternal)
+	if calls := other.called(""); calls != 0 {
+		t.Errorf("the service answered %d calls", calls)
+	}
+}
+
+// A fault's cause is told to the operator, whether the part was needed or not.
+func TestTheCauseOfAMissingPartIsLogged(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	h.fail(authv1.SessionServiceListSessionsProcedure, rpc.NewError(connect.CodeDataLoss, "TORN_PAGE", "page 7"))
+	_, got := h.getMe(t, h.token(alice), "X-Request-Id", "r-1")
+	wantNoError(t, "GetMe", got.err)
+	lines := h.log.lines(t, "part missing")
+	if len(lines) != 1 {
+		t.Fatalf("got %d lines of log, want one: %s", len(lines), h.log)
+	}
+	line := lines[0]
+	if line["part"] != "sessions" || line["code"] != "internal" || line["request_id"] != "r-1" || !strings.Contains(fmt.Sprint(line["cause"]), "page 7") {
+		t.Errorf("got %v, want the part, code, request id and cause", line)
+	}
+}
+
+// refusing is an address where nobody listens.
+func refusing(t testing.TB) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return "http://" + listener.Addr().String()
+}
+
+// raw is a service that treats each connection so, and closes it.
+func raw(t testing.TB, treat func(net.Conn)) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			stop := context.AfterFunc(t.Context(), func() { _ = conn.Close() })
+			go func() {
+				treat(conn)
+				stop()
+				_ = conn.Close()
+			}()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = listener.Close()
+		<-done
+	})
+	return "http://" + listener.Addr().String()
+}
+
+func garbage(c net.Conn) {
+	_, _ = c.Write([]byte(strings.Repeat("\x00\xff\x17garbage", 1000)))
+	_, _ = io.Copy(io.Discard, c)
+}
+
+type connKey struct{}
+
+// broken is a service that speaks HTTP/2 and treats each request so.
+func broken(t testing.TB, treat http.HandlerFunc) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{
+		Handler:   treat,
+		Protocols: new(http.Protocols),
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, conn)
+		},
+		ErrorLog: discardLog,
+	}
+	server.Protocols.SetUnencryptedHTTP2(true)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-served
+	})
+	return "http://" + listener.Addr().String()
+}
+
+func says(status int, contentType, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+func moved(w http.ResponseWriter, r *http.Request) {
+	http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusMovedPermanently)
+}
+
+func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+
+func abort(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+
+// reset ends the connection as a killed process does.
+func reset(_ http.ResponseWriter, r *http.Request) {
+	conn := r.Context().Value(connKey{}).(*net.TCPConn)
+	_ = conn.SetLinger(0)
+	_ = conn.Close()
+}
+
+// begun sends the first half of an answer.
+func begun(then http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/proto")
+		_, _ = io.WriteString(w, "\x0a\x7f")
+		_ = http.NewResponseController(w).Flush()
+		then(w, r)
+	}
+}
