@@ -216,6 +216,27 @@ func (h *house) getMe(t testing.TB, token string, headers ...string) (*bffv1.Get
 	return ask(t, h.accounts.GetMe, &bffv1.GetMeRequest{}, token, headers...)
 }
 
+// get fetches a page.
+func (h *house) get(t testing.TB, path string, headers ...string) (*http.Response, string) {
+	t.Helper()
+	return h.fetch(t, http.MethodGet, path, headers...)
+}
+
+func (h *house) fetch(t testing.TB, method, path string, headers ...string) (*http.Response, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, h.url+path, nil)
+	wantNoError(t, method+" "+path, err)
+	for i := 0; i < len(headers); i += 2 {
+		request.Header.Add(headers[i], headers[i+1])
+	}
+	response, err := h.http.Do(request)
+	wantNoError(t, method+" "+path, err)
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	wantNoError(t, method+" "+path, err)
+	return response, string(body)
+}
+
 // wantError checks an error that came over Connect: status, code and reason.
 func wantError(t testing.TB, what string, got reply, status int, code connect.Code, reason string) {
 	t.Helper()

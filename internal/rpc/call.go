@@ -50,7 +50,7 @@ func answered(logger *slog.Logger, level slog.Level) connect.ServerInterceptor {
 			info.ResponseHeader().Set(requestIDHeader, call.RequestID)
 			ctx = context.WithValue(ctx, callKey{}, call)
 
-			err := recovered(ctx, spec, stream, next)
+			err := recovered(ctx, spec, readable{stream}, next)
 			var failure *connect.Error
 			if err != nil {
 				failure = published(ctx, err)

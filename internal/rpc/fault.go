@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,7 +82,7 @@ func RetryDelay(err error) (time.Duration, bool) {
 func detailOf[M proto.Message](err error) (M, bool) {
 	var none M
 	failure, ok := errors.AsType[*connect.Error](err)
-	if !ok {
+	if !ok || failure == nil {
 		return none, false
 	}
 	want := string(none.ProtoReflect().Descriptor().FullName())
@@ -106,12 +107,11 @@ func published(ctx context.Context, err error) *connect.Error {
 		switch {
 		case Reason(failure) != "":
 			return failure
-		case failure.Code() == connect.CodeInvalidArgument:
-			return invalid(failure)
 		case failure.Code() == connect.CodeUnimplemented:
 			return NewError(connect.CodeUnimplemented, ReasonUnknownMethod, "There is no such method.").WithCause(err)
-		case failure.Code() == connect.CodeResourceExhausted:
-			return NewError(connect.CodeResourceExhausted, ReasonTooLarge, "The request is too large: send at most 1 MiB.").WithCause(err)
+		}
+		if violations, ok := detailOf[*validate.Violations](failure); ok && failure.Code() == connect.CodeInvalidArgument {
+			return invalid(violations).WithCause(failure)
 		}
 	}
 	switch {
@@ -140,24 +140,43 @@ func Unavailable() *connect.Error {
 	return WithRetry(NewError(connect.CodeUnavailable, ReasonUnavailable, "A part of the service is not available just now. Try again in a moment."), time.Second)
 }
 
-// invalid words an invalid_argument error that a library made: the validator,
-// with its list of violations, or the decoder, with its text.
-func invalid(failure *connect.Error) *connect.Error {
-	if violations, ok := detailOf[*validate.Violations](failure); ok {
-		bad := &errdetails.BadRequest{}
-		var faults []string
-		for _, violation := range violations.GetViolations() {
-			field := fieldPath(violation.GetField())
-			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-				Field: field, Description: violation.GetMessage(), Reason: ReasonInvalid,
-			})
-			faults = append(faults, strings.TrimPrefix(field+": ", ": ")+violation.GetMessage())
-		}
-		message := strings.Join(faults, "; ")
-		return withDetail(NewError(connect.CodeInvalidArgument, ReasonInvalid, message), bad).WithCause(failure)
+// invalid words what the validator finds.
+func invalid(violations *validate.Violations) *connect.Error {
+	bad := &errdetails.BadRequest{}
+	var faults []string
+	for _, violation := range violations.GetViolations() {
+		field := fieldPath(violation.GetField())
+		bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
+			Field: field, Description: violation.GetMessage(), Reason: ReasonInvalid,
+		})
+		faults = append(faults, strings.TrimPrefix(field+": ", ": ")+violation.GetMessage())
 	}
-	// The decoder names the place and, in JSON, the field and sometimes the
-	// value. A value may be a password: keep only what comes before it.
+	return withDetail(NewError(connect.CodeInvalidArgument, ReasonInvalid, strings.Join(faults, "; ")), bad)
+}
+
+// readable is a stream that words what is wrong with a request where it is
+// read: later, the same code could be about an answer of another service.
+type readable struct{ connect.ServerStream }
+
+func (s readable) Receive(message any) error {
+	err := s.ServerStream.Receive(message)
+	failure, ok := errors.AsType[*connect.Error](err)
+	if !ok || errors.Is(err, io.EOF) {
+		return err
+	}
+	switch failure.Code() {
+	case connect.CodeCanceled, connect.CodeDeadlineExceeded:
+		return err
+	case connect.CodeResourceExhausted:
+		return NewError(connect.CodeResourceExhausted, ReasonTooLarge, "The request is too large: send at most 1 MiB.").WithCause(err)
+	}
+	return malformed(failure)
+}
+
+// malformed words what the decoder finds. Its text names the place and, in
+// JSON, the field and sometimes the value. A value may be a password: only what
+// comes before it is kept.
+func malformed(failure *connect.Error) *connect.Error {
 	text := strings.TrimPrefix(failure.Message(), "unmarshal message: ")
 	text = strings.TrimSpace(strings.TrimPrefix(strings.ReplaceAll(text, "\u00a0", " "), "proto:"))
 	message := "The request could not be read"
@@ -179,11 +198,8 @@ func invalid(failure *connect.Error) *connect.Error {
 
 // namedField finds the field in "invalid value for string field email: 5".
 func namedField(text string) (string, bool) {
-	if !strings.HasPrefix(text, "invalid value for ") {
-		return "", false
-	}
-	_, rest, ok := strings.Cut(text, " field ")
-	if !ok {
+	kind, rest, ok := strings.Cut(strings.TrimPrefix(text, "invalid value for "), " field ")
+	if !ok || len(kind) == len(text) || strings.Contains(kind, " ") { // else it may be of the value
 		return "", false
 	}
 	name, _, ok := strings.Cut(rest, ":")
@@ -202,11 +218,11 @@ func fieldPath(path *validate.FieldPath) string {
 // answered with a refusal.
 func storeIsAway(err error) bool {
 	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok {
-		switch refusal.Code[:2] {
-		case "08", "53", "57": // connection lost, too many connections, shutting down
-			return true
-		}
-		return refusal.Code == "25006" // read-only: a standby that isn't promoted yet
+		// Connection lost, too many connections, shutting down, and read-only: a
+		// standby that isn't promoted yet.
+		return slices.ContainsFunc([]string{"08", "53", "57", "25006"}, func(class string) bool {
+			return strings.HasPrefix(refusal.Code, class)
+		})
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true

@@ -67,9 +67,8 @@ func (s *inProcessStream) Receive(message any) error {
 		copyHeader(s.outer.ResponseHeader(), s.inner.ResponseHeader())
 		copyHeader(s.outer.ResponseTrailer(), s.inner.ResponseTrailer())
 	}
-	// What comes too late doesn't count, though here it comes.
-	if over := s.ctx.Err(); over != nil && !errors.Is(err, io.EOF) {
-		return contextError(over)
+	if err == nil {
+		err = s.ctx.Err() // an answer that comes too late is none, even if it is here
 	}
 	return s.asOverHTTP(err)
 }

@@ -1,0 +1,659 @@
+package bff
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"hash"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/golang-jwt/jwt/v5"
+
+	authv1 "gatehouse/gen/auth/v1"
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/rpc"
+)
+
+const (
+	invalid = "TOKEN_INVALID"
+	expired = "TOKEN_EXPIRED"
+	missing = "TOKEN_MISSING"
+)
+
+// hostileTokens are tokens that auth didn't make, or not for here and now, each
+// with the reason for which it is refused.
+func hostileTokens(t testing.TB, ours signer) map[string]struct{ token, reason string } {
+	t.Helper()
+	now := time.Now().Unix()
+	other := newSigner(2)
+	tokens := map[string]struct{ token, reason string }{}
+	add := func(name, token string) { tokens[name] = struct{ token, reason string }{token, invalid} }
+	header := func(name string, set func(header map[string]any)) {
+		add(name, ours.token(func(header, _ map[string]any) { set(header) }))
+	}
+	claim := func(name string, set func(claims map[string]any)) {
+		add(name, ours.token(func(_, claims map[string]any) { set(claims) }))
+	}
+	good := ours.token(func(_, _ map[string]any) {})
+	parts := strings.Split(good, ".")
+	goodHeader, goodClaims := decoded(t, parts[0]), decoded(t, parts[1])
+
+	// Another algorithm.
+	for _, alg := range []string{"none", "None", "NONE", "nOnE", ""} {
+		forged := base64url(encode(map[string]any{"alg": alg, "typ": "at+jwt", "kid": ours.kid})) + "." + parts[1] + "."
+		add("alg "+alg+" unsigned", forged)
+		add("alg "+alg+" with our signature", forged+parts[2])
+	}
+	header("no alg", func(h map[string]any) { delete(h, "alg") })
+	header("alg a number", func(h map[string]any) { h["alg"] = 1 })
+	header("alg a list", func(h map[string]any) { h["alg"] = []string{"EdDSA"} })
+	header("alg in another case", func(h map[string]any) { h["alg"] = "eddsa" })
+	header("alg unknown", func(h map[string]any) { h["alg"] = "Ed25519ph" })
+	public, err := x509.MarshalPKIXPublicKey(ours.public())
+	wantNoError(t, "encode the public key", err)
+	for name, secret := range map[string][]byte{
+		"raw key":    ours.public(),
+		"PEM":        pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}),
+		"DER":        public,
+		"base64":     []byte(base64.StdEncoding.EncodeToString(ours.public())),
+		"base64url":  []byte(base64.RawURLEncoding.EncodeToString(ours.public())),
+		"no secret":  nil,
+		"the kid":    []byte(ours.kid),
+		"the issuer": []byte(publicURL),
+	} {
+		for alg, sum := range map[string]func() hash.Hash{"HS256": sha256.New, "HS384": sha512.New384, "HS512": sha512.New} {
+			text := base64url(encode(map[string]any{"alg": alg, "typ": "at+jwt", "kid": ours.kid})) + "." + parts[1]
+			mac := hmac.New(sum, secret)
+			mac.Write([]byte(text))
+			add(alg+" with "+name, text+"."+base64url(string(mac.Sum(nil))))
+		}
+	}
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	wantNoError(t, "make an RSA key", err)
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	wantNoError(t, "make an EC key", err)
+	for method, key := range map[jwt.SigningMethod]any{jwt.SigningMethodRS256: rsaKey, jwt.SigningMethodPS256: rsaKey, jwt.SigningMethodES256: ecKey} {
+		text := base64url(encode(map[string]any{"alg": method.Alg(), "typ": "at+jwt", "kid": ours.kid})) + "." + parts[1]
+		signature, err := method.Sign(text, key)
+		wantNoError(t, "sign", err)
+		add(method.Alg(), text+"."+base64url(string(signature)))
+	}
+
+	// Another key.
+	impostor := other
+	impostor.kid = ours.kid
+	add("another's key under our kid", impostor.token(func(_, _ map[string]any) {}))
+	add("another's key", other.token(func(_, _ map[string]any) {}))
+	header("unknown kid", func(h map[string]any) { h["kid"] = "key-9" })
+	header("no kid", func(h map[string]any) { delete(h, "kid") })
+	header("kid empty", func(h map[string]any) { h["kid"] = "" })
+	header("kid null", func(h map[string]any) { h["kid"] = nil })
+	header("kid a number", func(h map[string]any) { h["kid"] = 1 })
+	header("kid a list", func(h map[string]any) { h["kid"] = []string{ours.kid} })
+	header("kid in another case", func(h map[string]any) { h["kid"] = strings.ToUpper(ours.kid) })
+	header("kid with a space", func(h map[string]any) { h["kid"] = ours.kid + " " })
+	header("kid with NUL", func(h map[string]any) { h["kid"] = ours.kid + "\x00" })
+	header("kid of SQL", func(h map[string]any) { h["kid"] = "' OR 1=1 --" })
+	header("kid of a path", func(h map[string]any) { h["kid"] = "../../../../dev/null" })
+	header("kid of a URL", func(h map[string]any) { h["kid"] = "https://evil.example/" + ours.kid })
+	// A key that comes along, whoever signed.
+	jwk := map[string]any{"kty": "OKP", "crv": "Ed25519", "x": base64url(string(other.public()))}
+	for name, value := range map[string]any{
+		"jwk": jwk, "jku": "https://evil.example/jwks.json", "x5u": "https://evil.example/x.pem",
+		"x5c": []string{"MIIB"}, "crit": []string{"exp"},
+	} {
+		add(name+" with its own key", other.token(func(h, _ map[string]any) { h[name] = value }))
+		add(name+" with its own key under our kid", impostor.token(func(h, _ map[string]any) { h[name] = value }))
+		header(name+" with our key", func(h map[string]any) { h[name] = value })
+	}
+	header("crit null", func(h map[string]any) { h["crit"] = nil })
+
+	// Another kind of token.
+	header("typ JWT", func(h map[string]any) { h["typ"] = "JWT" })
+	header("no typ", func(h map[string]any) { delete(h, "typ") })
+	header("typ empty", func(h map[string]any) { h["typ"] = "" })
+	header("typ a list", func(h map[string]any) { h["typ"] = []string{"at+jwt"} })
+	header("typ of an ID token", func(h map[string]any) { h["typ"] = "id+jwt" })
+	header("typ with a parameter", func(h map[string]any) { h["typ"] = "at+jwt;x=1" })
+	header("typ of another tree", func(h map[string]any) { h["typ"] = "text/at+jwt" })
+
+	// Another issuer, audience or client.
+	claim("iss of another", func(c map[string]any) { c["iss"] = "https://evil.example" })
+	claim("iss with a slash", func(c map[string]any) { c["iss"] = publicURL + "/" })
+	claim("iss in another case", func(c map[string]any) { c["iss"] = strings.ToUpper(publicURL) })
+	claim("no iss", func(c map[string]any) { delete(c, "iss") })
+	claim("iss a list", func(c map[string]any) { c["iss"] = []string{publicURL} })
+	claim("aud of another", func(c map[string]any) { c["aud"] = "elsewhere" })
+	claim("no aud", func(c map[string]any) { delete(c, "aud") })
+	claim("aud empty", func(c map[string]any) { c["aud"] = []string{} })
+	claim("aud null", func(c map[string]any) { c["aud"] = nil })
+	claim("aud that ours begins", func(c map[string]any) { c["aud"] = "gatehouse2" })
+	claim("aud with a number", func(c map[string]any) { c["aud"] = []any{"gatehouse", 1} })
+	claim("client_id of another", func(c map[string]any) { c["client_id"] = "other" })
+	claim("no client_id", func(c map[string]any) { delete(c, "client_id") })
+
+	// Another time.
+	claim("no exp", func(c map[string]any) { delete(c, "exp") })
+	claim("exp null", func(c map[string]any) { c["exp"] = nil })
+	claim("exp a string", func(c map[string]any) { c["exp"] = fmt.Sprint(now + 300) })
+	claim("exp a word", func(c map[string]any) { c["exp"] = "tomorrow" })
+	claim("exp true", func(c map[string]any) { c["exp"] = true })
+	for name, exp := range map[string]any{
+		"expired": now - 1, "expires now": now, "expired long ago": 1, "exp zero": 0, "exp negative": -1,
+	} {
+		claim(name, func(c map[string]any) { c["exp"] = exp })
+		tokens[name] = struct{ token, reason string }{tokens[name].token, expired}
+	}
+	claim("nbf in the future", func(c map[string]any) { c["nbf"] = now + 60 })
+	claim("nbf a string", func(c map[string]any) { c["nbf"] = "0" })
+	claim("iat 31s ahead", func(c map[string]any) { c["iat"] = now + 32 }) // a second may pass meanwhile
+	claim("iat next year", func(c map[string]any) { c["iat"] = now + 365*24*3600; c["exp"] = now + 366*24*3600 })
+	claim("no iat", func(c map[string]any) { delete(c, "iat") })
+	claim("iat a string", func(c map[string]any) { c["iat"] = fmt.Sprint(now) })
+
+	// Another subject or session.
+	for _, name := range []string{"sub", "sid"} {
+		claim("no "+name, func(c map[string]any) { delete(c, name) })
+		claim(name+" empty", func(c map[string]any) { c[name] = "" })
+		claim(name+" null", func(c map[string]any) { c[name] = nil })
+		claim(name+" a number", func(c map[string]any) { c[name] = 7 })
+		claim(name+" no UUID", func(c map[string]any) { c[name] = "alice" })
+		claim(name+" a UUID and more", func(c map[string]any) { c[name] = alice + "0" })
+		claim(name+" a URN", func(c map[string]any) { c[name] = "urn:uuid:" + alice })
+		claim(name+" in braces", func(c map[string]any) { c[name] = "{" + alice + "}" })
+		claim(name+" without dashes", func(c map[string]any) { c[name] = strings.ReplaceAll(alice, "-", "") })
+	}
+	claim("roles a word", func(c map[string]any) { c["roles"] = "admin" })
+	claim("roles of numbers", func(c map[string]any) { c["roles"] = []int{1} })
+
+	// Ambiguous JSON (RFC 7519, section 4): a reader might take the other one.
+	signed := func(name, claims string) { add(name, ours.sign(goodHeader, claims)) }
+	signed("sub twice", strings.Replace(goodClaims, "{", `{"sub":"`+bob+`",`, 1))
+	signed("sub in another case", strings.Replace(goodClaims, "{", `{"SUB":"`+bob+`",`, 1))
+	signed("sub in another case, last", strings.TrimSuffix(goodClaims, "}")+`,"Sub":"`+bob+`"}`)
+	signed("sub with a long s", strings.TrimSuffix(goodClaims, "}")+`,"ſub":"`+bob+`"}`)
+	signed("only a sub in another case", strings.Replace(goodClaims, `"sub"`, `"Sub"`, 1))
+	signed("exp twice", strings.Replace(goodClaims, "{", `{"exp":99999999999,`, 1))
+	signed("claims a list", "["+goodClaims+"]")
+	signed("claims a string", `"x"`)
+	signed("claims null", "null")
+	signed("claims empty", "")
+	signed("claims twice", goodClaims+goodClaims)
+	signed("claims half", goodClaims[:len(goodClaims)/2])
+	add("header a list", ours.sign("["+goodHeader+"]", goodClaims))
+	add("header null", ours.sign("null", goodClaims))
+	add("header empty", ours.sign("", goodClaims))
+	add("header twice", ours.sign(goodHeader+goodHeader, goodClaims))
+
+	// Tampered with.
+	swapped := strings.Replace(goodClaims, alice, bob, 1)
+	promoted := strings.Replace(goodClaims, `"user"`, `"admin"`, 1)
+	add("another's claims", parts[0]+"."+base64url(swapped)+"."+parts[2])
+	add("another role", parts[0]+"."+base64url(promoted)+"."+parts[2])
+	add("another header", base64url(goodHeader+" ")+"."+parts[1]+"."+parts[2])
+	add("sub twice, unsigned", parts[0]+"."+base64url(strings.Replace(goodClaims, "{", `{"sub":"`+bob+`",`, 1))+"."+parts[2])
+	add("no signature", parts[0]+"."+parts[1]+".")
+	add("no signature nor its dot", parts[0]+"."+parts[1])
+	add("signature truncated", good[:len(good)-1])
+	add("signature half", good[:len(good)-43])
+	add("signature of zeros", parts[0]+"."+parts[1]+"."+base64url(strings.Repeat("\x00", ed25519.SignatureSize)))
+	add("signature too long", good+"AA")
+	add("signature with other spare bits", good[:len(good)-1]+string(good[len(good)-1]+1))
+	add("signature of another token", parts[0]+"."+parts[1]+"."+strings.Split(ours.token(func(_, c map[string]any) { c["jti"] = "2" }), ".")[2])
+
+	// No token at all.
+	add("one part", "token")
+	add("dots", "..")
+	add("four parts", good+"."+parts[2])
+	add("five parts, as encrypted ones have", good+".a.b")
+	add("doubled dots", strings.Replace(good, ".", "..", 1))
+	add("dot before", "."+good)
+	add("dot behind", good+".")
+	add("garbage behind", good+"garbage")
+	add("garbage behind a space", good+" garbage")
+	add("two tokens", good+","+good)
+	add("two credentials", good+", Bearer "+good)
+	add("scheme twice", "Bearer "+good)
+	add("padding", good+"==")
+	add("padding within", parts[0]+"=."+parts[1]+"."+parts[2])
+	add("standard base64", parts[0]+"."+strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(swapped+"??>>")), "=")+"."+parts[2])
+	add("quoted", `"`+good+`"`)
+	add("unicode", "ключ.ключ.ключ")
+	add("unicode behind", good+"é")
+	add("percent-encoded", strings.ReplaceAll(good, ".", "%2E"))
+	add("64 kB", strings.Repeat("A", 64<<10))
+	add("64 kB of dots", strings.Repeat(".", 64<<10))
+	add("64 kB of claims, unsigned", parts[0]+"."+base64url(`{"x":"`+strings.Repeat("A", 64<<10)+`"}`)+"."+parts[2])
+	add("a deep header", base64url(strings.Repeat(`{"a":`, 9000)+"1"+strings.Repeat("}", 9000))+"."+parts[1]+"."+parts[2])
+	return tokens
+}
+
+func decoded(t testing.TB, segment string) string {
+	t.Helper()
+	text, err := base64.RawURLEncoding.DecodeString(segment)
+	wantNoError(t, "decode", err)
+	return string(text)
+}
+
+func TestHostileTokensAreRefused(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	tokens := hostileTokens(t, h.signer)
+	if len(tokens) < 40 {
+		t.Fatalf("got %d tokens, want 40 or more", len(tokens))
+	}
+	if _, got := h.getMe(t, h.token(alice)); got.err != nil {
+		t.Fatalf("a good token: %v", got.err)
+	}
+	before := h.called("")
+	for name, hostile := range tokens {
+		// Twice: what was refused must not be remembered either.
+		for range 2 {
+			_, got := h.getMe(t, hostile.token)
+			wantError(t, name, got, http.StatusUnauthorized, connect.CodeUnauthenticated, hostile.reason)
+			if want := `Bearer realm="gatehouse", error="invalid_token"`; got.header.Get("Www-Authenticate") != want {
+				t.Errorf("%s: got Www-Authenticate %q, want %q", name, got.header.Get("Www-Authenticate"), want)
+			}
+		}
+		if len(hostile.token) > 20 && strings.Contains(h.log.String(), hostile.token) {
+			t.Errorf("%s: the token is in the log", name)
+		}
+	}
+	if after := h.called(""); after != before {
+		t.Errorf("%d hostile tokens led to %d calls of services, want none", len(tokens), after-before)
+	}
+}
+
+func TestTokensThatTheStandardsAllowAreAccepted(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	now := time.Now().Unix()
+	for name, change := range map[string]func(header, claims map[string]any){
+		"as auth makes them": func(_, _ map[string]any) {},
+		// RFC 9068, section 4, and RFC 7515, section 4.1.9: a media type, in
+		// any case and with or without its tree.
+		"typ in another case":  func(h, _ map[string]any) { h["typ"] = "AT+JWT" },
+		"typ with its tree":    func(h, _ map[string]any) { h["typ"] = "application/at+jwt" },
+		"typ with a Tree":      func(h, _ map[string]any) { h["typ"] = "Application/At+JWT" },
+		"aud a word":           func(_, c map[string]any) { c["aud"] = "gatehouse" },
+		"aud ours and another": func(_, c map[string]any) { c["aud"] = []string{"elsewhere", "gatehouse"} },
+		"iat 29s ahead":        func(_, c map[string]any) { c["iat"] = now + 29 },
+		"nbf now":              func(_, c map[string]any) { c["nbf"] = now },
+		"exp with a fraction":  func(_, c map[string]any) { c["exp"] = float64(now) + 300.5 },
+		"no roles":             func(_, c map[string]any) { delete(c, "roles") },
+		"roles null":           func(_, c map[string]any) { c["roles"] = nil },
+		"claims that we don't know": func(_, c map[string]any) {
+			c["acr"], c["cnf"] = "0", map[string]any{"jkt": "x", "sub": bob}
+		},
+		"a header that we don't know": func(h, _ map[string]any) { h["x5t"] = "x" },
+	} {
+		res, got := h.getMe(t, h.signer.token(change))
+		if got.err != nil {
+			t.Errorf("%s: %v", name, got.err)
+		} else if id := res.GetUser().GetId(); id != alice {
+			t.Errorf("%s: got user %s, want %s", name, id, alice)
+		}
+	}
+}
+
+func TestATokenIsReadFromOneBearerHeader(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	good := h.token(alice)
+	for _, test := range []struct {
+		name   string
+		values []string
+		reason string // empty: accepted
+	}{
+		{"Bearer", []string{"Bearer " + good}, ""},
+		{"lower case", []string{"bearer " + good}, ""},
+		{"upper case", []string{"BEARER " + good}, ""},
+		{"more space", []string{"Bearer   " + good + " "}, ""},
+		{"no header", nil, missing},
+		{"empty", []string{""}, missing},
+		{"the scheme alone", []string{"Bearer"}, missing},
+		{"the scheme and a space", []string{"Bearer "}, missing},
+		{"the token alone", []string{good}, missing},
+		{"another scheme", []string{"Basic " + good}, missing},
+		{"a scheme that ours begins", []string{"Bearers " + good}, missing},
+		{"a tab for the space", []string{"Bearer\t" + good}, missing},
+		// A proxy before us may have looked at the other one.
+		{"two headers", []string{"Bearer " + good, "Bearer " + h.token(bob)}, invalid},
+		{"the same header twice", []string{"Bearer " + good, "Bearer " + good}, invalid},
+		{"an empty header first", []string{"", "Bearer " + good}, invalid},
+		{"another scheme first", []string{"Basic YTpi", "Bearer " + good}, invalid},
+	} {
+		var headers []string
+		for _, value := range test.values {
+			headers = append(headers, "Authorization", value)
+		}
+		_, got := h.getMe(t, "", headers...)
+		if test.reason == "" {
+			if got.err != nil {
+				t.Errorf("%s: %v", test.name, got.err)
+			}
+			continue
+		}
+		wantError(t, test.name, got, http.StatusUnauthorized, connect.CodeUnauthenticated, test.reason)
+		if challenge := got.header.Get("Www-Authenticate"); !strings.HasPrefix(challenge, `Bearer realm="gatehouse"`) {
+			t.Errorf("%s: got Www-Authenticate %q, want a challenge", test.name, challenge)
+		}
+	}
+}
+
+func TestUnknownKeysCauseNoFetch(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	before := h.called("")
+	for i := range 1000 {
+		_, got := h.getMe(t, h.signer.token(func(header, _ map[string]any) { header["kid"] = fmt.Sprint("key-", i+100) }))
+		wantError(t, "an unknown key", got, http.StatusUnauthorized, connect.CodeUnauthenticated, invalid)
+	}
+	if after := h.called(""); after != before {
+		t.Errorf("1000 unknown keys led to %d calls of services, want none", after-before)
+	}
+}
+
+func TestWithoutKeysNobodyIsSignedOut(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{keyless: true})
+	for name, token := range map[string]string{"a good token": h.token(alice), "garbage": "garbage"} {
+		_, got := h.getMe(t, token)
+		wantUnavailable(t, name, got, rpc.ReasonUnavailable)
+		if got.header.Get("Www-Authenticate") != "" {
+			t.Errorf("%s: the caller is told to sign in again", name)
+		}
+	}
+	// Whoever sends none needs to sign in all the same.
+	_, got := h.getMe(t, "")
+	wantError(t, "no token", got, http.StatusUnauthorized, connect.CodeUnauthenticated, missing)
+	if h.gateway.Ready() == nil {
+		t.Error("a gateway without keys says that it is ready")
+	}
+	wantNoError(t, "fetch the keys", h.gateway.verifier.fetch(t.Context()))
+	if err := h.gateway.Ready(); err != nil {
+		t.Errorf("a gateway with keys says that it is not ready: %v", err)
+	}
+	_, got = h.getMe(t, h.token(alice))
+	wantNoError(t, "a good token", got.err)
+}
+
+// Keys that can't be right leave those that were there in force.
+func TestKeysThatCantBeRightAreNotTaken(t *testing.T) {
+	t.Parallel()
+	ours := newSigner(1).published()
+	for name, keys := range map[string][]*authv1.SigningKey{
+		"none":           nil,
+		"one too short":  {ours, {Kid: "short", PublicKey: []byte{1}}},
+		"one too long":   {ours, {Kid: "long", PublicKey: make([]byte, 33)}},
+		"one empty":      {ours, {Kid: "empty"}},
+		"one without id": {ours, {PublicKey: newSigner(2).public()}},
+		"two of one id":  {ours, {Kid: ours.GetKid(), PublicKey: newSigner(2).public()}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := open(t, world{})
+			answer(h.backend, authv1.KeyServiceListSigningKeysProcedure, func(context.Context, *authv1.ListSigningKeysRequest) (*authv1.ListSigningKeysResponse, error) {
+				return &authv1.ListSigningKeysResponse{Keys: keys}, nil
+			})
+			if err := h.gateway.verifier.fetch(t.Context()); err == nil {
+				t.Error("the keys were taken")
+			}
+			_, got := h.getMe(t, h.token(alice))
+			wantNoError(t, "a good token", got.err)
+		})
+	}
+}
+
+// publish makes auth publish the keys of these signers.
+func (h *house) publish(signers ...signer) {
+	answer(h.backend, authv1.KeyServiceListSigningKeysProcedure, func(context.Context, *authv1.ListSigningKeysRequest) (*authv1.ListSigningKeysResponse, error) {
+		response := &authv1.ListSigningKeysResponse{}
+		for _, signer := range signers {
+			response.Keys = append(response.Keys, signer.published())
+		}
+		return response, nil
+	})
+}
+
+func TestKeysAreFetchedAtIntervals(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, world{keyless: true})
+		h.fail(authv1.KeyServiceListSigningKeysProcedure, connect.NewError(connect.CodeUnavailable, "no"))
+		ctx, stop := context.WithCancel(t.Context())
+		stopped := make(chan struct{})
+		go func() { h.gateway.Run(ctx); close(stopped) }()
+		fetched := func() int { return h.called(authv1.KeyServiceListSigningKeysProcedure) }
+
+		time.Sleep(keysRetry*4 + keysRetry/2)
+		if got := fetched(); got != 5 || h.gateway.Ready() == nil {
+			t.Errorf("%s after a start without auth: got %d fetches, ready: %v, want 5 and not ready", keysRetry*4, got, h.gateway.Ready())
+		}
+		if lines := h.log.lines(t, "signing keys don't come"); len(lines) != 1 {
+			t.Errorf("got %d lines of log of it, want one", len(lines))
+		}
+		h.publish(h.signer)
+		time.Sleep(keysRetry)
+		if err := h.gateway.Ready(); err != nil {
+			t.Errorf("%s after auth came back: %v", keysRetry, err)
+		}
+		if lines := h.log.lines(t, "signing keys come again"); len(lines) != 1 {
+			t.Errorf("got %d lines of log that they come, want one", len(lines))
+		}
+		before := fetched()
+		time.Sleep(10 * keysInterval)
+		if got := fetched() - before; got != 10 {
+			t.Errorf("got %d fetches in ten intervals, want 10", got)
+		}
+
+		// auth going away later costs nothing.
+		h.hang(authv1.KeyServiceListSigningKeysProcedure)
+		time.Sleep(time.Minute)
+		_, got := h.getMe(t, h.token(alice))
+		wantNoError(t, "GetMe while auth hangs over the keys", got.err)
+		stop()
+		<-stopped
+	})
+}
+
+func TestARememberedTokenExpires(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	var clock atomicTime
+	clock.set(time.Now())
+	h.gateway.verifier.now = clock.now
+	token := h.signer.token(func(_, claims map[string]any) { claims["exp"] = clock.now().Unix() + 300 })
+	for _, step := range []struct {
+		after   time.Duration
+		expired bool
+	}{{0, false}, {298 * time.Second, false}, {3 * time.Second, true}, {time.Hour, true}} {
+		clock.set(clock.now().Add(step.after))
+		_, got := h.getMe(t, token)
+		if step.expired {
+			wantError(t, fmt.Sprintf("%s later", step.after), got, http.StatusUnauthorized, connect.CodeUnauthenticated, expired)
+			if got.header.Get("Www-Authenticate") == "" {
+				t.Error("an expired token: got no Www-Authenticate")
+			}
+		} else if got.err != nil {
+			t.Errorf("%s later: %v", step.after, got.err)
+		}
+	}
+}
+
+type atomicTime struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func (c *atomicTime) now() time.Time { c.mu.Lock(); defer c.mu.Unlock(); return c.at }
+
+func (c *atomicTime) set(at time.Time) { c.mu.Lock(); defer c.mu.Unlock(); c.at = at }
+
+func TestARetiredKeyIsForgottenWithItsTokens(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	older, newer := h.signer, newSigner(2)
+	h.publish(newer, older)
+	wantNoError(t, "fetch", h.gateway.verifier.fetch(t.Context()))
+	old, fresh := older.token(func(_, _ map[string]any) {}), newer.token(func(_, _ map[string]any) {})
+	for _, token := range []string{old, fresh, old, fresh} {
+		_, got := h.getMe(t, token)
+		wantNoError(t, "a token of either key", got.err)
+	}
+
+	h.publish(newer)
+	wantNoError(t, "fetch", h.gateway.verifier.fetch(t.Context()))
+	_, got := h.getMe(t, old)
+	wantError(t, "a remembered token of the retired key", got, http.StatusUnauthorized, connect.CodeUnauthenticated, invalid)
+	_, got = h.getMe(t, fresh)
+	wantNoError(t, "a token of the newer key", got.err)
+
+	// Another key under the same id retires the one before.
+	impostor := newSigner(3)
+	impostor.kid = newer.kid
+	h.publish(impostor)
+	wantNoError(t, "fetch", h.gateway.verifier.fetch(t.Context()))
+	_, got = h.getMe(t, fresh)
+	wantError(t, "a remembered token of a replaced key", got, http.StatusUnauthorized, connect.CodeUnauthenticated, invalid)
+}
+
+// A token whose check begins before its key is retired and ends afterwards must
+// not be remembered beyond.
+func TestATokenCheckedWhileItsKeyRetiresIsNotRemembered(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	v := h.gateway.verifier
+	older, newer := h.signer, newSigner(2)
+	token := older.token(func(_, _ map[string]any) {})
+	var once sync.Once
+	v.now = func() time.Time {
+		once.Do(func() { // in the midst of the check
+			h.publish(newer)
+			wantNoError(t, "fetch", v.fetch(t.Context()))
+		})
+		return time.Now()
+	}
+	_, _ = v.verify(token) // either way is right: both happen at once
+	if who, err := v.verify(token); err == nil {
+		t.Errorf("a token of a retired key: got %v, want it refused", who)
+	}
+}
+
+func TestTheMemoryOfTokensIsBounded(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	v := h.gateway.verifier
+	token := h.token(alice)
+	_, err := v.verify(token)
+	wantNoError(t, "verify", err)
+	known, ok := v.seen.GetIfPresent(token)
+	if !ok {
+		t.Fatal("the token is not remembered")
+	}
+	for i := range 3 * rememberedTokens {
+		v.seen.Set(fmt.Sprint("token", i), known)
+	}
+	v.seen.CleanUp()
+	if got := v.seen.EstimatedSize(); got > rememberedTokens {
+		t.Errorf("after %d tokens: %d are remembered, want at most %d", 3*rememberedTokens, got, rememberedTokens)
+	}
+}
+
+// Many at once, with keys coming and going, for the race detector.
+func TestTokensAreCheckedConcurrently(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	other := newSigner(2)
+	var group sync.WaitGroup
+	stop := make(chan struct{})
+	group.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			h.publish([][]signer{{h.signer}, {other, h.signer}}[i%2]...)
+			if err := h.gateway.verifier.fetch(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for i := range 50 {
+				id := []string{alice, bob}[i%2]
+				if who, err := h.gateway.verifier.verify(h.token(id)); err != nil || who.userID != id {
+					t.Errorf("verify %s's token: got %v, %v", id, who, err)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	close(stop)
+	group.Wait()
+}
+
+func TestJWKS(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{keyless: true})
+	get := func() (*http.Response, string) { return h.get(t, "/.well-known/jwks.json") }
+	response, body := get()
+	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") != "1" {
+		t.Errorf("before the keys have come: got %d, Retry-After %q, want 503 and 1", response.StatusCode, response.Header.Get("Retry-After"))
+	}
+	if strings.Contains(body, "keys\":") {
+		t.Errorf("before the keys have come: got %q", body)
+	}
+	if cache := response.Header.Get("Cache-Control"); cache != "no-store" {
+		t.Errorf("before the keys have come: got Cache-Control %q, want no-store", cache)
+	}
+
+	newer := newSigner(2)
+	h.publish(newer, h.signer)
+	wantNoError(t, "fetch", h.gateway.verifier.fetch(t.Context()))
+	response, body = get()
+	want := fmt.Sprintf(`{"keys":[`+
+		`{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","use":"sig","kid":"key-2","x":"%s"},`+
+		`{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","use":"sig","kid":"key-1","x":"%s"}]}`+"\n",
+		base64url(string(newer.public())), base64url(string(h.signer.public())))
+	if response.StatusCode != http.StatusOK || body != want {
+		t.Errorf("got %d %s, want 200 %s", response.StatusCode, body, want)
+	}
+	// RFC 7517, section 8.5.2.
+	if kind := response.Header.Get("Content-Type"); kind != "application/jwk-set+json" {
+		t.Errorf("got Content-Type %q, want application/jwk-set+json", kind)
+	}
+	if cache := response.Header.Get("Cache-Control"); cache != "public, max-age=60" {
+		t.Errorf("got Cache-Control %q, want public, max-age=60", cache)
+	}
+}
+
+// Refresh and the other ways in take no access token, and so must not trip over
+// a bad one: clients send the expired one along.
+func TestWaysInIgnoreAccessTokens(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{keyless: true})
+	for _, token := range []string{"", "garbage", h.signer.token(func(_, c map[string]any) { c["exp"] = 1 })} {
+		_, got := ask(t, h.auth.Refresh, &bffv1.RefreshRequest{RefreshToken: "ghr_x"}, token)
+		wantNoError(t, "Refresh with the access token "+token, got.err)
+	}
+}
