@@ -133,10 +133,19 @@ func parseKeys(m *mistakes, name, text string) [][]byte {
 
 // publicFlags say where people find the gateway.
 type publicFlags struct {
-	PublicURL string `env:"GATEHOUSE_PUBLIC_URL" default:"http://localhost:8001" placeholder:"URL" help:"Where browsers find the gateway: issuer of tokens."`
+	PublicURL string `env:"GATEHOUSE_PUBLIC_URL" placeholder:"URL" help:"Where browsers find the gateway: issuer of tokens. http://localhost:8001 if empty, or with up and serve, the port that they listen on."`
 }
 
-func (f publicFlags) parse(m *mistakes) string {
+// parse checks the public URL. Without one it is on localhost: at the port of
+// listen, or where that is empty, at the gateway's usual one.
+func (f publicFlags) parse(m *mistakes, listen string) string {
+	if f.PublicURL == "" {
+		port := "8001"
+		if _, own, err := net.SplitHostPort(listen); err == nil {
+			port = own
+		}
+		return "http://localhost:" + port
+	}
 	parsed, ok := checkURL(m, "GATEHOUSE_PUBLIC_URL", f.PublicURL)
 	if ok && (parsed.Path != "" && parsed.Path != "/" || parsed.RawQuery != "" || parsed.Fragment != "") {
 		m.add("GATEHOUSE_PUBLIC_URL", fmt.Sprintf("%q has more than a scheme and a host", f.PublicURL), "leave the rest out")
@@ -158,8 +167,8 @@ type edge struct {
 	proxies   []netip.Prefix
 }
 
-func (f edgeFlags) parse(m *mistakes) edge {
-	checked := edge{publicURL: f.publicFlags.parse(m)}
+func (f edgeFlags) parse(m *mistakes, listen string) edge {
+	checked := edge{publicURL: f.publicFlags.parse(m, listen)}
 	for _, origin := range list(f.Origins) {
 		parsed, ok := checkURL(m, "GATEHOUSE_ORIGINS", origin)
 		if ok && parsed.Scheme+"://"+parsed.Host != origin {

@@ -53,7 +53,7 @@ func (c *serveCommand) Run(p *program, app *kong.Application) error {
 	h := house{
 		listen: c.Listen, logger: p.logger,
 		keys: c.internalFlags.parse(&m), secrets: c.secretFlags.parse(&m),
-		edge: c.edgeFlags.parse(&m), rules: c.accountFlags.parse(&m, c.Registration),
+		edge: c.edgeFlags.parse(&m, c.Listen), rules: c.accountFlags.parse(&m, c.Registration),
 	}
 	if err := m.err(); err != nil {
 		return err
@@ -175,7 +175,7 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 	checkDatabaseURL(&m, "AUTH_DATABASE_URL", c.AuthDatabaseURL, true)
 	parsePeer(&m, "USERS_URL", c.UsersURL)
 	keys, secrets := c.internalFlags.parse(&m), c.secretFlags.parse(&m)
-	issuer, rules := c.publicFlags.parse(&m), c.accountFlags.parse(&m, c.Registration)
+	issuer, rules := c.publicFlags.parse(&m, ""), c.accountFlags.parse(&m, c.Registration)
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -244,7 +244,7 @@ func (c *bffCommand) Run(p *program, app *kong.Application) error {
 	parseListen(&m, c.Listen)
 	parsePeer(&m, "AUTH_URL", c.AuthURL)
 	parsePeer(&m, "USERS_URL", c.UsersURL)
-	keys, edge := c.internalFlags.parse(&m), c.edgeFlags.parse(&m)
+	keys, edge := c.internalFlags.parse(&m), c.edgeFlags.parse(&m, "")
 	if err := m.err(); err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 	h := house{
 		listen: c.Listen, logger: p.logger,
 		keys: c.internalFlags.parse(&m), secrets: c.secretFlags.parse(&m),
-		edge: c.edgeFlags.parse(&m), rules: c.accountFlags.parse(&m, c.Registration),
+		edge: c.edgeFlags.parse(&m, c.Listen), rules: c.accountFlags.parse(&m, c.Registration),
 	}
 	if err := m.err(); err != nil {
 		return err

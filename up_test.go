@@ -39,8 +39,8 @@ func newUpHouse(t *testing.T) *upHouse {
 	}
 	listen := freeAddress(t)
 	return &upHouse{
-		system: &system{url: "http://" + listen}, dir: filepath.Join(dir, "data"),
-		env: []string{"GATEHOUSE_DATA_DIR=" + filepath.Join(dir, "data"), "GATEHOUSE_LISTEN=" + listen, "GATEHOUSE_PUBLIC_URL=http://" + listen},
+		system: &system{url: strings.Replace("http://"+listen, "127.0.0.1", "localhost", 1)}, dir: filepath.Join(dir, "data"),
+		env: []string{"GATEHOUSE_DATA_DIR=" + filepath.Join(dir, "data"), "GATEHOUSE_LISTEN=" + listen},
 	}
 }
 

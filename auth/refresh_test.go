@@ -265,3 +265,38 @@ func TestLogoutTakesAnOldTokenAndRepeats(t *testing.T) {
 	_, err = h.sessions.Logout(t.Context(), &authv1.LogoutRequest{RefreshToken: "ghr_nonsense"})
 	wantReason(t, err, connect.CodeUnauthenticated, "REFRESH_TOKEN_INVALID")
 }
+
+// A refresh that waits for another's lock must see what that one did: else it
+// would bring an earlier generation back.
+func TestARefreshSeesWhatItWaitedFor(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	_, first := h.signUp(t, "ada@example.com")
+	other, err := h.owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Rollback(t.Context())
+	if _, err := other.Exec(t.Context(), "UPDATE auth.sessions SET generation = 3, token_hash = sha256('another')"); err != nil {
+		t.Fatal(err)
+	}
+	outcome := make(chan error)
+	go func() {
+		_, err := h.sessions.Refresh(t.Context(), &authv1.RefreshRequest{RefreshToken: first.GetRefreshToken()})
+		outcome <- err
+	}()
+	for h.count(t, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") == 0 {
+		select {
+		case err := <-outcome:
+			t.Fatalf("the refresh didn't wait: %v", err)
+		default:
+		}
+	}
+	if err := other.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantReason(t, <-outcome, connect.CodeUnauthenticated, "REFRESH_TOKEN_REUSED")
+	if generation := h.count(t, "SELECT generation FROM auth.sessions"); generation != 3 {
+		t.Errorf("the generation went back to %d", generation)
+	}
+}
