@@ -126,6 +126,8 @@ func (c *schemaStatusCommand) Run(p *program, app *kong.Application) error {
 		fmt.Fprintln(p.stdout, "It is newer: this binary can run beside it.")
 	case state.Converged():
 		fmt.Fprintln(p.stdout, "It is as schema.sql declares it.")
+	case len(state.Pending.Statements) == 0:
+		return errors.New("only the stored number is old: run gatehouse schema apply")
 	default:
 		return fmt.Errorf("%d statements are needed: see gatehouse schema plan", len(state.Pending.Statements))
 	}

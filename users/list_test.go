@@ -343,6 +343,9 @@ func (s *system) pages(t testing.TB, req *usersv1.ListProfilesRequest) func(yiel
 			if !yield(res.GetProfiles()) || res.GetNextPageToken() == "" {
 				return
 			}
+			if page.GetPageToken() == res.GetNextPageToken() {
+				t.Fatalf("list {%v}: the next page begins where this one does", page)
+			}
 			page.PageToken = res.GetNextPageToken()
 		}
 	}

@@ -5,8 +5,8 @@
 //
 //	func TestMain(m *testing.M) { pgtest.Main(m) }
 //
-// With GATEHOUSE_TEST_DATABASE_URL set, that server is used instead. Its user
-// may create roles and databases. Whatever a test makes there is dropped.
+// With GATEHOUSE_TEST_DATABASE_URL set, that server is used instead, by a user
+// who should be a superuser. Whatever a test makes there is dropped.
 package pgtest
 
 import (

@@ -16,7 +16,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/text/secure/precis"
 )
 
@@ -59,10 +58,11 @@ type serviceRole struct {
 	Role
 	service string
 	exists  bool
-	// excess are attributes that it has and shouldn't, or lacks and should.
-	excess []string
-	// keeps tells that its password is to stay.
-	keeps bool
+	// mend are the attributes to give to it.
+	mend []string
+	// signsIn tells that its password is to stay. It is known when the
+	// target's signIns are done.
+	signsIn bool
 }
 
 func (r serviceRole) ident() string { return pgx.Identifier{r.Name}.Sanitize() }
@@ -85,12 +85,9 @@ func (t *target) roleChanges(ctx context.Context, regrant bool) ([]statement, er
 	if t.TablesOnly {
 		return nil, nil
 	}
-	roles, err := t.readRoles(ctx)
-	if err != nil {
-		return nil, err
-	}
+	t.signIns.Wait()
 	var changes []statement
-	for _, r := range roles {
+	for _, r := range t.roles {
 		change, err := r.changes()
 		if err != nil {
 			return nil, err
@@ -99,12 +96,13 @@ func (t *target) roleChanges(ctx context.Context, regrant bool) ([]statement, er
 		regrant = regrant || !r.exists
 	}
 	if !regrant {
-		if regrant, err = t.grantsDiffer(ctx, roles); err != nil {
+		var err error
+		if regrant, err = t.grantsDiffer(ctx); err != nil {
 			return nil, err
 		}
 	}
 	if regrant {
-		changes = append(changes, t.grants(roles)...)
+		changes = append(changes, t.grants()...)
 	}
 	return changes, nil
 }
@@ -114,50 +112,60 @@ SELECT rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbyp
 FROM pg_catalog.pg_roles
 WHERE rolname = $1`
 
-func (t *target) readRoles(ctx context.Context) ([]serviceRole, error) {
-	roles := []serviceRole{{Role: t.Roles.Auth, service: Auth}, {Role: t.Roles.Users, service: Users}}
-	var signIns errgroup.Group
-	for i := range roles {
-		r := &roles[i]
+// readRoles finds how the two roles are. It leaves behind two goroutines that
+// try the passwords, for which roleChanges waits.
+func (t *target) readRoles(ctx context.Context) error {
+	if t.TablesOnly {
+		return nil
+	}
+	t.roles = []serviceRole{{Role: t.Roles.Auth, service: Auth}, {Role: t.Roles.Users, service: Users}}
+	for i := range t.roles {
+		r := &t.roles[i]
 		if r.Name == "" {
 			r.Name = RoleName(t.database, r.service)
 		}
 		if r.Name == t.user {
-			return nil, fmt.Errorf("the role %s owns the tables, and can't be the login role of %s as well", r.Name, r.service)
+			return fmt.Errorf("the role %s owns the tables, and can't be the login role of %s as well", r.Name, r.service)
 		}
-		var login, super, createDB, createRole, replication, bypass bool
-		err := t.tx.QueryRowContext(ctx, selectRole, r.Name).Scan(&login, &super, &createDB, &createRole, &replication, &bypass)
-		if errors.Is(err, sql.ErrNoRows) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read the role %s: %w", r.Name, err)
-		}
-		r.exists = true
-		for _, a := range []struct {
-			wrong bool
-			fix   string
-		}{
-			{!login, "LOGIN"},
-			{super, "NOSUPERUSER"},
-			{createDB, "NOCREATEDB"},
-			{createRole, "NOCREATEROLE"},
-			{replication, "NOREPLICATION"},
-			{bypass, "NOBYPASSRLS"},
-		} {
-			if a.wrong {
-				r.excess = append(r.excess, a.fix)
-			}
-		}
-		signIns.Go(func() error {
-			r.keeps = r.Password == "" || t.signsIn(ctx, r.Role)
-			return nil
-		})
 	}
-	if roles[0].Name == roles[1].Name {
-		return nil, fmt.Errorf("auth and users need a login role each, and both are given %s", roles[0].Name)
+	if t.roles[0].Name == t.roles[1].Name {
+		return fmt.Errorf("auth and users need a login role each, and both are given %s", t.roles[0].Name)
 	}
-	return roles, signIns.Wait()
+	for i := range t.roles {
+		if err := t.readRole(ctx, &t.roles[i]); err != nil {
+			return fmt.Errorf("read the role %s: %w", t.roles[i].Name, err)
+		}
+	}
+	return nil
+}
+
+func (t *target) readRole(ctx context.Context, r *serviceRole) error {
+	var login, super, createDB, createRole, replication, bypass bool
+	err := t.tx.QueryRowContext(ctx, selectRole, r.Name).Scan(&login, &super, &createDB, &createRole, &replication, &bypass)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r.exists = true
+	for _, a := range []struct {
+		wrong bool
+		mend  string
+	}{
+		{!login, "LOGIN"},
+		{super, "NOSUPERUSER"},
+		{createDB, "NOCREATEDB"},
+		{createRole, "NOCREATEROLE"},
+		{replication, "NOREPLICATION"},
+		{bypass, "NOBYPASSRLS"},
+	} {
+		if a.wrong {
+			r.mend = append(r.mend, a.mend)
+		}
+	}
+	t.signIns.Go(func() { r.signsIn = r.Password == "" || t.signsIn(ctx, r.Role) })
+	return nil
 }
 
 // signsIn tries the password. Only Postgres can tell whether it is right: what
@@ -181,13 +189,13 @@ func (t *target) signsIn(ctx context.Context, r Role) bool {
 // changes are the statements that make or mend the role itself. Postgres gets
 // a verifier instead of the password, so that no log of statements shows it.
 func (r serviceRole) changes() ([]statement, error) {
-	command, attributes := "ALTER ROLE ", r.excess
+	command, attributes := "ALTER ROLE ", r.mend
 	if !r.exists {
 		command, attributes = "CREATE ROLE ", []string{"LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE"}
 	}
 	command += r.ident()
 	text := strings.Join(append([]string{command}, attributes...), " ")
-	if r.keeps || r.Password == "" {
+	if r.signsIn || r.Password == "" {
 		if len(attributes) == 0 {
 			return nil, nil
 		}
@@ -264,9 +272,9 @@ SELECT EXISTS (
 	)
 )`
 
-func (t *target) grantsDiffer(ctx context.Context, roles []serviceRole) (bool, error) {
+func (t *target) grantsDiffer(ctx context.Context) (bool, error) {
 	var differ bool
-	err := t.tx.QueryRowContext(ctx, selectGrantsDiffer, roles[0].Name, roles[1].Name).Scan(&differ)
+	err := t.tx.QueryRowContext(ctx, selectGrantsDiffer, t.roles[0].Name, t.roles[1].Name).Scan(&differ)
 	if err != nil {
 		return false, fmt.Errorf("read the grants: %w", err)
 	}
@@ -279,15 +287,15 @@ func (t *target) grantsDiffer(ctx context.Context, roles []serviceRole) (bool, e
 //
 // The search path leaves out the schema public, in which up to Postgres 14
 // everybody may create functions for others to stumble over.
-func (t *target) grants(roles []serviceRole) []statement {
+func (t *target) grants() []statement {
 	database := pgx.Identifier{t.database}.Sanitize()
-	all := "PUBLIC, " + roles[0].ident() + ", " + roles[1].ident()
+	all := "PUBLIC, " + t.roles[0].ident() + ", " + t.roles[1].ident()
 	lines := []string{
 		"REVOKE ALL ON SCHEMA auth, users FROM " + all,
 		"REVOKE ALL ON ALL TABLES IN SCHEMA auth, users FROM " + all,
 		"REVOKE ALL ON ALL SEQUENCES IN SCHEMA auth, users FROM " + all,
 	}
-	for _, r := range roles {
+	for _, r := range t.roles {
 		role := r.ident()
 		lines = append(lines,
 			"GRANT CONNECT ON DATABASE "+database+" TO "+role,
@@ -318,14 +326,8 @@ LIMIT 1`
 // checkReach finds what no grant of ours can mend: a role that was there before
 // and is a member of another one.
 func (t *target) checkReach(ctx context.Context) error {
-	names := []string{t.Roles.Auth.Name, t.Roles.Users.Name}
-	for i, service := range services {
-		if names[i] == "" {
-			names[i] = RoleName(t.database, service)
-		}
-	}
 	var role string
-	err := t.tx.QueryRowContext(ctx, selectReach, names[0], names[1]).Scan(&role)
+	err := t.tx.QueryRowContext(ctx, selectReach, t.roles[0].Name, t.roles[1].Name).Scan(&role)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}

@@ -30,6 +30,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -158,19 +159,28 @@ func Status(ctx context.Context, cfg Config) (State, error) {
 	if state.Newer() {
 		return state, nil
 	}
+	if state.Pending, err = t.propose(ctx); err != nil {
+		return State{}, err
+	}
+	return state, nil
+}
+
+func (t *target) propose(ctx context.Context) (Proposal, error) {
+	if err := t.readRoles(ctx); err != nil {
+		return Proposal{}, err
+	}
 	tables, err := t.tableChanges(ctx)
 	if err != nil {
-		return State{}, err
+		return Proposal{}, err
 	}
 	roles, err := t.roleChanges(ctx, tables.addsTables)
 	if err != nil {
-		return State{}, err
+		return Proposal{}, err
 	}
-	state.Pending = Proposal{
+	return Proposal{
 		Statements:  append(texts(tables.statements), texts(roles)...),
 		Destructive: tables.destructive,
-	}
-	return state, nil
+	}, nil
 }
 
 // Apply makes the database be as schema.sql declares it. Changes that lose data
@@ -185,34 +195,44 @@ func Apply(ctx context.Context, cfg Config) (Result, error) {
 	if t.stored > t.number {
 		return Result{Number: t.stored, Newer: true}, nil
 	}
-	unchanged, err := t.unchanged(ctx)
+	done, err := t.apply(ctx)
 	if err != nil {
 		return Result{}, err
+	}
+	return Result{Number: t.number, Statements: done}, nil
+}
+
+func (t *target) apply(ctx context.Context) ([]string, error) {
+	// First, since the passwords are tried while the tables are looked at.
+	if err := t.readRoles(ctx); err != nil {
+		return nil, err
+	}
+	unchanged, err := t.unchanged(ctx)
+	if err != nil {
+		return nil, err
 	}
 	var done []string
 	if !unchanged {
 		if done, err = t.applyTables(ctx); err != nil {
-			return Result{}, err
+			return nil, err
 		}
-	}
-	granted, err := t.applyRoles(ctx)
-	if err != nil {
-		return Result{}, err
-	}
-	done = append(done, granted...)
-	if unchanged && len(done) == 0 {
-		return Result{Number: t.number}, nil
-	}
-	if !unchanged {
 		if err := t.remember(ctx); err != nil {
-			return Result{}, err
+			return nil, err
 		}
+	}
+	roles, err := t.applyRoles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	done = append(done, roles...)
+	if unchanged && len(done) == 0 {
+		return nil, nil
 	}
 	if err := t.tx.Commit(); err != nil {
-		return Result{}, fmt.Errorf("commit the schema: %w", err)
+		return nil, fmt.Errorf("commit the schema: %w", err)
 	}
 	t.log.Info("schema applied", "database", t.database, "number", t.number, "before", t.stored, "statements", len(done))
-	return Result{Number: t.number, Statements: done}, nil
+	return done, nil
 }
 
 // target is the database to change, within the one transaction that changes it.
@@ -230,6 +250,8 @@ type target struct {
 	fresh     bool // neither schema exists
 	remembers bool // both tables applied_schema exist
 	stored    int  // the number that was applied; 0 when none was
+	roles     []serviceRole
+	signIns   sync.WaitGroup // those who try the roles' passwords
 }
 
 // open connects, waits for its turn and reads what was applied.
@@ -290,6 +312,7 @@ func (t *target) begin(ctx context.Context) error {
 
 // close rolls back what was not committed.
 func (t *target) close() {
+	t.signIns.Wait()
 	if t.tx != nil {
 		t.tx.Rollback()
 	}

@@ -675,13 +675,21 @@ func TestApplyWithoutCreateRole(t *testing.T) {
 func TestApplyNeedsTheRightToCreateSchemas(t *testing.T) {
 	t.Parallel()
 	cfg := owner(t, "CREATEDB CREATEROLE")
+	user, err := pgx.ParseConfig(cfg.DatabaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
 	other := pgtest.Empty(t)
-	u, _ := url.Parse(cfg.DatabaseURL)
-	o, _ := url.Parse(other)
-	u.Path = o.Path
-	cfg.DatabaseURL = u.String()
-	_, err := schema.Apply(t.Context(), cfg)
+	cfg.DatabaseURL = as(t, other, user.User, user.Password)
+
+	_, err = schema.Apply(t.Context(), cfg)
 	wantError(t, err, "DATABASE_URL", "permission denied for database", "CREATE SCHEMA auth")
+
+	exec(t, other, "GRANT CREATE ON DATABASE "+query[string](t, other, `SELECT current_database()`)+" TO "+user.User)
+	apply(t, cfg)
+	wantNothingPlanned(t, cfg)
+	// Its schemas keep the user from being dropped.
+	exec(t, other, "DROP SCHEMA auth, users CASCADE")
 }
 
 func TestApplySaysWhatIsWrongWithTheServer(t *testing.T) {
@@ -725,6 +733,11 @@ func TestApplyStopsWithItsContext(t *testing.T) {
 	const waiting = `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`
 	for !query[bool](t, cfg.DatabaseURL, waiting) {
+		select {
+		case err := <-done:
+			t.Fatalf("Apply = %v while another copy was at work, want it to wait", err)
+		default:
+		}
 	}
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
@@ -769,4 +782,28 @@ func sqlState(err error) string {
 		return e.Code
 	}
 	return ""
+}
+
+// What a start costs when the schema is as it was.
+func BenchmarkApplyUnchanged(b *testing.B) {
+	cfg := schema.Config{
+		SQL:         pgtest.SchemaSQL(b),
+		DatabaseURL: pgtest.Empty(b),
+		Roles:       schema.Roles{Auth: schema.Role{Password: "for auth"}, Users: schema.Role{Password: "for users"}},
+	}
+	for b.Loop() {
+		if _, err := schema.Apply(b.Context(), cfg); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// A comparison of every table, with a scratch database.
+func BenchmarkPlan(b *testing.B) {
+	cfg := schema.Config{SQL: pgtest.SchemaSQL(b), DatabaseURL: pgtest.New(b).Owner, TablesOnly: true}
+	for b.Loop() {
+		if _, err := schema.Plan(b.Context(), cfg); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
