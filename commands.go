@@ -143,8 +143,10 @@ type adminCommands struct {
 // adminFlags say where auth's tables are: AUTH_DATABASE_URL, or DATABASE_URL,
 // or else the embedded Postgres of the data folder, running or not.
 type adminFlags struct {
-	Email    string `arg:"" help:"The account's email."`
-	Password string `env:"GATEHOUSE_ADMIN_PASSWORD" placeholder:"PASSWORD" help:"The password to have; generated and printed if empty."`
+	Email string `arg:"" help:"The account's email."`
+	// Not GATEHOUSE_ADMIN_PASSWORD, which is set where auth runs: whoever's
+	// password is reset there would get the administrator's.
+	Password string `env:"GATEHOUSE_NEW_PASSWORD" placeholder:"PASSWORD" help:"The password to have; generated and printed if empty."`
 	dataFlags
 	databaseFlags
 	authDatabaseFlags
@@ -158,7 +160,7 @@ func (f *adminFlags) with(p *program, app *kong.Application, work func(*auth.Ser
 	checkNames(&m, app, os.Environ())
 	checkEmail(&m, "EMAIL", f.Email)
 	if f.Password != "" {
-		checkPassword(&m, "GATEHOUSE_ADMIN_PASSWORD", f.Password)
+		checkPassword(&m, "GATEHOUSE_NEW_PASSWORD", f.Password)
 	}
 	f.databaseFlags.parse(&m, false)
 	checkDatabaseURL(&m, "AUTH_DATABASE_URL", f.AuthDatabaseURL, false)

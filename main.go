@@ -100,19 +100,20 @@ func newLogger(out io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(out, nil))
 }
 
+// version is set by builds that have no version control at hand (-ldflags -X).
+var version string
+
 // versionCommand prints what was built.
 type versionCommand struct{}
 
 func (versionCommand) Run(p *program) error {
-	version := "unknown"
+	built := version
 	if info, ok := debug.ReadBuildInfo(); ok {
-		version = info.Main.Version + " " + info.GoVersion
-		for _, setting := range info.Settings {
-			if setting.Key == "vcs.revision" {
-				version += " " + setting.Value
-			}
+		if built == "" {
+			built = info.Main.Version
 		}
+		built += " " + info.GoVersion
 	}
-	_, err := fmt.Fprintln(p.stdout, "gatehouse", version)
+	_, err := fmt.Fprintln(p.stdout, "gatehouse", built)
 	return err
 }

@@ -33,6 +33,7 @@ const (
 	lockKeys   = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse signing keys', 0))"
 	selectKeys = `
 		SELECT kid, public_key, sealed_private_key FROM auth.signing_keys ORDER BY create_time DESC, kid`
+	resealKey = `UPDATE auth.signing_keys SET sealed_private_key = @sealed_private_key WHERE kid = @kid`
 	insertKey = `
 		INSERT INTO auth.signing_keys (kid, public_key, sealed_private_key)
 		VALUES (@kid, @public_key, @sealed_private_key)`
@@ -62,26 +63,51 @@ func openKeyring(ctx context.Context, db *pgxpool.Pool, secrets [][]byte, issuer
 	return ring, nil
 }
 
+// load reads the keys. One that an older secret key sealed is sealed anew with
+// the newest, so that the older can be dropped once every copy has both.
 func (r *keyring) load(ctx context.Context, tx pgx.Tx, secrets [][]byte) error {
 	rows, err := tx.Query(ctx, selectKeys)
 	if err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
-	var kid string
-	var public, sealed []byte
-	_, err = pgx.ForEachRow(rows, []any{&kid, &public, &sealed}, func() error {
-		r.public = append(r.public, &authv1.SigningKey{Kid: kid, PublicKey: append([]byte(nil), public...)})
-		if r.kid != "" {
-			return nil
+	type stored struct {
+		KID    string `db:"kid"`
+		Public []byte `db:"public_key"`
+		Sealed []byte `db:"sealed_private_key"`
+	}
+	keys, err := pgx.CollectRows(rows, pgx.RowToStructByName[stored])
+	if err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	for _, key := range keys {
+		seed, err := unseal(secrets[:1], signingKeyPurpose, key.KID, key.Sealed)
+		if errors.Is(err, errSealed) {
+			seed, err = reseal(ctx, tx, secrets, key.KID, key.Sealed)
 		}
-		seed, err := unseal(secrets, signingKeyPurpose, kid, sealed)
 		if err != nil {
-			return fmt.Errorf("signing key %s: %w: give the GATEHOUSE_SECRET_KEY that sealed it, after a comma if it is the older one", kid, err)
+			return fmt.Errorf("signing key %s: %w", key.KID, err)
 		}
-		r.kid, r.key = kid, ed25519.NewKeyFromSeed(seed)
-		return nil
-	})
-	return err
+		r.public = append(r.public, &authv1.SigningKey{Kid: key.KID, PublicKey: key.Public})
+		if r.kid == "" { // the newest comes first
+			r.kid, r.key = key.KID, ed25519.NewKeyFromSeed(seed)
+		}
+	}
+	return nil
+}
+
+func reseal(ctx context.Context, tx pgx.Tx, secrets [][]byte, kid string, sealed []byte) ([]byte, error) {
+	seed, err := unseal(secrets[1:], signingKeyPurpose, kid, sealed)
+	if err != nil {
+		return nil, fmt.Errorf("%w: give the GATEHOUSE_SECRET_KEY that sealed it, after a comma if it is the older one", err)
+	}
+	anew, err := seal(secrets[0], signingKeyPurpose, kid, seed)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := tx.Exec(ctx, resealKey, pgx.NamedArgs{"kid": kid, "sealed_private_key": anew}); err != nil {
+		return nil, fmt.Errorf("seal anew: %w", err)
+	}
+	return seed, nil
 }
 
 func makeKey(ctx context.Context, tx pgx.Tx, secret []byte) error {

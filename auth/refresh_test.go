@@ -201,13 +201,19 @@ func TestRefreshTokensSurviveAChangeOfTheSecretKey(t *testing.T) {
 	}
 	third := h.mustRefresh(t, second.GetRefreshToken(), "")
 
-	// The old key can't be dropped while it seals the signing key; its refresh
-	// tokens alone are no longer ours.
-	_, err := auth.New(t.Context(), func() auth.Config { c := changed; c.Secrets = [][]byte{secretTwo}; return c }())
-	if err == nil || !strings.Contains(err.Error(), "GATEHOUSE_SECRET_KEY") {
+	// The signing key was sealed anew, so the old key can go. Its refresh tokens
+	// go with it.
+	changed.Secrets = [][]byte{secretTwo}
+	h.open(t, changed)
+	fourth := h.mustRefresh(t, third.GetRefreshToken(), "")
+	_, err := h.refresh(t, first.GetRefreshToken(), "")
+	wantReason(t, err, connect.CodeUnauthenticated, "REFRESH_TOKEN_INVALID")
+
+	changed.Secrets = [][]byte{secretOne}
+	if _, err := auth.New(t.Context(), changed); err == nil || !strings.Contains(err.Error(), "GATEHOUSE_SECRET_KEY") {
 		t.Errorf("auth.New without the key that sealed the signing key: %v, want an error that names GATEHOUSE_SECRET_KEY", err)
 	}
-	h.mustRefresh(t, third.GetRefreshToken(), "")
+	h.mustRefresh(t, fourth.GetRefreshToken(), "")
 }
 
 func TestOnlyAHashOfTheRefreshTokenIsStored(t *testing.T) {

@@ -10,7 +10,8 @@ fi
 lines=
 for name in POSTGRES_PASSWORD AUTH_DATABASE_PASSWORD USERS_DATABASE_PASSWORD \
 	GATEHOUSE_INTERNAL_KEY GATEHOUSE_SECRET_KEY GATEHOUSE_ADMIN_PASSWORD; do
-	secret=$(openssl rand -hex 32)
+	secret=$(od -An -N32 -tx1 /dev/urandom | tr -d " \n")
+	[ ${#secret} = 64 ] || { echo "No randomness could be read." >&2; exit 1; }
 	lines="$lines$name=$secret
 "
 done
