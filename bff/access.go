@@ -2,7 +2,9 @@ package bff
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
@@ -38,7 +40,10 @@ func (v *verifier) admit(policies rpc.Policies) (connect.ServerInterceptor, erro
 	}
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-			gate := gates[spec.Procedure]
+			gate, ok := gates[spec.Procedure]
+			if !ok {
+				return fmt.Errorf("%s: it has no policy", spec.Procedure)
+			}
 			if gate.anyone {
 				return next(ctx, spec, stream)
 			}
@@ -59,19 +64,30 @@ func (v *verifier) admit(policies rpc.Policies) (connect.ServerInterceptor, erro
 	}, nil
 }
 
-// authenticate reads the caller's access token.
+// authenticate reads the caller's access token (RFC 6750).
 func (v *verifier) authenticate(ctx context.Context) (*principal, error) {
 	info, _ := connect.CallInfoForServerContext(ctx)
-	token, ok := rpc.BearerToken(info.RequestHeader().Get("Authorization"))
-	if !ok {
+	who, err := v.bearer(info.RequestHeader().Values("Authorization"))
+	switch {
+	case errors.Is(err, errTokenMissing):
 		info.ResponseHeader().Set("Www-Authenticate", `Bearer realm="gatehouse"`)
-		return nil, errTokenMissing
-	}
-	who, err := v.verify(token)
-	if connect.CodeOf(err) == connect.CodeUnauthenticated {
+	case connect.CodeOf(err) == connect.CodeUnauthenticated:
 		info.ResponseHeader().Set("Www-Authenticate", `Bearer realm="gatehouse", error="invalid_token"`)
 	}
 	return who, err
+}
+
+// bearer verifies the token of the one Authorization header. Of two, whoever
+// stands before us may have looked at the other.
+func (v *verifier) bearer(authorization []string) (*principal, error) {
+	if len(authorization) > 1 {
+		return nil, errTokenInvalid.WithCause(errors.New("more than one Authorization header"))
+	}
+	token, ok := rpc.BearerToken(strings.Join(authorization, ""))
+	if !ok {
+		return nil, errTokenMissing
+	}
+	return v.verify(token)
 }
 
 // gate is a policy made ready to ask.
@@ -96,7 +112,7 @@ func newGate(procedure string, access *policyv1.Access) (gate, error) {
 		path, err := fieldPath(procedure, who.Self.GetField())
 		return gate{self: path, roles: who.Self.GetOrRoles()}, err
 	default:
-		return gate{}, fmt.Errorf("%s: its policy (%T) is not one for the public", procedure, who)
+		return gate{}, fmt.Errorf("%s: its policy admits services of this system or nobody: the gateway serves the public", procedure)
 	}
 }
 
@@ -111,7 +127,8 @@ func (g gate) admits(who *principal, message proto.Message) bool {
 	for _, field := range g.self[:last] {
 		at = at.Get(field).Message()
 	}
-	return at.Get(g.self[last]).String() == who.userID
+	// A UUID is the same in upper case.
+	return strings.EqualFold(at.Get(g.self[last]).String(), who.userID)
 }
 
 // selfStream asks the gate once the message is decoded and valid.

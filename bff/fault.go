@@ -10,6 +10,11 @@ import (
 	"gatehouse/internal/rpc"
 )
 
+var (
+	errInternal = rpc.NewError(connect.CodeInternal, rpc.ReasonInternal, "Something went wrong on our side. Tell the operator the request id.")
+	errDeadline = rpc.NewError(connect.CodeDeadlineExceeded, rpc.ReasonDeadline, "The time for this call ran out. Give it more time or try again.")
+)
+
 // deadlineSlack is how near a caller's deadline must be for a part's time-out
 // to be the caller's doing: each hop keeps 10 ms of it.
 const deadlineSlack = 25 * time.Millisecond
@@ -26,32 +31,29 @@ func fromBackend(ctx context.Context, err error) error {
 		return context.Canceled
 	}
 	failure, ok := errors.AsType[*connect.Error](err)
-	if !ok {
-		return err
-	}
-	switch failure.Code() {
-	case connect.CodeDeadlineExceeded:
+	switch {
+	case !ok && errors.Is(err, context.DeadlineExceeded), ok && failure.Code() == connect.CodeDeadlineExceeded:
 		if deadline, ok := ctx.Deadline(); ok && rpc.CallFrom(ctx).CallersDeadline && time.Until(deadline) <= deadlineSlack {
-			return context.DeadlineExceeded
+			return errDeadline.WithCause(err)
 		}
 		return rpc.Unavailable().WithCause(err)
-	case connect.CodeUnavailable, connect.CodeCanceled:
-		return rpc.Unavailable().WithCause(err)
-	}
-	if !failure.IsRemote() {
-		if rpc.Reason(failure) != "" {
-			return failure // of our own making
-		}
+	case !ok:
+		return errInternal.WithCause(err)
+	case !failure.IsRemote() && rpc.Reason(failure) != "":
+		return failure // of our own making
+	case !failure.IsRemote():
 		return rpc.Unavailable().WithCause(err) // no answer that could be read
-	}
-	if forCallers(failure) {
+	case failure.Code() == connect.CodeUnavailable, failure.Code() == connect.CodeCanceled:
+		return rpc.Unavailable().WithCause(err)
+	case forCallers(failure):
 		worded := connect.NewError(failure.Code(), failure.Message())
 		for _, detail := range failure.Details() {
 			worded = worded.WithDetail(detail)
 		}
 		return worded
+	default:
+		return errInternal.WithCause(err)
 	}
-	return rpc.NewError(connect.CodeInternal, rpc.ReasonInternal, "Something went wrong on our side. Tell the operator the request id.").WithCause(err)
 }
 
 // forCallers reports whether a service worded its refusal for whoever calls the

@@ -10,14 +10,9 @@ import (
 
 // fieldPath finds the string field that a policy names in its method's request.
 func fieldPath(procedure, path string) ([]protoreflect.FieldDescriptor, error) {
-	name := strings.ReplaceAll(strings.TrimPrefix(procedure, "/"), "/", ".")
-	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+	method, err := methodOf(procedure)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", procedure, err)
-	}
-	method, ok := found.(protoreflect.MethodDescriptor)
-	if !ok {
-		return nil, fmt.Errorf("%s is not a method", procedure)
+		return nil, err
 	}
 	var fields []protoreflect.FieldDescriptor
 	message := method.Input()
@@ -36,4 +31,18 @@ func fieldPath(procedure, path string) ([]protoreflect.FieldDescriptor, error) {
 		return nil, fmt.Errorf("%s: its policy names the field %q, which is no string", procedure, path)
 	}
 	return fields, nil
+}
+
+// methodOf finds a method in the schema.
+func methodOf(procedure string) (protoreflect.MethodDescriptor, error) {
+	name := strings.ReplaceAll(strings.TrimPrefix(procedure, "/"), "/", ".")
+	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", procedure, err)
+	}
+	method, ok := found.(protoreflect.MethodDescriptor)
+	if !ok {
+		return nil, fmt.Errorf("%s is not a method", procedure)
+	}
+	return method, nil
 }

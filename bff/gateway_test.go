@@ -219,12 +219,18 @@ func (h *house) getMe(t testing.TB, token string, headers ...string) (*bffv1.Get
 // get fetches a page.
 func (h *house) get(t testing.TB, path string, headers ...string) (*http.Response, string) {
 	t.Helper()
-	return h.fetch(t, http.MethodGet, path, headers...)
+	return h.fetch(t, http.MethodGet, path, "", headers...)
 }
 
-func (h *house) fetch(t testing.TB, method, path string, headers ...string) (*http.Response, string) {
+// send posts JSON.
+func (h *house) send(t testing.TB, path, body string, headers ...string) (*http.Response, string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, h.url+path, nil)
+	return h.fetch(t, http.MethodPost, path, body, append(headers, "Content-Type", "application/json")...)
+}
+
+func (h *house) fetch(t testing.TB, method, path, body string, headers ...string) (*http.Response, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, h.url+path, strings.NewReader(body))
 	wantNoError(t, method+" "+path, err)
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Add(headers[i], headers[i+1])
@@ -232,9 +238,9 @@ func (h *house) fetch(t testing.TB, method, path string, headers ...string) (*ht
 	response, err := h.http.Do(request)
 	wantNoError(t, method+" "+path, err)
 	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
+	text, err := io.ReadAll(response.Body)
 	wantNoError(t, method+" "+path, err)
-	return response, string(body)
+	return response, string(text)
 }
 
 // wantError checks an error that came over Connect: status, code and reason.

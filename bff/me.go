@@ -14,7 +14,7 @@ type accountService struct{ *Service }
 // GetMe implements bffv1.AccountServiceHandler.
 func (s accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bffv1.GetMeResponse, error) {
 	id := caller(ctx).userID
-	c := compose(ctx)
+	c := compose(ctx, s.logger)
 	account := required(c, readLimit, s.account(id))
 	profile := required(c, readLimit, s.profileAfter(id))
 	sessions := optional(c, "sessions", readLimit, s.liveSessions(id))

@@ -12,8 +12,6 @@ import (
 	"connectrpc.com/connect/v2"
 	connectcors "connectrpc.com/cors"
 	"github.com/rs/cors"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/rpc"
@@ -27,7 +25,10 @@ func (s *Service) routes(config Config) http.Handler {
 	mux.Handle("GET /{$}", page("index.html", map[string]any{"URL": config.PublicURL}))
 	mux.Handle("GET /docs", page("docs.html", map[string]any{"URL": config.PublicURL, "Methods": methodsOf(s.rpc.Policies())}))
 	return cors.New(cors.Options{
-		AllowedOrigins: config.Origins,
+		// By a function: an empty list would admit every origin.
+		AllowOriginFunc: func(origin string) bool {
+			return slices.ContainsFunc(config.Origins, func(listed string) bool { return strings.EqualFold(listed, origin) })
+		},
 		AllowedMethods: connectcors.AllowedMethods(),
 		AllowedHeaders: append(connectcors.AllowedHeaders(), "Authorization", "Idempotency-Key", "X-Request-Id"),
 		ExposedHeaders: append(connectcors.ExposedHeaders(), "Retry-After", "X-Request-Id"),
@@ -40,6 +41,7 @@ func (s *Service) jwks(w http.ResponseWriter, _ *http.Request) {
 	keys := s.verifier.keys.Load()
 	if keys == nil {
 		w.Header().Set("Retry-After", "1")
+		w.Header().Set("Cache-Control", "no-store")
 		http.Error(w, "The keys have not come yet. Try again in a moment.", http.StatusServiceUnavailable)
 		return
 	}
@@ -119,13 +121,12 @@ func whoMay(access *policyv1.Access) string {
 }
 
 func requestFields(procedure string) string {
-	name := strings.ReplaceAll(strings.TrimPrefix(procedure, "/"), "/", ".")
-	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+	method, err := methodOf(procedure)
 	if err != nil {
 		return ""
 	}
 	var names []string
-	fields := found.(protoreflect.MethodDescriptor).Input().Fields()
+	fields := method.Input().Fields()
 	for i := range fields.Len() {
 		names = append(names, fields.Get(i).JSONName())
 	}

@@ -2,6 +2,7 @@ package bff
 
 import (
 	"context"
+	"unicode/utf8"
 
 	"connectrpc.com/connect/v2"
 
@@ -10,9 +11,9 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-const maxIdempotencyKey = 128
+const maxIdempotencyKey = 128 // bytes
 
-var errIdempotencyKey = rpc.Invalid("IDEMPOTENCY_KEY_INVALID", "Idempotency-Key", "send at most 128 characters")
+var errIdempotencyKey = rpc.Invalid("IDEMPOTENCY_KEY_INVALID", "Idempotency-Key", "send at most 128 bytes of UTF-8")
 
 // Register implements bffv1.AuthServiceHandler.
 func (s *Service) Register(ctx context.Context, req *bffv1.RegisterRequest) (*bffv1.RegisterResponse, error) {
@@ -50,7 +51,7 @@ func (s *Service) signedIn(ctx context.Context, account *authv1.Account, tokens 
 func (s *Service) Refresh(ctx context.Context, req *bffv1.RefreshRequest) (*bffv1.RefreshResponse, error) {
 	info, _ := connect.CallInfoForServerContext(ctx)
 	key := info.RequestHeader().Get("Idempotency-Key")
-	if len(key) > maxIdempotencyKey {
+	if len(key) > maxIdempotencyKey || !utf8.ValidString(key) {
 		return nil, errIdempotencyKey
 	}
 	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
@@ -74,10 +75,12 @@ func (s *Service) Logout(ctx context.Context, req *bffv1.LogoutRequest) (*bffv1.
 	return &bffv1.LogoutResponse{}, nil
 }
 
-// noStore keeps an answer with tokens out of every cache (RFC 6749, 5.1).
+// noStore keeps an answer out of every cache: one with tokens (RFC 6749, section
+// 5.1), or one that lacks a part.
 func noStore(ctx context.Context) {
-	info, _ := connect.CallInfoForServerContext(ctx)
-	info.ResponseHeader().Set("Cache-Control", "no-store")
+	if info, ok := connect.CallInfoForServerContext(ctx); ok {
+		info.ResponseHeader().Set("Cache-Control", "no-store")
+	}
 }
 
 func tokensOf(tokens *authv1.Tokens) *bffv1.Tokens {

@@ -67,7 +67,7 @@ func (s *Service) profile(id string) func(context.Context) (*usersv1.Profile, er
 // withProfile composes a user of an account that is known and the profile if it
 // can be had.
 func (s *Service) withProfile(ctx context.Context, account *authv1.Account) (*bffv1.User, []*bffv1.PartError) {
-	c := compose(ctx)
+	c := compose(ctx, s.logger)
 	profile := optional(c, "profile", readLimit, s.profile(account.GetId()))
 	_ = c.wait() // no part is required
 	return userOf(account, *profile), c.errors()
@@ -114,7 +114,7 @@ func (s *Service) GetUser(ctx context.Context, req *bffv1.GetUserRequest) (*bffv
 
 // user composes a user of both parts.
 func (s *Service) user(ctx context.Context, id string) (*bffv1.User, error) {
-	c := compose(ctx)
+	c := compose(ctx, s.logger)
 	account := required(c, readLimit, s.account(id))
 	profile := required(c, readLimit, s.profileAfter(id))
 	if err := c.wait(); err != nil {
@@ -205,11 +205,10 @@ func (s *Service) updateProfile(ctx context.Context, id string, values *bffv1.Us
 	if err != nil {
 		return nil, err
 	}
-	c := compose(ctx)
 	// The account is asked for first, and by itself: an update must not be made
 	// whose answer can't be given.
-	account := required(c, readLimit, s.account(id))
-	if err := c.wait(); err != nil {
+	account, err := fetchPart(ctx, readLimit, s.account(id))
+	if err != nil {
 		return nil, err
 	}
 	updated, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*usersv1.UpdateProfileResponse, error) {
@@ -227,7 +226,7 @@ func (s *Service) updateProfile(ctx context.Context, id string, values *bffv1.Us
 	if err != nil {
 		return nil, err
 	}
-	return userOf((*account).GetAccount(), updated.GetProfile()), nil
+	return userOf(account.GetAccount(), updated.GetProfile()), nil
 }
 
 // maskOf returns the mask, or without one the profile fields that have a value.
@@ -236,11 +235,11 @@ func maskOf(values *bffv1.User, mask *fieldmaskpb.FieldMask) (*fieldmaskpb.Field
 		return mask, nil
 	}
 	mask = &fieldmaskpb.FieldMask{}
-	for path, value := range map[string]string{
-		"first_name": values.GetFirstName(), "last_name": values.GetLastName(), "locale": values.GetLocale(),
+	for _, field := range []struct{ path, value string }{
+		{"first_name", values.GetFirstName()}, {"last_name", values.GetLastName()}, {"locale", values.GetLocale()},
 	} {
-		if value != "" {
-			mask.Paths = append(mask.Paths, path)
+		if field.value != "" {
+			mask.Paths = append(mask.Paths, field.path)
 		}
 	}
 	if len(mask.GetPaths()) == 0 {

@@ -1,12 +1,15 @@
 package bff
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +47,7 @@ type principal struct {
 	sessionID string
 	roles     []string
 	expire    time.Time
+	epoch     int // of the keys that the token was checked with
 }
 
 // verifier checks access tokens against the keys that auth publishes. It asks
@@ -57,10 +61,12 @@ type verifier struct {
 	seen   *otter.Cache[string, *principal]
 }
 
-// keySet is the published keys, newest first, and by id.
+// keySet is the published keys, newest first, and by id. Its epoch grows when a
+// key is retired: what was remembered before counts no more.
 type keySet struct {
 	published []*authv1.SigningKey
 	byID      map[string]ed25519.PublicKey
+	epoch     int
 }
 
 func newVerifier(source authv1.KeyServiceClient, issuer string, logger *slog.Logger) (*verifier, error) {
@@ -74,8 +80,9 @@ func newVerifier(source authv1.KeyServiceClient, issuer string, logger *slog.Log
 	return &verifier{source: source, issuer: issuer, logger: logger, now: time.Now, seen: seen}, nil
 }
 
-// run fetches the keys until ctx ends.
+// run fetches the keys until ctx ends. It is the only one to do so.
 func (v *verifier) run(ctx context.Context) {
+	defer v.seen.StopAllGoroutines()
 	failing := false
 	for {
 		wait := keysInterval
@@ -109,23 +116,51 @@ func (v *verifier) fetch(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("fetch the signing keys: %w", err)
 	}
-	set := &keySet{published: response.GetKeys(), byID: map[string]ed25519.PublicKey{}}
-	for _, key := range response.GetKeys() {
-		if len(key.GetPublicKey()) != ed25519.PublicKeySize {
-			return fmt.Errorf("signing key %s has %d bytes", key.GetKid(), len(key.GetPublicKey()))
-		}
-		set.byID[key.GetKid()] = ed25519.PublicKey(key.GetPublicKey())
+	set, err := newKeySet(response.GetKeys())
+	if err != nil {
+		return err
 	}
-	if before := v.keys.Swap(set); before != nil && retired(before, set) {
+	before := v.keys.Load()
+	if before == nil {
+		v.keys.Store(set)
+		return nil
+	}
+	set.epoch = before.epoch
+	retired := before.retiredIn(set)
+	if retired {
+		set.epoch++
+	}
+	v.keys.Store(set)
+	if retired {
 		v.seen.InvalidateAll()
 	}
 	return nil
 }
 
-// retired reports whether a key is gone.
-func retired(before, after *keySet) bool {
-	for kid := range before.byID {
-		if _, ok := after.byID[kid]; !ok {
+// newKeySet refuses what auth never publishes: with no key, or with the wrong
+// one, every token would be refused.
+func newKeySet(published []*authv1.SigningKey) (*keySet, error) {
+	if len(published) == 0 {
+		return nil, errors.New("auth publishes no signing key")
+	}
+	set := &keySet{published: published, byID: map[string]ed25519.PublicKey{}}
+	for _, key := range published {
+		kid := key.GetKid()
+		if len(key.GetPublicKey()) != ed25519.PublicKeySize {
+			return nil, fmt.Errorf("signing key %q has %d bytes", kid, len(key.GetPublicKey()))
+		}
+		if _, ok := set.byID[kid]; ok || kid == "" {
+			return nil, fmt.Errorf("signing key %q: its id is empty or another's too", kid)
+		}
+		set.byID[kid] = key.GetPublicKey()
+	}
+	return set, nil
+}
+
+// retiredIn reports whether a key is gone in the set after.
+func (k *keySet) retiredIn(after *keySet) bool {
+	for kid, key := range k.byID {
+		if !bytes.Equal(key, after.byID[kid]) {
 			return true
 		}
 	}
@@ -137,24 +172,83 @@ func (v *verifier) hasKeys() bool { return v.keys.Load() != nil }
 // accessClaims are the claims that we rely on (RFC 9068).
 type accessClaims struct {
 	jwt.RegisteredClaims
-	ClientID  string   `json:"client_id"`
-	SessionID string   `json:"sid"`
-	Roles     []string `json:"roles"`
-	Version   int64    `json:"ver"`
+	ClientID  string
+	SessionID string
+	Roles     []string
+}
+
+// UnmarshalJSON takes a claim by its exact name, once, and a time as a number
+// (RFC 7519, sections 2 and 4). Left to itself, encoding/json would take "SUB"
+// for "sub", the last of two, and a time in quotes.
+func (c *accessClaims) UnmarshalJSON(data []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
+		return errors.New("the claims are no object")
+	}
+	seen := map[string]bool{}
+	for decoder.More() {
+		token, err := decoder.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := token.(string)
+		if seen[name] {
+			return fmt.Errorf("claim %q comes twice", name)
+		}
+		seen[name] = true
+		var value json.RawMessage
+		if err := decoder.Decode(&value); err != nil {
+			return err
+		}
+		field := c.field(name)
+		if _, ok := field.(**jwt.NumericDate); ok && value[0] == '"' {
+			return fmt.Errorf("claim %q is no number", name)
+		}
+		if err := json.Unmarshal(value, field); err != nil {
+			return fmt.Errorf("claim %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// field returns where a claim goes; one that we don't know goes nowhere.
+func (c *accessClaims) field(name string) any {
+	switch name {
+	case "iss":
+		return &c.Issuer
+	case "sub":
+		return &c.Subject
+	case "aud":
+		return &c.Audience
+	case "exp":
+		return &c.ExpiresAt
+	case "nbf":
+		return &c.NotBefore
+	case "iat":
+		return &c.IssuedAt
+	case "client_id":
+		return &c.ClientID
+	case "sid":
+		return &c.SessionID
+	case "roles":
+		return &c.Roles
+	default:
+		return new(json.RawMessage)
+	}
 }
 
 // verify returns whose token it is. Errors: unauthenticated TOKEN_INVALID or
 // TOKEN_EXPIRED, unavailable SERVICE_UNAVAILABLE while there are no keys.
 func (v *verifier) verify(token string) (*principal, error) {
-	if known, ok := v.seen.GetIfPresent(token); ok {
+	keys := v.keys.Load()
+	if keys == nil {
+		return nil, rpc.Unavailable()
+	}
+	if known, ok := v.seen.GetIfPresent(token); ok && known.epoch == keys.epoch {
 		if v.now().Before(known.expire) {
 			return known, nil
 		}
 		return nil, errTokenExpired
-	}
-	keys := v.keys.Load()
-	if keys == nil {
-		return nil, rpc.Unavailable()
 	}
 	var claims accessClaims
 	_, err := jwt.ParseWithClaims(token, &claims, keys.choose,
@@ -171,7 +265,10 @@ func (v *verifier) verify(token string) (*principal, error) {
 	if err := claims.check(v.now()); err != nil {
 		return nil, errTokenInvalid.WithCause(err)
 	}
-	found := &principal{userID: claims.Subject, sessionID: claims.SessionID, roles: claims.Roles, expire: claims.ExpiresAt.Time}
+	found := &principal{
+		userID: claims.Subject, sessionID: claims.SessionID, roles: claims.Roles,
+		expire: claims.ExpiresAt.Time, epoch: keys.epoch,
+	}
 	v.seen.Set(token, found)
 	return found, nil
 }
@@ -179,7 +276,10 @@ func (v *verifier) verify(token string) (*principal, error) {
 // choose returns the key that the token's header names, if the header is one
 // that auth writes. A key that comes with the token is never looked at.
 func (k *keySet) choose(token *jwt.Token) (any, error) {
-	if typ, _ := token.Header["typ"].(string); typ != tokenType {
+	// A media type, in any case, with or without its tree (RFC 9068, section 4;
+	// RFC 7515, section 4.1.9).
+	typ, _ := token.Header["typ"].(string)
+	if strings.TrimPrefix(strings.ToLower(typ), "application/") != tokenType {
 		return nil, errors.New("not an access token by its type")
 	}
 	for _, name := range []string{"jwk", "jku", "x5u", "x5c", "crit"} {
@@ -204,8 +304,9 @@ func (c *accessClaims) check(now time.Time) error {
 		return errors.New("token from the future")
 	}
 	for _, id := range []string{c.Subject, c.SessionID} {
-		if _, err := uuid.Parse(id); err != nil {
-			return fmt.Errorf("subject or session: %w", err)
+		// In the one form that others compare with.
+		if parsed, err := uuid.Parse(id); err != nil || parsed.String() != id {
+			return fmt.Errorf("subject or session %q is no UUID", id)
 		}
 	}
 	return nil

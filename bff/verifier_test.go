@@ -38,9 +38,8 @@ const (
 
 // hostileTokens are tokens that auth didn't make, or not for here and now, each
 // with the reason for which it is refused.
-func hostileTokens(t testing.TB, ours signer) map[string]struct{ token, reason string } {
+func hostileTokens(t testing.TB, ours signer, now int64) map[string]struct{ token, reason string } {
 	t.Helper()
-	now := time.Now().Unix()
 	other := newSigner(2)
 	tokens := map[string]struct{ token, reason string }{}
 	add := func(name, token string) { tokens[name] = struct{ token, reason string }{token, invalid} }
@@ -162,7 +161,7 @@ func hostileTokens(t testing.TB, ours signer) map[string]struct{ token, reason s
 	}
 	claim("nbf in the future", func(c map[string]any) { c["nbf"] = now + 60 })
 	claim("nbf a string", func(c map[string]any) { c["nbf"] = "0" })
-	claim("iat 31s ahead", func(c map[string]any) { c["iat"] = now + 32 }) // a second may pass meanwhile
+	claim("iat 31s ahead", func(c map[string]any) { c["iat"] = now + 31 })
 	claim("iat next year", func(c map[string]any) { c["iat"] = now + 365*24*3600; c["exp"] = now + 366*24*3600 })
 	claim("no iat", func(c map[string]any) { delete(c, "iat") })
 	claim("iat a string", func(c map[string]any) { c["iat"] = fmt.Sprint(now) })
@@ -175,6 +174,7 @@ func hostileTokens(t testing.TB, ours signer) map[string]struct{ token, reason s
 		claim(name+" a number", func(c map[string]any) { c[name] = 7 })
 		claim(name+" no UUID", func(c map[string]any) { c[name] = "alice" })
 		claim(name+" a UUID and more", func(c map[string]any) { c[name] = alice + "0" })
+		claim(name+" in upper case", func(c map[string]any) { c[name] = strings.ToUpper(alice) })
 		claim(name+" a URN", func(c map[string]any) { c[name] = "urn:uuid:" + alice })
 		claim(name+" in braces", func(c map[string]any) { c[name] = "{" + alice + "}" })
 		claim(name+" without dashes", func(c map[string]any) { c[name] = strings.ReplaceAll(alice, "-", "") })
@@ -185,9 +185,6 @@ func hostileTokens(t testing.TB, ours signer) map[string]struct{ token, reason s
 	// Ambiguous JSON (RFC 7519, section 4): a reader might take the other one.
 	signed := func(name, claims string) { add(name, ours.sign(goodHeader, claims)) }
 	signed("sub twice", strings.Replace(goodClaims, "{", `{"sub":"`+bob+`",`, 1))
-	signed("sub in another case", strings.Replace(goodClaims, "{", `{"SUB":"`+bob+`",`, 1))
-	signed("sub in another case, last", strings.TrimSuffix(goodClaims, "}")+`,"Sub":"`+bob+`"}`)
-	signed("sub with a long s", strings.TrimSuffix(goodClaims, "}")+`,"ſub":"`+bob+`"}`)
 	signed("only a sub in another case", strings.Replace(goodClaims, `"sub"`, `"Sub"`, 1))
 	signed("exp twice", strings.Replace(goodClaims, "{", `{"exp":99999999999,`, 1))
 	signed("claims a list", "["+goodClaims+"]")
@@ -244,6 +241,13 @@ func hostileTokens(t testing.TB, ours signer) map[string]struct{ token, reason s
 	return tokens
 }
 
+// stopClock stops the gateway's clock and returns its time.
+func (h *house) stopClock() int64 {
+	now := time.Now().Truncate(time.Second)
+	h.gateway.verifier.now = func() time.Time { return now }
+	return now.Unix()
+}
+
 func decoded(t testing.TB, segment string) string {
 	t.Helper()
 	text, err := base64.RawURLEncoding.DecodeString(segment)
@@ -254,10 +258,8 @@ func decoded(t testing.TB, segment string) string {
 func TestHostileTokensAreRefused(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	tokens := hostileTokens(t, h.signer)
-	if len(tokens) < 40 {
-		t.Fatalf("got %d tokens, want 40 or more", len(tokens))
-	}
+	now := h.stopClock()
+	tokens := hostileTokens(t, h.signer, now)
 	if _, got := h.getMe(t, h.token(alice)); got.err != nil {
 		t.Fatalf("a good token: %v", got.err)
 	}
@@ -283,7 +285,7 @@ func TestHostileTokensAreRefused(t *testing.T) {
 func TestTokensThatTheStandardsAllowAreAccepted(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	now := time.Now().Unix()
+	now := h.stopClock()
 	for name, change := range map[string]func(header, claims map[string]any){
 		"as auth makes them": func(_, _ map[string]any) {},
 		// RFC 9068, section 4, and RFC 7515, section 4.1.9: a media type, in
@@ -301,7 +303,12 @@ func TestTokensThatTheStandardsAllowAreAccepted(t *testing.T) {
 		"claims that we don't know": func(_, c map[string]any) {
 			c["acr"], c["cnf"] = "0", map[string]any{"jkt": "x", "sub": bob}
 		},
-		"a header that we don't know": func(h, _ map[string]any) { h["x5t"] = "x" },
+		// RFC 7519, section 10.1.1: names are told apart by case.
+		"another claim in upper case":  func(_, c map[string]any) { c["SUB"] = bob },
+		"another claim in title case":  func(_, c map[string]any) { c["Sub"] = bob },
+		"another claim with a long s":  func(_, c map[string]any) { c["ſub"] = bob },
+		"another claim, of a past exp": func(_, c map[string]any) { c["Exp"] = 1 },
+		"a header that we don't know":  func(h, _ map[string]any) { h["x5t"] = "x" },
 	} {
 		res, got := h.getMe(t, h.signer.token(change))
 		if got.err != nil {

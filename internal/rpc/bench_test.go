@@ -1,7 +1,6 @@
 package rpc_test
 
 import (
-	"context"
 	"testing"
 
 	"connectrpc.com/connect/v2"
@@ -10,23 +9,12 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// On two cores of an EPYC: over HTTP 100 µs, in process 4 µs.
-func BenchmarkUnaryHTTP(b *testing.B)      { benchmarkUnary(b, 0, found) }
-func BenchmarkUnaryInProcess(b *testing.B) { benchmarkUnary(b, 1, found) }
+func BenchmarkUnaryHTTP(b *testing.B)      { benchmarkUnary(b, overHTTP) }
+func BenchmarkUnaryInProcess(b *testing.B) { benchmarkUnary(b, inProcess) }
 
-// BenchmarkUnaryInProcessWithDerivedContext has a method that does what pgx and
-// errgroup do: derive a context, which must not cost a goroutine.
-func BenchmarkUnaryInProcessWithDerivedContext(b *testing.B) {
-	benchmarkUnary(b, 1, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		return found(ctx, req)
-	})
-}
-
-func benchmarkUnary(b *testing.B, topology int, method getProfile) {
+func benchmarkUnary(b *testing.B, reach func(testing.TB, rpc.Route, *rpc.Server) *connect.Client) {
 	b.ReportAllocs()
-	client := usersv1.NewProfileServiceClient(topologies[topology].reach(b, bffToUsers, newProfiles(b, method)))
+	client := usersv1.NewProfileServiceClient(reach(b, bffToUsers, newProfiles(b, found)))
 	ctx, request := b.Context(), getRequest()
 	for b.Loop() {
 		if _, err := client.GetProfile(ctx, request); err != nil {
@@ -35,8 +23,8 @@ func benchmarkUnary(b *testing.B, topology int, method getProfile) {
 	}
 }
 
-// BenchmarkInternalToken is what telling callers apart costs each call: the
-// same token is seen again and again.
+// BenchmarkInternalToken is what telling callers apart costs a call: the same
+// token comes again and again.
 func BenchmarkInternalToken(b *testing.B) {
 	b.ReportAllocs()
 	token := rpc.InternalToken(b, bffToUsers)
@@ -47,5 +35,3 @@ func BenchmarkInternalToken(b *testing.B) {
 		}
 	}
 }
-
-var _ connect.Code

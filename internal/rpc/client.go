@@ -34,7 +34,7 @@ type Route struct {
 // for https://. It connects when first called, and again whenever it must.
 func Dial(route Route, url string) (*connect.Client, error) {
 	transport := &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		DialContext:         dialPeer,
 		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout: 5 * time.Second,
 		Protocols:           new(http.Protocols),
@@ -48,6 +48,16 @@ func Dial(route Route, url string) (*connect.Client, error) {
 		&http.Client{Transport: transport, CheckRedirect: refuseRedirect}, url,
 		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*MaxMessageBytes),
 	))
+}
+
+// dialPeer connects, or says that the peer is away. connect would take dialing's
+// own time-out for the call's.
+func dialPeer(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() && ctx.Err() == nil {
+		return nil, errors.New(err.Error())
+	}
+	return conn, err
 }
 
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

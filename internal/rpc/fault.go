@@ -198,8 +198,9 @@ func malformed(failure *connect.Error) *connect.Error {
 
 // namedField finds the field in "invalid value for string field email: 5".
 func namedField(text string) (string, bool) {
-	kind, rest, ok := strings.Cut(strings.TrimPrefix(text, "invalid value for "), " field ")
-	if !ok || len(kind) == len(text) || strings.Contains(kind, " ") { // else it may be of the value
+	rest, ok := strings.CutPrefix(text, "invalid value for ")
+	kind, rest, found := strings.Cut(rest, " field ")
+	if !ok || !found || strings.Contains(kind, " ") { // what follows may be of the value
 		return "", false
 	}
 	name, _, ok := strings.Cut(rest, ":")
@@ -218,8 +219,8 @@ func fieldPath(path *validate.FieldPath) string {
 // answered with a refusal.
 func storeIsAway(err error) bool {
 	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok {
-		// Connection lost, too many connections, shutting down, and read-only: a
-		// standby that isn't promoted yet.
+		// Connection lost, too many connections, shutting down; read-only, as a
+		// standby is that isn't promoted yet.
 		return slices.ContainsFunc([]string{"08", "53", "57", "25006"}, func(class string) bool {
 			return strings.HasPrefix(refusal.Code, class)
 		})

@@ -17,8 +17,9 @@ import (
 // context value of the caller's is seen by the callee, and no cause or panic of
 // the callee's by the caller.
 //
-// One difference is left: the method runs on the caller's goroutine, so one
-// that ignores its context keeps the caller waiting.
+// Two differences are left. The method runs on the caller's goroutine, so one
+// that ignores its context keeps the caller waiting. And messages aren't
+// encoded, so none is refused for its size or for invalid UTF-8.
 func inProcessTransport(server *connect.Server) connect.Transport {
 	return &inProcess{next: connectinprocess.New(server)}
 }

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
@@ -22,7 +25,22 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(serving{m}) }
+
+// servers are those that tests have stopped, which takes an HTTP/2 connection a
+// second: no test waits for that, but all of them together do.
+var servers errgroup.Group
+
+type serving struct{ *testing.M }
+
+func (m serving) Run() int {
+	code := m.M.Run()
+	if err := servers.Wait(); err != nil {
+		fmt.Fprintln(os.Stderr, "FAIL: a server didn't stop well:", err)
+		code = max(code, 1)
+	}
+	return code
+}
 
 const profileID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
@@ -35,19 +53,20 @@ var (
 var topologies = []struct {
 	name  string
 	reach func(t testing.TB, route rpc.Route, server *rpc.Server) *connect.Client
-}{
-	{"http", func(t testing.TB, route rpc.Route, server *rpc.Server) *connect.Client {
-		t.Helper()
-		return dial(t, route, serve(t, server.Mux(isReady)))
-	}},
-	{"in process", func(t testing.TB, route rpc.Route, server *rpc.Server) *connect.Client {
-		t.Helper()
-		client, err := rpc.InProcess(route, server)
-		if err != nil {
-			t.Fatalf("reach %s in process: %v", route.Callee, err)
-		}
-		return client
-	}},
+}{{"http", overHTTP}, {"in process", inProcess}}
+
+func overHTTP(t testing.TB, route rpc.Route, server *rpc.Server) *connect.Client {
+	t.Helper()
+	return dial(t, route, serve(t, server.Mux(isReady)))
+}
+
+func inProcess(t testing.TB, route rpc.Route, server *rpc.Server) *connect.Client {
+	t.Helper()
+	client, err := rpc.InProcess(route, server)
+	if err != nil {
+		t.Fatalf("reach %s in process: %v", route.Callee, err)
+	}
+	return client
 }
 
 func isReady() error { return nil }
@@ -60,14 +79,8 @@ func serve(t testing.TB, handler http.Handler) string {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- rpc.Serve(ctx, listener, handler, slog.New(slog.DiscardHandler)) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-served; err != nil {
-			t.Errorf("serve: %v", err)
-		}
-	})
+	t.Cleanup(cancel)
+	servers.Go(func() error { return rpc.Serve(ctx, listener, handler, slog.New(slog.DiscardHandler)) })
 	return "http://" + listener.Addr().String()
 }
 

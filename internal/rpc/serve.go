@@ -21,7 +21,8 @@ const (
 )
 
 // Serve answers on the listener, HTTP/1.1 and HTTP/2 without TLS alike, until
-// ctx ends; then it lets calls under way finish, for at most 4 s, and returns.
+// ctx ends; then it lets calls under way finish and returns. After 2 s their
+// contexts end, and after 4 s their connections.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)

@@ -124,8 +124,12 @@ func (s *Server) Mux(ready func() error) *http.ServeMux {
 
 	limit := connectv1.WithReadMaxBytes(MaxMessageBytes)
 	reflector := grpcreflect.NewStaticReflector(append(s.Services(), grpchealth.HealthV1ServiceName)...)
-	mux.Handle(grpcreflect.NewHandlerV1(reflector, limit))
-	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, limit))
+	for _, newHandler := range []func(*grpcreflect.Reflector, ...connectv1.HandlerOption) (string, http.Handler){
+		grpcreflect.NewHandlerV1, grpcreflect.NewHandlerV1Alpha,
+	} {
+		path, handler := newHandler(reflector, limit)
+		mux.Handle(path, interruptible(handler))
+	}
 	mux.Handle(grpchealth.NewHandler(health{services: s.Services(), ready: ready}, limit))
 
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
@@ -140,6 +144,24 @@ func (s *Server) Mux(ready func() error) *http.ServeMux {
 		writeText(w, http.StatusOK, "ok\n")
 	})
 	return mux
+}
+
+// interruptible wakes a handler that waits for more of its request when the
+// request's context ends, as it does when the server stops.
+func interruptible(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		woken := make(chan struct{})
+		stop := context.AfterFunc(r.Context(), func() {
+			defer close(woken)
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+		})
+		defer func() {
+			if !stop() {
+				<-woken // w must not be used after this returns
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
 }
 
 func writeText(w http.ResponseWriter, status int, text string) {

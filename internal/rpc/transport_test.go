@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -167,11 +168,29 @@ func TestACallThatIsOverDoesNotBegin(t *testing.T) {
 	}
 }
 
+// Other clients than ours let such a call begin.
+func TestACallThatArrivesTooLateDoesNotRun(t *testing.T) {
+	t.Parallel()
+	url := serve(t, newProfiles(t, func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+		t.Error("the method ran, want it not to")
+		return nil, nil
+	}).Mux(isReady))
+	request := postRequest(t, url, jsonType, `{"profileId":"`+profileID+`"}`)
+	request.Header.Set("Connect-Timeout-Ms", "0")
+	got := send(t, request)
+	if _, reason, _ := got.wireError(t); got.status != http.StatusGatewayTimeout || reason != rpc.ReasonDeadline {
+		t.Errorf("no time left: got %d %s, want 504 with %s", got.status, got.body, rpc.ReasonDeadline)
+	}
+}
+
 func TestAContextsEndReachesBothSides(t *testing.T) {
 	t.Parallel()
 	const limit = 100 * time.Millisecond
 	late := func(ctx context.Context) (*usersv1.GetProfileResponse, error) { return nil, ctx.Err() }
-	deaf := func(context.Context) (*usersv1.GetProfileResponse, error) { return found(nil, nil) } //nolint:staticcheck // found looks at neither
+	deaf := func(ctx context.Context) (*usersv1.GetProfileResponse, error) {
+		<-time.After(limit) // at the callee the time is up a moment sooner
+		return found(ctx, nil)
+	}
 
 	for _, topology := range topologies {
 		for _, test := range []struct {
@@ -329,7 +348,6 @@ func TestANestedCallStandsAlone(t *testing.T) {
 	type seen struct {
 		call          rpc.Call
 		value         any
-		cause         error
 		authorization string
 		custom        string
 	}

@@ -1,0 +1,111 @@
+package rpc_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/rpc"
+)
+
+func TestAServiceThatIsAwayIsUnavailable(t *testing.T) {
+	t.Parallel()
+	stranger := serve(t, http.NotFoundHandler())
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = listener.Close()
+	untrusted := httptest.NewUnstartedServer(newProfiles(t, found).Mux(isReady))
+	untrusted.EnableHTTP2 = true
+	untrusted.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	untrusted.StartTLS()
+	t.Cleanup(untrusted.Close)
+
+	for _, test := range []struct {
+		name, url string
+		code      connect.Code
+	}{
+		{"nobody listens", "http://" + listener.Addr().String(), connect.CodeUnavailable},
+		{"a certificate that nobody vouches for", untrusted.URL, connect.CodeUnavailable},
+		{"no URL", "http://[", connect.CodeUnavailable},
+		{"somebody else", stranger, connect.CodeUnimplemented},
+	} {
+		_, err := get(t.Context(), dial(t, bffToUsers, test.url))
+		wantError(t, test.name, err, test.code, "")
+		if failure, ok := errors.AsType[*connect.Error](err); ok && failure.IsRemote() {
+			t.Errorf("%s: got an error that is marked as the service's: %v", test.name, err)
+		}
+	}
+	if _, err := rpc.Dial(rpc.Route{Caller: "bff", Callee: "users"}, stranger); err == nil {
+		t.Error("without a key: got a client, want an error")
+	}
+}
+
+func TestAClientConnectsAgain(t *testing.T) {
+	t.Parallel()
+	mux := newProfiles(t, found).Mux(isReady)
+	url, stop, stopped := stoppable(t, mux)
+	client := dial(t, bffToUsers, url)
+	if _, err := get(t.Context(), client); err != nil {
+		t.Fatalf("the first call: %v", err)
+	}
+	stop()
+	if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
+		t.Fatalf("stop: %v", err)
+	}
+	_, err := get(t.Context(), client)
+	wantError(t, "while nobody listens", err, connect.CodeUnavailable, "")
+
+	listener, err := net.Listen("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	servers.Go(func() error { return rpc.Serve(ctx, listener, mux, slog.New(slog.DiscardHandler)) })
+	if _, err := get(t.Context(), client); err != nil {
+		t.Errorf("after the restart: got %v, want an answer", err)
+	}
+}
+
+// A redirect would carry the token to whom it isn't for.
+func TestAClientFollowsNoRedirect(t *testing.T) {
+	t.Parallel()
+	var followed atomic.Bool
+	elsewhere := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { followed.Store(true) }))
+	for _, status := range []int{http.StatusMovedPermanently, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
+		url := serve(t, http.RedirectHandler(elsewhere, status))
+		if res, err := get(t.Context(), dial(t, bffToUsers, url)); err == nil {
+			t.Errorf("%d: got %v, want an error", status, res)
+		}
+		if followed.Load() {
+			t.Errorf("%d: the client followed it", status)
+		}
+	}
+}
+
+func TestAnAnswerIsBounded(t *testing.T) {
+	t.Parallel()
+	var size int
+	client := overHTTP(t, bffToUsers, newProfiles(t, func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+		return &usersv1.GetProfileResponse{Profile: &usersv1.Profile{FirstName: strings.Repeat("x", size)}}, nil
+	}))
+	size = 3 << 20
+	if res, err := get(t.Context(), client); err != nil || len(res.GetProfile().GetFirstName()) != size {
+		t.Errorf("an answer of %d bytes: got %d bytes, %v, want all", size, len(res.GetProfile().GetFirstName()), err)
+	}
+	size = 5 << 20
+	_, err := get(t.Context(), client)
+	wantError(t, "an answer of 5 MiB", err, connect.CodeResourceExhausted, "")
+}

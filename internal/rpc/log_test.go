@@ -1,0 +1,229 @@
+package rpc_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
+
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/rpc"
+)
+
+// lockedBuffer is a log that may be read while it is written.
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}
+
+// lines returns the log's lines and empties it.
+func (b *lockedBuffer) lines(t testing.TB) []map[string]any {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var lines []map[string]any
+	for decoder := json.NewDecoder(&b.buffer); decoder.More(); {
+		line := map[string]any{}
+		if err := decoder.Decode(&line); err != nil {
+			t.Fatalf("the log isn't JSON: %v", err)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func TestEveryCallIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			log := &lockedBuffer{}
+			logger := slog.New(slog.NewJSONHandler(log, nil))
+			var fail error
+			server := newServer(t, "users", rpc.ServerConfig{Logger: logger}, func(server *connect.Server) {
+				usersv1.RegisterRelayServiceHandler(server, usersv1.UnimplementedRelayServiceHandler{}) // auth's
+				registerProfiles(func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+					if fail == errPanics {
+						panic("on purpose")
+					}
+					if fail != nil {
+						return nil, fail
+					}
+					return found(ctx, req)
+				})(server)
+			})
+			client := topology.reach(t, bffToUsers, server)
+			auth := topology.reach(t, rpc.Route{Caller: "auth", Callee: "users", Keys: keys}, server)
+			stranger := topology.reach(t, rpc.Route{Caller: "bff", Callee: "users", Keys: rpc.InternalKeys{bytes.Repeat([]byte{8}, 32)}}, server)
+			for _, test := range []struct {
+				name                           string
+				client                         *connect.Client
+				fail                           error
+				level, code, reason, principal string
+				cause                          string // what it contains; "" for none
+			}{
+				{"a success", client, nil, "INFO", "ok", "", "service:bff", ""},
+				{"a caller's mistake", client, rpc.NewError(connect.CodeNotFound, "PROFILE_NOT_FOUND", "No.").WithCause(errors.New("of theirs")), "INFO", "not_found", "PROFILE_NOT_FOUND", "service:bff", ""},
+				{"a mistake of ours", client, errors.New("of ours"), "ERROR", "internal", rpc.ReasonInternal, "service:bff", "of ours"},
+				{"no store", client, storeIsAway(t), "WARN", "unavailable", rpc.ReasonUnavailable, "service:bff", "connect"},
+				{"a panic", client, errPanics, "ERROR", "internal", rpc.ReasonInternal, "service:bff", "log_test.go"},
+				{"a caller who may not", auth, nil, "INFO", "permission_denied", rpc.ReasonPermissionDenied, "service:auth", ""},
+				{"a caller whom nobody knows", stranger, nil, "INFO", "unauthenticated", rpc.ReasonInternalToken, "", ""},
+			} {
+				fail = test.fail
+				_, _ = get(t.Context(), test.client)
+				lines := log.lines(t)
+				if len(lines) != 1 {
+					t.Errorf("%s: got %d lines, want one: %v", test.name, len(lines), lines)
+					continue
+				}
+				line := lines[0]
+				for key, want := range map[string]string{"msg": "call", "method": usersv1.ProfileServiceGetProfileProcedure, "level": test.level, "code": test.code, "principal": test.principal} {
+					if line[key] != want {
+						t.Errorf("%s: got %s %v, want %q", test.name, key, line[key], want)
+					}
+				}
+				if reason, _ := line["reason"].(string); reason != test.reason {
+					t.Errorf("%s: got the reason %q, want %q", test.name, reason, test.reason)
+				}
+				if cause, _ := line["cause"].(string); (cause == "") != (test.cause == "") || !strings.Contains(cause, test.cause) {
+					t.Errorf("%s: got the cause %q, want one with %q", test.name, cause, test.cause)
+				}
+				if id, _ := line["request_id"].(string); uuid.Validate(id) != nil {
+					t.Errorf("%s: got the request id %q, want a UUID", test.name, id)
+				}
+				if took, _ := line["duration"].(float64); took <= 0 || time.Duration(took) > time.Minute {
+					t.Errorf("%s: got the duration %v, want nanoseconds", test.name, line["duration"])
+				}
+			}
+		})
+	}
+}
+
+var errPanics = errors.New("panics")
+
+func TestTheLogHoldsNoSecrets(t *testing.T) {
+	t.Parallel()
+	const password, header, answer = "pa55word-of-ada", "header-of-ada", "answer-to-ada"
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			log := &lockedBuffer{}
+			logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true}))
+			var fail error
+			server := newServer(t, "users", rpc.ServerConfig{Logger: logger, Level: slog.LevelDebug}, registerProfiles(func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+				return &usersv1.GetProfileResponse{Profile: &usersv1.Profile{FirstName: answer}}, fail
+			}))
+			client := usersv1.NewProfileServiceClient(topology.reach(t, bffToUsers, server))
+			update := &usersv1.UpdateProfileRequest{Profile: &usersv1.Profile{Id: password, FirstName: strings.Repeat(password, 20)}}
+			for _, fail = range []error{nil, rpc.NewError(connect.CodeInvalidArgument, "PASSWORD_WRONG", "Wrong.").WithCause(errors.New(password)), errors.New("load the profile")} {
+				ctx, info := connect.NewClientContext(t.Context())
+				info.RequestHeader().Set("X-Secret", header)
+				info.RequestHeader().Set("Cookie", header)
+				_, _ = client.GetProfile(ctx, getRequest())
+				_, _ = client.GetProfile(ctx, &usersv1.GetProfileRequest{ProfileId: password})
+				if _, err := client.UpdateProfile(ctx, update); err == nil {
+					t.Fatalf("update %v: got no error, want the validator to refuse it", update)
+				}
+			}
+			text := log.String()
+			if !strings.Contains(text, "PASSWORD_WRONG") || !strings.Contains(text, "load the profile") {
+				t.Errorf("the log isn't there: %s", text)
+			}
+			for _, secret := range []string{password, header, answer, "Bearer", "eyJ"} {
+				if strings.Contains(text, secret) {
+					t.Errorf("the log holds %q: %s", secret, text)
+				}
+			}
+		})
+	}
+}
+
+func TestACallersRequestIDIsKeptIfItIsHarmless(t *testing.T) {
+	t.Parallel()
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			log := &lockedBuffer{}
+			server := newServer(t, "users", rpc.ServerConfig{Logger: slog.New(slog.NewJSONHandler(log, nil))}, registerProfiles(found))
+			client := topology.reach(t, bffToUsers, server)
+			for _, test := range []struct {
+				id   string
+				kept bool
+			}{
+				{"01890a5d-ac96-774b-bcce-b302099a8057", true},
+				{"a.B_9-z", true},
+				{strings.Repeat("x", 64), true},
+				{strings.Repeat("x", 65), false},
+				{strings.Repeat("x", 10_000), false},
+				{"", false},
+				{"two words", false},
+				{"tab\tbed", false},
+				{`quoted"`, false},
+				{"<script>", false},
+				{"größe", false},
+				{"line\nbroken", false},
+			} {
+				if topology.name == "http" && strings.Contains(test.id, "\n") {
+					continue // HTTP can't carry it
+				}
+				ctx, info := connect.NewClientContext(t.Context())
+				info.RequestHeader().Set("X-Request-Id", test.id)
+				if _, err := get(ctx, client); err != nil {
+					t.Fatalf("GetProfile with X-Request-Id %.80q: %v", test.id, err)
+				}
+				lines := log.lines(t)
+				if len(lines) != 1 {
+					t.Fatalf("X-Request-Id %.80q: got %d lines, want one", test.id, len(lines))
+				}
+				logged, _ := lines[0]["request_id"].(string)
+				echoed := info.ResponseHeader().Get("X-Request-Id")
+				if logged != echoed {
+					t.Errorf("X-Request-Id %.80q: logged %.80q, echoed %.80q, want the same", test.id, logged, echoed)
+				}
+				if test.kept && echoed != test.id {
+					t.Errorf("X-Request-Id %.80q: got %.80q, want it kept", test.id, echoed)
+				}
+				if !test.kept && uuid.Validate(echoed) != nil {
+					t.Errorf("X-Request-Id %.80q: got %.80q, want a new one", test.id, echoed)
+				}
+			}
+		})
+	}
+}
+
+// Not every caller of HTTP is a client of ours.
+func TestAHeaderThatBreaksTheLineIsRefused(t *testing.T) {
+	t.Parallel()
+	url, log := gateway(t)
+	request := postRequest(t, url, jsonType, `{"profileId":"`+profileID+`"}`)
+	request.Header["X-Request-Id"] = []string{"first", "second\tforged"}
+	got := send(t, request)
+	if got.status != http.StatusOK || got.header.Get("X-Request-Id") != "first" {
+		t.Errorf("two request ids: got %d with %q, want 200 with the first", got.status, got.header.Get("X-Request-Id"))
+	}
+	if strings.Contains(log.String(), "forged") {
+		t.Errorf("two request ids: the second is in the log: %s", log)
+	}
+}

@@ -1,0 +1,104 @@
+package rpc_test
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	connectv1 "connectrpc.com/connect"
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/grpcreflect"
+
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/rpc"
+)
+
+// newHTTPClient makes connections of one protocol, which end with the test.
+func newHTTPClient(t testing.TB, protocol func(*http.Protocols, bool)) *http.Client {
+	t.Helper()
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	protocol(transport.Protocols, true)
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func TestReflectionListsTheServices(t *testing.T) {
+	t.Parallel()
+	server := newServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
+		usersv1.RegisterRelayServiceHandler(server, usersv1.UnimplementedRelayServiceHandler{})
+		registerProfiles(found)(server)
+	})
+	url := serve(t, server.Mux(isReady))
+	client := grpcreflect.NewClient(newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC())
+	stream := client.NewStream(t.Context())
+	defer func() {
+		if _, err := stream.Close(); err != nil {
+			t.Errorf("close the stream: %v", err)
+		}
+	}()
+	listed, err := stream.ListServices()
+	if err != nil {
+		t.Fatalf("list the services: %v", err)
+	}
+	var got []string
+	for _, name := range listed {
+		got = append(got, string(name))
+	}
+	slices.Sort(got)
+	if want := []string{"grpc.health.v1.Health", "users.v1.ProfileService", "users.v1.RelayService"}; !slices.Equal(got, want) {
+		t.Errorf("got the services %q, want %q", got, want)
+	}
+	for _, name := range listed {
+		files, err := stream.FileContainingSymbol(name)
+		if err != nil || len(files) == 0 {
+			t.Errorf("describe %s: got %d files, %v, want at least one", name, len(files), err)
+		}
+	}
+}
+
+func TestHealthFollowsReadiness(t *testing.T) {
+	t.Parallel()
+	var ready atomic.Bool
+	url := serve(t, newProfiles(t, found).Mux(func() error {
+		if !ready.Load() {
+			return errors.New("the database is away")
+		}
+		return nil
+	}))
+	for _, test := range []struct {
+		ready        bool
+		method, path string
+		request      string
+		status       int
+		body         string
+	}{
+		{ready: false, method: "GET", path: "/livez", status: 200, body: "ok\n"},
+		{ready: false, method: "GET", path: "/readyz", status: 503, body: "not ready: the database is away\n"},
+		{ready: true, method: "GET", path: "/livez", status: 200, body: "ok\n"},
+		{ready: true, method: "GET", path: "/readyz", status: 200, body: "ok\n"},
+		{ready: true, method: "POST", path: "/readyz", status: 405},
+		{ready: false, method: "POST", path: "/grpc.health.v1.Health/Check", request: `{}`, status: 200, body: "STATUS_NOT_SERVING"},
+		{ready: true, method: "POST", path: "/grpc.health.v1.Health/Check", request: `{}`, status: 200, body: "STATUS_SERVING"},
+		{ready: false, method: "POST", path: "/grpc.health.v1.Health/Check", request: `{"service":"users.v1.ProfileService"}`, status: 200, body: "STATUS_NOT_SERVING"},
+		{ready: true, method: "POST", path: "/grpc.health.v1.Health/Check", request: `{"service":"users.v1.ProfileService"}`, status: 200, body: "STATUS_SERVING"},
+		{ready: true, method: "POST", path: "/grpc.health.v1.Health/Check", request: `{"service":"users.v1.Nothing"}`, status: 404, body: "not_found"},
+		{ready: true, method: "GET", path: "/", status: 404},
+	} {
+		ready.Store(test.ready)
+		request, err := http.NewRequestWithContext(t.Context(), test.method, url+test.path, strings.NewReader(test.request))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", jsonType)
+		got := send(t, request)
+		if got.status != test.status || !strings.Contains(got.body, test.body) {
+			t.Errorf("%s %s %s, ready: %v: got %d %q, want %d with %q", test.method, test.path, test.request, test.ready, got.status, got.body, test.status, test.body)
+		}
+		if cache := got.header.Get("Cache-Control"); test.method == "GET" && test.path != "/" && cache != "no-store" {
+			t.Errorf("%s %s: got Cache-Control %q, want no-store", test.method, test.path, cache)
+		}
+	}
+}

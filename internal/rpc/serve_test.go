@@ -1,0 +1,276 @@
+package rpc_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	connectv1 "connectrpc.com/connect"
+	"connectrpc.com/grpcreflect"
+
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/rpc"
+)
+
+// protocols are what a caller may speak to one port.
+var protocols = []struct {
+	name  string
+	speak func(*http.Protocols, bool)
+}{
+	{"HTTP/1.1", (*http.Protocols).SetHTTP1},
+	{"HTTP/2.0", (*http.Protocols).SetUnencryptedHTTP2},
+}
+
+// stoppable serves the handler until stop, which returns what Serve does.
+func stoppable(t testing.TB, handler http.Handler) (url string, stop context.CancelFunc, stopped <-chan error) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served, returned := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(returned)
+		served <- rpc.Serve(ctx, listener, handler, slog.New(slog.DiscardHandler))
+	}()
+	t.Cleanup(func() { cancel(); <-returned })
+	return "http://" + listener.Addr().String(), cancel, served
+}
+
+// untilRefused waits until nobody listens there any more.
+func untilRefused(t testing.TB, url string) {
+	t.Helper()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); <-ticker.C {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			return
+		}
+		_ = conn.Close()
+	}
+	t.Fatalf("%s still listens", url)
+}
+
+// within returns what comes from done, or nil once it is closed.
+func within(t testing.TB, limit time.Duration, what string, done <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit):
+		t.Fatalf("%s: still waiting after %v", what, limit)
+		return nil
+	}
+}
+
+func TestOnePortSpeaksBothProtocols(t *testing.T) {
+	t.Parallel()
+	url := serve(t, newProfiles(t, found).Mux(isReady))
+	for _, protocol := range protocols {
+		client := newHTTPClient(t, protocol.speak)
+		for _, contentType := range []string{jsonType, protoType} {
+			body := `{"profileId":"` + profileID + `"}`
+			if contentType == protoType {
+				body = "\x0a\x24" + profileID
+			}
+			response, err := client.Do(postRequest(t, url, contentType, body))
+			if err != nil {
+				t.Fatalf("%s, %s: %v", protocol.name, contentType, err)
+			}
+			answer, err := io.ReadAll(response.Body)
+			_ = response.Body.Close()
+			if err != nil || response.StatusCode != http.StatusOK || response.Proto != protocol.name || !strings.Contains(string(answer), "Ada") {
+				t.Errorf("%s, %s: got %s %d %q, %v, want %s 200 with Ada", protocol.name, contentType, response.Proto, response.StatusCode, answer, err, protocol.name)
+			}
+		}
+	}
+}
+
+func TestLargeHeadersAndBodiesAreRefused(t *testing.T) {
+	t.Parallel()
+	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+				w.WriteHeader(http.StatusRequestEntityTooLarge)
+			}
+		}
+	}))
+	for _, protocol := range protocols {
+		client := newHTTPClient(t, protocol.speak)
+		for _, test := range []struct {
+			name         string
+			header, body int
+			status       int
+		}{
+			{"what fits", 32 << 10, 1 << 20, http.StatusOK},
+			{"a large header", 128 << 10, 0, http.StatusRequestHeaderFieldsTooLarge},
+			{"a large body", 0, 1<<20 + 1, http.StatusRequestEntityTooLarge},
+		} {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(strings.Repeat("x", test.body)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("X-Large", strings.Repeat("x", test.header))
+			response, err := client.Do(request)
+			if err != nil && protocol.name == "HTTP/2.0" && test.status == http.StatusRequestHeaderFieldsTooLarge {
+				continue // the server has told the limit, so the client doesn't even try
+			}
+			if err != nil {
+				t.Errorf("%s, %s: got %v, want the status %d", protocol.name, test.name, err, test.status)
+				continue
+			}
+			_ = response.Body.Close()
+			if response.StatusCode != test.status {
+				t.Errorf("%s, %s: got the status %d, want %d", protocol.name, test.name, response.StatusCode, test.status)
+			}
+		}
+	}
+}
+
+func TestStoppingLetsACallFinish(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range protocols {
+		t.Run(protocol.name, func(t *testing.T) {
+			t.Parallel()
+			begun, finish := make(chan error), make(chan struct{})
+			url, stop, stopped := stoppable(t, newProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+				close(begun)
+				select {
+				case <-finish:
+					return found(ctx, req)
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}).Mux(isReady))
+			client := newHTTPClient(t, protocol.speak)
+			request := postRequest(t, url, jsonType, `{"profileId":"`+profileID+`"}`)
+			called := make(chan error, 1)
+			go func() {
+				response, err := client.Do(request)
+				if err == nil {
+					defer response.Body.Close()
+					if response.StatusCode != http.StatusOK {
+						err = errors.New(response.Status)
+					}
+				}
+				called <- err
+			}()
+			_ = within(t, 5*time.Second, "the method", begun)
+			stop()
+			untilRefused(t, url)
+			close(finish)
+			if err := within(t, 5*time.Second, "the call", called); err != nil {
+				t.Errorf("the call under way: got %v, want its answer", err)
+			}
+			if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
+				t.Errorf("Serve: got %v, want nil", err)
+			}
+		})
+	}
+}
+
+func TestStoppingDoesNotWaitForever(t *testing.T) {
+	t.Parallel()
+	t.Run("for a stream that has no end", func(t *testing.T) {
+		t.Parallel()
+		url, stop, stopped := stoppable(t, newProfiles(t, found).Mux(isReady))
+		stream := grpcreflect.NewClient(newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC()).NewStream(t.Context())
+		defer func() { _, _ = stream.Close() }()
+		if _, err := stream.ListServices(); err != nil {
+			t.Fatalf("list the services: %v", err)
+		}
+		stop()
+		if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
+			t.Errorf("Serve: got %v, want nil", err)
+		}
+	})
+	t.Run("for a call that looks at its context", func(t *testing.T) {
+		t.Parallel()
+		begun := make(chan error)
+		url, stop, stopped := stoppable(t, newProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			close(begun)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}).Mux(isReady))
+		called := make(chan error, 1)
+		go func() {
+			_, err := get(t.Context(), dial(t, bffToUsers, url))
+			called <- err
+		}()
+		_ = within(t, 5*time.Second, "the method", begun)
+		stop()
+		if err := within(t, 5*time.Second, "the call", called); err == nil {
+			t.Error("the call: got an answer, want an error")
+		}
+		if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
+			t.Errorf("Serve: got %v, want nil", err)
+		}
+	})
+	t.Run("for a call that doesn't", func(t *testing.T) {
+		t.Parallel()
+		begun, finish := make(chan error), make(chan struct{})
+		defer close(finish)
+		url, stop, stopped := stoppable(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			close(begun)
+			<-finish
+		}))
+		client := newHTTPClient(t, (*http.Protocols).SetHTTP1)
+		called := make(chan error, 1)
+		go func() {
+			response, err := client.Get(url)
+			if err == nil {
+				_ = response.Body.Close()
+			}
+			called <- err
+		}()
+		_ = within(t, 5*time.Second, "the method", begun)
+		stop()
+		if err := within(t, 5*time.Second, "Serve", stopped); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Serve: got %v, want the deadline of stopping", err)
+		}
+		if err := within(t, 5*time.Second, "the call", called); err == nil {
+			t.Error("the call: got an answer, want its connection cut")
+		}
+	})
+}
+
+func TestServeTellsWhyItCannot(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = listener.Close()
+	err = rpc.Serve(t.Context(), listener, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), listener.Addr().String()) {
+		t.Errorf("a closed listener: got %v, want an error that names %s", err, listener.Addr())
+	}
+}
+
+func TestAConnectionWithoutAWholeHeaderIsCut(t *testing.T) {
+	t.Parallel()
+	url := serve(t, http.NotFoundHandler())
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: gate"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if _, err := io.ReadAll(conn); err != nil {
+		t.Errorf("half a header: got %v after %v, want the connection closed", err, time.Since(start))
+	}
+}
