@@ -1,7 +1,9 @@
 package main
 
 import (
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -52,5 +54,30 @@ func TestDependenciesPointDown(t *testing.T) {
 	}
 	if packages < 8 {
 		t.Errorf("go list found %d packages only", packages)
+	}
+}
+
+// Each dependency earns its place in one line.
+func TestEveryDependencyIsExplained(t *testing.T) {
+	t.Parallel()
+	explained, err := os.ReadFile("docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := regexp.MustCompile(`(?m)^\t(\S+) v\S+$`)
+	for _, file := range []string{"go.mod", "tools/go.mod"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := direct.FindAllStringSubmatch(string(text), -1)
+		if len(found) == 0 {
+			t.Errorf("%s: no direct requirement found", file)
+		}
+		for _, module := range found {
+			if !strings.Contains(string(explained), "`"+module[1]+"`") {
+				t.Errorf("docs/dependencies.md doesn't say what %s is for", module[1])
+			}
+		}
 	}
 }

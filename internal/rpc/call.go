@@ -23,9 +23,9 @@ type Call struct {
 	RequestID string
 	// Principal says who is calling, for the log: "user:…" or "service:…".
 	Principal string
-	// CallersDeadline says that the call's deadline is the caller's own, rather
-	// than our limit.
-	CallersDeadline bool
+	// CallersDeadline says that the call's deadline is the caller's own, and
+	// OurLimit that it is ours.
+	CallersDeadline, OurLimit bool
 }
 
 type callKey struct{}
@@ -93,6 +93,10 @@ func logCall(ctx context.Context, logger *slog.Logger, level slog.Level, info *c
 			level, ours = slog.LevelError, true
 		case connect.CodeUnavailable:
 			level, ours = slog.LevelWarn, true
+		case connect.CodeUnauthenticated:
+			if Reason(failure) == ReasonInternalToken { // a key or a clock of ours is off
+				level, ours = slog.LevelWarn, true
+			}
 		}
 	}
 	if !logger.Enabled(ctx, level) {
@@ -150,6 +154,7 @@ func bounded(limit time.Duration) connect.ServerInterceptor {
 				CallFrom(ctx).CallersDeadline = true
 				return next(ctx, spec, stream)
 			}
+			CallFrom(ctx).OurLimit = true
 			ctx, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
 			return next(ctx, spec, stream)

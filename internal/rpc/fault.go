@@ -115,6 +115,8 @@ func published(ctx context.Context, err error) *connect.Error {
 		}
 	}
 	switch {
+	case is(err, connect.CodeDeadlineExceeded, context.DeadlineExceeded) && CallFrom(ctx).OurLimit:
+		return Unavailable().WithCause(err)
 	case is(err, connect.CodeDeadlineExceeded, context.DeadlineExceeded):
 		return NewError(connect.CodeDeadlineExceeded, ReasonDeadline, "The time for this call ran out. Give it more time or try again.").WithCause(err)
 	case is(err, connect.CodeCanceled, context.Canceled):

@@ -89,7 +89,7 @@ func TestEveryCallIsLoggedOnce(t *testing.T) {
 				{"no store", client, storeIsAway(t), "WARN", "unavailable", rpc.ReasonUnavailable, "service:bff", "connect"},
 				{"a panic", client, errPanics, "ERROR", "internal", rpc.ReasonInternal, "service:bff", "log_test.go"},
 				{"a caller who may not", auth, nil, "INFO", "permission_denied", rpc.ReasonPermissionDenied, "service:auth", ""},
-				{"a caller whom nobody knows", stranger, nil, "INFO", "unauthenticated", rpc.ReasonInternalToken, "", ""},
+				{"a caller whom nobody knows", stranger, nil, "WARN", "unauthenticated", rpc.ReasonInternalToken, "", "signature"},
 			} {
 				fail = test.fail
 				_, _ = get(t.Context(), test.client)
