@@ -1,4 +1,4 @@
--- schema number: 1
+-- schema number: 2
 --
 -- The whole schema, declaratively: `gatehouse schema apply` (or the Atlas CLI
 -- with atlas.hcl) makes a database be so. Keys are UUIDv7 made in Go; times
@@ -92,6 +92,23 @@ CREATE TABLE auth.account_outbox (
     CONSTRAINT account_outbox_pkey PRIMARY KEY (account_id)
 );
 CREATE INDEX account_outbox_next_attempt_time_idx ON auth.account_outbox (next_attempt_time);
+
+-- What access tokens that are still alive must not be accepted any more: those
+-- of a session, or those of an account below a version. Every copy of auth reads
+-- on from its last poll by xid, which, unlike a sequence, no late commit passes.
+CREATE TABLE auth.revocations (
+    id             uuid        NOT NULL DEFAULT gen_random_uuid(),
+    xid            xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    session_id     uuid,
+    account_id     uuid,
+    least_version  bigint,
+    -- When the last token that it could concern has expired.
+    expire_time    timestamptz NOT NULL,
+    CONSTRAINT revocations_pkey PRIMARY KEY (id),
+    CONSTRAINT revocations_one_kind CHECK ((session_id IS NULL) = (account_id IS NOT NULL AND least_version IS NOT NULL))
+);
+CREATE INDEX revocations_xid_idx ON auth.revocations (xid);
+CREATE INDEX revocations_expire_time_idx ON auth.revocations (expire_time);
 
 -- Append-only: everything that changes or tries an identity. It holds ids,
 -- never an email or a secret.

@@ -253,6 +253,7 @@ func (s *Service) change(ctx context.Context, id string, event event, origin *au
 		return nil, fmt.Errorf("%s: %w", event, err)
 	}
 	if changed {
+		s.revocations.soon()
 		s.tell(ctx, id)
 	}
 	return after, nil
@@ -304,6 +305,11 @@ func (s *Service) SetAccountStatus(ctx context.Context, req *authv1.SetAccountSt
 		if err != nil {
 			return false, fmt.Errorf("set the status: %w", err)
 		}
+		if tag.RowsAffected() > 0 {
+			if err := revokeBelow(ctx, tx, before.GetId(), before.GetAuthzVersion()+1); err != nil {
+				return false, err
+			}
+		}
 		if status == statusDisabled {
 			if _, err := revokeSessions(ctx, tx, before.GetId(), "", "disabled"); err != nil {
 				return false, err
@@ -328,7 +334,10 @@ func (s *Service) SetAccountRoles(ctx context.Context, req *authv1.SetAccountRol
 		if err != nil {
 			return false, fmt.Errorf("set the roles: %w", err)
 		}
-		return tag.RowsAffected() > 0, nil
+		if tag.RowsAffected() == 0 {
+			return false, nil
+		}
+		return true, revokeBelow(ctx, tx, before.GetId(), before.GetAuthzVersion()+1)
 	})
 	if err != nil {
 		return nil, err
@@ -407,6 +416,7 @@ func (s *Service) ChangePassword(ctx context.Context, req *authv1.ChangePassword
 	if err != nil {
 		return nil, fmt.Errorf("change the password: %w", err)
 	}
+	s.revocations.soon()
 	return &authv1.ChangePasswordResponse{}, nil
 }
 
@@ -444,6 +454,10 @@ func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRe
 		if err := keepsAnAdministrator(ctx, tx, before); err != nil {
 			return err
 		}
+		// Its sessions are gone with it, so that its tokens are named by the account.
+		if err := revokeBelow(ctx, tx, req.GetAccountId(), before.GetAuthzVersion()+1); err != nil {
+			return err
+		}
 		s.step("auth: before the deletion's outbox is written")
 		if err := enqueueDeletion(ctx, tx, req.GetAccountId(), version+1); err != nil {
 			return err
@@ -456,6 +470,7 @@ func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRe
 		return nil, fmt.Errorf("delete an account: %w", err)
 	}
 	s.step("auth: after the deletion is committed")
+	s.revocations.soon()
 	s.tell(ctx, req.GetAccountId())
 	return &authv1.DeleteAccountResponse{}, nil
 }

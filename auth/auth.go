@@ -19,6 +19,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
@@ -58,6 +59,7 @@ type Service struct {
 	passwords        *hasher
 	refreshKeys      refreshKeys
 	keys             *keyring
+	revocations      *revocations
 	registrationOpen bool
 	sessionIdle      time.Duration
 	sessionMax       time.Duration
@@ -79,6 +81,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	}
 	service := &Service{
 		db: config.DB, users: config.Users, passwords: newHasher(), refreshKeys: refresh, keys: keys,
+		revocations:      newRevocations(),
 		registrationOpen: config.RegistrationOpen,
 		sessionIdle:      config.SessionIdle, sessionMax: config.SessionMax,
 		logger: config.Logger, step: config.Step,
@@ -94,6 +97,7 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterAccountServiceHandler(server, s)
 	authv1.RegisterSessionServiceHandler(server, s)
 	authv1.RegisterKeyServiceHandler(server, s)
+	authv1.RegisterRevocationServiceHandler(server, s)
 }
 
 // Ready reports what keeps auth from doing its own part.
@@ -105,9 +109,13 @@ func (s *Service) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Run tells users of account changes until ctx ends.
+// Run tells users of account changes, and gateways of revocations, until ctx
+// ends.
 func (s *Service) Run(ctx context.Context) {
-	s.relay(ctx)
+	var group errgroup.Group
+	group.Go(func() error { s.relay(ctx); return nil })
+	group.Go(func() error { s.publishRevocations(ctx); return nil })
+	_ = group.Wait()
 }
 
 // transact runs work in one transaction. The error that work returns rolls it

@@ -30,11 +30,12 @@ var (
 
 // house is auth on a database of its own, reached as the gateway reaches it.
 type house struct {
-	accounts authv1.AccountServiceClient
-	sessions authv1.SessionServiceClient
-	service  *auth.Service
-	config   auth.Config
-	owner    *pgxpool.Pool // arranges states that the API can't make
+	accounts    authv1.AccountServiceClient
+	sessions    authv1.SessionServiceClient
+	revocations authv1.RevocationServiceClient
+	service     *auth.Service
+	config      auth.Config
+	owner       *pgxpool.Pool // arranges states that the API can't make
 }
 
 func newHouse(t *testing.T, change ...func(*auth.Config)) *house {
@@ -72,6 +73,7 @@ func (h *house) open(t *testing.T, config auth.Config) {
 	}
 	h.service, h.config = service, config
 	h.accounts, h.sessions = authv1.NewAccountServiceClient(client), authv1.NewSessionServiceClient(client)
+	h.revocations = authv1.NewRevocationServiceClient(client)
 }
 
 func openPool(t *testing.T, url string) *pgxpool.Pool {

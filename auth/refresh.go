@@ -103,6 +103,7 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 		return nil, fmt.Errorf("refresh: %w", err)
 	}
 	if refusal != nil {
+		s.revocations.soon() // it may have been a reuse
 		return nil, refusal
 	}
 	tokens, err := s.tokens(found.account, found.id, next, found.expiresIn)

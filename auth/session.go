@@ -147,6 +147,7 @@ func (s *Service) Logout(ctx context.Context, req *authv1.LogoutRequest) (*authv
 	if err != nil {
 		return nil, fmt.Errorf("log out: %w", err)
 	}
+	s.revocations.soon()
 	return &authv1.LogoutResponse{}, nil
 }
 
@@ -219,24 +220,28 @@ func (s *Service) ListSessions(ctx context.Context, req *authv1.ListSessionsRequ
 }
 
 const revokeOne = `
-	UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
-	WHERE id = @id AND revoke_time IS NULL`
+	WITH ended AS (
+		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
+		WHERE id = @id AND revoke_time IS NULL RETURNING id)
+	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
 
 func revokeSession(ctx context.Context, tx pgx.Tx, id uuid.UUID, reason string) error {
-	if _, err := tx.Exec(ctx, revokeOne, pgx.NamedArgs{"id": id.String(), "reason": reason}); err != nil {
+	if _, err := tx.Exec(ctx, revokeOne, pgx.NamedArgs{"id": id.String(), "reason": reason, "life": revocationLife}); err != nil {
 		return fmt.Errorf("revoke the session: %w", err)
 	}
 	return nil
 }
 
 const revokeOwned = `
-	UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = 'revoked'
-	WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND expire_time > now()`
+	WITH ended AS (
+		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = 'revoked'
+		WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND expire_time > now() RETURNING id)
+	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
 
 // RevokeSession implements authv1.SessionServiceHandler.
 func (s *Service) RevokeSession(ctx context.Context, req *authv1.RevokeSessionRequest) (*authv1.RevokeSessionResponse, error) {
 	err := s.transact(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, revokeOwned, pgx.NamedArgs{"id": req.GetSessionId(), "account_id": req.GetAccountId()})
+		tag, err := tx.Exec(ctx, revokeOwned, pgx.NamedArgs{"id": req.GetSessionId(), "account_id": req.GetAccountId(), "life": revocationLife})
 		if err != nil {
 			return fmt.Errorf("revoke: %w", err)
 		}
@@ -248,17 +253,20 @@ func (s *Service) RevokeSession(ctx context.Context, req *authv1.RevokeSessionRe
 	if err != nil {
 		return nil, fmt.Errorf("revoke a session: %w", err)
 	}
+	s.revocations.soon()
 	return &authv1.RevokeSessionResponse{}, nil
 }
 
 const revokeAll = `
-	UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
-	WHERE account_id = @account_id AND revoke_time IS NULL AND expire_time > now()
-		AND (@except::uuid IS NULL OR id <> @except::uuid)`
+	WITH ended AS (
+		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
+		WHERE account_id = @account_id AND revoke_time IS NULL AND expire_time > now()
+			AND (@except::uuid IS NULL OR id <> @except::uuid) RETURNING id)
+	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
 
 // revokeSessions ends an account's sessions, all but one if except is set.
 func revokeSessions(ctx context.Context, tx pgx.Tx, account, except, reason string) (int32, error) {
-	tag, err := tx.Exec(ctx, revokeAll, pgx.NamedArgs{"account_id": account, "except": optional(except), "reason": reason})
+	tag, err := tx.Exec(ctx, revokeAll, pgx.NamedArgs{"account_id": account, "except": optional(except), "reason": reason, "life": revocationLife})
 	if err != nil {
 		return 0, fmt.Errorf("revoke the sessions: %w", err)
 	}
@@ -280,6 +288,7 @@ func (s *Service) RevokeSessions(ctx context.Context, req *authv1.RevokeSessions
 	if err != nil {
 		return nil, fmt.Errorf("revoke sessions: %w", err)
 	}
+	s.revocations.soon()
 	return &authv1.RevokeSessionsResponse{Revoked: revoked}, nil
 }
 

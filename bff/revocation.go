@@ -1,0 +1,188 @@
+package bff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
+)
+
+const (
+	// silence is for how long the stream may say nothing before what it said is
+	// old: then auth is asked about each token.
+	silence = 5 * time.Second
+	// streamPatience is for how long a stream may say nothing before another is
+	// opened. auth speaks four times a second.
+	streamPatience = 2 * time.Second
+	reopenFirst    = 50 * time.Millisecond
+	reopenLast     = time.Second
+	forgetInterval = 30 * time.Second
+)
+
+var (
+	errSessionEnded = rpc.NewError(connect.CodeUnauthenticated, "SESSION_ENDED", "This session has ended. Sign in again.")
+	errTokenStale   = rpc.NewError(connect.CodeUnauthenticated, "TOKEN_STALE", "Your roles or your account have changed since this access token was made. Refresh it.")
+)
+
+// revoked knows which access tokens that are still alive count no more. It
+// follows auth's stream; while that is silent it asks auth about each token, and
+// admits nobody whom it can't ask about.
+type revoked struct {
+	source authv1.RevocationServiceClient
+	logger *slog.Logger
+	now    func() time.Time
+
+	mu       sync.RWMutex
+	sessions map[string]time.Time // until when it matters, by id
+	versions map[string]leastVersion
+	heard    time.Time // when the stream spoke last; zero before it said all
+}
+
+type leastVersion struct {
+	version int64
+	until   time.Time
+}
+
+func newRevoked(source authv1.RevocationServiceClient, logger *slog.Logger) *revoked {
+	return &revoked{source: source, logger: logger, now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
+}
+
+// check returns whether the principal's token counts. Errors: unauthenticated
+// SESSION_ENDED or TOKEN_STALE, unavailable SERVICE_UNAVAILABLE when nobody
+// can tell.
+func (r *revoked) check(ctx context.Context, who *principal) error {
+	r.mu.RLock()
+	fresh := !r.heard.IsZero() && r.now().Sub(r.heard) <= silence
+	_, ended := r.sessions[who.sessionID]
+	stale := who.version < r.versions[who.userID].version
+	r.mu.RUnlock()
+	switch {
+	case ended:
+		return errSessionEnded
+	case stale:
+		return errTokenStale
+	case fresh:
+		return nil
+	}
+	_, err := fetchPart(ctx, readLimit, func(ctx context.Context) (*authv1.CheckAccessResponse, error) {
+		return r.source.CheckAccess(ctx, &authv1.CheckAccessRequest{AccountId: who.userID, SessionId: who.sessionID, AuthzVersion: who.version})
+	})
+	return err
+}
+
+// ready reports whether the stream has said all that is revoked.
+func (r *revoked) ready() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return !r.heard.IsZero()
+}
+
+// run follows the stream until ctx ends.
+func (r *revoked) run(ctx context.Context) {
+	wait, failing := reopenFirst, false
+	for {
+		heard, err := r.follow(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if heard {
+			wait, failing = reopenFirst, false
+		}
+		if !failing {
+			failing = true
+			r.logger.LogAttrs(ctx, slog.LevelWarn, "the stream of revocations has ended", slog.String("cause", err.Error()))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, reopenLast)
+	}
+}
+
+var errSilent = errors.New("it fell silent")
+
+// follow opens the stream and takes over what it says until it ends, and reports
+// whether it said anything.
+func (r *revoked) follow(ctx context.Context) (heard bool, err error) {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	watchdog := time.AfterFunc(streamPatience, func() { end(errSilent) })
+	defer watchdog.Stop()
+	stream, err := r.source.WatchRevocations(ctx, &authv1.WatchRevocationsRequest{})
+	if err != nil {
+		return false, fmt.Errorf("open it: %w", err)
+	}
+	defer stream.Close()
+	forgotten := r.now()
+	for {
+		message, err := stream.Receive()
+		switch {
+		case errors.Is(err, io.EOF):
+			return heard, errors.New("auth stops")
+		case context.Cause(ctx) == errSilent:
+			return heard, errSilent
+		case err != nil:
+			return heard, fmt.Errorf("read it: %w", err)
+		}
+		if !heard && !message.GetComplete() {
+			return false, errors.New("it begins without the whole")
+		}
+		heard = true
+		watchdog.Reset(streamPatience)
+		r.take(message)
+		if now := r.now(); now.Sub(forgotten) > forgetInterval {
+			forgotten = now
+			r.forget(now)
+		}
+	}
+}
+
+// take takes over what a message says.
+func (r *revoked) take(message *authv1.WatchRevocationsResponse) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	if message.GetComplete() {
+		clear(r.sessions)
+		clear(r.versions)
+	}
+	for _, one := range message.GetRevocations() {
+		until := now.Add(time.Duration(one.GetExpiresIn()) * time.Second)
+		switch of := one.GetOf().(type) {
+		case *authv1.Revocation_SessionId:
+			r.sessions[of.SessionId] = until
+		case *authv1.Revocation_LeastVersion:
+			id := of.LeastVersion.GetAccountId()
+			if known := r.versions[id]; of.LeastVersion.GetVersion() >= known.version {
+				r.versions[id] = leastVersion{version: of.LeastVersion.GetVersion(), until: until}
+			}
+		}
+	}
+	r.heard = now
+}
+
+// forget lets go of what concerns no token that is still alive.
+func (r *revoked) forget(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, until := range r.sessions {
+		if now.After(until) {
+			delete(r.sessions, id)
+		}
+	}
+	for id, least := range r.versions {
+		if now.After(least.until) {
+			delete(r.versions, id)
+		}
+	}
+}
