@@ -123,7 +123,7 @@ func TestWithoutAuthNoTokenIsCalledBad(t *testing.T) {
 		t.Errorf("GetMe without keys: %d %s; want 503", status, body)
 	}
 	s.start(t, roleAuth)
-	eventually(t, 2*time.Second, "heal by itself", func() error {
+	eventually(t, 3*time.Second, "heal by itself", func() error {
 		_, err := s.client(ada.GetTokens().GetAccessToken()).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 		return err
 	})
@@ -264,5 +264,46 @@ func TestServicesRefuseWhoeverIsNotAService(t *testing.T) {
 	status, _, body := s.post(t, "/bff.v1.AuthService/Login", "", `{"email":"ada@example.com","password":"correct horse battery"}`)
 	if status != http.StatusInternalServerError || strings.Contains(body, "INTERNAL_TOKEN_INVALID") {
 		t.Errorf("Login through a gateway with another key: %d %s; want 500 without the services' reason", status, body)
+	}
+}
+
+// A gateway that is cut off from auth for long asks about each token, and admits
+// nobody whom it can't ask about; a short cut is bridged.
+func TestAGatewayCutOffFromAuthFailsClosed(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "three processes")
+	ada := s.signUp(t, "ada@example.com")
+	ask := func() (int, string) {
+		status, _, body := s.post(t, "/bff.v1.AccountService/ListSessions", ada.GetTokens().GetAccessToken(), `{}`)
+		return status, body
+	}
+	if status, body := ask(); status != http.StatusOK {
+		t.Fatalf("before: %d %s", status, body)
+	}
+	s.processes[roleAuth].kill()
+	deadline := time.Now().Add(7 * time.Second)
+	for time.Now().Before(deadline) {
+		if status, body := ask(); status != http.StatusServiceUnavailable {
+			t.Fatalf("while auth is away: %d %s; want 503", status, body)
+		}
+	}
+	s.start(t, roleAuth)
+	eventually(t, 3*time.Second, "heal by itself", func() error {
+		if status, body := ask(); status != http.StatusOK {
+			return fmt.Errorf("%d %s", status, body)
+		}
+		return nil
+	})
+	// A session that ended while the stream was away is known when it is back.
+	s.processes[roleBff].kill()
+	if _, err := s.owner.Exec(t.Context(), `
+		WITH ended AS (UPDATE auth.sessions SET revoke_time = now(), revoke_reason = 'test' RETURNING id)
+		INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + interval '5 minutes' FROM ended`); err != nil {
+		t.Fatal(err)
+	}
+	s.start(t, roleBff)
+	status, _, body := s.post(t, "/bff.v1.AccountService/ListSessions", ada.GetTokens().GetAccessToken(), `{}`)
+	if status != http.StatusUnauthorized || !strings.Contains(body, "SESSION_ENDED") {
+		t.Errorf("on a gateway that just started: %d %s; want 401 SESSION_ENDED", status, body)
 	}
 }

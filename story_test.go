@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/rpc"
 )
 
 // The walk through the house, in each of its shapes.
@@ -37,6 +39,7 @@ func TestStory(t *testing.T) {
 				"what stands beside the API":               besideTheAPI,
 				"logs hold no secret":                      logsHoldNoSecret,
 				"my own account":                           myOwnAccount,
+				"what is revoked is refused":               revokedTokens,
 				"a page token of another query is refused": foreignPageToken,
 			} {
 				// One after the other: one password is hashed at a time, and
@@ -487,10 +490,67 @@ func myOwnAccount(t *testing.T, s *system) {
 	if _, err := me.account.DeleteMe(t.Context(), &bffv1.DeleteMeRequest{}); err != nil {
 		t.Errorf("DeleteMe: %v", err)
 	}
-	_, err = me.account.GetMe(t.Context(), &bffv1.GetMeRequest{})
-	wantReason(t, err, connect.CodeNotFound, "USER_NOT_FOUND")
+	eventually(t, time.Second, "the token of a deleted account is refused", func() error {
+		_, err := me.account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+		if rpc.Reason(err) != "TOKEN_STALE" {
+			return fmt.Errorf("GetMe: %w", err)
+		}
+		return nil
+	})
 	if n := s.count(t, "SELECT count(*) FROM users.profiles WHERE id = $1", ada.GetUser().GetId()); n != 0 {
 		t.Error("the profile outlived its account")
+	}
+}
+
+// Guarantee 2: what is revoked is refused within a second, though tokens are
+// stateless.
+func revokedTokens(t *testing.T, s *system) {
+	admin := s.admin(t)
+	for name, test := range map[string]struct {
+		revoke func(signedIn *bffv1.SignedIn) error
+		reason string
+	}{
+		"logout": {func(who *bffv1.SignedIn) error {
+			_, err := s.client("").auth.Logout(t.Context(), &bffv1.LogoutRequest{RefreshToken: who.GetTokens().GetRefreshToken()})
+			return err
+		}, "SESSION_ENDED"},
+		"an administrator's revocation": {func(who *bffv1.SignedIn) error {
+			_, err := admin.users.RevokeUserSessions(t.Context(), &bffv1.RevokeUserSessionsRequest{UserId: who.GetUser().GetId()})
+			return err
+		}, "SESSION_ENDED"},
+		"other roles": {func(who *bffv1.SignedIn) error {
+			_, err := admin.users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: who.GetUser().GetId(), Roles: []string{"editor"}})
+			return err
+		}, "TOKEN_STALE"},
+		"a disabled user": {func(who *bffv1.SignedIn) error {
+			_, err := admin.users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: who.GetUser().GetId()})
+			return err
+		}, "SESSION_ENDED"},
+	} {
+		who := s.signUp(t, strings.ReplaceAll(name, " ", "-")+"@example.com")
+		token := who.GetTokens().GetAccessToken()
+		if _, err := s.client(token).account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
+			t.Errorf("%s: GetMe before: %v", name, err)
+		}
+		if err := test.revoke(who); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		eventually(t, time.Second, name, func() error {
+			_, err := s.client(token).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+			if rpc.Reason(err) != test.reason {
+				return fmt.Errorf("GetMe: %w, want %s", err, test.reason)
+			}
+			return nil
+		})
+		if name == "other roles" { // which a refresh mends
+			refreshed, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: who.GetTokens().GetRefreshToken()})
+			if err != nil {
+				t.Errorf("Refresh: %v", err)
+			}
+			if _, err := s.client(refreshed.GetTokens().GetAccessToken()).account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
+				t.Errorf("GetMe with the roles of now: %v", err)
+			}
+		}
 	}
 }
 

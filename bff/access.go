@@ -29,7 +29,7 @@ func caller(ctx context.Context) *principal {
 }
 
 // admit enforces each method's policy. It is an [rpc.Authorizer].
-func (v *verifier) admit(policies rpc.Policies) (connect.ServerInterceptor, error) {
+func (s *Service) admit(policies rpc.Policies) (connect.ServerInterceptor, error) {
 	gates := map[string]gate{}
 	for procedure, policy := range policies {
 		gate, err := newGate(procedure, policy.GetAccess())
@@ -47,11 +47,14 @@ func (v *verifier) admit(policies rpc.Policies) (connect.ServerInterceptor, erro
 			if gate.anyone {
 				return next(ctx, spec, stream)
 			}
-			who, err := v.authenticate(ctx)
+			who, err := s.verifier.authenticate(ctx)
 			if err != nil {
 				return err
 			}
 			rpc.CallFrom(ctx).Principal = "user:" + who.userID
+			if err := s.revoked.check(ctx, who); err != nil {
+				return err
+			}
 			ctx = context.WithValue(ctx, principalKey{}, who)
 			switch {
 			case gate.self != nil:

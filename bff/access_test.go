@@ -214,7 +214,7 @@ func TestAPolicyThatCantBeEnforcedKeepsTheGatewayFromStarting(t *testing.T) {
 	self := func(field string) *policyv1.Access {
 		return &policyv1.Access{Who: &policyv1.Access_Self{Self: &policyv1.Self{Field: field, OrRoles: []string{"admin"}}}}
 	}
-	v := open(t, world{}).gateway.verifier
+	gateway := open(t, world{}).gateway
 	for name, access := range map[string]*policyv1.Access{
 		"none":                       nil,
 		"empty":                      {},
@@ -232,7 +232,7 @@ func TestAPolicyThatCantBeEnforcedKeepsTheGatewayFromStarting(t *testing.T) {
 		"no role's message":          {Who: &policyv1.Access_Roles{}},
 		"services":                   {Who: &policyv1.Access_Services{Services: &policyv1.Services{AnyOf: []string{"bff"}}}},
 	} {
-		_, err := v.admit(rpc.Policies{procedure: {Access: access}})
+		_, err := gateway.admit(rpc.Policies{procedure: {Access: access}})
 		if err == nil || !strings.Contains(err.Error(), procedure) {
 			t.Errorf("a policy of %s: got %v, want an error that names %s", name, err, procedure)
 		}
@@ -240,18 +240,18 @@ func TestAPolicyThatCantBeEnforcedKeepsTheGatewayFromStarting(t *testing.T) {
 	for name, access := range map[string]*policyv1.Access{
 		"a nested field": self("user.id"), "anyone": {Who: &policyv1.Access_Anyone{}}, "whoever is signed in": {Who: &policyv1.Access_SignedIn{}},
 	} {
-		if _, err := v.admit(rpc.Policies{procedure: {Access: access}}); err != nil {
+		if _, err := gateway.admit(rpc.Policies{procedure: {Access: access}}); err != nil {
 			t.Errorf("a policy of %s: %v", name, err)
 		}
 	}
-	if _, err := v.admit(rpc.Policies{"/bff.v1.UserService/Nothing": {Access: self("id")}}); err == nil {
+	if _, err := gateway.admit(rpc.Policies{"/bff.v1.UserService/Nothing": {Access: self("id")}}); err == nil {
 		t.Error("a policy of a method that isn't in the schema was taken")
 	}
 }
 
 func TestAServerOfMethodsThatAreNotPublicDoesNotStart(t *testing.T) {
 	t.Parallel()
-	v := open(t, world{}).gateway.verifier
+	gateway := open(t, world{}).gateway
 	for name, register := range map[string]func(*connect.Server){
 		usersv1.ProfileServiceGetProfileProcedure: func(server *connect.Server) {
 			usersv1.RegisterProfileServiceHandler(server, usersv1.UnimplementedProfileServiceHandler{})
@@ -266,7 +266,7 @@ func TestAServerOfMethodsThatAreNotPublicDoesNotStart(t *testing.T) {
 			server.Register(connect.Method{Spec: connect.Spec{Procedure: "/odd.v1.OddService/Untold"}})
 		},
 	} {
-		_, err := rpc.NewServer(rpc.ServerConfig{Logger: discard, Authorizer: v.admit}, register)
+		_, err := rpc.NewServer(rpc.ServerConfig{Logger: discard, Authorizer: gateway.admit}, register)
 		// Of several, any may be named first.
 		service, _, _ := strings.Cut(strings.TrimPrefix(name, "/"), "/")
 		if err == nil || !strings.Contains(err.Error(), service) {
@@ -291,8 +291,8 @@ func withoutPolicy(t testing.TB) any {
 // Were a method ever to be served without a gate, it would be shut.
 func TestAMethodWithoutAGateIsShut(t *testing.T) {
 	t.Parallel()
-	v := open(t, world{}).gateway.verifier
-	admit, err := v.admit(rpc.Policies{})
+	gateway := open(t, world{}).gateway
+	admit, err := gateway.admit(rpc.Policies{})
 	wantNoError(t, "admit", err)
 	reached := false
 	err = admit(func(context.Context, connect.Spec, connect.ServerStream) error { reached = true; return nil })(t.Context(), connect.Spec{Procedure: bffv1.AccountServiceGetMeProcedure}, nil)

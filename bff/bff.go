@@ -16,6 +16,7 @@ import (
 	"net/netip"
 
 	"connectrpc.com/connect/v2"
+	"golang.org/x/sync/errgroup"
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
@@ -45,6 +46,7 @@ type Service struct {
 	sessions authv1.SessionServiceClient
 	profiles usersv1.ProfileServiceClient
 	verifier *verifier
+	revoked  *revoked
 	proxies  []netip.Prefix
 	logger   *slog.Logger
 	step     func(string)
@@ -68,6 +70,7 @@ func New(config Config) (*Service, error) {
 		sessions: authv1.NewSessionServiceClient(config.Auth),
 		profiles: usersv1.NewProfileServiceClient(config.Users),
 		verifier: verifier,
+		revoked:  newRevoked(authv1.NewRevocationServiceClient(config.Auth), config.Logger),
 		proxies:  config.TrustedProxies,
 		logger:   config.Logger,
 		step:     config.Step,
@@ -76,7 +79,7 @@ func New(config Config) (*Service, error) {
 		s.step = func(string) {}
 	}
 	s.rpc, err = rpc.NewServer(rpc.ServerConfig{
-		Logger: config.Logger, Authorizer: verifier.admit, CompressMinBytes: compressMinBytes,
+		Logger: config.Logger, Authorizer: s.admit, CompressMinBytes: compressMinBytes,
 	}, s.register)
 	if err != nil {
 		return nil, err
@@ -94,14 +97,22 @@ func (s *Service) register(server *connect.Server) {
 // ServeHTTP serves the public API and the pages beside it.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// Run keeps the signing keys current until ctx ends.
-func (s *Service) Run(ctx context.Context) { s.verifier.run(ctx) }
+// Run keeps the signing keys and the revocations current until ctx ends.
+func (s *Service) Run(ctx context.Context) {
+	var group errgroup.Group
+	group.Go(func() error { s.verifier.run(ctx); return nil })
+	group.Go(func() error { s.revoked.run(ctx); return nil })
+	_ = group.Wait()
+}
 
 // Ready reports what keeps the gateway from doing its own part. A service that
 // is down does not.
 func (s *Service) Ready() error {
 	if !s.verifier.hasKeys() {
 		return errors.New("the signing keys have not come from auth yet")
+	}
+	if !s.revoked.ready() {
+		return errors.New("what is revoked has not come from auth yet")
 	}
 	return nil
 }

@@ -138,7 +138,9 @@ func TestACallersOwnDeadlineIsTheirs(t *testing.T) {
 					got.status = http.StatusGatewayTimeout
 				}
 				wantError(t, "GetMe", got, http.StatusGatewayTimeout, connect.CodeDeadlineExceeded, rpc.ReasonDeadline)
-				if took := time.Since(began); took > time.Second {
+				// The reason tells a deadline from a part's limit; the time, only
+				// that somebody waited for neither. A busy machine takes its own.
+				if took := time.Since(began); took > 10*time.Second {
 					t.Errorf("GetMe took %s with a deadline of 50ms", took)
 				}
 				select {

@@ -46,6 +46,7 @@ type principal struct {
 	userID    string
 	sessionID string
 	roles     []string
+	version   int64 // the account's authorisation version
 	expire    time.Time
 	epoch     int // of the keys that the token was checked with
 }
@@ -175,6 +176,7 @@ type accessClaims struct {
 	ClientID  string
 	SessionID string
 	Roles     []string
+	Version   int64
 }
 
 // UnmarshalJSON takes a claim by its exact name, once, and a time as a number
@@ -232,6 +234,8 @@ func (c *accessClaims) field(name string) any {
 		return &c.SessionID
 	case "roles":
 		return &c.Roles
+	case "ver":
+		return &c.Version
 	default:
 		return new(json.RawMessage)
 	}
@@ -267,7 +271,7 @@ func (v *verifier) verify(token string) (*principal, error) {
 	}
 	found := &principal{
 		userID: claims.Subject, sessionID: claims.SessionID, roles: claims.Roles,
-		expire: claims.ExpiresAt.Time, epoch: keys.epoch,
+		version: claims.Version, expire: claims.ExpiresAt.Time, epoch: keys.epoch,
 	}
 	v.seen.Set(token, found)
 	return found, nil

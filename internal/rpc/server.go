@@ -120,7 +120,7 @@ func (s *Server) Services() []string {
 // tells what keeps the server from doing its own part; nil when it can.
 func (s *Server) Mux(ready func() error) *http.ServeMux {
 	mux := http.NewServeMux()
-	connecthttp.Mount(mux, s.rpc, s.options...)
+	connecthttp.Mount(streamMux{ServeMux: mux, streams: s.streams()}, s.rpc, s.options...)
 
 	limit := connectv1.WithReadMaxBytes(MaxMessageBytes)
 	reflector := grpcreflect.NewStaticReflector(append(s.Services(), grpchealth.HealthV1ServiceName)...)
@@ -144,6 +144,38 @@ func (s *Server) Mux(ready func() error) *http.ServeMux {
 		writeText(w, http.StatusOK, "ok\n")
 	})
 	return mux
+}
+
+// streams are the procedures whose answers have no end of their own.
+func (s *Server) streams() map[string]bool {
+	streams := map[string]bool{}
+	for spec := range s.rpc.Specs() {
+		streams[spec.Procedure] = spec.StreamType != connect.StreamTypeUnary
+	}
+	return streams
+}
+
+// streamMux mounts streams without the server's time limits, which would cut
+// them off in the middle.
+type streamMux struct {
+	*http.ServeMux
+	streams map[string]bool
+}
+
+func (m streamMux) Handle(pattern string, handler http.Handler) {
+	if m.streams[pattern] {
+		handler = unlimited(handler)
+	}
+	m.ServeMux.Handle(pattern, handler)
+}
+
+func unlimited(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(time.Time{})
+		_ = control.SetWriteDeadline(time.Time{})
+		next.ServeHTTP(w, r)
+	})
 }
 
 // interruptible wakes a handler that waits for more of its request when the

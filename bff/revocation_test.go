@@ -1,0 +1,218 @@
+package bff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
+)
+
+func sessionRevoked(id string, seconds int32) *authv1.Revocation {
+	return &authv1.Revocation{Of: &authv1.Revocation_SessionId{SessionId: id}, ExpiresIn: seconds}
+}
+
+func versionsRevoked(account string, version int64, seconds int32) *authv1.Revocation {
+	return &authv1.Revocation{Of: &authv1.Revocation_LeastVersion{LeastVersion: &authv1.LeastVersion{AccountId: account, Version: version}}, ExpiresIn: seconds}
+}
+
+func news(revocations ...*authv1.Revocation) *authv1.WatchRevocationsResponse {
+	return &authv1.WatchRevocationsResponse{Revocations: revocations}
+}
+
+// admitted asks for something that every token whose holder is known may have.
+func (h *house) admitted(t testing.TB, token string) reply {
+	t.Helper()
+	_, got := h.getMe(t, token)
+	return got
+}
+
+func TestARevokedTokenIsRefused(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	token := h.token(alice) // of version 1
+	newer := h.signer.token(func(_, claims map[string]any) { claims["sub"], claims["ver"] = alice, 3 })
+	refused := func(what, token, reason string) {
+		t.Helper()
+		wantError(t, what, h.admitted(t, token), http.StatusUnauthorized, connect.CodeUnauthenticated, reason)
+	}
+	passes := func(what, token string) {
+		t.Helper()
+		if got := h.admitted(t, token); connect.CodeOf(got.err) == connect.CodeUnauthenticated {
+			t.Errorf("%s: got %v, want it admitted", what, got.err)
+		}
+	}
+	passes("before anything is revoked", token)
+	h.gateway.revoked.take(news(versionsRevoked(bob, 9, 60), sessionRevoked(bob, 60)))
+	passes("when others are revoked", token)
+	h.gateway.revoked.take(news(versionsRevoked(alice, 3, 60)))
+	refused("a token of an older version", token, "TOKEN_STALE")
+	passes("a token of the version", newer)
+	h.gateway.revoked.take(news(versionsRevoked(alice, 2, 60)))
+	refused("an older version after it, once a later revocation came first", token, "TOKEN_STALE")
+	h.gateway.revoked.take(news(sessionRevoked(session, 60)))
+	refused("any token of a session that has ended", newer, "SESSION_ENDED")
+	if n := h.called(authv1.RevocationServiceCheckAccessProcedure); n != 0 {
+		t.Errorf("auth was asked %d times though the stream speaks", n)
+	}
+	h.gateway.revoked.take(&authv1.WatchRevocationsResponse{Complete: true})
+	passes("once the whole is said without it", newer)
+}
+
+func TestASilentStreamHasAuthAskedAboutEachToken(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	token := h.token(alice)
+	now := time.Now()
+	h.gateway.revoked.now = func() time.Time { return now }
+	h.gateway.revoked.take(news())
+	now = now.Add(silence)
+	h.admitted(t, token)
+	if n := h.called(authv1.RevocationServiceCheckAccessProcedure); n != 0 {
+		t.Errorf("after %s auth was asked %d times", silence, n)
+	}
+	now = now.Add(time.Millisecond)
+	for range 2 {
+		if got := h.admitted(t, token); connect.CodeOf(got.err) == connect.CodeUnauthenticated {
+			t.Errorf("a token that auth admits: %v", got.err)
+		}
+	}
+	if n := h.called(authv1.RevocationServiceCheckAccessProcedure); n != 2 {
+		t.Errorf("for two calls auth was asked %d times", n)
+	}
+	for reason, want := range map[string]struct {
+		err    error
+		status int
+		code   connect.Code
+	}{
+		"SESSION_ENDED":       {rpc.NewError(connect.CodeUnauthenticated, "SESSION_ENDED", "Ended."), 401, connect.CodeUnauthenticated},
+		"TOKEN_STALE":         {rpc.NewError(connect.CodeUnauthenticated, "TOKEN_STALE", "Stale."), 401, connect.CodeUnauthenticated},
+		"SERVICE_UNAVAILABLE": {rpc.Unavailable(), 503, connect.CodeUnavailable},
+		"INTERNAL":            {errors.New("broken"), 500, connect.CodeInternal},
+	} {
+		h.fail(authv1.RevocationServiceCheckAccessProcedure, want.err)
+		wantError(t, "auth answers "+reason, h.admitted(t, token), want.status, want.code, reason)
+	}
+	// Anyone may still do what anyone may.
+	if response, body := h.send(t, "/bff.v1.AuthService/Login", `{"email":"a@example.com","password":"x"}`); response.StatusCode == http.StatusServiceUnavailable {
+		t.Errorf("Login: %d %s", response.StatusCode, body)
+	}
+}
+
+func TestTheGatewayFollowsTheStream(t *testing.T) {
+	t.Parallel()
+	for _, apart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("apart=%v", apart), func(t *testing.T) {
+			t.Parallel()
+			h := open(t, world{apart: apart})
+			ctx, stop := context.WithCancel(t.Context())
+			stopped := make(chan struct{})
+			go func() { defer close(stopped); h.gateway.Run(ctx) }()
+			defer func() { stop(); <-stopped }()
+			h.backend.revoked <- news(sessionRevoked(session, 60))
+			deadline := time.Now().Add(20 * time.Second)
+			for got := h.admitted(t, h.token(alice)); rpc.Reason(got.err) != "SESSION_ENDED"; got = h.admitted(t, h.token(alice)) {
+				if time.Now().After(deadline) {
+					t.Fatalf("after the stream said that it has ended: %v", got.err)
+				}
+			}
+		})
+	}
+}
+
+func TestAStreamThatEndsOrFallsSilentIsOpenedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, world{})
+		opened := func() int { return h.called(authv1.RevocationServiceWatchRevocationsProcedure) }
+		set := func(stream func(context.Context, connect.ServerStream) error) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.answers[authv1.RevocationServiceWatchRevocationsProcedure] = func(ctx context.Context, s connect.ServerStream) error {
+				if err := s.Receive(&authv1.WatchRevocationsRequest{}); err != nil {
+					return err
+				}
+				return stream(ctx, s)
+			}
+		}
+		set(func(_ context.Context, stream connect.ServerStream) error { // the whole, and the end
+			return stream.Send(&authv1.WatchRevocationsResponse{Complete: true})
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		stopped := make(chan struct{})
+		go func() { defer close(stopped); h.gateway.revoked.run(ctx) }()
+		time.Sleep(5*reopenFirst + reopenFirst/2)
+		if n := opened(); n != 6 {
+			t.Errorf("in five pauses it was opened %d times, want 6", n)
+		}
+		set(func(ctx context.Context, _ connect.ServerStream) error { <-ctx.Done(); return ctx.Err() }) // says nothing
+		time.Sleep(reopenFirst)
+		before := opened()
+		time.Sleep(streamPatience + 4*reopenFirst)
+		if n := opened() - before; n != 1 {
+			t.Errorf("a silent stream was opened again %d times within its patience, want once", n)
+		}
+		if lines := h.log.lines(t, "the stream of revocations has ended"); len(lines) == 0 {
+			t.Error("nothing was logged of it")
+		}
+		set(func(_ context.Context, stream connect.ServerStream) error { // not the whole first
+			return stream.Send(news(sessionRevoked(session, 60)))
+		})
+		time.Sleep(2 * streamPatience)
+		if got := h.gateway.revoked.sessions; len(got) != 0 {
+			t.Errorf("a stream that doesn't begin with the whole was believed: %v", got)
+		}
+		stop()
+		<-stopped
+		h.gateway.verifier.seen.StopAllGoroutines()
+	})
+}
+
+func TestWhatConcernsNoLiveTokenIsForgotten(t *testing.T) {
+	t.Parallel()
+	r := newRevoked(nil, discard)
+	now := time.Now()
+	r.now = func() time.Time { return now }
+	r.take(news(sessionRevoked(session, 60), versionsRevoked(alice, 2, 60), versionsRevoked(bob, 2, 120)))
+	r.forget(now.Add(90 * time.Second))
+	if len(r.sessions) != 0 || len(r.versions) != 1 {
+		t.Errorf("left are the sessions %v and the versions %v, want Bob's alone", r.sessions, r.versions)
+	}
+}
+
+func TestTheGatewayIsReadyOnceItKnowsWhatIsRevoked(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	h.gateway.revoked = newRevoked(nil, discard)
+	if h.gateway.Ready() == nil {
+		t.Error("it is ready before")
+	}
+	h.gateway.revoked.take(&authv1.WatchRevocationsResponse{Complete: true})
+	if err := h.gateway.Ready(); err != nil {
+		t.Errorf("after: %v", err)
+	}
+}
+
+func BenchmarkCheckAmong100000Revocations(b *testing.B) {
+	r := newRevoked(nil, discard)
+	message := news()
+	for i := range 100_000 {
+		message.Revocations = append(message.Revocations, sessionRevoked(fmt.Sprintf("%s-%d", session, i), 600))
+	}
+	r.take(message)
+	r.now = func() time.Time { return r.heard }
+	who := &principal{userID: alice, sessionID: session, version: 1}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := r.check(b.Context(), who); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
