@@ -32,8 +32,8 @@ import (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	// The tests of real time limits mostly wait.
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	// The tests of real time limits do nothing but wait.
+	if err := flag.Set("test.parallel", "16"); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m)
@@ -100,14 +100,7 @@ func open(t testing.TB, w world) *house {
 	}
 	t.Cleanup(func() { h.gateway.verifier.seen.StopAllGoroutines() })
 	if !w.keyless {
-		// Again where it took too long: the machine may be busy.
-		err := h.gateway.verifier.fetch(t.Context())
-		for tries := 1; err != nil && tries < 10; tries++ {
-			err = h.gateway.verifier.fetch(t.Context())
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		h.fetchKeys(t)
 	}
 	h.gateway.revoked.take(&authv1.WatchRevocationsResponse{Complete: true})
 	h.http = &http.Client{Transport: direct{h.gateway}}
@@ -118,6 +111,18 @@ func open(t testing.TB, w world) *house {
 	client := h.client(connecthttp.WithProtoJSON())
 	h.auth, h.accounts, h.users = bffv1.NewAuthServiceClient(client), bffv1.NewAccountServiceClient(client), bffv1.NewUserServiceClient(client)
 	return h
+}
+
+// fetchKeys fetches the signing keys, though the machine be slow.
+func (h *house) fetchKeys(t testing.TB) {
+	t.Helper()
+	var err error
+	for range 10 {
+		if err = h.gateway.verifier.fetch(t.Context()); err == nil {
+			return
+		}
+	}
+	t.Fatal(err)
 }
 
 func (h *house) client(options ...connecthttp.Option) *connect.Client {
@@ -141,7 +146,9 @@ func serve(t testing.TB, handler http.Handler) string {
 	go func() { served <- rpc.Serve(ctx, listener, handler, discard) }()
 	t.Cleanup(func() {
 		stop()
-		if err := <-served; err != nil {
+		// A connection that was made and never used keeps a server from stopping
+		// in time, which isn't what these tests are about.
+		if err := <-served; err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("serve: %v", err)
 		}
 	})

@@ -393,7 +393,7 @@ func TestWithoutKeysNobodyIsSignedOut(t *testing.T) {
 	if h.gateway.Ready() == nil {
 		t.Error("a gateway without keys says that it is ready")
 	}
-	wantNoError(t, "fetch the keys", h.gateway.verifier.fetch(t.Context()))
+	h.fetchKeys(t)
 	if err := h.gateway.Ready(); err != nil {
 		t.Errorf("a gateway with keys says that it is not ready: %v", err)
 	}
@@ -518,7 +518,7 @@ func TestARetiredKeyIsForgottenWithItsTokens(t *testing.T) {
 	h := open(t, world{})
 	older, newer := h.signer, newSigner(2)
 	h.publish(newer, older)
-	wantNoError(t, "fetch", h.gateway.verifier.fetch(t.Context()))
+	h.fetchKeys(t)
 	old, fresh := older.token(func(_, _ map[string]any) {}), newer.token(func(_, _ map[string]any) {})
 	for _, token := range []string{old, fresh, old, fresh} {
 		_, got := h.getMe(t, token)
@@ -526,7 +526,7 @@ func TestARetiredKeyIsForgottenWithItsTokens(t *testing.T) {
 	}
 
 	h.publish(newer)
-	wantNoError(t, "fetch", h.gateway.verifier.fetch(t.Context()))
+	h.fetchKeys(t)
 	_, got := h.getMe(t, old)
 	wantError(t, "a remembered token of the retired key", got, http.StatusUnauthorized, connect.CodeUnauthenticated, invalid)
 	_, got = h.getMe(t, fresh)
@@ -536,7 +536,7 @@ func TestARetiredKeyIsForgottenWithItsTokens(t *testing.T) {
 	impostor := newSigner(3)
 	impostor.kid = newer.kid
 	h.publish(impostor)
-	wantNoError(t, "fetch", h.gateway.verifier.fetch(t.Context()))
+	h.fetchKeys(t)
 	_, got = h.getMe(t, fresh)
 	wantError(t, "a remembered token of a replaced key", got, http.StatusUnauthorized, connect.CodeUnauthenticated, invalid)
 }
@@ -553,7 +553,7 @@ func TestATokenCheckedWhileItsKeyRetiresIsNotRemembered(t *testing.T) {
 	v.now = func() time.Time {
 		once.Do(func() { // in the midst of the check
 			h.publish(newer)
-			wantNoError(t, "fetch", v.fetch(t.Context()))
+			h.fetchKeys(t)
 		})
 		return time.Now()
 	}
@@ -636,7 +636,7 @@ func TestJWKS(t *testing.T) {
 
 	newer := newSigner(2)
 	h.publish(newer, h.signer)
-	wantNoError(t, "fetch", h.gateway.verifier.fetch(t.Context()))
+	h.fetchKeys(t)
 	response, body = get()
 	want := fmt.Sprintf(`{"keys":[`+
 		`{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","use":"sig","kid":"key-2","x":"%s"},`+
