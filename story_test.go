@@ -387,6 +387,14 @@ func badInput(t *testing.T, s *system) {
 			t.Errorf("%s: %d %q about %q, want %d %q about %q: %.300s", name, status, reason, field, test.status, test.reason, test.field, body)
 		}
 	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/bff.v1.AuthService/Login", strings.NewReader(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded") // as curl does by itself
+	if status, header, body := do(t, request); status != http.StatusUnsupportedMediaType || header.Get("Accept-Post") == "" || !strings.Contains(body, "CONTENT_TYPE_UNSUPPORTED") {
+		t.Errorf("without a content type: %d %s, want 415 in words", status, body)
+	}
 	if n := s.count(t, "SELECT count(*) FROM auth.accounts WHERE email = 'bad@example.com'"); n != 0 {
 		t.Error("bad input made an account")
 	}

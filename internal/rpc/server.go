@@ -120,7 +120,7 @@ func (s *Server) Services() []string {
 // tells what keeps the server from doing its own part; nil when it can.
 func (s *Server) Mux(ready func() error) *http.ServeMux {
 	mux := http.NewServeMux()
-	connecthttp.Mount(streamMux{ServeMux: mux, streams: s.streams()}, s.rpc, s.options...)
+	connecthttp.Mount(methodMux{ServeMux: mux, streams: s.streams()}, s.rpc, s.options...)
 
 	limit := connectv1.WithReadMaxBytes(MaxMessageBytes)
 	reflector := grpcreflect.NewStaticReflector(append(s.Services(), grpchealth.HealthV1ServiceName)...)
@@ -155,19 +155,48 @@ func (s *Server) streams() map[string]bool {
 	return streams
 }
 
-// streamMux mounts streams without the server's time limits, which would cut
-// them off in the middle.
-type streamMux struct {
+// methodMux mounts methods. Streams are without the server's time limits, which
+// would cut them off in the middle.
+type methodMux struct {
 	*http.ServeMux
 	streams map[string]bool
 }
 
-func (m streamMux) Handle(pattern string, handler http.Handler) {
+func (m methodMux) Handle(pattern string, handler http.Handler) {
 	if m.streams[pattern] {
 		handler = unlimited(handler)
 	}
-	m.ServeMux.Handle(pattern, handler)
+	m.ServeMux.Handle(pattern, typed(handler))
 }
+
+var errContentType = NewError(connect.CodeInvalidArgument, "CONTENT_TYPE_UNSUPPORTED",
+	"Say what you send: add the header Content-Type: application/json.")
+
+// typed refuses a body of a type that no protocol of ours has, such as curl's
+// own, in words; connect says nothing but 415.
+func typed(next http.Handler) http.Handler {
+	refusal := connecthttp.NewErrorWriter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+		kind = strings.ToLower(strings.TrimSpace(kind))
+		known := kind == "application/json" || kind == "application/proto" ||
+			strings.HasPrefix(kind, "application/connect+") || strings.HasPrefix(kind, "application/grpc")
+		if r.Method != http.MethodPost || known {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Accept-Post", "application/json, application/proto")
+		_ = refusal.Write(statusWriter{ResponseWriter: w, status: http.StatusUnsupportedMediaType}, r, errContentType)
+	})
+}
+
+// statusWriter answers with a status of its own.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w statusWriter) WriteHeader(int) { w.ResponseWriter.WriteHeader(w.status) }
 
 func unlimited(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
