@@ -133,7 +133,7 @@ func parseKeys(m *mistakes, name, text string) [][]byte {
 
 // publicFlags say where people find the gateway.
 type publicFlags struct {
-	PublicURL string `env:"GATEHOUSE_PUBLIC_URL" placeholder:"URL" help:"Where browsers find the gateway: issuer of tokens. http://localhost:8001 if empty, or with up and serve, the port that they listen on."`
+	PublicURL string `env:"GATEHOUSE_PUBLIC_URL" placeholder:"URL" help:"Where browsers find the gateway: issuer of tokens. http://localhost:8001 if empty, or with up, the port that it listens on."`
 }
 
 // parse checks the public URL. Without one it is on localhost: at the port of

@@ -53,7 +53,7 @@ func (c *serveCommand) Run(p *program, app *kong.Application) error {
 	h := house{
 		listen: c.Listen, logger: p.logger,
 		keys: c.internalFlags.parse(&m), secrets: c.secretFlags.parse(&m),
-		edge: c.edgeFlags.parse(&m, c.Listen), rules: c.accountFlags.parse(&m, c.Registration),
+		edge: c.edgeFlags.parse(&m, ""), rules: c.accountFlags.parse(&m, c.Registration),
 	}
 	if err := m.err(); err != nil {
 		return err

@@ -47,12 +47,8 @@ func (s *Service) admit(policies rpc.Policies) (connect.ServerInterceptor, error
 			if gate.anyone {
 				return next(ctx, spec, stream)
 			}
-			who, err := s.verifier.authenticate(ctx)
+			who, err := s.authenticate(ctx)
 			if err != nil {
-				return err
-			}
-			rpc.CallFrom(ctx).Principal = "user:" + who.userID
-			if err := s.revoked.check(ctx, who); err != nil {
 				return err
 			}
 			ctx = context.WithValue(ctx, principalKey{}, who)
@@ -67,10 +63,15 @@ func (s *Service) admit(policies rpc.Policies) (connect.ServerInterceptor, error
 	}, nil
 }
 
-// authenticate reads the caller's access token (RFC 6750).
-func (v *verifier) authenticate(ctx context.Context) (*principal, error) {
+// authenticate returns whose access token the call carries, if it still counts.
+// With a refusal goes the challenge of RFC 6750.
+func (s *Service) authenticate(ctx context.Context) (*principal, error) {
 	info, _ := connect.CallInfoForServerContext(ctx)
-	who, err := v.bearer(info.RequestHeader().Values("Authorization"))
+	who, err := s.verifier.bearer(info.RequestHeader().Values("Authorization"))
+	if err == nil {
+		rpc.CallFrom(ctx).Principal = "user:" + who.userID
+		err = s.revoked.check(ctx, who)
+	}
 	switch {
 	case errors.Is(err, errTokenMissing):
 		info.ResponseHeader().Set("Www-Authenticate", `Bearer realm="gatehouse"`)

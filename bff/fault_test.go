@@ -119,6 +119,22 @@ func TestAServiceInTheSameProcessThatHangsIsUnavailable(t *testing.T) {
 	})
 }
 
+// What writes may wait for a password to be hashed, and no longer.
+func TestAWriteHasALimitToo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, world{})
+		defer h.gateway.verifier.seen.StopAllGoroutines()
+		h.hang(authv1.SessionServiceLoginProcedure)
+		began := time.Now()
+		_, got := ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
+		wantUnavailable(t, "Login", got, rpc.ReasonUnavailable)
+		if took := time.Since(began); took > writeLimit || took < writeLimit-deadlineSlack {
+			t.Errorf("Login waited %s for auth, want its limit %s", took, writeLimit)
+		}
+	})
+}
+
 func TestACallersOwnDeadlineIsTheirs(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {
@@ -348,13 +364,16 @@ func withDomain(code connect.Code, domain string) error {
 // older service: its text isn't for callers.
 func TestARefusalWithoutAReasonIsInternal(t *testing.T) {
 	t.Parallel()
-	for _, code := range []string{"not_found", "unauthenticated", "permission_denied", "invalid_argument", "already_exists", "resource_exhausted", "aborted"} {
+	for _, code := range []string{"unauthenticated", "permission_denied", "invalid_argument", "already_exists", "resource_exhausted", "aborted"} {
 		h := open(t, world{users: deadEnd(t, "users", broken(t, says(400, "application/json", `{"code":"`+code+`","message":"secret"}`)))})
 		_, got := ask(t, h.users.ListUsers, &bffv1.ListUsersRequest{}, h.token(alice, "admin"))
 		wantError(t, code, got, http.StatusInternalServerError, connect.CodeInternal, rpc.ReasonInternal)
 		if strings.Contains(got.err.Error(), "secret") {
 			t.Errorf("%s: got %v, want no word of it", code, got.err)
 		}
+		res, got := ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
+		wantNoError(t, "Login", got.err)
+		wantMissing(t, "Login", res.GetErrors(), &bffv1.PartError{Part: "profile", Code: "internal", Reason: rpc.ReasonInternal})
 	}
 }
 

@@ -52,6 +52,9 @@ func clientAddress(peer string, forwarded []string, trusted []netip.Prefix) stri
 			break
 		}
 		next, err := netip.ParseAddr(strings.TrimSpace(hop))
+		if withPort, failure := netip.ParseAddrPort(strings.TrimSpace(hop)); failure == nil {
+			next, err = withPort.Addr(), nil // some proxies write the port too
+		}
 		if err != nil {
 			break
 		}

@@ -89,7 +89,11 @@ func (r *revoked) ready() bool {
 func (r *revoked) run(ctx context.Context) {
 	wait, failing := reopenFirst, false
 	for {
-		heard, err := r.follow(ctx)
+		heard, err := r.follow(ctx, func() {
+			if failing {
+				r.logger.LogAttrs(ctx, slog.LevelInfo, "the stream of revocations speaks again")
+			}
+		})
 		if ctx.Err() != nil {
 			return
 		}
@@ -112,8 +116,8 @@ func (r *revoked) run(ctx context.Context) {
 var errSilent = errors.New("it fell silent")
 
 // follow opens the stream and takes over what it says until it ends, and reports
-// whether it said anything.
-func (r *revoked) follow(ctx context.Context) (heard bool, err error) {
+// whether it said anything. It calls speaks when it does for the first time.
+func (r *revoked) follow(ctx context.Context, speaks func()) (heard bool, err error) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	watchdog := time.AfterFunc(streamPatience, func() { end(errSilent) })
@@ -137,7 +141,10 @@ func (r *revoked) follow(ctx context.Context) (heard bool, err error) {
 		if !heard && !message.GetComplete() {
 			return false, errors.New("it begins without the whole")
 		}
-		heard = true
+		if !heard {
+			heard = true
+			speaks()
+		}
 		watchdog.Reset(streamPatience)
 		r.take(message)
 		if now := r.now(); now.Sub(forgotten) > forgetInterval {

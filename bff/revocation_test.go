@@ -41,7 +41,11 @@ func TestARevokedTokenIsRefused(t *testing.T) {
 	newer := h.signer.token(func(_, claims map[string]any) { claims["sub"], claims["ver"] = alice, 3 })
 	refused := func(what, token, reason string) {
 		t.Helper()
-		wantError(t, what, h.admitted(t, token), http.StatusUnauthorized, connect.CodeUnauthenticated, reason)
+		got := h.admitted(t, token)
+		wantError(t, what, got, http.StatusUnauthorized, connect.CodeUnauthenticated, reason)
+		if want := `Bearer realm="gatehouse", error="invalid_token"`; got.header.Get("Www-Authenticate") != want {
+			t.Errorf("%s: got Www-Authenticate %q, want %q", what, got.header.Get("Www-Authenticate"), want)
+		}
 	}
 	passes := func(what, token string) {
 		t.Helper()

@@ -17,6 +17,9 @@ import (
 	"gatehouse/internal/rpc"
 )
 
+// reasonNoProfile is what users says of a profile that isn't there.
+const reasonNoProfile = "PROFILE_NOT_FOUND"
+
 var (
 	errProfilePending = rpc.WithRetry(rpc.NewError(connect.CodeUnavailable, "PROFILE_PENDING",
 		"The account is new and its profile is on its way. Try again in a moment."), time.Second)
@@ -57,7 +60,7 @@ func (s *Service) account(id string) func(context.Context) (*authv1.GetAccountRe
 func (s *Service) profile(id string) func(context.Context) (*usersv1.Profile, error) {
 	return func(ctx context.Context) (*usersv1.Profile, error) {
 		response, err := s.profiles.GetProfile(ctx, &usersv1.GetProfileRequest{ProfileId: id})
-		if connect.CodeOf(err) == connect.CodeNotFound {
+		if rpc.Reason(err) == reasonNoProfile {
 			return nil, errProfilePending.WithCause(err)
 		}
 		return response.GetProfile(), err
@@ -218,7 +221,7 @@ func (s *Service) updateProfile(ctx context.Context, id string, values *bffv1.Us
 			},
 			UpdateMask: mask,
 		})
-		if connect.CodeOf(err) == connect.CodeNotFound {
+		if rpc.Reason(err) == reasonNoProfile {
 			return nil, errProfilePending.WithCause(err)
 		}
 		return response, err

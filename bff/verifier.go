@@ -304,6 +304,9 @@ func (c *accessClaims) check(now time.Time) error {
 	if c.ClientID != tokenClient {
 		return errors.New("token of another client")
 	}
+	if c.Version < 1 {
+		return errors.New("token of no version")
+	}
 	if c.IssuedAt == nil || c.IssuedAt.After(now.Add(clockSkew)) {
 		return errors.New("token from the future")
 	}

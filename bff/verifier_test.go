@@ -179,6 +179,10 @@ func hostileTokens(t testing.TB, ours signer, now int64) map[string]struct{ toke
 		claim(name+" in braces", func(c map[string]any) { c[name] = "{" + alice + "}" })
 		claim(name+" without dashes", func(c map[string]any) { c[name] = strings.ReplaceAll(alice, "-", "") })
 	}
+	claim("no ver", func(c map[string]any) { delete(c, "ver") })
+	for name, ver := range map[string]any{"null": nil, "zero": 0, "negative": -1, "a string": "1", "a fraction": 1.5, "huge": 1e30, "a list": []int{1}} {
+		claim("ver "+name, func(c map[string]any) { c["ver"] = ver })
+	}
 	claim("roles a word", func(c map[string]any) { c["roles"] = "admin" })
 	claim("roles of numbers", func(c map[string]any) { c["roles"] = []int{1} })
 

@@ -192,6 +192,24 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 			t.Errorf("Serve: got %v, want nil", err)
 		}
 	})
+	t.Run("for a connection on which nothing is asked", func(t *testing.T) {
+		t.Parallel()
+		url, stop, stopped := stoppable(t, newProfiles(t, found).Mux(isReady))
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if response, err := http.Get(url + "/livez"); err != nil { // accepted after it
+			t.Fatal(err)
+		} else {
+			_ = response.Body.Close()
+		}
+		stop()
+		if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
+			t.Errorf("Serve: got %v, want nil", err)
+		}
+	})
 	t.Run("for a call that looks at its context", func(t *testing.T) {
 		t.Parallel()
 		begun := make(chan error)

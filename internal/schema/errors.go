@@ -29,11 +29,11 @@ func connectError(err error) error {
 	case hasCode(err, invalidCatalogName):
 		return fmt.Errorf("the database doesn't exist: make it with createdb: %w", err)
 	case hasCode(err, invalidPassword, invalidAuthorization):
-		return fmt.Errorf("Postgres refuses the user or the password: %w", err)
+		return fmt.Errorf("the server refuses the user or the password: %w", err)
 	case hasCode(err):
 		return fmt.Errorf("connect to Postgres: %w", err)
 	}
-	return fmt.Errorf("Postgres can't be reached; is it running, and is its address right? %w", err)
+	return fmt.Errorf("the server can't be reached; is Postgres running, and is its address right? %w", err)
 }
 
 func executeError(s statement, err error) error {

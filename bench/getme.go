@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// measureGetMe gives each system in turn its share of every round, so that what
+// else the machine does strikes all alike.
+func (r *results) measureGetMe(ctx context.Context, o options, dir string, progress io.Writer) (err error) {
+	fmt.Fprintln(progress, "starting the systems and registering", o.connections, "people")
+	h, err := open(ctx, o.binary, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	people, err := h.register(ctx, o.connections)
+	if err != nil {
+		return err
+	}
+	for round := range o.rounds {
+		fmt.Fprintf(progress, "round %d of %d\n", round+1, o.rounds)
+		if err := h.refresh(ctx, people); err != nil {
+			return err
+		}
+		for turn := range systemCount {
+			which := (round + turn) % systemCount
+			taken, err := h.measure(ctx, h.systems[which], people, o)
+			if err != nil {
+				return err
+			}
+			r.turns[which] = append(r.turns[which], taken)
+		}
+	}
+	return nil
+}
+
+// turn is what one system did in one round. The CPU times are those of the time
+// that was measured.
+type turn struct {
+	seconds   float64
+	latencies []time.Duration // of each request, sorted
+	gateway   time.Duration
+	servers   time.Duration
+	postgres  time.Duration
+	load      time.Duration
+}
+
+func (h *house) measure(ctx context.Context, s system, people []*person, o options) (turn, error) {
+	load, err := startLoad(ctx, s.address, people, o.settle+o.length)
+	if err != nil {
+		return turn{}, err
+	}
+	defer load.stop()
+	if err := load.run(o.settle); err != nil {
+		return turn{}, fmt.Errorf("%w: %s", err, s.gateway.lastWords())
+	}
+	before, begin, err := h.usage(s)
+	if err != nil {
+		return turn{}, err
+	}
+	if err := load.run(o.length); err != nil {
+		return turn{}, fmt.Errorf("%w: %s", err, s.gateway.lastWords())
+	}
+	after, end, err := h.usage(s)
+	if err != nil {
+		return turn{}, err
+	}
+	load.stop()
+	for _, p := range h.processes {
+		p.forget()
+	}
+	latencies := load.latencies(begin, end)
+	if len(latencies) == 0 {
+		return turn{}, errors.New("no answer came in a whole turn: give more time with -length")
+	}
+	return turn{
+		seconds:   end.Sub(begin).Seconds(),
+		latencies: latencies,
+		gateway:   after.of(s.gateway.pid()) - before.of(s.gateway.pid()),
+		servers:   after.servers - before.servers,
+		postgres:  after.postgres - before.postgres,
+		load:      after.of(os.Getpid()) - before.of(os.Getpid()),
+	}, nil
+}
+
+// usage is CPU time since each process's start.
+type usage struct {
+	each              map[int]time.Duration
+	servers, postgres time.Duration
+}
+
+func (u usage) of(pid int) time.Duration { return u.each[pid] }
+
+func (h *house) usage(s system) (usage, time.Time, error) {
+	u := usage{each: map[int]time.Duration{}}
+	read := func(pid int, sum *time.Duration) error {
+		spent, err := cpuTime(pid)
+		u.each[pid] = spent
+		*sum += spent
+		return err
+	}
+	for _, p := range s.servers {
+		if err := read(p.pid(), &u.servers); err != nil {
+			return u, time.Time{}, err
+		}
+	}
+	var own time.Duration
+	if err := read(os.Getpid(), &own); err != nil {
+		return u, time.Time{}, err
+	}
+	now := time.Now()
+	postmaster, err := h.postmaster()
+	if err != nil {
+		return u, now, err
+	}
+	backends, err := childrenOf(postmaster)
+	if err != nil {
+		return u, now, err
+	}
+	for _, pid := range append(backends, postmaster) {
+		// One may end in between: it was none of those that serve the pools.
+		_ = read(pid, &u.postgres)
+	}
+	return u, now, nil
+}
+
+func (h *house) postmaster() (int, error) {
+	text, err := os.ReadFile(filepath.Join(h.database.Dir(), "data", "postmaster.pid"))
+	if err != nil {
+		return 0, err
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	return strconv.Atoi(first)
+}

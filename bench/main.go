@@ -1,0 +1,99 @@
+// Command bench measures a built Gatehouse and prints one table: GetMe, the
+// composed call, in one process, in three, and through a bare gateway in front
+// of the same services; how long up takes to start; what it holds when idle.
+// It judges nothing: the table shows the aims beside the figures.
+//
+// The servers are processes of their own, on an embedded Postgres that bench
+// starts and that syncs as it does in up. The load comes from bench itself.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// options bound what is measured.
+type options struct {
+	rounds      int
+	length      time.Duration // of one round of one system
+	settle      time.Duration // before it, unmeasured
+	connections int
+	starts      int
+	idle        time.Duration
+	binary      string
+}
+
+func main() {
+	runtime.LockOSThread() // see start
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "bench: interrupted")
+		os.Exit(1)
+	case err != nil && !errors.Is(err, flag.ErrHelp):
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == bareCommand {
+		return runBareGateway(ctx)
+	}
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.IntVar(&o.rounds, "rounds", 10, "rounds under load; in each, every system has a turn")
+	flags.DurationVar(&o.length, "length", 2*time.Second, "how long a turn is measured")
+	flags.DurationVar(&o.settle, "settle", 500*time.Millisecond, "load before a turn that isn't measured")
+	flags.IntVar(&o.connections, "connections", 32, "connections, each with one call at a time and a person of its own")
+	flags.IntVar(&o.starts, "starts", 7, "how often up is started")
+	flags.DurationVar(&o.idle, "idle", 5*time.Second, "how long up rests before its memory is read")
+	flags.StringVar(&o.binary, "binary", "", "a Gatehouse that is built already")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 || o.rounds < 1 || o.starts < 1 || o.connections < 1 || o.length <= 0 {
+		return errors.New("give flags only, and numbers above zero; see -help")
+	}
+	return measure(ctx, o, stdout, stderr)
+}
+
+func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
+	dir, err := os.MkdirTemp("", "gatehouse-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	// Postgres runs as another user where we are root, and must reach its folder.
+	if err := os.Chmod(dir, 0o711); err != nil {
+		return err
+	}
+	if o.binary == "" {
+		fmt.Fprintln(stderr, "building gatehouse")
+		o.binary = filepath.Join(dir, "gatehouse")
+		if err := build(ctx, o.binary); err != nil {
+			return err
+		}
+	}
+	var results results
+	fmt.Fprintln(stderr, "starting up", o.starts, "times")
+	if err := results.measureStarts(ctx, o, dir); err != nil {
+		return fmt.Errorf("measure the start: %w", err)
+	}
+	if err := results.measureGetMe(ctx, o, dir, stderr); err != nil {
+		return fmt.Errorf("measure GetMe: %w", err)
+	}
+	return results.print(stdout, o)
+}
