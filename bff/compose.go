@@ -91,7 +91,7 @@ func fetchPart[T any](ctx context.Context, limit time.Duration, fetch func(conte
 	defer cancel()
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			err = errInternal.WithCause(fmt.Errorf("panic: %v\n%s", panicked, debug.Stack()))
+			err = rpc.ErrInternal.WithCause(fmt.Errorf("panic: %v\n%s", panicked, debug.Stack()))
 		}
 	}()
 	value, err = fetch(limited)

@@ -10,11 +10,6 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-var (
-	errInternal = rpc.NewError(connect.CodeInternal, rpc.ReasonInternal, "Something went wrong on our side. Tell the operator the request id.")
-	errDeadline = rpc.NewError(connect.CodeDeadlineExceeded, rpc.ReasonDeadline, "The time for this call ran out. Give it more time or try again.")
-)
-
 // deadlineSlack is how near a caller's deadline must be for a part's time-out
 // to be the caller's doing: each hop keeps 10 ms of it.
 const deadlineSlack = 25 * time.Millisecond
@@ -34,11 +29,11 @@ func fromBackend(ctx context.Context, err error) error {
 	switch {
 	case !ok && errors.Is(err, context.DeadlineExceeded), ok && failure.Code() == connect.CodeDeadlineExceeded:
 		if deadline, ok := ctx.Deadline(); ok && rpc.CallFrom(ctx).CallersDeadline && time.Until(deadline) <= deadlineSlack {
-			return errDeadline.WithCause(err)
+			return rpc.ErrDeadline.WithCause(err)
 		}
 		return rpc.Unavailable().WithCause(err)
 	case !ok:
-		return errInternal.WithCause(err)
+		return rpc.ErrInternal.WithCause(err)
 	case !failure.IsRemote() && rpc.Reason(failure) != "":
 		return failure // of our own making
 	case !failure.IsRemote():
@@ -52,7 +47,7 @@ func fromBackend(ctx context.Context, err error) error {
 		}
 		return worded
 	default:
-		return errInternal.WithCause(err)
+		return rpc.ErrInternal.WithCause(err)
 	}
 }
 

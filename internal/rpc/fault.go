@@ -118,13 +118,13 @@ func published(ctx context.Context, err error) *connect.Error {
 	case is(err, connect.CodeDeadlineExceeded, context.DeadlineExceeded) && CallFrom(ctx).OurLimit:
 		return Unavailable().WithCause(err)
 	case is(err, connect.CodeDeadlineExceeded, context.DeadlineExceeded):
-		return NewError(connect.CodeDeadlineExceeded, ReasonDeadline, "The time for this call ran out. Give it more time or try again.").WithCause(err)
+		return ErrDeadline.WithCause(err)
 	case is(err, connect.CodeCanceled, context.Canceled):
 		return NewError(connect.CodeCanceled, ReasonCanceled, "The caller cancelled this call.").WithCause(err)
 	case ctx.Err() == nil && storeIsAway(err):
 		return Unavailable().WithCause(err)
 	default:
-		return NewError(connect.CodeInternal, ReasonInternal, "Something went wrong on our side. Tell the operator the request id.").WithCause(err)
+		return ErrInternal.WithCause(err)
 	}
 }
 
@@ -136,6 +136,12 @@ func is(err error, code connect.Code, bare error) bool {
 	}
 	return errors.Is(err, bare)
 }
+
+// What a caller is told of a fault of ours, and of their own deadline.
+var (
+	ErrInternal = NewError(connect.CodeInternal, ReasonInternal, "Something went wrong on our side. Tell the operator the request id.")
+	ErrDeadline = NewError(connect.CodeDeadlineExceeded, ReasonDeadline, "The time for this call ran out. Give it more time or try again.")
+)
 
 // Unavailable says that a part of the system gives no answer just now.
 func Unavailable() *connect.Error {
