@@ -258,7 +258,7 @@ func parseDuration(m *mistakes, name, text string) time.Duration {
 	return duration
 }
 
-// listenFlag is checked by parseListen; its default is each role's own.
+// parseListen checks where a role listens; the default is each role's own.
 func parseListen(m *mistakes, address string) {
 	if _, _, err := net.SplitHostPort(address); err != nil {
 		m.add("GATEHOUSE_LISTEN", fmt.Sprintf("%q is not an address", address), "give a host and a port, such as 127.0.0.1:8001")

@@ -29,10 +29,9 @@ const (
 	roleBff   = "bff"
 )
 
-// serveCommand runs all roles in one process.
-type serveCommand struct {
-	Listen       string `env:"GATEHOUSE_LISTEN" default:"127.0.0.1:8001" placeholder:"ADDRESS" help:"Where the gateway listens."`
-	Registration string `env:"GATEHOUSE_REGISTRATION" default:"verify" placeholder:"open|closed" help:"Who may make an account: anybody, or administrators alone."`
+// houseFlags are what all three roles in one process read.
+type houseFlags struct {
+	Listen string `env:"GATEHOUSE_LISTEN" default:"127.0.0.1:8001" placeholder:"ADDRESS" help:"Where the gateway listens."`
 	databaseFlags
 	authDatabaseFlags
 	usersDatabaseFlags
@@ -42,19 +41,31 @@ type serveCommand struct {
 	accountFlags
 }
 
+// parse checks all but the logins. publicListen is where the public URL takes
+// its port from, if it is to.
+func (f *houseFlags) parse(m *mistakes, app *kong.Application, logger *slog.Logger, registration, publicListen string, databaseNeeded bool) house {
+	checkNames(m, app, os.Environ())
+	parseListen(m, f.Listen)
+	f.databaseFlags.parse(m, databaseNeeded)
+	checkDatabaseURL(m, "AUTH_DATABASE_URL", f.AuthDatabaseURL, false)
+	checkDatabaseURL(m, "USERS_DATABASE_URL", f.UsersDatabaseURL, false)
+	return house{
+		listen: f.Listen, logger: logger,
+		keys: f.internalFlags.parse(m), secrets: f.secretFlags.parse(m),
+		edge: f.edgeFlags.parse(m, publicListen), rules: f.accountFlags.parse(m, registration),
+	}
+}
+
+// serveCommand runs all roles in one process.
+type serveCommand struct {
+	Registration string `env:"GATEHOUSE_REGISTRATION" default:"verify" placeholder:"open|closed" help:"Who may make an account: anybody, or administrators alone."`
+	houseFlags
+}
+
 func (c *serveCommand) Run(p *program, app *kong.Application) error {
 	var m mistakes
-	checkNames(&m, app, os.Environ())
-	parseListen(&m, c.Listen)
 	apart := c.AuthDatabaseURL != "" && c.UsersDatabaseURL != ""
-	c.databaseFlags.parse(&m, !apart)
-	checkDatabaseURL(&m, "AUTH_DATABASE_URL", c.AuthDatabaseURL, false)
-	checkDatabaseURL(&m, "USERS_DATABASE_URL", c.UsersDatabaseURL, false)
-	h := house{
-		listen: c.Listen, logger: p.logger,
-		keys: c.internalFlags.parse(&m), secrets: c.secretFlags.parse(&m),
-		edge: c.edgeFlags.parse(&m, ""), rules: c.accountFlags.parse(&m, c.Registration),
-	}
+	h := c.houseFlags.parse(&m, app, p.logger, c.Registration, "", !apart)
 	if err := m.err(); err != nil {
 		return err
 	}

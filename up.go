@@ -25,16 +25,9 @@ import (
 
 // upCommand runs everything.
 type upCommand struct {
-	Listen       string `env:"GATEHOUSE_LISTEN" default:"127.0.0.1:8001" placeholder:"ADDRESS" help:"Where the gateway listens."`
 	Registration string `env:"GATEHOUSE_REGISTRATION" default:"open" placeholder:"open|closed" help:"Who may make an account: anybody, or administrators alone."`
 	dataFlags
-	databaseFlags
-	authDatabaseFlags
-	usersDatabaseFlags
-	internalFlags
-	secretFlags
-	edgeFlags
-	accountFlags
+	houseFlags
 }
 
 // dataFlags say where up keeps what it makes.
@@ -46,17 +39,8 @@ const embeddedDatabase = "gatehouse"
 
 func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 	var m mistakes
-	checkNames(&m, app, os.Environ())
-	parseListen(&m, c.Listen)
-	c.databaseFlags.parse(&m, false)
-	checkDatabaseURL(&m, "AUTH_DATABASE_URL", c.AuthDatabaseURL, false)
-	checkDatabaseURL(&m, "USERS_DATABASE_URL", c.UsersDatabaseURL, false)
 	c.keepSecrets(&m)
-	h := house{
-		listen: c.Listen, logger: p.logger,
-		keys: c.internalFlags.parse(&m), secrets: c.secretFlags.parse(&m),
-		edge: c.edgeFlags.parse(&m, c.Listen), rules: c.accountFlags.parse(&m, c.Registration),
-	}
+	h := c.houseFlags.parse(&m, app, p.logger, c.Registration, c.Listen, false)
 	if err := m.err(); err != nil {
 		return err
 	}

@@ -145,6 +145,13 @@ func TestUpRunsEverythingAndSaysHowToUseIt(t *testing.T) {
 		if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: fresh}); err != nil {
 			t.Errorf("Login with the password that reset-password printed (%s%s): %v", reset.stdout.String(), reset.stderr.String(), err)
 		}
+		// The administrator's own setting, which stands where auth runs, is not
+		// what an account gets that is reset there.
+		given := startProcess(t, []string{h.env[0], "GATEHOUSE_ADMIN_PASSWORD=" + adminPassword, "GATEHOUSE_NEW_PASSWORD=another password"}, "admin", "reset-password", adminEmail)
+		given.wait(t)
+		if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: "another password"}); err != nil {
+			t.Errorf("Login with GATEHOUSE_NEW_PASSWORD (%s%s): %v", given.stdout.String(), given.stderr.String(), err)
+		}
 		next.interrupt(t)
 	})
 	t.Run("admin create works while it is stopped", func(t *testing.T) {

@@ -12,7 +12,6 @@ package auth
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -98,15 +97,6 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterSessionServiceHandler(server, s)
 	authv1.RegisterKeyServiceHandler(server, s)
 	authv1.RegisterRevocationServiceHandler(server, s)
-}
-
-// Ready reports what keeps auth from doing its own part.
-func (s *Service) Ready(ctx context.Context) error {
-	var one int
-	if err := s.db.QueryRow(ctx, "SELECT 1 FROM auth.signing_keys LIMIT 1").Scan(&one); err != nil {
-		return fmt.Errorf("ask Postgres: %w", err)
-	}
-	return nil
 }
 
 // Run tells users of account changes, and gateways of revocations, until ctx

@@ -118,7 +118,7 @@ func (r *revocations) tell(found map[string]revocation) {
 	}
 }
 
-// all is the complete live set. What has expired is forgotten on the way.
+// all is the complete live set.
 func (r *revocations) all(now time.Time) *authv1.WatchRevocationsResponse {
 	all := &authv1.WatchRevocationsResponse{Complete: true}
 	for _, one := range r.live {
@@ -127,6 +127,7 @@ func (r *revocations) all(now time.Time) *authv1.WatchRevocationsResponse {
 	return all
 }
 
+// forget lets go of what concerns no token that is still alive.
 func (r *revocations) forget() {
 	now := time.Now()
 	r.mu.Lock()

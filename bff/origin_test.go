@@ -50,6 +50,8 @@ func TestClientAddress(t *testing.T) {
 		{"unknown peer", "@", []string{"198.51.100.1"}, ""},
 		// Behind proxies.
 		{"one proxy", "10.0.0.1:1", []string{"198.51.100.1"}, "198.51.100.1"},
+		{"a port", "10.0.0.1:1", []string{"198.51.100.1:4711"}, "198.51.100.1"},
+		{"a port, IPv6", "10.0.0.1:1", []string{"[2001:db8::7]:4711"}, "2001:db8::7"},
 		{"one proxy, IPv6", "[fd00::1]:1", []string{"2001:db8::5"}, "2001:db8::5"},
 		{"one proxy, IPv4 in IPv6", "[::ffff:10.0.0.1]:1", []string{"::ffff:198.51.100.1"}, "198.51.100.1"},
 		{"two proxies", "10.0.0.1:1", []string{"198.51.100.1, 10.0.0.2"}, "198.51.100.1"},

@@ -166,6 +166,9 @@ func TestAStreamThatEndsOrFallsSilentIsOpenedAgain(t *testing.T) {
 		if lines := h.log.lines(t, "the stream of revocations has ended"); len(lines) == 0 {
 			t.Error("nothing was logged of it")
 		}
+		if lines := h.log.lines(t, "the stream of revocations speaks again"); len(lines) == 0 {
+			t.Error("nothing was logged of its return")
+		}
 		set(func(_ context.Context, stream connect.ServerStream) error { // not the whole first
 			return stream.Send(news(sessionRevoked(session, 60)))
 		})
