@@ -240,7 +240,7 @@ type adminResetCommand struct{ adminFlags }
 
 func (c *adminResetCommand) Run(p *program, app *kong.Application) error {
 	return c.with(p, app, func(service *auth.Service, password string) error {
-		return service.ResetPassword(p.ctx, c.Email, password)
+		return service.SetPassword(p.ctx, c.Email, password)
 	})
 }
 

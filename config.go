@@ -16,6 +16,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"gatehouse/auth"
 	"gatehouse/internal/rpc"
 )
 
@@ -199,29 +200,57 @@ type accountFlags struct {
 	SessionMax    string `env:"GATEHOUSE_SESSION_MAX" default:"365d" placeholder:"TIME" help:"Every session ends after so long."`
 	AdminEmail    string `env:"GATEHOUSE_ADMIN_EMAIL" default:"admin@localhost" placeholder:"EMAIL" help:"The administrator that a first run makes."`
 	AdminPassword string `env:"GATEHOUSE_ADMIN_PASSWORD" placeholder:"PASSWORD" help:"Their password. In up, one is generated if this is empty; elsewhere, none is made."`
+	PasswordMin   int    `env:"GATEHOUSE_PASSWORD_MIN" default:"8" placeholder:"NUMBER" help:"How many characters a new password has at least: 8 to 64. 15 is advised where no second factor is asked."`
+	Throttle      string `env:"GATEHOUSE_THROTTLE" default:"on" placeholder:"on|off" help:"Whether failures make the next ones wait. Off is for tests and measurements only."`
+	KeyLife       string `env:"GATEHOUSE_KEY_LIFE" default:"30d" placeholder:"TIME" help:"For how long a signing key signs before the next one does."`
+	AuditLife     string `env:"GATEHOUSE_AUDIT_LIFE" default:"400d" placeholder:"TIME" help:"For how long audit events are kept: at least 30d."`
+	mailFlags
+}
+
+// mailFlags say how mail leaves.
+type mailFlags struct {
+	SMTPURL       string `env:"SMTP_URL" placeholder:"URL" help:"The mail server, such as smtps://user:password@mail.example.com:465, or smtp:// with STARTTLS. In up, a mailbox in the data folder if empty."`
+	MailFrom      string `env:"GATEHOUSE_MAIL_FROM" placeholder:"EMAIL" help:"Who mail is from; no-reply at the public URL's host if empty."`
+	MailTemplates string `env:"GATEHOUSE_MAIL_TEMPLATES" placeholder:"FOLDER" help:"Mail templates that go before the built-in ones: translations and changes."`
 }
 
 // accountRules is accountFlags checked.
 type accountRules struct {
-	registrationOpen          bool
+	registration              auth.Registration
 	sessionIdle, sessionMax   time.Duration
 	adminEmail, adminPassword string
+	passwordMin               int
+	throttle                  bool
+	keyLife, auditLife        time.Duration
 }
 
 func (f accountFlags) parse(m *mistakes, registration string) accountRules {
 	rules := accountRules{
 		sessionIdle: parseDuration(m, "GATEHOUSE_SESSION_IDLE", f.SessionIdle),
 		sessionMax:  parseDuration(m, "GATEHOUSE_SESSION_MAX", f.SessionMax),
+		keyLife:     parseDuration(m, "GATEHOUSE_KEY_LIFE", f.KeyLife),
+		auditLife:   parseDuration(m, "GATEHOUSE_AUDIT_LIFE", f.AuditLife),
 		adminEmail:  f.AdminEmail, adminPassword: f.AdminPassword,
+		registration: auth.Registration(registration), passwordMin: f.PasswordMin, throttle: f.Throttle != "off",
 	}
-	switch registration {
-	case "open":
-		rules.registrationOpen = true
-	case "closed":
-	case "verify":
+	switch rules.registration {
+	case auth.RegistrationOpen, auth.RegistrationClosed:
+	case auth.RegistrationVerify:
 		m.add("GATEHOUSE_REGISTRATION", "verify needs mail, which this version can't send yet", "set it to open or closed")
 	default:
-		m.add("GATEHOUSE_REGISTRATION", fmt.Sprintf("%q is not known", registration), "set it to open or closed")
+		m.add("GATEHOUSE_REGISTRATION", fmt.Sprintf("%q is not known", registration), "set it to open, verify or closed")
+	}
+	if f.PasswordMin < 8 || f.PasswordMin > 64 {
+		m.add("GATEHOUSE_PASSWORD_MIN", fmt.Sprintf("it is %d", f.PasswordMin), "set it to 8 to 64")
+	}
+	if f.Throttle != "on" && f.Throttle != "off" {
+		m.add("GATEHOUSE_THROTTLE", fmt.Sprintf("%q is not known", f.Throttle), "set it to on or off")
+	}
+	if rules.keyLife < time.Hour {
+		m.add("GATEHOUSE_KEY_LIFE", fmt.Sprintf("%q is less than an hour", f.KeyLife), "give a time such as 30d")
+	}
+	if rules.auditLife < 30*24*time.Hour {
+		m.add("GATEHOUSE_AUDIT_LIFE", fmt.Sprintf("%q is less than 30 days", f.AuditLife), "give a time such as 400d")
 	}
 	checkEmail(m, "GATEHOUSE_ADMIN_EMAIL", f.AdminEmail)
 	if f.AdminPassword != "" {

@@ -58,7 +58,7 @@ func (f *houseFlags) parse(m *mistakes, app *kong.Application, logger *slog.Logg
 
 // serveCommand runs all roles in one process.
 type serveCommand struct {
-	Registration string `env:"GATEHOUSE_REGISTRATION" default:"verify" placeholder:"open|closed" help:"Who may make an account: anybody, or administrators alone."`
+	Registration string `env:"GATEHOUSE_REGISTRATION" default:"verify" placeholder:"open|verify|closed" help:"Who may make an account: anybody, anybody by a link that is mailed to them, or administrators alone."`
 	houseFlags
 }
 
@@ -170,7 +170,7 @@ func untilReady(ctx context.Context, ready func() error) error {
 // authCommand runs auth alone.
 type authCommand struct {
 	Listen       string `env:"GATEHOUSE_LISTEN" default:"127.0.0.1:8002" placeholder:"ADDRESS" help:"Where it listens."`
-	Registration string `env:"GATEHOUSE_REGISTRATION" default:"verify" placeholder:"open|closed" help:"Who may make an account: anybody, or administrators alone."`
+	Registration string `env:"GATEHOUSE_REGISTRATION" default:"verify" placeholder:"open|verify|closed" help:"Who may make an account: anybody, anybody by a link that is mailed to them, or administrators alone."`
 	UsersURL     string `env:"USERS_URL" placeholder:"URL" help:"Where users is."`
 	authDatabaseFlags
 	internalFlags
@@ -303,7 +303,8 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 	logger = logger.With("service", roleAuth)
 	service, err := auth.New(ctx, auth.Config{
 		DB: db, Users: usersv1.NewRelayServiceClient(relay), Secrets: secrets, Issuer: issuer,
-		RegistrationOpen: rules.registrationOpen, SessionIdle: rules.sessionIdle, SessionMax: rules.sessionMax,
+		Registration: rules.registration, SessionIdle: rules.sessionIdle, SessionMax: rules.sessionMax,
+		PasswordMin: rules.passwordMin, Throttle: rules.throttle, KeyLife: rules.keyLife, AuditLife: rules.auditLife,
 		Logger: logger, Step: step,
 	})
 	if err != nil {

@@ -1,4 +1,4 @@
--- schema number: 2
+-- schema number: 3
 --
 -- The whole schema, declaratively: `gatehouse schema apply` (or the Atlas CLI
 -- with atlas.hcl) makes a database be so. Keys are UUIDv7 made in Go; times
@@ -19,6 +19,7 @@ CREATE TABLE auth.accounts (
     id                    uuid        NOT NULL,
     email                 text        NOT NULL,
     email_verified        boolean     NOT NULL DEFAULT false,
+    -- Empty while nobody has chosen a password: invited, or made to choose anew.
     password_hash         text        NOT NULL,
     password_change_time  timestamptz NOT NULL DEFAULT now(),
     status                text        NOT NULL DEFAULT 'active',
@@ -58,6 +59,8 @@ CREATE TABLE auth.sessions (
     max_expire_time       timestamptz NOT NULL,
     revoke_time           timestamptz,
     revoke_reason         text,
+    -- The device that signed in, as its device token names it.
+    device_id             uuid,
     CONSTRAINT sessions_pkey PRIMARY KEY (id),
     CONSTRAINT sessions_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
     CONSTRAINT sessions_generation_positive CHECK (generation > 0),
@@ -69,11 +72,14 @@ CREATE INDEX sessions_live_idx ON auth.sessions (account_id, last_used_time DESC
 CREATE INDEX sessions_account_id_idx ON auth.sessions (account_id);
 CREATE INDEX sessions_expire_time_idx ON auth.sessions (expire_time);
 
+-- A key verifies from when it is written. The one whose sign_time came last
+-- signs; an older one goes once the last token that it signed has expired.
 CREATE TABLE auth.signing_keys (
     kid                 text        NOT NULL,
     public_key          bytea       NOT NULL,
     sealed_private_key  bytea       NOT NULL,
     create_time         timestamptz NOT NULL DEFAULT now(),
+    sign_time           timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT signing_keys_pkey PRIMARY KEY (kid),
     CONSTRAINT signing_keys_public_key_length CHECK (octet_length(public_key) = 32)
 );
@@ -110,13 +116,80 @@ CREATE TABLE auth.revocations (
 CREATE INDEX revocations_xid_idx ON auth.revocations (xid);
 CREATE INDEX revocations_expire_time_idx ON auth.revocations (expire_time);
 
+-- Links that were sent by mail: each works once. A token is kept as its hash.
+CREATE TABLE auth.links (
+    token_hash   bytea       NOT NULL,
+    kind         text        NOT NULL,
+    -- The address that it was sent to, or that it confirms.
+    email        text        NOT NULL,
+    -- Set once it is known whose account it is about.
+    account_id   uuid,
+    -- What a new account's profile starts with.
+    profile      jsonb,
+    create_time  timestamptz NOT NULL DEFAULT now(),
+    expire_time  timestamptz NOT NULL,
+    -- When it stopped working before that, and why.
+    end_time     timestamptz,
+    end_reason   text,
+    CONSTRAINT links_pkey PRIMARY KEY (token_hash),
+    CONSTRAINT links_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
+    CONSTRAINT links_token_hash_length CHECK (octet_length(token_hash) = 32),
+    CONSTRAINT links_kind_known CHECK (kind IN ('register', 'verify', 'invite', 'reset', 'email_change')),
+    CONSTRAINT links_end_reason_known CHECK ((end_time IS NULL) = (end_reason IS NULL))
+);
+CREATE INDEX links_account_id_idx ON auth.links (account_id);
+CREATE INDEX links_email_idx ON auth.links (lower(email));
+CREATE INDEX links_expire_time_idx ON auth.links (expire_time);
+
+-- Mail to be sent, in the transaction that it is about, and what became of it.
+CREATE TABLE auth.mails (
+    id                 uuid        NOT NULL,
+    kind               text        NOT NULL,
+    recipient          text        NOT NULL,
+    account_id         uuid,
+    -- A BCP 47 tag; empty for the default.
+    locale             text        NOT NULL DEFAULT '',
+    -- What the mail says beside its template, a link among it; gone once it is sent.
+    sealed_values      bytea,
+    attempts           integer     NOT NULL DEFAULT 0,
+    next_attempt_time  timestamptz NOT NULL DEFAULT now(),
+    -- What the mail server said last, when it refused.
+    last_error         text        NOT NULL DEFAULT '',
+    create_time        timestamptz NOT NULL DEFAULT now(),
+    sent_time          timestamptz,
+    fail_time          timestamptz,
+    CONSTRAINT mails_pkey PRIMARY KEY (id),
+    CONSTRAINT mails_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
+    CONSTRAINT mails_one_end CHECK (sent_time IS NULL OR fail_time IS NULL),
+    CONSTRAINT mails_erased_once_sent CHECK (sent_time IS NULL OR sealed_values IS NULL)
+);
+CREATE INDEX mails_pending_idx ON auth.mails (next_attempt_time) WHERE sent_time IS NULL AND fail_time IS NULL;
+CREATE INDEX mails_account_id_idx ON auth.mails (account_id);
+CREATE INDEX mails_recipient_idx ON auth.mails (lower(recipient));
+
+-- Failures lately, by what they are counted for: an account, an address, a
+-- device. The key is a MAC of that, so that no email or address stands here.
+CREATE TABLE auth.throttles (
+    key          bytea       NOT NULL,
+    failures     integer     NOT NULL,
+    -- Until then, further tries are refused without being looked at.
+    wait_until   timestamptz NOT NULL,
+    update_time  timestamptz NOT NULL,
+    CONSTRAINT throttles_pkey PRIMARY KEY (key),
+    CONSTRAINT throttles_key_length CHECK (octet_length(key) = 32)
+);
+CREATE INDEX throttles_update_time_idx ON auth.throttles (update_time);
+
 -- Append-only: everything that changes or tries an identity. It holds ids,
--- never an email or a secret.
+-- never an email or a secret. Two functions of the tables' owner may do more:
+-- one lets go of what is old, one forgets from where an erased person came.
 CREATE TABLE auth.audit_events (
     id           uuid        NOT NULL,
     create_time  timestamptz NOT NULL DEFAULT now(),
     event        text        NOT NULL,
     outcome      text        NOT NULL,
+    -- Why it was refused, as an error reason.
+    reason       text        NOT NULL DEFAULT '',
     -- The account that it concerns, when there is one, and who asked.
     account_id   uuid,
     actor_id     uuid,
@@ -127,6 +200,7 @@ CREATE TABLE auth.audit_events (
     CONSTRAINT audit_events_pkey PRIMARY KEY (id)
 );
 CREATE INDEX audit_events_account_id_idx ON auth.audit_events (account_id, id);
+CREATE INDEX audit_events_actor_id_idx ON auth.audit_events (actor_id, id);
 
 -- What was applied, in one row: internal/schema keeps it, the service reads it.
 CREATE TABLE auth.applied_schema (

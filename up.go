@@ -25,7 +25,7 @@ import (
 
 // upCommand runs everything.
 type upCommand struct {
-	Registration string `env:"GATEHOUSE_REGISTRATION" default:"open" placeholder:"open|closed" help:"Who may make an account: anybody, or administrators alone."`
+	Registration string `env:"GATEHOUSE_REGISTRATION" default:"open" placeholder:"open|verify|closed" help:"Who may make an account: anybody, anybody by a link that is mailed to them, or administrators alone."`
 	dataFlags
 	houseFlags
 }

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -35,84 +34,6 @@ var (
 func violates(err error, constraint string) bool {
 	refusal, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && refusal.ConstraintName == constraint
-}
-
-const insertAccount = `
-	INSERT INTO auth.accounts (id, email, password_hash, roles, last_sign_in_time)
-	VALUES (@id, @email, @password_hash, @roles, CASE WHEN @signed_in::boolean THEN now() END)`
-
-// CreateAccount implements authv1.AccountServiceHandler.
-func (s *Service) CreateAccount(ctx context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
-	if req.GetSignIn() && !s.registrationOpen {
-		return nil, errRegistrationClosed
-	}
-	hash, err := s.passwords.hash(ctx, req.GetPassword())
-	if err != nil {
-		return nil, err
-	}
-	s.step("auth: before the account is written")
-	response := &authv1.CreateAccountResponse{}
-	err = s.transact(ctx, func(tx pgx.Tx) (err error) {
-		response.Account, err = s.writeAccount(ctx, tx, newAccount{
-			id: req.GetAccountId(), email: req.GetEmail(), hash: hash, roles: req.GetRoles(),
-			profile: req.GetProfile(), signIn: req.GetSignIn(), origin: req.GetOrigin(),
-		})
-		if err != nil {
-			return err
-		}
-		if req.GetSignIn() {
-			response.Tokens, err = s.beginSession(ctx, tx, response.GetAccount(), req.GetOrigin())
-		}
-		s.step("auth: before the account is committed")
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("create an account: %w", err)
-	}
-	s.step("auth: after the account is committed")
-	s.tell(ctx, req.GetAccountId())
-	return response, nil
-}
-
-// newAccount is what an account begins with.
-type newAccount struct {
-	id, email, hash string
-	roles           []string
-	profile         *authv1.ProfileSeed
-	signIn          bool
-	origin          *authv1.Origin
-}
-
-// writeAccount writes the account, its outbox row and its audit row. Errors:
-// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS.
-func (s *Service) writeAccount(ctx context.Context, tx pgx.Tx, account newAccount) (*authv1.Account, error) {
-	_, err := tx.Exec(ctx, insertAccount, pgx.NamedArgs{
-		"id": account.id, "email": strings.TrimSpace(account.email), "password_hash": account.hash,
-		"roles": sortedRoles(account.roles), "signed_in": account.signIn,
-	})
-	switch {
-	case violates(err, "accounts_email_key"):
-		return nil, errEmailTaken.WithCause(err)
-	case violates(err, "accounts_pkey"):
-		return nil, errAccountExists.WithCause(err)
-	case err != nil:
-		return nil, fmt.Errorf("write the account: %w", err)
-	}
-	s.step("auth: before the outbox is written")
-	profile, err := json.Marshal(profileSeed{
-		FirstName: account.profile.GetFirstName(), LastName: account.profile.GetLastName(), Locale: account.profile.GetLocale(),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encode the profile: %w", err)
-	}
-	if err := enqueue(ctx, tx, account.id, 1, profile); err != nil {
-		return nil, err
-	}
-	err = audit(ctx, tx, audited{event: eventAccountCreate, outcome: succeeded, account: account.id, origin: account.origin})
-	if err != nil {
-		return nil, err
-	}
-	return accountByID(ctx, tx, account.id)
 }
 
 // sortedRoles returns the roles sorted, each once, never nil.
@@ -366,60 +287,7 @@ func (s *Service) ChangeAccountEmail(ctx context.Context, req *authv1.ChangeAcco
 	return &authv1.ChangeAccountEmailResponse{Account: account}, nil
 }
 
-const selectHash = `SELECT password_hash FROM auth.accounts WHERE id = @id AND status = 'active'`
-
 // It changes only the password that was checked.
-const updatePassword = `
-	UPDATE auth.accounts SET password_hash = @new_hash, password_change_time = clock_timestamp(), update_time = clock_timestamp()
-	WHERE id = @id AND password_hash = @hash`
-
-// ChangePassword implements authv1.AccountServiceHandler.
-func (s *Service) ChangePassword(ctx context.Context, req *authv1.ChangePasswordRequest) (*authv1.ChangePasswordResponse, error) {
-	origin := req.GetOrigin()
-	var hash string
-	err := s.db.QueryRow(ctx, selectHash, pgx.NamedArgs{"id": optional(origin.GetAccountId())}).Scan(&hash)
-	if missing(err) {
-		return nil, errUserNotFound
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the password: %w", err)
-	}
-	row := audited{event: eventPasswordChange, outcome: refused, account: origin.GetAccountId(), origin: origin}
-	right, _, err := s.passwords.check(ctx, req.GetCurrentPassword(), hash)
-	if err != nil {
-		return nil, err
-	}
-	if !right {
-		if err := audit(ctx, s.db, row); err != nil {
-			return nil, err
-		}
-		return nil, errPasswordWrong
-	}
-	newHash, err := s.passwords.hash(ctx, req.GetNewPassword())
-	if err != nil {
-		return nil, err
-	}
-	err = s.transact(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, updatePassword, pgx.NamedArgs{"id": origin.GetAccountId(), "hash": hash, "new_hash": newHash})
-		if err != nil {
-			return fmt.Errorf("write it: %w", err)
-		}
-		if tag.RowsAffected() == 0 {
-			return errPasswordWrong // somebody changed it meanwhile
-		}
-		if _, err := revokeSessions(ctx, tx, origin.GetAccountId(), origin.GetSessionId(), "password changed"); err != nil {
-			return err
-		}
-		row.outcome = succeeded
-		return audit(ctx, tx, row)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("change the password: %w", err)
-	}
-	s.revocations.soon()
-	return &authv1.ChangePasswordResponse{}, nil
-}
-
 const (
 	deleteAccount = `DELETE FROM auth.accounts WHERE id = @id RETURNING version`
 	recentlyGiven = `

@@ -35,7 +35,7 @@ func TestAnIdIsUsedOnce(t *testing.T) {
 
 func TestClosedRegistrationStillLetsAdministratorsCreate(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, func(c *auth.Config) { c.RegistrationOpen = false })
+	h := newHouse(t, func(c *auth.Config) { c.Registration = auth.RegistrationClosed })
 	_, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{AccountId: newID(t), Email: "ada@example.com", Password: password, SignIn: true})
 	wantReason(t, err, connect.CodePermissionDenied, "REGISTRATION_CLOSED")
 	_, err = h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{AccountId: newID(t), Email: "ada@example.com", Password: password})
@@ -375,7 +375,7 @@ func TestResetPasswordEndsEverySession(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	h.signUp(t, "ada@example.com")
-	if err := h.service.ResetPassword(t.Context(), "Ada@Example.com", "a brand new password"); err != nil {
+	if err := h.service.SetPassword(t.Context(), "Ada@Example.com", "a brand new password"); err != nil {
 		t.Fatalf("ResetPassword: %v", err)
 	}
 	if h.liveSessions(t) != 0 {
@@ -384,7 +384,7 @@ func TestResetPasswordEndsEverySession(t *testing.T) {
 	if _, err := h.login(t, "ada@example.com", "a brand new password"); err != nil {
 		t.Errorf("Login: %v", err)
 	}
-	err := h.service.ResetPassword(t.Context(), "nobody@example.com", "a brand new password")
+	err := h.service.SetPassword(t.Context(), "nobody@example.com", "a brand new password")
 	wantReason(t, err, connect.CodeNotFound, "USER_NOT_FOUND")
 }
 

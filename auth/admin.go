@@ -76,9 +76,9 @@ const resetPassword = `
 	SET password_hash = @hash, password_change_time = clock_timestamp(), update_time = clock_timestamp()
 	WHERE lower(email) = lower(@email) RETURNING id`
 
-// ResetPassword gives an account another password and ends its sessions, on an
+// SetPassword gives an account another password and ends its sessions, on an
 // operator's word. Errors: not_found USER_NOT_FOUND.
-func (s *Service) ResetPassword(ctx context.Context, email, password string) error {
+func (s *Service) SetPassword(ctx context.Context, email, password string) error {
 	hash, err := s.passwords.hash(ctx, password)
 	if err != nil {
 		return fmt.Errorf("hash the password: %w", err)

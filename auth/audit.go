@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -41,6 +42,7 @@ const (
 type audited struct {
 	event   event
 	outcome outcome
+	reason  string // why it was refused, as an error reason
 	account string // "" when there is none
 	session string // the session it concerns; "" for that of the origin
 	origin  *authv1.Origin
@@ -48,9 +50,9 @@ type audited struct {
 
 const insertAudit = `
 	INSERT INTO auth.audit_events
-		(id, event, outcome, account_id, actor_id, session_id, ip_address, user_agent, request_id)
+		(id, event, outcome, reason, account_id, actor_id, session_id, ip_address, user_agent, request_id)
 	VALUES
-		(@id, @event, @outcome, @account_id, @actor_id, @session_id, @ip_address, @user_agent, @request_id)`
+		(@id, @event, @outcome, @reason, @account_id, @actor_id, @session_id, @ip_address, @user_agent, @request_id)`
 
 // execer is a pool or a transaction.
 type execer interface {
@@ -67,7 +69,7 @@ func audit(ctx context.Context, db execer, row audited) error {
 		row.session = row.origin.GetSessionId()
 	}
 	_, err = db.Exec(ctx, insertAudit, pgx.NamedArgs{
-		"id": id.String(), "event": string(row.event), "outcome": string(row.outcome),
+		"id": id.String(), "event": string(row.event), "outcome": string(row.outcome), "reason": row.reason,
 		"account_id": optional(row.account), "actor_id": optional(row.origin.GetAccountId()), "session_id": optional(row.session),
 		"ip_address": row.origin.GetIpAddress(), "user_agent": row.origin.GetUserAgent(), "request_id": row.origin.GetRequestId(),
 	})
@@ -75,6 +77,11 @@ func audit(ctx context.Context, db execer, row audited) error {
 		return fmt.Errorf("audit %s: %w", row.event, err)
 	}
 	return nil
+}
+
+// ListAuditEvents implements authv1.AuditServiceHandler.
+func (s *Service) ListAuditEvents(ctx context.Context, req *authv1.ListAuditEventsRequest) (*authv1.ListAuditEventsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "")
 }
 
 // optional makes an empty text NULL.

@@ -41,29 +41,64 @@ type Config struct {
 	Secrets [][]byte
 	// Issuer is the public URL, the "iss" of tokens.
 	Issuer string
-	// RegistrationOpen lets anybody make an account.
-	RegistrationOpen bool
+	// Registration says who may make an account.
+	Registration Registration
 	// SessionIdle ends a session that isn't used; SessionMax ends any.
 	SessionIdle, SessionMax time.Duration
-	Logger                  *slog.Logger
+	// PasswordMin is how many characters a new password has at least;
+	// DefaultPasswordMin if zero.
+	PasswordMin int
+	// Throttle makes failures wait: off only for tests and measurements.
+	Throttle bool
+	// Mailer sends mail; nil when there is no way to.
+	Mailer Mailer
+	// KeyLife is for how long a signing key signs.
+	KeyLife time.Duration
+	// AuditLife is for how long audit events are kept.
+	AuditLife time.Duration
+	Logger    *slog.Logger
 	// Step is called between the steps of what must survive a crash, by tests
 	// that end the process there; nil otherwise.
 	Step func(name string)
 }
 
+// DefaultPasswordMin is how many characters a password has at least (NIST SP
+// 800-63B).
+const DefaultPasswordMin = 8
+
+// Registration says who may make an account.
+type Registration string
+
+const (
+	// RegistrationOpen lets anybody make an account and be signed in at once.
+	RegistrationOpen Registration = "open"
+	// RegistrationVerify sends a link first, and tells nobody who has an account.
+	RegistrationVerify Registration = "verify"
+	// RegistrationClosed leaves it to administrators.
+	RegistrationClosed Registration = "closed"
+)
+
+// Mailer sends one mail.
+type Mailer interface{}
+
 // Service is the auth service.
 type Service struct {
-	db               *pgxpool.Pool
-	users            usersv1.RelayServiceClient
-	passwords        *hasher
-	refreshKeys      refreshKeys
-	keys             *keyring
-	revocations      *revocations
-	registrationOpen bool
-	sessionIdle      time.Duration
-	sessionMax       time.Duration
-	logger           *slog.Logger
-	step             func(string)
+	db           *pgxpool.Pool
+	users        usersv1.RelayServiceClient
+	passwords    *hasher
+	refreshKeys  refreshKeys
+	keys         *keyring
+	revocations  *revocations
+	mailer       Mailer
+	registration Registration
+	sessionIdle  time.Duration
+	sessionMax   time.Duration
+	passwordMin  int
+	throttle     bool
+	keyLife      time.Duration
+	auditLife    time.Duration
+	logger       *slog.Logger
+	step         func(string)
 }
 
 // New opens the service: it loads the signing keys and makes the first one on
@@ -80,10 +115,18 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	}
 	service := &Service{
 		db: config.DB, users: config.Users, passwords: newHasher(), refreshKeys: refresh, keys: keys,
-		revocations:      newRevocations(),
-		registrationOpen: config.RegistrationOpen,
-		sessionIdle:      config.SessionIdle, sessionMax: config.SessionMax,
+		revocations: newRevocations(),
+		mailer:      config.Mailer, registration: config.Registration,
+		sessionIdle: config.SessionIdle, sessionMax: config.SessionMax,
+		passwordMin: config.PasswordMin, throttle: config.Throttle,
+		keyLife: config.KeyLife, auditLife: config.AuditLife,
 		logger: config.Logger, step: config.Step,
+	}
+	if service.passwordMin == 0 {
+		service.passwordMin = DefaultPasswordMin
+	}
+	if service.registration == "" {
+		service.registration = RegistrationClosed
 	}
 	if service.step == nil {
 		service.step = func(string) {}
@@ -97,6 +140,9 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterSessionServiceHandler(server, s)
 	authv1.RegisterKeyServiceHandler(server, s)
 	authv1.RegisterRevocationServiceHandler(server, s)
+	authv1.RegisterLinkServiceHandler(server, s)
+	authv1.RegisterAuditServiceHandler(server, s)
+	authv1.RegisterMailServiceHandler(server, s)
 }
 
 // Run tells users of account changes, and gateways of revocations, until ctx

@@ -43,7 +43,7 @@ func newHouse(t *testing.T, change ...func(*auth.Config)) *house {
 	database := pgtest.New(t)
 	config := auth.Config{
 		DB: openPool(t, database.Auth), Secrets: [][]byte{secretOne}, Issuer: "http://localhost:8001",
-		RegistrationOpen: true, SessionIdle: 30 * 24 * time.Hour, SessionMax: 365 * 24 * time.Hour,
+		Registration: auth.RegistrationOpen, SessionIdle: 30 * 24 * time.Hour, SessionMax: 365 * 24 * time.Hour,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, c := range change {

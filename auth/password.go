@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"connectrpc.com/connect/v2"
 	"golang.org/x/crypto/argon2"
@@ -35,6 +36,10 @@ const (
 	saltLength      = 16
 	hashLength      = 32
 )
+
+// maxPassword is how many characters a password may have (NIST SP 800-63B asks
+// for 64 at least).
+const maxPassword = 128
 
 // hashQueue is how long a password check waits for its turn.
 const hashQueue = 250 * time.Millisecond
@@ -90,6 +95,20 @@ func (h *hasher) check(ctx context.Context, password, hash string) (right, outda
 	got := argon2.IDKey(normal(password), salt, params.passes, params.memory, params.lanes, uint32(len(want)))
 	right = subtle.ConstantTimeCompare(got, want) == 1 && exists
 	return right, right && params != currentParams, nil
+}
+
+// checkNewPassword says whether an account with the email may have the password,
+// which the request's field holds. Errors: invalid_argument PASSWORD_TOO_SHORT,
+// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL.
+func (s *Service) checkNewPassword(field, password, email string) error {
+	length := utf8.RuneCount(normal(password))
+	switch {
+	case length < s.passwordMin:
+		return rpc.Invalid("PASSWORD_TOO_SHORT", field, fmt.Sprintf("give it at least %d characters", s.passwordMin))
+	case length > maxPassword:
+		return rpc.Invalid("PASSWORD_TOO_LONG", field, fmt.Sprintf("give it at most %d characters", maxPassword))
+	}
+	return nil
 }
 
 // enter waits for a slot, for no longer than the queue allows.

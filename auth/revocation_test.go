@@ -123,7 +123,7 @@ func TestEverythingThatEndsASessionIsTold(t *testing.T) {
 		},
 		"a password reset": {
 			func(t *testing.T, h *house, account *authv1.Account, _ *authv1.Tokens, _ string) error {
-				return h.service.ResetPassword(t.Context(), account.GetEmail(), "a brand new password")
+				return h.service.SetPassword(t.Context(), account.GetEmail(), "a brand new password")
 			},
 			func(_ *authv1.Account, session string) func(*authv1.WatchRevocationsResponse) bool {
 				return endsSession(session)

@@ -44,6 +44,9 @@ type Config struct {
 type Service struct {
 	accounts authv1.AccountServiceClient
 	sessions authv1.SessionServiceClient
+	links    authv1.LinkServiceClient
+	audit    authv1.AuditServiceClient
+	mails    authv1.MailServiceClient
 	profiles usersv1.ProfileServiceClient
 	verifier *verifier
 	revoked  *revoked
@@ -68,6 +71,9 @@ func New(config Config) (*Service, error) {
 	s := &Service{
 		accounts: authv1.NewAccountServiceClient(config.Auth),
 		sessions: authv1.NewSessionServiceClient(config.Auth),
+		links:    authv1.NewLinkServiceClient(config.Auth),
+		audit:    authv1.NewAuditServiceClient(config.Auth),
+		mails:    authv1.NewMailServiceClient(config.Auth),
 		profiles: usersv1.NewProfileServiceClient(config.Users),
 		verifier: verifier,
 		revoked:  newRevoked(authv1.NewRevocationServiceClient(config.Auth), config.Logger),

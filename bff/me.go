@@ -24,16 +24,19 @@ func (s accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bffv
 	if *profile == nil {
 		return nil, errProfilePending
 	}
-	security := (*account).GetSecurity()
 	return &bffv1.GetMeResponse{
 		User:     userOf((*account).GetAccount(), *profile),
-		Sessions: sessionsOf(ctx, *sessions),
-		Security: &bffv1.Security{
-			PasswordChangeTime: security.GetPasswordChangeTime(), LastSignInTime: security.GetLastSignInTime(),
-			ActiveSessions: security.GetActiveSessions(),
-		},
-		Errors: c.errors(),
+		Sessions: sessionsOf(ctx, (*sessions).GetSessions()),
+		Security: securityOf((*account).GetSecurity()),
+		Errors:   c.errors(),
 	}, nil
+}
+
+func securityOf(facts *authv1.SecurityFacts) *bffv1.Security {
+	return &bffv1.Security{
+		PasswordChangeTime: facts.GetPasswordChangeTime(), LastSignInTime: facts.GetLastSignInTime(),
+		ActiveSessions: facts.GetActiveSessions(),
+	}
 }
 
 func (s *Service) liveSessions(id string) func(context.Context) (*authv1.ListSessionsResponse, error) {
@@ -42,16 +45,17 @@ func (s *Service) liveSessions(id string) func(context.Context) (*authv1.ListSes
 	}
 }
 
-func sessionsOf(ctx context.Context, response *authv1.ListSessionsResponse) []*bffv1.Session {
-	sessions := make([]*bffv1.Session, 0, len(response.GetSessions()))
-	for _, session := range response.GetSessions() {
-		sessions = append(sessions, &bffv1.Session{
+func sessionsOf(ctx context.Context, sessions []*authv1.Session) []*bffv1.Session {
+	public := make([]*bffv1.Session, 0, len(sessions))
+	for _, session := range sessions {
+		public = append(public, &bffv1.Session{
 			Id: session.GetId(), CreateTime: session.GetCreateTime(), LastUsedTime: session.GetLastUsedTime(),
 			ExpireTime: session.GetExpireTime(), UserAgent: session.GetUserAgent(), IpAddress: session.GetIpAddress(),
-			Current: session.GetId() == caller(ctx).sessionID,
+			Current:    session.GetId() == caller(ctx).sessionID,
+			RevokeTime: session.GetRevokeTime(), RevokeReason: session.GetRevokeReason(),
 		})
 	}
-	return sessions
+	return public
 }
 
 // UpdateMe implements bffv1.AccountServiceHandler.
@@ -93,20 +97,22 @@ func (s accountService) ListSessions(ctx context.Context, _ *bffv1.ListSessionsR
 	if err != nil {
 		return nil, err
 	}
-	return &bffv1.ListSessionsResponse{Sessions: sessionsOf(ctx, response)}, nil
+	return &bffv1.ListSessionsResponse{Sessions: sessionsOf(ctx, response.GetSessions())}, nil
 }
 
 // RevokeSession implements bffv1.AccountServiceHandler.
 func (s accountService) RevokeSession(ctx context.Context, req *bffv1.RevokeSessionRequest) (*bffv1.RevokeSessionResponse, error) {
-	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RevokeSessionResponse, error) {
-		return s.sessions.RevokeSession(ctx, &authv1.RevokeSessionRequest{
-			AccountId: caller(ctx).userID, SessionId: req.GetSessionId(), Origin: s.origin(ctx),
-		})
-	})
-	if err != nil {
+	if err := s.revokeSession(ctx, caller(ctx).userID, req.GetSessionId()); err != nil {
 		return nil, err
 	}
 	return &bffv1.RevokeSessionResponse{}, nil
+}
+
+func (s *Service) revokeSession(ctx context.Context, user, session string) error {
+	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RevokeSessionResponse, error) {
+		return s.sessions.RevokeSession(ctx, &authv1.RevokeSessionRequest{AccountId: user, SessionId: session, Origin: s.origin(ctx)})
+	})
+	return err
 }
 
 // RevokeOtherSessions implements bffv1.AccountServiceHandler.

@@ -24,27 +24,32 @@ func (s *Service) Register(ctx context.Context, req *bffv1.RegisterRequest) (*bf
 	if err != nil {
 		return nil, err
 	}
-	signedIn, missing := s.signedIn(ctx, created.GetAccount(), created.GetTokens())
+	if created.GetVerificationSent() {
+		return &bffv1.RegisterResponse{Result: &bffv1.RegisterResponse_VerificationSent{VerificationSent: &bffv1.VerificationSent{}}}, nil
+	}
+	signedIn, missing := s.signedIn(ctx, created.GetAccount(), created.GetTokens(), created.GetDeviceToken())
 	return &bffv1.RegisterResponse{Result: &bffv1.RegisterResponse_SignedIn{SignedIn: signedIn}, Errors: missing}, nil
 }
 
 // Login implements bffv1.AuthServiceHandler.
 func (s *Service) Login(ctx context.Context, req *bffv1.LoginRequest) (*bffv1.LoginResponse, error) {
 	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.LoginResponse, error) {
-		return s.sessions.Login(ctx, &authv1.LoginRequest{Email: req.GetEmail(), Password: req.GetPassword(), Origin: s.origin(ctx)})
+		return s.sessions.Login(ctx, &authv1.LoginRequest{
+			Email: req.GetEmail(), Password: req.GetPassword(), DeviceToken: req.GetDeviceToken(), Origin: s.origin(ctx),
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
-	signedIn, missing := s.signedIn(ctx, response.GetAccount(), response.GetTokens())
+	signedIn, missing := s.signedIn(ctx, response.GetAccount(), response.GetTokens(), response.GetDeviceToken())
 	return &bffv1.LoginResponse{Result: &bffv1.LoginResponse_SignedIn{SignedIn: signedIn}, Errors: missing}, nil
 }
 
-func (s *Service) signedIn(ctx context.Context, account *authv1.Account, tokens *authv1.Tokens) (*bffv1.SignedIn, []*bffv1.PartError) {
+func (s *Service) signedIn(ctx context.Context, account *authv1.Account, tokens *authv1.Tokens, deviceToken string) (*bffv1.SignedIn, []*bffv1.PartError) {
 	noStore(ctx)
 	rpc.CallFrom(ctx).Principal = "user:" + account.GetId()
 	user, missing := s.withProfile(ctx, account)
-	return &bffv1.SignedIn{User: user, Tokens: tokensOf(tokens)}, missing
+	return &bffv1.SignedIn{User: user, Tokens: tokensOf(tokens), DeviceToken: deviceToken}, missing
 }
 
 // Refresh implements bffv1.AuthServiceHandler.

@@ -46,6 +46,12 @@ const (
 	// AccountServiceDeleteAccountProcedure is the procedure name of the AccountService's DeleteAccount
 	// RPC.
 	AccountServiceDeleteAccountProcedure = "/auth.v1.AccountService/DeleteAccount"
+	// AccountServiceForcePasswordResetProcedure is the procedure name of the AccountService's
+	// ForcePasswordReset RPC.
+	AccountServiceForcePasswordResetProcedure = "/auth.v1.AccountService/ForcePasswordReset"
+	// AccountServiceExportAccountProcedure is the procedure name of the AccountService's ExportAccount
+	// RPC.
+	AccountServiceExportAccountProcedure = "/auth.v1.AccountService/ExportAccount"
 )
 
 var (
@@ -110,14 +116,34 @@ var (
 			Procedure:  AccountServiceDeleteAccountProcedure,
 		}
 	})
+	accountServiceForcePasswordResetSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_auth_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("ForcePasswordReset"),
+			Procedure:  AccountServiceForcePasswordResetProcedure,
+		}
+	})
+	accountServiceExportAccountSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_auth_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("ExportAccount"),
+			Procedure:        AccountServiceExportAccountProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 )
 
 // AccountServiceClient is a client for the auth.v1.AccountService service.
 type AccountServiceClient interface {
 	// CreateAccount makes an account, and a session if asked, in one
-	// transaction. Errors: already_exists EMAIL_TAKEN or ACCOUNT_EXISTS,
-	// permission_denied REGISTRATION_CLOSED, resource_exhausted
-	// TOO_MANY_PASSWORD_CHECKS.
+	// transaction. Where registration asks for a verified email, a person who
+	// registers is sent a link instead, whether the email has an account or not.
+	// An account that is made without a password gets an invitation by mail.
+	// Errors: already_exists EMAIL_TAKEN or ACCOUNT_EXISTS, permission_denied
+	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS,
+	// failed_precondition MAIL_UNAVAILABLE when an invitation can't be sent.
 	CreateAccount(context.Context, *CreateAccountRequest) (*CreateAccountResponse, error)
 	// GetAccount returns one account and its security facts. Errors: not_found
 	// USER_NOT_FOUND.
@@ -137,12 +163,21 @@ type AccountServiceClient interface {
 	ChangeAccountEmail(context.Context, *ChangeAccountEmailRequest) (*ChangeAccountEmailResponse, error)
 	// ChangePassword replaces the password of the account that asks and ends its
 	// other sessions. Errors: not_found USER_NOT_FOUND, invalid_argument
-	// PASSWORD_WRONG, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED,
+	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
 	// DeleteAccount erases an account, its credentials and its sessions. Errors:
 	// not_found USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR or
 	// REAUTHENTICATION_REQUIRED.
 	DeleteAccount(context.Context, *DeleteAccountRequest) (*DeleteAccountResponse, error)
+	// ForcePasswordReset takes an account's password away, ends its sessions and
+	// sends its owner a link to set another. Errors: not_found USER_NOT_FOUND,
+	// failed_precondition MAIL_UNAVAILABLE.
+	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
+	// ExportAccount returns all that auth holds about a person. Errors: not_found
+	// USER_NOT_FOUND.
+	ExportAccount(context.Context, *ExportAccountRequest) (*ExportAccountResponse, error)
 }
 
 // NewAccountServiceClient constructs a client for the auth.v1.AccountService service. Multiple
@@ -154,9 +189,14 @@ func NewAccountServiceClient(client *connect.Client) AccountServiceClient {
 // AccountServiceHandler is an implementation of the auth.v1.AccountService service.
 type AccountServiceHandler interface {
 	// CreateAccount makes an account, and a session if asked, in one
-	// transaction. Errors: already_exists EMAIL_TAKEN or ACCOUNT_EXISTS,
-	// permission_denied REGISTRATION_CLOSED, resource_exhausted
-	// TOO_MANY_PASSWORD_CHECKS.
+	// transaction. Where registration asks for a verified email, a person who
+	// registers is sent a link instead, whether the email has an account or not.
+	// An account that is made without a password gets an invitation by mail.
+	// Errors: already_exists EMAIL_TAKEN or ACCOUNT_EXISTS, permission_denied
+	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS,
+	// failed_precondition MAIL_UNAVAILABLE when an invitation can't be sent.
 	CreateAccount(context.Context, *CreateAccountRequest) (*CreateAccountResponse, error)
 	// GetAccount returns one account and its security facts. Errors: not_found
 	// USER_NOT_FOUND.
@@ -176,12 +216,21 @@ type AccountServiceHandler interface {
 	ChangeAccountEmail(context.Context, *ChangeAccountEmailRequest) (*ChangeAccountEmailResponse, error)
 	// ChangePassword replaces the password of the account that asks and ends its
 	// other sessions. Errors: not_found USER_NOT_FOUND, invalid_argument
-	// PASSWORD_WRONG, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED,
+	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
 	// DeleteAccount erases an account, its credentials and its sessions. Errors:
 	// not_found USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR or
 	// REAUTHENTICATION_REQUIRED.
 	DeleteAccount(context.Context, *DeleteAccountRequest) (*DeleteAccountResponse, error)
+	// ForcePasswordReset takes an account's password away, ends its sessions and
+	// sends its owner a link to set another. Errors: not_found USER_NOT_FOUND,
+	// failed_precondition MAIL_UNAVAILABLE.
+	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
+	// ExportAccount returns all that auth holds about a person. Errors: not_found
+	// USER_NOT_FOUND.
+	ExportAccount(context.Context, *ExportAccountRequest) (*ExportAccountResponse, error)
 }
 
 // RegisterAccountServiceHandler registers svc as the auth.v1.AccountService implementation on
@@ -197,6 +246,8 @@ func RegisterAccountServiceHandler(server *connect.Server, svc AccountServiceHan
 		connect.Method{Spec: accountServiceChangeAccountEmailSpec(), Handler: adapter.changeAccountEmail},
 		connect.Method{Spec: accountServiceChangePasswordSpec(), Handler: adapter.changePassword},
 		connect.Method{Spec: accountServiceDeleteAccountSpec(), Handler: adapter.deleteAccount},
+		connect.Method{Spec: accountServiceForcePasswordResetSpec(), Handler: adapter.forcePasswordReset},
+		connect.Method{Spec: accountServiceExportAccountSpec(), Handler: adapter.exportAccount},
 	)
 }
 
@@ -233,6 +284,14 @@ func (UnimplementedAccountServiceHandler) ChangePassword(context.Context, *Chang
 
 func (UnimplementedAccountServiceHandler) DeleteAccount(context.Context, *DeleteAccountRequest) (*DeleteAccountResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "auth.v1.AccountService.DeleteAccount is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "auth.v1.AccountService.ForcePasswordReset is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) ExportAccount(context.Context, *ExportAccountRequest) (*ExportAccountResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "auth.v1.AccountService.ExportAccount is not implemented")
 }
 
 type accountServiceClient struct {
@@ -298,6 +357,22 @@ func (c *accountServiceClient) ChangePassword(ctx context.Context, req *ChangePa
 func (c *accountServiceClient) DeleteAccount(ctx context.Context, req *DeleteAccountRequest) (*DeleteAccountResponse, error) {
 	var res DeleteAccountResponse
 	if err := c.client.CallUnary(ctx, accountServiceDeleteAccountSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) ForcePasswordReset(ctx context.Context, req *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error) {
+	var res ForcePasswordResetResponse
+	if err := c.client.CallUnary(ctx, accountServiceForcePasswordResetSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) ExportAccount(ctx context.Context, req *ExportAccountRequest) (*ExportAccountResponse, error) {
+	var res ExportAccountResponse
+	if err := c.client.CallUnary(ctx, accountServiceExportAccountSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -395,6 +470,30 @@ func (h accountServiceHandler) deleteAccount(ctx context.Context, _ connect.Spec
 		return err
 	}
 	res, err := h.svc.DeleteAccount(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) forcePasswordReset(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ForcePasswordResetRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ForcePasswordReset(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) exportAccount(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ExportAccountRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ExportAccount(ctx, &req)
 	if err != nil {
 		return err
 	}

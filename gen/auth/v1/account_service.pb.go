@@ -30,7 +30,8 @@ type CreateAccountRequest struct {
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
 	// The login email.
 	Email string `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"`
-	// The password, 8 to 128 characters.
+	// The password; empty invites the owner to choose one, unless sign_in is
+	// asked.
 	Password string `protobuf:"bytes,3,opt,name=password,proto3" json:"password,omitempty"`
 	// The roles to begin with.
 	Roles []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
@@ -130,9 +131,13 @@ type CreateAccountResponse struct {
 	// The account as it now is.
 	Account *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	// The tokens of the first session, when sign_in was asked.
-	Tokens        *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// What the device may show at its next Login, when sign_in was asked.
+	DeviceToken string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
+	// Whether a link was sent instead of making an account: all else is unset.
+	VerificationSent bool `protobuf:"varint,4,opt,name=verification_sent,json=verificationSent,proto3" json:"verification_sent,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *CreateAccountResponse) Reset() {
@@ -177,6 +182,20 @@ func (x *CreateAccountResponse) GetTokens() *Tokens {
 		return x.Tokens
 	}
 	return nil
+}
+
+func (x *CreateAccountResponse) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
+	}
+	return ""
+}
+
+func (x *CreateAccountResponse) GetVerificationSent() bool {
+	if x != nil {
+		return x.VerificationSent
+	}
+	return false
 }
 
 // GetAccountRequest names an account.
@@ -707,7 +726,7 @@ type ChangePasswordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The current password.
 	CurrentPassword string `protobuf:"bytes,1,opt,name=current_password,json=currentPassword,proto3" json:"current_password,omitempty"`
-	// The password to have, 8 to 128 characters.
+	// The password to have.
 	NewPassword string `protobuf:"bytes,2,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
 	// Who asks: the account whose password it is, and the session to keep.
 	Origin        *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
@@ -905,25 +924,265 @@ func (*DeleteAccountResponse) Descriptor() ([]byte, []int) {
 	return file_auth_v1_account_service_proto_rawDescGZIP(), []int{15}
 }
 
+// ForcePasswordResetRequest names an account.
+type ForcePasswordResetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account's id.
+	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// Who asks.
+	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForcePasswordResetRequest) Reset() {
+	*x = ForcePasswordResetRequest{}
+	mi := &file_auth_v1_account_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForcePasswordResetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForcePasswordResetRequest) ProtoMessage() {}
+
+func (x *ForcePasswordResetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_account_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForcePasswordResetRequest.ProtoReflect.Descriptor instead.
+func (*ForcePasswordResetRequest) Descriptor() ([]byte, []int) {
+	return file_auth_v1_account_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ForcePasswordResetRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *ForcePasswordResetRequest) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+// ForcePasswordResetResponse holds the account.
+type ForcePasswordResetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account as it now is.
+	Account       *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForcePasswordResetResponse) Reset() {
+	*x = ForcePasswordResetResponse{}
+	mi := &file_auth_v1_account_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForcePasswordResetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForcePasswordResetResponse) ProtoMessage() {}
+
+func (x *ForcePasswordResetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_account_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForcePasswordResetResponse.ProtoReflect.Descriptor instead.
+func (*ForcePasswordResetResponse) Descriptor() ([]byte, []int) {
+	return file_auth_v1_account_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ForcePasswordResetResponse) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+// ExportAccountRequest names an account.
+type ExportAccountRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account's id.
+	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// Who asks.
+	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportAccountRequest) Reset() {
+	*x = ExportAccountRequest{}
+	mi := &file_auth_v1_account_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportAccountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportAccountRequest) ProtoMessage() {}
+
+func (x *ExportAccountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_account_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportAccountRequest.ProtoReflect.Descriptor instead.
+func (*ExportAccountRequest) Descriptor() ([]byte, []int) {
+	return file_auth_v1_account_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ExportAccountRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *ExportAccountRequest) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+// ExportAccountResponse is all that auth holds about a person, but for secrets
+// and their hashes.
+type ExportAccountResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account.
+	Account *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// The account's security.
+	Security *SecurityFacts `protobuf:"bytes,2,opt,name=security,proto3" json:"security,omitempty"`
+	// Every session that is kept, the ended ones too, the newest first.
+	Sessions []*Session `protobuf:"bytes,3,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	// What the audit holds of the account, the newest first.
+	AuditEvents []*AuditEvent `protobuf:"bytes,4,rep,name=audit_events,json=auditEvents,proto3" json:"audit_events,omitempty"`
+	// The mails that are kept.
+	Mails         []*Mail `protobuf:"bytes,5,rep,name=mails,proto3" json:"mails,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportAccountResponse) Reset() {
+	*x = ExportAccountResponse{}
+	mi := &file_auth_v1_account_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportAccountResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportAccountResponse) ProtoMessage() {}
+
+func (x *ExportAccountResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_account_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportAccountResponse.ProtoReflect.Descriptor instead.
+func (*ExportAccountResponse) Descriptor() ([]byte, []int) {
+	return file_auth_v1_account_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ExportAccountResponse) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *ExportAccountResponse) GetSecurity() *SecurityFacts {
+	if x != nil {
+		return x.Security
+	}
+	return nil
+}
+
+func (x *ExportAccountResponse) GetSessions() []*Session {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+func (x *ExportAccountResponse) GetAuditEvents() []*AuditEvent {
+	if x != nil {
+		return x.AuditEvents
+	}
+	return nil
+}
+
+func (x *ExportAccountResponse) GetMails() []*Mail {
+	if x != nil {
+		return x.Mails
+	}
+	return nil
+}
+
 var File_auth_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dauth/v1/account_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xb8\x02\n" +
+	"\x1dauth/v1/account_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xb6\x02\n" +
 	"\x14CreateAccountRequest\x12'\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12 \n" +
 	"\x05email\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x18\xfe\x01`\x01R\x05email\x12&\n" +
-	"\bpassword\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\b\x18\x80\x01R\bpassword\x12;\n" +
+	"\xbaH\ar\x05\x18\xfe\x01`\x01R\x05email\x12$\n" +
+	"\bpassword\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\bpassword\x12;\n" +
 	"\x05roles\x18\x04 \x03(\tB%\xbaH\"\x92\x01\x1f\x10 \"\x1br\x192\x17^[a-z][a-z0-9_-]{0,31}$R\x05roles\x12.\n" +
 	"\aprofile\x18\x05 \x01(\v2\x14.auth.v1.ProfileSeedR\aprofile\x12\x17\n" +
 	"\asign_in\x18\x06 \x01(\bR\x06signIn\x12'\n" +
-	"\x06origin\x18\a \x01(\v2\x0f.auth.v1.OriginR\x06origin\"l\n" +
+	"\x06origin\x18\a \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\xbc\x01\n" +
 	"\x15CreateAccountResponse\x12*\n" +
 	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\x12'\n" +
-	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\"<\n" +
+	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12!\n" +
+	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\x12+\n" +
+	"\x11verification_sent\x18\x04 \x01(\bR\x10verificationSent\"<\n" +
 	"\x11GetAccountRequest\x12'\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\"t\n" +
@@ -962,7 +1221,7 @@ const file_auth_v1_account_service_proto_rawDesc = "" +
 	"\x10current_password\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x0fcurrentPassword\x12-\n" +
 	"\fnew_password\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\b\x18\x80\x01R\vnewPassword\x12/\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\vnewPassword\x12/\n" +
 	"\x06origin\x18\x03 \x01(\v2\x0f.auth.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\"\x18\n" +
 	"\x16ChangePasswordResponse\"\x9d\x01\n" +
 	"\x14DeleteAccountRequest\x12'\n" +
@@ -970,7 +1229,23 @@ const file_auth_v1_account_service_proto_rawDesc = "" +
 	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x123\n" +
 	"\x16require_recent_sign_in\x18\x02 \x01(\bR\x13requireRecentSignIn\x12'\n" +
 	"\x06origin\x18\x03 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\x17\n" +
-	"\x15DeleteAccountResponse2\xb8\x06\n" +
+	"\x15DeleteAccountResponse\"m\n" +
+	"\x19ForcePasswordResetRequest\x12'\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12'\n" +
+	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"H\n" +
+	"\x1aForcePasswordResetResponse\x12*\n" +
+	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\"h\n" +
+	"\x14ExportAccountRequest\x12'\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12'\n" +
+	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\x82\x02\n" +
+	"\x15ExportAccountResponse\x12*\n" +
+	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\x122\n" +
+	"\bsecurity\x18\x02 \x01(\v2\x16.auth.v1.SecurityFactsR\bsecurity\x12,\n" +
+	"\bsessions\x18\x03 \x03(\v2\x10.auth.v1.SessionR\bsessions\x126\n" +
+	"\faudit_events\x18\x04 \x03(\v2\x13.auth.v1.AuditEventR\vauditEvents\x12#\n" +
+	"\x05mails\x18\x05 \x03(\v2\r.auth.v1.MailR\x05mails2\x88\b\n" +
 	"\x0eAccountService\x12]\n" +
 	"\rCreateAccount\x12\x1d.auth.v1.CreateAccountRequest\x1a\x1e.auth.v1.CreateAccountResponse\"\r\x8a\xe7\x18\t\n" +
 	"\a*\x05\n" +
@@ -996,7 +1271,13 @@ const file_auth_v1_account_service_proto_rawDesc = "" +
 	"\x03bff\x12]\n" +
 	"\rDeleteAccount\x12\x1d.auth.v1.DeleteAccountRequest\x1a\x1e.auth.v1.DeleteAccountResponse\"\r\x8a\xe7\x18\t\n" +
 	"\a*\x05\n" +
-	"\x03bffB}\n" +
+	"\x03bff\x12l\n" +
+	"\x12ForcePasswordReset\x12\".auth.v1.ForcePasswordResetRequest\x1a#.auth.v1.ForcePasswordResetResponse\"\r\x8a\xe7\x18\t\n" +
+	"\a*\x05\n" +
+	"\x03bff\x12`\n" +
+	"\rExportAccount\x12\x1d.auth.v1.ExportAccountRequest\x1a\x1e.auth.v1.ExportAccountResponse\"\x10\x8a\xe7\x18\t\n" +
+	"\a*\x05\n" +
+	"\x03bff\x90\x02\x01B}\n" +
 	"\vcom.auth.v1B\x13AccountServiceProtoP\x01Z\x1cgatehouse/gen/auth/v1;authv1\xa2\x02\x03AXX\xaa\x02\aAuth.V1\xca\x02\aAuth\\V1\xe2\x02\x13Auth\\V1\\GPBMetadata\xea\x02\bAuth::V1b\x06proto3"
 
 var (
@@ -1011,7 +1292,7 @@ func file_auth_v1_account_service_proto_rawDescGZIP() []byte {
 	return file_auth_v1_account_service_proto_rawDescData
 }
 
-var file_auth_v1_account_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_auth_v1_account_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_auth_v1_account_service_proto_goTypes = []any{
 	(*CreateAccountRequest)(nil),       // 0: auth.v1.CreateAccountRequest
 	(*CreateAccountResponse)(nil),      // 1: auth.v1.CreateAccountResponse
@@ -1029,51 +1310,70 @@ var file_auth_v1_account_service_proto_goTypes = []any{
 	(*ChangePasswordResponse)(nil),     // 13: auth.v1.ChangePasswordResponse
 	(*DeleteAccountRequest)(nil),       // 14: auth.v1.DeleteAccountRequest
 	(*DeleteAccountResponse)(nil),      // 15: auth.v1.DeleteAccountResponse
-	(*ProfileSeed)(nil),                // 16: auth.v1.ProfileSeed
-	(*Origin)(nil),                     // 17: auth.v1.Origin
-	(*Account)(nil),                    // 18: auth.v1.Account
-	(*Tokens)(nil),                     // 19: auth.v1.Tokens
-	(*SecurityFacts)(nil),              // 20: auth.v1.SecurityFacts
-	(AccountStatus)(0),                 // 21: auth.v1.AccountStatus
+	(*ForcePasswordResetRequest)(nil),  // 16: auth.v1.ForcePasswordResetRequest
+	(*ForcePasswordResetResponse)(nil), // 17: auth.v1.ForcePasswordResetResponse
+	(*ExportAccountRequest)(nil),       // 18: auth.v1.ExportAccountRequest
+	(*ExportAccountResponse)(nil),      // 19: auth.v1.ExportAccountResponse
+	(*ProfileSeed)(nil),                // 20: auth.v1.ProfileSeed
+	(*Origin)(nil),                     // 21: auth.v1.Origin
+	(*Account)(nil),                    // 22: auth.v1.Account
+	(*Tokens)(nil),                     // 23: auth.v1.Tokens
+	(*SecurityFacts)(nil),              // 24: auth.v1.SecurityFacts
+	(AccountStatus)(0),                 // 25: auth.v1.AccountStatus
+	(*Session)(nil),                    // 26: auth.v1.Session
+	(*AuditEvent)(nil),                 // 27: auth.v1.AuditEvent
+	(*Mail)(nil),                       // 28: auth.v1.Mail
 }
 var file_auth_v1_account_service_proto_depIdxs = []int32{
-	16, // 0: auth.v1.CreateAccountRequest.profile:type_name -> auth.v1.ProfileSeed
-	17, // 1: auth.v1.CreateAccountRequest.origin:type_name -> auth.v1.Origin
-	18, // 2: auth.v1.CreateAccountResponse.account:type_name -> auth.v1.Account
-	19, // 3: auth.v1.CreateAccountResponse.tokens:type_name -> auth.v1.Tokens
-	18, // 4: auth.v1.GetAccountResponse.account:type_name -> auth.v1.Account
-	20, // 5: auth.v1.GetAccountResponse.security:type_name -> auth.v1.SecurityFacts
-	18, // 6: auth.v1.BatchGetAccountsResponse.accounts:type_name -> auth.v1.Account
-	21, // 7: auth.v1.SetAccountStatusRequest.status:type_name -> auth.v1.AccountStatus
-	17, // 8: auth.v1.SetAccountStatusRequest.origin:type_name -> auth.v1.Origin
-	18, // 9: auth.v1.SetAccountStatusResponse.account:type_name -> auth.v1.Account
-	17, // 10: auth.v1.SetAccountRolesRequest.origin:type_name -> auth.v1.Origin
-	18, // 11: auth.v1.SetAccountRolesResponse.account:type_name -> auth.v1.Account
-	17, // 12: auth.v1.ChangeAccountEmailRequest.origin:type_name -> auth.v1.Origin
-	18, // 13: auth.v1.ChangeAccountEmailResponse.account:type_name -> auth.v1.Account
-	17, // 14: auth.v1.ChangePasswordRequest.origin:type_name -> auth.v1.Origin
-	17, // 15: auth.v1.DeleteAccountRequest.origin:type_name -> auth.v1.Origin
-	0,  // 16: auth.v1.AccountService.CreateAccount:input_type -> auth.v1.CreateAccountRequest
-	2,  // 17: auth.v1.AccountService.GetAccount:input_type -> auth.v1.GetAccountRequest
-	4,  // 18: auth.v1.AccountService.BatchGetAccounts:input_type -> auth.v1.BatchGetAccountsRequest
-	6,  // 19: auth.v1.AccountService.SetAccountStatus:input_type -> auth.v1.SetAccountStatusRequest
-	8,  // 20: auth.v1.AccountService.SetAccountRoles:input_type -> auth.v1.SetAccountRolesRequest
-	10, // 21: auth.v1.AccountService.ChangeAccountEmail:input_type -> auth.v1.ChangeAccountEmailRequest
-	12, // 22: auth.v1.AccountService.ChangePassword:input_type -> auth.v1.ChangePasswordRequest
-	14, // 23: auth.v1.AccountService.DeleteAccount:input_type -> auth.v1.DeleteAccountRequest
-	1,  // 24: auth.v1.AccountService.CreateAccount:output_type -> auth.v1.CreateAccountResponse
-	3,  // 25: auth.v1.AccountService.GetAccount:output_type -> auth.v1.GetAccountResponse
-	5,  // 26: auth.v1.AccountService.BatchGetAccounts:output_type -> auth.v1.BatchGetAccountsResponse
-	7,  // 27: auth.v1.AccountService.SetAccountStatus:output_type -> auth.v1.SetAccountStatusResponse
-	9,  // 28: auth.v1.AccountService.SetAccountRoles:output_type -> auth.v1.SetAccountRolesResponse
-	11, // 29: auth.v1.AccountService.ChangeAccountEmail:output_type -> auth.v1.ChangeAccountEmailResponse
-	13, // 30: auth.v1.AccountService.ChangePassword:output_type -> auth.v1.ChangePasswordResponse
-	15, // 31: auth.v1.AccountService.DeleteAccount:output_type -> auth.v1.DeleteAccountResponse
-	24, // [24:32] is the sub-list for method output_type
-	16, // [16:24] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	20, // 0: auth.v1.CreateAccountRequest.profile:type_name -> auth.v1.ProfileSeed
+	21, // 1: auth.v1.CreateAccountRequest.origin:type_name -> auth.v1.Origin
+	22, // 2: auth.v1.CreateAccountResponse.account:type_name -> auth.v1.Account
+	23, // 3: auth.v1.CreateAccountResponse.tokens:type_name -> auth.v1.Tokens
+	22, // 4: auth.v1.GetAccountResponse.account:type_name -> auth.v1.Account
+	24, // 5: auth.v1.GetAccountResponse.security:type_name -> auth.v1.SecurityFacts
+	22, // 6: auth.v1.BatchGetAccountsResponse.accounts:type_name -> auth.v1.Account
+	25, // 7: auth.v1.SetAccountStatusRequest.status:type_name -> auth.v1.AccountStatus
+	21, // 8: auth.v1.SetAccountStatusRequest.origin:type_name -> auth.v1.Origin
+	22, // 9: auth.v1.SetAccountStatusResponse.account:type_name -> auth.v1.Account
+	21, // 10: auth.v1.SetAccountRolesRequest.origin:type_name -> auth.v1.Origin
+	22, // 11: auth.v1.SetAccountRolesResponse.account:type_name -> auth.v1.Account
+	21, // 12: auth.v1.ChangeAccountEmailRequest.origin:type_name -> auth.v1.Origin
+	22, // 13: auth.v1.ChangeAccountEmailResponse.account:type_name -> auth.v1.Account
+	21, // 14: auth.v1.ChangePasswordRequest.origin:type_name -> auth.v1.Origin
+	21, // 15: auth.v1.DeleteAccountRequest.origin:type_name -> auth.v1.Origin
+	21, // 16: auth.v1.ForcePasswordResetRequest.origin:type_name -> auth.v1.Origin
+	22, // 17: auth.v1.ForcePasswordResetResponse.account:type_name -> auth.v1.Account
+	21, // 18: auth.v1.ExportAccountRequest.origin:type_name -> auth.v1.Origin
+	22, // 19: auth.v1.ExportAccountResponse.account:type_name -> auth.v1.Account
+	24, // 20: auth.v1.ExportAccountResponse.security:type_name -> auth.v1.SecurityFacts
+	26, // 21: auth.v1.ExportAccountResponse.sessions:type_name -> auth.v1.Session
+	27, // 22: auth.v1.ExportAccountResponse.audit_events:type_name -> auth.v1.AuditEvent
+	28, // 23: auth.v1.ExportAccountResponse.mails:type_name -> auth.v1.Mail
+	0,  // 24: auth.v1.AccountService.CreateAccount:input_type -> auth.v1.CreateAccountRequest
+	2,  // 25: auth.v1.AccountService.GetAccount:input_type -> auth.v1.GetAccountRequest
+	4,  // 26: auth.v1.AccountService.BatchGetAccounts:input_type -> auth.v1.BatchGetAccountsRequest
+	6,  // 27: auth.v1.AccountService.SetAccountStatus:input_type -> auth.v1.SetAccountStatusRequest
+	8,  // 28: auth.v1.AccountService.SetAccountRoles:input_type -> auth.v1.SetAccountRolesRequest
+	10, // 29: auth.v1.AccountService.ChangeAccountEmail:input_type -> auth.v1.ChangeAccountEmailRequest
+	12, // 30: auth.v1.AccountService.ChangePassword:input_type -> auth.v1.ChangePasswordRequest
+	14, // 31: auth.v1.AccountService.DeleteAccount:input_type -> auth.v1.DeleteAccountRequest
+	16, // 32: auth.v1.AccountService.ForcePasswordReset:input_type -> auth.v1.ForcePasswordResetRequest
+	18, // 33: auth.v1.AccountService.ExportAccount:input_type -> auth.v1.ExportAccountRequest
+	1,  // 34: auth.v1.AccountService.CreateAccount:output_type -> auth.v1.CreateAccountResponse
+	3,  // 35: auth.v1.AccountService.GetAccount:output_type -> auth.v1.GetAccountResponse
+	5,  // 36: auth.v1.AccountService.BatchGetAccounts:output_type -> auth.v1.BatchGetAccountsResponse
+	7,  // 37: auth.v1.AccountService.SetAccountStatus:output_type -> auth.v1.SetAccountStatusResponse
+	9,  // 38: auth.v1.AccountService.SetAccountRoles:output_type -> auth.v1.SetAccountRolesResponse
+	11, // 39: auth.v1.AccountService.ChangeAccountEmail:output_type -> auth.v1.ChangeAccountEmailResponse
+	13, // 40: auth.v1.AccountService.ChangePassword:output_type -> auth.v1.ChangePasswordResponse
+	15, // 41: auth.v1.AccountService.DeleteAccount:output_type -> auth.v1.DeleteAccountResponse
+	17, // 42: auth.v1.AccountService.ForcePasswordReset:output_type -> auth.v1.ForcePasswordResetResponse
+	19, // 43: auth.v1.AccountService.ExportAccount:output_type -> auth.v1.ExportAccountResponse
+	34, // [34:44] is the sub-list for method output_type
+	24, // [24:34] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_account_service_proto_init() }
@@ -1088,7 +1388,7 @@ func file_auth_v1_account_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_auth_v1_account_service_proto_rawDesc), len(file_auth_v1_account_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

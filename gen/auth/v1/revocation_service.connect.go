@@ -52,15 +52,15 @@ var (
 
 // RevocationServiceClient is a client for the auth.v1.RevocationService service.
 type RevocationServiceClient interface {
-	// WatchRevocations streams what is revoked. The first message is complete:
-	// it holds the whole live set. Those that follow come four times a second and
+	// WatchRevocations streams what is revoked and which keys sign. The first
+	// message is complete: it holds the whole live set; or, to a reader that gave
+	// a cursor, what came since. Those that follow come four times a second and
 	// hold what came since, mostly nothing: each says that auth has just asked
 	// its database. A stream whose reader falls behind ends. Errors: unavailable
 	// SERVICE_UNAVAILABLE.
 	WatchRevocations(context.Context, *WatchRevocationsRequest) (RevocationServiceWatchRevocationsClientStream, error)
 	// CheckAccess says whether an access token still counts, for gateways that
-	// are cut off from
-	// the stream. Errors: unauthenticated SESSION_ENDED or
+	// are cut off from the stream. Errors: unauthenticated SESSION_ENDED or
 	// TOKEN_STALE.
 	CheckAccess(context.Context, *CheckAccessRequest) (*CheckAccessResponse, error)
 }
@@ -94,15 +94,15 @@ func (s RevocationServiceWatchRevocationsClientStream) Close() error {
 
 // RevocationServiceHandler is an implementation of the auth.v1.RevocationService service.
 type RevocationServiceHandler interface {
-	// WatchRevocations streams what is revoked. The first message is complete:
-	// it holds the whole live set. Those that follow come four times a second and
+	// WatchRevocations streams what is revoked and which keys sign. The first
+	// message is complete: it holds the whole live set; or, to a reader that gave
+	// a cursor, what came since. Those that follow come four times a second and
 	// hold what came since, mostly nothing: each says that auth has just asked
 	// its database. A stream whose reader falls behind ends. Errors: unavailable
 	// SERVICE_UNAVAILABLE.
 	WatchRevocations(context.Context, *WatchRevocationsRequest, RevocationServiceWatchRevocationsServerStream) error
 	// CheckAccess says whether an access token still counts, for gateways that
-	// are cut off from
-	// the stream. Errors: unauthenticated SESSION_ENDED or
+	// are cut off from the stream. Errors: unauthenticated SESSION_ENDED or
 	// TOKEN_STALE.
 	CheckAccess(context.Context, *CheckAccessRequest) (*CheckAccessResponse, error)
 }

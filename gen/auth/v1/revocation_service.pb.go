@@ -25,7 +25,11 @@ const (
 
 // WatchRevocationsRequest asks for the stream.
 type WatchRevocationsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where to go on: the latest cursor of an earlier stream, of any copy of
+	// auth, whose messages the reader still holds. Empty asks for the whole, as
+	// does one that is no longer known.
+	Cursor        string `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -60,13 +64,24 @@ func (*WatchRevocationsRequest) Descriptor() ([]byte, []int) {
 	return file_auth_v1_revocation_service_proto_rawDescGZIP(), []int{0}
 }
 
+func (x *WatchRevocationsRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
 // WatchRevocationsResponse is what came since the last one.
 type WatchRevocationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether this is the whole live set, rather than what came since.
 	Complete bool `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"`
 	// What is revoked.
-	Revocations   []*Revocation `protobuf:"bytes,2,rep,name=revocations,proto3" json:"revocations,omitempty"`
+	Revocations []*Revocation `protobuf:"bytes,2,rep,name=revocations,proto3" json:"revocations,omitempty"`
+	// From where a later stream may go on.
+	Cursor string `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// The signing keys: in a stream's first message, and whenever they change.
+	SigningKeys   *SigningKeys `protobuf:"bytes,4,opt,name=signing_keys,json=signingKeys,proto3" json:"signing_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -115,6 +130,66 @@ func (x *WatchRevocationsResponse) GetRevocations() []*Revocation {
 	return nil
 }
 
+func (x *WatchRevocationsResponse) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *WatchRevocationsResponse) GetSigningKeys() *SigningKeys {
+	if x != nil {
+		return x.SigningKeys
+	}
+	return nil
+}
+
+// SigningKeys are all the keys that may verify an access token.
+type SigningKeys struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keys, newest first.
+	Keys          []*SigningKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SigningKeys) Reset() {
+	*x = SigningKeys{}
+	mi := &file_auth_v1_revocation_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SigningKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SigningKeys) ProtoMessage() {}
+
+func (x *SigningKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_revocation_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SigningKeys.ProtoReflect.Descriptor instead.
+func (*SigningKeys) Descriptor() ([]byte, []int) {
+	return file_auth_v1_revocation_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SigningKeys) GetKeys() []*SigningKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
 // Revocation is one thing that is revoked.
 type Revocation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -133,7 +208,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_auth_v1_revocation_service_proto_msgTypes[2]
+	mi := &file_auth_v1_revocation_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -145,7 +220,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_revocation_service_proto_msgTypes[2]
+	mi := &file_auth_v1_revocation_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -158,7 +233,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_auth_v1_revocation_service_proto_rawDescGZIP(), []int{2}
+	return file_auth_v1_revocation_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Revocation) GetOf() isRevocation_Of {
@@ -224,7 +299,7 @@ type LeastVersion struct {
 
 func (x *LeastVersion) Reset() {
 	*x = LeastVersion{}
-	mi := &file_auth_v1_revocation_service_proto_msgTypes[3]
+	mi := &file_auth_v1_revocation_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -236,7 +311,7 @@ func (x *LeastVersion) String() string {
 func (*LeastVersion) ProtoMessage() {}
 
 func (x *LeastVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_revocation_service_proto_msgTypes[3]
+	mi := &file_auth_v1_revocation_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -249,7 +324,7 @@ func (x *LeastVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeastVersion.ProtoReflect.Descriptor instead.
 func (*LeastVersion) Descriptor() ([]byte, []int) {
-	return file_auth_v1_revocation_service_proto_rawDescGZIP(), []int{3}
+	return file_auth_v1_revocation_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LeastVersion) GetAccountId() string {
@@ -281,7 +356,7 @@ type CheckAccessRequest struct {
 
 func (x *CheckAccessRequest) Reset() {
 	*x = CheckAccessRequest{}
-	mi := &file_auth_v1_revocation_service_proto_msgTypes[4]
+	mi := &file_auth_v1_revocation_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -293,7 +368,7 @@ func (x *CheckAccessRequest) String() string {
 func (*CheckAccessRequest) ProtoMessage() {}
 
 func (x *CheckAccessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_revocation_service_proto_msgTypes[4]
+	mi := &file_auth_v1_revocation_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -306,7 +381,7 @@ func (x *CheckAccessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckAccessRequest.ProtoReflect.Descriptor instead.
 func (*CheckAccessRequest) Descriptor() ([]byte, []int) {
-	return file_auth_v1_revocation_service_proto_rawDescGZIP(), []int{4}
+	return file_auth_v1_revocation_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CheckAccessRequest) GetAccountId() string {
@@ -339,7 +414,7 @@ type CheckAccessResponse struct {
 
 func (x *CheckAccessResponse) Reset() {
 	*x = CheckAccessResponse{}
-	mi := &file_auth_v1_revocation_service_proto_msgTypes[5]
+	mi := &file_auth_v1_revocation_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +426,7 @@ func (x *CheckAccessResponse) String() string {
 func (*CheckAccessResponse) ProtoMessage() {}
 
 func (x *CheckAccessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_revocation_service_proto_msgTypes[5]
+	mi := &file_auth_v1_revocation_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,18 +439,23 @@ func (x *CheckAccessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckAccessResponse.ProtoReflect.Descriptor instead.
 func (*CheckAccessResponse) Descriptor() ([]byte, []int) {
-	return file_auth_v1_revocation_service_proto_rawDescGZIP(), []int{5}
+	return file_auth_v1_revocation_service_proto_rawDescGZIP(), []int{6}
 }
 
 var File_auth_v1_revocation_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_revocation_service_proto_rawDesc = "" +
 	"\n" +
-	" auth/v1/revocation_service.proto\x12\aauth.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\x19\n" +
-	"\x17WatchRevocationsRequest\"m\n" +
+	" auth/v1/revocation_service.proto\x12\aauth.v1\x1a\x19auth/v1/key_service.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\";\n" +
+	"\x17WatchRevocationsRequest\x12 \n" +
+	"\x06cursor\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06cursor\"\xbe\x01\n" +
 	"\x18WatchRevocationsResponse\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x125\n" +
-	"\vrevocations\x18\x02 \x03(\v2\x13.auth.v1.RevocationR\vrevocations\"\x90\x01\n" +
+	"\vrevocations\x18\x02 \x03(\v2\x13.auth.v1.RevocationR\vrevocations\x12\x16\n" +
+	"\x06cursor\x18\x03 \x01(\tR\x06cursor\x127\n" +
+	"\fsigning_keys\x18\x04 \x01(\v2\x14.auth.v1.SigningKeysR\vsigningKeys\"6\n" +
+	"\vSigningKeys\x12'\n" +
+	"\x04keys\x18\x01 \x03(\v2\x13.auth.v1.SigningKeyR\x04keys\"\x90\x01\n" +
 	"\n" +
 	"Revocation\x12\x1f\n" +
 	"\n" +
@@ -416,27 +496,31 @@ func file_auth_v1_revocation_service_proto_rawDescGZIP() []byte {
 	return file_auth_v1_revocation_service_proto_rawDescData
 }
 
-var file_auth_v1_revocation_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_auth_v1_revocation_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_auth_v1_revocation_service_proto_goTypes = []any{
 	(*WatchRevocationsRequest)(nil),  // 0: auth.v1.WatchRevocationsRequest
 	(*WatchRevocationsResponse)(nil), // 1: auth.v1.WatchRevocationsResponse
-	(*Revocation)(nil),               // 2: auth.v1.Revocation
-	(*LeastVersion)(nil),             // 3: auth.v1.LeastVersion
-	(*CheckAccessRequest)(nil),       // 4: auth.v1.CheckAccessRequest
-	(*CheckAccessResponse)(nil),      // 5: auth.v1.CheckAccessResponse
+	(*SigningKeys)(nil),              // 2: auth.v1.SigningKeys
+	(*Revocation)(nil),               // 3: auth.v1.Revocation
+	(*LeastVersion)(nil),             // 4: auth.v1.LeastVersion
+	(*CheckAccessRequest)(nil),       // 5: auth.v1.CheckAccessRequest
+	(*CheckAccessResponse)(nil),      // 6: auth.v1.CheckAccessResponse
+	(*SigningKey)(nil),               // 7: auth.v1.SigningKey
 }
 var file_auth_v1_revocation_service_proto_depIdxs = []int32{
-	2, // 0: auth.v1.WatchRevocationsResponse.revocations:type_name -> auth.v1.Revocation
-	3, // 1: auth.v1.Revocation.least_version:type_name -> auth.v1.LeastVersion
-	0, // 2: auth.v1.RevocationService.WatchRevocations:input_type -> auth.v1.WatchRevocationsRequest
-	4, // 3: auth.v1.RevocationService.CheckAccess:input_type -> auth.v1.CheckAccessRequest
-	1, // 4: auth.v1.RevocationService.WatchRevocations:output_type -> auth.v1.WatchRevocationsResponse
-	5, // 5: auth.v1.RevocationService.CheckAccess:output_type -> auth.v1.CheckAccessResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 0: auth.v1.WatchRevocationsResponse.revocations:type_name -> auth.v1.Revocation
+	2, // 1: auth.v1.WatchRevocationsResponse.signing_keys:type_name -> auth.v1.SigningKeys
+	7, // 2: auth.v1.SigningKeys.keys:type_name -> auth.v1.SigningKey
+	4, // 3: auth.v1.Revocation.least_version:type_name -> auth.v1.LeastVersion
+	0, // 4: auth.v1.RevocationService.WatchRevocations:input_type -> auth.v1.WatchRevocationsRequest
+	5, // 5: auth.v1.RevocationService.CheckAccess:input_type -> auth.v1.CheckAccessRequest
+	1, // 6: auth.v1.RevocationService.WatchRevocations:output_type -> auth.v1.WatchRevocationsResponse
+	6, // 7: auth.v1.RevocationService.CheckAccess:output_type -> auth.v1.CheckAccessResponse
+	6, // [6:8] is the sub-list for method output_type
+	4, // [4:6] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_revocation_service_proto_init() }
@@ -444,7 +528,8 @@ func file_auth_v1_revocation_service_proto_init() {
 	if File_auth_v1_revocation_service_proto != nil {
 		return
 	}
-	file_auth_v1_revocation_service_proto_msgTypes[2].OneofWrappers = []any{
+	file_auth_v1_key_service_proto_init()
+	file_auth_v1_revocation_service_proto_msgTypes[3].OneofWrappers = []any{
 		(*Revocation_SessionId)(nil),
 		(*Revocation_LeastVersion)(nil),
 	}
@@ -454,7 +539,7 @@ func file_auth_v1_revocation_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_auth_v1_revocation_service_proto_rawDesc), len(file_auth_v1_revocation_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

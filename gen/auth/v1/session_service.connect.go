@@ -103,7 +103,7 @@ var (
 type SessionServiceClient interface {
 	// Login checks a password and begins a session. Errors: unauthenticated
 	// CREDENTIALS_INVALID, permission_denied ACCOUNT_DISABLED,
-	// resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	Login(context.Context, *LoginRequest) (*LoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. A repetition of the
 	// latest exchange gets the same refresh token for 10 s, and for 30 min with
@@ -117,7 +117,8 @@ type SessionServiceClient interface {
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
 	// Reauthenticate checks the password of a session's account again and notes
 	// the time. Errors: invalid_argument PASSWORD_WRONG, unauthenticated
-	// SESSION_ENDED, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// SESSION_ENDED, resource_exhausted TOO_MANY_PASSWORD_CHECKS or
+	// TOO_MANY_ATTEMPTS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
 	// ListSessions returns an account's live sessions, the one used last first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
@@ -138,7 +139,7 @@ func NewSessionServiceClient(client *connect.Client) SessionServiceClient {
 type SessionServiceHandler interface {
 	// Login checks a password and begins a session. Errors: unauthenticated
 	// CREDENTIALS_INVALID, permission_denied ACCOUNT_DISABLED,
-	// resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	Login(context.Context, *LoginRequest) (*LoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. A repetition of the
 	// latest exchange gets the same refresh token for 10 s, and for 30 min with
@@ -152,7 +153,8 @@ type SessionServiceHandler interface {
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
 	// Reauthenticate checks the password of a session's account again and notes
 	// the time. Errors: invalid_argument PASSWORD_WRONG, unauthenticated
-	// SESSION_ENDED, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// SESSION_ENDED, resource_exhausted TOO_MANY_PASSWORD_CHECKS or
+	// TOO_MANY_ATTEMPTS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
 	// ListSessions returns an account's live sessions, the one used last first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)

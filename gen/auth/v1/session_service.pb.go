@@ -31,7 +31,10 @@ type LoginRequest struct {
 	// The password.
 	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
 	// Who asks.
-	Origin        *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	Origin *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	// What an earlier sign-in on this device returned; may be empty. One that is
+	// not ours counts as none.
+	DeviceToken   string `protobuf:"bytes,4,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -87,13 +90,23 @@ func (x *LoginRequest) GetOrigin() *Origin {
 	return nil
 }
 
+func (x *LoginRequest) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
+	}
+	return ""
+}
+
 // LoginResponse holds the new session's tokens.
 type LoginResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account that signed in.
 	Account *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	// The new session's tokens.
-	Tokens        *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// What this device may show at its next Login, so that strangers who guess
+	// can't lock it out.
+	DeviceToken   string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -140,6 +153,13 @@ func (x *LoginResponse) GetTokens() *Tokens {
 		return x.Tokens
 	}
 	return nil
+}
+
+func (x *LoginResponse) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
+	}
+	return ""
 }
 
 // RefreshRequest holds a refresh token.
@@ -743,16 +763,18 @@ var File_auth_v1_session_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_session_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dauth/v1/session_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\x81\x01\n" +
+	"\x1dauth/v1/session_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xae\x01\n" +
 	"\fLoginRequest\x12 \n" +
 	"\x05email\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xfe\x01R\x05email\x12&\n" +
 	"\bpassword\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\bpassword\x12'\n" +
-	"\x06origin\x18\x03 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"d\n" +
+	"\x06origin\x18\x03 \x01(\v2\x0f.auth.v1.OriginR\x06origin\x12+\n" +
+	"\fdevice_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\vdeviceToken\"\x87\x01\n" +
 	"\rLoginResponse\x12*\n" +
 	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\x12'\n" +
-	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\"\x9d\x01\n" +
+	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12!\n" +
+	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\"\x9d\x01\n" +
 	"\x0eRefreshRequest\x12/\n" +
 	"\rrefresh_token\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\frefreshToken\x121\n" +

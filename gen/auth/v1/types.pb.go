@@ -80,6 +80,63 @@ func (AccountStatus) EnumDescriptor() ([]byte, []int) {
 	return file_auth_v1_types_proto_rawDescGZIP(), []int{0}
 }
 
+// MailStatus says what became of a mail.
+type MailStatus int32
+
+const (
+	// Not said.
+	MailStatus_MAIL_STATUS_UNSPECIFIED MailStatus = 0
+	// It waits for its first or next try.
+	MailStatus_MAIL_STATUS_PENDING MailStatus = 1
+	// A mail server took it.
+	MailStatus_MAIL_STATUS_SENT MailStatus = 2
+	// It was given up after 24 h of trying.
+	MailStatus_MAIL_STATUS_FAILED MailStatus = 3
+)
+
+// Enum value maps for MailStatus.
+var (
+	MailStatus_name = map[int32]string{
+		0: "MAIL_STATUS_UNSPECIFIED",
+		1: "MAIL_STATUS_PENDING",
+		2: "MAIL_STATUS_SENT",
+		3: "MAIL_STATUS_FAILED",
+	}
+	MailStatus_value = map[string]int32{
+		"MAIL_STATUS_UNSPECIFIED": 0,
+		"MAIL_STATUS_PENDING":     1,
+		"MAIL_STATUS_SENT":        2,
+		"MAIL_STATUS_FAILED":      3,
+	}
+)
+
+func (x MailStatus) Enum() *MailStatus {
+	p := new(MailStatus)
+	*p = x
+	return p
+}
+
+func (x MailStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MailStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_auth_v1_types_proto_enumTypes[1].Descriptor()
+}
+
+func (MailStatus) Type() protoreflect.EnumType {
+	return &file_auth_v1_types_proto_enumTypes[1]
+}
+
+func (x MailStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MailStatus.Descriptor instead.
+func (MailStatus) EnumDescriptor() ([]byte, []int) {
+	return file_auth_v1_types_proto_rawDescGZIP(), []int{1}
+}
+
 // Account is one person's account as auth knows it.
 type Account struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -267,7 +324,11 @@ type Session struct {
 	// The client's User-Agent when it was used last.
 	UserAgent string `protobuf:"bytes,5,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
 	// The client's address when it was used last.
-	IpAddress     string `protobuf:"bytes,6,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
+	IpAddress string `protobuf:"bytes,6,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
+	// When it was ended before its time; unset while it is alive.
+	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	// Why it was ended, such as "logout"; empty while it is alive.
+	RevokeReason  string `protobuf:"bytes,8,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -340,6 +401,20 @@ func (x *Session) GetUserAgent() string {
 func (x *Session) GetIpAddress() string {
 	if x != nil {
 		return x.IpAddress
+	}
+	return ""
+}
+
+func (x *Session) GetRevokeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevokeTime
+	}
+	return nil
+}
+
+func (x *Session) GetRevokeReason() string {
+	if x != nil {
+		return x.RevokeReason
 	}
 	return ""
 }
@@ -430,7 +505,10 @@ type Origin struct {
 	// The client's User-Agent.
 	UserAgent string `protobuf:"bytes,4,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
 	// The request's id.
-	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The language that the client asks for, as a BCP 47 tag; empty when it asks
+	// for none.
+	Locale        string `protobuf:"bytes,6,opt,name=locale,proto3" json:"locale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -500,6 +578,276 @@ func (x *Origin) GetRequestId() string {
 	return ""
 }
 
+func (x *Origin) GetLocale() string {
+	if x != nil {
+		return x.Locale
+	}
+	return ""
+}
+
+// AuditEvent is one row of the audit: who did or tried what to whom, from where.
+type AuditEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A UUIDv7.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// When it happened.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// What happened, such as "session.login".
+	Event string `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"`
+	// "succeeded" or "refused".
+	Outcome string `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Why it was refused, as an error reason; empty otherwise.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The account that it concerns; empty when there is none.
+	AccountId string `protobuf:"bytes,6,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// The account that asked; empty when nobody was signed in.
+	ActorId string `protobuf:"bytes,7,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
+	// The session that it concerns, or that asked; may be empty.
+	SessionId string `protobuf:"bytes,8,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The client's address.
+	IpAddress string `protobuf:"bytes,9,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
+	// The client's User-Agent.
+	UserAgent string `protobuf:"bytes,10,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
+	// The request's id.
+	RequestId     string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditEvent) Reset() {
+	*x = AuditEvent{}
+	mi := &file_auth_v1_types_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditEvent) ProtoMessage() {}
+
+func (x *AuditEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_types_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditEvent.ProtoReflect.Descriptor instead.
+func (*AuditEvent) Descriptor() ([]byte, []int) {
+	return file_auth_v1_types_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AuditEvent) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *AuditEvent) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetActorId() string {
+	if x != nil {
+		return x.ActorId
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetIpAddress() string {
+	if x != nil {
+		return x.IpAddress
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetUserAgent() string {
+	if x != nil {
+		return x.UserAgent
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// Mail is one mail of the outbox, without what it says.
+type Mail struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A UUIDv7.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Which mail it is, such as "reset_password".
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// To whom it goes.
+	Recipient string `protobuf:"bytes,3,opt,name=recipient,proto3" json:"recipient,omitempty"`
+	// The account that it concerns; empty when there is none.
+	AccountId string `protobuf:"bytes,4,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// What became of it.
+	Status MailStatus `protobuf:"varint,5,opt,name=status,proto3,enum=auth.v1.MailStatus" json:"status,omitempty"`
+	// How often it was tried.
+	Attempts int32 `protobuf:"varint,6,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// What the mail server said last, when it refused.
+	LastError string `protobuf:"bytes,7,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// When it was written.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it is tried next; unset unless it is pending.
+	NextAttemptTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=next_attempt_time,json=nextAttemptTime,proto3" json:"next_attempt_time,omitempty"`
+	// When it was sent or given up; unset while it is pending.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mail) Reset() {
+	*x = Mail{}
+	mi := &file_auth_v1_types_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mail) ProtoMessage() {}
+
+func (x *Mail) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_types_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mail.ProtoReflect.Descriptor instead.
+func (*Mail) Descriptor() ([]byte, []int) {
+	return file_auth_v1_types_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Mail) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Mail) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Mail) GetRecipient() string {
+	if x != nil {
+		return x.Recipient
+	}
+	return ""
+}
+
+func (x *Mail) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *Mail) GetStatus() MailStatus {
+	if x != nil {
+		return x.Status
+	}
+	return MailStatus_MAIL_STATUS_UNSPECIFIED
+}
+
+func (x *Mail) GetAttempts() int32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *Mail) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *Mail) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Mail) GetNextAttemptTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextAttemptTime
+	}
+	return nil
+}
+
+func (x *Mail) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
 // ProfileSeed is what a new account's profile starts with. auth keeps it only
 // until users has it.
 type ProfileSeed struct {
@@ -516,7 +864,7 @@ type ProfileSeed struct {
 
 func (x *ProfileSeed) Reset() {
 	*x = ProfileSeed{}
-	mi := &file_auth_v1_types_proto_msgTypes[5]
+	mi := &file_auth_v1_types_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +876,7 @@ func (x *ProfileSeed) String() string {
 func (*ProfileSeed) ProtoMessage() {}
 
 func (x *ProfileSeed) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_types_proto_msgTypes[5]
+	mi := &file_auth_v1_types_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +889,7 @@ func (x *ProfileSeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileSeed.ProtoReflect.Descriptor instead.
 func (*ProfileSeed) Descriptor() ([]byte, []int) {
-	return file_auth_v1_types_proto_rawDescGZIP(), []int{5}
+	return file_auth_v1_types_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ProfileSeed) GetFirstName() string {
@@ -584,7 +932,7 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\rSecurityFacts\x12L\n" +
 	"\x14password_change_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x12passwordChangeTime\x12E\n" +
 	"\x11last_sign_in_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastSignInTime\x12'\n" +
-	"\x0factive_sessions\x18\x03 \x01(\x05R\x0eactiveSessions\"\x93\x02\n" +
+	"\x0factive_sessions\x18\x03 \x01(\x05R\x0eactiveSessions\"\xf5\x02\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -595,13 +943,16 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"user_agent\x18\x05 \x01(\tR\tuserAgent\x12\x1d\n" +
 	"\n" +
-	"ip_address\x18\x06 \x01(\tR\tipAddress\"\x9d\x01\n" +
+	"ip_address\x18\x06 \x01(\tR\tipAddress\x12;\n" +
+	"\vrevoke_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"revokeTime\x12#\n" +
+	"\rrevoke_reason\x18\b \x01(\tR\frevokeReason\"\x9d\x01\n" +
 	"\x06Tokens\x12!\n" +
 	"\faccess_token\x18\x01 \x01(\tR\vaccessToken\x12#\n" +
 	"\rrefresh_token\x18\x02 \x01(\tR\frefreshToken\x12\x1d\n" +
 	"\n" +
 	"expires_in\x18\x03 \x01(\x05R\texpiresIn\x12,\n" +
-	"\x12refresh_expires_in\x18\x04 \x01(\x05R\x10refreshExpiresIn\"\xdd\x01\n" +
+	"\x12refresh_expires_in\x18\x04 \x01(\x05R\x10refreshExpiresIn\"\xfe\x01\n" +
 	"\x06Origin\x12*\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\taccountId\x12*\n" +
@@ -613,7 +964,43 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"user_agent\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tuserAgent\x12'\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\"|\n" +
+	"request_id\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12\x1f\n" +
+	"\x06locale\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18#R\x06locale\"\xd7\x02\n" +
+	"\n" +
+	"AuditEvent\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
+	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12\x14\n" +
+	"\x05event\x18\x03 \x01(\tR\x05event\x12\x18\n" +
+	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x06 \x01(\tR\taccountId\x12\x19\n" +
+	"\bactor_id\x18\a \x01(\tR\aactorId\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\b \x01(\tR\tsessionId\x12\x1d\n" +
+	"\n" +
+	"ip_address\x18\t \x01(\tR\tipAddress\x12\x1d\n" +
+	"\n" +
+	"user_agent\x18\n" +
+	" \x01(\tR\tuserAgent\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\v \x01(\tR\trequestId\"\x8b\x03\n" +
+	"\x04Mail\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
+	"\trecipient\x18\x03 \x01(\tR\trecipient\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x04 \x01(\tR\taccountId\x12+\n" +
+	"\x06status\x18\x05 \x01(\x0e2\x13.auth.v1.MailStatusR\x06status\x12\x1a\n" +
+	"\battempts\x18\x06 \x01(\x05R\battempts\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\a \x01(\tR\tlastError\x12;\n" +
+	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12F\n" +
+	"\x11next_attempt_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x125\n" +
+	"\bend_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"|\n" +
 	"\vProfileSeed\x12&\n" +
 	"\n" +
 	"first_name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18dR\tfirstName\x12$\n" +
@@ -622,7 +1009,13 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\rAccountStatus\x12\x1e\n" +
 	"\x1aACCOUNT_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ACCOUNT_STATUS_ACTIVE\x10\x01\x12\x1b\n" +
-	"\x17ACCOUNT_STATUS_DISABLED\x10\x02Bt\n" +
+	"\x17ACCOUNT_STATUS_DISABLED\x10\x02*p\n" +
+	"\n" +
+	"MailStatus\x12\x1b\n" +
+	"\x17MAIL_STATUS_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13MAIL_STATUS_PENDING\x10\x01\x12\x14\n" +
+	"\x10MAIL_STATUS_SENT\x10\x02\x12\x16\n" +
+	"\x12MAIL_STATUS_FAILED\x10\x03Bt\n" +
 	"\vcom.auth.v1B\n" +
 	"TypesProtoP\x01Z\x1cgatehouse/gen/auth/v1;authv1\xa2\x02\x03AXX\xaa\x02\aAuth.V1\xca\x02\aAuth\\V1\xe2\x02\x13Auth\\V1\\GPBMetadata\xea\x02\bAuth::V1b\x06proto3"
 
@@ -638,32 +1031,41 @@ func file_auth_v1_types_proto_rawDescGZIP() []byte {
 	return file_auth_v1_types_proto_rawDescData
 }
 
-var file_auth_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_auth_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_auth_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_auth_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_auth_v1_types_proto_goTypes = []any{
 	(AccountStatus)(0),            // 0: auth.v1.AccountStatus
-	(*Account)(nil),               // 1: auth.v1.Account
-	(*SecurityFacts)(nil),         // 2: auth.v1.SecurityFacts
-	(*Session)(nil),               // 3: auth.v1.Session
-	(*Tokens)(nil),                // 4: auth.v1.Tokens
-	(*Origin)(nil),                // 5: auth.v1.Origin
-	(*ProfileSeed)(nil),           // 6: auth.v1.ProfileSeed
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(MailStatus)(0),               // 1: auth.v1.MailStatus
+	(*Account)(nil),               // 2: auth.v1.Account
+	(*SecurityFacts)(nil),         // 3: auth.v1.SecurityFacts
+	(*Session)(nil),               // 4: auth.v1.Session
+	(*Tokens)(nil),                // 5: auth.v1.Tokens
+	(*Origin)(nil),                // 6: auth.v1.Origin
+	(*AuditEvent)(nil),            // 7: auth.v1.AuditEvent
+	(*Mail)(nil),                  // 8: auth.v1.Mail
+	(*ProfileSeed)(nil),           // 9: auth.v1.ProfileSeed
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
 }
 var file_auth_v1_types_proto_depIdxs = []int32{
-	0, // 0: auth.v1.Account.status:type_name -> auth.v1.AccountStatus
-	7, // 1: auth.v1.Account.create_time:type_name -> google.protobuf.Timestamp
-	7, // 2: auth.v1.Account.update_time:type_name -> google.protobuf.Timestamp
-	7, // 3: auth.v1.SecurityFacts.password_change_time:type_name -> google.protobuf.Timestamp
-	7, // 4: auth.v1.SecurityFacts.last_sign_in_time:type_name -> google.protobuf.Timestamp
-	7, // 5: auth.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	7, // 6: auth.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
-	7, // 7: auth.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	0,  // 0: auth.v1.Account.status:type_name -> auth.v1.AccountStatus
+	10, // 1: auth.v1.Account.create_time:type_name -> google.protobuf.Timestamp
+	10, // 2: auth.v1.Account.update_time:type_name -> google.protobuf.Timestamp
+	10, // 3: auth.v1.SecurityFacts.password_change_time:type_name -> google.protobuf.Timestamp
+	10, // 4: auth.v1.SecurityFacts.last_sign_in_time:type_name -> google.protobuf.Timestamp
+	10, // 5: auth.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	10, // 6: auth.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
+	10, // 7: auth.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	10, // 8: auth.v1.Session.revoke_time:type_name -> google.protobuf.Timestamp
+	10, // 9: auth.v1.AuditEvent.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 10: auth.v1.Mail.status:type_name -> auth.v1.MailStatus
+	10, // 11: auth.v1.Mail.create_time:type_name -> google.protobuf.Timestamp
+	10, // 12: auth.v1.Mail.next_attempt_time:type_name -> google.protobuf.Timestamp
+	10, // 13: auth.v1.Mail.end_time:type_name -> google.protobuf.Timestamp
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_types_proto_init() }
@@ -676,8 +1078,8 @@ func file_auth_v1_types_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_auth_v1_types_proto_rawDesc), len(file_auth_v1_types_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   6,
+			NumEnums:      2,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

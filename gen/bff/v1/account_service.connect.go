@@ -42,6 +42,23 @@ const (
 	// AccountServiceRevokeOtherSessionsProcedure is the procedure name of the AccountService's
 	// RevokeOtherSessions RPC.
 	AccountServiceRevokeOtherSessionsProcedure = "/bff.v1.AccountService/RevokeOtherSessions"
+	// AccountServiceRevokeAllSessionsProcedure is the procedure name of the AccountService's
+	// RevokeAllSessions RPC.
+	AccountServiceRevokeAllSessionsProcedure = "/bff.v1.AccountService/RevokeAllSessions"
+	// AccountServiceSendVerificationEmailProcedure is the procedure name of the AccountService's
+	// SendVerificationEmail RPC.
+	AccountServiceSendVerificationEmailProcedure = "/bff.v1.AccountService/SendVerificationEmail"
+	// AccountServiceRequestEmailChangeProcedure is the procedure name of the AccountService's
+	// RequestEmailChange RPC.
+	AccountServiceRequestEmailChangeProcedure = "/bff.v1.AccountService/RequestEmailChange"
+	// AccountServiceConfirmEmailChangeProcedure is the procedure name of the AccountService's
+	// ConfirmEmailChange RPC.
+	AccountServiceConfirmEmailChangeProcedure = "/bff.v1.AccountService/ConfirmEmailChange"
+	// AccountServiceListMyAuditEventsProcedure is the procedure name of the AccountService's
+	// ListMyAuditEvents RPC.
+	AccountServiceListMyAuditEventsProcedure = "/bff.v1.AccountService/ListMyAuditEvents"
+	// AccountServiceExportMeProcedure is the procedure name of the AccountService's ExportMe RPC.
+	AccountServiceExportMeProcedure = "/bff.v1.AccountService/ExportMe"
 	// AccountServiceDeleteMeProcedure is the procedure name of the AccountService's DeleteMe RPC.
 	AccountServiceDeleteMeProcedure = "/bff.v1.AccountService/DeleteMe"
 )
@@ -99,6 +116,51 @@ var (
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
+	accountServiceRevokeAllSessionsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("RevokeAllSessions"),
+			Procedure:        AccountServiceRevokeAllSessionsProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	accountServiceSendVerificationEmailSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("SendVerificationEmail"),
+			Procedure:  AccountServiceSendVerificationEmailProcedure,
+		}
+	})
+	accountServiceRequestEmailChangeSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("RequestEmailChange"),
+			Procedure:  AccountServiceRequestEmailChangeProcedure,
+		}
+	})
+	accountServiceConfirmEmailChangeSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("ConfirmEmailChange"),
+			Procedure:  AccountServiceConfirmEmailChangeProcedure,
+		}
+	})
+	accountServiceListMyAuditEventsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("ListMyAuditEvents"),
+			Procedure:        AccountServiceListMyAuditEventsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	accountServiceExportMeSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("ExportMe"),
+			Procedure:        AccountServiceExportMeProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 	accountServiceDeleteMeSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -119,10 +181,14 @@ type AccountServiceClient interface {
 	UpdateMe(context.Context, *UpdateMeRequest) (*UpdateMeResponse, error)
 	// Reauthenticate checks the caller's password again, which opens for five
 	// minutes what needs a recent sign-in. Errors: invalid_argument
-	// PASSWORD_WRONG.
+	// PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
 	// ChangePassword replaces the caller's password and ends their other
-	// sessions. Errors: invalid_argument PASSWORD_WRONG.
+	// sessions. It needs a sign-in or a Reauthenticate within five minutes.
+	// Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
+	// TOO_MANY_ATTEMPTS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
 	// ListSessions returns the caller's live sessions, the one used last first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
@@ -131,7 +197,30 @@ type AccountServiceClient interface {
 	RevokeSession(context.Context, *RevokeSessionRequest) (*RevokeSessionResponse, error)
 	// RevokeOtherSessions ends all of the caller's sessions but this one.
 	RevokeOtherSessions(context.Context, *RevokeOtherSessionsRequest) (*RevokeOtherSessionsResponse, error)
-	// DeleteMe erases the caller's account and profile. It needs a sign-in or a
+	// RevokeAllSessions ends all of the caller's sessions, this one too.
+	RevokeAllSessions(context.Context, *RevokeAllSessionsRequest) (*RevokeAllSessionsResponse, error)
+	// SendVerificationEmail sends a link by which the caller shows that their
+	// email is theirs (VerifyEmail). Errors: failed_precondition
+	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	SendVerificationEmail(context.Context, *SendVerificationEmailRequest) (*SendVerificationEmailResponse, error)
+	// RequestEmailChange sends a link to the new email and a notice to the old
+	// one. The answer is the same if another account has the new email. It needs
+	// a sign-in or a Reauthenticate within five minutes. Errors:
+	// failed_precondition REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE,
+	// resource_exhausted TOO_MANY_ATTEMPTS.
+	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
+	// ConfirmEmailChange replaces the email by the link that was sent to the new
+	// one. Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
+	// LINK_EXPIRED or LINK_SUPERSEDED, already_exists EMAIL_TAKEN.
+	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
+	// ListMyAuditEvents returns one page of what happened to the caller's account,
+	// the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
+	ListMyAuditEvents(context.Context, *ListMyAuditEventsRequest) (*ListMyAuditEventsResponse, error)
+	// ExportMe returns all that is held about the caller as one JSON. Parts:
+	// account and profile (required).
+	ExportMe(context.Context, *ExportMeRequest) (*ExportMeResponse, error)
+	// DeleteMe erases the caller's account and profile and all else that is held
+	// about them; of the audit the ids stay. It needs a sign-in or a
 	// Reauthenticate within five minutes. Errors: failed_precondition
 	// REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
 	DeleteMe(context.Context, *DeleteMeRequest) (*DeleteMeResponse, error)
@@ -154,10 +243,14 @@ type AccountServiceHandler interface {
 	UpdateMe(context.Context, *UpdateMeRequest) (*UpdateMeResponse, error)
 	// Reauthenticate checks the caller's password again, which opens for five
 	// minutes what needs a recent sign-in. Errors: invalid_argument
-	// PASSWORD_WRONG.
+	// PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
 	// ChangePassword replaces the caller's password and ends their other
-	// sessions. Errors: invalid_argument PASSWORD_WRONG.
+	// sessions. It needs a sign-in or a Reauthenticate within five minutes.
+	// Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
+	// TOO_MANY_ATTEMPTS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
 	// ListSessions returns the caller's live sessions, the one used last first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
@@ -166,7 +259,30 @@ type AccountServiceHandler interface {
 	RevokeSession(context.Context, *RevokeSessionRequest) (*RevokeSessionResponse, error)
 	// RevokeOtherSessions ends all of the caller's sessions but this one.
 	RevokeOtherSessions(context.Context, *RevokeOtherSessionsRequest) (*RevokeOtherSessionsResponse, error)
-	// DeleteMe erases the caller's account and profile. It needs a sign-in or a
+	// RevokeAllSessions ends all of the caller's sessions, this one too.
+	RevokeAllSessions(context.Context, *RevokeAllSessionsRequest) (*RevokeAllSessionsResponse, error)
+	// SendVerificationEmail sends a link by which the caller shows that their
+	// email is theirs (VerifyEmail). Errors: failed_precondition
+	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	SendVerificationEmail(context.Context, *SendVerificationEmailRequest) (*SendVerificationEmailResponse, error)
+	// RequestEmailChange sends a link to the new email and a notice to the old
+	// one. The answer is the same if another account has the new email. It needs
+	// a sign-in or a Reauthenticate within five minutes. Errors:
+	// failed_precondition REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE,
+	// resource_exhausted TOO_MANY_ATTEMPTS.
+	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
+	// ConfirmEmailChange replaces the email by the link that was sent to the new
+	// one. Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
+	// LINK_EXPIRED or LINK_SUPERSEDED, already_exists EMAIL_TAKEN.
+	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
+	// ListMyAuditEvents returns one page of what happened to the caller's account,
+	// the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
+	ListMyAuditEvents(context.Context, *ListMyAuditEventsRequest) (*ListMyAuditEventsResponse, error)
+	// ExportMe returns all that is held about the caller as one JSON. Parts:
+	// account and profile (required).
+	ExportMe(context.Context, *ExportMeRequest) (*ExportMeResponse, error)
+	// DeleteMe erases the caller's account and profile and all else that is held
+	// about them; of the audit the ids stay. It needs a sign-in or a
 	// Reauthenticate within five minutes. Errors: failed_precondition
 	// REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
 	DeleteMe(context.Context, *DeleteMeRequest) (*DeleteMeResponse, error)
@@ -184,6 +300,12 @@ func RegisterAccountServiceHandler(server *connect.Server, svc AccountServiceHan
 		connect.Method{Spec: accountServiceListSessionsSpec(), Handler: adapter.listSessions},
 		connect.Method{Spec: accountServiceRevokeSessionSpec(), Handler: adapter.revokeSession},
 		connect.Method{Spec: accountServiceRevokeOtherSessionsSpec(), Handler: adapter.revokeOtherSessions},
+		connect.Method{Spec: accountServiceRevokeAllSessionsSpec(), Handler: adapter.revokeAllSessions},
+		connect.Method{Spec: accountServiceSendVerificationEmailSpec(), Handler: adapter.sendVerificationEmail},
+		connect.Method{Spec: accountServiceRequestEmailChangeSpec(), Handler: adapter.requestEmailChange},
+		connect.Method{Spec: accountServiceConfirmEmailChangeSpec(), Handler: adapter.confirmEmailChange},
+		connect.Method{Spec: accountServiceListMyAuditEventsSpec(), Handler: adapter.listMyAuditEvents},
+		connect.Method{Spec: accountServiceExportMeSpec(), Handler: adapter.exportMe},
 		connect.Method{Spec: accountServiceDeleteMeSpec(), Handler: adapter.deleteMe},
 	)
 }
@@ -217,6 +339,30 @@ func (UnimplementedAccountServiceHandler) RevokeSession(context.Context, *Revoke
 
 func (UnimplementedAccountServiceHandler) RevokeOtherSessions(context.Context, *RevokeOtherSessionsRequest) (*RevokeOtherSessionsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.RevokeOtherSessions is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) RevokeAllSessions(context.Context, *RevokeAllSessionsRequest) (*RevokeAllSessionsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.RevokeAllSessions is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) SendVerificationEmail(context.Context, *SendVerificationEmailRequest) (*SendVerificationEmailResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.SendVerificationEmail is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.RequestEmailChange is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.ConfirmEmailChange is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) ListMyAuditEvents(context.Context, *ListMyAuditEventsRequest) (*ListMyAuditEventsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.ListMyAuditEvents is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) ExportMe(context.Context, *ExportMeRequest) (*ExportMeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.ExportMe is not implemented")
 }
 
 func (UnimplementedAccountServiceHandler) DeleteMe(context.Context, *DeleteMeRequest) (*DeleteMeResponse, error) {
@@ -278,6 +424,54 @@ func (c *accountServiceClient) RevokeSession(ctx context.Context, req *RevokeSes
 func (c *accountServiceClient) RevokeOtherSessions(ctx context.Context, req *RevokeOtherSessionsRequest) (*RevokeOtherSessionsResponse, error) {
 	var res RevokeOtherSessionsResponse
 	if err := c.client.CallUnary(ctx, accountServiceRevokeOtherSessionsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) RevokeAllSessions(ctx context.Context, req *RevokeAllSessionsRequest) (*RevokeAllSessionsResponse, error) {
+	var res RevokeAllSessionsResponse
+	if err := c.client.CallUnary(ctx, accountServiceRevokeAllSessionsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) SendVerificationEmail(ctx context.Context, req *SendVerificationEmailRequest) (*SendVerificationEmailResponse, error) {
+	var res SendVerificationEmailResponse
+	if err := c.client.CallUnary(ctx, accountServiceSendVerificationEmailSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) RequestEmailChange(ctx context.Context, req *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error) {
+	var res RequestEmailChangeResponse
+	if err := c.client.CallUnary(ctx, accountServiceRequestEmailChangeSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) ConfirmEmailChange(ctx context.Context, req *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error) {
+	var res ConfirmEmailChangeResponse
+	if err := c.client.CallUnary(ctx, accountServiceConfirmEmailChangeSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) ListMyAuditEvents(ctx context.Context, req *ListMyAuditEventsRequest) (*ListMyAuditEventsResponse, error) {
+	var res ListMyAuditEventsResponse
+	if err := c.client.CallUnary(ctx, accountServiceListMyAuditEventsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) ExportMe(ctx context.Context, req *ExportMeRequest) (*ExportMeResponse, error) {
+	var res ExportMeResponse
+	if err := c.client.CallUnary(ctx, accountServiceExportMeSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -371,6 +565,78 @@ func (h accountServiceHandler) revokeOtherSessions(ctx context.Context, _ connec
 		return err
 	}
 	res, err := h.svc.RevokeOtherSessions(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) revokeAllSessions(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RevokeAllSessionsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RevokeAllSessions(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) sendVerificationEmail(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req SendVerificationEmailRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SendVerificationEmail(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) requestEmailChange(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RequestEmailChangeRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RequestEmailChange(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) confirmEmailChange(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ConfirmEmailChangeRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ConfirmEmailChange(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) listMyAuditEvents(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListMyAuditEventsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListMyAuditEvents(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) exportMe(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ExportMeRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ExportMe(ctx, &req)
 	if err != nil {
 		return err
 	}

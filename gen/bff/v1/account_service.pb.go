@@ -13,6 +13,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -325,7 +326,8 @@ type ChangePasswordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The current password.
 	CurrentPassword string `protobuf:"bytes,1,opt,name=current_password,json=currentPassword,proto3" json:"current_password,omitempty"`
-	// The password to have: 8 to 128 characters of any kind.
+	// The password to have: 8 to 128 characters of any kind, none of the common
+	// ones, and without the name in the email.
 	NewPassword   string `protobuf:"bytes,2,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -735,11 +737,573 @@ func (*DeleteMeResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{15}
 }
 
+// RevokeAllSessionsRequest asks to end the caller's sessions.
+type RevokeAllSessionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAllSessionsRequest) Reset() {
+	*x = RevokeAllSessionsRequest{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAllSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAllSessionsRequest) ProtoMessage() {}
+
+func (x *RevokeAllSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAllSessionsRequest.ProtoReflect.Descriptor instead.
+func (*RevokeAllSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{16}
+}
+
+// RevokeAllSessionsResponse says how many ended.
+type RevokeAllSessionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many sessions this call ended.
+	Revoked       int32 `protobuf:"varint,1,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAllSessionsResponse) Reset() {
+	*x = RevokeAllSessionsResponse{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAllSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAllSessionsResponse) ProtoMessage() {}
+
+func (x *RevokeAllSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAllSessionsResponse.ProtoReflect.Descriptor instead.
+func (*RevokeAllSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RevokeAllSessionsResponse) GetRevoked() int32 {
+	if x != nil {
+		return x.Revoked
+	}
+	return 0
+}
+
+// SendVerificationEmailRequest asks for a link.
+type SendVerificationEmailRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendVerificationEmailRequest) Reset() {
+	*x = SendVerificationEmailRequest{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendVerificationEmailRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendVerificationEmailRequest) ProtoMessage() {}
+
+func (x *SendVerificationEmailRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendVerificationEmailRequest.ProtoReflect.Descriptor instead.
+func (*SendVerificationEmailRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{18}
+}
+
+// SendVerificationEmailResponse says that the link is on its way.
+type SendVerificationEmailResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendVerificationEmailResponse) Reset() {
+	*x = SendVerificationEmailResponse{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendVerificationEmailResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendVerificationEmailResponse) ProtoMessage() {}
+
+func (x *SendVerificationEmailResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendVerificationEmailResponse.ProtoReflect.Descriptor instead.
+func (*SendVerificationEmailResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{19}
+}
+
+// RequestEmailChangeRequest asks for another email.
+type RequestEmailChangeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The email to have.
+	NewEmail      string `protobuf:"bytes,1,opt,name=new_email,json=newEmail,proto3" json:"new_email,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestEmailChangeRequest) Reset() {
+	*x = RequestEmailChangeRequest{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestEmailChangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestEmailChangeRequest) ProtoMessage() {}
+
+func (x *RequestEmailChangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestEmailChangeRequest.ProtoReflect.Descriptor instead.
+func (*RequestEmailChangeRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RequestEmailChangeRequest) GetNewEmail() string {
+	if x != nil {
+		return x.NewEmail
+	}
+	return ""
+}
+
+// RequestEmailChangeResponse says that the link is on its way.
+type RequestEmailChangeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestEmailChangeResponse) Reset() {
+	*x = RequestEmailChangeResponse{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestEmailChangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestEmailChangeResponse) ProtoMessage() {}
+
+func (x *RequestEmailChangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestEmailChangeResponse.ProtoReflect.Descriptor instead.
+func (*RequestEmailChangeResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{21}
+}
+
+// ConfirmEmailChangeRequest holds a link's token.
+type ConfirmEmailChangeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token of the link in the mail.
+	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmEmailChangeRequest) Reset() {
+	*x = ConfirmEmailChangeRequest{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmEmailChangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmEmailChangeRequest) ProtoMessage() {}
+
+func (x *ConfirmEmailChangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmEmailChangeRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmEmailChangeRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ConfirmEmailChangeRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+// ConfirmEmailChangeResponse says that the email is changed.
+type ConfirmEmailChangeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmEmailChangeResponse) Reset() {
+	*x = ConfirmEmailChangeResponse{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmEmailChangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmEmailChangeResponse) ProtoMessage() {}
+
+func (x *ConfirmEmailChangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmEmailChangeResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmEmailChangeResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{23}
+}
+
+// ListMyAuditEventsRequest asks for a page.
+type ListMyAuditEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many at most: 1 to 100, and 0 for 25.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Where to go on: the next_page_token of the same query.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMyAuditEventsRequest) Reset() {
+	*x = ListMyAuditEventsRequest{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMyAuditEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMyAuditEventsRequest) ProtoMessage() {}
+
+func (x *ListMyAuditEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMyAuditEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListMyAuditEventsRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListMyAuditEventsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListMyAuditEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListMyAuditEventsResponse is a page.
+type ListMyAuditEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events, the newest first.
+	Events []*AuditEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Where the next page begins; empty when this is the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMyAuditEventsResponse) Reset() {
+	*x = ListMyAuditEventsResponse{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMyAuditEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMyAuditEventsResponse) ProtoMessage() {}
+
+func (x *ListMyAuditEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMyAuditEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListMyAuditEventsResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListMyAuditEventsResponse) GetEvents() []*AuditEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListMyAuditEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// ExportMeRequest asks for everything about the caller.
+type ExportMeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportMeRequest) Reset() {
+	*x = ExportMeRequest{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportMeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportMeRequest) ProtoMessage() {}
+
+func (x *ExportMeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportMeRequest.ProtoReflect.Descriptor instead.
+func (*ExportMeRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{26}
+}
+
+// ExportMeResponse is all that is held about the caller, but for secrets and
+// their hashes.
+type ExportMeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account and the profile.
+	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// The account's security.
+	Security *Security `protobuf:"bytes,2,opt,name=security,proto3" json:"security,omitempty"`
+	// Every session that is kept, the ended ones too, the newest first.
+	Sessions []*Session `protobuf:"bytes,3,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	// What the audit holds of the account, the newest first.
+	AuditEvents []*AuditEvent `protobuf:"bytes,4,rep,name=audit_events,json=auditEvents,proto3" json:"audit_events,omitempty"`
+	// The mails to the caller that are kept.
+	Mails []*Mail `protobuf:"bytes,5,rep,name=mails,proto3" json:"mails,omitempty"`
+	// When this was put together.
+	ExportTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=export_time,json=exportTime,proto3" json:"export_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportMeResponse) Reset() {
+	*x = ExportMeResponse{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportMeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportMeResponse) ProtoMessage() {}
+
+func (x *ExportMeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportMeResponse.ProtoReflect.Descriptor instead.
+func (*ExportMeResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ExportMeResponse) GetUser() *User {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+func (x *ExportMeResponse) GetSecurity() *Security {
+	if x != nil {
+		return x.Security
+	}
+	return nil
+}
+
+func (x *ExportMeResponse) GetSessions() []*Session {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+func (x *ExportMeResponse) GetAuditEvents() []*AuditEvent {
+	if x != nil {
+		return x.AuditEvents
+	}
+	return nil
+}
+
+func (x *ExportMeResponse) GetMails() []*Mail {
+	if x != nil {
+		return x.Mails
+	}
+	return nil
+}
+
+func (x *ExportMeResponse) GetExportTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExportTime
+	}
+	return nil
+}
+
 var File_bff_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x16policy/v1/policy.proto\"\x0e\n" +
+	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\x0e\n" +
 	"\fGetMeRequest\"\xb7\x01\n" +
 	"\rGetMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12+\n" +
@@ -773,7 +1337,36 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x1bRevokeOtherSessionsResponse\x12\x18\n" +
 	"\arevoked\x18\x01 \x01(\x05R\arevoked\"\x11\n" +
 	"\x0fDeleteMeRequest\"\x12\n" +
-	"\x10DeleteMeResponse2\xa5\a\n" +
+	"\x10DeleteMeResponse\"\x1a\n" +
+	"\x18RevokeAllSessionsRequest\"5\n" +
+	"\x19RevokeAllSessionsResponse\x12\x18\n" +
+	"\arevoked\x18\x01 \x01(\x05R\arevoked\"\x1e\n" +
+	"\x1cSendVerificationEmailRequest\"\x1f\n" +
+	"\x1dSendVerificationEmailResponse\"D\n" +
+	"\x19RequestEmailChangeRequest\x12'\n" +
+	"\tnew_email\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x18\xfe\x01`\x01R\bnewEmail\"\x1c\n" +
+	"\x1aRequestEmailChangeResponse\"=\n" +
+	"\x19ConfirmEmailChangeRequest\x12 \n" +
+	"\x05token\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x05token\"\x1c\n" +
+	"\x1aConfirmEmailChangeResponse\"k\n" +
+	"\x18ListMyAuditEventsRequest\x12&\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"o\n" +
+	"\x19ListMyAuditEventsResponse\x12*\n" +
+	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x11\n" +
+	"\x0fExportMeRequest\"\xa7\x02\n" +
+	"\x10ExportMeResponse\x12 \n" +
+	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12,\n" +
+	"\bsecurity\x18\x02 \x01(\v2\x10.bff.v1.SecurityR\bsecurity\x12+\n" +
+	"\bsessions\x18\x03 \x03(\v2\x0f.bff.v1.SessionR\bsessions\x125\n" +
+	"\faudit_events\x18\x04 \x03(\v2\x12.bff.v1.AuditEventR\vauditEvents\x12\"\n" +
+	"\x05mails\x18\x05 \x03(\v2\f.bff.v1.MailR\x05mails\x12;\n" +
+	"\vexport_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"exportTime2\xd1\r\n" +
 	"\x0eAccountService\x12S\n" +
 	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"\x1d\x8a\xe7\x18\x04\n" +
 	"\x02\x12\x00\x82\xd3\xe4\x93\x02\f\x12\n" +
@@ -790,7 +1383,20 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\rRevokeSession\x12\x1c.bff.v1.RevokeSessionRequest\x1a\x1d.bff.v1.RevokeSessionResponse\"0\x8a\xe7\x18\x04\n" +
 	"\x02\x12\x00\x82\xd3\xe4\x93\x02\"* /api/v1/me/sessions/{session_id}\x12\x96\x01\n" +
 	"\x13RevokeOtherSessions\x12\".bff.v1.RevokeOtherSessionsRequest\x1a#.bff.v1.RevokeOtherSessionsResponse\"6\x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/me/sessions:revokeOthers\x90\x02\x02\x12Y\n" +
+	"\x02\x12\x00\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/me/sessions:revokeOthers\x90\x02\x02\x12\x8d\x01\n" +
+	"\x11RevokeAllSessions\x12 .bff.v1.RevokeAllSessionsRequest\x1a!.bff.v1.RevokeAllSessionsResponse\"3\x8a\xe7\x18\x04\n" +
+	"\x02\x12\x00\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/me/sessions:revokeAll\x90\x02\x02\x12\x99\x01\n" +
+	"\x15SendVerificationEmail\x12$.bff.v1.SendVerificationEmailRequest\x1a%.bff.v1.SendVerificationEmailResponse\"3\x8a\xe7\x18\x04\n" +
+	"\x02\x12\x00\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/me:sendVerificationEmail\x12\x80\x01\n" +
+	"\x12RequestEmailChange\x12!.bff.v1.RequestEmailChangeRequest\x1a\".bff.v1.RequestEmailChangeResponse\"#\x8a\xe7\x18\x04\n" +
+	"\x02\x12\x00\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/api/v1/me/email\x12\x8f\x01\n" +
+	"\x12ConfirmEmailChange\x12!.bff.v1.ConfirmEmailChangeRequest\x1a\".bff.v1.ConfirmEmailChangeResponse\"2\x8a\xe7\x18\x04\n" +
+	"\x02\n" +
+	"\x00\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/auth/confirmEmailChange\x12\x83\x01\n" +
+	"\x11ListMyAuditEvents\x12 .bff.v1.ListMyAuditEventsRequest\x1a!.bff.v1.ListMyAuditEventsResponse\")\x8a\xe7\x18\x04\n" +
+	"\x02\x12\x00\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/me/auditEvents\x90\x02\x01\x12c\n" +
+	"\bExportMe\x12\x17.bff.v1.ExportMeRequest\x1a\x18.bff.v1.ExportMeResponse\"$\x8a\xe7\x18\x04\n" +
+	"\x02\x12\x00\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/me/export\x90\x02\x01\x12Y\n" +
 	"\bDeleteMe\x12\x17.bff.v1.DeleteMeRequest\x1a\x18.bff.v1.DeleteMeResponse\"\x1a\x8a\xe7\x18\x04\n" +
 	"\x02\x12\x00\x82\xd3\xe4\x93\x02\f*\n" +
 	"/api/v1/meBv\n" +
@@ -809,60 +1415,94 @@ func file_bff_v1_account_service_proto_rawDescGZIP() []byte {
 	return file_bff_v1_account_service_proto_rawDescData
 }
 
-var file_bff_v1_account_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_bff_v1_account_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_bff_v1_account_service_proto_goTypes = []any{
-	(*GetMeRequest)(nil),                // 0: bff.v1.GetMeRequest
-	(*GetMeResponse)(nil),               // 1: bff.v1.GetMeResponse
-	(*UpdateMeRequest)(nil),             // 2: bff.v1.UpdateMeRequest
-	(*UpdateMeResponse)(nil),            // 3: bff.v1.UpdateMeResponse
-	(*ReauthenticateRequest)(nil),       // 4: bff.v1.ReauthenticateRequest
-	(*ReauthenticateResponse)(nil),      // 5: bff.v1.ReauthenticateResponse
-	(*ChangePasswordRequest)(nil),       // 6: bff.v1.ChangePasswordRequest
-	(*ChangePasswordResponse)(nil),      // 7: bff.v1.ChangePasswordResponse
-	(*ListSessionsRequest)(nil),         // 8: bff.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),        // 9: bff.v1.ListSessionsResponse
-	(*RevokeSessionRequest)(nil),        // 10: bff.v1.RevokeSessionRequest
-	(*RevokeSessionResponse)(nil),       // 11: bff.v1.RevokeSessionResponse
-	(*RevokeOtherSessionsRequest)(nil),  // 12: bff.v1.RevokeOtherSessionsRequest
-	(*RevokeOtherSessionsResponse)(nil), // 13: bff.v1.RevokeOtherSessionsResponse
-	(*DeleteMeRequest)(nil),             // 14: bff.v1.DeleteMeRequest
-	(*DeleteMeResponse)(nil),            // 15: bff.v1.DeleteMeResponse
-	(*User)(nil),                        // 16: bff.v1.User
-	(*Session)(nil),                     // 17: bff.v1.Session
-	(*Security)(nil),                    // 18: bff.v1.Security
-	(*PartError)(nil),                   // 19: bff.v1.PartError
-	(*fieldmaskpb.FieldMask)(nil),       // 20: google.protobuf.FieldMask
+	(*GetMeRequest)(nil),                  // 0: bff.v1.GetMeRequest
+	(*GetMeResponse)(nil),                 // 1: bff.v1.GetMeResponse
+	(*UpdateMeRequest)(nil),               // 2: bff.v1.UpdateMeRequest
+	(*UpdateMeResponse)(nil),              // 3: bff.v1.UpdateMeResponse
+	(*ReauthenticateRequest)(nil),         // 4: bff.v1.ReauthenticateRequest
+	(*ReauthenticateResponse)(nil),        // 5: bff.v1.ReauthenticateResponse
+	(*ChangePasswordRequest)(nil),         // 6: bff.v1.ChangePasswordRequest
+	(*ChangePasswordResponse)(nil),        // 7: bff.v1.ChangePasswordResponse
+	(*ListSessionsRequest)(nil),           // 8: bff.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),          // 9: bff.v1.ListSessionsResponse
+	(*RevokeSessionRequest)(nil),          // 10: bff.v1.RevokeSessionRequest
+	(*RevokeSessionResponse)(nil),         // 11: bff.v1.RevokeSessionResponse
+	(*RevokeOtherSessionsRequest)(nil),    // 12: bff.v1.RevokeOtherSessionsRequest
+	(*RevokeOtherSessionsResponse)(nil),   // 13: bff.v1.RevokeOtherSessionsResponse
+	(*DeleteMeRequest)(nil),               // 14: bff.v1.DeleteMeRequest
+	(*DeleteMeResponse)(nil),              // 15: bff.v1.DeleteMeResponse
+	(*RevokeAllSessionsRequest)(nil),      // 16: bff.v1.RevokeAllSessionsRequest
+	(*RevokeAllSessionsResponse)(nil),     // 17: bff.v1.RevokeAllSessionsResponse
+	(*SendVerificationEmailRequest)(nil),  // 18: bff.v1.SendVerificationEmailRequest
+	(*SendVerificationEmailResponse)(nil), // 19: bff.v1.SendVerificationEmailResponse
+	(*RequestEmailChangeRequest)(nil),     // 20: bff.v1.RequestEmailChangeRequest
+	(*RequestEmailChangeResponse)(nil),    // 21: bff.v1.RequestEmailChangeResponse
+	(*ConfirmEmailChangeRequest)(nil),     // 22: bff.v1.ConfirmEmailChangeRequest
+	(*ConfirmEmailChangeResponse)(nil),    // 23: bff.v1.ConfirmEmailChangeResponse
+	(*ListMyAuditEventsRequest)(nil),      // 24: bff.v1.ListMyAuditEventsRequest
+	(*ListMyAuditEventsResponse)(nil),     // 25: bff.v1.ListMyAuditEventsResponse
+	(*ExportMeRequest)(nil),               // 26: bff.v1.ExportMeRequest
+	(*ExportMeResponse)(nil),              // 27: bff.v1.ExportMeResponse
+	(*User)(nil),                          // 28: bff.v1.User
+	(*Session)(nil),                       // 29: bff.v1.Session
+	(*Security)(nil),                      // 30: bff.v1.Security
+	(*PartError)(nil),                     // 31: bff.v1.PartError
+	(*fieldmaskpb.FieldMask)(nil),         // 32: google.protobuf.FieldMask
+	(*AuditEvent)(nil),                    // 33: bff.v1.AuditEvent
+	(*Mail)(nil),                          // 34: bff.v1.Mail
+	(*timestamppb.Timestamp)(nil),         // 35: google.protobuf.Timestamp
 }
 var file_bff_v1_account_service_proto_depIdxs = []int32{
-	16, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
-	17, // 1: bff.v1.GetMeResponse.sessions:type_name -> bff.v1.Session
-	18, // 2: bff.v1.GetMeResponse.security:type_name -> bff.v1.Security
-	19, // 3: bff.v1.GetMeResponse.errors:type_name -> bff.v1.PartError
-	16, // 4: bff.v1.UpdateMeRequest.user:type_name -> bff.v1.User
-	20, // 5: bff.v1.UpdateMeRequest.update_mask:type_name -> google.protobuf.FieldMask
-	16, // 6: bff.v1.UpdateMeResponse.user:type_name -> bff.v1.User
-	17, // 7: bff.v1.ListSessionsResponse.sessions:type_name -> bff.v1.Session
-	0,  // 8: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
-	2,  // 9: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
-	4,  // 10: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
-	6,  // 11: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
-	8,  // 12: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
-	10, // 13: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
-	12, // 14: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
-	14, // 15: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
-	1,  // 16: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
-	3,  // 17: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
-	5,  // 18: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
-	7,  // 19: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
-	9,  // 20: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
-	11, // 21: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
-	13, // 22: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
-	15, // 23: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
-	16, // [16:24] is the sub-list for method output_type
-	8,  // [8:16] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	28, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
+	29, // 1: bff.v1.GetMeResponse.sessions:type_name -> bff.v1.Session
+	30, // 2: bff.v1.GetMeResponse.security:type_name -> bff.v1.Security
+	31, // 3: bff.v1.GetMeResponse.errors:type_name -> bff.v1.PartError
+	28, // 4: bff.v1.UpdateMeRequest.user:type_name -> bff.v1.User
+	32, // 5: bff.v1.UpdateMeRequest.update_mask:type_name -> google.protobuf.FieldMask
+	28, // 6: bff.v1.UpdateMeResponse.user:type_name -> bff.v1.User
+	29, // 7: bff.v1.ListSessionsResponse.sessions:type_name -> bff.v1.Session
+	33, // 8: bff.v1.ListMyAuditEventsResponse.events:type_name -> bff.v1.AuditEvent
+	28, // 9: bff.v1.ExportMeResponse.user:type_name -> bff.v1.User
+	30, // 10: bff.v1.ExportMeResponse.security:type_name -> bff.v1.Security
+	29, // 11: bff.v1.ExportMeResponse.sessions:type_name -> bff.v1.Session
+	33, // 12: bff.v1.ExportMeResponse.audit_events:type_name -> bff.v1.AuditEvent
+	34, // 13: bff.v1.ExportMeResponse.mails:type_name -> bff.v1.Mail
+	35, // 14: bff.v1.ExportMeResponse.export_time:type_name -> google.protobuf.Timestamp
+	0,  // 15: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
+	2,  // 16: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
+	4,  // 17: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
+	6,  // 18: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
+	8,  // 19: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
+	10, // 20: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
+	12, // 21: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
+	16, // 22: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
+	18, // 23: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
+	20, // 24: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
+	22, // 25: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
+	24, // 26: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
+	26, // 27: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
+	14, // 28: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
+	1,  // 29: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
+	3,  // 30: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
+	5,  // 31: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
+	7,  // 32: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
+	9,  // 33: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
+	11, // 34: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
+	13, // 35: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
+	17, // 36: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
+	19, // 37: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
+	21, // 38: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
+	23, // 39: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
+	25, // 40: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
+	27, // 41: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
+	15, // 42: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
+	29, // [29:43] is the sub-list for method output_type
+	15, // [15:29] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_account_service_proto_init() }
@@ -877,7 +1517,7 @@ func file_bff_v1_account_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bff_v1_account_service_proto_rawDesc), len(file_bff_v1_account_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,12 +25,19 @@ const (
 const (
 	// AuthServiceRegisterProcedure is the procedure name of the AuthService's Register RPC.
 	AuthServiceRegisterProcedure = "/bff.v1.AuthService/Register"
+	// AuthServiceVerifyEmailProcedure is the procedure name of the AuthService's VerifyEmail RPC.
+	AuthServiceVerifyEmailProcedure = "/bff.v1.AuthService/VerifyEmail"
 	// AuthServiceLoginProcedure is the procedure name of the AuthService's Login RPC.
 	AuthServiceLoginProcedure = "/bff.v1.AuthService/Login"
 	// AuthServiceRefreshProcedure is the procedure name of the AuthService's Refresh RPC.
 	AuthServiceRefreshProcedure = "/bff.v1.AuthService/Refresh"
 	// AuthServiceLogoutProcedure is the procedure name of the AuthService's Logout RPC.
 	AuthServiceLogoutProcedure = "/bff.v1.AuthService/Logout"
+	// AuthServiceRequestPasswordResetProcedure is the procedure name of the AuthService's
+	// RequestPasswordReset RPC.
+	AuthServiceRequestPasswordResetProcedure = "/bff.v1.AuthService/RequestPasswordReset"
+	// AuthServiceResetPasswordProcedure is the procedure name of the AuthService's ResetPassword RPC.
+	AuthServiceResetPasswordProcedure = "/bff.v1.AuthService/ResetPassword"
 )
 
 var (
@@ -39,6 +46,13 @@ var (
 			StreamType: connect.StreamTypeUnary,
 			Schema:     File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("Register"),
 			Procedure:  AuthServiceRegisterProcedure,
+		}
+	})
+	authServiceVerifyEmailSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("VerifyEmail"),
+			Procedure:  AuthServiceVerifyEmailProcedure,
 		}
 	})
 	authServiceLoginSpec = sync.OnceValue(func() connect.Spec {
@@ -64,17 +78,46 @@ var (
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
+	authServiceRequestPasswordResetSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("RequestPasswordReset"),
+			Procedure:  AuthServiceRequestPasswordResetProcedure,
+		}
+	})
+	authServiceResetPasswordSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("ResetPassword"),
+			Procedure:  AuthServiceResetPasswordProcedure,
+		}
+	})
 )
 
 // AuthServiceClient is a client for the bff.v1.AuthService service.
 type AuthServiceClient interface {
-	// Register makes an account and its profile and signs in. Parts: account
-	// (required), profile (optional). Errors: already_exists EMAIL_TAKEN,
-	// permission_denied REGISTRATION_CLOSED.
+	// Register makes an account and its profile and signs in; or, where the email
+	// must be verified first, sends a link for VerifyEmail and tells nobody
+	// whether the email has an account. Parts: account (required), profile
+	// (optional). Errors: already_exists EMAIL_TAKEN, permission_denied
+	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// resource_exhausted TOO_MANY_ATTEMPTS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
-	// Login checks an email and a password and begins a session. Parts: account
-	// (required), profile (optional). Errors: unauthenticated
-	// CREDENTIALS_INVALID, permission_denied ACCOUNT_DISABLED.
+	// VerifyEmail finishes a registration or an invitation: whoever holds the link
+	// sets the password and is signed in, and no earlier password or session of
+	// the account counts any more. Parts: account (required), profile (optional).
+	// Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
+	// permission_denied ACCOUNT_DISABLED.
+	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
+	// Login checks an email and a password and begins a session. After five
+	// failures for an account or from an address, each further one has to wait
+	// longer, up to 15 minutes. Parts: account (required), profile (optional).
+	// Errors: unauthenticated CREDENTIALS_INVALID, permission_denied
+	// ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS or
+	// TOO_MANY_PASSWORD_CHECKS.
 	Login(context.Context, *LoginRequest) (*LoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
 	// header and repeat it when you try again: a lost answer then costs nothing.
@@ -85,6 +128,15 @@ type AuthServiceClient interface {
 	// Logout ends the session of a refresh token. One that has ended already is
 	// no error. Errors: unauthenticated REFRESH_TOKEN_INVALID.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
+	// RequestPasswordReset sends a link to the email if it has an account. The
+	// answer is the same if it has none. Errors: failed_precondition
+	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
+	// ResetPassword sets the password by a link and ends all of the account's
+	// sessions. Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED.
+	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 }
 
 // NewAuthServiceClient constructs a client for the bff.v1.AuthService service. Multiple service
@@ -95,13 +147,28 @@ func NewAuthServiceClient(client *connect.Client) AuthServiceClient {
 
 // AuthServiceHandler is an implementation of the bff.v1.AuthService service.
 type AuthServiceHandler interface {
-	// Register makes an account and its profile and signs in. Parts: account
-	// (required), profile (optional). Errors: already_exists EMAIL_TAKEN,
-	// permission_denied REGISTRATION_CLOSED.
+	// Register makes an account and its profile and signs in; or, where the email
+	// must be verified first, sends a link for VerifyEmail and tells nobody
+	// whether the email has an account. Parts: account (required), profile
+	// (optional). Errors: already_exists EMAIL_TAKEN, permission_denied
+	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// resource_exhausted TOO_MANY_ATTEMPTS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
-	// Login checks an email and a password and begins a session. Parts: account
-	// (required), profile (optional). Errors: unauthenticated
-	// CREDENTIALS_INVALID, permission_denied ACCOUNT_DISABLED.
+	// VerifyEmail finishes a registration or an invitation: whoever holds the link
+	// sets the password and is signed in, and no earlier password or session of
+	// the account counts any more. Parts: account (required), profile (optional).
+	// Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
+	// permission_denied ACCOUNT_DISABLED.
+	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
+	// Login checks an email and a password and begins a session. After five
+	// failures for an account or from an address, each further one has to wait
+	// longer, up to 15 minutes. Parts: account (required), profile (optional).
+	// Errors: unauthenticated CREDENTIALS_INVALID, permission_denied
+	// ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS or
+	// TOO_MANY_PASSWORD_CHECKS.
 	Login(context.Context, *LoginRequest) (*LoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
 	// header and repeat it when you try again: a lost answer then costs nothing.
@@ -112,6 +179,15 @@ type AuthServiceHandler interface {
 	// Logout ends the session of a refresh token. One that has ended already is
 	// no error. Errors: unauthenticated REFRESH_TOKEN_INVALID.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
+	// RequestPasswordReset sends a link to the email if it has an account. The
+	// answer is the same if it has none. Errors: failed_precondition
+	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
+	// ResetPassword sets the password by a link and ends all of the account's
+	// sessions. Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED.
+	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 }
 
 // RegisterAuthServiceHandler registers svc as the bff.v1.AuthService implementation on server.
@@ -119,9 +195,12 @@ func RegisterAuthServiceHandler(server *connect.Server, svc AuthServiceHandler) 
 	adapter := authServiceHandler{svc: svc}
 	server.Register(
 		connect.Method{Spec: authServiceRegisterSpec(), Handler: adapter.register},
+		connect.Method{Spec: authServiceVerifyEmailSpec(), Handler: adapter.verifyEmail},
 		connect.Method{Spec: authServiceLoginSpec(), Handler: adapter.login},
 		connect.Method{Spec: authServiceRefreshSpec(), Handler: adapter.refresh},
 		connect.Method{Spec: authServiceLogoutSpec(), Handler: adapter.logout},
+		connect.Method{Spec: authServiceRequestPasswordResetSpec(), Handler: adapter.requestPasswordReset},
+		connect.Method{Spec: authServiceResetPasswordSpec(), Handler: adapter.resetPassword},
 	)
 }
 
@@ -130,6 +209,10 @@ type UnimplementedAuthServiceHandler struct{}
 
 func (UnimplementedAuthServiceHandler) Register(context.Context, *RegisterRequest) (*RegisterResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.Register is not implemented")
+}
+
+func (UnimplementedAuthServiceHandler) VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.VerifyEmail is not implemented")
 }
 
 func (UnimplementedAuthServiceHandler) Login(context.Context, *LoginRequest) (*LoginResponse, error) {
@@ -144,6 +227,14 @@ func (UnimplementedAuthServiceHandler) Logout(context.Context, *LogoutRequest) (
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.Logout is not implemented")
 }
 
+func (UnimplementedAuthServiceHandler) RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.RequestPasswordReset is not implemented")
+}
+
+func (UnimplementedAuthServiceHandler) ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.ResetPassword is not implemented")
+}
+
 type authServiceClient struct {
 	client *connect.Client
 }
@@ -151,6 +242,14 @@ type authServiceClient struct {
 func (c *authServiceClient) Register(ctx context.Context, req *RegisterRequest) (*RegisterResponse, error) {
 	var res RegisterResponse
 	if err := c.client.CallUnary(ctx, authServiceRegisterSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *authServiceClient) VerifyEmail(ctx context.Context, req *VerifyEmailRequest) (*VerifyEmailResponse, error) {
+	var res VerifyEmailResponse
+	if err := c.client.CallUnary(ctx, authServiceVerifyEmailSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -180,6 +279,22 @@ func (c *authServiceClient) Logout(ctx context.Context, req *LogoutRequest) (*Lo
 	return &res, nil
 }
 
+func (c *authServiceClient) RequestPasswordReset(ctx context.Context, req *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error) {
+	var res RequestPasswordResetResponse
+	if err := c.client.CallUnary(ctx, authServiceRequestPasswordResetSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *authServiceClient) ResetPassword(ctx context.Context, req *ResetPasswordRequest) (*ResetPasswordResponse, error) {
+	var res ResetPasswordResponse
+	if err := c.client.CallUnary(ctx, authServiceResetPasswordSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
 type authServiceHandler struct{ svc AuthServiceHandler }
 
 func (h authServiceHandler) register(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
@@ -188,6 +303,18 @@ func (h authServiceHandler) register(ctx context.Context, _ connect.Spec, stream
 		return err
 	}
 	res, err := h.svc.Register(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h authServiceHandler) verifyEmail(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req VerifyEmailRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.VerifyEmail(ctx, &req)
 	if err != nil {
 		return err
 	}
@@ -224,6 +351,30 @@ func (h authServiceHandler) logout(ctx context.Context, _ connect.Spec, stream c
 		return err
 	}
 	res, err := h.svc.Logout(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h authServiceHandler) requestPasswordReset(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RequestPasswordResetRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RequestPasswordReset(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h authServiceHandler) resetPassword(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ResetPasswordRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ResetPassword(ctx, &req)
 	if err != nil {
 		return err
 	}

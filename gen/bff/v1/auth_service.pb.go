@@ -29,7 +29,9 @@ type RegisterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The email to sign in with.
 	Email string `protobuf:"bytes,1,opt,name=email,proto3" json:"email,omitempty"`
-	// The password: 8 to 128 characters of any kind.
+	// The password: 8 to 128 characters of any kind, none of the common ones, and
+	// without the name in the email. Where the email must be verified first,
+	// VerifyEmail sets it, and this one isn't kept.
 	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
 	// Given name.
 	FirstName string `protobuf:"bytes,3,opt,name=first_name,json=firstName,proto3" json:"first_name,omitempty"`
@@ -105,6 +107,7 @@ type RegisterResponse struct {
 	// Types that are valid to be assigned to Result:
 	//
 	//	*RegisterResponse_SignedIn
+	//	*RegisterResponse_VerificationSent
 	Result isRegisterResponse_Result `protobuf_oneof:"result"`
 	// The optional parts that are missing.
 	Errors        []*PartError `protobuf:"bytes,3,rep,name=errors,proto3" json:"errors,omitempty"`
@@ -158,6 +161,15 @@ func (x *RegisterResponse) GetSignedIn() *SignedIn {
 	return nil
 }
 
+func (x *RegisterResponse) GetVerificationSent() *VerificationSent {
+	if x != nil {
+		if x, ok := x.Result.(*RegisterResponse_VerificationSent); ok {
+			return x.VerificationSent
+		}
+	}
+	return nil
+}
+
 func (x *RegisterResponse) GetErrors() []*PartError {
 	if x != nil {
 		return x.Errors
@@ -174,7 +186,14 @@ type RegisterResponse_SignedIn struct {
 	SignedIn *SignedIn `protobuf:"bytes,1,opt,name=signed_in,json=signedIn,proto3,oneof"`
 }
 
+type RegisterResponse_VerificationSent struct {
+	// A link is on its way to the email.
+	VerificationSent *VerificationSent `protobuf:"bytes,2,opt,name=verification_sent,json=verificationSent,proto3,oneof"`
+}
+
 func (*RegisterResponse_SignedIn) isRegisterResponse_Result() {}
+
+func (*RegisterResponse_VerificationSent) isRegisterResponse_Result() {}
 
 // LoginRequest holds credentials.
 type LoginRequest struct {
@@ -182,7 +201,9 @@ type LoginRequest struct {
 	// The login email, in any case.
 	Email string `protobuf:"bytes,1,opt,name=email,proto3" json:"email,omitempty"`
 	// The password.
-	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	// What an earlier sign-in on this device returned, if anything.
+	DeviceToken   string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -227,6 +248,13 @@ func (x *LoginRequest) GetEmail() string {
 func (x *LoginRequest) GetPassword() string {
 	if x != nil {
 		return x.Password
+	}
+	return ""
+}
+
+func (x *LoginRequest) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
 	}
 	return ""
 }
@@ -485,6 +513,310 @@ func (*LogoutResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{7}
 }
 
+// VerifyEmailRequest holds a link's token.
+type VerifyEmailRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token of the link in the mail.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The password to have.
+	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyEmailRequest) Reset() {
+	*x = VerifyEmailRequest{}
+	mi := &file_bff_v1_auth_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyEmailRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyEmailRequest) ProtoMessage() {}
+
+func (x *VerifyEmailRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_auth_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyEmailRequest.ProtoReflect.Descriptor instead.
+func (*VerifyEmailRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *VerifyEmailRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *VerifyEmailRequest) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+// VerifyEmailResponse holds the user, signed in.
+type VerifyEmailResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user. Profile fields are unset when errors names the part "profile".
+	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// The new session's tokens.
+	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// The optional parts that are missing.
+	Errors []*PartError `protobuf:"bytes,3,rep,name=errors,proto3" json:"errors,omitempty"`
+	// Keep it on this device and send it with the next Login.
+	DeviceToken   string `protobuf:"bytes,4,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyEmailResponse) Reset() {
+	*x = VerifyEmailResponse{}
+	mi := &file_bff_v1_auth_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyEmailResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyEmailResponse) ProtoMessage() {}
+
+func (x *VerifyEmailResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_auth_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyEmailResponse.ProtoReflect.Descriptor instead.
+func (*VerifyEmailResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *VerifyEmailResponse) GetUser() *User {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+func (x *VerifyEmailResponse) GetTokens() *Tokens {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *VerifyEmailResponse) GetErrors() []*PartError {
+	if x != nil {
+		return x.Errors
+	}
+	return nil
+}
+
+func (x *VerifyEmailResponse) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
+	}
+	return ""
+}
+
+// RequestPasswordResetRequest names an email.
+type RequestPasswordResetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The login email, in any case.
+	Email         string `protobuf:"bytes,1,opt,name=email,proto3" json:"email,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestPasswordResetRequest) Reset() {
+	*x = RequestPasswordResetRequest{}
+	mi := &file_bff_v1_auth_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestPasswordResetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestPasswordResetRequest) ProtoMessage() {}
+
+func (x *RequestPasswordResetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_auth_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestPasswordResetRequest.ProtoReflect.Descriptor instead.
+func (*RequestPasswordResetRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RequestPasswordResetRequest) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+// RequestPasswordResetResponse says that a link is on its way, if the email has
+// an account.
+type RequestPasswordResetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestPasswordResetResponse) Reset() {
+	*x = RequestPasswordResetResponse{}
+	mi := &file_bff_v1_auth_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestPasswordResetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestPasswordResetResponse) ProtoMessage() {}
+
+func (x *RequestPasswordResetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_auth_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestPasswordResetResponse.ProtoReflect.Descriptor instead.
+func (*RequestPasswordResetResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{11}
+}
+
+// ResetPasswordRequest holds a link's token.
+type ResetPasswordRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token of the link in the mail.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The password to have.
+	NewPassword   string `protobuf:"bytes,2,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetPasswordRequest) Reset() {
+	*x = ResetPasswordRequest{}
+	mi := &file_bff_v1_auth_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetPasswordRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetPasswordRequest) ProtoMessage() {}
+
+func (x *ResetPasswordRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_auth_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetPasswordRequest.ProtoReflect.Descriptor instead.
+func (*ResetPasswordRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ResetPasswordRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ResetPasswordRequest) GetNewPassword() string {
+	if x != nil {
+		return x.NewPassword
+	}
+	return ""
+}
+
+// ResetPasswordResponse says that the password is set. Sign in with it.
+type ResetPasswordResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetPasswordResponse) Reset() {
+	*x = ResetPasswordResponse{}
+	mi := &file_bff_v1_auth_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetPasswordResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetPasswordResponse) ProtoMessage() {}
+
+func (x *ResetPasswordResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_auth_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetPasswordResponse.ProtoReflect.Descriptor instead.
+func (*ResetPasswordResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{13}
+}
+
 var File_bff_v1_auth_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_auth_service_proto_rawDesc = "" +
@@ -497,16 +829,18 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\b\x18\x80\x01R\bpassword\x124\n" +
 	"\n" +
 	"first_name\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x18d2\f^[^\\p{Cc}]*$R\tfirstName\x122\n" +
-	"\tlast_name\x18\x04 \x01(\tB\x15\xbaH\x12r\x10\x18d2\f^[^\\p{Cc}]*$R\blastName\"x\n" +
+	"\tlast_name\x18\x04 \x01(\tB\x15\xbaH\x12r\x10\x18d2\f^[^\\p{Cc}]*$R\blastName\"\xc1\x01\n" +
 	"\x10RegisterResponse\x12/\n" +
-	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x12)\n" +
+	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x12G\n" +
+	"\x11verification_sent\x18\x02 \x01(\v2\x18.bff.v1.VerificationSentH\x00R\x10verificationSent\x12)\n" +
 	"\x06errors\x18\x03 \x03(\v2\x11.bff.v1.PartErrorR\x06errorsB\b\n" +
-	"\x06result\"X\n" +
+	"\x06result\"\x85\x01\n" +
 	"\fLoginRequest\x12 \n" +
 	"\x05email\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x18\xfe\x01`\x01R\x05email\x12&\n" +
 	"\bpassword\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\bpassword\"u\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\bpassword\x12+\n" +
+	"\fdevice_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\vdeviceToken\"u\n" +
 	"\rLoginResponse\x12/\n" +
 	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x12)\n" +
 	"\x06errors\x18\x03 \x03(\v2\x11.bff.v1.PartErrorR\x06errorsB\b\n" +
@@ -519,11 +853,34 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\rLogoutRequest\x12/\n" +
 	"\rrefresh_token\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\frefreshToken\"\x10\n" +
-	"\x0eLogoutResponse2\x9f\x03\n" +
+	"\x0eLogoutResponse\"^\n" +
+	"\x12VerifyEmailRequest\x12 \n" +
+	"\x05token\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x05token\x12&\n" +
+	"\bpassword\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\b\x18\x80\x01R\bpassword\"\xad\x01\n" +
+	"\x13VerifyEmailResponse\x12 \n" +
+	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12&\n" +
+	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12)\n" +
+	"\x06errors\x18\x03 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\x12!\n" +
+	"\fdevice_token\x18\x04 \x01(\tR\vdeviceToken\"?\n" +
+	"\x1bRequestPasswordResetRequest\x12 \n" +
+	"\x05email\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x18\xfe\x01`\x01R\x05email\"\x1e\n" +
+	"\x1cRequestPasswordResetResponse\"g\n" +
+	"\x14ResetPasswordRequest\x12 \n" +
+	"\x05token\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x05token\x12-\n" +
+	"\fnew_password\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\b\x18\x80\x01R\vnewPassword\"\x17\n" +
+	"\x15ResetPasswordResponse2\xab\x06\n" +
 	"\vAuthService\x12g\n" +
 	"\bRegister\x12\x17.bff.v1.RegisterRequest\x1a\x18.bff.v1.RegisterResponse\"(\x8a\xe7\x18\x04\n" +
 	"\x02\n" +
-	"\x00\x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/api/v1/auth/register\x12[\n" +
+	"\x00\x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/api/v1/auth/register\x12s\n" +
+	"\vVerifyEmail\x12\x1a.bff.v1.VerifyEmailRequest\x1a\x1b.bff.v1.VerifyEmailResponse\"+\x8a\xe7\x18\x04\n" +
+	"\x02\n" +
+	"\x00\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/api/v1/auth/verifyEmail\x12[\n" +
 	"\x05Login\x12\x14.bff.v1.LoginRequest\x1a\x15.bff.v1.LoginResponse\"%\x8a\xe7\x18\x04\n" +
 	"\x02\n" +
 	"\x00\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/api/v1/auth/login\x12f\n" +
@@ -532,7 +889,13 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\x00\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/api/v1/auth/refresh\x90\x02\x02\x12b\n" +
 	"\x06Logout\x12\x15.bff.v1.LogoutRequest\x1a\x16.bff.v1.LogoutResponse\")\x8a\xe7\x18\x04\n" +
 	"\x02\n" +
-	"\x00\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/api/v1/auth/logout\x90\x02\x02Bs\n" +
+	"\x00\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/api/v1/auth/logout\x90\x02\x02\x12\x97\x01\n" +
+	"\x14RequestPasswordReset\x12#.bff.v1.RequestPasswordResetRequest\x1a$.bff.v1.RequestPasswordResetResponse\"4\x8a\xe7\x18\x04\n" +
+	"\x02\n" +
+	"\x00\x82\xd3\xe4\x93\x02&:\x01*\"!/api/v1/auth/requestPasswordReset\x12{\n" +
+	"\rResetPassword\x12\x1c.bff.v1.ResetPasswordRequest\x1a\x1d.bff.v1.ResetPasswordResponse\"-\x8a\xe7\x18\x04\n" +
+	"\x02\n" +
+	"\x00\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/api/v1/auth/resetPasswordBs\n" +
 	"\n" +
 	"com.bff.v1B\x10AuthServiceProtoP\x01Z\x1agatehouse/gen/bff/v1;bffv1\xa2\x02\x03BXX\xaa\x02\x06Bff.V1\xca\x02\x06Bff\\V1\xe2\x02\x12Bff\\V1\\GPBMetadata\xea\x02\aBff::V1b\x06proto3"
 
@@ -548,39 +911,57 @@ func file_bff_v1_auth_service_proto_rawDescGZIP() []byte {
 	return file_bff_v1_auth_service_proto_rawDescData
 }
 
-var file_bff_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_bff_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_bff_v1_auth_service_proto_goTypes = []any{
-	(*RegisterRequest)(nil),  // 0: bff.v1.RegisterRequest
-	(*RegisterResponse)(nil), // 1: bff.v1.RegisterResponse
-	(*LoginRequest)(nil),     // 2: bff.v1.LoginRequest
-	(*LoginResponse)(nil),    // 3: bff.v1.LoginResponse
-	(*RefreshRequest)(nil),   // 4: bff.v1.RefreshRequest
-	(*RefreshResponse)(nil),  // 5: bff.v1.RefreshResponse
-	(*LogoutRequest)(nil),    // 6: bff.v1.LogoutRequest
-	(*LogoutResponse)(nil),   // 7: bff.v1.LogoutResponse
-	(*SignedIn)(nil),         // 8: bff.v1.SignedIn
-	(*PartError)(nil),        // 9: bff.v1.PartError
-	(*Tokens)(nil),           // 10: bff.v1.Tokens
+	(*RegisterRequest)(nil),              // 0: bff.v1.RegisterRequest
+	(*RegisterResponse)(nil),             // 1: bff.v1.RegisterResponse
+	(*LoginRequest)(nil),                 // 2: bff.v1.LoginRequest
+	(*LoginResponse)(nil),                // 3: bff.v1.LoginResponse
+	(*RefreshRequest)(nil),               // 4: bff.v1.RefreshRequest
+	(*RefreshResponse)(nil),              // 5: bff.v1.RefreshResponse
+	(*LogoutRequest)(nil),                // 6: bff.v1.LogoutRequest
+	(*LogoutResponse)(nil),               // 7: bff.v1.LogoutResponse
+	(*VerifyEmailRequest)(nil),           // 8: bff.v1.VerifyEmailRequest
+	(*VerifyEmailResponse)(nil),          // 9: bff.v1.VerifyEmailResponse
+	(*RequestPasswordResetRequest)(nil),  // 10: bff.v1.RequestPasswordResetRequest
+	(*RequestPasswordResetResponse)(nil), // 11: bff.v1.RequestPasswordResetResponse
+	(*ResetPasswordRequest)(nil),         // 12: bff.v1.ResetPasswordRequest
+	(*ResetPasswordResponse)(nil),        // 13: bff.v1.ResetPasswordResponse
+	(*SignedIn)(nil),                     // 14: bff.v1.SignedIn
+	(*VerificationSent)(nil),             // 15: bff.v1.VerificationSent
+	(*PartError)(nil),                    // 16: bff.v1.PartError
+	(*Tokens)(nil),                       // 17: bff.v1.Tokens
+	(*User)(nil),                         // 18: bff.v1.User
 }
 var file_bff_v1_auth_service_proto_depIdxs = []int32{
-	8,  // 0: bff.v1.RegisterResponse.signed_in:type_name -> bff.v1.SignedIn
-	9,  // 1: bff.v1.RegisterResponse.errors:type_name -> bff.v1.PartError
-	8,  // 2: bff.v1.LoginResponse.signed_in:type_name -> bff.v1.SignedIn
-	9,  // 3: bff.v1.LoginResponse.errors:type_name -> bff.v1.PartError
-	10, // 4: bff.v1.RefreshResponse.tokens:type_name -> bff.v1.Tokens
-	0,  // 5: bff.v1.AuthService.Register:input_type -> bff.v1.RegisterRequest
-	2,  // 6: bff.v1.AuthService.Login:input_type -> bff.v1.LoginRequest
-	4,  // 7: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
-	6,  // 8: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
-	1,  // 9: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
-	3,  // 10: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
-	5,  // 11: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
-	7,  // 12: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
-	9,  // [9:13] is the sub-list for method output_type
-	5,  // [5:9] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	14, // 0: bff.v1.RegisterResponse.signed_in:type_name -> bff.v1.SignedIn
+	15, // 1: bff.v1.RegisterResponse.verification_sent:type_name -> bff.v1.VerificationSent
+	16, // 2: bff.v1.RegisterResponse.errors:type_name -> bff.v1.PartError
+	14, // 3: bff.v1.LoginResponse.signed_in:type_name -> bff.v1.SignedIn
+	16, // 4: bff.v1.LoginResponse.errors:type_name -> bff.v1.PartError
+	17, // 5: bff.v1.RefreshResponse.tokens:type_name -> bff.v1.Tokens
+	18, // 6: bff.v1.VerifyEmailResponse.user:type_name -> bff.v1.User
+	17, // 7: bff.v1.VerifyEmailResponse.tokens:type_name -> bff.v1.Tokens
+	16, // 8: bff.v1.VerifyEmailResponse.errors:type_name -> bff.v1.PartError
+	0,  // 9: bff.v1.AuthService.Register:input_type -> bff.v1.RegisterRequest
+	8,  // 10: bff.v1.AuthService.VerifyEmail:input_type -> bff.v1.VerifyEmailRequest
+	2,  // 11: bff.v1.AuthService.Login:input_type -> bff.v1.LoginRequest
+	4,  // 12: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
+	6,  // 13: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
+	10, // 14: bff.v1.AuthService.RequestPasswordReset:input_type -> bff.v1.RequestPasswordResetRequest
+	12, // 15: bff.v1.AuthService.ResetPassword:input_type -> bff.v1.ResetPasswordRequest
+	1,  // 16: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
+	9,  // 17: bff.v1.AuthService.VerifyEmail:output_type -> bff.v1.VerifyEmailResponse
+	3,  // 18: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
+	5,  // 19: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
+	7,  // 20: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
+	11, // 21: bff.v1.AuthService.RequestPasswordReset:output_type -> bff.v1.RequestPasswordResetResponse
+	13, // 22: bff.v1.AuthService.ResetPassword:output_type -> bff.v1.ResetPasswordResponse
+	16, // [16:23] is the sub-list for method output_type
+	9,  // [9:16] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_auth_service_proto_init() }
@@ -591,6 +972,7 @@ func file_bff_v1_auth_service_proto_init() {
 	file_bff_v1_types_proto_init()
 	file_bff_v1_auth_service_proto_msgTypes[1].OneofWrappers = []any{
 		(*RegisterResponse_SignedIn)(nil),
+		(*RegisterResponse_VerificationSent)(nil),
 	}
 	file_bff_v1_auth_service_proto_msgTypes[3].OneofWrappers = []any{
 		(*LoginResponse_SignedIn)(nil),
@@ -601,7 +983,7 @@ func file_bff_v1_auth_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bff_v1_auth_service_proto_rawDesc), len(file_bff_v1_auth_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -79,6 +79,63 @@ func (UserStatus) EnumDescriptor() ([]byte, []int) {
 	return file_bff_v1_types_proto_rawDescGZIP(), []int{0}
 }
 
+// MailStatus says what became of a mail.
+type MailStatus int32
+
+const (
+	// Not said.
+	MailStatus_MAIL_STATUS_UNSPECIFIED MailStatus = 0
+	// It waits for its first or next try.
+	MailStatus_MAIL_STATUS_PENDING MailStatus = 1
+	// A mail server took it.
+	MailStatus_MAIL_STATUS_SENT MailStatus = 2
+	// It was given up after 24 h of trying.
+	MailStatus_MAIL_STATUS_FAILED MailStatus = 3
+)
+
+// Enum value maps for MailStatus.
+var (
+	MailStatus_name = map[int32]string{
+		0: "MAIL_STATUS_UNSPECIFIED",
+		1: "MAIL_STATUS_PENDING",
+		2: "MAIL_STATUS_SENT",
+		3: "MAIL_STATUS_FAILED",
+	}
+	MailStatus_value = map[string]int32{
+		"MAIL_STATUS_UNSPECIFIED": 0,
+		"MAIL_STATUS_PENDING":     1,
+		"MAIL_STATUS_SENT":        2,
+		"MAIL_STATUS_FAILED":      3,
+	}
+)
+
+func (x MailStatus) Enum() *MailStatus {
+	p := new(MailStatus)
+	*p = x
+	return p
+}
+
+func (x MailStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MailStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_bff_v1_types_proto_enumTypes[1].Descriptor()
+}
+
+func (MailStatus) Type() protoreflect.EnumType {
+	return &file_bff_v1_types_proto_enumTypes[1]
+}
+
+func (x MailStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MailStatus.Descriptor instead.
+func (MailStatus) EnumDescriptor() ([]byte, []int) {
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{1}
+}
+
 // User is one person: the account (from auth) and the profile (from users)
 // in one.
 type User struct {
@@ -305,7 +362,10 @@ type SignedIn struct {
 	// The user. Profile fields are unset when errors names the part "profile".
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// The new session's tokens.
-	Tokens        *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// Keep it on this device and send it with the next Login: a device that has
+	// signed in before isn't locked out by strangers who guess.
+	DeviceToken   string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -354,6 +414,315 @@ func (x *SignedIn) GetTokens() *Tokens {
 	return nil
 }
 
+func (x *SignedIn) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
+	}
+	return ""
+}
+
+// VerificationSent says that a link is on its way, which finishes what was
+// begun. It is the same whether the email has an account or not.
+type VerificationSent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerificationSent) Reset() {
+	*x = VerificationSent{}
+	mi := &file_bff_v1_types_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerificationSent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerificationSent) ProtoMessage() {}
+
+func (x *VerificationSent) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_types_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerificationSent.ProtoReflect.Descriptor instead.
+func (*VerificationSent) Descriptor() ([]byte, []int) {
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{3}
+}
+
+// AuditEvent is something that changed or tried an identity: who did what to
+// whom, from where, and what came of it.
+type AuditEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A UUIDv7.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// When it happened.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// What happened, such as "session.login".
+	Event string `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"`
+	// "succeeded" or "refused".
+	Outcome string `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Why it was refused, as an error reason; empty otherwise.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The user that it concerns; empty when there is none.
+	UserId string `protobuf:"bytes,6,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The user that asked; empty when nobody was signed in.
+	ActorId string `protobuf:"bytes,7,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
+	// The session that it concerns, or that asked; may be empty.
+	SessionId string `protobuf:"bytes,8,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The client's address.
+	IpAddress string `protobuf:"bytes,9,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
+	// The client's User-Agent.
+	UserAgent string `protobuf:"bytes,10,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
+	// The request's id, which the log has too.
+	RequestId     string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditEvent) Reset() {
+	*x = AuditEvent{}
+	mi := &file_bff_v1_types_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditEvent) ProtoMessage() {}
+
+func (x *AuditEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_types_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditEvent.ProtoReflect.Descriptor instead.
+func (*AuditEvent) Descriptor() ([]byte, []int) {
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AuditEvent) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *AuditEvent) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetActorId() string {
+	if x != nil {
+		return x.ActorId
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetIpAddress() string {
+	if x != nil {
+		return x.IpAddress
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetUserAgent() string {
+	if x != nil {
+		return x.UserAgent
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// Mail is one mail of the outbox, without what it says.
+type Mail struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A UUIDv7.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Which mail it is, such as "reset_password".
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// To whom it goes.
+	Recipient string `protobuf:"bytes,3,opt,name=recipient,proto3" json:"recipient,omitempty"`
+	// The user that it concerns; empty when there is none.
+	UserId string `protobuf:"bytes,4,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// What became of it.
+	Status MailStatus `protobuf:"varint,5,opt,name=status,proto3,enum=bff.v1.MailStatus" json:"status,omitempty"`
+	// How often it was tried.
+	Attempts int32 `protobuf:"varint,6,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// What the mail server said last, when it refused.
+	LastError string `protobuf:"bytes,7,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// When it was written.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it is tried next; unset unless it is pending.
+	NextAttemptTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=next_attempt_time,json=nextAttemptTime,proto3" json:"next_attempt_time,omitempty"`
+	// When it was sent or given up; unset while it is pending.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mail) Reset() {
+	*x = Mail{}
+	mi := &file_bff_v1_types_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mail) ProtoMessage() {}
+
+func (x *Mail) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_types_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mail.ProtoReflect.Descriptor instead.
+func (*Mail) Descriptor() ([]byte, []int) {
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Mail) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Mail) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Mail) GetRecipient() string {
+	if x != nil {
+		return x.Recipient
+	}
+	return ""
+}
+
+func (x *Mail) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *Mail) GetStatus() MailStatus {
+	if x != nil {
+		return x.Status
+	}
+	return MailStatus_MAIL_STATUS_UNSPECIFIED
+}
+
+func (x *Mail) GetAttempts() int32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *Mail) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *Mail) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Mail) GetNextAttemptTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextAttemptTime
+	}
+	return nil
+}
+
+func (x *Mail) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
 // Session is one signed-in device.
 type Session struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -370,14 +739,18 @@ type Session struct {
 	// The client's address when it was used last.
 	IpAddress string `protobuf:"bytes,6,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
 	// Whether it is the session of this request.
-	Current       bool `protobuf:"varint,7,opt,name=current,proto3" json:"current,omitempty"`
+	Current bool `protobuf:"varint,7,opt,name=current,proto3" json:"current,omitempty"`
+	// When it was ended before its time; unset while it is alive.
+	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	// Why it was ended, such as "logout"; empty while it is alive.
+	RevokeReason  string `protobuf:"bytes,9,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_bff_v1_types_proto_msgTypes[3]
+	mi := &file_bff_v1_types_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +762,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_types_proto_msgTypes[3]
+	mi := &file_bff_v1_types_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +775,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_bff_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Session) GetId() string {
@@ -454,6 +827,20 @@ func (x *Session) GetCurrent() bool {
 	return false
 }
 
+func (x *Session) GetRevokeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevokeTime
+	}
+	return nil
+}
+
+func (x *Session) GetRevokeReason() string {
+	if x != nil {
+		return x.RevokeReason
+	}
+	return ""
+}
+
 // Security is what an owner may know of their account's security.
 type Security struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -469,7 +856,7 @@ type Security struct {
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_bff_v1_types_proto_msgTypes[4]
+	mi := &file_bff_v1_types_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +868,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_types_proto_msgTypes[4]
+	mi := &file_bff_v1_types_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +881,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_bff_v1_types_proto_rawDescGZIP(), []int{4}
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Security) GetPasswordChangeTime() *timestamppb.Timestamp {
@@ -535,7 +922,7 @@ type PartError struct {
 
 func (x *PartError) Reset() {
 	*x = PartError{}
-	mi := &file_bff_v1_types_proto_msgTypes[5]
+	mi := &file_bff_v1_types_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +934,7 @@ func (x *PartError) String() string {
 func (*PartError) ProtoMessage() {}
 
 func (x *PartError) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_types_proto_msgTypes[5]
+	mi := &file_bff_v1_types_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +947,7 @@ func (x *PartError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartError.ProtoReflect.Descriptor instead.
 func (*PartError) Descriptor() ([]byte, []int) {
-	return file_bff_v1_types_proto_rawDescGZIP(), []int{5}
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PartError) GetPart() string {
@@ -620,10 +1007,45 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"token_type\x18\x03 \x01(\tR\ttokenType\x12\x1d\n" +
 	"\n" +
 	"expires_in\x18\x04 \x01(\x05R\texpiresIn\x12,\n" +
-	"\x12refresh_expires_in\x18\x05 \x01(\x05R\x10refreshExpiresIn\"T\n" +
+	"\x12refresh_expires_in\x18\x05 \x01(\x05R\x10refreshExpiresIn\"w\n" +
 	"\bSignedIn\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12&\n" +
-	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\"\xad\x02\n" +
+	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12!\n" +
+	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\"\x12\n" +
+	"\x10VerificationSent\"\xd1\x02\n" +
+	"\n" +
+	"AuditEvent\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
+	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12\x14\n" +
+	"\x05event\x18\x03 \x01(\tR\x05event\x12\x18\n" +
+	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x17\n" +
+	"\auser_id\x18\x06 \x01(\tR\x06userId\x12\x19\n" +
+	"\bactor_id\x18\a \x01(\tR\aactorId\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\b \x01(\tR\tsessionId\x12\x1d\n" +
+	"\n" +
+	"ip_address\x18\t \x01(\tR\tipAddress\x12\x1d\n" +
+	"\n" +
+	"user_agent\x18\n" +
+	" \x01(\tR\tuserAgent\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\v \x01(\tR\trequestId\"\x84\x03\n" +
+	"\x04Mail\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
+	"\trecipient\x18\x03 \x01(\tR\trecipient\x12\x17\n" +
+	"\auser_id\x18\x04 \x01(\tR\x06userId\x12*\n" +
+	"\x06status\x18\x05 \x01(\x0e2\x12.bff.v1.MailStatusR\x06status\x12\x1a\n" +
+	"\battempts\x18\x06 \x01(\x05R\battempts\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\a \x01(\tR\tlastError\x12;\n" +
+	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12F\n" +
+	"\x11next_attempt_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x125\n" +
+	"\bend_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\x8f\x03\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -635,7 +1057,10 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"user_agent\x18\x05 \x01(\tR\tuserAgent\x12\x1d\n" +
 	"\n" +
 	"ip_address\x18\x06 \x01(\tR\tipAddress\x12\x18\n" +
-	"\acurrent\x18\a \x01(\bR\acurrent\"\xc8\x01\n" +
+	"\acurrent\x18\a \x01(\bR\acurrent\x12;\n" +
+	"\vrevoke_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"revokeTime\x12#\n" +
+	"\rrevoke_reason\x18\t \x01(\tR\frevokeReason\"\xc8\x01\n" +
 	"\bSecurity\x12L\n" +
 	"\x14password_change_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x12passwordChangeTime\x12E\n" +
 	"\x11last_sign_in_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastSignInTime\x12'\n" +
@@ -649,7 +1074,13 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"UserStatus\x12\x1b\n" +
 	"\x17USER_STATUS_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12USER_STATUS_ACTIVE\x10\x01\x12\x18\n" +
-	"\x14USER_STATUS_DISABLED\x10\x02Bm\n" +
+	"\x14USER_STATUS_DISABLED\x10\x02*p\n" +
+	"\n" +
+	"MailStatus\x12\x1b\n" +
+	"\x17MAIL_STATUS_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13MAIL_STATUS_PENDING\x10\x01\x12\x14\n" +
+	"\x10MAIL_STATUS_SENT\x10\x02\x12\x16\n" +
+	"\x12MAIL_STATUS_FAILED\x10\x03Bm\n" +
 	"\n" +
 	"com.bff.v1B\n" +
 	"TypesProtoP\x01Z\x1agatehouse/gen/bff/v1;bffv1\xa2\x02\x03BXX\xaa\x02\x06Bff.V1\xca\x02\x06Bff\\V1\xe2\x02\x12Bff\\V1\\GPBMetadata\xea\x02\aBff::V1b\x06proto3"
@@ -666,34 +1097,44 @@ func file_bff_v1_types_proto_rawDescGZIP() []byte {
 	return file_bff_v1_types_proto_rawDescData
 }
 
-var file_bff_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bff_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_bff_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_bff_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_bff_v1_types_proto_goTypes = []any{
 	(UserStatus)(0),               // 0: bff.v1.UserStatus
-	(*User)(nil),                  // 1: bff.v1.User
-	(*Tokens)(nil),                // 2: bff.v1.Tokens
-	(*SignedIn)(nil),              // 3: bff.v1.SignedIn
-	(*Session)(nil),               // 4: bff.v1.Session
-	(*Security)(nil),              // 5: bff.v1.Security
-	(*PartError)(nil),             // 6: bff.v1.PartError
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(MailStatus)(0),               // 1: bff.v1.MailStatus
+	(*User)(nil),                  // 2: bff.v1.User
+	(*Tokens)(nil),                // 3: bff.v1.Tokens
+	(*SignedIn)(nil),              // 4: bff.v1.SignedIn
+	(*VerificationSent)(nil),      // 5: bff.v1.VerificationSent
+	(*AuditEvent)(nil),            // 6: bff.v1.AuditEvent
+	(*Mail)(nil),                  // 7: bff.v1.Mail
+	(*Session)(nil),               // 8: bff.v1.Session
+	(*Security)(nil),              // 9: bff.v1.Security
+	(*PartError)(nil),             // 10: bff.v1.PartError
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_bff_v1_types_proto_depIdxs = []int32{
 	0,  // 0: bff.v1.User.status:type_name -> bff.v1.UserStatus
-	7,  // 1: bff.v1.User.create_time:type_name -> google.protobuf.Timestamp
-	7,  // 2: bff.v1.User.update_time:type_name -> google.protobuf.Timestamp
-	1,  // 3: bff.v1.SignedIn.user:type_name -> bff.v1.User
-	2,  // 4: bff.v1.SignedIn.tokens:type_name -> bff.v1.Tokens
-	7,  // 5: bff.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	7,  // 6: bff.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
-	7,  // 7: bff.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	7,  // 8: bff.v1.Security.password_change_time:type_name -> google.protobuf.Timestamp
-	7,  // 9: bff.v1.Security.last_sign_in_time:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	11, // 1: bff.v1.User.create_time:type_name -> google.protobuf.Timestamp
+	11, // 2: bff.v1.User.update_time:type_name -> google.protobuf.Timestamp
+	2,  // 3: bff.v1.SignedIn.user:type_name -> bff.v1.User
+	3,  // 4: bff.v1.SignedIn.tokens:type_name -> bff.v1.Tokens
+	11, // 5: bff.v1.AuditEvent.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 6: bff.v1.Mail.status:type_name -> bff.v1.MailStatus
+	11, // 7: bff.v1.Mail.create_time:type_name -> google.protobuf.Timestamp
+	11, // 8: bff.v1.Mail.next_attempt_time:type_name -> google.protobuf.Timestamp
+	11, // 9: bff.v1.Mail.end_time:type_name -> google.protobuf.Timestamp
+	11, // 10: bff.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	11, // 11: bff.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
+	11, // 12: bff.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 13: bff.v1.Session.revoke_time:type_name -> google.protobuf.Timestamp
+	11, // 14: bff.v1.Security.password_change_time:type_name -> google.protobuf.Timestamp
+	11, // 15: bff.v1.Security.last_sign_in_time:type_name -> google.protobuf.Timestamp
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_types_proto_init() }
@@ -706,8 +1147,8 @@ func file_bff_v1_types_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bff_v1_types_proto_rawDesc), len(file_bff_v1_types_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   6,
+			NumEnums:      2,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

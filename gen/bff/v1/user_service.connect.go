@@ -43,6 +43,22 @@ const (
 	// UserServiceRevokeUserSessionsProcedure is the procedure name of the UserService's
 	// RevokeUserSessions RPC.
 	UserServiceRevokeUserSessionsProcedure = "/bff.v1.UserService/RevokeUserSessions"
+	// UserServiceListUserSessionsProcedure is the procedure name of the UserService's ListUserSessions
+	// RPC.
+	UserServiceListUserSessionsProcedure = "/bff.v1.UserService/ListUserSessions"
+	// UserServiceRevokeUserSessionProcedure is the procedure name of the UserService's
+	// RevokeUserSession RPC.
+	UserServiceRevokeUserSessionProcedure = "/bff.v1.UserService/RevokeUserSession"
+	// UserServiceForcePasswordResetProcedure is the procedure name of the UserService's
+	// ForcePasswordReset RPC.
+	UserServiceForcePasswordResetProcedure = "/bff.v1.UserService/ForcePasswordReset"
+	// UserServiceListAuditEventsProcedure is the procedure name of the UserService's ListAuditEvents
+	// RPC.
+	UserServiceListAuditEventsProcedure = "/bff.v1.UserService/ListAuditEvents"
+	// UserServiceListMailsProcedure is the procedure name of the UserService's ListMails RPC.
+	UserServiceListMailsProcedure = "/bff.v1.UserService/ListMails"
+	// UserServiceRetryMailProcedure is the procedure name of the UserService's RetryMail RPC.
+	UserServiceRetryMailProcedure = "/bff.v1.UserService/RetryMail"
 	// UserServiceDeleteUserProcedure is the procedure name of the UserService's DeleteUser RPC.
 	UserServiceDeleteUserProcedure = "/bff.v1.UserService/DeleteUser"
 )
@@ -118,6 +134,52 @@ var (
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
+	userServiceListUserSessionsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("ListUserSessions"),
+			Procedure:        UserServiceListUserSessionsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	userServiceRevokeUserSessionSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("RevokeUserSession"),
+			Procedure:  UserServiceRevokeUserSessionProcedure,
+		}
+	})
+	userServiceForcePasswordResetSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("ForcePasswordReset"),
+			Procedure:  UserServiceForcePasswordResetProcedure,
+		}
+	})
+	userServiceListAuditEventsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("ListAuditEvents"),
+			Procedure:        UserServiceListAuditEventsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	userServiceListMailsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("ListMails"),
+			Procedure:        UserServiceListMailsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	userServiceRetryMailSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("RetryMail"),
+			Procedure:        UserServiceRetryMailProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
 	userServiceDeleteUserSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -129,8 +191,11 @@ var (
 
 // UserServiceClient is a client for the bff.v1.UserService service.
 type UserServiceClient interface {
-	// CreateUser makes an account and its profile. Parts: account (required),
-	// profile (optional). Errors: already_exists EMAIL_TAKEN.
+	// CreateUser makes an account and its profile. Without a password, the user
+	// is invited by mail to choose one. Parts: account (required), profile
+	// (optional). Errors: already_exists EMAIL_TAKEN, invalid_argument
+	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
 	// GetUser returns one user. Parts: account and profile (required). Errors:
 	// not_found USER_NOT_FOUND.
@@ -160,6 +225,26 @@ type UserServiceClient interface {
 	// RevokeUserSessions ends all of a user's sessions. Errors: not_found
 	// USER_NOT_FOUND.
 	RevokeUserSessions(context.Context, *RevokeUserSessionsRequest) (*RevokeUserSessionsResponse, error)
+	// ListUserSessions returns a user's live sessions, the one used last first.
+	ListUserSessions(context.Context, *ListUserSessionsRequest) (*ListUserSessionsResponse, error)
+	// RevokeUserSession ends one of a user's sessions. Errors: not_found
+	// SESSION_NOT_FOUND.
+	RevokeUserSession(context.Context, *RevokeUserSessionRequest) (*RevokeUserSessionResponse, error)
+	// ForcePasswordReset takes a user's password away, ends their sessions and
+	// sends them a link to set another; one who was invited and has set none yet
+	// is invited again. Parts: account (required), profile (optional). Errors:
+	// not_found USER_NOT_FOUND, failed_precondition MAIL_UNAVAILABLE.
+	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
+	// ListAuditEvents returns one page of the audit, the newest first. Errors:
+	// invalid_argument PAGE_TOKEN_INVALID.
+	ListAuditEvents(context.Context, *ListAuditEventsRequest) (*ListAuditEventsResponse, error)
+	// ListMails returns one page of the mails that are kept, the newest first: one
+	// that was sent for a day, one that was given up for 30. Errors:
+	// invalid_argument PAGE_TOKEN_INVALID.
+	ListMails(context.Context, *ListMailsRequest) (*ListMailsResponse, error)
+	// RetryMail has a mail that was given up tried again. Errors: not_found
+	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED.
+	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
 	// DeleteUser erases a user's account and profile. Errors: not_found
 	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR.
 	DeleteUser(context.Context, *DeleteUserRequest) (*DeleteUserResponse, error)
@@ -173,8 +258,11 @@ func NewUserServiceClient(client *connect.Client) UserServiceClient {
 
 // UserServiceHandler is an implementation of the bff.v1.UserService service.
 type UserServiceHandler interface {
-	// CreateUser makes an account and its profile. Parts: account (required),
-	// profile (optional). Errors: already_exists EMAIL_TAKEN.
+	// CreateUser makes an account and its profile. Without a password, the user
+	// is invited by mail to choose one. Parts: account (required), profile
+	// (optional). Errors: already_exists EMAIL_TAKEN, invalid_argument
+	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
 	// GetUser returns one user. Parts: account and profile (required). Errors:
 	// not_found USER_NOT_FOUND.
@@ -204,6 +292,26 @@ type UserServiceHandler interface {
 	// RevokeUserSessions ends all of a user's sessions. Errors: not_found
 	// USER_NOT_FOUND.
 	RevokeUserSessions(context.Context, *RevokeUserSessionsRequest) (*RevokeUserSessionsResponse, error)
+	// ListUserSessions returns a user's live sessions, the one used last first.
+	ListUserSessions(context.Context, *ListUserSessionsRequest) (*ListUserSessionsResponse, error)
+	// RevokeUserSession ends one of a user's sessions. Errors: not_found
+	// SESSION_NOT_FOUND.
+	RevokeUserSession(context.Context, *RevokeUserSessionRequest) (*RevokeUserSessionResponse, error)
+	// ForcePasswordReset takes a user's password away, ends their sessions and
+	// sends them a link to set another; one who was invited and has set none yet
+	// is invited again. Parts: account (required), profile (optional). Errors:
+	// not_found USER_NOT_FOUND, failed_precondition MAIL_UNAVAILABLE.
+	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
+	// ListAuditEvents returns one page of the audit, the newest first. Errors:
+	// invalid_argument PAGE_TOKEN_INVALID.
+	ListAuditEvents(context.Context, *ListAuditEventsRequest) (*ListAuditEventsResponse, error)
+	// ListMails returns one page of the mails that are kept, the newest first: one
+	// that was sent for a day, one that was given up for 30. Errors:
+	// invalid_argument PAGE_TOKEN_INVALID.
+	ListMails(context.Context, *ListMailsRequest) (*ListMailsResponse, error)
+	// RetryMail has a mail that was given up tried again. Errors: not_found
+	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED.
+	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
 	// DeleteUser erases a user's account and profile. Errors: not_found
 	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR.
 	DeleteUser(context.Context, *DeleteUserRequest) (*DeleteUserResponse, error)
@@ -222,6 +330,12 @@ func RegisterUserServiceHandler(server *connect.Server, svc UserServiceHandler) 
 		connect.Method{Spec: userServiceSetUserRolesSpec(), Handler: adapter.setUserRoles},
 		connect.Method{Spec: userServiceChangeUserEmailSpec(), Handler: adapter.changeUserEmail},
 		connect.Method{Spec: userServiceRevokeUserSessionsSpec(), Handler: adapter.revokeUserSessions},
+		connect.Method{Spec: userServiceListUserSessionsSpec(), Handler: adapter.listUserSessions},
+		connect.Method{Spec: userServiceRevokeUserSessionSpec(), Handler: adapter.revokeUserSession},
+		connect.Method{Spec: userServiceForcePasswordResetSpec(), Handler: adapter.forcePasswordReset},
+		connect.Method{Spec: userServiceListAuditEventsSpec(), Handler: adapter.listAuditEvents},
+		connect.Method{Spec: userServiceListMailsSpec(), Handler: adapter.listMails},
+		connect.Method{Spec: userServiceRetryMailSpec(), Handler: adapter.retryMail},
 		connect.Method{Spec: userServiceDeleteUserSpec(), Handler: adapter.deleteUser},
 	)
 }
@@ -263,6 +377,30 @@ func (UnimplementedUserServiceHandler) ChangeUserEmail(context.Context, *ChangeU
 
 func (UnimplementedUserServiceHandler) RevokeUserSessions(context.Context, *RevokeUserSessionsRequest) (*RevokeUserSessionsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.RevokeUserSessions is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) ListUserSessions(context.Context, *ListUserSessionsRequest) (*ListUserSessionsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.ListUserSessions is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) RevokeUserSession(context.Context, *RevokeUserSessionRequest) (*RevokeUserSessionResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.RevokeUserSession is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.ForcePasswordReset is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) ListAuditEvents(context.Context, *ListAuditEventsRequest) (*ListAuditEventsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.ListAuditEvents is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) ListMails(context.Context, *ListMailsRequest) (*ListMailsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.ListMails is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.RetryMail is not implemented")
 }
 
 func (UnimplementedUserServiceHandler) DeleteUser(context.Context, *DeleteUserRequest) (*DeleteUserResponse, error) {
@@ -340,6 +478,54 @@ func (c *userServiceClient) ChangeUserEmail(ctx context.Context, req *ChangeUser
 func (c *userServiceClient) RevokeUserSessions(ctx context.Context, req *RevokeUserSessionsRequest) (*RevokeUserSessionsResponse, error) {
 	var res RevokeUserSessionsResponse
 	if err := c.client.CallUnary(ctx, userServiceRevokeUserSessionsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) ListUserSessions(ctx context.Context, req *ListUserSessionsRequest) (*ListUserSessionsResponse, error) {
+	var res ListUserSessionsResponse
+	if err := c.client.CallUnary(ctx, userServiceListUserSessionsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) RevokeUserSession(ctx context.Context, req *RevokeUserSessionRequest) (*RevokeUserSessionResponse, error) {
+	var res RevokeUserSessionResponse
+	if err := c.client.CallUnary(ctx, userServiceRevokeUserSessionSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) ForcePasswordReset(ctx context.Context, req *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error) {
+	var res ForcePasswordResetResponse
+	if err := c.client.CallUnary(ctx, userServiceForcePasswordResetSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) ListAuditEvents(ctx context.Context, req *ListAuditEventsRequest) (*ListAuditEventsResponse, error) {
+	var res ListAuditEventsResponse
+	if err := c.client.CallUnary(ctx, userServiceListAuditEventsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) ListMails(ctx context.Context, req *ListMailsRequest) (*ListMailsResponse, error) {
+	var res ListMailsResponse
+	if err := c.client.CallUnary(ctx, userServiceListMailsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) RetryMail(ctx context.Context, req *RetryMailRequest) (*RetryMailResponse, error) {
+	var res RetryMailResponse
+	if err := c.client.CallUnary(ctx, userServiceRetryMailSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -457,6 +643,78 @@ func (h userServiceHandler) revokeUserSessions(ctx context.Context, _ connect.Sp
 		return err
 	}
 	res, err := h.svc.RevokeUserSessions(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) listUserSessions(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListUserSessionsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListUserSessions(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) revokeUserSession(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RevokeUserSessionRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RevokeUserSession(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) forcePasswordReset(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ForcePasswordResetRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ForcePasswordReset(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) listAuditEvents(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListAuditEventsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListAuditEvents(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) listMails(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListMailsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListMails(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) retryMail(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RetryMailRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RetryMail(ctx, &req)
 	if err != nil {
 		return err
 	}

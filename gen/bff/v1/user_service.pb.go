@@ -13,6 +13,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -31,7 +32,8 @@ type CreateUserRequest struct {
 	// The user: email (needed), first_name, last_name, locale, roles. The server
 	// chooses the rest.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// The password: 8 to 128 characters of any kind.
+	// The password: 8 to 128 characters of any kind, none of the common ones, and
+	// without the name in the email. Empty sends an invitation instead.
 	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1066,16 +1068,677 @@ func (*DeleteUserResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{19}
 }
 
+// ListUserSessionsRequest names a user.
+type ListUserSessionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user's id.
+	UserId        string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUserSessionsRequest) Reset() {
+	*x = ListUserSessionsRequest{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUserSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUserSessionsRequest) ProtoMessage() {}
+
+func (x *ListUserSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUserSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ListUserSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListUserSessionsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+// ListUserSessionsResponse holds sessions.
+type ListUserSessionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The live ones, at most 100, the one used last first.
+	Sessions      []*Session `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUserSessionsResponse) Reset() {
+	*x = ListUserSessionsResponse{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUserSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUserSessionsResponse) ProtoMessage() {}
+
+func (x *ListUserSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUserSessionsResponse.ProtoReflect.Descriptor instead.
+func (*ListUserSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListUserSessionsResponse) GetSessions() []*Session {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+// RevokeUserSessionRequest names a session.
+type RevokeUserSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user's id.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The session to end.
+	SessionId     string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeUserSessionRequest) Reset() {
+	*x = RevokeUserSessionRequest{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeUserSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeUserSessionRequest) ProtoMessage() {}
+
+func (x *RevokeUserSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeUserSessionRequest.ProtoReflect.Descriptor instead.
+func (*RevokeUserSessionRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RevokeUserSessionRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *RevokeUserSessionRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+// RevokeUserSessionResponse says that the session has ended.
+type RevokeUserSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeUserSessionResponse) Reset() {
+	*x = RevokeUserSessionResponse{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeUserSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeUserSessionResponse) ProtoMessage() {}
+
+func (x *RevokeUserSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeUserSessionResponse.ProtoReflect.Descriptor instead.
+func (*RevokeUserSessionResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{23}
+}
+
+// ForcePasswordResetRequest names a user.
+type ForcePasswordResetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user's id.
+	UserId        string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForcePasswordResetRequest) Reset() {
+	*x = ForcePasswordResetRequest{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForcePasswordResetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForcePasswordResetRequest) ProtoMessage() {}
+
+func (x *ForcePasswordResetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForcePasswordResetRequest.ProtoReflect.Descriptor instead.
+func (*ForcePasswordResetRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ForcePasswordResetRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+// ForcePasswordResetResponse holds the user.
+type ForcePasswordResetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user as it now is.
+	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// The optional parts that are missing.
+	Errors        []*PartError `protobuf:"bytes,2,rep,name=errors,proto3" json:"errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForcePasswordResetResponse) Reset() {
+	*x = ForcePasswordResetResponse{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForcePasswordResetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForcePasswordResetResponse) ProtoMessage() {}
+
+func (x *ForcePasswordResetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForcePasswordResetResponse.ProtoReflect.Descriptor instead.
+func (*ForcePasswordResetResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ForcePasswordResetResponse) GetUser() *User {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+func (x *ForcePasswordResetResponse) GetErrors() []*PartError {
+	if x != nil {
+		return x.Errors
+	}
+	return nil
+}
+
+// ListAuditEventsRequest asks for a page.
+type ListAuditEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many at most: 1 to 100, and 0 for 25.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Where to go on: the next_page_token of the same query.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only what concerns this user; empty for all.
+	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Only what this user asked for; empty for all.
+	ActorId string `protobuf:"bytes,4,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
+	// Only this event, such as "session.login", or those that begin with it where
+	// it ends with a dot, such as "session."; empty for all.
+	Event string `protobuf:"bytes,5,opt,name=event,proto3" json:"event,omitempty"`
+	// Only this outcome, "succeeded" or "refused"; empty for both.
+	Outcome string `protobuf:"bytes,6,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Only what happened at this time or later.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Only what happened before this time.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditEventsRequest) Reset() {
+	*x = ListAuditEventsRequest{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditEventsRequest) ProtoMessage() {}
+
+func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListAuditEventsRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListAuditEventsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAuditEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListAuditEventsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ListAuditEventsRequest) GetActorId() string {
+	if x != nil {
+		return x.ActorId
+	}
+	return ""
+}
+
+func (x *ListAuditEventsRequest) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *ListAuditEventsRequest) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *ListAuditEventsRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ListAuditEventsRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+// ListAuditEventsResponse is a page.
+type ListAuditEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events, the newest first.
+	Events []*AuditEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Where the next page begins; empty when this is the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditEventsResponse) Reset() {
+	*x = ListAuditEventsResponse{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditEventsResponse) ProtoMessage() {}
+
+func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListAuditEventsResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListAuditEventsResponse) GetEvents() []*AuditEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListAuditEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// ListMailsRequest asks for a page.
+type ListMailsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many at most: 1 to 100, and 0 for 25.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Where to go on: the next_page_token of the same query.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only mails with this status.
+	Status        MailStatus `protobuf:"varint,3,opt,name=status,proto3,enum=bff.v1.MailStatus" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMailsRequest) Reset() {
+	*x = ListMailsRequest{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMailsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMailsRequest) ProtoMessage() {}
+
+func (x *ListMailsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMailsRequest.ProtoReflect.Descriptor instead.
+func (*ListMailsRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListMailsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListMailsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListMailsRequest) GetStatus() MailStatus {
+	if x != nil {
+		return x.Status
+	}
+	return MailStatus_MAIL_STATUS_UNSPECIFIED
+}
+
+// ListMailsResponse is a page.
+type ListMailsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mails, the newest first.
+	Mails []*Mail `protobuf:"bytes,1,rep,name=mails,proto3" json:"mails,omitempty"`
+	// Where the next page begins; empty when this is the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMailsResponse) Reset() {
+	*x = ListMailsResponse{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMailsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMailsResponse) ProtoMessage() {}
+
+func (x *ListMailsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMailsResponse.ProtoReflect.Descriptor instead.
+func (*ListMailsResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ListMailsResponse) GetMails() []*Mail {
+	if x != nil {
+		return x.Mails
+	}
+	return nil
+}
+
+func (x *ListMailsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// RetryMailRequest names a mail.
+type RetryMailRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mail's id.
+	MailId        string `protobuf:"bytes,1,opt,name=mail_id,json=mailId,proto3" json:"mail_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryMailRequest) Reset() {
+	*x = RetryMailRequest{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryMailRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryMailRequest) ProtoMessage() {}
+
+func (x *RetryMailRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryMailRequest.ProtoReflect.Descriptor instead.
+func (*RetryMailRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RetryMailRequest) GetMailId() string {
+	if x != nil {
+		return x.MailId
+	}
+	return ""
+}
+
+// RetryMailResponse holds the mail.
+type RetryMailResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mail as it now is.
+	Mail          *Mail `protobuf:"bytes,1,opt,name=mail,proto3" json:"mail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryMailResponse) Reset() {
+	*x = RetryMailResponse{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryMailResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryMailResponse) ProtoMessage() {}
+
+func (x *RetryMailResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryMailResponse.ProtoReflect.Descriptor instead.
+func (*RetryMailResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RetryMailResponse) GetMail() *Mail {
+	if x != nil {
+		return x.Mail
+	}
+	return nil
+}
+
 var File_bff_v1_user_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x16policy/v1/policy.proto\"\xa3\x01\n" +
+	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xa6\x01\n" +
 	"\x11CreateUserRequest\x12f\n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserBD\xbaHA\xba\x01;\n" +
-	"\x11create_user.email\x12\x14user.email is needed\x1a\x10this.email != ''\xc8\x01\x01R\x04user\x12&\n" +
-	"\bpassword\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\b\x18\x80\x01R\bpassword\"a\n" +
+	"\x11create_user.email\x12\x14user.email is needed\x1a\x10this.email != ''\xc8\x01\x01R\x04user\x12)\n" +
+	"\bpassword\x18\x02 \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\b\x18\x80\x01R\bpassword\"a\n" +
 	"\x12CreateUserResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12)\n" +
 	"\x06errors\x18\x02 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\"3\n" +
@@ -1129,8 +1792,47 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\arevoked\x18\x01 \x01(\x05R\arevoked\"6\n" +
 	"\x11DeleteUserRequest\x12!\n" +
 	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"\x14\n" +
-	"\x12DeleteUserResponse2\xa7\n" +
+	"\x12DeleteUserResponse\"<\n" +
+	"\x17ListUserSessionsRequest\x12!\n" +
+	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"G\n" +
+	"\x18ListUserSessionsResponse\x12+\n" +
+	"\bsessions\x18\x01 \x03(\v2\x0f.bff.v1.SessionR\bsessions\"f\n" +
+	"\x18RevokeUserSessionRequest\x12!\n" +
+	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12'\n" +
 	"\n" +
+	"session_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\"\x1b\n" +
+	"\x19RevokeUserSessionResponse\">\n" +
+	"\x19ForcePasswordResetRequest\x12!\n" +
+	"\auser_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"i\n" +
+	"\x1aForcePasswordResetResponse\x12 \n" +
+	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12)\n" +
+	"\x06errors\x18\x02 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\"\xff\x02\n" +
+	"\x16ListAuditEventsRequest\x12&\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x12$\n" +
+	"\auser_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x06userId\x12&\n" +
+	"\bactor_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\aactorId\x12\x1d\n" +
+	"\x05event\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\x05event\x125\n" +
+	"\aoutcome\x18\x06 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\tsucceededR\arefusedR\aoutcome\x129\n" +
+	"\n" +
+	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"m\n" +
+	"\x17ListAuditEventsResponse\x12*\n" +
+	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x99\x01\n" +
+	"\x10ListMailsRequest\x12&\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x124\n" +
+	"\x06status\x18\x03 \x01(\x0e2\x12.bff.v1.MailStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\"_\n" +
+	"\x11ListMailsResponse\x12\"\n" +
+	"\x05mails\x18\x01 \x03(\v2\f.bff.v1.MailR\x05mails\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"5\n" +
+	"\x10RetryMailRequest\x12!\n" +
+	"\amail_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06mailId\"5\n" +
+	"\x11RetryMailResponse\x12 \n" +
+	"\x04mail\x18\x01 \x01(\v2\f.bff.v1.MailR\x04mail2\xed\x10\n" +
 	"\vUserService\x12l\n" +
 	"\n" +
 	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\"'\x8a\xe7\x18\v\n" +
@@ -1161,7 +1863,25 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\x05admin\x82\xd3\xe4\x93\x02(:\x01*\"#/api/v1/users/{user_id}:changeEmail\x90\x02\x02\x12\xa0\x01\n" +
 	"\x12RevokeUserSessions\x12!.bff.v1.RevokeUserSessionsRequest\x1a\".bff.v1.RevokeUserSessionsResponse\"C\x8a\xe7\x18\v\n" +
 	"\t\"\a\n" +
-	"\x05admin\x82\xd3\xe4\x93\x02+:\x01*\"&/api/v1/users/{user_id}:revokeSessions\x90\x02\x02\x12s\n" +
+	"\x05admin\x82\xd3\xe4\x93\x02+:\x01*\"&/api/v1/users/{user_id}:revokeSessions\x90\x02\x02\x12\x91\x01\n" +
+	"\x10ListUserSessions\x12\x1f.bff.v1.ListUserSessionsRequest\x1a .bff.v1.ListUserSessionsResponse\":\x8a\xe7\x18\v\n" +
+	"\t\"\a\n" +
+	"\x05admin\x82\xd3\xe4\x93\x02\"\x12 /api/v1/users/{user_id}/sessions\x90\x02\x01\x12\x9e\x01\n" +
+	"\x11RevokeUserSession\x12 .bff.v1.RevokeUserSessionRequest\x1a!.bff.v1.RevokeUserSessionResponse\"D\x8a\xe7\x18\v\n" +
+	"\t\"\a\n" +
+	"\x05admin\x82\xd3\xe4\x93\x02/*-/api/v1/users/{user_id}/sessions/{session_id}\x12\xa1\x01\n" +
+	"\x12ForcePasswordReset\x12!.bff.v1.ForcePasswordResetRequest\x1a\".bff.v1.ForcePasswordResetResponse\"D\x8a\xe7\x18\v\n" +
+	"\t\"\a\n" +
+	"\x05admin\x82\xd3\xe4\x93\x02/:\x01*\"*/api/v1/users/{user_id}:forcePasswordReset\x12\x81\x01\n" +
+	"\x0fListAuditEvents\x12\x1e.bff.v1.ListAuditEventsRequest\x1a\x1f.bff.v1.ListAuditEventsResponse\"-\x8a\xe7\x18\v\n" +
+	"\t\"\a\n" +
+	"\x05admin\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/auditEvents\x90\x02\x01\x12i\n" +
+	"\tListMails\x12\x18.bff.v1.ListMailsRequest\x1a\x19.bff.v1.ListMailsResponse\"'\x8a\xe7\x18\v\n" +
+	"\t\"\a\n" +
+	"\x05admin\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/mails\x90\x02\x01\x12|\n" +
+	"\tRetryMail\x12\x18.bff.v1.RetryMailRequest\x1a\x19.bff.v1.RetryMailResponse\":\x8a\xe7\x18\v\n" +
+	"\t\"\a\n" +
+	"\x05admin\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/mails/{mail_id}:retry\x90\x02\x02\x12s\n" +
 	"\n" +
 	"DeleteUser\x12\x19.bff.v1.DeleteUserRequest\x1a\x1a.bff.v1.DeleteUserResponse\".\x8a\xe7\x18\v\n" +
 	"\t\"\a\n" +
@@ -1181,7 +1901,7 @@ func file_bff_v1_user_service_proto_rawDescGZIP() []byte {
 	return file_bff_v1_user_service_proto_rawDescData
 }
 
-var file_bff_v1_user_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_bff_v1_user_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_bff_v1_user_service_proto_goTypes = []any{
 	(*CreateUserRequest)(nil),          // 0: bff.v1.CreateUserRequest
 	(*CreateUserResponse)(nil),         // 1: bff.v1.CreateUserResponse
@@ -1203,54 +1923,92 @@ var file_bff_v1_user_service_proto_goTypes = []any{
 	(*RevokeUserSessionsResponse)(nil), // 17: bff.v1.RevokeUserSessionsResponse
 	(*DeleteUserRequest)(nil),          // 18: bff.v1.DeleteUserRequest
 	(*DeleteUserResponse)(nil),         // 19: bff.v1.DeleteUserResponse
-	(*User)(nil),                       // 20: bff.v1.User
-	(*PartError)(nil),                  // 21: bff.v1.PartError
-	(UserStatus)(0),                    // 22: bff.v1.UserStatus
-	(*fieldmaskpb.FieldMask)(nil),      // 23: google.protobuf.FieldMask
+	(*ListUserSessionsRequest)(nil),    // 20: bff.v1.ListUserSessionsRequest
+	(*ListUserSessionsResponse)(nil),   // 21: bff.v1.ListUserSessionsResponse
+	(*RevokeUserSessionRequest)(nil),   // 22: bff.v1.RevokeUserSessionRequest
+	(*RevokeUserSessionResponse)(nil),  // 23: bff.v1.RevokeUserSessionResponse
+	(*ForcePasswordResetRequest)(nil),  // 24: bff.v1.ForcePasswordResetRequest
+	(*ForcePasswordResetResponse)(nil), // 25: bff.v1.ForcePasswordResetResponse
+	(*ListAuditEventsRequest)(nil),     // 26: bff.v1.ListAuditEventsRequest
+	(*ListAuditEventsResponse)(nil),    // 27: bff.v1.ListAuditEventsResponse
+	(*ListMailsRequest)(nil),           // 28: bff.v1.ListMailsRequest
+	(*ListMailsResponse)(nil),          // 29: bff.v1.ListMailsResponse
+	(*RetryMailRequest)(nil),           // 30: bff.v1.RetryMailRequest
+	(*RetryMailResponse)(nil),          // 31: bff.v1.RetryMailResponse
+	(*User)(nil),                       // 32: bff.v1.User
+	(*PartError)(nil),                  // 33: bff.v1.PartError
+	(UserStatus)(0),                    // 34: bff.v1.UserStatus
+	(*fieldmaskpb.FieldMask)(nil),      // 35: google.protobuf.FieldMask
+	(*Session)(nil),                    // 36: bff.v1.Session
+	(*timestamppb.Timestamp)(nil),      // 37: google.protobuf.Timestamp
+	(*AuditEvent)(nil),                 // 38: bff.v1.AuditEvent
+	(MailStatus)(0),                    // 39: bff.v1.MailStatus
+	(*Mail)(nil),                       // 40: bff.v1.Mail
 }
 var file_bff_v1_user_service_proto_depIdxs = []int32{
-	20, // 0: bff.v1.CreateUserRequest.user:type_name -> bff.v1.User
-	20, // 1: bff.v1.CreateUserResponse.user:type_name -> bff.v1.User
-	21, // 2: bff.v1.CreateUserResponse.errors:type_name -> bff.v1.PartError
-	20, // 3: bff.v1.GetUserResponse.user:type_name -> bff.v1.User
-	22, // 4: bff.v1.ListUsersRequest.status:type_name -> bff.v1.UserStatus
-	20, // 5: bff.v1.ListUsersResponse.users:type_name -> bff.v1.User
-	20, // 6: bff.v1.UpdateUserRequest.user:type_name -> bff.v1.User
-	23, // 7: bff.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
-	20, // 8: bff.v1.UpdateUserResponse.user:type_name -> bff.v1.User
-	20, // 9: bff.v1.DisableUserResponse.user:type_name -> bff.v1.User
-	21, // 10: bff.v1.DisableUserResponse.errors:type_name -> bff.v1.PartError
-	20, // 11: bff.v1.EnableUserResponse.user:type_name -> bff.v1.User
-	21, // 12: bff.v1.EnableUserResponse.errors:type_name -> bff.v1.PartError
-	20, // 13: bff.v1.SetUserRolesResponse.user:type_name -> bff.v1.User
-	21, // 14: bff.v1.SetUserRolesResponse.errors:type_name -> bff.v1.PartError
-	20, // 15: bff.v1.ChangeUserEmailResponse.user:type_name -> bff.v1.User
-	21, // 16: bff.v1.ChangeUserEmailResponse.errors:type_name -> bff.v1.PartError
-	0,  // 17: bff.v1.UserService.CreateUser:input_type -> bff.v1.CreateUserRequest
-	2,  // 18: bff.v1.UserService.GetUser:input_type -> bff.v1.GetUserRequest
-	4,  // 19: bff.v1.UserService.ListUsers:input_type -> bff.v1.ListUsersRequest
-	6,  // 20: bff.v1.UserService.UpdateUser:input_type -> bff.v1.UpdateUserRequest
-	8,  // 21: bff.v1.UserService.DisableUser:input_type -> bff.v1.DisableUserRequest
-	10, // 22: bff.v1.UserService.EnableUser:input_type -> bff.v1.EnableUserRequest
-	12, // 23: bff.v1.UserService.SetUserRoles:input_type -> bff.v1.SetUserRolesRequest
-	14, // 24: bff.v1.UserService.ChangeUserEmail:input_type -> bff.v1.ChangeUserEmailRequest
-	16, // 25: bff.v1.UserService.RevokeUserSessions:input_type -> bff.v1.RevokeUserSessionsRequest
-	18, // 26: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
-	1,  // 27: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
-	3,  // 28: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
-	5,  // 29: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
-	7,  // 30: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
-	9,  // 31: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
-	11, // 32: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
-	13, // 33: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
-	15, // 34: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
-	17, // 35: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
-	19, // 36: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	32, // 0: bff.v1.CreateUserRequest.user:type_name -> bff.v1.User
+	32, // 1: bff.v1.CreateUserResponse.user:type_name -> bff.v1.User
+	33, // 2: bff.v1.CreateUserResponse.errors:type_name -> bff.v1.PartError
+	32, // 3: bff.v1.GetUserResponse.user:type_name -> bff.v1.User
+	34, // 4: bff.v1.ListUsersRequest.status:type_name -> bff.v1.UserStatus
+	32, // 5: bff.v1.ListUsersResponse.users:type_name -> bff.v1.User
+	32, // 6: bff.v1.UpdateUserRequest.user:type_name -> bff.v1.User
+	35, // 7: bff.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
+	32, // 8: bff.v1.UpdateUserResponse.user:type_name -> bff.v1.User
+	32, // 9: bff.v1.DisableUserResponse.user:type_name -> bff.v1.User
+	33, // 10: bff.v1.DisableUserResponse.errors:type_name -> bff.v1.PartError
+	32, // 11: bff.v1.EnableUserResponse.user:type_name -> bff.v1.User
+	33, // 12: bff.v1.EnableUserResponse.errors:type_name -> bff.v1.PartError
+	32, // 13: bff.v1.SetUserRolesResponse.user:type_name -> bff.v1.User
+	33, // 14: bff.v1.SetUserRolesResponse.errors:type_name -> bff.v1.PartError
+	32, // 15: bff.v1.ChangeUserEmailResponse.user:type_name -> bff.v1.User
+	33, // 16: bff.v1.ChangeUserEmailResponse.errors:type_name -> bff.v1.PartError
+	36, // 17: bff.v1.ListUserSessionsResponse.sessions:type_name -> bff.v1.Session
+	32, // 18: bff.v1.ForcePasswordResetResponse.user:type_name -> bff.v1.User
+	33, // 19: bff.v1.ForcePasswordResetResponse.errors:type_name -> bff.v1.PartError
+	37, // 20: bff.v1.ListAuditEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	37, // 21: bff.v1.ListAuditEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	38, // 22: bff.v1.ListAuditEventsResponse.events:type_name -> bff.v1.AuditEvent
+	39, // 23: bff.v1.ListMailsRequest.status:type_name -> bff.v1.MailStatus
+	40, // 24: bff.v1.ListMailsResponse.mails:type_name -> bff.v1.Mail
+	40, // 25: bff.v1.RetryMailResponse.mail:type_name -> bff.v1.Mail
+	0,  // 26: bff.v1.UserService.CreateUser:input_type -> bff.v1.CreateUserRequest
+	2,  // 27: bff.v1.UserService.GetUser:input_type -> bff.v1.GetUserRequest
+	4,  // 28: bff.v1.UserService.ListUsers:input_type -> bff.v1.ListUsersRequest
+	6,  // 29: bff.v1.UserService.UpdateUser:input_type -> bff.v1.UpdateUserRequest
+	8,  // 30: bff.v1.UserService.DisableUser:input_type -> bff.v1.DisableUserRequest
+	10, // 31: bff.v1.UserService.EnableUser:input_type -> bff.v1.EnableUserRequest
+	12, // 32: bff.v1.UserService.SetUserRoles:input_type -> bff.v1.SetUserRolesRequest
+	14, // 33: bff.v1.UserService.ChangeUserEmail:input_type -> bff.v1.ChangeUserEmailRequest
+	16, // 34: bff.v1.UserService.RevokeUserSessions:input_type -> bff.v1.RevokeUserSessionsRequest
+	20, // 35: bff.v1.UserService.ListUserSessions:input_type -> bff.v1.ListUserSessionsRequest
+	22, // 36: bff.v1.UserService.RevokeUserSession:input_type -> bff.v1.RevokeUserSessionRequest
+	24, // 37: bff.v1.UserService.ForcePasswordReset:input_type -> bff.v1.ForcePasswordResetRequest
+	26, // 38: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
+	28, // 39: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
+	30, // 40: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
+	18, // 41: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
+	1,  // 42: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
+	3,  // 43: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
+	5,  // 44: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
+	7,  // 45: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
+	9,  // 46: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
+	11, // 47: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
+	13, // 48: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
+	15, // 49: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
+	17, // 50: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
+	21, // 51: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
+	23, // 52: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
+	25, // 53: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
+	27, // 54: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
+	29, // 55: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
+	31, // 56: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
+	19, // 57: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
+	42, // [42:58] is the sub-list for method output_type
+	26, // [26:42] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_user_service_proto_init() }
@@ -1265,7 +2023,7 @@ func file_bff_v1_user_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bff_v1_user_service_proto_rawDesc), len(file_bff_v1_user_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,127 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
+)
+
+var (
+	errCredentials = rpc.NewError(connect.CodeUnauthenticated, "CREDENTIALS_INVALID", "The email or the password is wrong.")
+	errDisabled    = rpc.NewError(connect.CodePermissionDenied, "ACCOUNT_DISABLED", "This account is disabled. Ask an administrator to enable it.")
+)
+
+const (
+	selectCredentials = `
+		SELECT id, password_hash, status = 'active' FROM auth.accounts WHERE lower(email) = lower(@email)`
+	// It signs in only the account whose password was checked: one that was
+	// disabled, or given another password, meanwhile is not found.
+	signInAccount = `
+		UPDATE auth.accounts
+		SET last_sign_in_time = clock_timestamp(), password_hash = @new_hash
+		WHERE id = @id AND password_hash = @hash AND status = 'active'`
+)
+
+// Login implements authv1.SessionServiceHandler.
+func (s *Service) Login(ctx context.Context, req *authv1.LoginRequest) (*authv1.LoginResponse, error) {
+	var id, hash string
+	var active bool
+	err := s.db.QueryRow(ctx, selectCredentials, pgx.NamedArgs{"email": req.GetEmail()}).Scan(&id, &hash, &active)
+	if err != nil && !missing(err) {
+		return nil, fmt.Errorf("look up the account: %w", err)
+	}
+	right, outdated, err := s.passwords.check(ctx, req.GetPassword(), hash)
+	if err != nil {
+		return nil, err
+	}
+	row := audited{event: eventLogin, outcome: refused, account: id, origin: req.GetOrigin()}
+	if !right || !active {
+		if err := audit(ctx, s.db, row); err != nil {
+			return nil, err
+		}
+		if right {
+			return nil, errDisabled
+		}
+		return nil, errCredentials
+	}
+	newHash := hash
+	if outdated {
+		if newHash, err = s.passwords.hash(ctx, req.GetPassword()); err != nil {
+			return nil, err
+		}
+	}
+	var account *authv1.Account
+	var begun newSession
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, signInAccount, pgx.NamedArgs{"id": id, "hash": hash, "new_hash": newHash})
+		if err != nil {
+			return fmt.Errorf("note the sign-in: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			return errCredentials
+		}
+		if account, err = accountByID(ctx, tx, id); err != nil {
+			return err
+		}
+		if begun, err = s.beginSession(ctx, tx, account, req.GetDeviceToken(), req.GetOrigin()); err != nil {
+			return err
+		}
+		row.outcome = succeeded
+		return audit(ctx, tx, row)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sign in: %w", err)
+	}
+	return &authv1.LoginResponse{Account: account, Tokens: begun.tokens, DeviceToken: begun.deviceToken}, nil
+}
+
+const insertSession = `
+	INSERT INTO auth.sessions
+		(id, account_id, token_hash, token_key, user_agent, ip_address, expire_time, max_expire_time)
+	VALUES
+		(@id, @account_id, @token_hash, @token_key, @user_agent, @ip_address,
+		 now() + least(@idle::interval, @max::interval), now() + @max::interval)`
+
+// newSession is what a client gets of a session that begins.
+type newSession struct {
+	tokens      *authv1.Tokens
+	deviceToken string
+}
+
+// beginSession writes a session of the account and returns its first tokens, and
+// the device's, which is the shown one if that is the account's.
+func (s *Service) beginSession(ctx context.Context, tx pgx.Tx, account *authv1.Account, shownDevice string, origin *authv1.Origin) (newSession, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return newSession{}, fmt.Errorf("make an id: %w", err)
+	}
+	token, key := s.refreshKeys.issue(refreshToken{id, 1})
+	hash := hashOf(token)
+	_, err = tx.Exec(ctx, insertSession, pgx.NamedArgs{
+		"id": id.String(), "account_id": account.GetId(), "token_hash": hash[:], "token_key": key,
+		"user_agent": origin.GetUserAgent(), "ip_address": origin.GetIpAddress(), "idle": s.sessionIdle, "max": s.sessionMax,
+	})
+	if err != nil {
+		return newSession{}, fmt.Errorf("write the session: %w", err)
+	}
+	tokens, err := s.tokens(account, id, token, min(s.sessionIdle, s.sessionMax))
+	return newSession{tokens: tokens, deviceToken: shownDevice}, err
+}
+
+func (s *Service) tokens(account *authv1.Account, session uuid.UUID, refresh string, refreshLife time.Duration) (*authv1.Tokens, error) {
+	access, err := s.keys.accessToken(account, session)
+	if err != nil {
+		return nil, err
+	}
+	return &authv1.Tokens{
+		AccessToken: access, RefreshToken: refresh,
+		ExpiresIn: int32(AccessTokenLife.Seconds()), RefreshExpiresIn: int32(refreshLife.Seconds()),
+	}, nil
+}

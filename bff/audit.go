@@ -1,0 +1,100 @@
+package bff
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	authv1 "gatehouse/gen/auth/v1"
+	bffv1 "gatehouse/gen/bff/v1"
+)
+
+// ListMyAuditEvents implements bffv1.AccountServiceHandler.
+func (s accountService) ListMyAuditEvents(ctx context.Context, req *bffv1.ListMyAuditEventsRequest) (*bffv1.ListMyAuditEventsResponse, error) {
+	page, err := s.auditEvents(ctx, &authv1.ListAuditEventsRequest{
+		PageSize: req.GetPageSize(), PageToken: req.GetPageToken(), AccountId: caller(ctx).userID,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &bffv1.ListMyAuditEventsResponse{Events: auditEventsOf(page.GetEvents()), NextPageToken: page.GetNextPageToken()}, nil
+}
+
+// ListAuditEvents implements bffv1.UserServiceHandler.
+func (s *Service) ListAuditEvents(ctx context.Context, req *bffv1.ListAuditEventsRequest) (*bffv1.ListAuditEventsResponse, error) {
+	page, err := s.auditEvents(ctx, &authv1.ListAuditEventsRequest{
+		PageSize: req.GetPageSize(), PageToken: req.GetPageToken(), AccountId: req.GetUserId(), ActorId: req.GetActorId(),
+		Event: req.GetEvent(), Outcome: req.GetOutcome(), StartTime: req.GetStartTime(), EndTime: req.GetEndTime(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &bffv1.ListAuditEventsResponse{Events: auditEventsOf(page.GetEvents()), NextPageToken: page.GetNextPageToken()}, nil
+}
+
+func (s *Service) auditEvents(ctx context.Context, request *authv1.ListAuditEventsRequest) (*authv1.ListAuditEventsResponse, error) {
+	return fetchPart(ctx, readLimit, func(ctx context.Context) (*authv1.ListAuditEventsResponse, error) {
+		return s.audit.ListAuditEvents(ctx, request)
+	})
+}
+
+func auditEventsOf(events []*authv1.AuditEvent) []*bffv1.AuditEvent {
+	public := make([]*bffv1.AuditEvent, 0, len(events))
+	for _, event := range events {
+		public = append(public, &bffv1.AuditEvent{
+			Id: event.GetId(), CreateTime: event.GetCreateTime(), Event: event.GetEvent(), Outcome: event.GetOutcome(),
+			Reason: event.GetReason(), UserId: event.GetAccountId(), ActorId: event.GetActorId(), SessionId: event.GetSessionId(),
+			IpAddress: event.GetIpAddress(), UserAgent: event.GetUserAgent(), RequestId: event.GetRequestId(),
+		})
+	}
+	return public
+}
+
+// ExportMe implements bffv1.AccountServiceHandler.
+func (s accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest) (*bffv1.ExportMeResponse, error) {
+	id := caller(ctx).userID
+	c := compose(ctx, s.logger)
+	account := required(c, readLimit, func(ctx context.Context) (*authv1.ExportAccountResponse, error) {
+		return s.accounts.ExportAccount(ctx, &authv1.ExportAccountRequest{AccountId: id, Origin: s.origin(ctx)})
+	})
+	profile := required(c, readLimit, s.profileAfter(id))
+	if err := c.wait(); err != nil {
+		return nil, err
+	}
+	if *profile == nil {
+		return nil, errProfilePending
+	}
+	noStore(ctx)
+	export := *account
+	return &bffv1.ExportMeResponse{
+		User: userOf(export.GetAccount(), *profile), Security: securityOf(export.GetSecurity()),
+		Sessions: sessionsOf(ctx, export.GetSessions()), AuditEvents: auditEventsOf(export.GetAuditEvents()),
+		Mails: mailsOf(export.GetMails()), ExportTime: timestamppb.Now(),
+	}, nil
+}
+
+// RevokeAllSessions implements bffv1.AccountServiceHandler.
+func (s accountService) RevokeAllSessions(ctx context.Context, _ *bffv1.RevokeAllSessionsRequest) (*bffv1.RevokeAllSessionsResponse, error) {
+	revoked, err := s.revokeSessions(ctx, caller(ctx).userID, "")
+	if err != nil {
+		return nil, err
+	}
+	return &bffv1.RevokeAllSessionsResponse{Revoked: revoked}, nil
+}
+
+// ListUserSessions implements bffv1.UserServiceHandler.
+func (s *Service) ListUserSessions(ctx context.Context, req *bffv1.ListUserSessionsRequest) (*bffv1.ListUserSessionsResponse, error) {
+	response, err := fetchPart(ctx, readLimit, s.liveSessions(req.GetUserId()))
+	if err != nil {
+		return nil, err
+	}
+	return &bffv1.ListUserSessionsResponse{Sessions: sessionsOf(ctx, response.GetSessions())}, nil
+}
+
+// RevokeUserSession implements bffv1.UserServiceHandler.
+func (s *Service) RevokeUserSession(ctx context.Context, req *bffv1.RevokeUserSessionRequest) (*bffv1.RevokeUserSessionResponse, error) {
+	if err := s.revokeSession(ctx, req.GetUserId(), req.GetSessionId()); err != nil {
+		return nil, err
+	}
+	return &bffv1.RevokeUserSessionResponse{}, nil
+}
