@@ -194,6 +194,23 @@ func (f edgeFlags) parse(m *mistakes, listen string) edge {
 	return checked
 }
 
+// stopFlags say how a role stops when it is terminated. An interrupt, which
+// comes from a person, stops it sooner.
+type stopFlags struct {
+	Drain     time.Duration `env:"GATEHOUSE_DRAIN" default:"2s" placeholder:"TIME" help:"After SIGTERM, how long to go on serving while unready, for load balancers to notice."`
+	StopLimit time.Duration `env:"GATEHOUSE_STOP_LIMIT" default:"30s" placeholder:"TIME" help:"After that, how long calls under way may take to finish."`
+}
+
+func (f stopFlags) parse(m *mistakes) rpc.Stop {
+	if f.Drain < 0 || f.Drain > 5*time.Minute {
+		m.add("GATEHOUSE_DRAIN", fmt.Sprintf("%s is not a time from 0s to 5m", f.Drain), "give one such as 2s")
+	}
+	if f.StopLimit < time.Second || f.StopLimit > 5*time.Minute {
+		m.add("GATEHOUSE_STOP_LIMIT", fmt.Sprintf("%s is not a time from 1s to 5m", f.StopLimit), "give one such as 30s")
+	}
+	return rpc.Stop{Pause: f.Drain, Grace: f.StopLimit}
+}
+
 // accountFlags are auth's rules.
 type accountFlags struct {
 	SessionIdle   string `env:"GATEHOUSE_SESSION_IDLE" default:"30d" placeholder:"TIME" help:"A session that isn't used for so long ends, such as 30d or 12h."`

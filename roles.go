@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -39,6 +40,7 @@ type houseFlags struct {
 	secretFlags
 	edgeFlags
 	accountFlags
+	stopFlags
 }
 
 // parse checks all but the logins. publicListen is where the public URL takes
@@ -52,7 +54,7 @@ func (f *houseFlags) parse(m *mistakes, app *kong.Application, logger *slog.Logg
 	return house{
 		listen: f.Listen, logger: logger,
 		keys: f.internalFlags.parse(m), secrets: f.secretFlags.parse(m),
-		edge: f.edgeFlags.parse(m, publicListen), rules: f.accountFlags.parse(m, registration),
+		edge: f.edgeFlags.parse(m, publicListen), rules: f.accountFlags.parse(m, registration), stop: f.stopFlags.parse(m),
 	}
 }
 
@@ -89,6 +91,7 @@ type house struct {
 	secrets [][]byte
 	edge    edge
 	rules   accountRules
+	stop    rpc.Stop
 	logger  *slog.Logger
 }
 
@@ -129,7 +132,7 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 	if err != nil {
 		return err
 	}
-	return serve(ctx, h.listen, gateway, h.logger, []func(context.Context){gateway.Run, authService.Run}, func(ctx context.Context) error {
+	return serve(ctx, h.listen, gateway, h.logger, h.stop, []func(context.Context){gateway.Run, authService.Run}, func(ctx context.Context) error {
 		if err := untilReady(ctx, gateway.Ready); err != nil {
 			return err
 		}
@@ -138,16 +141,28 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 }
 
 // serve listens, runs what goes on beside, calls ready, and returns when ctx
-// has ended and all of it has stopped.
-func serve(ctx context.Context, address string, handler http.Handler, logger *slog.Logger, beside []func(context.Context), ready func(context.Context) error) error {
+// has ended and all of it has stopped. What goes on beside does so until the last
+// call is answered.
+func serve(ctx context.Context, address string, handler http.Handler, logger *slog.Logger, terminated rpc.Stop,
+	beside []func(context.Context), ready func(context.Context) error,
+) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listen: %w: stop what listens there, or set GATEHOUSE_LISTEN to another address", err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return rpc.Serve(ctx, listener, handler, logger) })
+	answering, answered := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error {
+		defer answered()
+		return rpc.ServeUntil(ctx, listener, handler, logger, func() rpc.Stop {
+			if errors.Is(context.Cause(ctx), errTerminated) {
+				return terminated
+			}
+			return rpc.QuickStop
+		})
+	})
 	for _, work := range beside {
-		group.Go(func() error { work(ctx); return nil })
+		group.Go(func() error { work(answering); return nil })
 	}
 	group.Go(func() error { return ready(ctx) })
 	return group.Wait()
@@ -177,6 +192,7 @@ type authCommand struct {
 	secretFlags
 	publicFlags
 	accountFlags
+	stopFlags
 }
 
 func (c *authCommand) Run(p *program, app *kong.Application) error {
@@ -187,6 +203,7 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 	parsePeer(&m, "USERS_URL", c.UsersURL)
 	keys, secrets := c.internalFlags.parse(&m), c.secretFlags.parse(&m)
 	issuer, rules := c.publicFlags.parse(&m, ""), c.accountFlags.parse(&m, c.Registration)
+	stop := c.stopFlags.parse(&m)
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -209,7 +226,7 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 		}
 	}
 	mux := server.Mux(databaseReady(db, schema.Auth))
-	return serve(p.ctx, c.Listen, mux, p.logger, []func(context.Context){service.Run}, sayReady(p.logger, c.Listen))
+	return serve(p.ctx, c.Listen, mux, p.logger, stop, []func(context.Context){service.Run}, sayReady(p.logger, c.Listen))
 }
 
 // usersCommand runs users alone.
@@ -217,6 +234,7 @@ type usersCommand struct {
 	Listen string `env:"GATEHOUSE_LISTEN" default:"127.0.0.1:8003" placeholder:"ADDRESS" help:"Where it listens."`
 	usersDatabaseFlags
 	internalFlags
+	stopFlags
 }
 
 func (c *usersCommand) Run(p *program, app *kong.Application) error {
@@ -224,7 +242,7 @@ func (c *usersCommand) Run(p *program, app *kong.Application) error {
 	checkNames(&m, app, os.Environ())
 	parseListen(&m, c.Listen)
 	checkDatabaseURL(&m, "USERS_DATABASE_URL", c.UsersDatabaseURL, true)
-	keys := c.internalFlags.parse(&m)
+	keys, stop := c.internalFlags.parse(&m), c.stopFlags.parse(&m)
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -237,7 +255,7 @@ func (c *usersCommand) Run(p *program, app *kong.Application) error {
 	if err != nil {
 		return err
 	}
-	return serve(p.ctx, c.Listen, server.Mux(databaseReady(db, schema.Users)), p.logger, nil, sayReady(p.logger, c.Listen))
+	return serve(p.ctx, c.Listen, server.Mux(databaseReady(db, schema.Users)), p.logger, stop, nil, sayReady(p.logger, c.Listen))
 }
 
 // bffCommand runs the gateway alone.
@@ -247,6 +265,7 @@ type bffCommand struct {
 	UsersURL string `env:"USERS_URL" placeholder:"URL" help:"Where users is."`
 	internalFlags
 	edgeFlags
+	stopFlags
 }
 
 func (c *bffCommand) Run(p *program, app *kong.Application) error {
@@ -255,7 +274,7 @@ func (c *bffCommand) Run(p *program, app *kong.Application) error {
 	parseListen(&m, c.Listen)
 	parsePeer(&m, "AUTH_URL", c.AuthURL)
 	parsePeer(&m, "USERS_URL", c.UsersURL)
-	keys, edge := c.internalFlags.parse(&m), c.edgeFlags.parse(&m, "")
+	keys, edge, stop := c.internalFlags.parse(&m), c.edgeFlags.parse(&m, ""), c.stopFlags.parse(&m)
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -272,7 +291,7 @@ func (c *bffCommand) Run(p *program, app *kong.Application) error {
 		return err
 	}
 	say := sayReady(p.logger, c.Listen)
-	return serve(p.ctx, c.Listen, gateway, p.logger, []func(context.Context){gateway.Run}, func(ctx context.Context) error {
+	return serve(p.ctx, c.Listen, gateway, p.logger, stop, []func(context.Context){gateway.Run}, func(ctx context.Context) error {
 		if err := untilReady(ctx, gateway.Ready); err != nil {
 			return err
 		}

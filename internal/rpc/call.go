@@ -51,6 +51,9 @@ func answered(logger *slog.Logger, level slog.Level) connect.ServerInterceptor {
 			ctx = context.WithValue(ctx, callKey{}, call)
 
 			err := recovered(ctx, spec, readable{stream}, next)
+			if err != nil && errors.Is(context.Cause(ctx), errStopping) {
+				err = errReconnect
+			}
 			var failure *connect.Error
 			if err != nil {
 				failure = published(ctx, err)

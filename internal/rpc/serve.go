@@ -8,7 +8,10 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"connectrpc.com/connect/v2"
 )
 
 // Limits of every HTTP server here.
@@ -18,22 +21,46 @@ const (
 	writeTimeout      = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 64 << 10
-	shutdownTimeout   = 4 * time.Second
+	// lastWords is how long calls under way have to word an answer once they
+	// were told that the time is over.
+	lastWords = 2 * time.Second
+	// unusedLimit is how long a stop waits for connections on which nothing was
+	// asked yet.
+	unusedLimit = time.Second
 )
 
+// Stop is how a server stops.
+type Stop struct {
+	// Pause is how long it goes on serving after it has said that it isn't
+	// ready, for whoever sends it requests to notice.
+	Pause time.Duration
+	// Grace is how long calls under way then have to finish.
+	Grace time.Duration
+}
+
+// QuickStop is for a person who waits for the prompt to come back.
+var QuickStop = Stop{Grace: 4 * time.Second}
+
 // Serve answers on the listener, HTTP/1.1 and HTTP/2 without TLS alike, until
-// ctx ends; then it lets calls under way finish and returns. After 2 s their
-// contexts end, and after 4 s their connections.
+// ctx ends, and then stops as [QuickStop] says.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger) error {
+	return ServeUntil(ctx, listener, handler, logger, func() Stop { return QuickStop })
+}
+
+// ServeUntil is Serve with another way to stop, which it asks for once ctx has
+// ended. In this order it says that it isn't ready, answers each request with
+// its connection's end (HTTP/2: GOAWAY), pauses, ends streams so that their
+// readers reconnect elsewhere, stops accepting, and lets calls under way finish.
+// Just before the grace is over their contexts end, and then their connections.
+func ServeUntil(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger, how func() Stop) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	// Streams without an end, such as reflection's, would keep Shutdown
-	// waiting: half-way through its time they see their context end.
-	base, endStreams := context.WithCancel(context.WithoutCancel(ctx))
-	defer endStreams()
+	state := &stopState{endStreams: make(chan struct{})}
+	base, endCalls := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), stopKey{}, state))
+	defer endCalls()
 	server := &http.Server{
-		Handler:           http.MaxBytesHandler(handler, MaxMessageBytes),
+		Handler:           state.parting(http.MaxBytesHandler(handler, MaxMessageBytes)),
 		Protocols:         protocols,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
@@ -52,16 +79,78 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
 	case <-ctx.Done():
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	stop := how()
+	state.stopping.Store(true)
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
+	case <-time.After(stop.Pause):
+	}
+	close(state.endStreams)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stop.Grace)
 	defer cancel()
-	defer time.AfterFunc(shutdownTimeout/2, endStreams).Stop()
-	defer time.AfterFunc(shutdownTimeout/4, unused.close).Stop()
+	defer time.AfterFunc(stop.Grace-min(lastWords, stop.Grace/2), endCalls).Stop()
+	defer time.AfterFunc(min(unusedLimit, stop.Grace/4), unused.close).Stop()
 	err := server.Shutdown(grace)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("stop serving on %s: %w", listener.Addr(), err), server.Close())
 	}
 	<-served
 	return err
+}
+
+// stopState is what a server's handlers know of its stop, by their context.
+type stopState struct {
+	stopping   atomic.Bool
+	endStreams chan struct{} // closed when streams are to end
+}
+
+type stopKey struct{}
+
+// stopping reports whether the server of a request is about to stop.
+func stopping(ctx context.Context) bool {
+	state, ok := ctx.Value(stopKey{}).(*stopState)
+	return ok && state.stopping.Load()
+}
+
+// parting ends the connection of each request that comes while the server is
+// stopping, once it is answered. HTTP/2 takes the header for a GOAWAY.
+func (s *stopState) parting(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.stopping.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// errStopping ends the context of a stream whose server stops; errReconnect is
+// what its reader gets to see.
+var (
+	errStopping  = errors.New("the server stops")
+	errReconnect = WithRetry(NewError(connect.CodeUnavailable, "SERVER_STOPPING", "This copy of the service is stopping. Open the stream again: another one answers."), 0)
+)
+
+// untilStop ends a stream's context when the server stops: Shutdown would wait
+// for an end that doesn't come.
+func untilStop(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		state, ok := r.Context().Value(stopKey{}).(*stopState)
+		if !ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, cancel := context.WithCancelCause(r.Context())
+		defer cancel(nil)
+		go func() {
+			select {
+			case <-state.endStreams:
+				cancel(errStopping)
+			case <-ctx.Done():
+			}
+		}()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
 }
 
 // unusedConns are connections on which nothing was asked yet, as browsers open

@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"testing"
 	"time"
 
 	connectv1 "connectrpc.com/connect"
+	"connectrpc.com/connect/v2"
 	"connectrpc.com/grpcreflect"
 
 	usersv1 "gatehouse/gen/users/v1"
@@ -30,6 +32,12 @@ var protocols = []struct {
 // stoppable serves the handler until stop, which returns what Serve does.
 func stoppable(t testing.TB, handler http.Handler) (url string, stop context.CancelFunc, stopped <-chan error) {
 	t.Helper()
+	return stoppableAs(t, handler, rpc.QuickStop)
+}
+
+// stoppableAs is stoppable with another way to stop.
+func stoppableAs(t testing.TB, handler http.Handler, how rpc.Stop) (url string, stop context.CancelFunc, stopped <-chan error) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +46,7 @@ func stoppable(t testing.TB, handler http.Handler) (url string, stop context.Can
 	served, returned := make(chan error, 1), make(chan struct{})
 	go func() {
 		defer close(returned)
-		served <- rpc.Serve(ctx, listener, handler, slog.New(slog.DiscardHandler))
+		served <- rpc.ServeUntil(ctx, listener, handler, slog.New(slog.DiscardHandler), func() rpc.Stop { return how })
 	}()
 	t.Cleanup(func() { cancel(); <-returned })
 	return "http://" + listener.Addr().String(), cancel, served
@@ -174,6 +182,111 @@ func TestStoppingLetsACallFinish(t *testing.T) {
 				t.Errorf("Serve: got %v, want nil", err)
 			}
 		})
+	}
+}
+
+func TestStoppingSendsCallersElsewhereBeforeItRefusesThem(t *testing.T) {
+	t.Parallel()
+	url, stop, stopped := stoppableAs(t, newProfiles(t, found).Mux(isReady), rpc.Stop{Pause: 3 * time.Second, Grace: 5 * time.Second})
+	h2 := newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2)
+	if err := askProfile(t, h2, url); err != nil { // its connection is there before the stop
+		t.Fatal(err)
+	}
+	stop()
+	ready := func() int {
+		response, err := http.Get(url + "/readyz")
+		if err != nil {
+			t.Fatalf("while it pauses: %v, want an answer", err)
+		}
+		defer response.Body.Close()
+		return response.StatusCode
+	}
+	for deadline := time.Now().Add(2 * time.Second); ready() == http.StatusOK; {
+		if time.Now().After(deadline) {
+			t.Fatal("it stops, and says that it is ready")
+		}
+	}
+	response, err := http.Post(url+"/grpc.health.v1.Health/Check", jsonType, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _ := io.ReadAll(response.Body)
+	_ = response.Body.Close()
+	if !strings.Contains(string(text), "NOT_SERVING") {
+		t.Errorf("gRPC health: %s, want NOT_SERVING", text)
+	}
+	for _, protocol := range protocols {
+		client := newHTTPClient(t, protocol.speak)
+		for call := range 2 {
+			reused := true
+			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }})
+			response, err := client.Do(postRequest(t, url, jsonType, `{"profileId":"`+profileID+`"}`).WithContext(ctx))
+			if err != nil || response.StatusCode != http.StatusOK {
+				t.Fatalf("%s, call %d while it pauses: %v %v, want an answer", protocol.name, call, response, err)
+			}
+			_, _ = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+			if call > 0 && reused {
+				t.Errorf("%s: a second call came over the same connection, which was to end with the first's answer", protocol.name)
+			}
+		}
+	}
+	if err := within(t, 15*time.Second, "Serve", stopped); err != nil {
+		t.Errorf("Serve: got %v, want nil", err)
+	}
+}
+
+// askProfile makes one call.
+func askProfile(t testing.TB, client *http.Client, url string) error {
+	response, err := client.Do(postRequest(t, url, jsonType, `{"profileId":"`+profileID+`"}`))
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(io.Discard, response.Body)
+	return err
+}
+
+func TestStoppingEndsStreamsAndNotCalls(t *testing.T) {
+	t.Parallel()
+	spec := method(t, forServices("bff"), connect.StreamTypeServer)
+	began, begun, finish := make(chan error), make(chan error), make(chan struct{})
+	var cut error
+	server := newServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
+		server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+			close(began)
+			<-ctx.Done()
+			return ctx.Err()
+		}})
+		usersv1.RegisterProfileServiceHandler(server, profiles{get: func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			close(begun)
+			<-finish
+			cut = ctx.Err()
+			return found(ctx, req)
+		}})
+	})
+	url, stop, stopped := stoppableAs(t, server.Mux(isReady), rpc.Stop{Grace: 30 * time.Second})
+	client := dial(t, bffToUsers, url)
+	streamed, called := make(chan error, 1), make(chan error, 1)
+	go func() { streamed <- exhaust(t, client, spec) }()
+	go func() {
+		_, err := get(t.Context(), client)
+		called <- err
+	}()
+	_ = within(t, 5*time.Second, "the stream", began)
+	_ = within(t, 5*time.Second, "the call", begun)
+	stop()
+	err := within(t, 5*time.Second, "the stream's end", streamed)
+	if connect.CodeOf(err) != connect.CodeUnavailable || rpc.Reason(err) != "SERVER_STOPPING" {
+		t.Errorf("the stream: got %v, want unavailable SERVER_STOPPING", err)
+	}
+	untilRefused(t, url)
+	close(finish)
+	if err := within(t, 5*time.Second, "the call's answer", called); err != nil || cut != nil {
+		t.Errorf("the call under way: got %v, and its context said %v, want its answer", err, cut)
+	}
+	if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
+		t.Errorf("Serve: got %v, want nil", err)
 	}
 }
 

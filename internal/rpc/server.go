@@ -128,15 +128,19 @@ func (s *Server) Mux(ready func() error) *http.ServeMux {
 		grpcreflect.NewHandlerV1, grpcreflect.NewHandlerV1Alpha,
 	} {
 		path, handler := newHandler(reflector, limit)
-		mux.Handle(path, interruptible(handler))
+		mux.Handle(path, untilStop(interruptible(handler)))
 	}
 	mux.Handle(grpchealth.NewHandler(health{services: s.Services(), ready: ready}, limit))
 
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		writeText(w, http.StatusOK, "ok\n")
 	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := ready(); err != nil {
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		err := ready()
+		if stopping(r.Context()) {
+			err = errStopping
+		}
+		if err != nil {
 			// The reasons are ours, written for operators; they hold no secret.
 			writeText(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
 			return
@@ -164,7 +168,7 @@ type methodMux struct {
 
 func (m methodMux) Handle(pattern string, handler http.Handler) {
 	if m.streams[pattern] {
-		handler = unlimited(handler)
+		handler = untilStop(unlimited(handler))
 	}
 	m.ServeMux.Handle(pattern, typed(handler))
 }
@@ -238,11 +242,11 @@ type health struct {
 	ready    func() error
 }
 
-func (h health) Check(_ context.Context, request *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
+func (h health) Check(ctx context.Context, request *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
 	if request.Service != "" && !slices.Contains(h.services, request.Service) {
 		return nil, connectv1.NewError(connectv1.CodeNotFound, errors.New("unknown service"))
 	}
-	if h.ready() != nil {
+	if stopping(ctx) || h.ready() != nil {
 		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
 	}
 	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
