@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"gatehouse/auth"
+	"gatehouse/bff"
 	"gatehouse/internal/rpc"
 )
 
@@ -158,6 +159,7 @@ func (f publicFlags) parse(m *mistakes, listen string) string {
 type edgeFlags struct {
 	publicFlags
 	Origins        string `env:"GATEHOUSE_ORIGINS" placeholder:"LIST" help:"Web origins that may call from a browser, comma-separated. The public URL's if empty."`
+	Cookies        string `env:"GATEHOUSE_COOKIES" default:"auto" placeholder:"auto|secure|localhost" help:"How session cookies are protected: for https alone, or for plain http on localhost alone; auto goes by the public URL."`
 	TrustedProxies string `env:"GATEHOUSE_TRUSTED_PROXIES" placeholder:"LIST" help:"Networks whose X-Forwarded-For is believed, comma-separated."`
 }
 
@@ -165,11 +167,22 @@ type edgeFlags struct {
 type edge struct {
 	publicURL string
 	origins   []string
+	cookies   bff.CookieProfile
 	proxies   []netip.Prefix
 }
 
 func (f edgeFlags) parse(m *mistakes, listen string) edge {
 	checked := edge{publicURL: f.publicFlags.parse(m, listen)}
+	checked.cookies = bff.CookieProfile(f.Cookies)
+	switch checked.cookies {
+	case bff.CookiesAuto, bff.CookiesSecure:
+	case bff.CookiesLocalhost:
+		if parsed, err := url.Parse(checked.publicURL); err == nil && !bff.IsLoopback(parsed.Hostname()) {
+			m.add("GATEHOUSE_COOKIES", fmt.Sprintf("localhost is not for %q, where anybody on the way could read the cookies", checked.publicURL), "set it to auto, and have GATEHOUSE_PUBLIC_URL begin with https://")
+		}
+	default:
+		m.add("GATEHOUSE_COOKIES", fmt.Sprintf("%q is not known", f.Cookies), "set it to auto, secure or localhost")
+	}
 	for _, origin := range list(f.Origins) {
 		parsed, ok := checkURL(m, "GATEHOUSE_ORIGINS", origin)
 		if ok && parsed.Scheme+"://"+parsed.Host != origin {

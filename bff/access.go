@@ -72,6 +72,9 @@ func (s *Service) authenticate(ctx context.Context) (*principal, error) {
 		rpc.CallFrom(ctx).Principal = "user:" + who.userID
 		err = s.revoked.check(ctx, who)
 	}
+	if failure := borneBy(ctx).failure; failure != nil && connect.CodeOf(err) == connect.CodeUnauthenticated {
+		err = failure // why the session's cookies don't do
+	}
 	switch {
 	case errors.Is(err, errTokenMissing):
 		info.ResponseHeader().Set("Www-Authenticate", `Bearer realm="gatehouse"`)

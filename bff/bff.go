@@ -32,6 +32,8 @@ type Config struct {
 	PublicURL string
 	// Origins are the web origins that may call from a browser.
 	Origins []string
+	// Cookies says how session cookies are protected; CookiesAuto if empty.
+	Cookies CookieProfile
 	// TrustedProxies are the networks whose forwarded addresses are believed.
 	TrustedProxies []netip.Prefix
 	Logger         *slog.Logger
@@ -50,6 +52,7 @@ type Service struct {
 	profiles usersv1.ProfileServiceClient
 	verifier *verifier
 	revoked  *revoked
+	cookies  *cookies
 	proxies  []netip.Prefix
 	logger   *slog.Logger
 	step     func(string)
@@ -90,7 +93,9 @@ func New(config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.handler = s.routes(config)
+	sources := newSources(config.Origins, config.Logger)
+	s.cookies = newCookies(s, config, sources)
+	s.handler = sources.handler(s.cookies.handler(s.routes(config)))
 	return s, nil
 }
 

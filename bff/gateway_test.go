@@ -2,6 +2,7 @@ package bff
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
@@ -62,6 +63,7 @@ type world struct {
 	auth, users *connect.Client
 	origins     []string
 	proxies     []netip.Prefix
+	publicURL   string // of another name than the usual
 	// keyless leaves the signing keys unfetched.
 	keyless bool
 }
@@ -93,7 +95,7 @@ func open(t testing.TB, w world) *house {
 	}
 	var err error
 	h.gateway, err = New(Config{
-		Auth: w.auth, Users: w.users, PublicURL: publicURL, Origins: w.origins, TrustedProxies: w.proxies, Logger: logger,
+		Auth: w.auth, Users: w.users, PublicURL: cmp.Or(w.publicURL, publicURL), Origins: w.origins, TrustedProxies: w.proxies, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -314,6 +316,8 @@ type backend struct {
 	mu      sync.Mutex
 	answers map[string]func(context.Context, connect.ServerStream) error
 	calls   map[string]int
+	// onRequest looks at the headers of each call, if it is set.
+	onRequest func(*connect.Header)
 
 	revoked chan *authv1.WatchRevocationsResponse
 }
@@ -455,6 +459,7 @@ func (b *backend) register(server *connect.Server, service string) {
 		authv1.RegisterSessionServiceHandler(survey, authv1.UnimplementedSessionServiceHandler{})
 		authv1.RegisterKeyServiceHandler(survey, authv1.UnimplementedKeyServiceHandler{})
 		authv1.RegisterRevocationServiceHandler(survey, authv1.UnimplementedRevocationServiceHandler{})
+		authv1.RegisterLinkServiceHandler(survey, authv1.UnimplementedLinkServiceHandler{})
 	} else {
 		usersv1.RegisterProfileServiceHandler(survey, usersv1.UnimplementedProfileServiceHandler{})
 	}
@@ -467,6 +472,9 @@ func (b *backend) handle(ctx context.Context, spec connect.Spec, stream connect.
 	b.mu.Lock()
 	b.calls[spec.Procedure]++
 	answer := b.answers[spec.Procedure]
+	if info, ok := connect.CallInfoForServerContext(ctx); ok && b.onRequest != nil {
+		b.onRequest(info.RequestHeader())
+	}
 	b.mu.Unlock()
 	if answer == nil {
 		return errors.New("the test gave no answer to " + spec.Procedure)

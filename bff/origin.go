@@ -18,19 +18,21 @@ const maxUserAgent = 512
 // origin says who is calling and from where.
 func (s *Service) origin(ctx context.Context) *authv1.Origin {
 	info, _ := connect.CallInfoForServerContext(ctx)
-	agent := strings.ToValidUTF8(info.RequestHeader().Get("User-Agent"), "")
-	if len(agent) > maxUserAgent {
-		agent = strings.ToValidUTF8(agent[:maxUserAgent], "")
-	}
-	origin := &authv1.Origin{
-		IpAddress: clientAddress(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"), s.proxies),
-		UserAgent: agent,
-		RequestId: rpc.CallFrom(ctx).RequestID,
-	}
+	origin := s.originOf(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"), info.RequestHeader().Get("User-Agent"))
+	origin.RequestId = rpc.CallFrom(ctx).RequestID
 	if who := caller(ctx); who != nil {
 		origin.AccountId, origin.SessionId = who.userID, who.sessionID
 	}
 	return origin
+}
+
+// originOf says from where somebody calls.
+func (s *Service) originOf(peer string, forwarded []string, agent string) *authv1.Origin {
+	agent = strings.ToValidUTF8(agent, "")
+	if len(agent) > maxUserAgent {
+		agent = strings.ToValidUTF8(agent[:maxUserAgent], "")
+	}
+	return &authv1.Origin{IpAddress: clientAddress(peer, forwarded, s.proxies), UserAgent: agent}
 }
 
 // clientAddress is the peer's address, or, where the peer is a trusted proxy,

@@ -10,30 +10,19 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
-	connectcors "connectrpc.com/cors"
-	"github.com/rs/cors"
 
 	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/rpc"
 	"gatehouse/web"
 )
 
-// routes puts the pages beside the API, and CORS around both.
+// routes puts the pages beside the API.
 func (s *Service) routes(config Config) http.Handler {
 	mux := s.rpc.Mux(s.Ready)
 	mux.HandleFunc("GET /.well-known/jwks.json", s.jwks)
 	mux.Handle("GET /{$}", page("index.html", map[string]any{"URL": config.PublicURL}))
 	mux.Handle("GET /docs", page("docs.html", map[string]any{"URL": config.PublicURL, "Methods": methodsOf(s.rpc.Policies())}))
-	return cors.New(cors.Options{
-		// By a function: an empty list would admit every origin.
-		AllowOriginFunc: func(origin string) bool {
-			return slices.ContainsFunc(config.Origins, func(listed string) bool { return strings.EqualFold(listed, origin) })
-		},
-		AllowedMethods: connectcors.AllowedMethods(),
-		AllowedHeaders: append(connectcors.AllowedHeaders(), "Authorization", "Idempotency-Key", "X-Request-Id"),
-		ExposedHeaders: append(connectcors.ExposedHeaders(), "Retry-After", "X-Request-Id"),
-		MaxAge:         7200,
-	}).Handler(mux)
+	return mux
 }
 
 // jwks publishes the signing keys as a JWK set (RFC 7517, RFC 8037).

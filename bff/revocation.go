@@ -78,6 +78,14 @@ func (r *revoked) check(ctx context.Context, who *principal) error {
 	return err
 }
 
+// isStale reports whether the principal's token is known to be below its
+// account's version, which a refresh mends.
+func (r *revoked) isStale(who *principal) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return who.version < r.versions[who.userID].version
+}
+
 // ready reports whether the stream has said all that is revoked.
 func (r *revoked) ready() bool {
 	r.mu.RLock()

@@ -1,6 +1,7 @@
 package bff
 
 import (
+	"cmp"
 	"context"
 	"unicode/utf8"
 
@@ -35,7 +36,7 @@ func (s *Service) Register(ctx context.Context, req *bffv1.RegisterRequest) (*bf
 func (s *Service) Login(ctx context.Context, req *bffv1.LoginRequest) (*bffv1.LoginResponse, error) {
 	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.LoginResponse, error) {
 		return s.sessions.Login(ctx, &authv1.LoginRequest{
-			Email: req.GetEmail(), Password: req.GetPassword(), DeviceToken: req.GetDeviceToken(), Origin: s.origin(ctx),
+			Email: req.GetEmail(), Password: req.GetPassword(), DeviceToken: cmp.Or(req.GetDeviceToken(), borneBy(ctx).device), Origin: s.origin(ctx),
 		})
 	})
 	if err != nil {
@@ -49,7 +50,8 @@ func (s *Service) signedIn(ctx context.Context, account *authv1.Account, tokens 
 	noStore(ctx)
 	rpc.CallFrom(ctx).Principal = "user:" + account.GetId()
 	user, missing := s.withProfile(ctx, account)
-	return &bffv1.SignedIn{User: user, Tokens: tokensOf(tokens), DeviceToken: deviceToken}, missing
+	public, device := s.cookies.handOver(ctx, tokens, deviceToken)
+	return &bffv1.SignedIn{User: user, Tokens: public, DeviceToken: device}, missing
 }
 
 // Refresh implements bffv1.AuthServiceHandler.
@@ -59,25 +61,46 @@ func (s *Service) Refresh(ctx context.Context, req *bffv1.RefreshRequest) (*bffv
 	if len(key) > maxIdempotencyKey || !utf8.ValidString(key) {
 		return nil, errIdempotencyKey
 	}
+	token, err := refreshTokenOf(ctx, req.GetRefreshToken())
+	if err != nil {
+		return nil, err
+	}
 	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
-		return s.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: req.GetRefreshToken(), IdempotencyKey: key, Origin: s.origin(ctx)})
+		return s.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: key, Origin: s.origin(ctx)})
 	})
 	if err != nil {
 		return nil, err
 	}
 	noStore(ctx)
-	return &bffv1.RefreshResponse{Tokens: tokensOf(response.GetTokens())}, nil
+	tokens, _ := s.cookies.handOver(ctx, response.GetTokens(), "")
+	return &bffv1.RefreshResponse{Tokens: tokens}, nil
 }
 
 // Logout implements bffv1.AuthServiceHandler.
 func (s *Service) Logout(ctx context.Context, req *bffv1.LogoutRequest) (*bffv1.LogoutResponse, error) {
-	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.LogoutResponse, error) {
-		return s.sessions.Logout(ctx, &authv1.LogoutRequest{RefreshToken: req.GetRefreshToken(), Origin: s.origin(ctx)})
+	token, err := refreshTokenOf(ctx, req.GetRefreshToken())
+	if err != nil {
+		return nil, err
+	}
+	_, err = fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.LogoutResponse, error) {
+		return s.sessions.Logout(ctx, &authv1.LogoutRequest{RefreshToken: token, Origin: s.origin(ctx)})
 	})
 	if err != nil {
 		return nil, err
 	}
+	s.cookies.clear(ctx)
 	return &bffv1.LogoutResponse{}, nil
+}
+
+var errRefreshTokenMissing = rpc.Invalid(rpc.ReasonInvalid, "refresh_token", "give the refresh token, unless the session is in cookies")
+
+// refreshTokenOf is the request's refresh token, or the cookies'.
+func refreshTokenOf(ctx context.Context, given string) (string, error) {
+	token := cmp.Or(given, borneBy(ctx).refresh)
+	if token == "" {
+		return "", errRefreshTokenMissing
+	}
+	return token, nil
 }
 
 // noStore keeps an answer out of every cache: one with tokens (RFC 6749, section

@@ -341,7 +341,8 @@ func (*LoginResponse_SignedIn) isLoginResponse_Result() {}
 // RefreshRequest holds a refresh token.
 type RefreshRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The token to exchange.
+	// The token to exchange. It may be left out where the session is in
+	// cookies.
 	RefreshToken  string `protobuf:"bytes,1,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -433,7 +434,8 @@ func (x *RefreshResponse) GetTokens() *Tokens {
 // LogoutRequest holds a refresh token.
 type LogoutRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A token of the session to end.
+	// A token of the session to end. It may be left out where the session is in
+	// cookies.
 	RefreshToken  string `protobuf:"bytes,1,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -844,15 +846,13 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\rLoginResponse\x12/\n" +
 	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x12)\n" +
 	"\x06errors\x18\x03 \x03(\v2\x11.bff.v1.PartErrorR\x06errorsB\b\n" +
-	"\x06result\"A\n" +
-	"\x0eRefreshRequest\x12/\n" +
-	"\rrefresh_token\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\frefreshToken\"9\n" +
+	"\x06result\"?\n" +
+	"\x0eRefreshRequest\x12-\n" +
+	"\rrefresh_token\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\frefreshToken\"9\n" +
 	"\x0fRefreshResponse\x12&\n" +
-	"\x06tokens\x18\x01 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\"@\n" +
-	"\rLogoutRequest\x12/\n" +
-	"\rrefresh_token\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\frefreshToken\"\x10\n" +
+	"\x06tokens\x18\x01 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\">\n" +
+	"\rLogoutRequest\x12-\n" +
+	"\rrefresh_token\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\frefreshToken\"\x10\n" +
 	"\x0eLogoutResponse\"^\n" +
 	"\x12VerifyEmailRequest\x12 \n" +
 	"\x05token\x18\x01 \x01(\tB\n" +

@@ -1,0 +1,144 @@
+package bff
+
+import (
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	connectcors "connectrpc.com/cors"
+	"github.com/rs/cors"
+
+	"gatehouse/internal/rpc"
+)
+
+var errCrossOrigin = rpc.NewError(connect.CodePermissionDenied, "CROSS_ORIGIN",
+	"This page may not use the session's cookies: its origin is not listed in GATEHOUSE_ORIGINS, or the browser doesn't say where the call comes from.")
+
+// sources says which web origins may call, for CORS and for cookies alike.
+type sources struct {
+	listed     []string
+	protection *http.CrossOriginProtection
+	logger     *slog.Logger
+
+	mu sync.Mutex
+	// logged are the origins whose refusal is in the log since then.
+	logged map[string]struct{}
+	since  time.Time
+}
+
+// So many origins are named in the log at the most, in so much time.
+const (
+	refusalsLogged  = 100
+	refusalInterval = time.Minute
+)
+
+func newSources(origins []string, logger *slog.Logger) *sources {
+	s := &sources{listed: origins, protection: http.NewCrossOriginProtection(), logger: logger, logged: map[string]struct{}{}}
+	for _, origin := range origins {
+		// A pattern such as "*" is no origin: it admits nobody.
+		if err := s.protection.AddTrustedOrigin(origin); err != nil {
+			logger.Warn("an origin that isn't one admits nobody", "origin", origin, "setting", "GATEHOUSE_ORIGINS")
+		}
+	}
+	return s
+}
+
+func (s *sources) lists(origin string) bool {
+	return slices.ContainsFunc(s.listed, func(listed string) bool { return strings.EqualFold(listed, origin) })
+}
+
+// mayBegin reports whether a request may begin a session in cookies. A client
+// that is no browser doesn't say where it comes from, and may.
+func (s *sources) mayBegin(r *http.Request) bool {
+	return s.protection.Check(r) == nil || s.lists(r.Header.Get("Origin"))
+}
+
+// mayUse reports whether a request may use the cookies that it comes with. A
+// browser sends them with whatever any page asks for, so it has to show that it
+// was a page of ours: by Sec-Fetch-Site (Fetch Metadata), or by a listed Origin.
+// A write has also to be one that a form could not have sent.
+func (s *sources) mayUse(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "same-origin", "none":
+	default:
+		if !s.lists(r.Header.Get("Origin")) {
+			return false
+		}
+	}
+	return r.Method == http.MethodGet || r.Method == http.MethodHead || s.mayBegin(r) && !isForm(r)
+}
+
+// isForm reports whether a form could have sent the request (Fetch, section
+// 4.10: what needs no preflight).
+func isForm(r *http.Request) bool {
+	if r.Method != http.MethodPost || r.Header.Get("Connect-Protocol-Version") != "" {
+		return false
+	}
+	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	switch strings.ToLower(strings.TrimSpace(kind)) {
+	case "", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded":
+		return true
+	default:
+		return false
+	}
+}
+
+// handler answers preflights, and lets the listed origins read answers, with
+// cookies or without.
+func (s *sources) handler(next http.Handler) http.Handler {
+	policy := cors.New(cors.Options{
+		// By a function: an empty list would admit every origin.
+		AllowOriginFunc:  s.lists,
+		AllowedMethods:   connectcors.AllowedMethods(),
+		AllowedHeaders:   append(connectcors.AllowedHeaders(), "Authorization", "Idempotency-Key", "If-None-Match", "X-Request-Id", sessionModeHeader),
+		ExposedHeaders:   append(connectcors.ExposedHeaders(), "ETag", "Retry-After", "X-Request-Id"),
+		AllowCredentials: true,
+		MaxAge:           7200,
+	}).Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if origin := r.Header.Get("Origin"); origin != "" && !s.lists(origin) && !isOwn(r, origin) {
+			s.tell(origin)
+		}
+		policy.ServeHTTP(w, r)
+	})
+}
+
+// isOwn reports whether a page of the gateway's own asks.
+func isOwn(r *http.Request, origin string) bool {
+	parsed, err := url.Parse(origin)
+	return r.Header.Get("Sec-Fetch-Site") == "same-origin" || err == nil && parsed.Host != "" && parsed.Host == r.Host
+}
+
+// tell names an origin that was refused, once in a while: whoever looks for the
+// reason finds it in the log, and nobody can fill that.
+func (s *sources) tell(origin string) {
+	if len(origin) > 255 {
+		origin = origin[:255]
+	}
+	s.mu.Lock()
+	if time.Since(s.since) > refusalInterval {
+		clear(s.logged)
+		s.since = time.Now()
+	}
+	_, known := s.logged[origin]
+	known = known || len(s.logged) >= refusalsLogged
+	if !known {
+		s.logged[origin] = struct{}{}
+	}
+	s.mu.Unlock()
+	if known {
+		return
+	}
+	s.logger.Warn("a web origin was refused", "origin", origin, "mend", "if its pages may call, add it to GATEHOUSE_ORIGINS")
+}
+
+// refuse answers before any method is reached, in the protocol of the request.
+func refuse(w http.ResponseWriter, r *http.Request, err error) {
+	_ = connecthttp.NewErrorWriter().Write(w, r, err)
+}
