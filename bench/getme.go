@@ -14,17 +14,7 @@ import (
 
 // measureGetMe gives each system in turn its share of every round, so that what
 // else the machine does strikes all alike.
-func (r *results) measureGetMe(ctx context.Context, o options, dir string, progress io.Writer) (err error) {
-	fmt.Fprintln(progress, "starting the systems and registering", o.connections, "people")
-	h, err := open(ctx, o.binary, dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, h.close()) }()
-	people, err := h.register(ctx, o.connections)
-	if err != nil {
-		return err
-	}
+func (r *results) measureGetMe(ctx context.Context, h *house, people []*person, o options, progress io.Writer) error {
 	for round := range o.rounds {
 		fmt.Fprintf(progress, "round %d of %d\n", round+1, o.rounds)
 		if err := h.refresh(ctx, people); err != nil {

@@ -92,8 +92,21 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 	if err := results.measureStarts(ctx, o, dir); err != nil {
 		return fmt.Errorf("measure the start: %w", err)
 	}
-	if err := results.measureGetMe(ctx, o, dir, stderr); err != nil {
+	fmt.Fprintln(stderr, "starting the systems and registering", o.connections, "people")
+	h, err := open(ctx, o.binary, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	people, err := h.register(ctx, o.connections)
+	if err != nil {
+		return err
+	}
+	if err := results.measureGetMe(ctx, h, people, o, stderr); err != nil {
 		return fmt.Errorf("measure GetMe: %w", err)
+	}
+	if err := results.measureSignIns(ctx, h, people, o, stderr); err != nil {
+		return fmt.Errorf("measure signing in: %w", err)
 	}
 	return results.print(stdout, o)
 }

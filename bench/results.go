@@ -17,6 +17,7 @@ type results struct {
 	laterStart []float64
 	firstIdle  memory
 	laterIdle  memory
+	signIns    signIns
 }
 
 // memory is in MiB.
@@ -73,6 +74,8 @@ func (r *results) print(out io.Writer, o options) error {
 	ratio("    all of ours", "≥ 0.70", func(t turn) time.Duration { return t.servers })
 	ratio("    gateway alone", "", func(t turn) time.Duration { return t.gateway })
 	row()
+	r.signIns.print(row)
+	row()
 	row(fmt.Sprintf("up to its banner, ms: with data (%d×)", len(r.laterStart)), spread("%.0f", r.laterStart), "", "", "< 1500")
 	row(fmt.Sprintf("  on an empty folder (%d×)", len(r.firstStart)), spread("%.0f", r.firstStart))
 	row(fmt.Sprintf("up idle for %s, MiB resident (proportional): with data", o.idle), r.laterIdle.String(), "", "", "< 60")
@@ -86,6 +89,47 @@ func (r *results) print(out io.Writer, o options) error {
 		}
 	}
 	return nil
+}
+
+// print writes the rows about signing in: of one process alone.
+func (s *signIns) print(row func(...string)) {
+	over := func(a, b []float64) []float64 {
+		var ratios []float64
+		for i := range a {
+			ratios = append(ratios, a[i]/b[i])
+		}
+		return ratios
+	}
+	row("Argon2id hashes per CPU-second, raw", spread("%.1f", s.raw))
+	row("Login, per CPU-second", spread("%.1f", s.logins))
+	row("  ÷ the raw hashes", spread("%.2f", over(s.logins, s.raw)), "", "", "≥ 0.95")
+	row(fmt.Sprintf("  per second ÷ what %d hashes at a time allow", hashSlots()), spread("%.2f", scaled(over(s.loginRate, s.raw), 1/float64(hashSlots()))), "", "", "≥ 0.95")
+	row("Refresh, per CPU-second", spread("%.0f", s.refreshes))
+	row(fmt.Sprintf("GetMe at %d/s, ms: p50", meRate), spread("%.2f", fiftieth(s.calm)))
+	row(fmt.Sprintf("  beside %.0f logins/s offered: p50", s.offered), spread("%.2f", fiftieth(s.flooded)), "", "", "< 1.1 ×")
+	row("  p99", spread("%.1f", ninetyNinth(s.calm)))
+	row("  beside the flood: p99", spread("%.1f", ninetyNinth(s.flooded)), "", "", "< 10 more")
+	row("  MiB resident afterwards", fmt.Sprintf("%.0f", s.peak), "", "", "bounded")
+}
+
+func fiftieth(rounds []me) []float64 { return figuresOf(rounds, func(m me) float64 { return m.p50 }) }
+func ninetyNinth(rounds []me) []float64 {
+	return figuresOf(rounds, func(m me) float64 { return m.p99 })
+}
+
+func figuresOf(rounds []me, figure func(me) float64) []float64 {
+	var figures []float64
+	for _, m := range rounds {
+		figures = append(figures, figure(m))
+	}
+	return figures
+}
+
+func scaled(figures []float64, by float64) []float64 {
+	for i := range figures {
+		figures[i] *= by
+	}
+	return figures
 }
 
 func (t turn) rate() float64 { return float64(len(t.latencies)) / t.seconds }

@@ -1,0 +1,269 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/argon2"
+	"google.golang.org/protobuf/proto"
+
+	bffv1 "gatehouse/gen/bff/v1"
+)
+
+// signIns is what signing in costs, and what a flood of it does to others.
+type signIns struct {
+	raw       []float64 // Argon2id hashes per CPU-second, in bench itself
+	logins    []float64 // per CPU-second of the server
+	loginRate []float64 // per second, through as many slots as the server has
+	refreshes []float64 // per CPU-second of the server
+
+	calm, flooded []me    // GetMe in each round, without and with the flood
+	offered       float64 // logins per second of the flood
+	peak          float64 // MiB resident after the floods
+}
+
+// me is how long GetMe took in a round, in milliseconds.
+type me struct{ p50, p99 float64 }
+
+const (
+	password = "correct horse battery"
+	// meRate is far from what the machine can do: what is asked is whether the
+	// flood disturbs it.
+	meRate      = 100
+	floodFactor = 10
+	// floodConns bounds the flood's calls under way.
+	floodConns = 256
+)
+
+// measureSignIns asks the one process alone, whose hashing could disturb what
+// else it does.
+func (r *results) measureSignIns(ctx context.Context, h *house, people []*person, o options, progress io.Writer) error {
+	server := h.systems[oneProcess]
+	for round := range o.rounds {
+		fmt.Fprintf(progress, "signing in: round %d of %d\n", round+1, o.rounds)
+		raw, err := rawHashes(o.length / 2)
+		if err != nil {
+			return err
+		}
+		r.signIns.raw = append(r.signIns.raw, raw)
+		logins, perSecond, err := h.closedLoop(ctx, server, 2*hashSlots(), o.length, func(ctx context.Context, client *http.Client, worker int) error {
+			return call(ctx, client, server.address, bffv1.AuthServiceLoginProcedure, "", login(worker%len(people)), nil)
+		})
+		if err != nil {
+			return fmt.Errorf("login: %w: %s", err, server.gateway.lastWords())
+		}
+		r.signIns.logins, r.signIns.loginRate = append(r.signIns.logins, logins), append(r.signIns.loginRate, perSecond)
+		refreshes, _, err := h.closedLoop(ctx, server, min(8, len(people)), o.length, func(ctx context.Context, client *http.Client, worker int) error {
+			var answer bffv1.RefreshResponse
+			err := call(ctx, client, server.address, bffv1.AuthServiceRefreshProcedure, "", &bffv1.RefreshRequest{RefreshToken: people[worker].refreshToken}, &answer)
+			if err == nil {
+				people[worker].refreshToken, people[worker].accessToken = answer.GetTokens().GetRefreshToken(), answer.GetTokens().GetAccessToken()
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("refresh: %w: %s", err, server.gateway.lastWords())
+		}
+		r.signIns.refreshes = append(r.signIns.refreshes, refreshes)
+	}
+	r.signIns.offered = floodFactor * slices.Max(r.signIns.loginRate)
+	for round := range o.rounds {
+		fmt.Fprintf(progress, "a flood of logins: round %d of %d\n", round+1, o.rounds)
+		// Neither always comes after the other.
+		for turn := range 2 {
+			flood := (round+turn)%2 == 1
+			took, err := h.disturbed(ctx, server, people, o.length, flood, r.signIns.offered)
+			if err != nil {
+				return fmt.Errorf("GetMe beside logins: %w: %s", err, server.gateway.lastWords())
+			}
+			if flood {
+				r.signIns.flooded = append(r.signIns.flooded, took)
+			} else {
+				r.signIns.calm = append(r.signIns.calm, took)
+			}
+		}
+	}
+	held, err := memoryOf(server.gateway.pid())
+	r.signIns.peak = held.resident
+	return err
+}
+
+// hashSlots is how many password hashes the server makes at a time.
+func hashSlots() int { return max(1, runtime.NumCPU()-1) }
+
+// rawHashes returns how many of auth's hashes this machine makes in a
+// CPU-second, with nothing around them.
+func rawHashes(length time.Duration) (float64, error) {
+	salt := make([]byte, 16)
+	before, err := cpuTime(os.Getpid())
+	if err != nil {
+		return 0, err
+	}
+	count := 0
+	for begin := time.Now(); time.Since(begin) < length; count++ {
+		argon2.IDKey([]byte(password), salt, 2, 19*1024, 1, 32)
+	}
+	after, err := cpuTime(os.Getpid())
+	return float64(count) / (after - before).Seconds(), err
+}
+
+// closedLoop has workers that call again as soon as the answer is there. It
+// returns calls per CPU-second of the server and per second.
+func (h *house) closedLoop(ctx context.Context, s system, workers int, length time.Duration,
+	work func(context.Context, *http.Client, int) error,
+) (perCPU, perSecond float64, err error) {
+	client := newHTTPClient(workers)
+	defer client.CloseIdleConnections()
+	var done atomic.Int64
+	errs := make([]error, workers)
+	before, err := cpuTime(s.gateway.pid())
+	if err != nil {
+		return 0, 0, err
+	}
+	begin := time.Now()
+	var group sync.WaitGroup
+	for worker := range workers {
+		group.Go(func() {
+			for time.Since(begin) < length && errs[worker] == nil {
+				errs[worker] = work(ctx, client, worker)
+				done.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	seconds := time.Since(begin).Seconds()
+	after, err := cpuTime(s.gateway.pid())
+	count := float64(done.Load())
+	return count / (after - before).Seconds(), count / seconds, errors.Join(append(errs, err)...)
+}
+
+// disturbed measures GetMe at a steady rate, from when each was due, with or
+// without a flood of logins beside it.
+func (h *house) disturbed(ctx context.Context, s system, people []*person, length time.Duration, flood bool, offered float64) (me, error) {
+	if err := h.refresh(ctx, people); err != nil {
+		return me{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var beside sync.WaitGroup
+	if flood {
+		beside.Go(func() { flooding(ctx, s.address, offered, len(people)) })
+	}
+	client := newHTTPClient(64)
+	defer client.CloseIdleConnections()
+	var mu sync.Mutex
+	var took []float64
+	var failure error
+	var calls sync.WaitGroup
+	begin, settle := time.Now(), length/4
+	for i := 0; ; i++ {
+		due := begin.Add(time.Duration(i) * time.Second / meRate)
+		if due.Sub(begin) > length+settle {
+			break
+		}
+		time.Sleep(time.Until(due))
+		p := people[i%len(people)]
+		calls.Go(func() {
+			err := call(ctx, client, s.address, bffv1.AccountServiceGetMeProcedure, p.accessToken, &bffv1.GetMeRequest{}, nil)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failure = err
+			} else if due.Sub(begin) >= settle {
+				took = append(took, milliseconds(time.Since(due)))
+			}
+		})
+	}
+	calls.Wait()
+	cancel()
+	beside.Wait()
+	if failure != nil || len(took) == 0 {
+		return me{}, errors.Join(failure, errors.New("GetMe failed beside logins"))
+	}
+	slices.Sort(took)
+	return me{p50: took[(len(took)-1)*50/100], p99: took[(len(took)-1)*99/100]}, nil
+}
+
+// flooding offers logins at a rate until ctx ends, whatever becomes of them.
+func flooding(ctx context.Context, address string, perSecond float64, people int) {
+	client := newHTTPClient(floodConns)
+	defer client.CloseIdleConnections()
+	room := make(chan struct{}, floodConns)
+	var calls sync.WaitGroup
+	ticker := time.NewTicker(time.Duration(float64(time.Second) / perSecond))
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+			select {
+			case room <- struct{}{}:
+				calls.Go(func() {
+					defer func() { <-room }()
+					_ = call(ctx, client, address, bffv1.AuthServiceLoginProcedure, "", login(rand.IntN(people)), nil)
+				})
+			default: // as many as that are waiting already
+			}
+		}
+	}
+	calls.Wait()
+}
+
+func login(person int) *bffv1.LoginRequest {
+	return &bffv1.LoginRequest{Email: email(person), Password: password}
+}
+
+func email(person int) string { return fmt.Sprintf("person%d@example.com", person) }
+
+func newHTTPClient(conns int) *http.Client {
+	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, MaxIdleConnsPerHost: conns, DisableCompression: true,
+	}}
+}
+
+// call makes one call over Connect with the proto codec, each as if from an
+// address of its own: one for all would be held to its rate.
+func call(ctx context.Context, client *http.Client, address, procedure, token string, message proto.Message, answer proto.Message) error {
+	body, err := proto.Marshal(message)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+procedure, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/proto")
+	request.Header.Set("Connect-Protocol-Version", "1")
+	request.Header.Set("X-Forwarded-For", fmt.Sprintf("198.18.%d.%d", rand.IntN(256), rand.IntN(256)))
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answered %s: %s", procedure, response.Status, text)
+	}
+	if answer == nil {
+		return nil
+	}
+	return proto.Unmarshal(text, answer)
+}
