@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"gatehouse/auth"
+	"gatehouse/bff"
 	"gatehouse/internal/rpc"
 )
 
@@ -154,9 +155,27 @@ func (f publicFlags) parse(m *mistakes, listen string) string {
 	return strings.TrimSuffix(f.PublicURL, "/")
 }
 
+// policyFlags narrow what the schema allows.
+type policyFlags struct {
+	Policy string `env:"GATEHOUSE_POLICY" placeholder:"LIST" help:"Tighter time limits and rates, one method to a line or between semicolons, such as: bff.v1.AuthService/Login limit=5s rate=5/m burst=5."`
+}
+
+func (f policyFlags) parse(m *mistakes) string {
+	if f.Policy == "" {
+		return ""
+	}
+	if _, err := bff.PolicyOf(f.Policy); err != nil {
+		for fault := range strings.Lines(err.Error()) {
+			m.add("GATEHOUSE_POLICY", strings.TrimSpace(fault), "")
+		}
+	}
+	return f.Policy
+}
+
 // edgeFlags are the gateway's.
 type edgeFlags struct {
 	publicFlags
+	policyFlags
 	Origins        string `env:"GATEHOUSE_ORIGINS" placeholder:"LIST" help:"Web origins that may call from a browser, comma-separated. The public URL's if empty."`
 	TrustedProxies string `env:"GATEHOUSE_TRUSTED_PROXIES" placeholder:"LIST" help:"Networks whose X-Forwarded-For is believed, comma-separated."`
 }
@@ -166,10 +185,11 @@ type edge struct {
 	publicURL string
 	origins   []string
 	proxies   []netip.Prefix
+	policy    string
 }
 
 func (f edgeFlags) parse(m *mistakes, listen string) edge {
-	checked := edge{publicURL: f.publicFlags.parse(m, listen)}
+	checked := edge{publicURL: f.publicFlags.parse(m, listen), policy: f.policyFlags.parse(m)}
 	for _, origin := range list(f.Origins) {
 		parsed, ok := checkURL(m, "GATEHOUSE_ORIGINS", origin)
 		if ok && parsed.Scheme+"://"+parsed.Host != origin {

@@ -200,9 +200,9 @@ type Method struct {
 	// the last five minutes. auth, which knows when that was, decides it. Only
 	// for methods whose callers are signed in; no if not said.
 	RecentSignIn *bool `protobuf:"varint,2,opt,name=recent_sign_in,json=recentSignIn,proto3,oneof" json:"recent_sign_in,omitempty"`
-	// How long a call may take, its caller's own deadline aside. Not for streams,
-	// which have no end of their own. The server's own limit, which no method can
-	// go beyond, if not said.
+	// How long a call may take, where its caller's own deadline isn't sooner: up
+	// to 25 s, since HTTP answers are cut off at 30 s. Not for streams, which have
+	// no end of their own. The server's default, 10 s, if not said.
 	TimeLimit *durationpb.Duration `protobuf:"bytes,3,opt,name=time_limit,json=timeLimit,proto3" json:"time_limit,omitempty"`
 	// How often a call of a service may be tried for this method. Only for
 	// methods that declare an idempotency level or take an idempotency key. Once
