@@ -22,9 +22,9 @@ const requestIDHeader = "X-Request-Id"
 type Call struct {
 	// Plan is what holds for the method; nil for a method that isn't there.
 	Plan *Plan
-	// Request is the message, normalised, valid and admitted, for what stands
-	// between authorisation and the method. It shares its parts with the method's
-	// own, and must not be changed. It is nil before, and where a client streams.
+	// Request is the message, normalised, valid and admitted, for what looks at it
+	// before the method does; nil where nothing does, and where a client streams.
+	// It shares its parts with the method's own, and must not be changed.
 	Request proto.Message
 	// RequestID is the caller's X-Request-Id, or one made here.
 	RequestID string

@@ -16,7 +16,7 @@ import (
 type Step func(*Plan) (connect.ServerInterceptor, error)
 
 // Steps are the parts of a chain that a server may have: each is nil where it
-// has not. Those from Idempotency on find the message in [Call].Request.
+// has not. Idempotency and Cache find the message in [Call].Request.
 type Steps struct {
 	// Trace records the call for operators.
 	Trace Step
@@ -50,10 +50,12 @@ type Admission struct {
 	AuthorizeMessage func(context.Context, proto.Message) error
 }
 
-// step is a part of the chain with its name in the documents.
+// step is a part of the chain with its name in the documents. One that looks at
+// the message has it read ahead.
 type step struct {
-	name string
-	make Step
+	name  string
+	make  Step
+	looks bool
 }
 
 // check is something that a received message goes through.
@@ -66,20 +68,20 @@ type check struct {
 // what is cheap and needs to know little comes before what is dear.
 func (c *ServerConfig) steps() []step {
 	return []step{
-		{"recover", func(plan *Plan) (connect.ServerInterceptor, error) { return answered(c.Logger, c.Level, plan), nil }},
-		{"trace", c.Trace},
-		{"time limit", bounded},
-		{"shed", c.Shed},
-		{"cross-origin check", c.CrossOrigin},
-		{"authentication", func(plan *Plan) (connect.ServerInterceptor, error) { return plan.admission.Authenticate, nil }},
-		{"rate", c.Rate},
+		{name: "recover", make: func(plan *Plan) (connect.ServerInterceptor, error) { return answered(c.Logger, c.Level, plan), nil }},
+		{name: "trace", make: c.Trace},
+		{name: "time limit", make: bounded},
+		{name: "shed", make: c.Shed},
+		{name: "cross-origin check", make: c.CrossOrigin},
+		{name: "authentication", make: func(plan *Plan) (connect.ServerInterceptor, error) { return plan.admission.Authenticate, nil }},
+		{name: "rate", make: c.Rate},
 		// Who has no business with the method learns nothing of what it takes, and
 		// costs no decoding.
-		{"authorise by role", byRole},
-		{"decode once", decodeOnce},
-		{"idempotency", c.Idempotency},
-		{"cache and coalescing", c.Cache},
-		{"redact and post-process", c.Finish},
+		{name: "authorise by role", make: byRole},
+		{name: "decode once", make: decodeOnce},
+		{name: "idempotency", make: c.Idempotency, looks: true},
+		{name: "cache and coalescing", make: c.Cache, looks: true},
+		{name: "redact and post-process", make: c.Finish},
 	}
 }
 
@@ -124,6 +126,8 @@ func chain(config *ServerConfig, plan *Plan, method connect.ServerFunc) (connect
 	if plan.streams() {
 		method = unshared(method)
 	}
+	// A method that forgets to read its message must not get round this.
+	plan.readAhead = plan.admission.AuthorizeMessage != nil
 	for _, step := range slices.Backward(config.steps()) {
 		if step.make == nil {
 			continue
@@ -132,8 +136,12 @@ func chain(config *ServerConfig, plan *Plan, method connect.ServerFunc) (connect
 		if err != nil {
 			return nil, fmt.Errorf("%s: %s: %w", plan.Procedure, step.name, err)
 		}
-		if around != nil {
-			method = around(method)
+		if around == nil {
+			continue
+		}
+		method = around(method)
+		if step.looks {
+			plan.readAhead = true
 		}
 	}
 	return method, nil

@@ -10,21 +10,20 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// decodeOnce reads a call's message before the method does, so that what stands
-// between may look at it, and lets the method have it without reading again. Of
-// a client's stream each message is looked at as the method receives it.
+// decodeOnce sees that a call's message is checked before the method has it,
+// and that it is read once. Where something before the method has to look at it,
+// it is read ahead, and the method gets what was read; else, and of a client's
+// stream, each message is checked as the method receives it.
 func decodeOnce(plan *Plan) (connect.ServerInterceptor, error) {
-	clientStreams := plan.spec.StreamType&connect.StreamTypeClient != 0
+	ahead := plan.readAhead && plan.spec.StreamType&connect.StreamTypeClient == 0
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-			if clientStreams {
-				return next(ctx, spec, checkedStream{stream, ctx, plan})
+			checked := &checkedStream{stream, ctx, plan}
+			if !ahead {
+				return next(ctx, spec, checked)
 			}
 			message := plan.request.New().Interface()
-			if err := stream.Receive(message); err != nil {
-				return err
-			}
-			if err := plan.check(ctx, message); err != nil {
+			if err := checked.Receive(message); err != nil {
 				return err
 			}
 			CallFrom(ctx).Request = message
@@ -49,7 +48,7 @@ type checkedStream struct {
 	plan *Plan
 }
 
-func (s checkedStream) Receive(message any) error {
+func (s *checkedStream) Receive(message any) error {
 	if err := s.ServerStream.Receive(message); err != nil {
 		return err
 	}

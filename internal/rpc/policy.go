@@ -58,6 +58,7 @@ type Plan struct {
 	request   protoreflect.MessageType
 	normalize *normalizer // nil when the request has nothing to normalise
 	admission Admission
+	readAhead bool // something before the method looks at the message
 }
 
 // Cache is how a method's answers may be kept.
