@@ -1,6 +1,10 @@
 package rpc
 
-import "testing"
+import (
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+)
 
 // InternalToken makes a token by which the route's caller may call.
 func InternalToken(t testing.TB, route Route) string {
@@ -24,4 +28,12 @@ func CallerCheck(t testing.TB, keys InternalKeys, callee string, callers ...stri
 		t.Fatal(err)
 	}
 	return check.caller
+}
+
+// TextNormalizer is what a field's policy makes of its text.
+var TextNormalizer = textNormalizer
+
+// NormalizeMessage brings a message to the forms that its schema says.
+func NormalizeMessage(message proto.Message) {
+	newNormalizer(message.ProtoReflect().Descriptor()).apply(message.ProtoReflect())
 }

@@ -161,6 +161,9 @@ func collapseSpaces(text string) string {
 	return out.String()
 }
 
+// maxDomain is more bytes than a domain of 253 octets has in any script.
+const maxDomain = 1024
+
 // normalEmail brings an email to the form in which it is kept. What it can't
 // make sense of it leaves to the validator.
 func normalEmail(text string) string {
@@ -170,7 +173,9 @@ func normalEmail(text string) string {
 		return text
 	}
 	domain := strings.ToLower(text[at+1:])
-	if strings.ContainsFunc(domain, func(c rune) bool { return c > unicode.MaxASCII }) {
+	// A-labels take time by the square of the length, and what is longer than any
+	// domain is refused anyway.
+	if len(domain) <= maxDomain && strings.ContainsFunc(domain, func(c rune) bool { return c > unicode.MaxASCII }) {
 		if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
 			domain = ascii
 		}
