@@ -62,6 +62,8 @@ type world struct {
 	auth, users *connect.Client
 	origins     []string
 	proxies     []netip.Prefix
+	// policy tightens methods.
+	policy string
 	// keyless leaves the signing keys unfetched.
 	keyless bool
 }
@@ -93,7 +95,7 @@ func open(t testing.TB, w world) *house {
 	}
 	var err error
 	h.gateway, err = New(Config{
-		Auth: w.auth, Users: w.users, PublicURL: publicURL, Origins: w.origins, TrustedProxies: w.proxies, Logger: logger,
+		Auth: w.auth, Users: w.users, PublicURL: publicURL, Origins: w.origins, TrustedProxies: w.proxies, Policy: w.policy, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)

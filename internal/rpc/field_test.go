@@ -56,8 +56,8 @@ func TestTextsAreBroughtToOneForm(t *testing.T) {
 		{&policyv1.Normalize{Email: yes}, `"a@b"@Example.com`, `"a@b"@example.com`},
 		{&policyv1.Normalize{Email: yes}, "Ada", "Ada"},
 		{&policyv1.Normalize{Email: yes}, "Ada@", "Ada@"},
-		{&policyv1.Normalize{Email: yes}, "ada@" + strings.Repeat("界", 200_000), "ada@" + strings.Repeat("界", 200_000)}, // in no time
-		{&policyv1.Normalize{Email: yes}, "ada@\u200b.\u0301", "ada@\u200b.\u0301"}, // for the validator to refuse
+		{&policyv1.Normalize{Email: yes}, "ada@" + strings.Repeat("界.", 300) + "example", "ada@" + strings.Repeat("界.", 300) + "example"}, // no domain is so long
+		{&policyv1.Normalize{Email: yes}, "ada@\u200b.\u0301", "ada@\u200b.\u0301"},                                                       // for the validator to refuse
 	} {
 		form := rpc.TextNormalizer(test.how)
 		if got := form(test.from); got != test.want {

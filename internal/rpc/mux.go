@@ -22,8 +22,9 @@ import (
 // may have it, as each method does in its schema, so that nothing is served
 // that isn't listed.
 type Mux struct {
-	mux   *http.ServeMux
-	pages []Page
+	mux     *http.ServeMux
+	pages   []Page
+	mounted []string // the patterns of the methods and their services
 }
 
 // Page is what a mux serves beside the methods.
@@ -44,7 +45,7 @@ func Anyone() *policyv1.Access {
 // tells what keeps the server from doing its own part; nil when it can.
 func (s *Server) Mux(ready func() error) *Mux {
 	mux := &Mux{mux: http.NewServeMux()}
-	connecthttp.Mount(methodMux{ServeMux: mux.mux, streams: s.streams()}, s.rpc, s.options...)
+	connecthttp.Mount(methodMux{mux: mux, streams: s.streams()}, s.rpc, s.options...)
 
 	limit := connectv1.WithReadMaxBytes(MaxMessageBytes)
 	reflector := grpcreflect.NewStaticReflector(append(s.Services(), grpchealth.HealthV1ServiceName)...)
@@ -88,10 +89,14 @@ func (m *Mux) Pages() []Page {
 
 func pagePath(page Page) string { return page.Pattern[strings.Index(page.Pattern, "/"):] }
 
-// Pattern returns the pattern by which a request is served; "" for none.
-func (m *Mux) Pattern(r *http.Request) string {
-	_, pattern := m.mux.Handler(r)
-	return pattern
+// Patterns returns all that it serves: the pages, and the methods and their
+// services as Connect mounts them.
+func (m *Mux) Patterns() []string {
+	patterns := slices.Clone(m.mounted)
+	for _, page := range m.pages {
+		patterns = append(patterns, page.Pattern)
+	}
+	return patterns
 }
 
 // ServeHTTP implements [http.Handler].
@@ -109,7 +114,7 @@ func (s *Server) streams() map[string]bool {
 // methodMux mounts methods. Streams are without the server's time limits, which
 // would cut them off in the middle.
 type methodMux struct {
-	*http.ServeMux
+	mux     *Mux
 	streams map[string]bool
 }
 
@@ -117,7 +122,8 @@ func (m methodMux) Handle(pattern string, handler http.Handler) {
 	if m.streams[pattern] {
 		handler = unlimited(handler)
 	}
-	m.ServeMux.Handle(pattern, typed(handler))
+	m.mux.mux.Handle(pattern, typed(handler))
+	m.mux.mounted = append(m.mux.mounted, pattern)
 }
 
 var errContentType = NewError(connect.CodeInvalidArgument, "CONTENT_TYPE_UNSUPPORTED",
