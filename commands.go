@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -244,20 +243,21 @@ func (c *adminResetCommand) Run(p *program, app *kong.Application) error {
 	})
 }
 
-// policyCommand prints who may call what.
-type policyCommand struct{}
+// policyCommand prints who may call what, and what holds for it.
+type policyCommand struct {
+	Markdown bool `help:"Print it as a page of documentation."`
+	policyFlags
+}
 
-func (policyCommand) Run(p *program) error {
-	methods, err := bff.Methods()
+func (c policyCommand) Run(p *program) error {
+	policy, err := bff.PolicyOf(c.Policy)
 	if err != nil {
 		return err
 	}
-	table := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "METHOD\tWHO MAY CALL")
-	for _, method := range methods {
-		fmt.Fprintf(table, "%s\t%s\n", method.Path, method.Who)
+	if c.Markdown {
+		return policy.WriteMarkdown(p.stdout)
 	}
-	return table.Flush()
+	return policy.WriteText(p.stdout)
 }
 
 // healthcheckCommand asks a role whether it is ready.

@@ -155,9 +155,27 @@ func (f publicFlags) parse(m *mistakes, listen string) string {
 	return strings.TrimSuffix(f.PublicURL, "/")
 }
 
+// policyFlags narrow what the schema allows.
+type policyFlags struct {
+	Policy string `env:"GATEHOUSE_POLICY" placeholder:"LIST" help:"Tighter time limits and rates, one method to a line or between semicolons, such as: bff.v1.AuthService/Login limit=5s rate=5/m burst=5."`
+}
+
+func (f policyFlags) parse(m *mistakes) string {
+	if f.Policy == "" {
+		return ""
+	}
+	if _, err := bff.PolicyOf(f.Policy); err != nil {
+		for fault := range strings.Lines(err.Error()) {
+			m.add("GATEHOUSE_POLICY", strings.TrimSpace(fault), "")
+		}
+	}
+	return f.Policy
+}
+
 // edgeFlags are the gateway's.
 type edgeFlags struct {
 	publicFlags
+	policyFlags
 	Origins        string `env:"GATEHOUSE_ORIGINS" placeholder:"LIST" help:"Web origins that may call from a browser, comma-separated. The public URL's if empty."`
 	Cookies        string `env:"GATEHOUSE_COOKIES" default:"auto" placeholder:"auto|secure|localhost" help:"How session cookies are protected: for https alone, or for plain http on localhost alone; auto goes by the public URL."`
 	TrustedProxies string `env:"GATEHOUSE_TRUSTED_PROXIES" placeholder:"LIST" help:"Networks whose X-Forwarded-For is believed, comma-separated."`
@@ -169,10 +187,11 @@ type edge struct {
 	origins   []string
 	cookies   bff.CookieProfile
 	proxies   []netip.Prefix
+	policy    string
 }
 
 func (f edgeFlags) parse(m *mistakes, listen string) edge {
-	checked := edge{publicURL: f.publicFlags.parse(m, listen)}
+	checked := edge{publicURL: f.publicFlags.parse(m, listen), policy: f.policyFlags.parse(m)}
 	checked.cookies = bff.CookieProfile(f.Cookies)
 	switch checked.cookies {
 	case bff.CookiesAuto, bff.CookiesSecure:

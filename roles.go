@@ -338,7 +338,7 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 
 func newGateway(toAuth, toUsers *connect.Client, edge edge, logger *slog.Logger) (*bff.Service, error) {
 	gateway, err := bff.New(bff.Config{
-		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, Cookies: edge.cookies, TrustedProxies: edge.proxies,
+		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, Cookies: edge.cookies, TrustedProxies: edge.proxies, Policy: edge.policy,
 		Logger: logger.With("service", roleBff), Step: step,
 	})
 	if err != nil {

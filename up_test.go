@@ -233,12 +233,13 @@ func TestEveryMistakeInTheSettingsIsReportedAtOnce(t *testing.T) {
 			env: []string{
 				"GATEHOUSE_LISTEN=8001", "GATEHOUSE_PUBLIC_URL=localhost", "GATEHOUSE_INTERNAL_KEY=short", "GATEHOUSE_SESSION_IDLE=soon",
 				"GATEHOUSE_REGISTRATION=maybe", "GATEHOUSE_TRUSTED_PROXIES=10.0.0.0/99", "GATEHOUSE_ORIGINS=example.com", "GATEHOUSE_ADMIN_PASSWORD=tiny",
-				"DATABASE_URL=mysql://x", "GATEHOUSE_ORIGNS=http://x",
+				"DATABASE_URL=mysql://x", "GATEHOUSE_ORIGNS=http://x", "GATEHOUSE_POLICY=bff.v1.AuthService/Login limit=1m; bff.v1.AuthService/Logon rate=1/m",
 			},
 			want: []string{
 				"GATEHOUSE_LISTEN", "GATEHOUSE_PUBLIC_URL", "GATEHOUSE_INTERNAL_KEY", "GATEHOUSE_SESSION_IDLE",
 				"GATEHOUSE_REGISTRATION", "GATEHOUSE_TRUSTED_PROXIES", "GATEHOUSE_ORIGINS", "GATEHOUSE_ADMIN_PASSWORD",
 				"DATABASE_URL", "GATEHOUSE_ORIGNS",
+				"GATEHOUSE_POLICY: bff.v1.AuthService/Login: limit=1m is looser than the schema's 10s", "GATEHOUSE_POLICY: bff.v1.AuthService/Logon: there is no such method",
 			},
 		},
 		"cookies that anybody could read": {
@@ -311,8 +312,22 @@ func TestHealthcheckAndPolicy(t *testing.T) {
 	}
 	policy := startProcess(t, nil, "policy")
 	policy.wait(t)
-	if said := policy.stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin\n`).MatchString(said) {
+	if said := policy.stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +- +10s `).MatchString(said) {
 		t.Errorf("policy printed %s", said)
+	}
+	tightened := startProcess(t, []string{"GATEHOUSE_POLICY=bff.v1.UserService/DeleteUser limit=3s rate=1/m"}, "policy")
+	tightened.wait(t)
+	if said := tightened.stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +- +3s +1/m `).MatchString(said) {
+		t.Errorf("policy, tightened, printed %s", said)
+	}
+	page := startProcess(t, nil, "policy", "--markdown")
+	page.wait(t)
+	committed, err := os.ReadFile("docs/reference/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said := page.stdout.String(); said != string(committed) {
+		t.Errorf("policy --markdown printed another page than docs/reference/policy.md: %s", said)
 	}
 }
 

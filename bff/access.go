@@ -8,7 +8,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/rpc"
@@ -28,40 +27,51 @@ func caller(ctx context.Context) *principal {
 	return who
 }
 
-// admit enforces each method's policy. It is an [rpc.Authorizer].
-func (s *Service) admit(policies rpc.Policies) (connect.ServerInterceptor, error) {
-	gates := map[string]gate{}
-	for procedure, policy := range policies {
-		gate, err := newGate(procedure, policy.GetAccess())
-		if err != nil {
-			return nil, err
-		}
-		gates[procedure] = gate
-	}
-	return func(next connect.ServerFunc) connect.ServerFunc {
-		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-			gate, ok := gates[spec.Procedure]
-			if !ok {
-				return fmt.Errorf("%s: it has no policy", spec.Procedure)
-			}
-			if gate.anyone {
-				return next(ctx, spec, stream)
-			}
-			who, err := s.authenticate(ctx)
-			if err != nil {
-				return err
-			}
-			ctx = context.WithValue(ctx, principalKey{}, who)
-			switch {
-			case gate.self != nil:
-				stream = selfStream{ServerStream: stream, gate: gate, who: who}
-			case gate.roles != nil && !who.hasAny(gate.roles):
+// admit enforces a method's access. It is an [rpc.Authorizer].
+func (s *Service) admit(plan *rpc.Plan) (rpc.Admission, error) {
+	switch who := plan.Access.GetWho().(type) {
+	case *policyv1.Access_Anyone:
+		return rpc.Admission{Authenticate: unasked}, nil
+	case *policyv1.Access_SignedIn:
+		return rpc.Admission{Authenticate: s.authenticated}, nil
+	case *policyv1.Access_Roles:
+		roles := who.Roles.GetAnyOf()
+		return rpc.Admission{Authenticate: s.authenticated, Authorize: func(ctx context.Context) error {
+			if !caller(ctx).hasAny(roles) {
 				return errNoRole
 			}
-			return next(ctx, spec, stream)
-		}
-	}, nil
+			return nil
+		}}, nil
+	case *policyv1.Access_Self:
+		roles := who.Self.GetOrRoles()
+		return rpc.Admission{Authenticate: s.authenticated, AuthorizeMessage: func(ctx context.Context, request proto.Message) error {
+			if who := caller(ctx); !who.hasAny(roles) && !who.is(plan.Self.In(request)) {
+				return errNotSelf
+			}
+			return nil
+		}}, nil
+	default:
+		return rpc.Admission{}, fmt.Errorf("%s: its policy admits services of this system or nobody: the gateway serves the public", plan.Procedure)
+	}
 }
+
+// unasked lets callers through without asking who they are.
+func unasked(next connect.ServerFunc) connect.ServerFunc { return next }
+
+// authenticated lets through those who show a good access token.
+func (s *Service) authenticated(next connect.ServerFunc) connect.ServerFunc {
+	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+		who, err := s.authenticate(ctx)
+		if err != nil {
+			return err
+		}
+		return next(context.WithValue(ctx, principalKey{}, who), spec, stream)
+	}
+}
+
+// is reports whether an account's id is the principal's. A UUID is the same in
+// upper case.
+func (p *principal) is(accountID string) bool { return strings.EqualFold(accountID, p.userID) }
 
 // authenticate returns whose access token the call carries, if it still counts.
 // With a refusal goes the challenge of RFC 6750.
@@ -95,63 +105,4 @@ func (v *verifier) bearer(authorization []string) (*principal, error) {
 		return nil, errTokenMissing
 	}
 	return v.verify(token)
-}
-
-// gate is a policy made ready to ask.
-type gate struct {
-	anyone bool
-	roles  []string
-	self   []protoreflect.FieldDescriptor // the way to the field that names the account
-}
-
-func newGate(procedure string, access *policyv1.Access) (gate, error) {
-	switch who := access.GetWho().(type) {
-	case *policyv1.Access_Anyone:
-		return gate{anyone: true}, nil
-	case *policyv1.Access_SignedIn:
-		return gate{}, nil
-	case *policyv1.Access_Roles:
-		if len(who.Roles.GetAnyOf()) == 0 {
-			return gate{}, fmt.Errorf("%s: its policy names no role", procedure)
-		}
-		return gate{roles: who.Roles.GetAnyOf()}, nil
-	case *policyv1.Access_Self:
-		path, err := fieldPath(procedure, who.Self.GetField())
-		return gate{self: path, roles: who.Self.GetOrRoles()}, err
-	default:
-		return gate{}, fmt.Errorf("%s: its policy admits services of this system or nobody: the gateway serves the public", procedure)
-	}
-}
-
-// admits reports whether the message is about the caller, or the caller has a
-// role that reaches further.
-func (g gate) admits(who *principal, message proto.Message) bool {
-	if who.hasAny(g.roles) {
-		return true
-	}
-	at := message.ProtoReflect()
-	last := len(g.self) - 1
-	for _, field := range g.self[:last] {
-		at = at.Get(field).Message()
-	}
-	// A UUID is the same in upper case.
-	return strings.EqualFold(at.Get(g.self[last]).String(), who.userID)
-}
-
-// selfStream asks the gate once the message is decoded and valid.
-type selfStream struct {
-	connect.ServerStream
-	gate gate
-	who  *principal
-}
-
-func (s selfStream) Receive(message any) error {
-	if err := s.ServerStream.Receive(message); err != nil {
-		return err
-	}
-	request, ok := message.(proto.Message)
-	if !ok || !s.gate.admits(s.who, request) {
-		return errNotSelf
-	}
-	return nil
 }

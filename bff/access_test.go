@@ -2,16 +2,16 @@ package bff
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	authv1 "gatehouse/gen/auth/v1"
@@ -21,38 +21,15 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-var update = flag.Bool("update", false, "write testdata/methods.txt anew")
-
-// A policy that is loosened shows in review, as a change of the file.
-func TestWhoMayCallWhat(t *testing.T) {
-	t.Parallel()
-	const golden = "testdata/methods.txt"
-	methods, err := Methods()
-	wantNoError(t, "Methods", err)
-	var got strings.Builder
-	for _, method := range methods {
-		line := fmt.Sprintf("%-46s %-21s %s", method.Path, method.Who, method.Fields)
-		got.WriteString(strings.TrimRight(line, " ") + "\n")
-	}
-	if *update {
-		wantNoError(t, "write", os.WriteFile(golden, []byte(got.String()), 0o644))
-	}
-	want, err := os.ReadFile(golden)
-	wantNoError(t, "read", err)
-	if got.String() != string(want) {
-		t.Errorf("who may call what is not as in %s. If that is meant: go test ./bff -run %s -update\ngot:\n%swant:\n%s", golden, t.Name(), got.String(), want)
-	}
-}
-
 // Every method is called by everybody, straight from the schema: what the page
 // says of it must be what it does.
 func TestEveryMethodsPolicyIsEnforced(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	methods, err := Methods()
-	wantNoError(t, "Methods", err)
+	policy, err := PolicyOf("")
+	wantNoError(t, "PolicyOf", err)
 	tokens := map[string]string{"nobody": "", "a user": h.token(bob, "user"), "an administrator": h.token(bob, "user", "admin")}
-	for _, method := range methods {
+	for _, method := range policy.Methods {
 		for who, token := range tokens {
 			var headers []string
 			if token != "" {
@@ -138,22 +115,30 @@ func TestSelfIsTheOneWhomTheRequestIsAbout(t *testing.T) {
 	}
 }
 
-// The gate doesn't lean on the validator: what names nobody isn't oneself.
-func TestTheGateOfSelfIsShutToWhatNamesNobody(t *testing.T) {
+// The check of oneself doesn't lean on the validator: what names nobody isn't
+// oneself.
+func TestOneselfIsNobodyWhomTheRequestDoesNotName(t *testing.T) {
 	t.Parallel()
-	gate, err := newGate(bffv1.UserServiceUpdateUserProcedure, &policyv1.Access{Who: &policyv1.Access_Self{Self: &policyv1.Self{Field: "user.id"}}})
-	wantNoError(t, "newGate", err)
-	who := &principal{userID: alice, roles: []string{"admin"}}
+	gateway := open(t, world{}).gateway
+	var admit func(context.Context, proto.Message) error
+	for _, plan := range gateway.rpc.Plans() {
+		if plan.Procedure == bffv1.UserServiceUpdateUserProcedure {
+			admission, err := gateway.admit(plan)
+			wantNoError(t, "admit", err)
+			admit = admission.AuthorizeMessage
+		}
+	}
+	ctx := context.WithValue(t.Context(), principalKey{}, &principal{userID: alice, roles: []string{"user"}})
 	for name, request := range map[string]*bffv1.UpdateUserRequest{
 		"no request": nil, "no user": {}, "no id": {User: &bffv1.User{}}, "another": {User: &bffv1.User{Id: bob}},
 		"a URN": {User: &bffv1.User{Id: "urn:uuid:" + alice}}, "a space": {User: &bffv1.User{Id: alice + " "}},
 	} {
-		if gate.admits(who, request) {
-			t.Errorf("%s: admitted", name)
+		if err := admit(ctx, request); connect.CodeOf(err) != connect.CodePermissionDenied {
+			t.Errorf("%s: got %v, want permission_denied", name, err)
 		}
 	}
-	if !gate.admits(who, &bffv1.UpdateUserRequest{User: &bffv1.User{Id: alice}}) {
-		t.Error("oneself: not admitted")
+	if err := admit(ctx, &bffv1.UpdateUserRequest{User: &bffv1.User{Id: alice}}); err != nil {
+		t.Errorf("oneself: %v", err)
 	}
 }
 
@@ -210,11 +195,17 @@ func TestConnectGETIsAdmittedLikePOST(t *testing.T) {
 
 func TestAPolicyThatCantBeEnforcedKeepsTheGatewayFromStarting(t *testing.T) {
 	t.Parallel()
-	const procedure = bffv1.UserServiceUpdateUserProcedure
+	const procedure = "/odd.v1.OddService/Odd"
 	self := func(field string) *policyv1.Access {
 		return &policyv1.Access{Who: &policyv1.Access_Self{Self: &policyv1.Self{Field: field, OrRoles: []string{"admin"}}}}
 	}
 	gateway := open(t, world{}).gateway
+	start := func(access *policyv1.Access) error {
+		_, err := rpc.NewServer(rpc.ServerConfig{Logger: discard, Authorizer: gateway.admit}, func(server *connect.Server) {
+			server.Register(connect.Method{Spec: connect.Spec{Procedure: procedure, Schema: updateUserFor(t, access)}})
+		})
+		return err
+	}
 	for name, access := range map[string]*policyv1.Access{
 		"none":                       nil,
 		"empty":                      {},
@@ -232,21 +223,37 @@ func TestAPolicyThatCantBeEnforcedKeepsTheGatewayFromStarting(t *testing.T) {
 		"no role's message":          {Who: &policyv1.Access_Roles{}},
 		"services":                   {Who: &policyv1.Access_Services{Services: &policyv1.Services{AnyOf: []string{"bff"}}}},
 	} {
-		_, err := gateway.admit(rpc.Policies{procedure: {Access: access}})
-		if err == nil || !strings.Contains(err.Error(), procedure) {
+		if err := start(access); err == nil || !strings.Contains(err.Error(), procedure) {
 			t.Errorf("a policy of %s: got %v, want an error that names %s", name, err, procedure)
 		}
 	}
 	for name, access := range map[string]*policyv1.Access{
-		"a nested field": self("user.id"), "anyone": {Who: &policyv1.Access_Anyone{}}, "whoever is signed in": {Who: &policyv1.Access_SignedIn{}},
+		"a nested field": self("user.id"), "anyone": rpc.Anyone(), "whoever is signed in": {Who: &policyv1.Access_SignedIn{SignedIn: &policyv1.SignedIn{}}},
 	} {
-		if _, err := gateway.admit(rpc.Policies{procedure: {Access: access}}); err != nil {
+		if err := start(access); err != nil {
 			t.Errorf("a policy of %s: %v", name, err)
 		}
 	}
-	if _, err := gateway.admit(rpc.Policies{"/bff.v1.UserService/Nothing": {Access: self("id")}}); err == nil {
-		t.Error("a policy of a method that isn't in the schema was taken")
+}
+
+// updateUserFor is a method that takes what UpdateUser takes, with an access of
+// its own; nil for one whose author forgot who may call it.
+func updateUserFor(t testing.TB, access *policyv1.Access) protoreflect.MethodDescriptor {
+	t.Helper()
+	described := &descriptorpb.MethodDescriptorProto{
+		Name: proto.String("Odd"), InputType: proto.String(".bff.v1.UpdateUserRequest"), OutputType: proto.String(".bff.v1.UpdateUserResponse"),
 	}
+	if access != nil {
+		described.Options = &descriptorpb.MethodOptions{}
+		proto.SetExtension(described.Options, policyv1.E_Method, &policyv1.Method{Access: access})
+	}
+	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+		Syntax: proto.String("proto3"), Name: proto.String("odd/v1/odd.proto"), Package: proto.String("odd.v1"),
+		Dependency: []string{"bff/v1/user_service.proto"},
+		Service:    []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("OddService"), Method: []*descriptorpb.MethodDescriptorProto{described}}},
+	}, protoregistry.GlobalFiles)
+	wantNoError(t, "describe a method", err)
+	return file.Services().Get(0).Methods().Get(0)
 }
 
 func TestAServerOfMethodsThatAreNotPublicDoesNotStart(t *testing.T) {
@@ -260,7 +267,7 @@ func TestAServerOfMethodsThatAreNotPublicDoesNotStart(t *testing.T) {
 			authv1.RegisterKeyServiceHandler(server, authv1.UnimplementedKeyServiceHandler{})
 		},
 		"/odd.v1.OddService/Odd": func(server *connect.Server) {
-			server.Register(connect.Method{Spec: connect.Spec{Procedure: "/odd.v1.OddService/Odd", Schema: withoutPolicy(t)}})
+			server.Register(connect.Method{Spec: connect.Spec{Procedure: "/odd.v1.OddService/Odd", Schema: updateUserFor(t, nil)}})
 		},
 		"/odd.v1.OddService/Untold": func(server *connect.Server) {
 			server.Register(connect.Method{Spec: connect.Spec{Procedure: "/odd.v1.OddService/Untold"}})
@@ -272,32 +279,6 @@ func TestAServerOfMethodsThatAreNotPublicDoesNotStart(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), service) {
 			t.Errorf("a server of %s: got %v, want an error that names it", name, err)
 		}
-	}
-}
-
-// withoutPolicy is a method whose author forgot who may call it.
-func withoutPolicy(t testing.TB) any {
-	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("odd.proto"), Package: proto.String("odd.v1"),
-		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("Empty")}},
-		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("OddService"), Method: []*descriptorpb.MethodDescriptorProto{
-			{Name: proto.String("Odd"), InputType: proto.String(".odd.v1.Empty"), OutputType: proto.String(".odd.v1.Empty")},
-		}}},
-	}, nil)
-	wantNoError(t, "describe a method", err)
-	return file.Services().Get(0).Methods().Get(0)
-}
-
-// Were a method ever to be served without a gate, it would be shut.
-func TestAMethodWithoutAGateIsShut(t *testing.T) {
-	t.Parallel()
-	gateway := open(t, world{}).gateway
-	admit, err := gateway.admit(rpc.Policies{})
-	wantNoError(t, "admit", err)
-	reached := false
-	err = admit(func(context.Context, connect.Spec, connect.ServerStream) error { reached = true; return nil })(t.Context(), connect.Spec{Procedure: bffv1.AccountServiceGetMeProcedure}, nil)
-	if err == nil || reached {
-		t.Errorf("got %v, reached: %v, want a refusal", err, reached)
 	}
 }
 

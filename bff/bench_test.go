@@ -3,6 +3,9 @@ package bff
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
 	bffv1 "gatehouse/gen/bff/v1"
@@ -49,5 +52,28 @@ func BenchmarkComposeGetMe(b *testing.B) {
 		if _, err := service.GetMe(ctx, &bffv1.GetMeRequest{}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkChain is a whole call of the gateway but for its connection: HTTP
+// and JSON, every step of the chain, and a service within the process. Against
+// BenchmarkComposeGetMe it tells what the steps take.
+func BenchmarkChain(b *testing.B) {
+	h := open(b, world{})
+	token := "Bearer " + h.token(alice, "user")
+	for _, method := range []struct{ name, procedure, body string }{
+		{"GetMe", bffv1.AccountServiceGetMeProcedure, `{}`},
+		{"GetUser", bffv1.UserServiceGetUserProcedure, `{"userId":"` + alice + `"}`},
+		{"Refused", bffv1.UserServiceGetUserProcedure, `{"userId":"` + bob + `"}`},
+	} {
+		b.Run(method.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				request := httptest.NewRequest(http.MethodPost, method.procedure, strings.NewReader(method.body))
+				request.Header.Set("Content-Type", "application/json")
+				request.Header.Set("Authorization", token)
+				h.gateway.ServeHTTP(httptest.NewRecorder(), request)
+			}
+		})
 	}
 }

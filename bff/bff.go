@@ -36,7 +36,9 @@ type Config struct {
 	Cookies CookieProfile
 	// TrustedProxies are the networks whose forwarded addresses are believed.
 	TrustedProxies []netip.Prefix
-	Logger         *slog.Logger
+	// Policy tightens methods' time limits and rates: see [rpc.ServerConfig].
+	Policy string
+	Logger *slog.Logger
 	// Step is called between the steps of what must survive a crash, by tests
 	// that end the process there; nil otherwise.
 	Step func(name string)
@@ -65,7 +67,7 @@ type Service struct {
 const compressMinBytes = 1024
 
 // New builds the gateway. It returns an error when a method that it serves has
-// no policy, or one that it can't enforce.
+// no policy, one that it can't enforce, or one that config would loosen.
 func New(config Config) (*Service, error) {
 	verifier, err := newVerifier(authv1.NewKeyServiceClient(config.Auth), config.PublicURL, config.Logger)
 	if err != nil {
@@ -87,16 +89,20 @@ func New(config Config) (*Service, error) {
 	if s.step == nil {
 		s.step = func(string) {}
 	}
-	s.rpc, err = rpc.NewServer(rpc.ServerConfig{
-		Logger: config.Logger, Authorizer: s.admit, CompressMinBytes: compressMinBytes,
-	}, s.register)
+	s.rpc, err = s.newServer(config)
 	if err != nil {
 		return nil, err
 	}
 	sources := newSources(config.Origins, config.Logger)
 	s.cookies = newCookies(s, config, sources)
-	s.handler = sources.handler(s.cookies.handler(s.routes(config)))
+	s.handler = sources.handler(s.cookies.handler(s.mux(config)))
 	return s, nil
+}
+
+func (s *Service) newServer(config Config) (*rpc.Server, error) {
+	return rpc.NewServer(rpc.ServerConfig{
+		Logger: config.Logger, Authorizer: s.admit, Policy: config.Policy, CompressMinBytes: compressMinBytes,
+	}, s.register)
 }
 
 func (s *Service) register(server *connect.Server) {

@@ -139,7 +139,7 @@ func (c *cookies) handler(next http.Handler) http.Handler {
 
 // isCall reports whether the request is one for a method: pages need no session.
 func (c *cookies) isCall(r *http.Request) bool {
-	return c.gateway.rpc.Policies()[r.URL.Path] != nil || strings.HasPrefix(r.URL.Path, "/api/")
+	return c.gateway.rpc.Serves(r.URL.Path) || strings.HasPrefix(r.URL.Path, "/api/")
 }
 
 func value(r *http.Request, name string) string {

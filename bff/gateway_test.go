@@ -64,6 +64,8 @@ type world struct {
 	origins     []string
 	proxies     []netip.Prefix
 	publicURL   string // of another name than the usual
+	// policy tightens methods.
+	policy string
 	// keyless leaves the signing keys unfetched.
 	keyless bool
 }
@@ -95,7 +97,7 @@ func open(t testing.TB, w world) *house {
 	}
 	var err error
 	h.gateway, err = New(Config{
-		Auth: w.auth, Users: w.users, PublicURL: cmp.Or(w.publicURL, publicURL), Origins: w.origins, TrustedProxies: w.proxies, Logger: logger,
+		Auth: w.auth, Users: w.users, PublicURL: cmp.Or(w.publicURL, publicURL), Origins: w.origins, TrustedProxies: w.proxies, Policy: w.policy, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -127,7 +127,7 @@ func (s accountService) RevokeOtherSessions(ctx context.Context, _ *bffv1.Revoke
 
 // DeleteMe implements bffv1.AccountServiceHandler.
 func (s accountService) DeleteMe(ctx context.Context, _ *bffv1.DeleteMeRequest) (*bffv1.DeleteMeResponse, error) {
-	if err := s.deleteAccount(ctx, caller(ctx).userID, true); err != nil {
+	if err := s.deleteAccount(ctx, caller(ctx).userID); err != nil {
 		return nil, err
 	}
 	return &bffv1.DeleteMeResponse{}, nil

@@ -6,22 +6,17 @@ import (
 	"encoding/json"
 	"html/template"
 	"net/http"
-	"slices"
-	"strings"
 
-	"connectrpc.com/connect/v2"
-
-	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/rpc"
 	"gatehouse/web"
 )
 
-// routes puts the pages beside the API.
-func (s *Service) routes(config Config) http.Handler {
+// mux serves the API and the pages beside it.
+func (s *Service) mux(config Config) *rpc.Mux {
 	mux := s.rpc.Mux(s.Ready)
-	mux.HandleFunc("GET /.well-known/jwks.json", s.jwks)
-	mux.Handle("GET /{$}", page("index.html", map[string]any{"URL": config.PublicURL}))
-	mux.Handle("GET /docs", page("docs.html", map[string]any{"URL": config.PublicURL, "Methods": methodsOf(s.rpc.Policies())}))
+	mux.Handle("GET /.well-known/jwks.json", rpc.Anyone(), http.HandlerFunc(s.jwks))
+	mux.Handle("GET /{$}", rpc.Anyone(), page("index.html", map[string]any{"URL": config.PublicURL}))
+	mux.Handle("GET /docs", rpc.Anyone(), page("docs.html", map[string]any{"URL": config.PublicURL, "Methods": methodsOf(s.rpc.Plans())}))
 	return mux
 }
 
@@ -66,58 +61,4 @@ func page(name string, data any) http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		_, _ = w.Write(body.Bytes())
 	})
-}
-
-// Method is one public method: its path, who may call it, in words, and the
-// names of its request's fields.
-type Method struct{ Path, Who, Fields string }
-
-// Methods returns the public methods, by path. It returns an error when one
-// has no policy.
-func Methods() ([]Method, error) {
-	server := connect.NewServer()
-	(&Service{}).register(server)
-	policies, err := rpc.PoliciesOf(server)
-	if err != nil {
-		return nil, err
-	}
-	return methodsOf(policies), nil
-}
-
-func methodsOf(policies rpc.Policies) []Method {
-	var methods []Method
-	for procedure, policy := range policies {
-		methods = append(methods, Method{Path: procedure, Who: whoMay(policy.GetAccess()), Fields: requestFields(procedure)})
-	}
-	slices.SortFunc(methods, func(a, b Method) int { return strings.Compare(a.Path, b.Path) })
-	return methods
-}
-
-// whoMay says in words who may call.
-func whoMay(access *policyv1.Access) string {
-	switch who := access.GetWho().(type) {
-	case *policyv1.Access_Anyone:
-		return "anyone"
-	case *policyv1.Access_SignedIn:
-		return "whoever is signed in"
-	case *policyv1.Access_Self:
-		return strings.Join(append([]string{"oneself"}, who.Self.GetOrRoles()...), " or ")
-	case *policyv1.Access_Roles:
-		return strings.Join(who.Roles.GetAnyOf(), " or ")
-	default:
-		return "nobody"
-	}
-}
-
-func requestFields(procedure string) string {
-	method, err := methodOf(procedure)
-	if err != nil {
-		return ""
-	}
-	var names []string
-	fields := method.Input().Fields()
-	for i := range fields.Len() {
-		names = append(names, fields.Get(i).JSONName())
-	}
-	return strings.Join(names, ", ")
 }

@@ -50,9 +50,9 @@ func TestPagesAreStrictAndOffline(t *testing.T) {
 func TestDocsTellOfEveryMethodWhoMayCallIt(t *testing.T) {
 	t.Parallel()
 	_, body := open(t, world{}).get(t, "/docs")
-	methods, err := Methods()
-	wantNoError(t, "Methods", err)
-	for _, method := range methods {
+	policy, err := PolicyOf("")
+	wantNoError(t, "PolicyOf", err)
+	for _, method := range policy.Methods {
 		if row := "<code>" + method.Path + "</code><td>" + method.Who + "<td>" + method.Fields; !strings.Contains(body, row) {
 			t.Errorf("/docs: got no row %q", row)
 		}

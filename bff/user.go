@@ -328,13 +328,14 @@ func (s *Service) revokeSessions(ctx context.Context, id, except string) (int32,
 
 // DeleteUser implements bffv1.UserServiceHandler.
 func (s *Service) DeleteUser(ctx context.Context, req *bffv1.DeleteUserRequest) (*bffv1.DeleteUserResponse, error) {
-	if err := s.deleteAccount(ctx, req.GetUserId(), false); err != nil {
+	if err := s.deleteAccount(ctx, req.GetUserId()); err != nil {
 		return nil, err
 	}
 	return &bffv1.DeleteUserResponse{}, nil
 }
 
-func (s *Service) deleteAccount(ctx context.Context, id string, recent bool) error {
+func (s *Service) deleteAccount(ctx context.Context, id string) error {
+	recent := rpc.CallFrom(ctx).WantsRecentSignIn()
 	s.step("bff: before auth is asked to delete")
 	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.DeleteAccountResponse, error) {
 		return s.accounts.DeleteAccount(ctx, &authv1.DeleteAccountRequest{AccountId: id, RequireRecentSignIn: recent, Origin: s.origin(ctx)})

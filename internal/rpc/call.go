@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
 )
 
 // requestIDHeader carries a request's id from hop to hop and back.
@@ -19,6 +20,12 @@ const requestIDHeader = "X-Request-Id"
 
 // Call is what a server knows of the call that it is answering.
 type Call struct {
+	// Plan is what holds for the method; nil for a method that isn't there.
+	Plan *Plan
+	// Request is the message, normalised, valid and admitted, for what looks at it
+	// before the method does; nil where nothing does, and where a client streams.
+	// It shares its parts with the method's own, and must not be changed.
+	Request proto.Message
 	// RequestID is the caller's X-Request-Id, or one made here.
 	RequestID string
 	// Principal says who is calling, for the log: "user:…" or "service:…".
@@ -27,6 +34,10 @@ type Call struct {
 	// OurLimit that it is ours.
 	CallersDeadline, OurLimit bool
 }
+
+// WantsRecentSignIn reports whether the method's policy asks for one. What isn't
+// known to do without does.
+func (c *Call) WantsRecentSignIn() bool { return c.Plan == nil || c.Plan.RecentSignIn }
 
 type callKey struct{}
 
@@ -40,13 +51,14 @@ func CallFrom(ctx context.Context) *Call {
 }
 
 // answered is the outermost interceptor: it names the call, recovers from a
-// panic, publishes the error, and writes the one line of the log.
-func answered(logger *slog.Logger, level slog.Level) connect.ServerInterceptor {
+// panic, publishes the error, and writes the one line of the log. plan is nil
+// for methods that aren't there.
+func answered(logger *slog.Logger, level slog.Level, plan *Plan) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			start := time.Now()
 			info, _ := connect.CallInfoForServerContext(ctx)
-			call := &Call{RequestID: requestID(info.RequestHeader().Get(requestIDHeader))}
+			call := &Call{Plan: plan, RequestID: requestID(info.RequestHeader().Get(requestIDHeader))}
 			info.ResponseHeader().Set(requestIDHeader, call.RequestID)
 			ctx = context.WithValue(ctx, callKey{}, call)
 
@@ -141,15 +153,16 @@ func requestID(given string) string {
 
 func newRequestID() string { return uuid.New().String() }
 
-// bounded gives every call a deadline: the caller's own, or ours if that is
-// sooner. A call whose time has passed does not begin.
-func bounded(limit time.Duration) connect.ServerInterceptor {
+// bounded gives every call a deadline: the caller's own, or the method's time
+// limit if that is sooner. A call whose time has passed does not begin.
+func bounded(plan *Plan) (connect.ServerInterceptor, error) {
+	limit := plan.TimeLimit
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if spec.StreamType != connect.StreamTypeUnary {
+			if limit == 0 {
 				return next(ctx, spec, stream)
 			}
 			deadline, ok := ctx.Deadline()
@@ -162,5 +175,5 @@ func bounded(limit time.Duration) connect.ServerInterceptor {
 			defer cancel()
 			return next(ctx, spec, stream)
 		}
-	}
+	}, nil
 }

@@ -110,9 +110,6 @@ func published(ctx context.Context, err error) *connect.Error {
 		case failure.Code() == connect.CodeUnimplemented:
 			return NewError(connect.CodeUnimplemented, ReasonUnknownMethod, "There is no such method.").WithCause(err)
 		}
-		if violations, ok := detailOf[*validate.Violations](failure); ok && failure.Code() == connect.CodeInvalidArgument {
-			return invalid(violations).WithCause(failure)
-		}
 	}
 	switch {
 	case is(err, connect.CodeDeadlineExceeded, context.DeadlineExceeded) && CallFrom(ctx).OurLimit:

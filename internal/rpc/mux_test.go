@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/grpcreflect"
 
+	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/rpc"
 )
@@ -100,5 +101,42 @@ func TestHealthFollowsReadiness(t *testing.T) {
 		if cache := got.header.Get("Cache-Control"); test.method == "GET" && test.path != "/" && cache != "no-store" {
 			t.Errorf("%s %s: got Cache-Control %q, want no-store", test.method, test.path, cache)
 		}
+	}
+}
+
+// What stands beside the methods is listed, and nothing else is there.
+func TestAMuxListsItsPages(t *testing.T) {
+	t.Parallel()
+	mux := newProfiles(t, found).Mux(isReady)
+	mux.Handle("GET /page", rpc.Anyone(), http.NotFoundHandler())
+	var got []string
+	for _, page := range mux.Pages() {
+		got = append(got, page.Pattern)
+		if page.Access.GetAnyone() == nil {
+			t.Errorf("%s: got the access %v, want anyone's", page.Pattern, page.Access)
+		}
+	}
+	want := []string{
+		"/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/",
+		"GET /livez", "GET /page", "GET /readyz",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got the pages %q, want %q", got, want)
+	}
+}
+
+func TestAPageThatAsksWhoIsCallingCantBeServed(t *testing.T) {
+	t.Parallel()
+	for name, access := range map[string]*policyv1.Access{
+		"nothing said": nil, "nobody": {}, "the signed in": signedIn, "services": forServices("bff").GetAccess(),
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("a page for %s: got it served, want a panic", name)
+				}
+			}()
+			newProfiles(t, found).Mux(isReady).Handle("GET /page", access, http.NotFoundHandler())
+		}()
 	}
 }

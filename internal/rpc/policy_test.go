@@ -19,8 +19,8 @@ import (
 func answersAll(context.Context, connect.Spec, connect.ServerStream) error { return nil }
 
 // letsAllIn is an authorizer that asks nothing of anybody.
-func letsAllIn(rpc.Policies) (connect.ServerInterceptor, error) {
-	return func(next connect.ServerFunc) connect.ServerFunc { return next }, nil
+func letsAllIn(*rpc.Plan) (rpc.Admission, error) {
+	return rpc.Admission{Authenticate: func(next connect.ServerFunc) connect.ServerFunc { return next }}, nil
 }
 
 func TestAServerWithoutAPolicyIsNotBuilt(t *testing.T) {
@@ -35,7 +35,8 @@ func TestAServerWithoutAPolicyIsNotBuilt(t *testing.T) {
 	signedIn := who(&policyv1.Access{Who: &policyv1.Access_SignedIn{SignedIn: &policyv1.SignedIn{}}})
 	admins := who(&policyv1.Access{Who: &policyv1.Access_Roles{Roles: &policyv1.Roles{AnyOf: []string{"admin"}}}})
 	self := who(&policyv1.Access{Who: &policyv1.Access_Self{Self: &policyv1.Self{Field: "value"}}})
-	refuses := func(rpc.Policies) (connect.ServerInterceptor, error) { return nil, errors.New("no such role") }
+	refuses := func(*rpc.Plan) (rpc.Admission, error) { return rpc.Admission{}, errors.New("no such role") }
+	forgets := func(*rpc.Plan) (rpc.Admission, error) { return rpc.Admission{}, nil }
 
 	for _, test := range []struct {
 		name       string
@@ -54,7 +55,8 @@ func TestAServerWithoutAPolicyIsNotBuilt(t *testing.T) {
 		{"the signed in, among services", signedIn, rpc.ServicesOnly(keys, "users"), "must name the services"},
 		{"roles, among services", admins, rpc.ServicesOnly(keys, "users"), "must name the services"},
 		{"oneself, among services", self, rpc.ServicesOnly(keys, "users"), "must name the services"},
-		{"no service", method(t, forServices(), connect.StreamTypeUnary), rpc.ServicesOnly(keys, "users"), "must name the services"},
+		{"no service", method(t, forServices(), connect.StreamTypeUnary), rpc.ServicesOnly(keys, "users"), "names no service"},
+		{"nobody who asks who is calling", spec, forgets, "nothing asks who is calling"},
 		{"a policy that can't be enforced", spec, refuses, "no such role"},
 	} {
 		_, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: test.authorizer}, func(server *connect.Server) {
@@ -91,11 +93,14 @@ func TestAServerTellsWhatItServes(t *testing.T) {
 	if got, want := server.Services(), []string{"users.v1.ProfileService", "users.v1.RelayService"}; !slices.Equal(got, want) {
 		t.Errorf("got the services %q, want %q", got, want)
 	}
-	policies := server.Policies()
-	if len(policies) != 4 {
-		t.Errorf("got %d policies, want 4: %v", len(policies), policies)
+	plans := map[string]*rpc.Plan{}
+	for _, plan := range server.Plans() {
+		plans[plan.Procedure] = plan
 	}
-	if got := policies[usersv1.RelayServiceApplyAccountProcedure].GetAccess().GetServices().GetAnyOf(); !slices.Equal(got, []string{"auth"}) {
+	if len(plans) != 4 {
+		t.Errorf("got %d plans, want 4: %v", len(plans), plans)
+	}
+	if got := plans[usersv1.RelayServiceApplyAccountProcedure].Access.GetServices().GetAnyOf(); !slices.Equal(got, []string{"auth"}) {
 		t.Errorf("ApplyAccount: got a policy for %q, want auth", got)
 	}
 }

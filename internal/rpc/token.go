@@ -12,8 +12,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/golang-jwt/jwt/v5"
-
-	policyv1 "gatehouse/gen/policy/v1"
 )
 
 // Internal tokens are short JWTs (RFC 7519, HS256) by which one service shows
@@ -106,16 +104,20 @@ type seenToken struct {
 // copy of each caller.
 const seenTokens = 256
 
-func newCallerCheck(keys InternalKeys, callee string, callers []string) (*callerCheck, error) {
-	check := &callerCheck{callee: callee, keys: map[string][][]byte{}, now: time.Now, seen: map[string]seenToken{}}
+func newCallerCheck(callee string) *callerCheck {
+	return &callerCheck{callee: callee, keys: map[string][][]byte{}, now: time.Now, seen: map[string]seenToken{}}
+}
+
+// know lets callers be told apart, before the first call.
+func (c *callerCheck) know(keys InternalKeys, callers []string) error {
 	for _, caller := range callers {
-		pair, err := keys.pair(caller, callee)
+		pair, err := keys.pair(caller, c.callee)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		check.keys[caller] = pair
+		c.keys[caller] = pair
 	}
-	return check, nil
+	return nil
 }
 
 // caller returns the name of the service that made the token.
@@ -158,20 +160,16 @@ func (c *callerCheck) caller(token string) (string, error) {
 // ServicesOnly admits only other services of this system, and to each method
 // only those that its policy names.
 func ServicesOnly(keys InternalKeys, callee string) Authorizer {
-	return func(policies Policies) (connect.ServerInterceptor, error) {
-		var callers []string
-		for procedure, policy := range policies {
-			services, ok := policy.GetAccess().GetWho().(*policyv1.Access_Services)
-			if !ok || len(services.Services.GetAnyOf()) == 0 {
-				return nil, fmt.Errorf("%s: an internal method must name the services that may call it", procedure)
-			}
-			callers = append(callers, services.Services.GetAnyOf()...)
+	check := newCallerCheck(callee)
+	return func(plan *Plan) (Admission, error) {
+		services := plan.Access.GetServices().GetAnyOf()
+		if len(services) == 0 {
+			return Admission{}, fmt.Errorf("%s: an internal method must name the services that may call it", plan.Procedure)
 		}
-		check, err := newCallerCheck(keys, callee, callers)
-		if err != nil {
-			return nil, err
+		if err := check.know(keys, services); err != nil {
+			return Admission{}, err
 		}
-		return func(next connect.ServerFunc) connect.ServerFunc {
+		return Admission{Authenticate: func(next connect.ServerFunc) connect.ServerFunc {
 			return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 				info, _ := connect.CallInfoForServerContext(ctx)
 				token, ok := BearerToken(info.RequestHeader().Get("Authorization"))
@@ -183,12 +181,12 @@ func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 					return errInternalToken.WithCause(err)
 				}
 				CallFrom(ctx).Principal = "service:" + caller
-				if !slices.Contains(policies[spec.Procedure].GetAccess().GetServices().GetAnyOf(), caller) {
+				if !slices.Contains(services, caller) {
 					return errInternalCaller
 				}
 				return next(ctx, spec, stream)
 			}
-		}, nil
+		}}, nil
 	}
 }
 

@@ -174,8 +174,8 @@ func TestATokenIsMadeOnceAndReusedWhileFresh(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	check, err := newCallerCheck(InternalKeys{newKey}, "users", []string{"bff"})
-	if err != nil {
+	check := newCallerCheck("users")
+	if err := check.know(InternalKeys{newKey}, []string{"bff"}); err != nil {
 		t.Fatal(err)
 	}
 	var previous string
@@ -255,8 +255,8 @@ func TestTheInternalKeyCanBeChanged(t *testing.T) {
 func TestTheMemoryOfTokensIsBoundedAndForgetsTheExpired(t *testing.T) {
 	t.Parallel()
 	keys := InternalKeys{newKey}
-	check, err := newCallerCheck(keys, "users", []string{"bff"})
-	if err != nil {
+	check := newCallerCheck("users")
+	if err := check.know(keys, []string{"bff"}); err != nil {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

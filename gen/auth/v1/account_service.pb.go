@@ -1167,21 +1167,21 @@ var File_auth_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dauth/v1/account_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xb6\x02\n" +
+	"\x1dauth/v1/account_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xbc\x02\n" +
 	"\x14CreateAccountRequest\x12'\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12 \n" +
 	"\x05email\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x18\xfe\x01`\x01R\x05email\x12$\n" +
-	"\bpassword\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\bpassword\x12;\n" +
+	"\xbaH\ar\x05\x18\xfe\x01`\x01R\x05email\x12*\n" +
+	"\bpassword\x18\x03 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x01R\bpassword\x12;\n" +
 	"\x05roles\x18\x04 \x03(\tB%\xbaH\"\x92\x01\x1f\x10 \"\x1br\x192\x17^[a-z][a-z0-9_-]{0,31}$R\x05roles\x12.\n" +
 	"\aprofile\x18\x05 \x01(\v2\x14.auth.v1.ProfileSeedR\aprofile\x12\x17\n" +
 	"\asign_in\x18\x06 \x01(\bR\x06signIn\x12'\n" +
-	"\x06origin\x18\a \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\xbc\x01\n" +
+	"\x06origin\x18\a \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\xc4\x01\n" +
 	"\x15CreateAccountResponse\x12*\n" +
 	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\x12'\n" +
-	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12!\n" +
-	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\x12+\n" +
+	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12)\n" +
+	"\fdevice_token\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vdeviceToken\x12+\n" +
 	"\x11verification_sent\x18\x04 \x01(\bR\x10verificationSent\"<\n" +
 	"\x11GetAccountRequest\x12'\n" +
 	"\n" +
@@ -1216,12 +1216,10 @@ const file_auth_v1_account_service_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x18\xfe\x01`\x01R\x05email\x12'\n" +
 	"\x06origin\x18\x03 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"H\n" +
 	"\x1aChangeAccountEmailResponse\x12*\n" +
-	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\"\xae\x01\n" +
-	"\x15ChangePasswordRequest\x125\n" +
-	"\x10current_password\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x0fcurrentPassword\x12-\n" +
-	"\fnew_password\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\vnewPassword\x12/\n" +
+	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\"\xba\x01\n" +
+	"\x15ChangePasswordRequest\x12;\n" +
+	"\x10current_password\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x02\x10\x01R\x0fcurrentPassword\x123\n" +
+	"\fnew_password\x18\x02 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x02\x10\x01R\vnewPassword\x12/\n" +
 	"\x06origin\x18\x03 \x01(\v2\x0f.auth.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\"\x18\n" +
 	"\x16ChangePasswordResponse\"\x9d\x01\n" +
 	"\x14DeleteAccountRequest\x12'\n" +

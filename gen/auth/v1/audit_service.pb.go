@@ -193,11 +193,11 @@ var File_auth_v1_audit_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_audit_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1bauth/v1/audit_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\x85\x03\n" +
+	"\x1bauth/v1/audit_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\x8b\x03\n" +
 	"\x16ListAuditEventsRequest\x12&\n" +
-	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12'\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12-\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x12*\n" +
+	"page_token\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x00R\tpageToken\x12*\n" +
 	"\n" +
 	"account_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\taccountId\x12&\n" +
 	"\bactor_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\aactorId\x12\x1d\n" +
@@ -205,10 +205,10 @@ const file_auth_v1_audit_service_proto_rawDesc = "" +
 	"\aoutcome\x18\x06 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\tsucceededR\arefusedR\aoutcome\x129\n" +
 	"\n" +
 	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"n\n" +
+	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"v\n" +
 	"\x17ListAuditEventsResponse\x12+\n" +
-	"\x06events\x18\x01 \x03(\v2\x13.auth.v1.AuditEventR\x06events\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2v\n" +
+	"\x06events\x18\x01 \x03(\v2\x13.auth.v1.AuditEventR\x06events\x12.\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\rnextPageToken2v\n" +
 	"\fAuditService\x12f\n" +
 	"\x0fListAuditEvents\x12\x1f.auth.v1.ListAuditEventsRequest\x1a .auth.v1.ListAuditEventsResponse\"\x10\x8a\xe7\x18\t\n" +
 	"\a*\x05\n" +

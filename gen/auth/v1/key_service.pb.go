@@ -167,12 +167,12 @@ const file_auth_v1_key_service_proto_rawDesc = "" +
 	"\x19auth/v1/key_service.proto\x12\aauth.v1\x1a\x16policy/v1/policy.proto\"\x18\n" +
 	"\x16ListSigningKeysRequest\"B\n" +
 	"\x17ListSigningKeysResponse\x12'\n" +
-	"\x04keys\x18\x01 \x03(\v2\x13.auth.v1.SigningKeyR\x04keys\"=\n" +
+	"\x04keys\x18\x01 \x03(\v2\x13.auth.v1.SigningKeyR\x04keys\"E\n" +
 	"\n" +
 	"SigningKey\x12\x10\n" +
-	"\x03kid\x18\x01 \x01(\tR\x03kid\x12\x1d\n" +
+	"\x03kid\x18\x01 \x01(\tR\x03kid\x12%\n" +
 	"\n" +
-	"public_key\x18\x02 \x01(\fR\tpublicKey2t\n" +
+	"public_key\x18\x02 \x01(\fB\x06\x92\xe7\x18\x02\x10\x00R\tpublicKey2t\n" +
 	"\n" +
 	"KeyService\x12f\n" +
 	"\x0fListSigningKeys\x12\x1f.auth.v1.ListSigningKeysRequest\x1a .auth.v1.ListSigningKeysResponse\"\x10\x8a\xe7\x18\t\n" +

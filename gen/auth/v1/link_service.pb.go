@@ -634,19 +634,17 @@ var File_auth_v1_link_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_link_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1aauth/v1/link_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xb0\x01\n" +
-	"\x12VerifyEmailRequest\x12 \n" +
-	"\x05token\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x05token\x12&\n" +
-	"\bpassword\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\bpassword\x12'\n" +
+	"\x1aauth/v1/link_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xbc\x01\n" +
+	"\x12VerifyEmailRequest\x12&\n" +
+	"\x05token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x05token\x12,\n" +
+	"\bpassword\x18\x02 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x02\x10\x01R\bpassword\x12'\n" +
 	"\n" +
 	"account_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12'\n" +
-	"\x06origin\x18\x04 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\x8d\x01\n" +
+	"\x06origin\x18\x04 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\x95\x01\n" +
 	"\x13VerifyEmailResponse\x12*\n" +
 	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\x12'\n" +
-	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12!\n" +
-	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\"J\n" +
+	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12)\n" +
+	"\fdevice_token\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vdeviceToken\"J\n" +
 	"\x17SendVerificationRequest\x12/\n" +
 	"\x06origin\x18\x01 \x01(\v2\x0f.auth.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\"\x1a\n" +
 	"\x18SendVerificationResponse\"h\n" +
@@ -654,22 +652,19 @@ const file_auth_v1_link_service_proto_rawDesc = "" +
 	"\x05email\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x18\xfe\x01`\x01R\x05email\x12'\n" +
 	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\x1e\n" +
-	"\x1cRequestPasswordResetResponse\"\x90\x01\n" +
-	"\x14ResetPasswordRequest\x12 \n" +
-	"\x05token\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x05token\x12-\n" +
-	"\fnew_password\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\vnewPassword\x12'\n" +
+	"\x1cRequestPasswordResetResponse\"\x9c\x01\n" +
+	"\x14ResetPasswordRequest\x12&\n" +
+	"\x05token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x05token\x123\n" +
+	"\fnew_password\x18\x02 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x02\x10\x01R\vnewPassword\x12'\n" +
 	"\x06origin\x18\x03 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\x17\n" +
 	"\x15ResetPasswordResponse\"u\n" +
 	"\x19RequestEmailChangeRequest\x12'\n" +
 	"\tnew_email\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x18\xfe\x01`\x01R\bnewEmail\x12/\n" +
 	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\"\x1c\n" +
-	"\x1aRequestEmailChangeResponse\"f\n" +
-	"\x19ConfirmEmailChangeRequest\x12 \n" +
-	"\x05token\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x05token\x12'\n" +
+	"\x1aRequestEmailChangeResponse\"l\n" +
+	"\x19ConfirmEmailChangeRequest\x12&\n" +
+	"\x05token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x05token\x12'\n" +
 	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"H\n" +
 	"\x1aConfirmEmailChangeResponse\x12*\n" +
 	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount2\xfd\x04\n" +

@@ -247,15 +247,15 @@ var File_auth_v1_mail_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_mail_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1aauth/v1/mail_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\x9a\x01\n" +
+	"\x1aauth/v1/mail_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xa0\x01\n" +
 	"\x10ListMailsRequest\x12&\n" +
-	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12'\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12-\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x125\n" +
-	"\x06status\x18\x03 \x01(\x0e2\x13.auth.v1.MailStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\"`\n" +
+	"page_token\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x00R\tpageToken\x125\n" +
+	"\x06status\x18\x03 \x01(\x0e2\x13.auth.v1.MailStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\"h\n" +
 	"\x11ListMailsResponse\x12#\n" +
-	"\x05mails\x18\x01 \x03(\v2\r.auth.v1.MailR\x05mails\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"^\n" +
+	"\x05mails\x18\x01 \x03(\v2\r.auth.v1.MailR\x05mails\x12.\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\rnextPageToken\"^\n" +
 	"\x10RetryMailRequest\x12!\n" +
 	"\amail_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06mailId\x12'\n" +
 	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"6\n" +

@@ -12,6 +12,7 @@ package authv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "gatehouse/gen/policy/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -917,7 +918,7 @@ var File_auth_v1_types_proto protoreflect.FileDescriptor
 
 const file_auth_v1_types_proto_rawDesc = "" +
 	"\n" +
-	"\x13auth/v1/types.proto\x12\aauth.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x02\n" +
+	"\x13auth/v1/types.proto\x12\aauth.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xbb\x02\n" +
 	"\aAccount\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05email\x18\x02 \x01(\tR\x05email\x12%\n" +
@@ -946,10 +947,10 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"ip_address\x18\x06 \x01(\tR\tipAddress\x12;\n" +
 	"\vrevoke_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"revokeTime\x12#\n" +
-	"\rrevoke_reason\x18\b \x01(\tR\frevokeReason\"\x9d\x01\n" +
-	"\x06Tokens\x12!\n" +
-	"\faccess_token\x18\x01 \x01(\tR\vaccessToken\x12#\n" +
-	"\rrefresh_token\x18\x02 \x01(\tR\frefreshToken\x12\x1d\n" +
+	"\rrevoke_reason\x18\b \x01(\tR\frevokeReason\"\xad\x01\n" +
+	"\x06Tokens\x12)\n" +
+	"\faccess_token\x18\x01 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vaccessToken\x12+\n" +
+	"\rrefresh_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\frefreshToken\x12\x1d\n" +
 	"\n" +
 	"expires_in\x18\x03 \x01(\x05R\texpiresIn\x12,\n" +
 	"\x12refresh_expires_in\x18\x04 \x01(\x05R\x10refreshExpiresIn\"\xfe\x01\n" +

@@ -1315,23 +1315,21 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\"4\n" +
 	"\x10UpdateMeResponse\x12 \n" +
-	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\"?\n" +
-	"\x15ReauthenticateRequest\x12&\n" +
-	"\bpassword\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\bpassword\"\x18\n" +
-	"\x16ReauthenticateResponse\"}\n" +
-	"\x15ChangePasswordRequest\x125\n" +
-	"\x10current_password\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x0fcurrentPassword\x12-\n" +
-	"\fnew_password\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\b\x18\x80\x01R\vnewPassword\"\x18\n" +
+	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\"E\n" +
+	"\x15ReauthenticateRequest\x12,\n" +
+	"\bpassword\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x02\x10\x01R\bpassword\"\x18\n" +
+	"\x16ReauthenticateResponse\"\x89\x01\n" +
+	"\x15ChangePasswordRequest\x12;\n" +
+	"\x10current_password\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x02\x10\x01R\x0fcurrentPassword\x123\n" +
+	"\fnew_password\x18\x02 \x01(\tB\x10\xbaH\ar\x05\x10\b\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\vnewPassword\"\x18\n" +
 	"\x16ChangePasswordResponse\"\x15\n" +
 	"\x13ListSessionsRequest\"C\n" +
 	"\x14ListSessionsResponse\x12+\n" +
-	"\bsessions\x18\x01 \x03(\v2\x0f.bff.v1.SessionR\bsessions\"?\n" +
-	"\x14RevokeSessionRequest\x12'\n" +
+	"\bsessions\x18\x01 \x03(\v2\x0f.bff.v1.SessionR\bsessions\"G\n" +
+	"\x14RevokeSessionRequest\x12/\n" +
 	"\n" +
-	"session_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\"\x17\n" +
+	"session_id\x18\x01 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
+	"\x02\x18\x01R\tsessionId\"\x17\n" +
 	"\x15RevokeSessionResponse\"\x1c\n" +
 	"\x1aRevokeOtherSessionsRequest\"7\n" +
 	"\x1bRevokeOtherSessionsResponse\x12\x18\n" +
@@ -1342,22 +1340,21 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x19RevokeAllSessionsResponse\x12\x18\n" +
 	"\arevoked\x18\x01 \x01(\x05R\arevoked\"\x1e\n" +
 	"\x1cSendVerificationEmailRequest\"\x1f\n" +
-	"\x1dSendVerificationEmailResponse\"D\n" +
-	"\x19RequestEmailChangeRequest\x12'\n" +
-	"\tnew_email\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x18\xfe\x01`\x01R\bnewEmail\"\x1c\n" +
-	"\x1aRequestEmailChangeResponse\"=\n" +
-	"\x19ConfirmEmailChangeRequest\x12 \n" +
-	"\x05token\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x05token\"\x1c\n" +
-	"\x1aConfirmEmailChangeResponse\"k\n" +
+	"\x1dSendVerificationEmailResponse\"L\n" +
+	"\x19RequestEmailChangeRequest\x12/\n" +
+	"\tnew_email\x18\x01 \x01(\tB\x12\xbaH\ar\x05\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
+	"\x02(\x01R\bnewEmail\"\x1c\n" +
+	"\x1aRequestEmailChangeResponse\"C\n" +
+	"\x19ConfirmEmailChangeRequest\x12&\n" +
+	"\x05token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x05token\"\x1c\n" +
+	"\x1aConfirmEmailChangeResponse\"q\n" +
 	"\x18ListMyAuditEventsRequest\x12&\n" +
-	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12'\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12-\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"o\n" +
+	"page_token\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x00R\tpageToken\"w\n" +
 	"\x19ListMyAuditEventsResponse\x12*\n" +
-	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x11\n" +
+	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x12.\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\rnextPageToken\"\x11\n" +
 	"\x0fExportMeRequest\"\xa7\x02\n" +
 	"\x10ExportMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12,\n" +
@@ -1366,39 +1363,59 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\faudit_events\x18\x04 \x03(\v2\x12.bff.v1.AuditEventR\vauditEvents\x12\"\n" +
 	"\x05mails\x18\x05 \x03(\v2\f.bff.v1.MailR\x05mails\x12;\n" +
 	"\vexport_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"exportTime2\xd1\r\n" +
-	"\x0eAccountService\x12S\n" +
-	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"\x1d\x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/api/v1/me\x90\x02\x01\x12_\n" +
-	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\" \x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02\x12:\x04user2\n" +
-	"/api/v1/me\x12}\n" +
-	"\x0eReauthenticate\x12\x1d.bff.v1.ReauthenticateRequest\x1a\x1e.bff.v1.ReauthenticateResponse\",\x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/api/v1/me/reauthenticate\x12w\n" +
-	"\x0eChangePassword\x12\x1d.bff.v1.ChangePasswordRequest\x1a\x1e.bff.v1.ChangePasswordResponse\"&\x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/api/v1/me/password\x12q\n" +
-	"\fListSessions\x12\x1b.bff.v1.ListSessionsRequest\x1a\x1c.bff.v1.ListSessionsResponse\"&\x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/me/sessions\x90\x02\x01\x12~\n" +
-	"\rRevokeSession\x12\x1c.bff.v1.RevokeSessionRequest\x1a\x1d.bff.v1.RevokeSessionResponse\"0\x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02\"* /api/v1/me/sessions/{session_id}\x12\x96\x01\n" +
-	"\x13RevokeOtherSessions\x12\".bff.v1.RevokeOtherSessionsRequest\x1a#.bff.v1.RevokeOtherSessionsResponse\"6\x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/me/sessions:revokeOthers\x90\x02\x02\x12\x8d\x01\n" +
-	"\x11RevokeAllSessions\x12 .bff.v1.RevokeAllSessionsRequest\x1a!.bff.v1.RevokeAllSessionsResponse\"3\x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/me/sessions:revokeAll\x90\x02\x02\x12\x99\x01\n" +
-	"\x15SendVerificationEmail\x12$.bff.v1.SendVerificationEmailRequest\x1a%.bff.v1.SendVerificationEmailResponse\"3\x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/me:sendVerificationEmail\x12\x80\x01\n" +
-	"\x12RequestEmailChange\x12!.bff.v1.RequestEmailChangeRequest\x1a\".bff.v1.RequestEmailChangeResponse\"#\x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/api/v1/me/email\x12\x8f\x01\n" +
-	"\x12ConfirmEmailChange\x12!.bff.v1.ConfirmEmailChangeRequest\x1a\".bff.v1.ConfirmEmailChangeResponse\"2\x8a\xe7\x18\x04\n" +
+	"exportTime2\xd4\x11\n" +
+	"\x0eAccountService\x12\xa7\x01\n" +
+	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"q\x8a\xe7\x18X\n" +
+	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:=\n" +
+	"\x02\b\n" +
+	"\x10\x01*\x10account/{caller}*\x10profile/{caller}*\x11sessions/{caller}\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/api/v1/me\x90\x02\x01\x12\x81\x01\n" +
+	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\"B\x8a\xe7\x18&\n" +
+	"\x02\x12\x00\x1a\x02\b\n" +
+	"*\b\b<\x12\x02\b<\x18\x1e0\x01B\x10profile/{caller}\x82\xd3\xe4\x93\x02\x12:\x04user2\n" +
+	"/api/v1/me\x12\x8b\x01\n" +
+	"\x0eReauthenticate\x12\x1d.bff.v1.ReauthenticateRequest\x1a\x1e.bff.v1.ReauthenticateResponse\":\x8a\xe7\x18\x12\n" +
+	"\x02\x12\x00\x1a\x02\b\n" +
+	"*\x06\b\n" +
+	"\x12\x02\b<0\x01\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/api/v1/me/reauthenticate\x12\xac\x01\n" +
+	"\x0eChangePassword\x12\x1d.bff.v1.ChangePasswordRequest\x1a\x1e.bff.v1.ChangePasswordResponse\"[\x8a\xe7\x189\n" +
+	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
+	"*\x06\b\n" +
+	"\x12\x02\b<0\x01B\x10account/{caller}B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/api/v1/me/password\x12\xa1\x01\n" +
+	"\fListSessions\x12\x1b.bff.v1.ListSessionsRequest\x1a\x1c.bff.v1.ListSessionsResponse\"V\x8a\xe7\x184\n" +
+	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:\x19\n" +
+	"\x02\b\x05\x10\x01*\x11sessions/{caller}\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/me/sessions\x90\x02\x01\x12\xa1\x01\n" +
+	"\rRevokeSession\x12\x1c.bff.v1.RevokeSessionRequest\x1a\x1d.bff.v1.RevokeSessionResponse\"S\x8a\xe7\x18'\n" +
+	"\x02\x12\x00\x1a\x02\b\n" +
+	"*\b\b<\x12\x02\b<\x18\x1e0\x01B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\"* /api/v1/me/sessions/{session_id}\x12\xbd\x01\n" +
+	"\x13RevokeOtherSessions\x12\".bff.v1.RevokeOtherSessionsRequest\x1a#.bff.v1.RevokeOtherSessionsResponse\"]\x8a\xe7\x18+\n" +
+	"\x02\x12\x00\x1a\x02\b\n" +
+	"\"\x02\b\x03*\b\b<\x12\x02\b<\x18\x1e0\x01B\x11sessions/{caller}\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/me/sessions:revokeOthers\x90\x02\x02\x12\xb4\x01\n" +
+	"\x11RevokeAllSessions\x12 .bff.v1.RevokeAllSessionsRequest\x1a!.bff.v1.RevokeAllSessionsResponse\"Z\x8a\xe7\x18+\n" +
+	"\x02\x12\x00\x1a\x02\b\n" +
+	"\"\x02\b\x03*\b\b<\x12\x02\b<\x18\x1e0\x01B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/me/sessions:revokeAll\x90\x02\x02\x12\xaa\x01\n" +
+	"\x15SendVerificationEmail\x12$.bff.v1.SendVerificationEmailRequest\x1a%.bff.v1.SendVerificationEmailResponse\"D\x8a\xe7\x18\x15\n" +
+	"\x02\x12\x00\x1a\x02\b\n" +
+	"*\t\b\n" +
+	"\x12\x03\b\x90\x1c\x18\x050\x01\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/me:sendVerificationEmail\x12\x93\x01\n" +
+	"\x12RequestEmailChange\x12!.bff.v1.RequestEmailChangeRequest\x1a\".bff.v1.RequestEmailChangeResponse\"6\x8a\xe7\x18\x17\n" +
+	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
+	"*\t\b\n" +
+	"\x12\x03\b\x90\x1c\x18\x050\x01\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/api/v1/me/email\x12\x9d\x01\n" +
+	"\x12ConfirmEmailChange\x12!.bff.v1.ConfirmEmailChangeRequest\x1a\".bff.v1.ConfirmEmailChangeResponse\"@\x8a\xe7\x18\x12\n" +
 	"\x02\n" +
-	"\x00\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/auth/confirmEmailChange\x12\x83\x01\n" +
-	"\x11ListMyAuditEvents\x12 .bff.v1.ListMyAuditEventsRequest\x1a!.bff.v1.ListMyAuditEventsResponse\")\x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/me/auditEvents\x90\x02\x01\x12c\n" +
-	"\bExportMe\x12\x17.bff.v1.ExportMeRequest\x1a\x18.bff.v1.ExportMeResponse\"$\x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/me/export\x90\x02\x01\x12Y\n" +
-	"\bDeleteMe\x12\x17.bff.v1.DeleteMeRequest\x1a\x18.bff.v1.DeleteMeResponse\"\x1a\x8a\xe7\x18\x04\n" +
-	"\x02\x12\x00\x82\xd3\xe4\x93\x02\f*\n" +
+	"\x00\x1a\x02\b\n" +
+	"*\x06\b\x1e\x12\x02\b<0\x01\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/auth/confirmEmailChange\x12\x97\x01\n" +
+	"\x11ListMyAuditEvents\x12 .bff.v1.ListMyAuditEventsRequest\x1a!.bff.v1.ListMyAuditEventsResponse\"=\x8a\xe7\x18\x18\n" +
+	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/me/auditEvents\x90\x02\x01\x12x\n" +
+	"\bExportMe\x12\x17.bff.v1.ExportMeRequest\x1a\x18.bff.v1.ExportMeResponse\"9\x8a\xe7\x18\x19\n" +
+	"\x02\x12\x00\x1a\x02\b\n" +
+	"\"\x02\b\x03*\t\b\n" +
+	"\x12\x03\b\x90\x1c\x18\x030\x02\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/me/export\x90\x02\x01\x12\xa0\x01\n" +
+	"\bDeleteMe\x12\x17.bff.v1.DeleteMeRequest\x1a\x18.bff.v1.DeleteMeResponse\"a\x8a\xe7\x18K\n" +
+	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
+	"*\x06\b\n" +
+	"\x12\x02\b<0\x01B\x10account/{caller}B\x10profile/{caller}B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\f*\n" +
 	"/api/v1/meBv\n" +
 	"\n" +
 	"com.bff.v1B\x13AccountServiceProtoP\x01Z\x1agatehouse/gen/bff/v1;bffv1\xa2\x02\x03BXX\xaa\x02\x06Bff.V1\xca\x02\x06Bff\\V1\xe2\x02\x12Bff\\V1\\GPBMetadata\xea\x02\aBff::V1b\x06proto3"

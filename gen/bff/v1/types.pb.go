@@ -11,6 +11,7 @@ package bffv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "gatehouse/gen/policy/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -982,16 +983,21 @@ var File_bff_v1_types_proto protoreflect.FileDescriptor
 
 const file_bff_v1_types_proto_rawDesc = "" +
 	"\n" +
-	"\x12bff/v1/types.proto\x12\x06bff.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x04\n" +
-	"\x04User\x12\x1b\n" +
-	"\x02id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x02id\x12#\n" +
-	"\x05email\x18\x02 \x01(\tB\r\xbaH\n" +
-	"\xd8\x01\x01r\x05\x18\xfe\x01`\x01R\x05email\x12%\n" +
-	"\x0eemail_verified\x18\x03 \x01(\bR\remailVerified\x124\n" +
+	"\x12bff/v1/types.proto\x12\x06bff.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xd8\x04\n" +
+	"\x04User\x12#\n" +
+	"\x02id\x18\x01 \x01(\tB\x13\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
+	"\x02\x18\x01R\x02id\x12+\n" +
+	"\x05email\x18\x02 \x01(\tB\x15\xbaH\n" +
+	"\xd8\x01\x01r\x05\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
+	"\x02(\x01R\x05email\x12%\n" +
+	"\x0eemail_verified\x18\x03 \x01(\bR\remailVerified\x12>\n" +
 	"\n" +
-	"first_name\x18\x04 \x01(\tB\x15\xbaH\x12r\x10\x18d2\f^[^\\p{Cc}]*$R\tfirstName\x122\n" +
-	"\tlast_name\x18\x05 \x01(\tB\x15\xbaH\x12r\x10\x18d2\f^[^\\p{Cc}]*$R\blastName\x12G\n" +
-	"\x06locale\x18\x06 \x01(\tB/\xbaH,r*\x18#2&^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$R\x06locale\x124\n" +
+	"first_name\x18\x04 \x01(\tB\x1f\xbaH\x12r\x10\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
+	"\x04\b\x01 \x01R\tfirstName\x12<\n" +
+	"\tlast_name\x18\x05 \x01(\tB\x1f\xbaH\x12r\x10\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
+	"\x04\b\x01 \x01R\blastName\x12O\n" +
+	"\x06locale\x18\x06 \x01(\tB7\xbaH,r*\x18#2&^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$\x92\xe7\x18\x04\n" +
+	"\x02\b\x01R\x06locale\x124\n" +
 	"\x06status\x18\a \x01(\x0e2\x12.bff.v1.UserStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12;\n" +
 	"\x05roles\x18\b \x03(\tB%\xbaH\"\x92\x01\x1f\x10 \"\x1br\x192\x17^[a-z][a-z0-9_-]{0,31}$R\x05roles\x12;\n" +
 	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -999,19 +1005,19 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"\vupdate_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x1b\n" +
-	"\x04etag\x18\v \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"\xbc\x01\n" +
-	"\x06Tokens\x12!\n" +
-	"\faccess_token\x18\x01 \x01(\tR\vaccessToken\x12#\n" +
-	"\rrefresh_token\x18\x02 \x01(\tR\frefreshToken\x12\x1d\n" +
+	"\x04etag\x18\v \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"\xd4\x01\n" +
+	"\x06Tokens\x12)\n" +
+	"\faccess_token\x18\x01 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vaccessToken\x12+\n" +
+	"\rrefresh_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\frefreshToken\x12%\n" +
 	"\n" +
-	"token_type\x18\x03 \x01(\tR\ttokenType\x12\x1d\n" +
+	"token_type\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\ttokenType\x12\x1d\n" +
 	"\n" +
 	"expires_in\x18\x04 \x01(\x05R\texpiresIn\x12,\n" +
-	"\x12refresh_expires_in\x18\x05 \x01(\x05R\x10refreshExpiresIn\"w\n" +
+	"\x12refresh_expires_in\x18\x05 \x01(\x05R\x10refreshExpiresIn\"\x7f\n" +
 	"\bSignedIn\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12&\n" +
-	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12!\n" +
-	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\"\x12\n" +
+	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12)\n" +
+	"\fdevice_token\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vdeviceToken\"\x12\n" +
 	"\x10VerificationSent\"\xd1\x02\n" +
 	"\n" +
 	"AuditEvent\x12\x0e\n" +
@@ -1064,10 +1070,10 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"\bSecurity\x12L\n" +
 	"\x14password_change_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x12passwordChangeTime\x12E\n" +
 	"\x11last_sign_in_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastSignInTime\x12'\n" +
-	"\x0factive_sessions\x18\x03 \x01(\x05R\x0eactiveSessions\"i\n" +
+	"\x0factive_sessions\x18\x03 \x01(\x05R\x0eactiveSessions\"q\n" +
 	"\tPartError\x12\x12\n" +
-	"\x04part\x18\x01 \x01(\tR\x04part\x12\x12\n" +
-	"\x04code\x18\x02 \x01(\tR\x04code\x12\x16\n" +
+	"\x04part\x18\x01 \x01(\tR\x04part\x12\x1a\n" +
+	"\x04code\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\x04code\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n" +
 	"\tretryable\x18\x04 \x01(\bR\tretryable*[\n" +
 	"\n" +

@@ -4,9 +4,14 @@
 // 	protoc        (unknown)
 // source: policy/v1/policy.proto
 
-// Package policy.v1 holds the method options by which the schema says who may
-// call what. Every method of every service carries one; a server refuses to
-// start when a method that it serves has none.
+// Package policy.v1 holds the options by which the schema says what holds for
+// a method and for a field: who may call, how long and how often, what may be
+// kept, and what must never be written down. A server compiles them when it
+// starts, and refuses to start when a method doesn't say who may call it or
+// when two options contradict each other.
+//
+// Whether something is said is told by presence: what is left out has the
+// default that its comment names, and a zero that is written out is a mistake.
 
 package policyv1
 
@@ -14,6 +19,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	descriptorpb "google.golang.org/protobuf/types/descriptorpb"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -26,13 +32,197 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Criticality says what is refused first under overload.
+type Criticality int32
+
+const (
+	// Not said. It may not be written out.
+	Criticality_CRITICALITY_UNSPECIFIED Criticality = 0
+	// A person waits for it.
+	Criticality_CRITICALITY_CRITICAL Criticality = 1
+	// It can be had later: refused first.
+	Criticality_CRITICALITY_SHEDDABLE Criticality = 2
+)
+
+// Enum value maps for Criticality.
+var (
+	Criticality_name = map[int32]string{
+		0: "CRITICALITY_UNSPECIFIED",
+		1: "CRITICALITY_CRITICAL",
+		2: "CRITICALITY_SHEDDABLE",
+	}
+	Criticality_value = map[string]int32{
+		"CRITICALITY_UNSPECIFIED": 0,
+		"CRITICALITY_CRITICAL":    1,
+		"CRITICALITY_SHEDDABLE":   2,
+	}
+)
+
+func (x Criticality) Enum() *Criticality {
+	p := new(Criticality)
+	*p = x
+	return p
+}
+
+func (x Criticality) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Criticality) Descriptor() protoreflect.EnumDescriptor {
+	return file_policy_v1_policy_proto_enumTypes[0].Descriptor()
+}
+
+func (Criticality) Type() protoreflect.EnumType {
+	return &file_policy_v1_policy_proto_enumTypes[0]
+}
+
+func (x Criticality) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Criticality.Descriptor instead.
+func (Criticality) EnumDescriptor() ([]byte, []int) {
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{0}
+}
+
+// CacheScope says whose a kept answer is.
+type CacheScope int32
+
+const (
+	// Not said. It may not be written out.
+	CacheScope_CACHE_SCOPE_UNSPECIFIED CacheScope = 0
+	// The caller's alone. Only for methods whose callers are signed in.
+	CacheScope_CACHE_SCOPE_PRIVATE CacheScope = 1
+	// Everybody's. Only for methods that anyone may call.
+	CacheScope_CACHE_SCOPE_SHARED CacheScope = 2
+)
+
+// Enum value maps for CacheScope.
+var (
+	CacheScope_name = map[int32]string{
+		0: "CACHE_SCOPE_UNSPECIFIED",
+		1: "CACHE_SCOPE_PRIVATE",
+		2: "CACHE_SCOPE_SHARED",
+	}
+	CacheScope_value = map[string]int32{
+		"CACHE_SCOPE_UNSPECIFIED": 0,
+		"CACHE_SCOPE_PRIVATE":     1,
+		"CACHE_SCOPE_SHARED":      2,
+	}
+)
+
+func (x CacheScope) Enum() *CacheScope {
+	p := new(CacheScope)
+	*p = x
+	return p
+}
+
+func (x CacheScope) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CacheScope) Descriptor() protoreflect.EnumDescriptor {
+	return file_policy_v1_policy_proto_enumTypes[1].Descriptor()
+}
+
+func (CacheScope) Type() protoreflect.EnumType {
+	return &file_policy_v1_policy_proto_enumTypes[1]
+}
+
+func (x CacheScope) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CacheScope.Descriptor instead.
+func (CacheScope) EnumDescriptor() ([]byte, []int) {
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{1}
+}
+
+// UnicodeForm is a Unicode normalization form.
+type UnicodeForm int32
+
+const (
+	// Not said. It may not be written out.
+	UnicodeForm_UNICODE_FORM_UNSPECIFIED UnicodeForm = 0
+	// Canonical composition: what looks the same is the same.
+	UnicodeForm_UNICODE_FORM_NFC UnicodeForm = 1
+	// Compatibility composition: also what only differs in style, such as width.
+	UnicodeForm_UNICODE_FORM_NFKC UnicodeForm = 2
+)
+
+// Enum value maps for UnicodeForm.
+var (
+	UnicodeForm_name = map[int32]string{
+		0: "UNICODE_FORM_UNSPECIFIED",
+		1: "UNICODE_FORM_NFC",
+		2: "UNICODE_FORM_NFKC",
+	}
+	UnicodeForm_value = map[string]int32{
+		"UNICODE_FORM_UNSPECIFIED": 0,
+		"UNICODE_FORM_NFC":         1,
+		"UNICODE_FORM_NFKC":        2,
+	}
+)
+
+func (x UnicodeForm) Enum() *UnicodeForm {
+	p := new(UnicodeForm)
+	*p = x
+	return p
+}
+
+func (x UnicodeForm) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UnicodeForm) Descriptor() protoreflect.EnumDescriptor {
+	return file_policy_v1_policy_proto_enumTypes[2].Descriptor()
+}
+
+func (UnicodeForm) Type() protoreflect.EnumType {
+	return &file_policy_v1_policy_proto_enumTypes[2]
+}
+
+func (x UnicodeForm) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UnicodeForm.Descriptor instead.
+func (UnicodeForm) EnumDescriptor() ([]byte, []int) {
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{2}
+}
+
 // Method is the policy of one RPC method.
 type Method struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who may call. It must be said: there is no default.
-	Access        *Access `protobuf:"bytes,1,opt,name=access,proto3" json:"access,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Access *Access `protobuf:"bytes,1,opt,name=access,proto3" json:"access,omitempty"`
+	// Whether the caller must have given a password or a second factor within
+	// the last five minutes. auth, which knows when that was, decides it. Only
+	// for methods whose callers are signed in; no if not said.
+	RecentSignIn *bool `protobuf:"varint,2,opt,name=recent_sign_in,json=recentSignIn,proto3,oneof" json:"recent_sign_in,omitempty"`
+	// How long a call may take, where its caller's own deadline isn't sooner: up
+	// to 25 s, since HTTP answers are cut off at 30 s. Not for streams, which have
+	// no end of their own. The server's default, 10 s, if not said.
+	TimeLimit *durationpb.Duration `protobuf:"bytes,3,opt,name=time_limit,json=timeLimit,proto3" json:"time_limit,omitempty"`
+	// How often a call of a service may be tried for this method. Only for
+	// methods that declare an idempotency level or take an idempotency key. Once
+	// if not said.
+	Retry *Retry `protobuf:"bytes,4,opt,name=retry,proto3" json:"retry,omitempty"`
+	// How often one caller may call. Without limit if not said.
+	Rate *Rate `protobuf:"bytes,5,opt,name=rate,proto3" json:"rate,omitempty"`
+	// What may be refused first under overload; critical if not said.
+	Criticality *Criticality `protobuf:"varint,6,opt,name=criticality,proto3,enum=policy.v1.Criticality,oneof" json:"criticality,omitempty"`
+	// How answers may be kept. Only for methods without side effects. Not at all
+	// if not said.
+	Cache *Cache `protobuf:"bytes,7,opt,name=cache,proto3" json:"cache,omitempty"`
+	// The tags of the kept answers that a success of this method makes stale, as
+	// in Cache.tags. Some method must have each of them.
+	Purges []string `protobuf:"bytes,8,rep,name=purges,proto3" json:"purges,omitempty"`
+	// Whether an Idempotency-Key header makes repeated calls do the work once. Not
+	// for methods without side effects; no if not said.
+	IdempotencyKey *bool `protobuf:"varint,9,opt,name=idempotency_key,json=idempotencyKey,proto3,oneof" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Method) Reset() {
@@ -70,6 +260,62 @@ func (x *Method) GetAccess() *Access {
 		return x.Access
 	}
 	return nil
+}
+
+func (x *Method) GetRecentSignIn() bool {
+	if x != nil && x.RecentSignIn != nil {
+		return *x.RecentSignIn
+	}
+	return false
+}
+
+func (x *Method) GetTimeLimit() *durationpb.Duration {
+	if x != nil {
+		return x.TimeLimit
+	}
+	return nil
+}
+
+func (x *Method) GetRetry() *Retry {
+	if x != nil {
+		return x.Retry
+	}
+	return nil
+}
+
+func (x *Method) GetRate() *Rate {
+	if x != nil {
+		return x.Rate
+	}
+	return nil
+}
+
+func (x *Method) GetCriticality() Criticality {
+	if x != nil && x.Criticality != nil {
+		return *x.Criticality
+	}
+	return Criticality_CRITICALITY_UNSPECIFIED
+}
+
+func (x *Method) GetCache() *Cache {
+	if x != nil {
+		return x.Cache
+	}
+	return nil
+}
+
+func (x *Method) GetPurges() []string {
+	if x != nil {
+		return x.Purges
+	}
+	return nil
+}
+
+func (x *Method) GetIdempotencyKey() bool {
+	if x != nil && x.IdempotencyKey != nil {
+		return *x.IdempotencyKey
+	}
+	return false
 }
 
 // Access says who may call a method: exactly one of these.
@@ -432,6 +678,346 @@ func (x *Services) GetAnyOf() []string {
 	return nil
 }
 
+// Retry bounds how often a call of a service is tried.
+type Retry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many tries, the first among them: 2 or 3.
+	Attempts      *int32 `protobuf:"varint,1,opt,name=attempts,proto3,oneof" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retry) Reset() {
+	*x = Retry{}
+	mi := &file_policy_v1_policy_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retry) ProtoMessage() {}
+
+func (x *Retry) ProtoReflect() protoreflect.Message {
+	mi := &file_policy_v1_policy_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retry.ProtoReflect.Descriptor instead.
+func (*Retry) Descriptor() ([]byte, []int) {
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Retry) GetAttempts() int32 {
+	if x != nil && x.Attempts != nil {
+		return *x.Attempts
+	}
+	return 0
+}
+
+// Rate bounds how often one caller may call: the principal, or where nobody is
+// signed in, the address (of IPv6 its /64).
+type Rate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many calls a period brings: at least 1.
+	Count *int32 `protobuf:"varint,1,opt,name=count,proto3,oneof" json:"count,omitempty"`
+	// The period: from 1 s to 24 h.
+	Period *durationpb.Duration `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
+	// How many calls may come at once after a pause; count if not said.
+	Burst         *int32 `protobuf:"varint,3,opt,name=burst,proto3,oneof" json:"burst,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rate) Reset() {
+	*x = Rate{}
+	mi := &file_policy_v1_policy_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rate) ProtoMessage() {}
+
+func (x *Rate) ProtoReflect() protoreflect.Message {
+	mi := &file_policy_v1_policy_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rate.ProtoReflect.Descriptor instead.
+func (*Rate) Descriptor() ([]byte, []int) {
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Rate) GetCount() int32 {
+	if x != nil && x.Count != nil {
+		return *x.Count
+	}
+	return 0
+}
+
+func (x *Rate) GetPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.Period
+	}
+	return nil
+}
+
+func (x *Rate) GetBurst() int32 {
+	if x != nil && x.Burst != nil {
+		return *x.Burst
+	}
+	return 0
+}
+
+// Cache says how answers may be kept.
+type Cache struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For how long an answer is fresh. It must be said. More than 1 s wants tags,
+	// since a write must show within 1 s.
+	Ttl *durationpb.Duration `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Whose answer it is. It must be said.
+	Scope *CacheScope `protobuf:"varint,2,opt,name=scope,proto3,enum=policy.v1.CacheScope,oneof" json:"scope,omitempty"`
+	// For how long after that it may still be given while a new one is fetched.
+	// Only for a shared scope.
+	StaleWhileRevalidate *durationpb.Duration `protobuf:"bytes,3,opt,name=stale_while_revalidate,json=staleWhileRevalidate,proto3" json:"stale_while_revalidate,omitempty"`
+	// For how long after that it may be given when a new one can't be had. Only
+	// for a shared scope.
+	StaleIfError *durationpb.Duration `protobuf:"bytes,4,opt,name=stale_if_error,json=staleIfError,proto3" json:"stale_if_error,omitempty"`
+	// What the answer is made of, for writes to name: a kind, or a kind and whose
+	// it is, "account/{caller}" by the caller's id or "account/{user_id}" by a
+	// string field of the request. A redacted field may not be named.
+	Tags          []string `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cache) Reset() {
+	*x = Cache{}
+	mi := &file_policy_v1_policy_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cache) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cache) ProtoMessage() {}
+
+func (x *Cache) ProtoReflect() protoreflect.Message {
+	mi := &file_policy_v1_policy_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cache.ProtoReflect.Descriptor instead.
+func (*Cache) Descriptor() ([]byte, []int) {
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Cache) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *Cache) GetScope() CacheScope {
+	if x != nil && x.Scope != nil {
+		return *x.Scope
+	}
+	return CacheScope_CACHE_SCOPE_UNSPECIFIED
+}
+
+func (x *Cache) GetStaleWhileRevalidate() *durationpb.Duration {
+	if x != nil {
+		return x.StaleWhileRevalidate
+	}
+	return nil
+}
+
+func (x *Cache) GetStaleIfError() *durationpb.Duration {
+	if x != nil {
+		return x.StaleIfError
+	}
+	return nil
+}
+
+func (x *Cache) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+// Field is the policy of one field.
+type Field struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How text is brought to one form before it is looked at. Only for strings. As
+	// it came if not said.
+	Normalize *Normalize `protobuf:"bytes,1,opt,name=normalize,proto3" json:"normalize,omitempty"`
+	// Whether what the field holds is kept out of logs, traces, caches and
+	// idempotency records. What is named like a secret must say yes or no.
+	Redact        *bool `protobuf:"varint,2,opt,name=redact,proto3,oneof" json:"redact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Field) Reset() {
+	*x = Field{}
+	mi := &file_policy_v1_policy_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Field) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Field) ProtoMessage() {}
+
+func (x *Field) ProtoReflect() protoreflect.Message {
+	mi := &file_policy_v1_policy_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Field.ProtoReflect.Descriptor instead.
+func (*Field) Descriptor() ([]byte, []int) {
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Field) GetNormalize() *Normalize {
+	if x != nil {
+		return x.Normalize
+	}
+	return nil
+}
+
+func (x *Field) GetRedact() bool {
+	if x != nil && x.Redact != nil {
+		return *x.Redact
+	}
+	return false
+}
+
+// Normalize is how a text is brought to one form. The steps are taken in this
+// order, whichever are said: form, lower_case, collapse_spaces, trim.
+type Normalize struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// White space at both ends goes.
+	Trim *bool `protobuf:"varint,1,opt,name=trim,proto3,oneof" json:"trim,omitempty"`
+	// Each run of white space becomes one space.
+	CollapseSpaces *bool `protobuf:"varint,2,opt,name=collapse_spaces,json=collapseSpaces,proto3,oneof" json:"collapse_spaces,omitempty"`
+	// Letters become lower case.
+	LowerCase *bool `protobuf:"varint,3,opt,name=lower_case,json=lowerCase,proto3,oneof" json:"lower_case,omitempty"`
+	// The Unicode form (UAX #15); as it came if not said.
+	Form *UnicodeForm `protobuf:"varint,4,opt,name=form,proto3,enum=policy.v1.UnicodeForm,oneof" json:"form,omitempty"`
+	// The text is an email: the whole is trimmed and brought to NFC, and its
+	// domain to lower case and, where it isn't ASCII, to its A-labels (RFC 5891).
+	// The local part's case is its owner's. None of the others may be said.
+	Email         *bool `protobuf:"varint,5,opt,name=email,proto3,oneof" json:"email,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Normalize) Reset() {
+	*x = Normalize{}
+	mi := &file_policy_v1_policy_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Normalize) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Normalize) ProtoMessage() {}
+
+func (x *Normalize) ProtoReflect() protoreflect.Message {
+	mi := &file_policy_v1_policy_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Normalize.ProtoReflect.Descriptor instead.
+func (*Normalize) Descriptor() ([]byte, []int) {
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Normalize) GetTrim() bool {
+	if x != nil && x.Trim != nil {
+		return *x.Trim
+	}
+	return false
+}
+
+func (x *Normalize) GetCollapseSpaces() bool {
+	if x != nil && x.CollapseSpaces != nil {
+		return *x.CollapseSpaces
+	}
+	return false
+}
+
+func (x *Normalize) GetLowerCase() bool {
+	if x != nil && x.LowerCase != nil {
+		return *x.LowerCase
+	}
+	return false
+}
+
+func (x *Normalize) GetForm() UnicodeForm {
+	if x != nil && x.Form != nil {
+		return *x.Form
+	}
+	return UnicodeForm_UNICODE_FORM_UNSPECIFIED
+}
+
+func (x *Normalize) GetEmail() bool {
+	if x != nil && x.Email != nil {
+		return *x.Email
+	}
+	return false
+}
+
 var file_policy_v1_policy_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -439,6 +1025,14 @@ var file_policy_v1_policy_proto_extTypes = []protoimpl.ExtensionInfo{
 		Field:         50801,
 		Name:          "policy.v1.method",
 		Tag:           "bytes,50801,opt,name=method",
+		Filename:      "policy/v1/policy.proto",
+	},
+	{
+		ExtendedType:  (*descriptorpb.FieldOptions)(nil),
+		ExtensionType: (*Field)(nil),
+		Field:         50802,
+		Name:          "policy.v1.field",
+		Tag:           "bytes,50802,opt,name=field",
 		Filename:      "policy/v1/policy.proto",
 	},
 }
@@ -451,13 +1045,33 @@ var (
 	E_Method = &file_policy_v1_policy_proto_extTypes[0]
 )
 
+// Extension fields to descriptorpb.FieldOptions.
+var (
+	// What holds for the field.
+	//
+	// optional policy.v1.Field field = 50802;
+	E_Field = &file_policy_v1_policy_proto_extTypes[1]
+)
+
 var File_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x16policy/v1/policy.proto\x12\tpolicy.v1\x1a google/protobuf/descriptor.proto\"3\n" +
+	"\x16policy/v1/policy.proto\x12\tpolicy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc9\x03\n" +
 	"\x06Method\x12)\n" +
-	"\x06access\x18\x01 \x01(\v2\x11.policy.v1.AccessR\x06access\"\xf4\x01\n" +
+	"\x06access\x18\x01 \x01(\v2\x11.policy.v1.AccessR\x06access\x12)\n" +
+	"\x0erecent_sign_in\x18\x02 \x01(\bH\x00R\frecentSignIn\x88\x01\x01\x128\n" +
+	"\n" +
+	"time_limit\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\ttimeLimit\x12&\n" +
+	"\x05retry\x18\x04 \x01(\v2\x10.policy.v1.RetryR\x05retry\x12#\n" +
+	"\x04rate\x18\x05 \x01(\v2\x0f.policy.v1.RateR\x04rate\x12=\n" +
+	"\vcriticality\x18\x06 \x01(\x0e2\x16.policy.v1.CriticalityH\x01R\vcriticality\x88\x01\x01\x12&\n" +
+	"\x05cache\x18\a \x01(\v2\x10.policy.v1.CacheR\x05cache\x12\x16\n" +
+	"\x06purges\x18\b \x03(\tR\x06purges\x12,\n" +
+	"\x0fidempotency_key\x18\t \x01(\bH\x02R\x0eidempotencyKey\x88\x01\x01B\x11\n" +
+	"\x0f_recent_sign_inB\x0e\n" +
+	"\f_criticalityB\x12\n" +
+	"\x10_idempotency_key\"\xf4\x01\n" +
 	"\x06Access\x12+\n" +
 	"\x06anyone\x18\x01 \x01(\v2\x11.policy.v1.AnyoneH\x00R\x06anyone\x122\n" +
 	"\tsigned_in\x18\x02 \x01(\v2\x13.policy.v1.SignedInH\x00R\bsignedIn\x12%\n" +
@@ -474,8 +1088,54 @@ const file_policy_v1_policy_proto_rawDesc = "" +
 	"\x05Roles\x12\x15\n" +
 	"\x06any_of\x18\x01 \x03(\tR\x05anyOf\"!\n" +
 	"\bServices\x12\x15\n" +
-	"\x06any_of\x18\x01 \x03(\tR\x05anyOf:N\n" +
-	"\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xf1\x8c\x03 \x01(\v2\x11.policy.v1.MethodR\x06method\x88\x01\x01B\x83\x01\n" +
+	"\x06any_of\x18\x01 \x03(\tR\x05anyOf\"5\n" +
+	"\x05Retry\x12\x1f\n" +
+	"\battempts\x18\x01 \x01(\x05H\x00R\battempts\x88\x01\x01B\v\n" +
+	"\t_attempts\"\x83\x01\n" +
+	"\x04Rate\x12\x19\n" +
+	"\x05count\x18\x01 \x01(\x05H\x00R\x05count\x88\x01\x01\x121\n" +
+	"\x06period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x19\n" +
+	"\x05burst\x18\x03 \x01(\x05H\x01R\x05burst\x88\x01\x01B\b\n" +
+	"\x06_countB\b\n" +
+	"\x06_burst\"\x96\x02\n" +
+	"\x05Cache\x12+\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x120\n" +
+	"\x05scope\x18\x02 \x01(\x0e2\x15.policy.v1.CacheScopeH\x00R\x05scope\x88\x01\x01\x12O\n" +
+	"\x16stale_while_revalidate\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x14staleWhileRevalidate\x12?\n" +
+	"\x0estale_if_error\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\fstaleIfError\x12\x12\n" +
+	"\x04tags\x18\x05 \x03(\tR\x04tagsB\b\n" +
+	"\x06_scope\"c\n" +
+	"\x05Field\x122\n" +
+	"\tnormalize\x18\x01 \x01(\v2\x14.policy.v1.NormalizeR\tnormalize\x12\x1b\n" +
+	"\x06redact\x18\x02 \x01(\bH\x00R\x06redact\x88\x01\x01B\t\n" +
+	"\a_redact\"\x81\x02\n" +
+	"\tNormalize\x12\x17\n" +
+	"\x04trim\x18\x01 \x01(\bH\x00R\x04trim\x88\x01\x01\x12,\n" +
+	"\x0fcollapse_spaces\x18\x02 \x01(\bH\x01R\x0ecollapseSpaces\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"lower_case\x18\x03 \x01(\bH\x02R\tlowerCase\x88\x01\x01\x12/\n" +
+	"\x04form\x18\x04 \x01(\x0e2\x16.policy.v1.UnicodeFormH\x03R\x04form\x88\x01\x01\x12\x19\n" +
+	"\x05email\x18\x05 \x01(\bH\x04R\x05email\x88\x01\x01B\a\n" +
+	"\x05_trimB\x12\n" +
+	"\x10_collapse_spacesB\r\n" +
+	"\v_lower_caseB\a\n" +
+	"\x05_formB\b\n" +
+	"\x06_email*_\n" +
+	"\vCriticality\x12\x1b\n" +
+	"\x17CRITICALITY_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14CRITICALITY_CRITICAL\x10\x01\x12\x19\n" +
+	"\x15CRITICALITY_SHEDDABLE\x10\x02*Z\n" +
+	"\n" +
+	"CacheScope\x12\x1b\n" +
+	"\x17CACHE_SCOPE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13CACHE_SCOPE_PRIVATE\x10\x01\x12\x16\n" +
+	"\x12CACHE_SCOPE_SHARED\x10\x02*X\n" +
+	"\vUnicodeForm\x12\x1c\n" +
+	"\x18UNICODE_FORM_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10UNICODE_FORM_NFC\x10\x01\x12\x15\n" +
+	"\x11UNICODE_FORM_NFKC\x10\x02:N\n" +
+	"\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xf1\x8c\x03 \x01(\v2\x11.policy.v1.MethodR\x06method\x88\x01\x01:J\n" +
+	"\x05field\x12\x1d.google.protobuf.FieldOptions\x18\xf2\x8c\x03 \x01(\v2\x10.policy.v1.FieldR\x05field\x88\x01\x01B\x83\x01\n" +
 	"\rcom.policy.v1B\vPolicyProtoP\x01Z gatehouse/gen/policy/v1;policyv1\xa2\x02\x03PXX\xaa\x02\tPolicy.V1\xca\x02\tPolicy\\V1\xe2\x02\x15Policy\\V1\\GPBMetadata\xea\x02\n" +
 	"Policy::V1b\x06proto3"
 
@@ -491,31 +1151,56 @@ func file_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_policy_v1_policy_proto_rawDescData
 }
 
-var file_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_policy_v1_policy_proto_goTypes = []any{
-	(*Method)(nil),                     // 0: policy.v1.Method
-	(*Access)(nil),                     // 1: policy.v1.Access
-	(*Anyone)(nil),                     // 2: policy.v1.Anyone
-	(*SignedIn)(nil),                   // 3: policy.v1.SignedIn
-	(*Self)(nil),                       // 4: policy.v1.Self
-	(*Roles)(nil),                      // 5: policy.v1.Roles
-	(*Services)(nil),                   // 6: policy.v1.Services
-	(*descriptorpb.MethodOptions)(nil), // 7: google.protobuf.MethodOptions
+	(Criticality)(0),                   // 0: policy.v1.Criticality
+	(CacheScope)(0),                    // 1: policy.v1.CacheScope
+	(UnicodeForm)(0),                   // 2: policy.v1.UnicodeForm
+	(*Method)(nil),                     // 3: policy.v1.Method
+	(*Access)(nil),                     // 4: policy.v1.Access
+	(*Anyone)(nil),                     // 5: policy.v1.Anyone
+	(*SignedIn)(nil),                   // 6: policy.v1.SignedIn
+	(*Self)(nil),                       // 7: policy.v1.Self
+	(*Roles)(nil),                      // 8: policy.v1.Roles
+	(*Services)(nil),                   // 9: policy.v1.Services
+	(*Retry)(nil),                      // 10: policy.v1.Retry
+	(*Rate)(nil),                       // 11: policy.v1.Rate
+	(*Cache)(nil),                      // 12: policy.v1.Cache
+	(*Field)(nil),                      // 13: policy.v1.Field
+	(*Normalize)(nil),                  // 14: policy.v1.Normalize
+	(*durationpb.Duration)(nil),        // 15: google.protobuf.Duration
+	(*descriptorpb.MethodOptions)(nil), // 16: google.protobuf.MethodOptions
+	(*descriptorpb.FieldOptions)(nil),  // 17: google.protobuf.FieldOptions
 }
 var file_policy_v1_policy_proto_depIdxs = []int32{
-	1, // 0: policy.v1.Method.access:type_name -> policy.v1.Access
-	2, // 1: policy.v1.Access.anyone:type_name -> policy.v1.Anyone
-	3, // 2: policy.v1.Access.signed_in:type_name -> policy.v1.SignedIn
-	4, // 3: policy.v1.Access.self:type_name -> policy.v1.Self
-	5, // 4: policy.v1.Access.roles:type_name -> policy.v1.Roles
-	6, // 5: policy.v1.Access.services:type_name -> policy.v1.Services
-	7, // 6: policy.v1.method:extendee -> google.protobuf.MethodOptions
-	0, // 7: policy.v1.method:type_name -> policy.v1.Method
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	7, // [7:8] is the sub-list for extension type_name
-	6, // [6:7] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	4,  // 0: policy.v1.Method.access:type_name -> policy.v1.Access
+	15, // 1: policy.v1.Method.time_limit:type_name -> google.protobuf.Duration
+	10, // 2: policy.v1.Method.retry:type_name -> policy.v1.Retry
+	11, // 3: policy.v1.Method.rate:type_name -> policy.v1.Rate
+	0,  // 4: policy.v1.Method.criticality:type_name -> policy.v1.Criticality
+	12, // 5: policy.v1.Method.cache:type_name -> policy.v1.Cache
+	5,  // 6: policy.v1.Access.anyone:type_name -> policy.v1.Anyone
+	6,  // 7: policy.v1.Access.signed_in:type_name -> policy.v1.SignedIn
+	7,  // 8: policy.v1.Access.self:type_name -> policy.v1.Self
+	8,  // 9: policy.v1.Access.roles:type_name -> policy.v1.Roles
+	9,  // 10: policy.v1.Access.services:type_name -> policy.v1.Services
+	15, // 11: policy.v1.Rate.period:type_name -> google.protobuf.Duration
+	15, // 12: policy.v1.Cache.ttl:type_name -> google.protobuf.Duration
+	1,  // 13: policy.v1.Cache.scope:type_name -> policy.v1.CacheScope
+	15, // 14: policy.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
+	15, // 15: policy.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
+	14, // 16: policy.v1.Field.normalize:type_name -> policy.v1.Normalize
+	2,  // 17: policy.v1.Normalize.form:type_name -> policy.v1.UnicodeForm
+	16, // 18: policy.v1.method:extendee -> google.protobuf.MethodOptions
+	17, // 19: policy.v1.field:extendee -> google.protobuf.FieldOptions
+	3,  // 20: policy.v1.method:type_name -> policy.v1.Method
+	13, // 21: policy.v1.field:type_name -> policy.v1.Field
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	20, // [20:22] is the sub-list for extension type_name
+	18, // [18:20] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_policy_v1_policy_proto_init() }
@@ -523,6 +1208,7 @@ func file_policy_v1_policy_proto_init() {
 	if File_policy_v1_policy_proto != nil {
 		return
 	}
+	file_policy_v1_policy_proto_msgTypes[0].OneofWrappers = []any{}
 	file_policy_v1_policy_proto_msgTypes[1].OneofWrappers = []any{
 		(*Access_Anyone)(nil),
 		(*Access_SignedIn)(nil),
@@ -530,18 +1216,24 @@ func file_policy_v1_policy_proto_init() {
 		(*Access_Roles)(nil),
 		(*Access_Services)(nil),
 	}
+	file_policy_v1_policy_proto_msgTypes[7].OneofWrappers = []any{}
+	file_policy_v1_policy_proto_msgTypes[8].OneofWrappers = []any{}
+	file_policy_v1_policy_proto_msgTypes[9].OneofWrappers = []any{}
+	file_policy_v1_policy_proto_msgTypes[10].OneofWrappers = []any{}
+	file_policy_v1_policy_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_policy_v1_policy_proto_rawDesc), len(file_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   7,
-			NumExtensions: 1,
+			NumEnums:      3,
+			NumMessages:   12,
+			NumExtensions: 2,
 			NumServices:   0,
 		},
 		GoTypes:           file_policy_v1_policy_proto_goTypes,
 		DependencyIndexes: file_policy_v1_policy_proto_depIdxs,
+		EnumInfos:         file_policy_v1_policy_proto_enumTypes,
 		MessageInfos:      file_policy_v1_policy_proto_msgTypes,
 		ExtensionInfos:    file_policy_v1_policy_proto_extTypes,
 	}.Build()

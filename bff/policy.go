@@ -1,0 +1,267 @@
+package bff
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/rpc"
+)
+
+// Policy is all that the gateway serves with what holds for it, in words.
+type Policy struct {
+	Methods []Method
+	Pages   []Page
+	Fields  []Field
+}
+
+// Method is one public method and what holds for it. What doesn't is "-".
+type Method struct {
+	Path, Who, RecentSignIn, Limit, Rate, Criticality, Tries, Key, Cache, Purges string
+	// Fields are the names of its request's fields.
+	Fields string
+}
+
+// Page is what is served beside the methods, and to whom.
+type Page struct{ Pattern, Who string }
+
+// Field is a field of a public message that is brought to one form or kept out
+// of what is written down.
+type Field struct{ Name, Normal, Redacted string }
+
+// PolicyOf returns what the gateway serves, tightened as settings say (see
+// [rpc.ServerConfig]). It returns every fault of the schema's policies, or of
+// the settings.
+func PolicyOf(settings string) (*Policy, error) {
+	s := &Service{}
+	var err error
+	s.rpc, err = s.newServer(Config{Logger: slog.New(slog.DiscardHandler), Policy: settings})
+	if err != nil {
+		return nil, err
+	}
+	policy := &Policy{Methods: methodsOf(s.rpc.Plans())}
+	for _, page := range s.mux(Config{}).Pages() {
+		policy.Pages = append(policy.Pages, Page{Pattern: page.Pattern, Who: whoMay(page.Access)})
+	}
+	policy.Fields = fieldsOf(s.rpc.Plans())
+	return policy, nil
+}
+
+func methodsOf(plans []*rpc.Plan) []Method {
+	var methods []Method
+	for _, plan := range plans {
+		method := Method{
+			Path: plan.Procedure, Who: whoMay(plan.Access), RecentSignIn: yes(plan.RecentSignIn), Limit: "-", Rate: "-",
+			Criticality: "critical", Tries: fmt.Sprint(plan.Attempts), Key: yes(plan.IdempotencyKey), Cache: cacheText(plan.Cache),
+			Purges: tagsText(plan.Purges), Fields: fieldNames(plan.Method.Input()),
+		}
+		if plan.TimeLimit > 0 {
+			method.Limit = plan.TimeLimit.String()
+		}
+		if plan.Rate != nil {
+			method.Rate = plan.Rate.String()
+		}
+		if plan.Sheddable {
+			method.Criticality = "sheddable"
+		}
+		methods = append(methods, method)
+	}
+	slices.SortFunc(methods, func(a, b Method) int { return strings.Compare(a.Path, b.Path) })
+	return methods
+}
+
+// whoMay says in words who may call.
+func whoMay(access *policyv1.Access) string {
+	switch who := access.GetWho().(type) {
+	case *policyv1.Access_Anyone:
+		return "anyone"
+	case *policyv1.Access_SignedIn:
+		return "whoever is signed in"
+	case *policyv1.Access_Self:
+		return strings.Join(append([]string{"oneself"}, who.Self.GetOrRoles()...), " or ")
+	case *policyv1.Access_Roles:
+		return strings.Join(who.Roles.GetAnyOf(), " or ")
+	default:
+		return "nobody"
+	}
+}
+
+func yes(said bool) string {
+	if said {
+		return "yes"
+	}
+	return "-"
+}
+
+func cacheText(cache *rpc.Cache) string {
+	if cache == nil {
+		return "-"
+	}
+	scope := "private"
+	if cache.Shared {
+		scope = "shared"
+	}
+	text := fmt.Sprintf("%s %s", scope, cache.TTL)
+	for _, stale := range []struct {
+		name string
+		time time.Duration
+	}{{"while revalidating", cache.StaleWhileRevalidate}, {"on errors", cache.StaleIfError}} {
+		if stale.time > 0 {
+			text += fmt.Sprintf(", %s %s more", stale.name, stale.time)
+		}
+	}
+	if len(cache.Tags) > 0 {
+		text += ": " + tagsText(cache.Tags)
+	}
+	return text
+}
+
+func tagsText(tags []rpc.Tag) string {
+	if len(tags) == 0 {
+		return "-"
+	}
+	var texts []string
+	for _, tag := range tags {
+		texts = append(texts, tag.String())
+	}
+	return strings.Join(texts, " ")
+}
+
+func fieldNames(message protoreflect.MessageDescriptor) string {
+	var names []string
+	for i := range message.Fields().Len() {
+		names = append(names, message.Fields().Get(i).JSONName())
+	}
+	return strings.Join(names, ", ")
+}
+
+// fieldsOf lists the fields that have a policy, of all public messages.
+func fieldsOf(plans []*rpc.Plan) []Field {
+	var fields []Field
+	for _, field := range rpc.Fields(plans) {
+		policy, _ := proto.GetExtension(field.Options(), policyv1.E_Field).(*policyv1.Field)
+		if policy.GetNormalize() != nil || policy.GetRedact() {
+			fields = append(fields, Field{Name: string(field.FullName()), Normal: normalText(policy.GetNormalize()), Redacted: yes(policy.GetRedact())})
+		}
+	}
+	return fields
+}
+
+// normalText names a normalisation's steps in their order.
+func normalText(n *policyv1.Normalize) string {
+	var steps []string
+	for _, step := range []struct {
+		name string
+		said bool
+	}{
+		{"email", n.GetEmail()},
+		{"NFC", n.GetForm() == policyv1.UnicodeForm_UNICODE_FORM_NFC},
+		{"NFKC", n.GetForm() == policyv1.UnicodeForm_UNICODE_FORM_NFKC},
+		{"lower case", n.GetLowerCase()},
+		{"single spaces", n.GetCollapseSpaces()},
+		{"trimmed", n.GetTrim()},
+	} {
+		if step.said {
+			steps = append(steps, step.name)
+		}
+	}
+	if len(steps) == 0 {
+		return "-"
+	}
+	return strings.Join(steps, ", ")
+}
+
+// tables are the policy's tables, each with its head.
+func (p *Policy) tables() (methods, pages, fields [][]string) {
+	methods = [][]string{{"method", "who may call", "recent sign-in", "time limit", "rate", "criticality", "tries", "idempotency key", "cache", "purges"}}
+	for _, m := range p.Methods {
+		methods = append(methods, []string{m.Path, m.Who, m.RecentSignIn, m.Limit, m.Rate, m.Criticality, m.Tries, m.Key, m.Cache, m.Purges})
+	}
+	pages = [][]string{{"page", "who may have it"}}
+	for _, page := range p.Pages {
+		pages = append(pages, []string{page.Pattern, page.Who})
+	}
+	fields = [][]string{{"field", "brought to", "redacted"}}
+	for _, field := range p.Fields {
+		fields = append(fields, []string{field.Name, field.Normal, field.Redacted})
+	}
+	return methods, pages, fields
+}
+
+// WriteText writes the tables for a terminal.
+func (p *Policy) WriteText(w io.Writer) error {
+	methods, pages, fields := p.tables()
+	for i, table := range [][][]string{methods, pages, fields} {
+		if i > 0 {
+			if _, err := fmt.Fprintln(w); err != nil {
+				return err
+			}
+		}
+		aligned := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		table[0] = strings.Split(strings.ToUpper(strings.Join(table[0], "\t")), "\t")
+		for _, row := range table {
+			fmt.Fprintln(aligned, strings.Join(row, "\t"))
+		}
+		if err := aligned.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WriteMarkdown writes the tables as a page of the documents.
+func (p *Policy) WriteMarkdown(w io.Writer) error {
+	methods, pages, fields := p.tables()
+	_, err := fmt.Fprintf(w, markdownPage, strings.Join(rpc.Order(), ", "), markdownTable(methods), markdownTable(pages), markdownTable(fields))
+	return err
+}
+
+// markdownTable sets what names something as code.
+func markdownTable(table [][]string) string {
+	var text strings.Builder
+	for i, row := range table {
+		cells := slices.Clone(row)
+		if i > 0 {
+			cells[0] = "`" + cells[0] + "`"
+		}
+		fmt.Fprintf(&text, "| %s |\n", strings.Join(cells, " | "))
+		if i == 0 {
+			fmt.Fprintf(&text, "|%s\n", strings.Repeat(" --- |", len(row)))
+		}
+	}
+	return text.String()
+}
+
+const markdownPage = `# Policy: who may call what, and what holds for it
+
+Made by ` + "`gatehouse policy --markdown`" + ` from the options beside each method and field in ` + "`proto/bff/v1`" + `, which ` + "`proto/policy/v1/policy.proto`" + ` explains.
+A test compares this page with what the gateway enforces, so that a change of either shows in review.
+
+Each call passes, in this order: %s.
+
+` + "`GATEHOUSE_POLICY`" + `, or the file that ` + "`GATEHOUSE_POLICY_FILE`" + ` names, may tighten a method's time limit and rate, never loosen them, and nothing else: a line for each method, such as ` + "`bff.v1.AuthService/Login limit=5s rate=5/m burst=5`" + `.
+
+## Methods
+
+A rate is for each principal, or where nobody is signed in, each address: calls for each period, and how many may come at once after a pause where that is another number.
+Under overload what is sheddable is refused first.
+Tries are how often a call of a service is tried before the gateway gives up.
+A private answer is kept for its caller alone, and a write purges what has one of its tags; in those, ` + "`{caller}`" + ` is the caller's id and any other name is a field of the request.
+
+%s
+## Pages
+
+%s
+## Fields
+
+What is redacted is never in logs, traces, caches or idempotency records.
+
+%s`

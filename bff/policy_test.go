@@ -1,0 +1,187 @@
+package bff
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	authv1 "gatehouse/gen/auth/v1"
+	bffv1 "gatehouse/gen/bff/v1"
+	policyv1 "gatehouse/gen/policy/v1"
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/rpc"
+)
+
+var update = flag.Bool("update", false, "write the committed copies of the policy anew")
+
+// A policy that is loosened shows in review, as a change of these files.
+func TestThePolicyIsAsCommitted(t *testing.T) {
+	t.Parallel()
+	policy, err := PolicyOf("")
+	wantNoError(t, "PolicyOf", err)
+	for golden, write := range map[string]func(io.Writer) error{
+		"testdata/methods.txt": policy.WriteText, "../docs/reference/policy.md": policy.WriteMarkdown,
+	} {
+		var got bytes.Buffer
+		wantNoError(t, "write", write(&got))
+		if *update {
+			wantNoError(t, "write", os.WriteFile(golden, got.Bytes(), 0o644))
+		}
+		want, err := os.ReadFile(golden)
+		wantNoError(t, "read", err)
+		if got.String() != string(want) {
+			t.Errorf("the policy is not as in %s. If that is meant: go test ./bff -run %s -update\ngot:\n%swant:\n%s", golden, t.Name(), got.String(), want)
+		}
+	}
+}
+
+// Every public method says all that it can: a default is somebody's oversight.
+func TestEveryPublicMethodSaysWhatHoldsForIt(t *testing.T) {
+	t.Parallel()
+	for _, plan := range open(t, world{}).gateway.rpc.Plans() {
+		policy, _ := proto.GetExtension(plan.Method.Options(), policyv1.E_Method).(*policyv1.Method)
+		for knob, said := range map[string]bool{
+			"time_limit": policy.GetTimeLimit() != nil || plan.Method.IsStreamingServer(),
+			"rate":       policy.GetRate() != nil, "criticality": policy.Criticality != nil,
+		} {
+			if !said {
+				t.Errorf("%s: its policy doesn't say %s", plan.Procedure, knob)
+			}
+		}
+		// A UUID is the same in upper case, and a tag isn't.
+		tags := slices.Clone(plan.Purges)
+		if plan.Cache != nil {
+			tags = append(tags, plan.Cache.Tags...)
+		}
+		for _, tag := range tags {
+			if field := tag.Field(); field != nil && !lowered(field[len(field)-1]) {
+				t.Errorf("%s: the tag %s takes its id from a field that isn't brought to lower case", plan.Procedure, tag)
+			}
+		}
+	}
+}
+
+func lowered(field protoreflect.FieldDescriptor) bool {
+	policy, _ := proto.GetExtension(field.Options(), policyv1.E_Field).(*policyv1.Field)
+	return policy.GetNormalize().GetLowerCase()
+}
+
+// Whatever is at a path that we know of is listed, and what is listed is there.
+func TestNothingIsServedThatIsNotListed(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	mux := h.gateway.mux(Config{PublicURL: publicURL})
+	policy, err := PolicyOf("")
+	wantNoError(t, "PolicyOf", err)
+	listed := map[string]bool{}
+	for _, method := range policy.Methods {
+		listed[method.Path] = true
+	}
+	for _, page := range policy.Pages {
+		listed[page.Pattern] = true
+	}
+	for _, pattern := range mux.Patterns() {
+		if service := strings.TrimSuffix(pattern, "/"); !listed[pattern] && !slices.Contains(h.gateway.rpc.Services(), strings.TrimPrefix(service, "/")) {
+			t.Errorf("%s is served and not listed", pattern)
+		}
+		delete(listed, pattern)
+	}
+	for pattern := range listed {
+		t.Errorf("%s is listed and not served", pattern)
+	}
+	// A mux of one's own would go round the list.
+	own := regexp.MustCompile(`http\.(NewServeMux|Handle|HandleFunc|DefaultServeMux)\b`)
+	files, err := filepath.Glob("*.go")
+	wantNoError(t, "list the files", err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		wantNoError(t, "read", err)
+		if !strings.HasSuffix(file, "_test.go") && own.Match(text) {
+			t.Errorf("%s serves by a mux of its own: use rpc.Mux.Handle, which lists what it serves", file)
+		}
+	}
+}
+
+// What services get is what the schema makes of what came.
+func TestRequestsAreBroughtToOneForm(t *testing.T) {
+	t.Parallel()
+	for name, w := range map[string]world{"in process": {}, "apart": {apart: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := open(t, w)
+			var account *authv1.CreateAccountRequest
+			answer(h.backend, authv1.AccountServiceCreateAccountProcedure, func(_ context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
+				account = proto.CloneOf(req)
+				return &authv1.CreateAccountResponse{Account: accountOf(req.GetAccountId()), Tokens: someTokens()}, nil
+			})
+			const password = "  correct horse \u0065\u0301 "
+			_, got := ask(t, h.auth.Register, &bffv1.RegisterRequest{Email: " Ada@EXAMPLE.com ", Password: password, FirstName: " Zoe\u0308 ", LastName: "\tde  Vries\u00a0"}, "")
+			wantNoError(t, "Register", got.err)
+			if account.GetEmail() != "Ada@example.com" || account.GetProfile().GetFirstName() != "Zo\u00eb" || account.GetProfile().GetLastName() != "de  Vries" {
+				t.Errorf("Register: auth got %q, %q and %q, want the email and the names in their forms", account.GetEmail(), account.GetProfile().GetFirstName(), account.GetProfile().GetLastName())
+			}
+			if account.GetPassword() != password {
+				t.Errorf("Register: auth got the password %q, want it as it came: %q", account.GetPassword(), password)
+			}
+			_, got = ask(t, h.users.CreateUser, &bffv1.CreateUserRequest{User: &bffv1.User{Email: "eve@bu\u0308cher.example ", FirstName: " E "}, Password: password}, h.token(alice, "admin"))
+			wantNoError(t, "CreateUser", got.err)
+			if account.GetEmail() != "eve@xn--bcher-kva.example" || account.GetProfile().GetFirstName() != "E" {
+				t.Errorf("CreateUser: auth got %q and %q, want the email and the name in their forms", account.GetEmail(), account.GetProfile().GetFirstName())
+			}
+			// What the form makes of it has to keep the rules.
+			_, got = ask(t, h.users.UpdateUser, &bffv1.UpdateUserRequest{User: &bffv1.User{Id: alice, FirstName: "a\u0000b"}}, h.token(alice))
+			wantError(t, "a control character", got, http.StatusBadRequest, connect.CodeInvalidArgument, rpc.ReasonInvalid)
+		})
+	}
+}
+
+func TestATightenedTimeLimitHolds(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{policy: "bff.v1.UserService/GetUser limit=300ms"})
+	_, ended := h.hang(usersv1.ProfileServiceGetProfileProcedure)
+	start := time.Now()
+	_, got := ask(t, h.users.GetUser, &bffv1.GetUserRequest{UserId: alice}, h.token(alice))
+	wantUnavailable(t, "GetUser, tightened", got, rpc.ReasonUnavailable)
+	if took := time.Since(start); took >= readLimit {
+		t.Errorf("GetUser took %s, want its limit of 300 ms to be sooner than the part's %s", took, readLimit)
+	}
+	<-ended
+	_, err := New(Config{Auth: h.backend.reach(t, "auth", false), Users: h.backend.reach(t, "users", false), PublicURL: publicURL, Logger: discard, Policy: "bff.v1.UserService/GetUser limit=6s"})
+	if err == nil || !strings.Contains(err.Error(), "bff.v1.UserService/GetUser: limit=6s is looser than the schema's 5s") {
+		t.Errorf("a gateway with a looser limit: got %v, want a refusal to start", err)
+	}
+}
+
+// auth decides whether a sign-in is recent; the schema says where it must be.
+func TestARecentSignInIsAskedForWhereTheSchemaSaysSo(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	var asked *authv1.DeleteAccountRequest
+	answer(h.backend, authv1.AccountServiceDeleteAccountProcedure, func(_ context.Context, req *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
+		asked = proto.CloneOf(req)
+		return &authv1.DeleteAccountResponse{}, nil
+	})
+	_, got := ask(t, h.accounts.DeleteMe, &bffv1.DeleteMeRequest{}, h.token(alice))
+	wantNoError(t, "DeleteMe", got.err)
+	if !asked.GetRequireRecentSignIn() {
+		t.Error("DeleteMe: auth wasn't asked for a recent sign-in")
+	}
+	_, got = ask(t, h.users.DeleteUser, &bffv1.DeleteUserRequest{UserId: bob}, h.token(alice, "admin"))
+	wantNoError(t, "DeleteUser", got.err)
+	if asked.GetRequireRecentSignIn() {
+		t.Error("DeleteUser: auth was asked for a recent sign-in, which its policy doesn't want")
+	}
+}

@@ -1,0 +1,188 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"buf.build/go/protovalidate"
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+)
+
+// A Step makes one part of a method's chain, once, at the start. It returns nil
+// for methods that it has nothing to do with.
+type Step func(*Plan) (connect.ServerInterceptor, error)
+
+// Steps are the parts of a chain that a server may have: each is nil where it
+// has not. Idempotency and Cache find the message in [Call].Request.
+type Steps struct {
+	// Trace records the call for operators.
+	Trace Step
+	// Shed refuses what there is no room for.
+	Shed Step
+	// CrossOrigin refuses what another site makes a browser send.
+	CrossOrigin Step
+	// Rate refuses callers who call too often.
+	Rate Step
+	// Idempotency gives a call that is repeated the answer that it had.
+	Idempotency Step
+	// Cache gives answers that are kept, and lets callers share one.
+	Cache Step
+	// Finish looks at what the method answers before it is sent.
+	Finish Step
+}
+
+// An Authorizer says how a method's callers are admitted. It returns an error
+// when the method's policy is one that it can't enforce.
+type Authorizer func(*Plan) (Admission, error)
+
+// Admission is how one method's callers are admitted.
+type Admission struct {
+	// Authenticate finds out from the headers who is calling, and refuses those
+	// whose credential is bad. It is never nil, even where anyone may call.
+	Authenticate connect.ServerInterceptor
+	// Authorize refuses callers whom the method isn't for, whatever their message
+	// says; nil for none.
+	Authorize func(context.Context) error
+	// AuthorizeMessage refuses callers whom this message isn't for; nil for none.
+	AuthorizeMessage func(context.Context, proto.Message) error
+}
+
+// step is a part of the chain with its name in the documents. One that looks at
+// the message has it read ahead.
+type step struct {
+	name  string
+	make  Step
+	looks bool
+}
+
+// check is something that a received message goes through.
+type check struct {
+	name string
+	run  func(context.Context, *Plan, proto.Message) error
+}
+
+// steps are what each call passes, the outermost first. This is the one order:
+// what is cheap and needs to know little comes before what is dear.
+func (c *ServerConfig) steps() []step {
+	return []step{
+		{name: "recover", make: func(plan *Plan) (connect.ServerInterceptor, error) { return answered(c.Logger, c.Level, plan), nil }},
+		{name: "trace", make: c.Trace},
+		{name: "time limit", make: bounded},
+		{name: "shed", make: c.Shed},
+		{name: "cross-origin check", make: c.CrossOrigin},
+		{name: "authentication", make: func(plan *Plan) (connect.ServerInterceptor, error) { return plan.admission.Authenticate, nil }},
+		{name: "rate", make: c.Rate},
+		// Who has no business with the method learns nothing of what it takes, and
+		// costs no decoding.
+		{name: "authorise by role", make: byRole},
+		{name: "decode once", make: decodeOnce},
+		{name: "idempotency", make: c.Idempotency, looks: true},
+		{name: "cache and coalescing", make: c.Cache, looks: true},
+		{name: "redact and post-process", make: c.Finish},
+	}
+}
+
+// checks are what a message passes once it is decoded.
+var checks = []check{
+	{"normalise", normalized},
+	{"validate", validated},
+	{"authorise by message", byMessage},
+}
+
+// Order returns the names of what each call passes, in this order: on the way
+// in down to the method ("compose"), and then on the way out.
+func Order() []string {
+	var in, out []string
+	for _, step := range new(ServerConfig).steps() {
+		switch step.name {
+		case "redact and post-process":
+			out = append(out, step.name)
+		case "decode once":
+			in = append(in, step.name)
+			for _, check := range checks {
+				in = append(in, check.name)
+			}
+		default:
+			in = append(in, step.name)
+		}
+	}
+	// The outermost step has the last word too.
+	return slices.Concat(in, []string{"compose"}, out, []string{"map errors"})
+}
+
+// chain puts a method's steps around it.
+func chain(config *ServerConfig, plan *Plan, method connect.ServerFunc) (connect.ServerFunc, error) {
+	var err error
+	plan.admission, err = config.Authorizer(plan)
+	if err != nil {
+		return nil, fmt.Errorf("enforce the policies: %w", err)
+	}
+	if plan.admission.Authenticate == nil {
+		return nil, fmt.Errorf("%s: nothing asks who is calling", plan.Procedure)
+	}
+	if plan.streams() {
+		method = unshared(method)
+	}
+	// A method that forgets to read its message must not get round this.
+	plan.readAhead = plan.admission.AuthorizeMessage != nil
+	for _, step := range slices.Backward(config.steps()) {
+		if step.make == nil {
+			continue
+		}
+		around, err := step.make(plan)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", plan.Procedure, step.name, err)
+		}
+		if around == nil {
+			continue
+		}
+		method = around(method)
+		if step.looks {
+			plan.readAhead = true
+		}
+	}
+	return method, nil
+}
+
+func byRole(plan *Plan) (connect.ServerInterceptor, error) {
+	authorize := plan.admission.Authorize
+	if authorize == nil {
+		return nil, nil
+	}
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			if err := authorize(ctx); err != nil {
+				return err
+			}
+			return next(ctx, spec, stream)
+		}
+	}, nil
+}
+
+func normalized(_ context.Context, plan *Plan, message proto.Message) error {
+	if plan.normalize != nil {
+		plan.normalize.apply(message.ProtoReflect())
+	}
+	return nil
+}
+
+func validated(_ context.Context, _ *Plan, message proto.Message) error {
+	err := protovalidate.Validate(message)
+	if violations, ok := errors.AsType[*protovalidate.ValidationError](err); ok {
+		return invalid(violations.ToProto()).WithCause(err)
+	}
+	if err != nil {
+		return fmt.Errorf("validate the request: %w", err)
+	}
+	return nil
+}
+
+func byMessage(ctx context.Context, plan *Plan, message proto.Message) error {
+	if plan.admission.AuthorizeMessage == nil {
+		return nil
+	}
+	return plan.admission.AuthorizeMessage(ctx, message)
+}

@@ -1,0 +1,96 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// decodeOnce sees that a call's message is checked before the method has it,
+// and that it is read once. Where something before the method has to look at it,
+// it is read ahead, and the method gets what was read; else, and of a client's
+// stream, each message is checked as the method receives it.
+func decodeOnce(plan *Plan) (connect.ServerInterceptor, error) {
+	ahead := plan.readAhead && plan.spec.StreamType&connect.StreamTypeClient == 0
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			checked := &checkedStream{stream, ctx, plan}
+			if !ahead {
+				return next(ctx, spec, checked)
+			}
+			message := plan.request.New().Interface()
+			if err := checked.Receive(message); err != nil {
+				return err
+			}
+			CallFrom(ctx).Request = message
+			return next(ctx, spec, &decodedStream{ServerStream: stream, message: message})
+		}
+	}, nil
+}
+
+func (p *Plan) check(ctx context.Context, message proto.Message) error {
+	for i := range checks {
+		if err := checks[i].run(ctx, p, message); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkedStream checks each message that it receives.
+type checkedStream struct {
+	connect.ServerStream
+	ctx  context.Context //nolint:containedctx // a stream belongs to one call
+	plan *Plan
+}
+
+func (s *checkedStream) Receive(message any) error {
+	if err := s.ServerStream.Receive(message); err != nil {
+		return err
+	}
+	received, ok := message.(proto.Message)
+	if !ok {
+		return fmt.Errorf("%s: received into %T, which is no message", s.plan.Procedure, message)
+	}
+	return s.plan.check(s.ctx, received)
+}
+
+// decodedStream gives a message that was received already, and then what
+// follows on the stream.
+type decodedStream struct {
+	connect.ServerStream
+	message proto.Message // nil once it is given
+}
+
+func (s *decodedStream) Receive(into any) error {
+	if s.message == nil {
+		return s.ServerStream.Receive(into)
+	}
+	message := s.message
+	s.message = nil
+	return handOver(into, message)
+}
+
+// handOver lets into hold what message does, sharing its parts.
+func handOver(into any, message proto.Message) error {
+	to, ok := into.(proto.Message)
+	if !ok {
+		return errors.New("a method receives into what is no message")
+	}
+	target, source := to.ProtoReflect(), message.ProtoReflect()
+	proto.Reset(to)
+	if target.Type() != source.Type() {
+		proto.Merge(to, message)
+		return nil
+	}
+	source.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		target.Set(field, value)
+		return true
+	})
+	target.SetUnknown(source.GetUnknown())
+	return nil
+}

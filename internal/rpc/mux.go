@@ -1,0 +1,210 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	connectv1 "connectrpc.com/connect"
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/grpchealth"
+	"connectrpc.com/grpcreflect"
+
+	policyv1 "gatehouse/gen/policy/v1"
+)
+
+// Mux serves a server's methods and the pages beside them. Each page says who
+// may have it, as each method does in its schema, so that nothing is served
+// that isn't listed.
+type Mux struct {
+	mux     *http.ServeMux
+	pages   []Page
+	mounted []string // the patterns of the methods and their services
+}
+
+// Page is what a mux serves beside the methods.
+type Page struct {
+	// Pattern is as in [http.ServeMux], such as "GET /livez".
+	Pattern string
+	// Access says who may have it.
+	Access *policyv1.Access
+}
+
+// Anyone is the access of what everybody may call or have.
+func Anyone() *policyv1.Access {
+	return &policyv1.Access{Who: &policyv1.Access_Anyone{Anyone: &policyv1.Anyone{}}}
+}
+
+// Mux returns a mux that serves the services over Connect, gRPC and gRPC-Web,
+// with gRPC reflection and health beside them, and /livez and /readyz. ready
+// tells what keeps the server from doing its own part; nil when it can.
+func (s *Server) Mux(ready func() error) *Mux {
+	mux := &Mux{mux: http.NewServeMux()}
+	connecthttp.Mount(methodMux{mux: mux, streams: s.streams()}, s.rpc, s.options...)
+
+	limit := connectv1.WithReadMaxBytes(MaxMessageBytes)
+	reflector := grpcreflect.NewStaticReflector(append(s.Services(), grpchealth.HealthV1ServiceName)...)
+	for _, newHandler := range []func(*grpcreflect.Reflector, ...connectv1.HandlerOption) (string, http.Handler){
+		grpcreflect.NewHandlerV1, grpcreflect.NewHandlerV1Alpha,
+	} {
+		path, handler := newHandler(reflector, limit)
+		mux.Handle(path, Anyone(), untilStop(interruptible(handler)))
+	}
+	path, handler := grpchealth.NewHandler(health{services: s.Services(), ready: ready}, limit)
+	mux.Handle(path, Anyone(), handler)
+	mux.Handle("GET /livez", Anyone(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeText(w, http.StatusOK, "ok\n")
+	}))
+	mux.Handle("GET /readyz", Anyone(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := ready()
+		if stopping(r.Context()) {
+			err = errStopping
+		}
+		if err != nil {
+			// The reasons are ours, written for operators; they hold no secret.
+			writeText(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
+			return
+		}
+		writeText(w, http.StatusOK, "ok\n")
+	}))
+	return mux
+}
+
+// Handle serves a page to those who may have it. As with [http.ServeMux], what
+// can't be served is a panic: a pattern that is taken, and an access other than
+// anyone's, since nothing here asks who is calling.
+func (m *Mux) Handle(pattern string, access *policyv1.Access, handler http.Handler) {
+	if access.GetAnyone() == nil {
+		panic(fmt.Sprintf("rpc: %s: only what anyone may have can be a page", pattern))
+	}
+	m.mux.Handle(pattern, handler)
+	m.pages = append(m.pages, Page{Pattern: pattern, Access: access})
+}
+
+// Pages returns all that it serves beside the methods, by path.
+func (m *Mux) Pages() []Page {
+	return slices.SortedFunc(slices.Values(m.pages), func(a, b Page) int { return strings.Compare(pagePath(a), pagePath(b)) })
+}
+
+func pagePath(page Page) string { return page.Pattern[strings.Index(page.Pattern, "/"):] }
+
+// Patterns returns all that it serves: the pages, and the methods and their
+// services as Connect mounts them.
+func (m *Mux) Patterns() []string {
+	patterns := slices.Clone(m.mounted)
+	for _, page := range m.pages {
+		patterns = append(patterns, page.Pattern)
+	}
+	return patterns
+}
+
+// ServeHTTP implements [http.Handler].
+func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.mux.ServeHTTP(w, r) }
+
+// streams are the procedures whose answers have no end of their own.
+func (s *Server) streams() map[string]bool {
+	streams := map[string]bool{}
+	for _, plan := range s.plans {
+		streams[plan.Procedure] = plan.streams()
+	}
+	return streams
+}
+
+// methodMux mounts methods. Streams are without the server's time limits, which
+// would cut them off in the middle.
+type methodMux struct {
+	mux     *Mux
+	streams map[string]bool
+}
+
+func (m methodMux) Handle(pattern string, handler http.Handler) {
+	if m.streams[pattern] {
+		handler = untilStop(unlimited(handler))
+	}
+	m.mux.mux.Handle(pattern, typed(handler))
+	m.mux.mounted = append(m.mux.mounted, pattern)
+}
+
+var errContentType = NewError(connect.CodeInvalidArgument, "CONTENT_TYPE_UNSUPPORTED",
+	"Say what you send: add the header Content-Type: application/json.")
+
+// typed refuses a body of a type that no protocol of ours has, such as curl's
+// own, in words; connect says nothing but 415.
+func typed(next http.Handler) http.Handler {
+	refusal := connecthttp.NewErrorWriter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+		kind = strings.ToLower(strings.TrimSpace(kind))
+		known := kind == "application/json" || kind == "application/proto" ||
+			strings.HasPrefix(kind, "application/connect+") || strings.HasPrefix(kind, "application/grpc")
+		if r.Method != http.MethodPost || known {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Accept-Post", "application/json, application/proto")
+		_ = refusal.Write(statusWriter{ResponseWriter: w, status: http.StatusUnsupportedMediaType}, r, errContentType)
+	})
+}
+
+// statusWriter answers with a status of its own.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w statusWriter) WriteHeader(int) { w.ResponseWriter.WriteHeader(w.status) }
+
+func unlimited(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(time.Time{})
+		_ = control.SetWriteDeadline(time.Time{})
+		next.ServeHTTP(w, r)
+	})
+}
+
+// interruptible wakes a handler that waits for more of its request when the
+// request's context ends, as it does when the server stops.
+func interruptible(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		woken := make(chan struct{})
+		stop := context.AfterFunc(r.Context(), func() {
+			defer close(woken)
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+		})
+		defer func() {
+			if !stop() {
+				<-woken // w must not be used after this returns
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func writeText(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text))
+}
+
+// health answers grpc.health.v1 from the same readiness as /readyz.
+type health struct {
+	services []string
+	ready    func() error
+}
+
+func (h health) Check(ctx context.Context, request *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
+	if request.Service != "" && !slices.Contains(h.services, request.Service) {
+		return nil, connectv1.NewError(connectv1.CodeNotFound, errors.New("unknown service"))
+	}
+	if stopping(ctx) || h.ready() != nil {
+		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
+	}
+	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
+}
