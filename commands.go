@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -139,79 +138,37 @@ type adminCommands struct {
 	ResetPassword adminResetCommand  `cmd:"" help:"Give an account another password, and end its sessions."`
 }
 
-// adminFlags say where auth's tables are: AUTH_DATABASE_URL, or DATABASE_URL,
-// or else the embedded Postgres of the data folder, running or not.
+// adminFlags say whose password, and where auth's tables are.
 type adminFlags struct {
 	Email string `arg:"" help:"The account's email."`
 	// Not GATEHOUSE_ADMIN_PASSWORD, which is set where auth runs: whoever's
 	// password is reset there would get the administrator's.
 	Password string `env:"GATEHOUSE_NEW_PASSWORD" placeholder:"PASSWORD" help:"The password to have; generated and printed if empty."`
-	dataFlags
-	databaseFlags
-	authDatabaseFlags
-	secretFlags
+	besideFlags
 }
 
-// with opens auth beside whatever is running and lets work use it. Account
-// changes are left in the outbox, for the running auth to tell.
-func (f *adminFlags) with(p *program, app *kong.Application, work func(*auth.Service, string) error) (err error) {
+// with opens auth beside whatever is running and lets work use it.
+func (f *adminFlags) with(p *program, app *kong.Application, work func(*auth.Service, string) error) error {
 	var m mistakes
 	checkNames(&m, app, os.Environ())
 	checkEmail(&m, "EMAIL", f.Email)
 	if f.Password != "" {
 		checkPassword(&m, "GATEHOUSE_NEW_PASSWORD", f.Password)
 	}
-	f.databaseFlags.parse(&m, false)
-	checkDatabaseURL(&m, "AUTH_DATABASE_URL", f.AuthDatabaseURL, false)
-	if f.SecretKey == "" && f.AuthDatabaseURL == "" && f.DatabaseURL == "" {
-		text, err := os.ReadFile(filepath.Join(f.DataDir, "secret.key"))
-		if err != nil {
-			m.add("GATEHOUSE_DATA_DIR", fmt.Sprintf("%q is no data folder of gatehouse up", f.DataDir),
-				"run this where gatehouse up was started, or set DATABASE_URL and GATEHOUSE_SECRET_KEY")
-			return m.err()
+	return f.besideFlags.with(p, &m, func(service *auth.Service) error {
+		password := f.Password
+		if password == "" {
+			password = rand.Text()
 		}
-		f.SecretKey = strings.TrimSpace(string(text))
-	}
-	secrets := f.secretFlags.parse(&m)
-	if err := m.err(); err != nil {
-		return err
-	}
-	if f.AuthDatabaseURL == "" && f.DatabaseURL == "" {
-		url, stop, err := attach(p, f.DataDir)
-		if err != nil {
+		if err := work(service, password); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, stop()) }()
-		f.DatabaseURL = url
-	}
-	if f.AuthDatabaseURL == "" {
-		logins, err := loginsOf(f.DatabaseURL, "", "", secrets[0])
-		if err != nil {
-			return err
+		fmt.Fprintf(p.stdout, "  %-14s %s\n", "email", f.Email)
+		if f.Password == "" {
+			fmt.Fprintf(p.stdout, "  %-14s %s\n", "password", password)
 		}
-		f.AuthDatabaseURL = logins.auth
-	}
-	db, err := openDatabase(p.ctx, f.AuthDatabaseURL, schema.Auth)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	service, err := auth.New(p.ctx, auth.Config{DB: db, Secrets: secrets, Logger: p.logger})
-	if err != nil {
-		return err
-	}
-	password := f.Password
-	if password == "" {
-		password = rand.Text()
-	}
-	if err := work(service, password); err != nil {
-		return err
-	}
-	fmt.Fprintf(p.stdout, "  %-14s %s\n", "email", f.Email)
-	if f.Password == "" {
-		fmt.Fprintf(p.stdout, "  %-14s %s\n", "password", password)
-	}
-	return nil
+		return nil
+	})
 }
 
 // attach returns the URL of the data folder's Postgres: the one that runs, or

@@ -72,8 +72,15 @@ func openDatabase(ctx context.Context, url, service string) (*pgxpool.Pool, erro
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "gatehouse " + service
 	}
-	// Work that its caller gave up must not hold locks.
-	config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "10000"
+	if !strings.Contains(url, "default_query_exec_mode") {
+		pooled, err := behindPooler(ctx, config.ConnConfig)
+		if err != nil {
+			return nil, fmt.Errorf("reach the database of %s: %w", service, err)
+		}
+		if pooled {
+			config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+		}
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("open the database of %s: %w", service, err)
@@ -83,6 +90,25 @@ func openDatabase(ctx context.Context, url, service string) (*pgxpool.Pool, erro
 		return nil, err
 	}
 	return pool, nil
+}
+
+// behindPooler reports whether something such as PgBouncer stands before
+// Postgres: then the process that works isn't the one that the connection was
+// told of. A pooler may give each transaction another process, in which what was
+// prepared before isn't there.
+func behindPooler(ctx context.Context, config *pgx.ConnConfig) (bool, error) {
+	config = config.Copy()
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var process uint32
+	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&process); err != nil {
+		return false, err
+	}
+	return process != conn.PgConn().PID(), nil
 }
 
 func schemaReady(ctx context.Context, pool *pgxpool.Pool, service string) error {

@@ -52,7 +52,7 @@ type Config struct {
 	Throttle bool
 	// Mailer sends mail; nil when there is no way to.
 	Mailer Mailer
-	// KeyLife is for how long a signing key signs.
+	// KeyLife is for how long a signing key signs; DefaultKeyLife if zero.
 	KeyLife time.Duration
 	// AuditLife is for how long audit events are kept.
 	AuditLife time.Duration
@@ -109,7 +109,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, err := openKeyring(ctx, config.DB, config.Secrets, config.Issuer)
+	keys, err := openKeyring(ctx, config.DB, config.Secrets, config.Issuer, config.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +124,9 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	}
 	if service.passwordMin == 0 {
 		service.passwordMin = DefaultPasswordMin
+	}
+	if service.keyLife == 0 {
+		service.keyLife = DefaultKeyLife
 	}
 	if service.registration == "" {
 		service.registration = RegistrationClosed
@@ -145,12 +148,13 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterMailServiceHandler(server, s)
 }
 
-// Run tells users of account changes, and gateways of revocations, until ctx
-// ends.
+// Run tells users of account changes, and gateways of revocations and signing
+// keys, until ctx ends. Without it, tokens can be made for a minute after New.
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	group.Go(func() error { s.relay(ctx); return nil })
 	group.Go(func() error { s.publishRevocations(ctx); return nil })
+	group.Go(func() error { s.keepKeys(ctx); return nil })
 	_ = group.Wait()
 }
 

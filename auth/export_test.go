@@ -1,6 +1,10 @@
 package auth
 
-import "golang.org/x/crypto/argon2"
+import (
+	"time"
+
+	"golang.org/x/crypto/argon2"
+)
 
 // HashForTest makes a hash with other costs than the current ones.
 func HashForTest(password string, memory, passes uint32) string {
@@ -8,3 +12,13 @@ func HashForTest(password string, memory, passes uint32) string {
 	return encodeHash(argon2Params{memory: memory, passes: passes, lanes: 1}, salt,
 		argon2.IDKey(normal(password), salt, passes, memory, 1, hashLength))
 }
+
+// ReadKeysForTest has the signing keys read at another time.
+func (s *Service) ReadKeysForTest(at time.Time) {
+	s.keys.mu.Lock()
+	defer s.keys.mu.Unlock()
+	s.keys.read = at
+}
+
+// ClockForTest has tokens made by another clock.
+func (s *Service) ClockForTest(now func() time.Time) { s.keys.now = now }

@@ -115,8 +115,14 @@ func (s *Service) beginSession(ctx context.Context, tx pgx.Tx, account *authv1.A
 	return newSession{tokens: tokens, deviceToken: shownDevice}, err
 }
 
+// tokens are a session's, for an account whose row is locked.
 func (s *Service) tokens(account *authv1.Account, session uuid.UUID, refresh string, refreshLife time.Duration) (*authv1.Tokens, error) {
-	access, err := s.keys.accessToken(account, session)
+	return s.tokensAt(s.keys.now(), account, session, refresh, refreshLife)
+}
+
+// tokensAt are tokens as of a moment that isn't after the account was read.
+func (s *Service) tokensAt(at time.Time, account *authv1.Account, session uuid.UUID, refresh string, refreshLife time.Duration) (*authv1.Tokens, error) {
+	access, err := s.keys.accessToken(account, session, at)
 	if err != nil {
 		return nil, err
 	}

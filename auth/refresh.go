@@ -70,6 +70,9 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 	if !ok {
 		return nil, errRefreshInvalid
 	}
+	// The account isn't locked, so its roles may change before the token is made.
+	// As of now, it expires before the word that it counts no more is forgotten.
+	at := s.keys.now()
 	var next string
 	var found *session
 	var refusal error // of a change that is kept, unlike an error's
@@ -106,7 +109,7 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 		s.revocations.soon() // it may have been a reuse
 		return nil, refusal
 	}
-	tokens, err := s.tokens(found.account, found.id, next, found.expiresIn)
+	tokens, err := s.tokensAt(at, found.account, found.id, next, found.expiresIn)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,19 +42,25 @@ type revocations struct {
 	mu       sync.Mutex
 	live     map[string]revocation // by the row's id
 	watchers map[*watcher]struct{}
+	begun    int // polls
 	wake     chan struct{}
 	stopped  bool
 }
 
 type revocation struct {
 	message *authv1.Revocation
+	xid     uint64 // of the transaction that wrote it
 	expire  time.Time
 }
 
-// watcher is a gateway's stream. It is told nothing before it was told all.
+// watcher is a gateway's stream.
 type watcher struct {
 	messages chan *authv1.WatchRevocationsResponse
-	complete bool
+	cursor   string // from where it wants to go on
+	// It is told nothing of polls that began before it came: they may know less
+	// than the copy of auth that it comes from.
+	begun int
+	told  bool
 }
 
 func newRevocations() *revocations {
@@ -69,14 +77,15 @@ func (r *revocations) soon() {
 
 // watch begins a stream. The channel is closed when its reader has fallen
 // behind, or auth stops.
-func (r *revocations) watch() *watcher {
-	w := &watcher{messages: make(chan *authv1.WatchRevocationsResponse, watcherBuffer)}
+func (r *revocations) watch(cursor string) *watcher {
+	w := &watcher{messages: make(chan *authv1.WatchRevocationsResponse, watcherBuffer), cursor: cursor}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopped {
 		close(w.messages)
 		return w
 	}
+	w.begun = r.begun
 	r.watchers[w] = struct{}{}
 	r.soon()
 	return w
@@ -88,27 +97,52 @@ func (r *revocations) leave(w *watcher) {
 	delete(r.watchers, w)
 }
 
-// tell sends every watcher what it needs after a poll that worked.
-func (r *revocations) tell(found map[string]revocation) {
-	now := time.Now()
+// begin counts a poll and returns its number.
+func (r *revocations) begin() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	news := &authv1.WatchRevocationsResponse{}
-	for id, one := range found {
+	r.begun++
+	return r.begun
+}
+
+// tell sends every watcher what it needs after a poll that worked. keys are the
+// signing keys, and keysChanged is whether they are news.
+func (r *revocations) tell(number int, p poll, keys []*authv1.SigningKey, keysChanged bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.anew {
+		clear(r.live)
+	}
+	all := &authv1.SigningKeys{Keys: keys}
+	news := &authv1.WatchRevocationsResponse{Cursor: p.cursor()}
+	if keysChanged {
+		news.SigningKeys = all
+	}
+	for id, one := range p.found {
 		if _, known := r.live[id]; !known {
 			r.live[id] = one
-			news.Revocations = append(news.Revocations, one.at(now))
+			news.Revocations = append(news.Revocations, one.at(p.when))
 		}
 	}
-	var all *authv1.WatchRevocationsResponse
+	var whole *authv1.WatchRevocationsResponse
 	for w := range r.watchers {
-		message := news
-		if !w.complete {
-			if all == nil {
-				all = r.all(now)
-			}
-			message, w.complete = all, true
+		if w.begun >= number {
+			continue
 		}
+		message := news
+		from, known := p.resume(w.cursor)
+		switch {
+		case w.told && !p.anew:
+		case !w.told && known:
+			message = r.since(from, p, all)
+		default:
+			if whole == nil {
+				whole = r.since(0, p, all)
+				whole.Complete = true
+			}
+			message = whole
+		}
+		w.told = true
 		select {
 		case w.messages <- message:
 		default:
@@ -118,13 +152,15 @@ func (r *revocations) tell(found map[string]revocation) {
 	}
 }
 
-// all is the complete live set.
-func (r *revocations) all(now time.Time) *authv1.WatchRevocationsResponse {
-	all := &authv1.WatchRevocationsResponse{Complete: true}
+// since is what was revoked from a transaction on.
+func (r *revocations) since(xid uint64, p poll, keys *authv1.SigningKeys) *authv1.WatchRevocationsResponse {
+	message := &authv1.WatchRevocationsResponse{Cursor: p.cursor(), SigningKeys: keys}
 	for _, one := range r.live {
-		all.Revocations = append(all.Revocations, one.at(now))
+		if one.xid >= xid {
+			message.Revocations = append(message.Revocations, one.at(p.when))
+		}
 	}
-	return all
+	return message
 }
 
 // forget lets go of what concerns no token that is still alive.
@@ -160,43 +196,106 @@ func (r revocation) at(now time.Time) *authv1.Revocation {
 	return &authv1.Revocation{Of: r.message.GetOf(), ExpiresIn: max(0, int32(r.expire.Sub(now)/time.Second)) + 1}
 }
 
-// The horizon is the oldest transaction that has not ended: what began before
-// it is seen by now, and whatever commits later has its number or a larger one.
-const selectRevocations = `
-	SELECT pg_snapshot_xmin(pg_current_snapshot())::text, r.id::text, r.session_id::text, r.account_id::text, r.least_version,
-		extract(epoch FROM r.expire_time - now())::float8
-	FROM (VALUES (1)) AS one LEFT JOIN auth.revocations r ON r.xid >= @horizon::text::xid8 AND r.expire_time > now()`
+// poll is what a poll read.
+type poll struct {
+	when     time.Time
+	database string // which run of which server, and which database there
+	snapshot string // what was visible: the next poll reads what wasn't
+	horizon  uint64 // the oldest transaction that had not ended
+	// Whether the database is another one than before, so that only this counts.
+	anew  bool
+	found map[string]revocation
+	keys  []storedKey
+}
 
-// pollRevocations reads what was revoked since the horizon, and returns the next
-// one.
-func (s *Service) pollRevocations(ctx context.Context, horizon string) (string, map[string]revocation, error) {
+// A cursor is the database and the horizon of a poll: whatever its reader
+// hasn't heard has this transaction's number or a larger one.
+func (p poll) cursor() string { return p.database + "." + strconv.FormatUint(p.horizon, 10) }
+
+// cursorSlack is how far a reader goes back. When Postgres crashes, numbers of
+// transactions that left no trace are given again.
+const cursorSlack = 1000
+
+// resume returns the transaction from which a cursor's reader needs what is
+// live, and whether the cursor is one of this database's.
+func (p poll) resume(cursor string) (uint64, bool) {
+	database, text, _ := strings.Cut(cursor, ".")
+	horizon, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || database != p.database || horizon > p.horizon {
+		return 0, false
+	}
+	return horizon - min(horizon, cursorSlack), true
+}
+
+// nothing is a snapshot in which nothing is visible.
+const nothing = "1:1:"
+
+// Each statement sees at least what the one before it saw. A server that was
+// restored or took another's place started at another time.
+const (
+	selectPosition = `
+		SELECT d.oid::text || '-' || extract(epoch FROM pg_postmaster_start_time())::text, s::text, pg_snapshot_xmin(s)::text
+		FROM pg_catalog.pg_database d, pg_current_snapshot() s WHERE d.datname = current_database()`
+	selectRevocations = `
+		SELECT id::text, xid::text, session_id::text, account_id::text, least_version, extract(epoch FROM expire_time - now())::float8
+		FROM auth.revocations
+		WHERE xid >= pg_snapshot_xmin(@seen::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, @seen::text::pg_snapshot)
+			AND expire_time > now()`
+)
+
+// pollFeed reads the signing keys and what was revoked, but for what was visible
+// in the snapshot, in one round trip.
+func (s *Service) pollFeed(ctx context.Context, seen string) (poll, error) {
 	ctx, cancel := context.WithTimeout(ctx, revocationPollLimit)
 	defer cancel()
-	rows, err := s.db.Query(ctx, selectRevocations, pgx.NamedArgs{"horizon": horizon})
-	if err != nil {
-		return "", nil, fmt.Errorf("poll the revocations: %w", err)
-	}
-	found := map[string]revocation{}
-	now := time.Now()
-	var next string
-	var id, session, account *string
-	var version *int64
-	var left *float64
-	_, err = pgx.ForEachRow(rows, []any{&next, &id, &session, &account, &version, &left}, func() error {
-		switch {
-		case session != nil:
-			found[*id] = revocation{message: &authv1.Revocation{Of: &authv1.Revocation_SessionId{SessionId: *session}}, expire: now.Add(seconds(*left))}
-		case account != nil:
-			found[*id] = revocation{message: &authv1.Revocation{Of: &authv1.Revocation_LeastVersion{
-				LeastVersion: &authv1.LeastVersion{AccountId: *account, Version: *version},
-			}}, expire: now.Add(seconds(*left))}
+	p := poll{found: map[string]revocation{}}
+	var batch pgx.Batch
+	batch.Queue(selectPosition).QueryRow(func(row pgx.Row) error {
+		var horizon string
+		if err := row.Scan(&p.database, &p.snapshot, &horizon); err != nil {
+			return err
 		}
+		p.database = strings.ReplaceAll(p.database, ".", "")
+		var err error
+		p.horizon, err = strconv.ParseUint(horizon, 10, 64)
+		return err
+	})
+	batch.Queue(selectRevocations, pgx.NamedArgs{"seen": seen}).Query(func(rows pgx.Rows) error { return p.read(rows) })
+	batch.Queue(selectKeys).Query(func(rows pgx.Rows) (err error) {
+		p.keys, err = pgx.CollectRows(rows, pgx.RowToStructByName[storedKey])
+		return err
+	})
+	if err := s.db.SendBatch(ctx, &batch).Close(); err != nil {
+		return poll{}, fmt.Errorf("poll the revocations and keys: %w", err)
+	}
+	p.when = time.Now()
+	return p, nil
+}
+
+// read reads the revocations.
+func (p *poll) read(rows pgx.Rows) error {
+	now := time.Now()
+	var id, number string
+	var session, account *string
+	var version *int64
+	var left float64
+	_, err := pgx.ForEachRow(rows, []any{&id, &number, &session, &account, &version, &left}, func() error {
+		xid, err := strconv.ParseUint(number, 10, 64)
+		if err != nil {
+			return err
+		}
+		one := revocation{xid: xid, expire: now.Add(seconds(left))}
+		if session != nil {
+			one.message = &authv1.Revocation{Of: &authv1.Revocation_SessionId{SessionId: *session}}
+		} else {
+			one.message = &authv1.Revocation{Of: &authv1.Revocation_LeastVersion{
+				LeastVersion: &authv1.LeastVersion{AccountId: *account, Version: *version},
+			}}
+		}
+		p.found[id] = one
 		return nil
 	})
-	if err != nil {
-		return "", nil, fmt.Errorf("poll the revocations: %w", err)
-	}
-	return next, found, nil
+	return err
 }
 
 const pruneRevocations = `DELETE FROM auth.revocations WHERE expire_time < now() - interval '1 minute'`
@@ -207,22 +306,31 @@ func (s *Service) publishRevocations(ctx context.Context) {
 	defer s.revocations.stop()
 	ticker := time.NewTicker(revocationPoll)
 	defer ticker.Stop()
-	horizon, failing, pruned := "0", false, time.Now()
+	seen, database, failing, pruned := nothing, "", false, time.Now()
 	for {
-		next, found, err := s.pollRevocations(ctx, horizon)
+		number := s.revocations.begin()
+		p, err := s.pollFeed(ctx, seen)
+		if err == nil && database != "" && p.database != database {
+			p, err = s.pollFeed(ctx, nothing)
+			p.anew = true
+		}
 		if ctx.Err() != nil {
 			return
 		}
+		// After a failure, Postgres may be another, or have crashed and given
+		// numbers again: all is read, and who watches is told what is new of it.
+		seen = nothing
 		if err == nil {
-			horizon = next
-			s.revocations.tell(found)
+			seen, database = p.snapshot, p.database
+			changed := s.keys.take(p.keys, p.when)
+			s.revocations.tell(number, p, s.keys.published(), changed)
 		}
 		if away := err != nil; away != failing {
 			failing = away
 			if away {
-				s.logger.LogAttrs(ctx, slog.LevelWarn, "revocations can't be read", slog.String("cause", err.Error()))
+				s.logger.LogAttrs(ctx, slog.LevelWarn, "revocations and signing keys can't be read", slog.String("cause", err.Error()))
 			} else {
-				s.logger.LogAttrs(ctx, slog.LevelInfo, "revocations can be read again")
+				s.logger.LogAttrs(ctx, slog.LevelInfo, "revocations and signing keys can be read again")
 			}
 		}
 		if time.Since(pruned) > revocationPrune {
@@ -242,8 +350,8 @@ func (s *Service) publishRevocations(ctx context.Context) {
 }
 
 // WatchRevocations implements authv1.RevocationServiceHandler.
-func (s *Service) WatchRevocations(ctx context.Context, _ *authv1.WatchRevocationsRequest, stream authv1.RevocationServiceWatchRevocationsServerStream) error {
-	watcher := s.revocations.watch()
+func (s *Service) WatchRevocations(ctx context.Context, req *authv1.WatchRevocationsRequest, stream authv1.RevocationServiceWatchRevocationsServerStream) error {
+	watcher := s.revocations.watch(req.GetCursor())
 	defer s.revocations.leave(watcher)
 	for {
 		select {
@@ -288,7 +396,7 @@ func (s *Service) CheckAccess(ctx context.Context, req *authv1.CheckAccessReques
 
 const insertLeastVersion = `
 	INSERT INTO auth.revocations (account_id, least_version, expire_time)
-	VALUES (@account_id, @least_version, now() + @life::interval)`
+	VALUES (@account_id, @least_version, clock_timestamp() + @life::interval)`
 
 // revokeBelow has no token of the account count that is below the version.
 func revokeBelow(ctx context.Context, tx pgx.Tx, account string, version int64) error {

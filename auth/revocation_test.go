@@ -22,9 +22,14 @@ type listener struct {
 
 func (h *house) listen(t *testing.T) *listener {
 	t.Helper()
+	return h.listenFrom(t, "")
+}
+
+func (h *house) listenFrom(t *testing.T, cursor string) *listener {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
-	stream, err := h.revocations.WatchRevocations(ctx, &authv1.WatchRevocationsRequest{})
+	stream, err := h.revocations.WatchRevocations(ctx, &authv1.WatchRevocationsRequest{Cursor: cursor})
 	if err != nil {
 		t.Fatalf("WatchRevocations: %v", err)
 	}

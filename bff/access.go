@@ -78,6 +78,9 @@ func (p *principal) is(accountID string) bool { return strings.EqualFold(account
 func (s *Service) authenticate(ctx context.Context) (*principal, error) {
 	info, _ := connect.CallInfoForServerContext(ctx)
 	who, err := s.verifier.bearer(info.RequestHeader().Values("Authorization"))
+	if errors.Is(err, errKeyUnknown) && !s.revoked.fresh() {
+		err = rpc.Unavailable().WithCause(err) // the key may have come since we were cut off
+	}
 	if err == nil {
 		rpc.CallFrom(ctx).Principal = "user:" + who.userID
 		err = s.revoked.check(ctx, who)

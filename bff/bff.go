@@ -16,7 +16,6 @@ import (
 	"net/netip"
 
 	"connectrpc.com/connect/v2"
-	"golang.org/x/sync/errgroup"
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
@@ -69,7 +68,7 @@ const compressMinBytes = 1024
 // New builds the gateway. It returns an error when a method that it serves has
 // no policy, one that it can't enforce, or one that config would loosen.
 func New(config Config) (*Service, error) {
-	verifier, err := newVerifier(authv1.NewKeyServiceClient(config.Auth), config.PublicURL, config.Logger)
+	verifier, err := newVerifier(config.PublicURL)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +80,7 @@ func New(config Config) (*Service, error) {
 		mails:    authv1.NewMailServiceClient(config.Auth),
 		profiles: usersv1.NewProfileServiceClient(config.Users),
 		verifier: verifier,
-		revoked:  newRevoked(authv1.NewRevocationServiceClient(config.Auth), config.Logger),
+		revoked:  newRevoked(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), verifier, config.Logger),
 		proxies:  config.TrustedProxies,
 		logger:   config.Logger,
 		step:     config.Step,
@@ -116,10 +115,8 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.
 
 // Run keeps the signing keys and the revocations current until ctx ends.
 func (s *Service) Run(ctx context.Context) {
-	var group errgroup.Group
-	group.Go(func() error { s.verifier.run(ctx); return nil })
-	group.Go(func() error { s.revoked.run(ctx); return nil })
-	_ = group.Wait()
+	defer s.verifier.stop()
+	s.revoked.run(ctx)
 }
 
 // Ready reports what keeps the gateway from doing its own part. A service that

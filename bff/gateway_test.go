@@ -66,7 +66,7 @@ type world struct {
 	publicURL   string // of another name than the usual
 	// policy tightens methods.
 	policy string
-	// keyless leaves the signing keys unfetched.
+	// keyless leaves the gateway without the signing keys.
 	keyless bool
 }
 
@@ -118,16 +118,10 @@ func open(t testing.TB, w world) *house {
 	return h
 }
 
-// fetchKeys fetches the signing keys, though the machine be slow.
+// fetchKeys has the gateway take the keys that auth publishes.
 func (h *house) fetchKeys(t testing.TB) {
 	t.Helper()
-	var err error
-	for range 10 {
-		if err = h.gateway.verifier.fetch(t.Context()); err == nil {
-			return
-		}
-	}
-	t.Fatal(err)
+	wantNoError(t, "take the keys", h.gateway.verifier.take(h.published().GetKeys()))
 }
 
 func (h *house) client(options ...connecthttp.Option) *connect.Client {
@@ -320,15 +314,14 @@ type backend struct {
 	calls   map[string]int
 	// onRequest looks at the headers of each call, if it is set.
 	onRequest func(*connect.Header)
+	keys      []*authv1.SigningKey
 
 	revoked chan *authv1.WatchRevocationsResponse
 }
 
 func newBackend() *backend {
 	b := &backend{signer: newSigner(1), answers: map[string]func(context.Context, connect.ServerStream) error{}, calls: map[string]int{}, revoked: make(chan *authv1.WatchRevocationsResponse)}
-	answer(b, authv1.KeyServiceListSigningKeysProcedure, func(context.Context, *authv1.ListSigningKeysRequest) (*authv1.ListSigningKeysResponse, error) {
-		return &authv1.ListSigningKeysResponse{Keys: []*authv1.SigningKey{b.signer.published()}}, nil
-	})
+	b.publish(b.signer)
 	answer(b, authv1.RevocationServiceCheckAccessProcedure, func(context.Context, *authv1.CheckAccessRequest) (*authv1.CheckAccessResponse, error) {
 		return &authv1.CheckAccessResponse{}, nil
 	})
@@ -433,13 +426,29 @@ func (b *backend) reach(t testing.TB, service string, apart bool) *connect.Clien
 	return client
 }
 
+// publish makes auth publish the keys of these signers.
+func (b *backend) publish(signers ...signer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.keys = nil
+	for _, signer := range signers {
+		b.keys = append(b.keys, signer.published())
+	}
+}
+
+func (b *backend) published() *authv1.SigningKeys {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return &authv1.SigningKeys{Keys: b.keys}
+}
+
 // watchRevocations tells of nothing, four times a second, and then of whatever
 // the test revokes.
 func (b *backend) watchRevocations(ctx context.Context, stream connect.ServerStream) error {
 	if err := stream.Receive(&authv1.WatchRevocationsRequest{}); err != nil {
 		return err
 	}
-	message := &authv1.WatchRevocationsResponse{Complete: true}
+	message := &authv1.WatchRevocationsResponse{Complete: true, SigningKeys: b.published()}
 	for {
 		if err := stream.Send(message); err != nil {
 			return err

@@ -47,7 +47,7 @@ func (s *Service) jwks(w http.ResponseWriter, _ *http.Request) {
 		})
 	}
 	w.Header().Set("Content-Type", "application/jwk-set+json")
-	w.Header().Set("Cache-Control", "public, max-age=60")
+	w.Header().Set("Cache-Control", "public, max-age=10")
 	_ = json.NewEncoder(w).Encode(set)
 }
 

@@ -33,12 +33,16 @@ var (
 )
 
 // revoked knows which access tokens that are still alive count no more. It
-// follows auth's stream; while that is silent it asks auth about each token, and
-// admits nobody whom it can't ask about.
+// follows auth's stream, and hands the signing keys that come with it to the
+// verifier. While that is silent it asks auth about each token, and admits nobody
+// whom it can't ask about.
 type revoked struct {
-	source authv1.RevocationServiceClient
-	logger *slog.Logger
-	now    func() time.Time
+	source   authv1.RevocationServiceClient
+	keys     authv1.KeyServiceClient
+	verifier *verifier
+	logger   *slog.Logger
+	now      func() time.Time
+	cursor   string // of the latest message; only run knows it
 
 	mu       sync.RWMutex
 	sessions map[string]time.Time // until when it matters, by id
@@ -51,8 +55,8 @@ type leastVersion struct {
 	until   time.Time
 }
 
-func newRevoked(source authv1.RevocationServiceClient, logger *slog.Logger) *revoked {
-	return &revoked{source: source, logger: logger, now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
+func newRevoked(source authv1.RevocationServiceClient, keys authv1.KeyServiceClient, verifier *verifier, logger *slog.Logger) *revoked {
+	return &revoked{source: source, keys: keys, verifier: verifier, logger: logger, now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
 }
 
 // check returns whether the principal's token counts. Errors: unauthenticated
@@ -60,7 +64,7 @@ func newRevoked(source authv1.RevocationServiceClient, logger *slog.Logger) *rev
 // can tell.
 func (r *revoked) check(ctx context.Context, who *principal) error {
 	r.mu.RLock()
-	fresh := !r.heard.IsZero() && r.now().Sub(r.heard) <= silence
+	fresh := r.speaks()
 	_, ended := r.sessions[who.sessionID]
 	stale := who.version < r.versions[who.userID].version
 	r.mu.RUnlock()
@@ -84,6 +88,16 @@ func (r *revoked) isStale(who *principal) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return who.version < r.versions[who.userID].version
+}
+
+// speaks reports whether the stream spoke lately. It is called with the lock.
+func (r *revoked) speaks() bool { return !r.heard.IsZero() && r.now().Sub(r.heard) <= silence }
+
+// fresh reports whether the stream spoke lately.
+func (r *revoked) fresh() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.speaks()
 }
 
 // ready reports whether the stream has said all that is revoked.
@@ -130,7 +144,7 @@ func (r *revoked) follow(ctx context.Context, speaks func()) (heard bool, err er
 	defer end(nil)
 	watchdog := time.AfterFunc(streamPatience, func() { end(errSilent) })
 	defer watchdog.Stop()
-	stream, err := r.source.WatchRevocations(ctx, &authv1.WatchRevocationsRequest{})
+	stream, err := r.source.WatchRevocations(ctx, &authv1.WatchRevocationsRequest{Cursor: r.cursor})
 	if err != nil {
 		return false, fmt.Errorf("open it: %w", err)
 	}
@@ -146,8 +160,11 @@ func (r *revoked) follow(ctx context.Context, speaks func()) (heard bool, err er
 		case err != nil:
 			return heard, fmt.Errorf("read it: %w", err)
 		}
-		if !heard && !message.GetComplete() {
+		if !heard && !message.GetComplete() && r.cursor == "" {
 			return false, errors.New("it begins without the whole")
+		}
+		if err := r.takeKeys(ctx, message, !heard); err != nil {
+			return heard, err
 		}
 		if !heard {
 			heard = true
@@ -155,11 +172,33 @@ func (r *revoked) follow(ctx context.Context, speaks func()) (heard bool, err er
 		}
 		watchdog.Reset(streamPatience)
 		r.take(message)
+		r.cursor = message.GetCursor()
 		if now := r.now(); now.Sub(forgotten) > forgetInterval {
 			forgotten = now
 			r.forget(now)
 		}
 	}
+}
+
+// takeKeys takes over the signing keys of a message. A stream of an auth from
+// before they came along has none: that auth has the same keys while it runs.
+func (r *revoked) takeKeys(ctx context.Context, message *authv1.WatchRevocationsResponse, first bool) error {
+	keys := message.GetSigningKeys().GetKeys()
+	switch {
+	case message.GetSigningKeys() != nil:
+	case !first:
+		return nil
+	default:
+		response, err := r.keys.ListSigningKeys(ctx, &authv1.ListSigningKeysRequest{})
+		if err != nil {
+			return fmt.Errorf("fetch the signing keys: %w", err)
+		}
+		keys = response.GetKeys()
+	}
+	if err := r.verifier.take(keys); err != nil {
+		return fmt.Errorf("take the signing keys: %w", err)
+	}
+	return nil
 }
 
 // take takes over what a message says.

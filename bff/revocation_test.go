@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -147,7 +148,7 @@ func TestAStreamThatEndsOrFallsSilentIsOpenedAgain(t *testing.T) {
 			}
 		}
 		set(func(_ context.Context, stream connect.ServerStream) error { // the whole, and the end
-			return stream.Send(&authv1.WatchRevocationsResponse{Complete: true})
+			return stream.Send(&authv1.WatchRevocationsResponse{Complete: true, SigningKeys: h.published()})
 		})
 		ctx, stop := context.WithCancel(t.Context())
 		stopped := make(chan struct{})
@@ -184,7 +185,7 @@ func TestAStreamThatEndsOrFallsSilentIsOpenedAgain(t *testing.T) {
 
 func TestWhatConcernsNoLiveTokenIsForgotten(t *testing.T) {
 	t.Parallel()
-	r := newRevoked(nil, discard)
+	r := newRevoked(nil, nil, nil, discard)
 	now := time.Now()
 	r.now = func() time.Time { return now }
 	r.take(news(sessionRevoked(session, 60), versionsRevoked(alice, 2, 60), versionsRevoked(bob, 2, 120)))
@@ -197,7 +198,7 @@ func TestWhatConcernsNoLiveTokenIsForgotten(t *testing.T) {
 func TestTheGatewayIsReadyOnceItKnowsWhatIsRevoked(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	h.gateway.revoked = newRevoked(nil, discard)
+	h.gateway.revoked = newRevoked(nil, nil, nil, discard)
 	if h.gateway.Ready() == nil {
 		t.Error("it is ready before")
 	}
@@ -207,8 +208,163 @@ func TestTheGatewayIsReadyOnceItKnowsWhatIsRevoked(t *testing.T) {
 	}
 }
 
+// onStream replaces auth's stream.
+func (h *house) onStream(stream func(ctx context.Context, req *authv1.WatchRevocationsRequest, s connect.ServerStream) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.answers[authv1.RevocationServiceWatchRevocationsProcedure] = func(ctx context.Context, s connect.ServerStream) error {
+		req := &authv1.WatchRevocationsRequest{}
+		if err := s.Receive(req); err != nil {
+			return err
+		}
+		return stream(ctx, req, s)
+	}
+}
+
+// follow runs the gateway until the returned function is called.
+func (h *house) follow(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); h.gateway.Run(ctx) }()
+	return func() { cancel(); <-stopped }
+}
+
+func TestKeysComeWithTheStreamAndWhenTheyChange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, world{keyless: true})
+		newer := newSigner(2)
+		old, fresh := h.token(alice), newer.token(func(_, _ map[string]any) {})
+		verifies := func(token string) bool { _, err := h.gateway.verifier.verify(token); return err == nil }
+		messages := make(chan *authv1.WatchRevocationsResponse)
+		h.onStream(func(ctx context.Context, _ *authv1.WatchRevocationsRequest, s connect.ServerStream) error {
+			for {
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case message := <-messages:
+					if err := s.Send(message); err != nil {
+						return err
+					}
+				}
+			}
+		})
+		stop := h.follow(t)
+		defer stop()
+		say := func(message *authv1.WatchRevocationsResponse) { messages <- message; synctest.Wait() }
+		if verifies(old) || h.gateway.Ready() == nil {
+			t.Error("it has keys before any came")
+		}
+		say(&authv1.WatchRevocationsResponse{Complete: true, SigningKeys: &authv1.SigningKeys{Keys: []*authv1.SigningKey{h.signer.published()}}})
+		if !verifies(old) || verifies(fresh) || h.gateway.Ready() != nil {
+			t.Errorf("after the first message: old %v, new %v, %v", verifies(old), verifies(fresh), h.gateway.Ready())
+		}
+		say(&authv1.WatchRevocationsResponse{SigningKeys: &authv1.SigningKeys{Keys: []*authv1.SigningKey{newer.published(), h.signer.published()}}})
+		if !verifies(old) || !verifies(fresh) {
+			t.Errorf("once the next is published: old %v, new %v, want both", verifies(old), verifies(fresh))
+		}
+		say(news())
+		if !verifies(old) || !verifies(fresh) {
+			t.Errorf("after a message without keys: old %v, new %v, want both", verifies(old), verifies(fresh))
+		}
+		say(&authv1.WatchRevocationsResponse{SigningKeys: &authv1.SigningKeys{Keys: []*authv1.SigningKey{newer.published()}}})
+		if verifies(old) || !verifies(fresh) {
+			t.Errorf("once the old one is retired: old %v, new %v, want the new one alone", verifies(old), verifies(fresh))
+		}
+		say(&authv1.WatchRevocationsResponse{SigningKeys: &authv1.SigningKeys{}})
+		if !verifies(fresh) {
+			t.Error("no keys were taken over")
+		}
+		if n := h.called(authv1.KeyServiceListSigningKeysProcedure); n != 0 {
+			t.Errorf("auth was asked for keys %d times, though it says them", n)
+		}
+	})
+}
+
+// The auth of the version before says no keys on its stream.
+func TestAnOlderAuthIsAskedForItsKeysOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, world{keyless: true})
+		answer(h.backend, authv1.KeyServiceListSigningKeysProcedure, func(context.Context, *authv1.ListSigningKeysRequest) (*authv1.ListSigningKeysResponse, error) {
+			return &authv1.ListSigningKeysResponse{Keys: h.published().GetKeys()}, nil
+		})
+		h.onStream(func(ctx context.Context, _ *authv1.WatchRevocationsRequest, s connect.ServerStream) error {
+			for message := (&authv1.WatchRevocationsResponse{Complete: true}); ; message = news() {
+				if err := s.Send(message); err != nil {
+					return err
+				}
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(250 * time.Millisecond):
+				}
+			}
+		})
+		stop := h.follow(t)
+		defer stop()
+		time.Sleep(10 * time.Second)
+		if err := h.gateway.Ready(); err != nil {
+			t.Error(err)
+		}
+		if _, err := h.gateway.verifier.verify(h.token(alice)); err != nil {
+			t.Errorf("a good token: %v", err)
+		}
+		if n := h.called(authv1.KeyServiceListSigningKeysProcedure); n != 1 {
+			t.Errorf("auth was asked for keys %d times, want once", n)
+		}
+	})
+}
+
+func TestAStreamGoesOnWhereTheLastOneEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, world{})
+		var asked []string
+		h.onStream(func(_ context.Context, req *authv1.WatchRevocationsRequest, s connect.ServerStream) error {
+			asked = append(asked, req.GetCursor())
+			switch len(asked) {
+			case 1:
+				if err := s.Send(&authv1.WatchRevocationsResponse{Complete: true, SigningKeys: h.published(), Cursor: "one", Revocations: []*authv1.Revocation{sessionRevoked(session, 600)}}); err != nil {
+					return err
+				}
+				return s.Send(&authv1.WatchRevocationsResponse{Cursor: "two"})
+			case 2: // only what came since
+				return s.Send(&authv1.WatchRevocationsResponse{SigningKeys: h.published(), Cursor: "three", Revocations: []*authv1.Revocation{versionsRevoked(bob, 2, 600)}})
+			default:
+				return rpc.Unavailable()
+			}
+		})
+		stop := h.follow(t)
+		time.Sleep(2*reopenFirst + reopenFirst/2)
+		stop()
+		if want := []string{"", "two", "three"}; !slices.Equal(asked, want) {
+			t.Errorf("it asked for the cursors %q, want %q", asked, want)
+		}
+		if known := h.gateway.revoked; len(known.sessions) != 1 || len(known.versions) != 1 {
+			t.Errorf("it knows %v and %v, want what both streams said", known.sessions, known.versions)
+		}
+	})
+}
+
+// A key may have come since the stream fell silent: nobody is to sign in again
+// because of that.
+func TestAnUnknownKeyIsNoFaultOfTheTokenWhileTheStreamIsSilent(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	token := newSigner(2).token(func(_, _ map[string]any) {})
+	wantError(t, "while it speaks", h.admitted(t, token), http.StatusUnauthorized, connect.CodeUnauthenticated, invalid)
+	h.gateway.revoked.heard = time.Now().Add(-time.Hour)
+	before := h.called("")
+	wantUnavailable(t, "while it is silent", h.admitted(t, token), rpc.ReasonUnavailable)
+	wantError(t, "garbage all the same", h.admitted(t, "garbage"), http.StatusUnauthorized, connect.CodeUnauthenticated, invalid)
+	if n := h.called("") - before; n != 0 {
+		t.Errorf("auth was asked %d times", n)
+	}
+}
+
 func BenchmarkCheckAmong100000Revocations(b *testing.B) {
-	r := newRevoked(nil, discard)
+	r := newRevoked(nil, nil, nil, discard)
 	message := news()
 	for i := range 100_000 {
 		message.Revocations = append(message.Revocations, sessionRevoked(fmt.Sprintf("%s-%d", session, i), 600))

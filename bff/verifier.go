@@ -2,12 +2,10 @@ package bff
 
 import (
 	"bytes"
-	"context"
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -23,9 +21,6 @@ import (
 )
 
 const (
-	keysInterval  = 5 * time.Second
-	keysRetry     = 250 * time.Millisecond
-	keysLimit     = 2 * time.Second
 	clockSkew     = 30 * time.Second
 	tokenAudience = "gatehouse"
 	tokenClient   = "gatehouse"
@@ -38,6 +33,8 @@ const (
 var (
 	errTokenMissing = rpc.NewError(connect.CodeUnauthenticated, "TOKEN_MISSING", "Sign in, and send the access token as \"Authorization: Bearer …\".")
 	errTokenInvalid = rpc.NewError(connect.CodeUnauthenticated, "TOKEN_INVALID", "This is not a valid access token. Sign in again.")
+	// errKeyUnknown is the cause of a refusal that a key to come could undo.
+	errKeyUnknown   = errors.New("no such key")
 	errTokenExpired = rpc.NewError(connect.CodeUnauthenticated, "TOKEN_EXPIRED", "The access token has expired. Refresh it.")
 )
 
@@ -51,12 +48,11 @@ type principal struct {
 	epoch     int // of the keys that the token was checked with
 }
 
-// verifier checks access tokens against the keys that auth publishes. It asks
-// auth for keys at intervals of its own and never because of a token.
+// verifier checks access tokens against the keys that auth publishes, which
+// come with its stream of revocations: never is a key asked for because of a
+// token.
 type verifier struct {
-	source authv1.KeyServiceClient
 	issuer string
-	logger *slog.Logger
 	now    func() time.Time
 	keys   atomic.Pointer[keySet]
 	seen   *otter.Cache[string, *principal]
@@ -70,7 +66,7 @@ type keySet struct {
 	epoch     int
 }
 
-func newVerifier(source authv1.KeyServiceClient, issuer string, logger *slog.Logger) (*verifier, error) {
+func newVerifier(issuer string) (*verifier, error) {
 	seen, err := otter.New(&otter.Options[string, *principal]{
 		MaximumSize:      rememberedTokens,
 		ExpiryCalculator: otter.ExpiryWriting[string, *principal](5 * time.Minute),
@@ -78,46 +74,16 @@ func newVerifier(source authv1.KeyServiceClient, issuer string, logger *slog.Log
 	if err != nil {
 		return nil, fmt.Errorf("make the memory of tokens: %w", err)
 	}
-	return &verifier{source: source, issuer: issuer, logger: logger, now: time.Now, seen: seen}, nil
+	return &verifier{issuer: issuer, now: time.Now, seen: seen}, nil
 }
 
-// run fetches the keys until ctx ends. It is the only one to do so.
-func (v *verifier) run(ctx context.Context) {
-	defer v.seen.StopAllGoroutines()
-	failing := false
-	for {
-		wait := keysInterval
-		err := v.fetch(ctx)
-		if err != nil {
-			wait = keysRetry
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		if away := err != nil; away != failing {
-			failing = away
-			if away {
-				v.logger.LogAttrs(ctx, slog.LevelWarn, "signing keys don't come", slog.String("cause", err.Error()))
-			} else {
-				v.logger.LogAttrs(ctx, slog.LevelInfo, "signing keys come again")
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-	}
-}
+// stop ends what the memory of tokens does beside.
+func (v *verifier) stop() { v.seen.StopAllGoroutines() }
 
-func (v *verifier) fetch(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, keysLimit)
-	defer cancel()
-	response, err := v.source.ListSigningKeys(ctx, &authv1.ListSigningKeysRequest{})
-	if err != nil {
-		return fmt.Errorf("fetch the signing keys: %w", err)
-	}
-	set, err := newKeySet(response.GetKeys())
+// take takes over the published keys. Only one may do so at a time. Keys that
+// can't be right leave those that were there in force.
+func (v *verifier) take(published []*authv1.SigningKey) error {
+	set, err := newKeySet(published)
 	if err != nil {
 		return err
 	}
@@ -294,7 +260,7 @@ func (k *keySet) choose(token *jwt.Token) (any, error) {
 	kid, _ := token.Header["kid"].(string)
 	key, ok := k.byID[kid]
 	if !ok {
-		return nil, errors.New("no such key")
+		return nil, errKeyUnknown
 	}
 	return key, nil
 }

@@ -1,7 +1,6 @@
 package bff
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -19,7 +18,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -420,68 +418,13 @@ func TestKeysThatCantBeRightAreNotTaken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := open(t, world{})
-			answer(h.backend, authv1.KeyServiceListSigningKeysProcedure, func(context.Context, *authv1.ListSigningKeysRequest) (*authv1.ListSigningKeysResponse, error) {
-				return &authv1.ListSigningKeysResponse{Keys: keys}, nil
-			})
-			if err := h.gateway.verifier.fetch(t.Context()); err == nil {
+			if err := h.gateway.verifier.take(keys); err == nil {
 				t.Error("the keys were taken")
 			}
 			_, got := h.getMe(t, h.token(alice))
 			wantNoError(t, "a good token", got.err)
 		})
 	}
-}
-
-// publish makes auth publish the keys of these signers.
-func (h *house) publish(signers ...signer) {
-	answer(h.backend, authv1.KeyServiceListSigningKeysProcedure, func(context.Context, *authv1.ListSigningKeysRequest) (*authv1.ListSigningKeysResponse, error) {
-		response := &authv1.ListSigningKeysResponse{}
-		for _, signer := range signers {
-			response.Keys = append(response.Keys, signer.published())
-		}
-		return response, nil
-	})
-}
-
-func TestKeysAreFetchedAtIntervals(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		h := open(t, world{keyless: true})
-		h.fail(authv1.KeyServiceListSigningKeysProcedure, connect.NewError(connect.CodeUnavailable, "no"))
-		ctx, stop := context.WithCancel(t.Context())
-		stopped := make(chan struct{})
-		go func() { h.gateway.Run(ctx); close(stopped) }()
-		fetched := func() int { return h.called(authv1.KeyServiceListSigningKeysProcedure) }
-
-		time.Sleep(keysRetry*4 + keysRetry/2)
-		if got := fetched(); got != 5 || h.gateway.Ready() == nil {
-			t.Errorf("%s after a start without auth: got %d fetches, ready: %v, want 5 and not ready", keysRetry*4, got, h.gateway.Ready())
-		}
-		if lines := h.log.lines(t, "signing keys don't come"); len(lines) != 1 {
-			t.Errorf("got %d lines of log of it, want one", len(lines))
-		}
-		h.publish(h.signer)
-		time.Sleep(keysRetry)
-		if err := h.gateway.Ready(); err != nil {
-			t.Errorf("%s after auth came back: %v", keysRetry, err)
-		}
-		if lines := h.log.lines(t, "signing keys come again"); len(lines) != 1 {
-			t.Errorf("got %d lines of log that they come, want one", len(lines))
-		}
-		before := fetched()
-		time.Sleep(10 * keysInterval)
-		if got := fetched() - before; got != 10 {
-			t.Errorf("got %d fetches in ten intervals, want 10", got)
-		}
-
-		// auth going away later costs nothing.
-		h.hang(authv1.KeyServiceListSigningKeysProcedure)
-		time.Sleep(time.Minute)
-		_, got := h.getMe(t, h.token(alice))
-		wantNoError(t, "GetMe while auth hangs over the keys", got.err)
-		stop()
-		<-stopped
-	})
 }
 
 func TestARememberedTokenExpires(t *testing.T) {
@@ -602,7 +545,7 @@ func TestTokensAreCheckedConcurrently(t *testing.T) {
 			default:
 			}
 			h.publish([][]signer{{h.signer}, {other, h.signer}}[i%2]...)
-			if err := h.gateway.verifier.fetch(t.Context()); err != nil {
+			if err := h.gateway.verifier.take(h.published().GetKeys()); err != nil {
 				t.Error(err)
 			}
 		}
@@ -653,8 +596,8 @@ func TestJWKS(t *testing.T) {
 	if kind := response.Header.Get("Content-Type"); kind != "application/jwk-set+json" {
 		t.Errorf("got Content-Type %q, want application/jwk-set+json", kind)
 	}
-	if cache := response.Header.Get("Cache-Control"); cache != "public, max-age=60" {
-		t.Errorf("got Cache-Control %q, want public, max-age=60", cache)
+	if cache := response.Header.Get("Cache-Control"); cache != "public, max-age=10" {
+		t.Errorf("got Cache-Control %q, want public, max-age=10", cache)
 	}
 }
 

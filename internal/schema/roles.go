@@ -268,6 +268,7 @@ SELECT EXISTS (
 			SELECT FROM pg_catalog.pg_db_role_setting s
 			JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase AND d.datname = current_database()
 			WHERE s.setrole = g.role AND 'search_path=' || g.service = ANY (s.setconfig)
+				AND 'idle_in_transaction_session_timeout=10s' = ANY (s.setconfig)
 		)
 	)
 )`
@@ -286,7 +287,9 @@ func (t *target) grantsDiffer(ctx context.Context) (bool, error) {
 // nothing. Grants to any other role are somebody's intention and stay.
 //
 // The search path leaves out the schema public, in which up to Postgres 14
-// everybody may create functions for others to stumble over.
+// everybody may create functions for others to stumble over. Work that its
+// caller gave up must not hold locks, so that an idle transaction ends: a role's
+// setting holds behind a pooler too, which refuses most that clients set.
 func (t *target) grants() []statement {
 	database := pgx.Identifier{t.database}.Sanitize()
 	all := "PUBLIC, " + t.roles[0].ident() + ", " + t.roles[1].ident()
@@ -300,6 +303,7 @@ func (t *target) grants() []statement {
 		lines = append(lines,
 			"GRANT CONNECT ON DATABASE "+database+" TO "+role,
 			"ALTER ROLE "+role+" IN DATABASE "+database+" SET search_path = "+r.service,
+			"ALTER ROLE "+role+" IN DATABASE "+database+" SET idle_in_transaction_session_timeout = '10s'",
 			"GRANT USAGE ON SCHEMA "+r.service+" TO "+role,
 			"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "+r.service+" TO "+role,
 			"GRANT USAGE ON ALL SEQUENCES IN SCHEMA "+r.service+" TO "+role,

@@ -81,6 +81,27 @@ func TestEachServiceReachesOnlyItsOwnSchema(t *testing.T) {
 	}
 }
 
+// A pooler hands on no such setting of a client's: the role has it, and gets it
+// back.
+func TestARoleEndsIdleTransactionsItself(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	apply(t, cfg)
+	for _, service := range []string{schema.Auth, schema.Users} {
+		if got := query[string](t, serviceURL(t, cfg, service), `SELECT current_setting('idle_in_transaction_session_timeout')`); got != "10s" {
+			t.Errorf("%s: idle transactions end after %q, want 10s", service, got)
+		}
+	}
+	database := query[string](t, cfg.DatabaseURL, `SELECT quote_ident(current_database())`)
+	exec(t, cfg.DatabaseURL, "ALTER ROLE "+schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), schema.Auth)+
+		" IN DATABASE "+database+" RESET idle_in_transaction_session_timeout")
+	apply(t, cfg)
+	if got := query[string](t, serviceURL(t, cfg, schema.Auth), `SELECT current_setting('idle_in_transaction_session_timeout')`); got != "10s" {
+		t.Errorf("after it was taken away and applied again: %q, want 10s", got)
+	}
+	wantNothingPlanned(t, cfg)
+}
+
 func TestRoleNamesAndPasswordsMayBeOdd(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)

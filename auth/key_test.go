@@ -1,0 +1,443 @@
+package auth_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/golang-jwt/jwt/v5"
+
+	"gatehouse/auth"
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
+)
+
+// kid returns the id of the key that signs for this copy now.
+func (h *house) kid(t *testing.T) string {
+	t.Helper()
+	_, tokens := h.signUp(t, newID(t)+"@example.com")
+	return headerOf(t, tokens).Header["kid"].(string)
+}
+
+func headerOf(t *testing.T, tokens *authv1.Tokens) *jwt.Token {
+	t.Helper()
+	token, _, err := jwt.NewParser().ParseUnverified(tokens.GetAccessToken(), jwt.MapClaims{})
+	if err != nil {
+		t.Fatalf("parse the access token: %v", err)
+	}
+	return token
+}
+
+// eventually tries until it works.
+func eventually(t *testing.T, what string, try func() error) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: %v", what, err)
+		}
+		<-ticker.C
+	}
+}
+
+func (h *house) keys(t *testing.T) []auth.KeyTurn {
+	t.Helper()
+	keys, err := h.service.SigningKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// untilKeys waits until so many keys are there, and returns them.
+func (h *house) untilKeys(t *testing.T, n int) (keys []auth.KeyTurn) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("wait for %d keys", n), func() error {
+		if keys = h.keys(t); len(keys) != n {
+			return fmt.Errorf("they are %v", keys)
+		}
+		return nil
+	})
+	return keys
+}
+
+// untilSigns waits until a copy signs with the key.
+func (h *house) untilSigns(t *testing.T, kid string) {
+	t.Helper()
+	eventually(t, "wait until "+kid+" signs", func() error {
+		if got := h.kid(t); got != kid {
+			return fmt.Errorf("%s signs", got)
+		}
+		return nil
+	})
+}
+
+// A key's life is gone through by moving its rows, over two copies.
+func TestTheScheduleTurnsKeysOver(t *testing.T) {
+	t.Parallel()
+	one := newHouse(t)
+	one.run(t)
+	two := &house{owner: one.owner}
+	two.open(t, one.config)
+	two.run(t)
+	first := one.kid(t)
+	if got := two.kid(t); got != first {
+		t.Fatalf("two copies sign with %s and %s", first, got)
+	}
+
+	// Sixteen minutes before its end there is no other yet; at fourteen there is.
+	one.exec(t, "UPDATE auth.signing_keys SET sign_time = now() - interval '30 days' + interval '16 minutes'")
+	one.pollTwice(t)
+	if keys := one.keys(t); len(keys) != 1 {
+		t.Errorf("sixteen minutes before the end there are %v", keys)
+	}
+	one.exec(t, "UPDATE auth.signing_keys SET sign_time = now() - interval '30 days' + interval '14 minutes'")
+	keys := one.untilKeys(t, 2)
+	next := keys[0].KID
+	if next == first || keys[0].SignsIn < 14*time.Minute || keys[0].SignsIn > 15*time.Minute || !keys[1].Signing {
+		t.Errorf("the next key is %v, want one that signs in 15 minutes", keys)
+	}
+	for name, copy := range map[string]*house{"one": one, "two": two} {
+		if got := copy.kid(t); got != first {
+			t.Errorf("copy %s signs with %s before its turn", name, got)
+		}
+	}
+
+	// Its turn comes, for both. The old one stays while its tokens live.
+	one.exec(t, "UPDATE auth.signing_keys SET sign_time = now() WHERE kid = $1", next)
+	one.untilSigns(t, next)
+	two.untilSigns(t, next)
+	one.exec(t, "UPDATE auth.signing_keys SET sign_time = sign_time - interval '5 minutes 30 seconds'")
+	one.pollTwice(t)
+	if keys := one.keys(t); len(keys) != 2 {
+		t.Errorf("half a minute after the last token of the old key expired, the keys are %v", keys)
+	}
+	one.exec(t, "UPDATE auth.signing_keys SET sign_time = sign_time - interval '1 minute'")
+	keys = one.untilKeys(t, 1)
+	if keys[0].KID != next {
+		t.Errorf("left is %v, want %s", keys, next)
+	}
+	if n := one.count(t, "SELECT count(*) FROM auth.signing_keys"); n != 1 {
+		t.Errorf("two copies left %d keys", n)
+	}
+}
+
+// pollTwice waits until this copy has read its database twice, and the schedule
+// has looked.
+func (h *house) pollTwice(t *testing.T) {
+	t.Helper()
+	listener := h.listen(t)
+	defer listener.cancel()
+	began := time.Now()
+	listener.until(t, "polls", func(*authv1.WatchRevocationsResponse) bool { return time.Since(began) > 1500*time.Millisecond })
+}
+
+func TestAnOverdueKeyIsFollowedByOneThatWasPublished(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	first := h.kid(t)
+	h.exec(t, "UPDATE auth.signing_keys SET sign_time = now() - interval '90 days'")
+	h.run(t) // after a long time without any copy
+	keys := h.untilKeys(t, 2)
+	if keys[0].SignsIn < 14*time.Minute || h.kid(t) != first {
+		t.Errorf("the next of an overdue key is %v, want it published 15 minutes before it signs", keys)
+	}
+}
+
+// A key that an older version wrote has no sign_time of its own.
+func TestAKeyOfAnOlderVersionSigns(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.run(t)
+	first := h.kid(t)
+	other := newHouse(t) // whose key is sealed with the same secret
+	var public, sealed []byte
+	if err := other.owner.QueryRow(t.Context(), "SELECT public_key, sealed_private_key FROM auth.signing_keys").Scan(&public, &sealed); err != nil {
+		t.Fatal(err)
+	}
+	kid := other.keys(t)[0].KID
+	h.exec(t, "INSERT INTO auth.signing_keys (kid, public_key, sealed_private_key) VALUES ($1, $2, $3)", kid, public, sealed)
+	h.untilSigns(t, kid)
+	if keys := h.keys(t); len(keys) != 2 || keys[1].KID != first {
+		t.Errorf("the keys are %v", keys)
+	}
+}
+
+func TestARotationPublishesTheKeyTenSecondsBeforeItSigns(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.run(t)
+	first := h.kid(t)
+	listener := h.listen(t)
+	message := listener.until(t, "the first message", func(*authv1.WatchRevocationsResponse) bool { return true })[0]
+	if got := kidsOf(message); !slices.Equal(got, []string{first}) {
+		t.Errorf("the first message has the keys %v, want %s", got, first)
+	}
+	next, err := h.service.RotateKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next.SignsIn < 10*time.Second || next.SignsIn > 15*time.Second {
+		t.Errorf("the next key signs in %s, want 10 s and little more", next.SignsIn)
+	}
+	messages := listener.until(t, "the next key", func(m *authv1.WatchRevocationsResponse) bool { return m.GetSigningKeys() != nil })
+	if got := kidsOf(messages[len(messages)-1]); !slices.Equal(got, []string{next.KID, first}) {
+		t.Errorf("the keys told are %v, want the next and the first", got)
+	}
+	for _, message := range messages[:len(messages)-1] {
+		if message.GetSigningKeys() != nil {
+			t.Error("keys are told that haven't changed")
+		}
+	}
+	if got := h.kid(t); got != first {
+		t.Errorf("%s signs before its turn", got)
+	}
+	// Asked again, the same key is meant, and it doesn't wait longer.
+	again, err := h.service.RotateKeys(t.Context())
+	if err != nil || again.KID != next.KID || again.SignsIn > next.SignsIn {
+		t.Errorf("asked again: %v, %v; want %s, no later", again, err, next.KID)
+	}
+	// One that was published for long signs at once.
+	h.exec(t, "UPDATE auth.signing_keys SET create_time = now() - interval '1 minute', sign_time = now() + interval '10 minutes' WHERE kid = $1", next.KID)
+	if now, err := h.service.RotateKeys(t.Context()); err != nil || now.KID != next.KID || now.SignsIn != 0 {
+		t.Errorf("of a key published a minute ago: %v, %v; want it at once", now, err)
+	}
+	h.untilSigns(t, next.KID)
+	if n := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = 'key.rotate' AND outcome = 'succeeded'"); n != 3 {
+		t.Errorf("%d rotations are audited, want 3", n)
+	}
+}
+
+func kidsOf(message *authv1.WatchRevocationsResponse) []string {
+	var kids []string
+	for _, key := range message.GetSigningKeys().GetKeys() {
+		kids = append(kids, key.GetKid())
+	}
+	return kids
+}
+
+func TestReplacingTheKeysEndsEverySession(t *testing.T) {
+	t.Parallel()
+	one := newHouse(t)
+	one.run(t)
+	two := &house{owner: one.owner}
+	two.open(t, one.config)
+	two.run(t)
+	ada, tokens := one.signUp(t, "ada@example.com")
+	first := headerOf(t, tokens).Header["kid"].(string)
+	session := headerOf(t, tokens).Claims.(jwt.MapClaims)["sid"].(string)
+	if _, err := one.service.RotateKeys(t.Context()); err != nil { // the one that waits goes too
+		t.Fatal(err)
+	}
+	listener := two.listen(t)
+	kid, ended, err := one.service.ReplaceKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ended == 0 {
+		t.Error("no session has ended")
+	}
+	listener.until(t, "the new key alone", func(m *authv1.WatchRevocationsResponse) bool {
+		return slices.Equal(kidsOf(m), []string{kid})
+	})
+	one.untilSigns(t, kid)
+	two.untilSigns(t, kid)
+	_, err = two.refresh(t, tokens.GetRefreshToken(), "")
+	wantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
+	_, err = two.revocations.CheckAccess(t.Context(), &authv1.CheckAccessRequest{AccountId: ada.GetId(), SessionId: session, AuthzVersion: 1})
+	wantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
+	if keys := one.keys(t); len(keys) != 1 || keys[0].KID == first {
+		t.Errorf("left are %v", keys)
+	}
+	if n := one.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = 'key.replace'"); n != 1 {
+		t.Errorf("it is audited %d times, want once", n)
+	}
+}
+
+// A sign-in under way is waited for, and ended.
+func TestReplacingTheKeysWaitsForWhoIsSigningIn(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	ada, _ := h.signUp(t, "ada@example.com")
+	late, err := h.owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Rollback(t.Context())
+	session := newID(t)
+	if _, err := late.Exec(t.Context(), `
+		INSERT INTO auth.sessions (id, account_id, token_hash, token_key, expire_time, max_expire_time)
+		VALUES ($1, $2, sha256(''), 'k', now() + interval '1 day', now() + interval '1 day')`, session, ada.GetId()); err != nil {
+		t.Fatal(err)
+	}
+	replaced := make(chan error, 1)
+	go func() { _, _, err := h.service.ReplaceKeys(t.Context()); replaced <- err }()
+	eventually(t, "wait for the sign-in", func() error {
+		if h.count(t, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'auth.sessions'::regclass") == 0 {
+			return errors.New("nobody waits")
+		}
+		return nil
+	})
+	if err := late.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-replaced; err != nil {
+		t.Fatal(err)
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.sessions WHERE revoke_time IS NULL"); n != 0 {
+		t.Errorf("%d sessions are alive", n)
+	}
+}
+
+// A copy whose reading fails for a minute could sign with a key that is gone.
+func TestACopyThatReadsNoKeysSignsNoMore(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	_, tokens := h.signUp(t, "ada@example.com")
+	h.service.ReadKeysForTest(time.Now().Add(-50 * time.Second))
+	tokens = h.mustRefresh(t, tokens.GetRefreshToken(), "")
+	h.service.ReadKeysForTest(time.Now().Add(-61 * time.Second))
+	_, err := h.refresh(t, tokens.GetRefreshToken(), "")
+	wantReason(t, err, connect.CodeUnavailable, rpc.ReasonUnavailable)
+	h.run(t)
+	eventually(t, "sign again once it reads", func() error {
+		_, err := h.refresh(t, tokens.GetRefreshToken(), "")
+		return err
+	})
+}
+
+// A copy that lacks the others' secret key publishes what it can't sign with.
+func TestAKeyOfAnotherSecretIsPublishedAndDoesNotSign(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.run(t)
+	first := h.kid(t)
+	stranger := newHouse(t, func(c *auth.Config) { c.Secrets = [][]byte{secretTwo} })
+	var public, sealed []byte
+	if err := stranger.owner.QueryRow(t.Context(), "SELECT public_key, sealed_private_key FROM auth.signing_keys").Scan(&public, &sealed); err != nil {
+		t.Fatal(err)
+	}
+	kid := stranger.keys(t)[0].KID
+	h.exec(t, "INSERT INTO auth.signing_keys (kid, public_key, sealed_private_key, sign_time) VALUES ($1, $2, $3, now() + interval '1 hour')", kid, public, sealed)
+	listener := h.listen(t)
+	listener.until(t, "the stranger's key", func(m *authv1.WatchRevocationsResponse) bool { return slices.Contains(kidsOf(m), kid) })
+	if got := h.kid(t); got != first {
+		t.Errorf("%s signs", got)
+	}
+	h.exec(t, "UPDATE auth.signing_keys SET sign_time = now() WHERE kid = $1", kid)
+	eventually(t, "sign no more with a key whose turn is over", func() error {
+		_, err := h.sessions.Login(t.Context(), &authv1.LoginRequest{Email: "nobody@example.com", Password: password})
+		if connect.CodeOf(err) != connect.CodeUnauthenticated {
+			t.Fatalf("Login: %v", err)
+		}
+		_, err = h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{
+			AccountId: newID(t), Email: newID(t) + "@example.com", Password: password, SignIn: true,
+		})
+		if connect.CodeOf(err) != connect.CodeUnavailable {
+			return fmt.Errorf("got %v, want unavailable", err)
+		}
+		return nil
+	})
+}
+
+// Between the reading of the account and the making of its token, roles may
+// change. The token must have expired before the word of the change is forgotten.
+func TestATokenExpiresNoLaterThanWhenItsAccountWasReadAllows(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	account, tokens := h.signUp(t, "ada@example.com")
+	start := time.Now().Truncate(time.Second)
+	var ahead atomic.Int64
+	h.service.ClockForTest(func() time.Time { return start.Add(time.Duration(ahead.Load())) })
+	held, err := h.owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Rollback(t.Context())
+	if _, err := held.Exec(t.Context(), "SELECT FROM auth.sessions WHERE account_id = $1 FOR UPDATE", account.GetId()); err != nil {
+		t.Fatal(err)
+	}
+	type answer struct {
+		tokens *authv1.Tokens
+		err    error
+	}
+	refreshed := make(chan answer, 1)
+	go func() {
+		tokens, err := h.refresh(t, tokens.GetRefreshToken(), "")
+		refreshed <- answer{tokens, err}
+	}()
+	eventually(t, "wait for the row", func() error {
+		if h.count(t, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()") == 0 {
+			return errors.New("nobody waits")
+		}
+		return nil
+	})
+	ahead.Store(int64(2 * time.Minute)) // a process may stand still for so long
+	if err := held.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := <-refreshed
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	expires, err := headerOf(t, got.tokens).Claims.GetExpirationTime()
+	if err != nil || expires.After(start.Add(auth.AccessTokenLife)) {
+		t.Errorf("the token expires %v (%v) after the refresh began, want at most %s", expires.Sub(start), err, auth.AccessTokenLife)
+	}
+}
+
+func TestAStreamGoesOnFromACursor(t *testing.T) {
+	t.Parallel()
+	one := newHouse(t)
+	one.run(t)
+	two := &house{owner: one.owner}
+	two.open(t, one.config)
+	two.run(t)
+	revoke := func() string {
+		session := newID(t)
+		one.exec(t, "INSERT INTO auth.revocations (session_id, expire_time) VALUES ($1, now() + interval '5 minutes')", session)
+		return session
+	}
+	early := revoke()
+	first := one.listen(t)
+	cursor := first.until(t, "what is live", endsSession(early))[0].GetCursor()
+	// Reused numbers are reckoned with, up to a thousand.
+	one.exec(t, "DO $$ BEGIN FOR i IN 1..1100 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+	late := revoke()
+	messages := first.until(t, "a live one", endsSession(late))
+	newest := messages[len(messages)-1].GetCursor()
+	begin := func(h *house, cursor string) *authv1.WatchRevocationsResponse {
+		t.Helper()
+		l := h.listenFrom(t, cursor)
+		defer l.cancel()
+		return l.until(t, "the first message", func(*authv1.WatchRevocationsResponse) bool { return true })[0]
+	}
+	for name, h := range map[string]*house{"the same copy": one, "another copy": two} {
+		if got := begin(h, cursor); got.GetComplete() || !endsSession(late)(got) || got.GetSigningKeys() == nil {
+			t.Errorf("%s, from the first cursor: %v; want what came since, and the keys", name, got)
+		}
+		if got := begin(h, newest); got.GetComplete() || endsSession(early)(got) {
+			t.Errorf("%s, from the newest cursor: %v; want only what came since", name, got)
+		}
+		database, number, _ := strings.Cut(newest, ".")
+		for what, odd := range map[string]string{
+			"none": "", "garbage": "garbage", "no number": database + ".", "not a number": database + ".x", "a negative one": database + ".-1",
+			"one ahead of us": database + ".9" + number + "00", "another database's": "1" + newest, "a longer one": newest + ".1",
+		} {
+			if got := begin(h, odd); !got.GetComplete() || !endsSession(early)(got) || !endsSession(late)(got) {
+				t.Errorf("%s, with the cursor %s: %v; want the whole", name, what, got)
+			}
+		}
+	}
+}
