@@ -115,13 +115,20 @@ var version string
 type versionCommand struct{}
 
 func (versionCommand) Run(p *program) error {
-	built := version
+	built := builtVersion()
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if built == "" {
-			built = info.Main.Version
-		}
 		built += " " + info.GoVersion
 	}
 	_, err := fmt.Fprintln(p.stdout, "gatehouse", built)
 	return err
+}
+
+func builtVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return ""
 }

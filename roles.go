@@ -29,6 +29,9 @@ const (
 	roleBff   = "bff"
 )
 
+// roleAll is a process that has all of them.
+const roleAll = "all"
+
 // houseFlags are what all three roles in one process read.
 type houseFlags struct {
 	Listen string `env:"GATEHOUSE_LISTEN" default:"127.0.0.1:8001" placeholder:"ADDRESS" help:"Where the gateway listens."`
@@ -39,6 +42,7 @@ type houseFlags struct {
 	secretFlags
 	edgeFlags
 	accountFlags
+	opsFlags
 }
 
 // parse checks all but the logins. publicListen is where the public URL takes
@@ -53,6 +57,7 @@ func (f *houseFlags) parse(m *mistakes, app *kong.Application, logger *slog.Logg
 		listen: f.Listen, logger: logger,
 		keys: f.internalFlags.parse(m), secrets: f.secretFlags.parse(m),
 		edge: f.edgeFlags.parse(m, publicListen), rules: f.accountFlags.parse(m, registration),
+		ops: f.opsFlags.parse(m, roleAll, f.Listen),
 	}
 }
 
@@ -89,11 +94,16 @@ type house struct {
 	secrets [][]byte
 	edge    edge
 	rules   accountRules
+	ops     *operations
 	logger  *slog.Logger
 }
 
 // run serves until ctx ends. It calls ready once everything answers.
 func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service) error) error {
+	if err := h.ops.start(ctx, h.logger); err != nil {
+		return err
+	}
+	defer h.ops.stop(h.logger)
 	usersDB, err := openDatabase(ctx, h.logins.users, schema.Users)
 	if err != nil {
 		return err
@@ -105,31 +115,35 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 	}
 	defer authDB.Close()
 
-	usersServer, err := newUsersServer(usersDB, h.keys, h.logger, slog.LevelDebug)
+	usersService, usersServer, err := newUsersServer(usersDB, h.keys, h.ops, h.logger, slog.LevelDebug)
 	if err != nil {
 		return err
 	}
-	relay, err := rpc.InProcess(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: h.keys}, usersServer)
+	relay, err := rpc.InProcess(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: h.keys, Telemetry: h.ops.telemetry}, usersServer)
 	if err != nil {
 		return err
 	}
-	authService, authServer, err := newAuthServer(ctx, authDB, relay, h.keys, h.secrets, h.edge.publicURL, h.rules, h.logger, slog.LevelDebug)
+	authService, authServer, err := newAuthServer(ctx, authDB, relay, h.keys, h.secrets, h.edge.publicURL, h.rules, h.ops, h.logger, slog.LevelDebug)
 	if err != nil {
 		return err
 	}
-	toAuth, err := rpc.InProcess(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: h.keys}, authServer)
+	toAuth, err := rpc.InProcess(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: h.keys, Telemetry: h.ops.telemetry}, authServer)
 	if err != nil {
 		return err
 	}
-	toUsers, err := rpc.InProcess(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: h.keys}, usersServer)
+	toUsers, err := rpc.InProcess(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: h.keys, Telemetry: h.ops.telemetry}, usersServer)
 	if err != nil {
 		return err
 	}
-	gateway, err := newGateway(toAuth, toUsers, h.edge, h.logger)
+	gateway, err := newGateway(toAuth, toUsers, h.edge, h.ops, h.logger)
 	if err != nil {
 		return err
 	}
-	return serve(ctx, h.listen, gateway, h.logger, []func(context.Context){gateway.Run, authService.Run}, func(ctx context.Context) error {
+	if err := h.ops.measure(usersService, authService, gateway); err != nil {
+		return err
+	}
+	parts := []part{gatewayPart(gateway.Ready), databasePart(authDB, schema.Auth, false), databasePart(usersDB, schema.Users, false)}
+	return serve(ctx, h.listen, gateway, h.ops, parts, h.logger, []func(context.Context){gateway.Run, authService.Run}, func(ctx context.Context) error {
 		if err := untilReady(ctx, gateway.Ready); err != nil {
 			return err
 		}
@@ -137,15 +151,22 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 	})
 }
 
-// serve listens, runs what goes on beside, calls ready, and returns when ctx
-// has ended and all of it has stopped.
-func serve(ctx context.Context, address string, handler http.Handler, logger *slog.Logger, beside []func(context.Context), ready func(context.Context) error) error {
+// serve listens, for callers and for operators, runs what goes on beside, calls
+// ready, and returns when ctx has ended and all of it has stopped.
+func serve(ctx context.Context, address string, handler http.Handler, ops *operations, parts []part, logger *slog.Logger,
+	beside []func(context.Context), ready func(context.Context) error,
+) error {
+	serveOperators, err := ops.begin(ctx, parts, logger)
+	if err != nil {
+		return err
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listen: %w: stop what listens there, or set GATEHOUSE_LISTEN to another address", err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return rpc.Serve(ctx, listener, handler, logger) })
+	group.Go(func() error { return serveOperators(ctx) })
 	for _, work := range beside {
 		group.Go(func() error { work(ctx); return nil })
 	}
@@ -177,6 +198,7 @@ type authCommand struct {
 	secretFlags
 	publicFlags
 	accountFlags
+	opsFlags
 }
 
 func (c *authCommand) Run(p *program, app *kong.Application) error {
@@ -187,19 +209,24 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 	parsePeer(&m, "USERS_URL", c.UsersURL)
 	keys, secrets := c.internalFlags.parse(&m), c.secretFlags.parse(&m)
 	issuer, rules := c.publicFlags.parse(&m, ""), c.accountFlags.parse(&m, c.Registration)
+	ops := c.opsFlags.parse(&m, roleAuth, c.Listen)
 	if err := m.err(); err != nil {
 		return err
 	}
+	if err := ops.start(p.ctx, p.logger); err != nil {
+		return err
+	}
+	defer ops.stop(p.logger)
 	db, err := openDatabase(p.ctx, c.AuthDatabaseURL, schema.Auth)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	relay, err := rpc.Dial(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: keys}, c.UsersURL)
+	relay, err := rpc.Dial(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry}, c.UsersURL)
 	if err != nil {
 		return err
 	}
-	service, server, err := newAuthServer(p.ctx, db, relay, keys, secrets, issuer, rules, p.logger, slog.LevelInfo)
+	service, server, err := newAuthServer(p.ctx, db, relay, keys, secrets, issuer, rules, ops, p.logger, slog.LevelInfo)
 	if err != nil {
 		return err
 	}
@@ -208,8 +235,12 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 			return err
 		}
 	}
+	if err := ops.measure(service); err != nil {
+		return err
+	}
 	mux := server.Mux(databaseReady(db, schema.Auth))
-	return serve(p.ctx, c.Listen, mux, p.logger, []func(context.Context){service.Run}, sayReady(p.logger, c.Listen))
+	parts := []part{databasePart(db, schema.Auth, true), peerPart(roleUsers, c.UsersURL)}
+	return serve(p.ctx, c.Listen, mux, ops, parts, p.logger, []func(context.Context){service.Run}, sayReady(p.logger, c.Listen))
 }
 
 // usersCommand runs users alone.
@@ -217,6 +248,7 @@ type usersCommand struct {
 	Listen string `env:"GATEHOUSE_LISTEN" default:"127.0.0.1:8003" placeholder:"ADDRESS" help:"Where it listens."`
 	usersDatabaseFlags
 	internalFlags
+	opsFlags
 }
 
 func (c *usersCommand) Run(p *program, app *kong.Application) error {
@@ -224,20 +256,28 @@ func (c *usersCommand) Run(p *program, app *kong.Application) error {
 	checkNames(&m, app, os.Environ())
 	parseListen(&m, c.Listen)
 	checkDatabaseURL(&m, "USERS_DATABASE_URL", c.UsersDatabaseURL, true)
-	keys := c.internalFlags.parse(&m)
+	keys, ops := c.internalFlags.parse(&m), c.opsFlags.parse(&m, roleUsers, c.Listen)
 	if err := m.err(); err != nil {
 		return err
 	}
+	if err := ops.start(p.ctx, p.logger); err != nil {
+		return err
+	}
+	defer ops.stop(p.logger)
 	db, err := openDatabase(p.ctx, c.UsersDatabaseURL, schema.Users)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	server, err := newUsersServer(db, keys, p.logger, slog.LevelInfo)
+	service, server, err := newUsersServer(db, keys, ops, p.logger, slog.LevelInfo)
 	if err != nil {
 		return err
 	}
-	return serve(p.ctx, c.Listen, server.Mux(databaseReady(db, schema.Users)), p.logger, nil, sayReady(p.logger, c.Listen))
+	if err := ops.measure(service); err != nil {
+		return err
+	}
+	parts := []part{databasePart(db, schema.Users, true)}
+	return serve(p.ctx, c.Listen, server.Mux(databaseReady(db, schema.Users)), ops, parts, p.logger, nil, sayReady(p.logger, c.Listen))
 }
 
 // bffCommand runs the gateway alone.
@@ -247,6 +287,7 @@ type bffCommand struct {
 	UsersURL string `env:"USERS_URL" placeholder:"URL" help:"Where users is."`
 	internalFlags
 	edgeFlags
+	opsFlags
 }
 
 func (c *bffCommand) Run(p *program, app *kong.Application) error {
@@ -256,23 +297,32 @@ func (c *bffCommand) Run(p *program, app *kong.Application) error {
 	parsePeer(&m, "AUTH_URL", c.AuthURL)
 	parsePeer(&m, "USERS_URL", c.UsersURL)
 	keys, edge := c.internalFlags.parse(&m), c.edgeFlags.parse(&m, "")
+	ops := c.opsFlags.parse(&m, roleBff, c.Listen)
 	if err := m.err(); err != nil {
 		return err
 	}
-	toAuth, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: keys}, c.AuthURL)
+	if err := ops.start(p.ctx, p.logger); err != nil {
+		return err
+	}
+	defer ops.stop(p.logger)
+	toAuth, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: keys, Telemetry: ops.telemetry}, c.AuthURL)
 	if err != nil {
 		return err
 	}
-	toUsers, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: keys}, c.UsersURL)
+	toUsers, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry}, c.UsersURL)
 	if err != nil {
 		return err
 	}
-	gateway, err := newGateway(toAuth, toUsers, edge, p.logger)
+	gateway, err := newGateway(toAuth, toUsers, edge, ops, p.logger)
 	if err != nil {
 		return err
 	}
+	if err := ops.measure(gateway); err != nil {
+		return err
+	}
+	parts := []part{gatewayPart(gateway.Ready), peerPart(roleAuth, c.AuthURL), peerPart(roleUsers, c.UsersURL)}
 	say := sayReady(p.logger, c.Listen)
-	return serve(p.ctx, c.Listen, gateway, p.logger, []func(context.Context){gateway.Run}, func(ctx context.Context) error {
+	return serve(p.ctx, c.Listen, gateway, ops, parts, p.logger, []func(context.Context){gateway.Run}, func(ctx context.Context) error {
 		if err := untilReady(ctx, gateway.Ready); err != nil {
 			return err
 		}
@@ -287,18 +337,20 @@ func sayReady(logger *slog.Logger, listen string) func(context.Context) error {
 	}
 }
 
-func newUsersServer(db *pgxpool.Pool, keys rpc.InternalKeys, logger *slog.Logger, level slog.Level) (*rpc.Server, error) {
+func newUsersServer(db *pgxpool.Pool, keys rpc.InternalKeys, ops *operations, logger *slog.Logger, level slog.Level) (*users.Service, *rpc.Server, error) {
 	logger = logger.With("service", roleUsers)
 	service := users.New(users.Config{DB: db, Logger: logger, Step: step})
-	server, err := rpc.NewServer(rpc.ServerConfig{Logger: logger, Level: level, Authorizer: rpc.ServicesOnly(keys, roleUsers)}, service.Register)
+	server, err := rpc.NewServer(rpc.ServerConfig{
+		Logger: logger, Level: level, Authorizer: rpc.ServicesOnly(keys, roleUsers), Telemetry: ops.telemetry, Internal: true,
+	}, service.Register)
 	if err != nil {
-		return nil, fmt.Errorf("build users: %w", err)
+		return nil, nil, fmt.Errorf("build users: %w", err)
 	}
-	return server, nil
+	return service, server, nil
 }
 
 func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client, keys rpc.InternalKeys, secrets [][]byte,
-	issuer string, rules accountRules, logger *slog.Logger, level slog.Level,
+	issuer string, rules accountRules, ops *operations, logger *slog.Logger, level slog.Level,
 ) (*auth.Service, *rpc.Server, error) {
 	logger = logger.With("service", roleAuth)
 	service, err := auth.New(ctx, auth.Config{
@@ -310,17 +362,19 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 	if err != nil {
 		return nil, nil, fmt.Errorf("build auth: %w", err)
 	}
-	server, err := rpc.NewServer(rpc.ServerConfig{Logger: logger, Level: level, Authorizer: rpc.ServicesOnly(keys, roleAuth)}, service.Register)
+	server, err := rpc.NewServer(rpc.ServerConfig{
+		Logger: logger, Level: level, Authorizer: rpc.ServicesOnly(keys, roleAuth), Telemetry: ops.telemetry, Internal: true,
+	}, service.Register)
 	if err != nil {
 		return nil, nil, fmt.Errorf("build auth: %w", err)
 	}
 	return service, server, nil
 }
 
-func newGateway(toAuth, toUsers *connect.Client, edge edge, logger *slog.Logger) (*bff.Service, error) {
+func newGateway(toAuth, toUsers *connect.Client, edge edge, ops *operations, logger *slog.Logger) (*bff.Service, error) {
 	gateway, err := bff.New(bff.Config{
 		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, TrustedProxies: edge.proxies,
-		Logger: logger.With("service", roleBff), Step: step,
+		Logger: logger.With("service", roleBff), Telemetry: ops.telemetry, Step: step,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("build the gateway: %w", err)

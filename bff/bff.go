@@ -22,6 +22,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/telemetry"
 )
 
 // Config is what the gateway needs.
@@ -35,6 +36,8 @@ type Config struct {
 	// TrustedProxies are the networks whose forwarded addresses are believed.
 	TrustedProxies []netip.Prefix
 	Logger         *slog.Logger
+	// Telemetry measures and traces each call; nil does neither.
+	Telemetry *telemetry.Telemetry
 	// Step is called between the steps of what must survive a crash, by tests
 	// that end the process there; nil otherwise.
 	Step func(name string)
@@ -85,7 +88,7 @@ func New(config Config) (*Service, error) {
 		s.step = func(string) {}
 	}
 	s.rpc, err = rpc.NewServer(rpc.ServerConfig{
-		Logger: config.Logger, Authorizer: s.admit, CompressMinBytes: compressMinBytes,
+		Logger: config.Logger, Authorizer: s.admit, CompressMinBytes: compressMinBytes, Telemetry: config.Telemetry,
 	}, s.register)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,8 @@ import (
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
 	"connectrpc.com/validate"
+
+	"gatehouse/internal/telemetry"
 )
 
 // MaxMessageBytes bounds a request's body and each message, decompressed.
@@ -34,6 +36,10 @@ type ServerConfig struct {
 	Authorizer Authorizer
 	// Limit is the longest that a unary call may take; DefaultLimit if zero.
 	Limit time.Duration
+	// Telemetry measures and traces each call; nil does neither.
+	Telemetry *telemetry.Telemetry
+	// Internal says that callers are services of ours, whose traces go on here.
+	Internal bool
 	// CompressMinBytes is the size from which answers are compressed for those
 	// who accept it; zero never compresses, as suits calls between services.
 	CompressMinBytes int
@@ -70,7 +76,15 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	} else {
 		server.options = append(server.options, connecthttp.WithCompressors())
 	}
-	server.rpc = connect.NewServer(
+	var outermost []connect.ServerInterceptor
+	if config.Telemetry != nil {
+		measured, err := served(config.Telemetry, policies, config.Internal)
+		if err != nil {
+			return nil, err
+		}
+		outermost = append(outermost, measured)
+	}
+	server.rpc = connect.NewServer(append(outermost,
 		answered(config.Logger, config.Level),
 		bounded(config.Limit),
 		unshared,
@@ -79,7 +93,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 		// at the headers before, and at what the message says after.
 		validate.NewServerInterceptor(),
 		authorize,
-	)
+	)...)
 	register(server.rpc)
 	// Without one of our own, the answer would pass the interceptors by.
 	server.rpc.SetUnknownHandler(func(context.Context, connect.Spec, connect.ServerStream) error {
