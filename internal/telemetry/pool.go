@@ -19,11 +19,11 @@ func ObservePool(meter metric.Meter, service string, pool *pgxpool.Pool) error {
 	acquires, err3 := meter.Int64ObservableCounter("gatehouse.database.acquires",
 		metric.WithUnit("{acquire}"), metric.WithDescription("How often a connection was taken from the pool."))
 	waits, err4 := meter.Int64ObservableCounter("gatehouse.database.acquire.waits",
-		metric.WithUnit("{acquire}"), metric.WithDescription("How often none was free and one had to be waited for, or made."))
+		metric.WithUnit("{acquire}"), metric.WithDescription("How often no connection was free, so that one was waited for or made."))
 	waited, err5 := meter.Float64ObservableCounter("gatehouse.database.acquire.wait_time",
-		metric.WithUnit("s"), metric.WithDescription("How long was waited for them in all."))
+		metric.WithUnit("s"), metric.WithDescription("How long was waited for connections in all."))
 	canceled, err6 := meter.Int64ObservableCounter("gatehouse.database.acquires.canceled",
-		metric.WithUnit("{acquire}"), metric.WithDescription("How often the wait was given up."))
+		metric.WithUnit("{acquire}"), metric.WithDescription("How often the wait for a connection was given up."))
 	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return fmt.Errorf("measure the pool of %s: %w", service, err)
 	}

@@ -12,7 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,12 +56,13 @@ type Telemetry struct {
 	meters   metric.MeterProvider
 	tracers  trace.TracerProvider
 	registry *prometheus.Registry
+	logger   *slog.Logger
 	stops    []func(context.Context) error
 }
 
 // New prepares to tell what config says. The caller must stop it.
 func New(ctx context.Context, config Config) (*Telemetry, error) {
-	t := &Telemetry{meters: nometric.NewMeterProvider(), tracers: notrace.NewTracerProvider()}
+	t := &Telemetry{meters: nometric.NewMeterProvider(), tracers: notrace.NewTracerProvider(), logger: config.Logger}
 	about, err := resource.New(ctx,
 		// By their names in the conventions, which come in a version of their own.
 		resource.WithAttributes(attribute.String("service.name", config.Name), attribute.String("service.version", config.Version)),
@@ -83,7 +84,7 @@ func New(ctx context.Context, config Config) (*Telemetry, error) {
 		}
 		tracers := sdktrace.NewTracerProvider(
 			sdktrace.WithResource(about),
-			sdktrace.WithBatcher(&reporting{SpanExporter: exporter, logger: config.Logger}),
+			sdktrace.WithBatcher(exporter),
 		)
 		t.tracers, t.stops = tracers, append(t.stops, tracers.Shutdown)
 	}
@@ -113,6 +114,7 @@ func (t *Telemetry) Use() {
 	otel.SetMeterProvider(t.meters)
 	otel.SetTracerProvider(t.tracers)
 	otel.SetTextMapPropagator(Propagator)
+	otel.SetErrorHandler(&complaints{logger: t.logger})
 }
 
 // Meters makes the instruments of metrics.
@@ -147,24 +149,24 @@ func (t *Telemetry) Stop(ctx context.Context) error {
 	return nil
 }
 
-// quiet is how long nothing more is said of a collector that is away.
+// quiet is how long nothing more is said of what goes wrong.
 const quiet = time.Minute
 
-// reporting says in the log when traces can't be sent, and drops them: nothing
-// waits for a collector.
-type reporting struct {
-	sdktrace.SpanExporter
+// complaints says in the log that some telemetry is lost. Nothing waits for it:
+// neither for a collector that is away nor for a database.
+type complaints struct {
 	logger *slog.Logger
-	said   atomic.Int64 // when, in Unix nanoseconds
+	mu     sync.Mutex
+	said   time.Time
 }
 
-func (r *reporting) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
-	err := r.SpanExporter.ExportSpans(ctx, spans)
-	if err == nil {
-		return nil
+// Handle implements otel.ErrorHandler.
+func (c *complaints) Handle(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.said) < quiet {
+		return
 	}
-	if now, said := time.Now().UnixNano(), r.said.Load(); now-said > int64(quiet) && r.said.CompareAndSwap(said, now) {
-		r.logger.LogAttrs(ctx, slog.LevelWarn, "traces can't be sent", slog.Int("spans", len(spans)), slog.String("cause", err.Error()))
-	}
-	return nil
+	c.said = time.Now()
+	c.logger.Warn("telemetry is lost", "cause", err.Error())
 }
