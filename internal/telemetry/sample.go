@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// SampleLimit is the longest that a scrape waits for a sample.
-	SampleLimit = time.Second
+	// sampleLimit is the longest that a scrape waits for a sample.
+	sampleLimit = time.Second
 	// sampleLife is how long a sample serves: scrapes, however many, take it at
 	// most so often.
 	sampleLife = 5 * time.Second
@@ -36,7 +36,7 @@ func (s *Sample[T]) Take(ctx context.Context) (T, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := s.now(); s.taken.IsZero() || now.Sub(s.taken) >= sampleLife {
-		ctx, cancel := context.WithTimeout(ctx, SampleLimit)
+		ctx, cancel := context.WithTimeout(ctx, sampleLimit)
 		defer cancel()
 		s.value, s.err = s.find(ctx)
 		s.taken = s.now()
