@@ -44,6 +44,7 @@ type commands struct {
 	Bff         bffCommand         `cmd:"" name:"bff" help:"Run the gateway."`
 	Schema      schemaCommands     `cmd:"" help:"Make the database be as schema.sql declares it."`
 	Admin       adminCommands      `cmd:"" help:"Make an administrator, or mend a lost password."`
+	Doctor      doctorCommand      `cmd:"" help:"Say what would keep a role from running well, and how to mend it. Changes nothing."`
 	Policy      policyCommand      `cmd:"" help:"Print who may call what."`
 	Healthcheck healthcheckCommand `cmd:"" help:"Ask a running role whether it is ready: a probe for containers."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
