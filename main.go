@@ -45,6 +45,7 @@ type commands struct {
 	Schema      schemaCommands     `cmd:"" help:"Make the database be as schema.sql declares it."`
 	Admin       adminCommands      `cmd:"" help:"Make an administrator, or mend a lost password."`
 	Keys        keysCommands       `cmd:"" help:"Look after the keys that sign access tokens."`
+	Doctor      doctorCommand      `cmd:"" help:"Say what would keep a role from running well, and how to mend it. Changes nothing."`
 	Policy      policyCommand      `cmd:"" help:"Print who may call what."`
 	Healthcheck healthcheckCommand `cmd:"" help:"Ask a running role whether it is ready: a probe for containers."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
@@ -134,13 +135,20 @@ var version string
 type versionCommand struct{}
 
 func (versionCommand) Run(p *program) error {
-	built := version
+	built := builtVersion()
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if built == "" {
-			built = info.Main.Version
-		}
 		built += " " + info.GoVersion
 	}
 	_, err := fmt.Fprintln(p.stdout, "gatehouse", built)
 	return err
+}
+
+func builtVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return ""
 }

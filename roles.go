@@ -30,6 +30,9 @@ const (
 	roleBff   = "bff"
 )
 
+// roleAll is a process that has all of them.
+const roleAll = "all"
+
 // houseFlags are what all three roles in one process read.
 type houseFlags struct {
 	Listen string `env:"GATEHOUSE_LISTEN" default:"127.0.0.1:8001" placeholder:"ADDRESS" help:"Where the gateway listens."`
@@ -41,6 +44,7 @@ type houseFlags struct {
 	edgeFlags
 	accountFlags
 	stopFlags
+	opsFlags
 }
 
 // parse checks all but the logins. publicListen is where the public URL takes
@@ -55,6 +59,7 @@ func (f *houseFlags) parse(m *mistakes, app *kong.Application, logger *slog.Logg
 		listen: f.Listen, logger: logger,
 		keys: f.internalFlags.parse(m), secrets: f.secretFlags.parse(m),
 		edge: f.edgeFlags.parse(m, publicListen), rules: f.accountFlags.parse(m, registration), stop: f.stopFlags.parse(m),
+		ops: f.opsFlags.parse(m, roleAll, f.Listen),
 	}
 }
 
@@ -92,11 +97,16 @@ type house struct {
 	edge    edge
 	rules   accountRules
 	stop    rpc.Stop
+	ops     *operations
 	logger  *slog.Logger
 }
 
 // run serves until ctx ends. It calls ready once everything answers.
 func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service) error) error {
+	if err := h.ops.start(ctx, h.logger); err != nil {
+		return err
+	}
+	defer h.ops.stop(h.logger)
 	usersDB, err := openDatabase(ctx, h.logins.users, schema.Users)
 	if err != nil {
 		return err
@@ -108,31 +118,39 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 	}
 	defer authDB.Close()
 
-	usersServer, err := newUsersServer(usersDB, h.keys, h.logger, slog.LevelDebug)
+	usersService, usersServer, err := newUsersServer(usersDB, h.keys, h.ops, h.logger, slog.LevelDebug)
 	if err != nil {
 		return err
 	}
-	relay, err := rpc.InProcess(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: h.keys}, usersServer)
+	relay, err := rpc.InProcess(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: h.keys, Telemetry: h.ops.telemetry}, usersServer)
 	if err != nil {
 		return err
 	}
-	authService, authServer, err := newAuthServer(ctx, authDB, relay, h.keys, h.secrets, h.edge.publicURL, h.rules, h.logger, slog.LevelDebug)
+	authService, authServer, err := newAuthServer(ctx, authDB, relay, h.keys, h.secrets, h.edge.publicURL, h.rules, h.ops, h.logger, slog.LevelDebug)
 	if err != nil {
 		return err
 	}
-	toAuth, err := rpc.InProcess(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: h.keys}, authServer)
+	toAuth, err := rpc.InProcess(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: h.keys, Telemetry: h.ops.telemetry}, authServer)
 	if err != nil {
 		return err
 	}
-	toUsers, err := rpc.InProcess(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: h.keys}, usersServer)
+	toUsers, err := rpc.InProcess(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: h.keys, Telemetry: h.ops.telemetry}, usersServer)
 	if err != nil {
 		return err
 	}
-	gateway, err := newGateway(toAuth, toUsers, h.edge, h.logger)
+	gateway, err := newGateway(toAuth, toUsers, h.edge, h.ops, h.logger)
 	if err != nil {
 		return err
 	}
-	return serve(ctx, h.listen, gateway, h.logger, h.stop, []func(context.Context){gateway.Run, authService.Run}, func(ctx context.Context) error {
+	if err := h.ops.measure(usersService, authService, gateway); err != nil {
+		return err
+	}
+	server := server{
+		listen: h.listen, handler: gateway, logger: h.logger, stop: h.stop, ops: h.ops,
+		parts:  []part{gatewayPart(gateway.Ready), databasePart(authDB, schema.Auth, false), databasePart(usersDB, schema.Users, false)},
+		beside: []func(context.Context){gateway.Run, authService.Run},
+	}
+	return server.run(ctx, func(ctx context.Context) error {
 		if err := untilReady(ctx, gateway.Ready); err != nil {
 			return err
 		}
@@ -140,13 +158,26 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 	})
 }
 
-// serve listens, runs what goes on beside, calls ready, and returns when ctx
-// has ended and all of it has stopped. What goes on beside does so until the last
-// call is answered.
-func serve(ctx context.Context, address string, handler http.Handler, logger *slog.Logger, terminated rpc.Stop,
-	beside []func(context.Context), ready func(context.Context) error,
-) error {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+// server is a role, or all of them, as they are served.
+type server struct {
+	listen  string
+	handler http.Handler
+	logger  *slog.Logger
+	stop    rpc.Stop // when it is terminated
+	ops     *operations
+	parts   []part // what operators are told of its readiness
+	// beside goes on until the last call is answered.
+	beside []func(context.Context)
+}
+
+// run listens, for callers and for operators, runs what goes on beside, calls
+// ready, and returns when ctx has ended and all of it has stopped.
+func (s server) run(ctx context.Context, ready func(context.Context) error) error {
+	serveOperators, err := s.ops.begin(ctx, s.parts, s.logger)
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w: stop what listens there, or set GATEHOUSE_LISTEN to another address", err)
 	}
@@ -154,14 +185,15 @@ func serve(ctx context.Context, address string, handler http.Handler, logger *sl
 	answering, answered := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error {
 		defer answered()
-		return rpc.ServeUntil(ctx, listener, handler, logger, func() rpc.Stop {
+		return rpc.ServeUntil(ctx, listener, s.handler, s.logger, func() rpc.Stop {
 			if errors.Is(context.Cause(ctx), errTerminated) {
-				return terminated
+				return s.stop
 			}
 			return rpc.QuickStop
 		})
 	})
-	for _, work := range beside {
+	group.Go(func() error { return serveOperators(ctx) })
+	for _, work := range s.beside {
 		group.Go(func() error { work(answering); return nil })
 	}
 	group.Go(func() error { return ready(ctx) })
@@ -193,6 +225,7 @@ type authCommand struct {
 	publicFlags
 	accountFlags
 	stopFlags
+	opsFlags
 }
 
 func (c *authCommand) Run(p *program, app *kong.Application) error {
@@ -204,19 +237,24 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 	keys, secrets := c.internalFlags.parse(&m), c.secretFlags.parse(&m)
 	issuer, rules := c.publicFlags.parse(&m, ""), c.accountFlags.parse(&m, c.Registration)
 	stop := c.stopFlags.parse(&m)
+	ops := c.opsFlags.parse(&m, roleAuth, c.Listen)
 	if err := m.err(); err != nil {
 		return err
 	}
+	if err := ops.start(p.ctx, p.logger); err != nil {
+		return err
+	}
+	defer ops.stop(p.logger)
 	db, err := openDatabase(p.ctx, c.AuthDatabaseURL, schema.Auth)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	relay, err := rpc.Dial(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: keys}, c.UsersURL)
+	relay, err := rpc.Dial(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry}, c.UsersURL)
 	if err != nil {
 		return err
 	}
-	service, server, err := newAuthServer(p.ctx, db, relay, keys, secrets, issuer, rules, p.logger, slog.LevelInfo)
+	service, rpcServer, err := newAuthServer(p.ctx, db, relay, keys, secrets, issuer, rules, ops, p.logger, slog.LevelInfo)
 	if err != nil {
 		return err
 	}
@@ -225,8 +263,15 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 			return err
 		}
 	}
-	mux := server.Mux(databaseReady(db, schema.Auth))
-	return serve(p.ctx, c.Listen, mux, p.logger, stop, []func(context.Context){service.Run}, sayReady(p.logger, c.Listen))
+	if err := ops.measure(service); err != nil {
+		return err
+	}
+	server := server{
+		listen: c.Listen, handler: rpcServer.Mux(databaseReady(db, schema.Auth)), logger: p.logger, stop: stop, ops: ops,
+		parts:  []part{databasePart(db, schema.Auth, true), peerPart(roleUsers, c.UsersURL)},
+		beside: []func(context.Context){service.Run},
+	}
+	return server.run(p.ctx, sayReady(p.logger, c.Listen))
 }
 
 // usersCommand runs users alone.
@@ -235,6 +280,7 @@ type usersCommand struct {
 	usersDatabaseFlags
 	internalFlags
 	stopFlags
+	opsFlags
 }
 
 func (c *usersCommand) Run(p *program, app *kong.Application) error {
@@ -243,19 +289,31 @@ func (c *usersCommand) Run(p *program, app *kong.Application) error {
 	parseListen(&m, c.Listen)
 	checkDatabaseURL(&m, "USERS_DATABASE_URL", c.UsersDatabaseURL, true)
 	keys, stop := c.internalFlags.parse(&m), c.stopFlags.parse(&m)
+	ops := c.opsFlags.parse(&m, roleUsers, c.Listen)
 	if err := m.err(); err != nil {
 		return err
 	}
+	if err := ops.start(p.ctx, p.logger); err != nil {
+		return err
+	}
+	defer ops.stop(p.logger)
 	db, err := openDatabase(p.ctx, c.UsersDatabaseURL, schema.Users)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	server, err := newUsersServer(db, keys, p.logger, slog.LevelInfo)
+	service, rpcServer, err := newUsersServer(db, keys, ops, p.logger, slog.LevelInfo)
 	if err != nil {
 		return err
 	}
-	return serve(p.ctx, c.Listen, server.Mux(databaseReady(db, schema.Users)), p.logger, stop, nil, sayReady(p.logger, c.Listen))
+	if err := ops.measure(service); err != nil {
+		return err
+	}
+	server := server{
+		listen: c.Listen, handler: rpcServer.Mux(databaseReady(db, schema.Users)), logger: p.logger, stop: stop, ops: ops,
+		parts: []part{databasePart(db, schema.Users, true)},
+	}
+	return server.run(p.ctx, sayReady(p.logger, c.Listen))
 }
 
 // bffCommand runs the gateway alone.
@@ -266,6 +324,7 @@ type bffCommand struct {
 	internalFlags
 	edgeFlags
 	stopFlags
+	opsFlags
 }
 
 func (c *bffCommand) Run(p *program, app *kong.Application) error {
@@ -275,23 +334,36 @@ func (c *bffCommand) Run(p *program, app *kong.Application) error {
 	parsePeer(&m, "AUTH_URL", c.AuthURL)
 	parsePeer(&m, "USERS_URL", c.UsersURL)
 	keys, edge, stop := c.internalFlags.parse(&m), c.edgeFlags.parse(&m, ""), c.stopFlags.parse(&m)
+	ops := c.opsFlags.parse(&m, roleBff, c.Listen)
 	if err := m.err(); err != nil {
 		return err
 	}
-	toAuth, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: keys}, c.AuthURL)
+	if err := ops.start(p.ctx, p.logger); err != nil {
+		return err
+	}
+	defer ops.stop(p.logger)
+	toAuth, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: keys, Telemetry: ops.telemetry}, c.AuthURL)
 	if err != nil {
 		return err
 	}
-	toUsers, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: keys}, c.UsersURL)
+	toUsers, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry}, c.UsersURL)
 	if err != nil {
 		return err
 	}
-	gateway, err := newGateway(toAuth, toUsers, edge, p.logger)
+	gateway, err := newGateway(toAuth, toUsers, edge, ops, p.logger)
 	if err != nil {
+		return err
+	}
+	if err := ops.measure(gateway); err != nil {
 		return err
 	}
 	say := sayReady(p.logger, c.Listen)
-	return serve(p.ctx, c.Listen, gateway, p.logger, stop, []func(context.Context){gateway.Run}, func(ctx context.Context) error {
+	server := server{
+		listen: c.Listen, handler: gateway, logger: p.logger, stop: stop, ops: ops,
+		parts:  []part{gatewayPart(gateway.Ready), peerPart(roleAuth, c.AuthURL), peerPart(roleUsers, c.UsersURL)},
+		beside: []func(context.Context){gateway.Run},
+	}
+	return server.run(p.ctx, func(ctx context.Context) error {
 		if err := untilReady(ctx, gateway.Ready); err != nil {
 			return err
 		}
@@ -306,18 +378,20 @@ func sayReady(logger *slog.Logger, listen string) func(context.Context) error {
 	}
 }
 
-func newUsersServer(db *pgxpool.Pool, keys rpc.InternalKeys, logger *slog.Logger, level slog.Level) (*rpc.Server, error) {
+func newUsersServer(db *pgxpool.Pool, keys rpc.InternalKeys, ops *operations, logger *slog.Logger, level slog.Level) (*users.Service, *rpc.Server, error) {
 	logger = logger.With("service", roleUsers)
 	service := users.New(users.Config{DB: db, Logger: logger, Step: step})
-	server, err := rpc.NewServer(rpc.ServerConfig{Logger: logger, Level: level, Authorizer: rpc.ServicesOnly(keys, roleUsers)}, service.Register)
+	server, err := rpc.NewServer(rpc.ServerConfig{
+		Logger: logger, Level: level, Authorizer: rpc.ServicesOnly(keys, roleUsers), Telemetry: ops.telemetry, Internal: true,
+	}, service.Register)
 	if err != nil {
-		return nil, fmt.Errorf("build users: %w", err)
+		return nil, nil, fmt.Errorf("build users: %w", err)
 	}
-	return server, nil
+	return service, server, nil
 }
 
 func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client, keys rpc.InternalKeys, secrets [][]byte,
-	issuer string, rules accountRules, logger *slog.Logger, level slog.Level,
+	issuer string, rules accountRules, ops *operations, logger *slog.Logger, level slog.Level,
 ) (*auth.Service, *rpc.Server, error) {
 	logger = logger.With("service", roleAuth)
 	service, err := auth.New(ctx, auth.Config{
@@ -329,17 +403,19 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 	if err != nil {
 		return nil, nil, fmt.Errorf("build auth: %w", err)
 	}
-	server, err := rpc.NewServer(rpc.ServerConfig{Logger: logger, Level: level, Authorizer: rpc.ServicesOnly(keys, roleAuth)}, service.Register)
+	server, err := rpc.NewServer(rpc.ServerConfig{
+		Logger: logger, Level: level, Authorizer: rpc.ServicesOnly(keys, roleAuth), Telemetry: ops.telemetry, Internal: true,
+	}, service.Register)
 	if err != nil {
 		return nil, nil, fmt.Errorf("build auth: %w", err)
 	}
 	return service, server, nil
 }
 
-func newGateway(toAuth, toUsers *connect.Client, edge edge, logger *slog.Logger) (*bff.Service, error) {
+func newGateway(toAuth, toUsers *connect.Client, edge edge, ops *operations, logger *slog.Logger) (*bff.Service, error) {
 	gateway, err := bff.New(bff.Config{
 		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, Cookies: edge.cookies, TrustedProxies: edge.proxies, Policy: edge.policy,
-		Logger: logger.With("service", roleBff), Step: step,
+		Logger: logger.With("service", roleBff), Telemetry: ops.telemetry, Step: step,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("build the gateway: %w", err)

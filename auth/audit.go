@@ -76,6 +76,7 @@ func audit(ctx context.Context, db execer, row audited) error {
 	if err != nil {
 		return fmt.Errorf("audit %s: %w", row.event, err)
 	}
+	countEvent(ctx, row)
 	return nil
 }
 

@@ -70,6 +70,7 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 		return "", err
 	}
 	defer h.slots.Release(1)
+	defer timeHash(ctx)()
 	salt := make([]byte, saltLength)
 	_, _ = rand.Read(salt) // never fails: it would end the process
 	p := currentParams
@@ -92,6 +93,7 @@ func (h *hasher) check(ctx context.Context, password, hash string) (right, outda
 		return false, false, err
 	}
 	defer h.slots.Release(1)
+	defer timeHash(ctx)()
 	got := argon2.IDKey(normal(password), salt, params.passes, params.memory, params.lanes, uint32(len(want)))
 	right = subtle.ConstantTimeCompare(got, want) == 1 && exists
 	return right, right && params != currentParams, nil
@@ -119,6 +121,7 @@ func (h *hasher) enter(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		hashesRefused.Add(ctx, 1)
 		return errTooManyChecks
 	}
 	return nil

@@ -3,12 +3,16 @@ package bff
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect/v2"
+
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/telemetry"
 )
 
 func BenchmarkVerifyKnownToken(b *testing.B) {
@@ -76,4 +80,48 @@ func BenchmarkChain(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkGetMe is all of a GetMe but the network and the database, with and
+// without being measured: the gateway's whole handler, and its three calls.
+func BenchmarkGetMe(b *testing.B) {
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	b.Cleanup(collector.Close)
+	b.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
+	for _, told := range []struct {
+		name            string
+		metrics, traces bool
+	}{{"off", false, false}, {"metrics", true, false}, {"metrics and traces", true, true}} {
+		b.Run(told.name, func(b *testing.B) {
+			var w world
+			if told.metrics || told.traces {
+				w.telemetry = newTelemetry(b, telemetry.Config{Metrics: told.metrics, Traces: told.traces})
+			}
+			h := open(b, w)
+			token := h.token(alice, "user")
+			ctx, info := connect.NewClientContext(b.Context())
+			info.RequestHeader().Set("Authorization", "Bearer "+token)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := h.accounts.GetMe(ctx, &bffv1.GetMeRequest{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func newTelemetry(t testing.TB, config telemetry.Config) *telemetry.Telemetry {
+	t.Helper()
+	config.Name, config.Logger = "test", discard
+	told, err := telemetry.New(context.Background(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := told.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return told
 }

@@ -21,6 +21,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/telemetry"
 )
 
 // Config is what the gateway needs.
@@ -38,6 +39,8 @@ type Config struct {
 	// Policy tightens methods' time limits and rates: see [rpc.ServerConfig].
 	Policy string
 	Logger *slog.Logger
+	// Telemetry measures and traces each call; nil does neither.
+	Telemetry *telemetry.Telemetry
 	// Step is called between the steps of what must survive a crash, by tests
 	// that end the process there; nil otherwise.
 	Step func(name string)
@@ -100,7 +103,7 @@ func New(config Config) (*Service, error) {
 
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
-		Logger: config.Logger, Authorizer: s.admit, Policy: config.Policy, CompressMinBytes: compressMinBytes,
+		Logger: config.Logger, Authorizer: s.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
 	}, s.register)
 }
 

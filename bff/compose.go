@@ -107,6 +107,7 @@ func (c *composition) fail(place int, part string, err error) {
 	if c.ctx.Err() != nil {
 		return // there will be no answer that it is missing from
 	}
+	countMissing(c.ctx, part, code)
 	attrs := []slog.Attr{
 		slog.String("part", part), slog.String("code", code.String()), slog.String("reason", reason),
 		slog.String("request_id", rpc.CallFrom(c.ctx).RequestID),

@@ -29,6 +29,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/telemetry"
 )
 
 func TestMain(m *testing.M) {
@@ -66,6 +67,8 @@ type world struct {
 	publicURL   string // of another name than the usual
 	// policy tightens methods.
 	policy string
+	// telemetry measures and traces the calls to the gateway and to its services.
+	telemetry *telemetry.Telemetry
 	// keyless leaves the gateway without the signing keys.
 	keyless bool
 }
@@ -90,14 +93,15 @@ func open(t testing.TB, w world) *house {
 	h.signer = h.backend.signer
 	logger := slog.New(slog.NewJSONHandler(h.log, nil))
 	if w.auth == nil {
-		w.auth = h.backend.reach(t, "auth", w.apart)
+		w.auth = h.backend.reach(t, "auth", w)
 	}
 	if w.users == nil {
-		w.users = h.backend.reach(t, "users", w.apart)
+		w.users = h.backend.reach(t, "users", w)
 	}
 	var err error
 	h.gateway, err = New(Config{
 		Auth: w.auth, Users: w.users, PublicURL: cmp.Or(w.publicURL, publicURL), Origins: w.origins, TrustedProxies: w.proxies, Policy: w.policy, Logger: logger,
+		Telemetry: w.telemetry,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -405,17 +409,17 @@ func (b *backend) called(procedure string) int {
 }
 
 // reach returns the gateway's client of one service.
-func (b *backend) reach(t testing.TB, service string, apart bool) *connect.Client {
+func (b *backend) reach(t testing.TB, service string, w world) *connect.Client {
 	t.Helper()
-	route := rpc.Route{Caller: "bff", Callee: service, Keys: internalKeys}
+	route := rpc.Route{Caller: "bff", Callee: service, Keys: internalKeys, Telemetry: w.telemetry}
 	server, err := rpc.NewServer(rpc.ServerConfig{
-		Logger: discard, Authorizer: rpc.ServicesOnly(internalKeys, service),
+		Logger: discard, Authorizer: rpc.ServicesOnly(internalKeys, service), Telemetry: w.telemetry, Internal: true,
 	}, func(server *connect.Server) { b.register(server, service) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	var client *connect.Client
-	if apart {
+	if w.apart {
 		client, err = rpc.Dial(route, serve(t, server.Mux(func() error { return nil })))
 	} else {
 		client, err = rpc.InProcess(route, server)

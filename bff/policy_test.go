@@ -159,7 +159,7 @@ func TestATightenedTimeLimitHolds(t *testing.T) {
 		t.Errorf("GetUser took %s, want its limit of 300 ms to be sooner than the part's %s", took, readLimit)
 	}
 	<-ended
-	_, err := New(Config{Auth: h.backend.reach(t, "auth", false), Users: h.backend.reach(t, "users", false), PublicURL: publicURL, Logger: discard, Policy: "bff.v1.UserService/GetUser limit=6s"})
+	_, err := New(Config{Auth: h.backend.reach(t, "auth", world{}), Users: h.backend.reach(t, "users", world{}), PublicURL: publicURL, Logger: discard, Policy: "bff.v1.UserService/GetUser limit=6s"})
 	if err == nil || !strings.Contains(err.Error(), "bff.v1.UserService/GetUser: limit=6s is looser than the schema's 5s") {
 		t.Errorf("a gateway with a looser limit: got %v, want a refusal to start", err)
 	}

@@ -209,19 +209,22 @@ func (c *accessClaims) field(name string) any {
 
 // verify returns whose token it is. Errors: unauthenticated TOKEN_INVALID or
 // TOKEN_EXPIRED, unavailable SERVICE_UNAVAILABLE while there are no keys.
-func (v *verifier) verify(token string) (*principal, error) {
+func (v *verifier) verify(token string) (who *principal, err error) {
+	remembered := false
+	defer func() { countVerification(remembered, err) }()
 	keys := v.keys.Load()
 	if keys == nil {
 		return nil, rpc.Unavailable()
 	}
 	if known, ok := v.seen.GetIfPresent(token); ok && known.epoch == keys.epoch {
+		remembered = true
 		if v.now().Before(known.expire) {
 			return known, nil
 		}
 		return nil, errTokenExpired
 	}
 	var claims accessClaims
-	_, err := jwt.ParseWithClaims(token, &claims, keys.choose,
+	_, err = jwt.ParseWithClaims(token, &claims, keys.choose,
 		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
 		jwt.WithIssuer(v.issuer), jwt.WithAudience(tokenAudience),
 		jwt.WithExpirationRequired(), jwt.WithTimeFunc(v.now), jwt.WithStrictDecoding(),

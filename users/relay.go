@@ -29,11 +29,11 @@ func (s *Service) ApplyAccount(ctx context.Context, req *usersv1.ApplyAccountReq
 	id, version := req.GetAccountId(), req.GetVersion()
 	// Each statement must see what was committed before the lock was granted,
 	// which is what READ COMMITTED promises.
+	var applied bool
 	err := pgx.BeginTxFunc(ctx, s.db, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, lockAccount, pgx.NamedArgs{"id": id}); err != nil {
 			return fmt.Errorf("lock the account's state: %w", err)
 		}
-		var applied bool
 		var err error
 		if deleted {
 			applied, err = s.applyDeleted(ctx, tx, id, version)
@@ -52,6 +52,7 @@ func (s *Service) ApplyAccount(ctx context.Context, req *usersv1.ApplyAccountReq
 	if err != nil {
 		return nil, fmt.Errorf("apply the account's state: %w", err)
 	}
+	countHeard(ctx, deleted, applied)
 	s.step("users: after commit")
 	return &usersv1.ApplyAccountResponse{}, nil
 }

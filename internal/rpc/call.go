@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -117,7 +118,7 @@ func logCall(ctx context.Context, logger *slog.Logger, level slog.Level, info *c
 	if !logger.Enabled(ctx, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 8)
+	attrs := make([]slog.Attr, 0, 9)
 	attrs = append(attrs,
 		slog.String("method", info.Spec.Procedure),
 		slog.String("code", code),
@@ -126,6 +127,9 @@ func logCall(ctx context.Context, logger *slog.Logger, level slog.Level, info *c
 		slog.String("principal", call.Principal),
 		slog.String("protocol", info.Protocol),
 	)
+	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
+		attrs = append(attrs, slog.String("trace_id", span.TraceID().String()))
+	}
 	if failure != nil {
 		attrs = append(attrs, slog.String("reason", Reason(failure)))
 		// The causes of a caller's own mistakes may quote what was sent: only

@@ -12,6 +12,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+
+	"gatehouse/internal/telemetry"
 )
 
 const (
@@ -28,11 +30,20 @@ const (
 type Route struct {
 	Caller, Callee string
 	Keys           InternalKeys
+	// Telemetry measures and traces each call; nil does neither.
+	Telemetry *telemetry.Telemetry
 }
 
 // Dial returns a client of the service at url: h2c for http://, HTTP/2 over TLS
 // for https://. It connects when first called, and again whenever it must.
 func Dial(route Route, url string) (*connect.Client, error) {
+	return newClient(route, connecthttp.NewTransport(
+		&http.Client{Transport: newTransport(), CheckRedirect: refuseRedirect}, url,
+		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*MaxMessageBytes),
+	))
+}
+
+func newTransport() *http.Transport {
 	transport := &http.Transport{
 		DialContext:         dialPeer,
 		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
@@ -44,10 +55,7 @@ func Dial(route Route, url string) (*connect.Client, error) {
 	}
 	transport.Protocols.SetHTTP2(true)
 	transport.Protocols.SetUnencryptedHTTP2(true)
-	return newClient(route, connecthttp.NewTransport(
-		&http.Client{Transport: transport, CheckRedirect: refuseRedirect}, url,
-		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*MaxMessageBytes),
-	))
+	return transport
 }
 
 // dialPeer connects, or says that the peer is away. connect would take dialing's
@@ -73,7 +81,15 @@ func newClient(route Route, transport connect.Transport) (*connect.Client, error
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewClient(transport, shortened, identified(issuer)), nil
+	interceptors := []connect.ClientInterceptor{shortened, identified(issuer)}
+	if route.Telemetry != nil {
+		measured, err := called(route.Telemetry)
+		if err != nil {
+			return nil, err
+		}
+		interceptors = append([]connect.ClientInterceptor{measured}, interceptors...)
+	}
+	return connect.NewClient(transport, interceptors...), nil
 }
 
 // identified sends who is calling, and for which request.

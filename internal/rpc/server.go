@@ -8,6 +8,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+
+	"gatehouse/internal/telemetry"
 )
 
 // MaxMessageBytes bounds a request's body and each message, decompressed.
@@ -31,6 +33,10 @@ type ServerConfig struct {
 	// semicolons for each method, such as
 	// "bff.v1.AuthService/Login limit=2s rate=5/m burst=5".
 	Policy string
+	// Telemetry measures and traces each call; nil does neither.
+	Telemetry *telemetry.Telemetry
+	// Internal says that callers are services of ours, whose traces go on here.
+	Internal bool
 	// CompressMinBytes is the size from which answers are compressed for those
 	// who accept it; zero never compresses, as suits calls between services.
 	CompressMinBytes int
@@ -73,18 +79,24 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	} else {
 		server.options = append(server.options, connecthttp.WithCompressors())
 	}
+	measured, other := unmeasured, unmeasured
+	if config.Telemetry != nil {
+		if measured, other, err = served(config.Telemetry, config.Internal); err != nil {
+			return nil, err
+		}
+	}
 	for i, plan := range plans {
 		handler, err := chain(&config, plan, methods[i])
 		if err != nil {
 			return nil, err
 		}
 		server.procedures[plan.Procedure] = true
-		server.rpc.Register(connect.Method{Spec: specs[i], Handler: handler})
+		server.rpc.Register(connect.Method{Spec: specs[i], Handler: measured(handler)})
 	}
 	unknown := answered(config.Logger, config.Level, nil)
-	server.rpc.SetUnknownHandler(unknown(func(context.Context, connect.Spec, connect.ServerStream) error {
+	server.rpc.SetUnknownHandler(other(unknown(func(context.Context, connect.Spec, connect.ServerStream) error {
 		return connect.NewError(connect.CodeUnimplemented, "")
-	}))
+	})))
 	return server, nil
 }
 

@@ -1,0 +1,159 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"gatehouse/internal/telemetry"
+)
+
+// What is counted as it happens. These are the process's, as OpenTelemetry's
+// API means it, and count nothing until the process has something to tell.
+var (
+	meter = otel.Meter(telemetry.Scope)
+
+	auditEvents, _ = meter.Int64Counter("gatehouse.auth.events", metric.WithUnit("{event}"),
+		metric.WithDescription("What changed or tried an identity, as the audit has it."))
+	hashDuration, _ = meter.Float64Histogram("gatehouse.auth.password.duration", metric.WithUnit("s"),
+		metric.WithDescription("How long it took to hash a password, or to check one, once it was its turn."),
+		metric.WithExplicitBucketBoundaries(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5))
+	hashesRunning, _ = meter.Int64UpDownCounter("gatehouse.auth.password.running", metric.WithUnit("{hash}"),
+		metric.WithDescription("Passwords that are being hashed or checked just now."))
+	hashesRefused, _ = meter.Int64Counter("gatehouse.auth.password.refusals", metric.WithUnit("{refusal}"),
+		metric.WithDescription("Calls that were refused because too many passwords waited to be hashed."))
+)
+
+func countEvent(ctx context.Context, row audited) {
+	auditEvents.Add(ctx, 1, metric.WithAttributes(
+		attribute.String("event", string(row.event)), attribute.String("outcome", string(row.outcome)), attribute.String("reason", row.reason),
+	))
+}
+
+// timeHash notes that a password's turn has come, and returns what notes that
+// it is over.
+func timeHash(ctx context.Context) func() {
+	start := time.Now()
+	hashesRunning.Add(ctx, 1)
+	return func() {
+		hashesRunning.Add(ctx, -1)
+		hashDuration.Record(ctx, time.Since(start).Seconds())
+	}
+}
+
+// backlog is what the database tells of work to be done.
+type backlog struct {
+	News           int64
+	NewsAge        float64
+	MailsPending   int64
+	MailsFailed    int64
+	MailAge        float64
+	KeyAge, KeyEnd *float64
+}
+
+const selectBacklog = `
+	SELECT news.n AS news, news.age AS news_age,
+		mails.n AS mails_pending, mails.age AS mail_age,
+		(SELECT count(*) FROM auth.mails WHERE fail_time IS NOT NULL) AS mails_failed,
+		extract(epoch FROM now() - signing.since)::float8 AS key_age,
+		extract(epoch FROM coalesce(signing.next, signing.since + @key_life::interval) - now())::float8 AS key_end
+	FROM (SELECT count(*) AS n, coalesce(extract(epoch FROM now() - min(create_time)), 0)::float8 AS age
+			FROM auth.account_outbox) AS news,
+		(SELECT count(*) AS n, coalesce(extract(epoch FROM now() - min(create_time)), 0)::float8 AS age
+			FROM auth.mails WHERE sent_time IS NULL AND fail_time IS NULL) AS mails,
+		(SELECT max(sign_time) FILTER (WHERE sign_time <= now()) AS since, min(sign_time) FILTER (WHERE sign_time > now()) AS next
+			FROM auth.signing_keys) AS signing`
+
+func (s *Service) backlog(ctx context.Context) (backlog, error) {
+	rows, err := s.db.Query(ctx, selectBacklog, pgx.NamedArgs{"key_life": s.keyLife})
+	if err != nil {
+		return backlog{}, fmt.Errorf("look at the backlog: %w", err)
+	}
+	found, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[backlog])
+	if err != nil {
+		return backlog{}, fmt.Errorf("look at the backlog: %w", err)
+	}
+	return found, nil
+}
+
+// Measure measures what is to be looked at when somebody asks.
+func (s *Service) Measure(meter metric.Meter) error {
+	hashesRefused.Add(context.Background(), 0) // so that it is there before the first
+	return errors.Join(s.measureBacklog(meter), s.measureFeed(meter), telemetry.ObservePool(meter, "auth", s.db))
+}
+
+// measureBacklog measures what is in the database. While that gives no answer,
+// nothing is shown rather than what was.
+func (s *Service) measureBacklog(meter metric.Meter) error {
+	news, err1 := meter.Int64ObservableGauge("gatehouse.auth.relay.backlog", metric.WithUnit("{account}"),
+		metric.WithDescription("Accounts of which users has yet to hear news."))
+	newsAge, err2 := meter.Float64ObservableGauge("gatehouse.auth.relay.oldest", metric.WithUnit("s"),
+		metric.WithDescription("Since when the oldest of this news waits; 0 when there is none."))
+	mails, err3 := meter.Int64ObservableGauge("gatehouse.auth.mails", metric.WithUnit("{mail}"),
+		metric.WithDescription("Mails that are to be sent, or couldn't be."))
+	mailAge, err4 := meter.Float64ObservableGauge("gatehouse.auth.mails.oldest", metric.WithUnit("s"),
+		metric.WithDescription("Since when the oldest mail that is to be sent waits; 0 when there is none."))
+	keyAge, err5 := meter.Float64ObservableGauge("gatehouse.auth.signing_key.age", metric.WithUnit("s"),
+		metric.WithDescription("For how long the signing key has been signing."))
+	keyEnd, err6 := meter.Float64ObservableGauge("gatehouse.auth.signing_key.next", metric.WithUnit("s"),
+		metric.WithDescription("In how long the next signing key signs; less than 0 when it should have."))
+	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
+		return fmt.Errorf("measure the backlog: %w", err)
+	}
+	pending := metric.WithAttributeSet(attribute.NewSet(attribute.String("state", "pending")))
+	failed := metric.WithAttributeSet(attribute.NewSet(attribute.String("state", "failed")))
+	sample := telemetry.NewSample(s.backlog)
+	_, err := meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		now, err := sample.Take(ctx)
+		if err != nil {
+			return err
+		}
+		o.ObserveInt64(news, now.News)
+		o.ObserveFloat64(newsAge, now.NewsAge)
+		o.ObserveInt64(mails, now.MailsPending, pending)
+		o.ObserveInt64(mails, now.MailsFailed, failed)
+		o.ObserveFloat64(mailAge, now.MailAge)
+		if now.KeyAge != nil && now.KeyEnd != nil {
+			o.ObserveFloat64(keyAge, *now.KeyAge)
+			o.ObserveFloat64(keyEnd, *now.KeyEnd)
+		}
+		return nil
+	}, news, newsAge, mails, mailAge, keyAge, keyEnd)
+	if err != nil {
+		return fmt.Errorf("measure the backlog: %w", err)
+	}
+	return nil
+}
+
+func (s *Service) measureFeed(meter metric.Meter) error {
+	live, err1 := meter.Int64ObservableGauge("gatehouse.auth.revocations", metric.WithUnit("{revocation}"),
+		metric.WithDescription("Revocations that gateways are told of: those that may concern an access token that is still alive."))
+	watchers, err2 := meter.Int64ObservableGauge("gatehouse.auth.feed.watchers", metric.WithUnit("{stream}"),
+		metric.WithDescription("Streams of revocations that gateways have open here."))
+	if err := errors.Join(err1, err2); err != nil {
+		return fmt.Errorf("measure the feed: %w", err)
+	}
+	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		known, open := s.revocations.count()
+		o.ObserveInt64(live, int64(known))
+		o.ObserveInt64(watchers, int64(open))
+		return nil
+	}, live, watchers)
+	if err != nil {
+		return fmt.Errorf("measure the feed: %w", err)
+	}
+	return nil
+}
+
+// count returns how many revocations are live and how many watch.
+func (r *revocations) count() (live, watchers int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.live), len(r.watchers)
+}

@@ -1,0 +1,126 @@
+package bff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"gatehouse/internal/telemetry"
+)
+
+// What is counted as it happens. These are the process's, as OpenTelemetry's
+// API means it, and count nothing until the process has something to tell.
+var (
+	meter = otel.Meter(telemetry.Scope)
+
+	verifications, _ = meter.Int64Counter("gatehouse.bff.token.verifications", metric.WithUnit("{token}"),
+		metric.WithDescription("Access tokens that were looked at."))
+	// rateRefusals counts one for each call that is refused because of where it
+	// comes from.
+	rateRefusals, _ = meter.Int64Counter("gatehouse.bff.rate.refusals", metric.WithUnit("{call}"),
+		metric.WithDescription("Calls that were refused because too many came from one address."))
+	missingParts, _ = meter.Int64Counter("gatehouse.bff.parts.missing", metric.WithUnit("{part}"),
+		metric.WithDescription("Optional parts that answers had to do without."))
+)
+
+// verified are the labels of each result, made once: a token that was seen
+// before costs next to nothing to verify, and its counting may cost no more.
+var verified = func() map[string][2]metric.MeasurementOption {
+	labels := map[string][2]metric.MeasurementOption{}
+	for _, result := range []string{"valid", "expired", "invalid", "no_keys"} {
+		of := func(remembered bool) metric.MeasurementOption {
+			return metric.WithAttributeSet(attribute.NewSet(attribute.String("result", result), attribute.Bool("remembered", remembered)))
+		}
+		labels[result] = [2]metric.MeasurementOption{of(false), of(true)}
+	}
+	return labels
+}()
+
+func countVerification(remembered bool, err error) {
+	ctx := context.Background()
+	if !verifications.Enabled(ctx) {
+		return
+	}
+	result := "valid"
+	switch {
+	case err == nil:
+	case errors.Is(err, errTokenExpired):
+		result = "expired"
+	case connect.CodeOf(err) == connect.CodeUnavailable:
+		result = "no_keys"
+	default:
+		result = "invalid"
+	}
+	labels := verified[result][0]
+	if remembered {
+		labels = verified[result][1]
+	}
+	verifications.Add(ctx, 1, labels)
+}
+
+func countMissing(ctx context.Context, part string, code connect.Code) {
+	missingParts.Add(ctx, 1, metric.WithAttributes(attribute.String("part", part), attribute.String("code", code.String())))
+}
+
+// Measure measures what is to be looked at when somebody asks.
+func (s *Service) Measure(meter metric.Meter) error {
+	ctx := context.Background()
+	rateRefusals.Add(ctx, 0) // so that it is there before the first
+	age, err1 := meter.Float64ObservableGauge("gatehouse.bff.feed.age", metric.WithUnit("s"),
+		metric.WithDescription("How long ago auth's stream of revocations spoke last; nothing before it has."))
+	mode, err2 := meter.Int64ObservableGauge("gatehouse.bff.feed.mode",
+		metric.WithDescription("1 for how the gateway learns what is revoked: from the stream, or by asking auth about each call."))
+	held, err3 := meter.Int64ObservableGauge("gatehouse.bff.revocations", metric.WithUnit("{revocation}"),
+		metric.WithDescription("Revocations that access tokens are held against."))
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return fmt.Errorf("measure the feed: %w", err)
+	}
+	labelled := func(name, value string) metric.MeasurementOption {
+		return metric.WithAttributeSet(attribute.NewSet(attribute.String(name, value)))
+	}
+	stream, asking := labelled("mode", "stream"), labelled("mode", "asking")
+	sessions, accounts := labelled("of", "session"), labelled("of", "account")
+	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		now := s.revoked.state()
+		if now.spoken {
+			o.ObserveFloat64(age, now.age.Seconds())
+		}
+		o.ObserveInt64(mode, oneIf(now.fresh), stream)
+		o.ObserveInt64(mode, oneIf(!now.fresh), asking)
+		o.ObserveInt64(held, int64(now.sessions), sessions)
+		o.ObserveInt64(held, int64(now.accounts), accounts)
+		return nil
+	}, age, mode, held)
+	if err != nil {
+		return fmt.Errorf("measure the feed: %w", err)
+	}
+	return nil
+}
+
+func oneIf(holds bool) int64 {
+	if holds {
+		return 1
+	}
+	return 0
+}
+
+// feedState is how the stream of revocations is doing.
+type feedState struct {
+	spoken, fresh      bool
+	age                time.Duration
+	sessions, accounts int
+}
+
+func (r *revoked) state() feedState {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	age := r.now().Sub(r.heard)
+	spoken := !r.heard.IsZero()
+	return feedState{spoken: spoken, fresh: spoken && age <= silence, age: age, sessions: len(r.sessions), accounts: len(r.versions)}
+}

@@ -1,0 +1,43 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Answer is what a role says when it is asked whether it is ready.
+type Answer struct {
+	Ready bool
+	Text  string
+	// Time is the role's clock, to the second; zero if it didn't say.
+	Time time.Time
+}
+
+// Probe asks the role at url whether it is ready, the way that [Dial] would
+// reach it. An error means that it gave no answer.
+func Probe(ctx context.Context, url string) (Answer, error) {
+	transport := newTransport()
+	defer transport.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(url, "/")+"/readyz", nil)
+	if err != nil {
+		return Answer{}, fmt.Errorf("ask for readiness: %w", err)
+	}
+	response, err := (&http.Client{Transport: transport, CheckRedirect: refuseRedirect}).Do(request)
+	if err != nil {
+		return Answer{}, fmt.Errorf("ask for readiness: %w", err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, 1024))
+	if err != nil {
+		return Answer{}, fmt.Errorf("read the answer: %w", err)
+	}
+	answer := Answer{Ready: response.StatusCode == http.StatusOK, Text: strings.TrimSpace(string(text))}
+	if clock, err := http.ParseTime(response.Header.Get("Date")); err == nil {
+		answer.Time = clock
+	}
+	return answer, nil
+}

@@ -1,0 +1,110 @@
+package rpc_test
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/otelconnect"
+	"go.opentelemetry.io/otel/attribute"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/rpc"
+	"gatehouse/internal/telemetry"
+)
+
+// newTelemetry makes metrics, and returns what shows them.
+func newTelemetry(t testing.TB) (*telemetry.Telemetry, func() string) {
+	t.Helper()
+	told, err := telemetry.New(t.Context(), telemetry.Config{Name: "test", Metrics: true, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return told, func() string {
+		t.Helper()
+		recorder := httptest.NewRecorder()
+		told.Handler().ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+		return recorder.Body.String()
+	}
+}
+
+// A method may label the call that it answers. The calls that it makes aren't
+// about that, wherever the callee runs.
+func TestLabelsOfACallAreNotOfTheCallsThatItMakes(t *testing.T) {
+	t.Parallel()
+	for _, topology := range topologies {
+		t.Run(topology.name, func(t *testing.T) {
+			t.Parallel()
+			told, shown := newTelemetry(t)
+			route := rpc.Route{Caller: "bff", Callee: "users", Keys: keys, Telemetry: told}
+			config := rpc.ServerConfig{Telemetry: told, Internal: true}
+			inner := topology.reach(t, route, newServer(t, "users", config, registerProfiles(found)))
+			outer := topology.reach(t, route, newServer(t, "users", config, func(server *connect.Server) {
+				usersv1.RegisterProfileServiceHandler(server, labelling{next: inner})
+			}))
+			if _, err := usersv1.NewProfileServiceClient(outer).UpdateProfile(t.Context(), &usersv1.UpdateProfileRequest{
+				Profile: &usersv1.Profile{Id: profileID}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"first_name"}},
+			}); err != nil {
+				t.Fatal(err)
+			}
+			text := shown()
+			labelled := 0
+			for line := range strings.Lines(text) {
+				if strings.Contains(line, `_count{label="outer"`) {
+					labelled++
+					if !strings.HasPrefix(line, "rpc_server_") || !strings.Contains(line, "UpdateProfile") {
+						t.Errorf("the label is on another call: %s", line)
+					}
+				}
+			}
+			if labelled != 1 {
+				t.Errorf("%d metrics have the label, want the answered call's alone:\n%s", labelled, text)
+			}
+			for _, want := range []string{
+				`rpc_client_call_duration_seconds_count{rpc_method="users.v1.ProfileService/GetProfile"`,
+				`rpc_server_call_duration_seconds_count{rpc_method="users.v1.ProfileService/GetProfile",rpc_response_status_code="OK",rpc_system_name="connectrpc"} 1`,
+			} {
+				if !strings.Contains(text, want) {
+					t.Errorf("nothing shows %s:\n%s", want, text)
+				}
+			}
+		})
+	}
+}
+
+type labelling struct {
+	usersv1.UnimplementedProfileServiceHandler
+	next *connect.Client
+}
+
+func (l labelling) UpdateProfile(ctx context.Context, _ *usersv1.UpdateProfileRequest) (*usersv1.UpdateProfileResponse, error) {
+	labeler, _ := otelconnect.LabelerFromContext(ctx)
+	labeler.Add(attribute.String("label", "outer"))
+	if _, err := get(ctx, l.next); err != nil {
+		return nil, err
+	}
+	return &usersv1.UpdateProfileResponse{}, nil
+}
+
+func TestProbeTellsWhatARoleSaysOfItself(t *testing.T) {
+	t.Parallel()
+	ready := error(nil)
+	server := newProfiles(t, found)
+	url := serve(t, server.Mux(func() error { return ready }))
+	answer, err := rpc.Probe(t.Context(), url)
+	if err != nil || !answer.Ready || answer.Time.IsZero() {
+		t.Errorf("a role that is ready: %+v, %v", answer, err)
+	}
+	ready = context.Canceled
+	if answer, err = rpc.Probe(t.Context(), url+"/"); err != nil || answer.Ready || answer.Text != "not ready: context canceled" {
+		t.Errorf("a role that isn't: %+v, %v", answer, err)
+	}
+	if answer, err = rpc.Probe(t.Context(), "http://127.0.0.1:1"); err == nil {
+		t.Errorf("nobody: %+v, want an error", answer)
+	}
+}

@@ -1,0 +1,52 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestASampleServesManyScrapes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		taken := 0
+		sample := NewSample(func(context.Context) (int, error) { taken++; return taken, nil })
+		var scrapes sync.WaitGroup
+		for range 20 {
+			scrapes.Go(func() {
+				if got, err := sample.Take(t.Context()); got != 1 || err != nil {
+					t.Errorf("got %d, %v, want the one sample", got, err)
+				}
+			})
+		}
+		scrapes.Wait()
+		time.Sleep(sampleLife)
+		if got, err := sample.Take(t.Context()); got != 2 || err != nil {
+			t.Errorf("after %s: got %d, %v, want another", sampleLife, got, err)
+		}
+	})
+}
+
+func TestASampleThatTakesTooLongIsGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		sample := NewSample(func(ctx context.Context) (int, error) {
+			tries++
+			<-ctx.Done()
+			return 0, ctx.Err()
+		})
+		start := time.Now()
+		for range 3 {
+			if _, err := sample.Take(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v, want it given up", err)
+			}
+		}
+		if took := time.Since(start); took != sampleLimit || tries != 1 {
+			t.Errorf("three scrapes took %s and %d tries, want %s and one: a database in trouble isn't asked the more for it", took, tries, sampleLimit)
+		}
+	})
+}
