@@ -1,8 +1,9 @@
 // Package bff is the gateway: the one public API, composed of what auth and
 // users answer. It owns no data, and any number of copies can run.
 //
-// A call is admitted by its method's policy (access.go), on the strength of an
-// access token that the gateway verifies itself (verifier.go). Its answer is
+// A call is admitted by its method's policy (access.go; policy.go puts all that
+// holds for it in words), on the strength of an access token that the gateway
+// verifies itself (verifier.go). Its answer is
 // put together from parts that are fetched at the same time (compose.go), and
 // what a part fails with is turned into what a caller may see in one place
 // (fault.go).
