@@ -67,10 +67,6 @@ const compressMinBytes = 1024
 // New builds the gateway. It returns an error when a method that it serves has
 // no policy, one that it can't enforce, or one that config would loosen.
 func New(config Config) (*Service, error) {
-	verifier, err := newVerifier(authv1.NewKeyServiceClient(config.Auth), config.PublicURL, config.Logger)
-	if err != nil {
-		return nil, err
-	}
 	s := &Service{
 		accounts: authv1.NewAccountServiceClient(config.Auth),
 		sessions: authv1.NewSessionServiceClient(config.Auth),
@@ -78,7 +74,6 @@ func New(config Config) (*Service, error) {
 		audit:    authv1.NewAuditServiceClient(config.Auth),
 		mails:    authv1.NewMailServiceClient(config.Auth),
 		profiles: usersv1.NewProfileServiceClient(config.Users),
-		verifier: verifier,
 		revoked:  newRevoked(authv1.NewRevocationServiceClient(config.Auth), config.Logger),
 		proxies:  config.TrustedProxies,
 		logger:   config.Logger,
@@ -87,7 +82,13 @@ func New(config Config) (*Service, error) {
 	if s.step == nil {
 		s.step = func(string) {}
 	}
+	// What can be refused comes first: a verifier has a goroutine.
+	var err error
 	s.rpc, err = s.newServer(config)
+	if err != nil {
+		return nil, err
+	}
+	s.verifier, err = newVerifier(authv1.NewKeyServiceClient(config.Auth), config.PublicURL, config.Logger)
 	if err != nil {
 		return nil, err
 	}
