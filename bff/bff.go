@@ -1,8 +1,9 @@
 // Package bff is the gateway: the one public API, composed of what auth and
 // users answer. It owns no data, and any number of copies can run.
 //
-// A call is admitted by its method's policy (access.go), on the strength of an
-// access token that the gateway verifies itself (verifier.go). Its answer is
+// A call is admitted by its method's policy (access.go; policy.go puts all that
+// holds for it in words), on the strength of an access token that the gateway
+// verifies itself (verifier.go). Its answer is
 // put together from parts that are fetched at the same time (compose.go), and
 // what a part fails with is turned into what a caller may see in one place
 // (fault.go).
@@ -71,10 +72,6 @@ const compressMinBytes = 1024
 // New builds the gateway. It returns an error when a method that it serves has
 // no policy, one that it can't enforce, or one that config would loosen.
 func New(config Config) (*Service, error) {
-	verifier, err := newVerifier(config.PublicURL)
-	if err != nil {
-		return nil, err
-	}
 	s := &Service{
 		accounts: authv1.NewAccountServiceClient(config.Auth),
 		sessions: authv1.NewSessionServiceClient(config.Auth),
@@ -82,8 +79,6 @@ func New(config Config) (*Service, error) {
 		audit:    authv1.NewAuditServiceClient(config.Auth),
 		mails:    authv1.NewMailServiceClient(config.Auth),
 		profiles: usersv1.NewProfileServiceClient(config.Users),
-		verifier: verifier,
-		revoked:  newRevoked(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), verifier, config.Logger),
 		proxies:  config.TrustedProxies,
 		logger:   config.Logger,
 		step:     config.Step,
@@ -91,10 +86,16 @@ func New(config Config) (*Service, error) {
 	if s.step == nil {
 		s.step = func(string) {}
 	}
+	// What can be refused comes first: a verifier has a goroutine.
+	var err error
 	s.rpc, err = s.newServer(config)
 	if err != nil {
 		return nil, err
 	}
+	if s.verifier, err = newVerifier(config.PublicURL); err != nil {
+		return nil, err
+	}
+	s.revoked = newRevoked(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier, config.Logger)
 	sources := newSources(config.Origins, config.Logger)
 	s.cookies = newCookies(s, config, sources)
 	s.handler = sources.handler(s.cookies.handler(s.mux(config)))
