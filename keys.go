@@ -127,7 +127,7 @@ func (c *keysRotateCommand) Run(p *program, app *kong.Application) error {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(p.stdout, "%s signs now, and no older key verifies. %d sessions have ended.\n", kid, ended)
+			fmt.Fprintf(p.stdout, "%s signs now, and no older key verifies; sessions ended: %d\n", kid, ended)
 			return nil
 		}
 		next, err := service.RotateKeys(p.ctx)

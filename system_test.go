@@ -176,11 +176,15 @@ const (
 
 // newSystem starts the system on a database of its own and waits until it is
 // ready.
-func newSystem(t testing.TB, shape string) *system {
+func newSystem(t testing.TB, shape string, change ...func(*pgtest.Database)) *system {
 	t.Helper()
 	database := pgtest.New(t)
+	owner := openPool(t, database.Owner)
+	for _, c := range change {
+		c(&database)
+	}
 	bffAt, authAt, usersAt := freeAddress(t), freeAddress(t), freeAddress(t)
-	s := &system{url: "http://" + bffAt, processes: map[string]*process{}, owner: openPool(t, database.Owner)}
+	s := &system{url: "http://" + bffAt, processes: map[string]*process{}, owner: owner}
 	common := []string{"GATEHOUSE_INTERNAL_KEY=" + internalKey, "GATEHOUSE_PUBLIC_URL=" + s.url}
 	private := []string{
 		"GATEHOUSE_SECRET_KEY=" + secretKey, "GATEHOUSE_REGISTRATION=open",

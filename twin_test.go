@@ -19,6 +19,8 @@ import (
 	"gatehouse/users"
 )
 
+const twinSecret = "secret-key-one-secret-key-one-01"
+
 // twin is two gateways, each on an auth of its own, over one database.
 type twin struct {
 	gateways [2]*system
@@ -59,7 +61,7 @@ func newTwin(t testing.TB) *twin {
 		t.Cleanup(authDB.Close)
 		service, err := auth.New(t.Context(), auth.Config{
 			DB: authDB, Users: usersv1.NewRelayServiceClient(inProcess(roleAuth, roleUsers, profiles.Register)),
-			Secrets: [][]byte{[]byte("secret-key-one-secret-key-one-01")}, Issuer: "http://localhost:8001",
+			Secrets: [][]byte{[]byte(twinSecret)}, Issuer: "http://localhost:8001",
 			Registration: auth.RegistrationOpen, SessionIdle: time.Hour, SessionMax: time.Hour, Logger: logger,
 		})
 		if err != nil {

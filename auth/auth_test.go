@@ -38,7 +38,7 @@ type house struct {
 	owner       *pgxpool.Pool // arranges states that the API can't make
 }
 
-func newHouse(t *testing.T, change ...func(*auth.Config)) *house {
+func newHouse(t testing.TB, change ...func(*auth.Config)) *house {
 	t.Helper()
 	database := pgtest.New(t)
 	config := auth.Config{
@@ -55,7 +55,7 @@ func newHouse(t *testing.T, change ...func(*auth.Config)) *house {
 }
 
 // open starts a service on the same database, as another copy or a later run.
-func (h *house) open(t *testing.T, config auth.Config) {
+func (h *house) open(t testing.TB, config auth.Config) {
 	t.Helper()
 	service, err := auth.New(t.Context(), config)
 	if err != nil {
@@ -76,7 +76,7 @@ func (h *house) open(t *testing.T, config auth.Config) {
 	h.revocations = authv1.NewRevocationServiceClient(client)
 }
 
-func openPool(t *testing.T, url string) *pgxpool.Pool {
+func openPool(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), url)
 	if err != nil {
@@ -109,7 +109,7 @@ func (h *house) signUp(t *testing.T, email string, roles ...string) (*authv1.Acc
 }
 
 // exec changes rows as no method can.
-func (h *house) exec(t *testing.T, sql string, args ...any) {
+func (h *house) exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
 	if _, err := h.owner.Exec(t.Context(), sql, args...); err != nil {
 		t.Fatalf("%s: %v", sql, err)

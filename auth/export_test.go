@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"time"
 
 	"golang.org/x/crypto/argon2"
@@ -22,3 +23,16 @@ func (s *Service) ReadKeysForTest(at time.Time) {
 
 // ClockForTest has tokens made by another clock.
 func (s *Service) ClockForTest(now func() time.Time) { s.keys.now = now }
+
+// PollForTest polls from a snapshot, or from the beginning if that is empty, and
+// returns the next snapshot and how many revocations it found.
+func (s *Service) PollForTest(ctx context.Context, seen string) (string, int, error) {
+	if seen == "" {
+		seen = nothing
+	}
+	p, err := s.pollFeed(ctx, seen)
+	return p.snapshot, len(p.found), err
+}
+
+// PollStatementForTest reads the revocations.
+func (s *Service) PollStatementForTest() string { return selectRevocations }

@@ -11,7 +11,7 @@ import (
 )
 
 // run lets the service relay for the rest of the test.
-func (h *house) run(t *testing.T) {
+func (h *house) run(t testing.TB) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

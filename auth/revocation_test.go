@@ -20,12 +20,12 @@ type listener struct {
 	cancel context.CancelFunc
 }
 
-func (h *house) listen(t *testing.T) *listener {
+func (h *house) listen(t testing.TB) *listener {
 	t.Helper()
 	return h.listenFrom(t, "")
 }
 
-func (h *house) listenFrom(t *testing.T, cursor string) *listener {
+func (h *house) listenFrom(t testing.TB, cursor string) *listener {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
@@ -38,7 +38,7 @@ func (h *house) listenFrom(t *testing.T, cursor string) *listener {
 
 // until reads until a message satisfies the condition, and returns the messages
 // read.
-func (l *listener) until(t *testing.T, what string, satisfied func(*authv1.WatchRevocationsResponse) bool) []*authv1.WatchRevocationsResponse {
+func (l *listener) until(t testing.TB, what string, satisfied func(*authv1.WatchRevocationsResponse) bool) []*authv1.WatchRevocationsResponse {
 	t.Helper()
 	var read []*authv1.WatchRevocationsResponse
 	for {

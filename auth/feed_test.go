@@ -1,0 +1,141 @@
+package auth_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	authv1 "gatehouse/gen/auth/v1"
+)
+
+const manyRevocations = `
+	INSERT INTO auth.revocations (session_id, expire_time)
+	SELECT gen_random_uuid(), now() + interval '6 minutes' FROM generate_series(1, 100000)`
+
+// BenchmarkPollAmong100000Revocations is what auth does four times a second.
+func BenchmarkPollAmong100000Revocations(b *testing.B) {
+	h := newHouse(b)
+	h.exec(b, manyRevocations)
+	h.exec(b, "ANALYZE auth.revocations")
+	seen := ""
+	for _, poll := range []string{"first", "idle"} {
+		b.Run(poll, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				from := seen
+				if poll == "first" {
+					from = ""
+				}
+				next, found, err := h.service.PollForTest(b.Context(), from)
+				if err != nil || (found == 100_000) != (poll == "first") {
+					b.Fatalf("%s: found %d, %v", poll, found, err)
+				}
+				seen = next
+			}
+		})
+	}
+}
+
+// BenchmarkStreamBeginsWith100000Revocations is what a gateway costs that comes
+// without a cursor, from its call to the whole.
+func BenchmarkStreamBeginsWith100000Revocations(b *testing.B) {
+	h := newHouse(b)
+	h.exec(b, manyRevocations)
+	h.run(b)
+	size := 0
+	for b.Loop() {
+		listener := h.listen(b)
+		message := listener.until(b, "the whole", func(*authv1.WatchRevocationsResponse) bool { return true })[0]
+		if size = proto.Size(message); len(message.GetRevocations()) < 100_000 {
+			b.Fatalf("the whole has %d", len(message.GetRevocations()))
+		}
+		listener.cancel()
+	}
+	b.ReportMetric(float64(size)/1e6, "MB/whole")
+}
+
+// However much is live, a poll reads by the index only what is new.
+func TestAPollReadsByTheIndex(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.exec(t, manyRevocations)
+	h.exec(t, "ANALYZE auth.revocations")
+	seen, found, err := h.service.PollForTest(t.Context(), "")
+	if err != nil || found != 100_000 {
+		t.Fatalf("the first poll found %d, %v", found, err)
+	}
+	rows, err := h.owner.Query(t.Context(), "EXPLAIN "+strings.ReplaceAll(h.service.PollStatementForTest(), "@seen", "'"+seen+"'"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var plan strings.Builder
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			t.Fatal(err)
+		}
+		plan.WriteString(line + "\n")
+	}
+	if !strings.Contains(plan.String(), "revocations_xid_idx") || strings.Contains(plan.String(), "Seq Scan") {
+		t.Errorf("the plan is\n%s", plan.String())
+	}
+}
+
+// A long transaction elsewhere on the server keeps the horizon back: what was
+// read since is not read again.
+func TestALongTransactionElsewhereCostsNoReading(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	long, err := h.owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer long.Rollback(t.Context())
+	if _, err := long.Exec(t.Context(), "SELECT pg_current_xact_id()"); err != nil {
+		t.Fatal(err)
+	}
+	h.exec(t, "INSERT INTO auth.revocations (session_id, expire_time) SELECT gen_random_uuid(), now() + interval '6 minutes' FROM generate_series(1, 100)")
+	seen, found, err := h.service.PollForTest(t.Context(), "")
+	if err != nil || found != 100 {
+		t.Fatalf("the first poll found %d, %v", found, err)
+	}
+	if _, found, err = h.service.PollForTest(t.Context(), seen); err != nil || found != 0 {
+		t.Errorf("the second poll found %d, %v; want nothing", found, err)
+	}
+}
+
+// A server that was restored, or took another's place, has other transactions
+// under the numbers that are known: what it has is all that counts.
+func TestAnotherServerIsReadFromTheBeginning(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.run(t)
+	gone, kept := newID(t), newID(t)
+	for _, session := range []string{gone, kept} {
+		h.exec(t, "INSERT INTO auth.revocations (session_id, expire_time) VALUES ($1, now() + interval '5 minutes')", session)
+	}
+	listener := h.listen(t)
+	cursor := listener.until(t, "what is live", endsSession(kept))[0].GetCursor()
+	h.exec(t, "DELETE FROM auth.revocations WHERE session_id = $1", gone)
+	var role string
+	if err := h.config.DB.QueryRow(t.Context(), "SELECT quote_ident(current_user)").Scan(&role); err != nil {
+		t.Fatal(err)
+	}
+	// To auth, it is one that started at another time.
+	h.exec(t, "CREATE FUNCTION auth.pg_postmaster_start_time() RETURNS timestamptz LANGUAGE sql AS 'SELECT ''2026-01-01''::timestamptz'")
+	h.exec(t, "ALTER ROLE "+role+" SET search_path = auth, pg_catalog")
+	h.exec(t, "DO $$ BEGIN EXECUTE format('ALTER ROLE "+role+" IN DATABASE %I SET search_path = auth, pg_catalog', current_database()); END $$")
+	h.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND quote_ident(usename) = $1", role)
+	began := time.Now()
+	messages := listener.until(t, "the whole again", func(m *authv1.WatchRevocationsResponse) bool { return m.GetComplete() })
+	if whole := messages[len(messages)-1]; endsSession(gone)(whole) || !endsSession(kept)(whole) {
+		t.Errorf("after %s the whole is %v", time.Since(began), whole)
+	}
+	later := h.listenFrom(t, cursor)
+	if first := later.until(t, "the first message", func(*authv1.WatchRevocationsResponse) bool { return true })[0]; !first.GetComplete() {
+		t.Error("a cursor of the other server is taken for one of this")
+	}
+}
