@@ -10,7 +10,6 @@ import (
 	"time"
 
 	connectv1 "connectrpc.com/connect"
-	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
@@ -22,6 +21,7 @@ import (
 // may have it, as each method does in its schema, so that nothing is served
 // that isn't listed.
 type Mux struct {
+	server  *Server
 	mux     *http.ServeMux
 	pages   []Page
 	mounted []string // the patterns of the methods and their services
@@ -44,8 +44,8 @@ func Anyone() *policyv1.Access {
 // with gRPC reflection and health beside them, and /livez and /readyz. ready
 // tells what keeps the server from doing its own part; nil when it can.
 func (s *Server) Mux(ready func() error) *Mux {
-	mux := &Mux{mux: http.NewServeMux()}
-	connecthttp.Mount(methodMux{mux: mux, streams: s.streams()}, s.rpc, s.options...)
+	mux := &Mux{server: s, mux: http.NewServeMux()}
+	connecthttp.Mount(methodMux{mux}, s.rpc, s.options...)
 
 	limit := connectv1.WithReadMaxBytes(MaxMessageBytes)
 	reflector := grpcreflect.NewStaticReflector(append(s.Services(), grpchealth.HealthV1ServiceName)...)
@@ -104,60 +104,31 @@ func (m *Mux) Patterns() []string {
 }
 
 // ServeHTTP implements [http.Handler].
-func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.mux.ServeHTTP(w, r) }
-
-// streams are the procedures whose answers have no end of their own.
-func (s *Server) streams() map[string]bool {
-	streams := map[string]bool{}
-	for _, plan := range s.plans {
-		streams[plan.Procedure] = plan.streams()
+func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if m.server.methods[r.URL.Path] == nil && r.Method == http.MethodPost && isRPC(r) && procedureForm.MatchString(r.URL.Path) {
+		// A method that isn't there is told in the caller's protocol.
+		if _, pattern := m.mux.Handler(r); pattern == "" {
+			m.server.refuse(w, r, &refusal{err: errUnknownMethod, status: http.StatusNotFound})
+			return
+		}
 	}
-	return streams
+	m.mux.ServeHTTP(w, r)
 }
 
 // methodMux mounts methods. Streams are without the server's time limits, which
 // would cut them off in the middle.
-type methodMux struct {
-	mux     *Mux
-	streams map[string]bool
-}
+type methodMux struct{ *Mux }
 
 func (m methodMux) Handle(pattern string, handler http.Handler) {
-	if m.streams[pattern] {
-		handler = untilStop(unlimited(handler))
-	}
-	m.mux.mux.Handle(pattern, typed(handler))
-	m.mux.mounted = append(m.mux.mounted, pattern)
-}
-
-var errContentType = NewError(connect.CodeInvalidArgument, "CONTENT_TYPE_UNSUPPORTED",
-	"Say what you send: add the header Content-Type: application/json.")
-
-// typed refuses a body of a type that no protocol of ours has, such as curl's
-// own, in words; connect says nothing but 415.
-func typed(next http.Handler) http.Handler {
-	refusal := connecthttp.NewErrorWriter()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
-		kind = strings.ToLower(strings.TrimSpace(kind))
-		known := kind == "application/json" || kind == "application/proto" ||
-			strings.HasPrefix(kind, "application/connect+") || strings.HasPrefix(kind, "application/grpc")
-		if r.Method != http.MethodPost || known {
-			next.ServeHTTP(w, r)
-			return
+	if plan := m.server.methods[pattern]; plan != nil {
+		if plan.streams() {
+			handler = untilStop(unlimited(handler))
 		}
-		w.Header().Set("Accept-Post", "application/json, application/proto")
-		_ = refusal.Write(statusWriter{ResponseWriter: w, status: http.StatusUnsupportedMediaType}, r, errContentType)
-	})
+		handler = m.server.worded(plan, handler)
+	}
+	m.mux.Handle(pattern, handler)
+	m.mounted = append(m.mounted, pattern)
 }
-
-// statusWriter answers with a status of its own.
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-func (w statusWriter) WriteHeader(int) { w.ResponseWriter.WriteHeader(w.status) }
 
 func unlimited(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

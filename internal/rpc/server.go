@@ -48,8 +48,9 @@ type Server struct {
 	rpc     *connect.Server
 	plans   []*Plan
 	options []connecthttp.Option
-	// procedures are the paths of its methods.
-	procedures map[string]bool
+	methods map[string]*Plan // by procedure
+	logger  *slog.Logger
+	level   slog.Level
 }
 
 // NewServer builds a server of what register registers. It returns an error
@@ -73,7 +74,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	if err != nil {
 		return nil, err
 	}
-	server := &Server{rpc: connect.NewServer(), plans: plans, procedures: map[string]bool{}, options: []connecthttp.Option{connecthttp.WithReadMaxBytes(MaxMessageBytes)}}
+	server := &Server{rpc: connect.NewServer(), plans: plans, methods: map[string]*Plan{}, logger: config.Logger, level: config.Level, options: []connecthttp.Option{connecthttp.WithReadMaxBytes(MaxMessageBytes)}}
 	if config.CompressMinBytes > 0 {
 		server.options = append(server.options, connecthttp.WithCompressMinBytes(config.CompressMinBytes))
 	} else {
@@ -90,7 +91,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 		if err != nil {
 			return nil, err
 		}
-		server.procedures[plan.Procedure] = true
+		server.methods[plan.Procedure] = plan
 		server.rpc.Register(connect.Method{Spec: specs[i], Handler: measured(handler)})
 	}
 	unknown := answered(config.Logger, config.Level, nil)
@@ -104,7 +105,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 func (s *Server) Plans() []*Plan { return s.plans }
 
 // Serves reports whether a procedure is one of its methods.
-func (s *Server) Serves(procedure string) bool { return s.procedures[procedure] }
+func (s *Server) Serves(procedure string) bool { return s.methods[procedure] != nil }
 
 // Services returns the full names of the services that it serves, sorted.
 func (s *Server) Services() []string {

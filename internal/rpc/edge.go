@@ -1,0 +1,160 @@
+package rpc
+
+import (
+	"log/slog"
+	"mime"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+)
+
+// Some requests connect refuses before any step of ours sees a call: in words of
+// its own, with no reason, or with nothing but a status, and nothing of it in
+// the log. Here they are refused in ours.
+
+// refusal is an error with the HTTP status that it has in the Connect protocol.
+type refusal struct {
+	err    *connect.Error
+	status int
+	allow  string // the methods that there are, where the method was wrong
+}
+
+var (
+	errContentType = NewError(connect.CodeInvalidArgument, "CONTENT_TYPE_UNSUPPORTED",
+		"Say what you send: add the header Content-Type: application/json.")
+	errCharset = NewError(connect.CodeInvalidArgument, "CONTENT_TYPE_UNSUPPORTED",
+		"Send UTF-8: leave the charset out of the Content-Type.")
+	errHTTPMethod = NewError(connect.CodeUnimplemented, "HTTP_METHOD_UNSUPPORTED",
+		"Call this with POST.")
+	errHTTPMethodRead = NewError(connect.CodeUnimplemented, "HTTP_METHOD_UNSUPPORTED",
+		"Call this with POST or GET.")
+	errQuery = NewError(connect.CodeInvalidArgument, "QUERY_INVALID",
+		"Call this as ?connect=v1&encoding=json&message=…, where the message is JSON, or proto with base64=1.")
+	errTimeout = NewError(connect.CodeInvalidArgument, "TIMEOUT_INVALID",
+		"The time-out can't be read. Give Connect-Timeout-Ms up to ten digits, or grpc-timeout up to eight and a unit.")
+	errCompression = NewError(connect.CodeUnimplemented, "COMPRESSION_UNSUPPORTED",
+		"Compress with gzip, or not at all.")
+	errProtocolVersion = NewError(connect.CodeInvalidArgument, "PROTOCOL_VERSION_UNSUPPORTED",
+		"Speak version 1 of the protocol: Connect-Protocol-Version: 1.")
+	errUnknownMethod = NewError(connect.CodeUnimplemented, ReasonUnknownMethod, "There is no such method.")
+)
+
+var (
+	connectTimeout = regexp.MustCompile(`^[0-9]{1,10}$`)
+	procedureForm  = regexp.MustCompile(`^/[A-Za-z_]\w*(\.[A-Za-z_]\w*)+/[A-Za-z_]\w*$`)
+	grpcTimeout    = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
+)
+
+// worded refuses what connect would.
+func (s *Server) worded(plan *Plan, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if no := refused(plan, r); no != nil {
+			s.refuse(w, r, no)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
+	id := requestID(r.Header.Get(requestIDHeader))
+	w.Header().Set(requestIDHeader, id)
+	if no.allow != "" {
+		w.Header().Set("Allow", no.allow)
+	}
+	if no.status == http.StatusUnsupportedMediaType {
+		w.Header().Set("Accept-Post", "application/json, application/proto")
+	}
+	s.logger.LogAttrs(r.Context(), s.level, "call",
+		slog.String("method", r.URL.Path[:min(len(r.URL.Path), 200)]), slog.String("code", no.err.Code().String()),
+		slog.String("request_id", id), slog.String("reason", Reason(no.err)))
+	if isRPC(r) && !isConnect(r) { // gRPC's status is 200
+		_ = connecthttp.NewErrorWriter().Write(w, r, no.err)
+	} else {
+		_ = connecthttp.NewErrorWriter().Write(statusWriter{ResponseWriter: w, status: no.status}, r, no.err)
+	}
+}
+
+// refused returns what is wrong with a request for a method, as far as HTTP
+// tells.
+func refused(plan *Plan, r *http.Request) *refusal {
+	switch {
+	case r.Method == http.MethodPost:
+		return refusedPost(r)
+	case !plan.readsOnly():
+		return &refusal{err: errHTTPMethod, status: http.StatusMethodNotAllowed, allow: "POST"}
+	case r.Method != http.MethodGet:
+		return &refusal{err: errHTTPMethodRead, status: http.StatusMethodNotAllowed, allow: "GET, POST"}
+	}
+	return refusedGet(r)
+}
+
+func refusedPost(r *http.Request) *refusal {
+	if !isRPC(r) {
+		return &refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
+	}
+	if _, params, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") {
+		return &refusal{err: errCharset, status: http.StatusUnsupportedMediaType}
+	}
+	timeout, timeoutForm, encoding := r.Header.Get("Grpc-Timeout"), grpcTimeout, r.Header.Get("Grpc-Encoding")
+	if isConnect(r) {
+		if version := r.Header.Get("Connect-Protocol-Version"); version != "" && version != "1" {
+			return &refusal{err: errProtocolVersion, status: http.StatusBadRequest}
+		}
+		timeout, timeoutForm, encoding = r.Header.Get("Connect-Timeout-Ms"), connectTimeout, r.Header.Get("Content-Encoding")
+		if strings.HasPrefix(contentType(r), "application/connect+") {
+			encoding = r.Header.Get("Connect-Content-Encoding")
+		}
+	}
+	if timeout != "" && !timeoutForm.MatchString(timeout) {
+		return &refusal{err: errTimeout, status: http.StatusBadRequest}
+	}
+	if !isCompression(encoding) {
+		return &refusal{err: errCompression, status: http.StatusNotImplemented}
+	}
+	return nil
+}
+
+func refusedGet(r *http.Request) *refusal {
+	query := r.URL.Query()
+	encoding, base64, version := query.Get("encoding"), query.Get("base64"), query.Get("connect")
+	switch {
+	case !query.Has("message"), encoding != "json" && encoding != "proto", base64 != "" && base64 != "0" && base64 != "1", version != "" && version != "v1":
+		return &refusal{err: errQuery, status: http.StatusBadRequest}
+	case !isCompression(query.Get("compression")):
+		return &refusal{err: errCompression, status: http.StatusNotImplemented}
+	}
+	if timeout := r.Header.Get("Connect-Timeout-Ms"); timeout != "" && !connectTimeout.MatchString(timeout) {
+		return &refusal{err: errTimeout, status: http.StatusBadRequest}
+	}
+	return nil
+}
+
+func isCompression(name string) bool { return name == "" || name == "identity" || name == "gzip" }
+
+func contentType(r *http.Request) string {
+	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	return strings.ToLower(strings.TrimSpace(kind))
+}
+
+// isConnect reports whether the request speaks the Connect protocol.
+func isConnect(r *http.Request) bool {
+	kind := contentType(r)
+	return kind == "application/json" || kind == "application/proto" || strings.HasPrefix(kind, "application/connect+")
+}
+
+// isRPC reports whether the request's body is of a protocol of ours.
+func isRPC(r *http.Request) bool {
+	return isConnect(r) || strings.HasPrefix(contentType(r), "application/grpc")
+}
+
+// statusWriter answers with a status of its own.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w statusWriter) WriteHeader(int) { w.ResponseWriter.WriteHeader(w.status) }
