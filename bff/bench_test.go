@@ -2,6 +2,8 @@ package bff
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -41,6 +43,20 @@ func BenchmarkVerifyNewToken(b *testing.B) {
 		}
 		if _, err := h.gateway.verifier.verify(tokens[i%len(tokens)]); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRawEd25519Verify is what a new token costs at least.
+func BenchmarkRawEd25519Verify(b *testing.B) {
+	h := open(b, world{})
+	token := h.token(alice, "user")
+	at := strings.LastIndexByte(token, '.')
+	signature, err := base64.RawURLEncoding.DecodeString(token[at+1:])
+	wantNoError(b, "decode", err)
+	for b.Loop() {
+		if !ed25519.Verify(h.signer.public(), []byte(token[:at]), signature) {
+			b.Fatal("the signature is wrong")
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -316,6 +317,37 @@ func TestAnOlderAuthIsAskedForItsKeysOnce(t *testing.T) {
 	})
 }
 
+func TestTheWholeMayBeLarge(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{apart: true})
+	const many = 300_000 // 13 MB
+	whole := &authv1.WatchRevocationsResponse{Complete: true, SigningKeys: h.published(), Cursor: "one"}
+	for i := range many {
+		whole.Revocations = append(whole.Revocations, sessionRevoked(fmt.Sprintf("%s%08d", session[:28], i), 360))
+	}
+	h.onStream(func(ctx context.Context, _ *authv1.WatchRevocationsRequest, s connect.ServerStream) error {
+		if err := s.Send(whole); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	stop := h.follow(t)
+	defer stop()
+	deadline := time.Now().Add(30 * time.Second)
+	known := func() int {
+		h.gateway.revoked.mu.RLock()
+		defer h.gateway.revoked.mu.RUnlock()
+		return len(h.gateway.revoked.sessions)
+	}
+	for known() != many {
+		if time.Now().After(deadline) {
+			t.Fatalf("the gateway knows %d of %d revocations; its log: %s", known(), many, h.log.String())
+		}
+		time.Sleep(10 * time.Millisecond) // between two looks
+	}
+}
+
 func TestAStreamGoesOnWhereTheLastOneEnded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -365,11 +397,17 @@ func TestAnUnknownKeyIsNoFaultOfTheTokenWhileTheStreamIsSilent(t *testing.T) {
 
 func BenchmarkCheckAmong100000Revocations(b *testing.B) {
 	r := newRevoked(nil, nil, nil, discard)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
 	message := news()
 	for i := range 100_000 {
-		message.Revocations = append(message.Revocations, sessionRevoked(fmt.Sprintf("%s-%d", session, i), 600))
+		message.Revocations = append(message.Revocations, sessionRevoked(fmt.Sprintf("%s%06d", session[:30], i), 600))
 	}
 	r.take(message)
+	message = nil
+	runtime.GC()
+	runtime.ReadMemStats(&after)
 	r.now = func() time.Time { return r.heard }
 	who := &principal{userID: alice, sessionID: session, version: 1}
 	b.ReportAllocs()
@@ -378,4 +416,5 @@ func BenchmarkCheckAmong100000Revocations(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "MB/held")
 }

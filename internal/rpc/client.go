@@ -24,6 +24,9 @@ const (
 	// relay's.
 	defaultHop  = 5 * time.Second
 	dialTimeout = time.Second
+	// maxAnswerBytes bounds a message from a service of ours. The largest is all
+	// that is revoked, of which a million take 43 MB.
+	maxAnswerBytes = 64 << 20
 )
 
 // Route says who calls whom, and with which keys.
@@ -39,7 +42,7 @@ type Route struct {
 func Dial(route Route, url string) (*connect.Client, error) {
 	return newClient(route, connecthttp.NewTransport(
 		&http.Client{Transport: newTransport(), CheckRedirect: refuseRedirect}, url,
-		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*MaxMessageBytes),
+		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(maxAnswerBytes),
 	))
 }
 
