@@ -145,12 +145,13 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterMailServiceHandler(server, s)
 }
 
-// Run tells users of account changes, and gateways of revocations, until ctx
-// ends.
+// Run tells users of account changes and gateways of revocations, and lets go of
+// old links, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	group.Go(func() error { s.relay(ctx); return nil })
 	group.Go(func() error { s.publishRevocations(ctx); return nil })
+	group.Go(func() error { s.pruneLinks(ctx); return nil })
 	_ = group.Wait()
 }
 
