@@ -90,6 +90,7 @@ type Service struct {
 	keys         *keyring
 	revocations  *revocations
 	mailer       Mailer
+	secrets      [][]byte
 	registration Registration
 	sessionIdle  time.Duration
 	sessionMax   time.Duration
@@ -116,6 +117,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	service := &Service{
 		db: config.DB, users: config.Users, passwords: newHasher(), refreshKeys: refresh, keys: keys,
 		revocations: newRevocations(),
+		secrets:     config.Secrets,
 		mailer:      config.Mailer, registration: config.Registration,
 		sessionIdle: config.SessionIdle, sessionMax: config.SessionMax,
 		passwordMin: config.PasswordMin, throttle: config.Throttle,
