@@ -171,8 +171,14 @@ func lockLink(ctx context.Context, tx pgx.Tx, token string, kinds ...linkKind) (
 	return locked, account, nil
 }
 
-const selectAccountByEmailLock = `
-	SELECT ` + accountColumns + ` FROM auth.accounts a WHERE lower(a.email) = lower(@email) FOR UPDATE`
+const (
+	selectAccountByEmailLock = `
+		SELECT ` + accountColumns + ` FROM auth.accounts a WHERE lower(a.email) = lower(@email) FOR UPDATE`
+	// Held to the end of the transaction, in place of the account that isn't
+	// there yet: two registrations of one email would else each hold the link
+	// that the other is to end.
+	lockEmail = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse email ' || lower(@email), 0))"
+)
 
 // lockOwner locks the account that a link is about; nil when a registration has
 // yet to make it.
@@ -186,6 +192,9 @@ func lockOwner(ctx context.Context, tx pgx.Tx, l link) (*authv1.Account, error) 
 	}
 	if l.kind != linkRegister {
 		return nil, errLinkInvalid // nobody was sent it yet
+	}
+	if _, err := tx.Exec(ctx, lockEmail, pgx.NamedArgs{"email": l.email}); err != nil {
+		return nil, fmt.Errorf("lock the email: %w", err)
 	}
 	return lockedAccountByEmail(ctx, tx, l.email)
 }

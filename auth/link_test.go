@@ -28,6 +28,15 @@ func byLink(c *auth.Config) { withMail(c); c.Registration = auth.RegistrationVer
 // the order in which they were written.
 func (h *house) post(t *testing.T) []auth.MailForTest {
 	t.Helper()
+	sent := h.addressAll(t)
+	h.exec(t, "DELETE FROM auth.mails")
+	return sent
+}
+
+// addressAll does with the mails of the outbox what is done just before they are
+// sent.
+func (h *house) addressAll(t *testing.T) []auth.MailForTest {
+	t.Helper()
 	rows, err := h.owner.Query(t.Context(), `
 		SELECT id::text, sealed_values, kind, recipient, coalesce(account_id::text, ''), locale
 		FROM auth.mails WHERE sent_time IS NULL ORDER BY id`)
@@ -58,7 +67,6 @@ func (h *house) post(t *testing.T) []auth.MailForTest {
 		if wanted {
 			sent = append(sent, mail)
 		}
-		h.exec(t, "DELETE FROM auth.mails WHERE id = $1", ids[i])
 	}
 	return sent
 }
