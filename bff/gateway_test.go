@@ -455,6 +455,7 @@ func (b *backend) register(server *connect.Server, service string) {
 		authv1.RegisterSessionServiceHandler(survey, authv1.UnimplementedSessionServiceHandler{})
 		authv1.RegisterKeyServiceHandler(survey, authv1.UnimplementedKeyServiceHandler{})
 		authv1.RegisterRevocationServiceHandler(survey, authv1.UnimplementedRevocationServiceHandler{})
+		authv1.RegisterLinkServiceHandler(survey, authv1.UnimplementedLinkServiceHandler{})
 	} else {
 		usersv1.RegisterProfileServiceHandler(survey, usersv1.UnimplementedProfileServiceHandler{})
 	}

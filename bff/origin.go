@@ -8,12 +8,16 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
+	"golang.org/x/text/language"
 
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/rpc"
 )
 
-const maxUserAgent = 512
+const (
+	maxUserAgent = 512
+	maxLocale    = 35 // RFC 5646 lets no tag without extensions need more
+)
 
 // origin says who is calling and from where.
 func (s *Service) origin(ctx context.Context) *authv1.Origin {
@@ -26,11 +30,28 @@ func (s *Service) origin(ctx context.Context) *authv1.Origin {
 		IpAddress: clientAddress(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"), s.proxies),
 		UserAgent: agent,
 		RequestId: rpc.CallFrom(ctx).RequestID,
+		Locale:    acceptedLocale(info.RequestHeader().Get("Accept-Language")),
 	}
 	if who := caller(ctx); who != nil {
 		origin.AccountId, origin.SessionId = who.userID, who.sessionID
 	}
 	return origin
+}
+
+// acceptedLocale is the language that a client wants most (RFC 9110, section
+// 12.5.4), as a BCP 47 tag; empty when it names none.
+func acceptedLocale(header string) string {
+	tags, _, err := language.ParseAcceptLanguage(header)
+	if err != nil {
+		return ""
+	}
+	for _, tag := range tags {
+		// "mul" is what a * is read as.
+		if text := tag.String(); len(text) <= maxLocale && text != "und" && text != "mul" {
+			return text
+		}
+	}
+	return ""
 }
 
 // clientAddress is the peer's address, or, where the peer is a trusted proxy,
