@@ -32,7 +32,7 @@ var linkPages = []linkPage{
 	},
 	{
 		Path: "/link/email", Title: "Confirm your new email", Button: "Use this email",
-		Lead:   "From then on you sign in with the address that this link was sent to. If you didn't ask for that, close this page.",
+		Lead:   "With this you sign in by the address that the link was sent to from now on. If you didn't ask for that, close this page.",
 		Method: bffv1.AccountServiceConfirmEmailChangeProcedure,
 		Done:   "Your email is changed. Sign in with the new one from now on.",
 	},
