@@ -6,8 +6,8 @@
 // the relay tells users how the account now is: see relay.go. Refresh tokens
 // rotate, and a lost answer is told from a stolen token: see refresh.go.
 //
-// Locks are taken in one order, an account's row before a session's, and no
-// connection is held while a password is hashed or users is called.
+// Locks are taken in one order, an account's row before a session's or a link's,
+// and no connection is held while a password is hashed or users is called.
 package auth
 
 import (

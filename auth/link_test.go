@@ -259,6 +259,7 @@ func TestOfManyWhoUseALinkAtOnceOneDoes(t *testing.T) {
 		const many = 10
 		var won atomic.Int32
 		var wait sync.WaitGroup
+		letGo := h.holdAccounts(t)
 		for range many {
 			wait.Go(func() {
 				switch err := redeem(token); {
@@ -269,6 +270,7 @@ func TestOfManyWhoUseALinkAtOnceOneDoes(t *testing.T) {
 				}
 			})
 		}
+		letGo()
 		wait.Wait()
 		if won.Load() != 1 {
 			t.Errorf("%d of %d used a link of kind %s, want 1", won.Load(), many, kind)
@@ -279,6 +281,35 @@ func TestOfManyWhoUseALinkAtOnceOneDoes(t *testing.T) {
 	}
 	if made := h.count(t, "SELECT count(*) FROM auth.accounts") - accounts; made != 1 {
 		t.Errorf("%d accounts were made, want the registered one", made)
+	}
+}
+
+// holdAccounts has whoever wants an account, or to make one of the registered
+// email, wait. letGo waits for three to do so, who have thus seen the same, and
+// lets them.
+func (h *house) holdAccounts(t *testing.T) (letGo func()) {
+	t.Helper()
+	tx, err := h.owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = tx.Exec(t.Context(), `
+		SELECT pg_advisory_xact_lock(hashtextextended('gatehouse email register@example.com', 0)) FROM (SELECT FROM auth.accounts FOR UPDATE) held`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		deadline := time.Now().Add(20 * time.Second)
+		for h.count(t, "SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.datname = current_database()") < 3 {
+			if time.Now().After(deadline) {
+				t.Error("three who want an account didn't come to wait for it")
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -369,6 +400,9 @@ func TestAChangeOfEmailOrPasswordEndsTheAccountsOtherLinks(t *testing.T) {
 			_, err := h.accounts.ForcePasswordReset(t.Context(), &authv1.ForcePasswordResetRequest{AccountId: account.GetId()})
 			return err
 		},
+		"SetPassword": func(account *authv1.Account, _, _ string) error {
+			return h.service.SetPassword(t.Context(), account.GetEmail(), newPassword)
+		},
 	} {
 		email := strings.ToLower(name) + "@example.com"
 		account, _ := h.signedUp(t, email)
@@ -401,6 +435,61 @@ func TestAChangeOfEmailOrPasswordEndsTheAccountsOtherLinks(t *testing.T) {
 	}
 	if _, err := h.confirm(t, kept); err != nil {
 		t.Errorf("another account's link: %v", err)
+	}
+}
+
+// Whoever changes an account and whoever uses its links lock the same rows.
+func TestWhatEndsLinksAtOnceIsNeverAFault(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, byLink)
+	for range 4 {
+		account := h.create(t, newID(t)+"@example.com", password)
+		if _, err := h.login(t, account.GetEmail(), password); err != nil {
+			t.Fatal(err)
+		}
+		var calls []func() error
+		h.requestEmail(t, account, "new-"+account.GetEmail())
+		for range 3 {
+			h.requestReset(t, account.GetEmail())
+			h.register(t, account.GetEmail())
+			h.register(t, "new-"+account.GetEmail())
+		}
+		for _, mail := range h.post(t) {
+			switch mail.Kind {
+			case "reset_password":
+				calls = append(calls, func() error { return h.reset(t, mail.Token) })
+			case "verify_email", "account_exists":
+				calls = append(calls, func() error { _, err := h.verify(t, mail.Token); return err })
+			case "confirm_email":
+				calls = append(calls, func() error { _, err := h.confirm(t, mail.Token); return err })
+			}
+		}
+		calls = append(calls,
+			func() error {
+				_, err := h.accounts.ForcePasswordReset(t.Context(), &authv1.ForcePasswordResetRequest{AccountId: account.GetId()})
+				return err
+			},
+			func() error {
+				_, err := h.accounts.ChangeAccountEmail(t.Context(), &authv1.ChangeAccountEmailRequest{AccountId: account.GetId(), Email: "by-admin-" + account.GetEmail()})
+				return err
+			},
+			func() error {
+				_, err := h.accounts.DeleteAccount(t.Context(), &authv1.DeleteAccountRequest{AccountId: account.GetId()})
+				return err
+			},
+		)
+		var wait sync.WaitGroup
+		for _, call := range calls {
+			wait.Go(func() {
+				if err := call(); err != nil && (rpc.Reason(err) == "" || rpc.Reason(err) == rpc.ReasonInternal) {
+					t.Errorf("got a fault: %v", err)
+				}
+			})
+		}
+		wait.Wait()
+		if n := h.count(t, "SELECT count(*) FROM (SELECT FROM auth.accounts GROUP BY lower(email) HAVING count(*) > 1) twice"); n != 0 {
+			t.Errorf("%d emails have two accounts", n)
+		}
 	}
 }
 

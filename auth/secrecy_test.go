@@ -82,7 +82,10 @@ func (h *house) timeBoth(t *testing.T, from int, call func(email string) (proto.
 	rand.Shuffle(len(emails), func(i, j int) { emails[i], emails[j] = emails[j], emails[i] })
 	exists := func(email string) bool { return email[len("person10000"):] == "@there.example" }
 	var first string
-	for _, email := range emails {
+	for i, email := range emails {
+		if i%20 == 0 { // so that calls don't grow slower, which would hide a difference
+			h.exec(t, "TRUNCATE auth.links, auth.mails")
+		}
 		start := time.Now()
 		message, err := call(email)
 		took := time.Since(start)
