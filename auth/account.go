@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -16,10 +15,6 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/rpc"
 )
-
-// recentSignIn is how long ago the password may have been given for what needs
-// a recent sign-in.
-const recentSignIn = 5 * time.Minute
 
 var (
 	errUserNotFound       = rpc.NewError(connect.CodeNotFound, "USER_NOT_FOUND", "There is no such user.")
@@ -266,34 +261,7 @@ func (s *Service) SetAccountRoles(ctx context.Context, req *authv1.SetAccountRol
 	return &authv1.SetAccountRolesResponse{Account: account}, nil
 }
 
-const updateEmail = `
-	UPDATE auth.accounts SET email = @email, email_verified = false WHERE id = @id AND email <> @email`
-
-// ChangeAccountEmail implements authv1.AccountServiceHandler.
-func (s *Service) ChangeAccountEmail(ctx context.Context, req *authv1.ChangeAccountEmailRequest) (*authv1.ChangeAccountEmailResponse, error) {
-	account, err := s.change(ctx, req.GetAccountId(), eventEmailChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
-		tag, err := tx.Exec(ctx, updateEmail, pgx.NamedArgs{"id": before.GetId(), "email": strings.TrimSpace(req.GetEmail())})
-		if violates(err, "accounts_email_key") {
-			return false, errEmailTaken.WithCause(err)
-		}
-		if err != nil {
-			return false, fmt.Errorf("set the email: %w", err)
-		}
-		return tag.RowsAffected() > 0, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &authv1.ChangeAccountEmailResponse{Account: account}, nil
-}
-
-// It changes only the password that was checked.
-const (
-	deleteAccount = `DELETE FROM auth.accounts WHERE id = @id RETURNING version`
-	recentlyGiven = `
-		SELECT EXISTS (SELECT FROM auth.sessions
-			WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND authenticate_time > now() - @within::interval)`
-)
+const deleteAccount = `DELETE FROM auth.accounts WHERE id = @id RETURNING version`
 
 // DeleteAccount implements authv1.AccountServiceHandler.
 func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
@@ -304,15 +272,9 @@ func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRe
 			return err
 		}
 		if req.GetRequireRecentSignIn() {
-			var recent bool
-			err := tx.QueryRow(ctx, recentlyGiven, pgx.NamedArgs{
-				"id": optional(req.GetOrigin().GetSessionId()), "account_id": req.GetAccountId(), "within": recentSignIn,
-			}).Scan(&recent)
-			if err != nil {
-				return fmt.Errorf("look up the sign-in: %w", err)
-			}
-			if !recent {
-				return errReauthenticate
+			owner := &authv1.Origin{AccountId: req.GetAccountId(), SessionId: req.GetOrigin().GetSessionId()}
+			if err := requireRecentSignIn(ctx, tx, owner); err != nil {
+				return err
 			}
 		}
 		var version int64

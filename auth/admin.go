@@ -95,6 +95,9 @@ func (s *Service) SetPassword(ctx context.Context, email, password string) error
 		if _, err := revokeSessions(ctx, tx, id, "", "password reset"); err != nil {
 			return err
 		}
+		if err := supersedeLinks(ctx, tx, &authv1.Account{Id: id, Email: email}); err != nil {
+			return err
+		}
 		return audit(ctx, tx, audited{event: eventPasswordChange, outcome: succeeded, account: id, origin: operator})
 	})
 	if err != nil {

@@ -23,6 +23,12 @@ const (
 	eventEmailChange    event = "account.email.change"
 	eventRolesChange    event = "account.roles.change"
 	eventPasswordChange event = "account.password.change"
+	eventPasswordForce  event = "account.password.force"
+	eventLinkRequest    event = "link.request" // a link was asked for
+	eventLinkSend       event = "link.send"    // one that somebody not signed in asked for goes to the account's address
+	eventLinkVerify     event = "link.verify"
+	eventLinkReset      event = "link.reset"
+	eventLinkEmail      event = "link.email"
 	eventLogin          event = "session.login"
 	eventReauthenticate event = "session.reauthenticate"
 	eventLogout         event = "session.logout"

@@ -6,8 +6,8 @@
 // the relay tells users how the account now is: see relay.go. Refresh tokens
 // rotate, and a lost answer is told from a stolen token: see refresh.go.
 //
-// Locks are taken in one order, an account's row before a session's, and no
-// connection is held while a password is hashed or users is called.
+// Locks are taken in one order, an account's row before a session's or a link's,
+// and no connection is held while a password is hashed or users is called.
 package auth
 
 import (
@@ -90,6 +90,7 @@ type Service struct {
 	keys         *keyring
 	revocations  *revocations
 	mailer       Mailer
+	secrets      [][]byte
 	registration Registration
 	sessionIdle  time.Duration
 	sessionMax   time.Duration
@@ -116,6 +117,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	service := &Service{
 		db: config.DB, users: config.Users, passwords: newHasher(), refreshKeys: refresh, keys: keys,
 		revocations: newRevocations(),
+		secrets:     config.Secrets,
 		mailer:      config.Mailer, registration: config.Registration,
 		sessionIdle: config.SessionIdle, sessionMax: config.SessionMax,
 		passwordMin: config.PasswordMin, throttle: config.Throttle,
@@ -149,12 +151,14 @@ func (s *Service) Register(server *connect.Server) {
 }
 
 // Run tells users of account changes, and gateways of revocations and signing
-// keys, until ctx ends. Without it, tokens can be made for a minute after New.
+// keys, and lets go of old links, until ctx ends. Without it, tokens can be made
+// for a minute after New.
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	group.Go(func() error { s.relay(ctx); return nil })
 	group.Go(func() error { s.publishRevocations(ctx); return nil })
 	group.Go(func() error { s.keepKeys(ctx); return nil })
+	group.Go(func() error { s.pruneLinks(ctx); return nil })
 	_ = group.Wait()
 }
 

@@ -12,13 +12,22 @@ import (
 )
 
 const insertAccount = `
-	INSERT INTO auth.accounts (id, email, password_hash, roles, last_sign_in_time)
-	VALUES (@id, @email, @password_hash, @roles, CASE WHEN @signed_in::boolean THEN now() END)`
+	INSERT INTO auth.accounts (id, email, email_verified, password_hash, roles, last_sign_in_time)
+	VALUES (@id, @email, @email_verified, @password_hash, @roles, CASE WHEN @signed_in::boolean THEN now() END)`
 
 // CreateAccount implements authv1.AccountServiceHandler.
 func (s *Service) CreateAccount(ctx context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
-	if req.GetSignIn() && s.registration == RegistrationClosed {
+	switch {
+	case req.GetSignIn() && s.registration == RegistrationClosed:
 		return nil, errRegistrationClosed
+	case req.GetSignIn() && s.registration == RegistrationVerify:
+		return s.register(ctx, req)
+	case req.GetSignIn() && s.sendsMail():
+		if err := s.allowMail(ctx, req.GetEmail()); err != nil {
+			return nil, s.refuse(ctx, audited{event: eventAccountCreate, origin: req.GetOrigin()}, err)
+		}
+	case req.GetPassword() == "" && !req.GetSignIn():
+		return s.invite(ctx, req)
 	}
 	if err := s.checkNewPassword("password", req.GetPassword(), req.GetEmail()); err != nil {
 		return nil, err
@@ -27,9 +36,71 @@ func (s *Service) CreateAccount(ctx context.Context, req *authv1.CreateAccountRe
 	if err != nil {
 		return nil, err
 	}
+	return s.create(ctx, req, hash, func(tx pgx.Tx, response *authv1.CreateAccountResponse) error {
+		if !req.GetSignIn() {
+			return nil
+		}
+		begun, err := s.beginSession(ctx, tx, response.GetAccount(), "", req.GetOrigin())
+		if err != nil {
+			return err
+		}
+		response.Tokens, response.DeviceToken = begun.tokens, begun.deviceToken
+		if !s.sendsMail() {
+			return nil
+		}
+		return s.sendVerifyLink(ctx, tx, response.GetAccount(), req.GetOrigin())
+	})
+}
+
+// register sends a link by which VerifyEmail makes the account. It neither
+// hashes nor looks whether the email has an account, so that neither the answer
+// nor its time tells: addressed does once nobody waits.
+func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
+	row := audited{event: eventLinkRequest, origin: req.GetOrigin()}
+	if !s.sendsMail() {
+		return nil, s.refuse(ctx, row, errMailUnavailable)
+	}
+	email := strings.TrimSpace(req.GetEmail())
+	if err := s.allowMail(ctx, email); err != nil {
+		return nil, s.refuse(ctx, row, err)
+	}
+	profile, err := encodeSeed(req.GetProfile())
+	if err != nil {
+		return nil, err
+	}
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		wanted := link{kind: linkRegister, email: email, profile: profile}
+		if err := s.sendUnaddressed(ctx, tx, mailVerifyEmail, wanted, req.GetOrigin()); err != nil {
+			return err
+		}
+		row.outcome = succeeded
+		return audit(ctx, tx, row)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("register: %w", err)
+	}
+	return &authv1.CreateAccountResponse{VerificationSent: true}, nil
+}
+
+// invite makes an account without a password and sends its owner a link to
+// choose one.
+func (s *Service) invite(ctx context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
+	if !s.sendsMail() {
+		return nil, errMailUnavailable
+	}
+	return s.create(ctx, req, "", func(tx pgx.Tx, response *authv1.CreateAccountResponse) error {
+		locale := req.GetProfile().GetLocale()
+		return s.sendOwnersLink(ctx, tx, mailInvitation, linkInvite, response.GetAccount(), locale)
+	})
+}
+
+// create makes the account, and in the same transaction what comes with it.
+func (s *Service) create(ctx context.Context, req *authv1.CreateAccountRequest, hash string,
+	with func(tx pgx.Tx, response *authv1.CreateAccountResponse) error,
+) (*authv1.CreateAccountResponse, error) {
 	s.step("auth: before the account is written")
 	response := &authv1.CreateAccountResponse{}
-	err = s.transact(ctx, func(tx pgx.Tx) (err error) {
+	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
 		response.Account, err = s.writeAccount(ctx, tx, newAccount{
 			id: req.GetAccountId(), email: req.GetEmail(), hash: hash, roles: req.GetRoles(),
 			profile: req.GetProfile(), signIn: req.GetSignIn(), origin: req.GetOrigin(),
@@ -37,13 +108,7 @@ func (s *Service) CreateAccount(ctx context.Context, req *authv1.CreateAccountRe
 		if err != nil {
 			return err
 		}
-		if req.GetSignIn() {
-			begun, err := s.beginSession(ctx, tx, response.GetAccount(), "", req.GetOrigin())
-			if err != nil {
-				return err
-			}
-			response.Tokens, response.DeviceToken = begun.tokens, begun.deviceToken
-		}
+		err = with(tx, response)
 		s.step("auth: before the account is committed")
 		return err
 	})
@@ -61,6 +126,7 @@ type newAccount struct {
 	roles           []string
 	profile         *authv1.ProfileSeed
 	signIn          bool
+	verified        bool // the owner has shown that the email is theirs
 	origin          *authv1.Origin
 }
 
@@ -68,7 +134,7 @@ type newAccount struct {
 // already_exists EMAIL_TAKEN or ACCOUNT_EXISTS.
 func (s *Service) writeAccount(ctx context.Context, tx pgx.Tx, account newAccount) (*authv1.Account, error) {
 	_, err := tx.Exec(ctx, insertAccount, pgx.NamedArgs{
-		"id": account.id, "email": strings.TrimSpace(account.email), "password_hash": account.hash,
+		"id": account.id, "email": strings.TrimSpace(account.email), "email_verified": account.verified, "password_hash": account.hash,
 		"roles": sortedRoles(account.roles), "signed_in": account.signIn,
 	})
 	switch {
@@ -80,11 +146,9 @@ func (s *Service) writeAccount(ctx context.Context, tx pgx.Tx, account newAccoun
 		return nil, fmt.Errorf("write the account: %w", err)
 	}
 	s.step("auth: before the outbox is written")
-	profile, err := json.Marshal(profileSeed{
-		FirstName: account.profile.GetFirstName(), LastName: account.profile.GetLastName(), Locale: account.profile.GetLocale(),
-	})
+	profile, err := encodeSeed(account.profile)
 	if err != nil {
-		return nil, fmt.Errorf("encode the profile: %w", err)
+		return nil, err
 	}
 	if err := enqueue(ctx, tx, account.id, 1, profile); err != nil {
 		return nil, err
@@ -94,4 +158,15 @@ func (s *Service) writeAccount(ctx context.Context, tx pgx.Tx, account newAccoun
 		return nil, err
 	}
 	return accountByID(ctx, tx, account.id)
+}
+
+// encodeSeed returns what a link or an outbox row keeps of a new profile.
+func encodeSeed(profile *authv1.ProfileSeed) ([]byte, error) {
+	encoded, err := json.Marshal(profileSeed{
+		FirstName: profile.GetFirstName(), LastName: profile.GetLastName(), Locale: profile.GetLocale(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode the profile: %w", err)
+	}
+	return encoded, nil
 }

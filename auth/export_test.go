@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"golang.org/x/crypto/argon2"
@@ -36,3 +37,31 @@ func (s *Service) PollForTest(ctx context.Context, seen string) (string, int, er
 
 // PollStatementForTest reads the revocations.
 func (s *Service) PollStatementForTest() string { return selectRevocations }
+
+// MailForTest is a mail as tests see it.
+type MailForTest struct {
+	Kind, To, Account, Locale, Token string
+	Values                           map[string]string
+}
+
+// AddressForTest opens a mail of the outbox and addresses it, which is what is
+// done just before one is sent. It returns false when it isn't to be.
+func (s *Service) AddressForTest(ctx context.Context, secret []byte, id string, sealed []byte, m MailForTest) (MailForTest, bool, error) {
+	plain, err := unseal([][]byte{secret}, "mail v1", id, sealed)
+	if err != nil {
+		return m, false, err
+	}
+	var content struct {
+		Token  string            `json:"token"`
+		Values map[string]string `json:"values"`
+	}
+	if err := json.Unmarshal(plain, &content); err != nil {
+		return m, false, err
+	}
+	out, wanted, err := s.addressed(ctx, mail{
+		kind: mailKind(m.Kind), to: m.To, account: m.Account, locale: m.Locale, token: content.Token, values: content.Values,
+	})
+	return MailForTest{
+		Kind: string(out.kind), To: out.to, Account: out.account, Locale: out.locale, Token: out.token, Values: out.values,
+	}, wanted, err
+}

@@ -2,51 +2,302 @@ package auth
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
 )
 
-// VerifyEmail implements authv1.LinkServiceHandler.
-func (s *Service) VerifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest) (*authv1.VerifyEmailResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "")
+// A link is sent by mail, works once and for a short time, and shows that its
+// holder reads the mail of an address. Its token is "ghl_" and base64url of 32
+// random bytes, of which only the hash is kept.
+//
+// An account's row is locked before those of its links. What ends a link stands
+// or falls with what it was for; a change of email or password ends the
+// account's other open links.
+const (
+	linkPrefix = "ghl_"
+	linkSecret = 32
+	linkLife   = 30 * time.Minute
+	// An ended link is kept for a day, so that its holder is told what became of
+	// it.
+	linkPrune = time.Hour
+)
+
+// linkKind is what a link is for.
+type linkKind string
+
+const (
+	linkRegister    linkKind = "register" // of an account that may not be there yet
+	linkVerify      linkKind = "verify"
+	linkInvite      linkKind = "invite"
+	linkReset       linkKind = "reset"
+	linkEmailChange linkKind = "email_change"
+)
+
+var (
+	errLinkInvalid    = rpc.NewError(connect.CodeInvalidArgument, "LINK_INVALID", "This link is not complete, or not one of ours. Open it as it stands in the mail, or ask for another.")
+	errLinkUsed       = rpc.NewError(connect.CodeFailedPrecondition, "LINK_USED", "This link was used already, and works once. Ask for another if you need it.")
+	errLinkExpired    = rpc.NewError(connect.CodeFailedPrecondition, "LINK_EXPIRED", "This link is too old. Ask for another, and use it within 30 minutes.")
+	errLinkSuperseded = rpc.NewError(connect.CodeFailedPrecondition, "LINK_SUPERSEDED", "The account has changed since this link was sent. Ask for another if you need it.")
+)
+
+// link is one row of auth.links.
+type link struct {
+	hash    tokenHash
+	kind    linkKind
+	email   string
+	account string // "" while it isn't known whose it is
+	profile []byte
 }
 
-// SendVerification implements authv1.LinkServiceHandler.
-func (s *Service) SendVerification(ctx context.Context, req *authv1.SendVerificationRequest) (*authv1.SendVerificationResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "")
+const insertLink = `
+	INSERT INTO auth.links (token_hash, kind, email, account_id, profile, expire_time)
+	VALUES (@token_hash, @kind, @email, @account_id, @profile, now() + @life::interval)`
+
+// issueLink writes a link and returns its token.
+func issueLink(ctx context.Context, tx pgx.Tx, l link) (string, error) {
+	secret := make([]byte, linkSecret)
+	_, _ = rand.Read(secret) // never fails: it would end the process
+	token := linkPrefix + base64.RawURLEncoding.EncodeToString(secret)
+	hash := hashOf(token)
+	_, err := tx.Exec(ctx, insertLink, pgx.NamedArgs{
+		"token_hash": hash[:], "kind": string(l.kind), "email": l.email, "account_id": optional(l.account),
+		"profile": l.profile, "life": linkLife,
+	})
+	if err != nil {
+		return "", fmt.Errorf("write the link: %w", err)
+	}
+	return token, nil
 }
 
-// RequestPasswordReset implements authv1.LinkServiceHandler.
-func (s *Service) RequestPasswordReset(ctx context.Context, req *authv1.RequestPasswordResetRequest) (*authv1.RequestPasswordResetResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "")
+const (
+	// By the clock, not by the transaction's beginning: it may have waited.
+	selectLink = `
+		SELECT kind, email, account_id::text, profile, coalesce(end_reason, ''), expire_time <= clock_timestamp()
+		FROM auth.links WHERE token_hash = @token_hash`
+	selectLinkLock = selectLink + ` FOR UPDATE`
+)
+
+// querier is a pool or a transaction.
+type querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// ResetPassword implements authv1.LinkServiceHandler.
-func (s *Service) ResetPassword(ctx context.Context, req *authv1.ResetPasswordRequest) (*authv1.ResetPasswordResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "")
+// readLink returns the token's link if it is open and of one of the kinds.
+// Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
+// LINK_EXPIRED or LINK_SUPERSEDED. With the last three comes the link.
+func readLink(ctx context.Context, db querier, query, token string, kinds ...linkKind) (link, error) {
+	if !isLinkToken(token) {
+		return link{}, errLinkInvalid
+	}
+	found := link{hash: hashOf(token)}
+	var account *string
+	var ended string
+	var expired bool
+	err := db.QueryRow(ctx, query, pgx.NamedArgs{"token_hash": found.hash[:]}).
+		Scan(&found.kind, &found.email, &account, &found.profile, &ended, &expired)
+	if missing(err) {
+		return link{}, errLinkInvalid
+	}
+	if err != nil {
+		return link{}, fmt.Errorf("look up the link: %w", err)
+	}
+	if account != nil {
+		found.account = *account
+	}
+	switch {
+	case !slices.Contains(kinds, found.kind):
+		return link{}, errLinkInvalid
+	case ended == endUsed:
+		return found, errLinkUsed
+	case ended != "":
+		return found, errLinkSuperseded
+	case expired:
+		return found, errLinkExpired
+	}
+	return found, nil
 }
 
-// RequestEmailChange implements authv1.LinkServiceHandler.
-func (s *Service) RequestEmailChange(ctx context.Context, req *authv1.RequestEmailChangeRequest) (*authv1.RequestEmailChangeResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "")
+// isLinkToken reports whether the text has a link token's form, and so may be
+// looked up.
+func isLinkToken(text string) bool {
+	encoded, ok := strings.CutPrefix(text, linkPrefix)
+	secret, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
+	return ok && err == nil && len(secret) == linkSecret
 }
 
-// ConfirmEmailChange implements authv1.LinkServiceHandler.
-func (s *Service) ConfirmEmailChange(ctx context.Context, req *authv1.ConfirmEmailChangeRequest) (*authv1.ConfirmEmailChangeResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "")
+// errMeanwhile has a transaction tried again: what it had found is no more so.
+var errMeanwhile = errors.New("the link's account has changed meanwhile")
+
+// lockLink locks the account that a link is about, then the link, and returns
+// both; the account is nil when it is still to be made. Errors: as readLink,
+// and LINK_SUPERSEDED for a link that was sent to an address that the account
+// no longer has; permission_denied ACCOUNT_DISABLED, which leaves the link as
+// it is.
+func lockLink(ctx context.Context, tx pgx.Tx, token string, kinds ...linkKind) (link, *authv1.Account, error) {
+	seen, err := readLink(ctx, tx, selectLink, token, kinds...)
+	if err != nil {
+		return seen, nil, err
+	}
+	account, err := lockOwner(ctx, tx, seen)
+	if err != nil {
+		return seen, nil, err
+	}
+	locked, err := readLink(ctx, tx, selectLinkLock, token, kinds...)
+	switch {
+	case err != nil:
+		return locked, nil, err
+	case locked.account != seen.account && locked.account != account.GetId():
+		return locked, nil, errMeanwhile
+	case account == nil:
+		return locked, nil, nil
+	case locked.kind != linkEmailChange && !strings.EqualFold(account.GetEmail(), locked.email):
+		return locked, nil, errLinkSuperseded
+	case account.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE:
+		return locked, nil, errDisabled
+	}
+	return locked, account, nil
 }
 
-// ForcePasswordReset implements authv1.AccountServiceHandler.
-func (s *Service) ForcePasswordReset(ctx context.Context, req *authv1.ForcePasswordResetRequest) (*authv1.ForcePasswordResetResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "")
+const (
+	selectAccountByEmailLock = `
+		SELECT ` + accountColumns + ` FROM auth.accounts a WHERE lower(a.email) = lower(@email) FOR UPDATE`
+	// Held to the end of the transaction, in place of the account that isn't
+	// there yet: two registrations of one email would else each hold the link
+	// that the other is to end.
+	lockEmail = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse email ' || lower(@email), 0))"
+)
+
+// lockOwner locks the account that a link is about; nil when a registration has
+// yet to make it.
+func lockOwner(ctx context.Context, tx pgx.Tx, l link) (*authv1.Account, error) {
+	if l.account != "" {
+		account, err := lockedAccount(ctx, tx, l.account)
+		if rpc.Reason(err) == rpc.Reason(errUserNotFound) {
+			return nil, errLinkInvalid // the link is gone with it
+		}
+		return account, err
+	}
+	if l.kind != linkRegister {
+		return nil, errLinkInvalid // nobody was sent it yet
+	}
+	if _, err := tx.Exec(ctx, lockEmail, pgx.NamedArgs{"email": l.email}); err != nil {
+		return nil, fmt.Errorf("lock the email: %w", err)
+	}
+	return lockedAccountByEmail(ctx, tx, l.email)
 }
 
-// addressed settles, just before a mail is sent, what could not be settled while
-// somebody waited for an answer, whose time would have told: whether the email
-// has an account, and so which mail it gets. It returns false when none is to be
-// sent.
-func (s *Service) addressed(ctx context.Context, m mail) (mail, bool, error) {
-	return m, true, nil
+// lockedAccountByEmail locks the account with the email, in any case, and
+// returns it; nil when there is none.
+func lockedAccountByEmail(ctx context.Context, tx pgx.Tx, email string) (*authv1.Account, error) {
+	account, err := scanAccount(tx.QueryRow(ctx, selectAccountByEmailLock, pgx.NamedArgs{"email": email}))
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up the account: %w", err)
+	}
+	return account, nil
+}
+
+const endUsed = "used"
+
+const (
+	useLink       = `UPDATE auth.links SET end_time = clock_timestamp(), end_reason = 'used' WHERE token_hash = @token_hash`
+	supersedeOpen = `
+		UPDATE auth.links SET end_time = clock_timestamp(), end_reason = 'superseded'
+		WHERE end_time IS NULL AND (account_id = @account_id OR (account_id IS NULL AND lower(email) = lower(@email)))`
+	supersedeKind = `
+		UPDATE auth.links SET end_time = clock_timestamp(), end_reason = 'superseded'
+		WHERE end_time IS NULL AND account_id = @account_id AND kind = @kind`
+)
+
+// redeem ends a link that was used, and the account's others with it.
+func redeem(ctx context.Context, tx pgx.Tx, l link, account *authv1.Account) error {
+	if _, err := tx.Exec(ctx, useLink, pgx.NamedArgs{"token_hash": l.hash[:]}); err != nil {
+		return fmt.Errorf("end the link: %w", err)
+	}
+	return supersedeLinks(ctx, tx, account)
+}
+
+// supersedeLinks ends an account's open links, those that were asked for with
+// its email and have yet to be sent among them: the account is as it was before
+// the change, with its lock held.
+func supersedeLinks(ctx context.Context, tx pgx.Tx, account *authv1.Account) error {
+	_, err := tx.Exec(ctx, supersedeOpen, pgx.NamedArgs{"account_id": account.GetId(), "email": account.GetEmail()})
+	if err != nil {
+		return fmt.Errorf("end the open links: %w", err)
+	}
+	return nil
+}
+
+// refuse audits a refusal, which an error with a reason is, and returns it.
+func (s *Service) refuse(ctx context.Context, row audited, refusal error) error {
+	reason := rpc.Reason(refusal)
+	if reason == "" {
+		return refusal
+	}
+	row.outcome, row.reason = refused, reason
+	if err := audit(ctx, s.db, row); err != nil {
+		return err
+	}
+	return refusal
+}
+
+// circumstances are what a mail says of the request that it is about.
+func circumstances(origin *authv1.Origin) map[string]string {
+	return map[string]string{
+		"ip_address": origin.GetIpAddress(), "user_agent": origin.GetUserAgent(), "time": time.Now().UTC().Format(time.RFC3339),
+	}
+}
+
+// localeOf is the language of a mail to an account's owner: that of the request
+// if they may have made it, else the default.
+func localeOf(origin *authv1.Origin, account string) string {
+	if by := origin.GetAccountId(); by != "" && by != account {
+		return ""
+	}
+	return origin.GetLocale()
+}
+
+// seedOf returns the profile that a link keeps.
+func seedOf(l link) (*authv1.ProfileSeed, error) {
+	if len(l.profile) == 0 {
+		return nil, nil
+	}
+	var seed profileSeed
+	if err := json.Unmarshal(l.profile, &seed); err != nil {
+		return nil, fmt.Errorf("decode the profile: %w", err)
+	}
+	return &authv1.ProfileSeed{FirstName: seed.FirstName, LastName: seed.LastName, Locale: seed.Locale}, nil
+}
+
+const deleteOldLinks = `DELETE FROM auth.links WHERE expire_time < now() - interval '1 day'`
+
+// pruneLinks lets go of old links until ctx ends.
+func (s *Service) pruneLinks(ctx context.Context) {
+	ticker := time.NewTicker(linkPrune)
+	defer ticker.Stop()
+	for {
+		if _, err := s.db.Exec(ctx, deleteOldLinks); err != nil && ctx.Err() == nil {
+			s.logger.LogAttrs(ctx, slog.LevelWarn, "old links stay for now", slog.String("cause", err.Error()))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
 }

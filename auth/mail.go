@@ -2,8 +2,12 @@ package auth
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 
 	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/rpc"
@@ -46,8 +50,33 @@ func (s *Service) sendsMail() bool { return s.mailer != nil }
 // enqueueMail writes a mail's outbox row. In a transaction it stands or falls
 // with the change that it is about. Without a mailer it does nothing.
 func (s *Service) enqueueMail(ctx context.Context, db execer, m mail) error {
+	if !s.sendsMail() {
+		return nil
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return fmt.Errorf("make an id: %w", err)
+	}
+	plain, err := json.Marshal(map[string]any{"token": m.token, "values": m.values})
+	if err != nil {
+		return fmt.Errorf("encode the mail: %w", err)
+	}
+	sealed, err := seal(s.secrets[0], "mail v1", id.String(), plain)
+	if err != nil {
+		return err
+	}
+	_, err = db.Exec(ctx, insertMail, pgx.NamedArgs{
+		"id": id.String(), "kind": string(m.kind), "recipient": m.to, "account_id": optional(m.account), "locale": m.locale, "sealed": sealed,
+	})
+	if err != nil {
+		return fmt.Errorf("write the mail: %w", err)
+	}
 	return nil
 }
+
+const insertMail = `
+	INSERT INTO auth.mails (id, kind, recipient, account_id, locale, sealed_values)
+	VALUES (@id, @kind, @recipient, @account_id, @locale, @sealed)`
 
 // ListMails implements authv1.MailServiceHandler.
 func (s *Service) ListMails(ctx context.Context, req *authv1.ListMailsRequest) (*authv1.ListMailsResponse, error) {

@@ -8,18 +8,23 @@ import (
 	"strings"
 
 	"connectrpc.com/connect/v2"
+	"golang.org/x/text/language"
 
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/rpc"
 )
 
-const maxUserAgent = 512
+const (
+	maxUserAgent = 512
+	maxLocale    = 35 // RFC 5646 lets no tag without extensions need more
+)
 
 // origin says who is calling and from where.
 func (s *Service) origin(ctx context.Context) *authv1.Origin {
 	info, _ := connect.CallInfoForServerContext(ctx)
 	origin := s.originOf(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"), info.RequestHeader().Get("User-Agent"))
 	origin.RequestId = rpc.CallFrom(ctx).RequestID
+	origin.Locale = acceptedLocale(info.RequestHeader().Get("Accept-Language"))
 	if who := caller(ctx); who != nil {
 		origin.AccountId, origin.SessionId = who.userID, who.sessionID
 	}
@@ -33,6 +38,22 @@ func (s *Service) originOf(peer string, forwarded []string, agent string) *authv
 		agent = strings.ToValidUTF8(agent[:maxUserAgent], "")
 	}
 	return &authv1.Origin{IpAddress: clientAddress(peer, forwarded, s.proxies), UserAgent: agent}
+}
+
+// acceptedLocale is the language that a client wants most (RFC 9110, section
+// 12.5.4), as a BCP 47 tag; empty when it names none.
+func acceptedLocale(header string) string {
+	tags, _, err := language.ParseAcceptLanguage(header)
+	if err != nil {
+		return ""
+	}
+	for _, tag := range tags {
+		// "mul" is what a * is read as.
+		if text := tag.String(); len(text) <= maxLocale && text != "und" && text != "mul" {
+			return text
+		}
+	}
+	return ""
 }
 
 // clientAddress is the peer's address, or, where the peer is a trusted proxy,

@@ -156,3 +156,41 @@ func TestServicesAreToldTheOrigin(t *testing.T) {
 		}
 	}
 }
+
+func TestAcceptedLocale(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]string{
+		"":                             "",
+		"*":                            "",
+		"de-AT,de;q=0.9,en;q=0.8":      "de-AT",
+		"en;q=0.1, pt-br;q=0.9, *;q=1": "pt-BR",
+		"en;q=0":                       "",
+		"zh-hant-tw":                   "zh-Hant-TW",
+		"en_US":                        "en-US",
+		"x;;":                          "",
+		"de, \xff":                     "",
+		"'; DROP TABLE":                "",
+		"\r\nBcc: someone@example.com": "",
+		strings.Repeat("a-", 2000):     "",
+		"sl-rozaj-biske-1994-alalc97-ao1990-aluku-arevela, sl;q=0.5": "sl",
+	} {
+		if got := acceptedLocale(header); got != want || len(got) > maxLocale {
+			t.Errorf("Accept-Language %.60q: got %q, want %q", header, got, want)
+		}
+	}
+}
+
+func TestTheLocaleReachesAuth(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	asked := make(chan *authv1.RequestPasswordResetRequest, 1)
+	answer(h.backend, authv1.LinkServiceRequestPasswordResetProcedure, func(_ context.Context, req *authv1.RequestPasswordResetRequest) (*authv1.RequestPasswordResetResponse, error) {
+		asked <- req
+		return &authv1.RequestPasswordResetResponse{}, nil
+	})
+	_, got := ask(t, h.auth.RequestPasswordReset, &bffv1.RequestPasswordResetRequest{Email: "ada@example.com"}, "", "Accept-Language", "de-CH, fr;q=0.5")
+	wantNoError(t, "RequestPasswordReset", got.err)
+	if locale := (<-asked).GetOrigin().GetLocale(); locale != "de-CH" {
+		t.Errorf("got locale %q, want de-CH", locale)
+	}
+}

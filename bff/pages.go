@@ -15,8 +15,9 @@ import (
 func (s *Service) mux(config Config) *rpc.Mux {
 	mux := s.rpc.Mux(s.Ready)
 	mux.Handle("GET /.well-known/jwks.json", rpc.Anyone(), http.HandlerFunc(s.jwks))
-	mux.Handle("GET /{$}", rpc.Anyone(), page("index.html", map[string]any{"URL": config.PublicURL}))
-	mux.Handle("GET /docs", rpc.Anyone(), page("docs.html", map[string]any{"URL": config.PublicURL, "Methods": methodsOf(s.rpc.Plans())}))
+	mux.Handle("GET /{$}", rpc.Anyone(), page("index.html", map[string]any{"URL": config.PublicURL}, pagePolicy))
+	mux.Handle("GET /docs", rpc.Anyone(), page("docs.html", map[string]any{"URL": config.PublicURL, "Methods": methodsOf(s.rpc.Plans())}, pagePolicy))
+	routeLinkPages(mux)
 	return mux
 }
 
@@ -51,13 +52,16 @@ func (s *Service) jwks(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(set)
 }
 
-// page renders a page once: nothing on it changes while the gateway runs.
-func page(name string, data any) http.Handler {
+const pagePolicy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+// page renders a page once: nothing on it changes while the gateway runs. policy
+// is its Content-Security-Policy.
+func page(name string, data any, policy string) http.Handler {
 	var body bytes.Buffer
 	template.Must(web.Pages.Lookup(name), web.Pages.ExecuteTemplate(&body, name, data))
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+		w.Header().Set("Content-Security-Policy", policy)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		_, _ = w.Write(body.Bytes())
 	})

@@ -6,8 +6,13 @@ import (
 	"html/template"
 )
 
+// Files are what is served as it is: link.js and link.css.
+//
+//go:embed *.js *.css
+var Files embed.FS
+
 //go:embed *.html
 var files embed.FS
 
-// Pages are the pages' templates: index.html and docs.html.
+// Pages are the pages' templates: index.html, docs.html and link.html.
 var Pages = template.Must(template.ParseFS(files, "*.html"))

@@ -1,0 +1,147 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
+)
+
+// RequestEmailChange implements authv1.LinkServiceHandler. As with a reset,
+// whether another account has the new email is settled when the mail is sent.
+func (s *Service) RequestEmailChange(ctx context.Context, req *authv1.RequestEmailChangeRequest) (*authv1.RequestEmailChangeResponse, error) {
+	origin := req.GetOrigin()
+	row := audited{event: eventLinkRequest, account: origin.GetAccountId(), origin: origin}
+	if !s.sendsMail() {
+		return nil, s.refuse(ctx, row, errMailUnavailable)
+	}
+	email := strings.TrimSpace(req.GetNewEmail())
+	if err := s.allowMail(ctx, email); err != nil {
+		return nil, s.refuse(ctx, row, err)
+	}
+	err := s.transact(ctx, func(tx pgx.Tx) error {
+		if err := s.sendEmailChange(ctx, tx, email, origin); err != nil {
+			return err
+		}
+		done := row
+		done.outcome = succeeded
+		return audit(ctx, tx, done)
+	})
+	if err != nil {
+		return nil, s.refuse(ctx, row, fmt.Errorf("request a change of email: %w", err))
+	}
+	return &authv1.RequestEmailChangeResponse{}, nil
+}
+
+// sendEmailChange sends a link to the new address and tells the old one. An
+// earlier link of the kind ends: the latest address is the one that is meant.
+func (s *Service) sendEmailChange(ctx context.Context, tx pgx.Tx, email string, origin *authv1.Origin) error {
+	if origin.GetAccountId() == "" {
+		return errUserNotFound
+	}
+	account, err := lockedAccount(ctx, tx, origin.GetAccountId())
+	if err != nil {
+		return err
+	}
+	if err := requireRecentSignIn(ctx, tx, origin); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, supersedeKind, pgx.NamedArgs{"account_id": account.GetId(), "kind": string(linkEmailChange)})
+	if err != nil {
+		return fmt.Errorf("end the earlier links: %w", err)
+	}
+	token, err := issueLink(ctx, tx, link{kind: linkEmailChange, email: email, account: account.GetId()})
+	if err != nil {
+		return err
+	}
+	values := circumstances(origin)
+	// Not the old one: the new address may be a stranger's.
+	values["new_email"] = email
+	m := mail{kind: mailConfirmEmail, to: email, account: account.GetId(), locale: origin.GetLocale(), token: token, values: values}
+	if err := s.enqueueMail(ctx, tx, m); err != nil {
+		return err
+	}
+	m.kind, m.to, m.token = mailEmailRequested, account.GetEmail(), ""
+	return s.enqueueMail(ctx, tx, m)
+}
+
+const updateProvenEmail = `UPDATE auth.accounts SET email = @email, email_verified = true WHERE id = @id`
+
+// ConfirmEmailChange implements authv1.LinkServiceHandler.
+func (s *Service) ConfirmEmailChange(ctx context.Context, req *authv1.ConfirmEmailChangeRequest) (*authv1.ConfirmEmailChangeResponse, error) {
+	row := audited{event: eventLinkEmail, origin: req.GetOrigin()}
+	seen, err := readLink(ctx, s.db, selectLink, req.GetToken(), linkEmailChange)
+	row.account = seen.account
+	if err != nil {
+		return nil, s.refuse(ctx, row, err)
+	}
+	account, err := s.change(ctx, seen.account, eventEmailChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+		link, _, err := lockLink(ctx, tx, req.GetToken(), linkEmailChange)
+		if err != nil {
+			return false, err
+		}
+		if err := redeem(ctx, tx, link, before); err != nil {
+			return false, err
+		}
+		if err := s.replaceEmail(ctx, tx, updateProvenEmail, before, link.email, req.GetOrigin()); err != nil {
+			return false, err
+		}
+		done := row
+		done.outcome = succeeded
+		return true, audit(ctx, tx, done)
+	})
+	if rpc.Reason(err) == rpc.Reason(errUserNotFound) {
+		err = errLinkInvalid // the link is gone with it
+	}
+	if err != nil {
+		return nil, s.refuse(ctx, row, err)
+	}
+	return &authv1.ConfirmEmailChangeResponse{Account: account}, nil
+}
+
+// replaceEmail writes an account's email by the statement and tells both
+// addresses. Errors: already_exists EMAIL_TAKEN.
+func (s *Service) replaceEmail(ctx context.Context, tx pgx.Tx, statement string, before *authv1.Account, email string, origin *authv1.Origin) error {
+	_, err := tx.Exec(ctx, statement, pgx.NamedArgs{"id": before.GetId(), "email": email})
+	if violates(err, "accounts_email_key") {
+		return errEmailTaken.WithCause(err)
+	}
+	if err != nil {
+		return fmt.Errorf("write the email: %w", err)
+	}
+	values := circumstances(origin)
+	values["new_email"], values["old_email"] = email, before.GetEmail()
+	for _, address := range []string{before.GetEmail(), email} {
+		err := s.enqueueMail(ctx, tx, mail{
+			kind: mailEmailChanged, to: address, account: before.GetId(), locale: localeOf(origin, before.GetId()), values: values,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const updateEmail = `UPDATE auth.accounts SET email = @email, email_verified = false WHERE id = @id`
+
+// ChangeAccountEmail implements authv1.AccountServiceHandler.
+func (s *Service) ChangeAccountEmail(ctx context.Context, req *authv1.ChangeAccountEmailRequest) (*authv1.ChangeAccountEmailResponse, error) {
+	email := strings.TrimSpace(req.GetEmail())
+	account, err := s.change(ctx, req.GetAccountId(), eventEmailChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+		if email == before.GetEmail() {
+			return false, nil
+		}
+		if err := supersedeLinks(ctx, tx, before); err != nil {
+			return false, err
+		}
+		return true, s.replaceEmail(ctx, tx, updateEmail, before, email, req.GetOrigin())
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &authv1.ChangeAccountEmailResponse{Account: account}, nil
+}
