@@ -39,6 +39,7 @@ type houseFlags struct {
 	secretFlags
 	edgeFlags
 	accountFlags
+	throttleFlags
 }
 
 // parse checks all but the logins. publicListen is where the public URL takes
@@ -49,11 +50,14 @@ func (f *houseFlags) parse(m *mistakes, app *kong.Application, logger *slog.Logg
 	f.databaseFlags.parse(m, databaseNeeded)
 	checkDatabaseURL(m, "AUTH_DATABASE_URL", f.AuthDatabaseURL, false)
 	checkDatabaseURL(m, "USERS_DATABASE_URL", f.UsersDatabaseURL, false)
-	return house{
+	h := house{
 		listen: f.Listen, logger: logger,
 		keys: f.internalFlags.parse(m), secrets: f.secretFlags.parse(m),
 		edge: f.edgeFlags.parse(m, publicListen), rules: f.accountFlags.parse(m, registration),
 	}
+	h.edge.throttle = f.throttleFlags.parse(m)
+	h.rules.throttle = h.edge.throttle
+	return h
 }
 
 // serveCommand runs all roles in one process.
@@ -177,6 +181,7 @@ type authCommand struct {
 	secretFlags
 	publicFlags
 	accountFlags
+	throttleFlags
 }
 
 func (c *authCommand) Run(p *program, app *kong.Application) error {
@@ -187,6 +192,7 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 	parsePeer(&m, "USERS_URL", c.UsersURL)
 	keys, secrets := c.internalFlags.parse(&m), c.secretFlags.parse(&m)
 	issuer, rules := c.publicFlags.parse(&m, ""), c.accountFlags.parse(&m, c.Registration)
+	rules.throttle = c.throttleFlags.parse(&m)
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -247,6 +253,7 @@ type bffCommand struct {
 	UsersURL string `env:"USERS_URL" placeholder:"URL" help:"Where users is."`
 	internalFlags
 	edgeFlags
+	throttleFlags
 }
 
 func (c *bffCommand) Run(p *program, app *kong.Application) error {
@@ -256,6 +263,7 @@ func (c *bffCommand) Run(p *program, app *kong.Application) error {
 	parsePeer(&m, "AUTH_URL", c.AuthURL)
 	parsePeer(&m, "USERS_URL", c.UsersURL)
 	keys, edge := c.internalFlags.parse(&m), c.edgeFlags.parse(&m, "")
+	edge.throttle = c.throttleFlags.parse(&m)
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -319,7 +327,7 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 
 func newGateway(toAuth, toUsers *connect.Client, edge edge, logger *slog.Logger) (*bff.Service, error) {
 	gateway, err := bff.New(bff.Config{
-		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, TrustedProxies: edge.proxies,
+		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, TrustedProxies: edge.proxies, Throttle: edge.throttle,
 		Logger: logger.With("service", roleBff), Step: step,
 	})
 	if err != nil {

@@ -45,6 +45,9 @@ func (s *Service) admit(policies rpc.Policies) (connect.ServerInterceptor, error
 				return fmt.Errorf("%s: it has no policy", spec.Procedure)
 			}
 			if gate.anyone {
+				if err := s.limited(ctx); err != nil {
+					return err
+				}
 				return next(ctx, spec, stream)
 			}
 			who, err := s.authenticate(ctx)
@@ -66,6 +69,9 @@ func (s *Service) admit(policies rpc.Policies) (connect.ServerInterceptor, error
 // authenticate returns whose access token the call carries, if it still counts.
 // With a refusal goes the challenge of RFC 6750.
 func (s *Service) authenticate(ctx context.Context) (*principal, error) {
+	if err := s.limitedUnlessKnown(ctx); err != nil {
+		return nil, err
+	}
 	info, _ := connect.CallInfoForServerContext(ctx)
 	who, err := s.verifier.bearer(info.RequestHeader().Values("Authorization"))
 	if err == nil {

@@ -34,7 +34,9 @@ type Config struct {
 	Origins []string
 	// TrustedProxies are the networks whose forwarded addresses are believed.
 	TrustedProxies []netip.Prefix
-	Logger         *slog.Logger
+	// Throttle holds each address to a rate: off only for tests and measurements.
+	Throttle bool
+	Logger   *slog.Logger
 	// Step is called between the steps of what must survive a crash, by tests
 	// that end the process there; nil otherwise.
 	Step func(name string)
@@ -51,6 +53,7 @@ type Service struct {
 	verifier *verifier
 	revoked  *revoked
 	proxies  []netip.Prefix
+	rate     *addressRate // nil for none
 	logger   *slog.Logger
 	step     func(string)
 	rpc      *rpc.Server
@@ -83,6 +86,11 @@ func New(config Config) (*Service, error) {
 	}
 	if s.step == nil {
 		s.step = func(string) {}
+	}
+	if config.Throttle {
+		if s.rate, err = newAddressRate(); err != nil {
+			return nil, err
+		}
 	}
 	s.rpc, err = rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, Authorizer: s.admit, CompressMinBytes: compressMinBytes,

@@ -23,7 +23,7 @@ func (s *Service) origin(ctx context.Context) *authv1.Origin {
 		agent = strings.ToValidUTF8(agent[:maxUserAgent], "")
 	}
 	origin := &authv1.Origin{
-		IpAddress: clientAddress(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"), s.proxies),
+		IpAddress: s.address(info),
 		UserAgent: agent,
 		RequestId: rpc.CallFrom(ctx).RequestID,
 	}
@@ -31,6 +31,11 @@ func (s *Service) origin(ctx context.Context) *authv1.Origin {
 		origin.AccountId, origin.SessionId = who.userID, who.sessionID
 	}
 	return origin
+}
+
+// address is where a call comes from, or "" when that isn't known.
+func (s *Service) address(info *connect.CallInfo) string {
+	return clientAddress(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"), s.proxies)
 }
 
 // clientAddress is the peer's address, or, where the peer is a trusted proxy,
