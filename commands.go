@@ -138,30 +138,23 @@ func (c *schemaStatusCommand) Run(p *program, app *kong.Application) error {
 type adminCommands struct {
 	Create        adminCreateCommand `cmd:"" help:"Make an administrator."`
 	ResetPassword adminResetCommand  `cmd:"" help:"Give an account another password, and end its sessions."`
+	Import        adminImportCommand `cmd:"" help:"Bring accounts over from another system, with their password hashes."`
 }
 
-// adminFlags say where auth's tables are: AUTH_DATABASE_URL, or DATABASE_URL,
-// or else the embedded Postgres of the data folder, running or not.
-type adminFlags struct {
-	Email string `arg:"" help:"The account's email."`
-	// Not GATEHOUSE_ADMIN_PASSWORD, which is set where auth runs: whoever's
-	// password is reset there would get the administrator's.
-	Password string `env:"GATEHOUSE_NEW_PASSWORD" placeholder:"PASSWORD" help:"The password to have; generated and printed if empty."`
+// authFlags say where auth's tables are: AUTH_DATABASE_URL, or DATABASE_URL, or
+// else the embedded Postgres of the data folder, running or not.
+type authFlags struct {
 	dataFlags
 	databaseFlags
 	authDatabaseFlags
 	secretFlags
 }
 
-// with opens auth beside whatever is running and lets work use it. Account
-// changes are left in the outbox, for the running auth to tell.
-func (f *adminFlags) with(p *program, app *kong.Application, work func(*auth.Service, string) error) (err error) {
-	var m mistakes
+// with opens auth beside whatever is running and lets work use it, unless there
+// are mistakes already. Account changes are left in the outbox, for the running
+// auth to tell.
+func (f *authFlags) with(p *program, app *kong.Application, m mistakes, work func(*auth.Service) error) (err error) {
 	checkNames(&m, app, os.Environ())
-	checkEmail(&m, "EMAIL", f.Email)
-	if f.Password != "" {
-		checkPassword(&m, "GATEHOUSE_NEW_PASSWORD", f.Password)
-	}
 	f.databaseFlags.parse(&m, false)
 	checkDatabaseURL(&m, "AUTH_DATABASE_URL", f.AuthDatabaseURL, false)
 	if f.SecretKey == "" && f.AuthDatabaseURL == "" && f.DatabaseURL == "" {
@@ -201,11 +194,31 @@ func (f *adminFlags) with(p *program, app *kong.Application, work func(*auth.Ser
 	if err != nil {
 		return err
 	}
+	return work(service)
+}
+
+// adminFlags name an account and the password that it is to have.
+type adminFlags struct {
+	Email string `arg:"" help:"The account's email."`
+	// Not GATEHOUSE_ADMIN_PASSWORD, which is set where auth runs: whoever's
+	// password is reset there would get the administrator's.
+	Password string `env:"GATEHOUSE_NEW_PASSWORD" placeholder:"PASSWORD" help:"The password to have; generated and printed if empty."`
+	authFlags
+}
+
+// with lets work use auth and the password, and prints what came of it.
+func (f *adminFlags) with(p *program, app *kong.Application, work func(*auth.Service, string) error) error {
+	var m mistakes
+	checkEmail(&m, "EMAIL", f.Email)
+	if f.Password != "" {
+		checkPassword(&m, "GATEHOUSE_NEW_PASSWORD", f.Password)
+	}
 	password := f.Password
 	if password == "" {
 		password = rand.Text()
 	}
-	if err := work(service, password); err != nil {
+	err := f.authFlags.with(p, app, m, func(service *auth.Service) error { return work(service, password) })
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "  %-14s %s\n", "email", f.Email)

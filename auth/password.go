@@ -26,7 +26,7 @@ func (s *Service) checkNewPassword(field, text, email string) error {
 		return err
 	}
 	if containsEmail(text, email) {
-		return rpc.Invalid("PASSWORD_CONTAINS_EMAIL", field, "leave your email out of it: that is what is guessed first")
+		return rpc.Invalid("PASSWORD_CONTAINS_EMAIL", field, "leave the name in the email out of it: that is what is guessed first")
 	}
 	if password.Common(text) {
 		return rpc.Invalid("PASSWORD_COMMON", field, "many people use this one, so it is soon guessed: choose another, such as a few words in a row")

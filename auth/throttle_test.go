@@ -462,10 +462,7 @@ func TestOldFailuresArePruned(t *testing.T) {
 		_, _ = h.try(t.Context(), email, "wrong password", "", "")
 	}
 	h.exec(t, "UPDATE auth.throttles SET update_time = now() - interval '2 hours' WHERE key = (SELECT key FROM auth.throttles LIMIT 1)")
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() { defer close(ended); h.service.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
+	h.run(t)
 	for deadline := time.Now().Add(10 * time.Second); h.count(t, "SELECT count(*) FROM auth.throttles") != 1; {
 		if time.Now().After(deadline) {
 			t.Fatal("the old failure is still there, or the new one is gone")
