@@ -165,8 +165,9 @@ func (s *Service) countFailures(ctx context.Context, keys ...[]byte) ([]count, t
 	return nil, max(wait, time.Millisecond), nil // it may have ended just now
 }
 
-// It locks the rows in the order in which attempts count them. Whoever else has
-// failed since keeps their wait.
+// It locks the rows in the order in which attempts count them. The wait that the
+// attempt made ends with it; one that others have made since goes on, if there
+// are still failures enough.
 const settleAttempt = `
 	WITH locked AS MATERIALIZED (
 		SELECT key FROM auth.throttles WHERE key = ANY (@keys) ORDER BY key FOR UPDATE),
@@ -174,7 +175,7 @@ const settleAttempt = `
 		DELETE FROM auth.throttles t USING locked WHERE t.key = locked.key AND t.key = ANY (@cleared))
 	UPDATE auth.throttles t
 	SET failures = t.failures - 1,
-		wait_until = CASE WHEN t.update_time = counted.time THEN t.update_time ELSE t.wait_until END
+		wait_until = CASE WHEN t.update_time = counted.time OR t.failures - 1 < @free THEN t.update_time ELSE t.wait_until END
 	FROM locked JOIN unnest(@counted::bytea[], @times::timestamptz[]) AS counted (key, time) USING (key)
 	WHERE t.key = locked.key AND t.failures > 0 AND NOT t.key = ANY (@cleared)`
 
@@ -192,7 +193,7 @@ func (s *Service) settle(ctx context.Context, a attempt, cleared [][]byte) error
 		cleared = [][]byte{}
 	}
 	keys := slices.CompactFunc(slices.SortedFunc(slices.Values(slices.Concat(counted, cleared)), bytes.Compare), bytes.Equal)
-	_, err := s.db.Exec(ctx, settleAttempt, pgx.NamedArgs{"keys": keys, "cleared": cleared, "counted": counted, "times": times})
+	_, err := s.db.Exec(ctx, settleAttempt, pgx.NamedArgs{"keys": keys, "cleared": cleared, "counted": counted, "times": times, "free": freeFailures})
 	if err != nil {
 		return fmt.Errorf("settle an attempt: %w", err)
 	}

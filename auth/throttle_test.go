@@ -179,6 +179,65 @@ func TestAnAddressThatSucceedsTakesBackOnlyItsOwnCount(t *testing.T) {
 	}
 }
 
+// Those who sign in from one place at the same time don't lock each other out for
+// longer than they take, nor do they lock rows in orders that can't end.
+func TestSignInsAtOnceFromOneAddressSettle(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	const people = 12
+	for i := range people {
+		h.signUp(t, fmt.Sprintf("person%d@example.com", i))
+	}
+	var group sync.WaitGroup
+	for i := range people {
+		group.Go(func() {
+			for deadline := time.Now().Add(30 * time.Second); ; {
+				_, err := h.try(t.Context(), fmt.Sprintf("person%d@example.com", i), password, "203.0.113.7", "")
+				if err == nil {
+					return
+				}
+				if reason := rpc.Reason(err); reason != "TOO_MANY_ATTEMPTS" && reason != "TOO_MANY_PASSWORD_CHECKS" || time.Now().After(deadline) {
+					t.Errorf("person %d: %v", i, err)
+					return
+				}
+				time.Sleep(10 * time.Millisecond) // as a client does that tries again
+			}
+		})
+	}
+	group.Wait()
+	if n := h.count(t, "SELECT coalesce(max(failures), 0) FROM auth.throttles"); n != 0 {
+		t.Errorf("%d failures are counted for those who all succeeded", n)
+	}
+}
+
+// Whether there is an account, and what state it is in, changes nothing about
+// how many hashes a wrong password costs, or how it is counted.
+func TestAWrongPasswordCostsTheSameWhoeverItIsFor(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	for _, email := range []string{"active@example.com", "disabled@example.com", "invited@example.com"} {
+		h.signUp(t, email)
+	}
+	h.exec(t, "UPDATE auth.accounts SET status = 'disabled' WHERE email LIKE 'disabled%'")
+	h.exec(t, "UPDATE auth.accounts SET password_hash = '' WHERE email LIKE 'invited%'")
+	for _, guess := range []struct {
+		text string
+		want int64
+	}{{"wrong password", 1}, {"wrong passwo\ufb01rd", 2}} { // the second differs in NFKC
+		for _, email := range []string{"active@example.com", "disabled@example.com", "invited@example.com", "nobody@example.com"} {
+			before := h.service.HashesForTest()
+			_, err := h.try(t.Context(), email, guess.text, "", "")
+			wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+			if hashes := h.service.HashesForTest() - before; hashes != guess.want {
+				t.Errorf("%s: %q cost %d hashes, want %d", email, guess.text, hashes, guess.want)
+			}
+		}
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.throttles WHERE failures = 2"); n != 4 {
+		t.Errorf("%d are counted with two failures, want all 4", n)
+	}
+}
+
 func TestIPv6AddressesCountByTheir64(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, throttled)

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
 
 	"connectrpc.com/connect/v2"
 	"golang.org/x/sync/errgroup"
@@ -54,10 +55,12 @@ type Service struct {
 	revoked  *revoked
 	proxies  []netip.Prefix
 	rate     *addressRate // nil for none
-	logger   *slog.Logger
-	step     func(string)
-	rpc      *rpc.Server
-	handler  http.Handler
+	// unbelieved sees to it that one line of the log is enough.
+	unbelieved sync.Once
+	logger     *slog.Logger
+	step       func(string)
+	rpc        *rpc.Server
+	handler    http.Handler
 }
 
 // compressMinBytes is the size from which answers are compressed: below it,

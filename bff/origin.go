@@ -35,7 +35,21 @@ func (s *Service) origin(ctx context.Context) *authv1.Origin {
 
 // address is where a call comes from, or "" when that isn't known.
 func (s *Service) address(info *connect.CallInfo) string {
-	return clientAddress(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"), s.proxies)
+	forwarded := info.RequestHeader().Values("X-Forwarded-For")
+	address := clientAddress(info.PeerAddr, forwarded, s.proxies)
+	if len(forwarded) > 0 && !strings.HasPrefix(forwarded[0], address) && isNear(address) {
+		// All who come through a proxy that isn't named count as one address.
+		s.unbelieved.Do(func() {
+			s.logger.Warn("X-Forwarded-For is not believed: if this is a proxy of yours, name it in GATEHOUSE_TRUSTED_PROXIES", "peer", address)
+		})
+	}
+	return address
+}
+
+// isNear reports whether an address is one that proxies of one's own have.
+func isNear(text string) bool {
+	address, err := netip.ParseAddr(text)
+	return err == nil && (address.IsPrivate() || address.IsLoopback() || address.IsLinkLocalUnicast())
 }
 
 // clientAddress is the peer's address, or, where the peer is a trusted proxy,
