@@ -136,6 +136,7 @@ func (c *schemaStatusCommand) Run(p *program, app *kong.Application) error {
 type adminCommands struct {
 	Create        adminCreateCommand `cmd:"" help:"Make an administrator."`
 	ResetPassword adminResetCommand  `cmd:"" help:"Give an account another password, and end its sessions."`
+	Import        adminImportCommand `cmd:"" help:"Bring accounts over from another system, with their password hashes."`
 }
 
 // adminFlags say whose password, and where auth's tables are.

@@ -147,7 +147,7 @@ func administration(t *testing.T, s *system) {
 	admin := s.admin(t)
 	created, err := admin.users.CreateUser(t.Context(), &bffv1.CreateUserRequest{
 		User:     &bffv1.User{Email: "managed@example.com", FirstName: "Man", LastName: "Aged", Locale: "en", Roles: []string{"editor"}},
-		Password: "a managed password",
+		Password: "a quiet lighthouse keeper",
 	})
 	if err != nil {
 		t.Fatalf("CreateUser: %v", err)
@@ -161,7 +161,7 @@ func administration(t *testing.T, s *system) {
 	if err != nil || !proto.Equal(got.GetUser(), user) {
 		t.Errorf("GetUser: %v, %v; want %v", got, err, user)
 	}
-	_, err = admin.users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: "Managed@example.com"}, Password: "a managed password"})
+	_, err = admin.users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: "Managed@example.com"}, Password: "a quiet lighthouse keeper"})
 	wantReason(t, err, connect.CodeAlreadyExists, "EMAIL_TAKEN")
 
 	updated, err := admin.users.UpdateUser(t.Context(), &bffv1.UpdateUserRequest{
@@ -180,7 +180,7 @@ func administration(t *testing.T, s *system) {
 	wantReason(t, err, connect.CodeAborted, "ETAG_MISMATCH")
 
 	login := func() error {
-		_, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "managed@example.com", Password: "a managed password"})
+		_, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "managed@example.com", Password: "a quiet lighthouse keeper"})
 		return err
 	}
 	disabled, err := admin.users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: user.GetId()})

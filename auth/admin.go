@@ -36,7 +36,10 @@ func (s *Service) CreateAdministrator(ctx context.Context, email, password strin
 }
 
 func (s *Service) makeAdministrator(ctx context.Context, email, password string, onlyFirst bool) (made bool, err error) {
-	hash, err := s.passwords.hash(ctx, password)
+	if err := s.checkLength("password", password); err != nil {
+		return false, err
+	}
+	hash, err := s.passwords.Hash(ctx, password)
 	if err != nil {
 		return false, fmt.Errorf("hash the administrator's password: %w", err)
 	}
@@ -77,9 +80,13 @@ const resetPassword = `
 	WHERE lower(email) = lower(@email) RETURNING id`
 
 // SetPassword gives an account another password and ends its sessions, on an
-// operator's word. Errors: not_found USER_NOT_FOUND.
+// operator's word. Errors: not_found USER_NOT_FOUND, invalid_argument
+// PASSWORD_TOO_SHORT or PASSWORD_TOO_LONG.
 func (s *Service) SetPassword(ctx context.Context, email, password string) error {
-	hash, err := s.passwords.hash(ctx, password)
+	if err := s.checkLength("password", password); err != nil {
+		return err
+	}
+	hash, err := s.passwords.Hash(ctx, password)
 	if err != nil {
 		return fmt.Errorf("hash the password: %w", err)
 	}

@@ -22,6 +22,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/password"
 )
 
 // AdminRole is the built-in role that may administer users.
@@ -85,8 +86,10 @@ type Mailer interface{}
 type Service struct {
 	db           *pgxpool.Pool
 	users        usersv1.RelayServiceClient
-	passwords    *hasher
+	passwords    *password.Hasher
 	refreshKeys  refreshKeys
+	deviceKeys   deviceKeys
+	throttleMAC  []byte
 	keys         *keyring
 	revocations  *revocations
 	mailer       Mailer
@@ -110,12 +113,21 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	devices, err := newDeviceKeys(config.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	throttleMAC, err := derive(config.Secrets[0], "throttle v1")
+	if err != nil {
+		return nil, err
+	}
 	keys, err := openKeyring(ctx, config.DB, config.Secrets, config.Issuer, config.Logger)
 	if err != nil {
 		return nil, err
 	}
 	service := &Service{
-		db: config.DB, users: config.Users, passwords: newHasher(), refreshKeys: refresh, keys: keys,
+		db: config.DB, users: config.Users, passwords: password.NewHasher(), refreshKeys: refresh, keys: keys,
+		deviceKeys: devices, throttleMAC: throttleMAC,
 		revocations: newRevocations(),
 		secrets:     config.Secrets,
 		mailer:      config.Mailer, registration: config.Registration,
@@ -159,6 +171,7 @@ func (s *Service) Run(ctx context.Context) {
 	group.Go(func() error { s.publishRevocations(ctx); return nil })
 	group.Go(func() error { s.keepKeys(ctx); return nil })
 	group.Go(func() error { s.pruneLinks(ctx); return nil })
+	group.Go(func() error { s.pruneThrottles(ctx); return nil })
 	_ = group.Wait()
 }
 

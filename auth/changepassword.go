@@ -9,55 +9,60 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 )
 
-const (
-	selectPassword = `SELECT password_hash, email FROM auth.accounts WHERE id = @id AND status = 'active'`
-	updatePassword = `
-		UPDATE auth.accounts
-		SET password_hash = @new_hash, password_change_time = clock_timestamp(), update_time = clock_timestamp()
-		WHERE id = @id AND password_hash = @hash`
-)
+// It changes only the password that was checked.
+const updatePassword = `
+	UPDATE auth.accounts
+	SET password_hash = @new_hash, password_change_time = clock_timestamp(), update_time = clock_timestamp()
+	WHERE id = @id AND password_hash = @hash AND status = 'active'`
 
 // ChangePassword implements authv1.AccountServiceHandler.
 func (s *Service) ChangePassword(ctx context.Context, req *authv1.ChangePasswordRequest) (*authv1.ChangePasswordResponse, error) {
 	origin := req.GetOrigin()
-	var hash, email string
-	err := s.db.QueryRow(ctx, selectPassword, pgx.NamedArgs{"id": optional(origin.GetAccountId())}).Scan(&hash, &email)
-	if missing(err) {
-		return nil, errUserNotFound
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the password: %w", err)
-	}
-	row := audited{event: eventPasswordChange, outcome: refused, account: origin.GetAccountId(), origin: origin}
-	right, _, err := s.passwords.check(ctx, req.GetCurrentPassword(), hash)
-	if err != nil {
-		return nil, err
-	}
-	if !right {
-		if err := audit(ctx, s.db, row); err != nil {
-			return nil, err
+	row := audited{event: eventPasswordChange, outcome: succeeded, account: origin.GetAccountId(), origin: origin}
+	var known sessionCredentials
+	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
+		if known, err = credentialsOf(ctx, tx, origin); err != nil {
+			return err
 		}
-		return nil, errPasswordWrong
-	}
-	if err := s.checkNewPassword("new_password", req.GetNewPassword(), email); err != nil {
+		return requireRecentSignIn(ctx, tx, origin)
+	})
+	if err != nil {
 		return nil, err
 	}
-	newHash, err := s.passwords.hash(ctx, req.GetNewPassword())
+	if err := s.checkNewPassword("new_password", req.GetNewPassword(), known.email); err != nil {
+		return nil, err
+	}
+	_, err = s.tryPassword(ctx, passwordTry{
+		guesser:  guesser{email: known.email, device: known.device, address: origin.GetIpAddress()},
+		password: req.GetCurrentPassword(), hash: known.hash, wrong: errPasswordWrong, row: row,
+	})
+	if err != nil {
+		return nil, err
+	}
+	newHash, err := s.passwords.Hash(ctx, req.GetNewPassword())
 	if err != nil {
 		return nil, err
 	}
 	err = s.transact(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, updatePassword, pgx.NamedArgs{"id": origin.GetAccountId(), "hash": hash, "new_hash": newHash})
+		tag, err := tx.Exec(ctx, updatePassword, pgx.NamedArgs{"id": origin.GetAccountId(), "hash": known.hash, "new_hash": newHash})
 		if err != nil {
 			return fmt.Errorf("write it: %w", err)
 		}
 		if tag.RowsAffected() == 0 {
 			return errPasswordWrong // somebody changed it meanwhile
 		}
+		// Whoever holds a link that was sent before should not undo the change.
+		if err := supersedeLinks(ctx, tx, &authv1.Account{Id: origin.GetAccountId(), Email: known.email}); err != nil {
+			return err
+		}
 		if _, err := revokeSessions(ctx, tx, origin.GetAccountId(), origin.GetSessionId(), "password changed"); err != nil {
 			return err
 		}
-		row.outcome = succeeded
+		if err := s.enqueueMail(ctx, tx, mail{
+			kind: mailPasswordChanged, to: known.email, account: origin.GetAccountId(), locale: origin.GetLocale(), values: circumstances(origin),
+		}); err != nil {
+			return err
+		}
 		return audit(ctx, tx, row)
 	})
 	if err != nil {

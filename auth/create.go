@@ -32,7 +32,7 @@ func (s *Service) CreateAccount(ctx context.Context, req *authv1.CreateAccountRe
 	if err := s.checkNewPassword("password", req.GetPassword(), req.GetEmail()); err != nil {
 		return nil, err
 	}
-	hash, err := s.passwords.hash(ctx, req.GetPassword())
+	hash, err := s.passwords.Hash(ctx, req.GetPassword())
 	if err != nil {
 		return nil, err
 	}

@@ -2,17 +2,30 @@ package auth
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"golang.org/x/crypto/argon2"
+
+	"gatehouse/internal/password"
 )
 
 // HashForTest makes a hash with other costs than the current ones.
-func HashForTest(password string, memory, passes uint32) string {
-	salt := make([]byte, saltLength)
-	return encodeHash(argon2Params{memory: memory, passes: passes, lanes: 1}, salt,
-		argon2.IDKey(normal(password), salt, passes, memory, 1, hashLength))
+func HashForTest(text string, memory, passes uint32) string {
+	salt := make([]byte, 16)
+	b64 := base64.RawStdEncoding.EncodeToString
+	return fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=1$%s$%s", memory, passes, b64(salt),
+		b64(argon2.IDKey([]byte(password.Normal(text)), salt, passes, memory, 1, 32)))
+}
+
+// HashesForTest returns how many passwords were hashed so far.
+func (s *Service) HashesForTest() int64 { return s.passwords.Count() }
+
+// AllowMailForTest is allowMail.
+func (s *Service) AllowMailForTest(ctx context.Context, recipient string) error {
+	return s.allowMail(ctx, recipient)
 }
 
 // ReadKeysForTest has the signing keys read at another time.

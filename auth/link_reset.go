@@ -58,7 +58,7 @@ func (s *Service) ResetPassword(ctx context.Context, req *authv1.ResetPasswordRe
 	if err != nil {
 		return nil, s.refuse(ctx, row, err)
 	}
-	hash, err := s.passwords.hash(ctx, req.GetNewPassword())
+	hash, err := s.passwords.Hash(ctx, req.GetNewPassword())
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func (s *Service) VerifyEmail(ctx context.Context, req *authv1.VerifyEmailReques
 	if err != nil {
 		return nil, s.refuse(ctx, row, err)
 	}
-	hash, err := s.passwords.hash(ctx, req.GetPassword())
+	hash, err := s.passwords.Hash(ctx, req.GetPassword())
 	if err != nil {
 		return nil, err
 	}

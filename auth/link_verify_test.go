@@ -43,7 +43,7 @@ func TestARegistrationByLinkMakesTheAccountOnceTheLinkIsUsed(t *testing.T) {
 	if _, err := h.login(t, "ada@example.com", newPassword); err != nil {
 		t.Errorf("Login with the password that the link's holder chose: %v", err)
 	}
-	h.wantMails(t)
+	h.wantMails(t, "new_sign_in ada@example.com") // the Login without a device token
 }
 
 func TestAWeakPasswordLeavesTheLinkAsItIs(t *testing.T) {
@@ -226,7 +226,7 @@ func TestAnInvitedPersonChoosesTheirPassword(t *testing.T) {
 	if _, err := h.login(t, "ada@example.com", newPassword); err != nil {
 		t.Errorf("Login: %v", err)
 	}
-	h.wantMails(t) // nobody had a password before
+	h.wantMails(t, "new_sign_in ada@example.com") // of the Login alone: nobody had a password before
 
 	_, err = invite(h, "ada@example.com")
 	wantReason(t, err, connect.CodeAlreadyExists, "EMAIL_TAKEN")

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -37,23 +38,21 @@ func (s *Service) Login(ctx context.Context, req *authv1.LoginRequest) (*authv1.
 	if err != nil && !missing(err) {
 		return nil, fmt.Errorf("look up the account: %w", err)
 	}
-	right, outdated, err := s.passwords.check(ctx, req.GetPassword(), hash)
+	who := guesser{email: req.GetEmail(), address: req.GetOrigin().GetIpAddress()}
+	if device, known := s.deviceKeys.device(req.GetDeviceToken(), id); known {
+		who.device = device.String()
+	}
+	row := audited{event: eventLogin, outcome: succeeded, account: id, origin: req.GetOrigin()}
+	outdated, err := s.tryPassword(ctx, passwordTry{guesser: who, password: req.GetPassword(), hash: hash, wrong: errCredentials, row: row})
 	if err != nil {
 		return nil, err
 	}
-	row := audited{event: eventLogin, outcome: refused, account: id, origin: req.GetOrigin()}
-	if !right || !active {
-		if err := audit(ctx, s.db, row); err != nil {
-			return nil, err
-		}
-		if right {
-			return nil, errDisabled
-		}
-		return nil, errCredentials
+	if !active {
+		return nil, s.refuse(ctx, row, errDisabled)
 	}
 	newHash := hash
 	if outdated {
-		if newHash, err = s.passwords.hash(ctx, req.GetPassword()); err != nil {
+		if newHash, err = s.passwords.Hash(ctx, req.GetPassword()); err != nil {
 			return nil, err
 		}
 	}
@@ -73,21 +72,25 @@ func (s *Service) Login(ctx context.Context, req *authv1.LoginRequest) (*authv1.
 		if begun, err = s.beginSession(ctx, tx, account, req.GetDeviceToken(), req.GetOrigin()); err != nil {
 			return err
 		}
-		row.outcome = succeeded
 		return audit(ctx, tx, row)
 	})
+	if errors.Is(err, errCredentials) {
+		return nil, s.refuse(ctx, row, errCredentials)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sign in: %w", err)
 	}
 	return &authv1.LoginResponse{Account: account, Tokens: begun.tokens, DeviceToken: begun.deviceToken}, nil
 }
 
+// A session of an account that has had none is no news to its owner.
 const insertSession = `
 	INSERT INTO auth.sessions
-		(id, account_id, token_hash, token_key, user_agent, ip_address, expire_time, max_expire_time)
+		(id, account_id, token_hash, token_key, user_agent, ip_address, device_id, expire_time, max_expire_time)
 	VALUES
-		(@id, @account_id, @token_hash, @token_key, @user_agent, @ip_address,
-		 now() + least(@idle::interval, @max::interval), now() + @max::interval)`
+		(@id, @account_id, @token_hash, @token_key, @user_agent, @ip_address, @device_id,
+		 now() + least(@idle::interval, @max::interval), now() + @max::interval)
+	RETURNING create_time, EXISTS (SELECT FROM auth.sessions earlier WHERE earlier.account_id = @account_id)`
 
 // newSession is what a client gets of a session that begins.
 type newSession struct {
@@ -96,23 +99,43 @@ type newSession struct {
 }
 
 // beginSession writes a session of the account and returns its first tokens, and
-// the device's, which is the shown one if that is the account's.
+// the device's, which names the same device as the shown one if that is the
+// account's. Of a device that it doesn't know, the account's owner is told.
 func (s *Service) beginSession(ctx context.Context, tx pgx.Tx, account *authv1.Account, shownDevice string, origin *authv1.Origin) (newSession, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return newSession{}, fmt.Errorf("make an id: %w", err)
 	}
+	owner, err := uuid.Parse(account.GetId())
+	if err != nil {
+		return newSession{}, fmt.Errorf("read the account's id: %w", err)
+	}
+	device, known := s.deviceKeys.device(shownDevice, account.GetId())
+	if !known {
+		device = uuid.New()
+	}
 	token, key := s.refreshKeys.issue(refreshToken{id, 1})
 	hash := hashOf(token)
-	_, err = tx.Exec(ctx, insertSession, pgx.NamedArgs{
+	var began time.Time
+	var hadSessions bool
+	err = tx.QueryRow(ctx, insertSession, pgx.NamedArgs{
 		"id": id.String(), "account_id": account.GetId(), "token_hash": hash[:], "token_key": key,
-		"user_agent": origin.GetUserAgent(), "ip_address": origin.GetIpAddress(), "idle": s.sessionIdle, "max": s.sessionMax,
-	})
+		"user_agent": origin.GetUserAgent(), "ip_address": origin.GetIpAddress(), "device_id": device.String(),
+		"idle": s.sessionIdle, "max": s.sessionMax,
+	}).Scan(&began, &hadSessions)
 	if err != nil {
 		return newSession{}, fmt.Errorf("write the session: %w", err)
 	}
+	if !known && hadSessions && s.sendsMail() {
+		err := s.enqueueMail(ctx, tx, mail{kind: mailNewSignIn, to: account.GetEmail(), account: account.GetId(), values: map[string]string{
+			"ip_address": origin.GetIpAddress(), "user_agent": origin.GetUserAgent(), "time": began.UTC().Format(time.RFC3339),
+		}})
+		if err != nil {
+			return newSession{}, err
+		}
+	}
 	tokens, err := s.tokens(account, id, token, min(s.sessionIdle, s.sessionMax))
-	return newSession{tokens: tokens, deviceToken: shownDevice}, err
+	return newSession{tokens: tokens, deviceToken: s.deviceKeys.issue(device, owner)}, err
 }
 
 // tokens are a session's, for an account whose row is locked.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"go.opentelemetry.io/otel"
@@ -21,30 +20,12 @@ var (
 
 	auditEvents, _ = meter.Int64Counter("gatehouse.auth.events", metric.WithUnit("{event}"),
 		metric.WithDescription("What changed or tried an identity, as the audit has it."))
-	hashDuration, _ = meter.Float64Histogram("gatehouse.auth.password.duration", metric.WithUnit("s"),
-		metric.WithDescription("How long it took to hash a password, or to check one, once it was its turn."),
-		metric.WithExplicitBucketBoundaries(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5))
-	hashesRunning, _ = meter.Int64UpDownCounter("gatehouse.auth.password.running", metric.WithUnit("{hash}"),
-		metric.WithDescription("Passwords that are being hashed or checked just now."))
-	hashesRefused, _ = meter.Int64Counter("gatehouse.auth.password.refusals", metric.WithUnit("{refusal}"),
-		metric.WithDescription("Calls that were refused because too many passwords waited to be hashed."))
 )
 
 func countEvent(ctx context.Context, row audited) {
 	auditEvents.Add(ctx, 1, metric.WithAttributes(
 		attribute.String("event", string(row.event)), attribute.String("outcome", string(row.outcome)), attribute.String("reason", row.reason),
 	))
-}
-
-// timeHash notes that a password's turn has come, and returns what notes that
-// it is over.
-func timeHash(ctx context.Context) func() {
-	start := time.Now()
-	hashesRunning.Add(ctx, 1)
-	return func() {
-		hashesRunning.Add(ctx, -1)
-		hashDuration.Record(ctx, time.Since(start).Seconds())
-	}
 }
 
 // backlog is what the database tells of work to be done.
@@ -84,7 +65,6 @@ func (s *Service) backlog(ctx context.Context) (backlog, error) {
 
 // Measure measures what is to be looked at when somebody asks.
 func (s *Service) Measure(meter metric.Meter) error {
-	hashesRefused.Add(context.Background(), 0) // so that it is there before the first
 	return errors.Join(s.measureBacklog(meter), s.measureFeed(meter), telemetry.ObservePool(meter, "auth", s.db))
 }
 

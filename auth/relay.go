@@ -50,7 +50,7 @@ const upsertOutbox = `
 
 // enqueue notes that there is news of an account. profile is what a new
 // account's profile starts with, else nil.
-func enqueue(ctx context.Context, tx pgx.Tx, account string, version int64, profile []byte) error {
+func enqueue(ctx context.Context, tx execer, account string, version int64, profile []byte) error {
 	return writeOutbox(ctx, tx, pgx.NamedArgs{"account_id": account, "version": version, "deleted": false, "profile": profile})
 }
 
@@ -59,7 +59,7 @@ func enqueueDeletion(ctx context.Context, tx pgx.Tx, account string, version int
 	return writeOutbox(ctx, tx, pgx.NamedArgs{"account_id": account, "version": version, "deleted": true, "profile": nil})
 }
 
-func writeOutbox(ctx context.Context, tx pgx.Tx, row pgx.NamedArgs) error {
+func writeOutbox(ctx context.Context, tx execer, row pgx.NamedArgs) error {
 	row["first_try"] = firstTry
 	if _, err := tx.Exec(ctx, upsertOutbox, row); err != nil {
 		return fmt.Errorf("write the outbox: %w", err)

@@ -49,49 +49,6 @@ func (s *Service) Logout(ctx context.Context, req *authv1.LogoutRequest) (*authv
 	return &authv1.LogoutResponse{}, nil
 }
 
-const selectSessionCredentials = `
-	SELECT a.password_hash
-	FROM auth.sessions s JOIN auth.accounts a ON a.id = s.account_id
-	WHERE s.id = @id AND s.account_id = @account_id AND s.revoke_time IS NULL AND s.expire_time > now() AND a.status = 'active'`
-
-const touchAuthentication = `
-	UPDATE auth.sessions SET authenticate_time = clock_timestamp() WHERE id = @id AND revoke_time IS NULL`
-
-// Reauthenticate implements authv1.SessionServiceHandler.
-func (s *Service) Reauthenticate(ctx context.Context, req *authv1.ReauthenticateRequest) (*authv1.ReauthenticateResponse, error) {
-	origin := req.GetOrigin()
-	var hash string
-	err := s.db.QueryRow(ctx, selectSessionCredentials, pgx.NamedArgs{"id": optional(origin.GetSessionId()), "account_id": optional(origin.GetAccountId())}).Scan(&hash)
-	if missing(err) {
-		return nil, errSessionEnded
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look up the session: %w", err)
-	}
-	right, _, err := s.passwords.check(ctx, req.GetPassword(), hash)
-	if err != nil {
-		return nil, err
-	}
-	row := audited{event: eventReauthenticate, outcome: refused, account: origin.GetAccountId(), origin: origin}
-	if !right {
-		if err := audit(ctx, s.db, row); err != nil {
-			return nil, err
-		}
-		return nil, errPasswordWrong
-	}
-	err = s.transact(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, touchAuthentication, pgx.NamedArgs{"id": origin.GetSessionId()}); err != nil {
-			return fmt.Errorf("note the time: %w", err)
-		}
-		row.outcome = succeeded
-		return audit(ctx, tx, row)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reauthenticate: %w", err)
-	}
-	return &authv1.ReauthenticateResponse{}, nil
-}
-
 const selectSessions = `
 	SELECT id, create_time, last_used_time, expire_time, user_agent, ip_address
 	FROM auth.sessions

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
 
 	"connectrpc.com/connect/v2"
 
@@ -37,6 +38,8 @@ type Config struct {
 	Cookies CookieProfile
 	// TrustedProxies are the networks whose forwarded addresses are believed.
 	TrustedProxies []netip.Prefix
+	// Throttle holds each address to a rate: off only for tests and measurements.
+	Throttle bool
 	// Policy tightens methods' time limits and rates: see [rpc.ServerConfig].
 	Policy string
 	Logger *slog.Logger
@@ -59,10 +62,13 @@ type Service struct {
 	revoked  *revoked
 	cookies  *cookies
 	proxies  []netip.Prefix
-	logger   *slog.Logger
-	step     func(string)
-	rpc      *rpc.Server
-	handler  http.Handler
+	rate     *addressRate // nil for none
+	// unbelieved sees to it that one line of the log is enough.
+	unbelieved sync.Once
+	logger     *slog.Logger
+	step       func(string)
+	rpc        *rpc.Server
+	handler    http.Handler
 }
 
 // compressMinBytes is the size from which answers are compressed: below it,
@@ -96,6 +102,11 @@ func New(config Config) (*Service, error) {
 		return nil, err
 	}
 	s.revoked = newRevoked(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier, config.Logger)
+	if config.Throttle {
+		if s.rate, err = newAddressRate(); err != nil {
+			return nil, err
+		}
+	}
 	sources := newSources(config.Origins, config.Logger)
 	s.cookies = newCookies(s, config, sources)
 	s.handler = sources.handler(s.cookies.handler(s.mux(config)))

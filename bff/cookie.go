@@ -178,7 +178,7 @@ func (c *cookies) refreshed(ctx context.Context, token string, r *http.Request) 
 		return fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
 			return c.gateway.sessions.Refresh(ctx, &authv1.RefreshRequest{
 				RefreshToken: token, IdempotencyKey: key,
-				Origin: c.gateway.originOf(r.RemoteAddr, r.Header.Values("X-Forwarded-For"), r.UserAgent()),
+				Origin: c.gateway.originOf(c.gateway.addressOf(r.RemoteAddr, r.Header.Values("X-Forwarded-For")), r.UserAgent()),
 			})
 		})
 	})

@@ -22,7 +22,7 @@ const (
 // origin says who is calling and from where.
 func (s *Service) origin(ctx context.Context) *authv1.Origin {
 	info, _ := connect.CallInfoForServerContext(ctx)
-	origin := s.originOf(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"), info.RequestHeader().Get("User-Agent"))
+	origin := s.originOf(s.address(info), info.RequestHeader().Get("User-Agent"))
 	origin.RequestId = rpc.CallFrom(ctx).RequestID
 	origin.Locale = acceptedLocale(info.RequestHeader().Get("Accept-Language"))
 	if who := caller(ctx); who != nil {
@@ -32,12 +32,12 @@ func (s *Service) origin(ctx context.Context) *authv1.Origin {
 }
 
 // originOf says from where somebody calls.
-func (s *Service) originOf(peer string, forwarded []string, agent string) *authv1.Origin {
+func (s *Service) originOf(address, agent string) *authv1.Origin {
 	agent = strings.ToValidUTF8(agent, "")
 	if len(agent) > maxUserAgent {
 		agent = strings.ToValidUTF8(agent[:maxUserAgent], "")
 	}
-	return &authv1.Origin{IpAddress: clientAddress(peer, forwarded, s.proxies), UserAgent: agent}
+	return &authv1.Origin{IpAddress: address, UserAgent: agent}
 }
 
 // acceptedLocale is the language that a client wants most (RFC 9110, section
@@ -54,6 +54,28 @@ func acceptedLocale(header string) string {
 		}
 	}
 	return ""
+}
+
+// address is where a call comes from, or "" when that isn't known.
+func (s *Service) address(info *connect.CallInfo) string {
+	return s.addressOf(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"))
+}
+
+func (s *Service) addressOf(peer string, forwarded []string) string {
+	address := clientAddress(peer, forwarded, s.proxies)
+	if len(forwarded) > 0 && !strings.HasPrefix(forwarded[0], address) && isNear(address) {
+		// All who come through a proxy that isn't named count as one address.
+		s.unbelieved.Do(func() {
+			s.logger.Warn("X-Forwarded-For is not believed: if this is a proxy of yours, name it in GATEHOUSE_TRUSTED_PROXIES", "peer", address)
+		})
+	}
+	return address
+}
+
+// isNear reports whether an address is one that proxies of one's own have.
+func isNear(text string) bool {
+	address, err := netip.ParseAddr(text)
+	return err == nil && (address.IsPrivate() || address.IsLoopback() || address.IsLinkLocalUnicast())
 }
 
 // clientAddress is the peer's address, or, where the peer is a trusted proxy,

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"connectrpc.com/connect/v2"
+
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 )
@@ -120,6 +122,36 @@ func trusts(proxies []netip.Prefix, text string) bool {
 		}
 	}
 	return false
+}
+
+// Behind a proxy that isn't named, everybody would count as one address.
+func TestAProxyThatIsNotTrustedIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		proxies   []netip.Prefix
+		peer      string
+		forwarded string
+		want      int
+	}{
+		"a proxy that isn't named":       {nil, "10.0.0.5:1", "203.0.113.7", 1},
+		"one before a named one":         {networks(t, "10.0.0.5/32"), "10.0.0.5:1", "203.0.113.7, 10.0.0.6", 1},
+		"a named one":                    {networks(t, "10.0.0.0/8"), "10.0.0.5:1", "203.0.113.7", 0},
+		"a client on one's own network":  {networks(t, "10.0.0.5/32"), "10.0.0.5:1", "10.1.2.3", 0},
+		"whoever writes the header":      {nil, "203.0.113.7:1", "10.0.0.1", 0},
+		"a neighbour without the header": {nil, "10.0.0.5:1", "", 0},
+	} {
+		h := open(t, world{proxies: test.proxies})
+		for range 3 {
+			info := &connect.CallInfo{PeerAddr: test.peer}
+			if test.forwarded != "" {
+				info.RequestHeader().Set("X-Forwarded-For", test.forwarded)
+			}
+			_ = h.gateway.address(info)
+		}
+		if got := strings.Count(h.log.String(), "GATEHOUSE_TRUSTED_PROXIES"); got != test.want {
+			t.Errorf("%s: %d lines of the log say so, want %d", name, got, test.want)
+		}
+	}
 }
 
 // auth is told who asks and from where, in what it can keep.

@@ -1,0 +1,542 @@
+package auth_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	"gatehouse/auth"
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
+)
+
+func throttled(c *auth.Config) { c.Throttle = true }
+
+// try signs in from an address, perhaps as a known device.
+func (h *house) try(ctx context.Context, email, password, address, device string) (*authv1.LoginResponse, error) {
+	return h.sessions.Login(ctx, &authv1.LoginRequest{
+		Email: email, Password: password, DeviceToken: device, Origin: &authv1.Origin{IpAddress: address},
+	})
+}
+
+// passWaits moves every wait into the past, as time does.
+func (h *house) passWaits(t *testing.T) {
+	t.Helper()
+	h.exec(t, "UPDATE auth.throttles SET wait_until = least(wait_until, now()), update_time = update_time - interval '1 microsecond'")
+}
+
+func wantWait(t *testing.T, what string, err error, least, most time.Duration) {
+	t.Helper()
+	wait, ok := rpc.RetryDelay(err)
+	if connect.CodeOf(err) != connect.CodeResourceExhausted || rpc.Reason(err) != "TOO_MANY_ATTEMPTS" || !ok || wait < least || wait > most {
+		t.Errorf("%s: got %v (reason %q, retry after %v), want TOO_MANY_ATTEMPTS and a wait of %v to %v", what, err, rpc.Reason(err), wait, least, most)
+	}
+}
+
+// holdWaits makes waits that are not to end while the test looks at them longer.
+func (h *house) holdWaits(t *testing.T) {
+	t.Helper()
+	h.exec(t, "UPDATE auth.throttles SET wait_until = wait_until + interval '1 hour' WHERE wait_until > update_time")
+}
+
+func TestFiveFailuresAreFreeAndTheSixthWaits(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	h.signUp(t, "ada@example.com")
+	for _, email := range []string{"ada@example.com", "nobody@example.com"} { // with an account or without
+		for i := range 5 {
+			_, err := h.try(t.Context(), email, "wrong password", "", "")
+			if wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID"); t.Failed() {
+				t.Fatalf("%s: failure %d", email, i+1)
+			}
+		}
+		h.holdWaits(t)
+		before := h.service.HashesForTest()
+		_, err := h.try(t.Context(), email, password, "", "")
+		wantWait(t, email+": the sixth", err, time.Millisecond, time.Hour+time.Second)
+		if after := h.service.HashesForTest(); after != before {
+			t.Errorf("%s: %d passwords were looked at while the wait lasts", email, after-before)
+		}
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = 'session.login' AND outcome = 'refused' AND reason = 'TOO_MANY_ATTEMPTS'"); n != 2 {
+		t.Errorf("the audit holds %d refusals for TOO_MANY_ATTEMPTS, want 2", n)
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = 'session.login' AND outcome = 'refused' AND reason = 'CREDENTIALS_INVALID'"); n != 10 {
+		t.Errorf("the audit holds %d refusals for CREDENTIALS_INVALID, want 10", n)
+	}
+}
+
+func TestWaitsDoubleUpToFifteenMinutes(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	h.signUp(t, "ada@example.com")
+	for failures := 1; failures <= 20; failures++ {
+		_, err := h.try(t.Context(), "ada@example.com", "wrong password", "", "")
+		wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+		var wait float64
+		if err := h.owner.QueryRow(t.Context(), "SELECT extract(epoch FROM wait_until - update_time) FROM auth.throttles").Scan(&wait); err != nil {
+			t.Fatal(err)
+		}
+		want := 0.0
+		if failures >= 5 {
+			want = min(math.Pow(2, float64(failures-5)), 900)
+		}
+		if math.Abs(wait-want) > 0.01 {
+			t.Errorf("after %d failures the wait is %.3f s, want %.0f s", failures, wait, want)
+		}
+		h.passWaits(t)
+	}
+	if _, err := h.try(t.Context(), "ada@example.com", password, "", ""); err != nil {
+		t.Errorf("the right password, once the wait is over: %v", err)
+	}
+}
+
+func TestASuccessForgetsTheAccountsFailures(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	h.signUp(t, "ada@example.com")
+	for round := range 3 {
+		for range 4 {
+			_, err := h.try(t.Context(), "ada@example.com", "wrong password", "", "")
+			wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+		}
+		if _, err := h.try(t.Context(), "ADA@example.com", password, "", ""); err != nil {
+			t.Fatalf("round %d: the right password: %v", round, err)
+		}
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.throttles"); n != 0 {
+		t.Errorf("%d counts are left, want none", n)
+	}
+}
+
+func TestFailuresAreForgottenAfterAQuietHour(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	for range 5 {
+		_, _ = h.try(t.Context(), "ada@example.com", "wrong password", "", "")
+	}
+	h.exec(t, "UPDATE auth.throttles SET wait_until = now() - interval '61 minutes'")
+	for range 4 {
+		_, err := h.try(t.Context(), "ada@example.com", "wrong password", "", "")
+		wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+	}
+	if n := h.count(t, "SELECT failures FROM auth.throttles"); n != 4 {
+		t.Errorf("%d failures are counted, want the 4 since", n)
+	}
+}
+
+// Guessing one password for many accounts is slowed by the address; an account
+// of the guesser's own is no way to clear it.
+func TestAnAddressIsThrottledAcrossAccounts(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	h.signUp(t, "mallory@example.com")
+	for i := range 4 {
+		_, err := h.try(t.Context(), fmt.Sprintf("victim%d@example.com", i), "wrong password", "203.0.113.7", "")
+		wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+		if _, err := h.try(t.Context(), "mallory@example.com", password, "203.0.113.7", ""); err != nil {
+			t.Fatalf("the guesser's own sign-in: %v", err)
+		}
+	}
+	_, err := h.try(t.Context(), "victim5@example.com", "wrong password", "203.0.113.7", "")
+	wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+	h.holdWaits(t)
+	_, err = h.try(t.Context(), "victim6@example.com", "wrong password", "203.0.113.7", "")
+	wantWait(t, "the sixth from the address", err, time.Minute, 2*time.Hour)
+	_, err = h.try(t.Context(), "mallory@example.com", password, "203.0.113.7", "")
+	wantWait(t, "the right password from the address", err, time.Minute, 2*time.Hour)
+	// Refused unlooked-at, nothing is counted for the account.
+	_, err = h.try(t.Context(), "victim6@example.com", "wrong password", "203.0.113.8", "")
+	wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+	if n := h.count(t, "SELECT count(*) FROM auth.throttles WHERE failures = 1 AND wait_until > update_time"); n != 0 {
+		t.Errorf("%d single failures wait", n)
+	}
+}
+
+func TestAnAddressThatSucceedsTakesBackOnlyItsOwnCount(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	h.signUp(t, "ada@example.com")
+	for i := range 7 {
+		_, err := h.try(t.Context(), fmt.Sprintf("victim%d@example.com", i), "wrong password", "203.0.113.7", "")
+		wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+		h.passWaits(t)
+	}
+	for range 3 { // nor does a success make the next one wait
+		if _, err := h.try(t.Context(), "ada@example.com", password, "203.0.113.7", ""); err != nil {
+			t.Fatalf("the right password, once the wait is over: %v", err)
+		}
+	}
+	if n := h.count(t, "SELECT max(failures) FROM auth.throttles"); n != 7 {
+		t.Errorf("the address has %d failures, want the 7 that there were", n)
+	}
+}
+
+// Those who sign in from one place at the same time don't lock each other out for
+// longer than they take, nor do they lock rows in orders that can't end.
+func TestSignInsAtOnceFromOneAddressSettle(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	const people = 12
+	for i := range people {
+		h.signUp(t, fmt.Sprintf("person%d@example.com", i))
+	}
+	var group sync.WaitGroup
+	for i := range people {
+		group.Go(func() {
+			for deadline := time.Now().Add(30 * time.Second); ; {
+				_, err := h.try(t.Context(), fmt.Sprintf("person%d@example.com", i), password, "203.0.113.7", "")
+				if err == nil {
+					return
+				}
+				if reason := rpc.Reason(err); reason != "TOO_MANY_ATTEMPTS" && reason != "TOO_MANY_PASSWORD_CHECKS" || time.Now().After(deadline) {
+					t.Errorf("person %d: %v", i, err)
+					return
+				}
+				time.Sleep(10 * time.Millisecond) // as a client does that tries again
+			}
+		})
+	}
+	group.Wait()
+	if n := h.count(t, "SELECT coalesce(max(failures), 0) FROM auth.throttles"); n != 0 {
+		t.Errorf("%d failures are counted for those who all succeeded", n)
+	}
+}
+
+// Whether there is an account, and what state it is in, changes nothing about
+// how many hashes a wrong password costs, or how it is counted.
+func TestAWrongPasswordCostsTheSameWhoeverItIsFor(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	for _, email := range []string{"active@example.com", "disabled@example.com", "invited@example.com"} {
+		h.signUp(t, email)
+	}
+	h.exec(t, "UPDATE auth.accounts SET status = 'disabled' WHERE email LIKE 'disabled%'")
+	h.exec(t, "UPDATE auth.accounts SET password_hash = '' WHERE email LIKE 'invited%'")
+	for _, guess := range []struct {
+		text string
+		want int64
+	}{{"wrong password", 1}, {"wrong passwo\ufb01rd", 2}} { // the second differs in NFKC
+		for _, email := range []string{"active@example.com", "disabled@example.com", "invited@example.com", "nobody@example.com"} {
+			before := h.service.HashesForTest()
+			_, err := h.try(t.Context(), email, guess.text, "", "")
+			wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+			if hashes := h.service.HashesForTest() - before; hashes != guess.want {
+				t.Errorf("%s: %q cost %d hashes, want %d", email, guess.text, hashes, guess.want)
+			}
+		}
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.throttles WHERE failures = 2"); n != 4 {
+		t.Errorf("%d are counted with two failures, want all 4", n)
+	}
+}
+
+func TestIPv6AddressesCountByTheir64(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	for i := range 5 {
+		_, err := h.try(t.Context(), fmt.Sprintf("v%d@example.com", i), "wrong password", fmt.Sprintf("2001:db8:1:2:%d::%d", i, i+1), "")
+		wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+	}
+	h.holdWaits(t)
+	_, err := h.try(t.Context(), "v6@example.com", "wrong password", "2001:db8:1:2:ffff::1", "")
+	wantWait(t, "the same /64", err, time.Minute, 2*time.Hour)
+	for _, other := range []string{"2001:db8:1:3::1", "203.0.113.7", ""} {
+		_, err := h.try(t.Context(), "v7@example.com", "wrong password", other, "")
+		wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+	}
+}
+
+func TestStrangersDoNotLockOutAKnownDevice(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	account, _ := h.signUp(t, "ada@example.com")
+	h.signUp(t, "bob@example.com")
+	signedIn, err := h.try(t.Context(), "ada@example.com", password, "198.51.100.1", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	device := signedIn.GetDeviceToken()
+	foreign, err := h.try(t.Context(), "bob@example.com", password, "198.51.100.1", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 6 {
+		_, _ = h.try(t.Context(), "ada@example.com", "wrong password", "203.0.113.7", "")
+		h.passWaits(t)
+	}
+	_, _ = h.try(t.Context(), "ada@example.com", "wrong password", "203.0.113.7", "")
+	h.holdWaits(t)
+	_, err = h.try(t.Context(), "ada@example.com", password, "198.51.100.1", "")
+	wantWait(t, "without a device token", err, time.Minute, 2*time.Hour)
+	for name, token := range map[string]string{
+		"another account's": foreign.GetDeviceToken(), "garbage": "ghd_garbage", "a changed one": device[:len(device)-2] + "AA",
+		"a refresh token": signedIn.GetTokens().GetRefreshToken(),
+	} {
+		_, err = h.try(t.Context(), "ada@example.com", password, "198.51.100.1", token)
+		wantWait(t, name+" device token", err, time.Minute, 2*time.Hour)
+	}
+	again, err := h.try(t.Context(), "ada@example.com", password, "203.0.113.7", device) // even from the strangers' address
+	if err != nil {
+		t.Fatalf("the known device: %v", err)
+	}
+	if again.GetDeviceToken() != device {
+		t.Error("the known device got another token")
+	}
+	if n := h.count(t, "SELECT count(DISTINCT device_id) FROM auth.sessions WHERE account_id = $1", account.GetId()); n != 2 {
+		t.Errorf("%d devices are noted, want 2: where she signed up, and the known one", n)
+	}
+	// The strangers' count stands: she hasn't cleared it for them.
+	_, err = h.try(t.Context(), "ada@example.com", password, "198.51.100.1", "")
+	wantWait(t, "a stranger after her", err, time.Minute, 2*time.Hour)
+}
+
+// A device token that is stolen gives five guesses, not as many as one likes.
+func TestADevicesOwnFailuresWait(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	h.signUp(t, "ada@example.com")
+	signedIn, err := h.try(t.Context(), "ada@example.com", password, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	device := signedIn.GetDeviceToken()
+	guesses := 0
+	for range 30 {
+		_, err := h.try(t.Context(), "ada@example.com", "wrong password", "", device)
+		if rpc.Reason(err) == "TOO_MANY_ATTEMPTS" {
+			break
+		}
+		guesses++
+		h.holdWaits(t)
+	}
+	if guesses != 10 {
+		t.Errorf("%d guesses were looked at, want 5 for the device and 5 for the account", guesses)
+	}
+	_, err = h.try(t.Context(), "ada@example.com", password, "", device)
+	wantWait(t, "the device", err, time.Minute, 20*time.Hour)
+}
+
+func TestDeviceTokensOfAnOlderSecretKeyCount(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	h.signUp(t, "ada@example.com")
+	signedIn, err := h.try(t.Context(), "ada@example.com", password, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := h.config
+	config.Secrets = [][]byte{secretTwo, secretOne}
+	h.open(t, config)
+	renewed, err := h.try(t.Context(), "ada@example.com", password, "", signedIn.GetDeviceToken())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if renewed.GetDeviceToken() == signedIn.GetDeviceToken() {
+		t.Error("the device's token was not made anew with the newest key")
+	}
+	if n := h.count(t, "SELECT count(DISTINCT device_id) FROM auth.sessions"); n != 2 { // and that of the sign-up
+		t.Errorf("%d devices are noted, want the same one for both keys", n)
+	}
+}
+
+func TestTwoCopiesShareTheirCounts(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	other := &house{owner: h.owner}
+	other.open(t, h.config)
+	for i := range 5 {
+		copy := h
+		if i%2 == 1 {
+			copy = other
+		}
+		_, err := copy.try(t.Context(), "ada@example.com", "wrong password", "", "")
+		wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+	}
+	h.holdWaits(t)
+	for _, copy := range []*house{h, other} {
+		_, err := copy.try(t.Context(), "ada@example.com", "wrong password", "", "")
+		wantWait(t, "a copy", err, time.Minute, 2*time.Hour)
+	}
+}
+
+// However many come at once, and to whichever copy, no more are looked at than
+// one after another would be.
+func TestParallelGuessesAreNoMoreThanThoseInTurn(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	h.signUp(t, "ada@example.com")
+	other := &house{owner: h.owner}
+	other.open(t, h.config)
+	before := h.service.HashesForTest()
+	start := time.Now()
+	var group sync.WaitGroup
+	for i := range 100 {
+		copy := h
+		if i%2 == 1 {
+			copy = other
+		}
+		group.Go(func() {
+			_, _ = copy.try(t.Context(), "ada@example.com", fmt.Sprint("guess number ", i), "203.0.113.7", "")
+		})
+	}
+	group.Wait()
+	hashes := h.service.HashesForTest() + other.service.HashesForTest() - before
+	// After the fifth, the next wait ends after 1, 3, 7 … seconds.
+	if most := 5 + int64(math.Log2(time.Since(start).Seconds()+1)); hashes > most || hashes == 0 {
+		t.Errorf("%d of 100 guesses were looked at in %v, want at most %d", hashes, time.Since(start), most)
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE reason = 'TOO_MANY_ATTEMPTS'"); n < 80 {
+		t.Errorf("%d refusals were audited, want nearly all", n)
+	}
+}
+
+func TestAThousandWrongPasswordsCostFewHashesAndAreAudited(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	h.signUp(t, "ada@example.com")
+	before := h.service.HashesForTest()
+	start := time.Now()
+	for i := range 1000 {
+		_, err := h.try(t.Context(), "ada@example.com", fmt.Sprint("guess number ", i), "203.0.113.7", "")
+		if err == nil {
+			t.Fatalf("guess %d was right", i)
+		}
+	}
+	if hashes, most := h.service.HashesForTest()-before, 5+int64(math.Log2(time.Since(start).Seconds()+1)); hashes > most {
+		t.Errorf("%d of 1000 guesses were looked at in %v, want at most %d", hashes, time.Since(start), most)
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = 'session.login' AND outcome = 'refused' AND reason <> ''"); n != 1000 {
+		t.Errorf("the audit holds %d refusals, want 1000", n)
+	}
+}
+
+// A try that nobody looked at, for others were first, is no failure.
+func TestATryThatWasNotLookedAtIsNotCounted(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	h.signUp(t, "slow@example.com")
+	// The slowest hash that there may be keeps a slot for longer than the queue is.
+	h.exec(t, "UPDATE auth.accounts SET password_hash = 'pbkdf2_sha512$2000000$0123456789abcdef$' || $1", strings.Repeat("A", 86)+"==")
+	h.signUp(t, "ada@example.com")
+	before := h.service.HashesForTest()
+	slots := int64(max(1, runtime.GOMAXPROCS(0)-1))
+	var slow sync.WaitGroup
+	for range slots {
+		slow.Go(func() { _, _ = h.try(t.Context(), "slow@example.com", "wrong password", "", "") })
+	}
+	defer slow.Wait()
+	for deadline := time.Now().Add(10 * time.Second); h.service.HashesForTest() < before+slots; {
+		if time.Now().After(deadline) {
+			t.Fatal("the slots are not taken")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	_, err := h.try(t.Context(), "ada@example.com", password, "203.0.113.7", "")
+	wantReason(t, err, connect.CodeResourceExhausted, "TOO_MANY_PASSWORD_CHECKS")
+	if n := h.count(t, "SELECT count(*) FROM auth.throttles WHERE failures > 0"); n != 1 {
+		t.Errorf("%d counts are left, want only the slow one's", n)
+	}
+}
+
+func TestReauthenticateAndChangePasswordAreThrottled(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	account, _ := h.signUp(t, "ada@example.com")
+	sessions, err := h.sessions.ListSessions(t.Context(), &authv1.ListSessionsRequest{AccountId: account.GetId()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	origin := &authv1.Origin{AccountId: account.GetId(), SessionId: sessions.GetSessions()[0].GetId(), IpAddress: "203.0.113.7"}
+	reauthenticate := func(password string) error {
+		_, err := h.sessions.Reauthenticate(t.Context(), &authv1.ReauthenticateRequest{Password: password, Origin: origin})
+		return err
+	}
+	change := func(password string) error {
+		_, err := h.accounts.ChangePassword(t.Context(), &authv1.ChangePasswordRequest{CurrentPassword: password, NewPassword: "another horse battery", Origin: origin})
+		return err
+	}
+	// Strangers who guess at the account are none of this device's business.
+	for range 5 {
+		_, _ = h.try(t.Context(), "ada@example.com", "wrong password", "203.0.113.7", "")
+	}
+	h.holdWaits(t)
+	if err := reauthenticate(password); err != nil {
+		t.Fatalf("Reauthenticate while strangers wait: %v", err)
+	}
+	for _, guess := range []func(string) error{reauthenticate, change, reauthenticate, change, reauthenticate} {
+		wantReason(t, guess("wrong password"), connect.CodeInvalidArgument, "PASSWORD_WRONG")
+	}
+	h.holdWaits(t)
+	wantWait(t, "Reauthenticate", reauthenticate(password), time.Minute, 3*time.Hour)
+	wantWait(t, "ChangePassword", change(password), time.Minute, 3*time.Hour)
+	for event, reason := range map[string]string{
+		"session.reauthenticate": "PASSWORD_WRONG", "account.password.change": "PASSWORD_WRONG",
+		"Session.reauthenticate": "TOO_MANY_ATTEMPTS", "Account.password.change": "TOO_MANY_ATTEMPTS",
+	} {
+		if n := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = $1 AND outcome = 'refused' AND reason = $2", strings.ToLower(event), reason); n == 0 {
+			t.Errorf("the audit holds no %s refused for %s", strings.ToLower(event), reason)
+		}
+	}
+}
+
+func TestThrottlesHoldNoEmailOrAddress(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	_, _ = h.try(t.Context(), "ada@example.com", "wrong password", "203.0.113.7", "")
+	if n := h.count(t, `SELECT count(*) FROM auth.throttles t WHERE encode(key, 'escape') ~ 'ada|example|203\.0'`); n != 0 {
+		t.Errorf("%d rows tell whom they are about", n)
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.throttles"); n != 2 {
+		t.Errorf("%d rows, want the account's and the address's", n)
+	}
+}
+
+func TestMailToOneRecipientIsThrottled(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	for i := range 5 {
+		if err := h.service.AllowMailForTest(t.Context(), "Ada@example.com"); err != nil {
+			t.Fatalf("mail %d: %v", i+1, err)
+		}
+	}
+	h.holdWaits(t)
+	wantWait(t, "the sixth mail", h.service.AllowMailForTest(t.Context(), "ada@example.com"), time.Minute, 2*time.Hour)
+	if err := h.service.AllowMailForTest(t.Context(), "bob@example.com"); err != nil {
+		t.Errorf("mail to another: %v", err)
+	}
+}
+
+func TestOldFailuresArePruned(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	for _, email := range []string{"ada@example.com", "bob@example.com"} {
+		_, _ = h.try(t.Context(), email, "wrong password", "", "")
+	}
+	h.exec(t, "UPDATE auth.throttles SET update_time = now() - interval '2 hours' WHERE key = (SELECT key FROM auth.throttles LIMIT 1)")
+	h.run(t)
+	for deadline := time.Now().Add(10 * time.Second); h.count(t, "SELECT count(*) FROM auth.throttles") != 1; {
+		if time.Now().After(deadline) {
+			t.Fatal("the old failure is still there, or the new one is gone")
+		}
+	}
+}
+
+func TestWithoutThrottlingNothingWaits(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	for range 7 {
+		_, err := h.try(t.Context(), "ada@example.com", "wrong password", "203.0.113.7", "")
+		wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.throttles"); n != 0 {
+		t.Errorf("%d counts, want none", n)
+	}
+}
