@@ -398,6 +398,46 @@ func TestParallelGuessesAreNoMoreThanThoseInTurn(t *testing.T) {
 	}
 }
 
+// Those who saw no wait when they began find one when their turn comes.
+func TestAGuessThatWaitedForItsTurnFindsTheWait(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, throttled)
+	h.signUp(t, "ada@example.com")
+	_, err := h.try(t.Context(), "ada@example.com", "wrong password", "", "")
+	wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+	h.exec(t, "UPDATE auth.throttles SET failures = 20") // the next wait is of 15 minutes
+	lock, err := h.owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := lock.Exec(t.Context(), "SELECT FROM auth.throttles FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	before := h.service.HashesForTest()
+	const guesses = 3
+	var group sync.WaitGroup
+	for range guesses {
+		group.Go(func() { _, _ = h.try(t.Context(), "ada@example.com", "wrong password", "", "") })
+	}
+	waiting := func() int {
+		return h.count(t, `SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity a USING (pid)
+			WHERE NOT granted AND a.datname = current_database()`)
+	}
+	for deadline := time.Now().Add(30 * time.Second); waiting() < guesses; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d guesses wait for the row, want %d", waiting(), guesses)
+		}
+	}
+	if err := lock.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	group.Wait()
+	if hashes := h.service.HashesForTest() - before; hashes != 1 {
+		t.Errorf("%d of %d guesses were looked at, want the first alone", hashes, guesses)
+	}
+}
+
 func TestAThousandWrongPasswordsCostFewHashesAndAreAudited(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, throttled)
