@@ -151,6 +151,7 @@ func TestHashesOutOfBoundsAreRefused(t *testing.T) {
 	} {
 		if err := Acceptable(test.hash); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want an error with %q", test.hash, err, test.want)
+			continue // to compute it could take for ever
 		}
 		if right, _, err := h.Check(t.Context(), "password", test.hash); err == nil || right {
 			t.Errorf("%s: right %v, error %v; want an error", test.hash, right, err)
