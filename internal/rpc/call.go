@@ -26,6 +26,8 @@ type Call struct {
 	// CallersDeadline says that the call's deadline is the caller's own, and
 	// OurLimit that it is ours.
 	CallersDeadline, OurLimit bool
+
+	deadline time.Time // the caller's own
 }
 
 type callKey struct{}
@@ -151,7 +153,8 @@ func bounded(limit time.Duration) connect.ServerInterceptor {
 			}
 			deadline, ok := ctx.Deadline()
 			if ok && time.Until(deadline) <= limit {
-				CallFrom(ctx).CallersDeadline = true
+				call := CallFrom(ctx)
+				call.CallersDeadline, call.deadline = true, deadline
 				return next(ctx, spec, stream)
 			}
 			CallFrom(ctx).OurLimit = true

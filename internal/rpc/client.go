@@ -2,11 +2,9 @@ package rpc
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
 
@@ -20,44 +18,39 @@ const (
 	hopMargin = 10 * time.Millisecond
 	// defaultHop is the time for a call whose caller set none, such as the
 	// relay's.
-	defaultHop  = 5 * time.Second
-	dialTimeout = time.Second
+	defaultHop = 5 * time.Second
 )
 
 // Route says who calls whom, and with which keys.
 type Route struct {
 	Caller, Callee string
 	Keys           InternalKeys
+	// Persistent says that the caller asks until it is answered, at a pace of
+	// its own: each call is then made, and made once.
+	Persistent bool
 }
 
-// Dial returns a client of the service at url: h2c for http://, HTTP/2 over TLS
-// for https://. It connects when first called, and again whenever it must.
-func Dial(route Route, url string) (*connect.Client, error) {
-	transport := &http.Transport{
-		DialContext:         dialPeer,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout: 5 * time.Second,
-		Protocols:           new(http.Protocols),
-		DisableCompression:  true,
-		// Find out within seconds that a peer has gone without a word.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
+// Dial returns a client of the service at the URLs, which are separated by
+// commas: h2c for http://, HTTP/2 over TLS for https://. It connects when first
+// called, and again whenever it must.
+//
+// Calls go in turn to every address that the URLs' hosts have; where one takes
+// no connection, they go to the next. A call that got no answer is made again if
+// the method's idempotency level allows it, within a budget, and a service that
+// answers nobody isn't asked for a while (see patient).
+func Dial(route Route, urls string) (*connect.Client, error) {
+	peers, err := newPeers(urls)
+	if err != nil {
+		return nil, err
 	}
-	transport.Protocols.SetHTTP2(true)
-	transport.Protocols.SetUnencryptedHTTP2(true)
-	return newClient(route, connecthttp.NewTransport(
-		&http.Client{Transport: transport, CheckRedirect: refuseRedirect}, url,
+	transport := connecthttp.NewTransport(
+		&http.Client{Transport: peers, CheckRedirect: refuseRedirect}, peers.urls[0].String(),
 		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*MaxMessageBytes),
-	))
-}
-
-// dialPeer connects, or says that the peer is away. connect would take dialing's
-// own time-out for the call's.
-func dialPeer(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() && ctx.Err() == nil {
-		return nil, errors.New(err.Error())
+	)
+	if route.Persistent {
+		return newClient(route, transport)
 	}
-	return conn, err
+	return newClient(route, transport, newBackend().patient)
 }
 
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -68,12 +61,13 @@ func InProcess(route Route, server *Server) (*connect.Client, error) {
 	return newClient(route, inProcessTransport(server.rpc))
 }
 
-func newClient(route Route, transport connect.Transport) (*connect.Client, error) {
+func newClient(route Route, transport connect.Transport, between ...connect.ClientInterceptor) (*connect.Client, error) {
 	issuer, err := newIssuer(route.Keys, route.Caller, route.Callee)
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewClient(transport, shortened, identified(issuer)), nil
+	chain := append([]connect.ClientInterceptor{shortened}, between...)
+	return connect.NewClient(transport, append(chain, identified(issuer))...), nil
 }
 
 // identified sends who is calling, and for which request.
