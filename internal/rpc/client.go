@@ -43,6 +43,10 @@ func Dial(route Route, urls string) (*connect.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return dialPeers(route, peers)
+}
+
+func dialPeers(route Route, peers *peers) (*connect.Client, error) {
 	transport := connecthttp.NewTransport(
 		&http.Client{Transport: peers, CheckRedirect: refuseRedirect}, peers.urls[0].String(),
 		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*MaxMessageBytes),
