@@ -352,13 +352,16 @@ func parseListen(m *mistakes, address string) {
 	}
 }
 
-// parsePeer checks where another role is.
+// parsePeer checks where another role is: at one URL, or at several that are
+// separated by commas.
 func parsePeer(m *mistakes, name, address string) {
 	if address == "" {
 		m.add(name, "is not set", "say where that service is, such as http://127.0.0.1:8002")
 		return
 	}
-	checkURL(m, name, address)
+	for one := range strings.SplitSeq(address, ",") {
+		checkURL(m, name, strings.TrimSpace(one))
+	}
 }
 
 func checkURL(m *mistakes, name, text string) (*url.URL, bool) {

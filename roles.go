@@ -222,7 +222,7 @@ func untilReady(ctx context.Context, ready func() error) error {
 type authCommand struct {
 	Listen       string `env:"GATEHOUSE_LISTEN" default:"127.0.0.1:8002" placeholder:"ADDRESS" help:"Where it listens."`
 	Registration string `env:"GATEHOUSE_REGISTRATION" default:"verify" placeholder:"open|verify|closed" help:"Who may make an account: anybody, anybody by a link that is mailed to them, or administrators alone."`
-	UsersURL     string `env:"USERS_URL" placeholder:"URL" help:"Where users is."`
+	UsersURL     string `env:"USERS_URL" placeholder:"URL,…" help:"Where users is; several copies, separated by commas."`
 	authDatabaseFlags
 	internalFlags
 	secretFlags
@@ -256,7 +256,7 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 		return err
 	}
 	defer db.Close()
-	relay, err := rpc.Dial(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry}, c.UsersURL)
+	relay, err := rpc.Dial(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry, Persistent: true}, c.UsersURL)
 	if err != nil {
 		return err
 	}
@@ -325,8 +325,8 @@ func (c *usersCommand) Run(p *program, app *kong.Application) error {
 // bffCommand runs the gateway alone.
 type bffCommand struct {
 	Listen   string `env:"GATEHOUSE_LISTEN" default:"127.0.0.1:8001" placeholder:"ADDRESS" help:"Where it listens."`
-	AuthURL  string `env:"AUTH_URL" placeholder:"URL" help:"Where auth is."`
-	UsersURL string `env:"USERS_URL" placeholder:"URL" help:"Where users is."`
+	AuthURL  string `env:"AUTH_URL" placeholder:"URL,…" help:"Where auth is; several copies, separated by commas."`
+	UsersURL string `env:"USERS_URL" placeholder:"URL,…" help:"Where users is; several copies, separated by commas."`
 	internalFlags
 	edgeFlags
 	stopFlags

@@ -54,20 +54,20 @@ func auditEventsOf(events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 func (s accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest) (*bffv1.ExportMeResponse, error) {
 	id := caller(ctx).userID
 	c := compose(ctx, s.logger)
-	account := required(c, readLimit, func(ctx context.Context) (*authv1.ExportAccountResponse, error) {
+	account := required(c, "account", readLimit, func(ctx context.Context) (*authv1.ExportAccountResponse, error) {
 		return s.accounts.ExportAccount(ctx, &authv1.ExportAccountRequest{AccountId: id, Origin: s.origin(ctx)})
 	})
-	profile := required(c, readLimit, s.profileAfter(id))
+	profile := required(c, "profile", readLimit, s.profileAfter(id))
 	if err := c.wait(); err != nil {
 		return nil, err
 	}
-	if *profile == nil {
+	if profile.value == nil {
 		return nil, errProfilePending
 	}
 	noStore(ctx)
-	export := *account
+	export := account.value
 	return &bffv1.ExportMeResponse{
-		User: userOf(export.GetAccount(), *profile), Security: securityOf(export.GetSecurity()),
+		User: userOf(export.GetAccount(), profile.value), Security: securityOf(export.GetSecurity()),
 		Sessions: sessionsOf(ctx, export.GetSessions()), AuditEvents: auditEventsOf(export.GetAuditEvents()),
 		Mails: mailsOf(export.GetMails()), ExportTime: timestamppb.Now(),
 	}, nil

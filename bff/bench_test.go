@@ -63,8 +63,14 @@ func BenchmarkRawEd25519Verify(b *testing.B) {
 
 // BenchmarkComposeGetMe is what GetMe takes beside its caller's HTTP and its
 // services' work: three calls within the process, and their composition.
-func BenchmarkComposeGetMe(b *testing.B) {
-	h := open(b, world{})
+func BenchmarkComposeGetMe(b *testing.B) { benchmarkGetMe(b, world{}) }
+
+// BenchmarkComposeGetMeApart is the same with the services behind HTTP/2, as
+// between processes: both ends of the three calls are counted.
+func BenchmarkComposeGetMeApart(b *testing.B) { benchmarkGetMe(b, world{apart: true}) }
+
+func benchmarkGetMe(b *testing.B, w world) {
+	h := open(b, w)
 	ctx := context.WithValue(b.Context(), principalKey{}, &principal{userID: alice, sessionID: session})
 	service := accountService{h.gateway}
 	b.ReportAllocs()

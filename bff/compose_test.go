@@ -44,7 +44,7 @@ func TestPartsRunAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	a, b, c := hold(), hold(), hold()
 	composed := compose(t.Context(), discard)
-	needed, more, wanted := required(composed, readLimit, a.fetch), required(composed, readLimit, b.fetch), optional(composed, "c", readLimit, c.fetch)
+	needed, more, wanted := required(composed, "a", readLimit, a.fetch), required(composed, "b", readLimit, b.fetch), optional(composed, "c", readLimit, c.fetch)
 	for _, part := range []held{a, b, c} {
 		<-part.begun // all, before the first is let through
 	}
@@ -52,9 +52,9 @@ func TestPartsRunAtTheSameTime(t *testing.T) {
 		part.let <- nil
 	}
 	wantNoError(t, "wait", composed.wait())
-	for _, value := range []*string{needed, more, wanted} {
-		if *value != "value" {
-			t.Errorf("got %q, want the part's value", *value)
+	for _, got := range []*part[string]{needed, more, wanted} {
+		if got.value != "value" {
+			t.Errorf("got %q, want the part's value", got.value)
 		}
 	}
 	if missing := composed.errors(); missing != nil {
@@ -67,12 +67,13 @@ func TestARequiredPartsFailureEndsTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failing, slow, spare := hold(), hold(), hold()
 		composed := compose(t.Context(), discard)
-		required(composed, readLimit, slow.fetch)
-		required(composed, readLimit, failing.fetch)
+		required(composed, "part", readLimit, slow.fetch)
+		required(composed, "part", readLimit, failing.fetch)
 		optional(composed, "spare", readLimit, spare.fetch)
 		over := make(chan error, 1)
 		go func() { over <- composed.wait() }()
 
+		synctest.Wait() // all have begun: what hasn't, won't
 		failing.let <- remote(errWorded)
 		synctest.Wait()
 		if composed.ctx.Err() == nil {
@@ -102,7 +103,7 @@ func TestAnOptionalPartsFailureEndsNothing(t *testing.T) {
 		failing, needed, spare := hold(), hold(), hold()
 		composed := compose(t.Context(), discard)
 		lost := optional(composed, "lost", readLimit, failing.fetch)
-		value := required(composed, readLimit, needed.fetch)
+		value := required(composed, "part", readLimit, needed.fetch)
 		more := optional(composed, "spare", readLimit, spare.fetch)
 
 		failing.let <- remote(errWorded)
@@ -115,11 +116,11 @@ func TestAnOptionalPartsFailureEndsNothing(t *testing.T) {
 				t.Errorf("another part's context: got %v, want it alive", err)
 			}
 		}
-		if *value != "value" || *more != "value" {
-			t.Errorf("got %q and %q of the others, want their values", *value, *more)
+		if value.value != "value" || more.value != "value" {
+			t.Errorf("got %q and %q of the others, want their values", value.value, more.value)
 		}
-		if *lost != "" {
-			t.Errorf("got %q of the failed part, want nothing", *lost)
+		if lost.value != "" {
+			t.Errorf("got %q of the failed part, want nothing", lost.value)
 		}
 		wantMissing(t, "compose", composed.errors(), &bffv1.PartError{Part: "lost", Code: "not_found", Reason: "WORDED"})
 	})
@@ -170,20 +171,20 @@ func TestEachPartHasALimitOfItsOwn(t *testing.T) {
 		composed := compose(t.Context(), discard)
 		optional(composed, "short", time.Second, wait)
 		optional(composed, "long", 3*time.Second, wait)
-		long := required(composed, 3*time.Second, func(context.Context) (string, error) {
+		long := required(composed, "part", 3*time.Second, func(context.Context) (string, error) {
 			time.Sleep(2 * time.Second)
 			return "value", nil
 		})
 		wantNoError(t, "wait", composed.wait())
-		if took := time.Since(began); took != 3*time.Second || *long != "value" {
-			t.Errorf("got %q after %s, want the value, and 3s for the longest part", *long, took)
+		if took := time.Since(began); took != 3*time.Second || long.value != "value" {
+			t.Errorf("got %q after %s, want the value, and 3s for the longest part", long.value, took)
 		}
 		wantMissing(t, "compose", composed.errors(), away("short"), away("long"))
 
 		began = time.Now()
 		composed = compose(t.Context(), discard)
-		required(composed, time.Second, wait)
-		required(composed, time.Hour, wait)
+		required(composed, "part", time.Second, wait)
+		required(composed, "part", time.Hour, wait)
 		if err := composed.wait(); rpc.Reason(err) != rpc.ReasonUnavailable {
 			t.Errorf("a required part beyond its limit: got %v, want unavailable", err)
 		}
@@ -225,8 +226,9 @@ func TestAPanicInAPartIsAnInternalError(t *testing.T) {
 
 	composed = compose(t.Context(), discard)
 	slow := hold()
-	required(composed, readLimit, slow.fetch)
-	required(composed, readLimit, boom)
+	required(composed, "part", readLimit, slow.fetch)
+	<-slow.begun
+	required(composed, "part", readLimit, boom)
 	<-composed.ctx.Done()
 	slow.let <- nil
 	if err := composed.wait(); rpc.Reason(err) != rpc.ReasonInternal || strings.Contains(err.Error(), "boom") {

@@ -25,53 +25,75 @@ import (
 
 // protocols are the ways to speak to the gateway.
 var protocols = map[string][]connecthttp.Option{
-	"connect":  {connecthttp.WithProtoJSON()},
-	"grpc":     {connecthttp.WithGRPC()},
-	"grpc-web": {connecthttp.WithGRPCWeb()},
+	"connect":       {connecthttp.WithProtoJSON()},
+	"connect-proto": {},
+	"grpc":          {connecthttp.WithGRPC()},
+	"grpc-web":      {connecthttp.WithGRPCWeb()},
+}
+
+// hasStatus reports whether a protocol's errors have an HTTP status of their own.
+func hasStatus(protocol string) bool { return strings.HasPrefix(protocol, "connect") }
+
+// faults are services that give no answer, or none that can be read.
+var faults = map[string]func(testing.TB) string{
+	"refuses connections":      refusing,
+	"is unknown":               func(testing.TB) string { return "http://users.invalid:1" },
+	"closes connections":       func(t testing.TB) string { return raw(t, func(net.Conn) {}) },
+	"says nothing":             func(t testing.TB) string { return raw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) },
+	"sends garbage":            func(t testing.TB) string { return raw(t, garbage) },
+	"resets before the answer": func(t testing.TB) string { return broken(t, reset) },
+	"resets within the answer": func(t testing.TB) string { return broken(t, begun(reset)) },
+	"ends within the answer":   func(t testing.TB) string { return broken(t, begun(abort)) },
+	"aborts the stream":        func(t testing.TB) string { return broken(t, abort) },
+	"hangs before the answer":  func(t testing.TB) string { return broken(t, hang) },
+	"hangs within the answer":  func(t testing.TB) string { return broken(t, begun(hang)) },
+	"answers garbage":          func(t testing.TB) string { return broken(t, says(200, "application/proto", "\xff\xff\xff\xff")) },
+	"answers half a message":   func(t testing.TB) string { return broken(t, says(200, "application/proto", "\x0a\x7fabc")) },
+	"answers a page":           func(t testing.TB) string { return broken(t, says(200, "text/html", "<p>Welcome to nginx!")) },
+	"answers JSON instead":     func(t testing.TB) string { return broken(t, says(200, "application/json", "{}")) },
+	"answers 301":              func(t testing.TB) string { return broken(t, moved) },
+	"answers 401 with a page":  func(t testing.TB) string { return broken(t, says(401, "text/html", "<p>Sign in to the mesh")) },
+	"answers 403 with a page":  func(t testing.TB) string { return broken(t, says(403, "text/html", "<p>RBAC: access denied")) },
+	"answers 404 with a page":  func(t testing.TB) string { return broken(t, says(404, "text/html", "<p>not found")) },
+	"answers 429 with text":    func(t testing.TB) string { return broken(t, says(429, "text/plain", "slow down")) },
+	"answers 500 with a page": func(t testing.TB) string {
+		return broken(t, says(500, "text/html", "<h1>NullPointerException at secret.go:1"))
+	},
+	"answers 500 with half JSON": func(t testing.TB) string { return broken(t, says(500, "application/json", `{"code":`)) },
+	"answers 502 with a page":    func(t testing.TB) string { return broken(t, says(502, "text/html", "<p>bad gateway")) },
+	"answers 503 with text":      func(t testing.TB) string { return broken(t, says(503, "text/plain", "no healthy upstream: 10.1.2.3")) },
+	"answers 504 with a page":    func(t testing.TB) string { return broken(t, says(504, "text/html", "<p>gateway timeout")) },
+	"answers a worded unavailable": func(t testing.TB) string {
+		return broken(t, says(503, "application/json", `{"code":"unavailable","message":"dial tcp 10.1.2.3: secret"}`))
+	},
+	"answers its own deadline": func(t testing.TB) string {
+		return broken(t, says(504, "application/json", `{"code":"deadline_exceeded","message":"secret"}`))
+	},
+	"answers its own cancel": func(t testing.TB) string {
+		return broken(t, says(499, "application/json", `{"code":"canceled","message":"secret"}`))
+	},
+	"answers a megabyte of headers": func(t testing.TB) string { return broken(t, longHeaders) },
+	"answers more than we read": func(t testing.TB) string {
+		return broken(t, says(200, "application/proto", strings.Repeat("\x0a\x00", 3<<20)))
+	},
+	"answers an error without a code": func(t testing.TB) string { return broken(t, says(503, "application/json", `{"message":"secret"}`)) },
+	"answers an empty page":           func(t testing.TB) string { return broken(t, says(200, "", "")) },
+	"ends after its headers":          func(t testing.TB) string { return broken(t, headed(abort)) },
+	"hangs after its headers":         func(t testing.TB) string { return broken(t, headed(hang)) },
+	"resets after its headers":        func(t testing.TB) string { return broken(t, headed(reset)) },
+}
+
+func init() {
+	for name, treat := range wireFaults {
+		faults["on the wire "+name] = func(t testing.TB) string { return framed(t, treat) }
+	}
 }
 
 // Whatever keeps a service from giving an answer, callers see the same
 // unavailable, on every protocol, and are told when to come again.
 func TestAServiceThatGivesNoAnswerIsUnavailable(t *testing.T) {
 	t.Parallel()
-	for name, service := range map[string]func(testing.TB) string{
-		"refuses connections":      refusing,
-		"is unknown":               func(testing.TB) string { return "http://users.invalid:1" },
-		"closes connections":       func(t testing.TB) string { return raw(t, func(net.Conn) {}) },
-		"says nothing":             func(t testing.TB) string { return raw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) },
-		"sends garbage":            func(t testing.TB) string { return raw(t, garbage) },
-		"resets before the answer": func(t testing.TB) string { return broken(t, reset) },
-		"resets within the answer": func(t testing.TB) string { return broken(t, begun(reset)) },
-		"ends within the answer":   func(t testing.TB) string { return broken(t, begun(abort)) },
-		"aborts the stream":        func(t testing.TB) string { return broken(t, abort) },
-		"hangs before the answer":  func(t testing.TB) string { return broken(t, hang) },
-		"hangs within the answer":  func(t testing.TB) string { return broken(t, begun(hang)) },
-		"answers garbage":          func(t testing.TB) string { return broken(t, says(200, "application/proto", "\xff\xff\xff\xff")) },
-		"answers half a message":   func(t testing.TB) string { return broken(t, says(200, "application/proto", "\x0a\x7fabc")) },
-		"answers a page":           func(t testing.TB) string { return broken(t, says(200, "text/html", "<p>Welcome to nginx!")) },
-		"answers JSON instead":     func(t testing.TB) string { return broken(t, says(200, "application/json", "{}")) },
-		"answers 301":              func(t testing.TB) string { return broken(t, moved) },
-		"answers 401 with a page":  func(t testing.TB) string { return broken(t, says(401, "text/html", "<p>Sign in to the mesh")) },
-		"answers 403 with a page":  func(t testing.TB) string { return broken(t, says(403, "text/html", "<p>RBAC: access denied")) },
-		"answers 404 with a page":  func(t testing.TB) string { return broken(t, says(404, "text/html", "<p>not found")) },
-		"answers 429 with text":    func(t testing.TB) string { return broken(t, says(429, "text/plain", "slow down")) },
-		"answers 500 with a page": func(t testing.TB) string {
-			return broken(t, says(500, "text/html", "<h1>NullPointerException at secret.go:1"))
-		},
-		"answers 500 with half JSON": func(t testing.TB) string { return broken(t, says(500, "application/json", `{"code":`)) },
-		"answers 502 with a page":    func(t testing.TB) string { return broken(t, says(502, "text/html", "<p>bad gateway")) },
-		"answers 503 with text":      func(t testing.TB) string { return broken(t, says(503, "text/plain", "no healthy upstream: 10.1.2.3")) },
-		"answers 504 with a page":    func(t testing.TB) string { return broken(t, says(504, "text/html", "<p>gateway timeout")) },
-		"answers a worded unavailable": func(t testing.TB) string {
-			return broken(t, says(503, "application/json", `{"code":"unavailable","message":"dial tcp 10.1.2.3: secret"}`))
-		},
-		"answers its own deadline": func(t testing.TB) string {
-			return broken(t, says(504, "application/json", `{"code":"deadline_exceeded","message":"secret"}`))
-		},
-		"answers its own cancel": func(t testing.TB) string {
-			return broken(t, says(499, "application/json", `{"code":"canceled","message":"secret"}`))
-		},
-	} {
+	for name, service := range faults {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := open(t, world{served: true, users: deadEnd(t, "users", service(t))})
@@ -79,8 +101,8 @@ func TestAServiceThatGivesNoAnswerIsUnavailable(t *testing.T) {
 				t.Run(protocol, func(t *testing.T) {
 					t.Parallel()
 					_, got := ask(t, bffv1.NewAccountServiceClient(h.client(options...)).GetMe, &bffv1.GetMeRequest{}, h.token(alice))
-					if protocol != "connect" {
-						got.status = http.StatusServiceUnavailable // gRPC has no status of its own
+					if !hasStatus(protocol) {
+						got.status = http.StatusServiceUnavailable
 					}
 					wantUnavailable(t, "GetMe", got, rpc.ReasonUnavailable)
 					if got.err != nil && strings.Contains(got.err.Error(), "secret") {
@@ -88,6 +110,10 @@ func TestAServiceThatGivesNoAnswerIsUnavailable(t *testing.T) {
 					}
 				})
 			}
+			t.Run("grpc-go", func(t *testing.T) {
+				t.Parallel()
+				wantUnavailableOverGRPC(t, h)
+			})
 			t.Run("optional", func(t *testing.T) {
 				t.Parallel()
 				res, got := ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
@@ -143,14 +169,14 @@ func TestACallersOwnDeadlineIsTheirs(t *testing.T) {
 				t.Parallel()
 				h := open(t, world{served: true, apart: apart})
 				asked, ended := h.hang(usersv1.ProfileServiceGetProfileProcedure)
-				if protocol == "connect" {
+				if hasStatus(protocol) {
 					h.within("Connect-Timeout-Ms", "50")
 				} else {
 					h.within("Grpc-Timeout", "50m")
 				}
 				began := time.Now()
 				_, got := ask(t, bffv1.NewAccountServiceClient(h.client(options...)).GetMe, &bffv1.GetMeRequest{}, h.token(alice))
-				if protocol != "connect" {
+				if !hasStatus(protocol) {
 					got.status = http.StatusGatewayTimeout
 				}
 				wantError(t, "GetMe", got, http.StatusGatewayTimeout, connect.CodeDeadlineExceeded, rpc.ReasonDeadline)
@@ -364,7 +390,7 @@ func withDomain(code connect.Code, domain string) error {
 // older service: its text isn't for callers.
 func TestARefusalWithoutAReasonIsInternal(t *testing.T) {
 	t.Parallel()
-	for _, code := range []string{"unauthenticated", "permission_denied", "invalid_argument", "already_exists", "resource_exhausted", "aborted"} {
+	for _, code := range []string{"unauthenticated", "permission_denied", "invalid_argument", "already_exists", "resource_exhausted", "aborted", "nonsense"} {
 		h := open(t, world{users: deadEnd(t, "users", broken(t, says(400, "application/json", `{"code":"`+code+`","message":"secret"}`)))})
 		_, got := ask(t, h.users.ListUsers, &bffv1.ListUsersRequest{}, h.token(alice, "admin"))
 		wantError(t, code, got, http.StatusInternalServerError, connect.CodeInternal, rpc.ReasonInternal)
@@ -532,6 +558,23 @@ func reset(_ http.ResponseWriter, r *http.Request) {
 	conn := r.Context().Value(connKey{}).(*net.TCPConn)
 	_ = conn.SetLinger(0)
 	_ = conn.Close()
+}
+
+// longHeaders are more than anybody reads.
+func longHeaders(w http.ResponseWriter, _ *http.Request) {
+	for i := range 1024 {
+		w.Header().Set(fmt.Sprint("X-Filler-", i), strings.Repeat("x", 1024))
+	}
+	w.Header().Set("Content-Type", "application/proto")
+}
+
+// headed sends the headers of an answer.
+func headed(then http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/proto")
+		_ = http.NewResponseController(w).Flush()
+		then(w, r)
+	}
 }
 
 // begun sends the first half of an answer.

@@ -15,19 +15,19 @@ type accountService struct{ *Service }
 func (s accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bffv1.GetMeResponse, error) {
 	id := caller(ctx).userID
 	c := compose(ctx, s.logger)
-	account := required(c, readLimit, s.account(id))
-	profile := required(c, readLimit, s.profileAfter(id))
+	account := required(c, "account", readLimit, s.account(id))
+	profile := required(c, "profile", readLimit, s.profileAfter(id))
 	sessions := optional(c, "sessions", readLimit, s.liveSessions(id))
 	if err := c.wait(); err != nil {
 		return nil, err
 	}
-	if *profile == nil {
+	if profile.value == nil {
 		return nil, errProfilePending
 	}
 	return &bffv1.GetMeResponse{
-		User:     userOf((*account).GetAccount(), *profile),
-		Sessions: sessionsOf(ctx, (*sessions).GetSessions()),
-		Security: securityOf((*account).GetSecurity()),
+		User:     userOf(account.value.GetAccount(), profile.value),
+		Sessions: sessionsOf(ctx, sessions.value.GetSessions()),
+		Security: securityOf(account.value.GetSecurity()),
 		Errors:   c.errors(),
 	}, nil
 }

@@ -73,7 +73,7 @@ func (s *Service) withProfile(ctx context.Context, account *authv1.Account) (*bf
 	c := compose(ctx, s.logger)
 	profile := optional(c, "profile", readLimit, s.profile(account.GetId()))
 	_ = c.wait() // no part is required
-	return userOf(account, *profile), c.errors()
+	return userOf(account, profile.value), c.errors()
 }
 
 // CreateUser implements bffv1.UserServiceHandler.
@@ -118,15 +118,15 @@ func (s *Service) GetUser(ctx context.Context, req *bffv1.GetUserRequest) (*bffv
 // user composes a user of both parts.
 func (s *Service) user(ctx context.Context, id string) (*bffv1.User, error) {
 	c := compose(ctx, s.logger)
-	account := required(c, readLimit, s.account(id))
-	profile := required(c, readLimit, s.profileAfter(id))
+	account := required(c, "account", readLimit, s.account(id))
+	profile := required(c, "profile", readLimit, s.profileAfter(id))
 	if err := c.wait(); err != nil {
 		return nil, err
 	}
-	if *profile == nil {
+	if profile.value == nil {
 		return nil, errProfilePending
 	}
-	return userOf((*account).GetAccount(), *profile), nil
+	return userOf(account.value.GetAccount(), profile.value), nil
 }
 
 // profileAfter fetches a profile; nil when there is none. Only once the account
@@ -157,26 +157,37 @@ var profileStatuses = map[bffv1.UserStatus]usersv1.ProfileStatus{
 
 // ListUsers implements bffv1.UserServiceHandler.
 func (s *Service) ListUsers(ctx context.Context, req *bffv1.ListUsersRequest) (*bffv1.ListUsersResponse, error) {
-	page, err := fetchPart(ctx, readLimit, func(ctx context.Context) (*usersv1.ListProfilesResponse, error) {
+	c := compose(ctx, s.logger)
+	page := required(c, "profiles", readLimit, func(ctx context.Context) (*usersv1.ListProfilesResponse, error) {
 		return s.profiles.ListProfiles(ctx, &usersv1.ListProfilesRequest{
 			PageSize: req.GetPageSize(), PageToken: req.GetPageToken(), Query: req.GetQuery(),
 			Status: profileStatuses[req.GetStatus()], Order: profileOrders[req.GetOrderBy()],
 		})
 	})
-	if err != nil {
+	accounts := requiredBatch(c, "accounts", readLimit, page, idsOf, s.accountsByID)
+	if err := c.wait(); err != nil {
 		return nil, err
 	}
-	response := &bffv1.ListUsersResponse{NextPageToken: page.GetNextPageToken()}
-	if len(page.GetProfiles()) == 0 {
-		return response, nil
+	response := &bffv1.ListUsersResponse{NextPageToken: page.value.GetNextPageToken()}
+	for _, profile := range page.value.GetProfiles() {
+		// A profile whose account was deleted a moment ago is about to go.
+		if account := accounts.value[profile.GetId()]; account != nil {
+			response.Users = append(response.Users, userOf(account, profile))
+		}
 	}
+	return response, nil
+}
+
+func idsOf(page *usersv1.ListProfilesResponse) []string {
 	ids := make([]string, 0, len(page.GetProfiles()))
 	for _, profile := range page.GetProfiles() {
 		ids = append(ids, profile.GetId())
 	}
-	batch, err := fetchPart(ctx, readLimit, func(ctx context.Context) (*authv1.BatchGetAccountsResponse, error) {
-		return s.accounts.BatchGetAccounts(ctx, &authv1.BatchGetAccountsRequest{AccountIds: ids})
-	})
+	return ids
+}
+
+func (s *Service) accountsByID(ctx context.Context, ids []string) (map[string]*authv1.Account, error) {
+	batch, err := s.accounts.BatchGetAccounts(ctx, &authv1.BatchGetAccountsRequest{AccountIds: ids})
 	if err != nil {
 		return nil, err
 	}
@@ -184,13 +195,7 @@ func (s *Service) ListUsers(ctx context.Context, req *bffv1.ListUsersRequest) (*
 	for _, account := range batch.GetAccounts() {
 		accounts[account.GetId()] = account
 	}
-	for _, profile := range page.GetProfiles() {
-		// A profile whose account was deleted a moment ago is about to go.
-		if account := accounts[profile.GetId()]; account != nil {
-			response.Users = append(response.Users, userOf(account, profile))
-		}
-	}
-	return response, nil
+	return accounts, nil
 }
 
 // UpdateUser implements bffv1.UserServiceHandler.

@@ -34,6 +34,8 @@ type Call struct {
 	// CallersDeadline says that the call's deadline is the caller's own, and
 	// OurLimit that it is ours.
 	CallersDeadline, OurLimit bool
+
+	deadline time.Time // the caller's own
 }
 
 // WantsRecentSignIn reports whether the method's policy asks for one. What isn't
@@ -171,7 +173,8 @@ func bounded(plan *Plan) (connect.ServerInterceptor, error) {
 			}
 			deadline, ok := ctx.Deadline()
 			if ok && time.Until(deadline) <= limit {
-				CallFrom(ctx).CallersDeadline = true
+				call := CallFrom(ctx)
+				call.CallersDeadline, call.deadline = true, deadline
 				return next(ctx, spec, stream)
 			}
 			CallFrom(ctx).OurLimit = true

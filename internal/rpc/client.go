@@ -2,11 +2,9 @@ package rpc
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
 
@@ -22,11 +20,12 @@ const (
 	hopMargin = 10 * time.Millisecond
 	// defaultHop is the time for a call whose caller set none, such as the
 	// relay's.
-	defaultHop  = 5 * time.Second
-	dialTimeout = time.Second
-	// maxAnswerBytes bounds a message from a service of ours. The largest is all
-	// that is revoked, of which a million take 43 MB.
-	maxAnswerBytes = 64 << 20
+	defaultHop = 5 * time.Second
+	// maxAnswerBytes bounds an answer of a service of ours, and maxStreamedBytes a
+	// message of a stream. The largest is all that is revoked, of which a million
+	// take 43 MB.
+	maxAnswerBytes   = 4 * MaxMessageBytes
+	maxStreamedBytes = 64 << 20
 )
 
 // Route says who calls whom, and with which keys.
@@ -35,40 +34,49 @@ type Route struct {
 	Keys           InternalKeys
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
+	// Persistent says that the caller asks until it is answered, at a pace of
+	// its own: each call is then made, and made once.
+	Persistent bool
 }
 
-// Dial returns a client of the service at url: h2c for http://, HTTP/2 over TLS
-// for https://. It connects when first called, and again whenever it must.
-func Dial(route Route, url string) (*connect.Client, error) {
-	return newClient(route, connecthttp.NewTransport(
-		&http.Client{Transport: newTransport(), CheckRedirect: refuseRedirect}, url,
-		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(maxAnswerBytes),
-	))
-}
-
-func newTransport() *http.Transport {
-	transport := &http.Transport{
-		DialContext:         dialPeer,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout: 5 * time.Second,
-		Protocols:           new(http.Protocols),
-		DisableCompression:  true,
-		// Find out within seconds that a peer has gone without a word.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
+// Dial returns a client of the service at the URLs, which are separated by
+// commas: h2c for http://, HTTP/2 over TLS for https://. It connects when first
+// called, and again whenever it must.
+//
+// Calls go in turn to every address that the URLs' hosts have; where one takes
+// no connection, they go to the next. A call that got no answer is made again if
+// the method's idempotency level allows it, within a budget, and a service that
+// answers nobody isn't asked for a while (see patient).
+func Dial(route Route, urls string) (*connect.Client, error) {
+	peers, err := newPeers(urls)
+	if err != nil {
+		return nil, err
 	}
-	transport.Protocols.SetHTTP2(true)
-	transport.Protocols.SetUnencryptedHTTP2(true)
-	return transport
+	return dialPeers(route, peers)
 }
 
-// dialPeer connects, or says that the peer is away. connect would take dialing's
-// own time-out for the call's.
-func dialPeer(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() && ctx.Err() == nil {
-		return nil, errors.New(err.Error())
+func dialPeers(route Route, peers *peers) (*connect.Client, error) {
+	reach := func(most int) connect.Transport {
+		return connecthttp.NewTransport(
+			&http.Client{Transport: peers, CheckRedirect: refuseRedirect}, peers.urls[0].String(),
+			connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(most),
+		)
 	}
-	return conn, err
+	transport := sizedTransport{calls: reach(maxAnswerBytes), streams: reach(maxStreamedBytes)}
+	if route.Persistent {
+		return newClient(route, transport)
+	}
+	return newClient(route, transport, newBackend().patient)
+}
+
+// sizedTransport reads longer messages of streams than of calls.
+type sizedTransport struct{ calls, streams connect.Transport }
+
+func (t sizedTransport) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+	if spec.StreamType == connect.StreamTypeUnary {
+		return t.calls.NewClientStream(ctx, spec)
+	}
+	return t.streams.NewClientStream(ctx, spec)
 }
 
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -79,20 +87,21 @@ func InProcess(route Route, server *Server) (*connect.Client, error) {
 	return newClient(route, inProcessTransport(server.rpc))
 }
 
-func newClient(route Route, transport connect.Transport) (*connect.Client, error) {
+func newClient(route Route, transport connect.Transport, between ...connect.ClientInterceptor) (*connect.Client, error) {
 	issuer, err := newIssuer(route.Keys, route.Caller, route.Callee)
 	if err != nil {
 		return nil, err
 	}
-	interceptors := []connect.ClientInterceptor{shortened, identified(issuer)}
+	var chain []connect.ClientInterceptor
 	if route.Telemetry != nil {
 		measured, err := called(route.Telemetry)
 		if err != nil {
 			return nil, err
 		}
-		interceptors = append([]connect.ClientInterceptor{measured}, interceptors...)
+		chain = append(chain, measured)
 	}
-	return connect.NewClient(transport, interceptors...), nil
+	chain = append(append(chain, shortened), between...)
+	return connect.NewClient(transport, append(chain, identified(issuer))...), nil
 }
 
 // identified sends who is calling, and for which request.

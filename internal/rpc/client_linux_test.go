@@ -1,13 +1,19 @@
 package rpc_test
 
 import (
+	"context"
 	"fmt"
 	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect/v2"
+
+	"gatehouse/internal/rpc"
 )
 
 // The call has time left; it is the service that gives no answer.
@@ -50,4 +56,57 @@ func deafHost(t testing.TB) string {
 	}
 	t.Fatal("the queue never fills")
 	return ""
+}
+
+// A host with several addresses is as many copies, and one that moves is found.
+func TestAHostsAddressesAreFollowed(t *testing.T) {
+	t.Parallel()
+	var asked [4]atomic.Int64
+	mux := newProfiles(t, found).Mux(isReady)
+	counting := func(i int) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked[i].Add(1)
+			mux.ServeHTTP(w, r)
+		})
+	}
+	one := newRestartable(t, counting(1))
+	_, port, _ := net.SplitHostPort(one.address)
+	two := &restartable{t: t, address: "127.0.0.2:" + port, handler: counting(2)}
+	two.start()
+	t.Cleanup(func() { two.stop() })
+
+	var known atomic.Pointer[[]netip.Addr]
+	known.Store(&[]netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")})
+	client := rpc.DialWith(t, bffToUsers, "http://users.test:"+port, func(_ context.Context, host string) ([]netip.Addr, error) {
+		if host != "users.test" {
+			t.Errorf("looked up %q", host)
+		}
+		return *known.Load(), nil
+	})
+	for range 40 {
+		if _, err := get(t.Context(), client); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked[1].Load() != 20 || asked[2].Load() != 20 {
+		t.Errorf("two addresses were asked %d and %d times, want 20 each", asked[1].Load(), asked[2].Load())
+	}
+
+	three := &restartable{t: t, address: "127.0.0.3:" + port, handler: counting(3)}
+	three.start()
+	t.Cleanup(func() { three.stop() })
+	known.Store(&[]netip.Addr{netip.MustParseAddr("127.0.0.3")})
+	for _, gone := range []*restartable{one, two} {
+		gone.stop()
+		if err := within(t, 10*time.Second, "Serve", gone.stopped); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	}
+	// The call that finds both gone is made again, at the new address.
+	if _, err := get(t.Context(), client); err != nil {
+		t.Errorf("after the move: got %v, want an answer", err)
+	}
+	if asked[3].Load() == 0 {
+		t.Error("the new address wasn't asked")
+	}
 }

@@ -38,7 +38,6 @@ func TestAServiceThatIsAwayIsUnavailable(t *testing.T) {
 	}{
 		{"nobody listens", "http://" + listener.Addr().String(), connect.CodeUnavailable},
 		{"a certificate that nobody vouches for", untrusted.URL, connect.CodeUnavailable},
-		{"no URL", "http://[", connect.CodeUnavailable},
 		{"somebody else", stranger, connect.CodeUnimplemented},
 	} {
 		_, err := get(t.Context(), dial(t, bffToUsers, test.url))
@@ -46,6 +45,9 @@ func TestAServiceThatIsAwayIsUnavailable(t *testing.T) {
 		if failure, ok := errors.AsType[*connect.Error](err); ok && failure.IsRemote() {
 			t.Errorf("%s: got an error that is marked as the service's: %v", test.name, err)
 		}
+	}
+	if _, err := rpc.Dial(bffToUsers, stranger+",http://["); err == nil {
+		t.Error("no URL: got a client, want an error")
 	}
 	if _, err := rpc.Dial(rpc.Route{Caller: "bff", Callee: "users"}, stranger); err == nil {
 		t.Error("without a key: got a client, want an error")

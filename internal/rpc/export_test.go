@@ -1,8 +1,13 @@
 package rpc
 
 import (
+	"context"
+	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
+	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -36,4 +41,46 @@ var TextNormalizer = textNormalizer
 // NormalizeMessage brings a message to the forms that its schema says.
 func NormalizeMessage(message proto.Message) {
 	newNormalizer(message.ProtoReflect().Descriptor()).apply(message.ProtoReflect())
+}
+
+// Patient returns what stands between a client and one backend, for a transport
+// of the test's own.
+func Patient() connect.ClientInterceptor { return newBackend().patient }
+
+// Refused is the error of a connection that nobody took.
+func Refused() error {
+	failure := &dialError{text: "connection refused"}
+	return connect.NewError(connect.CodeUnavailable, failure.Error()).WithCause(failure)
+}
+
+// DialWith is Dial with another way to look hosts up.
+func DialWith(t testing.TB, route Route, urls string, lookup func(context.Context, string) ([]netip.Addr, error)) *connect.Client {
+	t.Helper()
+	peers, err := newPeers(urls)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peers.lookup = lookup
+	client, err := dialPeers(route, peers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// Turns returns in which order copies are tried, some of which are away.
+func Turns(away []bool, turn int) []int {
+	now := time.Now()
+	copies := make([]*peer, len(away))
+	for i := range away {
+		copies[i] = &peer{}
+		if away[i] {
+			copies[i].away.Store(now.Add(time.Second).UnixNano())
+		}
+	}
+	var order []int
+	for _, one := range inTurn(copies, uint64(turn), now) {
+		order = append(order, slices.Index(copies, one))
+	}
+	return order
 }

@@ -17,12 +17,15 @@ type Answer struct {
 	Time time.Time
 }
 
-// Probe asks the role at url whether it is ready, the way that [Dial] would
-// reach it. An error means that it gave no answer.
-func Probe(ctx context.Context, url string) (Answer, error) {
-	transport := newTransport()
-	defer transport.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(url, "/")+"/readyz", nil)
+// Probe asks a copy of the role at the URLs whether it is ready, the way that
+// [Dial] would reach it. An error means that none gave an answer.
+func Probe(ctx context.Context, urls string) (Answer, error) {
+	transport, err := newPeers(urls)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer transport.close()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(transport.urls[0].String(), "/")+"/readyz", nil)
 	if err != nil {
 		return Answer{}, fmt.Errorf("ask for readiness: %w", err)
 	}

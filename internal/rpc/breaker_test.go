@@ -1,0 +1,270 @@
+package rpc_test
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/rpc"
+)
+
+// write calls once: a write isn't made again.
+func write(t testing.TB, client *connect.Client, times int) (err error) {
+	for range times {
+		err = update(t.Context(), client)
+	}
+	return err
+}
+
+func TestABreakerOpensProbesAndCloses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		answer := silent()
+		service := &scripted{ends: func(context.Context, int) error { return answer }}
+		client := service.client()
+		asked := func(what string, want int64) {
+			t.Helper()
+			if got := service.asked.Swap(0); got != want {
+				t.Errorf("%s: the service was asked %d times, want %d", what, got, want)
+			}
+		}
+		_ = write(t, client, 19)
+		asked("19 failures", 19)
+		_ = write(t, client, 1)
+		asked("the 20th", 1)
+		began := time.Now()
+		err := write(t, client, 100)
+		wantError(t, "open", err, connect.CodeUnavailable, rpc.ReasonUnavailable)
+		asked("open", 0)
+		if took := time.Since(began); took != 0 {
+			t.Errorf("100 calls while open took %s", took)
+		}
+		time.Sleep(5*time.Second - 1)
+		_ = write(t, client, 10)
+		asked("after a little less than 5s", 0)
+		time.Sleep(1)
+		_ = write(t, client, 10)
+		asked("after 5s", 1)
+		time.Sleep(5 * time.Second)
+		answer = nil
+		if err := write(t, client, 10); err != nil {
+			t.Errorf("after a probe that was answered: got %v", err)
+		}
+		asked("closed again", 10)
+	})
+}
+
+func TestOneProbeAtATime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		let := make(chan error)
+		hanging := false
+		service := &scripted{ends: func(ctx context.Context, _ int) error {
+			if !hanging {
+				return silent()
+			}
+			select {
+			case err := <-let:
+				return err
+			case <-ctx.Done():
+				return connect.NewError(connect.CodeCanceled, "").WithCause(ctx.Err())
+			}
+		}}
+		client := service.client()
+		_ = write(t, client, 20)
+		time.Sleep(5 * time.Second)
+		service.asked.Store(0)
+		hanging = true
+		ctx, leave := context.WithCancel(t.Context())
+		var calls sync.WaitGroup
+		calls.Go(func() { _ = update(ctx, client) })
+		synctest.Wait()
+		_ = write(t, client, 10)
+		if asked := service.asked.Load(); asked != 1 {
+			t.Fatalf("while a probe is under way the service was asked %d times, want once", asked)
+		}
+		// Its caller leaves: that tells nothing, and the next one probes.
+		leave()
+		calls.Wait()
+		calls.Go(func() {
+			if err := update(t.Context(), client); err != nil {
+				t.Errorf("the second probe: got %v", err)
+			}
+		})
+		synctest.Wait()
+		_ = write(t, client, 10)
+		if asked := service.asked.Load(); asked != 2 {
+			t.Fatalf("after a probe whose caller left the service was asked %d times, want twice", asked)
+		}
+		let <- nil
+		calls.Wait()
+		hanging = false
+		_ = write(t, client, 1)
+		if asked := service.asked.Load(); asked != 3 {
+			t.Errorf("closed: the service was asked %d times, want 3", asked)
+		}
+	})
+}
+
+// What was begun before a breaker opened says nothing of the time after.
+func TestAnOldCallIsNoProbe(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		let := make(chan error)
+		service := &scripted{ends: func(_ context.Context, n int) error {
+			if n <= 30 {
+				return <-let
+			}
+			return silent()
+		}}
+		client := service.client()
+		var calls sync.WaitGroup
+		for range 30 {
+			calls.Go(func() { _ = update(t.Context(), client) })
+		}
+		synctest.Wait()
+		_ = write(t, client, 20)
+		time.Sleep(5 * time.Second)
+		for range 30 { // late answers
+			let <- nil
+		}
+		calls.Wait()
+		service.asked.Store(100)
+		_ = write(t, client, 10)
+		if asked := service.asked.Load() - 100; asked != 1 {
+			t.Errorf("after late answers the service was asked %d times, want once: the probe", asked)
+		}
+	})
+}
+
+func TestWhatABreakerCounts(t *testing.T) {
+	t.Parallel()
+	refusal := rpc.NewError(connect.CodeNotFound, "NONE", "There is none.").WithRemote()
+	late := connect.NewError(connect.CodeDeadlineExceeded, "late")
+	for name, test := range map[string]struct {
+		ends  func(n int) error
+		every time.Duration
+		opens bool
+	}{
+		"no answer":                    {ends: func(int) error { return silent() }, opens: true},
+		"a limit of ours passed":       {ends: func(int) error { return late }, opens: true},
+		"told that it is away":         {ends: func(int) error { return rpc.Unavailable().WithRemote() }, opens: true},
+		"something that can't be read": {ends: func(int) error { return connect.NewError(connect.CodeUnknown, "not proto") }, opens: true},
+		"half": {ends: func(n int) error {
+			if n%2 == 0 {
+				return silent()
+			}
+			return nil
+		}, opens: true},
+		"a third": {ends: func(n int) error {
+			if n%3 == 0 {
+				return silent()
+			}
+			return nil
+		}},
+		"refusals":               {ends: func(int) error { return refusal }},
+		"faults of its own":      {ends: func(int) error { return connect.NewError(connect.CodeInternal, "").WithRemote() }},
+		"too many for it":        {ends: func(int) error { return rpc.NewError(connect.CodeResourceExhausted, "MANY", "Too many.").WithRemote() }},
+		"answers too large":      {ends: func(int) error { return connect.NewError(connect.CodeResourceExhausted, "message size") }},
+		"a failure now and then": {ends: func(int) error { return silent() }, every: 600 * time.Millisecond},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			service := &scripted{ends: func(_ context.Context, n int) error { return test.ends(n) }}
+			client := service.client()
+			for range 60 {
+				_ = write(t, client, 1)
+				time.Sleep(test.every)
+			}
+			if opened := service.asked.Load() < 60; opened != test.opens {
+				t.Errorf("%s: the breaker opened: %v, want %v", name, opened, test.opens)
+			}
+		})
+	}
+}
+
+// Callers who leave, or give no time, must not take a service from the others.
+func TestCallersOpenNoBreaker(t *testing.T) {
+	t.Parallel()
+	hanging := make(chan struct{})
+	var once sync.Once
+	free := func() { once.Do(func() { close(hanging) }) }
+	t.Cleanup(free)
+	service := newFlaky(t)
+	front := throughAServer(t, dial(t, bffToUsers, service.url))
+	service.from(func(int) http.HandlerFunc {
+		return func(_ http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+			case <-hanging:
+			}
+		}
+	})
+	for range 30 {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+		_, _ = get(ctx, front)
+		cancel()
+	}
+	for range 30 {
+		ctx, leave := context.WithCancel(t.Context())
+		time.AfterFunc(10*time.Millisecond, leave)
+		_, _ = get(ctx, front)
+		leave()
+	}
+	service.from(func(int) http.HandlerFunc { return nil })
+	if _, err := get(t.Context(), front); err != nil {
+		t.Errorf("after 60 calls whose callers had no time: got %v, want an answer", err)
+	}
+}
+
+// throughAServer puts a server in between that passes its calls on, so that they
+// have a caller's deadline.
+func throughAServer(t testing.TB, behind *connect.Client) *connect.Client {
+	route := bffToUsers
+	route.Persistent = true // the breaker that matters is the one behind
+	return overHTTP(t, route, newProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+		return get(ctx, behind)
+	}))
+}
+
+func TestAnOpenBreakerAnswersAtOnceAndNotForLong(t *testing.T) {
+	t.Parallel()
+	service := newFlaky(t)
+	client := dial(t, bffToUsers, service.url)
+	service.from(func(int) http.HandlerFunc { return abort })
+	for range 40 {
+		_ = update(t.Context(), client)
+	}
+	if asked := service.asked.Load(); asked != 20 {
+		t.Errorf("40 calls: the service was asked %d times, want 20", asked)
+	}
+	times := make([]time.Duration, 0, 200)
+	for range cap(times) {
+		began := time.Now()
+		err := update(t.Context(), client)
+		times = append(times, time.Since(began))
+		wantError(t, "open", err, connect.CodeUnavailable, rpc.ReasonUnavailable)
+		if after, ok := rpc.RetryDelay(err); !ok || after <= 0 {
+			t.Errorf("open: got %v, want it to say when to come again", err)
+		}
+	}
+	slices.Sort(times)
+	if median := times[len(times)/2]; median > time.Millisecond {
+		t.Errorf("open: half of the calls took over %s, want under 1ms", median)
+	}
+	service.from(func(int) http.HandlerFunc { return nil })
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := get(t.Context(), client); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the service answers again, and the breaker is open after 30s")
+		}
+	}
+}

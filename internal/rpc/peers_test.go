@@ -1,0 +1,178 @@
+package rpc_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatehouse/internal/rpc"
+)
+
+func TestCallsGoToAllCopiesInTurn(t *testing.T) {
+	t.Parallel()
+	a, b, c := newFlaky(t), newFlaky(t), newFlaky(t)
+	client := dial(t, bffToUsers, a.url+", "+b.url+","+c.url)
+	for range 90 {
+		if _, err := get(t.Context(), client); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, one := range []*flaky{a, b, c} {
+		if asked := one.asked.Load(); asked != 30 {
+			t.Errorf("copy %d was asked %d times, want 30", i, asked)
+		}
+	}
+}
+
+// Nothing of such a call was sent, so even a write may go elsewhere; no budget
+// is needed for that.
+func TestARefusedDialGoesToAnotherCopy(t *testing.T) {
+	t.Parallel()
+	service := newFlaky(t)
+	client := dial(t, bffToUsers, deadURL(t)+","+service.url+","+deadURL(t))
+	for i := range 30 {
+		if err := update(t.Context(), client); rpc.Reason(err) != rpc.ReasonInvalid { // an answer
+			t.Fatalf("call %d: got %v, want the validator's refusal", i, err)
+		}
+	}
+	if asked := service.asked.Load(); asked != 30 {
+		t.Errorf("the copy that listens was asked %d times, want 30", asked)
+	}
+}
+
+func TestACopyThatIsAwayIsTriedLast(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		away []bool
+		turn int
+		want []int
+	}{
+		{[]bool{false, false, false}, 0, []int{0, 1, 2}},
+		{[]bool{false, false, false}, 4, []int{1, 2, 0}},
+		{[]bool{false, true, false}, 1, []int{2, 0, 1}},
+		{[]bool{true, true, false}, 0, []int{2, 0, 1}},
+		{[]bool{true, true}, 1, []int{1, 0}},
+		{[]bool{true}, 7, []int{0}},
+	} {
+		if got := rpc.Turns(test.away, test.turn); !slices.Equal(got, test.want) {
+			t.Errorf("away %v, turn %d: got %v, want %v", test.away, test.turn, got, test.want)
+		}
+	}
+}
+
+// restartable is a service that can be stopped and started on one address.
+type restartable struct {
+	t       testing.TB
+	address string
+	handler http.Handler
+	stop    context.CancelFunc
+	stopped chan error
+}
+
+func newRestartable(t testing.TB, handler http.Handler) *restartable {
+	r := &restartable{t: t, address: "127.0.0.1:0", handler: handler}
+	r.start()
+	t.Cleanup(func() { r.stop() })
+	return r
+}
+
+func (r *restartable) start() {
+	listener, err := net.Listen("tcp", r.address)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.address = listener.Addr().String()
+	var ctx context.Context
+	ctx, r.stop = context.WithCancel(context.Background())
+	stopped := make(chan error, 1)
+	r.stopped = stopped
+	servers.Go(func() error {
+		err := rpc.Serve(ctx, listener, r.handler, slog.New(slog.DiscardHandler))
+		stopped <- err
+		return err
+	})
+}
+
+// While copies are restarted one after another, no call is lost: neither a read
+// nor a write.
+func TestARollingRestartLosesNoCall(t *testing.T) {
+	t.Parallel()
+	mux := newProfiles(t, found).Mux(isReady)
+	copies := []*restartable{newRestartable(t, mux), newRestartable(t, mux)}
+	client := dial(t, bffToUsers, "http://"+copies[0].address+",http://"+copies[1].address)
+
+	var over atomic.Bool
+	var calls atomic.Int64
+	var callers sync.WaitGroup
+	for range 4 {
+		callers.Go(func() {
+			for !over.Load() {
+				if _, err := get(t.Context(), client); err != nil {
+					t.Errorf("a read: %v", err)
+				}
+				if err := update(t.Context(), client); rpc.Reason(err) != rpc.ReasonInvalid {
+					t.Errorf("a write: got %v, want the validator's refusal", err)
+				}
+				calls.Add(2)
+			}
+		})
+	}
+	until := func(more int64) {
+		for want := calls.Load() + more; calls.Load() < want && !t.Failed(); {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	for range 2 {
+		for _, one := range copies {
+			until(200)
+			one.stop()
+			until(200) // while it goes
+			if err := within(t, 10*time.Second, "Serve", one.stopped); err != nil {
+				t.Errorf("stop: %v", err)
+			}
+			until(200) // while it is away
+			one.start()
+		}
+	}
+	over.Store(true)
+	callers.Wait()
+	t.Logf("%d calls", calls.Load())
+}
+
+// A host that can't be found says so; one that can is none the worse for it.
+func TestAnUnknownHostIsNoHindrance(t *testing.T) {
+	t.Parallel()
+	service := newFlaky(t)
+	client := dial(t, bffToUsers, "http://users.invalid:1,"+service.url)
+	for range 3 {
+		if _, err := get(t.Context(), client); err != nil {
+			t.Errorf("got %v, want an answer", err)
+		}
+	}
+}
+
+// An answer's headers take no more memory than they may.
+func TestAnAnswersHeadersAreBounded(t *testing.T) {
+	t.Parallel()
+	service := newFlaky(t)
+	client := dial(t, bffToUsers, service.url)
+	service.from(func(int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			for i := range 1024 {
+				w.Header().Set(fmt.Sprint("X-Filler-", i), strings.Repeat("x", 1024))
+			}
+			w.Header().Set("Content-Type", "application/proto")
+		}
+	})
+	if res, err := get(t.Context(), client); err == nil {
+		t.Errorf("1 MiB of headers: got %v, want an error", res)
+	}
+}
