@@ -151,6 +151,7 @@ func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	group.Go(func() error { s.relay(ctx); return nil })
 	group.Go(func() error { s.publishRevocations(ctx); return nil })
+	group.Go(func() error { s.letGo(ctx); return nil })
 	_ = group.Wait()
 }
 

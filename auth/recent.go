@@ -1,0 +1,35 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	authv1 "gatehouse/gen/auth/v1"
+)
+
+// recentSignIn is how long ago the password may have been given for what needs
+// a recent sign-in.
+const recentSignIn = 5 * time.Minute
+
+const recentlyGiven = `
+	SELECT EXISTS (SELECT FROM auth.sessions
+		WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND authenticate_time > now() - @within::interval)`
+
+// requireRecentSignIn refuses unless the session that asks has given its
+// password lately. Errors: failed_precondition REAUTHENTICATION_REQUIRED.
+func requireRecentSignIn(ctx context.Context, tx pgx.Tx, origin *authv1.Origin) error {
+	var recent bool
+	err := tx.QueryRow(ctx, recentlyGiven, pgx.NamedArgs{
+		"id": optional(origin.GetSessionId()), "account_id": optional(origin.GetAccountId()), "within": recentSignIn,
+	}).Scan(&recent)
+	if err != nil {
+		return fmt.Errorf("look up the sign-in: %w", err)
+	}
+	if !recent {
+		return errReauthenticate
+	}
+	return nil
+}
