@@ -33,8 +33,10 @@ type house struct {
 	accounts    authv1.AccountServiceClient
 	sessions    authv1.SessionServiceClient
 	revocations authv1.RevocationServiceClient
+	audit       authv1.AuditServiceClient
 	service     *auth.Service
 	config      auth.Config
+	client      *connect.Client
 	owner       *pgxpool.Pool // arranges states that the API can't make
 }
 
@@ -43,7 +45,7 @@ func newHouse(t *testing.T, change ...func(*auth.Config)) *house {
 	database := pgtest.New(t)
 	config := auth.Config{
 		DB: openPool(t, database.Auth), Secrets: [][]byte{secretOne}, Issuer: "http://localhost:8001",
-		Registration: auth.RegistrationOpen, SessionIdle: 30 * 24 * time.Hour, SessionMax: 365 * 24 * time.Hour,
+		Registration: auth.RegistrationOpen, AuditLife: 400 * 24 * time.Hour, SessionIdle: 30 * 24 * time.Hour, SessionMax: 365 * 24 * time.Hour,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, c := range change {
@@ -74,6 +76,7 @@ func (h *house) open(t *testing.T, config auth.Config) {
 	h.service, h.config = service, config
 	h.accounts, h.sessions = authv1.NewAccountServiceClient(client), authv1.NewSessionServiceClient(client)
 	h.revocations = authv1.NewRevocationServiceClient(client)
+	h.audit, h.client = authv1.NewAuditServiceClient(client), client
 }
 
 func openPool(t *testing.T, url string) *pgxpool.Pool {
