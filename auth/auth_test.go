@@ -138,10 +138,12 @@ func wantReason(t *testing.T, err error, code connect.Code, reason string) {
 
 // receiver is the far end of the relay.
 type receiver struct {
-	mu    sync.Mutex
-	away  bool
-	calls []*usersv1.ApplyAccountRequest
-	heard chan struct{} // gets a value for each call, if anybody waits
+	mu   sync.Mutex
+	away bool
+	// refused counts the calls while it was away.
+	refused int
+	calls   []*usersv1.ApplyAccountRequest
+	heard   chan struct{} // gets a value for each call, if anybody waits
 }
 
 func newReceiver() *receiver { return &receiver{heard: make(chan struct{}, 1024)} }
@@ -150,6 +152,7 @@ func (r *receiver) ApplyAccount(_ context.Context, req *usersv1.ApplyAccountRequ
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.away {
+		r.refused++
 		return nil, rpc.Unavailable()
 	}
 	r.calls = append(r.calls, req)
@@ -164,6 +167,12 @@ func (r *receiver) setAway(away bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.away = away
+}
+
+func (r *receiver) turnedAway() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refused
 }
 
 func (r *receiver) told() []*usersv1.ApplyAccountRequest {
