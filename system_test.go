@@ -180,7 +180,11 @@ const (
 // ready.
 func newSystem(t testing.TB, shape string) *system {
 	t.Helper()
-	database := pgtest.New(t)
+	return newSystemOn(t, shape, pgtest.New(t))
+}
+
+func newSystemOn(t testing.TB, shape string, database pgtest.Database) *system {
+	t.Helper()
 	bffAt, authAt, usersAt := freeAddress(t), freeAddress(t), freeAddress(t)
 	s := &system{url: "http://" + bffAt, processes: map[string]*process{}, owner: openPool(t, database.Owner)}
 	common := []string{"GATEHOUSE_INTERNAL_KEY=" + internalKey, "GATEHOUSE_PUBLIC_URL=" + s.url}
