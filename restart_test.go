@@ -209,13 +209,12 @@ func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
 			}
 			last := make([]string, 3) // tokens, each its owner's alone until all have stopped
 			for i := range last {
-				email := fmt.Sprintf("person-%d@example.com", i)
-				last[i] = s.signUp(t, email).GetTokens().GetRefreshToken()
-				pace(func(n int) { last[i] = l.refresh(ctx, t, last[i], fmt.Sprintf("key-%d-%d", i, n)) })
-				if i == 0 {
-					pace(func(int) { l.login(ctx, t, email) })
-				}
+				last[i] = s.signUp(t, fmt.Sprintf("person-%d@example.com", i)).GetTokens().GetRefreshToken()
 			}
+			for i := range last {
+				pace(func(n int) { last[i] = l.refresh(ctx, t, last[i], fmt.Sprintf("key-%d-%d", i, n)) })
+			}
+			pace(func(int) { l.login(ctx, t, "person-0@example.com") })
 			pace(func(n int) { l.register(ctx, t, fmt.Sprintf("restart-%d@example.com", n)) })
 
 			l.untilMore(t, "before")
