@@ -139,10 +139,23 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 		"auth: before the outbox is written":    roleAuth,
 		"auth: before the account is committed": roleAuth,
 		"auth: after the account is committed":  roleAuth,
+		"users: before the profile is written":  roleUsers,
 		"users: before commit":                  roleUsers,
 		"users: after commit":                   roleUsers,
 		"auth: after users is told":             roleAuth,
 		"bff: after auth has answered":          roleBff,
+	}
+	change := map[string]string{
+		"bff: before auth is asked to change the email": roleBff,
+		"auth: before the account is changed":           roleAuth,
+		"auth: before the change's outbox is written":   roleAuth,
+		"auth: before the change is committed":          roleAuth,
+		"auth: after the change is committed":           roleAuth,
+		"users: before the profile is written":          roleUsers,
+		"users: before commit":                          roleUsers,
+		"users: after commit":                           roleUsers,
+		"auth: after users is told":                     roleAuth,
+		"bff: after auth has changed the email":         roleBff,
 	}
 	deletion := map[string]string{
 		"bff: before auth is asked to delete":           roleBff,
@@ -160,7 +173,7 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 		name  string
 		steps map[string]string
 		call  func(t *testing.T, s *system, admin client, n int) (email string, err error)
-		// want says how many accounts an acknowledged call leaves.
+		// want says how many accounts with the email an acknowledged call leaves.
 		want int
 	}{
 		{"Register", creation, func(t *testing.T, s *system, _ client, n int) (string, error) {
@@ -173,14 +186,14 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 			_, err := admin.users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Ada"}, Password: "correct horse battery"})
 			return email, err
 		}, 1},
+		{"ChangeUserEmail", change, func(t *testing.T, s *system, admin client, n int) (string, error) {
+			email := fmt.Sprintf("changed-%d@example.com", n)
+			_, err := admin.users.ChangeUserEmail(t.Context(), &bffv1.ChangeUserEmailRequest{UserId: s.idOf(t, fmt.Sprintf("before-%d@example.com", n)), Email: email})
+			return email, err
+		}, 1},
 		{"DeleteUser", deletion, func(t *testing.T, s *system, admin client, n int) (string, error) {
 			email := fmt.Sprintf("delete-%d@example.com", n)
-			var id string
-			err := s.owner.QueryRow(t.Context(), "SELECT id FROM auth.accounts WHERE email = $1", email).Scan(&id)
-			if err != nil {
-				t.Fatalf("who is to be deleted: %v", err)
-			}
-			_, err = admin.users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: id})
+			_, err := admin.users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: s.idOf(t, email)})
 			return email, err
 		}, 0},
 	} {
@@ -191,8 +204,11 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 			n := 0
 			for at, where := range test.steps {
 				n++
-				if test.name == "DeleteUser" {
+				switch test.name {
+				case "DeleteUser":
 					s.signUp(t, fmt.Sprintf("delete-%d@example.com", n))
+				case "ChangeUserEmail":
+					s.signUp(t, fmt.Sprintf("before-%d@example.com", n))
 				}
 				s.processes[where].kill()
 				doomed := s.start(t, where, crashAt+"="+at)
@@ -201,8 +217,19 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 				s.start(t, where)
 				s.wantBothOrNeither(t, at, email, err, test.want)
 			}
+			s.wantTheSameOfBoth(t)
 		})
 	}
+}
+
+// idOf returns the id of the account with an email.
+func (s *system) idOf(t *testing.T, email string) string {
+	t.Helper()
+	var id string
+	if err := s.owner.QueryRow(t.Context(), "SELECT id FROM auth.accounts WHERE email = $1", email).Scan(&id); err != nil {
+		t.Fatalf("look up %s: %v", email, err)
+	}
+	return id
 }
 
 // wantBothOrNeither waits until the system has settled and checks it. An

@@ -8,7 +8,8 @@
 -- Raise the number above with every change: it is stored when this is applied,
 -- and a binary that carries a smaller one then leaves the database alone.
 -- Atlas neither sees nor makes partitions, functions, triggers, views, domains,
--- sequences or row security; internal/schema makes the roles and grants.
+-- sequences or row security; internal/schema makes the roles, the grants and the
+-- functions.
 
 CREATE SCHEMA auth;
 CREATE SCHEMA users;
@@ -37,7 +38,8 @@ CREATE TABLE auth.accounts (
 );
 CREATE UNIQUE INDEX accounts_email_key ON auth.accounts (lower(email));
 -- Administrators are few, and the last one is looked for before each removal.
-CREATE INDEX accounts_admins_idx ON auth.accounts (id) WHERE status = 'active' AND 'admin' = ANY (roles);
+CREATE INDEX accounts_admins_idx ON auth.accounts (id)
+    WHERE status = 'active' AND 'admin' = ANY (roles) AND password_hash <> '';
 
 CREATE TABLE auth.sessions (
     id                    uuid        NOT NULL,
@@ -71,6 +73,7 @@ CREATE INDEX sessions_live_idx ON auth.sessions (account_id, last_used_time DESC
 -- For the foreign key's cascade, which also takes the ended ones.
 CREATE INDEX sessions_account_id_idx ON auth.sessions (account_id);
 CREATE INDEX sessions_expire_time_idx ON auth.sessions (expire_time);
+CREATE INDEX sessions_revoke_time_idx ON auth.sessions (revoke_time) WHERE revoke_time IS NOT NULL;
 
 -- A key verifies from when it is written. The one whose sign_time came last
 -- signs; an older one goes once the last token that it signed has expired.
@@ -199,8 +202,11 @@ CREATE TABLE auth.audit_events (
     request_id   text        NOT NULL DEFAULT '',
     CONSTRAINT audit_events_pkey PRIMARY KEY (id)
 );
-CREATE INDEX audit_events_account_id_idx ON auth.audit_events (account_id, id);
-CREATE INDEX audit_events_actor_id_idx ON auth.audit_events (actor_id, id);
+-- The list walks the few kinds of events within each of these, and each kind by
+-- its id, which is made of the time.
+CREATE INDEX audit_events_event_idx ON auth.audit_events (event, outcome, id);
+CREATE INDEX audit_events_account_id_idx ON auth.audit_events (account_id, event, outcome, id);
+CREATE INDEX audit_events_actor_id_idx ON auth.audit_events (actor_id, event, outcome, id);
 
 -- What was applied, in one row: internal/schema keeps it, the service reads it.
 CREATE TABLE auth.applied_schema (
@@ -246,13 +252,15 @@ CREATE INDEX profiles_status_email_order_idx ON users.profiles (status, lower(em
 CREATE INDEX profiles_name_prefix_idx ON users.profiles (lower((first_name || ' ' || last_name) COLLATE "und-x-icu") text_pattern_ops);
 CREATE INDEX profiles_last_name_prefix_idx ON users.profiles (lower(last_name COLLATE "und-x-icu") text_pattern_ops);
 
--- Accounts that were deleted: the relay must not bring them back.
+-- Accounts that were deleted: the relay must not bring them back. Each goes after
+-- a year, when no news of it can be on the way.
 CREATE TABLE users.tombstones (
     id               uuid        NOT NULL,
     account_version  bigint      NOT NULL,
     delete_time      timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT tombstones_pkey PRIMARY KEY (id)
 );
+CREATE INDEX tombstones_delete_time_idx ON users.tombstones (delete_time);
 
 -- As auth.applied_schema: each service reads the number in its own schema.
 CREATE TABLE users.applied_schema (

@@ -178,7 +178,11 @@ const (
 // ready.
 func newSystem(t testing.TB, shape string, change ...func(*pgtest.Database)) *system {
 	t.Helper()
-	database := pgtest.New(t)
+	return newSystemOn(t, shape, pgtest.New(t), change...)
+}
+
+func newSystemOn(t testing.TB, shape string, database pgtest.Database, change ...func(*pgtest.Database)) *system {
+	t.Helper()
 	owner := openPool(t, database.Owner)
 	for _, c := range change {
 		c(&database)

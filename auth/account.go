@@ -135,12 +135,14 @@ func (s *Service) BatchGetAccounts(ctx context.Context, req *authv1.BatchGetAcco
 
 // change locks an account, lets apply change it, and writes what stands or
 // falls with the change: the outbox row and the audit row. Afterwards it tells
-// users. apply returns whether anything changed.
+// users. apply returns whether anything changed. A refusal is audited too.
 func (s *Service) change(ctx context.Context, id string, event event, origin *authv1.Origin,
 	apply func(tx pgx.Tx, before *authv1.Account) (bool, error),
 ) (*authv1.Account, error) {
 	var after *authv1.Account
 	var changed bool
+	row := audited{event: event, outcome: succeeded, account: id, origin: origin}
+	s.step("auth: before the account is changed")
 	err := s.transact(ctx, func(tx pgx.Tx) error {
 		before, err := lockedAccount(ctx, tx, id)
 		if err != nil {
@@ -153,6 +155,7 @@ func (s *Service) change(ctx context.Context, id string, event event, origin *au
 		if err := keepsAnAdministrator(ctx, tx, before); err != nil {
 			return err
 		}
+		s.step("auth: before the change's outbox is written")
 		var version int64
 		if err := tx.QueryRow(ctx, raiseVersion, pgx.NamedArgs{"id": id}).Scan(&version); err != nil {
 			return fmt.Errorf("raise the version: %w", err)
@@ -163,11 +166,14 @@ func (s *Service) change(ctx context.Context, id string, event event, origin *au
 		if after, err = accountByID(ctx, tx, id); err != nil {
 			return err
 		}
-		return audit(ctx, tx, audited{event: event, outcome: succeeded, account: id, origin: origin})
+		err = audit(ctx, tx, row)
+		s.step("auth: before the change is committed")
+		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", event, err)
+		return nil, fmt.Errorf("%s: %w", event, s.refuse(ctx, row, err))
 	}
+	s.step("auth: after the change is committed")
 	if changed {
 		s.revocations.soon()
 		s.tell(ctx, id)
@@ -181,9 +187,10 @@ const raiseVersion = `
 const (
 	// Held to the end of the transaction, it makes removals of administrators
 	// take turns, so that two can't remove each other.
-	lockAdministrators   = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse administrators', 0))"
+	lockAdministrators = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse administrators', 0))"
+	// One who has yet to choose a password can't sign in, and doesn't count.
 	existsAdministrators = `
-		SELECT EXISTS (SELECT FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles))`
+		SELECT EXISTS (SELECT FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles) AND password_hash <> '')`
 )
 
 // keepsAnAdministrator refuses a change that leaves no active administrator,
@@ -261,11 +268,20 @@ func (s *Service) SetAccountRoles(ctx context.Context, req *authv1.SetAccountRol
 	return &authv1.SetAccountRolesResponse{Account: account}, nil
 }
 
-const deleteAccount = `DELETE FROM auth.accounts WHERE id = @id RETURNING version`
+const (
+	deleteAccount = `DELETE FROM auth.accounts WHERE id = @id RETURNING version`
+	// What names the person without naming the account: a link that was asked
+	// for by their address, mail that went there.
+	eraseByAddress = `
+		WITH links AS (DELETE FROM auth.links WHERE lower(email) = lower(@email))
+		DELETE FROM auth.mails WHERE lower(recipient) = lower(@email)`
+	eraseAudit = `SELECT auth.erase_audit(@id)`
+)
 
 // DeleteAccount implements authv1.AccountServiceHandler.
 func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
 	s.step("auth: before the account is deleted")
+	row := audited{event: eventAccountDelete, outcome: succeeded, account: req.GetAccountId(), origin: req.GetOrigin()}
 	err := s.transact(ctx, func(tx pgx.Tx) error {
 		before, err := lockedAccount(ctx, tx, req.GetAccountId())
 		if err != nil {
@@ -277,30 +293,48 @@ func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRe
 				return err
 			}
 		}
-		var version int64
-		if err := tx.QueryRow(ctx, deleteAccount, pgx.NamedArgs{"id": req.GetAccountId()}).Scan(&version); err != nil {
-			return fmt.Errorf("delete the account: %w", err)
-		}
-		if err := keepsAnAdministrator(ctx, tx, before); err != nil {
+		if err := s.erase(ctx, tx, before, row); err != nil {
 			return err
 		}
-		// Its sessions are gone with it, so that its tokens are named by the account.
-		if err := revokeBelow(ctx, tx, req.GetAccountId(), before.GetAuthzVersion()+1); err != nil {
-			return err
-		}
-		s.step("auth: before the deletion's outbox is written")
-		if err := enqueueDeletion(ctx, tx, req.GetAccountId(), version+1); err != nil {
-			return err
-		}
-		err = audit(ctx, tx, audited{event: eventAccountDelete, outcome: succeeded, account: req.GetAccountId(), origin: req.GetOrigin()})
 		s.step("auth: before the deletion is committed")
-		return err
+		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("delete an account: %w", err)
+		return nil, fmt.Errorf("delete an account: %w", s.refuse(ctx, row, err))
 	}
 	s.step("auth: after the deletion is committed")
 	s.revocations.soon()
 	s.tell(ctx, req.GetAccountId())
 	return &authv1.DeleteAccountResponse{}, nil
+}
+
+// erase deletes an account with all that is held about its person, and notes the
+// deletion. Of the person, the audit keeps the account's id alone. Sessions,
+// links and mails that name the account go with its row.
+func (s *Service) erase(ctx context.Context, tx pgx.Tx, account *authv1.Account, row audited) error {
+	var version int64
+	if err := tx.QueryRow(ctx, deleteAccount, pgx.NamedArgs{"id": account.GetId()}).Scan(&version); err != nil {
+		return fmt.Errorf("delete the account: %w", err)
+	}
+	if err := keepsAnAdministrator(ctx, tx, account); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, eraseByAddress, pgx.NamedArgs{"email": account.GetEmail()}); err != nil {
+		return fmt.Errorf("erase what its address names: %w", err)
+	}
+	// Its sessions are gone with it, so that its tokens are named by the account.
+	if err := revokeBelow(ctx, tx, account.GetId(), account.GetAuthzVersion()+1); err != nil {
+		return err
+	}
+	s.step("auth: before the deletion's outbox is written")
+	if err := enqueueDeletion(ctx, tx, account.GetId(), version+1); err != nil {
+		return err
+	}
+	if err := audit(ctx, tx, row); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, eraseAudit, pgx.NamedArgs{"id": account.GetId()}); err != nil {
+		return fmt.Errorf("erase from the audit where the person came from: %w", err)
+	}
+	return nil
 }

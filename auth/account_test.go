@@ -191,33 +191,6 @@ func TestTheLastAdministratorStays(t *testing.T) {
 	}
 }
 
-func TestTwoAdministratorsCannotDemoteEachOther(t *testing.T) {
-	t.Parallel()
-	h := newHouse(t)
-	one, _ := h.signUp(t, "one@example.com", auth.AdminRole)
-	two, _ := h.signUp(t, "two@example.com", auth.AdminRole)
-	for round := range 20 {
-		var wait sync.WaitGroup
-		var demoted atomic.Int32
-		for _, id := range []string{one.GetId(), two.GetId()} {
-			wait.Go(func() {
-				_, err := h.accounts.SetAccountRoles(t.Context(), &authv1.SetAccountRolesRequest{AccountId: id})
-				switch {
-				case err == nil:
-					demoted.Add(1)
-				case rpc.Reason(err) != "LAST_ADMINISTRATOR":
-					t.Errorf("demote: %v", err)
-				}
-			})
-		}
-		wait.Wait()
-		if got := demoted.Load(); got != 1 {
-			t.Fatalf("round %d: %d of 2 demotions succeeded, want 1", round, got)
-		}
-		h.exec(t, "UPDATE auth.accounts SET roles = '{admin}'")
-	}
-}
-
 func TestChangePasswordEndsTheOtherSessions(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)

@@ -3,13 +3,14 @@ package auth
 import (
 	"context"
 	"fmt"
+	"time"
 
-	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
 )
 
 // An event is something that changed or tried an identity.
@@ -33,7 +34,9 @@ const (
 	eventReauthenticate event = "session.reauthenticate"
 	eventLogout         event = "session.logout"
 	eventSessionRevoke  event = "session.revoke"
+	eventRefresh        event = "session.refresh" // only refusals
 	eventRefreshReuse   event = "session.refresh.reuse"
+	eventAccountExport  event = "account.export"
 )
 
 type outcome string
@@ -56,16 +59,18 @@ type audited struct {
 
 const insertAudit = `
 	INSERT INTO auth.audit_events
-		(id, event, outcome, reason, account_id, actor_id, session_id, ip_address, user_agent, request_id)
+		(id, create_time, event, outcome, reason, account_id, actor_id, session_id, ip_address, user_agent, request_id)
 	VALUES
-		(@id, @event, @outcome, @reason, @account_id, @actor_id, @session_id, @ip_address, @user_agent, @request_id)`
+		(@id, @create_time, @event, @outcome, @reason, @account_id, @actor_id, @session_id, @ip_address, @user_agent, @request_id)`
 
 // execer is a pool or a transaction.
 type execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// audit writes the row. In a transaction it stands or falls with the change.
+// audit writes the row. In a transaction it stands or falls with the change. The
+// id tells the same time as create_time, so that one index serves both the order
+// and the time of a query.
 func audit(ctx context.Context, db execer, row audited) error {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -75,7 +80,7 @@ func audit(ctx context.Context, db execer, row audited) error {
 		row.session = row.origin.GetSessionId()
 	}
 	_, err = db.Exec(ctx, insertAudit, pgx.NamedArgs{
-		"id": id.String(), "event": string(row.event), "outcome": string(row.outcome), "reason": row.reason,
+		"id": id.String(), "create_time": time.Unix(id.Time().UnixTime()), "event": string(row.event), "outcome": string(row.outcome), "reason": row.reason,
 		"account_id": optional(row.account), "actor_id": optional(row.origin.GetAccountId()), "session_id": optional(row.session),
 		"ip_address": row.origin.GetIpAddress(), "user_agent": row.origin.GetUserAgent(), "request_id": row.origin.GetRequestId(),
 	})
@@ -86,9 +91,18 @@ func audit(ctx context.Context, db execer, row audited) error {
 	return nil
 }
 
-// ListAuditEvents implements authv1.AuditServiceHandler.
-func (s *Service) ListAuditEvents(ctx context.Context, req *authv1.ListAuditEventsRequest) (*authv1.ListAuditEventsResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "")
+// refuse audits that something was refused, for the error's reason, and returns
+// the error. A fault of ours has no reason and is no refusal.
+func (s *Service) refuse(ctx context.Context, row audited, err error) error {
+	reason := rpc.Reason(err)
+	if reason == "" {
+		return err
+	}
+	row.outcome, row.reason = refused, reason
+	if failure := audit(ctx, s.db, row); failure != nil {
+		return failure
+	}
+	return err
 }
 
 // optional makes an empty text NULL.

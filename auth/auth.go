@@ -172,6 +172,7 @@ func (s *Service) Run(ctx context.Context) {
 	group.Go(func() error { s.keepKeys(ctx); return nil })
 	group.Go(func() error { s.pruneLinks(ctx); return nil })
 	group.Go(func() error { s.pruneThrottles(ctx); return nil })
+	group.Go(func() error { s.letGo(ctx); return nil })
 	_ = group.Wait()
 }
 

@@ -34,8 +34,10 @@ type house struct {
 	sessions    authv1.SessionServiceClient
 	revocations authv1.RevocationServiceClient
 	links       authv1.LinkServiceClient
+	audit       authv1.AuditServiceClient
 	service     *auth.Service
 	config      auth.Config
+	client      *connect.Client
 	owner       *pgxpool.Pool // arranges states that the API can't make
 }
 
@@ -44,7 +46,7 @@ func newHouse(t testing.TB, change ...func(*auth.Config)) *house {
 	database := pgtest.New(t)
 	config := auth.Config{
 		DB: openPool(t, database.Auth), Secrets: [][]byte{secretOne}, Issuer: "http://localhost:8001",
-		Registration: auth.RegistrationOpen, SessionIdle: 30 * 24 * time.Hour, SessionMax: 365 * 24 * time.Hour,
+		Registration: auth.RegistrationOpen, AuditLife: 400 * 24 * time.Hour, SessionIdle: 30 * 24 * time.Hour, SessionMax: 365 * 24 * time.Hour,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, c := range change {
@@ -75,7 +77,7 @@ func (h *house) open(t testing.TB, config auth.Config) {
 	h.service, h.config = service, config
 	h.accounts, h.sessions = authv1.NewAccountServiceClient(client), authv1.NewSessionServiceClient(client)
 	h.revocations = authv1.NewRevocationServiceClient(client)
-	h.links = authv1.NewLinkServiceClient(client)
+	h.links, h.audit, h.client = authv1.NewLinkServiceClient(client), authv1.NewAuditServiceClient(client), client
 }
 
 func openPool(t testing.TB, url string) *pgxpool.Pool {
@@ -137,10 +139,12 @@ func wantReason(t *testing.T, err error, code connect.Code, reason string) {
 
 // receiver is the far end of the relay.
 type receiver struct {
-	mu    sync.Mutex
-	away  bool
-	calls []*usersv1.ApplyAccountRequest
-	heard chan struct{} // gets a value for each call, if anybody waits
+	mu   sync.Mutex
+	away bool
+	// refused counts the calls while it was away.
+	refused int
+	calls   []*usersv1.ApplyAccountRequest
+	heard   chan struct{} // gets a value for each call, if anybody waits
 }
 
 func newReceiver() *receiver { return &receiver{heard: make(chan struct{}, 1024)} }
@@ -149,6 +153,7 @@ func (r *receiver) ApplyAccount(_ context.Context, req *usersv1.ApplyAccountRequ
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.away {
+		r.refused++
 		return nil, rpc.Unavailable()
 	}
 	r.calls = append(r.calls, req)
@@ -163,6 +168,12 @@ func (r *receiver) setAway(away bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.away = away
+}
+
+func (r *receiver) turnedAway() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refused
 }
 
 func (r *receiver) told() []*usersv1.ApplyAccountRequest {

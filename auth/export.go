@@ -2,13 +2,123 @@ package auth
 
 import (
 	"context"
+	"fmt"
+	"time"
 
-	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
 )
 
-// ExportAccount implements authv1.AccountServiceHandler.
+// An export holds the newest of each, as many as an answer has room for; the
+// audit's older ones can be listed. Strangers' failed sign-ins are among them, and
+// must not make it too large to be sent.
+const (
+	exportedRows  = 10_000
+	exportedBytes = rpc.MaxMessageBytes // of each kind: a service may answer with four times that
+)
+
+const (
+	selectAllSessions = `
+		SELECT id, create_time, last_used_time, expire_time, user_agent, ip_address, revoke_time, coalesce(revoke_reason, '')
+		FROM auth.sessions
+		WHERE account_id = @account_id
+		ORDER BY create_time DESC LIMIT @most`
+	selectAllMails = `
+		SELECT id, kind, recipient, coalesce(account_id::text, ''), attempts, last_error, create_time, next_attempt_time, sent_time, fail_time
+		FROM auth.mails
+		WHERE account_id = @account_id OR account_id IS NULL AND @verified AND lower(recipient) = lower(@email)
+		ORDER BY id DESC LIMIT @most`
+)
+
+// ExportAccount implements authv1.AccountServiceHandler. It is audited: whoever
+// holds a stolen token may have asked.
 func (s *Service) ExportAccount(ctx context.Context, req *authv1.ExportAccountRequest) (*authv1.ExportAccountResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "")
+	id := req.GetAccountId()
+	found, err := s.GetAccount(ctx, &authv1.GetAccountRequest{AccountId: id})
+	if err != nil {
+		return nil, err
+	}
+	response := &authv1.ExportAccountResponse{Account: found.GetAccount(), Security: found.GetSecurity()}
+	every := pgx.NamedArgs{
+		"account_id": id, "most": exportedRows,
+		// What went to an address is of the person who was shown to hold it.
+		"email": found.GetAccount().GetEmail(), "verified": found.GetAccount().GetEmailVerified(),
+	}
+	if response.Sessions, err = exported(ctx, s, selectAllSessions, every, scanWholeSession); err != nil {
+		return nil, fmt.Errorf("export the sessions: %w", err)
+	}
+	if response.Mails, err = exported(ctx, s, selectAllMails, every, scanExportedMail); err != nil {
+		return nil, fmt.Errorf("export the mails: %w", err)
+	}
+	err = audit(ctx, s.db, audited{event: eventAccountExport, outcome: succeeded, account: id, origin: req.GetOrigin()})
+	if err != nil {
+		return nil, err
+	}
+	events, err := s.auditEvents(ctx, auditQuery{account: id, before: uuid.Max}, exportedRows)
+	if err != nil {
+		return nil, err
+	}
+	response.AuditEvents = fitting(events)
+	return response, nil
+}
+
+// exported collects the rows of a statement, as many as fit.
+func exported[M proto.Message](ctx context.Context, s *Service, statement string, args pgx.NamedArgs, scan func(pgx.CollectableRow) (M, error)) ([]M, error) {
+	rows, err := s.db.Query(ctx, statement, args)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := pgx.CollectRows(rows, scan)
+	return fitting(messages), err
+}
+
+// fitting returns the first messages, as many as an export has room for.
+func fitting[M proto.Message](messages []M) []M {
+	size := 0
+	for i, message := range messages {
+		if size += proto.Size(message) + 8; size > exportedBytes {
+			return messages[:i]
+		}
+	}
+	return messages
+}
+
+func scanWholeSession(row pgx.CollectableRow) (*authv1.Session, error) {
+	var found authv1.Session
+	var created, used, expires time.Time
+	var revoked *time.Time
+	err := row.Scan(&found.Id, &created, &used, &expires, &found.UserAgent, &found.IpAddress, &revoked, &found.RevokeReason)
+	found.CreateTime, found.LastUsedTime, found.ExpireTime = timestamppb.New(created), timestamppb.New(used), timestamppb.New(expires)
+	found.RevokeTime = timestampOf(revoked)
+	return &found, err
+}
+
+func scanExportedMail(row pgx.CollectableRow) (*authv1.Mail, error) {
+	var found authv1.Mail
+	var created, next time.Time
+	var sent, failed *time.Time
+	err := row.Scan(&found.Id, &found.Kind, &found.Recipient, &found.AccountId, &found.Attempts, &found.LastError, &created, &next, &sent, &failed)
+	found.CreateTime = timestamppb.New(created)
+	switch {
+	case sent != nil:
+		found.Status, found.EndTime = authv1.MailStatus_MAIL_STATUS_SENT, timestamppb.New(*sent)
+	case failed != nil:
+		found.Status, found.EndTime = authv1.MailStatus_MAIL_STATUS_FAILED, timestamppb.New(*failed)
+	default:
+		found.Status, found.NextAttemptTime = authv1.MailStatus_MAIL_STATUS_PENDING, timestamppb.New(next)
+	}
+	return &found, err
+}
+
+// timestampOf is unset for no time.
+func timestampOf(at *time.Time) *timestamppb.Timestamp {
+	if at == nil {
+		return nil
+	}
+	return timestamppb.New(*at)
 }

@@ -243,19 +243,6 @@ func supersedeLinks(ctx context.Context, tx pgx.Tx, account *authv1.Account) err
 	return nil
 }
 
-// refuse audits a refusal, which an error with a reason is, and returns it.
-func (s *Service) refuse(ctx context.Context, row audited, refusal error) error {
-	reason := rpc.Reason(refusal)
-	if reason == "" {
-		return refusal
-	}
-	row.outcome, row.reason = refused, reason
-	if err := audit(ctx, s.db, row); err != nil {
-		return err
-	}
-	return refusal
-}
-
 // circumstances are what a mail says of the request that it is about.
 func circumstances(origin *authv1.Origin) map[string]string {
 	return map[string]string{

@@ -128,7 +128,7 @@ func TestAForcedResetTakesThePasswordAwayAndSendsALink(t *testing.T) {
 	}
 	_, err := force(newID(t))
 	wantReason(t, err, connect.CodeNotFound, "USER_NOT_FOUND")
-	if n := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = 'account.password.force' AND actor_id IS NOT NULL"); n != 3 {
+	if n := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = 'account.password.force' AND outcome = 'succeeded' AND actor_id IS NOT NULL"); n != 3 {
 		t.Errorf("the audit has %d forced resets, want 3", n)
 	}
 }

@@ -85,7 +85,7 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 		switch {
 		case found == nil, found.ended:
 			refusal = errSessionEnded
-			return nil
+			return s.auditEnded(ctx, tx, token, found, req.GetOrigin())
 		case token.generation == found.generation && sameHash(found.tokenHash, req.GetRefreshToken()):
 			next, err = s.rotate(ctx, tx, found, req)
 			return err
@@ -100,7 +100,7 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 		if err := revokeSession(ctx, tx, found.id, "reuse"); err != nil {
 			return err
 		}
-		return audit(ctx, tx, audited{event: eventRefreshReuse, outcome: refused, account: found.account.GetId(), session: found.id.String(), origin: req.GetOrigin()})
+		return audit(ctx, tx, audited{event: eventRefreshReuse, outcome: refused, reason: rpc.Reason(errRefreshReused), account: found.account.GetId(), session: found.id.String(), origin: req.GetOrigin()})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("refresh: %w", err)
@@ -114,6 +114,16 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 		return nil, err
 	}
 	return &authv1.RefreshResponse{Tokens: tokens}, nil
+}
+
+// auditEnded notes that a token of a session that has ended was shown; of one
+// whose account is gone, found is nil and only the session's id is known.
+func (s *Service) auditEnded(ctx context.Context, tx pgx.Tx, token refreshToken, found *session, origin *authv1.Origin) error {
+	row := audited{event: eventRefresh, outcome: refused, reason: rpc.Reason(errSessionEnded), session: token.session.String(), origin: origin}
+	if found != nil {
+		row.account = found.account.GetId()
+	}
+	return audit(ctx, tx, row)
 }
 
 // lockedSession locks a session's row and reads it; nil when there is none.

@@ -139,24 +139,63 @@ func TestTheRelayTellsWhatADeadCopyTook(t *testing.T) {
 	h.untilEmpty(t)
 }
 
-func TestTheRelayWorksOffManyAccounts(t *testing.T) {
+// Two copies share the work, and users goes away in the middle of it.
+func TestTheRelayTellsOfManyAccountsOnceEach(t *testing.T) {
 	t.Parallel()
+	const accounts, deletions = 10_000, 1_000
 	far := newReceiver()
 	h := newHouse(t)
 	h.exec(t, `
 		WITH made AS (
-			INSERT INTO auth.accounts (id, email, password_hash)
-			SELECT gen_random_uuid(), 'user' || n || '@example.com', '' FROM generate_series(1, 500) n RETURNING id)
-		INSERT INTO auth.account_outbox (account_id, version, next_attempt_time) SELECT id, 1, now() FROM made`)
+			INSERT INTO auth.accounts (id, email, password_hash, status, version)
+			SELECT gen_random_uuid(), 'user' || n || '@example.com', '', CASE WHEN n % 5 = 0 THEN 'disabled' ELSE 'active' END, 1 + n % 7
+			FROM generate_series(1, $1) n RETURNING id, version)
+		INSERT INTO auth.account_outbox (account_id, version, next_attempt_time) SELECT id, version, now() FROM made`, accounts-deletions)
+	h.exec(t, `
+		INSERT INTO auth.account_outbox (account_id, version, deleted, next_attempt_time)
+		SELECT gen_random_uuid(), 9, true, now() FROM generate_series(1, $1)`, deletions)
 	config := h.config
 	config.Users = far.client(t)
-	// Two copies share the work without telling anything twice.
 	h.open(t, config)
 	h.run(t)
 	h.open(t, config)
 	h.run(t)
-	h.untilEmpty(t)
-	if n := len(far.told()); n != 500 {
-		t.Errorf("users was told %d times, want 500", n)
+	far.untilTold(t, accounts/3)
+	far.setAway(true)
+	deadline := time.Now().Add(20 * time.Second)
+	for far.turnedAway() < 10 {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody asks whether users is back")
+		}
+	}
+	far.setAway(false)
+	start := time.Now()
+	for deadline := start.Add(time.Minute); h.outbox(t) > 0; {
+		if time.Now().After(deadline) {
+			t.Fatalf("a minute after users is back, the outbox still has %d rows", h.outbox(t))
+		}
+	}
+	t.Logf("the rest was told in %s", time.Since(start))
+	// A copy that takes longer than a row is left to it has it told again.
+	if n := len(far.told()); n > accounts+accounts/100 {
+		t.Errorf("users was told %d times of %d accounts", n, accounts)
+	}
+	told := map[string]*usersv1.ApplyAccountRequest{}
+	gone, disabled := 0, 0
+	for _, call := range far.told() {
+		if told[call.GetAccountId()] != nil {
+			continue
+		}
+		told[call.GetAccountId()] = call
+		switch {
+		case call.GetDeleted() != nil:
+			gone++
+		case call.GetPresent().GetStatus() == usersv1.ProfileStatus_PROFILE_STATUS_DISABLED:
+			disabled++
+		}
+	}
+	if len(told) != accounts || gone != deletions || disabled != (accounts-deletions)/5 {
+		t.Errorf("users was told of %d accounts, %d of them deleted and %d disabled; want %d, %d, %d",
+			len(told), gone, disabled, accounts, deletions, (accounts-deletions)/5)
 	}
 }

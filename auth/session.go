@@ -95,6 +95,7 @@ const revokeOwned = `
 
 // RevokeSession implements authv1.SessionServiceHandler.
 func (s *Service) RevokeSession(ctx context.Context, req *authv1.RevokeSessionRequest) (*authv1.RevokeSessionResponse, error) {
+	row := audited{event: eventSessionRevoke, outcome: succeeded, account: req.GetAccountId(), session: req.GetSessionId(), origin: req.GetOrigin()}
 	err := s.transact(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, revokeOwned, pgx.NamedArgs{"id": req.GetSessionId(), "account_id": req.GetAccountId(), "life": revocationLife})
 		if err != nil {
@@ -103,10 +104,10 @@ func (s *Service) RevokeSession(ctx context.Context, req *authv1.RevokeSessionRe
 		if tag.RowsAffected() == 0 {
 			return errSessionNotFound
 		}
-		return audit(ctx, tx, audited{event: eventSessionRevoke, outcome: succeeded, account: req.GetAccountId(), session: req.GetSessionId(), origin: req.GetOrigin()})
+		return audit(ctx, tx, row)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("revoke a session: %w", err)
+		return nil, fmt.Errorf("revoke a session: %w", s.refuse(ctx, row, err))
 	}
 	s.revocations.soon()
 	return &authv1.RevokeSessionResponse{}, nil
@@ -131,6 +132,7 @@ func revokeSessions(ctx context.Context, tx pgx.Tx, account, except, reason stri
 // RevokeSessions implements authv1.SessionServiceHandler.
 func (s *Service) RevokeSessions(ctx context.Context, req *authv1.RevokeSessionsRequest) (*authv1.RevokeSessionsResponse, error) {
 	var revoked int32
+	row := audited{event: eventSessionRevoke, outcome: succeeded, account: req.GetAccountId(), origin: req.GetOrigin()}
 	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
 		if _, err := lockedAccount(ctx, tx, req.GetAccountId()); err != nil {
 			return err
@@ -138,10 +140,10 @@ func (s *Service) RevokeSessions(ctx context.Context, req *authv1.RevokeSessions
 		if revoked, err = revokeSessions(ctx, tx, req.GetAccountId(), req.GetExceptSessionId(), "revoked"); err != nil {
 			return err
 		}
-		return audit(ctx, tx, audited{event: eventSessionRevoke, outcome: succeeded, account: req.GetAccountId(), origin: req.GetOrigin()})
+		return audit(ctx, tx, row)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("revoke sessions: %w", err)
+		return nil, fmt.Errorf("revoke sessions: %w", s.refuse(ctx, row, err))
 	}
 	s.revocations.soon()
 	return &authv1.RevokeSessionsResponse{Revoked: revoked}, nil

@@ -9,7 +9,8 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
-// ListMyAuditEvents implements bffv1.AccountServiceHandler.
+// ListMyAuditEvents implements bffv1.AccountServiceHandler. Failed sign-ins are
+// among them.
 func (s accountService) ListMyAuditEvents(ctx context.Context, req *bffv1.ListMyAuditEventsRequest) (*bffv1.ListMyAuditEventsResponse, error) {
 	page, err := s.auditEvents(ctx, &authv1.ListAuditEventsRequest{
 		PageSize: req.GetPageSize(), PageToken: req.GetPageToken(), AccountId: caller(ctx).userID,
@@ -17,7 +18,7 @@ func (s accountService) ListMyAuditEvents(ctx context.Context, req *bffv1.ListMy
 	if err != nil {
 		return nil, err
 	}
-	return &bffv1.ListMyAuditEventsResponse{Events: auditEventsOf(page.GetEvents()), NextPageToken: page.GetNextPageToken()}, nil
+	return &bffv1.ListMyAuditEventsResponse{Events: ownEventsOf(caller(ctx).userID, page.GetEvents()), NextPageToken: page.GetNextPageToken()}, nil
 }
 
 // ListAuditEvents implements bffv1.UserServiceHandler.
@@ -50,6 +51,26 @@ func auditEventsOf(events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 	return public
 }
 
+// ownEventsOf are events as the person whom they concern may see them. Of what
+// another did, such as an administrator, they learn who, what and when, and not
+// from where: that is the other's.
+func ownEventsOf(person string, events []*authv1.AuditEvent) []*bffv1.AuditEvent {
+	public := auditEventsOf(events)
+	for _, event := range public {
+		if event.GetActorId() == "" || event.GetActorId() == person {
+			continue
+		}
+		event.IpAddress, event.UserAgent, event.RequestId = "", "", ""
+		if event.GetEvent() != eventSessionRevoke {
+			event.SessionId = "" // the one that asked, not one of the person's
+		}
+	}
+	return public
+}
+
+// eventSessionRevoke is auth's name of the event that concerns one session.
+const eventSessionRevoke = "session.revoke"
+
 // ExportMe implements bffv1.AccountServiceHandler.
 func (s accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest) (*bffv1.ExportMeResponse, error) {
 	id := caller(ctx).userID
@@ -68,33 +89,7 @@ func (s accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest) 
 	export := account.value
 	return &bffv1.ExportMeResponse{
 		User: userOf(export.GetAccount(), profile.value), Security: securityOf(export.GetSecurity()),
-		Sessions: sessionsOf(ctx, export.GetSessions()), AuditEvents: auditEventsOf(export.GetAuditEvents()),
+		Sessions: sessionsOf(ctx, export.GetSessions()), AuditEvents: ownEventsOf(id, export.GetAuditEvents()),
 		Mails: mailsOf(export.GetMails()), ExportTime: timestamppb.Now(),
 	}, nil
-}
-
-// RevokeAllSessions implements bffv1.AccountServiceHandler.
-func (s accountService) RevokeAllSessions(ctx context.Context, _ *bffv1.RevokeAllSessionsRequest) (*bffv1.RevokeAllSessionsResponse, error) {
-	revoked, err := s.revokeSessions(ctx, caller(ctx).userID, "")
-	if err != nil {
-		return nil, err
-	}
-	return &bffv1.RevokeAllSessionsResponse{Revoked: revoked}, nil
-}
-
-// ListUserSessions implements bffv1.UserServiceHandler.
-func (s *Service) ListUserSessions(ctx context.Context, req *bffv1.ListUserSessionsRequest) (*bffv1.ListUserSessionsResponse, error) {
-	response, err := fetchPart(ctx, readLimit, s.liveSessions(req.GetUserId()))
-	if err != nil {
-		return nil, err
-	}
-	return &bffv1.ListUserSessionsResponse{Sessions: sessionsOf(ctx, response.GetSessions())}, nil
-}
-
-// RevokeUserSession implements bffv1.UserServiceHandler.
-func (s *Service) RevokeUserSession(ctx context.Context, req *bffv1.RevokeUserSessionRequest) (*bffv1.RevokeUserSessionResponse, error) {
-	if err := s.revokeSession(ctx, req.GetUserId(), req.GetSessionId()); err != nil {
-		return nil, err
-	}
-	return &bffv1.RevokeUserSessionResponse{}, nil
 }

@@ -293,9 +293,11 @@ func (s *Service) SetUserRoles(ctx context.Context, req *bffv1.SetUserRolesReque
 
 // ChangeUserEmail implements bffv1.UserServiceHandler.
 func (s *Service) ChangeUserEmail(ctx context.Context, req *bffv1.ChangeUserEmailRequest) (*bffv1.ChangeUserEmailResponse, error) {
+	s.step("bff: before auth is asked to change the email")
 	user, missing, err := changed(ctx, s, func(ctx context.Context) (*authv1.ChangeAccountEmailResponse, error) {
 		return s.accounts.ChangeAccountEmail(ctx, &authv1.ChangeAccountEmailRequest{AccountId: req.GetUserId(), Email: req.GetEmail(), Origin: s.origin(ctx)})
 	})
+	s.step("bff: after auth has changed the email")
 	if err != nil {
 		return nil, err
 	}

@@ -1,15 +1,9 @@
 package users_test
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
-	"strings"
-	"sync"
 	"testing"
-	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	usersv1 "gatehouse/gen/users/v1"
@@ -26,7 +20,7 @@ func TestEveryStatementIsServedByAnIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	statements := &recorder{}
+	statements := &pgtest.Recorder{}
 	config.ConnConfig.Tracer = statements
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	if err != nil {
@@ -67,17 +61,17 @@ func TestEveryStatementIsServedByAnIndex(t *testing.T) {
 		return err
 	}})
 	for _, call := range calls {
-		statements.forget()
+		statements.Forget()
 		if err := call.make(); err != nil {
 			t.Fatalf("%s: %v", call.name, err)
 		}
-		if len(statements.all()) == 0 {
+		if len(statements.All()) == 0 {
 			t.Errorf("%s: no statement was seen", call.name)
 		}
-		for _, statement := range statements.all() {
-			for _, plan := range explain(t, conn, statement) {
-				if plan.reads("Seq Scan") || plan.blocks() > 300 {
-					t.Errorf("%s reads %d blocks by\n%s\n%s", call.name, plan.blocks(), statement.SQL, plan)
+		for _, statement := range statements.All() {
+			for _, plan := range pgtest.Explain(t, conn, statement) {
+				if plan.Reads("Seq Scan") || plan.Blocks() > 300 {
+					t.Errorf("%s reads %d blocks by\n%s\n%s", call.name, plan.Blocks(), statement.SQL, plan)
 				}
 			}
 		}
@@ -107,123 +101,4 @@ func populate(t testing.TB, db pgtest.Database) {
 			t.Fatalf("%s: %v", statement, err)
 		}
 	}
-}
-
-// plan is what Postgres did for a statement.
-type plan struct {
-	NodeType     string `json:"Node Type"`
-	RelationName string `json:"Relation Name"`
-	IndexName    string `json:"Index Name"`
-	Hit          int    `json:"Shared Hit Blocks"`
-	Read         int    `json:"Shared Read Blocks"`
-	Removed      int    `json:"Rows Removed by Filter"`
-	Plans        []plan `json:"Plans"`
-}
-
-// explain runs a statement again, and takes it back: with its values and, where
-// it was a prepared one, also by the plan for any values, which Postgres may
-// come to keep.
-func explain(t *testing.T, conn *pgx.Conn, statement pgx.TraceQueryStartData) []plan {
-	t.Helper()
-	plans := []plan{explained(t, conn, statement.SQL, statement.Args...)}
-	args, prepared := statement.Args[0].(pgx.NamedArgs)
-	if !prepared {
-		return plans
-	}
-	sql, values, err := args.RewriteQuery(t.Context(), conn, statement.SQL, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := conn.Exec(t.Context(), "SET plan_cache_mode = force_generic_plan"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := conn.Prepare(t.Context(), "any_values", sql); err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Deallocate(t.Context(), "any_values")
-	var literals []string
-	for _, value := range values {
-		literals = append(literals, literal(value))
-	}
-	return append(plans, explained(t, conn, "EXECUTE any_values ("+strings.Join(literals, ", ")+")"))
-}
-
-func explained(t *testing.T, conn *pgx.Conn, sql string, args ...any) plan {
-	t.Helper()
-	tx, err := conn.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tx.Rollback(t.Context())
-	var text []byte
-	if err := tx.QueryRow(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+sql, args...).Scan(&text); err != nil {
-		t.Fatalf("explain %s: %v", sql, err)
-	}
-	var plans []struct{ Plan plan }
-	if err := json.Unmarshal(text, &plans); err != nil || len(plans) != 1 {
-		t.Fatalf("explain %s: %v: %s", sql, err, text)
-	}
-	return plans[0].Plan
-}
-
-func literal(value any) string {
-	switch value := value.(type) {
-	case nil:
-		return "NULL"
-	case time.Time:
-		return "'" + value.Format(time.RFC3339Nano) + "'"
-	default:
-		return "'" + strings.ReplaceAll(fmt.Sprint(value), "'", "''") + "'"
-	}
-}
-
-func (p plan) blocks() int { return p.Hit + p.Read }
-
-func (p plan) reads(nodeType string) bool {
-	for _, part := range p.Plans {
-		if part.reads(nodeType) {
-			return true
-		}
-	}
-	return p.NodeType == nodeType
-}
-
-func (p plan) String() string {
-	text := fmt.Sprintf("%s %s %s: %d blocks, %d rows removed", p.NodeType, p.RelationName, p.IndexName, p.blocks(), p.Removed)
-	for _, part := range p.Plans {
-		text += "\n  " + strings.ReplaceAll(part.String(), "\n", "\n  ")
-	}
-	return text
-}
-
-// recorder keeps the statements that were sent, less the limits of
-// transactions.
-type recorder struct {
-	mu         sync.Mutex
-	statements []pgx.TraceQueryStartData
-}
-
-func (r *recorder) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	switch verb, _, _ := strings.Cut(data.SQL, " "); verb {
-	case "begin", "commit", "rollback":
-		return ctx
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.statements = append(r.statements, data)
-	return ctx
-}
-
-func (r *recorder) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
-func (r *recorder) forget() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.statements = nil
-}
-
-func (r *recorder) all() []pgx.TraceQueryStartData {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.statements
 }

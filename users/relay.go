@@ -38,6 +38,7 @@ func (s *Service) ApplyAccount(ctx context.Context, req *usersv1.ApplyAccountReq
 		if deleted {
 			applied, err = s.applyDeleted(ctx, tx, id, version)
 		} else {
+			s.step("users: before the profile is written")
 			applied, err = applyPresent(ctx, tx, id, version, present)
 		}
 		if err != nil {
@@ -108,6 +109,14 @@ const (
 	deleteProfile = `
 	DELETE FROM users.profiles
 	WHERE id = @id`
+
+	// Each burial makes room for more than itself. A call that says that an
+	// account is there lives for seconds; a year is for backups.
+	deleteOldTombstones = `
+	DELETE FROM users.tombstones
+	WHERE id IN (
+		SELECT id FROM users.tombstones WHERE delete_time < now() - interval '1 year'
+		ORDER BY delete_time LIMIT 10 FOR UPDATE SKIP LOCKED)`
 )
 
 // applyDeleted buries the account even if nothing was heard of it before: its
@@ -121,7 +130,8 @@ func (s *Service) applyDeleted(ctx context.Context, tx pgx.Tx, id string, versio
 	if _, err := tx.Exec(ctx, deleteProfile, pgx.NamedArgs{"id": id}); err != nil {
 		return false, err
 	}
-	return true, nil
+	_, err = tx.Exec(ctx, deleteOldTombstones)
+	return err == nil, err
 }
 
 func affects(tag pgconn.CommandTag, err error) (bool, error) { return tag.RowsAffected() > 0, err }

@@ -89,6 +89,26 @@ func TestADeletedAccountNeverComesBack(t *testing.T) {
 	}
 }
 
+// A tombstone guards against news that is late, which it can't be by a year.
+func TestATombstoneGoesAfterAYear(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	s := start(t, users.Config{DB: pgtest.Pool(t, db.Users)})
+	old, young := newID(t), newID(t)
+	s.applied(t, deleted(old, 3))
+	s.applied(t, deleted(young, 3))
+	_, err := pgtest.Connect(t, db.Owner).Exec(t.Context(), `
+		UPDATE users.tombstones SET delete_time = now() - CASE WHEN id = $1 THEN interval '366 days' ELSE interval '364 days' END`, old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.applied(t, deleted(newID(t), 3))
+	if got := s.buried(t, old); got != 0 {
+		t.Error("the one of a year ago is still there")
+	}
+	s.wantGone(t, young, 3)
+}
+
 func TestTwoAccountsMayHoldOneEmailForAWhile(t *testing.T) {
 	t.Parallel()
 	s := start(t, users.Config{DB: pgtest.Pool(t, pgtest.New(t).Users)})

@@ -104,7 +104,8 @@ func (t *target) roleChanges(ctx context.Context, regrant bool) ([]statement, er
 	if regrant {
 		changes = append(changes, t.grants()...)
 	}
-	return changes, nil
+	functions, err := t.functionChanges(ctx)
+	return append(changes, functions...), err
 }
 
 const selectRole = `

@@ -11,8 +11,8 @@
 //     would drop whatever else the database holds.
 //   - A database in which neither schema exists. schema.sql itself is executed
 //     there, which needs no scratch database.
-//   - Roles and grants, which Atlas doesn't see. They are compared with the
-//     catalog and mended by statements that may be repeated.
+//   - Roles, grants and functions, which Atlas doesn't see. They are compared
+//     with the catalog and mended by statements that may be repeated.
 //
 // Everything happens in one transaction under an advisory lock, so that a
 // failure leaves nothing behind and of several copies one does the work. What
@@ -63,7 +63,7 @@ type Config struct {
 	// Roles are the services' login roles.
 	Roles Roles
 
-	// TablesOnly leaves roles and grants to somebody else.
+	// TablesOnly leaves roles, grants and functions to somebody else.
 	TablesOnly bool
 
 	// AllowDestructive permits changes that lose data.

@@ -180,6 +180,7 @@ func TestAFreshInstallEqualsADiff(t *testing.T) {
 func TestSchemaSQLHoldsOnlyWhatAtlasConverges(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
+	cfg.TablesOnly = true
 	apply(t, cfg)
 	const unseen = `
 WITH ours AS (SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('auth', 'users'))

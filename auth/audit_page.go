@@ -1,0 +1,55 @@
+package auth
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"gatehouse/internal/rpc"
+)
+
+var errAuditPageToken = rpc.Invalid("PAGE_TOKEN_INVALID", "page_token", "is damaged or of another query: repeat the query that it came from, or begin again without a token")
+
+// A page token is base64url of a checksum and the id of the page's last event.
+// The checksum covers the query too, but is no secret: one who forges a token
+// gets a page that they could have walked to.
+const auditSumLength = 16
+
+// token returns the page token of the page that begins after an event.
+func (q auditQuery) token(last uuid.UUID) string {
+	return base64.RawURLEncoding.EncodeToString(append(q.sum(last), last[:]...))
+}
+
+// parse returns the event that a page begins after, and whether the token is one
+// of this query's.
+func (q auditQuery) parse(token string) (uuid.UUID, bool) {
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(raw) != auditSumLength+len(uuid.UUID{}) {
+		return uuid.Nil, false
+	}
+	last := uuid.UUID(raw[auditSumLength:])
+	return last, bytes.Equal(raw[:auditSumLength], q.sum(last)) && q.token(last) == token
+}
+
+func (q auditQuery) sum(last uuid.UUID) []byte {
+	sum := sha256.Sum256(fmt.Appendf(nil, "auth audit page token 1: %q %q %q %q %s %s %s", q.account, q.actor, q.event, q.outcome, q.from, q.before, last))
+	return sum[:auditSumLength]
+}
+
+// leastID is the least UUIDv7 that may be of a time or later: the time rounded up
+// to milliseconds, and zeros (RFC 9562, 5.7).
+func leastID(at time.Time) uuid.UUID {
+	milliseconds := at.UnixMilli()
+	if at.Nanosecond()%int(time.Millisecond) != 0 {
+		milliseconds++
+	}
+	const most = 1<<48 - 1
+	var id uuid.UUID
+	binary.BigEndian.PutUint64(id[:8], uint64(min(max(milliseconds, 0), most))<<16)
+	return id
+}
