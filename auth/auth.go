@@ -22,6 +22,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	post "gatehouse/internal/mail"
 )
 
 // AdminRole is the built-in role that may administer users.
@@ -52,6 +53,10 @@ type Config struct {
 	Throttle bool
 	// Mailer sends mail; nil when there is no way to.
 	Mailer Mailer
+	// MailFrom is who mail is from: an address, perhaps with a name before it.
+	MailFrom string
+	// MailTemplates are what mail says; nil for the built-in ones.
+	MailTemplates *post.Templates
 	// KeyLife is for how long a signing key signs.
 	KeyLife time.Duration
 	// AuditLife is for how long audit events are kept.
@@ -78,8 +83,11 @@ const (
 	RegistrationClosed Registration = "closed"
 )
 
-// Mailer sends one mail.
-type Mailer interface{}
+// Mailer sends one mail. A [post.Refusal] is the mail server's no; after any
+// other error the mail may have been sent or not.
+type Mailer interface {
+	Send(ctx context.Context, message post.Message) error
+}
 
 // Service is the auth service.
 type Service struct {
@@ -89,7 +97,7 @@ type Service struct {
 	refreshKeys  refreshKeys
 	keys         *keyring
 	revocations  *revocations
-	mailer       Mailer
+	mails        *outbox
 	registration Registration
 	sessionIdle  time.Duration
 	sessionMax   time.Duration
@@ -113,10 +121,14 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	mails, err := newOutbox(config)
+	if err != nil {
+		return nil, err
+	}
 	service := &Service{
 		db: config.DB, users: config.Users, passwords: newHasher(), refreshKeys: refresh, keys: keys,
 		revocations: newRevocations(),
-		mailer:      config.Mailer, registration: config.Registration,
+		mails:       mails, registration: config.Registration,
 		sessionIdle: config.SessionIdle, sessionMax: config.SessionMax,
 		passwordMin: config.PasswordMin, throttle: config.Throttle,
 		keyLife: config.KeyLife, auditLife: config.AuditLife,
@@ -145,12 +157,13 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterMailServiceHandler(server, s)
 }
 
-// Run tells users of account changes, and gateways of revocations, until ctx
-// ends.
+// Run tells users of account changes, and gateways of revocations, and sends
+// mail, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	group.Go(func() error { s.relay(ctx); return nil })
 	group.Go(func() error { s.publishRevocations(ctx); return nil })
+	group.Go(func() error { s.sendMails(ctx); return nil })
 	_ = group.Wait()
 }
 
