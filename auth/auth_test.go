@@ -33,6 +33,7 @@ type house struct {
 	accounts    authv1.AccountServiceClient
 	sessions    authv1.SessionServiceClient
 	revocations authv1.RevocationServiceClient
+	mails       authv1.MailServiceClient
 	service     *auth.Service
 	config      auth.Config
 	owner       *pgxpool.Pool // arranges states that the API can't make
@@ -74,6 +75,7 @@ func (h *house) open(t *testing.T, config auth.Config) {
 	h.service, h.config = service, config
 	h.accounts, h.sessions = authv1.NewAccountServiceClient(client), authv1.NewSessionServiceClient(client)
 	h.revocations = authv1.NewRevocationServiceClient(client)
+	h.mails = authv1.NewMailServiceClient(client)
 }
 
 func openPool(t *testing.T, url string) *pgxpool.Pool {

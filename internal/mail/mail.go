@@ -51,8 +51,10 @@ func (m Message) compose(encoding gomail.Encoding, now time.Time) (*gomail.Msg, 
 	// No out-of-office answers, please (RFC 3834, and Exchange's own way).
 	msg.SetGenHeader("Auto-Submitted", "auto-generated")
 	msg.SetGenHeader("X-Auto-Response-Suppress", "All")
-	msg.SetBodyString(gomail.TypeTextPlain, m.Text)
-	msg.AddAlternativeString(gomail.TypeTextHTML, m.HTML)
+	// Lines end as in mail, also where they aren't encoded.
+	crlf := strings.NewReplacer("\r\n", "\r\n", "\n", "\r\n")
+	msg.SetBodyString(gomail.TypeTextPlain, crlf.Replace(m.Text))
+	msg.AddAlternativeString(gomail.TypeTextHTML, crlf.Replace(m.HTML))
 	return msg, nil
 }
 
