@@ -35,8 +35,9 @@ const (
 	areSent    = ` AND sent_time IS NOT NULL`
 	areFailed  = ` AND fail_time IS NOT NULL`
 	pastMail   = ` AND id < @after`
+	// Not id alone, which would be the text of it.
 	newestMail = `
-	ORDER BY id DESC LIMIT @limit`
+	ORDER BY mails.id DESC LIMIT @limit`
 )
 
 // ListMails implements authv1.MailServiceHandler.

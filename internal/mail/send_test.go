@@ -158,7 +158,7 @@ func TestARefusalSaysWhetherItIsForGood(t *testing.T) {
 			if !ok || refusal.Code != test.code || refusal.Permanent != test.permanent {
 				t.Fatalf("got %#v, want %d, for good: %t", err, test.code, test.permanent)
 			}
-			if strings.Contains(refusal.Text, "affected") || strings.Contains(refusal.Text, "ada@") || refusal.Text == "" {
+			if strings.Contains(refusal.Text, "affected") || strings.Contains(refusal.Text, "ada@") || !strings.HasPrefix(refusal.Text, "5.") && !strings.HasPrefix(refusal.Text, "4.") {
 				t.Errorf("it says %q", refusal.Text)
 			}
 		})

@@ -206,7 +206,11 @@ func (s *SMTP) worded(ctx context.Context, err error) error {
 			err = errors.New(text)
 		} else {
 			_, said, _ := strings.Cut(text, strconv.Itoa(failure.ErrorCode()))
-			return &Refusal{Code: failure.ErrorCode(), Text: strings.TrimSpace(said), Permanent: permanent(failure)}
+			said = strings.TrimSpace(said)
+			if plain, err := strconv.Unquote(said); err == nil {
+				said = plain // the answer to a mail's end comes quoted
+			}
+			return &Refusal{Code: failure.ErrorCode(), Text: said, Permanent: permanent(failure)}
 		}
 	} else if answer, ok := errors.AsType[*textproto.Error](err); ok {
 		return &Refusal{Code: answer.Code, Text: answer.Msg}
