@@ -258,7 +258,8 @@ func (f mailFlags) parse(m *mistakes, publicURL string) mailRules {
 	return rules
 }
 
-// mailHost is the public URL's host as it stands in an email.
+// mailHost is the public URL's host as it stands in an email. Go reads no IPv6
+// address there.
 func mailHost(publicURL string) string {
 	parsed, err := url.Parse(publicURL)
 	if err != nil {
@@ -271,7 +272,7 @@ func mailHost(publicURL string) string {
 	case address.Is4():
 		return "[" + address.String() + "]"
 	}
-	return "[IPv6:" + address.String() + "]"
+	return "localhost"
 }
 
 // accountRules is accountFlags checked.

@@ -184,7 +184,7 @@ func (c *upCommand) banner(out io.Writer, h house, place string, embedded, made 
 	line("gateway", url)
 	line("docs", url+"/docs")
 	if h.rules.mail.mailbox != "" {
-		line("mail", "in "+h.rules.mail.mailbox+", and its links in the log: SMTP_URL names a server")
+		line("mailbox", h.rules.mail.mailbox)
 	}
 	if embedded {
 		data, err := filepath.Abs(c.DataDir)
