@@ -13,11 +13,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
 
+	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/mailtest"
 )
 
@@ -132,6 +135,60 @@ func TestMailGoesToTheServerThatIsNamed(t *testing.T) {
 			}
 			return nil
 		})
+	}
+}
+
+func TestAnAdministratorSeesADeadLetterAndHasItTriedAgain(t *testing.T) {
+	t.Parallel()
+	var refusing atomic.Bool
+	refusing.Store(true)
+	server := mailtest.Start(t, mailtest.Config{Rcpt: func(string) error {
+		if refusing.Load() {
+			return mailtest.Refuse(550, "unknown here")
+		}
+		return nil
+	}})
+	s := newSystem(t, "one process")
+	s.processes["up"].kill()
+	id := s.enqueueMail(t, "reset_password", "lost@example.com", "ghl_token")
+	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.mails SET attempts = 2"); err != nil {
+		t.Fatal(err)
+	}
+	s.start(t, "up", "SMTP_URL="+server.URL())
+	admin := s.admin(t)
+	var dead []*bffv1.Mail
+	eventually(t, 30*time.Second, "see the dead letter", func() error {
+		page, err := admin.users.ListMails(t.Context(), &bffv1.ListMailsRequest{Status: bffv1.MailStatus_MAIL_STATUS_FAILED})
+		if dead = page.GetMails(); err == nil && len(dead) != 1 {
+			err = fmt.Errorf("there are %d", len(dead))
+		}
+		return err
+	})
+	if dead[0].GetId() != id || dead[0].GetRecipient() != "lost@example.com" || dead[0].GetLastError() != "550 5.1.1 unknown here" {
+		t.Errorf("the dead letter is %v", dead[0])
+	}
+	ada := s.client(s.signUp(t, "ada@example.com").GetTokens().GetAccessToken())
+	_, err := ada.users.ListMails(t.Context(), &bffv1.ListMailsRequest{})
+	wantReason(t, err, connect.CodePermissionDenied, "PERMISSION_DENIED")
+	_, err = ada.users.RetryMail(t.Context(), &bffv1.RetryMailRequest{MailId: id})
+	wantReason(t, err, connect.CodePermissionDenied, "PERMISSION_DENIED")
+
+	refusing.Store(false)
+	if _, err := admin.users.RetryMail(t.Context(), &bffv1.RetryMailRequest{MailId: id}); err != nil {
+		t.Fatal(err)
+	}
+	server.Wait(t, 1)
+	eventually(t, 30*time.Second, "see it sent", func() error {
+		page, err := admin.users.ListMails(t.Context(), &bffv1.ListMailsRequest{Status: bffv1.MailStatus_MAIL_STATUS_SENT})
+		if err == nil && (len(page.GetMails()) == 0 || page.GetMails()[0].GetLastError() != "") {
+			err = fmt.Errorf("the mails that were sent are %v", page.GetMails())
+		}
+		return err
+	})
+	_, err = admin.users.RetryMail(t.Context(), &bffv1.RetryMailRequest{MailId: id})
+	wantReason(t, err, connect.CodeFailedPrecondition, "MAIL_NOT_FAILED")
+	if n := s.count(t, "SELECT count(*) FROM auth.audit_events WHERE event IN ('mail.fail', 'mail.retry')"); n != 2 {
+		t.Errorf("the audit has %d events of it, want 2", n)
 	}
 }
 
