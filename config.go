@@ -18,6 +18,7 @@ import (
 
 	"gatehouse/auth"
 	"gatehouse/bff"
+	post "gatehouse/internal/mail"
 	"gatehouse/internal/rpc"
 )
 
@@ -273,6 +274,66 @@ type mailFlags struct {
 	SMTPURL       string `env:"SMTP_URL" placeholder:"URL" help:"The mail server, such as smtps://user:password@mail.example.com:465, or smtp:// with STARTTLS. In up, a mailbox in the data folder if empty."`
 	MailFrom      string `env:"GATEHOUSE_MAIL_FROM" placeholder:"EMAIL" help:"Who mail is from; no-reply at the public URL's host if empty."`
 	MailTemplates string `env:"GATEHOUSE_MAIL_TEMPLATES" placeholder:"FOLDER" help:"Mail templates that go before the built-in ones: translations and changes."`
+
+	// mailbox is the folder for mail where there is no server; set by up.
+	mailbox string
+}
+
+// mailRules is mailFlags checked.
+type mailRules struct {
+	smtp      *post.SMTP // nil without a server
+	mailbox   string     // "" where mail isn't kept in a folder
+	from      string
+	templates *post.Templates
+}
+
+// sends says whether mail leaves at all.
+func (r mailRules) sends() bool { return r.smtp != nil || r.mailbox != "" }
+
+func (f mailFlags) parse(m *mistakes, publicURL string) mailRules {
+	rules := mailRules{mailbox: f.mailbox, from: f.MailFrom}
+	var err error
+	if f.SMTPURL != "" {
+		rules.mailbox = ""
+		// The error doesn't show the value: there may be a password in it.
+		if rules.smtp, err = post.NewSMTP(f.SMTPURL); err != nil {
+			m.add("SMTP_URL", err.Error(), "give one such as smtps://user:password@mail.example.com:465")
+		}
+	}
+	if f.MailFrom == "" {
+		rules.from = "no-reply@" + mailHost(publicURL)
+	} else if _, err := mail.ParseAddress(f.MailFrom); err != nil {
+		m.add("GATEHOUSE_MAIL_FROM", fmt.Sprintf("%q is not an email", f.MailFrom), "give one such as no-reply@example.com, perhaps as: Example <no-reply@example.com>")
+	}
+	var folder fs.FS
+	if f.MailTemplates != "" {
+		folder = os.DirFS(f.MailTemplates)
+		if info, err := os.Stat(f.MailTemplates); err != nil || !info.IsDir() {
+			m.add("GATEHOUSE_MAIL_TEMPLATES", fmt.Sprintf("%q is not a folder that can be read", f.MailTemplates), "name one, or unset it")
+			return rules
+		}
+	}
+	if rules.templates, err = post.Open(folder); err != nil {
+		m.add("GATEHOUSE_MAIL_TEMPLATES", strings.ReplaceAll(err.Error(), "\n", "; "), "mend that file, or take it away")
+	}
+	return rules
+}
+
+// mailHost is the public URL's host as it stands in an email. Go reads no IPv6
+// address there.
+func mailHost(publicURL string) string {
+	parsed, err := url.Parse(publicURL)
+	if err != nil {
+		return "localhost"
+	}
+	address, err := netip.ParseAddr(parsed.Hostname())
+	switch {
+	case err != nil:
+		return parsed.Hostname()
+	case address.Is4():
+		return "[" + address.String() + "]"
+	}
+	return "localhost"
 }
 
 // accountRules is accountFlags checked.
@@ -283,9 +344,10 @@ type accountRules struct {
 	passwordMin               int
 	throttle                  bool // as throttleFlags say
 	keyLife, auditLife        time.Duration
+	mail                      mailRules
 }
 
-func (f accountFlags) parse(m *mistakes, registration string) accountRules {
+func (f accountFlags) parse(m *mistakes, registration, publicURL string) accountRules {
 	rules := accountRules{
 		sessionIdle: parseDuration(m, "GATEHOUSE_SESSION_IDLE", f.SessionIdle),
 		sessionMax:  parseDuration(m, "GATEHOUSE_SESSION_MAX", f.SessionMax),
@@ -293,11 +355,14 @@ func (f accountFlags) parse(m *mistakes, registration string) accountRules {
 		auditLife:   parseDuration(m, "GATEHOUSE_AUDIT_LIFE", f.AuditLife),
 		adminEmail:  f.AdminEmail, adminPassword: f.AdminPassword,
 		registration: auth.Registration(registration), passwordMin: f.PasswordMin,
+		mail: f.mailFlags.parse(m, publicURL),
 	}
 	switch rules.registration {
 	case auth.RegistrationOpen, auth.RegistrationClosed:
 	case auth.RegistrationVerify:
-		m.add("GATEHOUSE_REGISTRATION", "verify needs mail, which this version can't send yet", "set it to open or closed")
+		if f.SMTPURL == "" && !rules.mail.sends() {
+			m.add("GATEHOUSE_REGISTRATION", "verify needs mail, and SMTP_URL is not set", "set SMTP_URL, or GATEHOUSE_REGISTRATION to open or closed")
+		}
 	default:
 		m.add("GATEHOUSE_REGISTRATION", fmt.Sprintf("%q is not known", registration), "set it to open, verify or closed")
 	}

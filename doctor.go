@@ -253,7 +253,7 @@ func (c *doctorCommand) examineRole(e *examination, app *kong.Application) {
 		checkDatabaseURL(&m, "AUTH_DATABASE_URL", c.AuthDatabaseURL, true)
 		parsePeer(&m, "USERS_URL", c.UsersURL)
 		secrets = c.secretFlags.parse(&m)
-		_, _ = c.publicFlags.parse(&m, ""), c.accountFlags.parse(&m, c.Registration)
+		_ = c.accountFlags.parse(&m, c.Registration, c.publicFlags.parse(&m, ""))
 	case roleUsers:
 		checkDatabaseURL(&m, "USERS_DATABASE_URL", c.UsersDatabaseURL, true)
 	case roleBff:

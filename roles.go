@@ -18,6 +18,7 @@ import (
 	"gatehouse/auth"
 	"gatehouse/bff"
 	usersv1 "gatehouse/gen/users/v1"
+	post "gatehouse/internal/mail"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
 	"gatehouse/users"
@@ -56,10 +57,11 @@ func (f *houseFlags) parse(m *mistakes, app *kong.Application, logger *slog.Logg
 	f.databaseFlags.parse(m, databaseNeeded)
 	checkDatabaseURL(m, "AUTH_DATABASE_URL", f.AuthDatabaseURL, false)
 	checkDatabaseURL(m, "USERS_DATABASE_URL", f.UsersDatabaseURL, false)
+	edge := f.edgeFlags.parse(m, publicListen)
 	h := house{
 		listen: f.Listen, logger: logger,
 		keys: f.internalFlags.parse(m), secrets: f.secretFlags.parse(m),
-		edge: f.edgeFlags.parse(m, publicListen), rules: f.accountFlags.parse(m, registration), stop: f.stopFlags.parse(m),
+		edge: edge, rules: f.accountFlags.parse(m, registration, edge.publicURL), stop: f.stopFlags.parse(m),
 		ops: f.opsFlags.parse(m, roleAll, f.Listen),
 	}
 	h.edge.throttle = f.throttleFlags.parse(m)
@@ -240,7 +242,8 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 	checkDatabaseURL(&m, "AUTH_DATABASE_URL", c.AuthDatabaseURL, true)
 	parsePeer(&m, "USERS_URL", c.UsersURL)
 	keys, secrets := c.internalFlags.parse(&m), c.secretFlags.parse(&m)
-	issuer, rules := c.publicFlags.parse(&m, ""), c.accountFlags.parse(&m, c.Registration)
+	issuer := c.publicFlags.parse(&m, "")
+	rules := c.accountFlags.parse(&m, c.Registration, issuer)
 	stop := c.stopFlags.parse(&m)
 	ops := c.opsFlags.parse(&m, roleAuth, c.Listen)
 	rules.throttle = c.throttleFlags.parse(&m)
@@ -406,6 +409,7 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 		DB: db, Users: usersv1.NewRelayServiceClient(relay), Secrets: secrets, Issuer: issuer,
 		Registration: rules.registration, SessionIdle: rules.sessionIdle, SessionMax: rules.sessionMax,
 		PasswordMin: rules.passwordMin, Throttle: rules.throttle, KeyLife: rules.keyLife, AuditLife: rules.auditLife,
+		Mailer: rules.mail.mailer(logger), MailFrom: rules.mail.from, MailTemplates: rules.mail.templates,
 		Logger: logger, Step: step,
 	})
 	if err != nil {
@@ -418,6 +422,17 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 		return nil, nil, fmt.Errorf("build auth: %w", err)
 	}
 	return service, server, nil
+}
+
+// mailer is how mail leaves; nil if it doesn't.
+func (r mailRules) mailer(logger *slog.Logger) auth.Mailer {
+	switch {
+	case r.smtp != nil:
+		return r.smtp
+	case r.mailbox != "":
+		return post.NewMailbox(r.mailbox, logger)
+	}
+	return nil
 }
 
 func newGateway(toAuth, toUsers *connect.Client, edge edge, ops *operations, logger *slog.Logger) (*bff.Service, error) {

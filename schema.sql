@@ -161,12 +161,20 @@ CREATE TABLE auth.mails (
     create_time        timestamptz NOT NULL DEFAULT now(),
     sent_time          timestamptz,
     fail_time          timestamptz,
+    -- When an administrator had it tried again, which gives it another day.
+    retry_time         timestamptz,
     CONSTRAINT mails_pkey PRIMARY KEY (id),
     CONSTRAINT mails_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
     CONSTRAINT mails_one_end CHECK (sent_time IS NULL OR fail_time IS NULL),
     CONSTRAINT mails_erased_once_sent CHECK (sent_time IS NULL OR sealed_values IS NULL)
 );
 CREATE INDEX mails_pending_idx ON auth.mails (next_attempt_time) WHERE sent_time IS NULL AND fail_time IS NULL;
+-- For listing those of one status, and for letting go of the old.
+CREATE INDEX mails_pending_id_idx ON auth.mails (id) WHERE sent_time IS NULL AND fail_time IS NULL;
+CREATE INDEX mails_sent_id_idx ON auth.mails (id) WHERE sent_time IS NOT NULL;
+CREATE INDEX mails_failed_id_idx ON auth.mails (id) WHERE fail_time IS NOT NULL;
+CREATE INDEX mails_sent_time_idx ON auth.mails (sent_time) WHERE sent_time IS NOT NULL;
+CREATE INDEX mails_fail_time_idx ON auth.mails (fail_time) WHERE fail_time IS NOT NULL;
 CREATE INDEX mails_account_id_idx ON auth.mails (account_id);
 CREATE INDEX mails_recipient_idx ON auth.mails (lower(recipient));
 

@@ -40,6 +40,7 @@ const embeddedDatabase = "gatehouse"
 func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 	var m mistakes
 	c.keepSecrets(&m)
+	c.mailbox = filepath.Join(c.DataDir, "mailbox")
 	h := c.houseFlags.parse(&m, app, p.logger, c.Registration, c.Listen, false)
 	if err := m.err(); err != nil {
 		return err
@@ -182,6 +183,9 @@ func (c *upCommand) banner(out io.Writer, h house, place string, embedded, made 
 	b.WriteString("\nGatehouse is ready.\n\n")
 	line("gateway", url)
 	line("docs", url+"/docs")
+	if h.rules.mail.mailbox != "" {
+		line("mailbox", h.rules.mail.mailbox)
+	}
 	if embedded {
 		data, err := filepath.Abs(c.DataDir)
 		if err != nil {

@@ -22,6 +22,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	post "gatehouse/internal/mail"
 	"gatehouse/internal/password"
 )
 
@@ -53,6 +54,10 @@ type Config struct {
 	Throttle bool
 	// Mailer sends mail; nil when there is no way to.
 	Mailer Mailer
+	// MailFrom is who mail is from: an address, perhaps with a name before it.
+	MailFrom string
+	// MailTemplates are what mail says; nil for the built-in ones.
+	MailTemplates *post.Templates
 	// KeyLife is for how long a signing key signs; DefaultKeyLife if zero.
 	KeyLife time.Duration
 	// AuditLife is for how long audit events are kept.
@@ -79,8 +84,11 @@ const (
 	RegistrationClosed Registration = "closed"
 )
 
-// Mailer sends one mail.
-type Mailer interface{}
+// Mailer sends one mail. A [post.Refusal] is the mail server's no; after any
+// other error the mail may have been sent or not.
+type Mailer interface {
+	Send(ctx context.Context, message post.Message) error
+}
 
 // Service is the auth service.
 type Service struct {
@@ -92,8 +100,7 @@ type Service struct {
 	throttleMAC  []byte
 	keys         *keyring
 	revocations  *revocations
-	mailer       Mailer
-	secrets      [][]byte
+	mails        *outbox
 	registration Registration
 	sessionIdle  time.Duration
 	sessionMax   time.Duration
@@ -125,12 +132,15 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	mails, err := newOutbox(config)
+	if err != nil {
+		return nil, err
+	}
 	service := &Service{
 		db: config.DB, users: config.Users, passwords: password.NewHasher(), refreshKeys: refresh, keys: keys,
 		deviceKeys: devices, throttleMAC: throttleMAC,
 		revocations: newRevocations(),
-		secrets:     config.Secrets,
-		mailer:      config.Mailer, registration: config.Registration,
+		mails:       mails, registration: config.Registration,
 		sessionIdle: config.SessionIdle, sessionMax: config.SessionMax,
 		passwordMin: config.PasswordMin, throttle: config.Throttle,
 		keyLife: config.KeyLife, auditLife: config.AuditLife,
@@ -163,8 +173,8 @@ func (s *Service) Register(server *connect.Server) {
 }
 
 // Run tells users of account changes, and gateways of revocations and signing
-// keys, and lets go of old links, until ctx ends. Without it, tokens can be made
-// for a minute after New.
+// keys, sends mail, and lets go of what is old, until ctx ends. Without it,
+// tokens can be made for a minute after New.
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	group.Go(func() error { s.relay(ctx); return nil })
@@ -173,6 +183,7 @@ func (s *Service) Run(ctx context.Context) {
 	group.Go(func() error { s.pruneLinks(ctx); return nil })
 	group.Go(func() error { s.pruneThrottles(ctx); return nil })
 	group.Go(func() error { s.letGo(ctx); return nil })
+	group.Go(func() error { s.sendMails(ctx); return nil })
 	_ = group.Wait()
 }
 

@@ -35,6 +35,7 @@ type house struct {
 	revocations authv1.RevocationServiceClient
 	links       authv1.LinkServiceClient
 	audit       authv1.AuditServiceClient
+	mails       authv1.MailServiceClient
 	service     *auth.Service
 	config      auth.Config
 	client      *connect.Client
@@ -78,6 +79,7 @@ func (h *house) open(t testing.TB, config auth.Config) {
 	h.accounts, h.sessions = authv1.NewAccountServiceClient(client), authv1.NewSessionServiceClient(client)
 	h.revocations = authv1.NewRevocationServiceClient(client)
 	h.links, h.audit, h.client = authv1.NewLinkServiceClient(client), authv1.NewAuditServiceClient(client), client
+	h.mails = authv1.NewMailServiceClient(client)
 }
 
 func openPool(t testing.TB, url string) *pgxpool.Pool {

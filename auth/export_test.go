@@ -78,3 +78,23 @@ func (s *Service) AddressForTest(ctx context.Context, secret []byte, id string, 
 		Kind: string(out.kind), To: out.to, Account: out.account, Locale: out.locale, Token: out.token, Values: out.values,
 	}, wanted, err
 }
+
+// EnqueueForTest writes a mail's outbox row.
+func (s *Service) EnqueueForTest(ctx context.Context, db execer, m MailForTest) error {
+	return s.enqueueMail(ctx, db, mail{kind: mailKind(m.Kind), to: m.To, account: m.Account, locale: m.Locale, token: m.Token, values: m.Values})
+}
+
+// MailKindsForTest are the kinds, and for each the page that its link leads to.
+func MailKindsForTest() map[string]string {
+	kinds := map[string]string{}
+	for _, kind := range mailKinds {
+		kinds[string(kind)] = kind.page()
+	}
+	return kinds
+}
+
+// ShownForTest is what of a mail server's answer is kept.
+func ShownForTest(token, text string) string { return shown(token, text) }
+
+// MailBackoffForTest is how long to wait after so many tries.
+func MailBackoffForTest(attempts int) time.Duration { return backoffAfter(attempts) }

@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
+	post "gatehouse/internal/mail"
 	"gatehouse/internal/rpc"
 )
 
@@ -20,7 +22,13 @@ const newPassword = "a brand new passphrase"
 
 // withMail lets a house send mail. Nobody takes it out of the outbox but the
 // test.
-func withMail(c *auth.Config) { c.Mailer = struct{}{} }
+func withMail(c *auth.Config) { c.Mailer, c.MailFrom = unsent{}, "no-reply@auth.example.com" }
+
+type unsent struct{}
+
+func (unsent) Send(context.Context, post.Message) error {
+	return errors.New("the test takes it out of the outbox itself")
+}
 
 func byLink(c *auth.Config) { withMail(c); c.Registration = auth.RegistrationVerify }
 

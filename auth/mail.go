@@ -9,7 +9,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/rpc"
 )
 
@@ -29,6 +28,25 @@ const (
 	mailNewSignIn       mailKind = "new_sign_in" // from an unknown device
 )
 
+var mailKinds = []mailKind{
+	mailVerifyEmail, mailAccountExists, mailInvitation, mailResetPassword, mailConfirmEmail,
+	mailEmailInUse, mailEmailRequested, mailEmailChanged, mailPasswordChanged, mailNewSignIn,
+}
+
+// page is the last part of the path that a mail's link leads to; empty for a
+// mail without a link.
+func (k mailKind) page() string {
+	switch k {
+	case mailVerifyEmail, mailAccountExists, mailInvitation:
+		return "verify"
+	case mailResetPassword:
+		return "reset"
+	case mailConfirmEmail:
+		return "email"
+	}
+	return ""
+}
+
 // mail is one mail to be sent.
 type mail struct {
 	kind    mailKind
@@ -45,7 +63,20 @@ type mail struct {
 var errMailUnavailable = rpc.NewError(connect.CodeFailedPrecondition, "MAIL_UNAVAILABLE", "This system can't send mail. Ask an administrator.")
 
 // sendsMail reports whether mail can be sent at all.
-func (s *Service) sendsMail() bool { return s.mailer != nil }
+func (s *Service) sendsMail() bool { return s.mails.mailer != nil }
+
+// sealedMail is what of a mail is sealed in its row.
+type sealedMail struct {
+	Token  string            `json:"token,omitempty"`
+	Values map[string]string `json:"values,omitempty"`
+}
+
+// mailPurpose binds what is sealed to being a mail's; the label is the row's id.
+const mailPurpose = "mail v1"
+
+const insertMail = `
+	INSERT INTO auth.mails (id, kind, recipient, account_id, locale, sealed_values)
+	VALUES (@id, @kind, @recipient, @account_id, @locale, @sealed_values)`
 
 // enqueueMail writes a mail's outbox row. In a transaction it stands or falls
 // with the change that it is about. Without a mailer it does nothing.
@@ -57,33 +88,21 @@ func (s *Service) enqueueMail(ctx context.Context, db execer, m mail) error {
 	if err != nil {
 		return fmt.Errorf("make an id: %w", err)
 	}
-	plain, err := json.Marshal(map[string]any{"token": m.token, "values": m.values})
+	text, err := json.Marshal(sealedMail{Token: m.token, Values: m.values})
 	if err != nil {
 		return fmt.Errorf("encode the mail: %w", err)
 	}
-	sealed, err := seal(s.secrets[0], "mail v1", id.String(), plain)
+	sealed, err := seal(s.mails.secrets[0], mailPurpose, id.String(), text)
 	if err != nil {
-		return err
+		return fmt.Errorf("seal the mail: %w", err)
 	}
 	_, err = db.Exec(ctx, insertMail, pgx.NamedArgs{
-		"id": id.String(), "kind": string(m.kind), "recipient": m.to, "account_id": optional(m.account), "locale": m.locale, "sealed": sealed,
+		"id": id.String(), "kind": string(m.kind), "recipient": m.to, "account_id": optional(m.account),
+		"locale": m.locale, "sealed_values": sealed,
 	})
 	if err != nil {
-		return fmt.Errorf("write the mail: %w", err)
+		return fmt.Errorf("write the mail %s: %w", m.kind, err)
 	}
+	s.mails.soon()
 	return nil
-}
-
-const insertMail = `
-	INSERT INTO auth.mails (id, kind, recipient, account_id, locale, sealed_values)
-	VALUES (@id, @kind, @recipient, @account_id, @locale, @sealed)`
-
-// ListMails implements authv1.MailServiceHandler.
-func (s *Service) ListMails(ctx context.Context, req *authv1.ListMailsRequest) (*authv1.ListMailsResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "")
-}
-
-// RetryMail implements authv1.MailServiceHandler.
-func (s *Service) RetryMail(ctx context.Context, req *authv1.RetryMailRequest) (*authv1.RetryMailResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, "")
 }

@@ -1,0 +1,605 @@
+package auth_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
+
+	"gatehouse/auth"
+	authv1 "gatehouse/gen/auth/v1"
+	post "gatehouse/internal/mail"
+	"gatehouse/internal/mailtest"
+)
+
+const linkToken = "ghl_QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU"
+
+// newMailHouse is auth with a mail server.
+func newMailHouse(t *testing.T, config mailtest.Config, change ...func(*auth.Config)) (*house, *mailtest.Server) {
+	t.Helper()
+	server := mailtest.Start(t, config)
+	return newHouse(t, append([]func(*auth.Config){func(c *auth.Config) {
+		mailer, err := post.NewSMTP(server.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Mailer, c.MailFrom = mailer, "no-reply@auth.example.com"
+	}}, change...)...), server
+}
+
+func resetMail(to string) auth.MailForTest {
+	return auth.MailForTest{Kind: "reset_password", To: to, Token: linkToken, Values: map[string]string{"first_name": "Ada"}}
+}
+
+// enqueue writes a mail in a transaction of its own and returns its id.
+func (h *house) enqueue(t *testing.T, m auth.MailForTest) string {
+	t.Helper()
+	err := pgx.BeginFunc(t.Context(), h.config.DB, func(tx pgx.Tx) error { return h.service.EnqueueForTest(t.Context(), tx, m) })
+	if err != nil {
+		t.Fatalf("enqueue %v: %v", m, err)
+	}
+	var id string
+	if err := h.owner.QueryRow(t.Context(), "SELECT id::text FROM auth.mails WHERE recipient = $1 ORDER BY id DESC LIMIT 1", m.To).Scan(&id); err != nil {
+		t.Fatalf("read the mail to %s: %v", m.To, err)
+	}
+	return id
+}
+
+// until polls a counting query until it says how many.
+func (h *house) until(t *testing.T, want int, sql string, args ...any) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for h.count(t, sql, args...) != want {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is %d, want %d", sql, h.count(t, sql, args...), want)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (h *house) untilSent(t *testing.T, id string) {
+	t.Helper()
+	h.until(t, 1, "SELECT count(*) FROM auth.mails WHERE id = $1 AND sent_time IS NOT NULL", id)
+}
+
+// untilTried waits until so many tries have failed.
+func (h *house) untilTried(t *testing.T, id string, tries int) {
+	t.Helper()
+	h.until(t, 1, "SELECT count(*) FROM auth.mails WHERE id = $1 AND attempts = $2 AND last_error <> '' AND next_attempt_time < now() + interval '80 seconds'", id, tries)
+}
+
+// due makes a mail's next try be now.
+func (h *house) due(t *testing.T, id string) {
+	t.Helper()
+	h.exec(t, "UPDATE auth.mails SET next_attempt_time = now(), last_error = '' WHERE id = $1", id)
+}
+
+// stopped is a run of the service that can be ended.
+func (h *house) runUntil(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	service := h.service
+	go func() { defer close(done); service.Run(ctx) }()
+	stop = func() { cancel(); <-done }
+	t.Cleanup(stop)
+	return stop
+}
+
+func TestAMailLeavesSoonAfterItsTransactionCommitsAndIsErased(t *testing.T) {
+	t.Parallel()
+	h, server := newMailHouse(t, mailtest.Config{})
+	tx, err := h.config.DB.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.service.EnqueueForTest(t.Context(), tx, resetMail("ada@example.com")); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var row string
+	var sealed []byte
+	if err := h.owner.QueryRow(t.Context(), "SELECT m::text, sealed_values FROM auth.mails m").Scan(&row, &sealed); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(row, linkToken) || strings.Contains(string(sealed), linkToken) || strings.Contains(string(sealed), "Ada") {
+		t.Errorf("before it is sent the row shows what it says: %s", row)
+	}
+	h.run(t)
+	got := server.Wait(t, 1)[0]
+	if want := "http://localhost:8001/link/reset#token=" + linkToken; !strings.Contains(got.Text, want) || !strings.Contains(got.HTML, want) {
+		t.Errorf("the mail doesn't hold %s:\n%s", want, got.Text)
+	}
+	var id string
+	if err := h.owner.QueryRow(t.Context(), "SELECT id::text FROM auth.mails").Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	if got.To != "ada@example.com" || got.From != "no-reply@auth.example.com" || got.Header.Get("Message-Id") != "<"+id+"@auth.example.com>" {
+		t.Errorf("from %s to %s as %s", got.From, got.To, got.Header.Get("Message-Id"))
+	}
+	h.untilSent(t, id)
+	if n := h.count(t, "SELECT count(*) FROM auth.mails m WHERE m.sealed_values IS NULL AND attempts = 1 AND m::text NOT LIKE '%ghl_%'"); n != 1 {
+		t.Error("what it said is still in its row")
+	}
+
+	// From a commit while the service runs: usually some 20 ms.
+	began := time.Now()
+	h.enqueue(t, resetMail("grace@example.com"))
+	server.Wait(t, 2)
+	t.Logf("a mail arrived %s after its commit", time.Since(began))
+}
+
+// A row whose transaction takes longer than the first looks is found by a later
+// one.
+func TestNothingIsSentUnlessTheTransactionCommits(t *testing.T) {
+	t.Parallel()
+	h, server := newMailHouse(t, mailtest.Config{})
+	h.run(t)
+	tx, err := h.config.DB.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.service.EnqueueForTest(t.Context(), tx, resetMail("rolled-back@example.com")); err != nil {
+		t.Fatal(err)
+	}
+	// Others' mail goes meanwhile.
+	h.untilSent(t, h.enqueue(t, resetMail("ada@example.com")))
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.untilSent(t, h.enqueue(t, resetMail("grace@example.com")))
+	for _, mail := range server.Received() {
+		if mail.To == "rolled-back@example.com" {
+			t.Error("a mail was sent whose transaction was rolled back")
+		}
+	}
+}
+
+func TestAMailThatIsTurnedAwayForNowIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	var tries atomic.Int32
+	h, server := newMailHouse(t, mailtest.Config{Rcpt: func(string) error {
+		if tries.Add(1) <= 4 {
+			return mailtest.Refuse(451, "try again later")
+		}
+		return nil
+	}})
+	h.run(t)
+	id := h.enqueue(t, resetMail("ada@example.com"))
+	for try := range 4 { // more than permanent refusals get
+		h.untilTried(t, id, try+1)
+		if n := h.count(t, "SELECT count(*) FROM auth.mails WHERE last_error LIKE '451 %try again later%' AND fail_time IS NULL AND next_attempt_time > now()"); n != 1 {
+			t.Errorf("after try %d it isn't put off with the server's words", try+1)
+		}
+		h.due(t, id)
+	}
+	h.untilSent(t, id)
+	if got := server.Received(); len(got) != 1 {
+		t.Errorf("the server took %d mails, want 1", len(got))
+	}
+	if n := h.count(t, "SELECT attempts FROM auth.mails"); n != 5 {
+		t.Errorf("it was tried %d times, want 5", n)
+	}
+}
+
+func TestTheWaitBetweenTriesGrowsToAnHour(t *testing.T) {
+	t.Parallel()
+	for attempts, want := range map[int]time.Duration{1: 10 * time.Second, 2: 20 * time.Second, 5: 160 * time.Second, 10: time.Hour, 1000: time.Hour} {
+		seen := map[time.Duration]bool{}
+		for range 100 {
+			got := auth.MailBackoffForTest(attempts)
+			if got < want*3/4 || got > want*5/4 {
+				t.Errorf("after %d tries it waits %s, want about %s", attempts, got, want)
+			}
+			seen[got] = true
+		}
+		if len(seen) < 2 {
+			t.Errorf("after %d tries all wait equally long", attempts)
+		}
+	}
+}
+
+func TestAMailThatIsRefusedForGoodIsGivenUpAfterThreeTries(t *testing.T) {
+	t.Parallel()
+	h, _ := newMailHouse(t, mailtest.Config{Data: func(mail mailtest.Received) error {
+		return mailtest.Refuse(554, "no mail with http://localhost:8001/link/reset#token="+linkToken+" in it")
+	}})
+	h.run(t)
+	account, _ := h.signUp(t, "ada@example.com")
+	mail := resetMail("ada@example.com")
+	mail.Account = account.GetId()
+	id := h.enqueue(t, mail)
+	for try := range 2 {
+		h.untilTried(t, id, try+1)
+		h.due(t, id)
+	}
+	h.until(t, 1, "SELECT count(*) FROM auth.mails WHERE id = $1 AND fail_time IS NOT NULL AND attempts = 3 AND last_error LIKE '554 %in it'", id)
+	if n := h.count(t, "SELECT count(*) FROM auth.mails m WHERE m::text LIKE '%ghl_%' OR m::text LIKE '%QUJDREVG%'"); n != 0 {
+		t.Error("the server's answer is kept with the link")
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = 'mail.fail' AND outcome = 'refused' AND reason = 'MAIL_REFUSED' AND account_id = $1", account.GetId()); n != 1 {
+		t.Errorf("the audit has %d events of it, want 1", n)
+	}
+}
+
+func TestAServersAnswerIsKeptWithoutTheLink(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"554 no user":      "554 no user",
+		"554 " + linkToken: "554 [link]",
+		"554 <http://x/#token=3D" + linkToken + ">!":                      "554 [link]",
+		"554 broken " + linkToken[:20] + "=\r\n" + linkToken[20:] + " up": "554 broken [link] [link] up",
+		"554 a\x00b \xff\r\n\tc":                                          "554 ab ? c",
+		"554 " + strings.Repeat("long ", 99):                              strings.TrimSuffix(("554 " + strings.Repeat("long ", 99))[:200], "") + "…",
+	} {
+		if got := auth.ShownForTest(linkToken, text); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestMailWaitsForAServerThatIsAway(t *testing.T) {
+	t.Parallel()
+	h, server := newMailHouse(t, mailtest.Config{})
+	server.Stop()
+	h.run(t)
+	id := h.enqueue(t, resetMail("ada@example.com"))
+	h.untilTried(t, id, 1)
+	server.Restart(t)
+	h.due(t, id)
+	h.untilSent(t, id)
+	server.Wait(t, 1)
+}
+
+func TestAMailWhoseAnswerIsLostIsSentAgainWithTheSameMessageID(t *testing.T) {
+	t.Parallel()
+	var first atomic.Bool
+	h, server := newMailHouse(t, mailtest.Config{Data: func(mailtest.Received) error {
+		if first.CompareAndSwap(false, true) {
+			return mailtest.ErrDie
+		}
+		return nil
+	}})
+	h.run(t)
+	id := h.enqueue(t, resetMail("ada@example.com"))
+	h.untilTried(t, id, 1)
+	h.due(t, id)
+	h.untilSent(t, id)
+	got := server.Received()
+	if len(got) != 2 || got[0].Header.Get("Message-Id") != got[1].Header.Get("Message-Id") || got[0].Header.Get("Message-Id") == "" {
+		t.Errorf("the server has %d mails: %v", len(got), got)
+	}
+}
+
+func TestAServerThatHangsHoldsUpNeitherOtherMailNorTheStop(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	h, server := newMailHouse(t, mailtest.Config{Rcpt: func(to string) error {
+		if strings.HasPrefix(to, "slow") {
+			<-release
+		}
+		return nil
+	}})
+	t.Cleanup(func() { close(release) })
+	stop := h.runUntil(t)
+	slow := h.enqueue(t, resetMail("slow@example.com"))
+	h.until(t, 1, "SELECT attempts FROM auth.mails WHERE id = $1", slow)
+	for n := range 20 {
+		h.enqueue(t, resetMail(fmt.Sprintf("quick%d@example.com", n)))
+	}
+	server.Wait(t, 20)
+	h.until(t, 20, "SELECT count(*) FROM auth.mails WHERE sent_time IS NOT NULL")
+	began := time.Now()
+	stop()
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("the stop took %s", took)
+	}
+	// Another copy may take it at once.
+	if n := h.count(t, "SELECT count(*) FROM auth.mails WHERE id = $1 AND sent_time IS NULL AND next_attempt_time < now() + interval '2 seconds'", slow); n != 1 {
+		t.Error("the mail that was under way isn't put back")
+	}
+}
+
+func TestTwoCopiesSendEachMailOnce(t *testing.T) {
+	t.Parallel()
+	h, server := newMailHouse(t, mailtest.Config{})
+	for n := range 100 {
+		h.enqueue(t, resetMail(fmt.Sprintf("user%d@example.com", n)))
+	}
+	h.run(t)
+	h.open(t, h.config)
+	h.run(t)
+	h.until(t, 100, "SELECT count(*) FROM auth.mails WHERE sent_time IS NOT NULL AND attempts = 1")
+	to := map[string]bool{}
+	for _, mail := range server.Received() {
+		to[mail.To] = true
+	}
+	if n := len(server.Received()); n != 100 || len(to) != 100 {
+		t.Errorf("the server got %d mails to %d people, want 100 to 100", n, len(to))
+	}
+}
+
+func TestAMailThatADeadCopyTookIsSentByAnother(t *testing.T) {
+	t.Parallel()
+	h, server := newMailHouse(t, mailtest.Config{})
+	id := h.enqueue(t, resetMail("ada@example.com"))
+	h.exec(t, "UPDATE auth.mails SET attempts = 1, next_attempt_time = now() + interval '2 minutes'")
+	h.run(t)
+	h.untilSent(t, h.enqueue(t, resetMail("grace@example.com")))
+	if n := len(server.Received()); n != 1 {
+		t.Errorf("%d mails were sent, though one is another's for now", n)
+	}
+	h.due(t, id)
+	h.untilSent(t, id)
+}
+
+// The connections break between the mail's going and the noting of it.
+func TestAMailIsSentAtLeastOnceWhenPostgresBreaksOff(t *testing.T) {
+	t.Parallel()
+	var h *house
+	var once sync.Once
+	broke := make(chan struct{})
+	h, server := newMailHouse(t, mailtest.Config{}, func(c *auth.Config) {
+		c.Step = func(name string) {
+			if name == "auth: after a mail is sent" {
+				once.Do(func() {
+					_, err := h.owner.Exec(context.Background(), `
+						SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+						WHERE datname = current_database() AND usename <> current_user AND pid <> pg_backend_pid()`)
+					if err != nil {
+						t.Error(err)
+					}
+					close(broke)
+				})
+			}
+		}
+	})
+	h.run(t)
+	id := h.enqueue(t, resetMail("ada@example.com"))
+	<-broke
+	h.untilSent(t, id)
+	server.Wait(t, 1)
+	ids := map[string]bool{}
+	for _, mail := range server.Received() {
+		ids[mail.Header.Get("Message-Id")] = true
+	}
+	if len(ids) != 1 {
+		t.Errorf("it came by the ids %v", ids)
+	}
+	// And the service goes on.
+	h.untilSent(t, h.enqueue(t, resetMail("grace@example.com")))
+}
+
+func TestAMailIsGivenUpAfterADayAndAnAdministratorCanRetryIt(t *testing.T) {
+	t.Parallel()
+	h, server := newMailHouse(t, mailtest.Config{})
+	server.Stop()
+	h.run(t)
+	account, _ := h.signUp(t, "ada@example.com")
+	m := auth.MailForTest{Kind: "password_changed", To: "ada@example.com", Account: account.GetId()}
+	id := h.enqueue(t, m)
+	h.untilTried(t, id, 1)
+	h.exec(t, "UPDATE auth.mails SET create_time = now() - interval '23 hours 59 minutes', attempts = 30")
+	h.due(t, id)
+	h.until(t, 1, "SELECT count(*) FROM auth.mails WHERE attempts = 31 AND last_error <> ''")
+	if n := h.count(t, "SELECT count(*) FROM auth.mails WHERE fail_time IS NULL AND next_attempt_time <= create_time + interval '24 hours'"); n != 1 {
+		t.Error("just before the day is over, the last try isn't at its end")
+	}
+	_, err := h.mails.RetryMail(t.Context(), &authv1.RetryMailRequest{MailId: id})
+	wantReason(t, err, connect.CodeFailedPrecondition, "MAIL_NOT_FAILED")
+	h.exec(t, "UPDATE auth.mails SET create_time = now() - interval '24 hours'")
+	h.due(t, id)
+	h.until(t, 1, "SELECT count(*) FROM auth.mails WHERE fail_time IS NOT NULL AND sealed_values IS NOT NULL")
+	if n := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = 'mail.fail' AND reason = 'MAIL_UNDELIVERED' AND account_id = $1", account.GetId()); n != 1 {
+		t.Errorf("the audit has %d events of the failure, want 1", n)
+	}
+	page, err := h.mails.ListMails(t.Context(), &authv1.ListMailsRequest{Status: authv1.MailStatus_MAIL_STATUS_FAILED})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(page.GetMails()) != 1 {
+		t.Fatalf("the failed mails are %v", page.GetMails())
+	}
+	if got := page.GetMails()[0]; got.GetId() != id || got.GetAccountId() != account.GetId() || got.GetRecipient() != "ada@example.com" ||
+		got.GetKind() != "password_changed" || got.GetAttempts() != 32 || got.GetEndTime() == nil || got.GetNextAttemptTime() != nil ||
+		!strings.Contains(got.GetLastError(), "refused") {
+		t.Errorf("the dead letter is %v", got)
+	}
+
+	admin, _ := h.signUp(t, "admin@example.com")
+	retried, err := h.mails.RetryMail(t.Context(), &authv1.RetryMailRequest{MailId: id, Origin: &authv1.Origin{AccountId: admin.GetId()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := retried.GetMail(); got.GetStatus() != authv1.MailStatus_MAIL_STATUS_PENDING || got.GetNextAttemptTime() == nil || got.GetEndTime() != nil {
+		t.Errorf("the retried mail is %v", got)
+	}
+	h.untilTried(t, id, 1)
+	if n := h.count(t, "SELECT count(*) FROM auth.mails WHERE fail_time IS NULL"); n != 1 {
+		t.Error("the retried mail was given up at its next failure")
+	}
+	server.Restart(t)
+	h.due(t, id)
+	h.untilSent(t, id)
+	if n := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = 'mail.retry' AND account_id = $1 AND actor_id = $2", account.GetId(), admin.GetId()); n != 1 {
+		t.Errorf("the audit has %d events of the retry, want 1", n)
+	}
+	_, err = h.mails.RetryMail(t.Context(), &authv1.RetryMailRequest{MailId: id})
+	wantReason(t, err, connect.CodeFailedPrecondition, "MAIL_NOT_FAILED")
+	_, err = h.mails.RetryMail(t.Context(), &authv1.RetryMailRequest{MailId: newID(t)})
+	wantReason(t, err, connect.CodeNotFound, "MAIL_NOT_FOUND")
+}
+
+// link writes a link as it is when its mail is late.
+func (h *house) expiredLink(t *testing.T) {
+	t.Helper()
+	hash := sha256.Sum256([]byte(linkToken))
+	h.exec(t, `INSERT INTO auth.links (token_hash, kind, email, create_time, expire_time)
+		VALUES ($1, 'reset', 'ada@example.com', now() - interval '3 hours', now() - interval '150 minutes')`, hash[:])
+}
+
+func TestALinkThatIsSentLateWorksAsLongAsAnyOther(t *testing.T) {
+	t.Parallel()
+	h, server := newMailHouse(t, mailtest.Config{})
+	h.expiredLink(t)
+	const works = "SELECT count(*) FROM auth.links WHERE expire_time BETWEEN now() + interval '25 minutes' AND now() + interval '30 minutes'"
+	h.untilSentBy(t, h.enqueue(t, resetMail("grace@example.com")))
+	if n := h.count(t, works); n != 0 {
+		t.Error("a mail that is sent in time gives its link more time")
+	}
+	stop := h.runUntil(t)
+	stop()
+	id := h.enqueue(t, resetMail("ada@example.com"))
+	h.exec(t, "UPDATE auth.mails SET create_time = now() - interval '3 hours' WHERE id = $1", id)
+	h.open(t, h.config)
+	h.run(t)
+	h.untilSent(t, id)
+	server.Wait(t, 2)
+	if n := h.count(t, works); n != 1 {
+		t.Error("the link of a mail that was sent late doesn't work for half an hour")
+	}
+}
+
+// untilSentBy runs the service until a mail is sent.
+func (h *house) untilSentBy(t *testing.T, id string) {
+	t.Helper()
+	stop := h.runUntil(t)
+	h.untilSent(t, id)
+	stop()
+}
+
+func TestALinkThatHasEndedIsNotSentLate(t *testing.T) {
+	t.Parallel()
+	h, server := newMailHouse(t, mailtest.Config{})
+	h.expiredLink(t)
+	h.exec(t, "UPDATE auth.links SET end_time = now(), end_reason = 'used'")
+	id := h.enqueue(t, resetMail("ada@example.com"))
+	h.exec(t, "UPDATE auth.mails SET create_time = now() - interval '3 hours'")
+	h.run(t)
+	h.until(t, 1, "SELECT count(*) FROM auth.mails WHERE id = $1 AND fail_time IS NOT NULL AND last_error LIKE 'Its link has ended%'", id)
+	if n := h.count(t, "SELECT count(*) FROM auth.links WHERE end_time IS NULL OR expire_time > now()"); n != 0 {
+		t.Error("the link works again")
+	}
+	if n := len(server.Received()); n != 0 {
+		t.Errorf("%d mails were sent, want none", n)
+	}
+}
+
+func TestAMailSealedWithAnOlderKeyIsSentAndOneWithALostKeyWaits(t *testing.T) {
+	t.Parallel()
+	h, server := newMailHouse(t, mailtest.Config{})
+	older := h.enqueue(t, resetMail("ada@example.com"))
+	h.config.Secrets = [][]byte{secretTwo, secretOne}
+	h.open(t, h.config)
+	h.untilSentBy(t, older)
+	lost := h.enqueue(t, resetMail("grace@example.com"))
+	h.exec(t, "UPDATE auth.mails SET sealed_values = 'some other bytes, long enough' WHERE id = $1", lost)
+	h.run(t)
+	h.untilTried(t, lost, 1)
+	if n := h.count(t, "SELECT count(*) FROM auth.mails WHERE id = $1 AND fail_time IS NULL AND last_error LIKE '%log of auth%'", lost); n != 1 {
+		t.Error("it isn't put off")
+	}
+	if n := len(server.Received()); n != 1 {
+		t.Errorf("%d mails were sent, want 1", n)
+	}
+}
+
+func TestTheMailOfADeletedAccountIsNotSent(t *testing.T) {
+	t.Parallel()
+	h, server := newMailHouse(t, mailtest.Config{})
+	account, _ := h.signUp(t, "ada@example.com")
+	m := resetMail("ada@example.com")
+	m.Account = account.GetId()
+	h.enqueue(t, m)
+	h.exec(t, "DELETE FROM auth.accounts WHERE id = $1", account.GetId())
+	h.untilSentBy(t, h.enqueue(t, resetMail("grace@example.com")))
+	if got := server.Received(); len(got) != 1 || got[0].To != "grace@example.com" {
+		t.Errorf("the server got %d mails, the first to %s", len(got), got[0].To)
+	}
+}
+
+func TestWithoutAMailServerNoMailIsWritten(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	if err := h.service.EnqueueForTest(t.Context(), h.config.DB, resetMail("ada@example.com")); err != nil {
+		t.Fatal(err)
+	}
+	if n := h.count(t, "SELECT count(*) FROM auth.mails"); n != 0 {
+		t.Errorf("there are %d mails, want none", n)
+	}
+	_, err := h.mails.RetryMail(t.Context(), &authv1.RetryMailRequest{MailId: newID(t)})
+	wantReason(t, err, connect.CodeFailedPrecondition, "MAIL_UNAVAILABLE")
+}
+
+func TestEveryKindOfMailHasATemplateAndItsLinkLeadsToAPage(t *testing.T) {
+	t.Parallel()
+	templates, err := post.Open(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := auth.MailKindsForTest()
+	for kind, page := range kinds {
+		const link = "https://example.com/link/x#token=y"
+		if !templates.Has(kind) {
+			t.Errorf("%s has no template", kind)
+			continue
+		}
+		rendered, err := templates.Render(post.Letter{Kind: kind, Link: link, Site: "https://example.com"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(rendered.Text, link) != (page != "") {
+			t.Errorf("%s leads to the page %q, and its text is\n%s", kind, page, rendered.Text)
+		}
+	}
+	if len(kinds) != 10 {
+		t.Errorf("there are %d kinds, want 10", len(kinds))
+	}
+}
+
+func TestOldMailsAreLetGo(t *testing.T) {
+	t.Parallel()
+	h, server := newMailHouse(t, mailtest.Config{})
+	server.Stop()
+	for _, mail := range []struct{ name, change string }{
+		{"sent lately", "sent_time = now() - interval '23 hours', sealed_values = NULL"},
+		{"sent long ago", "sent_time = now() - interval '25 hours', sealed_values = NULL"},
+		{"failed lately", "fail_time = now() - interval '6 days'"},
+		{"failed a while ago", "fail_time = now() - interval '8 days'"},
+		{"failed long ago", "fail_time = now() - interval '31 days'"},
+		{"pending", "next_attempt_time = now() + interval '1 hour'"},
+		{"abandoned", "next_attempt_time = now() - interval '31 days'"},
+	} {
+		id := h.enqueue(t, resetMail(strings.ReplaceAll(mail.name, " ", "-")+"@example.com"))
+		h.exec(t, "UPDATE auth.mails SET "+mail.change+" WHERE id = $1", id)
+	}
+	h.run(t)
+	h.until(t, 4, "SELECT count(*) FROM auth.mails")
+	rows, err := h.owner.Query(t.Context(), "SELECT split_part(recipient, '@', 1) || ' ' || (sealed_values IS NOT NULL) FROM auth.mails ORDER BY id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"sent-lately false", "failed-lately true", "failed-a-while-ago false", "pending true"}; !slices.Equal(got, want) {
+		t.Errorf("what is kept, and whether it can still be sent: got %v, want %v", got, want)
+	}
+	var erased string
+	if err := h.owner.QueryRow(t.Context(), "SELECT id::text FROM auth.mails WHERE recipient LIKE 'failed-a-while%'").Scan(&erased); err != nil {
+		t.Fatal(err)
+	}
+	_, err = h.mails.RetryMail(t.Context(), &authv1.RetryMailRequest{MailId: erased})
+	wantReason(t, err, connect.CodeFailedPrecondition, "MAIL_ERASED")
+}

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	netmail "net/mail"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
+
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/mailtest"
+)
+
+// enqueueMail writes a mail's row as auth does, sealed with the system's key.
+func (s *system) enqueueMail(t *testing.T, kind, recipient, token string) string {
+	t.Helper()
+	id, err := uuid.NewV7()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := hex.DecodeString(secretKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := hkdf.Key(sha256.New, secret, nil, "gatehouse mail v1", 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	box, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nonce := make([]byte, box.NonceSize())
+	_, _ = rand.Read(nonce)
+	sealed := box.Seal(nonce, nonce, []byte(`{"token":"`+token+`"}`), []byte(id.String()))
+	_, err = s.owner.Exec(t.Context(), "INSERT INTO auth.mails (id, kind, recipient, locale, sealed_values) VALUES ($1, $2, $3, 'de-CH', $4)",
+		id.String(), kind, recipient, sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id.String()
+}
+
+func TestWithoutAMailServerUpKeepsMailInAMailboxAndLogsItsLinks(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "one process")
+	token := "ghl_" + strings.Repeat("A", 43)
+	id := s.enqueueMail(t, "invitation", "ada@example.com", token)
+	var folder string
+	for _, setting := range s.roles["up"].env {
+		if dir, ok := strings.CutPrefix(setting, "GATEHOUSE_DATA_DIR="); ok {
+			folder = filepath.Join(dir, "mailbox")
+		}
+	}
+	eventually(t, 10*time.Second, "print the banner", func() error {
+		if got := field(s.processes["up"].stdout.String(), "mailbox"); got != folder {
+			return fmt.Errorf("the banner's mailbox is %q, want %q", got, folder)
+		}
+		return nil
+	})
+	var file string
+	eventually(t, 30*time.Second, "find the mail", func() error {
+		files, err := filepath.Glob(filepath.Join(folder, "*-invitation-"+id+".eml"))
+		if err == nil && len(files) != 1 {
+			err = fmt.Errorf("there are %d mails", len(files))
+		}
+		if err == nil {
+			file = files[0]
+		}
+		return err
+	})
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mail, err := mailtest.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := s.url + "/link/verify#token=" + token
+	if !strings.Contains(mail.Text, link) || mail.Header.Get("From") != "<no-reply@[127.0.0.1]>" || !strings.HasPrefix(mail.Subject(), "Sie sind zu") {
+		t.Errorf("the mail is\n%s", raw)
+	}
+	eventually(t, 10*time.Second, "see the link in the log", func() error {
+		if log := s.processes["up"].stderr.String(); !strings.Contains(log, link) {
+			return fmt.Errorf("the log is %s", log)
+		}
+		return nil
+	})
+}
+
+func TestMailGoesToTheServerThatIsNamed(t *testing.T) {
+	t.Parallel()
+	server := mailtest.Start(t, mailtest.Config{})
+	templates := t.TempDir()
+	if err := os.Mkdir(filepath.Join(templates, "de"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	own := `{{define "subject"}}Willkommen{{end}}{{define "text"}}Grüezi: {{.Link}}{{end}}{{define "html"}}<p>{{.Link}}</p>{{end}}`
+	if err := os.WriteFile(filepath.Join(templates, "de", "invitation.tmpl"), []byte(own), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, shape := range shapes {
+		s := newSystem(t, shape)
+		name := roleAuth
+		if shape == "one process" {
+			name = "up"
+		}
+		s.processes[name].kill()
+		s.start(t, name, "SMTP_URL="+server.URL(), "GATEHOUSE_MAIL_FROM=Example <hello@example.com>", "GATEHOUSE_MAIL_TEMPLATES="+templates, "GATEHOUSE_REGISTRATION=verify")
+		to := strings.ReplaceAll(shape, " ", "-") + "@example.com"
+		s.enqueueMail(t, "invitation", to, "ghl_token")
+		eventually(t, 30*time.Second, "get the mail", func() error {
+			if !slices.ContainsFunc(server.Received(), func(m mailtest.Received) bool {
+				return m.To == to && m.From == "hello@example.com" && m.Subject() == "Willkommen" && strings.Contains(m.Text, "Grüezi: "+s.url)
+			}) {
+				return fmt.Errorf("the server has %v", server.Received())
+			}
+			return nil
+		})
+	}
+}
+
+func TestAnAdministratorSeesADeadLetterAndHasItTriedAgain(t *testing.T) {
+	t.Parallel()
+	var refusing atomic.Bool
+	refusing.Store(true)
+	server := mailtest.Start(t, mailtest.Config{Rcpt: func(string) error {
+		if refusing.Load() {
+			return mailtest.Refuse(550, "unknown here")
+		}
+		return nil
+	}})
+	s := newSystem(t, "one process")
+	s.processes["up"].kill()
+	id := s.enqueueMail(t, "reset_password", "lost@example.com", "ghl_token")
+	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.mails SET attempts = 2"); err != nil {
+		t.Fatal(err)
+	}
+	s.start(t, "up", "SMTP_URL="+server.URL())
+	admin := s.admin(t)
+	var dead []*bffv1.Mail
+	eventually(t, 30*time.Second, "see the dead letter", func() error {
+		page, err := admin.users.ListMails(t.Context(), &bffv1.ListMailsRequest{Status: bffv1.MailStatus_MAIL_STATUS_FAILED})
+		if dead = page.GetMails(); err == nil && len(dead) != 1 {
+			err = fmt.Errorf("there are %d", len(dead))
+		}
+		return err
+	})
+	if dead[0].GetId() != id || dead[0].GetRecipient() != "lost@example.com" || dead[0].GetLastError() != "550 5.1.1 unknown here" {
+		t.Errorf("the dead letter is %v", dead[0])
+	}
+	ada := s.client(s.signUp(t, "ada@example.com").GetTokens().GetAccessToken())
+	_, err := ada.users.ListMails(t.Context(), &bffv1.ListMailsRequest{})
+	wantReason(t, err, connect.CodePermissionDenied, "PERMISSION_DENIED")
+	_, err = ada.users.RetryMail(t.Context(), &bffv1.RetryMailRequest{MailId: id})
+	wantReason(t, err, connect.CodePermissionDenied, "PERMISSION_DENIED")
+
+	refusing.Store(false)
+	if _, err := admin.users.RetryMail(t.Context(), &bffv1.RetryMailRequest{MailId: id}); err != nil {
+		t.Fatal(err)
+	}
+	server.Wait(t, 1)
+	eventually(t, 30*time.Second, "see it sent", func() error {
+		page, err := admin.users.ListMails(t.Context(), &bffv1.ListMailsRequest{Status: bffv1.MailStatus_MAIL_STATUS_SENT})
+		if err == nil && (len(page.GetMails()) == 0 || page.GetMails()[0].GetLastError() != "") {
+			err = fmt.Errorf("the mails that were sent are %v", page.GetMails())
+		}
+		return err
+	})
+	_, err = admin.users.RetryMail(t.Context(), &bffv1.RetryMailRequest{MailId: id})
+	wantReason(t, err, connect.CodeFailedPrecondition, "MAIL_NOT_FAILED")
+	if n := s.count(t, "SELECT count(*) FROM auth.audit_events WHERE event IN ('mail.fail', 'mail.retry')"); n != 2 {
+		t.Errorf("the audit has %d events of it, want 2", n)
+	}
+}
+
+func TestEveryMistakeInTheMailSettingsIsReported(t *testing.T) {
+	t.Parallel()
+	broken := t.TempDir()
+	if err := os.Mkdir(filepath.Join(broken, "fr"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(broken, "fr", "invitation.tmpl"), []byte(`{{define "subject"}}Bienvenue{{end}}{{define "text"}}{{.Lien}}{{end}}{{define "html"}}{{end}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		flags           mailFlags
+		registration    string
+		want, wantClear []string
+	}{
+		"none":                        {mailFlags{}, "open", nil, nil},
+		"verify without a server":     {mailFlags{}, "verify", []string{"GATEHOUSE_REGISTRATION", "SMTP_URL"}, nil},
+		"verify with a mailbox":       {mailFlags{mailbox: "mailbox"}, "verify", nil, nil},
+		"verify with a server":        {mailFlags{SMTPURL: "smtp://localhost:25"}, "verify", nil, []string{"GATEHOUSE_REGISTRATION"}},
+		"verify with a broken server": {mailFlags{SMTPURL: "http://u:hunter2@mail.example.com"}, "verify", []string{"SMTP_URL", "smtps://"}, []string{"hunter2", "GATEHOUSE_REGISTRATION"}},
+		"a password in the clear":     {mailFlags{SMTPURL: "smtp://u:hunter2@mail.example.com?tls=none"}, "open", []string{"SMTP_URL", "password"}, []string{"hunter2"}},
+		"who it is from":              {mailFlags{MailFrom: "nobody"}, "open", []string{"GATEHOUSE_MAIL_FROM", "nobody"}, nil},
+		"from with a name":            {mailFlags{MailFrom: "Example <no-reply@example.com>"}, "open", nil, nil},
+		"no folder":                   {mailFlags{MailTemplates: filepath.Join(broken, "nothing")}, "open", []string{"GATEHOUSE_MAIL_TEMPLATES", "not a folder"}, nil},
+		"a broken template":           {mailFlags{MailTemplates: broken}, "open", []string{"GATEHOUSE_MAIL_TEMPLATES", "fr/invitation.tmpl", "Lien"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var m mistakes
+			accountFlags{
+				SessionIdle: "30d", SessionMax: "365d", AdminEmail: adminEmail, PasswordMin: 8, KeyLife: "30d", AuditLife: "400d",
+				mailFlags: test.flags,
+			}.parse(&m, test.registration, "https://auth.example.com")
+			if (len(m) > 0) != (len(test.want) > 0) {
+				t.Fatalf("got the mistakes %v", m)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(m.Error(), want) {
+					t.Errorf("it doesn't say %q: %v", want, m)
+				}
+			}
+			for _, clear := range test.wantClear {
+				if strings.Contains(m.Error(), clear) {
+					t.Errorf("it says %q: %v", clear, m)
+				}
+			}
+		})
+	}
+}
+
+func TestMailIsFromThePublicURLsHost(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"https://auth.example.com":      "no-reply@auth.example.com",
+		"https://auth.example.com:8443": "no-reply@auth.example.com",
+		"http://localhost:8001":         "no-reply@localhost",
+		"http://127.0.0.1:8001":         "no-reply@[127.0.0.1]",
+		"http://[::1]:8001":             "no-reply@localhost",
+	} {
+		var m mistakes
+		if got := (mailFlags{}).parse(&m, url).from; got != want || len(m) > 0 {
+			t.Errorf("%s: got %q, want %q, and %v", url, got, want, m)
+		}
+		if _, err := netmail.ParseAddress(want); err != nil {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
