@@ -4,7 +4,8 @@
 //
 // Whatever changes an account writes an outbox row in the same transaction, and
 // the relay tells users how the account now is: see relay.go. Refresh tokens
-// rotate, and a lost answer is told from a stolen token: see refresh.go.
+// rotate, and a lost answer is told from a stolen token: see refresh.go. Mail is
+// written with what it is about, and sent at least once: see mail_outbox.go.
 //
 // Locks are taken in one order, an account's row before a session's or a link's,
 // and no connection is held while a password is hashed or users is called.
@@ -54,7 +55,8 @@ type Config struct {
 	Throttle bool
 	// Mailer sends mail; nil when there is no way to.
 	Mailer Mailer
-	// MailFrom is who mail is from: an address, perhaps with a name before it.
+	// MailFrom is who mail is from: an address, perhaps with a name before it;
+	// no-reply@localhost if empty.
 	MailFrom string
 	// MailTemplates are what mail says; nil for the built-in ones.
 	MailTemplates *post.Templates

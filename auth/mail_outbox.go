@@ -67,6 +67,9 @@ func newOutbox(config Config) (*outbox, error) {
 	if o.mailer == nil {
 		return o, nil
 	}
+	if o.from == "" {
+		o.from = "no-reply@localhost"
+	}
 	from, err := netmail.ParseAddress(o.from)
 	if err != nil {
 		return nil, fmt.Errorf("read who mail is from: %w", err)
