@@ -22,9 +22,6 @@ const (
 	// relay's.
 	defaultHop  = 5 * time.Second
 	dialTimeout = time.Second
-	// maxAnswerBytes bounds a message from a service of ours. The largest is all
-	// that is revoked, of which a million take 43 MB.
-	maxAnswerBytes = 64 << 20
 )
 
 // Route says who calls whom, and with which keys.
@@ -49,7 +46,7 @@ func Dial(route Route, url string) (*connect.Client, error) {
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	return newClient(route, connecthttp.NewTransport(
 		&http.Client{Transport: transport, CheckRedirect: refuseRedirect}, url,
-		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(maxAnswerBytes),
+		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*MaxMessageBytes),
 	))
 }
 
