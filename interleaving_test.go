@@ -362,7 +362,7 @@ func (c *crowd) endAll(who *someone, what string, do func() error) {
 		}
 	}
 	who.mu.Unlock()
-	err := do()
+	err := patiently(do)
 	who.mu.Lock()
 	defer who.mu.Unlock()
 	who.ending--
@@ -383,7 +383,7 @@ func (c *crowd) raise(who *someone, roles string, disabled bool, do func() error
 	next := who.version + 1
 	who.asked[next], who.roles[next] = time.Now(), roles
 	who.mu.Unlock()
-	err := do()
+	err := patiently(do)
 	who.mu.Lock()
 	defer who.mu.Unlock()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,14 +23,18 @@ import (
 // accept one until it expires.
 const (
 	revocationPoll = 250 * time.Millisecond
-	// A poll that takes longer is as good as none.
-	revocationPollLimit = 2 * time.Second
+	// A poll that takes longer is as good as none; but reading all that is live
+	// takes its time on a busy machine, and there is nothing to be said before.
+	revocationPollLimit  = 2 * time.Second
+	revocationWholeLimit = 20 * time.Second
 	// revocationLife is how long a revocation is kept: as long as any token that
 	// it concerns, with time for clocks that differ.
 	revocationLife  = AccessTokenLife + time.Minute
 	revocationPrune = time.Minute
-	// watcherBuffer is how many messages a reader may fall behind.
-	watcherBuffer = 4
+	// watcherBuffer is how many messages a reader may fall behind: ten seconds'.
+	watcherBuffer = 40
+	// partRevocations is how many go into one message, of some 43 bytes each.
+	partRevocations = 10_000
 )
 
 var (
@@ -246,7 +251,11 @@ const (
 // pollFeed reads the signing keys and what was revoked, but for what was visible
 // in the snapshot, in one round trip.
 func (s *Service) pollFeed(ctx context.Context, seen string) (poll, error) {
-	ctx, cancel := context.WithTimeout(ctx, revocationPollLimit)
+	limit := revocationPollLimit
+	if seen == nothing {
+		limit = revocationWholeLimit
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	p := poll{found: map[string]revocation{}}
 	var batch pgx.Batch
@@ -358,17 +367,57 @@ func (s *Service) WatchRevocations(ctx context.Context, req *authv1.WatchRevocat
 		case <-ctx.Done():
 			return ctx.Err()
 		case message, ok := <-watcher.messages:
+			for ok && len(watcher.messages) > 0 { // to catch up in one go
+				var next *authv1.WatchRevocationsResponse
+				if next, ok = <-watcher.messages; ok {
+					message = joined(message, next)
+				}
+			}
 			if !ok && s.revocations.hasStopped() {
 				return nil
 			}
 			if !ok {
 				return errFellBehind
 			}
-			if err := stream.Send(message); err != nil {
-				return fmt.Errorf("tell a gateway: %w", err)
+			for _, part := range parts(message) {
+				if err := stream.Send(part); err != nil {
+					return fmt.Errorf("tell a gateway: %w", err)
+				}
 			}
 		}
 	}
+}
+
+// joined says what two messages say, one after the other.
+func joined(first, second *authv1.WatchRevocationsResponse) *authv1.WatchRevocationsResponse {
+	if second.GetComplete() {
+		return second
+	}
+	both := &authv1.WatchRevocationsResponse{
+		Complete: first.GetComplete(), Revocations: slices.Concat(first.GetRevocations(), second.GetRevocations()),
+		Cursor: second.GetCursor(), SigningKeys: second.GetSigningKeys(),
+	}
+	if both.SigningKeys == nil {
+		both.SigningKeys = first.GetSigningKeys()
+	}
+	return both
+}
+
+// parts cuts a message into ones that a reader takes. The cursor, with which the
+// reader says that it holds all of it, comes last.
+func parts(message *authv1.WatchRevocationsResponse) []*authv1.WatchRevocationsResponse {
+	left := message.GetRevocations()
+	if len(left) <= partRevocations {
+		return []*authv1.WatchRevocationsResponse{message}
+	}
+	var parts []*authv1.WatchRevocationsResponse
+	for some := range slices.Chunk(left, partRevocations) {
+		parts = append(parts, &authv1.WatchRevocationsResponse{Revocations: some, More: true})
+	}
+	parts[0].Complete, parts[0].SigningKeys = message.GetComplete(), message.GetSigningKeys()
+	last := parts[len(parts)-1]
+	last.Cursor, last.More = message.GetCursor(), false
+	return parts
 }
 
 const selectAccess = `

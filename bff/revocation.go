@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
 
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/rpc"
@@ -151,7 +152,7 @@ func (r *revoked) follow(ctx context.Context, speaks func()) (heard bool, err er
 	defer stream.Close()
 	forgotten := r.now()
 	for {
-		message, err := stream.Receive()
+		message, err := receive(stream, func() { watchdog.Reset(streamPatience) })
 		switch {
 		case errors.Is(err, io.EOF):
 			return heard, errors.New("auth stops")
@@ -170,7 +171,6 @@ func (r *revoked) follow(ctx context.Context, speaks func()) (heard bool, err er
 			heard = true
 			speaks()
 		}
-		watchdog.Reset(streamPatience)
 		r.take(message)
 		r.cursor = message.GetCursor()
 		if now := r.now(); now.Sub(forgotten) > forgetInterval {
@@ -178,6 +178,22 @@ func (r *revoked) follow(ctx context.Context, speaks func()) (heard bool, err er
 			r.forget(now)
 		}
 	}
+}
+
+// receive reads a message of the stream, of which large ones come in parts. It
+// calls alive for each.
+func receive(stream authv1.RevocationServiceWatchRevocationsClientStream, alive func()) (*authv1.WatchRevocationsResponse, error) {
+	message, err := stream.Receive()
+	for more := message.GetMore(); err == nil && more; {
+		alive()
+		var part *authv1.WatchRevocationsResponse
+		if part, err = stream.Receive(); err == nil {
+			proto.Merge(message, part)
+			more = part.GetMore()
+		}
+	}
+	alive()
+	return message, err
 }
 
 // takeKeys takes over the signing keys of a message. A stream of an auth from

@@ -21,11 +21,6 @@ const (
 	// defaultHop is the time for a call whose caller set none, such as the
 	// relay's.
 	defaultHop = 5 * time.Second
-	// maxAnswerBytes bounds an answer of a service of ours, and maxStreamedBytes a
-	// message of a stream. The largest is all that is revoked, of which a million
-	// take 43 MB.
-	maxAnswerBytes   = 4 * MaxMessageBytes
-	maxStreamedBytes = 64 << 20
 )
 
 // Route says who calls whom, and with which keys.
@@ -56,27 +51,14 @@ func Dial(route Route, urls string) (*connect.Client, error) {
 }
 
 func dialPeers(route Route, peers *peers) (*connect.Client, error) {
-	reach := func(most int) connect.Transport {
-		return connecthttp.NewTransport(
-			&http.Client{Transport: peers, CheckRedirect: refuseRedirect}, peers.urls[0].String(),
-			connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(most),
-		)
-	}
-	transport := sizedTransport{calls: reach(maxAnswerBytes), streams: reach(maxStreamedBytes)}
+	transport := connecthttp.NewTransport(
+		&http.Client{Transport: peers, CheckRedirect: refuseRedirect}, peers.urls[0].String(),
+		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*MaxMessageBytes),
+	)
 	if route.Persistent {
 		return newClient(route, transport)
 	}
 	return newClient(route, transport, newBackend().patient)
-}
-
-// sizedTransport reads longer messages of streams than of calls.
-type sizedTransport struct{ calls, streams connect.Transport }
-
-func (t sizedTransport) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-	if spec.StreamType == connect.StreamTypeUnary {
-		return t.calls.NewClientStream(ctx, spec)
-	}
-	return t.streams.NewClientStream(ctx, spec)
 }
 
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

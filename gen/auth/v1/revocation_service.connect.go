@@ -56,8 +56,8 @@ type RevocationServiceClient interface {
 	// message is complete: it holds the whole live set; or, to a reader that gave
 	// a cursor, what came since. Those that follow come four times a second and
 	// hold what came since, mostly nothing: each says that auth has just asked
-	// its database. A stream whose reader falls behind ends. Errors: unavailable
-	// SERVICE_UNAVAILABLE.
+	// its database. What is large comes in parts. A stream whose reader falls
+	// behind ends. Errors: unavailable SERVICE_UNAVAILABLE.
 	WatchRevocations(context.Context, *WatchRevocationsRequest) (RevocationServiceWatchRevocationsClientStream, error)
 	// CheckAccess says whether an access token still counts, for gateways that
 	// are cut off from the stream. Errors: unauthenticated SESSION_ENDED or
@@ -98,8 +98,8 @@ type RevocationServiceHandler interface {
 	// message is complete: it holds the whole live set; or, to a reader that gave
 	// a cursor, what came since. Those that follow come four times a second and
 	// hold what came since, mostly nothing: each says that auth has just asked
-	// its database. A stream whose reader falls behind ends. Errors: unavailable
-	// SERVICE_UNAVAILABLE.
+	// its database. What is large comes in parts. A stream whose reader falls
+	// behind ends. Errors: unavailable SERVICE_UNAVAILABLE.
 	WatchRevocations(context.Context, *WatchRevocationsRequest, RevocationServiceWatchRevocationsServerStream) error
 	// CheckAccess says whether an access token still counts, for gateways that
 	// are cut off from the stream. Errors: unauthenticated SESSION_ENDED or

@@ -81,7 +81,10 @@ type WatchRevocationsResponse struct {
 	// From where a later stream may go on.
 	Cursor string `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// The signing keys: in a stream's first message, and whenever they change.
-	SigningKeys   *SigningKeys `protobuf:"bytes,4,opt,name=signing_keys,json=signingKeys,proto3" json:"signing_keys,omitempty"`
+	SigningKeys *SigningKeys `protobuf:"bytes,4,opt,name=signing_keys,json=signingKeys,proto3" json:"signing_keys,omitempty"`
+	// Whether this is a part, of which another follows at once. They count
+	// together, once the last has come.
+	More          bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -142,6 +145,13 @@ func (x *WatchRevocationsResponse) GetSigningKeys() *SigningKeys {
 		return x.SigningKeys
 	}
 	return nil
+}
+
+func (x *WatchRevocationsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 // SigningKeys are all the keys that may verify an access token.
@@ -448,12 +458,13 @@ const file_auth_v1_revocation_service_proto_rawDesc = "" +
 	"\n" +
 	" auth/v1/revocation_service.proto\x12\aauth.v1\x1a\x19auth/v1/key_service.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\";\n" +
 	"\x17WatchRevocationsRequest\x12 \n" +
-	"\x06cursor\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06cursor\"\xbe\x01\n" +
+	"\x06cursor\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06cursor\"\xd2\x01\n" +
 	"\x18WatchRevocationsResponse\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x125\n" +
 	"\vrevocations\x18\x02 \x03(\v2\x13.auth.v1.RevocationR\vrevocations\x12\x16\n" +
 	"\x06cursor\x18\x03 \x01(\tR\x06cursor\x127\n" +
-	"\fsigning_keys\x18\x04 \x01(\v2\x14.auth.v1.SigningKeysR\vsigningKeys\"6\n" +
+	"\fsigning_keys\x18\x04 \x01(\v2\x14.auth.v1.SigningKeysR\vsigningKeys\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\"6\n" +
 	"\vSigningKeys\x12'\n" +
 	"\x04keys\x18\x01 \x03(\v2\x13.auth.v1.SigningKeyR\x04keys\"\x90\x01\n" +
 	"\n" +
