@@ -169,6 +169,8 @@ func TestWhatABreakerCounts(t *testing.T) {
 		"no answer":                    {ends: func(int) error { return silent() }, opens: true},
 		"a limit of ours passed":       {ends: func(int) error { return late }, opens: true},
 		"told that it is away":         {ends: func(int) error { return rpc.Unavailable().WithRemote() }, opens: true},
+		"a host that is deaf":          {ends: func(int) error { return rpc.Unconnected(true) }, opens: true},
+		"refused connections":          {ends: func(int) error { return rpc.Unconnected(false) }},
 		"something that can't be read": {ends: func(int) error { return connect.NewError(connect.CodeUnknown, "not proto") }, opens: true},
 		"half": {ends: func(n int) error {
 			if n%2 == 0 {
@@ -279,5 +281,25 @@ func TestAnOpenBreakerAnswersAtOnceAndNotForLong(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("the service answers again, and the breaker is open after 30s")
 		}
+	}
+}
+
+// A refused connection costs nothing, so a service that was restarted is asked
+// as soon as it listens.
+func TestAServiceThatListensAgainIsAskedAtOnce(t *testing.T) {
+	t.Parallel()
+	service := newRestartable(t, newProfiles(t, found).Mux(isReady))
+	client := dial(t, bffToUsers, "http://"+service.address)
+	service.stop()
+	if err := within(t, 10*time.Second, "Serve", service.stopped); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		_, err := get(t.Context(), client)
+		wantError(t, "while nobody listens", err, connect.CodeUnavailable, "")
+	}
+	service.start()
+	if _, err := get(t.Context(), client); err != nil {
+		t.Errorf("after the restart: got %v, want an answer", err)
 	}
 }
