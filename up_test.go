@@ -251,6 +251,7 @@ func TestEveryMistakeInTheSettingsIsReportedAtOnce(t *testing.T) {
 		"auth":                    {args: []string{"auth"}, want: []string{"AUTH_DATABASE_URL", "USERS_URL", "GATEHOUSE_INTERNAL_KEY", "GATEHOUSE_SECRET_KEY", "GATEHOUSE_REGISTRATION"}},
 		"users":                   {args: []string{"users"}, want: []string{"USERS_DATABASE_URL", "GATEHOUSE_INTERNAL_KEY"}},
 		"bff":                     {args: []string{"bff"}, want: []string{"AUTH_URL", "USERS_URL", "GATEHOUSE_INTERNAL_KEY"}},
+		"copies of a service":     {args: []string{"bff"}, env: []string{"AUTH_URL=http://a:1,http://b:2", "USERS_URL=http://a:1, users:2"}, want: []string{"USERS_URL", "users:2"}},
 		"a flag that isn't there": {args: []string{"bff", "--nope"}, want: []string{"--nope"}},
 		"a command that isn't":    {args: []string{"nope"}, want: []string{"nope"}},
 	} {

@@ -2,8 +2,6 @@ package bff
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -272,21 +270,19 @@ func TestNoAnswerIsUnavailableToCurl(t *testing.T) {
 	}
 }
 
-// A service that stops working in the middle of things leaves no goroutine
-// behind, which TestMain checks, and no call waiting beyond its limit.
+// A service that stops in the middle of things keeps no call waiting beyond its
+// limit, and leaves no goroutine behind, which TestMain checks.
 func TestNoFaultHoldsACallBeyondItsLimit(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"drips", "drips its headers", "never ends its headers", "refuses each stream", "pings for ever"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := open(t, world{served: true, users: deadEnd(t, "users", framed(t, wireFaults[name]))})
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-			defer cancel()
 			began := time.Now()
 			_, got := h.getMe(t, h.token(alice))
 			wantUnavailable(t, "GetMe", got, rpc.ReasonUnavailable)
 			// Far from it, so that a busy machine is no failure.
-			if took := time.Since(began); took > 5*readLimit || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			if took := time.Since(began); took > 5*readLimit {
 				t.Errorf("GetMe took %s, want its part's limit %s", took, readLimit)
 			}
 		})

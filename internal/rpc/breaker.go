@@ -18,7 +18,7 @@ const (
 
 // breaker keeps calls from a backend that gives no answer: once half of at least
 // 20 calls in 10 s got none, none is made for 5 s, and then one, which tells
-// whether there is an answer again.
+// whether there is an answer again. A connection that is refused is no such call.
 type breaker struct {
 	circuit circuitbreaker.CircuitBreaker[any]
 }
@@ -57,12 +57,17 @@ type outcome int
 const (
 	outcomeAnswer  outcome = iota // be it a refusal
 	outcomeSilence                // no answer
-	outcomeUnknown                // its caller left, or gave it too little time
+	outcomeUnknown                // its caller left or gave it too little time, or it wasn't sent
 )
 
 func outcomeOf(ctx context.Context, err error) outcome {
 	if err == nil {
 		return outcomeAnswer
+	}
+	if failed, ok := errors.AsType[*dialError](err); ok && !failed.deaf {
+		// Refused at once: to ask costs nobody anything, and the first call
+		// after it listens again should be answered.
+		return outcomeUnknown
 	}
 	failure, ok := errors.AsType[*connect.Error](err)
 	switch {

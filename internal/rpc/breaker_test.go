@@ -46,10 +46,10 @@ func TestABreakerOpensProbesAndCloses(t *testing.T) {
 		if took := time.Since(began); took != 0 {
 			t.Errorf("100 calls while open took %s", took)
 		}
-		time.Sleep(5*time.Second - 1)
+		time.Sleep(5*time.Second - time.Nanosecond)
 		_ = write(t, client, 10)
 		asked("after a little less than 5s", 0)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		_ = write(t, client, 10)
 		asked("after 5s", 1)
 		time.Sleep(5 * time.Second)
@@ -113,35 +113,48 @@ func TestOneProbeAtATime(t *testing.T) {
 	})
 }
 
-// What was begun before a breaker opened says nothing of the time after.
+// What was begun before a breaker opened says nothing of the time after, even if
+// it ends while a probe is under way.
 func TestAnOldCallIsNoProbe(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		let := make(chan error)
-		service := &scripted{ends: func(_ context.Context, n int) error {
-			if n <= 30 {
-				return <-let
+	for _, late := range []error{nil, silent()} {
+		synctest.Test(t, func(t *testing.T) {
+			let, probed := make(chan error), make(chan error)
+			service := &scripted{ends: func(_ context.Context, n int) error {
+				switch {
+				case n <= 30:
+					return <-let
+				case n == 51:
+					return <-probed
+				case n <= 50:
+					return silent()
+				}
+				return nil
+			}}
+			client := service.client()
+			var old, probe sync.WaitGroup
+			for range 30 {
+				old.Go(func() { _ = update(t.Context(), client) })
 			}
-			return silent()
-		}}
-		client := service.client()
-		var calls sync.WaitGroup
-		for range 30 {
-			calls.Go(func() { _ = update(t.Context(), client) })
-		}
-		synctest.Wait()
-		_ = write(t, client, 20)
-		time.Sleep(5 * time.Second)
-		for range 30 { // late answers
-			let <- nil
-		}
-		calls.Wait()
-		service.asked.Store(100)
-		_ = write(t, client, 10)
-		if asked := service.asked.Load() - 100; asked != 1 {
-			t.Errorf("after late answers the service was asked %d times, want once: the probe", asked)
-		}
-	})
+			synctest.Wait()
+			_ = write(t, client, 20)
+			time.Sleep(5 * time.Second)
+			probe.Go(func() { _ = update(t.Context(), client) })
+			synctest.Wait()
+			for range 30 {
+				let <- late
+			}
+			old.Wait()
+			if err := write(t, client, 10); err == nil || service.asked.Load() != 51 {
+				t.Errorf("late ends (%v): the service was asked %d times, want 51: the probe is the last", late, service.asked.Load())
+			}
+			probed <- nil
+			probe.Wait()
+			if err := write(t, client, 1); err != nil {
+				t.Errorf("late ends (%v): after the probe was answered: got %v", late, err)
+			}
+		})
+	}
 }
 
 func TestWhatABreakerCounts(t *testing.T) {
@@ -156,6 +169,8 @@ func TestWhatABreakerCounts(t *testing.T) {
 		"no answer":                    {ends: func(int) error { return silent() }, opens: true},
 		"a limit of ours passed":       {ends: func(int) error { return late }, opens: true},
 		"told that it is away":         {ends: func(int) error { return rpc.Unavailable().WithRemote() }, opens: true},
+		"a host that is deaf":          {ends: func(int) error { return rpc.Unconnected(true) }, opens: true},
+		"refused connections":          {ends: func(int) error { return rpc.Unconnected(false) }},
 		"something that can't be read": {ends: func(int) error { return connect.NewError(connect.CodeUnknown, "not proto") }, opens: true},
 		"half": {ends: func(n int) error {
 			if n%2 == 0 {
@@ -266,5 +281,25 @@ func TestAnOpenBreakerAnswersAtOnceAndNotForLong(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("the service answers again, and the breaker is open after 30s")
 		}
+	}
+}
+
+// A refused connection costs nothing, so a service that was restarted is asked
+// as soon as it listens.
+func TestAServiceThatListensAgainIsAskedAtOnce(t *testing.T) {
+	t.Parallel()
+	service := newRestartable(t, newProfiles(t, found).Mux(isReady))
+	client := dial(t, bffToUsers, "http://"+service.address)
+	service.stop()
+	if err := within(t, 10*time.Second, "Serve", service.stopped); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		_, err := get(t.Context(), client)
+		wantError(t, "while nobody listens", err, connect.CodeUnavailable, "")
+	}
+	service.start()
+	if _, err := get(t.Context(), client); err != nil {
+		t.Errorf("after the restart: got %v, want an answer", err)
 	}
 }

@@ -9,4 +9,7 @@
 // validate it, ask whether the caller may say it, and only then the method. The
 // same Server is reached over HTTP (its [Server.Mux] speaks Connect, gRPC and
 // gRPC-Web) or from the same process ([InProcess]), and behaves the same.
+//
+// A client from [Dial] makes the most of a service that has several copies, or
+// that gives no answer now and then: see peers.go, retry.go and breaker.go.
 package rpc

@@ -47,9 +47,10 @@ func NormalizeMessage(message proto.Message) {
 // of the test's own.
 func Patient() connect.ClientInterceptor { return newBackend().patient }
 
-// Refused is the error of a connection that nobody took.
-func Refused() error {
-	failure := &dialError{text: "connection refused"}
+// Unconnected is the error of a connection that was refused, or that nobody
+// answered to.
+func Unconnected(deaf bool) error {
+	failure := &dialError{text: "no connection", deaf: deaf}
 	return connect.NewError(connect.CodeUnavailable, failure.Error()).WithCause(failure)
 }
 

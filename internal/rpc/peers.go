@@ -244,7 +244,7 @@ func (p *peers) addressesOf(ctx context.Context, to *url.URL) ([]string, error) 
 	defer cancel()
 	found, err := p.lookup(ctx, host)
 	if err != nil {
-		return nil, &dialError{text: err.Error()}
+		return nil, newDialError(err)
 	}
 	addresses := make([]string, 0, len(found))
 	for _, address := range found {
@@ -278,7 +278,12 @@ func newPeerTransport(address string) *http.Transport {
 // unwrap, for connect would take dialing's own time-out for the call's.
 type dialError struct {
 	text string
-	deaf bool
+	deaf bool // there was no answer within the time for it, rather than a refusal
+}
+
+func newDialError(err error) *dialError {
+	failure, ok := errors.AsType[net.Error](err)
+	return &dialError{text: err.Error(), deaf: ok && failure.Timeout()}
 }
 
 func (e *dialError) Error() string { return e.text }
@@ -295,6 +300,5 @@ func dialPeer(ctx context.Context, network, address string) (net.Conn, error) {
 	if err == nil || ctx.Err() != nil {
 		return conn, err
 	}
-	failure, ok := errors.AsType[net.Error](err)
-	return nil, &dialError{text: err.Error(), deaf: ok && failure.Timeout()}
+	return nil, newDialError(err)
 }

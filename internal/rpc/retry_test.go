@@ -245,7 +245,7 @@ func TestARefusedDialIsTriedAgainForAWriteToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		service := &scripted{ends: func(_ context.Context, n int) error {
 			if n == 100 {
-				return rpc.Refused()
+				return rpc.Unconnected(false)
 			}
 			return nil
 		}}
