@@ -55,13 +55,17 @@ func newStore(t *testing.T) (*store, pgtest.Database) {
 	return s, database
 }
 
+// start tries again for a while: what served connections outlives a postmaster
+// that was killed by as long as it takes to notice, and keeps a new one out.
 func (s *store) start(t *testing.T) {
 	t.Helper()
-	server, err := postgres.Start(t.Context(), postgres.Config{Dir: s.dir})
-	if err != nil {
-		t.Fatalf("start Postgres: %v", err)
-	}
-	s.server = server
+	eventually(t, time.Minute, "start Postgres", func() error {
+		server, err := postgres.Start(t.Context(), postgres.Config{Dir: s.dir})
+		if err == nil {
+			s.server = server
+		}
+		return err
+	})
 }
 
 // stop is a fast shutdown: what isn't committed is rolled back.
