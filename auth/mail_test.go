@@ -24,13 +24,29 @@ const linkToken = "ghl_QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU"
 func newMailHouse(t *testing.T, config mailtest.Config, change ...func(*auth.Config)) (*house, *mailtest.Server) {
 	t.Helper()
 	server := mailtest.Start(t, config)
-	return newHouse(t, append([]func(*auth.Config){func(c *auth.Config) {
+	h := newHouse(t, append([]func(*auth.Config){func(c *auth.Config) {
 		mailer, err := post.NewSMTP(server.URL())
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.Mailer, c.MailFrom = mailer, "no-reply@auth.example.com"
-	}}, change...)...), server
+	}}, change...)...)
+	// The link that the mails here hold: of an address that nobody has, so that
+	// they are sent as they are.
+	hash := sha256.Sum256([]byte(linkToken))
+	h.exec(t, `INSERT INTO auth.links (token_hash, kind, email, expire_time)
+		VALUES ($1, 'register', 'nobody@example.com', now() + interval '20 minutes')`, hash[:])
+	return h, server
+}
+
+// signUpUnmailed is signUp without the mail that comes with it.
+func (h *house) signUpUnmailed(t *testing.T, email string) (*authv1.Account, *authv1.Tokens) {
+	t.Helper()
+	response, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{AccountId: newID(t), Email: email, Password: password})
+	if err != nil {
+		t.Fatalf("CreateAccount %s: %v", email, err)
+	}
+	return response.GetAccount(), response.GetTokens()
 }
 
 func resetMail(to string) auth.MailForTest {
@@ -213,7 +229,7 @@ func TestAMailThatIsRefusedForGoodIsGivenUpAfterThreeTries(t *testing.T) {
 		return mailtest.Refuse(554, "no mail with http://localhost:8001/link/reset#token="+linkToken+" in it")
 	}})
 	h.run(t)
-	account, _ := h.signUp(t, "ada@example.com")
+	account, _ := h.signUpUnmailed(t, "ada@example.com")
 	mail := resetMail("ada@example.com")
 	mail.Account = account.GetId()
 	id := h.enqueue(t, mail)
@@ -251,7 +267,7 @@ func TestAMailIsGivenUpAfterADayAndAnAdministratorCanRetryIt(t *testing.T) {
 	h, server := newMailHouse(t, mailtest.Config{})
 	server.Stop()
 	h.run(t)
-	account, _ := h.signUp(t, "ada@example.com")
+	account, _ := h.signUpUnmailed(t, "ada@example.com")
 	m := auth.MailForTest{Kind: "password_changed", To: "ada@example.com", Account: account.GetId()}
 	id := h.enqueue(t, m)
 	h.untilTried(t, id, 1)
@@ -282,7 +298,7 @@ func TestAMailIsGivenUpAfterADayAndAnAdministratorCanRetryIt(t *testing.T) {
 		t.Errorf("the dead letter is %v", got)
 	}
 
-	admin, _ := h.signUp(t, "admin@example.com")
+	admin, _ := h.signUpUnmailed(t, "admin@example.com")
 	retried, err := h.mails.RetryMail(t.Context(), &authv1.RetryMailRequest{MailId: id, Origin: &authv1.Origin{AccountId: admin.GetId()}})
 	if err != nil {
 		t.Fatal(err)
@@ -309,9 +325,7 @@ func TestAMailIsGivenUpAfterADayAndAnAdministratorCanRetryIt(t *testing.T) {
 // link writes a link as it is when its mail is late.
 func (h *house) expiredLink(t *testing.T) {
 	t.Helper()
-	hash := sha256.Sum256([]byte(linkToken))
-	h.exec(t, `INSERT INTO auth.links (token_hash, kind, email, create_time, expire_time)
-		VALUES ($1, 'reset', 'ada@example.com', now() - interval '3 hours', now() - interval '150 minutes')`, hash[:])
+	h.exec(t, "UPDATE auth.links SET create_time = now() - interval '3 hours', expire_time = now() - interval '150 minutes'")
 }
 
 func TestALinkThatIsSentLateWorksAsLongAsAnyOther(t *testing.T) {
@@ -352,7 +366,7 @@ func TestALinkThatHasEndedIsNotSentLate(t *testing.T) {
 	id := h.enqueue(t, resetMail("ada@example.com"))
 	h.exec(t, "UPDATE auth.mails SET create_time = now() - interval '3 hours'")
 	h.run(t)
-	h.until(t, 1, "SELECT count(*) FROM auth.mails WHERE id = $1 AND fail_time IS NOT NULL AND last_error LIKE 'Its link has ended%'", id)
+	h.until(t, 0, "SELECT count(*) FROM auth.mails WHERE id = $1", id)
 	if n := h.count(t, "SELECT count(*) FROM auth.links WHERE end_time IS NULL OR expire_time > now()"); n != 0 {
 		t.Error("the link works again")
 	}
@@ -383,7 +397,7 @@ func TestAMailSealedWithAnOlderKeyIsSentAndOneWithALostKeyWaits(t *testing.T) {
 func TestTheMailOfADeletedAccountIsNotSent(t *testing.T) {
 	t.Parallel()
 	h, server := newMailHouse(t, mailtest.Config{})
-	account, _ := h.signUp(t, "ada@example.com")
+	account, _ := h.signUpUnmailed(t, "ada@example.com")
 	m := resetMail("ada@example.com")
 	m.Account = account.GetId()
 	h.enqueue(t, m)
