@@ -142,7 +142,7 @@ func (e *examination) service(setting, databaseURL, service string, secrets [][]
 // clock compares a clock with ours, which it was read by between asked and now.
 // It may be coarse by so much.
 func (e *examination) clock(part string, theirs, asked time.Time, coarse time.Duration) {
-	ahead, behind := theirs.Sub(time.Now()), asked.Sub(theirs)-coarse
+	ahead, behind := time.Until(theirs), asked.Sub(theirs)-coarse
 	const mend = "set both machines' clocks by NTP"
 	switch {
 	case ahead > maxClockSkew:
