@@ -29,6 +29,7 @@ test:
 
 bench:
 	go run ./bench
+	go test -run '^$$' -bench 'Token|Ed25519|100000' ./bff ./auth
 
 build:
 	go build -trimpath -o gatehouse .

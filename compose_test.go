@@ -131,7 +131,9 @@ func TestComposeGivesEachServiceTheSettingsThatItReads(t *testing.T) {
 			if !slices.Contains(reads, setting) && !slices.Contains(reads, strings.TrimSuffix(setting, "_FILE")) {
 				t.Errorf("%s is given %s, which gatehouse %s doesn't read", name, setting, strings.Join(service.Command, " "))
 			}
-			if value == nil || *value == "" {
+			// Without a mail server in .env, mail has none.
+			mail := setting == "SMTP_URL" || setting == "GATEHOUSE_MAIL_FROM"
+			if value == nil || *value == "" && !mail {
 				t.Errorf("%s is given no value for %s", name, setting)
 			}
 		}

@@ -162,7 +162,7 @@ type AccountServiceClient interface {
 	// does. Errors: not_found USER_NOT_FOUND, already_exists EMAIL_TAKEN.
 	ChangeAccountEmail(context.Context, *ChangeAccountEmailRequest) (*ChangeAccountEmailResponse, error)
 	// ChangePassword replaces the password of the account that asks and ends its
-	// other sessions. Errors: not_found USER_NOT_FOUND, invalid_argument
+	// other sessions. Errors: unauthenticated SESSION_ENDED, invalid_argument
 	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
@@ -173,7 +173,7 @@ type AccountServiceClient interface {
 	DeleteAccount(context.Context, *DeleteAccountRequest) (*DeleteAccountResponse, error)
 	// ForcePasswordReset takes an account's password away, ends its sessions and
 	// sends its owner a link to set another. Errors: not_found USER_NOT_FOUND,
-	// failed_precondition MAIL_UNAVAILABLE.
+	// failed_precondition MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
 	// ExportAccount returns all that auth holds about a person. Errors: not_found
 	// USER_NOT_FOUND.
@@ -215,7 +215,7 @@ type AccountServiceHandler interface {
 	// does. Errors: not_found USER_NOT_FOUND, already_exists EMAIL_TAKEN.
 	ChangeAccountEmail(context.Context, *ChangeAccountEmailRequest) (*ChangeAccountEmailResponse, error)
 	// ChangePassword replaces the password of the account that asks and ends its
-	// other sessions. Errors: not_found USER_NOT_FOUND, invalid_argument
+	// other sessions. Errors: unauthenticated SESSION_ENDED, invalid_argument
 	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
@@ -226,7 +226,7 @@ type AccountServiceHandler interface {
 	DeleteAccount(context.Context, *DeleteAccountRequest) (*DeleteAccountResponse, error)
 	// ForcePasswordReset takes an account's password away, ends its sessions and
 	// sends its owner a link to set another. Errors: not_found USER_NOT_FOUND,
-	// failed_precondition MAIL_UNAVAILABLE.
+	// failed_precondition MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
 	// ExportAccount returns all that auth holds about a person. Errors: not_found
 	// USER_NOT_FOUND.

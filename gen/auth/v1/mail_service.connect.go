@@ -55,7 +55,8 @@ type MailServiceClient interface {
 	// invalid_argument PAGE_TOKEN_INVALID.
 	ListMails(context.Context, *ListMailsRequest) (*ListMailsResponse, error)
 	// RetryMail has a mail that was given up tried again. Errors: not_found
-	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED.
+	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED, or MAIL_ERASED where what
+	// it said is no longer kept.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
 }
 
@@ -72,7 +73,8 @@ type MailServiceHandler interface {
 	// invalid_argument PAGE_TOKEN_INVALID.
 	ListMails(context.Context, *ListMailsRequest) (*ListMailsResponse, error)
 	// RetryMail has a mail that was given up tried again. Errors: not_found
-	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED.
+	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED, or MAIL_ERASED where what
+	// it said is no longer kept.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
 }
 

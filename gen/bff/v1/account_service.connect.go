@@ -211,7 +211,8 @@ type AccountServiceClient interface {
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
 	// ConfirmEmailChange replaces the email by the link that was sent to the new
 	// one. Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
-	// LINK_EXPIRED or LINK_SUPERSEDED, already_exists EMAIL_TAKEN.
+	// LINK_EXPIRED or LINK_SUPERSEDED, already_exists EMAIL_TAKEN,
+	// permission_denied ACCOUNT_DISABLED.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
 	// ListMyAuditEvents returns one page of what happened to the caller's account,
 	// the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
@@ -273,7 +274,8 @@ type AccountServiceHandler interface {
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
 	// ConfirmEmailChange replaces the email by the link that was sent to the new
 	// one. Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
-	// LINK_EXPIRED or LINK_SUPERSEDED, already_exists EMAIL_TAKEN.
+	// LINK_EXPIRED or LINK_SUPERSEDED, already_exists EMAIL_TAKEN,
+	// permission_denied ACCOUNT_DISABLED.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
 	// ListMyAuditEvents returns one page of what happened to the caller's account,
 	// the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.

@@ -135,7 +135,8 @@ type AuthServiceClient interface {
 	// ResetPassword sets the password by a link and ends all of the account's
 	// sessions. Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED.
+	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
+	// permission_denied ACCOUNT_DISABLED.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 }
 
@@ -186,7 +187,8 @@ type AuthServiceHandler interface {
 	// ResetPassword sets the password by a link and ends all of the account's
 	// sessions. Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED.
+	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
+	// permission_denied ACCOUNT_DISABLED.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 }
 

@@ -233,7 +233,8 @@ type UserServiceClient interface {
 	// ForcePasswordReset takes a user's password away, ends their sessions and
 	// sends them a link to set another; one who was invited and has set none yet
 	// is invited again. Parts: account (required), profile (optional). Errors:
-	// not_found USER_NOT_FOUND, failed_precondition MAIL_UNAVAILABLE.
+	// not_found USER_NOT_FOUND, failed_precondition MAIL_UNAVAILABLE or
+	// LAST_ADMINISTRATOR.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
 	// ListAuditEvents returns one page of the audit, the newest first. Errors:
 	// invalid_argument PAGE_TOKEN_INVALID.
@@ -243,7 +244,8 @@ type UserServiceClient interface {
 	// invalid_argument PAGE_TOKEN_INVALID.
 	ListMails(context.Context, *ListMailsRequest) (*ListMailsResponse, error)
 	// RetryMail has a mail that was given up tried again. Errors: not_found
-	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED.
+	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED, or MAIL_ERASED where what
+	// it said is no longer kept.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
 	// DeleteUser erases a user's account and profile. Errors: not_found
 	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR.
@@ -300,7 +302,8 @@ type UserServiceHandler interface {
 	// ForcePasswordReset takes a user's password away, ends their sessions and
 	// sends them a link to set another; one who was invited and has set none yet
 	// is invited again. Parts: account (required), profile (optional). Errors:
-	// not_found USER_NOT_FOUND, failed_precondition MAIL_UNAVAILABLE.
+	// not_found USER_NOT_FOUND, failed_precondition MAIL_UNAVAILABLE or
+	// LAST_ADMINISTRATOR.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
 	// ListAuditEvents returns one page of the audit, the newest first. Errors:
 	// invalid_argument PAGE_TOKEN_INVALID.
@@ -310,7 +313,8 @@ type UserServiceHandler interface {
 	// invalid_argument PAGE_TOKEN_INVALID.
 	ListMails(context.Context, *ListMailsRequest) (*ListMailsResponse, error)
 	// RetryMail has a mail that was given up tried again. Errors: not_found
-	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED.
+	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED, or MAIL_ERASED where what
+	// it said is no longer kept.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
 	// DeleteUser erases a user's account and profile. Errors: not_found
 	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR.
