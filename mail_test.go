@@ -34,16 +34,21 @@ func (s *system) invite(t *testing.T, email string) string {
 	return id
 }
 
+// mailbox is where up puts mail.
+func (s *system) mailbox() string {
+	for _, setting := range s.roles["up"].env {
+		if dir, ok := strings.CutPrefix(setting, "GATEHOUSE_DATA_DIR="); ok {
+			return filepath.Join(dir, "mailbox")
+		}
+	}
+	return ""
+}
+
 func TestWithoutAMailServerUpKeepsMailInAMailboxAndLogsItsLinks(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "one process")
 	id := s.invite(t, "ada@example.com")
-	var folder string
-	for _, setting := range s.roles["up"].env {
-		if dir, ok := strings.CutPrefix(setting, "GATEHOUSE_DATA_DIR="); ok {
-			folder = filepath.Join(dir, "mailbox")
-		}
-	}
+	folder := s.mailbox()
 	eventually(t, 10*time.Second, "print the banner", func() error {
 		if got := field(s.processes["up"].stdout.String(), "mailbox"); got != folder {
 			return fmt.Errorf("the banner's mailbox is %q, want %q", got, folder)

@@ -239,9 +239,39 @@ func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
 			t.Logf("%d logins, %d refreshes, %d registrations; %d calls without an answer",
 				l.logins.Load(), l.refreshes.Load(), l.registrations.Load(), l.lost.Load())
 			l.wantWhatWasAcknowledged(t, last)
+			if shape == "one process" { // the one that has a mailbox
+				l.wantMailed(t)
+			}
 			s.wantNothingHalfDone(t)
 		})
 	}
+}
+
+// wantMailed waits until everybody whose registration was acknowledged has the
+// mail that was written with it.
+func (l *load) wantMailed(t *testing.T) {
+	t.Helper()
+	folder := l.system.mailbox()
+	eventually(t, time.Minute, "the mail of each registration", func() error {
+		files, err := filepath.Glob(filepath.Join(folder, "*-verify_email-*.eml"))
+		if err != nil {
+			return err
+		}
+		var all strings.Builder
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			all.Write(text)
+		}
+		for email := range l.registered {
+			if !strings.Contains(all.String(), "<"+email+">") {
+				return fmt.Errorf("among %d mails is none to %s", len(files), email)
+			}
+		}
+		return nil
+	})
 }
 
 func (l *load) wantWhatWasAcknowledged(t *testing.T, last []string) {
