@@ -188,6 +188,7 @@ type edge struct {
 	cookies   bff.CookieProfile
 	proxies   []netip.Prefix
 	policy    string
+	throttle  bool // as throttleFlags say
 }
 
 func (f edgeFlags) parse(m *mistakes, listen string) edge {
@@ -243,6 +244,18 @@ func (f stopFlags) parse(m *mistakes) rpc.Stop {
 	return rpc.Stop{Pause: f.Drain, Grace: f.StopLimit}
 }
 
+// throttleFlags are the gateway's and auth's.
+type throttleFlags struct {
+	Throttle string `env:"GATEHOUSE_THROTTLE" default:"on" placeholder:"on|off" help:"Whether failures make the next ones wait, and each address is held to a rate. Off is for tests and measurements only."`
+}
+
+func (f throttleFlags) parse(m *mistakes) bool {
+	if f.Throttle != "on" && f.Throttle != "off" {
+		m.add("GATEHOUSE_THROTTLE", fmt.Sprintf("%q is not known", f.Throttle), "set it to on or off")
+	}
+	return f.Throttle != "off"
+}
+
 // accountFlags are auth's rules.
 type accountFlags struct {
 	SessionIdle   string `env:"GATEHOUSE_SESSION_IDLE" default:"30d" placeholder:"TIME" help:"A session that isn't used for so long ends, such as 30d or 12h."`
@@ -250,7 +263,6 @@ type accountFlags struct {
 	AdminEmail    string `env:"GATEHOUSE_ADMIN_EMAIL" default:"admin@localhost" placeholder:"EMAIL" help:"The administrator that a first run makes."`
 	AdminPassword string `env:"GATEHOUSE_ADMIN_PASSWORD" placeholder:"PASSWORD" help:"Their password. In up, one is generated if this is empty; elsewhere, none is made."`
 	PasswordMin   int    `env:"GATEHOUSE_PASSWORD_MIN" default:"8" placeholder:"NUMBER" help:"How many characters a new password has at least: 8 to 64. 15 is advised where no second factor is asked."`
-	Throttle      string `env:"GATEHOUSE_THROTTLE" default:"on" placeholder:"on|off" help:"Whether failures make the next ones wait. Off is for tests and measurements only."`
 	KeyLife       string `env:"GATEHOUSE_KEY_LIFE" default:"30d" placeholder:"TIME" help:"For how long a signing key signs before the next one does."`
 	AuditLife     string `env:"GATEHOUSE_AUDIT_LIFE" default:"400d" placeholder:"TIME" help:"For how long audit events are kept: at least 30d."`
 	mailFlags
@@ -269,7 +281,7 @@ type accountRules struct {
 	sessionIdle, sessionMax   time.Duration
 	adminEmail, adminPassword string
 	passwordMin               int
-	throttle                  bool
+	throttle                  bool // as throttleFlags say
 	keyLife, auditLife        time.Duration
 }
 
@@ -280,7 +292,7 @@ func (f accountFlags) parse(m *mistakes, registration string) accountRules {
 		keyLife:     parseDuration(m, "GATEHOUSE_KEY_LIFE", f.KeyLife),
 		auditLife:   parseDuration(m, "GATEHOUSE_AUDIT_LIFE", f.AuditLife),
 		adminEmail:  f.AdminEmail, adminPassword: f.AdminPassword,
-		registration: auth.Registration(registration), passwordMin: f.PasswordMin, throttle: f.Throttle != "off",
+		registration: auth.Registration(registration), passwordMin: f.PasswordMin,
 	}
 	switch rules.registration {
 	case auth.RegistrationOpen, auth.RegistrationClosed:
@@ -291,9 +303,6 @@ func (f accountFlags) parse(m *mistakes, registration string) accountRules {
 	}
 	if f.PasswordMin < 8 || f.PasswordMin > 64 {
 		m.add("GATEHOUSE_PASSWORD_MIN", fmt.Sprintf("it is %d", f.PasswordMin), "set it to 8 to 64")
-	}
-	if f.Throttle != "on" && f.Throttle != "off" {
-		m.add("GATEHOUSE_THROTTLE", fmt.Sprintf("%q is not known", f.Throttle), "set it to on or off")
 	}
 	if rules.keyLife < time.Hour {
 		m.add("GATEHOUSE_KEY_LIFE", fmt.Sprintf("%q is less than an hour", f.KeyLife), "give a time such as 30d")

@@ -45,6 +45,7 @@ type houseFlags struct {
 	accountFlags
 	stopFlags
 	opsFlags
+	throttleFlags
 }
 
 // parse checks all but the logins. publicListen is where the public URL takes
@@ -55,12 +56,15 @@ func (f *houseFlags) parse(m *mistakes, app *kong.Application, logger *slog.Logg
 	f.databaseFlags.parse(m, databaseNeeded)
 	checkDatabaseURL(m, "AUTH_DATABASE_URL", f.AuthDatabaseURL, false)
 	checkDatabaseURL(m, "USERS_DATABASE_URL", f.UsersDatabaseURL, false)
-	return house{
+	h := house{
 		listen: f.Listen, logger: logger,
 		keys: f.internalFlags.parse(m), secrets: f.secretFlags.parse(m),
 		edge: f.edgeFlags.parse(m, publicListen), rules: f.accountFlags.parse(m, registration), stop: f.stopFlags.parse(m),
 		ops: f.opsFlags.parse(m, roleAll, f.Listen),
 	}
+	h.edge.throttle = f.throttleFlags.parse(m)
+	h.rules.throttle = h.edge.throttle
+	return h
 }
 
 // serveCommand runs all roles in one process.
@@ -226,6 +230,7 @@ type authCommand struct {
 	accountFlags
 	stopFlags
 	opsFlags
+	throttleFlags
 }
 
 func (c *authCommand) Run(p *program, app *kong.Application) error {
@@ -238,6 +243,7 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 	issuer, rules := c.publicFlags.parse(&m, ""), c.accountFlags.parse(&m, c.Registration)
 	stop := c.stopFlags.parse(&m)
 	ops := c.opsFlags.parse(&m, roleAuth, c.Listen)
+	rules.throttle = c.throttleFlags.parse(&m)
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -325,6 +331,7 @@ type bffCommand struct {
 	edgeFlags
 	stopFlags
 	opsFlags
+	throttleFlags
 }
 
 func (c *bffCommand) Run(p *program, app *kong.Application) error {
@@ -335,6 +342,7 @@ func (c *bffCommand) Run(p *program, app *kong.Application) error {
 	parsePeer(&m, "USERS_URL", c.UsersURL)
 	keys, edge, stop := c.internalFlags.parse(&m), c.edgeFlags.parse(&m, ""), c.stopFlags.parse(&m)
 	ops := c.opsFlags.parse(&m, roleBff, c.Listen)
+	edge.throttle = c.throttleFlags.parse(&m)
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -414,8 +422,8 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 
 func newGateway(toAuth, toUsers *connect.Client, edge edge, ops *operations, logger *slog.Logger) (*bff.Service, error) {
 	gateway, err := bff.New(bff.Config{
-		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, Cookies: edge.cookies, TrustedProxies: edge.proxies, Policy: edge.policy,
-		Logger: logger.With("service", roleBff), Telemetry: ops.telemetry, Step: step,
+		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, Cookies: edge.cookies, TrustedProxies: edge.proxies,
+		Policy: edge.policy, Throttle: edge.throttle, Logger: logger.With("service", roleBff), Telemetry: ops.telemetry, Step: step,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("build the gateway: %w", err)

@@ -31,7 +31,7 @@ func caller(ctx context.Context) *principal {
 func (s *Service) admit(plan *rpc.Plan) (rpc.Admission, error) {
 	switch who := plan.Access.GetWho().(type) {
 	case *policyv1.Access_Anyone:
-		return rpc.Admission{Authenticate: unasked}, nil
+		return rpc.Admission{Authenticate: s.unasked}, nil
 	case *policyv1.Access_SignedIn:
 		return rpc.Admission{Authenticate: s.authenticated}, nil
 	case *policyv1.Access_Roles:
@@ -55,8 +55,16 @@ func (s *Service) admit(plan *rpc.Plan) (rpc.Admission, error) {
 	}
 }
 
-// unasked lets callers through without asking who they are.
-func unasked(next connect.ServerFunc) connect.ServerFunc { return next }
+// unasked lets callers through without asking who they are, as often as their
+// address may.
+func (s *Service) unasked(next connect.ServerFunc) connect.ServerFunc {
+	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+		if err := s.limited(ctx); err != nil {
+			return err
+		}
+		return next(ctx, spec, stream)
+	}
+}
 
 // authenticated lets through those who show a good access token.
 func (s *Service) authenticated(next connect.ServerFunc) connect.ServerFunc {
@@ -76,6 +84,9 @@ func (p *principal) is(accountID string) bool { return strings.EqualFold(account
 // authenticate returns whose access token the call carries, if it still counts.
 // With a refusal goes the challenge of RFC 6750.
 func (s *Service) authenticate(ctx context.Context) (*principal, error) {
+	if err := s.limitedUnlessKnown(ctx); err != nil {
+		return nil, err
+	}
 	info, _ := connect.CallInfoForServerContext(ctx)
 	who, err := s.verifier.bearer(info.RequestHeader().Values("Authorization"))
 	if errors.Is(err, errKeyUnknown) && !s.revoked.fresh() {

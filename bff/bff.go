@@ -39,7 +39,10 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// Policy tightens methods' time limits and rates: see [rpc.ServerConfig].
 	Policy string
-	Logger *slog.Logger
+	// Throttle holds callers to the rates that the schema says: off only for tests
+	// and measurements.
+	Throttle bool
+	Logger   *slog.Logger
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
 	// Step is called between the steps of what must survive a crash, by tests
@@ -59,6 +62,7 @@ type Service struct {
 	revoked  *revoked
 	cookies  *cookies
 	proxies  []netip.Prefix
+	rate     *addressRate // nil for none
 	logger   *slog.Logger
 	step     func(string)
 	rpc      *rpc.Server
@@ -86,8 +90,13 @@ func New(config Config) (*Service, error) {
 	if s.step == nil {
 		s.step = func(string) {}
 	}
-	// What can be refused comes first: a verifier has a goroutine.
 	var err error
+	if config.Throttle {
+		if s.rate, err = newAddressRate(); err != nil {
+			return nil, err
+		}
+	}
+	// What can be refused comes first: a verifier has a goroutine.
 	s.rpc, err = s.newServer(config)
 	if err != nil {
 		return nil, err

@@ -35,6 +35,11 @@ func (s *Service) originOf(peer string, forwarded []string, agent string) *authv
 	return &authv1.Origin{IpAddress: clientAddress(peer, forwarded, s.proxies), UserAgent: agent}
 }
 
+// address is where a call comes from, or "" when that isn't known.
+func (s *Service) address(info *connect.CallInfo) string {
+	return clientAddress(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"), s.proxies)
+}
+
 // clientAddress is the peer's address, or, where the peer is a trusted proxy,
 // the rightmost forwarded address that no trusted proxy has: whatever stands
 // left of it may be made up.
