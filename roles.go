@@ -423,7 +423,7 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 func newGateway(toAuth, toUsers *connect.Client, edge edge, ops *operations, logger *slog.Logger) (*bff.Service, error) {
 	gateway, err := bff.New(bff.Config{
 		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, Cookies: edge.cookies, TrustedProxies: edge.proxies,
-		Policy: edge.policy, Throttle: edge.throttle, Logger: logger.With("service", roleBff), Telemetry: ops.telemetry, Step: step,
+		Policy: edge.policy, Throttle: edge.throttle, RedisURL: edge.redisURL, Logger: logger.With("service", roleBff), Telemetry: ops.telemetry, Step: step,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("build the gateway: %w", err)

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
 
 	"connectrpc.com/connect/v2"
 
@@ -39,9 +40,12 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// Policy tightens methods' time limits and rates: see [rpc.ServerConfig].
 	Policy string
-	// Throttle holds callers to the rates that the schema says: off only for tests
-	// and measurements.
+	// Throttle holds callers to the rates that the schema says, and the gateway to
+	// what it has room for: off only for tests and measurements.
 	Throttle bool
+	// RedisURL is a Redis or Valkey through which gateways share what callers have
+	// used of their rates; without one, each goes by what it has seen itself.
+	RedisURL string
 	Logger   *slog.Logger
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
@@ -62,7 +66,8 @@ type Service struct {
 	revoked  *revoked
 	cookies  *cookies
 	proxies  []netip.Prefix
-	rate     *addressRate // nil for none
+	rates    *rates // nil for none
+	room     *room  // nil for as much as comes
 	logger   *slog.Logger
 	step     func(string)
 	rpc      *rpc.Server
@@ -92,9 +97,10 @@ func New(config Config) (*Service, error) {
 	}
 	var err error
 	if config.Throttle {
-		if s.rate, err = newAddressRate(); err != nil {
+		if s.rates, err = newRates(config); err != nil {
 			return nil, err
 		}
+		s.room = newRoom()
 	}
 	// What can be refused comes first: a verifier has a goroutine.
 	s.rpc, err = s.newServer(config)
@@ -114,6 +120,7 @@ func New(config Config) (*Service, error) {
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, Authorizer: s.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
+		Steps: rpc.Steps{Shed: s.shed, Rate: s.rated, Finish: s.works},
 	}, s.register)
 }
 
@@ -129,7 +136,14 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.
 // Run keeps the signing keys and the revocations current until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	defer s.verifier.stop()
+	if s.rates == nil {
+		s.revoked.run(ctx)
+		return
+	}
+	var group sync.WaitGroup
+	group.Go(func() { s.rates.callers.Run(ctx) })
 	s.revoked.run(ctx)
+	group.Wait()
 }
 
 // Ready reports what keeps the gateway from doing its own part. A service that
