@@ -62,8 +62,11 @@ func (l *Local[Key]) Take(key Key, rate Rate) Verdict {
 	}
 	for {
 		now, before := l.Now().UnixNano(), free.Load()
-		// Further ahead it can only be if the clock went back.
-		used := time.Duration(min(max(before-now, 0), int64(rate.window())))
+		used := time.Duration(max(before-now, 0))
+		if used > rate.window() { // the clock went back
+			free.CompareAndSwap(before, now+int64(rate.window()))
+			continue
+		}
 		if over := used + rate.Interval - rate.window(); over > 0 {
 			return rate.verdict(used, over)
 		}

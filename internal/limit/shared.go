@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
@@ -67,9 +69,14 @@ func NewRates(url string, logger *slog.Logger) (*Rates, error) {
 	if err != nil {
 		return nil, err
 	}
+	quiet()
 	r.redis = redis.NewClient(options)
 	return r, nil
 }
+
+// quiet keeps the client from saying in a log of its own, for each try, what we
+// say once.
+var quiet = sync.OnceFunc(logging.Disable)
 
 // CheckURL returns an error unless the URL is one of a Redis or Valkey. The error
 // doesn't hold it: there may be a password in it.
@@ -178,15 +185,20 @@ var gcra = redis.NewScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval, window = tonumber(ARGV[1]), tonumber(ARGV[2])
-local used = (tonumber(redis.call('GET', KEYS[1]) or now) or now) - now
-used = math.min(math.max(used, 0), window)
+local function keep(used)
+  redis.call('SET', KEYS[1], string.format('%.0f', now + used), 'PX', math.ceil(used / 1000))
+end
+local used = math.max((tonumber(redis.call('GET', KEYS[1]) or now) or now) - now, 0)
+if used > window then -- the clock went back
+  used = window
+  keep(used)
+end
 local over = used + interval - window
 if over > 0 then
   return {math.ceil(used), math.ceil(over)}
 end
-used = used + interval
-redis.call('SET', KEYS[1], string.format('%.0f', now + used), 'PX', math.ceil(used / 1000))
-return {math.ceil(used), 0}
+keep(used + interval)
+return {math.ceil(used + interval), 0}
 `)
 
 func (r *Rates) ask(ctx context.Context, key Key, rate Rate) (Verdict, error) {
