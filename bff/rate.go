@@ -3,6 +3,7 @@ package bff
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -90,6 +91,15 @@ func (s *Service) limitedUnlessKnown(ctx context.Context) error {
 		return nil
 	}
 	return s.countAddressRefusal(ctx, s.rates.takeAddress(s.address(info)))
+}
+
+// limitedUnlessKnownCookie is the same for a session in cookies, whose refresh
+// asks auth before there is a call. Errors: resource_exhausted TOO_MANY_REQUESTS.
+func (s *Service) limitedUnlessKnownCookie(r *http.Request, access, refresh string) error {
+	if s.rates == nil || refresh == "" || access != "" && s.verifier.needsNoCheck([]string{"Bearer " + access}) {
+		return nil
+	}
+	return s.rates.takeAddress(clientAddress(r.RemoteAddr, r.Header.Values("X-Forwarded-For"), s.proxies))
 }
 
 func (s *Service) countAddressRefusal(ctx context.Context, err error) error {
