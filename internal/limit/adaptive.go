@@ -13,13 +13,15 @@ import (
 var ErrFull = errors.New("there is no room for the call")
 
 const (
-	// maxWait is the longest that a call waits for room. Where some have been
-	// waiting all along, it is no burst that will pass, and waiting would only
-	// make everybody late: then it is shortWait (CoDel; B. Maurer, "Fail at Scale",
-	// ACM Queue, 2015).
+	// maxWait is the longest that a call waits for room. Where many waited in vain,
+	// it is no burst that will pass, and waiting would only make everybody late:
+	// then it is shortWait (as in B. Maurer, "Fail at Scale", ACM Queue, 2015).
 	maxWait   = 10 * time.Millisecond
 	shortWait = time.Millisecond
-	standing  = 100 * time.Millisecond
+	inVain    = 0.05 // is many
+	// yield is for how long after one that somebody waits for was refused nothing
+	// else is let in.
+	yield = 100 * time.Millisecond
 
 	// The limit is looked at after windowLength with enough calls in it, or after
 	// windowMost with any.
@@ -29,9 +31,9 @@ const (
 
 	// Calls are crowded when they take tolerance times as long as when they are
 	// nearly alone, and slack more.
-	tolerance = 2
+	tolerance = 1.5
 	slack     = 500 * time.Microsecond
-	// mostCut is what one window may leave of the limit: it may have been odd.
+	// mostCut is what one window leaves of the limit at the least.
 	mostCut = 0.7
 	// probeInterval is how often, at the limit, it is looked at again how long
 	// calls take that are nearly alone.
@@ -60,11 +62,14 @@ type Adaptive struct {
 	limit   float64
 	running int
 	waiting []*waiter // the newest last
-	// idle is when nobody waited last.
-	idle   time.Time
-	kinds  []kind
-	window window
-	probe  probe
+	// refused is when the last one was that somebody waits for.
+	refused time.Time
+	// hopeless says that many waited in vain in the last window, and crowded that
+	// its calls were.
+	hopeless, crowded bool
+	kinds             []kind
+	window            window
+	probe             probe
 }
 
 // kind is how long calls of one kind take.
@@ -80,6 +85,7 @@ type window struct {
 	calls        int
 	area         time.Duration // of running calls over time
 	peak         int
+	vain         int // how many waited in vain
 	refused      bool
 }
 
@@ -135,7 +141,7 @@ func (a *Adaptive) Enter(ctx context.Context, first bool) error {
 	if !first {
 		room -= a.limit * reserved
 	}
-	if a.running < int(room) && (first || len(a.waiting) == 0) {
+	if a.running < int(room) && (first || len(a.waiting) == 0 && now.Sub(a.refused) > yield) {
 		a.begin()
 		a.mu.Unlock()
 		return nil
@@ -170,19 +176,22 @@ func (a *Adaptive) begin() {
 	a.window.peak = max(a.window.peak, a.running)
 }
 
+// refuse notes that one that somebody waits for is refused.
+func (a *Adaptive) refuse(now time.Time) {
+	a.refused, a.window.refused = now, true
+	a.window.vain++
+}
+
 // wait puts one more in the queue, out of which the oldest falls.
 func (a *Adaptive) wait(now time.Time) (*waiter, time.Duration) {
-	if len(a.waiting) == 0 {
-		a.idle = now
-	}
 	if len(a.waiting) >= max(1, int(a.limit)) {
-		a.window.refused = true
+		a.refuse(now)
 		close(a.waiting[0].said)
 		a.waiting = slices.Delete(a.waiting, 0, 1)
 	}
 	w := &waiter{said: make(chan struct{})}
 	a.waiting = append(a.waiting, w)
-	if now.Sub(a.idle) > standing {
+	if a.hopeless {
 		return w, shortWait
 	}
 	return w, maxWait
@@ -195,7 +204,7 @@ func (a *Adaptive) giveUp(w *waiter) bool {
 	defer a.mu.Unlock()
 	if i := slices.Index(a.waiting, w); i >= 0 {
 		a.waiting = slices.Delete(a.waiting, i, i+1)
-		a.window.refused = true
+		a.refuse(time.Now())
 	}
 	return w.admitted
 }
@@ -209,7 +218,8 @@ func (a *Adaptive) Leave(of int, took time.Duration) {
 	now := time.Now()
 	a.note(now)
 	a.running--
-	if took > 0 {
+	// What began before a probe did has stood in the crowd that was there then.
+	if took > 0 && !(a.probe.running && now.Sub(a.window.begin) < took) {
 		a.kinds[of].count++
 		a.kinds[of].took += took
 		a.window.calls++
@@ -242,6 +252,7 @@ func (a *Adaptive) note(now time.Time) {
 func (a *Adaptive) look(now time.Time) {
 	w := a.window
 	a.window = window{begin: now, noted: now, peak: a.running}
+	a.hopeless = float64(w.vain) > inVain*float64(w.calls)
 	if a.floor == a.ceiling {
 		return
 	}
@@ -257,8 +268,11 @@ func (a *Adaptive) look(now time.Time) {
 		raise = learned
 	}
 	allowed, took := a.learn(raise, learned)
+	before := a.crowded
+	a.crowded = crowd >= a.floor && took > allowed
 	switch {
-	case crowd >= a.floor && took > allowed:
+	case a.crowded && !before: // it may have been odd
+	case a.crowded:
 		size := min(a.limit, float64(w.peak))
 		a.limit = max(a.floor, size*max(mostCut, float64(allowed)/float64(took)))
 	case float64(w.peak) >= a.limit/2:
@@ -293,7 +307,7 @@ func (a *Adaptive) learn(raise, lower float64) (allowed, took time.Duration) {
 			by = 1
 		}
 		k.alone += time.Duration(by * float64(mean-k.alone))
-		allowed += time.Duration(k.count) * (tolerance*k.alone + slack)
+		allowed += time.Duration(float64(k.count) * (tolerance*float64(k.alone) + float64(slack)))
 		took += k.took
 		k.count, k.took = 0, 0
 	}
