@@ -18,6 +18,7 @@ import (
 
 	"gatehouse/auth"
 	"gatehouse/bff"
+	"gatehouse/internal/limit"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/rpc"
 )
@@ -179,6 +180,7 @@ type edgeFlags struct {
 	policyFlags
 	Origins        string `env:"GATEHOUSE_ORIGINS" placeholder:"LIST" help:"Web origins that may call from a browser, comma-separated. The public URL's if empty."`
 	Cookies        string `env:"GATEHOUSE_COOKIES" default:"auto" placeholder:"auto|secure|localhost" help:"How session cookies are protected: for https alone, or for plain http on localhost alone; auto goes by the public URL."`
+	RedisURL       string `env:"REDIS_URL" placeholder:"URL" help:"A Redis or Valkey through which gateways share what callers have used of their rates, such as redis://host:6379 or rediss:// with TLS. Each goes by itself if empty."`
 	TrustedProxies string `env:"GATEHOUSE_TRUSTED_PROXIES" placeholder:"LIST" help:"Networks whose X-Forwarded-For is believed, comma-separated."`
 }
 
@@ -189,6 +191,7 @@ type edge struct {
 	cookies   bff.CookieProfile
 	proxies   []netip.Prefix
 	policy    string
+	redisURL  string
 	throttle  bool // as throttleFlags say
 }
 
@@ -213,6 +216,11 @@ func (f edgeFlags) parse(m *mistakes, listen string) edge {
 	}
 	if len(checked.origins) == 0 {
 		checked.origins = []string{checked.publicURL}
+	}
+	if checked.redisURL = f.RedisURL; f.RedisURL != "" {
+		if err := limit.CheckURL(f.RedisURL); err != nil {
+			m.add("REDIS_URL", "it is no URL of a Redis or Valkey", "give one such as redis://host:6379 or rediss://user:password@host:6380/0")
+		}
 	}
 	for _, network := range list(f.TrustedProxies) {
 		prefix, err := netip.ParsePrefix(network)
@@ -247,7 +255,7 @@ func (f stopFlags) parse(m *mistakes) rpc.Stop {
 
 // throttleFlags are the gateway's and auth's.
 type throttleFlags struct {
-	Throttle string `env:"GATEHOUSE_THROTTLE" default:"on" placeholder:"on|off" help:"Whether failures make the next ones wait, and each address is held to a rate. Off is for tests and measurements only."`
+	Throttle string `env:"GATEHOUSE_THROTTLE" default:"on" placeholder:"on|off" help:"Whether failures make the next ones wait, callers are held to rates, and what there is no room for is refused. Off is for tests and measurements only."`
 }
 
 func (f throttleFlags) parse(m *mistakes) bool {

@@ -438,7 +438,7 @@ func (r mailRules) mailer(logger *slog.Logger) auth.Mailer {
 func newGateway(toAuth, toUsers *connect.Client, edge edge, ops *operations, logger *slog.Logger) (*bff.Service, error) {
 	gateway, err := bff.New(bff.Config{
 		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, Cookies: edge.cookies, TrustedProxies: edge.proxies,
-		Policy: edge.policy, Throttle: edge.throttle,
+		Policy: edge.policy, Throttle: edge.throttle, RedisURL: edge.redisURL,
 		Logger: logger.With("service", roleBff), Telemetry: ops.telemetry, Step: step,
 	})
 	if err != nil {

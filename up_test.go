@@ -247,6 +247,11 @@ func TestEveryMistakeInTheSettingsIsReportedAtOnce(t *testing.T) {
 			env:  []string{"GATEHOUSE_COOKIES=localhost", "GATEHOUSE_PUBLIC_URL=http://gatehouse.example", "GATEHOUSE_DRAIN=-1s", "GATEHOUSE_STOP_LIMIT=1ms"},
 			want: []string{"GATEHOUSE_COOKIES", "GATEHOUSE_DRAIN", "GATEHOUSE_STOP_LIMIT"},
 		},
+		"a Redis that is none": {
+			args: []string{"bff"},
+			env:  []string{"REDIS_URL=http://cache:6379", "GATEHOUSE_THROTTLE=maybe"},
+			want: []string{"REDIS_URL: it is no URL of a Redis or Valkey", "GATEHOUSE_THROTTLE"},
+		},
 		"serve":                   {args: []string{"serve"}, want: []string{"DATABASE_URL", "GATEHOUSE_INTERNAL_KEY", "GATEHOUSE_SECRET_KEY", "GATEHOUSE_REGISTRATION"}},
 		"auth":                    {args: []string{"auth"}, want: []string{"AUTH_DATABASE_URL", "USERS_URL", "GATEHOUSE_INTERNAL_KEY", "GATEHOUSE_SECRET_KEY", "GATEHOUSE_REGISTRATION"}},
 		"users":                   {args: []string{"users"}, want: []string{"USERS_DATABASE_URL", "GATEHOUSE_INTERNAL_KEY"}},

@@ -44,6 +44,12 @@ type house struct {
 	processes []*process
 	database  *postgres.Server
 	close     func() error
+	// dir holds logs, environment the settings of each command.
+	dir         string
+	environment map[string][]string
+	registered  int
+	// peers are the settings that say where auth and users are.
+	peers []string
 }
 
 // databaseName also begins the names of the services' roles.
@@ -51,7 +57,7 @@ const databaseName = "gatehouse"
 
 // open starts Postgres and, on it, all systems.
 func open(ctx context.Context, binary, dir string) (_ *house, err error) {
-	h := &house{}
+	h := &house{dir: dir}
 	// Postgres outlives the interrupt that ends its clients.
 	h.database, err = postgres.Start(ctx, postgres.Config{Dir: filepath.Join(dir, "database")})
 	if err != nil {
@@ -68,7 +74,7 @@ func open(ctx context.Context, binary, dir string) (_ *house, err error) {
 			err = errors.Join(err, h.close())
 		}
 	}()
-	environment, err := h.prepare(ctx, binary, dir)
+	h.environment, err = h.prepare(ctx, binary, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -77,17 +83,7 @@ func open(ctx context.Context, binary, dir string) (_ *house, err error) {
 		return nil, err
 	}
 	begin := func(name, program, command string, env ...string) (*process, string, error) {
-		address, err := freeAddress()
-		if err != nil {
-			return nil, "", err
-		}
-		env = slices.Concat(environment[command], env, []string{"GATEHOUSE_LISTEN=" + address})
-		p, err := start(ctx, program, []string{command}, env, nil, filepath.Join(dir, name+".log"))
-		if err != nil {
-			return nil, "", err
-		}
-		h.processes = append(h.processes, p)
-		return p, address, p.answers(ctx, address)
+		return h.begin(ctx, name, program, command, env...)
 	}
 	users, usersAt, err := begin("users", binary, "users")
 	if err != nil {
@@ -99,6 +95,7 @@ func open(ctx context.Context, binary, dir string) (_ *house, err error) {
 		return nil, err
 	}
 	toAuth := "AUTH_URL=http://" + authAt
+	h.peers = []string{toUsers, toAuth}
 	bff, bffAt, err := begin("bff", binary, "bff", toUsers, toAuth)
 	if err != nil {
 		return nil, err
@@ -117,6 +114,21 @@ func open(ctx context.Context, binary, dir string) (_ *house, err error) {
 		bare:           {address: handAt, gateway: hand, servers: []*process{hand, auth, users}},
 	}
 	return h, nil
+}
+
+// begin starts a process of the house and returns when it is ready.
+func (h *house) begin(ctx context.Context, name, program, command string, env ...string) (*process, string, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, "", err
+	}
+	env = slices.Concat(h.environment[command], env, []string{"GATEHOUSE_LISTEN=" + address})
+	p, err := start(ctx, program, []string{command}, env, nil, filepath.Join(h.dir, name+".log"))
+	if err != nil {
+		return nil, "", err
+	}
+	h.processes = append(h.processes, p)
+	return p, address, p.answers(ctx, address)
 }
 
 // prepare makes the database and returns each command's settings, as
@@ -181,9 +193,10 @@ type person struct {
 func (h *house) register(ctx context.Context, count int) ([]*person, error) {
 	client := bffv1.NewAuthServiceClient(h.client(oneProcess, nil))
 	var people []*person
-	for i := range count {
+	for range count {
+		h.registered++
 		response, err := client.Register(ctx, &bffv1.RegisterRequest{
-			Email: email(i), Password: password, FirstName: "Ada", LastName: "Lovelace",
+			Email: email(h.registered - 1), Password: password, FirstName: "Ada", LastName: "Lovelace",
 		})
 		if err != nil {
 			return nil, fmt.Errorf("register: %w", err)

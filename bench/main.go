@@ -102,6 +102,9 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
+	if err := results.measureOverload(ctx, h, o, stderr); err != nil {
+		return fmt.Errorf("measure overload: %w", err)
+	}
 	if err := results.measureGetMe(ctx, h, people, o, stderr); err != nil {
 		return fmt.Errorf("measure GetMe: %w", err)
 	}

@@ -18,6 +18,7 @@ type results struct {
 	firstIdle  memory
 	laterIdle  memory
 	signIns    signIns
+	overload   overload
 }
 
 // memory is in MiB.
@@ -75,6 +76,8 @@ func (r *results) print(out io.Writer, o options) error {
 	ratio("    gateway alone", "", func(t turn) time.Duration { return t.gateway })
 	row()
 	r.signIns.print(row)
+	row()
+	r.overload.print(row)
 	row()
 	row(fmt.Sprintf("up to its banner, ms: with data (%d×)", len(r.laterStart)), spread("%.0f", r.laterStart), "", "", "< 1500")
 	row(fmt.Sprintf("  on an empty folder (%d×)", len(r.firstStart)), spread("%.0f", r.firstStart))

@@ -38,11 +38,15 @@ type Config struct {
 	Cookies CookieProfile
 	// TrustedProxies are the networks whose forwarded addresses are believed.
 	TrustedProxies []netip.Prefix
-	// Throttle holds each address to a rate: off only for tests and measurements.
-	Throttle bool
 	// Policy tightens methods' time limits and rates: see [rpc.ServerConfig].
 	Policy string
-	Logger *slog.Logger
+	// Throttle holds callers to the rates that the schema says, and the gateway to
+	// what it has room for: off only for tests and measurements.
+	Throttle bool
+	// RedisURL is a Redis or Valkey through which gateways share what callers have
+	// used of their rates; without one, each goes by what it has seen itself.
+	RedisURL string
+	Logger   *slog.Logger
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
 	// Step is called between the steps of what must survive a crash, by tests
@@ -62,7 +66,8 @@ type Service struct {
 	revoked  *revoked
 	cookies  *cookies
 	proxies  []netip.Prefix
-	rate     *addressRate // nil for none
+	rates    *rates // nil for none
+	room     *room  // nil for as much as comes
 	// unbelieved sees to it that one line of the log is enough.
 	unbelieved sync.Once
 	logger     *slog.Logger
@@ -92,8 +97,14 @@ func New(config Config) (*Service, error) {
 	if s.step == nil {
 		s.step = func(string) {}
 	}
-	// What can be refused comes first: a verifier has a goroutine.
 	var err error
+	if config.Throttle {
+		if s.rates, err = newRates(config); err != nil {
+			return nil, err
+		}
+		s.room = newRoom()
+	}
+	// What can be refused comes first: a verifier has a goroutine.
 	s.rpc, err = s.newServer(config)
 	if err != nil {
 		return nil, err
@@ -102,11 +113,6 @@ func New(config Config) (*Service, error) {
 		return nil, err
 	}
 	s.revoked = newRevoked(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier, config.Logger)
-	if config.Throttle {
-		if s.rate, err = newAddressRate(); err != nil {
-			return nil, err
-		}
-	}
 	sources := newSources(config.Origins, config.Logger)
 	s.cookies = newCookies(s, config, sources)
 	s.handler = sources.handler(s.cookies.handler(s.mux(config)))
@@ -116,6 +122,7 @@ func New(config Config) (*Service, error) {
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, Authorizer: s.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
+		Steps: rpc.Steps{Shed: s.shed, Rate: s.rated, Finish: s.works},
 	}, s.register)
 }
 
@@ -131,7 +138,14 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.
 // Run keeps the signing keys and the revocations current until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	defer s.verifier.stop()
+	if s.rates == nil {
+		s.revoked.run(ctx)
+		return
+	}
+	var group sync.WaitGroup
+	group.Go(func() { s.rates.callers.Run(ctx) })
 	s.revoked.run(ctx)
+	group.Wait()
 }
 
 // Ready reports what keeps the gateway from doing its own part. A service that

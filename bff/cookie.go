@@ -118,6 +118,10 @@ func (c *cookies) handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		if err := c.gateway.limitedUnlessKnownCookie(r, access, refresh); err != nil {
+			refuse(w, r, err)
+			return
+		}
 		found := borne{refresh: refresh, device: device}
 		if refresh != "" && c.isExpiring(access) {
 			fresh, err := c.refreshed(r.Context(), refresh, r)

@@ -97,7 +97,7 @@ func (s *sources) handler(next http.Handler) http.Handler {
 		AllowOriginFunc:  s.lists,
 		AllowedMethods:   connectcors.AllowedMethods(),
 		AllowedHeaders:   append(connectcors.AllowedHeaders(), "Authorization", "Idempotency-Key", "If-None-Match", "X-Request-Id", sessionModeHeader),
-		ExposedHeaders:   append(connectcors.ExposedHeaders(), "ETag", "Retry-After", "X-Request-Id"),
+		ExposedHeaders:   append(connectcors.ExposedHeaders(), "ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
 		AllowCredentials: true,
 		MaxAge:           7200,
 	}).Handler(next)

@@ -67,6 +67,10 @@ type world struct {
 	publicURL   string // of another name than the usual
 	// policy tightens methods.
 	policy string
+	// throttled holds callers to their rates, and the gateway to its room.
+	throttled bool
+	// redis is where gateways share rates.
+	redis string
 	// telemetry measures and traces the calls to the gateway and to its services.
 	telemetry *telemetry.Telemetry
 	// keyless leaves the gateway without the signing keys.
@@ -101,7 +105,7 @@ func open(t testing.TB, w world) *house {
 	var err error
 	h.gateway, err = New(Config{
 		Auth: w.auth, Users: w.users, PublicURL: cmp.Or(w.publicURL, publicURL), Origins: w.origins, TrustedProxies: w.proxies, Policy: w.policy, Logger: logger,
-		Telemetry: w.telemetry,
+		Telemetry: w.telemetry, Throttle: w.throttled, RedisURL: w.redis,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -11,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"gatehouse/internal/rpc"
 	"gatehouse/internal/telemetry"
 )
 
@@ -21,10 +23,10 @@ var (
 
 	verifications, _ = meter.Int64Counter("gatehouse.bff.token.verifications", metric.WithUnit("{token}"),
 		metric.WithDescription("Access tokens that were looked at."))
-	// rateRefusals counts one for each call that is refused because of where it
-	// comes from.
 	rateRefusals, _ = meter.Int64Counter("gatehouse.bff.rate.refusals", metric.WithUnit("{call}"),
-		metric.WithDescription("Calls that were refused because too many came from one address."))
+		metric.WithDescription("Calls that were refused because their caller, or their address, makes too many."))
+	sheds, _ = meter.Int64Counter("gatehouse.bff.sheds", metric.WithUnit("{call}"),
+		metric.WithDescription("Calls that were refused because there was no room for them."))
 	missingParts, _ = meter.Int64Counter("gatehouse.bff.parts.missing", metric.WithUnit("{part}"),
 		metric.WithDescription("Optional parts that answers had to do without."))
 )
@@ -64,14 +66,24 @@ func countVerification(remembered bool, err error) {
 	verifications.Add(ctx, 1, labels)
 }
 
+// methodLabel are the labels of what is counted by method, made once.
+func methodLabel(plan *rpc.Plan, more ...string) metric.MeasurementOption {
+	labels := []attribute.KeyValue{attribute.String("rpc_method", strings.TrimPrefix(plan.Procedure, "/"))}
+	for i := 0; i+1 < len(more); i += 2 {
+		labels = append(labels, attribute.String(more[i], more[i+1]))
+	}
+	return metric.WithAttributeSet(attribute.NewSet(labels...))
+}
+
 func countMissing(ctx context.Context, part string, code connect.Code) {
 	missingParts.Add(ctx, 1, metric.WithAttributes(attribute.String("part", part), attribute.String("code", code.String())))
 }
 
 // Measure measures what is to be looked at when somebody asks.
 func (s *Service) Measure(meter metric.Meter) error {
-	ctx := context.Background()
-	rateRefusals.Add(ctx, 0) // so that it is there before the first
+	if err := s.measureRoom(meter); err != nil {
+		return err
+	}
 	age, err1 := meter.Float64ObservableGauge("gatehouse.bff.feed.age", metric.WithUnit("s"),
 		metric.WithDescription("How long ago auth's stream of revocations spoke last; nothing before it has."))
 	mode, err2 := meter.Int64ObservableGauge("gatehouse.bff.feed.mode",
@@ -99,6 +111,35 @@ func (s *Service) Measure(meter metric.Meter) error {
 	}, age, mode, held)
 	if err != nil {
 		return fmt.Errorf("measure the feed: %w", err)
+	}
+	return nil
+}
+
+func (s *Service) measureRoom(meter metric.Meter) error {
+	if s.room == nil {
+		return nil
+	}
+	most, err1 := meter.Int64ObservableGauge("gatehouse.bff.room.limit", metric.WithUnit("{call}"),
+		metric.WithDescription("How many calls may run at a time."))
+	running, err2 := meter.Int64ObservableGauge("gatehouse.bff.room.running", metric.WithUnit("{call}"),
+		metric.WithDescription("Calls that run just now."))
+	waiting, err3 := meter.Int64ObservableGauge("gatehouse.bff.room.waiting", metric.WithUnit("{call}"),
+		metric.WithDescription("Calls that wait for room just now."))
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return fmt.Errorf("measure the room: %w", err)
+	}
+	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		for class, room := range s.room.classes {
+			label := metric.WithAttributeSet(attribute.NewSet(attribute.String("class", class)))
+			now := room.State()
+			o.ObserveInt64(most, int64(now.Limit), label)
+			o.ObserveInt64(running, int64(now.Running), label)
+			o.ObserveInt64(waiting, int64(now.Waiting), label)
+		}
+		return nil
+	}, most, running, waiting)
+	if err != nil {
+		return fmt.Errorf("measure the room: %w", err)
 	}
 	return nil
 }

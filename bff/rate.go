@@ -3,62 +3,61 @@ package bff
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/maypok86/otter/v2"
+	"go.opentelemetry.io/otel/metric"
 
+	"gatehouse/internal/limit"
 	"gatehouse/internal/rpc"
 )
 
-// What an address may ask for before anybody knows who it is: to check a
-// signature that isn't remembered, or a password, or a link. So many at once,
-// and then one at each interval.
-const (
-	addressInterval = 20 * time.Millisecond
-	addressBurst    = 500
-	// ratedAddresses are remembered: the others have asked for little lately.
-	ratedAddresses = 100_000
-)
+// Callers are held to rates twice. Before anybody knows who it is that calls,
+// their address may ask for no more than addressRate: to check a signature that
+// isn't remembered, or a password, or a link. After that each method has a rate
+// of its own, as its policy says, for each principal, or where nobody is signed
+// in, for each address.
 
-// addressRate is a leaky bucket for each address (the generic cell rate
-// algorithm, ITU-T I.371): of each it keeps when its bucket will be empty.
-type addressRate struct {
-	empty *otter.Cache[netip.Prefix, *atomic.Int64] // in Unix nanoseconds
-	now   func() time.Time
+// addressRate is what an address may ask for.
+var addressRate = limit.Rate{Interval: 20 * time.Millisecond, Burst: 500}
+
+// ratedAddresses are remembered.
+const ratedAddresses = 100_000
+
+// rates are those that a gateway holds its callers to.
+type rates struct {
+	addresses *limit.Local[netip.Prefix]
+	callers   *limit.Rates
 }
 
-func newAddressRate() (*addressRate, error) {
-	empty, err := otter.New(&otter.Options[netip.Prefix, *atomic.Int64]{MaximumSize: ratedAddresses})
+func newRates(config Config) (*rates, error) {
+	addresses, err := limit.NewLocal[netip.Prefix](ratedAddresses)
 	if err != nil {
-		return nil, fmt.Errorf("make the memory of addresses: %w", err)
+		return nil, err
 	}
-	return &addressRate{empty: empty, now: time.Now}, nil
+	callers, err := limit.NewRates(config.RedisURL, config.Logger)
+	if err != nil {
+		return nil, fmt.Errorf("REDIS_URL: %w", err)
+	}
+	return &rates{addresses: addresses, callers: callers}, nil
 }
 
-// take counts one for the address. What has no address isn't counted. Errors:
-// resource_exhausted TOO_MANY_REQUESTS.
-func (r *addressRate) take(text string) error {
+// takeAddress counts one for the address. What has no address isn't counted.
+// Errors: resource_exhausted TOO_MANY_REQUESTS.
+func (r *rates) takeAddress(text string) error {
 	address, err := netip.ParseAddr(text)
 	if err != nil {
 		return nil
 	}
-	empty, _ := r.empty.ComputeIfAbsent(network(address), func() (*atomic.Int64, bool) { return new(atomic.Int64), false })
-	for {
-		now, before := r.now().UnixNano(), empty.Load()
-		after := max(before, now) + int64(addressInterval)
-		if wait := time.Duration(after - now - int64(addressInterval*addressBurst)); wait > 0 {
-			rateRefusals.Add(context.Background(), 1)
-			return rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, "TOO_MANY_REQUESTS",
-				"Too many requests come from your address. Wait a moment, then send fewer."), wait)
-		}
-		if empty.CompareAndSwap(before, after) {
-			return nil
-		}
+	if verdict := r.addresses.Take(network(address), addressRate); verdict.Wait > 0 {
+		return rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, "TOO_MANY_REQUESTS",
+			"Too many requests come from your address. Wait a moment, then send fewer."), verdict.Wait)
 	}
+	return nil
 }
 
 // network is what counts as one address: of IPv6 the /64, which is one
@@ -75,23 +74,39 @@ func network(address netip.Addr) netip.Prefix {
 // limited holds the caller's address to its rate. Errors: resource_exhausted
 // TOO_MANY_REQUESTS.
 func (s *Service) limited(ctx context.Context) error {
-	if s.rate == nil {
+	if s.rates == nil {
 		return nil
 	}
 	info, _ := connect.CallInfoForServerContext(ctx)
-	return s.rate.take(s.address(info))
+	return s.countAddressRefusal(ctx, s.rates.takeAddress(s.address(info)))
 }
 
 // limitedUnlessKnown is limited, but for a call whose token needs no check.
 func (s *Service) limitedUnlessKnown(ctx context.Context) error {
-	if s.rate == nil {
+	if s.rates == nil {
 		return nil
 	}
 	info, _ := connect.CallInfoForServerContext(ctx)
 	if s.verifier.needsNoCheck(info.RequestHeader().Values("Authorization")) {
 		return nil
 	}
-	return s.rate.take(s.address(info))
+	return s.countAddressRefusal(ctx, s.rates.takeAddress(s.address(info)))
+}
+
+// limitedUnlessKnownCookie is the same for a session in cookies, whose refresh
+// asks auth before there is a call. Errors: resource_exhausted TOO_MANY_REQUESTS.
+func (s *Service) limitedUnlessKnownCookie(r *http.Request, access, refresh string) error {
+	if s.rates == nil || refresh == "" || access != "" && s.verifier.needsNoCheck([]string{"Bearer " + access}) {
+		return nil
+	}
+	return s.rates.takeAddress(s.addressOf(r.RemoteAddr, r.Header.Values("X-Forwarded-For")))
+}
+
+func (s *Service) countAddressRefusal(ctx context.Context, err error) error {
+	if plan := rpc.CallFrom(ctx).Plan; err != nil && plan != nil {
+		rateRefusals.Add(ctx, 1, refusalLabels(plan, "address"))
+	}
+	return err
 }
 
 // needsNoCheck reports whether the call carries no token, or one that is
@@ -104,4 +119,74 @@ func (v *verifier) needsNoCheck(authorization []string) bool {
 	}
 	known, ok := v.seen.GetIfPresent(token)
 	return ok && known.epoch == keys.epoch
+}
+
+// rated holds a method's callers to the rate of its policy, and tells each what
+// is left of it (draft-ietf-httpapi-ratelimit-headers-10). It is an [rpc.Step].
+func (s *Service) rated(plan *rpc.Plan) (connect.ServerInterceptor, error) {
+	if s.rates == nil || plan.Rate == nil {
+		return nil, nil
+	}
+	// Not "…/Login burst", as it is written elsewhere: so many come in so much time
+	// at the most, whatever was before.
+	rate := limit.Rate{Interval: max(plan.Rate.Period/time.Duration(plan.Rate.Count), 1), Burst: plan.Rate.Burst}
+	name := string(plan.Method.Name())
+	policy := fmt.Sprintf("%q;q=%d;w=%d", name, rate.Burst, seconds(rate.Interval*time.Duration(rate.Burst)))
+	refusals := refusalLabels(plan, "rate")
+	rateRefusals.Add(context.Background(), 0, refusals) // so that it is there before the first
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			info, _ := connect.CallInfoForServerContext(ctx)
+			who := s.whoCounts(ctx, info)
+			if who == "" {
+				return next(ctx, spec, stream)
+			}
+			verdict := s.rates.callers.Take(ctx, limit.Key{Rule: plan.Procedure, Caller: who}, rate)
+			header := info.ResponseHeader()
+			header.Set("RateLimit-Policy", policy)
+			if verdict.Wait > 0 {
+				header.Set("RateLimit", rateLeft(name, 0, verdict.Wait))
+				rateRefusals.Add(ctx, 1, refusals)
+				return rpc.WithRetry(errRateLimited, verdict.Wait)
+			}
+			header.Set("RateLimit", rateLeft(name, verdict.Left, verdict.Full))
+			return next(ctx, spec, stream)
+		}
+	}, nil
+}
+
+var errRateLimited = rpc.NewError(connect.CodeResourceExhausted, "RATE_LIMITED",
+	"You have called this method too often. Wait as long as Retry-After says, then call it less often.")
+
+// whoCounts names whoever a call counts for: the principal, or where nobody is
+// signed in, the address. Whoever has neither isn't counted.
+func (s *Service) whoCounts(ctx context.Context, info *connect.CallInfo) string {
+	if who := caller(ctx); who != nil {
+		return who.userID
+	}
+	address, err := netip.ParseAddr(s.address(info))
+	if err != nil {
+		return ""
+	}
+	return network(address).String()
+}
+
+// rateLeft says how much is left, and in how many seconds it is more: all of
+// it, or where nothing is left, one.
+func rateLeft(name string, left int, until time.Duration) string {
+	text := make([]byte, 0, 48)
+	text = append(text, '"')
+	text = append(text, name...)
+	text = append(text, `";r=`...)
+	text = strconv.AppendInt(text, int64(left), 10)
+	text = append(text, ";t="...)
+	text = strconv.AppendInt(text, seconds(until), 10)
+	return string(text)
+}
+
+// seconds are whole ones: a bit of one counts as one.
+func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
+
+func refusalLabels(plan *rpc.Plan, by string) metric.MeasurementOption {
+	return methodLabel(plan, "by", by)
 }

@@ -19,19 +19,19 @@ import (
 // rated gives a gateway a rate whose clock the test turns.
 func (h *house) rated(t testing.TB) *atomicTime {
 	t.Helper()
-	rate, err := newAddressRate()
-	wantNoError(t, "newAddressRate", err)
+	held, err := newRates(Config{})
+	wantNoError(t, "newRates", err)
 	clock := &atomicTime{at: time.Now()}
-	rate.now = clock.now
-	h.gateway.rate = rate
+	held.addresses.Now = clock.now
+	h.gateway.rates = held
 	return clock
 }
 
 // spend uses up what the address has.
 func (h *house) spend(t testing.TB, address string) {
 	t.Helper()
-	for i := range addressBurst {
-		if err := h.gateway.rate.take(address); err != nil {
+	for i := range addressRate.Burst {
+		if err := h.gateway.rates.takeAddress(address); err != nil {
 			t.Fatalf("request %d from %s: %v", i+1, address, err)
 		}
 	}
@@ -40,8 +40,8 @@ func (h *house) spend(t testing.TB, address string) {
 func wantTooMany(t testing.TB, what string, err error) {
 	t.Helper()
 	wait, ok := rpc.RetryDelay(err)
-	if connect.CodeOf(err) != connect.CodeResourceExhausted || rpc.Reason(err) != "TOO_MANY_REQUESTS" || !ok || wait <= 0 || wait > addressInterval {
-		t.Errorf("%s: got %v (reason %q, retry after %v), want TOO_MANY_REQUESTS and a wait of at most %v", what, err, rpc.Reason(err), wait, addressInterval)
+	if connect.CodeOf(err) != connect.CodeResourceExhausted || rpc.Reason(err) != "TOO_MANY_REQUESTS" || !ok || wait <= 0 || wait > addressRate.Interval {
+		t.Errorf("%s: got %v (reason %q, retry after %v), want TOO_MANY_REQUESTS and a wait of at most %v", what, err, rpc.Reason(err), wait, addressRate.Interval)
 	}
 }
 
@@ -50,16 +50,16 @@ func TestAnAddressHasABurstAndThenARate(t *testing.T) {
 	h := open(t, world{})
 	clock := h.rated(t)
 	h.spend(t, "203.0.113.7")
-	wantTooMany(t, "after the burst", h.gateway.rate.take("203.0.113.7"))
-	clock.set(clock.now().Add(10 * addressInterval))
+	wantTooMany(t, "after the burst", h.gateway.rates.takeAddress("203.0.113.7"))
+	clock.set(clock.now().Add(10 * addressRate.Interval))
 	for range 10 {
-		wantNoError(t, "one for each interval", h.gateway.rate.take("203.0.113.7"))
+		wantNoError(t, "one for each interval", h.gateway.rates.takeAddress("203.0.113.7"))
 	}
-	wantTooMany(t, "one more", h.gateway.rate.take("203.0.113.7"))
-	wantNoError(t, "another address", h.gateway.rate.take("203.0.113.8"))
+	wantTooMany(t, "one more", h.gateway.rates.takeAddress("203.0.113.7"))
+	wantNoError(t, "another address", h.gateway.rates.takeAddress("203.0.113.8"))
 	clock.set(clock.now().Add(time.Hour))
 	h.spend(t, "203.0.113.7")
-	wantTooMany(t, "a rest saves up no more than the burst", h.gateway.rate.take("203.0.113.7"))
+	wantTooMany(t, "a rest saves up no more than the burst", h.gateway.rates.takeAddress("203.0.113.7"))
 }
 
 func TestAnIPv6AddressIsRatedByIts64(t *testing.T) {
@@ -67,12 +67,12 @@ func TestAnIPv6AddressIsRatedByIts64(t *testing.T) {
 	h := open(t, world{})
 	h.rated(t)
 	h.spend(t, "2001:db8:1:2::1")
-	wantTooMany(t, "the same /64", h.gateway.rate.take("2001:db8:1:2:ffff::9"))
-	wantNoError(t, "another /64", h.gateway.rate.take("2001:db8:1:3::1"))
+	wantTooMany(t, "the same /64", h.gateway.rates.takeAddress("2001:db8:1:2:ffff::9"))
+	wantNoError(t, "another /64", h.gateway.rates.takeAddress("2001:db8:1:3::1"))
 	h.spend(t, "198.51.100.1")
-	wantTooMany(t, "IPv4 within IPv6", h.gateway.rate.take("::ffff:198.51.100.1"))
-	for range addressBurst + 1 {
-		wantNoError(t, "no address", h.gateway.rate.take(""))
+	wantTooMany(t, "IPv4 within IPv6", h.gateway.rates.takeAddress("::ffff:198.51.100.1"))
+	for range addressRate.Burst + 1 {
+		wantNoError(t, "no address", h.gateway.rates.takeAddress(""))
 	}
 }
 
@@ -89,11 +89,11 @@ func TestAFloodOfTokensIsRefusedBeforeTheyAreChecked(t *testing.T) {
 		_, got := h.getMe(t, h.signer.token(func(_, claims map[string]any) { claims["aud"] = "another" }))
 		wantError(t, "an unknown token", got, http.StatusUnauthorized, connect.CodeUnauthenticated, "TOKEN_INVALID")
 	}
-	if empty, _ := h.gateway.rate.empty.GetIfPresent(network(addressOfDirect)); time.Duration(empty.Load()-h.gateway.rate.now().UnixNano()) != 10*addressInterval {
-		t.Errorf("10 unknown tokens cost %v, want 10 intervals", time.Duration(empty.Load()-h.gateway.rate.now().UnixNano()))
+	if verdict := h.gateway.rates.addresses.Take(network(addressOfDirect), addressRate); verdict.Left != addressRate.Burst-11 {
+		t.Errorf("after 10 unknown tokens and one more, %d are left, want %d", verdict.Left, addressRate.Burst-11)
 	}
-	for range addressBurst - 10 {
-		wantNoError(t, "the rest of the burst", h.gateway.rate.take(addressOfDirect.String()))
+	for range addressRate.Burst - 11 {
+		wantNoError(t, "the rest of the burst", h.gateway.rates.takeAddress(addressOfDirect.String()))
 	}
 	_, got = h.getMe(t, h.token(bob)) // good, and unknown
 	wantError(t, "beyond the rate", got, http.StatusTooManyRequests, connect.CodeResourceExhausted, "TOO_MANY_REQUESTS")
@@ -126,8 +126,8 @@ func TestAFloodOfSignInsNeverReachesAuth(t *testing.T) {
 		return got
 	}
 	wantNoError(t, "a sign-in", login("203.0.113.7").err)
-	for range addressBurst - 1 {
-		wantNoError(t, "the rest of the burst", h.gateway.rate.take("203.0.113.7"))
+	for range addressRate.Burst - 1 {
+		wantNoError(t, "the rest of the burst", h.gateway.rates.takeAddress("203.0.113.7"))
 	}
 	before := h.called("")
 	// What the caller writes on the left of the proxy's own entry changes nothing.
@@ -160,19 +160,19 @@ func TestTheRateHoldsWhateverComesAtOnce(t *testing.T) {
 	h := open(t, world{})
 	h.rated(t)
 	var group sync.WaitGroup
-	admitted := make(chan struct{}, 4*addressBurst)
+	admitted := make(chan struct{}, 4*addressRate.Burst)
 	for range 20 {
 		group.Go(func() {
-			for range addressBurst / 10 {
-				if h.gateway.rate.take("203.0.113.7") == nil {
+			for range addressRate.Burst / 10 {
+				if h.gateway.rates.takeAddress("203.0.113.7") == nil {
 					admitted <- struct{}{}
 				}
 			}
 		})
 	}
 	group.Wait()
-	if len(admitted) != addressBurst {
-		t.Errorf("%d were admitted at once, want %d", len(admitted), addressBurst)
+	if len(admitted) != addressRate.Burst {
+		t.Errorf("%d were admitted at once, want %d", len(admitted), addressRate.Burst)
 	}
 }
 
@@ -185,13 +185,12 @@ func TestTheMemoryOfAddressesIsBounded(t *testing.T) {
 	h.spend(t, "203.0.113.7")
 	for i := range 2 * ratedAddresses {
 		address := netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 16), byte(i >> 8), byte(i)})
-		_ = h.gateway.rate.take(address.String())
-		if i%100 == 0 && h.gateway.rate.take("203.0.113.7") == nil {
+		_ = h.gateway.rates.takeAddress(address.String())
+		if i%100 == 0 && h.gateway.rates.takeAddress("203.0.113.7") == nil {
 			t.Fatalf("after %d other addresses, the flood's own was forgotten", i)
 		}
 	}
-	h.gateway.rate.empty.CleanUp()
-	if size := h.gateway.rate.empty.EstimatedSize(); size > ratedAddresses {
+	if size := h.gateway.rates.addresses.Callers(); size > ratedAddresses {
 		t.Errorf("%d addresses are remembered, want at most %d", size, ratedAddresses)
 	}
 }
@@ -207,19 +206,5 @@ func TestAHugePasswordIsRefusedAtTheEdge(t *testing.T) {
 	}
 	if h.called("") != before {
 		t.Error("it reached a service")
-	}
-}
-
-func BenchmarkTakeOfOneAddress(b *testing.B) {
-	rate, err := newAddressRate()
-	if err != nil {
-		b.Fatal(err)
-	}
-	at := time.Now()
-	rate.now = func() time.Time { at = at.Add(addressInterval); return at }
-	for b.Loop() {
-		if err := rate.take("203.0.113.7"); err != nil {
-			b.Fatal(err)
-		}
 	}
 }

@@ -111,6 +111,9 @@ func logCall(ctx context.Context, logger *slog.Logger, level slog.Level, info *c
 			level, ours = slog.LevelError, true
 		case connect.CodeUnavailable:
 			level, ours = slog.LevelWarn, true
+			if Reason(failure) == ReasonOverloaded { // a line for each would be more load
+				level = slog.LevelDebug
+			}
 		case connect.CodeUnauthenticated:
 			if Reason(failure) == ReasonInternalToken { // a key or a clock of ours is off
 				level, ours = slog.LevelWarn, true

@@ -33,6 +33,7 @@ const (
 	ReasonUnknownMethod    = "METHOD_UNKNOWN"
 	ReasonPermissionDenied = "PERMISSION_DENIED"
 	ReasonInternalToken    = "INTERNAL_TOKEN_INVALID"
+	ReasonOverloaded       = "OVERLOADED"
 )
 
 // NewError returns an error with a code, a reason in UPPER_SNAKE that programs

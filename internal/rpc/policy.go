@@ -136,6 +136,9 @@ func (p *Plan) fault(format string, args ...any) error {
 
 func (p *Plan) streams() bool { return p.spec.StreamType != connect.StreamTypeUnary }
 
+// ReadsOnly tells that the method has no side effects.
+func (p *Plan) ReadsOnly() bool { return p.readsOnly() }
+
 func (p *Plan) readsOnly() bool { return p.spec.IdempotencyLevel == connect.IdempotencyNoSideEffects }
 
 // personal reports whether a person must be signed in to call.

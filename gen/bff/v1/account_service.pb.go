@@ -1405,7 +1405,7 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x12ConfirmEmailChange\x12!.bff.v1.ConfirmEmailChangeRequest\x1a\".bff.v1.ConfirmEmailChangeResponse\"@\x8a\xe7\x18\x12\n" +
 	"\x02\n" +
 	"\x00\x1a\x02\b\n" +
-	"*\x06\b\x1e\x12\x02\b<0\x01\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/auth/confirmEmailChange\x12\x97\x01\n" +
+	"*\x06\b<\x12\x02\b<0\x01\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/auth/confirmEmailChange\x12\x97\x01\n" +
 	"\x11ListMyAuditEvents\x12 .bff.v1.ListMyAuditEventsRequest\x1a!.bff.v1.ListMyAuditEventsResponse\"=\x8a\xe7\x18\x18\n" +
 	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/me/auditEvents\x90\x02\x01\x12x\n" +
 	"\bExportMe\x12\x17.bff.v1.ExportMeRequest\x1a\x18.bff.v1.ExportMeResponse\"9\x8a\xe7\x18\x19\n" +

@@ -1,0 +1,83 @@
+package limit
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+)
+
+// Rate is how often one caller may call: once in each Interval, and after a
+// pause Burst times at once.
+type Rate struct {
+	Interval time.Duration
+	Burst    int
+}
+
+// window is how long it takes until a caller who has used up everything has
+// everything again.
+func (r Rate) window() time.Duration { return r.Interval * time.Duration(r.Burst) }
+
+// Verdict is what comes of one call.
+type Verdict struct {
+	// Wait is how long its caller has to wait before calling again; zero when the
+	// call is within the rate.
+	Wait time.Duration
+	// Left is how many more may come at once.
+	Left int
+	// Full is how long it takes until the whole burst may come at once again.
+	Full time.Duration
+}
+
+// verdict words what a caller's time says: used is how long after now nothing
+// would be used up any more, over by how much that is too late for this call.
+func (r Rate) verdict(used, over time.Duration) Verdict {
+	return Verdict{Wait: max(over, 0), Left: int(max(r.window()-used, 0) / r.Interval), Full: used}
+}
+
+// Local keeps rates in this process. Of the callers it remembers a fixed number;
+// those whom it forgets have called little, or not lately.
+type Local[Key comparable] struct {
+	// Now is the clock.
+	Now func() time.Time
+
+	free *otter.Cache[Key, *atomic.Int64] // in Unix nanoseconds
+}
+
+// NewLocal returns one that remembers so many callers.
+func NewLocal[Key comparable](callers int) (*Local[Key], error) {
+	free, err := otter.New(&otter.Options[Key, *atomic.Int64]{MaximumSize: callers})
+	if err != nil {
+		return nil, fmt.Errorf("make the memory of callers: %w", err)
+	}
+	return &Local[Key]{Now: time.Now, free: free}, nil
+}
+
+// Take counts one call, unless it is more than the rate lets through.
+func (l *Local[Key]) Take(key Key, rate Rate) Verdict {
+	free, ok := l.free.GetIfPresent(key)
+	if !ok {
+		free, _ = l.free.ComputeIfAbsent(key, func() (*atomic.Int64, bool) { return new(atomic.Int64), false })
+	}
+	for {
+		now, before := l.Now().UnixNano(), free.Load()
+		used := time.Duration(max(before-now, 0))
+		if used > rate.window() { // the clock went back
+			free.CompareAndSwap(before, now+int64(rate.window()))
+			continue
+		}
+		if over := used + rate.Interval - rate.window(); over > 0 {
+			return rate.verdict(used, over)
+		}
+		if free.CompareAndSwap(before, now+int64(used+rate.Interval)) {
+			return rate.verdict(used+rate.Interval, 0)
+		}
+	}
+}
+
+// Callers is about how many are remembered.
+func (l *Local[Key]) Callers() int {
+	l.free.CleanUp()
+	return l.free.EstimatedSize()
+}

@@ -1,0 +1,216 @@
+package limit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+const (
+	// rememberedCallers is how many are remembered in this process.
+	rememberedCallers = 100_000
+	// budget is how long a call may be held up by Redis.
+	budget = 20 * time.Millisecond
+	// patience is how long Redis may take to be reached again, which no call waits
+	// for, and retryInterval how often that is tried.
+	patience      = time.Second
+	retryInterval = 250 * time.Millisecond
+	// lostAfter is how many checks in a row must fail before Redis counts as away:
+	// one may be late because this process was.
+	lostAfter = 3
+
+	keyPrefix = "gatehouse:rate:"
+)
+
+// Key is what a rate is counted by: the rule, such as a method, and who calls.
+type Key struct{ Rule, Caller string }
+
+// Rates holds callers to rates: in this process, and where a Redis or Valkey is
+// given, over all processes that share it. Each call is first held to the rate
+// here, so that no flood reaches Redis, and so that the local count is up to date
+// when Redis goes away: then it holds alone.
+type Rates struct {
+	local  *Local[Key]
+	redis  *redis.Client // nil for none
+	logger *slog.Logger
+	state  atomic.Int32
+	// failures are the checks in a row that had no answer.
+	failures atomic.Int32
+	lost     chan struct{}
+}
+
+// What is known of Redis.
+const (
+	unknown = iota
+	shared
+	away
+)
+
+// NewRates returns rates that are shared through the Redis or Valkey at the URL,
+// once Run has reached it; an empty URL stands for none.
+func NewRates(url string, logger *slog.Logger) (*Rates, error) {
+	local, err := NewLocal[Key](rememberedCallers)
+	if err != nil {
+		return nil, err
+	}
+	r := &Rates{local: local, logger: logger, lost: make(chan struct{}, 1)}
+	if url == "" {
+		return r, nil
+	}
+	options, err := parseURL(url)
+	if err != nil {
+		return nil, err
+	}
+	quiet()
+	r.redis = redis.NewClient(options)
+	return r, nil
+}
+
+// quiet keeps the client from saying in a log of its own, for each try, what we
+// say once.
+var quiet = sync.OnceFunc(logging.Disable)
+
+// CheckURL returns an error unless the URL is one of a Redis or Valkey. The error
+// doesn't hold it: there may be a password in it.
+func CheckURL(url string) error {
+	_, err := parseURL(url)
+	return err
+}
+
+func parseURL(url string) (*redis.Options, error) {
+	options, err := redis.ParseURL(url)
+	if err != nil {
+		return nil, errors.New("it is no URL of a Redis or Valkey, such as redis://host:6379 or rediss://user:password@host:6380/0")
+	}
+	options.ContextTimeoutEnabled = true
+	options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = budget, budget, budget
+	options.DialTimeout, options.DialerRetries = patience, 1
+	options.MaxRetries = -1 // the local rate is the better second try
+	// What only some servers understand, and each connection would ask for.
+	options.Protocol, options.DisableIdentity = 2, true
+	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return options, nil
+}
+
+// Run keeps the tie to Redis until ctx ends. Before it runs, nothing is shared.
+func (r *Rates) Run(ctx context.Context) {
+	if r.redis == nil {
+		return
+	}
+	defer r.redis.Close()
+	for {
+		err := r.probe(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		r.found(err)
+		var retry <-chan time.Time
+		if err != nil {
+			retry = time.After(retryInterval)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-retry:
+		case <-r.lost:
+		}
+	}
+}
+
+// probe tells whether Redis can count for us, in the time that a call has for
+// it, once there is a connection.
+func (r *Rates) probe(ctx context.Context) error {
+	key, rate := Key{Rule: "probe"}, Rate{Interval: time.Millisecond, Burst: 1000}
+	reach, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if _, err := r.ask(reach, key, rate); err != nil {
+		return err
+	}
+	inTime, cancel := context.WithTimeout(ctx, budget)
+	defer cancel()
+	_, err := r.ask(inTime, key, rate)
+	return err
+}
+
+// found notes how Redis is, and says so in the log where it was otherwise.
+func (r *Rates) found(err error) {
+	if err == nil {
+		r.failures.Store(0)
+		if r.state.Swap(shared) != shared {
+			r.logger.Info("rates are shared through REDIS_URL")
+		}
+		return
+	}
+	if r.state.Swap(away) != away {
+		r.logger.Warn("REDIS_URL gives no answer in time: each gateway holds callers to their rates by itself until it does", "cause", err.Error())
+	}
+}
+
+// Take counts one call, unless it is more than the rate lets through.
+func (r *Rates) Take(ctx context.Context, key Key, rate Rate) Verdict {
+	here := r.local.Take(key, rate)
+	if here.Wait > 0 || r.state.Load() != shared {
+		return here
+	}
+	inTime, cancel := context.WithTimeout(ctx, budget)
+	defer cancel()
+	everywhere, err := r.ask(inTime, key, rate)
+	switch {
+	case err == nil:
+		r.failures.Store(0)
+		return everywhere
+	case ctx.Err() != nil: // its caller went away
+	case r.failures.Add(1) >= lostAfter:
+		r.found(err)
+		select {
+		case r.lost <- struct{}{}:
+		default:
+		}
+	}
+	return here
+}
+
+// gcra does for all what Local.Take does for one process, by the server's clock,
+// in microseconds. What it keeps goes away by itself when it says nothing any
+// more.
+var gcra = redis.NewScript(`
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local interval, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+local function keep(used)
+  redis.call('SET', KEYS[1], string.format('%.0f', now + used), 'PX', math.ceil(used / 1000))
+end
+local used = math.max((tonumber(redis.call('GET', KEYS[1]) or now) or now) - now, 0)
+if used > window then -- the clock went back
+  used = window
+  keep(used)
+end
+local over = used + interval - window
+if over > 0 then
+  return {math.ceil(used), math.ceil(over)}
+end
+keep(used + interval)
+return {math.ceil(used + interval), 0}
+`)
+
+func (r *Rates) ask(ctx context.Context, key Key, rate Rate) (Verdict, error) {
+	answer, err := gcra.Run(ctx, r.redis, []string{keyPrefix + key.Rule + ":" + key.Caller},
+		microseconds(rate.Interval), microseconds(rate.window())).Int64Slice()
+	if err != nil {
+		return Verdict{}, fmt.Errorf("ask Redis: %w", err)
+	}
+	if len(answer) != 2 || answer[0] < 0 || answer[1] < 0 {
+		return Verdict{}, fmt.Errorf("ask Redis: it answers %v", answer)
+	}
+	return rate.verdict(time.Duration(answer[0])*time.Microsecond, time.Duration(answer[1])*time.Microsecond), nil
+}
+
+func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
