@@ -17,6 +17,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/pgtest"
@@ -36,7 +37,7 @@ func newPair(t *testing.T) [2]*system {
 		addresses[name], urls[name] = at, "http://"+at[0]+",http://"+at[1]
 	}
 	common := []string{
-		"GATEHOUSE_INTERNAL_KEY=" + internalKey, "GATEHOUSE_DRAIN=1s", "GATEHOUSE_STOP_LIMIT=10s",
+		"GATEHOUSE_INTERNAL_KEY=" + internalKey, "GATEHOUSE_DRAIN=1s",
 	}
 	public := []string{"GATEHOUSE_PUBLIC_URL=http://localhost:8001", "GATEHOUSE_THROTTLE=off"}
 	usersURL, authURL := "USERS_URL="+urls[roleUsers], "AUTH_URL="+urls[roleAuth]
@@ -62,16 +63,34 @@ func newPair(t *testing.T) [2]*system {
 	return pair
 }
 
-// terminate stops a process as an orchestrator does, and wants it to end well.
-func (p *process) terminate(t *testing.T, what string) {
+// restart replaces one of the system's processes as an orchestrator does.
+// Meanwhile calls are under way that take longer than the process goes on
+// accepting others.
+func (s *system) restart(t *testing.T, name string, c *traffic, busy []*person) {
 	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatalf("terminate %s: %v", what, err)
+	letGo := c.holdUp(t, s.owner, busy)
+	old := s.processes[name]
+	if err := old.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatalf("terminate %s: %v", name, err)
 	}
-	p.wait(t)
-	if status := p.cmd.ProcessState.ExitCode(); status != 0 {
-		t.Errorf("%s ended with status %d, and said:\n%s%s", what, status, p.stdout.String(), p.stderr.String())
+	start := time.Now()
+	eventually(t, 30*time.Second, name+" takes no more connections", func() error {
+		conn, err := net.Dial("tcp", s.roles[name].listen)
+		if err == nil {
+			_ = conn.Close()
+			return fmt.Errorf("it does")
+		}
+		return nil
+	})
+	letGo()
+	old.wait(t)
+	if status := old.cmd.ProcessState.ExitCode(); status != 0 {
+		t.Errorf("%s ended with status %d, and said:\n%s%s", name, status, old.stdout.String(), old.stderr.String())
 	}
+	if took := time.Since(start); took > 15*time.Second {
+		t.Errorf("%s took %v to end, as if it had waited for streams to end by themselves", name, took)
+	}
+	s.start(t, name)
 }
 
 // balancer sends each request to one of the gateways that say they are ready,
@@ -249,23 +268,44 @@ func (c *traffic) untilMore(t *testing.T, what string) {
 // person is somebody with a session; only their own loop changes it.
 type person struct {
 	client          func(token string) client
-	email           string
+	id, email       string
 	access, refresh string
+	calls           int
 	name            string // as the last acknowledged update says
 }
 
-func (p *person) act(ctx context.Context, c *traffic, n int) {
+// newPerson registers somebody, who then calls through the client.
+func newPerson(t *testing.T, s *system, through func(string) client, email string) *person {
+	t.Helper()
+	signedIn := s.signUp(t, email)
+	return &person{
+		client: through, id: signedIn.GetUser().GetId(), email: email, name: signedIn.GetUser().GetFirstName(),
+		access: signedIn.GetTokens().GetAccessToken(), refresh: signedIn.GetTokens().GetRefreshToken(),
+	}
+}
+
+func (p *person) act(ctx context.Context, c *traffic) {
+	p.calls++
 	switch roll := rand.N(20); {
 	case roll < 13:
 		c.call(ctx, "GetMe", p.getMe)
 	case roll < 16:
-		name := fmt.Sprintf("Ada %d", n)
-		if c.call(ctx, "UpdateMe", func(ctx context.Context) error { return p.rename(ctx, name) }) {
-			p.name = name
-		}
+		p.update(ctx, c)
 	default:
-		c.call(ctx, "Refresh", func(ctx context.Context) error { return p.exchange(ctx, fmt.Sprintf("%s %d", p.email, n)) })
+		p.renew(ctx, c)
 	}
+}
+
+func (p *person) update(ctx context.Context, c *traffic) {
+	name := fmt.Sprintf("Ada %d", p.calls)
+	if c.call(ctx, "UpdateMe", func(ctx context.Context) error { return p.rename(ctx, name) }) {
+		p.name = name
+	}
+}
+
+func (p *person) renew(ctx context.Context, c *traffic) {
+	key := fmt.Sprintf("%s %d", p.email, p.calls)
+	c.call(ctx, "Refresh", func(ctx context.Context) error { return p.exchange(ctx, key) })
 }
 
 func (p *person) getMe(ctx context.Context) error {
@@ -297,6 +337,57 @@ func (p *person) login(ctx context.Context) error {
 		err = whole(response.GetErrors())
 	}
 	return err
+}
+
+// holdUp begins an update and a refresh, in turn, of each of these people, which
+// stop in the middle of the database's work. It returns what lets them go on and
+// waits for their end.
+func (c *traffic) holdUp(t *testing.T, owner *pgxpool.Pool, people []*person) (letGo func()) {
+	t.Helper()
+	ids := make([]string, len(people))
+	for i, p := range people {
+		ids[i] = p.id
+	}
+	tx, err := owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, lock := range []string{
+		"SELECT FROM users.profiles WHERE id = ANY ($1) FOR UPDATE",
+		"SELECT FROM auth.sessions WHERE account_id = ANY ($1) FOR UPDATE",
+	} {
+		if _, err := tx.Exec(t.Context(), lock, ids); err != nil {
+			t.Fatalf("%s: %v", lock, err)
+		}
+	}
+	var calls sync.WaitGroup
+	for i, p := range people {
+		p.calls++
+		calls.Go(func() {
+			if i%2 == 0 {
+				p.update(t.Context(), c)
+			} else {
+				p.renew(t.Context(), c)
+			}
+		})
+	}
+	const waiting = `
+		SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+		WHERE NOT l.granted AND a.datname = current_database()`
+	eventually(t, 30*time.Second, "the calls are under way", func() error {
+		var n int
+		err := owner.QueryRow(t.Context(), waiting).Scan(&n)
+		if err == nil && n < len(people) {
+			err = fmt.Errorf("%d of %d are", n, len(people))
+		}
+		return err
+	})
+	return func() {
+		if err := tx.Rollback(context.WithoutCancel(t.Context())); err != nil {
+			t.Errorf("let the calls go on: %v", err)
+		}
+		calls.Wait()
+	}
 }
 
 // whole wants an answer to lack nothing.
@@ -336,12 +427,12 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 		clients[i] = func(token string) client { return pair[0].clientOver(over, token, connecthttp.WithProtoJSON()) }
 	}
 
-	people := make([]*person, 14)
-	for i := range people {
-		p := &person{client: clients[i%2], email: fmt.Sprintf("roller-%d@example.com", i), name: "Ada"}
-		tokens := pair[i%2].signUp(t, p.email).GetTokens()
-		p.access, p.refresh = tokens.GetAccessToken(), tokens.GetRefreshToken()
-		people[i] = p
+	var people, busy []*person
+	for i := range 14 {
+		people = append(people, newPerson(t, pair[i%2], clients[i%2], fmt.Sprintf("roller-%d@example.com", i)))
+	}
+	for i := range 8 {
+		busy = append(busy, newPerson(t, pair[i%2], clients[i/2%2], fmt.Sprintf("busy-%d@example.com", i)))
 	}
 	admin := &person{client: clients[1], email: adminEmail}
 	login, err := pair[0].client("").auth.Login(ctx, &bffv1.LoginRequest{Email: adminEmail, Password: adminPassword})
@@ -362,7 +453,7 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 		})
 	}
 	for _, p := range people {
-		loop(50*time.Millisecond, func(n int) { p.act(ctx, c, n) })
+		loop(50*time.Millisecond, func(int) { p.act(ctx, c) })
 	}
 	loop(200*time.Millisecond, func(int) { c.call(ctx, "Login", people[0].login) })
 	loop(200*time.Millisecond, func(n int) {
@@ -377,8 +468,7 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 		for i, one := range pair {
 			what := fmt.Sprintf("%s %d", name, i)
 			t.Logf("%s restarts %s", time.Now().Format("15:04:05.000"), what)
-			one.processes[name].terminate(t, what)
-			one.start(t, name)
+			one.restart(t, name, c, busy)
 			c.untilMore(t, "after the restart of "+what)
 		}
 		if now := said(balancers); name == roleBff && now == unready {
@@ -400,7 +490,7 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 			break
 		}
 	}
-	for _, p := range people {
+	for _, p := range append(people, busy...) {
 		p.wantSignedIn(t)
 	}
 	// CreateUser's profiles come by the relay, which restarted too.
