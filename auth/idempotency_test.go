@@ -273,7 +273,7 @@ func TestAKeyCountsForADay(t *testing.T) {
 
 func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 	t.Parallel()
-	reached, goOn := make(chan struct{}), make(chan struct{})
+	reached, goOn := make(chan struct{}, 2), make(chan struct{})
 	h := newHouse(t, func(c *auth.Config) {
 		c.Step = func(name string) {
 			if name == "auth: before the account is committed" {
@@ -286,11 +286,15 @@ func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 	var wait sync.WaitGroup
 	wait.Go(func() {
 		var err error
-		if first, err = h.accounts.CreateAccount(t.Context(), registration(t, "ada@example.com")); err != nil {
+		if first, err = h.keyedCreate(t, registration(t, "ada@example.com")); err != nil {
 			t.Errorf("Register: %v", err)
 		}
 	})
-	<-reached
+	select {
+	case <-reached:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the first call doesn't get to its end")
+	}
 	// One that waits instead would wait for us.
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
