@@ -387,3 +387,25 @@ func TestIdempotencyKeysAreKeptAsMACs(t *testing.T) {
 		t.Errorf("%d keys are kept, want 1", n)
 	}
 }
+
+func TestACallThatIsOvertakenByItsRepetitionMakesNoSecondAccount(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	faster := h.accounts
+	var overtake sync.Once
+	config := h.config
+	config.Step = func(name string) {
+		if name != "auth: before the account is written" {
+			return
+		}
+		overtake.Do(func() {
+			if _, err := patiently(func() (*authv1.CreateAccountResponse, error) {
+				return faster.CreateAccount(t.Context(), registration(t, "ada@example.com"))
+			}); err != nil {
+				t.Errorf("the repetition: %v", err)
+			}
+		})
+	}
+	h.open(t, config)
+	h.mustCreate(t, "the call that was overtaken", registration(t, "ada@example.com"))
+}
