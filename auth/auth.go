@@ -94,24 +94,25 @@ type Mailer interface {
 
 // Service is the auth service.
 type Service struct {
-	db           *pgxpool.Pool
-	users        usersv1.RelayServiceClient
-	passwords    *password.Hasher
-	refreshKeys  refreshKeys
-	deviceKeys   deviceKeys
-	throttleMAC  []byte
-	keys         *keyring
-	revocations  *revocations
-	mails        *outbox
-	registration Registration
-	sessionIdle  time.Duration
-	sessionMax   time.Duration
-	passwordMin  int
-	throttle     bool
-	keyLife      time.Duration
-	auditLife    time.Duration
-	logger       *slog.Logger
-	step         func(string)
+	db              *pgxpool.Pool
+	users           usersv1.RelayServiceClient
+	passwords       *password.Hasher
+	refreshKeys     refreshKeys
+	deviceKeys      deviceKeys
+	throttleMAC     []byte
+	idempotencyKeys idempotencyKeys
+	keys            *keyring
+	revocations     *revocations
+	mails           *outbox
+	registration    Registration
+	sessionIdle     time.Duration
+	sessionMax      time.Duration
+	passwordMin     int
+	throttle        bool
+	keyLife         time.Duration
+	auditLife       time.Duration
+	logger          *slog.Logger
+	step            func(string)
 }
 
 // New opens the service: it loads the signing keys and makes the first one on
@@ -130,6 +131,10 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	idempotency, err := newIdempotencyKeys(config.Secrets)
+	if err != nil {
+		return nil, err
+	}
 	keys, err := openKeyring(ctx, config.DB, config.Secrets, config.Issuer, config.Logger)
 	if err != nil {
 		return nil, err
@@ -140,7 +145,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	}
 	service := &Service{
 		db: config.DB, users: config.Users, passwords: password.NewHasher(), refreshKeys: refresh, keys: keys,
-		deviceKeys: devices, throttleMAC: throttleMAC,
+		deviceKeys: devices, throttleMAC: throttleMAC, idempotencyKeys: idempotency,
 		revocations: newRevocations(),
 		mails:       mails, registration: config.Registration,
 		sessionIdle: config.SessionIdle, sessionMax: config.SessionMax,

@@ -44,6 +44,13 @@ const (
 		SELECT coalesce(sum(auth.erase_audit(account_id)), 0) FROM auth.audit_events
 		WHERE event = 'account.delete' AND outcome = 'succeeded' AND id >= @since AND account_id IS NOT NULL`
 
+	pruneIdempotencyKeys = `
+		WITH gone AS (
+			DELETE FROM auth.idempotency_keys WHERE name IN (
+				SELECT name FROM auth.idempotency_keys WHERE create_time < now() - @life::interval ORDER BY create_time LIMIT @most)
+			RETURNING name)
+		SELECT count(*) FROM gone`
+
 	pruneSessions = `
 		WITH gone AS (
 			DELETE FROM auth.sessions WHERE id IN (
@@ -54,8 +61,8 @@ const (
 		SELECT count(*) FROM gone`
 )
 
-// LetGo deletes audit events older than the setting says and sessions that ended
-// long ago, in steps that hold no lock for long. If another copy is at it, it
+// LetGo deletes audit events older than the setting says, sessions that ended
+// long ago and idempotency keys that don't count any more, in steps that hold no lock for long. If another copy is at it, it
 // does nothing.
 func (s *Service) LetGo(ctx context.Context) error {
 	const most = 10_000 // which is prune_audit's limit too
@@ -66,6 +73,7 @@ func (s *Service) LetGo(ctx context.Context) error {
 	}{
 		{"erase from the audit", eraseAuditAgain, pgx.NamedArgs{"since": leastID(time.Now().Add(-2 * letGoPeriod))}},
 		{"prune the audit", pruneAudit, pgx.NamedArgs{"keep": s.auditLife}},
+		{"prune the idempotency keys", pruneIdempotencyKeys, pgx.NamedArgs{"life": idempotencyLife, "most": most}},
 		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": sessionsKept, "most": most}},
 	} {
 		for done := int64(most); done >= most; {

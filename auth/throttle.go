@@ -45,19 +45,28 @@ func (s *Service) throttleKey(kind, name string) []byte {
 	return mac.Sum(nil)
 }
 
-// addressKey names an address; of IPv6 the /64, which is one customer's. It is
-// nil when the address isn't known.
+// addressKey names an address. It is nil when the address isn't known.
 func (s *Service) addressKey(text string) []byte {
+	network := networkOf(text)
+	if network == "" {
+		return nil
+	}
+	return s.throttleKey("address", network)
+}
+
+// networkOf is an address, of IPv6 the /64, which is one customer's; "" when the
+// address isn't known.
+func networkOf(text string) string {
 	address, err := netip.ParseAddr(text)
 	if err != nil {
-		return nil
+		return ""
 	}
 	address = address.Unmap()
 	if address.Is6() {
 		prefix, _ := address.WithZone("").Prefix(64) // only more than 128 bits fail
-		return s.throttleKey("address", prefix.String())
+		return prefix.String()
 	}
-	return s.throttleKey("address", address.String())
+	return address.String()
 }
 
 // guesser is who tries a password, as far as anyone knows.

@@ -122,7 +122,7 @@ func New(config Config) (*Service, error) {
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, Authorizer: s.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
-		Steps: rpc.Steps{Shed: s.shed, Rate: s.rated, Finish: s.works},
+		Steps: rpc.Steps{Shed: s.shed, Rate: s.rated, Idempotency: keyed, Finish: s.works},
 	}, s.register)
 }
 

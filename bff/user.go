@@ -97,10 +97,10 @@ func (s *Service) createAccount(ctx context.Context, request *authv1.CreateAccou
 	if err != nil {
 		return nil, fmt.Errorf("choose an id: %w", err)
 	}
-	request.AccountId, request.Origin = id.String(), s.origin(ctx)
+	request.AccountId, request.Origin, request.IdempotencyKey = id.String(), s.origin(ctx), idempotencyKey(ctx)
 	s.step("bff: before auth is asked")
 	created, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.CreateAccountResponse, error) {
-		return s.accounts.CreateAccount(ctx, request)
+		return s.accounts.CreateAccount(repeatable(ctx, request.GetIdempotencyKey()), request)
 	})
 	s.step("bff: after auth has answered")
 	return created, err
