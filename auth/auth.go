@@ -100,7 +100,7 @@ type Service struct {
 	refreshKeys     refreshKeys
 	deviceKeys      deviceKeys
 	throttleMAC     []byte
-	idempotencyKeys idempotencyKeys
+	idempotencyKeys [][]byte
 	keys            *keyring
 	revocations     *revocations
 	mails           *outbox
@@ -123,7 +123,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	devices, err := newDeviceKeys(config.Secrets)
+	devices, err := deriveEach(config.Secrets, "device token v1")
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	idempotency, err := newIdempotencyKeys(config.Secrets)
+	idempotency, err := deriveEach(config.Secrets, "idempotency key v1")
 	if err != nil {
 		return nil, err
 	}
@@ -187,8 +187,6 @@ func (s *Service) Run(ctx context.Context) {
 	group.Go(func() error { s.relay(ctx); return nil })
 	group.Go(func() error { s.publishRevocations(ctx); return nil })
 	group.Go(func() error { s.keepKeys(ctx); return nil })
-	group.Go(func() error { s.pruneLinks(ctx); return nil })
-	group.Go(func() error { s.pruneThrottles(ctx); return nil })
 	group.Go(func() error { s.letGo(ctx); return nil })
 	group.Go(func() error { s.sendMails(ctx); return nil })
 	_ = group.Wait()

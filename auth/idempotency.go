@@ -34,21 +34,6 @@ var (
 		"The account that the first call with this Idempotency-Key made is deleted. Send a new key to make another.")
 )
 
-// idempotencyKeys are the MAC keys, newest first.
-type idempotencyKeys [][]byte
-
-func newIdempotencyKeys(secrets [][]byte) (idempotencyKeys, error) {
-	var keys idempotencyKeys
-	for _, secret := range secrets {
-		key, err := derive(secret, "idempotency key v1")
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, key)
-	}
-	return keys, nil
-}
-
 // keyedCall is a call that came with a key; nil is one without.
 type keyedCall struct {
 	lock int64 // the same in every copy, whichever secret keys it has
@@ -71,8 +56,8 @@ func (s *Service) keyed(key *authv1.IdempotencyKey, origin *authv1.Origin, secre
 	sum := sha256.Sum256(name)
 	call := &keyedCall{lock: int64(binary.BigEndian.Uint64(sum[:]))}
 	for _, mac := range s.idempotencyKeys {
-		call.names = append(call.names, idempotencyMAC(mac, "name", name))
-		call.payloads = append(call.payloads, idempotencyMAC(mac, "payload", payload))
+		call.names = append(call.names, macOf(mac, append([]byte("name:"), name...)))
+		call.payloads = append(call.payloads, macOf(mac, append([]byte("payload:"), payload...)))
 	}
 	return call
 }
@@ -85,13 +70,6 @@ func listed(texts ...string) []byte {
 		all = append(all, text...)
 	}
 	return all
-}
-
-func idempotencyMAC(key []byte, kind string, of []byte) []byte {
-	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(kind + ":"))
-	mac.Write(of)
-	return mac.Sum(nil)
 }
 
 // madeBefore ends a call whose work is done already.

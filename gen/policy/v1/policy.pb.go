@@ -789,7 +789,8 @@ func (x *Rate) GetBurst() int32 {
 	return 0
 }
 
-// Cache says how answers may be kept.
+// Cache says how answers may be kept. So far it is only checked: nothing keeps
+// answers yet.
 type Cache struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// For how long an answer is fresh. It must be said. More than 1 s wants tags,
