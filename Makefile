@@ -2,7 +2,7 @@
 
 BUF := go tool -modfile=tools/go.mod buf
 
-.PHONY: all gen lint test bench build
+.PHONY: all gen lint test bench build web
 
 all: gen lint test
 
@@ -33,3 +33,8 @@ bench:
 
 build:
 	go build -trimpath -o gatehouse .
+
+# Brings what the pages show from npm into the tree.
+web:
+	npm --prefix web ci --no-audit --no-fund
+	web/vendor.sh
