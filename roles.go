@@ -144,7 +144,8 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 	if err != nil {
 		return err
 	}
-	gateway, err := newGateway(toAuth, toUsers, h.edge, h.ops, h.logger)
+	authPart, usersPart := databasePart(authDB, schema.Auth, false), databasePart(usersDB, schema.Users, false)
+	gateway, err := newGateway(toAuth, toUsers, authPart, usersPart, h.edge, h.ops, h.logger)
 	if err != nil {
 		return err
 	}
@@ -153,7 +154,7 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 	}
 	server := server{
 		listen: h.listen, handler: gateway, logger: h.logger, stop: h.stop, ops: h.ops,
-		parts:  []part{gatewayPart(gateway.Ready), databasePart(authDB, schema.Auth, false), databasePart(usersDB, schema.Users, false)},
+		parts:  []part{gatewayPart(gateway.Ready), authPart, usersPart},
 		beside: []func(context.Context){gateway.Run, authService.Run},
 	}
 	return server.run(ctx, func(ctx context.Context) error {
@@ -361,7 +362,8 @@ func (c *bffCommand) Run(p *program, app *kong.Application) error {
 	if err != nil {
 		return err
 	}
-	gateway, err := newGateway(toAuth, toUsers, edge, ops, p.logger)
+	authPart, usersPart := peerPart(roleAuth, c.AuthURL), peerPart(roleUsers, c.UsersURL)
+	gateway, err := newGateway(toAuth, toUsers, authPart, usersPart, edge, ops, p.logger)
 	if err != nil {
 		return err
 	}
@@ -371,7 +373,7 @@ func (c *bffCommand) Run(p *program, app *kong.Application) error {
 	say := sayReady(p.logger, c.Listen)
 	server := server{
 		listen: c.Listen, handler: gateway, logger: p.logger, stop: stop, ops: ops,
-		parts:  []part{gatewayPart(gateway.Ready), peerPart(roleAuth, c.AuthURL), peerPart(roleUsers, c.UsersURL)},
+		parts:  []part{gatewayPart(gateway.Ready), authPart, usersPart},
 		beside: []func(context.Context){gateway.Run},
 	}
 	return server.run(p.ctx, func(ctx context.Context) error {
@@ -435,10 +437,13 @@ func (r mailRules) mailer(logger *slog.Logger) auth.Mailer {
 	return nil
 }
 
-func newGateway(toAuth, toUsers *connect.Client, edge edge, ops *operations, logger *slog.Logger) (*bff.Service, error) {
+// newGateway builds a gateway that reaches auth and users, and knows by their
+// parts whether they are well.
+func newGateway(toAuth, toUsers *connect.Client, authPart, usersPart part, edge edge, ops *operations, logger *slog.Logger) (*bff.Service, error) {
 	gateway, err := bff.New(bff.Config{
 		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, Cookies: edge.cookies, TrustedProxies: edge.proxies,
 		Policy: edge.policy, Throttle: edge.throttle, RedisURL: edge.redisURL,
+		Parts:  []bff.Part{{Name: roleAuth, Check: authPart.check}, {Name: roleUsers, Check: usersPart.check}},
 		Logger: logger.With("service", roleBff), Telemetry: ops.telemetry, Step: step,
 	})
 	if err != nil {

@@ -46,7 +46,9 @@ type Config struct {
 	// RedisURL is a Redis or Valkey through which gateways share what callers have
 	// used of their rates; without one, each goes by what it has seen itself.
 	RedisURL string
-	Logger   *slog.Logger
+	// Parts are what the first page shows the state of, beside the gateway's own.
+	Parts  []Part
+	Logger *slog.Logger
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
 	// Step is called between the steps of what must survive a crash, by tests

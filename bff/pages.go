@@ -2,10 +2,13 @@ package bff
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"html/template"
 	"net/http"
+	"strings"
+	"time"
 
 	"gatehouse/internal/rpc"
 	"gatehouse/web"
@@ -15,10 +18,20 @@ import (
 func (s *Service) mux(config Config) *rpc.Mux {
 	mux := s.rpc.Mux(s.Ready)
 	mux.Handle("GET /.well-known/jwks.json", rpc.Anyone(), http.HandlerFunc(s.jwks))
-	mux.Handle("GET /{$}", rpc.Anyone(), page("index.html", map[string]any{"URL": config.PublicURL}, pagePolicy))
-	mux.Handle("GET /docs", rpc.Anyone(), page("docs.html", map[string]any{"URL": config.PublicURL, "Methods": methodsOf(s.rpc.Plans())}, pagePolicy))
+	url := map[string]any{"URL": strings.TrimSuffix(config.PublicURL, "/")}
+	mux.Handle("GET /{$}", rpc.Anyone(), page("index.html", url, pagePolicy))
+	mux.Handle("GET /docs", rpc.Anyone(), page("docs.html", nil, docsPolicy))
+	mux.Handle("GET /redoc", rpc.Anyone(), page("redoc.html", nil, redocPolicy))
+	mux.Handle("GET "+assetsRoot, rpc.Anyone(), webAssets())
+	mux.Handle("GET /status.json", rpc.Anyone(), s.parts(config.Parts))
 	routeLinkPages(mux)
 	return mux
+}
+
+// parts are this gateway and what it stands on.
+func (s *Service) parts(list []Part) http.Handler {
+	own := Part{Name: "gateway", Check: func(context.Context) error { return s.Ready() }}
+	return &parts{list: append([]Part{own}, list...), now: time.Now}
 }
 
 // jwks publishes the signing keys as a JWK set (RFC 7517, RFC 8037).
@@ -52,17 +65,35 @@ func (s *Service) jwks(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(set)
 }
 
-const pagePolicy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+// The pages' Content-Security-Policies. Each page has its scripts and styles
+// from this gateway, and asks nobody else for anything.
+const (
+	ownParts   = "default-src 'none'; script-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; "
+	pagePolicy = ownParts + "style-src 'self'; img-src 'self'"
+	// Swagger UI has its pictures within its style sheet.
+	docsPolicy = ownParts + "style-src 'self'; img-src 'self' data:"
+	// Redoc's script makes empty style elements, whose hash this is, and puts
+	// rules in. Its search works in a script that it makes.
+	redocPolicy = ownParts + "style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='; img-src 'self' data:; worker-src blob:"
+)
+
+var pageTemplates = template.Must(template.New("").Funcs(template.FuncMap{
+	"asset": func(name string) (string, error) { return webAssets().path(name) },
+}).ParseFS(web.Pages, "*.html"))
 
 // page renders a page once: nothing on it changes while the gateway runs. policy
 // is its Content-Security-Policy.
 func page(name string, data any, policy string) http.Handler {
 	var body bytes.Buffer
-	template.Must(web.Pages.Lookup(name), web.Pages.ExecuteTemplate(&body, name, data))
+	if err := pageTemplates.ExecuteTemplate(&body, name, data); err != nil {
+		panic(err) // whatever the data
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Content-Security-Policy", policy)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Referrer-Policy", "no-referrer")
+		w.Header().Set("Cross-Origin-Opener-Policy", "same-origin")
 		_, _ = w.Write(body.Bytes())
 	})
 }

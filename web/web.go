@@ -1,18 +1,20 @@
 // Package web holds what browsers are shown, embedded in the binary.
 package web
 
-import (
-	"embed"
-	"html/template"
-)
+import "embed"
 
-// Files are what is served as it is: link.js and link.css.
+// Files are the scripts, styles and pictures of our own.
 //
-//go:embed *.js *.css
+//go:embed *.js *.css *.svg
 var Files embed.FS
 
-//go:embed *.html
-var files embed.FS
+// Vendored is what others made, below "assets", with their licences; what ends
+// in .gz is packed. vendor.sh brings it there.
+//
+//go:embed assets
+var Vendored embed.FS
 
-// Pages are the pages' templates: index.html, docs.html and link.html.
-var Pages = template.Must(template.ParseFS(files, "*.html"))
+// Pages are the pages' templates: index.html, docs.html, redoc.html and link.html.
+//
+//go:embed *.html
+var Pages embed.FS

@@ -1,0 +1,134 @@
+package bff
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+
+	"gatehouse/web"
+)
+
+// assets are what pages are made of: scripts, styles, pictures and licences. A
+// browser keeps them for as long as it likes, since their path is another one
+// whenever any of them is.
+type assets struct {
+	version string
+	byName  map[string]asset
+}
+
+type asset struct {
+	kind   string // its media type
+	text   []byte
+	packed bool // text is gzip's
+}
+
+const assetsRoot = "/assets/"
+
+// The assets are read once, by whoever shows the first page.
+var webAssets = sync.OnceValue(func() *assets {
+	a := &assets{byName: map[string]asset{}}
+	sum := sha256.New()
+	for _, from := range []struct {
+		files embed.FS
+		root  string
+	}{{web.Files, "."}, {web.Vendored, "assets"}} {
+		err := fs.WalkDir(from.files, from.root, func(file string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			text, err := from.files.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(sum, "%s %d\n%s", file, len(text), text)
+			name, packed := strings.CutSuffix(strings.TrimPrefix(file, "assets/"), ".gz")
+			a.byName[name] = asset{kind: mediaType(name), text: text, packed: packed}
+			return nil
+		})
+		if err != nil {
+			panic(err) // what is embedded can be read
+		}
+	}
+	a.version = hex.EncodeToString(sum.Sum(nil)[:8])
+	return a
+})
+
+// mediaType doesn't ask the machine, whose answers differ.
+func mediaType(name string) string {
+	switch path.Ext(name) {
+	case ".js":
+		return "text/javascript; charset=utf-8"
+	case ".css":
+		return "text/css; charset=utf-8"
+	case ".svg":
+		return "image/svg+xml"
+	default:
+		return "text/plain; charset=utf-8"
+	}
+}
+
+// path is where an asset is served.
+func (a *assets) path(name string) (string, error) {
+	if _, ok := a.byName[name]; !ok {
+		return "", fmt.Errorf("no asset is called %q", name)
+	}
+	return assetsRoot + a.version + "/" + name, nil
+}
+
+// ServeHTTP serves the assets. One that is asked for by another version's path,
+// by a page of another copy of the gateway, is served but not to be kept.
+func (a *assets) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	version, name, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, assetsRoot), "/")
+	found, ok := a.byName[name]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	if version == a.version {
+		header.Set("Cache-Control", "public, max-age=31536000, immutable")
+	}
+	header.Set("Content-Type", found.kind)
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Cross-Origin-Resource-Policy", "same-origin")
+	if found.packed {
+		header.Set("Vary", "Accept-Encoding")
+		if !takesGzip(r.Header.Values("Accept-Encoding")) {
+			if unpacked, err := gzip.NewReader(bytes.NewReader(found.text)); err == nil {
+				_, _ = io.Copy(w, unpacked)
+			}
+			return
+		}
+		header.Set("Content-Encoding", "gzip")
+	}
+	header.Set("Content-Length", strconv.Itoa(len(found.text)))
+	_, _ = w.Write(found.text)
+}
+
+// takesGzip reads Accept-Encoding (RFC 9110, section 12.5.3).
+func takesGzip(accepted []string) bool {
+	anything := false
+	for coding := range strings.SplitSeq(strings.Join(accepted, ","), ",") {
+		name, parameter, _ := strings.Cut(coding, ";")
+		quality, err := strconv.ParseFloat(strings.TrimPrefix(strings.TrimSpace(parameter), "q="), 64)
+		wanted := err != nil || quality > 0
+		switch strings.ToLower(strings.TrimSpace(name)) {
+		case "gzip", "x-gzip":
+			return wanted
+		case "*":
+			anything = wanted
+		}
+	}
+	return anything
+}
