@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { after, before, describe, it } from "node:test";
+import { promisify } from "node:util";
+
+import { launch, visit } from "./browser.mjs";
+import { apart, up } from "./system.mjs";
+
+let system, browser;
+
+before(async () => {
+  [system, browser] = await Promise.all([up(), launch()]);
+});
+
+after(async () => {
+  await browser?.close();
+  await system?.stop();
+});
+
+const state = (page, part) => page.locator(`#parts [data-part="${part}"] td`).first();
+const becomes = (page, part, wanted) => state(page, part).and(page.getByText(wanted, { exact: true })).waitFor();
+
+describe("the first page", () => {
+  it("shows that all parts are well", async () => {
+    const { page, leave } = await visit(browser, system.url);
+    await page.goto(system.url);
+    for (const part of ["gateway", "auth", "users"]) await becomes(page, part, "well");
+    await leave();
+  });
+
+  it("has a first line that works when pasted", async () => {
+    const { page, leave } = await visit(browser, system.url);
+    await page.goto(system.url);
+    const line = await page.locator("#first").textContent();
+    const { stdout } = await promisify(execFile)("bash", ["-c", line]);
+    const answer = JSON.parse(stdout);
+    assert.match(answer.signedIn?.tokens?.accessToken ?? stdout, /^ey[\w-]+\.[\w-]+\.[\w-]+$/);
+    await leave();
+  });
+
+  it("leads to what it names", async () => {
+    const { page, leave } = await visit(browser, system.url);
+    await page.goto(system.url);
+    const links = await page.locator("a").evaluateAll(all => all.map(one => one.href));
+    assert.ok(links.length >= 8, `got the links ${links}`);
+    for (const link of links) {
+      assert.equal((await page.request.get(link)).status(), 200, link);
+    }
+    await leave();
+  });
+
+  it("shows a part that goes away, and that it is back", async () => {
+    const roles = await apart(system);
+    try {
+      const { page, leave } = await visit(browser, roles.url);
+      await page.goto(roles.url);
+      for (const part of ["gateway", "auth", "users"]) await becomes(page, part, "well");
+      await roles.stopUsers();
+      await becomes(page, "users", "away");
+      assert.equal(await state(page, "auth").textContent(), "well");
+      assert.equal(await state(page, "gateway").textContent(), "well");
+      await roles.startUsers();
+      await becomes(page, "users", "well");
+      await leave();
+    } finally {
+      await roles.stop();
+    }
+  });
+});
