@@ -1,0 +1,251 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// newCall makes the item that calls an operation as the step says.
+func newCall(api *api, operation *operation, step step) (*item, error) {
+	url, err := addressOf(operation, step)
+	if err != nil {
+		return nil, err
+	}
+	call := &item{Name: step.name, Request: &request{Method: operation.method, URL: *url, Header: []keyValue{}, Description: operation.Description}}
+	if call.Name == "" {
+		call.Name = operation.Summary
+	}
+	if strings.HasPrefix(operation.OperationID, "connectGet") && operation.method == "GET" {
+		call.Name += " by GET"
+	}
+	if !operation.wantsToken() {
+		call.Request.Auth = &auth{Type: "noauth"}
+	}
+	if operation.RequestBody != nil {
+		message, err := filled(operation.RequestBody.Content[jsonType].Example, step)
+		if err != nil {
+			return nil, err
+		}
+		call.Request.Header = append(call.Request.Header, keyValue{Key: "Content-Type", Value: jsonType})
+		call.Request.Body = &body{Mode: "raw", Raw: pretty(message)}
+		call.Request.Body.Options.Raw.Language = "json"
+	}
+	call.Request.Header = append(call.Request.Header, headersOf(operation)...)
+
+	codes, success := operation.success()
+	if len(codes) == 0 {
+		return nil, errors.New("it never succeeds")
+	}
+	if success.Example != nil {
+		call.Response = []response{{
+			Name: call.Name, Code: codes[0], Language: "json",
+			Header: []keyValue{{Key: "Content-Type", Value: jsonType}}, Body: pretty(success.Example),
+		}}
+	}
+	test, err := testOf(api, codes, success, step)
+	if err != nil {
+		return nil, err
+	}
+	if len(step.before) > 0 {
+		call.Event = append(call.Event, event{Listen: "prerequest", Script: script{Type: "text/javascript", Exec: step.before}})
+	}
+	call.Event = append(call.Event, event{Listen: "test", Script: script{Type: "text/javascript", Exec: test}})
+	return call, nil
+}
+
+// success returns the statuses with which it succeeds, and the answer then.
+func (o *operation) success() ([]int, media) {
+	var codes []int
+	var found media
+	for _, text := range slices.Sorted(maps.Keys(o.Responses)) {
+		code, err := strconv.Atoi(text)
+		if err != nil || code < 200 || code > 299 {
+			continue
+		}
+		codes = append(codes, code)
+		if content, ok := o.Responses[text].Content[jsonType]; ok && found.Schema == nil {
+			found = content
+		}
+	}
+	return codes, found
+}
+
+var inBraces = regexp.MustCompile(`\{(\w+)\}`)
+
+func addressOf(operation *operation, step step) (*address, error) {
+	path := inBraces.ReplaceAllStringFunc(operation.path, func(name string) string { return "{{" + camel(name[1:len(name)-1]) + "}}" })
+	url := &address{Host: []string{"{{baseUrl}}"}, Path: strings.Split(strings.TrimPrefix(path, "/"), "/")}
+	var shown []string
+	for _, p := range operation.Parameters {
+		if p.In != "query" {
+			continue
+		}
+		value := p.value()
+		if content, ok := p.Content[jsonType]; ok {
+			message, err := filled(content.Example, step)
+			if err != nil {
+				return nil, err
+			}
+			value = compact(message)
+		}
+		query := keyValue{Key: p.Name, Value: value, Description: p.Description, Disabled: value == ""}
+		if query.Disabled && p.Required {
+			return nil, fmt.Errorf("the parameter %s is needed, and has no example", p.Name)
+		}
+		url.Query = append(url.Query, query)
+		if !query.Disabled {
+			shown = append(shown, p.Name+"="+value)
+		}
+	}
+	url.Raw = "{{baseUrl}}" + path
+	if len(shown) > 0 {
+		url.Raw += "?" + strings.Join(shown, "&")
+	}
+	return url, nil
+}
+
+// value is the parameter's example, or the only value that it can have.
+func (p parameter) value() string {
+	switch {
+	case p.Example != nil:
+		return fmt.Sprint(p.Example)
+	case len(p.Schema.Enum) == 1:
+		return fmt.Sprint(p.Schema.Enum[0])
+	}
+	return ""
+}
+
+func headersOf(operation *operation) []keyValue {
+	var headers []keyValue
+	for _, p := range operation.Parameters {
+		if p.In != "header" {
+			continue
+		}
+		header := keyValue{Key: p.Name, Value: p.value(), Description: p.Description, Disabled: true}
+		switch p.Name {
+		case "Idempotency-Key":
+			header.Value, header.Disabled = "{{$guid}}", false
+		case "Connect-Protocol-Version":
+			header.Disabled = false
+		}
+		headers = append(headers, header)
+	}
+	return headers
+}
+
+// filled returns an example with what the step sets in it. What REST has in the
+// path isn't in its body.
+func filled(example any, step step) (any, error) {
+	copied, err := json.Marshal(example)
+	if err != nil {
+		return nil, err
+	}
+	message := map[string]any{}
+	if err := json.Unmarshal(copied, &message); err != nil {
+		return nil, err
+	}
+	for path, value := range everywhere {
+		set(message, path, value)
+	}
+	for path, value := range step.set {
+		if !set(message, path, value) && path != "user.id" {
+			return nil, fmt.Errorf("its example has no %s", path)
+		}
+	}
+	return message, nil
+}
+
+// set replaces what is at a path, and reports whether anything is.
+func set(message map[string]any, path, value string) bool {
+	name, rest, nested := strings.Cut(path, ".")
+	if nested {
+		inner, ok := message[name].(map[string]any)
+		return ok && set(inner, rest, value)
+	}
+	if _, ok := message[name]; !ok {
+		return false
+	}
+	message[name] = value
+	return true
+}
+
+// testOf is the script that looks at the answer.
+func testOf(api *api, codes []int, success media, step step) ([]string, error) {
+	list := compact(codes)
+	var lines []string
+	if refusal := step.refusal; refusal != nil {
+		shape, err := api.inline(map[string]any{"$ref": "#/components/schemas/Error"}, 0)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines,
+			"if (!("+refusal.unless+")) {",
+			`  pm.test("is refused for the reason `+refusal.reason+`", () => {`,
+			"    pm.expect(pm.response.code).to.equal(400);",
+			"    pm.response.to.have.jsonSchema("+compact(shape)+");",
+			`    pm.expect(pm.response.json().details.map(detail => detail.debug?.reason)).to.include("`+refusal.reason+`");`,
+			"  });",
+			"  return;",
+			"}")
+	}
+	words := strings.Trim(strings.ReplaceAll(list, ",", " or "), "[]")
+	lines = append(lines, `pm.test("answers `+words+`", () => pm.expect(pm.response.code).to.be.oneOf(`+list+"));")
+	if success.Schema == nil {
+		return append(lines, `pm.test("says nothing more", () => pm.expect(pm.response.text()).to.equal(""));`), nil
+	}
+	shape, err := api.inline(success.Schema, 0)
+	if err != nil {
+		return nil, err
+	}
+	lines = append(lines,
+		`pm.test("answers in the shape that is described", () => {`,
+		`  pm.expect(pm.response.headers.get("Content-Type")).to.match(/^application\/json/);`,
+		"  pm.response.to.have.jsonSchema("+compact(shape)+");",
+		"});")
+	if len(step.holds) > 0 {
+		lines = append(lines,
+			`pm.test("answers with all that is needed", () => {`,
+			"  for (const path of "+compact(step.holds)+") pm.expect(pm.response.json()).to.have.nested.property(path);",
+			"});")
+	}
+	if len(step.after) > 0 {
+		lines = append(lines, "if (pm.response.code < 300) {", "  const answer = pm.response.json();")
+		for _, line := range step.after {
+			lines = append(lines, "  "+line)
+		}
+		lines = append(lines, "}")
+	}
+	return lines, nil
+}
+
+// camel turns user_id into userId.
+func camel(snake string) string {
+	words := strings.Split(snake, "_")
+	for i, word := range words[1:] {
+		words[i+1] = strings.ToUpper(word[:1]) + word[1:]
+	}
+	return strings.Join(words, "")
+}
+
+func pretty(value any) string { return encoded(value, "  ") }
+
+func compact(value any) string { return encoded(value, "") }
+
+// encoded writes JSON; maps are in the order of their keys.
+func encoded(value any, indent string) string {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", indent)
+	if err := encoder.Encode(value); err != nil {
+		panic(err) // it was read from JSON
+	}
+	return strings.TrimSuffix(out.String(), "\n")
+}

@@ -1,0 +1,120 @@
+// Command postman writes the public API's collection for Postman (its format
+// v2.1), which Bruno and newman read too: every operation of the OpenAPI
+// document, in the order of a story (story.go) that can be run from top to
+// bottom on a fresh system, once over REST and once over Connect.
+//
+//	postman OPENAPI COLLECTION
+//
+// It fails where the story leaves an operation out, or tells of one that isn't.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+)
+
+func main() {
+	log.SetFlags(0)
+	if len(os.Args) != 3 {
+		log.Fatal("postman OPENAPI COLLECTION")
+	}
+	if err := write(os.Args[1], os.Args[2]); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func write(from, to string) error {
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	api, err := readAPI(text)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", from, err)
+	}
+	made, err := newCollection(api)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", " ")
+	if err := encoder.Encode(made); err != nil {
+		return err
+	}
+	return os.WriteFile(to, out.Bytes(), 0o644)
+}
+
+// surface is a way to call the methods.
+type surface struct {
+	name, about string
+	// operations are the ids of a method's operations there, by its id in REST.
+	operations func(method string) []string
+}
+
+var surfaces = []surface{
+	{
+		name: "REST", about: "Each method by its path and verb.",
+		operations: func(method string) []string { return []string{method} },
+	},
+	{
+		name: "Connect", about: "The same methods as Connect calls them: POST with the whole request as JSON, and what only reads by GET too. gRPC and gRPC-Web go to the same paths.",
+		operations: func(method string) []string {
+			name := strings.ToUpper(method[:1]) + method[1:]
+			return []string{"connect" + name, "connectGet" + name}
+		},
+	},
+}
+
+func newCollection(api *api) (*collection, error) {
+	c := &collection{
+		Info: info{
+			Name: "Gatehouse", Schema: "https://schema.getpostman.com/json/collection/v2.1.0/collection.json",
+			Description: "Every call of the public API. Set adminPassword, and run it from top to bottom; or sign in with one of the calls that do, and call what you like: " +
+				"they leave their tokens in accessToken and refreshToken, which the others send.",
+		},
+		Auth:     &auth{Type: "bearer", Bearer: []keyValue{{Key: "token", Value: "{{accessToken}}", Type: "string"}}},
+		Variable: variables,
+	}
+	told := map[string]bool{}
+	for _, surface := range surfaces {
+		outer := item{Name: surface.name, Description: surface.about}
+		for _, chapter := range story {
+			folder := item{Name: chapter.name, Description: chapter.about}
+			for _, step := range chapter.steps {
+				var found int
+				for _, id := range surface.operations(step.method) {
+					operation, ok := api.operations[id]
+					if !ok {
+						continue
+					}
+					found++
+					told[id] = true
+					call, err := newCall(api, operation, step)
+					if err != nil {
+						return nil, fmt.Errorf("%s: %w", id, err)
+					}
+					folder.Item = append(folder.Item, *call)
+				}
+				if found == 0 {
+					return nil, fmt.Errorf("the story tells of %s, which isn't there over %s", step.method, surface.name)
+				}
+			}
+			outer.Item = append(outer.Item, folder)
+		}
+		c.Item = append(c.Item, outer)
+	}
+	for _, id := range slices.Sorted(maps.Keys(api.operations)) {
+		if !told[id] {
+			return nil, fmt.Errorf("the story doesn't tell of %s: see story.go", id)
+		}
+	}
+	return c, nil
+}
