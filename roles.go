@@ -148,7 +148,7 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 	server := server{
 		listen: h.listen, handler: gateway, logger: h.logger, stop: h.stop, ops: h.ops,
 		parts:  []part{gatewayPart(gateway.Ready), databasePart(authDB, schema.Auth, false), databasePart(usersDB, schema.Users, false)},
-		beside: []func(context.Context){gateway.Run, authService.Run},
+		beside: []func(context.Context){gateway.Run, authService.Run, usersService.Run},
 	}
 	return server.run(ctx, func(ctx context.Context) error {
 		if err := untilReady(ctx, gateway.Ready); err != nil {
@@ -311,7 +311,8 @@ func (c *usersCommand) Run(p *program, app *kong.Application) error {
 	}
 	server := server{
 		listen: c.Listen, handler: rpcServer.Mux(databaseReady(db, schema.Users)), logger: p.logger, stop: stop, ops: ops,
-		parts: []part{databasePart(db, schema.Users, true)},
+		parts:  []part{databasePart(db, schema.Users, true)},
+		beside: []func(context.Context){service.Run},
 	}
 	return server.run(p.ctx, sayReady(p.logger, c.Listen))
 }

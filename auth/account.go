@@ -174,7 +174,7 @@ func (s *Service) change(ctx context.Context, id string, event event, origin *au
 		return nil, fmt.Errorf("%s: %w", event, err)
 	}
 	if changed {
-		s.revocations.soon()
+		s.revocations.Soon()
 		s.tell(ctx, id)
 	}
 	return after, nil
@@ -338,7 +338,7 @@ func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRe
 		return nil, fmt.Errorf("delete an account: %w", err)
 	}
 	s.step("auth: after the deletion is committed")
-	s.revocations.soon()
+	s.revocations.Soon()
 	s.tell(ctx, req.GetAccountId())
 	return &authv1.DeleteAccountResponse{}, nil
 }

@@ -77,7 +77,7 @@ func audit(ctx context.Context, db execer, row audited) error {
 		return fmt.Errorf("audit %s: %w", row.event, err)
 	}
 	countEvent(ctx, row)
-	return nil
+	return noteChange(ctx, db, row)
 }
 
 // ListAuditEvents implements authv1.AuditServiceHandler.
