@@ -37,15 +37,13 @@ const cursorSlack = 1000
 func (p poll[T]) resume(cursor string, reach time.Duration) (uint64, bool) {
 	database, rest, _ := strings.Cut(cursor, ".")
 	text, clock, _ := strings.Cut(rest, ".")
-	horizon, err := strconv.ParseUint(text, 10, 64)
-	if err != nil || database != p.database || horizon > p.horizon {
+	horizon, err1 := strconv.ParseUint(text, 10, 64)
+	given, err2 := strconv.ParseInt(clock, 10, 64)
+	if err1 != nil || err2 != nil || database != p.database || horizon > p.horizon || given > p.clock {
 		return 0, false
 	}
-	if reach > 0 {
-		given, err := strconv.ParseInt(clock, 10, 64)
-		if err != nil || p.clock-given > int64(reach/time.Second) {
-			return 0, false
-		}
+	if reach > 0 && p.clock-given > int64(reach/time.Second) {
+		return 0, false
 	}
 	return horizon - min(horizon, cursorSlack), true
 }
