@@ -10,11 +10,13 @@
 package bff
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
 
 	"connectrpc.com/connect/v2"
 
@@ -40,6 +42,8 @@ type Config struct {
 	// Policy tightens methods' time limits and rates: see [rpc.ServerConfig].
 	Policy string
 	Logger *slog.Logger
+	// CacheBytes bounds the answers that are kept; 64 MiB if zero.
+	CacheBytes uint64
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
 	// Step is called between the steps of what must survive a crash, by tests
@@ -57,6 +61,7 @@ type Service struct {
 	profiles usersv1.ProfileServiceClient
 	verifier *verifier
 	revoked  *revoked
+	cache    *cache
 	cookies  *cookies
 	proxies  []netip.Prefix
 	logger   *slog.Logger
@@ -87,6 +92,9 @@ func New(config Config) (*Service, error) {
 		s.step = func(string) {}
 	}
 	// What can be refused comes first: a verifier has a goroutine.
+	if err := keepsNoSecrets(); err != nil {
+		return nil, err
+	}
 	var err error
 	s.rpc, err = s.newServer(config)
 	if err != nil {
@@ -97,6 +105,13 @@ func New(config Config) (*Service, error) {
 	}
 	s.revoked = newRevoked(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier, config.Logger)
 	sources := newSources(config.Origins, config.Logger)
+	s.cache, err = newCache(cmp.Or(config.CacheBytes, defaultCacheBytes),
+		authChanges(authv1.NewChangeServiceClient(config.Auth), config.Logger),
+		usersChanges(usersv1.NewChangeServiceClient(config.Users), config.Logger))
+	if err != nil {
+		s.verifier.stop()
+		return nil, err
+	}
 	s.cookies = newCookies(s, config, sources)
 	s.handler = sources.handler(s.cookies.handler(s.mux(config)))
 	return s, nil
@@ -105,6 +120,7 @@ func New(config Config) (*Service, error) {
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, Authorizer: s.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
+		Steps: rpc.Steps{Cache: s.keeps},
 	}, s.register)
 }
 
@@ -117,10 +133,14 @@ func (s *Service) register(server *connect.Server) {
 // ServeHTTP serves the public API and the pages beside it.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// Run keeps the signing keys and the revocations current until ctx ends.
+// Run keeps the signing keys, the revocations and what is kept of answers
+// current until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	defer s.verifier.stop()
+	var running sync.WaitGroup
+	running.Go(func() { s.cache.run(ctx) })
 	s.revoked.run(ctx)
+	running.Wait()
 }
 
 // Ready reports what keeps the gateway from doing its own part. A service that

@@ -106,7 +106,7 @@ func open(t testing.TB, w world) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { h.gateway.verifier.seen.StopAllGoroutines() })
+	t.Cleanup(func() { h.gateway.verifier.seen.StopAllGoroutines(); h.gateway.cache.stop() })
 	if !w.keyless {
 		h.fetchKeys(t)
 	}

@@ -27,6 +27,10 @@ var (
 		metric.WithDescription("Calls that were refused because too many came from one address."))
 	missingParts, _ = meter.Int64Counter("gatehouse.bff.parts.missing", metric.WithUnit("{part}"),
 		metric.WithDescription("Optional parts that answers had to do without."))
+	cacheCalls, _ = meter.Int64Counter("gatehouse.bff.cache.calls", metric.WithUnit("{call}"),
+		metric.WithDescription("Calls of methods whose answers may be kept: answered by a kept one (hit), by asking the services (miss), by what another call asked for (coalesced), or past the cache, which a feed has left out of date (bypassed)."))
+	cachePurges, _ = meter.Int64Counter("gatehouse.bff.cache.purges", metric.WithUnit("{tag}"),
+		metric.WithDescription("Tags whose kept answers were let go of, by a call's own write or a feed's word."))
 )
 
 // verified are the labels of each result, made once: a token that was seen
@@ -72,6 +76,12 @@ func countMissing(ctx context.Context, part string, code connect.Code) {
 func (s *Service) Measure(meter metric.Meter) error {
 	ctx := context.Background()
 	rateRefusals.Add(ctx, 0) // so that it is there before the first
+	for _, by := range []metric.MeasurementOption{purgedByCall, purgedByFeed} {
+		countPurges(ctx, 0, by)
+	}
+	if err := s.cache.measure(meter); err != nil {
+		return err
+	}
 	age, err1 := meter.Float64ObservableGauge("gatehouse.bff.feed.age", metric.WithUnit("s"),
 		metric.WithDescription("How long ago auth's stream of revocations spoke last; nothing before it has."))
 	mode, err2 := meter.Int64ObservableGauge("gatehouse.bff.feed.mode",
