@@ -193,7 +193,11 @@ func TestWhatAPurgeOvertookIsNotKept(t *testing.T) {
 		// Who comes after the purge doesn't share what began before it.
 		late := make(chan error, 1)
 		go func() { _, over := h.getMe(t, token); late <- over.err }()
-		<-asked
+		select {
+		case <-asked:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: who came after the purge shares what began before it", name)
+		}
 		close(release)
 		wantNoError(t, "the read that was overtaken", <-ended)
 		wantNoError(t, "the read after the purge", <-late)

@@ -202,7 +202,7 @@ func (f *Feed[T]) Run(ctx context.Context) {
 		if time.Since(pruned) > pruneInterval {
 			pruned = time.Now()
 			f.forget(pruned)
-			if _, err := f.config.DB.Exec(ctx, f.config.Prune); err != nil && ctx.Err() == nil {
+			if err := f.Prune(ctx); err != nil && ctx.Err() == nil {
 				f.config.Logger.LogAttrs(ctx, slog.LevelWarn, "old "+f.config.Name+" stay for now", slog.String("cause", err.Error()))
 			}
 		}
@@ -213,6 +213,12 @@ func (f *Feed[T]) Run(ctx context.Context) {
 		case <-f.wake:
 		}
 	}
+}
+
+// Prune deletes the rows that nobody needs any more. Run does so each minute.
+func (f *Feed[T]) Prune(ctx context.Context) error {
+	_, err := f.config.DB.Exec(ctx, f.config.Prune)
+	return err
 }
 
 // begin counts a poll and returns its number.

@@ -22,7 +22,10 @@ const tagReach = time.Minute
 // Tags tells what has changed: tags of a kind and whose, such as
 // "profile/01890a5d-…", each for a few minutes. They are kept in a table of their
 // schema that holds id uuid, xid xid8, tag text and create_time timestamptz.
-type Tags struct{ *Feed[string] }
+type Tags struct {
+	*Feed[string]
+	query string
+}
 
 // TagNews is what a watcher of tags is told after a poll.
 type TagNews struct {
@@ -42,7 +45,8 @@ func NewTags(db *pgxpool.Pool, table string, logger *slog.Logger) *Tags {
 		WHERE xid >= pg_snapshot_xmin(@seen::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, @seen::text::pg_snapshot)
 			AND create_time > clock_timestamp() - interval '2 minutes'`
 	return &Tags{
-		New(Config[string]{
+		query: selectTags,
+		Feed: New(Config[string]{
 			DB: db, Name: "changes", Reach: tagReach, Logger: logger,
 			Prune: `DELETE FROM ` + table + ` WHERE create_time < clock_timestamp() - interval '3 minutes'`,
 			Queue: func(batch *pgx.Batch, seen string, found map[string]Item[string]) {
