@@ -415,7 +415,7 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 
 func newGateway(toAuth, toUsers *connect.Client, edge edge, ops *operations, logger *slog.Logger) (*bff.Service, error) {
 	gateway, err := bff.New(bff.Config{
-		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, Cookies: edge.cookies, TrustedProxies: edge.proxies, Policy: edge.policy,
+		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, Cookies: edge.cookies, TrustedProxies: edge.proxies, Policy: edge.policy, CacheBytes: edge.cache,
 		Logger: logger.With("service", roleBff), Telemetry: ops.telemetry, Step: step,
 	})
 	if err != nil {

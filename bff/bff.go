@@ -42,8 +42,9 @@ type Config struct {
 	// Policy tightens methods' time limits and rates: see [rpc.ServerConfig].
 	Policy string
 	Logger *slog.Logger
-	// CacheBytes bounds the answers that are kept; 64 MiB if zero.
-	CacheBytes uint64
+	// CacheBytes bounds the answers that are kept: 64 MiB if zero, none with
+	// CacheNothing.
+	CacheBytes int64
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
 	// Step is called between the steps of what must survive a crash, by tests

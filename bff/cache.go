@@ -22,6 +22,9 @@ import (
 // defaultCacheBytes bounds what is kept, where nothing else is said.
 const defaultCacheBytes = 64 << 20
 
+// CacheNothing is the bound with which no answer is kept, or shared among callers.
+const CacheNothing = -1
+
 // cache keeps answers, and parts of answers, for those who asked for them.
 //
 // A kept answer is found by who asked and what for, and by nothing that another
@@ -34,6 +37,7 @@ type cache struct {
 	kept   *otter.Cache[cacheKey, *keptAnswer]
 	purges purges
 	feeds  []*changeFeed
+	off    bool
 	now    func() time.Time
 
 	mu      sync.Mutex
@@ -41,9 +45,9 @@ type cache struct {
 	flying  sync.WaitGroup
 }
 
-func newCache(bytes uint64, feeds ...*changeFeed) (*cache, error) {
+func newCache(bytes int64, feeds ...*changeFeed) (*cache, error) {
 	kept, err := otter.New(&otter.Options[cacheKey, *keptAnswer]{
-		MaximumWeight: bytes,
+		MaximumWeight: uint64(max(bytes, 1)),
 		Weigher:       func(_ cacheKey, one *keptAnswer) uint32 { return one.weight() },
 		// What is expired isn't given, whenever it goes.
 		ExpiryCalculator: otter.ExpiryWritingFunc(func(entry otter.Entry[cacheKey, *keptAnswer]) time.Duration {
@@ -53,7 +57,7 @@ func newCache(bytes uint64, feeds ...*changeFeed) (*cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the cache: %w", err)
 	}
-	c := &cache{kept: kept, feeds: feeds, now: time.Now, flights: map[cacheKey]*flight{}}
+	c := &cache{kept: kept, feeds: feeds, off: bytes < 0, now: time.Now, flights: map[cacheKey]*flight{}}
 	for _, feed := range feeds {
 		feed.purges = &c.purges
 	}
@@ -211,6 +215,9 @@ func (s *Service) fromCache(plan *rpc.Plan) connect.ServerInterceptor {
 // current reports whether the feeds that tell of these kinds of tags have spoken
 // lately.
 func (c *cache) current(kinds []string) bool {
+	if c.off {
+		return false
+	}
 	now := c.now()
 	for _, feed := range c.feeds {
 		if !feed.isCurrent(now) && slices.ContainsFunc(kinds, func(kind string) bool { return sourceOf(kind) == feed.source }) {

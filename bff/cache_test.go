@@ -343,6 +343,17 @@ func TestWhatIsKeptIsBounded(t *testing.T) {
 	}
 }
 
+func TestWithoutACacheNothingIsKeptOrShared(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{cacheBytes: CacheNothing}).keep()
+	token := h.token(alice, "user")
+	for range 2 {
+		if got := h.asksForMe(t, token); got != 3 {
+			t.Errorf("GetMe asked the services %d times, want 3", got)
+		}
+	}
+}
+
 // told is a message of a feed's.
 func told(after time.Duration, complete bool, tags ...string) *usersv1.WatchChangesResponse {
 	return &usersv1.WatchChangesResponse{Complete: complete, Tags: tags, Cursor: "c", AskedAfter: durationpb.New(after)}

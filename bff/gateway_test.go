@@ -68,7 +68,8 @@ type world struct {
 	// policy tightens methods.
 	policy string
 	// telemetry measures and traces the calls to the gateway and to its services.
-	telemetry *telemetry.Telemetry
+	telemetry  *telemetry.Telemetry
+	cacheBytes int64
 	// keyless leaves the gateway without the signing keys.
 	keyless bool
 }
@@ -101,7 +102,7 @@ func open(t testing.TB, w world) *house {
 	var err error
 	h.gateway, err = New(Config{
 		Auth: w.auth, Users: w.users, PublicURL: cmp.Or(w.publicURL, publicURL), Origins: w.origins, TrustedProxies: w.proxies, Policy: w.policy, Logger: logger,
-		Telemetry: w.telemetry,
+		Telemetry: w.telemetry, CacheBytes: w.cacheBytes,
 	})
 	if err != nil {
 		t.Fatal(err)
