@@ -121,10 +121,8 @@ func name(info *connect.CallInfo, digest, control string) bool {
 	header := info.ResponseHeader()
 	header.Set("ETag", tag)
 	header.Set("Cache-Control", control)
-	if strings.HasPrefix(control, "public") {
-		header.Add("Vary", "Accept-Encoding")
-	} else {
-		header.Add("Vary", "Authorization, Cookie, Accept-Encoding")
+	if strings.HasPrefix(control, "private") {
+		header.Add("Vary", "Authorization, Cookie") // connect adds Accept-Encoding
 	}
 	return matches(info.RequestHeader().Values("If-None-Match"), tag)
 }
