@@ -511,7 +511,7 @@ func newSharer(t *testing.T, h *house, kept rpc.Cache) *sharer {
 			plan = &rpc.Plan{Procedure: one.Procedure, Method: one.Method, TimeLimit: time.Minute, Cache: &kept}
 		}
 	}
-	s := &sharer{server: connect.NewServer(), called: make(chan struct{}, 100)}
+	s := &sharer{server: connect.NewServer(), called: make(chan struct{}, 2000)}
 	around, err := h.gateway.keeps(plan)
 	wantNoError(t, "keeps", err)
 	s.server.Register(connect.Method{Spec: specOf(plan), Handler: around(func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
