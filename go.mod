@@ -4,6 +4,9 @@ go 1.26.0
 
 toolchain go1.26.9
 
+// npm packages carry Go files now and then.
+ignore node_modules
+
 require (
 	ariga.io/atlas v1.0.0
 	buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go v1.36.12-20260825204119-511051f7f437.2

@@ -1,4 +1,4 @@
--- schema number: 4
+-- schema number: 5
 --
 -- The whole schema, declaratively: `gatehouse schema apply` (or the Atlas CLI
 -- with atlas.hcl) makes a database be so. Keys are UUIDv7 made in Go; times
@@ -202,6 +202,22 @@ CREATE TABLE auth.throttles (
     CONSTRAINT throttles_key_length CHECK (octet_length(key) = 32)
 );
 CREATE INDEX throttles_update_time_idx ON auth.throttles (update_time);
+
+-- Which account a call with an idempotency key made, so that its repetition
+-- makes no other. No reference, for an account may be deleted, which the
+-- repetition is told. It counts for a day.
+CREATE TABLE auth.idempotency_keys (
+    -- A MAC of the caller, the method and the key; of the request without secrets.
+    name         bytea       NOT NULL,
+    payload      bytea       NOT NULL,
+    -- Unset when it sent a link instead.
+    account_id   uuid,
+    create_time  timestamptz NOT NULL,
+    CONSTRAINT idempotency_keys_pkey PRIMARY KEY (name),
+    CONSTRAINT idempotency_keys_name_length CHECK (octet_length(name) = 32),
+    CONSTRAINT idempotency_keys_payload_length CHECK (octet_length(payload) = 32)
+);
+CREATE INDEX idempotency_keys_create_time_idx ON auth.idempotency_keys (create_time);
 
 -- Append-only: everything that changes or tries an identity. It holds ids,
 -- never an email or a secret. Two functions of the tables' owner may do more:

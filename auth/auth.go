@@ -96,26 +96,27 @@ type Mailer interface {
 
 // Service is the auth service.
 type Service struct {
-	db           *pgxpool.Pool
-	users        usersv1.RelayServiceClient
-	passwords    *password.Hasher
-	refreshKeys  refreshKeys
-	deviceKeys   deviceKeys
-	throttleMAC  []byte
-	keys         *keyring
-	revocations  *revocations
-	keyChanges   atomic.Int64 // how often the signing keys changed
-	changes      *feed.Tags
-	mails        *outbox
-	registration Registration
-	sessionIdle  time.Duration
-	sessionMax   time.Duration
-	passwordMin  int
-	throttle     bool
-	keyLife      time.Duration
-	auditLife    time.Duration
-	logger       *slog.Logger
-	step         func(string)
+	db              *pgxpool.Pool
+	users           usersv1.RelayServiceClient
+	passwords       *password.Hasher
+	refreshKeys     refreshKeys
+	deviceKeys      deviceKeys
+	throttleMAC     []byte
+	idempotencyKeys [][]byte
+	keys            *keyring
+	revocations     *revocations
+	keyChanges      atomic.Int64 // how often the signing keys changed
+	changes         *feed.Tags
+	mails           *outbox
+	registration    Registration
+	sessionIdle     time.Duration
+	sessionMax      time.Duration
+	passwordMin     int
+	throttle        bool
+	keyLife         time.Duration
+	auditLife       time.Duration
+	logger          *slog.Logger
+	step            func(string)
 }
 
 // New opens the service: it loads the signing keys and makes the first one on
@@ -126,11 +127,15 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	devices, err := newDeviceKeys(config.Secrets)
+	devices, err := deriveEach(config.Secrets, "device token v1")
 	if err != nil {
 		return nil, err
 	}
 	throttleMAC, err := derive(config.Secrets[0], "throttle v1")
+	if err != nil {
+		return nil, err
+	}
+	idempotency, err := deriveEach(config.Secrets, "idempotency key v1")
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +149,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	}
 	service := &Service{
 		db: config.DB, users: config.Users, passwords: password.NewHasher(), refreshKeys: refresh, keys: keys,
-		deviceKeys: devices, throttleMAC: throttleMAC,
+		deviceKeys: devices, throttleMAC: throttleMAC, idempotencyKeys: idempotency,
 		mails: mails, registration: config.Registration,
 		sessionIdle: config.SessionIdle, sessionMax: config.SessionMax,
 		passwordMin: config.PasswordMin, throttle: config.Throttle,
@@ -188,8 +193,6 @@ func (s *Service) Run(ctx context.Context) {
 	group.Go(func() error { s.revocations.Run(ctx); return nil })
 	group.Go(func() error { s.changes.Run(ctx); return nil })
 	group.Go(func() error { s.keepKeys(ctx); return nil })
-	group.Go(func() error { s.pruneLinks(ctx); return nil })
-	group.Go(func() error { s.pruneThrottles(ctx); return nil })
 	group.Go(func() error { s.letGo(ctx); return nil })
 	group.Go(func() error { s.sendMails(ctx); return nil })
 	_ = group.Wait()

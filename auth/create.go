@@ -17,17 +17,28 @@ const insertAccount = `
 
 // CreateAccount implements authv1.AccountServiceHandler.
 func (s *Service) CreateAccount(ctx context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
-	switch {
-	case req.GetSignIn() && s.registration == RegistrationClosed:
+	if req.GetSignIn() && s.registration == RegistrationClosed {
 		return nil, errRegistrationClosed
+	}
+	call := s.keyed(req.GetIdempotencyKey(), req.GetOrigin())
+	row := audited{event: eventAccountCreate, origin: req.GetOrigin()}
+	return once(ctx, s, call, row, func() (*authv1.CreateAccountResponse, error) {
+		return s.createAccount(ctx, req, call)
+	}, func(made string) (*authv1.CreateAccountResponse, error) {
+		return s.createdAgain(ctx, req, made, row)
+	})
+}
+
+func (s *Service) createAccount(ctx context.Context, req *authv1.CreateAccountRequest, call *keyedCall) (*authv1.CreateAccountResponse, error) {
+	switch {
 	case req.GetSignIn() && s.registration == RegistrationVerify:
-		return s.register(ctx, req)
+		return s.register(ctx, req, call)
 	case req.GetSignIn() && s.sendsMail():
 		if err := s.allowMail(ctx, req.GetEmail()); err != nil {
 			return nil, s.refuse(ctx, audited{event: eventAccountCreate, origin: req.GetOrigin()}, err)
 		}
 	case req.GetPassword() == "" && !req.GetSignIn():
-		return s.invite(ctx, req)
+		return s.invite(ctx, req, call)
 	}
 	if err := s.checkNewPassword("password", req.GetPassword(), req.GetEmail()); err != nil {
 		return nil, err
@@ -36,7 +47,7 @@ func (s *Service) CreateAccount(ctx context.Context, req *authv1.CreateAccountRe
 	if err != nil {
 		return nil, err
 	}
-	return s.create(ctx, req, hash, func(tx pgx.Tx, response *authv1.CreateAccountResponse) error {
+	return s.create(ctx, req, call, hash, func(tx pgx.Tx, response *authv1.CreateAccountResponse) error {
 		if !req.GetSignIn() {
 			return nil
 		}
@@ -55,7 +66,7 @@ func (s *Service) CreateAccount(ctx context.Context, req *authv1.CreateAccountRe
 // register sends a link by which VerifyEmail makes the account. It neither
 // hashes nor looks whether the email has an account, so that neither the answer
 // nor its time tells: addressed does once nobody waits.
-func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
+func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest, call *keyedCall) (*authv1.CreateAccountResponse, error) {
 	row := audited{event: eventLinkRequest, origin: req.GetOrigin()}
 	if !s.sendsMail() {
 		return nil, s.refuse(ctx, row, errMailUnavailable)
@@ -69,8 +80,14 @@ func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest
 		return nil, err
 	}
 	err = s.transact(ctx, func(tx pgx.Tx) error {
+		if err := call.claim(ctx, tx); err != nil {
+			return err
+		}
 		wanted := link{kind: linkRegister, email: email, profile: profile}
 		if err := s.sendUnaddressed(ctx, tx, mailVerifyEmail, wanted, req.GetOrigin()); err != nil {
+			return err
+		}
+		if err := call.made(ctx, tx, ""); err != nil {
 			return err
 		}
 		row.outcome = succeeded
@@ -84,28 +101,34 @@ func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest
 
 // invite makes an account without a password and sends its owner a link to
 // choose one.
-func (s *Service) invite(ctx context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
+func (s *Service) invite(ctx context.Context, req *authv1.CreateAccountRequest, call *keyedCall) (*authv1.CreateAccountResponse, error) {
 	if !s.sendsMail() {
 		return nil, errMailUnavailable
 	}
-	return s.create(ctx, req, "", func(tx pgx.Tx, response *authv1.CreateAccountResponse) error {
+	return s.create(ctx, req, call, "", func(tx pgx.Tx, response *authv1.CreateAccountResponse) error {
 		locale := req.GetProfile().GetLocale()
 		return s.sendOwnersLink(ctx, tx, mailInvitation, linkInvite, response.GetAccount(), locale)
 	})
 }
 
 // create makes the account, and in the same transaction what comes with it.
-func (s *Service) create(ctx context.Context, req *authv1.CreateAccountRequest, hash string,
+func (s *Service) create(ctx context.Context, req *authv1.CreateAccountRequest, call *keyedCall, hash string,
 	with func(tx pgx.Tx, response *authv1.CreateAccountResponse) error,
 ) (*authv1.CreateAccountResponse, error) {
 	s.step("auth: before the account is written")
 	response := &authv1.CreateAccountResponse{}
 	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
+		if err := call.claim(ctx, tx); err != nil {
+			return err
+		}
 		response.Account, err = s.writeAccount(ctx, tx, newAccount{
 			id: req.GetAccountId(), email: req.GetEmail(), hash: hash, roles: req.GetRoles(),
 			profile: req.GetProfile(), signIn: req.GetSignIn(), origin: req.GetOrigin(),
 		})
 		if err != nil {
+			return err
+		}
+		if err := call.made(ctx, tx, req.GetAccountId()); err != nil {
 			return err
 		}
 		err = with(tx, response)

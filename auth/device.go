@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
 	"strings"
 
 	"github.com/google/uuid"
@@ -23,27 +22,12 @@ const (
 // deviceKeys are the MAC keys, newest first.
 type deviceKeys [][]byte
 
-func newDeviceKeys(secrets [][]byte) (deviceKeys, error) {
-	var keys deviceKeys
-	for _, secret := range secrets {
-		key, err := derive(secret, "device token v1")
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, key)
-	}
-	if len(keys) == 0 {
-		return nil, errors.New("no secret key")
-	}
-	return keys, nil
-}
-
 // issue returns the token of the account's device under the newest key.
 func (k deviceKeys) issue(device, account uuid.UUID) string {
 	raw := make([]byte, 0, deviceLength)
 	raw = append(raw, device[:]...)
 	raw = append(raw, account[:]...)
-	raw = append(raw, deviceMAC(k[0], raw)...)
+	raw = append(raw, macOf(k[0], raw)...)
 	return devicePrefix + base64.RawURLEncoding.EncodeToString(raw)
 }
 
@@ -60,15 +44,9 @@ func (k deviceKeys) device(text, account string) (uuid.UUID, bool) {
 		return uuid.UUID{}, false
 	}
 	for _, key := range k {
-		if hmac.Equal(deviceMAC(key, raw[:devicePayload]), raw[devicePayload:]) {
+		if hmac.Equal(macOf(key, raw[:devicePayload]), raw[devicePayload:]) {
 			return uuid.UUID(raw[:16]), uuid.UUID(raw[16:devicePayload]).String() == account
 		}
 	}
 	return uuid.UUID{}, false
-}
-
-func deviceMAC(key, payload []byte) []byte {
-	mac := hmac.New(sha256.New, key)
-	mac.Write(payload)
-	return mac.Sum(nil)
 }

@@ -174,6 +174,11 @@ func TestWhatIsOldIsLetGo(t *testing.T) {
 		}
 		h.exec(t, "UPDATE auth.sessions SET user_agent = $1, "+change+" WHERE id = (SELECT id FROM auth.sessions ORDER BY create_time DESC LIMIT 1)", change)
 	}
+	h.exec(t, `INSERT INTO auth.links (token_hash, kind, email, expire_time) VALUES
+		(sha256('old'), 'register', 'old@example.com', now() - interval '25 hours'),
+		(sha256('late'), 'register', 'late@example.com', now() - interval '23 hours')`)
+	h.exec(t, `INSERT INTO auth.throttles (key, failures, wait_until, update_time)
+		SELECT sha256(age::text::bytea), 9, now() - age, now() - age FROM unnest(ARRAY[interval '76 minutes', interval '74 minutes']) AS age`)
 	// Written while the account was being deleted, it missed being erased.
 	gone := newID(t)
 	at := time.Now().Add(-time.Minute)
@@ -204,6 +209,13 @@ func TestWhatIsOldIsLetGo(t *testing.T) {
 	}
 	if n := h.count(t, "SELECT count(*) FROM auth.sessions"); n != 3 {
 		t.Errorf("%d sessions are left, want the live one and the two that ended lately", n)
+	}
+	if n, late := h.count(t, "SELECT count(*) FROM auth.links"), h.count(t, "SELECT count(*) FROM auth.links WHERE email = 'late@example.com'"); n != 1 || late != 1 {
+		t.Errorf("%d links are left, want the one that ended less than a day ago", n)
+	}
+	const forgotten = "SELECT count(*) FROM auth.throttles WHERE update_time < now() - interval '70 minutes'"
+	if n := h.count(t, forgotten); n != 1 {
+		t.Errorf("%d of the two old failures are left, want the one that still counts", n)
 	}
 	for i, event := range events {
 		if n := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE id = $1", uuid.UUID(event.id)); (n == 1) != (i == 0) {

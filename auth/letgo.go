@@ -44,6 +44,28 @@ const (
 		SELECT coalesce(sum(auth.erase_audit(account_id)), 0) FROM auth.audit_events
 		WHERE event = 'account.delete' AND outcome = 'succeeded' AND id >= @since AND account_id IS NOT NULL`
 
+	pruneIdempotencyKeys = `
+		WITH gone AS (
+			DELETE FROM auth.idempotency_keys WHERE name IN (
+				SELECT name FROM auth.idempotency_keys WHERE create_time < now() - @life::interval ORDER BY create_time LIMIT @most)
+			RETURNING name)
+		SELECT count(*) FROM gone`
+
+	pruneLinks = `
+		WITH gone AS (
+			DELETE FROM auth.links WHERE token_hash = ANY (ARRAY(
+				SELECT token_hash FROM auth.links WHERE expire_time < now() - @kept::interval ORDER BY expire_time LIMIT @most))
+			RETURNING token_hash)
+		SELECT count(*) FROM gone`
+
+	// A failure that is counted meanwhile makes its row new: it is looked at again.
+	pruneThrottles = `
+		WITH gone AS (
+			DELETE FROM auth.throttles WHERE update_time < now() - @age::interval AND key = ANY (ARRAY(
+				SELECT key FROM auth.throttles WHERE update_time < now() - @age::interval ORDER BY update_time LIMIT @most))
+			RETURNING key)
+		SELECT count(*) FROM gone`
+
 	pruneSessions = `
 		WITH gone AS (
 			DELETE FROM auth.sessions WHERE id IN (
@@ -54,9 +76,9 @@ const (
 		SELECT count(*) FROM gone`
 )
 
-// LetGo deletes audit events older than the setting says and sessions that ended
-// long ago, in steps that hold no lock for long. If another copy is at it, it
-// does nothing.
+// LetGo deletes audit events older than the setting says, sessions and links that
+// ended long ago, and idempotency keys and failures that don't count any more, in
+// steps that hold no lock for long. If another copy is at it, it does nothing.
 func (s *Service) LetGo(ctx context.Context) error {
 	const most = 10_000 // which is prune_audit's limit too
 	for _, work := range []struct {
@@ -66,6 +88,9 @@ func (s *Service) LetGo(ctx context.Context) error {
 	}{
 		{"erase from the audit", eraseAuditAgain, pgx.NamedArgs{"since": leastID(time.Now().Add(-2 * letGoPeriod))}},
 		{"prune the audit", pruneAudit, pgx.NamedArgs{"keep": s.auditLife}},
+		{"prune the idempotency keys", pruneIdempotencyKeys, pgx.NamedArgs{"life": idempotencyLife, "most": most}},
+		{"prune the links", pruneLinks, pgx.NamedArgs{"kept": linksKept, "most": most}},
+		{"prune the throttles", pruneThrottles, pgx.NamedArgs{"age": quiet + maxWait, "most": most}},
 		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": sessionsKept, "most": most}},
 	} {
 		for done := int64(most); done >= most; {

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -30,9 +29,9 @@ const (
 	linkPrefix = "ghl_"
 	linkSecret = 32
 	linkLife   = 30 * time.Minute
-	// An ended link is kept for a day, so that its holder is told what became of
-	// it.
-	linkPrune = time.Hour
+	// linksKept is for how long a link is kept after its end, so that its holder
+	// is told what became of it.
+	linksKept = 24 * time.Hour
 )
 
 // linkKind is what a link is for.
@@ -269,22 +268,4 @@ func seedOf(l link) (*authv1.ProfileSeed, error) {
 		return nil, fmt.Errorf("decode the profile: %w", err)
 	}
 	return &authv1.ProfileSeed{FirstName: seed.FirstName, LastName: seed.LastName, Locale: seed.Locale}, nil
-}
-
-const deleteOldLinks = `DELETE FROM auth.links WHERE expire_time < now() - interval '1 day'`
-
-// pruneLinks lets go of old links until ctx ends.
-func (s *Service) pruneLinks(ctx context.Context) {
-	ticker := time.NewTicker(linkPrune)
-	defer ticker.Stop()
-	for {
-		if _, err := s.db.Exec(ctx, deleteOldLinks); err != nil && ctx.Err() == nil {
-			s.logger.LogAttrs(ctx, slog.LevelWarn, "old links stay for now", slog.String("cause", err.Error()))
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
 }

@@ -17,7 +17,17 @@ const verifyTries = 3
 // VerifyEmail implements authv1.LinkServiceHandler. A link of a disabled account
 // stays open, for when it is enabled.
 func (s *Service) VerifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest) (*authv1.VerifyEmailResponse, error) {
+	call := s.keyed(req.GetIdempotencyKey(), req.GetOrigin(), req.GetToken())
 	row := audited{event: eventLinkVerify, origin: req.GetOrigin()}
+	return once(ctx, s, call, row, func() (*authv1.VerifyEmailResponse, error) {
+		return s.verifyEmail(ctx, req, call, row)
+	}, func(made string) (*authv1.VerifyEmailResponse, error) {
+		login, err := s.signInAgain(ctx, made, req.GetPassword(), row)
+		return &authv1.VerifyEmailResponse{Account: login.GetAccount(), Tokens: login.GetTokens(), DeviceToken: login.GetDeviceToken()}, err
+	})
+}
+
+func (s *Service) verifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest, call *keyedCall, row audited) (*authv1.VerifyEmailResponse, error) {
 	seen, err := readLink(ctx, s.db, selectLink, req.GetToken(), linkRegister, linkVerify, linkInvite)
 	row.account = seen.account
 	if err == nil {
@@ -33,8 +43,13 @@ func (s *Service) VerifyEmail(ctx context.Context, req *authv1.VerifyEmailReques
 	var response *authv1.VerifyEmailResponse
 	for range verifyTries {
 		err = s.transact(ctx, func(tx pgx.Tx) (err error) {
-			response, err = s.verified(ctx, tx, req, hash, &row)
-			return err
+			if err := call.claim(ctx, tx); err != nil {
+				return err
+			}
+			if response, err = s.verified(ctx, tx, req, hash, &row); err != nil {
+				return err
+			}
+			return call.made(ctx, tx, response.GetAccount().GetId())
 		})
 		if !errors.Is(err, errMeanwhile) {
 			break

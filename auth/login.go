@@ -21,7 +21,7 @@ var (
 
 const (
 	selectCredentials = `
-		SELECT id, password_hash, status = 'active' FROM auth.accounts WHERE lower(email) = lower(@email)`
+		SELECT id, email, password_hash, status = 'active' FROM auth.accounts WHERE lower(email) = lower(@email)`
 	// It signs in only the account whose password was checked: one that was
 	// disabled, or given another password, meanwhile is not found.
 	signInAccount = `
@@ -32,12 +32,31 @@ const (
 
 // Login implements authv1.SessionServiceHandler.
 func (s *Service) Login(ctx context.Context, req *authv1.LoginRequest) (*authv1.LoginResponse, error) {
-	var id, hash string
-	var active bool
-	err := s.db.QueryRow(ctx, selectCredentials, pgx.NamedArgs{"email": req.GetEmail()}).Scan(&id, &hash, &active)
-	if err != nil && !missing(err) {
-		return nil, fmt.Errorf("look up the account: %w", err)
+	found, err := readCredentials(ctx, s.db, selectCredentials, pgx.NamedArgs{"email": req.GetEmail()})
+	if err != nil {
+		return nil, err
 	}
+	return s.signIn(ctx, req, found)
+}
+
+// credentials are what an account signs in with; the zero value is nobody's.
+type credentials struct {
+	id, email, hash string
+	active          bool
+}
+
+func readCredentials(ctx context.Context, db querier, query string, args pgx.NamedArgs) (credentials, error) {
+	var found credentials
+	err := db.QueryRow(ctx, query, args).Scan(&found.id, &found.email, &found.hash, &found.active)
+	if err != nil && !missing(err) {
+		return credentials{}, fmt.Errorf("look up the account: %w", err)
+	}
+	return found, nil
+}
+
+// signIn begins a session of the account if the password is its.
+func (s *Service) signIn(ctx context.Context, req *authv1.LoginRequest, found credentials) (*authv1.LoginResponse, error) {
+	id, hash := found.id, found.hash
 	who := guesser{email: req.GetEmail(), address: req.GetOrigin().GetIpAddress()}
 	if device, known := s.deviceKeys.device(req.GetDeviceToken(), id); known {
 		who.device = device.String()
@@ -47,7 +66,7 @@ func (s *Service) Login(ctx context.Context, req *authv1.LoginRequest) (*authv1.
 	if err != nil {
 		return nil, err
 	}
-	if !active {
+	if !found.active {
 		return nil, s.refuse(ctx, row, errDisabled)
 	}
 	newHash := hash

@@ -102,9 +102,7 @@ func (k refreshKey) text(token refreshToken) string {
 }
 
 func (k refreshKey) sign(payload []byte) []byte {
-	mac := hmac.New(sha256.New, k.mac)
-	mac.Write(payload)
-	return mac.Sum(nil)
+	return macOf(k.mac, payload)
 }
 
 func hashOf(text string) tokenHash { return sha256.Sum256([]byte(text)) }

@@ -4,6 +4,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -18,6 +19,27 @@ func derive(secret []byte, purpose string) ([]byte, error) {
 		return nil, fmt.Errorf("derive the key for the %s: %w", purpose, err)
 	}
 	return key, nil
+}
+
+// deriveEach derives a key for one purpose from each secret key, in their order.
+func deriveEach(secrets [][]byte, purpose string) ([][]byte, error) {
+	keys := make([][]byte, 0, len(secrets))
+	for _, secret := range secrets {
+		key, err := derive(secret, purpose)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// macOf returns the message authentication code of what is given (HMAC-SHA-256,
+// RFC 2104), 32 bytes.
+func macOf(key, of []byte) []byte {
+	mac := hmac.New(sha256.New, key)
+	mac.Write(of)
+	return mac.Sum(nil)
 }
 
 // keyID names a secret key without telling anything about it.

@@ -3,10 +3,7 @@ package auth
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -29,8 +26,7 @@ const (
 	freeFailures = 5
 	maxWait      = 15 * time.Minute
 	// quiet is how long after the last wait all failures are forgotten.
-	quiet         = time.Hour
-	pruneInterval = time.Hour
+	quiet = time.Hour
 )
 
 func errTooManyAttempts(wait time.Duration) error {
@@ -40,24 +36,31 @@ func errTooManyAttempts(wait time.Duration) error {
 
 // throttleKey names what failures are counted for.
 func (s *Service) throttleKey(kind, name string) []byte {
-	mac := hmac.New(sha256.New, s.throttleMAC)
-	mac.Write([]byte(kind + ":" + name))
-	return mac.Sum(nil)
+	return macOf(s.throttleMAC, []byte(kind+":"+name))
 }
 
-// addressKey names an address; of IPv6 the /64, which is one customer's. It is
-// nil when the address isn't known.
+// addressKey names an address. It is nil when the address isn't known.
 func (s *Service) addressKey(text string) []byte {
+	network := networkOf(text)
+	if network == "" {
+		return nil
+	}
+	return s.throttleKey("address", network)
+}
+
+// networkOf is an address, of IPv6 the /64, which is one customer's; "" when the
+// address isn't known.
+func networkOf(text string) string {
 	address, err := netip.ParseAddr(text)
 	if err != nil {
-		return nil
+		return ""
 	}
 	address = address.Unmap()
 	if address.Is6() {
 		prefix, _ := address.WithZone("").Prefix(64) // only more than 128 bits fail
-		return s.throttleKey("address", prefix.String())
+		return prefix.String()
 	}
-	return s.throttleKey("address", address.String())
+	return address.String()
 }
 
 // guesser is who tries a password, as far as anyone knows.
@@ -215,23 +218,4 @@ func (s *Service) allowMail(ctx context.Context, recipient string) error {
 		return errTooManyAttempts(wait)
 	}
 	return nil
-}
-
-const deleteThrottles = `DELETE FROM auth.throttles WHERE update_time < now() - @age::interval`
-
-// pruneThrottles lets go of what is forgotten anyway, until ctx ends.
-func (s *Service) pruneThrottles(ctx context.Context) {
-	ticker := time.NewTicker(pruneInterval)
-	defer ticker.Stop()
-	for {
-		_, err := s.db.Exec(ctx, deleteThrottles, pgx.NamedArgs{"age": quiet + maxWait})
-		if err != nil && ctx.Err() == nil {
-			s.logger.LogAttrs(ctx, slog.LevelWarn, "old failures are still kept", slog.String("cause", err.Error()))
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
 }

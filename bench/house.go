@@ -146,11 +146,11 @@ func (h *house) prepare(ctx context.Context, binary, dir string) (map[string][]s
 	if err != nil {
 		return nil, err
 	}
-	// The load says of itself that it comes from many addresses, and its
-	// failures aren't to be held against it.
-	internal := []string{"GATEHOUSE_INTERNAL_KEY=" + newKey(), "GATEHOUSE_PUBLIC_URL=http://localhost", "GATEHOUSE_TRUSTED_PROXIES=127.0.0.1"}
+	// The load says of itself that it comes from many addresses. Neither its
+	// failures nor how much it asks for are to be held against it.
+	internal := []string{"GATEHOUSE_INTERNAL_KEY=" + newKey(), "GATEHOUSE_PUBLIC_URL=http://localhost", "GATEHOUSE_TRUSTED_PROXIES=127.0.0.1", "GATEHOUSE_THROTTLE=off"}
 	usersEnv := append([]string{"USERS_DATABASE_URL=" + usersURL}, internal...)
-	authEnv := append([]string{"AUTH_DATABASE_URL=" + authURL, "GATEHOUSE_SECRET_KEY=" + newKey(), "GATEHOUSE_REGISTRATION=open", "GATEHOUSE_THROTTLE=off"}, internal...)
+	authEnv := append([]string{"AUTH_DATABASE_URL=" + authURL, "GATEHOUSE_SECRET_KEY=" + newKey(), "GATEHOUSE_REGISTRATION=open"}, internal...)
 	all := slices.Concat(authEnv, usersEnv[:1])
 
 	apply, err := start(ctx, binary, []string{"schema", "apply"}, append(all, "DATABASE_URL="+owner), nil, filepath.Join(dir, "schema.log"))

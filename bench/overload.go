@@ -51,7 +51,7 @@ func (r *results) measureOverload(ctx context.Context, h *house, o options, prog
 	}
 	for round := range min(o.rounds, overloadRounds) {
 		fmt.Fprintf(progress, "overload: round %d\n", round+1)
-		peak, err := r.overload.findPeak(ctx, address, requests, o.length)
+		peak, err := r.overload.findPeak(ctx, address, requests, o.length/2)
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, server.lastWords())
 		}
@@ -76,7 +76,7 @@ func (r *results) measureOverload(ctx context.Context, h *house, o options, prog
 // findPeak raises the load until no more is answered for it.
 func (m *overload) findPeak(ctx context.Context, address string, requests [][]byte, length time.Duration) (float64, error) {
 	peak := 0.0
-	for rate := 100.0; ; rate *= overloadStep {
+	for rate := 300.0; ; rate *= overloadStep {
 		got, err := offer(ctx, address, length, rate, requests)
 		if err != nil {
 			return 0, err

@@ -16,9 +16,10 @@ func (s *Service) VerifyEmail(ctx context.Context, req *bffv1.VerifyEmailRequest
 	if err != nil {
 		return nil, fmt.Errorf("choose an id: %w", err)
 	}
+	key := idempotencyKey(ctx)
 	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.VerifyEmailResponse, error) {
-		return s.links.VerifyEmail(ctx, &authv1.VerifyEmailRequest{
-			Token: req.GetToken(), Password: req.GetPassword(), AccountId: id.String(), Origin: s.origin(ctx),
+		return s.links.VerifyEmail(repeatable(ctx, key), &authv1.VerifyEmailRequest{
+			Token: req.GetToken(), Password: req.GetPassword(), AccountId: id.String(), Origin: s.origin(ctx), IdempotencyKey: key,
 		})
 	})
 	if err != nil {

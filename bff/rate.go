@@ -127,10 +127,9 @@ func (s *Service) rated(plan *rpc.Plan) (connect.ServerInterceptor, error) {
 	if s.rates == nil || plan.Rate == nil {
 		return nil, nil
 	}
-	// Not "…/Login burst", as it is written elsewhere: so many come in so much time
-	// at the most, whatever was before.
 	rate := limit.Rate{Interval: max(plan.Rate.Period/time.Duration(plan.Rate.Count), 1), Burst: plan.Rate.Burst}
 	name := string(plan.Method.Name())
+	// The quota is the burst, and its window the time in which all of it comes back.
 	policy := fmt.Sprintf("%q;q=%d;w=%d", name, rate.Burst, seconds(rate.Interval*time.Duration(rate.Burst)))
 	refusals := refusalLabels(plan, "rate")
 	rateRefusals.Add(context.Background(), 0, refusals) // so that it is there before the first

@@ -3,7 +3,6 @@ package bff
 import (
 	"cmp"
 	"context"
-	"unicode/utf8"
 
 	"connectrpc.com/connect/v2"
 
@@ -11,10 +10,6 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/rpc"
 )
-
-const maxIdempotencyKey = 128 // bytes
-
-var errIdempotencyKey = rpc.Invalid("IDEMPOTENCY_KEY_INVALID", "Idempotency-Key", "send at most 128 bytes of UTF-8")
 
 // Register implements bffv1.AuthServiceHandler.
 func (s *Service) Register(ctx context.Context, req *bffv1.RegisterRequest) (*bffv1.RegisterResponse, error) {
@@ -56,17 +51,12 @@ func (s *Service) signedIn(ctx context.Context, account *authv1.Account, tokens 
 
 // Refresh implements bffv1.AuthServiceHandler.
 func (s *Service) Refresh(ctx context.Context, req *bffv1.RefreshRequest) (*bffv1.RefreshResponse, error) {
-	info, _ := connect.CallInfoForServerContext(ctx)
-	key := info.RequestHeader().Get("Idempotency-Key")
-	if len(key) > maxIdempotencyKey || !utf8.ValidString(key) {
-		return nil, errIdempotencyKey
-	}
 	token, err := refreshTokenOf(ctx, req.GetRefreshToken())
 	if err != nil {
 		return nil, err
 	}
 	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
-		return s.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: key, Origin: s.origin(ctx)})
+		return s.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: idempotencyKey(ctx).GetKey(), Origin: s.origin(ctx)})
 	})
 	if err != nil {
 		return nil, err

@@ -97,10 +97,10 @@ func (s *Service) createAccount(ctx context.Context, request *authv1.CreateAccou
 	if err != nil {
 		return nil, fmt.Errorf("choose an id: %w", err)
 	}
-	request.AccountId, request.Origin = id.String(), s.origin(ctx)
+	request.AccountId, request.Origin, request.IdempotencyKey = id.String(), s.origin(ctx), idempotencyKey(ctx)
 	s.step("bff: before auth is asked")
 	created, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.CreateAccountResponse, error) {
-		return s.accounts.CreateAccount(ctx, request)
+		return s.accounts.CreateAccount(repeatable(ctx, request.GetIdempotencyKey()), request)
 	})
 	s.step("bff: after auth has answered")
 	return created, err
@@ -237,16 +237,37 @@ func (s *Service) updateProfile(ctx context.Context, id string, values *bffv1.Us
 	return userOf(account.GetAccount(), updated.GetProfile()), nil
 }
 
+// profileFields are what of a user is a profile's: all that an update changes.
+var profileFields = []struct {
+	path string
+	of   func(*bffv1.User) string
+}{
+	{"first_name", (*bffv1.User).GetFirstName}, {"last_name", (*bffv1.User).GetLastName}, {"locale", (*bffv1.User).GetLocale},
+}
+
+func isProfileField(path string) bool {
+	for _, field := range profileFields {
+		if field.path == path {
+			return true
+		}
+	}
+	return false
+}
+
 // maskOf returns the mask, or without one the profile fields that have a value.
+// It refuses a mask that names anything else, before a service is asked.
 func maskOf(values *bffv1.User, mask *fieldmaskpb.FieldMask) (*fieldmaskpb.FieldMask, error) {
+	for _, path := range mask.GetPaths() {
+		if !isProfileField(path) {
+			return nil, rpc.Invalid("UPDATE_MASK_INVALID", "update_mask", fmt.Sprintf("%.64q can't be changed: name only first_name, last_name and locale", path))
+		}
+	}
 	if len(mask.GetPaths()) > 0 {
 		return mask, nil
 	}
 	mask = &fieldmaskpb.FieldMask{}
-	for _, field := range []struct{ path, value string }{
-		{"first_name", values.GetFirstName()}, {"last_name", values.GetLastName()}, {"locale", values.GetLocale()},
-	} {
-		if field.value != "" {
+	for _, field := range profileFields {
+		if field.of(values) != "" {
 			mask.Paths = append(mask.Paths, field.path)
 		}
 	}

@@ -31,7 +31,7 @@ const (
 
 	// Calls are crowded when they take tolerance times as long as when they are
 	// nearly alone, and slack more.
-	tolerance = 1.5
+	tolerance = 1.6
 	slack     = 500 * time.Microsecond
 	// mostCut is what one window leaves of the limit at the least.
 	mostCut = 0.7

@@ -39,6 +39,8 @@ var (
 		"Compress with gzip, or not at all.")
 	errProtocolVersion = NewError(connect.CodeInvalidArgument, "PROTOCOL_VERSION_UNSUPPORTED",
 		"Speak version 1 of the protocol: Connect-Protocol-Version: 1.")
+	errHeaders = NewError(connect.CodeResourceExhausted, ReasonTooLarge,
+		"The request has too many headers: send at most 200.")
 	errUnknownMethod = NewError(connect.CodeUnimplemented, ReasonUnknownMethod, "There is no such method.")
 )
 
@@ -82,6 +84,8 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 // tells.
 func refused(plan *Plan, r *http.Request) *refusal {
 	switch {
+	case tooManyHeaders(r.Header):
+		return &refusal{err: errHeaders, status: http.StatusRequestHeaderFieldsTooLarge}
 	case r.Method == http.MethodPost:
 		return refusedPost(r)
 	case !plan.readsOnly():
@@ -90,6 +94,21 @@ func refused(plan *Plan, r *http.Request) *refusal {
 		return &refusal{err: errHTTPMethodRead, status: http.StatusMethodNotAllowed, allow: "GET, POST"}
 	}
 	return refusedGet(r)
+}
+
+// maxHeaders is more than browsers and the proxies on the way send together.
+// Their size is bounded elsewhere, but ten thousand short ones fit into it.
+const maxHeaders = 200
+
+func tooManyHeaders(header http.Header) bool {
+	if len(header) > maxHeaders {
+		return true
+	}
+	lines := 0
+	for _, values := range header {
+		lines += len(values)
+	}
+	return lines > maxHeaders
 }
 
 func refusedPost(r *http.Request) *refusal {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -160,6 +161,8 @@ func invalid(violations *validate.Violations) *connect.Error {
 	return withDetail(NewError(connect.CodeInvalidArgument, ReasonInvalid, strings.Join(faults, "; ")), bad)
 }
 
+var errTooSlow = NewError(connect.CodeDeadlineExceeded, "REQUEST_TOO_SLOW", "The request's body didn't arrive in time. Send it without pauses.")
+
 // readable is a stream that words what is wrong with a request where it is
 // read: later, the same code could be about an answer of another service.
 type readable struct{ connect.ServerStream }
@@ -171,7 +174,13 @@ func (s readable) Receive(message any) error {
 		return err
 	}
 	switch failure.Code() {
-	case connect.CodeCanceled, connect.CodeDeadlineExceeded:
+	case connect.CodeDeadlineExceeded:
+		// The server's limit for the body, which is no fault of ours.
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return errTooSlow.WithCause(err)
+		}
+		return err
+	case connect.CodeCanceled:
 		return err
 	case connect.CodeResourceExhausted:
 		return NewError(connect.CodeResourceExhausted, ReasonTooLarge, "The request is too large: send at most 1 MiB.").WithCause(err)

@@ -41,9 +41,11 @@ type CreateAccountRequest struct {
 	// than an administrator.
 	SignIn bool `protobuf:"varint,6,opt,name=sign_in,json=signIn,proto3" json:"sign_in,omitempty"`
 	// Who asks.
-	Origin        *Origin `protobuf:"bytes,7,opt,name=origin,proto3" json:"origin,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Origin *Origin `protobuf:"bytes,7,opt,name=origin,proto3" json:"origin,omitempty"`
+	// What makes a repetition of the call find the account; may be unset.
+	IdempotencyKey *IdempotencyKey `protobuf:"bytes,8,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CreateAccountRequest) Reset() {
@@ -121,6 +123,13 @@ func (x *CreateAccountRequest) GetSignIn() bool {
 func (x *CreateAccountRequest) GetOrigin() *Origin {
 	if x != nil {
 		return x.Origin
+	}
+	return nil
+}
+
+func (x *CreateAccountRequest) GetIdempotencyKey() *IdempotencyKey {
+	if x != nil {
+		return x.IdempotencyKey
 	}
 	return nil
 }
@@ -1167,7 +1176,7 @@ var File_auth_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dauth/v1/account_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xbc\x02\n" +
+	"\x1dauth/v1/account_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xfe\x02\n" +
 	"\x14CreateAccountRequest\x12'\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12 \n" +
@@ -1177,7 +1186,8 @@ const file_auth_v1_account_service_proto_rawDesc = "" +
 	"\x05roles\x18\x04 \x03(\tB%\xbaH\"\x92\x01\x1f\x10 \"\x1br\x192\x17^[a-z][a-z0-9_-]{0,31}$R\x05roles\x12.\n" +
 	"\aprofile\x18\x05 \x01(\v2\x14.auth.v1.ProfileSeedR\aprofile\x12\x17\n" +
 	"\asign_in\x18\x06 \x01(\bR\x06signIn\x12'\n" +
-	"\x06origin\x18\a \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\xc4\x01\n" +
+	"\x06origin\x18\a \x01(\v2\x0f.auth.v1.OriginR\x06origin\x12@\n" +
+	"\x0fidempotency_key\x18\b \x01(\v2\x17.auth.v1.IdempotencyKeyR\x0eidempotencyKey\"\xc4\x01\n" +
 	"\x15CreateAccountResponse\x12*\n" +
 	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\x12'\n" +
 	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12)\n" +
@@ -1314,64 +1324,66 @@ var file_auth_v1_account_service_proto_goTypes = []any{
 	(*ExportAccountResponse)(nil),      // 19: auth.v1.ExportAccountResponse
 	(*ProfileSeed)(nil),                // 20: auth.v1.ProfileSeed
 	(*Origin)(nil),                     // 21: auth.v1.Origin
-	(*Account)(nil),                    // 22: auth.v1.Account
-	(*Tokens)(nil),                     // 23: auth.v1.Tokens
-	(*SecurityFacts)(nil),              // 24: auth.v1.SecurityFacts
-	(AccountStatus)(0),                 // 25: auth.v1.AccountStatus
-	(*Session)(nil),                    // 26: auth.v1.Session
-	(*AuditEvent)(nil),                 // 27: auth.v1.AuditEvent
-	(*Mail)(nil),                       // 28: auth.v1.Mail
+	(*IdempotencyKey)(nil),             // 22: auth.v1.IdempotencyKey
+	(*Account)(nil),                    // 23: auth.v1.Account
+	(*Tokens)(nil),                     // 24: auth.v1.Tokens
+	(*SecurityFacts)(nil),              // 25: auth.v1.SecurityFacts
+	(AccountStatus)(0),                 // 26: auth.v1.AccountStatus
+	(*Session)(nil),                    // 27: auth.v1.Session
+	(*AuditEvent)(nil),                 // 28: auth.v1.AuditEvent
+	(*Mail)(nil),                       // 29: auth.v1.Mail
 }
 var file_auth_v1_account_service_proto_depIdxs = []int32{
 	20, // 0: auth.v1.CreateAccountRequest.profile:type_name -> auth.v1.ProfileSeed
 	21, // 1: auth.v1.CreateAccountRequest.origin:type_name -> auth.v1.Origin
-	22, // 2: auth.v1.CreateAccountResponse.account:type_name -> auth.v1.Account
-	23, // 3: auth.v1.CreateAccountResponse.tokens:type_name -> auth.v1.Tokens
-	22, // 4: auth.v1.GetAccountResponse.account:type_name -> auth.v1.Account
-	24, // 5: auth.v1.GetAccountResponse.security:type_name -> auth.v1.SecurityFacts
-	22, // 6: auth.v1.BatchGetAccountsResponse.accounts:type_name -> auth.v1.Account
-	25, // 7: auth.v1.SetAccountStatusRequest.status:type_name -> auth.v1.AccountStatus
-	21, // 8: auth.v1.SetAccountStatusRequest.origin:type_name -> auth.v1.Origin
-	22, // 9: auth.v1.SetAccountStatusResponse.account:type_name -> auth.v1.Account
-	21, // 10: auth.v1.SetAccountRolesRequest.origin:type_name -> auth.v1.Origin
-	22, // 11: auth.v1.SetAccountRolesResponse.account:type_name -> auth.v1.Account
-	21, // 12: auth.v1.ChangeAccountEmailRequest.origin:type_name -> auth.v1.Origin
-	22, // 13: auth.v1.ChangeAccountEmailResponse.account:type_name -> auth.v1.Account
-	21, // 14: auth.v1.ChangePasswordRequest.origin:type_name -> auth.v1.Origin
-	21, // 15: auth.v1.DeleteAccountRequest.origin:type_name -> auth.v1.Origin
-	21, // 16: auth.v1.ForcePasswordResetRequest.origin:type_name -> auth.v1.Origin
-	22, // 17: auth.v1.ForcePasswordResetResponse.account:type_name -> auth.v1.Account
-	21, // 18: auth.v1.ExportAccountRequest.origin:type_name -> auth.v1.Origin
-	22, // 19: auth.v1.ExportAccountResponse.account:type_name -> auth.v1.Account
-	24, // 20: auth.v1.ExportAccountResponse.security:type_name -> auth.v1.SecurityFacts
-	26, // 21: auth.v1.ExportAccountResponse.sessions:type_name -> auth.v1.Session
-	27, // 22: auth.v1.ExportAccountResponse.audit_events:type_name -> auth.v1.AuditEvent
-	28, // 23: auth.v1.ExportAccountResponse.mails:type_name -> auth.v1.Mail
-	0,  // 24: auth.v1.AccountService.CreateAccount:input_type -> auth.v1.CreateAccountRequest
-	2,  // 25: auth.v1.AccountService.GetAccount:input_type -> auth.v1.GetAccountRequest
-	4,  // 26: auth.v1.AccountService.BatchGetAccounts:input_type -> auth.v1.BatchGetAccountsRequest
-	6,  // 27: auth.v1.AccountService.SetAccountStatus:input_type -> auth.v1.SetAccountStatusRequest
-	8,  // 28: auth.v1.AccountService.SetAccountRoles:input_type -> auth.v1.SetAccountRolesRequest
-	10, // 29: auth.v1.AccountService.ChangeAccountEmail:input_type -> auth.v1.ChangeAccountEmailRequest
-	12, // 30: auth.v1.AccountService.ChangePassword:input_type -> auth.v1.ChangePasswordRequest
-	14, // 31: auth.v1.AccountService.DeleteAccount:input_type -> auth.v1.DeleteAccountRequest
-	16, // 32: auth.v1.AccountService.ForcePasswordReset:input_type -> auth.v1.ForcePasswordResetRequest
-	18, // 33: auth.v1.AccountService.ExportAccount:input_type -> auth.v1.ExportAccountRequest
-	1,  // 34: auth.v1.AccountService.CreateAccount:output_type -> auth.v1.CreateAccountResponse
-	3,  // 35: auth.v1.AccountService.GetAccount:output_type -> auth.v1.GetAccountResponse
-	5,  // 36: auth.v1.AccountService.BatchGetAccounts:output_type -> auth.v1.BatchGetAccountsResponse
-	7,  // 37: auth.v1.AccountService.SetAccountStatus:output_type -> auth.v1.SetAccountStatusResponse
-	9,  // 38: auth.v1.AccountService.SetAccountRoles:output_type -> auth.v1.SetAccountRolesResponse
-	11, // 39: auth.v1.AccountService.ChangeAccountEmail:output_type -> auth.v1.ChangeAccountEmailResponse
-	13, // 40: auth.v1.AccountService.ChangePassword:output_type -> auth.v1.ChangePasswordResponse
-	15, // 41: auth.v1.AccountService.DeleteAccount:output_type -> auth.v1.DeleteAccountResponse
-	17, // 42: auth.v1.AccountService.ForcePasswordReset:output_type -> auth.v1.ForcePasswordResetResponse
-	19, // 43: auth.v1.AccountService.ExportAccount:output_type -> auth.v1.ExportAccountResponse
-	34, // [34:44] is the sub-list for method output_type
-	24, // [24:34] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	22, // 2: auth.v1.CreateAccountRequest.idempotency_key:type_name -> auth.v1.IdempotencyKey
+	23, // 3: auth.v1.CreateAccountResponse.account:type_name -> auth.v1.Account
+	24, // 4: auth.v1.CreateAccountResponse.tokens:type_name -> auth.v1.Tokens
+	23, // 5: auth.v1.GetAccountResponse.account:type_name -> auth.v1.Account
+	25, // 6: auth.v1.GetAccountResponse.security:type_name -> auth.v1.SecurityFacts
+	23, // 7: auth.v1.BatchGetAccountsResponse.accounts:type_name -> auth.v1.Account
+	26, // 8: auth.v1.SetAccountStatusRequest.status:type_name -> auth.v1.AccountStatus
+	21, // 9: auth.v1.SetAccountStatusRequest.origin:type_name -> auth.v1.Origin
+	23, // 10: auth.v1.SetAccountStatusResponse.account:type_name -> auth.v1.Account
+	21, // 11: auth.v1.SetAccountRolesRequest.origin:type_name -> auth.v1.Origin
+	23, // 12: auth.v1.SetAccountRolesResponse.account:type_name -> auth.v1.Account
+	21, // 13: auth.v1.ChangeAccountEmailRequest.origin:type_name -> auth.v1.Origin
+	23, // 14: auth.v1.ChangeAccountEmailResponse.account:type_name -> auth.v1.Account
+	21, // 15: auth.v1.ChangePasswordRequest.origin:type_name -> auth.v1.Origin
+	21, // 16: auth.v1.DeleteAccountRequest.origin:type_name -> auth.v1.Origin
+	21, // 17: auth.v1.ForcePasswordResetRequest.origin:type_name -> auth.v1.Origin
+	23, // 18: auth.v1.ForcePasswordResetResponse.account:type_name -> auth.v1.Account
+	21, // 19: auth.v1.ExportAccountRequest.origin:type_name -> auth.v1.Origin
+	23, // 20: auth.v1.ExportAccountResponse.account:type_name -> auth.v1.Account
+	25, // 21: auth.v1.ExportAccountResponse.security:type_name -> auth.v1.SecurityFacts
+	27, // 22: auth.v1.ExportAccountResponse.sessions:type_name -> auth.v1.Session
+	28, // 23: auth.v1.ExportAccountResponse.audit_events:type_name -> auth.v1.AuditEvent
+	29, // 24: auth.v1.ExportAccountResponse.mails:type_name -> auth.v1.Mail
+	0,  // 25: auth.v1.AccountService.CreateAccount:input_type -> auth.v1.CreateAccountRequest
+	2,  // 26: auth.v1.AccountService.GetAccount:input_type -> auth.v1.GetAccountRequest
+	4,  // 27: auth.v1.AccountService.BatchGetAccounts:input_type -> auth.v1.BatchGetAccountsRequest
+	6,  // 28: auth.v1.AccountService.SetAccountStatus:input_type -> auth.v1.SetAccountStatusRequest
+	8,  // 29: auth.v1.AccountService.SetAccountRoles:input_type -> auth.v1.SetAccountRolesRequest
+	10, // 30: auth.v1.AccountService.ChangeAccountEmail:input_type -> auth.v1.ChangeAccountEmailRequest
+	12, // 31: auth.v1.AccountService.ChangePassword:input_type -> auth.v1.ChangePasswordRequest
+	14, // 32: auth.v1.AccountService.DeleteAccount:input_type -> auth.v1.DeleteAccountRequest
+	16, // 33: auth.v1.AccountService.ForcePasswordReset:input_type -> auth.v1.ForcePasswordResetRequest
+	18, // 34: auth.v1.AccountService.ExportAccount:input_type -> auth.v1.ExportAccountRequest
+	1,  // 35: auth.v1.AccountService.CreateAccount:output_type -> auth.v1.CreateAccountResponse
+	3,  // 36: auth.v1.AccountService.GetAccount:output_type -> auth.v1.GetAccountResponse
+	5,  // 37: auth.v1.AccountService.BatchGetAccounts:output_type -> auth.v1.BatchGetAccountsResponse
+	7,  // 38: auth.v1.AccountService.SetAccountStatus:output_type -> auth.v1.SetAccountStatusResponse
+	9,  // 39: auth.v1.AccountService.SetAccountRoles:output_type -> auth.v1.SetAccountRolesResponse
+	11, // 40: auth.v1.AccountService.ChangeAccountEmail:output_type -> auth.v1.ChangeAccountEmailResponse
+	13, // 41: auth.v1.AccountService.ChangePassword:output_type -> auth.v1.ChangePasswordResponse
+	15, // 42: auth.v1.AccountService.DeleteAccount:output_type -> auth.v1.DeleteAccountResponse
+	17, // 43: auth.v1.AccountService.ForcePasswordReset:output_type -> auth.v1.ForcePasswordResetResponse
+	19, // 44: auth.v1.AccountService.ExportAccount:output_type -> auth.v1.ExportAccountResponse
+	35, // [35:45] is the sub-list for method output_type
+	25, // [25:35] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_account_service_proto_init() }

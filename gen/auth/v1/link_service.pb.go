@@ -33,9 +33,11 @@ type VerifyEmailRequest struct {
 	// The id that an account gets which this makes, a UUIDv7.
 	AccountId string `protobuf:"bytes,3,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
 	// Who asks.
-	Origin        *Origin `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Origin *Origin `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
+	// What makes a repetition of the call find the account; may be unset.
+	IdempotencyKey *IdempotencyKey `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *VerifyEmailRequest) Reset() {
@@ -92,6 +94,13 @@ func (x *VerifyEmailRequest) GetAccountId() string {
 func (x *VerifyEmailRequest) GetOrigin() *Origin {
 	if x != nil {
 		return x.Origin
+	}
+	return nil
+}
+
+func (x *VerifyEmailRequest) GetIdempotencyKey() *IdempotencyKey {
+	if x != nil {
+		return x.IdempotencyKey
 	}
 	return nil
 }
@@ -634,13 +643,14 @@ var File_auth_v1_link_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_link_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1aauth/v1/link_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xbc\x01\n" +
+	"\x1aauth/v1/link_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xfe\x01\n" +
 	"\x12VerifyEmailRequest\x12&\n" +
 	"\x05token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x05token\x12,\n" +
 	"\bpassword\x18\x02 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x02\x10\x01R\bpassword\x12'\n" +
 	"\n" +
 	"account_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12'\n" +
-	"\x06origin\x18\x04 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\x95\x01\n" +
+	"\x06origin\x18\x04 \x01(\v2\x0f.auth.v1.OriginR\x06origin\x12@\n" +
+	"\x0fidempotency_key\x18\x05 \x01(\v2\x17.auth.v1.IdempotencyKeyR\x0eidempotencyKey\"\x95\x01\n" +
 	"\x13VerifyEmailResponse\x12*\n" +
 	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\x12'\n" +
 	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12)\n" +
@@ -716,36 +726,38 @@ var file_auth_v1_link_service_proto_goTypes = []any{
 	(*ConfirmEmailChangeRequest)(nil),    // 10: auth.v1.ConfirmEmailChangeRequest
 	(*ConfirmEmailChangeResponse)(nil),   // 11: auth.v1.ConfirmEmailChangeResponse
 	(*Origin)(nil),                       // 12: auth.v1.Origin
-	(*Account)(nil),                      // 13: auth.v1.Account
-	(*Tokens)(nil),                       // 14: auth.v1.Tokens
+	(*IdempotencyKey)(nil),               // 13: auth.v1.IdempotencyKey
+	(*Account)(nil),                      // 14: auth.v1.Account
+	(*Tokens)(nil),                       // 15: auth.v1.Tokens
 }
 var file_auth_v1_link_service_proto_depIdxs = []int32{
 	12, // 0: auth.v1.VerifyEmailRequest.origin:type_name -> auth.v1.Origin
-	13, // 1: auth.v1.VerifyEmailResponse.account:type_name -> auth.v1.Account
-	14, // 2: auth.v1.VerifyEmailResponse.tokens:type_name -> auth.v1.Tokens
-	12, // 3: auth.v1.SendVerificationRequest.origin:type_name -> auth.v1.Origin
-	12, // 4: auth.v1.RequestPasswordResetRequest.origin:type_name -> auth.v1.Origin
-	12, // 5: auth.v1.ResetPasswordRequest.origin:type_name -> auth.v1.Origin
-	12, // 6: auth.v1.RequestEmailChangeRequest.origin:type_name -> auth.v1.Origin
-	12, // 7: auth.v1.ConfirmEmailChangeRequest.origin:type_name -> auth.v1.Origin
-	13, // 8: auth.v1.ConfirmEmailChangeResponse.account:type_name -> auth.v1.Account
-	0,  // 9: auth.v1.LinkService.VerifyEmail:input_type -> auth.v1.VerifyEmailRequest
-	2,  // 10: auth.v1.LinkService.SendVerification:input_type -> auth.v1.SendVerificationRequest
-	4,  // 11: auth.v1.LinkService.RequestPasswordReset:input_type -> auth.v1.RequestPasswordResetRequest
-	6,  // 12: auth.v1.LinkService.ResetPassword:input_type -> auth.v1.ResetPasswordRequest
-	8,  // 13: auth.v1.LinkService.RequestEmailChange:input_type -> auth.v1.RequestEmailChangeRequest
-	10, // 14: auth.v1.LinkService.ConfirmEmailChange:input_type -> auth.v1.ConfirmEmailChangeRequest
-	1,  // 15: auth.v1.LinkService.VerifyEmail:output_type -> auth.v1.VerifyEmailResponse
-	3,  // 16: auth.v1.LinkService.SendVerification:output_type -> auth.v1.SendVerificationResponse
-	5,  // 17: auth.v1.LinkService.RequestPasswordReset:output_type -> auth.v1.RequestPasswordResetResponse
-	7,  // 18: auth.v1.LinkService.ResetPassword:output_type -> auth.v1.ResetPasswordResponse
-	9,  // 19: auth.v1.LinkService.RequestEmailChange:output_type -> auth.v1.RequestEmailChangeResponse
-	11, // 20: auth.v1.LinkService.ConfirmEmailChange:output_type -> auth.v1.ConfirmEmailChangeResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	13, // 1: auth.v1.VerifyEmailRequest.idempotency_key:type_name -> auth.v1.IdempotencyKey
+	14, // 2: auth.v1.VerifyEmailResponse.account:type_name -> auth.v1.Account
+	15, // 3: auth.v1.VerifyEmailResponse.tokens:type_name -> auth.v1.Tokens
+	12, // 4: auth.v1.SendVerificationRequest.origin:type_name -> auth.v1.Origin
+	12, // 5: auth.v1.RequestPasswordResetRequest.origin:type_name -> auth.v1.Origin
+	12, // 6: auth.v1.ResetPasswordRequest.origin:type_name -> auth.v1.Origin
+	12, // 7: auth.v1.RequestEmailChangeRequest.origin:type_name -> auth.v1.Origin
+	12, // 8: auth.v1.ConfirmEmailChangeRequest.origin:type_name -> auth.v1.Origin
+	14, // 9: auth.v1.ConfirmEmailChangeResponse.account:type_name -> auth.v1.Account
+	0,  // 10: auth.v1.LinkService.VerifyEmail:input_type -> auth.v1.VerifyEmailRequest
+	2,  // 11: auth.v1.LinkService.SendVerification:input_type -> auth.v1.SendVerificationRequest
+	4,  // 12: auth.v1.LinkService.RequestPasswordReset:input_type -> auth.v1.RequestPasswordResetRequest
+	6,  // 13: auth.v1.LinkService.ResetPassword:input_type -> auth.v1.ResetPasswordRequest
+	8,  // 14: auth.v1.LinkService.RequestEmailChange:input_type -> auth.v1.RequestEmailChangeRequest
+	10, // 15: auth.v1.LinkService.ConfirmEmailChange:input_type -> auth.v1.ConfirmEmailChangeRequest
+	1,  // 16: auth.v1.LinkService.VerifyEmail:output_type -> auth.v1.VerifyEmailResponse
+	3,  // 17: auth.v1.LinkService.SendVerification:output_type -> auth.v1.SendVerificationResponse
+	5,  // 18: auth.v1.LinkService.RequestPasswordReset:output_type -> auth.v1.RequestPasswordResetResponse
+	7,  // 19: auth.v1.LinkService.ResetPassword:output_type -> auth.v1.ResetPasswordResponse
+	9,  // 20: auth.v1.LinkService.RequestEmailChange:output_type -> auth.v1.RequestEmailChangeResponse
+	11, // 21: auth.v1.LinkService.ConfirmEmailChange:output_type -> auth.v1.ConfirmEmailChangeResponse
+	16, // [16:22] is the sub-list for method output_type
+	10, // [10:16] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_link_service_proto_init() }

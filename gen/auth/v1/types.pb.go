@@ -849,6 +849,75 @@ func (x *Mail) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// IdempotencyKey makes a call that comes again, with the same key from the same
+// caller, do its work once. Errors of methods that take one: invalid_argument
+// IDEMPOTENCY_KEY_REUSED when the request is another one, aborted
+// REQUEST_IN_PROGRESS while the first call is at work, failed_precondition
+// IDEMPOTENCY_TARGET_GONE when the account that it made is deleted, and those
+// of Login when the repetition signs in.
+type IdempotencyKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key that the client sent.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The method that the client called, such as "/bff.v1.AuthService/Register".
+	Procedure string `protobuf:"bytes,2,opt,name=procedure,proto3" json:"procedure,omitempty"`
+	// The SHA-256 of the request that the client sent, without its secrets.
+	RequestHash   []byte `protobuf:"bytes,3,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdempotencyKey) Reset() {
+	*x = IdempotencyKey{}
+	mi := &file_auth_v1_types_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdempotencyKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdempotencyKey) ProtoMessage() {}
+
+func (x *IdempotencyKey) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_types_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdempotencyKey.ProtoReflect.Descriptor instead.
+func (*IdempotencyKey) Descriptor() ([]byte, []int) {
+	return file_auth_v1_types_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *IdempotencyKey) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *IdempotencyKey) GetProcedure() string {
+	if x != nil {
+		return x.Procedure
+	}
+	return ""
+}
+
+func (x *IdempotencyKey) GetRequestHash() []byte {
+	if x != nil {
+		return x.RequestHash
+	}
+	return nil
+}
+
 // ProfileSeed is what a new account's profile starts with. auth keeps it only
 // until users has it.
 type ProfileSeed struct {
@@ -865,7 +934,7 @@ type ProfileSeed struct {
 
 func (x *ProfileSeed) Reset() {
 	*x = ProfileSeed{}
-	mi := &file_auth_v1_types_proto_msgTypes[7]
+	mi := &file_auth_v1_types_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +946,7 @@ func (x *ProfileSeed) String() string {
 func (*ProfileSeed) ProtoMessage() {}
 
 func (x *ProfileSeed) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_types_proto_msgTypes[7]
+	mi := &file_auth_v1_types_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +959,7 @@ func (x *ProfileSeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileSeed.ProtoReflect.Descriptor instead.
 func (*ProfileSeed) Descriptor() ([]byte, []int) {
-	return file_auth_v1_types_proto_rawDescGZIP(), []int{7}
+	return file_auth_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ProfileSeed) GetFirstName() string {
@@ -1001,7 +1070,12 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"createTime\x12F\n" +
 	"\x11next_attempt_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x125\n" +
 	"\bend_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"|\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\x90\x01\n" +
+	"\x0eIdempotencyKey\x12\"\n" +
+	"\x03key\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01(\x80\x01\x92\xe7\x18\x02\x10\x01R\x03key\x12(\n" +
+	"\tprocedure\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\tprocedure\x120\n" +
+	"\frequest_hash\x18\x03 \x01(\fB\r\xbaH\x04z\x02h \x92\xe7\x18\x02\x10\x01R\vrequestHash\"|\n" +
 	"\vProfileSeed\x12&\n" +
 	"\n" +
 	"first_name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18dR\tfirstName\x12$\n" +
@@ -1033,7 +1107,7 @@ func file_auth_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_auth_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_auth_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_auth_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_auth_v1_types_proto_goTypes = []any{
 	(AccountStatus)(0),            // 0: auth.v1.AccountStatus
 	(MailStatus)(0),               // 1: auth.v1.MailStatus
@@ -1044,24 +1118,25 @@ var file_auth_v1_types_proto_goTypes = []any{
 	(*Origin)(nil),                // 6: auth.v1.Origin
 	(*AuditEvent)(nil),            // 7: auth.v1.AuditEvent
 	(*Mail)(nil),                  // 8: auth.v1.Mail
-	(*ProfileSeed)(nil),           // 9: auth.v1.ProfileSeed
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*IdempotencyKey)(nil),        // 9: auth.v1.IdempotencyKey
+	(*ProfileSeed)(nil),           // 10: auth.v1.ProfileSeed
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_auth_v1_types_proto_depIdxs = []int32{
 	0,  // 0: auth.v1.Account.status:type_name -> auth.v1.AccountStatus
-	10, // 1: auth.v1.Account.create_time:type_name -> google.protobuf.Timestamp
-	10, // 2: auth.v1.Account.update_time:type_name -> google.protobuf.Timestamp
-	10, // 3: auth.v1.SecurityFacts.password_change_time:type_name -> google.protobuf.Timestamp
-	10, // 4: auth.v1.SecurityFacts.last_sign_in_time:type_name -> google.protobuf.Timestamp
-	10, // 5: auth.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	10, // 6: auth.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
-	10, // 7: auth.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	10, // 8: auth.v1.Session.revoke_time:type_name -> google.protobuf.Timestamp
-	10, // 9: auth.v1.AuditEvent.create_time:type_name -> google.protobuf.Timestamp
+	11, // 1: auth.v1.Account.create_time:type_name -> google.protobuf.Timestamp
+	11, // 2: auth.v1.Account.update_time:type_name -> google.protobuf.Timestamp
+	11, // 3: auth.v1.SecurityFacts.password_change_time:type_name -> google.protobuf.Timestamp
+	11, // 4: auth.v1.SecurityFacts.last_sign_in_time:type_name -> google.protobuf.Timestamp
+	11, // 5: auth.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	11, // 6: auth.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
+	11, // 7: auth.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 8: auth.v1.Session.revoke_time:type_name -> google.protobuf.Timestamp
+	11, // 9: auth.v1.AuditEvent.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 10: auth.v1.Mail.status:type_name -> auth.v1.MailStatus
-	10, // 11: auth.v1.Mail.create_time:type_name -> google.protobuf.Timestamp
-	10, // 12: auth.v1.Mail.next_attempt_time:type_name -> google.protobuf.Timestamp
-	10, // 13: auth.v1.Mail.end_time:type_name -> google.protobuf.Timestamp
+	11, // 11: auth.v1.Mail.create_time:type_name -> google.protobuf.Timestamp
+	11, // 12: auth.v1.Mail.next_attempt_time:type_name -> google.protobuf.Timestamp
+	11, // 13: auth.v1.Mail.end_time:type_name -> google.protobuf.Timestamp
 	14, // [14:14] is the sub-list for method output_type
 	14, // [14:14] is the sub-list for method input_type
 	14, // [14:14] is the sub-list for extension type_name
@@ -1080,7 +1155,7 @@ func file_auth_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_auth_v1_types_proto_rawDesc), len(file_auth_v1_types_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

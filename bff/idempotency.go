@@ -1,0 +1,89 @@
+package bff
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"unicode"
+	"unicode/utf8"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
+)
+
+const (
+	idempotencyHeader = "Idempotency-Key"
+	maxIdempotencyKey = 128 // bytes
+)
+
+var errIdempotencyKey = rpc.Invalid("IDEMPOTENCY_KEY_INVALID", idempotencyHeader, "send one key of at most 128 bytes of printable UTF-8")
+
+type idempotencyKeyKey struct{}
+
+// idempotencyKey returns the key that the call came with, for the service that
+// does its work once; nil when there is none.
+func idempotencyKey(ctx context.Context) *authv1.IdempotencyKey {
+	key, _ := ctx.Value(idempotencyKeyKey{}).(*authv1.IdempotencyKey)
+	return key
+}
+
+// keyed reads the keys of calls to methods that take one. It is an [rpc.Step].
+func keyed(plan *rpc.Plan) (connect.ServerInterceptor, error) {
+	if !plan.IdempotencyKey {
+		return nil, nil
+	}
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			info, _ := connect.CallInfoForServerContext(ctx)
+			values := info.RequestHeader().Values(idempotencyHeader)
+			switch {
+			case len(values) == 0, len(values) == 1 && values[0] == "":
+				return next(ctx, spec, stream)
+			case len(values) > 1, !isIdempotencyKey(values[0]):
+				return errIdempotencyKey
+			}
+			hash, err := requestHash(rpc.CallFrom(ctx).Request)
+			if err != nil {
+				return err
+			}
+			key := &authv1.IdempotencyKey{Key: values[0], Procedure: plan.Procedure, RequestHash: hash}
+			return next(context.WithValue(ctx, idempotencyKeyKey{}, key), spec, stream)
+		}
+	}, nil
+}
+
+func isIdempotencyKey(text string) bool {
+	if len(text) > maxIdempotencyKey || !utf8.ValidString(text) {
+		return false
+	}
+	for _, c := range text {
+		if !unicode.IsPrint(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// requestHash tells two requests apart by what they say, secrets left out.
+func requestHash(request proto.Message) ([]byte, error) {
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(rpc.Redacted(request))
+	if err != nil {
+		return nil, fmt.Errorf("encode the request: %w", err)
+	}
+	sum := sha256.Sum256(encoded)
+	return sum[:], nil
+}
+
+// repeatable lets a call to a service be made again when it gets no answer, if
+// it comes with a key by which the service knows it.
+func repeatable(ctx context.Context, key *authv1.IdempotencyKey) context.Context {
+	if key == nil {
+		return ctx
+	}
+	ctx, info := connect.NewClientContext(ctx)
+	info.RequestHeader().Set(idempotencyHeader, key.GetKey())
+	return ctx
+}
