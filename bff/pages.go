@@ -17,6 +17,7 @@ import (
 // mux serves the API and the pages beside it.
 func (s *Service) mux(config Config) *rpc.Mux {
 	mux := s.rpc.Mux(s.Ready)
+	mux.HandleREST("/api/")
 	mux.Handle("GET /.well-known/jwks.json", rpc.Anyone(), http.HandlerFunc(s.jwks))
 	url := map[string]any{"URL": strings.TrimSuffix(config.PublicURL, "/")}
 	mux.Handle("GET /{$}", rpc.Anyone(), page("index.html", url, pagePolicy))
