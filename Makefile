@@ -6,7 +6,7 @@ BUF := go tool -modfile=tools/go.mod buf
 
 all: gen lint test
 
-# Generates gen/ from proto/, offline: what our protos import from others is
+# Generates gen/ and web/openapi.json from proto/, offline: what our protos import from others is
 # printed from the Go modules that carry it.
 gen: .protodeps
 	$(BUF) format --write proto

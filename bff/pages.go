@@ -17,6 +17,7 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	mux.Handle("GET /.well-known/jwks.json", rpc.Anyone(), http.HandlerFunc(s.jwks))
 	mux.Handle("GET /{$}", rpc.Anyone(), page("index.html", map[string]any{"URL": config.PublicURL}, pagePolicy))
 	mux.Handle("GET /docs", rpc.Anyone(), page("docs.html", map[string]any{"URL": config.PublicURL, "Methods": methodsOf(s.rpc.Plans())}, pagePolicy))
+	mux.Handle("GET /openapi.json", rpc.Anyone(), openAPI(config.PublicURL))
 	routeLinkPages(mux)
 	return mux
 }

@@ -11,6 +11,11 @@ import (
 //go:embed *.js *.css
 var Files embed.FS
 
+// OpenAPI is the OpenAPI document of the public API, made by tools/openapi.
+//
+//go:embed openapi.json
+var OpenAPI []byte
+
 //go:embed *.html
 var files embed.FS
 

@@ -1,0 +1,57 @@
+package bff
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"gatehouse/web"
+)
+
+// builtForURL stands in the OpenAPI document for the gateway's public URL.
+const builtForURL = "http://localhost:8001"
+
+// openAPI serves the OpenAPI document, which says that the gateway is at its
+// public URL. Tools on any page may read it: it holds nothing that isn't public.
+func openAPI(publicURL string) http.Handler {
+	plain := openAPIDocument(publicURL)
+	var packed bytes.Buffer
+	writer, _ := gzip.NewWriterLevel(&packed, gzip.BestCompression) // a level that there is
+	_, _ = writer.Write(plain)                                      // into memory
+	_ = writer.Close()
+	sum := sha256.Sum256(plain)
+	tag := base64.RawURLEncoding.EncodeToString(sum[:15])
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("Content-Type", "application/json")
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Cache-Control", "public, no-cache")
+		header.Add("Vary", "Accept-Encoding")
+		if header.Get("Access-Control-Allow-Origin") == "" {
+			header.Set("Access-Control-Allow-Origin", "*")
+		}
+		content, name := plain, tag
+		if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+			content, name = packed.Bytes(), tag+"-gzip"
+			header.Set("Content-Encoding", "gzip")
+		}
+		header.Set("ETag", `"`+name+`"`)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+	})
+}
+
+// openAPIDocument is the document without the white space that it has for
+// people.
+func openAPIDocument(publicURL string) []byte {
+	quoted, _ := json.Marshal(strings.TrimSuffix(publicURL, "/")) // a string can be written
+	var document bytes.Buffer
+	if err := json.Compact(&document, bytes.ReplaceAll(web.OpenAPI, []byte(`"`+builtForURL+`"`), quoted)); err != nil {
+		panic("bff: the OpenAPI document that is built in: " + err.Error())
+	}
+	return document.Bytes()
+}
