@@ -6,12 +6,13 @@ BUF := go tool -modfile=tools/go.mod buf
 
 all: gen lint test
 
-# Generates gen/ from proto/, offline: what our protos import from others is
-# printed from the Go modules that carry it.
+# Generates gen/, web/openapi.json and web/postman.json from proto/, offline: what
+# our protos import from others is printed from the Go modules that carry it.
 gen: .protodeps
 	$(BUF) format --write proto
 	rm -rf gen
 	$(BUF) generate
+	cd tools && go run ./postman ../web/openapi.json ../web/postman.json
 
 .protodeps: tools/go.mod tools/protodeps/main.go
 	rm -rf .protodeps

@@ -14,6 +14,16 @@ var Files embed.FS
 //go:embed assets
 var Vendored embed.FS
 
+// OpenAPI is the OpenAPI document of the public API, made by tools/openapi.
+//
+//go:embed openapi.json
+var OpenAPI []byte
+
+// Postman is the same as a collection for Postman, made by tools/postman.
+//
+//go:embed postman.json
+var Postman []byte
+
 // Pages are the pages' templates: index.html, docs.html, redoc.html and link.html.
 //
 //go:embed *.html

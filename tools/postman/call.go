@@ -178,25 +178,29 @@ func set(message map[string]any, path, value string) bool {
 
 // testOf is the script that looks at the answer.
 func testOf(api *api, codes []int, success media, step step) ([]string, error) {
-	list := compact(codes)
-	var lines []string
-	if refusal := step.refusal; refusal != nil {
-		shape, err := api.inline(map[string]any{"$ref": "#/components/schemas/Error"}, 0)
-		if err != nil {
-			return nil, err
-		}
-		lines = append(lines,
-			"if (!("+refusal.unless+")) {",
-			`  pm.test("is refused for the reason `+refusal.reason+`", () => {`,
-			"    pm.expect(pm.response.code).to.equal(400);",
-			"    pm.response.to.have.jsonSchema("+compact(shape)+");",
-			`    pm.expect(pm.response.json().details.map(detail => detail.debug?.reason)).to.include("`+refusal.reason+`");`,
-			"  });",
-			"  return;",
-			"}")
+	lines, err := succeeds(api, codes, success, step)
+	if err != nil || step.refusal == nil {
+		return lines, err
 	}
+	shape, err := api.inline(map[string]any{"$ref": "#/components/schemas/Error"}, 0)
+	if err != nil {
+		return nil, err
+	}
+	whole := append([]string{"if (" + step.refusal.unless + ") {"}, indented(lines)...)
+	return append(whole,
+		"} else {",
+		`  pm.test("is refused for the reason `+step.refusal.reason+`", () => {`,
+		"    pm.expect(pm.response.code).to.equal(400);",
+		"    pm.response.to.have.jsonSchema("+compact(shape)+");",
+		`    pm.expect(pm.response.json().details.map(detail => detail.debug?.reason)).to.include("`+step.refusal.reason+`");`,
+		"  });",
+		"}"), nil
+}
+
+func succeeds(api *api, codes []int, success media, step step) ([]string, error) {
+	list := compact(codes)
 	words := strings.Trim(strings.ReplaceAll(list, ",", " or "), "[]")
-	lines = append(lines, `pm.test("answers `+words+`", () => pm.expect(pm.response.code).to.be.oneOf(`+list+"));")
+	lines := []string{`pm.test("answers ` + words + `", () => pm.expect(pm.response.code).to.be.oneOf(` + list + "));"}
 	if success.Schema == nil {
 		return append(lines, `pm.test("says nothing more", () => pm.expect(pm.response.text()).to.equal(""));`), nil
 	}
@@ -217,12 +221,17 @@ func testOf(api *api, codes []int, success media, step step) ([]string, error) {
 	}
 	if len(step.after) > 0 {
 		lines = append(lines, "if (pm.response.code < 300) {", "  const answer = pm.response.json();")
-		for _, line := range step.after {
-			lines = append(lines, "  "+line)
-		}
-		lines = append(lines, "}")
+		lines = append(append(lines, indented(step.after)...), "}")
 	}
 	return lines, nil
+}
+
+func indented(lines []string) []string {
+	var inner []string
+	for _, line := range lines {
+		inner = append(inner, "  "+line)
+	}
+	return inner
 }
 
 // camel turns user_id into userId.

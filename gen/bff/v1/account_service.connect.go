@@ -173,41 +173,45 @@ var (
 // AccountServiceClient is a client for the bff.v1.AccountService service.
 type AccountServiceClient interface {
 	// GetMe returns everything about the caller in one answer. Parts: account
-	// and profile (required), sessions (optional).
+	// and profile (required), sessions (optional). Errors: not_found
+	// USER_NOT_FOUND, unavailable PROFILE_PENDING.
 	GetMe(context.Context, *GetMeRequest) (*GetMeResponse, error)
 	// UpdateMe changes the caller's profile fields. Parts: account and profile
-	// (required). Errors: aborted ETAG_MISMATCH, invalid_argument
-	// UPDATE_MASK_INVALID.
+	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
+	// invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
 	UpdateMe(context.Context, *UpdateMeRequest) (*UpdateMeResponse, error)
 	// Reauthenticate checks the caller's password again, which opens for five
 	// minutes what needs a recent sign-in. Errors: invalid_argument
-	// PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS.
+	// PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS or
+	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It needs a sign-in or a Reauthenticate within five minutes.
 	// Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
-	// TOO_MANY_ATTEMPTS.
+	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
 	// ListSessions returns the caller's live sessions, the one used last first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one of the caller's sessions. Errors: not_found
 	// SESSION_NOT_FOUND.
 	RevokeSession(context.Context, *RevokeSessionRequest) (*RevokeSessionResponse, error)
-	// RevokeOtherSessions ends all of the caller's sessions but this one.
+	// RevokeOtherSessions ends all of the caller's sessions but this one. Errors:
+	// not_found USER_NOT_FOUND.
 	RevokeOtherSessions(context.Context, *RevokeOtherSessionsRequest) (*RevokeOtherSessionsResponse, error)
-	// RevokeAllSessions ends all of the caller's sessions, this one too.
+	// RevokeAllSessions ends all of the caller's sessions, this one too. Errors:
+	// not_found USER_NOT_FOUND.
 	RevokeAllSessions(context.Context, *RevokeAllSessionsRequest) (*RevokeAllSessionsResponse, error)
 	// SendVerificationEmail sends a link by which the caller shows that their
-	// email is theirs (VerifyEmail). Errors: failed_precondition
-	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	// email is theirs (VerifyEmail). Errors: not_found USER_NOT_FOUND,
+	// failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
 	SendVerificationEmail(context.Context, *SendVerificationEmailRequest) (*SendVerificationEmailResponse, error)
 	// RequestEmailChange sends a link to the new email and a notice to the old
 	// one. The answer is the same if another account has the new email. It needs
 	// a sign-in or a Reauthenticate within five minutes. Errors:
-	// failed_precondition REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE,
-	// resource_exhausted TOO_MANY_ATTEMPTS.
+	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
+	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
 	// ConfirmEmailChange replaces the email by the link that was sent to the new
 	// one. Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
@@ -218,12 +222,13 @@ type AccountServiceClient interface {
 	// the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListMyAuditEvents(context.Context, *ListMyAuditEventsRequest) (*ListMyAuditEventsResponse, error)
 	// ExportMe returns all that is held about the caller as one JSON. Parts:
-	// account and profile (required).
+	// account and profile (required). Errors: not_found USER_NOT_FOUND,
+	// unavailable PROFILE_PENDING.
 	ExportMe(context.Context, *ExportMeRequest) (*ExportMeResponse, error)
 	// DeleteMe erases the caller's account and profile and all else that is held
 	// about them; of the audit the ids stay. It needs a sign-in or a
-	// Reauthenticate within five minutes. Errors: failed_precondition
-	// REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
+	// Reauthenticate within five minutes. Errors: not_found USER_NOT_FOUND,
+	// failed_precondition REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
 	DeleteMe(context.Context, *DeleteMeRequest) (*DeleteMeResponse, error)
 }
 
@@ -236,41 +241,45 @@ func NewAccountServiceClient(client *connect.Client) AccountServiceClient {
 // AccountServiceHandler is an implementation of the bff.v1.AccountService service.
 type AccountServiceHandler interface {
 	// GetMe returns everything about the caller in one answer. Parts: account
-	// and profile (required), sessions (optional).
+	// and profile (required), sessions (optional). Errors: not_found
+	// USER_NOT_FOUND, unavailable PROFILE_PENDING.
 	GetMe(context.Context, *GetMeRequest) (*GetMeResponse, error)
 	// UpdateMe changes the caller's profile fields. Parts: account and profile
-	// (required). Errors: aborted ETAG_MISMATCH, invalid_argument
-	// UPDATE_MASK_INVALID.
+	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
+	// invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
 	UpdateMe(context.Context, *UpdateMeRequest) (*UpdateMeResponse, error)
 	// Reauthenticate checks the caller's password again, which opens for five
 	// minutes what needs a recent sign-in. Errors: invalid_argument
-	// PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS.
+	// PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS or
+	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It needs a sign-in or a Reauthenticate within five minutes.
 	// Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
-	// TOO_MANY_ATTEMPTS.
+	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
 	// ListSessions returns the caller's live sessions, the one used last first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one of the caller's sessions. Errors: not_found
 	// SESSION_NOT_FOUND.
 	RevokeSession(context.Context, *RevokeSessionRequest) (*RevokeSessionResponse, error)
-	// RevokeOtherSessions ends all of the caller's sessions but this one.
+	// RevokeOtherSessions ends all of the caller's sessions but this one. Errors:
+	// not_found USER_NOT_FOUND.
 	RevokeOtherSessions(context.Context, *RevokeOtherSessionsRequest) (*RevokeOtherSessionsResponse, error)
-	// RevokeAllSessions ends all of the caller's sessions, this one too.
+	// RevokeAllSessions ends all of the caller's sessions, this one too. Errors:
+	// not_found USER_NOT_FOUND.
 	RevokeAllSessions(context.Context, *RevokeAllSessionsRequest) (*RevokeAllSessionsResponse, error)
 	// SendVerificationEmail sends a link by which the caller shows that their
-	// email is theirs (VerifyEmail). Errors: failed_precondition
-	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	// email is theirs (VerifyEmail). Errors: not_found USER_NOT_FOUND,
+	// failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
 	SendVerificationEmail(context.Context, *SendVerificationEmailRequest) (*SendVerificationEmailResponse, error)
 	// RequestEmailChange sends a link to the new email and a notice to the old
 	// one. The answer is the same if another account has the new email. It needs
 	// a sign-in or a Reauthenticate within five minutes. Errors:
-	// failed_precondition REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE,
-	// resource_exhausted TOO_MANY_ATTEMPTS.
+	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
+	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
 	// ConfirmEmailChange replaces the email by the link that was sent to the new
 	// one. Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
@@ -281,12 +290,13 @@ type AccountServiceHandler interface {
 	// the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListMyAuditEvents(context.Context, *ListMyAuditEventsRequest) (*ListMyAuditEventsResponse, error)
 	// ExportMe returns all that is held about the caller as one JSON. Parts:
-	// account and profile (required).
+	// account and profile (required). Errors: not_found USER_NOT_FOUND,
+	// unavailable PROFILE_PENDING.
 	ExportMe(context.Context, *ExportMeRequest) (*ExportMeResponse, error)
 	// DeleteMe erases the caller's account and profile and all else that is held
 	// about them; of the audit the ids stay. It needs a sign-in or a
-	// Reauthenticate within five minutes. Errors: failed_precondition
-	// REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
+	// Reauthenticate within five minutes. Errors: not_found USER_NOT_FOUND,
+	// failed_precondition REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
 	DeleteMe(context.Context, *DeleteMeRequest) (*DeleteMeResponse, error)
 }
 

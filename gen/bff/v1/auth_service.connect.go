@@ -102,7 +102,8 @@ type AuthServiceClient interface {
 	// (optional). Errors: already_exists EMAIL_TAKEN, permission_denied
 	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-	// resource_exhausted TOO_MANY_ATTEMPTS.
+	// failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS
+	// or TOO_MANY_PASSWORD_CHECKS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// VerifyEmail finishes a registration or an invitation: whoever holds the link
 	// sets the password and is signed in, and no earlier password or session of
@@ -110,7 +111,8 @@ type AuthServiceClient interface {
 	// Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// permission_denied ACCOUNT_DISABLED.
+	// permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
+	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
 	// Login checks an email and a password and begins a session. After five
 	// failures for an account or from an address, each further one has to wait
@@ -136,7 +138,8 @@ type AuthServiceClient interface {
 	// sessions. Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// permission_denied ACCOUNT_DISABLED.
+	// permission_denied ACCOUNT_DISABLED, resource_exhausted
+	// TOO_MANY_PASSWORD_CHECKS.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 }
 
@@ -154,7 +157,8 @@ type AuthServiceHandler interface {
 	// (optional). Errors: already_exists EMAIL_TAKEN, permission_denied
 	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-	// resource_exhausted TOO_MANY_ATTEMPTS.
+	// failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS
+	// or TOO_MANY_PASSWORD_CHECKS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// VerifyEmail finishes a registration or an invitation: whoever holds the link
 	// sets the password and is signed in, and no earlier password or session of
@@ -162,7 +166,8 @@ type AuthServiceHandler interface {
 	// Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// permission_denied ACCOUNT_DISABLED.
+	// permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
+	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
 	// Login checks an email and a password and begins a session. After five
 	// failures for an account or from an address, each further one has to wait
@@ -188,7 +193,8 @@ type AuthServiceHandler interface {
 	// sessions. Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// permission_denied ACCOUNT_DISABLED.
+	// permission_denied ACCOUNT_DISABLED, resource_exhausted
+	// TOO_MANY_PASSWORD_CHECKS.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 }
 

@@ -141,7 +141,7 @@ func (MailStatus) EnumDescriptor() ([]byte, []int) {
 // in one.
 type User struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A UUIDv7. Set by the server.
+	// The user's id: a UUIDv7 that the server chooses.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The login email.
 	Email string `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"`

@@ -195,17 +195,18 @@ type UserServiceClient interface {
 	// is invited by mail to choose one. Parts: account (required), profile
 	// (optional). Errors: already_exists EMAIL_TAKEN, invalid_argument
 	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE.
+	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+	// resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
 	// GetUser returns one user. Parts: account and profile (required). Errors:
-	// not_found USER_NOT_FOUND.
+	// not_found USER_NOT_FOUND, unavailable PROFILE_PENDING.
 	GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error)
 	// ListUsers returns one page of users. Parts: profiles and accounts
 	// (required). Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
 	// UpdateUser changes a user's profile fields. Parts: account and profile
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
-	// invalid_argument UPDATE_MASK_INVALID.
+	// invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
 	UpdateUser(context.Context, *UpdateUserRequest) (*UpdateUserResponse, error)
 	// DisableUser keeps a user from signing in and ends their sessions. Parts:
 	// account (required), profile (optional). Errors: not_found USER_NOT_FOUND,
@@ -243,9 +244,9 @@ type UserServiceClient interface {
 	// that was sent for a day, one that was given up for 30. Errors:
 	// invalid_argument PAGE_TOKEN_INVALID.
 	ListMails(context.Context, *ListMailsRequest) (*ListMailsResponse, error)
-	// RetryMail has a mail that was given up tried again. Errors: not_found
-	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED, or MAIL_ERASED where what
-	// it said is no longer kept.
+	// RetryMail has a mail that was given up tried again, unless what it said is no
+	// longer kept. Errors: not_found MAIL_NOT_FOUND, failed_precondition
+	// MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
 	// DeleteUser erases a user's account and profile. Errors: not_found
 	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR.
@@ -264,17 +265,18 @@ type UserServiceHandler interface {
 	// is invited by mail to choose one. Parts: account (required), profile
 	// (optional). Errors: already_exists EMAIL_TAKEN, invalid_argument
 	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE.
+	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+	// resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
 	// GetUser returns one user. Parts: account and profile (required). Errors:
-	// not_found USER_NOT_FOUND.
+	// not_found USER_NOT_FOUND, unavailable PROFILE_PENDING.
 	GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error)
 	// ListUsers returns one page of users. Parts: profiles and accounts
 	// (required). Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
 	// UpdateUser changes a user's profile fields. Parts: account and profile
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
-	// invalid_argument UPDATE_MASK_INVALID.
+	// invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
 	UpdateUser(context.Context, *UpdateUserRequest) (*UpdateUserResponse, error)
 	// DisableUser keeps a user from signing in and ends their sessions. Parts:
 	// account (required), profile (optional). Errors: not_found USER_NOT_FOUND,
@@ -312,9 +314,9 @@ type UserServiceHandler interface {
 	// that was sent for a day, one that was given up for 30. Errors:
 	// invalid_argument PAGE_TOKEN_INVALID.
 	ListMails(context.Context, *ListMailsRequest) (*ListMailsResponse, error)
-	// RetryMail has a mail that was given up tried again. Errors: not_found
-	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED, or MAIL_ERASED where what
-	// it said is no longer kept.
+	// RetryMail has a mail that was given up tried again, unless what it said is no
+	// longer kept. Errors: not_found MAIL_NOT_FOUND, failed_precondition
+	// MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
 	// DeleteUser erases a user's account and profile. Errors: not_found
 	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR.

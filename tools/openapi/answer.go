@@ -1,0 +1,248 @@
+package main
+
+import (
+	"cmp"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// httpStatuses are the statuses of reasons that HTTP has a better one for than
+// their code's: they are found before there is a call.
+var httpStatuses = map[string]int{
+	"CONTENT_TYPE_UNSUPPORTED": http.StatusUnsupportedMediaType,
+	"HTTP_METHOD_UNSUPPORTED":  http.StatusMethodNotAllowed,
+	"METHOD_UNKNOWN":           http.StatusNotFound,
+}
+
+// anywhere are the reasons that no operation answers with, since there is none
+// to be found, or nobody there to hear it.
+var anywhere = []string{"CANCELED", "HTTP_METHOD_UNSUPPORTED", "METHOD_UNKNOWN"}
+
+// derivedReasons are those that follow from what holds for the method and how it
+// is called, beside those that its comment names.
+func derivedReasons(m *method, how surface, hasBody bool) []string {
+	reasons := []string{
+		"CROSS_ORIGIN", "TOO_MANY_REQUESTS", "INTERNAL", "SERVICE_UNAVAILABLE", "OVERLOADED", "DEADLINE_EXCEEDED",
+	}
+	add := func(when bool, more ...string) {
+		if when {
+			reasons = append(reasons, more...)
+		}
+	}
+	add(m.Input().Fields().Len() > 0, "INVALID_ARGUMENT")
+	add(hasBody, "MALFORMED_REQUEST", "CONTENT_TYPE_UNSUPPORTED", "REQUEST_TOO_LARGE", "REQUEST_TOO_SLOW", "COMPRESSION_UNSUPPORTED")
+	add(how == connectGet, "MALFORMED_REQUEST", "QUERY_INVALID", "COMPRESSION_UNSUPPORTED", "TIMEOUT_INVALID")
+	add(how == connectPost, "TIMEOUT_INVALID", "PROTOCOL_VERSION_UNSUPPORTED")
+	add(m.policy.personal(), "TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "TOKEN_STALE", "SESSION_ENDED")
+	// A session in cookies is refreshed on the way.
+	add(m.policy.personal(), "REFRESH_TOKEN_INVALID", "REFRESH_TOKEN_REUSED")
+	add(m.policy.byRole(), "PERMISSION_DENIED")
+	add(m.policy.RecentSignIn, "REAUTHENTICATION_REQUIRED")
+	add(m.policy.Rate != nil, "RATE_LIMITED")
+	add(m.signsIn, "COOKIES_NEED_HTTPS")
+	if m.policy.IdempotencyKey {
+		reasons = append(reasons, "IDEMPOTENCY_KEY_INVALID")
+		if !m.idempotent { // else the work itself tells a repetition
+			reasons = append(reasons, "IDEMPOTENCY_KEY_REUSED", "REQUEST_IN_PROGRESS", "IDEMPOTENCY_TARGET_GONE")
+			// One that is answered again signs in, as Login does.
+			add(m.signsIn, "CREDENTIALS_INVALID", "ACCOUNT_DISABLED", "TOO_MANY_ATTEMPTS", "TOO_MANY_PASSWORD_CHECKS")
+		}
+	}
+	return reasons
+}
+
+// answer is what an operation fails with, with one status. Operations that fail
+// alike share it.
+type answer struct {
+	status  int
+	reasons []string
+	rated   bool
+	content object
+	uses    int
+	name    string // among the components, if it is shared
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (a *answer) MarshalJSON() ([]byte, error) {
+	if a.name != "" {
+		return encode(object{{"$ref", "#/components/responses/" + a.name}})
+	}
+	return encode(a.content)
+}
+
+// failures returns the answers for the reasons, by status.
+func (d *document) failures(m *method, how surface, hasBody bool) ([]*answer, error) {
+	byStatus := map[int][]string{}
+	for _, reason := range slices.Concat(m.reasons, derivedReasons(m, how, hasBody)) {
+		declared, ok := d.declared[reason]
+		if !ok {
+			return nil, fmt.Errorf("%s isn't declared anywhere in the source", reason)
+		}
+		d.used[reason] = true
+		status := d.statusOf(declared)
+		if !slices.Contains(byStatus[status], reason) {
+			byStatus[status] = append(byStatus[status], reason)
+		}
+	}
+	// So many headers that they aren't read.
+	byStatus[http.StatusRequestHeaderFieldsTooLarge] = []string{"REQUEST_TOO_LARGE"}
+	d.used["REQUEST_TOO_LARGE"] = true
+	var failures []*answer
+	for _, status := range slices.Sorted(maps.Keys(byStatus)) {
+		failures = append(failures, d.failure(status, byStatus[status], m.policy.Rate != nil))
+	}
+	return failures, nil
+}
+
+func (d *document) statusOf(declared declaredError) int {
+	return cmp.Or(httpStatuses[declared.reason], statuses[declared.code])
+}
+
+func (d *document) failure(status int, reasons []string, rated bool) *answer {
+	slices.Sort(reasons)
+	rated = rated && status == http.StatusTooManyRequests
+	key := fmt.Sprint(status, reasons, rated)
+	if known, ok := d.failed[key]; ok {
+		known.uses++
+		return known
+	}
+	lines, codes, shown, retry := []string{}, []string{}, object{}, false
+	for _, reason := range reasons {
+		declared := d.declared[reason]
+		lines = append(lines, fmt.Sprintf("- `%s`: %s", reason, cmp.Or(described[reason], d.message(declared))))
+		shown.set(reason, object{{"$ref", "#/components/examples/" + reason}})
+		retry = retry || retries(declared)
+		if !slices.Contains(codes, declared.code) {
+			codes = append(codes, declared.code)
+		}
+	}
+	slices.Sort(codes)
+	headers := object{{"X-Request-Id", d.header("X-Request-Id")}}
+	if retry {
+		headers.set("Retry-After", d.header("Retry-After"))
+	}
+	if rated {
+		headers.set("RateLimit", d.header("RateLimit"))
+		headers.set("RateLimit-Policy", d.header("RateLimit-Policy"))
+	}
+	if status == http.StatusUnauthorized {
+		headers.set("WWW-Authenticate", d.header("WWW-Authenticate"))
+	}
+	if status == http.StatusUnsupportedMediaType {
+		headers.set("Accept-Post", d.header("Accept-Post"))
+	}
+	made := &answer{status: status, reasons: reasons, rated: rated, uses: 1}
+	made.content = object{
+		{"description", fmt.Sprintf("`%s`, for one of these reasons:\n\n%s", strings.Join(codes, "`, `"), strings.Join(lines, "\n"))},
+		{"headers", headers},
+		{"content", object{{"application/json", object{
+			{"schema", object{{"allOf", []object{schemaRef("Error"), {{"properties", object{{"code", object{{"enum", codes}}}}}}}}}},
+			{"examples", shown},
+		}}}},
+		{"x-gatehouse-reasons", reasons},
+	}
+	d.failed[key] = made
+	return made
+}
+
+// share names the answers that several operations have, and returns them.
+func (d *document) share() object {
+	shared := object{}
+	count := map[int]int{}
+	for _, key := range slices.Sorted(maps.Keys(d.failed)) {
+		one := d.failed[key]
+		if one.uses == 1 {
+			continue
+		}
+		name := strings.ReplaceAll(http.StatusText(one.status), " ", "")
+		if count[one.status]++; count[one.status] > 1 {
+			name += fmt.Sprint(count[one.status])
+		}
+		one.name = name
+		shared.set(name, one.content)
+	}
+	slices.SortFunc(shared, func(a, b member) int { return strings.Compare(a.name, b.name) })
+	return shared
+}
+
+// worded are the messages that the source puts together.
+var worded = map[string]string{
+	"INVALID_ARGUMENT":    "email: must be a valid email address",
+	"MALFORMED_REQUEST":   "The request could not be read. Send a valid message of this method.",
+	"PERMISSION_DENIED":   "You need another role for this. Ask an administrator.",
+	"PASSWORD_TOO_SHORT":  "password: give it at least 8 characters",
+	"PASSWORD_TOO_LONG":   "password: give it at most 128 characters",
+	"UPDATE_MASK_INVALID": "update_mask: name at least one of first_name, last_name and locale, or give one of them a value",
+}
+
+// described say what a reason means where its message would be one of many.
+var described = map[string]string{
+	"INVALID_ARGUMENT":  "A field breaks a rule; the details say which.",
+	"PERMISSION_DENIED": "It takes another role, or for some methods one's own account.",
+	"REQUEST_TOO_LARGE": "A request may have 1 MiB and 200 headers.",
+}
+
+func (d *document) message(declared declaredError) string {
+	if text, ok := worded[declared.reason]; ok {
+		return text
+	}
+	field := declared.field
+	if strings.HasPrefix(declared.reason, "PASSWORD_") && declared.code == "invalid_argument" && field == "" && declared.reason != "PASSWORD_WRONG" {
+		field = "password"
+	}
+	if field == "" {
+		return declared.message
+	}
+	return field + ": " + declared.message
+}
+
+// retries reports whether an error says when to try again.
+func retries(declared declaredError) bool {
+	return declared.retry || declared.reason == "RATE_LIMITED"
+}
+
+// errorExample is an error as it is on the wire.
+func (d *document) errorExample(declared declaredError) (object, error) {
+	message := d.message(declared)
+	details := []proto.Message{&errdetails.ErrorInfo{Reason: declared.reason, Domain: "gatehouse"}}
+	if field, fault, ok := strings.Cut(message, ": "); ok && declared.code == "invalid_argument" {
+		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+			{Field: field, Description: fault, Reason: declared.reason},
+		}})
+	}
+	if retries(declared) {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
+	}
+	var list []object
+	for _, detail := range details {
+		value, err := proto.MarshalOptions{Deterministic: true}.Marshal(detail)
+		if err != nil {
+			return nil, err
+		}
+		readable, err := protojson.Marshal(detail)
+		if err != nil {
+			return nil, err
+		}
+		var debug any // its white space varies
+		if err := json.Unmarshal(readable, &debug); err != nil {
+			return nil, err
+		}
+		list = append(list, object{
+			{"type", string(detail.ProtoReflect().Descriptor().FullName())},
+			{"value", base64.RawStdEncoding.EncodeToString(value)},
+			{"debug", debug},
+		})
+	}
+	return object{{"code", declared.code}, {"message", message}, {"details", list}}, nil
+}
