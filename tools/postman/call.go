@@ -44,8 +44,10 @@ func newCall(api *api, operation *operation, step step) (*item, error) {
 		return nil, errors.New("it never succeeds")
 	}
 	if success.Example != nil {
+		asked := *call.Request
+		asked.Description = ""
 		call.Response = []response{{
-			Name: call.Name, Code: codes[0], Language: "json",
+			Name: call.Name, Request: &asked, Code: codes[0], Language: "json",
 			Header: []keyValue{{Key: "Content-Type", Value: jsonType}}, Body: pretty(success.Example),
 		}}
 	}

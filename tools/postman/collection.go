@@ -30,7 +30,7 @@ type request struct {
 	Header      []keyValue `json:"header"`
 	Body        *body      `json:"body,omitempty"`
 	URL         address    `json:"url"`
-	Description string     `json:"description"`
+	Description string     `json:"description,omitempty"`
 }
 
 type auth struct {
@@ -78,6 +78,7 @@ type script struct {
 // response is an example of an answer.
 type response struct {
 	Name     string     `json:"name"`
+	Request  *request   `json:"originalRequest"`
 	Code     int        `json:"code"`
 	Language string     `json:"_postman_previewlanguage"`
 	Header   []keyValue `json:"header"`
