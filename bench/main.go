@@ -35,6 +35,7 @@ type options struct {
 	idle        time.Duration
 	binary      string
 	only        string
+	profiles    string
 }
 
 func main() {
@@ -67,11 +68,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds under load; in each, every system has a turn")
 	flags.DurationVar(&o.length, "length", 2*time.Second, "how long a turn is measured")
 	flags.DurationVar(&o.settle, "settle", 500*time.Millisecond, "load before a turn that isn't measured")
-	flags.IntVar(&o.connections, "connections", 32, "connections, each with one call at a time")
+	flags.IntVar(&o.connections, "connections", 8, "connections, each with one call at a time")
 	flags.IntVar(&o.starts, "starts", 7, "how often up is started")
 	flags.DurationVar(&o.idle, "idle", 5*time.Second, "how long up rests before its memory is read")
 	flags.StringVar(&o.binary, "binary", "", "a Gatehouse that is built already")
 	flags.StringVar(&o.only, "only", "", "the parts to measure, separated by commas, of "+strings.Join(partNames(), ", ")+"; all if empty")
+	flags.StringVar(&o.profiles, "profiles", "", "a folder for CPU profiles of the composed GetMe's three processes, taken instead of measuring")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -114,6 +116,9 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 	results.noFastify = h.noFastify
 	if err := h.register(ctx, h.systems[threeProcesses].address, people); err != nil {
 		return err
+	}
+	if o.profiles != "" {
+		return h.profile(ctx, o)
 	}
 	for _, part := range parts {
 		if !o.wants(part.name) {
