@@ -14,8 +14,9 @@ import (
 
 const profileLength = 10 * time.Second
 
-// profile keeps where the three processes' CPU goes under the load of GetMe, for
-// go tool pprof. They show operators how they are doing, which costs a little.
+// profile keeps where the CPU of the three processes, and then of the one, goes
+// under the load of GetMe, for go tool pprof. They show operators how they are
+// doing, which costs a little.
 func (h *house) profile(ctx context.Context, o options) error {
 	operations := map[string]string{}
 	begin := func(command string, env ...string) (string, error) {
@@ -40,6 +41,19 @@ func (h *house) profile(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	if err := h.profileUnder(ctx, gateway, operations, o); err != nil {
+		return err
+	}
+	clear(operations)
+	serve, err := begin("serve", keepNothing)
+	if err != nil {
+		return err
+	}
+	return h.profileUnder(ctx, serve, operations, o)
+}
+
+// profileUnder loads a gateway, and takes a profile of each command.
+func (h *house) profileUnder(ctx context.Context, gateway string, operations map[string]string, o options) error {
 	load, err := startLoad(ctx, gateway, overProto, h.people, o.connections, profileLength+o.settle)
 	if err != nil {
 		return err

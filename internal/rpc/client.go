@@ -35,8 +35,9 @@ type Route struct {
 }
 
 // Dial returns a client of the service at the URLs, which are separated by
-// commas: h2c for http://, HTTP/2 over TLS for https://. It connects when first
-// called, and again whenever it must.
+// commas: HTTP/2 and, for what may be called twice, HTTP/1.1; in clear for
+// http://, over TLS for https://. It connects when first called, and again
+// whenever it must.
 //
 // Calls go in turn to every address that the URLs' hosts have; where one takes
 // no connection, they go to the next. A call that got no answer is made again if

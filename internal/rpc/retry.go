@@ -38,6 +38,9 @@ func (b *backend) patient(next connect.ClientFunc) connect.ClientFunc {
 		if spec.StreamType != connect.StreamTypeUnary {
 			return next(ctx, spec)
 		}
+		if repeatable(ctx, spec) {
+			ctx = asRepeatable(ctx)
+		}
 		return &unaryCall{make: func(request, response any) error {
 			return b.call(ctx, spec, func() error { return attempt(ctx, spec, next, request, response) })
 		}}, nil
