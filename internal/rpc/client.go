@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -29,6 +30,9 @@ type Route struct {
 	Keys           InternalKeys
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
+	// Logger gets a line when the callee isn't asked for a moment, and when it is
+	// again; nil for none.
+	Logger *slog.Logger
 	// Persistent says that the caller asks until it is answered, at a pace of
 	// its own: each call is then made, and made once.
 	Persistent bool
@@ -59,7 +63,11 @@ func dialPeers(route Route, peers *peers) (*connect.Client, error) {
 	if route.Persistent {
 		return newClient(route, transport)
 	}
-	return newClient(route, transport, newBackend().patient)
+	logger := route.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	return newClient(route, transport, newBackend(route.Callee, logger).patient)
 }
 
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -28,7 +29,9 @@ type backend struct {
 	budget  budget
 }
 
-func newBackend() *backend { return &backend{breaker: newBreaker()} }
+func newBackend(service string, logger *slog.Logger) *backend {
+	return &backend{breaker: newBreaker(service, logger)}
+}
 
 // patient makes unary calls again that got no answer, where that can do no harm,
 // and none to a backend that gives no answer to anybody. Streams pass: who
