@@ -355,11 +355,11 @@ func (c *bffCommand) Run(p *program, app *kong.Application) error {
 		return err
 	}
 	defer ops.stop(p.logger)
-	toAuth, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: keys, Telemetry: ops.telemetry}, c.AuthURL)
+	toAuth, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: keys, Telemetry: ops.telemetry, Logger: p.logger.With("service", roleBff)}, c.AuthURL)
 	if err != nil {
 		return err
 	}
-	toUsers, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry}, c.UsersURL)
+	toUsers, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry, Logger: p.logger.With("service", roleBff)}, c.UsersURL)
 	if err != nil {
 		return err
 	}

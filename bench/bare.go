@@ -16,6 +16,7 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/golang-jwt/jwt/v5"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
@@ -110,6 +111,10 @@ func runBareGateway(ctx context.Context) error {
 		toAuth:   &internalToken{callee: "auth", master: key},
 		toUsers:  &internalToken{callee: "users", master: key},
 	}
+	return serveBare(ctx, gateway)
+}
+
+func serveBare(ctx context.Context, gateway bffv1.AccountServiceHandler) error {
 	rpc := connect.NewServer()
 	bffv1.RegisterAccountServiceHandler(rpc, gateway)
 	mux := http.NewServeMux()
@@ -128,6 +133,39 @@ func runBareGateway(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// bareAnswerCommand makes bench give an answer that is there already.
+const bareAnswerCommand = "bare-answer"
+
+// bareAnswerVariable holds the answer, in hexadecimals of its binary form.
+const bareAnswerVariable = "BENCH_ANSWER"
+
+// bareAnswer gives everybody the same answer, and tells those who name one that
+// nothing has changed.
+type bareAnswer struct {
+	bffv1.UnimplementedAccountServiceHandler
+	answer *bffv1.GetMeResponse
+}
+
+// GetMe implements bffv1.AccountServiceHandler.
+func (a bareAnswer) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bffv1.GetMeResponse, error) {
+	if info, _ := connect.CallInfoForServerContext(ctx); info.RequestHeader().Get("If-None-Match") != "" {
+		return nil, connecthttp.NewNotModifiedError()
+	}
+	return a.answer, nil
+}
+
+func runBareAnswer(ctx context.Context) error {
+	form, err := hex.DecodeString(os.Getenv(bareAnswerVariable))
+	if err != nil {
+		return fmt.Errorf("%s: %w", bareAnswerVariable, err)
+	}
+	answer := &bffv1.GetMeResponse{}
+	if err := proto.Unmarshal(form, answer); err != nil {
+		return fmt.Errorf("%s: %w", bareAnswerVariable, err)
+	}
+	return serveBare(ctx, bareAnswer{answer: answer})
 }
 
 // bareClient speaks h2c, uncompressed as the gateway proper does: compressing

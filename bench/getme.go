@@ -14,15 +14,15 @@ import (
 
 // measureGetMe gives each system in turn its share of every round, so that what
 // else the machine does strikes all alike.
-func (r *results) measureGetMe(ctx context.Context, h *house, people []*person, o options, progress io.Writer) error {
+func (r *results) measureGetMe(ctx context.Context, h *house, o options, progress io.Writer) error {
 	for round := range o.rounds {
-		fmt.Fprintf(progress, "round %d of %d\n", round+1, o.rounds)
-		if err := h.refresh(ctx, people); err != nil {
-			return err
-		}
+		fmt.Fprintf(progress, "GetMe: round %d of %d\n", round+1, o.rounds)
 		for turn := range systemCount {
 			which := (round + turn) % systemCount
-			taken, err := h.measure(ctx, h.systems[which], people, o)
+			if h.systems[which].gateway == nil {
+				continue
+			}
+			taken, err := h.measure(ctx, h.systems[which], o)
 			if err != nil {
 				return err
 			}
@@ -36,15 +36,19 @@ func (r *results) measureGetMe(ctx context.Context, h *house, people []*person, 
 // that was measured.
 type turn struct {
 	seconds   float64
-	latencies []time.Duration // of each request, sorted
+	latencies []time.Duration // of each answer, sorted
+	refused   float64         // the share of requests that there was no room for
 	gateway   time.Duration
 	servers   time.Duration
 	postgres  time.Duration
 	load      time.Duration
 }
 
-func (h *house) measure(ctx context.Context, s system, people []*person, o options) (turn, error) {
-	load, err := startLoad(ctx, s.address, people, o.settle+o.length)
+func (h *house) measure(ctx context.Context, s system, o options) (turn, error) {
+	if err := h.refresh(ctx); err != nil {
+		return turn{}, err
+	}
+	load, err := startLoad(ctx, s.address, s.ask, h.people, o.connections, o.settle+o.length)
 	if err != nil {
 		return turn{}, err
 	}
@@ -67,13 +71,14 @@ func (h *house) measure(ctx context.Context, s system, people []*person, o optio
 	for _, p := range h.processes {
 		p.forget()
 	}
-	latencies := load.latencies(begin, end)
+	latencies, refused := load.latencies(begin, end)
 	if len(latencies) == 0 {
 		return turn{}, errors.New("no answer came in a whole turn: give more time with -length")
 	}
 	return turn{
 		seconds:   end.Sub(begin).Seconds(),
 		latencies: latencies,
+		refused:   float64(refused) / float64(len(latencies)+refused),
 		gateway:   after.of(s.gateway.pid()) - before.of(s.gateway.pid()),
 		servers:   after.servers - before.servers,
 		postgres:  after.postgres - before.postgres,
@@ -107,19 +112,22 @@ func (h *house) usage(s system) (usage, time.Time, error) {
 		return u, time.Time{}, err
 	}
 	now := time.Now()
-	postmaster, err := h.postmaster()
-	if err != nil {
-		return u, now, err
-	}
-	backends, err := childrenOf(postmaster)
-	if err != nil {
-		return u, now, err
-	}
-	for _, pid := range append(backends, postmaster) {
+	pids, err := h.postgres()
+	for _, pid := range pids {
 		// One may end in between: it was none of those that serve the pools.
 		_ = read(pid, &u.postgres)
 	}
-	return u, now, nil
+	return u, now, err
+}
+
+// postgres returns all of its processes.
+func (h *house) postgres() ([]int, error) {
+	postmaster, err := h.postmaster()
+	if err != nil {
+		return nil, err
+	}
+	backends, err := childrenOf(postmaster)
+	return append(backends, postmaster), err
 }
 
 func (h *house) postmaster() (int, error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"time"
@@ -26,15 +27,19 @@ import (
 // system is one way to have GetMe answered.
 type system struct {
 	address string
-	gateway *process
+	ask     ask
+	gateway *process   // nil for one that can't be run here
 	servers []*process // the gateway and what is behind it
 }
 
-// The systems, in the table's order.
+// The systems, in the table's order. The last two are asked for JSON, as what
+// Fastify speaks.
 const (
 	oneProcess = iota
 	threeProcesses
 	bare
+	threeOverJSON
+	fastify
 	systemCount
 )
 
@@ -44,20 +49,33 @@ type house struct {
 	processes []*process
 	database  *postgres.Server
 	close     func() error
+	binary    string
 	// dir holds logs, environment the settings of each command.
 	dir         string
 	environment map[string][]string
+	people      []*person
+	refreshed   time.Time
 	registered  int
 	// peers are the settings that say where auth and users are.
 	peers []string
+	// auth and users are those behind every gateway of the three processes' kind.
+	auth, users *process
+	// noFastify says why there is none; empty when there is.
+	noFastify string
 }
 
 // databaseName also begins the names of the services' roles.
 const databaseName = "gatehouse"
 
+// keepNothing has a gateway compose each answer anew.
+const keepNothing = "GATEHOUSE_CACHE_BYTES=0"
+
+// unheld has a gateway or auth refuse nobody for how much they ask.
+const unheld = "GATEHOUSE_THROTTLE=off"
+
 // open starts Postgres and, on it, all systems.
 func open(ctx context.Context, binary, dir string) (_ *house, err error) {
-	h := &house{dir: dir}
+	h := &house{binary: binary, dir: dir}
 	// Postgres outlives the interrupt that ends its clients.
 	h.database, err = postgres.Start(ctx, postgres.Config{Dir: filepath.Join(dir, "database")})
 	if err != nil {
@@ -82,38 +100,69 @@ func open(ctx context.Context, binary, dir string) (_ *house, err error) {
 	if err != nil {
 		return nil, err
 	}
-	begin := func(name, program, command string, env ...string) (*process, string, error) {
-		return h.begin(ctx, name, program, command, env...)
-	}
-	users, usersAt, err := begin("users", binary, "users")
+	h.users, h.auth, h.peers, err = h.services(ctx, "")
 	if err != nil {
 		return nil, err
+	}
+	bff, bffAt, err := h.begin(ctx, "bff", binary, "bff", append(h.peers, keepNothing)...)
+	if err != nil {
+		return nil, err
+	}
+	hand, handAt, err := h.begin(ctx, "bare", self, bareCommand, h.peers...)
+	if err != nil {
+		return nil, err
+	}
+	serve, serveAt, err := h.begin(ctx, "serve", binary, "serve", keepNothing)
+	if err != nil {
+		return nil, err
+	}
+	behind := func(gateway *process) []*process { return []*process{gateway, h.auth, h.users} }
+	h.systems = [systemCount]system{
+		oneProcess:     {address: serveAt, ask: overProto, gateway: serve, servers: []*process{serve}},
+		threeProcesses: {address: bffAt, ask: overProto, gateway: bff, servers: behind(bff)},
+		bare:           {address: handAt, ask: overProto, gateway: hand, servers: behind(hand)},
+		threeOverJSON:  {address: bffAt, ask: overJSON, gateway: bff, servers: behind(bff)},
+	}
+	return h, h.openFastify(ctx, bffAt)
+}
+
+// services starts users and auth, and returns the settings that say where they
+// are.
+func (h *house) services(ctx context.Context, suffix string) (users, auth *process, peers []string, err error) {
+	users, usersAt, err := h.begin(ctx, "users"+suffix, h.binary, "users")
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	toUsers := "USERS_URL=http://" + usersAt
-	auth, authAt, err := begin("auth", binary, "auth", toUsers)
+	// Failures to sign in are not to be held against whoever the load says it is.
+	auth, authAt, err := h.begin(ctx, "auth"+suffix, h.binary, "auth", toUsers, unheld)
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
-	toAuth := "AUTH_URL=http://" + authAt
-	h.peers = []string{toUsers, toAuth}
-	bff, bffAt, err := begin("bff", binary, "bff", toUsers, toAuth)
+	return users, auth, []string{toUsers, "AUTH_URL=http://" + authAt}, nil
+}
+
+// fastifyFolder is where the outside mark is, from the repository's root.
+const fastifyFolder = "bench/fastify"
+
+// openFastify starts the outside mark where Node and its packages are there.
+func (h *house) openFastify(ctx context.Context, gateway string) error {
+	node, err := exec.LookPath("node")
 	if err != nil {
-		return nil, err
+		h.noFastify = "there is no node here"
+		return nil
 	}
-	hand, handAt, err := begin("bare", self, bareCommand, toUsers, toAuth)
+	if _, err := os.Stat(filepath.Join(fastifyFolder, "node_modules")); err != nil {
+		h.noFastify = "its packages aren't there: npm ci --prefix " + fastifyFolder
+		return nil
+	}
+	p, address, err := h.begin(ctx, "fastify", node, filepath.Join(fastifyFolder, "gateway.js"),
+		append(h.peers, "JWKS_URL=http://"+gateway+"/.well-known/jwks.json", "NODE_ENV=production")...)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	serve, serveAt, err := begin("serve", binary, "serve")
-	if err != nil {
-		return nil, err
-	}
-	h.systems = [systemCount]system{
-		oneProcess:     {address: serveAt, gateway: serve, servers: []*process{serve}},
-		threeProcesses: {address: bffAt, gateway: bff, servers: []*process{bff, auth, users}},
-		bare:           {address: handAt, gateway: hand, servers: []*process{hand, auth, users}},
-	}
-	return h, nil
+	h.systems[fastify] = system{address: address, ask: overJSON, gateway: p, servers: []*process{p, h.auth, h.users}}
+	return nil
 }
 
 // begin starts a process of the house and returns when it is ready.
@@ -122,7 +171,11 @@ func (h *house) begin(ctx context.Context, name, program, command string, env ..
 	if err != nil {
 		return nil, "", err
 	}
-	env = slices.Concat(h.environment[command], env, []string{"GATEHOUSE_LISTEN=" + address})
+	of, ok := h.environment[command]
+	if !ok {
+		of = h.environment[bareCommand]
+	}
+	env = slices.Concat(of, env, []string{"GATEHOUSE_LISTEN=" + address})
 	p, err := start(ctx, program, []string{command}, env, nil, filepath.Join(h.dir, name+".log"))
 	if err != nil {
 		return nil, "", err
@@ -146,9 +199,8 @@ func (h *house) prepare(ctx context.Context, binary, dir string) (map[string][]s
 	if err != nil {
 		return nil, err
 	}
-	// The load says of itself that it comes from many addresses. Neither its
-	// failures nor how much it asks for are to be held against it.
-	internal := []string{"GATEHOUSE_INTERNAL_KEY=" + newKey(), "GATEHOUSE_PUBLIC_URL=http://localhost", "GATEHOUSE_TRUSTED_PROXIES=127.0.0.1", "GATEHOUSE_THROTTLE=off"}
+	// The load says of itself that it comes from many addresses.
+	internal := []string{"GATEHOUSE_INTERNAL_KEY=" + newKey(), "GATEHOUSE_PUBLIC_URL=http://localhost", "GATEHOUSE_TRUSTED_PROXIES=127.0.0.1"}
 	usersEnv := append([]string{"USERS_DATABASE_URL=" + usersURL}, internal...)
 	authEnv := append([]string{"AUTH_DATABASE_URL=" + authURL, "GATEHOUSE_SECRET_KEY=" + newKey(), "GATEHOUSE_REGISTRATION=open"}, internal...)
 	all := slices.Concat(authEnv, usersEnv[:1])
@@ -183,23 +235,24 @@ func newKey() string {
 	return hex.EncodeToString(key)
 }
 
-// person is signed in, for one connection.
+// person is signed in.
 type person struct {
 	accountID, sessionID      string
 	accessToken, refreshToken string
+	etag                      string // of their GetMe
 }
 
-// register makes people, and sees to it that all systems answer them the same.
-func (h *house) register(ctx context.Context, count int) ([]*person, error) {
-	client := bffv1.NewAuthServiceClient(h.client(oneProcess, nil))
-	var people []*person
+// register makes people through a gateway that lets them, and sees to it that
+// all systems answer them the same.
+func (h *house) register(ctx context.Context, address string, count int) error {
+	client := bffv1.NewAuthServiceClient(clientOf(address, false, nil))
 	for range count {
 		h.registered++
 		response, err := client.Register(ctx, &bffv1.RegisterRequest{
 			Email: email(h.registered - 1), Password: password, FirstName: "Ada", LastName: "Lovelace",
 		})
 		if err != nil {
-			return nil, fmt.Errorf("register: %w", err)
+			return fmt.Errorf("register: %w", err)
 		}
 		tokens := response.GetSignedIn().GetTokens()
 		p := &person{
@@ -207,21 +260,25 @@ func (h *house) register(ctx context.Context, count int) ([]*person, error) {
 			accessToken: tokens.GetAccessToken(), refreshToken: tokens.GetRefreshToken(),
 		}
 		if err := h.compare(ctx, p); err != nil {
-			return nil, err
+			return err
 		}
-		people = append(people, p)
+		h.people = append(h.people, p)
 	}
-	return people, nil
+	h.refreshed = time.Now()
+	return nil
 }
 
 // compare asks every system and returns an error unless the answers are
 // complete and equal.
 func (h *house) compare(ctx context.Context, p *person) error {
 	var first *bffv1.GetMeResponse
-	for which := range systemCount {
+	for which, s := range h.systems {
+		if s.gateway == nil {
+			continue
+		}
 		answer, err := h.me(ctx, which, p)
 		if err != nil {
-			return fmt.Errorf("GetMe: %w: %s", err, h.systems[which].gateway.lastWords())
+			return fmt.Errorf("GetMe: %w: %s", err, s.gateway.lastWords())
 		}
 		for _, session := range answer.GetSessions() {
 			if session.GetCurrent() {
@@ -243,7 +300,8 @@ func (h *house) compare(ctx context.Context, p *person) error {
 
 // me calls GetMe, again while the profile is on its way.
 func (h *house) me(ctx context.Context, which int, p *person) (*bffv1.GetMeResponse, error) {
-	client := bffv1.NewAccountServiceClient(h.client(which, p))
+	s := h.systems[which]
+	client := bffv1.NewAccountServiceClient(clientOf(s.address, which >= threeOverJSON, p))
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for {
@@ -259,26 +317,39 @@ func (h *house) me(ctx context.Context, which int, p *person) (*bffv1.GetMeRespo
 	}
 }
 
-// refresh renews everybody's tokens, which live for five minutes.
-func (h *house) refresh(ctx context.Context, people []*person) error {
-	client := bffv1.NewAuthServiceClient(h.client(oneProcess, nil))
-	for _, p := range people {
+// tokenRest is for how long after a refresh everybody's tokens, which live for
+// five minutes, are good for another turn.
+const tokenRest = 2 * time.Minute
+
+// refresh renews everybody's tokens where it is time to.
+func (h *house) refresh(ctx context.Context) error {
+	if time.Since(h.refreshed) < tokenRest {
+		return nil
+	}
+	client := bffv1.NewAuthServiceClient(clientOf(h.systems[threeProcesses].address, false, nil))
+	for _, p := range h.people {
 		response, err := client.Refresh(ctx, &bffv1.RefreshRequest{RefreshToken: p.refreshToken})
 		if err != nil {
 			return fmt.Errorf("refresh: %w", err)
 		}
 		p.accessToken, p.refreshToken = response.GetTokens().GetAccessToken(), response.GetTokens().GetRefreshToken()
 	}
+	h.refreshed = time.Now()
 	return nil
 }
 
-// client calls a system, perhaps as somebody.
-func (h *house) client(which int, p *person) *connect.Client {
-	url := "http://" + h.systems[which].address
-	return connect.NewClient(connecthttp.NewTransport(http.DefaultClient, url), func(next connect.ClientFunc) connect.ClientFunc {
+// clientOf calls a gateway, perhaps as somebody, each time as if from an address
+// of its own: one for all would be held to its rate.
+func clientOf(address string, json bool, p *person) *connect.Client {
+	var options []connecthttp.Option
+	if json {
+		options = append(options, connecthttp.WithProtoJSON())
+	}
+	return connect.NewClient(connecthttp.NewTransport(http.DefaultClient, "http://"+address, options...), func(next connect.ClientFunc) connect.ClientFunc {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+			info, _ := connect.CallInfoForClientContext(ctx)
+			info.RequestHeader().Set("X-Forwarded-For", someAddress())
 			if p != nil {
-				info, _ := connect.CallInfoForClientContext(ctx)
 				for name, value := range p.headers() {
 					info.RequestHeader().Set(name, value)
 				}

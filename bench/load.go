@@ -4,100 +4,82 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
-
-	bffv1 "gatehouse/gen/bff/v1"
 )
 
-// load is a closed loop: each person has one HTTP/1.1 connection, kept alive,
-// and asks for GetMe again as soon as the answer is there. It writes requests
-// made beforehand, for an HTTP client would take more of the shared CPU.
+// load is a closed loop: each connection, HTTP/1.1 and kept alive, asks again as
+// soon as the answer is there. The people take turns on it, so that none of them
+// goes beyond the method's rate.
 type load struct {
 	group    *errgroup.Group
 	failed   <-chan struct{}
 	stopping atomic.Bool
-	samples  [][]sample // by worker
+	samples  [][]sample // by connection
 }
 
 type sample struct {
-	end  time.Time
-	took time.Duration
+	end      time.Time
+	took     time.Duration
+	answered bool // rather than refused for want of room
 }
 
 // startLoad begins. No request may take longer than the length and a bit.
-func startLoad(ctx context.Context, address string, people []*person, length time.Duration) (*load, error) {
-	conns := make([]net.Conn, 0, len(people))
-	for range people {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		if err == nil {
-			conns = append(conns, conn)
-			err = conn.SetDeadline(time.Now().Add(length + 10*time.Second))
-		}
-		if err != nil {
-			for _, conn := range conns {
-				_ = conn.Close()
-			}
-			return nil, fmt.Errorf("connect: %w", err)
-		}
+func startLoad(ctx context.Context, address string, a ask, people []*person, connections int, length time.Duration) (*load, error) {
+	conns, err := dialAll(ctx, address, connections)
+	if err != nil {
+		return nil, err
 	}
-	l := &load{samples: make([][]sample, len(people))}
+	requests := a.ofAll(people, address)
+	l := &load{samples: make([][]sample, connections)}
 	group, ctx := errgroup.WithContext(ctx)
 	l.group, l.failed = group, ctx.Done()
 	for i, conn := range conns {
 		group.Go(func() error {
 			defer conn.Close()
 			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-			return l.work(conn, &l.samples[i], people[i].request(address))
+			if err := conn.SetDeadline(time.Now().Add(length + 10*time.Second)); err != nil {
+				return err
+			}
+			return l.work(conn, &l.samples[i], a, func(n int) []byte { return requests[(i+n*connections)%len(requests)] })
 		})
 	}
 	return l, nil
 }
 
-func (l *load) work(conn net.Conn, samples *[]sample, request []byte) error {
+// dialAll makes connections, all or none.
+func dialAll(ctx context.Context, address string, count int) ([]net.Conn, error) {
+	conns := make([]net.Conn, 0, count)
+	for range count {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		if err != nil {
+			for _, conn := range conns {
+				_ = conn.Close()
+			}
+			return nil, fmt.Errorf("connect: %w", err)
+		}
+		conns = append(conns, conn)
+	}
+	return conns, nil
+}
+
+func (l *load) work(conn net.Conn, samples *[]sample, a ask, request func(n int) []byte) error {
 	reader := bufio.NewReader(conn)
-	for !l.stopping.Load() {
+	for n := 0; !l.stopping.Load(); n++ {
 		begin := time.Now()
-		if _, err := conn.Write(request); err != nil {
+		if _, err := conn.Write(request(n)); err != nil {
 			return fmt.Errorf("send a request: %w", err)
 		}
-		if err := readAnswer(reader); err != nil {
+		answered, err := a.read(reader)
+		if err != nil {
 			return err
 		}
 		end := time.Now()
-		*samples = append(*samples, sample{end: end, took: end.Sub(begin)})
-	}
-	return nil
-}
-
-// readAnswer returns an error unless the answer is a whole one.
-func readAnswer(reader *bufio.Reader) error {
-	response, err := http.ReadResponse(reader, nil)
-	if err != nil {
-		return fmt.Errorf("read an answer: %w", err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return fmt.Errorf("read an answer: %w", err)
-	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("GetMe answered %s: %s", response.Status, body)
-	}
-	var answer bffv1.GetMeResponse
-	if err := proto.Unmarshal(body, &answer); err != nil {
-		return fmt.Errorf("read an answer: %w", err)
-	}
-	if len(answer.GetErrors()) > 0 || answer.GetUser().GetId() == "" || len(answer.GetSessions()) == 0 {
-		return fmt.Errorf("GetMe left something out: %v", &answer)
+		*samples = append(*samples, sample{end: end, took: end.Sub(begin), answered: answered})
 	}
 	return nil
 }
@@ -118,29 +100,20 @@ func (l *load) stop() {
 	_ = l.group.Wait()
 }
 
-// latencies returns those of the requests that ended in between, sorted. Call
-// it after stop.
-func (l *load) latencies(begin, end time.Time) []time.Duration {
-	var all []time.Duration
+// latencies returns those of the answers that came in between, sorted, and how
+// many requests were refused. Call it after stop.
+func (l *load) latencies(begin, end time.Time) (answered []time.Duration, refused int) {
 	for _, samples := range l.samples {
 		for _, s := range samples {
-			if !s.end.Before(begin) && s.end.Before(end) {
-				all = append(all, s.took)
+			switch {
+			case s.end.Before(begin) || !s.end.Before(end):
+			case s.answered:
+				answered = append(answered, s.took)
+			default:
+				refused++
 			}
 		}
 	}
-	slices.Sort(all)
-	return all
-}
-
-// request is GetMe over Connect with the proto codec. Its message is empty.
-func (p *person) request(address string) []byte {
-	var b strings.Builder
-	b.WriteString("POST /bff.v1.AccountService/GetMe HTTP/1.1\r\nHost: " + address + "\r\n" +
-		"User-Agent: gatehouse-bench\r\nContent-Type: application/proto\r\nConnect-Protocol-Version: 1\r\nContent-Length: 0\r\n")
-	for name, value := range p.headers() {
-		b.WriteString(name + ": " + value + "\r\n")
-	}
-	b.WriteString("\r\n")
-	return []byte(b.String())
+	slices.Sort(answered)
+	return answered, refused
 }

@@ -1,7 +1,9 @@
 // Command bench measures a built Gatehouse and prints one table: GetMe, the
-// composed call, in one process, in three, and through a bare gateway in front
-// of the same services; how long up takes to start; what it holds when idle.
-// It judges nothing: the table shows the aims beside the figures.
+// composed call, in one process, in three, and through a bare gateway and one on
+// Fastify in front of the same services; what is kept of it; what comes of half,
+// and of three times, the load that can be borne; signing in; how long up takes
+// to start, and what it holds when idle. Beside the figures it shows the aims and
+// whether they were met.
 //
 // The servers are processes of their own, on an embedded Postgres that bench
 // starts and that syncs as it does in up. The load comes from bench itself.
@@ -17,6 +19,8 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -30,6 +34,8 @@ type options struct {
 	starts      int
 	idle        time.Duration
 	binary      string
+	only        string
+	profiles    string
 }
 
 func main() {
@@ -48,19 +54,26 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	if len(args) > 0 && args[0] == bareCommand {
-		return runBareGateway(ctx)
+	if len(args) > 0 {
+		switch args[0] {
+		case bareCommand:
+			return runBareGateway(ctx)
+		case bareAnswerCommand:
+			return runBareAnswer(ctx)
+		}
 	}
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.IntVar(&o.rounds, "rounds", 10, "rounds under load; in each, every system has a turn")
+	flags.IntVar(&o.rounds, "rounds", 5, "rounds under load; in each, every system has a turn")
 	flags.DurationVar(&o.length, "length", 2*time.Second, "how long a turn is measured")
 	flags.DurationVar(&o.settle, "settle", 500*time.Millisecond, "load before a turn that isn't measured")
-	flags.IntVar(&o.connections, "connections", 32, "connections, each with one call at a time and a person of its own")
+	flags.IntVar(&o.connections, "connections", 8, "connections, each with one call at a time")
 	flags.IntVar(&o.starts, "starts", 7, "how often up is started")
 	flags.DurationVar(&o.idle, "idle", 5*time.Second, "how long up rests before its memory is read")
 	flags.StringVar(&o.binary, "binary", "", "a Gatehouse that is built already")
+	flags.StringVar(&o.only, "only", "", "the parts to measure, separated by commas, of "+strings.Join(partNames(), ", ")+"; all if empty")
+	flags.StringVar(&o.profiles, "profiles", "", "a folder for CPU profiles of the composed GetMe's three processes, taken instead of measuring")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -87,29 +100,65 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 			return err
 		}
 	}
-	var results results
-	fmt.Fprintln(stderr, "starting up", o.starts, "times")
-	if err := results.measureStarts(ctx, o, dir); err != nil {
-		return fmt.Errorf("measure the start: %w", err)
+	results := results{load: loadAverage()}
+	if o.wants(startPart) {
+		fmt.Fprintln(stderr, "starting up", o.starts, "times")
+		if err := results.measureStarts(ctx, o, dir); err != nil {
+			return fmt.Errorf("measure the start: %w", err)
+		}
 	}
-	fmt.Fprintln(stderr, "starting the systems and registering", o.connections, "people")
+	fmt.Fprintln(stderr, "starting the systems and registering", people, "people")
 	h, err := open(ctx, o.binary, dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
-	people, err := h.register(ctx, o.connections)
-	if err != nil {
+	results.noFastify = h.noFastify
+	if err := h.register(ctx, h.systems[threeProcesses].address, people); err != nil {
 		return err
 	}
-	if err := results.measureOverload(ctx, h, o, stderr); err != nil {
-		return fmt.Errorf("measure overload: %w", err)
+	if o.profiles != "" {
+		return h.profile(ctx, o)
 	}
-	if err := results.measureGetMe(ctx, h, people, o, stderr); err != nil {
-		return fmt.Errorf("measure GetMe: %w", err)
-	}
-	if err := results.measureSignIns(ctx, h, people, o, stderr); err != nil {
-		return fmt.Errorf("measure signing in: %w", err)
+	for _, part := range parts {
+		if !o.wants(part.name) {
+			continue
+		}
+		if err := part.measure(&results, ctx, h, o, stderr); err != nil {
+			return fmt.Errorf("measure %s: %w", part.name, err)
+		}
 	}
 	return results.print(stdout, o)
+}
+
+// people share the load, so that none of them goes beyond a method's rate.
+const people = 160
+
+// startPart is measured before there is anything else.
+const startPart = "start"
+
+// parts are measured one after the other.
+var parts = []struct {
+	name    string
+	measure func(*results, context.Context, *house, options, io.Writer) error
+}{
+	{"getme", (*results).measureGetMe},
+	{"kept", (*results).measureKept},
+	{"coalescing", (*results).measureCoalescing},
+	{"allocations", (*results).measureAllocations},
+	{"halfload", (*results).measureHalfLoad},
+	{"overload", (*results).measureOverload},
+	{"signin", (*results).measureSignIns},
+}
+
+func partNames() []string {
+	names := []string{startPart}
+	for _, part := range parts {
+		names = append(names, part.name)
+	}
+	return names
+}
+
+func (o options) wants(part string) bool {
+	return o.only == "" || slices.Contains(strings.Split(o.only, ","), part)
 }

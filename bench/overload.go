@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"slices"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,210 +13,223 @@ import (
 
 // overload is what comes of more load than a gateway can bear: of each round.
 type overload struct {
+	apart    bool      // the servers and the load had cores of their own
 	alone    []float64 // p99 of GetMe at a tenth of the peak, in ms
 	aloneP50 []float64
 	peak     []float64 // answers a second, at the best
 	goodput  []float64 // answers a second at overloadFactor times that
-	p50, p99 []float64 // of these, in ms
+	peakCPU  []float64 // answers for each CPU-second of all servers and Postgres
+	overCPU  []float64
+	p50, p99 []float64 // of what is answered, in ms
 	refused  []float64 // p99 of the refusals, in ms
+	// What share was answered of what somebody waits for, and of the rest, when a
+	// quarter of the load is of that kind.
+	critical, sheddable []float64
 }
 
 const (
 	overloadFactor = 3
-	overloadRounds = 3
+	overloadRounds = 5
 	overloadStep   = 1.25
-	// overloadPeople share the load, so that none of them goes beyond a rate.
-	overloadPeople = 160
-	// overloadConns bounds the load's calls under way.
-	overloadConns = 256
+	sheddableShare = 0.25
 )
 
-// measureOverload offers a gateway, in front of the three processes' own auth and
-// users, more than they can do, at fixed times whatever comes back (an open loop).
-func (r *results) measureOverload(ctx context.Context, h *house, o options, progress io.Writer) error {
-	server, address, err := h.begin(ctx, "overloaded", o.binary, "bff", append(h.peers, "GATEHOUSE_THROTTLE=on")...)
+// measureOverload offers a gateway more than it and what is behind it can do, at
+// fixed times whatever comes back. The servers, with Postgres, have one half of
+// the cores and the load the other: what is spent on sending must not be missing
+// from what is answered.
+func (r *results) measureOverload(ctx context.Context, h *house, o options, progress io.Writer) (err error) {
+	s, release, err := h.apart(ctx, &r.overload)
 	if err != nil {
 		return err
 	}
-	defer server.stop()
-	people, err := h.register(ctx, overloadPeople)
-	if err != nil {
-		return err
-	}
-	var requests [][]byte
-	for _, p := range people {
-		requests = append(requests, p.request(address))
-	}
+	defer func() { err = errors.Join(err, release()) }()
+	capacity := 0.0
 	for round := range min(o.rounds, overloadRounds) {
 		fmt.Fprintf(progress, "overload: round %d\n", round+1)
-		peak, err := r.overload.findPeak(ctx, address, requests, o.length/2)
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, server.lastWords())
-		}
-		alone, err := offer(ctx, address, 2*o.length, peak/10, requests)
-		if err != nil {
+		if err := h.refresh(ctx); err != nil {
 			return err
 		}
-		over, err := offer(ctx, address, 3*o.length, overloadFactor*peak, requests)
-		if err != nil {
-			return err
+		requests := s.ask.ofAll(h.people, s.address)
+		if capacity == 0 {
+			if capacity, err = findCapacity(ctx, s.address, requests, o.length/2); err != nil {
+				return fmt.Errorf("%w: %s", err, s.gateway.lastWords())
+			}
 		}
-		m := &r.overload
-		m.aloneP50, m.alone = append(m.aloneP50, alone.accepted(50)), append(m.alone, alone.accepted(99))
-		m.goodput = append(m.goodput, over.goodput())
-		m.p50, m.p99 = append(m.p50, over.accepted(50)), append(m.p99, over.accepted(99))
-		m.refused = append(m.refused, percentileOf(over.refusedAfter, 99))
-		server.forget()
+		if capacity, err = r.overload.round(ctx, h, s, requests, o, capacity); err != nil {
+			return fmt.Errorf("%w: %s", err, s.gateway.lastWords())
+		}
+		for _, p := range s.servers {
+			p.forget()
+		}
 	}
 	return nil
 }
 
-// findPeak raises the load until no more is answered for it.
-func (m *overload) findPeak(ctx context.Context, address string, requests [][]byte, length time.Duration) (float64, error) {
-	peak := 0.0
+// round returns the peak that it found near the capacity given.
+func (m *overload) round(ctx context.Context, h *house, s system, requests [][]byte, o options, capacity float64) (float64, error) {
+	length := 2 * o.length
+	var best spent
+	for _, factor := range []float64{1, overloadStep} {
+		got, err := h.offer(ctx, s, length, factor*capacity, requests)
+		if err != nil {
+			return 0, err
+		}
+		if best.outcome == nil || got.goodput() > best.goodput() {
+			best = got
+		}
+	}
+	peak := best.goodput()
+	over, err := h.offer(ctx, s, length, overloadFactor*peak, requests)
+	if err != nil {
+		return 0, err
+	}
+	alone, err := h.offer(ctx, s, length, peak/10, requests)
+	if err != nil {
+		return 0, err
+	}
+	m.peak, m.peakCPU = append(m.peak, peak), append(m.peakCPU, best.perCPU)
+	m.goodput, m.overCPU = append(m.goodput, over.goodput()), append(m.overCPU, over.perCPU)
+	m.aloneP50, m.alone = append(m.aloneP50, alone.accepted(50)), append(m.alone, alone.accepted(99))
+	m.p50, m.p99 = append(m.p50, over.accepted(50)), append(m.p99, over.accepted(99))
+	m.refused = append(m.refused, percentileOf(over.refusedAfter, 99))
+	return peak, m.mix(ctx, s, requests, auditEvents.ofAll(h.people, s.address), length, overloadFactor*peak)
+}
+
+// mix offers what somebody waits for and what nobody does, side by side.
+func (m *overload) mix(ctx context.Context, s system, critical, sheddable [][]byte, length time.Duration, rate float64) error {
+	var waited, others *outcome
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		waited, err = offer(ctx, s.address, length, rate*(1-sheddableShare), critical)
+		return err
+	})
+	group.Go(func() (err error) {
+		others, err = offer(ctx, s.address, length, rate*sheddableShare, sheddable)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	m.critical, m.sheddable = append(m.critical, waited.answered()), append(m.sheddable, others.answered())
+	return nil
+}
+
+// answered is the share that was.
+func (o *outcome) answered() float64 {
+	return float64(len(o.answeredAfter)) / float64(max(1, len(o.answeredAfter)+len(o.refusedAfter)))
+}
+
+// findCapacity raises the load until no more is answered for it.
+func findCapacity(ctx context.Context, address string, requests [][]byte, length time.Duration) (float64, error) {
+	best := 0.0
 	for rate := 300.0; ; rate *= overloadStep {
 		got, err := offer(ctx, address, length, rate, requests)
 		if err != nil {
 			return 0, err
 		}
-		peak = max(peak, got.goodput())
+		best = max(best, got.goodput())
 		if got.goodput() < 0.8*rate {
-			m.peak = append(m.peak, peak)
-			return peak, nil
+			return best, nil
 		}
 	}
 }
 
-// outcome is what came of some load. Times count from when a request was due,
-// and are sorted.
-type outcome struct {
-	seconds                     float64
-	answeredAfter, refusedAfter []time.Duration
+// spent is an outcome and what it cost.
+type spent struct {
+	*outcome
+	perCPU float64 // answers for each CPU-second of all servers and Postgres
 }
 
-func (o *outcome) goodput() float64 { return float64(len(o.answeredAfter)) / o.seconds }
-
-func (o *outcome) accepted(p int) float64 { return percentileOf(o.answeredAfter, p) }
-
-func percentileOf(sorted []time.Duration, p int) float64 {
-	if len(sorted) == 0 {
-		return 0
-	}
-	return milliseconds(sorted[(len(sorted)-1)*p/100])
-}
-
-// due is a request and when it should be sent.
-type due struct {
-	at      time.Time
-	request []byte
-}
-
-// offer sends so many requests a second for so long, one after the other, and
-// waits for what comes back. Of the first second nothing counts: the gateway
-// learns in it.
-func offer(ctx context.Context, address string, length time.Duration, rate float64, requests [][]byte) (*outcome, error) {
-	const settle = time.Second
-	conns := make([]net.Conn, overloadConns)
-	for i := range conns {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		if err != nil {
-			return nil, fmt.Errorf("connect: %w", err)
-		}
-		defer conn.Close()
-		conns[i] = conn
-	}
-	queue := make(chan due, int(rate*(settle+length).Seconds())+1)
-	begin := time.Now()
-	counted := begin.Add(settle)
-	outcomes := make([]outcome, len(conns))
-	group, ctx := errgroup.WithContext(ctx)
-	for i, conn := range conns {
-		group.Go(func() error {
-			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-			return outcomes[i].take(conn, queue, counted)
-		})
-	}
-	ticker := time.NewTicker(time.Millisecond)
-	defer ticker.Stop()
-	sent := 0
-	for now := begin; now.Before(counted.Add(length)) && ctx.Err() == nil; now = <-ticker.C {
-		for ; float64(sent) < now.Sub(begin).Seconds()*rate; sent++ {
-			at := begin.Add(time.Duration(float64(sent) / rate * float64(time.Second)))
-			queue <- due{at: at, request: requests[sent%len(requests)]}
-		}
-	}
-	close(queue)
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	all := &outcome{seconds: length.Seconds()}
-	for _, o := range outcomes {
-		all.answeredAfter = append(all.answeredAfter, o.answeredAfter...)
-		all.refusedAfter = append(all.refusedAfter, o.refusedAfter...)
-	}
-	slices.Sort(all.answeredAfter)
-	slices.Sort(all.refusedAfter)
-	return all, nil
-}
-
-// take sends what is due over one connection, one after the other.
-func (o *outcome) take(conn net.Conn, queue <-chan due, counted time.Time) error {
-	reader := bufio.NewReader(conn)
-	for d := range queue {
-		answered, err := exchange(conn, reader, d.request)
-		took := time.Since(d.at)
-		switch {
-		case err != nil:
-			return err
-		case d.at.Before(counted):
-		case answered:
-			o.answeredAfter = append(o.answeredAfter, took)
-		default:
-			o.refusedAfter = append(o.refusedAfter, took)
-		}
-	}
-	return nil
-}
-
-// exchange sends a request and returns whether it was answered; a refusal for
-// want of room is none.
-func exchange(conn net.Conn, reader *bufio.Reader, request []byte) (bool, error) {
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return false, err
-	}
-	if _, err := conn.Write(request); err != nil {
-		return false, fmt.Errorf("send a request: %w", err)
-	}
-	response, err := http.ReadResponse(reader, nil)
+// offer is the function of that name, and looks at what the servers spend.
+func (h *house) offer(ctx context.Context, s system, length time.Duration, rate float64, requests [][]byte) (spent, error) {
+	before, _, err := h.usage(s)
 	if err != nil {
-		return false, fmt.Errorf("read an answer: %w", err)
+		return spent{}, err
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	switch {
-	case err != nil:
-		return false, fmt.Errorf("read an answer: %w", err)
-	case response.StatusCode == http.StatusOK:
-		return true, nil
-	case response.StatusCode == http.StatusServiceUnavailable && response.Header.Get("Retry-After") != "":
-		return false, nil
-	default:
-		return false, fmt.Errorf("answered %s: %s", response.Status, body)
+	got, err := offer(ctx, s.address, length, rate, requests)
+	if err != nil {
+		return spent{}, err
 	}
+	after, _, err := h.usage(s)
+	if err != nil {
+		return spent{}, err
+	}
+	used := after.servers + after.postgres - before.servers - before.postgres
+	return spent{got, float64(got.all) / used.Seconds()}, nil
+}
+
+// apart starts a gateway, auth and users on one half of the cores, moves Postgres
+// there and bench to the other, until release is called.
+func (h *house) apart(ctx context.Context, m *overload) (s system, release func() error, err error) {
+	cores, err := ownCores()
+	if err != nil {
+		return s, nil, err
+	}
+	servers, load := cores, cores
+	if half := len(cores) / 2; half > 0 {
+		servers, load = cores[:half], cores[half:]
+		m.apart = true
+	}
+	database, err := h.postgres()
+	if err != nil {
+		return s, nil, err
+	}
+	move := func(mine, its []int) error {
+		err := pin(os.Getpid(), mine)
+		for _, pid := range database {
+			if failure := pin(pid, its); !errors.Is(failure, os.ErrNotExist) {
+				err = errors.Join(err, failure)
+			}
+		}
+		return err
+	}
+	release = func() error {
+		for _, p := range s.servers {
+			p.stop()
+		}
+		return move(cores, cores)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, release())
+		}
+	}()
+	if err := move(load, servers); err != nil {
+		return s, nil, err
+	}
+	// What the main thread starts is where it is.
+	if err := pinThread(0, servers); err != nil {
+		return s, nil, err
+	}
+	users, auth, peers, err := h.services(ctx, "-apart")
+	if err != nil {
+		return s, nil, err
+	}
+	gateway, address, err := h.begin(ctx, "bff-apart", h.binary, "bff", append(peers, keepNothing)...)
+	if err != nil {
+		return s, nil, err
+	}
+	s = system{address: address, ask: overProto, gateway: gateway, servers: []*process{gateway, auth, users}}
+	return s, release, pinThread(0, load)
 }
 
 // print writes the rows about overload.
-func (m *overload) print(row func(...string)) {
-	over := func(a, b []float64) []float64 {
-		var ratios []float64
-		for i := range a {
-			ratios = append(ratios, a[i]/b[i])
-		}
-		return ratios
+func (m *overload) print(t *table) {
+	if len(m.peak) == 0 {
+		return
 	}
-	row("three processes: GetMe per second at the peak, open loop", spread("%.0f", m.peak))
-	row(fmt.Sprintf("  offered %d times as much: ÷ the peak", overloadFactor), spread("%.2f", over(m.goodput, m.peak)), "", "", "≥ 0.90")
-	row("  p50 of what is answered, ms (a tenth of the peak)", spread("%.1f", m.p50), spread("%.1f", m.aloneP50))
-	row("  p99 of what is answered, ms (a tenth of the peak)", spread("%.1f", m.p99), spread("%.1f", m.alone), "", "< 2 ×")
-	row("  p99 of refusals, ms", spread("%.1f", m.refused))
+	where := "the load has cores of its own"
+	if !m.apart {
+		where = "beside the load, on one core"
+	}
+	t.row("Three processes: GetMe per second at the peak, open loop; "+where, spread("%.0f", m.peak))
+	share := over(m.goodput, m.peak)
+	t.judged("≥ 0.90", median(share) >= 0.9, fmt.Sprintf("  offered %d times as much: answers ÷ the peak", overloadFactor), spread("%.2f", share))
+	t.row("    answers per CPU-second, Postgres too, ÷ those at the peak", spread("%.2f", over(m.overCPU, m.peakCPU)))
+	t.row("  p50 of what is answered, ms (a tenth of the peak)", spread("%.1f", m.p50), spread("%.1f", m.aloneP50))
+	t.judged("< 2 ×", median(over(m.p99, m.alone)) < 2, "  p99 of what is answered, ms (a tenth of the peak)", spread("%.1f", m.p99), spread("%.1f", m.alone))
+	t.row("  p99 of refusals, ms", spread("%.1f", m.refused))
+	t.judged("the latter first", median(m.sheddable) < median(m.critical), "  a quarter of it sheddable: share answered of the critical (of the sheddable)",
+		spread("%.2f", m.critical), spread("%.2f", m.sheddable))
 }

@@ -75,3 +75,12 @@ func memoryOf(pid int) (memory, error) {
 	}
 	return m, nil
 }
+
+// loadAverage is that of the last one, five and fifteen minutes.
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.Join(strings.Fields(string(text))[:3], " ")
+}

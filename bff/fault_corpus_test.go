@@ -118,13 +118,18 @@ func broken(t testing.TB, treat http.HandlerFunc) string {
 		t.Fatal(err)
 	}
 	server := &http.Server{
-		Handler:   treat,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			// As every service does: before that, HTTP/1.1 tells nobody that a caller left.
+			_, _ = io.Copy(io.Discard, r.Body)
+			treat(w, r)
+		}),
 		Protocols: new(http.Protocols),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, conn)
 		},
 		ErrorLog: discardLog,
 	}
+	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

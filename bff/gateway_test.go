@@ -23,6 +23,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "gatehouse/gen/auth/v1"
@@ -390,7 +391,12 @@ func (b *backend) hang(procedure string) (asked chan struct{}, ended chan error)
 	asked, ended = make(chan struct{}, 100), make(chan error, 100)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.answers[procedure] = func(ctx context.Context, _ connect.ServerStream) error {
+	b.answers[procedure] = func(ctx context.Context, stream connect.ServerStream) error {
+		// As every method does: over HTTP/1.1 nobody learns before that when a
+		// caller leaves.
+		if info, _ := connect.CallInfoForServerContext(ctx); info.TransportInfo != nil {
+			_ = stream.Receive(&emptypb.Empty{})
+		}
 		asked <- struct{}{}
 		<-ctx.Done()
 		ended <- ctx.Err()

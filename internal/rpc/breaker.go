@@ -3,10 +3,16 @@ package rpc
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"gatehouse/internal/telemetry"
 )
 
 const (
@@ -23,11 +29,38 @@ type breaker struct {
 	circuit circuitbreaker.CircuitBreaker[any]
 }
 
-func newBreaker() breaker {
+// newBreaker returns one that tells operators, by the service's name, when it
+// opens and when it closes. That a probe failed is no more news.
+func newBreaker(service string, logger *slog.Logger) breaker {
+	label := metric.WithAttributeSet(attribute.NewSet(attribute.String("service", service)))
+	tell := func(opened, open int64) {
+		breakerOpenings.Add(context.Background(), opened, label)
+		breakersOpen.Record(context.Background(), open, label)
+	}
+	tell(0, 0) // so that they are there before the first
 	return breaker{circuitbreaker.NewBuilder[any]().
 		WithFailureRateThreshold(breakerRate, breakerCalls, breakerWindow).
-		WithDelay(breakerPause).WithSuccessThreshold(1).Build()}
+		WithDelay(breakerPause).WithSuccessThreshold(1).
+		OnStateChanged(func(change circuitbreaker.StateChangedEvent) {
+			switch {
+			case change.OldState == circuitbreaker.ClosedState:
+				tell(1, 1)
+				logger.Warn("a service gave no answer to half of its calls: it isn't asked for a moment", "peer", service, "pause", breakerPause.String())
+			case change.NewState == circuitbreaker.ClosedState:
+				tell(0, 0)
+				logger.Info("a service answers again", "peer", service)
+			}
+		}).Build()}
 }
+
+var (
+	breakerMeter = otel.Meter(telemetry.Scope)
+
+	breakerOpenings, _ = breakerMeter.Int64Counter("gatehouse.rpc.breaker.openings", metric.WithUnit("{opening}"),
+		metric.WithDescription("How often a service gave so few answers that it wasn't asked for a moment."))
+	breakersOpen, _ = breakerMeter.Int64Gauge("gatehouse.rpc.breaker.open",
+		metric.WithDescription("1 while a service isn't asked, but for a call now and then that finds out whether it answers again."))
+)
 
 // enter asks for leave to call, and tells whether the call is the one that
 // finds out. Who got leave must say by leave how it went.

@@ -1,15 +1,22 @@
 package rpc_test
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/rpc"
@@ -58,6 +65,67 @@ func TestABreakerOpensProbesAndCloses(t *testing.T) {
 			t.Errorf("after a probe that was answered: got %v", err)
 		}
 		asked("closed again", 10)
+	})
+}
+
+// Operators learn of it once, however many probes fail meanwhile.
+func TestOperatorsAreToldOfABreaker(t *testing.T) {
+	t.Parallel()
+	reader := metric.NewManualReader()
+	otel.SetMeterProvider(metric.NewMeterProvider(metric.WithReader(reader)))
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		answer := silent()
+		service := &scripted{ends: func(context.Context, int) error { return answer }}
+		client := connect.NewClient(service, rpc.Patient("told", slog.New(slog.NewTextHandler(&log, nil))))
+		want := func(what string, openings, open int64, lines ...string) {
+			t.Helper()
+			got := map[string]int64{}
+			var all metricdata.ResourceMetrics
+			if err := reader.Collect(t.Context(), &all); err != nil {
+				t.Fatal(err)
+			}
+			for _, scope := range all.ScopeMetrics {
+				for _, one := range scope.Metrics {
+					var points []metricdata.DataPoint[int64]
+					switch data := one.Data.(type) {
+					case metricdata.Sum[int64]:
+						points = data.DataPoints
+					case metricdata.Gauge[int64]:
+						points = data.DataPoints
+					}
+					for _, point := range points {
+						if service, _ := point.Attributes.Value("service"); service.AsString() == "told" {
+							got[one.Name] = point.Value
+						}
+					}
+				}
+			}
+			if wanted := map[string]int64{"gatehouse.rpc.breaker.openings": openings, "gatehouse.rpc.breaker.open": open}; !maps.Equal(got, wanted) {
+				t.Errorf("%s: got the metrics %v, want %v", what, got, wanted)
+			}
+			said := strings.Split(strings.TrimSuffix(log.String(), "\n"), "\n")
+			if log.Len() == 0 {
+				said = nil
+			}
+			if !slices.EqualFunc(said, lines, strings.Contains) {
+				t.Errorf("%s: the log has\n%s\nwant %q", what, log.String(), lines)
+			}
+			log.Reset()
+		}
+		_ = write(t, client, 19)
+		want("19 failures", 0, 0)
+		_ = write(t, client, 2)
+		want("20 failures", 1, 1, "level=WARN msg=\"a service gave no answer to half of its calls: it isn't asked for a moment\" peer=told pause=5s")
+		for range 3 {
+			time.Sleep(5 * time.Second)
+			_ = write(t, client, 2)
+		}
+		want("three probes that failed", 1, 1)
+		time.Sleep(5 * time.Second)
+		answer = nil
+		_ = write(t, client, 1)
+		want("a probe that was answered", 1, 0, "level=INFO msg=\"a service answers again\" peer=told")
 	})
 }
 

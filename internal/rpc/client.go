@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -29,14 +30,18 @@ type Route struct {
 	Keys           InternalKeys
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
+	// Logger gets a line when the callee isn't asked for a moment, and when it is
+	// again; nil for none.
+	Logger *slog.Logger
 	// Persistent says that the caller asks until it is answered, at a pace of
 	// its own: each call is then made, and made once.
 	Persistent bool
 }
 
 // Dial returns a client of the service at the URLs, which are separated by
-// commas: h2c for http://, HTTP/2 over TLS for https://. It connects when first
-// called, and again whenever it must.
+// commas: HTTP/2 and, for what may be called twice, HTTP/1.1; in clear for
+// http://, over TLS for https://. It connects when first called, and again
+// whenever it must.
 //
 // Calls go in turn to every address that the URLs' hosts have; where one takes
 // no connection, they go to the next. A call that got no answer is made again if
@@ -58,7 +63,11 @@ func dialPeers(route Route, peers *peers) (*connect.Client, error) {
 	if route.Persistent {
 		return newClient(route, transport)
 	}
-	return newClient(route, transport, newBackend().patient)
+	logger := route.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	return newClient(route, transport, newBackend(route.Callee, logger).patient)
 }
 
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"testing"
@@ -45,7 +46,9 @@ func NormalizeMessage(message proto.Message) {
 
 // Patient returns what stands between a client and one backend, for a transport
 // of the test's own.
-func Patient() connect.ClientInterceptor { return newBackend().patient }
+func Patient(service string, logger *slog.Logger) connect.ClientInterceptor {
+	return newBackend(service, logger).patient
+}
 
 // Unconnected is the error of a connection that was refused, or that nobody
 // answered to.

@@ -25,13 +25,19 @@ const (
 	// connection, or didn't answer to one; to find the latter out takes longer.
 	refusedFor = time.Second
 	deafFor    = 10 * time.Second
+	// leanConns are kept to a copy when nothing is asked on them.
+	leanConns = 256
 	// maxAnswerHeader bounds what a peer's headers may take of our memory.
 	maxAnswerHeader = 64 << 10
 )
 
 // peers is the copies of one service: the addresses of each of its URLs. Calls
-// go to them in turn, over one HTTP/2 connection each, and a call that couldn't
-// connect to one goes to the next: nothing of it was sent.
+// go to them in turn, and one that couldn't connect to a copy goes to the next:
+// nothing of it was sent.
+//
+// Each copy is spoken with over one HTTP/2 connection, on which it says what it
+// won't answer any more before it stops. Calls that may be made twice need no such
+// word, and have connections of HTTP/1.1: in net/http they cost less than half.
 type peers struct {
 	urls   []*url.URL
 	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -51,7 +57,8 @@ type peer struct {
 	url       *url.URL
 	address   string
 	transport *http.Transport
-	away      atomic.Int64 // until when it is passed over, in Unix nanoseconds
+	lean      *http.Transport // for calls that may be made twice
+	away      atomic.Int64    // until when it is passed over, in Unix nanoseconds
 }
 
 // newPeers takes URLs separated by commas.
@@ -73,9 +80,14 @@ func newPeers(urls string) (*peers, error) {
 func (p *peers) close() {
 	if known := p.known.Load(); known != nil {
 		for _, one := range known.copies {
-			one.transport.CloseIdleConnections()
+			one.close()
 		}
 	}
+}
+
+func (p *peer) close() {
+	p.transport.CloseIdleConnections()
+	p.lean.CloseIdleConnections()
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -92,7 +104,7 @@ func (p *peers) RoundTrip(r *http.Request) (*http.Response, error) {
 				return nil, failure
 			}
 		}
-		response, err := one.transport.RoundTrip(one.addressed(r))
+		response, err := one.roundTrip(one.addressed(r))
 		if err == nil {
 			return response, nil
 		}
@@ -105,6 +117,26 @@ func (p *peers) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	p.known.Store(&addressBook{copies: copies}) // made long ago: they may have moved
 	return nil, failure
+}
+
+type repeatableKey struct{}
+
+// asRepeatable marks a call as one that may be made twice.
+func asRepeatable(ctx context.Context) context.Context {
+	return context.WithValue(ctx, repeatableKey{}, true)
+}
+
+func (p *peer) roundTrip(r *http.Request) (*http.Response, error) {
+	if r.Context().Value(repeatableKey{}) == nil {
+		return p.transport.RoundTrip(r)
+	}
+	response, err := p.lean.RoundTrip(r)
+	if err != nil && r.Context().Err() == nil {
+		if _, ok := errors.AsType[*dialError](err); !ok {
+			return nil, &lostError{text: err.Error()}
+		}
+	}
+	return response, err
 }
 
 // inTurn orders the copies: from the one whose turn it is, and those that are
@@ -214,13 +246,13 @@ func (p *peers) find(ctx context.Context, known *addressBook) ([]*peer, error) {
 		for _, address := range addresses {
 			one := before[to][address]
 			if one == nil {
-				one = &peer{url: to, address: address, transport: newPeerTransport(address)}
+				one = newPeer(to, address)
 			}
 			delete(before[to], address)
 			copies = append(copies, one)
 		}
 		for _, gone := range before[to] {
-			gone.transport.CloseIdleConnections()
+			gone.close()
 		}
 	}
 	if len(copies) == 0 {
@@ -253,10 +285,21 @@ func (p *peers) addressesOf(ctx context.Context, to *url.URL) ([]string, error) 
 	return addresses, nil
 }
 
-// newPeerTransport returns what speaks HTTP/2 with one address, with TLS or
-// without.
+// newPeer returns what speaks with one address, with TLS or without.
+func newPeer(to *url.URL, address string) *peer {
+	one := &peer{url: to, address: address, transport: newPeerTransport(address), lean: newPeerTransport(address)}
+	one.transport.Protocols.SetHTTP2(true)
+	one.transport.Protocols.SetUnencryptedHTTP2(true)
+	// Find out within seconds that a peer has gone without a word.
+	one.transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second}
+	one.lean.Protocols.SetHTTP1(true)
+	one.lean.MaxIdleConnsPerHost = leanConns
+	one.lean.IdleConnTimeout = idleTimeout / 2 // before the peer lets go
+	return one
+}
+
 func newPeerTransport(address string) *http.Transport {
-	transport := &http.Transport{
+	return &http.Transport{
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return dialPeer(ctx, network, address)
 		},
@@ -266,13 +309,14 @@ func newPeerTransport(address string) *http.Transport {
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxAnswerHeader,
 		IdleConnTimeout:        idleTimeout, // or those to addresses that are no more would stay
-		// Find out within seconds that a peer has gone without a word.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 	}
-	transport.Protocols.SetHTTP2(true)
-	transport.Protocols.SetUnencryptedHTTP2(true)
-	return transport
 }
+
+// lostError says that a connection was lost. It doesn't unwrap, for connect would
+// take what went wrong with ours for our own caller's leaving.
+type lostError struct{ text string }
+
+func (e *lostError) Error() string { return e.text }
 
 // dialError says that there was no connection: nothing was sent. It doesn't
 // unwrap, for connect would take dialing's own time-out for the call's.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -28,7 +29,9 @@ type backend struct {
 	budget  budget
 }
 
-func newBackend() *backend { return &backend{breaker: newBreaker()} }
+func newBackend(service string, logger *slog.Logger) *backend {
+	return &backend{breaker: newBreaker(service, logger)}
+}
 
 // patient makes unary calls again that got no answer, where that can do no harm,
 // and none to a backend that gives no answer to anybody. Streams pass: who
@@ -37,6 +40,9 @@ func (b *backend) patient(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 		if spec.StreamType != connect.StreamTypeUnary {
 			return next(ctx, spec)
+		}
+		if repeatable(ctx, spec) {
+			ctx = asRepeatable(ctx)
 		}
 		return &unaryCall{make: func(request, response any) error {
 			return b.call(ctx, spec, func() error { return attempt(ctx, spec, next, request, response) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"net"
 	"net/http"
@@ -210,12 +211,15 @@ func (s *scripted) NewClientStream(ctx context.Context, _ connect.Spec) (connect
 
 type scriptedStream struct{ end func() error }
 
-func (scriptedStream) SendHeaders() error   { return nil }
-func (scriptedStream) Send(any) error       { return nil }
-func (scriptedStream) CloseSend() error     { return nil }
-func (scriptedStream) Close() error         { return nil }
-func (s scriptedStream) Receive(any) error  { return s.end() }
-func (s *scripted) client() *connect.Client { return connect.NewClient(s, rpc.Patient()) }
+func (scriptedStream) SendHeaders() error  { return nil }
+func (scriptedStream) Send(any) error      { return nil }
+func (scriptedStream) CloseSend() error    { return nil }
+func (scriptedStream) Close() error        { return nil }
+func (s scriptedStream) Receive(any) error { return s.end() }
+func (s *scripted) client() *connect.Client {
+	return connect.NewClient(s, rpc.Patient("users", slog.New(slog.DiscardHandler)))
+}
+
 func always(err error) *scripted {
 	return &scripted{ends: func(context.Context, int) error { return err }}
 }

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+)
+
+// halfLoad is what the gateway adds to GetMe's slowest part when half of what it
+// can do is asked of it.
+type halfLoad struct {
+	rate                 []float64 // requests a second
+	whole, part, between []float64 // p99 of GetMe, of its slowest part, and of what is over, in ms
+	halfway              []float64 // p50 of what is over
+}
+
+// measureHalfLoad asks the three processes at fixed times. How long the parts
+// took is what the gateway says of each answer (Server-Timing); the rest of the
+// time is its own and that of the load.
+func (r *results) measureHalfLoad(ctx context.Context, h *house, o options, progress io.Writer) error {
+	s := h.systems[threeProcesses]
+	for round := range o.rounds {
+		fmt.Fprintf(progress, "half load: round %d of %d\n", round+1, o.rounds)
+		full, err := h.measure(ctx, s, o)
+		if err != nil {
+			return err
+		}
+		rate := full.rate() / 2
+		got, err := offer(ctx, s.address, 2*o.length, rate, s.ask.ofAll(h.people, s.address))
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, s.gateway.lastWords())
+		}
+		m := &r.halfLoad
+		m.rate = append(m.rate, rate)
+		m.whole, m.part = append(m.whole, percentileOf(got.whole, 99)), append(m.part, percentileOf(got.part, 99))
+		m.between, m.halfway = append(m.between, percentileOf(got.between, 99)), append(m.halfway, percentileOf(got.between, 50))
+	}
+	return nil
+}
+
+func (m *halfLoad) print(t *table) {
+	if len(m.rate) == 0 {
+		return
+	}
+	t.row("Three processes at half of what they can do: GetMe per second", spread("%.0f", m.rate))
+	t.row("  p99, ms (of its slowest part)", spread("%.2f", m.whole), spread("%.2f", m.part))
+	t.row("  what is over the slowest part, ms: p50", spread("%.2f", m.halfway))
+	t.judged("≤ 1", median(m.between) <= 1, "    p99", spread("%.2f", m.between))
+}

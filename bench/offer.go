@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// offerConns bounds the calls of an open loop that are under way.
+const offerConns = 256
+
+// outcome is what came of some load. Times are sorted.
+type outcome struct {
+	seconds                     float64
+	all                         int             // that were answered, in the first second too
+	answeredAfter, refusedAfter []time.Duration // from when each was due
+	// whole is how long an answer took from when its request was sent, part how
+	// long its slowest part took, as the gateway says, and between what is over.
+	whole, part, between []time.Duration
+}
+
+func (o *outcome) goodput() float64 { return float64(len(o.answeredAfter)) / o.seconds }
+
+func (o *outcome) accepted(p int) float64 { return percentileOf(o.answeredAfter, p) }
+
+func percentileOf(sorted []time.Duration, p int) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return milliseconds(sorted[(len(sorted)-1)*p/100])
+}
+
+// due is a request and when it should be sent.
+type due struct {
+	at      time.Time
+	request []byte
+}
+
+// offer is an open loop: it sends so many requests a second for so long, each at
+// its time whatever becomes of those before, and waits for what comes back. Of
+// the first second nothing counts: the gateway learns in it.
+func offer(ctx context.Context, address string, length time.Duration, rate float64, requests [][]byte) (*outcome, error) {
+	const settle = time.Second
+	conns, err := dialAll(ctx, address, offerConns)
+	if err != nil {
+		return nil, err
+	}
+	queue := make(chan due, int(rate*(settle+length).Seconds())+1)
+	begin := time.Now()
+	counted := begin.Add(settle)
+	outcomes := make([]outcome, len(conns))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, conn := range conns {
+		group.Go(func() error {
+			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+			return outcomes[i].take(conn, queue, counted)
+		})
+	}
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	sent := 0
+	for now := begin; now.Before(counted.Add(length)) && ctx.Err() == nil; now = <-ticker.C {
+		for ; float64(sent) < now.Sub(begin).Seconds()*rate; sent++ {
+			at := begin.Add(time.Duration(float64(sent) / rate * float64(time.Second)))
+			queue <- due{at: at, request: requests[sent%len(requests)]}
+		}
+	}
+	close(queue)
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	all := &outcome{seconds: length.Seconds()}
+	for i := range outcomes {
+		all.all += outcomes[i].all
+	}
+	for _, times := range []func(*outcome) *[]time.Duration{
+		func(o *outcome) *[]time.Duration { return &o.answeredAfter },
+		func(o *outcome) *[]time.Duration { return &o.refusedAfter },
+		func(o *outcome) *[]time.Duration { return &o.whole },
+		func(o *outcome) *[]time.Duration { return &o.part },
+		func(o *outcome) *[]time.Duration { return &o.between },
+	} {
+		for i := range outcomes {
+			*times(all) = append(*times(all), *times(&outcomes[i])...)
+		}
+		slices.Sort(*times(all))
+	}
+	return all, nil
+}
+
+// take sends what is due over one connection, one after the other.
+func (o *outcome) take(conn net.Conn, queue <-chan due, counted time.Time) error {
+	reader := newReader(conn)
+	for d := range queue {
+		sent := time.Now()
+		answered, part, err := exchange(conn, reader, d.request)
+		now := time.Now()
+		if answered {
+			o.all++
+		}
+		switch {
+		case err != nil:
+			return err
+		case d.at.Before(counted):
+		case answered:
+			o.answeredAfter = append(o.answeredAfter, now.Sub(d.at))
+			o.whole, o.part = append(o.whole, now.Sub(sent)), append(o.part, part)
+			o.between = append(o.between, now.Sub(sent)-part)
+		default:
+			o.refusedAfter = append(o.refusedAfter, now.Sub(d.at))
+		}
+	}
+	return nil
+}
+
+// exchange sends a request and returns whether it was answered, and how long the
+// answer's slowest part took. A refusal for want of room is no answer.
+func exchange(conn net.Conn, reader *bufio.Reader, request []byte) (bool, time.Duration, error) {
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return false, 0, err
+	}
+	if _, err := conn.Write(request); err != nil {
+		return false, 0, fmt.Errorf("send a request: %w", err)
+	}
+	response, body, err := readResponse(reader)
+	switch {
+	case err != nil:
+		return false, 0, err
+	case response.StatusCode == http.StatusOK:
+		return true, slowestPart(response.Header.Get("Server-Timing")), nil
+	case isRefusal(response):
+		return false, 0, nil
+	default:
+		return false, 0, fmt.Errorf("answered %s: %s", response.Status, body)
+	}
+}
+
+// slowestPart reads a Server-Timing header (W3C).
+func slowestPart(header string) time.Duration {
+	slowest := 0.0
+	for part := range strings.SplitSeq(header, ",") {
+		_, text, _ := strings.Cut(part, ";dur=")
+		took, _ := strconv.ParseFloat(text, 64)
+		slowest = max(slowest, took)
+	}
+	return time.Duration(slowest * float64(time.Millisecond))
+}
+
+func newReader(conn net.Conn) *bufio.Reader { return bufio.NewReader(conn) }

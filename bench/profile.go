@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const profileLength = 10 * time.Second
+
+// profile keeps where the CPU of the three processes, and then of the one, goes
+// under the load of GetMe, for go tool pprof. They show operators how they are
+// doing, which costs a little.
+func (h *house) profile(ctx context.Context, o options) error {
+	operations := map[string]string{}
+	begin := func(command string, env ...string) (string, error) {
+		address, err := freeAddress()
+		if err != nil {
+			return "", err
+		}
+		operations[command] = address
+		_, listens, err := h.begin(ctx, command+"-profiled", h.binary, command, append(env, "GATEHOUSE_OPS_LISTEN="+address)...)
+		return listens, err
+	}
+	users, err := begin("users")
+	if err != nil {
+		return err
+	}
+	toUsers := "USERS_URL=http://" + users
+	auth, err := begin("auth", toUsers, unheld)
+	if err != nil {
+		return err
+	}
+	gateway, err := begin("bff", toUsers, "AUTH_URL=http://"+auth, keepNothing)
+	if err != nil {
+		return err
+	}
+	if err := h.profileUnder(ctx, gateway, operations, o); err != nil {
+		return err
+	}
+	clear(operations)
+	serve, err := begin("serve", keepNothing)
+	if err != nil {
+		return err
+	}
+	return h.profileUnder(ctx, serve, operations, o)
+}
+
+// profileUnder loads a gateway, and takes a profile of each command.
+func (h *house) profileUnder(ctx context.Context, gateway string, operations map[string]string, o options) error {
+	load, err := startLoad(ctx, gateway, overProto, h.people, o.connections, profileLength+o.settle)
+	if err != nil {
+		return err
+	}
+	defer load.stop()
+	if err := load.run(o.settle); err != nil {
+		return err
+	}
+	var taking errgroup.Group
+	for command, address := range operations {
+		taking.Go(func() error {
+			return download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", address, int(profileLength.Seconds())), filepath.Join(o.profiles, command+".pprof"))
+		})
+	}
+	return taking.Wait()
+}
+
+func download(ctx context.Context, url, path string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answered %s", url, response.Status)
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(file, response.Body); err != nil {
+		return err
+	}
+	return file.Close()
+}
