@@ -81,23 +81,18 @@ func (s *Service) authenticated(next connect.ServerFunc) connect.ServerFunc {
 // upper case.
 func (p *principal) is(accountID string) bool { return strings.EqualFold(accountID, p.userID) }
 
-// authenticate returns whose access token the call carries, if it still counts.
-// With a refusal goes the challenge of RFC 6750.
+// authenticate returns who is calling, by the access token that the call carries
+// if it still counts, or the session in its cookies. With a refusal goes the
+// challenge of RFC 6750.
 func (s *Service) authenticate(ctx context.Context) (*principal, error) {
-	if err := s.limitedUnlessKnown(ctx); err != nil {
-		return nil, err
-	}
 	info, _ := connect.CallInfoForServerContext(ctx)
-	who, err := s.verifier.bearer(info.RequestHeader().Values("Authorization"))
+	who, err := s.credential(ctx, info)
 	if errors.Is(err, errKeyUnknown) && !s.revoked.fresh() {
 		err = rpc.Unavailable().WithCause(err) // the key may have come since we were cut off
 	}
 	if err == nil {
 		rpc.CallFrom(ctx).Principal = "user:" + who.userID
 		err = s.revoked.check(ctx, who)
-	}
-	if failure := borneBy(ctx).failure; failure != nil && connect.CodeOf(err) == connect.CodeUnauthenticated {
-		err = failure // why the session's cookies don't do
 	}
 	switch {
 	case errors.Is(err, errTokenMissing):
@@ -108,15 +103,32 @@ func (s *Service) authenticate(ctx context.Context) (*principal, error) {
 	return who, err
 }
 
-// bearer verifies the token of the one Authorization header. Of two, whoever
-// stands before us may have looked at the other.
-func (v *verifier) bearer(authorization []string) (*principal, error) {
+// credential looks at what the call shows of who makes it: the one Authorization
+// header, or without one the cookies. Of two headers, whoever stands before us may
+// have looked at the other.
+func (s *Service) credential(ctx context.Context, info *connect.CallInfo) (*principal, error) {
+	authorization := info.RequestHeader().Values("Authorization")
 	if len(authorization) > 1 {
 		return nil, errTokenInvalid.WithCause(errors.New("more than one Authorization header"))
 	}
-	token, ok := rpc.BearerToken(strings.Join(authorization, ""))
-	if !ok {
+	if held := borneBy(ctx); held.session() {
+		return s.cookies.identify(ctx, info, held)
+	}
+	token, _ := rpc.BearerToken(strings.Join(authorization, ""))
+	return s.identify(ctx, token)
+}
+
+// identify returns whose access token it is. To look at one that isn't remembered
+// counts for the address, as often as that may.
+func (s *Service) identify(ctx context.Context, token string) (*principal, error) {
+	if token == "" {
 		return nil, errTokenMissing
 	}
-	return v.verify(token)
+	if who, known, err := s.verifier.recall(token); known {
+		return who, err
+	}
+	if err := s.limited(ctx); err != nil {
+		return nil, err
+	}
+	return s.verifier.check(token)
 }

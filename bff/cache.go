@@ -230,8 +230,11 @@ func (c *cache) current(kinds []string) bool {
 // answered is what a call is answered with: kept, or just fetched.
 type answered struct {
 	*keptAnswer
-	// header is what the method said beside it, when it was just fetched.
+	// header is what the method said beside it, when it was just fetched, to the
+	// one caller whose call it was made for.
 	header *connect.Header
+	// lacking tells that no cache may have it.
+	lacking bool
 }
 
 // answer returns the kept answer to a request, or fetches it, once for all who

@@ -25,8 +25,8 @@ type asked struct {
 
 // flight fetches one answer for all who ask for it at the same time. It belongs
 // to none of them: it has the method's time limit, and ends before that only when
-// all of them have left. What is fetched can't depend on a header or an address,
-// for it is given none.
+// all of them have left. What is fetched can't depend on a header, a cookie or an
+// address, for it is given none, nor where all share it on who is calling.
 type flight struct {
 	since   position
 	end     context.CancelFunc
@@ -47,7 +47,11 @@ func (c *cache) fetch(ctx context.Context, ask *asked) (answered, error) {
 	defer c.leave(ask.key, f)
 	select {
 	case <-f.landed:
-		return f.answer, f.err
+		answer := f.answer
+		if !first {
+			answer.header = nil
+		}
+		return answer, f.err
 	case <-ctx.Done():
 		return answered{}, ctx.Err()
 	}
@@ -66,6 +70,10 @@ func (c *cache) board(ctx context.Context, ask *asked) (f *flight, first bool) {
 		return f, false
 	}
 	f = &flight{since: c.purges.position(), waiters: 1, landed: make(chan struct{})}
+	ctx = context.WithValue(ctx, borneKey{}, nil)
+	if ask.method.plan.Cache.Shared {
+		ctx = context.WithValue(ctx, principalKey{}, nil)
+	}
 	ctx, f.end = rpc.Detached(ctx, ask.method.plan.TimeLimit)
 	c.flights[ask.key] = f
 	c.flying.Go(func() { c.fly(ctx, f, ask) })
@@ -126,8 +134,8 @@ func (c *cache) ask(ctx context.Context, since position, ask *asked) (answer ans
 	kept := &keptAnswer{message: stream.answer, digest: digest, size: size, tags: ask.tags, since: since}
 	kept.until = oldest.or(c.now().Add(plan.Cache.TTL))
 	kept.last = kept.until.Add(max(plan.Cache.StaleWhileRevalidate, plan.Cache.StaleIfError))
-	answer = answered{keptAnswer: kept, header: info.ResponseHeader()}
-	if !isNoStore(answer.header) {
+	answer = answered{keptAnswer: kept, header: info.ResponseHeader(), lacking: isNoStore(info.ResponseHeader())}
+	if !answer.lacking {
 		c.keep(ask.key, kept, ask.method.kinds)
 	}
 	return answer, nil

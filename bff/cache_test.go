@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	authv1 "gatehouse/gen/auth/v1"
@@ -501,6 +502,8 @@ type sharer struct {
 	called chan struct{}
 	ended  chan error
 	gate   chan struct{} // holds calls back until it is closed, if there is one
+	looks  func(context.Context)
+	cookie string // what a step before the cache sets, if anything
 }
 
 func newSharer(t *testing.T, h *house, kept rpc.Cache) *sharer {
@@ -515,9 +518,12 @@ func newSharer(t *testing.T, h *house, kept rpc.Cache) *sharer {
 	s := &sharer{server: connect.NewServer(), called: make(chan struct{}, 2000), ended: make(chan error, 10)}
 	around, err := h.gateway.keeps(plan)
 	wantNoError(t, "keeps", err)
-	s.server.Register(connect.Method{Spec: specOf(plan), Handler: around(func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	method := around(func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 		defer func() { s.called <- struct{}{} }()
 		n := s.calls.Add(1)
+		if s.looks != nil {
+			s.looks(ctx)
+		}
 		if s.gate != nil {
 			select {
 			case <-s.gate:
@@ -533,14 +539,24 @@ func newSharer(t *testing.T, h *house, kept rpc.Cache) *sharer {
 			return rpc.Unavailable()
 		}
 		return stream.Send(&bffv1.ListUsersResponse{NextPageToken: fmt.Sprint(n)})
-	})})
+	})
+	s.server.Register(connect.Method{Spec: specOf(plan), Handler: func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+		if info, _ := connect.CallInfoForServerContext(ctx); s.cookie != "" {
+			info.ResponseHeader().Set("Set-Cookie", s.cookie)
+		}
+		return method(ctx, spec, stream)
+	}})
 	return s
 }
 
 // ask returns which of the method's answers it got.
 func (s *sharer) ask(ctx context.Context, who *principal) (string, error) {
+	return s.askWith(ctx, who, nil)
+}
+
+func (s *sharer) askWith(ctx context.Context, who *principal, info *connect.CallInfo) (string, error) {
 	stream := &soleStream{}
-	err := s.server.Call(context.WithValue(ctx, principalKey{}, who), bffv1.UserServiceListUsersProcedure, nil, stream)
+	err := s.server.Call(context.WithValue(ctx, principalKey{}, who), bffv1.UserServiceListUsersProcedure, info, stream)
 	if err != nil {
 		return "", err
 	}
@@ -602,6 +618,71 @@ func TestAThousandMissesMakeOneCall(t *testing.T) {
 	callers.Wait()
 	if got := s.calls.Load(); got != 1 || failed.Load() > 0 {
 		t.Errorf("1000 callers made %d calls, and %d got no answer; want 1 and 0", got, failed.Load())
+	}
+}
+
+// What a method says beside its answer is for the one caller whose call it was
+// made for, and it learns of none who shares it.
+func TestWhatIsSaidBesideAnAnswerIsForOneCaller(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	s := newSharer(t, h, rpc.Cache{TTL: 10 * time.Second})
+	s.gate = make(chan struct{})
+	s.looks = func(ctx context.Context) {
+		info, _ := connect.CallInfoForServerContext(ctx)
+		if who, held := caller(ctx), borneBy(ctx); who != nil || held.refresh != "" || len(info.RequestHeader().Values("Authorization")) > 0 || info.PeerAddr != "" {
+			t.Errorf("the shared call knows of its caller: %v, the cookies %v, the headers of %v", who, held, info)
+		}
+		info.ResponseHeader().Set("Set-Cookie", "of=one")
+		info.ResponseHeader().Set("Server-Timing", "part;dur=1")
+	}
+	var mu sync.Mutex
+	var told []string
+	ask := func(id string) {
+		info := &connect.CallInfo{PeerAddr: "192.0.2.1:4711"}
+		info.RequestHeader().Set("Authorization", "Bearer "+id)
+		ctx := context.WithValue(t.Context(), borneKey{}, borne{refresh: "of " + id})
+		if _, err := s.askWith(ctx, &principal{userID: id}, info); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, name := range []string{"Set-Cookie", "Server-Timing"} {
+			if value := info.ResponseHeader().Get(name); value != "" {
+				told = append(told, name+": "+value)
+			}
+		}
+	}
+	var callers sync.WaitGroup
+	for i := range 10 {
+		callers.Go(func() { ask(fmt.Sprint("user ", i)) })
+	}
+	h.waitFor(t, 10)
+	close(s.gate)
+	callers.Wait()
+	ask("who finds it kept")
+	if len(told) != 2 || s.calls.Load() != 1 {
+		t.Errorf("of 11 callers who shared %d calls' answer, these headers came to them: %q; want one call's, once", s.calls.Load(), told)
+	}
+}
+
+// What all may keep sets nobody's cookie: a cache would hand it to everybody.
+func TestAnAnswerWithACookieIsNotForSharedCaches(t *testing.T) {
+	t.Parallel()
+	for cookie, want := range map[string]string{"": "public, max-age=", "a=b": privately} {
+		s := newSharer(t, open(t, world{}).keep(), rpc.Cache{TTL: time.Minute})
+		s.cookie = cookie
+		mux := http.NewServeMux()
+		connecthttp.Mount(mux, s.server)
+		for _, what := range []string{"fetched", "kept"} {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, publicURL+bffv1.UserServiceListUsersProcedure+"?connect=v1&encoding=json&message=%7B%7D", http.NoBody)
+			wantNoError(t, "make the request", err)
+			response, err := direct{mux}.RoundTrip(request)
+			wantNoError(t, "get", err)
+			if got := response.Header.Get("Cache-Control"); response.StatusCode != http.StatusOK || !strings.HasPrefix(got, want) || response.Header.Get("Set-Cookie") != cookie {
+				t.Errorf("%s, with the cookie %q: got %s, Set-Cookie %q, Cache-Control %q; want %q", what, cookie, response.Status, response.Header.Get("Set-Cookie"), got, want)
+			}
+		}
 	}
 }
 

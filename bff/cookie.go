@@ -20,9 +20,8 @@ import (
 // A browser that sends "X-Gatehouse-Session: cookie" with what signs in gets its
 // tokens in cookies that no script can read, and none in the answer. From then
 // on the cookies are its credentials: a call that they come with is held to
-// where it comes from (see crossorigin.go), and the gateway refreshes the
-// session when it is about to expire. Everything behind this file sees an
-// Authorization header, as from any other client.
+// where it comes from (see crossorigin.go), and where its method asks who is
+// calling, the gateway refreshes the session when it is about to expire.
 const (
 	sessionModeHeader = "X-Gatehouse-Session"
 	// refreshAhead is how long before its end an access token is replaced.
@@ -80,11 +79,11 @@ func (c *cookies) accessName() string  { return c.prefix + "gatehouse-access" }
 func (c *cookies) refreshName() string { return c.prefix + "gatehouse-refresh" }
 func (c *cookies) deviceName() string  { return c.prefix + "gatehouse-device" }
 
-// borne is what a request's cookies hold.
+// borne is what a request's cookies hold, and what stands against using them.
 type borne struct {
-	refresh, device string
-	// failure is why the session could not be refreshed.
-	failure error
+	access, refresh, device string
+	// refusal is why the request may not use its cookies, or get any; nil if it may.
+	refusal error
 }
 
 type borneKey struct{}
@@ -95,50 +94,76 @@ func borneBy(ctx context.Context) borne {
 	return found
 }
 
-// handler puts a request's cookies where the gateway looks for credentials. A
-// request with an Authorization header stands on that alone.
+// handler takes a call's cookies off and keeps them for the steps that look at
+// them. Nothing behind this is to see, log or pass on a cookie.
 func (c *cookies) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !c.isCall(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		access, refresh, device := value(r, c.accessName()), value(r, c.refreshName()), value(r, c.deviceName())
-		// Nothing behind this is to see, log or pass on a cookie.
+		if found := c.of(r); found != (borne{}) {
+			r = r.WithContext(context.WithValue(r.Context(), borneKey{}, found))
+		}
 		r.Header.Del("Cookie")
-		asked := wantsCookies(r.Header.Get(sessionModeHeader))
-		switch {
-		case asked && !c.usable:
-			refuse(w, r, errCookiesNeedHTTPS)
-			return
-		case asked && !c.sources.mayBegin(r), r.Header.Get("Authorization") == "" && (access != "" || refresh != "") && !c.sources.mayUse(r):
-			refuse(w, r, errCrossOrigin)
-			return
-		case r.Header.Get("Authorization") != "":
-			next.ServeHTTP(w, r)
-			return
-		}
-		if err := c.gateway.limitedUnlessKnownCookie(r, access, refresh); err != nil {
-			refuse(w, r, err)
-			return
-		}
-		found := borne{refresh: refresh, device: device}
-		if refresh != "" && c.isExpiring(access) {
-			fresh, err := c.refreshed(r.Context(), refresh, r)
-			if err != nil {
-				// The cookies stay: the next call may fare better, and a browser's
-				// other call may have been given better ones.
-				found.failure = err
-			} else {
-				access, found.refresh = fresh.GetAccessToken(), fresh.GetRefreshToken()
-				c.set(w.Header().Add, fresh)
-			}
-		}
-		if access != "" {
-			r.Header.Set("Authorization", "Bearer "+access)
-		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), borneKey{}, found)))
+		next.ServeHTTP(w, r)
 	})
+}
+
+// of returns what a request's cookies hold. A request with an Authorization
+// header stands on that alone.
+func (c *cookies) of(r *http.Request) borne {
+	var found borne
+	if r.Header.Get("Authorization") == "" {
+		found = borne{access: value(r, c.accessName()), refresh: value(r, c.refreshName()), device: value(r, c.deviceName())}
+	}
+	asked := wantsCookies(r.Header.Get(sessionModeHeader))
+	switch {
+	case asked && !c.usable:
+		found.refusal = errCookiesNeedHTTPS
+	case asked && !c.sources.mayBegin(r), found.session() && !c.sources.mayUse(r):
+		found.refusal = errCrossOrigin
+	}
+	return found
+}
+
+// session reports whether the cookies are of one.
+func (b borne) session() bool { return b.access != "" || b.refresh != "" }
+
+// crossOrigin refuses calls that a strange page has a browser send. It is an
+// [rpc.Step].
+func crossOrigin(*rpc.Plan) (connect.ServerInterceptor, error) {
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			if refusal := borneBy(ctx).refusal; refusal != nil {
+				return refusal
+			}
+			return next(ctx, spec, stream)
+		}
+	}, nil
+}
+
+// identify returns whose session the cookies are of. One that is about to expire
+// is refreshed, and goes back with the answer.
+func (c *cookies) identify(ctx context.Context, info *connect.CallInfo, held borne) (*principal, error) {
+	who, err := c.gateway.identify(ctx, held.access)
+	if held.refresh == "" || !c.isExpiring(who, err) {
+		return who, err
+	}
+	fresh, failure := c.refreshed(ctx, held.refresh)
+	if failure != nil {
+		// The cookies stay: the next call may fare better, and a browser's other call
+		// may have been given better ones. What still counts still does.
+		if err == nil {
+			err = c.gateway.revoked.check(ctx, who)
+		}
+		if connect.CodeOf(err) == connect.CodeUnauthenticated {
+			err = failure
+		}
+		return who, err
+	}
+	c.set(info.ResponseHeader().Add, fresh)
+	return c.gateway.verifier.verify(fresh.GetAccessToken())
 }
 
 // isCall reports whether the request is one for a method: pages need no session.
@@ -156,13 +181,9 @@ func value(r *http.Request, name string) string {
 
 func wantsCookies(mode string) bool { return strings.EqualFold(mode, "cookie") }
 
-// isExpiring reports whether a call with the access token would fail, now or in
-// a moment, for a reason that a refresh mends.
-func (c *cookies) isExpiring(access string) bool {
-	if access == "" {
-		return true
-	}
-	who, err := c.gateway.verifier.verify(access)
+// isExpiring reports whether a call by an access token would fail, now or in a
+// moment, for a reason that a refresh mends.
+func (c *cookies) isExpiring(who *principal, err error) bool {
 	if err != nil {
 		return connect.CodeOf(err) == connect.CodeUnauthenticated
 	}
@@ -172,18 +193,19 @@ func (c *cookies) isExpiring(access string) bool {
 // refreshed exchanges a refresh token, once for all of a browser's calls that
 // come with it. The key lets auth tell a repetition, by this gateway or another,
 // from a theft: it follows from the token.
-func (c *cookies) refreshed(ctx context.Context, token string, r *http.Request) (*authv1.Tokens, error) {
+func (c *cookies) refreshed(ctx context.Context, token string) (*authv1.Tokens, error) {
+	if err := c.gateway.limited(ctx); err != nil { // for auth is asked, whatever is known of the access token
+		return nil, err
+	}
+	origin := c.gateway.origin(ctx)
 	sum := sha256.Sum256([]byte("cookie refresh " + token))
 	key := base64.RawURLEncoding.EncodeToString(sum[:])
 	result := c.flight.DoChan(key, func() (any, error) {
 		// A browser that goes away must not undo it for its other calls.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeLimit)
+		ctx, cancel := rpc.Detached(ctx, writeLimit)
 		defer cancel()
 		return fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
-			return c.gateway.sessions.Refresh(ctx, &authv1.RefreshRequest{
-				RefreshToken: token, IdempotencyKey: key,
-				Origin: c.gateway.originOf(c.gateway.addressOf(r.RemoteAddr, r.Header.Values("X-Forwarded-For")), r.UserAgent()),
-			})
+			return c.gateway.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: key, Origin: origin})
 		})
 	})
 	select {

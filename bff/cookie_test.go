@@ -136,9 +136,6 @@ func TestCookiesAreForPagesOfListedOriginsOnly(t *testing.T) {
 		{"a write of a listed origin", http.MethodPost, append(json, "Sec-Fetch-Site", "cross-site", "Origin", app), true},
 		{"a write of a strange origin", http.MethodPost, append(json, "Sec-Fetch-Site", "cross-site", "Origin", "https://evil.example"), false},
 		{"a write that says nothing", http.MethodPost, json, false},
-		{"a write by a form", http.MethodPost, []string{"Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "same-origin"}, false},
-		{"a write by a form of plain text", http.MethodPost, []string{"Content-Type", "text/plain;application/json", "Sec-Fetch-Site", "same-origin"}, false},
-		{"a write by a form of a listed origin", http.MethodPost, []string{"Content-Type", "multipart/form-data", "Sec-Fetch-Site", "cross-site", "Origin", app}, false},
 	} {
 		before := h.backend.called("")
 		path, body := bffv1.AccountServiceGetMeProcedure, "{}"
@@ -155,6 +152,11 @@ func TestCookiesAreForPagesOfListedOriginsOnly(t *testing.T) {
 			t.Errorf("%s: it reached a backend", test.name)
 		}
 	}
+	for _, line := range h.log.lines(t, "call") {
+		if line["reason"] == "CROSS_ORIGIN" && (line["method"] != bffv1.AccountServiceGetMeProcedure || line["request_id"] == "") {
+			t.Errorf("a refused call is logged as %v, want its method and id", line)
+		}
+	}
 	response, text := h.send(t, bffv1.AuthServiceLoginProcedure, loginBody, "X-Gatehouse-Session", "cookie", "Sec-Fetch-Site", "cross-site", "Origin", "https://evil.example")
 	if response.StatusCode != http.StatusForbidden || len(response.Cookies()) > 0 {
 		t.Errorf("a strange page signs its visitor in: %d %s, want 403 and no cookie", response.StatusCode, text)
@@ -162,6 +164,100 @@ func TestCookiesAreForPagesOfListedOriginsOnly(t *testing.T) {
 	response, text = h.send(t, bffv1.AccountServiceGetMeProcedure, "{}", "Authorization", "Bearer "+h.token(alice), "Cookie", accessJar+"=x", "Sec-Fetch-Site", "cross-site")
 	if response.StatusCode != http.StatusOK {
 		t.Errorf("an Authorization header beside cookies: %d %s, want it to count alone", response.StatusCode, text)
+	}
+}
+
+// What a form can send is no call, whatever page it stands on.
+func TestAFormCannotUseCookies(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{origins: []string{app}})
+	from := newSources([]string{app}, discard)
+	for kind, mayUse := range map[string]bool{
+		"application/x-www-form-urlencoded": false, "multipart/form-data; boundary=x": false, "text/plain": false, "Text/Plain;application/json": false, "": false,
+		"application/json": true, "application/proto": true,
+	} {
+		for _, page := range [][]string{{"Sec-Fetch-Site", "same-origin"}, {"Sec-Fetch-Site", "cross-site", "Origin", app}} {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, publicURL+"/api/v1/me", http.NoBody)
+			wantNoError(t, "make the request", err)
+			for i := 0; i < len(page); i += 2 {
+				request.Header.Set(page[i], page[i+1])
+			}
+			request.Header.Set("Content-Type", kind)
+			if got := from.mayUse(request); got != mayUse {
+				t.Errorf("a write of type %q of a page %v: may use the cookies: %v, want %v", kind, page, got, mayUse)
+			}
+			if mayUse {
+				continue
+			}
+			request.Header.Set("Connect-Protocol-Version", "1")
+			if !from.mayUse(request) {
+				t.Errorf("a write of type %q of a page %v, with the Connect header: may not use the cookies", kind, page)
+			}
+			response, text := h.fetch(t, http.MethodPost, bffv1.AccountServiceGetMeProcedure, "{}", append(page, "Content-Type", kind, "Cookie", accessJar+"="+h.token(alice))...)
+			if response.StatusCode != http.StatusUnsupportedMediaType || h.backend.called("") > 0 {
+				t.Errorf("a write of type %q of a page %v: %d %s, and a backend was asked %d times; want 415 and none", kind, page, response.StatusCode, text, h.backend.called(""))
+			}
+		}
+	}
+}
+
+// The steps before it come first: a call that there is no room for costs no
+// refresh, and neither does a method that doesn't ask who is calling.
+func TestASessionIsRefreshedWhereItIsAskedFor(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{throttled: true})
+	answer(h.backend, authv1.SessionServiceRefreshProcedure, func(context.Context, *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
+		return &authv1.RefreshResponse{Tokens: &authv1.Tokens{AccessToken: h.token(alice), RefreshToken: "ghr_next", ExpiresIn: 300, RefreshExpiresIn: 3600}}, nil
+	})
+	refreshes := func() int { return h.backend.called(authv1.SessionServiceRefreshProcedure) }
+	response, text := h.send(t, bffv1.AuthServiceLoginProcedure, loginBody, append(jar(h.dated(-time.Minute), "ghr_old"), "X-Gatehouse-Session", "cookie")...)
+	if response.StatusCode != http.StatusOK || refreshes() > 0 {
+		t.Errorf("Login with an old session's cookies: %d %s after %d refreshes, want an answer and none", response.StatusCode, text, refreshes())
+	}
+	if tokens := len(response.Header.Values("Set-Cookie")); tokens != 2 {
+		t.Errorf("Login sets %d cookies, want the two of the new session: %v", tokens, response.Header.Values("Set-Cookie"))
+	}
+	h.fill(t, reads)
+	response, text = h.send(t, bffv1.AccountServiceGetMeProcedure, "{}", jar(h.dated(-time.Minute), "ghr_old")...)
+	if !strings.Contains(text, rpc.ReasonOverloaded) || refreshes() > 0 {
+		t.Errorf("a call without room: %d %s after %d refreshes, want none", response.StatusCode, text, refreshes())
+	}
+}
+
+// A kept answer comes with the fresh cookies of the one who asked.
+func TestAKeptAnswerComesWithItsCallersOwnCookies(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	fresh := h.token(alice)
+	answer(h.backend, authv1.SessionServiceRefreshProcedure, func(_ context.Context, req *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
+		return &authv1.RefreshResponse{Tokens: &authv1.Tokens{AccessToken: fresh, RefreshToken: "next of " + req.GetRefreshToken(), ExpiresIn: 300, RefreshExpiresIn: 3600}}, nil
+	})
+	var tag string
+	for i, held := range []string{"ghr_0", "ghr_1", "", "ghr_3"} {
+		access := h.dated(-time.Minute)
+		if held == "" {
+			access = fresh
+		}
+		before := h.backend.called(authv1.AccountServiceGetAccountProcedure)
+		response, text := h.get(t, meByGet, append(jar(access, held), "If-None-Match", tag)...)
+		want := http.StatusOK
+		if tag != "" {
+			want = http.StatusNotModified
+		}
+		set, next := cookiesOf(response.Header), ""
+		if set[refreshJar] != nil {
+			next = set[refreshJar].Value
+		}
+		if response.StatusCode != want || (held == "") != (next == "") || held != "" && next != "next of "+held || len(set) > 2 {
+			t.Errorf("call %d with the cookie %q: got %d %s and the cookies %v, want %d and what follows the own", i, held, response.StatusCode, text, set, want)
+		}
+		if asked := h.backend.called(authv1.AccountServiceGetAccountProcedure) - before; asked != 0 && i > 0 {
+			t.Errorf("call %d: auth was asked %d times for what is kept", i, asked)
+		}
+		if control := response.Header.Get("Cache-Control"); control != privately {
+			t.Errorf("call %d: Cache-Control is %q, want %q", i, control, privately)
+		}
+		tag = response.Header.Get("Etag")
 	}
 }
 

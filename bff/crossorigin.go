@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"connectrpc.com/connect/v2/connecthttp"
 	connectcors "connectrpc.com/cors"
 	"github.com/rs/cors"
 
@@ -136,9 +135,4 @@ func (s *sources) tell(origin string) {
 		return
 	}
 	s.logger.Warn("a web origin was refused", "origin", origin, "mend", "if its pages may call, add it to GATEHOUSE_ORIGINS")
-}
-
-// refuse answers before any method is reached, in the protocol of the request.
-func refuse(w http.ResponseWriter, r *http.Request, err error) {
-	_ = connecthttp.NewErrorWriter().Write(w, r, err)
 }

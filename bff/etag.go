@@ -76,7 +76,7 @@ func (s *namingStream) Send(sent any) error {
 	if err != nil {
 		return err
 	}
-	if s.known = name(info, digest, "private, no-cache"); s.known {
+	if s.known = name(info, digest, privately); s.known {
 		return nil
 	}
 	return s.ServerStream.Send(message)
@@ -87,10 +87,19 @@ func (a answered) send(ctx context.Context, plan *rpc.Plan, stream connect.Serve
 	info, _ := connect.CallInfoForServerContext(ctx)
 	if a.header != nil {
 		for key, values := range a.header.All() {
-			info.ResponseHeader().SetValues(key, values)
+			for _, value := range values {
+				info.ResponseHeader().Add(key, value)
+			}
 		}
 	}
-	if isGet(ctx) && !isNoStore(info.ResponseHeader()) && name(info, a.digest, cacheControl(plan.Cache, a.until, now)) {
+	if a.lacking {
+		info.ResponseHeader().Set("Cache-Control", "no-store")
+	}
+	control := cacheControl(plan.Cache, a.until, now)
+	if info.ResponseHeader().Get("Set-Cookie") != "" {
+		control = privately // a cache that all share would give the cookie to all
+	}
+	if isGet(ctx) && !a.lacking && name(info, a.digest, control) {
 		return connecthttp.NewNotModifiedError()
 	}
 	if info.Protocol == "" {
@@ -99,10 +108,13 @@ func (a answered) send(ctx context.Context, plan *rpc.Plan, stream connect.Serve
 	return stream.Send(a.message)
 }
 
+// privately may the caller's own cache keep an answer.
+const privately = "private, no-cache"
+
 func cacheControl(kept *rpc.Cache, until, now time.Time) string {
 	switch {
 	case !kept.Shared:
-		return "private, no-cache"
+		return privately
 	case len(kept.Tags) > 0:
 		return "public, no-cache"
 	default:

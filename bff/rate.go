@@ -3,10 +3,8 @@ package bff
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -78,47 +76,11 @@ func (s *Service) limited(ctx context.Context) error {
 		return nil
 	}
 	info, _ := connect.CallInfoForServerContext(ctx)
-	return s.countAddressRefusal(ctx, s.rates.takeAddress(s.address(info)))
-}
-
-// limitedUnlessKnown is limited, but for a call whose token needs no check.
-func (s *Service) limitedUnlessKnown(ctx context.Context) error {
-	if s.rates == nil {
-		return nil
-	}
-	info, _ := connect.CallInfoForServerContext(ctx)
-	if s.verifier.needsNoCheck(info.RequestHeader().Values("Authorization")) {
-		return nil
-	}
-	return s.countAddressRefusal(ctx, s.rates.takeAddress(s.address(info)))
-}
-
-// limitedUnlessKnownCookie is the same for a session in cookies, whose refresh
-// asks auth before there is a call. Errors: resource_exhausted TOO_MANY_REQUESTS.
-func (s *Service) limitedUnlessKnownCookie(r *http.Request, access, refresh string) error {
-	if s.rates == nil || refresh == "" || access != "" && s.verifier.needsNoCheck([]string{"Bearer " + access}) {
-		return nil
-	}
-	return s.rates.takeAddress(s.addressOf(r.RemoteAddr, r.Header.Values("X-Forwarded-For")))
-}
-
-func (s *Service) countAddressRefusal(ctx context.Context, err error) error {
+	err := s.rates.takeAddress(s.address(info))
 	if plan := rpc.CallFrom(ctx).Plan; err != nil && plan != nil {
 		rateRefusals.Add(ctx, 1, refusalLabels(plan, "address"))
 	}
 	return err
-}
-
-// needsNoCheck reports whether the call carries no token, or one that is
-// remembered as verified.
-func (v *verifier) needsNoCheck(authorization []string) bool {
-	token, ok := rpc.BearerToken(strings.Join(authorization, ""))
-	keys := v.keys.Load()
-	if !ok || keys == nil {
-		return true
-	}
-	known, ok := v.seen.GetIfPresent(token)
-	return ok && known.epoch == keys.epoch
 }
 
 // rated holds a method's callers to the rate of its policy, and tells each what

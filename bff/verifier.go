@@ -209,19 +209,38 @@ func (c *accessClaims) field(name string) any {
 
 // verify returns whose token it is. Errors: unauthenticated TOKEN_INVALID or
 // TOKEN_EXPIRED, unavailable SERVICE_UNAVAILABLE while there are no keys.
-func (v *verifier) verify(token string) (who *principal, err error) {
-	remembered := false
-	defer func() { countVerification(remembered, err) }()
+func (v *verifier) verify(token string) (*principal, error) {
+	if who, known, err := v.recall(token); known {
+		return who, err
+	}
+	return v.check(token)
+}
+
+// recall is verify for a token that needs no check: it is remembered, or there is
+// nothing to check it with. Of any other it reports that it isn't known.
+func (v *verifier) recall(token string) (who *principal, known bool, err error) {
+	keys := v.keys.Load()
+	if keys == nil {
+		countVerification(false, rpc.Unavailable())
+		return nil, true, rpc.Unavailable()
+	}
+	who, ok := v.seen.GetIfPresent(token)
+	if !ok || who.epoch != keys.epoch {
+		return nil, false, nil
+	}
+	if !v.now().Before(who.expire) {
+		who, err = nil, errTokenExpired
+	}
+	countVerification(true, err)
+	return who, true, err
+}
+
+// check is verify for a token that isn't remembered, and remembers it.
+func (v *verifier) check(token string) (who *principal, err error) {
+	defer func() { countVerification(false, err) }()
 	keys := v.keys.Load()
 	if keys == nil {
 		return nil, rpc.Unavailable()
-	}
-	if known, ok := v.seen.GetIfPresent(token); ok && known.epoch == keys.epoch {
-		remembered = true
-		if v.now().Before(known.expire) {
-			return known, nil
-		}
-		return nil, errTokenExpired
 	}
 	var claims accessClaims
 	_, err = jwt.ParseWithClaims(token, &claims, keys.choose,

@@ -62,9 +62,23 @@ func Detached(ctx context.Context, limit time.Duration) (context.Context, contex
 	return context.WithTimeout(context.WithValue(context.WithoutCancel(ctx), callKey{}, &call), limit)
 }
 
-// answered is the outermost interceptor: it names the call, recovers from a
-// panic, publishes the error, and writes the one line of the log. plan is nil
-// for methods that aren't there.
+// recovering is the outermost interceptor: whatever panics, even what traces the
+// call, the caller has an answer.
+func recovering(logger *slog.Logger) connect.ServerInterceptor {
+	return func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			err := recovered(ctx, spec, stream, next)
+			if panicked, ok := err.(errPanic); ok { //nolint:errorlint // one that this recovered, and no other
+				logger.LogAttrs(ctx, slog.LevelError, "a call's steps panicked", slog.String("method", spec.Procedure), slog.String("cause", panicked.Error()))
+				return ErrInternal
+			}
+			return err
+		}
+	}
+}
+
+// answered names the call, publishes its error, a panic among them, and writes
+// the one line of the log. plan is nil for methods that aren't there.
 func answered(logger *slog.Logger, level slog.Level, plan *Plan) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {

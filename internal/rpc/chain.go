@@ -18,7 +18,7 @@ type Step func(*Plan) (connect.ServerInterceptor, error)
 // Steps are the parts of a chain that a server may have: each is nil where it
 // has not. Idempotency and Cache find the message in [Call].Request.
 type Steps struct {
-	// Trace records the call for operators.
+	// Trace records the call for operators; a server with telemetry has its own.
 	Trace Step
 	// Shed refuses what there is no room for.
 	Shed Step
@@ -68,8 +68,11 @@ type check struct {
 // what is cheap and needs to know little comes before what is dear.
 func (c *ServerConfig) steps() []step {
 	return []step{
-		{name: "recover", make: func(plan *Plan) (connect.ServerInterceptor, error) { return answered(c.Logger, c.Level, plan), nil }},
+		{name: "recover", make: func(*Plan) (connect.ServerInterceptor, error) { return recovering(c.Logger), nil }},
 		{name: "trace", make: c.Trace},
+		// A trace tells of the error that the caller gets, and a line of the log names
+		// the trace: so this is within it.
+		{name: "map errors", make: func(plan *Plan) (connect.ServerInterceptor, error) { return answered(c.Logger, c.Level, plan), nil }},
 		{name: "time limit", make: bounded},
 		{name: "shed", make: c.Shed},
 		{name: "cross-origin check", make: c.CrossOrigin},
@@ -93,13 +96,13 @@ var checks = []check{
 }
 
 // Order returns the names of what each call passes, in this order: on the way
-// in down to the method ("compose"), and then on the way out.
+// in down to the method ("compose"), and then on the way out, the innermost first.
 func Order() []string {
 	var in, out []string
 	for _, step := range new(ServerConfig).steps() {
 		switch step.name {
-		case "redact and post-process":
-			out = append(out, step.name)
+		case "redact and post-process", "map errors":
+			out = append([]string{step.name}, out...)
 		case "decode once":
 			in = append(in, step.name)
 			for _, check := range checks {
@@ -109,8 +112,7 @@ func Order() []string {
 			in = append(in, step.name)
 		}
 	}
-	// The outermost step has the last word too.
-	return slices.Concat(in, []string{"compose"}, out, []string{"map errors"})
+	return slices.Concat(in, []string{"compose"}, out)
 }
 
 // chain puts a method's steps around it.

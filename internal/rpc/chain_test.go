@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -118,6 +119,48 @@ func TestACallPassesTheStepsInTheStatedOrder(t *testing.T) {
 	}
 	if got := d.read(); !slices.Equal(got, want) {
 		t.Errorf("a call passed %q, want %q", got, want)
+	}
+}
+
+// A trace tells of the error that the caller gets, and of one whose method
+// panicked; what panics in the tracing itself is caught too.
+func TestErrorsAreMappedWithinTheTraceAndPanicsCaughtOutsideOfIt(t *testing.T) {
+	t.Parallel()
+	for name, fails := range map[string]func() error{
+		"a fault":               func() error { return errors.New("of ours") },
+		"a panic":               func() error { panic("of ours") },
+		"a panic of the tracer": func() error { return nil },
+	} {
+		var traced error
+		log := &lockedBuffer{}
+		server := newServer(t, "users", rpc.ServerConfig{
+			Logger: slog.New(slog.NewJSONHandler(log, nil)),
+			Steps: rpc.Steps{Trace: func(*rpc.Plan) (connect.ServerInterceptor, error) {
+				return func(next connect.ServerFunc) connect.ServerFunc {
+					return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+						if traced = next(ctx, spec, stream); traced == nil {
+							panic("of ours")
+						}
+						return traced
+					}
+				}, nil
+			}},
+		}, registerProfiles(func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			if err := fails(); err != nil {
+				return nil, err
+			}
+			return found(ctx, req)
+		}))
+		_, err := get(t.Context(), inProcess(t, bffToUsers, server))
+		if rpc.Reason(err) != rpc.ReasonInternal || strings.Contains(err.Error(), "of ours") {
+			t.Errorf("%s: the caller got %v, want %s and no more", name, err, rpc.ReasonInternal)
+		}
+		if name != "a panic of the tracer" && rpc.Reason(traced) != rpc.ReasonInternal {
+			t.Errorf("%s: the trace got %v, want what the caller gets", name, traced)
+		}
+		if !strings.Contains(log.String(), "of ours") {
+			t.Errorf("%s: the log holds no cause: %s", name, log)
+		}
 	}
 }
 

@@ -80,11 +80,13 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	} else {
 		server.options = append(server.options, connecthttp.WithCompressors())
 	}
-	measured, other := unmeasured, unmeasured
+	other := unmeasured
 	if config.Telemetry != nil {
+		var measured connect.ServerInterceptor
 		if measured, other, err = served(config.Telemetry, config.Internal); err != nil {
 			return nil, err
 		}
+		config.Trace = func(*Plan) (connect.ServerInterceptor, error) { return measured, nil }
 	}
 	for i, plan := range plans {
 		handler, err := chain(&config, plan, methods[i])
@@ -92,7 +94,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 			return nil, err
 		}
 		server.methods[plan.Procedure] = plan
-		server.rpc.Register(connect.Method{Spec: specs[i], Handler: measured(handler)})
+		server.rpc.Register(connect.Method{Spec: specs[i], Handler: handler})
 	}
 	unknown := answered(config.Logger, config.Level, nil)
 	server.rpc.SetUnknownHandler(other(unknown(func(context.Context, connect.Spec, connect.ServerStream) error {
