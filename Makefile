@@ -2,7 +2,7 @@
 
 BUF := go tool -modfile=tools/go.mod buf
 
-.PHONY: all gen lint test bench build web
+.PHONY: all gen client web lint test bench build
 
 all: gen lint test
 
@@ -13,6 +13,13 @@ gen: .protodeps
 	rm -rf gen
 	$(BUF) generate
 	cd tools && go run ./postman ../web/openapi.json ../web/postman.json
+
+# Generates what the TypeScript client has of the schema, and of the Go code's
+# error reasons.
+client: .protodeps
+	cd web/client && npm ci --no-fund --no-audit
+	$(BUF) generate --template web/client/buf.gen.yaml
+	cd web/client && npm run generate
 
 .protodeps: tools/go.mod tools/protodeps/main.go
 	rm -rf .protodeps
