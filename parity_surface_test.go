@@ -1,0 +1,404 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// surface is one way to call the gateway, with what it can send.
+type surface struct {
+	name string
+	// text says that it sends a body of any text, wire that it sends bytes that no
+	// message has, and unknown that it calls methods that its schema lacks. The
+	// others refuse these by themselves.
+	text, wire, unknown bool
+	// reads says that it calls only what has no side effects.
+	reads bool
+	open  func(testing.TB, string) caller
+}
+
+// caller calls the gateway on a surface.
+type caller interface {
+	call(context.Context, *wireCall) (*outcome, error)
+}
+
+// wireCall is one call as all surfaces understand it.
+type wireCall struct {
+	procedure string
+	method    protoreflect.MethodDescriptor // nil where there is none
+	text      string                        // the request as JSON
+	bytes     []byte                        // the request on the wire, instead
+	header    map[string]string
+}
+
+// outcome is what came of a call: a message, or an error.
+type outcome struct {
+	message proto.Message
+	failure *failure
+	status  int         // of HTTP; 0 where the surface shows none
+	header  http.Header // nil where the surface shows none
+}
+
+// failure is an error with its details.
+type failure struct {
+	code    string
+	message string
+	details []proto.Message
+}
+
+// The surfaces that need nothing but Go.
+var surfaces = []surface{
+	{name: "connect json", text: true, unknown: true, open: func(_ testing.TB, url string) caller { return plainJSON{url, http.MethodPost} }},
+	{name: "connect get", text: true, reads: true, open: func(_ testing.TB, url string) caller { return plainJSON{url, http.MethodGet} }},
+	{name: "connect proto", wire: true, unknown: true, open: func(_ testing.TB, url string) caller { return connectClient{url: url} }},
+	{name: "grpc", wire: true, unknown: true, open: openGRPC},
+	{name: "grpc-web", wire: true, unknown: true, open: func(_ testing.TB, url string) caller {
+		return connectClient{url: url, hasNoStatus: true, options: []connecthttp.Option{connecthttp.WithGRPCWeb()}}
+	}},
+	{name: "buf curl", open: func(t testing.TB, url string) caller { return bufCurl{tool(t, "github.com/bufbuild/buf/cmd/buf"), url} }},
+	{name: "grpcurl", open: func(t testing.TB, url string) caller {
+		return grpcurl{tool(t, "github.com/fullstorydev/grpcurl/cmd/grpcurl"), url}
+	}},
+}
+
+// can reports whether the surface can make the call.
+func (s surface) can(c *wireCall, raw bool) bool {
+	switch {
+	case c.method == nil && !s.unknown,
+		raw && !s.text,
+		c.bytes != nil && !s.wire,
+		s.reads && !readsOnly(c.method):
+		return false
+	}
+	return true
+}
+
+func readsOnly(method protoreflect.MethodDescriptor) bool {
+	if method == nil {
+		return false
+	}
+	options, ok := method.Options().(*descriptorpb.MethodOptions)
+	return ok && options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS
+}
+
+// request is the call's message. Where bytes are given, it is one that is
+// written as exactly those.
+func (c *wireCall) request() (proto.Message, error) {
+	if c.bytes != nil || c.method == nil {
+		message := &emptypb.Empty{}
+		message.ProtoReflect().SetUnknown(c.bytes)
+		return message, nil
+	}
+	message, err := newMessage(c.method.Input())
+	if err == nil {
+		err = protojson.Unmarshal([]byte(c.text), message)
+	}
+	return message, err
+}
+
+func (c *wireCall) response() (proto.Message, error) {
+	if c.method == nil {
+		return &emptypb.Empty{}, nil
+	}
+	return newMessage(c.method.Output())
+}
+
+func newMessage(descriptor protoreflect.MessageDescriptor) (proto.Message, error) {
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(descriptor.FullName())
+	if err != nil {
+		return nil, err
+	}
+	return kind.New().Interface(), nil
+}
+
+// answer reads a message of the call's response from JSON.
+func (c *wireCall) answer(text []byte) (proto.Message, error) {
+	message, err := c.response()
+	if err == nil {
+		err = protojson.Unmarshal(text, message)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the answer is %.300q: %w", text, err)
+	}
+	return message, nil
+}
+
+// connectJSON is an error as the Connect protocol writes it.
+type connectJSON struct {
+	Code, Message string
+	Details       []struct{ Type, Value string }
+}
+
+func readConnectJSON(text []byte) (*failure, error) {
+	var read connectJSON
+	if err := json.Unmarshal(text, &read); err != nil {
+		return nil, fmt.Errorf("the error is %.300q: %w", text, err)
+	}
+	f := &failure{code: read.Code, message: read.Message}
+	for _, detail := range read.Details {
+		value, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(detail.Value, "="))
+		if err != nil {
+			return nil, fmt.Errorf("a detail is %q: %w", detail.Value, err)
+		}
+		if err := f.add(detail.Type, value); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+func (f *failure) add(name string, value []byte) error {
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(name))
+	if err != nil {
+		return fmt.Errorf("a detail of type %q: %w", name, err)
+	}
+	message := kind.New().Interface()
+	f.details = append(f.details, message)
+	return proto.Unmarshal(value, message)
+}
+
+// plainJSON speaks Connect as plain curl does: JSON in the body of a POST, or in
+// the query of a GET.
+type plainJSON struct{ url, method string }
+
+func (p plainJSON) call(ctx context.Context, c *wireCall) (*outcome, error) {
+	address, body := p.url+c.procedure, c.text
+	if p.method == http.MethodGet {
+		address += "?" + url.Values{"connect": {"v1"}, "encoding": {"json"}, "message": {c.text}}.Encode()
+		body = ""
+	}
+	request, err := http.NewRequestWithContext(ctx, p.method, address, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if p.method == http.MethodPost {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, text, err := c.exchange(request)
+	if err != nil {
+		return nil, err
+	}
+	o := &outcome{status: response.StatusCode, header: response.Header}
+	if response.StatusCode == http.StatusOK {
+		o.message, err = c.answer(text)
+	} else {
+		o.failure, err = readConnectJSON(text)
+	}
+	return o, err
+}
+
+// exchange sends a request with the call's headers over HTTP/1.1.
+func (c *wireCall) exchange(request *http.Request) (*http.Response, []byte, error) {
+	for name, value := range c.header {
+		request.Header.Set(name, value)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	return response, text, err
+}
+
+// connectClient is the client of connect-go.
+type connectClient struct {
+	url         string
+	options     []connecthttp.Option
+	hasNoStatus bool
+}
+
+func (t connectClient) call(ctx context.Context, c *wireCall) (*outcome, error) {
+	request, err := c.request()
+	if err != nil {
+		return nil, err
+	}
+	o := &outcome{}
+	if o.message, err = c.response(); err != nil {
+		return nil, err
+	}
+	seen := &seeing{over: h2c.Transport}
+	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: seen}, t.url, t.options...))
+	ctx, info := connect.NewClientContext(ctx)
+	for name, value := range c.header {
+		info.RequestHeader().Set(name, value)
+	}
+	err = client.CallUnary(ctx, connect.Spec{StreamType: connect.StreamTypeUnary, Procedure: c.procedure}, request, o.message)
+	if seen.response != nil {
+		o.header = seen.response.Header
+		if !t.hasNoStatus {
+			o.status = seen.response.StatusCode
+		}
+	}
+	if err == nil {
+		return o, nil
+	}
+	told, ok := errors.AsType[*connect.Error](err)
+	if !ok || !told.IsRemote() {
+		return nil, fmt.Errorf("the client failed by itself: %w", err)
+	}
+	o.message, o.failure = nil, &failure{code: told.Code().String(), message: told.Message()}
+	for _, detail := range told.Details() {
+		if err := o.failure.add(detail.Type, detail.Value); err != nil {
+			return nil, err
+		}
+	}
+	return o, nil
+}
+
+// seeing keeps the response that it saw.
+type seeing struct {
+	over     http.RoundTripper
+	response *http.Response
+}
+
+func (s *seeing) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := s.over.RoundTrip(r)
+	s.response = response
+	return response, err
+}
+
+// grpcGo is gRPC's own client.
+type grpcGo struct{ conn *grpc.ClientConn }
+
+func openGRPC(t testing.TB, url string) caller {
+	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return grpcGo{conn}
+}
+
+func (g grpcGo) call(ctx context.Context, c *wireCall) (*outcome, error) {
+	request, err := c.request()
+	if err != nil {
+		return nil, err
+	}
+	o := &outcome{header: http.Header{}}
+	if o.message, err = c.response(); err != nil {
+		return nil, err
+	}
+	for name, value := range c.header {
+		ctx = metadata.AppendToOutgoingContext(ctx, name, value)
+	}
+	var header, trailer metadata.MD
+	err = g.conn.Invoke(ctx, c.procedure, request, o.message, grpc.Header(&header), grpc.Trailer(&trailer))
+	for _, told := range []metadata.MD{header, trailer} {
+		for name, values := range told {
+			o.header[http.CanonicalHeaderKey(name)] = values
+		}
+	}
+	if err == nil {
+		return o, nil
+	}
+	told, _ := status.FromError(err)
+	o.message = nil
+	o.failure, err = readStatus(told.Proto())
+	return o, err
+}
+
+func readStatus(told *rpcstatus.Status) (*failure, error) {
+	f := &failure{code: connect.Code(told.GetCode()).String(), message: told.GetMessage()}
+	for _, detail := range told.GetDetails() {
+		if err := f.add(string(detail.MessageName()), detail.GetValue()); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// tool builds a program of the module of tools and returns its path.
+func tool(t testing.TB, pkg string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), filepath.Base(pkg))
+	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/go.mod", "-o", path, pkg)
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", pkg, err, out)
+	}
+	return path
+}
+
+// run runs a program that is given the call's text and returns what it writes.
+func (c *wireCall) run(ctx context.Context, program string, args ...string) (stdout, stderr []byte, failed bool, err error) {
+	for _, name := range slices.Sorted(maps.Keys(c.header)) {
+		args = append([]string{args[0], "-H", name + ": " + c.header[name]}, args[1:]...)
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = append(os.Environ(), "BUF_CACHE_DIR="+filepath.Dir(program))
+	cmd.Stdin = strings.NewReader(c.text)
+	var out, fault bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &fault
+	err = cmd.Run()
+	if _, ok := errors.AsType[*exec.ExitError](err); ok {
+		return out.Bytes(), fault.Bytes(), true, nil
+	}
+	return out.Bytes(), fault.Bytes(), false, err
+}
+
+// bufCurl is the command of that name, which asks the gateway for its schema.
+type bufCurl struct{ program, url string }
+
+func (b bufCurl) call(ctx context.Context, c *wireCall) (*outcome, error) {
+	stdout, stderr, failed, err := c.run(ctx, b.program, "curl", "-d", "@-", b.url+c.procedure)
+	if err != nil {
+		return nil, err
+	}
+	o := &outcome{}
+	if failed {
+		o.failure, err = readConnectJSON(stderr)
+	} else {
+		o.message, err = c.answer(stdout)
+	}
+	return o, err
+}
+
+// grpcurl is the command of that name, which asks the gateway for its schema.
+type grpcurl struct{ program, url string }
+
+func (g grpcurl) call(ctx context.Context, c *wireCall) (*outcome, error) {
+	stdout, stderr, failed, err := c.run(ctx, g.program, "-plaintext", "-format-error", "-d", "@",
+		strings.TrimPrefix(g.url, "http://"), strings.TrimPrefix(c.procedure, "/"))
+	if err != nil {
+		return nil, err
+	}
+	o := &outcome{}
+	if !failed {
+		o.message, err = c.answer(stdout)
+		return o, err
+	}
+	var told rpcstatus.Status
+	if err := protojson.Unmarshal(stderr, &told); err != nil {
+		return nil, fmt.Errorf("the error is %.300q: %w", stderr, err)
+	}
+	o.failure, err = readStatus(&told)
+	return o, err
+}

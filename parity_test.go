@@ -1,0 +1,460 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"gatehouse/internal/rpc"
+)
+
+// The parity corpus: whoever calls, by whatever surface, gets the same answer,
+// and the same error. Each case of testdata/parity says once what that is, and
+// runs through every surface that can send it.
+
+// parityCase is one call and what comes of it. Its texts may hold what the world
+// fills in, such as {{alice.id}}: see [parityWorld.fill].
+type parityCase struct {
+	Name string
+	// Call is the method, such as "UserService/GetUser".
+	Call string
+	// As is whose access token goes with it: a person's of the world, or "".
+	As string
+	// Send is the request. Text is one as JSON that says what no message can, and
+	// Wire one in hex.
+	Send   map[string]any
+	Text   string
+	Wire   string
+	Header map[string]string
+	// Before are calls that make the case's own world, for each surface anew.
+	Before []parityStep
+
+	// Answer is all that is answered, where "<…>" stands for what differs from
+	// call to call: see [answerShapes].
+	Answer map[string]any
+	// Error is the code and the reason, Says the message, Fields the violations as
+	// "field: description", each with the error's reason. Retry says that the error
+	// tells when to try again.
+	Error  string
+	Says   string
+	Fields []string
+	Retry  bool
+
+	// Status is that of HTTP on a surface where it isn't what the Connect protocol
+	// says of the code.
+	Status map[string]int
+	// Not are the surfaces that a case isn't for, each with the reason.
+	Not map[string]string
+	// Varies says why a read doesn't answer the same each time.
+	Varies string
+
+	file string
+}
+
+// parityStep is a call whose answer only has to be the expected kind: an error
+// of this reason, or none.
+type parityStep struct {
+	Call   string
+	As     string
+	Send   map[string]any
+	Header map[string]string
+	Reason string
+}
+
+func readCases(t testing.TB, files ...string) []*parityCase {
+	t.Helper()
+	var cases []*parityCase
+	for _, file := range files {
+		text, err := os.Open(filepath.Join("testdata", "parity", file+".yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read []*parityCase
+		decoder := yaml.NewDecoder(text)
+		decoder.KnownFields(true)
+		err = decoder.Decode(&read)
+		_ = text.Close()
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		for _, c := range read {
+			c.file = file
+			if (c.Error == "") == (c.Answer == nil) || c.Error != "" && c.Says == "" {
+				t.Fatalf("%s: %q must say its answer, or its error with the message", file, c.Name)
+			}
+		}
+		cases = append(cases, read...)
+	}
+	return cases
+}
+
+func TestParity(t *testing.T) {
+	t.Parallel()
+	var total parityCount
+	t.Run("in the whole house", func(t *testing.T) {
+		s := newSystem(t, "one process")
+		s.set(t, "up", "GATEHOUSE_THROTTLE=off")
+		foreign := s.publishForeignKey(t)
+		w := newParityWorld(t, s)
+		w.signTokens(t, foreign)
+		total.add(w.run(t, readCases(t, "auth", "account", "users", "refused", "input")))
+	})
+	t.Run("in a house that throttles", func(t *testing.T) {
+		s := newSystem(t, "one process")
+		s.set(t, "up", "GATEHOUSE_POLICY=bff.v1.AccountService/GetMe rate=1/h burst=1;bff.v1.AuthService/Logout rate=1/h burst=1")
+		w := newParityWorld(t, s)
+		w.failToSignIn(t, "guessed@example.com")
+		total.add(w.run(t, readCases(t, "throttled")))
+	})
+	t.Run("in a house whose parts are away", func(t *testing.T) {
+		s := newSystem(t, "three processes")
+		s.set(t, roleAuth, "GATEHOUSE_THROTTLE=off")
+		s.set(t, roleBff, "GATEHOUSE_THROTTLE=off")
+		w := newParityWorld(t, s)
+		total.add(w.run(t, readCases(t, "without-mail")))
+		s.processes[roleUsers].kill()
+		w.untilAway(t)
+		total.add(w.run(t, readCases(t, "without-users")))
+		s.start(t, roleUsers)
+		s.processes[roleAuth].kill()
+		w.untilAway(t)
+		total.add(w.run(t, readCases(t, "without-auth")))
+	})
+	t.Logf("%d cases, %d calls: %v", total.cases, total.calls, total.by)
+	if total.cases < 150 {
+		t.Errorf("the corpus has %d cases, want 150 at least", total.cases)
+	}
+}
+
+// parityCount is how much was run.
+type parityCount struct {
+	cases, calls int
+	by           map[string]int
+}
+
+func (n *parityCount) add(more parityCount) {
+	n.cases, n.calls = n.cases+more.cases, n.calls+more.calls
+	if n.by == nil {
+		n.by = map[string]int{}
+	}
+	for name, calls := range more.by {
+		n.by[name] += calls
+	}
+}
+
+// run runs the cases through each surface, all surfaces at the same time, and
+// compares what the reads answered.
+func (w *parityWorld) run(t *testing.T, cases []*parityCase) parityCount {
+	t.Helper()
+	count := parityCount{cases: len(cases), by: map[string]int{}}
+	if len(cases) == 0 {
+		return count
+	}
+	answers := map[*parityCase]map[string]proto.Message{}
+	var mu sync.Mutex
+	t.Run(cases[0].file, func(t *testing.T) {
+		for _, on := range surfaces {
+			t.Run(on.name, func(t *testing.T) {
+				t.Parallel()
+				caller := on.open(t, w.url)
+				for _, c := range cases {
+					call, subject := w.prepare(t, c, on)
+					if call == nil {
+						continue
+					}
+					got, err := w.ask(t.Context(), caller, call)
+					if err != nil {
+						t.Errorf("%s: %v", c.Name, err)
+						continue
+					}
+					w.check(t, c, on, subject, got)
+					mu.Lock()
+					count.calls++
+					count.by[on.name]++
+					if readsOnly(call.method) && got.message != nil && c.Varies == "" && len(c.Before) == 0 {
+						if answers[c] == nil {
+							answers[c] = map[string]proto.Message{}
+						}
+						answers[c][on.name] = got.message
+					}
+					mu.Unlock()
+				}
+			})
+		}
+	})
+	for c, by := range answers {
+		for name, got := range by {
+			if want := by["connect json"]; want != nil && !proto.Equal(got, want) {
+				t.Errorf("%s: %s answers %v, and connect json %v", c.Name, name, got, want)
+			}
+		}
+	}
+	return count
+}
+
+// prepare makes the case's own world and returns its call; nil where the surface
+// isn't for it.
+func (w *parityWorld) prepare(t *testing.T, c *parityCase, on surface) (*wireCall, *subject) {
+	t.Helper()
+	if c.Not[on.name] != "" {
+		return nil, nil
+	}
+	of := &subject{world: w, t: t}
+	call := &wireCall{procedure: "/bff.v1." + c.Call, header: map[string]string{}}
+	call.method = methodOf(c.Call)
+	var err error
+	if c.Wire != "" {
+		if call.bytes, err = hex.DecodeString(strings.ReplaceAll(c.Wire, " ", "")); err != nil {
+			t.Fatalf("%s: %v", c.Name, err)
+		}
+	}
+	if !on.can(call, c.Text != "") {
+		return nil, nil
+	}
+	for _, step := range c.Before {
+		of.take(step)
+	}
+	if call.text = of.fill(c.Text); call.text == "" {
+		call.text = of.json(c.Send)
+	}
+	for name, value := range c.Header {
+		call.header[name] = of.fill(value)
+	}
+	if c.As != "" {
+		call.header["Authorization"] = "Bearer " + of.token(c.As)
+	}
+	return call, of
+}
+
+func methodOf(call string) protoreflect.MethodDescriptor {
+	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName("bff.v1." + strings.ReplaceAll(call, "/", ".")))
+	if err != nil {
+		return nil
+	}
+	method, _ := found.(protoreflect.MethodDescriptor)
+	return method
+}
+
+// ask makes a call, and again as long as too many passwords are checked: one
+// is at a time, and who waits for long is sent away.
+func (w *parityWorld) ask(ctx context.Context, on caller, c *wireCall) (*outcome, error) {
+	for {
+		got, err := w.once(ctx, on, c)
+		if err != nil || got.failure == nil || got.failure.reason() != "TOO_MANY_PASSWORD_CHECKS" {
+			return got, err
+		}
+	}
+}
+
+func (w *parityWorld) once(ctx context.Context, on caller, c *wireCall) (*outcome, error) {
+	if hashes[strings.TrimPrefix(c.procedure, "/bff.v1.")] {
+		w.hashing.Lock()
+		defer w.hashing.Unlock()
+	}
+	return on.call(ctx, c)
+}
+
+// hashes are the methods that check or make a password.
+var hashes = map[string]bool{
+	"AuthService/Register": true, "AuthService/VerifyEmail": true, "AuthService/Login": true, "AuthService/ResetPassword": true,
+	"AccountService/Reauthenticate": true, "AccountService/ChangePassword": true, "UserService/CreateUser": true,
+}
+
+// connectStatus is the HTTP status of a code in the Connect protocol.
+var connectStatus = map[string]int{
+	"": 200, "canceled": 499, "unknown": 500, "invalid_argument": 400, "deadline_exceeded": 504, "not_found": 404,
+	"already_exists": 409, "permission_denied": 403, "resource_exhausted": 429, "failed_precondition": 400, "aborted": 409,
+	"out_of_range": 400, "unimplemented": 501, "internal": 500, "unavailable": 503, "data_loss": 500, "unauthenticated": 401,
+}
+
+// check compares what came of a call with what the case says.
+func (w *parityWorld) check(t *testing.T, c *parityCase, on surface, of *subject, got *outcome) {
+	t.Helper()
+	code, reason, _ := strings.Cut(c.Error, " ")
+	if got.status != 0 {
+		want, ok := c.Status[on.name]
+		if !ok {
+			want = connectStatus[code]
+		}
+		if got.status != want {
+			t.Errorf("%s: got the status %d, want %d", c.Name, got.status, want)
+		}
+	}
+	if c.Error == "" {
+		if got.failure != nil {
+			t.Errorf("%s: got %s, want an answer", c.Name, got.failure)
+			return
+		}
+		written, err := protojson.Marshal(got.message)
+		if err != nil {
+			t.Fatalf("%s: %v", c.Name, err)
+		}
+		var found, want any
+		_ = json.Unmarshal(written, &found)
+		_ = json.Unmarshal([]byte(of.json(c.Answer)), &want)
+		for _, fault := range differ("", found, want) {
+			t.Errorf("%s: %s", c.Name, fault)
+		}
+		return
+	}
+	if got.failure == nil {
+		t.Errorf("%s: got %v, want %s", c.Name, got.message, c.Error)
+		return
+	}
+	want := failure{code: code, message: of.fill(c.Says)}
+	want.details = append(want.details, &errdetails.ErrorInfo{Reason: reason, Domain: rpc.Domain})
+	if len(c.Fields) > 0 {
+		bad := &errdetails.BadRequest{}
+		for _, field := range c.Fields {
+			name, description, _ := strings.Cut(of.fill(field), ": ")
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: name, Description: description, Reason: reason})
+		}
+		want.details = append(want.details, bad)
+	}
+	if after := got.failure.retry(); c.Retry && after != nil && after.GetRetryDelay().AsDuration() > 0 {
+		want.details = append(want.details, after) // how long is another test's matter
+	} else if c.Retry {
+		want.details = append(want.details, &errdetails.RetryInfo{})
+	}
+	if c.Retry && got.header != nil && got.header.Get("Retry-After") == "" && (got.status != 0 || on.name == "grpc") {
+		t.Errorf("%s: there is no Retry-After", c.Name)
+	}
+	if got.failure.String() != want.String() {
+		t.Errorf("%s:\n got %s\nwant %s", c.Name, got.failure, &want)
+	}
+}
+
+func (f *failure) String() string {
+	text := fmt.Sprintf("%s %q", f.code, f.message)
+	var details []string
+	for _, detail := range f.details {
+		written, _ := protojson.Marshal(detail)
+		var plain any
+		_ = json.Unmarshal(written, &plain)
+		even, _ := json.Marshal(plain) // protojson's spaces vary
+		details = append(details, fmt.Sprintf("%s%s", detail.ProtoReflect().Descriptor().Name(), even))
+	}
+	slices.Sort(details)
+	return text + " " + strings.Join(details, " ")
+}
+
+func (f *failure) reason() string {
+	for _, detail := range f.details {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			return info.GetReason()
+		}
+	}
+	return ""
+}
+
+func (f *failure) retry() *errdetails.RetryInfo {
+	for _, detail := range f.details {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			return info
+		}
+	}
+	return nil
+}
+
+// answerShapes are what may stand for a value that differs from call to call.
+var answerShapes = map[string]*regexp.Regexp{
+	"<uuid>":          regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`),
+	"<time>":          regexp.MustCompile(`^20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z$`),
+	"<etag>":          regexp.MustCompile(`^[A-Za-z0-9_-]{11}$`),
+	"<access token>":  regexp.MustCompile(`^ey[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}$`),
+	"<refresh token>": regexp.MustCompile(`^ghr_[A-Za-z0-9_-]+$`),
+	"<device token>":  regexp.MustCompile(`^ghd_[A-Za-z0-9_-]+$`),
+	"<page token>":    regexp.MustCompile(`^[A-Za-z0-9_-]{8,}$`),
+	"<text>":          regexp.MustCompile(`.`),
+}
+
+// differ tells where an answer isn't as it should be.
+func differ(at string, got, want any) (faults []string) {
+	switch want := want.(type) {
+	case map[string]any:
+		found, ok := got.(map[string]any)
+		if !ok {
+			return []string{fmt.Sprintf("%s: got %v, want %v", at, got, want)}
+		}
+		for name, value := range want {
+			if _, ok := found[name]; !ok {
+				faults = append(faults, fmt.Sprintf("%s.%s: there is none, want %v", at, name, value))
+				continue
+			}
+			faults = append(faults, differ(at+"."+name, found[name], value)...)
+		}
+		for name, value := range found {
+			if _, ok := want[name]; !ok {
+				faults = append(faults, fmt.Sprintf("%s.%s: got %v, want none", at, name, value))
+			}
+		}
+		return faults
+	case []any:
+		found, _ := got.([]any)
+		if n := len(want); n == 2 && want[1] == "…" { // any number of those
+			for i, value := range found {
+				faults = append(faults, differ(fmt.Sprintf("%s[%d]", at, i), value, want[0])...)
+			}
+			if len(found) > 0 {
+				return faults
+			}
+		}
+		if len(found) != len(want) {
+			return []string{fmt.Sprintf("%s: got %d, want %d: %v", at, len(found), len(want), got)}
+		}
+		for i := range want {
+			faults = append(faults, differ(fmt.Sprintf("%s[%d]", at, i), found[i], want[i])...)
+		}
+		return faults
+	case string:
+		if want == "<anything>" {
+			return nil
+		}
+		if shape := answerShapes[want]; shape != nil {
+			if text, ok := got.(string); !ok || !shape.MatchString(text) {
+				faults = append(faults, fmt.Sprintf("%s: got %v, want %s", at, got, want))
+			}
+			return faults
+		}
+	}
+	if !reflect.DeepEqual(got, want) {
+		faults = append(faults, fmt.Sprintf("%s: got %v, want %v", at, got, want))
+	}
+	return faults
+}
+
+// set stops a process and starts it with these settings too.
+func (s *system) set(t testing.TB, name string, env ...string) {
+	t.Helper()
+	s.processes[name].interrupt(t)
+	s.start(t, name, env...)
+}
+
+// untilAway waits until nothing from before is given any more.
+func (w *parityWorld) untilAway(t *testing.T) {
+	t.Helper()
+	eventually(t, 10*time.Second, "the part is away", func() error {
+		status, _, body := w.post(t, "/bff.v1.AccountService/GetMe", w.people["alice"].access, "{}")
+		if status != 503 {
+			return fmt.Errorf("%d %s", status, body)
+		}
+		return nil
+	})
+}
