@@ -31,6 +31,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 )
 
 // surface is one way to call the gateway, with what it can send.
@@ -385,6 +386,10 @@ func (b bufCurl) call(ctx context.Context, c *wireCall) (*outcome, error) {
 type grpcurl struct{ program, url string }
 
 func (g grpcurl) call(ctx context.Context, c *wireCall) (*outcome, error) {
+	c, err := c.withMasksAsMessages()
+	if err != nil {
+		return nil, err
+	}
 	stdout, stderr, failed, err := c.run(ctx, g.program, "-plaintext", "-format-error", "-d", "@",
 		strings.TrimPrefix(g.url, "http://"), strings.TrimPrefix(c.procedure, "/"))
 	if err != nil {
@@ -401,4 +406,27 @@ func (g grpcurl) call(ctx context.Context, c *wireCall) (*outcome, error) {
 	}
 	o.failure, err = readStatus(&told)
 	return o, err
+}
+
+// withMasksAsMessages writes a field mask as grpcurl wants it: as the message
+// that it is, and not as JSON has it.
+func (c *wireCall) withMasksAsMessages() (*wireCall, error) {
+	var request map[string]any
+	if err := json.Unmarshal([]byte(c.text), &request); err != nil {
+		return nil, err
+	}
+	text, ok := request["updateMask"].(string)
+	if !ok {
+		return c, nil
+	}
+	quoted, _ := json.Marshal(text)
+	var mask fieldmaskpb.FieldMask
+	if err := protojson.Unmarshal(quoted, &mask); err != nil {
+		return nil, err
+	}
+	request["updateMask"] = map[string]any{"paths": mask.GetPaths()}
+	written, err := json.Marshal(request)
+	other := *c
+	other.text = string(written)
+	return &other, err
 }

@@ -77,6 +77,8 @@ type parityStep struct {
 	Send   map[string]any
 	Header map[string]string
 	Reason string
+	// Once is a text: the step is taken once all that it names is there.
+	Once string
 }
 
 func readCases(t testing.TB, files ...string) []*parityCase {
@@ -176,26 +178,27 @@ func (w *parityWorld) run(t *testing.T, cases []*parityCase) parityCount {
 				t.Parallel()
 				caller := on.open(t, w.url)
 				for _, c := range cases {
-					call, subject := w.prepare(t, c, on)
-					if call == nil {
-						continue
-					}
-					got, err := w.ask(t.Context(), caller, call)
-					if err != nil {
-						t.Errorf("%s: %v", c.Name, err)
-						continue
-					}
-					w.check(t, c, on, subject, got)
-					mu.Lock()
-					count.calls++
-					count.by[on.name]++
-					if readsOnly(call.method) && got.message != nil && c.Varies == "" && len(c.Before) == 0 {
-						if answers[c] == nil {
-							answers[c] = map[string]proto.Message{}
+					t.Run(c.Name, func(t *testing.T) {
+						call, subject := w.prepare(t, c, on)
+						if call == nil {
+							return
 						}
-						answers[c][on.name] = got.message
-					}
-					mu.Unlock()
+						got, err := w.ask(t.Context(), caller, call)
+						if err != nil {
+							t.Fatal(err)
+						}
+						w.check(t, c, on, subject, got)
+						mu.Lock()
+						defer mu.Unlock()
+						count.calls++
+						count.by[on.name]++
+						if readsOnly(call.method) && got.message != nil && c.Varies == "" && len(c.Before) == 0 && c.As != "new" {
+							if answers[c] == nil {
+								answers[c] = map[string]proto.Message{}
+							}
+							answers[c][on.name] = got.message
+						}
+					})
 				}
 			})
 		}
@@ -217,13 +220,13 @@ func (w *parityWorld) prepare(t *testing.T, c *parityCase, on surface) (*wireCal
 	if c.Not[on.name] != "" {
 		return nil, nil
 	}
-	of := &subject{world: w, t: t}
+	of := &subject{world: w, t: t, links: map[string]string{}}
 	call := &wireCall{procedure: "/bff.v1." + c.Call, header: map[string]string{}}
 	call.method = methodOf(c.Call)
 	var err error
 	if c.Wire != "" {
 		if call.bytes, err = hex.DecodeString(strings.ReplaceAll(c.Wire, " ", "")); err != nil {
-			t.Fatalf("%s: %v", c.Name, err)
+			t.Fatal(err)
 		}
 	}
 	if !on.can(call, c.Text != "") {
@@ -295,28 +298,28 @@ func (w *parityWorld) check(t *testing.T, c *parityCase, on surface, of *subject
 			want = connectStatus[code]
 		}
 		if got.status != want {
-			t.Errorf("%s: got the status %d, want %d", c.Name, got.status, want)
+			t.Errorf("got the status %d, want %d", got.status, want)
 		}
 	}
 	if c.Error == "" {
 		if got.failure != nil {
-			t.Errorf("%s: got %s, want an answer", c.Name, got.failure)
+			t.Errorf("got %s, want an answer", got.failure)
 			return
 		}
 		written, err := protojson.Marshal(got.message)
 		if err != nil {
-			t.Fatalf("%s: %v", c.Name, err)
+			t.Fatal(err)
 		}
 		var found, want any
 		_ = json.Unmarshal(written, &found)
 		_ = json.Unmarshal([]byte(of.json(c.Answer)), &want)
 		for _, fault := range differ("", found, want) {
-			t.Errorf("%s: %s", c.Name, fault)
+			t.Error(fault)
 		}
 		return
 	}
 	if got.failure == nil {
-		t.Errorf("%s: got %v, want %s", c.Name, got.message, c.Error)
+		t.Errorf("got %v, want %s", got.message, c.Error)
 		return
 	}
 	want := failure{code: code, message: of.fill(c.Says)}
@@ -336,10 +339,10 @@ func (w *parityWorld) check(t *testing.T, c *parityCase, on surface, of *subject
 		want.details = append(want.details, &errdetails.RetryInfo{})
 	}
 	if c.Retry && got.header != nil && got.header.Get("Retry-After") == "" && (got.status != 0 || on.name == "grpc") {
-		t.Errorf("%s: there is no Retry-After", c.Name)
+		t.Error("there is no Retry-After")
 	}
 	if got.failure.String() != want.String() {
-		t.Errorf("%s:\n got %s\nwant %s", c.Name, got.failure, &want)
+		t.Errorf("\n got %s\nwant %s", got.failure, &want)
 	}
 }
 

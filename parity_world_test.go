@@ -51,7 +51,7 @@ func newParityWorld(t *testing.T, s *system) *parityWorld {
 	for _, name := range []string{"alice", "bob", "stale", "ended", "disabled", "gone", "weary"} {
 		w.people[name] = personOf(t, s.signUp(t, "parity-"+name+"@example.com"))
 	}
-	of := &subject{world: w, t: t}
+	of := &subject{world: w, t: t, links: map[string]string{}}
 	for _, step := range []parityStep{
 		{Call: "UserService/SetUserRoles", As: "admin", Send: map[string]any{"userId": "{{stale.id}}", "roles": []string{"editor"}}},
 		{Call: "AuthService/Logout", Send: map[string]any{"refreshToken": "{{ended.refresh}}"}},
@@ -139,7 +139,7 @@ func (w *parityWorld) signTokens(t testing.TB, key ed25519.PrivateKey) {
 // failToSignIn fails often enough that the account has to wait, for an hour.
 func (w *parityWorld) failToSignIn(t *testing.T, email string) {
 	t.Helper()
-	of := &subject{world: w, t: t}
+	of := &subject{world: w, t: t, links: map[string]string{}}
 	for range 5 {
 		of.take(parityStep{Call: "AuthService/Login", Send: map[string]any{"email": email, "password": "wrong"}, Reason: "CREDENTIALS_INVALID"})
 	}
@@ -156,7 +156,8 @@ type subject struct {
 	t         *testing.T
 	new, made *parityPerson
 	random    string
-	step      any // what the last step answered
+	step      any               // what the last step answered
+	links     map[string]string // that were mailed
 }
 
 var placeholder = regexp.MustCompile(`\{\{([a-z]+)(?:[. ]([A-Za-z0-9._]+))?\}\}`)
@@ -268,6 +269,7 @@ func (s *subject) signUp() *parityPerson {
 // take makes a call before the case's own, and returns what it answers.
 func (s *subject) take(step parityStep) map[string]any {
 	s.t.Helper()
+	s.fill(step.Once)
 	call := &wireCall{procedure: "/bff.v1." + step.Call, method: methodOf(step.Call), header: map[string]string{}}
 	call.text = s.json(step.Send)
 	for name, value := range step.Header {
@@ -320,9 +322,13 @@ func (s *subject) stepField(path string) string {
 
 var mailedLink = regexp.MustCompile(`#token=(ghl_[A-Za-z0-9_-]{43})`)
 
-// link is the token of the newest link of a kind of mail to somebody.
+// link is the token of the link of a kind of mail to somebody.
 func (s *subject) link(kind, to string) (token string) {
 	s.t.Helper()
+	if known := s.links[kind+to]; known != "" {
+		return known
+	}
+	defer func() { s.links[kind+to] = token }()
 	eventually(s.t, 30*time.Second, "find the mail to "+to, func() error {
 		files, err := filepath.Glob(filepath.Join(s.world.mailbox(), "*-"+kind+"-*.eml"))
 		if err != nil {
