@@ -95,9 +95,9 @@ func (s *sources) handler(next http.Handler) http.Handler {
 	policy := cors.New(cors.Options{
 		// By a function: an empty list would admit every origin.
 		AllowOriginFunc:  s.lists,
-		AllowedMethods:   connectcors.AllowedMethods(),
+		AllowedMethods:   append(connectcors.AllowedMethods(), http.MethodPatch, http.MethodDelete),
 		AllowedHeaders:   append(connectcors.AllowedHeaders(), "Authorization", "Idempotency-Key", "If-None-Match", "X-Request-Id", sessionModeHeader),
-		ExposedHeaders:   append(connectcors.ExposedHeaders(), "ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
+		ExposedHeaders:   append(connectcors.ExposedHeaders(), "ETag", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
 		AllowCredentials: true,
 		MaxAge:           7200,
 	}).Handler(next)

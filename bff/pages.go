@@ -14,6 +14,7 @@ import (
 // mux serves the API and the pages beside it.
 func (s *Service) mux(config Config) *rpc.Mux {
 	mux := s.rpc.Mux(s.Ready)
+	mux.HandleREST("/api/")
 	mux.Handle("GET /.well-known/jwks.json", rpc.Anyone(), http.HandlerFunc(s.jwks))
 	mux.Handle("GET /{$}", rpc.Anyone(), page("index.html", map[string]any{"URL": config.PublicURL}, pagePolicy))
 	mux.Handle("GET /docs", rpc.Anyone(), page("docs.html", map[string]any{"URL": config.PublicURL, "Methods": methodsOf(s.rpc.Plans())}, pagePolicy))

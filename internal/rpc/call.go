@@ -136,6 +136,10 @@ func logCall(ctx context.Context, logger *slog.Logger, level slog.Level, info *c
 	if !logger.Enabled(ctx, level) {
 		return
 	}
+	protocol := info.Protocol
+	if isREST(ctx) {
+		protocol = "rest"
+	}
 	attrs := make([]slog.Attr, 0, 9)
 	attrs = append(attrs,
 		slog.String("method", info.Spec.Procedure),
@@ -143,7 +147,7 @@ func logCall(ctx context.Context, logger *slog.Logger, level slog.Level, info *c
 		slog.Duration("duration", took),
 		slog.String("request_id", call.RequestID),
 		slog.String("principal", call.Principal),
-		slog.String("protocol", info.Protocol),
+		slog.String("protocol", protocol),
 	)
 	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
 		attrs = append(attrs, slog.String("trace_id", span.TraceID().String()))

@@ -126,6 +126,9 @@ func chain(config *ServerConfig, plan *Plan, method connect.ServerFunc) (connect
 	if plan.streams() {
 		method = unshared(method)
 	}
+	if plan.Created != nil {
+		method = located(plan, method)
+	}
 	// A method that forgets to read its message must not get round this.
 	plan.readAhead = plan.admission.AuthorizeMessage != nil
 	for _, step := range slices.Backward(config.steps()) {

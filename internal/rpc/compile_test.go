@@ -9,8 +9,10 @@ import (
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	policyv1 "gatehouse/gen/policy/v1"
@@ -184,6 +186,18 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 			s.policy.IdempotencyKey = new(true)
 		}, fault: "idempotency key, and a stream"},
 
+		{name: "a place that isn't one", spoil: func(s *sketch) { s.policy.Created = new("things/{id}") }, fault: `creates at "things/{id}": write a path`},
+		{name: "no place", spoil: func(s *sketch) { s.policy.Created = new("") }, fault: `creates at "": write a path`},
+		{name: "a place by a field that isn't there", spoil: func(s *sketch) { s.policy.Created = new("/things/{user_id}") }, fault: `Response has no one field "user_id"`},
+		{name: "a place of a read's", spoil: func(s *sketch) {
+			s.reads()
+			s.policy.Created = new("/things/{id}")
+		}, fault: "creates, and the method has no side effects"},
+		{name: "a place of a stream's", spoil: func(s *sketch) {
+			s.streams()
+			s.policy.Created = new("/things/{id}")
+		}, fault: "creates, and a stream"},
+
 		{name: "a number to normalise", spoil: func(s *sketch) { s.normalize(2, &policyv1.Normalize{Trim: new(true)}) }, fault: "no text", where: "sketch.v1.Request.number"},
 		{name: "a message to normalise", spoil: func(s *sketch) { s.normalize(4, &policyv1.Normalize{Trim: new(true)}) }, fault: "no text", where: "sketch.v1.Request.inner"},
 		{name: "a map to normalise", spoil: func(s *sketch) { s.normalize(7, &policyv1.Normalize{Trim: new(true)}) }, fault: "no text", where: "sketch.v1.Request.by_name"},
@@ -259,7 +273,7 @@ func TestAllFaultsOfASchemaAreReportedAtOnce(t *testing.T) {
 func TestAPlanHoldsWhatTheSchemaSays(t *testing.T) {
 	t.Parallel()
 	plain := planOf(t, newSketch())
-	if plain.TimeLimit != rpc.DefaultLimit || plain.Attempts != 1 || plain.Rate != nil || plain.Sheddable || plain.Cache != nil || plain.RecentSignIn || plain.IdempotencyKey || len(plain.Purges) != 0 {
+	if plain.TimeLimit != rpc.DefaultLimit || plain.Attempts != 1 || plain.Rate != nil || plain.Sheddable || plain.Cache != nil || plain.RecentSignIn || plain.IdempotencyKey || plain.Created != nil || len(plain.Purges) != 0 {
 		t.Errorf("what isn't said: got %+v, want the defaults", plain)
 	}
 
@@ -298,9 +312,19 @@ func TestAPlanHoldsWhatTheSchemaSays(t *testing.T) {
 
 	write := newSketch()
 	write.policy.IdempotencyKey, write.policy.Retry = new(true), &policyv1.Retry{Attempts: new(int32(2))}
-	write.policy.Criticality = new(policyv1.Criticality_CRITICALITY_CRITICAL)
-	if got := planOf(t, write); !got.IdempotencyKey || got.Attempts != 2 || got.Sheddable {
-		t.Errorf("a write with a key: got %+v", got)
+	write.policy.Criticality, write.policy.Created = new(policyv1.Criticality_CRITICALITY_CRITICAL), new("/things/{id}/parts")
+	wrote := planOf(t, write)
+	for answer, want := range map[string]string{`{"id":"a/b"}`: "/things/a%2Fb/parts", `{}`: ""} {
+		message := dynamicpb.NewMessage(wrote.Method.Output())
+		if err := protojson.Unmarshal([]byte(answer), message); err != nil {
+			t.Fatal(err)
+		}
+		if got := wrote.Created.In(message); got != want {
+			t.Errorf("where a write's answer %s leads: got %q, want %q", answer, got, want)
+		}
+	}
+	if !wrote.IdempotencyKey || wrote.Attempts != 2 || wrote.Sheddable {
+		t.Errorf("a write with a key: got %+v", wrote)
 	}
 
 	stream := newSketch()

@@ -115,8 +115,8 @@ func refusedPost(r *http.Request) *refusal {
 	if !isRPC(r) {
 		return &refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
 	}
-	if _, params, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") {
-		return &refusal{err: errCharset, status: http.StatusUnsupportedMediaType}
+	if no := refusedCharset(r); no != nil {
+		return no
 	}
 	timeout, timeoutForm, encoding := r.Header.Get("Grpc-Timeout"), grpcTimeout, r.Header.Get("Grpc-Encoding")
 	if isConnect(r) {
@@ -133,6 +133,14 @@ func refusedPost(r *http.Request) *refusal {
 	}
 	if !isCompression(encoding) {
 		return &refusal{err: errCompression, status: http.StatusNotImplemented}
+	}
+	return nil
+}
+
+func refusedCharset(r *http.Request) *refusal {
+	_, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") {
+		return &refusal{err: errCharset, status: http.StatusUnsupportedMediaType}
 	}
 	return nil
 }

@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -199,10 +201,9 @@ func malformed(failure *connect.Error) *connect.Error {
 		message += " at " + place[strings.Index(place, "(line ")+1:]
 		text = rest
 	}
-	if field, ok := namedField(text); ok {
-		description := "has a value of the wrong type"
-		return withDetail(NewError(connect.CodeInvalidArgument, ReasonMalformed, message+": "+field+" "+description+"."), &errdetails.BadRequest{
-			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: description, Reason: ReasonMalformed}},
+	if field, fault := namedField(text); field != "" {
+		return withDetail(NewError(connect.CodeInvalidArgument, ReasonMalformed, message+": "+field+" "+fault+"."), &errdetails.BadRequest{
+			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: fault, Reason: ReasonMalformed}},
 		}).WithCause(failure)
 	}
 	if strings.Contains(text, "UTF-8") {
@@ -211,16 +212,31 @@ func malformed(failure *connect.Error) *connect.Error {
 	return NewError(connect.CodeInvalidArgument, ReasonMalformed, message+". Send a valid message of this method.").WithCause(failure)
 }
 
-// namedField finds the field in "invalid value for string field email: 5".
-func namedField(text string) (string, bool) {
+// namedField finds the field in "invalid value for string field email: 5" and in
+// "unknown field \"hat\"", and what is wrong with it; "" where none is named.
+func namedField(text string) (field, fault string) {
+	for about, fault := range map[string]string{"unknown field ": "is unknown", "duplicate field ": "is given more than once"} {
+		if quoted, ok := strings.CutPrefix(text, about); ok {
+			name, err := strconv.Unquote(quoted)
+			if err != nil || !fieldForm.MatchString(name) { // who knows what was sent there
+				return "", ""
+			}
+			return name, fault
+		}
+	}
 	rest, ok := strings.CutPrefix(text, "invalid value for ")
 	kind, rest, found := strings.Cut(rest, " field ")
 	if !ok || !found || strings.Contains(kind, " ") { // what follows may be of the value
-		return "", false
+		return "", ""
 	}
-	name, _, ok := strings.Cut(rest, ":")
-	return name, ok
+	field, _, ok = strings.Cut(rest, ":")
+	if !ok {
+		return "", ""
+	}
+	return field, "has a value of the wrong type"
 }
+
+var fieldForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]{0,63}$`)
 
 func fieldPath(path *validate.FieldPath) string {
 	var names []string

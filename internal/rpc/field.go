@@ -29,6 +29,7 @@ func (f FieldPath) In(message proto.Message) string {
 
 // findField finds the string field that a path such as "user.id" names.
 func findField(message protoreflect.MessageDescriptor, path string) (FieldPath, error) {
+	whole := message.Name()
 	var fields FieldPath
 	for step := range strings.SplitSeq(path, ".") {
 		var field protoreflect.FieldDescriptor
@@ -36,7 +37,7 @@ func findField(message protoreflect.MessageDescriptor, path string) (FieldPath, 
 			field = message.Fields().ByName(protoreflect.Name(step))
 		}
 		if field == nil || field.IsList() || field.IsMap() {
-			return nil, fmt.Errorf("the request has no one field %q", path)
+			return nil, fmt.Errorf("%s has no one field %q", whole, path)
 		}
 		fields = append(fields, field)
 		message = field.Message()

@@ -25,6 +25,7 @@ type Mux struct {
 	mux     *http.ServeMux
 	pages   []Page
 	mounted []string // the patterns of the methods and their services
+	rest    *rest    // nil for none
 }
 
 // Page is what a mux serves beside the methods.
@@ -105,6 +106,10 @@ func (m *Mux) Patterns() []string {
 
 // ServeHTTP implements [http.Handler].
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if m.rest.serves(r) { // first, for the mux would redirect from paths that aren't clean
+		m.rest.ServeHTTP(w, r)
+		return
+	}
 	if m.server.methods[r.URL.Path] == nil && r.Method == http.MethodPost && isRPC(r) && procedureForm.MatchString(r.URL.Path) {
 		// A method that isn't there is told in the caller's protocol.
 		if _, pattern := m.mux.Handler(r); pattern == "" {

@@ -53,6 +53,8 @@ type Plan struct {
 	Purges []Tag
 	// IdempotencyKey tells that an Idempotency-Key header counts.
 	IdempotencyKey bool
+	// Created is where what a success made is found; nil when it makes nothing.
+	Created *Location
 
 	spec      connect.Spec
 	request   protoreflect.MessageType
@@ -115,6 +117,7 @@ func compile(spec connect.Spec, limit time.Duration) (*Plan, error) {
 		plan.repeat(policy),
 		plan.keep(policy.GetCache()),
 		plan.purge(policy.GetPurges()),
+		plan.create(policy),
 		plan.validates(),
 		fieldFaults,
 	)
@@ -298,6 +301,21 @@ func (p *Plan) purge(tags []string) (err error) {
 	}
 	p.Purges, err = p.tags(tags)
 	return err
+}
+
+func (p *Plan) create(policy *policyv1.Method) (err error) {
+	switch {
+	case policy.Created == nil:
+		return nil
+	case p.readsOnly():
+		return p.fault("creates, and the method has no side effects")
+	case p.streams():
+		return p.fault("creates, and a stream's answer has no one place")
+	}
+	if p.Created, err = newLocation(p.Method.Output(), policy.GetCreated()); err != nil {
+		return p.fault("creates at %q: %w", policy.GetCreated(), err)
+	}
+	return nil
 }
 
 // validates compiles the request's rules, which would else be found faulty by

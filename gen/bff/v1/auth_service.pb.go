@@ -869,12 +869,12 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\x14ResetPasswordRequest\x12&\n" +
 	"\x05token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x05token\x123\n" +
 	"\fnew_password\x18\x02 \x01(\tB\x10\xbaH\ar\x05\x10\b\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\vnewPassword\"\x17\n" +
-	"\x15ResetPasswordResponse2\xa7\a\n" +
-	"\vAuthService\x12y\n" +
-	"\bRegister\x12\x17.bff.v1.RegisterRequest\x1a\x18.bff.v1.RegisterResponse\":\x8a\xe7\x18\x16\n" +
+	"\x15ResetPasswordResponse2\xcb\a\n" +
+	"\vAuthService\x12\x9c\x01\n" +
+	"\bRegister\x12\x17.bff.v1.RegisterRequest\x1a\x18.bff.v1.RegisterResponse\"]\x8a\xe7\x189\n" +
 	"\x02\n" +
 	"\x00\x1a\x02\b\n" +
-	"*\b\b\x1e\x12\x02\b<\x18<0\x01H\x01\x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/api/v1/auth/register\x12\x83\x01\n" +
+	"*\b\b\x1e\x12\x02\b<\x18<0\x01H\x01R!/api/v1/users/{signed_in.user.id}\x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/api/v1/auth/register\x12\x83\x01\n" +
 	"\vVerifyEmail\x12\x1a.bff.v1.VerifyEmailRequest\x1a\x1b.bff.v1.VerifyEmailResponse\";\x8a\xe7\x18\x14\n" +
 	"\x02\n" +
 	"\x00\x1a\x02\b\n" +

@@ -221,8 +221,14 @@ type Method struct {
 	// Whether an Idempotency-Key header makes repeated calls do the work once. Not
 	// for methods without side effects; no if not said.
 	IdempotencyKey *bool `protobuf:"varint,9,opt,name=idempotency_key,json=idempotencyKey,proto3,oneof" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The path under which REST tells what a success made, in Location with
+	// status 201, with string fields of the answer in braces, such as
+	// "/api/v1/users/{user.id}". Where one of them isn't set, nothing is made yet:
+	// the status is 202, and there is no Location. Not for methods without side
+	// effects, nor for streams; a success makes nothing if not said.
+	Created       *string `protobuf:"bytes,10,opt,name=created,proto3,oneof" json:"created,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Method) Reset() {
@@ -316,6 +322,13 @@ func (x *Method) GetIdempotencyKey() bool {
 		return *x.IdempotencyKey
 	}
 	return false
+}
+
+func (x *Method) GetCreated() string {
+	if x != nil && x.Created != nil {
+		return *x.Created
+	}
+	return ""
 }
 
 // Access says who may call a method: exactly one of these.
@@ -1057,7 +1070,7 @@ var File_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x16policy/v1/policy.proto\x12\tpolicy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc9\x03\n" +
+	"\x16policy/v1/policy.proto\x12\tpolicy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf4\x03\n" +
 	"\x06Method\x12)\n" +
 	"\x06access\x18\x01 \x01(\v2\x11.policy.v1.AccessR\x06access\x12)\n" +
 	"\x0erecent_sign_in\x18\x02 \x01(\bH\x00R\frecentSignIn\x88\x01\x01\x128\n" +
@@ -1068,10 +1081,14 @@ const file_policy_v1_policy_proto_rawDesc = "" +
 	"\vcriticality\x18\x06 \x01(\x0e2\x16.policy.v1.CriticalityH\x01R\vcriticality\x88\x01\x01\x12&\n" +
 	"\x05cache\x18\a \x01(\v2\x10.policy.v1.CacheR\x05cache\x12\x16\n" +
 	"\x06purges\x18\b \x03(\tR\x06purges\x12,\n" +
-	"\x0fidempotency_key\x18\t \x01(\bH\x02R\x0eidempotencyKey\x88\x01\x01B\x11\n" +
+	"\x0fidempotency_key\x18\t \x01(\bH\x02R\x0eidempotencyKey\x88\x01\x01\x12\x1d\n" +
+	"\acreated\x18\n" +
+	" \x01(\tH\x03R\acreated\x88\x01\x01B\x11\n" +
 	"\x0f_recent_sign_inB\x0e\n" +
 	"\f_criticalityB\x12\n" +
-	"\x10_idempotency_key\"\xf4\x01\n" +
+	"\x10_idempotency_keyB\n" +
+	"\n" +
+	"\b_created\"\xf4\x01\n" +
 	"\x06Access\x12+\n" +
 	"\x06anyone\x18\x01 \x01(\v2\x11.policy.v1.AnyoneH\x00R\x06anyone\x122\n" +
 	"\tsigned_in\x18\x02 \x01(\v2\x13.policy.v1.SignedInH\x00R\bsignedIn\x12%\n" +

@@ -1,0 +1,316 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/vanguard"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// A method whose schema has a google.api.http rule is served at that path too.
+// What comes there is turned into a call of the Connect protocol in JSON, which
+// passes the same chain as any other: nothing holds for one surface alone. The
+// answer is Connect's as well, byte for byte, errors included. Only the status
+// is another: 201 with Location, or 202, where a method makes something, and 204
+// with no body for DELETE.
+//
+// vanguard finds the method by the path and makes its message of path, query and
+// body. It doesn't see the answer, which it would rewrite: successes to 200,
+// errors to numbers, a 304 to 500.
+type rest struct {
+	mux        *Mux
+	prefix     string
+	transcoder *vanguard.Transcoder
+	methods    map[string]*restMethod // by procedure
+}
+
+type restMethod struct {
+	plan *Plan
+	// parameters are the fields that a query may set, by both of their names.
+	parameters map[string]protoreflect.FieldDescriptor
+}
+
+// restCall is a request on its way through vanguard.
+type restCall struct {
+	writer  http.ResponseWriter
+	request *http.Request // as it came
+	body    *sourceBody
+	reached bool // it has a method
+}
+
+type restKey struct{}
+
+func isREST(ctx context.Context) bool { return ctx.Value(restKey{}) != nil }
+
+var (
+	errUnknownPath = NewError(connect.CodeNotFound, "PATH_UNKNOWN", "There is nothing at this path.")
+	errPathMethod  = NewError(connect.CodeUnimplemented, "HTTP_METHOD_UNSUPPORTED",
+		"This path can't be asked so. The Allow header says how it can.")
+)
+
+// HandleREST serves the methods at their REST paths, all of which begin with
+// prefix. It panics when a schema's paths can't be served.
+func (m *Mux) HandleREST(prefix string) {
+	front := &rest{mux: m, prefix: prefix, methods: map[string]*restMethod{}}
+	var services []*vanguard.Service
+	seen := map[protoreflect.FullName]bool{}
+	for _, plan := range m.server.plans {
+		schema, ok := plan.Method.Parent().(protoreflect.ServiceDescriptor)
+		if ok && !seen[schema.FullName()] {
+			seen[schema.FullName()] = true
+			services = append(services, vanguard.NewServiceWithSchema(schema, http.HandlerFunc(front.call)))
+		}
+		rule := proto.GetExtension(plan.Method.Options(), annotations.E_Http).(*annotations.HttpRule)
+		if rule == nil {
+			continue
+		}
+		path := restPath(rule)
+		if !strings.HasPrefix(path, prefix) || plan.streams() || len(rule.GetAdditionalBindings()) > 0 {
+			panic(fmt.Sprintf("rpc: %s: %q can't be its REST path: only unary methods have one, which begins with %s", plan.Procedure, path, prefix))
+		}
+		front.methods[plan.Procedure] = &restMethod{plan: plan, parameters: parametersOf(plan.Method.Input(), path, rule.GetBody())}
+	}
+	var err error
+	front.transcoder, err = vanguard.NewTranscoder(services,
+		vanguard.WithCodec(strictCodec), vanguard.WithCodec(innerCodec),
+		vanguard.WithCompression("gzip", newGzipWriter, newGzipReader),
+		vanguard.WithDefaultServiceOptions(
+			vanguard.WithTargetProtocols(vanguard.ProtocolConnect), vanguard.WithTargetCodecs(innerCodecName),
+			vanguard.WithNoTargetCompression(), vanguard.WithMaxMessageBufferBytes(MaxMessageBytes)))
+	if err != nil {
+		panic(fmt.Sprintf("rpc: REST paths: %v", err))
+	}
+	m.rest = front
+}
+
+func restPath(rule *annotations.HttpRule) string {
+	for _, path := range []string{rule.GetGet(), rule.GetPut(), rule.GetPost(), rule.GetDelete(), rule.GetPatch(), rule.GetCustom().GetPath()} {
+		if path != "" {
+			return path
+		}
+	}
+	return ""
+}
+
+var pathVariable = regexp.MustCompile(`\{([^}=.]+)`)
+
+// parametersOf are the fields that neither the path nor the body sets.
+func parametersOf(message protoreflect.MessageDescriptor, path, body string) map[string]protoreflect.FieldDescriptor {
+	parameters := map[string]protoreflect.FieldDescriptor{}
+	if body == "*" {
+		return parameters
+	}
+	set := []string{body}
+	for _, match := range pathVariable.FindAllStringSubmatch(path, -1) {
+		set = append(set, match[1])
+	}
+	for i := range message.Fields().Len() {
+		if field := message.Fields().Get(i); !slices.Contains(set, string(field.Name())) {
+			parameters[string(field.Name())], parameters[field.JSONName()] = field, field
+		}
+	}
+	return parameters
+}
+
+func (f *rest) serves(r *http.Request) bool {
+	return f != nil && strings.HasPrefix(r.URL.Path+"/", f.prefix)
+}
+
+// ServeHTTP implements [http.Handler].
+func (f *rest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	call := &restCall{writer: w, request: r, body: &sourceBody{ReadCloser: r.Body}}
+	routed := r.Clone(context.WithValue(r.Context(), restKey{}, call))
+	routed.Body = call.body
+	routed.URL.RawQuery = restQuery(r.URL.RawQuery)
+	if r.Method == http.MethodHead {
+		routed.Method = http.MethodGet
+	}
+	// By these vanguard would take the request for one of another protocol, or
+	// refuse it in words of its own.
+	for _, name := range []string{"Connect-Protocol-Version", "X-Server-Timeout"} {
+		routed.Header.Del(name)
+	}
+	routed.Header.Set("Content-Type", "application/json")
+	if routed.Header.Get("Content-Encoding") != "gzip" {
+		routed.Header.Del("Content-Encoding")
+	}
+	lost := &lostWriter{header: http.Header{}}
+	f.transcoder.ServeHTTP(lost, routed)
+	switch {
+	case call.reached:
+	case lost.status == http.StatusMethodNotAllowed:
+		f.otherMethod(w, r, lost.header.Get("Allow"))
+	default:
+		f.mux.server.refuse(w, inJSON(r), &refusal{err: errUnknownPath, status: http.StatusNotFound})
+	}
+}
+
+// otherMethod answers at a path that has other methods than the request's.
+func (f *rest) otherMethod(w http.ResponseWriter, r *http.Request, allow string) {
+	methods := append(strings.Split(allow, ","), http.MethodOptions)
+	if slices.Contains(methods, http.MethodGet) {
+		methods = append(methods, http.MethodHead)
+	}
+	slices.Sort(methods)
+	allow = strings.Join(methods, ", ")
+	if r.Method == http.MethodOptions {
+		w.Header().Set("Allow", allow)
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	f.mux.server.refuse(w, inJSON(r), &refusal{err: errPathMethod, status: http.StatusMethodNotAllowed, allow: allow})
+}
+
+// call makes the Connect call. r is what vanguard has made of the request.
+func (f *rest) call(_ http.ResponseWriter, r *http.Request) {
+	call, _ := r.Context().Value(restKey{}).(*restCall)
+	method := f.methods[r.URL.Path]
+	call.reached = true
+	r.Header.Set("Content-Type", "application/json")
+	if no := refusedBody(call.request); no != nil {
+		f.mux.server.refuse(call.writer, r, no)
+		return
+	}
+	body := &restBody{call: call, method: method, transcoded: r.Body}
+	r.Body, r.ContentLength = body, -1
+	if method.plan.readsOnly() && (call.request.Method == http.MethodGet || call.request.Method == http.MethodHead) && body.prepare() == nil {
+		// Only a Connect GET has an ETag. What can't be read stays a POST, to be
+		// refused where the chain says.
+		r.Method = http.MethodGet
+		r.URL.RawQuery = url.Values{"connect": {"v1"}, "encoding": {"json"}, "message": {string(body.text)}}.Encode()
+		r.Header.Del("Content-Type")
+		r.Body, r.ContentLength = http.NoBody, 0
+	}
+	f.mux.mux.ServeHTTP(&restWriter{ResponseWriter: call.writer, plan: method.plan, method: call.request.Method}, r)
+}
+
+// refusedBody returns what is wrong with how a body is sent.
+func refusedBody(r *http.Request) *refusal {
+	if r.ContentLength != 0 {
+		if contentType(r) != "application/json" {
+			return &refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
+		}
+		if no := refusedCharset(r); no != nil {
+			return no
+		}
+	}
+	if !isCompression(r.Header.Get("Content-Encoding")) {
+		return &refusal{err: errCompression, status: http.StatusNotImplemented}
+	}
+	return nil
+}
+
+// inJSON is the request as one whose errors are in JSON, whatever it says that
+// it sends.
+func inJSON(r *http.Request) *http.Request {
+	r = r.Clone(r.Context())
+	r.Header.Set("Content-Type", "application/json")
+	return r
+}
+
+// lostWriter takes what vanguard says by itself.
+type lostWriter struct {
+	header http.Header
+	status int
+}
+
+func (w *lostWriter) Header() http.Header         { return w.header }
+func (w *lostWriter) Write(p []byte) (int, error) { return len(p), nil }
+func (w *lostWriter) Flush()                      {}
+
+func (w *lostWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+}
+
+// restWriter gives a success the status that REST has for it.
+type restWriter struct {
+	http.ResponseWriter
+	plan   *Plan
+	method string
+	begun  bool
+	empty  bool // the answer has no body
+}
+
+func (w *restWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *restWriter) WriteHeader(status int) {
+	w.begun = true
+	header := w.Header()
+	switch {
+	case status != http.StatusOK:
+	case w.method == http.MethodDelete:
+		status, w.empty = http.StatusNoContent, true
+		for _, name := range []string{"Content-Type", "Content-Encoding", "Content-Length"} {
+			header.Del(name)
+		}
+	case w.plan.Created != nil && header.Get("Location") != "":
+		status = http.StatusCreated
+	case w.plan.Created != nil:
+		status = http.StatusAccepted
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *restWriter) Write(p []byte) (int, error) {
+	if !w.begun {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.empty {
+		return len(p), nil
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// located tells a REST caller where that is found which the method made.
+func located(plan *Plan, next connect.ServerFunc) connect.ServerFunc {
+	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+		if isREST(ctx) {
+			stream = locatingStream{stream, ctx, plan}
+		}
+		return next(ctx, spec, stream)
+	}
+}
+
+type locatingStream struct {
+	connect.ServerStream
+	ctx  context.Context //nolint:containedctx // a stream belongs to one call
+	plan *Plan
+}
+
+func (s locatingStream) Send(sent any) error {
+	message, ok := sent.(proto.Message)
+	info, called := connect.CallInfoForServerContext(s.ctx)
+	if ok && called {
+		if path := s.plan.Created.In(message); path != "" {
+			info.ResponseHeader().Set("Location", path)
+		}
+	}
+	return s.ServerStream.Send(sent)
+}
+
+// sourceBody remembers what went wrong with reading a body, as against with
+// what it says.
+type sourceBody struct {
+	io.ReadCloser
+	err error
+}
+
+func (b *sourceBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // as readers return it
+		b.err = err
+	}
+	return n, err
+}

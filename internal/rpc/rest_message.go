@@ -1,0 +1,228 @@
+package rpc
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	connectv1 "connectrpc.com/connect"
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/vanguard"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// restBody is a call's message in JSON, made of the request when it is read:
+// whoever is refused before costs no decoding. What is wrong with the request is
+// an error of the reader's, in the form that the Connect handler has for its
+// own, and worded where those are (see malformed).
+type restBody struct {
+	call       *restCall
+	method     *restMethod
+	transcoded io.ReadCloser
+
+	prepared bool
+	text     []byte
+	rest     *bytes.Reader
+	err      error
+}
+
+func (b *restBody) Read(p []byte) (int, error) {
+	if err := b.prepare(); err != nil {
+		return 0, err
+	}
+	return b.rest.Read(p)
+}
+
+func (b *restBody) Close() error { return b.transcoded.Close() }
+
+func (b *restBody) prepare() error {
+	if !b.prepared {
+		b.prepared = true
+		b.text, b.err = b.message()
+		b.rest = bytes.NewReader(b.text)
+	}
+	return b.err
+}
+
+func (b *restBody) message() ([]byte, error) {
+	if err := b.method.checkQuery(b.call.request.URL.RawQuery); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(b.transcoded)
+	if err == nil && len(text) == 0 {
+		// vanguard ends what it can't read as if nothing were wrong, and says what
+		// is to whoever asks once more.
+		if _, err = b.transcoded.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
+			return []byte("{}"), nil
+		}
+	}
+	switch {
+	case err == nil:
+		return text, nil
+	case b.call.body.err != nil:
+		return nil, b.call.body.err
+	default:
+		return nil, b.method.unreadable(err)
+	}
+}
+
+// unreadable is what vanguard, or a codec of ours in it, finds wrong with a
+// request.
+func (m *restMethod) unreadable(err error) error {
+	if ours, ok := errors.AsType[*connect.Error](err); ok {
+		return ours
+	}
+	theirs, ok := errors.AsType[*connectv1.Error](err)
+	if ok && theirs.Code() == connectv1.CodeResourceExhausted {
+		return errTooMuch
+	}
+	if ok {
+		// It quotes the parameter's name, and then the value: that is dropped.
+		if rest, ok := strings.CutPrefix(theirs.Message(), "invalid parameter "); ok {
+			quoted, _ := strconv.QuotedPrefix(rest)
+			name, _ := strconv.Unquote(quoted)
+			if field := m.parameters[name]; field != nil {
+				name = field.JSONName()
+			}
+			return unread("invalid value for parameter field " + name + ":")
+		}
+	}
+	return unread(err.Error())
+}
+
+var errTooMuch = connect.NewError(connect.CodeResourceExhausted, "the message is too large")
+
+// unread is an error as the Connect handler has for what it can't decode.
+func unread(text string) error {
+	return connect.Errorf(connect.CodeInvalidArgument, "unmarshal message: %s", text)
+}
+
+// checkQuery finds parameters that there are not, in the words that protojson
+// has for fields.
+func (m *restMethod) checkQuery(raw string) error {
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return unread("the query can't be read")
+	}
+	given := map[protoreflect.FieldDescriptor]int{}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		field := m.parameters[name]
+		if field == nil {
+			return unread("unknown field " + strconv.Quote(name))
+		}
+		given[field] += len(values[name])
+		if given[field] > 1 && !field.IsList() {
+			return unread("duplicate field " + strconv.Quote(name))
+		}
+	}
+	return nil
+}
+
+// restQuery is a query as vanguard takes it: it wants the fields of a mask in
+// lowerCamelCase, and has a use of its own for "connect".
+func restQuery(raw string) string {
+	if raw == "" {
+		return ""
+	}
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return "" // checkQuery refuses it
+	}
+	values.Del("connect")
+	for _, name := range []string{"updateMask", "update_mask"} {
+		for i := range values[name] {
+			values[name][i] = lowerCamel(values[name][i])
+		}
+	}
+	return values.Encode()
+}
+
+func lowerCamel(text string) string {
+	first, others, _ := strings.Cut(text, "_")
+	var camel strings.Builder
+	camel.WriteString(first)
+	for part := range strings.SplitSeq(others, "_") {
+		if part != "" {
+			camel.WriteString(strings.ToUpper(part[:1]) + part[1:])
+		}
+	}
+	return camel.String()
+}
+
+// innerCodecName makes vanguard decode and encode each message: between codecs
+// of one name it passes them on unseen.
+const innerCodecName = "message"
+
+// innerCodec writes the message for the Connect handler.
+func innerCodec(vanguard.TypeResolver) vanguard.Codec { return codecInner{} }
+
+type codecInner struct{ codecStrict }
+
+func (codecInner) Name() string { return innerCodecName }
+
+// strictCodec reads bodies, and has no field pass that there is not.
+func strictCodec(vanguard.TypeResolver) vanguard.Codec { return codecStrict{} }
+
+// codecStrict isn't a [vanguard.StableCodec]: with one, vanguard would make a GET
+// by itself, and read the message before anybody has asked who is calling.
+type codecStrict struct{}
+
+var _ vanguard.RESTCodec = codecStrict{}
+
+func (codecStrict) Name() string { return vanguard.CodecJSON }
+
+func (codecStrict) MarshalAppend(base []byte, message proto.Message) ([]byte, error) {
+	return protojson.MarshalOptions{}.MarshalAppend(base, message)
+}
+
+func (codecStrict) Unmarshal(data []byte, message proto.Message) error {
+	if err := protojson.Unmarshal(data, message); err != nil {
+		return unread(err.Error())
+	}
+	return nil
+}
+
+func (c codecStrict) MarshalAppendField(base []byte, message proto.Message, field protoreflect.FieldDescriptor) ([]byte, error) {
+	return vanguard.JSONCodec{}.MarshalAppendField(base, message, field)
+}
+
+func (c codecStrict) UnmarshalField(data []byte, message proto.Message, field protoreflect.FieldDescriptor) error {
+	if err := (vanguard.JSONCodec{}).UnmarshalField(data, message, field); err != nil {
+		return unread(err.Error())
+	}
+	return nil
+}
+
+// vanguard decompresses whatever comes out of it: a few bytes may become a
+// gigabyte.
+type gzipReader struct {
+	gzip.Reader
+	left int
+}
+
+func newGzipReader() connectv1.Decompressor { return &gzipReader{} }
+func newGzipWriter() connectv1.Compressor   { return gzip.NewWriter(io.Discard) }
+
+func (z *gzipReader) Reset(from io.Reader) error {
+	z.left = MaxMessageBytes
+	return z.Reader.Reset(from)
+}
+
+func (z *gzipReader) Read(p []byte) (int, error) {
+	n, err := z.Reader.Read(p)
+	if z.left -= n; z.left < 0 {
+		return n, errTooMuch
+	}
+	return n, err
+}
+
+var _ http.Flusher = (*lostWriter)(nil) // vanguard wants one
