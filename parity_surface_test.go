@@ -14,12 +14,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"google.golang.org/genproto/googleapis/api/annotations"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -43,7 +47,9 @@ type surface struct {
 	text, wire, unknown bool
 	// reads says that it calls only what has no side effects.
 	reads bool
-	open  func(testing.TB, string) caller
+	// at is how many calls may be under way at once.
+	at   int
+	open func(testing.TB, *tools, string) caller
 }
 
 // caller calls the gateway on a surface.
@@ -77,16 +83,19 @@ type failure struct {
 
 // The surfaces that need nothing but Go.
 var surfaces = []surface{
-	{name: "connect json", text: true, unknown: true, open: func(_ testing.TB, url string) caller { return plainJSON{url, http.MethodPost} }},
-	{name: "connect get", text: true, reads: true, open: func(_ testing.TB, url string) caller { return plainJSON{url, http.MethodGet} }},
-	{name: "connect proto", wire: true, unknown: true, open: func(_ testing.TB, url string) caller { return connectClient{url: url} }},
+	{name: "connect json", text: true, unknown: true, open: func(_ testing.TB, _ *tools, url string) caller { return plainJSON{url, http.MethodPost} }},
+	{name: "connect get", text: true, reads: true, open: func(_ testing.TB, _ *tools, url string) caller { return plainJSON{url, http.MethodGet} }},
+	{name: "rest", text: true, open: func(_ testing.TB, _ *tools, url string) caller { return restJSON{url} }},
+	{name: "connect proto", wire: true, unknown: true, open: func(_ testing.TB, _ *tools, url string) caller { return connectClient{url: url} }},
 	{name: "grpc", wire: true, unknown: true, open: openGRPC},
-	{name: "grpc-web", wire: true, unknown: true, open: func(_ testing.TB, url string) caller {
+	{name: "grpc-web", wire: true, unknown: true, open: func(_ testing.TB, _ *tools, url string) caller {
 		return connectClient{url: url, hasNoStatus: true, options: []connecthttp.Option{connecthttp.WithGRPCWeb()}}
 	}},
-	{name: "buf curl", open: func(t testing.TB, url string) caller { return bufCurl{tool(t, "github.com/bufbuild/buf/cmd/buf"), url} }},
-	{name: "grpcurl", open: func(t testing.TB, url string) caller {
-		return grpcurl{tool(t, "github.com/fullstorydev/grpcurl/cmd/grpcurl"), url}
+	{name: "buf curl", at: 3, open: func(t testing.TB, b *tools, url string) caller {
+		return bufCurl{b.tool(t, "github.com/bufbuild/buf/cmd/buf"), url}
+	}},
+	{name: "grpcurl", at: 3, open: func(t testing.TB, b *tools, url string) caller {
+		return grpcurl{b.tool(t, "github.com/fullstorydev/grpcurl/cmd/grpcurl"), url}
 	}},
 }
 
@@ -230,6 +239,129 @@ func (c *wireCall) exchange(request *http.Request) (*http.Response, []byte, erro
 	return response, text, err
 }
 
+// restJSON calls a method at its google.api.http path: what the path and the body
+// don't take of the request goes into the query.
+type restJSON struct{ url string }
+
+func (p restJSON) call(ctx context.Context, c *wireCall) (*outcome, error) {
+	rule, _ := proto.GetExtension(c.method.Options(), annotations.E_Http).(*annotations.HttpRule)
+	if rule == nil {
+		return nil, fmt.Errorf("%s has no path", c.procedure)
+	}
+	method, path := methodAndPath(rule)
+	var fields map[string]any
+	body := c.text // as it is, where it can't be taken apart
+	if err := json.Unmarshal([]byte(c.text), &fields); err == nil {
+		path = pathVariable.ReplaceAllStringFunc(path, func(found string) string {
+			return url.PathEscape(fmt.Sprint(takeField(fields, strings.Split(strings.Trim(found, "{}"), "."))))
+		})
+		if rule.GetBody() != "*" {
+			taken := takeField(fields, []string{rule.GetBody()})
+			if query := queryOf("", fields); len(query) > 0 {
+				path += "?" + query.Encode()
+			}
+			written, err := json.Marshal(taken)
+			if err != nil {
+				return nil, err
+			}
+			body = string(written)
+		} else if pathVariable.MatchString(rule.String()) {
+			written, err := json.Marshal(fields)
+			if err != nil {
+				return nil, err
+			}
+			body = string(written)
+		}
+	}
+	var sent io.Reader
+	if rule.GetBody() != "" {
+		sent = strings.NewReader(body)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, p.url+path, sent)
+	if err != nil {
+		return nil, err
+	}
+	if sent != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, text, err := c.exchange(request)
+	if err != nil {
+		return nil, err
+	}
+	o := &outcome{status: response.StatusCode, header: response.Header}
+	switch {
+	case response.StatusCode == http.StatusNoContent && len(text) == 0:
+		o.message, err = c.response()
+	case response.StatusCode < 300:
+		o.message, err = c.answer(text)
+	default:
+		o.failure, err = readConnectJSON(text)
+	}
+	return o, err
+}
+
+var pathVariable = regexp.MustCompile(`\{[a-z_.]+\}`)
+
+func methodAndPath(rule *annotations.HttpRule) (method, path string) {
+	switch rule.GetPattern().(type) {
+	case *annotations.HttpRule_Get:
+		return http.MethodGet, rule.GetGet()
+	case *annotations.HttpRule_Post:
+		return http.MethodPost, rule.GetPost()
+	case *annotations.HttpRule_Patch:
+		return http.MethodPatch, rule.GetPatch()
+	case *annotations.HttpRule_Put:
+		return http.MethodPut, rule.GetPut()
+	default:
+		return http.MethodDelete, rule.GetDelete()
+	}
+}
+
+// takeField takes a field out of a request; an empty text where there is none.
+func takeField(fields map[string]any, path []string) any {
+	if len(path) > 1 {
+		inner, _ := fields[path[0]].(map[string]any)
+		return takeField(inner, path[1:])
+	}
+	name := jsonName(path[0])
+	value, ok := fields[name]
+	delete(fields, name)
+	if !ok {
+		return ""
+	}
+	return value
+}
+
+// jsonName is a field's name in JSON.
+func jsonName(name string) string {
+	first, others, _ := strings.Cut(name, "_")
+	for part := range strings.SplitSeq(others, "_") {
+		if part != "" {
+			first += strings.ToUpper(part[:1]) + part[1:]
+		}
+	}
+	return first
+}
+
+func queryOf(prefix string, fields map[string]any) url.Values {
+	query := url.Values{}
+	for name, value := range fields {
+		switch value := value.(type) {
+		case map[string]any:
+			maps.Copy(query, queryOf(prefix+name+".", value))
+		case []any:
+			for _, item := range value {
+				query.Add(prefix+name, fmt.Sprint(item))
+			}
+		case float64:
+			query.Set(prefix+name, strconv.FormatFloat(value, 'f', -1, 64))
+		default:
+			query.Set(prefix+name, fmt.Sprint(value))
+		}
+	}
+	return query
+}
+
 // connectClient is the client of connect-go.
 type connectClient struct {
 	url         string
@@ -290,7 +422,7 @@ func (s *seeing) RoundTrip(r *http.Request) (*http.Response, error) {
 // grpcGo is gRPC's own client.
 type grpcGo struct{ conn *grpc.ClientConn }
 
-func openGRPC(t testing.TB, url string) caller {
+func openGRPC(t testing.TB, _ *tools, url string) caller {
 	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -337,10 +469,23 @@ func readStatus(told *rpcstatus.Status) (*failure, error) {
 	return f, nil
 }
 
-// tool builds a program of the module of tools and returns its path.
-func tool(t testing.TB, pkg string) string {
+// tools are the programs of the module of tools, each built when it is first
+// asked for.
+type tools struct {
+	dir   string
+	mu    sync.Mutex
+	built map[string]string
+}
+
+func (b *tools) tool(t testing.TB, pkg string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), filepath.Base(pkg))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if path := b.built[pkg]; path != "" {
+		return path
+	}
+	path := filepath.Join(b.dir, filepath.Base(pkg))
+	b.built[pkg] = path
 	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/go.mod", "-o", path, pkg)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", pkg, err, out)
@@ -430,3 +575,5 @@ func (c *wireCall) withMasksAsMessages() (*wireCall, error) {
 	other.text = string(written)
 	return &other, err
 }
+
+var moreSurfaces []surface

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,12 +63,11 @@ type parityCase struct {
 	// Status is that of HTTP on a surface where it isn't what the Connect protocol
 	// says of the code.
 	Status map[string]int
-	// Not are the surfaces that a case isn't for, each with the reason.
-	Not map[string]string
+	// Only are the surfaces that a case is for, Not those that it isn't for, each
+	// with the reason.
+	Only, Not map[string]string
 	// Varies says why a read doesn't answer the same each time.
 	Varies string
-
-	file string
 }
 
 // parityStep is a call before the case's own: it is answered, or refused for one
@@ -81,143 +82,158 @@ type parityStep struct {
 	Once string
 }
 
-func readCases(t testing.TB, files ...string) []*parityCase {
+func readCases(t testing.TB, file string) []*parityCase {
 	t.Helper()
+	text, err := os.Open(filepath.Join("testdata", "parity", file+".yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer text.Close()
 	var cases []*parityCase
-	for _, file := range files {
-		text, err := os.Open(filepath.Join("testdata", "parity", file+".yaml"))
-		if err != nil {
-			t.Fatal(err)
+	decoder := yaml.NewDecoder(text)
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&cases); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	for _, c := range cases {
+		if (c.Error == "") == (c.Answer == nil) || c.Error != "" && c.Says == "" && c.Fields == nil {
+			t.Fatalf("%s: %q must say its answer, or its error with the message", file, c.Name)
 		}
-		var read []*parityCase
-		decoder := yaml.NewDecoder(text)
-		decoder.KnownFields(true)
-		err = decoder.Decode(&read)
-		_ = text.Close()
-		if err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		for _, c := range read {
-			c.file = file
-			if (c.Error == "") == (c.Answer == nil) || c.Error != "" && c.Says == "" && c.Fields == nil {
-				t.Fatalf("%s: %q must say its answer, or its error with the message", file, c.Name)
-			}
-		}
-		cases = append(cases, read...)
 	}
 	return cases
 }
 
+var paritySurfaces = flag.String("surfaces", "", "the surfaces that TestParity runs through, separated by commas; all that need nothing but Go if empty")
+
 func TestParity(t *testing.T) {
 	t.Parallel()
-	var total parityCount
+	p := &parity{tools: &tools{dir: t.TempDir(), built: map[string]string{}}, calls: map[string]int{}, surfaces: surfaces}
+	if *paritySurfaces != "" {
+		p.surfaces = nil
+		for name := range strings.SplitSeq(*paritySurfaces, ",") {
+			i := slices.IndexFunc(append(surfaces, moreSurfaces...), func(s surface) bool { return s.name == name })
+			if i < 0 {
+				t.Fatalf("there is no surface %q", name)
+			}
+			p.surfaces = append(p.surfaces, append(surfaces, moreSurfaces...)[i])
+		}
+	}
 	t.Run("in the whole house", func(t *testing.T) {
 		s := newSystem(t, "one process")
 		s.set(t, "up", "GATEHOUSE_THROTTLE=off")
 		foreign := s.publishForeignKey(t)
 		w := newParityWorld(t, s)
 		w.signTokens(t, foreign)
-		total.add(w.run(t, "refused", "account", "auth", "users", "input")
+		for _, file := range []string{"refused", "account", "auth", "users", "input"} {
+			w.renew(t)
+			p.run(t, w, file)
+		}
 	})
 	t.Run("in a house that throttles", func(t *testing.T) {
 		s := newSystem(t, "one process")
 		s.set(t, "up", "GATEHOUSE_POLICY=bff.v1.AccountService/GetMe rate=1/h burst=1;bff.v1.AuthService/Logout rate=1/h burst=1")
 		w := newParityWorld(t, s)
 		w.failToSignIn(t, "guessed@example.com")
-		total.add(w.run(t, "throttled"))
+		p.run(t, w, "throttled")
 	})
 	t.Run("in a house whose parts are away", func(t *testing.T) {
 		s := newSystem(t, "three processes")
 		s.set(t, roleAuth, "GATEHOUSE_THROTTLE=off")
 		s.set(t, roleBff, "GATEHOUSE_THROTTLE=off")
 		w := newParityWorld(t, s)
-		total.add(w.run(t, "without-mail"))
+		p.run(t, w, "without-mail")
 		s.processes[roleUsers].kill()
 		w.untilAway(t)
-		total.add(w.run(t, "without-users"))
+		p.run(t, w, "without-users")
 		s.start(t, roleUsers)
 		s.processes[roleAuth].kill()
 		w.untilAway(t)
-		total.add(w.run(t, "without-auth"))
+		p.run(t, w, "without-auth")
 	})
-	t.Logf("%d cases, %d calls: %v", total.cases, total.calls, total.by)
-	if total.cases < 150 {
-		t.Errorf("the corpus has %d cases, want 150 at least", total.cases)
+	total := 0
+	for _, calls := range p.calls {
+		total += calls
+	}
+	t.Logf("%d cases, %d calls: %v", p.cases, total, p.calls)
+	if p.cases < 150 {
+		t.Errorf("the corpus has %d cases, want 150 at least", p.cases)
 	}
 }
 
-// parityCount is how much was run.
-type parityCount struct {
-	cases, calls int
-	by           map[string]int
+// parity runs cases through surfaces, and counts.
+type parity struct {
+	surfaces []surface
+	tools    *tools
+	cases    int
+
+	mu    sync.Mutex
+	calls map[string]int // by surface
+	// answers are what reads answered, by case and surface.
+	answers map[*parityCase]map[string]proto.Message
 }
 
-func (n *parityCount) add(more parityCount) {
-	n.cases, n.calls = n.cases+more.cases, n.calls+more.calls
-	if n.by == nil {
-		n.by = map[string]int{}
-	}
-	for name, calls := range more.by {
-		n.by[name] += calls
-	}
-}
-
-// run runs the cases through each surface, all surfaces at the same time, and
+// run runs a file's cases through each surface, surfaces beside each other, and
 // compares what the reads answered.
-func (w *parityWorld) run(t *testing.T, cases []*parityCase) parityCount {
+func (p *parity) run(t *testing.T, w *parityWorld, file string) {
 	t.Helper()
-	count := parityCount{cases: len(cases), by: map[string]int{}}
-	if len(cases) == 0 {
-		return count
-	}
-	answers := map[*parityCase]map[string]proto.Message{}
-	var mu sync.Mutex
-	t.Run(cases[0].file, func(t *testing.T) {
-		for _, on := range surfaces {
+	cases := readCases(t, file)
+	p.cases += len(cases)
+	p.answers = map[*parityCase]map[string]proto.Message{}
+	t.Run(file, func(t *testing.T) {
+		for _, on := range p.surfaces {
 			t.Run(on.name, func(t *testing.T) {
 				t.Parallel()
-				caller := on.open(t, w.url)
-				for _, c := range cases {
-					t.Run(c.Name, func(t *testing.T) {
-						call, subject := w.prepare(t, c, on)
-						if call == nil {
-							return
-						}
-						got, err := w.ask(t.Context(), caller, call)
-						if err != nil {
-							t.Fatal(err)
-						}
-						w.check(t, c, on, subject, got)
-						mu.Lock()
-						defer mu.Unlock()
-						count.calls++
-						count.by[on.name]++
-						if readsOnly(call.method) && got.message != nil && c.Varies == "" && len(c.Before) == 0 && c.As != "new" {
-							if answers[c] == nil {
-								answers[c] = map[string]proto.Message{}
-							}
-							answers[c][on.name] = got.message
+				caller := on.open(t, p.tools, w.url)
+				var next atomic.Int64
+				var callers sync.WaitGroup
+				for range max(on.at, 1) {
+					callers.Go(func() {
+						for i := next.Add(1); int(i) <= len(cases); i = next.Add(1) {
+							c := cases[i-1]
+							t.Run(c.Name, func(t *testing.T) { p.try(t, w, c, on, caller) })
 						}
 					})
 				}
+				callers.Wait()
 			})
 		}
 	})
-	for c, by := range answers {
+	for c, by := range p.answers {
 		for name, got := range by {
 			if want := by["connect json"]; want != nil && !proto.Equal(got, want) {
 				t.Errorf("%s: %s answers %v, and connect json %v", c.Name, name, got, want)
 			}
 		}
 	}
-	return count
+}
+
+// try runs one case on one surface, if the surface can.
+func (p *parity) try(t *testing.T, w *parityWorld, c *parityCase, on surface, caller caller) {
+	call, of := w.prepare(t, c, on)
+	if call == nil {
+		return
+	}
+	got, err := w.ask(t.Context(), caller, call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.check(t, c, on, of, got)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls[on.name]++
+	if readsOnly(call.method) && got.message != nil && c.Varies == "" && len(c.Before) == 0 && c.As != "new" {
+		if p.answers[c] == nil {
+			p.answers[c] = map[string]proto.Message{}
+		}
+		p.answers[c][on.name] = got.message
+	}
 }
 
 // prepare makes the case's own world and returns its call; nil where the surface
 // isn't for it.
 func (w *parityWorld) prepare(t *testing.T, c *parityCase, on surface) (*wireCall, *subject) {
 	t.Helper()
-	if c.Not[on.name] != "" {
+	if c.Not[on.name] != "" || c.Only != nil && c.Only[on.name] == "" {
 		return nil, nil
 	}
 	of := &subject{world: w, t: t, links: map[string]string{}}

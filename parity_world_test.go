@@ -74,6 +74,17 @@ func newParityWorld(t *testing.T, s *system) *parityWorld {
 	return w
 }
 
+// renew gets those whose sessions are alive new tokens: the old ones last for
+// five minutes.
+func (w *parityWorld) renew(t *testing.T) {
+	t.Helper()
+	of := &subject{world: w, t: t, links: map[string]string{}}
+	for _, name := range []string{"admin", "alice", "bob", "weary"} {
+		of.take(parityStep{Call: "AuthService/Refresh", Send: map[string]any{"refreshToken": "{{" + name + ".refresh}}"}})
+		w.people[name].access, w.people[name].refresh = of.stepField("tokens.accessToken"), of.stepField("tokens.refreshToken")
+	}
+}
+
 func personOf(t testing.TB, in *bffv1.SignedIn) *parityPerson {
 	t.Helper()
 	var claims jwt.MapClaims
