@@ -36,6 +36,7 @@ test:
 	go test ./...
 
 bench:
+	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix bench/fastify; else echo "there is no npm here: Fastify will be left out"; fi
 	go run ./bench
 	go test -run '^$$' -bench 'Token|Ed25519|100000' ./bff ./auth
 

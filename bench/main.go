@@ -132,7 +132,7 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 }
 
 // people share the load, so that none of them goes beyond a method's rate.
-const people = 160
+const people = 400
 
 // startPart is measured before there is anything else.
 const startPart = "start"

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const profileLength = 10 * time.Second
+const profileLength = 6 * time.Second
 
-// profile keeps where the CPU of the three processes, and then of the one, goes
-// under the load of GetMe, for go tool pprof. They show operators how they are
+// profile keeps where the CPU of the three processes, then of the one, and then of
+// a gateway that has all answers, goes under the load of GetMe, for go tool pprof. They show operators how they are
 // doing, which costs a little.
 func (h *house) profile(ctx context.Context, o options) error {
 	operations := map[string]string{}
@@ -41,7 +41,7 @@ func (h *house) profile(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	if err := h.profileUnder(ctx, gateway, operations, o); err != nil {
+	if err := h.profileUnder(ctx, gateway, overProto, operations, o); err != nil {
 		return err
 	}
 	clear(operations)
@@ -49,12 +49,22 @@ func (h *house) profile(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	return h.profileUnder(ctx, serve, operations, o)
+	if err := h.profileUnder(ctx, serve, overProto, operations, o); err != nil {
+		return err
+	}
+	clear(operations)
+	keeping, err := begin("bff", toUsers, "AUTH_URL=http://"+auth)
+	if err != nil {
+		return err
+	}
+	operations["kept"] = operations["bff"]
+	delete(operations, "bff")
+	return h.profileUnder(ctx, keeping, byGet, operations, o)
 }
 
 // profileUnder loads a gateway, and takes a profile of each command.
-func (h *house) profileUnder(ctx context.Context, gateway string, operations map[string]string, o options) error {
-	load, err := startLoad(ctx, gateway, overProto, h.people, o.connections, profileLength+o.settle)
+func (h *house) profileUnder(ctx context.Context, gateway string, a ask, operations map[string]string, o options) error {
+	load, err := startLoad(ctx, gateway, a, h.people, o.connections, profileLength+o.settle)
 	if err != nil {
 		return err
 	}

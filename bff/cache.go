@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"gatehouse/internal/rpc"
 )
@@ -108,6 +109,9 @@ func keyOf(of string, who *principal, request []byte) cacheKey {
 // keptAnswer is an answer, or a part of one. Nothing of it changes.
 type keptAnswer struct {
 	message proto.Message
+	// written is a message whose binary form is the same, and there already; nil for
+	// a part.
+	written proto.Message
 	// digest is a hash of the message and its schema, in text.
 	digest string
 	size   int // of the message in binary
@@ -117,19 +121,28 @@ type keptAnswer struct {
 	until, last time.Time
 }
 
-// weight is about what it takes in memory: a message takes more than its binary.
-func (k *keptAnswer) weight() uint32 { return uint32(min(3*k.size+512+64*len(k.tags), 1<<30)) }
+// weight is about what it takes in memory: a message takes more than its binary,
+// and that is there too.
+func (k *keptAnswer) weight() uint32 { return uint32(min(4*k.size+512+64*len(k.tags), 1<<30)) }
 
-// hashOf is a hash of a message in its one binary form, and the form's size.
-func hashOf(schema string, message proto.Message) (digest string, size int, err error) {
-	form, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(make([]byte, 0, 1024), message)
+// hashOf is a hash of a message in its one binary form, and the form.
+func hashOf(schema string, message proto.Message) (digest string, form []byte, err error) {
+	form, err = proto.MarshalOptions{Deterministic: true}.MarshalAppend(make([]byte, 0, 1024), message)
 	if err != nil {
-		return "", 0, fmt.Errorf("encode the answer: %w", err)
+		return "", nil, fmt.Errorf("encode the answer: %w", err)
 	}
 	hash := sha256.New()
 	hash.Write([]byte(schema))
 	hash.Write(form)
-	return base64.RawURLEncoding.EncodeToString(hash.Sum(nil)[:15]), len(form), nil
+	return base64.RawURLEncoding.EncodeToString(hash.Sum(nil)[:15]), form, nil
+}
+
+// written returns a message that has this binary form, and takes no time to write:
+// fields that it doesn't know are written as they came.
+func written(form []byte) proto.Message {
+	message := &emptypb.Empty{}
+	message.ProtoReflect().SetUnknown(slices.Clip(slices.Clone(form)))
+	return message
 }
 
 // schemaHash is a hash of all that decides what messages mean: an answer of

@@ -127,11 +127,11 @@ func (c *cache) ask(ctx context.Context, since position, ask *asked) (answer ans
 	case stream.answer == nil:
 		return answered{}, fmt.Errorf("%s: it answers nothing", plan.Procedure)
 	}
-	digest, size, err := hashOf(ask.method.schema, stream.answer)
+	digest, form, err := hashOf(ask.method.schema, stream.answer)
 	if err != nil {
 		return answered{}, err
 	}
-	kept := &keptAnswer{message: stream.answer, digest: digest, size: size, tags: ask.tags, since: since}
+	kept := &keptAnswer{message: stream.answer, written: written(form), digest: digest, size: len(form), tags: ask.tags, since: since}
 	kept.until = oldest.or(c.now().Add(plan.Cache.TTL))
 	kept.last = kept.until.Add(max(plan.Cache.StaleWhileRevalidate, plan.Cache.StaleIfError))
 	answer = answered{keptAnswer: kept, header: info.ResponseHeader(), lacking: isNoStore(info.ResponseHeader())}

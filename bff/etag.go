@@ -105,6 +105,9 @@ func (a answered) send(ctx context.Context, plan *rpc.Plan, stream connect.Serve
 	if info.Protocol == "" {
 		return stream.Send(proto.Clone(a.message)) // within the process, the receiver has it for its own
 	}
+	if info.Codec == connect.CodecNameProto {
+		return stream.Send(a.written)
+	}
 	return stream.Send(a.message)
 }
 
