@@ -6,13 +6,15 @@ BUF := go tool -modfile=tools/go.mod buf
 
 all: gen lint test
 
-# Generates gen/, web/openapi.json and web/postman.json from proto/, offline: what
-# our protos import from others is printed from the Go modules that carry it.
+# Generates gen/, web/openapi.json, web/postman.json and the pages on methods and
+# errors from proto/, offline: what our protos import from others is printed from
+# the Go modules that carry it.
 gen: .protodeps
 	$(BUF) format --write proto
 	rm -rf gen
 	$(BUF) generate
 	cd tools && go run ./postman ../web/openapi.json ../web/postman.json
+	cd tools && go run ./reference ../web/openapi.json ../docs/reference
 
 # Generates what the TypeScript client has of the schema, and of the Go code's
 # error reasons.

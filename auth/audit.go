@@ -17,26 +17,26 @@ import (
 type event string
 
 const (
-	eventAccountCreate  event = "account.create"
-	eventAccountDelete  event = "account.delete"
-	eventAccountDisable event = "account.disable"
-	eventAccountEnable  event = "account.enable"
-	eventEmailChange    event = "account.email.change"
-	eventRolesChange    event = "account.roles.change"
-	eventPasswordChange event = "account.password.change"
-	eventPasswordForce  event = "account.password.force"
-	eventLinkRequest    event = "link.request" // a link was asked for
-	eventLinkSend       event = "link.send"    // one that somebody not signed in asked for goes to the account's address
-	eventLinkVerify     event = "link.verify"
-	eventLinkReset      event = "link.reset"
-	eventLinkEmail      event = "link.email"
-	eventLogin          event = "session.login"
-	eventReauthenticate event = "session.reauthenticate"
-	eventLogout         event = "session.logout"
-	eventSessionRevoke  event = "session.revoke"
-	eventRefresh        event = "session.refresh" // only refusals
-	eventRefreshReuse   event = "session.refresh.reuse"
-	eventAccountExport  event = "account.export"
+	eventAccountCreate  event = "account.create"          // An account is made: by its owner, an administrator, an import or a first start.
+	eventAccountDelete  event = "account.delete"          // An account is deleted, by its owner or an administrator.
+	eventAccountDisable event = "account.disable"         // An account is disabled, which ends its sessions.
+	eventAccountEnable  event = "account.enable"          // A disabled account may sign in again.
+	eventAccountExport  event = "account.export"          // A person has taken out what is kept about them.
+	eventEmailChange    event = "account.email.change"    // An administrator has changed an account's email.
+	eventRolesChange    event = "account.roles.change"    // An account has other roles.
+	eventPasswordChange event = "account.password.change" // A password is replaced, by its owner or an operator.
+	eventPasswordForce  event = "account.password.force"  // An administrator has taken a password away: a mailed link sets the next one.
+	eventLinkRequest    event = "link.request"            // A link was asked for; nothing tells whether there is an account.
+	eventLinkSend       event = "link.send"               // A link that somebody not signed in asked for goes to the account's address.
+	eventLinkVerify     event = "link.verify"             // The link of a registration or an invitation is used.
+	eventLinkReset      event = "link.reset"              // The link for another password is used.
+	eventLinkEmail      event = "link.email"              // The link that proves a new email is used.
+	eventLogin          event = "session.login"           // Somebody signs in with a password.
+	eventReauthenticate event = "session.reauthenticate"  // Somebody signed in gives their password once more.
+	eventLogout         event = "session.logout"          // A session is ended by its holder.
+	eventSessionRevoke  event = "session.revoke"          // One session or more are ended from another, or by an administrator.
+	eventRefresh        event = "session.refresh"         // A refresh token is refused. One that is accepted isn't audited.
+	eventRefreshReuse   event = "session.refresh.reuse"   // A refresh token is used again after its time: its session is ended.
 )
 
 type outcome string

@@ -44,8 +44,8 @@ const (
 )
 
 const (
-	eventMailFail  event = "mail.fail"
-	eventMailRetry event = "mail.retry"
+	eventMailFail  event = "mail.fail"  // A mail is given up.
+	eventMailRetry event = "mail.retry" // An administrator has a mail tried again that was given up.
 )
 
 // outbox is how mail leaves.

@@ -27,8 +27,8 @@ const (
 )
 
 const (
-	eventKeyRotate  event = "key.rotate"
-	eventKeyReplace event = "key.replace"
+	eventKeyRotate  event = "key.rotate"  // An operator has the next signing key sign.
+	eventKeyReplace event = "key.replace" // An operator has replaced all signing keys at once, which ends every session.
 )
 
 // keyOperator is the origin of what is done to keys from the command line.

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bytes"
+	"io/fs"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unicode"
+
+	"gatehouse/internal/pgtest"
+)
+
+// pages are the documents for people.
+func pages(t *testing.T) []string {
+	t.Helper()
+	all := []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "bench/README.md"}
+	err := filepath.WalkDir("docs", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".md") {
+			all = append(all, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+var (
+	fence   = regexp.MustCompile("(?ms)^```.*?^```$")
+	link    = regexp.MustCompile(`\[[^\]]*\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
+)
+
+// Every link within the repository leads to a file and, where it names one, to a
+// heading that is there.
+func TestLinksInTheDocumentsLeadSomewhere(t *testing.T) {
+	t.Parallel()
+	found := 0
+	for _, path := range pages(t) {
+		text := fence.ReplaceAllString(read(t, path), "")
+		for _, match := range link.FindAllStringSubmatch(text, -1) {
+			target, err := url.Parse(match[1])
+			if err != nil || target.IsAbs() {
+				continue
+			}
+			found++
+			to := path
+			if target.Path != "" {
+				to = filepath.Join(filepath.Dir(path), target.Path)
+			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s leads to %s: %v", path, match[1], err)
+				continue
+			}
+			if target.Fragment != "" && !slices.Contains(anchors(read(t, to)), target.Fragment) {
+				t.Errorf("%s leads to %s, where there is no such heading", path, match[1])
+			}
+		}
+	}
+	if found < 100 {
+		t.Errorf("found %d links in the documents, which looks like a fault of this test", found)
+	}
+}
+
+// anchors are the names that a page's headings have in links.
+func anchors(text string) []string {
+	var names []string
+	for _, match := range heading.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
+		names = append(names, strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, match[1]))
+	}
+	return names
+}
+
+// A page says before its first command what the commands find there.
+const (
+	commandsMark = "<!-- commands: "
+	whileUp      = "while gatehouse up runs"
+	onDatabase   = "with an empty database"
+	inTree       = "in a copy of the tree"
+	notRunMark   = "<!-- not run: "
+)
+
+// snippet is a block of commands, and why it isn't run; "" if it is.
+type snippet struct{ commands, notRun string }
+
+func snippetsOf(text string) (surroundings string, all []snippet) {
+	_, rest, ok := strings.Cut(text, commandsMark)
+	if ok {
+		surroundings, _, _ = strings.Cut(rest, " -->")
+	}
+	var notRun string
+	var block *strings.Builder
+	for line := range strings.Lines(text) {
+		switch {
+		case block == nil && strings.HasPrefix(line, notRunMark):
+			notRun = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(line), notRunMark), " -->")
+		case block == nil && strings.TrimSpace(line) == "```sh":
+			block = &strings.Builder{}
+		case block != nil && strings.TrimSpace(line) == "```":
+			all = append(all, snippet{block.String(), notRun})
+			block, notRun = nil, ""
+		case block != nil:
+			block.WriteString(line)
+		}
+	}
+	return surroundings, all
+}
+
+// The commands of each page, pasted one after the other, do what they should:
+// none of them fails, and curl takes no refusal for an answer.
+func TestTheCommandsInTheDocumentsWork(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() == 0 && exec.Command("bash", "-c", "command -v curl").Run() != nil {
+		t.Fatal("the documents' commands are curl's: install it")
+	}
+	for _, path := range pages(t) {
+		if !strings.HasPrefix(path, "docs/") {
+			continue // .ci/walk pastes the README's
+		}
+		surroundings, snippets := snippetsOf(read(t, path))
+		if len(snippets) == 0 {
+			continue
+		}
+		t.Run(strings.TrimSuffix(strings.TrimPrefix(path, "docs/"), ".md"), func(t *testing.T) {
+			t.Parallel()
+			var script strings.Builder
+			script.WriteString(preamble)
+			run := 0
+			for _, one := range snippets {
+				if one.notRun != "" {
+					t.Logf("not run, for %s:\n%s", one.notRun, one.commands)
+					continue
+				}
+				run++
+				script.WriteString(one.commands)
+			}
+			paste(t, surroundings, script.String())
+			t.Logf("%d blocks of commands work", run)
+		})
+	}
+}
+
+const preamble = `set -euo pipefail
+curl() { command curl --silent --show-error --fail-with-body "$@"; local status=$?; echo; return $status; }
+`
+
+// paste runs a script where a page's reader would.
+func paste(t *testing.T, surroundings, script string) {
+	t.Helper()
+	bin, work := t.TempDir(), t.TempDir()
+	wrapper := func(name, command string) {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+command+" \"$@\"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapper("gatehouse", runAsGatehouse+"=1 exec "+os.Args[0])
+	wrapper("buf", "exec go -C "+tree+" tool -modfile=tools/go.mod buf")
+	// Every page has ports of its own.
+	ports := map[string]string{}
+	for _, port := range []string{"8001", "8002", "8003", "9001"} {
+		_, ports[port], _ = strings.Cut(freeAddress(t), ":")
+	}
+	env := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "PASSWORD=" + adminPassword}
+	switch surroundings {
+	case whileUp:
+		house := newUpHouse(t)
+		house.env = append(house.env, "GATEHOUSE_ADMIN_PASSWORD="+adminPassword)
+		house.up(t)
+		ports["8001"] = house.url[strings.LastIndex(house.url, ":")+1:]
+		env = append(env, "GATEHOUSE_DATA_DIR="+house.dir)
+	case onDatabase:
+		env = append(env, "DATABASE_URL="+pgtest.Empty(t))
+	case inTree:
+		copyTree(t, work)
+	default:
+		t.Fatalf("the page doesn't say what its commands find: write %s… -->", commandsMark)
+	}
+	for port, own := range ports {
+		script = strings.ReplaceAll(script, ":"+port, ":"+own)
+	}
+	cmd := exec.Command("bash", "-c", script)
+	cmd.Dir = work
+	cmd.Env = append(os.Environ(), env...)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what it leaves behind ends with it
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	limit := time.AfterFunc(5*time.Minute, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	defer limit.Stop()
+	err = cmd.Wait()
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+	if err != nil {
+		t.Errorf("the commands fail: %v\n%s", err, said.String())
+	}
+}
+
+// copyTree copies what git knows of the tree.
+func copyTree(t *testing.T, to string) {
+	t.Helper()
+	copying := exec.Command("bash", "-c", `git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$1" && { test ! -d .protodeps || cp -r .protodeps "$1"; }`, "copy", to)
+	if out, err := copying.CombinedOutput(); err != nil {
+		t.Fatalf("copy the tree: %v: %s", err, out)
+	}
+}
