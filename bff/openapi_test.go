@@ -273,7 +273,7 @@ var internalReasons = map[string]string{
 }
 
 // Reasons that belong to no operation.
-var homelessReasons = []string{"CANCELED", "HTTP_METHOD_UNSUPPORTED", "METHOD_UNKNOWN", "PATH_UNKNOWN"}
+var homelessReasons = []string{"CANCELED", "HTTP_METHOD_UNSUPPORTED", "METHOD_UNKNOWN"}
 
 var declaredReason = regexp.MustCompile(`(?:NewError\(\s*connect\.Code\w+,|\bInvalid\()\s*(?:"([A-Z_]+)"|(?:rpc\.)?(Reason\w+))`)
 

@@ -26,7 +26,7 @@ var httpStatuses = map[string]int{
 
 // anywhere are the reasons that no operation answers with, since there is none
 // to be found, or nobody there to hear it.
-var anywhere = []string{"CANCELED", "HTTP_METHOD_UNSUPPORTED", "METHOD_UNKNOWN", "PATH_UNKNOWN"}
+var anywhere = []string{"CANCELED", "HTTP_METHOD_UNSUPPORTED", "METHOD_UNKNOWN"}
 
 // derivedReasons are those that follow from what holds for the method and how it
 // is called, beside those that its comment names.
@@ -41,6 +41,7 @@ func derivedReasons(m *method, how surface, hasBody bool) []string {
 	}
 	add(m.Input().Fields().Len() > 0, "INVALID_ARGUMENT")
 	add(how == rest || hasBody, "MALFORMED_REQUEST")
+	add(how == rest && strings.Contains(verbPath(m), "{"), "PATH_UNKNOWN") // for what no path can hold
 	add(hasBody, "CONTENT_TYPE_UNSUPPORTED", "REQUEST_TOO_LARGE", "REQUEST_TOO_SLOW", "COMPRESSION_UNSUPPORTED")
 	add(how == connectGet, "MALFORMED_REQUEST", "QUERY_INVALID", "COMPRESSION_UNSUPPORTED", "TIMEOUT_INVALID")
 	add(how == connectPost, "TIMEOUT_INVALID", "PROTOCOL_VERSION_UNSUPPORTED")

@@ -143,7 +143,7 @@ const description = "Each method can be called by REST, under `/api/v1`, and by 
 	"Apart from what the operations list, a path that isn't there is answered with 404 `PATH_UNKNOWN`, a Connect method that isn't there with 501 `METHOD_UNKNOWN`, and an HTTP method that a path doesn't have with 405 `HTTP_METHOD_UNSUPPORTED` and `Allow`.\n\n" +
 	"An answer can lack a part that isn't required: then `errors` says which and why.\n\n" +
 	"# Limits\n\n" +
-	"Callers are held to the rate of each method, which `RateLimit` and `RateLimit-Policy` tell. A call that is refused for now says in `Retry-After` when to come back. A request may have 1 MiB and 200 headers."
+	"Callers are held to the rate of each method, which `RateLimit` and `RateLimit-Policy` tell. A call that is refused for now says in `Retry-After` when to come back. A request may have 1 MiB, and 200 headers of 64 KiB together; what is larger than that gets a bare 431."
 
 var errorSchema = object{
 	{"type", "object"},
