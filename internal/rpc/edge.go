@@ -69,6 +69,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 	}
 	if no.status == http.StatusUnsupportedMediaType {
 		w.Header().Set("Accept-Post", "application/json, application/proto")
+		r = inJSON(r) // it speaks no protocol of ours, whatever it is named like
 	}
 	s.logger.LogAttrs(r.Context(), s.level, "call",
 		slog.String("method", r.URL.Path[:min(len(r.URL.Path), 200)]), slog.String("code", no.err.Code().String()),
@@ -87,7 +88,7 @@ func refused(plan *Plan, r *http.Request) *refusal {
 	case tooManyHeaders(r.Header):
 		return &refusal{err: errHeaders, status: http.StatusRequestHeaderFieldsTooLarge}
 	case r.Method == http.MethodPost:
-		return refusedPost(r)
+		return refusedPost(plan, r)
 	case !plan.readsOnly():
 		return &refusal{err: errHTTPMethod, status: http.StatusMethodNotAllowed, allow: "POST"}
 	case r.Method != http.MethodGet:
@@ -111,8 +112,8 @@ func tooManyHeaders(header http.Header) bool {
 	return lines > maxHeaders
 }
 
-func refusedPost(r *http.Request) *refusal {
-	if !isRPC(r) {
+func refusedPost(plan *Plan, r *http.Request) *refusal {
+	if !plan.speaks(contentType(r)) {
 		return &refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
 	}
 	if no := refusedCharset(r); no != nil {
@@ -165,6 +166,19 @@ func isCompression(name string) bool { return name == "" || name == "identity" |
 func contentType(r *http.Request) string {
 	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
 	return strings.ToLower(strings.TrimSpace(kind))
+}
+
+// speaks reports whether a method can be called with such a body.
+func (p *Plan) speaks(kind string) bool {
+	for _, protocol := range []string{"application/grpc", "application/grpc-web"} {
+		if codec, ok := strings.CutPrefix(kind, protocol); ok && (codec == "" || codec == "+proto" || codec == "+json") {
+			return true
+		}
+	}
+	if p.streams() {
+		return kind == "application/connect+proto" || kind == "application/connect+json"
+	}
+	return kind == "application/proto" || kind == "application/json"
 }
 
 // isConnect reports whether the request speaks the Connect protocol.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -146,16 +147,10 @@ func restQuery(raw string) string {
 	return values.Encode()
 }
 
+var underscored = regexp.MustCompile(`_[a-z]`)
+
 func lowerCamel(text string) string {
-	first, others, _ := strings.Cut(text, "_")
-	var camel strings.Builder
-	camel.WriteString(first)
-	for part := range strings.SplitSeq(others, "_") {
-		if part != "" {
-			camel.WriteString(strings.ToUpper(part[:1]) + part[1:])
-		}
-	}
-	return camel.String()
+	return underscored.ReplaceAllStringFunc(text, func(pair string) string { return strings.ToUpper(pair[1:]) })
 }
 
 // innerCodecName makes vanguard decode and encode each message: between codecs

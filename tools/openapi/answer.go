@@ -22,7 +22,6 @@ import (
 var httpStatuses = map[string]int{
 	"CONTENT_TYPE_UNSUPPORTED": http.StatusUnsupportedMediaType,
 	"HTTP_METHOD_UNSUPPORTED":  http.StatusMethodNotAllowed,
-	"METHOD_UNKNOWN":           http.StatusNotFound,
 }
 
 // anywhere are the reasons that no operation answers with, since there is none
@@ -41,7 +40,9 @@ func derivedReasons(m *method, how surface, hasBody bool) []string {
 		}
 	}
 	add(m.Input().Fields().Len() > 0, "INVALID_ARGUMENT")
-	add(hasBody, "MALFORMED_REQUEST", "CONTENT_TYPE_UNSUPPORTED", "REQUEST_TOO_LARGE", "REQUEST_TOO_SLOW", "COMPRESSION_UNSUPPORTED")
+	add(how == rest || hasBody, "MALFORMED_REQUEST")
+	add(how == rest && strings.Contains(verbPath(m), "{"), "PATH_UNKNOWN") // for what no path can hold
+	add(hasBody, "CONTENT_TYPE_UNSUPPORTED", "REQUEST_TOO_LARGE", "REQUEST_TOO_SLOW", "COMPRESSION_UNSUPPORTED")
 	add(how == connectGet, "MALFORMED_REQUEST", "QUERY_INVALID", "COMPRESSION_UNSUPPORTED", "TIMEOUT_INVALID")
 	add(how == connectPost, "TIMEOUT_INVALID", "PROTOCOL_VERSION_UNSUPPORTED")
 	add(m.policy.personal(), "TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "TOKEN_STALE", "SESSION_ENDED")

@@ -135,12 +135,12 @@ const description = "Each method can be called by REST, under `/api/v1`, and by 
 	"`Login` and `Register` answer with an access token, which lives for five minutes and is sent as `Authorization: Bearer …`, and a refresh token, which `Refresh` exchanges for new ones. " +
 	"A browser that sends `X-Gatehouse-Session: cookie` with those gets both in cookies that no script can read, and the gateway refreshes them.\n\n" +
 	"# JSON\n\n" +
-	"A field whose value is zero, empty or false is left out of answers, and may be left out of requests. Fields that aren't known are passed over.\n\n" +
+	"A field whose value is zero, empty or false is left out of answers, and may be left out of requests. A field that isn't known is refused by REST, and passed over by Connect and gRPC.\n\n" +
 	"`PATCH` changes what `updateMask` names. Without it, only what is there and not empty changes, so that nothing can be cleared.\n\n" +
 	"# Errors\n\n" +
 	"An error has a code, a sentence that says what to do, and details; one of them is a `google.rpc.ErrorInfo` with a reason for programs to go by. " +
 	"`x-gatehouse-reasons` lists all reasons, at the end of this document and beside each response. " +
-	"Apart from what the operations list, a path that isn't there is answered with 404 `METHOD_UNKNOWN`, and a method that a path doesn't have with 405 `HTTP_METHOD_UNSUPPORTED` and `Allow`.\n\n" +
+	"Apart from what the operations list, a path that isn't there is answered with 404 `PATH_UNKNOWN`, a Connect method that isn't there with 501 `METHOD_UNKNOWN`, and an HTTP method that a path doesn't have with 405 `HTTP_METHOD_UNSUPPORTED` and `Allow`.\n\n" +
 	"An answer can lack a part that isn't required: then `errors` says which and why.\n\n" +
 	"# Limits\n\n" +
 	"Callers are held to the rate of each method, which `RateLimit` and `RateLimit-Policy` tell. A call that is refused for now says in `Retry-After` when to come back. A request may have 1 MiB and 200 headers."

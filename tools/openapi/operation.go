@@ -161,6 +161,11 @@ func httpRule(m *method) *annotations.HttpRule {
 	return rule
 }
 
+func verbPath(m *method) string {
+	_, path := verbOf(httpRule(m))
+	return path
+}
+
 func verbOf(rule *annotations.HttpRule) (verb, path string) {
 	switch pattern := rule.GetPattern().(type) {
 	case *annotations.HttpRule_Get:
