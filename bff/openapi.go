@@ -18,11 +18,11 @@ const builtForURL = "http://localhost:8001"
 
 // openAPI serves the OpenAPI document, which says that the gateway is at its
 // public URL.
-func openAPI(publicURL string) http.Handler { return document(openAPIDocument(publicURL)) }
+func openAPI(publicURL string) http.Handler { return published(openAPIDocument(publicURL)) }
 
-// document serves what tools read, on any page: it holds nothing that isn't
+// published serves what tools read, on any page: it holds nothing that isn't
 // public.
-func document(plain []byte) http.Handler {
+func published(plain []byte) http.Handler {
 	var packed bytes.Buffer
 	writer, _ := gzip.NewWriterLevel(&packed, gzip.BestCompression) // a level that there is
 	_, _ = writer.Write(plain)                                      // into memory

@@ -25,7 +25,7 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	mux.Handle("GET /redoc", rpc.Anyone(), page("redoc.html", nil, redocPolicy))
 	mux.Handle("GET "+assetsRoot, rpc.Anyone(), webAssets())
 	mux.Handle("GET /openapi.json", rpc.Anyone(), openAPI(config.PublicURL))
-	mux.Handle("GET /postman.json", rpc.Anyone(), document(postmanCollection(config.PublicURL)))
+	mux.Handle("GET /postman.json", rpc.Anyone(), published(postmanCollection(config.PublicURL)))
 	mux.Handle("GET /status.json", rpc.Anyone(), s.parts(config.Parts))
 	routeLinkPages(mux)
 	return mux
@@ -75,9 +75,10 @@ const (
 	pagePolicy = ownParts + "style-src 'self'; img-src 'self'"
 	// Swagger UI has its pictures within its style sheet.
 	docsPolicy = ownParts + "style-src 'self'; img-src 'self' data:"
-	// Redoc's script makes empty style elements, whose hash this is, and puts
-	// rules in. Its search works in a script that it makes.
-	redocPolicy = ownParts + "style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='; img-src 'self' data:; worker-src blob:"
+	// Redoc's script makes style elements: empty ones, which it puts rules in, and
+	// one for scroll bars. These are their hashes; a new Redoc may have others. Its
+	// search works in a script that it makes.
+	redocPolicy = ownParts + "style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' 'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='; img-src 'self' data:; worker-src blob:"
 )
 
 var pageTemplates = template.Must(template.New("").Funcs(template.FuncMap{

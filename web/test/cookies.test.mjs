@@ -10,7 +10,8 @@ import { up } from "./system.mjs";
 let system, browser;
 
 before(async () => {
-  [system, browser] = await Promise.all([up(), launch()]);
+  system = await up();
+  browser = await launch();
 });
 
 after(async () => {

@@ -9,7 +9,8 @@ import { apart, up } from "./system.mjs";
 let system, browser;
 
 before(async () => {
-  [system, browser] = await Promise.all([up(), launch()]);
+  system = await up();
+  browser = await launch();
 });
 
 after(async () => {

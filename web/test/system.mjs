@@ -16,11 +16,17 @@ export async function up() {
   const work = await mkdtemp(join(tmpdir(), "gatehouse-"));
   await chmod(work, 0o711); // Postgres may run as another user
   const program = join(work, "gatehouse");
-  await promisify(execFile)("go", ["build", "-o", program, "."], { cwd: root });
+  await promisify(execFile)("go", ["build", "-o", program, "."], { cwd: root }).catch(async error => {
+    await rm(work, { recursive: true });
+    throw error;
+  });
   const data = join(work, "data");
   const listen = await freeAddress();
   const main = new Role(program, ["up"], { GATEHOUSE_DATA_DIR: data, GATEHOUSE_LISTEN: listen });
-  const banner = await main.said(/Ctrl-C stops it/);
+  const banner = await main.said(/Ctrl-C stops it/).catch(async error => {
+    await main.stop();
+    throw error;
+  });
   return {
     program, data,
     url: `http://localhost:${portOf(listen)}`,
@@ -61,16 +67,19 @@ export async function apart({ program, data }) {
     }),
     gateway: new Role(program, ["bff"], { ...shared, AUTH_URL: `http://${auth}`, GATEHOUSE_LISTEN: gateway }),
   };
-  await roles.gateway.said(/ready/);
+  const stop = async () => {
+    for (const role of [roles.gateway, roles.auth, roles.users]) await role.stop();
+  };
+  await roles.gateway.said(/ready/).catch(async error => {
+    await stop();
+    throw error;
+  });
   return {
-    url,
+    url, stop,
     stopUsers: () => roles.users.stop(),
     async startUsers() {
       roles.users = startUsers();
       await roles.users.said(/ready/);
-    },
-    async stop() {
-      for (const role of [roles.gateway, roles.auth, roles.users]) await role.stop();
     },
   };
 }
