@@ -181,6 +181,7 @@ type edgeFlags struct {
 	Origins        string `env:"GATEHOUSE_ORIGINS" placeholder:"LIST" help:"Web origins that may call from a browser, comma-separated. The public URL's if empty."`
 	Cookies        string `env:"GATEHOUSE_COOKIES" default:"auto" placeholder:"auto|secure|localhost" help:"How session cookies are protected: for https alone, or for plain http on localhost alone; auto goes by the public URL."`
 	RedisURL       string `env:"REDIS_URL" placeholder:"URL" help:"A Redis or Valkey through which gateways share what callers have used of their rates, such as redis://host:6379 or rediss:// with TLS. Each goes by itself if empty."`
+	CacheBytes     int64  `env:"GATEHOUSE_CACHE_BYTES" default:"67108864" placeholder:"BYTES" help:"How much memory kept answers may take; 0 keeps none."`
 	TrustedProxies string `env:"GATEHOUSE_TRUSTED_PROXIES" placeholder:"LIST" help:"Networks whose X-Forwarded-For is believed, comma-separated."`
 }
 
@@ -193,10 +194,16 @@ type edge struct {
 	policy    string
 	redisURL  string
 	throttle  bool // as throttleFlags say
+	cache     int64
 }
 
 func (f edgeFlags) parse(m *mistakes, listen string) edge {
-	checked := edge{publicURL: f.publicFlags.parse(m, listen), policy: f.policyFlags.parse(m)}
+	checked := edge{publicURL: f.publicFlags.parse(m, listen), policy: f.policyFlags.parse(m), cache: f.CacheBytes}
+	if f.CacheBytes == 0 {
+		checked.cache = bff.CacheNothing
+	} else if f.CacheBytes < 1<<20 {
+		m.add("GATEHOUSE_CACHE_BYTES", fmt.Sprintf("%d is too little to keep anything in", f.CacheBytes), "give at least 1048576, or 0 to keep nothing")
+	}
 	checked.cookies = bff.CookieProfile(f.Cookies)
 	switch checked.cookies {
 	case bff.CookiesAuto, bff.CookiesSecure:

@@ -154,7 +154,7 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 	server := server{
 		listen: h.listen, handler: gateway, logger: h.logger, stop: h.stop, ops: h.ops,
 		parts:  []part{gatewayPart(gateway.Ready), databasePart(authDB, schema.Auth, false), databasePart(usersDB, schema.Users, false)},
-		beside: []func(context.Context){gateway.Run, authService.Run},
+		beside: []func(context.Context){gateway.Run, authService.Run, usersService.Run},
 	}
 	return server.run(ctx, func(ctx context.Context) error {
 		if err := untilReady(ctx, gateway.Ready); err != nil {
@@ -320,7 +320,8 @@ func (c *usersCommand) Run(p *program, app *kong.Application) error {
 	}
 	server := server{
 		listen: c.Listen, handler: rpcServer.Mux(databaseReady(db, schema.Users)), logger: p.logger, stop: stop, ops: ops,
-		parts: []part{databasePart(db, schema.Users, true)},
+		parts:  []part{databasePart(db, schema.Users, true)},
+		beside: []func(context.Context){service.Run},
 	}
 	return server.run(p.ctx, sayReady(p.logger, c.Listen))
 }
@@ -438,7 +439,7 @@ func (r mailRules) mailer(logger *slog.Logger) auth.Mailer {
 func newGateway(toAuth, toUsers *connect.Client, edge edge, ops *operations, logger *slog.Logger) (*bff.Service, error) {
 	gateway, err := bff.New(bff.Config{
 		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, Cookies: edge.cookies, TrustedProxies: edge.proxies,
-		Policy: edge.policy, Throttle: edge.throttle, RedisURL: edge.redisURL,
+		Policy: edge.policy, Throttle: edge.throttle, RedisURL: edge.redisURL, CacheBytes: edge.cache,
 		Logger: logger.With("service", roleBff), Telemetry: ops.telemetry, Step: step,
 	})
 	if err != nil {

@@ -24,9 +24,9 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// newPair starts two copies of each service on one database. Each copy knows
+// newRollingPair starts two copies of each service on one database. Each copy knows
 // both of the others.
-func newPair(t *testing.T) [2]*system {
+func newRollingPair(t *testing.T) [2]*system {
 	t.Helper()
 	database := pgtest.New(t)
 	owner := openPool(t, database.Owner)
@@ -413,7 +413,7 @@ func createUser(ctx context.Context, admin client, email string) error {
 // over HTTP/1.1 and HTTP/2 alike, loses no request and signs nobody out, and
 // while a service's copies restart no gateway is unready.
 func TestARollingRestartLosesNoRequest(t *testing.T) {
-	pair := newPair(t)
+	pair := newRollingPair(t)
 	balancers := []*balancer{newBalancer(pair, false), newBalancer(pair, true)}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup

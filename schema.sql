@@ -1,4 +1,4 @@
--- schema number: 4
+-- schema number: 5
 --
 -- The whole schema, declaratively: `gatehouse schema apply` (or the Atlas CLI
 -- with atlas.hcl) makes a database be so. Keys are UUIDv7 made in Go; times
@@ -118,6 +118,18 @@ CREATE TABLE auth.revocations (
 );
 CREATE INDEX revocations_xid_idx ON auth.revocations (xid);
 CREATE INDEX revocations_expire_time_idx ON auth.revocations (expire_time);
+
+-- What has changed lately, as gateways tag the answers that they keep: written
+-- with the change, and read on from poll to poll like the revocations.
+CREATE TABLE auth.changes (
+    id           uuid        NOT NULL DEFAULT gen_random_uuid(),
+    xid          xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    tag          text        NOT NULL,
+    create_time  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT changes_pkey PRIMARY KEY (id)
+);
+CREATE INDEX changes_xid_idx ON auth.changes (xid);
+CREATE INDEX changes_create_time_idx ON auth.changes (create_time);
 
 -- Links that were sent by mail: each works once. A token is kept as its hash.
 CREATE TABLE auth.links (
@@ -285,6 +297,17 @@ CREATE TABLE users.tombstones (
     CONSTRAINT tombstones_pkey PRIMARY KEY (id)
 );
 CREATE INDEX tombstones_delete_time_idx ON users.tombstones (delete_time);
+
+-- As auth.changes.
+CREATE TABLE users.changes (
+    id           uuid        NOT NULL DEFAULT gen_random_uuid(),
+    xid          xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    tag          text        NOT NULL,
+    create_time  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT changes_pkey PRIMARY KEY (id)
+);
+CREATE INDEX changes_xid_idx ON users.changes (xid);
+CREATE INDEX changes_create_time_idx ON users.changes (create_time);
 
 -- As auth.applied_schema: each service reads the number in its own schema.
 CREATE TABLE users.applied_schema (

@@ -53,6 +53,7 @@ func newTwin(t testing.TB) *twin {
 	}
 	t.Cleanup(usersDB.Close)
 	profiles := users.New(users.Config{DB: usersDB, Logger: logger})
+	running.Go(func() { profiles.Run(ctx) })
 	for i := range w.gateways {
 		authDB, err := openDatabase(t.Context(), w.database.Auth, schema.Auth)
 		if err != nil {

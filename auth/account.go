@@ -175,7 +175,7 @@ func (s *Service) change(ctx context.Context, id string, event event, origin *au
 	}
 	s.step("auth: after the change is committed")
 	if changed {
-		s.revocations.soon()
+		s.revocations.Soon()
 		s.tell(ctx, id)
 	}
 	return after, nil
@@ -303,7 +303,7 @@ func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRe
 		return nil, fmt.Errorf("delete an account: %w", s.refuse(ctx, row, err))
 	}
 	s.step("auth: after the deletion is committed")
-	s.revocations.soon()
+	s.revocations.Soon()
 	s.tell(ctx, req.GetAccountId())
 	return &authv1.DeleteAccountResponse{}, nil
 }

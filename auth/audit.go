@@ -88,7 +88,7 @@ func audit(ctx context.Context, db execer, row audited) error {
 		return fmt.Errorf("audit %s: %w", row.event, err)
 	}
 	countEvent(ctx, row)
-	return nil
+	return noteChange(ctx, db, row)
 }
 
 // refuse audits that something was refused, for the error's reason, and returns

@@ -14,6 +14,7 @@ package auth
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -23,6 +24,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/feed"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/password"
 )
@@ -103,6 +105,8 @@ type Service struct {
 	idempotencyKeys [][]byte
 	keys            *keyring
 	revocations     *revocations
+	keyChanges      atomic.Int64 // how often the signing keys changed
+	changes         *feed.Tags
 	mails           *outbox
 	registration    Registration
 	sessionIdle     time.Duration
@@ -146,13 +150,13 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	service := &Service{
 		db: config.DB, users: config.Users, passwords: password.NewHasher(), refreshKeys: refresh, keys: keys,
 		deviceKeys: devices, throttleMAC: throttleMAC, idempotencyKeys: idempotency,
-		revocations: newRevocations(),
-		mails:       mails, registration: config.Registration,
+		mails: mails, registration: config.Registration,
 		sessionIdle: config.SessionIdle, sessionMax: config.SessionMax,
 		passwordMin: config.PasswordMin, throttle: config.Throttle,
 		keyLife: config.KeyLife, auditLife: config.AuditLife,
 		logger: config.Logger, step: config.Step,
 	}
+	service.revocations, service.changes = service.newRevocations(), newChanges(config.DB, config.Logger)
 	if service.passwordMin == 0 {
 		service.passwordMin = DefaultPasswordMin
 	}
@@ -174,18 +178,20 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterSessionServiceHandler(server, s)
 	authv1.RegisterKeyServiceHandler(server, s)
 	authv1.RegisterRevocationServiceHandler(server, s)
+	authv1.RegisterChangeServiceHandler(server, s)
 	authv1.RegisterLinkServiceHandler(server, s)
 	authv1.RegisterAuditServiceHandler(server, s)
 	authv1.RegisterMailServiceHandler(server, s)
 }
 
-// Run tells users of account changes, and gateways of revocations and signing
-// keys, sends mail, and lets go of what is old, until ctx ends. Without it,
-// tokens can be made for a minute after New.
+// Run tells users of account changes, and gateways of revocations, signing keys
+// and what else has changed, sends mail, and lets go of what is old, until ctx
+// ends. Without it, tokens can be made for a minute after New.
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	group.Go(func() error { s.relay(ctx); return nil })
-	group.Go(func() error { s.publishRevocations(ctx); return nil })
+	group.Go(func() error { s.revocations.Run(ctx); return nil })
+	group.Go(func() error { s.changes.Run(ctx); return nil })
 	group.Go(func() error { s.keepKeys(ctx); return nil })
 	group.Go(func() error { s.letGo(ctx); return nil })
 	group.Go(func() error { s.sendMails(ctx); return nil })

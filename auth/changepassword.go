@@ -68,6 +68,6 @@ func (s *Service) ChangePassword(ctx context.Context, req *authv1.ChangePassword
 	if err != nil {
 		return nil, fmt.Errorf("change the password: %w", err)
 	}
-	s.revocations.soon()
+	s.revocations.Soon()
 	return &authv1.ChangePasswordResponse{}, nil
 }

@@ -41,11 +41,7 @@ func (s *Service) ClockForTest(now func() time.Time) { s.keys.now = now }
 // PollForTest polls from a snapshot, or from the beginning if that is empty, and
 // returns the next snapshot and how many revocations it found.
 func (s *Service) PollForTest(ctx context.Context, seen string) (string, int, error) {
-	if seen == "" {
-		seen = nothing
-	}
-	p, err := s.pollFeed(ctx, seen)
-	return p.snapshot, len(p.found), err
+	return s.revocations.Poll(ctx, seen)
 }
 
 // PollStatementForTest reads the revocations.

@@ -80,7 +80,7 @@ func (s *Service) ResetPassword(ctx context.Context, req *authv1.ResetPasswordRe
 	if err != nil {
 		return nil, s.refuse(ctx, row, fmt.Errorf("reset a password: %w", err))
 	}
-	s.revocations.soon()
+	s.revocations.Soon()
 	return &authv1.ResetPasswordResponse{}, nil
 }
 

@@ -58,7 +58,7 @@ func (s *Service) verifyEmail(ctx context.Context, req *authv1.VerifyEmailReques
 	if err != nil {
 		return nil, s.refuse(ctx, row, fmt.Errorf("verify an email: %w", err))
 	}
-	s.revocations.soon()
+	s.revocations.Soon()
 	s.tell(ctx, response.GetAccount().GetId())
 	return response, nil
 }

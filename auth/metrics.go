@@ -120,7 +120,7 @@ func (s *Service) measureFeed(meter metric.Meter) error {
 		return fmt.Errorf("measure the feed: %w", err)
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		known, open := s.revocations.count()
+		known, open := s.revocations.Count()
 		o.ObserveInt64(live, int64(known))
 		o.ObserveInt64(watchers, int64(open))
 		return nil
@@ -129,11 +129,4 @@ func (s *Service) measureFeed(meter metric.Meter) error {
 		return fmt.Errorf("measure the feed: %w", err)
 	}
 	return nil
-}
-
-// count returns how many revocations are live and how many watch.
-func (r *revocations) count() (live, watchers int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.live), len(r.watchers)
 }

@@ -100,13 +100,16 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 		if err := revokeSession(ctx, tx, found.id, "reuse"); err != nil {
 			return err
 		}
+		if err := noteSessions(ctx, tx, found.account.GetId()); err != nil {
+			return err
+		}
 		return audit(ctx, tx, audited{event: eventRefreshReuse, outcome: refused, reason: rpc.Reason(errRefreshReused), account: found.account.GetId(), session: found.id.String(), origin: req.GetOrigin()})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("refresh: %w", err)
 	}
 	if refusal != nil {
-		s.revocations.soon() // it may have been a reuse
+		s.revocations.Soon() // it may have been a reuse
 		return nil, refusal
 	}
 	tokens, err := s.tokensAt(at, found.account, found.id, next, found.expiresIn)
@@ -161,7 +164,7 @@ func (s *Service) rotate(ctx context.Context, tx pgx.Tx, found *session, req *au
 		return "", fmt.Errorf("rotate: %w", err)
 	}
 	found.expiresIn = seconds(expiresIn)
-	return next, nil
+	return next, noteSessions(ctx, tx, found.account.GetId())
 }
 
 // mayRepeat tells a repeated refresh from a stolen token.

@@ -45,7 +45,7 @@ func (s *Service) Logout(ctx context.Context, req *authv1.LogoutRequest) (*authv
 	if err != nil {
 		return nil, fmt.Errorf("log out: %w", err)
 	}
-	s.revocations.soon()
+	s.revocations.Soon()
 	return &authv1.LogoutResponse{}, nil
 }
 
@@ -109,7 +109,7 @@ func (s *Service) RevokeSession(ctx context.Context, req *authv1.RevokeSessionRe
 	if err != nil {
 		return nil, fmt.Errorf("revoke a session: %w", s.refuse(ctx, row, err))
 	}
-	s.revocations.soon()
+	s.revocations.Soon()
 	return &authv1.RevokeSessionResponse{}, nil
 }
 
@@ -145,7 +145,7 @@ func (s *Service) RevokeSessions(ctx context.Context, req *authv1.RevokeSessions
 	if err != nil {
 		return nil, fmt.Errorf("revoke sessions: %w", s.refuse(ctx, row, err))
 	}
-	s.revocations.soon()
+	s.revocations.Soon()
 	return &authv1.RevokeSessionsResponse{Revoked: revoked}, nil
 }
 

@@ -10,6 +10,7 @@
 package bff
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -46,7 +47,10 @@ type Config struct {
 	// RedisURL is a Redis or Valkey through which gateways share what callers have
 	// used of their rates; without one, each goes by what it has seen itself.
 	RedisURL string
-	Logger   *slog.Logger
+	// CacheBytes bounds the answers that are kept: 64 MiB if zero, none with
+	// CacheNothing.
+	CacheBytes int64
+	Logger     *slog.Logger
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
 	// Step is called between the steps of what must survive a crash, by tests
@@ -64,6 +68,7 @@ type Service struct {
 	profiles usersv1.ProfileServiceClient
 	verifier *verifier
 	revoked  *revoked
+	cache    *cache
 	cookies  *cookies
 	proxies  []netip.Prefix
 	rates    *rates // nil for none
@@ -97,6 +102,9 @@ func New(config Config) (*Service, error) {
 	if s.step == nil {
 		s.step = func(string) {}
 	}
+	if err := keepsNoSecrets(); err != nil {
+		return nil, err
+	}
 	var err error
 	if config.Throttle {
 		if s.rates, err = newRates(config); err != nil {
@@ -114,6 +122,13 @@ func New(config Config) (*Service, error) {
 	}
 	s.revoked = newRevoked(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier, config.Logger)
 	sources := newSources(config.Origins, config.Logger)
+	s.cache, err = newCache(cmp.Or(config.CacheBytes, defaultCacheBytes),
+		authChanges(authv1.NewChangeServiceClient(config.Auth), config.Logger),
+		usersChanges(usersv1.NewChangeServiceClient(config.Users), config.Logger))
+	if err != nil {
+		s.verifier.stop()
+		return nil, err
+	}
 	s.cookies = newCookies(s, config, sources)
 	s.handler = sources.handler(s.cookies.handler(s.mux(config)))
 	return s, nil
@@ -122,7 +137,7 @@ func New(config Config) (*Service, error) {
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, Authorizer: s.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
-		Steps: rpc.Steps{Shed: s.shed, Rate: s.rated, Idempotency: keyed, Finish: s.works},
+		Steps: rpc.Steps{Shed: s.shed, Rate: s.rated, Idempotency: keyed, Cache: s.keeps, Finish: s.works},
 	}, s.register)
 }
 
@@ -135,15 +150,15 @@ func (s *Service) register(server *connect.Server) {
 // ServeHTTP serves the public API and the pages beside it.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// Run keeps the signing keys and the revocations current until ctx ends.
+// Run keeps the signing keys, the revocations and what is kept of answers
+// current until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	defer s.verifier.stop()
-	if s.rates == nil {
-		s.revoked.run(ctx)
-		return
-	}
 	var group sync.WaitGroup
-	group.Go(func() { s.rates.callers.Run(ctx) })
+	group.Go(func() { s.cache.run(ctx) })
+	if s.rates != nil {
+		group.Go(func() { s.rates.callers.Run(ctx) })
+	}
 	s.revoked.run(ctx)
 	group.Wait()
 }

@@ -72,7 +72,8 @@ type world struct {
 	// redis is where gateways share rates.
 	redis string
 	// telemetry measures and traces the calls to the gateway and to its services.
-	telemetry *telemetry.Telemetry
+	telemetry  *telemetry.Telemetry
+	cacheBytes int64
 	// keyless leaves the gateway without the signing keys.
 	keyless bool
 }
@@ -105,12 +106,12 @@ func open(t testing.TB, w world) *house {
 	var err error
 	h.gateway, err = New(Config{
 		Auth: w.auth, Users: w.users, PublicURL: cmp.Or(w.publicURL, publicURL), Origins: w.origins, TrustedProxies: w.proxies, Policy: w.policy, Logger: logger,
-		Telemetry: w.telemetry, Throttle: w.throttled, RedisURL: w.redis,
+		Telemetry: w.telemetry, Throttle: w.throttled, RedisURL: w.redis, CacheBytes: w.cacheBytes,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { h.gateway.verifier.seen.StopAllGoroutines() })
+	t.Cleanup(func() { h.gateway.verifier.seen.StopAllGoroutines(); h.gateway.cache.stop() })
 	if !w.keyless {
 		h.fetchKeys(t)
 	}

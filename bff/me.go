@@ -15,9 +15,10 @@ type accountService struct{ *Service }
 func (s accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bffv1.GetMeResponse, error) {
 	id := caller(ctx).userID
 	c := compose(ctx, s.logger)
-	account := required(c, "account", readLimit, s.account(id))
-	profile := required(c, "profile", readLimit, s.profileAfter(id))
-	sessions := optional(c, "sessions", readLimit, s.liveSessions(id))
+	// An account's security tells how many sessions there are.
+	account := required(c, "account", readLimit, keptPart(s.Service, "account", id, []string{"account", "sessions"}, s.account(id)))
+	profile := required(c, "profile", readLimit, keptPart(s.Service, "profile", id, []string{"profile"}, s.profileAfter(id)))
+	sessions := optional(c, "sessions", readLimit, keptPart(s.Service, "sessions", id, []string{"sessions"}, s.liveSessions(id)))
 	if err := c.wait(); err != nil {
 		return nil, err
 	}

@@ -29,6 +29,10 @@ var (
 		metric.WithDescription("Calls that were refused because there was no room for them."))
 	missingParts, _ = meter.Int64Counter("gatehouse.bff.parts.missing", metric.WithUnit("{part}"),
 		metric.WithDescription("Optional parts that answers had to do without."))
+	cacheCalls, _ = meter.Int64Counter("gatehouse.bff.cache.calls", metric.WithUnit("{call}"),
+		metric.WithDescription("Calls of methods whose answers may be kept: answered by a kept one (hit), by asking the services (miss), by what another call asked for (coalesced), or past the cache, which a feed has left out of date (bypassed)."))
+	cachePurges, _ = meter.Int64Counter("gatehouse.bff.cache.purges", metric.WithUnit("{tag}"),
+		metric.WithDescription("Tags whose kept answers were let go of, by a call's own write or a feed's word."))
 )
 
 // verified are the labels of each result, made once: a token that was seen
@@ -81,7 +85,10 @@ func countMissing(ctx context.Context, part string, code connect.Code) {
 
 // Measure measures what is to be looked at when somebody asks.
 func (s *Service) Measure(meter metric.Meter) error {
-	if err := s.measureRoom(meter); err != nil {
+	for _, by := range []metric.MeasurementOption{purgedByCall, purgedByFeed} {
+		countPurges(context.Background(), 0, by)
+	}
+	if err := errors.Join(s.measureRoom(meter), s.cache.measure(meter)); err != nil {
 		return err
 	}
 	age, err1 := meter.Float64ObservableGauge("gatehouse.bff.feed.age", metric.WithUnit("s"),

@@ -55,6 +55,7 @@ func (s *Service) load(ctx context.Context, id string) (profile, error) {
 // one version, Postgres lets one through. The clock is read when the row is
 // held, so that update_time never runs backwards.
 const updateProfile = `
+	WITH updated AS (
 	UPDATE users.profiles
 	SET first_name = coalesce(@first_name, first_name),
 		last_name = coalesce(@last_name, last_name),
@@ -62,7 +63,9 @@ const updateProfile = `
 		version = version + 1,
 		update_time = clock_timestamp()
 	WHERE id = @id AND version = coalesce(@version, version)
-	RETURNING ` + profileColumns
+	RETURNING ` + profileColumns + `),
+	noted AS (INSERT INTO users.changes (tag) SELECT '` + profileTag + `' || id::text FROM updated)
+	SELECT ` + profileColumns + ` FROM updated`
 
 // UpdateProfile changes the masked fields, even to the values that they have.
 // It returns UPDATE_MASK_INVALID, PROFILE_NOT_FOUND or ETAG_MISMATCH.

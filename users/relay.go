@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/feed"
 	"gatehouse/internal/rpc"
 )
 
@@ -46,6 +47,11 @@ func (s *Service) ApplyAccount(ctx context.Context, req *usersv1.ApplyAccountReq
 		}
 		if !applied {
 			s.logger.DebugContext(ctx, "account state is old news", "account_id", id, "version", version)
+		}
+		if applied {
+			if err := feed.Note(ctx, tx, changesTable, profileTag+id); err != nil {
+				return err
+			}
 		}
 		s.step("users: before commit")
 		return nil

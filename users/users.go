@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/feed"
 )
 
 // Config says what the service works with.
@@ -30,19 +31,21 @@ type Config struct {
 
 // Service answers ProfileService and RelayService.
 type Service struct {
-	db     *pgxpool.Pool
-	logger *slog.Logger
-	step   func(name string)
+	db      *pgxpool.Pool
+	changes *feed.Tags
+	logger  *slog.Logger
+	step    func(name string)
 }
 
 var (
 	_ usersv1.ProfileServiceHandler = (*Service)(nil)
 	_ usersv1.RelayServiceHandler   = (*Service)(nil)
+	_ usersv1.ChangeServiceHandler  = (*Service)(nil)
 )
 
 // New returns the service.
 func New(config Config) *Service {
-	service := &Service{db: config.DB, logger: config.Logger, step: config.Step}
+	service := &Service{db: config.DB, logger: config.Logger, step: config.Step, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
 	if service.step == nil {
 		service.step = func(string) {}
 	}
@@ -53,4 +56,5 @@ func New(config Config) *Service {
 func (s *Service) Register(server *connect.Server) {
 	usersv1.RegisterProfileServiceHandler(server, s)
 	usersv1.RegisterRelayServiceHandler(server, s)
+	usersv1.RegisterChangeServiceHandler(server, s)
 }

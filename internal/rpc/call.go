@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
@@ -53,6 +54,14 @@ func CallFrom(ctx context.Context) *Call {
 	return &Call{}
 }
 
+// Detached returns a context for what goes on by itself once a call has begun it,
+// within a limit of its own: it knows of the call, and doesn't end with it.
+func Detached(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	call := *CallFrom(ctx)
+	call.CallersDeadline, call.OurLimit = false, true
+	return context.WithTimeout(context.WithValue(context.WithoutCancel(ctx), callKey{}, &call), limit)
+}
+
 // answered is the outermost interceptor: it names the call, recovers from a
 // panic, publishes the error, and writes the one line of the log. plan is nil
 // for methods that aren't there.
@@ -66,6 +75,10 @@ func answered(logger *slog.Logger, level slog.Level, plan *Plan) connect.ServerI
 			ctx = context.WithValue(ctx, callKey{}, call)
 
 			err := recovered(ctx, spec, readable{stream}, next)
+			if connecthttp.IsNotModifiedError(err) {
+				logCall(ctx, logger, level, info, call, time.Since(start), nil)
+				return err
+			}
 			if err != nil && errors.Is(context.Cause(ctx), errStopping) {
 				err = errReconnect
 			}

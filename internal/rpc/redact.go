@@ -32,6 +32,9 @@ func redact(message protoreflect.Message) {
 	})
 }
 
+// HoldsSecrets reports whether a message may hold what is kept out of caches.
+func HoldsSecrets(message protoreflect.MessageDescriptor) bool { return firstRedacted(message) != nil }
+
 var secretsByMessage sync.Map // of protoreflect.MessageDescriptor to map[protoreflect.FieldNumber]bool
 
 func secretFields(message protoreflect.MessageDescriptor) map[protoreflect.FieldNumber]bool {

@@ -31,6 +31,9 @@ func (t Tag) For(callerID string, request proto.Message) string {
 	}
 }
 
+// Kind returns of what kind it is, such as "account".
+func (t Tag) Kind() string { return t.kind }
+
 // Field returns the way to the request's field that the tag takes its id from;
 // nil when it takes none.
 func (t Tag) Field() FieldPath { return t.field }

@@ -789,8 +789,7 @@ func (x *Rate) GetBurst() int32 {
 	return 0
 }
 
-// Cache says how answers may be kept. So far it is only checked: nothing keeps
-// answers yet.
+// Cache says how the gateway may keep answers.
 type Cache struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// For how long an answer is fresh. It must be said. More than 1 s wants tags,

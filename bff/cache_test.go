@@ -1,0 +1,689 @@
+package bff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	authv1 "gatehouse/gen/auth/v1"
+	bffv1 "gatehouse/gen/bff/v1"
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/rpc"
+)
+
+// keep has the feeds of changes speak for as long as the test may take.
+func (h *house) keep() *house {
+	for _, feed := range h.gateway.cache.feeds {
+		feed.asOf.Store(int64(time.Hour))
+	}
+	return h
+}
+
+// hush has a service's feed of changes fall silent.
+func (h *house) hush(source string) {
+	for _, feed := range h.gateway.cache.feeds {
+		if feed.source == source {
+			feed.asOf.Store(int64(time.Second))
+		}
+	}
+}
+
+func (h *house) tokenOf(user, session string, version int, roles ...string) string {
+	return h.signer.token(func(_, claims map[string]any) {
+		claims["sub"], claims["sid"], claims["ver"], claims["roles"] = user, session, version, roles
+	})
+}
+
+// asks calls a method and returns how often that called the services.
+func (h *house) asks(t testing.TB, what string, call func() error) int {
+	t.Helper()
+	before := h.called("")
+	wantNoError(t, what, call())
+	return h.called("") - before
+}
+
+func (h *house) asksForMe(t testing.TB, token string) int {
+	t.Helper()
+	return h.asks(t, "GetMe", func() error { _, over := h.getMe(t, token); return over.err })
+}
+
+func TestAKeptAnswerIsItsCallersAlone(t *testing.T) {
+	t.Parallel()
+	const otherSession = "0198c0de-cccc-7000-8000-00000000beef"
+	h := open(t, world{}).keep()
+	whose := map[string]string{
+		"alice's": h.tokenOf(alice, session, 1, "user"), "bob's": h.tokenOf(bob, session, 1, "user"),
+		"alice's other session": h.tokenOf(alice, otherSession, 1, "user"), "alice with other roles": h.tokenOf(alice, session, 1, "admin"),
+		"alice at another version": h.tokenOf(alice, session, 2, "user"), "alice with more roles": h.tokenOf(alice, session, 1, "user", "x"),
+	}
+	for _, round := range []struct {
+		name string
+		want int
+	}{{"first", 3}, {"second", 0}} {
+		for name, token := range whose {
+			if got := h.asksForMe(t, token); got != round.want {
+				t.Errorf("the %s GetMe of %s asked the services %d times, want %d", round.name, name, got, round.want)
+			}
+		}
+	}
+	for name, want := range map[string]string{"alice's": alice, "bob's": bob, "alice's other session": alice} {
+		me, _ := h.getMe(t, whose[name])
+		if me.GetUser().GetId() != want || me.GetSessions()[0].GetCurrent() != (name != "alice's other session") {
+			t.Errorf("%s answer is %v", name, me)
+		}
+	}
+	admin := h.tokenOf(alice, session, 1, "admin")
+	for _, id := range []string{alice, bob} {
+		user, over := ask(t, h.users.GetUser, &bffv1.GetUserRequest{UserId: id}, admin)
+		if over.err != nil || user.GetUser().GetId() != id {
+			t.Errorf("GetUser %s: got %v, %v", id, user, over.err)
+		}
+	}
+	// What is kept doesn't open what is closed.
+	_, over := ask(t, h.users.GetUser, &bffv1.GetUserRequest{UserId: bob}, h.tokenOf(alice, session, 1, "user"))
+	wantError(t, "somebody else's user, kept for an administrator", over, http.StatusForbidden, connect.CodePermissionDenied, rpc.ReasonPermissionDenied)
+}
+
+// The id is written in any case, and asks for the same.
+func TestEqualRequestsShareAnAnswer(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	token := h.token(alice, "admin")
+	for i, want := range []int{2, 0} {
+		id := []string{bob, "0198C0DE-BBBB-7000-8000-000000000B0B"}[i]
+		got := h.asks(t, "GetUser", func() error {
+			_, over := ask(t, h.users.GetUser, &bffv1.GetUserRequest{UserId: id}, token)
+			return over.err
+		})
+		if got != want {
+			t.Errorf("GetUser %s asked the services %d times, want %d", id, got, want)
+		}
+	}
+}
+
+func TestAWriteShowsInTheNextRead(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	token := h.token(alice, "user")
+	h.asksForMe(t, token)
+	answer(h.backend, usersv1.ProfileServiceGetProfileProcedure, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+		return &usersv1.GetProfileResponse{Profile: &usersv1.Profile{Id: req.GetProfileId(), FirstName: "Grace"}}, nil
+	})
+	if me, _ := h.getMe(t, token); me.GetUser().GetFirstName() != "Ada" {
+		t.Fatalf("before the write, the kept name is %q", me.GetUser().GetFirstName())
+	}
+	update := func() reply {
+		_, over := ask(t, h.accounts.UpdateMe, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: "Grace"}}, token)
+		return over
+	}
+	wantNoError(t, "UpdateMe", update().err)
+	if me, _ := h.getMe(t, token); me.GetUser().GetFirstName() != "Grace" {
+		t.Errorf("after the write, the name is %q, want Grace", me.GetUser().GetFirstName())
+	}
+	// A write that failed may have been made.
+	h.fail(usersv1.ProfileServiceUpdateProfileProcedure, errors.New("the answer was lost"))
+	if update().err == nil {
+		t.Fatal("the write didn't fail")
+	}
+	if got := h.asksForMe(t, token); got != 1 {
+		t.Errorf("after a write that failed, GetMe asked the services %d times, want once: for the profile", got)
+	}
+}
+
+func TestAChangeOfOnePartReadsThatPartAnew(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	token := h.token(alice, "user")
+	for _, change := range []struct {
+		tag   string
+		reads []string
+	}{
+		{"profile/" + alice, []string{usersv1.ProfileServiceGetProfileProcedure}},
+		{"account/" + alice, []string{authv1.AccountServiceGetAccountProcedure}},
+		{"sessions/" + alice, []string{authv1.AccountServiceGetAccountProcedure, authv1.SessionServiceListSessionsProcedure}},
+		{"profile/" + bob, nil},
+	} {
+		h.asksForMe(t, token)
+		before := map[string]int{}
+		for _, procedure := range change.reads {
+			before[procedure] = h.called(procedure)
+		}
+		h.gateway.cache.purges.purge(change.tag)
+		if got := h.asksForMe(t, token); got != len(change.reads) {
+			t.Errorf("after %s changed, GetMe asked the services %d times, want %d", change.tag, got, len(change.reads))
+		}
+		for _, procedure := range change.reads {
+			if h.called(procedure) != before[procedure]+1 {
+				t.Errorf("after %s changed, GetMe didn't ask %s", change.tag, procedure)
+			}
+		}
+	}
+}
+
+// A read that began before a write may have read what was there before it, and
+// end after it.
+func TestWhatAPurgeOvertookIsNotKept(t *testing.T) {
+	t.Parallel()
+	for name, purge := range map[string]func(*house){
+		"a tag": func(h *house) { h.gateway.cache.purges.purge("profile/" + alice) },
+		"all":   func(h *house) { h.gateway.cache.purges.purgeAll() },
+	} {
+		h := open(t, world{}).keep()
+		token := h.token(alice, "user")
+		asked, release := make(chan struct{}, 1), make(chan struct{})
+		answer(h.backend, usersv1.ProfileServiceGetProfileProcedure, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			asked <- struct{}{}
+			<-release
+			return &usersv1.GetProfileResponse{Profile: profileOf(req.GetProfileId())}, nil
+		})
+		ended := make(chan error, 1)
+		go func() { _, over := h.getMe(t, token); ended <- over.err }()
+		<-asked
+		purge(h)
+		// Who comes after the purge doesn't share what began before it.
+		late := make(chan error, 1)
+		go func() { _, over := h.getMe(t, token); late <- over.err }()
+		select {
+		case <-asked:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: who came after the purge shares what began before it", name)
+		}
+		close(release)
+		wantNoError(t, "the read that was overtaken", <-ended)
+		wantNoError(t, "the read after the purge", <-late)
+		purge(h)
+		answer(h.backend, usersv1.ProfileServiceGetProfileProcedure, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			return &usersv1.GetProfileResponse{Profile: &usersv1.Profile{Id: req.GetProfileId(), FirstName: "Grace"}}, nil
+		})
+		if me, _ := h.getMe(t, token); me.GetUser().GetFirstName() != "Grace" {
+			t.Errorf("%s: the next read got %q, want what is there now", name, me.GetUser().GetFirstName())
+		}
+	}
+}
+
+// One part of a fetch that a purge overtakes while another part is still out.
+func TestAnOvertakenFetchIsNotKeptThoughItEndsLast(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	token := h.token(alice, "user")
+	asked, release := make(chan struct{}), make(chan struct{})
+	answer(h.backend, usersv1.ProfileServiceGetProfileProcedure, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+		close(asked)
+		<-release
+		return &usersv1.GetProfileResponse{Profile: profileOf(req.GetProfileId())}, nil
+	})
+	ended := make(chan error, 1)
+	go func() { _, over := h.getMe(t, token); ended <- over.err }()
+	<-asked
+	h.gateway.cache.purges.purge("profile/" + alice)
+	close(release)
+	wantNoError(t, "the read that was overtaken", <-ended)
+	answer(h.backend, usersv1.ProfileServiceGetProfileProcedure, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+		return &usersv1.GetProfileResponse{Profile: &usersv1.Profile{Id: req.GetProfileId(), FirstName: "Grace"}}, nil
+	})
+	if me, _ := h.getMe(t, token); me.GetUser().GetFirstName() != "Grace" {
+		t.Errorf("the next read got %q, want what is there now", me.GetUser().GetFirstName())
+	}
+}
+
+func TestASilentFeedMeansPassingTheCacheBy(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	token := h.token(alice, "user")
+	for range 2 {
+		if got := h.asksForMe(t, token); got != 3 {
+			t.Fatalf("before the feeds spoke, GetMe asked the services %d times, want 3", got)
+		}
+	}
+	h.keep()
+	if first, second := h.asksForMe(t, token), h.asksForMe(t, token); first != 3 || second != 0 {
+		t.Fatalf("with the feeds, GetMe asked the services %d and %d times, want 3 and 0: what was fetched in silence isn't kept", first, second)
+	}
+	h.hush(sourceUsers)
+	for range 2 {
+		if got := h.asksForMe(t, token); got != 1 {
+			t.Errorf("while users' feed is silent, GetMe asked the services %d times, want once: for what users could have changed", got)
+		}
+	}
+	sessions := func() int {
+		return h.asks(t, "ListSessions", func() error {
+			_, over := ask(t, h.accounts.ListSessions, &bffv1.ListSessionsRequest{}, token)
+			return over.err
+		})
+	}
+	if first, second := sessions(), sessions(); first != 1 || second != 0 {
+		t.Errorf("while users' feed is silent, ListSessions asked the services %d and %d times, want 1 and 0", first, second)
+	}
+	h.hush(sourceAuth)
+	if got := sessions(); got != 1 {
+		t.Errorf("while auth's feed is silent, ListSessions asked the services %d times, want once", got)
+	}
+}
+
+func TestAnswersThatFailOrLackSomethingAreNotKept(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	token := h.token(alice, "user")
+	h.fail(authv1.SessionServiceListSessionsProcedure, errors.New("away"))
+	for range 2 {
+		me, over := h.getMe(t, token)
+		wantNoError(t, "GetMe", over.err)
+		if len(me.GetErrors()) != 1 || over.header.Get("Cache-Control") != "no-store" {
+			t.Errorf("got errors %v, Cache-Control %q; want one and no-store", me.GetErrors(), over.header.Get("Cache-Control"))
+		}
+	}
+	if got := h.called(authv1.SessionServiceListSessionsProcedure); got != 2 {
+		t.Errorf("the missing part was asked for %d times, want 2", got)
+	}
+	h.gateway.cache.purges.purgeAll()
+	h.fail(authv1.AccountServiceGetAccountProcedure, errNoUser)
+	before := h.called(authv1.AccountServiceGetAccountProcedure)
+	for range 2 {
+		if _, over := h.getMe(t, token); over.err == nil {
+			t.Error("GetMe didn't fail")
+		}
+	}
+	if got := h.called(authv1.AccountServiceGetAccountProcedure) - before; got != 2 {
+		t.Errorf("after failures, the account was asked for %d times, want 2", got)
+	}
+}
+
+func TestAKeptAnswerExpires(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	now := time.Now()
+	h.gateway.cache.now = func() time.Time { return now }
+	token := h.token(alice, "user")
+	h.asksForMe(t, token)
+	now = now.Add(9 * time.Second)
+	h.gateway.cache.purges.purge("profile/" + alice) // the other parts are 9 s old
+	if got := h.asksForMe(t, token); got != 1 {
+		t.Fatalf("GetMe asked the services %d times, want once", got)
+	}
+	now = now.Add(time.Second / 2)
+	if got := h.asksForMe(t, token); got != 0 {
+		t.Errorf("after 9.5 s, GetMe asked the services %d times, want 0", got)
+	}
+	now = now.Add(time.Second)
+	if got := h.asksForMe(t, token); got != 2 {
+		t.Errorf("after 10.5 s, GetMe asked the services %d times, want 2: for the parts that are so old", got)
+	}
+}
+
+func TestWhatIsKeptIsBounded(t *testing.T) {
+	t.Parallel()
+	const bound = 64 << 10
+	c, err := newCache(bound)
+	wantNoError(t, "newCache", err)
+	defer c.stop()
+	for i := range 2000 {
+		message := &bffv1.GetUserResponse{User: &bffv1.User{FirstName: fmt.Sprint(i), LastName: "Lovelace"}}
+		c.keep(keyOf(fmt.Sprint(i), nil, nil), &keptAnswer{message: message, size: 100, last: time.Now().Add(time.Minute)}, nil)
+	}
+	c.kept.CleanUp()
+	if got := c.kept.WeightedSize(); got > bound || got < bound/2 {
+		t.Errorf("2000 answers take %d bytes, want at most %d and not much less", got, bound)
+	}
+	var p purges
+	for i := range mostMarks + 10 {
+		p.purge(fmt.Sprint("account/", i))
+	}
+	if len(p.marks) > mostMarks || p.spare([]string{"account/1"}, 0) || !p.spare([]string{"account/1"}, p.position()) {
+		t.Errorf("%d marks are remembered, want at most %d; what was purged stays purged, and what is new is not", len(p.marks), mostMarks)
+	}
+}
+
+func TestWithoutACacheNothingIsKeptOrShared(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{cacheBytes: CacheNothing}).keep()
+	token := h.token(alice, "user")
+	for range 2 {
+		if got := h.asksForMe(t, token); got != 3 {
+			t.Errorf("GetMe asked the services %d times, want 3", got)
+		}
+	}
+}
+
+// told is a message of a feed's.
+func told(after time.Duration, complete bool, tags ...string) *usersv1.WatchChangesResponse {
+	return &usersv1.WatchChangesResponse{Complete: complete, Tags: tags, Cursor: "c", AskedAfter: durationpb.New(after)}
+}
+
+// However long a message was on its way, it tells how things were when the
+// database was asked.
+func TestAMessageThatComesLateIsNoNews(t *testing.T) {
+	t.Parallel()
+	f := usersChanges(nil, discard)
+	opened := time.Now()
+	now := opened
+	f.now = func() time.Time { return now }
+	for _, step := range []struct {
+		what           string
+		at, after      time.Duration
+		news, currents bool
+	}{
+		{"the first", 0, 0, true, true},
+		{"a second later", time.Second, 750 * time.Millisecond, true, true},
+		{"one that was sent long ago", 10 * time.Second, 2 * time.Second, false, false},
+		{"the next, also long ago", 10 * time.Second, 3 * time.Second, false, false},
+		{"one from just now", 10 * time.Second, 9800 * time.Millisecond, true, true},
+		{"an older one doesn't undo it", 10 * time.Second, 4 * time.Second, true, true},
+		{"one of a clock that runs ahead", 11 * time.Second, 20 * time.Second, true, true},
+	} {
+		now = opened.Add(step.at)
+		if got := f.take(t.Context(), told(step.after, false), opened); got != step.news || f.isCurrent(now) != step.currents {
+			t.Errorf("%s: news %v, current %v; want %v, %v", step.what, got, f.isCurrent(now), step.news, step.currents)
+		}
+	}
+	if f.isCurrent(now.Add(1100 * time.Millisecond)) {
+		t.Error("after 1.1 s of silence the feed is still current")
+	}
+}
+
+func TestAFeedPurgesWhatItTells(t *testing.T) {
+	t.Parallel()
+	f := usersChanges(nil, discard)
+	since := f.purges.position()
+	f.take(t.Context(), told(0, false, "profile/1"), time.Now())
+	if f.purges.spare([]string{"profile/1"}, since) || !f.purges.spare([]string{"profile/2"}, since) {
+		t.Error("of two profiles, not the one that changed was purged")
+	}
+	f.take(t.Context(), told(0, true), time.Now())
+	if f.purges.spare([]string{"profile/2"}, since) || f.purges.spare(nil, since) {
+		t.Error("when it isn't known what changed, something stayed")
+	}
+}
+
+const meByGet = "/bff.v1.AccountService/GetMe?connect=v1&encoding=json&message=%7B%7D"
+
+func TestWhoHasTheAnswerGetsA304(t *testing.T) {
+	t.Parallel()
+	for name, h := range map[string]*house{"kept": open(t, world{}).keep(), "passed by": open(t, world{})} {
+		bearer := []string{"Authorization", "Bearer " + h.token(alice, "user")}
+		first, body := h.get(t, meByGet, bearer...)
+		tag := first.Header.Get("Etag")
+		if first.StatusCode != http.StatusOK || len(tag) < 20 || tag[0] != '"' || first.Header.Get("Cache-Control") != "private, no-cache" {
+			t.Fatalf("%s: got %s, ETag %s, Cache-Control %q", name, first.Status, tag, first.Header.Get("Cache-Control"))
+		}
+		vary := fmt.Sprint(first.Header.Values("Vary"))
+		for _, header := range []string{"Authorization", "Cookie", "Accept-Encoding"} {
+			if !strings.Contains(vary, header) {
+				t.Errorf("%s: Vary %s lacks %s", name, vary, header)
+			}
+		}
+		for condition, want := range map[string]int{
+			tag: 304, "W/" + tag: 304, `"other", ` + tag: 304, "*": 304, `"other"`: 200, "": 200,
+		} {
+			again, text := h.get(t, meByGet, append(bearer, "If-None-Match", condition)...)
+			if again.StatusCode != want || again.Header.Get("Etag") != tag || (want == 304) != (text == "") {
+				t.Errorf("%s: If-None-Match %s: got %s, ETag %s and %d bytes, want %d and the same ETag", name, condition, again.Status, again.Header.Get("Etag"), len(text), want)
+			}
+		}
+		asProto, _ := h.get(t, "/bff.v1.AccountService/GetMe?connect=v1&encoding=proto&message=", bearer...)
+		if other := asProto.Header.Get("Etag"); other == tag || other == "" {
+			t.Errorf("%s: in binary the ETag is %s, want another", name, other)
+		}
+		bobs, _ := h.get(t, meByGet, "Authorization", "Bearer "+h.token(bob, "user"), "If-None-Match", tag)
+		if bobs.StatusCode != http.StatusOK {
+			t.Errorf("%s: with alice's ETag, bob got %s", name, bobs.Status)
+		}
+		answer(h.backend, usersv1.ProfileServiceGetProfileProcedure, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			return &usersv1.GetProfileResponse{Profile: &usersv1.Profile{Id: req.GetProfileId(), FirstName: "Grace"}}, nil
+		})
+		h.gateway.cache.purges.purge("profile/" + alice)
+		changed, text := h.get(t, meByGet, append(bearer, "If-None-Match", tag)...)
+		if changed.StatusCode != http.StatusOK || changed.Header.Get("Etag") == tag || text == body {
+			t.Errorf("%s: once it changed, got %s, ETag %s", name, changed.Status, changed.Header.Get("Etag"))
+		}
+		if refused, _ := h.get(t, meByGet, "If-None-Match", tag); refused.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: without a token, got %s", name, refused.Status)
+		}
+		if lines := h.log.lines(t, "call"); len(lines) == 0 {
+			t.Errorf("%s: calls aren't logged", name)
+		} else {
+			for _, line := range lines {
+				if line["level"] == "ERROR" {
+					t.Errorf("%s: a 304 is logged as %v", name, line)
+				}
+			}
+		}
+	}
+}
+
+// An answer that lacks something says so, and has no ETag.
+func TestAnIncompleteAnswerHasNoETag(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	h.fail(authv1.SessionServiceListSessionsProcedure, errors.New("away"))
+	got, _ := h.get(t, meByGet, "Authorization", "Bearer "+h.token(alice, "user"), "If-None-Match", "*")
+	if got.StatusCode != http.StatusOK || got.Header.Get("Etag") != "" || got.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("got %s, ETag %q, Cache-Control %q; want 200, none, no-store", got.Status, got.Header.Get("Etag"), got.Header.Get("Cache-Control"))
+	}
+}
+
+// What isn't kept has an ETag too; what writes has none.
+func TestReadsThatAreNotKeptHaveETags(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	answer(h.backend, usersv1.ProfileServiceListProfilesProcedure, func(context.Context, *usersv1.ListProfilesRequest) (*usersv1.ListProfilesResponse, error) {
+		return &usersv1.ListProfilesResponse{}, nil
+	})
+	bearer := []string{"Authorization", "Bearer " + h.token(alice, "admin")}
+	path := "/bff.v1.UserService/ListUsers?connect=v1&encoding=json&message=" + url.QueryEscape("{}")
+	got, _ := h.get(t, path, bearer...)
+	again, _ := h.get(t, path, append(bearer, "If-None-Match", got.Header.Get("Etag"))...)
+	if again.StatusCode != http.StatusNotModified {
+		t.Errorf("got %s with ETag %q, want 304", again.Status, got.Header.Get("Etag"))
+	}
+	posted, _ := h.send(t, "/bff.v1.UserService/ListUsers", "{}", append(bearer, "If-None-Match", "*")...)
+	if posted.StatusCode != http.StatusOK || posted.Header.Get("Etag") != "" {
+		t.Errorf("posted, got %s with ETag %q; want 200 and none", posted.Status, posted.Header.Get("Etag"))
+	}
+}
+
+// sharer is a method whose answers all may have. Its plan is made by hand, for no
+// public method has one.
+type sharer struct {
+	server *connect.Server
+	calls  atomic.Int64
+	fails  atomic.Bool
+	panics atomic.Bool
+	called chan struct{}
+	ended  chan error
+	gate   chan struct{} // holds calls back until it is closed, if there is one
+}
+
+func newSharer(t *testing.T, h *house, kept rpc.Cache) *sharer {
+	t.Helper()
+	kept.Shared = true
+	var plan *rpc.Plan
+	for _, one := range h.gateway.rpc.Plans() {
+		if one.Procedure == bffv1.UserServiceListUsersProcedure {
+			plan = &rpc.Plan{Procedure: one.Procedure, Method: one.Method, TimeLimit: time.Minute, Cache: &kept}
+		}
+	}
+	s := &sharer{server: connect.NewServer(), called: make(chan struct{}, 2000), ended: make(chan error, 10)}
+	around, err := h.gateway.keeps(plan)
+	wantNoError(t, "keeps", err)
+	s.server.Register(connect.Method{Spec: specOf(plan), Handler: around(func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+		defer func() { s.called <- struct{}{} }()
+		n := s.calls.Add(1)
+		if s.gate != nil {
+			select {
+			case <-s.gate:
+			case <-ctx.Done():
+				s.ended <- ctx.Err()
+				return ctx.Err()
+			}
+		}
+		if s.panics.Load() {
+			panic("a fault")
+		}
+		if s.fails.Load() {
+			return rpc.Unavailable()
+		}
+		return stream.Send(&bffv1.ListUsersResponse{NextPageToken: fmt.Sprint(n)})
+	})})
+	return s
+}
+
+// ask returns which of the method's answers it got.
+func (s *sharer) ask(ctx context.Context, who *principal) (string, error) {
+	stream := &soleStream{}
+	err := s.server.Call(context.WithValue(ctx, principalKey{}, who), bffv1.UserServiceListUsersProcedure, nil, stream)
+	if err != nil {
+		return "", err
+	}
+	return stream.answer.(*bffv1.ListUsersResponse).GetNextPageToken(), nil
+}
+
+func TestSharedAnswersMayBeStaleAsFarAsTheySay(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	now := time.Now()
+	h.gateway.cache.now = func() time.Time { return now }
+	s := newSharer(t, h, rpc.Cache{TTL: 10 * time.Second, StaleWhileRevalidate: 10 * time.Second, StaleIfError: time.Minute})
+	want := func(what, answer string, who *principal) {
+		t.Helper()
+		if got, err := s.ask(t.Context(), who); got != answer || err != nil {
+			t.Errorf("%s: got %q, %v; want %q", what, got, err, answer)
+		}
+	}
+	want("the first", "1", nil)
+	<-s.called
+	want("somebody else", "1", &principal{userID: bob})
+	now = now.Add(15 * time.Second)
+	want("while it is fetched anew", "1", nil)
+	<-s.called
+	h.gateway.cache.flying.Wait()
+	want("once it is", "2", nil)
+	now = now.Add(40 * time.Second)
+	s.fails.Store(true)
+	want("when it can't be fetched", "2", nil)
+	now = now.Add(40 * time.Second)
+	if got, err := s.ask(t.Context(), nil); connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("when it can't be fetched for long: got %q, %v; want unavailable", got, err)
+	}
+	h.gateway.cache.purges.purgeAll()
+	now = now.Add(-70 * time.Second)
+	if got, err := s.ask(t.Context(), nil); connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("a stale one that was purged: got %q, %v; want unavailable", got, err)
+	}
+}
+
+func TestAThousandMissesMakeOneCall(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	s := newSharer(t, h, rpc.Cache{TTL: 10 * time.Second})
+	s.gate = make(chan struct{})
+	release := sync.OnceFunc(func() { close(s.gate) })
+	defer release()
+	var callers sync.WaitGroup
+	var failed atomic.Int64
+	for range 1000 {
+		callers.Go(func() {
+			if got, err := s.ask(t.Context(), nil); got != "1" || err != nil {
+				failed.Add(1)
+			}
+		})
+	}
+	h.waitFor(t, 1000)
+	release()
+	callers.Wait()
+	if got := s.calls.Load(); got != 1 || failed.Load() > 0 {
+		t.Errorf("1000 callers made %d calls, and %d got no answer; want 1 and 0", got, failed.Load())
+	}
+}
+
+// waitFor waits until so many wait for one flight.
+func (h *house) waitFor(t *testing.T, waiters int) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		h.gateway.cache.mu.Lock()
+		found := -1
+		for _, flight := range h.gateway.cache.flights {
+			found = flight.waiters
+		}
+		h.gateway.cache.mu.Unlock()
+		if found == waiters {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d wait, want %d", found, waiters)
+		}
+	}
+}
+
+func TestAWaiterThatLeavesCancelsNobody(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	s := newSharer(t, h, rpc.Cache{TTL: 10 * time.Second})
+	s.gate = make(chan struct{})
+	first, leave := context.WithCancel(t.Context())
+	left, stayed := make(chan error, 1), make(chan error, 1)
+	go func() { _, err := s.ask(first, nil); left <- err }()
+	h.waitFor(t, 1)
+	go func() { _, err := s.ask(t.Context(), nil); stayed <- err }()
+	h.waitFor(t, 2)
+	leave()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Errorf("who left got %v", err)
+	}
+	h.waitFor(t, 1)
+	close(s.gate)
+	wantNoError(t, "who stayed, though the first has left", <-stayed)
+}
+
+func TestACallEndsWhenAllHaveLeft(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	s := newSharer(t, h, rpc.Cache{TTL: 10 * time.Second})
+	s.gate = make(chan struct{})
+	ctx, leave := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	for range 2 {
+		waiting.Go(func() { _, _ = s.ask(ctx, nil) })
+	}
+	h.waitFor(t, 2)
+	leave()
+	waiting.Wait()
+	h.gateway.cache.flying.Wait() // for less than the minute that the method has
+	if err := <-s.ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the call ended with %v, want cancelled", err)
+	}
+}
+
+// A caller's own deadline is kept though the others' answer takes longer.
+func TestAWaiterKeepsItsOwnDeadline(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{served: true}).keep()
+	h.hang(authv1.AccountServiceGetAccountProcedure)
+	h.within("Connect-Timeout-Ms", "100")
+	_, over := h.getMe(t, h.token(alice, "user"))
+	wantError(t, "GetMe within 100 ms", over, http.StatusGatewayTimeout, connect.CodeDeadlineExceeded, rpc.ReasonDeadline)
+}
+
+func TestAPanicFailsAllWhoWaitAndNobodyElse(t *testing.T) {
+	t.Parallel()
+	s := newSharer(t, open(t, world{}).keep(), rpc.Cache{TTL: time.Second})
+	s.panics.Store(true)
+	for range 2 {
+		if _, err := s.ask(t.Context(), nil); rpc.Reason(err) != rpc.ReasonInternal {
+			t.Errorf("got %v, want %s", err, rpc.ReasonInternal)
+		}
+	}
+	s.panics.Store(false)
+	if got, err := s.ask(t.Context(), nil); got != "3" || err != nil {
+		t.Errorf("then got %q, %v; want an answer", got, err)
+	}
+}

@@ -1,0 +1,240 @@
+package feed_test
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"gatehouse/internal/feed"
+	"gatehouse/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// copies is a service's feed on a database, and a second copy of it.
+type copies struct {
+	db     *pgxpool.Pool
+	one    *feed.Tags
+	two    *feed.Tags
+	stopIt context.CancelFunc
+}
+
+func start(t *testing.T) *copies {
+	t.Helper()
+	db := pgtest.Pool(t, pgtest.New(t).Users)
+	logger := slog.New(slog.DiscardHandler)
+	c := &copies{db: db, one: feed.NewTags(db, "users.changes", logger), two: feed.NewTags(db, "users.changes", logger)}
+	ctx, stop := context.WithCancel(context.Background())
+	c.stopIt = stop
+	for _, f := range []*feed.Tags{c.one, c.two} {
+		done := make(chan struct{})
+		go func() { defer close(done); f.Run(ctx) }()
+		t.Cleanup(func() { stop(); <-done })
+	}
+	return c
+}
+
+func (c *copies) note(t *testing.T, tags ...string) {
+	t.Helper()
+	if err := feed.Note(t.Context(), c.db, "users.changes", tags...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// watch returns what a watcher is told. What it isn't read in time ends it.
+func watch(t *testing.T, f *feed.Tags, cursor string) <-chan feed.TagNews {
+	t.Helper()
+	news := make(chan feed.TagNews, 1000)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = f.WatchTags(ctx, cursor, func(one feed.TagNews) error { news <- one; return nil })
+	}()
+	t.Cleanup(func() { stop(); <-done })
+	return news
+}
+
+// until reads news until some has the tag, and returns all that was read.
+func until(t *testing.T, news <-chan feed.TagNews, tag string) []feed.TagNews {
+	t.Helper()
+	var read []feed.TagNews
+	deadline := time.After(30 * time.Second)
+	for {
+		select {
+		case one := <-news:
+			if read = append(read, one); slices.Contains(one.Tags, tag) {
+				return read
+			}
+		case <-deadline:
+			t.Fatalf("30 s without %s; read %v", tag, read)
+		}
+	}
+}
+
+func first(t *testing.T, news <-chan feed.TagNews) feed.TagNews {
+	t.Helper()
+	select {
+	case one := <-news:
+		return one
+	case <-time.After(30 * time.Second):
+		t.Fatal("30 s without a word")
+		return feed.TagNews{}
+	}
+}
+
+func TestEachCopyTellsWhatIsNoted(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	for _, f := range []*feed.Tags{c.one, c.two} {
+		news := watch(t, f, "")
+		if begins := first(t, news); !begins.Complete || len(begins.Tags) > 0 {
+			t.Errorf("the first message is %v, want that anything may have changed", begins)
+		}
+		c.note(t, "profile/a", "profile/b", "profile/a")
+		told := until(t, news, "profile/a")
+		last := told[len(told)-1]
+		if want := []string{"profile/a", "profile/b"}; !slices.Equal(last.Tags, want) {
+			t.Errorf("told %v, want %v", last.Tags, want)
+		}
+		for i, one := range told {
+			if one.AskedAfter < 0 || i > 0 && one.AskedAfter <= told[i-1].AskedAfter {
+				t.Errorf("message %d was asked for %s after the stream began, and the one before it %s", i, one.AskedAfter, told[max(0, i-1)].AskedAfter)
+			}
+		}
+	}
+}
+
+// A transaction that began before a poll and ends after it is told all the same,
+// though later ones were told before.
+func TestALateCommitIsTold(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	news := watch(t, c.one, "")
+	first(t, news)
+	late, err := c.db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = late.Rollback(context.Background()) }()
+	if err := feed.Note(t.Context(), late, "users.changes", "profile/late"); err != nil {
+		t.Fatal(err)
+	}
+	c.note(t, "profile/early")
+	for _, one := range until(t, news, "profile/early") {
+		if slices.Contains(one.Tags, "profile/late") {
+			t.Error("what isn't committed is told")
+		}
+	}
+	if err := late.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, news, "profile/late")
+}
+
+func TestAWatcherGoesOnFromItsCursorAtAnotherCopy(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	news := watch(t, c.one, "")
+	first(t, news)
+	c.note(t, "profile/heard")
+	told := until(t, news, "profile/heard")
+	cursor := told[len(told)-1].Cursor
+	c.note(t, "profile/missed")
+	for name, f := range map[string]*feed.Tags{"the same copy": c.one, "another copy": c.two} {
+		if again := first(t, watch(t, f, cursor)); again.Complete || !slices.Contains(again.Tags, "profile/missed") {
+			t.Errorf("%s: told %v, want what was missed", name, again)
+		}
+	}
+}
+
+// What is asked for from long ago may be gone.
+func TestACursorThatIsTooOldMeansThatAnythingMayHaveChanged(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	cursor := first(t, watch(t, c.one, "")).Cursor
+	at := strings.LastIndex(cursor, ".") + 1
+	given, err := strconv.Atoi(cursor[at:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		what     string
+		cursor   string
+		complete bool
+	}{
+		{"one of just now", cursor, false},
+		{"one of 20 s ago", cursor[:at] + strconv.Itoa(given-20), false},
+		{"one of two minutes ago", cursor[:at] + strconv.Itoa(given-120), true},
+		{"one of tomorrow", cursor[:at] + strconv.Itoa(given+86400), true},
+		{"one without a time", cursor[:at-1], true},
+		{"another database's", "1" + cursor, true},
+		{"garbage", "garbage", true},
+	} {
+		if got := first(t, watch(t, c.one, test.cursor)); got.Complete != test.complete {
+			t.Errorf("%s (%s): complete is %v, want %v", test.what, test.cursor, got.Complete, test.complete)
+		}
+	}
+}
+
+// Rows stay for as long as a cursor may ask for them, and then go.
+func TestOldChangesGo(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Pool(t, pgtest.New(t).Users)
+	f := feed.NewTags(db, "users.changes", slog.New(slog.DiscardHandler))
+	for _, age := range []string{"0 seconds", "70 seconds", "130 seconds", "200 seconds"} {
+		if _, err := db.Exec(t.Context(), "INSERT INTO users.changes (tag, create_time) VALUES ('profile/' || $1::text, now() - $1::interval)", age); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, found, err := f.Poll(t.Context(), ""); err != nil || found != 2 {
+		t.Errorf("a poll found %d rows, %v; want the 2 of the last two minutes", found, err)
+	}
+	if err := f.Prune(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var left int
+	if err := db.QueryRow(t.Context(), "SELECT count(*) FROM users.changes").Scan(&left); err != nil || left != 3 {
+		t.Errorf("%d rows are left, %v; want the 3 of the last three minutes", left, err)
+	}
+}
+
+// An idle poll reads by the index only what is new.
+func TestAPollReadsByTheIndex(t *testing.T) {
+	t.Parallel()
+	database := pgtest.New(t)
+	db := pgtest.Pool(t, database.Users)
+	f := feed.NewTags(db, "users.changes", slog.New(slog.DiscardHandler))
+	if _, err := db.Exec(t.Context(), "INSERT INTO users.changes (tag) SELECT 'profile/' || n FROM generate_series(1, 50000) n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pgtest.Connect(t, database.Owner).Exec(t.Context(), "ANALYZE users.changes"); err != nil {
+		t.Fatal(err)
+	}
+	seen, found, err := f.Poll(t.Context(), "")
+	if err != nil || found != 50_000 {
+		t.Fatalf("the first poll found %d, %v", found, err)
+	}
+	rows, err := db.Query(t.Context(), "EXPLAIN "+strings.ReplaceAll(f.SelectForTest(), "@seen", "'"+seen+"'"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var plan strings.Builder
+	for rows.Next() {
+		var step string
+		if err := rows.Scan(&step); err != nil {
+			t.Fatal(err)
+		}
+		plan.WriteString(step + "\n")
+	}
+	if !strings.Contains(plan.String(), "changes_xid_idx") || strings.Contains(plan.String(), "Seq Scan") {
+		t.Errorf("the plan is\n%s", plan.String())
+	}
+}

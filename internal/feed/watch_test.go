@@ -1,0 +1,50 @@
+package feed
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// A poll that began before a watcher came may know less than the copy that the
+// watcher comes from.
+func TestAWatcherIsToldNothingOfAPollThatBeganBeforeIt(t *testing.T) {
+	t.Parallel()
+	f := New(Config[string]{})
+	before := f.begin()
+	w := f.join("")
+	f.tell(before, poll[string]{database: "1-1", horizon: 5})
+	if n := len(w.news); n != 0 {
+		t.Fatalf("it was told %d times of the poll under way", n)
+	}
+	f.tell(f.begin(), poll[string]{database: "1-1", horizon: 6})
+	if len(w.news) != 1 {
+		t.Fatal("it was told nothing of the poll after that")
+	}
+	if first := <-w.news; !first.First || !first.Complete || first.Cursor == "" {
+		t.Errorf("the first news are %+v", first)
+	}
+}
+
+func TestAWatcherThatFellBehindCatchesUpInOneGo(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	first := News[string]{First: true, Complete: true, Items: []Item[string]{{Value: "a"}}, Cursor: "1", Read: now, AskedAfter: time.Second}
+	second := News[string]{Items: []Item[string]{{Value: "b"}}, Cursor: "2", Read: now.Add(time.Second), AskedAfter: 2 * time.Second}
+	values := func(n News[string]) (values []string) {
+		for _, item := range n.Items {
+			values = append(values, item.Value)
+		}
+		return values
+	}
+	both := first.and(second)
+	if !both.First || !both.Complete || both.Cursor != "2" || both.Read != second.Read || both.AskedAfter != second.AskedAfter || !slices.Equal(values(both), []string{"a", "b"}) {
+		t.Errorf("joined they are %+v", both)
+	}
+	if len(first.Items) != 1 || len(second.Items) != 1 {
+		t.Error("what others are told too was changed")
+	}
+	if got := second.and(first); !got.Complete || got.First || !slices.Equal(values(got), []string{"a"}) {
+		t.Errorf("the whole after another is %+v, want the whole alone", got)
+	}
+}

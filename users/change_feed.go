@@ -1,0 +1,27 @@
+package users
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/feed"
+)
+
+// profileTag is what gateways tag answers with that are made of a profile.
+const profileTag = "profile/"
+
+const changesTable = "users.changes"
+
+// WatchChanges implements usersv1.ChangeServiceHandler.
+func (s *Service) WatchChanges(ctx context.Context, req *usersv1.WatchChangesRequest, stream usersv1.ChangeServiceWatchChangesServerStream) error {
+	return s.changes.WatchTags(ctx, req.GetCursor(), func(news feed.TagNews) error {
+		return stream.Send(&usersv1.WatchChangesResponse{
+			Complete: news.Complete, Tags: news.Tags, Cursor: news.Cursor, AskedAfter: durationpb.New(news.AskedAfter),
+		})
+	})
+}
+
+// Run tells gateways of changes until ctx ends.
+func (s *Service) Run(ctx context.Context) { s.changes.Run(ctx) }
