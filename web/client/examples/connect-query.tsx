@@ -27,7 +27,7 @@ function Account({ gatehouse }: { gatehouse: Gatehouse }) {
   const me = useQuery(AccountService.method.getMe);
   const logout = useMutation(AuthService.method.logout);
   if (me.isPending) return <p>…</p>;
-  if (me.error?.code === undefined && me.data) {
+  if (me.data) {
     return (
       <p>
         Hello {me.data.user?.firstName}! <button onClick={() => logout.mutate({})}>Sign out</button>

@@ -26,6 +26,8 @@ interface Kept {
 const ahead = 30_000; // ms
 /** More than the gateway takes for a refresh. */
 const refreshLimit = 15_000; // ms
+/** How long another tab's change may take to show in the storage; ms are usual. */
+const storageLag = 2_000; // ms
 
 /** The refusals of an access token that a newer one may mend. */
 const mendable: ReadonlySet<Reason | undefined> = new Set<Reason>(["TOKEN_EXPIRED", "TOKEN_STALE", "TOKEN_INVALID", "SESSION_ENDED"]);
@@ -33,12 +35,14 @@ const mendable: ReadonlySet<Reason | undefined> = new Set<Reason>(["TOKEN_EXPIRE
 /**
  * BearerSession holds tokens for all tabs that share a storage. A refresh token
  * works once, so only the holder of the lock exchanges it; whoever waited for
- * the lock finds newer tokens in the storage, and uses those.
+ * the lock finds newer tokens in the storage, and uses those. A browser may show
+ * a tab another's change a little later than it hands over the lock, so the
+ * holder also marks what it exchanged.
  */
 export class BearerSession {
   readonly #storage: TokenStorage;
   readonly #key: string;
-  readonly #exclusively: Lock;
+  readonly #lock: Lock;
   readonly #auth;
   readonly #emitter: Emitter;
   readonly #stop = new AbortController();
@@ -51,7 +55,7 @@ export class BearerSession {
     this.#auth = createClient(AuthService, transport);
     this.#emitter = emitter;
     const shared = isWebStorage(storage);
-    this.#exclusively = shared ? lockAcrossTabs(key) : lockWithin();
+    this.#lock = shared ? lockAcrossTabs(key) : lockWithin();
     if (shared) addEventListener("storage", (event) => this.#see(event), { signal: this.#stop.signal });
   }
 
@@ -64,7 +68,7 @@ export class BearerSession {
     if (call.method === AuthService.method.logout && !(call.message as LogoutRequest).refreshToken) return this.#logout(call, next);
     if (needsNoSession(call)) return this.#signIn(call, next);
     const response = await this.#authorized(call, next);
-    if (isEnding(call)) await this.#exclusively(() => this.#end());
+    if (isEnding(call)) await this.#lock.exclusively(() => this.#end());
     return response;
   };
 
@@ -117,7 +121,7 @@ export class BearerSession {
   /** Newer tokens than these, once for all who ask; none if the session is over. */
   #renew(old: Kept, why?: GatehouseError): Promise<Kept | undefined> {
     if (this.#renewal?.refused !== old.accessToken) {
-      const renewal = { refused: old.accessToken, kept: this.#exclusively(() => this.#exchange(old, why)) };
+      const renewal = { refused: old.accessToken, kept: this.#lock.exclusively(() => this.#exchange(old, why)) };
       const forget = () => {
         if (this.#renewal === renewal) this.#renewal = undefined;
       };
@@ -131,6 +135,10 @@ export class BearerSession {
   async #exchange(old: Kept, why?: GatehouseError): Promise<Kept | undefined> {
     const kept = await this.#read();
     if (kept?.accessToken !== old.accessToken) return kept;
+    if (await this.#lock.isMarked(old.refreshKey)) {
+      const newer = await this.#caughtUp(old);
+      if (newer?.accessToken !== old.accessToken) return newer;
+    }
     if (why?.reason === "SESSION_ENDED") return this.#end(why.reason);
     try {
       const asked = Date.now();
@@ -139,12 +147,22 @@ export class BearerSession {
         { headers: { "Idempotency-Key": old.refreshKey }, timeoutMs: refreshLimit },
       );
       if (!response.tokens) throw new ConnectError("The answer has no tokens. Try again.", Code.Internal);
-      return await this.#keep(response.tokens, old.session, asked);
+      const newer = await this.#keep(response.tokens, old.session, asked);
+      await this.#lock.mark(old.refreshKey);
+      return newer;
     } catch (thrown) {
       const error = GatehouseError.from(thrown);
       // Whatever else it is, such as a network that is away, the session lives.
       if (refuses(error)) await this.#end(error.reason);
       throw error;
+    }
+  }
+
+  /** What the storage holds once it shows here that another tab exchanged these tokens. */
+  async #caughtUp(old: Kept): Promise<Kept | undefined> {
+    for (const start = performance.now(); ; await new Promise((look) => setTimeout(look, 5))) {
+      const kept = await this.#read();
+      if (kept?.accessToken !== old.accessToken || performance.now() - start > storageLag) return kept;
     }
   }
 
@@ -159,7 +177,7 @@ export class BearerSession {
     const response = await next(request);
     const found = response.stream ? undefined : signInOf(response);
     if (found) {
-      await this.#exclusively(() => this.#keep(found.tokens, newKey(), asked));
+      await this.#lock.exclusively(() => this.#keep(found.tokens, newKey(), asked));
       if (found.deviceToken) await this.#storage.setItem(this.#deviceKey, found.deviceToken);
       this.#emitter.emit("signedIn", {});
     }
@@ -168,7 +186,7 @@ export class BearerSession {
 
   /** Signs out here whatever the gateway says: somebody may be leaving a shared computer. */
   #logout(call: UnaryRequest, next: Parameters<Interceptor>[0]) {
-    return this.#exclusively(async () => {
+    return this.#lock.exclusively(async () => {
       const message = clone(AuthService.method.logout.input, call.message as LogoutRequest);
       message.refreshToken = (await this.#read())?.refreshToken ?? "";
       if (!message.refreshToken) {

@@ -186,6 +186,16 @@ describe("a refresh", () => {
     expect(events).toEqual([]);
   });
 
+  test("that doesn't get through is tried for all who wait, and not by each", async () => {
+    const gatehouse = client({ baseUrl: road.url });
+    await signUp(gatehouse);
+    later(6 * 60);
+    road.fate = () => "is lost";
+    const codes = await many(() => failure(gatehouse.account.getMe({})).then(({ code }) => code));
+    expect(codes).toEqual(Array(10).fill(Code.Unavailable));
+    expect(road.calls("Refresh")).toHaveLength(2); // a call without an answer is made once more
+  });
+
   test("that doesn't get through in time leaves the token that is good for a moment yet", async () => {
     const gatehouse = client({ baseUrl: road.url });
     await signUp(gatehouse);

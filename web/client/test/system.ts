@@ -97,10 +97,11 @@ async function servePages(): Promise<Server> {
   });
   const scripts = new Map(bundle.outputFiles.map((file) => [file.path, file.contents]));
   const server = createServer((request, response) => {
-    const script = scripts.get(request.url ?? "");
+    const { pathname } = new URL(request.url ?? "/", "http://localhost");
+    const script = scripts.get(pathname);
     if (script) return response.setHeader("Content-Type", "text/javascript").end(script);
     response.setHeader("Content-Type", "text/html");
-    response.end(`<!doctype html><link rel="icon" href="data:,"><div id="root"></div><script type="module" src="${request.url}.js"></script>`);
+    response.end(`<!doctype html><link rel="icon" href="data:,"><div id="root"></div><script type="module" src="${pathname}.js"></script>`);
   }).listen(0, "localhost");
   await new Promise((resolve) => server.once("listening", resolve));
   return server;
