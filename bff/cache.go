@@ -120,11 +120,21 @@ type keptAnswer struct {
 // weight is about what it takes in memory: a message takes more than its binary.
 func (k *keptAnswer) weight() uint32 { return uint32(min(3*k.size+512+64*len(k.tags), 1<<30)) }
 
-// hashOf is a hash of a message in its one binary form, and the form's size.
-func hashOf(schema string, message proto.Message) (digest string, size int, err error) {
+// formOf is a message's one binary form: proto lets an encoder write the entries
+// of a map in any order.
+func formOf(message proto.Message) ([]byte, error) {
 	form, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(make([]byte, 0, 1024), message)
 	if err != nil {
-		return "", 0, fmt.Errorf("encode the answer: %w", err)
+		return nil, fmt.Errorf("encode a message: %w", err)
+	}
+	return form, nil
+}
+
+// hashOf is a hash of a message in its one binary form, and the form's size.
+func hashOf(schema string, message proto.Message) (digest string, size int, err error) {
+	form, err := formOf(message)
+	if err != nil {
+		return "", 0, err
 	}
 	hash := sha256.New()
 	hash.Write([]byte(schema))
@@ -244,9 +254,9 @@ func (c *cache) answer(ctx context.Context, m *keptMethod, request proto.Message
 	if m.plan.Cache.Shared {
 		who = nil
 	}
-	form, err := proto.MarshalOptions{Deterministic: true}.Marshal(request)
+	form, err := formOf(request)
 	if err != nil {
-		return answered{}, fmt.Errorf("encode the request: %w", err)
+		return answered{}, err
 	}
 	ask := &asked{method: m, key: keyOf(m.of, who, form), request: request}
 	for _, tag := range m.plan.Cache.Tags {
