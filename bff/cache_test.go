@@ -656,6 +656,67 @@ func TestSharedAnswersMayBeStaleAsFarAsTheySay(t *testing.T) {
 	}
 }
 
+// What was stale already when its fetch began is no excuse for an error once a
+// write has purged it, or once nobody tells of writes.
+func TestAStaleAnswerHidesNoErrorOnceItMayBeWrong(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		meanwhile func(*house)
+		hidden    bool
+	}{
+		"nothing happens":    {func(*house) {}, true},
+		"a write purges it":  {func(h *house) { h.gateway.cache.purges.purge("sessions/") }, false},
+		"all is purged":      {func(h *house) { h.gateway.cache.purges.purgeAll() }, false},
+		"the feed is silent": {func(h *house) { h.hush(sourceAuth) }, false},
+	} {
+		h := open(t, world{}).keep()
+		now := time.Now()
+		h.gateway.cache.now = func() time.Time { return now }
+		s := newSharer(t, h, rpc.Cache{TTL: time.Second, StaleIfError: time.Minute, Tags: h.tagsOf(bffv1.AccountServiceListSessionsProcedure)})
+		_, err := s.ask(t.Context(), nil)
+		wantNoError(t, "the first", err)
+		now = now.Add(10 * time.Second)
+		for _, feed := range h.gateway.cache.feeds {
+			feed.asOf.Store(int64(time.Hour))
+		}
+		s.fails.Store(true)
+		s.looks = func(context.Context) { test.meanwhile(h) }
+		if got, err := s.ask(t.Context(), nil); (err == nil) != test.hidden {
+			t.Errorf("%s: got %q, %v; want the stale answer: %v", name, got, err, test.hidden)
+		}
+	}
+}
+
+// tagsOf are the tags of a method's kept answers.
+func (h *house) tagsOf(procedure string) []rpc.Tag {
+	for _, plan := range h.gateway.rpc.Plans() {
+		if plan.Procedure == procedure {
+			return plan.Cache.Tags
+		}
+	}
+	panic("no " + procedure)
+}
+
+func TestWhatIsFetchedWhileAFeedFallsSilentIsNotKept(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	token := h.token(alice, "user")
+	answer(h.backend, authv1.SessionServiceListSessionsProcedure, func(context.Context, *authv1.ListSessionsRequest) (*authv1.ListSessionsResponse, error) {
+		h.hush(sourceAuth)
+		return &authv1.ListSessionsResponse{}, nil
+	})
+	for i := range 2 {
+		h.keep()
+		got := h.asks(t, "ListSessions", func() error {
+			_, over := ask(t, h.accounts.ListSessions, &bffv1.ListSessionsRequest{}, token)
+			return over.err
+		})
+		if got != 1 {
+			t.Errorf("ListSessions %d asked auth %d times, want once", i, got)
+		}
+	}
+}
+
 func TestAThousandMissesMakeOneCall(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()
