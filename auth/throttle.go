@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/internal/limit"
 	"gatehouse/internal/rpc"
 )
 
@@ -48,19 +49,18 @@ func (s *Service) addressKey(text string) []byte {
 	return s.throttleKey("address", network)
 }
 
-// networkOf is an address, of IPv6 the /64, which is one customer's; "" when the
-// address isn't known.
+// networkOf names what counts as one address, of IPv6 the /64; "" when the address
+// isn't known. Rows are found by it: its text can't change.
 func networkOf(text string) string {
 	address, err := netip.ParseAddr(text)
 	if err != nil {
 		return ""
 	}
-	address = address.Unmap()
-	if address.Is6() {
-		prefix, _ := address.WithZone("").Prefix(64) // only more than 128 bits fail
-		return prefix.String()
+	network := limit.Network(address)
+	if network.IsSingleIP() {
+		return network.Addr().String()
 	}
-	return address.String()
+	return network.String()
 }
 
 // guesser is who tries a password, as far as anyone knows.

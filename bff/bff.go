@@ -104,7 +104,7 @@ func New(config Config) (*Service, error) {
 	if s.step == nil {
 		s.step = func(string) {}
 	}
-	if err := keepsNoSecrets(); err != nil {
+	if err := keepsNoSecrets(keptParts...); err != nil {
 		return nil, err
 	}
 	var err error

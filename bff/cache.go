@@ -125,11 +125,20 @@ type keptAnswer struct {
 // and that is there too.
 func (k *keptAnswer) weight() uint32 { return uint32(min(4*k.size+512+64*len(k.tags), 1<<30)) }
 
+// formOf is a message's one binary form: proto lets an encoder write the entries
+// of a map in any order.
+func formOf(message proto.Message) ([]byte, error) {
+	form, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(make([]byte, 0, 1024), message)
+	if err != nil {
+		return nil, fmt.Errorf("encode a message: %w", err)
+	}
+	return form, nil
+}
+
 // hashOf is a hash of a message in its one binary form, and the form.
 func hashOf(schema string, message proto.Message) (digest string, form []byte, err error) {
-	form, err = proto.MarshalOptions{Deterministic: true}.MarshalAppend(make([]byte, 0, 1024), message)
-	if err != nil {
-		return "", nil, fmt.Errorf("encode the answer: %w", err)
+	if form, err = formOf(message); err != nil {
+		return "", nil, err
 	}
 	hash := sha256.New()
 	hash.Write([]byte(schema))
@@ -257,9 +266,9 @@ func (c *cache) answer(ctx context.Context, m *keptMethod, request proto.Message
 	if m.plan.Cache.Shared {
 		who = nil
 	}
-	form, err := proto.MarshalOptions{Deterministic: true}.Marshal(request)
+	form, err := formOf(request)
 	if err != nil {
-		return answered{}, fmt.Errorf("encode the request: %w", err)
+		return answered{}, err
 	}
 	ask := &asked{method: m, key: keyOf(m.of, who, form), request: request}
 	for _, tag := range m.plan.Cache.Tags {

@@ -13,8 +13,8 @@ import (
 
 // keptPart fetches a part of a kept answer from what is kept of the caller's
 // earlier ones, so that a change of one part reads that part anew and no other.
-// kinds are the tags, all of one account. A part must be of keptParts.
-func keptPart[M proto.Message](s *Service, part, account string, kinds []string, fetch func(context.Context) (M, error)) func(context.Context) (M, error) {
+// kinds are the tags, all of one account.
+func keptPart[M keepable](s *Service, part, account string, kinds []string, fetch func(context.Context) (M, error)) func(context.Context) (M, error) {
 	return func(ctx context.Context) (M, error) {
 		plan := rpc.CallFrom(ctx).Plan
 		if plan == nil || plan.Cache == nil || !s.cache.current(kinds) {
@@ -41,12 +41,17 @@ func keptPart[M proto.Message](s *Service, part, account string, kinds []string,
 	}
 }
 
-// keptParts are what keptPart keeps.
+// keepable are the parts that may be kept, and keptParts the same, to be looked at.
+type keepable interface {
+	*authv1.GetAccountResponse | *authv1.ListSessionsResponse | *usersv1.Profile
+	proto.Message
+}
+
 var keptParts = []proto.Message{&authv1.GetAccountResponse{}, &authv1.ListSessionsResponse{}, &usersv1.Profile{}}
 
 // keepsNoSecrets refuses parts that could hold what is kept out of caches.
-func keepsNoSecrets() error {
-	for _, part := range keptParts {
+func keepsNoSecrets(parts ...proto.Message) error {
+	for _, part := range parts {
 		if message := part.ProtoReflect().Descriptor(); rpc.HoldsSecrets(message) {
 			return fmt.Errorf("%s is kept, and holds a redacted field", message.FullName())
 		}

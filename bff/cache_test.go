@@ -1,11 +1,13 @@
 package bff
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,7 +16,11 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
@@ -138,6 +144,50 @@ func TestAWriteShowsInTheNextRead(t *testing.T) {
 	}
 	if got := h.asksForMe(t, token); got != 1 {
 		t.Errorf("after a write that failed, GetMe asked the services %d times, want once: for the profile", got)
+	}
+}
+
+// watchedWriter looks on when an answer is written.
+type watchedWriter struct {
+	http.ResponseWriter
+	written func()
+}
+
+func (w watchedWriter) Write(data []byte) (int, error) {
+	w.written()
+	return w.ResponseWriter.Write(data)
+}
+
+// Whoever has the answer to a write and reads, reads what was written: the purge
+// can't come after the answer.
+func TestAWritePurgesBeforeItIsAnswered(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	for procedure, write := range map[string]struct{ body, tag string }{
+		bffv1.AccountServiceUpdateMeProcedure: {`{"user":{"firstName":"Grace"}}`, "profile/" + alice},
+		bffv1.UserServiceUpdateUserProcedure:  {`{"user":{"id":"` + bob + `","firstName":"Grace"}}`, "profile/" + bob},
+	} {
+		since, written := h.gateway.cache.purges.position(), 0
+		watched := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h.gateway.ServeHTTP(watchedWriter{w, func() {
+				if written++; h.gateway.cache.purges.spare([]string{write.tag}, since) {
+					t.Errorf("%s is answered before %s is purged", procedure, write.tag)
+				}
+			}}, r)
+		})
+		h.http = &http.Client{Transport: direct{watched}}
+		response, text := h.send(t, procedure, write.body, "Authorization", "Bearer "+h.token(alice, "admin"))
+		if response.StatusCode != http.StatusOK || written == 0 {
+			t.Errorf("%s: %d %s, written in %d pieces, want an answer", procedure, response.StatusCode, text, written)
+		}
+	}
+}
+
+func TestNoPartThatIsKeptMayHoldSecrets(t *testing.T) {
+	t.Parallel()
+	wantNoError(t, "the parts that are kept", keepsNoSecrets(keptParts...))
+	if err := keepsNoSecrets(append(slices.Clone(keptParts), &authv1.LoginResponse{})...); err == nil || !strings.Contains(err.Error(), "auth.v1.LoginResponse") {
+		t.Errorf("a part with tokens: got %v, want a refusal that names it", err)
 	}
 }
 
@@ -434,6 +484,10 @@ func TestWhoHasTheAnswerGetsA304(t *testing.T) {
 		if other := asProto.Header.Get("Etag"); other == tag || other == "" {
 			t.Errorf("%s: in binary the ETag is %s, want another", name, other)
 		}
+		packed, _ := h.get(t, meByGet, append(bearer, "Accept-Encoding", "gzip")...)
+		if other := packed.Header.Get("Etag"); other == tag || other == "" {
+			t.Errorf("%s: for who takes it compressed the ETag is %s, want another", name, other)
+		}
 		bobs, _ := h.get(t, meByGet, "Authorization", "Bearer "+h.token(bob, "user"), "If-None-Match", tag)
 		if bobs.StatusCode != http.StatusOK {
 			t.Errorf("%s: with alice's ETag, bob got %s", name, bobs.Status)
@@ -508,13 +562,18 @@ type sharer struct {
 
 func newSharer(t *testing.T, h *house, kept rpc.Cache) *sharer {
 	t.Helper()
+	return newSharerOf(t, h, methodOf(bffv1.File_bff_v1_user_service_proto), kept)
+}
+
+// methodOf is ListUsers in a file, which may be of another version.
+func methodOf(file protoreflect.FileDescriptor) protoreflect.MethodDescriptor {
+	return file.Services().ByName("UserService").Methods().ByName("ListUsers")
+}
+
+func newSharerOf(t *testing.T, h *house, declared protoreflect.MethodDescriptor, kept rpc.Cache) *sharer {
+	t.Helper()
 	kept.Shared = true
-	var plan *rpc.Plan
-	for _, one := range h.gateway.rpc.Plans() {
-		if one.Procedure == bffv1.UserServiceListUsersProcedure {
-			plan = &rpc.Plan{Procedure: one.Procedure, Method: one.Method, TimeLimit: time.Minute, Cache: &kept}
-		}
-	}
+	plan := &rpc.Plan{Procedure: bffv1.UserServiceListUsersProcedure, Method: declared, TimeLimit: time.Minute, Cache: &kept}
 	s := &sharer{server: connect.NewServer(), called: make(chan struct{}, 2000), ended: make(chan error, 10)}
 	around, err := h.gateway.keeps(plan)
 	wantNoError(t, "keeps", err)
@@ -597,6 +656,67 @@ func TestSharedAnswersMayBeStaleAsFarAsTheySay(t *testing.T) {
 	}
 }
 
+// What was stale already when its fetch began is no excuse for an error once a
+// write has purged it, or once nobody tells of writes.
+func TestAStaleAnswerHidesNoErrorOnceItMayBeWrong(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		meanwhile func(*house)
+		hidden    bool
+	}{
+		"nothing happens":    {func(*house) {}, true},
+		"a write purges it":  {func(h *house) { h.gateway.cache.purges.purge("sessions/") }, false},
+		"all is purged":      {func(h *house) { h.gateway.cache.purges.purgeAll() }, false},
+		"the feed is silent": {func(h *house) { h.hush(sourceAuth) }, false},
+	} {
+		h := open(t, world{}).keep()
+		now := time.Now()
+		h.gateway.cache.now = func() time.Time { return now }
+		s := newSharer(t, h, rpc.Cache{TTL: time.Second, StaleIfError: time.Minute, Tags: h.tagsOf(bffv1.AccountServiceListSessionsProcedure)})
+		_, err := s.ask(t.Context(), nil)
+		wantNoError(t, "the first", err)
+		now = now.Add(10 * time.Second)
+		for _, feed := range h.gateway.cache.feeds {
+			feed.asOf.Store(int64(time.Hour))
+		}
+		s.fails.Store(true)
+		s.looks = func(context.Context) { test.meanwhile(h) }
+		if got, err := s.ask(t.Context(), nil); (err == nil) != test.hidden {
+			t.Errorf("%s: got %q, %v; want the stale answer: %v", name, got, err, test.hidden)
+		}
+	}
+}
+
+// tagsOf are the tags of a method's kept answers.
+func (h *house) tagsOf(procedure string) []rpc.Tag {
+	for _, plan := range h.gateway.rpc.Plans() {
+		if plan.Procedure == procedure {
+			return plan.Cache.Tags
+		}
+	}
+	panic("no " + procedure)
+}
+
+func TestWhatIsFetchedWhileAFeedFallsSilentIsNotKept(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	token := h.token(alice, "user")
+	answer(h.backend, authv1.SessionServiceListSessionsProcedure, func(context.Context, *authv1.ListSessionsRequest) (*authv1.ListSessionsResponse, error) {
+		h.hush(sourceAuth)
+		return &authv1.ListSessionsResponse{}, nil
+	})
+	for i := range 2 {
+		h.keep()
+		got := h.asks(t, "ListSessions", func() error {
+			_, over := ask(t, h.accounts.ListSessions, &bffv1.ListSessionsRequest{}, token)
+			return over.err
+		})
+		if got != 1 {
+			t.Errorf("ListSessions %d asked auth %d times, want once", i, got)
+		}
+	}
+}
+
 func TestAThousandMissesMakeOneCall(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()
@@ -618,6 +738,90 @@ func TestAThousandMissesMakeOneCall(t *testing.T) {
 	callers.Wait()
 	if got := s.calls.Load(); got != 1 || failed.Load() > 0 {
 		t.Errorf("1000 callers made %d calls, and %d got no answer; want 1 and 0", got, failed.Load())
+	}
+}
+
+// What a message means is told by its schema: under another one, the same bytes
+// are another request, and another answer.
+func TestAnAnswerOfAnotherSchemaIsAnotherAnswer(t *testing.T) {
+	t.Parallel()
+	later := func(path string, change func(*descriptorpb.FileDescriptorProto)) protoreflect.FileDescriptor {
+		files := &descriptorpb.FileDescriptorSet{}
+		seen := map[string]bool{}
+		var add func(protoreflect.FileDescriptor)
+		add = func(file protoreflect.FileDescriptor) {
+			if seen[file.Path()] {
+				return
+			}
+			seen[file.Path()] = true
+			for i := range file.Imports().Len() {
+				add(file.Imports().Get(i).FileDescriptor)
+			}
+			described := protodesc.ToFileDescriptorProto(file)
+			if file.Path() == path {
+				change(described)
+			}
+			files.File = append(files.File, described)
+		}
+		add(bffv1.File_bff_v1_user_service_proto)
+		made, err := protodesc.NewFiles(files)
+		wantNoError(t, "make the files", err)
+		file, err := made.FindFileByPath(bffv1.File_bff_v1_user_service_proto.Path())
+		wantNoError(t, "find the file", err)
+		return file
+	}
+	now := methodOf(bffv1.File_bff_v1_user_service_proto)
+	unchanged := methodOf(later("", nil))
+	changed := methodOf(later(string(now.ParentFile().Path()), func(file *descriptorpb.FileDescriptorProto) {
+		file.MessageType = append(file.MessageType, &descriptorpb.DescriptorProto{Name: new("Added")})
+	}))
+	user := (&bffv1.User{}).ProtoReflect().Descriptor().ParentFile().Path()
+	if user == now.ParentFile().Path() {
+		t.Fatal("the user is no import any more: change the test")
+	}
+	imported := methodOf(later(user, func(file *descriptorpb.FileDescriptorProto) {
+		file.MessageType = append(file.MessageType, &descriptorpb.DescriptorProto{Name: new("Added")})
+	}))
+	h := open(t, world{}).keep()
+	for _, version := range []struct {
+		name   string
+		method protoreflect.MethodDescriptor
+		fresh  bool
+	}{{"this", now, true}, {"the same", unchanged, false}, {"a changed", changed, true}, {"a changed import", imported, true}} {
+		s := newSharerOf(t, h, version.method, rpc.Cache{TTL: time.Minute})
+		_, err := s.ask(t.Context(), nil)
+		wantNoError(t, version.name, err)
+		if got := s.calls.Load() == 1; got != version.fresh {
+			t.Errorf("%s schema: the answer is fetched: %v, want %v", version.name, got, version.fresh)
+		}
+	}
+	tags := map[string]string{}
+	for name, method := range map[string]protoreflect.MethodDescriptor{"this": now, "a changed": changed, "a changed import": imported} {
+		digest, _, err := hashOf(schemaHash(method.Output()), &bffv1.ListUsersResponse{NextPageToken: "1"})
+		wantNoError(t, name, err)
+		if other, ok := tags[digest]; ok {
+			t.Errorf("%s schema and %s have the same ETag of an answer", name, other)
+		}
+		tags[digest] = name
+	}
+}
+
+// Keys and ETags are of what a message says, in whatever order a map gives its
+// entries.
+func TestAMessageHasOneForm(t *testing.T) {
+	t.Parallel()
+	entries := map[string]any{}
+	for i := range 20 {
+		entries[fmt.Sprint(i)] = i
+	}
+	message, err := structpb.NewStruct(entries)
+	wantNoError(t, "NewStruct", err)
+	first, err := formOf(message)
+	wantNoError(t, "formOf", err)
+	for range 20 {
+		if again, err := formOf(message); err != nil || !bytes.Equal(again, first) {
+			t.Fatalf("got %x, %v; want the same as before, %x", again, err, first)
+		}
 	}
 }
 

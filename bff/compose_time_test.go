@@ -106,6 +106,12 @@ func TestTheAnswerTellsHowLongItsPartsTook(t *testing.T) {
 		t.Errorf("GetMe: got Server-Timing %q, want each part's duration", timing)
 	}
 
+	_, got = ask(t, h.accounts.UpdateMe, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: "Ada"}}, h.token(alice))
+	wantNoError(t, "UpdateMe", got.err)
+	if timing := got.header.Get("Server-Timing"); !regexp.MustCompile(`^account;dur=[0-9.]+, profile;dur=[0-9.]+$`).MatchString(timing) {
+		t.Errorf("UpdateMe: got Server-Timing %q, want each part's duration", timing)
+	}
+
 	h.fail(authv1.AccountServiceGetAccountProcedure, errNoUser)
 	_, got = ask(t, h.users.GetUser, &bffv1.GetUserRequest{UserId: bob}, h.token(bob))
 	if rpc.Reason(got.err) != "USER_NOT_FOUND" || !strings.Contains(got.header.Get("Server-Timing"), "account;dur=") {

@@ -3,7 +3,6 @@ package bff
 import (
 	"context"
 	"crypto/sha256"
-	"fmt"
 	"unicode"
 	"unicode/utf8"
 
@@ -69,11 +68,11 @@ func isIdempotencyKey(text string) bool {
 
 // requestHash tells two requests apart by what they say, secrets left out.
 func requestHash(request proto.Message) ([]byte, error) {
-	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(rpc.Redacted(request))
+	form, err := formOf(rpc.Redacted(request))
 	if err != nil {
-		return nil, fmt.Errorf("encode the request: %w", err)
+		return nil, err
 	}
-	sum := sha256.Sum256(encoded)
+	sum := sha256.Sum256(form)
 	return sum[:], nil
 }
 

@@ -51,22 +51,11 @@ func (r *rates) takeAddress(text string) error {
 	if err != nil {
 		return nil
 	}
-	if verdict := r.addresses.Take(network(address), addressRate); verdict.Wait > 0 {
+	if verdict := r.addresses.Take(limit.Network(address), addressRate); verdict.Wait > 0 {
 		return rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, "TOO_MANY_REQUESTS",
 			"Too many requests come from your address. Wait a moment, then send fewer."), verdict.Wait)
 	}
 	return nil
-}
-
-// network is what counts as one address: of IPv6 the /64, which is one
-// customer's.
-func network(address netip.Addr) netip.Prefix {
-	address = address.Unmap().WithZone("")
-	bits := address.BitLen()
-	if address.Is6() {
-		bits = 64
-	}
-	return netip.PrefixFrom(address, bits).Masked()
 }
 
 // limited holds the caller's address to its rate. Errors: resource_exhausted
@@ -129,7 +118,7 @@ func (s *Service) whoCounts(ctx context.Context, info *connect.CallInfo) string 
 	if err != nil {
 		return ""
 	}
-	return network(address).String()
+	return limit.Network(address).String()
 }
 
 // rateLeft says how much is left, and in how many seconds it is more: all of

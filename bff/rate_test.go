@@ -13,6 +13,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/limit"
 	"gatehouse/internal/rpc"
 )
 
@@ -89,7 +90,7 @@ func TestAFloodOfTokensIsRefusedBeforeTheyAreChecked(t *testing.T) {
 		_, got := h.getMe(t, h.signer.token(func(_, claims map[string]any) { claims["aud"] = "another" }))
 		wantError(t, "an unknown token", got, http.StatusUnauthorized, connect.CodeUnauthenticated, "TOKEN_INVALID")
 	}
-	if verdict := h.gateway.rates.addresses.Take(network(addressOfDirect), addressRate); verdict.Left != addressRate.Burst-11 {
+	if verdict := h.gateway.rates.addresses.Take(limit.Network(addressOfDirect), addressRate); verdict.Left != addressRate.Burst-11 {
 		t.Errorf("after 10 unknown tokens and one more, %d are left, want %d", verdict.Left, addressRate.Burst-11)
 	}
 	for range addressRate.Burst - 11 {

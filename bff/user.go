@@ -213,13 +213,11 @@ func (s *Service) updateProfile(ctx context.Context, id string, values *bffv1.Us
 	if err != nil {
 		return nil, err
 	}
-	// The account is asked for first, and by itself: an update must not be made
-	// whose answer can't be given.
-	account, err := fetchPart(ctx, readLimit, s.account(id))
-	if err != nil {
-		return nil, err
-	}
-	updated, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*usersv1.UpdateProfileResponse, error) {
+	c := compose(ctx, s.logger)
+	account := required(c, "account", readLimit, s.account(id))
+	// Only once the account is there: an update must not be made whose answer can't
+	// be given.
+	updated := requiredFrom(c, "profile", writeLimit, account, func(ctx context.Context, _ *authv1.GetAccountResponse) (*usersv1.UpdateProfileResponse, error) {
 		response, err := s.profiles.UpdateProfile(ctx, &usersv1.UpdateProfileRequest{
 			Profile: &usersv1.Profile{
 				Id: id, FirstName: values.GetFirstName(), LastName: values.GetLastName(), Locale: values.GetLocale(), Etag: values.GetEtag(),
@@ -231,10 +229,10 @@ func (s *Service) updateProfile(ctx context.Context, id string, values *bffv1.Us
 		}
 		return response, err
 	})
-	if err != nil {
+	if err := c.wait(); err != nil {
 		return nil, err
 	}
-	return userOf(account.GetAccount(), updated.GetProfile()), nil
+	return userOf(account.value.GetAccount(), updated.value.GetProfile()), nil
 }
 
 // profileFields are what of a user is a profile's: all that an update changes.
@@ -330,12 +328,15 @@ func changed[R interface {
 	proto.Message
 	GetAccount() *authv1.Account
 }](ctx context.Context, s *Service, change func(context.Context) (R, error)) (*bffv1.User, []*bffv1.PartError, error) {
-	response, err := fetchPart(ctx, writeLimit, change)
-	if err != nil {
+	c := compose(ctx, s.logger)
+	account := required(c, "account", writeLimit, change)
+	profile := optionalFrom(c, "profile", readLimit, account, func(ctx context.Context, changed R) (*usersv1.Profile, error) {
+		return s.profile(changed.GetAccount().GetId())(ctx)
+	})
+	if err := c.wait(); err != nil {
 		return nil, nil, err
 	}
-	user, missing := s.withProfile(ctx, response.GetAccount())
-	return user, missing, nil
+	return userOf(account.value.GetAccount(), profile.value), c.errors(), nil
 }
 
 // RevokeUserSessions implements bffv1.UserServiceHandler.

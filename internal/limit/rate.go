@@ -2,6 +2,7 @@ package limit
 
 import (
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +14,17 @@ import (
 type Rate struct {
 	Interval time.Duration
 	Burst    int
+}
+
+// Network is what counts as one caller of those at an address: of IPv6 the /64,
+// which is one customer's.
+func Network(address netip.Addr) netip.Prefix {
+	address = address.Unmap().WithZone("")
+	bits := address.BitLen()
+	if address.Is6() {
+		bits = 64
+	}
+	return netip.PrefixFrom(address, bits).Masked()
 }
 
 // window is how long it takes until a caller who has used up everything has

@@ -2,6 +2,7 @@ package limit
 
 import (
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -120,5 +121,17 @@ func BenchmarkTakeLocal(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		local.Take(key, rate)
+	}
+}
+
+func TestAnAddressCountsByItsNetwork(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"203.0.113.7": "203.0.113.7/32", "::ffff:203.0.113.7": "203.0.113.7/32",
+		"2001:db8:1:2::1": "2001:db8:1:2::/64", "2001:db8:1:2:ffff::9": "2001:db8:1:2::/64", "fe80::1%eth0": "fe80::/64",
+	} {
+		if got := Network(netip.MustParseAddr(text)).String(); got != want {
+			t.Errorf("%s counts as %s, want %s", text, got, want)
+		}
 	}
 }

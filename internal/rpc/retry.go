@@ -88,7 +88,7 @@ func (b *backend) call(ctx context.Context, spec connect.Spec, attempt func() er
 		}
 		last = attempt()
 		b.breaker.leave(probe, outcomeOf(ctx, last))
-		if last == nil || attempts == maxAttempts || !mayRetry(ctx, spec, last) || !b.budget.spend() || !pause(ctx, attempts) {
+		if last == nil || attempts >= attemptsFor(ctx, last) || !mayRetry(ctx, spec, last) || !b.budget.spend() || !pause(ctx, attempts) {
 			return last
 		}
 	}
@@ -119,6 +119,16 @@ func attempt(ctx context.Context, spec connect.Spec, next connect.ClientFunc, re
 		return err
 	}
 	return stream.Receive(response)
+}
+
+// attemptsFor is how often a call may be tried that fails so: as the policy says
+// of the method that it is made for. What was never sent was no try.
+func attemptsFor(ctx context.Context, err error) int {
+	plan := CallFrom(ctx).Plan
+	if _, unsent := errors.AsType[*dialError](err); unsent || plan == nil {
+		return maxAttempts
+	}
+	return plan.Attempts
 }
 
 // mayRetry reports whether another attempt can do no harm and may be answered:

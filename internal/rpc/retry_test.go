@@ -14,7 +14,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
 
+	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/rpc"
 )
@@ -332,6 +335,48 @@ func TestRetriesAreSpreadOverTime(t *testing.T) {
 			t.Errorf("of %d waits %d were under 5ms and %d over 20ms, want them all over the range", len(waits), early, late)
 		}
 	})
+}
+
+// A call that a method makes is tried as often as the method's policy says, once
+// if it says nothing; a dial that was refused was no try.
+func TestAMethodsPolicySaysHowOftenItsCallsAreTried(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		retry *policyv1.Retry
+		ends  error
+		asks  int
+	}{
+		{nil, silent(), 1},
+		{&policyv1.Retry{Attempts: new(int32(2))}, silent(), 2},
+		{&policyv1.Retry{Attempts: new(int32(3))}, silent(), 3},
+		{nil, rpc.Unconnected(false), 3},
+	} {
+		service := &scripted{ends: func(_ context.Context, n int) error {
+			if n <= 50 {
+				return nil
+			}
+			return test.ends
+		}}
+		client := service.client()
+		for range 50 { // for the budget
+			_, _ = get(t.Context(), client)
+		}
+		s := newSketch()
+		s.reads()
+		s.policy.Retry = test.retry
+		spec := s.spec(t)
+		server := newServer(t, "users", rpc.ServerConfig{Authorizer: letsAllIn}, func(server *connect.Server) {
+			server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, _ connect.Spec, _ connect.ServerStream) error {
+				_, err := get(ctx, client)
+				return err
+			}})
+		})
+		request := dynamicpb.NewMessage(spec.Schema.(protoreflect.MethodDescriptor).Input())
+		err := inProcess(t, bffToUsers, server).CallUnary(t.Context(), spec, request, request)
+		if asked := int(service.asked.Load()) - 50; err == nil || asked != test.asks {
+			t.Errorf("a policy of %v, a service that ends with %v: got %v after %d tries, want an error after %d", test.retry, test.ends, err, asked, test.asks)
+		}
+	}
 }
 
 // Those who follow a stream or ask persistently have a pace of their own.

@@ -27,6 +27,8 @@ const (
 	// unusedLimit is how long a stop waits for connections on which nothing was
 	// asked yet.
 	unusedLimit = time.Second
+	// shutDownRound is how long a stop waits until it tells connections again.
+	shutDownRound = time.Second
 )
 
 // Stop is how a server stops.
@@ -91,12 +93,27 @@ func ServeUntil(ctx context.Context, listener net.Listener, handler http.Handler
 	defer cancel()
 	defer time.AfterFunc(stop.Grace-min(lastWords, stop.Grace/2), endCalls).Stop()
 	defer time.AfterFunc(min(unusedLimit, stop.Grace/4), unused.close).Stop()
-	err := server.Shutdown(grace)
+	err := shutDown(grace, server)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("stop serving on %s: %w", listener.Addr(), err), server.Close())
 	}
 	<-served
 	return err
+}
+
+// shutDown waits until all connections have ended, or the grace has. Shutdown
+// tells those over HTTP/2 once that they are to end. One that is being opened at
+// that very moment isn't among them and would be waited for until the grace is
+// over, so it is told in the next round.
+func shutDown(grace context.Context, server *http.Server) error {
+	for {
+		round, cancel := context.WithTimeout(grace, shutDownRound)
+		err := server.Shutdown(round)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || grace.Err() != nil {
+			return err
+		}
+	}
 }
 
 // stopState is what a server's handlers know of its stop, by their context.

@@ -15,6 +15,7 @@ import (
 	connectv1 "connectrpc.com/connect"
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/grpcreflect"
+	"golang.org/x/net/http2"
 
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/rpc"
@@ -320,6 +321,51 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 		}
 		stop()
 		if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
+			t.Errorf("Serve: got %v, want nil", err)
+		}
+	})
+	t.Run("for a connection that begins just as it stops", func(t *testing.T) {
+		t.Parallel()
+		url, stop, stopped := stoppableAs(t, newProfiles(t, found).Mux(isReady), rpc.Stop{Grace: 30 * time.Second})
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, http2.ClientPreface[:10]); err != nil {
+			t.Fatal(err)
+		}
+		if response, err := http.Get(url + "/livez"); err != nil { // accepted after it
+			t.Fatal(err)
+		} else {
+			_ = response.Body.Close()
+		}
+		stop()
+		untilRefused(t, url)
+		time.Sleep(100 * time.Millisecond) // so that the other connections were told
+		framer := http2.NewFramer(conn, conn)
+		if _, err := io.WriteString(conn, http2.ClientPreface[10:]); err != nil {
+			t.Fatal(err)
+		}
+		if err := framer.WriteSettings(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() {
+			for {
+				if frame, err := framer.ReadFrame(); err != nil {
+					ended <- err
+					return
+				} else if _, ok := frame.(*http2.GoAwayFrame); ok {
+					ended <- nil
+					return
+				}
+			}
+		}()
+		if err := within(t, 10*time.Second, "a GOAWAY", ended); err != nil {
+			t.Errorf("the connection: got %v, want a GOAWAY", err)
+		}
+		if err := within(t, 10*time.Second, "Serve", stopped); err != nil {
 			t.Errorf("Serve: got %v, want nil", err)
 		}
 	})
