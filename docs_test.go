@@ -223,7 +223,7 @@ func paste(t *testing.T, surroundings, script string) {
 	err = cmd.Wait()
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
 	if err != nil {
-		t.Errorf("the commands fail: %v\n%s", err, said.String())
+		t.Fatalf("the commands fail: %v\n%s", err, said.String())
 	}
 }
 
