@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"io/fs"
 	"net/url"
 	"os"
@@ -211,10 +210,14 @@ func paste(t *testing.T, surroundings, script string) {
 	cmd := exec.Command("bash", "-c", script)
 	cmd.Dir = work
 	cmd.Env = append(os.Environ(), env...)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
+	// A file, for what the commands leave running holds on to it.
+	said, err := os.Create(filepath.Join(bin, "said"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	cmd.Stdout, cmd.Stderr = said, said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what it leaves behind ends with it
-	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +226,7 @@ func paste(t *testing.T, surroundings, script string) {
 	err = cmd.Wait()
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
 	if err != nil {
-		t.Errorf("the commands fail: %v\n%s", err, said.String())
+		t.Fatalf("the commands fail: %v\n%s", err, read(t, said.Name()))
 	}
 }
 
