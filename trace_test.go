@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	bffv1 "gatehouse/gen/bff/v1"
 
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -88,6 +91,16 @@ func (c *collector) spanOf(trace string, id []byte) *span {
 		}
 	}
 	return nil
+}
+
+// holds reports whether a text stands anywhere in what was traced.
+func (c *collector) holds(text string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.spans, func(one span) bool {
+		form, err := proto.Marshal(one.Span)
+		return err != nil || bytes.Contains(form, []byte(text))
+	})
 }
 
 func (c *collector) names() []string {
@@ -176,6 +189,28 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 				}
 				return nil
 			})
+			// A trace tells of calls, and of nothing that they carry.
+			const guess = "a guess at hers"
+			if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: guess}); err == nil {
+				t.Error("a guess signs in")
+			}
+			if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: guess, Password: guess}); err == nil {
+				t.Error("what is no email signs in")
+			}
+			eventually(t, timeToExport, "the sign-ins' spans", func() error {
+				if n := strings.Count(strings.Join(c.names(), "\n"), "SERVER bff.v1.AuthService/Login"); n != 2 {
+					return fmt.Errorf("%d spans of Login", n)
+				}
+				return nil
+			})
+			if !c.holds("AuthService/Login") {
+				t.Error("nothing is found in the traces")
+			}
+			for _, secret := range []string{"correct horse battery", guess, "ada@example.com", token, "ghr_"} {
+				if c.holds(secret) {
+					t.Errorf("the traces hold %q", secret)
+				}
+			}
 			if status, _ := get(t, s.url+"/metrics"); status != http.StatusNotFound {
 				t.Errorf("/metrics with traces alone: %d", status)
 			}
