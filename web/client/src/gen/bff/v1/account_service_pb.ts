@@ -1010,7 +1010,8 @@ export const ExportMeResponseSchema: GenMessage<ExportMeResponse, {jsonType: Exp
 export const AccountService: GenService<{
   /**
    * GetMe returns everything about the caller in one answer. Parts: account
-   * and profile (required), sessions (optional).
+   * and profile (required), sessions (optional). Errors: not_found
+   * USER_NOT_FOUND, unavailable PROFILE_PENDING.
    *
    * @generated from rpc bff.v1.AccountService.GetMe
    */
@@ -1021,8 +1022,8 @@ export const AccountService: GenService<{
   },
   /**
    * UpdateMe changes the caller's profile fields. Parts: account and profile
-   * (required). Errors: aborted ETAG_MISMATCH, invalid_argument
-   * UPDATE_MASK_INVALID.
+   * (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
+   * invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
    *
    * @generated from rpc bff.v1.AccountService.UpdateMe
    */
@@ -1034,7 +1035,8 @@ export const AccountService: GenService<{
   /**
    * Reauthenticate checks the caller's password again, which opens for five
    * minutes what needs a recent sign-in. Errors: invalid_argument
-   * PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS.
+   * PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS or
+   * TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AccountService.Reauthenticate
    */
@@ -1049,7 +1051,7 @@ export const AccountService: GenService<{
    * Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
    * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
    * failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
-   * TOO_MANY_ATTEMPTS.
+   * TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AccountService.ChangePassword
    */
@@ -1080,7 +1082,8 @@ export const AccountService: GenService<{
     output: typeof RevokeSessionResponseSchema;
   },
   /**
-   * RevokeOtherSessions ends all of the caller's sessions but this one.
+   * RevokeOtherSessions ends all of the caller's sessions but this one. Errors:
+   * not_found USER_NOT_FOUND.
    *
    * @generated from rpc bff.v1.AccountService.RevokeOtherSessions
    */
@@ -1090,7 +1093,8 @@ export const AccountService: GenService<{
     output: typeof RevokeOtherSessionsResponseSchema;
   },
   /**
-   * RevokeAllSessions ends all of the caller's sessions, this one too.
+   * RevokeAllSessions ends all of the caller's sessions, this one too. Errors:
+   * not_found USER_NOT_FOUND.
    *
    * @generated from rpc bff.v1.AccountService.RevokeAllSessions
    */
@@ -1101,8 +1105,8 @@ export const AccountService: GenService<{
   },
   /**
    * SendVerificationEmail sends a link by which the caller shows that their
-   * email is theirs (VerifyEmail). Errors: failed_precondition
-   * MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+   * email is theirs (VerifyEmail). Errors: not_found USER_NOT_FOUND,
+   * failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
    *
    * @generated from rpc bff.v1.AccountService.SendVerificationEmail
    */
@@ -1115,8 +1119,8 @@ export const AccountService: GenService<{
    * RequestEmailChange sends a link to the new email and a notice to the old
    * one. The answer is the same if another account has the new email. It needs
    * a sign-in or a Reauthenticate within five minutes. Errors:
-   * failed_precondition REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE,
-   * resource_exhausted TOO_MANY_ATTEMPTS.
+   * not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
+   * MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
    *
    * @generated from rpc bff.v1.AccountService.RequestEmailChange
    */
@@ -1151,7 +1155,8 @@ export const AccountService: GenService<{
   },
   /**
    * ExportMe returns all that is held about the caller as one JSON. Parts:
-   * account and profile (required).
+   * account and profile (required). Errors: not_found USER_NOT_FOUND,
+   * unavailable PROFILE_PENDING.
    *
    * @generated from rpc bff.v1.AccountService.ExportMe
    */
@@ -1163,8 +1168,8 @@ export const AccountService: GenService<{
   /**
    * DeleteMe erases the caller's account and profile and all else that is held
    * about them; of the audit the ids stay. It needs a sign-in or a
-   * Reauthenticate within five minutes. Errors: failed_precondition
-   * REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
+   * Reauthenticate within five minutes. Errors: not_found USER_NOT_FOUND,
+   * failed_precondition REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
    *
    * @generated from rpc bff.v1.AccountService.DeleteMe
    */

@@ -690,7 +690,8 @@ export const AuthService: GenService<{
    * (optional). Errors: already_exists EMAIL_TAKEN, permission_denied
    * REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
    * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-   * resource_exhausted TOO_MANY_ATTEMPTS.
+   * failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS
+   * or TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AuthService.Register
    */
@@ -706,7 +707,8 @@ export const AuthService: GenService<{
    * Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
    * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
    * failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-   * permission_denied ACCOUNT_DISABLED.
+   * permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
+   * resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AuthService.VerifyEmail
    */
@@ -772,7 +774,8 @@ export const AuthService: GenService<{
    * sessions. Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
    * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
    * failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-   * permission_denied ACCOUNT_DISABLED.
+   * permission_denied ACCOUNT_DISABLED, resource_exhausted
+   * TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AuthService.ResetPassword
    */

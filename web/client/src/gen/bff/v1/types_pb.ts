@@ -25,7 +25,7 @@ export const file_bff_v1_types: GenFile = /*@__PURE__*/
  */
 export type User = Message<"bff.v1.User"> & {
   /**
-   * A UUIDv7. Set by the server.
+   * The user's id: a UUIDv7 that the server chooses.
    *
    * @generated from field: string id = 1;
    */
@@ -111,7 +111,7 @@ export type User = Message<"bff.v1.User"> & {
  */
 export type UserJson = {
   /**
-   * A UUIDv7. Set by the server.
+   * The user's id: a UUIDv7 that the server chooses.
    *
    * @generated from field: string id = 1;
    */

@@ -1513,7 +1513,8 @@ export const UserService: GenService<{
    * is invited by mail to choose one. Parts: account (required), profile
    * (optional). Errors: already_exists EMAIL_TAKEN, invalid_argument
    * PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-   * PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE.
+   * PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+   * resource_exhausted TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.UserService.CreateUser
    */
@@ -1524,7 +1525,7 @@ export const UserService: GenService<{
   },
   /**
    * GetUser returns one user. Parts: account and profile (required). Errors:
-   * not_found USER_NOT_FOUND.
+   * not_found USER_NOT_FOUND, unavailable PROFILE_PENDING.
    *
    * @generated from rpc bff.v1.UserService.GetUser
    */
@@ -1547,7 +1548,7 @@ export const UserService: GenService<{
   /**
    * UpdateUser changes a user's profile fields. Parts: account and profile
    * (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
-   * invalid_argument UPDATE_MASK_INVALID.
+   * invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
    *
    * @generated from rpc bff.v1.UserService.UpdateUser
    */
@@ -1673,9 +1674,9 @@ export const UserService: GenService<{
     output: typeof ListMailsResponseSchema;
   },
   /**
-   * RetryMail has a mail that was given up tried again. Errors: not_found
-   * MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED, or MAIL_ERASED where what
-   * it said is no longer kept.
+   * RetryMail has a mail that was given up tried again, unless what it said is no
+   * longer kept. Errors: not_found MAIL_NOT_FOUND, failed_precondition
+   * MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
    *
    * @generated from rpc bff.v1.UserService.RetryMail
    */
