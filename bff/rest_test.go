@@ -470,9 +470,13 @@ func TestARESTCallIsOneLikeAnyOther(t *testing.T) {
 	}
 	response, body = h.send(t, "/api/v1/auth/register", register, "Idempotency-Key", strings.Repeat("k", 200))
 	wantRefusal(t, "a long key", response, body, http.StatusBadRequest, connect.CodeInvalidArgument, "IDEMPOTENCY_KEY_INVALID")
+	response, body = h.get(t, "/api/v1/me", "Authorization", "Bearer "+h.token(alice), "Connect-Protocol-Version", "1", "X-Server-Timeout", "soon")
+	if response.StatusCode != http.StatusOK {
+		t.Errorf("with headers of other protocols: got %d %s", response.StatusCode, body)
+	}
 	lines := h.log.lines(t, "call")
-	if len(lines) != 2 || lines[0]["method"] != bffv1.AuthServiceRegisterProcedure || lines[0]["protocol"] != "rest" || lines[0]["request_id"] != "mine" {
-		t.Errorf("got the log %v, want two lines of the method's", lines)
+	if len(lines) != 3 || lines[0]["method"] != bffv1.AuthServiceRegisterProcedure || lines[0]["protocol"] != "rest" || lines[0]["request_id"] != "mine" {
+		t.Errorf("got the log %v, want a line for each, the first of Register", lines)
 	}
 	h.hang(usersv1.ProfileServiceGetProfileProcedure)
 	response, body = h.get(t, "/api/v1/users/"+alice, "Authorization", "Bearer "+h.token(alice), "Connect-Timeout-Ms", "200")

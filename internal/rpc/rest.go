@@ -59,7 +59,7 @@ var (
 )
 
 // HandleREST serves the methods at their REST paths, all of which begin with
-// prefix. It panics when a schema's paths can't be served.
+// prefix, such as "/api/". It panics when a schema's paths can't be served.
 func (m *Mux) HandleREST(prefix string) {
 	front := &rest{mux: m, prefix: prefix, methods: map[string]*restMethod{}}
 	var services []*vanguard.Service
@@ -123,7 +123,11 @@ func parametersOf(message protoreflect.MessageDescriptor, path, body string) map
 }
 
 func (f *rest) serves(r *http.Request) bool {
-	return f != nil && strings.HasPrefix(r.URL.Path+"/", f.prefix)
+	if f == nil {
+		return false
+	}
+	rest, ok := strings.CutPrefix(r.URL.Path, f.prefix[:len(f.prefix)-1])
+	return ok && (rest == "" || rest[0] == '/')
 }
 
 // ServeHTTP implements [http.Handler].
