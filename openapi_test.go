@@ -109,6 +109,9 @@ func newFuzzed(t *testing.T, seed uint64) *fuzzed {
 	}
 	f.describe(t, body)
 	f.learn("password", "correct horse battery")
+	f.learn("Idempotency-Key", "one")
+	f.learn("Idempotency-Key", "another")
+	f.learn("If-None-Match", "*")
 	for range 3 {
 		f.signUp(t)
 	}
@@ -248,6 +251,7 @@ func (f *fuzzed) one(t *testing.T) {
 		t.Errorf("request %d, %s as %s: %s %s\n%.600s\ngot %d %.600s\n%s\n%s", f.made, d.id, cmp.Or(who.email, "nobody"), request.Method, request.URL, sent, status, body, fault, f.log.String())
 	}
 	if status/100 == 2 {
+		f.learn("If-None-Match", header.Get("ETag"))
 		f.learnFrom(d, body)
 	}
 	f.readMails()
