@@ -437,7 +437,8 @@ func reflection(t *testing.T, s *system) {
 
 func besideTheAPI(t *testing.T, s *system) {
 	for path, want := range map[string]string{
-		"/": "Gatehouse", "/docs": "/bff.v1.AccountService/GetMe", "/.well-known/jwks.json": `"crv":"Ed25519"`, "/livez": "ok", "/readyz": "ok",
+		"/": "Gatehouse", "/docs": "swagger-ui-bundle.js", "/redoc": "redoc.standalone.js", "/openapi.json": "/bff.v1.AccountService/GetMe",
+		"/postman.json": "{{baseUrl}}/api/v1/me", "/status.json": `"name":"users","well":true`, "/.well-known/jwks.json": `"crv":"Ed25519"`, "/livez": "ok", "/readyz": "ok",
 	} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+path, nil)
 		if err != nil {
