@@ -445,6 +445,15 @@ func TestForgedIdentityHeadersReachNobody(t *testing.T) {
 	if !slices.Equal(plain, withForged) {
 		t.Errorf("with forged headers services were sent %v, without them %v", withForged, plain)
 	}
+	// What a service is told in a message says nothing of them either.
+	answer(h.backend, authv1.SessionServiceLoginProcedure, func(_ context.Context, req *authv1.LoginRequest) (*authv1.LoginResponse, error) {
+		if text := req.String(); strings.Contains(text, bob) || req.GetOrigin().GetAccountId() != "" {
+			t.Errorf("auth was told %s", text)
+		}
+		return &authv1.LoginResponse{Account: accountOf(alice), Tokens: someTokens()}, nil
+	})
+	_, got := ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "correct horse"}, "", forged...)
+	wantNoError(t, "Login", got.err)
 	h.wantNoCalls(t, func() { // and without a token they make nobody of anybody
 		_, got := h.getMe(t, "", forged...)
 		wantError(t, "forged headers alone", got, http.StatusUnauthorized, connect.CodeUnauthenticated, "TOKEN_MISSING")
