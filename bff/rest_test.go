@@ -404,8 +404,8 @@ func TestCookiesGoForRESTAsForConnect(t *testing.T) {
 		{"a change of a strange page", "PATCH", "/api/v1/me", `{"firstName":"A"}`, slices.Concat(evil, json), 403},
 		{"a removal of our own page", "DELETE", "/api/v1/me", "", own, 204},
 		{"a removal of a strange page", "DELETE", "/api/v1/me", "", evil, 403},
-		{"a write by a form", "POST", "/api/v1/me/reauthenticate", "password=a", slices.Concat(own, []string{"Content-Type", "application/x-www-form-urlencoded"}), 403},
-		{"a write of plain text", "POST", "/api/v1/me/reauthenticate", `{"password":"a"}`, slices.Concat(own, []string{"Content-Type", "text/plain"}), 403},
+		{"a write by a form", "POST", "/api/v1/me/reauthenticate", "password=a", slices.Concat(own, []string{"Content-Type", "application/x-www-form-urlencoded"}), 415},
+		{"a write of plain text", "POST", "/api/v1/me/reauthenticate", `{"password":"a"}`, slices.Concat(own, []string{"Content-Type", "text/plain"}), 415},
 	} {
 		response, body := h.fetch(t, test.method, test.path, test.body, append(test.headers, "Cookie", accessJar+"="+h.token(alice))...)
 		if response.StatusCode != test.status || test.status == http.StatusForbidden && !strings.Contains(body, "CROSS_ORIGIN") {
