@@ -2,7 +2,7 @@
 
 BUF := go tool -modfile=tools/go.mod buf
 
-.PHONY: all gen lint test bench build
+.PHONY: all gen client lint test bench build
 
 all: gen lint test
 
@@ -12,6 +12,13 @@ gen: .protodeps
 	$(BUF) format --write proto
 	rm -rf gen
 	$(BUF) generate
+
+# Generates what the TypeScript client has of the schema, and of the Go code's
+# error reasons.
+client: .protodeps
+	cd web/client && npm ci --no-fund --no-audit
+	$(BUF) generate --template web/client/buf.gen.yaml
+	cd web/client && npm run generate
 
 .protodeps: tools/go.mod tools/protodeps/main.go
 	rm -rf .protodeps

@@ -1,6 +1,7 @@
-// Command protodeps prints the proto files that ours import from others, as
-// their Go modules carry them, into the folder that it is given. buf reads
-// them there, so that generating and linting need no registry of schemas.
+// Command protodeps prints the proto files of others that ours import, and those
+// of our errors' details, as their Go modules carry them, into the folder that it
+// is given. buf reads them there, so that generating and linting need no registry
+// of schemas.
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	validate "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"github.com/jhump/protoreflect/v2/protoprint"
 	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
@@ -24,6 +26,7 @@ func main() {
 		validate.File_buf_validate_validate_proto,
 		annotations.File_google_api_annotations_proto,
 		annotations.File_google_api_http_proto,
+		errdetails.File_google_rpc_error_details_proto,
 	} {
 		if err := print(file, os.Args[1]); err != nil {
 			log.Fatalf("print %s: %v", file.Path(), err)

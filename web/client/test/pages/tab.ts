@@ -1,0 +1,19 @@
+// A page of an application, for tests to act in.
+import { createGatehouse, type Gatehouse } from "@gatehouse/client";
+
+declare global {
+  interface Window {
+    gatehouse: Gatehouse;
+    /** What happened to the session here. */
+    events: string[];
+  }
+}
+
+const query = new URLSearchParams(location.search);
+window.gatehouse = createGatehouse({
+  baseUrl: query.get("gateway") ?? "",
+  mode: query.get("mode") === "cookie" ? "cookie" : "bearer",
+});
+window.events = [];
+window.gatehouse.on("signedIn", () => window.events.push("signedIn"));
+window.gatehouse.on("signedOut", () => window.events.push("signedOut"));
