@@ -8,6 +8,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
 
 	"gatehouse/internal/telemetry"
 )
@@ -74,7 +75,9 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	if err != nil {
 		return nil, err
 	}
-	server := &Server{rpc: connect.NewServer(), plans: plans, methods: map[string]*Plan{}, logger: config.Logger, level: config.Level, options: []connecthttp.Option{connecthttp.WithReadMaxBytes(MaxMessageBytes)}}
+	server := &Server{rpc: connect.NewServer(), plans: plans, methods: map[string]*Plan{}, logger: config.Logger, level: config.Level, options: []connecthttp.Option{
+		connecthttp.WithReadMaxBytes(MaxMessageBytes), connecthttp.WithCodecs(connectproto.NewBinaryCodec(), newJSONCodec()),
+	}}
 	if config.CompressMinBytes > 0 {
 		server.options = append(server.options, connecthttp.WithCompressMinBytes(config.CompressMinBytes))
 	} else {

@@ -1,0 +1,81 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"connectrpc.com/connect/v2/connectproto"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// jsonCodec passes over fields that it doesn't know, as those of a newer client
+// are, but refuses an enum's value by a name that there isn't. protojson passes
+// over both or neither, and with a misspelt status a list would be of all.
+type jsonCodec struct{ *connectproto.JSONCodec }
+
+func newJSONCodec() jsonCodec { return jsonCodec{connectproto.NewJSONCodec()} }
+
+// UnmarshalRead implements [connect.Codec].
+func (c jsonCodec) UnmarshalRead(ctx context.Context, src io.Reader, msg any) error {
+	text, err := io.ReadAll(src)
+	if err != nil {
+		return err
+	}
+	message, ok := msg.(proto.Message)
+	if !ok || len(text) == 0 {
+		return c.JSONCodec.UnmarshalRead(ctx, bytes.NewReader(text), msg)
+	}
+	strict := c.UnmarshalOptions
+	strict.DiscardUnknown = false
+	if err := strict.Unmarshal(text, message); err == nil || !strings.Contains(err.Error(), "unknown field ") {
+		return err
+	}
+	if err := c.UnmarshalOptions.Unmarshal(text, message); err != nil {
+		return err
+	}
+	var read any
+	if err := json.Unmarshal(text, &read); err != nil {
+		return err
+	}
+	return misnamed(message.ProtoReflect().Descriptor(), read)
+}
+
+// misnamed finds an enum's value by a name that there isn't, and words it as
+// protojson does.
+func misnamed(message protoreflect.MessageDescriptor, read any) error {
+	object, ok := read.(map[string]any)
+	if !ok {
+		return nil // a message with a form of its own, such as a time
+	}
+	for name, value := range object {
+		field := message.Fields().ByJSONName(name)
+		if field == nil {
+			field = message.Fields().ByTextName(name)
+		}
+		if field == nil || field.IsMap() {
+			continue
+		}
+		list, ok := value.([]any)
+		if !ok {
+			list = []any{value}
+		}
+		for _, value := range list {
+			text, named := value.(string)
+			if field.Enum() != nil && named && field.Enum().Values().ByName(protoreflect.Name(text)) == nil {
+				return fmt.Errorf("invalid value for enum field %s: %q", name, text)
+			}
+			if field.Message() == nil {
+				continue
+			}
+			if err := misnamed(field.Message(), value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
