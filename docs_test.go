@@ -96,34 +96,59 @@ func anchors(text string) []string {
 	return names
 }
 
-// A page says before its first command what the commands find there.
+// A page says before its first command what the commands find there. What isn't
+// run says why, before its block; so does what the reader types and nobody can
+// run for them, which is marked as a session at a terminal (console).
 const (
 	commandsMark = "<!-- commands: "
 	whileUp      = "while gatehouse up runs"
 	onDatabase   = "with an empty database"
 	inTree       = "in a copy of the tree"
 	notRunMark   = "<!-- not run: "
+	// fileMark names the file that the next block is.
+	fileMark = "<!-- file: "
 )
 
-// snippet is a block of commands, and why it isn't run; "" if it is.
-type snippet struct{ commands, notRun string }
+// snippet is a block of a page as commands, and why it isn't run; "" if it is.
+type snippet struct {
+	language, commands, notRun string
+}
 
 func snippetsOf(text string) (surroundings string, all []snippet) {
 	_, rest, ok := strings.Cut(text, commandsMark)
 	if ok {
 		surroundings, _, _ = strings.Cut(rest, " -->")
 	}
-	var notRun string
+	marked := func(line, mark string) string {
+		after, ok := strings.CutPrefix(strings.TrimSpace(line), mark)
+		if !ok {
+			return ""
+		}
+		return strings.TrimSuffix(after, " -->")
+	}
+	var language, file, notRun string
 	var block *strings.Builder
 	for line := range strings.Lines(text) {
+		fence, isFence := strings.CutPrefix(strings.TrimSpace(line), "```")
 		switch {
-		case block == nil && strings.HasPrefix(line, notRunMark):
-			notRun = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(line), notRunMark), " -->")
-		case block == nil && strings.TrimSpace(line) == "```sh":
-			block = &strings.Builder{}
-		case block != nil && strings.TrimSpace(line) == "```":
-			all = append(all, snippet{block.String(), notRun})
-			block, notRun = nil, ""
+		case block == nil && isFence:
+			language, block = fence, &strings.Builder{}
+		case block == nil && strings.HasPrefix(line, fileMark):
+			file = marked(line, fileMark)
+		case block == nil && strings.HasPrefix(strings.TrimSpace(line), notRunMark):
+			notRun = marked(line, notRunMark)
+		case block != nil && isFence:
+			commands := block.String()
+			switch {
+			case file != "":
+				commands = "mkdir -p " + filepath.Dir(file) + "\ncat >" + file + " <<'END OF " + file + "'\n" + commands + "END OF " + file + "\n"
+			case language == "diff":
+				commands = "git apply <<'END OF DIFF'\n" + commands + "END OF DIFF\n"
+			}
+			if file != "" || slices.Contains([]string{"sh", "diff", "console"}, language) {
+				all = append(all, snippet{language, commands, notRun})
+			}
+			block, file, notRun = nil, "", ""
 		case block != nil:
 			block.WriteString(line)
 		}
@@ -131,8 +156,12 @@ func snippetsOf(text string) (surroundings string, all []snippet) {
 	return surroundings, all
 }
 
+// What bash doesn't end a script for: a failure before && or behind !.
+var unnoticed = regexp.MustCompile(`(?m)^\s*(! .*|.* && (?:[^b]|b[^r]).*)$`)
+
 // The commands of each page, pasted one after the other, do what they should:
-// none of them fails, and curl takes no refusal for an answer.
+// none of them fails, and curl takes no refusal for an answer. Files that a page
+// shows are written, and its diffs applied.
 func TestTheCommandsInTheDocumentsWork(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() == 0 && exec.Command("bash", "-c", "command -v curl").Run() != nil {
@@ -152,15 +181,23 @@ func TestTheCommandsInTheDocumentsWork(t *testing.T) {
 			script.WriteString(preamble)
 			run := 0
 			for _, one := range snippets {
-				if one.notRun != "" {
+				switch {
+				case one.notRun != "":
 					t.Logf("not run, for %s:\n%s", one.notRun, one.commands)
-					continue
+				case one.language == "console":
+					t.Errorf("nothing runs this: make it sh, or say why by %s… -->\n%s", notRunMark, one.commands)
+				case one.language == "sh" && unnoticed.MatchString(one.commands):
+					t.Errorf("bash wouldn't notice that this fails: %q, of\n%s", unnoticed.FindString(one.commands), one.commands)
+				default:
+					run++
+					script.WriteString(one.commands)
 				}
-				run++
-				script.WriteString(one.commands)
+			}
+			if run == 0 {
+				return
 			}
 			paste(t, surroundings, script.String())
-			t.Logf("%d blocks of commands work", run)
+			t.Logf("%d blocks work", run)
 		})
 	}
 }
@@ -201,6 +238,7 @@ func paste(t *testing.T, surroundings, script string) {
 		env = append(env, "DATABASE_URL="+pgtest.Empty(t))
 	case inTree:
 		copyTree(t, work)
+		env = append(env, "GATEHOUSE_DATA_DIR="+newUpHouse(t).dir)
 	default:
 		t.Fatalf("the page doesn't say what its commands find: write %s… -->", commandsMark)
 	}
