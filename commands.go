@@ -208,7 +208,12 @@ type policyCommand struct {
 }
 
 func (c policyCommand) Run(p *program) error {
-	policy, err := bff.PolicyOf(c.Policy)
+	var m mistakes
+	tightened := c.policyFlags.parse(&m)
+	if err := m.err(); err != nil {
+		return err
+	}
+	policy, err := bff.PolicyOf(tightened)
 	if err != nil {
 		return err
 	}

@@ -107,7 +107,33 @@ const (
 	notRunMark   = "<!-- not run: "
 	// fileMark names the file that the next block is.
 	fileMark = "<!-- file: "
+	// fromMark names the file that the next block shows.
+	fromMark = "<!-- from: "
 )
+
+var shown = regexp.MustCompile("(?ms)^" + fromMark + "(\\S+) -->\n```\\w*\n(.*?)^```$")
+
+// What a page shows of a file that others compile and test is that file.
+func TestTheDocumentsShowFilesAsTheyAre(t *testing.T) {
+	t.Parallel()
+	found := 0
+	for _, path := range pages(t) {
+		text := read(t, path)
+		blocks := shown.FindAllStringSubmatch(text, -1)
+		found += len(blocks)
+		if marks := strings.Count(text, fromMark); marks != len(blocks) {
+			t.Errorf("%s says %d times which file it shows, and shows %d", path, marks, len(blocks))
+		}
+		for _, block := range blocks {
+			if want := read(t, block[1]); block[2] != want {
+				t.Errorf("%s shows %s otherwise than it is. Paste it anew:\n%s", path, block[1], want)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no page shows a file, which looks like a fault of this test")
+	}
+}
 
 // snippet is a block of a page as commands, and why it isn't run; "" if it is.
 type snippet struct {

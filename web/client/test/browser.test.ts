@@ -166,6 +166,26 @@ test("the connect-query example signs in, greets, and follows another tab's sign
   for (const page of [one, two]) await page.waitForSelector("[name=password]");
 });
 
+for (const mode of ["cookie", "bearer"]) {
+  test(`the React example of the documents signs in and out in ${mode} mode`, async () => {
+    const { email } = await signUp(client());
+    const [one, two] = [await open("react", mode), await open("react", mode)];
+    await one.fill("[name=email]", email);
+    await one.fill("[name=password]", "not the password");
+    await one.click("text=Sign in");
+    await one.waitForSelector("[role=alert] >> text=The email or the password is wrong.");
+    await one.fill("[name=password]", password);
+    await one.click("text=Sign in");
+    for (const page of [one, two]) {
+      await page.waitForSelector("text=Hello Ada!");
+      await page.waitForSelector("text=You are signed in on 2 device(s).");
+    }
+    await two.reload();
+    await two.click("text=Sign out");
+    for (const page of [one, two]) await page.waitForSelector("[name=password]");
+  });
+}
+
 /** Runs in a page. */
 async function refusesTheStoredToken(gateway: string): Promise<boolean> {
   const { accessToken } = JSON.parse(localStorage.getItem(`gatehouse:${gateway}`) ?? "{}");
