@@ -5,16 +5,24 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/alecthomas/kong"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	policyv1 "gatehouse/gen/policy/v1"
 )
 
 var update = flag.Bool("update", false, "write the generated pages of docs/reference anew")
 
-// The pages on settings and commands say what the command line itself does.
+// The pages on settings and commands say what the command line itself does, and
+// the one on the services' own methods what their protos say.
 func TestTheReferencePagesAreCurrent(t *testing.T) {
 	t.Parallel()
 	var cli commands
@@ -25,6 +33,7 @@ func TestTheReferencePagesAreCurrent(t *testing.T) {
 	for path, page := range map[string]string{
 		"docs/reference/settings.md": settingsPage(parser.Model),
 		"docs/reference/commands.md": commandsPage(parser.Model),
+		"docs/reference/internal.md": internalPage(t),
 	} {
 		if *update {
 			if err := os.WriteFile(path, []byte(page), 0o644); err != nil {
@@ -36,7 +45,7 @@ func TestTheReferencePagesAreCurrent(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(committed, []byte(page)) {
-			t.Errorf("%s is not what the command line does. Write it anew: go test . -run %s -update\nwant:\n%s", path, t.Name(), page)
+			t.Errorf("%s is not what its source says. Write it anew: go test . -run %s -update\nwant:\n%s", path, t.Name(), page)
 		}
 	}
 }
@@ -119,6 +128,71 @@ func commandsPage(app *kong.Application) string {
 		}
 	}
 	return page.String()
+}
+
+const internalHead = `# Methods between the services
+
+Made from ` + "`proto/auth/v1` and `proto/users/v1`" + `; a test compares this page with them.
+
+These are called by other services alone, with a signed token that says which one calls; nobody outside reaches them.
+What people and programs call is in [methods.md](methods.md).
+`
+
+var (
+	protoComment = regexp.MustCompile(`^// ?(.*)$`)
+	protoService = regexp.MustCompile(`^service (\w+) \{`)
+	protoMethod  = regexp.MustCompile(`^\s*rpc (\w+)\(`)
+)
+
+// internalPage tells of each method of auth.v1 and users.v1 what its comment
+// says, and who may call it.
+func internalPage(t *testing.T) string {
+	t.Helper()
+	var page strings.Builder
+	page.WriteString(internalHead)
+	for _, service := range []string{"auth", "users"} {
+		files, err := filepath.Glob("proto/" + service + "/v1/*.proto")
+		if err != nil || len(files) == 0 {
+			t.Fatalf("look for the protos of %s: %d found: %v", service, len(files), err)
+		}
+		for _, file := range files {
+			var inService string
+			var comment []string
+			for line := range strings.Lines(read(t, file)) {
+				if said := protoComment.FindStringSubmatch(strings.TrimSpace(line)); said != nil {
+					comment = append(comment, said[1])
+					continue
+				}
+				about := strings.TrimSpace(strings.Join(comment, " "))
+				comment = nil
+				if found := protoService.FindStringSubmatch(line); found != nil {
+					inService = service + ".v1." + found[1]
+					fmt.Fprintf(&page, "\n## %s\n\n%s\n\n| method | who may call | what it does |\n| --- | --- | --- |\n", inService, about)
+				}
+				if found := protoMethod.FindStringSubmatch(line); found != nil {
+					if about == "" {
+						t.Errorf("%s: %s has no comment that says what it does", file, found[1])
+					}
+					fmt.Fprintf(&page, "| `%s` | %s | %s |\n", found[1], strings.Join(callersOf(t, inService+"."+found[1]), ", "), inCell(about))
+				}
+			}
+		}
+	}
+	return page.String()
+}
+
+// callersOf returns the services that a method's policy lets call.
+func callersOf(t *testing.T, method string) []string {
+	t.Helper()
+	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(method))
+	if err != nil {
+		t.Fatalf("%s: %v", method, err)
+	}
+	policy, ok := proto.GetExtension(found.Options(), policyv1.E_Method).(*policyv1.Method)
+	if !ok || len(policy.GetAccess().GetServices().GetAnyOf()) == 0 {
+		t.Errorf("%s names no service that may call it", method)
+	}
+	return policy.GetAccess().GetServices().GetAnyOf()
 }
 
 func code(text string) string {
