@@ -416,20 +416,35 @@ func (m *model) isAllowed(err error) bool {
 func (m *model) asking(who *reader, gateway int, call func(client) error) bool {
 	for range 20 {
 		who.mu.Lock()
-		token, refresh := who.token, who.refresh
+		token := who.token
 		who.mu.Unlock()
 		err := call(m.gateways[gateway].client(token))
 		if rpc.Reason(err) != "TOKEN_STALE" {
 			return m.isAllowed(err)
 		}
-		refreshed, err := m.gateways[gateway].client("").auth.Refresh(m.Context(), &bffv1.RefreshRequest{RefreshToken: refresh})
-		if !m.isAllowed(err) {
+		if !m.refreshes(who, gateway, token) {
 			return false
 		}
-		m.takes(who, refreshed.GetTokens())
 	}
 	m.Error("twenty tokens in a row were stale")
 	return false
+}
+
+// refreshes exchanges the reader's refresh token, as clients do it: one at a
+// time, and not if somebody has meanwhile. Else whoever is slow would come with a
+// token from two exchanges ago, which ends the session.
+func (m *model) refreshes(who *reader, gateway int, stale string) bool {
+	who.mu.Lock()
+	defer who.mu.Unlock()
+	if who.token != stale {
+		return true
+	}
+	refreshed, err := m.gateways[gateway].client("").auth.Refresh(m.Context(), &bffv1.RefreshRequest{RefreshToken: who.refresh})
+	if !m.isAllowed(err) {
+		return false
+	}
+	who.token, who.refresh = refreshed.GetTokens().GetAccessToken(), refreshed.GetTokens().GetRefreshToken()
+	return true
 }
 
 func (m *model) renames(who *reader, gateway int) {
