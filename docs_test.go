@@ -190,42 +190,72 @@ var unnoticed = regexp.MustCompile(`(?m)^\s*(! .*|.* && (?:[^b]|b[^r]).*)$`)
 // shows are written, and its diffs applied.
 func TestTheCommandsInTheDocumentsWork(t *testing.T) {
 	t.Parallel()
-	if os.Getuid() == 0 && exec.Command("bash", "-c", "command -v curl").Run() != nil {
+	for _, page := range pagesWithCommands(t) {
+		if page.surroundings != inTree {
+			t.Run(page.name, func(t *testing.T) {
+				t.Parallel()
+				page.work(t)
+			})
+		}
+	}
+}
+
+// As the commands, but beside no other test: what they compile would take the
+// time from those that go by the clock.
+func TestTheCodeInTheDocumentsWorks(t *testing.T) {
+	for _, page := range pagesWithCommands(t) {
+		if page.surroundings == inTree {
+			t.Run(page.name, page.work)
+		}
+	}
+}
+
+// commandPage is a document with commands.
+type commandPage struct {
+	name, surroundings string
+	snippets           []snippet
+}
+
+func pagesWithCommands(t *testing.T) []commandPage {
+	t.Helper()
+	if exec.Command("bash", "-c", "command -v curl").Run() != nil {
 		t.Fatal("the documents' commands are curl's: install it")
 	}
+	var found []commandPage
 	for _, path := range pages(t) {
 		if !strings.HasPrefix(path, "docs/") {
 			continue // .ci/walk pastes the README's
 		}
 		surroundings, snippets := snippetsOf(read(t, path))
-		if len(snippets) == 0 {
-			continue
+		if len(snippets) > 0 {
+			found = append(found, commandPage{strings.TrimSuffix(strings.TrimPrefix(path, "docs/"), ".md"), surroundings, snippets})
 		}
-		t.Run(strings.TrimSuffix(strings.TrimPrefix(path, "docs/"), ".md"), func(t *testing.T) {
-			t.Parallel()
-			var script strings.Builder
-			script.WriteString(preamble)
-			run := 0
-			for _, one := range snippets {
-				switch {
-				case one.notRun != "":
-					t.Logf("not run, for %s:\n%s", one.notRun, one.commands)
-				case one.language == "console":
-					t.Errorf("nothing runs this: make it sh, or say why by %s… -->\n%s", notRunMark, one.commands)
-				case one.language == "sh" && unnoticed.MatchString(one.commands):
-					t.Errorf("bash wouldn't notice that this fails: %q, of\n%s", unnoticed.FindString(one.commands), one.commands)
-				default:
-					run++
-					script.WriteString(one.commands)
-				}
-			}
-			if run == 0 {
-				return
-			}
-			paste(t, surroundings, script.String())
-			t.Logf("%d blocks work", run)
-		})
 	}
+	return found
+}
+
+func (p commandPage) work(t *testing.T) {
+	var script strings.Builder
+	script.WriteString(preamble)
+	run := 0
+	for _, one := range p.snippets {
+		switch {
+		case one.notRun != "":
+			t.Logf("not run, for %s:\n%s", one.notRun, one.commands)
+		case one.language == "console":
+			t.Errorf("nothing runs this: make it sh, or say why by %s… -->\n%s", notRunMark, one.commands)
+		case one.language == "sh" && unnoticed.MatchString(one.commands):
+			t.Errorf("bash wouldn't notice that this fails: %q, of\n%s", unnoticed.FindString(one.commands), one.commands)
+		default:
+			run++
+			script.WriteString(one.commands)
+		}
+	}
+	if run == 0 {
+		return
+	}
+	paste(t, p.surroundings, script.String())
+	t.Logf("%d blocks work", run)
 }
 
 const preamble = `set -euo pipefail
