@@ -1,3 +1,4 @@
+// @ts-nocheck -- methods are found by the names that the corpus gives, which types cannot follow.
 // Makes the calls that it is told of, one JSON a line, by the client as it is
 // built, and answers with what came of each: the surface "typescript" of the
 // parity corpus (parity_test.go). Run it as: node parity.js BASE_URL
