@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -248,14 +249,28 @@ func (s *system) start(t testing.TB, name string, env ...string) *process {
 	return p
 }
 
+// lastPort is the port that freeAddress gave last. Each process begins elsewhere.
+var lastPort = func() *atomic.Uint32 {
+	var port atomic.Uint32
+	port.Store(uint32(os.Getpid()) * 251)
+	return &port
+}()
+
+// freeAddress returns an address at which nobody listens, and which it doesn't
+// give again. The kernel gives none of these ports to anybody who asks for any:
+// such a one could be taken before it is used.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, ports = 10_000, 20_000
+	for range ports {
+		address := fmt.Sprintf("127.0.0.1:%d", first+lastPort.Add(1)%ports)
+		if listener, err := net.Listen("tcp", address); err == nil {
+			_ = listener.Close()
+			return address
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 func openPool(t testing.TB, url string) *pgxpool.Pool {

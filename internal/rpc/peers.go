@@ -36,8 +36,9 @@ const (
 // nothing of it was sent.
 //
 // Each copy is spoken with over one HTTP/2 connection, on which it says what it
-// won't answer any more before it stops. Calls that may be made twice need no such
-// word, and have connections of HTTP/1.1: in net/http they cost less than half.
+// won't answer any more before it stops. Calls that are made again when they are
+// lost need no such word, and have connections of HTTP/1.1: in net/http they cost
+// less than half.
 type peers struct {
 	urls   []*url.URL
 	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -57,7 +58,7 @@ type peer struct {
 	url       *url.URL
 	address   string
 	transport *http.Transport
-	lean      *http.Transport // for calls that may be made twice
+	lean      *http.Transport // for calls that are made again when they are lost
 	away      atomic.Int64    // until when it is passed over, in Unix nanoseconds
 }
 
@@ -121,7 +122,7 @@ func (p *peers) RoundTrip(r *http.Request) (*http.Response, error) {
 
 type repeatableKey struct{}
 
-// asRepeatable marks a call as one that may be made twice.
+// asRepeatable marks a call as one that is made again when it is lost.
 func asRepeatable(ctx context.Context) context.Context {
 	return context.WithValue(ctx, repeatableKey{}, true)
 }

@@ -41,7 +41,8 @@ func (b *backend) patient(next connect.ClientFunc) connect.ClientFunc {
 		if spec.StreamType != connect.StreamTypeUnary {
 			return next(ctx, spec)
 		}
-		if repeatable(ctx, spec) {
+		// A call that is lost with its connection has to be made again, then.
+		if repeatable(ctx, spec) && attemptsOf(ctx) > 1 {
 			ctx = asRepeatable(ctx)
 		}
 		return &unaryCall{make: func(request, response any) error {
@@ -121,14 +122,22 @@ func attempt(ctx context.Context, spec connect.Spec, next connect.ClientFunc, re
 	return stream.Receive(response)
 }
 
-// attemptsFor is how often a call may be tried that fails so: as the policy says
-// of the method that it is made for. What was never sent was no try.
+// attemptsOf is how often a call may be tried: as the policy says of the method
+// that it is made for.
+func attemptsOf(ctx context.Context) int {
+	if plan := CallFrom(ctx).Plan; plan != nil {
+		return plan.Attempts
+	}
+	return maxAttempts
+}
+
+// attemptsFor is how often a call may be tried that fails so. What was never sent
+// was no try.
 func attemptsFor(ctx context.Context, err error) int {
-	plan := CallFrom(ctx).Plan
-	if _, unsent := errors.AsType[*dialError](err); unsent || plan == nil {
+	if _, unsent := errors.AsType[*dialError](err); unsent {
 		return maxAttempts
 	}
-	return plan.Attempts
+	return attemptsOf(ctx)
 }
 
 // mayRetry reports whether another attempt can do no harm and may be answered:

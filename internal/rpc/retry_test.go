@@ -379,6 +379,46 @@ func TestAMethodsPolicySaysHowOftenItsCallsAreTried(t *testing.T) {
 	}
 }
 
+// A connection of HTTP/1.1 may be closed just as a call is sent on it, and the
+// call be lost: only what is then made again goes there.
+func TestWhatIsNotMadeAgainGoesWhereNothingIsLost(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		retry *policyv1.Retry
+		want  int
+	}{{nil, 2}, {&policyv1.Retry{Attempts: new(int32(3))}, 1}} {
+		service := newFlaky(t)
+		var major atomic.Int64
+		service.from(func(int) http.HandlerFunc {
+			return func(w http.ResponseWriter, r *http.Request) {
+				major.Store(int64(r.ProtoMajor))
+				w.Header().Set("Content-Type", "application/proto")
+			}
+		})
+		client := dial(t, bffToUsers, service.url)
+		s := newSketch()
+		s.reads()
+		s.policy.Retry = test.retry
+		spec := s.spec(t)
+		server := newServer(t, "users", rpc.ServerConfig{Authorizer: letsAllIn}, func(server *connect.Server) {
+			server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+				if _, err := get(ctx, client); err != nil {
+					return err
+				}
+				return stream.Send(dynamicpb.NewMessage(spec.Schema.(protoreflect.MethodDescriptor).Output()))
+			}})
+		})
+		request := dynamicpb.NewMessage(spec.Schema.(protoreflect.MethodDescriptor).Input())
+		answer := dynamicpb.NewMessage(spec.Schema.(protoreflect.MethodDescriptor).Output())
+		if err := inProcess(t, bffToUsers, server).CallUnary(t.Context(), spec, request, answer); err != nil {
+			t.Fatal(err)
+		}
+		if got := int(major.Load()); got != test.want {
+			t.Errorf("a policy of %v: the call went over HTTP/%d, want HTTP/%d", test.retry, got, test.want)
+		}
+	}
+}
+
 // Those who follow a stream or ask persistently have a pace of their own.
 func TestStreamsAndPersistentCallersAreLeftAlone(t *testing.T) {
 	t.Parallel()
