@@ -111,8 +111,10 @@ func readCases(t testing.TB, file string) []*parityCase {
 
 var paritySurfaces = flag.String("surfaces", "", "the surfaces that TestParity runs through, separated by commas; all that need nothing but Go if empty")
 
+//
+// It has the machine for itself: beside all other tests it can take longer than
+// the five minutes that its tokens live.
 func TestParity(t *testing.T) {
-	t.Parallel()
 	p := &parity{surfaces: surfaces, calls: map[string]int{}, answered: map[string]bool{}, refused: map[string]bool{}}
 	if *paritySurfaces != "" {
 		p.surfaces = nil
