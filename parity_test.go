@@ -111,6 +111,7 @@ func readCases(t testing.TB, file string) []*parityCase {
 
 var paritySurfaces = flag.String("surfaces", "", "the surfaces that TestParity runs through, separated by commas; all that need nothing but Go if empty")
 
+// Each case of the table comes to what it says, over every surface.
 //
 // It has the machine for itself: beside all other tests it can take longer than
 // the five minutes that its tokens live.
