@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"gatehouse/web"
@@ -18,17 +19,29 @@ const builtForURL = "http://localhost:8001"
 
 // openAPI serves the OpenAPI document, which says that the gateway is at its
 // public URL.
-func openAPI(publicURL string) http.Handler { return published(openAPIDocument(publicURL)) }
+func openAPI(publicURL string) http.Handler {
+	return published(func() []byte { return openAPIDocument(publicURL) })
+}
+
+// publication is what published serves.
+type publication struct {
+	plain, packed []byte
+	tag           string
+}
 
 // published serves what tools read, on any page: it holds nothing that isn't
-// public.
-func published(plain []byte) http.Handler {
-	var packed bytes.Buffer
-	writer, _ := gzip.NewWriterLevel(&packed, gzip.BestCompression) // a level that there is
-	_, _ = writer.Write(plain)                                      // into memory
-	_ = writer.Close()
-	sum := sha256.Sum256(plain)
-	tag := base64.RawURLEncoding.EncodeToString(sum[:15])
+// public. It is made when somebody first asks for it, so that a start doesn't
+// wait for the packing.
+func published(build func() []byte) http.Handler {
+	made := sync.OnceValue(func() publication {
+		plain := build()
+		var packed bytes.Buffer
+		writer, _ := gzip.NewWriterLevel(&packed, gzip.BestCompression) // a level that there is
+		_, _ = writer.Write(plain)                                      // into memory
+		_ = writer.Close()
+		sum := sha256.Sum256(plain)
+		return publication{plain, packed.Bytes(), base64.RawURLEncoding.EncodeToString(sum[:15])}
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		header.Set("Content-Type", "application/json")
@@ -38,9 +51,9 @@ func published(plain []byte) http.Handler {
 		if header.Get("Access-Control-Allow-Origin") == "" {
 			header.Set("Access-Control-Allow-Origin", "*")
 		}
-		content, name := plain, tag
+		content, name := made().plain, made().tag
 		if takesGzip(r.Header.Values("Accept-Encoding")) {
-			content, name = packed.Bytes(), tag+"-gzip"
+			content, name = made().packed, made().tag+"-gzip"
 			header.Set("Content-Encoding", "gzip")
 		}
 		header.Set("ETag", `"`+name+`"`)

@@ -25,7 +25,7 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	mux.Handle("GET /redoc", rpc.Anyone(), page("redoc.html", nil, redocPolicy))
 	mux.Handle("GET "+assetsRoot, rpc.Anyone(), webAssets())
 	mux.Handle("GET /openapi.json", rpc.Anyone(), openAPI(config.PublicURL))
-	mux.Handle("GET /postman.json", rpc.Anyone(), published(postmanCollection(config.PublicURL)))
+	mux.Handle("GET /postman.json", rpc.Anyone(), published(func() []byte { return postmanCollection(config.PublicURL) }))
 	mux.Handle("GET /status.json", rpc.Anyone(), s.parts(config.Parts))
 	routeLinkPages(mux)
 	return mux
