@@ -3,10 +3,10 @@ package auth
 import (
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/base64"
-	"strings"
 
 	"github.com/google/uuid"
+
+	"gatehouse/internal/opaque"
 )
 
 // A device token is "ghd_" and base64url of the device's id (16 bytes), the
@@ -28,19 +28,14 @@ func (k deviceKeys) issue(device, account uuid.UUID) string {
 	raw = append(raw, device[:]...)
 	raw = append(raw, account[:]...)
 	raw = append(raw, macOf(k[0], raw)...)
-	return devicePrefix + base64.RawURLEncoding.EncodeToString(raw)
+	return opaque.Encode(devicePrefix, raw)
 }
 
 // device returns which of the account's devices the token names, if one of the
 // keys made it for this very account.
 func (k deviceKeys) device(text, account string) (uuid.UUID, bool) {
-	encoded, ok := strings.CutPrefix(text, devicePrefix)
-	if !ok {
-		return uuid.UUID{}, false
-	}
-	// Strict: one token has one spelling.
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
-	if err != nil || len(raw) != deviceLength {
+	raw, ok := opaque.Decode(devicePrefix, text)
+	if !ok || len(raw) != deviceLength {
 		return uuid.UUID{}, false
 	}
 	for _, key := range k {

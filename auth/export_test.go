@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/crypto/argon2"
 
 	"gatehouse/internal/password"
@@ -94,3 +95,13 @@ func ShownForTest(token, text string) string { return shown(token, text) }
 
 // MailBackoffForTest is how long to wait after so many tries.
 func MailBackoffForTest(attempts int) time.Duration { return backoffAfter(attempts) }
+
+// RefreshTokenForTest makes a refresh token of any generation under a secret key.
+func RefreshTokenForTest(secret []byte, session uuid.UUID, generation int32) string {
+	keys, err := newRefreshKeys([][]byte{secret})
+	if err != nil {
+		panic(err)
+	}
+	token, _ := keys.issue(refreshToken{session: session, generation: generation})
+	return token
+}

@@ -3,7 +3,6 @@ package auth
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/opaque"
 	"gatehouse/internal/rpc"
 )
 
@@ -69,7 +69,7 @@ const insertLink = `
 func issueLink(ctx context.Context, tx pgx.Tx, l link) (string, error) {
 	secret := make([]byte, linkSecret)
 	_, _ = rand.Read(secret) // never fails: it would end the process
-	token := linkPrefix + base64.RawURLEncoding.EncodeToString(secret)
+	token := opaque.Encode(linkPrefix, secret)
 	hash := hashOf(token)
 	_, err := tx.Exec(ctx, insertLink, pgx.NamedArgs{
 		"token_hash": hash[:], "kind": string(l.kind), "email": l.email, "account_id": optional(l.account),
@@ -132,9 +132,8 @@ func readLink(ctx context.Context, db querier, query, token string, kinds ...lin
 // isLinkToken reports whether the text has a link token's form, and so may be
 // looked up.
 func isLinkToken(text string) bool {
-	encoded, ok := strings.CutPrefix(text, linkPrefix)
-	secret, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
-	return ok && err == nil && len(secret) == linkSecret
+	secret, ok := opaque.Decode(linkPrefix, text)
+	return ok && len(secret) == linkSecret
 }
 
 // errMeanwhile has a transaction tried again: what it had found is no more so.

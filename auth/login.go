@@ -133,7 +133,7 @@ func (s *Service) beginSession(ctx context.Context, tx pgx.Tx, account *authv1.A
 	if !known {
 		device = uuid.New()
 	}
-	token, key := s.refreshKeys.issue(refreshToken{id, 1})
+	token, key := s.refreshKeys.issue(refreshToken{session: id, generation: 1})
 	hash := hashOf(token)
 	var began time.Time
 	var hadSessions bool

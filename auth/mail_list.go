@@ -3,7 +3,6 @@ package auth
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"fmt"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/opaque"
 	"gatehouse/internal/rpc"
 )
 
@@ -90,12 +90,12 @@ const mailSumLength = 16
 
 func mailToken(status authv1.MailStatus, last uuid.UUID) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "mail page token 1: %d %s", status, last))
-	return base64.RawURLEncoding.EncodeToString(append(sum[:mailSumLength:mailSumLength], last[:]...))
+	return opaque.Encode("", append(sum[:mailSumLength:mailSumLength], last[:]...))
 }
 
 func parseMailToken(status authv1.MailStatus, token string) (uuid.UUID, bool) {
-	raw, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil || len(raw) != mailSumLength+len(uuid.UUID{}) {
+	raw, ok := opaque.Decode("", token)
+	if !ok || len(raw) != mailSumLength+len(uuid.UUID{}) {
 		return uuid.UUID{}, false
 	}
 	last := uuid.UUID(raw[mailSumLength:])

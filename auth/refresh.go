@@ -18,6 +18,7 @@ import (
 // who holds the previous token (two tabs, a flaky network), and for
 // repeatWithKey by who sends the same Idempotency-Key. Any other use of an old
 // token means that two parties hold it, and ends the session (RFC 9700, 4.14).
+// A token newer than the session's row is no reuse (refresh_recover.go).
 const (
 	repeatFreely  = 10 * time.Second
 	repeatWithKey = 30 * time.Minute
@@ -90,11 +91,17 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 			next, err = s.rotate(ctx, tx, found, req)
 			return err
 		case s.mayRepeat(token, found, req.GetIdempotencyKey()):
-			next, ok = s.refreshKeys.again(refreshToken{found.id, found.generation}, found.tokenKey)
+			next, ok = s.refreshKeys.again(refreshToken{session: found.id, generation: found.generation}, found.tokenKey)
 			if !ok || !sameHash(found.tokenHash, next) {
 				refusal = errSessionEnded // its key has been retired
 			}
 			return nil
+		case token.generation > found.generation && s.refreshKeys.canRecover(token, found):
+			next, err = s.recover(ctx, tx, token, found, req)
+			return err
+		case token.generation > found.generation:
+			refusal = errRefreshInvalid
+			return refuseNewer(ctx, tx, found, req.GetOrigin())
 		}
 		refusal = errRefreshReused
 		if err := revokeSession(ctx, tx, found.id, "reuse"); err != nil {
@@ -152,7 +159,7 @@ func (s *Service) lockedSession(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*
 }
 
 func (s *Service) rotate(ctx context.Context, tx pgx.Tx, found *session, req *authv1.RefreshRequest) (string, error) {
-	next, key := s.refreshKeys.issue(refreshToken{found.id, found.generation + 1})
+	next, key := s.refreshKeys.issue(refreshToken{session: found.id, generation: found.generation + 1})
 	hash := hashOf(next)
 	var expiresIn float64
 	err := tx.QueryRow(ctx, rotateSession, pgx.NamedArgs{

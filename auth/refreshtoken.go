@@ -3,12 +3,12 @@ package auth
 import (
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
 	"fmt"
-	"strings"
 
 	"github.com/google/uuid"
+
+	"gatehouse/internal/opaque"
 )
 
 // A refresh token is "ghr_" and base64url of the session's id (16 bytes), its
@@ -17,7 +17,10 @@ import (
 // refresh is computed again, while only its hash is kept.
 type refreshToken struct {
 	session    uuid.UUID
-	generation int32
+	generation int32 // from 1
+	// keyAge is the place of its key among the secret keys, 0 for the newest; set
+	// by authentic.
+	keyAge int
 }
 
 type tokenHash [sha256.Size]byte
@@ -72,22 +75,18 @@ func (k refreshKeys) again(token refreshToken, id string) (string, bool) {
 	return "", false
 }
 
-// authentic returns the token that the text says, if one of the keys made it.
+// authentic returns the token that the text says, if one of the keys made it. A
+// text that is not a token's one spelling is no token.
 func (k refreshKeys) authentic(text string) (refreshToken, bool) {
-	encoded, ok := strings.CutPrefix(text, refreshPrefix)
-	if !ok {
+	raw, ok := opaque.Decode(refreshPrefix, text)
+	if !ok || len(raw) != refreshLength {
 		return refreshToken{}, false
 	}
-	// Strict: one token has one spelling.
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
-	if err != nil || len(raw) != refreshLength {
-		return refreshToken{}, false
-	}
-	for _, key := range k {
+	for i, key := range k {
 		if hmac.Equal(key.sign(raw[:refreshPayload]), raw[refreshPayload:]) {
-			token := refreshToken{generation: int32(binary.BigEndian.Uint32(raw[16:refreshPayload]))}
+			token := refreshToken{generation: int32(binary.BigEndian.Uint32(raw[16:refreshPayload])), keyAge: i}
 			copy(token.session[:], raw)
-			return token, true
+			return token, token.generation >= 1
 		}
 	}
 	return refreshToken{}, false
@@ -98,7 +97,7 @@ func (k refreshKey) text(token refreshToken) string {
 	raw = append(raw, token.session[:]...)
 	raw = binary.BigEndian.AppendUint32(raw, uint32(token.generation))
 	raw = append(raw, k.sign(raw)...)
-	return refreshPrefix + base64.RawURLEncoding.EncodeToString(raw)
+	return opaque.Encode(refreshPrefix, raw)
 }
 
 func (k refreshKey) sign(payload []byte) []byte {

@@ -3,7 +3,6 @@ package users
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/opaque"
 	"gatehouse/internal/rpc"
 )
 
@@ -40,14 +40,14 @@ func (l listing) token(p position) string {
 	} else {
 		place = binary.BigEndian.AppendUint64(place, uint64(p.createTime.UnixMicro()))
 	}
-	return base64.RawURLEncoding.EncodeToString(append(l.sum(place), place...))
+	return opaque.Encode("", append(l.sum(place), place...))
 }
 
 // parse returns the position in a page token, and whether the token is one of
 // this listing's.
 func (l listing) parse(token string) (position, bool) {
-	raw, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil || len(raw) < pageSumLength+pageIDLength {
+	raw, ok := opaque.Decode("", token)
+	if !ok || len(raw) < pageSumLength+pageIDLength {
 		return position{}, false
 	}
 	place := raw[pageSumLength:]
