@@ -148,6 +148,9 @@ func (s *Service) change(ctx context.Context, id string, event event, origin *au
 		if err != nil {
 			return err
 		}
+		if err := requireIfAsked(ctx, tx, origin); err != nil {
+			return err
+		}
 		if changed, err = apply(tx, before); err != nil || !changed {
 			after = before
 			return err
@@ -285,6 +288,9 @@ func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRe
 	err := s.transact(ctx, func(tx pgx.Tx) error {
 		before, err := lockedAccount(ctx, tx, req.GetAccountId())
 		if err != nil {
+			return err
+		}
+		if err := requireIfAsked(ctx, tx, req.GetOrigin()); err != nil {
 			return err
 		}
 		if req.GetRequireRecentSignIn() {

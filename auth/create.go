@@ -30,6 +30,9 @@ func (s *Service) CreateAccount(ctx context.Context, req *authv1.CreateAccountRe
 }
 
 func (s *Service) createAccount(ctx context.Context, req *authv1.CreateAccountRequest, call *keyedCall) (*authv1.CreateAccountResponse, error) {
+	if err := requireIfAsked(ctx, s.db, req.GetOrigin()); err != nil {
+		return nil, s.refuse(ctx, audited{event: eventAccountCreate, origin: req.GetOrigin()}, err)
+	}
 	switch {
 	case req.GetSignIn() && s.registration == RegistrationVerify:
 		return s.register(ctx, req, call)

@@ -20,9 +20,9 @@ const recentlyGiven = `
 
 // requireRecentSignIn refuses unless the session that asks has given its
 // password lately. Errors: failed_precondition REAUTHENTICATION_REQUIRED.
-func requireRecentSignIn(ctx context.Context, tx pgx.Tx, origin *authv1.Origin) error {
+func requireRecentSignIn(ctx context.Context, db querier, origin *authv1.Origin) error {
 	var recent bool
-	err := tx.QueryRow(ctx, recentlyGiven, pgx.NamedArgs{
+	err := db.QueryRow(ctx, recentlyGiven, pgx.NamedArgs{
 		"id": optional(origin.GetSessionId()), "account_id": optional(origin.GetAccountId()), "within": recentSignIn,
 	}).Scan(&recent)
 	if err != nil {
@@ -32,4 +32,13 @@ func requireRecentSignIn(ctx context.Context, tx pgx.Tx, origin *authv1.Origin) 
 		return errReauthenticate
 	}
 	return nil
+}
+
+// requireIfAsked refuses as requireRecentSignIn does where the gateway's policy
+// for the method asks for a recent sign-in.
+func requireIfAsked(ctx context.Context, db querier, origin *authv1.Origin) error {
+	if !origin.GetRequireRecentSignIn() {
+		return nil
+	}
+	return requireRecentSignIn(ctx, db, origin)
 }

@@ -27,6 +27,7 @@ func (s *Service) origin(ctx context.Context) *authv1.Origin {
 	origin.Locale = acceptedLocale(info.RequestHeader().Get("Accept-Language"))
 	if who := caller(ctx); who != nil {
 		origin.AccountId, origin.SessionId = who.userID, who.sessionID
+		origin.RequireRecentSignIn = rpc.CallFrom(ctx).WantsRecentSignIn()
 	}
 	return origin
 }

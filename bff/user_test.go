@@ -459,8 +459,9 @@ func TestDeletingOneselfNeedsARecentSignIn(t *testing.T) {
 	}
 	_, got = ask(t, h.users.DeleteUser, &bffv1.DeleteUserRequest{UserId: bob}, h.token(alice, "admin"))
 	wantNoError(t, "DeleteUser", got.err)
-	if req := <-asked; req.GetAccountId() != bob || req.GetRequireRecentSignIn() || req.GetOrigin().GetAccountId() != alice {
-		t.Errorf("DeleteUser asked for %v, want the other's account, by alice", req)
+	// An auth of the version before would look for a sign-in of bob's.
+	if req := <-asked; req.GetAccountId() != bob || req.GetRequireRecentSignIn() || !req.GetOrigin().GetRequireRecentSignIn() || req.GetOrigin().GetAccountId() != alice {
+		t.Errorf("DeleteUser asked for %v, want the other's account, by alice, with a recent sign-in of hers", req)
 	}
 }
 

@@ -153,13 +153,15 @@ type AccountServiceClient interface {
 	BatchGetAccounts(context.Context, *BatchGetAccountsRequest) (*BatchGetAccountsResponse, error)
 	// SetAccountStatus enables or disables an account; disabling ends its
 	// sessions. Errors: not_found USER_NOT_FOUND, failed_precondition
-	// LAST_ADMINISTRATOR.
+	// LAST_ADMINISTRATOR or REAUTHENTICATION_REQUIRED.
 	SetAccountStatus(context.Context, *SetAccountStatusRequest) (*SetAccountStatusResponse, error)
 	// SetAccountRoles replaces an account's roles. Errors: not_found
-	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR.
+	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR or
+	// REAUTHENTICATION_REQUIRED.
 	SetAccountRoles(context.Context, *SetAccountRolesRequest) (*SetAccountRolesResponse, error)
 	// ChangeAccountEmail replaces an account's login email, as an administrator
-	// does. Errors: not_found USER_NOT_FOUND, already_exists EMAIL_TAKEN.
+	// does. Errors: not_found USER_NOT_FOUND, already_exists EMAIL_TAKEN,
+	// failed_precondition REAUTHENTICATION_REQUIRED.
 	ChangeAccountEmail(context.Context, *ChangeAccountEmailRequest) (*ChangeAccountEmailResponse, error)
 	// ChangePassword replaces the password of the account that asks and ends its
 	// other sessions. Errors: unauthenticated SESSION_ENDED, invalid_argument
@@ -173,7 +175,8 @@ type AccountServiceClient interface {
 	DeleteAccount(context.Context, *DeleteAccountRequest) (*DeleteAccountResponse, error)
 	// ForcePasswordReset takes an account's password away, ends its sessions and
 	// sends its owner a link to set another. Errors: not_found USER_NOT_FOUND,
-	// failed_precondition MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
+	// failed_precondition MAIL_UNAVAILABLE, LAST_ADMINISTRATOR or
+	// REAUTHENTICATION_REQUIRED.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
 	// ExportAccount returns all that auth holds about a person. Errors: not_found
 	// USER_NOT_FOUND.
@@ -206,13 +209,15 @@ type AccountServiceHandler interface {
 	BatchGetAccounts(context.Context, *BatchGetAccountsRequest) (*BatchGetAccountsResponse, error)
 	// SetAccountStatus enables or disables an account; disabling ends its
 	// sessions. Errors: not_found USER_NOT_FOUND, failed_precondition
-	// LAST_ADMINISTRATOR.
+	// LAST_ADMINISTRATOR or REAUTHENTICATION_REQUIRED.
 	SetAccountStatus(context.Context, *SetAccountStatusRequest) (*SetAccountStatusResponse, error)
 	// SetAccountRoles replaces an account's roles. Errors: not_found
-	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR.
+	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR or
+	// REAUTHENTICATION_REQUIRED.
 	SetAccountRoles(context.Context, *SetAccountRolesRequest) (*SetAccountRolesResponse, error)
 	// ChangeAccountEmail replaces an account's login email, as an administrator
-	// does. Errors: not_found USER_NOT_FOUND, already_exists EMAIL_TAKEN.
+	// does. Errors: not_found USER_NOT_FOUND, already_exists EMAIL_TAKEN,
+	// failed_precondition REAUTHENTICATION_REQUIRED.
 	ChangeAccountEmail(context.Context, *ChangeAccountEmailRequest) (*ChangeAccountEmailResponse, error)
 	// ChangePassword replaces the password of the account that asks and ends its
 	// other sessions. Errors: unauthenticated SESSION_ENDED, invalid_argument
@@ -226,7 +231,8 @@ type AccountServiceHandler interface {
 	DeleteAccount(context.Context, *DeleteAccountRequest) (*DeleteAccountResponse, error)
 	// ForcePasswordReset takes an account's password away, ends its sessions and
 	// sends its owner a link to set another. Errors: not_found USER_NOT_FOUND,
-	// failed_precondition MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
+	// failed_precondition MAIL_UNAVAILABLE, LAST_ADMINISTRATOR or
+	// REAUTHENTICATION_REQUIRED.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
 	// ExportAccount returns all that auth holds about a person. Errors: not_found
 	// USER_NOT_FOUND.

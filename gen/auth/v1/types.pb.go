@@ -509,9 +509,12 @@ type Origin struct {
 	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The language that the client asks for, as a BCP 47 tag; empty when it asks
 	// for none.
-	Locale        string `protobuf:"bytes,6,opt,name=locale,proto3" json:"locale,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Locale string `protobuf:"bytes,6,opt,name=locale,proto3" json:"locale,omitempty"`
+	// The change is refused with REAUTHENTICATION_REQUIRED unless session_id gave
+	// its password within five minutes.
+	RequireRecentSignIn bool `protobuf:"varint,7,opt,name=require_recent_sign_in,json=requireRecentSignIn,proto3" json:"require_recent_sign_in,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Origin) Reset() {
@@ -584,6 +587,13 @@ func (x *Origin) GetLocale() string {
 		return x.Locale
 	}
 	return ""
+}
+
+func (x *Origin) GetRequireRecentSignIn() bool {
+	if x != nil {
+		return x.RequireRecentSignIn
+	}
+	return false
 }
 
 // AuditEvent is one row of the audit: who did or tried what to whom, from where.
@@ -1022,7 +1032,7 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\rrefresh_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\frefreshToken\x12\x1d\n" +
 	"\n" +
 	"expires_in\x18\x03 \x01(\x05R\texpiresIn\x12,\n" +
-	"\x12refresh_expires_in\x18\x04 \x01(\x05R\x10refreshExpiresIn\"\xfe\x01\n" +
+	"\x12refresh_expires_in\x18\x04 \x01(\x05R\x10refreshExpiresIn\"\xb3\x02\n" +
 	"\x06Origin\x12*\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\taccountId\x12*\n" +
@@ -1035,7 +1045,8 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"user_agent\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tuserAgent\x12'\n" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12\x1f\n" +
-	"\x06locale\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18#R\x06locale\"\xd7\x02\n" +
+	"\x06locale\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18#R\x06locale\x123\n" +
+	"\x16require_recent_sign_in\x18\a \x01(\bR\x13requireRecentSignIn\"\xd7\x02\n" +
 	"\n" +
 	"AuditEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +

@@ -192,10 +192,11 @@ var (
 // UserServiceClient is a client for the bff.v1.UserService service.
 type UserServiceClient interface {
 	// CreateUser makes an account and its profile. Without a password, the user
-	// is invited by mail to choose one. Parts: account (required), profile
-	// (optional). Errors: already_exists EMAIL_TAKEN, invalid_argument
-	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+	// is invited by mail to choose one. It needs a sign-in or a Reauthenticate
+	// within five minutes. Parts: account (required), profile (optional). Errors:
+	// already_exists EMAIL_TAKEN, invalid_argument PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// failed_precondition REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
 	// GetUser returns one user. Parts: account and profile (required). Errors:
@@ -212,16 +213,20 @@ type UserServiceClient interface {
 	// account (required), profile (optional). Errors: not_found USER_NOT_FOUND,
 	// failed_precondition LAST_ADMINISTRATOR.
 	DisableUser(context.Context, *DisableUserRequest) (*DisableUserResponse, error)
-	// EnableUser lets a disabled user sign in again. Parts: account (required),
-	// profile (optional). Errors: not_found USER_NOT_FOUND.
-	EnableUser(context.Context, *EnableUserRequest) (*EnableUserResponse, error)
-	// SetUserRoles replaces a user's roles. Parts: account (required), profile
+	// EnableUser lets a disabled user sign in again. It needs a sign-in or a
+	// Reauthenticate within five minutes. Parts: account (required), profile
 	// (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED.
+	EnableUser(context.Context, *EnableUserRequest) (*EnableUserResponse, error)
+	// SetUserRoles replaces a user's roles. It needs a sign-in or a Reauthenticate
+	// within five minutes. Parts: account (required), profile (optional). Errors:
+	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
 	// LAST_ADMINISTRATOR.
 	SetUserRoles(context.Context, *SetUserRolesRequest) (*SetUserRolesResponse, error)
-	// ChangeUserEmail replaces a user's login email. Parts: account (required),
-	// profile (optional). Errors: not_found USER_NOT_FOUND, already_exists
-	// EMAIL_TAKEN.
+	// ChangeUserEmail replaces a user's login email. It needs a sign-in or a
+	// Reauthenticate within five minutes. Parts: account (required), profile
+	// (optional). Errors: not_found USER_NOT_FOUND, already_exists EMAIL_TAKEN,
+	// failed_precondition REAUTHENTICATION_REQUIRED.
 	ChangeUserEmail(context.Context, *ChangeUserEmailRequest) (*ChangeUserEmailResponse, error)
 	// RevokeUserSessions ends all of a user's sessions. Errors: not_found
 	// USER_NOT_FOUND.
@@ -233,9 +238,10 @@ type UserServiceClient interface {
 	RevokeUserSession(context.Context, *RevokeUserSessionRequest) (*RevokeUserSessionResponse, error)
 	// ForcePasswordReset takes a user's password away, ends their sessions and
 	// sends them a link to set another; one who was invited and has set none yet
-	// is invited again. Parts: account (required), profile (optional). Errors:
-	// not_found USER_NOT_FOUND, failed_precondition MAIL_UNAVAILABLE or
-	// LAST_ADMINISTRATOR.
+	// is invited again. It needs a sign-in or a Reauthenticate within five minutes.
+	// Parts: account (required), profile (optional). Errors: not_found
+	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
+	// MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
 	// ListAuditEvents returns one page of the audit, the newest first. Errors:
 	// invalid_argument PAGE_TOKEN_INVALID.
@@ -248,8 +254,9 @@ type UserServiceClient interface {
 	// longer kept. Errors: not_found MAIL_NOT_FOUND, failed_precondition
 	// MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
-	// DeleteUser erases a user's account and profile. Errors: not_found
-	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR.
+	// DeleteUser erases a user's account and profile. It needs a sign-in or a
+	// Reauthenticate within five minutes. Errors: not_found USER_NOT_FOUND,
+	// failed_precondition REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
 	DeleteUser(context.Context, *DeleteUserRequest) (*DeleteUserResponse, error)
 }
 
@@ -262,10 +269,11 @@ func NewUserServiceClient(client *connect.Client) UserServiceClient {
 // UserServiceHandler is an implementation of the bff.v1.UserService service.
 type UserServiceHandler interface {
 	// CreateUser makes an account and its profile. Without a password, the user
-	// is invited by mail to choose one. Parts: account (required), profile
-	// (optional). Errors: already_exists EMAIL_TAKEN, invalid_argument
-	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+	// is invited by mail to choose one. It needs a sign-in or a Reauthenticate
+	// within five minutes. Parts: account (required), profile (optional). Errors:
+	// already_exists EMAIL_TAKEN, invalid_argument PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// failed_precondition REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
 	// GetUser returns one user. Parts: account and profile (required). Errors:
@@ -282,16 +290,20 @@ type UserServiceHandler interface {
 	// account (required), profile (optional). Errors: not_found USER_NOT_FOUND,
 	// failed_precondition LAST_ADMINISTRATOR.
 	DisableUser(context.Context, *DisableUserRequest) (*DisableUserResponse, error)
-	// EnableUser lets a disabled user sign in again. Parts: account (required),
-	// profile (optional). Errors: not_found USER_NOT_FOUND.
-	EnableUser(context.Context, *EnableUserRequest) (*EnableUserResponse, error)
-	// SetUserRoles replaces a user's roles. Parts: account (required), profile
+	// EnableUser lets a disabled user sign in again. It needs a sign-in or a
+	// Reauthenticate within five minutes. Parts: account (required), profile
 	// (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED.
+	EnableUser(context.Context, *EnableUserRequest) (*EnableUserResponse, error)
+	// SetUserRoles replaces a user's roles. It needs a sign-in or a Reauthenticate
+	// within five minutes. Parts: account (required), profile (optional). Errors:
+	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
 	// LAST_ADMINISTRATOR.
 	SetUserRoles(context.Context, *SetUserRolesRequest) (*SetUserRolesResponse, error)
-	// ChangeUserEmail replaces a user's login email. Parts: account (required),
-	// profile (optional). Errors: not_found USER_NOT_FOUND, already_exists
-	// EMAIL_TAKEN.
+	// ChangeUserEmail replaces a user's login email. It needs a sign-in or a
+	// Reauthenticate within five minutes. Parts: account (required), profile
+	// (optional). Errors: not_found USER_NOT_FOUND, already_exists EMAIL_TAKEN,
+	// failed_precondition REAUTHENTICATION_REQUIRED.
 	ChangeUserEmail(context.Context, *ChangeUserEmailRequest) (*ChangeUserEmailResponse, error)
 	// RevokeUserSessions ends all of a user's sessions. Errors: not_found
 	// USER_NOT_FOUND.
@@ -303,9 +315,10 @@ type UserServiceHandler interface {
 	RevokeUserSession(context.Context, *RevokeUserSessionRequest) (*RevokeUserSessionResponse, error)
 	// ForcePasswordReset takes a user's password away, ends their sessions and
 	// sends them a link to set another; one who was invited and has set none yet
-	// is invited again. Parts: account (required), profile (optional). Errors:
-	// not_found USER_NOT_FOUND, failed_precondition MAIL_UNAVAILABLE or
-	// LAST_ADMINISTRATOR.
+	// is invited again. It needs a sign-in or a Reauthenticate within five minutes.
+	// Parts: account (required), profile (optional). Errors: not_found
+	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
+	// MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
 	// ListAuditEvents returns one page of the audit, the newest first. Errors:
 	// invalid_argument PAGE_TOKEN_INVALID.
@@ -318,8 +331,9 @@ type UserServiceHandler interface {
 	// longer kept. Errors: not_found MAIL_NOT_FOUND, failed_precondition
 	// MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
-	// DeleteUser erases a user's account and profile. Errors: not_found
-	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR.
+	// DeleteUser erases a user's account and profile. It needs a sign-in or a
+	// Reauthenticate within five minutes. Errors: not_found USER_NOT_FOUND,
+	// failed_precondition REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
 	DeleteUser(context.Context, *DeleteUserRequest) (*DeleteUserResponse, error)
 }
 

@@ -1847,12 +1847,12 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\amail_id\x18\x01 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
 	"\x02\x18\x01R\x06mailId\"5\n" +
 	"\x11RetryMailResponse\x12 \n" +
-	"\x04mail\x18\x01 \x01(\v2\f.bff.v1.MailR\x04mail2\x8e\x16\n" +
-	"\vUserService\x12\x9c\x01\n" +
+	"\x04mail\x18\x01 \x01(\v2\f.bff.v1.MailR\x04mail2\x9a\x16\n" +
+	"\vUserService\x12\x9e\x01\n" +
 	"\n" +
-	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\"W\x8a\xe7\x18;\n" +
+	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\"Y\x8a\xe7\x18=\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\n" +
+	"\x05admin\x10\x01\x1a\x02\b\n" +
 	"\"\x02\b\x03*\t\b\x14\x12\x02\b\x01\x18\xc8\x010\x01H\x01R\x17/api/v1/users/{user.id}\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/users\x12\xb9\x01\n" +
 	"\aGetUser\x12\x16.bff.v1.GetUserRequest\x1a\x17.bff.v1.GetUserResponse\"}\x8a\xe7\x18W\n" +
 	"\x12\x1a\x10\n" +
@@ -1870,19 +1870,19 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\vDisableUser\x12\x1a.bff.v1.DisableUserRequest\x1a\x1b.bff.v1.DisableUserResponse\"x\x8a\xe7\x18G\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/users/{user_id}:disable\x90\x02\x02\x12\xa8\x01\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/users/{user_id}:disable\x90\x02\x02\x12\xaa\x01\n" +
 	"\n" +
-	"EnableUser\x12\x19.bff.v1.EnableUserRequest\x1a\x1a.bff.v1.EnableUserResponse\"c\x8a\xe7\x183\n" +
+	"EnableUser\x12\x19.bff.v1.EnableUserRequest\x1a\x1a.bff.v1.EnableUserResponse\"e\x8a\xe7\x185\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/users/{user_id}:enable\x90\x02\x02\x12\xb0\x01\n" +
-	"\fSetUserRoles\x12\x1b.bff.v1.SetUserRolesRequest\x1a\x1c.bff.v1.SetUserRolesResponse\"e\x8a\xe7\x183\n" +
+	"\x05admin\x10\x01\x1a\x02\b\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/users/{user_id}:enable\x90\x02\x02\x12\xb2\x01\n" +
+	"\fSetUserRoles\x12\x1b.bff.v1.SetUserRolesRequest\x1a\x1c.bff.v1.SetUserRolesResponse\"g\x8a\xe7\x185\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/users/{user_id}:setRoles\x90\x02\x02\x12\xbc\x01\n" +
-	"\x0fChangeUserEmail\x12\x1e.bff.v1.ChangeUserEmailRequest\x1a\x1f.bff.v1.ChangeUserEmailResponse\"h\x8a\xe7\x183\n" +
+	"\x05admin\x10\x01\x1a\x02\b\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/users/{user_id}:setRoles\x90\x02\x02\x12\xbe\x01\n" +
+	"\x0fChangeUserEmail\x12\x1e.bff.v1.ChangeUserEmailRequest\x1a\x1f.bff.v1.ChangeUserEmailResponse\"j\x8a\xe7\x185\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\n" +
+	"\x05admin\x10\x01\x1a\x02\b\n" +
 	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}\x82\xd3\xe4\x93\x02(:\x01*\"#/api/v1/users/{user_id}:changeEmail\x90\x02\x02\x12\xc9\x01\n" +
 	"\x12RevokeUserSessions\x12!.bff.v1.RevokeUserSessionsRequest\x1a\".bff.v1.RevokeUserSessionsResponse\"l\x8a\xe7\x184\n" +
 	"\t\"\a\n" +
@@ -1895,10 +1895,10 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\x11RevokeUserSession\x12 .bff.v1.RevokeUserSessionRequest\x1a!.bff.v1.RevokeUserSessionResponse\"i\x8a\xe7\x180\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
-	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02/*-/api/v1/users/{user_id}/sessions/{session_id}\x12\xd9\x01\n" +
-	"\x12ForcePasswordReset\x12!.bff.v1.ForcePasswordResetRequest\x1a\".bff.v1.ForcePasswordResetResponse\"|\x8a\xe7\x18C\n" +
+	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02/*-/api/v1/users/{user_id}/sessions/{session_id}\x12\xdb\x01\n" +
+	"\x12ForcePasswordReset\x12!.bff.v1.ForcePasswordResetRequest\x1a\".bff.v1.ForcePasswordResetResponse\"~\x8a\xe7\x18E\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\n" +
+	"\x05admin\x10\x01\x1a\x02\b\n" +
 	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02/:\x01*\"*/api/v1/users/{user_id}:forcePasswordReset\x12\x95\x01\n" +
 	"\x0fListAuditEvents\x12\x1e.bff.v1.ListAuditEventsRequest\x1a\x1f.bff.v1.ListAuditEventsResponse\"A\x8a\xe7\x18\x1f\n" +
 	"\t\"\a\n" +
@@ -1909,11 +1909,11 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\tRetryMail\x12\x18.bff.v1.RetryMailRequest\x1a\x19.bff.v1.RetryMailResponse\"O\x8a\xe7\x18 \n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x02\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/mails/{mail_id}:retry\x90\x02\x02\x12\xbe\x01\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x02\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/mails/{mail_id}:retry\x90\x02\x02\x12\xc0\x01\n" +
 	"\n" +
-	"DeleteUser\x12\x19.bff.v1.DeleteUserRequest\x1a\x1a.bff.v1.DeleteUserResponse\"y\x8a\xe7\x18V\n" +
+	"DeleteUser\x12\x19.bff.v1.DeleteUserRequest\x1a\x1a.bff.v1.DeleteUserResponse\"{\x8a\xe7\x18X\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\n" +
+	"\x05admin\x10\x01\x1a\x02\b\n" +
 	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x11profile/{user_id}B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02\x19*\x17/api/v1/users/{user_id}Bs\n" +
 	"\n" +
 	"com.bff.v1B\x10UserServiceProtoP\x01Z\x1agatehouse/gen/bff/v1;bffv1\xa2\x02\x03BXX\xaa\x02\x06Bff.V1\xca\x02\x06Bff\\V1\xe2\x02\x12Bff\\V1\\GPBMetadata\xea\x02\aBff::V1b\x06proto3"

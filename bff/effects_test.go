@@ -1,0 +1,167 @@
+package bff
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	authv1 "gatehouse/gen/auth/v1"
+)
+
+// effect is what a method may change of an identity.
+type effect string
+
+const (
+	ofExistence effect = "existence"
+	ofEmail     effect = "email"
+	ofPassword  effect = "password"
+	ofRoles     effect = "roles"
+	ofStatus    effect = "status"
+	ofSessions  effect = "sessions"
+)
+
+// effectsOf are the effects of auth's methods. One that isn't here, and not in
+// harmless, fails the test: say what it changes.
+var effectsOf = map[string][]effect{
+	authv1.AccountServiceCreateAccountProcedure:      {ofExistence, ofEmail, ofPassword, ofRoles, ofSessions},
+	authv1.AccountServiceDeleteAccountProcedure:      {ofExistence, ofSessions},
+	authv1.AccountServiceSetAccountStatusProcedure:   {ofStatus, ofSessions},
+	authv1.AccountServiceSetAccountRolesProcedure:    {ofRoles},
+	authv1.AccountServiceChangeAccountEmailProcedure: {ofEmail},
+	authv1.AccountServiceChangePasswordProcedure:     {ofPassword, ofSessions},
+	authv1.AccountServiceForcePasswordResetProcedure: {ofPassword, ofSessions},
+	authv1.LinkServiceVerifyEmailProcedure:           {ofExistence, ofEmail, ofPassword, ofSessions},
+	authv1.LinkServiceResetPasswordProcedure:         {ofPassword, ofSessions},
+	authv1.LinkServiceRequestEmailChangeProcedure:    {ofEmail},
+	authv1.LinkServiceConfirmEmailChangeProcedure:    {ofEmail},
+	authv1.SessionServiceLoginProcedure:              {ofSessions},
+	authv1.SessionServiceRefreshProcedure:            {ofSessions},
+	authv1.SessionServiceLogoutProcedure:             {ofSessions},
+	authv1.SessionServiceReauthenticateProcedure:     {ofSessions},
+	authv1.SessionServiceRevokeSessionProcedure:      {ofSessions},
+	authv1.SessionServiceRevokeSessionsProcedure:     {ofSessions},
+}
+
+// harmless are methods that change nothing of an identity.
+var harmless = []string{
+	authv1.AccountServiceGetAccountProcedure, authv1.LinkServiceSendVerificationProcedure,
+	authv1.LinkServiceRequestPasswordResetProcedure, authv1.MailServiceRetryMailProcedure,
+}
+
+const (
+	strangers = "nobody is signed in: it makes an account of the caller's own, without roles"
+	byLink    = "the link shows that its holder reads the account's mail, and works once"
+	byItself  = "it takes the password, and is what a recent sign-in is"
+	byToken   = "it takes the session's refresh token, and reaches that session alone"
+	takesAway = "it only ends sessions: who is attacked must be able to do that at once"
+	mayUndo   = "it only takes access away, EnableUser gives it back, and an incident must not wait for a password"
+)
+
+// ways are the public methods that are no reads, each with a request that
+// reaches auth, and why it asks for no recent sign-in where another method with
+// one of its effects does.
+var ways = map[string]struct{ request, because string }{
+	"bff.v1.AuthService/Register":             {`{"email":"ada@example.com","password":"correct horse battery","firstName":"Ada","lastName":"Lovelace"}`, strangers},
+	"bff.v1.AuthService/VerifyEmail":          {`{"token":"` + someLink + `","password":"correct horse battery"}`, byLink},
+	"bff.v1.AuthService/Login":                {`{"email":"ada@example.com","password":"correct horse battery"}`, byItself},
+	"bff.v1.AuthService/Refresh":              {`{"refreshToken":"ghr_x"}`, byToken},
+	"bff.v1.AuthService/Logout":               {`{"refreshToken":"ghr_x"}`, byToken},
+	"bff.v1.AuthService/RequestPasswordReset": {`{"email":"ada@example.com"}`, ""},
+	"bff.v1.AuthService/ResetPassword":        {`{"token":"` + someLink + `","newPassword":"correct horse battery"}`, byLink},
+
+	"bff.v1.AccountService/UpdateMe":              {`{"user":{"firstName":"Ada"}}`, ""},
+	"bff.v1.AccountService/Reauthenticate":        {`{"password":"correct horse battery"}`, byItself},
+	"bff.v1.AccountService/ChangePassword":        {`{"currentPassword":"correct horse battery","newPassword":"battery horse correct"}`, ""},
+	"bff.v1.AccountService/RevokeSession":         {`{"sessionId":"` + bob + `"}`, takesAway},
+	"bff.v1.AccountService/RevokeOtherSessions":   {`{}`, takesAway},
+	"bff.v1.AccountService/RevokeAllSessions":     {`{}`, takesAway},
+	"bff.v1.AccountService/SendVerificationEmail": {`{}`, ""},
+	"bff.v1.AccountService/RequestEmailChange":    {`{"newEmail":"ada@example.org"}`, ""},
+	"bff.v1.AccountService/ConfirmEmailChange":    {`{"token":"` + someLink + `"}`, byLink},
+	"bff.v1.AccountService/DeleteMe":              {`{}`, ""},
+
+	"bff.v1.UserService/CreateUser":         {`{"user":{"email":"bob@example.com","firstName":"Bob","lastName":"Babbage","roles":["admin"]}}`, ""},
+	"bff.v1.UserService/UpdateUser":         {`{"user":{"id":"` + bob + `","firstName":"Bob"}}`, ""},
+	"bff.v1.UserService/DisableUser":        {`{"userId":"` + bob + `"}`, mayUndo},
+	"bff.v1.UserService/EnableUser":         {`{"userId":"` + bob + `"}`, ""},
+	"bff.v1.UserService/SetUserRoles":       {`{"userId":"` + bob + `","roles":["admin"]}`, ""},
+	"bff.v1.UserService/ChangeUserEmail":    {`{"userId":"` + bob + `","email":"bob@example.org"}`, ""},
+	"bff.v1.UserService/RevokeUserSessions": {`{"userId":"` + bob + `"}`, takesAway},
+	"bff.v1.UserService/RevokeUserSession":  {`{"userId":"` + bob + `","sessionId":"` + alice + `"}`, takesAway},
+	"bff.v1.UserService/ForcePasswordReset": {`{"userId":"` + bob + `"}`, ""},
+	"bff.v1.UserService/RetryMail":          {`{"mailId":"` + bob + `"}`, ""},
+	"bff.v1.UserService/DeleteUser":         {`{"userId":"` + bob + `"}`, ""},
+}
+
+const someLink = "ghl_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+
+// A method that is laxer than another with the same effect is a second way in.
+func TestEveryWayToAnEffectAsksForARecentSignIn(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	reached := map[string]map[effect]bool{}
+	for _, plan := range h.gateway.rpc.Plans() {
+		name := strings.TrimPrefix(plan.Procedure, "/")
+		row, known := ways[name]
+		if isRead(plan.Method) {
+			if known {
+				t.Errorf("%s is a read, and in the table ways", name)
+			}
+			continue
+		}
+		if !known {
+			t.Errorf("%s: say in the table ways how to call it, and why it needs no recent sign-in if it doesn't", name)
+			continue
+		}
+		before := h.procedures()
+		answered, text := h.send(t, plan.Procedure, row.request, "Authorization", "Bearer "+h.token(alice, "admin"))
+		if answered.StatusCode == http.StatusBadRequest {
+			t.Errorf("%s: %s", name, text)
+		}
+		reached[name] = map[effect]bool{}
+		for procedure, calls := range h.procedures() {
+			if calls == before[procedure] || !strings.HasPrefix(procedure, "/auth.") {
+				continue
+			}
+			effects, ok := effectsOf[procedure]
+			if !ok && !slices.Contains(harmless, procedure) {
+				t.Errorf("%s calls %s: say in effectsOf what that changes", name, procedure)
+			}
+			for _, e := range effects {
+				reached[name][e] = true
+			}
+		}
+		strictly := len(reached[name]) > 0 // each effect has a method that asks for one
+		switch {
+		case strictly && !plan.RecentSignIn && row.because == "":
+			t.Errorf("%s reaches %v without a recent sign-in: ask for one in its policy, or say why not", name, slices.Sorted(maps.Keys(reached[name])))
+		case row.because != "" && (plan.RecentSignIn || !strictly):
+			t.Errorf("%s needs no reason for asking no recent sign-in: %s", name, row.because)
+		}
+	}
+	// The table is about calls that were made: without them, it would say nothing.
+	for name, want := range map[string]effect{
+		"CreateUser": ofExistence, "SetUserRoles": ofRoles, "ChangeUserEmail": ofEmail, "ForcePasswordReset": ofPassword, "DeleteUser": ofExistence, "EnableUser": ofStatus,
+	} {
+		if !reached["bff.v1.UserService/"+name][want] {
+			t.Errorf("%s was not seen to reach %s", name, want)
+		}
+	}
+}
+
+func isRead(method protoreflect.MethodDescriptor) bool {
+	options, _ := method.Options().(*descriptorpb.MethodOptions)
+	return options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS
+}
+
+// procedures is how often each of the services' methods was called.
+func (b *backend) procedures() map[string]int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return maps.Clone(b.calls)
+}
