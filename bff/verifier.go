@@ -21,10 +21,11 @@ import (
 )
 
 const (
-	clockSkew     = 30 * time.Second
-	tokenAudience = "gatehouse"
-	tokenClient   = "gatehouse"
-	tokenType     = "at+jwt"
+	// accessTokenLife is how long auth makes access tokens good.
+	accessTokenLife = 5 * time.Minute
+	tokenAudience   = "gatehouse"
+	tokenClient     = "gatehouse"
+	tokenType       = "at+jwt"
 	// A verified token is remembered, for one Ed25519 check costs as much as
 	// the rest of a call.
 	rememberedTokens = 20_000
@@ -169,8 +170,10 @@ func (c *accessClaims) UnmarshalJSON(data []byte) error {
 			return err
 		}
 		field := c.field(name)
-		if _, ok := field.(**jwt.NumericDate); ok && value[0] == '"' {
-			return fmt.Errorf("claim %q is no number", name)
+		if _, ok := field.(**jwt.NumericDate); ok {
+			if err := rpc.CheckNumericDate(value); err != nil {
+				return fmt.Errorf("claim %q: %w", name, err)
+			}
 		}
 		if err := json.Unmarshal(value, field); err != nil {
 			return fmt.Errorf("claim %q: %w", name, err)
@@ -243,6 +246,9 @@ func (v *verifier) check(token string) (who *principal, err error) {
 		return nil, rpc.Unavailable()
 	}
 	var claims accessClaims
+	if strings.ContainsAny(token, "\r\n") { // which the base64 decoder skips, even a strict one
+		return nil, errTokenInvalid.WithCause(errors.New("token with a line break"))
+	}
 	_, err = jwt.ParseWithClaims(token, &claims, keys.choose,
 		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
 		jwt.WithIssuer(v.issuer), jwt.WithAudience(tokenAudience),
@@ -295,8 +301,12 @@ func (c *accessClaims) check(now time.Time) error {
 	if c.Version < 1 {
 		return errors.New("token of no version")
 	}
-	if c.IssuedAt == nil || c.IssuedAt.After(now.Add(clockSkew)) {
+	// auth's clock may be ahead of ours: its newest tokens count at once.
+	if c.IssuedAt == nil || c.IssuedAt.After(now.Add(rpc.ClockSkew)) {
 		return errors.New("token from the future")
+	}
+	if life := c.ExpiresAt.Sub(c.IssuedAt.Time); life > accessTokenLife+rpc.ClockSkew {
+		return fmt.Errorf("token lives for %s", life)
 	}
 	for _, id := range []string{c.Subject, c.SessionID} {
 		// In the one form that others compare with.

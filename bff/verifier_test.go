@@ -11,6 +11,7 @@ import (
 	"crypto/sha512"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"hash"
@@ -159,8 +160,17 @@ func hostileTokens(t testing.TB, ours signer, now int64) map[string]struct{ toke
 	}
 	claim("nbf in the future", func(c map[string]any) { c["nbf"] = now + 60 })
 	claim("nbf a string", func(c map[string]any) { c["nbf"] = "0" })
-	claim("iat 31s ahead", func(c map[string]any) { c["iat"] = now + 31 })
+	claim("iat 46s ahead", func(c map[string]any) { c["iat"] = now + 46 })
 	claim("iat next year", func(c map[string]any) { c["iat"] = now + 365*24*3600; c["exp"] = now + 366*24*3600 })
+	// A number that no double holds exactly turns into a time in the past.
+	for _, name := range []string{"exp", "nbf", "iat"} {
+		for _, number := range []string{"1e300", "-1e300", "1e19", "-1e19", "9007199254740993", "1e400", "-1e400", "1" + strings.Repeat("0", 400)} {
+			claim(name+" "+number[:min(len(number), 20)], func(c map[string]any) { c[name] = json.RawMessage(number) })
+		}
+	}
+	claim("a life of six minutes", func(c map[string]any) { c["exp"] = now + 360 })
+	claim("the last minute of an hour", func(c map[string]any) { c["iat"] = now - 3540; c["exp"] = now + 60 })
+	claim("a life without end", func(c map[string]any) { c["exp"] = int64(1) << 53 })
 	claim("no iat", func(c map[string]any) { delete(c, "iat") })
 	claim("iat a string", func(c map[string]any) { c["iat"] = fmt.Sprint(now) })
 
@@ -297,11 +307,14 @@ func TestTokensThatTheStandardsAllowAreAccepted(t *testing.T) {
 		"typ with a Tree":      func(h, _ map[string]any) { h["typ"] = "Application/At+JWT" },
 		"aud a word":           func(_, c map[string]any) { c["aud"] = "gatehouse" },
 		"aud ours and another": func(_, c map[string]any) { c["aud"] = []string{"elsewhere", "gatehouse"} },
-		"iat 29s ahead":        func(_, c map[string]any) { c["iat"] = now + 29 },
-		"nbf now":              func(_, c map[string]any) { c["nbf"] = now },
-		"exp with a fraction":  func(_, c map[string]any) { c["exp"] = float64(now) + 300.5 },
-		"no roles":             func(_, c map[string]any) { delete(c, "roles") },
-		"roles null":           func(_, c map[string]any) { c["roles"] = nil },
+		// As an auth whose clock is ahead makes them.
+		"iat 40s ahead":           func(_, c map[string]any) { c["iat"], c["exp"] = now+40, now+340 },
+		"iat 45s ahead":           func(_, c map[string]any) { c["iat"], c["exp"] = now+45, now+345 },
+		"nbf in the distant past": func(_, c map[string]any) { c["nbf"] = 1 - int64(1)<<53 },
+		"nbf now":                 func(_, c map[string]any) { c["nbf"] = now },
+		"exp with a fraction":     func(_, c map[string]any) { c["exp"] = float64(now) + 300.5 },
+		"no roles":                func(_, c map[string]any) { delete(c, "roles") },
+		"roles null":              func(_, c map[string]any) { c["roles"] = nil },
 		"claims that we don't know": func(_, c map[string]any) {
 			c["acr"], c["cnf"] = "0", map[string]any{"jkt": "x", "sub": bob}
 		},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,10 +18,15 @@ import (
 // Internal tokens are short JWTs (RFC 7519, HS256) by which one service shows
 // another who it is. Each pair of caller and callee has its own key, so that no
 // service can call in the name of another.
+//
+// A token says that it was issued internalTokenBackdate ago and is reused until
+// as much is left of its life, so that the callee's clock may be behind and ahead
+// by as much, and by the callee's leeway besides: [ClockSkew] in all.
 const (
-	internalTokenLife  = 60 * time.Second
-	internalTokenReuse = 40 * time.Second // then a new one is made, with time left for the old
-	internalTokenSkew  = 5 * time.Second
+	internalTokenLife     = 60 * time.Second
+	internalTokenBackdate = 20 * time.Second
+	internalTokenReuse    = internalTokenLife - 2*internalTokenBackdate
+	internalTokenLeeway   = ClockSkew - internalTokenBackdate
 )
 
 // InternalKeys is the system's internal key, newest first: tokens are made with
@@ -72,11 +78,12 @@ func (i *issuer) current() (string, error) {
 	if age := now.Sub(i.made); i.token != "" && age >= 0 && age < internalTokenReuse {
 		return i.token, nil
 	}
+	issued := now.Add(-internalTokenBackdate)
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.RegisteredClaims{
 		Issuer:    i.caller,
 		Audience:  jwt.ClaimStrings{i.callee},
-		IssuedAt:  jwt.NewNumericDate(now),
-		ExpiresAt: jwt.NewNumericDate(now.Add(internalTokenLife)),
+		IssuedAt:  jwt.NewNumericDate(issued),
+		ExpiresAt: jwt.NewNumericDate(issued.Add(internalTokenLife)),
 	}).SignedString(i.key)
 	if err != nil {
 		return "", fmt.Errorf("sign an internal token: %w", err)
@@ -122,6 +129,9 @@ func (c *callerCheck) know(keys InternalKeys, callers []string) error {
 
 // caller returns the name of the service that made the token.
 func (c *callerCheck) caller(token string) (string, error) {
+	if strings.ContainsAny(token, "\r\n") { // which the base64 decoder skips, even a strict one
+		return "", errors.New("token with a line break")
+	}
 	now := c.now()
 	c.mu.RLock()
 	known, ok := c.seen[token]
@@ -129,7 +139,7 @@ func (c *callerCheck) caller(token string) (string, error) {
 	if ok && now.Before(known.expire) {
 		return known.caller, nil
 	}
-	var claims jwt.RegisteredClaims
+	var claims internalClaims
 	_, err := jwt.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) {
 		keys := jwt.VerificationKeySet{}
 		for _, key := range c.keys[claims.Issuer] {
@@ -139,8 +149,8 @@ func (c *callerCheck) caller(token string) (string, error) {
 	},
 		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
 		jwt.WithAudience(c.callee),
-		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(internalTokenSkew),
-		jwt.WithTimeFunc(c.now),
+		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(internalTokenLeeway),
+		jwt.WithTimeFunc(c.now), jwt.WithStrictDecoding(),
 	)
 	if err != nil {
 		return "", err
@@ -153,7 +163,7 @@ func (c *callerCheck) caller(token string) (string, error) {
 	if len(c.seen) >= seenTokens {
 		clear(c.seen)
 	}
-	c.seen[token] = seenToken{caller: claims.Issuer, expire: claims.ExpiresAt.Time}
+	c.seen[token] = seenToken{caller: claims.Issuer, expire: claims.ExpiresAt.Add(internalTokenLeeway)}
 	return claims.Issuer, nil
 }
 
@@ -177,6 +187,10 @@ func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 					return errInternalToken
 				}
 				caller, err := check.caller(token)
+				if isClock(err) {
+					// The caller is who it says, and another copy's clock may be right.
+					return Unavailable().WithCause(fmt.Errorf("the caller's clock and ours differ by more than %s: %w", ClockSkew, err))
+				}
 				if err != nil {
 					return errInternalToken.WithCause(err)
 				}

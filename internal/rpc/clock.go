@@ -1,0 +1,76 @@
+package rpc
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// ClockSkew is by how much the clocks of two machines of the system may differ
+// without any call being refused for it. Internal and access tokens carry times
+// of their maker's clock, which others judge by their own.
+const ClockSkew = 45 * time.Second
+
+// maxNumericDate is the first time that a JWT's number does not tell exactly:
+// 2^53, to which a double rounds 2^53 + 1 too.
+const maxNumericDate = 1 << 53
+
+// CheckNumericDate refuses a JWT's time that is no number, or one that a double
+// does not hold exactly (RFC 7519, section 2; RFC 8259, section 6): converted to
+// a [time.Time], 1e300 is in the past.
+func CheckNumericDate(raw json.RawMessage) error {
+	text := strings.TrimSpace(string(raw))
+	if text == "null" {
+		return nil
+	}
+	seconds, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return errors.New("is no number")
+	}
+	if math.IsNaN(seconds) || math.Abs(seconds) >= maxNumericDate {
+		return fmt.Errorf("%g is beyond 2^53", seconds)
+	}
+	return nil
+}
+
+// internalClaims are an internal token's claims.
+type internalClaims struct{ jwt.RegisteredClaims }
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (c *internalClaims) UnmarshalJSON(data []byte) error {
+	var raw map[string]json.RawMessage
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return err
+	}
+	for name, value := range raw {
+		for _, date := range []string{"exp", "nbf", "iat"} {
+			if !strings.EqualFold(name, date) { // as encoding/json takes it
+				continue
+			}
+			if err := CheckNumericDate(value); err != nil {
+				return fmt.Errorf("claim %q: %w", name, err)
+			}
+		}
+	}
+	return json.Unmarshal(data, &c.RegisteredClaims)
+}
+
+// isClock reports whether a token whose signature is good was refused for its
+// times alone: one of the two clocks is wrong, or the token was very long on its
+// way.
+func isClock(err error) bool {
+	times := errors.Is(err, jwt.ErrTokenUsedBeforeIssued) || errors.Is(err, jwt.ErrTokenNotValidYet) || errors.Is(err, jwt.ErrTokenExpired)
+	for _, other := range []error{
+		jwt.ErrTokenMalformed, jwt.ErrTokenUnverifiable, jwt.ErrTokenSignatureInvalid, jwt.ErrTokenRequiredClaimMissing,
+		jwt.ErrTokenInvalidAudience, jwt.ErrTokenInvalidIssuer, jwt.ErrTokenInvalidSubject,
+	} {
+		times = times && !errors.Is(err, other)
+	}
+	return times
+}
