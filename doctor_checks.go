@@ -20,10 +20,6 @@ import (
 	"gatehouse/internal/schema"
 )
 
-// maxClockSkew is by how much two machines' clocks may differ. Tokens between
-// services are good for less than a minute.
-const maxClockSkew = 5 * time.Second
-
 // connect reaches a database, or words why it can't be.
 func (e *examination) connect(ctx context.Context, setting, databaseURL string) *pgx.Conn {
 	config, err := pgx.ParseConfig(databaseURL)
@@ -139,19 +135,6 @@ func (e *examination) service(setting, databaseURL, service string, secrets [][]
 	}
 }
 
-// clock compares a clock with ours, which it was read by between asked and now.
-// It may be coarse by so much.
-func (e *examination) clock(part string, theirs, asked time.Time, coarse time.Duration) {
-	ahead, behind := time.Until(theirs), asked.Sub(theirs)-coarse
-	const mend = "set both machines' clocks by NTP"
-	switch {
-	case ahead > maxClockSkew:
-		e.fault(part, fmt.Sprintf("its clock is %s ahead of ours", ahead.Round(time.Second)), mend)
-	case behind > maxClockSkew:
-		e.fault(part, fmt.Sprintf("its clock is %s behind ours", behind.Round(time.Second)), mend)
-	}
-}
-
 const selectOwnerState = `
 	SELECT rolsuper OR rolcreaterole, rolsuper OR rolcreatedb, to_regclass('auth.applied_schema') IS NOT NULL
 	FROM pg_catalog.pg_roles WHERE rolname = current_user`
@@ -201,10 +184,8 @@ func (e *examination) peer(setting, address string, route rpc.Route) {
 		return
 	}
 	before := e.bad()
-	if !answer.Time.IsZero() {
-		e.clock(setting, answer.Time, asked, time.Second)
-	}
-	if len(route.Keys) > 0 {
+	sameTime := answer.Time.IsZero() || e.clock(setting, answer.Time, asked, time.Second)
+	if len(route.Keys) > 0 && sameTime {
 		e.greet(ctx, setting, address, route)
 	}
 	if e.bad() == before && !answer.Ready {

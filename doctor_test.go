@@ -233,7 +233,11 @@ func TestDoctorComparesClocks(t *testing.T) {
 	for _, test := range []struct {
 		off   time.Duration
 		fault string
-	}{{0, ""}, {time.Hour, "ahead of ours"}, {-time.Hour, "behind ours"}} {
+	}{
+		{0, ""}, {12 * time.Second, "ahead of ours"}, {-12 * time.Second, "behind ours"},
+		{time.Hour, "ahead of ours: beyond 45s, calls between services and fresh access tokens are refused"},
+		{-time.Hour, "behind ours: beyond 45s, calls between services and fresh access tokens are refused"},
+	} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -245,7 +249,11 @@ func TestDoctorComparesClocks(t *testing.T) {
 		go func() { _ = server.Serve(listener) }()
 		t.Cleanup(func() { _ = server.Close() })
 		e := &examination{ctx: t.Context()}
-		e.peer("AUTH_URL", "http://"+listener.Addr().String(), rpc.Route{Caller: roleBff, Callee: roleAuth})
+		route := rpc.Route{Caller: roleBff, Callee: roleAuth}
+		if test.off.Abs() > rpc.ClockSkew { // a refused call would say nothing of the key
+			route.Keys = rpc.InternalKeys{make([]byte, keyLength)}
+		}
+		e.peer("AUTH_URL", "http://"+listener.Addr().String(), route)
 		if len(e.findings) != 1 || (test.fault == "") != (e.findings[0].fault == "") || !strings.HasSuffix(e.findings[0].fault, test.fault) {
 			t.Errorf("a clock %s off: got %+v, want the fault %q", test.off, e.findings, test.fault)
 		}

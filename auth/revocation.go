@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/feed"
@@ -96,6 +97,7 @@ func (s *Service) WatchRevocations(ctx context.Context, req *authv1.WatchRevocat
 			message.SigningKeys = &authv1.SigningKeys{Keys: s.keys.published()}
 		}
 		for _, part := range parts(message) {
+			part.SendTime = timestamppb.New(s.keys.now())
 			if err := stream.Send(part); err != nil {
 				return err
 			}

@@ -88,7 +88,7 @@ func (s *Service) Measure(meter metric.Meter) error {
 	for _, by := range []metric.MeasurementOption{purgedByCall, purgedByFeed} {
 		countPurges(context.Background(), 0, by)
 	}
-	if err := errors.Join(s.measureRoom(meter), s.cache.measure(meter)); err != nil {
+	if err := errors.Join(s.measureRoom(meter), s.measureClock(meter), s.cache.measure(meter)); err != nil {
 		return err
 	}
 	age, err1 := meter.Float64ObservableGauge("gatehouse.bff.feed.age", metric.WithUnit("s"),

@@ -36,7 +36,7 @@ var (
 // revoked knows which access tokens that are still alive count no more. It
 // follows auth's stream, and hands the signing keys that come with it to the
 // verifier. While that is silent it asks auth about each token, and admits nobody
-// whom it can't ask about.
+// whom it can't ask about; so it does while auth's clock is far from ours.
 type revoked struct {
 	source   authv1.RevocationServiceClient
 	keys     authv1.KeyServiceClient
@@ -49,6 +49,7 @@ type revoked struct {
 	sessions map[string]time.Time // until when it matters, by id
 	versions map[string]leastVersion
 	heard    time.Time // when the stream spoke last; zero before it said all
+	clock    clockOffset
 }
 
 type leastVersion struct {
@@ -65,7 +66,7 @@ func newRevoked(source authv1.RevocationServiceClient, keys authv1.KeyServiceCli
 // can tell.
 func (r *revoked) check(ctx context.Context, who *principal) error {
 	r.mu.RLock()
-	fresh := r.speaks()
+	fresh := r.speaks() && !r.clock.wrong
 	_, ended := r.sessions[who.sessionID]
 	stale := who.version < r.versions[who.userID].version
 	r.mu.RUnlock()
@@ -222,6 +223,7 @@ func (r *revoked) take(message *authv1.WatchRevocationsResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
+	r.clock.note(message, now, r.logger)
 	if message.GetComplete() {
 		clear(r.sessions)
 		clear(r.versions)

@@ -11,6 +11,7 @@ import (
 	_ "gatehouse/gen/policy/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -84,7 +85,9 @@ type WatchRevocationsResponse struct {
 	SigningKeys *SigningKeys `protobuf:"bytes,4,opt,name=signing_keys,json=signingKeys,proto3" json:"signing_keys,omitempty"`
 	// Whether this is a part, of which another follows at once. They count
 	// together, once the last has come.
-	More          bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	More bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	// auth's time when it sent this, by which a gateway compares the clocks.
+	SendTime      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=send_time,json=sendTime,proto3" json:"send_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,6 +155,13 @@ func (x *WatchRevocationsResponse) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *WatchRevocationsResponse) GetSendTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SendTime
+	}
+	return nil
 }
 
 // SigningKeys are all the keys that may verify an access token.
@@ -456,15 +466,16 @@ var File_auth_v1_revocation_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_revocation_service_proto_rawDesc = "" +
 	"\n" +
-	" auth/v1/revocation_service.proto\x12\aauth.v1\x1a\x19auth/v1/key_service.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\";\n" +
+	" auth/v1/revocation_service.proto\x12\aauth.v1\x1a\x19auth/v1/key_service.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\";\n" +
 	"\x17WatchRevocationsRequest\x12 \n" +
-	"\x06cursor\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06cursor\"\xd2\x01\n" +
+	"\x06cursor\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06cursor\"\x8b\x02\n" +
 	"\x18WatchRevocationsResponse\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x125\n" +
 	"\vrevocations\x18\x02 \x03(\v2\x13.auth.v1.RevocationR\vrevocations\x12\x16\n" +
 	"\x06cursor\x18\x03 \x01(\tR\x06cursor\x127\n" +
 	"\fsigning_keys\x18\x04 \x01(\v2\x14.auth.v1.SigningKeysR\vsigningKeys\x12\x12\n" +
-	"\x04more\x18\x05 \x01(\bR\x04more\"6\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\x127\n" +
+	"\tsend_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bsendTime\"6\n" +
 	"\vSigningKeys\x12'\n" +
 	"\x04keys\x18\x01 \x03(\v2\x13.auth.v1.SigningKeyR\x04keys\"\x90\x01\n" +
 	"\n" +
@@ -516,22 +527,24 @@ var file_auth_v1_revocation_service_proto_goTypes = []any{
 	(*LeastVersion)(nil),             // 4: auth.v1.LeastVersion
 	(*CheckAccessRequest)(nil),       // 5: auth.v1.CheckAccessRequest
 	(*CheckAccessResponse)(nil),      // 6: auth.v1.CheckAccessResponse
-	(*SigningKey)(nil),               // 7: auth.v1.SigningKey
+	(*timestamppb.Timestamp)(nil),    // 7: google.protobuf.Timestamp
+	(*SigningKey)(nil),               // 8: auth.v1.SigningKey
 }
 var file_auth_v1_revocation_service_proto_depIdxs = []int32{
 	3, // 0: auth.v1.WatchRevocationsResponse.revocations:type_name -> auth.v1.Revocation
 	2, // 1: auth.v1.WatchRevocationsResponse.signing_keys:type_name -> auth.v1.SigningKeys
-	7, // 2: auth.v1.SigningKeys.keys:type_name -> auth.v1.SigningKey
-	4, // 3: auth.v1.Revocation.least_version:type_name -> auth.v1.LeastVersion
-	0, // 4: auth.v1.RevocationService.WatchRevocations:input_type -> auth.v1.WatchRevocationsRequest
-	5, // 5: auth.v1.RevocationService.CheckAccess:input_type -> auth.v1.CheckAccessRequest
-	1, // 6: auth.v1.RevocationService.WatchRevocations:output_type -> auth.v1.WatchRevocationsResponse
-	6, // 7: auth.v1.RevocationService.CheckAccess:output_type -> auth.v1.CheckAccessResponse
-	6, // [6:8] is the sub-list for method output_type
-	4, // [4:6] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	7, // 2: auth.v1.WatchRevocationsResponse.send_time:type_name -> google.protobuf.Timestamp
+	8, // 3: auth.v1.SigningKeys.keys:type_name -> auth.v1.SigningKey
+	4, // 4: auth.v1.Revocation.least_version:type_name -> auth.v1.LeastVersion
+	0, // 5: auth.v1.RevocationService.WatchRevocations:input_type -> auth.v1.WatchRevocationsRequest
+	5, // 6: auth.v1.RevocationService.CheckAccess:input_type -> auth.v1.CheckAccessRequest
+	1, // 7: auth.v1.RevocationService.WatchRevocations:output_type -> auth.v1.WatchRevocationsResponse
+	6, // 8: auth.v1.RevocationService.CheckAccess:output_type -> auth.v1.CheckAccessResponse
+	7, // [7:9] is the sub-list for method output_type
+	5, // [5:7] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_revocation_service_proto_init() }

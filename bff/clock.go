@@ -1,0 +1,68 @@
+package bff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
+)
+
+// clockOffset is by how much auth's clock is ahead of ours, as its stream of
+// revocations tells.
+//
+// A revocation is kept for as long as the tokens that it concerns, and for clocks
+// that differ by at most rpc.ClockSkew. A gateway whose clock is further behind
+// would believe a revoked token for longer than that, so it asks auth about each.
+type clockOffset struct {
+	ahead time.Duration
+	known bool // an auth of the version before doesn't tell
+	wrong bool
+}
+
+// note takes over what a message says of auth's clock. What the message was
+// underway for counts as auth being behind.
+func (c *clockOffset) note(message *authv1.WatchRevocationsResponse, now time.Time, logger *slog.Logger) {
+	if message.GetSendTime() == nil {
+		return
+	}
+	c.ahead, c.known = message.GetSendTime().AsTime().Sub(now), true
+	wrong := c.ahead.Abs() > rpc.ClockSkew
+	if wrong == c.wrong {
+		return
+	}
+	c.wrong = wrong
+	level, event := slog.LevelInfo, "clock: offset to auth is within the limit again"
+	if wrong {
+		level, event = slog.LevelError, "clock: offset to auth is above the limit, asking auth about each token; set both machines' clocks by NTP"
+	}
+	logger.LogAttrs(context.Background(), level, event, slog.Duration("auth_ahead", c.ahead), slog.Duration("limit", rpc.ClockSkew))
+}
+
+// authClock returns what is known of auth's clock.
+func (r *revoked) authClock() clockOffset {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.clock
+}
+
+// measureClock measures how far our clock is from auth's.
+func (s *Service) measureClock(meter metric.Meter) error {
+	offset, err1 := meter.Float64ObservableGauge("gatehouse.bff.clock.offset", metric.WithUnit("s"),
+		metric.WithDescription("By how much auth's clock is ahead of this process' clock; less than 0 when it is behind."))
+	_, err2 := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		if clock := s.revoked.authClock(); clock.known {
+			o.ObserveFloat64(offset, clock.ahead.Seconds())
+		}
+		return nil
+	}, offset)
+	if err := errors.Join(err1, err2); err != nil {
+		return fmt.Errorf("measure the clock: %w", err)
+	}
+	return nil
+}
