@@ -27,6 +27,7 @@ import (
 type upCommand struct {
 	Registration string `env:"GATEHOUSE_REGISTRATION" default:"open" placeholder:"open|verify|closed" help:"Who may make an account: anybody, anybody by a link that is mailed to them, or administrators alone."`
 	dataFlags
+	shareFlags
 	houseFlags
 }
 
@@ -62,9 +63,9 @@ func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = schema.Apply(p.ctx, schema.Config{
-		SQL: schemaSQL, DatabaseURL: c.DatabaseURL, DevURL: c.AtlasDevURL, Roles: h.logins.roles, Logger: p.logger,
-	})
+	_, err = applySchema(p, schema.Config{
+		SQL: schemaSQL, DatabaseURL: c.DatabaseURL, DevURL: c.AtlasDevURL, Roles: h.logins.roles, Shared: c.ShareDatabase, Logger: p.logger,
+	}, h.secrets)
 	if err != nil {
 		return fmt.Errorf("apply the schema: %w", err)
 	}

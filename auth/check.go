@@ -15,7 +15,8 @@ var ErrSecret = errors.New("a signing key is sealed with another secret key")
 const selectSealedKeys = `SELECT kid, sealed_private_key FROM auth.signing_keys`
 
 // CheckSecrets reports whether the secret keys open the signing keys that are
-// kept in the database. It changes nothing. Errors: ErrSecret.
+// kept in the database, where there are any. It changes nothing. Errors:
+// ErrSecret.
 func CheckSecrets(ctx context.Context, db *pgx.Conn, secrets [][]byte) error {
 	rows, err := db.Query(ctx, selectSealedKeys)
 	if err != nil {
