@@ -87,10 +87,27 @@ func (c *serveCommand) Run(p *program, app *kong.Application) error {
 	if err != nil {
 		return err
 	}
-	return h.run(p.ctx, func(*bff.Service, *auth.Service) error {
+	return h.run(p.ctx, func(service *auth.Service) error {
+		return ensureAdministrator(p.ctx, service, h.rules, p.logger)
+	}, func() {
 		p.logger.Info("ready", "url", h.edge.publicURL, "listen", c.Listen)
-		return nil
 	})
+}
+
+// ensureAdministrator creates the administrator that the settings ask for where
+// there is none.
+func ensureAdministrator(ctx context.Context, service *auth.Service, rules accountRules, logger *slog.Logger) error {
+	if rules.adminPassword == "" {
+		return nil
+	}
+	made, err := service.EnsureAdministrator(ctx, rules.adminEmail, rules.adminPassword)
+	if err != nil {
+		return err
+	}
+	if !made {
+		logger.Info("administrator exists, GATEHOUSE_ADMIN_PASSWORD not applied", "fix", "gatehouse admin reset-password EMAIL sets a password")
+	}
+	return nil
 }
 
 // house is all three roles in one process. The gateway logs each request; the
@@ -107,8 +124,9 @@ type house struct {
 	logger  *slog.Logger
 }
 
-// run serves until ctx ends. It calls ready once everything answers.
-func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service) error) error {
+// run serves until ctx ends. It calls prepare before it listens, so that nobody
+// finds it ready earlier, and ready once everything answers.
+func (h *house) run(ctx context.Context, prepare func(*auth.Service) error, ready func()) error {
 	if err := h.ops.start(ctx, h.logger); err != nil {
 		return err
 	}
@@ -152,6 +170,9 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 	if err := h.ops.measure(usersService, authService, gateway); err != nil {
 		return err
 	}
+	if err := prepare(authService); err != nil {
+		return err
+	}
 	server := server{
 		listen: h.listen, handler: gateway, logger: h.logger, stop: h.stop, ops: h.ops,
 		parts:  []part{gatewayPart(gateway.Ready), authPart, usersPart},
@@ -161,7 +182,8 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 		if err := untilReady(ctx, gateway.Ready); err != nil {
 			return err
 		}
-		return ready(gateway, authService)
+		ready()
+		return nil
 	})
 }
 
@@ -268,10 +290,8 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 	if err != nil {
 		return err
 	}
-	if rules.adminPassword != "" {
-		if _, err := service.EnsureAdministrator(p.ctx, rules.adminEmail, rules.adminPassword); err != nil {
-			return err
-		}
+	if err := ensureAdministrator(p.ctx, service, rules, p.logger); err != nil {
+		return err
 	}
 	if err := ops.measure(service); err != nil {
 		return err

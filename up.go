@@ -18,7 +18,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth"
-	"gatehouse/bff"
 	"gatehouse/internal/postgres"
 	"gatehouse/internal/schema"
 )
@@ -79,19 +78,17 @@ func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 			end(errors.New("the embedded Postgres has ended by itself: its log is in " + embedded.Dir()))
 		}()
 	}
-	err = h.run(ctx, func(_ *bff.Service, service *auth.Service) error {
-		password := h.rules.adminPassword
-		if password == "" {
-			password = rand.Text()
-		}
-		made, err := service.EnsureAdministrator(ctx, h.rules.adminEmail, password)
-		if err != nil {
-			return err
-		}
+	made, password := false, h.rules.adminPassword
+	if password == "" {
+		password = rand.Text()
+	}
+	err = h.run(ctx, func(service *auth.Service) (err error) {
+		made, err = service.EnsureAdministrator(ctx, h.rules.adminEmail, password)
+		return err
+	}, func() {
 		// A first run leaves what hashing and planning took: twenty MiB.
 		debug.FreeOSMemory()
 		c.banner(p.stdout, h, place, embedded != nil, made, password)
-		return nil
 	})
 	if p.ctx.Err() == nil && ctx.Err() != nil {
 		return context.Cause(ctx)
