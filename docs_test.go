@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"gatehouse/internal/pgtest"
+	"gatehouse/internal/testneed"
 )
 
 // pages are the documents for people.
@@ -218,9 +219,6 @@ type commandPage struct {
 
 func pagesWithCommands(t *testing.T) []commandPage {
 	t.Helper()
-	if exec.Command("bash", "-c", "command -v curl").Run() != nil {
-		t.Fatal("the documents' commands are curl's: install it")
-	}
 	var found []commandPage
 	for _, path := range pages(t) {
 		if !strings.HasPrefix(path, "docs/") {
@@ -254,8 +252,23 @@ func (p commandPage) work(t *testing.T) {
 	if run == 0 {
 		return
 	}
+	needPrograms(t, script.String())
 	paste(t, p.surroundings, script.String())
 	t.Logf("%d blocks work", run)
+}
+
+// programs are those of the pages' commands that a machine may lack.
+var programs = regexp.MustCompile(`\b(curl|psql|pg_dump|pg_restore|openssl|git)\b`)
+
+// needPrograms skips the test where what the commands call isn't there.
+func needPrograms(t *testing.T, script string) {
+	t.Helper()
+	testneed.Program(t, "bash")
+	called := programs.FindAllString(strings.TrimPrefix(script, preamble), -1)
+	slices.Sort(called)
+	for _, name := range slices.Compact(called) {
+		testneed.Program(t, name)
+	}
 }
 
 const preamble = `set -euo pipefail
@@ -327,6 +340,7 @@ func paste(t *testing.T, surroundings, script string) {
 // copyTree copies what git knows of the tree.
 func copyTree(t *testing.T, to string) {
 	t.Helper()
+	testneed.Program(t, "git")
 	copying := exec.Command("bash", "-c", `git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$1" && { test ! -d .protodeps || cp -r .protodeps "$1"; }`, "copy", to)
 	if out, err := copying.CombinedOutput(); err != nil {
 		t.Fatalf("copy the tree: %v: %s", err, out)

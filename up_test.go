@@ -18,6 +18,7 @@ import (
 
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/postgres"
+	"gatehouse/internal/testneed"
 )
 
 // house with an embedded Postgres, in a folder that Postgres' user can reach.
@@ -102,10 +103,11 @@ func TestUpRunsEverythingAndSaysHowToUseIt(t *testing.T) {
 	if !strings.Contains(field(banner, "reset"), "rm -rf "+h.dir) {
 		t.Errorf("the banner says to reset by %q", field(banner, "reset"))
 	}
-	answer := pasteCurl(t, banner)
-	if !strings.Contains(answer, `"signedIn"`) || !strings.Contains(answer, `"accessToken"`) {
-		t.Errorf("the curl line answered %s", answer)
-	}
+	t.Run("the curl line works when pasted", func(t *testing.T) {
+		if answer := pasteCurl(t, banner); !strings.Contains(answer, `"signedIn"`) || !strings.Contains(answer, `"accessToken"`) {
+			t.Errorf("it answered %s", answer)
+		}
+	})
 	s := h.system
 	password := field(banner, "password")
 	if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: password}); err != nil {
@@ -133,9 +135,11 @@ func TestUpRunsEverythingAndSaysHowToUseIt(t *testing.T) {
 		if got := field(banner, "administrator"); !strings.Contains(got, "kept") || !strings.Contains(got, "admin reset-password") || strings.Contains(banner, password) {
 			t.Errorf("the banner says %q", got)
 		}
-		if answer := pasteCurl(t, banner); !strings.Contains(answer, `"keys"`) {
-			t.Errorf("the curl line answered %s", answer)
-		}
+		t.Run("the curl line works when pasted", func(t *testing.T) {
+			if answer := pasteCurl(t, banner); !strings.Contains(answer, `"keys"`) {
+				t.Errorf("it answered %s", answer)
+			}
+		})
 		if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: password}); err != nil {
 			t.Errorf("Login with the first banner's password: %v", err)
 		}
@@ -173,6 +177,7 @@ func pasteCurl(t *testing.T, banner string) string {
 	if line == nil {
 		t.Fatalf("no curl line in %s", banner)
 	}
+	testneed.Program(t, "curl")
 	answer, err := exec.CommandContext(t.Context(), "sh", "-c", line[1]).Output()
 	if err != nil {
 		t.Fatalf("%s: %v", line[1], err)
