@@ -73,6 +73,9 @@ func untilSignal() context.Context {
 	ctx, end := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signal.Notify(signals, syscall.SIGHUP) // the terminal was closed
+	}
 	go func() {
 		cause := context.Canceled
 		if <-signals == syscall.SIGTERM {
@@ -82,6 +85,13 @@ func untilSignal() context.Context {
 		end(cause)
 	}()
 	return ctx
+}
+
+// outliveReaders keeps the process alive when the reader of its output goes away,
+// as in gatehouse up | head: the writes fail and nothing else does. Not by
+// ignoring the signal, which the processes that we start would inherit.
+func outliveReaders() {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 }
 
 // run runs one command and returns the exit status: 0, 1 for a failure, 2 for a

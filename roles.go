@@ -202,6 +202,7 @@ type server struct {
 // run listens, for callers and for operators, runs what goes on beside, calls
 // ready, and returns when ctx has ended and all of it has stopped.
 func (s server) run(ctx context.Context, ready func(context.Context) error) error {
+	outliveReaders()
 	serveOperators, err := s.ops.begin(ctx, s.parts, s.logger)
 	if err != nil {
 		return err

@@ -38,6 +38,7 @@ type dataFlags struct {
 const embeddedDatabase = "gatehouse"
 
 func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
+	outliveReaders()
 	var m mistakes
 	c.keepSecrets(&m)
 	c.mailbox = filepath.Join(c.DataDir, "mailbox")
