@@ -14,7 +14,6 @@ import (
 	"time"
 	"unicode"
 
-	"gatehouse/internal/pgtest"
 	"gatehouse/internal/testneed"
 )
 
@@ -104,6 +103,8 @@ const (
 	commandsMark = "<!-- commands: "
 	whileUp      = "while gatehouse up runs"
 	onDatabase   = "with an empty database"
+	besideSystem = "beside a running system"
+	afterSystem  = "with the database of a system that was stopped"
 	inTree       = "in a copy of the tree"
 	notRunMark   = "<!-- not run: "
 	// fileMark names the file that the next block is.
@@ -304,7 +305,16 @@ func paste(t *testing.T, surroundings, script string) {
 		ports["8001"] = house.url[strings.LastIndex(house.url, ":")+1:]
 		env = append(env, "GATEHOUSE_DATA_DIR="+house.dir)
 	case onDatabase:
-		env = append(env, "DATABASE_URL="+pgtest.Empty(t))
+		env = append(env, "DATABASE_URL="+passwordDatabase(t))
+	case besideSystem, afterSystem:
+		running := newDocumentedSystem(t)
+		ports["8001"] = running.url[strings.LastIndex(running.url, ":")+1:]
+		env = append(env, running.roles["serve"].env...)
+		if surroundings == afterSystem {
+			running.processes["serve"].interrupt(t)
+			break
+		}
+		defer running.stillWorks(t)
 	case inTree:
 		copyTree(t, work)
 		env = append(env, "GATEHOUSE_DATA_DIR="+newUpHouse(t).dir)
