@@ -145,7 +145,10 @@ func (c *schemaStatusCommand) Run(p *program, app *kong.Application) error {
 
 // adminCommands help an operator who can't sign in.
 type adminCommands struct {
+	List          adminListCommand   `cmd:"" help:"List the administrators."`
 	Create        adminCreateCommand `cmd:"" help:"Make an administrator."`
+	Grant         adminGrantCommand  `cmd:"" help:"Make an account that exists an administrator."`
+	Revoke        adminRevokeCommand `cmd:"" help:"Take the role admin from an account. The last administrator keeps it."`
 	ResetPassword adminResetCommand  `cmd:"" help:"Give an account another password, and end its sessions."`
 	Import        adminImportCommand `cmd:"" help:"Bring accounts over from another system, with their password hashes."`
 }

@@ -43,12 +43,15 @@ type commands struct {
 	Users       usersCommand       `cmd:"" help:"Run the users service."`
 	Bff         bffCommand         `cmd:"" name:"bff" help:"Run the gateway."`
 	Schema      schemaCommands     `cmd:"" help:"Make the database be as schema.sql declares it."`
-	Admin       adminCommands      `cmd:"" help:"Make an administrator, or mend a lost password."`
+	Admin       adminCommands      `cmd:"" help:"List, create, grant and revoke administrators, reset a lost password, import accounts."`
 	Keys        keysCommands       `cmd:"" help:"Look after the keys that sign access tokens."`
 	Doctor      doctorCommand      `cmd:"" help:"Say what would keep a role from running well, and how to mend it. Changes nothing."`
 	Policy      policyCommand      `cmd:"" help:"Print who may call what."`
 	Healthcheck healthcheckCommand `cmd:"" help:"Ask a running role whether it is ready: a probe for containers."`
+	Psql        psqlCommand        `cmd:"" help:"Open psql on the data of gatehouse up, or on DATABASE_URL."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
+
+	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 // gcPercent lets the heap grow to three times what is live before it is
@@ -105,6 +108,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { status = &code }),
 		kong.Resolvers(fileResolver{}),
+		kong.Vars{"version": versionLine()},
+		kong.ValueFormatter(helpWithDefault),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 	)
 	if err != nil {
@@ -116,7 +121,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return *status
 	}
 	if err == nil {
-		err = parsed.Run(&program{ctx: ctx, stdout: stdout, logger: newLogger(stderr)}, parser.Model)
+		logger := newLogger(stderr)
+		for name, setting := range nearMisses(parser.Model, os.Environ()) {
+			logger.Warn("environment variable is no setting: did you mean another?", "name", name, "setting", setting)
+		}
+		err = parsed.Run(&program{ctx: ctx, stdout: stdout, logger: logger}, parser.Model)
 	} else {
 		err = mistakes{{fault: err.Error(), mend: "see gatehouse --help"}}
 	}
@@ -145,12 +154,17 @@ var version string
 type versionCommand struct{}
 
 func (versionCommand) Run(p *program) error {
-	built := builtVersion()
-	if info, ok := debug.ReadBuildInfo(); ok {
-		built += " " + info.GoVersion
-	}
-	_, err := fmt.Fprintln(p.stdout, "gatehouse", built)
+	_, err := fmt.Fprintln(p.stdout, versionLine())
 	return err
+}
+
+// versionLine is what both the command version and --version print.
+func versionLine() string {
+	line := "gatehouse " + builtVersion()
+	if info, ok := debug.ReadBuildInfo(); ok {
+		line += " " + info.GoVersion
+	}
+	return line
 }
 
 func builtVersion() string {

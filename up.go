@@ -35,7 +35,10 @@ type dataFlags struct {
 	DataDir string `env:"GATEHOUSE_DATA_DIR" default:".gatehouse" placeholder:"FOLDER" help:"The embedded Postgres and the generated secrets."`
 }
 
-const embeddedDatabase = "gatehouse"
+const (
+	embeddedDatabase = "gatehouse"
+	defaultDataDir   = ".gatehouse" // as dataFlags say
+)
 
 func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 	outliveReaders()
@@ -197,9 +200,11 @@ func (c *upCommand) banner(out io.Writer, h house, place string, embedded, made 
 			reset += " " + quoted(place)
 		}
 		line("reset", "stop, then: "+reset)
+		line("look at data", c.lookAt(place))
 	} else {
 		line("database", "as DATABASE_URL says")
 		line("reset", "drop and create that database")
+		line("look at data", programName()+` psql, or: psql "$DATABASE_URL"`)
 	}
 	try := "curl " + url + "/.well-known/jwks.json"
 	if made {
@@ -208,10 +213,28 @@ func (c *upCommand) banner(out io.Writer, h house, place string, embedded, made 
 		credentials, _ := json.Marshal(map[string]string{"email": h.rules.adminEmail, "password": password})
 		try = "curl -H 'Content-Type: application/json' -d " + quoted(string(credentials)) + " " + url + "/bff.v1.AuthService/Login"
 	} else {
-		line("administrator", "kept from an earlier run; a new password: go run . admin reset-password "+h.rules.adminEmail)
+		kept := "kept from an earlier run"
+		if h.rules.adminPassword != "" {
+			kept += ", and so is the password: GATEHOUSE_ADMIN_PASSWORD is for the first run alone"
+		}
+		line("administrator", kept+"; a new password: "+programName()+" admin reset-password "+h.rules.adminEmail)
 	}
 	b.WriteString("\nTry it:\n\n  " + try + "\n\nCtrl-C stops it.\n")
 	_, _ = io.WriteString(out, b.String())
+}
+
+// lookAt is how to open the embedded Postgres' data, without showing its password.
+func (c *upCommand) lookAt(place string) string {
+	ours := programName() + " psql"
+	if c.DataDir != defaultDataDir {
+		ours += " --data-dir " + quoted(c.DataDir)
+	}
+	config, err := pgx.ParseConfig(c.DatabaseURL)
+	if err != nil {
+		return ours
+	}
+	return fmt.Sprintf("%s, or: PGPASSWORD=$(cat %s) psql -h %s -U %s %s",
+		ours, quoted(filepath.Join(place, "password")), quoted(config.Host), config.User, config.Database)
 }
 
 // quoted makes a path safe to paste into a shell.

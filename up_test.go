@@ -49,6 +49,13 @@ func newUpHouse(t *testing.T) *upHouse {
 func (h *upHouse) up(t *testing.T) (*process, string) {
 	t.Helper()
 	p := startProcess(t, h.env)
+	h.awaitBanner(t, p)
+	return p, p.stdout.String()
+}
+
+// awaitBanner waits until it says that it is ready.
+func (h *upHouse) awaitBanner(t *testing.T, p *process) {
+	t.Helper()
 	eventually(t, 60*time.Second, "print the banner", func() error {
 		if p.hasEnded() {
 			t.Fatalf("gatehouse ended: %s%s", p.stdout.String(), p.stderr.String())
@@ -58,7 +65,6 @@ func (h *upHouse) up(t *testing.T) (*process, string) {
 		}
 		return nil
 	})
-	return p, p.stdout.String()
 }
 
 // postgresOf returns the process ids of what runs on the house's data.
