@@ -248,13 +248,9 @@ func (c *healthcheckCommand) Run(p *program) error {
 	if err := m.err(); err != nil {
 		return err
 	}
-	host, port, _ := net.SplitHostPort(c.Listen)
-	if address := net.ParseIP(host); host == "" || address != nil && address.IsUnspecified() {
-		host = "127.0.0.1"
-	}
 	ctx, cancel := context.WithTimeout(p.ctx, 3*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+dialable(c.Listen)+"/readyz", nil)
 	if err != nil {
 		return err
 	}
@@ -272,4 +268,13 @@ func (c *healthcheckCommand) Run(p *program) error {
 	}
 	fmt.Fprint(p.stdout, string(text))
 	return nil
+}
+
+// dialable is an address to listen on as one to dial on this machine.
+func dialable(listen string) string {
+	host, port, _ := net.SplitHostPort(listen)
+	if address := net.ParseIP(host); host == "" || address != nil && address.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
 }

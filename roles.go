@@ -259,18 +259,36 @@ type authCommand struct {
 	throttleFlags
 }
 
+// roleSettings are one role's flags, checked. The doctor reads them as the role
+// does.
+type roleSettings struct {
+	keys    rpc.InternalKeys
+	secrets [][]byte
+	issuer  string
+	rules   accountRules
+	edge    edge
+	stop    rpc.Stop
+	ops     *operations
+}
+
+func (c *authCommand) parse(m *mistakes, app *kong.Application) roleSettings {
+	checkNames(m, app, os.Environ())
+	parseListen(m, c.Listen)
+	checkDatabaseURL(m, "AUTH_DATABASE_URL", c.AuthDatabaseURL, true)
+	parsePeer(m, "USERS_URL", c.UsersURL)
+	s := roleSettings{
+		keys: c.internalFlags.parse(m), secrets: c.secretFlags.parse(m), issuer: c.publicFlags.parse(m, ""),
+		stop: c.stopFlags.parse(m), ops: c.opsFlags.parse(m, roleAuth, c.Listen),
+	}
+	s.rules = c.accountFlags.parse(m, c.Registration, s.issuer)
+	s.rules.throttle = c.throttleFlags.parse(m)
+	return s
+}
+
 func (c *authCommand) Run(p *program, app *kong.Application) error {
 	var m mistakes
-	checkNames(&m, app, os.Environ())
-	parseListen(&m, c.Listen)
-	checkDatabaseURL(&m, "AUTH_DATABASE_URL", c.AuthDatabaseURL, true)
-	parsePeer(&m, "USERS_URL", c.UsersURL)
-	keys, secrets := c.internalFlags.parse(&m), c.secretFlags.parse(&m)
-	issuer := c.publicFlags.parse(&m, "")
-	rules := c.accountFlags.parse(&m, c.Registration, issuer)
-	stop := c.stopFlags.parse(&m)
-	ops := c.opsFlags.parse(&m, roleAuth, c.Listen)
-	rules.throttle = c.throttleFlags.parse(&m)
+	s := c.parse(&m, app)
+	keys, secrets, issuer, rules, stop, ops := s.keys, s.secrets, s.issuer, s.rules, s.stop, s.ops
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -314,13 +332,17 @@ type usersCommand struct {
 	opsFlags
 }
 
+func (c *usersCommand) parse(m *mistakes, app *kong.Application) roleSettings {
+	checkNames(m, app, os.Environ())
+	parseListen(m, c.Listen)
+	checkDatabaseURL(m, "USERS_DATABASE_URL", c.UsersDatabaseURL, true)
+	return roleSettings{keys: c.internalFlags.parse(m), stop: c.stopFlags.parse(m), ops: c.opsFlags.parse(m, roleUsers, c.Listen)}
+}
+
 func (c *usersCommand) Run(p *program, app *kong.Application) error {
 	var m mistakes
-	checkNames(&m, app, os.Environ())
-	parseListen(&m, c.Listen)
-	checkDatabaseURL(&m, "USERS_DATABASE_URL", c.UsersDatabaseURL, true)
-	keys, stop := c.internalFlags.parse(&m), c.stopFlags.parse(&m)
-	ops := c.opsFlags.parse(&m, roleUsers, c.Listen)
+	s := c.parse(&m, app)
+	keys, stop, ops := s.keys, s.stop, s.ops
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -360,15 +382,23 @@ type bffCommand struct {
 	throttleFlags
 }
 
+func (c *bffCommand) parse(m *mistakes, app *kong.Application) roleSettings {
+	checkNames(m, app, os.Environ())
+	parseListen(m, c.Listen)
+	parsePeer(m, "AUTH_URL", c.AuthURL)
+	parsePeer(m, "USERS_URL", c.UsersURL)
+	s := roleSettings{
+		keys: c.internalFlags.parse(m), edge: c.edgeFlags.parse(m, ""), stop: c.stopFlags.parse(m),
+		ops: c.opsFlags.parse(m, roleBff, c.Listen),
+	}
+	s.edge.throttle = c.throttleFlags.parse(m)
+	return s
+}
+
 func (c *bffCommand) Run(p *program, app *kong.Application) error {
 	var m mistakes
-	checkNames(&m, app, os.Environ())
-	parseListen(&m, c.Listen)
-	parsePeer(&m, "AUTH_URL", c.AuthURL)
-	parsePeer(&m, "USERS_URL", c.UsersURL)
-	keys, edge, stop := c.internalFlags.parse(&m), c.edgeFlags.parse(&m, ""), c.stopFlags.parse(&m)
-	ops := c.opsFlags.parse(&m, roleBff, c.Listen)
-	edge.throttle = c.throttleFlags.parse(&m)
+	s := c.parse(&m, app)
+	keys, edge, stop, ops := s.keys, s.edge, s.stop, s.ops
 	if err := m.err(); err != nil {
 		return err
 	}
