@@ -16,8 +16,6 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
-	"github.com/lmittmann/tint"
-	"golang.org/x/term"
 )
 
 //go:embed schema.sql
@@ -51,6 +49,7 @@ type commands struct {
 	Psql        psqlCommand        `cmd:"" help:"Open psql on the data of gatehouse up, or on DATABASE_URL."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 
+	logFlags
 	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
@@ -121,7 +120,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return *status
 	}
 	if err == nil {
-		logger := newLogger(stderr)
+		logger := cli.logger(stderr)
 		for name, setting := range nearMisses(parser.Model, os.Environ()) {
 			logger.Warn("environment variable is no setting: did you mean another?", "name", name, "setting", setting)
 		}
@@ -137,14 +136,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitMistake
 	}
 	return 1
-}
-
-// newLogger writes lines for people on a terminal, JSON elsewhere.
-func newLogger(out io.Writer) *slog.Logger {
-	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		return slog.New(tint.NewTextHandler(out, &tint.Options{TimeFormat: "15:04:05.000"}))
-	}
-	return slog.New(slog.NewJSONHandler(out, nil))
 }
 
 // version is set by builds that have no version control at hand (-ldflags -X).

@@ -29,8 +29,10 @@ func isSetting(names []string, name string) bool {
 }
 
 // checkNames finds environment names that look like settings of ours and
-// aren't: a misspelt one would else be ignored in silence.
+// aren't: a misspelt one would else be ignored in silence. It checks the flags
+// that every command has as well.
 func checkNames(m *mistakes, app *kong.Application, environ []string) {
+	checkLog(m, app)
 	names := settingNames(app)
 	for _, variable := range environ {
 		name, _, _ := strings.Cut(variable, "=")

@@ -211,7 +211,10 @@ func (s server) run(ctx context.Context, ready func(context.Context) error) erro
 	if err != nil {
 		return fmt.Errorf("listen: %w: stop what listens there, or set GATEHOUSE_LISTEN to another address", err)
 	}
+	asked := ctx
 	group, ctx := errgroup.WithContext(ctx)
+	stopLogging := context.AfterFunc(asked, func() { s.logger.Info("stopping", "cause", context.Cause(asked).Error()) })
+	defer stopLogging()
 	answering, answered := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error {
 		defer answered()
@@ -227,7 +230,11 @@ func (s server) run(ctx context.Context, ready func(context.Context) error) erro
 		group.Go(func() error { work(answering); return nil })
 	}
 	group.Go(func() error { return ready(ctx) })
-	return group.Wait()
+	err = group.Wait()
+	if err == nil || asked.Err() != nil {
+		s.logger.Info("stopped", "listen", s.listen)
+	}
+	return err
 }
 
 // untilReady waits until there is nothing in the way.
@@ -459,6 +466,9 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 	issuer string, rules accountRules, ops *operations, logger *slog.Logger, level slog.Level,
 ) (*auth.Service, *rpc.Server, error) {
 	logger = logger.With("service", roleAuth)
+	if !rules.mail.sends() {
+		logger.Warn("mail disabled, nobody can be mailed", "fix", "set SMTP_URL; until then nobody can reset a password or verify an email")
+	}
 	service, err := auth.New(ctx, auth.Config{
 		DB: db, Users: usersv1.NewRelayServiceClient(relay), Secrets: secrets, Issuer: issuer,
 		Registration: rules.registration, SessionIdle: rules.sessionIdle, SessionMax: rules.sessionMax,

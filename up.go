@@ -49,6 +49,11 @@ func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 	if err := m.err(); err != nil {
 		return err
 	}
+	database := "DATABASE_URL"
+	if c.DatabaseURL == "" {
+		database = "embedded"
+	}
+	p.logger.Info("starting", "version", builtVersion(), "listen", c.Listen, "data_dir", c.DataDir, "database", database)
 	place := c.DatabaseURL
 	var embedded *postgres.Server
 	if c.DatabaseURL == "" {
