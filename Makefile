@@ -2,7 +2,7 @@
 
 BUF := go tool -modfile=tools/go.mod buf
 
-.PHONY: all gen client web lint test bench build
+.PHONY: all gen client web lint test test-fast bench build
 
 all: gen lint test
 
@@ -36,6 +36,15 @@ lint: .protodeps
 
 test:
 	go test ./...
+
+# Without the packages that take longest: those that start processes, hash
+# passwords by the thousand, or make database clusters.
+SLOW := ^gatehouse(/auth|/bff|/bench|/internal/postgres|/internal/schema)?$$
+
+test-fast:
+	go vet ./...
+	go test $$(go list ./... | grep -vE '$(SLOW)')
+	go test -run 'Links|AsTheyAre|Pages|PointDown|IsExplained|Distance|OnePerson' .
 
 bench:
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix bench/fastify; else echo "there is no npm here: Fastify will be left out"; fi

@@ -33,44 +33,55 @@ type schemaFlags struct {
 	authDatabaseFlags
 	usersDatabaseFlags
 	secretFlags
+	shareFlags
 }
 
-// config checks the flags. The secret key is what the services' passwords are
-// derived from, unless their own URLs give them.
-func (f *schemaFlags) config(p *program, app *kong.Application) (schema.Config, error) {
+// config checks the flags, and returns the secret keys as well. The passwords of
+// the services' roles are derived from these, unless their own URLs give them.
+func (f *schemaFlags) config(p *program, app *kong.Application) (schema.Config, [][]byte, error) {
 	var m mistakes
 	checkNames(&m, app, os.Environ())
 	f.databaseFlags.parse(&m, true)
 	checkDatabaseURL(&m, "AUTH_DATABASE_URL", f.AuthDatabaseURL, false)
 	checkDatabaseURL(&m, "USERS_DATABASE_URL", f.UsersDatabaseURL, false)
+	var secrets [][]byte
 	var secret []byte
-	if f.AuthDatabaseURL == "" || f.UsersDatabaseURL == "" {
-		if keys := f.secretFlags.parse(&m); len(keys) > 0 {
-			secret = keys[0]
+	if f.AuthDatabaseURL == "" || f.UsersDatabaseURL == "" || f.SecretKey != "" {
+		if secrets = f.secretFlags.parse(&m); len(secrets) > 0 {
+			secret = secrets[0]
 		}
 	}
 	if err := m.err(); err != nil {
-		return schema.Config{}, err
+		return schema.Config{}, nil, err
 	}
 	logins, err := loginsOf(f.DatabaseURL, f.AuthDatabaseURL, f.UsersDatabaseURL, secret)
 	if err != nil {
-		return schema.Config{}, err
+		return schema.Config{}, nil, err
 	}
 	return schema.Config{
-		SQL: schemaSQL, DatabaseURL: f.DatabaseURL, DevURL: f.AtlasDevURL, Roles: logins.roles, Logger: p.logger,
-	}, nil
+		SQL: schemaSQL, DatabaseURL: f.DatabaseURL, DevURL: f.AtlasDevURL, Roles: logins.roles, Shared: f.ShareDatabase, Logger: p.logger,
+	}, secrets, nil
+}
+
+// readOnly is config for a command that changes nothing.
+func (f *schemaFlags) readOnly(p *program, app *kong.Application) (schema.Config, error) {
+	config, secrets, err := f.config(p, app)
+	if err != nil {
+		return config, err
+	}
+	return config, checkSecrets(p.ctx, config.DatabaseURL, secrets)
 }
 
 type schemaPlanCommand struct{ schemaFlags }
 
 func (c *schemaPlanCommand) Run(p *program, app *kong.Application) error {
-	config, err := c.config(p, app)
+	config, err := c.readOnly(p, app)
 	if err != nil {
 		return err
 	}
 	proposal, err := schema.Plan(p.ctx, config)
 	if err != nil {
-		return fmt.Errorf("plan the schema: %w", err)
+		return fmt.Errorf("plan the schema: %w", refusal(err))
 	}
 	if len(proposal.Statements) == 0 {
 		fmt.Fprintln(p.stdout, "-- Nothing is to be done.")
@@ -90,12 +101,12 @@ type schemaApplyCommand struct {
 }
 
 func (c *schemaApplyCommand) Run(p *program, app *kong.Application) error {
-	config, err := c.config(p, app)
+	config, secrets, err := c.config(p, app)
 	if err != nil {
 		return err
 	}
 	config.AllowDestructive = c.AllowDestructive
-	result, err := schema.Apply(p.ctx, config)
+	result, err := applySchema(p, config, secrets)
 	if err != nil {
 		return fmt.Errorf("apply the schema: %w", err)
 	}
@@ -110,13 +121,13 @@ func (c *schemaApplyCommand) Run(p *program, app *kong.Application) error {
 type schemaStatusCommand struct{ schemaFlags }
 
 func (c *schemaStatusCommand) Run(p *program, app *kong.Application) error {
-	config, err := c.config(p, app)
+	config, err := c.readOnly(p, app)
 	if err != nil {
 		return err
 	}
 	state, err := schema.Status(p.ctx, config)
 	if err != nil {
-		return fmt.Errorf("compare the schema: %w", err)
+		return fmt.Errorf("compare the schema: %w", refusal(err))
 	}
 	fmt.Fprintf(p.stdout, "The database has schema %d, this binary schema %d.\n", state.Stored, state.Number)
 	switch {
@@ -134,7 +145,10 @@ func (c *schemaStatusCommand) Run(p *program, app *kong.Application) error {
 
 // adminCommands help an operator who can't sign in.
 type adminCommands struct {
+	List          adminListCommand   `cmd:"" help:"List the administrators."`
 	Create        adminCreateCommand `cmd:"" help:"Make an administrator."`
+	Grant         adminGrantCommand  `cmd:"" help:"Make an account that exists an administrator."`
+	Revoke        adminRevokeCommand `cmd:"" help:"Take the role admin from an account. The last administrator keeps it."`
 	ResetPassword adminResetCommand  `cmd:"" help:"Give an account another password, and end its sessions."`
 	Import        adminImportCommand `cmd:"" help:"Bring accounts over from another system, with their password hashes."`
 }
@@ -234,13 +248,9 @@ func (c *healthcheckCommand) Run(p *program) error {
 	if err := m.err(); err != nil {
 		return err
 	}
-	host, port, _ := net.SplitHostPort(c.Listen)
-	if address := net.ParseIP(host); host == "" || address != nil && address.IsUnspecified() {
-		host = "127.0.0.1"
-	}
 	ctx, cancel := context.WithTimeout(p.ctx, 3*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+dialable(c.Listen)+"/readyz", nil)
 	if err != nil {
 		return err
 	}
@@ -258,4 +268,13 @@ func (c *healthcheckCommand) Run(p *program) error {
 	}
 	fmt.Fprint(p.stdout, string(text))
 	return nil
+}
+
+// dialable is an address to listen on as one to dial on this machine.
+func dialable(listen string) string {
+	host, port, _ := net.SplitHostPort(listen)
+	if address := net.ParseIP(host); host == "" || address != nil && address.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
 }

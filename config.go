@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -115,8 +114,9 @@ func (f secretFlags) parse(m *mistakes) [][]byte {
 const keyLength = 32
 
 func parseKeys(m *mistakes, name, text string) [][]byte {
+	const mend = "give this system's own; only for a new system, make one with: openssl rand -hex 32"
 	if text == "" {
-		m.add(name, "is not set", "make one with: openssl rand -hex 32")
+		m.add(name, "is not set", mend)
 		return nil
 	}
 	var keys [][]byte
@@ -124,7 +124,7 @@ func parseKeys(m *mistakes, name, text string) [][]byte {
 		key, err := hex.DecodeString(strings.TrimSpace(part))
 		// The value is a secret: it isn't shown.
 		if err != nil || len(key) != keyLength {
-			m.add(name, "is not 32 bytes in hex", "make one with: openssl rand -hex 32")
+			m.add(name, "is not 32 bytes in hex", mend)
 			return nil
 		}
 		keys = append(keys, key)
@@ -286,7 +286,7 @@ type accountFlags struct {
 
 // mailFlags say how mail leaves.
 type mailFlags struct {
-	SMTPURL       string `env:"SMTP_URL" placeholder:"URL" help:"The mail server, such as smtps://user:password@mail.example.com:465, or smtp:// with STARTTLS. In up, a mailbox in the data folder if empty."`
+	SMTPURL       string `name:"smtp-url" aliases:"smtpurl" env:"SMTP_URL" placeholder:"URL" help:"The mail server, such as smtps://user:password@mail.example.com:465, or smtp:// with STARTTLS. In up, a mailbox in the data folder if empty."`
 	MailFrom      string `env:"GATEHOUSE_MAIL_FROM" placeholder:"EMAIL" help:"Who mail is from; no-reply at the public URL's host if empty."`
 	MailTemplates string `env:"GATEHOUSE_MAIL_TEMPLATES" placeholder:"FOLDER" help:"Mail templates that go before the built-in ones: translations and changes."`
 
@@ -488,32 +488,4 @@ func (fileResolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any
 		return strings.TrimSpace(string(text)), nil
 	}
 	return nil, nil
-}
-
-// settingNames returns the environment names of every setting of every command.
-func settingNames(app *kong.Application) []string {
-	var names []string
-	_ = kong.Visit(app.Node, func(node kong.Visitable, next kong.Next) error {
-		if flag, ok := node.(*kong.Flag); ok {
-			names = append(names, flag.Envs...)
-		}
-		return next(nil)
-	})
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-// checkNames finds environment names that look like settings of ours and
-// aren't: a misspelt one would else be ignored in silence.
-func checkNames(m *mistakes, app *kong.Application, environ []string) {
-	names := settingNames(app)
-	for _, variable := range environ {
-		name, _, _ := strings.Cut(variable, "=")
-		if !strings.HasPrefix(name, "GATEHOUSE_") || strings.HasPrefix(name, "GATEHOUSE_TEST_") {
-			continue
-		}
-		if !slices.Contains(names, strings.TrimSuffix(name, "_FILE")) && !slices.Contains(names, name) {
-			m.add(name, "is not a setting", "see gatehouse --help, or unset it")
-		}
-	}
 }

@@ -14,7 +14,7 @@ import (
 	"time"
 	"unicode"
 
-	"gatehouse/internal/pgtest"
+	"gatehouse/internal/testneed"
 )
 
 // pages are the documents for people.
@@ -103,6 +103,8 @@ const (
 	commandsMark = "<!-- commands: "
 	whileUp      = "while gatehouse up runs"
 	onDatabase   = "with an empty database"
+	besideSystem = "beside a running system"
+	afterSystem  = "with the database of a system that was stopped"
 	inTree       = "in a copy of the tree"
 	notRunMark   = "<!-- not run: "
 	// fileMark names the file that the next block is.
@@ -218,9 +220,6 @@ type commandPage struct {
 
 func pagesWithCommands(t *testing.T) []commandPage {
 	t.Helper()
-	if exec.Command("bash", "-c", "command -v curl").Run() != nil {
-		t.Fatal("the documents' commands are curl's: install it")
-	}
 	var found []commandPage
 	for _, path := range pages(t) {
 		if !strings.HasPrefix(path, "docs/") {
@@ -254,8 +253,23 @@ func (p commandPage) work(t *testing.T) {
 	if run == 0 {
 		return
 	}
+	needPrograms(t, script.String())
 	paste(t, p.surroundings, script.String())
 	t.Logf("%d blocks work", run)
+}
+
+// programs are those of the pages' commands that a machine may lack.
+var programs = regexp.MustCompile(`\b(curl|psql|pg_dump|pg_restore|openssl|git)\b`)
+
+// needPrograms skips the test where what the commands call isn't there.
+func needPrograms(t *testing.T, script string) {
+	t.Helper()
+	testneed.Program(t, "bash")
+	called := programs.FindAllString(strings.TrimPrefix(script, preamble), -1)
+	slices.Sort(called)
+	for _, name := range slices.Compact(called) {
+		testneed.Program(t, name)
+	}
 }
 
 const preamble = `set -euo pipefail
@@ -291,7 +305,16 @@ func paste(t *testing.T, surroundings, script string) {
 		ports["8001"] = house.url[strings.LastIndex(house.url, ":")+1:]
 		env = append(env, "GATEHOUSE_DATA_DIR="+house.dir)
 	case onDatabase:
-		env = append(env, "DATABASE_URL="+pgtest.Empty(t))
+		env = append(env, "DATABASE_URL="+passwordDatabase(t))
+	case besideSystem, afterSystem:
+		running := newDocumentedSystem(t)
+		ports["8001"] = running.url[strings.LastIndex(running.url, ":")+1:]
+		env = append(env, running.roles["serve"].env...)
+		if surroundings == afterSystem {
+			running.processes["serve"].interrupt(t)
+			break
+		}
+		defer running.stillWorks(t)
 	case inTree:
 		copyTree(t, work)
 		env = append(env, "GATEHOUSE_DATA_DIR="+newUpHouse(t).dir)
@@ -327,6 +350,7 @@ func paste(t *testing.T, surroundings, script string) {
 // copyTree copies what git knows of the tree.
 func copyTree(t *testing.T, to string) {
 	t.Helper()
+	testneed.Program(t, "git")
 	copying := exec.Command("bash", "-c", `git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$1" && { test ! -d .protodeps || cp -r .protodeps "$1"; }`, "copy", to)
 	if out, err := copying.CombinedOutput(); err != nil {
 		t.Fatalf("copy the tree: %v: %s", err, out)

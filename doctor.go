@@ -27,6 +27,7 @@ type doctorCommand struct {
 	Registration string `env:"GATEHOUSE_REGISTRATION" placeholder:"open|verify|closed" help:"Who may make an account."`
 	AuthURL      string `env:"AUTH_URL" placeholder:"URL" help:"Where auth is."`
 	UsersURL     string `env:"USERS_URL" placeholder:"URL" help:"Where users is."`
+	TestMail     string `placeholder:"EMAIL" help:"Send a test mail to this address by SMTP_URL. Without it the doctor signs in to the mail server and sends nothing."`
 	dataFlags
 	houseFlags
 }
@@ -116,8 +117,10 @@ func (c *doctorCommand) examineUp(e *examination, app *kong.Application) {
 		}
 	}
 	var m mistakes
+	c.mailbox = filepath.Join(c.DataDir, "mailbox")
 	h := c.houseFlags.parse(&m, app, nil, c.Registration, c.Listen, false)
 	e.settings(m)
+	c.examineAround(e, h)
 	switch {
 	case !embedded:
 		if !e.owner(c.DatabaseURL, c.AtlasDevURL) {
@@ -143,6 +146,17 @@ func (c *doctorCommand) examineUp(e *examination, app *kong.Application) {
 	}
 	e.service("DATABASE_URL", logins.auth, schema.Auth, h.secrets)
 	e.service("DATABASE_URL", logins.users, schema.Users, nil)
+	e.keyAge(logins.auth, h.rules.keyLife)
+}
+
+// examineAround looks at what all three roles in one process have around them,
+// beside Postgres.
+func (c *doctorCommand) examineAround(e *examination, h house) {
+	e.port("GATEHOUSE_LISTEN", c.Listen)
+	e.port("GATEHOUSE_OPS_LISTEN", c.OpsListen)
+	e.publicURL(h.edge.publicURL)
+	e.mail(h.rules.mail, c.TestMail)
+	e.redis(h.edge.redisURL)
 }
 
 // examineFolder looks at the data folder, takes the keys from it that aren't
@@ -218,6 +232,7 @@ func (c *doctorCommand) examineServe(e *examination, app *kong.Application) {
 	apart := c.AuthDatabaseURL != "" && c.UsersDatabaseURL != ""
 	h := c.houseFlags.parse(&m, app, nil, c.Registration, "", !apart)
 	e.settings(m)
+	c.examineAround(e, h)
 	if len(h.secrets) == 0 || c.DatabaseURL == "" && !apart {
 		return
 	}
@@ -228,6 +243,7 @@ func (c *doctorCommand) examineServe(e *examination, app *kong.Application) {
 	}
 	e.service(given("AUTH_DATABASE_URL", c.AuthDatabaseURL), logins.auth, schema.Auth, h.secrets)
 	e.service(given("USERS_DATABASE_URL", c.UsersDatabaseURL), logins.users, schema.Users, nil)
+	e.keyAge(logins.auth, h.rules.keyLife)
 }
 
 // given is the setting that a service's database comes from.
@@ -241,37 +257,55 @@ func given(own, value string) string {
 // examineRole looks at one role and at those that it calls.
 func (c *doctorCommand) examineRole(e *examination, app *kong.Application) {
 	var m mistakes
-	checkNames(&m, app, os.Environ())
-	keys := c.internalFlags.parse(&m)
-	_ = c.opsFlags.parse(&m, c.Role, c.Listen)
-	var secrets [][]byte
 	switch c.Role {
 	case roleAuth:
-		if c.Registration == "" {
-			c.Registration = "verify"
+		role := authCommand{
+			Listen: c.listen("127.0.0.1:8002"), Registration: c.Registration, UsersURL: c.UsersURL,
+			authDatabaseFlags: c.authDatabaseFlags, internalFlags: c.internalFlags, secretFlags: c.secretFlags, publicFlags: c.publicFlags,
+			accountFlags: c.accountFlags, stopFlags: c.stopFlags, opsFlags: c.opsFlags, throttleFlags: c.throttleFlags,
 		}
-		checkDatabaseURL(&m, "AUTH_DATABASE_URL", c.AuthDatabaseURL, true)
-		parsePeer(&m, "USERS_URL", c.UsersURL)
-		secrets = c.secretFlags.parse(&m)
-		_ = c.accountFlags.parse(&m, c.Registration, c.publicFlags.parse(&m, ""))
+		if role.Registration == "" {
+			role.Registration = "verify"
+		}
+		s := role.parse(&m, app)
+		e.settings(m)
+		e.port("GATEHOUSE_LISTEN", role.Listen)
+		e.service("AUTH_DATABASE_URL", c.AuthDatabaseURL, schema.Auth, s.secrets)
+		e.keyAge(c.AuthDatabaseURL, s.rules.keyLife)
+		e.publicURL(s.issuer)
+		e.mail(s.rules.mail, c.TestMail)
+		e.peer("USERS_URL", c.UsersURL, rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: s.keys})
 	case roleUsers:
-		checkDatabaseURL(&m, "USERS_DATABASE_URL", c.UsersDatabaseURL, true)
-	case roleBff:
-		parsePeer(&m, "AUTH_URL", c.AuthURL)
-		parsePeer(&m, "USERS_URL", c.UsersURL)
-		_ = c.edgeFlags.parse(&m, "")
-	}
-	e.settings(m)
-	switch c.Role {
-	case roleAuth:
-		e.service("AUTH_DATABASE_URL", c.AuthDatabaseURL, schema.Auth, secrets)
-		e.peer("USERS_URL", c.UsersURL, rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: keys})
-	case roleUsers:
+		role := usersCommand{
+			Listen: c.listen("127.0.0.1:8003"), usersDatabaseFlags: c.usersDatabaseFlags, internalFlags: c.internalFlags,
+			stopFlags: c.stopFlags, opsFlags: c.opsFlags,
+		}
+		role.parse(&m, app)
+		e.settings(m)
+		e.port("GATEHOUSE_LISTEN", role.Listen)
 		e.service("USERS_DATABASE_URL", c.UsersDatabaseURL, schema.Users, nil)
 	case roleBff:
-		e.peer("AUTH_URL", c.AuthURL, rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: keys})
-		e.peer("USERS_URL", c.UsersURL, rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: keys})
+		role := bffCommand{
+			Listen: c.listen("127.0.0.1:8001"), AuthURL: c.AuthURL, UsersURL: c.UsersURL, internalFlags: c.internalFlags,
+			edgeFlags: c.edgeFlags, stopFlags: c.stopFlags, opsFlags: c.opsFlags, throttleFlags: c.throttleFlags,
+		}
+		s := role.parse(&m, app)
+		e.settings(m)
+		e.port("GATEHOUSE_LISTEN", role.Listen)
+		e.publicURL(s.edge.publicURL)
+		e.redis(s.edge.redisURL)
+		e.peer("AUTH_URL", c.AuthURL, rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: s.keys})
+		e.peer("USERS_URL", c.UsersURL, rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: s.keys})
 	}
+	e.port("GATEHOUSE_OPS_LISTEN", c.OpsListen)
+}
+
+// listen is where a role listens, whose own default isn't the gateway's.
+func (c *doctorCommand) listen(standard string) string {
+	if c.Listen == "127.0.0.1:8001" && os.Getenv("GATEHOUSE_LISTEN") == "" {
+		return standard
+	}
+	return c.Listen
 }
 
 // webAddress reports whether a setting's text can be asked at all; what is wrong

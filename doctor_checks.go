@@ -125,7 +125,7 @@ func (e *examination) service(setting, databaseURL, service string, secrets [][]
 	if len(secrets) > 0 {
 		switch err := auth.CheckSecrets(ctx, conn, secrets); {
 		case errors.Is(err, auth.ErrSecret):
-			e.fault("GATEHOUSE_SECRET_KEY", "it isn't the one that sealed this database's signing keys", "give the one that did; after a comma, if it is the older one")
+			e.fault("GATEHOUSE_SECRET_KEY", otherSecretFault, otherSecretMend)
 		case err != nil:
 			e.fault(part, "its signing keys can't be read", "run gatehouse schema apply, and see Postgres' log")
 		}

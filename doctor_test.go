@@ -18,7 +18,8 @@ import (
 // doctor runs the doctor and returns its exit status and what it printed.
 func doctor(t *testing.T, env []string, args ...string) (int, string) {
 	t.Helper()
-	p := startProcess(t, env, append([]string{"doctor"}, args...)...)
+	// A port that is free, unless env names another: 8001 may be anybody's.
+	p := startProcess(t, append([]string{"GATEHOUSE_LISTEN=" + freeAddress(t)}, env...), append([]string{"doctor"}, args...)...)
 	p.wait(t)
 	return p.cmd.ProcessState.ExitCode(), p.stdout.String() + p.stderr.String()
 }
@@ -148,7 +149,7 @@ func TestDoctorFindsWhatKeepsARoleFromRunning(t *testing.T) {
 		changes     []string
 		fault, mend string
 	}{
-		"a misspelt setting": {roleBff, []string{"GATEHOUSE_ORIGIN=x"}, "GATEHOUSE_ORIGIN: is not a setting", "see gatehouse --help"},
+		"a misspelt setting": {roleBff, []string{"GATEHOUSE_ORIGIN=x"}, "GATEHOUSE_ORIGIN: is not a setting", "did you mean GATEHOUSE_ORIGINS?"},
 		"another internal key": {roleBff, []string{"GATEHOUSE_INTERNAL_KEY=" + otherKey},
 			"GATEHOUSE_INTERNAL_KEY: auth has another one", "give all roles the same"},
 		"another internal key at users": {roleAuth, []string{"GATEHOUSE_INTERNAL_KEY=" + otherKey},

@@ -16,8 +16,6 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
-	"github.com/lmittmann/tint"
-	"golang.org/x/term"
 )
 
 //go:embed schema.sql
@@ -43,12 +41,16 @@ type commands struct {
 	Users       usersCommand       `cmd:"" help:"Run the users service."`
 	Bff         bffCommand         `cmd:"" name:"bff" help:"Run the gateway."`
 	Schema      schemaCommands     `cmd:"" help:"Make the database be as schema.sql declares it."`
-	Admin       adminCommands      `cmd:"" help:"Make an administrator, or mend a lost password."`
+	Admin       adminCommands      `cmd:"" help:"List, create, grant and revoke administrators, reset a lost password, import accounts."`
 	Keys        keysCommands       `cmd:"" help:"Look after the keys that sign access tokens."`
 	Doctor      doctorCommand      `cmd:"" help:"Say what would keep a role from running well, and how to mend it. Changes nothing."`
 	Policy      policyCommand      `cmd:"" help:"Print who may call what."`
 	Healthcheck healthcheckCommand `cmd:"" help:"Ask a running role whether it is ready: a probe for containers."`
+	Psql        psqlCommand        `cmd:"" help:"Open psql on the data of gatehouse up, or on DATABASE_URL."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
+
+	logFlags
+	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 // gcPercent lets the heap grow to three times what is live before it is
@@ -73,6 +75,9 @@ func untilSignal() context.Context {
 	ctx, end := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signal.Notify(signals, syscall.SIGHUP) // the terminal was closed
+	}
 	go func() {
 		cause := context.Canceled
 		if <-signals == syscall.SIGTERM {
@@ -82,6 +87,13 @@ func untilSignal() context.Context {
 		end(cause)
 	}()
 	return ctx
+}
+
+// outliveReaders keeps the process alive when the reader of its output goes away,
+// as in gatehouse up | head: the writes fail and nothing else does. Not by
+// ignoring the signal, which the processes that we start would inherit.
+func outliveReaders() {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 }
 
 // run runs one command and returns the exit status: 0, 1 for a failure, 2 for a
@@ -95,6 +107,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { status = &code }),
 		kong.Resolvers(fileResolver{}),
+		kong.Vars{"version": versionLine()},
+		kong.ValueFormatter(helpWithDefault),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 	)
 	if err != nil {
@@ -106,7 +120,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return *status
 	}
 	if err == nil {
-		err = parsed.Run(&program{ctx: ctx, stdout: stdout, logger: newLogger(stderr)}, parser.Model)
+		logger := cli.logger(stderr)
+		for name, setting := range nearMisses(parser.Model, os.Environ()) {
+			logger.Warn("environment variable is no setting: did you mean another?", "name", name, "setting", setting)
+		}
+		err = parsed.Run(&program{ctx: ctx, stdout: stdout, logger: logger}, parser.Model)
 	} else {
 		err = mistakes{{fault: err.Error(), mend: "see gatehouse --help"}}
 	}
@@ -120,14 +138,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 1
 }
 
-// newLogger writes lines for people on a terminal, JSON elsewhere.
-func newLogger(out io.Writer) *slog.Logger {
-	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		return slog.New(tint.NewTextHandler(out, &tint.Options{TimeFormat: "15:04:05.000"}))
-	}
-	return slog.New(slog.NewJSONHandler(out, nil))
-}
-
 // version is set by builds that have no version control at hand (-ldflags -X).
 var version string
 
@@ -135,12 +145,17 @@ var version string
 type versionCommand struct{}
 
 func (versionCommand) Run(p *program) error {
-	built := builtVersion()
-	if info, ok := debug.ReadBuildInfo(); ok {
-		built += " " + info.GoVersion
-	}
-	_, err := fmt.Fprintln(p.stdout, "gatehouse", built)
+	_, err := fmt.Fprintln(p.stdout, versionLine())
 	return err
+}
+
+// versionLine is what both the command version and --version print.
+func versionLine() string {
+	line := "gatehouse " + builtVersion()
+	if info, ok := debug.ReadBuildInfo(); ok {
+		line += " " + info.GoVersion
+	}
+	return line
 }
 
 func builtVersion() string {

@@ -20,6 +20,7 @@ import (
 
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/pgtest"
+	"gatehouse/internal/testneed"
 )
 
 // bouncer is a PgBouncer in transaction mode before the tests' Postgres.
@@ -29,13 +30,7 @@ type bouncer struct{ address string }
 // connections, which many transactions have to share.
 func newBouncer(t *testing.T, database pgtest.Database) *bouncer {
 	t.Helper()
-	program, err := exec.LookPath("pgbouncer")
-	if err != nil {
-		program = "/usr/sbin/pgbouncer" // which a user's PATH may lack
-		if _, err := os.Stat(program); err != nil {
-			t.Fatal("there is no pgbouncer: install it, on Debian by apt-get install pgbouncer")
-		}
-	}
+	program := testneed.Program(t, "pgbouncer", "/usr/sbin/pgbouncer") // which a user's PATH may lack
 	owner, err := pgx.ParseConfig(database.Owner)
 	if err != nil {
 		t.Fatal(err)

@@ -13,19 +13,17 @@ import (
 
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/testneed"
 )
 
 // startRedis starts a real Redis or Valkey at the address.
 func startRedis(t testing.TB, address string) *exec.Cmd {
 	t.Helper()
-	program := "redis-server"
-	if _, err := exec.LookPath(program); err != nil {
-		program = "valkey-server"
-	}
+	program := testneed.Program(t, "redis-server", "valkey-server")
 	_, port, _ := net.SplitHostPort(address)
 	cmd := exec.Command(program, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir())
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("start a Redis (Debian's package redis-server): %v", err)
+		t.Fatalf("start %s: %v", program, err)
 	}
 	t.Cleanup(func() { killRedis(cmd) })
 	return cmd

@@ -111,7 +111,7 @@ func commandsPage(app *kong.Application) string {
 				switch {
 				case len(flag.Envs) > 0:
 					settings = append(settings, "`"+flag.Envs[0]+"`")
-				case flag.Name != "help":
+				case flag.Name != "help" && flag.Name != "version":
 					rows = append(rows, [2]string{"--" + flag.Name, flag.Help})
 				}
 			}

@@ -87,9 +87,10 @@ func (c *serveCommand) Run(p *program, app *kong.Application) error {
 	if err != nil {
 		return err
 	}
-	return h.run(p.ctx, func(*bff.Service, *auth.Service) error {
+	return h.run(p.ctx, func(service *auth.Service) error {
+		return ensureAdministrator(p.ctx, service, h.rules, p.logger)
+	}, func() {
 		p.logger.Info("ready", "url", h.edge.publicURL, "listen", c.Listen)
-		return nil
 	})
 }
 
@@ -107,8 +108,9 @@ type house struct {
 	logger  *slog.Logger
 }
 
-// run serves until ctx ends. It calls ready once everything answers.
-func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service) error) error {
+// run serves until ctx ends. It calls prepare before it listens, so that nobody
+// finds it ready earlier, and ready once everything answers.
+func (h *house) run(ctx context.Context, prepare func(*auth.Service) error, ready func()) error {
 	if err := h.ops.start(ctx, h.logger); err != nil {
 		return err
 	}
@@ -152,6 +154,9 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 	if err := h.ops.measure(usersService, authService, gateway); err != nil {
 		return err
 	}
+	if err := prepare(authService); err != nil {
+		return err
+	}
 	server := server{
 		listen: h.listen, handler: gateway, logger: h.logger, stop: h.stop, ops: h.ops,
 		parts:  []part{gatewayPart(gateway.Ready), authPart, usersPart},
@@ -161,7 +166,8 @@ func (h *house) run(ctx context.Context, ready func(*bff.Service, *auth.Service)
 		if err := untilReady(ctx, gateway.Ready); err != nil {
 			return err
 		}
-		return ready(gateway, authService)
+		ready()
+		return nil
 	})
 }
 
@@ -180,6 +186,7 @@ type server struct {
 // run listens, for callers and for operators, runs what goes on beside, calls
 // ready, and returns when ctx has ended and all of it has stopped.
 func (s server) run(ctx context.Context, ready func(context.Context) error) error {
+	outliveReaders()
 	serveOperators, err := s.ops.begin(ctx, s.parts, s.logger)
 	if err != nil {
 		return err
@@ -188,7 +195,10 @@ func (s server) run(ctx context.Context, ready func(context.Context) error) erro
 	if err != nil {
 		return fmt.Errorf("listen: %w: stop what listens there, or set GATEHOUSE_LISTEN to another address", err)
 	}
+	asked := ctx
 	group, ctx := errgroup.WithContext(ctx)
+	stopLogging := context.AfterFunc(asked, func() { s.logger.Info("stopping", "cause", context.Cause(asked).Error()) })
+	defer stopLogging()
 	answering, answered := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error {
 		defer answered()
@@ -204,7 +214,11 @@ func (s server) run(ctx context.Context, ready func(context.Context) error) erro
 		group.Go(func() error { work(answering); return nil })
 	}
 	group.Go(func() error { return ready(ctx) })
-	return group.Wait()
+	err = group.Wait()
+	if err == nil || asked.Err() != nil {
+		s.logger.Info("stopped", "listen", s.listen)
+	}
+	return err
 }
 
 // untilReady waits until there is nothing in the way.
@@ -238,16 +252,8 @@ type authCommand struct {
 
 func (c *authCommand) Run(p *program, app *kong.Application) error {
 	var m mistakes
-	checkNames(&m, app, os.Environ())
-	parseListen(&m, c.Listen)
-	checkDatabaseURL(&m, "AUTH_DATABASE_URL", c.AuthDatabaseURL, true)
-	parsePeer(&m, "USERS_URL", c.UsersURL)
-	keys, secrets := c.internalFlags.parse(&m), c.secretFlags.parse(&m)
-	issuer := c.publicFlags.parse(&m, "")
-	rules := c.accountFlags.parse(&m, c.Registration, issuer)
-	stop := c.stopFlags.parse(&m)
-	ops := c.opsFlags.parse(&m, roleAuth, c.Listen)
-	rules.throttle = c.throttleFlags.parse(&m)
+	s := c.parse(&m, app)
+	keys, secrets, issuer, rules, stop, ops := s.keys, s.secrets, s.issuer, s.rules, s.stop, s.ops
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -268,10 +274,8 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 	if err != nil {
 		return err
 	}
-	if rules.adminPassword != "" {
-		if _, err := service.EnsureAdministrator(p.ctx, rules.adminEmail, rules.adminPassword); err != nil {
-			return err
-		}
+	if err := ensureAdministrator(p.ctx, service, rules, p.logger); err != nil {
+		return err
 	}
 	if err := ops.measure(service); err != nil {
 		return err
@@ -295,11 +299,8 @@ type usersCommand struct {
 
 func (c *usersCommand) Run(p *program, app *kong.Application) error {
 	var m mistakes
-	checkNames(&m, app, os.Environ())
-	parseListen(&m, c.Listen)
-	checkDatabaseURL(&m, "USERS_DATABASE_URL", c.UsersDatabaseURL, true)
-	keys, stop := c.internalFlags.parse(&m), c.stopFlags.parse(&m)
-	ops := c.opsFlags.parse(&m, roleUsers, c.Listen)
+	s := c.parse(&m, app)
+	keys, stop, ops := s.keys, s.stop, s.ops
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -341,13 +342,8 @@ type bffCommand struct {
 
 func (c *bffCommand) Run(p *program, app *kong.Application) error {
 	var m mistakes
-	checkNames(&m, app, os.Environ())
-	parseListen(&m, c.Listen)
-	parsePeer(&m, "AUTH_URL", c.AuthURL)
-	parsePeer(&m, "USERS_URL", c.UsersURL)
-	keys, edge, stop := c.internalFlags.parse(&m), c.edgeFlags.parse(&m, ""), c.stopFlags.parse(&m)
-	ops := c.opsFlags.parse(&m, roleBff, c.Listen)
-	edge.throttle = c.throttleFlags.parse(&m)
+	s := c.parse(&m, app)
+	keys, edge, stop, ops := s.keys, s.edge, s.stop, s.ops
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -408,6 +404,9 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 	issuer string, rules accountRules, ops *operations, logger *slog.Logger, level slog.Level,
 ) (*auth.Service, *rpc.Server, error) {
 	logger = logger.With("service", roleAuth)
+	if !rules.mail.sends() {
+		logger.Warn("mail disabled, nobody can be mailed", "fix", "set SMTP_URL; until then nobody can reset a password or verify an email")
+	}
 	service, err := auth.New(ctx, auth.Config{
 		DB: db, Users: usersv1.NewRelayServiceClient(relay), Secrets: secrets, Issuer: issuer,
 		Registration: rules.registration, SessionIdle: rules.sessionIdle, SessionMax: rules.sessionMax,

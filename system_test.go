@@ -237,15 +237,12 @@ func (s *system) start(t testing.TB, name string, env ...string) *process {
 	if name == roleUsers {
 		return p
 	}
-	// auth makes the administrator before it listens, up once it is ready.
-	eventually(t, 10*time.Second, "the administrator", func() error {
-		var exists bool
-		err := s.owner.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM auth.accounts WHERE 'admin' = ANY (roles))").Scan(&exists)
-		if err == nil && !exists {
-			err = fmt.Errorf("there is none")
-		}
-		return err
-	})
+	// Whoever finds auth, serve or up ready can sign in as the administrator.
+	var exists bool
+	err := s.owner.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM auth.accounts WHERE 'admin' = ANY (roles))").Scan(&exists)
+	if err != nil || !exists {
+		t.Fatalf("%s is ready and there is no administrator (%v)", name, err)
+	}
 	return p
 }
 

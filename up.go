@@ -18,7 +18,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth"
-	"gatehouse/bff"
 	"gatehouse/internal/postgres"
 	"gatehouse/internal/schema"
 )
@@ -27,6 +26,7 @@ import (
 type upCommand struct {
 	Registration string `env:"GATEHOUSE_REGISTRATION" default:"open" placeholder:"open|verify|closed" help:"Who may make an account: anybody, anybody by a link that is mailed to them, or administrators alone."`
 	dataFlags
+	shareFlags
 	houseFlags
 }
 
@@ -35,9 +35,13 @@ type dataFlags struct {
 	DataDir string `env:"GATEHOUSE_DATA_DIR" default:".gatehouse" placeholder:"FOLDER" help:"The embedded Postgres and the generated secrets."`
 }
 
-const embeddedDatabase = "gatehouse"
+const (
+	embeddedDatabase = "gatehouse"
+	defaultDataDir   = ".gatehouse" // as dataFlags say
+)
 
 func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
+	outliveReaders()
 	var m mistakes
 	c.keepSecrets(&m)
 	c.mailbox = filepath.Join(c.DataDir, "mailbox")
@@ -45,6 +49,11 @@ func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 	if err := m.err(); err != nil {
 		return err
 	}
+	database := "DATABASE_URL"
+	if c.DatabaseURL == "" {
+		database = "embedded"
+	}
+	p.logger.Info("starting", "version", builtVersion(), "listen", c.Listen, "data_dir", c.DataDir, "database", database)
 	place := c.DatabaseURL
 	var embedded *postgres.Server
 	if c.DatabaseURL == "" {
@@ -62,9 +71,9 @@ func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = schema.Apply(p.ctx, schema.Config{
-		SQL: schemaSQL, DatabaseURL: c.DatabaseURL, DevURL: c.AtlasDevURL, Roles: h.logins.roles, Logger: p.logger,
-	})
+	_, err = applySchema(p, schema.Config{
+		SQL: schemaSQL, DatabaseURL: c.DatabaseURL, DevURL: c.AtlasDevURL, Roles: h.logins.roles, Shared: c.ShareDatabase, Logger: p.logger,
+	}, h.secrets)
 	if err != nil {
 		return fmt.Errorf("apply the schema: %w", err)
 	}
@@ -78,19 +87,17 @@ func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 			end(errors.New("the embedded Postgres has ended by itself: its log is in " + embedded.Dir()))
 		}()
 	}
-	err = h.run(ctx, func(_ *bff.Service, service *auth.Service) error {
-		password := h.rules.adminPassword
-		if password == "" {
-			password = rand.Text()
-		}
-		made, err := service.EnsureAdministrator(ctx, h.rules.adminEmail, password)
-		if err != nil {
-			return err
-		}
+	made, password := false, h.rules.adminPassword
+	if password == "" {
+		password = rand.Text()
+	}
+	err = h.run(ctx, func(service *auth.Service) (err error) {
+		made, err = service.EnsureAdministrator(ctx, h.rules.adminEmail, password)
+		return err
+	}, func() {
 		// A first run leaves what hashing and planning took: twenty MiB.
 		debug.FreeOSMemory()
 		c.banner(p.stdout, h, place, embedded != nil, made, password)
-		return nil
 	})
 	if p.ctx.Err() == nil && ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -198,9 +205,11 @@ func (c *upCommand) banner(out io.Writer, h house, place string, embedded, made 
 			reset += " " + quoted(place)
 		}
 		line("reset", "stop, then: "+reset)
+		line("look at data", c.lookAt(place))
 	} else {
 		line("database", "as DATABASE_URL says")
 		line("reset", "drop and create that database")
+		line("look at data", programName()+` psql, or: psql "$DATABASE_URL"`)
 	}
 	try := "curl " + url + "/.well-known/jwks.json"
 	if made {
@@ -209,10 +218,28 @@ func (c *upCommand) banner(out io.Writer, h house, place string, embedded, made 
 		credentials, _ := json.Marshal(map[string]string{"email": h.rules.adminEmail, "password": password})
 		try = "curl -H 'Content-Type: application/json' -d " + quoted(string(credentials)) + " " + url + "/bff.v1.AuthService/Login"
 	} else {
-		line("administrator", "kept from an earlier run; a new password: go run . admin reset-password "+h.rules.adminEmail)
+		kept := "kept from an earlier run"
+		if h.rules.adminPassword != "" {
+			kept += ", and so is the password: GATEHOUSE_ADMIN_PASSWORD is for the first run alone"
+		}
+		line("administrator", kept+"; a new password: "+programName()+" admin reset-password "+h.rules.adminEmail)
 	}
 	b.WriteString("\nTry it:\n\n  " + try + "\n\nCtrl-C stops it.\n")
 	_, _ = io.WriteString(out, b.String())
+}
+
+// lookAt is how to open the embedded Postgres' data, without showing its password.
+func (c *upCommand) lookAt(place string) string {
+	ours := programName() + " psql"
+	if c.DataDir != defaultDataDir {
+		ours += " --data-dir " + quoted(c.DataDir)
+	}
+	config, err := pgx.ParseConfig(c.DatabaseURL)
+	if err != nil {
+		return ours
+	}
+	return fmt.Sprintf("%s, or: PGPASSWORD=$(cat %s) psql -h %s -U %s %s",
+		ours, quoted(filepath.Join(place, "password")), quoted(config.Host), config.User, config.Database)
 }
 
 // quoted makes a path safe to paste into a shell.

@@ -18,6 +18,7 @@ import (
 
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/postgres"
+	"gatehouse/internal/testneed"
 )
 
 // house with an embedded Postgres, in a folder that Postgres' user can reach.
@@ -48,6 +49,13 @@ func newUpHouse(t *testing.T) *upHouse {
 func (h *upHouse) up(t *testing.T) (*process, string) {
 	t.Helper()
 	p := startProcess(t, h.env)
+	h.awaitBanner(t, p)
+	return p, p.stdout.String()
+}
+
+// awaitBanner waits until it says that it is ready.
+func (h *upHouse) awaitBanner(t *testing.T, p *process) {
+	t.Helper()
 	eventually(t, 60*time.Second, "print the banner", func() error {
 		if p.hasEnded() {
 			t.Fatalf("gatehouse ended: %s%s", p.stdout.String(), p.stderr.String())
@@ -57,7 +65,6 @@ func (h *upHouse) up(t *testing.T) (*process, string) {
 		}
 		return nil
 	})
-	return p, p.stdout.String()
 }
 
 // postgresOf returns the process ids of what runs on the house's data.
@@ -102,10 +109,11 @@ func TestUpRunsEverythingAndSaysHowToUseIt(t *testing.T) {
 	if !strings.Contains(field(banner, "reset"), "rm -rf "+h.dir) {
 		t.Errorf("the banner says to reset by %q", field(banner, "reset"))
 	}
-	answer := pasteCurl(t, banner)
-	if !strings.Contains(answer, `"signedIn"`) || !strings.Contains(answer, `"accessToken"`) {
-		t.Errorf("the curl line answered %s", answer)
-	}
+	t.Run("the curl line works when pasted", func(t *testing.T) {
+		if answer := pasteCurl(t, banner); !strings.Contains(answer, `"signedIn"`) || !strings.Contains(answer, `"accessToken"`) {
+			t.Errorf("it answered %s", answer)
+		}
+	})
 	s := h.system
 	password := field(banner, "password")
 	if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: password}); err != nil {
@@ -133,9 +141,11 @@ func TestUpRunsEverythingAndSaysHowToUseIt(t *testing.T) {
 		if got := field(banner, "administrator"); !strings.Contains(got, "kept") || !strings.Contains(got, "admin reset-password") || strings.Contains(banner, password) {
 			t.Errorf("the banner says %q", got)
 		}
-		if answer := pasteCurl(t, banner); !strings.Contains(answer, `"keys"`) {
-			t.Errorf("the curl line answered %s", answer)
-		}
+		t.Run("the curl line works when pasted", func(t *testing.T) {
+			if answer := pasteCurl(t, banner); !strings.Contains(answer, `"keys"`) {
+				t.Errorf("it answered %s", answer)
+			}
+		})
 		if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: password}); err != nil {
 			t.Errorf("Login with the first banner's password: %v", err)
 		}
@@ -173,6 +183,7 @@ func pasteCurl(t *testing.T, banner string) string {
 	if line == nil {
 		t.Fatalf("no curl line in %s", banner)
 	}
+	testneed.Program(t, "curl")
 	answer, err := exec.CommandContext(t.Context(), "sh", "-c", line[1]).Output()
 	if err != nil {
 		t.Fatalf("%s: %v", line[1], err)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"gatehouse/internal/testneed"
 )
 
 // redisServer is a real one, on a port of its own. It can be stopped, hung and
@@ -41,14 +43,11 @@ func startRedis(t testing.TB, args ...string) *redisServer {
 
 func (r *redisServer) start(t testing.TB, args ...string) {
 	t.Helper()
-	program := "redis-server"
-	if _, err := exec.LookPath(program); err != nil {
-		program = "valkey-server"
-	}
+	program := testneed.Program(t, "redis-server", "valkey-server")
 	_, port, _ := net.SplitHostPort(r.address)
 	r.cmd = exec.Command(program, append([]string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir()}, args...)...)
 	if err := r.cmd.Start(); err != nil {
-		t.Fatalf("start a Redis (Debian's package redis-server): %v", err)
+		t.Fatalf("start %s: %v", program, err)
 	}
 	eventually(t, "Redis listens", func() bool {
 		conn, err := net.Dial("tcp", r.address)

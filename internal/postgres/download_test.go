@@ -19,6 +19,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"gatehouse/internal/testneed"
 )
 
 // theJar is an archive such as the repository's, made from the Postgres at hand.
@@ -109,12 +111,7 @@ func zipped(txz []byte) ([]byte, error) {
 
 func jar(t *testing.T) []byte {
 	t.Helper()
-	if _, err := exec.LookPath("xz"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	testneed.Program(t, "xz")
 	jar, err := theJar()
 	if err != nil {
 		t.Fatal(err)

@@ -69,6 +69,10 @@ type Config struct {
 	// AllowDestructive permits changes that lose data.
 	AllowDestructive bool
 
+	// Shared permits the first Apply to a database in which others keep
+	// something. A schema auth or users of theirs is refused all the same.
+	Shared bool
+
 	// Logger hears of what was done. None is needed.
 	Logger *slog.Logger
 }
@@ -307,7 +311,10 @@ func (t *target) begin(ctx context.Context) error {
 	if _, err := tx.ExecContext(ctx, fmt.Sprintf(beginTx, lockKey)); err != nil {
 		return fmt.Errorf("wait for the schema lock: %w", err)
 	}
-	return t.readState(ctx)
+	if err := t.readState(ctx); err != nil {
+		return err
+	}
+	return t.checkOwnership(ctx)
 }
 
 // close rolls back what was not committed.

@@ -328,6 +328,7 @@ func TestWhatLosesNothingNeedsNoPermission(t *testing.T) {
 func TestApplyLeavesWhatOthersKeepInTheDatabase(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
+	cfg.Shared = true
 	reader := query[string](t, cfg.DatabaseURL, `SELECT current_database()`) + "_reader"
 	exec(t, cfg.DatabaseURL,
 		`CREATE ROLE `+reader,

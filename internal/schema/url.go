@@ -123,3 +123,17 @@ func parseURL(databaseURL string) (*pgx.ConnConfig, error) {
 	}
 	return conn, nil
 }
+
+// WithoutPassword is databaseURL without its password, for where others see it.
+func WithoutPassword(databaseURL string) (string, error) {
+	conn, err := parseURL(databaseURL)
+	if err != nil {
+		return "", err
+	}
+	for _, scheme := range []string{"postgres://", "postgresql://"} {
+		if rest, ok := strings.CutPrefix(databaseURL, scheme); ok {
+			return scheme + escape(conn.User) + "@" + hosts(rest) + "/" + escape(conn.Database) + parameters(rest), nil
+		}
+	}
+	return fmt.Sprintf("%s user=%s dbname=%s", strings.Join(otherSettings(databaseURL), " "), quote(conn.User), quote(conn.Database)), nil
+}

@@ -17,7 +17,7 @@ var examples = map[string]any{
 	"code":                  "unavailable",
 	"create_time":           "2026-03-01T09:30:00Z",
 	"current":               true,
-	"current_password":      "correct horse battery staple",
+	"current_password":      "correct horse battery",
 	"device_token":          "ghd_Zm9yLXRoaXMtZGV2aWNl",
 	"email":                 "ada@example.com",
 	"email_verified":        true,
@@ -46,7 +46,7 @@ var examples = map[string]any{
 	"page_size":             25,
 	"page_token":            "cGFnZS0y",
 	"part":                  "profile",
-	"password":              "correct horse battery staple",
+	"password":              "correct horse battery",
 	"password_change_time":  "2026-03-01T09:30:00Z",
 	"query":                 "ada",
 	"reason":                "CREDENTIALS_INVALID",
@@ -101,7 +101,7 @@ var changedUser = object{{"firstName", "Ada"}, {"lastName", "King"}}
 var requests = map[protoreflect.FullName]object{
 	"bff.v1.CreateUserRequest": {
 		{"user", object{{"email", "grace@example.com"}, {"firstName", "Grace"}, {"lastName", "Hopper"}, {"roles", []string{"editor"}}}},
-		{"password", "correct horse battery staple"},
+		{"password", "correct horse battery"},
 	},
 	"bff.v1.UpdateMeRequest":   {{"user", changedUser}, {"updateMask", "firstName,lastName"}},
 	"bff.v1.UpdateUserRequest": {{"user", append(object{{"id", adaID}}, changedUser...)}, {"updateMask", "firstName,lastName"}},
