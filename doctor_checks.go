@@ -16,6 +16,7 @@ import (
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
 )
@@ -26,7 +27,7 @@ const maxClockSkew = 5 * time.Second
 
 // connect reaches a database, or words why it can't be.
 func (e *examination) connect(ctx context.Context, setting, databaseURL string) *pgx.Conn {
-	config, err := pgx.ParseConfig(databaseURL)
+	config, err := database.ParseConfig(databaseURL)
 	if err != nil {
 		e.fault(setting, "it can't be read as a Postgres URL", "give one such as postgres://user:password@host:5432/gatehouse")
 		return nil

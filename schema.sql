@@ -1,4 +1,4 @@
--- schema number: 5
+-- schema number: 6
 --
 -- The whole schema, declaratively: `gatehouse schema apply` (or the Atlas CLI
 -- with atlas.hcl) makes a database be so. Keys are UUIDv7 made in Go; times
@@ -36,6 +36,10 @@ CREATE TABLE auth.accounts (
     CONSTRAINT accounts_email_length CHECK (char_length(email) BETWEEN 3 AND 254),
     CONSTRAINT accounts_status_known CHECK (status IN ('active', 'disabled'))
 );
+-- Two spellings of one email in ASCII are one account, whatever the database's
+-- locale makes of an I; foldEmail does the same in Go.
+CREATE UNIQUE INDEX accounts_email_fold_key ON auth.accounts (lower(email COLLATE "C"));
+-- For binaries of before number 6; goes with number 7.
 CREATE UNIQUE INDEX accounts_email_key ON auth.accounts (lower(email));
 -- Administrators are few, and the last one is looked for before each removal.
 CREATE INDEX accounts_admins_idx ON auth.accounts (id)
@@ -153,6 +157,8 @@ CREATE TABLE auth.links (
     CONSTRAINT links_end_reason_known CHECK ((end_time IS NULL) = (end_reason IS NULL))
 );
 CREATE INDEX links_account_id_idx ON auth.links (account_id);
+CREATE INDEX links_email_fold_idx ON auth.links (lower(email COLLATE "C"));
+-- For binaries of before number 6; goes with number 7.
 CREATE INDEX links_email_idx ON auth.links (lower(email));
 CREATE INDEX links_expire_time_idx ON auth.links (expire_time);
 
@@ -188,6 +194,8 @@ CREATE INDEX mails_failed_id_idx ON auth.mails (id) WHERE fail_time IS NOT NULL;
 CREATE INDEX mails_sent_time_idx ON auth.mails (sent_time) WHERE sent_time IS NOT NULL;
 CREATE INDEX mails_fail_time_idx ON auth.mails (fail_time) WHERE fail_time IS NOT NULL;
 CREATE INDEX mails_account_id_idx ON auth.mails (account_id);
+CREATE INDEX mails_recipient_fold_idx ON auth.mails (lower(recipient COLLATE "C"));
+-- For binaries of before number 6; goes with number 7.
 CREATE INDEX mails_recipient_idx ON auth.mails (lower(recipient));
 
 -- Failures lately, by what they are counted for: an account, an address, a

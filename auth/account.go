@@ -273,8 +273,8 @@ const (
 	// What names the person without naming the account: a link that was asked
 	// for by their address, mail that went there.
 	eraseByAddress = `
-		WITH links AS (DELETE FROM auth.links WHERE lower(email) = lower(@email))
-		DELETE FROM auth.mails WHERE lower(recipient) = lower(@email)`
+		WITH links AS (DELETE FROM auth.links WHERE lower(email COLLATE "C") = lower(@email COLLATE "C"))
+		DELETE FROM auth.mails WHERE lower(recipient COLLATE "C") = lower(@email COLLATE "C")`
 	eraseAudit = `SELECT auth.erase_audit(@id)`
 )
 

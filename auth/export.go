@@ -31,7 +31,7 @@ const (
 	selectAllMails = `
 		SELECT id, kind, recipient, coalesce(account_id::text, ''), attempts, last_error, create_time, next_attempt_time, sent_time, fail_time
 		FROM auth.mails
-		WHERE account_id = @account_id OR account_id IS NULL AND @verified AND lower(recipient) = lower(@email)
+		WHERE account_id = @account_id OR account_id IS NULL AND @verified AND lower(recipient COLLATE "C") = lower(@email COLLATE "C")
 		ORDER BY id DESC LIMIT @most`
 )
 

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/rpc"
 )
 
@@ -85,7 +86,7 @@ func openKeyring(ctx context.Context, db *pgxpool.Pool, secrets [][]byte, issuer
 		return nil, errors.New("no secret key")
 	}
 	ring := &keyring{issuer: issuer, secrets: secrets, logger: logger, now: time.Now}
-	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+	err := database.Retrying(db).Transact(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, lockKeys); err != nil {
 			return fmt.Errorf("lock: %w", err)
 		}

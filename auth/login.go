@@ -21,7 +21,7 @@ var (
 
 const (
 	selectCredentials = `
-		SELECT id, email, password_hash, status = 'active' FROM auth.accounts WHERE lower(email) = lower(@email)`
+		SELECT id, email, password_hash, status = 'active' FROM auth.accounts WHERE lower(email COLLATE "C") = lower(@email COLLATE "C")`
 	// It signs in only the account whose password was checked: one that was
 	// disabled, or given another password, meanwhile is not found.
 	signInAccount = `

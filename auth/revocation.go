@@ -41,7 +41,7 @@ type revocations = feed.Feed[*authv1.Revocation]
 func (s *Service) newRevocations() *revocations {
 	var keys []storedKey // of the latest poll
 	return feed.New(feed.Config[*authv1.Revocation]{
-		DB: s.db, Name: "revocations and signing keys", Prune: pruneRevocations, Logger: s.logger,
+		DB: s.db.Pool, Name: "revocations and signing keys", Prune: pruneRevocations, Logger: s.logger,
 		Queue: func(batch *pgx.Batch, seen string, found map[string]feed.Item[*authv1.Revocation]) {
 			batch.Queue(selectRevocations, pgx.NamedArgs{"seen": seen}).Query(func(rows pgx.Rows) error { return readRevocations(rows, found) })
 			batch.Queue(selectKeys).Query(func(rows pgx.Rows) (err error) {
