@@ -48,6 +48,7 @@ func (s *Service) makeAdministrator(ctx context.Context, email, password string,
 		return false, fmt.Errorf("choose an id: %w", err)
 	}
 	err = s.transact(ctx, func(tx pgx.Tx) error {
+		made = false
 		if _, err := tx.Exec(ctx, lockAdministrators); err != nil {
 			return fmt.Errorf("lock the administrators: %w", err)
 		}
