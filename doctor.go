@@ -55,6 +55,7 @@ func (c *doctorCommand) Run(p *program, app *kong.Application) error {
 type examination struct {
 	ctx      context.Context //nolint:containedctx // of the one command
 	findings []finding
+	pools    map[string]int // the connections that one copy may open, by server
 }
 
 // finding is one check's: what is well, or a fault and its mend.

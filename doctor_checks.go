@@ -92,6 +92,7 @@ func (e *examination) service(setting, databaseURL, service string, secrets [][]
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	part, before := "database of "+service, e.bad()
+	e.session(ctx, conn, setting, databaseURL, part)
 	number, err := schema.Number(schemaSQL)
 	if err == nil {
 		err = schema.Ready(ctx, conn, service, number)

@@ -341,6 +341,22 @@ func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 	}
 }
 
+func TestOneConnectionTakesAPoolsURL(t *testing.T) {
+	t.Parallel()
+	config, err := database.ParseConfig(withParameter(pgtest.Empty(t), "pool_max_conns=4"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatalf("connect: %v", err)
+	}
+	defer conn.Close(t.Context())
+	if n, err := database.MaxConns(withParameter("postgres://localhost/x", "pool_max_conns=4")); n != 4 || err != nil {
+		t.Errorf("MaxConns = %d, %v; want 4", n, err)
+	}
+}
+
 // Not parallel: it sets the environment.
 func TestTheEnvironmentDoesNotChangeWhatAURLSays(t *testing.T) {
 	db := pgtest.New(t)

@@ -51,13 +51,17 @@ func withoutEnvironment(url string, parse func()) {
 }
 
 // ParseConfig is pgx.ParseConfig without the environment variables that would
-// change what the URL says.
-func ParseConfig(url string) (config *pgx.ConnConfig, err error) {
-	withoutEnvironment(url, func() { config, err = pgx.ParseConfig(url) })
-	return config, err
+// change what the URL says. It takes a pool's parameters too, such as
+// pool_max_conns, which are nothing to one connection.
+func ParseConfig(url string) (*pgx.ConnConfig, error) {
+	config, err := parsePoolConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	return config.ConnConfig, nil
 }
 
-// parsePoolConfig is ParseConfig for a pool.
+// parsePoolConfig is pgxpool.ParseConfig, likewise.
 func parsePoolConfig(url string) (config *pgxpool.Config, err error) {
 	withoutEnvironment(url, func() { config, err = pgxpool.ParseConfig(url) })
 	return config, err

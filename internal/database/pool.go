@@ -265,6 +265,18 @@ func Open(ctx context.Context, url, service string) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
+// MaxConns returns how many connections the pool of a URL may open.
+func MaxConns(url string) (int, error) {
+	config, err := parsePoolConfig(url)
+	if err != nil {
+		return 0, err
+	}
+	if !strings.Contains(url, "pool_max_conns") {
+		return maxConnections, nil
+	}
+	return int(config.MaxConns), nil
+}
+
 // probe checks the database by one connection, and reports whether something
 // such as PgBouncer stands before Postgres: then the process that works isn't
 // the one that the connection was told of. A pooler may give each transaction
