@@ -67,6 +67,8 @@ CREATE TABLE auth.sessions (
     revoke_reason         text,
     -- The device that signed in, as its device token names it.
     device_id             uuid,
+    -- The deployment's session_epoch when it began.
+    epoch                 bigint      NOT NULL DEFAULT 0,
     CONSTRAINT sessions_pkey PRIMARY KEY (id),
     CONSTRAINT sessions_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
     CONSTRAINT sessions_generation_positive CHECK (generation > 0),
@@ -78,6 +80,17 @@ CREATE INDEX sessions_live_idx ON auth.sessions (account_id, last_used_time DESC
 CREATE INDEX sessions_account_id_idx ON auth.sessions (account_id);
 CREATE INDEX sessions_expire_time_idx ON auth.sessions (expire_time);
 CREATE INDEX sessions_revoke_time_idx ON auth.sessions (revoke_time) WHERE revoke_time IS NOT NULL;
+
+-- What concerns all of auth's copies together, in one row.
+CREATE TABLE auth.deployment (
+    -- Sessions of an earlier epoch have ended, all at once.
+    session_epoch    bigint      NOT NULL DEFAULT 0,
+    -- The issuer of the copy that started last, as tokens carry it; empty before
+    -- the first.
+    issuer           text        NOT NULL DEFAULT '',
+    issuer_set_time  timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX deployment_one_row ON auth.deployment ((true));
 
 -- A key verifies from when it is written. The one whose sign_time came last
 -- signs; an older one goes once the last token that it signed has expired.

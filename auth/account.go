@@ -92,7 +92,7 @@ func queryAccount(ctx context.Context, tx pgx.Tx, query, id string) (*authv1.Acc
 const selectAccountFacts = `
 	SELECT ` + accountColumns + `, a.password_change_time, a.last_sign_in_time,
 		(SELECT count(*) FROM auth.sessions s
-		 WHERE s.account_id = a.id AND s.revoke_time IS NULL AND s.expire_time > now())
+		 WHERE s.account_id = a.id AND s.revoke_time IS NULL AND s.epoch >= ` + currentEpoch + ` AND s.expire_time > now())
 	FROM auth.accounts a WHERE a.id = @id`
 
 // GetAccount implements authv1.AccountServiceHandler.

@@ -170,6 +170,9 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	if service.step == nil {
 		service.step = func(string) {}
 	}
+	if err := service.noteIssuer(ctx); err != nil {
+		return nil, err
+	}
 	return service, nil
 }
 

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/crypto/argon2"
 
+	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/password"
 )
 
@@ -94,3 +96,17 @@ func ShownForTest(token, text string) string { return shown(token, text) }
 
 // MailBackoffForTest is how long to wait after so many tries.
 func MailBackoffForTest(attempts int) time.Duration { return backoffAfter(attempts) }
+
+// OpensSealedForTest reports whether a binary without epochs, and this one, open
+// a signing key.
+func OpensSealedForTest(secret []byte, kid string, sealed []byte) (old, ours bool) {
+	_, failure := unseal([][]byte{secret}, "signing key v1", kid, sealed)
+	_, _, err := openSigningKey([][]byte{secret}, kid, sealed)
+	return failure == nil, err == nil
+}
+
+// TokenAsOfForTest makes an access token for a call that began at a moment.
+func (s *Service) TokenAsOfForTest(at time.Time) error {
+	_, err := s.keys.accessToken(&authv1.Account{}, uuid.New(), at)
+	return err
+}
