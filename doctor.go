@@ -56,6 +56,7 @@ type examination struct {
 	ctx      context.Context //nolint:containedctx // of the one command
 	findings []finding
 	pools    map[string]int // the connections that one copy may open, by server
+	issuer   string         // the public URL that auth would start with; empty for none
 }
 
 // finding is one check's: what is well, or a fault and its mend.
@@ -119,6 +120,7 @@ func (c *doctorCommand) examineUp(e *examination, app *kong.Application) {
 	var m mistakes
 	h := c.houseFlags.parse(&m, app, nil, c.Registration, c.Listen, false)
 	e.settings(m)
+	e.issuer = h.edge.publicURL
 	switch {
 	case !embedded:
 		if !e.owner(c.DatabaseURL, c.AtlasDevURL) {
@@ -219,6 +221,7 @@ func (c *doctorCommand) examineServe(e *examination, app *kong.Application) {
 	apart := c.AuthDatabaseURL != "" && c.UsersDatabaseURL != ""
 	h := c.houseFlags.parse(&m, app, nil, c.Registration, "", !apart)
 	e.settings(m)
+	e.issuer = h.edge.publicURL
 	if len(h.secrets) == 0 || c.DatabaseURL == "" && !apart {
 		return
 	}
@@ -254,7 +257,8 @@ func (c *doctorCommand) examineRole(e *examination, app *kong.Application) {
 		checkDatabaseURL(&m, "AUTH_DATABASE_URL", c.AuthDatabaseURL, true)
 		parsePeer(&m, "USERS_URL", c.UsersURL)
 		secrets = c.secretFlags.parse(&m)
-		_ = c.accountFlags.parse(&m, c.Registration, c.publicFlags.parse(&m, ""))
+		e.issuer = c.publicFlags.parse(&m, "")
+		_ = c.accountFlags.parse(&m, c.Registration, e.issuer)
 	case roleUsers:
 		checkDatabaseURL(&m, "USERS_DATABASE_URL", c.UsersDatabaseURL, true)
 	case roleBff:

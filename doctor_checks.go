@@ -128,6 +128,9 @@ func (e *examination) service(setting, databaseURL, service string, secrets [][]
 	if state.Commit == "off" {
 		e.fault(part, "Postgres may lose what it has acknowledged: synchronous_commit is off", "set synchronous_commit = on")
 	}
+	if service == schema.Auth {
+		e.sameIssuer(ctx, conn)
+	}
 	if len(secrets) > 0 {
 		switch err := auth.CheckSecrets(ctx, conn, secrets); {
 		case errors.Is(err, auth.ErrSecret):

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth"
 	"gatehouse/internal/database"
 )
 
@@ -97,4 +98,17 @@ func (e *examination) connections(conn *pgx.Conn, setting, databaseURL, part str
 	}
 	e.well(part, "one copy may open %d connections, its other services' included; %s allows %d, which is enough for %d copies",
 		e.pools[server], server, state.Allowed, state.Allowed/e.pools[server])
+}
+
+// sameIssuer compares the public URL with the issuer that auth started with last.
+func (e *examination) sameIssuer(ctx context.Context, conn *pgx.Conn) {
+	stored, err := auth.StoredIssuer(ctx, conn)
+	if err != nil {
+		e.fault("database of auth", err.Error(), "run gatehouse schema apply, and see Postgres' log")
+		return
+	}
+	if stored != "" && e.issuer != "" && stored != e.issuer {
+		e.fault("GATEHOUSE_PUBLIC_URL", fmt.Sprintf("it is %s here, and auth started with %s last: each refuses the other's tokens", e.issuer, stored),
+			"give all copies one; if the URL changes on purpose, start auth with the new one: clients refresh the tokens of the old")
+	}
 }

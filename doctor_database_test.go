@@ -73,3 +73,15 @@ func TestDoctorSaysWhatADatabaseOfAnotherEncodingLacks(t *testing.T) {
 		}
 	}
 }
+
+func TestDoctorComparesTheIssuer(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "three processes")
+	env := append(s.roles[roleAuth].env, "GATEHOUSE_LISTEN="+freeAddress(t))
+	status, said := doctor(t, env, roleAuth)
+	if strings.Contains(said, "BAD  GATEHOUSE_PUBLIC_URL") {
+		t.Errorf("the same issuer: exit status %d and\n%s", status, said)
+	}
+	status, said = doctor(t, append(env, "GATEHOUSE_PUBLIC_URL=https://other.example"), roleAuth)
+	wantFault(t, "another issuer", status, said, "GATEHOUSE_PUBLIC_URL: it is https://other.example here, and auth started with "+s.url+" last", "give all copies one")
+}
