@@ -117,6 +117,7 @@ func TestConnectionsThatTakeNoWritesAreReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(held.Release) // before the pool is closed, which waits for it
 	set("on")
 	eventually(t, 20*time.Second, "the kept sessions take no writes", func() error {
 		err := write()
