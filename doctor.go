@@ -56,6 +56,8 @@ func (c *doctorCommand) Run(p *program, app *kong.Application) error {
 type examination struct {
 	ctx      context.Context //nolint:containedctx // of the one command
 	findings []finding
+	pools    map[string]int // the connections that one copy may open, by server
+	issuer   string         // the public URL that auth would start with; empty for none
 }
 
 // finding is one check's: what is well, or a fault and its mend.
@@ -121,6 +123,7 @@ func (c *doctorCommand) examineUp(e *examination, app *kong.Application) {
 	h := c.houseFlags.parse(&m, app, nil, c.Registration, c.Listen, false)
 	e.settings(m)
 	c.examineAround(e, h)
+	e.issuer = h.edge.publicURL
 	switch {
 	case !embedded:
 		if !e.owner(c.DatabaseURL, c.AtlasDevURL) {
@@ -233,6 +236,7 @@ func (c *doctorCommand) examineServe(e *examination, app *kong.Application) {
 	h := c.houseFlags.parse(&m, app, nil, c.Registration, "", !apart)
 	e.settings(m)
 	c.examineAround(e, h)
+	e.issuer = h.edge.publicURL
 	if len(h.secrets) == 0 || c.DatabaseURL == "" && !apart {
 		return
 	}
@@ -269,6 +273,7 @@ func (c *doctorCommand) examineRole(e *examination, app *kong.Application) {
 		}
 		s := role.parse(&m, app)
 		e.settings(m)
+		e.issuer = s.issuer
 		e.port("GATEHOUSE_LISTEN", role.Listen)
 		e.service("AUTH_DATABASE_URL", c.AuthDatabaseURL, schema.Auth, s.secrets)
 		e.keyAge(c.AuthDatabaseURL, s.rules.keyLife)

@@ -16,13 +16,14 @@ import (
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
 )
 
 // connect reaches a database, or words why it can't be.
 func (e *examination) connect(ctx context.Context, setting, databaseURL string) *pgx.Conn {
-	config, err := pgx.ParseConfig(databaseURL)
+	config, err := database.ParseConfig(databaseURL)
 	if err != nil {
 		e.fault(setting, "it can't be read as a Postgres URL", "give one such as postgres://user:password@host:5432/gatehouse")
 		return nil
@@ -87,6 +88,7 @@ func (e *examination) service(setting, databaseURL, service string, secrets [][]
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	part, before := "database of "+service, e.bad()
+	e.session(ctx, conn, setting, databaseURL, part)
 	number, err := schema.Number(schemaSQL)
 	if err == nil {
 		err = schema.Ready(ctx, conn, service, number)
@@ -121,6 +123,9 @@ func (e *examination) service(setting, databaseURL, service string, secrets [][]
 	}
 	if state.Commit == "off" {
 		e.fault(part, "Postgres may lose what it has acknowledged: synchronous_commit is off", "set synchronous_commit = on")
+	}
+	if service == schema.Auth {
+		e.sameIssuer(ctx, conn)
 	}
 	if len(secrets) > 0 {
 		switch err := auth.CheckSecrets(ctx, conn, secrets); {

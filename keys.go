@@ -123,11 +123,11 @@ func (c *keysRotateCommand) Run(p *program, app *kong.Application) error {
 	}
 	return c.with(p, &m, func(service *auth.Service) error {
 		if c.Emergency {
-			kid, ended, err := service.ReplaceKeys(p.ctx)
+			kid, err := service.ReplaceKeys(p.ctx)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(p.stdout, "%s signs now, and no older key verifies; sessions ended: %d\n", kid, ended)
+			fmt.Fprintf(p.stdout, "%s signs now, and no older key verifies. Every session has ended.\n", kid)
 			return nil
 		}
 		next, err := service.RotateKeys(p.ctx)

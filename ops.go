@@ -217,7 +217,7 @@ func look(ctx context.Context, parts []part) readiness {
 // databasePart is a service's own tables.
 func databasePart(pool *pgxpool.Pool, service string, needed bool) part {
 	return part{name: "database of " + service, needed: needed, check: func(ctx context.Context) error {
-		return schemaReady(ctx, pool, service)
+		return databaseUsable(ctx, pool, service)
 	}}
 }
 

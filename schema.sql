@@ -1,4 +1,4 @@
--- schema number: 5
+-- schema number: 6
 --
 -- The whole schema, declaratively: `gatehouse schema apply` (or the Atlas CLI
 -- with atlas.hcl) makes a database be so. Keys are UUIDv7 made in Go; times
@@ -36,6 +36,10 @@ CREATE TABLE auth.accounts (
     CONSTRAINT accounts_email_length CHECK (char_length(email) BETWEEN 3 AND 254),
     CONSTRAINT accounts_status_known CHECK (status IN ('active', 'disabled'))
 );
+-- Two spellings of one email in ASCII are one account, whatever the database's
+-- locale makes of an I; foldEmail does the same in Go.
+CREATE UNIQUE INDEX accounts_email_fold_key ON auth.accounts (lower(email COLLATE "C"));
+-- For binaries of before number 6; goes with number 7.
 CREATE UNIQUE INDEX accounts_email_key ON auth.accounts (lower(email));
 -- Administrators are few, and the last one is looked for before each removal.
 CREATE INDEX accounts_admins_idx ON auth.accounts (id)
@@ -63,6 +67,8 @@ CREATE TABLE auth.sessions (
     revoke_reason         text,
     -- The device that signed in, as its device token names it.
     device_id             uuid,
+    -- The deployment's session_epoch when it began.
+    epoch                 bigint      NOT NULL DEFAULT 0,
     CONSTRAINT sessions_pkey PRIMARY KEY (id),
     CONSTRAINT sessions_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
     CONSTRAINT sessions_generation_positive CHECK (generation > 0),
@@ -74,6 +80,17 @@ CREATE INDEX sessions_live_idx ON auth.sessions (account_id, last_used_time DESC
 CREATE INDEX sessions_account_id_idx ON auth.sessions (account_id);
 CREATE INDEX sessions_expire_time_idx ON auth.sessions (expire_time);
 CREATE INDEX sessions_revoke_time_idx ON auth.sessions (revoke_time) WHERE revoke_time IS NOT NULL;
+
+-- What concerns all of auth's copies together, in one row.
+CREATE TABLE auth.deployment (
+    -- Sessions of an earlier epoch have ended, all at once.
+    session_epoch    bigint      NOT NULL DEFAULT 0,
+    -- The issuer of the copy that started last, as tokens carry it; empty before
+    -- the first.
+    issuer           text        NOT NULL DEFAULT '',
+    issuer_set_time  timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX deployment_one_row ON auth.deployment ((true));
 
 -- A key verifies from when it is written. The one whose sign_time came last
 -- signs; an older one goes once the last token that it signed has expired.
@@ -153,6 +170,8 @@ CREATE TABLE auth.links (
     CONSTRAINT links_end_reason_known CHECK ((end_time IS NULL) = (end_reason IS NULL))
 );
 CREATE INDEX links_account_id_idx ON auth.links (account_id);
+CREATE INDEX links_email_fold_idx ON auth.links (lower(email COLLATE "C"));
+-- For binaries of before number 6; goes with number 7.
 CREATE INDEX links_email_idx ON auth.links (lower(email));
 CREATE INDEX links_expire_time_idx ON auth.links (expire_time);
 
@@ -188,6 +207,8 @@ CREATE INDEX mails_failed_id_idx ON auth.mails (id) WHERE fail_time IS NOT NULL;
 CREATE INDEX mails_sent_time_idx ON auth.mails (sent_time) WHERE sent_time IS NOT NULL;
 CREATE INDEX mails_fail_time_idx ON auth.mails (fail_time) WHERE fail_time IS NOT NULL;
 CREATE INDEX mails_account_id_idx ON auth.mails (account_id);
+CREATE INDEX mails_recipient_fold_idx ON auth.mails (lower(recipient COLLATE "C"));
+-- For binaries of before number 6; goes with number 7.
 CREATE INDEX mails_recipient_idx ON auth.mails (lower(recipient));
 
 -- Failures lately, by what they are counted for: an account, an address, a

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth"
+	"gatehouse/internal/database"
 	"gatehouse/internal/postgres"
 	"gatehouse/internal/schema"
 )
@@ -108,7 +109,11 @@ func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 // embeddedURL returns the URL of our database on the embedded Postgres, which
 // it makes on the first run.
 func embeddedURL(ctx context.Context, server *postgres.Server) (string, error) {
-	conn, err := pgx.Connect(ctx, server.URL("postgres"))
+	config, err := database.ParseConfig(server.URL("postgres"))
+	if err != nil {
+		return "", fmt.Errorf("read the embedded Postgres' URL: %w", err)
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return "", fmt.Errorf("connect to the embedded Postgres: %w", err)
 	}

@@ -92,7 +92,7 @@ func queryAccount(ctx context.Context, tx pgx.Tx, query, id string) (*authv1.Acc
 const selectAccountFacts = `
 	SELECT ` + accountColumns + `, a.password_change_time, a.last_sign_in_time,
 		(SELECT count(*) FROM auth.sessions s
-		 WHERE s.account_id = a.id AND s.revoke_time IS NULL AND s.expire_time > now())
+		 WHERE s.account_id = a.id AND s.revoke_time IS NULL AND s.epoch >= ` + currentEpoch + ` AND s.expire_time > now())
 	FROM auth.accounts a WHERE a.id = @id`
 
 // GetAccount implements authv1.AccountServiceHandler.
@@ -276,8 +276,8 @@ const (
 	// What names the person without naming the account: a link that was asked
 	// for by their address, mail that went there.
 	eraseByAddress = `
-		WITH links AS (DELETE FROM auth.links WHERE lower(email) = lower(@email))
-		DELETE FROM auth.mails WHERE lower(recipient) = lower(@email)`
+		WITH links AS (DELETE FROM auth.links WHERE lower(email COLLATE "C") = lower(@email COLLATE "C"))
+		DELETE FROM auth.mails WHERE lower(recipient COLLATE "C") = lower(@email COLLATE "C")`
 	eraseAudit = `SELECT auth.erase_audit(@id)`
 )
 

@@ -48,6 +48,7 @@ func (s *Service) makeAdministrator(ctx context.Context, email, password string,
 		return false, fmt.Errorf("choose an id: %w", err)
 	}
 	err = s.transact(ctx, func(tx pgx.Tx) error {
+		made = false
 		if _, err := tx.Exec(ctx, lockAdministrators); err != nil {
 			return fmt.Errorf("lock the administrators: %w", err)
 		}
@@ -77,7 +78,7 @@ func (s *Service) makeAdministrator(ctx context.Context, email, password string,
 const resetPassword = `
 	UPDATE auth.accounts
 	SET password_hash = @hash, password_change_time = clock_timestamp(), update_time = clock_timestamp()
-	WHERE lower(email) = lower(@email) RETURNING id`
+	WHERE lower(email COLLATE "C") = lower(@email COLLATE "C") RETURNING id`
 
 // SetPassword gives an account another password and ends its sessions, on an
 // operator's word. Errors: not_found USER_NOT_FOUND, invalid_argument

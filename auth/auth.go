@@ -24,6 +24,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/feed"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/password"
@@ -96,7 +97,7 @@ type Mailer interface {
 
 // Service is the auth service.
 type Service struct {
-	db              *pgxpool.Pool
+	db              *database.Pool
 	users           usersv1.RelayServiceClient
 	passwords       *password.Hasher
 	refreshKeys     refreshKeys
@@ -148,7 +149,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		return nil, err
 	}
 	service := &Service{
-		db: config.DB, users: config.Users, passwords: password.NewHasher(), refreshKeys: refresh, keys: keys,
+		db: database.Retrying(config.DB), users: config.Users, passwords: password.NewHasher(), refreshKeys: refresh, keys: keys,
 		deviceKeys: devices, throttleMAC: throttleMAC, idempotencyKeys: idempotency,
 		mails: mails, registration: config.Registration,
 		sessionIdle: config.SessionIdle, sessionMax: config.SessionMax,
@@ -168,6 +169,9 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	}
 	if service.step == nil {
 		service.step = func(string) {}
+	}
+	if err := service.noteIssuer(ctx); err != nil {
+		return nil, err
 	}
 	return service, nil
 }
@@ -199,7 +203,7 @@ func (s *Service) Run(ctx context.Context) {
 }
 
 // transact runs work in one transaction. The error that work returns rolls it
-// back.
+// back. Work may run more than once: see database.Pool.
 func (s *Service) transact(ctx context.Context, work func(tx pgx.Tx) error) error {
-	return pgx.BeginFunc(ctx, s.db, work)
+	return s.db.Transact(ctx, work)
 }

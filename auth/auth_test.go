@@ -44,7 +44,11 @@ type house struct {
 
 func newHouse(t testing.TB, change ...func(*auth.Config)) *house {
 	t.Helper()
-	database := pgtest.New(t)
+	return newHouseOn(t, pgtest.New(t), change...)
+}
+
+func newHouseOn(t testing.TB, database pgtest.Database, change ...func(*auth.Config)) *house {
+	t.Helper()
 	config := auth.Config{
 		DB: openPool(t, database.Auth), Secrets: [][]byte{secretOne}, Issuer: "http://localhost:8001",
 		Registration: auth.RegistrationOpen, AuditLife: 400 * 24 * time.Hour, SessionIdle: 30 * 24 * time.Hour, SessionMax: 365 * 24 * time.Hour,

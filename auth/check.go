@@ -26,7 +26,7 @@ func CheckSecrets(ctx context.Context, db *pgx.Conn, secrets [][]byte) error {
 	var kid string
 	var sealed []byte
 	_, err = pgx.ForEachRow(rows, []any{&kid, &sealed}, func() error {
-		_, err := unseal(secrets, signingKeyPurpose, kid, sealed)
+		_, _, err := openSigningKey(secrets, kid, sealed)
 		if errors.Is(err, errSealed) {
 			return ErrSecret
 		}

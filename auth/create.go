@@ -164,7 +164,7 @@ func (s *Service) writeAccount(ctx context.Context, tx pgx.Tx, account newAccoun
 		"roles": sortedRoles(account.roles), "signed_in": account.signIn,
 	})
 	switch {
-	case violates(err, "accounts_email_key"):
+	case emailIsTaken(err):
 		return nil, errEmailTaken.WithCause(err)
 	case violates(err, "accounts_pkey"):
 		return nil, errAccountExists.WithCause(err)

@@ -24,14 +24,16 @@ const (
 
 const (
 	selectAllSessions = `
-		SELECT id, create_time, last_used_time, expire_time, user_agent, ip_address, revoke_time, coalesce(revoke_reason, '')
+		SELECT id, create_time, last_used_time, expire_time, user_agent, ip_address,
+			CASE WHEN revoke_time IS NULL AND epoch < ` + currentEpoch + ` THEN create_time ELSE revoke_time END,
+			coalesce(revoke_reason, CASE WHEN epoch < ` + currentEpoch + ` THEN 'keys replaced' ELSE '' END)
 		FROM auth.sessions
 		WHERE account_id = @account_id
 		ORDER BY create_time DESC LIMIT @most`
 	selectAllMails = `
 		SELECT id, kind, recipient, coalesce(account_id::text, ''), attempts, last_error, create_time, next_attempt_time, sent_time, fail_time
 		FROM auth.mails
-		WHERE account_id = @account_id OR account_id IS NULL AND @verified AND lower(recipient) = lower(@email)
+		WHERE account_id = @account_id OR account_id IS NULL AND @verified AND lower(recipient COLLATE "C") = lower(@email COLLATE "C")
 		ORDER BY id DESC LIMIT @most`
 )
 

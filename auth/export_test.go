@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/crypto/argon2"
 
+	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/password"
 )
 
@@ -104,4 +105,18 @@ func RefreshTokenForTest(secret []byte, session uuid.UUID, generation int32) str
 	}
 	token, _ := keys.issue(refreshToken{session: session, generation: generation})
 	return token
+}
+
+// OpensSealedForTest reports whether a binary without epochs, and this one, open
+// a signing key.
+func OpensSealedForTest(secret []byte, kid string, sealed []byte) (old, ours bool) {
+	_, failure := unseal([][]byte{secret}, "signing key v1", kid, sealed)
+	_, _, err := openSigningKey([][]byte{secret}, kid, sealed)
+	return failure == nil, err == nil
+}
+
+// TokenAsOfForTest makes an access token for a call that began at a moment.
+func (s *Service) TokenAsOfForTest(at time.Time) error {
+	_, err := s.keys.accessToken(&authv1.Account{}, uuid.New(), at)
+	return err
 }

@@ -77,7 +77,7 @@ func (s *Service) Import(ctx context.Context, source io.Reader, dryRun bool, ref
 			continue
 		}
 		account.line = number
-		if before, ok := emails[strings.ToLower(account.Email)]; ok {
+		if before, ok := emails[foldEmail(account.Email)]; ok {
 			refuse(number, fmt.Sprintf("email: line %d has it already", before))
 			continue
 		}
@@ -85,7 +85,7 @@ func (s *Service) Import(ctx context.Context, source io.Reader, dryRun bool, ref
 			refuse(number, fmt.Sprintf("id: line %d has it already", before))
 			continue
 		}
-		emails[strings.ToLower(account.Email)], ids[account.ID] = number, number
+		emails[foldEmail(account.Email)], ids[account.ID] = number, number
 		if batch = append(batch, account); len(batch) == importBatch {
 			if err := flush(); err != nil {
 				return made, err
@@ -180,7 +180,7 @@ const (
 		INSERT INTO auth.accounts (id, email, email_verified, password_hash, roles, status)
 		VALUES (@id, @email, @email_verified, @password_hash, @roles, @status)
 		ON CONFLICT DO NOTHING`
-	existsEmail = `SELECT EXISTS (SELECT FROM auth.accounts WHERE lower(email) = lower(@email))`
+	existsEmail = `SELECT EXISTS (SELECT FROM auth.accounts WHERE lower(email COLLATE "C") = lower(@email COLLATE "C"))`
 )
 
 var errDryRun = errors.New("only a trial")

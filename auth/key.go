@@ -17,10 +17,27 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/rpc"
 )
 
-const signingKeyPurpose = "signing key v1"
+// What a signing key is sealed for. After an emergency it is the other one, which
+// binaries without epochs can't open: they would go on with sessions that have
+// ended, and so can't sign any more, and don't start.
+const (
+	signingKeyPurpose      = "signing key v1"
+	signingKeyEpochPurpose = "signing key v2"
+)
+
+// openSigningKey opens a sealed key, and returns what for it was sealed.
+func openSigningKey(secrets [][]byte, kid string, sealed []byte) (seed []byte, purpose string, err error) {
+	for _, purpose = range []string{signingKeyPurpose, signingKeyEpochPurpose} {
+		if seed, err = unseal(secrets, purpose, kid, sealed); !errors.Is(err, errSealed) {
+			break
+		}
+	}
+	return seed, purpose, err
+}
 
 // keyring signs access tokens with the key whose turn it is: of those in
 // Postgres, the one whose sign_time came last. Every copy of auth reads the
@@ -42,6 +59,10 @@ type keyring struct {
 	mu   sync.RWMutex
 	keys []signingKey // the one to sign last comes first
 	read time.Time
+	// epoch is the one that was read with the keys, and epochSince when it was
+	// read first. Who asked for a token before may be of a session that has ended.
+	epoch      int64
+	epochSince time.Time
 }
 
 // keysTrusted is for how long the keys count after they were read.
@@ -63,6 +84,7 @@ type storedKey struct {
 	Sealed  []byte  `db:"sealed_private_key"`
 	SignsIn float64 `db:"signs_in"` // seconds
 	Age     float64 `db:"age"`
+	Epoch   int64   `db:"epoch"`
 }
 
 const (
@@ -71,7 +93,8 @@ const (
 	selectKeys = `
 		SELECT kid, public_key, sealed_private_key,
 			extract(epoch FROM sign_time - clock_timestamp())::float8 AS signs_in,
-			extract(epoch FROM clock_timestamp() - create_time)::float8 AS age
+			extract(epoch FROM clock_timestamp() - create_time)::float8 AS age,
+			` + currentEpoch + ` AS epoch
 		FROM auth.signing_keys ORDER BY sign_time DESC, kid`
 	resealKey = `UPDATE auth.signing_keys SET sealed_private_key = @sealed_private_key WHERE kid = @kid`
 	insertKey = `
@@ -85,7 +108,7 @@ func openKeyring(ctx context.Context, db *pgxpool.Pool, secrets [][]byte, issuer
 		return nil, errors.New("no secret key")
 	}
 	ring := &keyring{issuer: issuer, secrets: secrets, logger: logger, now: time.Now}
-	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+	err := database.Retrying(db).Transact(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, lockKeys); err != nil {
 			return fmt.Errorf("lock: %w", err)
 		}
@@ -139,7 +162,7 @@ func current(stored []storedKey) (int, bool) {
 // so that the older can be dropped once every copy has both.
 func resealKeys(ctx context.Context, tx pgx.Tx, secrets [][]byte, stored []storedKey) error {
 	for _, key := range stored {
-		_, err := unseal(secrets[:1], signingKeyPurpose, key.KID, key.Sealed)
+		_, _, err := openSigningKey(secrets[:1], key.KID, key.Sealed)
 		if errors.Is(err, errSealed) {
 			err = reseal(ctx, tx, secrets, key)
 		}
@@ -151,11 +174,11 @@ func resealKeys(ctx context.Context, tx pgx.Tx, secrets [][]byte, stored []store
 }
 
 func reseal(ctx context.Context, tx pgx.Tx, secrets [][]byte, key storedKey) error {
-	seed, err := unseal(secrets[1:], signingKeyPurpose, key.KID, key.Sealed)
+	seed, purpose, err := openSigningKey(secrets[1:], key.KID, key.Sealed)
 	if err != nil {
 		return fmt.Errorf("%w: give the GATEHOUSE_SECRET_KEY that sealed it, after a comma if it is the older one", err)
 	}
-	anew, err := seal(secrets[0], signingKeyPurpose, key.KID, seed)
+	anew, err := seal(secrets[0], purpose, key.KID, seed)
 	if err != nil {
 		return err
 	}
@@ -172,7 +195,15 @@ func makeKey(ctx context.Context, tx pgx.Tx, secret []byte, signsIn time.Duratio
 		return "", fmt.Errorf("generate: %w", err)
 	}
 	kid := thumbprint(public)
-	sealed, err := seal(secret, signingKeyPurpose, kid, private.Seed())
+	purpose := signingKeyPurpose
+	var epoch int64
+	if err := tx.QueryRow(ctx, selectEpoch).Scan(&epoch); err != nil {
+		return "", fmt.Errorf("read the epoch: %w", err)
+	}
+	if epoch > 0 {
+		purpose = signingKeyEpochPurpose
+	}
+	sealed, err := seal(secret, purpose, kid, private.Seed())
 	if err != nil {
 		return "", fmt.Errorf("seal: %w", err)
 	}
@@ -199,6 +230,12 @@ func (r *keyring) take(stored []storedKey, at time.Time) (changed bool) {
 	for _, key := range r.keys {
 		known[key.kid] = key
 	}
+	if len(stored) > 0 && stored[0].Epoch != r.epoch {
+		r.epoch = stored[0].Epoch
+		if !r.read.IsZero() {
+			r.epochSince = time.Now()
+		}
+	}
 	changed = len(stored) != len(r.keys)
 	r.keys, r.read = make([]signingKey, 0, len(stored)), at
 	for _, row := range stored {
@@ -215,7 +252,7 @@ func (r *keyring) take(stored []storedKey, at time.Time) (changed bool) {
 
 // open returns the private key, or nil where another secret key sealed it.
 func (r *keyring) open(row storedKey) ed25519.PrivateKey {
-	seed, err := unseal(r.secrets, signingKeyPurpose, row.KID, row.Sealed)
+	seed, _, err := openSigningKey(r.secrets, row.KID, row.Sealed)
 	if err != nil {
 		r.logger.LogAttrs(context.Background(), slog.LevelError, "a signing key can't be opened, so that no token can be made when its turn comes: give this copy the GATEHOUSE_SECRET_KEY of the others",
 			slog.String("kid", row.KID), slog.String("cause", err.Error()))
@@ -243,6 +280,13 @@ func (r *keyring) signing() (signingKey, error) {
 		return key, nil
 	}
 	return signingKey{}, rpc.Unavailable().WithCause(errors.New("there is no signing key"))
+}
+
+// endedSince reports whether all sessions have ended since a moment.
+func (r *keyring) endedSince(at time.Time) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return at.Before(r.epochSince)
 }
 
 // published are the public keys, the one to sign last first.
@@ -277,6 +321,9 @@ func (r *keyring) accessToken(account *authv1.Account, session uuid.UUID, at tim
 	key, err := r.signing()
 	if err != nil {
 		return "", err
+	}
+	if r.endedSince(at) {
+		return "", rpc.Unavailable().WithCause(errors.New("all sessions have ended since this call began"))
 	}
 	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, accessClaims{
 		RegisteredClaims: jwt.RegisteredClaims{

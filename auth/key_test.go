@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -241,12 +242,9 @@ func TestReplacingTheKeysEndsEverySession(t *testing.T) {
 		t.Fatal(err)
 	}
 	listener := two.listen(t)
-	kid, ended, err := one.service.ReplaceKeys(t.Context())
+	kid, err := one.service.ReplaceKeys(t.Context())
 	if err != nil {
 		t.Fatal(err)
-	}
-	if ended == 0 {
-		t.Error("no session has ended")
 	}
 	listener.until(t, "the new key alone", func(m *authv1.WatchRevocationsResponse) bool {
 		return slices.Equal(kidsOf(m), []string{kid})
@@ -265,38 +263,100 @@ func TestReplacingTheKeysEndsEverySession(t *testing.T) {
 	}
 }
 
-// A sign-in under way is waited for, and ended.
-func TestReplacingTheKeysWaitsForWhoIsSigningIn(t *testing.T) {
+// However many sessions there are, none of their rows is touched, and nobody who
+// signs in or refreshes is waited for.
+func TestReplacingTheKeysTouchesNoSession(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	ada, _ := h.signUp(t, "ada@example.com")
+	ada, tokens := h.signUp(t, "ada@example.com")
 	late, err := h.owner.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer late.Rollback(t.Context())
-	session := newID(t)
-	if _, err := late.Exec(t.Context(), `
-		INSERT INTO auth.sessions (id, account_id, token_hash, token_key, expire_time, max_expire_time)
-		VALUES ($1, $2, sha256(''), 'k', now() + interval '1 day', now() + interval '1 day')`, session, ada.GetId()); err != nil {
+	defer func() { _ = late.Rollback(context.WithoutCancel(t.Context())) }()
+	// A sign-in under way, which knows of no new epoch.
+	_, err = late.Exec(t.Context(), `
+		INSERT INTO auth.sessions (id, account_id, token_hash, token_key, epoch, expire_time, max_expire_time)
+		VALUES (gen_random_uuid(), $1, sha256('x'), '', coalesce((SELECT session_epoch FROM auth.deployment), 0), now() + interval '1 day', now() + interval '1 day')`, ada.GetId())
+	if err != nil {
 		t.Fatal(err)
 	}
-	replaced := make(chan error, 1)
-	go func() { _, _, err := h.service.ReplaceKeys(t.Context()); replaced <- err }()
-	eventually(t, "wait for the sign-in", func() error {
-		if h.count(t, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'auth.sessions'::regclass") == 0 {
-			return errors.New("nobody waits")
-		}
-		return nil
-	})
+	const rows = "SELECT count(*) FROM auth.sessions WHERE revoke_time IS NULL"
+	before := h.count(t, rows)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := h.service.ReplaceKeys(ctx); err != nil {
+		t.Fatalf("ReplaceKeys beside a sign-in: %v", err)
+	}
 	if err := late.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-replaced; err != nil {
+	if n := h.count(t, rows); n != before+1 {
+		t.Errorf("%d rows are as they were, want %d", n, before+1)
+	}
+	list, err := h.sessions.ListSessions(t.Context(), &authv1.ListSessionsRequest{AccountId: ada.GetId()})
+	if err != nil || len(list.GetSessions()) != 0 {
+		t.Errorf("alive are %v, %v; want none", list.GetSessions(), err)
+	}
+	h.run(t)
+	_, err = h.refresh(t, tokens.GetRefreshToken(), "")
+	wantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
+	eventually(t, "sign in again", func() error {
+		_, err := h.login(t, "ada@example.com", password)
+		return err
+	})
+	if list, err = h.sessions.ListSessions(t.Context(), &authv1.ListSessionsRequest{AccountId: ada.GetId()}); err != nil || len(list.GetSessions()) != 1 {
+		t.Errorf("alive are %v, %v; want the new one", list.GetSessions(), err)
+	}
+}
+
+// Binaries without epochs read signing keys as before, and would go on with
+// sessions that have ended.
+func TestABinaryWithoutEpochsCannotUseTheKeysOfAnEmergency(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	opens := func() (old, ours bool) {
+		t.Helper()
+		var kid string
+		var sealed []byte
+		if err := h.owner.QueryRow(t.Context(), "SELECT kid, sealed_private_key FROM auth.signing_keys").Scan(&kid, &sealed); err != nil {
+			t.Fatal(err)
+		}
+		return auth.OpensSealedForTest(secretOne, kid, sealed)
+	}
+	if old, ours := opens(); !old || !ours {
+		t.Errorf("before an emergency the older binary opens the key: %t, this one: %t; want both", old, ours)
+	}
+	if _, err := h.service.ReplaceKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := h.count(t, "SELECT count(*) FROM auth.sessions WHERE revoke_time IS NULL"); n != 0 {
-		t.Errorf("%d sessions are alive", n)
+	if old, ours := opens(); old || !ours {
+		t.Errorf("after an emergency the older binary opens the key: %t, this one: %t; want this one alone", old, ours)
+	}
+	h.config.Secrets = [][]byte{secretTwo, secretOne}
+	h.open(t, h.config) // which seals it by the newer secret key
+	h.config.Secrets = [][]byte{secretTwo}
+	h.open(t, h.config)
+}
+
+// A token isn't signed by the new key for who asked before the sessions ended.
+func TestACallFromBeforeAnEmergencyGetsNoTokenAfterIt(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.signUp(t, "ada@example.com")
+	at := time.Now()
+	if err := h.service.TokenAsOfForTest(at); err != nil {
+		t.Fatalf("before: %v", err)
+	}
+	kid, err := h.service.ReplaceKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.run(t)
+	h.untilSigns(t, kid)
+	wantReason(t, h.service.TokenAsOfForTest(at), connect.CodeUnavailable, rpc.ReasonUnavailable)
+	if err := h.service.TokenAsOfForTest(time.Now()); err != nil {
+		t.Errorf("after: %v", err)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -161,7 +160,7 @@ func lockLink(ctx context.Context, tx pgx.Tx, token string, kinds ...linkKind) (
 		return locked, nil, errMeanwhile
 	case account == nil:
 		return locked, nil, nil
-	case locked.kind != linkEmailChange && !strings.EqualFold(account.GetEmail(), locked.email):
+	case locked.kind != linkEmailChange && foldEmail(account.GetEmail()) != foldEmail(locked.email):
 		return locked, nil, errLinkSuperseded
 	case account.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE:
 		return locked, nil, errDisabled
@@ -171,11 +170,11 @@ func lockLink(ctx context.Context, tx pgx.Tx, token string, kinds ...linkKind) (
 
 const (
 	selectAccountByEmailLock = `
-		SELECT ` + accountColumns + ` FROM auth.accounts a WHERE lower(a.email) = lower(@email) FOR UPDATE`
+		SELECT ` + accountColumns + ` FROM auth.accounts a WHERE lower(a.email COLLATE "C") = lower(@email COLLATE "C") FOR UPDATE`
 	// Held to the end of the transaction, in place of the account that isn't
 	// there yet: two registrations of one email would else each hold the link
 	// that the other is to end.
-	lockEmail = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse email ' || lower(@email), 0))"
+	lockEmail = `SELECT pg_advisory_xact_lock(hashtextextended('gatehouse email ' || lower(@email COLLATE "C"), 0))`
 )
 
 // lockOwner locks the account that a link is about; nil when a registration has
@@ -216,7 +215,7 @@ const (
 	useLink       = `UPDATE auth.links SET end_time = clock_timestamp(), end_reason = 'used' WHERE token_hash = @token_hash`
 	supersedeOpen = `
 		UPDATE auth.links SET end_time = clock_timestamp(), end_reason = 'superseded'
-		WHERE end_time IS NULL AND (account_id = @account_id OR (account_id IS NULL AND lower(email) = lower(@email)))`
+		WHERE end_time IS NULL AND (account_id = @account_id OR (account_id IS NULL AND lower(email COLLATE "C") = lower(@email COLLATE "C")))`
 	supersedeKind = `
 		UPDATE auth.links SET end_time = clock_timestamp(), end_reason = 'superseded'
 		WHERE end_time IS NULL AND account_id = @account_id AND kind = @kind`

@@ -22,15 +22,16 @@ func (s *Service) addressed(ctx context.Context, m mail) (mail, bool, error) {
 	if m.token == "" {
 		return m, true, nil
 	}
+	var to mail
 	var wanted bool
 	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
-		m, wanted, err = address(ctx, tx, m)
+		to, wanted, err = address(ctx, tx, m)
 		return err
 	})
 	if err != nil {
 		return m, false, fmt.Errorf("address a mail: %w", err)
 	}
-	return m, wanted, nil
+	return to, wanted, nil
 }
 
 func address(ctx context.Context, tx pgx.Tx, m mail) (mail, bool, error) {

@@ -107,7 +107,7 @@ func (s *Service) ConfirmEmailChange(ctx context.Context, req *authv1.ConfirmEma
 // addresses. Errors: already_exists EMAIL_TAKEN.
 func (s *Service) replaceEmail(ctx context.Context, tx pgx.Tx, statement string, before *authv1.Account, email string, origin *authv1.Origin) error {
 	_, err := tx.Exec(ctx, statement, pgx.NamedArgs{"id": before.GetId(), "email": email})
-	if violates(err, "accounts_email_key") {
+	if emailIsTaken(err) {
 		return errEmailTaken.WithCause(err)
 	}
 	if err != nil {

@@ -21,7 +21,7 @@ var (
 
 const (
 	selectCredentials = `
-		SELECT id, email, password_hash, status = 'active' FROM auth.accounts WHERE lower(email) = lower(@email)`
+		SELECT id, email, password_hash, status = 'active' FROM auth.accounts WHERE lower(email COLLATE "C") = lower(@email COLLATE "C")`
 	// It signs in only the account whose password was checked: one that was
 	// disabled, or given another password, meanwhile is not found.
 	signInAccount = `
@@ -105,9 +105,9 @@ func (s *Service) signIn(ctx context.Context, req *authv1.LoginRequest, found cr
 // A session of an account that has had none is no news to its owner.
 const insertSession = `
 	INSERT INTO auth.sessions
-		(id, account_id, token_hash, token_key, user_agent, ip_address, device_id, expire_time, max_expire_time)
+		(id, account_id, token_hash, token_key, user_agent, ip_address, device_id, epoch, expire_time, max_expire_time)
 	VALUES
-		(@id, @account_id, @token_hash, @token_key, @user_agent, @ip_address, @device_id,
+		(@id, @account_id, @token_hash, @token_key, @user_agent, @ip_address, @device_id, ` + currentEpoch + `,
 		 now() + least(@idle::interval, @max::interval), now() + @max::interval)
 	RETURNING create_time, EXISTS (SELECT FROM auth.sessions earlier WHERE earlier.account_id = @account_id)`
 
@@ -121,6 +121,7 @@ type newSession struct {
 // the device's, which names the same device as the shown one if that is the
 // account's. Of a device that it doesn't know, the account's owner is told.
 func (s *Service) beginSession(ctx context.Context, tx pgx.Tx, account *authv1.Account, shownDevice string, origin *authv1.Origin) (newSession, error) {
+	at := s.keys.now() // before the epoch is read; the account's row is locked
 	id, err := uuid.NewV7()
 	if err != nil {
 		return newSession{}, fmt.Errorf("make an id: %w", err)
@@ -153,13 +154,8 @@ func (s *Service) beginSession(ctx context.Context, tx pgx.Tx, account *authv1.A
 			return newSession{}, err
 		}
 	}
-	tokens, err := s.tokens(account, id, token, min(s.sessionIdle, s.sessionMax))
+	tokens, err := s.tokensAt(at, account, id, token, min(s.sessionIdle, s.sessionMax))
 	return newSession{tokens: tokens, deviceToken: s.deviceKeys.issue(device, owner)}, err
-}
-
-// tokens are a session's, for an account whose row is locked.
-func (s *Service) tokens(account *authv1.Account, session uuid.UUID, refresh string, refreshLife time.Duration) (*authv1.Tokens, error) {
-	return s.tokensAt(s.keys.now(), account, session, refresh, refreshLife)
 }
 
 // tokensAt are tokens as of a moment that isn't after the account was read.

@@ -65,7 +65,7 @@ func (s *Service) backlog(ctx context.Context) (backlog, error) {
 
 // Measure measures what is to be looked at when somebody asks.
 func (s *Service) Measure(meter metric.Meter) error {
-	return errors.Join(s.measureBacklog(meter), s.measureFeed(meter), s.measureClock(meter), telemetry.ObservePool(meter, "auth", s.db))
+	return errors.Join(s.measureBacklog(meter), s.measureFeed(meter), s.measureClock(meter), telemetry.ObservePool(meter, "auth", s.db.Pool))
 }
 
 // measureBacklog measures what is in the database. While that gives no answer,

@@ -13,9 +13,9 @@ const (
 	selectSessionCredentials = `
 		SELECT a.email, a.password_hash, coalesce(s.device_id, s.id)
 		FROM auth.sessions s JOIN auth.accounts a ON a.id = s.account_id
-		WHERE s.id = @id AND s.account_id = @account_id AND s.revoke_time IS NULL AND s.expire_time > now() AND a.status = 'active'`
+		WHERE s.id = @id AND s.account_id = @account_id AND s.revoke_time IS NULL AND s.epoch >= ` + currentEpoch + ` AND s.expire_time > now() AND a.status = 'active'`
 	touchAuthentication = `
-		UPDATE auth.sessions SET authenticate_time = clock_timestamp() WHERE id = @id AND revoke_time IS NULL`
+		UPDATE auth.sessions SET authenticate_time = clock_timestamp() WHERE id = @id AND revoke_time IS NULL AND epoch >= ` + currentEpoch
 )
 
 // sessionCredentials is what the password of a session's account is tried

@@ -16,7 +16,7 @@ const recentSignIn = 5 * time.Minute
 
 const recentlyGiven = `
 	SELECT EXISTS (SELECT FROM auth.sessions
-		WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND authenticate_time > now() - @within::interval)`
+		WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + currentEpoch + ` AND authenticate_time > now() - @within::interval)`
 
 // requireRecentSignIn refuses unless the session that asks has given its
 // password lately. Errors: failed_precondition REAUTHENTICATION_REQUIRED.

@@ -50,7 +50,7 @@ const (
 	// Asked after the lock is held, so that the clock and the account are as
 	// they are now and not as they were before the wait.
 	selectSessionNow = `
-		SELECT s.revoke_time IS NOT NULL OR s.expire_time <= clock_timestamp() OR a.status <> 'active',
+		SELECT s.revoke_time IS NOT NULL OR s.epoch < ` + currentEpoch + ` OR s.expire_time <= clock_timestamp() OR a.status <> 'active',
 			extract(epoch FROM clock_timestamp() - s.rotate_time)::float8,
 			extract(epoch FROM s.expire_time - clock_timestamp())::float8
 		FROM auth.sessions s JOIN auth.accounts a ON a.id = s.account_id

@@ -41,16 +41,23 @@ type revocations = feed.Feed[*authv1.Revocation]
 // them, in one round trip, and told on the same stream.
 func (s *Service) newRevocations() *revocations {
 	var keys []storedKey // of the latest poll
+	var issuer string
+	watch := &issuerWatch{ours: s.keys.issuer, logger: s.logger}
 	return feed.New(feed.Config[*authv1.Revocation]{
-		DB: s.db, Name: "revocations and signing keys", Prune: pruneRevocations, Logger: s.logger,
+		DB: s.db.Pool, Name: "revocations and signing keys", Prune: pruneRevocations, Logger: s.logger,
 		Queue: func(batch *pgx.Batch, seen string, found map[string]feed.Item[*authv1.Revocation]) {
 			batch.Queue(selectRevocations, pgx.NamedArgs{"seen": seen}).Query(func(rows pgx.Rows) error { return readRevocations(rows, found) })
 			batch.Queue(selectKeys).Query(func(rows pgx.Rows) (err error) {
 				keys, err = pgx.CollectRows(rows, pgx.RowToStructByName[storedKey])
 				return err
 			})
+			batch.Queue(selectIssuer).Query(func(rows pgx.Rows) error {
+				_, err := pgx.ForEachRow(rows, []any{&issuer}, func() error { return nil })
+				return err
+			})
 		},
 		Polled: func(read time.Time) {
+			watch.see(issuer)
 			if s.keys.take(keys, read) {
 				s.keyChanges.Add(1)
 			}
@@ -130,7 +137,7 @@ func parts(message *authv1.WatchRevocationsResponse) []*authv1.WatchRevocationsR
 func expiresIn(expire, now time.Time) int32 { return max(0, int32(expire.Sub(now)/time.Second)) + 1 }
 
 const selectAccess = `
-	SELECT s.revoke_time IS NULL AND a.status = 'active', a.authz_version
+	SELECT s.revoke_time IS NULL AND s.epoch >= ` + currentEpoch + ` AND a.status = 'active', a.authz_version
 	FROM auth.sessions s JOIN auth.accounts a ON a.id = s.account_id
 	WHERE s.id = @session_id AND s.account_id = @account_id`
 

@@ -212,24 +212,20 @@ const (
 	// Whoever ends an account's sessions holds some of their rows and wants the
 	// others: without this lock, the update of all could wait for them while they
 	// wait for it. A sign-in under way is waited for, and ended too.
-	lockSessions      = `LOCK TABLE auth.sessions IN EXCLUSIVE MODE`
-	deleteAllKeys     = `DELETE FROM auth.signing_keys`
-	revokeAllSessions = `
-		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = 'keys replaced'
-		WHERE revoke_time IS NULL AND expire_time > now()`
+	deleteAllKeys = `DELETE FROM auth.signing_keys`
 )
 
 // ReplaceKeys puts a new key in the place of all others, at once, and ends every
-// session: for when a key may be in other hands. It returns the key's id and how
-// many sessions there were. No token of theirs needs to be named as revoked,
-// since nothing verifies it.
-func (s *Service) ReplaceKeys(ctx context.Context) (kid string, ended int64, err error) {
+// session by one row, however many there are: for when a key may be in other
+// hands. It returns the key's id. No token needs to be named as revoked, since
+// nothing verifies it. Binaries without epochs can't open the new key.
+func (s *Service) ReplaceKeys(ctx context.Context) (kid string, err error) {
 	err = s.transact(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, lockKeys); err != nil {
 			return fmt.Errorf("lock: %w", err)
 		}
-		if _, err := tx.Exec(ctx, lockSessions); err != nil {
-			return fmt.Errorf("lock the sessions: %w", err)
+		if _, err := tx.Exec(ctx, raiseEpoch); err != nil {
+			return fmt.Errorf("end the sessions: %w", err)
 		}
 		if _, err := tx.Exec(ctx, deleteAllKeys); err != nil {
 			return fmt.Errorf("remove the old ones: %w", err)
@@ -237,15 +233,10 @@ func (s *Service) ReplaceKeys(ctx context.Context) (kid string, ended int64, err
 		if kid, err = makeKey(ctx, tx, s.keys.secrets[0], 0); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, revokeAllSessions)
-		if err != nil {
-			return fmt.Errorf("end the sessions: %w", err)
-		}
-		ended = tag.RowsAffected()
 		return audit(ctx, tx, audited{event: eventKeyReplace, outcome: succeeded, origin: keyOperator})
 	})
 	if err != nil {
-		return "", 0, fmt.Errorf("replace the signing keys: %w", err)
+		return "", fmt.Errorf("replace the signing keys: %w", err)
 	}
-	return kid, ended, nil
+	return kid, nil
 }

@@ -52,7 +52,7 @@ func (s *Service) Logout(ctx context.Context, req *authv1.LogoutRequest) (*authv
 const selectSessions = `
 	SELECT id, create_time, last_used_time, expire_time, user_agent, ip_address
 	FROM auth.sessions
-	WHERE account_id = @account_id AND revoke_time IS NULL AND expire_time > now()
+	WHERE account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + currentEpoch + ` AND expire_time > now()
 	ORDER BY last_used_time DESC LIMIT 100`
 
 // ListSessions implements authv1.SessionServiceHandler.
@@ -90,7 +90,7 @@ func revokeSession(ctx context.Context, tx pgx.Tx, id uuid.UUID, reason string) 
 const revokeOwned = `
 	WITH ended AS (
 		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = 'revoked'
-		WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND expire_time > now() RETURNING id)
+		WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + currentEpoch + ` AND expire_time > now() RETURNING id)
 	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
 
 // RevokeSession implements authv1.SessionServiceHandler.
@@ -116,7 +116,7 @@ func (s *Service) RevokeSession(ctx context.Context, req *authv1.RevokeSessionRe
 const revokeAll = `
 	WITH ended AS (
 		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
-		WHERE account_id = @account_id AND revoke_time IS NULL AND expire_time > now()
+		WHERE account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + currentEpoch + ` AND expire_time > now()
 			AND (@except::uuid IS NULL OR id <> @except::uuid) RETURNING id)
 	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
 

@@ -103,7 +103,7 @@ func (s *Service) beginAttempt(ctx context.Context, who guesser) (attempt, error
 		}
 		deviceWait = wait
 	}
-	account := s.throttleKey("account", strings.ToLower(who.email))
+	account := s.throttleKey("account", foldEmail(who.email))
 	begun.cleared = append(begun.cleared, account)
 	keys := [][]byte{account}
 	if key := s.addressKey(who.address); key != nil {
@@ -210,7 +210,7 @@ func (s *Service) allowMail(ctx context.Context, recipient string) error {
 	if !s.throttle {
 		return nil
 	}
-	_, wait, err := s.countFailures(ctx, s.throttleKey("mail", strings.ToLower(strings.TrimSpace(recipient))))
+	_, wait, err := s.countFailures(ctx, s.throttleKey("mail", foldEmail(strings.TrimSpace(recipient))))
 	if err != nil {
 		return err
 	}

@@ -20,5 +20,5 @@ func countHeard(ctx context.Context, deleted, applied bool) {
 
 // Measure measures what is to be looked at when somebody asks.
 func (s *Service) Measure(meter metric.Meter) error {
-	return telemetry.ObservePool(meter, "users", s.db)
+	return telemetry.ObservePool(meter, "users", s.db.Pool)
 }

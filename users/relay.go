@@ -31,7 +31,7 @@ func (s *Service) ApplyAccount(ctx context.Context, req *usersv1.ApplyAccountReq
 	// Each statement must see what was committed before the lock was granted,
 	// which is what READ COMMITTED promises.
 	var applied bool
-	err := pgx.BeginTxFunc(ctx, s.db, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, lockAccount, pgx.NamedArgs{"id": id}); err != nil {
 			return fmt.Errorf("lock the account's state: %w", err)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/feed"
 )
 
@@ -31,7 +32,7 @@ type Config struct {
 
 // Service answers ProfileService and RelayService.
 type Service struct {
-	db      *pgxpool.Pool
+	db      *database.Pool
 	changes *feed.Tags
 	logger  *slog.Logger
 	step    func(name string)
@@ -45,7 +46,7 @@ var (
 
 // New returns the service.
 func New(config Config) *Service {
-	service := &Service{db: config.DB, logger: config.Logger, step: config.Step, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
+	service := &Service{db: database.Retrying(config.DB), logger: config.Logger, step: config.Step, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
 	if service.step == nil {
 		service.step = func(string) {}
 	}

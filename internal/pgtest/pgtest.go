@@ -62,6 +62,15 @@ func Empty(t testing.TB) string {
 	return cluster.urlOf(cluster.database(t, "template0"))
 }
 
+// EmptyAs is Empty with options of CREATE DATABASE, such as an encoding.
+func EmptyAs(t testing.TB, options string) string {
+	t.Helper()
+	if err := cluster.started(); err != nil {
+		t.Fatal(err)
+	}
+	return cluster.urlOf(cluster.database(t, "template0 "+options))
+}
+
 // New makes a database with schema.sql applied for the test.
 func New(t testing.TB) Database {
 	t.Helper()
@@ -69,7 +78,22 @@ func New(t testing.TB) Database {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := cluster.database(t, template)
+	return applied(t, cluster.database(t, template))
+}
+
+// NewAs is New with options of CREATE DATABASE, such as a locale.
+func NewAs(t testing.TB, options string) Database {
+	t.Helper()
+	if _, err := cluster.template(); err != nil {
+		t.Fatal(err)
+	}
+	return applied(t, cluster.database(t, "template0 "+options))
+}
+
+// applied makes the roles of a database, and its tables if it has none.
+func applied(t testing.TB, name string) Database {
+	t.Helper()
+	var err error
 	db := Database{Owner: cluster.urlOf(name)}
 	cfg := schema.Config{
 		SQL:         cluster.schemaSQL,

@@ -43,6 +43,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"gatehouse/internal/database"
 )
 
 const superuser = "gatehouse"
@@ -210,7 +212,11 @@ func (s *Server) awaitReady(ctx context.Context, data string) error {
 
 // enter connects once, so that a password that doesn't fit is noticed here.
 func (s *Server) enter(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, s.URL("postgres"))
+	config, err := database.ParseConfig(s.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && refusal.Code == "28P01" { // invalid_password
 		return fmt.Errorf("the password in %s isn't the cluster's: %w", s.dir, err)
 	}

@@ -252,7 +252,13 @@ func storeIsAway(err error) bool {
 	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok {
 		// Connection lost, too many connections, shutting down; read-only, as a
 		// standby is that isn't promoted yet.
-		return slices.ContainsFunc([]string{"08", "53", "57", "25006"}, func(class string) bool {
+		// What Postgres undid, for another try: a serialization failure, a deadlock,
+		// a prepared statement that is no longer what it was. A lock that wasn't free
+		// in time; a transaction that was ended because its owner fell silent.
+		if refusal.Code == "0A000" && refusal.Routine == "RevalidateCachedQuery" {
+			return true
+		}
+		return slices.ContainsFunc([]string{"08", "26000", "40", "42P05", "53", "57", "25006", "25P03", "55P03"}, func(class string) bool {
 			return strings.HasPrefix(refusal.Code, class)
 		})
 	}

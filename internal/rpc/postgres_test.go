@@ -20,3 +20,9 @@ func storeIsAway(t testing.TB) error {
 func postgresError(code, message string) error {
 	return &pgconn.PgError{Severity: "ERROR", Code: code, Message: message, Detail: message}
 }
+
+// stalePlan is what Postgres says of a prepared statement whose result has another
+// type by now.
+func stalePlan(message string) error {
+	return &pgconn.PgError{Severity: "ERROR", Code: "0A000", Message: message, Routine: "RevalidateCachedQuery"}
+}

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"gatehouse/internal/database"
 )
 
 // The SQLSTATEs that have an answer of their own here.
@@ -26,6 +28,8 @@ func hasCode(err error, codes ...string) bool {
 
 func connectError(err error) error {
 	switch {
+	case errors.Is(err, database.ErrReadOnly):
+		return fmt.Errorf("%w: name the server that takes writes in DATABASE_URL", err)
 	case hasCode(err, invalidCatalogName):
 		return fmt.Errorf("the database doesn't exist: make it with createdb: %w", err)
 	case hasCode(err, invalidPassword, invalidAuthorization):

@@ -17,6 +17,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/text/secure/precis"
+
+	"gatehouse/internal/database"
 )
 
 // Roles are the login roles of the two services.
@@ -268,15 +270,24 @@ SELECT EXISTS (
 		AND EXISTS (
 			SELECT FROM pg_catalog.pg_db_role_setting s
 			JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase AND d.datname = current_database()
-			WHERE s.setrole = g.role AND 'search_path=' || g.service = ANY (s.setconfig)
-				AND 'idle_in_transaction_session_timeout=10s' = ANY (s.setconfig)
+			WHERE s.setrole = g.role AND s.setconfig @> CASE g.service WHEN 'auth' THEN $3::text[] ELSE $4::text[] END
 		)
 	)
 )`
 
+// settingLines are a service's session settings as the catalog writes them.
+func settingLines(service string) []string {
+	var lines []string
+	for _, setting := range database.SessionSettings(service) {
+		lines = append(lines, setting.Name+"="+setting.Value)
+	}
+	return lines
+}
+
 func (t *target) grantsDiffer(ctx context.Context) (bool, error) {
 	var differ bool
-	err := t.tx.QueryRowContext(ctx, selectGrantsDiffer, t.roles[0].Name, t.roles[1].Name).Scan(&differ)
+	err := t.tx.QueryRowContext(ctx, selectGrantsDiffer, t.roles[0].Name, t.roles[1].Name,
+		settingLines(Auth), settingLines(Users)).Scan(&differ)
 	if err != nil {
 		return false, fmt.Errorf("read the grants: %w", err)
 	}
@@ -287,12 +298,10 @@ func (t *target) grantsDiffer(ctx context.Context) (bool, error) {
 // what its service needs. Within the transaction, a service at work notices
 // nothing. Grants to any other role are somebody's intention and stay.
 //
-// The search path leaves out the schema public, in which up to Postgres 14
-// everybody may create functions for others to stumble over. Work that its
-// caller gave up must not hold locks, so that an idle transaction ends: a role's
-// setting holds behind a pooler too, which refuses most that clients set.
+// The session settings are given to the roles because a role's setting holds
+// behind a pooler too, which refuses most that clients set.
 func (t *target) grants() []statement {
-	database := pgx.Identifier{t.database}.Sanitize()
+	name := pgx.Identifier{t.database}.Sanitize()
 	all := "PUBLIC, " + t.roles[0].ident() + ", " + t.roles[1].ident()
 	lines := []string{
 		"REVOKE ALL ON SCHEMA auth, users FROM " + all,
@@ -302,14 +311,15 @@ func (t *target) grants() []statement {
 	for _, r := range t.roles {
 		role := r.ident()
 		lines = append(lines,
-			"GRANT CONNECT ON DATABASE "+database+" TO "+role,
-			"ALTER ROLE "+role+" IN DATABASE "+database+" SET search_path = "+r.service,
-			"ALTER ROLE "+role+" IN DATABASE "+database+" SET idle_in_transaction_session_timeout = '10s'",
+			"GRANT CONNECT ON DATABASE "+name+" TO "+role,
 			"GRANT USAGE ON SCHEMA "+r.service+" TO "+role,
 			"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "+r.service+" TO "+role,
 			"GRANT USAGE ON ALL SEQUENCES IN SCHEMA "+r.service+" TO "+role,
 			"REVOKE INSERT, UPDATE, DELETE ON "+r.service+".applied_schema FROM "+role,
 		)
+		for _, setting := range database.SessionSettings(r.service) {
+			lines = append(lines, "ALTER ROLE "+role+" IN DATABASE "+name+" SET "+setting.Name+" = '"+setting.Value+"'")
+		}
 		if r.service == Auth {
 			lines = append(lines, "REVOKE UPDATE, DELETE ON auth.audit_events FROM "+role)
 		}

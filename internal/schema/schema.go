@@ -173,6 +173,9 @@ func (t *target) propose(ctx context.Context) (Proposal, error) {
 	if err := t.readRoles(ctx); err != nil {
 		return Proposal{}, err
 	}
+	if err := t.checkEmails(ctx); err != nil {
+		return Proposal{}, err
+	}
 	tables, err := t.tableChanges(ctx)
 	if err != nil {
 		return Proposal{}, err
@@ -209,6 +212,9 @@ func Apply(ctx context.Context, cfg Config) (Result, error) {
 func (t *target) apply(ctx context.Context) ([]string, error) {
 	// First, since the passwords are tried while the tables are looked at.
 	if err := t.readRoles(ctx); err != nil {
+		return nil, err
+	}
+	if err := t.checkEmails(ctx); err != nil {
 		return nil, err
 	}
 	unchanged, err := t.unchanged(ctx)
@@ -303,7 +309,7 @@ SELECT pg_advisory_xact_lock(%d);
 SET LOCAL lock_timeout = '10s'`
 
 func (t *target) begin(ctx context.Context) error {
-	tx, err := t.db.BeginTx(ctx, nil)
+	tx, err := t.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return connectError(err)
 	}

@@ -502,7 +502,9 @@ func TestADriftIsFoundAndMended(t *testing.T) {
 		{"the audit made mutable", `GRANT UPDATE ON auth.audit_events TO $_auth`, "REVOKE UPDATE, DELETE ON auth.audit_events"},
 		{"attributes too many", `ALTER ROLE $_users CREATEDB SUPERUSER`, "NOSUPERUSER NOCREATEDB"},
 		{"a role that may not sign in", `ALTER ROLE $_users NOLOGIN`, " LOGIN"},
-		{"a search path", `ALTER ROLE $_auth IN DATABASE $ SET search_path = public`, "SET search_path = auth"},
+		{"a search path", `ALTER ROLE $_auth IN DATABASE $ SET search_path = public`, "SET search_path = 'auth'"},
+		{"an isolation", `ALTER ROLE $_users IN DATABASE $ SET default_transaction_isolation = serializable`, "SET default_transaction_isolation = 'read committed'"},
+		{"a setting taken away", `ALTER ROLE $_users IN DATABASE $ RESET client_encoding`, "SET client_encoding = 'UTF8'"},
 	} {
 		exec(t, cfg.DatabaseURL, strings.ReplaceAll(test.drift, "$", database))
 		planned := plan(t, cfg)

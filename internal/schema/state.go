@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"gatehouse/internal/database"
 )
 
 // Querier is a pool, a connection or a transaction.
@@ -39,7 +41,7 @@ func Ready(ctx context.Context, db Querier, service string, number int) error {
 }
 
 const selectNames = `
-SELECT current_database(), current_user,
+SELECT current_database(), current_user, current_setting('server_encoding'),
 	NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname IN ('auth', 'users')),
 	(SELECT count(*) = 2 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname IN ('auth', 'users') AND c.relname = 'applied_schema')`
@@ -51,9 +53,13 @@ SELECT coalesce(max(number), 0)
 FROM (SELECT number FROM auth.applied_schema UNION ALL SELECT number FROM users.applied_schema) AS applied`
 
 func (t *target) readState(ctx context.Context) error {
-	err := t.tx.QueryRowContext(ctx, selectNames).Scan(&t.database, &t.user, &t.fresh, &t.remembers)
+	var encoding string
+	err := t.tx.QueryRowContext(ctx, selectNames).Scan(&t.database, &t.user, &encoding, &t.fresh, &t.remembers)
 	if err != nil {
 		return fmt.Errorf("look for the schemas: %w", err)
+	}
+	if err := database.EncodingError(t.database, encoding); err != nil {
+		return err
 	}
 	if !t.remembers {
 		return nil

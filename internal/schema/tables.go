@@ -295,7 +295,7 @@ const scratchLockKey = 0x67617465_02
 func inScratch(ctx context.Context, cfg *pgx.ConnConfig, f func(*sql.Tx) error) error {
 	db := stdlib.OpenDB(*cfg)
 	defer db.Close()
-	tx, err := db.BeginTx(ctx, nil)
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return connectError(err)
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"gatehouse/internal/database"
 )
 
 // ServiceURL is databaseURL with another user: the hosts, the database and all
@@ -112,10 +114,11 @@ func parseURL(databaseURL string) (*pgx.ConnConfig, error) {
 	if databaseURL == "" {
 		return nil, errors.New("is empty: name a database, like postgres://user:password@host:5432/database")
 	}
-	conn, err := pgx.ParseConfig(databaseURL)
+	conn, err := database.ParseConfig(databaseURL)
 	if err != nil {
 		return nil, err
 	}
+	database.SetOwnerSession(conn, databaseURL)
 	// Without cached plans, a statement may follow one that changed its table.
 	conn.DefaultQueryExecMode = pgx.QueryExecModeDescribeExec
 	if conn.Database == "" {

@@ -1,0 +1,367 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Pool is a pool of connections that tries again what Postgres asks to have
+// tried again. Each statement outside of a transaction is one of its own.
+type Pool struct{ *pgxpool.Pool }
+
+// Retrying returns a Pool over the connections of another.
+func Retrying(pool *pgxpool.Pool) *Pool { return &Pool{pool} }
+
+// Transact runs work in one transaction, which begins as read committed. The
+// error that work returns rolls it back. Work runs again, in a new transaction,
+// when Postgres undid the one before: it must leave nothing behind that a
+// second run would not overwrite.
+func (p *Pool) Transact(ctx context.Context, work func(pgx.Tx) error) error {
+	return retry(ctx, func() error {
+		return p.heed(pgx.BeginTxFunc(ctx, p, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, work))
+	})
+}
+
+// BeginTx is pgxpool's, waiting for a connection as Acquire does.
+func (p *Pool) BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error) {
+	conn, err := p.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tx, err := conn.BeginTx(ctx, options)
+	if err != nil {
+		conn.Release()
+		return nil, p.heed(err)
+	}
+	return &pooledTx{Tx: tx, conn: conn}, nil
+}
+
+// Begin is BeginTx at read committed.
+func (p *Pool) Begin(ctx context.Context) (pgx.Tx, error) {
+	return p.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+}
+
+// pooledTx gives its connection back when it ends.
+type pooledTx struct {
+	pgx.Tx
+	conn *pgxpool.Conn
+}
+
+func (t *pooledTx) Commit(ctx context.Context) error {
+	err := t.Tx.Commit(ctx)
+	t.release()
+	return err
+}
+
+func (t *pooledTx) Rollback(ctx context.Context) error {
+	err := t.Tx.Rollback(ctx)
+	t.release()
+	return err
+}
+
+func (t *pooledTx) release() {
+	if t.conn != nil {
+		t.conn.Release()
+		t.conn = nil
+	}
+}
+
+// Acquire is pgxpool's, except that it waits for a connection within ctx when
+// Postgres has none left for another one.
+func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	for n := 1; ; n++ {
+		conn, err := p.Pool.Acquire(ctx)
+		if err == nil {
+			return conn, nil
+		}
+		refusal, ok := errors.AsType[*pgconn.PgError](err)
+		if !ok || refusal.Code != tooManyConnections || n == unboundedWaits && !bounded(ctx) || !pause(ctx, n) {
+			return nil, err
+		}
+	}
+}
+
+// unboundedWaits is after how many waits who gave no time gives up: seconds.
+const unboundedWaits = 50
+
+func bounded(ctx context.Context) bool {
+	_, ok := ctx.Deadline()
+	return ok
+}
+
+// Exec is pgxpool's, tried again.
+func (p *Pool) Exec(ctx context.Context, sql string, arguments ...any) (tag pgconn.CommandTag, err error) {
+	err = retry(ctx, func() error {
+		conn, err := p.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		tag, err = conn.Exec(ctx, sql, arguments...)
+		return p.heed(err)
+	})
+	return tag, err
+}
+
+// Query is pgxpool's, tried again until there is a first row.
+func (p *Pool) Query(ctx context.Context, sql string, arguments ...any) (found pgx.Rows, err error) {
+	err = retry(ctx, func() error {
+		conn, err := p.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		result, err := conn.Query(ctx, sql, arguments...)
+		if err != nil {
+			conn.Release()
+			return p.heed(err)
+		}
+		begun := &rows{Rows: result, conn: conn}
+		begun.ready = begun.Rows.Next()
+		begun.peeked = true
+		found = begun
+		if begun.ready {
+			return nil
+		}
+		begun.release()
+		return p.heed(result.Err())
+	})
+	if err != nil && found == nil {
+		return nil, err
+	}
+	// An error of the statement is for the reader of the rows, as pgx has it.
+	return found, nil
+}
+
+// rows are a result whose first row was looked for. They give their connection
+// back at their end.
+type rows struct {
+	pgx.Rows
+	conn          *pgxpool.Conn
+	peeked, ready bool
+}
+
+func (r *rows) Next() bool {
+	ready := r.ready
+	if r.peeked {
+		r.peeked = false
+	} else {
+		ready = r.Rows.Next()
+	}
+	if !ready {
+		r.release()
+	}
+	return ready
+}
+
+func (r *rows) Close() {
+	r.Rows.Close()
+	r.release()
+}
+
+func (r *rows) release() {
+	if r.conn != nil {
+		r.conn.Release()
+		r.conn = nil
+	}
+}
+
+// QueryRow is pgxpool's, tried again. The statement runs with Scan.
+func (p *Pool) QueryRow(ctx context.Context, sql string, arguments ...any) pgx.Row {
+	return rowFunc(func(destinations []any) error {
+		found, err := p.Query(ctx, sql, arguments...)
+		if err != nil {
+			return err
+		}
+		defer found.Close()
+		if !found.Next() {
+			if err := found.Err(); err != nil {
+				return err
+			}
+			return pgx.ErrNoRows
+		}
+		if err := found.Scan(destinations...); err != nil {
+			return err
+		}
+		found.Close()
+		return found.Err()
+	})
+}
+
+type rowFunc func(destinations []any) error
+
+func (f rowFunc) Scan(destinations ...any) error { return f(destinations) }
+
+// heed has the pool make new connections when an error says that its old ones
+// are of no use, and returns the error.
+func (p *Pool) heed(err error) error {
+	if _, all := condemns(err); all {
+		p.Reset()
+	}
+	return err
+}
+
+// What a pool has unless its URL says otherwise.
+const (
+	maxConnections = 16
+	maxIdleTime    = 5 * time.Minute
+	// A connection ends after so long, each by chance a little later, so that
+	// they don't all follow a change of the server's address at one moment.
+	maxLifetime    = 30 * time.Minute
+	lifetimeJitter = 10 * time.Minute
+	connectTimeout = 2 * time.Second
+	markCondemned  = "gatehouse: condemned"
+)
+
+// Open opens the pool of a service, whose connections have the SessionSettings
+// and take writes, and checks the database's encoding. Errors: ErrReadOnly, and
+// a sentence about a URL that can't be read.
+func Open(ctx context.Context, url, service string) (*pgxpool.Pool, error) {
+	config, err := parsePoolConfig(url)
+	if err != nil {
+		return nil, errors.New(strings.ToUpper(service) + "_DATABASE_URL can't be read as a Postgres URL")
+	}
+	given := func(setting string) bool { return strings.Contains(url, setting) }
+	if !given("pool_max_conns") {
+		config.MaxConns = maxConnections
+	}
+	if !given("pool_max_conn_idle_time") {
+		config.MaxConnIdleTime = maxIdleTime
+	}
+	if !given("pool_max_conn_lifetime=") {
+		config.MaxConnLifetime = maxLifetime
+	}
+	if !given("pool_max_conn_lifetime_jitter") {
+		config.MaxConnLifetimeJitter = lifetimeJitter
+	}
+	config.ConnConfig.ConnectTimeout = connectTimeout
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = "gatehouse " + service
+	}
+	requireWritable(config.ConnConfig, url)
+	pooled, err := probe(ctx, config.ConnConfig)
+	if err != nil {
+		return nil, fmt.Errorf("reach the database of %s: %w", service, err)
+	}
+	setSession(config.ConnConfig, service, pooled)
+	if pooled && !given("default_query_exec_mode") {
+		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	}
+	watch := &watcher{next: config.ConnConfig.Tracer}
+	config.ConnConfig.Tracer = watch
+	config.AfterRelease = func(conn *pgx.Conn) bool { return !condemned(conn) }
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("open the database of %s: %w", service, err)
+	}
+	watch.pool.Store(pool)
+	return pool, nil
+}
+
+// MaxConns returns how many connections the pool of a URL may open.
+func MaxConns(url string) (int, error) {
+	config, err := parsePoolConfig(url)
+	if err != nil {
+		return 0, err
+	}
+	if !strings.Contains(url, "pool_max_conns") {
+		return maxConnections, nil
+	}
+	return int(config.MaxConns), nil
+}
+
+// probe checks the database by one connection, and reports whether something
+// such as PgBouncer stands before Postgres: then the process that works isn't
+// the one that the connection was told of. A pooler may give each transaction
+// another process, in which what was prepared before isn't there.
+func probe(ctx context.Context, config *pgx.ConnConfig) (pooled bool, err error) {
+	config = config.Copy()
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if err := CheckEncoding(ctx, conn); err != nil {
+		return false, err
+	}
+	var process uint32
+	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&process); err != nil {
+		return false, err
+	}
+	return process != conn.PgConn().PID(), nil
+}
+
+// Writable returns ErrReadOnly when the pool's connections take no writes, and
+// has it look for others.
+func Writable(ctx context.Context, pool *pgxpool.Pool) error {
+	var readOnly bool
+	if err := pool.QueryRow(ctx, "SELECT current_setting('transaction_read_only')::boolean").Scan(&readOnly); err != nil {
+		return err
+	}
+	if readOnly {
+		pool.Reset()
+		return ErrReadOnly
+	}
+	return nil
+}
+
+// watcher looks at the errors of all statements, and has connections that are of
+// no more use closed when they are given back.
+type watcher struct {
+	pool atomic.Pointer[pgxpool.Pool]
+	next pgx.QueryTracer
+}
+
+// TraceQueryStart implements pgx.QueryTracer.
+func (w *watcher) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if w.next != nil {
+		return w.next.TraceQueryStart(ctx, conn, data)
+	}
+	return ctx
+}
+
+// TraceQueryEnd implements pgx.QueryTracer.
+func (w *watcher) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryEndData) {
+	if w.next != nil {
+		w.next.TraceQueryEnd(ctx, conn, data)
+	}
+	w.look(conn, data.Err)
+}
+
+// TraceBatchStart implements pgx.BatchTracer.
+func (w *watcher) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+
+// TraceBatchQuery implements pgx.BatchTracer.
+func (w *watcher) TraceBatchQuery(_ context.Context, conn *pgx.Conn, data pgx.TraceBatchQueryData) {
+	w.look(conn, data.Err)
+}
+
+// TraceBatchEnd implements pgx.BatchTracer.
+func (w *watcher) TraceBatchEnd(_ context.Context, conn *pgx.Conn, data pgx.TraceBatchEndData) {
+	w.look(conn, data.Err)
+}
+
+func (w *watcher) look(conn *pgx.Conn, err error) {
+	one, all := condemns(err)
+	if one {
+		conn.PgConn().CustomData()[markCondemned] = true
+	}
+	if pool := w.pool.Load(); all && pool != nil {
+		pool.Reset()
+	}
+}
+
+func condemned(conn *pgx.Conn) bool {
+	_, ok := conn.PgConn().CustomData()[markCondemned]
+	return ok
+}
