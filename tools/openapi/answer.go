@@ -51,7 +51,7 @@ func derivedReasons(m *method, how surface, hasBody bool) []string {
 	add(m.policy.byRole(), "PERMISSION_DENIED")
 	add(m.policy.RecentSignIn, "REAUTHENTICATION_REQUIRED")
 	add(m.policy.Rate != nil, "RATE_LIMITED")
-	add(m.signsIn, "COOKIES_NEED_HTTPS")
+	add(m.signsIn, "COOKIES_NEED_HTTPS", "COOKIES_CROSS_SITE")
 	if m.policy.IdempotencyKey {
 		reasons = append(reasons, "IDEMPOTENCY_KEY_INVALID")
 		if !m.idempotent { // else the work itself tells a repetition
