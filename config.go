@@ -150,11 +150,11 @@ func (f publicFlags) parse(m *mistakes, listen string) string {
 		}
 		return "http://localhost:" + port
 	}
-	parsed, ok := checkURL(m, "GATEHOUSE_PUBLIC_URL", f.PublicURL)
-	if ok && (parsed.Path != "" && parsed.Path != "/" || parsed.RawQuery != "" || parsed.Fragment != "") {
-		m.add("GATEHOUSE_PUBLIC_URL", fmt.Sprintf("%q has more than a scheme and a host", f.PublicURL), "leave the rest out")
+	origin, ok := m.webOrigin("GATEHOUSE_PUBLIC_URL", f.PublicURL)
+	if !ok {
+		return strings.TrimSuffix(f.PublicURL, "/")
 	}
-	return strings.TrimSuffix(f.PublicURL, "/")
+	return origin
 }
 
 // policyFlags narrow what the schema allows.
@@ -178,11 +178,14 @@ func (f policyFlags) parse(m *mistakes) string {
 type edgeFlags struct {
 	publicFlags
 	policyFlags
-	Origins        string `env:"GATEHOUSE_ORIGINS" placeholder:"LIST" help:"Web origins that may call from a browser, comma-separated. The public URL's if empty."`
+	Origins        string `env:"GATEHOUSE_ORIGINS" placeholder:"LIST" help:"Web origins that may call from a browser, comma-separated; http://localhost:* stands for all ports of this machine. The public URL's if empty; in up on localhost, also http://localhost:* and http://127.0.0.1:*."`
 	Cookies        string `env:"GATEHOUSE_COOKIES" default:"auto" placeholder:"auto|secure|localhost" help:"How session cookies are protected: for https alone, or for plain http on localhost alone; auto goes by the public URL."`
 	RedisURL       string `env:"REDIS_URL" placeholder:"URL" help:"A Redis or Valkey through which gateways share what callers have used of their rates, such as redis://host:6379 or rediss:// with TLS. Each goes by itself if empty."`
 	CacheBytes     int64  `env:"GATEHOUSE_CACHE_BYTES" default:"67108864" placeholder:"BYTES" help:"How much memory kept answers may take; 0 keeps none."`
-	TrustedProxies string `env:"GATEHOUSE_TRUSTED_PROXIES" placeholder:"LIST" help:"Networks whose X-Forwarded-For is believed, comma-separated."`
+	TrustedProxies string `env:"GATEHOUSE_TRUSTED_PROXIES" placeholder:"LIST" help:"Networks whose X-Forwarded-For is believed, comma-separated; none if empty. Networks that hold every address are refused."`
+
+	// development allows pages of development servers; set by up.
+	development bool
 }
 
 // edge is edgeFlags checked.
@@ -214,32 +217,19 @@ func (f edgeFlags) parse(m *mistakes, listen string) edge {
 	default:
 		m.add("GATEHOUSE_COOKIES", fmt.Sprintf("%q is not known", f.Cookies), "set it to auto, secure or localhost")
 	}
-	for _, origin := range list(f.Origins) {
-		parsed, ok := checkURL(m, "GATEHOUSE_ORIGINS", origin)
-		if ok && parsed.Scheme+"://"+parsed.Host != origin {
-			m.add("GATEHOUSE_ORIGINS", fmt.Sprintf("%q is not an origin", origin), "give a scheme, a host and perhaps a port, such as https://app.example.com")
-		}
-		checked.origins = append(checked.origins, origin)
-	}
+	checked.origins = parseOrigins(m, f.Origins)
 	if len(checked.origins) == 0 {
 		checked.origins = []string{checked.publicURL}
+		if f.development && isDevelopment(checked.publicURL) {
+			checked.origins = append(checked.origins, developmentOrigins...)
+		}
 	}
 	if checked.redisURL = f.RedisURL; f.RedisURL != "" {
 		if err := limit.CheckURL(f.RedisURL); err != nil {
 			m.add("REDIS_URL", "it is no URL of a Redis or Valkey", "give one such as redis://host:6379 or rediss://user:password@host:6380/0")
 		}
 	}
-	for _, network := range list(f.TrustedProxies) {
-		prefix, err := netip.ParsePrefix(network)
-		if address, failure := netip.ParseAddr(network); failure == nil {
-			prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
-		}
-		if err != nil {
-			m.add("GATEHOUSE_TRUSTED_PROXIES", fmt.Sprintf("%q is not a network", network), "give an address or a network such as 10.0.0.0/8")
-			continue
-		}
-		checked.proxies = append(checked.proxies, prefix)
-	}
+	checked.proxies = parseProxies(m, f.TrustedProxies)
 	return checked
 }
 

@@ -24,11 +24,13 @@ import (
 // are OpenTelemetry's own.
 type opsFlags struct {
 	OpsListen string `env:"GATEHOUSE_OPS_LISTEN" placeholder:"ADDRESS" help:"Where operators find /metrics, /debug/pprof and /readyz in detail, such as 127.0.0.1:9001; nowhere if empty. It asks nobody who they are: keep it private."`
+	OpsHosts  string `env:"GATEHOUSE_OPS_HOSTS" placeholder:"LIST" help:"Host names by which operators reach that listener, comma-separated. Without any: IP addresses, names without a dot, localhost, .svc, .cluster.local, .internal, and this machine's own name."`
 }
 
 // operations is what operators get to see of a process.
 type operations struct {
 	role, listen string
+	hosts        opsHosts
 	traces       bool
 	// telemetry is nil while there is nobody to tell anything.
 	telemetry *telemetry.Telemetry
@@ -40,6 +42,7 @@ func (f opsFlags) parse(m *mistakes, role, listen string) *operations {
 	if f.OpsListen == "" {
 		return o
 	}
+	o.hosts = parseOpsHosts(m, f.OpsListen, f.OpsHosts)
 	if _, _, err := net.SplitHostPort(f.OpsListen); err != nil {
 		m.add("GATEHOUSE_OPS_LISTEN", fmt.Sprintf("%q is not an address", f.OpsListen), "give a host and a port, such as 127.0.0.1:9001")
 	}
@@ -137,7 +140,9 @@ func (o *operations) begin(ctx context.Context, parts []part, logger *slog.Logge
 		return nil, fmt.Errorf("listen for operators: %w: stop what listens there, or set GATEHOUSE_OPS_LISTEN to another address", err)
 	}
 	logger.Info("operations", "listen", o.listen)
-	return func(ctx context.Context) error { return rpc.Serve(ctx, listener, o.handler(parts), logger) }, nil
+	return func(ctx context.Context) error {
+		return rpc.Serve(ctx, listener, o.hosts.handler(o.handler(parts)), logger)
+	}, nil
 }
 
 // handler is what operators see.

@@ -46,6 +46,7 @@ func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 	var m mistakes
 	c.keepSecrets(&m)
 	c.mailbox = filepath.Join(c.DataDir, "mailbox")
+	c.development = true
 	h := c.houseFlags.parse(&m, app, p.logger, c.Registration, c.Listen, false)
 	if err := m.err(); err != nil {
 		return err

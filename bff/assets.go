@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 
+	"gatehouse/internal/rpc"
 	"gatehouse/web"
 )
 
@@ -104,7 +105,7 @@ func (a *assets) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Cross-Origin-Resource-Policy", "same-origin")
 	if found.packed {
 		header.Set("Vary", "Accept-Encoding")
-		if !takesGzip(r.Header.Values("Accept-Encoding")) {
+		if !rpc.AcceptsGzip(r.Header.Values("Accept-Encoding")) {
 			if unpacked, err := gzip.NewReader(bytes.NewReader(found.text)); err == nil {
 				_, _ = io.Copy(w, unpacked)
 			}
@@ -114,21 +115,4 @@ func (a *assets) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	header.Set("Content-Length", strconv.Itoa(len(found.text)))
 	_, _ = w.Write(found.text)
-}
-
-// takesGzip reads Accept-Encoding (RFC 9110, section 12.5.3).
-func takesGzip(accepted []string) bool {
-	anything := false
-	for coding := range strings.SplitSeq(strings.Join(accepted, ","), ",") {
-		name, parameter, _ := strings.Cut(coding, ";")
-		quality, err := strconv.ParseFloat(strings.TrimPrefix(strings.TrimSpace(parameter), "q="), 64)
-		wanted := err != nil || quality > 0
-		switch strings.ToLower(strings.TrimSpace(name)) {
-		case "gzip", "x-gzip":
-			return wanted
-		case "*":
-			anything = wanted
-		}
-	}
-	return anything
 }

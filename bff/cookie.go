@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,8 +83,54 @@ func (c *cookies) deviceName() string  { return c.prefix + "gatehouse-device" }
 // borne is what a request's cookies hold, and what stands against using them.
 type borne struct {
 	access, refresh, device string
+	// others are further cookies of the same names; nil without.
+	others *otherCookies
+	// keepsSession says that the request's client keeps its session in cookies: it
+	// sends some of ours, whatever they hold, or asks for them.
+	keepsSession bool
 	// refusal is why the request may not use its cookies, or get any; nil if it may.
 	refusal error
+}
+
+// otherCookies are those that a browser sends beside the first of a name. Only a
+// "__Host-" name is one cookie's: without that prefix another program on this
+// machine, or a page below another path, may have set its own.
+type otherCookies struct{ access, refresh []string }
+
+// maxSameName bounds how many cookies of one name are tried.
+const maxSameName = 4
+
+func (b borne) accessTokens() []string {
+	if b.others == nil {
+		return []string{b.access}
+	}
+	return append([]string{b.access}, b.others.access...)
+}
+
+// refreshTokens returns the refresh tokens to try, in order; nil without any.
+func (b borne) refreshTokens() []string {
+	switch {
+	case b.refresh == "":
+		return nil
+	case b.others == nil:
+		return []string{b.refresh}
+	}
+	return append([]string{b.refresh}, b.others.refresh...)
+}
+
+// firstGood returns what the first of the tokens that isn't refused as no good
+// gives; the first one's refusal where all are. tokens is not empty.
+func firstGood[T any](tokens []string, try func(string) (T, error)) (T, error) {
+	result, err := try(tokens[0])
+	for _, token := range tokens[1:] {
+		if connect.CodeOf(err) != connect.CodeUnauthenticated {
+			break
+		}
+		if other, failure := try(token); failure == nil || connect.CodeOf(failure) != connect.CodeUnauthenticated {
+			return other, failure
+		}
+	}
+	return result, err
 }
 
 type borneKey struct{}
@@ -114,15 +161,22 @@ func (c *cookies) handler(next http.Handler) http.Handler {
 // header stands on that alone.
 func (c *cookies) of(r *http.Request) borne {
 	var found borne
-	if r.Header.Get("Authorization") == "" {
-		found = borne{access: value(r, c.accessName()), refresh: value(r, c.refreshName()), device: value(r, c.deviceName())}
-	}
 	asked := wantsCookies(r.Header.Get(sessionModeHeader))
+	if r.Header.Get("Authorization") == "" {
+		access, refresh := values(r, c.accessName()), values(r, c.refreshName())
+		found = borne{access: access[0], refresh: refresh[0], device: values(r, c.deviceName())[0]}
+		if len(access)+len(refresh) > 2 {
+			found.others = &otherCookies{access: access[1:], refresh: refresh[1:]}
+		}
+		found.keepsSession = asked || names(r, c.accessName()) || names(r, c.refreshName())
+	}
 	switch {
 	case asked && !c.usable:
 		found.refusal = errCookiesNeedHTTPS
-	case asked && !c.sources.mayBegin(r), found.session() && !c.sources.mayUse(r):
+	case asked && !c.sources.mayBegin(r), (found.session() || found.keepsSession && !asked) && !c.sources.mayUse(r):
 		found.refusal = errCrossOrigin
+	case asked && isCrossSite(r):
+		found.refusal = errCookiesCrossSite
 	}
 	return found
 }
@@ -146,11 +200,11 @@ func crossOrigin(*rpc.Plan) (connect.ServerInterceptor, error) {
 // identify returns whose session the cookies are of. One that is about to expire
 // is refreshed, and goes back with the answer.
 func (c *cookies) identify(ctx context.Context, info *connect.CallInfo, held borne) (*principal, error) {
-	who, err := c.gateway.identify(ctx, held.access)
+	who, err := firstGood(held.accessTokens(), func(token string) (*principal, error) { return c.gateway.identify(ctx, token) })
 	if held.refresh == "" || !c.isExpiring(who, err) {
 		return who, err
 	}
-	fresh, failure := c.refreshed(ctx, held.refresh)
+	fresh, failure := firstGood(held.refreshTokens(), func(token string) (*authv1.Tokens, error) { return c.refreshed(ctx, token) })
 	if failure != nil {
 		// The cookies stay: the next call may fare better, and a browser's other call
 		// may have been given better ones. What still counts still does.
@@ -171,12 +225,32 @@ func (c *cookies) isCall(r *http.Request) bool {
 	return c.gateway.rpc.Serves(r.URL.Path) || strings.HasPrefix(r.URL.Path, "/api/")
 }
 
-func value(r *http.Request, name string) string {
-	cookie, err := r.Cookie(name)
-	if err != nil {
-		return ""
+// values returns what the request's cookies of a name hold, each once, the empty
+// ones left out; one empty value without any.
+func values(r *http.Request, name string) []string {
+	var found []string
+	for _, cookie := range r.CookiesNamed(name) {
+		if cookie.Value != "" && len(found) < maxSameName && !slices.Contains(found, cookie.Value) {
+			found = append(found, cookie.Value)
+		}
 	}
-	return cookie.Value
+	if len(found) == 0 {
+		return []string{""}
+	}
+	return found
+}
+
+// names reports whether the request has a cookie of that name, even one whose
+// value can't be read.
+func names(r *http.Request, name string) bool {
+	for _, line := range r.Header.Values("Cookie") {
+		for pair := range strings.SplitSeq(line, ";") {
+			if given, _, ok := strings.Cut(strings.TrimSpace(pair), "="); ok && strings.TrimSpace(given) == name {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func wantsCookies(mode string) bool { return strings.EqualFold(mode, "cookie") }
@@ -255,10 +329,10 @@ func (c *cookies) inUse(ctx context.Context) bool {
 	return ok && (wantsCookies(info.RequestHeader().Get(sessionModeHeader)) || borneBy(ctx).refresh != "")
 }
 
-// clear takes a session's cookies away. The device's stays: it only tells that
-// somebody has signed in here before.
+// clear takes a session's cookies away, both of them, whichever came. The
+// device's stays: it only tells that somebody has signed in here before.
 func (c *cookies) clear(ctx context.Context) {
-	if info, ok := connect.CallInfoForServerContext(ctx); ok && borneBy(ctx).refresh != "" {
+	if info, ok := connect.CallInfoForServerContext(ctx); ok && borneBy(ctx).keepsSession {
 		info.ResponseHeader().Add("Set-Cookie", c.cookie(c.accessName(), "", 0))
 		info.ResponseHeader().Add("Set-Cookie", c.cookie(c.refreshName(), "", 0))
 	}

@@ -19,6 +19,15 @@ import (
 var errCrossOrigin = rpc.NewError(connect.CodePermissionDenied, "CROSS_ORIGIN",
 	"This page may not use the session's cookies: its origin is not listed in GATEHOUSE_ORIGINS, or the browser doesn't say where the call comes from.")
 
+// errCookiesCrossSite is for a page that may call but can't have the cookies:
+// they are SameSite=Strict, so the browser drops them without a word.
+var errCookiesCrossSite = rpc.NewError(connect.CodeFailedPrecondition, "COOKIES_CROSS_SITE",
+	"Browsers keep no session cookies for a page of another site than the gateway's. Open the page and the gateway under one host name (localhost and 127.0.0.1 are two sites), or leave X-Gatehouse-Session out and keep the tokens yourself.")
+
+// isCrossSite reports whether a browser says that the page is of another site
+// (Fetch Metadata, section 2.4).
+func isCrossSite(r *http.Request) bool { return r.Header.Get("Sec-Fetch-Site") == "cross-site" }
+
 // sources says which web origins may call, for CORS and for cookies alike.
 type sources struct {
 	listed     []string
@@ -40,6 +49,9 @@ const (
 func newSources(origins []string, logger *slog.Logger) *sources {
 	s := &sources{listed: origins, protection: http.NewCrossOriginProtection(), logger: logger, logged: map[string]struct{}{}}
 	for _, origin := range origins {
+		if strings.HasSuffix(origin, anyPort) {
+			continue
+		}
 		// A pattern such as "*" is no origin: it admits nobody.
 		if err := s.protection.AddTrustedOrigin(origin); err != nil {
 			logger.Warn("an origin that isn't one admits nobody", "origin", origin, "setting", "GATEHOUSE_ORIGINS")
@@ -48,8 +60,21 @@ func newSources(origins []string, logger *slog.Logger) *sources {
 	return s
 }
 
+// anyPort ends an origin that stands for all ports of its host.
+const anyPort = ":*"
+
 func (s *sources) lists(origin string) bool {
-	return slices.ContainsFunc(s.listed, func(listed string) bool { return strings.EqualFold(listed, origin) })
+	return slices.ContainsFunc(s.listed, func(listed string) bool {
+		host, many := strings.CutSuffix(listed, anyPort)
+		if !many {
+			return strings.EqualFold(listed, origin)
+		}
+		if len(origin) < len(host) || !strings.EqualFold(origin[:len(host)], host) {
+			return false
+		}
+		port, ok := strings.CutPrefix(origin[len(host):], ":")
+		return origin[len(host):] == "" || ok && port != "" && strings.Trim(port, "0123456789") == ""
+	})
 }
 
 // mayBegin reports whether a request may begin a session in cookies. A client
@@ -94,7 +119,7 @@ func (s *sources) handler(next http.Handler) http.Handler {
 	policy := cors.New(cors.Options{
 		// By a function: an empty list would admit every origin.
 		AllowOriginFunc:  s.lists,
-		AllowedMethods:   append(connectcors.AllowedMethods(), http.MethodPatch, http.MethodDelete),
+		AllowedMethods:   append(connectcors.AllowedMethods(), http.MethodHead, http.MethodPatch, http.MethodDelete),
 		AllowedHeaders:   append(connectcors.AllowedHeaders(), "Authorization", "Idempotency-Key", "If-None-Match", "X-Request-Id", sessionModeHeader),
 		ExposedHeaders:   append(connectcors.ExposedHeaders(), "ETag", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
 		AllowCredentials: true,

@@ -78,5 +78,6 @@ func (s accountService) DeleteMe(ctx context.Context, _ *bffv1.DeleteMeRequest) 
 	if err := s.deleteAccount(ctx, caller(ctx).userID); err != nil {
 		return nil, err
 	}
+	s.cookies.clear(ctx)
 	return &bffv1.DeleteMeResponse{}, nil
 }

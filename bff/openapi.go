@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"gatehouse/internal/rpc"
 	"gatehouse/web"
 )
 
@@ -52,7 +53,7 @@ func published(build func() []byte) http.Handler {
 			header.Set("Access-Control-Allow-Origin", "*")
 		}
 		content, name := made().plain, made().tag
-		if takesGzip(r.Header.Values("Accept-Encoding")) {
+		if rpc.AcceptsGzip(r.Header.Values("Accept-Encoding")) {
 			content, name = made().packed, made().tag+"-gzip"
 			header.Set("Content-Encoding", "gzip")
 		}

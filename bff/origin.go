@@ -97,14 +97,32 @@ func clientAddress(peer string, forwarded []string, trusted []netip.Prefix) stri
 		if !slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(address) }) {
 			break
 		}
-		next, err := netip.ParseAddr(strings.TrimSpace(hop))
-		if withPort, failure := netip.ParseAddrPort(strings.TrimSpace(hop)); failure == nil {
-			next, err = withPort.Addr(), nil // some proxies write the port too
+		hop = strings.TrimSpace(hop)
+		if hop == "" {
+			continue // a list may have empty elements (RFC 9110, section 5.6.1.2)
 		}
-		if err != nil {
+		next, ok := forwardedAddress(hop)
+		if !ok {
 			break
 		}
-		address = next.Unmap().WithZone("")
+		address = next
 	}
 	return address.String()
+}
+
+// forwardedAddress reads an element of X-Forwarded-For. Proxies write an address
+// bare, in brackets, or with a port.
+func forwardedAddress(hop string) (netip.Addr, bool) {
+	if withPort, err := netip.ParseAddrPort(hop); err == nil {
+		return withPort.Addr().Unmap().WithZone(""), true
+	}
+	if inner, ok := strings.CutPrefix(hop, "["); ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+		if !ok || !strings.Contains(inner, ":") {
+			return netip.Addr{}, false
+		}
+		hop = inner
+	}
+	address, err := netip.ParseAddr(hop)
+	return address.Unmap().WithZone(""), err == nil
 }

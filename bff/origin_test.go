@@ -71,12 +71,24 @@ func TestClientAddress(t *testing.T) {
 		// What can't be read ends the belief: the proxy that wrote it is the last known.
 		{"garbage", "10.0.0.1:1", []string{"garbage"}, "10.0.0.1"},
 		{"garbage in between", "10.0.0.1:1", []string{"198.51.100.1, unknown, 10.0.0.2"}, "10.0.0.2"},
-		{"an empty entry", "10.0.0.1:1", []string{"198.51.100.1,,10.0.0.2"}, "10.0.0.2"},
+		{"an empty entry", "10.0.0.1:1", []string{"198.51.100.1,,10.0.0.2"}, "198.51.100.1"},
+		{"empty entries at both ends", "10.0.0.1:1", []string{", 198.51.100.1 , "}, "198.51.100.1"},
+		{"an empty header behind", "10.0.0.1:1", []string{"198.51.100.1", ""}, "198.51.100.1"},
+		{"empty entries alone", "10.0.0.1:1", []string{" , ,"}, "10.0.0.1"},
 		{"a name", "10.0.0.1:1", []string{"client.example"}, "10.0.0.1"},
 		{"IPv4 of five", "10.0.0.1:1", []string{"1.2.3.4.5"}, "10.0.0.1"},
 		{"IPv4 with zeros", "10.0.0.1:1", []string{"010.1.2.3"}, "10.0.0.1"},
 		{"a network", "10.0.0.1:1", []string{"198.51.100.0/24"}, "10.0.0.1"},
-		{"brackets", "10.0.0.1:1", []string{"[2001:db8::5]"}, "10.0.0.1"},
+		{"brackets", "10.0.0.1:1", []string{"[2001:db8::5]"}, "2001:db8::5"},
+		{"brackets, two proxies", "10.0.0.1:1", []string{"[2001:db8::5], [fd00::7]"}, "2001:db8::5"},
+		{"a proxy with a port", "10.0.0.1:1", []string{"[2001:db8::5]:4711, 10.0.0.2:80, [fd00::7]:80"}, "2001:db8::5"},
+		{"brackets, IPv4 in IPv6", "10.0.0.1:1", []string{"[::ffff:198.51.100.1]"}, "198.51.100.1"},
+		{"brackets, a zone", "10.0.0.1:1", []string{"[fe80::1%x]"}, "fe80::1"},
+		{"half a bracket", "10.0.0.1:1", []string{"[2001:db8::5"}, "10.0.0.1"},
+		{"the other half", "10.0.0.1:1", []string{"2001:db8::5]"}, "10.0.0.1"},
+		{"brackets around IPv4", "10.0.0.1:1", []string{"[198.51.100.1]"}, "10.0.0.1"},
+		{"a port that is none", "10.0.0.1:1", []string{"198.51.100.1:http"}, "10.0.0.1"},
+		{"a port that is too large", "10.0.0.1:1", []string{"198.51.100.1:65536"}, "10.0.0.1"},
 	} {
 		if got := clientAddress(test.peer, test.forwarded, proxies); got != test.want {
 			t.Errorf("%s: peer %q, forwarded %q: got %q, want %q", test.name, test.peer, test.forwarded, got, test.want)

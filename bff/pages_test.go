@@ -62,13 +62,18 @@ func TestOtherPathsAreNotFound(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	for _, path := range []string{"/x", "/docs/x", "/index.html", "/../etc/passwd", "/.well-known/", "/.well-known/openid-configuration", "/debug/pprof/", "/metrics", "/assets/", "/assets/x/web.go", "/assets/x/index.html"} {
-		if response, _ := h.get(t, path); response.StatusCode != http.StatusNotFound {
+		response, text := h.get(t, path)
+		if response.StatusCode != http.StatusNotFound {
 			t.Errorf("GET %s: got %d, want 404", path, response.StatusCode)
+		}
+		if !strings.HasPrefix(path, "/assets/") && !strings.Contains(text, "PATH_UNKNOWN") {
+			t.Errorf("GET %s: got %q, want an error as everywhere", path, text)
 		}
 	}
 	for _, path := range []string{"/", "/docs", "/redoc", "/status.json", "/.well-known/jwks.json"} {
-		if response, _ := h.send(t, path, "{}"); response.StatusCode != http.StatusMethodNotAllowed {
-			t.Errorf("POST %s: got %d, want 405", path, response.StatusCode)
+		response, text := h.send(t, path, "{}")
+		if response.StatusCode != http.StatusMethodNotAllowed || !strings.Contains(text, "HTTP_METHOD_UNSUPPORTED") || response.Header.Get("Allow") != "GET, HEAD" {
+			t.Errorf("POST %s: got %d, Allow %q and %q, want 405 in words", path, response.StatusCode, response.Header.Get("Allow"), text)
 		}
 		if response, _ := h.fetch(t, http.MethodHead, path, ""); response.StatusCode != http.StatusOK {
 			t.Errorf("HEAD %s: got %d, want 200", path, response.StatusCode)

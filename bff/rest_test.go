@@ -346,7 +346,7 @@ func TestARESTBodyIsBounded(t *testing.T) {
 				text, err := io.ReadAll(response.Body)
 				wantNoError(t, what, err)
 				_ = response.Body.Close()
-				wantRefusal(t, what+" to "+path, response, string(text), http.StatusTooManyRequests, connect.CodeResourceExhausted, rpc.ReasonTooLarge)
+				wantRefusal(t, what+" to "+path, response, string(text), http.StatusRequestEntityTooLarge, connect.CodeResourceExhausted, rpc.ReasonTooLarge)
 			}
 		}
 		bomb := zipBomb(t)

@@ -2,6 +2,7 @@ package bff
 
 import (
 	"context"
+	"strings"
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
@@ -20,6 +21,9 @@ func (s accountService) ListSessions(ctx context.Context, _ *bffv1.ListSessionsR
 func (s accountService) RevokeSession(ctx context.Context, req *bffv1.RevokeSessionRequest) (*bffv1.RevokeSessionResponse, error) {
 	if err := s.revokeSession(ctx, caller(ctx).userID, req.GetSessionId()); err != nil {
 		return nil, err
+	}
+	if strings.EqualFold(req.GetSessionId(), caller(ctx).sessionID) {
+		s.cookies.clear(ctx)
 	}
 	return &bffv1.RevokeSessionResponse{}, nil
 }
@@ -47,6 +51,7 @@ func (s accountService) RevokeAllSessions(ctx context.Context, _ *bffv1.RevokeAl
 	if err != nil {
 		return nil, err
 	}
+	s.cookies.clear(ctx)
 	return &bffv1.RevokeAllSessionsResponse{Revoked: revoked}, nil
 }
 

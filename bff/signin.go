@@ -51,47 +51,44 @@ func (s *Service) signedIn(ctx context.Context, account *authv1.Account, tokens 
 
 // Refresh implements bffv1.AuthServiceHandler.
 func (s *Service) Refresh(ctx context.Context, req *bffv1.RefreshRequest) (*bffv1.RefreshResponse, error) {
-	token, err := refreshTokenOf(ctx, req.GetRefreshToken())
-	if err != nil {
-		return nil, err
+	tokens := borneBy(ctx).refreshTokens()
+	if given := req.GetRefreshToken(); given != "" {
+		tokens = []string{given}
 	}
-	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
-		return s.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: idempotencyKey(ctx).GetKey(), Origin: s.origin(ctx)})
+	if len(tokens) == 0 {
+		return nil, errRefreshTokenMissing
+	}
+	response, err := firstGood(tokens, func(token string) (*authv1.RefreshResponse, error) {
+		return fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
+			return s.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: idempotencyKey(ctx).GetKey(), Origin: s.origin(ctx)})
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
 	noStore(ctx)
-	tokens, _ := s.cookies.handOver(ctx, response.GetTokens(), "")
-	return &bffv1.RefreshResponse{Tokens: tokens}, nil
+	public, _ := s.cookies.handOver(ctx, response.GetTokens(), "")
+	return &bffv1.RefreshResponse{Tokens: public}, nil
 }
 
 // Logout implements bffv1.AuthServiceHandler.
 func (s *Service) Logout(ctx context.Context, req *bffv1.LogoutRequest) (*bffv1.LogoutResponse, error) {
-	token, err := refreshTokenOf(ctx, req.GetRefreshToken())
+	s.cookies.clear(ctx) // even where the session can't be ended: the page itself can't
+	var err error
+	if token := req.GetRefreshToken(); token != "" {
+		err = s.logout(ctx, token)
+	} else if held := borneBy(ctx); held.keepsSession {
+		err = s.logoutByCookies(ctx, held)
+	} else {
+		err = errRefreshTokenMissing
+	}
 	if err != nil {
 		return nil, err
 	}
-	_, err = fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.LogoutResponse, error) {
-		return s.sessions.Logout(ctx, &authv1.LogoutRequest{RefreshToken: token, Origin: s.origin(ctx)})
-	})
-	if err != nil {
-		return nil, err
-	}
-	s.cookies.clear(ctx)
 	return &bffv1.LogoutResponse{}, nil
 }
 
 var errRefreshTokenMissing = rpc.Invalid(rpc.ReasonInvalid, "refresh_token", "give the refresh token, unless the session is in cookies")
-
-// refreshTokenOf is the request's refresh token, or the cookies'.
-func refreshTokenOf(ctx context.Context, given string) (string, error) {
-	token := cmp.Or(given, borneBy(ctx).refresh)
-	if token == "" {
-		return "", errRefreshTokenMissing
-	}
-	return token, nil
-}
 
 // noStore keeps an answer out of every cache: one with tokens (RFC 6749, section
 // 5.1), or one that lacks a part.

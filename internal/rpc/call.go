@@ -79,7 +79,7 @@ func recovering(logger *slog.Logger) connect.ServerInterceptor {
 
 // answered names the call, publishes its error, a panic among them, and writes
 // the one line of the log. plan is nil for methods that aren't there.
-func answered(logger *slog.Logger, level slog.Level, plan *Plan) connect.ServerInterceptor {
+func answered(log callLog, plan *Plan) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			start := time.Now()
@@ -90,7 +90,7 @@ func answered(logger *slog.Logger, level slog.Level, plan *Plan) connect.ServerI
 
 			err := recovered(ctx, spec, readable{stream}, next)
 			if connecthttp.IsNotModifiedError(err) {
-				logCall(ctx, logger, level, info, call, time.Since(start), nil)
+				log.call(ctx, info, call, time.Since(start), nil, true)
 				return err
 			}
 			if err != nil && errors.Is(context.Cause(ctx), errStopping) {
@@ -99,11 +99,14 @@ func answered(logger *slog.Logger, level slog.Level, plan *Plan) connect.ServerI
 			var failure *connect.Error
 			if err != nil {
 				failure = published(ctx, err)
+				if rest, ok := ctx.Value(restKey{}).(*restCall); ok {
+					rest.tooLarge = Reason(failure) == ReasonTooLarge
+				}
 				if after, ok := RetryDelay(failure); ok {
 					info.ResponseHeader().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
 				}
 			}
-			logCall(ctx, logger, level, info, call, time.Since(start), failure)
+			log.call(ctx, info, call, time.Since(start), failure, false)
 			if failure == nil {
 				return nil
 			}
@@ -129,8 +132,20 @@ func recovered(ctx context.Context, spec connect.Spec, stream connect.ServerStre
 	return next(ctx, spec, stream)
 }
 
-func logCall(ctx context.Context, logger *slog.Logger, level slog.Level, info *connect.CallInfo, call *Call, took time.Duration, failure *connect.Error) {
-	code, ours := "ok", false
+// callLog writes the one line that each call has.
+type callLog struct {
+	logger   *slog.Logger
+	level    slog.Level // of a call that went well or that its caller got wrong
+	clientIP func(peer string, forwarded []string) string
+}
+
+// milliseconds is a duration as the log has it, to the microsecond.
+func milliseconds(took time.Duration) slog.Attr {
+	return slog.Float64("duration_ms", float64(took.Microseconds())/1000)
+}
+
+func (l callLog) call(ctx context.Context, info *connect.CallInfo, call *Call, took time.Duration, failure *connect.Error, notModified bool) {
+	level, code, ours := l.level, "ok", false
 	if failure != nil {
 		code = failure.Code().String()
 		switch failure.Code() {
@@ -147,22 +162,28 @@ func logCall(ctx context.Context, logger *slog.Logger, level slog.Level, info *c
 			}
 		}
 	}
-	if !logger.Enabled(ctx, level) {
+	if !l.logger.Enabled(ctx, level) {
 		return
 	}
 	protocol := info.Protocol
 	if isREST(ctx) {
 		protocol = "rest"
 	}
-	attrs := make([]slog.Attr, 0, 9)
+	attrs := make([]slog.Attr, 0, 11)
 	attrs = append(attrs,
 		slog.String("method", info.Spec.Procedure),
 		slog.String("code", code),
-		slog.Duration("duration", took),
+		milliseconds(took),
 		slog.String("request_id", call.RequestID),
 		slog.String("principal", call.Principal),
 		slog.String("protocol", protocol),
 	)
+	if status := httpStatus(ctx, info, failure, notModified); status != 0 {
+		attrs = append(attrs, slog.Int("status", status))
+	}
+	if address := l.clientIP(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For")); address != "" {
+		attrs = append(attrs, slog.String("client_ip", address))
+	}
 	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
 		attrs = append(attrs, slog.String("trace_id", span.TraceID().String()))
 	}
@@ -174,7 +195,7 @@ func logCall(ctx context.Context, logger *slog.Logger, level slog.Level, info *c
 			attrs = append(attrs, slog.String("cause", cause.Error()))
 		}
 	}
-	logger.LogAttrs(ctx, level, "call", attrs...)
+	l.logger.LogAttrs(ctx, level, "call", attrs...)
 }
 
 // requestID takes the caller's id if it is harmless, else makes one.

@@ -72,7 +72,9 @@ func (c *ServerConfig) steps() []step {
 		{name: "trace", make: c.Trace},
 		// A trace tells of the error that the caller gets, and a line of the log names
 		// the trace: so this is within it.
-		{name: "map errors", make: func(plan *Plan) (connect.ServerInterceptor, error) { return answered(c.Logger, c.Level, plan), nil }},
+		{name: "map errors", make: func(plan *Plan) (connect.ServerInterceptor, error) {
+			return answered(callLog{c.Logger, c.Level, c.ClientIP}, plan), nil
+		}},
 		{name: "time limit", make: bounded},
 		{name: "shed", make: c.Shed},
 		{name: "cross-origin check", make: c.CrossOrigin},

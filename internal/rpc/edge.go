@@ -35,6 +35,10 @@ var (
 		"Call this as ?connect=v1&encoding=json&message=…, where the message is JSON, or proto with base64=1.")
 	errTimeout = NewError(connect.CodeInvalidArgument, "TIMEOUT_INVALID",
 		"The time-out can't be read. Give Connect-Timeout-Ms up to ten digits, or grpc-timeout up to eight and a unit.")
+	errContentTypeForm = NewError(connect.CodeInvalidArgument, "CONTENT_TYPE_UNSUPPORTED",
+		"The Content-Type can't be read. Send the header Content-Type: application/json.")
+	errGetBody = NewError(connect.CodeInvalidArgument, "BODY_UNEXPECTED",
+		"A GET has its message in the query and no body. Leave the body out, or call this with POST.")
 	errCompression = NewError(connect.CodeUnimplemented, "COMPRESSION_UNSUPPORTED",
 		"Compress with gzip, or not at all.")
 	errProtocolVersion = NewError(connect.CodeInvalidArgument, "PROTOCOL_VERSION_UNSUPPORTED",
@@ -57,7 +61,7 @@ func (s *Server) worded(plan *Plan, next http.Handler) http.Handler {
 			s.refuse(w, r, no)
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, plain(r))
 	})
 }
 
@@ -67,14 +71,23 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 	if no.allow != "" {
 		w.Header().Set("Allow", no.allow)
 	}
+	if no.err == errCompression {
+		w.Header().Set("Accept-Encoding", codingGzip)
+	}
 	if no.status == http.StatusUnsupportedMediaType {
 		w.Header().Set("Accept-Post", "application/json, application/proto")
 		r = inJSON(r) // it speaks no protocol of ours, whatever it is named like
 	}
+	inGRPC := isRPC(r) && !isConnect(r)
+	status := no.status
+	if inGRPC {
+		status = http.StatusOK
+	}
 	s.logger.LogAttrs(r.Context(), s.level, "call",
 		slog.String("method", r.URL.Path[:min(len(r.URL.Path), 200)]), slog.String("code", no.err.Code().String()),
+		slog.Int("status", status), slog.String("client_ip", s.clientIP(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))),
 		slog.String("request_id", id), slog.String("reason", Reason(no.err)))
-	if isRPC(r) && !isConnect(r) { // gRPC's status is 200
+	if inGRPC {
 		_ = connecthttp.NewErrorWriter().Write(w, r, no.err)
 	} else {
 		_ = connecthttp.NewErrorWriter().Write(statusWriter{ResponseWriter: w, status: no.status}, r, no.err)
@@ -91,8 +104,8 @@ func refused(plan *Plan, r *http.Request) *refusal {
 		return refusedPost(plan, r)
 	case !plan.readsOnly():
 		return &refusal{err: errHTTPMethod, status: http.StatusMethodNotAllowed, allow: "POST"}
-	case r.Method != http.MethodGet:
-		return &refusal{err: errHTTPMethodRead, status: http.StatusMethodNotAllowed, allow: "GET, POST"}
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		return &refusal{err: errHTTPMethodRead, status: http.StatusMethodNotAllowed, allow: "GET, HEAD, POST"}
 	}
 	return refusedGet(r)
 }
@@ -119,20 +132,20 @@ func refusedPost(plan *Plan, r *http.Request) *refusal {
 	if no := refusedCharset(r); no != nil {
 		return no
 	}
-	timeout, timeoutForm, encoding := r.Header.Get("Grpc-Timeout"), grpcTimeout, r.Header.Get("Grpc-Encoding")
+	timeout, timeoutForm, encoding := r.Header.Get("Grpc-Timeout"), grpcTimeout, r.Header.Values("Grpc-Encoding")
 	if isConnect(r) {
 		if version := r.Header.Get("Connect-Protocol-Version"); version != "" && version != "1" {
 			return &refusal{err: errProtocolVersion, status: http.StatusBadRequest}
 		}
-		timeout, timeoutForm, encoding = r.Header.Get("Connect-Timeout-Ms"), connectTimeout, r.Header.Get("Content-Encoding")
+		timeout, timeoutForm, encoding = r.Header.Get("Connect-Timeout-Ms"), connectTimeout, r.Header.Values("Content-Encoding")
 		if strings.HasPrefix(contentType(r), "application/connect+") {
-			encoding = r.Header.Get("Connect-Content-Encoding")
+			encoding = r.Header.Values("Connect-Content-Encoding")
 		}
 	}
 	if timeout != "" && !timeoutForm.MatchString(timeout) {
 		return &refusal{err: errTimeout, status: http.StatusBadRequest}
 	}
-	if !isCompression(encoding) {
+	if !isCompression(contentCoding(encoding)) {
 		return &refusal{err: errCompression, status: http.StatusNotImplemented}
 	}
 	return nil
@@ -140,10 +153,14 @@ func refusedPost(plan *Plan, r *http.Request) *refusal {
 
 func refusedCharset(r *http.Request) *refusal {
 	_, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") {
-		return &refusal{err: errCharset, status: http.StatusUnsupportedMediaType}
+	if err != nil {
+		return &refusal{err: errContentTypeForm, status: http.StatusUnsupportedMediaType}
 	}
-	return nil
+	switch strings.ToLower(params["charset"]) {
+	case "", "utf-8", "utf8": // both are its labels (Encoding Standard)
+		return nil
+	}
+	return &refusal{err: errCharset, status: http.StatusUnsupportedMediaType}
 }
 
 func refusedGet(r *http.Request) *refusal {
@@ -158,10 +175,24 @@ func refusedGet(r *http.Request) *refusal {
 	if timeout := r.Header.Get("Connect-Timeout-Ms"); timeout != "" && !connectTimeout.MatchString(timeout) {
 		return &refusal{err: errTimeout, status: http.StatusBadRequest}
 	}
+	if hasBody(r) {
+		return &refusal{err: errGetBody, status: http.StatusBadRequest}
+	}
 	return nil
 }
 
-func isCompression(name string) bool { return name == "" || name == "identity" || name == "gzip" }
+// hasBody reads a byte of a body whose length isn't given.
+func hasBody(r *http.Request) bool {
+	if r.ContentLength >= 0 || r.Body == nil {
+		return r.ContentLength > 0
+	}
+	n, _ := r.Body.Read(make([]byte, 1))
+	return n > 0
+}
+
+func isCompression(name string) bool {
+	return name == "" || name == codingIdentity || name == codingGzip
+}
 
 func contentType(r *http.Request) string {
 	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")

@@ -1,6 +1,7 @@
 package rpc_test
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -43,7 +44,7 @@ func TestWhatNoCallCanBeMadeOfIsRefusedInWords(t *testing.T) {
 		{name: "GET of another version", method: "GET", path: getProfilePath + "?connect=v2&encoding=json&" + message, status: 400, reason: "QUERY_INVALID"},
 		{name: "GET in an unknown compression", method: "GET", path: getProfilePath + "?encoding=json&compression=br&" + message, status: 501, reason: "COMPRESSION_UNSUPPORTED"},
 		{name: "GET of what changes something", method: "GET", path: updateProfilePath + "?encoding=json&message={}", status: 405, reason: "HTTP_METHOD_UNSUPPORTED", header: [2]string{"Allow", "POST"}},
-		{name: "PUT of a read", method: "PUT", path: getProfilePath, status: 405, reason: "HTTP_METHOD_UNSUPPORTED", header: [2]string{"Allow", "GET, POST"}},
+		{name: "PUT of a read", method: "PUT", path: getProfilePath, status: 405, reason: "HTTP_METHOD_UNSUPPORTED", header: [2]string{"Allow", "GET, HEAD, POST"}},
 		{name: "an unknown method", path: "/users.v1.ProfileService/Nope", status: 501, reason: "METHOD_UNKNOWN"},
 		{name: "an unknown service", path: "/x.v1.Nope/Nope", status: 404, reason: "METHOD_UNKNOWN"},
 		{name: "gRPC's time-out in an unknown unit", path: getProfilePath, headers: []string{"Content-Type", "application/grpc+proto", "Grpc-Timeout", "5x"}, status: 200, header: [2]string{"Grpc-Status", "3"}},
@@ -87,6 +88,9 @@ func TestWhatNoCallCanBeMadeOfIsRefusedInWords(t *testing.T) {
 			}
 			if response.Header.Get("X-Request-Id") == "" {
 				t.Error("the answer has no request id")
+			}
+			if test.reason != "" && !strings.Contains(log.String(), fmt.Sprintf(`"status":%d,"client_ip":"127.0.0.1"`, test.status)) {
+				t.Errorf("the log says %q, want the status and the client's address", log.String())
 			}
 			if test.reason != "" && (strings.Count(log.String(), "\n") != 1 || !strings.Contains(log.String(), test.reason)) {
 				t.Errorf("the log says %q, want one line with %s", log.String(), test.reason)

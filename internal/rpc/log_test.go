@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
@@ -52,6 +51,9 @@ func (b *lockedBuffer) lines(t testing.TB) []map[string]any {
 	}
 	return lines
 }
+
+// statusOf is the HTTP status of a code over gRPC or Connect, as the log has it.
+var statusOf = map[string]int{"ok": 200, "not_found": 404, "internal": 500, "unavailable": 503, "permission_denied": 403, "unauthenticated": 401}
 
 func TestEveryCallIsLoggedOnce(t *testing.T) {
 	t.Parallel()
@@ -113,8 +115,15 @@ func TestEveryCallIsLoggedOnce(t *testing.T) {
 				if id, _ := line["request_id"].(string); uuid.Validate(id) != nil {
 					t.Errorf("%s: got the request id %q, want a UUID", test.name, id)
 				}
-				if took, _ := line["duration"].(float64); took <= 0 || time.Duration(took) > time.Minute {
-					t.Errorf("%s: got the duration %v, want nanoseconds", test.name, line["duration"])
+				status, address := any(nil), any(nil)
+				if topology.name == "http" {
+					status, address = float64(statusOf[test.code]), "127.0.0.1"
+				}
+				if line["status"] != status || line["client_ip"] != address {
+					t.Errorf("%s: got the status %v and the client %v, want %v and %v", test.name, line["status"], line["client_ip"], status, address)
+				}
+				if took, _ := line["duration_ms"].(float64); took <= 0 || took > 60_000 || line["duration"] != nil {
+					t.Errorf("%s: got the duration %v ms (%v), want milliseconds", test.name, line["duration_ms"], line["duration"])
 				}
 			}
 		})

@@ -117,7 +117,25 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if m.server.methods[r.URL.Path] == nil {
+		if handler, pattern := m.mux.Handler(r); pattern == "" {
+			m.refuseUnknown(w, r, handler)
+			return
+		}
+	}
 	m.mux.ServeHTTP(w, r)
+}
+
+// refuseUnknown answers where there is nothing, or nothing for the request's
+// method, which the mux's own handler tells apart.
+func (m *Mux) refuseUnknown(w http.ResponseWriter, r *http.Request, handler http.Handler) {
+	lost := &lostWriter{header: http.Header{}}
+	handler.ServeHTTP(lost, r)
+	no := &refusal{err: errUnknownPath, status: http.StatusNotFound}
+	if lost.status == http.StatusMethodNotAllowed {
+		no = &refusal{err: errPathMethod, status: lost.status, allow: lost.header.Get("Allow")}
+	}
+	m.server.refuse(w, inJSON(r), no)
 }
 
 // methodMux mounts methods. Streams are without the server's time limits, which

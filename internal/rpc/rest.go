@@ -46,6 +46,9 @@ type restCall struct {
 	request *http.Request // as it came
 	body    *sourceBody
 	reached bool // it has a method
+	// tooLarge says that its body is, and status is that of its answer.
+	tooLarge bool
+	status   int
 }
 
 type restKey struct{}
@@ -145,8 +148,9 @@ func (f *rest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		routed.Header.Del(name)
 	}
 	routed.Header.Set("Content-Type", "application/json")
-	if routed.Header.Get("Content-Encoding") != "gzip" {
-		routed.Header.Del("Content-Encoding")
+	routed.Header.Del("Content-Encoding")
+	if contentCoding(r.Header.Values("Content-Encoding")) == codingGzip {
+		routed.Header.Set("Content-Encoding", codingGzip)
 	}
 	lost := &lostWriter{header: http.Header{}}
 	f.transcoder.ServeHTTP(lost, routed)
@@ -195,7 +199,7 @@ func (f *rest) call(_ http.ResponseWriter, r *http.Request) {
 		r.Header.Del("Content-Type")
 		r.Body, r.ContentLength = http.NoBody, 0
 	}
-	f.mux.mux.ServeHTTP(&restWriter{ResponseWriter: call.writer, plan: method.plan, method: call.request.Method}, r)
+	f.mux.mux.ServeHTTP(&restWriter{ResponseWriter: call.writer, call: call, plan: method.plan, method: call.request.Method}, r)
 }
 
 // refusedBody returns what is wrong with how a body is sent.
@@ -208,7 +212,7 @@ func refusedBody(r *http.Request) *refusal {
 			return no
 		}
 	}
-	if !isCompression(r.Header.Get("Content-Encoding")) {
+	if !isCompression(contentCoding(r.Header.Values("Content-Encoding"))) {
 		return &refusal{err: errCompression, status: http.StatusNotImplemented}
 	}
 	return nil
@@ -241,6 +245,7 @@ func (w *lostWriter) WriteHeader(status int) {
 // restWriter gives a success the status that REST has for it.
 type restWriter struct {
 	http.ResponseWriter
+	call   *restCall
 	plan   *Plan
 	method string
 	begun  bool
@@ -253,6 +258,8 @@ func (w *restWriter) WriteHeader(status int) {
 	w.begun = true
 	header := w.Header()
 	switch {
+	case w.call.tooLarge && status == http.StatusTooManyRequests:
+		status = http.StatusRequestEntityTooLarge // 429 is about calling too often
 	case status != http.StatusOK:
 	case w.method == http.MethodDelete:
 		status, w.empty = http.StatusNoContent, true
@@ -264,6 +271,7 @@ func (w *restWriter) WriteHeader(status int) {
 	case w.plan.Created != nil:
 		status = http.StatusAccepted
 	}
+	w.call.status = status
 	w.ResponseWriter.WriteHeader(status)
 }
 

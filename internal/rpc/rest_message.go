@@ -220,4 +220,23 @@ func (z *gzipReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// gzipBody unpacks a request's body while it is read.
+type gzipBody struct {
+	from   io.ReadCloser
+	reader *gzipReader
+}
+
+func (b *gzipBody) Read(p []byte) (int, error) {
+	if b.reader == nil {
+		reader := &gzipReader{}
+		if err := reader.Reset(b.from); err != nil {
+			return 0, err
+		}
+		b.reader = reader
+	}
+	return b.reader.Read(p)
+}
+
+func (b *gzipBody) Close() error { return b.from.Close() }
+
 var _ http.Flusher = (*lostWriter)(nil) // vanguard wants one

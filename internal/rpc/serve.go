@@ -62,7 +62,7 @@ func ServeUntil(ctx context.Context, listener net.Listener, handler http.Handler
 	base, endCalls := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), stopKey{}, state))
 	defer endCalls()
 	server := &http.Server{
-		Handler:           state.parting(http.MaxBytesHandler(handler, MaxMessageBytes)),
+		Handler:           endAmbiguous(state.parting(http.MaxBytesHandler(handler, MaxMessageBytes))),
 		Protocols:         protocols,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
@@ -71,11 +71,12 @@ func ServeUntil(ctx context.Context, listener net.Listener, handler http.Handler
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withFraming,
 	}
 	unused := &unusedConns{conns: map[net.Conn]struct{}{}}
 	server.ConnState = unused.note
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- server.Serve(framingListener{listener}) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)

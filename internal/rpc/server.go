@@ -25,6 +25,9 @@ type ServerConfig struct {
 	Logger *slog.Logger
 	// Level is that of a call that went well or that its caller got wrong.
 	Level slog.Level
+	// ClientIP is the address in the log of who calls from peer, with those headers
+	// X-Forwarded-For; the peer's if nil.
+	ClientIP func(peer string, forwarded []string) string
 	// Authorizer admits callers.
 	Authorizer Authorizer
 	// Limit is the longest that a unary call may take whose method doesn't say;
@@ -52,6 +55,8 @@ type Server struct {
 	methods map[string]*Plan // by procedure
 	logger  *slog.Logger
 	level   slog.Level
+	// clientIP is as ServerConfig says.
+	clientIP func(peer string, forwarded []string) string
 }
 
 // NewServer builds a server of what register registers. It returns an error
@@ -60,6 +65,9 @@ type Server struct {
 func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, error) {
 	if config.Limit == 0 {
 		config.Limit = DefaultLimit
+	}
+	if config.ClientIP == nil {
+		config.ClientIP = peerIP
 	}
 	// Each method has a chain of its own, of what its plan asks for, so that a
 	// call looks nothing up. The methods are collected first: an interceptor
@@ -75,7 +83,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	if err != nil {
 		return nil, err
 	}
-	server := &Server{rpc: connect.NewServer(), plans: plans, methods: map[string]*Plan{}, logger: config.Logger, level: config.Level, options: []connecthttp.Option{
+	server := &Server{rpc: connect.NewServer(), plans: plans, methods: map[string]*Plan{}, logger: config.Logger, level: config.Level, clientIP: config.ClientIP, options: []connecthttp.Option{
 		connecthttp.WithReadMaxBytes(MaxMessageBytes), connecthttp.WithCodecs(connectproto.NewBinaryCodec(), newJSONCodec()),
 	}}
 	if config.CompressMinBytes > 0 {
@@ -99,7 +107,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 		server.methods[plan.Procedure] = plan
 		server.rpc.Register(connect.Method{Spec: specs[i], Handler: handler})
 	}
-	unknown := answered(config.Logger, config.Level, nil)
+	unknown := answered(callLog{config.Logger, config.Level, config.ClientIP}, nil)
 	server.rpc.SetUnknownHandler(other(unknown(func(context.Context, connect.Spec, connect.ServerStream) error {
 		return connect.NewError(connect.CodeUnimplemented, "")
 	})))

@@ -43,7 +43,7 @@ func derivedReasons(m *method, how surface, hasBody bool) []string {
 	add(how == rest || hasBody, "MALFORMED_REQUEST")
 	add(how == rest && strings.Contains(verbPath(m), "{"), "PATH_UNKNOWN") // for what no path can hold
 	add(hasBody, "CONTENT_TYPE_UNSUPPORTED", "REQUEST_TOO_LARGE", "REQUEST_TOO_SLOW", "COMPRESSION_UNSUPPORTED")
-	add(how == connectGet, "MALFORMED_REQUEST", "QUERY_INVALID", "COMPRESSION_UNSUPPORTED", "TIMEOUT_INVALID")
+	add(how == connectGet, "MALFORMED_REQUEST", "QUERY_INVALID", "BODY_UNEXPECTED", "COMPRESSION_UNSUPPORTED", "TIMEOUT_INVALID")
 	add(how == connectPost, "TIMEOUT_INVALID", "PROTOCOL_VERSION_UNSUPPORTED")
 	add(m.policy.personal(), "TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "TOKEN_STALE", "SESSION_ENDED")
 	// A session in cookies is refreshed on the way.
@@ -51,7 +51,7 @@ func derivedReasons(m *method, how surface, hasBody bool) []string {
 	add(m.policy.byRole(), "PERMISSION_DENIED")
 	add(m.policy.RecentSignIn, "REAUTHENTICATION_REQUIRED")
 	add(m.policy.Rate != nil, "RATE_LIMITED")
-	add(m.signsIn, "COOKIES_NEED_HTTPS")
+	add(m.signsIn, "COOKIES_NEED_HTTPS", "COOKIES_CROSS_SITE")
 	if m.policy.IdempotencyKey {
 		reasons = append(reasons, "IDEMPOTENCY_KEY_INVALID")
 		if !m.idempotent { // else the work itself tells a repetition
@@ -92,6 +92,9 @@ func (d *document) failures(m *method, how surface, hasBody bool) ([]*answer, er
 		}
 		d.used[reason] = true
 		status := d.statusOf(declared)
+		if how == rest && reason == "REQUEST_TOO_LARGE" {
+			status = http.StatusRequestEntityTooLarge
+		}
 		if !slices.Contains(byStatus[status], reason) {
 			byStatus[status] = append(byStatus[status], reason)
 		}

@@ -128,7 +128,9 @@ type AuthServiceClient interface {
 	// SESSION_ENDED.
 	Refresh(context.Context, *RefreshRequest) (*RefreshResponse, error)
 	// Logout ends the session of a refresh token. One that has ended already is
-	// no error. Errors: unauthenticated REFRESH_TOKEN_INVALID.
+	// no error. Where the session is in cookies it always clears them: cookies of
+	// no session are no error, and a session that could not be ended is. Errors:
+	// unauthenticated REFRESH_TOKEN_INVALID, unavailable SESSION_NOT_ENDED.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
 	// RequestPasswordReset sends a link to the email if it has an account. The
 	// answer is the same if it has none. Errors: failed_precondition
@@ -183,7 +185,9 @@ type AuthServiceHandler interface {
 	// SESSION_ENDED.
 	Refresh(context.Context, *RefreshRequest) (*RefreshResponse, error)
 	// Logout ends the session of a refresh token. One that has ended already is
-	// no error. Errors: unauthenticated REFRESH_TOKEN_INVALID.
+	// no error. Where the session is in cookies it always clears them: cookies of
+	// no session are no error, and a session that could not be ended is. Errors:
+	// unauthenticated REFRESH_TOKEN_INVALID, unavailable SESSION_NOT_ENDED.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
 	// RequestPasswordReset sends a link to the email if it has an account. The
 	// answer is the same if it has none. Errors: failed_precondition

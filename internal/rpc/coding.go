@@ -1,0 +1,117 @@
+package rpc
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// connect compares content codings byte by byte and takes the first that it
+// knows, whatever its weight. Here headers are brought to the one form that it
+// reads as RFC 9110 means them.
+
+const (
+	codingGzip     = "gzip"
+	codingIdentity = "identity"
+)
+
+// contentCoding returns the one coding that values name, "" for none. Codings
+// are case-insensitive, "x-gzip" is gzip, and "identity" is none (RFC 9110,
+// section 8.4.1). Of several it returns the list, which is none that there is.
+func contentCoding(values []string) string {
+	var codings []string
+	for coding := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		coding = strings.ToLower(strings.TrimSpace(coding))
+		switch coding {
+		case "", codingIdentity:
+			continue
+		case "x-gzip":
+			coding = codingGzip
+		}
+		codings = append(codings, coding)
+	}
+	return strings.Join(codings, ", ")
+}
+
+// AcceptsGzip reports whether an answer is best compressed with gzip, by the
+// values of Accept-Encoding (RFC 9110, section 12.5.3). Without the header it is
+// not.
+func AcceptsGzip(accepted []string) bool {
+	const unsaid = -1
+	gzip, identity, other := float64(unsaid), float64(unsaid), float64(unsaid)
+	for element := range strings.SplitSeq(strings.Join(accepted, ","), ",") {
+		coding, parameters, _ := strings.Cut(element, ";")
+		weight := weightOf(parameters)
+		switch strings.ToLower(strings.TrimSpace(coding)) {
+		case codingGzip, "x-gzip":
+			gzip = max(gzip, weight)
+		case codingIdentity:
+			identity = weight
+		case "*":
+			other = weight
+		}
+	}
+	if gzip == unsaid {
+		gzip = other
+	}
+	if identity == unsaid {
+		identity = other
+	}
+	return gzip > 0 && gzip >= identity
+}
+
+// weightOf reads the parameters of an element, such as "q=0.5" (RFC 9110, section
+// 12.4.2). A weight that can't be read is none.
+func weightOf(parameters string) float64 {
+	for parameter := range strings.SplitSeq(parameters, ";") {
+		name, value, _ := strings.Cut(parameter, "=")
+		if !strings.EqualFold(strings.TrimSpace(name), "q") {
+			continue
+		}
+		weight, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+		if err != nil || !(weight >= 0 && weight <= 1) { // NaN too
+			return 0
+		}
+		return weight
+	}
+	return 1
+}
+
+// plain brings the headers of a request for a method to the form that connect
+// reads, and lets HEAD be answered as GET is: net/http leaves the body out.
+func plain(r *http.Request) *http.Request {
+	if r.Method == http.MethodHead {
+		get := *r
+		get.Method = http.MethodGet
+		r = &get
+	}
+	header := r.Header
+	if r.Method == http.MethodPost {
+		header.Set("Content-Type", contentType(r)) // its parameters are checked
+	}
+	for _, name := range []string{"Content-Encoding", "Connect-Content-Encoding", "Grpc-Encoding"} {
+		if header.Get(name) == "" {
+			continue
+		}
+		if coding := contentCoding(header.Values(name)); coding != "" {
+			header.Set(name, coding)
+		} else {
+			header.Del(name)
+		}
+	}
+	accepted := header.Values("Accept-Encoding")
+	if len(accepted) == 0 {
+		return r
+	}
+	if AcceptsGzip(accepted) {
+		header.Set("Accept-Encoding", codingGzip)
+		return r
+	}
+	header.Set("Accept-Encoding", codingIdentity)
+	if isConnect(r) && header.Get("Content-Encoding") == codingGzip {
+		// connect would answer in the request's coding, which isn't accepted.
+		header.Del("Content-Encoding")
+		r.Body, r.ContentLength = &gzipBody{from: r.Body}, -1
+	}
+	return r
+}

@@ -1,0 +1,69 @@
+package rpc
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+)
+
+// connectStatus is the HTTP status of a code in the Connect protocol.
+func connectStatus(code connect.Code) int {
+	switch code {
+	case connect.CodeCanceled:
+		return 499
+	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition, connect.CodeOutOfRange:
+		return http.StatusBadRequest
+	case connect.CodeDeadlineExceeded:
+		return http.StatusGatewayTimeout
+	case connect.CodeNotFound:
+		return http.StatusNotFound
+	case connect.CodeAlreadyExists, connect.CodeAborted:
+		return http.StatusConflict
+	case connect.CodePermissionDenied:
+		return http.StatusForbidden
+	case connect.CodeResourceExhausted:
+		return http.StatusTooManyRequests
+	case connect.CodeUnimplemented:
+		return http.StatusNotImplemented
+	case connect.CodeUnavailable:
+		return http.StatusServiceUnavailable
+	case connect.CodeUnauthenticated:
+		return http.StatusUnauthorized
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
+// httpStatus is the status of a call's answer; 0 within a process.
+func httpStatus(ctx context.Context, info *connect.CallInfo, failure *connect.Error, notModified bool) int {
+	server, ok := connecthttp.ServerInfoForContext(ctx)
+	if !ok || server == nil || info.Protocol == "" {
+		return 0
+	}
+	rest, _ := ctx.Value(restKey{}).(*restCall)
+	switch {
+	case notModified:
+		return http.StatusNotModified
+	case rest != nil && failure != nil && rest.tooLarge:
+		return http.StatusRequestEntityTooLarge
+	case rest != nil && failure == nil && rest.status != 0:
+		return rest.status
+	case failure == nil, info.Protocol != connect.ProtocolNameConnect, info.Spec.StreamType != connect.StreamTypeUnary:
+		return http.StatusOK // gRPC and streams have their status in the trailer
+	}
+	return connectStatus(failure.Code())
+}
+
+// peerIP is the IP address of a peer's "address:port"; "" without one.
+func peerIP(peer string, _ []string) string {
+	host, _, err := net.SplitHostPort(peer)
+	if err != nil {
+		return ""
+	}
+	host, _, _ = strings.Cut(host, "%")
+	return host
+}
