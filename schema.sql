@@ -216,6 +216,8 @@ CREATE INDEX mails_recipient_idx ON auth.mails (lower(recipient));
 CREATE TABLE auth.throttles (
     key          bytea       NOT NULL,
     failures     integer     NOT NULL,
+    -- How many of these are attempts that are still being looked at.
+    pending      integer     NOT NULL DEFAULT 0,
     -- Until then, further tries are refused without being looked at.
     wait_until   timestamptz NOT NULL,
     update_time  timestamptz NOT NULL,
@@ -241,8 +243,9 @@ CREATE TABLE auth.idempotency_keys (
 CREATE INDEX idempotency_keys_create_time_idx ON auth.idempotency_keys (create_time);
 
 -- Append-only: everything that changes or tries an identity. It holds ids,
--- never an email or a secret. Two functions of the tables' owner may do more:
--- one lets go of what is old, one forgets from where an erased person came.
+-- never an email or a secret. Three functions of the tables' owner may do more:
+-- one lets go of what is old, one forgets from where an erased person came, one
+-- counts a refusal that is there already.
 CREATE TABLE auth.audit_events (
     id           uuid        NOT NULL,
     create_time  timestamptz NOT NULL DEFAULT now(),
@@ -257,8 +260,14 @@ CREATE TABLE auth.audit_events (
     ip_address   text        NOT NULL DEFAULT '',
     user_agent   text        NOT NULL DEFAULT '',
     request_id   text        NOT NULL DEFAULT '',
+    -- Refusals of one kind are one row for each account or network and minute:
+    -- how many they were, and a MAC of what they have in common.
+    count           integer     NOT NULL DEFAULT 1,
+    refusal_key     bytea,
+    refusal_minute  timestamptz,
     CONSTRAINT audit_events_pkey PRIMARY KEY (id)
 );
+CREATE UNIQUE INDEX audit_events_refusal_key ON auth.audit_events (refusal_key, refusal_minute) WHERE refusal_key IS NOT NULL;
 -- The list walks the few kinds of events within each of these, and each kind by
 -- its id, which is made of the time.
 CREATE INDEX audit_events_event_idx ON auth.audit_events (event, outcome, id);

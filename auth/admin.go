@@ -39,7 +39,7 @@ func (s *Service) makeAdministrator(ctx context.Context, email, password string,
 	if err := s.checkLength("password", password); err != nil {
 		return false, err
 	}
-	hash, err := s.passwords.Hash(ctx, password)
+	hash, err := s.passwords.Hash(ctx, signedIn("operator"), password)
 	if err != nil {
 		return false, fmt.Errorf("hash the administrator's password: %w", err)
 	}
@@ -87,7 +87,7 @@ func (s *Service) SetPassword(ctx context.Context, email, password string) error
 	if err := s.checkLength("password", password); err != nil {
 		return err
 	}
-	hash, err := s.passwords.Hash(ctx, password)
+	hash, err := s.passwords.Hash(ctx, signedIn("operator"), password)
 	if err != nil {
 		return fmt.Errorf("hash the password: %w", err)
 	}

@@ -37,7 +37,7 @@ func (s *Service) Administrators(ctx context.Context) ([]Administrator, error) {
 	return found, nil
 }
 
-const selectIDByEmail = `SELECT id FROM auth.accounts WHERE lower(email) = lower(@email)`
+const selectIDByEmail = `SELECT id FROM auth.accounts WHERE lower(email COLLATE "C") = lower(@email COLLATE "C")`
 
 // GrantRole gives an account a role, and RevokeRole takes it away, on an
 // operator's word. They report whether anything changed. Errors: not_found

@@ -10,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
 )
 
 // An event is something that changed or tried an identity.
@@ -54,6 +53,7 @@ type audited struct {
 	reason  string // why it was refused, as an error reason
 	account string // "" when there is none
 	session string // the session it concerns; "" for that of the origin
+	subject string // what refusals are counted for; "" for the account or the network
 	origin  *authv1.Origin
 }
 
@@ -72,6 +72,11 @@ type execer interface {
 // id tells the same time as create_time, so that one index serves both the order
 // and the time of a query.
 func audit(ctx context.Context, db execer, row audited) error {
+	return writeAudit(ctx, db, row, nil)
+}
+
+// writeAudit is audit; a refusal with a key may be counted instead.
+func writeAudit(ctx context.Context, db execer, row audited, refusalKey []byte) error {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return fmt.Errorf("make an id: %w", err)
@@ -79,30 +84,16 @@ func audit(ctx context.Context, db execer, row audited) error {
 	if row.session == "" {
 		row.session = row.origin.GetSessionId()
 	}
-	_, err = db.Exec(ctx, insertAudit, pgx.NamedArgs{
+	statement, args := auditStatement(pgx.NamedArgs{
 		"id": id.String(), "create_time": time.Unix(id.Time().UnixTime()), "event": string(row.event), "outcome": string(row.outcome), "reason": row.reason,
 		"account_id": optional(row.account), "actor_id": optional(row.origin.GetAccountId()), "session_id": optional(row.session),
 		"ip_address": row.origin.GetIpAddress(), "user_agent": row.origin.GetUserAgent(), "request_id": row.origin.GetRequestId(),
-	})
-	if err != nil {
+	}, refusalKey)
+	if _, err := db.Exec(ctx, statement, args); err != nil {
 		return fmt.Errorf("audit %s: %w", row.event, err)
 	}
 	countEvent(ctx, row)
 	return noteChange(ctx, db, row)
-}
-
-// refuse audits that something was refused, for the error's reason, and returns
-// the error. A fault of ours has no reason and is no refusal.
-func (s *Service) refuse(ctx context.Context, row audited, err error) error {
-	reason := rpc.Reason(err)
-	if reason == "" {
-		return err
-	}
-	row.outcome, row.reason = refused, reason
-	if failure := audit(ctx, s.db, row); failure != nil {
-		return failure
-	}
-	return err
 }
 
 // optional makes an empty text NULL.

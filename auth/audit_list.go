@@ -52,7 +52,7 @@ const (
 	ORDER BY id DESC LIMIT @limit`
 
 	auditColumns = `id, e.create_time, e.event, e.outcome, e.reason, coalesce(e.account_id::text, ''), coalesce(e.actor_id::text, ''),
-		coalesce(e.session_id::text, ''), e.ip_address, e.user_agent, e.request_id`
+		coalesce(e.session_id::text, ''), e.ip_address, e.user_agent, e.request_id, e.count`
 )
 
 var (
@@ -141,7 +141,7 @@ func (s *Service) auditEvents(ctx context.Context, q auditQuery, limit int) ([]*
 		var found authv1.AuditEvent
 		var happened time.Time
 		err := row.Scan(&found.Id, &happened, &found.Event, &found.Outcome, &found.Reason, &found.AccountId, &found.ActorId,
-			&found.SessionId, &found.IpAddress, &found.UserAgent, &found.RequestId)
+			&found.SessionId, &found.IpAddress, &found.UserAgent, &found.RequestId, &found.Count)
 		found.CreateTime = timestamppb.New(happened)
 		return &found, err
 	})

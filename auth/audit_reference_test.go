@@ -23,8 +23,9 @@ Made from the events' comments in ` + "`auth`" + `; a test compares this page wi
 What changes or tries an identity is written down in the transaction that changes it, so that both are there or neither.
 An event names who it concerns and who acted by their ids, with the session, the address, the user agent and the request's id; never an email, a password or a token.
 Its outcome is ` + "`succeeded`" + `, or ` + "`refused`" + ` with the reason that the caller was given ([errors.md](errors.md)).
+Refusals of one event, for one reason and one account or network, are one event a minute: the count of that one says how many they were, and the rest tells of the first.
 Administrators list them with ` + "`ListAuditEvents`" + `, and everybody their own with ` + "`ListMyAuditEvents`" + `; they are kept for ` + "`GATEHOUSE_AUDIT_LIFE`" + `.
-auth's role in Postgres may add events and not change them.
+auth's role in Postgres may add events and not change them, but for that count, which a function of the tables' owner raises.
 
 | event | what happened |
 | --- | --- |

@@ -114,6 +114,7 @@ type Service struct {
 	sessionMax      time.Duration
 	passwordMin     int
 	throttle        bool
+	lines           lines
 	keyLife         time.Duration
 	auditLife       time.Duration
 	logger          *slog.Logger

@@ -33,13 +33,13 @@ func (s *Service) ChangePassword(ctx context.Context, req *authv1.ChangePassword
 		return nil, err
 	}
 	_, err = s.tryPassword(ctx, passwordTry{
-		guesser:  guesser{email: known.email, device: known.device, address: origin.GetIpAddress()},
-		password: req.GetCurrentPassword(), hash: known.hash, wrong: errPasswordWrong, row: row,
+		guesser: guesser{email: known.email, device: known.device, address: origin.GetIpAddress()},
+		caller:  signedIn(origin.GetAccountId()), password: req.GetCurrentPassword(), hash: known.hash, wrong: errPasswordWrong, row: row,
 	})
 	if err != nil {
 		return nil, err
 	}
-	newHash, err := s.passwords.Hash(ctx, req.GetNewPassword())
+	newHash, err := s.passwords.Hash(ctx, signedIn(origin.GetAccountId()), req.GetNewPassword())
 	if err != nil {
 		return nil, err
 	}

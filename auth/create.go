@@ -36,21 +36,21 @@ func (s *Service) createAccount(ctx context.Context, req *authv1.CreateAccountRe
 	switch {
 	case req.GetSignIn() && s.registration == RegistrationVerify:
 		return s.register(ctx, req, call)
-	case req.GetSignIn() && s.sendsMail():
-		if err := s.allowMail(ctx, req.GetEmail()); err != nil {
-			return nil, s.refuse(ctx, audited{event: eventAccountCreate, origin: req.GetOrigin()}, err)
-		}
 	case req.GetPassword() == "" && !req.GetSignIn():
 		return s.invite(ctx, req, call)
 	}
 	if err := s.checkNewPassword("password", req.GetPassword(), req.GetEmail()); err != nil {
 		return nil, err
 	}
-	hash, err := s.passwords.Hash(ctx, req.GetPassword())
+	hash, err := s.passwords.Hash(ctx, anybody(req.GetOrigin()), req.GetPassword())
 	if err != nil {
 		return nil, err
 	}
-	return s.create(ctx, req, call, hash, func(tx pgx.Tx, response *authv1.CreateAccountResponse) error {
+	asked, err := s.countSignUpMail(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	response, err := s.create(ctx, req, call, hash, func(tx pgx.Tx, response *authv1.CreateAccountResponse) error {
 		if !req.GetSignIn() {
 			return nil
 		}
@@ -62,8 +62,20 @@ func (s *Service) createAccount(ctx context.Context, req *authv1.CreateAccountRe
 		if !s.sendsMail() {
 			return nil
 		}
-		return s.sendVerifyLink(ctx, tx, response.GetAccount(), req.GetOrigin())
+		_, err = s.sendCounted(ctx, tx, asked, linkVerify, response.GetAccount().GetEmail(), func(tx pgx.Tx) error {
+			return s.sendVerifyLink(ctx, tx, response.GetAccount(), req.GetOrigin())
+		})
+		return err
 	})
+	return response, s.uncountMail(ctx, asked, err) // such as of an email that is taken
+}
+
+// countSignUpMail counts the mail of an account that is made at once.
+func (s *Service) countSignUpMail(ctx context.Context, req *authv1.CreateAccountRequest) (mailCount, error) {
+	if !req.GetSignIn() || !s.sendsMail() {
+		return mailCount{}, nil
+	}
+	return s.countMail(ctx, linkVerify, req.GetEmail(), req.GetOrigin())
 }
 
 // register sends a link by which VerifyEmail makes the account. It neither
@@ -75,10 +87,11 @@ func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest
 		return nil, s.refuse(ctx, row, errMailUnavailable)
 	}
 	email := strings.TrimSpace(req.GetEmail())
-	if err := s.allowMail(ctx, email); err != nil {
-		return nil, s.refuse(ctx, row, err)
-	}
 	profile, err := encodeSeed(req.GetProfile())
+	if err != nil {
+		return nil, err
+	}
+	asked, err := s.countMail(ctx, linkRegister, email, req.GetOrigin())
 	if err != nil {
 		return nil, err
 	}
@@ -87,16 +100,18 @@ func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest
 			return err
 		}
 		wanted := link{kind: linkRegister, email: email, profile: profile}
-		if err := s.sendUnaddressed(ctx, tx, mailVerifyEmail, wanted, req.GetOrigin()); err != nil {
+		sent, err := s.sendCounted(ctx, tx, asked, linkRegister, email, func(tx pgx.Tx) error {
+			return s.sendUnaddressed(ctx, tx, mailVerifyEmail, wanted, req.GetOrigin())
+		})
+		if err != nil {
 			return err
 		}
 		if err := call.made(ctx, tx, ""); err != nil {
 			return err
 		}
-		row.outcome = succeeded
-		return audit(ctx, tx, row)
+		return s.auditRequest(ctx, tx, row, sent)
 	})
-	if err != nil {
+	if err := s.uncountMail(ctx, asked, err); err != nil {
 		return nil, fmt.Errorf("register: %w", err)
 	}
 	return &authv1.CreateAccountResponse{VerificationSent: true}, nil

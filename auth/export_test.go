@@ -25,11 +25,6 @@ func HashForTest(text string, memory, passes uint32) string {
 // HashesForTest returns how many passwords were hashed so far.
 func (s *Service) HashesForTest() int64 { return s.passwords.Count() }
 
-// AllowMailForTest is allowMail.
-func (s *Service) AllowMailForTest(ctx context.Context, recipient string) error {
-	return s.allowMail(ctx, recipient)
-}
-
 // ReadKeysForTest has the signing keys read at another time.
 func (s *Service) ReadKeysForTest(at time.Time) {
 	s.keys.mu.Lock()

@@ -219,7 +219,7 @@ func writeImported(ctx context.Context, tx pgx.Tx, accounts []importedAccount) (
 	for _, account := range accounts {
 		inserts.Queue(insertImported, pgx.NamedArgs{
 			"id": account.ID, "email": account.Email, "email_verified": account.EmailVerified,
-			"password_hash": account.PasswordHash, "roles": sortedRoles(account.Roles), "status": account.Status,
+			"password_hash": password.Imported(account.PasswordHash), "roles": sortedRoles(account.Roles), "status": account.Status,
 		}).Exec(func(tag pgconn.CommandTag) error {
 			if tag.RowsAffected() == 0 {
 				taken[account.line] = "id: another account has it"

@@ -20,10 +20,11 @@ func (s *Service) RequestEmailChange(ctx context.Context, req *authv1.RequestEma
 		return nil, s.refuse(ctx, row, errMailUnavailable)
 	}
 	email := strings.TrimSpace(req.GetNewEmail())
-	if err := s.allowMail(ctx, email); err != nil {
+	asked, err := s.countOwnMail(ctx, linkEmailChange, origin.GetAccountId())
+	if err != nil {
 		return nil, s.refuse(ctx, row, err)
 	}
-	err := s.transact(ctx, func(tx pgx.Tx) error {
+	err = s.transact(ctx, func(tx pgx.Tx) error {
 		if err := s.sendEmailChange(ctx, tx, email, origin); err != nil {
 			return err
 		}
@@ -31,7 +32,7 @@ func (s *Service) RequestEmailChange(ctx context.Context, req *authv1.RequestEma
 		done.outcome = succeeded
 		return audit(ctx, tx, done)
 	})
-	if err != nil {
+	if err := s.uncountMail(ctx, asked, err); err != nil {
 		return nil, s.refuse(ctx, row, fmt.Errorf("request a change of email: %w", err))
 	}
 	return &authv1.RequestEmailChangeResponse{}, nil

@@ -19,17 +19,20 @@ func (s *Service) RequestPasswordReset(ctx context.Context, req *authv1.RequestP
 		return nil, s.refuse(ctx, row, errMailUnavailable)
 	}
 	email := strings.TrimSpace(req.GetEmail())
-	if err := s.allowMail(ctx, email); err != nil {
-		return nil, s.refuse(ctx, row, err)
+	asked, err := s.countMail(ctx, linkReset, email, req.GetOrigin())
+	if err != nil {
+		return nil, err
 	}
-	err := s.transact(ctx, func(tx pgx.Tx) error {
-		if err := s.sendUnaddressed(ctx, tx, mailResetPassword, link{kind: linkReset, email: email}, req.GetOrigin()); err != nil {
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		sent, err := s.sendCounted(ctx, tx, asked, linkReset, email, func(tx pgx.Tx) error {
+			return s.sendUnaddressed(ctx, tx, mailResetPassword, link{kind: linkReset, email: email}, req.GetOrigin())
+		})
+		if err != nil {
 			return err
 		}
-		row.outcome = succeeded
-		return audit(ctx, tx, row)
+		return s.auditRequest(ctx, tx, row, sent)
 	})
-	if err != nil {
+	if err := s.uncountMail(ctx, asked, err); err != nil {
 		return nil, fmt.Errorf("request a password reset: %w", err)
 	}
 	return &authv1.RequestPasswordResetResponse{}, nil
@@ -58,7 +61,7 @@ func (s *Service) ResetPassword(ctx context.Context, req *authv1.ResetPasswordRe
 	if err != nil {
 		return nil, s.refuse(ctx, row, err)
 	}
-	hash, err := s.passwords.Hash(ctx, req.GetNewPassword())
+	hash, err := s.passwords.Hash(ctx, linkHolder(req.GetOrigin()), req.GetNewPassword())
 	if err != nil {
 		return nil, err
 	}

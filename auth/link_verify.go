@@ -36,7 +36,7 @@ func (s *Service) verifyEmail(ctx context.Context, req *authv1.VerifyEmailReques
 	if err != nil {
 		return nil, s.refuse(ctx, row, err)
 	}
-	hash, err := s.passwords.Hash(ctx, req.GetPassword())
+	hash, err := s.passwords.Hash(ctx, linkHolder(req.GetOrigin()), req.GetPassword())
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,8 @@ func (s *Service) SendVerification(ctx context.Context, req *authv1.SendVerifica
 	if account.GetEmailVerified() {
 		return &authv1.SendVerificationResponse{}, nil
 	}
-	if err := s.allowMail(ctx, account.GetEmail()); err != nil {
+	asked, err := s.countOwnMail(ctx, linkVerify, account.GetId())
+	if err != nil {
 		return nil, s.refuse(ctx, row, err)
 	}
 	err = s.transact(ctx, func(tx pgx.Tx) error {
@@ -181,7 +182,7 @@ func (s *Service) SendVerification(ctx context.Context, req *authv1.SendVerifica
 		row.outcome = succeeded
 		return audit(ctx, tx, row)
 	})
-	if err != nil {
+	if err := s.uncountMail(ctx, asked, err); err != nil {
 		return nil, fmt.Errorf("send a verification: %w", err)
 	}
 	return &authv1.SendVerificationResponse{}, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -58,11 +59,12 @@ func readCredentials(ctx context.Context, db querier, query string, args pgx.Nam
 func (s *Service) signIn(ctx context.Context, req *authv1.LoginRequest, found credentials) (*authv1.LoginResponse, error) {
 	id, hash := found.id, found.hash
 	who := guesser{email: req.GetEmail(), address: req.GetOrigin().GetIpAddress()}
+	row := audited{event: eventLogin, outcome: succeeded, account: id, origin: req.GetOrigin(), subject: "email:" + strings.ToLower(req.GetEmail())}
+	caller := stranger(req.GetOrigin())
 	if device, known := s.deviceKeys.device(req.GetDeviceToken(), id); known {
-		who.device = device.String()
+		who.device, caller = device.String(), knownDevice(id)
 	}
-	row := audited{event: eventLogin, outcome: succeeded, account: id, origin: req.GetOrigin()}
-	outdated, err := s.tryPassword(ctx, passwordTry{guesser: who, password: req.GetPassword(), hash: hash, wrong: errCredentials, row: row})
+	outdated, err := s.tryPassword(ctx, passwordTry{guesser: who, caller: caller, password: req.GetPassword(), hash: hash, wrong: errCredentials, row: row})
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +73,7 @@ func (s *Service) signIn(ctx context.Context, req *authv1.LoginRequest, found cr
 	}
 	newHash := hash
 	if outdated {
-		if newHash, err = s.passwords.Hash(ctx, req.GetPassword()); err != nil {
+		if newHash, err = s.passwords.Hash(ctx, caller, req.GetPassword()); err != nil {
 			return nil, err
 		}
 	}

@@ -47,8 +47,8 @@ func (s *Service) Reauthenticate(ctx context.Context, req *authv1.Reauthenticate
 	}
 	row := audited{event: eventReauthenticate, outcome: succeeded, account: origin.GetAccountId(), origin: origin}
 	_, err = s.tryPassword(ctx, passwordTry{
-		guesser:  guesser{email: known.email, device: known.device, address: origin.GetIpAddress()},
-		password: req.GetPassword(), hash: known.hash, wrong: errPasswordWrong, row: row,
+		guesser: guesser{email: known.email, device: known.device, address: origin.GetIpAddress()},
+		caller:  signedIn(origin.GetAccountId()), password: req.GetPassword(), hash: known.hash, wrong: errPasswordWrong, row: row,
 	})
 	if err != nil {
 		return nil, err

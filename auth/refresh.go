@@ -133,7 +133,7 @@ func (s *Service) auditEnded(ctx context.Context, tx pgx.Tx, token refreshToken,
 	if found != nil {
 		row.account = found.account.GetId()
 	}
-	return audit(ctx, tx, row)
+	return s.auditRefusal(ctx, tx, row)
 }
 
 // lockedSession locks a session's row and reads it; nil when there is none.

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"errors"
 
 	"gatehouse/internal/password"
 	"gatehouse/internal/rpc"
@@ -11,6 +10,7 @@ import (
 // passwordTry is a password that is held against an account's.
 type passwordTry struct {
 	guesser
+	caller   password.Caller
 	password string
 	hash     string // "" when there is no account, or none has been set
 	wrong    error  // what it means that it isn't right
@@ -22,23 +22,24 @@ type passwordTry struct {
 // password is hashed. Errors: the try's wrong, resource_exhausted
 // TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 func (s *Service) tryPassword(ctx context.Context, try passwordTry) (outdated bool, err error) {
-	begun, err := s.beginAttempt(ctx, try.guesser)
+	begun, held, err := s.beginAttempt(ctx, try.guesser)
 	if rpc.Reason(err) != "" {
-		return false, s.refuse(ctx, try.row, err)
+		return false, s.refuse(ctx, s.heldRow(try, held), err)
 	}
 	if err != nil {
 		return false, err
 	}
-	right, outdated, err := s.passwords.Check(ctx, try.password, try.hash)
-	if errors.Is(err, password.ErrTooManyChecks) {
-		if failure := s.settle(ctx, begun, nil); failure != nil { // it was not looked at
+	right, outdated, err := s.passwords.Check(ctx, try.caller, try.password, try.hash)
+	if err != nil { // it was not looked at
+		if failure := s.settle(ctx, begun, nil); failure != nil {
 			return false, failure
 		}
-	}
-	if err != nil {
 		return false, err
 	}
 	if !right {
+		if err := s.fail(ctx, begun); err != nil {
+			return false, err
+		}
 		return false, s.refuse(ctx, try.row, try.wrong)
 	}
 	return outdated, s.settle(ctx, begun, begun.cleared)

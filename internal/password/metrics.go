@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"gatehouse/internal/telemetry"
@@ -20,16 +21,35 @@ var (
 	hashesRunning, _ = meter.Int64UpDownCounter("gatehouse.auth.password.running", metric.WithUnit("{hash}"),
 		metric.WithDescription("Passwords that are being hashed or checked just now."))
 	hashesRefused, _ = meter.Int64Counter("gatehouse.auth.password.refusals", metric.WithUnit("{refusal}"),
-		metric.WithDescription("Calls that were refused because too many passwords waited to be hashed."))
+		metric.WithDescription("Calls that were refused because too many passwords waited to be hashed, by class of caller and reason: delay, deadline or full."))
+	queueLength, _ = meter.Int64UpDownCounter("gatehouse.auth.password.queue.length", metric.WithUnit("{call}"),
+		metric.WithDescription("Calls whose password waits to be hashed, by class of caller."))
+	queueDelay, _ = meter.Float64Histogram("gatehouse.auth.password.queue.delay", metric.WithUnit("s"),
+		metric.WithDescription("How long a call waited for its password to be hashed, or to be refused, by class of caller."),
+		metric.WithExplicitBucketBoundaries(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5))
 )
 
+// classAttributes are the classes', made once.
+var classAttributes = func() (sets [classes]metric.MeasurementOption) {
+	for class, name := range classNames {
+		sets[class] = metric.WithAttributeSet(attribute.NewSet(attribute.String("class", name)))
+	}
+	return sets
+}()
+
+func countRefusal(ctx context.Context, class Class, reason string, n int64) {
+	hashesRefused.Add(ctx, n, metric.WithAttributes(attribute.String("class", classNames[class]), attribute.String("reason", reason)))
+}
+
 // timeHash notes that a password's turn has come, and returns what notes that
-// it is over.
-func timeHash(ctx context.Context) func() {
+// it is over, and how long it took.
+func timeHash(ctx context.Context) func() time.Duration {
 	start := time.Now()
 	hashesRunning.Add(ctx, 1)
-	return func() {
+	return func() time.Duration {
+		took := time.Since(start)
 		hashesRunning.Add(ctx, -1)
-		hashDuration.Record(ctx, time.Since(start).Seconds())
+		hashDuration.Record(ctx, took.Seconds())
+		return took
 	}
 }

@@ -3,8 +3,11 @@
 //
 // New hashes are Argon2id of the password in NFKC. Hashes that come from other
 // systems (stored.go) are checked as they are, and reported as outdated, for
-// whoever signs in to get a new one. However many want to, only so many hashes
-// are computed at a time.
+// whoever signs in to get a new one.
+//
+// Only so many hashes are computed at a time. The others wait in a queue
+// (queue.go) that is fair between classes of callers and between networks, and
+// that refuses by the delay: a burst is served, a flood is not.
 package password
 
 import (
@@ -19,7 +22,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"golang.org/x/crypto/argon2"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/text/unicode/norm"
 
 	"gatehouse/internal/rpc"
@@ -38,9 +40,6 @@ const (
 	hashLength = 32
 )
 
-// queue is how long a check waits for its turn.
-const queue = 250 * time.Millisecond
-
 // ErrTooManyChecks says that a password was not looked at, for others were first.
 var ErrTooManyChecks = rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, "TOO_MANY_PASSWORD_CHECKS",
 	"Too many people are signing in just now. Try again in a second."), time.Second)
@@ -49,7 +48,7 @@ var ErrTooManyChecks = rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted,
 // takes 19 MiB and a core for tens of milliseconds, and what else the process
 // does must go on meanwhile.
 type Hasher struct {
-	slots *semaphore.Weighted
+	queue queue
 	size  int64 // how many slots there are
 	// dummy is checked when there is no account, so that the time taken
 	// doesn't tell.
@@ -59,12 +58,13 @@ type Hasher struct {
 
 // NewHasher returns a hasher that leaves one core to others.
 func NewHasher() *Hasher {
-	hashesRefused.Add(context.Background(), 0) // so that it is there before the first
-	size := int64(max(1, runtime.GOMAXPROCS(0)-1))
-	return &Hasher{
-		slots: semaphore.NewWeighted(size), size: size,
-		dummy: argon2Stored(argon2.IDKey, live, make([]byte, saltLength), make([]byte, hashLength)),
+	for class := range classes { // so that they are there before the first
+		countRefusal(context.Background(), class, refusedDelay, 0)
 	}
+	size := int64(max(1, runtime.GOMAXPROCS(0)-1))
+	dummy := argon2Stored(argon2.IDKey, live, make([]byte, saltLength), make([]byte, hashLength))
+	dummy.live = true // it costs what one of ours does
+	return &Hasher{queue: queue{free: size}, size: size, dummy: dummy}
 }
 
 // Count returns how many hashes were computed so far.
@@ -72,44 +72,39 @@ func (h *Hasher) Count() int64 { return h.count.Load() }
 
 // Hash returns the password's hash in the PHC string format. Errors:
 // [ErrTooManyChecks].
-func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
-	if err := h.enter(ctx, 1); err != nil {
-		return "", err
-	}
-	defer h.slots.Release(1)
-	defer timeHash(ctx)()
-	h.count.Add(1)
-	salt := make([]byte, saltLength)
-	_, _ = rand.Read(salt) // never fails: it would end the process
-	p := live
-	return encode(p, salt, argon2.IDKey([]byte(Normal(password)), salt, p.passes, p.memory, p.lanes, hashLength)), nil
+func (h *Hasher) Hash(ctx context.Context, caller Caller, password string) (hash string, err error) {
+	err = h.run(ctx, caller, 1, true, func() {
+		h.count.Add(1)
+		salt := make([]byte, saltLength)
+		_, _ = rand.Read(salt) // never fails: it would end the process
+		p := live
+		hash = encode(p, salt, argon2.IDKey([]byte(Normal(password)), salt, p.passes, p.memory, p.lanes, hashLength))
+	})
+	return hash, err
 }
 
 // Check reports whether the password is the hash's, and whether the hash should
-// be made anew. An empty hash is never right, and takes as long. Errors:
-// [ErrTooManyChecks].
-func (h *Hasher) Check(ctx context.Context, password, hash string) (right, outdated bool, err error) {
+// be made anew. An empty hash is never right, and takes as long. An error says
+// that the password was not looked at. Errors: [ErrTooManyChecks].
+func (h *Hasher) Check(ctx context.Context, caller Caller, password, hash string) (right, outdated bool, err error) {
 	known := h.dummy
 	if hash != "" {
 		if known, err = parse(hash); err != nil {
 			return false, false, fmt.Errorf("stored password hash: %w", err)
 		}
 	}
-	weight := min(known.lanes, h.size)
-	if err := h.enter(ctx, weight); err != nil {
-		return false, false, err
-	}
-	defer h.slots.Release(weight)
-	defer timeHash(ctx)()
-	normal := Normal(password)
-	right = h.matches(known, normal)
-	outdated = !known.live
-	// Other systems may have hashed it as it was typed.
-	if !right && normal != password {
-		right, outdated = h.matches(known, password), true
-	}
+	err = h.run(ctx, caller, min(known.lanes, h.size), known.live, func() {
+		normal := Normal(password)
+		right = h.matches(known, normal)
+		outdated = !known.live
+		// Other systems may have hashed it as it was typed. Ours are of the normal
+		// form, so that a second look would only double what a guess costs us.
+		if !right && !known.live && normal != password {
+			right = h.matches(known, password)
+		}
+	})
 	right = right && hash != ""
-	return right, right && outdated, nil
+	return right, right && outdated, err
 }
 
 func (h *Hasher) matches(known stored, password string) bool {
@@ -117,18 +112,36 @@ func (h *Hasher) matches(known stored, password string) bool {
 	return known.matches(password)
 }
 
-// enter waits for slots, for no longer than the queue allows.
-func (h *Hasher) enter(ctx context.Context, weight int64) error {
-	waiting, cancel := context.WithTimeout(ctx, queue)
-	defer cancel()
-	if err := h.slots.Acquire(waiting, weight); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		hashesRefused.Add(ctx, 1)
-		return ErrTooManyChecks
+// run does the work when it is the caller's turn. The queue learns how long a
+// hash takes from work that is typical.
+func (h *Hasher) run(ctx context.Context, caller Caller, weight int64, typical bool, work func()) error {
+	if err := h.enter(ctx, caller, weight); err != nil {
+		return err
 	}
+	var took time.Duration
+	defer func() { h.queue.leave(weight, took) }()
+	over := timeHash(ctx)
+	defer func() {
+		if lasted := over(); typical {
+			took = lasted
+		}
+	}()
+	work()
 	return nil
+}
+
+// enter waits for the caller's turn.
+func (h *Hasher) enter(ctx context.Context, caller Caller, weight int64) error {
+	start, class := time.Now(), classAttributes[caller.Class]
+	queueLength.Add(ctx, 1, class)
+	refusal, err := h.queue.enter(ctx, caller, weight)
+	queueLength.Add(ctx, -1, class)
+	queueDelay.Record(ctx, time.Since(start).Seconds(), class)
+	if err == nil && refusal != "" {
+		countRefusal(ctx, caller.Class, refusal, 1)
+		err = ErrTooManyChecks
+	}
+	return err
 }
 
 // Normal brings a password to NFKC, so that it is the same on every keyboard

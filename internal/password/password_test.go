@@ -12,15 +12,15 @@ import (
 )
 
 // Guarantee 4: whoever waits for longer than the queue allows is told when to
-// come again.
+// come again, and only so many are hashed at once.
 func TestAFullQueueOfPasswordChecksSaysWhenToRetry(t *testing.T) {
 	t.Parallel()
 	h := NewHasher()
 	slots := int64(max(1, runtime.GOMAXPROCS(0)-1))
-	if err := h.slots.Acquire(t.Context(), slots); err != nil {
-		t.Fatal(err)
+	if refusal, err := h.queue.enter(t.Context(), Caller{}, slots); refusal != "" || err != nil {
+		t.Fatal(refusal, err)
 	}
-	_, _, err := h.Check(t.Context(), "password", "")
+	_, _, err := h.Check(t.Context(), Caller{}, "password", "")
 	if connect.CodeOf(err) != connect.CodeResourceExhausted || rpc.Reason(err) != "TOO_MANY_PASSWORD_CHECKS" {
 		t.Errorf("got %v, want resource_exhausted TOO_MANY_PASSWORD_CHECKS", err)
 	}
@@ -28,12 +28,12 @@ func TestAFullQueueOfPasswordChecksSaysWhenToRetry(t *testing.T) {
 		t.Errorf("RetryInfo says %v, %v; want one second", after, ok)
 	}
 	// Every slot was counted: one more would not have fitted.
-	if h.slots.TryAcquire(1) {
+	if h.queue.free != 0 {
 		t.Errorf("more than %d passwords could be hashed at once", slots)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := h.Check(ctx, "password", ""); err != context.Canceled {
+	if _, _, err := h.Check(ctx, Caller{}, "password", ""); err != context.Canceled {
 		t.Errorf("for a caller who left: %v, want context.Canceled", err)
 	}
 }
@@ -42,7 +42,7 @@ func TestNoPasswordIsRightForNoAccount(t *testing.T) {
 	t.Parallel()
 	h := NewHasher()
 	for _, password := range []string{"", "password", "\x00"} {
-		if right, _, err := h.Check(t.Context(), password, ""); right || err != nil {
+		if right, _, err := h.Check(t.Context(), Caller{}, password, ""); right || err != nil {
 			t.Errorf("%q: right %v, error %v", password, right, err)
 		}
 	}
@@ -51,7 +51,7 @@ func TestNoPasswordIsRightForNoAccount(t *testing.T) {
 func BenchmarkHashPassword(b *testing.B) {
 	h := NewHasher()
 	for b.Loop() {
-		if _, err := h.Hash(b.Context(), "correct horse battery"); err != nil {
+		if _, err := h.Hash(b.Context(), Caller{}, "correct horse battery"); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -77,6 +77,19 @@ func parse(text string) (stored, error) {
 	}
 }
 
+// Costs as new hashes have them, and the same ones as [Imported] spells them.
+var (
+	liveCosts     = fmt.Sprintf("m=%d,t=%d,p=%d", live.memory, live.passes, live.lanes)
+	importedCosts = fmt.Sprintf("m=%d,t=0%d,p=%d", live.memory, live.passes, live.lanes)
+)
+
+// Imported returns an acceptable hash of another system as it is to be stored.
+// One with the costs of ours would else be taken for ours, which are of the
+// password in NFKC; the other system may have hashed it as it was typed.
+func Imported(hash string) string {
+	return strings.Replace(hash, "$"+liveCosts+"$", "$"+importedCosts+"$", 1)
+}
+
 type argon2Function func(password, salt []byte, passes, memory uint32, lanes uint8, length uint32) []byte
 
 // parseArgon2 reads $argon2id$v=19$m=19456,t=2,p=1$salt$hash, the PHC string
@@ -108,7 +121,7 @@ func parseArgon2(text string, function argon2Function) (stored, error) {
 	}
 	p := argon2Params{memory: uint32(memory), passes: uint32(passes), lanes: uint8(lanes)}
 	known := argon2Stored(function, p, salt, want)
-	known.live = parts[1] == "argon2id" && p == live && len(salt) == saltLength && len(want) == hashLength
+	known.live = parts[1] == "argon2id" && parts[3] == liveCosts && p == live && len(salt) == saltLength && len(want) == hashLength
 	return known, nil
 }
 

@@ -41,12 +41,12 @@ func TestHashesOfOtherSystemsVerifyAndAreOutdated(t *testing.T) {
 			t.Errorf("%s: %s: %v", name, test.hash, err)
 			continue
 		}
-		right, outdated, err := h.Check(t.Context(), test.password, test.hash)
+		right, outdated, err := h.Check(t.Context(), Caller{}, test.password, test.hash)
 		if !right || !outdated || err != nil {
 			t.Errorf("%s: %q for %s: right %v, outdated %v, error %v; want right and outdated", name, test.password, test.hash, right, outdated, err)
 		}
 		for _, wrong := range []string{"", "wrong", test.password + "x", test.password[1:], strings.ToUpper(test.password)} {
-			if right, _, err := h.Check(t.Context(), wrong, test.hash); right || err != nil {
+			if right, _, err := h.Check(t.Context(), Caller{}, wrong, test.hash); right || err != nil {
 				t.Errorf("%s: %q for %s: right %v, error %v; want wrong", name, wrong, test.hash, right, err)
 			}
 		}
@@ -56,37 +56,50 @@ func TestHashesOfOtherSystemsVerifyAndAreOutdated(t *testing.T) {
 func TestOurOwnHashesAreNotOutdated(t *testing.T) {
 	t.Parallel()
 	h := NewHasher()
-	hash, err := h.Hash(t.Context(), "correct horse battery")
+	hash, err := h.Hash(t.Context(), Caller{}, "correct horse battery")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if right, outdated, err := h.Check(t.Context(), "correct horse battery", hash); !right || outdated || err != nil {
+	if right, outdated, err := h.Check(t.Context(), Caller{}, "correct horse battery", hash); !right || outdated || err != nil {
 		t.Errorf("right %v, outdated %v, error %v; want right and current", right, outdated, err)
 	}
 }
 
 // Other systems hash what was typed; we, its NFKC. Either spelling is right for
-// either hash that holds it.
-func TestAPasswordIsTriedAsTypedAndNormalised(t *testing.T) {
+// an imported hash that holds it. What isn't imported costs one hash.
+func TestAnImportedPasswordIsTriedAsTypedAndNormalised(t *testing.T) {
 	t.Parallel()
 	h := NewHasher()
 	typed := "cafe\u0301 ﬁne horse" // decomposed, with a ligature
-	asTyped := argon2Hash(typed)
+	ours, err := h.Hash(t.Context(), Caller{}, typed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
-		name, hash      string
-		right, outdated bool
+		name, typed, hash string
+		right, outdated   bool
+		hashes            int64
 	}{
-		{"hashed as typed", asTyped, true, true},
-		{"hashed in NFKC", argon2Hash(norm.NFKC.String(typed)), true, false},
-		{"no account", "", false, false},
+		{"imported, as typed", typed, Imported(argon2Hash(typed)), true, true, 2},
+		{"imported, in NFKC", typed, Imported(argon2Hash(norm.NFKC.String(typed))), true, true, 1},
+		{"imported, wrong", typed + "x", Imported(argon2Hash(typed)), false, false, 2},
+		{"imported with other costs", typed, foreignHashes["bcrypt"].hash, false, false, 2},
+		{"ours", typed, ours, true, false, 1},
+		{"ours, wrong", typed + "x", ours, false, false, 1},
+		{"no account", typed, "", false, false, 1},
 	} {
-		right, outdated, err := h.Check(t.Context(), typed, test.hash)
-		if right != test.right || outdated != test.outdated || err != nil {
-			t.Errorf("%s: right %v, outdated %v, error %v; want %v, %v", test.name, right, outdated, err, test.right, test.outdated)
+		before := h.Count()
+		right, outdated, err := h.Check(t.Context(), Caller{}, test.typed, test.hash)
+		if right != test.right || outdated != test.outdated || err != nil || h.Count()-before != test.hashes {
+			t.Errorf("%s: right %v, outdated %v, error %v, %d hashes; want %v, %v, %d hashes", test.name, right, outdated, err,
+				h.Count()-before, test.right, test.outdated, test.hashes)
 		}
 	}
-	if right, _, _ := h.Check(t.Context(), norm.NFKC.String(typed), asTyped); right {
+	if right, _, _ := h.Check(t.Context(), Caller{}, norm.NFKC.String(typed), argon2Hash(typed)); right {
 		t.Error("the normalised password is right for a hash of another spelling")
+	}
+	if err := Acceptable(Imported(ours)); err != nil {
+		t.Errorf("a hash as it is stored after an import: %v", err)
 	}
 }
 
@@ -153,7 +166,7 @@ func TestHashesOutOfBoundsAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want an error with %q", test.hash, err, test.want)
 			continue // to compute it could take for ever
 		}
-		if right, _, err := h.Check(t.Context(), "password", test.hash); err == nil || right {
+		if right, _, err := h.Check(t.Context(), Caller{}, "password", test.hash); err == nil || right {
 			t.Errorf("%s: right %v, error %v; want an error", test.hash, right, err)
 		}
 	}

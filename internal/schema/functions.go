@@ -17,7 +17,7 @@ type function struct {
 	body      string
 }
 
-// The audit can't be changed by the service that writes it, but for these two.
+// The audit can't be changed by the service that writes it, but for these.
 var functions = []function{
 	{
 		// An event's id begins with its time in milliseconds (UUIDv7), so that
@@ -52,6 +52,19 @@ var functions = []function{
 		RETURNING e.id
 	)
 	SELECT count(*) FROM erased`,
+	},
+	{
+		// A refusal of a kind, account or network and minute that is there
+		// already is counted there.
+		name: "count_refusal", arguments: "bytea, timestamp with time zone",
+		header: "(key bytea, minute timestamp with time zone) RETURNS bigint",
+		body: `
+	WITH counted AS (
+		UPDATE auth.audit_events e SET count = e.count + 1
+		WHERE e.refusal_key = key AND e.refusal_minute = minute AND e.count < 2147483647
+		RETURNING e.id
+	)
+	SELECT count(*) FROM counted`,
 	},
 }
 

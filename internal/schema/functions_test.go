@@ -104,7 +104,7 @@ func TestOnlyAuthMayCallTheAuditsFunctions(t *testing.T) {
 		"users": serviceURL(t, cfg, schema.Users), "somebody with the schema's usage": as(t, cfg.DatabaseURL, other, "other"),
 	} {
 		conn := pgtest.Connect(t, databaseURL)
-		for _, call := range []string{`SELECT auth.prune_audit('100 days')`, `SELECT auth.erase_audit(gen_random_uuid())`} {
+		for _, call := range []string{`SELECT auth.prune_audit('100 days')`, `SELECT auth.erase_audit(gen_random_uuid())`, `SELECT auth.count_refusal('\x00', now())`} {
 			if _, err := conn.Exec(t.Context(), call); sqlState(err) != denied {
 				t.Errorf("%s: %s = %v, want SQLSTATE %s", who, call, err, denied)
 			}

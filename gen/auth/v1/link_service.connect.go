@@ -101,8 +101,9 @@ type LinkServiceClient interface {
 	// resource_exhausted TOO_MANY_ATTEMPTS.
 	SendVerification(context.Context, *SendVerificationRequest) (*SendVerificationResponse, error)
 	// RequestPasswordReset sends a link to the email, if it has an account; the
-	// answer is the same if it has none. Errors: failed_precondition
-	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	// answer is the same if it has none, and if nothing is sent because links
+	// were asked for too often and a usable one was sent before. Errors:
+	// failed_precondition MAIL_UNAVAILABLE.
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password by a link and ends all sessions. Errors:
 	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
@@ -139,8 +140,9 @@ type LinkServiceHandler interface {
 	// resource_exhausted TOO_MANY_ATTEMPTS.
 	SendVerification(context.Context, *SendVerificationRequest) (*SendVerificationResponse, error)
 	// RequestPasswordReset sends a link to the email, if it has an account; the
-	// answer is the same if it has none. Errors: failed_precondition
-	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	// answer is the same if it has none, and if nothing is sent because links
+	// were asked for too often and a usable one was sent before. Errors:
+	// failed_precondition MAIL_UNAVAILABLE.
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password by a link and ends all sessions. Errors:
 	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or

@@ -620,7 +620,10 @@ type AuditEvent struct {
 	// The client's User-Agent.
 	UserAgent string `protobuf:"bytes,10,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
 	// The request's id.
-	RequestId     string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// How often it happened: refusals of one event, for one reason and one account
+	// or network, are one event a minute, which tells of the first. At least 1.
+	Count         int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -730,6 +733,13 @@ func (x *AuditEvent) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *AuditEvent) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
 }
 
 // Mail is one mail of the outbox, without what it says.
@@ -1046,7 +1056,7 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12\x1f\n" +
 	"\x06locale\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18#R\x06locale\x123\n" +
-	"\x16require_recent_sign_in\x18\a \x01(\bR\x13requireRecentSignIn\"\xd7\x02\n" +
+	"\x16require_recent_sign_in\x18\a \x01(\bR\x13requireRecentSignIn\"\xed\x02\n" +
 	"\n" +
 	"AuditEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
@@ -1066,7 +1076,8 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"user_agent\x18\n" +
 	" \x01(\tR\tuserAgent\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\v \x01(\tR\trequestId\"\x8b\x03\n" +
+	"request_id\x18\v \x01(\tR\trequestId\x12\x14\n" +
+	"\x05count\x18\f \x01(\x05R\x05count\"\x8b\x03\n" +
 	"\x04Mail\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +

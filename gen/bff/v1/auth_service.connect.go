@@ -133,8 +133,9 @@ type AuthServiceClient interface {
 	// unauthenticated REFRESH_TOKEN_INVALID, unavailable SESSION_NOT_ENDED.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
 	// RequestPasswordReset sends a link to the email if it has an account. The
-	// answer is the same if it has none. Errors: failed_precondition
-	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	// answer is the same if it has none, and if nothing is sent because links
+	// were asked for too often and a usable one was sent before. Errors:
+	// failed_precondition MAIL_UNAVAILABLE.
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password by a link and ends all of the account's
 	// sessions. Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
@@ -190,8 +191,9 @@ type AuthServiceHandler interface {
 	// unauthenticated REFRESH_TOKEN_INVALID, unavailable SESSION_NOT_ENDED.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
 	// RequestPasswordReset sends a link to the email if it has an account. The
-	// answer is the same if it has none. Errors: failed_precondition
-	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	// answer is the same if it has none, and if nothing is sent because links
+	// were asked for too often and a usable one was sent before. Errors:
+	// failed_precondition MAIL_UNAVAILABLE.
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password by a link and ends all of the account's
 	// sessions. Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
