@@ -29,6 +29,7 @@ type doctorCommand struct {
 	UsersURL     string `env:"USERS_URL" placeholder:"URL" help:"Where users is."`
 	TestMail     string `placeholder:"EMAIL" help:"Send a test mail to this address by SMTP_URL. Without it the doctor signs in to the mail server and sends nothing."`
 	dataFlags
+	shareFlags
 	houseFlags
 }
 
@@ -126,7 +127,7 @@ func (c *doctorCommand) examineUp(e *examination, app *kong.Application) {
 	e.issuer = h.edge.publicURL
 	switch {
 	case !embedded:
-		if !e.owner(c.DatabaseURL, c.AtlasDevURL) {
+		if e.foreign(c.DatabaseURL, c.ShareDatabase) || !e.owner(c.DatabaseURL, c.AtlasDevURL) {
 			return
 		}
 	case !made:

@@ -18,6 +18,7 @@ import (
 	"gatehouse/internal/limit"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/schema"
 )
 
 // mail signs in to the mail server, and sends one mail if an address is given.
@@ -156,4 +157,17 @@ func (e *examination) keyAge(databaseURL string, life time.Duration) {
 	default:
 		e.well("signing keys", "the current one has signed for %s", coarse(age))
 	}
+}
+
+// foreign reports whether the database is one that up would refuse, since others
+// keep something in it.
+func (e *examination) foreign(databaseURL string, shared bool) bool {
+	ctx, cancel := context.WithTimeout(e.ctx, doctorLimit)
+	defer cancel()
+	err := schema.CheckOwnership(ctx, schema.Config{SQL: schemaSQL, DatabaseURL: databaseURL, Shared: shared})
+	found, ok := errors.AsType[*schema.ForeignError](err)
+	if ok {
+		e.fault("DATABASE_URL", found.Error(), "unset DATABASE_URL for an embedded Postgres, or do as it says")
+	}
+	return ok
 }

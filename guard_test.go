@@ -90,7 +90,7 @@ func TestADatabaseOfOthersIsLeftAlone(t *testing.T) {
 			[]string{"the schema auth", "somebody else's", "CREATE DATABASE gatehouse"},
 		},
 		"one with tables in public": {
-			`CREATE TABLE public.orders (id integer)`, []string{"public.orders", "GATEHOUSE_SHARE_DATABASE=true", "CREATE DATABASE gatehouse"},
+			`CREATE TABLE public.orders (id integer)`, []string{"the database ", "public.orders", "GATEHOUSE_SHARE_DATABASE=true", "CREATE DATABASE gatehouse"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -112,6 +112,9 @@ func TestADatabaseOfOthersIsLeftAlone(t *testing.T) {
 						t.Errorf("%v: it doesn't say %q: %s", command, want, said)
 					}
 				}
+			}
+			if status, said := doctor(t, env); status != 1 || !strings.Contains(said, "BAD  DATABASE_URL: "+test.says[0]) {
+				t.Errorf("doctor: exit status %d, said %s", status, said)
 			}
 			if after := textOf(t, owner, everything); after != before {
 				t.Errorf("something was written: before\n%s\nafter\n%s", before, after)

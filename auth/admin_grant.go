@@ -19,6 +19,7 @@ type Administrator struct {
 	CreateTime time.Time
 }
 
+// It reads every account: an operator's command may, where a request may not.
 const selectAdministrators = `
 	SELECT email, status = 'disabled', last_sign_in_time, create_time
 	FROM auth.accounts WHERE 'admin' = ANY (roles)

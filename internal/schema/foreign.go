@@ -27,6 +27,16 @@ func (e *ForeignError) Error() string {
 		e.Database, strings.Join(e.Relations, ", "), e.own())
 }
 
+// CheckOwnership returns a *ForeignError where Apply would, and changes nothing.
+func CheckOwnership(ctx context.Context, cfg Config) error {
+	t, err := open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	t.close()
+	return nil
+}
+
 // own is how to make a database for Gatehouse alone.
 func (e *ForeignError) own() string {
 	name := "gatehouse"
