@@ -75,7 +75,8 @@ func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest
 	if err := s.allowMail(ctx, email); err != nil {
 		return nil, s.refuse(ctx, row, err)
 	}
-	profile, err := encodeSeed(req.GetProfile())
+	token := newLinkToken()
+	kept, err := registration{profile: req.GetProfile(), password: req.GetPassword()}.encode(token)
 	if err != nil {
 		return nil, err
 	}
@@ -83,8 +84,8 @@ func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest
 		if err := call.claim(ctx, tx); err != nil {
 			return err
 		}
-		wanted := link{kind: linkRegister, email: email, profile: profile}
-		if err := s.sendUnaddressed(ctx, tx, mailVerifyEmail, wanted, req.GetOrigin()); err != nil {
+		wanted := link{kind: linkRegister, email: email, profile: kept}
+		if err := s.sendUnaddressed(ctx, tx, mailVerifyEmail, wanted, token, req.GetOrigin()); err != nil {
 			return err
 		}
 		if err := call.made(ctx, tx, ""); err != nil {
@@ -183,7 +184,7 @@ func (s *Service) writeAccount(ctx context.Context, tx pgx.Tx, account newAccoun
 	return accountByID(ctx, tx, account.id)
 }
 
-// encodeSeed returns what a link or an outbox row keeps of a new profile.
+// encodeSeed returns what an outbox row keeps of a new profile.
 func encodeSeed(profile *authv1.ProfileSeed) ([]byte, error) {
 	encoded, err := json.Marshal(profileSeed{
 		FirstName: profile.GetFirstName(), LastName: profile.GetLastName(), Locale: profile.GetLocale(),

@@ -23,7 +23,7 @@ func (s *Service) RequestPasswordReset(ctx context.Context, req *authv1.RequestP
 		return nil, s.refuse(ctx, row, err)
 	}
 	err := s.transact(ctx, func(tx pgx.Tx) error {
-		if err := s.sendUnaddressed(ctx, tx, mailResetPassword, link{kind: linkReset, email: email}, req.GetOrigin()); err != nil {
+		if err := s.sendUnaddressed(ctx, tx, mailResetPassword, link{kind: linkReset, email: email}, newLinkToken(), req.GetOrigin()); err != nil {
 			return err
 		}
 		row.outcome = succeeded
@@ -37,9 +37,8 @@ func (s *Service) RequestPasswordReset(ctx context.Context, req *authv1.RequestP
 
 // sendUnaddressed sends a link to an email, without a look whether it has an
 // account.
-func (s *Service) sendUnaddressed(ctx context.Context, tx pgx.Tx, kind mailKind, l link, origin *authv1.Origin) error {
-	token, err := issueLink(ctx, tx, l)
-	if err != nil {
+func (s *Service) sendUnaddressed(ctx context.Context, tx pgx.Tx, kind mailKind, l link, token string, origin *authv1.Origin) error {
+	if err := writeLink(ctx, tx, l, token); err != nil {
 		return err
 	}
 	values := circumstances(origin)
