@@ -16,6 +16,7 @@ import (
 
 	"gatehouse/auth"
 	"gatehouse/bff"
+	"gatehouse/internal/email"
 	"gatehouse/internal/postgres"
 	"gatehouse/internal/schema"
 )
@@ -163,14 +164,13 @@ type adminFlags struct {
 }
 
 // with opens auth beside whatever is running and lets work use it.
-func (f *adminFlags) with(p *program, app *kong.Application, work func(*auth.Service, string) error) error {
-	var m mistakes
-	checkNames(&m, app, os.Environ())
-	checkEmail(&m, "EMAIL", f.Email)
+func (f *adminFlags) with(p *program, app *kong.Application, m *mistakes, work func(*auth.Service, string) error) error {
+	checkNames(m, app, os.Environ())
+	f.Email = email.Normalize(f.Email)
 	if f.Password != "" {
-		checkPassword(&m, "GATEHOUSE_NEW_PASSWORD", f.Password)
+		checkPassword(m, "GATEHOUSE_NEW_PASSWORD", f.Password)
 	}
-	return f.besideFlags.with(p, &m, func(service *auth.Service) error {
+	return f.besideFlags.with(p, m, func(service *auth.Service) error {
 		password := f.Password
 		if password == "" {
 			password = rand.Text()
@@ -202,7 +202,9 @@ func attach(p *program, dir string) (url string, stop func() error, err error) {
 type adminCreateCommand struct{ adminFlags }
 
 func (c *adminCreateCommand) Run(p *program, app *kong.Application) error {
-	return c.with(p, app, func(service *auth.Service, password string) error {
+	var m mistakes
+	checkEmail(&m, "EMAIL", c.Email)
+	return c.with(p, app, &m, func(service *auth.Service, password string) error {
 		return service.CreateAdministrator(p.ctx, c.Email, password)
 	})
 }
@@ -210,7 +212,8 @@ func (c *adminCreateCommand) Run(p *program, app *kong.Application) error {
 type adminResetCommand struct{ adminFlags }
 
 func (c *adminResetCommand) Run(p *program, app *kong.Application) error {
-	return c.with(p, app, func(service *auth.Service, password string) error {
+	// Any email: that of an account may be older than the rule for new ones.
+	return c.with(p, app, &mistakes{}, func(service *auth.Service, password string) error {
 		return service.SetPassword(p.ctx, c.Email, password)
 	})
 }

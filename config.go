@@ -17,6 +17,7 @@ import (
 
 	"gatehouse/auth"
 	"gatehouse/bff"
+	"gatehouse/internal/email"
 	"gatehouse/internal/limit"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/rpc"
@@ -358,7 +359,7 @@ func (f accountFlags) parse(m *mistakes, registration, publicURL string) account
 		sessionMax:  parseDuration(m, "GATEHOUSE_SESSION_MAX", f.SessionMax),
 		keyLife:     parseDuration(m, "GATEHOUSE_KEY_LIFE", f.KeyLife),
 		auditLife:   parseDuration(m, "GATEHOUSE_AUDIT_LIFE", f.AuditLife),
-		adminEmail:  f.AdminEmail, adminPassword: f.AdminPassword,
+		adminEmail:  email.Normalize(f.AdminEmail), adminPassword: f.AdminPassword,
 		registration: auth.Registration(registration), passwordMin: f.PasswordMin,
 		mail: f.mailFlags.parse(m, publicURL),
 	}
@@ -387,10 +388,10 @@ func (f accountFlags) parse(m *mistakes, registration, publicURL string) account
 	return rules
 }
 
-func checkEmail(m *mistakes, name, email string) {
-	address, err := mail.ParseAddress(email)
-	if err != nil || address.Address != email || len(email) > 254 {
-		m.add(name, fmt.Sprintf("%q is not an email", email), "give one such as admin@example.com")
+// checkEmail checks an email that an account is to have.
+func checkEmail(m *mistakes, name, address string) {
+	if !email.Mailable(email.Normalize(address)) {
+		m.add(name, fmt.Sprintf("%q is not an email that mail can be sent to", address), "give one such as admin@example.com")
 	}
 }
 

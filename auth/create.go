@@ -87,7 +87,8 @@ func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest
 		return nil, s.refuse(ctx, row, errMailUnavailable)
 	}
 	email := strings.TrimSpace(req.GetEmail())
-	profile, err := encodeSeed(req.GetProfile())
+	token := newLinkToken()
+	kept, err := registration{profile: req.GetProfile(), password: req.GetPassword()}.encode(token)
 	if err != nil {
 		return nil, err
 	}
@@ -99,9 +100,9 @@ func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest
 		if err := call.claim(ctx, tx); err != nil {
 			return err
 		}
-		wanted := link{kind: linkRegister, email: email, profile: profile}
+		wanted := link{kind: linkRegister, email: email, profile: kept}
 		sent, err := s.sendCounted(ctx, tx, asked, linkRegister, email, func(tx pgx.Tx) error {
-			return s.sendUnaddressed(ctx, tx, mailVerifyEmail, wanted, req.GetOrigin())
+			return s.sendUnaddressed(ctx, tx, mailVerifyEmail, wanted, token, req.GetOrigin())
 		})
 		if err != nil {
 			return err
@@ -201,7 +202,7 @@ func (s *Service) writeAccount(ctx context.Context, tx pgx.Tx, account newAccoun
 	return accountByID(ctx, tx, account.id)
 }
 
-// encodeSeed returns what a link or an outbox row keeps of a new profile.
+// encodeSeed returns what an outbox row keeps of a new profile.
 func encodeSeed(profile *authv1.ProfileSeed) ([]byte, error) {
 	encoded, err := json.Marshal(profileSeed{
 		FirstName: profile.GetFirstName(), LastName: profile.GetLastName(), Locale: profile.GetLocale(),

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/email"
 	"gatehouse/internal/password"
 )
 
@@ -123,7 +124,7 @@ func parseImported(line []byte) (importedAccount, error) {
 		}
 		account.ID = id.String()
 	}
-	account.Email = strings.TrimSpace(account.Email)
+	account.Email = email.Normalize(account.Email)
 	account.ID = strings.ToLower(account.ID) // as Postgres writes it
 	if err := validImported(account); err != nil {
 		return account, err
@@ -154,6 +155,10 @@ func validImported(account importedAccount) error {
 		return errors.New("first_name: it holds a control character")
 	case strings.ContainsFunc(account.LastName, unicode.IsControl):
 		return errors.New("last_name: it holds a control character")
+	case strings.Contains(account.FirstName, "<") || strings.Contains(account.FirstName, "://"):
+		return errors.New("first_name: it must be a name, without < and ://")
+	case strings.Contains(account.LastName, "<") || strings.Contains(account.LastName, "://"):
+		return errors.New("last_name: it must be a name, without < and ://")
 	case !localeForm.MatchString(account.Locale):
 		return errors.New(`locale: it is no BCP 47 tag, such as "pt-BR"`)
 	case account.Status != statusActive && account.Status != statusDisabled:

@@ -90,7 +90,7 @@ func TestImportTakesEveryFieldAndUsersIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	account := found.GetAccount()
-	if account.GetEmail() != "Ada@Example.com" || !account.GetEmailVerified() || account.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_DISABLED ||
+	if account.GetEmail() != "Ada@example.com" || !account.GetEmailVerified() || account.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_DISABLED ||
 		fmt.Sprint(account.GetRoles()) != "[admin support]" {
 		t.Errorf("the account is %v", account)
 	}

@@ -3,7 +3,6 @@ package auth
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -57,27 +56,35 @@ type link struct {
 	kind    linkKind
 	email   string
 	account string // "" while it isn't known whose it is
-	profile []byte
+	profile []byte // what is kept of the registration, once the link is written
 }
 
 const insertLink = `
 	INSERT INTO auth.links (token_hash, kind, email, account_id, profile, expire_time)
 	VALUES (@token_hash, @kind, @email, @account_id, @profile, now() + @life::interval)`
 
-// issueLink writes a link and returns its token.
-func issueLink(ctx context.Context, tx pgx.Tx, l link) (string, error) {
+func newLinkToken() string {
 	secret := make([]byte, linkSecret)
 	_, _ = rand.Read(secret) // never fails: it would end the process
-	token := opaque.Encode(linkPrefix, secret)
+	return opaque.Encode(linkPrefix, secret)
+}
+
+// issueLink writes a link and returns its token.
+func issueLink(ctx context.Context, tx pgx.Tx, l link) (string, error) {
+	token := newLinkToken()
+	return token, writeLink(ctx, tx, l, token)
+}
+
+func writeLink(ctx context.Context, tx pgx.Tx, l link, token string) error {
 	hash := hashOf(token)
 	_, err := tx.Exec(ctx, insertLink, pgx.NamedArgs{
 		"token_hash": hash[:], "kind": string(l.kind), "email": l.email, "account_id": optional(l.account),
 		"profile": l.profile, "life": linkLife,
 	})
 	if err != nil {
-		return "", fmt.Errorf("write the link: %w", err)
+		return fmt.Errorf("write the link: %w", err)
 	}
-	return token, nil
+	return nil
 }
 
 const (
@@ -254,16 +261,4 @@ func localeOf(origin *authv1.Origin, account string) string {
 		return ""
 	}
 	return origin.GetLocale()
-}
-
-// seedOf returns the profile that a link keeps.
-func seedOf(l link) (*authv1.ProfileSeed, error) {
-	if len(l.profile) == 0 {
-		return nil, nil
-	}
-	var seed profileSeed
-	if err := json.Unmarshal(l.profile, &seed); err != nil {
-		return nil, fmt.Errorf("decode the profile: %w", err)
-	}
-	return &authv1.ProfileSeed{FirstName: seed.FirstName, LastName: seed.LastName, Locale: seed.Locale}, nil
 }

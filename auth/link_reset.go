@@ -25,7 +25,7 @@ func (s *Service) RequestPasswordReset(ctx context.Context, req *authv1.RequestP
 	}
 	err = s.transact(ctx, func(tx pgx.Tx) error {
 		sent, err := s.sendCounted(ctx, tx, asked, linkReset, email, func(tx pgx.Tx) error {
-			return s.sendUnaddressed(ctx, tx, mailResetPassword, link{kind: linkReset, email: email}, req.GetOrigin())
+			return s.sendUnaddressed(ctx, tx, mailResetPassword, link{kind: linkReset, email: email}, newLinkToken(), req.GetOrigin())
 		})
 		if err != nil {
 			return err
@@ -40,9 +40,8 @@ func (s *Service) RequestPasswordReset(ctx context.Context, req *authv1.RequestP
 
 // sendUnaddressed sends a link to an email, without a look whether it has an
 // account.
-func (s *Service) sendUnaddressed(ctx context.Context, tx pgx.Tx, kind mailKind, l link, origin *authv1.Origin) error {
-	token, err := issueLink(ctx, tx, l)
-	if err != nil {
+func (s *Service) sendUnaddressed(ctx context.Context, tx pgx.Tx, kind mailKind, l link, token string, origin *authv1.Origin) error {
+	if err := writeLink(ctx, tx, l, token); err != nil {
 		return err
 	}
 	values := circumstances(origin)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
@@ -22,31 +23,41 @@ func (s *Service) VerifyEmail(ctx context.Context, req *authv1.VerifyEmailReques
 	return once(ctx, s, call, row, func() (*authv1.VerifyEmailResponse, error) {
 		return s.verifyEmail(ctx, req, call, row)
 	}, func(made string) (*authv1.VerifyEmailResponse, error) {
+		if confirmsOnly(req, made) {
+			account, err := scanAccount(s.db.QueryRow(ctx, selectAccount, pgx.NamedArgs{"id": made}))
+			if missing(err) {
+				return nil, s.refuse(ctx, row, errTargetGone)
+			}
+			return &authv1.VerifyEmailResponse{Account: account}, err
+		}
 		login, err := s.signInAgain(ctx, made, req.GetPassword(), row)
 		return &authv1.VerifyEmailResponse{Account: login.GetAccount(), Tokens: login.GetTokens(), DeviceToken: login.GetDeviceToken()}, err
 	})
 }
 
+// confirmsOnly reports whether the caller is signed in to the account and asks
+// for no more than that its email is verified.
+func confirmsOnly(req *authv1.VerifyEmailRequest, account string) bool {
+	return req.GetPassword() == "" && account != "" && req.GetOrigin().GetAccountId() == account
+}
+
 func (s *Service) verifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest, call *keyedCall, row audited) (*authv1.VerifyEmailResponse, error) {
 	seen, err := readLink(ctx, s.db, selectLink, req.GetToken(), linkRegister, linkVerify, linkInvite)
 	row.account = seen.account
-	if err == nil {
-		err = s.checkNewPassword("password", req.GetPassword(), seen.email)
-	}
 	if err != nil {
 		return nil, s.refuse(ctx, row, err)
 	}
-	hash, err := s.passwords.Hash(ctx, linkHolder(req.GetOrigin()), req.GetPassword())
-	if err != nil {
-		return nil, err
-	}
 	var response *authv1.VerifyEmailResponse
 	for range verifyTries {
+		var proof ownerProof
+		if proof, err = s.proveOwner(ctx, req, seen); err != nil {
+			break
+		}
 		err = s.transact(ctx, func(tx pgx.Tx) (err error) {
 			if err := call.claim(ctx, tx); err != nil {
 				return err
 			}
-			if response, err = s.verified(ctx, tx, req, hash, &row); err != nil {
+			if response, err = s.verified(ctx, tx, req, proof, &row); err != nil {
 				return err
 			}
 			return call.made(ctx, tx, response.GetAccount().GetId())
@@ -63,17 +74,55 @@ func (s *Service) verifyEmail(ctx context.Context, req *authv1.VerifyEmailReques
 	return response, nil
 }
 
-// verified makes the link's account, or gives the one that is there its
-// password, and begins a session.
-func (s *Service) verified(ctx context.Context, tx pgx.Tx, req *authv1.VerifyEmailRequest, hash string, row *audited) (*authv1.VerifyEmailResponse, error) {
+// ownerProof is what a link's holder has shown beside the link.
+type ownerProof struct {
+	// signedIn is the account that they are signed in to, and give no password
+	// for; "" if they give one.
+	signedIn string
+	// known is the stored hash that their password fits; "" if it fits none.
+	known string
+	// hash is of the password that the account is to have, if it fits none.
+	hash string
+}
+
+// proveOwner looks at the password that a link's holder gives. It holds no
+// connection while the password is hashed. A wrong one is no failure to count:
+// the link entitles its holder to choose another.
+func (s *Service) proveOwner(ctx context.Context, req *authv1.VerifyEmailRequest, l link) (ownerProof, error) {
+	found, err := readCredentials(ctx, s.db, selectCredentials, pgx.NamedArgs{"email": l.email})
+	if err != nil {
+		return ownerProof{}, err
+	}
+	if confirmsOnly(req, found.id) {
+		return ownerProof{signedIn: found.id}, nil
+	}
+	if found.hash != "" && req.GetPassword() != "" {
+		right, _, err := s.passwords.Check(ctx, linkHolder(req.GetOrigin()), req.GetPassword(), found.hash)
+		if err != nil {
+			return ownerProof{}, err
+		}
+		if right {
+			return ownerProof{known: found.hash}, nil
+		}
+	}
+	if err := s.checkNewPassword("password", req.GetPassword(), l.email); err != nil {
+		return ownerProof{}, err
+	}
+	hash, err := s.passwords.Hash(ctx, linkHolder(req.GetOrigin()), req.GetPassword())
+	return ownerProof{hash: hash}, err
+}
+
+// verified makes the link's account, or marks the email of the one that is there
+// as verified, and begins a session unless the caller has one.
+func (s *Service) verified(ctx context.Context, tx pgx.Tx, req *authv1.VerifyEmailRequest, proof ownerProof, row *audited) (*authv1.VerifyEmailResponse, error) {
 	link, account, err := lockLink(ctx, tx, req.GetToken(), linkRegister, linkVerify, linkInvite)
 	if err != nil {
 		return nil, err
 	}
 	if account == nil {
-		account, err = s.createVerified(ctx, tx, link, req, hash)
+		account, err = s.createVerified(ctx, tx, link, req, proof)
 	} else {
-		err = s.givePassword(ctx, tx, account, hash, req.GetOrigin())
+		err = s.takeOver(ctx, tx, account, proof, req.GetOrigin())
 	}
 	if err != nil {
 		return nil, err
@@ -82,37 +131,92 @@ func (s *Service) verified(ctx context.Context, tx pgx.Tx, req *authv1.VerifyEma
 	if err := redeem(ctx, tx, link, account); err != nil {
 		return nil, err
 	}
-	if _, err := tx.Exec(ctx, noteSignIn, pgx.NamedArgs{"id": account.GetId()}); err != nil {
-		return nil, fmt.Errorf("note the sign-in: %w", err)
+	response := &authv1.VerifyEmailResponse{}
+	if proof.signedIn == "" {
+		if response, err = s.beginVerified(ctx, tx, account, req.GetOrigin()); err != nil {
+			return nil, err
+		}
 	}
-	if account, err = accountByID(ctx, tx, account.GetId()); err != nil {
-		return nil, err
-	}
-	begun, err := s.beginSession(ctx, tx, account, "", req.GetOrigin())
-	if err != nil {
+	if response.Account, err = accountByID(ctx, tx, account.GetId()); err != nil {
 		return nil, err
 	}
 	done := *row
 	done.outcome = succeeded
-	if err := audit(ctx, tx, done); err != nil {
+	return response, audit(ctx, tx, done)
+}
+
+// beginVerified begins the session of a link's holder. The link vouches for the
+// device: its owner needs no mail to learn of what they just did by mail.
+func (s *Service) beginVerified(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) (*authv1.VerifyEmailResponse, error) {
+	if _, err := tx.Exec(ctx, noteSignIn, pgx.NamedArgs{"id": account.GetId()}); err != nil {
+		return nil, fmt.Errorf("note the sign-in: %w", err)
+	}
+	account, err := accountByID(ctx, tx, account.GetId())
+	if err != nil {
 		return nil, err
 	}
-	return &authv1.VerifyEmailResponse{Account: account, Tokens: begun.tokens, DeviceToken: begun.deviceToken}, nil
+	owner, err := uuid.Parse(account.GetId())
+	if err != nil {
+		return nil, fmt.Errorf("read the account's id: %w", err)
+	}
+	begun, err := s.beginSession(ctx, tx, account, s.deviceKeys.issue(uuid.New(), owner), origin)
+	if err != nil {
+		return nil, err
+	}
+	return &authv1.VerifyEmailResponse{Tokens: begun.tokens, DeviceToken: begun.deviceToken}, nil
+}
+
+const (
+	verifyOwned = `
+		UPDATE auth.accounts SET email_verified = true, update_time = clock_timestamp()
+		WHERE id = @id AND NOT email_verified`
+	hasPassword = `SELECT password_hash = @hash FROM auth.accounts WHERE id = @id`
+)
+
+// takeOver gives an account to the holder of its link. Who has shown to be the
+// one who has it already keeps its password and sessions. From all others it is
+// cleared of both: whoever set and began them may be a stranger, who registered
+// before the owner came.
+func (s *Service) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.Account, proof ownerProof, origin *authv1.Origin) error {
+	switch {
+	case proof.signedIn != "" && proof.signedIn != account.GetId():
+		return errMeanwhile
+	case proof.known != "":
+		var same bool
+		if err := tx.QueryRow(ctx, hasPassword, pgx.NamedArgs{"id": account.GetId(), "hash": proof.known}).Scan(&same); err != nil {
+			return fmt.Errorf("compare the password: %w", err)
+		}
+		if !same {
+			return errMeanwhile
+		}
+	case proof.signedIn == "":
+		if err := s.replacePassword(ctx, tx, account, proof.hash, origin); err != nil || !account.GetEmailVerified() {
+			return err
+		}
+		return s.tellPasswordChanged(ctx, tx, account, origin)
+	}
+	if _, err := tx.Exec(ctx, verifyOwned, pgx.NamedArgs{"id": account.GetId()}); err != nil {
+		return fmt.Errorf("verify the email: %w", err)
+	}
+	return nil
 }
 
 const noteSignIn = `UPDATE auth.accounts SET last_sign_in_time = clock_timestamp() WHERE id = @id`
 
 // createVerified makes the account that a registration asked for.
-func (s *Service) createVerified(ctx context.Context, tx pgx.Tx, l link, req *authv1.VerifyEmailRequest, hash string) (*authv1.Account, error) {
+func (s *Service) createVerified(ctx context.Context, tx pgx.Tx, l link, req *authv1.VerifyEmailRequest, proof ownerProof) (*authv1.Account, error) {
 	if s.registration == RegistrationClosed {
 		return nil, errRegistrationClosed
 	}
-	profile, err := seedOf(l)
+	if proof.hash == "" {
+		return nil, errMeanwhile // the account that was there is gone
+	}
+	profile, err := profileFor(l, req)
 	if err != nil {
 		return nil, err
 	}
 	account, err := s.writeAccount(ctx, tx, newAccount{
-		id: req.GetAccountId(), email: l.email, hash: hash, profile: profile, signIn: true, verified: true, origin: req.GetOrigin(),
+		id: req.GetAccountId(), email: l.email, hash: proof.hash, profile: profile, signIn: true, verified: true, origin: req.GetOrigin(),
 	})
 	if rpc.Reason(err) == rpc.Reason(errEmailTaken) {
 		return nil, fmt.Errorf("%w: %w", errMeanwhile, err) // by another link of theirs
@@ -127,23 +231,32 @@ const updateProvenPassword = `
 	WHERE id = @id`
 
 // givePassword sets the password of an account whose owner has shown that the
-// email is theirs. No session from before counts any more: whoever began it may
-// not have been the owner.
+// email is theirs, and tells them.
 func (s *Service) givePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
 	var invited bool
 	if err := tx.QueryRow(ctx, selectInvited, pgx.NamedArgs{"id": account.GetId()}).Scan(&invited); err != nil {
 		return fmt.Errorf("look at the password: %w", err)
 	}
+	if err := s.replacePassword(ctx, tx, account, hash, origin); err != nil || invited {
+		return err
+	}
+	return s.tellPasswordChanged(ctx, tx, account, origin)
+}
+
+// replacePassword sets the password of an account whose owner has shown that the
+// email is theirs. No session from before counts any more: whoever began it may
+// not have been the owner.
+func (s *Service) replacePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
 	if _, err := tx.Exec(ctx, updateProvenPassword, pgx.NamedArgs{"id": account.GetId(), "hash": hash}); err != nil {
 		return fmt.Errorf("write the password: %w", err)
 	}
 	if _, err := revokeSessions(ctx, tx, account.GetId(), "", "password reset"); err != nil {
 		return err
 	}
-	err := audit(ctx, tx, audited{event: eventPasswordChange, outcome: succeeded, account: account.GetId(), origin: origin})
-	if err != nil || invited {
-		return err
-	}
+	return audit(ctx, tx, audited{event: eventPasswordChange, outcome: succeeded, account: account.GetId(), origin: origin})
+}
+
+func (s *Service) tellPasswordChanged(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) error {
 	return s.enqueueMail(ctx, tx, mail{
 		kind: mailPasswordChanged, to: account.GetEmail(), account: account.GetId(),
 		locale: localeOf(origin, account.GetId()), values: circumstances(origin),

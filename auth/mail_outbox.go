@@ -25,7 +25,8 @@ const (
 	// follow quickly, each twice as long after the one before.
 	mailFirstPoll = 10 * time.Millisecond
 	mailPoll      = time.Second
-	mailSends     = 8
+	// mailSends is how many quick sends go on at once; see mailLanes.
+	mailSends = 8
 	// mailTaken is longer than a try lasts, the noting of it included.
 	mailTaken    = 2 * time.Minute
 	mailTryLimit = post.SendLimit + 15*time.Second
@@ -128,16 +129,18 @@ const takeMails = `
 	WHERE id IN (
 		SELECT id FROM auth.mails
 		WHERE sent_time IS NULL AND fail_time IS NULL AND next_attempt_time <= now()
+			AND lower(split_part(recipient, '@', -1)) <> ALL (@held::text[])
 		ORDER BY next_attempt_time LIMIT @most FOR UPDATE SKIP LOCKED)
 	RETURNING id::text, kind, recipient, account_id::text, locale, sealed_values AS sealed, attempts,
 		create_time < now() - @late::interval AS late`
 
-// takeMails takes at most so many of the rows that are due.
-func (s *Service) takeMails(ctx context.Context, most int) ([]takenMail, error) {
+// takeMails takes at most so many of the rows that are due, but none to a held
+// domain.
+func (s *Service) takeMails(ctx context.Context, most int, held []string) ([]takenMail, error) {
 	if most == 0 || !s.sendsMail() {
 		return nil, nil
 	}
-	rows, err := s.db.Query(ctx, takeMails, pgx.NamedArgs{"taken": mailTaken, "most": most, "late": mailLate})
+	rows, err := s.db.Query(ctx, takeMails, pgx.NamedArgs{"taken": mailTaken, "most": most, "late": mailLate, "held": held})
 	if err != nil {
 		return nil, fmt.Errorf("take mails: %w", err)
 	}
@@ -152,15 +155,21 @@ func (s *Service) takeMails(ctx context.Context, most int) ([]takenMail, error) 
 func (s *Service) sendMails(ctx context.Context) {
 	var group errgroup.Group
 	defer func() { _ = group.Wait() }()
-	slots, freed := make(chan struct{}, mailSends), make(chan struct{}, 1)
+	lanes, freed := newMailLanes(), make(chan struct{}, 1)
+	wake := func() {
+		select {
+		case freed <- struct{}{}:
+		default:
+		}
+	}
 	pause, failing, pruned := mailFirstPoll, false, time.Time{}
 	for {
 		if time.Since(pruned) > mailPrune {
 			pruned = time.Now()
 			s.pruneMails(ctx)
 		}
-		free := cap(slots) - len(slots)
-		mails, err := s.takeMails(ctx, free)
+		free, held := lanes.free()
+		mails, err := s.takeMails(ctx, free, held)
 		if ctx.Err() != nil {
 			return
 		}
@@ -173,14 +182,11 @@ func (s *Service) sendMails(ctx context.Context) {
 			}
 		}
 		for _, taken := range mails {
-			slots <- struct{}{}
+			send := lanes.begin(taken.Recipient, wake)
 			group.Go(func() error {
 				s.tryMail(ctx, taken)
-				<-slots
-				select {
-				case freed <- struct{}{}:
-				default:
-				}
+				send.end()
+				wake()
 				return nil
 			})
 		}
@@ -188,7 +194,7 @@ func (s *Service) sendMails(ctx context.Context) {
 			pause = mailFirstPoll
 		}
 		var more chan struct{}
-		if err == nil && len(mails) == free {
+		if err == nil && (len(mails) == free || len(held) > 0) {
 			more = freed // more may be due than there was room for
 		}
 		select {
@@ -332,6 +338,8 @@ func (s *Service) judge(taken takenMail, m mail, err error, stopping bool) verdi
 	switch {
 	case errors.Is(err, errLinkEnded):
 		v.text, v.reason, v.giveUp = "Its link has ended meanwhile: nothing was sent.", "LINK_ENDED", true
+	case errors.Is(err, post.ErrUnmailable):
+		v.text, v.reason, v.giveUp = "No mail can be sent to this address: change the account's email.", "MAIL_REFUSED", true
 	case isRefusal && refusal.Permanent && taken.Attempts >= mailRefusals:
 		v.text, v.reason, v.giveUp = shown(m.token, err.Error()), "MAIL_REFUSED", true
 	case isRefusal:

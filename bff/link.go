@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 
+	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/rpc"
 )
 
 // VerifyEmail implements bffv1.AuthServiceHandler.
@@ -16,19 +18,50 @@ func (s *Service) VerifyEmail(ctx context.Context, req *bffv1.VerifyEmailRequest
 	if err != nil {
 		return nil, fmt.Errorf("choose an id: %w", err)
 	}
+	origin := s.origin(ctx)
+	if req.GetPassword() == "" {
+		if origin.AccountId, origin.SessionId, err = s.holder(ctx); err != nil {
+			return nil, err
+		}
+	}
 	key := idempotencyKey(ctx)
 	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.VerifyEmailResponse, error) {
 		return s.links.VerifyEmail(repeatable(ctx, key), &authv1.VerifyEmailRequest{
-			Token: req.GetToken(), Password: req.GetPassword(), AccountId: id.String(), Origin: s.origin(ctx), IdempotencyKey: key,
+			Token: req.GetToken(), Password: req.GetPassword(), AccountId: id.String(), Origin: origin, IdempotencyKey: key,
+			FirstName: req.FirstName, LastName: req.LastName, Locale: req.Locale,
 		})
 	})
 	if err != nil {
 		return nil, err
 	}
+	if response.GetTokens() == nil {
+		noStore(ctx)
+		s.cache.purges.purge("account/" + response.GetAccount().GetId())
+		user, missing := s.withProfile(ctx, response.GetAccount())
+		return &bffv1.VerifyEmailResponse{User: user, Errors: missing}, nil
+	}
 	signedIn, missing := s.signedIn(ctx, response.GetAccount(), response.GetTokens(), response.GetDeviceToken())
 	return &bffv1.VerifyEmailResponse{
 		User: signedIn.GetUser(), Tokens: signedIn.GetTokens(), DeviceToken: signedIn.GetDeviceToken(), Errors: missing,
 	}, nil
+}
+
+// holder returns whose session the call carries, of a method that anyone may
+// call: empty for a call that carries none, or one that no longer counts.
+func (s *Service) holder(ctx context.Context) (account, session string, err error) {
+	info, _ := connect.CallInfoForServerContext(ctx)
+	who, err := s.credential(ctx, info)
+	if err == nil {
+		err = s.revoked.check(ctx, who)
+	}
+	switch {
+	case connect.CodeOf(err) == connect.CodeUnauthenticated:
+		return "", "", nil
+	case err != nil:
+		return "", "", err
+	}
+	rpc.CallFrom(ctx).Principal = "user:" + who.userID
+	return who.userID, who.sessionID, nil
 }
 
 // RequestPasswordReset implements bffv1.AuthServiceHandler.

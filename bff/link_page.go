@@ -16,14 +16,17 @@ type linkPage struct {
 	// Method takes the token, and a password in the field Password, unless that
 	// is empty.
 	Method, Password string
+	// Confirms says that the password may be the one that the account has, or be
+	// left out by who is signed in.
+	Confirms bool
 }
 
 var linkPages = []linkPage{
 	{
-		Path: "/link/verify", Title: "Verify your email", Button: "Verify and set the password",
-		Lead:   "Choose the password that you want to sign in with. An earlier one doesn't work any more after this.",
-		Method: bffv1.AuthServiceVerifyEmailProcedure, Password: "password",
-		Done: "Your email is verified and your password is set. You can sign in with it now.",
+		Path: "/link/verify", Title: "Verify your email", Button: "Verify",
+		Lead:   "Enter the password that you registered with. If you enter another, it becomes your password, and everybody who was signed in is signed out.",
+		Method: bffv1.AuthServiceVerifyEmailProcedure, Password: "password", Confirms: true,
+		Done: "Your email is verified. You can sign in with your password.",
 	},
 	{
 		Path: "/link/reset", Title: "Reset your password", Button: "Set the password",

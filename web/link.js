@@ -20,6 +20,7 @@ const words = {
   PASSWORD_CONTAINS_EMAIL: "This password contains the name in your email. Choose another.",
   INVALID_ARGUMENT: "Choose a password of 8 to 128 characters.",
 };
+const notSignedIn = "You are not signed in to this account in this browser. Enter a password.";
 const unreachable = "No answer came. Look whether you are online, and try again.";
 
 function say(text, kind) {
@@ -28,18 +29,20 @@ function say(text, kind) {
   result.focus();
 }
 
-async function call(method, message) {
+// The link alone says who it is, unless the reader stands on being signed in.
+async function call(method, message, credentials = "omit") {
   const response = await fetch(method, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(message),
-    credentials: "omit", // the link alone says who it is
+    credentials,
     cache: "no-store",
     redirect: "error",
   });
   const body = await response.json();
   if (response.ok) return body;
   const reason = (body.details ?? []).map(detail => detail.debug?.reason).find(Boolean);
+  if (credentials !== "omit" && reason === "PASSWORD_TOO_SHORT") throw new Refusal(notSignedIn);
   throw new Refusal(words[reason] ?? body.message ?? unreachable);
 }
 
@@ -47,16 +50,17 @@ class Refusal extends Error {}
 
 form.addEventListener("submit", async event => {
   event.preventDefault();
-  if (password && password.value !== repeated.value) {
+  if (repeated && password.value !== repeated.value) {
     say("The two passwords are not the same.", "problem");
     return;
   }
   const message = { token: tokenOf(location.hash) };
-  if (password) message[form.dataset.password] = password.value;
+  const signedIn = password !== null && password.value === ""; // only where it may be empty
+  if (password && !signedIn) message[form.dataset.password] = password.value;
   button.disabled = true;
   say("One moment.", "");
   try {
-    const { tokens } = await call(form.dataset.method, message);
+    const { tokens } = await call(form.dataset.method, message, signedIn ? "same-origin" : "omit");
     history.replaceState(null, "", location.pathname);
     form.hidden = true;
     document.getElementById("lead").hidden = true;
@@ -71,7 +75,7 @@ form.addEventListener("submit", async event => {
 });
 
 document.getElementById("show")?.addEventListener("change", event => {
-  for (const input of [password, repeated]) input.type = event.target.checked ? "text" : "password";
+  for (const input of [password, repeated]) if (input) input.type = event.target.checked ? "text" : "password";
 });
 
 if (!tokenOf(location.hash)) {

@@ -6,6 +6,7 @@
 package mail
 
 import (
+	"errors"
 	"fmt"
 	netmail "net/mail"
 	"strings"
@@ -13,6 +14,8 @@ import (
 	"unicode"
 
 	gomail "github.com/wneessen/go-mail"
+
+	"gatehouse/internal/email"
 )
 
 // Message is one mail, ready to be sent.
@@ -29,6 +32,10 @@ type Message struct {
 	Rendered
 }
 
+// ErrUnmailable is that no mail can ever be sent to a recipient: trying again is
+// no use.
+var ErrUnmailable = errors.New("the recipient is not an address that mail can be sent to")
+
 // compose makes what goes over the wire. No header takes more than one line,
 // whatever it was given.
 func (m Message) compose(encoding gomail.Encoding, now time.Time) (*gomail.Msg, error) {
@@ -36,11 +43,13 @@ func (m Message) compose(encoding gomail.Encoding, now time.Time) (*gomail.Msg, 
 	if err != nil {
 		return nil, fmt.Errorf("the sender is not an address: %w", err)
 	}
-	// An address that reads as more than itself would go to somebody else.
-	to, err := netmail.ParseAddress(m.To)
-	if err != nil || to.Address != m.To {
-		return nil, fmt.Errorf("the recipient is not an address")
+	// An address that reads as more than itself would go to somebody else. One from
+	// before domains were kept as A-labels still has its own script.
+	recipient := email.Normalize(m.To)
+	if !email.Mailable(recipient) {
+		return nil, ErrUnmailable
 	}
+	to := &netmail.Address{Address: recipient}
 	msg := gomail.NewMsg(gomail.WithEncoding(encoding), gomail.WithNoDefaultUserAgent())
 	msg.FromMailAddress(from)
 	msg.ToMailAddress(to)

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -221,12 +222,17 @@ func (s *SMTP) worded(ctx context.Context, err error) error {
 	return err
 }
 
-// permanent says whether a refusal is about the recipient or the mail: the codes
-// from 550 on (RFC 5321, 4.2.3), once the server has let us in.
+// permanent says whether a refusal is about the recipient or the mail (RFC 5321,
+// section 4.2.1). At the recipient each 5yz is, but for those that say how we
+// should have come (RFC 4954, section 6): an operator can fix that. For the mail's
+// text, so are those from 550 on.
 func permanent(failure *gomail.SendError) bool {
+	code := failure.ErrorCode()
 	switch failure.Reason {
-	case gomail.ErrSMTPRcptTo, gomail.ErrSMTPData, gomail.ErrSMTPDataClose:
-		return failure.ErrorCode() >= 550
+	case gomail.ErrSMTPRcptTo:
+		return code >= 500 && !slices.Contains([]int{500, 502, 503, 530, 534, 535, 538}, code)
+	case gomail.ErrSMTPData, gomail.ErrSMTPDataClose:
+		return code >= 550
 	}
 	return false
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	htmltemplate "html/template"
 	"io/fs"
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -352,12 +353,47 @@ func name(text string) string {
 	return text
 }
 
-// program leaves out a User-Agent that brings a link along.
+// program names the program that a User-Agent is of, without what mail programs
+// would make a link of: a word with a host name, an address or a path in it. What
+// remains of "Mozilla/5.0 (…) Firefox/140.0" is as it was.
 func program(text string) string {
-	if strings.Contains(text, "://") {
-		return ""
+	words := strings.Fields(oneLine(text))
+	kept := words[:0]
+	for _, word := range words {
+		if !isLinkLike(word) {
+			kept = append(kept, word)
+		}
 	}
-	return short(text)
+	return short(strings.Join(kept, " "))
+}
+
+// isLinkLike reports whether mail programs may make a link of a word: it has a
+// dot with a letter behind it, as host names have and version numbers don't, or
+// an @, a scheme, "<" or ">", or is written in a way that no browser's name is.
+func isLinkLike(word string) bool {
+	if strings.ContainsAny(word, "@<>\\") || strings.Contains(word, "//") {
+		return true
+	}
+	dot := false
+	for _, r := range word {
+		switch {
+		case r > unicode.MaxASCII: // some scripts have dots of their own
+			return true
+		case dot && unicode.IsLetter(r):
+			return true
+		}
+		dot = r == '.'
+	}
+	return isAddress(word)
+}
+
+// isAddress reports whether a word holds an IPv4 address that isn't a version:
+// "Chrome/142.0.0.0" stays.
+func isAddress(word string) bool {
+	word, _, _ = strings.Cut(word, "/")
+	host, _, _ := strings.Cut(strings.NewReplacer("(", "", ")", "", "[", "", "]", "").Replace(word), ":")
+	_, err := netip.ParseAddr(strings.Trim(host, ";,."))
+	return err == nil
 }
 
 // moment words a time without a language: 2026-01-02 03:04 UTC.

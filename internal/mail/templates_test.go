@@ -217,15 +217,42 @@ func TestAHostileNameStaysAName(t *testing.T) {
 	}
 	// What isn't left out is escaped where it is HTML, and there alone.
 	l := letter("new_sign_in", "en")
-	l.Values = map[string]string{"user_agent": `<b onclick="x">` + strings.Repeat("y", 500), "ip_address": "1\n2"}
+	l.Values = map[string]string{"user_agent": `x&y"z ` + strings.Repeat("y", 500), "ip_address": "1\n2"}
 	got, err := templates.Render(l)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(got.HTML, "<b ") || !strings.Contains(got.HTML, "&lt;b onclick=") || !strings.Contains(got.Text, `<b onclick="x">`) {
+	if strings.Contains(got.HTML, "x&y") || !strings.Contains(got.HTML, "x&amp;y") || !strings.Contains(got.Text, `x&y"z`) {
 		t.Errorf("the text and the HTML say\n%s\n%s", got.Text, got.HTML)
 	}
 	if strings.Contains(got.Text, strings.Repeat("y", maxValue)) || !strings.Contains(got.Text, "Address: 1 2") {
 		t.Errorf("a value isn't held to one short line:\n%s", got.Text)
+	}
+}
+
+func TestAUserAgentBringsNoLinkAlong(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0":                                          "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36": "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",
+		"curl/8.5.0":                         "curl/8.5.0",
+		"gatehouse admin import":             "gatehouse admin import",
+		"Sign in at evil.example":            "Sign in at",
+		"Firefox/140.0 (evil.example/login)": "Firefox/140.0",
+		"https://evil.example":               "",
+		"//evil":                             "",
+		"www.evil.example.":                  "",
+		"help@evil.example":                  "",
+		"mailto:help@localhost":              "",
+		"203.0.113.9/login":                  "",
+		"[203.0.113.9]:8080":                 "",
+		"evil\u3002example":                  "",
+		"\u202eelpmaxe.live":                 "",
+		"a<b":                                "",
+		"evil.xn--p1ai":                      "",
+	} {
+		if got := program(given); got != want {
+			t.Errorf("%q: got %q, want %q", given, got, want)
+		}
 	}
 }

@@ -4,11 +4,11 @@ import (
 	"strings"
 	"unicode"
 
-	"golang.org/x/net/idna"
 	"golang.org/x/text/unicode/norm"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/email"
 )
 
 // normalizer brings the texts of one message to their forms.
@@ -116,7 +116,7 @@ func eachMessage(value protoreflect.Value, field protoreflect.FieldDescriptor, v
 // textNormalizer compiles one field's steps.
 func textNormalizer(policy *policyv1.Normalize) func(string) string {
 	if policy.GetEmail() {
-		return normalEmail
+		return email.Normalize
 	}
 	var steps []func(string) string
 	form := func(text string) string { return text }
@@ -159,26 +159,4 @@ func collapseSpaces(text string) string {
 		out.WriteRune(c)
 	}
 	return out.String()
-}
-
-// maxDomain is more bytes than a domain of 253 octets has in any script.
-const maxDomain = 1024
-
-// normalEmail brings an email to the form in which it is kept. What it can't
-// make sense of it leaves to the validator.
-func normalEmail(text string) string {
-	text = norm.NFC.String(strings.TrimSpace(text))
-	at := strings.LastIndexByte(text, '@')
-	if at < 0 {
-		return text
-	}
-	domain := strings.ToLower(text[at+1:])
-	// A-labels take time by the square of the length, and what is longer than any
-	// domain is refused anyway.
-	if len(domain) <= maxDomain && strings.ContainsFunc(domain, func(c rune) bool { return c > unicode.MaxASCII }) {
-		if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
-			domain = ascii
-		}
-	}
-	return text[:at+1] + domain
 }

@@ -100,6 +100,9 @@ var changedUser = object{{"firstName", "Ada"}, {"lastName", "King"}}
 
 // requests are the examples of requests that their fields alone don't make.
 var requests = map[protoreflect.FullName]object{
+	"bff.v1.VerifyEmailRequest": {
+		{"token", examples["token"]}, {"password", examples["password"]}, {"firstName", examples["first_name"]}, {"lastName", examples["last_name"]},
+	},
 	"bff.v1.CreateUserRequest": {
 		{"user", object{{"email", "grace@example.com"}, {"firstName", "Grace"}, {"lastName", "Hopper"}, {"roles", []string{"editor"}}}},
 		{"password", "correct horse battery"},

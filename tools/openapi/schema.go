@@ -179,6 +179,9 @@ func (s *schemas) message(field protoreflect.FieldDescriptor, rules *validate.Fi
 	}
 	wanted, properties := []string{}, object{}
 	for _, rule := range rules.GetCel() {
+		if strings.HasSuffix(rule.GetId(), ".mailable") { // as string.mailable, which has no name here either
+			continue
+		}
 		match := needsField.FindStringSubmatch(rule.GetExpression())
 		if match == nil {
 			return nil, false, fmt.Errorf("the rule %s can't be described", rule.GetId())

@@ -1176,12 +1176,11 @@ var File_auth_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dauth/v1/account_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xfe\x02\n" +
+	"\x1dauth/v1/account_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x82\x03\n" +
 	"\x14CreateAccountRequest\x12'\n" +
 	"\n" +
-	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12 \n" +
-	"\x05email\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x18\xfe\x01`\x01R\x05email\x12*\n" +
+	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12$\n" +
+	"\x05email\x18\x02 \x01(\tB\x0e\xbaH\vr\t\x88\xa6\x1d\x01\x18\xfe\x01`\x01R\x05email\x12*\n" +
 	"\bpassword\x18\x03 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x01R\bpassword\x12;\n" +
 	"\x05roles\x18\x04 \x03(\tB%\xbaH\"\x92\x01\x1f\x10 \"\x1br\x192\x17^[a-z][a-z0-9_-]{0,31}$R\x05roles\x12.\n" +
 	"\aprofile\x18\x05 \x01(\v2\x14.auth.v1.ProfileSeedR\aprofile\x12\x17\n" +
@@ -1218,12 +1217,11 @@ const file_auth_v1_account_service_proto_rawDesc = "" +
 	"\x05roles\x18\x02 \x03(\tB%\xbaH\"\x92\x01\x1f\x10 \"\x1br\x192\x17^[a-z][a-z0-9_-]{0,31}$R\x05roles\x12'\n" +
 	"\x06origin\x18\x03 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"E\n" +
 	"\x17SetAccountRolesResponse\x12*\n" +
-	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\"\x8f\x01\n" +
+	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\"\x93\x01\n" +
 	"\x19ChangeAccountEmailRequest\x12'\n" +
 	"\n" +
-	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12 \n" +
-	"\x05email\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x18\xfe\x01`\x01R\x05email\x12'\n" +
+	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12$\n" +
+	"\x05email\x18\x02 \x01(\tB\x0e\xbaH\vr\t\x88\xa6\x1d\x01\x18\xfe\x01`\x01R\x05email\x12'\n" +
 	"\x06origin\x18\x03 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"H\n" +
 	"\x1aChangeAccountEmailResponse\x12*\n" +
 	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\"\xba\x01\n" +

@@ -88,10 +88,12 @@ var (
 
 // LinkServiceClient is a client for the auth.v1.LinkService service.
 type LinkServiceClient interface {
-	// VerifyEmail sets the password and signs in the holder of a link from a
-	// registration, a verification or an invitation. It makes the account if
-	// there is none yet; in one that there was, no earlier password or session
-	// counts any more. Errors: permission_denied ACCOUNT_DISABLED,
+	// VerifyEmail marks the email as verified for the holder of a link from a
+	// registration, a verification or an invitation. It makes the account if there
+	// is none yet. Who gives the account's password is signed in; who is signed in
+	// to it and gives none stays so. With another password, that becomes the
+	// account's, its sessions end, and its holder is signed in: who began them may
+	// not have been the owner. Errors: permission_denied ACCOUNT_DISABLED,
 	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
 	// PASSWORD_CONTAINS_EMAIL, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
@@ -127,10 +129,12 @@ func NewLinkServiceClient(client *connect.Client) LinkServiceClient {
 
 // LinkServiceHandler is an implementation of the auth.v1.LinkService service.
 type LinkServiceHandler interface {
-	// VerifyEmail sets the password and signs in the holder of a link from a
-	// registration, a verification or an invitation. It makes the account if
-	// there is none yet; in one that there was, no earlier password or session
-	// counts any more. Errors: permission_denied ACCOUNT_DISABLED,
+	// VerifyEmail marks the email as verified for the holder of a link from a
+	// registration, a verification or an invitation. It makes the account if there
+	// is none yet. Who gives the account's password is signed in; who is signed in
+	// to it and gives none stays so. With another password, that becomes the
+	// account's, its sessions end, and its holder is signed in: who began them may
+	// not have been the owner. Errors: permission_denied ACCOUNT_DISABLED,
 	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
 	// PASSWORD_CONTAINS_EMAIL, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)

@@ -28,7 +28,8 @@ type VerifyEmailRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The link's token.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// The password to have.
+	// The account's password, or another for it to have; empty where the caller is
+	// signed in to the account.
 	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
 	// The id that an account gets which this makes, a UUIDv7.
 	AccountId string `protobuf:"bytes,3,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
@@ -36,8 +37,15 @@ type VerifyEmailRequest struct {
 	Origin *Origin `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
 	// What makes a repetition of the call find the account; may be unset.
 	IdempotencyKey *IdempotencyKey `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What the profile of an account that this makes starts with, in place of what
+	// was asked for at the registration; unset leaves that.
+	FirstName *string `protobuf:"bytes,6,opt,name=first_name,json=firstName,proto3,oneof" json:"first_name,omitempty"`
+	// As first_name.
+	LastName *string `protobuf:"bytes,7,opt,name=last_name,json=lastName,proto3,oneof" json:"last_name,omitempty"`
+	// As first_name.
+	Locale        *string `protobuf:"bytes,8,opt,name=locale,proto3,oneof" json:"locale,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VerifyEmailRequest) Reset() {
@@ -105,12 +113,33 @@ func (x *VerifyEmailRequest) GetIdempotencyKey() *IdempotencyKey {
 	return nil
 }
 
+func (x *VerifyEmailRequest) GetFirstName() string {
+	if x != nil && x.FirstName != nil {
+		return *x.FirstName
+	}
+	return ""
+}
+
+func (x *VerifyEmailRequest) GetLastName() string {
+	if x != nil && x.LastName != nil {
+		return *x.LastName
+	}
+	return ""
+}
+
+func (x *VerifyEmailRequest) GetLocale() string {
+	if x != nil && x.Locale != nil {
+		return *x.Locale
+	}
+	return ""
+}
+
 // VerifyEmailResponse holds the account and the new session's tokens.
 type VerifyEmailResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account.
 	Account *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// The new session's tokens.
+	// The new session's tokens; unset where the caller's own session goes on.
 	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	// What the device may show at its next Login.
 	DeviceToken   string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
@@ -643,14 +672,22 @@ var File_auth_v1_link_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_link_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1aauth/v1/link_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xfe\x01\n" +
+	"\x1aauth/v1/link_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\xa2\x03\n" +
 	"\x12VerifyEmailRequest\x12&\n" +
-	"\x05token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x05token\x12,\n" +
-	"\bpassword\x18\x02 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x02\x10\x01R\bpassword\x12'\n" +
+	"\x05token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x05token\x12*\n" +
+	"\bpassword\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x01R\bpassword\x12'\n" +
 	"\n" +
 	"account_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12'\n" +
 	"\x06origin\x18\x04 \x01(\v2\x0f.auth.v1.OriginR\x06origin\x12@\n" +
-	"\x0fidempotency_key\x18\x05 \x01(\v2\x17.auth.v1.IdempotencyKeyR\x0eidempotencyKey\"\x95\x01\n" +
+	"\x0fidempotency_key\x18\x05 \x01(\v2\x17.auth.v1.IdempotencyKeyR\x0eidempotencyKey\x12+\n" +
+	"\n" +
+	"first_name\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18dH\x00R\tfirstName\x88\x01\x01\x12)\n" +
+	"\tlast_name\x18\a \x01(\tB\a\xbaH\x04r\x02\x18dH\x01R\blastName\x88\x01\x01\x12$\n" +
+	"\x06locale\x18\b \x01(\tB\a\xbaH\x04r\x02\x18#H\x02R\x06locale\x88\x01\x01B\r\n" +
+	"\v_first_nameB\f\n" +
+	"\n" +
+	"_last_nameB\t\n" +
+	"\a_locale\"\x95\x01\n" +
 	"\x13VerifyEmailResponse\x12*\n" +
 	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\x12'\n" +
 	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12)\n" +
@@ -667,10 +704,9 @@ const file_auth_v1_link_service_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x05token\x123\n" +
 	"\fnew_password\x18\x02 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x02\x10\x01R\vnewPassword\x12'\n" +
 	"\x06origin\x18\x03 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\x17\n" +
-	"\x15ResetPasswordResponse\"u\n" +
-	"\x19RequestEmailChangeRequest\x12'\n" +
-	"\tnew_email\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x18\xfe\x01`\x01R\bnewEmail\x12/\n" +
+	"\x15ResetPasswordResponse\"y\n" +
+	"\x19RequestEmailChangeRequest\x12+\n" +
+	"\tnew_email\x18\x01 \x01(\tB\x0e\xbaH\vr\t\x88\xa6\x1d\x01\x18\xfe\x01`\x01R\bnewEmail\x12/\n" +
 	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\"\x1c\n" +
 	"\x1aRequestEmailChangeResponse\"l\n" +
 	"\x19ConfirmEmailChangeRequest\x12&\n" +
@@ -766,6 +802,7 @@ func file_auth_v1_link_service_proto_init() {
 		return
 	}
 	file_auth_v1_types_proto_init()
+	file_auth_v1_link_service_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

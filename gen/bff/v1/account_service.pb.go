@@ -1303,7 +1303,7 @@ var File_bff_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\x0e\n" +
+	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x0e\n" +
 	"\fGetMeRequest\"\xb7\x01\n" +
 	"\rGetMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12+\n" +
@@ -1340,9 +1340,9 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x19RevokeAllSessionsResponse\x12\x18\n" +
 	"\arevoked\x18\x01 \x01(\x05R\arevoked\"\x1e\n" +
 	"\x1cSendVerificationEmailRequest\"\x1f\n" +
-	"\x1dSendVerificationEmailResponse\"L\n" +
-	"\x19RequestEmailChangeRequest\x12/\n" +
-	"\tnew_email\x18\x01 \x01(\tB\x12\xbaH\ar\x05\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
+	"\x1dSendVerificationEmailResponse\"P\n" +
+	"\x19RequestEmailChangeRequest\x123\n" +
+	"\tnew_email\x18\x01 \x01(\tB\x16\xbaH\vr\t\x88\xa6\x1d\x01\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
 	"\x02(\x01R\bnewEmail\"\x1c\n" +
 	"\x1aRequestEmailChangeResponse\"C\n" +
 	"\x19ConfirmEmailChangeRequest\x12&\n" +

@@ -105,9 +105,12 @@ type AuthServiceClient interface {
 	// failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS
 	// or TOO_MANY_PASSWORD_CHECKS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
-	// VerifyEmail finishes a registration or an invitation: whoever holds the link
-	// sets the password and is signed in, and no earlier password or session of
-	// the account counts any more. Parts: account (required), profile (optional).
+	// VerifyEmail finishes a registration, a verification or an invitation. Who
+	// gives the account's password is signed in. Who is signed in to the account
+	// already may leave it out, and stays so. Any other password becomes the
+	// account's, and its earlier password and sessions count no longer: a stranger
+	// may have registered with this email. Parts: account (required), profile
+	// (optional).
 	// Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
@@ -163,9 +166,12 @@ type AuthServiceHandler interface {
 	// failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS
 	// or TOO_MANY_PASSWORD_CHECKS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
-	// VerifyEmail finishes a registration or an invitation: whoever holds the link
-	// sets the password and is signed in, and no earlier password or session of
-	// the account counts any more. Parts: account (required), profile (optional).
+	// VerifyEmail finishes a registration, a verification or an invitation. Who
+	// gives the account's password is signed in. Who is signed in to the account
+	// already may leave it out, and stays so. Any other password becomes the
+	// account's, and its earlier password and sessions count no longer: a stranger
+	// may have registered with this email. Parts: account (required), profile
+	// (optional).
 	// Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,

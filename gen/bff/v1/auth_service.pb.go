@@ -27,15 +27,18 @@ const (
 // RegisterRequest asks for an account.
 type RegisterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The email to sign in with.
+	// The email to sign in with. Mail must be able to reach it: at most 64
+	// characters before the @, and no dot first, last or beside another there.
 	Email string `protobuf:"bytes,1,opt,name=email,proto3" json:"email,omitempty"`
 	// The password: 8 to 128 characters of any kind, none of the common ones, and
 	// without the name in the email. Where the email must be verified first,
-	// VerifyEmail sets it, and this one isn't kept.
+	// VerifyEmail sets it: of this one, only so much is kept that VerifyEmail can
+	// tell whether it is given the same.
 	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
-	// Given name.
+	// Given name, without "<" and "://". Where the email must be verified first, it
+	// is taken over only if VerifyEmail is given the same password and no name.
 	FirstName string `protobuf:"bytes,3,opt,name=first_name,json=firstName,proto3" json:"first_name,omitempty"`
-	// Family name.
+	// Family name, as the given name.
 	LastName      string `protobuf:"bytes,4,opt,name=last_name,json=lastName,proto3" json:"last_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -520,8 +523,17 @@ type VerifyEmailRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The token of the link in the mail.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// The password to have.
-	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	// The account's password, which is proof enough that it and its sessions are
+	// the owner's: they stay. Another password becomes the account's, and its
+	// sessions end. It may be empty where the caller is signed in to the account.
+	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	// The given name of an account that this call makes, without "<" and "://". An
+	// account that is there keeps its own.
+	FirstName *string `protobuf:"bytes,3,opt,name=first_name,json=firstName,proto3,oneof" json:"first_name,omitempty"`
+	// The family name, as the given name.
+	LastName *string `protobuf:"bytes,4,opt,name=last_name,json=lastName,proto3,oneof" json:"last_name,omitempty"`
+	// The language as a BCP 47 tag, as the given name.
+	Locale        *string `protobuf:"bytes,5,opt,name=locale,proto3,oneof" json:"locale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -570,12 +582,34 @@ func (x *VerifyEmailRequest) GetPassword() string {
 	return ""
 }
 
+func (x *VerifyEmailRequest) GetFirstName() string {
+	if x != nil && x.FirstName != nil {
+		return *x.FirstName
+	}
+	return ""
+}
+
+func (x *VerifyEmailRequest) GetLastName() string {
+	if x != nil && x.LastName != nil {
+		return *x.LastName
+	}
+	return ""
+}
+
+func (x *VerifyEmailRequest) GetLocale() string {
+	if x != nil && x.Locale != nil {
+		return *x.Locale
+	}
+	return ""
+}
+
 // VerifyEmailResponse holds the user, signed in.
 type VerifyEmailResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user. Profile fields are unset when errors names the part "profile".
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// The new session's tokens.
+	// The new session's tokens; unset where the caller was signed in to the account
+	// and gave no password: that session goes on.
 	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	// The optional parts that are missing.
 	Errors []*PartError `protobuf:"bytes,3,rep,name=errors,proto3" json:"errors,omitempty"`
@@ -823,15 +857,15 @@ var File_bff_v1_auth_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/auth_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x16policy/v1/policy.proto\"\xe7\x01\n" +
-	"\x0fRegisterRequest\x12(\n" +
-	"\x05email\x18\x01 \x01(\tB\x12\xbaH\ar\x05\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
+	"\x19bff/v1/auth_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\xf3\x01\n" +
+	"\x0fRegisterRequest\x12,\n" +
+	"\x05email\x18\x01 \x01(\tB\x16\xbaH\vr\t\x88\xa6\x1d\x01\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
 	"\x02(\x01R\x05email\x12,\n" +
-	"\bpassword\x18\x02 \x01(\tB\x10\xbaH\ar\x05\x10\b\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\bpassword\x12>\n" +
+	"\bpassword\x18\x02 \x01(\tB\x10\xbaH\ar\x05\x10\b\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\bpassword\x12B\n" +
 	"\n" +
-	"first_name\x18\x03 \x01(\tB\x1f\xbaH\x12r\x10\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
-	"\x04\b\x01 \x01R\tfirstName\x12<\n" +
-	"\tlast_name\x18\x04 \x01(\tB\x1f\xbaH\x12r\x10\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
+	"first_name\x18\x03 \x01(\tB#\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
+	"\x04\b\x01 \x01R\tfirstName\x12@\n" +
+	"\tlast_name\x18\x04 \x01(\tB#\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
 	"\x04\b\x01 \x01R\blastName\"\xc1\x01\n" +
 	"\x10RegisterResponse\x12/\n" +
 	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x12G\n" +
@@ -853,10 +887,22 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\x06tokens\x18\x01 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\"D\n" +
 	"\rLogoutRequest\x123\n" +
 	"\rrefresh_token\x18\x01 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\frefreshToken\"\x10\n" +
-	"\x0eLogoutResponse\"j\n" +
+	"\x0eLogoutResponse\"\xfb\x02\n" +
 	"\x12VerifyEmailRequest\x12&\n" +
-	"\x05token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x05token\x12,\n" +
-	"\bpassword\x18\x02 \x01(\tB\x10\xbaH\ar\x05\x10\b\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\bpassword\"\xb5\x01\n" +
+	"\x05token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x05token\x12/\n" +
+	"\bpassword\x18\x02 \x01(\tB\x13\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\b\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\bpassword\x12G\n" +
+	"\n" +
+	"first_name\x18\x03 \x01(\tB#\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
+	"\x04\b\x01 \x01H\x00R\tfirstName\x88\x01\x01\x12E\n" +
+	"\tlast_name\x18\x04 \x01(\tB#\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
+	"\x04\b\x01 \x01H\x01R\blastName\x88\x01\x01\x12T\n" +
+	"\x06locale\x18\x05 \x01(\tB7\xbaH,r*\x18#2&^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$\x92\xe7\x18\x04\n" +
+	"\x02\b\x01H\x02R\x06locale\x88\x01\x01B\r\n" +
+	"\v_first_nameB\f\n" +
+	"\n" +
+	"_last_nameB\t\n" +
+	"\a_locale\"\xb5\x01\n" +
 	"\x13VerifyEmailResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12&\n" +
 	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12)\n" +
@@ -980,6 +1026,7 @@ func file_bff_v1_auth_service_proto_init() {
 	file_bff_v1_auth_service_proto_msgTypes[3].OneofWrappers = []any{
 		(*LoginResponse_SignedIn)(nil),
 	}
+	file_bff_v1_auth_service_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

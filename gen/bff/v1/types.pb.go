@@ -147,9 +147,11 @@ type User struct {
 	Email string `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"`
 	// Whether the owner has shown that the email is theirs. Set by the server.
 	EmailVerified bool `protobuf:"varint,3,opt,name=email_verified,json=emailVerified,proto3" json:"email_verified,omitempty"`
-	// Given name, up to 100 characters, none of them a control character.
+	// Given name, up to 100 characters, none of them a control character,
+	// and without "<" and "://".
 	FirstName string `protobuf:"bytes,4,opt,name=first_name,json=firstName,proto3" json:"first_name,omitempty"`
-	// Family name, up to 100 characters, none of them a control character.
+	// Family name, up to 100 characters, none of them a control character,
+	// and without "<" and "://".
 	LastName string `protobuf:"bytes,5,opt,name=last_name,json=lastName,proto3" json:"last_name,omitempty"`
 	// Language as a BCP 47 tag, such as "pt-BR"; empty when not chosen.
 	Locale string `protobuf:"bytes,6,opt,name=locale,proto3" json:"locale,omitempty"`
@@ -993,18 +995,18 @@ var File_bff_v1_types_proto protoreflect.FileDescriptor
 
 const file_bff_v1_types_proto_rawDesc = "" +
 	"\n" +
-	"\x12bff/v1/types.proto\x12\x06bff.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xd8\x04\n" +
+	"\x12bff/v1/types.proto\x12\x06bff.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\xe0\x04\n" +
 	"\x04User\x12#\n" +
 	"\x02id\x18\x01 \x01(\tB\x13\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
 	"\x02\x18\x01R\x02id\x12+\n" +
 	"\x05email\x18\x02 \x01(\tB\x15\xbaH\n" +
 	"\xd8\x01\x01r\x05\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
 	"\x02(\x01R\x05email\x12%\n" +
-	"\x0eemail_verified\x18\x03 \x01(\bR\remailVerified\x12>\n" +
+	"\x0eemail_verified\x18\x03 \x01(\bR\remailVerified\x12B\n" +
 	"\n" +
-	"first_name\x18\x04 \x01(\tB\x1f\xbaH\x12r\x10\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
-	"\x04\b\x01 \x01R\tfirstName\x12<\n" +
-	"\tlast_name\x18\x05 \x01(\tB\x1f\xbaH\x12r\x10\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
+	"first_name\x18\x04 \x01(\tB#\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
+	"\x04\b\x01 \x01R\tfirstName\x12@\n" +
+	"\tlast_name\x18\x05 \x01(\tB#\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
 	"\x04\b\x01 \x01R\blastName\x12O\n" +
 	"\x06locale\x18\x06 \x01(\tB7\xbaH,r*\x18#2&^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$\x92\xe7\x18\x04\n" +
 	"\x02\b\x01R\x06locale\x124\n" +

@@ -1733,10 +1733,11 @@ var File_bff_v1_user_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xac\x01\n" +
-	"\x11CreateUserRequest\x12f\n" +
-	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserBD\xbaHA\xba\x01;\n" +
-	"\x11create_user.email\x12\x14user.email is needed\x1a\x10this.email != ''\xc8\x01\x01R\x04user\x12/\n" +
+	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\xf1\x03\n" +
+	"\x11CreateUserRequest\x12\xaa\x03\n" +
+	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserB\x87\x03\xbaH\x83\x03\xba\x01;\n" +
+	"\x11create_user.email\x12\x14user.email is needed\x1a\x10this.email != ''\xba\x01\xbe\x02\n" +
+	"\x14create_user.mailable\x12\x82\x01user.email must be an email that mail can be sent to: at most 64 characters before the @, and no dot first, last or beside another\x1a\xa0\x01this.email == '' || !this.email.isEmail() || (this.email.matches('^[^.@]+([.][^.@]+)*@([^.@]+[.])*[^.@]*[^.@0-9][^.@]*$') && this.email.matches('^[^@]{1,64}@'))\xc8\x01\x01R\x04user\x12/\n" +
 	"\bpassword\x18\x02 \x01(\tB\x13\xbaH\n" +
 	"\xd8\x01\x01r\x05\x10\b\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\bpassword\"a\n" +
 	"\x12CreateUserResponse\x12 \n" +
@@ -1783,11 +1784,11 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\x05roles\x18\x02 \x03(\tB%\xbaH\"\x92\x01\x1f\x10 \"\x1br\x192\x17^[a-z][a-z0-9_-]{0,31}$R\x05roles\"c\n" +
 	"\x14SetUserRolesResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12)\n" +
-	"\x06errors\x18\x02 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\"m\n" +
+	"\x06errors\x18\x02 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\"q\n" +
 	"\x16ChangeUserEmailRequest\x12)\n" +
 	"\auser_id\x18\x01 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
-	"\x02\x18\x01R\x06userId\x12(\n" +
-	"\x05email\x18\x02 \x01(\tB\x12\xbaH\ar\x05\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
+	"\x02\x18\x01R\x06userId\x12,\n" +
+	"\x05email\x18\x02 \x01(\tB\x16\xbaH\vr\t\x88\xa6\x1d\x01\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
 	"\x02(\x01R\x05email\"f\n" +
 	"\x17ChangeUserEmailResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12)\n" +

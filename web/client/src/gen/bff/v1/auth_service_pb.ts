@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file bff/v1/auth_service.proto.
  */
 export const file_bff_v1_auth_service: GenFile = /*@__PURE__*/
-  fileDesc("ChliZmYvdjEvYXV0aF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiWQoPUmVnaXN0ZXJSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhIKCmZpcnN0X25hbWUYAyABKAkSEQoJbGFzdF9uYW1lGAQgASgJIp0BChBSZWdpc3RlclJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEjUKEXZlcmlmaWNhdGlvbl9zZW50GAIgASgLMhguYmZmLnYxLlZlcmlmaWNhdGlvblNlbnRIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCJFCgxMb2dpblJlcXVlc3QSDQoFZW1haWwYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFAoMZGV2aWNlX3Rva2VuGAMgASgJImMKDUxvZ2luUmVzcG9uc2USJQoJc2lnbmVkX2luGAEgASgLMhAuYmZmLnYxLlNpZ25lZEluSAASIQoGZXJyb3JzGAMgAygLMhEuYmZmLnYxLlBhcnRFcnJvckIICgZyZXN1bHQiJwoOUmVmcmVzaFJlcXVlc3QSFQoNcmVmcmVzaF90b2tlbhgBIAEoCSIxCg9SZWZyZXNoUmVzcG9uc2USHgoGdG9rZW5zGAEgASgLMg4uYmZmLnYxLlRva2VucyImCg1Mb2dvdXRSZXF1ZXN0EhUKDXJlZnJlc2hfdG9rZW4YASABKAkiEAoOTG9nb3V0UmVzcG9uc2UiNQoSVmVyaWZ5RW1haWxSZXF1ZXN0Eg0KBXRva2VuGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJIooBChNWZXJpZnlFbWFpbFJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIeCgZ0b2tlbnMYAiABKAsyDi5iZmYudjEuVG9rZW5zEiEKBmVycm9ycxgDIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3ISFAoMZGV2aWNlX3Rva2VuGAQgASgJIiwKG1JlcXVlc3RQYXNzd29yZFJlc2V0UmVxdWVzdBINCgVlbWFpbBgBIAEoCSIeChxSZXF1ZXN0UGFzc3dvcmRSZXNldFJlc3BvbnNlIjsKFFJlc2V0UGFzc3dvcmRSZXF1ZXN0Eg0KBXRva2VuGAEgASgJEhQKDG5ld19wYXNzd29yZBgCIAEoCSIXChVSZXNldFBhc3N3b3JkUmVzcG9uc2Uy+gMKC0F1dGhTZXJ2aWNlEj0KCFJlZ2lzdGVyEhcuYmZmLnYxLlJlZ2lzdGVyUmVxdWVzdBoYLmJmZi52MS5SZWdpc3RlclJlc3BvbnNlEkYKC1ZlcmlmeUVtYWlsEhouYmZmLnYxLlZlcmlmeUVtYWlsUmVxdWVzdBobLmJmZi52MS5WZXJpZnlFbWFpbFJlc3BvbnNlEjQKBUxvZ2luEhQuYmZmLnYxLkxvZ2luUmVxdWVzdBoVLmJmZi52MS5Mb2dpblJlc3BvbnNlEj8KB1JlZnJlc2gSFi5iZmYudjEuUmVmcmVzaFJlcXVlc3QaFy5iZmYudjEuUmVmcmVzaFJlc3BvbnNlIgOQAgISPAoGTG9nb3V0EhUuYmZmLnYxLkxvZ291dFJlcXVlc3QaFi5iZmYudjEuTG9nb3V0UmVzcG9uc2UiA5ACAhJhChRSZXF1ZXN0UGFzc3dvcmRSZXNldBIjLmJmZi52MS5SZXF1ZXN0UGFzc3dvcmRSZXNldFJlcXVlc3QaJC5iZmYudjEuUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXNwb25zZRJMCg1SZXNldFBhc3N3b3JkEhwuYmZmLnYxLlJlc2V0UGFzc3dvcmRSZXF1ZXN0Gh0uYmZmLnYxLlJlc2V0UGFzc3dvcmRSZXNwb25zZWIGcHJvdG8z", [file_bff_v1_types]);
+  fileDesc("ChliZmYvdjEvYXV0aF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiWQoPUmVnaXN0ZXJSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhIKCmZpcnN0X25hbWUYAyABKAkSEQoJbGFzdF9uYW1lGAQgASgJIp0BChBSZWdpc3RlclJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEjUKEXZlcmlmaWNhdGlvbl9zZW50GAIgASgLMhguYmZmLnYxLlZlcmlmaWNhdGlvblNlbnRIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCJFCgxMb2dpblJlcXVlc3QSDQoFZW1haWwYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFAoMZGV2aWNlX3Rva2VuGAMgASgJImMKDUxvZ2luUmVzcG9uc2USJQoJc2lnbmVkX2luGAEgASgLMhAuYmZmLnYxLlNpZ25lZEluSAASIQoGZXJyb3JzGAMgAygLMhEuYmZmLnYxLlBhcnRFcnJvckIICgZyZXN1bHQiJwoOUmVmcmVzaFJlcXVlc3QSFQoNcmVmcmVzaF90b2tlbhgBIAEoCSIxCg9SZWZyZXNoUmVzcG9uc2USHgoGdG9rZW5zGAEgASgLMg4uYmZmLnYxLlRva2VucyImCg1Mb2dvdXRSZXF1ZXN0EhUKDXJlZnJlc2hfdG9rZW4YASABKAkiEAoOTG9nb3V0UmVzcG9uc2UiowEKElZlcmlmeUVtYWlsUmVxdWVzdBINCgV0b2tlbhgBIAEoCRIQCghwYXNzd29yZBgCIAEoCRIXCgpmaXJzdF9uYW1lGAMgASgJSACIAQESFgoJbGFzdF9uYW1lGAQgASgJSAGIAQESEwoGbG9jYWxlGAUgASgJSAKIAQFCDQoLX2ZpcnN0X25hbWVCDAoKX2xhc3RfbmFtZUIJCgdfbG9jYWxlIooBChNWZXJpZnlFbWFpbFJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIeCgZ0b2tlbnMYAiABKAsyDi5iZmYudjEuVG9rZW5zEiEKBmVycm9ycxgDIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3ISFAoMZGV2aWNlX3Rva2VuGAQgASgJIiwKG1JlcXVlc3RQYXNzd29yZFJlc2V0UmVxdWVzdBINCgVlbWFpbBgBIAEoCSIeChxSZXF1ZXN0UGFzc3dvcmRSZXNldFJlc3BvbnNlIjsKFFJlc2V0UGFzc3dvcmRSZXF1ZXN0Eg0KBXRva2VuGAEgASgJEhQKDG5ld19wYXNzd29yZBgCIAEoCSIXChVSZXNldFBhc3N3b3JkUmVzcG9uc2Uy+gMKC0F1dGhTZXJ2aWNlEj0KCFJlZ2lzdGVyEhcuYmZmLnYxLlJlZ2lzdGVyUmVxdWVzdBoYLmJmZi52MS5SZWdpc3RlclJlc3BvbnNlEkYKC1ZlcmlmeUVtYWlsEhouYmZmLnYxLlZlcmlmeUVtYWlsUmVxdWVzdBobLmJmZi52MS5WZXJpZnlFbWFpbFJlc3BvbnNlEjQKBUxvZ2luEhQuYmZmLnYxLkxvZ2luUmVxdWVzdBoVLmJmZi52MS5Mb2dpblJlc3BvbnNlEj8KB1JlZnJlc2gSFi5iZmYudjEuUmVmcmVzaFJlcXVlc3QaFy5iZmYudjEuUmVmcmVzaFJlc3BvbnNlIgOQAgISPAoGTG9nb3V0EhUuYmZmLnYxLkxvZ291dFJlcXVlc3QaFi5iZmYudjEuTG9nb3V0UmVzcG9uc2UiA5ACAhJhChRSZXF1ZXN0UGFzc3dvcmRSZXNldBIjLmJmZi52MS5SZXF1ZXN0UGFzc3dvcmRSZXNldFJlcXVlc3QaJC5iZmYudjEuUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXNwb25zZRJMCg1SZXNldFBhc3N3b3JkEhwuYmZmLnYxLlJlc2V0UGFzc3dvcmRSZXF1ZXN0Gh0uYmZmLnYxLlJlc2V0UGFzc3dvcmRSZXNwb25zZWIGcHJvdG8z", [file_bff_v1_types]);
 
 /**
  * RegisterRequest asks for an account.
@@ -21,7 +21,8 @@ export const file_bff_v1_auth_service: GenFile = /*@__PURE__*/
  */
 export type RegisterRequest = Message<"bff.v1.RegisterRequest"> & {
   /**
-   * The email to sign in with.
+   * The email to sign in with. Mail must be able to reach it: at most 64
+   * characters before the @, and no dot first, last or beside another there.
    *
    * @generated from field: string email = 1;
    */
@@ -30,21 +31,23 @@ export type RegisterRequest = Message<"bff.v1.RegisterRequest"> & {
   /**
    * The password: 8 to 128 characters of any kind, none of the common ones, and
    * without the name in the email. Where the email must be verified first,
-   * VerifyEmail sets it, and this one isn't kept.
+   * VerifyEmail sets it: of this one, only so much is kept that VerifyEmail can
+   * tell whether it is given the same.
    *
    * @generated from field: string password = 2;
    */
   password: string;
 
   /**
-   * Given name.
+   * Given name, without "<" and "://". Where the email must be verified first, it
+   * is taken over only if VerifyEmail is given the same password and no name.
    *
    * @generated from field: string first_name = 3;
    */
   firstName: string;
 
   /**
-   * Family name.
+   * Family name, as the given name.
    *
    * @generated from field: string last_name = 4;
    */
@@ -58,7 +61,8 @@ export type RegisterRequest = Message<"bff.v1.RegisterRequest"> & {
  */
 export type RegisterRequestJson = {
   /**
-   * The email to sign in with.
+   * The email to sign in with. Mail must be able to reach it: at most 64
+   * characters before the @, and no dot first, last or beside another there.
    *
    * @generated from field: string email = 1;
    */
@@ -67,21 +71,23 @@ export type RegisterRequestJson = {
   /**
    * The password: 8 to 128 characters of any kind, none of the common ones, and
    * without the name in the email. Where the email must be verified first,
-   * VerifyEmail sets it, and this one isn't kept.
+   * VerifyEmail sets it: of this one, only so much is kept that VerifyEmail can
+   * tell whether it is given the same.
    *
    * @generated from field: string password = 2;
    */
   password?: string;
 
   /**
-   * Given name.
+   * Given name, without "<" and "://". Where the email must be verified first, it
+   * is taken over only if VerifyEmail is given the same password and no name.
    *
    * @generated from field: string first_name = 3;
    */
   firstName?: string;
 
   /**
-   * Family name.
+   * Family name, as the given name.
    *
    * @generated from field: string last_name = 4;
    */
@@ -433,11 +439,35 @@ export type VerifyEmailRequest = Message<"bff.v1.VerifyEmailRequest"> & {
   token: string;
 
   /**
-   * The password to have.
+   * The account's password, which is proof enough that it and its sessions are
+   * the owner's: they stay. Another password becomes the account's, and its
+   * sessions end. It may be empty where the caller is signed in to the account.
    *
    * @generated from field: string password = 2;
    */
   password: string;
+
+  /**
+   * The given name of an account that this call makes, without "<" and "://". An
+   * account that is there keeps its own.
+   *
+   * @generated from field: optional string first_name = 3;
+   */
+  firstName?: string | undefined;
+
+  /**
+   * The family name, as the given name.
+   *
+   * @generated from field: optional string last_name = 4;
+   */
+  lastName?: string | undefined;
+
+  /**
+   * The language as a BCP 47 tag, as the given name.
+   *
+   * @generated from field: optional string locale = 5;
+   */
+  locale?: string | undefined;
 };
 
 /**
@@ -454,11 +484,35 @@ export type VerifyEmailRequestJson = {
   token?: string;
 
   /**
-   * The password to have.
+   * The account's password, which is proof enough that it and its sessions are
+   * the owner's: they stay. Another password becomes the account's, and its
+   * sessions end. It may be empty where the caller is signed in to the account.
    *
    * @generated from field: string password = 2;
    */
   password?: string;
+
+  /**
+   * The given name of an account that this call makes, without "<" and "://". An
+   * account that is there keeps its own.
+   *
+   * @generated from field: optional string first_name = 3;
+   */
+  firstName?: string;
+
+  /**
+   * The family name, as the given name.
+   *
+   * @generated from field: optional string last_name = 4;
+   */
+  lastName?: string;
+
+  /**
+   * The language as a BCP 47 tag, as the given name.
+   *
+   * @generated from field: optional string locale = 5;
+   */
+  locale?: string;
 };
 
 /**
@@ -482,7 +536,8 @@ export type VerifyEmailResponse = Message<"bff.v1.VerifyEmailResponse"> & {
   user?: User | undefined;
 
   /**
-   * The new session's tokens.
+   * The new session's tokens; unset where the caller was signed in to the account
+   * and gave no password: that session goes on.
    *
    * @generated from field: bff.v1.Tokens tokens = 2;
    */
@@ -517,7 +572,8 @@ export type VerifyEmailResponseJson = {
   user?: UserJson;
 
   /**
-   * The new session's tokens.
+   * The new session's tokens; unset where the caller was signed in to the account
+   * and gave no password: that session goes on.
    *
    * @generated from field: bff.v1.Tokens tokens = 2;
    */
@@ -701,9 +757,12 @@ export const AuthService: GenService<{
     output: typeof RegisterResponseSchema;
   },
   /**
-   * VerifyEmail finishes a registration or an invitation: whoever holds the link
-   * sets the password and is signed in, and no earlier password or session of
-   * the account counts any more. Parts: account (required), profile (optional).
+   * VerifyEmail finishes a registration, a verification or an invitation. Who
+   * gives the account's password is signed in. Who is signed in to the account
+   * already may leave it out, and stays so. Any other password becomes the
+   * account's, and its earlier password and sessions count no longer: a stranger
+   * may have registered with this email. Parts: account (required), profile
+   * (optional).
    * Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
    * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
    * failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,

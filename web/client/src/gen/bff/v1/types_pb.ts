@@ -46,14 +46,16 @@ export type User = Message<"bff.v1.User"> & {
   emailVerified: boolean;
 
   /**
-   * Given name, up to 100 characters, none of them a control character.
+   * Given name, up to 100 characters, none of them a control character,
+   * and without "<" and "://".
    *
    * @generated from field: string first_name = 4;
    */
   firstName: string;
 
   /**
-   * Family name, up to 100 characters, none of them a control character.
+   * Family name, up to 100 characters, none of them a control character,
+   * and without "<" and "://".
    *
    * @generated from field: string last_name = 5;
    */
@@ -132,14 +134,16 @@ export type UserJson = {
   emailVerified?: boolean;
 
   /**
-   * Given name, up to 100 characters, none of them a control character.
+   * Given name, up to 100 characters, none of them a control character,
+   * and without "<" and "://".
    *
    * @generated from field: string first_name = 4;
    */
   firstName?: string;
 
   /**
-   * Family name, up to 100 characters, none of them a control character.
+   * Family name, up to 100 characters, none of them a control character,
+   * and without "<" and "://".
    *
    * @generated from field: string last_name = 5;
    */
