@@ -1,4 +1,4 @@
-import { Code, createClient, type Interceptor, type Transport, type UnaryRequest } from "@connectrpc/connect";
+import { Code, ConnectError, createClient, type Interceptor, type Transport, type UnaryRequest } from "@connectrpc/connect";
 import { GatehouseError } from "./error.js";
 import type { Emitter } from "./events.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
@@ -8,6 +8,20 @@ import { isEnding, needsNoSession, signInOf } from "./signin.js";
 
 /** What the gateway mends by itself as soon as the browser asks again. */
 const passing: ReadonlySet<Reason | undefined> = new Set<Reason>(["TOKEN_EXPIRED", "TOKEN_STALE"]);
+
+const notKept =
+  "The browser did not keep the session's cookies. Serve the page and the gateway from one site: " +
+  "localhost and 127.0.0.1 are two. Or use the bearer mode.";
+
+/** Reaches the other tabs; undefined where the browser lacks or forbids that, and they learn from their next call. */
+function channel(key: string): BroadcastChannel | undefined {
+  if (typeof document === "undefined" || typeof BroadcastChannel === "undefined") return undefined;
+  try {
+    return new BroadcastChannel(key);
+  } catch {
+    return undefined; // of an opaque origin, or where storage is blocked
+  }
+}
 
 /**
  * CookieSession leaves the tokens in cookies that no script can read, and their
@@ -25,9 +39,8 @@ export class CookieSession {
     this.#emitter = emitter;
     this.#auth = createClient(AuthService, transport);
     this.#account = createClient(AccountService, transport);
-    if (typeof document === "undefined") return;
-    this.#tabs = new BroadcastChannel(key);
-    this.#tabs.onmessage = ({ data }) => (data === "signedIn" ? this.#begin() : this.#over());
+    this.#tabs = channel(key);
+    if (this.#tabs) this.#tabs.onmessage = ({ data }) => (data === "signedIn" ? this.#begin() : this.#over());
   }
 
   readonly interceptor: Interceptor = (next) => async (call) => {
@@ -36,6 +49,7 @@ export class CookieSession {
       call.header.set("X-Gatehouse-Session", "cookie");
       const response = await next(call);
       if (!response.stream && signInOf(response)) {
+        await this.#assertKept();
         this.#begin();
         this.#tabs?.postMessage("signedIn");
       }
@@ -77,6 +91,20 @@ export class CookieSession {
       if (passing.has(error.reason)) return next(call);
       this.#end(error.reason);
       throw error;
+    }
+  }
+
+  /**
+   * Browsers drop cookies of a gateway that is another site than the page, and
+   * tell nobody. What was signed in then is signed in to nothing.
+   */
+  async #assertKept(): Promise<void> {
+    try {
+      await this.#account.getMe({});
+    } catch (thrown) {
+      const error = GatehouseError.from(thrown);
+      if (error.reason !== "TOKEN_MISSING") return; // the session is there, or the next call says more
+      throw new ConnectError(notKept, Code.FailedPrecondition, undefined, undefined, error);
     }
   }
 

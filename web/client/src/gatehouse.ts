@@ -7,6 +7,7 @@ import { Emitter, type SessionEvents } from "./events.js";
 import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { UserService } from "./gen/bff/v1/user_service_pb.js";
+import { spellMasks } from "./mask.js";
 import { retryOnce } from "./retry.js";
 import { defaultStorage, type TokenStorage } from "./storage.js";
 
@@ -60,7 +61,7 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
       createConnectTransport({
         baseUrl: options.baseUrl,
         useHttpGet: true,
-        interceptors: [...interceptors, retryOnce],
+        interceptors: [...interceptors, spellMasks, retryOnce],
         fetch: reachable(options.fetch ?? ((input, init) => fetch(input, init)), mode === "cookie" ? "include" : "omit"),
         ...(options.timeoutMs !== undefined && { defaultTimeoutMs: options.timeoutMs }),
       }),
@@ -81,6 +82,14 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
   };
 }
 
+/** Browsers don't tell a gateway that refuses a page's origin from one that is away. */
+function unreachable(): string {
+  const origin = typeof document === "undefined" ? undefined : globalThis.location?.origin;
+  const sentence = "The service can't be reached. Check the connection and try again.";
+  if (origin === undefined) return sentence;
+  return `${sentence} If that doesn't help, the gateway may not allow this page's origin: ask for ${origin} in GATEHOUSE_ORIGINS.`;
+}
+
 /** Tells a gateway that can't be reached from other faults. */
 function reachable(fetch: typeof globalThis.fetch, credentials: RequestCredentials): typeof globalThis.fetch {
   return async (input, init) => {
@@ -88,7 +97,7 @@ function reachable(fetch: typeof globalThis.fetch, credentials: RequestCredentia
       return await fetch(input, { ...init, credentials });
     } catch (fault) {
       if (init?.signal?.aborted) throw fault;
-      throw new ConnectError("The service can't be reached. Check the connection and try again.", Code.Unavailable, undefined, undefined, fault);
+      throw new ConnectError(unreachable(), Code.Unavailable, undefined, undefined, fault);
     }
   };
 }
