@@ -20,7 +20,7 @@ func TestDoctorLooksAtWhatSessionsBeginWith(t *testing.T) {
 		mend    string
 	}{
 		"read-only": {drift: []string{"ALTER DATABASE $ SET default_transaction_read_only = on"},
-			fault: "database of users: Postgres takes no writes here", mend: "name the server that takes writes in USERS_DATABASE_URL"},
+			fault: "database of users: the server takes no writes", mend: "name the server that takes writes in USERS_DATABASE_URL"},
 		"isolation": {drift: []string{"ALTER ROLE $_users IN DATABASE $ SET default_transaction_isolation = 'repeatable read'"},
 			fault: "database of users: its role's sessions begin as repeatable read", mend: "run gatehouse schema apply"},
 		"client encoding": {drift: []string{"ALTER ROLE $_users IN DATABASE $ SET client_encoding = LATIN1"},

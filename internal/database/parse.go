@@ -44,7 +44,7 @@ func withoutEnvironment(url string, parse func()) {
 	for _, name := range hidden {
 		if value, ok := os.LookupEnv(name); ok {
 			_ = os.Unsetenv(name)
-			defer os.Setenv(name, value) //nolint:errcheck // it was set before
+			defer os.Setenv(name, value)
 		}
 	}
 	parse()

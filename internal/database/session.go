@@ -73,7 +73,7 @@ func SetOwnerSession(config *pgx.ConnConfig, url string) {
 
 // ErrReadOnly says that a server takes no writes, as a standby does, or a
 // primary that was replaced.
-var ErrReadOnly = errors.New("Postgres takes no writes here: it is a standby, or default_transaction_read_only is on") //nolint:staticcheck // a name
+var ErrReadOnly = errors.New("the server takes no writes: it is a standby, or default_transaction_read_only is on")
 
 // requireWritable refuses a server that takes no writes, unless the URL says by
 // target_session_attrs what servers it wants. Of several hosts, the next is
