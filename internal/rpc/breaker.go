@@ -9,7 +9,6 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"gatehouse/internal/telemetry"
@@ -19,20 +18,24 @@ const (
 	breakerRate   = 0.5 // of the calls
 	breakerCalls  = 20  // at least
 	breakerWindow = 10 * time.Second
-	breakerPause  = 5 * time.Second
+	breakerPause  = 500 * time.Millisecond
+	// fastRefusal is how soon an endpoint that is alive says that it can't serve;
+	// later is as good as silence.
+	fastRefusal = time.Second
 )
 
-// breaker keeps calls from a backend that gives no answer: once half of at least
-// 20 calls in 10 s got none, none is made for 5 s, and then one, which tells
-// whether there is an answer again. A connection that is refused is no such call.
+// breaker keeps calls from an endpoint that gives no answer: once half of at least
+// 20 calls in 10 s got none, none is made for half a second, and then one, which
+// tells whether there is an answer again. A connection that is refused is no such
+// call, nor is a quick refusal of an endpoint that is alive.
 type breaker struct {
 	circuit circuitbreaker.CircuitBreaker[any]
 }
 
-// newBreaker returns one that tells operators, by the service's name, when it
-// opens and when it closes. That a probe failed is no more news.
-func newBreaker(service string, logger *slog.Logger) breaker {
-	label := metric.WithAttributeSet(attribute.NewSet(attribute.String("service", service)))
+// newBreaker returns a breaker that is closed. It logs and counts when it opens
+// and when it closes; a probe that failed is not worth a line.
+func newBreaker(service, endpoint string, logger *slog.Logger) breaker {
+	label := endpointLabel(service, endpoint)
 	tell := func(opened, open int64) {
 		breakerOpenings.Add(context.Background(), opened, label)
 		breakersOpen.Record(context.Background(), open, label)
@@ -45,10 +48,10 @@ func newBreaker(service string, logger *slog.Logger) breaker {
 			switch {
 			case change.OldState == circuitbreaker.ClosedState:
 				tell(1, 1)
-				logger.Warn("a service gave no answer to half of its calls: it isn't asked for a moment", "peer", service, "pause", breakerPause.String())
+				logger.Warn("circuit breaker opened", "service", service, "endpoint", endpoint, "pause", breakerPause.String())
 			case change.NewState == circuitbreaker.ClosedState:
 				tell(0, 0)
-				logger.Info("a service answers again", "peer", service)
+				logger.Info("circuit breaker closed", "service", service, "endpoint", endpoint)
 			}
 		}).Build()}
 }
@@ -57,9 +60,9 @@ var (
 	breakerMeter = otel.Meter(telemetry.Scope)
 
 	breakerOpenings, _ = breakerMeter.Int64Counter("gatehouse.rpc.breaker.openings", metric.WithUnit("{opening}"),
-		metric.WithDescription("How often a service gave so few answers that it wasn't asked for a moment."))
+		metric.WithDescription("How often the circuit breaker of an endpoint opened, because it answered less than half of its calls."))
 	breakersOpen, _ = breakerMeter.Int64Gauge("gatehouse.rpc.breaker.open",
-		metric.WithDescription("1 while a service isn't asked, but for a call now and then that finds out whether it answers again."))
+		metric.WithDescription("1 while the circuit breaker of an endpoint is open: it gets no call but a probe twice a second."))
 )
 
 // enter asks for leave to call, and tells whether the call is the one that
@@ -69,6 +72,14 @@ func (b breaker) enter() (probe, ok bool) {
 		return false, false
 	}
 	return b.circuit.IsHalfOpen(), true
+}
+
+// isOpen reports whether the endpoint gets no call but a probe.
+func (b breaker) isOpen() bool { return !b.circuit.IsClosed() }
+
+// wantsProbe reports whether it is open and its pause is over.
+func (b breaker) wantsProbe() bool {
+	return b.circuit.IsOpen() && b.circuit.RemainingDelay() <= 0 || b.circuit.IsHalfOpen()
 }
 
 func (b breaker) leave(probe bool, how outcome) {
@@ -93,7 +104,8 @@ const (
 	outcomeUnknown                // its caller left or gave it too little time, or it wasn't sent
 )
 
-func outcomeOf(ctx context.Context, err error) outcome {
+// outcomeOf says what an attempt that took so long tells of its endpoint.
+func outcomeOf(ctx context.Context, err error, took time.Duration) outcome {
 	if err == nil {
 		return outcomeAnswer
 	}
@@ -104,10 +116,14 @@ func outcomeOf(ctx context.Context, err error) outcome {
 	}
 	failure, ok := errors.AsType[*connect.Error](err)
 	switch {
+	case context.Cause(ctx) == errAttemptLimit:
+		return outcomeSilence
 	case !ok, errors.Is(ctx.Err(), context.Canceled):
 		return outcomeUnknown
 	case failure.Code() == connect.CodeDeadlineExceeded && callersTime(ctx):
 		return outcomeUnknown
+	case failure.Code() == connect.CodeUnavailable && failure.IsRemote() && Reason(failure) != "" && took < fastRefusal:
+		return outcomeAnswer
 	case failure.Code() == connect.CodeUnavailable, failure.Code() == connect.CodeDeadlineExceeded:
 		return outcomeSilence
 	case failure.IsRemote(), failure.Code() == connect.CodeResourceExhausted: // larger than we read

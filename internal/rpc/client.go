@@ -30,8 +30,8 @@ type Route struct {
 	Keys           InternalKeys
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
-	// Logger gets a line when the callee isn't asked for a moment, and when it is
-	// again; nil for none.
+	// Logger gets a line when an endpoint is ejected or its circuit breaker opens,
+	// and when it is healthy again; nil for none.
 	Logger *slog.Logger
 	// Persistent says that the caller asks until it is answered, at a pace of
 	// its own: each call is then made, and made once.
@@ -43,12 +43,17 @@ type Route struct {
 // http://, over TLS for https://. It connects when first called, and again
 // whenever it must.
 //
-// Calls go in turn to every address that the URLs' hosts have; where one takes
-// no connection, they go to the next. A call that got no answer is made again if
-// the method's idempotency level allows it, within a budget, and a service that
-// answers nobody isn't asked for a while (see patient).
+// A load balancer spreads the calls over every address that the URLs' hosts have
+// (see loadBalancer). A call that got no answer is made again, at another
+// endpoint if there is one, where the method's idempotency level allows it and
+// the retry budget lasts. An endpoint that answers nobody gets no call for a
+// while.
 func Dial(route Route, urls string) (*connect.Client, error) {
-	peers, err := newPeers(urls)
+	logger := route.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	peers, err := newPeers(route.Callee, urls, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -60,14 +65,11 @@ func dialPeers(route Route, peers *peers) (*connect.Client, error) {
 		&http.Client{Transport: peers, CheckRedirect: refuseRedirect}, peers.urls[0].String(),
 		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*MaxMessageBytes),
 	)
+	balancer := newLoadBalancer(route.Callee, peers.logger, peers.copies)
 	if route.Persistent {
-		return newClient(route, transport)
+		return newClient(route, transport, balancer.once)
 	}
-	logger := route.Logger
-	if logger == nil {
-		logger = slog.New(slog.DiscardHandler)
-	}
-	return newClient(route, transport, newBackend(route.Callee, logger).patient)
+	return newClient(route, transport, balancer.balance)
 }
 
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -88,8 +88,8 @@ func TestAHostsAddressesAreFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if asked[1].Load() != 20 || asked[2].Load() != 20 {
-		t.Errorf("two addresses were asked %d and %d times, want 20 each", asked[1].Load(), asked[2].Load())
+	if asked[1].Load() < 5 || asked[2].Load() < 5 {
+		t.Errorf("two addresses were asked %d and %d times, want about 20 each", asked[1].Load(), asked[2].Load())
 	}
 
 	three := &restartable{t: t, address: "127.0.0.3:" + port, handler: counting(3)}

@@ -11,5 +11,6 @@
 // gRPC-Web) or from the same process ([InProcess]), and behaves the same.
 //
 // A client from [Dial] makes the most of a service that has several copies, or
-// that gives no answer now and then: see peers.go, retry.go and breaker.go.
+// that gives no answer now and then: see balancer.go, eject.go, hedge.go, retry.go,
+// breaker.go and peers.go.
 package rpc

@@ -4,9 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
-	"slices"
+	"strconv"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
@@ -44,10 +43,27 @@ func NormalizeMessage(message proto.Message) {
 	newNormalizer(message.ProtoReflect().Descriptor()).apply(message.ProtoReflect())
 }
 
-// Patient returns what stands between a client and one backend, for a transport
-// of the test's own.
+// Patient returns what stands between a client and a service with one endpoint,
+// for a transport of the test's own.
 func Patient(service string, logger *slog.Logger) connect.ClientInterceptor {
-	return newBackend(service, logger).patient
+	return Balanced(service, logger, 1, nil)
+}
+
+// Balanced returns the load balancer of a service with so many endpoints, which
+// answer pings as the test says.
+func Balanced(service string, logger *slog.Logger, count int, ping func(ctx context.Context, endpoint int) error) connect.ClientInterceptor {
+	endpoints := make([]*endpoint, count)
+	for i := range endpoints {
+		endpoints[i] = newEndpoint(service, strconv.Itoa(i), logger)
+		endpoints[i].ping = func(ctx context.Context) error { return ping(ctx, i) }
+	}
+	return newLoadBalancer(service, logger, func(context.Context) ([]*endpoint, error) { return endpoints, nil }).balance
+}
+
+// EndpointOf returns at which endpoint of Balanced an attempt is made.
+func EndpointOf(ctx context.Context) int {
+	i, _ := strconv.Atoi(placementFrom(ctx).endpoint().address)
+	return i
 }
 
 // Unconnected is the error of a connection that was refused, or that nobody
@@ -60,7 +76,7 @@ func Unconnected(deaf bool) error {
 // DialWith is Dial with another way to look hosts up.
 func DialWith(t testing.TB, route Route, urls string, lookup func(context.Context, string) ([]netip.Addr, error)) *connect.Client {
 	t.Helper()
-	peers, err := newPeers(urls)
+	peers, err := newPeers(route.Callee, urls, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,21 +86,4 @@ func DialWith(t testing.TB, route Route, urls string, lookup func(context.Contex
 		t.Fatal(err)
 	}
 	return client
-}
-
-// Turns returns in which order copies are tried, some of which are away.
-func Turns(away []bool, turn int) []int {
-	now := time.Now()
-	copies := make([]*peer, len(away))
-	for i := range away {
-		copies[i] = &peer{}
-		if away[i] {
-			copies[i].away.Store(now.Add(time.Second).UnixNano())
-		}
-	}
-	var order []int
-	for _, one := range inTurn(copies, uint64(turn), now) {
-		order = append(order, slices.Index(copies, one))
-	}
-	return order
 }

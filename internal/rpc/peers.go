@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -31,40 +33,31 @@ const (
 	maxAnswerHeader = 64 << 10
 )
 
-// peers is the copies of one service: the addresses of each of its URLs. Calls
-// go to them in turn, and one that couldn't connect to a copy goes to the next:
-// nothing of it was sent.
+// peers resolves one service's URLs to endpoints, one for each address, and sends
+// each request to the endpoint that the load balancer chose. A request that
+// couldn't connect goes to the next endpoint: nothing of it was sent.
 //
-// Each copy is spoken with over one HTTP/2 connection, on which it says what it
-// won't answer any more before it stops. Calls that are made again when they are
-// lost need no such word, and have connections of HTTP/1.1: in net/http they cost
-// less than half.
+// Each endpoint has one HTTP/2 connection, on which it announces what it won't
+// answer before it stops. Repeatable calls need no such announcement, and have
+// connections of HTTP/1.1: in net/http they cost less than half.
 type peers struct {
-	urls   []*url.URL
-	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
-	known  atomic.Pointer[addressBook]
-	asking chan struct{} // full while somebody looks hosts up
-	turn   atomic.Uint64
+	urls    []*url.URL
+	service string
+	logger  *slog.Logger
+	lookup  func(ctx context.Context, host string) ([]netip.Addr, error)
+	known   atomic.Pointer[addressBook]
+	asking  chan struct{} // full while somebody looks hosts up
 }
 
 // addressBook is what was last found of the hosts' addresses.
 type addressBook struct {
-	copies []*peer
+	copies []*endpoint
 	made   time.Time
 }
 
-// peer is one copy.
-type peer struct {
-	url       *url.URL
-	address   string
-	transport *http.Transport
-	lean      *http.Transport // for calls that are made again when they are lost
-	away      atomic.Int64    // until when it is passed over, in Unix nanoseconds
-}
-
 // newPeers takes URLs separated by commas.
-func newPeers(urls string) (*peers, error) {
-	p := &peers{asking: make(chan struct{}, 1), lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
+func newPeers(service, urls string, logger *slog.Logger) (*peers, error) {
+	p := &peers{service: service, logger: logger, asking: make(chan struct{}, 1), lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	}}
 	for text := range strings.SplitSeq(urls, ",") {
@@ -86,9 +79,11 @@ func (p *peers) close() {
 	}
 }
 
-func (p *peer) close() {
-	p.transport.CloseIdleConnections()
-	p.lean.CloseIdleConnections()
+func (e *endpoint) close() {
+	e.removed.Store(true)
+	e.transport.CloseIdleConnections()
+	e.lean.CloseIdleConnections()
+	e.report()
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -98,15 +93,19 @@ func (p *peers) RoundTrip(r *http.Request) (*http.Response, error) {
 		closeBody(r)
 		return nil, err
 	}
+	sent := placementFrom(r.Context())
 	var failure error
-	for i, one := range inTurn(copies, p.turn.Add(1), time.Now()) {
+	deaf := false
+	for i, one := range dialOrder(copies, sent.endpoint(), time.Now()) {
 		if i > 0 {
 			if r, err = again(r); err != nil {
 				return nil, failure
 			}
 		}
+		sent.moveTo(one, deaf)
 		response, err := one.roundTrip(one.addressed(r))
 		if err == nil {
+			one.away.Store(0)
 			return response, nil
 		}
 		failed, ok := errors.AsType[*dialError](err)
@@ -114,7 +113,7 @@ func (p *peers) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		one.away.Store(time.Now().Add(failed.passOver()).UnixNano())
-		failure = err
+		failure, deaf = err, failed.deaf
 	}
 	p.known.Store(&addressBook{copies: copies}) // made long ago: they may have moved
 	return nil, failure
@@ -127,11 +126,11 @@ func asRepeatable(ctx context.Context) context.Context {
 	return context.WithValue(ctx, repeatableKey{}, true)
 }
 
-func (p *peer) roundTrip(r *http.Request) (*http.Response, error) {
+func (e *endpoint) roundTrip(r *http.Request) (*http.Response, error) {
 	if r.Context().Value(repeatableKey{}) == nil {
-		return p.transport.RoundTrip(r)
+		return e.transport.RoundTrip(r)
 	}
-	response, err := p.lean.RoundTrip(r)
+	response, err := e.lean.RoundTrip(r)
 	if err != nil && r.Context().Err() == nil {
 		if _, ok := errors.AsType[*dialError](err); !ok {
 			return nil, &lostError{text: err.Error()}
@@ -140,23 +139,37 @@ func (p *peer) roundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// inTurn orders the copies: from the one whose turn it is, and those that are
-// away last, for there may be no others.
-func inTurn(copies []*peer, turn uint64, now time.Time) []*peer {
-	if len(copies) == 1 {
-		return copies
+// dialOrder returns the endpoints in the order in which they are dialed: the
+// chosen one, the other healthy ones, and those that refused a connection lately.
+// An ejected one comes last. One whose circuit breaker is open is not among them
+// unless it was chosen.
+func dialOrder(endpoints []*endpoint, chosen *endpoint, now time.Time) []*endpoint {
+	if len(endpoints) == 1 {
+		return endpoints
 	}
-	order := make([]*peer, 0, len(copies))
-	var away []*peer
-	for i := range copies {
-		one := copies[(turn+uint64(i))%uint64(len(copies))]
-		if now.UnixNano() < one.away.Load() {
+	order := make([]*endpoint, 0, len(endpoints)+1)
+	if chosen != nil {
+		order = append(order, chosen)
+	}
+	var away, ejected []*endpoint
+	first := rand.IntN(len(endpoints))
+	for i := range endpoints {
+		one := endpoints[(first+i)%len(endpoints)]
+		switch {
+		case one == chosen:
+		case one.ejected.Load():
+			ejected = append(ejected, one)
+		case one.breaker.isOpen():
+		case one.isAway(now):
 			away = append(away, one)
-		} else {
+		default:
 			order = append(order, one)
 		}
 	}
-	return append(order, away...)
+	if order = slices.Concat(order, away, ejected); len(order) == 0 {
+		return endpoints
+	}
+	return order
 }
 
 // again returns a request whose body can be sent once more.
@@ -182,21 +195,21 @@ func closeBody(r *http.Request) {
 	}
 }
 
-// addressed returns the request as it goes to this copy.
-func (p *peer) addressed(r *http.Request) *http.Request {
-	if r.URL.Host == p.url.Host && r.URL.Scheme == p.url.Scheme {
+// addressed returns the request as it goes to this endpoint.
+func (e *endpoint) addressed(r *http.Request) *http.Request {
+	if r.URL.Host == e.url.Host && r.URL.Scheme == e.url.Scheme {
 		return r
 	}
 	r = r.WithContext(r.Context())
 	to := *r.URL
-	to.Scheme, to.Host = p.url.Scheme, p.url.Host
-	r.URL, r.Host = &to, p.url.Host
+	to.Scheme, to.Host = e.url.Scheme, e.url.Host
+	r.URL, r.Host = &to, e.url.Host
 	return r
 }
 
 // copies returns the copies' addresses. Of those who find them old, one looks
 // the hosts up while the others make do with what is known.
-func (p *peers) copies(ctx context.Context) ([]*peer, error) {
+func (p *peers) copies(ctx context.Context) ([]*endpoint, error) {
 	known := p.known.Load()
 	if known != nil && time.Since(known.made) < lookupInterval {
 		return known.copies, nil
@@ -227,17 +240,17 @@ func (p *peers) copies(ctx context.Context) ([]*peer, error) {
 }
 
 // find looks up every host. One that can't be found keeps the addresses it had.
-func (p *peers) find(ctx context.Context, known *addressBook) ([]*peer, error) {
-	before := map[*url.URL]map[string]*peer{}
+func (p *peers) find(ctx context.Context, known *addressBook) ([]*endpoint, error) {
+	before := map[*url.URL]map[string]*endpoint{}
 	for _, to := range p.urls {
-		before[to] = map[string]*peer{}
+		before[to] = map[string]*endpoint{}
 	}
 	if known != nil {
 		for _, one := range known.copies {
 			before[one.url][one.address] = one
 		}
 	}
-	var copies []*peer
+	var copies []*endpoint
 	var failure error
 	for _, to := range p.urls {
 		addresses, err := p.addressesOf(ctx, to)
@@ -247,7 +260,7 @@ func (p *peers) find(ctx context.Context, known *addressBook) ([]*peer, error) {
 		for _, address := range addresses {
 			one := before[to][address]
 			if one == nil {
-				one = newPeer(to, address)
+				one = p.newEndpoint(to, address)
 			}
 			delete(before[to], address)
 			copies = append(copies, one)
@@ -286,9 +299,11 @@ func (p *peers) addressesOf(ctx context.Context, to *url.URL) ([]string, error) 
 	return addresses, nil
 }
 
-// newPeer returns what speaks with one address, with TLS or without.
-func newPeer(to *url.URL, address string) *peer {
-	one := &peer{url: to, address: address, transport: newPeerTransport(address), lean: newPeerTransport(address)}
+// newEndpoint returns what speaks with one address, with TLS or without.
+func (p *peers) newEndpoint(to *url.URL, address string) *endpoint {
+	one := newEndpoint(p.service, address, p.logger)
+	one.url, one.transport, one.lean = to, newPeerTransport(address), newPeerTransport(address)
+	one.ping = one.pingHTTP
 	one.transport.Protocols.SetHTTP2(true)
 	one.transport.Protocols.SetUnencryptedHTTP2(true)
 	// Find out within seconds that a peer has gone without a word.

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,7 +15,7 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-func TestCallsGoToAllCopiesInTurn(t *testing.T) {
+func TestCallsAreSpreadOverAllEndpoints(t *testing.T) {
 	t.Parallel()
 	a, b, c := newFlaky(t), newFlaky(t), newFlaky(t)
 	client := dial(t, bffToUsers, a.url+", "+b.url+","+c.url)
@@ -26,8 +25,8 @@ func TestCallsGoToAllCopiesInTurn(t *testing.T) {
 		}
 	}
 	for i, one := range []*flaky{a, b, c} {
-		if asked := one.asked.Load(); asked != 30 {
-			t.Errorf("copy %d was asked %d times, want 30", i, asked)
+		if asked := one.asked.Load(); asked < 8 {
+			t.Errorf("endpoint %d was asked %d times, want about 30", i, asked)
 		}
 	}
 }
@@ -45,26 +44,6 @@ func TestARefusedDialGoesToAnotherCopy(t *testing.T) {
 	}
 	if asked := service.asked.Load(); asked != 30 {
 		t.Errorf("the copy that listens was asked %d times, want 30", asked)
-	}
-}
-
-func TestACopyThatIsAwayIsTriedLast(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		away []bool
-		turn int
-		want []int
-	}{
-		{[]bool{false, false, false}, 0, []int{0, 1, 2}},
-		{[]bool{false, false, false}, 4, []int{1, 2, 0}},
-		{[]bool{false, true, false}, 1, []int{2, 0, 1}},
-		{[]bool{true, true, false}, 0, []int{2, 0, 1}},
-		{[]bool{true, true}, 1, []int{1, 0}},
-		{[]bool{true}, 7, []int{0}},
-	} {
-		if got := rpc.Turns(test.away, test.turn); !slices.Equal(got, test.want) {
-			t.Errorf("away %v, turn %d: got %v, want %v", test.away, test.turn, got, test.want)
-		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -20,7 +21,7 @@ type Answer struct {
 // Probe asks a copy of the role at the URLs whether it is ready, the way that
 // [Dial] would reach it. An error means that none gave an answer.
 func Probe(ctx context.Context, urls string) (Answer, error) {
-	transport, err := newPeers(urls)
+	transport, err := newPeers("", urls, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return Answer{}, err
 	}

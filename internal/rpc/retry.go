@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -14,42 +13,12 @@ import (
 
 const (
 	retryFirst = 25 * time.Millisecond // the longest wait before the second attempt; then twice that
-	// A retry costs what five calls earn, so that a backend that answers
-	// nothing gets at most 1.2 times its load. What quiet times have earned is
+	// A retry or a hedge costs what ten calls earn, so that a backend that answers
+	// nothing gets at most 1.1 times its load. What quiet times have earned is
 	// soon spent.
-	retryEarned = 0.2
-	retrySaved  = 10
+	retryEarned = 0.1
+	retrySaved  = 50
 )
-
-var errBreakerOpen = errors.New("it gave no answer lately: it isn't asked for a moment")
-
-// backend is a service in another process as this one has got to know it.
-type backend struct {
-	breaker breaker
-	budget  budget
-}
-
-func newBackend(service string, logger *slog.Logger) *backend {
-	return &backend{breaker: newBreaker(service, logger)}
-}
-
-// patient makes unary calls again that got no answer, where that can do no harm,
-// and none to a backend that gives no answer to anybody. Streams pass: who
-// follows one opens it again by itself.
-func (b *backend) patient(next connect.ClientFunc) connect.ClientFunc {
-	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-		if spec.StreamType != connect.StreamTypeUnary {
-			return next(ctx, spec)
-		}
-		// A call that is lost with its connection has to be made again, then.
-		if repeatable(ctx, spec) && attemptsOf(ctx) > 1 {
-			ctx = asRepeatable(ctx)
-		}
-		return &unaryCall{make: func(request, response any) error {
-			return b.call(ctx, spec, func() error { return attempt(ctx, spec, next, request, response) })
-		}}, nil
-	}
-}
 
 // unaryCall holds the request back until the answer is wanted: then it can be
 // sent more than once.
@@ -74,25 +43,6 @@ func (c *unaryCall) Receive(message any) error {
 	}
 	c.made = true
 	return c.make(c.request, message)
-}
-
-func (b *backend) call(ctx context.Context, spec connect.Spec, attempt func() error) error {
-	b.budget.earn()
-	var last error
-	for attempts := 1; ; attempts++ {
-		probe, ok := b.breaker.enter()
-		if !ok && last != nil {
-			return last
-		}
-		if !ok {
-			return Unavailable().WithCause(errBreakerOpen)
-		}
-		last = attempt()
-		b.breaker.leave(probe, outcomeOf(ctx, last))
-		if last == nil || attempts >= attemptsFor(ctx, last) || !mayRetry(ctx, spec, last) || !b.budget.spend() || !pause(ctx, attempts) {
-			return last
-		}
-	}
 }
 
 // attempt makes one call, as connect.Client does.
@@ -147,7 +97,7 @@ func mayRetry(ctx context.Context, spec connect.Spec, err error) bool {
 	if _, ok := errors.AsType[*dialError](err); ok {
 		return ctx.Err() == nil
 	}
-	if !repeatable(ctx, spec) || outcomeOf(ctx, err) != outcomeSilence || connect.CodeOf(err) == connect.CodeDeadlineExceeded {
+	if !repeatable(ctx, spec) || outcomeOf(ctx, err, fastRefusal) != outcomeSilence || connect.CodeOf(err) == connect.CodeDeadlineExceeded {
 		return false
 	}
 	_, told := RetryDelay(err)
@@ -195,12 +145,20 @@ func (b *budget) earn() {
 	b.saved = min(b.saved+retryEarned, retrySaved)
 }
 
-func (b *budget) spend() bool {
+// spend takes what one attempt costs, if as much as keep is left after it.
+func (b *budget) spend(keep float64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.saved < 1 {
+	if b.saved < 1+keep-1e-9 { // ten times a tenth is a little less than one
 		return false
 	}
 	b.saved--
 	return true
+}
+
+// refund returns what was spent for an attempt that wasn't made.
+func (b *budget) refund() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.saved++
 }

@@ -174,7 +174,7 @@ func TestWhatAServiceSaidIsNotAskedAgain(t *testing.T) {
 }
 
 // What retries cost stays in proportion, whatever is going on.
-func TestAnOutageCostsAtMostAFifthMore(t *testing.T) {
+func TestAnOutageCostsAtMostATenthMore(t *testing.T) {
 	t.Parallel()
 	for name, fails := range map[string]func(n int) bool{
 		"all fails":             func(int) bool { return true },
@@ -194,8 +194,8 @@ func TestAnOutageCostsAtMostAFifthMore(t *testing.T) {
 			const calls = 300
 			for i := 1; i <= calls; i++ {
 				_, _ = get(t.Context(), client)
-				if asked := service.asked.Load(); float64(asked) > 1.2*float64(i) {
-					t.Fatalf("after %d calls the service was asked %d times, want at most 1.2 times as often", i, asked)
+				if asked := service.asked.Load(); float64(asked) > 1.1*float64(i) {
+					t.Fatalf("after %d calls the service was asked %d times, want at most 1.1 times as often", i, asked)
 				}
 			}
 		})
@@ -229,20 +229,20 @@ func always(err error) *scripted {
 func silent() error { return connect.NewError(connect.CodeUnavailable, "connection reset") }
 
 // At a pace at which no breaker opens, too.
-func TestASlowOutageCostsAtMostAFifthMore(t *testing.T) {
+func TestASlowOutageCostsAtMostATenthMore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		service := always(silent())
 		client := service.client()
 		for i := 1; i <= 1000; i++ {
 			_, _ = get(t.Context(), client)
-			if asked := service.asked.Load(); float64(asked) > 1.2*float64(i) {
-				t.Fatalf("after %d calls the service was asked %d times, want at most 1.2 times as often", i, asked)
+			if asked := service.asked.Load(); float64(asked) > 1.1*float64(i) {
+				t.Fatalf("after %d calls the service was asked %d times, want at most 1.1 times as often", i, asked)
 			}
 			time.Sleep(time.Second) // in a bubble
 		}
-		if asked := service.asked.Load(); asked < 1190 {
-			t.Errorf("1000 calls: the service was asked %d times, want retries as the budget allows, 1200", asked)
+		if asked := service.asked.Load(); asked < 1095 {
+			t.Errorf("1000 calls: the service was asked %d times, want retries as the budget allows, 1100", asked)
 		}
 	})
 }
@@ -272,17 +272,17 @@ func TestNoAttemptIsMadeThatCannotFinish(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		service := &scripted{ends: func(_ context.Context, n int) error {
-			if n <= 50 {
+			if n <= 100 {
 				return nil
 			}
 			return silent()
 		}}
 		client := service.client()
-		for range 50 {
+		for range 100 {
 			_, _ = get(t.Context(), client)
 		}
 		for _, left := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 40 * time.Millisecond, time.Second} {
-			service.asked.Store(50)
+			service.asked.Store(100)
 			began := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), left)
 			_, err := get(ctx, client)
@@ -291,7 +291,7 @@ func TestNoAttemptIsMadeThatCannotFinish(t *testing.T) {
 			if took := time.Since(began); took > left {
 				t.Errorf("with %s left: over after %s", left, took)
 			}
-			if asked := service.asked.Load() - 50; left <= 10*time.Millisecond && asked != 1 || left == time.Second && asked != 3 {
+			if asked := service.asked.Load() - 100; left <= 10*time.Millisecond && asked != 1 || left == time.Second && asked != 3 {
 				t.Errorf("with %s left: %d attempts", left, asked)
 			}
 		}
@@ -306,10 +306,10 @@ func TestRetriesAreSpreadOverTime(t *testing.T) {
 		var waits []time.Duration
 		service := &scripted{ends: func(_ context.Context, n int) error {
 			defer func() { last = time.Now() }()
-			if n%10 == 0 {
+			if n%20 == 0 {
 				return silent()
 			}
-			if n%10 == 1 && n > 1 {
+			if n%20 == 1 && n > 1 {
 				waits = append(waits, time.Since(last))
 			}
 			return nil
