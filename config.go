@@ -179,11 +179,12 @@ func (f policyFlags) parse(m *mistakes) string {
 type edgeFlags struct {
 	publicFlags
 	policyFlags
-	Origins        string `env:"GATEHOUSE_ORIGINS" placeholder:"LIST" help:"Web origins that may call from a browser, comma-separated; http://localhost:* stands for all ports of this machine. The public URL's if empty; in up on localhost, also http://localhost:* and http://127.0.0.1:*."`
-	Cookies        string `env:"GATEHOUSE_COOKIES" default:"auto" placeholder:"auto|secure|localhost" help:"How session cookies are protected: for https alone, or for plain http on localhost alone; auto goes by the public URL."`
-	RedisURL       string `env:"REDIS_URL" placeholder:"URL" help:"A Redis or Valkey through which gateways share what callers have used of their rates, such as redis://host:6379 or rediss:// with TLS. Each goes by itself if empty."`
-	CacheBytes     int64  `env:"GATEHOUSE_CACHE_BYTES" default:"67108864" placeholder:"BYTES" help:"How much memory kept answers may take; 0 keeps none."`
-	TrustedProxies string `env:"GATEHOUSE_TRUSTED_PROXIES" placeholder:"LIST" help:"Networks whose X-Forwarded-For is believed, comma-separated; none if empty. Networks that hold every address are refused."`
+	Origins        string        `env:"GATEHOUSE_ORIGINS" placeholder:"LIST" help:"Web origins that may call from a browser, comma-separated; http://localhost:* stands for all ports of this machine. The public URL's if empty; in up on localhost, also http://localhost:* and http://127.0.0.1:*."`
+	Cookies        string        `env:"GATEHOUSE_COOKIES" default:"auto" placeholder:"auto|secure|localhost" help:"How session cookies are protected: for https alone, or for plain http on localhost alone; auto goes by the public URL."`
+	RedisURL       string        `env:"REDIS_URL" placeholder:"URL" help:"A Redis or Valkey through which gateways share what callers have used of their rates, such as redis://host:6379 or rediss:// with TLS. Each goes by itself if empty."`
+	CacheBytes     int64         `env:"GATEHOUSE_CACHE_BYTES" default:"67108864" placeholder:"BYTES" help:"How much memory kept answers may take; 0 keeps none."`
+	QueueTarget    time.Duration `env:"GATEHOUSE_QUEUE_TARGET" default:"250ms" placeholder:"TIME" help:"Refuse calls with 503 once they wait longer than this in a queue that does not go away: 10ms to 5s."`
+	TrustedProxies string        `env:"GATEHOUSE_TRUSTED_PROXIES" placeholder:"LIST" help:"Networks whose X-Forwarded-For is believed, comma-separated; none if empty. Networks that hold every address are refused."`
 
 	// development allows pages of development servers; set by up.
 	development bool
@@ -199,10 +200,29 @@ type edge struct {
 	redisURL  string
 	throttle  bool // as throttleFlags say
 	cache     int64
+	// queueTarget is how long calls may wait for their turn.
+	queueTarget time.Duration
 }
 
+// conns bound the gateway's connections; nil without throttling. A proxy's
+// connections are those of many.
+func (e edge) conns() *rpc.ConnLimits {
+	if !e.throttle {
+		return nil
+	}
+	return &rpc.ConnLimits{Trusted: e.proxies}
+}
+
+const (
+	leastQueueTarget = 10 * time.Millisecond
+	mostQueueTarget  = 5 * time.Second
+)
+
 func (f edgeFlags) parse(m *mistakes, listen string) edge {
-	checked := edge{publicURL: f.publicFlags.parse(m, listen), policy: f.policyFlags.parse(m), cache: f.CacheBytes}
+	checked := edge{publicURL: f.publicFlags.parse(m, listen), policy: f.policyFlags.parse(m), cache: f.CacheBytes, queueTarget: f.QueueTarget}
+	if f.QueueTarget < leastQueueTarget || f.QueueTarget > mostQueueTarget {
+		m.add("GATEHOUSE_QUEUE_TARGET", fmt.Sprintf("%s is not a time from %s to %s", f.QueueTarget, leastQueueTarget, mostQueueTarget), "give one such as 250ms")
+	}
 	if f.CacheBytes == 0 {
 		checked.cache = bff.CacheNothing
 	} else if f.CacheBytes < 1<<20 {
@@ -253,7 +273,7 @@ func (f stopFlags) parse(m *mistakes) rpc.Stop {
 
 // throttleFlags are the gateway's and auth's.
 type throttleFlags struct {
-	Throttle string `env:"GATEHOUSE_THROTTLE" default:"on" placeholder:"on|off" help:"Whether failures make the next ones wait, callers are held to rates, and what there is no room for is refused. Off is for tests and measurements only."`
+	Throttle string `env:"GATEHOUSE_THROTTLE" default:"on" placeholder:"on|off" help:"Whether failures make the next ones wait, callers are held to rates, and calls are queued and refused under overload. Off is for tests and measurements only."`
 }
 
 func (f throttleFlags) parse(m *mistakes) bool {

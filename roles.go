@@ -158,7 +158,7 @@ func (h *house) run(ctx context.Context, prepare func(*auth.Service) error, read
 		return err
 	}
 	server := server{
-		listen: h.listen, handler: gateway, logger: h.logger, stop: h.stop, ops: h.ops,
+		listen: h.listen, handler: gateway, logger: h.logger, stop: h.stop, ops: h.ops, conns: h.edge.conns(),
 		parts:  []part{gatewayPart(gateway.Ready), authPart, usersPart},
 		beside: []func(context.Context){gateway.Run, authService.Run, usersService.Run},
 	}
@@ -176,7 +176,8 @@ type server struct {
 	listen  string
 	handler http.Handler
 	logger  *slog.Logger
-	stop    rpc.Stop // when it is terminated
+	stop    rpc.Stop        // when it is terminated
+	conns   *rpc.ConnLimits // nil for as many connections as come
 	ops     *operations
 	parts   []part // what operators are told of its readiness
 	// beside goes on until the last call is answered.
@@ -196,6 +197,9 @@ func (s server) run(ctx context.Context, ready func(context.Context) error) erro
 		return fmt.Errorf("listen: %w: stop what listens there, or set GATEHOUSE_LISTEN to another address", err)
 	}
 	asked := ctx
+	if s.conns != nil {
+		listener = rpc.LimitConns(listener, *s.conns)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	stopLogging := context.AfterFunc(asked, func() { s.logger.Info("stopping", "cause", context.Cause(asked).Error()) })
 	defer stopLogging()
@@ -369,7 +373,7 @@ func (c *bffCommand) Run(p *program, app *kong.Application) error {
 	}
 	say := sayReady(p.logger, c.Listen)
 	server := server{
-		listen: c.Listen, handler: gateway, logger: p.logger, stop: stop, ops: ops,
+		listen: c.Listen, handler: gateway, logger: p.logger, stop: stop, ops: ops, conns: edge.conns(),
 		parts:  []part{gatewayPart(gateway.Ready), authPart, usersPart},
 		beside: []func(context.Context){gateway.Run},
 	}
@@ -442,7 +446,7 @@ func (r mailRules) mailer(logger *slog.Logger) auth.Mailer {
 func newGateway(toAuth, toUsers *connect.Client, authPart, usersPart part, edge edge, ops *operations, logger *slog.Logger) (*bff.Service, error) {
 	gateway, err := bff.New(bff.Config{
 		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, Cookies: edge.cookies, TrustedProxies: edge.proxies,
-		Policy: edge.policy, Throttle: edge.throttle, RedisURL: edge.redisURL, CacheBytes: edge.cache,
+		Policy: edge.policy, Throttle: edge.throttle, QueueTarget: edge.queueTarget, RedisURL: edge.redisURL, CacheBytes: edge.cache,
 		Parts:  []bff.Part{{Name: roleAuth, Check: authPart.check}, {Name: roleUsers, Check: usersPart.check}},
 		Logger: logger.With("service", roleBff), Telemetry: ops.telemetry, Step: step,
 	})

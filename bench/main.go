@@ -147,6 +147,7 @@ var parts = []struct {
 	{"coalescing", (*results).measureCoalescing},
 	{"allocations", (*results).measureAllocations},
 	{"halfload", (*results).measureHalfLoad},
+	{"closedloop", (*results).measureClosedLoops},
 	{"overload", (*results).measureOverload},
 	{"signin", (*results).measureSignIns},
 }

@@ -9,18 +9,21 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 )
 
-// offerConns bounds the calls of an open loop that are under way.
-const offerConns = 256
+// offerConns bounds the calls of an open loop that are under way. It is more than a
+// gateway queues, for else the load would wait for it and be a closed loop.
+const offerConns = 3000
 
 // outcome is what came of some load. Times are sorted.
 type outcome struct {
 	seconds                     float64
-	all                         int             // that were answered, in the first second too
+	all, refusedAll             int             // that were answered or refused, in the first second too
 	answeredAfter, refusedAfter []time.Duration // from when each was due
 	// whole is how long an answer took from when its request was sent, part how
 	// long its slowest part took, as the gateway says, and between what is over.
@@ -49,21 +52,15 @@ type due struct {
 // the first second nothing counts: the gateway learns in it.
 func offer(ctx context.Context, address string, length time.Duration, rate float64, requests [][]byte) (*outcome, error) {
 	const settle = time.Second
-	conns, err := dialAll(ctx, address, offerConns)
-	if err != nil {
-		return nil, err
-	}
+	pool := &connPool{address: address}
+	defer pool.close()
 	queue := make(chan due, int(rate*(settle+length).Seconds())+1)
 	begin := time.Now()
 	counted := begin.Add(settle)
-	outcomes := make([]outcome, len(conns))
+	outcomes := make([]outcome, offerConns)
 	group, ctx := errgroup.WithContext(ctx)
-	for i, conn := range conns {
-		group.Go(func() error {
-			defer conn.Close()
-			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-			return outcomes[i].take(conn, queue, counted)
-		})
+	for i := range outcomes {
+		group.Go(func() error { return outcomes[i].take(ctx, pool, queue, counted) })
 	}
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
@@ -81,6 +78,7 @@ func offer(ctx context.Context, address string, length time.Duration, rate float
 	all := &outcome{seconds: length.Seconds()}
 	for i := range outcomes {
 		all.all += outcomes[i].all
+		all.refusedAll += outcomes[i].refusedAll
 	}
 	for _, times := range []func(*outcome) *[]time.Duration{
 		func(o *outcome) *[]time.Duration { return &o.answeredAfter },
@@ -97,18 +95,25 @@ func offer(ctx context.Context, address string, length time.Duration, rate float
 	return all, nil
 }
 
-// take sends what is due over one connection, one after the other.
-func (o *outcome) take(conn net.Conn, queue <-chan due, counted time.Time) error {
-	reader := newReader(conn)
+// take sends what is due, one after the other.
+func (o *outcome) take(ctx context.Context, pool *connPool, queue <-chan due, counted time.Time) error {
 	for d := range queue {
+		conn, err := pool.get(ctx)
+		if err != nil {
+			return err
+		}
 		sent := time.Now()
-		answered, part, err := exchange(conn, reader, d.request)
+		answered, part, err := exchange(conn.Conn, conn.reader, d.request)
 		now := time.Now()
-		if answered {
+		switch {
+		case answered:
 			o.all++
+		case err == nil:
+			o.refusedAll++
 		}
 		switch {
 		case err != nil:
+			_ = conn.Close()
 			return err
 		case d.at.Before(counted):
 		case answered:
@@ -118,8 +123,57 @@ func (o *outcome) take(conn net.Conn, queue <-chan due, counted time.Time) error
 		default:
 			o.refusedAfter = append(o.refusedAfter, now.Sub(d.at))
 		}
+		pool.put(conn)
 	}
 	return nil
+}
+
+// connPool makes a connection when there is none free, and takes the one that was
+// used last: a server closes those on which nothing is asked.
+type connPool struct {
+	address string
+	made    atomic.Uint32
+	mu      sync.Mutex
+	free    []*pooledConn
+}
+
+const loadAddresses = 16
+
+type pooledConn struct {
+	net.Conn
+	reader *bufio.Reader
+}
+
+func (p *connPool) get(ctx context.Context) (*pooledConn, error) {
+	p.mu.Lock()
+	if n := len(p.free); n > 0 {
+		conn := p.free[n-1]
+		p.free = p.free[:n-1]
+		p.mu.Unlock()
+		return conn, nil
+	}
+	p.mu.Unlock()
+	// From many addresses, for one alone may not have so many connections.
+	from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+p.made.Add(1)%loadAddresses))}
+	conn, err := (&net.Dialer{LocalAddr: from}).DialContext(ctx, "tcp", p.address)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return &pooledConn{conn, newReader(conn)}, nil
+}
+
+func (p *connPool) put(conn *pooledConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.free = append(p.free, conn)
+}
+
+func (p *connPool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, conn := range p.free {
+		_ = conn.Close()
+	}
 }
 
 // exchange sends a request and returns whether it was answered, and how long the

@@ -13,17 +13,18 @@ import (
 
 // results is everything that was measured. What wasn't is empty.
 type results struct {
-	load       string              // the machine's, before it began
-	noFastify  string              // why there is none
-	turns      [systemCount][]turn // of each round
-	kept       kept
-	halfLoad   halfLoad
-	overload   overload
-	signIns    signIns
-	firstStart []float64 // milliseconds
-	laterStart []float64
-	firstIdle  memory
-	laterIdle  memory
+	load        string              // the machine's, before it began
+	noFastify   string              // why there is none
+	turns       [systemCount][]turn // of each round
+	kept        kept
+	halfLoad    halfLoad
+	closedLoops closedLoops
+	overload    overload
+	signIns     signIns
+	firstStart  []float64 // milliseconds
+	laterStart  []float64
+	firstIdle   memory
+	laterIdle   memory
 }
 
 // memory is in MiB.
@@ -47,7 +48,7 @@ func (r *results) print(out io.Writer, o options) error {
 	if len(r.turns[oneProcess]) > 0 {
 		r.printGetMe(t)
 	}
-	for _, part := range []interface{ print(*table) }{&r.kept, &r.halfLoad, &r.overload, &r.signIns} {
+	for _, part := range []interface{ print(*table) }{&r.kept, &r.halfLoad, &r.closedLoops, &r.overload, &r.signIns} {
 		t.row()
 		part.print(t)
 	}

@@ -148,25 +148,25 @@ func newTelemetry(t testing.TB, config telemetry.Config) *telemetry.Telemetry {
 	return told
 }
 
-// BenchmarkShed is what it costs to refuse a call for want of room, against
-// BenchmarkChain's calls that are answered.
+// BenchmarkShed is what it costs to refuse a call, against BenchmarkChain's calls
+// that are answered. More callers wait than there are places for those who are
+// turned away, so that the time is that of refusals and not of their pauses.
 func BenchmarkShed(b *testing.B) {
 	h := open(b, world{throttled: true})
-	for range 1 << 16 {
-		if h.gateway.room.classes[reads].Enter(b.Context(), false) != nil {
-			break
-		}
-	}
+	h.fill(b, bffv1.AccountServiceExportMeProcedure)
 	token := "Bearer " + h.token(alice, "user")
 	b.ReportAllocs()
-	for b.Loop() {
-		request := httptest.NewRequest(http.MethodPost, bffv1.AccountServiceExportMeProcedure, strings.NewReader(`{}`))
-		request.Header.Set("Content-Type", "application/json")
-		request.Header.Set("Authorization", token)
-		recorder := httptest.NewRecorder()
-		h.gateway.ServeHTTP(recorder, request)
-		if recorder.Code != http.StatusServiceUnavailable {
-			b.Fatal(recorder.Code)
+	b.SetParallelism(3 * waitingCalls)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			request := httptest.NewRequest(http.MethodPost, bffv1.AccountServiceExportMeProcedure, strings.NewReader(`{}`))
+			request.Header.Set("Content-Type", "application/json")
+			request.Header.Set("Authorization", token)
+			recorder := httptest.NewRecorder()
+			h.gateway.ServeHTTP(recorder, request)
+			if recorder.Code != http.StatusServiceUnavailable {
+				b.Error(recorder.Code)
+			}
 		}
-	}
+	})
 }

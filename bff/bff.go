@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect/v2"
 
@@ -41,9 +42,12 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// Policy tightens methods' time limits and rates: see [rpc.ServerConfig].
 	Policy string
-	// Throttle holds callers to the rates that the schema says, and the gateway to
-	// what it has room for: off only for tests and measurements.
+	// Throttle holds callers to the rates that the schema says, and queues and sheds
+	// what is too much: off only for tests and measurements.
 	Throttle bool
+	// QueueTarget is how long a call may wait for its turn before calls like it are
+	// refused; DefaultQueueTarget if zero.
+	QueueTarget time.Duration
 	// RedisURL is a Redis or Valkey through which gateways share what callers have
 	// used of their rates; without one, each goes by what it has seen itself.
 	RedisURL string
@@ -73,8 +77,9 @@ type Service struct {
 	cache    *cache
 	cookies  *cookies
 	proxies  []netip.Prefix
-	rates    *rates // nil for none
-	room     *room  // nil for as much as comes
+	rates    *rates   // nil for none
+	shedder  *shedder // nil for as much as comes
+	intake   *intake  // nil for as much as comes
 	// unbelieved sees to it that one line of the log is enough.
 	unbelieved sync.Once
 	logger     *slog.Logger
@@ -112,7 +117,7 @@ func New(config Config) (*Service, error) {
 		if s.rates, err = newRates(config); err != nil {
 			return nil, err
 		}
-		s.room = newRoom()
+		s.shedder = newShedder(config)
 	}
 	// What can be refused comes first: a verifier has a goroutine.
 	s.rpc, err = s.newServer(config)
@@ -132,14 +137,19 @@ func New(config Config) (*Service, error) {
 		return nil, err
 	}
 	s.cookies = newCookies(s, config, sources)
-	s.handler = sources.handler(s.cookies.handler(s.mux(config)))
+	handler := s.cookies.handler(s.mux(config))
+	if config.Throttle {
+		s.intake = newIntake(s)
+		handler = s.turnAway(s.intake.handler(handler))
+	}
+	s.handler = sources.handler(handler)
 	return s, nil
 }
 
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, ClientIP: s.addressOf, Authorizer: s.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
-		Steps: rpc.Steps{Shed: s.shed, CrossOrigin: crossOrigin, Rate: s.rated, Idempotency: keyed, Cache: s.keeps, Finish: s.works},
+		Steps: rpc.Steps{CrossOrigin: crossOrigin, Rate: s.rated, Idempotency: keyed, Cache: s.keeps, Queue: s.queued},
 	}, s.register)
 }
 

@@ -26,7 +26,10 @@ var (
 	rateRefusals, _ = meter.Int64Counter("gatehouse.bff.rate.refusals", metric.WithUnit("{call}"),
 		metric.WithDescription("Calls that were refused because their caller, or their address, makes too many."))
 	sheds, _ = meter.Int64Counter("gatehouse.bff.sheds", metric.WithUnit("{call}"),
-		metric.WithDescription("Calls that were refused because there was no room for them."))
+		metric.WithDescription("Calls that were refused because there was more to do than could be done."))
+	queueDelay, _ = meter.Float64Histogram("gatehouse.bff.queue.delay", metric.WithUnit("s"),
+		metric.WithDescription("How long calls waited in the queue, those that were refused in it among them."),
+		metric.WithExplicitBucketBoundaries(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1))
 	missingParts, _ = meter.Int64Counter("gatehouse.bff.parts.missing", metric.WithUnit("{part}"),
 		metric.WithDescription("Optional parts that answers had to do without."))
 	cacheCalls, _ = meter.Int64Counter("gatehouse.bff.cache.calls", metric.WithUnit("{call}"),
@@ -88,7 +91,7 @@ func (s *Service) Measure(meter metric.Meter) error {
 	for _, by := range []metric.MeasurementOption{purgedByCall, purgedByFeed} {
 		countPurges(context.Background(), 0, by)
 	}
-	if err := errors.Join(s.measureRoom(meter), s.measureClock(meter), s.cache.measure(meter)); err != nil {
+	if err := errors.Join(s.shedder.measure(meter), s.measureClock(meter), s.cache.measure(meter)); err != nil {
 		return err
 	}
 	age, err1 := meter.Float64ObservableGauge("gatehouse.bff.feed.age", metric.WithUnit("s"),
@@ -118,35 +121,6 @@ func (s *Service) Measure(meter metric.Meter) error {
 	}, age, mode, held)
 	if err != nil {
 		return fmt.Errorf("measure the feed: %w", err)
-	}
-	return nil
-}
-
-func (s *Service) measureRoom(meter metric.Meter) error {
-	if s.room == nil {
-		return nil
-	}
-	most, err1 := meter.Int64ObservableGauge("gatehouse.bff.room.limit", metric.WithUnit("{call}"),
-		metric.WithDescription("How many calls may run at a time."))
-	running, err2 := meter.Int64ObservableGauge("gatehouse.bff.room.running", metric.WithUnit("{call}"),
-		metric.WithDescription("Calls that run just now."))
-	waiting, err3 := meter.Int64ObservableGauge("gatehouse.bff.room.waiting", metric.WithUnit("{call}"),
-		metric.WithDescription("Calls that wait for room just now."))
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return fmt.Errorf("measure the room: %w", err)
-	}
-	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		for class, room := range s.room.classes {
-			label := metric.WithAttributeSet(attribute.NewSet(attribute.String("class", class)))
-			now := room.State()
-			o.ObserveInt64(most, int64(now.Limit), label)
-			o.ObserveInt64(running, int64(now.Running), label)
-			o.ObserveInt64(waiting, int64(now.Waiting), label)
-		}
-		return nil
-	}, most, running, waiting)
-	if err != nil {
-		return fmt.Errorf("measure the room: %w", err)
 	}
 	return nil
 }

@@ -91,7 +91,8 @@ func (s *Service) rated(plan *rpc.Plan) (connect.ServerInterceptor, error) {
 			if who == "" {
 				return next(ctx, spec, stream)
 			}
-			verdict := s.rates.callers.Take(ctx, limit.Key{Rule: plan.Procedure, Caller: who}, rate)
+			key := limit.Key{Rule: plan.Procedure, Caller: who}
+			verdict := s.rates.callers.Take(ctx, key, rate)
 			header := info.ResponseHeader()
 			header.Set("RateLimit-Policy", policy)
 			if verdict.Wait > 0 {
@@ -100,7 +101,14 @@ func (s *Service) rated(plan *rpc.Plan) (connect.ServerInterceptor, error) {
 				return rpc.WithRetry(errRateLimited, verdict.Wait)
 			}
 			header.Set("RateLimit", rateLeft(name, verdict.Left, verdict.Full))
-			return next(ctx, spec, stream)
+			err := next(ctx, spec, stream)
+			// Whoever is refused for our sake and tries again, as the refusal says, must
+			// not end with a rate that is used up.
+			if err != nil && rpc.CodeOf(ctx, err) == connect.CodeUnavailable {
+				s.rates.callers.GiveBack(ctx, key, rate)
+				header.Set("RateLimit", rateLeft(name, verdict.Left+1, max(verdict.Full-rate.Interval, 0)))
+			}
+			return err
 		}
 	}, nil
 }

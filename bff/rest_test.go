@@ -443,11 +443,11 @@ func TestRatesAndRoomHoldForREST(t *testing.T) {
 	}
 	response, body = h.send(t, getMePath, "{}", bearer...)
 	wantRefusal(t, "over Connect, of the same rate", response, body, http.StatusTooManyRequests, connect.CodeResourceExhausted, "RATE_LIMITED")
-	h.fill(t, reads)
+	h.fill(t, bffv1.UserServiceGetUserProcedure)
 	response, body = h.get(t, "/api/v1/users/"+alice, bearer...)
-	wantRefusal(t, "with no room", response, body, http.StatusServiceUnavailable, connect.CodeUnavailable, rpc.ReasonOverloaded)
+	wantRefusal(t, "under overload", response, body, http.StatusServiceUnavailable, connect.CodeUnavailable, rpc.ReasonOverloaded)
 	if response.Header.Get("Retry-After") != "1" {
-		t.Errorf("with no room: got Retry-After %q, want 1", response.Header.Get("Retry-After"))
+		t.Errorf("under overload: got Retry-After %q, want 1", response.Header.Get("Retry-After"))
 	}
 }
 

@@ -238,6 +238,17 @@ func (v *verifier) recall(token string) (who *principal, known bool, err error) 
 	return who, true, err
 }
 
+// remembered returns whose token it is if it was verified before and still holds,
+// else nil. It counts nothing.
+func (v *verifier) remembered(token string) *principal {
+	keys := v.keys.Load()
+	who, ok := v.seen.GetIfPresent(token)
+	if !ok || keys == nil || who.epoch != keys.epoch || !v.now().Before(who.expire) {
+		return nil
+	}
+	return who
+}
+
 // check is verify for a token that isn't remembered, and remembers it.
 func (v *verifier) check(token string) (who *principal, err error) {
 	defer func() { countVerification(false, err) }()

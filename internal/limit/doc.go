@@ -6,6 +6,6 @@
 // several processes share them through Redis or Valkey, and goes on with its own
 // while that gives no answer.
 //
-// [Adaptive] lets as many calls run at a time as can without waiting for each
-// other, which it learns from how long they take.
+// [Queue] bounds how many calls run at a time and queues the others. It refuses
+// calls only while they stand in a queue that doesn't go away.
 package limit

@@ -88,6 +88,20 @@ func (l *Local[Key]) Take(key Key, rate Rate) Verdict {
 	}
 }
 
+// GiveBack undoes one Take that let a call through.
+func (l *Local[Key]) GiveBack(key Key, rate Rate) {
+	free, ok := l.free.GetIfPresent(key)
+	if !ok {
+		return
+	}
+	for {
+		now, before := l.Now().UnixNano(), free.Load()
+		if before <= now || free.CompareAndSwap(before, max(before-int64(rate.Interval), now)) {
+			return
+		}
+	}
+}
+
 // Callers is about how many are remembered.
 func (l *Local[Key]) Callers() int {
 	l.free.CleanUp()

@@ -201,6 +201,32 @@ keep(used + interval)
 return {math.ceil(used + interval), 0}
 `)
 
+// GiveBack undoes one Take that let a call through, here and where it is shared.
+// It is done though the call's context has ended; where Redis gives no answer, the
+// caller gets it back here alone.
+func (r *Rates) GiveBack(ctx context.Context, key Key, rate Rate) {
+	r.local.GiveBack(key, rate)
+	if r.state.Load() != shared {
+		return
+	}
+	inTime, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
+	defer cancel()
+	_ = giveBack.Run(inTime, r.redis, []string{keyPrefix + key.Rule + ":" + key.Caller}, microseconds(rate.Interval)).Err()
+}
+
+// giveBack does for all what Local.GiveBack does for one process.
+var giveBack = redis.NewScript(`
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local used = tonumber(redis.call('GET', KEYS[1]) or now) - now - tonumber(ARGV[1])
+if used > 0 then
+  redis.call('SET', KEYS[1], string.format('%.0f', now + used), 'PX', math.ceil(used / 1000))
+else
+  redis.call('DEL', KEYS[1])
+end
+return 1
+`)
+
 func (r *Rates) ask(ctx context.Context, key Key, rate Rate) (Verdict, error) {
 	answer, err := gcra.Run(ctx, r.redis, []string{keyPrefix + key.Rule + ":" + key.Caller},
 		microseconds(rate.Interval), microseconds(rate.window())).Int64Slice()

@@ -35,6 +35,9 @@ type Call struct {
 	// CallersDeadline says that the call's deadline is the caller's own, and
 	// OurLimit that it is ours.
 	CallersDeadline, OurLimit bool
+	// OnCallee is called with the name of each service that is called for this
+	// call; nil for nothing.
+	OnCallee func(service string)
 
 	deadline time.Time // the caller's own
 }

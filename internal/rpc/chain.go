@@ -16,12 +16,10 @@ import (
 type Step func(*Plan) (connect.ServerInterceptor, error)
 
 // Steps are the parts of a chain that a server may have: each is nil where it
-// has not. Idempotency and Cache find the message in [Call].Request.
+// has not. Idempotency, Cache and Queue find the message in [Call].Request.
 type Steps struct {
 	// Trace records the call for operators; a server with telemetry has its own.
 	Trace Step
-	// Shed refuses what there is no room for.
-	Shed Step
 	// CrossOrigin refuses what another site makes a browser send.
 	CrossOrigin Step
 	// Rate refuses callers who call too often.
@@ -30,6 +28,9 @@ type Steps struct {
 	Idempotency Step
 	// Cache gives answers that are kept, and lets callers share one.
 	Cache Step
+	// Queue waits until the method may run. It comes after all that waits for the
+	// caller, so that no slot is held meanwhile.
+	Queue Step
 	// Finish looks at what the method answers before it is sent.
 	Finish Step
 }
@@ -76,7 +77,6 @@ func (c *ServerConfig) steps() []step {
 			return answered(callLog{c.Logger, c.Level, c.ClientIP}, plan), nil
 		}},
 		{name: "time limit", make: bounded},
-		{name: "shed", make: c.Shed},
 		{name: "cross-origin check", make: c.CrossOrigin},
 		{name: "authentication", make: func(plan *Plan) (connect.ServerInterceptor, error) { return plan.admission.Authenticate, nil }},
 		{name: "rate", make: c.Rate},
@@ -86,6 +86,7 @@ func (c *ServerConfig) steps() []step {
 		{name: "decode once", make: decodeOnce},
 		{name: "idempotency", make: c.Idempotency, looks: true},
 		{name: "cache and coalescing", make: c.Cache, looks: true},
+		{name: "queue", make: c.Queue, looks: true},
 		{name: "redact and post-process", make: c.Finish},
 	}
 }

@@ -85,8 +85,8 @@ func (n noting) Send(message any) error {
 func TestACallPassesTheStepsInTheStatedOrder(t *testing.T) {
 	t.Parallel()
 	stated := []string{
-		"recover", "trace", "time limit", "shed", "cross-origin check", "authentication", "rate", "authorise by role",
-		"decode once", "normalise", "validate", "authorise by message", "idempotency", "cache and coalescing", "compose",
+		"recover", "trace", "time limit", "cross-origin check", "authentication", "rate", "authorise by role",
+		"decode once", "normalise", "validate", "authorise by message", "idempotency", "cache and coalescing", "queue", "compose",
 		"redact and post-process", "map errors",
 	}
 	if got := rpc.Order(); !slices.Equal(got, stated) {
@@ -94,8 +94,8 @@ func TestACallPassesTheStepsInTheStatedOrder(t *testing.T) {
 	}
 	d := &diary{}
 	server := newServer(t, "users", rpc.ServerConfig{Authorizer: d.admits, Steps: rpc.Steps{
-		Trace: d.step("trace"), Shed: d.step("shed"), CrossOrigin: d.step("cross-origin check"), Rate: d.step("rate"),
-		Idempotency: d.step("idempotency"), Cache: d.step("cache and coalescing"),
+		Trace: d.step("trace"), CrossOrigin: d.step("cross-origin check"), Rate: d.step("rate"),
+		Idempotency: d.step("idempotency"), Cache: d.step("cache and coalescing"), Queue: d.step("queue"),
 		Finish: func(*rpc.Plan) (connect.ServerInterceptor, error) {
 			return func(next connect.ServerFunc) connect.ServerFunc {
 				return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {

@@ -85,7 +85,7 @@ func newClient(route Route, transport connect.Transport, between ...connect.Clie
 	if err != nil {
 		return nil, err
 	}
-	var chain []connect.ClientInterceptor
+	chain := []connect.ClientInterceptor{notesCallee(route.Callee)}
 	if route.Telemetry != nil {
 		measured, err := called(route.Telemetry)
 		if err != nil {
@@ -95,6 +95,18 @@ func newClient(route Route, transport connect.Transport, between ...connect.Clie
 	}
 	chain = append(append(chain, shortened), between...)
 	return connect.NewClient(transport, append(chain, identified(issuer))...), nil
+}
+
+// notesCallee tells the call that is being answered which service it needs.
+func notesCallee(service string) connect.ClientInterceptor {
+	return func(next connect.ClientFunc) connect.ClientFunc {
+		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+			if note := CallFrom(ctx).OnCallee; note != nil {
+				note(service)
+			}
+			return next(ctx, spec)
+		}
+	}
 }
 
 // identified sends who is calling, and for which request.

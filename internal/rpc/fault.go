@@ -129,6 +129,10 @@ func published(ctx context.Context, err error) *connect.Error {
 	}
 }
 
+// CodeOf returns the code with which a call of this server answers its caller
+// when its method returns err.
+func CodeOf(ctx context.Context, err error) connect.Code { return published(ctx, err).Code() }
+
 // is reports whether err is a context's error, bare or as a code of our own.
 func is(err error, code connect.Code, bare error) bool {
 	failure, ok := errors.AsType[*connect.Error](err)
@@ -165,12 +169,21 @@ func invalid(violations *validate.Violations) *connect.Error {
 
 var errTooSlow = NewError(connect.CodeDeadlineExceeded, "REQUEST_TOO_SLOW", "The request's body didn't arrive in time. Send it without pauses.")
 
+// BodyRefusal is the error of a request's body that is not read. Its caller gets
+// Err.
+type BodyRefusal struct{ Err *connect.Error }
+
+func (r BodyRefusal) Error() string { return r.Err.Error() }
+
 // readable is a stream that words what is wrong with a request where it is
 // read: later, the same code could be about an answer of another service.
 type readable struct{ connect.ServerStream }
 
 func (s readable) Receive(message any) error {
 	err := s.ServerStream.Receive(message)
+	if refused, ok := errors.AsType[BodyRefusal](err); ok {
+		return refused.Err
+	}
 	failure, ok := errors.AsType[*connect.Error](err)
 	if !ok || errors.Is(err, io.EOF) {
 		return err

@@ -75,6 +75,12 @@ func ServeUntil(ctx context.Context, listener net.Listener, handler http.Handler
 	}
 	unused := &unusedConns{conns: map[net.Conn]struct{}{}}
 	server.ConnState = unused.note
+	if limited, ok := listener.(*limitedListener); ok {
+		server.ConnState = func(conn net.Conn, state http.ConnState) {
+			unused.note(conn, state)
+			limited.note(conn, state)
+		}
+	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(framingListener{listener}) }()
 	select {

@@ -42,7 +42,7 @@ func derivedReasons(m *method, how surface, hasBody bool) []string {
 	add(m.Input().Fields().Len() > 0, "INVALID_ARGUMENT")
 	add(how == rest || hasBody, "MALFORMED_REQUEST")
 	add(how == rest && strings.Contains(verbPath(m), "{"), "PATH_UNKNOWN") // for what no path can hold
-	add(hasBody, "CONTENT_TYPE_UNSUPPORTED", "REQUEST_TOO_LARGE", "REQUEST_TOO_SLOW", "COMPRESSION_UNSUPPORTED")
+	add(hasBody, "CONTENT_TYPE_UNSUPPORTED", "REQUEST_TOO_LARGE", "REQUEST_TOO_SLOW", "TOO_MANY_UNFINISHED_REQUESTS", "COMPRESSION_UNSUPPORTED")
 	add(how == connectGet, "MALFORMED_REQUEST", "QUERY_INVALID", "BODY_UNEXPECTED", "COMPRESSION_UNSUPPORTED", "TIMEOUT_INVALID")
 	add(how == connectPost, "TIMEOUT_INVALID", "PROTOCOL_VERSION_UNSUPPORTED")
 	add(m.policy.personal(), "TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "TOKEN_STALE", "SESSION_ENDED")

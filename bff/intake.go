@@ -1,0 +1,212 @@
+package bff
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	"gatehouse/internal/rpc"
+)
+
+// Reading a request is the first gate. How long that takes is the caller's to say,
+// so no slot is held meanwhile (queued comes after the message is read); but what
+// is being read takes memory, and is bounded for each address, in bytes, by a
+// least speed and by the method's time limit.
+const (
+	// readingPerAddress bounds the bodies that come from one address and are not
+	// complete. A body that is sent without pauses is complete in no time.
+	readingPerAddress = 128
+	// bytesPerAddress and bytesInAll bound what has been read of requests that are
+	// not answered yet.
+	bytesPerAddress = 16 << 20
+	bytesInAll      = 128 << 20
+	// A body may take readingGrace, and a second more for each leastSpeed bytes.
+	readingGrace = 5 * time.Second
+	leastSpeed   = 8 << 10
+	// streamsPerAddress bounds the streams of gRPC reflection, which nothing else
+	// ends, and streamLife how long one may last.
+	streamsPerAddress = 16
+	streamLife        = 5 * time.Minute
+)
+
+var errTooManyUnfinished = rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, "TOO_MANY_UNFINISHED_REQUESTS",
+	"Too many requests from your address are being sent and not complete. Finish some of them first."), time.Second)
+
+// intake is what is being read.
+type intake struct {
+	gateway *Service
+	limits  map[string]time.Duration // of methods, by procedure
+
+	mu        sync.Mutex
+	bytes     int
+	addresses map[netip.Prefix]*addressIntake
+}
+
+// addressIntake is what is being read from one address.
+type addressIntake struct{ requests, reading, streams, bytes int }
+
+func newIntake(gateway *Service) *intake {
+	in := &intake{gateway: gateway, limits: map[string]time.Duration{}, addresses: map[netip.Prefix]*addressIntake{}}
+	for _, plan := range gateway.rpc.Plans() {
+		in.limits[plan.Procedure] = plan.TimeLimit
+	}
+	return in
+}
+
+func (in *intake) handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body == nil || r.Body == http.NoBody {
+			next.ServeHTTP(w, r)
+			return
+		}
+		body := in.open(w, r)
+		defer body.leave()
+		if body.stream {
+			ctx, cancel := context.WithTimeout(r.Context(), streamLife)
+			defer cancel()
+			r = r.WithContext(ctx)
+		}
+		r.Body = body
+		next.ServeHTTP(w, r)
+	})
+}
+
+// open begins to read a request's body.
+func (in *intake) open(w http.ResponseWriter, r *http.Request) *intakeBody {
+	limit, ok := in.limits[r.URL.Path]
+	if !ok || limit == 0 {
+		limit = rpc.DefaultLimit
+	}
+	b := &intakeBody{
+		ReadCloser: r.Body, intake: in, control: http.NewResponseController(w), begin: time.Now(), limit: limit,
+		address: in.gateway.flowOf(in.gateway.addressOf(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))).Network,
+		stream:  strings.HasPrefix(r.URL.Path, "/grpc.reflection."),
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	own := in.addresses[b.address]
+	if own == nil {
+		own = &addressIntake{}
+		in.addresses[b.address] = own
+	}
+	b.own = own
+	own.requests++
+	switch {
+	case b.stream:
+		if own.streams++; own.streams > streamsPerAddress {
+			b.refusal = errTooManyUnfinished
+		}
+	default:
+		if own.reading >= readingPerAddress {
+			b.refusal = errTooManyUnfinished
+		} else {
+			b.reading = true
+			own.reading++
+		}
+	}
+	if b.refusal != nil && r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close") // else the server reads on before it answers
+	}
+	b.allow()
+	return b
+}
+
+// intakeBody is a request's body while it is read.
+type intakeBody struct {
+	io.ReadCloser
+	intake  *intake
+	control *http.ResponseController
+	address netip.Prefix
+	own     *addressIntake
+	begin   time.Time
+	limit   time.Duration
+	stream  bool
+	read    int
+	until   time.Time // the deadline that is set
+	// Guarded by the intake's lock.
+	reading bool
+	refusal *connect.Error
+}
+
+// allow sets how long the body may take from here on.
+func (b *intakeBody) allow() {
+	if b.stream {
+		return
+	}
+	until := b.begin.Add(min(b.limit, readingGrace+time.Duration(b.read/leastSpeed)*time.Second))
+	if until.Equal(b.until) {
+		return
+	}
+	b.until = until
+	_ = b.control.SetReadDeadline(until) // what has no deadline has no network either
+}
+
+func (b *intakeBody) Read(p []byte) (int, error) {
+	if b.refusal != nil {
+		return 0, rpc.BodyRefusal{Err: b.refusal}
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.read += n
+	if err == nil {
+		b.allow()
+	}
+	if errors.Is(err, io.EOF) && !b.stream {
+		// The connection is watched for its end while the call runs: a deadline would
+		// look like one.
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
+	if refusal := b.note(n, err != nil); refusal != nil {
+		return 0, rpc.BodyRefusal{Err: refusal}
+	}
+	return n, err
+}
+
+// note counts what was read, and whether that was all.
+func (b *intakeBody) note(n int, over bool) *connect.Error {
+	in := b.intake
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if over && b.reading {
+		b.reading = false
+		b.own.reading--
+	}
+	if b.stream {
+		return nil
+	}
+	b.own.bytes += n
+	in.bytes += n
+	switch {
+	case b.own.bytes > bytesPerAddress:
+		b.refusal = errTooManyUnfinished
+	case in.bytes > bytesInAll:
+		b.refusal = errOverloaded
+	}
+	return b.refusal
+}
+
+// leave forgets the body once the request is answered.
+func (b *intakeBody) leave() {
+	in := b.intake
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if b.reading {
+		b.own.reading--
+	}
+	b.reading = false
+	if b.stream {
+		b.own.streams--
+	} else {
+		b.own.bytes -= b.read
+		in.bytes -= b.read
+	}
+	if b.own.requests--; b.own.requests == 0 {
+		delete(in.addresses, b.address)
+	}
+}

@@ -1,0 +1,107 @@
+package bff
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/rpc"
+)
+
+// halfSend begins a request as if from an address, and never ends it.
+func (h *house) halfSend(t testing.TB, path, from, token string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
+	wantNoError(t, "dial", err)
+	t.Cleanup(func() { _ = conn.Close() })
+	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\nX-Forwarded-For: %s\r\nAuthorization: Bearer %s\r\n\r\n{", path, from, token)
+	wantNoError(t, "send half a request", err)
+	return conn
+}
+
+// reading is how many bodies are incomplete.
+func (h *house) reading() (n int) {
+	h.gateway.intake.mu.Lock()
+	defer h.gateway.intake.mu.Unlock()
+	for _, own := range h.gateway.intake.addresses {
+		n += own.reading
+	}
+	return n
+}
+
+func TestHalfSentRequestsOfAStrangerRefuseNobodyElse(t *testing.T) {
+	t.Parallel()
+	for _, stranger := range []int{64, 600} {
+		t.Run(fmt.Sprint(stranger), func(t *testing.T) {
+			t.Parallel()
+			h := open(t, world{served: true, throttled: true, proxies: networks(t, "127.0.0.0/8")})
+			for i := range stranger {
+				path := []string{bffv1.AuthServiceRefreshProcedure, bffv1.AccountServiceUpdateMeProcedure, bffv1.AccountServiceGetMeProcedure, bffv1.AuthServiceLoginProcedure}[i%4]
+				h.halfSend(t, path, "198.51.100.7", h.token(bob))
+			}
+			eventually(t, "the stranger's requests are being read", func() bool { return h.reading() >= min(stranger, readingPerAddress) })
+			for i := range 50 {
+				_, got := h.getMe(t, h.token(alice), "X-Forwarded-For", "192.0.2.1")
+				wantNoError(t, "GetMe of another caller", got.err)
+				if i%10 != 0 {
+					continue
+				}
+				_, got = ask(t, h.accounts.UpdateMe, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: "Ada"}}, h.token(alice), "X-Forwarded-For", "192.0.2.1")
+				wantNoError(t, "UpdateMe of another caller", got.err)
+			}
+			for _, class := range h.gateway.shedder.all() {
+				if state := class.queue.State(); state.Running != 0 || state.Waiting != 0 {
+					t.Errorf("the half-sent requests hold slots of %s: %+v", class.name, state)
+				}
+			}
+			if got := h.reading(); got > readingPerAddress {
+				t.Errorf("%d of the stranger's requests are being read, want at most %d", got, readingPerAddress)
+			}
+		})
+	}
+}
+
+func TestWhoSendsTooManyRequestsHalfIsRefused(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{served: true, throttled: true, proxies: networks(t, "127.0.0.0/8")})
+	for range readingPerAddress {
+		h.halfSend(t, bffv1.AccountServiceGetMeProcedure, "198.51.100.7", h.token(bob))
+	}
+	eventually(t, "they are being read", func() bool { return h.reading() == readingPerAddress })
+	_, got := h.getMe(t, h.token(alice), "X-Forwarded-For", "198.51.100.7")
+	if connect.CodeOf(got.err) != connect.CodeResourceExhausted || rpc.Reason(got.err) != "TOO_MANY_UNFINISHED_REQUESTS" {
+		t.Errorf("one more from the same address: %v (%s), want TOO_MANY_UNFINISHED_REQUESTS", got.err, rpc.Reason(got.err))
+	}
+	response, body := h.fetch(t, http.MethodPatch, "/api/v1/me", `{"user":{"firstName":"Ada"}}`, "Content-Type", "application/json", "Authorization", "Bearer "+h.token(alice), "X-Forwarded-For", "198.51.100.7")
+	if response.StatusCode != http.StatusTooManyRequests {
+		t.Errorf("one more over REST: %d %s, want 429", response.StatusCode, body)
+	}
+}
+
+// A body that stops is given up by its least speed, long before the server's own
+// limit, and what was read of it is forgotten.
+func TestABodyThatStopsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{served: true, throttled: true})
+	conn := h.halfSend(t, bffv1.AccountServiceGetMeProcedure, "", h.token(alice))
+	wantNoError(t, "set a deadline", conn.SetReadDeadline(time.Now().Add(time.Minute)))
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	wantNoError(t, "read the answer", err)
+	body, _ := io.ReadAll(response.Body)
+	if !strings.Contains(string(body), "REQUEST_TOO_SLOW") {
+		t.Errorf("%s %s, want REQUEST_TOO_SLOW", response.Status, body)
+	}
+	eventually(t, "it is forgotten", func() bool {
+		h.gateway.intake.mu.Lock()
+		defer h.gateway.intake.mu.Unlock()
+		return len(h.gateway.intake.addresses) == 0 && h.gateway.intake.bytes == 0
+	})
+}
