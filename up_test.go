@@ -329,12 +329,12 @@ func TestHealthcheckAndPolicy(t *testing.T) {
 	}
 	policy := startProcess(t, nil, "policy")
 	policy.wait(t)
-	if said := policy.stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +- +10s `).MatchString(said) {
+	if said := policy.stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +yes +10s `).MatchString(said) {
 		t.Errorf("policy printed %s", said)
 	}
 	tightened := startProcess(t, []string{"GATEHOUSE_POLICY=bff.v1.UserService/DeleteUser limit=3s rate=1/m"}, "policy")
 	tightened.wait(t)
-	if said := tightened.stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +- +3s +1/m `).MatchString(said) {
+	if said := tightened.stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +yes +3s +1/m `).MatchString(said) {
 		t.Errorf("policy, tightened, printed %s", said)
 	}
 	page := startProcess(t, nil, "policy", "--markdown")

@@ -30,10 +30,8 @@ const (
 	quiet = time.Hour
 )
 
-const reasonTooManyAttempts = "TOO_MANY_ATTEMPTS"
-
 func errTooManyAttempts(wait time.Duration) error {
-	return rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, reasonTooManyAttempts,
+	return rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, "TOO_MANY_ATTEMPTS",
 		"There were too many attempts. Wait before the next one, for as long as this answer says."), wait)
 }
 
