@@ -1,0 +1,105 @@
+package app
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/term"
+
+	"gatehouse/auth"
+	"gatehouse/internal/schema"
+)
+
+// What is said of a secret key that isn't the database's.
+const (
+	otherSecretFault = "it isn't the one that sealed this database's signing keys"
+	otherSecretMend  = "give the one that did; after a comma, if it is the older one"
+)
+
+// shareFlags permit a database that others use.
+type shareFlags struct {
+	ShareDatabase bool `env:"GATEHOUSE_SHARE_DATABASE" help:"Create the schemas auth and users in a database that already holds other tables. Without it such a database is refused, or asked about at a terminal."`
+}
+
+// applySchema applies the schema unless that would break what is there: a
+// system that runs with another secret key, or what somebody else keeps. At a
+// terminal a person may say yes to sharing the database.
+func applySchema(p *program, config schema.Config, secrets [][]byte) (schema.Result, error) {
+	if err := checkSecrets(p.ctx, config.DatabaseURL, secrets); err != nil {
+		return schema.Result{}, err
+	}
+	result, err := schema.Apply(p.ctx, config)
+	if foreign, ok := errors.AsType[*schema.ForeignError](err); ok && foreign.Schema == "" && atTerminal() {
+		if confirm(p.ctx, os.Stdin, p.stdout, shareQuestion(foreign)) {
+			config.Shared = true
+			result, err = schema.Apply(p.ctx, config)
+		}
+	}
+	return result, refusal(err)
+}
+
+// refusal makes a mistake in the settings of a database that isn't ours.
+func refusal(err error) error {
+	if foreign, ok := errors.AsType[*schema.ForeignError](err); ok {
+		return mistakes{{setting: "DATABASE_URL", fault: foreign.Error()}}
+	}
+	return err
+}
+
+// checkSecrets refuses secret keys that don't open the database's signing keys:
+// the passwords of the services' roles, which are derived from the secret key,
+// would change under a running system. A database without signing keys takes
+// any.
+func checkSecrets(ctx context.Context, databaseURL string, secrets [][]byte) error {
+	if len(secrets) == 0 {
+		return nil
+	}
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return nil //nolint:nilerr // whoever connects next words it better
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	err = auth.CheckSecrets(ctx, conn, secrets)
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && (refused.Code == "42P01" || refused.Code == "42703") {
+		return nil // no table of ours, so no keys of ours
+	}
+	if errors.Is(err, auth.ErrSecret) {
+		return mistakes{{"GATEHOUSE_SECRET_KEY", otherSecretFault, otherSecretMend}}
+	}
+	return err
+}
+
+func shareQuestion(foreign *schema.ForeignError) string {
+	return fmt.Sprintf("DATABASE_URL names the database %s, which holds tables that aren't Gatehouse's (%s).\nCreate the schemas auth and users in it? Type yes to go on: ",
+		foreign.Database, strings.Join(foreign.Relations, ", "))
+}
+
+// atTerminal reports whether somebody can read a question and answer it.
+func atTerminal() bool {
+	return term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
+}
+
+// confirm asks, and reports whether the answer is yes. The end of ctx is a no.
+func confirm(ctx context.Context, in io.Reader, out io.Writer, question string) bool {
+	_, _ = io.WriteString(out, question)
+	answer := make(chan string, 1)
+	// It ends with the process: nothing else reads a terminal's line.
+	go func() {
+		line, _ := bufio.NewReader(in).ReadString('\n')
+		answer <- strings.TrimSpace(line)
+	}()
+	select {
+	case line := <-answer:
+		return strings.EqualFold(line, "yes")
+	case <-ctx.Done():
+		_, _ = io.WriteString(out, "\n")
+		return false
+	}
+}

@@ -1,0 +1,587 @@
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/dotenv"
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"gatehouse/app"
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/pgtest"
+	"gatehouse/internal/schema"
+)
+
+// No engine for containers is needed here: compose.yaml is read as Docker
+// Compose reads it, and what it says of our services is run as processes.
+
+const (
+	ourImage  = "gatehouse"
+	ourBinary = "/gatehouse"
+)
+
+// envScript is a copy of deploy/env.sh in a folder of its own.
+type envScript struct{ dir string }
+
+func newEnvScript(t *testing.T) envScript {
+	t.Helper()
+	script, err := os.ReadFile("deploy/env.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "deploy"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "deploy", "env.sh"), script, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return envScript{dir}
+}
+
+// run runs it and returns the path of .env and what it holds.
+func (s envScript) run(t *testing.T) (string, map[string]string) {
+	t.Helper()
+	if said, err := exec.CommandContext(t.Context(), "sh", filepath.Join(s.dir, "deploy", "env.sh")).CombinedOutput(); err != nil {
+		t.Fatalf("deploy/env.sh: %v: %s", err, said)
+	}
+	path := filepath.Join(s.dir, ".env")
+	secrets, err := dotenv.Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path, secrets
+}
+
+// loadCompose reads compose.yaml. The file named .env plays no part.
+func loadCompose(ctx context.Context, env map[string]string, options ...cli.ProjectOptionsFn) (*types.Project, error) {
+	project, err := cli.NewProjectOptions([]string{"compose.yaml"}, options...)
+	if err != nil {
+		return nil, err
+	}
+	project.Environment = maps.Clone(env) // the loader adds to it
+	return project.LoadProject(ctx)
+}
+
+// composed is compose.yaml with fresh secrets.
+func composed(t *testing.T) *types.Project {
+	t.Helper()
+	_, secrets := newEnvScript(t).run(t)
+	project, err := loadCompose(t.Context(), secrets)
+	if err != nil {
+		t.Fatalf("load compose.yaml: %v", err)
+	}
+	return project
+}
+
+// ours are the services that run gatehouse.
+func ours(t *testing.T, project *types.Project) map[string]types.ServiceConfig {
+	t.Helper()
+	found := map[string]types.ServiceConfig{}
+	for name, service := range project.Services {
+		if service.Image == ourImage {
+			found[name] = service
+		}
+	}
+	if want := []string{"auth", "bff", "schema", "users"}; !slices.Equal(slices.Sorted(maps.Keys(found)), want) {
+		t.Fatalf("the services %q run the image %s, want %q", slices.Sorted(maps.Keys(found)), ourImage, want)
+	}
+	return found
+}
+
+func TestEnvScriptMakesSecretsOnce(t *testing.T) {
+	t.Parallel()
+	script := newEnvScript(t)
+	path, first := script.run(t)
+	if _, second := script.run(t); !maps.Equal(first, second) {
+		t.Error("a second run made other secrets: the database would refuse them")
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf(".env has the mode %v, want 0600", info.Mode())
+	}
+	seen := map[string]bool{}
+	for name, secret := range first {
+		if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(secret) || seen[secret] {
+			t.Errorf("%s is %q, want 32 bytes in hex of its own", name, secret)
+		}
+		seen[secret] = true
+	}
+}
+
+func TestComposeGivesEachServiceTheSettingsThatItReads(t *testing.T) {
+	t.Parallel()
+	for name, service := range ours(t, composed(t)) {
+		reads := settingsOf(t, service.Command)
+		for setting, value := range service.Environment {
+			if !slices.Contains(reads, setting) && !slices.Contains(reads, strings.TrimSuffix(setting, "_FILE")) {
+				t.Errorf("%s is given %s, which gatehouse %s doesn't read", name, setting, strings.Join(service.Command, " "))
+			}
+			// Without a mail server in .env, mail has none.
+			mail := setting == "SMTP_URL" || setting == "GATEHOUSE_MAIL_FROM"
+			if value == nil || *value == "" && !mail {
+				t.Errorf("%s is given no value for %s", name, setting)
+			}
+		}
+	}
+}
+
+// settingsOf returns the environment names that a command reads.
+func settingsOf(t *testing.T, command []string) []string {
+	t.Helper()
+	parser, err := app.CommandLine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The path alone: what parsing would make of this process's environment
+	// doesn't matter.
+	path, err := kong.Trace(parser, command)
+	if err != nil || path.Error != nil || path.Selected() == nil {
+		t.Fatalf("gatehouse has no command %q: %v", command, path.Error)
+	}
+	var names []string
+	for _, group := range path.Selected().AllFlags(true) {
+		for _, flag := range group {
+			names = append(names, flag.Envs...)
+		}
+	}
+	return names
+}
+
+// The whole of compose.yaml, less its containers: the schema job and the three
+// services run with the commands, settings, order and health checks that stand
+// there. Only addresses and the database's name are others.
+func TestComposeServicesWorkTogether(t *testing.T) {
+	t.Parallel()
+	project := composed(t)
+	services := ours(t, project)
+	at := map[string]string{} // by the address that compose.yaml uses
+	listens := map[string]string{}
+	for name, service := range services {
+		if listen := service.Environment["GATEHOUSE_LISTEN"]; listen != nil {
+			listens[name] = freeAddress(t)
+			at["http://"+name+*listen] = "http://" + listens[name]
+		}
+	}
+	database := composeDatabase(t, project)
+	env := func(name string) []string {
+		var variables []string
+		for setting, value := range services[name].Environment {
+			switch local, isAddress := at[*value]; {
+			case setting == "GATEHOUSE_LISTEN":
+				*value = listens[name]
+			case isAddress:
+				*value = local
+			case strings.HasSuffix(setting, "DATABASE_URL"):
+				*value = database(*value)
+			}
+			variables = append(variables, setting+"="+*value)
+		}
+		return variables
+	}
+
+	done := map[string]bool{"postgres": true}
+	for len(done) <= len(services) {
+		started := len(done)
+		for _, name := range slices.Sorted(maps.Keys(services)) {
+			service := services[name]
+			waits := slices.ContainsFunc(slices.Collect(maps.Keys(service.DependsOn)), func(on string) bool { return !done[on] })
+			if done[name] || waits {
+				continue
+			}
+			done[name] = true
+			settings := env(name)
+			p := startProcess(t, settings, service.Command...)
+			if service.HealthCheck == nil {
+				p.wait(t)
+				if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+					t.Fatalf("%s: exit status %d, said %s%s", name, code, p.stdout.String(), p.stderr.String())
+				}
+				continue
+			}
+			eventually(t, 30*time.Second, "be healthy: "+name, func() error {
+				if p.hasEnded() {
+					t.Fatalf("%s ended: %s%s", name, p.stdout.String(), p.stderr.String())
+				}
+				check := startProcess(t, settings, service.HealthCheck.Test[2:]...)
+				check.wait(t)
+				if code := check.cmd.ProcessState.ExitCode(); code != 0 {
+					return fmt.Errorf("exit status %d: %s", code, check.stderr.String())
+				}
+				return nil
+			})
+		}
+		if len(done) == started {
+			t.Fatalf("of the services, only %v could start: the others wait for each other", slices.Sorted(maps.Keys(done)))
+		}
+	}
+
+	s := &system{url: "http://" + listens["bff"]}
+	auth := services["auth"].Environment
+	signedIn, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{
+		Email: *auth["GATEHOUSE_ADMIN_EMAIL"], Password: *auth["GATEHOUSE_ADMIN_PASSWORD"],
+	})
+	if err != nil {
+		t.Fatalf("Login as the administrator: %v", err)
+	}
+	admin := s.client(signedIn.GetSignedIn().GetTokens().GetAccessToken())
+	eventually(t, 10*time.Second, "see the administrator's account and profile", func() error {
+		me, err := admin.account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+		if err == nil && len(me.GetErrors()) > 0 {
+			err = fmt.Errorf("parts are missing: %v", me.GetErrors())
+		}
+		return err
+	})
+}
+
+// composeDatabase makes the database that stands in for the service postgres,
+// and returns what turns a URL of compose.yaml into one of it.
+func composeDatabase(t *testing.T, project *types.Project) func(string) string {
+	t.Helper()
+	postgres := project.Services["postgres"].Environment
+	user, password, name := *postgres["POSTGRES_USER"], *postgres["POSTGRES_PASSWORD"], *postgres["POSTGRES_DB"]
+	owner := pgtest.Empty(t)
+	parsed, err := url.Parse(owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(given string) string {
+		u, err := url.Parse(given)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u.Host != "postgres:5432" || u.Path != "/"+name {
+			t.Errorf("a URL leads to %s%s, want postgres:5432/%s", u.Host, u.Path, name)
+		}
+		given, _ = u.User.Password()
+		for _, service := range []string{schema.Auth, schema.Users} {
+			if u.User.Username() == schema.RoleName(name, service) {
+				local, err := schema.ServiceURL(owner, schema.RoleName(parsed.Path[1:], service), given)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return local
+			}
+		}
+		if u.User.Username() != user || given != password {
+			t.Errorf("a URL is of %s, which is neither the user of the service postgres nor a service's, or has another password", u.User.Username())
+		}
+		return owner
+	}
+}
+
+func TestComposeStartsInOrderAndWatchesOverWhatRuns(t *testing.T) {
+	t.Parallel()
+	project := composed(t)
+	for _, want := range []struct{ service, on, condition string }{
+		{"schema", "postgres", types.ServiceConditionHealthy},
+		{"auth", "schema", types.ServiceConditionCompletedSuccessfully},
+		{"users", "schema", types.ServiceConditionCompletedSuccessfully},
+		{"bff", "auth", types.ServiceConditionHealthy},
+		{"bff", "users", types.ServiceConditionHealthy},
+		{"pgadmin", "postgres", types.ServiceConditionHealthy},
+	} {
+		if got := project.Services[want.service].DependsOn[want.on]; got.Condition != want.condition || !got.Required {
+			t.Errorf("%s waits for %s until %q, want %q", want.service, want.on, got.Condition, want.condition)
+		}
+	}
+	for name, service := range project.Services {
+		if name == "schema" {
+			if service.Restart != "" || service.HealthCheck != nil {
+				t.Error("schema ends by itself: it needs neither a restart nor a health check")
+			}
+			continue
+		}
+		if service.Restart != types.RestartPolicyUnlessStopped {
+			t.Errorf("%s has the restart policy %q", name, service.Restart)
+		}
+		check := service.HealthCheck
+		if check == nil || check.Disable || len(check.Test) < 2 || check.Test[0] != "CMD" {
+			t.Errorf("%s has no health check of the form CMD: %v", name, check)
+			continue
+		}
+		if service.Image == ourImage && !slices.Equal(check.Test[1:], []string{ourBinary, "healthcheck"}) {
+			t.Errorf("the health check of %s is %q", name, check.Test)
+		}
+	}
+}
+
+func TestComposePublishesTheGatewayAndPgAdminAlone(t *testing.T) {
+	t.Parallel()
+	project := composed(t)
+	want := map[string]string{"bff": "127.0.0.1:8001", "pgadmin": "127.0.0.1:5050"}
+	for name, service := range project.Services {
+		var got []string
+		for _, port := range service.Ports {
+			got = append(got, port.HostIP+":"+port.Published)
+			inside := cmp.Or(service.Environment["GATEHOUSE_LISTEN"], service.Environment["PGADMIN_LISTEN_PORT"])
+			if inside == nil || !strings.HasSuffix(*inside, fmt.Sprint(port.Target)) {
+				t.Errorf("%s publishes its port %d, but doesn't listen there", name, port.Target)
+			}
+		}
+		if published := strings.Join(got, " "); published != want[name] {
+			t.Errorf("%s is published on %q, want %q", name, published, want[name])
+		}
+		if service.NetworkMode != "" {
+			t.Errorf("%s has the network mode %q", name, service.NetworkMode)
+		}
+	}
+	if !project.Networks["database"].Internal {
+		t.Error("the network of the database is not internal")
+	}
+	if got := slices.Sorted(maps.Keys(project.Services["postgres"].Networks)); !slices.Equal(got, []string{"database"}) {
+		t.Errorf("postgres is in the networks %q", got)
+	}
+	if _, ok := project.Services["bff"].Networks["database"]; ok {
+		t.Error("the gateway reaches the database, of which it needs nothing")
+	}
+}
+
+func TestComposeConfinesItsContainers(t *testing.T) {
+	t.Parallel()
+	for name, service := range composed(t).Services {
+		if !slices.Equal(service.CapDrop, []string{"ALL"}) || !slices.Contains(service.SecurityOpt, "no-new-privileges:true") || service.Privileged {
+			t.Errorf("%s: cap_drop %q, security_opt %q, privileged %t", name, service.CapDrop, service.SecurityOpt, service.Privileged)
+		}
+		if !service.ReadOnly && name != "pgadmin" {
+			t.Errorf("%s may write to its image", name)
+		}
+		if service.User != "" && (service.User == "root" || strings.HasPrefix(service.User, "0")) {
+			t.Errorf("%s runs as %s", name, service.User)
+		}
+	}
+}
+
+func TestComposeHoldsNoSecret(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{"compose.yaml", "Dockerfile", "deploy/env.sh", "deploy/pgadmin-servers.json"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := regexp.MustCompile(`(?i)[0-9a-f]{32,}|[0-9a-z+/]{40,}`).Find(text); found != nil {
+			t.Errorf("%s holds %q", file, found)
+		}
+	}
+
+	// Whatever is a secret comes from outside, and what is missing is said.
+	_, secrets := newEnvScript(t).run(t)
+	written, err := loadCompose(t.Context(), secrets, cli.WithInterpolation(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	required := regexp.MustCompile(`^\$\{[A-Z_]+:\?make \.env with \./deploy/env\.sh\}$`)
+	secret := regexp.MustCompile(`(KEY|PASSWORD|SECRET|TOKEN)$`)
+	for name, service := range written.Services {
+		for setting, value := range service.Environment {
+			password := ""
+			if _, rest, ok := strings.Cut(*value, "://"); ok && strings.Contains(rest, "@") {
+				credentials, _, _ := strings.Cut(rest, "@")
+				_, password, _ = strings.Cut(credentials, ":")
+			} else if secret.MatchString(setting) {
+				password = *value
+			} else {
+				continue
+			}
+			if !required.MatchString(password) {
+				t.Errorf("%s: %s is %q, want the secret from a variable that is asked for", name, setting, *value)
+			}
+		}
+	}
+	for name, config := range written.Configs {
+		if config.Content != "" && !required.MatchString(config.Content[strings.LastIndex(config.Content, "${"):]) {
+			t.Errorf("the config %s holds %q", name, config.Content)
+		}
+	}
+	for name := range secrets {
+		rest := maps.Clone(secrets)
+		delete(rest, name)
+		if _, err := loadCompose(t.Context(), rest); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "deploy/env.sh") {
+			t.Errorf("without %s: %v, want an error with its name and deploy/env.sh", name, err)
+		}
+	}
+	for _, file := range []string{".gitignore", ".dockerignore"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(strings.Fields(string(text)), ".env") {
+			t.Errorf("%s doesn't leave out .env", file)
+		}
+	}
+}
+
+func TestPgAdminIsConnectedToTheDatabase(t *testing.T) {
+	t.Parallel()
+	project := composed(t)
+	pgadmin, postgres := project.Services["pgadmin"], project.Services["postgres"]
+	for _, mount := range pgadmin.Volumes {
+		if _, err := os.Stat(mount.Source); mount.Type == types.VolumeTypeBind && err != nil {
+			t.Errorf("pgadmin mounts what isn't there: %v", err)
+		}
+	}
+	i := slices.IndexFunc(pgadmin.Volumes, func(v types.ServiceVolumeConfig) bool { return v.Target == "/pgadmin4/servers.json" })
+	if i < 0 {
+		t.Fatal("pgadmin is given no list of servers")
+	}
+	text, err := os.ReadFile(pgadmin.Volumes[i].Source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list struct {
+		Servers map[string]struct {
+			Name, Group, Host, MaintenanceDB, Username string
+			Port                                       int
+			ConnectionParameters                       map[string]string
+		}
+	}
+	if err := json.Unmarshal(text, &list); err != nil {
+		t.Fatalf("the list of servers: %v", err)
+	}
+	server, ok := list.Servers["1"]
+	if !ok || len(list.Servers) != 1 {
+		t.Fatalf("the list has the servers %v, want one", list.Servers)
+	}
+	user, database := *postgres.Environment["POSTGRES_USER"], *postgres.Environment["POSTGRES_DB"]
+	if server.Name == "" || server.Group == "" || server.Host != "postgres" || server.Port != 5432 || server.MaintenanceDB != database || server.Username != user {
+		t.Errorf("the list has %+v, want postgres:5432, the database %s and the user %s", server, database, user)
+	}
+
+	// The image copies the password file that PGPASS_FILE names to the place
+	// that the list names, with the mode that libpq insists on.
+	if got := server.ConnectionParameters["passfile"]; got != "/var/lib/pgadmin/.pgpass" {
+		t.Errorf("the list's password file is %q", got)
+	}
+	if len(pgadmin.Configs) != 1 || pgadmin.Configs[0].Target != *pgadmin.Environment["PGPASS_FILE"] {
+		t.Fatalf("pgadmin is given %+v, want its PGPASS_FILE", pgadmin.Configs)
+	}
+	want := fmt.Sprintf("postgres:5432:*:%s:%s", user, *postgres.Environment["POSTGRES_PASSWORD"])
+	if got := project.Configs[pgadmin.Configs[0].Source].Content; got != want {
+		t.Errorf("the password file is %q, want %q", got, want)
+	}
+	for _, off := range []string{"SERVER_MODE", "MASTER_PASSWORD_REQUIRED", "USE_OS_SECRET_STORAGE"} {
+		if value := pgadmin.Environment["PGADMIN_CONFIG_"+off]; value == nil || *value != "False" {
+			t.Errorf("PGADMIN_CONFIG_%s is not False: pgAdmin would ask for a password", off)
+		}
+	}
+}
+
+func TestTheImageIsTheBinaryAlone(t *testing.T) {
+	t.Parallel()
+	build := composed(t).Services["schema"].Build
+	if build == nil {
+		t.Fatal("no service builds the image")
+	}
+	text, err := os.ReadFile(filepath.Join(build.Context, build.Dockerfile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Stages, each from its FROM on.
+	var stages [][]string
+	for line := range strings.Lines(strings.ReplaceAll(string(text), "\\\n", " ")) {
+		words := strings.Fields(line)
+		switch {
+		case len(words) == 0 || strings.HasPrefix(words[0], "#"):
+			continue
+		case words[0] == "FROM":
+			stages = append(stages, nil)
+		case words[0] == "ADD":
+			t.Errorf("%s: ADD fetches and unpacks: use COPY", strings.Join(words, " "))
+		case words[0] == "USER" && (words[1] == "root" || strings.HasPrefix(words[1], "0")):
+			t.Errorf("%s: the image must not run as root", strings.Join(words, " "))
+		case words[0] == "ARG" || words[0] == "ENV":
+			if regexp.MustCompile(`(?i)key|password|secret|token`).MatchString(line) {
+				t.Errorf("%s: it would stay in the image", strings.Join(words, " "))
+			}
+		}
+		stages[len(stages)-1] = append(stages[len(stages)-1], strings.Join(words, " "))
+	}
+	if len(stages) != 2 {
+		t.Fatalf("the Dockerfile has %d stages, want 2", len(stages))
+	}
+
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	toolchain := regexp.MustCompile(`(?m)^toolchain go(\S+)$`).FindStringSubmatch(string(mod))
+	if toolchain == nil || !strings.HasSuffix(stages[0][0], " golang:"+toolchain[1]+" AS build") {
+		t.Errorf("the build is %q, want go.mod's toolchain %q", stages[0][0], toolchain)
+	}
+	compile := stages[0][len(stages[0])-1]
+	for _, want := range []string{"CGO_ENABLED=0", "-trimpath", `-ldflags "-s -w -X main.version=$VERSION"`, "-o " + ourBinary + " ."} {
+		if !strings.Contains(compile, want) {
+			t.Errorf("%q lacks %s", compile, want)
+		}
+	}
+	want := []string{
+		"FROM gcr.io/distroless/static-debian12:nonroot",
+		"COPY --from=build " + ourBinary + " " + ourBinary,
+		fmt.Sprintf("ENTRYPOINT [%q]", ourBinary),
+	}
+	if !slices.Equal(stages[1], want) {
+		t.Errorf("the image is made by %q, want %q", stages[1], want)
+	}
+}
+
+// Nobody here builds the image, so nobody would notice a source that .dockerignore
+// leaves out.
+func TestTheBuildContextHoldsEverySource(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(".dockerignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const files = `{{if and .Module .Module.Main}}{{$dir := .Dir}}{{range .GoFiles}}{{$dir}}/{{.}}{{"\n"}}{{end}}{{range .EmbedFiles}}{{$dir}}/{{.}}{{"\n"}}{{end}}{{end}}`
+	listed, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", files, ".").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	root, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := []string{"go.mod", "go.sum"}
+	for _, file := range strings.Fields(string(listed)) {
+		file, err := filepath.Rel(root, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources = append(sources, file)
+	}
+	if !slices.Contains(sources, "schema.sql") || !slices.Contains(sources, filepath.Join("auth", "auth.go")) {
+		t.Fatalf("go list found %q only", sources)
+	}
+	for pattern := range strings.Lines(string(text)) {
+		pattern = strings.TrimSpace(pattern)
+		if pattern == "" || strings.HasPrefix(pattern, "#") {
+			continue
+		}
+		pattern, anywhere := strings.CutPrefix(pattern, "**/")
+		for _, source := range sources {
+			parts := strings.Split(filepath.ToSlash(source), "/")
+			if !anywhere {
+				parts = parts[:1]
+			}
+			for _, part := range parts {
+				if matched, err := filepath.Match(pattern, part); matched || err != nil {
+					t.Errorf(".dockerignore's %s leaves out %s (%v)", pattern, source, err)
+				}
+			}
+		}
+	}
+}

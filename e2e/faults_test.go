@@ -1,0 +1,339 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	bffv1 "gatehouse/gen/bff/v1"
+)
+
+func TestWithoutUsersSigningInGoesOn(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "three processes")
+	ada := s.signUp(t, "ada@example.com")
+	admin := s.admin(t)
+	s.processes[roleUsers].kill()
+	token := ada.GetTokens().GetAccessToken()
+
+	wantProfileMissing := func(what string, user *bffv1.User, missing []*bffv1.PartError) {
+		t.Helper()
+		if len(missing) != 1 || missing[0].GetPart() != "profile" || missing[0].GetCode() != "unavailable" || !missing[0].GetRetryable() {
+			t.Errorf("%s: errors are %v, want one about the profile", what, missing)
+		}
+		if user.GetEmail() == "" || user.GetFirstName() != "" {
+			t.Errorf("%s: the user is %v, want the account without the profile", what, user)
+		}
+	}
+	login, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: "correct horse battery"})
+	if err != nil {
+		t.Errorf("Login: %v", err)
+	}
+	wantProfileMissing("Login", login.GetSignedIn().GetUser(), login.GetErrors())
+	bob, err := s.client("").auth.Register(t.Context(), &bffv1.RegisterRequest{Email: "bob@example.com", Password: "correct horse battery", FirstName: "Bob"})
+	if err != nil {
+		t.Errorf("Register: %v", err)
+	}
+	wantProfileMissing("Register", bob.GetSignedIn().GetUser(), bob.GetErrors())
+	disabled, err := admin.users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: bob.GetSignedIn().GetUser().GetId()})
+	if err != nil {
+		t.Errorf("DisableUser: %v", err)
+	}
+	wantProfileMissing("DisableUser", disabled.GetUser(), disabled.GetErrors())
+	if _, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.GetTokens().GetRefreshToken()}); err != nil {
+		t.Errorf("Refresh: %v", err)
+	}
+	if _, err := s.client(token).account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{}); err != nil {
+		t.Errorf("ListSessions: %v", err)
+	}
+
+	for procedure, body := range map[string]string{
+		"/bff.v1.AccountService/GetMe":    `{}`,
+		"/bff.v1.UserService/GetUser":     `{"userId":"` + ada.GetUser().GetId() + `"}`,
+		"/bff.v1.AccountService/UpdateMe": `{"user":{"firstName":"Ada"}}`,
+	} {
+		var fastest time.Duration
+		for range 3 { // one of three, for the machine may be busy
+			start := time.Now()
+			status, header, answer := s.post(t, procedure, token, body)
+			took := time.Since(start)
+			if fastest == 0 || took < fastest {
+				fastest = took
+			}
+			if status != http.StatusServiceUnavailable || header.Get("Retry-After") != "1" || !strings.Contains(answer, `"code":"unavailable"`) || !strings.Contains(answer, "SERVICE_UNAVAILABLE") {
+				t.Errorf("%s: %d, Retry-After %q: %s; want 503 unavailable", procedure, status, header.Get("Retry-After"), answer)
+			}
+		}
+		if fastest > 200*time.Millisecond {
+			t.Errorf("%s took %s to say so, want at most 200 ms", procedure, fastest)
+		}
+	}
+	if response, err := http.Get(s.url + "/readyz"); err != nil || response.StatusCode != http.StatusOK {
+		t.Errorf("without users the gateway says that it isn't ready: %v %v", response, err)
+	} else {
+		response.Body.Close()
+	}
+
+	s.start(t, roleUsers)
+	eventually(t, 2*time.Second, "heal by itself", func() error {
+		if _, err := s.client(token).account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
+			return fmt.Errorf("GetMe: %w", err)
+		}
+		got, err := admin.users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: bob.GetSignedIn().GetUser().GetId()})
+		if err != nil {
+			return fmt.Errorf("GetUser of who registered meanwhile: %w", err)
+		}
+		if got.GetUser().GetFirstName() != "Bob" || got.GetUser().GetStatus() != bffv1.UserStatus_USER_STATUS_DISABLED {
+			t.Errorf("who registered and was disabled meanwhile is %v", got)
+		}
+		return nil
+	})
+	if n := s.count(t, "SELECT count(*) FROM users.profiles WHERE email = 'bob@example.com' AND status = 'disabled'"); n != 1 {
+		t.Error("users doesn't know that Bob is disabled")
+	}
+}
+
+func TestWithoutAuthNoTokenIsCalledBad(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "three processes")
+	ada := s.signUp(t, "ada@example.com")
+	s.processes[roleAuth].kill()
+	status, header, body := s.post(t, "/bff.v1.AccountService/GetMe", ada.GetTokens().GetAccessToken(), `{}`)
+	if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
+		t.Errorf("GetMe: %d %s; want 503 with Retry-After", status, body)
+	}
+	// A gateway that starts without auth has no keys: it says that it can't tell.
+	s.processes[roleBff].kill()
+	role := s.roles[roleBff]
+	startProcess(t, append(role.env, "GATEHOUSE_LISTEN="+role.listen), roleBff)
+	eventually(t, 10*time.Second, "the gateway answers", func() error {
+		response, err := http.Get(s.url + "/livez")
+		if err != nil {
+			return err
+		}
+		return response.Body.Close()
+	})
+	status, _, body = s.post(t, "/bff.v1.AccountService/GetMe", ada.GetTokens().GetAccessToken(), `{}`)
+	if status != http.StatusServiceUnavailable {
+		t.Errorf("GetMe without keys: %d %s; want 503", status, body)
+	}
+	s.start(t, roleAuth)
+	eventually(t, 3*time.Second, "heal by itself", func() error {
+		_, err := s.client(ada.GetTokens().GetAccessToken()).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+		return err
+	})
+}
+
+// Guarantee 3: wherever a process is killed, there is an account and a profile,
+// or neither.
+func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
+	t.Parallel()
+	creation := map[string]string{
+		"bff: before auth is asked":             roleBff,
+		"auth: before the account is written":   roleAuth,
+		"auth: before the outbox is written":    roleAuth,
+		"auth: before the account is committed": roleAuth,
+		"auth: after the account is committed":  roleAuth,
+		"users: before the profile is written":  roleUsers,
+		"users: before commit":                  roleUsers,
+		"users: after commit":                   roleUsers,
+		"auth: after users is told":             roleAuth,
+		"bff: after auth has answered":          roleBff,
+	}
+	change := map[string]string{
+		"bff: before auth is asked to change the email": roleBff,
+		"auth: before the account is changed":           roleAuth,
+		"auth: before the change's outbox is written":   roleAuth,
+		"auth: before the change is committed":          roleAuth,
+		"auth: after the change is committed":           roleAuth,
+		"users: before the profile is written":          roleUsers,
+		"users: before commit":                          roleUsers,
+		"users: after commit":                           roleUsers,
+		"auth: after users is told":                     roleAuth,
+		"bff: after auth has changed the email":         roleBff,
+	}
+	deletion := map[string]string{
+		"bff: before auth is asked to delete":           roleBff,
+		"auth: before the account is deleted":           roleAuth,
+		"auth: before the deletion's outbox is written": roleAuth,
+		"auth: before the deletion is committed":        roleAuth,
+		"auth: after the deletion is committed":         roleAuth,
+		"users: before the profile is deleted":          roleUsers,
+		"users: before commit":                          roleUsers,
+		"users: after commit":                           roleUsers,
+		"auth: after users is told":                     roleAuth,
+		"bff: after auth has deleted":                   roleBff,
+	}
+	for _, test := range []struct {
+		name  string
+		steps map[string]string
+		call  func(t *testing.T, s *system, admin client, n int) (email string, err error)
+		// want says how many accounts with the email an acknowledged call leaves.
+		want int
+	}{
+		{"Register", creation, func(t *testing.T, s *system, _ client, n int) (string, error) {
+			email := fmt.Sprintf("register-%d@example.com", n)
+			_, err := s.client("").auth.Register(t.Context(), &bffv1.RegisterRequest{Email: email, Password: "correct horse battery", FirstName: "Ada"})
+			return email, err
+		}, 1},
+		{"CreateUser", creation, func(t *testing.T, _ *system, admin client, n int) (string, error) {
+			email := fmt.Sprintf("create-%d@example.com", n)
+			_, err := admin.users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Ada"}, Password: "correct horse battery"})
+			return email, err
+		}, 1},
+		{"ChangeUserEmail", change, func(t *testing.T, s *system, admin client, n int) (string, error) {
+			email := fmt.Sprintf("changed-%d@example.com", n)
+			_, err := admin.users.ChangeUserEmail(t.Context(), &bffv1.ChangeUserEmailRequest{UserId: s.idOf(t, fmt.Sprintf("before-%d@example.com", n)), Email: email})
+			return email, err
+		}, 1},
+		{"DeleteUser", deletion, func(t *testing.T, s *system, admin client, n int) (string, error) {
+			email := fmt.Sprintf("delete-%d@example.com", n)
+			_, err := admin.users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: s.idOf(t, email)})
+			return email, err
+		}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSystem(t, "three processes")
+			admin := s.admin(t)
+			n := 0
+			for at, where := range test.steps {
+				n++
+				switch test.name {
+				case "DeleteUser":
+					s.signUp(t, fmt.Sprintf("delete-%d@example.com", n))
+				case "ChangeUserEmail":
+					s.signUp(t, fmt.Sprintf("before-%d@example.com", n))
+				}
+				s.processes[where].kill()
+				doomed := s.start(t, where, crashAt+"="+at)
+				email, err := test.call(t, s, admin, n)
+				doomed.wait(t)
+				s.start(t, where)
+				s.wantBothOrNeither(t, at, email, err, test.want)
+			}
+			s.wantTheSameOfBoth(t)
+		})
+	}
+}
+
+// idOf returns the id of the account with an email.
+func (s *system) idOf(t *testing.T, email string) string {
+	t.Helper()
+	var id string
+	if err := s.owner.QueryRow(t.Context(), "SELECT id FROM auth.accounts WHERE email = $1", email).Scan(&id); err != nil {
+		t.Fatalf("look up %s: %v", email, err)
+	}
+	return id
+}
+
+// wantBothOrNeither waits until the system has settled and checks it. An
+// acknowledged call must have had its effect.
+func (s *system) wantBothOrNeither(t *testing.T, at, email string, outcome error, want int) {
+	t.Helper()
+	const state = `
+		SELECT (SELECT count(*) FROM auth.accounts WHERE email = $1),
+			(SELECT count(*) FROM users.profiles WHERE email = $1 AND first_name = 'Ada'),
+			(SELECT count(*) FROM auth.account_outbox)`
+	var accounts, profiles, news int
+	eventually(t, 60*time.Second, "killed at "+at, func() error {
+		if err := s.owner.QueryRow(t.Context(), state, email).Scan(&accounts, &profiles, &news); err != nil {
+			return err
+		}
+		if accounts != profiles || news != 0 {
+			return fmt.Errorf("%d accounts, %d profiles, %d rows in the outbox", accounts, profiles, news)
+		}
+		return nil
+	})
+	if outcome == nil && accounts != want {
+		t.Errorf("killed at %s: the call was acknowledged and left %d accounts, want %d", at, accounts, want)
+	}
+	if outcome != nil && connect.CodeOf(outcome) == connect.CodeInternal {
+		t.Errorf("killed at %s: the caller was told %v", at, outcome)
+	}
+}
+
+func TestServicesRefuseWhoeverIsNotAService(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "three processes")
+	ada := s.signUp(t, "ada@example.com")
+	for name, token := range map[string]string{"nobody": "", "a user": ada.GetTokens().GetAccessToken()} {
+		for role, procedure := range map[string]string{
+			roleAuth: "/auth.v1.AccountService/GetAccount", roleUsers: "/users.v1.ProfileService/GetProfile",
+		} {
+			inner := &system{url: "http://" + s.roles[role].listen}
+			status, _, body := inner.post(t, procedure, token, `{"accountId":"`+ada.GetUser().GetId()+`"}`)
+			if status != http.StatusUnauthorized || !strings.Contains(body, "INTERNAL_TOKEN_INVALID") {
+				t.Errorf("%s on %s: %d %s", name, procedure, status, body)
+			}
+		}
+	}
+	// A gateway with another key is refused by the services; its callers are
+	// not told that their token is bad.
+	s.processes[roleBff].kill()
+	role := s.roles[roleBff]
+	other := startProcess(t, append(role.env, "GATEHOUSE_LISTEN="+role.listen, "GATEHOUSE_INTERNAL_KEY="+strings.Repeat("c", 64)), roleBff)
+	eventually(t, 10*time.Second, "the other gateway answers", func() error {
+		if other.hasEnded() {
+			return errors.New("it has ended")
+		}
+		response, err := http.Get(s.url + "/livez")
+		if err != nil {
+			return err
+		}
+		return response.Body.Close()
+	})
+	status, _, body := s.post(t, "/bff.v1.AuthService/Login", "", `{"email":"ada@example.com","password":"correct horse battery"}`)
+	if status != http.StatusInternalServerError || strings.Contains(body, "INTERNAL_TOKEN_INVALID") {
+		t.Errorf("Login through a gateway with another key: %d %s; want 500 without the services' reason", status, body)
+	}
+}
+
+// A gateway that is cut off from auth for long asks about each token, and admits
+// nobody whom it can't ask about; a short cut is bridged.
+func TestAGatewayCutOffFromAuthFailsClosed(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "three processes")
+	ada := s.signUp(t, "ada@example.com")
+	ask := func() (int, string) {
+		status, _, body := s.post(t, "/bff.v1.AccountService/ListSessions", ada.GetTokens().GetAccessToken(), `{}`)
+		return status, body
+	}
+	if status, body := ask(); status != http.StatusOK {
+		t.Fatalf("before: %d %s", status, body)
+	}
+	s.processes[roleAuth].kill()
+	killed := time.Now()
+	pace := time.NewTicker(100 * time.Millisecond) // within the method's rate
+	defer pace.Stop()
+	for ; time.Since(killed) < 7*time.Second; <-pace.C {
+		kept := time.Since(killed) < stale // until then the answer from before is given
+		if status, body := ask(); status != http.StatusServiceUnavailable && !(kept && status == http.StatusOK) {
+			t.Fatalf("while auth is away: %d %s; want 503", status, body)
+		}
+	}
+	s.start(t, roleAuth)
+	eventually(t, 3*time.Second, "heal by itself", func() error {
+		if status, body := ask(); status != http.StatusOK {
+			return fmt.Errorf("%d %s", status, body)
+		}
+		return nil
+	})
+	// A session that ended while the stream was away is known when it is back.
+	s.processes[roleBff].kill()
+	if _, err := s.owner.Exec(t.Context(), `
+		WITH ended AS (UPDATE auth.sessions SET revoke_time = now(), revoke_reason = 'test' RETURNING id)
+		INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + interval '5 minutes' FROM ended`); err != nil {
+		t.Fatal(err)
+	}
+	s.start(t, roleBff)
+	status, _, body := s.post(t, "/bff.v1.AccountService/ListSessions", ada.GetTokens().GetAccessToken(), `{}`)
+	if status != http.StatusUnauthorized || !strings.Contains(body, "SESSION_ENDED") {
+		t.Errorf("on a gateway that just started: %d %s; want 401 SESSION_ENDED", status, body)
+	}
+}

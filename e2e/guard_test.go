@@ -1,0 +1,166 @@
+package e2e
+
+import (
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"gatehouse/internal/pgtest"
+	"gatehouse/internal/schema"
+)
+
+const otherSecret = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
+
+// ended runs a command to its end, and returns its exit status and what it said.
+// serviceLogins returns the URLs of auth's and users' own logins, whose passwords
+// are derived from secretKey.
+func serviceLogins(t *testing.T, databaseURL string) []string {
+	t.Helper()
+	secret, err := hex.DecodeString(secretKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var urls []string
+	for _, service := range []string{schema.Auth, schema.Users} {
+		password, err := hkdf.Key(sha256.New, secret, nil, "gatehouse database role v1: "+service, 24)
+		if err != nil {
+			t.Fatal(err)
+		}
+		url, err := schema.ServiceURL(databaseURL, schema.RoleName(config.Database, service), hex.EncodeToString(password))
+		if err != nil {
+			t.Fatal(err)
+		}
+		urls = append(urls, url)
+	}
+	return urls
+}
+
+func ended(t *testing.T, env []string, args ...string) (int, string) {
+	t.Helper()
+	p := startProcess(t, env, args...)
+	p.wait(t)
+	return p.cmd.ProcessState.ExitCode(), p.stdout.String() + p.stderr.String()
+}
+
+// everything describes what people make in a database, and its roles.
+const everything = `
+SELECT coalesce(string_agg(line, E'\n' ORDER BY line), '') FROM (
+	SELECT format('schema %s %s', nspname, nspacl) AS line FROM pg_namespace WHERE nspname !~ '^pg_'
+	UNION ALL
+	SELECT format('relation %s %s %s %s', relnamespace::regnamespace, relname, relkind, relacl) FROM pg_class WHERE relnamespace::regnamespace::text !~ '^pg_'
+	UNION ALL
+	SELECT format('role %s', rolname) FROM pg_roles WHERE rolname LIKE current_database() || '%'
+) AS lines`
+
+func textOf(t *testing.T, conn *pgx.Conn, sql string) string {
+	t.Helper()
+	var text string
+	if err := conn.QueryRow(t.Context(), sql).Scan(&text); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return text
+}
+
+// A made-up secret key, as a page once told people to export, doesn't reach the
+// passwords of a system that has another.
+func TestAnotherSecretKeyChangesNothing(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Empty(t)
+	right := []string{
+		"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + secretKey, "GATEHOUSE_INTERNAL_KEY=" + internalKey,
+		"GATEHOUSE_REGISTRATION=closed",
+	}
+	if status, said := ended(t, right, "schema", "apply"); status != 0 {
+		t.Fatalf("schema apply: exit status %d, said %s", status, said)
+	}
+	s := &system{roles: map[string]role{"serve": {listen: freeAddress(t), env: append(right,
+		"GATEHOUSE_ADMIN_EMAIL="+adminEmail, "GATEHOUSE_ADMIN_PASSWORD="+adminPassword)}}, processes: map[string]*process{}, owner: openPool(t, database)}
+	s.url = "http://" + s.roles["serve"].listen
+	s.start(t, "serve")
+
+	wrong := append(right[:len(right):len(right)], "GATEHOUSE_SECRET_KEY="+otherSecret, "GATEHOUSE_DATA_DIR="+t.TempDir(), "GATEHOUSE_LISTEN="+freeAddress(t))
+	for _, command := range [][]string{{"schema", "plan"}, {"schema", "apply"}, {"schema", "status"}, {"up"}} {
+		status, said := ended(t, wrong, command...)
+		if status != exitMistake || !strings.Contains(said, "GATEHOUSE_SECRET_KEY: ") {
+			t.Errorf("%v with another secret key: exit status %d, said %s", command, status, said)
+		}
+	}
+	for _, url := range serviceLogins(t, database) {
+		pgtest.Connect(t, url) // a connection that is opened after it
+	}
+	// The older key may stand second, and a database without keys takes any.
+	if status, said := ended(t, append(right[:len(right):len(right)], "GATEHOUSE_SECRET_KEY="+secretKey+","+otherSecret), "schema", "status"); status != 0 {
+		t.Errorf("schema status with both keys: exit status %d, said %s", status, said)
+	}
+	if status, said := ended(t, []string{"DATABASE_URL=" + pgtest.Empty(t), "GATEHOUSE_SECRET_KEY=" + otherSecret}, "schema", "apply"); status != 0 {
+		t.Errorf("schema apply on a fresh database: exit status %d, said %s", status, said)
+	}
+}
+
+// DATABASE_URL may be another project's: nothing is written there.
+func TestADatabaseOfOthersIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		statements string
+		says       []string
+	}{
+		"one like Supabase's": {
+			`CREATE SCHEMA auth; CREATE TABLE auth.users (id uuid PRIMARY KEY, email text); CREATE SCHEMA users; CREATE TABLE users.profiles (id uuid)`,
+			[]string{"the schema auth", "somebody else's", "CREATE DATABASE gatehouse"},
+		},
+		"one with tables in public": {
+			`CREATE TABLE public.orders (id integer)`, []string{"the database ", "public.orders", "GATEHOUSE_SHARE_DATABASE=true", "CREATE DATABASE gatehouse"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			database := pgtest.Empty(t)
+			owner := pgtest.Connect(t, database)
+			if _, err := owner.Exec(t.Context(), test.statements); err != nil {
+				t.Fatal(err)
+			}
+			before := textOf(t, owner, everything)
+			env := []string{"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + secretKey, "GATEHOUSE_DATA_DIR=" + t.TempDir(), "GATEHOUSE_LISTEN=" + freeAddress(t)}
+			for _, command := range [][]string{nil, {"schema", "plan"}, {"schema", "apply"}, {"schema", "apply", "--allow-destructive"}} {
+				status, said := ended(t, env, command...)
+				if status != exitMistake || strings.Contains(said, "--allow-destructive") {
+					t.Errorf("%v: exit status %d, said %s", command, status, said)
+				}
+				for _, want := range test.says {
+					if !strings.Contains(said, want) {
+						t.Errorf("%v: it doesn't say %q: %s", command, want, said)
+					}
+				}
+			}
+			if status, said := doctor(t, env); status != 1 || !strings.Contains(said, "BAD  DATABASE_URL: "+test.says[0]) {
+				t.Errorf("doctor: exit status %d, said %s", status, said)
+			}
+			if after := textOf(t, owner, everything); after != before {
+				t.Errorf("something was written: before\n%s\nafter\n%s", before, after)
+			}
+		})
+	}
+}
+
+func TestASharedDatabaseIsUsedAfterAYes(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Empty(t)
+	if _, err := pgtest.Connect(t, database).Exec(t.Context(), `CREATE TABLE public.orders (id integer)`); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + secretKey}
+	if status, said := ended(t, append(env, "GATEHOUSE_SHARE_DATABASE=true"), "schema", "apply"); status != 0 {
+		t.Fatalf("schema apply: exit status %d, said %s", status, said)
+	}
+	if status, said := ended(t, env, "schema", "status"); status != 0 {
+		t.Errorf("schema status, once it is ours: exit status %d, said %s", status, said)
+	}
+}

@@ -1,0 +1,282 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
+
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/pgtest"
+	"gatehouse/internal/testneed"
+)
+
+// bouncer is a PgBouncer in transaction mode before the tests' Postgres.
+type bouncer struct{ address string }
+
+// newBouncer starts one that knows the roles of the database, each with two
+// connections, which many transactions have to share.
+func newBouncer(t *testing.T, database pgtest.Database) *bouncer {
+	t.Helper()
+	program := testneed.Program(t, "pgbouncer", "/usr/sbin/pgbouncer") // which a user's PATH may lack
+	owner, err := pgx.ParseConfig(database.Owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("/tmp", "gatehouse-bouncer-") // t.TempDir is closed to others
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	var roles string
+	for _, one := range []string{database.Auth, database.Users} {
+		config, err := pgx.ParseConfig(one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		roles += fmt.Sprintf("%q %q\n", config.User, config.Password)
+	}
+	roles += `"stats" "stats"` + "\n"
+	host, port, _ := net.SplitHostPort(freeAddress(t))
+	config := fmt.Sprintf(`[databases]
+* = host=%s port=%d
+[pgbouncer]
+listen_addr = %s
+listen_port = %s
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = %s
+pool_mode = transaction
+default_pool_size = 2
+stats_users = stats
+`, owner.Host, owner.Port, host, port, filepath.Join(dir, "users.txt"))
+	for name, text := range map[string]string{"users.txt": roles, "pgbouncer.ini": config} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, filepath.Join(dir, "pgbouncer.ini"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: notRoot(t)}
+	var said lockedBuffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start pgbouncer: %v", err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("pgbouncer said:\n%s", said.String())
+		}
+	})
+	b := &bouncer{address: net.JoinHostPort(host, port)}
+	eventually(t, 20*time.Second, "pgbouncer listens", func() error {
+		conn, err := net.Dial("tcp", b.address)
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, said.String())
+		}
+		return conn.Close()
+	})
+	return b
+}
+
+// notRoot is a user for PgBouncer, which refuses to run as root; nil for ourselves.
+func notRoot(t *testing.T) *syscall.Credential {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		found, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, err := strconv.ParseUint(found.Uid, 10, 32)
+		gid, err2 := strconv.ParseUint(found.Gid, 10, 32)
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	}
+	t.Fatal("there is no user postgres or nobody to run pgbouncer")
+	return nil
+}
+
+// before returns the URL by which the role of another is reached through it.
+func (b *bouncer) before(t *testing.T, direct string) string {
+	t.Helper()
+	config, err := pgx.ParseConfig(direct)
+	if err != nil {
+		t.Fatal(err)
+	}
+	through := url.URL{Scheme: "postgres", User: url.UserPassword(config.User, config.Password), Host: b.address, Path: "/" + config.Database}
+	return through.String()
+}
+
+// transactions counts what went through it.
+func (b *bouncer) transactions(t *testing.T) (n int64) {
+	t.Helper()
+	config, err := pgx.ParseConfig("postgres://stats:stats@" + b.address + "/pgbouncer?default_query_exec_mode=simple_protocol")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	results, err := conn.PgConn().Exec(t.Context(), "SHOW STATS_TOTALS").ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range results[0].Rows {
+		for i, field := range results[0].FieldDescriptions {
+			if field.Name == "xact_count" {
+				count, _ := strconv.ParseInt(string(row[i]), 10, 64)
+				n += count
+			}
+		}
+	}
+	return n
+}
+
+// The services need no setting for it: they notice.
+func TestTheSystemWorksThroughPgBouncerInTransactionMode(t *testing.T) {
+	t.Parallel()
+	var through *bouncer
+	s := newSystem(t, "three processes", func(database *pgtest.Database) {
+		through = newBouncer(t, *database)
+		database.Auth, database.Users = through.before(t, database.Auth), through.before(t, database.Users)
+	})
+	admin := s.admin(t)
+	var group sync.WaitGroup
+	for i := range 4 {
+		email := fmt.Sprintf("person%d@example.com", i)
+		person := s.signUp(t, email)
+		group.Go(func() {
+			if err := s.wholeStory(t, admin, email, person); err != nil {
+				t.Errorf("person %d: %v", i, err)
+			}
+		})
+	}
+	group.Wait()
+	if n := through.transactions(t); n < 100 {
+		t.Errorf("only %d transactions went through PgBouncer", n)
+	}
+}
+
+// wholeStory has somebody sign in, refresh, change, and be revoked.
+func (s *system) wholeStory(t *testing.T, admin client, email string, person *bffv1.SignedIn) error {
+	tokens := person.GetTokens()
+	for range 10 {
+		err := patiently(func() error {
+			refreshed, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens.GetRefreshToken()})
+			if err == nil {
+				tokens = refreshed.GetTokens()
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("Refresh: %w", err)
+		}
+		err = patiently(func() error {
+			me, err := s.client(tokens.GetAccessToken()).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+			if err == nil && (me.GetUser().GetEmail() != email || me.GetUser().GetFirstName() != "Ada") {
+				return fmt.Errorf("got %v", me)
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("GetMe: %w", err)
+		}
+	}
+	var other *bffv1.Tokens
+	err := patiently(func() error {
+		login, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: email, Password: "correct horse battery"})
+		other = login.GetSignedIn().GetTokens()
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("Login: %w", err)
+	}
+	err = patiently(func() error {
+		_, err := s.client("").auth.Logout(t.Context(), &bffv1.LogoutRequest{RefreshToken: tokens.GetRefreshToken()})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("Logout: %w", err)
+	}
+	if err := s.refused(t, tokens.GetAccessToken()); err != nil {
+		return fmt.Errorf("after Logout: %w", err)
+	}
+	// The relay tells users, and the stream the gateway.
+	err = patiently(func() error {
+		_, err := admin.users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: person.GetUser().GetId()})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("DisableUser: %w", err)
+	}
+	if err := s.refused(t, other.GetAccessToken()); err != nil {
+		return fmt.Errorf("after DisableUser: %w", err)
+	}
+	return within(20*time.Second, func() error {
+		var status string
+		if err := s.owner.QueryRow(t.Context(), "SELECT status FROM users.profiles WHERE id = $1", person.GetUser().GetId()).Scan(&status); err != nil || status != "disabled" {
+			return fmt.Errorf("users has the status %q: %w", status, err)
+		}
+		return nil
+	})
+}
+
+// patiently tries again while a busy machine keeps a part from answering in time.
+func patiently(try func() error) error {
+	var err error
+	_ = within(20*time.Second, func() error {
+		if err = try(); connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeResourceExhausted {
+			return err
+		}
+		return nil
+	})
+	return err
+}
+
+// refused waits until a token is refused.
+func (s *system) refused(t *testing.T, token string) error {
+	return within(2*cutOffBound, func() error {
+		_, err := s.client(token).account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
+		if connect.CodeOf(err) != connect.CodeUnauthenticated {
+			return fmt.Errorf("the token is not refused: %w", err)
+		}
+		return nil
+	})
+}
+
+// within tries until it works or the time is over.
+func within(limit time.Duration, try func() error) error {
+	deadline := time.Now().Add(limit)
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := try()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		<-ticker.C
+	}
+}

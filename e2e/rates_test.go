@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"net"
+	"net/http"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/rpc"
+	"gatehouse/internal/testneed"
+)
+
+// startRedis starts a real Redis or Valkey at the address.
+func startRedis(t testing.TB, address string) *exec.Cmd {
+	t.Helper()
+	program := testneed.Program(t, "redis-server", "valkey-server")
+	_, port, _ := net.SplitHostPort(address)
+	cmd := exec.Command(program, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir())
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start %s: %v", program, err)
+	}
+	t.Cleanup(func() { killRedis(cmd) })
+	return cmd
+}
+
+func killRedis(cmd *exec.Cmd) {
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+}
+
+// Two gateways hold a caller to one rate while they share a Redis, each to the
+// whole while it is away, and to one again when it is back. Never is there an
+// answer that is neither.
+func TestGatewaysShareRatesThroughRedis(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "three processes")
+	redisAt, secondAt := freeAddress(t), freeAddress(t)
+	redis := startRedis(t, redisAt)
+	env := []string{"REDIS_URL=redis://" + redisAt, "GATEHOUSE_POLICY=bff.v1.AccountService/GetMe rate=20/h burst=20"}
+	s.processes[roleBff].interrupt(t)
+	first := s.start(t, roleBff, env...)
+	second := startProcess(t, slices.Concat(s.roles[roleBff].env, []string{"GATEHOUSE_LISTEN=" + secondAt}, env), "bff")
+	eventually(t, 30*time.Second, "the second gateway is ready", func() error {
+		response, err := http.Get("http://" + secondAt + "/readyz")
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return connect.NewError(connect.CodeUnavailable, response.Status)
+		}
+		return nil
+	})
+	said := func(text string) int {
+		return min(strings.Count(first.stderr.String(), text), strings.Count(second.stderr.String(), text))
+	}
+	const away, shared = "gives no answer in time", "rates are shared"
+	people := 0
+	// admitted is how many of 60 calls of one person are let through.
+	admitted := func() (count int) {
+		people++
+		token := s.signUp(t, strings.Repeat("a", people)+"@example.com").GetTokens().GetAccessToken()
+		gateways := []client{s.client(token), (&system{url: "http://" + secondAt}).client(token)}
+		for i := range 60 {
+			switch _, err := gateways[i%2].account.GetMe(t.Context(), &bffv1.GetMeRequest{}); {
+			case err == nil:
+				count++
+			case rpc.Reason(err) != "RATE_LIMITED":
+				t.Fatalf("call %d: %v, want an answer or RATE_LIMITED", i+1, err)
+			}
+		}
+		return count
+	}
+	together := func(when string) {
+		for try := range 5 {
+			eventually(t, 30*time.Second, "both share "+when, func() error {
+				if said(shared) <= said(away) {
+					return connect.NewError(connect.CodeUnavailable, "not yet")
+				}
+				return nil
+			})
+			before := strings.Count(first.stderr.String()+second.stderr.String(), away)
+			count := admitted()
+			if count >= 19 && count <= 21 {
+				return
+			}
+			// On a machine that is too busy, Redis isn't in time.
+			if try == 4 || before == strings.Count(first.stderr.String()+second.stderr.String(), away) {
+				t.Fatalf("%s, %d of 60 calls were let through, want 20", when, count)
+			}
+		}
+	}
+	together("with Redis")
+	killRedis(redis)
+	if count := admitted(); count != 40 {
+		t.Errorf("without Redis, %d of 60 calls were let through, want 20 by each gateway", count)
+	}
+	startRedis(t, redisAt)
+	together("with Redis again")
+}

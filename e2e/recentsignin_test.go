@@ -1,0 +1,95 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	bffv1 "gatehouse/gen/bff/v1"
+	policyv1 "gatehouse/gen/policy/v1"
+)
+
+// recentRequests are requests of the methods that want a recent sign-in; %s is
+// another user's id.
+var recentRequests = map[protoreflect.Name]string{
+	"ChangePassword":     `{"currentPassword":"` + adminPassword + `","newPassword":"battery horse correct"}`,
+	"RequestEmailChange": `{"newEmail":"root@example.org"}`,
+	"DeleteMe":           `{}`,
+	"CreateUser":         `{"user":{"email":"backdoor@example.com","roles":["admin"]},"password":"battery horse correct"}`,
+	"EnableUser":         `{"userId":"%s"}`,
+	"SetUserRoles":       `{"userId":"%s","roles":["admin"]}`,
+	"ChangeUserEmail":    `{"userId":"%s","email":"backdoor@example.com"}`,
+	"ForcePasswordReset": `{"userId":"%s"}`,
+	"DeleteUser":         `{"userId":"%s"}`,
+}
+
+// A stolen access token of an administrator's session ends with its five minutes:
+// nothing that it can do outlives it.
+func TestAnOldSignInChangesNobody(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "one process")
+	ada := s.signUp(t, "ada@example.com").GetUser().GetId()
+	if _, err := s.admin(t).users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: ada}); err != nil {
+		t.Fatalf("DisableUser: %v", err)
+	}
+	login, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: adminPassword})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := login.GetSignedIn().GetTokens().GetAccessToken()
+	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() - interval '6 minutes'"); err != nil {
+		t.Fatal(err)
+	}
+	accounts := func() (text string) {
+		t.Helper()
+		err := s.owner.QueryRow(t.Context(), "SELECT string_agg(a::text, ' ' ORDER BY id) || (SELECT count(*) FROM auth.links) FROM auth.accounts a").Scan(&text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	before, refused := accounts(), 0
+	for _, file := range []protoreflect.FileDescriptor{bffv1.File_bff_v1_account_service_proto, bffv1.File_bff_v1_user_service_proto, bffv1.File_bff_v1_auth_service_proto} {
+		methods := file.Services().Get(0).Methods()
+		for i := range methods.Len() {
+			method := methods.Get(i)
+			if policy, _ := proto.GetExtension(method.Options(), policyv1.E_Method).(*policyv1.Method); !policy.GetRecentSignIn() {
+				continue
+			}
+			request, ok := recentRequests[method.Name()]
+			if !ok {
+				t.Errorf("%s wants a recent sign-in: add a request of it to recentRequests", method.FullName())
+				continue
+			}
+			refused++
+			if strings.Contains(request, "%s") {
+				request = fmt.Sprintf(request, ada)
+			}
+			answered, _, body := s.post(t, fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name()), token, request)
+			if answered != http.StatusBadRequest || !strings.Contains(body, "REAUTHENTICATION_REQUIRED") {
+				t.Errorf("%s by an old sign-in: got %d %s, want REAUTHENTICATION_REQUIRED", method.Name(), answered, body)
+			}
+		}
+	}
+	if after := accounts(); after != before {
+		t.Errorf("the accounts were changed from\n%s\nto\n%s", before, after)
+	}
+	if refused != len(recentRequests) {
+		t.Errorf("%d methods were tried, and recentRequests has %d", refused, len(recentRequests))
+	}
+	var audited int
+	err = s.owner.QueryRow(t.Context(), "SELECT count(*) FROM auth.audit_events WHERE outcome = 'refused' AND reason = 'REAUTHENTICATION_REQUIRED' AND event LIKE 'account.%' AND event <> 'account.password.change'").Scan(&audited)
+	if err != nil || audited < 6 {
+		t.Errorf("the audit has %d refusals (%v), want those of the administrator's six methods", audited, err)
+	}
+	if _, err := s.client(token).account.Reauthenticate(t.Context(), &bffv1.ReauthenticateRequest{Password: adminPassword}); err != nil {
+		t.Fatalf("Reauthenticate: %v", err)
+	}
+	if _, err := s.client(token).users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: ada, Roles: []string{"editor"}}); err != nil {
+		t.Errorf("SetUserRoles after Reauthenticate: %v", err)
+	}
+}

@@ -1,0 +1,343 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/pgtest"
+	"gatehouse/internal/postgres"
+	"gatehouse/internal/rpc"
+	"gatehouse/internal/schema"
+)
+
+// store is a Postgres of the test's own, which can be ended and started again.
+type store struct {
+	dir    string
+	server *postgres.Server
+}
+
+// newStore starts one that loses nothing in a crash, with the schema applied.
+func newStore(t *testing.T) (*store, pgtest.Database) {
+	t.Helper()
+	// Not t.TempDir, whose long name no socket would fit into.
+	dir, err := os.MkdirTemp("", "gatehouse-restart-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil { // root's Postgres runs as another user
+		t.Fatal(err)
+	}
+	s := &store{dir: dir}
+	s.start(t)
+	t.Cleanup(func() { _ = s.server.Stop(context.Background()) })
+	database := pgtest.Database{Owner: s.server.URL("postgres")}
+	roles := schema.Roles{Auth: schema.Role{Password: "auth"}, Users: schema.Role{Password: "users"}}
+	if _, err := schema.Apply(t.Context(), schema.Config{SQL: schemaSQL, DatabaseURL: database.Owner, Roles: roles}); err != nil {
+		t.Fatalf("apply the schema: %v", err)
+	}
+	for service, url := range map[string]*string{schema.Auth: &database.Auth, schema.Users: &database.Users} {
+		if *url, err = schema.ServiceURL(database.Owner, schema.RoleName("postgres", service), service); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s, database
+}
+
+// start tries again for a while: what served connections outlives a postmaster
+// that was killed by as long as it takes to notice, and keeps a new one out.
+func (s *store) start(t *testing.T) {
+	t.Helper()
+	eventually(t, time.Minute, "start Postgres", func() error {
+		server, err := postgres.Start(t.Context(), postgres.Config{Dir: s.dir})
+		if err == nil {
+			s.server = server
+		}
+		return err
+	})
+}
+
+// stop is a fast shutdown: what isn't committed is rolled back.
+func (s *store) stop(t *testing.T) {
+	t.Helper()
+	if err := s.server.Stop(t.Context()); err != nil {
+		t.Errorf("stop Postgres: %v", err)
+	}
+}
+
+// kill ends the postmaster as a crash does; the next start recovers.
+func (s *store) kill(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.server.Dir(), "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Sscan(strings.Split(string(text), "\n")[0], &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-s.server.Done()
+	_ = s.server.Stop(t.Context()) // says that it had ended by itself
+}
+
+// load is people who sign in, refresh and register, as long as ctx lasts.
+type load struct {
+	system *system
+	// How often each was acknowledged, and how often nobody could tell.
+	logins, refreshes, registrations, lost atomic.Int64
+
+	mu         sync.Mutex
+	registered map[string]*bffv1.Tokens // by email: what was acknowledged
+}
+
+// maybe reports whether a call got no answer because of the restart. Then its
+// caller knows nothing. Anything else that isn't success is a lie.
+func (l *load) maybe(t *testing.T, what string, err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeResourceExhausted:
+		l.lost.Add(1)
+		return true
+	}
+	t.Errorf("%s: %v (%s)", what, err, rpc.Reason(err))
+	return false
+}
+
+func (l *load) login(ctx context.Context, t *testing.T, email string) {
+	_, err := l.system.client("").auth.Login(ctx, &bffv1.LoginRequest{Email: email, Password: "correct horse battery"})
+	if err == nil {
+		l.logins.Add(1)
+	} else if ctx.Err() == nil {
+		l.maybe(t, "Login", err)
+	}
+}
+
+func (l *load) register(ctx context.Context, t *testing.T, email string) {
+	response, err := l.system.client("").auth.Register(ctx, &bffv1.RegisterRequest{Email: email, Password: "correct horse battery", FirstName: "Ada"})
+	if err == nil {
+		l.registrations.Add(1)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.registered[email] = response.GetSignedIn().GetTokens()
+	} else if ctx.Err() == nil {
+		l.maybe(t, "Register", err)
+	}
+}
+
+// refresh exchanges a token for the next, trying again with the same key as a
+// client does whose answer was lost. It returns the token that is good.
+func (l *load) refresh(ctx context.Context, t *testing.T, token, key string) string {
+	for ctx.Err() == nil {
+		next, err := l.system.refresh(ctx, token, key)
+		if err == nil {
+			l.refreshes.Add(1)
+			return next
+		}
+		if ctx.Err() == nil && !l.maybe(t, "Refresh", err) {
+			return token
+		}
+	}
+	// Not with ctx, so that what is returned is what the server thinks.
+	next := token
+	eventually(t, time.Minute, "the last refresh", func() (err error) {
+		got, err := l.system.refresh(context.WithoutCancel(ctx), token, key)
+		if err == nil {
+			next = got
+		}
+		return err
+	})
+	return next
+}
+
+func (s *system) refresh(ctx context.Context, token, key string) (string, error) {
+	ctx, call := connect.NewClientContext(ctx)
+	call.RequestHeader().Set("Idempotency-Key", key)
+	response, err := s.client("").auth.Refresh(ctx, &bffv1.RefreshRequest{RefreshToken: token})
+	return response.GetTokens().GetRefreshToken(), err
+}
+
+// untilMore waits until each kind of call has been acknowledged some more times.
+func (l *load) untilMore(t *testing.T, what string) {
+	t.Helper()
+	counts := []*atomic.Int64{&l.logins, &l.refreshes, &l.registrations}
+	var want []int64
+	for _, count := range counts {
+		want = append(want, count.Load()+5)
+	}
+	eventually(t, time.Minute, what, func() error {
+		for i, count := range counts {
+			if count.Load() < want[i] {
+				return fmt.Errorf("%d logins, %d refreshes, %d registrations", l.logins.Load(), l.refreshes.Load(), l.registrations.Load())
+			}
+		}
+		return nil
+	})
+}
+
+// Guarantee 8, and 3: whatever was acknowledged is there, and nothing is half
+// done, though Postgres stops and crashes in the middle of everything.
+func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
+	t.Parallel()
+	for _, shape := range shapes {
+		t.Run(shape, func(t *testing.T) {
+			t.Parallel()
+			store, database := newStore(t)
+			s := newSystemOn(t, shape, database)
+			l := &load{system: s, registered: map[string]*bffv1.Tokens{}}
+			ctx, cancel := context.WithCancel(t.Context())
+			var people sync.WaitGroup
+			defer people.Wait()
+			defer cancel()
+			pace := func(work func(n int)) {
+				people.Go(func() {
+					ticker := time.NewTicker(20 * time.Millisecond)
+					defer ticker.Stop()
+					for n := 0; ctx.Err() == nil; n++ {
+						work(n)
+						<-ticker.C
+					}
+				})
+			}
+			last := make([]string, 3) // tokens, each its owner's alone until all have stopped
+			for i := range last {
+				last[i] = s.signUp(t, fmt.Sprintf("person-%d@example.com", i)).GetTokens().GetRefreshToken()
+			}
+			for i := range last {
+				pace(func(n int) { last[i] = l.refresh(ctx, t, last[i], fmt.Sprintf("key-%d-%d", i, n)) })
+			}
+			pace(func(int) { l.login(ctx, t, "person-0@example.com") })
+			pace(func(n int) { l.register(ctx, t, fmt.Sprintf("restart-%d@example.com", n)) })
+
+			l.untilMore(t, "before")
+			for _, end := range []func(*testing.T){store.stop, store.kill, store.stop} {
+				end(t)
+				lost := l.lost.Load()
+				eventually(t, time.Minute, "somebody notices that Postgres is away", func() error {
+					if l.lost.Load() == lost {
+						return fmt.Errorf("nobody")
+					}
+					return nil
+				})
+				store.start(t)
+				l.untilMore(t, "after Postgres is back")
+			}
+			cancel()
+			people.Wait()
+			t.Logf("%d logins, %d refreshes, %d registrations; %d calls without an answer",
+				l.logins.Load(), l.refreshes.Load(), l.registrations.Load(), l.lost.Load())
+			l.wantWhatWasAcknowledged(t, last)
+			if shape == "one process" { // the one that has a mailbox
+				l.wantMailed(t)
+			}
+			s.wantNothingHalfDone(t)
+		})
+	}
+}
+
+// wantMailed waits until everybody whose registration was acknowledged has the
+// mail that was written with it.
+func (l *load) wantMailed(t *testing.T) {
+	t.Helper()
+	folder := l.system.mailbox()
+	eventually(t, time.Minute, "the mail of each registration", func() error {
+		files, err := filepath.Glob(filepath.Join(folder, "*-verify_email-*.eml"))
+		if err != nil {
+			return err
+		}
+		var all strings.Builder
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			all.Write(text)
+		}
+		for email := range l.registered {
+			if !strings.Contains(all.String(), "<"+email+">") {
+				return fmt.Errorf("among %d mails is none to %s", len(files), email)
+			}
+		}
+		return nil
+	})
+}
+
+func (l *load) wantWhatWasAcknowledged(t *testing.T, last []string) {
+	t.Helper()
+	s := l.system
+	for i, token := range last {
+		l.wantGood(t, fmt.Sprintf("the last token of person %d", i), token)
+	}
+	if len(l.registered) == 0 {
+		t.Error("nobody registered")
+	}
+	for email, tokens := range l.registered {
+		eventually(t, time.Minute, "sign in as "+email, func() error {
+			_, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: email, Password: "correct horse battery"})
+			if connect.CodeOf(err) == connect.CodeUnauthenticated {
+				t.Fatalf("%s was registered, and can't sign in: %v", email, err)
+			}
+			return err
+		})
+		l.wantGood(t, "the token of "+email, tokens.GetRefreshToken())
+	}
+}
+
+// wantGood wants a refresh token to work.
+func (l *load) wantGood(t *testing.T, what, token string) {
+	t.Helper()
+	eventually(t, time.Minute, what, func() error {
+		_, err := l.system.refresh(t.Context(), token, "the last")
+		if connect.CodeOf(err) == connect.CodeUnauthenticated {
+			t.Fatalf("%s was given, and isn't good: %v", what, err)
+		}
+		return err
+	})
+}
+
+func (s *system) wantNothingHalfDone(t *testing.T) {
+	t.Helper()
+	eventually(t, time.Minute, "users hears of all", func() error {
+		if n := s.count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
+			return fmt.Errorf("%d rows in the outbox", n)
+		}
+		return nil
+	})
+	s.wantTheSameOfBoth(t)
+	// Acknowledged or not, an account was made with its session and its audit, or
+	// not at all.
+	const halves = `
+		SELECT count(*) FROM auth.accounts a
+		WHERE a.roles = '{}' AND (
+			NOT EXISTS (SELECT FROM auth.sessions s WHERE s.account_id = a.id)
+			OR NOT EXISTS (SELECT FROM auth.audit_events e WHERE e.account_id = a.id AND e.event = 'account.create'))`
+	if n := s.count(t, halves); n != 0 {
+		t.Errorf("%d accounts are half made", n)
+	}
+	const lost = `
+		SELECT count(*) FROM auth.audit_events e
+		WHERE e.event = 'account.create' AND NOT EXISTS (SELECT FROM auth.accounts a WHERE a.id = e.account_id)`
+	if n := s.count(t, lost); n != 0 {
+		t.Errorf("%d accounts are in the audit alone", n)
+	}
+	var sessions, logins int
+	err := s.owner.QueryRow(t.Context(), `
+		SELECT (SELECT count(*) FROM auth.sessions),
+			(SELECT count(*) FROM auth.audit_events WHERE event = 'session.login' AND outcome = 'succeeded')
+			+ (SELECT count(*) FROM auth.audit_events WHERE event = 'account.create' AND user_agent <> 'gatehouse admin')`).Scan(&sessions, &logins)
+	if err != nil || sessions != logins {
+		t.Errorf("%d sessions, and %d in the audit (%v)", sessions, logins, err)
+	}
+}
