@@ -39,12 +39,12 @@ test:
 
 # Without the packages that take longest: those that start processes, hash
 # passwords by the thousand, or make database clusters.
-SLOW := ^gatehouse(/auth|/bff|/bench|/internal/postgres|/internal/schema)?$$
+SLOW := ^gatehouse/(auth|bff|bench|e2e|internal/postgres|internal/schema)$$
 
 test-fast:
 	go vet ./...
 	go test $$(go list ./... | grep -vE '$(SLOW)')
-	go test -run 'Links|AsTheyAre|Pages|PointDown|IsExplained|Distance|OnePerson' .
+	go test -run 'Links|AsTheyAre|Pages|PointDown|IsExplained|OnePerson' ./e2e
 
 bench:
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix bench/fastify; else echo "there is no npm here: Fastify will be left out"; fi

@@ -45,7 +45,7 @@ func TestTheReferencePagesAreCurrent(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(committed, []byte(page)) {
-			t.Errorf("%s is not what its source says. Write it anew: go test . -run %s -update\nwant:\n%s", path, t.Name(), page)
+			t.Errorf("%s is not what its source says. Renew it: go test ./app -run %s -update\nwant:\n%s", path, t.Name(), page)
 		}
 	}
 }

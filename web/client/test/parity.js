@@ -1,7 +1,7 @@
 // @ts-nocheck -- methods are found by the names that the corpus gives, which types cannot follow.
 // Makes the calls that it is told of, one JSON a line, by the client as it is
 // built, and answers with what came of each: the surface "typescript" of the
-// parity corpus (parity_test.go). Run it as: node parity.js BASE_URL
+// parity corpus (e2e/parity_test.go). Run it as: node parity.js BASE_URL
 import { createInterface } from "node:readline";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { AccountService, AuthService, UserService, createGatehouse } from "../dist/index.js";
