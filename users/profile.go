@@ -128,8 +128,8 @@ func ownersField(profile *usersv1.Profile, path string) (string, bool) {
 	return "", false
 }
 
-func errUpdateMask(fault string) error {
-	return rpc.Invalid("UPDATE_MASK_INVALID", "update_mask", fault)
+func errUpdateMask(problem string) error {
+	return rpc.Invalid("UPDATE_MASK_INVALID", "update_mask", problem)
 }
 
 // profile is a row of users.profiles, without what auth owns.
