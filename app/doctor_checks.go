@@ -17,6 +17,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/database"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
 )
@@ -219,11 +220,11 @@ func (e *examination) greet(ctx context.Context, setting, address string, route 
 		_, err = usersv1.NewProfileServiceClient(client).GetProfile(ctx, &usersv1.GetProfileRequest{ProfileId: uuid.Nil.String()})
 	}
 	switch {
-	case rpc.Reason(err) == rpc.ReasonInternalToken:
+	case fault.Reason(err) == fault.ReasonInternalToken:
 		e.fault("GATEHOUSE_INTERNAL_KEY", route.Callee+" has another one: it doesn't know who is calling", "give all roles the same")
 	case connect.CodeOf(err) == connect.CodeUnimplemented:
 		e.fault(setting, fmt.Sprintf("what answers at %s is not %s of this version", address, route.Callee), "correct the address")
-	case err != nil && rpc.Reason(err) == "" && connect.CodeOf(err) != connect.CodeNotFound:
+	case err != nil && fault.Reason(err) == "" && connect.CodeOf(err) != connect.CodeNotFound:
 		e.fault(setting, fmt.Sprintf("%s can't be called: %s", route.Callee, connect.CodeOf(err)), "see its log")
 	}
 }

@@ -13,16 +13,16 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 var (
-	errUserNotFound       = rpc.NewError(connect.CodeNotFound, "USER_NOT_FOUND", "There is no such user.")
-	errEmailTaken         = rpc.NewError(connect.CodeAlreadyExists, "EMAIL_TAKEN", "Another account has this email. Sign in with it, or use another.")
-	errAccountExists      = rpc.NewError(connect.CodeAlreadyExists, "ACCOUNT_EXISTS", "There is an account with this id already.")
-	errRegistrationClosed = rpc.NewError(connect.CodePermissionDenied, "REGISTRATION_CLOSED", "Registration is closed. Ask an administrator for an account.")
-	errLastAdministrator  = rpc.NewError(connect.CodeFailedPrecondition, "LAST_ADMINISTRATOR", "This is the last active administrator. Make another one first.")
-	errReauthenticate     = rpc.NewError(connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED", "Give your password again (Reauthenticate), then repeat this within five minutes.")
+	errUserNotFound       = fault.New(connect.CodeNotFound, "USER_NOT_FOUND", "There is no such user.")
+	errEmailTaken         = fault.New(connect.CodeAlreadyExists, "EMAIL_TAKEN", "Another account has this email. Sign in with it, or use another.")
+	errAccountExists      = fault.New(connect.CodeAlreadyExists, "ACCOUNT_EXISTS", "There is an account with this id already.")
+	errRegistrationClosed = fault.New(connect.CodePermissionDenied, "REGISTRATION_CLOSED", "Registration is closed. Ask an administrator for an account.")
+	errLastAdministrator  = fault.New(connect.CodeFailedPrecondition, "LAST_ADMINISTRATOR", "This is the last active administrator. Make another one first.")
+	errReauthenticate     = fault.New(connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED", "Give your password again (Reauthenticate), then repeat this within five minutes.")
 )
 
 // violates reports whether Postgres refused for the sake of a constraint.

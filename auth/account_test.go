@@ -11,7 +11,7 @@ import (
 
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 func TestAnEmailBelongsToOneAccountInAnyCase(t *testing.T) {
@@ -65,7 +65,7 @@ func TestLogin(t *testing.T) {
 	_, err = h.login(t, "nobody@example.com", password)
 	wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
 	_, err = h.login(t, "ada@example.com", "")
-	wantReason(t, err, connect.CodeInvalidArgument, rpc.ReasonInvalid)
+	wantReason(t, err, connect.CodeInvalidArgument, fault.ReasonInvalid)
 
 	rows := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = 'session.login' AND outcome = 'refused'")
 	if rows != 2 {
@@ -182,7 +182,7 @@ func TestTheLastAdministratorStays(t *testing.T) {
 		},
 	} {
 		err := remove()
-		if rpc.Reason(err) != "LAST_ADMINISTRATOR" {
+		if fault.Reason(err) != "LAST_ADMINISTRATOR" {
 			t.Errorf("%s: got %v, want LAST_ADMINISTRATOR", name, err)
 		}
 	}
@@ -326,7 +326,7 @@ func TestCopiesThatStartAtOnceMakeOneAdministratorAndOneKey(t *testing.T) {
 				return
 			}
 			ok, err := copied.EnsureAdministrator(t.Context(), "admin@localhost", password)
-			for rpc.Reason(err) == "TOO_MANY_PASSWORD_CHECKS" {
+			for fault.Reason(err) == "TOO_MANY_PASSWORD_CHECKS" {
 				ok, err = copied.EnsureAdministrator(t.Context(), "admin@localhost", password)
 			}
 			if err != nil {

@@ -9,7 +9,7 @@ import (
 
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // removals are the ways in which an administrator stops being one.
@@ -53,7 +53,7 @@ func TestOfTwoAdministratorsWhoRemoveEachOtherOneStays(t *testing.T) {
 					switch err := remove(id); {
 					case err == nil:
 						removed.Add(1)
-					case rpc.Reason(err) != "LAST_ADMINISTRATOR":
+					case fault.Reason(err) != "LAST_ADMINISTRATOR":
 						t.Errorf("%s: %v", pair[i], err)
 					}
 				})
@@ -82,7 +82,7 @@ func TestAnAdministratorWhoCannotSignInDoesNotCount(t *testing.T) {
 	h.exec(t, "UPDATE auth.accounts SET password_hash = '' WHERE id = $1", invited)
 	h.exec(t, "UPDATE auth.accounts SET status = 'disabled' WHERE id = $1", disabled)
 	for name, remove := range h.removals(t) {
-		if err := remove(root.GetId()); connect.CodeOf(err) != connect.CodeFailedPrecondition || rpc.Reason(err) != "LAST_ADMINISTRATOR" {
+		if err := remove(root.GetId()); connect.CodeOf(err) != connect.CodeFailedPrecondition || fault.Reason(err) != "LAST_ADMINISTRATOR" {
 			t.Errorf("%s: got %v, want LAST_ADMINISTRATOR", name, err)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 const defaultAuditPage = 25
@@ -57,7 +57,7 @@ const (
 
 var (
 	eventName       = regexp.MustCompile(`^[a-z_.]*$`)
-	errEventUnknown = rpc.Invalid(rpc.ReasonInvalid, "event", "name an event such as session.login, or the beginning of some up to a dot, such as session.")
+	errEventUnknown = fault.Invalid(fault.ReasonInvalid, "event", "name an event such as session.login, or the beginning of some up to a dot, such as session.")
 )
 
 // ListAuditEvents implements authv1.AuditServiceHandler. Walking the pages meets

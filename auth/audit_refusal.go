@@ -2,11 +2,10 @@ package auth
 
 import (
 	"context"
+	"gatehouse/internal/fault"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-
-	"gatehouse/internal/rpc"
 )
 
 // Refusals of one event, for one reason and one account or network are one row
@@ -16,7 +15,7 @@ import (
 // refuse audits that something was refused, for the error's reason, and returns
 // the error. A fault of ours has no reason and is no refusal.
 func (s *Service) refuse(ctx context.Context, row audited, err error) error {
-	reason := rpc.Reason(err)
+	reason := fault.Reason(err)
 	if reason == "" {
 		return err
 	}

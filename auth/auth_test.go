@@ -14,6 +14,7 @@ import (
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
 )
@@ -138,8 +139,8 @@ func (h *house) count(t *testing.T, sql string, args ...any) int {
 
 func wantReason(t *testing.T, err error, code connect.Code, reason string) {
 	t.Helper()
-	if connect.CodeOf(err) != code || rpc.Reason(err) != reason {
-		t.Errorf("got %v (reason %q), want %s %s", err, rpc.Reason(err), code, reason)
+	if connect.CodeOf(err) != code || fault.Reason(err) != reason {
+		t.Errorf("got %v (reason %q), want %s %s", err, fault.Reason(err), code, reason)
 	}
 }
 
@@ -160,7 +161,7 @@ func (r *receiver) ApplyAccount(_ context.Context, req *usersv1.ApplyAccountRequ
 	defer r.mu.Unlock()
 	if r.away {
 		r.refused++
-		return nil, rpc.Unavailable()
+		return nil, fault.Unavailable()
 	}
 	r.calls = append(r.calls, req)
 	select {

@@ -1,10 +1,9 @@
 package auth_test
 
 import (
+	"gatehouse/internal/fault"
 	"testing"
 	"time"
-
-	"gatehouse/internal/rpc"
 )
 
 func TestStrangersDoNotLockOutAKnownDevice(t *testing.T) {
@@ -64,7 +63,7 @@ func TestADevicesOwnFailuresWait(t *testing.T) {
 	guesses := 0
 	for range 30 {
 		_, err := h.try(t.Context(), "ada@example.com", "wrong password", "", device)
-		if rpc.Reason(err) == "TOO_MANY_ATTEMPTS" {
+		if fault.Reason(err) == "TOO_MANY_ATTEMPTS" {
 			break
 		}
 		guesses++

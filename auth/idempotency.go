@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // Whoever doesn't know whether a call did its work makes it again with the same
@@ -27,10 +27,10 @@ import (
 const idempotencyLife = 24 * time.Hour
 
 var (
-	errKeyReused  = rpc.Invalid("IDEMPOTENCY_KEY_REUSED", "Idempotency-Key", "was sent with another request before: repeat that one, or send a new key")
-	errInProgress = rpc.WithRetry(rpc.NewError(connect.CodeAborted, "REQUEST_IN_PROGRESS",
+	errKeyReused  = fault.Invalid("IDEMPOTENCY_KEY_REUSED", "Idempotency-Key", "was sent with another request before: repeat that one, or send a new key")
+	errInProgress = fault.WithRetry(fault.New(connect.CodeAborted, "REQUEST_IN_PROGRESS",
 		"A call with this Idempotency-Key is at work. Repeat it in a moment for its answer."), time.Second)
-	errTargetGone = rpc.NewError(connect.CodeFailedPrecondition, "IDEMPOTENCY_TARGET_GONE",
+	errTargetGone = fault.New(connect.CodeFailedPrecondition, "IDEMPOTENCY_TARGET_GONE",
 		"The account that the first call with this Idempotency-Key made is deleted. Send a new key to make another.")
 )
 

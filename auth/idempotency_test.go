@@ -12,7 +12,7 @@ import (
 
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 const (
@@ -84,7 +84,7 @@ func TestARepeatedRegistrationSignsInToTheAccountThatItMade(t *testing.T) {
 		"with parts run over": func(r *authv1.CreateAccountRequest) { r.IdempotencyKey.Procedure += "k"; r.IdempotencyKey.Key = "-1" },
 	} {
 		_, err := h.keyedCreate(t, registration(t, "ada@example.com", change))
-		if connect.CodeOf(err) != connect.CodeAlreadyExists || rpc.Reason(err) != "EMAIL_TAKEN" {
+		if connect.CodeOf(err) != connect.CodeAlreadyExists || fault.Reason(err) != "EMAIL_TAKEN" {
 			t.Errorf("%s: got %v, want EMAIL_TAKEN", what, err)
 		}
 	}
@@ -127,7 +127,7 @@ func TestARepeatedRegistrationHasToGiveThePasswordAndIsThrottled(t *testing.T) {
 	}
 	h.holdWaits(t)
 	_, err := h.keyedCreate(t, registration(t, "ada@example.com"))
-	if rpc.Reason(err) != "TOO_MANY_ATTEMPTS" {
+	if fault.Reason(err) != "TOO_MANY_ATTEMPTS" {
 		t.Errorf("after five wrong passwords the right one got %v, want TOO_MANY_ATTEMPTS", err)
 	}
 	if h.liveSessions(t) != 1 {
@@ -302,7 +302,7 @@ func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 		return h.accounts.CreateAccount(ctx, registration(t, "ada@example.com"))
 	})
 	wantReason(t, err, connect.CodeAborted, "REQUEST_IN_PROGRESS")
-	if delay, ok := rpc.RetryDelay(err); !ok || delay <= 0 {
+	if delay, ok := fault.RetryDelay(err); !ok || delay <= 0 {
 		t.Errorf("it says to come again after %v", delay)
 	}
 	close(goOn)

@@ -18,7 +18,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // What a signing key is sealed for. After an emergency it is the other one, which
@@ -268,18 +268,18 @@ func (r *keyring) signing() (signingKey, error) {
 	defer r.mu.RUnlock()
 	now := time.Now()
 	if age := now.Sub(r.read); age > keysTrusted {
-		return signingKey{}, rpc.Unavailable().WithCause(fmt.Errorf("the signing keys were read %s ago", age.Round(time.Second)))
+		return signingKey{}, fault.Unavailable().WithCause(fmt.Errorf("the signing keys were read %s ago", age.Round(time.Second)))
 	}
 	for _, key := range r.keys {
 		if key.signs.After(now) {
 			continue
 		}
 		if key.private == nil {
-			return signingKey{}, rpc.Unavailable().WithCause(fmt.Errorf("signing key %s: %w", key.kid, errSealed))
+			return signingKey{}, fault.Unavailable().WithCause(fmt.Errorf("signing key %s: %w", key.kid, errSealed))
 		}
 		return key, nil
 	}
-	return signingKey{}, rpc.Unavailable().WithCause(errors.New("there is no signing key"))
+	return signingKey{}, fault.Unavailable().WithCause(errors.New("there is no signing key"))
 }
 
 // endedSince reports whether all sessions have ended since a moment.
@@ -323,7 +323,7 @@ func (r *keyring) accessToken(account *authv1.Account, session uuid.UUID, at tim
 		return "", err
 	}
 	if r.endedSince(at) {
-		return "", rpc.Unavailable().WithCause(errors.New("all sessions have ended since this call began"))
+		return "", fault.Unavailable().WithCause(errors.New("all sessions have ended since this call began"))
 	}
 	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, accessClaims{
 		RegisteredClaims: jwt.RegisteredClaims{

@@ -15,7 +15,7 @@ import (
 
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // kid returns the id of the key that signs for this copy now.
@@ -354,7 +354,7 @@ func TestACallFromBeforeAnEmergencyGetsNoTokenAfterIt(t *testing.T) {
 	}
 	h.run(t)
 	h.untilSigns(t, kid)
-	wantReason(t, h.service.TokenAsOfForTest(at), connect.CodeUnavailable, rpc.ReasonUnavailable)
+	wantReason(t, h.service.TokenAsOfForTest(at), connect.CodeUnavailable, fault.ReasonUnavailable)
 	if err := h.service.TokenAsOfForTest(time.Now()); err != nil {
 		t.Errorf("after: %v", err)
 	}
@@ -369,7 +369,7 @@ func TestACopyThatReadsNoKeysSignsNoMore(t *testing.T) {
 	tokens = h.mustRefresh(t, tokens.GetRefreshToken(), "")
 	h.service.ReadKeysForTest(time.Now().Add(-61 * time.Second))
 	_, err := h.refresh(t, tokens.GetRefreshToken(), "")
-	wantReason(t, err, connect.CodeUnavailable, rpc.ReasonUnavailable)
+	wantReason(t, err, connect.CodeUnavailable, fault.ReasonUnavailable)
 	h.run(t)
 	eventually(t, "sign again once it reads", func() error {
 		_, err := h.refresh(t, tokens.GetRefreshToken(), "")

@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/opaque"
-	"gatehouse/internal/rpc"
 )
 
 // A link is sent by mail, works once and for a short time, and shows that its
@@ -44,10 +44,10 @@ const (
 )
 
 var (
-	errLinkInvalid    = rpc.NewError(connect.CodeInvalidArgument, "LINK_INVALID", "This link is not complete, or not one of ours. Open it as it stands in the mail, or ask for another.")
-	errLinkUsed       = rpc.NewError(connect.CodeFailedPrecondition, "LINK_USED", "This link was used already, and works once. Ask for another if you need it.")
-	errLinkExpired    = rpc.NewError(connect.CodeFailedPrecondition, "LINK_EXPIRED", "This link is too old. Ask for another, and use it within 30 minutes.")
-	errLinkSuperseded = rpc.NewError(connect.CodeFailedPrecondition, "LINK_SUPERSEDED", "The account has changed since this link was sent. Ask for another if you need it.")
+	errLinkInvalid    = fault.New(connect.CodeInvalidArgument, "LINK_INVALID", "This link is not complete, or not one of ours. Open it as it stands in the mail, or ask for another.")
+	errLinkUsed       = fault.New(connect.CodeFailedPrecondition, "LINK_USED", "This link was used already, and works once. Ask for another if you need it.")
+	errLinkExpired    = fault.New(connect.CodeFailedPrecondition, "LINK_EXPIRED", "This link is too old. Ask for another, and use it within 30 minutes.")
+	errLinkSuperseded = fault.New(connect.CodeFailedPrecondition, "LINK_SUPERSEDED", "The account has changed since this link was sent. Ask for another if you need it.")
 )
 
 // link is one row of auth.links.
@@ -189,7 +189,7 @@ const (
 func lockOwner(ctx context.Context, tx pgx.Tx, l link) (*authv1.Account, error) {
 	if l.account != "" {
 		account, err := lockedAccount(ctx, tx, l.account)
-		if rpc.Reason(err) == rpc.Reason(errUserNotFound) {
+		if fault.Reason(err) == fault.Reason(errUserNotFound) {
 			return nil, errLinkInvalid // the link is gone with it
 		}
 		return account, err

@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // valueRequest is the value of a mail that holds the id of the request that
@@ -36,10 +36,10 @@ func (s *Service) addressed(ctx context.Context, m mail) (mail, bool, error) {
 
 func address(ctx context.Context, tx pgx.Tx, m mail) (mail, bool, error) {
 	l, err := readLink(ctx, tx, selectLink, m.token, linkRegister, linkVerify, linkInvite, linkReset, linkEmailChange)
-	switch reason := rpc.Reason(err); {
+	switch reason := fault.Reason(err); {
 	case err != nil && reason == "":
 		return m, false, err
-	case err != nil && reason != rpc.Reason(errLinkExpired): // which a late sender makes last anew
+	case err != nil && reason != fault.Reason(errLinkExpired): // which a late sender makes last anew
 		return m, false, nil
 	case l.kind == linkEmailChange:
 		return addressNew(ctx, tx, m, l)

@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // RequestEmailChange implements authv1.LinkServiceHandler. As with a reset,
@@ -95,7 +95,7 @@ func (s *Service) ConfirmEmailChange(ctx context.Context, req *authv1.ConfirmEma
 		done.outcome = succeeded
 		return true, audit(ctx, tx, done)
 	})
-	if rpc.Reason(err) == rpc.Reason(errUserNotFound) {
+	if fault.Reason(err) == fault.Reason(errUserNotFound) {
 		err = errLinkInvalid // the link is gone with it
 	}
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 func TestAnEmailChangesOnceTheNewAddressIsShown(t *testing.T) {
@@ -26,7 +26,7 @@ func TestAnEmailChangesOnceTheNewAddressIsShown(t *testing.T) {
 	if notice.Token != "" || notice.Values["new_email"] != "lovelace@example.com" {
 		t.Errorf("got the notice %+v, want the new address and no link", notice)
 	}
-	if _, err := h.login(t, "lovelace@example.com", password); rpc.Reason(err) != "CREDENTIALS_INVALID" {
+	if _, err := h.login(t, "lovelace@example.com", password); fault.Reason(err) != "CREDENTIALS_INVALID" {
 		t.Errorf("Login by the new email, before it is confirmed: %v", err)
 	}
 	response, err := h.confirm(t, confirm.Token)
@@ -118,7 +118,7 @@ func TestOfTwoWhoChangeToOneEmailOneGetsIt(t *testing.T) {
 				_, err := h.confirm(t, token)
 				if err == nil {
 					won.Add(1)
-				} else if connect.CodeOf(err) != connect.CodeAlreadyExists || rpc.Reason(err) != "EMAIL_TAKEN" {
+				} else if connect.CodeOf(err) != connect.CodeAlreadyExists || fault.Reason(err) != "EMAIL_TAKEN" {
 					t.Errorf("ConfirmEmailChange: got %v, want EMAIL_TAKEN", err)
 				}
 			})

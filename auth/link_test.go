@@ -14,8 +14,8 @@ import (
 
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/fault"
 	post "gatehouse/internal/mail"
-	"gatehouse/internal/rpc"
 )
 
 const newPassword = "a brand new passphrase"
@@ -134,7 +134,7 @@ func (h *house) create(t *testing.T, email, password string) *authv1.Account {
 func patiently[Res any](call func() (Res, error)) (Res, error) {
 	for {
 		res, err := call()
-		if rpc.Reason(err) != "TOO_MANY_PASSWORD_CHECKS" {
+		if fault.Reason(err) != "TOO_MANY_PASSWORD_CHECKS" {
 			return res, err
 		}
 	}
@@ -239,7 +239,7 @@ func TestALinkIsForOnePurposeAndWorksOnce(t *testing.T) {
 	for kind, token := range tokens {
 		for name, redeem := range h.redeemers(t) {
 			if name != takes[kind] {
-				if err := redeem(token); connect.CodeOf(err) != connect.CodeInvalidArgument || rpc.Reason(err) != "LINK_INVALID" {
+				if err := redeem(token); connect.CodeOf(err) != connect.CodeInvalidArgument || fault.Reason(err) != "LINK_INVALID" {
 					t.Errorf("%s with a link of kind %s: got %v, want LINK_INVALID", name, kind, err)
 				}
 			}
@@ -249,7 +249,7 @@ func TestALinkIsForOnePurposeAndWorksOnce(t *testing.T) {
 			t.Errorf("%s with a link of kind %s: %v", takes[kind], kind, err)
 		}
 		for range 2 {
-			if err := redeem(token); connect.CodeOf(err) != connect.CodeFailedPrecondition || rpc.Reason(err) != "LINK_USED" {
+			if err := redeem(token); connect.CodeOf(err) != connect.CodeFailedPrecondition || fault.Reason(err) != "LINK_USED" {
 				t.Errorf("%s with a used link of kind %s: got %v, want LINK_USED", takes[kind], kind, err)
 			}
 		}
@@ -273,7 +273,7 @@ func TestOfManyWhoUseALinkAtOnceOneDoes(t *testing.T) {
 				switch err := redeem(token); {
 				case err == nil:
 					won.Add(1)
-				case rpc.Reason(err) != "LINK_USED":
+				case fault.Reason(err) != "LINK_USED":
 					t.Errorf("a link of kind %s: %v", kind, err)
 				}
 			})
@@ -331,7 +331,7 @@ func TestALinkWorksForHalfAnHour(t *testing.T) {
 	for kind, token := range tokens {
 		redeem := h.redeemers(t)[takes[kind]]
 		h.exec(t, "UPDATE auth.links SET expire_time = now() WHERE kind = $1", kind)
-		if err := redeem(token); connect.CodeOf(err) != connect.CodeFailedPrecondition || rpc.Reason(err) != "LINK_EXPIRED" {
+		if err := redeem(token); connect.CodeOf(err) != connect.CodeFailedPrecondition || fault.Reason(err) != "LINK_EXPIRED" {
 			t.Errorf("an old link of kind %s: got %v, want LINK_EXPIRED", kind, err)
 		}
 		h.exec(t, "UPDATE auth.links SET expire_time = now() + interval '1 minute' WHERE kind = $1", kind)
@@ -355,15 +355,15 @@ func TestALinkThatIsNotOursIsRefused(t *testing.T) {
 			if token == good {
 				continue
 			}
-			if err := h.redeemers(t)[takes[kind]](token); connect.CodeOf(err) != connect.CodeInvalidArgument || rpc.Reason(err) != "LINK_INVALID" {
+			if err := h.redeemers(t)[takes[kind]](token); connect.CodeOf(err) != connect.CodeInvalidArgument || fault.Reason(err) != "LINK_INVALID" {
 				t.Errorf("%s with %q: got %v, want LINK_INVALID", takes[kind], token, err)
 			}
 		}
 	}
 	for name, redeem := range h.redeemers(t) {
 		for _, token := range []string{"", strings.Repeat("x", 257)} {
-			if err := redeem(token); rpc.Reason(err) != rpc.ReasonInvalid {
-				t.Errorf("%s with %d characters: got %v, want %s", name, len(token), err, rpc.ReasonInvalid)
+			if err := redeem(token); fault.Reason(err) != fault.ReasonInvalid {
+				t.Errorf("%s with %d characters: got %v, want %s", name, len(token), err, fault.ReasonInvalid)
 			}
 		}
 	}
@@ -425,10 +425,10 @@ func TestAChangeOfEmailOrPasswordEndsTheAccountsOtherLinks(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if err := h.reset(t, second); connect.CodeOf(err) != connect.CodeFailedPrecondition || rpc.Reason(err) != "LINK_SUPERSEDED" {
+		if err := h.reset(t, second); connect.CodeOf(err) != connect.CodeFailedPrecondition || fault.Reason(err) != "LINK_SUPERSEDED" {
 			t.Errorf("after %s, a link to reset the password: got %v, want LINK_SUPERSEDED", name, err)
 		}
-		if _, err := h.confirm(t, toEmail); name != "ConfirmEmailChange" && rpc.Reason(err) != "LINK_SUPERSEDED" {
+		if _, err := h.confirm(t, toEmail); name != "ConfirmEmailChange" && fault.Reason(err) != "LINK_SUPERSEDED" {
 			t.Errorf("after %s, a link to change the email: got %v, want LINK_SUPERSEDED", name, err)
 		}
 		for _, mail := range h.post(t) {
@@ -489,7 +489,7 @@ func TestWhatEndsLinksAtOnceIsNeverAFault(t *testing.T) {
 		var wait sync.WaitGroup
 		for _, call := range calls {
 			wait.Go(func() {
-				if err := call(); err != nil && (rpc.Reason(err) == "" || rpc.Reason(err) == rpc.ReasonInternal) {
+				if err := call(); err != nil && (fault.Reason(err) == "" || fault.Reason(err) == fault.ReasonInternal) {
 					t.Errorf("got a fault: %v", err)
 				}
 			})
@@ -513,7 +513,7 @@ func TestALinkOfADeletedAccountIsRefused(t *testing.T) {
 		if _, err := h.accounts.DeleteAccount(t.Context(), &authv1.DeleteAccountRequest{AccountId: account.GetId()}); err != nil {
 			t.Fatalf("delete: %v", err)
 		}
-		if err := h.redeemers(t)[takes[kind]](tokens[kind]); rpc.Reason(err) != "LINK_INVALID" {
+		if err := h.redeemers(t)[takes[kind]](tokens[kind]); fault.Reason(err) != "LINK_INVALID" {
 			t.Errorf("a link of kind %s: got %v, want LINK_INVALID", kind, err)
 		}
 	}
@@ -533,7 +533,7 @@ func TestALinkToAnEarlierAddressIsRefused(t *testing.T) {
 		if kind == "email_change" {
 			continue // it was sent to the new address
 		}
-		if err := h.redeemers(t)[takes[kind]](tokens[kind]); connect.CodeOf(err) != connect.CodeFailedPrecondition || rpc.Reason(err) != "LINK_SUPERSEDED" {
+		if err := h.redeemers(t)[takes[kind]](tokens[kind]); connect.CodeOf(err) != connect.CodeFailedPrecondition || fault.Reason(err) != "LINK_SUPERSEDED" {
 			t.Errorf("a link of kind %s: got %v, want LINK_SUPERSEDED", kind, err)
 		}
 	}
@@ -546,7 +546,7 @@ func TestADisabledAccountsLinkWaitsUntilItIsEnabled(t *testing.T) {
 	for kind, account := range accounts {
 		redeem := h.redeemers(t)[takes[kind]]
 		h.exec(t, "UPDATE auth.accounts SET status = 'disabled' WHERE id = $1", account.GetId())
-		if err := redeem(tokens[kind]); connect.CodeOf(err) != connect.CodePermissionDenied || rpc.Reason(err) != "ACCOUNT_DISABLED" {
+		if err := redeem(tokens[kind]); connect.CodeOf(err) != connect.CodePermissionDenied || fault.Reason(err) != "ACCOUNT_DISABLED" {
 			t.Errorf("a link of kind %s: got %v, want ACCOUNT_DISABLED", kind, err)
 		}
 		h.exec(t, "UPDATE auth.accounts SET status = 'active' WHERE id = $1", account.GetId())

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // verifyTries is how often an account may come or go under a VerifyEmail.
@@ -218,7 +218,7 @@ func (s *Service) createVerified(ctx context.Context, tx pgx.Tx, l link, req *au
 	account, err := s.writeAccount(ctx, tx, newAccount{
 		id: req.GetAccountId(), email: l.email, hash: proof.hash, profile: profile, signIn: true, verified: true, origin: req.GetOrigin(),
 	})
-	if rpc.Reason(err) == rpc.Reason(errEmailTaken) {
+	if fault.Reason(err) == fault.Reason(errEmailTaken) {
 		return nil, fmt.Errorf("%w: %w", errMeanwhile, err) // by another link of theirs
 	}
 	return account, err

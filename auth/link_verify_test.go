@@ -11,7 +11,7 @@ import (
 
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 func TestARegistrationByLinkMakesTheAccountOnceTheLinkIsUsed(t *testing.T) {
@@ -170,7 +170,7 @@ func TestTwoRegistrationsOfAnEmailMakeOneAccount(t *testing.T) {
 		wait.Wait()
 		// The second to come finds that the first has ended its link.
 		failure := errors.Join(errs...)
-		if (errs[0] == nil) == (errs[1] == nil) || rpc.Reason(failure) != "LINK_SUPERSEDED" {
+		if (errs[0] == nil) == (errs[1] == nil) || fault.Reason(failure) != "LINK_SUPERSEDED" {
 			t.Errorf("got %v, want one to win and one LINK_SUPERSEDED", errs)
 		}
 		if n := h.count(t, "SELECT count(*) FROM auth.accounts WHERE email = $1", email); n != 1 {
@@ -264,7 +264,7 @@ func TestWithoutMailWhatNeedsItSaysSo(t *testing.T) {
 			return err
 		},
 	} {
-		if err := call(); connect.CodeOf(err) != connect.CodeFailedPrecondition || rpc.Reason(err) != "MAIL_UNAVAILABLE" {
+		if err := call(); connect.CodeOf(err) != connect.CodeFailedPrecondition || fault.Reason(err) != "MAIL_UNAVAILABLE" {
 			t.Errorf("%s: got %v, want MAIL_UNAVAILABLE", name, err)
 		}
 	}

@@ -12,12 +12,12 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 var (
-	errCredentials = rpc.NewError(connect.CodeUnauthenticated, "CREDENTIALS_INVALID", "The email or the password is wrong.")
-	errDisabled    = rpc.NewError(connect.CodePermissionDenied, "ACCOUNT_DISABLED", "This account is disabled. Ask an administrator to enable it.")
+	errCredentials = fault.New(connect.CodeUnauthenticated, "CREDENTIALS_INVALID", "The email or the password is wrong.")
+	errDisabled    = fault.New(connect.CodePermissionDenied, "ACCOUNT_DISABLED", "This account is disabled. Ask an administrator to enable it.")
 )
 
 const (

@@ -4,12 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"gatehouse/internal/fault"
 
 	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-
-	"gatehouse/internal/rpc"
 )
 
 // mailKind is which mail it is: its template's name.
@@ -60,7 +59,7 @@ type mail struct {
 	values map[string]string
 }
 
-var errMailUnavailable = rpc.NewError(connect.CodeFailedPrecondition, "MAIL_UNAVAILABLE", "This system can't send mail. Ask an administrator.")
+var errMailUnavailable = fault.New(connect.CodeFailedPrecondition, "MAIL_UNAVAILABLE", "This system can't send mail. Ask an administrator.")
 
 // sendsMail reports whether mail can be sent at all.
 func (s *Service) sendsMail() bool { return s.mails.mailer != nil }

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // Mail with links is counted for each kind of link, so that nobody's mailbox is
@@ -121,6 +121,6 @@ func (s *Service) auditRequest(ctx context.Context, tx pgx.Tx, row audited, sent
 		row.outcome = succeeded
 		return audit(ctx, tx, row)
 	}
-	row.outcome, row.reason = refused, rpc.Reason(errTooManyAttempts(0))
+	row.outcome, row.reason = refused, fault.Reason(errTooManyAttempts(0))
 	return s.auditRefusal(ctx, tx, row)
 }

@@ -12,15 +12,15 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/opaque"
-	"gatehouse/internal/rpc"
 )
 
 var (
-	errMailPageToken = rpc.Invalid("PAGE_TOKEN_INVALID", "page_token", "is damaged or of another query: repeat the query that it came from, or begin again without a token")
-	errMailNotFound  = rpc.NewError(connect.CodeNotFound, "MAIL_NOT_FOUND", "There is no such mail. List the mails for the ids of those that are kept.")
-	errMailNotFailed = rpc.NewError(connect.CodeFailedPrecondition, "MAIL_NOT_FAILED", "This mail hasn't been given up. Only one that has can be tried again.")
-	errMailErased    = rpc.NewError(connect.CodeFailedPrecondition, "MAIL_ERASED", "What this mail said has been erased. Do what caused it again.")
+	errMailPageToken = fault.Invalid("PAGE_TOKEN_INVALID", "page_token", "is damaged or of another query: repeat the query that it came from, or begin again without a token")
+	errMailNotFound  = fault.New(connect.CodeNotFound, "MAIL_NOT_FOUND", "There is no such mail. List the mails for the ids of those that are kept.")
+	errMailNotFailed = fault.New(connect.CodeFailedPrecondition, "MAIL_NOT_FAILED", "This mail hasn't been given up. Only one that has can be tried again.")
+	errMailErased    = fault.New(connect.CodeFailedPrecondition, "MAIL_ERASED", "What this mail said has been erased. Do what caused it again.")
 )
 
 const defaultMailPage = 25

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"gatehouse/internal/fault"
 	"gatehouse/internal/password"
-	"gatehouse/internal/rpc"
 )
 
 const (
@@ -26,10 +26,10 @@ func (s *Service) checkNewPassword(field, text, email string) error {
 		return err
 	}
 	if containsEmail(text, email) {
-		return rpc.Invalid("PASSWORD_CONTAINS_EMAIL", field, "leave the name in the email out of it: that is what is guessed first")
+		return fault.Invalid("PASSWORD_CONTAINS_EMAIL", field, "leave the name in the email out of it: that is what is guessed first")
 	}
 	if password.Common(text) {
-		return rpc.Invalid("PASSWORD_COMMON", field, "many people use this one, so it is soon guessed: choose another, such as a few words in a row")
+		return fault.Invalid("PASSWORD_COMMON", field, "many people use this one, so it is soon guessed: choose another, such as a few words in a row")
 	}
 	return nil
 }
@@ -40,9 +40,9 @@ func (s *Service) checkLength(field, text string) error {
 	length := utf8.RuneCountInString(password.Normal(text))
 	switch {
 	case length < s.passwordMin:
-		return rpc.Invalid("PASSWORD_TOO_SHORT", field, fmt.Sprintf("give it at least %d characters", s.passwordMin))
+		return fault.Invalid("PASSWORD_TOO_SHORT", field, fmt.Sprintf("give it at least %d characters", s.passwordMin))
 	case length > maxPassword:
-		return rpc.Invalid("PASSWORD_TOO_LONG", field, fmt.Sprintf("give it at most %d characters", maxPassword))
+		return fault.Invalid("PASSWORD_TOO_LONG", field, fmt.Sprintf("give it at most %d characters", maxPassword))
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // floodSignIns keeps strangers guessing, from many networks, until what it
@@ -26,7 +26,7 @@ func (h *house) floodSignIns(t *testing.T) (end func() int64) {
 		group.Go(func() {
 			for ctx.Err() == nil {
 				_, err := h.try(ctx, fmt.Sprintf("victim%d@example.com", i), "wrong password", fmt.Sprintf("203.0.113.%d", i%8), "")
-				if rpc.Reason(err) == "TOO_MANY_PASSWORD_CHECKS" {
+				if fault.Reason(err) == "TOO_MANY_PASSWORD_CHECKS" {
 					refused.Add(1)
 				}
 				time.Sleep(5 * time.Millisecond)

@@ -8,7 +8,7 @@ import (
 
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 func TestNewPasswordsAreHeldToTheRules(t *testing.T) {
@@ -59,13 +59,13 @@ func TestNewPasswordsAreHeldToTheRules(t *testing.T) {
 func TestOperatorsPasswordsAreHeldToTheirLength(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	if err := h.service.CreateAdministrator(t.Context(), "admin@example.com", "short"); rpc.Reason(err) != "PASSWORD_TOO_SHORT" {
+	if err := h.service.CreateAdministrator(t.Context(), "admin@example.com", "short"); fault.Reason(err) != "PASSWORD_TOO_SHORT" {
 		t.Errorf("CreateAdministrator: %v, want PASSWORD_TOO_SHORT", err)
 	}
 	if err := h.service.CreateAdministrator(t.Context(), "admin@example.com", "administrator"); err != nil {
 		t.Errorf("CreateAdministrator: %v", err)
 	}
-	if err := h.service.SetPassword(t.Context(), "admin@example.com", strings.Repeat("x", 129)); rpc.Reason(err) != "PASSWORD_TOO_LONG" {
+	if err := h.service.SetPassword(t.Context(), "admin@example.com", strings.Repeat("x", 129)); fault.Reason(err) != "PASSWORD_TOO_LONG" {
 		t.Errorf("SetPassword: %v, want PASSWORD_TOO_LONG", err)
 	}
 	if err := h.service.SetPassword(t.Context(), "admin@example.com", "password"); err != nil {

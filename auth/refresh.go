@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // A refresh whose answer was lost may be repeated: for repeatFreely by anybody
@@ -25,9 +25,9 @@ const (
 )
 
 var (
-	errRefreshInvalid = rpc.NewError(connect.CodeUnauthenticated, "REFRESH_TOKEN_INVALID", "This is not a refresh token of ours. Sign in.")
-	errRefreshReused  = rpc.NewError(connect.CodeUnauthenticated, "REFRESH_TOKEN_REUSED", "This refresh token was used before, so its session has been ended for safety. Sign in again.")
-	errSessionEnded   = rpc.NewError(connect.CodeUnauthenticated, "SESSION_ENDED", "This session has ended. Sign in again.")
+	errRefreshInvalid = fault.New(connect.CodeUnauthenticated, "REFRESH_TOKEN_INVALID", "This is not a refresh token of ours. Sign in.")
+	errRefreshReused  = fault.New(connect.CodeUnauthenticated, "REFRESH_TOKEN_REUSED", "This refresh token was used before, so its session has been ended for safety. Sign in again.")
+	errSessionEnded   = fault.New(connect.CodeUnauthenticated, "SESSION_ENDED", "This session has ended. Sign in again.")
 )
 
 // session is a session's row, with times as ages on Postgres' clock.
@@ -110,7 +110,7 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 		if err := noteSessions(ctx, tx, found.account.GetId()); err != nil {
 			return err
 		}
-		return audit(ctx, tx, audited{event: eventRefreshReuse, outcome: refused, reason: rpc.Reason(errRefreshReused), account: found.account.GetId(), session: found.id.String(), origin: req.GetOrigin()})
+		return audit(ctx, tx, audited{event: eventRefreshReuse, outcome: refused, reason: fault.Reason(errRefreshReused), account: found.account.GetId(), session: found.id.String(), origin: req.GetOrigin()})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("refresh: %w", err)
@@ -129,7 +129,7 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 // auditEnded notes that a token of a session that has ended was shown; of one
 // whose account is gone, found is nil and only the session's id is known.
 func (s *Service) auditEnded(ctx context.Context, tx pgx.Tx, token refreshToken, found *session, origin *authv1.Origin) error {
-	row := audited{event: eventRefresh, outcome: refused, reason: rpc.Reason(errSessionEnded), session: token.session.String(), origin: origin}
+	row := audited{event: eventRefresh, outcome: refused, reason: fault.Reason(errSessionEnded), session: token.session.String(), origin: origin}
 	if found != nil {
 		row.account = found.account.GetId()
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // Only auth can make a refresh token's MAC. A token of a generation that the
@@ -64,6 +64,6 @@ func (s *Service) recover(ctx context.Context, tx pgx.Tx, token refreshToken, fo
 // would then end anybody's.
 func refuseNewer(ctx context.Context, tx pgx.Tx, found *session, origin *authv1.Origin) error {
 	return audit(ctx, tx, audited{
-		event: eventRefresh, outcome: refused, reason: rpc.Reason(errRefreshInvalid), account: found.account.GetId(), session: found.id.String(), origin: origin,
+		event: eventRefresh, outcome: refused, reason: fault.Reason(errRefreshInvalid), account: found.account.GetId(), session: found.id.String(), origin: origin,
 	})
 }

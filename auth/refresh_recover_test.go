@@ -11,7 +11,7 @@ import (
 
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // save keeps the sessions' rows as they are, as a standby has them, or a backup.
@@ -138,7 +138,7 @@ func TestANewerTokenThatNoLossExplainsIsOnlyRefused(t *testing.T) {
 			t.Errorf("%s: it was accepted", name)
 			continue
 		}
-		if rpc.Reason(err) != "REFRESH_TOKEN_INVALID" {
+		if fault.Reason(err) != "REFRESH_TOKEN_INVALID" {
 			t.Errorf("%s: got %v, want REFRESH_TOKEN_INVALID", name, err)
 		}
 	}
@@ -222,7 +222,7 @@ func TestRecoveriesInterleavedWithReuse(t *testing.T) {
 				token = &stolen
 			}
 			next, err := h.refreshAs(t.Context(), *token)
-			if rpc.Reason(err) == "REFRESH_TOKEN_REUSED" {
+			if fault.Reason(err) == "REFRESH_TOKEN_REUSED" {
 				caught = true
 				break
 			}

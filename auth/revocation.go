@@ -12,8 +12,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/feed"
-	"gatehouse/internal/rpc"
 )
 
 // A revocation is written in the transaction that ends a session or raises an
@@ -24,7 +24,7 @@ import (
 // concerns, with time for clocks that differ.
 const revocationLife = AccessTokenLife + time.Minute
 
-var errTokenStale = rpc.NewError(connect.CodeUnauthenticated, "TOKEN_STALE", "Your roles or your account have changed since this access token was made. Refresh it.")
+var errTokenStale = fault.New(connect.CodeUnauthenticated, "TOKEN_STALE", "Your roles or your account have changed since this access token was made. Refresh it.")
 
 const (
 	selectRevocations = `

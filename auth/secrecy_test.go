@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // samples is how many calls are timed with an account and how many without.
@@ -89,7 +89,7 @@ func (h *house) timeBoth(t *testing.T, from int, call func(email string) (proto.
 		start := time.Now()
 		message, err := call(email)
 		took := time.Since(start)
-		for rpc.Reason(err) == "TOO_MANY_PASSWORD_CHECKS" { // others hash too
+		for fault.Reason(err) == "TOO_MANY_PASSWORD_CHECKS" { // others hash too
 			start = time.Now()
 			message, err = call(email)
 			took = time.Since(start)
@@ -114,10 +114,10 @@ func (h *house) timeBoth(t *testing.T, from int, call func(email string) (proto.
 func answerOf(t *testing.T, message proto.Message, err error) string {
 	t.Helper()
 	if err != nil {
-		if reason := rpc.Reason(err); reason != "CREDENTIALS_INVALID" {
+		if reason := fault.Reason(err); reason != "CREDENTIALS_INVALID" {
 			t.Fatalf("got %v, want a refusal of credentials or none", err)
 		}
-		return fmt.Sprint(connect.CodeOf(err), err, rpc.Reason(err))
+		return fmt.Sprint(connect.CodeOf(err), err, fault.Reason(err))
 	}
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(message)
 	if err != nil {

@@ -12,12 +12,12 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 var (
-	errPasswordWrong   = rpc.NewError(connect.CodeInvalidArgument, "PASSWORD_WRONG", "The password is wrong.")
-	errSessionNotFound = rpc.NewError(connect.CodeNotFound, "SESSION_NOT_FOUND", "There is no such session.")
+	errPasswordWrong   = fault.New(connect.CodeInvalidArgument, "PASSWORD_WRONG", "The password is wrong.")
+	errSessionNotFound = fault.New(connect.CodeNotFound, "SESSION_NOT_FOUND", "There is no such session.")
 )
 
 const selectSessionAccount = `SELECT account_id FROM auth.sessions WHERE id = @id`

@@ -11,8 +11,8 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/internal/fault"
 	"gatehouse/internal/limit"
-	"gatehouse/internal/rpc"
 )
 
 // Throttling makes whoever fails wait, ever longer, and never for ever. A try is
@@ -31,7 +31,7 @@ const (
 )
 
 func errTooManyAttempts(wait time.Duration) error {
-	return rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, "TOO_MANY_ATTEMPTS",
+	return fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_ATTEMPTS",
 		"There were too many attempts. Wait before the next one, for as long as this answer says."), wait)
 }
 

@@ -14,7 +14,7 @@ import (
 
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 func throttled(c *auth.Config) { c.Throttle = true }
@@ -34,9 +34,9 @@ func (h *house) passWaits(t *testing.T) {
 
 func wantWait(t *testing.T, what string, err error, least, most time.Duration) {
 	t.Helper()
-	wait, ok := rpc.RetryDelay(err)
-	if connect.CodeOf(err) != connect.CodeResourceExhausted || rpc.Reason(err) != "TOO_MANY_ATTEMPTS" || !ok || wait < least || wait > most {
-		t.Errorf("%s: got %v (reason %q, retry after %v), want TOO_MANY_ATTEMPTS and a wait of %v to %v", what, err, rpc.Reason(err), wait, least, most)
+	wait, ok := fault.RetryDelay(err)
+	if connect.CodeOf(err) != connect.CodeResourceExhausted || fault.Reason(err) != "TOO_MANY_ATTEMPTS" || !ok || wait < least || wait > most {
+		t.Errorf("%s: got %v (reason %q, retry after %v), want TOO_MANY_ATTEMPTS and a wait of %v to %v", what, err, fault.Reason(err), wait, least, most)
 	}
 }
 

@@ -3,8 +3,8 @@ package auth
 import (
 	"context"
 
+	"gatehouse/internal/fault"
 	"gatehouse/internal/password"
-	"gatehouse/internal/rpc"
 )
 
 // passwordTry is a password that is held against an account's.
@@ -23,7 +23,7 @@ type passwordTry struct {
 // TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 func (s *Service) tryPassword(ctx context.Context, try passwordTry) (outdated bool, err error) {
 	begun, held, err := s.beginAttempt(ctx, try.guesser)
-	if rpc.Reason(err) != "" {
+	if fault.Reason(err) != "" {
 		return false, s.refuse(ctx, s.heldRow(try, held), err)
 	}
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/postgres"
-	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
 )
 
@@ -306,7 +306,7 @@ func (h *house) me(ctx context.Context, which int, p *person) (*bffv1.GetMeRespo
 	defer cancel()
 	for {
 		answer, err := client.GetMe(ctx, &bffv1.GetMeRequest{})
-		if rpc.Reason(err) != "PROFILE_PENDING" {
+		if fault.Reason(err) != "PROFILE_PENDING" {
 			return answer, err
 		}
 		select {

@@ -10,12 +10,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
 var (
-	errNotSelf = rpc.NewError(connect.CodePermissionDenied, rpc.ReasonPermissionDenied, "You may do this for your own account only.")
-	errNoRole  = rpc.NewError(connect.CodePermissionDenied, rpc.ReasonPermissionDenied, "You need another role for this. Ask an administrator.")
+	errNotSelf = fault.New(connect.CodePermissionDenied, fault.ReasonPermissionDenied, "You may do this for your own account only.")
+	errNoRole  = fault.New(connect.CodePermissionDenied, fault.ReasonPermissionDenied, "You need another role for this. Ask an administrator.")
 )
 
 type principalKey struct{}
@@ -88,7 +89,7 @@ func (s *Service) authenticate(ctx context.Context) (*principal, error) {
 	info, _ := connect.CallInfoForServerContext(ctx)
 	who, err := s.credential(ctx, info)
 	if errors.Is(err, errKeyUnknown) && !s.revoked.fresh() {
-		err = rpc.Unavailable().WithCause(err) // the key may have come since we were cut off
+		err = fault.Unavailable().WithCause(err) // the key may have come since we were cut off
 	}
 	if err == nil {
 		rpc.CallFrom(ctx).Principal = "user:" + who.userID

@@ -18,6 +18,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -95,7 +96,7 @@ func TestSelfIsTheOneWhomTheRequestIsAbout(t *testing.T) {
 		"update another":                    update(own, &bffv1.User{Id: bob, FirstName: "A"}),
 		"update another by one's own email": update(own, &bffv1.User{Id: bob, Email: "ada@example.com"}),
 	} {
-		wantError(t, what, got, http.StatusForbidden, connect.CodePermissionDenied, rpc.ReasonPermissionDenied)
+		wantError(t, what, got, http.StatusForbidden, connect.CodePermissionDenied, fault.ReasonPermissionDenied)
 	}
 	for _, token := range []string{own, admin} {
 		for what, got := range map[string]reply{
@@ -107,7 +108,7 @@ func TestSelfIsTheOneWhomTheRequestIsAbout(t *testing.T) {
 			"update without a user":      update(token, nil),
 			"update nobody":              update(token, &bffv1.User{FirstName: "A"}),
 		} {
-			wantError(t, what, got, http.StatusBadRequest, connect.CodeInvalidArgument, rpc.ReasonInvalid)
+			wantError(t, what, got, http.StatusBadRequest, connect.CodeInvalidArgument, fault.ReasonInvalid)
 		}
 	}
 	if after := h.called(""); after != before {
@@ -158,7 +159,7 @@ func TestRolesAreThoseOfTheToken(t *testing.T) {
 			t.Errorf("ListUsers with roles %q: %v", test.roles, got.err)
 		}
 		if !test.may {
-			wantError(t, fmt.Sprintf("ListUsers with roles %q", test.roles), got, http.StatusForbidden, connect.CodePermissionDenied, rpc.ReasonPermissionDenied)
+			wantError(t, fmt.Sprintf("ListUsers with roles %q", test.roles), got, http.StatusForbidden, connect.CodePermissionDenied, fault.ReasonPermissionDenied)
 			if h.called("") != before {
 				t.Errorf("ListUsers with roles %q: refused, and yet a service was called", test.roles)
 			}

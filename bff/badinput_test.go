@@ -29,6 +29,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -129,9 +130,9 @@ func TestALargeBodyIsRefused(t *testing.T) {
 		h.wantNoCalls(t, func() {
 			for _, path := range []string{loginPath, updateMePath} {
 				response, body := h.post(t, path, "application/json", strings.NewReader(large))
-				wantRefusal(t, path+" with a length", response, body, http.StatusTooManyRequests, connect.CodeResourceExhausted, rpc.ReasonTooLarge)
+				wantRefusal(t, path+" with a length", response, body, http.StatusTooManyRequests, connect.CodeResourceExhausted, fault.ReasonTooLarge)
 				response, body = h.post(t, path, "application/json", io.MultiReader(strings.NewReader(large)))
-				wantRefusal(t, path+" in chunks", response, body, http.StatusTooManyRequests, connect.CodeResourceExhausted, rpc.ReasonTooLarge)
+				wantRefusal(t, path+" in chunks", response, body, http.StatusTooManyRequests, connect.CodeResourceExhausted, fault.ReasonTooLarge)
 			}
 		})
 	})
@@ -154,7 +155,7 @@ func TestABodyWithoutAnEndIsNotTaken(t *testing.T) {
 	h.wantNoCalls(t, func() {
 		body := &endless{}
 		response, text := h.post(t, loginPath, "application/json", body)
-		wantRefusal(t, "HTTP/2", response, text, http.StatusTooManyRequests, connect.CodeResourceExhausted, rpc.ReasonTooLarge)
+		wantRefusal(t, "HTTP/2", response, text, http.StatusTooManyRequests, connect.CodeResourceExhausted, fault.ReasonTooLarge)
 		if taken := body.taken.Load(); taken > 8<<20 {
 			t.Errorf("HTTP/2: %d bytes were taken, want little more than 1 MiB", taken)
 		}
@@ -167,7 +168,7 @@ func TestABodyWithoutAnEndIsNotTaken(t *testing.T) {
 			}
 		}()
 		response, text = readResponse(t, conn)
-		wantRefusal(t, "HTTP/1.1", response, text, http.StatusTooManyRequests, connect.CodeResourceExhausted, rpc.ReasonTooLarge)
+		wantRefusal(t, "HTTP/1.1", response, text, http.StatusTooManyRequests, connect.CodeResourceExhausted, fault.ReasonTooLarge)
 	})
 }
 
@@ -211,7 +212,7 @@ func TestABombIsNotUnpacked(t *testing.T) {
 		for _, kind := range []string{"application/json", "application/proto"} {
 			wantAllocated(t, kind, 16<<20, func() {
 				response, body := h.post(t, updateMePath, kind, bytes.NewReader(bomb), "Content-Encoding", "gzip")
-				wantRefusal(t, kind, response, body, http.StatusTooManyRequests, connect.CodeResourceExhausted, rpc.ReasonTooLarge)
+				wantRefusal(t, kind, response, body, http.StatusTooManyRequests, connect.CodeResourceExhausted, fault.ReasonTooLarge)
 			})
 		}
 		for _, kind := range []string{"application/grpc", "application/grpc-web"} {
@@ -243,7 +244,7 @@ func TestTenThousandHeadersAreRefused(t *testing.T) {
 				go func() { _, _ = io.WriteString(conn, text.String()) }()
 				response, body := readResponse(t, conn)
 				if name == "short" {
-					wantRefusal(t, name, response, body, http.StatusRequestHeaderFieldsTooLarge, connect.CodeResourceExhausted, rpc.ReasonTooLarge)
+					wantRefusal(t, name, response, body, http.StatusRequestHeaderFieldsTooLarge, connect.CodeResourceExhausted, fault.ReasonTooLarge)
 				} else if response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 					t.Errorf("%s: got %d %.200q, want 431", name, response.StatusCode, body)
 				}
@@ -533,7 +534,7 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 		wantAllocated(t, name, 64<<20, func() {
 			h.wantNoCalls(t, func() {
 				response, body := h.post(t, updateMePath, test.kind, strings.NewReader(test.body))
-				wantRefusal(t, name, response, body, http.StatusBadRequest, connect.CodeInvalidArgument, rpc.ReasonMalformed)
+				wantRefusal(t, name, response, body, http.StatusBadRequest, connect.CodeInvalidArgument, fault.ReasonMalformed)
 			})
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -111,7 +112,7 @@ func (c *cache) fly(ctx context.Context, f *flight, ask *asked) {
 func (c *cache) ask(ctx context.Context, since position, ask *asked) (answer answered, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			err = rpc.ErrInternal.WithCause(fmt.Errorf("panic: %v\n%s", panicked, debug.Stack()))
+			err = fault.ErrInternal.WithCause(fmt.Errorf("panic: %v\n%s", panicked, debug.Stack()))
 		}
 	}()
 	plan := ask.method.plan
@@ -121,7 +122,7 @@ func (c *cache) ask(ctx context.Context, since position, ask *asked) (answer ans
 	err = ask.method.alone.Call(context.WithValue(ctx, expiryKey{}, oldest), plan.Procedure, info, stream)
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, context.DeadlineExceeded):
-		return answered{}, rpc.Unavailable().WithCause(err) // the limit is ours
+		return answered{}, fault.Unavailable().WithCause(err) // the limit is ours
 	case err != nil:
 		return answered{}, err
 	case stream.answer == nil:

@@ -21,6 +21,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -73,7 +74,7 @@ func newSharerOf(t *testing.T, h *house, declared protoreflect.MethodDescriptor,
 			panic("a fault")
 		}
 		if s.fails.Load() {
-			return rpc.Unavailable()
+			return fault.Unavailable()
 		}
 		return stream.Send(&bffv1.ListUsersResponse{NextPageToken: fmt.Sprint(n)})
 	})
@@ -433,7 +434,7 @@ func TestAWaiterKeepsItsOwnDeadline(t *testing.T) {
 	h.hang(authv1.AccountServiceGetAccountProcedure)
 	h.within("Connect-Timeout-Ms", "100")
 	_, over := h.getMe(t, h.token(alice, "user"))
-	wantError(t, "GetMe within 100 ms", over, http.StatusGatewayTimeout, connect.CodeDeadlineExceeded, rpc.ReasonDeadline)
+	wantError(t, "GetMe within 100 ms", over, http.StatusGatewayTimeout, connect.CodeDeadlineExceeded, fault.ReasonDeadline)
 }
 
 func TestAPanicFailsAllWhoWaitAndNobodyElse(t *testing.T) {
@@ -441,8 +442,8 @@ func TestAPanicFailsAllWhoWaitAndNobodyElse(t *testing.T) {
 	s := newSharer(t, open(t, world{}).keep(), rpc.Cache{TTL: time.Second})
 	s.panics.Store(true)
 	for range 2 {
-		if _, err := s.ask(t.Context(), nil); rpc.Reason(err) != rpc.ReasonInternal {
-			t.Errorf("got %v, want %s", err, rpc.ReasonInternal)
+		if _, err := s.ask(t.Context(), nil); fault.Reason(err) != fault.ReasonInternal {
+			t.Errorf("got %v, want %s", err, fault.ReasonInternal)
 		}
 	}
 	s.panics.Store(false)

@@ -17,7 +17,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // keep has the feeds of changes speak for as long as the test may take.
@@ -90,7 +90,7 @@ func TestAKeptAnswerIsItsCallersAlone(t *testing.T) {
 	}
 	// What is kept doesn't open what is closed.
 	_, over := ask(t, h.users.GetUser, &bffv1.GetUserRequest{UserId: bob}, h.tokenOf(alice, session, 1, "user"))
-	wantError(t, "somebody else's user, kept for an administrator", over, http.StatusForbidden, connect.CodePermissionDenied, rpc.ReasonPermissionDenied)
+	wantError(t, "somebody else's user, kept for an administrator", over, http.StatusForbidden, connect.CodePermissionDenied, fault.ReasonPermissionDenied)
 }
 
 // The id is written in any case, and asks for the same.

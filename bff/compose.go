@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -239,7 +240,7 @@ func fetchPart[T any](ctx context.Context, limit time.Duration, fetch func(conte
 func contained[T any](ctx context.Context, fetch func(context.Context) (T, error)) (value T, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			err = rpc.ErrInternal.WithCause(fmt.Errorf("panic: %v\n%s", panicked, debug.Stack()))
+			err = fault.ErrInternal.WithCause(fmt.Errorf("panic: %v\n%s", panicked, debug.Stack()))
 		}
 	}()
 	return fetch(ctx)
@@ -273,7 +274,7 @@ func (c *composition) errors() []*bffv1.PartError {
 		}
 		code := connect.CodeOf(p.err)
 		retryable := code == connect.CodeUnavailable || code == connect.CodeResourceExhausted || code == connect.CodeDeadlineExceeded
-		missing = append(missing, &bffv1.PartError{Part: p.name, Code: code.String(), Reason: rpc.Reason(p.err), Retryable: retryable})
+		missing = append(missing, &bffv1.PartError{Part: p.name, Code: code.String(), Reason: fault.Reason(p.err), Retryable: retryable})
 		c.logMissing(p)
 	}
 	if len(missing) > 0 {
@@ -288,7 +289,7 @@ func (c *composition) logMissing(p *record) {
 	}
 	countMissing(c.call, p.name, connect.CodeOf(p.err))
 	attrs := []slog.Attr{
-		slog.String("part", p.name), slog.String("code", connect.CodeOf(p.err).String()), slog.String("reason", rpc.Reason(p.err)),
+		slog.String("part", p.name), slog.String("code", connect.CodeOf(p.err).String()), slog.String("reason", fault.Reason(p.err)),
 		slog.String("request_id", rpc.CallFrom(c.call).RequestID),
 	}
 	if cause := errors.Unwrap(p.err); cause != nil {

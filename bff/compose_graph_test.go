@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/internal/fault"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -13,8 +14,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-
-	"gatehouse/internal/rpc"
 )
 
 // node is a part of a random composition: which earlier parts it needs, how long
@@ -121,7 +120,7 @@ func play(ctx context.Context, graph []node) (happenings []happening, failure st
 				return 0, ctx.Err()
 			}
 			if n.fails {
-				return 0, rpc.NewError(connect.CodeNotFound, reasonOf(i), "There is none.").WithRemote()
+				return 0, fault.New(connect.CodeNotFound, reasonOf(i), "There is none.").WithRemote()
 			}
 			return sum + i + 1, nil
 		}
@@ -131,11 +130,11 @@ func play(ctx context.Context, graph []node) (happenings []happening, failure st
 	for i, p := range parts {
 		happenings[i].value = p.value
 		if p.err != nil && !errors.Is(p.err, context.Canceled) {
-			happenings[i].reason = rpc.Reason(p.err)
+			happenings[i].reason = fault.Reason(p.err)
 		}
 	}
 	if err != nil {
-		return happenings, rpc.Reason(err), nil
+		return happenings, fault.Reason(err), nil
 	}
 	for _, one := range c.errors() {
 		missing = append(missing, one.GetPart()+" "+one.GetReason())
@@ -240,7 +239,7 @@ func TestNothingBeginsAfterAFailure(t *testing.T) {
 				return 0, nil
 			})
 			required(c, "failing", readLimit, func(context.Context) (int, error) { return 0, remote(errWorded) })
-			if err := c.wait(); rpc.Reason(err) != "WORDED" {
+			if err := c.wait(); fault.Reason(err) != "WORDED" {
 				t.Errorf("got %v, want the failure", err)
 			}
 		})
@@ -259,12 +258,12 @@ func TestTheFirstNamedFailureIsTold(t *testing.T) {
 			required(c, reason, readLimit, func(context.Context) (int, error) {
 				begun.Done()
 				begun.Wait()
-				return 0, rpc.NewError(connect.CodeNotFound, reason, "There is none.")
+				return 0, fault.New(connect.CodeNotFound, reason, "There is none.")
 			})
 		}
-		if err := c.wait(); rpc.Reason(err) != "FIRST" && rpc.Reason(err) != "SECOND" {
+		if err := c.wait(); fault.Reason(err) != "FIRST" && fault.Reason(err) != "SECOND" {
 			t.Fatalf("got %v, want a failure", err)
-		} else if first, second := c.parts[0].err, c.parts[1].err; rpc.Reason(first) == "FIRST" && rpc.Reason(second) == "SECOND" && rpc.Reason(err) != "FIRST" {
+		} else if first, second := c.parts[0].err, c.parts[1].err; fault.Reason(first) == "FIRST" && fault.Reason(second) == "SECOND" && fault.Reason(err) != "FIRST" {
 			t.Fatalf("both failed by themselves: got %v, want the first named", err)
 		}
 	}
@@ -371,18 +370,18 @@ func TestABatchFailsAsAWhole(t *testing.T) {
 	for name, fetch := range map[string]func(context.Context, []int) (map[int]string, error){
 		"NOT_FOUND": func(ctx context.Context, ids []int) (map[int]string, error) {
 			if slices.Contains(ids, 150) {
-				return nil, rpc.NewError(connect.CodeNotFound, "NOT_FOUND", "There is none.").WithRemote()
+				return nil, fault.New(connect.CodeNotFound, "NOT_FOUND", "There is none.").WithRemote()
 			}
 			<-ctx.Done()
 			return nil, ctx.Err()
 		},
-		rpc.ReasonInternal: func(_ context.Context, ids []int) (map[int]string, error) {
+		fault.ReasonInternal: func(_ context.Context, ids []int) (map[int]string, error) {
 			if slices.Contains(ids, 150) {
 				panic("boom")
 			}
 			return map[int]string{1: "some"}, nil
 		},
-		rpc.ReasonUnavailable: func(ctx context.Context, _ []int) (map[int]string, error) {
+		fault.ReasonUnavailable: func(ctx context.Context, _ []int) (map[int]string, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		},
@@ -399,7 +398,7 @@ func TestABatchFailsAsAWhole(t *testing.T) {
 					}
 				})
 			}, fetch)
-			if err := c.wait(); rpc.Reason(err) != name || found.value != nil {
+			if err := c.wait(); fault.Reason(err) != name || found.value != nil {
 				t.Errorf("got %v and %v, want %s and nothing", err, found.value, name)
 			}
 		})

@@ -14,7 +14,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // held is a part that waits until it is let through.
@@ -35,7 +35,7 @@ func (h held) fetch(ctx context.Context) (string, error) {
 	return "value", err
 }
 
-var errWorded = rpc.NewError(connect.CodeNotFound, "WORDED", "There is none.")
+var errWorded = fault.New(connect.CodeNotFound, "WORDED", "There is none.")
 
 // remote is an error as a service gives it.
 func remote(err *connect.Error) error { return err.WithRemote() }
@@ -86,7 +86,7 @@ func TestARequiredPartsFailureEndsTheRest(t *testing.T) {
 		}
 		slow.let <- context.Canceled
 		spare.let <- nil
-		if err := <-over; rpc.Reason(err) != "WORDED" || connect.CodeOf(err) != connect.CodeNotFound {
+		if err := <-over; fault.Reason(err) != "WORDED" || connect.CodeOf(err) != connect.CodeNotFound {
 			t.Errorf("got %v, want the first failure", err)
 		}
 		for _, part := range []held{slow, spare} {
@@ -185,7 +185,7 @@ func TestEachPartHasALimitOfItsOwn(t *testing.T) {
 		composed = compose(t.Context(), discard)
 		required(composed, "part", time.Second, wait)
 		required(composed, "part", time.Hour, wait)
-		if err := composed.wait(); rpc.Reason(err) != rpc.ReasonUnavailable {
+		if err := composed.wait(); fault.Reason(err) != fault.ReasonUnavailable {
 			t.Errorf("a required part beyond its limit: got %v, want unavailable", err)
 		}
 		if took := time.Since(began); took != time.Second {
@@ -202,7 +202,7 @@ func TestWhatMayBeRetried(t *testing.T) {
 	} {
 		composed := compose(t.Context(), discard)
 		optional(composed, "part", readLimit, func(context.Context) (string, error) {
-			return "", remote(rpc.NewError(code, "WORDED", "Not now."))
+			return "", remote(fault.New(code, "WORDED", "Not now."))
 		})
 		wantNoError(t, "wait", composed.wait())
 		if missing := composed.errors(); len(missing) != 1 || missing[0].GetRetryable() != want || missing[0].GetReason() == "" {
@@ -219,7 +219,7 @@ func TestAPanicInAPartIsAnInternalError(t *testing.T) {
 	composed := compose(t.Context(), slog.New(slog.NewJSONHandler(&log, nil)))
 	optional(composed, "part", readLimit, boom)
 	wantNoError(t, "wait", composed.wait())
-	wantMissing(t, "optional", composed.errors(), &bffv1.PartError{Part: "part", Code: "internal", Reason: rpc.ReasonInternal})
+	wantMissing(t, "optional", composed.errors(), &bffv1.PartError{Part: "part", Code: "internal", Reason: fault.ReasonInternal})
 	if lines := log.lines(t, "part missing"); len(lines) != 1 || !strings.Contains(fmt.Sprint(lines[0]["cause"]), "boom") || !strings.Contains(fmt.Sprint(lines[0]["cause"]), "compose_test.go") {
 		t.Errorf("got log %s, want the panic and where it came from", &log)
 	}
@@ -231,7 +231,7 @@ func TestAPanicInAPartIsAnInternalError(t *testing.T) {
 	required(composed, "part", readLimit, boom)
 	<-composed.ctx.Done()
 	slow.let <- nil
-	if err := composed.wait(); rpc.Reason(err) != rpc.ReasonInternal || strings.Contains(err.Error(), "boom") {
+	if err := composed.wait(); fault.Reason(err) != fault.ReasonInternal || strings.Contains(err.Error(), "boom") {
 		t.Errorf("required: got %v, want internal, and no word of the panic", err)
 	}
 }
@@ -247,13 +247,13 @@ func TestTheGatewayOutlivesAPanicInAPart(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true, users: connect.NewClient(panicking{})})
 	_, got := h.getMe(t, h.token(alice))
-	wantError(t, "GetMe", got, http.StatusInternalServerError, connect.CodeInternal, rpc.ReasonInternal)
+	wantError(t, "GetMe", got, http.StatusInternalServerError, connect.CodeInternal, fault.ReasonInternal)
 	if log := h.log.String(); !strings.Contains(log, "panic: boom") || !strings.Contains(log, "compose_test.go") {
 		t.Errorf("got log %s, want the panic and where it came from", log)
 	}
 	_, got = ask(t, h.users.ListUsers, &bffv1.ListUsersRequest{}, h.token(alice, "admin")) // on the call's own goroutine
-	wantError(t, "ListUsers", got, http.StatusInternalServerError, connect.CodeInternal, rpc.ReasonInternal)
+	wantError(t, "ListUsers", got, http.StatusInternalServerError, connect.CodeInternal, fault.ReasonInternal)
 	res, got := ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
 	wantNoError(t, "Login", got.err)
-	wantMissing(t, "Login", res.GetErrors(), &bffv1.PartError{Part: "profile", Code: "internal", Reason: rpc.ReasonInternal})
+	wantMissing(t, "Login", res.GetErrors(), &bffv1.PartError{Part: "profile", Code: "internal", Reason: fault.ReasonInternal})
 }

@@ -2,14 +2,13 @@ package bff
 
 import (
 	"context"
+	"gatehouse/internal/fault"
 	"strconv"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
-
-	"gatehouse/internal/rpc"
 )
 
 // tracerOf returns what makes spans below the call's own, or nil if it has none.
@@ -29,7 +28,7 @@ func observed[T any](c *composition, p *record, run func(context.Context) (T, er
 		ctx, span = c.tracer.Start(ctx, "part "+p.name)
 		defer func() {
 			if err != nil {
-				span.SetStatus(codes.Error, connect.CodeOf(err).String()+" "+rpc.Reason(err))
+				span.SetStatus(codes.Error, connect.CodeOf(err).String()+" "+fault.Reason(err))
 			}
 			span.End()
 		}()

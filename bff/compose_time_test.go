@@ -14,7 +14,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // recorder keeps the spans that are made with it.
@@ -114,11 +114,11 @@ func TestTheAnswerTellsHowLongItsPartsTook(t *testing.T) {
 
 	h.fail(authv1.AccountServiceGetAccountProcedure, errNoUser)
 	_, got = ask(t, h.users.GetUser, &bffv1.GetUserRequest{UserId: bob}, h.token(bob))
-	if rpc.Reason(got.err) != "USER_NOT_FOUND" || !strings.Contains(got.header.Get("Server-Timing"), "account;dur=") {
+	if fault.Reason(got.err) != "USER_NOT_FOUND" || !strings.Contains(got.header.Get("Server-Timing"), "account;dur=") {
 		t.Errorf("GetUser: got %v with Server-Timing %q, want the failing part's duration", got.err, got.header.Get("Server-Timing"))
 	}
 
-	h.fail(authv1.SessionServiceLoginProcedure, rpc.NewError(5, "WORDED", "No."))
+	h.fail(authv1.SessionServiceLoginProcedure, fault.New(5, "WORDED", "No."))
 	_, got = ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
 	if timing := got.header.Get("Server-Timing"); got.err == nil || timing != "" {
 		t.Errorf("a refused Login: got Server-Timing %q, want none: how long auth took tells who has an account", timing)

@@ -15,6 +15,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -31,7 +32,7 @@ const (
 	deviceCookieLife = 400 * 24 * time.Hour
 )
 
-var errCookiesNeedHTTPS = rpc.NewError(connect.CodeFailedPrecondition, "COOKIES_NEED_HTTPS",
+var errCookiesNeedHTTPS = fault.New(connect.CodeFailedPrecondition, "COOKIES_NEED_HTTPS",
 	"Session cookies need https, or localhost. Leave X-Gatehouse-Session out, or have GATEHOUSE_PUBLIC_URL begin with https://.")
 
 // cookies carries tokens to and from browsers.

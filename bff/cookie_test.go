@@ -14,7 +14,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 const (
@@ -220,7 +220,7 @@ func TestASessionIsRefreshedWhereItIsAskedFor(t *testing.T) {
 	response, text = h.send(t, bffv1.AccountServiceGetMeProcedure, "{}", jar(h.dated(-time.Minute), "ghr_old")...)
 	// Who calls is known before the call is queued: what a refresh made goes back with
 	// the refusal.
-	if !strings.Contains(text, rpc.ReasonOverloaded) || refreshes() != 1 || len(response.Header.Values("Set-Cookie")) != 2 {
+	if !strings.Contains(text, fault.ReasonOverloaded) || refreshes() != 1 || len(response.Header.Values("Set-Cookie")) != 2 {
 		t.Errorf("a call that the queue refuses: %d %s after %d refreshes with the cookies %v, want it refused with those of the one refresh",
 			response.StatusCode, text, refreshes(), response.Header.Values("Set-Cookie"))
 	}
@@ -364,8 +364,8 @@ func TestAFailedRefreshLeavesTheCookiesAlone(t *testing.T) {
 		status int
 		reason string
 	}{
-		rpc.NewError(connect.CodeUnauthenticated, "SESSION_ENDED", "x"): {http.StatusUnauthorized, "SESSION_ENDED"},
-		rpc.Unavailable(): {http.StatusServiceUnavailable, "SERVICE_UNAVAILABLE"},
+		fault.New(connect.CodeUnauthenticated, "SESSION_ENDED", "x"): {http.StatusUnauthorized, "SESSION_ENDED"},
+		fault.Unavailable(): {http.StatusServiceUnavailable, "SERVICE_UNAVAILABLE"},
 	} {
 		h.fail(authv1.SessionServiceRefreshProcedure, failure)
 		response, text := h.send(t, bffv1.AccountServiceGetMeProcedure, "{}", jar(h.dated(-time.Minute), "ghr_old")...)

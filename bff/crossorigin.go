@@ -1,6 +1,7 @@
 package bff
 
 import (
+	"gatehouse/internal/fault"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -12,16 +13,14 @@ import (
 	"connectrpc.com/connect/v2"
 	connectcors "connectrpc.com/cors"
 	"github.com/rs/cors"
-
-	"gatehouse/internal/rpc"
 )
 
-var errCrossOrigin = rpc.NewError(connect.CodePermissionDenied, "CROSS_ORIGIN",
+var errCrossOrigin = fault.New(connect.CodePermissionDenied, "CROSS_ORIGIN",
 	"This page may not use the session's cookies: its origin is not listed in GATEHOUSE_ORIGINS, or the browser doesn't say where the call comes from.")
 
 // errCookiesCrossSite is for a page that may call but can't have the cookies:
 // they are SameSite=Strict, so the browser drops them without a word.
-var errCookiesCrossSite = rpc.NewError(connect.CodeFailedPrecondition, "COOKIES_CROSS_SITE",
+var errCookiesCrossSite = fault.New(connect.CodeFailedPrecondition, "COOKIES_CROSS_SITE",
 	"Browsers keep no session cookies for a page of another site than the gateway's. Open the page and the gateway under one host name (localhost and 127.0.0.1 are two sites), or leave X-Gatehouse-Session out and keep the tokens yourself.")
 
 // isCrossSite reports whether a browser says that the page is of another site

@@ -7,6 +7,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -29,17 +30,17 @@ func fromBackend(ctx context.Context, err error) error {
 	switch {
 	case !ok && errors.Is(err, context.DeadlineExceeded), ok && failure.Code() == connect.CodeDeadlineExceeded:
 		if deadline, ok := ctx.Deadline(); ok && rpc.CallFrom(ctx).CallersDeadline && time.Until(deadline) <= deadlineSlack {
-			return rpc.ErrDeadline.WithCause(err)
+			return fault.ErrDeadline.WithCause(err)
 		}
-		return rpc.Unavailable().WithCause(err)
+		return fault.Unavailable().WithCause(err)
 	case !ok:
-		return rpc.ErrInternal.WithCause(err)
-	case !failure.IsRemote() && rpc.Reason(failure) != "":
+		return fault.ErrInternal.WithCause(err)
+	case !failure.IsRemote() && fault.Reason(failure) != "":
 		return failure // of our own making
 	case !failure.IsRemote():
-		return rpc.Unavailable().WithCause(err) // no answer that could be read
+		return fault.Unavailable().WithCause(err) // no answer that could be read
 	case failure.Code() == connect.CodeUnavailable, failure.Code() == connect.CodeCanceled:
-		return rpc.Unavailable().WithCause(err)
+		return fault.Unavailable().WithCause(err)
 	case forCallers(failure):
 		worded := connect.NewError(failure.Code(), failure.Message())
 		for _, detail := range failure.Details() {
@@ -47,7 +48,7 @@ func fromBackend(ctx context.Context, err error) error {
 		}
 		return worded
 	default:
-		return rpc.ErrInternal.WithCause(err)
+		return fault.ErrInternal.WithCause(err)
 	}
 }
 
@@ -58,8 +59,8 @@ func forCallers(failure *connect.Error) bool {
 	case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss, connect.CodeUnimplemented:
 		return false
 	}
-	switch rpc.Reason(failure) {
-	case "", rpc.ReasonInternalToken, rpc.ReasonPermissionDenied, rpc.ReasonMalformed, rpc.ReasonTooLarge:
+	switch fault.Reason(failure) {
+	case "", fault.ReasonInternalToken, fault.ReasonPermissionDenied, fault.ReasonMalformed, fault.ReasonTooLarge:
 		return false
 	}
 	return true

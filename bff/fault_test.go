@@ -18,6 +18,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -47,7 +48,7 @@ func TestAServiceThatGivesNoAnswerIsUnavailable(t *testing.T) {
 					if !hasStatus(protocol) {
 						got.status = http.StatusServiceUnavailable
 					}
-					wantUnavailable(t, "GetMe", got, rpc.ReasonUnavailable)
+					wantUnavailable(t, "GetMe", got, fault.ReasonUnavailable)
 					if got.err != nil && strings.Contains(got.err.Error(), "secret") {
 						t.Errorf("GetMe: got %v, want nothing of what the service said", got.err)
 					}
@@ -77,7 +78,7 @@ func TestAServiceInTheSameProcessThatHangsIsUnavailable(t *testing.T) {
 
 		began := time.Now()
 		_, got := h.getMe(t, h.token(alice))
-		wantUnavailable(t, "GetMe", got, rpc.ReasonUnavailable)
+		wantUnavailable(t, "GetMe", got, fault.ReasonUnavailable)
 		if took := time.Since(began); took > readLimit || took < readLimit-deadlineSlack {
 			t.Errorf("GetMe waited %s for a part, want its limit %s", took, readLimit)
 		}
@@ -97,7 +98,7 @@ func TestAWriteHasALimitToo(t *testing.T) {
 		h.hang(authv1.SessionServiceLoginProcedure)
 		began := time.Now()
 		_, got := ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
-		wantUnavailable(t, "Login", got, rpc.ReasonUnavailable)
+		wantUnavailable(t, "Login", got, fault.ReasonUnavailable)
 		if took := time.Since(began); took > writeLimit || took < writeLimit-deadlineSlack {
 			t.Errorf("Login waited %s for auth, want its limit %s", took, writeLimit)
 		}
@@ -122,7 +123,7 @@ func TestACallersOwnDeadlineIsTheirs(t *testing.T) {
 				if !hasStatus(protocol) {
 					got.status = http.StatusGatewayTimeout
 				}
-				wantError(t, "GetMe", got, http.StatusGatewayTimeout, connect.CodeDeadlineExceeded, rpc.ReasonDeadline)
+				wantError(t, "GetMe", got, http.StatusGatewayTimeout, connect.CodeDeadlineExceeded, fault.ReasonDeadline)
 				if took := time.Since(began); took >= readLimit {
 					t.Errorf("GetMe took %s with a deadline of 50ms", took)
 				}
@@ -147,7 +148,7 @@ func TestALongDeadlineOfTheCallersDoesNotLengthenAPart(t *testing.T) {
 		h.within("Connect-Timeout-Ms", "9000")
 		began := time.Now()
 		_, got := h.getMe(t, h.token(alice))
-		wantUnavailable(t, "GetMe", got, rpc.ReasonUnavailable)
+		wantUnavailable(t, "GetMe", got, fault.ReasonUnavailable)
 		if took := time.Since(began); took > readLimit {
 			t.Errorf("GetMe waited %s for a part, want its limit %s", took, readLimit)
 		}
@@ -166,7 +167,7 @@ func TestAnOptionalPartMayRunIntoTheCallersDeadline(t *testing.T) {
 		res, got := h.getMe(t, h.token(alice))
 		wantNoError(t, "GetMe", got.err)
 		wantMissing(t, "GetMe", res.GetErrors(), &bffv1.PartError{
-			Part: "sessions", Code: "deadline_exceeded", Reason: rpc.ReasonDeadline, Retryable: true,
+			Part: "sessions", Code: "deadline_exceeded", Reason: fault.ReasonDeadline, Retryable: true,
 		})
 	})
 }
@@ -201,7 +202,7 @@ func TestACallerWhoLeavesEndsTheCallsBehind(t *testing.T) {
 			eventually(t, "the gateway logs the call as canceled", func() bool {
 				for _, line := range h.log.lines(t, "call") {
 					if line["method"] == bffv1.AccountServiceGetMeProcedure {
-						return line["code"] == "canceled" && line["reason"] == rpc.ReasonCanceled
+						return line["code"] == "canceled" && line["reason"] == fault.ReasonCanceled
 					}
 				}
 				return false
@@ -222,7 +223,7 @@ func eventually(t testing.TB, what string, happened func() bool) {
 
 func TestARefusalThatAServiceWordedPasses(t *testing.T) {
 	t.Parallel()
-	worded := rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, "TOO_MANY_PASSWORD_CHECKS", "Many sign in just now. Try again in 3 seconds."), 3*time.Second)
+	worded := fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_PASSWORD_CHECKS", "Many sign in just now. Try again in 3 seconds."), 3*time.Second)
 	for _, apart := range []bool{false, true} {
 		for protocol, options := range protocols {
 			t.Run(fmt.Sprintf("apart=%v/%s", apart, protocol), func(t *testing.T) {
@@ -233,20 +234,20 @@ func TestARefusalThatAServiceWordedPasses(t *testing.T) {
 
 				h.fail(authv1.SessionServiceLoginProcedure, worded)
 				_, got := ask(t, login, request, "")
-				if code, reason := connect.CodeOf(got.err), rpc.Reason(got.err); code != connect.CodeResourceExhausted || reason != "TOO_MANY_PASSWORD_CHECKS" {
+				if code, reason := connect.CodeOf(got.err), fault.Reason(got.err); code != connect.CodeResourceExhausted || reason != "TOO_MANY_PASSWORD_CHECKS" {
 					t.Errorf("got %s %s, want resource_exhausted TOO_MANY_PASSWORD_CHECKS", code, reason)
 				}
 				if failure, ok := errors.AsType[*connect.Error](got.err); ok && failure.Message() != worded.Message() {
 					t.Errorf("got %q, want %q", failure.Message(), worded.Message())
 				}
-				if after, _ := rpc.RetryDelay(got.err); after != 3*time.Second {
+				if after, _ := fault.RetryDelay(got.err); after != 3*time.Second {
 					t.Errorf("got RetryInfo %s, want 3s", after)
 				}
 				if after := got.header.Get("Retry-After"); after != "3" {
 					t.Errorf("got Retry-After %q, want 3", after)
 				}
 
-				h.fail(authv1.SessionServiceLoginProcedure, rpc.Invalid("PASSWORD_WRONG", "password", "is wrong"))
+				h.fail(authv1.SessionServiceLoginProcedure, fault.Invalid("PASSWORD_WRONG", "password", "is wrong"))
 				_, got = ask(t, login, request, "")
 				if bad := violations(t, got.err); len(bad) != 1 || bad[0].GetField() != "password" || bad[0].GetDescription() != "is wrong" {
 					t.Errorf("got violations %v, want one of password", bad)
@@ -280,14 +281,14 @@ func TestAServicesFaultIsInternalAndUntold(t *testing.T) {
 	for name, failure := range map[string]error{
 		"a plain error":             errors.New("pq: secret"),
 		"internal":                  connect.NewError(connect.CodeInternal, "secret"),
-		"internal with a reason":    rpc.NewError(connect.CodeInternal, "SECRET", "secret"),
+		"internal with a reason":    fault.New(connect.CodeInternal, "SECRET", "secret"),
 		"unknown":                   connect.NewError(connect.CodeUnknown, "secret"),
-		"data loss":                 rpc.NewError(connect.CodeDataLoss, "SECRET", "secret"),
+		"data loss":                 fault.New(connect.CodeDataLoss, "SECRET", "secret"),
 		"unimplemented":             connect.NewError(connect.CodeUnimplemented, "secret"),
-		"the gateway's own token":   rpc.NewError(connect.CodeUnauthenticated, rpc.ReasonInternalToken, "secret"),
-		"the gateway's permission":  rpc.NewError(connect.CodePermissionDenied, rpc.ReasonPermissionDenied, "secret"),
-		"the gateway's message":     rpc.NewError(connect.CodeInvalidArgument, rpc.ReasonMalformed, "secret"),
-		"the gateway's size":        rpc.NewError(connect.CodeResourceExhausted, rpc.ReasonTooLarge, "secret"),
+		"the gateway's own token":   fault.New(connect.CodeUnauthenticated, fault.ReasonInternalToken, "secret"),
+		"the gateway's permission":  fault.New(connect.CodePermissionDenied, fault.ReasonPermissionDenied, "secret"),
+		"the gateway's message":     fault.New(connect.CodeInvalidArgument, fault.ReasonMalformed, "secret"),
+		"the gateway's size":        fault.New(connect.CodeResourceExhausted, fault.ReasonTooLarge, "secret"),
 		"a panic":                   nil,
 		"a 401 of another's making": withDomain(connect.CodeUnauthenticated, "elsewhere"),
 	} {
@@ -305,7 +306,7 @@ func TestAServicesFaultIsInternalAndUntold(t *testing.T) {
 					}
 				}
 				_, got := h.getMe(t, h.token(alice))
-				wantError(t, "GetMe", got, http.StatusInternalServerError, connect.CodeInternal, rpc.ReasonInternal)
+				wantError(t, "GetMe", got, http.StatusInternalServerError, connect.CodeInternal, fault.ReasonInternal)
 				if strings.Contains(strings.ToLower(got.err.Error()), "secret") {
 					t.Errorf("got %v, want no word of the service's", got.err)
 				}
@@ -315,7 +316,7 @@ func TestAServicesFaultIsInternalAndUntold(t *testing.T) {
 
 				res, got := ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
 				wantNoError(t, "Login", got.err)
-				wantMissing(t, "Login", res.GetErrors(), &bffv1.PartError{Part: "profile", Code: "internal", Reason: rpc.ReasonInternal})
+				wantMissing(t, "Login", res.GetErrors(), &bffv1.PartError{Part: "profile", Code: "internal", Reason: fault.ReasonInternal})
 			})
 		}
 	}
@@ -336,13 +337,13 @@ func TestARefusalWithoutAReasonIsInternal(t *testing.T) {
 	for _, code := range []string{"unauthenticated", "permission_denied", "invalid_argument", "already_exists", "resource_exhausted", "aborted", "nonsense"} {
 		h := open(t, world{users: deadEnd(t, "users", broken(t, says(400, "application/json", `{"code":"`+code+`","message":"secret"}`)))})
 		_, got := ask(t, h.users.ListUsers, &bffv1.ListUsersRequest{}, h.token(alice, "admin"))
-		wantError(t, code, got, http.StatusInternalServerError, connect.CodeInternal, rpc.ReasonInternal)
+		wantError(t, code, got, http.StatusInternalServerError, connect.CodeInternal, fault.ReasonInternal)
 		if strings.Contains(got.err.Error(), "secret") {
 			t.Errorf("%s: got %v, want no word of it", code, got.err)
 		}
 		res, got := ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
 		wantNoError(t, "Login", got.err)
-		wantMissing(t, "Login", res.GetErrors(), &bffv1.PartError{Part: "profile", Code: "internal", Reason: rpc.ReasonInternal})
+		wantMissing(t, "Login", res.GetErrors(), &bffv1.PartError{Part: "profile", Code: "internal", Reason: fault.ReasonInternal})
 	}
 }
 
@@ -362,16 +363,16 @@ func TestWhoseTimeIsOver(t *testing.T) {
 		reason   string
 		canceled bool
 	}{
-		{"our limit, here", ours, over, rpc.ReasonUnavailable, false},
-		{"our limit, there", ours, over.WithRemote(), rpc.ReasonUnavailable, false},
-		{"our limit, bare", ours, context.DeadlineExceeded, rpc.ReasonUnavailable, false},
-		{"a part's limit, bare", t.Context(), fmt.Errorf("read: %w", context.DeadlineExceeded), rpc.ReasonUnavailable, false},
+		{"our limit, here", ours, over, fault.ReasonUnavailable, false},
+		{"our limit, there", ours, over.WithRemote(), fault.ReasonUnavailable, false},
+		{"our limit, bare", ours, context.DeadlineExceeded, fault.ReasonUnavailable, false},
+		{"a part's limit, bare", t.Context(), fmt.Errorf("read: %w", context.DeadlineExceeded), fault.ReasonUnavailable, false},
 		{"the caller left", left, over, "", true},
 		{"the caller left as a refusal came", left, remote(errNoUser), "", true},
 		{"nothing", left, nil, "", false},
 	} {
 		err := fromBackend(test.ctx, test.err)
-		if rpc.Reason(err) != test.reason || (err == context.Canceled) != test.canceled { //nolint:errorlint // bare
+		if fault.Reason(err) != test.reason || (err == context.Canceled) != test.canceled { //nolint:errorlint // bare
 			t.Errorf("%s: got %v, want reason %q, canceled %v", test.name, err, test.reason, test.canceled)
 		}
 	}
@@ -387,7 +388,7 @@ func TestAWrongInternalKeyIsInternal(t *testing.T) {
 	wantNoError(t, "NewServer", err)
 	h := open(t, world{served: true, users: deadEnd(t, "users", serve(t, server.Mux(func() error { return nil })))})
 	_, got := h.getMe(t, h.token(alice))
-	wantError(t, "GetMe", got, http.StatusInternalServerError, connect.CodeInternal, rpc.ReasonInternal)
+	wantError(t, "GetMe", got, http.StatusInternalServerError, connect.CodeInternal, fault.ReasonInternal)
 	if calls := other.called(""); calls != 0 {
 		t.Errorf("the service answered %d calls", calls)
 	}
@@ -397,7 +398,7 @@ func TestAWrongInternalKeyIsInternal(t *testing.T) {
 func TestTheCauseOfAMissingPartIsLogged(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	h.fail(authv1.SessionServiceListSessionsProcedure, rpc.NewError(connect.CodeDataLoss, "TORN_PAGE", "page 7"))
+	h.fail(authv1.SessionServiceListSessionsProcedure, fault.New(connect.CodeDataLoss, "TORN_PAGE", "page 7"))
 	_, got := h.getMe(t, h.token(alice), "X-Request-Id", "r-1")
 	wantNoError(t, "GetMe", got.err)
 	lines := h.log.lines(t, "part missing")

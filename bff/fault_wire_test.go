@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // wireFaults are services that break HTTP/2 itself, frame by frame.
@@ -244,8 +244,8 @@ func wantUnavailableOverGRPC(t testing.TB, h *house) {
 			after = detail.GetRetryDelay().AsDuration()
 		}
 	}
-	if failure.Code() != codes.Unavailable || reason != rpc.ReasonUnavailable || after != time.Second {
-		t.Errorf("GetMe: got %v, reason %q, RetryInfo %s; want unavailable %s, 1s", err, reason, after, rpc.ReasonUnavailable)
+	if failure.Code() != codes.Unavailable || reason != fault.ReasonUnavailable || after != time.Second {
+		t.Errorf("GetMe: got %v, reason %q, RetryInfo %s; want unavailable %s, 1s", err, reason, after, fault.ReasonUnavailable)
 	}
 	if told := append(header.Get("retry-after"), trailer.Get("retry-after")...); len(told) == 0 || told[0] != "1" {
 		t.Errorf("GetMe: got retry-after %q, want 1", told)
@@ -260,7 +260,7 @@ func TestNoAnswerIsUnavailableToCurl(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true, users: deadEnd(t, "users", refusing(t))})
 	response, body := h.send(t, bffv1.AccountServiceGetMeProcedure, "{}", "Authorization", "Bearer "+h.token(alice))
-	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") != "1" || !strings.Contains(body, rpc.ReasonUnavailable) {
+	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") != "1" || !strings.Contains(body, fault.ReasonUnavailable) {
 		t.Errorf("got %d, Retry-After %q, %s; want 503, 1 and the reason", response.StatusCode, response.Header.Get("Retry-After"), body)
 	}
 	for _, inner := range []string{"refused", "127.0.0.1", "dial"} {
@@ -280,7 +280,7 @@ func TestNoFaultHoldsACallBeyondItsLimit(t *testing.T) {
 			h := open(t, world{served: true, users: deadEnd(t, "users", framed(t, wireFaults[name]))})
 			began := time.Now()
 			_, got := h.getMe(t, h.token(alice))
-			wantUnavailable(t, "GetMe", got, rpc.ReasonUnavailable)
+			wantUnavailable(t, "GetMe", got, fault.ReasonUnavailable)
 			// Far from it, so that a busy machine is no failure.
 			if took := time.Since(began); took > 5*readLimit {
 				t.Errorf("GetMe took %s, want its part's limit %s", took, readLimit)

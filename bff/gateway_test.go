@@ -29,6 +29,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/telemetry"
 )
@@ -270,8 +271,8 @@ func wantError(t testing.TB, what string, got reply, status int, code connect.Co
 		t.Errorf("%s: got no error, want %s %s", what, code, reason)
 		return
 	}
-	if got.status != status || connect.CodeOf(got.err) != code || rpc.Reason(got.err) != reason {
-		t.Errorf("%s: got %d %v (%s), want %d %s %s", what, got.status, got.err, rpc.Reason(got.err), status, code, reason)
+	if got.status != status || connect.CodeOf(got.err) != code || fault.Reason(got.err) != reason {
+		t.Errorf("%s: got %d %v (%s), want %d %s %s", what, got.status, got.err, fault.Reason(got.err), status, code, reason)
 	}
 }
 
@@ -279,7 +280,7 @@ func wantError(t testing.TB, what string, got reply, status int, code connect.Co
 func wantUnavailable(t testing.TB, what string, got reply, reason string) {
 	t.Helper()
 	wantError(t, what, got, http.StatusServiceUnavailable, connect.CodeUnavailable, reason)
-	if after, ok := rpc.RetryDelay(got.err); !ok || after != time.Second {
+	if after, ok := fault.RetryDelay(got.err); !ok || after != time.Second {
 		t.Errorf("%s: got RetryInfo %v, %v, want 1s", what, after, ok)
 	}
 	if after := got.header.Get("Retry-After"); after != "1" {
@@ -310,7 +311,7 @@ func wantMissing(t testing.TB, what string, got []*bffv1.PartError, want ...*bff
 
 // away is the entry of a part whose service gives no answer.
 func away(part string) *bffv1.PartError {
-	return &bffv1.PartError{Part: part, Code: "unavailable", Reason: rpc.ReasonUnavailable, Retryable: true}
+	return &bffv1.PartError{Part: part, Code: "unavailable", Reason: fault.ReasonUnavailable, Retryable: true}
 }
 
 // backend stands where auth and users do: real servers, reached over a real
@@ -534,8 +535,8 @@ func someTokens() *authv1.Tokens {
 }
 
 var (
-	errNoUser    = rpc.NewError(connect.CodeNotFound, "USER_NOT_FOUND", "There is no such user.")
-	errNoProfile = rpc.NewError(connect.CodeNotFound, "PROFILE_NOT_FOUND", "There is no such profile.")
+	errNoUser    = fault.New(connect.CodeNotFound, "USER_NOT_FOUND", "There is no such user.")
+	errNoProfile = fault.New(connect.CodeNotFound, "PROFILE_NOT_FOUND", "There is no such profile.")
 )
 
 // signer makes access tokens, good ones and others.

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -18,7 +19,7 @@ const (
 	maxIdempotencyKey = 128 // bytes
 )
 
-var errIdempotencyKey = rpc.Invalid("IDEMPOTENCY_KEY_INVALID", idempotencyHeader, "send one key of at most 128 bytes of printable UTF-8")
+var errIdempotencyKey = fault.Invalid("IDEMPOTENCY_KEY_INVALID", idempotencyHeader, "send one key of at most 128 bytes of printable UTF-8")
 
 type idempotencyKeyKey struct{}
 

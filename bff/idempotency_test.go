@@ -11,7 +11,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // keyPassed calls a method with a key and returns what auth got of it.
@@ -137,9 +137,9 @@ func TestRefusalsOfAKeyPass(t *testing.T) {
 		"REQUEST_IN_PROGRESS":     {connect.CodeAborted, http.StatusConflict},
 		"IDEMPOTENCY_TARGET_GONE": {connect.CodeFailedPrecondition, http.StatusBadRequest},
 	} {
-		failure := rpc.NewError(test.code, reason, "No.")
+		failure := fault.New(test.code, reason, "No.")
 		if test.code == connect.CodeAborted {
-			failure = rpc.WithRetry(failure, 1e9)
+			failure = fault.WithRetry(failure, 1e9)
 		}
 		h.fail(authv1.AccountServiceCreateAccountProcedure, failure)
 		_, got := ask(t, h.auth.Register, &bffv1.RegisterRequest{Email: "ada@example.com", Password: "long enough", FirstName: "Ada", LastName: "L"}, "", idempotencyHeader, "k-1")

@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -36,7 +37,7 @@ const (
 	streamLife        = 5 * time.Minute
 )
 
-var errTooManyUnfinished = rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, "TOO_MANY_UNFINISHED_REQUESTS",
+var errTooManyUnfinished = fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_UNFINISHED_REQUESTS",
 	"Too many requests from your address are being sent and not complete. Finish some of them first."), time.Second)
 
 // intake is what is being read.

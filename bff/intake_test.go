@@ -13,7 +13,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // halfSend begins a request as if from an address, and never ends it.
@@ -77,8 +77,8 @@ func TestWhoSendsTooManyRequestsHalfIsRefused(t *testing.T) {
 	}
 	eventually(t, "they are being read", func() bool { return h.reading() == readingPerAddress })
 	_, got := h.getMe(t, h.token(alice), "X-Forwarded-For", "198.51.100.7")
-	if connect.CodeOf(got.err) != connect.CodeResourceExhausted || rpc.Reason(got.err) != "TOO_MANY_UNFINISHED_REQUESTS" {
-		t.Errorf("one more from the same address: %v (%s), want TOO_MANY_UNFINISHED_REQUESTS", got.err, rpc.Reason(got.err))
+	if connect.CodeOf(got.err) != connect.CodeResourceExhausted || fault.Reason(got.err) != "TOO_MANY_UNFINISHED_REQUESTS" {
+		t.Errorf("one more from the same address: %v (%s), want TOO_MANY_UNFINISHED_REQUESTS", got.err, fault.Reason(got.err))
 	}
 	response, body := h.fetch(t, http.MethodPatch, "/api/v1/me", `{"user":{"firstName":"Ada"}}`, "Content-Type", "application/json", "Authorization", "Bearer "+h.token(alice), "X-Forwarded-For", "198.51.100.7")
 	if response.StatusCode != http.StatusTooManyRequests {

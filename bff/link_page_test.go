@@ -10,7 +10,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	policyv1 "gatehouse/gen/policy/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 func TestLinkPagesAreStrictAndOffline(t *testing.T) {
@@ -104,7 +104,7 @@ func TestAnErrorSaysItsReasonToTheLinkPage(t *testing.T) {
 	for _, one := range linkPages {
 		method := strings.Replace(one.Method, "/bff.v1.AuthService/", "/auth.v1.LinkService/", 1)
 		method = strings.Replace(method, "/bff.v1.AccountService/", "/auth.v1.LinkService/", 1)
-		h.fail(method, rpc.NewError(connect.CodeFailedPrecondition, "LINK_USED", "Worded."))
+		h.fail(method, fault.New(connect.CodeFailedPrecondition, "LINK_USED", "Worded."))
 		body := `{"token":"ghl_x"}`
 		if one.Password != "" {
 			body = `{"token":"ghl_x","` + one.Password + `":"long enough to be taken"}`

@@ -9,7 +9,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // Who is signed in may verify their email without a password; auth is told whose
@@ -24,7 +24,7 @@ func TestVerifyEmailSaysWhoIsSignedIn(t *testing.T) {
 		defer mu.Unlock()
 		by = req.GetOrigin()
 		if by.GetAccountId() == "" {
-			return nil, rpc.NewError(connect.CodeInvalidArgument, "PASSWORD_TOO_SHORT", "worded")
+			return nil, fault.New(connect.CodeInvalidArgument, "PASSWORD_TOO_SHORT", "worded")
 		}
 		return &authv1.VerifyEmailResponse{Account: accountOf(alice)}, nil
 	})

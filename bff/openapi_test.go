@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -237,16 +238,16 @@ func TestOpenAPITellsWhoMayCallAndWhatFollows(t *testing.T) {
 			token := slices.ContainsFunc(operation.Security, func(way map[string][]string) bool { return way["accessToken"] != nil })
 			for what, both := range map[string][2]bool{
 				"asks for an access token":    {token, !anyone},
-				"refuses other roles":         {operation.gives("403", rpc.ReasonPermissionDenied), !anyone && !signedIn},
+				"refuses other roles":         {operation.gives("403", fault.ReasonPermissionDenied), !anyone && !signedIn},
 				"refuses bad access tokens":   {operation.gives("401", "TOKEN_INVALID"), !anyone},
 				"limits the rate":             {operation.gives("429", "RATE_LIMITED"), plan.Rate != nil},
 				"wants a recent sign-in":      {operation.gives("400", "REAUTHENTICATION_REQUIRED"), plan.RecentSignIn},
 				"takes an idempotency key":    {operation.takes(idempotencyHeader), plan.IdempotencyKey},
 				"refuses bad keys":            {operation.gives("400", "IDEMPOTENCY_KEY_INVALID"), plan.IdempotencyKey},
 				"names the time limit":        {strings.Contains(operation.Description, fmt.Sprintf("**Time limit:** %g s.", plan.TimeLimit.Seconds())), true},
-				"fails as everything may":     {operation.gives("500", rpc.ReasonInternal), true},
-				"fails when services do":      {operation.gives("503", rpc.ReasonUnavailable), true},
-				"fails when the time is over": {operation.gives("504", rpc.ReasonDeadline), true},
+				"fails as everything may":     {operation.gives("500", fault.ReasonInternal), true},
+				"fails when services do":      {operation.gives("503", fault.ReasonUnavailable), true},
+				"fails when the time is over": {operation.gives("504", fault.ReasonDeadline), true},
 			} {
 				if both[0] != both[1] {
 					t.Errorf("%s: %s: got %t, want %t", operation.OperationID, what, both[0], both[1])
@@ -275,7 +276,7 @@ var internalReasons = map[string]string{
 // Reasons that belong to no operation.
 var homelessReasons = []string{"CANCELED", "HTTP_METHOD_UNSUPPORTED", "METHOD_UNKNOWN"}
 
-var declaredReason = regexp.MustCompile(`(?:NewError\(\s*connect\.Code\w+,|\bInvalid\()\s*(?:"([A-Z_]+)"|(?:rpc\.)?(Reason\w+))`)
+var declaredReason = regexp.MustCompile(`(?:\bNew\(\s*connect\.Code\w+,|\bInvalid\()\s*(?:"([A-Z_]+)"|(?:fault\.)?(Reason\w+))`)
 
 func TestOpenAPIHasEveryReasonInTheSource(t *testing.T) {
 	t.Parallel()

@@ -22,7 +22,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 var update = flag.Bool("update", false, "write the committed copies of the policy anew")
@@ -143,7 +143,7 @@ func TestRequestsAreBroughtToOneForm(t *testing.T) {
 			}
 			// What the form makes of it has to keep the rules.
 			_, got = ask(t, h.users.UpdateUser, &bffv1.UpdateUserRequest{User: &bffv1.User{Id: alice, FirstName: "a\u0000b"}}, h.token(alice))
-			wantError(t, "a control character", got, http.StatusBadRequest, connect.CodeInvalidArgument, rpc.ReasonInvalid)
+			wantError(t, "a control character", got, http.StatusBadRequest, connect.CodeInvalidArgument, fault.ReasonInvalid)
 		})
 	}
 }

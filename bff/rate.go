@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"go.opentelemetry.io/otel/metric"
 
+	"gatehouse/internal/fault"
 	"gatehouse/internal/limit"
 	"gatehouse/internal/rpc"
 )
@@ -52,7 +53,7 @@ func (r *rates) takeAddress(text string) error {
 		return nil
 	}
 	if verdict := r.addresses.Take(limit.Network(address), addressRate); verdict.Wait > 0 {
-		return rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, "TOO_MANY_REQUESTS",
+		return fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_REQUESTS",
 			"Too many requests come from your address. Wait a moment, then send fewer."), verdict.Wait)
 	}
 	return nil
@@ -98,7 +99,7 @@ func (s *Service) rated(plan *rpc.Plan) (connect.ServerInterceptor, error) {
 			if verdict.Wait > 0 {
 				header.Set("RateLimit", rateLeft(name, 0, verdict.Wait))
 				rateRefusals.Add(ctx, 1, refusals)
-				return rpc.WithRetry(errRateLimited, verdict.Wait)
+				return fault.WithRetry(errRateLimited, verdict.Wait)
 			}
 			header.Set("RateLimit", rateLeft(name, verdict.Left, verdict.Full))
 			err := next(ctx, spec, stream)
@@ -113,7 +114,7 @@ func (s *Service) rated(plan *rpc.Plan) (connect.ServerInterceptor, error) {
 	}, nil
 }
 
-var errRateLimited = rpc.NewError(connect.CodeResourceExhausted, "RATE_LIMITED",
+var errRateLimited = fault.New(connect.CodeResourceExhausted, "RATE_LIMITED",
 	"You have called this method too often. Wait as long as Retry-After says, then call it less often.")
 
 // whoCounts names whoever a call counts for: the principal, or where nobody is

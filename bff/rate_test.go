@@ -13,8 +13,8 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/limit"
-	"gatehouse/internal/rpc"
 )
 
 // rated gives a gateway a rate whose clock the test turns.
@@ -40,9 +40,9 @@ func (h *house) spend(t testing.TB, address string) {
 
 func wantTooMany(t testing.TB, what string, err error) {
 	t.Helper()
-	wait, ok := rpc.RetryDelay(err)
-	if connect.CodeOf(err) != connect.CodeResourceExhausted || rpc.Reason(err) != "TOO_MANY_REQUESTS" || !ok || wait <= 0 || wait > addressRate.Interval {
-		t.Errorf("%s: got %v (reason %q, retry after %v), want TOO_MANY_REQUESTS and a wait of at most %v", what, err, rpc.Reason(err), wait, addressRate.Interval)
+	wait, ok := fault.RetryDelay(err)
+	if connect.CodeOf(err) != connect.CodeResourceExhausted || fault.Reason(err) != "TOO_MANY_REQUESTS" || !ok || wait <= 0 || wait > addressRate.Interval {
+		t.Errorf("%s: got %v (reason %q, retry after %v), want TOO_MANY_REQUESTS and a wait of at most %v", what, err, fault.Reason(err), wait, addressRate.Interval)
 	}
 }
 
@@ -146,7 +146,7 @@ func TestAFloodOfSignInsNeverReachesAuth(t *testing.T) {
 			return got.err
 		},
 	} {
-		if err := call(); rpc.Reason(err) != "TOO_MANY_REQUESTS" {
+		if err := call(); fault.Reason(err) != "TOO_MANY_REQUESTS" {
 			t.Errorf("%s beyond the rate: %v, want TOO_MANY_REQUESTS", name, err)
 		}
 	}

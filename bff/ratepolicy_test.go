@@ -14,7 +14,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // left is what an answer says of the caller's rate.
@@ -48,8 +48,8 @@ func TestACallerBeyondAMethodsRateIsToldWhenToComeBack(t *testing.T) {
 			}
 			before := h.called("")
 			got := login()
-			if connect.CodeOf(got.err) != connect.CodeResourceExhausted || rpc.Reason(got.err) != "RATE_LIMITED" {
-				t.Fatalf("beyond the rate: %v (%s), want RATE_LIMITED", got.err, rpc.Reason(got.err))
+			if connect.CodeOf(got.err) != connect.CodeResourceExhausted || fault.Reason(got.err) != "RATE_LIMITED" {
+				t.Fatalf("beyond the rate: %v (%s), want RATE_LIMITED", got.err, fault.Reason(got.err))
 			}
 			if strings.HasPrefix(name, "Connect") && got.status != http.StatusTooManyRequests {
 				t.Errorf("its status is %d, want 429", got.status)
@@ -57,7 +57,7 @@ func TestACallerBeyondAMethodsRateIsToldWhenToComeBack(t *testing.T) {
 			if want := `"Login";q=2;w=60 "Login";r=0;t=30`; left(got.header) != want || got.header.Get("Retry-After") != "30" {
 				t.Errorf("it says %s and Retry-After %s, want %s and 30", left(got.header), got.header.Get("Retry-After"), want)
 			}
-			if wait, ok := rpc.RetryDelay(got.err); !ok || wait <= 25*time.Second || wait > 30*time.Second {
+			if wait, ok := fault.RetryDelay(got.err); !ok || wait <= 25*time.Second || wait > 30*time.Second {
 				t.Errorf("RetryInfo is %s, want just under 30 s", wait)
 			}
 			if h.called("") != before {
@@ -98,7 +98,7 @@ func TestRatesAreCountedByPrincipalElseByAddress(t *testing.T) {
 		{"the same /64", refresh("2001:db8:1:2:ffff::1"), true},
 		{"another /64", refresh("2001:db8:1:3::1"), false},
 	} {
-		if limited := rpc.Reason(c.err) == "RATE_LIMITED"; limited != c.limited {
+		if limited := fault.Reason(c.err) == "RATE_LIMITED"; limited != c.limited {
 			t.Errorf("%s: got %v, want it refused: %v", c.what, c.err, c.limited)
 		}
 	}
@@ -130,14 +130,14 @@ func TestTheRateComesBackAsItSays(t *testing.T) {
 		h.gateway.verifier.now = time.Now
 		for i := range 3 {
 			_, got := ask(t, h.accounts.UpdateMe, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: "Ada"}}, token)
-			if limited := rpc.Reason(got.err) == "RATE_LIMITED"; limited != (i == 2) {
+			if limited := fault.Reason(got.err) == "RATE_LIMITED"; limited != (i == 2) {
 				t.Fatalf("call %d: %v", i+1, got.err)
 			}
 		}
 		time.Sleep(30 * time.Second)
 		for i := range 2 {
 			_, got := ask(t, h.accounts.UpdateMe, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: "Ada"}}, token)
-			if limited := rpc.Reason(got.err) == "RATE_LIMITED"; limited != (i == 1) {
+			if limited := fault.Reason(got.err) == "RATE_LIMITED"; limited != (i == 1) {
 				t.Errorf("call %d after the wait: %v", i+1, got.err)
 			}
 		}
@@ -170,7 +170,7 @@ func TestAFloodOfCookiesNeverReachesAuth(t *testing.T) {
 	refreshes := 0
 	answer(h.backend, authv1.SessionServiceRefreshProcedure, func(context.Context, *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
 		refreshes++
-		return nil, rpc.NewError(connect.CodeUnauthenticated, "REFRESH_TOKEN_INVALID", "Sign in again.")
+		return nil, fault.New(connect.CodeUnauthenticated, "REFRESH_TOKEN_INVALID", "Sign in again.")
 	})
 	for range addressRate.Burst {
 		wantNoError(t, "the burst", h.gateway.rates.takeAddress(addressOfDirect.String()))

@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/google/uuid"
 
+	"gatehouse/internal/fault"
 	"gatehouse/internal/limit"
 	"gatehouse/internal/rpc"
 )
@@ -26,7 +27,7 @@ func prepareRefusal(err *connect.Error) preparedRefusal {
 	written := &writtenAnswer{header: http.Header{}}
 	request := &http.Request{Method: http.MethodPost, Header: http.Header{"Content-Type": {"application/json"}}}
 	_ = connecthttp.NewErrorWriter().Write(written, request, err) // a buffer takes everything
-	if after, ok := rpc.RetryDelay(err); ok {
+	if after, ok := fault.RetryDelay(err); ok {
 		written.header.Set("Retry-After", strconv.Itoa(int(seconds(after))))
 	}
 	return preparedRefusal{header: written.header, status: written.status, body: written.body.Bytes()}

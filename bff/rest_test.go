@@ -20,6 +20,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -37,18 +38,18 @@ func TestRESTAnswersWhatConnectDoes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := open(t, w)
-			h.fail(authv1.AccountServiceDeleteAccountProcedure, rpc.NewError(connect.CodeFailedPrecondition, "LAST_ADMINISTRATOR", "no"))
-			h.fail(authv1.SessionServiceRevokeSessionProcedure, rpc.NewError(connect.CodeNotFound, "SESSION_NOT_FOUND", "no"))
-			h.fail(authv1.AccountServiceChangeAccountEmailProcedure, rpc.NewError(connect.CodeAlreadyExists, "EMAIL_TAKEN", "no"))
+			h.fail(authv1.AccountServiceDeleteAccountProcedure, fault.New(connect.CodeFailedPrecondition, "LAST_ADMINISTRATOR", "no"))
+			h.fail(authv1.SessionServiceRevokeSessionProcedure, fault.New(connect.CodeNotFound, "SESSION_NOT_FOUND", "no"))
+			h.fail(authv1.AccountServiceChangeAccountEmailProcedure, fault.New(connect.CodeAlreadyExists, "EMAIL_TAKEN", "no"))
 			answer(h.backend, usersv1.ProfileServiceUpdateProfileProcedure, func(_ context.Context, req *usersv1.UpdateProfileRequest) (*usersv1.UpdateProfileResponse, error) {
 				if req.GetProfile().GetEtag() == "old" {
-					return nil, rpc.NewError(connect.CodeAborted, "ETAG_MISMATCH", "no")
+					return nil, fault.New(connect.CodeAborted, "ETAG_MISMATCH", "no")
 				}
 				return &usersv1.UpdateProfileResponse{Profile: profileOf(req.GetProfile().GetId())}, nil
 			})
 			answer(h.backend, authv1.SessionServiceLoginProcedure, func(_ context.Context, req *authv1.LoginRequest) (*authv1.LoginResponse, error) {
 				if req.GetPassword() == "wait" {
-					return nil, rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, "TOO_MANY_ATTEMPTS", "wait"), 7*time.Second)
+					return nil, fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_ATTEMPTS", "wait"), 7*time.Second)
 				}
 				return &authv1.LoginResponse{Account: accountOf(alice), Tokens: someTokens()}, nil
 			})
@@ -150,26 +151,26 @@ func TestRESTRefusesInOneShape(t *testing.T) {
 			{name: "gRPC", method: "POST", path: "/api/v1/auth/login", body: "{}", headers: []string{"Content-Type", "application/grpc"}, status: 415, code: connect.CodeInvalidArgument, reason: "CONTENT_TYPE_UNSUPPORTED"},
 			{name: "another charset", method: "POST", path: "/api/v1/auth/login", body: "{}", headers: []string{"Content-Type", "application/json; charset=latin1"}, status: 415, code: connect.CodeInvalidArgument, reason: "CONTENT_TYPE_UNSUPPORTED"},
 			{name: "another compression", method: "POST", path: "/api/v1/auth/login", body: "{}", headers: []string{"Content-Type", "application/json", "Content-Encoding", "br"}, status: 501, code: connect.CodeUnimplemented, reason: "COMPRESSION_UNSUPPORTED"},
-			{name: "no gzip", method: "POST", path: "/api/v1/auth/login", body: "{}", headers: []string{"Content-Type", "application/json", "Content-Encoding", "gzip"}, status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed},
+			{name: "no gzip", method: "POST", path: "/api/v1/auth/login", body: "{}", headers: []string{"Content-Type", "application/json", "Content-Encoding", "gzip"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed},
 			{name: "a time-out that isn't one", method: "POST", path: "/api/v1/auth/login", body: "{}", headers: []string{"Content-Type", "application/json", "Connect-Timeout-Ms", "soon"}, status: 400, code: connect.CodeInvalidArgument, reason: "TIMEOUT_INVALID"},
-			{name: "an unknown field", method: "POST", path: "/api/v1/auth/login", body: `{"hat":1}`, headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed, field: "hat"},
-			{name: "an unknown field of the body's", method: "PATCH", path: "/api/v1/me", body: `{"hat":1}`, headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed, field: "hat"},
-			{name: "an unknown parameter", method: "GET", path: "/api/v1/users?hat=1", status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed, field: "hat"},
-			{name: "Connect's parameter", method: "GET", path: "/api/v1/users?connect=v1", status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed, field: "connect"},
-			{name: "a parameter of the body's", method: "POST", path: "/api/v1/auth/login?email=a%40example.com", body: "{}", headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed, field: "email"},
-			{name: "a parameter of the path's", method: "GET", path: "/api/v1/users/" + bob + "?userId=" + alice, status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed, field: "userId"},
-			{name: "a parameter beside the body", method: "PATCH", path: "/api/v1/users/" + bob + "?user.id=" + alice, body: "{}", headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed, field: "user.id"},
-			{name: "a number that isn't one", method: "GET", path: "/api/v1/users?page_size=x", status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed, field: "pageSize"},
-			{name: "a number too large", method: "GET", path: "/api/v1/users?pageSize=99999999999", status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed, field: "pageSize"},
-			{name: "a number out of bounds", method: "GET", path: "/api/v1/users?pageSize=101", status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonInvalid, field: "page_size"},
-			{name: "an enum that isn't one", method: "GET", path: "/api/v1/users?status=TIRED", status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed, field: "status"},
-			{name: "a time that isn't one", method: "GET", path: "/api/v1/auditEvents?startTime=yesterday", status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed, field: "startTime"},
-			{name: "a parameter twice", method: "GET", path: "/api/v1/users?pageSize=1&page_size=2", status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed, field: "page_size"},
-			{name: "a query that isn't one", method: "GET", path: "/api/v1/users?%zz", status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed},
-			{name: "a mask that isn't one", method: "PATCH", path: "/api/v1/me?updateMask=first__name", body: `{}`, headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed, field: "updateMask"},
+			{name: "an unknown field", method: "POST", path: "/api/v1/auth/login", body: `{"hat":1}`, headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "hat"},
+			{name: "an unknown field of the body's", method: "PATCH", path: "/api/v1/me", body: `{"hat":1}`, headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "hat"},
+			{name: "an unknown parameter", method: "GET", path: "/api/v1/users?hat=1", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "hat"},
+			{name: "Connect's parameter", method: "GET", path: "/api/v1/users?connect=v1", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "connect"},
+			{name: "a parameter of the body's", method: "POST", path: "/api/v1/auth/login?email=a%40example.com", body: "{}", headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "email"},
+			{name: "a parameter of the path's", method: "GET", path: "/api/v1/users/" + bob + "?userId=" + alice, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "userId"},
+			{name: "a parameter beside the body", method: "PATCH", path: "/api/v1/users/" + bob + "?user.id=" + alice, body: "{}", headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "user.id"},
+			{name: "a number that isn't one", method: "GET", path: "/api/v1/users?page_size=x", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "pageSize"},
+			{name: "a number too large", method: "GET", path: "/api/v1/users?pageSize=99999999999", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "pageSize"},
+			{name: "a number out of bounds", method: "GET", path: "/api/v1/users?pageSize=101", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonInvalid, field: "page_size"},
+			{name: "an enum that isn't one", method: "GET", path: "/api/v1/users?status=TIRED", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "status"},
+			{name: "a time that isn't one", method: "GET", path: "/api/v1/auditEvents?startTime=yesterday", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "startTime"},
+			{name: "a parameter twice", method: "GET", path: "/api/v1/users?pageSize=1&page_size=2", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "page_size"},
+			{name: "a query that isn't one", method: "GET", path: "/api/v1/users?%zz", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed},
+			{name: "a mask that isn't one", method: "PATCH", path: "/api/v1/me?updateMask=first__name", body: `{}`, headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "updateMask"},
 			{name: "a mask of what is another's", method: "PATCH", path: "/api/v1/me?updateMask=email", body: `{}`, headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: "UPDATE_MASK_INVALID", field: "update_mask"},
-			{name: "invalid UTF-8 in the path", method: "GET", path: "/api/v1/users/%ff", status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed},
-			{name: "a read with a body", method: "GET", path: "/api/v1/me", body: "{}", headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: rpc.ReasonMalformed},
+			{name: "invalid UTF-8 in the path", method: "GET", path: "/api/v1/users/%ff", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed},
+			{name: "a read with a body", method: "GET", path: "/api/v1/me", body: "{}", headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed},
 		} {
 			headers := append([]string{"Authorization", "Bearer " + h.token(alice, "admin")}, test.headers...)
 			response, body := h.fetch(t, test.method, test.path, test.body, headers...)
@@ -346,7 +347,7 @@ func TestARESTBodyIsBounded(t *testing.T) {
 				text, err := io.ReadAll(response.Body)
 				wantNoError(t, what, err)
 				_ = response.Body.Close()
-				wantRefusal(t, what+" to "+path, response, string(text), http.StatusRequestEntityTooLarge, connect.CodeResourceExhausted, rpc.ReasonTooLarge)
+				wantRefusal(t, what+" to "+path, response, string(text), http.StatusRequestEntityTooLarge, connect.CodeResourceExhausted, fault.ReasonTooLarge)
 			}
 		}
 		bomb := zipBomb(t)
@@ -445,7 +446,7 @@ func TestRatesAndRoomHoldForREST(t *testing.T) {
 	wantRefusal(t, "over Connect, of the same rate", response, body, http.StatusTooManyRequests, connect.CodeResourceExhausted, "RATE_LIMITED")
 	h.fill(t, bffv1.UserServiceGetUserProcedure)
 	response, body = h.get(t, "/api/v1/users/"+alice, bearer...)
-	wantRefusal(t, "under overload", response, body, http.StatusServiceUnavailable, connect.CodeUnavailable, rpc.ReasonOverloaded)
+	wantRefusal(t, "under overload", response, body, http.StatusServiceUnavailable, connect.CodeUnavailable, fault.ReasonOverloaded)
 	if response.Header.Get("Retry-After") != "1" {
 		t.Errorf("under overload: got Retry-After %q, want 1", response.Header.Get("Retry-After"))
 	}
@@ -480,10 +481,10 @@ func TestARESTCallIsOneLikeAnyOther(t *testing.T) {
 	}
 	h.hang(usersv1.ProfileServiceGetProfileProcedure)
 	response, body = h.get(t, "/api/v1/users/"+alice, "Authorization", "Bearer "+h.token(alice), "Connect-Timeout-Ms", "200")
-	wantRefusal(t, "the caller's own deadline", response, body, http.StatusGatewayTimeout, connect.CodeDeadlineExceeded, rpc.ReasonDeadline)
-	h.fail(authv1.AccountServiceGetAccountProcedure, rpc.Unavailable())
+	wantRefusal(t, "the caller's own deadline", response, body, http.StatusGatewayTimeout, connect.CodeDeadlineExceeded, fault.ReasonDeadline)
+	h.fail(authv1.AccountServiceGetAccountProcedure, fault.Unavailable())
 	response, body = h.get(t, "/api/v1/users/"+alice, "Authorization", "Bearer "+h.token(alice))
-	wantRefusal(t, "a service that is away", response, body, http.StatusServiceUnavailable, connect.CodeUnavailable, rpc.ReasonUnavailable)
+	wantRefusal(t, "a service that is away", response, body, http.StatusServiceUnavailable, connect.CodeUnavailable, fault.ReasonUnavailable)
 	if response.Header.Get("Retry-After") != "1" {
 		t.Errorf("a service that is away: got Retry-After %q, want 1", response.Header.Get("Retry-After"))
 	}

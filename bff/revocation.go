@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 const (
@@ -29,8 +29,8 @@ const (
 )
 
 var (
-	errSessionEnded = rpc.NewError(connect.CodeUnauthenticated, "SESSION_ENDED", "This session has ended. Sign in again.")
-	errTokenStale   = rpc.NewError(connect.CodeUnauthenticated, "TOKEN_STALE", "Your roles or your account have changed since this access token was made. Refresh it.")
+	errSessionEnded = fault.New(connect.CodeUnauthenticated, "SESSION_ENDED", "This session has ended. Sign in again.")
+	errTokenStale   = fault.New(connect.CodeUnauthenticated, "TOKEN_STALE", "Your roles or your account have changed since this access token was made. Refresh it.")
 )
 
 // revoked knows which access tokens that are still alive count no more. It

@@ -14,7 +14,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 func sessionRevoked(id string, seconds int32) *authv1.Revocation {
@@ -98,9 +98,9 @@ func TestASilentStreamHasAuthAskedAboutEachToken(t *testing.T) {
 		status int
 		code   connect.Code
 	}{
-		"SESSION_ENDED":       {rpc.NewError(connect.CodeUnauthenticated, "SESSION_ENDED", "Ended."), 401, connect.CodeUnauthenticated},
-		"TOKEN_STALE":         {rpc.NewError(connect.CodeUnauthenticated, "TOKEN_STALE", "Stale."), 401, connect.CodeUnauthenticated},
-		"SERVICE_UNAVAILABLE": {rpc.Unavailable(), 503, connect.CodeUnavailable},
+		"SESSION_ENDED":       {fault.New(connect.CodeUnauthenticated, "SESSION_ENDED", "Ended."), 401, connect.CodeUnauthenticated},
+		"TOKEN_STALE":         {fault.New(connect.CodeUnauthenticated, "TOKEN_STALE", "Stale."), 401, connect.CodeUnauthenticated},
+		"SERVICE_UNAVAILABLE": {fault.Unavailable(), 503, connect.CodeUnavailable},
 		"INTERNAL":            {errors.New("broken"), 500, connect.CodeInternal},
 	} {
 		h.fail(authv1.RevocationServiceCheckAccessProcedure, want.err)
@@ -124,7 +124,7 @@ func TestTheGatewayFollowsTheStream(t *testing.T) {
 			defer func() { stop(); <-stopped }()
 			h.backend.revoked <- news(sessionRevoked(session, 60))
 			deadline := time.Now().Add(20 * time.Second)
-			for got := h.admitted(t, h.token(alice)); rpc.Reason(got.err) != "SESSION_ENDED"; got = h.admitted(t, h.token(alice)) {
+			for got := h.admitted(t, h.token(alice)); fault.Reason(got.err) != "SESSION_ENDED"; got = h.admitted(t, h.token(alice)) {
 				if time.Now().After(deadline) {
 					t.Fatalf("after the stream said that it has ended: %v", got.err)
 				}
@@ -376,7 +376,7 @@ func TestAStreamGoesOnWhereTheLastOneEnded(t *testing.T) {
 			case 2: // only what came since
 				return s.Send(&authv1.WatchRevocationsResponse{SigningKeys: h.published(), Cursor: "three", Revocations: []*authv1.Revocation{versionsRevoked(bob, 2, 600)}})
 			default:
-				return rpc.Unavailable()
+				return fault.Unavailable()
 			}
 		})
 		stop := h.follow(t)
@@ -400,7 +400,7 @@ func TestAnUnknownKeyIsNoFaultOfTheTokenWhileTheStreamIsSilent(t *testing.T) {
 	wantError(t, "while it speaks", h.admitted(t, token), http.StatusUnauthorized, connect.CodeUnauthenticated, invalid)
 	h.gateway.revoked.heard = time.Now().Add(-time.Hour)
 	before := h.called("")
-	wantUnavailable(t, "while it is silent", h.admitted(t, token), rpc.ReasonUnavailable)
+	wantUnavailable(t, "while it is silent", h.admitted(t, token), fault.ReasonUnavailable)
 	wantError(t, "garbage all the same", h.admitted(t, "garbage"), http.StatusUnauthorized, connect.CodeUnauthenticated, invalid)
 	if n := h.called("") - before; n != 0 {
 		t.Errorf("auth was asked %d times", n)

@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"gatehouse/internal/fault"
 	"gatehouse/internal/limit"
 	"gatehouse/internal/rpc"
 )
@@ -59,7 +60,7 @@ const (
 
 // errOverloaded: a second is long enough for the queue to follow a load that has
 // changed.
-var errOverloaded = rpc.WithRetry(rpc.NewError(connect.CodeUnavailable, rpc.ReasonOverloaded,
+var errOverloaded = fault.WithRetry(fault.New(connect.CodeUnavailable, fault.ReasonOverloaded,
 	"There is more to do than can be done just now. Try again in a moment."), time.Second)
 
 // shedder holds the queues of all classes.

@@ -17,8 +17,8 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/limit"
-	"gatehouse/internal/rpc"
 )
 
 // fill takes all slots of a method's class until the test is over.
@@ -46,15 +46,15 @@ func TestWhatStandsInAQueueIsRefusedAndSaysWhenToComeBack(t *testing.T) {
 		for range 2 { // from the queue, and where it is overloaded, from prepared bytes
 			_, got := ask(t, client.GetMe, &bffv1.GetMeRequest{}, h.token(alice))
 			if strings.HasPrefix(name, "Connect") {
-				wantUnavailable(t, name, got, rpc.ReasonOverloaded)
+				wantUnavailable(t, name, got, fault.ReasonOverloaded)
 				if got.header.Get("X-Request-Id") == "" {
 					t.Errorf("%s: a refusal has no request id", name)
 				}
 			}
-			if connect.CodeOf(got.err) != connect.CodeUnavailable || rpc.Reason(got.err) != rpc.ReasonOverloaded {
-				t.Errorf("%s: %v (%s), want OVERLOADED", name, got.err, rpc.Reason(got.err))
+			if connect.CodeOf(got.err) != connect.CodeUnavailable || fault.Reason(got.err) != fault.ReasonOverloaded {
+				t.Errorf("%s: %v (%s), want OVERLOADED", name, got.err, fault.Reason(got.err))
 			}
-			if after, ok := rpc.RetryDelay(got.err); !ok || after <= 0 {
+			if after, ok := fault.RetryDelay(got.err); !ok || after <= 0 {
 				t.Errorf("%s: it doesn't say when to come back", name)
 			}
 		}
@@ -87,14 +87,14 @@ func TestARefusalOfTheQueueGivesTheRateBack(t *testing.T) {
 	for range 6 {
 		group.Go(func() {
 			_, got := h.getMe(t, h.token(alice))
-			if reason := rpc.Reason(got.err); reason != rpc.ReasonOverloaded && reason != "RATE_LIMITED" {
+			if reason := fault.Reason(got.err); reason != fault.ReasonOverloaded && reason != "RATE_LIMITED" {
 				t.Errorf("GetMe: %v", got.err)
 			}
 		})
 	}
 	group.Wait()
 	_, got := h.getMe(t, h.token(alice))
-	wantUnavailable(t, "after six refusals of a rate of two an hour", got, rpc.ReasonOverloaded)
+	wantUnavailable(t, "after six refusals of a rate of two an hour", got, fault.ReasonOverloaded)
 }
 
 func TestACallThatAServiceDoesNotAnswerGivesTheRateBack(t *testing.T) {
@@ -104,7 +104,7 @@ func TestACallThatAServiceDoesNotAnswerGivesTheRateBack(t *testing.T) {
 	refuse.Store(true)
 	answer(h.backend, authv1.SessionServiceRefreshProcedure, func(context.Context, *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
 		if refuse.Load() {
-			return nil, rpc.Unavailable()
+			return nil, fault.Unavailable()
 		}
 		return &authv1.RefreshResponse{Tokens: someTokens()}, nil
 	})
@@ -125,7 +125,7 @@ func TestACallThatAServiceDoesNotAnswerGivesTheRateBack(t *testing.T) {
 	for range 2 {
 		wantNoError(t, "within the rate", refresh().err)
 	}
-	if got := refresh(); rpc.Reason(got.err) != "RATE_LIMITED" {
+	if got := refresh(); fault.Reason(got.err) != "RATE_LIMITED" {
 		t.Errorf("beyond the rate: %v, want RATE_LIMITED", got.err)
 	}
 }
@@ -227,7 +227,7 @@ func TestWhatIsLessCriticalGivesWayToOtherClassesOfTheSameService(t *testing.T) 
 			})
 		}
 		time.Sleep(2 * time.Second)
-		if err := list(as(t.Context(), "somebody"), nil); rpc.Reason(err) != rpc.ReasonOverloaded {
+		if err := list(as(t.Context(), "somebody"), nil); fault.Reason(err) != fault.ReasonOverloaded {
 			t.Errorf("ListMyAuditEvents while GetMe is refused: %v, want OVERLOADED", err)
 		}
 		stop()
@@ -252,7 +252,7 @@ func TestAFloodOfSignInsTakesNoSlotFromAnybodyElse(t *testing.T) {
 					switch err := login(t.Context(), nil); {
 					case err == nil:
 						logins.Add(1)
-					case rpc.Reason(err) == rpc.ReasonOverloaded:
+					case fault.Reason(err) == fault.ReasonOverloaded:
 						refused.Add(1)
 					default:
 						t.Errorf("Login: %v", err)

@@ -8,6 +8,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -88,7 +89,7 @@ func (s *Service) Logout(ctx context.Context, req *bffv1.LogoutRequest) (*bffv1.
 	return &bffv1.LogoutResponse{}, nil
 }
 
-var errRefreshTokenMissing = rpc.Invalid(rpc.ReasonInvalid, "refresh_token", "give the refresh token, unless the session is in cookies")
+var errRefreshTokenMissing = fault.Invalid(fault.ReasonInvalid, "refresh_token", "give the refresh token, unless the session is in cookies")
 
 // noStore keeps an answer out of every cache: one with tokens (RFC 6749, section
 // 5.1), or one that lacks a part.

@@ -12,7 +12,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // signIns are the ways to get a user with tokens.
@@ -39,8 +39,8 @@ func TestSigningInWorksWithoutUsers(t *testing.T) {
 		wantMessage(t, name, in.GetTokens(), tokens)
 
 		for why, want := range map[error]*bffv1.PartError{
-			rpc.Unavailable(): away("profile"),
-			errNoProfile:      {Part: "profile", Code: "unavailable", Reason: "PROFILE_PENDING", Retryable: true},
+			fault.Unavailable(): away("profile"),
+			errNoProfile:        {Part: "profile", Code: "unavailable", Reason: "PROFILE_PENDING", Retryable: true},
 		} {
 			h.fail(usersv1.ProfileServiceGetProfileProcedure, why)
 			in, missing, got = signIn(t, h)
@@ -147,7 +147,7 @@ func TestRefusalsOfTheSignInPass(t *testing.T) {
 		{"ACCOUNT_DISABLED", connect.CodePermissionDenied, 403},
 		{"TOO_MANY_PASSWORD_CHECKS", connect.CodeResourceExhausted, 429},
 	} {
-		h.fail(authv1.SessionServiceLoginProcedure, rpc.NewError(test.code, test.reason, "No."))
+		h.fail(authv1.SessionServiceLoginProcedure, fault.New(test.code, test.reason, "No."))
 		_, _, got := signIns["Login"](t, h)
 		wantError(t, "Login", got, test.status, test.code, test.reason)
 		if h.called(usersv1.ProfileServiceGetProfileProcedure) != 0 {
@@ -155,7 +155,7 @@ func TestRefusalsOfTheSignInPass(t *testing.T) {
 		}
 	}
 	for _, reason := range []string{"REFRESH_TOKEN_INVALID", "REFRESH_TOKEN_REUSED", "SESSION_ENDED"} {
-		h.fail(authv1.SessionServiceRefreshProcedure, rpc.NewError(connect.CodeUnauthenticated, reason, "No."))
+		h.fail(authv1.SessionServiceRefreshProcedure, fault.New(connect.CodeUnauthenticated, reason, "No."))
 		_, got := ask(t, h.auth.Refresh, &bffv1.RefreshRequest{RefreshToken: "ghr_x"}, "")
 		wantError(t, "Refresh", got, http.StatusUnauthorized, connect.CodeUnauthenticated, reason)
 	}

@@ -8,11 +8,11 @@ import (
 	"connectrpc.com/connect/v2"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // errSessionNotEnded is for a session that may go on without its cookies.
-var errSessionNotEnded = rpc.WithRetry(rpc.NewError(connect.CodeUnavailable, "SESSION_NOT_ENDED",
+var errSessionNotEnded = fault.WithRetry(fault.New(connect.CodeUnavailable, "SESSION_NOT_ENDED",
 	"This browser is signed out, but its session could not be ended. Sign in again in a moment and end it in the list of sessions."), time.Second)
 
 func (s *Service) logout(ctx context.Context, refreshToken string) error {
@@ -50,7 +50,7 @@ func (s *Service) logoutByCookies(ctx context.Context, held borne) error {
 func (s *Service) logoutByAccess(ctx context.Context, accessToken string) error {
 	who, err := s.identify(ctx, accessToken)
 	if errors.Is(err, errKeyUnknown) && !s.revoked.fresh() {
-		err = rpc.Unavailable().WithCause(err) // the key may have come since we were cut off
+		err = fault.Unavailable().WithCause(err) // the key may have come since we were cut off
 	}
 	if err != nil {
 		return err

@@ -14,10 +14,10 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
-var errForeign = rpc.NewError(connect.CodeUnauthenticated, "REFRESH_TOKEN_INVALID", "x")
+var errForeign = fault.New(connect.CodeUnauthenticated, "REFRESH_TOKEN_INVALID", "x")
 
 // ending has auth end the sessions of the refresh tokens "ghr_good…" and of
 // access tokens, and returns what it was asked to end.
@@ -99,7 +99,7 @@ func TestSigningOutAlwaysClearsTheCookies(t *testing.T) {
 // browser is signed out.
 func TestSigningOutTellsOfASessionThatGoesOn(t *testing.T) {
 	t.Parallel()
-	for _, failure := range []error{rpc.Unavailable(), rpc.ErrInternal} {
+	for _, failure := range []error{fault.Unavailable(), fault.ErrInternal} {
 		h := open(t, world{})
 		h.fail(authv1.SessionServiceLogoutProcedure, failure)
 		h.fail(authv1.SessionServiceRevokeSessionProcedure, failure)
@@ -202,7 +202,7 @@ func TestEachOfTwoCookiesOfOneNameIsTried(t *testing.T) {
 			t.Errorf("%s: %d %s with %v, want %d, refreshed: %v", name, response.StatusCode, text, next, test.status, test.refreshed)
 		}
 	}
-	h.fail(authv1.SessionServiceRefreshProcedure, rpc.Unavailable())
+	h.fail(authv1.SessionServiceRefreshProcedure, fault.Unavailable())
 	before := h.backend.called(authv1.SessionServiceRefreshProcedure)
 	response, _ := h.send(t, bffv1.AccountServiceGetMeProcedure, "{}", "Cookie", "gatehouse-refresh=x; gatehouse-refresh=ghr_good", "Sec-Fetch-Site", "same-origin")
 	if asked := h.backend.called(authv1.SessionServiceRefreshProcedure) - before; response.StatusCode != http.StatusServiceUnavailable || asked != 1 {

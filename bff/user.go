@@ -14,6 +14,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -21,9 +22,9 @@ import (
 const reasonNoProfile = "PROFILE_NOT_FOUND"
 
 var (
-	errProfilePending = rpc.WithRetry(rpc.NewError(connect.CodeUnavailable, "PROFILE_PENDING",
+	errProfilePending = fault.WithRetry(fault.New(connect.CodeUnavailable, "PROFILE_PENDING",
 		"The account is new and its profile is on its way. Try again in a moment."), time.Second)
-	errMaskEmpty = rpc.Invalid("UPDATE_MASK_INVALID", "update_mask", "name at least one of first_name, last_name and locale, or give one of them a value")
+	errMaskEmpty = fault.Invalid("UPDATE_MASK_INVALID", "update_mask", "name at least one of first_name, last_name and locale, or give one of them a value")
 )
 
 // userOf composes a user: email, status and roles are auth's, names are users'.
@@ -60,7 +61,7 @@ func (s *Service) account(id string) func(context.Context) (*authv1.GetAccountRe
 func (s *Service) profile(id string) func(context.Context) (*usersv1.Profile, error) {
 	return func(ctx context.Context) (*usersv1.Profile, error) {
 		response, err := s.profiles.GetProfile(ctx, &usersv1.GetProfileRequest{ProfileId: id})
-		if rpc.Reason(err) == reasonNoProfile {
+		if fault.Reason(err) == reasonNoProfile {
 			return nil, errProfilePending.WithCause(err)
 		}
 		return response.GetProfile(), err
@@ -136,7 +137,7 @@ func (s *Service) profileAfter(id string) func(context.Context) (*usersv1.Profil
 	fetch := s.profile(id)
 	return func(ctx context.Context) (*usersv1.Profile, error) {
 		profile, err := fetch(ctx)
-		if rpc.Reason(err) == rpc.Reason(errProfilePending) {
+		if fault.Reason(err) == fault.Reason(errProfilePending) {
 			return nil, nil
 		}
 		return profile, err
@@ -224,7 +225,7 @@ func (s *Service) updateProfile(ctx context.Context, id string, values *bffv1.Us
 			},
 			UpdateMask: mask,
 		})
-		if rpc.Reason(err) == reasonNoProfile {
+		if fault.Reason(err) == reasonNoProfile {
 			return nil, errProfilePending.WithCause(err)
 		}
 		return response, err
@@ -257,7 +258,7 @@ func isProfileField(path string) bool {
 func maskOf(values *bffv1.User, mask *fieldmaskpb.FieldMask) (*fieldmaskpb.FieldMask, error) {
 	for _, path := range mask.GetPaths() {
 		if !isProfileField(path) {
-			return nil, rpc.Invalid("UPDATE_MASK_INVALID", "update_mask", fmt.Sprintf("%.64q can't be changed: name only first_name, last_name and locale", path))
+			return nil, fault.Invalid("UPDATE_MASK_INVALID", "update_mask", fmt.Sprintf("%.64q can't be changed: name only first_name, last_name and locale", path))
 		}
 	}
 	if len(mask.GetPaths()) > 0 {

@@ -18,7 +18,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // wantUser is what accountOf and profileOf make together.
@@ -137,7 +137,7 @@ func TestGetMeCanDoWithoutSessions(t *testing.T) {
 		t.Errorf("a whole answer: got Cache-Control %q, want none", cache)
 	}
 
-	h.fail(authv1.SessionServiceListSessionsProcedure, rpc.Unavailable())
+	h.fail(authv1.SessionServiceListSessionsProcedure, fault.Unavailable())
 	for name, client := range map[string]bffv1.AccountServiceClient{
 		"POST": h.accounts, "GET": bffv1.NewAccountServiceClient(h.client(connecthttp.WithProtoJSON(), connecthttp.WithHTTPGet())),
 	} {
@@ -217,7 +217,7 @@ func TestListUsersOfAnEmptyPageAsksOnce(t *testing.T) {
 	if calls := h.called(authv1.AccountServiceBatchGetAccountsProcedure); calls != 0 {
 		t.Errorf("got %d calls of BatchGetAccounts, want none", calls)
 	}
-	h.fail(usersv1.ProfileServiceListProfilesProcedure, rpc.Invalid("PAGE_TOKEN_INVALID", "page_token", "is of another query"))
+	h.fail(usersv1.ProfileServiceListProfilesProcedure, fault.Invalid("PAGE_TOKEN_INVALID", "page_token", "is of another query"))
 	_, got = ask(t, h.users.ListUsers, &bffv1.ListUsersRequest{PageToken: "x"}, h.token(alice, "admin"))
 	wantError(t, "a foreign page token", got, http.StatusBadRequest, connect.CodeInvalidArgument, "PAGE_TOKEN_INVALID")
 }
@@ -320,12 +320,12 @@ func TestUpdatesThatAreRefused(t *testing.T) {
 		code      connect.Code
 		reason    string
 	}{
-		{"a stale etag", usersv1.ProfileServiceUpdateProfileProcedure, rpc.NewError(connect.CodeAborted, "ETAG_MISMATCH", "It has changed."), 409, connect.CodeAborted, "ETAG_MISMATCH"},
-		{"a wrong mask", usersv1.ProfileServiceUpdateProfileProcedure, rpc.Invalid("UPDATE_MASK_INVALID", "update_mask", "no"), 400, connect.CodeInvalidArgument, "UPDATE_MASK_INVALID"},
+		{"a stale etag", usersv1.ProfileServiceUpdateProfileProcedure, fault.New(connect.CodeAborted, "ETAG_MISMATCH", "It has changed."), 409, connect.CodeAborted, "ETAG_MISMATCH"},
+		{"a wrong mask", usersv1.ProfileServiceUpdateProfileProcedure, fault.Invalid("UPDATE_MASK_INVALID", "update_mask", "no"), 400, connect.CodeInvalidArgument, "UPDATE_MASK_INVALID"},
 		{"no profile yet", usersv1.ProfileServiceUpdateProfileProcedure, errNoProfile, 503, connect.CodeUnavailable, "PROFILE_PENDING"},
 		{"no account", authv1.AccountServiceGetAccountProcedure, errNoUser, 404, connect.CodeNotFound, "USER_NOT_FOUND"},
-		{"auth away", authv1.AccountServiceGetAccountProcedure, rpc.Unavailable(), 503, connect.CodeUnavailable, rpc.ReasonUnavailable},
-		{"users away", usersv1.ProfileServiceUpdateProfileProcedure, rpc.Unavailable(), 503, connect.CodeUnavailable, rpc.ReasonUnavailable},
+		{"auth away", authv1.AccountServiceGetAccountProcedure, fault.Unavailable(), 503, connect.CodeUnavailable, fault.ReasonUnavailable},
+		{"users away", usersv1.ProfileServiceUpdateProfileProcedure, fault.Unavailable(), 503, connect.CodeUnavailable, fault.ReasonUnavailable},
 	} {
 		h := open(t, world{})
 		h.fail(test.procedure, test.err)
@@ -432,8 +432,8 @@ func TestChangesOfAnAccountNeedNoProfile(t *testing.T) {
 
 		bare := userOf(changed, nil)
 		for why, missing := range map[error]*bffv1.PartError{
-			rpc.Unavailable(): away("profile"),
-			errNoProfile:      {Part: "profile", Code: "unavailable", Reason: "PROFILE_PENDING", Retryable: true},
+			fault.Unavailable(): away("profile"),
+			errNoProfile:        {Part: "profile", Code: "unavailable", Reason: "PROFILE_PENDING", Retryable: true},
 		} {
 			h.fail(usersv1.ProfileServiceGetProfileProcedure, why)
 			res, got = test.call(h)

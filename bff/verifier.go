@@ -17,6 +17,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -32,11 +33,11 @@ const (
 )
 
 var (
-	errTokenMissing = rpc.NewError(connect.CodeUnauthenticated, "TOKEN_MISSING", "Sign in, and send the access token as \"Authorization: Bearer …\".")
-	errTokenInvalid = rpc.NewError(connect.CodeUnauthenticated, "TOKEN_INVALID", "This is not a valid access token. Sign in again.")
+	errTokenMissing = fault.New(connect.CodeUnauthenticated, "TOKEN_MISSING", "Sign in, and send the access token as \"Authorization: Bearer …\".")
+	errTokenInvalid = fault.New(connect.CodeUnauthenticated, "TOKEN_INVALID", "This is not a valid access token. Sign in again.")
 	// errKeyUnknown is the cause of a refusal that a key to come could undo.
 	errKeyUnknown   = errors.New("no such key")
-	errTokenExpired = rpc.NewError(connect.CodeUnauthenticated, "TOKEN_EXPIRED", "The access token has expired. Refresh it.")
+	errTokenExpired = fault.New(connect.CodeUnauthenticated, "TOKEN_EXPIRED", "The access token has expired. Refresh it.")
 )
 
 // principal is who is calling, as an access token says.
@@ -224,8 +225,8 @@ func (v *verifier) verify(token string) (*principal, error) {
 func (v *verifier) recall(token string) (who *principal, known bool, err error) {
 	keys := v.keys.Load()
 	if keys == nil {
-		countVerification(false, rpc.Unavailable())
-		return nil, true, rpc.Unavailable()
+		countVerification(false, fault.Unavailable())
+		return nil, true, fault.Unavailable()
 	}
 	who, ok := v.seen.GetIfPresent(token)
 	if !ok || who.epoch != keys.epoch {
@@ -254,7 +255,7 @@ func (v *verifier) check(token string) (who *principal, err error) {
 	defer func() { countVerification(false, err) }()
 	keys := v.keys.Load()
 	if keys == nil {
-		return nil, rpc.Unavailable()
+		return nil, fault.Unavailable()
 	}
 	var claims accessClaims
 	if strings.ContainsAny(token, "\r\n") { // which the base64 decoder skips, even a strict one

@@ -26,7 +26,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 const (
@@ -397,7 +397,7 @@ func TestWithoutKeysNobodyIsSignedOut(t *testing.T) {
 	h := open(t, world{keyless: true})
 	for name, token := range map[string]string{"a good token": h.token(alice), "garbage": "garbage"} {
 		_, got := h.getMe(t, token)
-		wantUnavailable(t, name, got, rpc.ReasonUnavailable)
+		wantUnavailable(t, name, got, fault.ReasonUnavailable)
 		if got.header.Get("Www-Authenticate") != "" {
 			t.Errorf("%s: the caller is told to sign in again", name)
 		}

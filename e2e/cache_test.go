@@ -21,6 +21,7 @@ import (
 	"gatehouse/bff"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
@@ -417,7 +418,7 @@ func (m *model) asking(who *reader, gateway int, call func(client) error) bool {
 		token := who.token
 		who.mu.Unlock()
 		err := call(m.gateways[gateway].client(token))
-		if rpc.Reason(err) != "TOKEN_STALE" {
+		if fault.Reason(err) != "TOKEN_STALE" {
 			return m.isAllowed(err)
 		}
 		if !m.refreshes(who, gateway, token) {

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // freeze stops a process as a stalled machine does: its kernel goes on accepting
@@ -41,7 +41,7 @@ func (c *tally) note(what string, err error) {
 		c.answered++
 		return
 	}
-	c.failed = append(c.failed, fmt.Sprintf("%s %s: %v (%s)", time.Now().Format("15:04:05.000"), what, err, rpc.Reason(err)))
+	c.failed = append(c.failed, fmt.Sprintf("%s %s: %v (%s)", time.Now().Format("15:04:05.000"), what, err, fault.Reason(err)))
 }
 
 // keepCalling calls the gateway in closed loops for a while.
@@ -171,7 +171,7 @@ func wantRevocationKnown(t *testing.T, s *system) {
 	}
 	eventually(t, 10*time.Second, "the gateway knows of a revocation while an auth is frozen", func() error {
 		_, err := s.client(token).account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
-		if rpc.Reason(err) != "SESSION_ENDED" {
+		if fault.Reason(err) != "SESSION_ENDED" {
 			return fmt.Errorf("got %v", err)
 		}
 		return nil

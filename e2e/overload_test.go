@@ -14,6 +14,7 @@ import (
 	"time"
 
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -147,7 +148,7 @@ func TestWithUsersFrozenRefreshGoesOn(t *testing.T) {
 	for _, one := range everybody {
 		_, err := s.refresh(t.Context(), one.GetRefreshToken(), "")
 		if err != nil {
-			t.Errorf("Refresh while users is frozen: %v (%s)", err, rpc.Reason(err))
+			t.Errorf("Refresh while users is frozen: %v (%s)", err, fault.Reason(err))
 		}
 	}
 }

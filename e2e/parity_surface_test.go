@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"gatehouse/internal/fault"
 	"io"
 	"maps"
 	"net/http"
@@ -38,8 +39,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
-
-	"gatehouse/internal/rpc"
 )
 
 // surface is one way to call the gateway, with what it can send.
@@ -678,7 +677,7 @@ func (p *typescript) call(_ context.Context, c *wireCall) (*outcome, error) {
 	}
 	// What the client makes of the details is what its callers see.
 	o.failure = &failure{code: connect.Code(answer.Error.Code).String(), message: answer.Error.Message}
-	o.failure.details = append(o.failure.details, &errdetails.ErrorInfo{Reason: answer.Error.Reason, Domain: rpc.Domain})
+	o.failure.details = append(o.failure.details, &errdetails.ErrorInfo{Reason: answer.Error.Reason, Domain: fault.Domain})
 	if len(answer.Error.FieldViolations) > 0 {
 		bad := &errdetails.BadRequest{}
 		for _, fault := range answer.Error.FieldViolations {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"gatehouse/internal/fault"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -25,8 +26,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
-
-	"gatehouse/internal/rpc"
 )
 
 // The parity corpus: whoever calls, by whatever surface, gets the same answer,
@@ -374,7 +373,7 @@ func (w *parityWorld) check(t *testing.T, c *parityCase, on surface, of *subject
 		return
 	}
 	want := failure{code: code, message: of.fill(c.Says)}
-	want.details = append(want.details, &errdetails.ErrorInfo{Reason: reason, Domain: rpc.Domain})
+	want.details = append(want.details, &errdetails.ErrorInfo{Reason: reason, Domain: fault.Domain})
 	if len(c.Fields) > 0 {
 		bad := &errdetails.BadRequest{}
 		for _, field := range c.Fields {

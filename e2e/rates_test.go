@@ -12,7 +12,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/testneed"
 )
 
@@ -71,7 +71,7 @@ func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 			switch _, err := gateways[i%2].account.GetMe(t.Context(), &bffv1.GetMeRequest{}); {
 			case err == nil:
 				count++
-			case rpc.Reason(err) != "RATE_LIMITED":
+			case fault.Reason(err) != "RATE_LIMITED":
 				t.Fatalf("call %d: %v, want an answer or RATE_LIMITED", i+1, err)
 			}
 		}

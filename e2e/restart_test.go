@@ -15,9 +15,9 @@ import (
 	"connectrpc.com/connect/v2"
 
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/postgres"
-	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
 )
 
@@ -112,7 +112,7 @@ func (l *load) maybe(t *testing.T, what string, err error) bool {
 		l.lost.Add(1)
 		return true
 	}
-	t.Errorf("%s: %v (%s)", what, err, rpc.Reason(err))
+	t.Errorf("%s: %v (%s)", what, err, fault.Reason(err))
 	return false
 }
 

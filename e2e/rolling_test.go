@@ -20,8 +20,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/pgtest"
-	"gatehouse/internal/rpc"
 )
 
 // newRollingPair starts two copies of each service on one database. Each copy knows
@@ -233,13 +233,13 @@ func (c *traffic) call(ctx context.Context, method string, do func(context.Conte
 	defer cancel()
 	for {
 		err := do(within)
-		if rpc.Reason(err) == "TOO_MANY_PASSWORD_CHECKS" {
+		if fault.Reason(err) == "TOO_MANY_PASSWORD_CHECKS" {
 			continue
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if err != nil {
-			c.failed = append(c.failed, fmt.Sprintf("%s %s: %v (%s)", time.Now().Format("15:04:05.000"), method, err, rpc.Reason(err)))
+			c.failed = append(c.failed, fmt.Sprintf("%s %s: %v (%s)", time.Now().Format("15:04:05.000"), method, err, fault.Reason(err)))
 			return false
 		}
 		c.answered[method]++

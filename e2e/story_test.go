@@ -18,7 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/fault"
 )
 
 // The walk through the house, in each of its shapes.
@@ -501,7 +501,7 @@ func myOwnAccount(t *testing.T, s *system) {
 	}
 	eventually(t, time.Second, "the token of a deleted account is refused", func() error {
 		_, err := me.account.GetMe(t.Context(), &bffv1.GetMeRequest{})
-		if rpc.Reason(err) != "TOKEN_STALE" {
+		if fault.Reason(err) != "TOKEN_STALE" {
 			return fmt.Errorf("GetMe: %w", err)
 		}
 		return nil
@@ -546,7 +546,7 @@ func revokedTokens(t *testing.T, s *system) {
 		}
 		eventually(t, time.Second, name, func() error {
 			_, err := s.client(token).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
-			if rpc.Reason(err) != test.reason {
+			if fault.Reason(err) != test.reason {
 				return fmt.Errorf("GetMe: %w, want %s", err, test.reason)
 			}
 			return nil

@@ -25,8 +25,8 @@ import (
 	"gatehouse/app"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/database"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/pgtest"
-	"gatehouse/internal/rpc"
 )
 
 // The tests here start the program itself, as processes: the test binary runs
@@ -423,7 +423,7 @@ func do(t testing.TB, request *http.Request) (int, http.Header, string) {
 
 func wantReason(t testing.TB, err error, code connect.Code, reason string) {
 	t.Helper()
-	if connect.CodeOf(err) != code || rpc.Reason(err) != reason {
-		t.Errorf("got %v (reason %q), want %s %s", err, rpc.Reason(err), code, reason)
+	if connect.CodeOf(err) != code || fault.Reason(err) != reason {
+		t.Errorf("got %v (reason %q), want %s %s", err, fault.Reason(err), code, reason)
 	}
 }

@@ -10,11 +10,11 @@ import (
 	"github.com/google/uuid"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/opaque"
-	"gatehouse/internal/rpc"
 )
 
-var errPageToken = rpc.Invalid("PAGE_TOKEN_INVALID", "page_token", "is damaged or of another query: repeat the query that it came from, or begin again without a token")
+var errPageToken = fault.Invalid("PAGE_TOKEN_INVALID", "page_token", "is damaged or of another query: repeat the query that it came from, or begin again without a token")
 
 // position is the last profile of a page: the next page begins after it.
 type position struct {

@@ -13,13 +13,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/opaque"
-	"gatehouse/internal/rpc"
 )
 
 var (
-	errProfileNotFound = rpc.NewError(connect.CodeNotFound, "PROFILE_NOT_FOUND", "There is no profile with this id. Check the id; the account may have been deleted.")
-	errEtagMismatch    = rpc.NewError(connect.CodeAborted, "ETAG_MISMATCH", "The profile has changed since you read it. Read it again and repeat your change.")
+	errProfileNotFound = fault.New(connect.CodeNotFound, "PROFILE_NOT_FOUND", "There is no profile with this id. Check the id; the account may have been deleted.")
+	errEtagMismatch    = fault.New(connect.CodeAborted, "ETAG_MISMATCH", "The profile has changed since you read it. Read it again and repeat your change.")
 )
 
 const getProfile = `
@@ -129,7 +129,7 @@ func ownersField(profile *usersv1.Profile, path string) (string, bool) {
 }
 
 func errUpdateMask(problem string) error {
-	return rpc.Invalid("UPDATE_MASK_INVALID", "update_mask", problem)
+	return fault.Invalid("UPDATE_MASK_INVALID", "update_mask", problem)
 }
 
 // profile is a row of users.profiles, without what auth owns.

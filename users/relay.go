@@ -8,8 +8,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/feed"
-	"gatehouse/internal/rpc"
 )
 
 // One account's states are applied one after the other. Without this lock two
@@ -77,7 +77,7 @@ func acceptable(state *usersv1.AccountState) error {
 		}
 	}
 	if !state.GetCreateTime().IsValid() {
-		return rpc.Invalid(rpc.ReasonInvalid, "present.create_time", "must be a time from year 1 to 9999")
+		return fault.Invalid(fault.ReasonInvalid, "present.create_time", "must be a time from year 1 to 9999")
 	}
 	return nil
 }

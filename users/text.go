@@ -1,20 +1,19 @@
 package users
 
 import (
+	"gatehouse/internal/fault"
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"gatehouse/internal/rpc"
 )
 
 // plain refuses text that isn't valid UTF-8 or holds control characters.
 func plain(field, text string) error {
 	if !utf8.ValidString(text) {
-		return rpc.Invalid(rpc.ReasonInvalid, field, "must be valid UTF-8")
+		return fault.Invalid(fault.ReasonInvalid, field, "must be valid UTF-8")
 	}
 	if strings.ContainsFunc(text, unicode.IsControl) {
-		return rpc.Invalid(rpc.ReasonInvalid, field, "must not hold control characters")
+		return fault.Invalid(fault.ReasonInvalid, field, "must not hold control characters")
 	}
 	return nil
 }
@@ -23,10 +22,10 @@ func plain(field, text string) error {
 // for ever what is refused here: it may bring all else that auth let in.
 func storable(field, text string) error {
 	if !utf8.ValidString(text) {
-		return rpc.Invalid(rpc.ReasonInvalid, field, "must be valid UTF-8")
+		return fault.Invalid(fault.ReasonInvalid, field, "must be valid UTF-8")
 	}
 	if strings.ContainsRune(text, 0) {
-		return rpc.Invalid(rpc.ReasonInvalid, field, "must not hold the NUL character")
+		return fault.Invalid(fault.ReasonInvalid, field, "must not hold the NUL character")
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
 	"gatehouse/users"
@@ -30,15 +31,15 @@ func TestEachServiceMayCallOnlyItsOwnMethods(t *testing.T) {
 	s := start(t, users.Config{DB: pgtest.Pool(t, pgtest.New(t).Users)})
 
 	_, err := usersv1.NewRelayServiceClient(s.client(t, "bff")).ApplyAccount(t.Context(), present(newID(t), 1, account{}))
-	wantError(t, "the bff applies an account", err, connect.CodePermissionDenied, rpc.ReasonPermissionDenied)
+	wantError(t, "the bff applies an account", err, connect.CodePermissionDenied, fault.ReasonPermissionDenied)
 
 	profiles := usersv1.NewProfileServiceClient(s.client(t, "auth"))
 	_, err = profiles.GetProfile(t.Context(), &usersv1.GetProfileRequest{ProfileId: newID(t)})
-	wantError(t, "auth gets a profile", err, connect.CodePermissionDenied, rpc.ReasonPermissionDenied)
+	wantError(t, "auth gets a profile", err, connect.CodePermissionDenied, fault.ReasonPermissionDenied)
 	_, err = profiles.ListProfiles(t.Context(), &usersv1.ListProfilesRequest{})
-	wantError(t, "auth lists profiles", err, connect.CodePermissionDenied, rpc.ReasonPermissionDenied)
+	wantError(t, "auth lists profiles", err, connect.CodePermissionDenied, fault.ReasonPermissionDenied)
 	_, err = profiles.UpdateProfile(t.Context(), &usersv1.UpdateProfileRequest{})
-	wantError(t, "auth updates a profile", err, connect.CodePermissionDenied, rpc.ReasonPermissionDenied)
+	wantError(t, "auth updates a profile", err, connect.CodePermissionDenied, fault.ReasonPermissionDenied)
 }
 
 func TestADatabaseThatIsAwayIsUnavailable(t *testing.T) {
@@ -46,13 +47,13 @@ func TestADatabaseThatIsAwayIsUnavailable(t *testing.T) {
 	s := start(t, users.Config{DB: pgtest.Pool(t, "postgres://127.0.0.1:1/away")})
 
 	_, err := s.profiles.GetProfile(t.Context(), &usersv1.GetProfileRequest{ProfileId: newID(t)})
-	wantError(t, "GetProfile", err, connect.CodeUnavailable, rpc.ReasonUnavailable)
+	wantError(t, "GetProfile", err, connect.CodeUnavailable, fault.ReasonUnavailable)
 	_, err = s.profiles.ListProfiles(t.Context(), &usersv1.ListProfilesRequest{})
-	wantError(t, "ListProfiles", err, connect.CodeUnavailable, rpc.ReasonUnavailable)
+	wantError(t, "ListProfiles", err, connect.CodeUnavailable, fault.ReasonUnavailable)
 	_, err = s.profiles.UpdateProfile(t.Context(), update(&usersv1.Profile{Id: newID(t)}, "locale"))
-	wantError(t, "UpdateProfile", err, connect.CodeUnavailable, rpc.ReasonUnavailable)
+	wantError(t, "UpdateProfile", err, connect.CodeUnavailable, fault.ReasonUnavailable)
 	_, err = s.relay.ApplyAccount(t.Context(), present(newID(t), 1, account{}))
-	wantError(t, "ApplyAccount", err, connect.CodeUnavailable, rpc.ReasonUnavailable)
+	wantError(t, "ApplyAccount", err, connect.CodeUnavailable, fault.ReasonUnavailable)
 }
 
 // What the schema's rules let through must not fail inside Postgres either.
@@ -124,9 +125,9 @@ func TestValuesThatAreTooLongAreRefused(t *testing.T) {
 	long := string(bytes.Repeat([]byte("é"), 101))
 
 	_, err := s.profiles.UpdateProfile(t.Context(), update(&usersv1.Profile{Id: id, FirstName: long}, "first_name"))
-	wantError(t, "a first name of 101 letters", err, connect.CodeInvalidArgument, rpc.ReasonInvalid)
+	wantError(t, "a first name of 101 letters", err, connect.CodeInvalidArgument, fault.ReasonInvalid)
 	_, err = s.relay.ApplyAccount(t.Context(), present(id, 2, account{lastName: long}))
-	wantError(t, "a last name of 101 letters", err, connect.CodeInvalidArgument, rpc.ReasonInvalid)
+	wantError(t, "a last name of 101 letters", err, connect.CodeInvalidArgument, fault.ReasonInvalid)
 
 	longest := string(bytes.Repeat([]byte("é"), 100))
 	res, err := s.profiles.UpdateProfile(t.Context(), update(&usersv1.Profile{Id: id, FirstName: longest}, "first_name"))
@@ -242,8 +243,8 @@ func newID(t testing.TB) string {
 
 func wantError(t testing.TB, what string, err error, code connect.Code, reason string) {
 	t.Helper()
-	if err == nil || connect.CodeOf(err) != code || rpc.Reason(err) != reason {
-		t.Errorf("%s: got error %v (reason %q), want %v %s", what, err, rpc.Reason(err), code, reason)
+	if err == nil || connect.CodeOf(err) != code || fault.Reason(err) != reason {
+		t.Errorf("%s: got error %v (reason %q), want %v %s", what, err, fault.Reason(err), code, reason)
 	}
 }
 

@@ -14,6 +14,7 @@ package feed
 import (
 	"context"
 	"fmt"
+	"gatehouse/internal/fault"
 	"log/slog"
 	"slices"
 	"sync"
@@ -22,8 +23,6 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-
-	"gatehouse/internal/rpc"
 )
 
 const (
@@ -37,7 +36,7 @@ const (
 	watcherBuffer = 40
 )
 
-var errFellBehind = rpc.WithRetry(rpc.NewError(connect.CodeUnavailable, rpc.ReasonUnavailable, "The stream has ended. Open it again."), time.Second)
+var errFellBehind = fault.WithRetry(fault.New(connect.CodeUnavailable, fault.ReasonUnavailable, "The stream has ended. Open it again."), time.Second)
 
 // Config says what a feed reads.
 type Config[T any] struct {

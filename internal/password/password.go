@@ -16,6 +16,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
+	"gatehouse/internal/fault"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -23,8 +24,6 @@ import (
 	"connectrpc.com/connect/v2"
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/text/unicode/norm"
-
-	"gatehouse/internal/rpc"
 )
 
 // argon2Params are Argon2's costs (RFC 9106): memory in KiB, passes, lanes.
@@ -41,7 +40,7 @@ const (
 )
 
 // ErrTooManyChecks says that a password was not looked at, for others were first.
-var ErrTooManyChecks = rpc.WithRetry(rpc.NewError(connect.CodeResourceExhausted, "TOO_MANY_PASSWORD_CHECKS",
+var ErrTooManyChecks = fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_PASSWORD_CHECKS",
 	"Too many people are signing in just now. Try again in a second."), time.Second)
 
 // Hasher makes and checks password hashes, a bounded number at a time: each

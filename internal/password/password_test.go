@@ -2,13 +2,12 @@ package password
 
 import (
 	"context"
+	"gatehouse/internal/fault"
 	"runtime"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect/v2"
-
-	"gatehouse/internal/rpc"
 )
 
 // Guarantee 4: whoever waits for longer than the queue allows is told when to
@@ -21,10 +20,10 @@ func TestAFullQueueOfPasswordChecksSaysWhenToRetry(t *testing.T) {
 		t.Fatal(refusal, err)
 	}
 	_, _, err := h.Check(t.Context(), Caller{}, "password", "")
-	if connect.CodeOf(err) != connect.CodeResourceExhausted || rpc.Reason(err) != "TOO_MANY_PASSWORD_CHECKS" {
+	if connect.CodeOf(err) != connect.CodeResourceExhausted || fault.Reason(err) != "TOO_MANY_PASSWORD_CHECKS" {
 		t.Errorf("got %v, want resource_exhausted TOO_MANY_PASSWORD_CHECKS", err)
 	}
-	if after, ok := rpc.RetryDelay(err); !ok || after != time.Second {
+	if after, ok := fault.RetryDelay(err); !ok || after != time.Second {
 		t.Errorf("RetryInfo says %v, %v; want one second", after, ok)
 	}
 	// Every slot was counted: one more would not have fitted.

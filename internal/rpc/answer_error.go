@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"gatehouse/internal/fault"
 	"io"
 	"net"
 	"os"
@@ -23,23 +24,23 @@ import (
 func published(ctx context.Context, err error) *connect.Error {
 	if failure, ok := errors.AsType[*connect.Error](err); ok && !failure.IsRemote() {
 		switch {
-		case Reason(failure) != "":
+		case fault.Reason(failure) != "":
 			return failure
 		case failure.Code() == connect.CodeUnimplemented:
-			return NewError(connect.CodeUnimplemented, ReasonUnknownMethod, "There is no such method.").WithCause(err)
+			return fault.New(connect.CodeUnimplemented, fault.ReasonUnknownMethod, "There is no such method.").WithCause(err)
 		}
 	}
 	switch {
 	case is(err, connect.CodeDeadlineExceeded, context.DeadlineExceeded) && CallFrom(ctx).OurLimit:
-		return Unavailable().WithCause(err)
+		return fault.Unavailable().WithCause(err)
 	case is(err, connect.CodeDeadlineExceeded, context.DeadlineExceeded):
-		return ErrDeadline.WithCause(err)
+		return fault.ErrDeadline.WithCause(err)
 	case is(err, connect.CodeCanceled, context.Canceled):
-		return NewError(connect.CodeCanceled, ReasonCanceled, "The caller cancelled this call.").WithCause(err)
+		return fault.New(connect.CodeCanceled, fault.ReasonCanceled, "The caller cancelled this call.").WithCause(err)
 	case ctx.Err() == nil && storeIsAway(err):
-		return Unavailable().WithCause(err)
+		return fault.Unavailable().WithCause(err)
 	default:
-		return ErrInternal.WithCause(err)
+		return fault.ErrInternal.WithCause(err)
 	}
 }
 
@@ -63,14 +64,14 @@ func invalid(violations *validate.Violations) *connect.Error {
 	for _, violation := range violations.GetViolations() {
 		field := fieldPath(violation.GetField())
 		bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-			Field: field, Description: violation.GetMessage(), Reason: ReasonInvalid,
+			Field: field, Description: violation.GetMessage(), Reason: fault.ReasonInvalid,
 		})
 		faults = append(faults, strings.TrimPrefix(field+": ", ": ")+violation.GetMessage())
 	}
-	return withDetail(NewError(connect.CodeInvalidArgument, ReasonInvalid, strings.Join(faults, "; ")), bad)
+	return fault.WithDetail(fault.New(connect.CodeInvalidArgument, fault.ReasonInvalid, strings.Join(faults, "; ")), bad)
 }
 
-var errTooSlow = NewError(connect.CodeDeadlineExceeded, "REQUEST_TOO_SLOW", "The request's body didn't arrive in time. Send it without pauses.")
+var errTooSlow = fault.New(connect.CodeDeadlineExceeded, "REQUEST_TOO_SLOW", "The request's body didn't arrive in time. Send it without pauses.")
 
 // BodyRefusal is the error of a request's body that is not read. Its caller gets
 // Err.
@@ -101,7 +102,7 @@ func (s readable) Receive(message any) error {
 	case connect.CodeCanceled:
 		return err
 	case connect.CodeResourceExhausted:
-		return NewError(connect.CodeResourceExhausted, ReasonTooLarge, "The request is too large: send at most 1 MiB.").WithCause(err)
+		return fault.New(connect.CodeResourceExhausted, fault.ReasonTooLarge, "The request is too large: send at most 1 MiB.").WithCause(err)
 	}
 	return malformed(failure)
 }
@@ -118,14 +119,14 @@ func malformed(failure *connect.Error) *connect.Error {
 		text = rest
 	}
 	if field, problem := namedField(text); field != "" {
-		return withDetail(NewError(connect.CodeInvalidArgument, ReasonMalformed, message+": "+field+" "+problem+"."), &errdetails.BadRequest{
-			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: problem, Reason: ReasonMalformed}},
+		return fault.WithDetail(fault.New(connect.CodeInvalidArgument, fault.ReasonMalformed, message+": "+field+" "+problem+"."), &errdetails.BadRequest{
+			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: problem, Reason: fault.ReasonMalformed}},
 		}).WithCause(failure)
 	}
 	if strings.Contains(text, "UTF-8") {
 		message += ": it holds invalid UTF-8"
 	}
-	return NewError(connect.CodeInvalidArgument, ReasonMalformed, message+". Send a valid message of this method.").WithCause(failure)
+	return fault.New(connect.CodeInvalidArgument, fault.ReasonMalformed, message+". Send a valid message of this method.").WithCause(failure)
 }
 
 // namedField finds the field in "invalid value for string field email: 5" and in

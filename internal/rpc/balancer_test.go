@@ -15,6 +15,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -150,7 +151,7 @@ func TestAQuickRefusalEjectsNothing(t *testing.T) {
 		c.ends = func(ctx context.Context, n int) error {
 			if rpc.EndpointOf(ctx) == 0 {
 				_ = plain(ctx, n)
-				return rpc.Unavailable().WithRemote()
+				return fault.Unavailable().WithRemote()
 			}
 			return plain(ctx, n)
 		}
@@ -216,8 +217,8 @@ func TestAllCircuitBreakersOpenAnswersAtOnce(t *testing.T) {
 		began, asked := time.Now(), c.scripted.asked.Load()
 		for range 100 {
 			err := update(t.Context(), c.client)
-			wantError(t, "open", err, connect.CodeUnavailable, rpc.ReasonUnavailable)
-			if after, ok := rpc.RetryDelay(err); !ok || after <= 0 {
+			wantError(t, "open", err, connect.CodeUnavailable, fault.ReasonUnavailable)
+			if after, ok := fault.RetryDelay(err); !ok || after <= 0 {
 				t.Fatalf("open: got %v, want it to say when to come again", err)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
 
+	"gatehouse/internal/fault"
 	"gatehouse/internal/telemetry"
 )
 
@@ -122,7 +123,7 @@ func outcomeOf(ctx context.Context, err error, took time.Duration) outcome {
 		return outcomeUnknown
 	case failure.Code() == connect.CodeDeadlineExceeded && callersTime(ctx):
 		return outcomeUnknown
-	case failure.Code() == connect.CodeUnavailable && failure.IsRemote() && Reason(failure) != "" && took < fastRefusal:
+	case failure.Code() == connect.CodeUnavailable && failure.IsRemote() && fault.Reason(failure) != "" && took < fastRefusal:
 		return outcomeAnswer
 	case failure.Code() == connect.CodeUnavailable, failure.Code() == connect.CodeDeadlineExceeded:
 		return outcomeSilence

@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -48,7 +49,7 @@ func TestABreakerOpensProbesAndCloses(t *testing.T) {
 		asked("the 20th", 1)
 		began := time.Now()
 		err := write(t, client, 100)
-		wantError(t, "open", err, connect.CodeUnavailable, rpc.ReasonUnavailable)
+		wantError(t, "open", err, connect.CodeUnavailable, fault.ReasonUnavailable)
 		asked("open", 0)
 		if took := time.Since(began); took != 0 {
 			t.Errorf("100 calls while open took %s", took)
@@ -230,7 +231,7 @@ func TestAnOldCallIsNoProbe(t *testing.T) {
 
 func TestWhatABreakerCounts(t *testing.T) {
 	t.Parallel()
-	refusal := rpc.NewError(connect.CodeNotFound, "NONE", "There is none.").WithRemote()
+	refusal := fault.New(connect.CodeNotFound, "NONE", "There is none.").WithRemote()
 	late := connect.NewError(connect.CodeDeadlineExceeded, "late")
 	for name, test := range map[string]struct {
 		ends  func(n int) error
@@ -239,7 +240,7 @@ func TestWhatABreakerCounts(t *testing.T) {
 	}{
 		"no answer":                    {ends: func(int) error { return silent() }, opens: true},
 		"a limit of ours passed":       {ends: func(int) error { return late }, opens: true},
-		"told at once that it is away": {ends: func(int) error { return rpc.Unavailable().WithRemote() }},
+		"told at once that it is away": {ends: func(int) error { return fault.Unavailable().WithRemote() }},
 		"a host that is deaf":          {ends: func(int) error { return rpc.Unconnected(true) }, opens: true},
 		"refused connections":          {ends: func(int) error { return rpc.Unconnected(false) }},
 		"something that can't be read": {ends: func(int) error { return connect.NewError(connect.CodeUnknown, "not proto") }, opens: true},
@@ -257,7 +258,7 @@ func TestWhatABreakerCounts(t *testing.T) {
 		}},
 		"refusals":               {ends: func(int) error { return refusal }},
 		"faults of its own":      {ends: func(int) error { return connect.NewError(connect.CodeInternal, "").WithRemote() }},
-		"too many for it":        {ends: func(int) error { return rpc.NewError(connect.CodeResourceExhausted, "MANY", "Too many.").WithRemote() }},
+		"too many for it":        {ends: func(int) error { return fault.New(connect.CodeResourceExhausted, "MANY", "Too many.").WithRemote() }},
 		"answers too large":      {ends: func(int) error { return connect.NewError(connect.CodeResourceExhausted, "message size") }},
 		"a failure now and then": {ends: func(int) error { return silent() }, every: 600 * time.Millisecond},
 	} {
@@ -335,8 +336,8 @@ func TestAnOpenBreakerAnswersAtOnceAndNotForLong(t *testing.T) {
 		began := time.Now()
 		err := update(t.Context(), client)
 		times = append(times, time.Since(began))
-		wantError(t, "open", err, connect.CodeUnavailable, rpc.ReasonUnavailable)
-		if after, ok := rpc.RetryDelay(err); !ok || after <= 0 {
+		wantError(t, "open", err, connect.CodeUnavailable, fault.ReasonUnavailable)
+		if after, ok := fault.RetryDelay(err); !ok || after <= 0 {
 			t.Errorf("open: got %v, want it to say when to come again", err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/internal/fault"
 	"log/slog"
 	"math"
 	"runtime/debug"
@@ -73,7 +74,7 @@ func recovering(logger *slog.Logger) connect.ServerInterceptor {
 			err := recovered(ctx, spec, stream, next)
 			if panicked, ok := err.(errPanic); ok { //nolint:errorlint // one that this recovered, and no other
 				logger.LogAttrs(ctx, slog.LevelError, "a call's steps panicked", slog.String("method", spec.Procedure), slog.String("cause", panicked.Error()))
-				return ErrInternal
+				return fault.ErrInternal
 			}
 			return err
 		}
@@ -103,9 +104,9 @@ func answered(log callLog, plan *Plan) connect.ServerInterceptor {
 			if err != nil {
 				failure = published(ctx, err)
 				if rest, ok := ctx.Value(restKey{}).(*restCall); ok {
-					rest.tooLarge = Reason(failure) == ReasonTooLarge
+					rest.tooLarge = fault.Reason(failure) == fault.ReasonTooLarge
 				}
-				if after, ok := RetryDelay(failure); ok {
+				if after, ok := fault.RetryDelay(failure); ok {
 					info.ResponseHeader().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
 				}
 			}
@@ -156,11 +157,11 @@ func (l callLog) call(ctx context.Context, info *connect.CallInfo, call *Call, t
 			level, ours = slog.LevelError, true
 		case connect.CodeUnavailable:
 			level, ours = slog.LevelWarn, true
-			if Reason(failure) == ReasonOverloaded { // a line for each would be more load
+			if fault.Reason(failure) == fault.ReasonOverloaded { // a line for each would be more load
 				level = slog.LevelDebug
 			}
 		case connect.CodeUnauthenticated:
-			if Reason(failure) == ReasonInternalToken { // a key or a clock of ours is off
+			if fault.Reason(failure) == fault.ReasonInternalToken { // a key or a clock of ours is off
 				level, ours = slog.LevelWarn, true
 			}
 		}
@@ -191,7 +192,7 @@ func (l callLog) call(ctx context.Context, info *connect.CallInfo, call *Call, t
 		attrs = append(attrs, slog.String("trace_id", span.TraceID().String()))
 	}
 	if failure != nil {
-		attrs = append(attrs, slog.String("reason", Reason(failure)))
+		attrs = append(attrs, slog.String("reason", fault.Reason(failure)))
 		// The causes of a caller's own mistakes may quote what was sent: only
 		// ours are logged.
 		if cause := errors.Unwrap(failure); cause != nil && ours {

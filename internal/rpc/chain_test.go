@@ -21,6 +21,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -152,10 +153,10 @@ func TestErrorsAreMappedWithinTheTraceAndPanicsCaughtOutsideOfIt(t *testing.T) {
 			return found(ctx, req)
 		}))
 		_, err := get(t.Context(), inProcess(t, bffToUsers, server))
-		if rpc.Reason(err) != rpc.ReasonInternal || strings.Contains(err.Error(), "of ours") {
-			t.Errorf("%s: the caller got %v, want %s and no more", name, err, rpc.ReasonInternal)
+		if fault.Reason(err) != fault.ReasonInternal || strings.Contains(err.Error(), "of ours") {
+			t.Errorf("%s: the caller got %v, want %s and no more", name, err, fault.ReasonInternal)
 		}
-		if name != "a panic of the tracer" && rpc.Reason(traced) != rpc.ReasonInternal {
+		if name != "a panic of the tracer" && fault.Reason(traced) != fault.ReasonInternal {
 			t.Errorf("%s: the trace got %v, want what the caller gets", name, traced)
 		}
 		if !strings.Contains(log.String(), "of ours") {
@@ -222,7 +223,7 @@ func reset(t testing.TB, streamType connect.StreamType) connect.Spec {
 	return connect.Spec{Procedure: "/reset.v1.ResetService/Reset", StreamType: streamType, Schema: file.Services().Get(0).Methods().Get(0)}
 }
 
-var errNotYours = rpc.NewError(connect.CodePermissionDenied, rpc.ReasonPermissionDenied, "That is not yours.")
+var errNotYours = fault.New(connect.CodePermissionDenied, fault.ReasonPermissionDenied, "That is not yours.")
 
 // Whatever streams, each message is brought to its form, then held against its
 // rules, and then asked whether its sender may say it; one that fails ends the
@@ -240,11 +241,11 @@ func TestEachMessageOfAStreamIsChecked(t *testing.T) {
 					reason string
 				}{
 					{emails: []string{" Ada@EXAMPLE.com "}, got: []string{"Ada@example.com"}},
-					{emails: []string{"nobody"}, code: connect.CodeInvalidArgument, reason: rpc.ReasonInvalid},
-					{emails: []string{" Eve@EXAMPLE.com "}, code: connect.CodePermissionDenied, reason: rpc.ReasonPermissionDenied},
+					{emails: []string{"nobody"}, code: connect.CodeInvalidArgument, reason: fault.ReasonInvalid},
+					{emails: []string{" Eve@EXAMPLE.com "}, code: connect.CodePermissionDenied, reason: fault.ReasonPermissionDenied},
 					{emails: []string{" Ada@EXAMPLE.com ", "bob@Bücher.example"}, got: []string{"Ada@example.com", "bob@xn--bcher-kva.example"}},
-					{emails: []string{"ada@example.com", "nobody"}, got: []string{"ada@example.com"}, code: connect.CodeInvalidArgument, reason: rpc.ReasonInvalid},
-					{emails: []string{"ada@example.com", "Eve@example.com"}, got: []string{"ada@example.com"}, code: connect.CodePermissionDenied, reason: rpc.ReasonPermissionDenied},
+					{emails: []string{"ada@example.com", "nobody"}, got: []string{"ada@example.com"}, code: connect.CodeInvalidArgument, reason: fault.ReasonInvalid},
+					{emails: []string{"ada@example.com", "Eve@example.com"}, got: []string{"ada@example.com"}, code: connect.CodePermissionDenied, reason: fault.ReasonPermissionDenied},
 				} {
 					if len(test.emails) > 1 && streamType&connect.StreamTypeClient == 0 || test.code == connect.CodePermissionDenied && !asks {
 						continue
@@ -408,7 +409,7 @@ func TestWhatAStepAnswersIsCheckedFirst(t *testing.T) {
 		t.Errorf("got %v, %v, want the kept answer", res, err)
 	}
 	_, err := usersv1.NewProfileServiceClient(client).GetProfile(t.Context(), &usersv1.GetProfileRequest{ProfileId: "x"})
-	wantError(t, "a bad request", err, connect.CodeInvalidArgument, rpc.ReasonInvalid)
+	wantError(t, "a bad request", err, connect.CodeInvalidArgument, fault.ReasonInvalid)
 }
 
 func TestAMethodHasItsOwnTimeLimit(t *testing.T) {

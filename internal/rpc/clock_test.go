@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect/v2/connectinprocess"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 )
 
 // Clocks that differ by less than ClockSkew refuse no call, at no moment of a
@@ -79,8 +80,8 @@ func TestACallOfAnotherTimeFindsTheServiceUnavailable(t *testing.T) {
 	for _, ahead := range []time.Duration{-time.Hour, -2 * time.Minute, 2 * time.Minute, time.Hour} {
 		issuer.now = func() time.Time { return time.Now().Add(ahead) }
 		_, err := client.GetProfile(t.Context(), &usersv1.GetProfileRequest{ProfileId: "01890a5d-ac96-774b-bcce-b302099a8057"})
-		if _, retry := RetryDelay(err); connect.CodeOf(err) != connect.CodeUnavailable || Reason(err) != ReasonUnavailable || !retry {
-			t.Errorf("%s ahead: got %v (reason %q), want unavailable with a time to come again", ahead, err, Reason(err))
+		if _, retry := fault.RetryDelay(err); connect.CodeOf(err) != connect.CodeUnavailable || fault.Reason(err) != fault.ReasonUnavailable || !retry {
+			t.Errorf("%s ahead: got %v (reason %q), want unavailable with a time to come again", ahead, err, fault.Reason(err))
 		}
 	}
 }

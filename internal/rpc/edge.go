@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"gatehouse/internal/fault"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -23,29 +24,29 @@ type refusal struct {
 }
 
 var (
-	errContentType = NewError(connect.CodeInvalidArgument, "CONTENT_TYPE_UNSUPPORTED",
+	errContentType = fault.New(connect.CodeInvalidArgument, "CONTENT_TYPE_UNSUPPORTED",
 		"Say what you send: add the header Content-Type: application/json.")
-	errCharset = NewError(connect.CodeInvalidArgument, "CONTENT_TYPE_UNSUPPORTED",
+	errCharset = fault.New(connect.CodeInvalidArgument, "CONTENT_TYPE_UNSUPPORTED",
 		"Send UTF-8: leave the charset out of the Content-Type.")
-	errHTTPMethod = NewError(connect.CodeUnimplemented, "HTTP_METHOD_UNSUPPORTED",
+	errHTTPMethod = fault.New(connect.CodeUnimplemented, "HTTP_METHOD_UNSUPPORTED",
 		"Call this with POST.")
-	errHTTPMethodRead = NewError(connect.CodeUnimplemented, "HTTP_METHOD_UNSUPPORTED",
+	errHTTPMethodRead = fault.New(connect.CodeUnimplemented, "HTTP_METHOD_UNSUPPORTED",
 		"Call this with POST or GET.")
-	errQuery = NewError(connect.CodeInvalidArgument, "QUERY_INVALID",
+	errQuery = fault.New(connect.CodeInvalidArgument, "QUERY_INVALID",
 		"Call this as ?connect=v1&encoding=json&message=…, where the message is JSON, or proto with base64=1.")
-	errTimeout = NewError(connect.CodeInvalidArgument, "TIMEOUT_INVALID",
+	errTimeout = fault.New(connect.CodeInvalidArgument, "TIMEOUT_INVALID",
 		"The time-out can't be read. Give Connect-Timeout-Ms up to ten digits, or grpc-timeout up to eight and a unit.")
-	errContentTypeForm = NewError(connect.CodeInvalidArgument, "CONTENT_TYPE_UNSUPPORTED",
+	errContentTypeForm = fault.New(connect.CodeInvalidArgument, "CONTENT_TYPE_UNSUPPORTED",
 		"The Content-Type can't be read. Send the header Content-Type: application/json.")
-	errGetBody = NewError(connect.CodeInvalidArgument, "BODY_UNEXPECTED",
+	errGetBody = fault.New(connect.CodeInvalidArgument, "BODY_UNEXPECTED",
 		"A GET has its message in the query and no body. Leave the body out, or call this with POST.")
-	errCompression = NewError(connect.CodeUnimplemented, "COMPRESSION_UNSUPPORTED",
+	errCompression = fault.New(connect.CodeUnimplemented, "COMPRESSION_UNSUPPORTED",
 		"Compress with gzip, or not at all.")
-	errProtocolVersion = NewError(connect.CodeInvalidArgument, "PROTOCOL_VERSION_UNSUPPORTED",
+	errProtocolVersion = fault.New(connect.CodeInvalidArgument, "PROTOCOL_VERSION_UNSUPPORTED",
 		"Speak version 1 of the protocol: Connect-Protocol-Version: 1.")
-	errHeaders = NewError(connect.CodeResourceExhausted, ReasonTooLarge,
+	errHeaders = fault.New(connect.CodeResourceExhausted, fault.ReasonTooLarge,
 		"The request has too many headers: send at most 200.")
-	errUnknownMethod = NewError(connect.CodeUnimplemented, ReasonUnknownMethod, "There is no such method.")
+	errUnknownMethod = fault.New(connect.CodeUnimplemented, fault.ReasonUnknownMethod, "There is no such method.")
 )
 
 var (
@@ -86,7 +87,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 	s.logger.LogAttrs(r.Context(), s.level, "call",
 		slog.String("method", r.URL.Path[:min(len(r.URL.Path), 200)]), slog.String("code", no.err.Code().String()),
 		slog.Int("status", status), slog.String("client_ip", s.clientIP(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))),
-		slog.String("request_id", id), slog.String("reason", Reason(no.err)))
+		slog.String("request_id", id), slog.String("reason", fault.Reason(no.err)))
 	if inGRPC {
 		_ = connecthttp.NewErrorWriter().Write(w, r, no.err)
 	} else {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -108,8 +109,8 @@ func TestARequestThatCannotBeReadIsRefused(t *testing.T) {
 		}
 		got := send(t, request)
 		failure, reason, field := got.wireError(t)
-		if got.status != http.StatusBadRequest || failure.Code != "invalid_argument" || reason != rpc.ReasonMalformed || field != test.field {
-			t.Errorf("%s (%s): got %d %s, want 400 invalid_argument, %s, field %q", test.name, test.body, got.status, got.body, rpc.ReasonMalformed, test.field)
+		if got.status != http.StatusBadRequest || failure.Code != "invalid_argument" || reason != fault.ReasonMalformed || field != test.field {
+			t.Errorf("%s (%s): got %d %s, want 400 invalid_argument, %s, field %q", test.name, test.body, got.status, got.body, fault.ReasonMalformed, test.field)
 		}
 		if test.message != "" && failure.Message != test.message {
 			t.Errorf("%s (%s): got %q, want %q", test.name, test.body, failure.Message, test.message)
@@ -181,8 +182,8 @@ func TestARequestThatIsTooLargeIsRefused(t *testing.T) {
 		if got.status == http.StatusOK {
 			continue
 		}
-		if failure, reason, _ := got.wireError(t); failure.Code != "resource_exhausted" || reason != rpc.ReasonTooLarge || len(got.body) > 1000 {
-			t.Errorf("%s: got %s, want a short resource_exhausted, %s", test.name, got.body, rpc.ReasonTooLarge)
+		if failure, reason, _ := got.wireError(t); failure.Code != "resource_exhausted" || reason != fault.ReasonTooLarge || len(got.body) > 1000 {
+			t.Errorf("%s: got %s, want a short resource_exhausted, %s", test.name, got.body, fault.ReasonTooLarge)
 		}
 	}
 }
@@ -200,8 +201,8 @@ func TestABombIsNotUnpacked(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	got := send(t, request)
 	runtime.ReadMemStats(&after)
-	if _, reason, _ := got.wireError(t); reason != rpc.ReasonTooLarge || len(got.body) > 1000 {
-		t.Errorf("a bomb of %d bytes: got %d %.200s, want a short refusal, %s", len(bomb), got.status, got.body, rpc.ReasonTooLarge)
+	if _, reason, _ := got.wireError(t); reason != fault.ReasonTooLarge || len(got.body) > 1000 {
+		t.Errorf("a bomb of %d bytes: got %d %.200s, want a short refusal, %s", len(bomb), got.status, got.body, fault.ReasonTooLarge)
 	}
 	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 16<<20 {
 		t.Errorf("a bomb of %d bytes made the server allocate %d bytes, want at most 16 MiB", len(bomb), allocated)
@@ -226,10 +227,10 @@ func TestAnErrorWithoutDetailsHasNoReason(t *testing.T) {
 	t.Parallel()
 	var none *connect.Error
 	for name, err := range map[string]error{"nil": nil, "a plain error": io.EOF, "a typed nil": none, "no details": connect.NewError(connect.CodeInternal, "")} {
-		if reason := rpc.Reason(err); reason != "" {
+		if reason := fault.Reason(err); reason != "" {
 			t.Errorf("%s: got the reason %q, want none", name, reason)
 		}
-		if after, ok := rpc.RetryDelay(err); ok || after != 0 {
+		if after, ok := fault.RetryDelay(err); ok || after != 0 {
 			t.Errorf("%s: got a retry after %v, want none", name, after)
 		}
 	}

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"gatehouse/internal/fault"
 	"sync"
 	"time"
 
@@ -61,7 +62,7 @@ func (c *balancedCall) make(ctx context.Context, response any) error {
 				return last
 			}
 			if !ok {
-				return Unavailable().WithCause(errBreakersOpen)
+				return fault.Unavailable().WithCause(errBreakersOpen)
 			}
 			err = c.try(ctx, at, response)
 		} else {

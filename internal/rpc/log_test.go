@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -86,12 +87,12 @@ func TestEveryCallIsLoggedOnce(t *testing.T) {
 				cause                          string // what it contains; "" for none
 			}{
 				{"a success", client, nil, "INFO", "ok", "", "service:bff", ""},
-				{"a caller's mistake", client, rpc.NewError(connect.CodeNotFound, "PROFILE_NOT_FOUND", "No.").WithCause(errors.New("of theirs")), "INFO", "not_found", "PROFILE_NOT_FOUND", "service:bff", ""},
-				{"a mistake of ours", client, errors.New("of ours"), "ERROR", "internal", rpc.ReasonInternal, "service:bff", "of ours"},
-				{"no store", client, storeIsAway(t), "WARN", "unavailable", rpc.ReasonUnavailable, "service:bff", "connect"},
-				{"a panic", client, errPanics, "ERROR", "internal", rpc.ReasonInternal, "service:bff", "log_test.go"},
-				{"a caller who may not", auth, nil, "INFO", "permission_denied", rpc.ReasonPermissionDenied, "service:auth", ""},
-				{"a caller whom nobody knows", stranger, nil, "WARN", "unauthenticated", rpc.ReasonInternalToken, "", "signature"},
+				{"a caller's mistake", client, fault.New(connect.CodeNotFound, "PROFILE_NOT_FOUND", "No.").WithCause(errors.New("of theirs")), "INFO", "not_found", "PROFILE_NOT_FOUND", "service:bff", ""},
+				{"a mistake of ours", client, errors.New("of ours"), "ERROR", "internal", fault.ReasonInternal, "service:bff", "of ours"},
+				{"no store", client, storeIsAway(t), "WARN", "unavailable", fault.ReasonUnavailable, "service:bff", "connect"},
+				{"a panic", client, errPanics, "ERROR", "internal", fault.ReasonInternal, "service:bff", "log_test.go"},
+				{"a caller who may not", auth, nil, "INFO", "permission_denied", fault.ReasonPermissionDenied, "service:auth", ""},
+				{"a caller whom nobody knows", stranger, nil, "WARN", "unauthenticated", fault.ReasonInternalToken, "", "signature"},
 			} {
 				fail = test.fail
 				_, _ = get(t.Context(), test.client)
@@ -146,7 +147,7 @@ func TestTheLogHoldsNoSecrets(t *testing.T) {
 			}))
 			client := usersv1.NewProfileServiceClient(topology.reach(t, bffToUsers, server))
 			update := &usersv1.UpdateProfileRequest{Profile: &usersv1.Profile{Id: password, FirstName: strings.Repeat(password, 20)}}
-			for _, fail = range []error{nil, rpc.NewError(connect.CodeInvalidArgument, "PASSWORD_WRONG", "Wrong.").WithCause(errors.New(password)), errors.New("load the profile")} {
+			for _, fail = range []error{nil, fault.New(connect.CodeInvalidArgument, "PASSWORD_WRONG", "Wrong.").WithCause(errors.New(password)), errors.New("load the profile")} {
 				ctx, info := connect.NewClientContext(t.Context())
 				info.RequestHeader().Set("X-Secret", header)
 				info.RequestHeader().Set("Cookie", header)

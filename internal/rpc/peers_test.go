@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -38,7 +39,7 @@ func TestARefusedDialGoesToAnotherCopy(t *testing.T) {
 	service := newFlaky(t)
 	client := dial(t, bffToUsers, deadURL(t)+","+service.url+","+deadURL(t))
 	for i := range 30 {
-		if err := update(t.Context(), client); rpc.Reason(err) != rpc.ReasonInvalid { // an answer
+		if err := update(t.Context(), client); fault.Reason(err) != fault.ReasonInvalid { // an answer
 			t.Fatalf("call %d: got %v, want the validator's refusal", i, err)
 		}
 	}
@@ -97,7 +98,7 @@ func TestARollingRestartLosesNoCall(t *testing.T) {
 				if _, err := get(t.Context(), client); err != nil {
 					t.Errorf("a read: %v", err)
 				}
-				if err := update(t.Context(), client); rpc.Reason(err) != rpc.ReasonInvalid {
+				if err := update(t.Context(), client); fault.Reason(err) != fault.ReasonInvalid {
 					t.Errorf("a write: got %v, want the validator's refusal", err)
 				}
 				calls.Add(2)

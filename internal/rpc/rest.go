@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"gatehouse/internal/fault"
 	"io"
 	"net/http"
 	"net/url"
@@ -56,8 +57,8 @@ type restKey struct{}
 func isREST(ctx context.Context) bool { return ctx.Value(restKey{}) != nil }
 
 var (
-	errUnknownPath = NewError(connect.CodeNotFound, "PATH_UNKNOWN", "There is nothing at this path.")
-	errPathMethod  = NewError(connect.CodeUnimplemented, "HTTP_METHOD_UNSUPPORTED",
+	errUnknownPath = fault.New(connect.CodeNotFound, "PATH_UNKNOWN", "There is nothing at this path.")
+	errPathMethod  = fault.New(connect.CodeUnimplemented, "HTTP_METHOD_UNSUPPORTED",
 		"This path can't be asked so. The Allow header says how it can.")
 )
 

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"gatehouse/internal/fault"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -100,7 +101,7 @@ func mayRetry(ctx context.Context, spec connect.Spec, err error) bool {
 	if !repeatable(ctx, spec) || outcomeOf(ctx, err, fastRefusal) != outcomeSilence || connect.CodeOf(err) == connect.CodeDeadlineExceeded {
 		return false
 	}
-	_, told := RetryDelay(err)
+	_, told := fault.RetryDelay(err)
 	return !told
 }
 

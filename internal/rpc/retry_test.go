@@ -19,6 +19,7 @@ import (
 
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -124,12 +125,12 @@ func TestAReadThatGotNoAnswerIsMadeAgain(t *testing.T) {
 
 func TestAWriteThatMayHaveBeenMadeIsNotMadeAgain(t *testing.T) {
 	t.Parallel()
-	for name, fault := range noAnswers {
+	for name, silent := range noAnswers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			service := newFlaky(t)
 			client := earned(t, service)
-			always := func(int) http.HandlerFunc { return fault }
+			always := func(int) http.HandlerFunc { return silent }
 			service.from(always)
 			if err := update(t.Context(), client); err == nil || service.asked.Load() != 1 {
 				t.Errorf("got %v after %d attempts, want an error after one", err, service.asked.Load())
@@ -137,13 +138,13 @@ func TestAWriteThatMayHaveBeenMadeIsNotMadeAgain(t *testing.T) {
 
 			service.from(func(n int) http.HandlerFunc {
 				if n == 1 {
-					return fault
+					return silent
 				}
 				return nil
 			})
 			ctx, info := connect.NewClientContext(t.Context())
 			info.RequestHeader().Set("Idempotency-Key", "k-1")
-			if err := update(ctx, client); rpc.Reason(err) != rpc.ReasonInvalid || service.asked.Load() != 2 {
+			if err := update(ctx, client); fault.Reason(err) != fault.ReasonInvalid || service.asked.Load() != 2 {
 				t.Errorf("with a key: got %v after %d attempts, want the validator's refusal after two", err, service.asked.Load())
 			}
 		})
@@ -158,10 +159,10 @@ func TestWhatAServiceSaidIsNotAskedAgain(t *testing.T) {
 		}
 	}
 	for name, err := range map[string]error{
-		"a refusal":                     rpc.NewError(connect.CodeNotFound, "NONE", "There is none."),
+		"a refusal":                     fault.New(connect.CodeNotFound, "NONE", "There is none."),
 		"a fault of its own":            fmt.Errorf("boom"),
-		"too much":                      rpc.NewError(connect.CodeResourceExhausted, "MANY", "Too many."),
-		"that one may come in a second": rpc.Unavailable(),
+		"too much":                      fault.New(connect.CodeResourceExhausted, "MANY", "Too many."),
+		"that one may come in a second": fault.Unavailable(),
 	} {
 		service := newFlaky(t)
 		client := earned(t, service)
@@ -450,7 +451,7 @@ func TestStreamsAndPersistentCallersAreLeftAlone(t *testing.T) {
 	if asked := script.asked.Load(); asked != 60 {
 		t.Errorf("60 streams: the service was asked %d times, want 60", asked)
 	}
-	if _, err := get(t.Context(), streaming); rpc.Reason(err) != "" || script.asked.Load() == 60 {
+	if _, err := get(t.Context(), streaming); fault.Reason(err) != "" || script.asked.Load() == 60 {
 		t.Errorf("after 60 streams that ended: got %v, want the service asked", err)
 	}
 }

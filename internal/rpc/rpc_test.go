@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -149,8 +150,8 @@ func get(ctx context.Context, client *connect.Client) (*usersv1.GetProfileRespon
 
 func wantError(t testing.TB, what string, err error, code connect.Code, reason string) {
 	t.Helper()
-	if err == nil || connect.CodeOf(err) != code || rpc.Reason(err) != reason {
-		t.Errorf("%s: got error %v (reason %q), want %v with reason %q", what, err, rpc.Reason(err), code, reason)
+	if err == nil || connect.CodeOf(err) != code || fault.Reason(err) != reason {
+		t.Errorf("%s: got error %v (reason %q), want %v with reason %q", what, err, fault.Reason(err), code, reason)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/internal/fault"
 	"log/slog"
 	"net"
 	"net/http"
@@ -152,7 +153,7 @@ func (s *stopState) parting(next http.Handler) http.Handler {
 // what its reader gets to see.
 var (
 	errStopping  = errors.New("the server stops")
-	errReconnect = WithRetry(NewError(connect.CodeUnavailable, "SERVER_STOPPING", "This copy of the service is stopping. Open the stream again: another one answers."), 0)
+	errReconnect = fault.WithRetry(fault.New(connect.CodeUnavailable, "SERVER_STOPPING", "This copy of the service is stopping. Open the stream again: another one answers."), 0)
 )
 
 // untilStop ends a stream's context when the server stops: Shutdown would wait

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/net/http2"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -278,7 +279,7 @@ func TestStoppingEndsStreamsAndNotCalls(t *testing.T) {
 	_ = within(t, 5*time.Second, "the call", begun)
 	stop()
 	err := within(t, 5*time.Second, "the stream's end", streamed)
-	if connect.CodeOf(err) != connect.CodeUnavailable || rpc.Reason(err) != "SERVER_STOPPING" {
+	if connect.CodeOf(err) != connect.CodeUnavailable || fault.Reason(err) != "SERVER_STOPPING" {
 		t.Errorf("the stream: got %v, want unavailable SERVER_STOPPING", err)
 	}
 	untilRefused(t, url)

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -137,9 +138,9 @@ func TestAStreamEndsWithItsError(t *testing.T) {
 				code   connect.Code
 				reason string
 			}{
-				{"a typed error", func() error { return rpc.NewError(connect.CodeAborted, "GONE", "Begin again.") }, connect.CodeAborted, "GONE"},
-				{"a plain error", func() error { return errors.New("s3cret") }, connect.CodeInternal, rpc.ReasonInternal},
-				{"a panic", func() error { panic("s3cret") }, connect.CodeInternal, rpc.ReasonInternal},
+				{"a typed error", func() error { return fault.New(connect.CodeAborted, "GONE", "Begin again.") }, connect.CodeAborted, "GONE"},
+				{"a plain error", func() error { return errors.New("s3cret") }, connect.CodeInternal, fault.ReasonInternal},
+				{"a panic", func() error { panic("s3cret") }, connect.CodeInternal, fault.ReasonInternal},
 			} {
 				client, spec := streaming(t, topology.reach, func(_ context.Context, stream connect.ServerStream) error {
 					if err := stream.Send(&wrapperspb.StringValue{}); err != nil {

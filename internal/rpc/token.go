@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"gatehouse/internal/fault"
 	"slices"
 	"strings"
 	"sync"
@@ -189,7 +190,7 @@ func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 				caller, err := check.caller(token)
 				if isClock(err) {
 					// The caller is who it says, and another copy's clock may be right.
-					return Unavailable().WithCause(fmt.Errorf("the caller's clock and ours differ by more than %s: %w", ClockSkew, err))
+					return fault.Unavailable().WithCause(fmt.Errorf("the caller's clock and ours differ by more than %s: %w", ClockSkew, err))
 				}
 				if err != nil {
 					return errInternalToken.WithCause(err)
@@ -205,8 +206,8 @@ func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 }
 
 var (
-	errInternalToken  = NewError(connect.CodeUnauthenticated, ReasonInternalToken, "Only other services of this system may call, with a fresh internal token. Check that all share one GATEHOUSE_INTERNAL_KEY.")
-	errInternalCaller = NewError(connect.CodePermissionDenied, ReasonPermissionDenied, "This service may not call this method.")
+	errInternalToken  = fault.New(connect.CodeUnauthenticated, fault.ReasonInternalToken, "Only other services of this system may call, with a fresh internal token. Check that all share one GATEHOUSE_INTERNAL_KEY.")
+	errInternalCaller = fault.New(connect.CodePermissionDenied, fault.ReasonPermissionDenied, "This service may not call this method.")
 )
 
 // BearerToken returns the token of an Authorization header (RFC 6750), and

@@ -14,6 +14,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 )
 
 var (
@@ -155,12 +156,12 @@ func TestOnlyAServiceThatMayCallIsLetIn(t *testing.T) {
 		{"auth, who may call something else", []string{with(pairKey(t, keys, "auth", "users"), jwt.MapClaims{"iss": "auth"})}, denied},
 	} {
 		principal, err := ask(test.authorization...)
-		want := map[connect.Code]string{unauthenticated: ReasonInternalToken, denied: ReasonPermissionDenied, unavailable: ReasonUnavailable}[test.code]
+		want := map[connect.Code]string{unauthenticated: fault.ReasonInternalToken, denied: fault.ReasonPermissionDenied, unavailable: fault.ReasonUnavailable}[test.code]
 		switch {
 		case test.code == 0 && (err != nil || principal != "service:bff"):
 			t.Errorf("%s (%q): got %q, %v, want service:bff let in", test.name, test.authorization, principal, err)
-		case test.code != 0 && (err == nil || connect.CodeOf(err) != test.code || Reason(err) != want):
-			t.Errorf("%s (%q): got %q, %v (reason %q), want %v, %s", test.name, test.authorization, principal, err, Reason(err), test.code, want)
+		case test.code != 0 && (err == nil || connect.CodeOf(err) != test.code || fault.Reason(err) != want):
+			t.Errorf("%s (%q): got %q, %v (reason %q), want %v, %s", test.name, test.authorization, principal, err, fault.Reason(err), test.code, want)
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
 
@@ -41,7 +42,7 @@ func TestAnErrorReachesItsCallerAlike(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2-s3cret"
 	cause := errors.New("row of " + secret)
-	taken := rpc.WithRetry(rpc.NewError(connect.CodeAlreadyExists, "EMAIL_TAKEN", "Use another email."), 1500*time.Millisecond).WithCause(cause)
+	taken := fault.WithRetry(fault.New(connect.CodeAlreadyExists, "EMAIL_TAKEN", "Use another email."), 1500*time.Millisecond).WithCause(cause)
 	const internal, unavailable = connect.CodeInternal, connect.CodeUnavailable
 
 	cases := []struct {
@@ -55,32 +56,32 @@ func TestAnErrorReachesItsCallerAlike(t *testing.T) {
 	}{
 		{"a typed error", func() error { return taken }, connect.CodeAlreadyExists, "EMAIL_TAKEN", "Use another email.", 1500 * time.Millisecond, "2"},
 		{"a wrapped typed error", func() error { return fmt.Errorf("save %s: %w", secret, taken) }, connect.CodeAlreadyExists, "EMAIL_TAKEN", "Use another email.", 1500 * time.Millisecond, "2"},
-		{"a fault of a field", func() error { return rpc.Invalid("NAME_TAKEN", "first_name", "is taken") }, connect.CodeInvalidArgument, "NAME_TAKEN", "first_name: is taken", 0, ""},
-		{"a plain error", func() error { return cause }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"a typed error without a reason", func() error { return connect.NewError(connect.CodeNotFound, secret) }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"a typed nil", func() error { var none *connect.Error; return none }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"a wrapped typed nil", func() error { var none *connect.Error; return fmt.Errorf("%s: %w", secret, none) }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"another service's error", func() error { return taken.WithRemote() }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"another service's error, wrapped", func() error { return fmt.Errorf("ask: %w", taken.WithRemote()) }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"another service's deadline", func() error { return connect.NewError(connect.CodeDeadlineExceeded, secret).WithRemote() }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"an answer of another service that can't be read", func() error { return connect.NewError(connect.CodeInvalidArgument, "unmarshal message: "+secret) }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"an answer of another service that is too large", func() error { return connect.NewError(connect.CodeResourceExhausted, "message is larger") }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"a panic", func() error { panic(secret) }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"a panic with a typed error", func() error { panic(taken) }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"a nil dereference", func() error { var p *struct{ err error }; return p.err }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"no store", func() error { return storeIsAway(t) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
-		{"a store that shuts down", func() error { return postgresError("57P01", secret) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
-		{"a store that lost the connection", func() error { return fmt.Errorf("load: %w", postgresError("08006", secret)) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
-		{"a store that is full", func() error { return postgresError("53300", secret) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
-		{"a store that only reads", func() error { return postgresError("25006", secret) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
-		{"a store that asks for another try", func() error { return postgresError("40001", secret) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
-		{"a store that broke a deadlock", func() error { return fmt.Errorf("save: %w", postgresError("40P01", secret)) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
-		{"a store's plan that is stale", func() error { return stalePlan(secret) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
-		{"a store's lock that isn't free", func() error { return postgresError("55P03", secret) }, unavailable, rpc.ReasonUnavailable, "", time.Second, "1"},
-		{"a store that can't do what was asked", func() error { return postgresError("0A000", secret) }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"a violation that nobody handled", func() error { return postgresError("23505", secret) }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"a store's error without a code", func() error { return postgresError("", secret) }, internal, rpc.ReasonInternal, "", 0, ""},
-		{"a deadline of the method's own", func() error { return fmt.Errorf("%s: %w", secret, context.DeadlineExceeded) }, connect.CodeDeadlineExceeded, rpc.ReasonDeadline, "", 0, ""},
+		{"a fault of a field", func() error { return fault.Invalid("NAME_TAKEN", "first_name", "is taken") }, connect.CodeInvalidArgument, "NAME_TAKEN", "first_name: is taken", 0, ""},
+		{"a plain error", func() error { return cause }, internal, fault.ReasonInternal, "", 0, ""},
+		{"a typed error without a reason", func() error { return connect.NewError(connect.CodeNotFound, secret) }, internal, fault.ReasonInternal, "", 0, ""},
+		{"a typed nil", func() error { var none *connect.Error; return none }, internal, fault.ReasonInternal, "", 0, ""},
+		{"a wrapped typed nil", func() error { var none *connect.Error; return fmt.Errorf("%s: %w", secret, none) }, internal, fault.ReasonInternal, "", 0, ""},
+		{"another service's error", func() error { return taken.WithRemote() }, internal, fault.ReasonInternal, "", 0, ""},
+		{"another service's error, wrapped", func() error { return fmt.Errorf("ask: %w", taken.WithRemote()) }, internal, fault.ReasonInternal, "", 0, ""},
+		{"another service's deadline", func() error { return connect.NewError(connect.CodeDeadlineExceeded, secret).WithRemote() }, internal, fault.ReasonInternal, "", 0, ""},
+		{"an answer of another service that can't be read", func() error { return connect.NewError(connect.CodeInvalidArgument, "unmarshal message: "+secret) }, internal, fault.ReasonInternal, "", 0, ""},
+		{"an answer of another service that is too large", func() error { return connect.NewError(connect.CodeResourceExhausted, "message is larger") }, internal, fault.ReasonInternal, "", 0, ""},
+		{"a panic", func() error { panic(secret) }, internal, fault.ReasonInternal, "", 0, ""},
+		{"a panic with a typed error", func() error { panic(taken) }, internal, fault.ReasonInternal, "", 0, ""},
+		{"a nil dereference", func() error { var p *struct{ err error }; return p.err }, internal, fault.ReasonInternal, "", 0, ""},
+		{"no store", func() error { return storeIsAway(t) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
+		{"a store that shuts down", func() error { return postgresError("57P01", secret) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
+		{"a store that lost the connection", func() error { return fmt.Errorf("load: %w", postgresError("08006", secret)) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
+		{"a store that is full", func() error { return postgresError("53300", secret) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
+		{"a store that only reads", func() error { return postgresError("25006", secret) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
+		{"a store that asks for another try", func() error { return postgresError("40001", secret) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
+		{"a store that broke a deadlock", func() error { return fmt.Errorf("save: %w", postgresError("40P01", secret)) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
+		{"a store's plan that is stale", func() error { return stalePlan(secret) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
+		{"a store's lock that isn't free", func() error { return postgresError("55P03", secret) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
+		{"a store that can't do what was asked", func() error { return postgresError("0A000", secret) }, internal, fault.ReasonInternal, "", 0, ""},
+		{"a violation that nobody handled", func() error { return postgresError("23505", secret) }, internal, fault.ReasonInternal, "", 0, ""},
+		{"a store's error without a code", func() error { return postgresError("", secret) }, internal, fault.ReasonInternal, "", 0, ""},
+		{"a deadline of the method's own", func() error { return fmt.Errorf("%s: %w", secret, context.DeadlineExceeded) }, connect.CodeDeadlineExceeded, fault.ReasonDeadline, "", 0, ""},
 	}
 	for _, topology := range topologies {
 		t.Run(topology.name, func(t *testing.T) {
@@ -116,7 +117,7 @@ func TestAnErrorReachesItsCallerAlike(t *testing.T) {
 				if !failure.IsRemote() {
 					t.Errorf("%s: got an error that isn't marked as another's, want it marked", test.name)
 				}
-				if retry, _ := rpc.RetryDelay(err); retry != test.retry {
+				if retry, _ := fault.RetryDelay(err); retry != test.retry {
 					t.Errorf("%s: got RetryInfo of %v, want %v", test.name, retry, test.retry)
 				}
 				if got := info.ResponseHeader().Get("Retry-After"); got != test.header {
@@ -183,8 +184,8 @@ func TestACallThatArrivesTooLateDoesNotRun(t *testing.T) {
 	request := postRequest(t, url, jsonType, `{"profileId":"`+profileID+`"}`)
 	request.Header.Set("Connect-Timeout-Ms", "0")
 	got := send(t, request)
-	if _, reason, _ := got.wireError(t); got.status != http.StatusGatewayTimeout || reason != rpc.ReasonDeadline {
-		t.Errorf("no time left: got %d %s, want 504 with %s", got.status, got.body, rpc.ReasonDeadline)
+	if _, reason, _ := got.wireError(t); got.status != http.StatusGatewayTimeout || reason != fault.ReasonDeadline {
+		t.Errorf("no time left: got %d %s, want 504 with %s", got.status, got.body, fault.ReasonDeadline)
 	}
 }
 
@@ -519,7 +520,7 @@ func TestAnInvalidRequestNamesItsFields(t *testing.T) {
 			t.Parallel()
 			client := usersv1.NewProfileServiceClient(topology.reach(t, bffToUsers, newProfiles(t, found)))
 			_, err := client.GetProfile(t.Context(), &usersv1.GetProfileRequest{ProfileId: "nobody"})
-			wantError(t, "an id that is no UUID", err, connect.CodeInvalidArgument, rpc.ReasonInvalid)
+			wantError(t, "an id that is no UUID", err, connect.CodeInvalidArgument, fault.ReasonInvalid)
 			if got := badFields(err); !slices.Equal(got, []string{"profile_id"}) {
 				t.Errorf("an id that is no UUID: got the fields %q, want profile_id", got)
 			}
@@ -528,7 +529,7 @@ func TestAnInvalidRequestNamesItsFields(t *testing.T) {
 			}
 
 			_, err = client.UpdateProfile(t.Context(), &usersv1.UpdateProfileRequest{Profile: &usersv1.Profile{Id: "nobody"}})
-			wantError(t, "two faults", err, connect.CodeInvalidArgument, rpc.ReasonInvalid)
+			wantError(t, "two faults", err, connect.CodeInvalidArgument, fault.ReasonInvalid)
 			if got := badFields(err); !slices.Equal(slices.Sorted(slices.Values(got)), []string{"profile.id", "update_mask"}) {
 				t.Errorf("two faults: got the fields %q, want profile.id and update_mask", got)
 			}
@@ -551,11 +552,11 @@ func TestAnUnknownMethodIsUnimplemented(t *testing.T) {
 			for _, streamType := range []connect.StreamType{connect.StreamTypeUnary, connect.StreamTypeServer} {
 				spec := connect.Spec{Procedure: "/users.v1.ProfileService/ForgetProfile", StreamType: streamType}
 				err := exhaust(t, client, spec)
-				wantError(t, streamType.String(), err, connect.CodeUnimplemented, rpc.ReasonUnknownMethod)
+				wantError(t, streamType.String(), err, connect.CodeUnimplemented, fault.ReasonUnknownMethod)
 			}
 			// It is registered, but its service doesn't implement it.
 			_, err := usersv1.NewProfileServiceClient(client).ListProfiles(t.Context(), &usersv1.ListProfilesRequest{})
-			wantError(t, "a method that isn't implemented", err, connect.CodeUnimplemented, rpc.ReasonUnknownMethod)
+			wantError(t, "a method that isn't implemented", err, connect.CodeUnimplemented, fault.ReasonUnknownMethod)
 		})
 	}
 }

@@ -21,9 +21,9 @@ type declaredError struct {
 }
 
 // sourceFolders are where public errors are declared.
-var sourceFolders = []string{"auth", "bff", "internal/password", "internal/rpc", "users"}
+var sourceFolders = []string{"auth", "bff", "internal/fault", "internal/password", "internal/rpc", "users"}
 
-// declaredErrors finds the calls of NewError and Invalid (internal/rpc) and
+// declaredErrors finds the calls of New and Invalid (internal/fault) and
 // returns what they declare, by reason.
 func declaredErrors(folder string) (map[string]declaredError, error) {
 	source := &source{files: token.NewFileSet(), constants: map[string]string{}, found: map[string]declaredError{}}
@@ -101,7 +101,7 @@ func (s *source) errorsOf(file *ast.File) (err error) {
 		case name == "WithRetry" && len(call.Args) == 2:
 			retried[call.Args[0]] = true
 			return true
-		case name == "NewError" && len(call.Args) == 3:
+		case name == "New" && len(call.Args) == 3:
 			one = declaredError{reason: s.text(call.Args[1]), code: codeOf(call.Args[0]), message: s.text(call.Args[2])}
 		case name == "Invalid" && len(call.Args) == 3:
 			one = declaredError{reason: s.text(call.Args[0]), code: "invalid_argument", message: s.text(call.Args[2]), field: s.text(call.Args[1])}
@@ -120,13 +120,13 @@ func (s *source) errorsOf(file *ast.File) (err error) {
 	return err
 }
 
-// calledName is the name of a function of this package, or of package rpc.
+// calledName is the name of a function of this package, or of package fault.
 func calledName(call *ast.CallExpr) string {
 	switch function := call.Fun.(type) {
 	case *ast.Ident:
 		return function.Name
 	case *ast.SelectorExpr:
-		if from, ok := function.X.(*ast.Ident); ok && from.Name == "rpc" {
+		if from, ok := function.X.(*ast.Ident); ok && from.Name == "fault" {
 			return function.Sel.Name
 		}
 	}

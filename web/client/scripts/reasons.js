@@ -7,7 +7,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 const sources = ["ls-files", "--cached", "--others", "--exclude-standard", "--", "*.go", ":!*_test.go", ":!gen"];
 const declarations = [
-  /\b(?:NewError|Invalid)\(\s*(?:connect\.Code\w+,\s*)?"([A-Z][A-Z_]+)"/g,
+  /\b(?:New|Invalid)\(\s*(?:connect\.Code\w+,\s*)?"([A-Z][A-Z_]+)"/g,
   /\b[Rr]eason[A-Z]\w*\s*=\s*"([A-Z][A-Z_]+)"/g,
 ];
 

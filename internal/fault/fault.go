@@ -1,4 +1,4 @@
-package rpc
+package fault
 
 import (
 	"errors"
@@ -32,24 +32,24 @@ const (
 // NewError returns an error with a code, a reason in UPPER_SNAKE that programs
 // may match, and a sentence that tells the caller what to do. Nothing else
 // about it reaches the caller; attach a cause for the log with WithCause.
-func NewError(code connect.Code, reason, message string) *connect.Error {
-	return withDetail(connect.NewError(code, message), &errdetails.ErrorInfo{Reason: reason, Domain: Domain})
+func New(code connect.Code, reason, message string) *connect.Error {
+	return WithDetail(connect.NewError(code, message), &errdetails.ErrorInfo{Reason: reason, Domain: Domain})
 }
 
 // WithRetry says after how long the caller may try again.
 func WithRetry(err *connect.Error, after time.Duration) *connect.Error {
-	return withDetail(err, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	return WithDetail(err, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
 }
 
 // Invalid returns an invalid_argument error about one field, named as in the
 // schema.
 func Invalid(reason, field, fault string) *connect.Error {
-	return withDetail(NewError(connect.CodeInvalidArgument, reason, field+": "+fault), &errdetails.BadRequest{
+	return WithDetail(New(connect.CodeInvalidArgument, reason, field+": "+fault), &errdetails.BadRequest{
 		FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: fault, Reason: reason}},
 	})
 }
 
-func withDetail(err *connect.Error, message proto.Message) *connect.Error {
+func WithDetail(err *connect.Error, message proto.Message) *connect.Error {
 	detail, failure := connectproto.NewErrorDetail(message)
 	if failure != nil {
 		return err.WithCause(failure)
@@ -95,11 +95,11 @@ func detailOf[M proto.Message](err error) (M, bool) {
 
 // What a caller is told of a fault of ours, and of their own deadline.
 var (
-	ErrInternal = NewError(connect.CodeInternal, ReasonInternal, "Something went wrong on our side. Tell the operator the request id.")
-	ErrDeadline = NewError(connect.CodeDeadlineExceeded, ReasonDeadline, "The time for this call ran out. Give it more time or try again.")
+	ErrInternal = New(connect.CodeInternal, ReasonInternal, "Something went wrong on our side. Tell the operator the request id.")
+	ErrDeadline = New(connect.CodeDeadlineExceeded, ReasonDeadline, "The time for this call ran out. Give it more time or try again.")
 )
 
 // Unavailable says that a part of the system gives no answer just now.
 func Unavailable() *connect.Error {
-	return WithRetry(NewError(connect.CodeUnavailable, ReasonUnavailable, "A part of the service is not available just now. Try again in a moment."), time.Second)
+	return WithRetry(New(connect.CodeUnavailable, ReasonUnavailable, "A part of the service is not available just now. Try again in a moment."), time.Second)
 }
