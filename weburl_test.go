@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // What browsers send as the Origin of a page there, or a fix.
@@ -78,7 +79,7 @@ func TestOriginsAreWrittenAsBrowsersWriteThem(t *testing.T) {
 		{development: true, given: "https://app.example.com", want: []string{"https://app.example.com"}},
 	} {
 		var m mistakes
-		flags := edgeFlags{publicFlags: publicFlags{PublicURL: test.publicURL}, Origins: test.given, Cookies: "auto", CacheBytes: 1 << 20, development: test.development}
+		flags := edgeFlags{QueueTarget: 250 * time.Millisecond, publicFlags: publicFlags{PublicURL: test.publicURL}, Origins: test.given, Cookies: "auto", CacheBytes: 1 << 20, development: test.development}
 		got := flags.parse(&m, "").origins
 		switch text := m.Error(); {
 		case test.fault != "" && !strings.Contains(text, "GATEHOUSE_ORIGINS") || !strings.Contains(text, test.fault):
