@@ -33,6 +33,7 @@ type schemaFlags struct {
 	databaseFlags
 	authDatabaseFlags
 	usersDatabaseFlags
+	readerDatabaseFlags
 	secretFlags
 	shareFlags
 }
@@ -45,6 +46,7 @@ func (f *schemaFlags) config(p *program, app *kong.Application) (schema.Config, 
 	f.databaseFlags.parse(&m, true)
 	checkDatabaseURL(&m, "AUTH_DATABASE_URL", f.AuthDatabaseURL, false)
 	checkDatabaseURL(&m, "USERS_DATABASE_URL", f.UsersDatabaseURL, false)
+	reader := f.readerDatabaseFlags.parse(&m)
 	var secrets [][]byte
 	var secret []byte
 	if f.AuthDatabaseURL == "" || f.UsersDatabaseURL == "" || f.SecretKey != "" {
@@ -59,6 +61,7 @@ func (f *schemaFlags) config(p *program, app *kong.Application) (schema.Config, 
 	if err != nil {
 		return schema.Config{}, nil, err
 	}
+	logins.roles.Reader = reader
 	return schema.Config{
 		SQL: schemaSQL, DatabaseURL: f.DatabaseURL, DevURL: f.AtlasDevURL, Roles: logins.roles, Shared: f.ShareDatabase, Logger: p.logger,
 	}, secrets, nil

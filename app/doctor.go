@@ -58,7 +58,7 @@ type examination struct {
 	ctx      context.Context //nolint:containedctx // of the one command
 	findings []finding
 	pools    map[string]int // the connections that one copy may open, by server
-	issuer   string         // the public URL that auth would start with; empty for none
+	issuer   string         // the public URL that auth or the gateway would start with; empty for none
 }
 
 // finding is one check's: what is well, or a fault and its mend.
@@ -297,6 +297,7 @@ func (c *doctorCommand) examineRole(e *examination, app *kong.Application) {
 		}
 		s := role.parse(&m, app)
 		e.settings(m)
+		e.issuer = s.edge.publicURL
 		e.port("GATEHOUSE_LISTEN", role.Listen)
 		e.publicURL(s.edge.publicURL)
 		e.redis(s.edge.redisURL)

@@ -212,7 +212,9 @@ func (e *examination) greet(ctx context.Context, setting, address string, route 
 	}
 	switch {
 	case route.Callee == roleAuth:
-		_, err = authv1.NewKeyServiceClient(client).ListSigningKeys(ctx, &authv1.ListSigningKeysRequest{})
+		var answer *authv1.ListSigningKeysResponse
+		answer, err = authv1.NewKeyServiceClient(client).ListSigningKeys(ctx, &authv1.ListSigningKeysRequest{})
+		e.issuerOfAuth(answer.GetIssuer())
 	case route.Caller == roleAuth:
 		// It names no account: once it is admitted it is refused.
 		_, err = usersv1.NewRelayServiceClient(client).ApplyAccount(ctx, &usersv1.ApplyAccountRequest{})
@@ -226,6 +228,15 @@ func (e *examination) greet(ctx context.Context, setting, address string, route 
 		e.fault(setting, fmt.Sprintf("what answers at %s is not %s of this version", address, route.Callee), "correct the address")
 	case err != nil && fault.Reason(err) == "" && connect.CodeOf(err) != connect.CodeNotFound:
 		e.fault(setting, fmt.Sprintf("%s can't be called: %s", route.Callee, connect.CodeOf(err)), "see its log")
+	}
+}
+
+// issuerOfAuth compares the public URL of the gateway with the issuer that auth
+// names; an older auth names none.
+func (e *examination) issuerOfAuth(issuer string) {
+	const setting = "GATEHOUSE_PUBLIC_URL"
+	if issuer != "" && e.issuer != "" && issuer != e.issuer {
+		e.fault(setting, fmt.Sprintf("it is %s here and %s at auth: the gateway would refuse every access token", e.issuer, issuer), "give auth and the gateway the same")
 	}
 }
 

@@ -344,5 +344,5 @@ func (r *keyring) accessToken(account *authv1.Account, session uuid.UUID, at tim
 
 // ListSigningKeys implements authv1.KeyServiceHandler.
 func (s *Service) ListSigningKeys(context.Context, *authv1.ListSigningKeysRequest) (*authv1.ListSigningKeysResponse, error) {
-	return &authv1.ListSigningKeysResponse{Keys: s.keys.published()}, nil
+	return &authv1.ListSigningKeysResponse{Keys: s.keys.published(), Issuer: s.keys.issuer}, nil
 }

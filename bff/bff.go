@@ -124,7 +124,7 @@ func New(config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.verifier, err = newVerifier(config.PublicURL); err != nil {
+	if s.verifier, err = newVerifier(config.PublicURL, config.Logger); err != nil {
 		return nil, err
 	}
 	s.revoked = newRevoked(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier, config.Logger)

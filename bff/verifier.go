@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -58,6 +59,8 @@ type verifier struct {
 	now    func() time.Time
 	keys   atomic.Pointer[keySet]
 	seen   *otter.Cache[string, *principal]
+
+	issuerWarning *issuerWarning
 }
 
 // keySet is the published keys, newest first, and by id. Its epoch grows when a
@@ -68,7 +71,7 @@ type keySet struct {
 	epoch     int
 }
 
-func newVerifier(issuer string) (*verifier, error) {
+func newVerifier(issuer string, logger *slog.Logger) (*verifier, error) {
 	seen, err := otter.New(&otter.Options[string, *principal]{
 		MaximumSize:      rememberedTokens,
 		ExpiryCalculator: otter.ExpiryWriting[string, *principal](5 * time.Minute),
@@ -76,7 +79,7 @@ func newVerifier(issuer string) (*verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the memory of tokens: %w", err)
 	}
-	return &verifier{issuer: issuer, now: time.Now, seen: seen}, nil
+	return &verifier{issuer: issuer, now: time.Now, seen: seen, issuerWarning: &issuerWarning{logger: logger, now: time.Now}}, nil
 }
 
 // stop ends what the memory of tokens does beside.
@@ -268,6 +271,9 @@ func (v *verifier) check(token string) (who *principal, err error) {
 	)
 	if errors.Is(err, jwt.ErrTokenExpired) && !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
 		return nil, errTokenExpired.WithCause(err)
+	}
+	if errors.Is(err, jwt.ErrTokenInvalidIssuer) { // looked at only after the signature was found right
+		v.issuerWarning.note(v.issuer, claims.Issuer)
 	}
 	if err != nil {
 		return nil, errTokenInvalid.WithCause(err)

@@ -84,4 +84,12 @@ func TestDoctorComparesTheIssuer(t *testing.T) {
 	}
 	status, said = doctor(t, append(env, "GATEHOUSE_PUBLIC_URL=https://other.example"), roleAuth)
 	wantFault(t, "another issuer", status, said, "GATEHOUSE_PUBLIC_URL: it is https://other.example here, and auth started with "+s.url+" last", "give all copies one")
+
+	env = append(s.roles[roleBff].env, "GATEHOUSE_LISTEN="+freeAddress(t))
+	status, said = doctor(t, env, roleBff)
+	if strings.Contains(said, "BAD  GATEHOUSE_PUBLIC_URL") {
+		t.Errorf("a gateway with the same issuer: exit status %d and\n%s", status, said)
+	}
+	status, said = doctor(t, append(env, "GATEHOUSE_PUBLIC_URL=https://other.example"), roleBff)
+	wantFault(t, "a gateway with another issuer", status, said, "GATEHOUSE_PUBLIC_URL: it is https://other.example here and "+s.url+" at auth", "give auth and the gateway the same")
 }

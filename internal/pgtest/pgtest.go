@@ -305,7 +305,7 @@ func (s *server) drop(ctx context.Context, name string) error {
 	if _, err := s.admin.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
 		return err
 	}
-	for _, service := range []string{schema.Auth, schema.Users} {
+	for _, service := range []string{schema.Auth, schema.Users, schema.Reader} {
 		if _, err := s.admin.Exec(ctx, "DROP ROLE IF EXISTS "+schema.RoleName(name, service)); err != nil {
 			return err
 		}

@@ -21,9 +21,12 @@ import (
 	"gatehouse/internal/database"
 )
 
-// Roles are the login roles of the two services.
+// Roles are the login roles of the two services, and of people who only read.
 type Roles struct {
 	Auth, Users Role
+	// Reader is left alone when it is empty. It may read the tables of both
+	// services without their secrets (see readableBytes and secretTexts).
+	Reader Role
 }
 
 // Role is the login role of a service. It reaches the schema of its service,
@@ -78,7 +81,7 @@ func (t *target) applyRoles(ctx context.Context) ([]string, error) {
 	if err := t.execute(ctx, changes); err != nil {
 		return nil, err
 	}
-	return texts(changes), t.checkReach(ctx)
+	return texts(changes), errors.Join(t.checkReach(ctx), t.checkReaderReach(ctx))
 }
 
 // roleChanges are the statements that applyRoles executes. They need every
@@ -106,8 +109,12 @@ func (t *target) roleChanges(ctx context.Context, regrant bool) ([]statement, er
 	if regrant {
 		changes = append(changes, t.grants()...)
 	}
+	reader, err := t.readerChanges(ctx, regrant)
+	if err != nil {
+		return nil, err
+	}
 	functions, err := t.functionChanges(ctx)
-	return append(changes, functions...), err
+	return append(append(changes, reader...), functions...), err
 }
 
 const selectRole = `
@@ -139,7 +146,7 @@ func (t *target) readRoles(ctx context.Context) error {
 			return fmt.Errorf("read the role %s: %w", t.roles[i].Name, err)
 		}
 	}
-	return nil
+	return t.readReader(ctx)
 }
 
 func (t *target) readRole(ctx context.Context, r *serviceRole) error {
@@ -179,6 +186,7 @@ func (t *target) signsIn(ctx context.Context, r Role) bool {
 	defer cancel()
 	cfg := t.conn.Copy()
 	cfg.User, cfg.Password = r.Name, r.Password
+	cfg.ValidateConnect = nil // the reader's sessions take no writes, and only the password is asked about
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		// These two come after the password was found right, or before anybody

@@ -1,6 +1,6 @@
 // Package schema makes a database be as schema.sql declares it: the tables of
 // the schemas auth and users, and the login role of each service with its
-// grants.
+// grants, and on request one of people who only read.
 //
 // Atlas finds what has to change: schema.sql is replayed on a scratch database,
 // both databases are inspected, and the difference is executed. The scratch
@@ -261,6 +261,7 @@ type target struct {
 	remembers bool // both tables applied_schema exist
 	stored    int  // the number that was applied; 0 when none was
 	roles     []serviceRole
+	reader    *serviceRole   // nil for none
 	signIns   sync.WaitGroup // those who try the roles' passwords
 }
 

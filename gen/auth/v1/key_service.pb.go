@@ -63,7 +63,10 @@ func (*ListSigningKeysRequest) Descriptor() ([]byte, []int) {
 type ListSigningKeysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The keys, newest first.
-	Keys          []*SigningKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	Keys []*SigningKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The issuer of access tokens, auth's GATEHOUSE_PUBLIC_URL, with which a
+	// gateway compares its own. Empty from an auth that does not tell it.
+	Issuer        string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -103,6 +106,13 @@ func (x *ListSigningKeysResponse) GetKeys() []*SigningKey {
 		return x.Keys
 	}
 	return nil
+}
+
+func (x *ListSigningKeysResponse) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
 }
 
 // SigningKey is one public key.
@@ -165,9 +175,10 @@ var File_auth_v1_key_service_proto protoreflect.FileDescriptor
 const file_auth_v1_key_service_proto_rawDesc = "" +
 	"\n" +
 	"\x19auth/v1/key_service.proto\x12\aauth.v1\x1a\x16policy/v1/policy.proto\"\x18\n" +
-	"\x16ListSigningKeysRequest\"B\n" +
+	"\x16ListSigningKeysRequest\"Z\n" +
 	"\x17ListSigningKeysResponse\x12'\n" +
-	"\x04keys\x18\x01 \x03(\v2\x13.auth.v1.SigningKeyR\x04keys\"E\n" +
+	"\x04keys\x18\x01 \x03(\v2\x13.auth.v1.SigningKeyR\x04keys\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\"E\n" +
 	"\n" +
 	"SigningKey\x12\x10\n" +
 	"\x03kid\x18\x01 \x01(\tR\x03kid\x12%\n" +
