@@ -48,16 +48,13 @@ func (f *schemaFlags) config(p *program, app *kong.Application) (schema.Config, 
 	checkDatabaseURL(&m, "USERS_DATABASE_URL", f.UsersDatabaseURL, false)
 	reader := f.readerDatabaseFlags.parse(&m)
 	var secrets [][]byte
-	var secret []byte
 	if f.AuthDatabaseURL == "" || f.UsersDatabaseURL == "" || f.SecretKey != "" {
-		if secrets = f.secretFlags.parse(&m); len(secrets) > 0 {
-			secret = secrets[0]
-		}
+		secrets = f.secretFlags.parse(&m)
 	}
 	if err := m.err(); err != nil {
 		return schema.Config{}, nil, err
 	}
-	logins, err := loginsOf(f.DatabaseURL, f.AuthDatabaseURL, f.UsersDatabaseURL, secret)
+	logins, err := loginsOf(f.DatabaseURL, f.AuthDatabaseURL, f.UsersDatabaseURL, secrets)
 	if err != nil {
 		return schema.Config{}, nil, err
 	}

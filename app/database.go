@@ -20,17 +20,22 @@ import (
 type logins struct {
 	auth, users string
 	roles       schema.Roles
+	// Passwords of the same roles by the other secret keys. While these are rotated,
+	// the roles have an old one until the schema is applied, and copies that know
+	// both work before and after.
+	otherAuth, otherUsers []string
 }
 
 // loginsOf derives what isn't given: a role named after the database and the
-// service, with a password made from the secret key.
-func loginsOf(databaseURL, authURL, usersURL string, secret []byte) (logins, error) {
+// service, with a password made from the first secret key.
+func loginsOf(databaseURL, authURL, usersURL string, secrets [][]byte) (logins, error) {
 	var l logins
 	for _, one := range []struct {
 		service, given string
 		url            *string
 		role           *schema.Role
-	}{{schema.Auth, authURL, &l.auth, &l.roles.Auth}, {schema.Users, usersURL, &l.users, &l.roles.Users}} {
+		others         *[]string
+	}{{schema.Auth, authURL, &l.auth, &l.roles.Auth, &l.otherAuth}, {schema.Users, usersURL, &l.users, &l.roles.Users, &l.otherUsers}} {
 		if one.given != "" {
 			config, err := database.ParseConfig(one.given)
 			if err != nil {
@@ -43,11 +48,19 @@ func loginsOf(databaseURL, authURL, usersURL string, secret []byte) (logins, err
 		if err != nil {
 			return l, errors.New("DATABASE_URL can't be read as a Postgres URL")
 		}
-		password, err := hkdf.Key(sha256.New, secret, nil, "gatehouse database role v1: "+one.service, 24)
-		if err != nil {
-			return l, fmt.Errorf("derive the password of %s: %w", one.service, err)
+		var passwords []string
+		for _, secret := range secrets {
+			password, err := hkdf.Key(sha256.New, secret, nil, "gatehouse database role v1: "+one.service, 24)
+			if err != nil {
+				return l, fmt.Errorf("derive the password of %s: %w", one.service, err)
+			}
+			passwords = append(passwords, hex.EncodeToString(password))
 		}
-		*one.role = schema.Role{Name: schema.RoleName(config.Database, one.service), Password: hex.EncodeToString(password)}
+		if len(passwords) == 0 {
+			return l, errors.New("the password of " + one.service + "'s role is derived from GATEHOUSE_SECRET_KEY, which isn't set")
+		}
+		*one.role = schema.Role{Name: schema.RoleName(config.Database, one.service), Password: passwords[0]}
+		*one.others = passwords[1:]
 		*one.url, err = schema.ServiceURL(databaseURL, one.role.Name, one.role.Password)
 		if err != nil {
 			return l, fmt.Errorf("derive the URL of %s: %w", one.service, err)
@@ -56,9 +69,10 @@ func loginsOf(databaseURL, authURL, usersURL string, secret []byte) (logins, err
 	return l, nil
 }
 
-// openDatabase opens a service's pool and checks that its schema is there.
-func openDatabase(ctx context.Context, url, service string) (*pgxpool.Pool, error) {
-	pool, err := database.Open(ctx, url, service)
+// openDatabase opens a service's pool and checks that its schema is there. Its role
+// may have one of the other passwords.
+func openDatabase(ctx context.Context, url, service string, otherPasswords ...string) (*pgxpool.Pool, error) {
+	pool, err := database.Open(ctx, url, service, otherPasswords...)
 	if err != nil {
 		return nil, err
 	}

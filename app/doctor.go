@@ -143,7 +143,7 @@ func (c *doctorCommand) examineUp(e *examination, app *kong.Application) {
 	if len(h.secrets) == 0 {
 		return
 	}
-	logins, err := loginsOf(c.DatabaseURL, c.AuthDatabaseURL, c.UsersDatabaseURL, h.secrets[0])
+	logins, err := loginsOf(c.DatabaseURL, c.AuthDatabaseURL, c.UsersDatabaseURL, h.secrets)
 	if err != nil {
 		e.fault("DATABASE_URL", err.Error(), "correct it")
 		return
@@ -241,7 +241,7 @@ func (c *doctorCommand) examineServe(e *examination, app *kong.Application) {
 	if len(h.secrets) == 0 || c.DatabaseURL == "" && !apart {
 		return
 	}
-	logins, err := loginsOf(c.DatabaseURL, c.AuthDatabaseURL, c.UsersDatabaseURL, h.secrets[0])
+	logins, err := loginsOf(c.DatabaseURL, c.AuthDatabaseURL, c.UsersDatabaseURL, h.secrets)
 	if err != nil {
 		e.fault("DATABASE_URL", err.Error(), "correct it")
 		return

@@ -50,14 +50,15 @@ func (f *besideFlags) with(p *program, m *mistakes, work func(*auth.Service) err
 		defer func() { err = errors.Join(err, stop()) }()
 		f.DatabaseURL = url
 	}
+	var others []string
 	if f.AuthDatabaseURL == "" {
-		logins, err := loginsOf(f.DatabaseURL, "", "", secrets[0])
+		logins, err := loginsOf(f.DatabaseURL, "", "", secrets)
 		if err != nil {
 			return err
 		}
-		f.AuthDatabaseURL = logins.auth
+		f.AuthDatabaseURL, others = logins.auth, logins.otherAuth
 	}
-	db, err := openDatabase(p.ctx, f.AuthDatabaseURL, schema.Auth)
+	db, err := openDatabase(p.ctx, f.AuthDatabaseURL, schema.Auth, others...)
 	if err != nil {
 		return err
 	}

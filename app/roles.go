@@ -83,7 +83,7 @@ func (c *serveCommand) Run(p *program, app *kong.Application) error {
 		return err
 	}
 	var err error
-	h.logins, err = loginsOf(c.DatabaseURL, c.AuthDatabaseURL, c.UsersDatabaseURL, h.secrets[0])
+	h.logins, err = loginsOf(c.DatabaseURL, c.AuthDatabaseURL, c.UsersDatabaseURL, h.secrets)
 	if err != nil {
 		return err
 	}
@@ -115,12 +115,12 @@ func (h *house) run(ctx context.Context, prepare func(*auth.Service) error, read
 		return err
 	}
 	defer h.ops.stop(h.logger)
-	usersDB, err := openDatabase(ctx, h.logins.users, schema.Users)
+	usersDB, err := openDatabase(ctx, h.logins.users, schema.Users, h.logins.otherUsers...)
 	if err != nil {
 		return err
 	}
 	defer usersDB.Close()
-	authDB, err := openDatabase(ctx, h.logins.auth, schema.Auth)
+	authDB, err := openDatabase(ctx, h.logins.auth, schema.Auth, h.logins.otherAuth...)
 	if err != nil {
 		return err
 	}

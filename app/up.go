@@ -69,7 +69,7 @@ func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 		}
 		place = embedded.Dir()
 	}
-	h.logins, err = loginsOf(c.DatabaseURL, c.AuthDatabaseURL, c.UsersDatabaseURL, h.secrets[0])
+	h.logins, err = loginsOf(c.DatabaseURL, c.AuthDatabaseURL, c.UsersDatabaseURL, h.secrets)
 	if err != nil {
 		return err
 	}

@@ -452,3 +452,22 @@ func TestARefusedOriginIsNamedInTheLogOnce(t *testing.T) {
 		t.Errorf("the log says %s, want the strange origin once, with the setting", log)
 	}
 }
+
+// A page can't remove HttpOnly cookies, and those of a deleted account are of no use.
+func TestDeletingOneselfTakesTheCookiesAway(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{})
+	answer(h.backend, authv1.AccountServiceDeleteAccountProcedure, func(context.Context, *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
+		return &authv1.DeleteAccountResponse{}, nil
+	})
+	response, text := h.send(t, bffv1.AccountServiceDeleteMeProcedure, "{}", jar(h.dated(time.Minute), "ghr_x")...)
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("DeleteMe: %d %s", response.StatusCode, text)
+	}
+	set := cookiesOf(response.Header)
+	for _, name := range []string{accessJar, refreshJar} {
+		if got := set[name]; got == nil || got.Value != "" || got.MaxAge >= 0 {
+			t.Errorf("DeleteMe: cookie %s is %v, want it taken away", name, got)
+		}
+	}
+}

@@ -82,6 +82,9 @@ func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
 		if err == nil {
 			return conn, nil
 		}
+		if wrongPassword(err) && n <= otherPasswords(p.Pool) {
+			continue // the watcher has moved on to the next
+		}
 		refusal, ok := errors.AsType[*pgconn.PgError](err)
 		if !ok || refusal.Code != tooManyConnections || n == unboundedWaits && !bounded(ctx) || !pause(ctx, n) {
 			return nil, err
@@ -223,7 +226,10 @@ const (
 // Open opens the pool of a service, whose connections have the SessionSettings
 // and take writes, and checks the database's encoding. Errors: ErrReadOnly, and
 // a sentence about a URL that can't be read.
-func Open(ctx context.Context, url, service string) (*pgxpool.Pool, error) {
+//
+// The role may have one of the other passwords instead of the URL's: the one that is
+// accepted is used, and when it is refused later, the next.
+func Open(ctx context.Context, url, service string, otherPasswords ...string) (*pgxpool.Pool, error) {
 	config, err := parsePoolConfig(url)
 	if err != nil {
 		return nil, errors.New(strings.ToUpper(service) + "_DATABASE_URL can't be read as a Postgres URL")
@@ -246,7 +252,8 @@ func Open(ctx context.Context, url, service string) (*pgxpool.Pool, error) {
 		config.ConnConfig.RuntimeParams["application_name"] = "gatehouse " + service
 	}
 	requireWritable(config.ConnConfig, url)
-	pooled, err := probe(ctx, config.ConnConfig)
+	known := newPasswords(config.ConnConfig.Password, otherPasswords)
+	pooled, err := probe(ctx, config.ConnConfig, known)
 	if err != nil {
 		return nil, fmt.Errorf("reach the database of %s: %w", service, err)
 	}
@@ -254,7 +261,8 @@ func Open(ctx context.Context, url, service string) (*pgxpool.Pool, error) {
 	if pooled && !given("default_query_exec_mode") {
 		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
-	watch := &watcher{next: config.ConnConfig.Tracer}
+	watch := &watcher{next: config.ConnConfig.Tracer, passwords: known}
+	config.BeforeConnect = known.use
 	config.ConnConfig.Tracer = watch
 	config.AfterRelease = func(conn *pgx.Conn) bool { return !condemned(conn) }
 	pool, err := pgxpool.NewWithConfig(ctx, config)
@@ -281,10 +289,10 @@ func MaxConns(url string) (int, error) {
 // such as PgBouncer stands before Postgres: then the process that works isn't
 // the one that the connection was told of. A pooler may give each transaction
 // another process, in which what was prepared before isn't there.
-func probe(ctx context.Context, config *pgx.ConnConfig) (pooled bool, err error) {
+func probe(ctx context.Context, config *pgx.ConnConfig, known *passwords) (pooled bool, err error) {
 	config = config.Copy()
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := known.connect(ctx, config)
 	if err != nil {
 		return false, err
 	}
@@ -316,8 +324,19 @@ func Writable(ctx context.Context, pool *pgxpool.Pool) error {
 // watcher looks at the errors of all statements, and has connections that are of
 // no more use closed when they are given back.
 type watcher struct {
-	pool atomic.Pointer[pgxpool.Pool]
-	next pgx.QueryTracer
+	pool      atomic.Pointer[pgxpool.Pool]
+	next      pgx.QueryTracer
+	passwords *passwords
+}
+
+// TraceConnectStart implements pgx.ConnectTracer.
+func (w *watcher) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	return ctx
+}
+
+// TraceConnectEnd implements pgx.ConnectTracer.
+func (w *watcher) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
+	w.passwords.refused(data.Err)
 }
 
 // TraceQueryStart implements pgx.QueryTracer.

@@ -397,3 +397,36 @@ func BenchmarkTakeShared(b *testing.B) {
 		rates.Take(b.Context(), Key{Rule: "/bff.v1.AccountService/GetMe", Caller: "ada"}, Rate{Interval: time.Nanosecond, Burst: 10})
 	}
 }
+
+// What one gateway gives back, all have.
+func TestWhatIsGivenBackIsGivenBackInRedisToo(t *testing.T) {
+	t.Parallel()
+	server := startRedis(t)
+	one, _ := openRates(t, server.url())
+	two, _ := openRates(t, server.url())
+	eventually(t, "both share", func() bool { return one.is(shared)() && two.is(shared)() })
+	const burst = 5
+	rate := Rate{Interval: time.Hour, Burst: burst}
+	key := Key{Rule: "/bff.v1.AccountService/GetMe", Caller: "ada"}
+	for i := range 3 * burst {
+		if wait := one.Take(t.Context(), key, rate).Wait; wait > 0 {
+			t.Fatalf("call %d, after each was given back: wait %s", i+1, wait)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel() // the caller has gone
+		one.GiveBack(ended, key, rate)
+	}
+	admitted := 0
+	for range 3 * burst {
+		if two.Take(t.Context(), key, rate).Wait == 0 {
+			admitted++
+		}
+	}
+	if admitted != burst {
+		t.Errorf("after all was given back the other gateway let %d calls through, want the burst of %d", admitted, burst)
+	}
+	two.GiveBack(t.Context(), key, rate)
+	if one.Take(t.Context(), key, rate).Wait > 0 || one.Take(t.Context(), key, rate).Wait == 0 {
+		t.Error("one call was given back, want exactly one more let through")
+	}
+}

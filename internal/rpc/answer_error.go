@@ -166,6 +166,11 @@ func fieldPath(path *validate.FieldPath) string {
 // storeIsAway reports whether Postgres could not be asked, as against having
 // answered with a refusal.
 func storeIsAway(err error) bool {
+	// Whatever Postgres says to a connection, such as that the password is wrong, is
+	// no answer to a statement.
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
 	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok {
 		// Connection lost, too many connections, shutting down; read-only, as a
 		// standby is that isn't promoted yet.
@@ -178,9 +183,6 @@ func storeIsAway(err error) bool {
 		return slices.ContainsFunc([]string{"08", "26000", "40", "42P05", "53", "57", "25006", "25P03", "55P03"}, func(class string) bool {
 			return strings.HasPrefix(refusal.Code, class)
 		})
-	}
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return true
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true

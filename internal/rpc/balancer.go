@@ -21,7 +21,8 @@ var errBreakersOpen = errors.New("circuit breaker open: no endpoint has answered
 // "The Power of Two Choices in Randomized Load Balancing", 2001).
 //
 // Each endpoint has a circuit breaker. An endpoint that is silent or slow while
-// others answer is ejected (eject.go). A repeatable call that takes long is made at
+// others answer is ejected (eject.go), and one that answers that it can't serve is
+// passed over (refusal.go). A repeatable call that takes long is made at
 // a second endpoint too (hedge.go). A write is made once, at an endpoint that is
 // believed to be healthy.
 type loadBalancer struct {
@@ -134,6 +135,8 @@ func pick(endpoints, avoid []*endpoint, repeatable bool) (*placement, bool) {
 			}
 		case one.isAway(now):
 			away = append(away, one)
+		case repeatable && one.refusals.takeProbe(now):
+			probes = append(probes, one)
 		}
 	}
 	// A repeatable call finds out whether an endpoint answers again. A write goes
@@ -165,7 +168,7 @@ func enter(endpoints []*endpoint, candidates ...*endpoint) (*placement, bool) {
 func healthy(endpoints []*endpoint) []*endpoint {
 	now := time.Now()
 	suitable := func(e *endpoint) bool { return !e.ejected.Load() && !e.breaker.isOpen() && !e.isAway(now) }
-	if !slices.ContainsFunc(endpoints, func(e *endpoint) bool { return !suitable(e) }) {
+	if !slices.ContainsFunc(endpoints, func(e *endpoint) bool { return !suitable(e) || e.refusals.isRefusing(now) }) {
 		return endpoints
 	}
 	var found []*endpoint
@@ -174,7 +177,7 @@ func healthy(endpoints []*endpoint) []*endpoint {
 			found = append(found, one)
 		}
 	}
-	return found
+	return withoutRefusing(found, endpoints, now)
 }
 
 func without(endpoints, avoid []*endpoint) []*endpoint {

@@ -143,25 +143,6 @@ func TestNeverMoreThanHalfOfTheEndpointsAreEjected(t *testing.T) {
 	}
 }
 
-func TestAQuickRefusalEjectsNothing(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(2)
-		plain := c.ends
-		c.ends = func(ctx context.Context, n int) error {
-			if rpc.EndpointOf(ctx) == 0 {
-				_ = plain(ctx, n)
-				return fault.Unavailable().WithRemote()
-			}
-			return plain(ctx, n)
-		}
-		c.load(t, 8, 5*time.Second, c.read)
-		if c.log.Len() > 0 || c.asked[0].Load() < 100 {
-			t.Errorf("an endpoint refuses at once: it got %d calls, and the log has\n%s", c.asked[0].Load(), c.log.String())
-		}
-	})
-}
-
 func TestASlowEndpointIsEjectedThoughItAnswersPings(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

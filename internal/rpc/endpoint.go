@@ -23,6 +23,7 @@ type endpoint struct {
 	ping             func(context.Context) error
 
 	breaker  breaker
+	refusals refusals
 	inFlight atomic.Int64
 	away     atomic.Int64 // until when it is passed over after a failed dial, in Unix nanoseconds
 	ejected  atomic.Bool

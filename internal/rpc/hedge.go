@@ -70,7 +70,7 @@ func (c *balancedCall) make(ctx context.Context, response any) error {
 			err = unresolved(ctx, err)
 		}
 		last = err
-		if last == nil || c.attempts >= attemptsFor(ctx, last) || !mayRetry(ctx, c.spec, last) || !b.budget.spend(0) || !pause(ctx, c.attempts) {
+		if last == nil || c.attempts >= attemptsFor(ctx, last) || !mayRetry(ctx, c.spec, last) && !c.mayServeElsewhere(endpoints, last) || !b.budget.spend(0) || !pause(ctx, c.attempts) {
 			return last
 		}
 		retries.Add(ctx, 1, b.label)
@@ -102,7 +102,8 @@ func (c *balancedCall) try(ctx context.Context, at *placement, response any) err
 	h.arm(delay)
 	began := time.Now()
 	err := c.attempt(firstCtx, at, response)
-	if !h.finish(outcomeOf(firstCtx, err, time.Since(began)) == outcomeAnswer) {
+	answered := outcomeOf(firstCtx, err, time.Since(began)) == outcomeAnswer
+	if !h.finish(answered && !isRefusal(err)) {
 		return err
 	}
 	c.attempts++
@@ -136,6 +137,7 @@ func (c *balancedCall) attempt(ctx context.Context, at *placement, response any)
 	switch {
 	case how == outcomeAnswer:
 		b.heard(end, at.endpoints, c.spec.Procedure, took, err == nil)
+		b.noteRefusal(end, at.endpoints, err)
 	case context.Cause(ctx) == errOtherWon:
 		// It would have taken longer still. To count only what was waited for would
 		// make the p99 fall, and more calls be hedged, without end.
@@ -189,7 +191,7 @@ func (h *hedge) run() {
 	defer close(h.done)
 	began := time.Now()
 	h.err = h.call.attempt(ctx, at, h.response)
-	if outcomeOf(ctx, h.err, time.Since(began)) == outcomeAnswer {
+	if outcomeOf(ctx, h.err, time.Since(began)) == outcomeAnswer && !isRefusal(h.err) {
 		h.cancelFirst(errOtherWon)
 	}
 }
