@@ -135,11 +135,11 @@ var (
 
 // AccountServiceClient is a client for the auth.v1.AccountService service.
 type AccountServiceClient interface {
-	// CreateAccount makes an account, and a session if asked, in one
-	// transaction. Where registration asks for a verified email, a person who
-	// registers is sent a link instead, whether the email has an account or not.
-	// An account that is made without a password gets an invitation by mail.
-	// Errors: already_exists EMAIL_TAKEN or ACCOUNT_EXISTS, permission_denied
+	// CreateAccount creates an account, and with sign_in a session, in one
+	// transaction. If registration requires a verified email, a person who
+	// registers gets a mailed link instead, whether or not the email has an
+	// account. An account without a password gets an invitation by mail. Errors:
+	// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS, permission_denied
 	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS,
@@ -148,8 +148,8 @@ type AccountServiceClient interface {
 	// GetAccount returns one account and its security facts. Errors: not_found
 	// USER_NOT_FOUND.
 	GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error)
-	// BatchGetAccounts returns the accounts that exist among the named ones, in
-	// the order of the request.
+	// BatchGetAccounts returns the requested accounts that exist, in the order of
+	// the request.
 	BatchGetAccounts(context.Context, *BatchGetAccountsRequest) (*BatchGetAccountsResponse, error)
 	// SetAccountStatus enables or disables an account; disabling ends its
 	// sessions. Errors: not_found USER_NOT_FOUND, failed_precondition
@@ -159,11 +159,11 @@ type AccountServiceClient interface {
 	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR or
 	// REAUTHENTICATION_REQUIRED.
 	SetAccountRoles(context.Context, *SetAccountRolesRequest) (*SetAccountRolesResponse, error)
-	// ChangeAccountEmail replaces an account's login email, as an administrator
-	// does. Errors: not_found USER_NOT_FOUND, already_exists EMAIL_TAKEN,
-	// failed_precondition REAUTHENTICATION_REQUIRED.
+	// ChangeAccountEmail replaces an account's login email on behalf of an
+	// administrator. Errors: not_found USER_NOT_FOUND, already_exists
+	// EMAIL_TAKEN, failed_precondition REAUTHENTICATION_REQUIRED.
 	ChangeAccountEmail(context.Context, *ChangeAccountEmailRequest) (*ChangeAccountEmailResponse, error)
-	// ChangePassword replaces the password of the account that asks and ends its
+	// ChangePassword replaces the password of the calling account and ends its
 	// other sessions. Errors: unauthenticated SESSION_ENDED, invalid_argument
 	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED,
@@ -173,13 +173,13 @@ type AccountServiceClient interface {
 	// not_found USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR or
 	// REAUTHENTICATION_REQUIRED.
 	DeleteAccount(context.Context, *DeleteAccountRequest) (*DeleteAccountResponse, error)
-	// ForcePasswordReset takes an account's password away, ends its sessions and
-	// sends its owner a link to set another. Errors: not_found USER_NOT_FOUND,
+	// ForcePasswordReset removes an account's password, ends its sessions and
+	// mails its owner a link to set a new one. Errors: not_found USER_NOT_FOUND,
 	// failed_precondition MAIL_UNAVAILABLE, LAST_ADMINISTRATOR or
 	// REAUTHENTICATION_REQUIRED.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
-	// ExportAccount returns all that auth holds about a person. Errors: not_found
-	// USER_NOT_FOUND.
+	// ExportAccount returns everything that auth stores about a person. Errors:
+	// not_found USER_NOT_FOUND.
 	ExportAccount(context.Context, *ExportAccountRequest) (*ExportAccountResponse, error)
 }
 
@@ -191,11 +191,11 @@ func NewAccountServiceClient(client *connect.Client) AccountServiceClient {
 
 // AccountServiceHandler is an implementation of the auth.v1.AccountService service.
 type AccountServiceHandler interface {
-	// CreateAccount makes an account, and a session if asked, in one
-	// transaction. Where registration asks for a verified email, a person who
-	// registers is sent a link instead, whether the email has an account or not.
-	// An account that is made without a password gets an invitation by mail.
-	// Errors: already_exists EMAIL_TAKEN or ACCOUNT_EXISTS, permission_denied
+	// CreateAccount creates an account, and with sign_in a session, in one
+	// transaction. If registration requires a verified email, a person who
+	// registers gets a mailed link instead, whether or not the email has an
+	// account. An account without a password gets an invitation by mail. Errors:
+	// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS, permission_denied
 	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS,
@@ -204,8 +204,8 @@ type AccountServiceHandler interface {
 	// GetAccount returns one account and its security facts. Errors: not_found
 	// USER_NOT_FOUND.
 	GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error)
-	// BatchGetAccounts returns the accounts that exist among the named ones, in
-	// the order of the request.
+	// BatchGetAccounts returns the requested accounts that exist, in the order of
+	// the request.
 	BatchGetAccounts(context.Context, *BatchGetAccountsRequest) (*BatchGetAccountsResponse, error)
 	// SetAccountStatus enables or disables an account; disabling ends its
 	// sessions. Errors: not_found USER_NOT_FOUND, failed_precondition
@@ -215,11 +215,11 @@ type AccountServiceHandler interface {
 	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR or
 	// REAUTHENTICATION_REQUIRED.
 	SetAccountRoles(context.Context, *SetAccountRolesRequest) (*SetAccountRolesResponse, error)
-	// ChangeAccountEmail replaces an account's login email, as an administrator
-	// does. Errors: not_found USER_NOT_FOUND, already_exists EMAIL_TAKEN,
-	// failed_precondition REAUTHENTICATION_REQUIRED.
+	// ChangeAccountEmail replaces an account's login email on behalf of an
+	// administrator. Errors: not_found USER_NOT_FOUND, already_exists
+	// EMAIL_TAKEN, failed_precondition REAUTHENTICATION_REQUIRED.
 	ChangeAccountEmail(context.Context, *ChangeAccountEmailRequest) (*ChangeAccountEmailResponse, error)
-	// ChangePassword replaces the password of the account that asks and ends its
+	// ChangePassword replaces the password of the calling account and ends its
 	// other sessions. Errors: unauthenticated SESSION_ENDED, invalid_argument
 	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED,
@@ -229,13 +229,13 @@ type AccountServiceHandler interface {
 	// not_found USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR or
 	// REAUTHENTICATION_REQUIRED.
 	DeleteAccount(context.Context, *DeleteAccountRequest) (*DeleteAccountResponse, error)
-	// ForcePasswordReset takes an account's password away, ends its sessions and
-	// sends its owner a link to set another. Errors: not_found USER_NOT_FOUND,
+	// ForcePasswordReset removes an account's password, ends its sessions and
+	// mails its owner a link to set a new one. Errors: not_found USER_NOT_FOUND,
 	// failed_precondition MAIL_UNAVAILABLE, LAST_ADMINISTRATOR or
 	// REAUTHENTICATION_REQUIRED.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
-	// ExportAccount returns all that auth holds about a person. Errors: not_found
-	// USER_NOT_FOUND.
+	// ExportAccount returns everything that auth stores about a person. Errors:
+	// not_found USER_NOT_FOUND.
 	ExportAccount(context.Context, *ExportAccountRequest) (*ExportAccountResponse, error)
 }
 

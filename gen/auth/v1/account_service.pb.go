@@ -23,26 +23,26 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// CreateAccountRequest asks for a new account.
+// CreateAccountRequest creates an account.
 type CreateAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new account's id, a UUIDv7.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
 	// The login email.
 	Email string `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"`
-	// The password; empty invites the owner to choose one, unless sign_in is
-	// asked.
+	// The password. If empty and sign_in is unset, the owner gets an invitation
+	// to choose one.
 	Password string `protobuf:"bytes,3,opt,name=password,proto3" json:"password,omitempty"`
-	// The roles to begin with.
+	// The initial roles.
 	Roles []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
-	// What the profile starts with.
+	// The initial profile.
 	Profile *ProfileSeed `protobuf:"bytes,5,opt,name=profile,proto3" json:"profile,omitempty"`
-	// Whether the new account's owner asks (and is signed in at once), rather
-	// than an administrator.
+	// Whether the owner registers, and is signed in at once. Otherwise an
+	// administrator creates the account.
 	SignIn bool `protobuf:"varint,6,opt,name=sign_in,json=signIn,proto3" json:"sign_in,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin *Origin `protobuf:"bytes,7,opt,name=origin,proto3" json:"origin,omitempty"`
-	// What makes a repetition of the call find the account; may be unset.
+	// Lets a retry of the call find the account; may be unset.
 	IdempotencyKey *IdempotencyKey `protobuf:"bytes,8,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -134,16 +134,17 @@ func (x *CreateAccountRequest) GetIdempotencyKey() *IdempotencyKey {
 	return nil
 }
 
-// CreateAccountResponse holds the new account.
+// CreateAccountResponse contains the new account.
 type CreateAccountResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account as it now is.
+	// The account after the change.
 	Account *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// The tokens of the first session, when sign_in was asked.
+	// The tokens of the first session, if sign_in was set.
 	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
-	// What the device may show at its next Login, when sign_in was asked.
+	// The device token for the next Login, if sign_in was set.
 	DeviceToken string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
-	// Whether a link was sent instead of making an account: all else is unset.
+	// Whether a link was mailed instead of creating an account. The other fields
+	// are then unset.
 	VerificationSent bool `protobuf:"varint,4,opt,name=verification_sent,json=verificationSent,proto3" json:"verification_sent,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -207,7 +208,7 @@ func (x *CreateAccountResponse) GetVerificationSent() bool {
 	return false
 }
 
-// GetAccountRequest names an account.
+// GetAccountRequest contains an account's id.
 type GetAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account's id.
@@ -253,12 +254,12 @@ func (x *GetAccountRequest) GetAccountId() string {
 	return ""
 }
 
-// GetAccountResponse holds an account.
+// GetAccountResponse contains an account.
 type GetAccountResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account.
 	Account *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// What its owner may know of its security.
+	// The state of its security, for its owner.
 	Security      *SecurityFacts `protobuf:"bytes,2,opt,name=security,proto3" json:"security,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -308,7 +309,7 @@ func (x *GetAccountResponse) GetSecurity() *SecurityFacts {
 	return nil
 }
 
-// BatchGetAccountsRequest names accounts.
+// BatchGetAccountsRequest contains the ids of accounts.
 type BatchGetAccountsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The accounts' ids.
@@ -354,10 +355,10 @@ func (x *BatchGetAccountsRequest) GetAccountIds() []string {
 	return nil
 }
 
-// BatchGetAccountsResponse holds accounts.
+// BatchGetAccountsResponse contains accounts.
 type BatchGetAccountsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Those that exist, in the order of the request.
+	// The accounts that exist, in the order of the request.
 	Accounts      []*Account `protobuf:"bytes,1,rep,name=accounts,proto3" json:"accounts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -400,14 +401,14 @@ func (x *BatchGetAccountsResponse) GetAccounts() []*Account {
 	return nil
 }
 
-// SetAccountStatusRequest asks for a status.
+// SetAccountStatusRequest sets an account's status.
 type SetAccountStatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account's id.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// The status to have.
+	// The new status.
 	Status AccountStatus `protobuf:"varint,2,opt,name=status,proto3,enum=auth.v1.AccountStatus" json:"status,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -464,10 +465,10 @@ func (x *SetAccountStatusRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// SetAccountStatusResponse holds the account.
+// SetAccountStatusResponse contains the account.
 type SetAccountStatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account as it now is.
+	// The account after the change.
 	Account       *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -510,14 +511,14 @@ func (x *SetAccountStatusResponse) GetAccount() *Account {
 	return nil
 }
 
-// SetAccountRolesRequest asks for roles.
+// SetAccountRolesRequest replaces an account's roles.
 type SetAccountRolesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account's id.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// The roles to have; none takes all away.
+	// The new roles; an empty list removes all roles.
 	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -574,10 +575,10 @@ func (x *SetAccountRolesRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// SetAccountRolesResponse holds the account.
+// SetAccountRolesResponse contains the account.
 type SetAccountRolesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account as it now is.
+	// The account after the change.
 	Account       *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -620,14 +621,14 @@ func (x *SetAccountRolesResponse) GetAccount() *Account {
 	return nil
 }
 
-// ChangeAccountEmailRequest asks for another email.
+// ChangeAccountEmailRequest replaces an account's email.
 type ChangeAccountEmailRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account's id.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// The email to have.
+	// The new email.
 	Email string `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -684,10 +685,10 @@ func (x *ChangeAccountEmailRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// ChangeAccountEmailResponse holds the account.
+// ChangeAccountEmailResponse contains the account.
 type ChangeAccountEmailResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account as it now is.
+	// The account after the change.
 	Account       *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -730,14 +731,14 @@ func (x *ChangeAccountEmailResponse) GetAccount() *Account {
 	return nil
 }
 
-// ChangePasswordRequest asks for another password.
+// ChangePasswordRequest replaces a password.
 type ChangePasswordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The current password.
 	CurrentPassword string `protobuf:"bytes,1,opt,name=current_password,json=currentPassword,proto3" json:"current_password,omitempty"`
-	// The password to have.
+	// The new password.
 	NewPassword string `protobuf:"bytes,2,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
-	// Who asks: the account whose password it is, and the session to keep.
+	// The account whose password it is, and the session to keep.
 	Origin        *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -794,7 +795,7 @@ func (x *ChangePasswordRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// ChangePasswordResponse says that the password is changed.
+// ChangePasswordResponse says that the password was changed.
 type ChangePasswordResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -831,15 +832,15 @@ func (*ChangePasswordResponse) Descriptor() ([]byte, []int) {
 	return file_auth_v1_account_service_proto_rawDescGZIP(), []int{13}
 }
 
-// DeleteAccountRequest names the account to erase.
+// DeleteAccountRequest contains the id of the account to erase.
 type DeleteAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account's id.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// Whether the session that asks must have given its password in the last
+	// Whether the calling session must have given its password within the last
 	// five minutes.
 	RequireRecentSignIn bool `protobuf:"varint,2,opt,name=require_recent_sign_in,json=requireRecentSignIn,proto3" json:"require_recent_sign_in,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -896,7 +897,7 @@ func (x *DeleteAccountRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// DeleteAccountResponse says that the account is erased.
+// DeleteAccountResponse says that the account was erased.
 type DeleteAccountResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -933,12 +934,12 @@ func (*DeleteAccountResponse) Descriptor() ([]byte, []int) {
 	return file_auth_v1_account_service_proto_rawDescGZIP(), []int{15}
 }
 
-// ForcePasswordResetRequest names an account.
+// ForcePasswordResetRequest contains an account's id.
 type ForcePasswordResetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account's id.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -988,10 +989,10 @@ func (x *ForcePasswordResetRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// ForcePasswordResetResponse holds the account.
+// ForcePasswordResetResponse contains the account.
 type ForcePasswordResetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account as it now is.
+	// The account after the change.
 	Account       *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1034,12 +1035,12 @@ func (x *ForcePasswordResetResponse) GetAccount() *Account {
 	return nil
 }
 
-// ExportAccountRequest names an account.
+// ExportAccountRequest contains an account's id.
 type ExportAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account's id.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1089,19 +1090,19 @@ func (x *ExportAccountRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// ExportAccountResponse is all that auth holds about a person, but for secrets
-// and their hashes.
+// ExportAccountResponse is everything that auth stores about a person, except
+// secrets and their hashes.
 type ExportAccountResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account.
 	Account *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	// The account's security.
 	Security *SecurityFacts `protobuf:"bytes,2,opt,name=security,proto3" json:"security,omitempty"`
-	// Every session that is kept, the ended ones too, the newest first.
+	// Every stored session, including ended ones, the newest first.
 	Sessions []*Session `protobuf:"bytes,3,rep,name=sessions,proto3" json:"sessions,omitempty"`
-	// What the audit holds of the account, the newest first.
+	// The audit events of the account, the newest first.
 	AuditEvents []*AuditEvent `protobuf:"bytes,4,rep,name=audit_events,json=auditEvents,proto3" json:"audit_events,omitempty"`
-	// The mails that are kept.
+	// The stored mails.
 	Mails         []*Mail `protobuf:"bytes,5,rep,name=mails,proto3" json:"mails,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -24,25 +24,25 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ListAuditEventsRequest asks for a page.
+// ListAuditEventsRequest requests one page.
 type ListAuditEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many at most: 1 to 100, and 0 for 25.
+	// The maximum number of entries: 1 to 100; 0 means 25.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// Where to go on: the next_page_token of the same query.
+	// The next_page_token of the previous page of the same query.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only what concerns this account; empty for all.
+	// Only events about this account; empty for all.
 	AccountId string `protobuf:"bytes,3,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// Only what this account asked for; empty for all.
+	// Only events in which this account acted; empty for all.
 	ActorId string `protobuf:"bytes,4,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
-	// Only this event, such as "session.login", or those that begin with it where
-	// it ends with a dot, such as "session."; empty for all.
+	// Only this kind of event, such as "session.login", or with a trailing dot
+	// all kinds with this prefix, such as "session."; empty for all.
 	Event string `protobuf:"bytes,5,opt,name=event,proto3" json:"event,omitempty"`
-	// Only this outcome, "succeeded" or "refused"; empty for both.
+	// Only events with this outcome, "succeeded" or "refused"; empty for both.
 	Outcome string `protobuf:"bytes,6,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// Only what happened at this time or later.
+	// Only events at this time or later.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// Only what happened before this time.
+	// Only events before this time.
 	EndTime       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -134,12 +134,12 @@ func (x *ListAuditEventsRequest) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// ListAuditEventsResponse is a page.
+// ListAuditEventsResponse is one page.
 type ListAuditEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The events, the newest first.
 	Events []*AuditEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	// Where the next page begins; empty when this is the last.
+	// The page_token of the next page; empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

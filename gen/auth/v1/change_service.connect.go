@@ -40,11 +40,12 @@ var (
 
 // ChangeServiceClient is a client for the auth.v1.ChangeService service.
 type ChangeServiceClient interface {
-	// WatchChanges streams what has changed. The messages come four times a
-	// second and hold what came since, mostly nothing: each says that the database
-	// has just been asked. The first is complete, or, to a reader that gave a
-	// cursor of a minute ago or less, holds what came since. A stream whose reader
-	// falls behind ends. Errors: unavailable SERVICE_UNAVAILABLE.
+	// WatchChanges streams changes. It sends four messages a second. Each
+	// contains the changes since the previous one, mostly none, and shows that
+	// the service has just polled its database. The first message is complete; if
+	// the request has a cursor that is at most a minute old, it contains the
+	// changes since that cursor. The service closes the stream of a reader that
+	// falls behind. Errors: unavailable SERVICE_UNAVAILABLE.
 	WatchChanges(context.Context, *WatchChangesRequest) (ChangeServiceWatchChangesClientStream, error)
 }
 
@@ -77,11 +78,12 @@ func (s ChangeServiceWatchChangesClientStream) Close() error {
 
 // ChangeServiceHandler is an implementation of the auth.v1.ChangeService service.
 type ChangeServiceHandler interface {
-	// WatchChanges streams what has changed. The messages come four times a
-	// second and hold what came since, mostly nothing: each says that the database
-	// has just been asked. The first is complete, or, to a reader that gave a
-	// cursor of a minute ago or less, holds what came since. A stream whose reader
-	// falls behind ends. Errors: unavailable SERVICE_UNAVAILABLE.
+	// WatchChanges streams changes. It sends four messages a second. Each
+	// contains the changes since the previous one, mostly none, and shows that
+	// the service has just polled its database. The first message is complete; if
+	// the request has a cursor that is at most a minute old, it contains the
+	// changes since that cursor. The service closes the stream of a reader that
+	// falls behind. Errors: unavailable SERVICE_UNAVAILABLE.
 	WatchChanges(context.Context, *WatchChangesRequest, ChangeServiceWatchChangesServerStream) error
 }
 

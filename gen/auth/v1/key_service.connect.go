@@ -40,8 +40,8 @@ var (
 
 // KeyServiceClient is a client for the auth.v1.KeyService service.
 type KeyServiceClient interface {
-	// ListSigningKeys returns every public key that may have signed a live
-	// access token.
+	// ListSigningKeys returns every public key that may have signed an access
+	// token which has not expired.
 	ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error)
 }
 
@@ -53,8 +53,8 @@ func NewKeyServiceClient(client *connect.Client) KeyServiceClient {
 
 // KeyServiceHandler is an implementation of the auth.v1.KeyService service.
 type KeyServiceHandler interface {
-	// ListSigningKeys returns every public key that may have signed a live
-	// access token.
+	// ListSigningKeys returns every public key that may have signed an access
+	// token which has not expired.
 	ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error)
 }
 

@@ -22,7 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ListSigningKeysRequest asks for the keys.
+// ListSigningKeysRequest lists the keys.
 type ListSigningKeysRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -59,13 +59,13 @@ func (*ListSigningKeysRequest) Descriptor() ([]byte, []int) {
 	return file_auth_v1_key_service_proto_rawDescGZIP(), []int{0}
 }
 
-// ListSigningKeysResponse holds the keys.
+// ListSigningKeysResponse contains the keys.
 type ListSigningKeysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The keys, newest first.
+	// The keys, the newest first.
 	Keys []*SigningKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
-	// The issuer of access tokens, auth's GATEHOUSE_PUBLIC_URL, with which a
-	// gateway compares its own. Empty from an auth that does not tell it.
+	// The issuer of access tokens (auth's GATEHOUSE_PUBLIC_URL). A gateway
+	// compares it with its own. Empty if auth is older than this field.
 	Issuer        string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -118,7 +118,7 @@ func (x *ListSigningKeysResponse) GetIssuer() string {
 // SigningKey is one public key.
 type SigningKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The key's id, as tokens name it in "kid".
+	// The key's id: the "kid" of the tokens that it signs.
 	Kid string `protobuf:"bytes,1,opt,name=kid,proto3" json:"kid,omitempty"`
 	// The Ed25519 public key, 32 bytes (RFC 8032).
 	PublicKey     []byte `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`

@@ -88,36 +88,36 @@ var (
 
 // LinkServiceClient is a client for the auth.v1.LinkService service.
 type LinkServiceClient interface {
-	// VerifyEmail marks the email as verified for the holder of a link from a
-	// registration, a verification or an invitation. It makes the account if there
-	// is none yet. Who gives the account's password is signed in; who is signed in
-	// to it and gives none stays so. With another password, that becomes the
-	// account's, its sessions end, and its holder is signed in: who began them may
-	// not have been the owner. Errors: permission_denied ACCOUNT_DISABLED,
-	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-	// PASSWORD_CONTAINS_EMAIL, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// VerifyEmail marks the email as verified, with a link from a registration, a
+	// verification or an invitation. It creates the account if there is none. A
+	// caller who gives the account's password is signed in. A caller who is
+	// signed in to the account and gives none stays signed in. Any other password
+	// becomes the account's password, ends its sessions, and signs the caller in,
+	// because a stranger may have started those sessions. Errors:
+	// permission_denied ACCOUNT_DISABLED, invalid_argument PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
-	// SendVerification sends the caller's account a link by which its owner shows
-	// that the email is theirs. An email that is verified already is no error.
-	// Errors: not_found USER_NOT_FOUND, failed_precondition MAIL_UNAVAILABLE,
-	// resource_exhausted TOO_MANY_ATTEMPTS.
+	// SendVerification mails the caller a link by which they verify the account's
+	// email. It succeeds if the email is already verified. Errors: not_found
+	// USER_NOT_FOUND, failed_precondition MAIL_UNAVAILABLE, resource_exhausted
+	// TOO_MANY_ATTEMPTS.
 	SendVerification(context.Context, *SendVerificationRequest) (*SendVerificationResponse, error)
-	// RequestPasswordReset sends a link to the email, if it has an account; the
-	// answer is the same if it has none, and if nothing is sent because links
-	// were asked for too often and a usable one was sent before. Errors:
+	// RequestPasswordReset mails a link to the email if it has an account. The
+	// answer is the same if it has none, and if no mail is sent because links
+	// were requested too often and an earlier one is still usable. Errors:
 	// failed_precondition MAIL_UNAVAILABLE.
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
-	// ResetPassword sets the password by a link and ends all sessions. Errors:
+	// ResetPassword sets the password and ends all sessions. Errors:
 	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
 	// PASSWORD_CONTAINS_EMAIL, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
-	// RequestEmailChange sends a link to the new email and a notice to the old
-	// one; the answer is the same if another account has the new email. Errors:
+	// RequestEmailChange mails a link to the new email and a notice to the old
+	// one. The answer is the same if another account has the new email. Errors:
 	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
 	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
-	// ConfirmEmailChange replaces the email by a link. Errors: already_exists
-	// EMAIL_TAKEN.
+	// ConfirmEmailChange replaces the email. Errors: already_exists EMAIL_TAKEN.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
 }
 
@@ -129,36 +129,36 @@ func NewLinkServiceClient(client *connect.Client) LinkServiceClient {
 
 // LinkServiceHandler is an implementation of the auth.v1.LinkService service.
 type LinkServiceHandler interface {
-	// VerifyEmail marks the email as verified for the holder of a link from a
-	// registration, a verification or an invitation. It makes the account if there
-	// is none yet. Who gives the account's password is signed in; who is signed in
-	// to it and gives none stays so. With another password, that becomes the
-	// account's, its sessions end, and its holder is signed in: who began them may
-	// not have been the owner. Errors: permission_denied ACCOUNT_DISABLED,
-	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-	// PASSWORD_CONTAINS_EMAIL, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// VerifyEmail marks the email as verified, with a link from a registration, a
+	// verification or an invitation. It creates the account if there is none. A
+	// caller who gives the account's password is signed in. A caller who is
+	// signed in to the account and gives none stays signed in. Any other password
+	// becomes the account's password, ends its sessions, and signs the caller in,
+	// because a stranger may have started those sessions. Errors:
+	// permission_denied ACCOUNT_DISABLED, invalid_argument PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
-	// SendVerification sends the caller's account a link by which its owner shows
-	// that the email is theirs. An email that is verified already is no error.
-	// Errors: not_found USER_NOT_FOUND, failed_precondition MAIL_UNAVAILABLE,
-	// resource_exhausted TOO_MANY_ATTEMPTS.
+	// SendVerification mails the caller a link by which they verify the account's
+	// email. It succeeds if the email is already verified. Errors: not_found
+	// USER_NOT_FOUND, failed_precondition MAIL_UNAVAILABLE, resource_exhausted
+	// TOO_MANY_ATTEMPTS.
 	SendVerification(context.Context, *SendVerificationRequest) (*SendVerificationResponse, error)
-	// RequestPasswordReset sends a link to the email, if it has an account; the
-	// answer is the same if it has none, and if nothing is sent because links
-	// were asked for too often and a usable one was sent before. Errors:
+	// RequestPasswordReset mails a link to the email if it has an account. The
+	// answer is the same if it has none, and if no mail is sent because links
+	// were requested too often and an earlier one is still usable. Errors:
 	// failed_precondition MAIL_UNAVAILABLE.
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
-	// ResetPassword sets the password by a link and ends all sessions. Errors:
+	// ResetPassword sets the password and ends all sessions. Errors:
 	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
 	// PASSWORD_CONTAINS_EMAIL, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
-	// RequestEmailChange sends a link to the new email and a notice to the old
-	// one; the answer is the same if another account has the new email. Errors:
+	// RequestEmailChange mails a link to the new email and a notice to the old
+	// one. The answer is the same if another account has the new email. Errors:
 	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
 	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
-	// ConfirmEmailChange replaces the email by a link. Errors: already_exists
-	// EMAIL_TAKEN.
+	// ConfirmEmailChange replaces the email. Errors: already_exists EMAIL_TAKEN.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
 }
 

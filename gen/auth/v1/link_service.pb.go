@@ -23,26 +23,26 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// VerifyEmailRequest holds a link's token.
+// VerifyEmailRequest contains the token of a link.
 type VerifyEmailRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The link's token.
+	// The token from the mailed link.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// The account's password, or another for it to have; empty where the caller is
-	// signed in to the account.
+	// The account's password, or a new one. Empty if the caller is signed in to
+	// the account.
 	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
 	// The id that an account gets which this makes, a UUIDv7.
 	AccountId string `protobuf:"bytes,3,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin *Origin `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
-	// What makes a repetition of the call find the account; may be unset.
+	// Lets a retry of the call find the account; may be unset.
 	IdempotencyKey *IdempotencyKey `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	// What the profile of an account that this makes starts with, in place of what
-	// was asked for at the registration; unset leaves that.
+	// The initial profile of an account that this call creates, instead of the
+	// one given at the registration. Unset uses that one.
 	FirstName *string `protobuf:"bytes,6,opt,name=first_name,json=firstName,proto3,oneof" json:"first_name,omitempty"`
-	// As first_name.
+	// Like first_name.
 	LastName *string `protobuf:"bytes,7,opt,name=last_name,json=lastName,proto3,oneof" json:"last_name,omitempty"`
-	// As first_name.
+	// Like first_name.
 	Locale        *string `protobuf:"bytes,8,opt,name=locale,proto3,oneof" json:"locale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -134,14 +134,14 @@ func (x *VerifyEmailRequest) GetLocale() string {
 	return ""
 }
 
-// VerifyEmailResponse holds the account and the new session's tokens.
+// VerifyEmailResponse contains the account and the tokens of the new session.
 type VerifyEmailResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account.
 	Account *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// The new session's tokens; unset where the caller's own session goes on.
+	// The tokens of the new session. Unset if the caller's own session continues.
 	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
-	// What the device may show at its next Login.
+	// The device token for the next Login.
 	DeviceToken   string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -198,10 +198,10 @@ func (x *VerifyEmailResponse) GetDeviceToken() string {
 	return ""
 }
 
-// SendVerificationRequest asks for a link.
+// SendVerificationRequest requests a link.
 type SendVerificationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Who asks: the account whose email it is.
+	// The account whose email it is.
 	Origin        *Origin `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -244,7 +244,7 @@ func (x *SendVerificationRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// SendVerificationResponse says that the link is on its way.
+// SendVerificationResponse says that the link was queued for delivery.
 type SendVerificationResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -281,12 +281,12 @@ func (*SendVerificationResponse) Descriptor() ([]byte, []int) {
 	return file_auth_v1_link_service_proto_rawDescGZIP(), []int{3}
 }
 
-// RequestPasswordResetRequest names an email.
+// RequestPasswordResetRequest contains an email.
 type RequestPasswordResetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The login email, in any case.
+	// The login email; case does not matter.
 	Email string `protobuf:"bytes,1,opt,name=email,proto3" json:"email,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -336,8 +336,8 @@ func (x *RequestPasswordResetRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// RequestPasswordResetResponse says that a link is on its way, if the email has
-// an account.
+// RequestPasswordResetResponse says that a link was queued for delivery if the
+// email has an account.
 type RequestPasswordResetResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -374,14 +374,14 @@ func (*RequestPasswordResetResponse) Descriptor() ([]byte, []int) {
 	return file_auth_v1_link_service_proto_rawDescGZIP(), []int{5}
 }
 
-// ResetPasswordRequest holds a link's token.
+// ResetPasswordRequest contains the token of a link.
 type ResetPasswordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The link's token.
+	// The token from the mailed link.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// The password to have.
+	// The new password.
 	NewPassword string `protobuf:"bytes,2,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -438,7 +438,7 @@ func (x *ResetPasswordRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// ResetPasswordResponse says that the password is set.
+// ResetPasswordResponse says that the password was set.
 type ResetPasswordResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -475,12 +475,12 @@ func (*ResetPasswordResponse) Descriptor() ([]byte, []int) {
 	return file_auth_v1_link_service_proto_rawDescGZIP(), []int{7}
 }
 
-// RequestEmailChangeRequest asks for another email.
+// RequestEmailChangeRequest requests a change of the email.
 type RequestEmailChangeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The email to have.
+	// The new email.
 	NewEmail string `protobuf:"bytes,1,opt,name=new_email,json=newEmail,proto3" json:"new_email,omitempty"`
-	// Who asks: the account and the session.
+	// The calling account and session.
 	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -530,7 +530,7 @@ func (x *RequestEmailChangeRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// RequestEmailChangeResponse says that the link is on its way.
+// RequestEmailChangeResponse says that the link was queued for delivery.
 type RequestEmailChangeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -567,12 +567,12 @@ func (*RequestEmailChangeResponse) Descriptor() ([]byte, []int) {
 	return file_auth_v1_link_service_proto_rawDescGZIP(), []int{9}
 }
 
-// ConfirmEmailChangeRequest holds a link's token.
+// ConfirmEmailChangeRequest contains the token of a link.
 type ConfirmEmailChangeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The link's token.
+	// The token from the mailed link.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -622,10 +622,10 @@ func (x *ConfirmEmailChangeRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// ConfirmEmailChangeResponse holds the account.
+// ConfirmEmailChangeResponse contains the account.
 type ConfirmEmailChangeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account as it now is.
+	// The account after the change.
 	Account       *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -50,13 +50,13 @@ var (
 
 // MailServiceClient is a client for the auth.v1.MailService service.
 type MailServiceClient interface {
-	// ListMails returns one page of the mails that are kept, the newest first: one
-	// that was sent for a day, one that was given up for 30. Errors:
+	// ListMails returns one page of the stored mails, the newest first. A sent
+	// mail is stored for a day, a dead letter for 30 days. Errors:
 	// invalid_argument PAGE_TOKEN_INVALID.
 	ListMails(context.Context, *ListMailsRequest) (*ListMailsResponse, error)
-	// RetryMail has a mail that was given up tried again. Errors: not_found
-	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED, or MAIL_ERASED where what
-	// it said is no longer kept.
+	// RetryMail queues a dead letter for delivery again. Errors: not_found
+	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED, or MAIL_ERASED if its
+	// content was already erased.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
 }
 
@@ -68,13 +68,13 @@ func NewMailServiceClient(client *connect.Client) MailServiceClient {
 
 // MailServiceHandler is an implementation of the auth.v1.MailService service.
 type MailServiceHandler interface {
-	// ListMails returns one page of the mails that are kept, the newest first: one
-	// that was sent for a day, one that was given up for 30. Errors:
+	// ListMails returns one page of the stored mails, the newest first. A sent
+	// mail is stored for a day, a dead letter for 30 days. Errors:
 	// invalid_argument PAGE_TOKEN_INVALID.
 	ListMails(context.Context, *ListMailsRequest) (*ListMailsResponse, error)
-	// RetryMail has a mail that was given up tried again. Errors: not_found
-	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED, or MAIL_ERASED where what
-	// it said is no longer kept.
+	// RetryMail queues a dead letter for delivery again. Errors: not_found
+	// MAIL_NOT_FOUND, failed_precondition MAIL_NOT_FAILED, or MAIL_ERASED if its
+	// content was already erased.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
 }
 

@@ -23,12 +23,12 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ListMailsRequest asks for a page.
+// ListMailsRequest requests one page.
 type ListMailsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many at most: 1 to 100, and 0 for 25.
+	// The maximum number of entries: 1 to 100; 0 means 25.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// Where to go on: the next_page_token of the same query.
+	// The next_page_token of the previous page of the same query.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only mails with this status.
 	Status        MailStatus `protobuf:"varint,3,opt,name=status,proto3,enum=auth.v1.MailStatus" json:"status,omitempty"`
@@ -87,12 +87,12 @@ func (x *ListMailsRequest) GetStatus() MailStatus {
 	return MailStatus_MAIL_STATUS_UNSPECIFIED
 }
 
-// ListMailsResponse is a page.
+// ListMailsResponse is one page.
 type ListMailsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The mails, the newest first.
 	Mails []*Mail `protobuf:"bytes,1,rep,name=mails,proto3" json:"mails,omitempty"`
-	// Where the next page begins; empty when this is the last.
+	// The page_token of the next page; empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -142,12 +142,12 @@ func (x *ListMailsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// RetryMailRequest names a mail.
+// RetryMailRequest contains a mail's id.
 type RetryMailRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The mail's id.
 	MailId string `protobuf:"bytes,1,opt,name=mail_id,json=mailId,proto3" json:"mail_id,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -197,10 +197,10 @@ func (x *RetryMailRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// RetryMailResponse holds the mail.
+// RetryMailResponse contains the mail.
 type RetryMailResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The mail as it now is.
+	// The mail after the change.
 	Mail          *Mail `protobuf:"bytes,1,opt,name=mail,proto3" json:"mail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

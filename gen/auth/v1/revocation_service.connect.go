@@ -52,15 +52,16 @@ var (
 
 // RevocationServiceClient is a client for the auth.v1.RevocationService service.
 type RevocationServiceClient interface {
-	// WatchRevocations streams what is revoked and which keys sign. The first
-	// message is complete: it holds the whole live set; or, to a reader that gave
-	// a cursor, what came since. Those that follow come four times a second and
-	// hold what came since, mostly nothing: each says that auth has just asked
-	// its database. What is large comes in parts. A stream whose reader falls
-	// behind ends. Errors: unavailable SERVICE_UNAVAILABLE.
+	// WatchRevocations streams revocations and signing keys. The first message is
+	// complete: it contains all active revocations; if the request has a cursor,
+	// it contains the revocations since that cursor. Further messages follow four
+	// times a second. Each contains the revocations since the previous one,
+	// mostly none, and shows that auth has just polled its database. A large
+	// message is split. auth closes the stream of a reader that falls behind.
+	// Errors: unavailable SERVICE_UNAVAILABLE.
 	WatchRevocations(context.Context, *WatchRevocationsRequest) (RevocationServiceWatchRevocationsClientStream, error)
-	// CheckAccess says whether an access token still counts, for gateways that
-	// are cut off from the stream. Errors: unauthenticated SESSION_ENDED or
+	// CheckAccess reports whether an access token is valid, for gateways that are
+	// cut off from the stream. Errors: unauthenticated SESSION_ENDED or
 	// TOKEN_STALE.
 	CheckAccess(context.Context, *CheckAccessRequest) (*CheckAccessResponse, error)
 }
@@ -94,15 +95,16 @@ func (s RevocationServiceWatchRevocationsClientStream) Close() error {
 
 // RevocationServiceHandler is an implementation of the auth.v1.RevocationService service.
 type RevocationServiceHandler interface {
-	// WatchRevocations streams what is revoked and which keys sign. The first
-	// message is complete: it holds the whole live set; or, to a reader that gave
-	// a cursor, what came since. Those that follow come four times a second and
-	// hold what came since, mostly nothing: each says that auth has just asked
-	// its database. What is large comes in parts. A stream whose reader falls
-	// behind ends. Errors: unavailable SERVICE_UNAVAILABLE.
+	// WatchRevocations streams revocations and signing keys. The first message is
+	// complete: it contains all active revocations; if the request has a cursor,
+	// it contains the revocations since that cursor. Further messages follow four
+	// times a second. Each contains the revocations since the previous one,
+	// mostly none, and shows that auth has just polled its database. A large
+	// message is split. auth closes the stream of a reader that falls behind.
+	// Errors: unavailable SERVICE_UNAVAILABLE.
 	WatchRevocations(context.Context, *WatchRevocationsRequest, RevocationServiceWatchRevocationsServerStream) error
-	// CheckAccess says whether an access token still counts, for gateways that
-	// are cut off from the stream. Errors: unauthenticated SESSION_ENDED or
+	// CheckAccess reports whether an access token is valid, for gateways that are
+	// cut off from the stream. Errors: unauthenticated SESSION_ENDED or
 	// TOKEN_STALE.
 	CheckAccess(context.Context, *CheckAccessRequest) (*CheckAccessResponse, error)
 }

@@ -24,12 +24,12 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// WatchRevocationsRequest asks for the stream.
+// WatchRevocationsRequest opens the stream.
 type WatchRevocationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where to go on: the latest cursor of an earlier stream, of any copy of
-	// auth, whose messages the reader still holds. Empty asks for the whole, as
-	// does one that is no longer known.
+	// The latest cursor of an earlier stream of any copy of auth, whose messages
+	// the reader still has. An empty or unknown cursor requests all active
+	// revocations.
 	Cursor        string `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -72,21 +72,22 @@ func (x *WatchRevocationsRequest) GetCursor() string {
 	return ""
 }
 
-// WatchRevocationsResponse is what came since the last one.
+// WatchRevocationsResponse contains the revocations since the previous message.
 type WatchRevocationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether this is the whole live set, rather than what came since.
+	// Whether this contains all active revocations, not only the new ones.
 	Complete bool `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"`
-	// What is revoked.
+	// The revocations.
 	Revocations []*Revocation `protobuf:"bytes,2,rep,name=revocations,proto3" json:"revocations,omitempty"`
-	// From where a later stream may go on.
+	// The cursor from which a later stream can resume.
 	Cursor string `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// The signing keys: in a stream's first message, and whenever they change.
 	SigningKeys *SigningKeys `protobuf:"bytes,4,opt,name=signing_keys,json=signingKeys,proto3" json:"signing_keys,omitempty"`
-	// Whether this is a part, of which another follows at once. They count
-	// together, once the last has come.
+	// Whether the message is split and another chunk follows at once. The chunks
+	// apply together, when the last one has arrived.
 	More bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
-	// auth's time when it sent this, by which a gateway compares the clocks.
+	// auth's time when it sent the message. A gateway compares the clocks with
+	// it.
 	SendTime      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=send_time,json=sendTime,proto3" json:"send_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -164,10 +165,10 @@ func (x *WatchRevocationsResponse) GetSendTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// SigningKeys are all the keys that may verify an access token.
+// SigningKeys are all keys that may verify an access token.
 type SigningKeys struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The keys, newest first.
+	// The keys, the newest first.
 	Keys          []*SigningKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -210,7 +211,8 @@ func (x *SigningKeys) GetKeys() []*SigningKey {
 	return nil
 }
 
-// Revocation is one thing that is revoked.
+// Revocation revokes the access tokens of a session, or those of an account
+// below a version.
 type Revocation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What is revoked.
@@ -220,7 +222,7 @@ type Revocation struct {
 	//	*Revocation_SessionId
 	//	*Revocation_LeastVersion
 	Of isRevocation_Of `protobuf_oneof:"of"`
-	// After so many seconds no token is alive that it could concern.
+	// Seconds until the last token that the revocation can affect has expired.
 	ExpiresIn     int32 `protobuf:"varint,3,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -293,7 +295,7 @@ type isRevocation_Of interface {
 }
 
 type Revocation_SessionId struct {
-	// A session: none of its tokens counts.
+	// A session: all of its tokens are revoked.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3,oneof"`
 }
 
@@ -306,12 +308,12 @@ func (*Revocation_SessionId) isRevocation_Of() {}
 
 func (*Revocation_LeastVersion) isRevocation_Of() {}
 
-// LeastVersion says which of an account's tokens count.
+// LeastVersion is the lowest valid version of an account's tokens.
 type LeastVersion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// The least authorisation version that counts.
+	// The lowest valid authorisation version.
 	Version       int64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -361,7 +363,7 @@ func (x *LeastVersion) GetVersion() int64 {
 	return 0
 }
 
-// CheckAccessRequest is what an access token says.
+// CheckAccessRequest contains the claims of an access token.
 type CheckAccessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The token's account.
@@ -425,7 +427,7 @@ func (x *CheckAccessRequest) GetAuthzVersion() int64 {
 	return 0
 }
 
-// CheckAccessResponse says that the token counts.
+// CheckAccessResponse says that the token is valid.
 type CheckAccessResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields

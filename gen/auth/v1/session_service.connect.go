@@ -101,30 +101,30 @@ var (
 
 // SessionServiceClient is a client for the auth.v1.SessionService service.
 type SessionServiceClient interface {
-	// Login checks a password and begins a session. Errors: unauthenticated
-	// CREDENTIALS_INVALID, permission_denied ACCOUNT_DISABLED,
-	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
+	// Login checks a password and starts a session. Errors: unauthenticated
+	// CREDENTIALS_INVALID, permission_denied ACCOUNT_DISABLED, resource_exhausted
+	// TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	Login(context.Context, *LoginRequest) (*LoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. A repetition of the
-	// latest exchange gets the same refresh token for 10 s, and for 30 min with
-	// the same idempotency key; any other use of an old token ends the session.
-	// Errors: unauthenticated REFRESH_TOKEN_INVALID, REFRESH_TOKEN_REUSED or
-	// SESSION_ENDED.
+	// latest exchange gets the same refresh token again for 10 s, and with the
+	// same idempotency key for 30 min. Any other use of an old token ends the
+	// session. Errors: unauthenticated REFRESH_TOKEN_INVALID,
+	// REFRESH_TOKEN_REUSED or SESSION_ENDED.
 	Refresh(context.Context, *RefreshRequest) (*RefreshResponse, error)
-	// Logout ends the session of a refresh token, an old one included. A session
-	// that has ended already is no error. Errors: unauthenticated
+	// Logout ends the session of a refresh token, which may be an old one. It
+	// succeeds if the session has already ended. Errors: unauthenticated
 	// REFRESH_TOKEN_INVALID.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
-	// Reauthenticate checks the password of a session's account again and notes
+	// Reauthenticate checks the password of a session's account again and stores
 	// the time. Errors: invalid_argument PASSWORD_WRONG, unauthenticated
 	// SESSION_ENDED, resource_exhausted TOO_MANY_PASSWORD_CHECKS or
 	// TOO_MANY_ATTEMPTS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
-	// ListSessions returns an account's live sessions, the one used last first.
+	// ListSessions returns an account's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one session. Errors: not_found SESSION_NOT_FOUND.
 	RevokeSession(context.Context, *RevokeSessionRequest) (*RevokeSessionResponse, error)
-	// RevokeSessions ends an account's sessions, all or all but one. Errors:
+	// RevokeSessions ends all of an account's sessions, or all but one. Errors:
 	// not_found USER_NOT_FOUND.
 	RevokeSessions(context.Context, *RevokeSessionsRequest) (*RevokeSessionsResponse, error)
 }
@@ -137,30 +137,30 @@ func NewSessionServiceClient(client *connect.Client) SessionServiceClient {
 
 // SessionServiceHandler is an implementation of the auth.v1.SessionService service.
 type SessionServiceHandler interface {
-	// Login checks a password and begins a session. Errors: unauthenticated
-	// CREDENTIALS_INVALID, permission_denied ACCOUNT_DISABLED,
-	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
+	// Login checks a password and starts a session. Errors: unauthenticated
+	// CREDENTIALS_INVALID, permission_denied ACCOUNT_DISABLED, resource_exhausted
+	// TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	Login(context.Context, *LoginRequest) (*LoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. A repetition of the
-	// latest exchange gets the same refresh token for 10 s, and for 30 min with
-	// the same idempotency key; any other use of an old token ends the session.
-	// Errors: unauthenticated REFRESH_TOKEN_INVALID, REFRESH_TOKEN_REUSED or
-	// SESSION_ENDED.
+	// latest exchange gets the same refresh token again for 10 s, and with the
+	// same idempotency key for 30 min. Any other use of an old token ends the
+	// session. Errors: unauthenticated REFRESH_TOKEN_INVALID,
+	// REFRESH_TOKEN_REUSED or SESSION_ENDED.
 	Refresh(context.Context, *RefreshRequest) (*RefreshResponse, error)
-	// Logout ends the session of a refresh token, an old one included. A session
-	// that has ended already is no error. Errors: unauthenticated
+	// Logout ends the session of a refresh token, which may be an old one. It
+	// succeeds if the session has already ended. Errors: unauthenticated
 	// REFRESH_TOKEN_INVALID.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
-	// Reauthenticate checks the password of a session's account again and notes
+	// Reauthenticate checks the password of a session's account again and stores
 	// the time. Errors: invalid_argument PASSWORD_WRONG, unauthenticated
 	// SESSION_ENDED, resource_exhausted TOO_MANY_PASSWORD_CHECKS or
 	// TOO_MANY_ATTEMPTS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
-	// ListSessions returns an account's live sessions, the one used last first.
+	// ListSessions returns an account's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one session. Errors: not_found SESSION_NOT_FOUND.
 	RevokeSession(context.Context, *RevokeSessionRequest) (*RevokeSessionResponse, error)
-	// RevokeSessions ends an account's sessions, all or all but one. Errors:
+	// RevokeSessions ends all of an account's sessions, or all but one. Errors:
 	// not_found USER_NOT_FOUND.
 	RevokeSessions(context.Context, *RevokeSessionsRequest) (*RevokeSessionsResponse, error)
 }

@@ -23,17 +23,17 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// LoginRequest holds credentials.
+// LoginRequest contains credentials.
 type LoginRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The login email, in any case.
+	// The login email; case does not matter.
 	Email string `protobuf:"bytes,1,opt,name=email,proto3" json:"email,omitempty"`
 	// The password.
 	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
-	// What an earlier sign-in on this device returned; may be empty. One that is
-	// not ours counts as none.
+	// The device token of an earlier sign-in on this device; may be empty. A
+	// token that auth did not issue is ignored.
 	DeviceToken   string `protobuf:"bytes,4,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -97,15 +97,15 @@ func (x *LoginRequest) GetDeviceToken() string {
 	return ""
 }
 
-// LoginResponse holds the new session's tokens.
+// LoginResponse contains the tokens of the new session.
 type LoginResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account that signed in.
 	Account *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
 	// The new session's tokens.
 	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
-	// What this device may show at its next Login, so that strangers who guess
-	// can't lock it out.
+	// The device token for this device's next Login, so that strangers who guess
+	// passwords cannot lock it out.
 	DeviceToken   string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -162,14 +162,14 @@ func (x *LoginResponse) GetDeviceToken() string {
 	return ""
 }
 
-// RefreshRequest holds a refresh token.
+// RefreshRequest contains a refresh token.
 type RefreshRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The token to exchange.
 	RefreshToken string `protobuf:"bytes,1,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
-	// A key that the client repeats when it tries again; may be empty.
+	// A key that the client repeats when it retries; may be empty.
 	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -226,10 +226,10 @@ func (x *RefreshRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// RefreshResponse holds new tokens.
+// RefreshResponse contains new tokens.
 type RefreshResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The session's tokens from now on.
+	// The new tokens of the session.
 	Tokens        *Tokens `protobuf:"bytes,1,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -272,12 +272,12 @@ func (x *RefreshResponse) GetTokens() *Tokens {
 	return nil
 }
 
-// LogoutRequest holds a refresh token.
+// LogoutRequest contains a refresh token.
 type LogoutRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A token of the session to end.
+	// A refresh token of the session to end.
 	RefreshToken string `protobuf:"bytes,1,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -327,7 +327,7 @@ func (x *LogoutRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// LogoutResponse says that the session has ended.
+// LogoutResponse says that the session was ended.
 type LogoutResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -364,12 +364,12 @@ func (*LogoutResponse) Descriptor() ([]byte, []int) {
 	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{5}
 }
 
-// ReauthenticateRequest holds a password.
+// ReauthenticateRequest contains a password.
 type ReauthenticateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The password of the account that asks.
+	// The password of the calling account.
 	Password string `protobuf:"bytes,1,opt,name=password,proto3" json:"password,omitempty"`
-	// Who asks: the account and the session.
+	// The calling account and session.
 	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -456,7 +456,7 @@ func (*ReauthenticateResponse) Descriptor() ([]byte, []int) {
 	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{7}
 }
 
-// ListSessionsRequest names an account.
+// ListSessionsRequest contains an account's id.
 type ListSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account's id.
@@ -502,10 +502,10 @@ func (x *ListSessionsRequest) GetAccountId() string {
 	return ""
 }
 
-// ListSessionsResponse holds sessions.
+// ListSessionsResponse contains sessions.
 type ListSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The live ones, at most 100, the one used last first.
+	// The active sessions, at most 100, the last used first.
 	Sessions      []*Session `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -548,14 +548,14 @@ func (x *ListSessionsResponse) GetSessions() []*Session {
 	return nil
 }
 
-// RevokeSessionRequest names a session.
+// RevokeSessionRequest contains the ids of an account and a session.
 type RevokeSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account that the session must belong to.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
 	// The session's id.
 	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -612,7 +612,7 @@ func (x *RevokeSessionRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// RevokeSessionResponse says that the session has ended.
+// RevokeSessionResponse says that the session was ended.
 type RevokeSessionResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -649,14 +649,14 @@ func (*RevokeSessionResponse) Descriptor() ([]byte, []int) {
 	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{11}
 }
 
-// RevokeSessionsRequest names an account.
+// RevokeSessionsRequest contains an account's id.
 type RevokeSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account's id.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// A session to keep; empty ends all.
+	// A session to keep; if empty, all sessions end.
 	ExceptSessionId string `protobuf:"bytes,2,opt,name=except_session_id,json=exceptSessionId,proto3" json:"except_session_id,omitempty"`
-	// Who asks.
+	// The verified caller and client.
 	Origin        *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -713,10 +713,10 @@ func (x *RevokeSessionsRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// RevokeSessionsResponse says how many ended.
+// RevokeSessionsResponse contains the number of ended sessions.
 type RevokeSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many sessions this call ended.
+	// The number of sessions that this call ended.
 	Revoked       int32 `protobuf:"varint,1,opt,name=revoked,proto3" json:"revoked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

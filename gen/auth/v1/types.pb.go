@@ -28,11 +28,11 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// AccountStatus says whether an account may be used.
+// AccountStatus says whether an account may sign in.
 type AccountStatus int32
 
 const (
-	// Not said.
+	// Unset.
 	AccountStatus_ACCOUNT_STATUS_UNSPECIFIED AccountStatus = 0
 	// The account may sign in.
 	AccountStatus_ACCOUNT_STATUS_ACTIVE AccountStatus = 1
@@ -81,17 +81,18 @@ func (AccountStatus) EnumDescriptor() ([]byte, []int) {
 	return file_auth_v1_types_proto_rawDescGZIP(), []int{0}
 }
 
-// MailStatus says what became of a mail.
+// MailStatus is the delivery status of a mail.
 type MailStatus int32
 
 const (
-	// Not said.
+	// Unset.
 	MailStatus_MAIL_STATUS_UNSPECIFIED MailStatus = 0
-	// It waits for its first or next try.
+	// The mail waits for its first or next delivery attempt.
 	MailStatus_MAIL_STATUS_PENDING MailStatus = 1
-	// A mail server took it.
+	// A mail server accepted the mail.
 	MailStatus_MAIL_STATUS_SENT MailStatus = 2
-	// It was given up after 24 h of trying.
+	// The mail is a dead letter: the server refused it permanently, or all
+	// attempts within 24 h failed.
 	MailStatus_MAIL_STATUS_FAILED MailStatus = 3
 )
 
@@ -138,24 +139,24 @@ func (MailStatus) EnumDescriptor() ([]byte, []int) {
 	return file_auth_v1_types_proto_rawDescGZIP(), []int{1}
 }
 
-// Account is one person's account as auth knows it.
+// Account is one person's account.
 type Account struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A UUID, chosen by the gateway.
+	// The account's id, a UUID that the gateway chooses.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The login email, as it was entered.
 	Email string `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"`
-	// Whether the owner has shown that the email is theirs.
+	// Whether the owner has verified the email.
 	EmailVerified bool `protobuf:"varint,3,opt,name=email_verified,json=emailVerified,proto3" json:"email_verified,omitempty"`
-	// Whether it may sign in.
+	// Whether the account may sign in.
 	Status AccountStatus `protobuf:"varint,4,opt,name=status,proto3,enum=auth.v1.AccountStatus" json:"status,omitempty"`
-	// Role names, sorted, without repetition.
+	// Role names, sorted, without duplicates.
 	Roles []string `protobuf:"bytes,5,rep,name=roles,proto3" json:"roles,omitempty"`
-	// The authorisation version: raised whenever roles or status change.
+	// The authorisation version, raised by every change of roles or status.
 	AuthzVersion int64 `protobuf:"varint,6,opt,name=authz_version,json=authzVersion,proto3" json:"authz_version,omitempty"`
-	// When the account was made.
+	// When the account was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When one of the facts above changed last.
+	// When one of the fields above last changed.
 	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -247,14 +248,14 @@ func (x *Account) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// SecurityFacts is what an account's owner may know of its security.
+// SecurityFacts are the state of an account's security, for its owner.
 type SecurityFacts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When the password was set last.
+	// When the password was last set.
 	PasswordChangeTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=password_change_time,json=passwordChangeTime,proto3" json:"password_change_time,omitempty"`
-	// When somebody signed in last; unset when nobody has.
+	// When the owner last signed in; unset if never.
 	LastSignInTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_sign_in_time,json=lastSignInTime,proto3" json:"last_sign_in_time,omitempty"`
-	// How many sessions are alive.
+	// The number of active sessions.
 	ActiveSessions int32 `protobuf:"varint,3,opt,name=active_sessions,json=activeSessions,proto3" json:"active_sessions,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -314,21 +315,21 @@ func (x *SecurityFacts) GetActiveSessions() int32 {
 // Session is one signed-in device.
 type Session struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A UUID.
+	// The session's id, a UUID.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// When it began.
+	// When the session started.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When a refresh used it last.
+	// When a refresh last used the session.
 	LastUsedTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
-	// When it ends unless it is used before.
+	// When the session expires if it is not used before.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// The client's User-Agent when it was used last.
+	// The client's User-Agent at the last use.
 	UserAgent string `protobuf:"bytes,5,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
-	// The client's address when it was used last.
+	// The client's IP address at the last use.
 	IpAddress string `protobuf:"bytes,6,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
-	// When it was ended before its time; unset while it is alive.
+	// When the session was ended early; unset while it is active.
 	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
-	// Why it was ended, such as "logout"; empty while it is alive.
+	// Why the session was ended, such as "logout"; empty while it is active.
 	RevokeReason  string `protobuf:"bytes,8,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -420,16 +421,16 @@ func (x *Session) GetRevokeReason() string {
 	return ""
 }
 
-// Tokens is what a client holds of a session.
+// Tokens are the credentials of a session.
 type Tokens struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A signed JWT (RFC 9068).
 	AccessToken string `protobuf:"bytes,1,opt,name=access_token,json=accessToken,proto3" json:"access_token,omitempty"`
-	// An opaque token that a refresh replaces.
+	// An opaque token. A refresh replaces it.
 	RefreshToken string `protobuf:"bytes,2,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
 	// Seconds until the access token expires.
 	ExpiresIn int32 `protobuf:"varint,3,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`
-	// Seconds until the refresh token expires unless it is used.
+	// Seconds until the refresh token expires if it is not used.
 	RefreshExpiresIn int32 `protobuf:"varint,4,opt,name=refresh_expires_in,json=refreshExpiresIn,proto3" json:"refresh_expires_in,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -493,25 +494,24 @@ func (x *Tokens) GetRefreshExpiresIn() int32 {
 	return 0
 }
 
-// Origin says who asked for something and from where, for sessions and the
-// audit. The gateway has verified it.
+// Origin identifies the caller and the client, for sessions and the audit log.
+// The gateway has verified it.
 type Origin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The account that asks; empty when nobody is signed in.
+	// The calling account; empty if nobody is signed in.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// The session that asks; empty when nobody is signed in.
+	// The calling session; empty if nobody is signed in.
 	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// The client's address.
+	// The client's IP address.
 	IpAddress string `protobuf:"bytes,3,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
 	// The client's User-Agent.
 	UserAgent string `protobuf:"bytes,4,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
-	// The request's id.
+	// The request id.
 	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// The language that the client asks for, as a BCP 47 tag; empty when it asks
-	// for none.
+	// The client's preferred language as a BCP 47 tag; empty if it states none.
 	Locale string `protobuf:"bytes,6,opt,name=locale,proto3" json:"locale,omitempty"`
-	// The change is refused with REAUTHENTICATION_REQUIRED unless session_id gave
-	// its password within five minutes.
+	// Whether to refuse the change with REAUTHENTICATION_REQUIRED unless
+	// session_id gave its password within the last five minutes.
 	RequireRecentSignIn bool `protobuf:"varint,7,opt,name=require_recent_sign_in,json=requireRecentSignIn,proto3" json:"require_recent_sign_in,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
@@ -596,33 +596,35 @@ func (x *Origin) GetRequireRecentSignIn() bool {
 	return false
 }
 
-// AuditEvent is one row of the audit: who did or tried what to whom, from where.
+// AuditEvent is one row of the audit log: who did or tried what to whom, and
+// from where.
 type AuditEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A UUIDv7.
+	// The event's id, a UUIDv7.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// When it happened.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// What happened, such as "session.login".
+	// The kind of event, such as "session.login".
 	Event string `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"`
 	// "succeeded" or "refused".
 	Outcome string `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// Why it was refused, as an error reason; empty otherwise.
+	// The error reason of a refusal; empty otherwise.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The account that it concerns; empty when there is none.
+	// The account that the event is about; empty if there is none.
 	AccountId string `protobuf:"bytes,6,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// The account that asked; empty when nobody was signed in.
+	// The account that acted; empty if nobody was signed in.
 	ActorId string `protobuf:"bytes,7,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
-	// The session that it concerns, or that asked; may be empty.
+	// The session that the event is about, or that acted; may be empty.
 	SessionId string `protobuf:"bytes,8,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// The client's address.
+	// The client's IP address.
 	IpAddress string `protobuf:"bytes,9,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
 	// The client's User-Agent.
 	UserAgent string `protobuf:"bytes,10,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
-	// The request's id.
+	// The request id.
 	RequestId string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// How often it happened: refusals of one event, for one reason and one account
-	// or network, are one event a minute, which tells of the first. At least 1.
+	// How often it happened, at least 1. Repeated refusals of one event, for one
+	// reason and one account or network, are one event per minute, with the
+	// details of the first.
 	Count         int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -742,28 +744,28 @@ func (x *AuditEvent) GetCount() int32 {
 	return 0
 }
 
-// Mail is one mail of the outbox, without what it says.
+// Mail is one mail of the outbox, without its content.
 type Mail struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A UUIDv7.
+	// The mail's id, a UUIDv7.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Which mail it is, such as "reset_password".
+	// The kind of mail, such as "reset_password".
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// To whom it goes.
+	// The recipient's address.
 	Recipient string `protobuf:"bytes,3,opt,name=recipient,proto3" json:"recipient,omitempty"`
-	// The account that it concerns; empty when there is none.
+	// The account that the mail is about; empty if there is none.
 	AccountId string `protobuf:"bytes,4,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// What became of it.
+	// The delivery status.
 	Status MailStatus `protobuf:"varint,5,opt,name=status,proto3,enum=auth.v1.MailStatus" json:"status,omitempty"`
-	// How often it was tried.
+	// The number of delivery attempts.
 	Attempts int32 `protobuf:"varint,6,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	// What the mail server said last, when it refused.
+	// The mail server's last refusal.
 	LastError string `protobuf:"bytes,7,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	// When it was written.
+	// When the mail was queued.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When it is tried next; unset unless it is pending.
+	// When the next delivery attempt is due; set only while the mail is pending.
 	NextAttemptTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=next_attempt_time,json=nextAttemptTime,proto3" json:"next_attempt_time,omitempty"`
-	// When it was sent or given up; unset while it is pending.
+	// When the mail was sent or became a dead letter; unset while it is pending.
 	EndTime       *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -869,19 +871,19 @@ func (x *Mail) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// IdempotencyKey makes a call that comes again, with the same key from the same
-// caller, do its work once. Errors of methods that take one: invalid_argument
-// IDEMPOTENCY_KEY_REUSED when the request is another one, aborted
-// REQUEST_IN_PROGRESS while the first call is at work, failed_precondition
-// IDEMPOTENCY_TARGET_GONE when the account that it made is deleted, and those
-// of Login when the repetition signs in.
+// IdempotencyKey makes retries of a call, with the same key from the same
+// caller, execute it once. Errors of methods that take one: invalid_argument
+// IDEMPOTENCY_KEY_REUSED if the request differs, aborted REQUEST_IN_PROGRESS
+// while the first call is running, failed_precondition IDEMPOTENCY_TARGET_GONE
+// if the account that it created was deleted, and the errors of Login if the
+// retry signs in.
 type IdempotencyKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key that the client sent.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// The method that the client called, such as "/bff.v1.AuthService/Register".
+	// The called method, such as "/bff.v1.AuthService/Register".
 	Procedure string `protobuf:"bytes,2,opt,name=procedure,proto3" json:"procedure,omitempty"`
-	// The SHA-256 of the request that the client sent, without its secrets.
+	// The SHA-256 of the client's request without its secrets.
 	RequestHash   []byte `protobuf:"bytes,3,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -938,7 +940,7 @@ func (x *IdempotencyKey) GetRequestHash() []byte {
 	return nil
 }
 
-// ProfileSeed is what a new account's profile starts with. auth keeps it only
+// ProfileSeed is the initial profile of a new account. auth stores it only
 // until users has it.
 type ProfileSeed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`

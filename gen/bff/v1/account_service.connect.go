@@ -172,63 +172,65 @@ var (
 
 // AccountServiceClient is a client for the bff.v1.AccountService service.
 type AccountServiceClient interface {
-	// GetMe returns everything about the caller in one answer. Parts: account
-	// and profile (required), sessions (optional). Errors: not_found
-	// USER_NOT_FOUND, unavailable PROFILE_PENDING.
+	// GetMe returns the caller's account, profile and sessions in one answer.
+	// Parts: account and profile (required), sessions (optional). Errors:
+	// not_found USER_NOT_FOUND, unavailable PROFILE_PENDING.
 	GetMe(context.Context, *GetMeRequest) (*GetMeResponse, error)
 	// UpdateMe changes the caller's profile fields. Parts: account and profile
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
 	// invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
 	UpdateMe(context.Context, *UpdateMeRequest) (*UpdateMeResponse, error)
-	// Reauthenticate checks the caller's password again, which opens for five
-	// minutes what needs a recent sign-in. Errors: invalid_argument
-	// PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS or
+	// Reauthenticate checks the caller's password again. For the next five
+	// minutes the session may call methods that require a recent sign-in. Errors:
+	// invalid_argument PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
 	// ChangePassword replaces the caller's password and ends their other
-	// sessions. It needs a sign-in or a Reauthenticate within five minutes.
-	// Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
+	// sessions. It requires a sign-in or a Reauthenticate within the last five
+	// minutes. Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
 	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
-	// ListSessions returns the caller's live sessions, the one used last first.
+	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one of the caller's sessions. Errors: not_found
 	// SESSION_NOT_FOUND.
 	RevokeSession(context.Context, *RevokeSessionRequest) (*RevokeSessionResponse, error)
-	// RevokeOtherSessions ends all of the caller's sessions but this one. Errors:
-	// not_found USER_NOT_FOUND.
+	// RevokeOtherSessions ends all of the caller's sessions except this one.
+	// Errors: not_found USER_NOT_FOUND.
 	RevokeOtherSessions(context.Context, *RevokeOtherSessionsRequest) (*RevokeOtherSessionsResponse, error)
-	// RevokeAllSessions ends all of the caller's sessions, this one too. Errors:
-	// not_found USER_NOT_FOUND.
+	// RevokeAllSessions ends all of the caller's sessions, including this one.
+	// Errors: not_found USER_NOT_FOUND.
 	RevokeAllSessions(context.Context, *RevokeAllSessionsRequest) (*RevokeAllSessionsResponse, error)
-	// SendVerificationEmail sends a link by which the caller shows that their
-	// email is theirs (VerifyEmail). Errors: not_found USER_NOT_FOUND,
-	// failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
-	SendVerificationEmail(context.Context, *SendVerificationEmailRequest) (*SendVerificationEmailResponse, error)
-	// RequestEmailChange sends a link to the new email and a notice to the old
-	// one. The answer is the same if another account has the new email. It needs
-	// a sign-in or a Reauthenticate within five minutes. Errors:
-	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
+	// SendVerificationEmail mails a link by which the caller verifies their email
+	// (VerifyEmail). Errors: not_found USER_NOT_FOUND, failed_precondition
 	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	SendVerificationEmail(context.Context, *SendVerificationEmailRequest) (*SendVerificationEmailResponse, error)
+	// RequestEmailChange mails a link to the new email and a notice to the old
+	// one. The answer is the same if another account has the new email. It
+	// requires a sign-in or a Reauthenticate within the last five minutes.
+	// Errors: not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
+	// TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
-	// ConfirmEmailChange replaces the email by the link that was sent to the new
-	// one. Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
-	// LINK_EXPIRED or LINK_SUPERSEDED, already_exists EMAIL_TAKEN,
-	// permission_denied ACCOUNT_DISABLED.
+	// ConfirmEmailChange replaces the email. It takes the token of the link that
+	// was mailed to the new email. Errors: invalid_argument LINK_INVALID,
+	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
+	// already_exists EMAIL_TAKEN, permission_denied ACCOUNT_DISABLED.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
-	// ListMyAuditEvents returns one page of what happened to the caller's account,
-	// the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
+	// ListMyAuditEvents returns one page of the audit events of the caller's
+	// account, the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListMyAuditEvents(context.Context, *ListMyAuditEventsRequest) (*ListMyAuditEventsResponse, error)
-	// ExportMe returns all that is held about the caller as one JSON. Parts:
-	// account and profile (required). Errors: not_found USER_NOT_FOUND,
-	// unavailable PROFILE_PENDING.
+	// ExportMe returns everything that is stored about the caller as one JSON
+	// document. Parts: account and profile (required). Errors: not_found
+	// USER_NOT_FOUND, unavailable PROFILE_PENDING.
 	ExportMe(context.Context, *ExportMeRequest) (*ExportMeResponse, error)
-	// DeleteMe erases the caller's account and profile and all else that is held
-	// about them; of the audit the ids stay. It needs a sign-in or a
-	// Reauthenticate within five minutes. Errors: not_found USER_NOT_FOUND,
-	// failed_precondition REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
+	// DeleteMe erases the caller's account and profile and everything else that
+	// is stored about them. The audit log keeps only the ids. It requires a
+	// sign-in or a Reauthenticate within the last five minutes. Errors: not_found
+	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
+	// LAST_ADMINISTRATOR.
 	DeleteMe(context.Context, *DeleteMeRequest) (*DeleteMeResponse, error)
 }
 
@@ -240,63 +242,65 @@ func NewAccountServiceClient(client *connect.Client) AccountServiceClient {
 
 // AccountServiceHandler is an implementation of the bff.v1.AccountService service.
 type AccountServiceHandler interface {
-	// GetMe returns everything about the caller in one answer. Parts: account
-	// and profile (required), sessions (optional). Errors: not_found
-	// USER_NOT_FOUND, unavailable PROFILE_PENDING.
+	// GetMe returns the caller's account, profile and sessions in one answer.
+	// Parts: account and profile (required), sessions (optional). Errors:
+	// not_found USER_NOT_FOUND, unavailable PROFILE_PENDING.
 	GetMe(context.Context, *GetMeRequest) (*GetMeResponse, error)
 	// UpdateMe changes the caller's profile fields. Parts: account and profile
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
 	// invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
 	UpdateMe(context.Context, *UpdateMeRequest) (*UpdateMeResponse, error)
-	// Reauthenticate checks the caller's password again, which opens for five
-	// minutes what needs a recent sign-in. Errors: invalid_argument
-	// PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS or
+	// Reauthenticate checks the caller's password again. For the next five
+	// minutes the session may call methods that require a recent sign-in. Errors:
+	// invalid_argument PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
 	// ChangePassword replaces the caller's password and ends their other
-	// sessions. It needs a sign-in or a Reauthenticate within five minutes.
-	// Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
+	// sessions. It requires a sign-in or a Reauthenticate within the last five
+	// minutes. Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
 	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
-	// ListSessions returns the caller's live sessions, the one used last first.
+	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one of the caller's sessions. Errors: not_found
 	// SESSION_NOT_FOUND.
 	RevokeSession(context.Context, *RevokeSessionRequest) (*RevokeSessionResponse, error)
-	// RevokeOtherSessions ends all of the caller's sessions but this one. Errors:
-	// not_found USER_NOT_FOUND.
+	// RevokeOtherSessions ends all of the caller's sessions except this one.
+	// Errors: not_found USER_NOT_FOUND.
 	RevokeOtherSessions(context.Context, *RevokeOtherSessionsRequest) (*RevokeOtherSessionsResponse, error)
-	// RevokeAllSessions ends all of the caller's sessions, this one too. Errors:
-	// not_found USER_NOT_FOUND.
+	// RevokeAllSessions ends all of the caller's sessions, including this one.
+	// Errors: not_found USER_NOT_FOUND.
 	RevokeAllSessions(context.Context, *RevokeAllSessionsRequest) (*RevokeAllSessionsResponse, error)
-	// SendVerificationEmail sends a link by which the caller shows that their
-	// email is theirs (VerifyEmail). Errors: not_found USER_NOT_FOUND,
-	// failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
-	SendVerificationEmail(context.Context, *SendVerificationEmailRequest) (*SendVerificationEmailResponse, error)
-	// RequestEmailChange sends a link to the new email and a notice to the old
-	// one. The answer is the same if another account has the new email. It needs
-	// a sign-in or a Reauthenticate within five minutes. Errors:
-	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
+	// SendVerificationEmail mails a link by which the caller verifies their email
+	// (VerifyEmail). Errors: not_found USER_NOT_FOUND, failed_precondition
 	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	SendVerificationEmail(context.Context, *SendVerificationEmailRequest) (*SendVerificationEmailResponse, error)
+	// RequestEmailChange mails a link to the new email and a notice to the old
+	// one. The answer is the same if another account has the new email. It
+	// requires a sign-in or a Reauthenticate within the last five minutes.
+	// Errors: not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
+	// TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
-	// ConfirmEmailChange replaces the email by the link that was sent to the new
-	// one. Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
-	// LINK_EXPIRED or LINK_SUPERSEDED, already_exists EMAIL_TAKEN,
-	// permission_denied ACCOUNT_DISABLED.
+	// ConfirmEmailChange replaces the email. It takes the token of the link that
+	// was mailed to the new email. Errors: invalid_argument LINK_INVALID,
+	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
+	// already_exists EMAIL_TAKEN, permission_denied ACCOUNT_DISABLED.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
-	// ListMyAuditEvents returns one page of what happened to the caller's account,
-	// the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
+	// ListMyAuditEvents returns one page of the audit events of the caller's
+	// account, the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListMyAuditEvents(context.Context, *ListMyAuditEventsRequest) (*ListMyAuditEventsResponse, error)
-	// ExportMe returns all that is held about the caller as one JSON. Parts:
-	// account and profile (required). Errors: not_found USER_NOT_FOUND,
-	// unavailable PROFILE_PENDING.
+	// ExportMe returns everything that is stored about the caller as one JSON
+	// document. Parts: account and profile (required). Errors: not_found
+	// USER_NOT_FOUND, unavailable PROFILE_PENDING.
 	ExportMe(context.Context, *ExportMeRequest) (*ExportMeResponse, error)
-	// DeleteMe erases the caller's account and profile and all else that is held
-	// about them; of the audit the ids stay. It needs a sign-in or a
-	// Reauthenticate within five minutes. Errors: not_found USER_NOT_FOUND,
-	// failed_precondition REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
+	// DeleteMe erases the caller's account and profile and everything else that
+	// is stored about them. The audit log keeps only the ids. It requires a
+	// sign-in or a Reauthenticate within the last five minutes. Errors: not_found
+	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
+	// LAST_ADMINISTRATOR.
 	DeleteMe(context.Context, *DeleteMeRequest) (*DeleteMeResponse, error)
 }
 

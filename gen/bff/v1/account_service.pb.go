@@ -26,7 +26,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// GetMeRequest asks about the caller.
+// GetMeRequest is empty: the caller is the subject.
 type GetMeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -63,14 +63,14 @@ func (*GetMeRequest) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{0}
 }
 
-// GetMeResponse is everything about the caller.
+// GetMeResponse contains the caller's account, profile and sessions.
 type GetMeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account and the profile.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// The live sessions.
+	// The active sessions. Empty if errors names the part "sessions".
 	Sessions []*Session `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"`
-	// The account's security.
+	// The state of the account's security.
 	Security *Security `protobuf:"bytes,3,opt,name=security,proto3" json:"security,omitempty"`
 	// The optional parts that are missing.
 	Errors        []*PartError `protobuf:"bytes,4,rep,name=errors,proto3" json:"errors,omitempty"`
@@ -136,13 +136,13 @@ func (x *GetMeResponse) GetErrors() []*PartError {
 	return nil
 }
 
-// UpdateMeRequest asks for a change of profile fields.
+// UpdateMeRequest changes profile fields.
 type UpdateMeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The new values, and the etag that must still hold, if any.
+	// The new values, and optionally the etag that must be current.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// Which of first_name, last_name and locale to take over. Without a mask,
-	// those that are not empty.
+	// Which of first_name, last_name and locale to change. Without a mask, every
+	// field that is not empty changes.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -192,10 +192,10 @@ func (x *UpdateMeRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
-// UpdateMeResponse holds the user.
+// UpdateMeResponse contains the user.
 type UpdateMeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user as it now is.
+	// The user after the change.
 	User          *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -238,7 +238,7 @@ func (x *UpdateMeResponse) GetUser() *User {
 	return nil
 }
 
-// ReauthenticateRequest holds a password.
+// ReauthenticateRequest contains a password.
 type ReauthenticateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The caller's password.
@@ -321,13 +321,13 @@ func (*ReauthenticateResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{5}
 }
 
-// ChangePasswordRequest asks for another password.
+// ChangePasswordRequest replaces the password.
 type ChangePasswordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The current password.
 	CurrentPassword string `protobuf:"bytes,1,opt,name=current_password,json=currentPassword,proto3" json:"current_password,omitempty"`
-	// The password to have: 8 to 128 characters of any kind, none of the common
-	// ones, and without the name in the email.
+	// The new password: 8 to 128 characters of any kind. Common passwords, and
+	// passwords that contain the name in the email, are refused.
 	NewPassword   string `protobuf:"bytes,2,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -377,7 +377,7 @@ func (x *ChangePasswordRequest) GetNewPassword() string {
 	return ""
 }
 
-// ChangePasswordResponse says that the password is changed.
+// ChangePasswordResponse says that the password was changed.
 type ChangePasswordResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -414,7 +414,7 @@ func (*ChangePasswordResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{7}
 }
 
-// ListSessionsRequest asks for the caller's sessions.
+// ListSessionsRequest lists the caller's sessions.
 type ListSessionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -451,10 +451,10 @@ func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{8}
 }
 
-// ListSessionsResponse holds sessions.
+// ListSessionsResponse contains sessions.
 type ListSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The live ones, at most 100, the one used last first.
+	// The active sessions, at most 100, the last used first.
 	Sessions      []*Session `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -580,7 +580,7 @@ func (*RevokeSessionResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{11}
 }
 
-// RevokeOtherSessionsRequest asks to end the caller's other sessions.
+// RevokeOtherSessionsRequest ends the caller's other sessions.
 type RevokeOtherSessionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -617,10 +617,10 @@ func (*RevokeOtherSessionsRequest) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{12}
 }
 
-// RevokeOtherSessionsResponse says how many ended.
+// RevokeOtherSessionsResponse contains the number of ended sessions.
 type RevokeOtherSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many sessions this call ended.
+	// The number of sessions that this call ended.
 	Revoked       int32 `protobuf:"varint,1,opt,name=revoked,proto3" json:"revoked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -663,7 +663,7 @@ func (x *RevokeOtherSessionsResponse) GetRevoked() int32 {
 	return 0
 }
 
-// DeleteMeRequest asks to erase the caller.
+// DeleteMeRequest erases the caller's account.
 type DeleteMeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -700,7 +700,7 @@ func (*DeleteMeRequest) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{14}
 }
 
-// DeleteMeResponse says that the account is erased.
+// DeleteMeResponse says that the account was erased.
 type DeleteMeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -737,7 +737,7 @@ func (*DeleteMeResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{15}
 }
 
-// RevokeAllSessionsRequest asks to end the caller's sessions.
+// RevokeAllSessionsRequest ends the caller's sessions.
 type RevokeAllSessionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -774,10 +774,10 @@ func (*RevokeAllSessionsRequest) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{16}
 }
 
-// RevokeAllSessionsResponse says how many ended.
+// RevokeAllSessionsResponse contains the number of ended sessions.
 type RevokeAllSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many sessions this call ended.
+	// The number of sessions that this call ended.
 	Revoked       int32 `protobuf:"varint,1,opt,name=revoked,proto3" json:"revoked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -820,7 +820,7 @@ func (x *RevokeAllSessionsResponse) GetRevoked() int32 {
 	return 0
 }
 
-// SendVerificationEmailRequest asks for a link.
+// SendVerificationEmailRequest requests a link.
 type SendVerificationEmailRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -857,7 +857,7 @@ func (*SendVerificationEmailRequest) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{18}
 }
 
-// SendVerificationEmailResponse says that the link is on its way.
+// SendVerificationEmailResponse says that the link was queued for delivery.
 type SendVerificationEmailResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -894,10 +894,10 @@ func (*SendVerificationEmailResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{19}
 }
 
-// RequestEmailChangeRequest asks for another email.
+// RequestEmailChangeRequest requests a change of the email.
 type RequestEmailChangeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The email to have.
+	// The new email.
 	NewEmail      string `protobuf:"bytes,1,opt,name=new_email,json=newEmail,proto3" json:"new_email,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -940,7 +940,7 @@ func (x *RequestEmailChangeRequest) GetNewEmail() string {
 	return ""
 }
 
-// RequestEmailChangeResponse says that the link is on its way.
+// RequestEmailChangeResponse says that the link was queued for delivery.
 type RequestEmailChangeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -977,10 +977,10 @@ func (*RequestEmailChangeResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{21}
 }
 
-// ConfirmEmailChangeRequest holds a link's token.
+// ConfirmEmailChangeRequest contains the token of a link.
 type ConfirmEmailChangeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The token of the link in the mail.
+	// The token from the mailed link.
 	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1023,7 +1023,7 @@ func (x *ConfirmEmailChangeRequest) GetToken() string {
 	return ""
 }
 
-// ConfirmEmailChangeResponse says that the email is changed.
+// ConfirmEmailChangeResponse says that the email was changed.
 type ConfirmEmailChangeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1060,12 +1060,13 @@ func (*ConfirmEmailChangeResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{23}
 }
 
-// ListMyAuditEventsRequest asks for a page.
+// ListMyAuditEventsRequest requests one page.
 type ListMyAuditEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many at most: 1 to 100, and 0 for 25.
+	// The maximum number of events: 1 to 100; 0 means 25.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// Where to go on: the next_page_token of the same query.
+	// The next_page_token of the previous page of the same query; empty for the
+	// first page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1115,12 +1116,12 @@ func (x *ListMyAuditEventsRequest) GetPageToken() string {
 	return ""
 }
 
-// ListMyAuditEventsResponse is a page.
+// ListMyAuditEventsResponse is one page.
 type ListMyAuditEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The events, the newest first.
 	Events []*AuditEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	// Where the next page begins; empty when this is the last.
+	// The page_token of the next page; empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1170,7 +1171,7 @@ func (x *ListMyAuditEventsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// ExportMeRequest asks for everything about the caller.
+// ExportMeRequest requests everything that is stored about the caller.
 type ExportMeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1207,21 +1208,21 @@ func (*ExportMeRequest) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{26}
 }
 
-// ExportMeResponse is all that is held about the caller, but for secrets and
-// their hashes.
+// ExportMeResponse is everything that is stored about the caller, except
+// secrets and their hashes.
 type ExportMeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account and the profile.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// The account's security.
+	// The state of the account's security.
 	Security *Security `protobuf:"bytes,2,opt,name=security,proto3" json:"security,omitempty"`
-	// Every session that is kept, the ended ones too, the newest first.
+	// Every stored session, including ended ones, the newest first.
 	Sessions []*Session `protobuf:"bytes,3,rep,name=sessions,proto3" json:"sessions,omitempty"`
-	// What the audit holds of the account, the newest first.
+	// The audit events of the account, the newest first.
 	AuditEvents []*AuditEvent `protobuf:"bytes,4,rep,name=audit_events,json=auditEvents,proto3" json:"audit_events,omitempty"`
-	// The mails to the caller that are kept.
+	// The stored mails to the caller.
 	Mails []*Mail `protobuf:"bytes,5,rep,name=mails,proto3" json:"mails,omitempty"`
-	// When this was put together.
+	// When the export was made.
 	ExportTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=export_time,json=exportTime,proto3" json:"export_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

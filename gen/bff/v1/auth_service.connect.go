@@ -96,55 +96,56 @@ var (
 
 // AuthServiceClient is a client for the bff.v1.AuthService service.
 type AuthServiceClient interface {
-	// Register makes an account and its profile and signs in; or, where the email
-	// must be verified first, sends a link for VerifyEmail and tells nobody
-	// whether the email has an account. Parts: account (required), profile
-	// (optional). Errors: already_exists EMAIL_TAKEN, permission_denied
-	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-	// failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS
-	// or TOO_MANY_PASSWORD_CHECKS.
+	// Register creates an account and its profile and signs in. If
+	// GATEHOUSE_REGISTRATION is "verify", it instead mails a link for
+	// VerifyEmail, and the answer does not reveal whether the email has an
+	// account. Parts: account (required), profile (optional). Errors:
+	// already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED,
+	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
-	// VerifyEmail finishes a registration, a verification or an invitation. Who
-	// gives the account's password is signed in. Who is signed in to the account
-	// already may leave it out, and stays so. Any other password becomes the
-	// account's, and its earlier password and sessions count no longer: a stranger
+	// VerifyEmail completes a registration, an email verification or an
+	// invitation. A caller who gives the account's password is signed in. A
+	// caller who is already signed in to the account may omit the password and
+	// stays signed in. Any other password becomes the account's password, and the
+	// account's earlier password and sessions become invalid, because a stranger
 	// may have registered with this email. Parts: account (required), profile
-	// (optional).
-	// Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
+	// (optional). Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
 	// permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
-	// Login checks an email and a password and begins a session. After five
-	// failures for an account or from an address, each further one has to wait
+	// Login checks an email and a password and starts a session. After five
+	// failures for an account or from an address, each further attempt must wait
 	// longer, up to 15 minutes. Parts: account (required), profile (optional).
 	// Errors: unauthenticated CREDENTIALS_INVALID, permission_denied
 	// ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Login(context.Context, *LoginRequest) (*LoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
-	// header and repeat it when you try again: a lost answer then costs nothing.
-	// Using an old token any other way ends the session. Errors:
-	// unauthenticated REFRESH_TOKEN_INVALID, REFRESH_TOKEN_REUSED or
+	// header, and send the same key when you retry, so that a lost answer does
+	// not end the session. Any other use of an old token ends the session.
+	// Errors: unauthenticated REFRESH_TOKEN_INVALID, REFRESH_TOKEN_REUSED or
 	// SESSION_ENDED.
 	Refresh(context.Context, *RefreshRequest) (*RefreshResponse, error)
-	// Logout ends the session of a refresh token. One that has ended already is
-	// no error. Where the session is in cookies it always clears them: cookies of
-	// no session are no error, and a session that could not be ended is. Errors:
-	// unauthenticated REFRESH_TOKEN_INVALID, unavailable SESSION_NOT_ENDED.
+	// Logout ends the session of a refresh token. It succeeds if the session has
+	// already ended. In cookie mode it always clears the cookies; it succeeds if
+	// the cookies belong to no session, and fails if the session could not be
+	// ended. Errors: unauthenticated REFRESH_TOKEN_INVALID, unavailable
+	// SESSION_NOT_ENDED.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
-	// RequestPasswordReset sends a link to the email if it has an account. The
-	// answer is the same if it has none, and if nothing is sent because links
-	// were asked for too often and a usable one was sent before. Errors:
+	// RequestPasswordReset mails a link to the email if it has an account. The
+	// answer is the same if it has none, and if no mail is sent because links
+	// were requested too often and an earlier one is still usable. Errors:
 	// failed_precondition MAIL_UNAVAILABLE.
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
-	// ResetPassword sets the password by a link and ends all of the account's
-	// sessions. Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// permission_denied ACCOUNT_DISABLED, resource_exhausted
+	// ResetPassword sets the password and ends all of the account's sessions. It
+	// takes the token of a mailed link. Errors: invalid_argument LINK_INVALID,
+	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_CONTAINS_EMAIL, failed_precondition LINK_USED, LINK_EXPIRED or
+	// LINK_SUPERSEDED, permission_denied ACCOUNT_DISABLED, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 }
@@ -157,55 +158,56 @@ func NewAuthServiceClient(client *connect.Client) AuthServiceClient {
 
 // AuthServiceHandler is an implementation of the bff.v1.AuthService service.
 type AuthServiceHandler interface {
-	// Register makes an account and its profile and signs in; or, where the email
-	// must be verified first, sends a link for VerifyEmail and tells nobody
-	// whether the email has an account. Parts: account (required), profile
-	// (optional). Errors: already_exists EMAIL_TAKEN, permission_denied
-	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-	// failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS
-	// or TOO_MANY_PASSWORD_CHECKS.
+	// Register creates an account and its profile and signs in. If
+	// GATEHOUSE_REGISTRATION is "verify", it instead mails a link for
+	// VerifyEmail, and the answer does not reveal whether the email has an
+	// account. Parts: account (required), profile (optional). Errors:
+	// already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED,
+	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
-	// VerifyEmail finishes a registration, a verification or an invitation. Who
-	// gives the account's password is signed in. Who is signed in to the account
-	// already may leave it out, and stays so. Any other password becomes the
-	// account's, and its earlier password and sessions count no longer: a stranger
+	// VerifyEmail completes a registration, an email verification or an
+	// invitation. A caller who gives the account's password is signed in. A
+	// caller who is already signed in to the account may omit the password and
+	// stays signed in. Any other password becomes the account's password, and the
+	// account's earlier password and sessions become invalid, because a stranger
 	// may have registered with this email. Parts: account (required), profile
-	// (optional).
-	// Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
+	// (optional). Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
 	// permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
-	// Login checks an email and a password and begins a session. After five
-	// failures for an account or from an address, each further one has to wait
+	// Login checks an email and a password and starts a session. After five
+	// failures for an account or from an address, each further attempt must wait
 	// longer, up to 15 minutes. Parts: account (required), profile (optional).
 	// Errors: unauthenticated CREDENTIALS_INVALID, permission_denied
 	// ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Login(context.Context, *LoginRequest) (*LoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
-	// header and repeat it when you try again: a lost answer then costs nothing.
-	// Using an old token any other way ends the session. Errors:
-	// unauthenticated REFRESH_TOKEN_INVALID, REFRESH_TOKEN_REUSED or
+	// header, and send the same key when you retry, so that a lost answer does
+	// not end the session. Any other use of an old token ends the session.
+	// Errors: unauthenticated REFRESH_TOKEN_INVALID, REFRESH_TOKEN_REUSED or
 	// SESSION_ENDED.
 	Refresh(context.Context, *RefreshRequest) (*RefreshResponse, error)
-	// Logout ends the session of a refresh token. One that has ended already is
-	// no error. Where the session is in cookies it always clears them: cookies of
-	// no session are no error, and a session that could not be ended is. Errors:
-	// unauthenticated REFRESH_TOKEN_INVALID, unavailable SESSION_NOT_ENDED.
+	// Logout ends the session of a refresh token. It succeeds if the session has
+	// already ended. In cookie mode it always clears the cookies; it succeeds if
+	// the cookies belong to no session, and fails if the session could not be
+	// ended. Errors: unauthenticated REFRESH_TOKEN_INVALID, unavailable
+	// SESSION_NOT_ENDED.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
-	// RequestPasswordReset sends a link to the email if it has an account. The
-	// answer is the same if it has none, and if nothing is sent because links
-	// were asked for too often and a usable one was sent before. Errors:
+	// RequestPasswordReset mails a link to the email if it has an account. The
+	// answer is the same if it has none, and if no mail is sent because links
+	// were requested too often and an earlier one is still usable. Errors:
 	// failed_precondition MAIL_UNAVAILABLE.
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
-	// ResetPassword sets the password by a link and ends all of the account's
-	// sessions. Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// permission_denied ACCOUNT_DISABLED, resource_exhausted
+	// ResetPassword sets the password and ends all of the account's sessions. It
+	// takes the token of a mailed link. Errors: invalid_argument LINK_INVALID,
+	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_CONTAINS_EMAIL, failed_precondition LINK_USED, LINK_EXPIRED or
+	// LINK_SUPERSEDED, permission_denied ACCOUNT_DISABLED, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 }

@@ -24,21 +24,22 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// RegisterRequest asks for an account.
+// RegisterRequest requests an account.
 type RegisterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The email to sign in with. Mail must be able to reach it: at most 64
-	// characters before the @, and no dot first, last or beside another there.
+	// The login email. Mail must be deliverable to it: at most 64 characters
+	// before the @, which neither begin nor end with a dot nor contain two dots
+	// in a row.
 	Email string `protobuf:"bytes,1,opt,name=email,proto3" json:"email,omitempty"`
-	// The password: 8 to 128 characters of any kind, none of the common ones, and
-	// without the name in the email. Where the email must be verified first,
-	// VerifyEmail sets it: of this one, only so much is kept that VerifyEmail can
-	// tell whether it is given the same.
+	// The password: 8 to 128 characters of any kind. Common passwords, and
+	// passwords that contain the name in the email, are refused. If the email
+	// must be verified first, VerifyEmail sets the password; this one is stored
+	// only in a form that tells VerifyEmail whether it gets the same one.
 	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
-	// Given name, without "<" and "://". Where the email must be verified first, it
-	// is taken over only if VerifyEmail is given the same password and no name.
+	// Given name, without "<" and "://". If the email must be verified first, it
+	// is used only if VerifyEmail gets the same password and no name.
 	FirstName string `protobuf:"bytes,3,opt,name=first_name,json=firstName,proto3" json:"first_name,omitempty"`
-	// Family name, as the given name.
+	// Family name, with the rules of first_name.
 	LastName      string `protobuf:"bytes,4,opt,name=last_name,json=lastName,proto3" json:"last_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -102,10 +103,10 @@ func (x *RegisterRequest) GetLastName() string {
 	return ""
 }
 
-// RegisterResponse says what came of it.
+// RegisterResponse contains the outcome.
 type RegisterResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What came of it.
+	// The outcome.
 	//
 	// Types that are valid to be assigned to Result:
 	//
@@ -185,12 +186,12 @@ type isRegisterResponse_Result interface {
 }
 
 type RegisterResponse_SignedIn struct {
-	// The account exists and is signed in.
+	// The account was created and is signed in.
 	SignedIn *SignedIn `protobuf:"bytes,1,opt,name=signed_in,json=signedIn,proto3,oneof"`
 }
 
 type RegisterResponse_VerificationSent struct {
-	// A link is on its way to the email.
+	// A link was mailed to the email.
 	VerificationSent *VerificationSent `protobuf:"bytes,2,opt,name=verification_sent,json=verificationSent,proto3,oneof"`
 }
 
@@ -198,14 +199,14 @@ func (*RegisterResponse_SignedIn) isRegisterResponse_Result() {}
 
 func (*RegisterResponse_VerificationSent) isRegisterResponse_Result() {}
 
-// LoginRequest holds credentials.
+// LoginRequest contains credentials.
 type LoginRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The login email, in any case.
+	// The login email; case does not matter.
 	Email string `protobuf:"bytes,1,opt,name=email,proto3" json:"email,omitempty"`
 	// The password.
 	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
-	// What an earlier sign-in on this device returned, if anything.
+	// The device_token that an earlier sign-in on this device returned, if any.
 	DeviceToken   string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -262,10 +263,10 @@ func (x *LoginRequest) GetDeviceToken() string {
 	return ""
 }
 
-// LoginResponse says what came of it.
+// LoginResponse contains the outcome.
 type LoginResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What came of it.
+	// The outcome.
 	//
 	// Types that are valid to be assigned to Result:
 	//
@@ -335,17 +336,16 @@ type isLoginResponse_Result interface {
 }
 
 type LoginResponse_SignedIn struct {
-	// Signed in.
+	// The user is signed in.
 	SignedIn *SignedIn `protobuf:"bytes,1,opt,name=signed_in,json=signedIn,proto3,oneof"`
 }
 
 func (*LoginResponse_SignedIn) isLoginResponse_Result() {}
 
-// RefreshRequest holds a refresh token.
+// RefreshRequest contains a refresh token.
 type RefreshRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The token to exchange. It may be left out where the session is in
-	// cookies.
+	// The token to exchange. Omit it in cookie mode.
 	RefreshToken  string `protobuf:"bytes,1,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -388,10 +388,10 @@ func (x *RefreshRequest) GetRefreshToken() string {
 	return ""
 }
 
-// RefreshResponse holds new tokens.
+// RefreshResponse contains new tokens.
 type RefreshResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The session's tokens from now on.
+	// The new tokens of the session.
 	Tokens        *Tokens `protobuf:"bytes,1,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -434,11 +434,10 @@ func (x *RefreshResponse) GetTokens() *Tokens {
 	return nil
 }
 
-// LogoutRequest holds a refresh token.
+// LogoutRequest contains a refresh token.
 type LogoutRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A token of the session to end. It may be left out where the session is in
-	// cookies.
+	// A refresh token of the session to end. Omit it in cookie mode.
 	RefreshToken  string `protobuf:"bytes,1,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -481,7 +480,7 @@ func (x *LogoutRequest) GetRefreshToken() string {
 	return ""
 }
 
-// LogoutResponse says that the session has ended.
+// LogoutResponse says that the session was ended.
 type LogoutResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -518,21 +517,22 @@ func (*LogoutResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{7}
 }
 
-// VerifyEmailRequest holds a link's token.
+// VerifyEmailRequest contains the token of a link.
 type VerifyEmailRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The token of the link in the mail.
+	// The token from the mailed link.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// The account's password, which is proof enough that it and its sessions are
-	// the owner's: they stay. Another password becomes the account's, and its
-	// sessions end. It may be empty where the caller is signed in to the account.
+	// The account's password; it proves that the account and its sessions belong
+	// to the owner, and they stay. Another password becomes the account's
+	// password and ends its sessions. It may be empty if the caller is signed in
+	// to the account.
 	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
-	// The given name of an account that this call makes, without "<" and "://". An
-	// account that is there keeps its own.
+	// The given name of an account that this call creates, without "<" and "://".
+	// An existing account keeps its name.
 	FirstName *string `protobuf:"bytes,3,opt,name=first_name,json=firstName,proto3,oneof" json:"first_name,omitempty"`
-	// The family name, as the given name.
+	// The family name, with the rules of first_name.
 	LastName *string `protobuf:"bytes,4,opt,name=last_name,json=lastName,proto3,oneof" json:"last_name,omitempty"`
-	// The language as a BCP 47 tag, as the given name.
+	// The language as a BCP 47 tag, used like first_name.
 	Locale        *string `protobuf:"bytes,5,opt,name=locale,proto3,oneof" json:"locale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -603,17 +603,17 @@ func (x *VerifyEmailRequest) GetLocale() string {
 	return ""
 }
 
-// VerifyEmailResponse holds the user, signed in.
+// VerifyEmailResponse contains the signed-in user.
 type VerifyEmailResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user. Profile fields are unset when errors names the part "profile".
+	// The user. Profile fields are unset if errors names the part "profile".
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// The new session's tokens; unset where the caller was signed in to the account
-	// and gave no password: that session goes on.
+	// The tokens of the new session. Unset if the caller was signed in to the
+	// account and gave no password: that session continues.
 	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	// The optional parts that are missing.
 	Errors []*PartError `protobuf:"bytes,3,rep,name=errors,proto3" json:"errors,omitempty"`
-	// Keep it on this device and send it with the next Login.
+	// Store it on this device and send it with the next Login.
 	DeviceToken   string `protobuf:"bytes,4,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -677,10 +677,10 @@ func (x *VerifyEmailResponse) GetDeviceToken() string {
 	return ""
 }
 
-// RequestPasswordResetRequest names an email.
+// RequestPasswordResetRequest contains an email.
 type RequestPasswordResetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The login email, in any case.
+	// The login email; case does not matter.
 	Email         string `protobuf:"bytes,1,opt,name=email,proto3" json:"email,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -723,8 +723,8 @@ func (x *RequestPasswordResetRequest) GetEmail() string {
 	return ""
 }
 
-// RequestPasswordResetResponse says that a link is on its way, if the email has
-// an account.
+// RequestPasswordResetResponse says that a link was queued for delivery if the
+// email has an account.
 type RequestPasswordResetResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -761,12 +761,12 @@ func (*RequestPasswordResetResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{11}
 }
 
-// ResetPasswordRequest holds a link's token.
+// ResetPasswordRequest contains the token of a link.
 type ResetPasswordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The token of the link in the mail.
+	// The token from the mailed link.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// The password to have.
+	// The new password.
 	NewPassword   string `protobuf:"bytes,2,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -816,7 +816,7 @@ func (x *ResetPasswordRequest) GetNewPassword() string {
 	return ""
 }
 
-// ResetPasswordResponse says that the password is set. Sign in with it.
+// ResetPasswordResponse says that the password was set. Sign in with it.
 type ResetPasswordResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields

@@ -4,8 +4,8 @@
 // 	protoc        (unknown)
 // source: bff/v1/types.proto
 
-// Package bff.v1 is the public API: what browsers, curl, buf curl and gRPC
-// clients call.
+// Package bff.v1 is the public API for browsers, curl, buf curl and gRPC
+// clients.
 
 package bffv1
 
@@ -31,7 +31,7 @@ const (
 type UserStatus int32
 
 const (
-	// Not said.
+	// Unset.
 	UserStatus_USER_STATUS_UNSPECIFIED UserStatus = 0
 	// The user may sign in.
 	UserStatus_USER_STATUS_ACTIVE UserStatus = 1
@@ -80,17 +80,18 @@ func (UserStatus) EnumDescriptor() ([]byte, []int) {
 	return file_bff_v1_types_proto_rawDescGZIP(), []int{0}
 }
 
-// MailStatus says what became of a mail.
+// MailStatus is the delivery status of a mail.
 type MailStatus int32
 
 const (
-	// Not said.
+	// Unset.
 	MailStatus_MAIL_STATUS_UNSPECIFIED MailStatus = 0
-	// It waits for its first or next try.
+	// The mail waits for its first or next delivery attempt.
 	MailStatus_MAIL_STATUS_PENDING MailStatus = 1
-	// A mail server took it.
+	// A mail server accepted the mail.
 	MailStatus_MAIL_STATUS_SENT MailStatus = 2
-	// It was given up after 24 h of trying.
+	// The mail is a dead letter: the server refused it permanently, or all
+	// attempts within 24 h failed. RetryMail queues it again.
 	MailStatus_MAIL_STATUS_FAILED MailStatus = 3
 )
 
@@ -137,34 +138,34 @@ func (MailStatus) EnumDescriptor() ([]byte, []int) {
 	return file_bff_v1_types_proto_rawDescGZIP(), []int{1}
 }
 
-// User is one person: the account (from auth) and the profile (from users)
-// in one.
+// User is one person. It combines the account (from auth) and the profile (from
+// users).
 type User struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user's id: a UUIDv7 that the server chooses.
+	// The user's id, a UUIDv7. The server chooses it.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The login email.
 	Email string `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"`
-	// Whether the owner has shown that the email is theirs. Set by the server.
+	// Whether the owner has verified the email. Set by the server.
 	EmailVerified bool `protobuf:"varint,3,opt,name=email_verified,json=emailVerified,proto3" json:"email_verified,omitempty"`
-	// Given name, up to 100 characters, none of them a control character,
-	// and without "<" and "://".
+	// Given name: at most 100 characters, without control characters, "<" and
+	// "://".
 	FirstName string `protobuf:"bytes,4,opt,name=first_name,json=firstName,proto3" json:"first_name,omitempty"`
-	// Family name, up to 100 characters, none of them a control character,
-	// and without "<" and "://".
+	// Family name: at most 100 characters, without control characters, "<" and
+	// "://".
 	LastName string `protobuf:"bytes,5,opt,name=last_name,json=lastName,proto3" json:"last_name,omitempty"`
-	// Language as a BCP 47 tag, such as "pt-BR"; empty when not chosen.
+	// Language as a BCP 47 tag, such as "pt-BR"; empty if not chosen.
 	Locale string `protobuf:"bytes,6,opt,name=locale,proto3" json:"locale,omitempty"`
 	// Whether the user may sign in. Set by the server.
 	Status UserStatus `protobuf:"varint,7,opt,name=status,proto3,enum=bff.v1.UserStatus" json:"status,omitempty"`
-	// Role names, sorted. "admin" may administer users.
+	// Role names, sorted. Users with "admin" may administer users.
 	Roles []string `protobuf:"bytes,8,rep,name=roles,proto3" json:"roles,omitempty"`
-	// When the user was made. Set by the server.
+	// When the user was created. Set by the server.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When anything above changed last. Set by the server.
+	// When a field above last changed. Set by the server.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	// The version of the profile fields. Sent with an update, it must be
-	// current.
+	// The version of the profile fields. An update that sends it succeeds only if
+	// it is current.
 	Etag          string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -277,18 +278,18 @@ func (x *User) GetEtag() string {
 	return ""
 }
 
-// Tokens is what a client holds of a session.
+// Tokens are the credentials of a session.
 type Tokens struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A JWT (RFC 9068) to send as "Authorization: Bearer …".
+	// A JWT (RFC 9068). Send it as "Authorization: Bearer …".
 	AccessToken string `protobuf:"bytes,1,opt,name=access_token,json=accessToken,proto3" json:"access_token,omitempty"`
-	// Exchanged for new tokens by Refresh; each works once.
+	// Refresh exchanges it for new tokens. It works once.
 	RefreshToken string `protobuf:"bytes,2,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
 	// Always "Bearer".
 	TokenType string `protobuf:"bytes,3,opt,name=token_type,json=tokenType,proto3" json:"token_type,omitempty"`
 	// Seconds until the access token expires.
 	ExpiresIn int32 `protobuf:"varint,4,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`
-	// Seconds until the refresh token expires unless it is used.
+	// Seconds until the refresh token expires if it is not used.
 	RefreshExpiresIn int32 `protobuf:"varint,5,opt,name=refresh_expires_in,json=refreshExpiresIn,proto3" json:"refresh_expires_in,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -362,12 +363,12 @@ func (x *Tokens) GetRefreshExpiresIn() int32 {
 // SignedIn is a user with the tokens of a new session.
 type SignedIn struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user. Profile fields are unset when errors names the part "profile".
+	// The user. Profile fields are unset if errors names the part "profile".
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// The new session's tokens.
+	// The tokens of the new session.
 	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
-	// Keep it on this device and send it with the next Login: a device that has
-	// signed in before isn't locked out by strangers who guess.
+	// Store it on this device and send it with the next Login. A device that has
+	// signed in before is not locked out when strangers guess passwords.
 	DeviceToken   string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -424,8 +425,8 @@ func (x *SignedIn) GetDeviceToken() string {
 	return ""
 }
 
-// VerificationSent says that a link is on its way, which finishes what was
-// begun. It is the same whether the email has an account or not.
+// VerificationSent says that a link was mailed, which completes the
+// registration. It is the same whether or not the email has an account.
 type VerificationSent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -462,34 +463,35 @@ func (*VerificationSent) Descriptor() ([]byte, []int) {
 	return file_bff_v1_types_proto_rawDescGZIP(), []int{3}
 }
 
-// AuditEvent is something that changed or tried an identity: who did what to
-// whom, from where, and what came of it.
+// AuditEvent is a change of an identity, or a refused attempt: who did what to
+// whom, from where, and with which outcome.
 type AuditEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A UUIDv7.
+	// The event's id, a UUIDv7.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// When it happened.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// What happened, such as "session.login".
+	// The kind of event, such as "session.login".
 	Event string `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"`
 	// "succeeded" or "refused".
 	Outcome string `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// Why it was refused, as an error reason; empty otherwise.
+	// The error reason of a refusal; empty otherwise.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The user that it concerns; empty when there is none.
+	// The user that the event is about; empty if there is none.
 	UserId string `protobuf:"bytes,6,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// The user that asked; empty when nobody was signed in.
+	// The user who acted; empty if nobody was signed in.
 	ActorId string `protobuf:"bytes,7,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
-	// The session that it concerns, or that asked; may be empty.
+	// The session that the event is about, or that acted; may be empty.
 	SessionId string `protobuf:"bytes,8,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// The client's address.
+	// The client's IP address.
 	IpAddress string `protobuf:"bytes,9,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
 	// The client's User-Agent.
 	UserAgent string `protobuf:"bytes,10,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
-	// The request's id, which the log has too.
+	// The request id, which is also in the log.
 	RequestId string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// How often it happened: refusals of one event, for one reason and one user or
-	// network, are one event a minute, which tells of the first. At least 1.
+	// How often it happened, at least 1. Repeated refusals of one event, for one
+	// reason and one user or network, are one event per minute, with the details
+	// of the first.
 	Count         int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -609,28 +611,28 @@ func (x *AuditEvent) GetCount() int32 {
 	return 0
 }
 
-// Mail is one mail of the outbox, without what it says.
+// Mail is one mail of the outbox, without its content.
 type Mail struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A UUIDv7.
+	// The mail's id, a UUIDv7.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Which mail it is, such as "reset_password".
+	// The kind of mail, such as "reset_password".
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// To whom it goes.
+	// The recipient's address.
 	Recipient string `protobuf:"bytes,3,opt,name=recipient,proto3" json:"recipient,omitempty"`
-	// The user that it concerns; empty when there is none.
+	// The user that the mail is about; empty if there is none.
 	UserId string `protobuf:"bytes,4,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// What became of it.
+	// The delivery status.
 	Status MailStatus `protobuf:"varint,5,opt,name=status,proto3,enum=bff.v1.MailStatus" json:"status,omitempty"`
-	// How often it was tried.
+	// The number of delivery attempts.
 	Attempts int32 `protobuf:"varint,6,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	// What the mail server said last, when it refused.
+	// The mail server's last refusal.
 	LastError string `protobuf:"bytes,7,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	// When it was written.
+	// When the mail was queued.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When it is tried next; unset unless it is pending.
+	// When the next delivery attempt is due; set only while the mail is pending.
 	NextAttemptTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=next_attempt_time,json=nextAttemptTime,proto3" json:"next_attempt_time,omitempty"`
-	// When it was sent or given up; unset while it is pending.
+	// When the mail was sent or became a dead letter; unset while it is pending.
 	EndTime       *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -739,23 +741,23 @@ func (x *Mail) GetEndTime() *timestamppb.Timestamp {
 // Session is one signed-in device.
 type Session struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A UUID.
+	// The session's id, a UUID.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// When it began.
+	// When the session started.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When it was used last.
+	// When the session was last used.
 	LastUsedTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
-	// When it ends unless it is used before.
+	// When the session expires if it is not used before.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// The client's User-Agent when it was used last.
+	// The client's User-Agent at the last use.
 	UserAgent string `protobuf:"bytes,5,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
-	// The client's address when it was used last.
+	// The client's IP address at the last use.
 	IpAddress string `protobuf:"bytes,6,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
 	// Whether it is the session of this request.
 	Current bool `protobuf:"varint,7,opt,name=current,proto3" json:"current,omitempty"`
-	// When it was ended before its time; unset while it is alive.
+	// When the session was ended early; unset while it is active.
 	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
-	// Why it was ended, such as "logout"; empty while it is alive.
+	// Why the session was ended, such as "logout"; empty while it is active.
 	RevokeReason  string `protobuf:"bytes,9,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -854,14 +856,14 @@ func (x *Session) GetRevokeReason() string {
 	return ""
 }
 
-// Security is what an owner may know of their account's security.
+// Security is the state of an account's security, for its owner.
 type Security struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When the password was set last.
+	// When the password was last set.
 	PasswordChangeTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=password_change_time,json=passwordChangeTime,proto3" json:"password_change_time,omitempty"`
-	// When somebody signed in last.
+	// When the user last signed in.
 	LastSignInTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_sign_in_time,json=lastSignInTime,proto3" json:"last_sign_in_time,omitempty"`
-	// How many sessions are alive.
+	// The number of active sessions.
 	ActiveSessions int32 `protobuf:"varint,3,opt,name=active_sessions,json=activeSessions,proto3" json:"active_sessions,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -918,16 +920,16 @@ func (x *Security) GetActiveSessions() int32 {
 	return 0
 }
 
-// PartError says which part of a composed answer is missing, and why.
+// PartError says which optional part of a composed answer is missing, and why.
 type PartError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The part: "profile", "sessions" or "security".
 	Part string `protobuf:"bytes,1,opt,name=part,proto3" json:"part,omitempty"`
-	// The Connect code, such as "unavailable".
+	// The Connect code of the failure, such as "unavailable".
 	Code string `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
-	// The reason, such as "SERVICE_UNAVAILABLE".
+	// The reason of the failure, such as "SERVICE_UNAVAILABLE".
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Whether asking again later may bring it.
+	// Whether a later call may get the part.
 	Retryable     bool `protobuf:"varint,4,opt,name=retryable,proto3" json:"retryable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

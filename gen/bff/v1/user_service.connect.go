@@ -191,13 +191,13 @@ var (
 
 // UserServiceClient is a client for the bff.v1.UserService service.
 type UserServiceClient interface {
-	// CreateUser makes an account and its profile. Without a password, the user
-	// is invited by mail to choose one. It needs a sign-in or a Reauthenticate
-	// within five minutes. Parts: account (required), profile (optional). Errors:
-	// already_exists EMAIL_TAKEN, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-	// failed_precondition REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE,
-	// resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// CreateUser creates an account and its profile. Without a password, it mails
+	// an invitation by which the user chooses one. It requires a sign-in or a
+	// Reauthenticate within the last five minutes. Parts: account (required),
+	// profile (optional). Errors: already_exists EMAIL_TAKEN, invalid_argument
+	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED or
+	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
 	// GetUser returns one user. Parts: account and profile (required). Errors:
 	// not_found USER_NOT_FOUND, unavailable PROFILE_PENDING.
@@ -209,54 +209,55 @@ type UserServiceClient interface {
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
 	// invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
 	UpdateUser(context.Context, *UpdateUserRequest) (*UpdateUserResponse, error)
-	// DisableUser keeps a user from signing in and ends their sessions. Parts:
-	// account (required), profile (optional). Errors: not_found USER_NOT_FOUND,
-	// failed_precondition LAST_ADMINISTRATOR.
+	// DisableUser disables a user: it ends their sessions, and they cannot sign
+	// in. Parts: account (required), profile (optional). Errors: not_found
+	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR.
 	DisableUser(context.Context, *DisableUserRequest) (*DisableUserResponse, error)
-	// EnableUser lets a disabled user sign in again. It needs a sign-in or a
-	// Reauthenticate within five minutes. Parts: account (required), profile
-	// (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
+	// EnableUser lets a disabled user sign in again. It requires a sign-in or a
+	// Reauthenticate within the last five minutes. Parts: account (required),
+	// profile (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
 	// REAUTHENTICATION_REQUIRED.
 	EnableUser(context.Context, *EnableUserRequest) (*EnableUserResponse, error)
-	// SetUserRoles replaces a user's roles. It needs a sign-in or a Reauthenticate
-	// within five minutes. Parts: account (required), profile (optional). Errors:
-	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
-	// LAST_ADMINISTRATOR.
+	// SetUserRoles replaces a user's roles. It requires a sign-in or a
+	// Reauthenticate within the last five minutes. Parts: account (required),
+	// profile (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
 	SetUserRoles(context.Context, *SetUserRolesRequest) (*SetUserRolesResponse, error)
-	// ChangeUserEmail replaces a user's login email. It needs a sign-in or a
-	// Reauthenticate within five minutes. Parts: account (required), profile
-	// (optional). Errors: not_found USER_NOT_FOUND, already_exists EMAIL_TAKEN,
-	// failed_precondition REAUTHENTICATION_REQUIRED.
+	// ChangeUserEmail replaces a user's login email. It requires a sign-in or a
+	// Reauthenticate within the last five minutes. Parts: account (required),
+	// profile (optional). Errors: not_found USER_NOT_FOUND, already_exists
+	// EMAIL_TAKEN, failed_precondition REAUTHENTICATION_REQUIRED.
 	ChangeUserEmail(context.Context, *ChangeUserEmailRequest) (*ChangeUserEmailResponse, error)
 	// RevokeUserSessions ends all of a user's sessions. Errors: not_found
 	// USER_NOT_FOUND.
 	RevokeUserSessions(context.Context, *RevokeUserSessionsRequest) (*RevokeUserSessionsResponse, error)
-	// ListUserSessions returns a user's live sessions, the one used last first.
+	// ListUserSessions returns a user's active sessions, the last used first.
 	ListUserSessions(context.Context, *ListUserSessionsRequest) (*ListUserSessionsResponse, error)
 	// RevokeUserSession ends one of a user's sessions. Errors: not_found
 	// SESSION_NOT_FOUND.
 	RevokeUserSession(context.Context, *RevokeUserSessionRequest) (*RevokeUserSessionResponse, error)
-	// ForcePasswordReset takes a user's password away, ends their sessions and
-	// sends them a link to set another; one who was invited and has set none yet
-	// is invited again. It needs a sign-in or a Reauthenticate within five minutes.
-	// Parts: account (required), profile (optional). Errors: not_found
-	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
-	// MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
+	// ForcePasswordReset removes a user's password, ends their sessions and mails
+	// them a link to set a new one. A user who was invited and has set no
+	// password yet gets a new invitation. It requires a sign-in or a
+	// Reauthenticate within the last five minutes. Parts: account (required),
+	// profile (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
-	// ListAuditEvents returns one page of the audit, the newest first. Errors:
-	// invalid_argument PAGE_TOKEN_INVALID.
+	// ListAuditEvents returns one page of the audit log, the newest event first.
+	// Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListAuditEvents(context.Context, *ListAuditEventsRequest) (*ListAuditEventsResponse, error)
-	// ListMails returns one page of the mails that are kept, the newest first: one
-	// that was sent for a day, one that was given up for 30. Errors:
+	// ListMails returns one page of the stored mails, the newest first. A sent
+	// mail is stored for a day, a dead letter for 30 days. Errors:
 	// invalid_argument PAGE_TOKEN_INVALID.
 	ListMails(context.Context, *ListMailsRequest) (*ListMailsResponse, error)
-	// RetryMail has a mail that was given up tried again, unless what it said is no
-	// longer kept. Errors: not_found MAIL_NOT_FOUND, failed_precondition
+	// RetryMail queues a dead letter for delivery again, unless its content was
+	// already erased. Errors: not_found MAIL_NOT_FOUND, failed_precondition
 	// MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
-	// DeleteUser erases a user's account and profile. It needs a sign-in or a
-	// Reauthenticate within five minutes. Errors: not_found USER_NOT_FOUND,
-	// failed_precondition REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
+	// DeleteUser erases a user's account and profile. It requires a sign-in or a
+	// Reauthenticate within the last five minutes. Errors: not_found
+	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
+	// LAST_ADMINISTRATOR.
 	DeleteUser(context.Context, *DeleteUserRequest) (*DeleteUserResponse, error)
 }
 
@@ -268,13 +269,13 @@ func NewUserServiceClient(client *connect.Client) UserServiceClient {
 
 // UserServiceHandler is an implementation of the bff.v1.UserService service.
 type UserServiceHandler interface {
-	// CreateUser makes an account and its profile. Without a password, the user
-	// is invited by mail to choose one. It needs a sign-in or a Reauthenticate
-	// within five minutes. Parts: account (required), profile (optional). Errors:
-	// already_exists EMAIL_TAKEN, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-	// failed_precondition REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE,
-	// resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// CreateUser creates an account and its profile. Without a password, it mails
+	// an invitation by which the user chooses one. It requires a sign-in or a
+	// Reauthenticate within the last five minutes. Parts: account (required),
+	// profile (optional). Errors: already_exists EMAIL_TAKEN, invalid_argument
+	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED or
+	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
 	// GetUser returns one user. Parts: account and profile (required). Errors:
 	// not_found USER_NOT_FOUND, unavailable PROFILE_PENDING.
@@ -286,54 +287,55 @@ type UserServiceHandler interface {
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
 	// invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
 	UpdateUser(context.Context, *UpdateUserRequest) (*UpdateUserResponse, error)
-	// DisableUser keeps a user from signing in and ends their sessions. Parts:
-	// account (required), profile (optional). Errors: not_found USER_NOT_FOUND,
-	// failed_precondition LAST_ADMINISTRATOR.
+	// DisableUser disables a user: it ends their sessions, and they cannot sign
+	// in. Parts: account (required), profile (optional). Errors: not_found
+	// USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR.
 	DisableUser(context.Context, *DisableUserRequest) (*DisableUserResponse, error)
-	// EnableUser lets a disabled user sign in again. It needs a sign-in or a
-	// Reauthenticate within five minutes. Parts: account (required), profile
-	// (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
+	// EnableUser lets a disabled user sign in again. It requires a sign-in or a
+	// Reauthenticate within the last five minutes. Parts: account (required),
+	// profile (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
 	// REAUTHENTICATION_REQUIRED.
 	EnableUser(context.Context, *EnableUserRequest) (*EnableUserResponse, error)
-	// SetUserRoles replaces a user's roles. It needs a sign-in or a Reauthenticate
-	// within five minutes. Parts: account (required), profile (optional). Errors:
-	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
-	// LAST_ADMINISTRATOR.
+	// SetUserRoles replaces a user's roles. It requires a sign-in or a
+	// Reauthenticate within the last five minutes. Parts: account (required),
+	// profile (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
 	SetUserRoles(context.Context, *SetUserRolesRequest) (*SetUserRolesResponse, error)
-	// ChangeUserEmail replaces a user's login email. It needs a sign-in or a
-	// Reauthenticate within five minutes. Parts: account (required), profile
-	// (optional). Errors: not_found USER_NOT_FOUND, already_exists EMAIL_TAKEN,
-	// failed_precondition REAUTHENTICATION_REQUIRED.
+	// ChangeUserEmail replaces a user's login email. It requires a sign-in or a
+	// Reauthenticate within the last five minutes. Parts: account (required),
+	// profile (optional). Errors: not_found USER_NOT_FOUND, already_exists
+	// EMAIL_TAKEN, failed_precondition REAUTHENTICATION_REQUIRED.
 	ChangeUserEmail(context.Context, *ChangeUserEmailRequest) (*ChangeUserEmailResponse, error)
 	// RevokeUserSessions ends all of a user's sessions. Errors: not_found
 	// USER_NOT_FOUND.
 	RevokeUserSessions(context.Context, *RevokeUserSessionsRequest) (*RevokeUserSessionsResponse, error)
-	// ListUserSessions returns a user's live sessions, the one used last first.
+	// ListUserSessions returns a user's active sessions, the last used first.
 	ListUserSessions(context.Context, *ListUserSessionsRequest) (*ListUserSessionsResponse, error)
 	// RevokeUserSession ends one of a user's sessions. Errors: not_found
 	// SESSION_NOT_FOUND.
 	RevokeUserSession(context.Context, *RevokeUserSessionRequest) (*RevokeUserSessionResponse, error)
-	// ForcePasswordReset takes a user's password away, ends their sessions and
-	// sends them a link to set another; one who was invited and has set none yet
-	// is invited again. It needs a sign-in or a Reauthenticate within five minutes.
-	// Parts: account (required), profile (optional). Errors: not_found
-	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
-	// MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
+	// ForcePasswordReset removes a user's password, ends their sessions and mails
+	// them a link to set a new one. A user who was invited and has set no
+	// password yet gets a new invitation. It requires a sign-in or a
+	// Reauthenticate within the last five minutes. Parts: account (required),
+	// profile (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
-	// ListAuditEvents returns one page of the audit, the newest first. Errors:
-	// invalid_argument PAGE_TOKEN_INVALID.
+	// ListAuditEvents returns one page of the audit log, the newest event first.
+	// Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListAuditEvents(context.Context, *ListAuditEventsRequest) (*ListAuditEventsResponse, error)
-	// ListMails returns one page of the mails that are kept, the newest first: one
-	// that was sent for a day, one that was given up for 30. Errors:
+	// ListMails returns one page of the stored mails, the newest first. A sent
+	// mail is stored for a day, a dead letter for 30 days. Errors:
 	// invalid_argument PAGE_TOKEN_INVALID.
 	ListMails(context.Context, *ListMailsRequest) (*ListMailsResponse, error)
-	// RetryMail has a mail that was given up tried again, unless what it said is no
-	// longer kept. Errors: not_found MAIL_NOT_FOUND, failed_precondition
+	// RetryMail queues a dead letter for delivery again, unless its content was
+	// already erased. Errors: not_found MAIL_NOT_FOUND, failed_precondition
 	// MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
-	// DeleteUser erases a user's account and profile. It needs a sign-in or a
-	// Reauthenticate within five minutes. Errors: not_found USER_NOT_FOUND,
-	// failed_precondition REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
+	// DeleteUser erases a user's account and profile. It requires a sign-in or a
+	// Reauthenticate within the last five minutes. Errors: not_found
+	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
+	// LAST_ADMINISTRATOR.
 	DeleteUser(context.Context, *DeleteUserRequest) (*DeleteUserResponse, error)
 }
 

@@ -26,14 +26,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// CreateUserRequest asks for a new user.
+// CreateUserRequest creates a user.
 type CreateUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user: email (needed), first_name, last_name, locale, roles. The server
-	// chooses the rest.
+	// The user: email (required), first_name, last_name, locale, roles. The
+	// server sets the other fields.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// The password: 8 to 128 characters of any kind, none of the common ones, and
-	// without the name in the email. Empty sends an invitation instead.
+	// The password: 8 to 128 characters of any kind. Common passwords, and
+	// passwords that contain the name in the email, are refused. If empty, the
+	// user gets an invitation instead.
 	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -83,7 +84,7 @@ func (x *CreateUserRequest) GetPassword() string {
 	return ""
 }
 
-// CreateUserResponse holds the user.
+// CreateUserResponse contains the user.
 type CreateUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new user.
@@ -138,7 +139,7 @@ func (x *CreateUserResponse) GetErrors() []*PartError {
 	return nil
 }
 
-// GetUserRequest names a user.
+// GetUserRequest contains a user's id.
 type GetUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user's id.
@@ -184,7 +185,7 @@ func (x *GetUserRequest) GetUserId() string {
 	return ""
 }
 
-// GetUserResponse holds the user.
+// GetUserResponse contains the user.
 type GetUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user.
@@ -230,20 +231,20 @@ func (x *GetUserResponse) GetUser() *User {
 	return nil
 }
 
-// ListUsersRequest asks for a page.
+// ListUsersRequest requests one page.
 type ListUsersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many at most: 1 to 100, and 0 for 25.
+	// The maximum number of users: 1 to 100; 0 means 25.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// Where to go on: the next_page_token of the same query.
+	// The next_page_token of the previous page of the same query; empty for the
+	// first page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// What the email, the first name, the last name or the whole name begins
-	// with, in any case; empty for all.
+	// A prefix of the email, the first name, the last name or the whole name,
+	// ignoring case; empty for all users.
 	Query string `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"`
 	// Only users with this status.
 	Status UserStatus `protobuf:"varint,4,opt,name=status,proto3,enum=bff.v1.UserStatus" json:"status,omitempty"`
-	// The order: "create_time desc" (also the default), "create_time" or
-	// "email".
+	// The order: "create_time desc" (the default), "create_time" or "email".
 	OrderBy       string `protobuf:"bytes,5,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -314,12 +315,12 @@ func (x *ListUsersRequest) GetOrderBy() string {
 	return ""
 }
 
-// ListUsersResponse is a page.
+// ListUsersResponse is one page.
 type ListUsersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The users, in the order asked for.
+	// The users, in the requested order.
 	Users []*User `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
-	// Where the next page begins; empty when this is the last.
+	// The page_token of the next page; empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -369,13 +370,14 @@ func (x *ListUsersResponse) GetNextPageToken() string {
 	return ""
 }
 
-// UpdateUserRequest asks for a change of profile fields.
+// UpdateUserRequest changes profile fields.
 type UpdateUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user's id, the new values, and the etag that must still hold, if any.
+	// The user's id, the new values, and optionally the etag that must be
+	// current.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// Which of first_name, last_name and locale to take over. Without a mask,
-	// those that are not empty.
+	// Which of first_name, last_name and locale to change. Without a mask, every
+	// field that is not empty changes.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -425,10 +427,10 @@ func (x *UpdateUserRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
-// UpdateUserResponse holds the user.
+// UpdateUserResponse contains the user.
 type UpdateUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user as it now is.
+	// The user after the change.
 	User          *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -471,7 +473,7 @@ func (x *UpdateUserResponse) GetUser() *User {
 	return nil
 }
 
-// DisableUserRequest names a user.
+// DisableUserRequest contains a user's id.
 type DisableUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user's id.
@@ -517,10 +519,10 @@ func (x *DisableUserRequest) GetUserId() string {
 	return ""
 }
 
-// DisableUserResponse holds the user.
+// DisableUserResponse contains the user.
 type DisableUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user as it now is.
+	// The user after the change.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// The optional parts that are missing.
 	Errors        []*PartError `protobuf:"bytes,2,rep,name=errors,proto3" json:"errors,omitempty"`
@@ -572,7 +574,7 @@ func (x *DisableUserResponse) GetErrors() []*PartError {
 	return nil
 }
 
-// EnableUserRequest names a user.
+// EnableUserRequest contains a user's id.
 type EnableUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user's id.
@@ -618,10 +620,10 @@ func (x *EnableUserRequest) GetUserId() string {
 	return ""
 }
 
-// EnableUserResponse holds the user.
+// EnableUserResponse contains the user.
 type EnableUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user as it now is.
+	// The user after the change.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// The optional parts that are missing.
 	Errors        []*PartError `protobuf:"bytes,2,rep,name=errors,proto3" json:"errors,omitempty"`
@@ -673,12 +675,12 @@ func (x *EnableUserResponse) GetErrors() []*PartError {
 	return nil
 }
 
-// SetUserRolesRequest asks for roles.
+// SetUserRolesRequest replaces a user's roles.
 type SetUserRolesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user's id.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// The roles to have; none takes all away.
+	// The new roles; an empty list removes all roles.
 	Roles         []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -728,10 +730,10 @@ func (x *SetUserRolesRequest) GetRoles() []string {
 	return nil
 }
 
-// SetUserRolesResponse holds the user.
+// SetUserRolesResponse contains the user.
 type SetUserRolesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user as it now is.
+	// The user after the change.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// The optional parts that are missing.
 	Errors        []*PartError `protobuf:"bytes,2,rep,name=errors,proto3" json:"errors,omitempty"`
@@ -783,12 +785,12 @@ func (x *SetUserRolesResponse) GetErrors() []*PartError {
 	return nil
 }
 
-// ChangeUserEmailRequest asks for another email.
+// ChangeUserEmailRequest replaces a user's email.
 type ChangeUserEmailRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user's id.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// The email to have.
+	// The new email.
 	Email         string `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -838,10 +840,10 @@ func (x *ChangeUserEmailRequest) GetEmail() string {
 	return ""
 }
 
-// ChangeUserEmailResponse holds the user.
+// ChangeUserEmailResponse contains the user.
 type ChangeUserEmailResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user as it now is.
+	// The user after the change.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// The optional parts that are missing.
 	Errors        []*PartError `protobuf:"bytes,2,rep,name=errors,proto3" json:"errors,omitempty"`
@@ -893,7 +895,7 @@ func (x *ChangeUserEmailResponse) GetErrors() []*PartError {
 	return nil
 }
 
-// RevokeUserSessionsRequest names a user.
+// RevokeUserSessionsRequest contains a user's id.
 type RevokeUserSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user's id.
@@ -939,10 +941,10 @@ func (x *RevokeUserSessionsRequest) GetUserId() string {
 	return ""
 }
 
-// RevokeUserSessionsResponse says how many ended.
+// RevokeUserSessionsResponse contains the number of ended sessions.
 type RevokeUserSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many sessions this call ended.
+	// The number of sessions that this call ended.
 	Revoked       int32 `protobuf:"varint,1,opt,name=revoked,proto3" json:"revoked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -985,7 +987,7 @@ func (x *RevokeUserSessionsResponse) GetRevoked() int32 {
 	return 0
 }
 
-// DeleteUserRequest names a user.
+// DeleteUserRequest contains a user's id.
 type DeleteUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user's id.
@@ -1031,7 +1033,7 @@ func (x *DeleteUserRequest) GetUserId() string {
 	return ""
 }
 
-// DeleteUserResponse says that the user is erased.
+// DeleteUserResponse says that the user was erased.
 type DeleteUserResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1068,7 +1070,7 @@ func (*DeleteUserResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{19}
 }
 
-// ListUserSessionsRequest names a user.
+// ListUserSessionsRequest contains a user's id.
 type ListUserSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user's id.
@@ -1114,10 +1116,10 @@ func (x *ListUserSessionsRequest) GetUserId() string {
 	return ""
 }
 
-// ListUserSessionsResponse holds sessions.
+// ListUserSessionsResponse contains sessions.
 type ListUserSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The live ones, at most 100, the one used last first.
+	// The active sessions, at most 100, the last used first.
 	Sessions      []*Session `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1160,7 +1162,7 @@ func (x *ListUserSessionsResponse) GetSessions() []*Session {
 	return nil
 }
 
-// RevokeUserSessionRequest names a session.
+// RevokeUserSessionRequest contains the ids of a user and a session.
 type RevokeUserSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user's id.
@@ -1215,7 +1217,7 @@ func (x *RevokeUserSessionRequest) GetSessionId() string {
 	return ""
 }
 
-// RevokeUserSessionResponse says that the session has ended.
+// RevokeUserSessionResponse says that the session was ended.
 type RevokeUserSessionResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1252,7 +1254,7 @@ func (*RevokeUserSessionResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{23}
 }
 
-// ForcePasswordResetRequest names a user.
+// ForcePasswordResetRequest contains a user's id.
 type ForcePasswordResetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user's id.
@@ -1298,10 +1300,10 @@ func (x *ForcePasswordResetRequest) GetUserId() string {
 	return ""
 }
 
-// ForcePasswordResetResponse holds the user.
+// ForcePasswordResetResponse contains the user.
 type ForcePasswordResetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user as it now is.
+	// The user after the change.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// The optional parts that are missing.
 	Errors        []*PartError `protobuf:"bytes,2,rep,name=errors,proto3" json:"errors,omitempty"`
@@ -1353,25 +1355,26 @@ func (x *ForcePasswordResetResponse) GetErrors() []*PartError {
 	return nil
 }
 
-// ListAuditEventsRequest asks for a page.
+// ListAuditEventsRequest requests one page.
 type ListAuditEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many at most: 1 to 100, and 0 for 25.
+	// The maximum number of events: 1 to 100; 0 means 25.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// Where to go on: the next_page_token of the same query.
+	// The next_page_token of the previous page of the same query; empty for the
+	// first page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only what concerns this user; empty for all.
+	// Only events about this user; empty for all.
 	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Only what this user asked for; empty for all.
+	// Only events in which this user acted; empty for all.
 	ActorId string `protobuf:"bytes,4,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
-	// Only this event, such as "session.login", or those that begin with it where
-	// it ends with a dot, such as "session."; empty for all.
+	// Only this kind of event, such as "session.login", or with a trailing dot
+	// all kinds with this prefix, such as "session."; empty for all.
 	Event string `protobuf:"bytes,5,opt,name=event,proto3" json:"event,omitempty"`
-	// Only this outcome, "succeeded" or "refused"; empty for both.
+	// Only events with this outcome, "succeeded" or "refused"; empty for both.
 	Outcome string `protobuf:"bytes,6,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// Only what happened at this time or later.
+	// Only events at this time or later.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// Only what happened before this time.
+	// Only events before this time.
 	EndTime       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1463,12 +1466,12 @@ func (x *ListAuditEventsRequest) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// ListAuditEventsResponse is a page.
+// ListAuditEventsResponse is one page.
 type ListAuditEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The events, the newest first.
 	Events []*AuditEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	// Where the next page begins; empty when this is the last.
+	// The page_token of the next page; empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1518,12 +1521,13 @@ func (x *ListAuditEventsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// ListMailsRequest asks for a page.
+// ListMailsRequest requests one page.
 type ListMailsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many at most: 1 to 100, and 0 for 25.
+	// The maximum number of mails: 1 to 100; 0 means 25.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// Where to go on: the next_page_token of the same query.
+	// The next_page_token of the previous page of the same query; empty for the
+	// first page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only mails with this status.
 	Status        MailStatus `protobuf:"varint,3,opt,name=status,proto3,enum=bff.v1.MailStatus" json:"status,omitempty"`
@@ -1582,12 +1586,12 @@ func (x *ListMailsRequest) GetStatus() MailStatus {
 	return MailStatus_MAIL_STATUS_UNSPECIFIED
 }
 
-// ListMailsResponse is a page.
+// ListMailsResponse is one page.
 type ListMailsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The mails, the newest first.
 	Mails []*Mail `protobuf:"bytes,1,rep,name=mails,proto3" json:"mails,omitempty"`
-	// Where the next page begins; empty when this is the last.
+	// The page_token of the next page; empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1637,7 +1641,7 @@ func (x *ListMailsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// RetryMailRequest names a mail.
+// RetryMailRequest contains a mail's id.
 type RetryMailRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The mail's id.
@@ -1683,10 +1687,10 @@ func (x *RetryMailRequest) GetMailId() string {
 	return ""
 }
 
-// RetryMailResponse holds the mail.
+// RetryMailResponse contains the mail.
 type RetryMailResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The mail as it now is.
+	// The mail after the change.
 	Mail          *Mail `protobuf:"bytes,1,opt,name=mail,proto3" json:"mail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

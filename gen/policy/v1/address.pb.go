@@ -44,19 +44,20 @@ var file_policy_v1_address_proto_extTypes = []protoimpl.ExtensionInfo{
 
 // Extension fields to validate.StringRules.
 var (
-	// The text is an email that mail can be sent to. To the rule "email" this adds
-	// what RFC 5321 asks (sections 4.1.2 and 4.5.3.1): the local part has at most
-	// 64 characters and no dot at its ends or beside another, and the domain's last
-	// label is no number. An empty text passes: whether it may be empty is another
-	// rule's matter.
+	// The text is an email address to which mail can be delivered. In addition to
+	// the rule "email" it requires what RFC 5321 does (sections 4.1.2 and
+	// 4.5.3.1): the local part has at most 64 characters, neither begins nor ends
+	// with a dot and has no two dots in a row, and the last label of the domain
+	// is not a number. An empty text passes; another rule says whether it may be
+	// empty.
 	//
-	// It is for emails that an account is to have. Those by which somebody signs in
-	// or asks for a reset may be older than the rule.
+	// Use it for the new email of an account. An email that somebody signs in
+	// with, or requests a reset for, may be older than the rule.
 	//
 	// optional bool mailable = 60001;
 	E_Mailable = &file_policy_v1_address_proto_extTypes[0]
-	// The text is a person's name, and nothing that a mail program or a page could
-	// take for a link or for markup.
+	// The text is a person's name, and contains nothing that a mail program or a
+	// page could interpret as a link or as markup.
 	//
 	// optional bool person_name = 60002;
 	E_PersonName = &file_policy_v1_address_proto_extTypes[1]

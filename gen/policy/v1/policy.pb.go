@@ -4,14 +4,14 @@
 // 	protoc        (unknown)
 // source: policy/v1/policy.proto
 
-// Package policy.v1 holds the options by which the schema says what holds for
-// a method and for a field: who may call, how long and how often, what may be
-// kept, and what must never be written down. A server compiles them when it
-// starts, and refuses to start when a method doesn't say who may call it or
-// when two options contradict each other.
+// Package policy.v1 has the options that declare the policy of a method or a
+// field in the schema: who may call, for how long and how often, what may be
+// cached, and what must never be logged. A server compiles them when it starts.
+// It refuses to start if a method does not declare who may call it, or if
+// options contradict each other.
 //
-// Whether something is said is told by presence: what is left out has the
-// default that its comment names, and a zero that is written out is a mistake.
+// Presence decides: an absent option has the default that its comment states,
+// and an explicit zero is an error.
 
 package policyv1
 
@@ -32,15 +32,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Criticality says what is refused first under overload.
+// Criticality says which calls are refused first under overload.
 type Criticality int32
 
 const (
-	// Not said. It may not be written out.
+	// Unset. It must not be written explicitly.
 	Criticality_CRITICALITY_UNSPECIFIED Criticality = 0
-	// A person waits for it.
+	// A person waits for the answer.
 	Criticality_CRITICALITY_CRITICAL Criticality = 1
-	// It can be had later: refused first.
+	// The call can be made later: it is refused first.
 	Criticality_CRITICALITY_SHEDDABLE Criticality = 2
 )
 
@@ -85,15 +85,15 @@ func (Criticality) EnumDescriptor() ([]byte, []int) {
 	return file_policy_v1_policy_proto_rawDescGZIP(), []int{0}
 }
 
-// CacheScope says whose a kept answer is.
+// CacheScope says who shares a cache entry.
 type CacheScope int32
 
 const (
-	// Not said. It may not be written out.
+	// Unset. It must not be written explicitly.
 	CacheScope_CACHE_SCOPE_UNSPECIFIED CacheScope = 0
-	// The caller's alone. Only for methods whose callers are signed in.
+	// Only the caller. Only for methods whose callers are signed in.
 	CacheScope_CACHE_SCOPE_PRIVATE CacheScope = 1
-	// Everybody's. Only for methods that anyone may call.
+	// Everybody. Only for methods that anyone may call.
 	CacheScope_CACHE_SCOPE_SHARED CacheScope = 2
 )
 
@@ -142,11 +142,12 @@ func (CacheScope) EnumDescriptor() ([]byte, []int) {
 type UnicodeForm int32
 
 const (
-	// Not said. It may not be written out.
+	// Unset. It must not be written explicitly.
 	UnicodeForm_UNICODE_FORM_UNSPECIFIED UnicodeForm = 0
-	// Canonical composition: what looks the same is the same.
+	// Canonical composition: texts that look the same are the same.
 	UnicodeForm_UNICODE_FORM_NFC UnicodeForm = 1
-	// Compatibility composition: also what only differs in style, such as width.
+	// Compatibility composition: also unifies differences in style, such as
+	// width.
 	UnicodeForm_UNICODE_FORM_NFKC UnicodeForm = 2
 )
 
@@ -194,38 +195,38 @@ func (UnicodeForm) EnumDescriptor() ([]byte, []int) {
 // Method is the policy of one RPC method.
 type Method struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Who may call. It must be said: there is no default.
+	// Who may call. Required: there is no default.
 	Access *Access `protobuf:"bytes,1,opt,name=access,proto3" json:"access,omitempty"`
-	// Whether the caller must have given a password or a second factor within
-	// the last five minutes. auth, which knows when that was, decides it. Only
-	// for methods whose callers are signed in; no if not said.
+	// Whether the caller must have given a password or a second factor within the
+	// last five minutes. auth stores that time and decides. Only for methods
+	// whose callers are signed in. Default: no.
 	RecentSignIn *bool `protobuf:"varint,2,opt,name=recent_sign_in,json=recentSignIn,proto3,oneof" json:"recent_sign_in,omitempty"`
-	// How long a call may take, where its caller's own deadline isn't sooner: up
-	// to 25 s, since HTTP answers are cut off at 30 s. Not for streams, which have
-	// no end of their own. The server's default, 10 s, if not said.
+	// The time limit of a call, if the caller's own deadline is not sooner: at
+	// most 25 s, because HTTP answers are cut off at 30 s. Not for streams, which
+	// have no end of their own. Default: the server's, 10 s.
 	TimeLimit *durationpb.Duration `protobuf:"bytes,3,opt,name=time_limit,json=timeLimit,proto3" json:"time_limit,omitempty"`
-	// How often a call of a service may be tried for this method. Only for
-	// methods that declare an idempotency level or take an idempotency key. Once
-	// if not said.
+	// How often the gateway may attempt a call of a service for this method. Only
+	// for methods that declare an idempotency level or take an idempotency key.
+	// Default: once.
 	Retry *Retry `protobuf:"bytes,4,opt,name=retry,proto3" json:"retry,omitempty"`
-	// How often one caller may call. Without limit if not said.
+	// How often one caller may call. Default: no limit.
 	Rate *Rate `protobuf:"bytes,5,opt,name=rate,proto3" json:"rate,omitempty"`
-	// What may be refused first under overload; critical if not said.
+	// Whether the method is refused first under overload. Default: critical.
 	Criticality *Criticality `protobuf:"varint,6,opt,name=criticality,proto3,enum=policy.v1.Criticality,oneof" json:"criticality,omitempty"`
-	// How answers may be kept. Only for methods without side effects. Not at all
-	// if not said.
+	// How the gateway may cache answers. Only for methods without side effects.
+	// Default: not at all.
 	Cache *Cache `protobuf:"bytes,7,opt,name=cache,proto3" json:"cache,omitempty"`
-	// The tags of the kept answers that a success of this method makes stale, as
-	// in Cache.tags. Some method must have each of them.
+	// The tags of the cache entries that a success of this method invalidates, as
+	// in Cache.tags. Each must be a tag of some method.
 	Purges []string `protobuf:"bytes,8,rep,name=purges,proto3" json:"purges,omitempty"`
-	// Whether an Idempotency-Key header makes repeated calls do the work once. Not
-	// for methods without side effects; no if not said.
+	// Whether repeated calls with the same Idempotency-Key header are executed
+	// once. Not for methods without side effects. Default: no.
 	IdempotencyKey *bool `protobuf:"varint,9,opt,name=idempotency_key,json=idempotencyKey,proto3,oneof" json:"idempotency_key,omitempty"`
-	// The path under which REST tells what a success made, in Location with
-	// status 201, with string fields of the answer in braces, such as
-	// "/api/v1/users/{user.id}". Where one of them isn't set, nothing is made yet:
-	// the status is 202, and there is no Location. Not for methods without side
-	// effects, nor for streams; a success makes nothing if not said.
+	// The REST path of the resource that a success creates, returned in Location
+	// with status 201. Names of string fields of the answer stand in braces, such
+	// as "/api/v1/users/{user.id}". If one of them is unset, nothing was created
+	// yet: the status is 202 without Location. Not for streams or methods without
+	// side effects. Default: a success creates nothing.
 	Created       *string `protobuf:"bytes,10,opt,name=created,proto3,oneof" json:"created,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -435,12 +436,12 @@ type isAccess_Who interface {
 }
 
 type Access_Anyone struct {
-	// Anybody, signed in or not.
+	// Everybody, signed in or not.
 	Anyone *Anyone `protobuf:"bytes,1,opt,name=anyone,proto3,oneof"`
 }
 
 type Access_SignedIn struct {
-	// Anybody with a valid access token.
+	// Everybody with a valid access token.
 	SignedIn *SignedIn `protobuf:"bytes,2,opt,name=signed_in,json=signedIn,proto3,oneof"`
 }
 
@@ -455,7 +456,7 @@ type Access_Roles struct {
 }
 
 type Access_Services struct {
-	// Other services of this system, by a signed internal token.
+	// Other services of this system, with a signed internal token.
 	Services *Services `protobuf:"bytes,5,opt,name=services,proto3,oneof"`
 }
 
@@ -469,7 +470,7 @@ func (*Access_Roles) isAccess_Who() {}
 
 func (*Access_Services) isAccess_Who() {}
 
-// Anyone lets everybody call.
+// Anyone allows every caller.
 type Anyone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -506,7 +507,7 @@ func (*Anyone) Descriptor() ([]byte, []int) {
 	return file_policy_v1_policy_proto_rawDescGZIP(), []int{2}
 }
 
-// SignedIn lets every caller with a valid access token call.
+// SignedIn allows every caller with a valid access token.
 type SignedIn struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -543,11 +544,11 @@ func (*SignedIn) Descriptor() ([]byte, []int) {
 	return file_policy_v1_policy_proto_rawDescGZIP(), []int{3}
 }
 
-// Self lets a caller act on their own account.
+// Self allows a caller to act on their own account.
 type Self struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The request's field that names the account, such as "user_id" or
-	// "user.id". It must be a string.
+	// The request field with the account's id, such as "user_id" or "user.id". It
+	// must be a string.
 	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
 	// Roles whose holders may call for any account.
 	OrRoles       []string `protobuf:"bytes,2,rep,name=or_roles,json=orRoles,proto3" json:"or_roles,omitempty"`
@@ -599,10 +600,10 @@ func (x *Self) GetOrRoles() []string {
 	return nil
 }
 
-// Roles lets the holders of any of the named roles call.
+// Roles allows the holders of any of the roles.
 type Roles struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The roles' names.
+	// The names of the roles.
 	AnyOf         []string `protobuf:"bytes,1,rep,name=any_of,json=anyOf,proto3" json:"any_of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -645,10 +646,10 @@ func (x *Roles) GetAnyOf() []string {
 	return nil
 }
 
-// Services lets other services of this system call.
+// Services allows other services of this system.
 type Services struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The callers' names: "auth", "bff" or "users".
+	// The names of the services: "auth", "bff" or "users".
 	AnyOf         []string `protobuf:"bytes,1,rep,name=any_of,json=anyOf,proto3" json:"any_of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -691,10 +692,10 @@ func (x *Services) GetAnyOf() []string {
 	return nil
 }
 
-// Retry bounds how often a call of a service is tried.
+// Retry bounds the attempts of a call to a service.
 type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many tries, the first among them: 2 or 3.
+	// The number of attempts, including the first: 2 or 3.
 	Attempts      *int32 `protobuf:"varint,1,opt,name=attempts,proto3,oneof" json:"attempts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -737,15 +738,15 @@ func (x *Retry) GetAttempts() int32 {
 	return 0
 }
 
-// Rate bounds how often one caller may call: the principal, or where nobody is
-// signed in, the address (of IPv6 its /64).
+// Rate bounds how often one caller may call. A caller is the principal or, if
+// nobody is signed in, the address (for IPv6 its /64).
 type Rate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many calls a period brings: at least 1.
+	// How many calls are allowed per period: at least 1.
 	Count *int32 `protobuf:"varint,1,opt,name=count,proto3,oneof" json:"count,omitempty"`
 	// The period: from 1 s to 24 h.
 	Period *durationpb.Duration `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
-	// How many calls may come at once after a pause; count if not said.
+	// How many calls are allowed at once after a pause. Default: count.
 	Burst         *int32 `protobuf:"varint,3,opt,name=burst,proto3,oneof" json:"burst,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -802,23 +803,24 @@ func (x *Rate) GetBurst() int32 {
 	return 0
 }
 
-// Cache says how the gateway may keep answers.
+// Cache says how the gateway may cache answers.
 type Cache struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// For how long an answer is fresh. It must be said. More than 1 s wants tags,
-	// since a write must show within 1 s.
+	// How long an entry is fresh. Required. More than 1 s requires tags, because
+	// a write must show within 1 s.
 	Ttl *durationpb.Duration `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	// Whose answer it is. It must be said.
+	// Who shares an entry. Required.
 	Scope *CacheScope `protobuf:"varint,2,opt,name=scope,proto3,enum=policy.v1.CacheScope,oneof" json:"scope,omitempty"`
-	// For how long after that it may still be given while a new one is fetched.
+	// How long after the ttl an entry may be served while a new one is fetched.
 	// Only for a shared scope.
 	StaleWhileRevalidate *durationpb.Duration `protobuf:"bytes,3,opt,name=stale_while_revalidate,json=staleWhileRevalidate,proto3" json:"stale_while_revalidate,omitempty"`
-	// For how long after that it may be given when a new one can't be had. Only
-	// for a shared scope.
+	// How long after the ttl an entry may be served if no new one can be fetched.
+	// Only for a shared scope.
 	StaleIfError *durationpb.Duration `protobuf:"bytes,4,opt,name=stale_if_error,json=staleIfError,proto3" json:"stale_if_error,omitempty"`
-	// What the answer is made of, for writes to name: a kind, or a kind and whose
-	// it is, "account/{caller}" by the caller's id or "account/{user_id}" by a
-	// string field of the request. A redacted field may not be named.
+	// What the answer depends on, so that writes can invalidate it: a kind, or a
+	// kind and an id: "account/{caller}" for the caller's id, or
+	// "account/{user_id}" for a string field of the request. The field must not
+	// be redacted.
 	Tags          []string `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -892,11 +894,12 @@ func (x *Cache) GetTags() []string {
 // Field is the policy of one field.
 type Field struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How text is brought to one form before it is looked at. Only for strings. As
-	// it came if not said.
+	// How the text is normalised before it is validated. Only for strings.
+	// Default: unchanged.
 	Normalize *Normalize `protobuf:"bytes,1,opt,name=normalize,proto3" json:"normalize,omitempty"`
-	// Whether what the field holds is kept out of logs, traces, caches and
-	// idempotency records. What is named like a secret must say yes or no.
+	// Whether the field is kept out of logs, traces, cache entries and
+	// idempotency records. A field whose name looks like a secret must state yes
+	// or no.
 	Redact        *bool `protobuf:"varint,2,opt,name=redact,proto3,oneof" json:"redact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -946,21 +949,21 @@ func (x *Field) GetRedact() bool {
 	return false
 }
 
-// Normalize is how a text is brought to one form. The steps are taken in this
-// order, whichever are said: form, lower_case, collapse_spaces, trim.
+// Normalize brings a text into one form. The steps run in this order: form,
+// lower_case, collapse_spaces, trim.
 type Normalize struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// White space at both ends goes.
+	// Remove white space at both ends.
 	Trim *bool `protobuf:"varint,1,opt,name=trim,proto3,oneof" json:"trim,omitempty"`
-	// Each run of white space becomes one space.
+	// Replace each run of white space by one space.
 	CollapseSpaces *bool `protobuf:"varint,2,opt,name=collapse_spaces,json=collapseSpaces,proto3,oneof" json:"collapse_spaces,omitempty"`
-	// Letters become lower case.
+	// Convert letters to lower case.
 	LowerCase *bool `protobuf:"varint,3,opt,name=lower_case,json=lowerCase,proto3,oneof" json:"lower_case,omitempty"`
-	// The Unicode form (UAX #15); as it came if not said.
+	// The Unicode normalization form (UAX #15). Default: unchanged.
 	Form *UnicodeForm `protobuf:"varint,4,opt,name=form,proto3,enum=policy.v1.UnicodeForm,oneof" json:"form,omitempty"`
-	// The text is an email: the whole is trimmed and brought to NFC, and its
-	// domain to lower case and, where it isn't ASCII, to its A-labels (RFC 5891).
-	// The local part's case is its owner's. None of the others may be said.
+	// The text is an email. It is trimmed and converted to NFC. Its domain is
+	// converted to lower case and, if it is not ASCII, to A-labels (RFC 5891).
+	// The case of the local part stays. Excludes the other options.
 	Email         *bool `protobuf:"varint,5,opt,name=email,proto3,oneof" json:"email,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1052,7 +1055,7 @@ var file_policy_v1_policy_proto_extTypes = []protoimpl.ExtensionInfo{
 
 // Extension fields to descriptorpb.MethodOptions.
 var (
-	// What holds for the method.
+	// The policy of the method.
 	//
 	// optional policy.v1.Method method = 50801;
 	E_Method = &file_policy_v1_policy_proto_extTypes[0]
@@ -1060,7 +1063,7 @@ var (
 
 // Extension fields to descriptorpb.FieldOptions.
 var (
-	// What holds for the field.
+	// The policy of the field.
 	//
 	// optional policy.v1.Field field = 50802;
 	E_Field = &file_policy_v1_policy_proto_extTypes[1]

@@ -24,11 +24,11 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// WatchChangesRequest asks for the stream.
+// WatchChangesRequest opens the stream.
 type WatchChangesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where to go on: the latest cursor of an earlier stream, of any copy. Empty
-	// asks for what changes from now on.
+	// The latest cursor of an earlier stream of any copy, to resume from. Empty
+	// streams the changes from now on.
 	Cursor        string `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -71,18 +71,19 @@ func (x *WatchChangesRequest) GetCursor() string {
 	return ""
 }
 
-// WatchChangesResponse is what came since the last one.
+// WatchChangesResponse contains the changes since the previous message.
 type WatchChangesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether it isn't known what came since: anything may have changed.
+	// Whether the changes since the cursor are unknown, so that anything may have
+	// changed.
 	Complete bool `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"`
-	// What has changed: of a kind, and whose, such as "profile/01890a5d-…".
+	// The changes: a kind and an id, such as "profile/01890a5d-…".
 	Tags []string `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty"`
-	// From where a later stream may go on.
+	// The cursor from which a later stream can resume.
 	Cursor string `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
-	// How long after the stream was opened the database was asked: what was
-	// committed by then is told. It lets a reader know how old its knowledge is,
-	// however long the message was on its way.
+	// How long after the start of the stream the database was polled. The message
+	// contains everything that was committed by then. With it a reader knows the
+	// age of its data, however long the message was on its way.
 	AskedAfter    *durationpb.Duration `protobuf:"bytes,4,opt,name=asked_after,json=askedAfter,proto3" json:"asked_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -3,7 +3,7 @@
 // Source: users/v1/profile_service.proto
 
 // Package users.v1 is the contract of the users service: profiles, and the
-// receiving end of auth's relay. It is internal.
+// account events that auth's relay delivers. It is internal.
 package usersv1
 
 import (
@@ -66,7 +66,7 @@ type ProfileServiceClient interface {
 	// GetProfile returns one profile. Errors: not_found PROFILE_NOT_FOUND.
 	GetProfile(context.Context, *GetProfileRequest) (*GetProfileResponse, error)
 	// ListProfiles returns one page of profiles. Errors: invalid_argument
-	// PAGE_TOKEN_INVALID when the token is of another query or damaged.
+	// PAGE_TOKEN_INVALID if the token is damaged or belongs to another query.
 	ListProfiles(context.Context, *ListProfilesRequest) (*ListProfilesResponse, error)
 	// UpdateProfile changes the masked fields. Errors: not_found
 	// PROFILE_NOT_FOUND, aborted ETAG_MISMATCH, invalid_argument
@@ -85,7 +85,7 @@ type ProfileServiceHandler interface {
 	// GetProfile returns one profile. Errors: not_found PROFILE_NOT_FOUND.
 	GetProfile(context.Context, *GetProfileRequest) (*GetProfileResponse, error)
 	// ListProfiles returns one page of profiles. Errors: invalid_argument
-	// PAGE_TOKEN_INVALID when the token is of another query or damaged.
+	// PAGE_TOKEN_INVALID if the token is damaged or belongs to another query.
 	ListProfiles(context.Context, *ListProfilesRequest) (*ListProfilesResponse, error)
 	// UpdateProfile changes the masked fields. Errors: not_found
 	// PROFILE_NOT_FOUND, aborted ETAG_MISMATCH, invalid_argument

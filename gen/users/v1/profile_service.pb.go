@@ -5,7 +5,7 @@
 // source: users/v1/profile_service.proto
 
 // Package users.v1 is the contract of the users service: profiles, and the
-// receiving end of auth's relay. It is internal.
+// account events that auth's relay delivers. It is internal.
 
 package usersv1
 
@@ -28,11 +28,11 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ProfileStatus mirrors the account's status, for searching.
+// ProfileStatus is a copy of the account's status, for searching.
 type ProfileStatus int32
 
 const (
-	// Not said.
+	// Unset.
 	ProfileStatus_PROFILE_STATUS_UNSPECIFIED ProfileStatus = 0
 	// The account is active.
 	ProfileStatus_PROFILE_STATUS_ACTIVE ProfileStatus = 1
@@ -81,17 +81,17 @@ func (ProfileStatus) EnumDescriptor() ([]byte, []int) {
 	return file_users_v1_profile_service_proto_rawDescGZIP(), []int{0}
 }
 
-// ProfileOrder is an order of listing. The id settles ties.
+// ProfileOrder is the order of a listing. Ties are broken by id.
 type ProfileOrder int32
 
 const (
-	// As PROFILE_ORDER_NEWEST_FIRST.
+	// The same as PROFILE_ORDER_NEWEST_FIRST.
 	ProfileOrder_PROFILE_ORDER_UNSPECIFIED ProfileOrder = 0
-	// By create_time, newest first.
+	// By create_time, the newest first.
 	ProfileOrder_PROFILE_ORDER_NEWEST_FIRST ProfileOrder = 1
-	// By create_time, oldest first.
+	// By create_time, the oldest first.
 	ProfileOrder_PROFILE_ORDER_OLDEST_FIRST ProfileOrder = 2
-	// By email, from A.
+	// By email, ascending.
 	ProfileOrder_PROFILE_ORDER_EMAIL ProfileOrder = 3
 )
 
@@ -147,13 +147,13 @@ type Profile struct {
 	FirstName string `protobuf:"bytes,2,opt,name=first_name,json=firstName,proto3" json:"first_name,omitempty"`
 	// Family name.
 	LastName string `protobuf:"bytes,3,opt,name=last_name,json=lastName,proto3" json:"last_name,omitempty"`
-	// Language as a BCP 47 tag; empty when not chosen.
+	// Language as a BCP 47 tag; empty if not chosen.
 	Locale string `protobuf:"bytes,4,opt,name=locale,proto3" json:"locale,omitempty"`
-	// When the profile was made.
+	// When the profile was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When one of the owner's fields changed last.
+	// When a field that users owns last changed.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	// The version of the owner's fields.
+	// The version of the fields that users owns.
 	Etag          string `protobuf:"bytes,7,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -238,7 +238,7 @@ func (x *Profile) GetEtag() string {
 	return ""
 }
 
-// GetProfileRequest names a profile.
+// GetProfileRequest contains a profile's id.
 type GetProfileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The profile's id.
@@ -284,7 +284,7 @@ func (x *GetProfileRequest) GetProfileId() string {
 	return ""
 }
 
-// GetProfileResponse holds a profile.
+// GetProfileResponse contains a profile.
 type GetProfileResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The profile.
@@ -330,15 +330,15 @@ func (x *GetProfileResponse) GetProfile() *Profile {
 	return nil
 }
 
-// ListProfilesRequest asks for a page.
+// ListProfilesRequest requests one page.
 type ListProfilesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many at most: 1 to 100, and 0 for 25.
+	// The maximum number of entries: 1 to 100; 0 means 25.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// Where to go on: a next_page_token of the same query.
+	// The next_page_token of the previous page of the same query.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// What the email, the first name, the last name or the whole name begins
-	// with, in any case; empty for all.
+	// A prefix of the email, the first name, the last name or the whole name,
+	// ignoring case; empty for all profiles.
 	Query string `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"`
 	// Only profiles whose account has this status.
 	Status ProfileStatus `protobuf:"varint,4,opt,name=status,proto3,enum=users.v1.ProfileStatus" json:"status,omitempty"`
@@ -413,12 +413,12 @@ func (x *ListProfilesRequest) GetOrder() ProfileOrder {
 	return ProfileOrder_PROFILE_ORDER_UNSPECIFIED
 }
 
-// ListProfilesResponse is a page.
+// ListProfilesResponse is one page.
 type ListProfilesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The profiles, in the order asked for.
+	// The profiles, in the requested order.
 	Profiles []*Profile `protobuf:"bytes,1,rep,name=profiles,proto3" json:"profiles,omitempty"`
-	// Where the next page begins; empty when this is the last.
+	// The page_token of the next page; empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -468,13 +468,13 @@ func (x *ListProfilesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// UpdateProfileRequest asks for a change.
+// UpdateProfileRequest changes a profile.
 type UpdateProfileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The profile: its id, the new values, and the etag that it must still
-	// have, if any.
+	// The profile: its id, the new values, and optionally the etag that must be
+	// current.
 	Profile *Profile `protobuf:"bytes,1,opt,name=profile,proto3" json:"profile,omitempty"`
-	// Which fields to take over: first_name, last_name, locale.
+	// The fields to change: first_name, last_name, locale.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -524,10 +524,10 @@ func (x *UpdateProfileRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
-// UpdateProfileResponse holds the profile.
+// UpdateProfileResponse contains the profile.
 type UpdateProfileResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The profile as it now is.
+	// The profile after the change.
 	Profile       *Profile `protobuf:"bytes,1,opt,name=profile,proto3" json:"profile,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -40,9 +40,9 @@ var (
 
 // RelayServiceClient is a client for the users.v1.RelayService service.
 type RelayServiceClient interface {
-	// ApplyAccount takes over an account's state. A version that is not newer
-	// than the one known changes nothing, and so does any version of an account
-	// that was deleted: calls may come twice and in any order.
+	// ApplyAccount applies an account's state. It ignores a version that is not
+	// newer than the known one, and every version of a deleted account, so events
+	// may arrive twice and in any order.
 	ApplyAccount(context.Context, *ApplyAccountRequest) (*ApplyAccountResponse, error)
 }
 
@@ -54,9 +54,9 @@ func NewRelayServiceClient(client *connect.Client) RelayServiceClient {
 
 // RelayServiceHandler is an implementation of the users.v1.RelayService service.
 type RelayServiceHandler interface {
-	// ApplyAccount takes over an account's state. A version that is not newer
-	// than the one known changes nothing, and so does any version of an account
-	// that was deleted: calls may come twice and in any order.
+	// ApplyAccount applies an account's state. It ignores a version that is not
+	// newer than the known one, and every version of a deleted account, so events
+	// may arrive twice and in any order.
 	ApplyAccount(context.Context, *ApplyAccountRequest) (*ApplyAccountResponse, error)
 }
 

@@ -24,12 +24,12 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ApplyAccountRequest is an account's state.
+// ApplyAccountRequest contains an account's state.
 type ApplyAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account's id.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// The state's version: it grows with every change.
+	// The version of the state. Every change raises it.
 	Version int64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// The state.
 	//
@@ -129,20 +129,20 @@ func (*ApplyAccountRequest_Present) isApplyAccountRequest_State() {}
 
 func (*ApplyAccountRequest_Deleted) isApplyAccountRequest_State() {}
 
-// AccountState is what users keeps of an account.
+// AccountState is the part of an account that users stores.
 type AccountState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The login email.
 	Email string `protobuf:"bytes,1,opt,name=email,proto3" json:"email,omitempty"`
 	// The account's status.
 	Status ProfileStatus `protobuf:"varint,2,opt,name=status,proto3,enum=users.v1.ProfileStatus" json:"status,omitempty"`
-	// When the account was made.
+	// When the account was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// What the profile starts with; later values are ignored.
+	// The profile's initial value; ignored later.
 	FirstName string `protobuf:"bytes,4,opt,name=first_name,json=firstName,proto3" json:"first_name,omitempty"`
-	// What the profile starts with; later values are ignored.
+	// The profile's initial value; ignored later.
 	LastName string `protobuf:"bytes,5,opt,name=last_name,json=lastName,proto3" json:"last_name,omitempty"`
-	// What the profile starts with; later values are ignored.
+	// The profile's initial value; ignored later.
 	Locale        string `protobuf:"bytes,6,opt,name=locale,proto3" json:"locale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -220,7 +220,7 @@ func (x *AccountState) GetLocale() string {
 	return ""
 }
 
-// AccountDeleted says that an account is no more.
+// AccountDeleted says that the account was deleted.
 type AccountDeleted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -257,7 +257,7 @@ func (*AccountDeleted) Descriptor() ([]byte, []int) {
 	return file_users_v1_relay_service_proto_rawDescGZIP(), []int{2}
 }
 
-// ApplyAccountResponse says that users knows this version or a newer one.
+// ApplyAccountResponse says that users has this version or a newer one.
 type ApplyAccountResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
