@@ -103,7 +103,7 @@ func refused(plan *Plan, r *http.Request) *refusal {
 		return &refusal{err: errHeaders, status: http.StatusRequestHeaderFieldsTooLarge}
 	case r.Method == http.MethodPost:
 		return refusedPost(plan, r)
-	case !plan.readsOnly():
+	case !plan.ReadsOnly():
 		return &refusal{err: errHTTPMethod, status: http.StatusMethodNotAllowed, allow: "POST"}
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		return &refusal{err: errHTTPMethodRead, status: http.StatusMethodNotAllowed, allow: "GET, HEAD, POST"}
@@ -127,7 +127,7 @@ func tooManyHeaders(header http.Header) bool {
 }
 
 func refusedPost(plan *Plan, r *http.Request) *refusal {
-	if !plan.speaks(contentType(r)) {
+	if !speaks(plan, contentType(r)) {
 		return &refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
 	}
 	if no := refusedCharset(r); no != nil {
@@ -201,13 +201,13 @@ func contentType(r *http.Request) string {
 }
 
 // speaks reports whether a method can be called with such a body.
-func (p *Plan) speaks(kind string) bool {
+func speaks(plan *Plan, kind string) bool {
 	for _, protocol := range []string{"application/grpc", "application/grpc-web"} {
 		if codec, ok := strings.CutPrefix(kind, protocol); ok && (codec == "" || codec == "+proto" || codec == "+json") {
 			return true
 		}
 	}
-	if p.streams() {
+	if plan.Streams() {
 		return kind == "application/connect+proto" || kind == "application/connect+json"
 	}
 	return kind == "application/proto" || kind == "application/json"

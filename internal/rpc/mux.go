@@ -36,11 +36,6 @@ type Page struct {
 	Access *policyv1.Access
 }
 
-// Anyone is the access of what everybody may call or have.
-func Anyone() *policyv1.Access {
-	return &policyv1.Access{Who: &policyv1.Access_Anyone{Anyone: &policyv1.Anyone{}}}
-}
-
 // Mux returns a mux that serves the services over Connect, gRPC and gRPC-Web,
 // with gRPC reflection and health beside them, and /livez and /readyz. ready
 // tells what keeps the server from doing its own part; nil when it can.
@@ -144,7 +139,7 @@ type methodMux struct{ *Mux }
 
 func (m methodMux) Handle(pattern string, handler http.Handler) {
 	if plan := m.server.methods[pattern]; plan != nil {
-		if plan.streams() {
+		if plan.Streams() {
 			handler = untilStop(unlimited(handler))
 		}
 		handler = m.server.worded(plan, handler)

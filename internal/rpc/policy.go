@@ -19,11 +19,13 @@ import (
 // Bounds of what a policy may say.
 const (
 	maxTimeLimit  = 25 * time.Second // the HTTP server cuts off at writeTimeout
-	maxAttempts   = 3
 	maxRatePeriod = 24 * time.Hour
 	// untaggedTTL is how old an answer may be that no write can purge.
 	untaggedTTL = time.Second
 )
+
+// MaxAttempts is the most attempts that a policy may allow.
+const MaxAttempts = 3
 
 // Plan is what holds for one method, compiled from its schema and tightened by
 // settings. It is made once, at the start, and doesn't change.
@@ -56,11 +58,9 @@ type Plan struct {
 	// Created is where what a success made is found; nil when it makes nothing.
 	Created *Location
 
-	spec      connect.Spec
-	request   protoreflect.MessageType
-	normalize *normalizer // nil when the request has nothing to normalise
-	admission Admission
-	readAhead bool // something before the method looks at the message
+	spec       connect.Spec
+	request    protoreflect.MessageType
+	normalizer *normalizer // nil when the request has nothing to normalise
 }
 
 // Cache is how a method's answers may be kept.
@@ -73,14 +73,14 @@ type Cache struct {
 	Tags                               []Tag
 }
 
-// compileAll compiles the policies of a server's methods, in their order, and
+// Compile compiles the policies of a server's methods, in their order, and
 // tightens them as settings say. It returns every fault of the schema, or of the
 // settings, each with the name of its method or field.
-func compileAll(specs []connect.Spec, limit time.Duration, settings string) ([]*Plan, error) {
+func Compile(specs []connect.Spec, limit time.Duration, settings string) ([]*Plan, error) {
 	var plans []*Plan
 	var faults []error
 	for _, spec := range specs {
-		plan, err := compile(spec, limit)
+		plan, err := compileMethod(spec, limit)
 		plans, faults = append(plans, plan), append(faults, err)
 	}
 	if err := errors.Join(faults...); err != nil {
@@ -92,9 +92,9 @@ func compileAll(specs []connect.Spec, limit time.Duration, settings string) ([]*
 	return plans, tighten(plans, settings)
 }
 
-// compile makes one method's plan. limit holds when the method names no time
+// compileMethod makes one method's plan. limit holds when the method names no time
 // limit.
-func compile(spec connect.Spec, limit time.Duration) (*Plan, error) {
+func compileMethod(spec connect.Spec, limit time.Duration) (*Plan, error) {
 	method, ok := spec.Schema.(protoreflect.MethodDescriptor)
 	if !ok {
 		return nil, fmt.Errorf("%s: it has no schema, so nothing says who may call it", spec.Procedure)
@@ -109,7 +109,7 @@ func compile(spec connect.Spec, limit time.Duration) (*Plan, error) {
 	}
 	fieldFaults := errors.Join(checkFields(method.Input()), checkFields(method.Output()))
 	if fieldFaults == nil {
-		plan.normalize = newNormalizer(method.Input())
+		plan.normalizer = newNormalizer(method.Input())
 	}
 	return plan, errors.Join(
 		plan.admit(policy),
@@ -121,6 +121,11 @@ func compile(spec connect.Spec, limit time.Duration) (*Plan, error) {
 		plan.validates(),
 		fieldFaults,
 	)
+}
+
+// Anyone is the access of what everybody may call or have.
+func Anyone() *policyv1.Access {
+	return &policyv1.Access{Who: &policyv1.Access_Anyone{Anyone: &policyv1.Anyone{}}}
 }
 
 // messageType finds the Go type of a message. One that isn't linked in has none.
@@ -137,12 +142,24 @@ func (p *Plan) fault(format string, args ...any) error {
 	return fmt.Errorf("%s: its policy "+format, append([]any{p.Procedure}, args...)...)
 }
 
-func (p *Plan) streams() bool { return p.spec.StreamType != connect.StreamTypeUnary }
+// ReadsOnly reports whether the method has no side effects.
+func (p *Plan) ReadsOnly() bool { return p.spec.IdempotencyLevel == connect.IdempotencyNoSideEffects }
 
-// ReadsOnly tells that the method has no side effects.
-func (p *Plan) ReadsOnly() bool { return p.readsOnly() }
+// Streams reports whether the client or the server sends a stream of messages.
+func (p *Plan) Streams() bool { return p.spec.StreamType != connect.StreamTypeUnary }
 
-func (p *Plan) readsOnly() bool { return p.spec.IdempotencyLevel == connect.IdempotencyNoSideEffects }
+// ClientStreams reports whether the client sends a stream of messages.
+func (p *Plan) ClientStreams() bool { return p.spec.StreamType&connect.StreamTypeClient != 0 }
+
+// NewRequest returns an empty request message.
+func (p *Plan) NewRequest() proto.Message { return p.request.New().Interface() }
+
+// Normalize rewrites the text fields of a request in place, as the schema says.
+func (p *Plan) Normalize(request proto.Message) {
+	if p.normalizer != nil {
+		p.normalizer.apply(request.ProtoReflect())
+	}
+}
 
 // personal reports whether a person must be signed in to call.
 func (p *Plan) personal() bool {
@@ -178,7 +195,7 @@ func (p *Plan) admit(policy *policyv1.Method) (err error) {
 
 func (p *Plan) bound(policy *policyv1.Method, limit time.Duration) error {
 	var faults []error
-	if !p.streams() {
+	if !p.Streams() {
 		p.TimeLimit = limit
 	}
 	if said := policy.GetTimeLimit(); said != nil {
@@ -186,7 +203,7 @@ func (p *Plan) bound(policy *policyv1.Method, limit time.Duration) error {
 		switch {
 		case err != nil:
 			faults = append(faults, p.fault("has a time limit that %w", err))
-		case p.streams():
+		case p.Streams():
 			faults = append(faults, p.fault("has a time limit, and a stream has no end of its own"))
 		case given > maxTimeLimit:
 			faults = append(faults, p.fault("has a time limit of %s: at most %s can be kept", given, maxTimeLimit))
@@ -215,10 +232,10 @@ func (p *Plan) bound(policy *policyv1.Method, limit time.Duration) error {
 
 func (p *Plan) repeat(policy *policyv1.Method) error {
 	p.IdempotencyKey = policy.GetIdempotencyKey()
-	if p.IdempotencyKey && p.readsOnly() {
+	if p.IdempotencyKey && p.ReadsOnly() {
 		return p.fault("takes an idempotency key, and the method has no side effects that a key could keep to one")
 	}
-	if p.IdempotencyKey && p.streams() {
+	if p.IdempotencyKey && p.Streams() {
 		return p.fault("takes an idempotency key, and a stream can't be given again")
 	}
 	retry := policy.GetRetry()
@@ -227,9 +244,9 @@ func (p *Plan) repeat(policy *policyv1.Method) error {
 	}
 	p.Attempts = int(retry.GetAttempts())
 	switch {
-	case p.Attempts < 2 || p.Attempts > maxAttempts:
-		return p.fault("retries with %d attempts: say 2 to %d, or leave it out", p.Attempts, maxAttempts)
-	case p.streams():
+	case p.Attempts < 2 || p.Attempts > MaxAttempts:
+		return p.fault("retries with %d attempts: say 2 to %d, or leave it out", p.Attempts, MaxAttempts)
+	case p.Streams():
 		return p.fault("retries, and a stream can't be given again")
 	case p.spec.IdempotencyLevel == connect.IdempotencyUnknown && !p.IdempotencyKey:
 		return p.fault("retries what may not be done twice: declare an idempotency_level, or take an idempotency key")
@@ -242,9 +259,9 @@ func (p *Plan) keep(cache *policyv1.Cache) error {
 		return nil
 	}
 	switch {
-	case !p.readsOnly():
+	case !p.ReadsOnly():
 		return p.fault("keeps answers of a method with side effects: declare NO_SIDE_EFFECTS, or leave the cache out")
-	case p.streams():
+	case p.Streams():
 		return p.fault("keeps answers, and a stream's can't be kept")
 	}
 	ttl, err := positive(cache.GetTtl())
@@ -296,7 +313,7 @@ func (p *Plan) keep(cache *policyv1.Cache) error {
 }
 
 func (p *Plan) purge(tags []string) (err error) {
-	if len(tags) > 0 && p.readsOnly() {
+	if len(tags) > 0 && p.ReadsOnly() {
 		return p.fault("purges, and the method has no side effects")
 	}
 	p.Purges, err = p.tags(tags)
@@ -307,9 +324,9 @@ func (p *Plan) create(policy *policyv1.Method) (err error) {
 	switch {
 	case policy.Created == nil:
 		return nil
-	case p.readsOnly():
+	case p.ReadsOnly():
 		return p.fault("creates, and the method has no side effects")
-	case p.streams():
+	case p.Streams():
 		return p.fault("creates, and a stream's answer has no one place")
 	}
 	if p.Created, err = newLocation(p.Method.Output(), policy.GetCreated()); err != nil {

@@ -79,7 +79,7 @@ func (m *Mux) HandleREST(prefix string) {
 			continue
 		}
 		path := restPath(rule)
-		if !strings.HasPrefix(path, prefix) || plan.streams() || len(rule.GetAdditionalBindings()) > 0 {
+		if !strings.HasPrefix(path, prefix) || plan.Streams() || len(rule.GetAdditionalBindings()) > 0 {
 			panic(fmt.Sprintf("rpc: %s: %q can't be its REST path: only unary methods have one, which begins with %s", plan.Procedure, path, prefix))
 		}
 		front.methods[plan.Procedure] = &restMethod{plan: plan, parameters: parametersOf(plan.Method.Input(), path, rule.GetBody())}
@@ -192,7 +192,7 @@ func (f *rest) call(_ http.ResponseWriter, r *http.Request) {
 	}
 	body := &restBody{call: call, method: method, transcoded: r.Body}
 	r.Body, r.ContentLength = body, -1
-	if method.plan.readsOnly() && (call.request.Method == http.MethodGet || call.request.Method == http.MethodHead) && body.prepare() == nil {
+	if method.plan.ReadsOnly() && (call.request.Method == http.MethodGet || call.request.Method == http.MethodHead) && body.prepare() == nil {
 		// Only a Connect GET has an ETag. What can't be read stays a POST, to be
 		// refused where the chain says.
 		r.Method = http.MethodGet

@@ -79,14 +79,14 @@ func attemptsOf(ctx context.Context) int {
 	if plan := CallFrom(ctx).Plan; plan != nil {
 		return plan.Attempts
 	}
-	return maxAttempts
+	return MaxAttempts
 }
 
 // attemptsFor is how often a call may be tried that fails so. What was never sent
 // was no try.
 func attemptsFor(ctx context.Context, err error) int {
 	if _, unsent := errors.AsType[*dialError](err); unsent {
-		return maxAttempts
+		return MaxAttempts
 	}
 	return attemptsOf(ctx)
 }

@@ -79,7 +79,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	})
 	register(survey)
 	specs := slices.Collect(survey.Specs())
-	plans, err := compileAll(specs, config.Limit, config.Policy)
+	plans, err := Compile(specs, config.Limit, config.Policy)
 	if err != nil {
 		return nil, err
 	}
