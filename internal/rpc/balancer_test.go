@@ -17,6 +17,7 @@ import (
 
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 // cluster is a service with several endpoints, each of which may be frozen: then it
@@ -85,7 +86,7 @@ func (c *cluster) load(t *testing.T, loops int, duration time.Duration, call fun
 	return good.Load(), bad.Load()
 }
 
-func (c *cluster) read(ctx context.Context) error  { _, err := get(ctx, c.client); return err }
+func (c *cluster) read(ctx context.Context) error  { _, err := rpctest.Get(ctx, c.client); return err }
 func (c *cluster) write(ctx context.Context) error { return update(ctx, c.client) }
 
 func TestAFrozenEndpointIsEjectedAndReturnsWhenItAnswers(t *testing.T) {
@@ -217,7 +218,7 @@ func TestAllCircuitBreakersOpenAnswersAtOnce(t *testing.T) {
 		began, asked := time.Now(), c.scripted.asked.Load()
 		for range 100 {
 			err := update(t.Context(), c.client)
-			wantError(t, "open", err, connect.CodeUnavailable, fault.ReasonUnavailable)
+			rpctest.WantError(t, "open", err, connect.CodeUnavailable, fault.ReasonUnavailable)
 			if after, ok := fault.RetryDelay(err); !ok || after <= 0 {
 				t.Fatalf("open: got %v, want it to say when to come again", err)
 			}

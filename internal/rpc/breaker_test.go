@@ -21,6 +21,7 @@ import (
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 // write calls once: a write isn't made again.
@@ -49,7 +50,7 @@ func TestABreakerOpensProbesAndCloses(t *testing.T) {
 		asked("the 20th", 1)
 		began := time.Now()
 		err := write(t, client, 100)
-		wantError(t, "open", err, connect.CodeUnavailable, fault.ReasonUnavailable)
+		rpctest.WantError(t, "open", err, connect.CodeUnavailable, fault.ReasonUnavailable)
 		asked("open", 0)
 		if took := time.Since(began); took != 0 {
 			t.Errorf("100 calls while open took %s", took)
@@ -284,7 +285,7 @@ func TestCallersOpenNoBreaker(t *testing.T) {
 	free := func() { once.Do(func() { close(hanging) }) }
 	t.Cleanup(free)
 	service := newFlaky(t)
-	front := throughAServer(t, dial(t, bffToUsers, service.url))
+	front := throughAServer(t, rpctest.Dial(t, rpctest.BFFToUsers, service.url))
 	service.from(func(int) http.HandlerFunc {
 		return func(_ http.ResponseWriter, r *http.Request) {
 			select {
@@ -295,17 +296,17 @@ func TestCallersOpenNoBreaker(t *testing.T) {
 	})
 	for range 30 {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-		_, _ = get(ctx, front)
+		_, _ = rpctest.Get(ctx, front)
 		cancel()
 	}
 	for range 30 {
 		ctx, leave := context.WithCancel(t.Context())
 		time.AfterFunc(10*time.Millisecond, leave)
-		_, _ = get(ctx, front)
+		_, _ = rpctest.Get(ctx, front)
 		leave()
 	}
 	service.from(func(int) http.HandlerFunc { return nil })
-	if _, err := get(t.Context(), front); err != nil {
+	if _, err := rpctest.Get(t.Context(), front); err != nil {
 		t.Errorf("after 60 calls whose callers had no time: got %v, want an answer", err)
 	}
 }
@@ -313,17 +314,17 @@ func TestCallersOpenNoBreaker(t *testing.T) {
 // throughAServer puts a server in between that passes its calls on, so that they
 // have a caller's deadline.
 func throughAServer(t testing.TB, behind *connect.Client) *connect.Client {
-	route := bffToUsers
+	route := rpctest.BFFToUsers
 	route.Persistent = true // the breaker that matters is the one behind
-	return overHTTP(t, route, newProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
-		return get(ctx, behind)
+	return rpctest.OverHTTP(t, route, rpctest.NewProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+		return rpctest.Get(ctx, behind)
 	}))
 }
 
 func TestAnOpenBreakerAnswersAtOnceAndNotForLong(t *testing.T) {
 	t.Parallel()
 	service := newFlaky(t)
-	client := dial(t, bffToUsers, service.url)
+	client := rpctest.Dial(t, rpctest.BFFToUsers, service.url)
 	service.from(func(int) http.HandlerFunc { return abort })
 	for range 40 {
 		_ = update(t.Context(), client)
@@ -336,7 +337,7 @@ func TestAnOpenBreakerAnswersAtOnceAndNotForLong(t *testing.T) {
 		began := time.Now()
 		err := update(t.Context(), client)
 		times = append(times, time.Since(began))
-		wantError(t, "open", err, connect.CodeUnavailable, fault.ReasonUnavailable)
+		rpctest.WantError(t, "open", err, connect.CodeUnavailable, fault.ReasonUnavailable)
 		if after, ok := fault.RetryDelay(err); !ok || after <= 0 {
 			t.Errorf("open: got %v, want it to say when to come again", err)
 		}
@@ -347,7 +348,7 @@ func TestAnOpenBreakerAnswersAtOnceAndNotForLong(t *testing.T) {
 	}
 	service.from(func(int) http.HandlerFunc { return nil })
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := get(t.Context(), client); err == nil {
+		if _, err := rpctest.Get(t.Context(), client); err == nil {
 			break
 		}
 		if time.Now().After(end) {
@@ -360,18 +361,18 @@ func TestAnOpenBreakerAnswersAtOnceAndNotForLong(t *testing.T) {
 // as soon as it listens.
 func TestAServiceThatListensAgainIsAskedAtOnce(t *testing.T) {
 	t.Parallel()
-	service := newRestartable(t, newProfiles(t, found).Mux(isReady))
-	client := dial(t, bffToUsers, "http://"+service.address)
+	service := newRestartable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
+	client := rpctest.Dial(t, rpctest.BFFToUsers, "http://"+service.address)
 	service.stop()
 	if err := within(t, 10*time.Second, "Serve", service.stopped); err != nil {
 		t.Fatal(err)
 	}
 	for range 100 {
-		_, err := get(t.Context(), client)
-		wantError(t, "while nobody listens", err, connect.CodeUnavailable, "")
+		_, err := rpctest.Get(t.Context(), client)
+		rpctest.WantError(t, "while nobody listens", err, connect.CodeUnavailable, "")
 	}
 	service.start()
-	if _, err := get(t.Context(), client); err != nil {
+	if _, err := rpctest.Get(t.Context(), client); err != nil {
 		t.Errorf("after the restart: got %v, want an answer", err)
 	}
 }

@@ -14,14 +14,15 @@ import (
 	"connectrpc.com/connect/v2"
 
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 // The call has time left; it is the service that gives no answer.
 func TestAHostThatDoesNotAnswerIsUnavailable(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
-	_, err := get(t.Context(), dial(t, bffToUsers, "http://"+deafHost(t)))
-	wantError(t, "a host that doesn't answer", err, connect.CodeUnavailable, "")
+	_, err := rpctest.Get(t.Context(), rpctest.Dial(t, rpctest.BFFToUsers, "http://"+deafHost(t)))
+	rpctest.WantError(t, "a host that doesn't answer", err, connect.CodeUnavailable, "")
 	if took := time.Since(start); took < time.Second || took > 4*time.Second {
 		t.Errorf("a host that doesn't answer: gave up after %v, want about 1s", took)
 	}
@@ -62,7 +63,7 @@ func deafHost(t testing.TB) string {
 func TestAHostsAddressesAreFollowed(t *testing.T) {
 	t.Parallel()
 	var asked [4]atomic.Int64
-	mux := newProfiles(t, found).Mux(isReady)
+	mux := rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady)
 	counting := func(i int) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			asked[i].Add(1)
@@ -77,14 +78,14 @@ func TestAHostsAddressesAreFollowed(t *testing.T) {
 
 	var known atomic.Pointer[[]netip.Addr]
 	known.Store(&[]netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")})
-	client := rpc.DialWith(t, bffToUsers, "http://users.test:"+port, func(_ context.Context, host string) ([]netip.Addr, error) {
+	client := rpc.DialWith(t, rpctest.BFFToUsers, "http://users.test:"+port, func(_ context.Context, host string) ([]netip.Addr, error) {
 		if host != "users.test" {
 			t.Errorf("looked up %q", host)
 		}
 		return *known.Load(), nil
 	})
 	for range 40 {
-		if _, err := get(t.Context(), client); err != nil {
+		if _, err := rpctest.Get(t.Context(), client); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -103,7 +104,7 @@ func TestAHostsAddressesAreFollowed(t *testing.T) {
 		}
 	}
 	// The call that finds both gone is made again, at the new address.
-	if _, err := get(t.Context(), client); err != nil {
+	if _, err := rpctest.Get(t.Context(), client); err != nil {
 		t.Errorf("after the move: got %v, want an answer", err)
 	}
 	if asked[3].Load() == 0 {

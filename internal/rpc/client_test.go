@@ -16,17 +16,18 @@ import (
 
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 func TestAServiceThatIsAwayIsUnavailable(t *testing.T) {
 	t.Parallel()
-	stranger := serve(t, http.NotFoundHandler())
+	stranger := rpctest.Serve(t, http.NotFoundHandler())
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = listener.Close()
-	untrusted := httptest.NewUnstartedServer(newProfiles(t, found).Mux(isReady))
+	untrusted := httptest.NewUnstartedServer(rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
 	untrusted.EnableHTTP2 = true
 	untrusted.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	untrusted.StartTLS()
@@ -40,13 +41,13 @@ func TestAServiceThatIsAwayIsUnavailable(t *testing.T) {
 		{"a certificate that nobody vouches for", untrusted.URL, connect.CodeUnavailable},
 		{"somebody else", stranger, connect.CodeUnimplemented},
 	} {
-		_, err := get(t.Context(), dial(t, bffToUsers, test.url))
-		wantError(t, test.name, err, test.code, "")
+		_, err := rpctest.Get(t.Context(), rpctest.Dial(t, rpctest.BFFToUsers, test.url))
+		rpctest.WantError(t, test.name, err, test.code, "")
 		if failure, ok := errors.AsType[*connect.Error](err); ok && failure.IsRemote() {
 			t.Errorf("%s: got an error that is marked as the service's: %v", test.name, err)
 		}
 	}
-	if _, err := rpc.Dial(bffToUsers, stranger+",http://["); err == nil {
+	if _, err := rpc.Dial(rpctest.BFFToUsers, stranger+",http://["); err == nil {
 		t.Error("no URL: got a client, want an error")
 	}
 	if _, err := rpc.Dial(rpc.Route{Caller: "bff", Callee: "users"}, stranger); err == nil {
@@ -56,18 +57,18 @@ func TestAServiceThatIsAwayIsUnavailable(t *testing.T) {
 
 func TestAClientConnectsAgain(t *testing.T) {
 	t.Parallel()
-	mux := newProfiles(t, found).Mux(isReady)
+	mux := rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady)
 	url, stop, stopped := stoppable(t, mux)
-	client := dial(t, bffToUsers, url)
-	if _, err := get(t.Context(), client); err != nil {
+	client := rpctest.Dial(t, rpctest.BFFToUsers, url)
+	if _, err := rpctest.Get(t.Context(), client); err != nil {
 		t.Fatalf("the first call: %v", err)
 	}
 	stop()
 	if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
 		t.Fatalf("stop: %v", err)
 	}
-	_, err := get(t.Context(), client)
-	wantError(t, "while nobody listens", err, connect.CodeUnavailable, "")
+	_, err := rpctest.Get(t.Context(), client)
+	rpctest.WantError(t, "while nobody listens", err, connect.CodeUnavailable, "")
 
 	listener, err := net.Listen("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
@@ -75,8 +76,8 @@ func TestAClientConnectsAgain(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	servers.Go(func() error { return rpc.Serve(ctx, listener, mux, slog.New(slog.DiscardHandler)) })
-	if _, err := get(t.Context(), client); err != nil {
+	rpctest.Servers.Go(func() error { return rpc.Serve(ctx, listener, mux, slog.New(slog.DiscardHandler)) })
+	if _, err := rpctest.Get(t.Context(), client); err != nil {
 		t.Errorf("after the restart: got %v, want an answer", err)
 	}
 }
@@ -85,10 +86,10 @@ func TestAClientConnectsAgain(t *testing.T) {
 func TestAClientFollowsNoRedirect(t *testing.T) {
 	t.Parallel()
 	var followed atomic.Bool
-	elsewhere := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { followed.Store(true) }))
+	elsewhere := rpctest.Serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { followed.Store(true) }))
 	for _, status := range []int{http.StatusMovedPermanently, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
-		url := serve(t, http.RedirectHandler(elsewhere, status))
-		if res, err := get(t.Context(), dial(t, bffToUsers, url)); err == nil {
+		url := rpctest.Serve(t, http.RedirectHandler(elsewhere, status))
+		if res, err := rpctest.Get(t.Context(), rpctest.Dial(t, rpctest.BFFToUsers, url)); err == nil {
 			t.Errorf("%d: got %v, want an error", status, res)
 		}
 		if followed.Load() {
@@ -100,14 +101,14 @@ func TestAClientFollowsNoRedirect(t *testing.T) {
 func TestAnAnswerIsBounded(t *testing.T) {
 	t.Parallel()
 	var size int
-	client := overHTTP(t, bffToUsers, newProfiles(t, func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+	client := rpctest.OverHTTP(t, rpctest.BFFToUsers, rpctest.NewProfiles(t, func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 		return &usersv1.GetProfileResponse{Profile: &usersv1.Profile{FirstName: strings.Repeat("x", size)}}, nil
 	}))
 	size = 3 << 20
-	if res, err := get(t.Context(), client); err != nil || len(res.GetProfile().GetFirstName()) != size {
+	if res, err := rpctest.Get(t.Context(), client); err != nil || len(res.GetProfile().GetFirstName()) != size {
 		t.Errorf("an answer of %d bytes: got %d bytes, %v, want all", size, len(res.GetProfile().GetFirstName()), err)
 	}
 	size = 5 << 20
-	_, err := get(t.Context(), client)
-	wantError(t, "an answer of 5 MiB", err, connect.CodeResourceExhausted, "")
+	_, err := rpctest.Get(t.Context(), client)
+	rpctest.WantError(t, "an answer of 5 MiB", err, connect.CodeResourceExhausted, "")
 }

@@ -17,6 +17,7 @@ import (
 
 	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 var (
@@ -29,207 +30,211 @@ var (
 // refusal to start must say of it.
 func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 	t.Parallel()
-	minute := &policyv1.Rate{Count: new(int32(10)), Period: seconds(60)}
-	keeps := func(s *sketch, cache *policyv1.Cache) {
-		s.reads()
-		s.policy.Cache = cache
+	minute := &policyv1.Rate{Count: new(int32(10)), Period: rpctest.Seconds(60)}
+	keeps := func(s *rpctest.Schema, cache *policyv1.Cache) {
+		s.ReadOnly()
+		s.Policy.Cache = cache
 	}
 	for _, test := range []struct {
 		name  string
-		spoil func(*sketch)
+		spoil func(*rpctest.Schema)
 		fault string
 		where string // the method if ""
 	}{
-		{name: "no access", spoil: func(s *sketch) { s.policy.Access = nil }, fault: "doesn't say who may call"},
-		{name: "an access of nobody", spoil: func(s *sketch) { s.policy.Access = &policyv1.Access{} }, fault: "doesn't say who may call"},
-		{name: "no role", spoil: func(s *sketch) {
-			s.policy.Access = &policyv1.Access{Who: &policyv1.Access_Roles{Roles: &policyv1.Roles{}}}
+		{name: "no access", spoil: func(s *rpctest.Schema) { s.Policy.Access = nil }, fault: "doesn't say who may call"},
+		{name: "an access of nobody", spoil: func(s *rpctest.Schema) { s.Policy.Access = &policyv1.Access{} }, fault: "doesn't say who may call"},
+		{name: "no role", spoil: func(s *rpctest.Schema) {
+			s.Policy.Access = &policyv1.Access{Who: &policyv1.Access_Roles{Roles: &policyv1.Roles{}}}
 		}, fault: "names no role"},
-		{name: "no service", spoil: func(s *sketch) {
-			s.policy.Access = &policyv1.Access{Who: &policyv1.Access_Services{Services: &policyv1.Services{}}}
+		{name: "no service", spoil: func(s *rpctest.Schema) {
+			s.Policy.Access = &policyv1.Access{Who: &policyv1.Access_Services{Services: &policyv1.Services{}}}
 		}, fault: "names no service"},
-		{name: "oneself by no field", spoil: func(s *sketch) { s.policy.Access.GetSelf().Field = "" }, fault: `no one field ""`},
-		{name: "oneself by a field that isn't there", spoil: func(s *sketch) { s.policy.Access.GetSelf().Field = "user_id" }, fault: `no one field "user_id"`},
-		{name: "oneself by a number", spoil: func(s *sketch) { s.policy.Access.GetSelf().Field = "number" }, fault: `"number" is no string`},
-		{name: "oneself by a list", spoil: func(s *sketch) { s.policy.Access.GetSelf().Field = "names" }, fault: `no one field "names"`},
-		{name: "oneself by one of many", spoil: func(s *sketch) { s.policy.Access.GetSelf().Field = "inners.id" }, fault: `no one field "inners.id"`},
-		{name: "oneself by a map", spoil: func(s *sketch) { s.policy.Access.GetSelf().Field = "by_name.key" }, fault: `no one field "by_name.key"`},
-		{name: "oneself by a message", spoil: func(s *sketch) { s.policy.Access.GetSelf().Field = "inner" }, fault: `"inner" is no string`},
+		{name: "oneself by no field", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "" }, fault: `no one field ""`},
+		{name: "oneself by a field that isn't there", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "user_id" }, fault: `no one field "user_id"`},
+		{name: "oneself by a number", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "number" }, fault: `"number" is no string`},
+		{name: "oneself by a list", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "names" }, fault: `no one field "names"`},
+		{name: "oneself by one of many", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "inners.id" }, fault: `no one field "inners.id"`},
+		{name: "oneself by a map", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "by_name.key" }, fault: `no one field "by_name.key"`},
+		{name: "oneself by a message", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "inner" }, fault: `"inner" is no string`},
 
-		{name: "a recent sign-in of anyone", spoil: func(s *sketch) { s.policy.Access, s.policy.RecentSignIn = rpc.Anyone(), new(true) }, fault: "recent sign-in"},
-		{name: "a recent sign-in of services", spoil: func(s *sketch) {
-			s.policy.Access, s.policy.RecentSignIn = forServices("bff").GetAccess(), new(true)
+		{name: "a recent sign-in of anyone", spoil: func(s *rpctest.Schema) { s.Policy.Access, s.Policy.RecentSignIn = rpc.Anyone(), new(true) }, fault: "recent sign-in"},
+		{name: "a recent sign-in of services", spoil: func(s *rpctest.Schema) {
+			s.Policy.Access, s.Policy.RecentSignIn = rpctest.ForServices("bff").GetAccess(), new(true)
 		}, fault: "recent sign-in"},
 
-		{name: "no time", spoil: func(s *sketch) { s.policy.TimeLimit = &durationpb.Duration{} }, fault: "time limit that isn't a time of more than nothing"},
-		{name: "less than no time", spoil: func(s *sketch) { s.policy.TimeLimit = seconds(-1) }, fault: "time limit that isn't a time"},
-		{name: "a time that isn't one", spoil: func(s *sketch) { s.policy.TimeLimit = &durationpb.Duration{Seconds: 1, Nanos: -1} }, fault: "time limit that isn't a time"},
-		{name: "too much time", spoil: func(s *sketch) { s.policy.TimeLimit = seconds(26) }, fault: "at most 25s"},
-		{name: "a time limit of a stream", spoil: func(s *sketch) {
-			s.streams()
-			s.policy.TimeLimit = seconds(1)
+		{name: "no time", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = &durationpb.Duration{} }, fault: "time limit that isn't a time of more than nothing"},
+		{name: "less than no time", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = rpctest.Seconds(-1) }, fault: "time limit that isn't a time"},
+		{name: "a time that isn't one", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = &durationpb.Duration{Seconds: 1, Nanos: -1} }, fault: "time limit that isn't a time"},
+		{name: "too much time", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = rpctest.Seconds(26) }, fault: "at most 25s"},
+		{name: "a time limit of a stream", spoil: func(s *rpctest.Schema) {
+			s.StreamAnswers()
+			s.Policy.TimeLimit = rpctest.Seconds(1)
 		}, fault: "a stream has no end of its own"},
 
-		{name: "no attempts", spoil: func(s *sketch) {
-			s.reads()
-			s.policy.Retry = &policyv1.Retry{}
+		{name: "no attempts", spoil: func(s *rpctest.Schema) {
+			s.ReadOnly()
+			s.Policy.Retry = &policyv1.Retry{}
 		}, fault: "retries with 0 attempts"},
-		{name: "one attempt", spoil: func(s *sketch) {
-			s.reads()
-			s.policy.Retry = &policyv1.Retry{Attempts: new(int32(1))}
+		{name: "one attempt", spoil: func(s *rpctest.Schema) {
+			s.ReadOnly()
+			s.Policy.Retry = &policyv1.Retry{Attempts: new(int32(1))}
 		}, fault: "retries with 1 attempts"},
-		{name: "four attempts", spoil: func(s *sketch) {
-			s.reads()
-			s.policy.Retry = &policyv1.Retry{Attempts: new(int32(4))}
+		{name: "four attempts", spoil: func(s *rpctest.Schema) {
+			s.ReadOnly()
+			s.Policy.Retry = &policyv1.Retry{Attempts: new(int32(4))}
 		}, fault: "retries with 4 attempts"},
-		{name: "a retry of what may not be done twice", spoil: func(s *sketch) { s.policy.Retry = &policyv1.Retry{Attempts: new(int32(2))} }, fault: "may not be done twice"},
-		{name: "a retry of a stream", spoil: func(s *sketch) {
-			s.reads()
-			s.streams()
-			s.policy.Retry = &policyv1.Retry{Attempts: new(int32(2))}
+		{name: "a retry of what may not be done twice", spoil: func(s *rpctest.Schema) { s.Policy.Retry = &policyv1.Retry{Attempts: new(int32(2))} }, fault: "may not be done twice"},
+		{name: "a retry of a stream", spoil: func(s *rpctest.Schema) {
+			s.ReadOnly()
+			s.StreamAnswers()
+			s.Policy.Retry = &policyv1.Retry{Attempts: new(int32(2))}
 		}, fault: "stream can't be given again"},
 
-		{name: "a rate of nothing said", spoil: func(s *sketch) { s.policy.Rate = &policyv1.Rate{} }, fault: "period that isn't said"},
-		{name: "a rate without a count", spoil: func(s *sketch) { s.policy.Rate = &policyv1.Rate{Period: seconds(60)} }, fault: "count of at least 1"},
-		{name: "a rate of less than nothing", spoil: func(s *sketch) { s.policy.Rate = &policyv1.Rate{Count: new(int32(-1)), Period: seconds(60)} }, fault: "count of at least 1"},
-		{name: "a rate without a period", spoil: func(s *sketch) { s.policy.Rate = &policyv1.Rate{Count: new(int32(1))} }, fault: "period that isn't said"},
-		{name: "a period too short", spoil: func(s *sketch) {
-			s.policy.Rate = &policyv1.Rate{Count: new(int32(1)), Period: durationpb.New(time.Millisecond)}
+		{name: "a rate of nothing said", spoil: func(s *rpctest.Schema) { s.Policy.Rate = &policyv1.Rate{} }, fault: "period that isn't said"},
+		{name: "a rate without a count", spoil: func(s *rpctest.Schema) { s.Policy.Rate = &policyv1.Rate{Period: rpctest.Seconds(60)} }, fault: "count of at least 1"},
+		{name: "a rate of less than nothing", spoil: func(s *rpctest.Schema) {
+			s.Policy.Rate = &policyv1.Rate{Count: new(int32(-1)), Period: rpctest.Seconds(60)}
+		}, fault: "count of at least 1"},
+		{name: "a rate without a period", spoil: func(s *rpctest.Schema) { s.Policy.Rate = &policyv1.Rate{Count: new(int32(1))} }, fault: "period that isn't said"},
+		{name: "a period too short", spoil: func(s *rpctest.Schema) {
+			s.Policy.Rate = &policyv1.Rate{Count: new(int32(1)), Period: durationpb.New(time.Millisecond)}
 		}, fault: "say 1 s to 24 h"},
-		{name: "a period too long", spoil: func(s *sketch) { s.policy.Rate = &policyv1.Rate{Count: new(int32(1)), Period: seconds(86401)} }, fault: "say 1 s to 24 h"},
-		{name: "a burst of none", spoil: func(s *sketch) {
-			s.policy.Rate = proto.CloneOf(minute)
-			s.policy.Rate.Burst = new(int32(0))
+		{name: "a period too long", spoil: func(s *rpctest.Schema) {
+			s.Policy.Rate = &policyv1.Rate{Count: new(int32(1)), Period: rpctest.Seconds(86401)}
+		}, fault: "say 1 s to 24 h"},
+		{name: "a burst of none", spoil: func(s *rpctest.Schema) {
+			s.Policy.Rate = proto.CloneOf(minute)
+			s.Policy.Rate.Burst = new(int32(0))
 		}, fault: "burst of at least 1"},
 
-		{name: "a criticality that is said and isn't", spoil: func(s *sketch) { s.policy.Criticality = new(policyv1.Criticality_CRITICALITY_UNSPECIFIED) }, fault: "criticality that isn't one"},
-		{name: "a criticality that isn't known", spoil: func(s *sketch) { s.policy.Criticality = new(policyv1.Criticality(7)) }, fault: "criticality that isn't one"},
+		{name: "a criticality that is said and isn't", spoil: func(s *rpctest.Schema) { s.Policy.Criticality = new(policyv1.Criticality_CRITICALITY_UNSPECIFIED) }, fault: "criticality that isn't one"},
+		{name: "a criticality that isn't known", spoil: func(s *rpctest.Schema) { s.Policy.Criticality = new(policyv1.Criticality(7)) }, fault: "criticality that isn't one"},
 
-		{name: "a cache of a write", spoil: func(s *sketch) { s.policy.Cache = &policyv1.Cache{Ttl: seconds(1), Scope: &private} }, fault: "side effects"},
-		{name: "a cache of an idempotent write", spoil: func(s *sketch) {
-			s.method.Options.IdempotencyLevel = new(descriptorpb.MethodOptions_IDEMPOTENT)
-			s.policy.Cache = &policyv1.Cache{Ttl: seconds(1), Scope: &private}
+		{name: "a cache of a write", spoil: func(s *rpctest.Schema) { s.Policy.Cache = &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private} }, fault: "side effects"},
+		{name: "a cache of an idempotent write", spoil: func(s *rpctest.Schema) {
+			s.Method.Options.IdempotencyLevel = new(descriptorpb.MethodOptions_IDEMPOTENT)
+			s.Policy.Cache = &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private}
 		}, fault: "side effects"},
-		{name: "a cache of a stream", spoil: func(s *sketch) {
-			s.streams()
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &private})
+		{name: "a cache of a stream", spoil: func(s *rpctest.Schema) {
+			s.StreamAnswers()
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private})
 		}, fault: "a stream's can't be kept"},
-		{name: "a cache for no time", spoil: func(s *sketch) { keeps(s, &policyv1.Cache{Ttl: seconds(0), Scope: &private}) }, fault: "ttl that isn't a time"},
-		{name: "a cache for a time that isn't said", spoil: func(s *sketch) { keeps(s, &policyv1.Cache{Scope: &private}) }, fault: "ttl that isn't said"},
-		{name: "a cache of nobody's", spoil: func(s *sketch) { keeps(s, &policyv1.Cache{Ttl: seconds(1)}) }, fault: "add a scope"},
-		{name: "a cache of an unspecified scope", spoil: func(s *sketch) {
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: new(policyv1.CacheScope_CACHE_SCOPE_UNSPECIFIED)})
+		{name: "a cache for no time", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(0), Scope: &private}) }, fault: "ttl that isn't a time"},
+		{name: "a cache for a time that isn't said", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Scope: &private}) }, fault: "ttl that isn't said"},
+		{name: "a cache of nobody's", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1)}) }, fault: "add a scope"},
+		{name: "a cache of an unspecified scope", spoil: func(s *rpctest.Schema) {
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: new(policyv1.CacheScope_CACHE_SCOPE_UNSPECIFIED)})
 		}, fault: "add a scope"},
-		{name: "a private cache that revalidates late", spoil: func(s *sketch) {
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &private, StaleWhileRevalidate: seconds(1)})
+		{name: "a private cache that revalidates late", spoil: func(s *rpctest.Schema) {
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, StaleWhileRevalidate: rpctest.Seconds(1)})
 		}, fault: "only a shared one may"},
-		{name: "a private cache that hides errors", spoil: func(s *sketch) {
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &private, StaleIfError: seconds(1)})
+		{name: "a private cache that hides errors", spoil: func(s *rpctest.Schema) {
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, StaleIfError: rpctest.Seconds(1)})
 		}, fault: "only a shared one may"},
-		{name: "a private cache of anyone", spoil: func(s *sketch) {
-			s.policy.Access = rpc.Anyone()
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &private})
+		{name: "a private cache of anyone", spoil: func(s *rpctest.Schema) {
+			s.Policy.Access = rpc.Anyone()
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private})
 		}, fault: "nobody says who they are"},
-		{name: "a shared cache of one's own", spoil: func(s *sketch) { keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &shared}) }, fault: "not anyone may call"},
-		{name: "a shared cache of the signed in", spoil: func(s *sketch) {
-			s.policy.Access = signedIn
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &shared})
+		{name: "a shared cache of one's own", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &shared}) }, fault: "not anyone may call"},
+		{name: "a shared cache of the signed in", spoil: func(s *rpctest.Schema) {
+			s.Policy.Access = signedIn
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &shared})
 		}, fault: "not anyone may call"},
-		{name: "a shared cache with the caller's tag", spoil: func(s *sketch) {
-			s.policy.Access = rpc.Anyone()
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &shared, Tags: []string{"account/{caller}"}})
+		{name: "a shared cache with the caller's tag", spoil: func(s *rpctest.Schema) {
+			s.Policy.Access = rpc.Anyone()
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &shared, Tags: []string{"account/{caller}"}})
 		}, fault: "no caller is known"},
-		{name: "a stale answer for no time", spoil: func(s *sketch) {
-			s.policy.Access = rpc.Anyone()
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &shared, StaleIfError: seconds(0)})
+		{name: "a stale answer for no time", spoil: func(s *rpctest.Schema) {
+			s.Policy.Access = rpc.Anyone()
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &shared, StaleIfError: rpctest.Seconds(0)})
 		}, fault: "stale_if_error that isn't a time"},
-		{name: "a kept secret", spoil: func(s *sketch) {
-			s.response.Field = append(s.response.Field, proto.CloneOf(s.inner.Field[2]))
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &private})
+		{name: "a kept secret", spoil: func(s *rpctest.Schema) {
+			s.Response.Field = append(s.Response.Field, proto.CloneOf(s.Inner.Field[2]))
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private})
 		}, fault: "redacted field sketch.v1.Response.token"},
-		{name: "a kept secret within", spoil: func(s *sketch) {
-			s.response.Field = append(s.response.Field, proto.CloneOf(s.request.Field[5]))
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &private})
+		{name: "a kept secret within", spoil: func(s *rpctest.Schema) {
+			s.Response.Field = append(s.Response.Field, proto.CloneOf(s.Request.Field[5]))
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private})
 		}, fault: "redacted field sketch.v1.Inner.token"},
-		{name: "a long life that no write can end", spoil: func(s *sketch) { keeps(s, &policyv1.Cache{Ttl: seconds(2), Scope: &private}) }, fault: "no write can purge"},
+		{name: "a long life that no write can end", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(2), Scope: &private}) }, fault: "no write can purge"},
 
-		{name: "a tag that isn't one", spoil: func(s *sketch) {
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &private, Tags: []string{"account/id"}})
+		{name: "a tag that isn't one", spoil: func(s *rpctest.Schema) {
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/id"}})
 		}, fault: `a tag "account/id"`},
-		{name: "a tag of a field that isn't there", spoil: func(s *sketch) {
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &private, Tags: []string{"account/{user_id}"}})
+		{name: "a tag of a field that isn't there", spoil: func(s *rpctest.Schema) {
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/{user_id}"}})
 		}, fault: `no one field "user_id"`},
-		{name: "a tag of a number", spoil: func(s *sketch) {
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &private, Tags: []string{"account/{number}"}})
+		{name: "a tag of a number", spoil: func(s *rpctest.Schema) {
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/{number}"}})
 		}, fault: `"number" is no string`},
-		{name: "a tag of a secret", spoil: func(s *sketch) {
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &private, Tags: []string{"account/{password}"}})
+		{name: "a tag of a secret", spoil: func(s *rpctest.Schema) {
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/{password}"}})
 		}, fault: "sketch.v1.Request.password is redacted"},
-		{name: "a tag of a secret within", spoil: func(s *sketch) {
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &private, Tags: []string{"account/{inner.token}"}})
+		{name: "a tag of a secret within", spoil: func(s *rpctest.Schema) {
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/{inner.token}"}})
 		}, fault: "sketch.v1.Inner.token is redacted"},
 
-		{name: "a purge by a read", spoil: func(s *sketch) {
-			keeps(s, &policyv1.Cache{Ttl: seconds(1), Scope: &private, Tags: []string{"account/{id}"}})
-			s.policy.Purges = []string{"account/{id}"}
+		{name: "a purge by a read", spoil: func(s *rpctest.Schema) {
+			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/{id}"}})
+			s.Policy.Purges = []string{"account/{id}"}
 		}, fault: "purges, and the method has no side effects"},
-		{name: "a purge of a tag that nobody has", spoil: func(s *sketch) { s.policy.Purges = []string{"acount/{id}"} }, fault: `purges "acount/{id}", a tag that no method's`},
-		{name: "a purge of all of what is somebody's", spoil: func(s *sketch) { s.policy.Purges = []string{"account"} }, fault: `purges "account", a tag that no method's`},
-		{name: "a purge of the caller's who isn't known", spoil: func(s *sketch) { s.policy.Access, s.policy.Purges = rpc.Anyone(), []string{"account/{caller}"} }, fault: "no caller is known"},
+		{name: "a purge of a tag that nobody has", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"acount/{id}"} }, fault: `purges "acount/{id}", a tag that no method's`},
+		{name: "a purge of all of what is somebody's", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"account"} }, fault: `purges "account", a tag that no method's`},
+		{name: "a purge of the caller's who isn't known", spoil: func(s *rpctest.Schema) { s.Policy.Access, s.Policy.Purges = rpc.Anyone(), []string{"account/{caller}"} }, fault: "no caller is known"},
 
-		{name: "a key for a read", spoil: func(s *sketch) {
-			s.reads()
-			s.policy.IdempotencyKey = new(true)
+		{name: "a key for a read", spoil: func(s *rpctest.Schema) {
+			s.ReadOnly()
+			s.Policy.IdempotencyKey = new(true)
 		}, fault: "idempotency key, and the method has no side effects"},
-		{name: "a key for a stream", spoil: func(s *sketch) {
-			s.streams()
-			s.policy.IdempotencyKey = new(true)
+		{name: "a key for a stream", spoil: func(s *rpctest.Schema) {
+			s.StreamAnswers()
+			s.Policy.IdempotencyKey = new(true)
 		}, fault: "idempotency key, and a stream"},
 
-		{name: "a place that isn't one", spoil: func(s *sketch) { s.policy.Created = new("things/{id}") }, fault: `creates at "things/{id}": write a path`},
-		{name: "no place", spoil: func(s *sketch) { s.policy.Created = new("") }, fault: `creates at "": write a path`},
-		{name: "a place by a field that isn't there", spoil: func(s *sketch) { s.policy.Created = new("/things/{user_id}") }, fault: `Response has no one field "user_id"`},
-		{name: "a place of a read's", spoil: func(s *sketch) {
-			s.reads()
-			s.policy.Created = new("/things/{id}")
+		{name: "a place that isn't one", spoil: func(s *rpctest.Schema) { s.Policy.Created = new("things/{id}") }, fault: `creates at "things/{id}": write a path`},
+		{name: "no place", spoil: func(s *rpctest.Schema) { s.Policy.Created = new("") }, fault: `creates at "": write a path`},
+		{name: "a place by a field that isn't there", spoil: func(s *rpctest.Schema) { s.Policy.Created = new("/things/{user_id}") }, fault: `Response has no one field "user_id"`},
+		{name: "a place of a read's", spoil: func(s *rpctest.Schema) {
+			s.ReadOnly()
+			s.Policy.Created = new("/things/{id}")
 		}, fault: "creates, and the method has no side effects"},
-		{name: "a place of a stream's", spoil: func(s *sketch) {
-			s.streams()
-			s.policy.Created = new("/things/{id}")
+		{name: "a place of a stream's", spoil: func(s *rpctest.Schema) {
+			s.StreamAnswers()
+			s.Policy.Created = new("/things/{id}")
 		}, fault: "creates, and a stream"},
 
-		{name: "a number to normalise", spoil: func(s *sketch) { s.normalize(2, &policyv1.Normalize{Trim: new(true)}) }, fault: "no text", where: "sketch.v1.Request.number"},
-		{name: "a message to normalise", spoil: func(s *sketch) { s.normalize(4, &policyv1.Normalize{Trim: new(true)}) }, fault: "no text", where: "sketch.v1.Request.inner"},
-		{name: "a map to normalise", spoil: func(s *sketch) { s.normalize(7, &policyv1.Normalize{Trim: new(true)}) }, fault: "no text", where: "sketch.v1.Request.by_name"},
-		{name: "a map's key to normalise", spoil: func(s *sketch) {
-			setField(s.request.NestedType[0].Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{Trim: new(true)}})
+		{name: "a number to normalise", spoil: func(s *rpctest.Schema) { s.Normalize(2, &policyv1.Normalize{Trim: new(true)}) }, fault: "no text", where: "sketch.v1.Request.number"},
+		{name: "a message to normalise", spoil: func(s *rpctest.Schema) { s.Normalize(4, &policyv1.Normalize{Trim: new(true)}) }, fault: "no text", where: "sketch.v1.Request.inner"},
+		{name: "a map to normalise", spoil: func(s *rpctest.Schema) { s.Normalize(7, &policyv1.Normalize{Trim: new(true)}) }, fault: "no text", where: "sketch.v1.Request.by_name"},
+		{name: "a map's key to normalise", spoil: func(s *rpctest.Schema) {
+			rpctest.SetField(s.Request.NestedType[0].Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{Trim: new(true)}})
 		}, fault: "no text", where: "sketch.v1.Request.ByNameEntry.key"},
-		{name: "nothing to do", spoil: func(s *sketch) { s.normalize(1, &policyv1.Normalize{}) }, fault: "by no step", where: "sketch.v1.Request.id"},
-		{name: "steps that are all refused", spoil: func(s *sketch) { s.normalize(1, &policyv1.Normalize{Trim: new(false)}) }, fault: "by no step", where: "sketch.v1.Request.id"},
-		{name: "an email in lower case", spoil: func(s *sketch) { s.normalize(1, &policyv1.Normalize{Email: new(true), LowerCase: new(true)}) }, fault: "the email's rule is whole", where: "sketch.v1.Request.id"},
-		{name: "a form that is said and isn't", spoil: func(s *sketch) {
-			s.normalize(1, &policyv1.Normalize{Form: new(policyv1.UnicodeForm_UNICODE_FORM_UNSPECIFIED)})
+		{name: "nothing to do", spoil: func(s *rpctest.Schema) { s.Normalize(1, &policyv1.Normalize{}) }, fault: "by no step", where: "sketch.v1.Request.id"},
+		{name: "steps that are all refused", spoil: func(s *rpctest.Schema) { s.Normalize(1, &policyv1.Normalize{Trim: new(false)}) }, fault: "by no step", where: "sketch.v1.Request.id"},
+		{name: "an email in lower case", spoil: func(s *rpctest.Schema) { s.Normalize(1, &policyv1.Normalize{Email: new(true), LowerCase: new(true)}) }, fault: "the email's rule is whole", where: "sketch.v1.Request.id"},
+		{name: "a form that is said and isn't", spoil: func(s *rpctest.Schema) {
+			s.Normalize(1, &policyv1.Normalize{Form: new(policyv1.UnicodeForm_UNICODE_FORM_UNSPECIFIED)})
 		}, fault: "Unicode form that isn't one", where: "sketch.v1.Request.id"},
-		{name: "a fault deep within", spoil: func(s *sketch) {
-			setField(s.inner.Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{}})
+		{name: "a fault deep within", spoil: func(s *rpctest.Schema) {
+			rpctest.SetField(s.Inner.Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{}})
 		}, fault: "by no step", where: "sketch.v1.Inner.id"},
-		{name: "a fault of what is answered", spoil: func(s *sketch) {
-			setField(s.response.Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{}})
+		{name: "a fault of what is answered", spoil: func(s *rpctest.Schema) {
+			rpctest.SetField(s.Response.Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{}})
 		}, fault: "by no step", where: "sketch.v1.Response.id"},
 
-		{name: "a rule that can't be read", spoil: func(s *sketch) {
-			s.request.Options = &descriptorpb.MessageOptions{}
-			proto.SetExtension(s.request.Options, validate.E_Message, &validate.MessageRules{
+		{name: "a rule that can't be read", spoil: func(s *rpctest.Schema) {
+			s.Request.Options = &descriptorpb.MessageOptions{}
+			proto.SetExtension(s.Request.Options, validate.E_Message, &validate.MessageRules{
 				Cel: []*validate.Rule{{Id: new("broken"), Expression: new("this.nothing ==")}},
 			})
 		}, fault: "the rules of its request can't be held"},
 	} {
-		s := newSketch()
+		s := rpctest.NewSchema()
 		test.spoil(s)
 		err := startSketch(t, s, "")
 		where := test.where
 		if where == "" {
-			where = sketchProcedure
+			where = rpctest.SchemaProcedure
 		}
 		if err == nil || !strings.Contains(err.Error(), test.fault) || !strings.Contains(err.Error(), where+": ") {
 			t.Errorf("%s: got %v, want a refusal of %s with %q", test.name, err, where, test.fault)
@@ -239,28 +244,28 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 
 // startSketch builds a server of the sketch, and of a read whose kept answers
 // have the tag "account/{id}".
-func startSketch(t testing.TB, s *sketch, settings string) error {
+func startSketch(t testing.TB, s *rpctest.Schema, settings string) error {
 	t.Helper()
-	_, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: letsAllIn, Policy: settings}, func(server *connect.Server) {
-		server.Register(connect.Method{Spec: s.spec(t), Handler: answersAll})
-		if !slices.Contains(s.policy.Purges, "account") && len(s.policy.Purges) == 0 {
+	_, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: rpctest.AllowAll, Policy: settings}, func(server *connect.Server) {
+		server.Register(connect.Method{Spec: s.Spec(t), Handler: rpctest.Succeed})
+		if !slices.Contains(s.Policy.Purges, "account") && len(s.Policy.Purges) == 0 {
 			return
 		}
-		other := newSketch()
-		other.reads()
-		other.policy.Cache = &policyv1.Cache{Ttl: seconds(1), Scope: &private, Tags: []string{"account/{id}"}}
-		spec := other.spec(t)
+		other := rpctest.NewSchema()
+		other.ReadOnly()
+		other.Policy.Cache = &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/{id}"}}
+		spec := other.Spec(t)
 		spec.Procedure = "/sketch.v1.OtherService/Read"
-		server.Register(connect.Method{Spec: spec, Handler: answersAll})
+		server.Register(connect.Method{Spec: spec, Handler: rpctest.Succeed})
 	})
 	return err
 }
 
 func TestAllFaultsOfASchemaAreReportedAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newSketch()
-	s.policy.TimeLimit, s.policy.Rate, s.policy.Retry = seconds(0), &policyv1.Rate{}, &policyv1.Retry{}
-	s.normalize(2, &policyv1.Normalize{Trim: new(true)})
+	s := rpctest.NewSchema()
+	s.Policy.TimeLimit, s.Policy.Rate, s.Policy.Retry = rpctest.Seconds(0), &policyv1.Rate{}, &policyv1.Retry{}
+	s.Normalize(2, &policyv1.Normalize{Trim: new(true)})
 	err := startSketch(t, s, "")
 	for _, fault := range []string{"time limit", "rate", "retries", "sketch.v1.Request.number"} {
 		if err == nil || !strings.Contains(err.Error(), fault) {
@@ -272,17 +277,17 @@ func TestAllFaultsOfASchemaAreReportedAtOnce(t *testing.T) {
 // What is said is what the plan holds, and what isn't has its default.
 func TestAPlanHoldsWhatTheSchemaSays(t *testing.T) {
 	t.Parallel()
-	plain := planOf(t, newSketch())
+	plain := planOf(t, rpctest.NewSchema())
 	if plain.TimeLimit != rpc.DefaultLimit || plain.Attempts != 1 || plain.Rate != nil || plain.Sheddable || plain.Cache != nil || plain.RecentSignIn || plain.IdempotencyKey || plain.Created != nil || len(plain.Purges) != 0 {
 		t.Errorf("what isn't said: got %+v, want the defaults", plain)
 	}
 
-	read := newSketch()
-	read.reads()
-	read.policy.TimeLimit, read.policy.Retry, read.policy.RecentSignIn = seconds(3), &policyv1.Retry{Attempts: new(int32(3))}, new(true)
-	read.policy.Rate = &policyv1.Rate{Count: new(int32(10)), Period: seconds(60), Burst: new(int32(4))}
-	read.policy.Criticality = new(policyv1.Criticality_CRITICALITY_SHEDDABLE)
-	read.policy.Cache = &policyv1.Cache{Ttl: seconds(9), Scope: &private, Tags: []string{"account/{caller}", "thing/{inner.next.id}", "things"}}
+	read := rpctest.NewSchema()
+	read.ReadOnly()
+	read.Policy.TimeLimit, read.Policy.Retry, read.Policy.RecentSignIn = rpctest.Seconds(3), &policyv1.Retry{Attempts: new(int32(3))}, new(true)
+	read.Policy.Rate = &policyv1.Rate{Count: new(int32(10)), Period: rpctest.Seconds(60), Burst: new(int32(4))}
+	read.Policy.Criticality = new(policyv1.Criticality_CRITICALITY_SHEDDABLE)
+	read.Policy.Cache = &policyv1.Cache{Ttl: rpctest.Seconds(9), Scope: &private, Tags: []string{"account/{caller}", "thing/{inner.next.id}", "things"}}
 	got := planOf(t, read)
 	if got.TimeLimit != 3*time.Second || got.Attempts != 3 || !got.Sheddable || !got.RecentSignIn {
 		t.Errorf("a read: got %+v", got)
@@ -302,17 +307,17 @@ func TestAPlanHoldsWhatTheSchemaSays(t *testing.T) {
 		t.Errorf("a read's tags: got %q, want %q", tags, want)
 	}
 
-	common := newSketch()
-	common.reads()
-	common.policy.Access = rpc.Anyone()
-	common.policy.Cache = &policyv1.Cache{Ttl: seconds(60), Scope: &shared, StaleWhileRevalidate: seconds(5), StaleIfError: seconds(50), Tags: []string{"things"}}
+	common := rpctest.NewSchema()
+	common.ReadOnly()
+	common.Policy.Access = rpc.Anyone()
+	common.Policy.Cache = &policyv1.Cache{Ttl: rpctest.Seconds(60), Scope: &shared, StaleWhileRevalidate: rpctest.Seconds(5), StaleIfError: rpctest.Seconds(50), Tags: []string{"things"}}
 	if got := planOf(t, common).Cache; got == nil || !got.Shared || got.StaleWhileRevalidate != 5*time.Second || got.StaleIfError != 50*time.Second {
 		t.Errorf("a shared cache: got %+v", got)
 	}
 
-	write := newSketch()
-	write.policy.IdempotencyKey, write.policy.Retry = new(true), &policyv1.Retry{Attempts: new(int32(2))}
-	write.policy.Criticality, write.policy.Created = new(policyv1.Criticality_CRITICALITY_CRITICAL), new("/things/{id}/parts")
+	write := rpctest.NewSchema()
+	write.Policy.IdempotencyKey, write.Policy.Retry = new(true), &policyv1.Retry{Attempts: new(int32(2))}
+	write.Policy.Criticality, write.Policy.Created = new(policyv1.Criticality_CRITICALITY_CRITICAL), new("/things/{id}/parts")
 	wrote := planOf(t, write)
 	for answer, want := range map[string]string{`{"id":"a/b"}`: "/things/a%2Fb/parts", `{}`: ""} {
 		message := dynamicpb.NewMessage(wrote.Method.Output())
@@ -327,18 +332,18 @@ func TestAPlanHoldsWhatTheSchemaSays(t *testing.T) {
 		t.Errorf("a write with a key: got %+v", wrote)
 	}
 
-	stream := newSketch()
-	stream.streams()
+	stream := rpctest.NewSchema()
+	stream.StreamAnswers()
 	if got := planOf(t, stream); got.TimeLimit != 0 {
 		t.Errorf("a stream: got a time limit of %s, want none", got.TimeLimit)
 	}
 }
 
 // planOf compiles a sketch.
-func planOf(t testing.TB, s *sketch) *rpc.Plan {
+func planOf(t testing.TB, s *rpctest.Schema) *rpc.Plan {
 	t.Helper()
-	server, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: letsAllIn}, func(server *connect.Server) {
-		server.Register(connect.Method{Spec: s.spec(t), Handler: answersAll})
+	server, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: rpctest.AllowAll}, func(server *connect.Server) {
+		server.Register(connect.Method{Spec: s.Spec(t), Handler: rpctest.Succeed})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -349,12 +354,12 @@ func planOf(t testing.TB, s *sketch) *rpc.Plan {
 func TestSettingsTightenAndNeverLoosen(t *testing.T) {
 	t.Parallel()
 	const name = "sketch.v1.SketchService/Call"
-	sketched := func(rate *policyv1.Rate) *sketch {
-		s := newSketch()
-		s.policy.TimeLimit, s.policy.Rate = seconds(2), rate
+	sketched := func(rate *policyv1.Rate) *rpctest.Schema {
+		s := rpctest.NewSchema()
+		s.Policy.TimeLimit, s.Policy.Rate = rpctest.Seconds(2), rate
 		return s
 	}
-	tenAMinute := &policyv1.Rate{Count: new(int32(10)), Period: seconds(60), Burst: new(int32(5))}
+	tenAMinute := &policyv1.Rate{Count: new(int32(10)), Period: rpctest.Seconds(60), Burst: new(int32(5))}
 	for _, test := range []struct {
 		settings string
 		rate     *policyv1.Rate
@@ -373,8 +378,8 @@ func TestSettingsTightenAndNeverLoosen(t *testing.T) {
 		{settings: name + " rate=1000/s burst=2000", limit: 2 * time.Second, want: "1000/s burst=2000"},
 	} {
 		var got *rpc.Plan
-		server, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: letsAllIn, Policy: test.settings}, func(server *connect.Server) {
-			server.Register(connect.Method{Spec: sketched(test.rate).spec(t), Handler: answersAll})
+		server, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: rpctest.AllowAll, Policy: test.settings}, func(server *connect.Server) {
+			server.Register(connect.Method{Spec: sketched(test.rate).Spec(t), Handler: rpctest.Succeed})
 		})
 		if err != nil {
 			t.Errorf("%q: %v", test.settings, err)
@@ -417,8 +422,8 @@ func TestSettingsTightenAndNeverLoosen(t *testing.T) {
 	if err := startSketch(t, sketched(nil), name+" burst=3"); err == nil || !strings.Contains(err.Error(), "needs a rate=") {
 		t.Errorf("a burst without a rate: got %v, want a refusal", err)
 	}
-	stream := newSketch()
-	stream.streams()
+	stream := rpctest.NewSchema()
+	stream.StreamAnswers()
 	if err := startSketch(t, stream, name+" limit=1s"); err == nil || !strings.Contains(err.Error(), "no time limit to tighten") {
 		t.Errorf("a limit of a stream: got %v, want a refusal", err)
 	}

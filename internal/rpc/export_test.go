@@ -11,20 +11,6 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// InternalToken makes a token by which the route's caller may call.
-func InternalToken(t testing.TB, route Route) string {
-	t.Helper()
-	issuer, err := newIssuer(route.Keys, route.Caller, route.Callee)
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := issuer.current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return token
-}
-
 // CallerCheck returns what tells a callee which of the callers made a token.
 func CallerCheck(t testing.TB, keys InternalKeys, callee string, callers ...string) func(token string) (string, error) {
 	t.Helper()

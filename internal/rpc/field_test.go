@@ -17,6 +17,7 @@ import (
 	policyv1 "gatehouse/gen/policy/v1"
 	_ "gatehouse/gen/users/v1"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 // newDynamic makes a request of a method.
@@ -92,10 +93,10 @@ func FuzzNormalizingTwiceIsNormalizingOnce(f *testing.F) {
 
 func TestEveryTextOfAMessageIsNormalized(t *testing.T) {
 	t.Parallel()
-	s := newSketch()
-	s.normalize(1, &policyv1.Normalize{Trim: new(true)})
-	s.normalize(5, &policyv1.Normalize{Trim: new(true)})
-	setField(s.inner.Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{Trim: new(true)}})
+	s := rpctest.NewSchema()
+	s.Normalize(1, &policyv1.Normalize{Trim: new(true)})
+	s.Normalize(5, &policyv1.Normalize{Trim: new(true)})
+	rpctest.SetField(s.Inner.Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{Trim: new(true)}})
 	method := planOf(t, s).Method
 	request := newDynamic(t, method, `{"id":" a ","password":" b ","names":[" c "," d "],"inner":{"id":" e ","token":" f ","next":{"id":" g "}},"inners":[{"id":" h "}],"by_name":{" i ":{"id":" j "}}}`)
 	rpc.NormalizeMessage(request)
@@ -112,7 +113,7 @@ func TestEveryTextOfAMessageIsNormalized(t *testing.T) {
 
 func TestWhatIsRedactedIsGone(t *testing.T) {
 	t.Parallel()
-	request := newDynamic(t, planOf(t, newSketch()).Method, `{"id":"a","password":"s3cret","inner":{"id":"b","token":"s3cret","next":{"token":"s3cret"}},"inners":[{"token":"s3cret","id":"c"}],"by_name":{"d":{"token":"s3cret"}}}`)
+	request := newDynamic(t, planOf(t, rpctest.NewSchema()).Method, `{"id":"a","password":"s3cret","inner":{"id":"b","token":"s3cret","next":{"token":"s3cret"}},"inners":[{"token":"s3cret","id":"c"}],"by_name":{"d":{"token":"s3cret"}}}`)
 	request.ProtoReflect().SetUnknown([]byte("\xfa\x06\x06s3cret"))
 	request.ProtoReflect().Mutable(request.ProtoReflect().Descriptor().Fields().ByName("inner")).Message().SetUnknown([]byte("\xfa\x06\x06s3cret"))
 	before, err := proto.MarshalOptions{Deterministic: true}.Marshal(request)

@@ -2,6 +2,7 @@ package rpc_test
 
 import (
 	"bufio"
+	"gatehouse/internal/rpctest"
 	"io"
 	"net"
 	"net/http"
@@ -14,7 +15,7 @@ import (
 // us: nothing that follows on its connection is answered.
 func TestARequestWithTwoLengthsEndsItsConnection(t *testing.T) {
 	t.Parallel()
-	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url := rpctest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		_, _ = w.Write(append([]byte(r.URL.Path+" "), body...))
 	}))

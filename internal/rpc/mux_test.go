@@ -15,10 +15,11 @@ import (
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 // newHTTPClient makes connections of one protocol, which end with the test.
-func newHTTPClient(t testing.TB, protocol func(*http.Protocols, bool)) *http.Client {
+func NewHTTPClient(t testing.TB, protocol func(*http.Protocols, bool)) *http.Client {
 	t.Helper()
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	protocol(transport.Protocols, true)
@@ -28,12 +29,12 @@ func newHTTPClient(t testing.TB, protocol func(*http.Protocols, bool)) *http.Cli
 
 func TestReflectionListsTheServices(t *testing.T) {
 	t.Parallel()
-	server := newServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
 		usersv1.RegisterRelayServiceHandler(server, usersv1.UnimplementedRelayServiceHandler{})
-		registerProfiles(found)(server)
+		rpctest.RegisterProfiles(rpctest.Found)(server)
 	})
-	url := serve(t, server.Mux(isReady))
-	client := grpcreflect.NewClient(newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC())
+	url := rpctest.Serve(t, server.Mux(rpctest.IsReady))
+	client := grpcreflect.NewClient(NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC())
 	stream := client.NewStream(t.Context())
 	defer func() {
 		if _, err := stream.Close(); err != nil {
@@ -63,7 +64,7 @@ func TestReflectionListsTheServices(t *testing.T) {
 func TestHealthFollowsReadiness(t *testing.T) {
 	t.Parallel()
 	var ready atomic.Bool
-	url := serve(t, newProfiles(t, found).Mux(func() error {
+	url := rpctest.Serve(t, rpctest.NewProfiles(t, rpctest.Found).Mux(func() error {
 		if !ready.Load() {
 			return errors.New("the database is away")
 		}
@@ -94,11 +95,11 @@ func TestHealthFollowsReadiness(t *testing.T) {
 			t.Fatal(err)
 		}
 		request.Header.Set("Content-Type", jsonType)
-		got := send(t, request)
-		if got.status != test.status || !strings.Contains(got.body, test.body) {
-			t.Errorf("%s %s %s, ready: %v: got %d %q, want %d with %q", test.method, test.path, test.request, test.ready, got.status, got.body, test.status, test.body)
+		got := rpctest.Send(t, request)
+		if got.Status != test.status || !strings.Contains(got.Body, test.body) {
+			t.Errorf("%s %s %s, ready: %v: got %d %q, want %d with %q", test.method, test.path, test.request, test.ready, got.Status, got.Body, test.status, test.body)
 		}
-		if cache := got.header.Get("Cache-Control"); test.method == "GET" && test.path != "/" && cache != "no-store" {
+		if cache := got.Header.Get("Cache-Control"); test.method == "GET" && test.path != "/" && cache != "no-store" {
 			t.Errorf("%s %s: got Cache-Control %q, want no-store", test.method, test.path, cache)
 		}
 	}
@@ -107,7 +108,7 @@ func TestHealthFollowsReadiness(t *testing.T) {
 // What stands beside the methods is listed, and nothing else is there.
 func TestAMuxListsItsPages(t *testing.T) {
 	t.Parallel()
-	mux := newProfiles(t, found).Mux(isReady)
+	mux := rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady)
 	mux.Handle("GET /page", rpc.Anyone(), http.NotFoundHandler())
 	var got []string
 	for _, page := range mux.Pages() {
@@ -128,7 +129,7 @@ func TestAMuxListsItsPages(t *testing.T) {
 func TestAPageThatAsksWhoIsCallingCantBeServed(t *testing.T) {
 	t.Parallel()
 	for name, access := range map[string]*policyv1.Access{
-		"nothing said": nil, "nobody": {}, "the signed in": signedIn, "services": forServices("bff").GetAccess(),
+		"nothing said": nil, "nobody": {}, "the signed in": signedIn, "services": rpctest.ForServices("bff").GetAccess(),
 	} {
 		func() {
 			defer func() {
@@ -136,7 +137,7 @@ func TestAPageThatAsksWhoIsCallingCantBeServed(t *testing.T) {
 					t.Errorf("a page for %s: got it served, want a panic", name)
 				}
 			}()
-			newProfiles(t, found).Mux(isReady).Handle("GET /page", access, http.NotFoundHandler())
+			rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady).Handle("GET /page", access, http.NotFoundHandler())
 		}()
 	}
 }

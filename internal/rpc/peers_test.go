@@ -14,14 +14,15 @@ import (
 
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 func TestCallsAreSpreadOverAllEndpoints(t *testing.T) {
 	t.Parallel()
 	a, b, c := newFlaky(t), newFlaky(t), newFlaky(t)
-	client := dial(t, bffToUsers, a.url+", "+b.url+","+c.url)
+	client := rpctest.Dial(t, rpctest.BFFToUsers, a.url+", "+b.url+","+c.url)
 	for range 90 {
-		if _, err := get(t.Context(), client); err != nil {
+		if _, err := rpctest.Get(t.Context(), client); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -37,7 +38,7 @@ func TestCallsAreSpreadOverAllEndpoints(t *testing.T) {
 func TestARefusedDialGoesToAnotherCopy(t *testing.T) {
 	t.Parallel()
 	service := newFlaky(t)
-	client := dial(t, bffToUsers, deadURL(t)+","+service.url+","+deadURL(t))
+	client := rpctest.Dial(t, rpctest.BFFToUsers, deadURL(t)+","+service.url+","+deadURL(t))
 	for i := range 30 {
 		if err := update(t.Context(), client); fault.Reason(err) != fault.ReasonInvalid { // an answer
 			t.Fatalf("call %d: got %v, want the validator's refusal", i, err)
@@ -74,7 +75,7 @@ func (r *restartable) start() {
 	ctx, r.stop = context.WithCancel(context.Background())
 	stopped := make(chan error, 1)
 	r.stopped = stopped
-	servers.Go(func() error {
+	rpctest.Servers.Go(func() error {
 		err := rpc.Serve(ctx, listener, r.handler, slog.New(slog.DiscardHandler))
 		stopped <- err
 		return err
@@ -85,9 +86,9 @@ func (r *restartable) start() {
 // nor a write.
 func TestARollingRestartLosesNoCall(t *testing.T) {
 	t.Parallel()
-	mux := newProfiles(t, found).Mux(isReady)
+	mux := rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady)
 	copies := []*restartable{newRestartable(t, mux), newRestartable(t, mux)}
-	client := dial(t, bffToUsers, "http://"+copies[0].address+",http://"+copies[1].address)
+	client := rpctest.Dial(t, rpctest.BFFToUsers, "http://"+copies[0].address+",http://"+copies[1].address)
 
 	var over atomic.Bool
 	var calls atomic.Int64
@@ -95,7 +96,7 @@ func TestARollingRestartLosesNoCall(t *testing.T) {
 	for range 4 {
 		callers.Go(func() {
 			for !over.Load() {
-				if _, err := get(t.Context(), client); err != nil {
+				if _, err := rpctest.Get(t.Context(), client); err != nil {
 					t.Errorf("a read: %v", err)
 				}
 				if err := update(t.Context(), client); fault.Reason(err) != fault.ReasonInvalid {
@@ -131,9 +132,9 @@ func TestARollingRestartLosesNoCall(t *testing.T) {
 func TestAnUnknownHostIsNoHindrance(t *testing.T) {
 	t.Parallel()
 	service := newFlaky(t)
-	client := dial(t, bffToUsers, "http://users.invalid:1,"+service.url)
+	client := rpctest.Dial(t, rpctest.BFFToUsers, "http://users.invalid:1,"+service.url)
 	for range 3 {
-		if _, err := get(t.Context(), client); err != nil {
+		if _, err := rpctest.Get(t.Context(), client); err != nil {
 			t.Errorf("got %v, want an answer", err)
 		}
 	}
@@ -143,7 +144,7 @@ func TestAnUnknownHostIsNoHindrance(t *testing.T) {
 func TestAnAnswersHeadersAreBounded(t *testing.T) {
 	t.Parallel()
 	service := newFlaky(t)
-	client := dial(t, bffToUsers, service.url)
+	client := rpctest.Dial(t, rpctest.BFFToUsers, service.url)
 	service.from(func(int) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			for i := range 1024 {
@@ -152,7 +153,7 @@ func TestAnAnswersHeadersAreBounded(t *testing.T) {
 			w.Header().Set("Content-Type", "application/proto")
 		}
 	})
-	if res, err := get(t.Context(), client); err == nil {
+	if res, err := rpctest.Get(t.Context(), client); err == nil {
 		t.Errorf("1 MiB of headers: got %v, want an error", res)
 	}
 }

@@ -1,7 +1,6 @@
 package rpc_test
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"slices"
@@ -13,23 +12,16 @@ import (
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
-
-// answersAll is a handler for methods that only have to be there.
-func answersAll(context.Context, connect.Spec, connect.ServerStream) error { return nil }
-
-// letsAllIn is an authorizer that asks nothing of anybody.
-func letsAllIn(*rpc.Plan) (rpc.Admission, error) {
-	return rpc.Admission{Authenticate: func(next connect.ServerFunc) connect.ServerFunc { return next }}, nil
-}
 
 func TestAServerWithoutAPolicyIsNotBuilt(t *testing.T) {
 	t.Parallel()
-	spec := method(t, forServices("bff"), connect.StreamTypeUnary)
+	spec := rpctest.Method(t, rpctest.ForServices("bff"), connect.StreamTypeUnary)
 	withoutSchema := spec
 	withoutSchema.Schema = nil
 	who := func(access *policyv1.Access) connect.Spec {
-		return method(t, &policyv1.Method{Access: access}, connect.StreamTypeUnary)
+		return rpctest.Method(t, &policyv1.Method{Access: access}, connect.StreamTypeUnary)
 	}
 	anyone := who(&policyv1.Access{Who: &policyv1.Access_Anyone{Anyone: &policyv1.Anyone{}}})
 	signedIn := who(&policyv1.Access{Who: &policyv1.Access_SignedIn{SignedIn: &policyv1.SignedIn{}}})
@@ -44,23 +36,23 @@ func TestAServerWithoutAPolicyIsNotBuilt(t *testing.T) {
 		authorizer rpc.Authorizer
 		fault      string // "" for none
 	}{
-		{"a policy", spec, rpc.ServicesOnly(keys, "users"), ""},
-		{"a public policy behind a gateway", anyone, letsAllIn, ""},
-		{"no schema", withoutSchema, letsAllIn, "it has no schema"},
-		{"no policy", method(t, nil, connect.StreamTypeUnary), letsAllIn, "doesn't say who may call"},
-		{"no policy for a stream", method(t, nil, connect.StreamTypeServer), letsAllIn, "doesn't say who may call"},
-		{"an empty policy", method(t, &policyv1.Method{}, connect.StreamTypeUnary), letsAllIn, "doesn't say who may call"},
-		{"nobody named", who(&policyv1.Access{}), letsAllIn, "doesn't say who may call"},
-		{"anyone, among services", anyone, rpc.ServicesOnly(keys, "users"), "must name the services"},
-		{"the signed in, among services", signedIn, rpc.ServicesOnly(keys, "users"), "must name the services"},
-		{"roles, among services", admins, rpc.ServicesOnly(keys, "users"), "must name the services"},
-		{"oneself, among services", self, rpc.ServicesOnly(keys, "users"), "must name the services"},
-		{"no service", method(t, forServices(), connect.StreamTypeUnary), rpc.ServicesOnly(keys, "users"), "names no service"},
+		{"a policy", spec, rpc.ServicesOnly(rpctest.Keys, "users"), ""},
+		{"a public policy behind a gateway", anyone, rpctest.AllowAll, ""},
+		{"no schema", withoutSchema, rpctest.AllowAll, "it has no schema"},
+		{"no policy", rpctest.Method(t, nil, connect.StreamTypeUnary), rpctest.AllowAll, "doesn't say who may call"},
+		{"no policy for a stream", rpctest.Method(t, nil, connect.StreamTypeServer), rpctest.AllowAll, "doesn't say who may call"},
+		{"an empty policy", rpctest.Method(t, &policyv1.Method{}, connect.StreamTypeUnary), rpctest.AllowAll, "doesn't say who may call"},
+		{"nobody named", who(&policyv1.Access{}), rpctest.AllowAll, "doesn't say who may call"},
+		{"anyone, among services", anyone, rpc.ServicesOnly(rpctest.Keys, "users"), "must name the services"},
+		{"the signed in, among services", signedIn, rpc.ServicesOnly(rpctest.Keys, "users"), "must name the services"},
+		{"roles, among services", admins, rpc.ServicesOnly(rpctest.Keys, "users"), "must name the services"},
+		{"oneself, among services", self, rpc.ServicesOnly(rpctest.Keys, "users"), "must name the services"},
+		{"no service", rpctest.Method(t, rpctest.ForServices(), connect.StreamTypeUnary), rpc.ServicesOnly(rpctest.Keys, "users"), "names no service"},
 		{"nobody who asks who is calling", spec, forgets, "nothing asks who is calling"},
 		{"a policy that can't be enforced", spec, refuses, "no such role"},
 	} {
 		_, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: test.authorizer}, func(server *connect.Server) {
-			server.Register(connect.Method{Spec: test.spec, Handler: answersAll})
+			server.Register(connect.Method{Spec: test.spec, Handler: rpctest.Succeed})
 		})
 		switch {
 		case test.fault == "" && err != nil:
@@ -75,9 +67,9 @@ func TestAServerWithoutAPolicyIsNotBuilt(t *testing.T) {
 
 func TestOneMethodWithoutAPolicyAmongOthersIsFound(t *testing.T) {
 	t.Parallel()
-	_, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: letsAllIn}, func(server *connect.Server) {
-		registerProfiles(found)(server)
-		server.Register(connect.Method{Spec: method(t, nil, connect.StreamTypeUnary), Handler: answersAll})
+	_, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: rpctest.AllowAll}, func(server *connect.Server) {
+		rpctest.RegisterProfiles(rpctest.Found)(server)
+		server.Register(connect.Method{Spec: rpctest.Method(t, nil, connect.StreamTypeUnary), Handler: rpctest.Succeed})
 	})
 	if err == nil || !strings.Contains(err.Error(), "/test.v1.TestService/Call") {
 		t.Errorf("got %v, want a refusal that names /test.v1.TestService/Call", err)
@@ -86,9 +78,9 @@ func TestOneMethodWithoutAPolicyAmongOthersIsFound(t *testing.T) {
 
 func TestAServerTellsWhatItServes(t *testing.T) {
 	t.Parallel()
-	server := newServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
 		usersv1.RegisterRelayServiceHandler(server, usersv1.UnimplementedRelayServiceHandler{})
-		registerProfiles(found)(server)
+		rpctest.RegisterProfiles(rpctest.Found)(server)
 	})
 	if got, want := server.Services(), []string{"users.v1.ProfileService", "users.v1.RelayService"}; !slices.Equal(got, want) {
 		t.Errorf("got the services %q, want %q", got, want)

@@ -21,6 +21,7 @@ import (
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 // flaky is a service that treats some requests otherwise, and counts them all.
@@ -33,8 +34,8 @@ type flaky struct {
 // newFlaky serves profiles to whom it doesn't treat otherwise.
 func newFlaky(t testing.TB) *flaky {
 	f := &flaky{}
-	mux := newProfiles(t, found).Mux(isReady)
-	f.url = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	mux := rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady)
+	f.url = rpctest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n := int(f.asked.Add(1))
 		if treat := f.treat.Load(); treat != nil {
 			if special := (*treat)(n); special != nil {
@@ -55,9 +56,9 @@ func (f *flaky) from(treat func(n int) http.HandlerFunc) {
 
 // earned returns a client of a service that has answered for a while.
 func earned(t testing.TB, f *flaky) *connect.Client {
-	client := dial(t, bffToUsers, f.url)
+	client := rpctest.Dial(t, rpctest.BFFToUsers, f.url)
 	for range 50 {
-		if _, err := get(t.Context(), client); err != nil {
+		if _, err := rpctest.Get(t.Context(), client); err != nil {
 			t.Fatalf("get from a service that answers: %v", err)
 		}
 	}
@@ -111,7 +112,7 @@ func TestAReadThatGotNoAnswerIsMadeAgain(t *testing.T) {
 					}
 					return nil
 				})
-				res, err := get(t.Context(), client)
+				res, err := rpctest.Get(t.Context(), client)
 				if (err == nil) != test.answered || test.answered && res.GetProfile().GetFirstName() != "Ada" {
 					t.Errorf("got %v, %v, want an answer: %v", res, err, test.answered)
 				}
@@ -153,7 +154,7 @@ func TestAWriteThatMayHaveBeenMadeIsNotMadeAgain(t *testing.T) {
 
 func TestWhatAServiceSaidIsNotAskedAgain(t *testing.T) {
 	t.Parallel()
-	worded := func(err error) getProfile {
+	worded := func(err error) rpctest.GetProfile {
 		return func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 			return nil, err
 		}
@@ -166,9 +167,9 @@ func TestWhatAServiceSaidIsNotAskedAgain(t *testing.T) {
 	} {
 		service := newFlaky(t)
 		client := earned(t, service)
-		mux := newProfiles(t, worded(err)).Mux(isReady)
+		mux := rpctest.NewProfiles(t, worded(err)).Mux(rpctest.IsReady)
 		service.from(func(int) http.HandlerFunc { return mux.ServeHTTP })
-		if _, err := get(t.Context(), client); err == nil || service.asked.Load() != 1 {
+		if _, err := rpctest.Get(t.Context(), client); err == nil || service.asked.Load() != 1 {
 			t.Errorf("%s: got %v after %d attempts, want it after one", name, err, service.asked.Load())
 		}
 	}
@@ -185,7 +186,7 @@ func TestAnOutageCostsAtMostATenthMore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			service := newFlaky(t)
-			client := dial(t, bffToUsers, service.url)
+			client := rpctest.Dial(t, rpctest.BFFToUsers, service.url)
 			service.from(func(n int) http.HandlerFunc {
 				if fails(n) {
 					return abort
@@ -194,7 +195,7 @@ func TestAnOutageCostsAtMostATenthMore(t *testing.T) {
 			})
 			const calls = 300
 			for i := 1; i <= calls; i++ {
-				_, _ = get(t.Context(), client)
+				_, _ = rpctest.Get(t.Context(), client)
 				if asked := service.asked.Load(); float64(asked) > 1.1*float64(i) {
 					t.Fatalf("after %d calls the service was asked %d times, want at most 1.1 times as often", i, asked)
 				}
@@ -236,7 +237,7 @@ func TestASlowOutageCostsAtMostATenthMore(t *testing.T) {
 		service := always(silent())
 		client := service.client()
 		for i := 1; i <= 1000; i++ {
-			_, _ = get(t.Context(), client)
+			_, _ = rpctest.Get(t.Context(), client)
 			if asked := service.asked.Load(); float64(asked) > 1.1*float64(i) {
 				t.Fatalf("after %d calls the service was asked %d times, want at most 1.1 times as often", i, asked)
 			}
@@ -280,15 +281,15 @@ func TestNoAttemptIsMadeThatCannotFinish(t *testing.T) {
 		}}
 		client := service.client()
 		for range 100 {
-			_, _ = get(t.Context(), client)
+			_, _ = rpctest.Get(t.Context(), client)
 		}
 		for _, left := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 40 * time.Millisecond, time.Second} {
 			service.asked.Store(100)
 			began := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), left)
-			_, err := get(ctx, client)
+			_, err := rpctest.Get(ctx, client)
 			cancel()
-			wantError(t, left.String(), err, connect.CodeUnavailable, "")
+			rpctest.WantError(t, left.String(), err, connect.CodeUnavailable, "")
 			if took := time.Since(began); took > left {
 				t.Errorf("with %s left: over after %s", left, took)
 			}
@@ -317,7 +318,7 @@ func TestRetriesAreSpreadOverTime(t *testing.T) {
 		}}
 		client := service.client()
 		for range 2000 {
-			if _, err := get(t.Context(), client); err != nil {
+			if _, err := rpctest.Get(t.Context(), client); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -360,20 +361,20 @@ func TestAMethodsPolicySaysHowOftenItsCallsAreTried(t *testing.T) {
 		}}
 		client := service.client()
 		for range 50 { // for the budget
-			_, _ = get(t.Context(), client)
+			_, _ = rpctest.Get(t.Context(), client)
 		}
-		s := newSketch()
-		s.reads()
-		s.policy.Retry = test.retry
-		spec := s.spec(t)
-		server := newServer(t, "users", rpc.ServerConfig{Authorizer: letsAllIn}, func(server *connect.Server) {
+		s := rpctest.NewSchema()
+		s.ReadOnly()
+		s.Policy.Retry = test.retry
+		spec := s.Spec(t)
+		server := rpctest.NewServer(t, "users", rpc.ServerConfig{Authorizer: rpctest.AllowAll}, func(server *connect.Server) {
 			server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, _ connect.Spec, _ connect.ServerStream) error {
-				_, err := get(ctx, client)
+				_, err := rpctest.Get(ctx, client)
 				return err
 			}})
 		})
 		request := dynamicpb.NewMessage(spec.Schema.(protoreflect.MethodDescriptor).Input())
-		err := inProcess(t, bffToUsers, server).CallUnary(t.Context(), spec, request, request)
+		err := rpctest.InProcess(t, rpctest.BFFToUsers, server).CallUnary(t.Context(), spec, request, request)
 		if asked := int(service.asked.Load()) - 50; err == nil || asked != test.asks {
 			t.Errorf("a policy of %v, a service that ends with %v: got %v after %d tries, want an error after %d", test.retry, test.ends, err, asked, test.asks)
 		}
@@ -396,14 +397,14 @@ func TestWhatIsNotMadeAgainGoesWhereNothingIsLost(t *testing.T) {
 				w.Header().Set("Content-Type", "application/proto")
 			}
 		})
-		client := dial(t, bffToUsers, service.url)
-		s := newSketch()
-		s.reads()
-		s.policy.Retry = test.retry
-		spec := s.spec(t)
-		server := newServer(t, "users", rpc.ServerConfig{Authorizer: letsAllIn}, func(server *connect.Server) {
+		client := rpctest.Dial(t, rpctest.BFFToUsers, service.url)
+		s := rpctest.NewSchema()
+		s.ReadOnly()
+		s.Policy.Retry = test.retry
+		spec := s.Spec(t)
+		server := rpctest.NewServer(t, "users", rpc.ServerConfig{Authorizer: rpctest.AllowAll}, func(server *connect.Server) {
 			server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
-				if _, err := get(ctx, client); err != nil {
+				if _, err := rpctest.Get(ctx, client); err != nil {
 					return err
 				}
 				return stream.Send(dynamicpb.NewMessage(spec.Schema.(protoreflect.MethodDescriptor).Output()))
@@ -411,7 +412,7 @@ func TestWhatIsNotMadeAgainGoesWhereNothingIsLost(t *testing.T) {
 		})
 		request := dynamicpb.NewMessage(spec.Schema.(protoreflect.MethodDescriptor).Input())
 		answer := dynamicpb.NewMessage(spec.Schema.(protoreflect.MethodDescriptor).Output())
-		if err := inProcess(t, bffToUsers, server).CallUnary(t.Context(), spec, request, answer); err != nil {
+		if err := rpctest.InProcess(t, rpctest.BFFToUsers, server).CallUnary(t.Context(), spec, request, answer); err != nil {
 			t.Fatal(err)
 		}
 		if got := int(major.Load()); got != test.want {
@@ -425,11 +426,11 @@ func TestStreamsAndPersistentCallersAreLeftAlone(t *testing.T) {
 	t.Parallel()
 	service := newFlaky(t)
 	service.from(func(int) http.HandlerFunc { return abort })
-	route := bffToUsers
+	route := rpctest.BFFToUsers
 	route.Persistent = true
-	client := dial(t, route, service.url)
+	client := rpctest.Dial(t, route, service.url)
 	for range 60 {
-		if _, err := get(t.Context(), client); err == nil {
+		if _, err := rpctest.Get(t.Context(), client); err == nil {
 			t.Fatal("got an answer of a service that gives none")
 		}
 	}
@@ -440,7 +441,7 @@ func TestStreamsAndPersistentCallersAreLeftAlone(t *testing.T) {
 	script := always(silent())
 	streaming := script.client()
 	for range 60 {
-		stream, err := streaming.CallServerStream(t.Context(), connect.Spec{StreamType: connect.StreamTypeServer, IdempotencyLevel: connect.IdempotencyNoSideEffects}, getRequest())
+		stream, err := streaming.CallServerStream(t.Context(), connect.Spec{StreamType: connect.StreamTypeServer, IdempotencyLevel: connect.IdempotencyNoSideEffects}, rpctest.GetRequest())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -451,7 +452,7 @@ func TestStreamsAndPersistentCallersAreLeftAlone(t *testing.T) {
 	if asked := script.asked.Load(); asked != 60 {
 		t.Errorf("60 streams: the service was asked %d times, want 60", asked)
 	}
-	if _, err := get(t.Context(), streaming); fault.Reason(err) != "" || script.asked.Load() == 60 {
+	if _, err := rpctest.Get(t.Context(), streaming); fault.Reason(err) != "" || script.asked.Load() == 60 {
 		t.Errorf("after 60 streams that ended: got %v, want the service asked", err)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 // protocols are what a caller may speak to one port.
@@ -83,15 +84,15 @@ func within(t testing.TB, limit time.Duration, what string, done <-chan error) e
 
 func TestOnePortSpeaksBothProtocols(t *testing.T) {
 	t.Parallel()
-	url := serve(t, newProfiles(t, found).Mux(isReady))
+	url := rpctest.Serve(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
 	for _, protocol := range protocols {
-		client := newHTTPClient(t, protocol.speak)
+		client := NewHTTPClient(t, protocol.speak)
 		for _, contentType := range []string{jsonType, protoType} {
-			body := `{"profileId":"` + profileID + `"}`
+			body := `{"profileId":"` + rpctest.ProfileID + `"}`
 			if contentType == protoType {
-				body = "\x0a\x24" + profileID
+				body = "\x0a\x24" + rpctest.ProfileID
 			}
-			response, err := client.Do(postRequest(t, url, contentType, body))
+			response, err := client.Do(rpctest.PostRequest(t, url, contentType, body))
 			if err != nil {
 				t.Fatalf("%s, %s: %v", protocol.name, contentType, err)
 			}
@@ -106,7 +107,7 @@ func TestOnePortSpeaksBothProtocols(t *testing.T) {
 
 func TestLargeHeadersAndBodiesAreRefused(t *testing.T) {
 	t.Parallel()
-	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url := rpctest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 				w.WriteHeader(http.StatusRequestEntityTooLarge)
@@ -114,7 +115,7 @@ func TestLargeHeadersAndBodiesAreRefused(t *testing.T) {
 		}
 	}))
 	for _, protocol := range protocols {
-		client := newHTTPClient(t, protocol.speak)
+		client := NewHTTPClient(t, protocol.speak)
 		for _, test := range []struct {
 			name         string
 			header, body int
@@ -151,17 +152,17 @@ func TestStoppingLetsACallFinish(t *testing.T) {
 		t.Run(protocol.name, func(t *testing.T) {
 			t.Parallel()
 			begun, finish := make(chan error), make(chan struct{})
-			url, stop, stopped := stoppable(t, newProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			url, stop, stopped := stoppable(t, rpctest.NewProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 				close(begun)
 				select {
 				case <-finish:
-					return found(ctx, req)
+					return rpctest.Found(ctx, req)
 				case <-ctx.Done():
 					return nil, ctx.Err()
 				}
-			}).Mux(isReady))
-			client := newHTTPClient(t, protocol.speak)
-			request := postRequest(t, url, jsonType, `{"profileId":"`+profileID+`"}`)
+			}).Mux(rpctest.IsReady))
+			client := NewHTTPClient(t, protocol.speak)
+			request := rpctest.PostRequest(t, url, jsonType, `{"profileId":"`+rpctest.ProfileID+`"}`)
 			called := make(chan error, 1)
 			go func() {
 				response, err := client.Do(request)
@@ -189,8 +190,8 @@ func TestStoppingLetsACallFinish(t *testing.T) {
 
 func TestStoppingSendsCallersElsewhereBeforeItRefusesThem(t *testing.T) {
 	t.Parallel()
-	url, stop, stopped := stoppableAs(t, newProfiles(t, found).Mux(isReady), rpc.Stop{Pause: 3 * time.Second, Grace: 5 * time.Second})
-	h2 := newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2)
+	url, stop, stopped := stoppableAs(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady), rpc.Stop{Pause: 3 * time.Second, Grace: 5 * time.Second})
+	h2 := NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2)
 	if err := askProfile(t, h2, url); err != nil { // its connection is there before the stop
 		t.Fatal(err)
 	}
@@ -218,11 +219,11 @@ func TestStoppingSendsCallersElsewhereBeforeItRefusesThem(t *testing.T) {
 		t.Errorf("gRPC health: %s, want NOT_SERVING", text)
 	}
 	for _, protocol := range protocols {
-		client := newHTTPClient(t, protocol.speak)
+		client := NewHTTPClient(t, protocol.speak)
 		for call := range 2 {
 			reused := true
 			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }})
-			response, err := client.Do(postRequest(t, url, jsonType, `{"profileId":"`+profileID+`"}`).WithContext(ctx))
+			response, err := client.Do(rpctest.PostRequest(t, url, jsonType, `{"profileId":"`+rpctest.ProfileID+`"}`).WithContext(ctx))
 			if err != nil || response.StatusCode != http.StatusOK {
 				t.Fatalf("%s, call %d while it pauses: %v %v, want an answer", protocol.name, call, response, err)
 			}
@@ -240,7 +241,7 @@ func TestStoppingSendsCallersElsewhereBeforeItRefusesThem(t *testing.T) {
 
 // askProfile makes one call.
 func askProfile(t testing.TB, client *http.Client, url string) error {
-	response, err := client.Do(postRequest(t, url, jsonType, `{"profileId":"`+profileID+`"}`))
+	response, err := client.Do(rpctest.PostRequest(t, url, jsonType, `{"profileId":"`+rpctest.ProfileID+`"}`))
 	if err != nil {
 		return err
 	}
@@ -251,28 +252,28 @@ func askProfile(t testing.TB, client *http.Client, url string) error {
 
 func TestStoppingEndsStreamsAndNotCalls(t *testing.T) {
 	t.Parallel()
-	spec := method(t, forServices("bff"), connect.StreamTypeServer)
+	spec := rpctest.Method(t, rpctest.ForServices("bff"), connect.StreamTypeServer)
 	began, begun, finish := make(chan error), make(chan error), make(chan struct{})
 	var cut error
-	server := newServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
 		server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 			close(began)
 			<-ctx.Done()
 			return ctx.Err()
 		}})
-		usersv1.RegisterProfileServiceHandler(server, profiles{get: func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+		usersv1.RegisterProfileServiceHandler(server, rpctest.Profiles{Get: func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 			close(begun)
 			<-finish
 			cut = ctx.Err()
-			return found(ctx, req)
+			return rpctest.Found(ctx, req)
 		}})
 	})
-	url, stop, stopped := stoppableAs(t, server.Mux(isReady), rpc.Stop{Grace: 30 * time.Second})
-	client := dial(t, bffToUsers, url)
+	url, stop, stopped := stoppableAs(t, server.Mux(rpctest.IsReady), rpc.Stop{Grace: 30 * time.Second})
+	client := rpctest.Dial(t, rpctest.BFFToUsers, url)
 	streamed, called := make(chan error, 1), make(chan error, 1)
 	go func() { streamed <- exhaust(t, client, spec) }()
 	go func() {
-		_, err := get(t.Context(), client)
+		_, err := rpctest.Get(t.Context(), client)
 		called <- err
 	}()
 	_ = within(t, 5*time.Second, "the stream", began)
@@ -296,8 +297,8 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 	t.Parallel()
 	t.Run("for a stream that has no end", func(t *testing.T) {
 		t.Parallel()
-		url, stop, stopped := stoppable(t, newProfiles(t, found).Mux(isReady))
-		stream := grpcreflect.NewClient(newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC()).NewStream(t.Context())
+		url, stop, stopped := stoppable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
+		stream := grpcreflect.NewClient(NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC()).NewStream(t.Context())
 		defer func() { _, _ = stream.Close() }()
 		if _, err := stream.ListServices(); err != nil {
 			t.Fatalf("list the services: %v", err)
@@ -309,7 +310,7 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 	})
 	t.Run("for a connection on which nothing is asked", func(t *testing.T) {
 		t.Parallel()
-		url, stop, stopped := stoppable(t, newProfiles(t, found).Mux(isReady))
+		url, stop, stopped := stoppable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
 		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 		if err != nil {
 			t.Fatal(err)
@@ -327,7 +328,7 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 	})
 	t.Run("for a connection that begins just as it stops", func(t *testing.T) {
 		t.Parallel()
-		url, stop, stopped := stoppableAs(t, newProfiles(t, found).Mux(isReady), rpc.Stop{Grace: 30 * time.Second})
+		url, stop, stopped := stoppableAs(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady), rpc.Stop{Grace: 30 * time.Second})
 		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 		if err != nil {
 			t.Fatal(err)
@@ -373,14 +374,14 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 	t.Run("for a call that looks at its context", func(t *testing.T) {
 		t.Parallel()
 		begun := make(chan error)
-		url, stop, stopped := stoppable(t, newProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+		url, stop, stopped := stoppable(t, rpctest.NewProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 			close(begun)
 			<-ctx.Done()
 			return nil, ctx.Err()
-		}).Mux(isReady))
+		}).Mux(rpctest.IsReady))
 		called := make(chan error, 1)
 		go func() {
-			_, err := get(t.Context(), dial(t, bffToUsers, url))
+			_, err := rpctest.Get(t.Context(), rpctest.Dial(t, rpctest.BFFToUsers, url))
 			called <- err
 		}()
 		_ = within(t, 5*time.Second, "the method", begun)
@@ -400,7 +401,7 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 			close(begun)
 			<-finish
 		}))
-		client := newHTTPClient(t, (*http.Protocols).SetHTTP1)
+		client := NewHTTPClient(t, (*http.Protocols).SetHTTP1)
 		called := make(chan error, 1)
 		go func() {
 			response, err := client.Get(url)
@@ -435,7 +436,7 @@ func TestServeTellsWhyItCannot(t *testing.T) {
 
 func TestAConnectionWithoutAWholeHeaderIsCut(t *testing.T) {
 	t.Parallel()
-	url := serve(t, http.NotFoundHandler())
+	url := rpctest.Serve(t, http.NotFoundHandler())
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
