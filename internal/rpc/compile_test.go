@@ -1,7 +1,6 @@
 package rpc_test
 
 import (
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -242,22 +241,20 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 	}
 }
 
-// startSketch builds a server of the sketch, and of a read whose kept answers
+// startSketch compiles the schema, and where it purges that of a read whose answers
 // have the tag "account/{id}".
 func startSketch(t testing.TB, s *rpctest.Schema, settings string) error {
 	t.Helper()
-	_, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: rpctest.AllowAll, Policy: settings}, func(server *connect.Server) {
-		server.Register(connect.Method{Spec: s.Spec(t), Handler: rpctest.Succeed})
-		if !slices.Contains(s.Policy.Purges, "account") && len(s.Policy.Purges) == 0 {
-			return
-		}
+	specs := []connect.Spec{s.Spec(t)}
+	if len(s.Policy.Purges) > 0 {
 		other := rpctest.NewSchema()
 		other.ReadOnly()
 		other.Policy.Cache = &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/{id}"}}
 		spec := other.Spec(t)
 		spec.Procedure = "/sketch.v1.OtherService/Read"
-		server.Register(connect.Method{Spec: spec, Handler: rpctest.Succeed})
-	})
+		specs = append(specs, spec)
+	}
+	_, err := rpc.Compile(specs, rpc.DefaultLimit, settings)
 	return err
 }
 
@@ -342,13 +339,11 @@ func TestAPlanHoldsWhatTheSchemaSays(t *testing.T) {
 // planOf compiles a sketch.
 func planOf(t testing.TB, s *rpctest.Schema) *rpc.Plan {
 	t.Helper()
-	server, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: rpctest.AllowAll}, func(server *connect.Server) {
-		server.Register(connect.Method{Spec: s.Spec(t), Handler: rpctest.Succeed})
-	})
+	plans, err := rpc.Compile([]connect.Spec{s.Spec(t)}, rpc.DefaultLimit, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return server.Plans()[0]
+	return plans[0]
 }
 
 func TestSettingsTightenAndNeverLoosen(t *testing.T) {
@@ -377,15 +372,12 @@ func TestSettingsTightenAndNeverLoosen(t *testing.T) {
 		{settings: name + " rate=1/90s", rate: tenAMinute, limit: 2 * time.Second, want: "1/1m30s"},
 		{settings: name + " rate=1000/s burst=2000", limit: 2 * time.Second, want: "1000/s burst=2000"},
 	} {
-		var got *rpc.Plan
-		server, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: rpctest.AllowAll, Policy: test.settings}, func(server *connect.Server) {
-			server.Register(connect.Method{Spec: sketched(test.rate).Spec(t), Handler: rpctest.Succeed})
-		})
+		plans, err := rpc.Compile([]connect.Spec{sketched(test.rate).Spec(t)}, rpc.DefaultLimit, test.settings)
 		if err != nil {
 			t.Errorf("%q: %v", test.settings, err)
 			continue
 		}
-		got = server.Plans()[0]
+		got := plans[0]
 		if got.TimeLimit != test.limit || got.Rate.String() != test.want {
 			t.Errorf("%q: got limit %s and rate %s, want %s and %s", test.settings, got.TimeLimit, got.Rate, test.limit, test.want)
 		}

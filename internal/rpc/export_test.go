@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"google.golang.org/protobuf/proto"
 )
 
 // CallerCheck returns what tells a callee which of the callers made a token.
@@ -19,14 +18,6 @@ func CallerCheck(t testing.TB, keys InternalKeys, callee string, callers ...stri
 		t.Fatal(err)
 	}
 	return check.caller
-}
-
-// TextNormalizer is what a field's policy makes of its text.
-var TextNormalizer = textNormalizer
-
-// NormalizeMessage brings a message to the forms that its schema says.
-func NormalizeMessage(message proto.Message) {
-	newNormalizer(message.ProtoReflect().Descriptor()).apply(message.ProtoReflect())
 }
 
 // Patient returns what stands between a client and a service with one endpoint,

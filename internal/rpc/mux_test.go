@@ -129,7 +129,7 @@ func TestAMuxListsItsPages(t *testing.T) {
 func TestAPageThatAsksWhoIsCallingCantBeServed(t *testing.T) {
 	t.Parallel()
 	for name, access := range map[string]*policyv1.Access{
-		"nothing said": nil, "nobody": {}, "the signed in": signedIn, "services": rpctest.ForServices("bff").GetAccess(),
+		"nothing said": nil, "nobody": {}, "the signed in": {Who: &policyv1.Access_SignedIn{SignedIn: &policyv1.SignedIn{}}}, "services": rpctest.ForServices("bff").GetAccess(),
 	} {
 		func() {
 			defer func() {
