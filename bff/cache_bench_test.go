@@ -74,7 +74,7 @@ func BenchmarkKept(b *testing.B) {
 }
 
 func specOfMe(h *house) connect.Spec {
-	for _, plan := range h.gateway.rpc.Plans() {
+	for _, plan := range h.gateway.rpc.Methods() {
 		if plan.Procedure == bffv1.AccountServiceGetMeProcedure {
 			return specOf(plan)
 		}

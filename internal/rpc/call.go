@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"log/slog"
 	"math"
 	"runtime/debug"
@@ -24,7 +25,7 @@ const requestIDHeader = "X-Request-Id"
 // Call is what a server knows of the call that it is answering.
 type Call struct {
 	// Plan is what holds for the method; nil for a method that isn't there.
-	Plan *Plan
+	Method *policy.Method
 	// Request is the message, normalised, valid and admitted, for what looks at it
 	// before the method does; nil where nothing does, and where a client streams.
 	// It shares its parts with the method's own, and must not be changed.
@@ -45,7 +46,7 @@ type Call struct {
 
 // WantsRecentSignIn reports whether the method's policy asks for one. What isn't
 // known to do without does.
-func (c *Call) WantsRecentSignIn() bool { return c.Plan == nil || c.Plan.RecentSignIn }
+func (c *Call) WantsRecentSignIn() bool { return c.Method == nil || c.Method.RecentSignIn }
 
 type callKey struct{}
 
@@ -83,12 +84,12 @@ func recovering(logger *slog.Logger) connect.ServerInterceptor {
 
 // answered names the call, publishes its error, a panic among them, and writes
 // the one line of the log. plan is nil for methods that aren't there.
-func answered(log callLog, plan *Plan) connect.ServerInterceptor {
+func answered(log callLog, plan *policy.Method) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			start := time.Now()
 			info, _ := connect.CallInfoForServerContext(ctx)
-			call := &Call{Plan: plan, RequestID: requestID(info.RequestHeader().Get(requestIDHeader))}
+			call := &Call{Method: plan, RequestID: requestID(info.RequestHeader().Get(requestIDHeader))}
 			info.ResponseHeader().Set(requestIDHeader, call.RequestID)
 			ctx = context.WithValue(ctx, callKey{}, call)
 
@@ -220,7 +221,7 @@ func newRequestID() string { return uuid.New().String() }
 
 // bounded gives every call a deadline: the caller's own, or the method's time
 // limit if that is sooner. A call whose time has passed does not begin.
-func bounded(plan *Plan) (connect.ServerInterceptor, error) {
+func bounded(plan *policy.Method) (connect.ServerInterceptor, error) {
 	limit := plan.TimeLimit
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/internal/policy"
 	"slices"
 
 	"buf.build/go/protovalidate"
@@ -13,7 +14,7 @@ import (
 
 // A Step makes one part of a method's chain, once, at the start. It returns nil
 // for methods that it has nothing to do with.
-type Step func(*Plan) (connect.ServerInterceptor, error)
+type Step func(*policy.Method) (connect.ServerInterceptor, error)
 
 // Steps are the parts of a chain that a server may have: each is nil where it
 // has not. Idempotency, Cache and Queue find the message in [Call].Request.
@@ -37,7 +38,7 @@ type Steps struct {
 
 // An Authorizer says how a method's callers are admitted. It returns an error
 // when the method's policy is one that it can't enforce.
-type Authorizer func(*Plan) (Admission, error)
+type Authorizer func(*policy.Method) (Admission, error)
 
 // Admission is how one method's callers are admitted.
 type Admission struct {
@@ -69,16 +70,16 @@ type check struct {
 // what is cheap and needs to know little comes before what is dear.
 func (m *method) steps(c *ServerConfig) []step {
 	return []step{
-		{name: "recover", make: func(*Plan) (connect.ServerInterceptor, error) { return recovering(c.Logger), nil }},
+		{name: "recover", make: func(*policy.Method) (connect.ServerInterceptor, error) { return recovering(c.Logger), nil }},
 		{name: "trace", make: c.Trace},
 		// A trace tells of the error that the caller gets, and a line of the log names
 		// the trace: so this is within it.
-		{name: "map errors", make: func(plan *Plan) (connect.ServerInterceptor, error) {
+		{name: "map errors", make: func(plan *policy.Method) (connect.ServerInterceptor, error) {
 			return answered(callLog{c.Logger, c.Level, c.ClientIP}, plan), nil
 		}},
 		{name: "time limit", make: bounded},
 		{name: "cross-origin check", make: c.CrossOrigin},
-		{name: "authentication", make: func(*Plan) (connect.ServerInterceptor, error) { return m.admission.Authenticate, nil }},
+		{name: "authentication", make: func(*policy.Method) (connect.ServerInterceptor, error) { return m.admission.Authenticate, nil }},
 		{name: "rate", make: c.Rate},
 		// Who has no business with the method learns nothing of what it takes, and
 		// costs no decoding.
@@ -120,14 +121,14 @@ func Order() []string {
 
 // method is a method with what the server adds to its policy.
 type method struct {
-	plan      *Plan
+	policy    *policy.Method
 	admission Admission
 	readAhead bool // an interceptor before the method looks at the message
 }
 
 // chain puts a method's steps around it.
-func chain(config *ServerConfig, plan *Plan, handler connect.ServerFunc) (_ connect.ServerFunc, err error) {
-	m := &method{plan: plan}
+func chain(config *ServerConfig, plan *policy.Method, handler connect.ServerFunc) (_ connect.ServerFunc, err error) {
+	m := &method{policy: plan}
 	m.admission, err = config.Authorizer(plan)
 	if err != nil {
 		return nil, fmt.Errorf("enforce the policies: %w", err)
@@ -162,7 +163,7 @@ func chain(config *ServerConfig, plan *Plan, handler connect.ServerFunc) (_ conn
 	return handler, nil
 }
 
-func (m *method) authorizeByRole(*Plan) (connect.ServerInterceptor, error) {
+func (m *method) authorizeByRole(*policy.Method) (connect.ServerInterceptor, error) {
 	authorize := m.admission.Authorize
 	if authorize == nil {
 		return nil, nil
@@ -178,7 +179,7 @@ func (m *method) authorizeByRole(*Plan) (connect.ServerInterceptor, error) {
 }
 
 func normalize(_ context.Context, m *method, message proto.Message) error {
-	m.plan.Normalize(message)
+	m.policy.Normalize(message)
 	return nil
 }
 

@@ -22,6 +22,7 @@ import (
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
 )
@@ -46,7 +47,7 @@ func (d *diary) read() []string {
 
 // step notes when a call passes.
 func (d *diary) step(name string) rpc.Step {
-	return func(*rpc.Plan) (connect.ServerInterceptor, error) {
+	return func(*policy.Method) (connect.ServerInterceptor, error) {
 		return func(next connect.ServerFunc) connect.ServerFunc {
 			return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 				d.note(name)
@@ -57,7 +58,7 @@ func (d *diary) step(name string) rpc.Step {
 }
 
 // admits lets the bff in, and notes when it is asked.
-func (d *diary) admits(plan *rpc.Plan) (rpc.Admission, error) {
+func (d *diary) admits(plan *policy.Method) (rpc.Admission, error) {
 	admission, err := rpc.ServicesOnly(rpctest.Keys, "users")(plan)
 	asked, _ := d.step("authentication")(plan)
 	inner := admission.Authenticate
@@ -98,7 +99,7 @@ func TestACallPassesTheStepsInTheStatedOrder(t *testing.T) {
 	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Authorizer: d.admits, Steps: rpc.Steps{
 		Trace: d.step("trace"), CrossOrigin: d.step("cross-origin check"), Rate: d.step("rate"),
 		Idempotency: d.step("idempotency"), Cache: d.step("cache and coalescing"), Queue: d.step("queue"),
-		Finish: func(*rpc.Plan) (connect.ServerInterceptor, error) {
+		Finish: func(*policy.Method) (connect.ServerInterceptor, error) {
 			return func(next connect.ServerFunc) connect.ServerFunc {
 				return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 					return next(ctx, spec, noting{stream, func() { d.note("redact and post-process") }})
@@ -137,7 +138,7 @@ func TestErrorsAreMappedWithinTheTraceAndPanicsCaughtOutsideOfIt(t *testing.T) {
 		log := &lockedBuffer{}
 		server := rpctest.NewServer(t, "users", rpc.ServerConfig{
 			Logger: slog.New(slog.NewJSONHandler(log, nil)),
-			Steps: rpc.Steps{Trace: func(*rpc.Plan) (connect.ServerInterceptor, error) {
+			Steps: rpc.Steps{Trace: func(*policy.Method) (connect.ServerInterceptor, error) {
 				return func(next connect.ServerFunc) connect.ServerFunc {
 					return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 						if traced = next(ctx, spec, stream); traced == nil {
@@ -170,7 +171,7 @@ func TestErrorsAreMappedWithinTheTraceAndPanicsCaughtOutsideOfIt(t *testing.T) {
 func TestAStepMayLeaveAMethodAlone(t *testing.T) {
 	t.Parallel()
 	d := &diary{}
-	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{Rate: func(plan *rpc.Plan) (connect.ServerInterceptor, error) {
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{Rate: func(plan *policy.Method) (connect.ServerInterceptor, error) {
 		if plan.Procedure != usersv1.ProfileServiceUpdateProfileProcedure {
 			return nil, nil
 		}
@@ -196,7 +197,7 @@ func TestAStepMayLeaveAMethodAlone(t *testing.T) {
 func TestAStepThatCantBeMadeKeepsTheServerFromStarting(t *testing.T) {
 	t.Parallel()
 	_, err := rpc.NewServer(rpc.ServerConfig{Authorizer: rpctest.AllowAll, Steps: rpc.Steps{
-		Rate: func(*rpc.Plan) (connect.ServerInterceptor, error) { return nil, errors.New("no counter") },
+		Rate: func(*policy.Method) (connect.ServerInterceptor, error) { return nil, errors.New("no counter") },
 	}}, rpctest.RegisterProfiles(rpctest.Found))
 	if err == nil || !strings.Contains(err.Error(), "/users.v1.ProfileService/") || !strings.Contains(err.Error(), "rate: no counter") {
 		t.Errorf("got %v, want a refusal that names the method and the step", err)
@@ -252,7 +253,7 @@ func TestEachMessageOfAStreamIsChecked(t *testing.T) {
 						continue
 					}
 					name := strings.Join([]string{topology.Name, streamType.String(), strings.Join(test.emails, " then ")}, "/")
-					config := rpc.ServerConfig{Authorizer: func(plan *rpc.Plan) (rpc.Admission, error) {
+					config := rpc.ServerConfig{Authorizer: func(plan *policy.Method) (rpc.Admission, error) {
 						admission, err := rpc.ServicesOnly(rpctest.Keys, "users")(plan)
 						if !asks {
 							return admission, err
@@ -351,14 +352,14 @@ func TestAMessageIsReadOnceThoughStepsLookAtIt(t *testing.T) {
 			reads := 0
 			var seen, got proto.Message
 			server := rpctest.NewServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{
-				Trace: func(*rpc.Plan) (connect.ServerInterceptor, error) {
+				Trace: func(*policy.Method) (connect.ServerInterceptor, error) {
 					return func(next connect.ServerFunc) connect.ServerFunc {
 						return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 							return next(ctx, spec, counted{stream, &reads})
 						}
 					}, nil
 				},
-				Cache: func(*rpc.Plan) (connect.ServerInterceptor, error) {
+				Cache: func(*policy.Method) (connect.ServerInterceptor, error) {
 					return func(next connect.ServerFunc) connect.ServerFunc {
 						return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 							seen = proto.Clone(rpc.CallFrom(ctx).Request)
@@ -395,7 +396,7 @@ func (l listsProfiles) ListProfiles(_ context.Context, req *usersv1.ListProfiles
 // A cache's hit never reaches the method; the request was checked all the same.
 func TestWhatAStepAnswersIsCheckedFirst(t *testing.T) {
 	t.Parallel()
-	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{Cache: func(*rpc.Plan) (connect.ServerInterceptor, error) {
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{Cache: func(*policy.Method) (connect.ServerInterceptor, error) {
 		return func(connect.ServerFunc) connect.ServerFunc {
 			return func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
 				return stream.Send(&usersv1.GetProfileResponse{Profile: &usersv1.Profile{FirstName: "kept"}})

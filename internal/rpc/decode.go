@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/internal/policy"
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
@@ -14,7 +15,7 @@ import (
 // and that it is read once. Where something before the method has to look at it,
 // it is read ahead, and the method gets what was read; else, and of a client's
 // stream, each message is checked as the method receives it.
-func (m *method) decodeOnce(plan *Plan) (connect.ServerInterceptor, error) {
+func (m *method) decodeOnce(plan *policy.Method) (connect.ServerInterceptor, error) {
 	ahead := m.readAhead && !plan.ClientStreams()
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
@@ -54,7 +55,7 @@ func (s *checkedStream) Receive(message any) error {
 	}
 	received, ok := message.(proto.Message)
 	if !ok {
-		return fmt.Errorf("%s: received into %T, which is no message", s.method.plan.Procedure, message)
+		return fmt.Errorf("%s: received into %T, which is no message", s.method.policy.Procedure, message)
 	}
 	return s.method.check(s.ctx, received)
 }

@@ -2,7 +2,7 @@
 // service holds nothing but its methods.
 //
 // What holds for a method stands beside it in the schema (proto/policy/v1) and
-// is compiled once, into its [Plan] (policy.go). A [Server] runs each call
+// is compiled once, into its [policy.Method] (policy.go). A [Server] runs each call
 // through the method's chain (chain.go), in the order that [Order] names: give it
 // a request id and a log line and turn what it returns into the one error model,
 // bound its time, ask who is calling, read the message, bring it to its form,

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -56,7 +57,7 @@ var (
 )
 
 // worded refuses what connect would.
-func (s *Server) worded(plan *Plan, next http.Handler) http.Handler {
+func (s *Server) worded(plan *policy.Method, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if no := refused(plan, r); no != nil {
 			s.refuse(w, r, no)
@@ -97,7 +98,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 
 // refused returns what is wrong with a request for a method, as far as HTTP
 // tells.
-func refused(plan *Plan, r *http.Request) *refusal {
+func refused(plan *policy.Method, r *http.Request) *refusal {
 	switch {
 	case tooManyHeaders(r.Header):
 		return &refusal{err: errHeaders, status: http.StatusRequestHeaderFieldsTooLarge}
@@ -126,7 +127,7 @@ func tooManyHeaders(header http.Header) bool {
 	return lines > maxHeaders
 }
 
-func refusedPost(plan *Plan, r *http.Request) *refusal {
+func refusedPost(plan *policy.Method, r *http.Request) *refusal {
 	if !speaks(plan, contentType(r)) {
 		return &refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
 	}
@@ -201,7 +202,7 @@ func contentType(r *http.Request) string {
 }
 
 // speaks reports whether a method can be called with such a body.
-func speaks(plan *Plan, kind string) bool {
+func speaks(plan *policy.Method, kind string) bool {
 	for _, protocol := range []string{"application/grpc", "application/grpc-web"} {
 		if codec, ok := strings.CutPrefix(kind, protocol); ok && (codec == "" || codec == "+proto" || codec == "+json") {
 			return true

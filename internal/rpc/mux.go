@@ -15,6 +15,7 @@ import (
 	"connectrpc.com/grpcreflect"
 
 	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/policy"
 )
 
 // Mux serves a server's methods and the pages beside them. Each page says who
@@ -49,14 +50,14 @@ func (s *Server) Mux(ready func() error) *Mux {
 		grpcreflect.NewHandlerV1, grpcreflect.NewHandlerV1Alpha,
 	} {
 		path, handler := newHandler(reflector, limit)
-		mux.Handle(path, Anyone(), untilStop(interruptible(handler)))
+		mux.Handle(path, policy.Anyone(), untilStop(interruptible(handler)))
 	}
 	path, handler := grpchealth.NewHandler(health{services: s.Services(), ready: ready}, limit)
-	mux.Handle(path, Anyone(), handler)
-	mux.Handle("GET /livez", Anyone(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle(path, policy.Anyone(), handler)
+	mux.Handle("GET /livez", policy.Anyone(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		writeText(w, http.StatusOK, "ok\n")
 	}))
-	mux.Handle("GET /readyz", Anyone(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle("GET /readyz", policy.Anyone(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := ready()
 		if stopping(r.Context()) {
 			err = errStopping

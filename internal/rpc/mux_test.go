@@ -14,6 +14,7 @@ import (
 
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
 )
@@ -109,7 +110,7 @@ func TestHealthFollowsReadiness(t *testing.T) {
 func TestAMuxListsItsPages(t *testing.T) {
 	t.Parallel()
 	mux := rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady)
-	mux.Handle("GET /page", rpc.Anyone(), http.NotFoundHandler())
+	mux.Handle("GET /page", policy.Anyone(), http.NotFoundHandler())
 	var got []string
 	for _, page := range mux.Pages() {
 		got = append(got, page.Pattern)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"io"
 	"net/http"
 	"net/url"
@@ -36,7 +37,7 @@ type rest struct {
 }
 
 type restMethod struct {
-	plan *Plan
+	plan *policy.Method
 	// parameters are the fields that a query may set, by both of their names.
 	parameters map[string]protoreflect.FieldDescriptor
 }
@@ -68,13 +69,13 @@ func (m *Mux) HandleREST(prefix string) {
 	front := &rest{mux: m, prefix: prefix, methods: map[string]*restMethod{}}
 	var services []*vanguard.Service
 	seen := map[protoreflect.FullName]bool{}
-	for _, plan := range m.server.plans {
-		schema, ok := plan.Method.Parent().(protoreflect.ServiceDescriptor)
+	for _, plan := range m.server.policies {
+		schema, ok := plan.Descriptor.Parent().(protoreflect.ServiceDescriptor)
 		if ok && !seen[schema.FullName()] {
 			seen[schema.FullName()] = true
 			services = append(services, vanguard.NewServiceWithSchema(schema, http.HandlerFunc(front.call)))
 		}
-		rule := proto.GetExtension(plan.Method.Options(), annotations.E_Http).(*annotations.HttpRule)
+		rule := proto.GetExtension(plan.Descriptor.Options(), annotations.E_Http).(*annotations.HttpRule)
 		if rule == nil {
 			continue
 		}
@@ -82,7 +83,7 @@ func (m *Mux) HandleREST(prefix string) {
 		if !strings.HasPrefix(path, prefix) || plan.Streams() || len(rule.GetAdditionalBindings()) > 0 {
 			panic(fmt.Sprintf("rpc: %s: %q can't be its REST path: only unary methods have one, which begins with %s", plan.Procedure, path, prefix))
 		}
-		front.methods[plan.Procedure] = &restMethod{plan: plan, parameters: parametersOf(plan.Method.Input(), path, rule.GetBody())}
+		front.methods[plan.Procedure] = &restMethod{plan: plan, parameters: parametersOf(plan.Descriptor.Input(), path, rule.GetBody())}
 	}
 	var err error
 	front.transcoder, err = vanguard.NewTranscoder(services,
@@ -247,7 +248,7 @@ func (w *lostWriter) WriteHeader(status int) {
 type restWriter struct {
 	http.ResponseWriter
 	call   *restCall
-	plan   *Plan
+	plan   *policy.Method
 	method string
 	begun  bool
 	empty  bool // the answer has no body
@@ -287,7 +288,7 @@ func (w *restWriter) Write(p []byte) (int, error) {
 }
 
 // located tells a REST caller where that is found which the method made.
-func located(plan *Plan, next connect.ServerFunc) connect.ServerFunc {
+func located(plan *policy.Method, next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		if isREST(ctx) {
 			stream = locatingStream{stream, ctx, plan}
@@ -299,14 +300,14 @@ func located(plan *Plan, next connect.ServerFunc) connect.ServerFunc {
 type locatingStream struct {
 	connect.ServerStream
 	ctx  context.Context //nolint:containedctx // a stream belongs to one call
-	plan *Plan
+	plan *policy.Method
 }
 
 func (s locatingStream) Send(sent any) error {
 	message, ok := sent.(proto.Message)
 	info, called := connect.CallInfoForServerContext(s.ctx)
 	if ok && called {
-		if path := s.plan.Created.In(message); path != "" {
+		if path := s.plan.Created.Path(message); path != "" {
 			info.ResponseHeader().Set("Location", path)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -76,17 +77,17 @@ func attempt(ctx context.Context, spec connect.Spec, next connect.ClientFunc, re
 // attemptsOf is how often a call may be tried: as the policy says of the method
 // that it is made for.
 func attemptsOf(ctx context.Context) int {
-	if plan := CallFrom(ctx).Plan; plan != nil {
+	if plan := CallFrom(ctx).Method; plan != nil {
 		return plan.Attempts
 	}
-	return MaxAttempts
+	return policy.MaxAttempts
 }
 
 // attemptsFor is how often a call may be tried that fails so. What was never sent
 // was no try.
 func attemptsFor(ctx context.Context, err error) int {
 	if _, unsent := errors.AsType[*dialError](err); unsent {
-		return MaxAttempts
+		return policy.MaxAttempts
 	}
 	return attemptsOf(ctx)
 }

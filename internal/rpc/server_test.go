@@ -11,6 +11,7 @@ import (
 
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
 )
@@ -27,8 +28,8 @@ func TestAServerWithoutAPolicyIsNotBuilt(t *testing.T) {
 	signedIn := who(&policyv1.Access{Who: &policyv1.Access_SignedIn{SignedIn: &policyv1.SignedIn{}}})
 	admins := who(&policyv1.Access{Who: &policyv1.Access_Roles{Roles: &policyv1.Roles{AnyOf: []string{"admin"}}}})
 	self := who(&policyv1.Access{Who: &policyv1.Access_Self{Self: &policyv1.Self{Field: "value"}}})
-	refuses := func(*rpc.Plan) (rpc.Admission, error) { return rpc.Admission{}, errors.New("no such role") }
-	forgets := func(*rpc.Plan) (rpc.Admission, error) { return rpc.Admission{}, nil }
+	refuses := func(*policy.Method) (rpc.Admission, error) { return rpc.Admission{}, errors.New("no such role") }
+	forgets := func(*policy.Method) (rpc.Admission, error) { return rpc.Admission{}, nil }
 
 	for _, test := range []struct {
 		name       string
@@ -85,8 +86,8 @@ func TestAServerTellsWhatItServes(t *testing.T) {
 	if got, want := server.Services(), []string{"users.v1.ProfileService", "users.v1.RelayService"}; !slices.Equal(got, want) {
 		t.Errorf("got the services %q, want %q", got, want)
 	}
-	plans := map[string]*rpc.Plan{}
-	for _, plan := range server.Plans() {
+	plans := map[string]*policy.Method{}
+	for _, plan := range server.Methods() {
 		plans[plan.Procedure] = plan
 	}
 	if len(plans) != 4 {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"slices"
 	"strings"
 	"sync"
@@ -172,7 +173,7 @@ func (c *callerCheck) caller(token string) (string, error) {
 // only those that its policy names.
 func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 	check := newCallerCheck(callee)
-	return func(plan *Plan) (Admission, error) {
+	return func(plan *policy.Method) (Admission, error) {
 		services := plan.Access.GetServices().GetAnyOf()
 		if len(services) == 0 {
 			return Admission{}, fmt.Errorf("%s: an internal method must name the services that may call it", plan.Procedure)

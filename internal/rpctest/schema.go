@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
 
@@ -159,6 +160,6 @@ func ForServices(names ...string) *policyv1.Method {
 func Succeed(context.Context, connect.Spec, connect.ServerStream) error { return nil }
 
 // letsAllIn is an authorizer that asks nothing of anybody.
-func AllowAll(*rpc.Plan) (rpc.Admission, error) {
+func AllowAll(*policy.Method) (rpc.Admission, error) {
 	return rpc.Admission{Authenticate: func(next connect.ServerFunc) connect.ServerFunc { return next }}, nil
 }

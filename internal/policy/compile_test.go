@@ -1,4 +1,4 @@
-package rpc_test
+package policy_test
 
 import (
 	"slices"
@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
 )
@@ -56,7 +57,7 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 		{name: "oneself by a map", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "by_name.key" }, fault: `no one field "by_name.key"`},
 		{name: "oneself by a message", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "inner" }, fault: `"inner" is no string`},
 
-		{name: "a recent sign-in of anyone", spoil: func(s *rpctest.Schema) { s.Policy.Access, s.Policy.RecentSignIn = rpc.Anyone(), new(true) }, fault: "recent sign-in"},
+		{name: "a recent sign-in of anyone", spoil: func(s *rpctest.Schema) { s.Policy.Access, s.Policy.RecentSignIn = policy.Anyone(), new(true) }, fault: "recent sign-in"},
 		{name: "a recent sign-in of services", spoil: func(s *rpctest.Schema) {
 			s.Policy.Access, s.Policy.RecentSignIn = rpctest.ForServices("bff").GetAccess(), new(true)
 		}, fault: "recent sign-in"},
@@ -131,7 +132,7 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, StaleIfError: rpctest.Seconds(1)})
 		}, fault: "only a shared one may"},
 		{name: "a private cache of anyone", spoil: func(s *rpctest.Schema) {
-			s.Policy.Access = rpc.Anyone()
+			s.Policy.Access = policy.Anyone()
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private})
 		}, fault: "nobody says who they are"},
 		{name: "a shared cache of one's own", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &shared}) }, fault: "not anyone may call"},
@@ -140,11 +141,11 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &shared})
 		}, fault: "not anyone may call"},
 		{name: "a shared cache with the caller's tag", spoil: func(s *rpctest.Schema) {
-			s.Policy.Access = rpc.Anyone()
+			s.Policy.Access = policy.Anyone()
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &shared, Tags: []string{"account/{caller}"}})
 		}, fault: "no caller is known"},
 		{name: "a stale answer for no time", spoil: func(s *rpctest.Schema) {
-			s.Policy.Access = rpc.Anyone()
+			s.Policy.Access = policy.Anyone()
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &shared, StaleIfError: rpctest.Seconds(0)})
 		}, fault: "stale_if_error that isn't a time"},
 		{name: "a kept secret", spoil: func(s *rpctest.Schema) {
@@ -179,7 +180,9 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 		}, fault: "purges, and the method has no side effects"},
 		{name: "a purge of a tag that nobody has", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"acount/{id}"} }, fault: `purges "acount/{id}", a tag that no method's`},
 		{name: "a purge of all of what is somebody's", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"account"} }, fault: `purges "account", a tag that no method's`},
-		{name: "a purge of the caller's who isn't known", spoil: func(s *rpctest.Schema) { s.Policy.Access, s.Policy.Purges = rpc.Anyone(), []string{"account/{caller}"} }, fault: "no caller is known"},
+		{name: "a purge of the caller's who isn't known", spoil: func(s *rpctest.Schema) {
+			s.Policy.Access, s.Policy.Purges = policy.Anyone(), []string{"account/{caller}"}
+		}, fault: "no caller is known"},
 
 		{name: "a key for a read", spoil: func(s *rpctest.Schema) {
 			s.ReadOnly()
@@ -254,7 +257,7 @@ func startSketch(t testing.TB, s *rpctest.Schema, settings string) error {
 		spec.Procedure = "/sketch.v1.OtherService/Read"
 		specs = append(specs, spec)
 	}
-	_, err := rpc.Compile(specs, rpc.DefaultLimit, settings)
+	_, err := policy.Compile(specs, rpc.DefaultLimit, settings)
 	return err
 }
 
@@ -275,7 +278,7 @@ func TestAllFaultsOfASchemaAreReportedAtOnce(t *testing.T) {
 func TestAPlanHoldsWhatTheSchemaSays(t *testing.T) {
 	t.Parallel()
 	plain := planOf(t, rpctest.NewSchema())
-	if plain.TimeLimit != rpc.DefaultLimit || plain.Attempts != 1 || plain.Rate != nil || plain.Sheddable || plain.Cache != nil || plain.RecentSignIn || plain.IdempotencyKey || plain.Created != nil || len(plain.Purges) != 0 {
+	if plain.TimeLimit != rpc.DefaultLimit || plain.Attempts != 1 || plain.Rate != nil || plain.Sheddable || plain.Cache != nil || plain.RecentSignIn || plain.IdempotencyKey || plain.Created != nil || len(plain.Invalidates) != 0 {
 		t.Errorf("what isn't said: got %+v, want the defaults", plain)
 	}
 
@@ -289,13 +292,13 @@ func TestAPlanHoldsWhatTheSchemaSays(t *testing.T) {
 	if got.TimeLimit != 3*time.Second || got.Attempts != 3 || !got.Sheddable || !got.RecentSignIn {
 		t.Errorf("a read: got %+v", got)
 	}
-	if got.Rate == nil || *got.Rate != (rpc.Rate{Count: 10, Burst: 4, Period: time.Minute}) {
+	if got.Rate == nil || *got.Rate != (policy.Rate{Count: 10, Burst: 4, Period: time.Minute}) {
 		t.Errorf("a read's rate: got %v, want 10/m burst=4", got.Rate)
 	}
 	if got.Cache == nil || got.Cache.TTL != 9*time.Second || got.Cache.Shared || got.Cache.StaleIfError != 0 {
 		t.Fatalf("a read's cache: got %+v, want a private one of 9 s", got.Cache)
 	}
-	request := newDynamic(t, got.Method, `{"inner":{"next":{"id":"n"}}}`)
+	request := newDynamic(t, got.Descriptor, `{"inner":{"next":{"id":"n"}}}`)
 	var tags []string
 	for _, tag := range got.Cache.Tags {
 		tags = append(tags, tag.For("me", request))
@@ -306,7 +309,7 @@ func TestAPlanHoldsWhatTheSchemaSays(t *testing.T) {
 
 	common := rpctest.NewSchema()
 	common.ReadOnly()
-	common.Policy.Access = rpc.Anyone()
+	common.Policy.Access = policy.Anyone()
 	common.Policy.Cache = &policyv1.Cache{Ttl: rpctest.Seconds(60), Scope: &shared, StaleWhileRevalidate: rpctest.Seconds(5), StaleIfError: rpctest.Seconds(50), Tags: []string{"things"}}
 	if got := planOf(t, common).Cache; got == nil || !got.Shared || got.StaleWhileRevalidate != 5*time.Second || got.StaleIfError != 50*time.Second {
 		t.Errorf("a shared cache: got %+v", got)
@@ -317,11 +320,11 @@ func TestAPlanHoldsWhatTheSchemaSays(t *testing.T) {
 	write.Policy.Criticality, write.Policy.Created = new(policyv1.Criticality_CRITICALITY_CRITICAL), new("/things/{id}/parts")
 	wrote := planOf(t, write)
 	for answer, want := range map[string]string{`{"id":"a/b"}`: "/things/a%2Fb/parts", `{}`: ""} {
-		message := dynamicpb.NewMessage(wrote.Method.Output())
+		message := dynamicpb.NewMessage(wrote.Descriptor.Output())
 		if err := protojson.Unmarshal([]byte(answer), message); err != nil {
 			t.Fatal(err)
 		}
-		if got := wrote.Created.In(message); got != want {
+		if got := wrote.Created.Path(message); got != want {
 			t.Errorf("where a write's answer %s leads: got %q, want %q", answer, got, want)
 		}
 	}
@@ -337,9 +340,9 @@ func TestAPlanHoldsWhatTheSchemaSays(t *testing.T) {
 }
 
 // planOf compiles a sketch.
-func planOf(t testing.TB, s *rpctest.Schema) *rpc.Plan {
+func planOf(t testing.TB, s *rpctest.Schema) *policy.Method {
 	t.Helper()
-	plans, err := rpc.Compile([]connect.Spec{s.Spec(t)}, rpc.DefaultLimit, "")
+	plans, err := policy.Compile([]connect.Spec{s.Spec(t)}, rpc.DefaultLimit, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -372,7 +375,7 @@ func TestSettingsTightenAndNeverLoosen(t *testing.T) {
 		{settings: name + " rate=1/90s", rate: tenAMinute, limit: 2 * time.Second, want: "1/1m30s"},
 		{settings: name + " rate=1000/s burst=2000", limit: 2 * time.Second, want: "1000/s burst=2000"},
 	} {
-		plans, err := rpc.Compile([]connect.Spec{sketched(test.rate).Spec(t)}, rpc.DefaultLimit, test.settings)
+		plans, err := policy.Compile([]connect.Spec{sketched(test.rate).Spec(t)}, rpc.DefaultLimit, test.settings)
 		if err != nil {
 			t.Errorf("%q: %v", test.settings, err)
 			continue

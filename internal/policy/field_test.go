@@ -1,4 +1,4 @@
-package rpc_test
+package policy_test
 
 import (
 	"fmt"
@@ -16,7 +16,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 	policyv1 "gatehouse/gen/policy/v1"
 	_ "gatehouse/gen/users/v1"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpctest"
 )
 
@@ -60,7 +60,7 @@ func TestTextsAreBroughtToOneForm(t *testing.T) {
 		{&policyv1.Normalize{Email: yes}, "ada@" + strings.Repeat("界.", 300) + "example", "ada@" + strings.Repeat("界.", 300) + "example"}, // no domain is so long
 		{&policyv1.Normalize{Email: yes}, "ada@\u200b.\u0301", "ada@\u200b.\u0301"},                                                       // for the validator to refuse
 	} {
-		form := rpc.TextNormalizer(test.how)
+		form := policy.TextNormalizer(test.how)
 		if got := form(test.from); got != test.want {
 			t.Errorf("%v of %.100q: got %.100q, want %.100q", test.how, test.from, got, test.want)
 		}
@@ -82,7 +82,7 @@ func FuzzNormalizingTwiceIsNormalizingOnce(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		text = strings.ToValidUTF8(text, "?")
 		for _, how := range hows {
-			form := rpc.TextNormalizer(how)
+			form := policy.TextNormalizer(how)
 			once := form(text)
 			if twice := form(once); twice != once {
 				t.Errorf("%v of %q: got %q once and %q twice", how, text, once, twice)
@@ -97,15 +97,15 @@ func TestEveryTextOfAMessageIsNormalized(t *testing.T) {
 	s.Normalize(1, &policyv1.Normalize{Trim: new(true)})
 	s.Normalize(5, &policyv1.Normalize{Trim: new(true)})
 	rpctest.SetField(s.Inner.Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{Trim: new(true)}})
-	method := planOf(t, s).Method
+	method := planOf(t, s).Descriptor
 	request := newDynamic(t, method, `{"id":" a ","password":" b ","names":[" c "," d "],"inner":{"id":" e ","token":" f ","next":{"id":" g "}},"inners":[{"id":" h "}],"by_name":{" i ":{"id":" j "}}}`)
-	rpc.NormalizeMessage(request)
+	policy.NormalizeMessage(request)
 	want := newDynamic(t, method, `{"id":"a","password":" b ","names":["c","d"],"inner":{"id":"e","token":" f ","next":{"id":"g"}},"inners":[{"id":"h"}],"by_name":{" i ":{"id":"j"}}}`)
 	if !proto.Equal(request, want) {
 		t.Errorf("got %v, want %v", request, want)
 	}
 	empty := newDynamic(t, method, `{}`)
-	rpc.NormalizeMessage(empty)
+	policy.NormalizeMessage(empty)
 	if proto.Size(empty) != 0 {
 		t.Errorf("an empty request: got %v, want nothing made of nothing", empty)
 	}
@@ -113,14 +113,14 @@ func TestEveryTextOfAMessageIsNormalized(t *testing.T) {
 
 func TestWhatIsRedactedIsGone(t *testing.T) {
 	t.Parallel()
-	request := newDynamic(t, planOf(t, rpctest.NewSchema()).Method, `{"id":"a","password":"s3cret","inner":{"id":"b","token":"s3cret","next":{"token":"s3cret"}},"inners":[{"token":"s3cret","id":"c"}],"by_name":{"d":{"token":"s3cret"}}}`)
+	request := newDynamic(t, planOf(t, rpctest.NewSchema()).Descriptor, `{"id":"a","password":"s3cret","inner":{"id":"b","token":"s3cret","next":{"token":"s3cret"}},"inners":[{"token":"s3cret","id":"c"}],"by_name":{"d":{"token":"s3cret"}}}`)
 	request.ProtoReflect().SetUnknown([]byte("\xfa\x06\x06s3cret"))
 	request.ProtoReflect().Mutable(request.ProtoReflect().Descriptor().Fields().ByName("inner")).Message().SetUnknown([]byte("\xfa\x06\x06s3cret"))
 	before, err := proto.MarshalOptions{Deterministic: true}.Marshal(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	written, err := proto.Marshal(rpc.Redacted(request))
+	written, err := proto.Marshal(policy.Redact(request))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,11 +135,11 @@ func TestWhatIsRedactedIsGone(t *testing.T) {
 	if after, _ := (proto.MarshalOptions{Deterministic: true}).Marshal(request); string(after) != string(before) {
 		t.Errorf("the message itself has changed: got %q, want %q", after, before)
 	}
-	login := rpc.Redacted(&bffv1.LoginResponse{Result: &bffv1.LoginResponse_SignedIn{SignedIn: &bffv1.SignedIn{Tokens: &bffv1.Tokens{AccessToken: "s3cret", RefreshToken: "s3cret", TokenType: "Bearer"}, DeviceToken: "s3cret"}}})
+	login := policy.Redact(&bffv1.LoginResponse{Result: &bffv1.LoginResponse_SignedIn{SignedIn: &bffv1.SignedIn{Tokens: &bffv1.Tokens{AccessToken: "s3cret", RefreshToken: "s3cret", TokenType: "Bearer"}, DeviceToken: "s3cret"}}})
 	if text := fmt.Sprint(login); strings.Contains(text, "s3cret") || !strings.Contains(text, "Bearer") {
 		t.Errorf("Login's answer: got %s, want it without its secrets", text)
 	}
-	if got := rpc.Redacted((*authv1.Tokens)(nil)); got != nil {
+	if got := policy.Redact((*authv1.Tokens)(nil)); got != nil {
 		t.Errorf("no message: got %v, want none", got)
 	}
 }

@@ -1,4 +1,4 @@
-package rpc
+package policy
 
 import (
 	"strings"
@@ -13,16 +13,16 @@ import (
 
 // normalizer brings the texts of one message to their forms.
 type normalizer struct {
-	texts    []textForm
-	messages []innerForm
+	texts    []textField
+	messages []messageField
 }
 
-type textForm struct {
+type textField struct {
 	field protoreflect.FieldDescriptor
 	form  func(string) string
 }
 
-type innerForm struct {
+type messageField struct {
 	field protoreflect.FieldDescriptor
 	form  *normalizer
 }
@@ -46,7 +46,7 @@ func compileNormalizer(message protoreflect.MessageDescriptor, made map[protoref
 	for i := range fields.Len() {
 		field := fields.Get(i)
 		if policy := fieldPolicy(field).GetNormalize(); policy != nil {
-			n.texts = append(n.texts, textForm{field, textNormalizer(policy)})
+			n.texts = append(n.texts, textField{field, textNormalizer(policy)})
 		}
 		inner := field.Message()
 		if field.IsMap() {
@@ -56,7 +56,7 @@ func compileNormalizer(message protoreflect.MessageDescriptor, made map[protoref
 			continue
 		}
 		if form := compileNormalizer(inner, made); form != nil {
-			n.messages = append(n.messages, innerForm{field, form})
+			n.messages = append(n.messages, messageField{field, form})
 		}
 	}
 	return n

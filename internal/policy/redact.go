@@ -1,4 +1,4 @@
-package rpc
+package policy
 
 import (
 	"sync"
@@ -10,7 +10,7 @@ import (
 // Redacted returns a copy of a message without what its schema keeps out of
 // logs, traces, caches and idempotency records, and without fields that the
 // schema doesn't know: nobody has said that they may be written down.
-func Redacted[M proto.Message](message M) M {
+func Redact[M proto.Message](message M) M {
 	clone := proto.CloneOf(message)
 	if clone.ProtoReflect().IsValid() {
 		redact(clone.ProtoReflect())

@@ -1,4 +1,4 @@
-package rpc
+package policy
 
 import (
 	"errors"
@@ -39,7 +39,7 @@ func newLocation(answer protoreflect.MessageDescriptor, text string) (*Location,
 
 // In returns the path that an answer leads to; "" where one of its fields isn't
 // set.
-func (l *Location) In(answer proto.Message) string {
+func (l *Location) Path(answer proto.Message) string {
 	var path strings.Builder
 	for i, field := range l.fields {
 		value := field.In(answer)

@@ -1,4 +1,4 @@
-package rpc
+package policy
 
 import (
 	"time"
@@ -15,11 +15,11 @@ const MaxAttempts = 3
 
 // Plan is what holds for one method, compiled from its schema and tightened by
 // settings. It is made once, at the start, and doesn't change.
-type Plan struct {
+type Method struct {
 	// Procedure is the method's path, such as "/bff.v1.UserService/GetUser".
 	Procedure string
 	// Method is the schema.
-	Method protoreflect.MethodDescriptor
+	Descriptor protoreflect.MethodDescriptor
 	// Access says who may call.
 	Access *policyv1.Access
 	// Self leads to the request's field that names the account, where Access asks
@@ -38,7 +38,7 @@ type Plan struct {
 	// Cache is how answers may be kept; nil for not at all.
 	Cache *Cache
 	// Purges are the tags of the kept answers that a success makes stale.
-	Purges []Tag
+	Invalidates []Tag
 	// IdempotencyKey tells that an Idempotency-Key header counts.
 	IdempotencyKey bool
 	// Created is where what a success made is found; nil when it makes nothing.
@@ -60,26 +60,26 @@ type Cache struct {
 }
 
 // ReadsOnly reports whether the method has no side effects.
-func (p *Plan) ReadsOnly() bool { return p.spec.IdempotencyLevel == connect.IdempotencyNoSideEffects }
+func (p *Method) ReadsOnly() bool { return p.spec.IdempotencyLevel == connect.IdempotencyNoSideEffects }
 
 // Streams reports whether the client or the server sends a stream of messages.
-func (p *Plan) Streams() bool { return p.spec.StreamType != connect.StreamTypeUnary }
+func (p *Method) Streams() bool { return p.spec.StreamType != connect.StreamTypeUnary }
 
 // ClientStreams reports whether the client sends a stream of messages.
-func (p *Plan) ClientStreams() bool { return p.spec.StreamType&connect.StreamTypeClient != 0 }
+func (p *Method) ClientStreams() bool { return p.spec.StreamType&connect.StreamTypeClient != 0 }
 
 // NewRequest returns an empty request message.
-func (p *Plan) NewRequest() proto.Message { return p.request.New().Interface() }
+func (p *Method) NewRequest() proto.Message { return p.request.New().Interface() }
 
 // Normalize rewrites the text fields of a request in place, as the schema says.
-func (p *Plan) Normalize(request proto.Message) {
+func (p *Method) Normalize(request proto.Message) {
 	if p.normalizer != nil {
 		p.normalizer.apply(request.ProtoReflect())
 	}
 }
 
 // personal reports whether a person must be signed in to call.
-func (p *Plan) personal() bool {
+func (p *Method) needsSignIn() bool {
 	switch p.Access.GetWho().(type) {
 	case *policyv1.Access_SignedIn, *policyv1.Access_Self, *policyv1.Access_Roles:
 		return true

@@ -1,4 +1,4 @@
-package rpc
+package policy
 
 import (
 	"errors"
@@ -17,8 +17,8 @@ import (
 // An empty line, or what follows a #, says nothing. It returns every fault: a
 // method that isn't there, a knob that settings can't turn, and whatever would
 // allow more than the schema does.
-func tighten(plans []*Plan, settings string) error {
-	byName := map[string]*Plan{}
+func tighten(plans []*Method, settings string) error {
+	byName := map[string]*Method{}
 	for _, plan := range plans {
 		byName[strings.TrimPrefix(plan.Procedure, "/")] = plan
 	}
@@ -53,7 +53,7 @@ func tighten(plans []*Plan, settings string) error {
 
 // tighten narrows one plan by words such as "limit=1s", "rate=10/m" and
 // "burst=5".
-func (p *Plan) tighten(words []string) error {
+func (p *Method) tighten(words []string) error {
 	said := map[string]string{}
 	for _, word := range words {
 		knob, value, ok := strings.Cut(word, "=")
@@ -76,7 +76,7 @@ func (p *Plan) tighten(words []string) error {
 	return nil
 }
 
-func (p *Plan) tightenLimit(text string) error {
+func (p *Method) tightenLimit(text string) error {
 	limit, err := time.ParseDuration(text)
 	switch {
 	case err != nil || limit <= 0:
@@ -92,7 +92,7 @@ func (p *Plan) tightenLimit(text string) error {
 
 // tightenRate narrows the rate. A burst that isn't said is the schema's or the
 // new count, whichever is less.
-func (p *Plan) tightenRate(text, burst string) error {
+func (p *Method) tightenRate(text, burst string) error {
 	rate := Rate{}
 	switch {
 	case text != "":

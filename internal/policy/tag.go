@@ -1,4 +1,4 @@
-package rpc
+package policy
 
 import (
 	"errors"
@@ -50,31 +50,31 @@ func (t Tag) family() string {
 }
 
 // tags compiles tags such as "account/{user_id}".
-func (p *Plan) tags(texts []string) ([]Tag, error) {
+func (p *Method) compileTags(texts []string) ([]Tag, error) {
 	var tags []Tag
 	var faults []error
 	for _, text := range texts {
 		match := tagText.FindStringSubmatch(text)
 		if match == nil {
-			faults = append(faults, p.fault(`has a tag %q: write a kind, such as "users", or a kind and whose, such as "account/{caller}" or "account/{user_id}"`, text))
+			faults = append(faults, p.errorf(`has a tag %q: write a kind, such as "users", or a kind and whose, such as "account/{caller}" or "account/{user_id}"`, text))
 			continue
 		}
 		tag := Tag{kind: match[1], text: text}
 		switch source := match[2]; source {
 		case "":
 		case "caller":
-			if tag.caller = true; !p.personal() {
-				faults = append(faults, p.fault("has a tag %q, and no caller is known", text))
+			if tag.caller = true; !p.needsSignIn() {
+				faults = append(faults, p.errorf("has a tag %q, and no caller is known", text))
 			}
 		default:
-			field, err := findField(p.Method.Input(), source)
+			field, err := findField(p.Descriptor.Input(), source)
 			if err != nil {
-				faults = append(faults, p.fault("has a tag %q that can't be told: %w", text, err))
+				faults = append(faults, p.errorf("has a tag %q that can't be told: %w", text, err))
 				continue
 			}
 			for _, step := range field {
 				if fieldPolicy(step).GetRedact() {
-					faults = append(faults, p.fault("has a tag %q, and %s is redacted", text, step.FullName()))
+					faults = append(faults, p.errorf("has a tag %q, and %s is redacted", text, step.FullName()))
 				}
 			}
 			tag.field = field

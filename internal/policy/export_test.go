@@ -1,4 +1,4 @@
-package rpc
+package policy
 
 import "google.golang.org/protobuf/proto"
 
