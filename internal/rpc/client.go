@@ -77,7 +77,7 @@ func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLa
 // InProcess returns a client of a server in the same process. It behaves as a
 // client from [Dial] does.
 func InProcess(route Route, server *Server) (*connect.Client, error) {
-	return newClient(route, inProcessTransport(server.rpc))
+	return newClient(route, inProcessTransport(server))
 }
 
 func newClient(route Route, transport connect.Transport, between ...connect.ClientInterceptor) (*connect.Client, error) {
@@ -115,7 +115,7 @@ func identified(issuer *issuer) connect.ClientInterceptor {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 			token, err := issuer.current()
 			if err != nil {
-				return nil, fmt.Errorf("identify to %s: %w", issuer.callee, err)
+				return nil, fmt.Errorf("make an internal token: %w", err)
 			}
 			info, _ := connect.CallInfoForClientContext(ctx)
 			info.RequestHeader().Set("Authorization", "Bearer "+token)
@@ -172,13 +172,4 @@ func (s *deadlineStream) Close() error {
 	err := s.ClientStream.Close()
 	s.cancel()
 	return err
-}
-
-// contextError gives a context's error its code, as the HTTP transport does.
-func contextError(err error) error {
-	code := connect.CodeCanceled
-	if errors.Is(err, context.DeadlineExceeded) {
-		code = connect.CodeDeadlineExceeded
-	}
-	return connect.NewError(code, err.Error()).WithCause(err)
 }

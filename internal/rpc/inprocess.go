@@ -20,8 +20,8 @@ import (
 // Two differences are left. The method runs on the caller's goroutine, so one
 // that ignores its context keeps the caller waiting. And messages aren't
 // encoded, so none is refused for its size or for invalid UTF-8.
-func inProcessTransport(server *connect.Server) connect.Transport {
-	return &inProcess{next: connectinprocess.New(server)}
+func inProcessTransport(server *Server) connect.Transport {
+	return &inProcess{next: connectinprocess.New(server.rpc)}
 }
 
 type inProcess struct{ next connect.Transport }
@@ -132,3 +132,12 @@ func (v valueless) Deadline() (time.Time, bool) { return v.parent.Deadline() }
 func (v valueless) Done() <-chan struct{}       { return v.parent.Done() }
 func (v valueless) Err() error                  { return v.parent.Err() }
 func (v valueless) Value(any) any               { return nil }
+
+// contextError gives a context's error its code, as the HTTP transport does.
+func contextError(err error) error {
+	code := connect.CodeCanceled
+	if errors.Is(err, context.DeadlineExceeded) {
+		code = connect.CodeDeadlineExceeded
+	}
+	return connect.NewError(code, err.Error()).WithCause(err)
+}

@@ -20,7 +20,7 @@ import (
 )
 
 // newHTTPClient makes connections of one protocol, which end with the test.
-func NewHTTPClient(t testing.TB, protocol func(*http.Protocols, bool)) *http.Client {
+func newHTTPClient(t testing.TB, protocol func(*http.Protocols, bool)) *http.Client {
 	t.Helper()
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	protocol(transport.Protocols, true)
@@ -35,7 +35,7 @@ func TestReflectionListsTheServices(t *testing.T) {
 		rpctest.RegisterProfiles(rpctest.Found)(server)
 	})
 	url := rpctest.Serve(t, server.Mux(rpctest.IsReady))
-	client := grpcreflect.NewClient(NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC())
+	client := grpcreflect.NewClient(newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC())
 	stream := client.NewStream(t.Context())
 	defer func() {
 		if _, err := stream.Close(); err != nil {

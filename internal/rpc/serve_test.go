@@ -86,7 +86,7 @@ func TestOnePortSpeaksBothProtocols(t *testing.T) {
 	t.Parallel()
 	url := rpctest.Serve(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
 	for _, protocol := range protocols {
-		client := NewHTTPClient(t, protocol.speak)
+		client := newHTTPClient(t, protocol.speak)
 		for _, contentType := range []string{jsonType, protoType} {
 			body := `{"profileId":"` + rpctest.ProfileID + `"}`
 			if contentType == protoType {
@@ -115,7 +115,7 @@ func TestLargeHeadersAndBodiesAreRefused(t *testing.T) {
 		}
 	}))
 	for _, protocol := range protocols {
-		client := NewHTTPClient(t, protocol.speak)
+		client := newHTTPClient(t, protocol.speak)
 		for _, test := range []struct {
 			name         string
 			header, body int
@@ -161,7 +161,7 @@ func TestStoppingLetsACallFinish(t *testing.T) {
 					return nil, ctx.Err()
 				}
 			}).Mux(rpctest.IsReady))
-			client := NewHTTPClient(t, protocol.speak)
+			client := newHTTPClient(t, protocol.speak)
 			request := rpctest.PostRequest(t, url, jsonType, `{"profileId":"`+rpctest.ProfileID+`"}`)
 			called := make(chan error, 1)
 			go func() {
@@ -191,7 +191,7 @@ func TestStoppingLetsACallFinish(t *testing.T) {
 func TestStoppingSendsCallersElsewhereBeforeItRefusesThem(t *testing.T) {
 	t.Parallel()
 	url, stop, stopped := stoppableAs(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady), rpc.Stop{Pause: 3 * time.Second, Grace: 5 * time.Second})
-	h2 := NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2)
+	h2 := newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2)
 	if err := askProfile(t, h2, url); err != nil { // its connection is there before the stop
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestStoppingSendsCallersElsewhereBeforeItRefusesThem(t *testing.T) {
 		t.Errorf("gRPC health: %s, want NOT_SERVING", text)
 	}
 	for _, protocol := range protocols {
-		client := NewHTTPClient(t, protocol.speak)
+		client := newHTTPClient(t, protocol.speak)
 		for call := range 2 {
 			reused := true
 			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }})
@@ -298,7 +298,7 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 	t.Run("for a stream that has no end", func(t *testing.T) {
 		t.Parallel()
 		url, stop, stopped := stoppable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
-		stream := grpcreflect.NewClient(NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC()).NewStream(t.Context())
+		stream := grpcreflect.NewClient(newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC()).NewStream(t.Context())
 		defer func() { _, _ = stream.Close() }()
 		if _, err := stream.ListServices(); err != nil {
 			t.Fatalf("list the services: %v", err)
@@ -401,7 +401,7 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 			close(begun)
 			<-finish
 		}))
-		client := NewHTTPClient(t, (*http.Protocols).SetHTTP1)
+		client := newHTTPClient(t, (*http.Protocols).SetHTTP1)
 		called := make(chan error, 1)
 		go func() {
 			response, err := client.Get(url)

@@ -10,16 +10,6 @@ import (
 	"connectrpc.com/connect/v2"
 )
 
-// CallerCheck returns what tells a callee which of the callers made a token.
-func CallerCheck(t testing.TB, keys InternalKeys, callee string, callers ...string) func(token string) (string, error) {
-	t.Helper()
-	check := newCallerCheck(callee)
-	if err := check.know(keys, callers); err != nil {
-		t.Fatal(err)
-	}
-	return check.caller
-}
-
 // Patient returns what stands between a client and a service with one endpoint,
 // for a transport of the test's own.
 func Patient(service string, logger *slog.Logger) connect.ClientInterceptor {
