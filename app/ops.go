@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel/metric"
 
+	"gatehouse/internal/dial"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/telemetry"
 )
@@ -229,7 +230,7 @@ func databasePart(pool *pgxpool.Pool, service string, needed bool) part {
 // peerPart is another role, without which no role is less ready.
 func peerPart(role, url string) part {
 	return part{name: role, check: func(ctx context.Context) error {
-		answer, err := rpc.Probe(ctx, url)
+		answer, err := dial.Probe(ctx, url)
 		if err == nil && !answer.Ready {
 			err = errors.New(answer.Text)
 		}

@@ -18,6 +18,7 @@ import (
 	"gatehouse/auth"
 	"gatehouse/bff"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
@@ -130,7 +131,7 @@ func (h *house) run(ctx context.Context, prepare func(*auth.Service) error, read
 	if err != nil {
 		return err
 	}
-	relay, err := rpc.InProcess(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: h.keys, Telemetry: h.ops.telemetry}, usersServer)
+	relay, err := dial.InProcess(dial.Route{Caller: roleAuth, Callee: roleUsers, Keys: h.keys, Telemetry: h.ops.telemetry}, usersServer)
 	if err != nil {
 		return err
 	}
@@ -138,11 +139,11 @@ func (h *house) run(ctx context.Context, prepare func(*auth.Service) error, read
 	if err != nil {
 		return err
 	}
-	toAuth, err := rpc.InProcess(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: h.keys, Telemetry: h.ops.telemetry}, authServer)
+	toAuth, err := dial.InProcess(dial.Route{Caller: roleBff, Callee: roleAuth, Keys: h.keys, Telemetry: h.ops.telemetry}, authServer)
 	if err != nil {
 		return err
 	}
-	toUsers, err := rpc.InProcess(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: h.keys, Telemetry: h.ops.telemetry}, usersServer)
+	toUsers, err := dial.InProcess(dial.Route{Caller: roleBff, Callee: roleUsers, Keys: h.keys, Telemetry: h.ops.telemetry}, usersServer)
 	if err != nil {
 		return err
 	}
@@ -270,7 +271,7 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 		return err
 	}
 	defer db.Close()
-	relay, err := rpc.Dial(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry, Persistent: true}, c.UsersURL)
+	relay, err := dial.Dial(dial.Route{Caller: roleAuth, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry, Persistent: true}, c.UsersURL)
 	if err != nil {
 		return err
 	}
@@ -355,11 +356,11 @@ func (c *bffCommand) Run(p *program, app *kong.Application) error {
 		return err
 	}
 	defer ops.stop(p.logger)
-	toAuth, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: keys, Telemetry: ops.telemetry, Logger: p.logger.With("service", roleBff)}, c.AuthURL)
+	toAuth, err := dial.Dial(dial.Route{Caller: roleBff, Callee: roleAuth, Keys: keys, Telemetry: ops.telemetry, Logger: p.logger.With("service", roleBff)}, c.AuthURL)
 	if err != nil {
 		return err
 	}
-	toUsers, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry, Logger: p.logger.With("service", roleBff)}, c.UsersURL)
+	toUsers, err := dial.Dial(dial.Route{Caller: roleBff, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry, Logger: p.logger.With("service", roleBff)}, c.UsersURL)
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/telemetry"
@@ -423,7 +424,7 @@ func (b *backend) called(procedure string) int {
 // reach returns the gateway's client of one service.
 func (b *backend) reach(t testing.TB, service string, w world) *connect.Client {
 	t.Helper()
-	route := rpc.Route{Caller: "bff", Callee: service, Keys: internalKeys, Telemetry: w.telemetry}
+	route := dial.Route{Caller: "bff", Callee: service, Keys: internalKeys, Telemetry: w.telemetry}
 	server, err := rpc.NewServer(rpc.ServerConfig{
 		Logger: discard, Authorizer: rpc.ServicesOnly(internalKeys, service), Telemetry: w.telemetry, Internal: true,
 	}, func(server *connect.Server) { b.register(server, service) })
@@ -432,9 +433,9 @@ func (b *backend) reach(t testing.TB, service string, w world) *connect.Client {
 	}
 	var client *connect.Client
 	if w.apart {
-		client, err = rpc.Dial(route, serve(t, server.Mux(func() error { return nil })))
+		client, err = dial.Dial(route, serve(t, server.Mux(func() error { return nil })))
 	} else {
-		client, err = rpc.InProcess(route, server)
+		client, err = dial.InProcess(route, server)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -512,7 +513,7 @@ func (b *backend) handle(ctx context.Context, spec connect.Spec, stream connect.
 // deadEnd returns the gateway's client of an address that isn't one of ours.
 func deadEnd(t testing.TB, service, url string) *connect.Client {
 	t.Helper()
-	client, err := rpc.Dial(rpc.Route{Caller: "bff", Callee: service, Keys: internalKeys}, url)
+	client, err := dial.Dial(dial.Route{Caller: "bff", Callee: service, Keys: internalKeys}, url)
 	if err != nil {
 		t.Fatal(err)
 	}

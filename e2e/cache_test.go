@@ -21,6 +21,7 @@ import (
 	"gatehouse/bff"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
@@ -111,7 +112,7 @@ func newPair(t testing.TB) *pair {
 		return server
 	}
 	dial := func(caller, callee, url string) *connect.Client {
-		client, err := rpc.Dial(rpc.Route{Caller: caller, Callee: callee, Keys: keys}, url)
+		client, err := dial.Dial(dial.Route{Caller: caller, Callee: callee, Keys: keys}, url)
 		check(err)
 		return client
 	}

@@ -29,6 +29,7 @@ import (
 	"gatehouse/auth"
 	"gatehouse/bff"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/mailtest"
 	"gatehouse/internal/pgtest"
@@ -145,7 +146,7 @@ func (f *fuzzed) start(t *testing.T) {
 	inProcess := func(caller, callee string, register func(*connect.Server)) *connect.Client {
 		server, err := rpc.NewServer(rpc.ServerConfig{Logger: logger, Authorizer: rpc.ServicesOnly(keys, callee)}, register)
 		check(err)
-		client, err := rpc.InProcess(rpc.Route{Caller: caller, Callee: callee, Keys: keys}, server)
+		client, err := dial.InProcess(dial.Route{Caller: caller, Callee: callee, Keys: keys}, server)
 		check(err)
 		return client
 	}

@@ -13,6 +13,7 @@ import (
 	"gatehouse/auth"
 	"gatehouse/bff"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
@@ -41,7 +42,7 @@ func newTwin(t testing.TB) *twin {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client, err := rpc.InProcess(rpc.Route{Caller: caller, Callee: callee, Keys: keys}, server)
+		client, err := dial.InProcess(dial.Route{Caller: caller, Callee: callee, Keys: keys}, server)
 		if err != nil {
 			t.Fatal(err)
 		}

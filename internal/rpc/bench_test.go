@@ -6,6 +6,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
 )
@@ -13,7 +14,7 @@ import (
 func BenchmarkUnaryHTTP(b *testing.B)      { benchmarkUnary(b, rpctest.OverHTTP) }
 func BenchmarkUnaryInProcess(b *testing.B) { benchmarkUnary(b, rpctest.InProcess) }
 
-func benchmarkUnary(b *testing.B, reach func(testing.TB, rpc.Route, *rpc.Server) *connect.Client) {
+func benchmarkUnary(b *testing.B, reach func(testing.TB, dial.Route, *rpc.Server) *connect.Client) {
 	b.ReportAllocs()
 	client := usersv1.NewProfileServiceClient(reach(b, rpctest.BFFToUsers, rpctest.NewProfiles(b, rpctest.Found)))
 	ctx, request := b.Context(), rpctest.GetRequest()

@@ -20,7 +20,7 @@ import (
 )
 
 // requestIDHeader carries a request's id from hop to hop and back.
-const requestIDHeader = "X-Request-Id"
+const RequestIDHeader = "X-Request-Id"
 
 // Call is what a server knows of the call that it is answering.
 type Call struct {
@@ -41,7 +41,7 @@ type Call struct {
 	// call; nil for nothing.
 	OnCallee func(service string)
 
-	deadline time.Time // the caller's own
+	Deadline time.Time // the caller's own
 }
 
 // WantsRecentSignIn reports whether the method's policy asks for one. What isn't
@@ -89,8 +89,8 @@ func answered(log callLog, plan *policy.Method) connect.ServerInterceptor {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			start := time.Now()
 			info, _ := connect.CallInfoForServerContext(ctx)
-			call := &Call{Method: plan, RequestID: requestID(info.RequestHeader().Get(requestIDHeader))}
-			info.ResponseHeader().Set(requestIDHeader, call.RequestID)
+			call := &Call{Method: plan, RequestID: requestID(info.RequestHeader().Get(RequestIDHeader))}
+			info.ResponseHeader().Set(RequestIDHeader, call.RequestID)
 			ctx = context.WithValue(ctx, callKey{}, call)
 
 			err := recovered(ctx, spec, readable{stream}, next)
@@ -234,7 +234,7 @@ func bounded(plan *policy.Method) (connect.ServerInterceptor, error) {
 			deadline, ok := ctx.Deadline()
 			if ok && time.Until(deadline) <= limit {
 				call := CallFrom(ctx)
-				call.CallersDeadline, call.deadline = true, deadline
+				call.CallersDeadline, call.Deadline = true, deadline
 				return next(ctx, spec, stream)
 			}
 			CallFrom(ctx).OurLimit = true

@@ -68,8 +68,8 @@ func (s *Server) worded(plan *policy.Method, next http.Handler) http.Handler {
 }
 
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
-	id := requestID(r.Header.Get(requestIDHeader))
-	w.Header().Set(requestIDHeader, id)
+	id := requestID(r.Header.Get(RequestIDHeader))
+	w.Header().Set(RequestIDHeader, id)
 	if no.allow != "" {
 		w.Header().Set("Allow", no.allow)
 	}

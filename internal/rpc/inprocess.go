@@ -20,7 +20,7 @@ import (
 // Two differences are left. The method runs on the caller's goroutine, so one
 // that ignores its context keeps the caller waiting. And messages aren't
 // encoded, so none is refused for its size or for invalid UTF-8.
-func inProcessTransport(server *Server) connect.Transport {
+func InProcessTransport(server *Server) connect.Transport {
 	return &inProcess{next: connectinprocess.New(server.rpc)}
 }
 
@@ -28,7 +28,7 @@ type inProcess struct{ next connect.Transport }
 
 func (t *inProcess) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, contextError(err)
+		return nil, ContextError(err)
 	}
 	inner, info := connect.NewClientContext(valueless{ctx})
 	outer, _ := connect.CallInfoForClientContext(ctx)
@@ -79,13 +79,13 @@ func (s *inProcessStream) asOverHTTP(err error) error {
 		return err
 	}
 	if over := s.ctx.Err(); over != nil {
-		return contextError(over)
+		return ContextError(over)
 	}
 	failure, ok := errors.AsType[*connect.Error](err)
 	switch {
 	case ok:
 	case errors.Is(err, context.Canceled): // by Close
-		return contextError(err)
+		return ContextError(err)
 	default:
 		return connect.NewError(connect.CodeUnknown, "").WithRemote()
 	}
@@ -134,7 +134,7 @@ func (v valueless) Err() error                  { return v.parent.Err() }
 func (v valueless) Value(any) any               { return nil }
 
 // contextError gives a context's error its code, as the HTTP transport does.
-func contextError(err error) error {
+func ContextError(err error) error {
 	code := connect.CodeCanceled
 	if errors.Is(err, context.DeadlineExceeded) {
 		code = connect.CodeDeadlineExceeded

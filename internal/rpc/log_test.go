@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
@@ -78,8 +79,8 @@ func TestEveryCallIsLoggedOnce(t *testing.T) {
 				})(server)
 			})
 			client := topology.Reach(t, rpctest.BFFToUsers, server)
-			auth := topology.Reach(t, rpc.Route{Caller: "auth", Callee: "users", Keys: rpctest.Keys}, server)
-			stranger := topology.Reach(t, rpc.Route{Caller: "bff", Callee: "users", Keys: rpc.InternalKeys{bytes.Repeat([]byte{8}, 32)}}, server)
+			auth := topology.Reach(t, dial.Route{Caller: "auth", Callee: "users", Keys: rpctest.Keys}, server)
+			stranger := topology.Reach(t, dial.Route{Caller: "bff", Callee: "users", Keys: rpc.InternalKeys{bytes.Repeat([]byte{8}, 32)}}, server)
 			for _, test := range []struct {
 				name                           string
 				client                         *connect.Client

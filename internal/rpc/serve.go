@@ -20,7 +20,7 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 15 * time.Second
 	writeTimeout      = 30 * time.Second
-	idleTimeout       = 2 * time.Minute
+	IdleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 64 << 10
 	// lastWords is how long calls under way have to word an answer once they
 	// were told that the time is over.
@@ -68,7 +68,7 @@ func ServeUntil(ctx context.Context, listener net.Listener, handler http.Handler
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
+		IdleTimeout:       IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return base },

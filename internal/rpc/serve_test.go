@@ -32,29 +32,6 @@ var protocols = []struct {
 	{"HTTP/2.0", (*http.Protocols).SetUnencryptedHTTP2},
 }
 
-// stoppable serves the handler until stop, which returns what Serve does.
-func stoppable(t testing.TB, handler http.Handler) (url string, stop context.CancelFunc, stopped <-chan error) {
-	t.Helper()
-	return stoppableAs(t, handler, rpc.QuickStop)
-}
-
-// stoppableAs is stoppable with another way to stop.
-func stoppableAs(t testing.TB, handler http.Handler, how rpc.Stop) (url string, stop context.CancelFunc, stopped <-chan error) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	served, returned := make(chan error, 1), make(chan struct{})
-	go func() {
-		defer close(returned)
-		served <- rpc.ServeUntil(ctx, listener, handler, slog.New(slog.DiscardHandler), func() rpc.Stop { return how })
-	}()
-	t.Cleanup(func() { cancel(); <-returned })
-	return "http://" + listener.Addr().String(), cancel, served
-}
-
 // untilRefused waits until nobody listens there any more.
 func untilRefused(t testing.TB, url string) {
 	t.Helper()
@@ -68,18 +45,6 @@ func untilRefused(t testing.TB, url string) {
 		_ = conn.Close()
 	}
 	t.Fatalf("%s still listens", url)
-}
-
-// within returns what comes from done, or nil once it is closed.
-func within(t testing.TB, limit time.Duration, what string, done <-chan error) error {
-	t.Helper()
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(limit):
-		t.Fatalf("%s: still waiting after %v", what, limit)
-		return nil
-	}
 }
 
 func TestOnePortSpeaksBothProtocols(t *testing.T) {
@@ -152,7 +117,7 @@ func TestStoppingLetsACallFinish(t *testing.T) {
 		t.Run(protocol.name, func(t *testing.T) {
 			t.Parallel()
 			begun, finish := make(chan error), make(chan struct{})
-			url, stop, stopped := stoppable(t, rpctest.NewProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			url, stop, stopped := rpctest.ServeStoppable(t, rpctest.NewProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 				close(begun)
 				select {
 				case <-finish:
@@ -174,14 +139,14 @@ func TestStoppingLetsACallFinish(t *testing.T) {
 				}
 				called <- err
 			}()
-			_ = within(t, 5*time.Second, "the method", begun)
+			_ = rpctest.Within(t, 5*time.Second, "the method", begun)
 			stop()
 			untilRefused(t, url)
 			close(finish)
-			if err := within(t, 5*time.Second, "the call", called); err != nil {
+			if err := rpctest.Within(t, 5*time.Second, "the call", called); err != nil {
 				t.Errorf("the call under way: got %v, want its answer", err)
 			}
-			if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
+			if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err != nil {
 				t.Errorf("Serve: got %v, want nil", err)
 			}
 		})
@@ -190,7 +155,7 @@ func TestStoppingLetsACallFinish(t *testing.T) {
 
 func TestStoppingSendsCallersElsewhereBeforeItRefusesThem(t *testing.T) {
 	t.Parallel()
-	url, stop, stopped := stoppableAs(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady), rpc.Stop{Pause: 3 * time.Second, Grace: 5 * time.Second})
+	url, stop, stopped := rpctest.ServeStopping(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady), rpc.Stop{Pause: 3 * time.Second, Grace: 5 * time.Second})
 	h2 := newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2)
 	if err := askProfile(t, h2, url); err != nil { // its connection is there before the stop
 		t.Fatal(err)
@@ -234,7 +199,7 @@ func TestStoppingSendsCallersElsewhereBeforeItRefusesThem(t *testing.T) {
 			}
 		}
 	}
-	if err := within(t, 15*time.Second, "Serve", stopped); err != nil {
+	if err := rpctest.Within(t, 15*time.Second, "Serve", stopped); err != nil {
 		t.Errorf("Serve: got %v, want nil", err)
 	}
 }
@@ -268,7 +233,7 @@ func TestStoppingEndsStreamsAndNotCalls(t *testing.T) {
 			return rpctest.Found(ctx, req)
 		}})
 	})
-	url, stop, stopped := stoppableAs(t, server.Mux(rpctest.IsReady), rpc.Stop{Grace: 30 * time.Second})
+	url, stop, stopped := rpctest.ServeStopping(t, server.Mux(rpctest.IsReady), rpc.Stop{Grace: 30 * time.Second})
 	client := rpctest.Dial(t, rpctest.BFFToUsers, url)
 	streamed, called := make(chan error, 1), make(chan error, 1)
 	go func() { streamed <- exhaust(t, client, spec) }()
@@ -276,19 +241,19 @@ func TestStoppingEndsStreamsAndNotCalls(t *testing.T) {
 		_, err := rpctest.Get(t.Context(), client)
 		called <- err
 	}()
-	_ = within(t, 5*time.Second, "the stream", began)
-	_ = within(t, 5*time.Second, "the call", begun)
+	_ = rpctest.Within(t, 5*time.Second, "the stream", began)
+	_ = rpctest.Within(t, 5*time.Second, "the call", begun)
 	stop()
-	err := within(t, 5*time.Second, "the stream's end", streamed)
+	err := rpctest.Within(t, 5*time.Second, "the stream's end", streamed)
 	if connect.CodeOf(err) != connect.CodeUnavailable || fault.Reason(err) != "SERVER_STOPPING" {
 		t.Errorf("the stream: got %v, want unavailable SERVER_STOPPING", err)
 	}
 	untilRefused(t, url)
 	close(finish)
-	if err := within(t, 5*time.Second, "the call's answer", called); err != nil || cut != nil {
+	if err := rpctest.Within(t, 5*time.Second, "the call's answer", called); err != nil || cut != nil {
 		t.Errorf("the call under way: got %v, and its context said %v, want its answer", err, cut)
 	}
-	if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
+	if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err != nil {
 		t.Errorf("Serve: got %v, want nil", err)
 	}
 }
@@ -297,20 +262,20 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 	t.Parallel()
 	t.Run("for a stream that has no end", func(t *testing.T) {
 		t.Parallel()
-		url, stop, stopped := stoppable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
+		url, stop, stopped := rpctest.ServeStoppable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
 		stream := grpcreflect.NewClient(newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC()).NewStream(t.Context())
 		defer func() { _, _ = stream.Close() }()
 		if _, err := stream.ListServices(); err != nil {
 			t.Fatalf("list the services: %v", err)
 		}
 		stop()
-		if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
+		if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err != nil {
 			t.Errorf("Serve: got %v, want nil", err)
 		}
 	})
 	t.Run("for a connection on which nothing is asked", func(t *testing.T) {
 		t.Parallel()
-		url, stop, stopped := stoppable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
+		url, stop, stopped := rpctest.ServeStoppable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
 		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 		if err != nil {
 			t.Fatal(err)
@@ -322,13 +287,13 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 			_ = response.Body.Close()
 		}
 		stop()
-		if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
+		if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err != nil {
 			t.Errorf("Serve: got %v, want nil", err)
 		}
 	})
 	t.Run("for a connection that begins just as it stops", func(t *testing.T) {
 		t.Parallel()
-		url, stop, stopped := stoppableAs(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady), rpc.Stop{Grace: 30 * time.Second})
+		url, stop, stopped := rpctest.ServeStopping(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady), rpc.Stop{Grace: 30 * time.Second})
 		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 		if err != nil {
 			t.Fatal(err)
@@ -364,17 +329,17 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 				}
 			}
 		}()
-		if err := within(t, 10*time.Second, "a GOAWAY", ended); err != nil {
+		if err := rpctest.Within(t, 10*time.Second, "a GOAWAY", ended); err != nil {
 			t.Errorf("the connection: got %v, want a GOAWAY", err)
 		}
-		if err := within(t, 10*time.Second, "Serve", stopped); err != nil {
+		if err := rpctest.Within(t, 10*time.Second, "Serve", stopped); err != nil {
 			t.Errorf("Serve: got %v, want nil", err)
 		}
 	})
 	t.Run("for a call that looks at its context", func(t *testing.T) {
 		t.Parallel()
 		begun := make(chan error)
-		url, stop, stopped := stoppable(t, rpctest.NewProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+		url, stop, stopped := rpctest.ServeStoppable(t, rpctest.NewProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 			close(begun)
 			<-ctx.Done()
 			return nil, ctx.Err()
@@ -384,12 +349,12 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 			_, err := rpctest.Get(t.Context(), rpctest.Dial(t, rpctest.BFFToUsers, url))
 			called <- err
 		}()
-		_ = within(t, 5*time.Second, "the method", begun)
+		_ = rpctest.Within(t, 5*time.Second, "the method", begun)
 		stop()
-		if err := within(t, 5*time.Second, "the call", called); err == nil {
+		if err := rpctest.Within(t, 5*time.Second, "the call", called); err == nil {
 			t.Error("the call: got an answer, want an error")
 		}
-		if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
+		if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err != nil {
 			t.Errorf("Serve: got %v, want nil", err)
 		}
 	})
@@ -397,7 +362,7 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 		t.Parallel()
 		begun, finish := make(chan error), make(chan struct{})
 		defer close(finish)
-		url, stop, stopped := stoppable(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		url, stop, stopped := rpctest.ServeStoppable(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 			close(begun)
 			<-finish
 		}))
@@ -410,12 +375,12 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 			}
 			called <- err
 		}()
-		_ = within(t, 5*time.Second, "the method", begun)
+		_ = rpctest.Within(t, 5*time.Second, "the method", begun)
 		stop()
-		if err := within(t, 5*time.Second, "Serve", stopped); !errors.Is(err, context.DeadlineExceeded) {
+		if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Serve: got %v, want the deadline of stopping", err)
 		}
-		if err := within(t, 5*time.Second, "the call", called); err == nil {
+		if err := rpctest.Within(t, 5*time.Second, "the call", called); err == nil {
 			t.Error("the call: got an answer, want its connection cut")
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
@@ -36,7 +37,7 @@ func exhaust(t testing.TB, client *connect.Client, spec connect.Spec) error {
 }
 
 // streaming reaches a server of one method that streams its answers.
-func streaming(t testing.TB, reach func(testing.TB, rpc.Route, *rpc.Server) *connect.Client, answer func(context.Context, connect.ServerStream) error) (*connect.Client, connect.Spec) {
+func streaming(t testing.TB, reach func(testing.TB, dial.Route, *rpc.Server) *connect.Client, answer func(context.Context, connect.ServerStream) error) (*connect.Client, connect.Spec) {
 	t.Helper()
 	spec := rpctest.Method(t, rpctest.ForServices("bff"), connect.StreamTypeServer)
 	server := rpctest.NewServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
 	"gatehouse/internal/telemetry"
@@ -42,7 +43,7 @@ func TestLabelsOfACallAreNotOfTheCallsThatItMakes(t *testing.T) {
 		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			told, shown := newTelemetry(t)
-			route := rpc.Route{Caller: "bff", Callee: "users", Keys: rpctest.Keys, Telemetry: told}
+			route := dial.Route{Caller: "bff", Callee: "users", Keys: rpctest.Keys, Telemetry: told}
 			config := rpc.ServerConfig{Telemetry: told, Internal: true}
 			inner := topology.Reach(t, route, rpctest.NewServer(t, "users", config, rpctest.RegisterProfiles(rpctest.Found)))
 			outer := topology.Reach(t, route, rpctest.NewServer(t, "users", config, func(server *connect.Server) {

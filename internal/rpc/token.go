@@ -49,7 +49,7 @@ func (k InternalKeys) pair(caller, callee string) ([][]byte, error) {
 }
 
 // issuer makes one caller's tokens for one callee.
-type issuer struct {
+type Issuer struct {
 	caller, callee string
 	key            []byte
 	now            func() time.Time
@@ -59,7 +59,7 @@ type issuer struct {
 	made  time.Time
 }
 
-func newIssuer(keys InternalKeys, caller, callee string) (*issuer, error) {
+func NewIssuer(keys InternalKeys, caller, callee string) (*Issuer, error) {
 	pair, err := keys.pair(caller, callee)
 	if err != nil {
 		return nil, err
@@ -67,11 +67,11 @@ func newIssuer(keys InternalKeys, caller, callee string) (*issuer, error) {
 	if len(pair) == 0 {
 		return nil, fmt.Errorf("no internal key: %s can't call %s", caller, callee)
 	}
-	return &issuer{caller: caller, callee: callee, key: pair[0], now: time.Now}, nil
+	return &Issuer{caller: caller, callee: callee, key: pair[0], now: time.Now}, nil
 }
 
 // current returns a token that is good for at least 20 s more.
-func (i *issuer) current() (string, error) {
+func (i *Issuer) Token() (string, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	// By the wall clock, as the callee judges it: the other one stands still

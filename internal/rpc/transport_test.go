@@ -17,6 +17,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
@@ -308,7 +309,7 @@ func TestACallIsBoundedByTheServersLimit(t *testing.T) {
 				took, callers = time.Since(start), rpc.CallFrom(ctx).CallersDeadline
 				return nil, ctx.Err()
 			}))
-			client, err := rpc.InProcess(rpctest.BFFToUsers, server)
+			client, err := dial.InProcess(rpctest.BFFToUsers, server)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -382,7 +383,7 @@ func TestANestedCallStandsAlone(t *testing.T) {
 					return nil
 				}})
 			})
-			relay := usersv1.NewRelayServiceClient(topology.Reach(t, rpc.Route{Caller: "auth", Callee: "users", Keys: rpctest.Keys}, users))
+			relay := usersv1.NewRelayServiceClient(topology.Reach(t, dial.Route{Caller: "auth", Callee: "users", Keys: rpctest.Keys}, users))
 			auth := rpctest.NewServer(t, "auth", rpc.ServerConfig{}, func(server *connect.Server) {
 				authv1.RegisterKeyServiceHandler(server, keyService{func(ctx context.Context) error {
 					outer = look(ctx)
@@ -392,7 +393,7 @@ func TestANestedCallStandsAlone(t *testing.T) {
 					return err
 				}})
 			})
-			client := authv1.NewKeyServiceClient(topology.Reach(t, rpc.Route{Caller: "bff", Callee: "auth", Keys: rpctest.Keys}, auth))
+			client := authv1.NewKeyServiceClient(topology.Reach(t, dial.Route{Caller: "bff", Callee: "auth", Keys: rpctest.Keys}, auth))
 
 			ctx, info := connect.NewClientContext(context.WithValue(t.Context(), ownKey{}, "the bff's"))
 			info.RequestHeader().Set("X-Request-Id", "request-1")

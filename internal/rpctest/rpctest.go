@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
@@ -52,23 +53,23 @@ const ProfileID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 var (
 	Keys       = rpc.InternalKeys{bytes.Repeat([]byte{7}, 32)}
-	BFFToUsers = rpc.Route{Caller: "bff", Callee: "users", Keys: Keys}
+	BFFToUsers = dial.Route{Caller: "bff", Callee: "users", Keys: Keys}
 )
 
 // topologies are the ways from a caller to a callee, which must behave alike.
 var Topologies = []struct {
 	Name  string
-	Reach func(t testing.TB, route rpc.Route, server *rpc.Server) *connect.Client
+	Reach func(t testing.TB, route dial.Route, server *rpc.Server) *connect.Client
 }{{"http", OverHTTP}, {"in process", InProcess}}
 
-func OverHTTP(t testing.TB, route rpc.Route, server *rpc.Server) *connect.Client {
+func OverHTTP(t testing.TB, route dial.Route, server *rpc.Server) *connect.Client {
 	t.Helper()
 	return Dial(t, route, Serve(t, server.Mux(IsReady)))
 }
 
-func InProcess(t testing.TB, route rpc.Route, server *rpc.Server) *connect.Client {
+func InProcess(t testing.TB, route dial.Route, server *rpc.Server) *connect.Client {
 	t.Helper()
-	client, err := rpc.InProcess(route, server)
+	client, err := dial.InProcess(route, server)
 	if err != nil {
 		t.Fatalf("reach %s in process: %v", route.Callee, err)
 	}
@@ -90,9 +91,9 @@ func Serve(t testing.TB, handler http.Handler) string {
 	return "http://" + listener.Addr().String()
 }
 
-func Dial(t testing.TB, route rpc.Route, url string) *connect.Client {
+func Dial(t testing.TB, route dial.Route, url string) *connect.Client {
 	t.Helper()
-	client, err := rpc.Dial(route, url)
+	client, err := dial.Dial(route, url)
 	if err != nil {
 		t.Fatalf("dial %s: %v", url, err)
 	}
@@ -234,7 +235,7 @@ func PostRequest(t testing.TB, url, contentType, body string) *http.Request {
 }
 
 // internalToken makes a token by which the route's caller may call.
-func InternalToken(t testing.TB, route rpc.Route) string {
+func InternalToken(t testing.TB, route dial.Route) string {
 	t.Helper()
 	key, err := hkdf.Key(sha256.New, route.Keys[0], nil, "gatehouse internal call v1: "+route.Caller+" to "+route.Callee, 32)
 	if err != nil {
@@ -248,4 +249,39 @@ func InternalToken(t testing.TB, route rpc.Route) string {
 		t.Fatal(err)
 	}
 	return token
+}
+
+// ServeStoppable serves the handler until stop, which returns what Serve does.
+func ServeStoppable(t testing.TB, handler http.Handler) (url string, stop context.CancelFunc, stopped <-chan error) {
+	t.Helper()
+	return ServeStopping(t, handler, rpc.QuickStop)
+}
+
+// ServeStopping is ServeStoppable with another way to stop.
+func ServeStopping(t testing.TB, handler http.Handler, how rpc.Stop) (url string, stop context.CancelFunc, stopped <-chan error) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served, returned := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(returned)
+		served <- rpc.ServeUntil(ctx, listener, handler, slog.New(slog.DiscardHandler), func() rpc.Stop { return how })
+	}()
+	t.Cleanup(func() { cancel(); <-returned })
+	return "http://" + listener.Addr().String(), cancel, served
+}
+
+// Within returns what comes from done, or nil once it is closed.
+func Within(t testing.TB, limit time.Duration, what string, done <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit):
+		t.Fatalf("%s: still waiting after %v", what, limit)
+		return nil
+	}
 }

@@ -1,4 +1,4 @@
-package rpc_test
+package dial_test
 
 import (
 	"bytes"
@@ -19,8 +19,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
-	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
 )
 
@@ -79,7 +79,7 @@ func TestOperatorsAreToldOfABreaker(t *testing.T) {
 		var log bytes.Buffer
 		answer := silent()
 		service := &scripted{ends: func(context.Context, int) error { return answer }}
-		client := connect.NewClient(service, rpc.Patient("told", slog.New(slog.NewTextHandler(&log, nil))))
+		client := connect.NewClient(service, dial.BalanceOne("told", slog.New(slog.NewTextHandler(&log, nil))))
 		want := func(what string, openings, open int64, lines ...string) {
 			t.Helper()
 			got := map[string]int64{}
@@ -242,8 +242,8 @@ func TestWhatABreakerCounts(t *testing.T) {
 		"no answer":                    {ends: func(int) error { return silent() }, opens: true},
 		"a limit of ours passed":       {ends: func(int) error { return late }, opens: true},
 		"told at once that it is away": {ends: func(int) error { return fault.Unavailable().WithRemote() }},
-		"a host that is deaf":          {ends: func(int) error { return rpc.Unconnected(true) }, opens: true},
-		"refused connections":          {ends: func(int) error { return rpc.Unconnected(false) }},
+		"a host that is deaf":          {ends: func(int) error { return dial.NewDialError(true) }, opens: true},
+		"refused connections":          {ends: func(int) error { return dial.NewDialError(false) }},
 		"something that can't be read": {ends: func(int) error { return connect.NewError(connect.CodeUnknown, "not proto") }, opens: true},
 		"half": {ends: func(n int) error {
 			if n%2 == 0 {
@@ -364,7 +364,7 @@ func TestAServiceThatListensAgainIsAskedAtOnce(t *testing.T) {
 	service := newRestartable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
 	client := rpctest.Dial(t, rpctest.BFFToUsers, "http://"+service.address)
 	service.stop()
-	if err := within(t, 10*time.Second, "Serve", service.stopped); err != nil {
+	if err := rpctest.Within(t, 10*time.Second, "Serve", service.stopped); err != nil {
 		t.Fatal(err)
 	}
 	for range 100 {

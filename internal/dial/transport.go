@@ -1,10 +1,11 @@
-package rpc
+package dial
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"gatehouse/internal/rpc"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -25,12 +26,12 @@ const (
 	lookupTimeout  = time.Second
 	// refusedFor and deafFor are how long a copy is passed over that refused a
 	// connection, or didn't answer to one; to find the latter out takes longer.
-	refusedFor = time.Second
-	deafFor    = 10 * time.Second
+	avoidRefused  = time.Second
+	avoidTimedOut = 10 * time.Second
 	// leanConns are kept to a copy when nothing is asked on them.
-	leanConns = 256
+	maxIdleHTTP1 = 256
 	// maxAnswerHeader bounds what a peer's headers may take of our memory.
-	maxAnswerHeader = 64 << 10
+	maxResponseHeader = 64 << 10
 )
 
 // peers resolves one service's URLs to endpoints, one for each address, and sends
@@ -40,24 +41,24 @@ const (
 // Each endpoint has one HTTP/2 connection, on which it announces what it won't
 // answer before it stops. Repeatable calls need no such announcement, and have
 // connections of HTTP/1.1: in net/http they cost less than half.
-type peers struct {
-	urls    []*url.URL
-	service string
-	logger  *slog.Logger
-	lookup  func(ctx context.Context, host string) ([]netip.Addr, error)
-	known   atomic.Pointer[addressBook]
-	asking  chan struct{} // full while somebody looks hosts up
+type transport struct {
+	urls      []*url.URL
+	service   string
+	logger    *slog.Logger
+	lookup    func(ctx context.Context, host string) ([]netip.Addr, error)
+	resolved  atomic.Pointer[resolution]
+	resolving chan struct{} // full while somebody looks hosts up
 }
 
 // addressBook is what was last found of the hosts' addresses.
-type addressBook struct {
-	copies []*endpoint
-	made   time.Time
+type resolution struct {
+	endpoints []*endpoint
+	at        time.Time
 }
 
 // newPeers takes URLs separated by commas.
-func newPeers(service, urls string, logger *slog.Logger) (*peers, error) {
-	p := &peers{service: service, logger: logger, asking: make(chan struct{}, 1), lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
+func newTransport(service, urls string, logger *slog.Logger) (*transport, error) {
+	p := &transport{service: service, logger: logger, resolving: make(chan struct{}, 1), lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	}}
 	for text := range strings.SplitSeq(urls, ",") {
@@ -71,9 +72,9 @@ func newPeers(service, urls string, logger *slog.Logger) (*peers, error) {
 }
 
 // close lets go of the connections.
-func (p *peers) close() {
-	if known := p.known.Load(); known != nil {
-		for _, one := range known.copies {
+func (p *transport) close() {
+	if known := p.resolved.Load(); known != nil {
+		for _, one := range known.endpoints {
 			one.close()
 		}
 	}
@@ -81,14 +82,14 @@ func (p *peers) close() {
 
 func (e *endpoint) close() {
 	e.removed.Store(true)
-	e.transport.CloseIdleConnections()
-	e.lean.CloseIdleConnections()
+	e.http2.CloseIdleConnections()
+	e.http1.CloseIdleConnections()
 	e.report()
 }
 
 // RoundTrip implements http.RoundTripper.
-func (p *peers) RoundTrip(r *http.Request) (*http.Response, error) {
-	copies, err := p.copies(r.Context())
+func (p *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	copies, err := p.endpoints(r.Context())
 	if err != nil {
 		closeBody(r)
 		return nil, err
@@ -98,24 +99,24 @@ func (p *peers) RoundTrip(r *http.Request) (*http.Response, error) {
 	deaf := false
 	for i, one := range dialOrder(copies, sent.endpoint(), time.Now()) {
 		if i > 0 {
-			if r, err = again(r); err != nil {
+			if r, err = rewind(r); err != nil {
 				return nil, failure
 			}
 		}
 		sent.moveTo(one, deaf)
-		response, err := one.roundTrip(one.addressed(r))
+		response, err := one.roundTrip(one.rewrite(r))
 		if err == nil {
-			one.away.Store(0)
+			one.avoidUntil.Store(0)
 			return response, nil
 		}
 		failed, ok := errors.AsType[*dialError](err)
 		if !ok || r.Context().Err() != nil {
 			return nil, err
 		}
-		one.away.Store(time.Now().Add(failed.passOver()).UnixNano())
-		failure, deaf = err, failed.deaf
+		one.avoidUntil.Store(time.Now().Add(failed.avoidFor()).UnixNano())
+		failure, deaf = err, failed.timedOut
 	}
-	p.known.Store(&addressBook{copies: copies}) // made long ago: they may have moved
+	p.resolved.Store(&resolution{endpoints: copies}) // made long ago: they may have moved
 	return nil, failure
 }
 
@@ -128,12 +129,12 @@ func asRepeatable(ctx context.Context) context.Context {
 
 func (e *endpoint) roundTrip(r *http.Request) (*http.Response, error) {
 	if r.Context().Value(repeatableKey{}) == nil {
-		return e.transport.RoundTrip(r)
+		return e.http2.RoundTrip(r)
 	}
-	response, err := e.lean.RoundTrip(r)
+	response, err := e.http1.RoundTrip(r)
 	if err != nil && r.Context().Err() == nil {
 		if _, ok := errors.AsType[*dialError](err); !ok {
-			return nil, &lostError{text: err.Error()}
+			return nil, &connectionLostError{text: err.Error()}
 		}
 	}
 	return response, err
@@ -160,7 +161,7 @@ func dialOrder(endpoints []*endpoint, chosen *endpoint, now time.Time) []*endpoi
 		case one.ejected.Load():
 			ejected = append(ejected, one)
 		case one.breaker.isOpen():
-		case one.isAway(now):
+		case one.isAvoided(now):
 			away = append(away, one)
 		default:
 			order = append(order, one)
@@ -173,7 +174,7 @@ func dialOrder(endpoints []*endpoint, chosen *endpoint, now time.Time) []*endpoi
 }
 
 // again returns a request whose body can be sent once more.
-func again(r *http.Request) (*http.Request, error) {
+func rewind(r *http.Request) (*http.Request, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return r, nil
 	}
@@ -196,7 +197,7 @@ func closeBody(r *http.Request) {
 }
 
 // addressed returns the request as it goes to this endpoint.
-func (e *endpoint) addressed(r *http.Request) *http.Request {
+func (e *endpoint) rewrite(r *http.Request) *http.Request {
 	if r.URL.Host == e.url.Host && r.URL.Scheme == e.url.Scheme {
 		return r
 	}
@@ -209,44 +210,44 @@ func (e *endpoint) addressed(r *http.Request) *http.Request {
 
 // copies returns the copies' addresses. Of those who find them old, one looks
 // the hosts up while the others make do with what is known.
-func (p *peers) copies(ctx context.Context) ([]*endpoint, error) {
-	known := p.known.Load()
-	if known != nil && time.Since(known.made) < lookupInterval {
-		return known.copies, nil
+func (p *transport) endpoints(ctx context.Context) ([]*endpoint, error) {
+	known := p.resolved.Load()
+	if known != nil && time.Since(known.at) < lookupInterval {
+		return known.endpoints, nil
 	}
 	if known != nil {
 		select {
-		case p.asking <- struct{}{}:
+		case p.resolving <- struct{}{}:
 		default:
-			return known.copies, nil
+			return known.endpoints, nil
 		}
 	} else {
 		select {
-		case p.asking <- struct{}{}:
+		case p.resolving <- struct{}{}:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
-	defer func() { <-p.asking }()
-	if now := p.known.Load(); now != known { // by whom we waited for
-		return now.copies, nil
+	defer func() { <-p.resolving }()
+	if now := p.resolved.Load(); now != known { // by whom we waited for
+		return now.endpoints, nil
 	}
-	copies, err := p.find(ctx, known)
+	copies, err := p.resolve(ctx, known)
 	if err != nil {
 		return nil, err
 	}
-	p.known.Store(&addressBook{copies: copies, made: time.Now()})
+	p.resolved.Store(&resolution{endpoints: copies, at: time.Now()})
 	return copies, nil
 }
 
 // find looks up every host. One that can't be found keeps the addresses it had.
-func (p *peers) find(ctx context.Context, known *addressBook) ([]*endpoint, error) {
+func (p *transport) resolve(ctx context.Context, known *resolution) ([]*endpoint, error) {
 	before := map[*url.URL]map[string]*endpoint{}
 	for _, to := range p.urls {
 		before[to] = map[string]*endpoint{}
 	}
 	if known != nil {
-		for _, one := range known.copies {
+		for _, one := range known.endpoints {
 			before[one.url][one.address] = one
 		}
 	}
@@ -275,7 +276,7 @@ func (p *peers) find(ctx context.Context, known *addressBook) ([]*endpoint, erro
 	return copies, nil
 }
 
-func (p *peers) addressesOf(ctx context.Context, to *url.URL) ([]string, error) {
+func (p *transport) addressesOf(ctx context.Context, to *url.URL) ([]string, error) {
 	port := to.Port()
 	if port == "" && to.Scheme == "https" {
 		port = "443"
@@ -300,62 +301,62 @@ func (p *peers) addressesOf(ctx context.Context, to *url.URL) ([]string, error) 
 }
 
 // newEndpoint returns what speaks with one address, with TLS or without.
-func (p *peers) newEndpoint(to *url.URL, address string) *endpoint {
+func (p *transport) newEndpoint(to *url.URL, address string) *endpoint {
 	one := newEndpoint(p.service, address, p.logger)
-	one.url, one.transport, one.lean = to, newPeerTransport(address), newPeerTransport(address)
+	one.url, one.http2, one.http1 = to, newHTTPTransport(address), newHTTPTransport(address)
 	one.ping = one.pingHTTP
-	one.transport.Protocols.SetHTTP2(true)
-	one.transport.Protocols.SetUnencryptedHTTP2(true)
+	one.http2.Protocols.SetHTTP2(true)
+	one.http2.Protocols.SetUnencryptedHTTP2(true)
 	// Find out within seconds that a peer has gone without a word.
-	one.transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second}
-	one.lean.Protocols.SetHTTP1(true)
-	one.lean.MaxIdleConnsPerHost = leanConns
-	one.lean.IdleConnTimeout = idleTimeout / 2 // before the peer lets go
+	one.http2.HTTP2 = &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second}
+	one.http1.Protocols.SetHTTP1(true)
+	one.http1.MaxIdleConnsPerHost = maxIdleHTTP1
+	one.http1.IdleConnTimeout = rpc.IdleTimeout / 2 // before the peer lets go
 	return one
 }
 
-func newPeerTransport(address string) *http.Transport {
+func newHTTPTransport(address string) *http.Transport {
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return dialPeer(ctx, network, address)
+			return dialTCP(ctx, network, address)
 		},
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    5 * time.Second,
 		Protocols:              new(http.Protocols),
 		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxAnswerHeader,
-		IdleConnTimeout:        idleTimeout, // or those to addresses that are no more would stay
+		MaxResponseHeaderBytes: maxResponseHeader,
+		IdleConnTimeout:        rpc.IdleTimeout, // or those to addresses that are no more would stay
 	}
 }
 
 // lostError says that a connection was lost. It doesn't unwrap, for connect would
 // take what went wrong with ours for our own caller's leaving.
-type lostError struct{ text string }
+type connectionLostError struct{ text string }
 
-func (e *lostError) Error() string { return e.text }
+func (e *connectionLostError) Error() string { return e.text }
 
 // dialError says that there was no connection: nothing was sent. It doesn't
 // unwrap, for connect would take dialing's own time-out for the call's.
 type dialError struct {
-	text string
-	deaf bool // there was no answer within the time for it, rather than a refusal
+	text     string
+	timedOut bool // there was no answer within the time for it, rather than a refusal
 }
 
 func newDialError(err error) *dialError {
 	failure, ok := errors.AsType[net.Error](err)
-	return &dialError{text: err.Error(), deaf: ok && failure.Timeout()}
+	return &dialError{text: err.Error(), timedOut: ok && failure.Timeout()}
 }
 
 func (e *dialError) Error() string { return e.text }
 
-func (e *dialError) passOver() time.Duration {
-	if e.deaf {
-		return deafFor
+func (e *dialError) avoidFor() time.Duration {
+	if e.timedOut {
+		return avoidTimedOut
 	}
-	return refusedFor
+	return avoidRefused
 }
 
-func dialPeer(ctx context.Context, network, address string) (net.Conn, error) {
+func dialTCP(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
 	if err == nil || ctx.Err() != nil {
 		return conn, err

@@ -1,4 +1,4 @@
-package rpc
+package dial
 
 import (
 	"context"
@@ -12,13 +12,13 @@ import (
 
 // Patient returns what stands between a client and a service with one endpoint,
 // for a transport of the test's own.
-func Patient(service string, logger *slog.Logger) connect.ClientInterceptor {
-	return Balanced(service, logger, 1, nil)
+func BalanceOne(service string, logger *slog.Logger) connect.ClientInterceptor {
+	return Balance(service, logger, 1, nil)
 }
 
 // Balanced returns the load balancer of a service with so many endpoints, which
 // answer pings as the test says.
-func Balanced(service string, logger *slog.Logger, count int, ping func(ctx context.Context, endpoint int) error) connect.ClientInterceptor {
+func Balance(service string, logger *slog.Logger, count int, ping func(ctx context.Context, endpoint int) error) connect.ClientInterceptor {
 	endpoints := make([]*endpoint, count)
 	for i := range endpoints {
 		endpoints[i] = newEndpoint(service, strconv.Itoa(i), logger)
@@ -35,20 +35,20 @@ func EndpointOf(ctx context.Context) int {
 
 // Unconnected is the error of a connection that was refused, or that nobody
 // answered to.
-func Unconnected(deaf bool) error {
-	failure := &dialError{text: "no connection", deaf: deaf}
+func NewDialError(deaf bool) error {
+	failure := &dialError{text: "no connection", timedOut: deaf}
 	return connect.NewError(connect.CodeUnavailable, failure.Error()).WithCause(failure)
 }
 
 // DialWith is Dial with another way to look hosts up.
 func DialWith(t testing.TB, route Route, urls string, lookup func(context.Context, string) ([]netip.Addr, error)) *connect.Client {
 	t.Helper()
-	peers, err := newPeers(route.Callee, urls, slog.New(slog.DiscardHandler))
+	peers, err := newTransport(route.Callee, urls, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	peers.lookup = lookup
-	client, err := dialPeers(route, peers)
+	client, err := newHTTPClient(route, peers)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package rpc
+package dial
 
 import (
 	"context"
@@ -15,23 +15,23 @@ import (
 const (
 	// hedgeLeast and hedgeMost bound after what time a call is made at a second
 	// endpoint: the first one's p99, once that is known of enough calls.
-	hedgeLeast   = 10 * time.Millisecond
-	hedgeMost    = time.Second
-	hedgeUnknown = 250 * time.Millisecond
+	hedgeMin     = 10 * time.Millisecond
+	hedgeMax     = time.Second
+	hedgeDefault = 250 * time.Millisecond
 	hedgeSamples = 50
 	// hedgeAgain is when a hedge for which there was no budget is tried again.
-	hedgeAgain = 50 * time.Millisecond
+	hedgeRetry = 50 * time.Millisecond
 	// hedgeKeep is what hedges leave of the budget for retries.
-	hedgeKeep = 2
+	hedgeReserve = 2
 	// attemptLimit is the least time that an attempt has before it is given up in
 	// favor of another one: four times the p99, if that is longer.
-	attemptLimit = time.Second
+	minAttemptTimeout = time.Second
 )
 
 var (
-	errAttemptLimit = errors.New("no answer within the time limit of an attempt")
-	errOtherWon     = errors.New("another endpoint answered first")
-	errNotNeeded    = errors.New("the first attempt was answered")
+	errAttemptTimeout = errors.New("no answer within the time limit of an attempt")
+	errHedgeWon       = errors.New("another endpoint answered first")
+	errHedgeUnneeded  = errors.New("the first attempt was answered")
 )
 
 // balancedCall is a unary call that is made at one endpoint after another.
@@ -67,10 +67,10 @@ func (c *balancedCall) make(ctx context.Context, response any) error {
 			err = c.try(ctx, at, response)
 		} else {
 			c.attempts++
-			err = unresolved(ctx, err)
+			err = lookupError(ctx, err)
 		}
 		last = err
-		if last == nil || c.attempts >= attemptsFor(ctx, last) || !mayRetry(ctx, c.spec, last) || !b.budget.spend(0) || !pause(ctx, c.attempts) {
+		if last == nil || c.attempts >= attemptsFor(ctx, last) || !mayRetry(ctx, c.spec, last) || !b.budget.spend(0) || !backOff(ctx, c.attempts) {
 			return last
 		}
 		retries.Add(ctx, 1, b.label)
@@ -118,9 +118,9 @@ func (c *balancedCall) try(ctx context.Context, at *placement, response any) err
 func hedgeTimes(known *latencies) (delay, limit time.Duration) {
 	p99, ok := known.quantile(0.99, hedgeSamples)
 	if !ok {
-		return hedgeUnknown, attemptLimit
+		return hedgeDefault, minAttemptTimeout
 	}
-	return min(max(p99, hedgeLeast), hedgeMost), max(4*p99, attemptLimit)
+	return min(max(p99, hedgeMin), hedgeMax), max(4*p99, minAttemptTimeout)
 }
 
 // attempt makes the call at one endpoint, and accounts for how that went.
@@ -135,14 +135,14 @@ func (c *balancedCall) attempt(ctx context.Context, at *placement, response any)
 	end := at.finish(how)
 	switch {
 	case how == outcomeAnswer:
-		b.heard(end, at.endpoints, c.spec.Procedure, took, err == nil)
-	case context.Cause(ctx) == errOtherWon:
+		b.recordAnswer(end, at.endpoints, c.spec.Procedure, took, err == nil)
+	case context.Cause(ctx) == errHedgeWon:
 		// It would have taken longer still. To count only what was waited for would
 		// make the p99 fall, and more calls be hedged, without end.
 		end.latenciesOf(c.spec.Procedure).add(took)
-		b.unheard(end, at.endpoints)
+		b.recordSilence(end, at.endpoints)
 	case how == outcomeSilence:
-		b.unheard(end, at.endpoints)
+		b.recordSilence(end, at.endpoints)
 	}
 	return err
 }
@@ -184,13 +184,13 @@ func (h *hedge) run() {
 	if !ok {
 		return
 	}
-	limit := time.AfterFunc(h.limit, func() { h.cancelFirst(errAttemptLimit) })
+	limit := time.AfterFunc(h.limit, func() { h.cancelFirst(errAttemptTimeout) })
 	defer limit.Stop()
 	defer close(h.done)
 	began := time.Now()
 	h.err = h.call.attempt(ctx, at, h.response)
 	if outcomeOf(ctx, h.err, time.Since(began)) == outcomeAnswer {
-		h.cancelFirst(errOtherWon)
+		h.cancelFirst(errHedgeWon)
 	}
 }
 
@@ -201,8 +201,8 @@ func (h *hedge) begin() (context.Context, *placement, bool) {
 		return nil, nil, false
 	}
 	b := h.call.balancer
-	if !b.budget.spend(hedgeKeep) {
-		h.timer.Reset(hedgeAgain)
+	if !b.budget.spend(hedgeReserve) {
+		h.timer.Reset(hedgeRetry)
 		return nil, nil, false
 	}
 	var at *placement
@@ -212,12 +212,12 @@ func (h *hedge) begin() (context.Context, *placement, bool) {
 	}
 	if !ok {
 		b.budget.refund()
-		h.timer.Reset(hedgeAgain)
+		h.timer.Reset(hedgeRetry)
 		return nil, nil, false
 	}
 	hedges.Add(h.ctx, 1, b.label)
 	if h.replaces {
-		h.cancelFirst(errAttemptLimit)
+		h.cancelFirst(errAttemptTimeout)
 	}
 	h.response = h.kind.New().Interface()
 	ctx, cancel := context.WithCancelCause(h.ctx)
@@ -241,7 +241,7 @@ func (h *hedge) finish(answered bool) bool {
 		return false
 	}
 	if answered {
-		h.cancel(errNotNeeded)
+		h.cancel(errHedgeUnneeded)
 	}
 	<-h.done
 	h.cancel(nil)

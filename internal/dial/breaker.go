@@ -1,4 +1,4 @@
-package rpc
+package dial
 
 import (
 	"context"
@@ -12,14 +12,15 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"gatehouse/internal/fault"
+	"gatehouse/internal/rpc"
 	"gatehouse/internal/telemetry"
 )
 
 const (
-	breakerRate   = 0.5 // of the calls
-	breakerCalls  = 20  // at least
-	breakerWindow = 10 * time.Second
-	breakerPause  = 500 * time.Millisecond
+	breakerThreshold = 0.5 // of the calls
+	breakerMinCalls  = 20  // at least
+	breakerWindow    = 10 * time.Second
+	breakerDelay     = 500 * time.Millisecond
 	// fastRefusal is how soon an endpoint that is alive says that it can't serve;
 	// later is as good as silence.
 	fastRefusal = time.Second
@@ -43,13 +44,13 @@ func newBreaker(service, endpoint string, logger *slog.Logger) breaker {
 	}
 	tell(0, 0) // so that they are there before the first
 	return breaker{circuitbreaker.NewBuilder[any]().
-		WithFailureRateThreshold(breakerRate, breakerCalls, breakerWindow).
-		WithDelay(breakerPause).WithSuccessThreshold(1).
+		WithFailureRateThreshold(breakerThreshold, breakerMinCalls, breakerWindow).
+		WithDelay(breakerDelay).WithSuccessThreshold(1).
 		OnStateChanged(func(change circuitbreaker.StateChangedEvent) {
 			switch {
 			case change.OldState == circuitbreaker.ClosedState:
 				tell(1, 1)
-				logger.Warn("circuit breaker opened", "service", service, "endpoint", endpoint, "pause", breakerPause.String())
+				logger.Warn("circuit breaker opened", "service", service, "endpoint", endpoint, "pause", breakerDelay.String())
 			case change.NewState == circuitbreaker.ClosedState:
 				tell(0, 0)
 				logger.Info("circuit breaker closed", "service", service, "endpoint", endpoint)
@@ -110,18 +111,18 @@ func outcomeOf(ctx context.Context, err error, took time.Duration) outcome {
 	if err == nil {
 		return outcomeAnswer
 	}
-	if failed, ok := errors.AsType[*dialError](err); ok && !failed.deaf {
+	if failed, ok := errors.AsType[*dialError](err); ok && !failed.timedOut {
 		// Refused at once: to ask costs nobody anything, and the first call
 		// after it listens again should be answered.
 		return outcomeUnknown
 	}
 	failure, ok := errors.AsType[*connect.Error](err)
 	switch {
-	case context.Cause(ctx) == errAttemptLimit:
+	case context.Cause(ctx) == errAttemptTimeout:
 		return outcomeSilence
 	case !ok, errors.Is(ctx.Err(), context.Canceled):
 		return outcomeUnknown
-	case failure.Code() == connect.CodeDeadlineExceeded && callersTime(ctx):
+	case failure.Code() == connect.CodeDeadlineExceeded && hadCallersTime(ctx):
 		return outcomeUnknown
 	case failure.Code() == connect.CodeUnavailable && failure.IsRemote() && fault.Reason(failure) != "" && took < fastRefusal:
 		return outcomeAnswer
@@ -136,8 +137,8 @@ func outcomeOf(ctx context.Context, err error, took time.Duration) outcome {
 
 // callersTime reports whether a call to a backend had all the time that our own
 // caller gave us, rather than a limit of ours.
-func callersTime(ctx context.Context) bool {
-	call := CallFrom(ctx)
+func hadCallersTime(ctx context.Context) bool {
+	call := rpc.CallFrom(ctx)
 	deadline, ok := ctx.Deadline()
-	return ok && call.CallersDeadline && !deadline.Add(hopMargin).Before(call.deadline)
+	return ok && call.CallersDeadline && !deadline.Add(deadlineMargin).Before(call.Deadline)
 }

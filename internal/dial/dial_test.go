@@ -1,4 +1,4 @@
-package rpc_test
+package dial_test
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
 )
@@ -47,10 +48,10 @@ func TestAServiceThatIsAwayIsUnavailable(t *testing.T) {
 			t.Errorf("%s: got an error that is marked as the service's: %v", test.name, err)
 		}
 	}
-	if _, err := rpc.Dial(rpctest.BFFToUsers, stranger+",http://["); err == nil {
+	if _, err := dial.Dial(rpctest.BFFToUsers, stranger+",http://["); err == nil {
 		t.Error("no URL: got a client, want an error")
 	}
-	if _, err := rpc.Dial(rpc.Route{Caller: "bff", Callee: "users"}, stranger); err == nil {
+	if _, err := dial.Dial(dial.Route{Caller: "bff", Callee: "users"}, stranger); err == nil {
 		t.Error("without a key: got a client, want an error")
 	}
 }
@@ -58,13 +59,13 @@ func TestAServiceThatIsAwayIsUnavailable(t *testing.T) {
 func TestAClientConnectsAgain(t *testing.T) {
 	t.Parallel()
 	mux := rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady)
-	url, stop, stopped := stoppable(t, mux)
+	url, stop, stopped := rpctest.ServeStoppable(t, mux)
 	client := rpctest.Dial(t, rpctest.BFFToUsers, url)
 	if _, err := rpctest.Get(t.Context(), client); err != nil {
 		t.Fatalf("the first call: %v", err)
 	}
 	stop()
-	if err := within(t, 5*time.Second, "Serve", stopped); err != nil {
+	if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err != nil {
 		t.Fatalf("stop: %v", err)
 	}
 	_, err := rpctest.Get(t.Context(), client)

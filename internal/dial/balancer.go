@@ -1,8 +1,9 @@
-package rpc
+package dial
 
 import (
 	"context"
 	"errors"
+	"gatehouse/internal/rpc"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -48,7 +49,7 @@ func newLoadBalancer(service string, logger *slog.Logger, endpoints func(context
 func (b *loadBalancer) balance(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 		if spec.StreamType != connect.StreamTypeUnary {
-			return b.stream(ctx, spec, next)
+			return b.openStream(ctx, spec, next)
 		}
 		again := repeatable(ctx, spec) && attemptsOf(ctx) > 1
 		if again { // a call that is lost with its connection has to be made again, then
@@ -62,15 +63,15 @@ func (b *loadBalancer) balance(next connect.ClientFunc) connect.ClientFunc {
 }
 
 // once makes each call exactly once, whatever the circuit breakers say.
-func (b *loadBalancer) once(next connect.ClientFunc) connect.ClientFunc {
+func (b *loadBalancer) callOnce(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 		if spec.StreamType != connect.StreamTypeUnary {
-			return b.stream(ctx, spec, next)
+			return b.openStream(ctx, spec, next)
 		}
 		return &unaryCall{make: func(request, response any) error {
 			endpoints, err := b.endpoints(ctx)
 			if err != nil {
-				return unresolved(ctx, err)
+				return lookupError(ctx, err)
 			}
 			chosen := leastBusy(healthy(endpoints))
 			if chosen == nil {
@@ -84,10 +85,10 @@ func (b *loadBalancer) once(next connect.ClientFunc) connect.ClientFunc {
 
 // stream opens a stream elsewhere than the latest one of its method: that one may
 // have ended because its endpoint went silent, which is then looked into.
-func (b *loadBalancer) stream(ctx context.Context, spec connect.Spec, next connect.ClientFunc) (connect.ClientStream, error) {
+func (b *loadBalancer) openStream(ctx context.Context, spec connect.Spec, next connect.ClientFunc) (connect.ClientStream, error) {
 	endpoints, err := b.endpoints(ctx)
 	if err != nil {
-		return nil, unresolved(ctx, err)
+		return nil, lookupError(ctx, err)
 	}
 	if len(endpoints) > 1 {
 		var avoid []*endpoint
@@ -102,16 +103,16 @@ func (b *loadBalancer) stream(ctx context.Context, spec connect.Spec, next conne
 		if chosen == nil {
 			chosen = endpoints[rand.IntN(len(endpoints))]
 		}
-		ctx = context.WithValue(ctx, placementKey{}, &placement{at: chosen, over: true})
+		ctx = context.WithValue(ctx, placementKey{}, &placement{at: chosen, done: true})
 		b.streams.Store(spec.Procedure, chosen)
 	}
 	return next(ctx, spec)
 }
 
 // unresolved gives the error of a lookup its code, as the HTTP transport does.
-func unresolved(ctx context.Context, err error) error {
+func lookupError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return contextError(ctx.Err())
+		return rpc.ContextError(ctx.Err())
 	}
 	return connect.NewError(connect.CodeUnavailable, err.Error()).WithCause(err)
 }
@@ -132,7 +133,7 @@ func pick(endpoints, avoid []*endpoint, repeatable bool) (*placement, bool) {
 			if one.breaker.wantsProbe() {
 				probes = append(probes, one)
 			}
-		case one.isAway(now):
+		case one.isAvoided(now):
 			away = append(away, one)
 		}
 	}
@@ -164,7 +165,7 @@ func enter(endpoints []*endpoint, candidates ...*endpoint) (*placement, bool) {
 // healthy returns the endpoints to which a call may go without a second thought.
 func healthy(endpoints []*endpoint) []*endpoint {
 	now := time.Now()
-	suitable := func(e *endpoint) bool { return !e.ejected.Load() && !e.breaker.isOpen() && !e.isAway(now) }
+	suitable := func(e *endpoint) bool { return !e.ejected.Load() && !e.breaker.isOpen() && !e.isAvoided(now) }
 	if !slices.ContainsFunc(endpoints, func(e *endpoint) bool { return !suitable(e) }) {
 		return endpoints
 	}
@@ -206,18 +207,18 @@ type placementKey struct{}
 // placement is the endpoint at which an attempt is made. The transport moves it
 // when a dial fails.
 type placement struct {
-	mu        sync.Mutex
-	at        *endpoint
-	endpoints []*endpoint
-	probe     bool // of the breaker of the endpoint
-	unguarded bool // the breaker wasn't asked, and isn't told
-	over      bool // nothing is accounted for any more
+	mu            sync.Mutex
+	at            *endpoint
+	endpoints     []*endpoint
+	probe         bool // of the breaker of the endpoint
+	bypassBreaker bool // the breaker wasn't asked, and isn't told
+	done          bool // nothing is accounted for any more
 }
 
 // newPlacement counts the attempt as in flight, until it is finished.
 func newPlacement(at *endpoint, endpoints []*endpoint, probe, unguarded bool) *placement {
-	at.begin()
-	return &placement{at: at, endpoints: endpoints, probe: probe, unguarded: unguarded}
+	at.beginCall()
+	return &placement{at: at, endpoints: endpoints, probe: probe, bypassBreaker: unguarded}
 }
 
 func placementFrom(ctx context.Context) *placement {
@@ -243,21 +244,21 @@ func (p *placement) moveTo(next *endpoint, unheard bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.over || p.at == next {
+	if p.done || p.at == next {
 		return
 	}
-	p.leave(unheard)
-	next.begin()
+	p.release(unheard)
+	next.beginCall()
 	p.at, p.probe = next, false
 }
 
-func (p *placement) leave(unheard bool) {
+func (p *placement) release(unheard bool) {
 	p.at.inFlight.Add(-1)
 	how := outcomeUnknown
 	if unheard {
 		how = outcomeSilence
 	}
-	if !p.unguarded {
+	if !p.bypassBreaker {
 		p.at.breaker.leave(p.probe, how)
 	}
 }
@@ -266,9 +267,9 @@ func (p *placement) leave(unheard bool) {
 func (p *placement) finish(how outcome) *endpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.over = true
+	p.done = true
 	p.at.inFlight.Add(-1)
-	if !p.unguarded {
+	if !p.bypassBreaker {
 		p.at.breaker.leave(p.probe, how)
 	}
 	return p.at

@@ -1,4 +1,4 @@
-package rpc
+package dial
 
 import (
 	"context"
@@ -12,22 +12,23 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 
+	"gatehouse/internal/rpc"
 	"gatehouse/internal/telemetry"
 )
 
 const (
 	// hopMargin is what a hop keeps of the remaining time, to word an answer
 	// when the next one fails to.
-	hopMargin = 10 * time.Millisecond
+	deadlineMargin = 10 * time.Millisecond
 	// defaultHop is the time for a call whose caller set none, such as the
 	// relay's.
-	defaultHop = 5 * time.Second
+	defaultTimeout = 5 * time.Second
 )
 
 // Route says who calls whom, and with which keys.
 type Route struct {
 	Caller, Callee string
-	Keys           InternalKeys
+	Keys           rpc.InternalKeys
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
 	// Logger gets a line when an endpoint is ejected or its circuit breaker opens,
@@ -53,21 +54,21 @@ func Dial(route Route, urls string) (*connect.Client, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	peers, err := newPeers(route.Callee, urls, logger)
+	peers, err := newTransport(route.Callee, urls, logger)
 	if err != nil {
 		return nil, err
 	}
-	return dialPeers(route, peers)
+	return newHTTPClient(route, peers)
 }
 
-func dialPeers(route Route, peers *peers) (*connect.Client, error) {
+func newHTTPClient(route Route, peers *transport) (*connect.Client, error) {
 	transport := connecthttp.NewTransport(
 		&http.Client{Transport: peers, CheckRedirect: refuseRedirect}, peers.urls[0].String(),
-		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*MaxMessageBytes),
+		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*rpc.MaxMessageBytes),
 	)
-	balancer := newLoadBalancer(route.Callee, peers.logger, peers.copies)
+	balancer := newLoadBalancer(route.Callee, peers.logger, peers.endpoints)
 	if route.Persistent {
-		return newClient(route, transport, balancer.once)
+		return newClient(route, transport, balancer.callOnce)
 	}
 	return newClient(route, transport, balancer.balance)
 }
@@ -76,32 +77,32 @@ func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLa
 
 // InProcess returns a client of a server in the same process. It behaves as a
 // client from [Dial] does.
-func InProcess(route Route, server *Server) (*connect.Client, error) {
-	return newClient(route, inProcessTransport(server))
+func InProcess(route Route, server *rpc.Server) (*connect.Client, error) {
+	return newClient(route, rpc.InProcessTransport(server))
 }
 
 func newClient(route Route, transport connect.Transport, between ...connect.ClientInterceptor) (*connect.Client, error) {
-	issuer, err := newIssuer(route.Keys, route.Caller, route.Callee)
+	issuer, err := rpc.NewIssuer(route.Keys, route.Caller, route.Callee)
 	if err != nil {
 		return nil, err
 	}
-	chain := []connect.ClientInterceptor{notesCallee(route.Callee)}
+	chain := []connect.ClientInterceptor{noteCallee(route.Callee)}
 	if route.Telemetry != nil {
-		measured, err := called(route.Telemetry)
+		measured, err := rpc.MeasureCalls(route.Telemetry)
 		if err != nil {
 			return nil, err
 		}
 		chain = append(chain, measured)
 	}
-	chain = append(append(chain, shortened), between...)
-	return connect.NewClient(transport, append(chain, identified(issuer))...), nil
+	chain = append(append(chain, propagateDeadline), between...)
+	return connect.NewClient(transport, append(chain, sendIdentity(issuer))...), nil
 }
 
 // notesCallee tells the call that is being answered which service it needs.
-func notesCallee(service string) connect.ClientInterceptor {
+func noteCallee(service string) connect.ClientInterceptor {
 	return func(next connect.ClientFunc) connect.ClientFunc {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-			if note := CallFrom(ctx).OnCallee; note != nil {
+			if note := rpc.CallFrom(ctx).OnCallee; note != nil {
 				note(service)
 			}
 			return next(ctx, spec)
@@ -110,17 +111,17 @@ func notesCallee(service string) connect.ClientInterceptor {
 }
 
 // identified sends who is calling, and for which request.
-func identified(issuer *issuer) connect.ClientInterceptor {
+func sendIdentity(issuer *rpc.Issuer) connect.ClientInterceptor {
 	return func(next connect.ClientFunc) connect.ClientFunc {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-			token, err := issuer.current()
+			token, err := issuer.Token()
 			if err != nil {
 				return nil, fmt.Errorf("make an internal token: %w", err)
 			}
 			info, _ := connect.CallInfoForClientContext(ctx)
 			info.RequestHeader().Set("Authorization", "Bearer "+token)
-			if id := CallFrom(ctx).RequestID; id != "" {
-				info.RequestHeader().Set(requestIDHeader, id)
+			if id := rpc.CallFrom(ctx).RequestID; id != "" {
+				info.RequestHeader().Set(rpc.RequestIDHeader, id)
 			}
 			return next(ctx, spec)
 		}
@@ -129,21 +130,21 @@ func identified(issuer *issuer) connect.ClientInterceptor {
 
 // shortened passes down the time that remains, less what this hop needs, and
 // makes no attempt that can't finish.
-func shortened(next connect.ClientFunc) connect.ClientFunc {
+func propagateDeadline(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 		if spec.StreamType != connect.StreamTypeUnary {
 			return next(ctx, spec)
 		}
 		deadline, ok := ctx.Deadline()
 		if !ok {
-			deadline = time.Now().Add(defaultHop)
+			deadline = time.Now().Add(defaultTimeout)
 		} else {
-			deadline = deadline.Add(-hopMargin)
+			deadline = deadline.Add(-deadlineMargin)
 		}
 		ctx, cancel := context.WithDeadline(ctx, deadline)
 		if err := ctx.Err(); err != nil {
 			cancel()
-			return nil, contextError(err)
+			return nil, rpc.ContextError(err)
 		}
 		stream, err := next(ctx, spec)
 		if err != nil {

@@ -1,10 +1,11 @@
-package rpc
+package dial
 
 import (
 	"context"
 	"errors"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
+	"gatehouse/internal/rpc"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -14,12 +15,12 @@ import (
 )
 
 const (
-	retryFirst = 25 * time.Millisecond // the longest wait before the second attempt; then twice that
+	firstBackoff = 25 * time.Millisecond // the longest wait before the second attempt; then twice that
 	// A retry or a hedge costs what ten calls earn, so that a backend that answers
 	// nothing gets at most 1.1 times its load. What quiet times have earned is
 	// soon spent.
-	retryEarned = 0.1
-	retrySaved  = 50
+	budgetPerCall = 0.1
+	maxBudget     = 50
 )
 
 // unaryCall holds the request back until the answer is wanted: then it can be
@@ -77,7 +78,7 @@ func attempt(ctx context.Context, spec connect.Spec, next connect.ClientFunc, re
 // attemptsOf is how often a call may be tried: as the policy says of the method
 // that it is made for.
 func attemptsOf(ctx context.Context) int {
-	if plan := CallFrom(ctx).Method; plan != nil {
+	if plan := rpc.CallFrom(ctx).Method; plan != nil {
 		return plan.Attempts
 	}
 	return policy.MaxAttempts
@@ -119,9 +120,9 @@ func repeatable(ctx context.Context, spec connect.Spec) bool {
 // pause waits before another attempt: anything up to a limit that doubles, so
 // that those who failed together don't come again together. It reports whether
 // there is time for the attempt.
-func pause(ctx context.Context, attempts int) bool {
-	wait := rand.N(retryFirst << (attempts - 1))
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait+hopMargin {
+func backOff(ctx context.Context, attempts int) bool {
+	wait := rand.N(firstBackoff << (attempts - 1))
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait+deadlineMargin {
 		return false
 	}
 	timer := time.NewTimer(wait)
@@ -137,24 +138,24 @@ func pause(ctx context.Context, attempts int) bool {
 // budget bounds retries by calls. failsafe-go's counts what is in flight at the
 // same time, by which calls that come one after another could each be retried.
 type budget struct {
-	mu    sync.Mutex
-	saved float64
+	mu     sync.Mutex
+	tokens float64
 }
 
 func (b *budget) earn() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.saved = min(b.saved+retryEarned, retrySaved)
+	b.tokens = min(b.tokens+budgetPerCall, maxBudget)
 }
 
 // spend takes what one attempt costs, if as much as keep is left after it.
 func (b *budget) spend(keep float64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.saved < 1+keep-1e-9 { // ten times a tenth is a little less than one
+	if b.tokens < 1+keep-1e-9 { // ten times a tenth is a little less than one
 		return false
 	}
-	b.saved--
+	b.tokens--
 	return true
 }
 
@@ -162,5 +163,5 @@ func (b *budget) spend(keep float64) bool {
 func (b *budget) refund() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.saved++
+	b.tokens++
 }

@@ -1,4 +1,4 @@
-package rpc
+package dial
 
 import (
 	"context"
@@ -15,22 +15,22 @@ const (
 	// An endpoint with calls in flight that has answered none for silentAfter is
 	// pinged. One that doesn't answer within pingLimit is silent.
 	silentAfter  = 300 * time.Millisecond
-	pingLimit    = 700 * time.Millisecond
+	pingTimeout  = 700 * time.Millisecond
 	pingInterval = time.Second
 	// unansweredMost is how many attempts in a row, over unansweredFor, may get no
 	// answer in time while other endpoints answer.
-	unansweredMost = 5
-	unansweredFor  = time.Second
+	maxUnanswered = 5
+	unansweredFor = time.Second
 	// An endpoint is slow whose median is slowTimes that of another, for the same
 	// method, and at least slowLeast.
-	slowTimes   = 5
-	slowLeast   = 100 * time.Millisecond
+	slowFactor  = 5
+	slowMedian  = 100 * time.Millisecond
 	slowSamples = 20
 	// slowHold is for how long a slow endpoint stays ejected at least, which a ping
 	// can't tell from a healthy one. It grows with each ejection in a row.
 	slowHold     = 5 * time.Second
-	slowHoldMost = 6
-	slowForgiven = time.Minute
+	maxSlowHolds = 6
+	slowMemory   = time.Minute
 	// answeredLately is how recently another endpoint must have answered.
 	answeredLately = time.Second
 )
@@ -47,7 +47,7 @@ func (e *endpoint) pingHTTP(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make a ping: %w", err)
 	}
-	response, err := e.lean.RoundTrip(request)
+	response, err := e.http1.RoundTrip(request)
 	if err != nil {
 		return fmt.Errorf("ping: %w", err)
 	}
@@ -58,12 +58,12 @@ func (e *endpoint) pingHTTP(ctx context.Context) error {
 
 // answersPing reports whether the endpoint answers a ping. A refusal is an answer:
 // a process that has ended isn't silent, and the next dial finds out.
-func (e *endpoint) answersPing() bool { return !errors.Is(pinged(e), errSilentPing) }
+func (e *endpoint) answersPing() bool { return !errors.Is(pingOnce(e), errSilentPing) }
 
 var errSilentPing = errors.New("no answer to a ping")
 
-func pinged(e *endpoint) error {
-	ctx, cancel := context.WithTimeout(context.Background(), pingLimit)
+func pingOnce(e *endpoint) error {
+	ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
 	defer cancel()
 	err := e.ping(ctx)
 	if err != nil && ctx.Err() != nil {
@@ -75,12 +75,12 @@ func pinged(e *endpoint) error {
 // watch looks at an endpoint until it has no calls in flight, if there are others.
 func (b *loadBalancer) watch(e *endpoint, endpoints []*endpoint) {
 	if len(endpoints) > 1 && !e.ejected.Load() && e.watched.CompareAndSwap(false, true) {
-		time.AfterFunc(silentAfter, func() { b.look(e, endpoints) })
+		time.AfterFunc(silentAfter, func() { b.check(e, endpoints) })
 	}
 }
 
-func (b *loadBalancer) look(e *endpoint, endpoints []*endpoint) {
-	wait := silentAfter - e.quietFor()
+func (b *loadBalancer) check(e *endpoint, endpoints []*endpoint) {
+	wait := silentAfter - e.silentFor()
 	switch {
 	case e.removed.Load() || e.ejected.Load():
 		e.watched.Store(false)
@@ -98,7 +98,7 @@ func (b *loadBalancer) look(e *endpoint, endpoints []*endpoint) {
 	default:
 		wait = pingInterval
 	}
-	time.AfterFunc(wait, func() { b.look(e, endpoints) })
+	time.AfterFunc(wait, func() { b.check(e, endpoints) })
 }
 
 // suspect pings an endpoint that may be silent, without waiting for the result.
@@ -113,8 +113,8 @@ func (b *loadBalancer) suspect(e *endpoint, endpoints []*endpoint) {
 }
 
 // heard notes that an endpoint answered.
-func (b *loadBalancer) heard(e *endpoint, endpoints []*endpoint, procedure string, took time.Duration, ok bool) {
-	e.heard()
+func (b *loadBalancer) recordAnswer(e *endpoint, endpoints []*endpoint, procedure string, took time.Duration, ok bool) {
+	e.recordAnswer()
 	if len(endpoints) == 1 {
 		return
 	}
@@ -123,17 +123,17 @@ func (b *loadBalancer) heard(e *endpoint, endpoints []*endpoint, procedure strin
 	}
 	if e.ejected.Load() {
 		b.restore(e)
-	} else if ok && took >= slowLeast && isSlow(e, endpoints, procedure) {
+	} else if ok && took >= slowMedian && isSlow(e, endpoints, procedure) {
 		b.eject(e, endpoints, ejectedForLatency)
 	}
 }
 
 // unheard notes that an attempt got no answer in the time that it had. An endpoint
 // that does answer pings, but no calls for a while, is slow.
-func (b *loadBalancer) unheard(e *endpoint, endpoints []*endpoint) {
+func (b *loadBalancer) recordSilence(e *endpoint, endpoints []*endpoint) {
 	unanswered := e.unanswered.Add(1)
-	quiet := time.Since(time.Unix(0, e.heardAt.Load()))
-	if len(endpoints) == 1 || unanswered < unansweredMost || quiet < unansweredFor || e.ejected.Load() {
+	quiet := time.Since(time.Unix(0, e.answeredAt.Load()))
+	if len(endpoints) == 1 || unanswered < maxUnanswered || quiet < unansweredFor || e.ejected.Load() {
 		return
 	}
 	time.AfterFunc(0, func() {
@@ -141,7 +141,7 @@ func (b *loadBalancer) unheard(e *endpoint, endpoints []*endpoint) {
 		if !e.answersPing() {
 			reason = ejectedForSilence
 		}
-		if e.unanswered.Load() >= unansweredMost {
+		if e.unanswered.Load() >= maxUnanswered {
 			b.eject(e, endpoints, reason)
 		}
 	})
@@ -150,12 +150,12 @@ func (b *loadBalancer) unheard(e *endpoint, endpoints []*endpoint) {
 // isSlow reports whether the endpoint answers a method much later than another.
 func isSlow(e *endpoint, endpoints []*endpoint, procedure string) bool {
 	median, known := e.latenciesOf(procedure).quantile(0.5, slowSamples)
-	if !known || median < slowLeast {
+	if !known || median < slowMedian {
 		return false
 	}
 	for _, other := range endpoints {
 		if other != e && !other.ejected.Load() {
-			if fast, known := other.latenciesOf(procedure).quantile(0.5, slowSamples); known && median > slowTimes*fast {
+			if fast, known := other.latenciesOf(procedure).quantile(0.5, slowSamples); known && median > slowFactor*fast {
 				return true
 			}
 		}
@@ -184,12 +184,12 @@ func (b *loadBalancer) eject(e *endpoint, endpoints []*endpoint, reason string) 
 		return e.ejected.Load()
 	}
 	now := time.Now()
-	if now.Sub(e.ejectedAt) > slowForgiven {
+	if now.Sub(e.ejectedAt) > slowMemory {
 		e.ejections = 0
 	}
 	e.ejections, e.ejectedAt, e.holdUntil = e.ejections+1, now, now
 	if reason == ejectedForLatency {
-		e.holdUntil = now.Add(time.Duration(min(e.ejections, slowHoldMost)) * slowHold)
+		e.holdUntil = now.Add(time.Duration(min(e.ejections, maxSlowHolds)) * slowHold)
 	}
 	e.ejected.Store(true)
 	e.report()
@@ -204,12 +204,12 @@ func (b *loadBalancer) eject(e *endpoint, endpoints []*endpoint, reason string) 
 func (b *loadBalancer) anotherAnswers(e *endpoint, endpoints []*endpoint, ask bool) bool {
 	lately := time.Now().Add(-answeredLately).UnixNano()
 	for _, other := range endpoints {
-		if other != e && !other.ejected.Load() && other.heardAt.Load() > lately {
+		if other != e && !other.ejected.Load() && other.answeredAt.Load() > lately {
 			return true
 		}
 	}
 	for _, other := range endpoints {
-		if ask && other != e && !other.ejected.Load() && pinged(other) == nil {
+		if ask && other != e && !other.ejected.Load() && pingOnce(other) == nil {
 			return true
 		}
 	}
@@ -221,7 +221,7 @@ func (b *loadBalancer) probe(e *endpoint) {
 	if e.removed.Load() || !e.ejected.Load() {
 		return
 	}
-	if pinged(e) != nil || !b.restore(e) {
+	if pingOnce(e) != nil || !b.restore(e) {
 		time.AfterFunc(pingInterval, func() { b.probe(e) })
 	}
 }
@@ -234,8 +234,8 @@ func (b *loadBalancer) restore(e *endpoint) bool {
 		return !e.ejected.Load()
 	}
 	e.latencies.Clear()
-	e.heard()
-	e.away.Store(0)
+	e.recordAnswer()
+	e.avoidUntil.Store(0)
 	e.breaker.circuit.Close()
 	e.ejected.Store(false)
 	e.report()

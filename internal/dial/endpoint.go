@@ -1,4 +1,4 @@
-package rpc
+package dial
 
 import (
 	"context"
@@ -18,19 +18,19 @@ import (
 type endpoint struct {
 	service, address string
 	url              *url.URL
-	transport        *http.Transport
-	lean             *http.Transport // for calls that are made again when they are lost
+	http2            *http.Transport
+	http1            *http.Transport // for calls that are made again when they are lost
 	ping             func(context.Context) error
 
-	breaker  breaker
-	inFlight atomic.Int64
-	away     atomic.Int64 // until when it is passed over after a failed dial, in Unix nanoseconds
-	ejected  atomic.Bool
-	removed  atomic.Bool // the service no longer has this address
+	breaker    breaker
+	inFlight   atomic.Int64
+	avoidUntil atomic.Int64 // until when it is passed over after a failed dial, in Unix nanoseconds
+	ejected    atomic.Bool
+	removed    atomic.Bool // the service no longer has this address
 
 	watched    atomic.Bool  // its silence is being watched
 	busySince  atomic.Int64 // when it last began to have calls in flight, in Unix nanoseconds
-	heardAt    atomic.Int64 // when it last answered
+	answeredAt atomic.Int64 // when it last answered
 	unanswered atomic.Int64 // attempts since the last answer that got none in time
 
 	latencies sync.Map // procedure → *latencies
@@ -48,22 +48,22 @@ func newEndpoint(service, address string, logger *slog.Logger) *endpoint {
 	return e
 }
 
-func (e *endpoint) isAway(now time.Time) bool { return now.UnixNano() < e.away.Load() }
+func (e *endpoint) isAvoided(now time.Time) bool { return now.UnixNano() < e.avoidUntil.Load() }
 
-func (e *endpoint) begin() {
+func (e *endpoint) beginCall() {
 	if e.inFlight.Add(1) == 1 {
 		e.busySince.Store(time.Now().UnixNano())
 	}
 }
 
-func (e *endpoint) heard() {
-	e.heardAt.Store(time.Now().UnixNano())
+func (e *endpoint) recordAnswer() {
+	e.answeredAt.Store(time.Now().UnixNano())
 	e.unanswered.Store(0)
 }
 
 // quietFor returns for how long it has had calls in flight and answered none.
-func (e *endpoint) quietFor() time.Duration {
-	return time.Duration(time.Now().UnixNano() - max(e.busySince.Load(), e.heardAt.Load()))
+func (e *endpoint) silentFor() time.Duration {
+	return time.Duration(time.Now().UnixNano() - max(e.busySince.Load(), e.answeredAt.Load()))
 }
 
 // latenciesOf returns what is known of a method's latencies.

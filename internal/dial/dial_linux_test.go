@@ -1,4 +1,4 @@
-package rpc_test
+package dial_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/rpctest"
 )
 
@@ -78,7 +78,7 @@ func TestAHostsAddressesAreFollowed(t *testing.T) {
 
 	var known atomic.Pointer[[]netip.Addr]
 	known.Store(&[]netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")})
-	client := rpc.DialWith(t, rpctest.BFFToUsers, "http://users.test:"+port, func(_ context.Context, host string) ([]netip.Addr, error) {
+	client := dial.DialWith(t, rpctest.BFFToUsers, "http://users.test:"+port, func(_ context.Context, host string) ([]netip.Addr, error) {
 		if host != "users.test" {
 			t.Errorf("looked up %q", host)
 		}
@@ -99,7 +99,7 @@ func TestAHostsAddressesAreFollowed(t *testing.T) {
 	known.Store(&[]netip.Addr{netip.MustParseAddr("127.0.0.3")})
 	for _, gone := range []*restartable{one, two} {
 		gone.stop()
-		if err := within(t, 10*time.Second, "Serve", gone.stopped); err != nil {
+		if err := rpctest.Within(t, 10*time.Second, "Serve", gone.stopped); err != nil {
 			t.Errorf("stop: %v", err)
 		}
 	}

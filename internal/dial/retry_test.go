@@ -1,4 +1,4 @@
-package rpc_test
+package dial_test
 
 import (
 	"context"
@@ -19,6 +19,7 @@ import (
 
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
@@ -222,7 +223,7 @@ func (scriptedStream) CloseSend() error    { return nil }
 func (scriptedStream) Close() error        { return nil }
 func (s scriptedStream) Receive(any) error { return s.end() }
 func (s *scripted) client() *connect.Client {
-	return connect.NewClient(s, rpc.Patient("users", slog.New(slog.DiscardHandler)))
+	return connect.NewClient(s, dial.BalanceOne("users", slog.New(slog.DiscardHandler)))
 }
 
 func always(err error) *scripted {
@@ -254,7 +255,7 @@ func TestARefusedDialIsTriedAgainForAWriteToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		service := &scripted{ends: func(_ context.Context, n int) error {
 			if n == 100 {
-				return rpc.Unconnected(false)
+				return dial.NewDialError(false)
 			}
 			return nil
 		}}
@@ -351,7 +352,7 @@ func TestAMethodsPolicySaysHowOftenItsCallsAreTried(t *testing.T) {
 		{nil, silent(), 1},
 		{&policyv1.Retry{Attempts: new(int32(2))}, silent(), 2},
 		{&policyv1.Retry{Attempts: new(int32(3))}, silent(), 3},
-		{nil, rpc.Unconnected(false), 3},
+		{nil, dial.NewDialError(false), 3},
 	} {
 		service := &scripted{ends: func(_ context.Context, n int) error {
 			if n <= 50 {

@@ -1,4 +1,4 @@
-package rpc_test
+package dial_test
 
 import (
 	"bytes"
@@ -15,8 +15,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
-	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
 )
 
@@ -34,12 +34,12 @@ type cluster struct {
 func newCluster(count int) *cluster {
 	c := &cluster{asked: make([]atomic.Int64, count), frozen: make([]atomic.Bool, count), takes: make([]atomic.Int64, count)}
 	c.ends = func(ctx context.Context, _ int) error {
-		i := rpc.EndpointOf(ctx)
+		i := dial.EndpointOf(ctx)
 		c.asked[i].Add(1)
 		return c.wait(ctx, i)
 	}
 	logger := slog.New(slog.NewTextHandler(&c.log, nil))
-	c.client = connect.NewClient(&c.scripted, rpc.Balanced("users", logger, count, func(ctx context.Context, i int) error {
+	c.client = connect.NewClient(&c.scripted, dial.Balance("users", logger, count, func(ctx context.Context, i int) error {
 		if c.frozen[i].Load() {
 			return c.wait(ctx, i)
 		}
@@ -150,7 +150,7 @@ func TestAQuickRefusalEjectsNothing(t *testing.T) {
 		c := newCluster(2)
 		plain := c.ends
 		c.ends = func(ctx context.Context, n int) error {
-			if rpc.EndpointOf(ctx) == 0 {
+			if dial.EndpointOf(ctx) == 0 {
 				_ = plain(ctx, n)
 				return fault.Unavailable().WithRemote()
 			}
@@ -213,7 +213,7 @@ func TestAllCircuitBreakersOpenAnswersAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(2)
 		var answer error = silent()
-		c.ends = func(ctx context.Context, _ int) error { c.asked[rpc.EndpointOf(ctx)].Add(1); return answer }
+		c.ends = func(ctx context.Context, _ int) error { c.asked[dial.EndpointOf(ctx)].Add(1); return answer }
 		_ = write(t, c.client, 100)
 		began, asked := time.Now(), c.scripted.asked.Load()
 		for range 100 {

@@ -1,4 +1,4 @@
-package rpc_test
+package dial_test
 
 import (
 	"context"
@@ -116,7 +116,7 @@ func TestARollingRestartLosesNoCall(t *testing.T) {
 			until(200)
 			one.stop()
 			until(200) // while it goes
-			if err := within(t, 10*time.Second, "Serve", one.stopped); err != nil {
+			if err := rpctest.Within(t, 10*time.Second, "Serve", one.stopped); err != nil {
 				t.Errorf("stop: %v", err)
 			}
 			until(200) // while it is away

@@ -1,8 +1,8 @@
-package rpc_test
+package dial_test
 
 import (
 	"context"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/rpctest"
 	"testing"
 )
@@ -12,15 +12,15 @@ func TestProbeTellsWhatARoleSaysOfItself(t *testing.T) {
 	ready := error(nil)
 	server := rpctest.NewProfiles(t, rpctest.Found)
 	url := rpctest.Serve(t, server.Mux(func() error { return ready }))
-	answer, err := rpc.Probe(t.Context(), url)
+	answer, err := dial.Probe(t.Context(), url)
 	if err != nil || !answer.Ready || answer.Time.IsZero() {
 		t.Errorf("a role that is ready: %+v, %v", answer, err)
 	}
 	ready = context.Canceled
-	if answer, err = rpc.Probe(t.Context(), url+"/"); err != nil || answer.Ready || answer.Text != "not ready: context canceled" {
+	if answer, err = dial.Probe(t.Context(), url+"/"); err != nil || answer.Ready || answer.Text != "not ready: context canceled" {
 		t.Errorf("a role that isn't: %+v, %v", answer, err)
 	}
-	if answer, err = rpc.Probe(t.Context(), "http://127.0.0.1:1"); err == nil {
+	if answer, err = dial.Probe(t.Context(), "http://127.0.0.1:1"); err == nil {
 		t.Errorf("nobody: %+v, want an error", answer)
 	}
 }
