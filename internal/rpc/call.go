@@ -48,6 +48,9 @@ type Call struct {
 // known to do without does.
 func (c *Call) WantsRecentSignIn() bool { return c.Method == nil || c.Method.RecentSignIn }
 
+// errReconnect is the error of a stream whose server stops.
+var errReconnect = fault.WithRetry(fault.New(connect.CodeUnavailable, "SERVER_STOPPING", "This copy of the service is stopping. Open the stream again: another copy answers."), 0)
+
 type callKey struct{}
 
 // CallFrom returns the call that ctx belongs to. Outside a call it returns an

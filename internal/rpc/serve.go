@@ -4,16 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/internal/fault"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"connectrpc.com/connect/v2"
 )
+
+// maxBodyBytes bounds a request's body.
+const maxBodyBytes = 1 << 20
 
 // Limits of every HTTP server here.
 const (
@@ -63,7 +63,7 @@ func ServeUntil(ctx context.Context, listener net.Listener, handler http.Handler
 	base, endCalls := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), stopKey{}, state))
 	defer endCalls()
 	server := &http.Server{
-		Handler:           endAmbiguous(state.parting(http.MaxBytesHandler(handler, MaxMessageBytes))),
+		Handler:           endAmbiguous(state.parting(http.MaxBytesHandler(handler, maxBodyBytes))),
 		Protocols:         protocols,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
@@ -149,12 +149,9 @@ func (s *stopState) parting(next http.Handler) http.Handler {
 	})
 }
 
-// errStopping ends the context of a stream whose server stops; errReconnect is
-// what its reader gets to see.
-var (
-	errStopping  = errors.New("the server stops")
-	errReconnect = fault.WithRetry(fault.New(connect.CodeUnavailable, "SERVER_STOPPING", "This copy of the service is stopping. Open the stream again: another one answers."), 0)
-)
+// errStopping is the cause with which the context of a stream ends when its server
+// stops.
+var errStopping = errors.New("the server stops")
 
 // untilStop ends a stream's context when the server stops: Shutdown would wait
 // for an end that doesn't come.

@@ -15,7 +15,7 @@ import (
 )
 
 // MaxMessageBytes bounds a request's body and each message, decompressed.
-const MaxMessageBytes = 1 << 20
+const MaxMessageBytes = maxBodyBytes
 
 // DefaultLimit is how long a call may take when nothing says otherwise.
 const DefaultLimit = 10 * time.Second
