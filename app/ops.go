@@ -17,7 +17,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"gatehouse/internal/dial"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/serve"
 	"gatehouse/internal/telemetry"
 )
 
@@ -142,7 +142,7 @@ func (o *operations) begin(ctx context.Context, parts []part, logger *slog.Logge
 	}
 	logger.Info("operations", "listen", o.listen)
 	return func(ctx context.Context) error {
-		return rpc.Serve(ctx, listener, o.hosts.handler(o.handler(parts)), logger)
+		return serve.Run(ctx, listener, o.hosts.handler(o.handler(parts)), logger)
 	}, nil
 }
 

@@ -22,6 +22,7 @@ import (
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
+	"gatehouse/internal/serve"
 	"gatehouse/users"
 )
 
@@ -104,7 +105,7 @@ type house struct {
 	secrets [][]byte
 	edge    edge
 	rules   accountRules
-	stop    rpc.Stop
+	stop    serve.Stop
 	ops     *operations
 	logger  *slog.Logger
 }
@@ -177,8 +178,8 @@ type server struct {
 	listen  string
 	handler http.Handler
 	logger  *slog.Logger
-	stop    rpc.Stop        // when it is terminated
-	conns   *rpc.ConnLimits // nil for as many connections as come
+	stop    serve.Stop        // when it is terminated
+	conns   *serve.ConnLimits // nil for as many connections as come
 	ops     *operations
 	parts   []part // what operators are told of its readiness
 	// beside goes on until the last call is answered.
@@ -199,7 +200,7 @@ func (s server) run(ctx context.Context, ready func(context.Context) error) erro
 	}
 	asked := ctx
 	if s.conns != nil {
-		listener = rpc.LimitConns(listener, *s.conns)
+		listener = serve.LimitConns(listener, *s.conns)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	stopLogging := context.AfterFunc(asked, func() { s.logger.Info("stopping", "cause", context.Cause(asked).Error()) })
@@ -207,11 +208,11 @@ func (s server) run(ctx context.Context, ready func(context.Context) error) erro
 	answering, answered := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error {
 		defer answered()
-		return rpc.ServeUntil(ctx, listener, s.handler, s.logger, func() rpc.Stop {
+		return serve.RunUntil(ctx, listener, s.handler, s.logger, func() serve.Stop {
 			if errors.Is(context.Cause(ctx), errTerminated) {
 				return s.stop
 			}
-			return rpc.QuickStop
+			return serve.QuickStop
 		})
 	})
 	group.Go(func() error { return serveOperators(ctx) })

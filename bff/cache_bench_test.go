@@ -39,7 +39,7 @@ func BenchmarkKept(b *testing.B) {
 	mount := func(server *connect.Server) string {
 		mux := http.NewServeMux()
 		connecthttp.Mount(mux, server, connecthttp.WithCompressMinBytes(compressMinBytes))
-		return serve(b, mux)
+		return serveHTTP(b, mux)
 	}
 	first, _ := h.get(b, meByGet, "Authorization", token)
 	for _, one := range []struct {

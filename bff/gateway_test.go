@@ -32,6 +32,7 @@ import (
 	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/serve"
 	"gatehouse/internal/telemetry"
 )
 
@@ -122,7 +123,7 @@ func open(t testing.TB, w world) *house {
 	h.gateway.revoked.heard = time.Now().Add(time.Hour) // for as long as the test may take
 	h.http = &http.Client{Transport: direct{h.gateway}}
 	if w.served || w.apart {
-		h.url = serve(t, h.gateway)
+		h.url = serveHTTP(t, h.gateway)
 		h.http = h2cClient(t)
 	}
 	client := h.client(connecthttp.WithProtoJSON())
@@ -145,8 +146,8 @@ func (h *house) token(user string, roles ...string) string {
 	return h.signer.token(func(_, claims map[string]any) { claims["sub"], claims["roles"] = user, roles })
 }
 
-// serve puts a handler on a port until the test is over.
-func serve(t testing.TB, handler http.Handler) string {
+// serveHTTP puts a handler on a port until the test is over.
+func serveHTTP(t testing.TB, handler http.Handler) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -154,7 +155,7 @@ func serve(t testing.TB, handler http.Handler) string {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- rpc.Serve(ctx, listener, handler, discard) }()
+	go func() { served <- serve.Run(ctx, listener, handler, discard) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-served; err != nil {
@@ -433,7 +434,7 @@ func (b *backend) reach(t testing.TB, service string, w world) *connect.Client {
 	}
 	var client *connect.Client
 	if w.apart {
-		client, err = dial.Dial(route, serve(t, server.Mux(func() error { return nil })))
+		client, err = dial.Dial(route, serveHTTP(t, server.Mux(func() error { return nil })))
 	} else {
 		client, err = dial.InProcess(route, server)
 	}

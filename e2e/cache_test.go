@@ -26,6 +26,7 @@ import (
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
+	"gatehouse/internal/serve"
 	"gatehouse/users"
 )
 
@@ -100,7 +101,7 @@ func newPair(t testing.TB) *pair {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		check(err)
 		running.Go(func() {
-			if err := rpc.Serve(ctx, listener, handler, logger); err != nil {
+			if err := serve.Run(ctx, listener, handler, logger); err != nil {
 				t.Errorf("serve: %v", err)
 			}
 		})

@@ -35,6 +35,7 @@ import (
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
+	"gatehouse/internal/serve"
 	"gatehouse/users"
 )
 
@@ -175,7 +176,7 @@ func (f *fuzzed) start(t *testing.T) {
 	running.Go(func() { f.auth.Run(ctx) })
 	running.Go(func() { gateway.Run(ctx) })
 	running.Go(func() {
-		if err := rpc.Serve(ctx, listener, gateway, logger); err != nil {
+		if err := serve.Run(ctx, listener, gateway, logger); err != nil {
 			t.Errorf("serve: %v", err)
 		}
 	})

@@ -17,6 +17,7 @@ import (
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
+	"gatehouse/internal/serve"
 	"gatehouse/users"
 )
 
@@ -77,7 +78,7 @@ func newTwin(t testing.TB) *twin {
 		running.Go(func() { service.Run(ctx) })
 		running.Go(func() { gateway.Run(ctx) })
 		running.Go(func() {
-			if err := rpc.Serve(ctx, listener, gateway, logger); err != nil {
+			if err := serve.Run(ctx, listener, gateway, logger); err != nil {
 				t.Errorf("serve: %v", err)
 			}
 		})

@@ -16,8 +16,8 @@ import (
 
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/dial"
-	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
+	"gatehouse/internal/serve"
 )
 
 func TestAServiceThatIsAwayIsUnavailable(t *testing.T) {
@@ -77,7 +77,7 @@ func TestAClientConnectsAgain(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	rpctest.Servers.Go(func() error { return rpc.Serve(ctx, listener, mux, slog.New(slog.DiscardHandler)) })
+	rpctest.Servers.Go(func() error { return serve.Run(ctx, listener, mux, slog.New(slog.DiscardHandler)) })
 	if _, err := rpctest.Get(t.Context(), client); err != nil {
 		t.Errorf("after the restart: got %v, want an answer", err)
 	}

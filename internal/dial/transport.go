@@ -5,7 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/serve"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -311,7 +311,7 @@ func (p *transport) newEndpoint(to *url.URL, address string) *endpoint {
 	one.http2.HTTP2 = &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second}
 	one.http1.Protocols.SetHTTP1(true)
 	one.http1.MaxIdleConnsPerHost = maxIdleHTTP1
-	one.http1.IdleConnTimeout = rpc.IdleTimeout / 2 // before the peer lets go
+	one.http1.IdleConnTimeout = serve.IdleTimeout / 2 // before the peer lets go
 	return one
 }
 
@@ -325,7 +325,7 @@ func newHTTPTransport(address string) *http.Transport {
 		Protocols:              new(http.Protocols),
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxResponseHeader,
-		IdleConnTimeout:        rpc.IdleTimeout, // or those to addresses that are no more would stay
+		IdleConnTimeout:        serve.IdleTimeout, // or those to addresses that are no more would stay
 	}
 }
 

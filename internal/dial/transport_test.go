@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"gatehouse/internal/fault"
-	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
+	"gatehouse/internal/serve"
 )
 
 func TestCallsAreSpreadOverAllEndpoints(t *testing.T) {
@@ -76,7 +76,7 @@ func (r *restartable) start() {
 	stopped := make(chan error, 1)
 	r.stopped = stopped
 	rpctest.Servers.Go(func() error {
-		err := rpc.Serve(ctx, listener, r.handler, slog.New(slog.DiscardHandler))
+		err := serve.Run(ctx, listener, r.handler, slog.New(slog.DiscardHandler))
 		stopped <- err
 		return err
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
+	"gatehouse/internal/serve"
 	"log/slog"
 	"math"
 	"runtime/debug"
@@ -101,14 +102,14 @@ func answered(log callLog, plan *policy.Method) connect.ServerInterceptor {
 				log.call(ctx, info, call, time.Since(start), nil, true)
 				return err
 			}
-			if err != nil && errors.Is(context.Cause(ctx), errStopping) {
+			if err != nil && errors.Is(context.Cause(ctx), serve.ErrStopping) {
 				err = errReconnect
 			}
 			var failure *connect.Error
 			if err != nil {
 				failure = published(ctx, err)
-				if rest, ok := ctx.Value(restKey{}).(*restCall); ok {
-					rest.tooLarge = fault.Reason(failure) == fault.ReasonTooLarge
+				if frontend := frontendFrom(ctx); frontend != nil {
+					frontend.Failure = failure
 				}
 				if after, ok := fault.RetryDelay(failure); ok {
 					info.ResponseHeader().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
@@ -174,8 +175,8 @@ func (l callLog) call(ctx context.Context, info *connect.CallInfo, call *Call, t
 		return
 	}
 	protocol := info.Protocol
-	if isREST(ctx) {
-		protocol = "rest"
+	if frontend := frontendFrom(ctx); frontend != nil {
+		protocol = frontend.Protocol
 	}
 	attrs := make([]slog.Attr, 0, 11)
 	attrs = append(attrs,

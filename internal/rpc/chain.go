@@ -140,7 +140,7 @@ func chain(config *ServerConfig, plan *policy.Method, handler connect.ServerFunc
 		handler = unshared(handler)
 	}
 	if plan.Created != nil {
-		handler = located(plan, handler)
+		handler = setLocation(plan, handler)
 	}
 	// A method that forgets to read its message must not get round this.
 	m.readAhead = m.admission.AuthorizeMessage != nil

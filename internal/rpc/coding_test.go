@@ -35,7 +35,7 @@ func TestHeadersAreReadAsRFC9110Says(t *testing.T) {
 	t.Parallel()
 	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), CompressMinBytes: 1, Authorizer: rpctest.AllowAll}, rpctest.RegisterProfiles(rpctest.Found))
 	url := rpctest.Serve(t, server.Mux(rpctest.IsReady))
-	client := newHTTPClient(t, (*http.Protocols).SetHTTP1)
+	client := rpctest.NewHTTPClient(t, (*http.Protocols).SetHTTP1)
 	client.Transport.(*http.Transport).DisableCompression = true
 	body := `{"profileId":"` + rpctest.ProfileID + `"}`
 	query := getProfilePath + "?connect=v1&encoding=json&message=%7B%22profileId%22%3A%22" + rpctest.ProfileID + "%22%7D"

@@ -232,3 +232,28 @@ type statusWriter struct {
 }
 
 func (w statusWriter) WriteHeader(int) { w.ResponseWriter.WriteHeader(w.status) }
+
+// CheckJSONBody returns what is wrong with how a request sends a body of JSON; nil for
+// nothing.
+func CheckJSONBody(r *http.Request) *refusal {
+	if r.ContentLength != 0 {
+		if contentType(r) != "application/json" {
+			return &refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
+		}
+		if no := refusedCharset(r); no != nil {
+			return no
+		}
+	}
+	if !isCompression(contentCoding(r.Header.Values("Content-Encoding"))) {
+		return &refusal{err: errCompression, status: http.StatusNotImplemented}
+	}
+	return nil
+}
+
+// inJSON is the request as one whose errors are in JSON, whatever it says that
+// it sends.
+func inJSON(r *http.Request) *http.Request {
+	r = r.Clone(r.Context())
+	r.Header.Set("Content-Type", "application/json")
+	return r
+}

@@ -71,7 +71,7 @@ func TestWhatNoCallCanBeMadeOfIsRefusedInWords(t *testing.T) {
 			for i := 0; i < len(test.headers); i += 2 {
 				request.Header.Set(test.headers[i], test.headers[i+1])
 			}
-			response, err := newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2).Do(request)
+			response, err := rpctest.NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2).Do(request)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -19,15 +19,6 @@ import (
 	"gatehouse/internal/rpctest"
 )
 
-// newHTTPClient makes connections of one protocol, which end with the test.
-func newHTTPClient(t testing.TB, protocol func(*http.Protocols, bool)) *http.Client {
-	t.Helper()
-	transport := &http.Transport{Protocols: new(http.Protocols)}
-	protocol(transport.Protocols, true)
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
-}
-
 func TestReflectionListsTheServices(t *testing.T) {
 	t.Parallel()
 	server := rpctest.NewServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
@@ -35,7 +26,7 @@ func TestReflectionListsTheServices(t *testing.T) {
 		rpctest.RegisterProfiles(rpctest.Found)(server)
 	})
 	url := rpctest.Serve(t, server.Mux(rpctest.IsReady))
-	client := grpcreflect.NewClient(newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC())
+	client := grpcreflect.NewClient(rpctest.NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC())
 	stream := client.NewStream(t.Context())
 	defer func() {
 		if _, err := stream.Close(); err != nil {

@@ -53,7 +53,7 @@ func TestAPathThatCantBeServedIsRefused(t *testing.T) {
 					t.Errorf("%s: got %q, want a panic with %q", test.name, fault, test.fault)
 				}
 			}()
-			server.Mux(rpctest.IsReady).HandleREST("/api/")
+			rpc.Handle(server.Mux(rpctest.IsReady), "/api/")
 		}()
 	}
 }

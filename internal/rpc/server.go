@@ -11,11 +11,12 @@ import (
 	"connectrpc.com/connect/v2/connectproto"
 
 	"gatehouse/internal/policy"
+	"gatehouse/internal/serve"
 	"gatehouse/internal/telemetry"
 )
 
 // MaxMessageBytes bounds a request's body and each message, decompressed.
-const MaxMessageBytes = maxBodyBytes
+const MaxMessageBytes = serve.MaxBodyBytes
 
 // DefaultLimit is how long a call may take when nothing says otherwise.
 const DefaultLimit = 10 * time.Second

@@ -18,24 +18,6 @@ import (
 	"gatehouse/internal/rpctest"
 )
 
-// exhaust calls with an empty request and returns what the call ends with,
-// io.EOF if that is a success.
-func exhaust(t testing.TB, client *connect.Client, spec connect.Spec) error {
-	t.Helper()
-	if spec.StreamType == connect.StreamTypeUnary {
-		return client.CallUnary(t.Context(), spec, &wrapperspb.StringValue{}, &wrapperspb.StringValue{})
-	}
-	stream, err := client.CallServerStream(t.Context(), spec, &wrapperspb.StringValue{})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = stream.Close() }()
-	for err == nil {
-		err = stream.Receive(&wrapperspb.StringValue{})
-	}
-	return err
-}
-
 // streaming reaches a server of one method that streams its answers.
 func streaming(t testing.TB, reach func(testing.TB, dial.Route, *rpc.Server) *connect.Client, answer func(context.Context, connect.ServerStream) error) (*connect.Client, connect.Spec) {
 	t.Helper()
@@ -116,7 +98,7 @@ func TestAStreamEndsWithItsError(t *testing.T) {
 					}
 					return test.fail()
 				})
-				rpctest.WantError(t, test.name, exhaust(t, client, spec), test.code, test.reason)
+				rpctest.WantError(t, test.name, rpctest.Exhaust(t, client, spec), test.code, test.reason)
 			}
 		})
 	}

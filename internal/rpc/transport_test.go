@@ -553,7 +553,7 @@ func TestAnUnknownMethodIsUnimplemented(t *testing.T) {
 			client := topology.Reach(t, rpctest.BFFToUsers, rpctest.NewProfiles(t, rpctest.Found))
 			for _, streamType := range []connect.StreamType{connect.StreamTypeUnary, connect.StreamTypeServer} {
 				spec := connect.Spec{Procedure: "/users.v1.ProfileService/ForgetProfile", StreamType: streamType}
-				err := exhaust(t, client, spec)
+				err := rpctest.Exhaust(t, client, spec)
 				rpctest.WantError(t, streamType.String(), err, connect.CodeUnimplemented, fault.ReasonUnknownMethod)
 			}
 			// It is registered, but its service doesn't implement it.

@@ -23,11 +23,13 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/serve"
 )
 
 // servers are those that tests have stopped, which takes an HTTP/2 connection a
@@ -87,7 +89,7 @@ func Serve(t testing.TB, handler http.Handler) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	Servers.Go(func() error { return rpc.Serve(ctx, listener, handler, slog.New(slog.DiscardHandler)) })
+	Servers.Go(func() error { return serve.Run(ctx, listener, handler, slog.New(slog.DiscardHandler)) })
 	return "http://" + listener.Addr().String()
 }
 
@@ -254,11 +256,11 @@ func InternalToken(t testing.TB, route dial.Route) string {
 // ServeStoppable serves the handler until stop, which returns what Serve does.
 func ServeStoppable(t testing.TB, handler http.Handler) (url string, stop context.CancelFunc, stopped <-chan error) {
 	t.Helper()
-	return ServeStopping(t, handler, rpc.QuickStop)
+	return ServeStopping(t, handler, serve.QuickStop)
 }
 
 // ServeStopping is ServeStoppable with another way to stop.
-func ServeStopping(t testing.TB, handler http.Handler, how rpc.Stop) (url string, stop context.CancelFunc, stopped <-chan error) {
+func ServeStopping(t testing.TB, handler http.Handler, how serve.Stop) (url string, stop context.CancelFunc, stopped <-chan error) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -268,7 +270,7 @@ func ServeStopping(t testing.TB, handler http.Handler, how rpc.Stop) (url string
 	served, returned := make(chan error, 1), make(chan struct{})
 	go func() {
 		defer close(returned)
-		served <- rpc.ServeUntil(ctx, listener, handler, slog.New(slog.DiscardHandler), func() rpc.Stop { return how })
+		served <- serve.RunUntil(ctx, listener, handler, slog.New(slog.DiscardHandler), func() serve.Stop { return how })
 	}()
 	t.Cleanup(func() { cancel(); <-returned })
 	return "http://" + listener.Addr().String(), cancel, served
@@ -284,4 +286,31 @@ func Within(t testing.TB, limit time.Duration, what string, done <-chan error) e
 		t.Fatalf("%s: still waiting after %v", what, limit)
 		return nil
 	}
+}
+
+// NewHTTPClient makes connections of one protocol, which end with the test.
+func NewHTTPClient(t testing.TB, protocol func(*http.Protocols, bool)) *http.Client {
+	t.Helper()
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	protocol(transport.Protocols, true)
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+// Exhaust calls with an empty request and returns what the call ends with,
+// io.EOF if that is a success.
+func Exhaust(t testing.TB, client *connect.Client, spec connect.Spec) error {
+	t.Helper()
+	if spec.StreamType == connect.StreamTypeUnary {
+		return client.CallUnary(t.Context(), spec, &wrapperspb.StringValue{}, &wrapperspb.StringValue{})
+	}
+	stream, err := client.CallServerStream(t.Context(), spec, &wrapperspb.StringValue{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = stream.Close() }()
+	for err == nil {
+		err = stream.Receive(&wrapperspb.StringValue{})
+	}
+	return err
 }

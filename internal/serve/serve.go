@@ -1,4 +1,4 @@
-package rpc
+package serve
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 )
 
 // maxBodyBytes bounds a request's body.
-const maxBodyBytes = 1 << 20
+const MaxBodyBytes = 1 << 20
 
 // Limits of every HTTP server here.
 const (
@@ -24,10 +24,10 @@ const (
 	maxHeaderBytes    = 64 << 10
 	// lastWords is how long calls under way have to word an answer once they
 	// were told that the time is over.
-	lastWords = 2 * time.Second
+	reportTime = 2 * time.Second
 	// unusedLimit is how long a stop waits for connections on which nothing was
 	// asked yet.
-	unusedLimit = time.Second
+	unusedTime = time.Second
 	// shutDownRound is how long a stop waits until it tells connections again.
 	shutDownRound = time.Second
 )
@@ -46,8 +46,8 @@ var QuickStop = Stop{Grace: 4 * time.Second}
 
 // Serve answers on the listener, HTTP/1.1 and HTTP/2 without TLS alike, until
 // ctx ends, and then stops as [QuickStop] says.
-func Serve(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger) error {
-	return ServeUntil(ctx, listener, handler, logger, func() Stop { return QuickStop })
+func Run(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger) error {
+	return RunUntil(ctx, listener, handler, logger, func() Stop { return QuickStop })
 }
 
 // ServeUntil is Serve with another way to stop, which it asks for once ctx has
@@ -55,7 +55,7 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 // its connection's end (HTTP/2: GOAWAY), pauses, ends streams so that their
 // readers reconnect elsewhere, stops accepting, and lets calls under way finish.
 // Just before the grace is over their contexts end, and then their connections.
-func ServeUntil(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger, how func() Stop) error {
+func RunUntil(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger, how func() Stop) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -63,7 +63,7 @@ func ServeUntil(ctx context.Context, listener net.Listener, handler http.Handler
 	base, endCalls := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), stopKey{}, state))
 	defer endCalls()
 	server := &http.Server{
-		Handler:           endAmbiguous(state.parting(http.MaxBytesHandler(handler, maxBodyBytes))),
+		Handler:           closeAmbiguous(state.closeConnections(http.MaxBytesHandler(handler, MaxBodyBytes))),
 		Protocols:         protocols,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
@@ -75,11 +75,11 @@ func ServeUntil(ctx context.Context, listener net.Listener, handler http.Handler
 		ConnContext:       withFraming,
 	}
 	unused := &unusedConns{conns: map[net.Conn]struct{}{}}
-	server.ConnState = unused.note
+	server.ConnState = unused.track
 	if limited, ok := listener.(*limitedListener); ok {
 		server.ConnState = func(conn net.Conn, state http.ConnState) {
-			unused.note(conn, state)
-			limited.note(conn, state)
+			unused.track(conn, state)
+			limited.track(conn, state)
 		}
 	}
 	served := make(chan error, 1)
@@ -99,8 +99,8 @@ func ServeUntil(ctx context.Context, listener net.Listener, handler http.Handler
 	close(state.endStreams)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stop.Grace)
 	defer cancel()
-	defer time.AfterFunc(stop.Grace-min(lastWords, stop.Grace/2), endCalls).Stop()
-	defer time.AfterFunc(min(unusedLimit, stop.Grace/4), unused.close).Stop()
+	defer time.AfterFunc(stop.Grace-min(reportTime, stop.Grace/2), endCalls).Stop()
+	defer time.AfterFunc(min(unusedTime, stop.Grace/4), unused.close).Stop()
 	err := shutDown(grace, server)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("stop serving on %s: %w", listener.Addr(), err), server.Close())
@@ -133,14 +133,14 @@ type stopState struct {
 type stopKey struct{}
 
 // stopping reports whether the server of a request is about to stop.
-func stopping(ctx context.Context) bool {
+func Stopping(ctx context.Context) bool {
 	state, ok := ctx.Value(stopKey{}).(*stopState)
 	return ok && state.stopping.Load()
 }
 
 // parting ends the connection of each request that comes while the server is
 // stopping, once it is answered. HTTP/2 takes the header for a GOAWAY.
-func (s *stopState) parting(next http.Handler) http.Handler {
+func (s *stopState) closeConnections(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.stopping.Load() {
 			w.Header().Set("Connection", "close")
@@ -151,11 +151,11 @@ func (s *stopState) parting(next http.Handler) http.Handler {
 
 // errStopping is the cause with which the context of a stream ends when its server
 // stops.
-var errStopping = errors.New("the server stops")
+var ErrStopping = errors.New("the server stops")
 
 // untilStop ends a stream's context when the server stops: Shutdown would wait
 // for an end that doesn't come.
-func untilStop(next http.Handler) http.Handler {
+func UntilStop(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		state, ok := r.Context().Value(stopKey{}).(*stopState)
 		if !ok {
@@ -167,7 +167,7 @@ func untilStop(next http.Handler) http.Handler {
 		go func() {
 			select {
 			case <-state.endStreams:
-				cancel(errStopping)
+				cancel(ErrStopping)
 			case <-ctx.Done():
 			}
 		}()
@@ -182,7 +182,7 @@ type unusedConns struct {
 	conns map[net.Conn]struct{}
 }
 
-func (u *unusedConns) note(conn net.Conn, state http.ConnState) {
+func (u *unusedConns) track(conn net.Conn, state http.ConnState) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if state == http.StateNew {

@@ -1,4 +1,4 @@
-package rpc_test
+package serve_test
 
 import (
 	"context"
@@ -21,6 +21,7 @@ import (
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
+	"gatehouse/internal/serve"
 )
 
 // protocols are what a caller may speak to one port.
@@ -51,10 +52,10 @@ func TestOnePortSpeaksBothProtocols(t *testing.T) {
 	t.Parallel()
 	url := rpctest.Serve(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
 	for _, protocol := range protocols {
-		client := newHTTPClient(t, protocol.speak)
-		for _, contentType := range []string{jsonType, protoType} {
+		client := rpctest.NewHTTPClient(t, protocol.speak)
+		for _, contentType := range []string{"application/json", "application/proto"} {
 			body := `{"profileId":"` + rpctest.ProfileID + `"}`
-			if contentType == protoType {
+			if contentType == "application/proto" {
 				body = "\x0a\x24" + rpctest.ProfileID
 			}
 			response, err := client.Do(rpctest.PostRequest(t, url, contentType, body))
@@ -80,7 +81,7 @@ func TestLargeHeadersAndBodiesAreRefused(t *testing.T) {
 		}
 	}))
 	for _, protocol := range protocols {
-		client := newHTTPClient(t, protocol.speak)
+		client := rpctest.NewHTTPClient(t, protocol.speak)
 		for _, test := range []struct {
 			name         string
 			header, body int
@@ -126,8 +127,8 @@ func TestStoppingLetsACallFinish(t *testing.T) {
 					return nil, ctx.Err()
 				}
 			}).Mux(rpctest.IsReady))
-			client := newHTTPClient(t, protocol.speak)
-			request := rpctest.PostRequest(t, url, jsonType, `{"profileId":"`+rpctest.ProfileID+`"}`)
+			client := rpctest.NewHTTPClient(t, protocol.speak)
+			request := rpctest.PostRequest(t, url, "application/json", `{"profileId":"`+rpctest.ProfileID+`"}`)
 			called := make(chan error, 1)
 			go func() {
 				response, err := client.Do(request)
@@ -155,8 +156,8 @@ func TestStoppingLetsACallFinish(t *testing.T) {
 
 func TestStoppingSendsCallersElsewhereBeforeItRefusesThem(t *testing.T) {
 	t.Parallel()
-	url, stop, stopped := rpctest.ServeStopping(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady), rpc.Stop{Pause: 3 * time.Second, Grace: 5 * time.Second})
-	h2 := newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2)
+	url, stop, stopped := rpctest.ServeStopping(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady), serve.Stop{Pause: 3 * time.Second, Grace: 5 * time.Second})
+	h2 := rpctest.NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2)
 	if err := askProfile(t, h2, url); err != nil { // its connection is there before the stop
 		t.Fatal(err)
 	}
@@ -174,7 +175,7 @@ func TestStoppingSendsCallersElsewhereBeforeItRefusesThem(t *testing.T) {
 			t.Fatal("it stops, and says that it is ready")
 		}
 	}
-	response, err := http.Post(url+"/grpc.health.v1.Health/Check", jsonType, strings.NewReader("{}"))
+	response, err := http.Post(url+"/grpc.health.v1.Health/Check", "application/json", strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,11 +185,11 @@ func TestStoppingSendsCallersElsewhereBeforeItRefusesThem(t *testing.T) {
 		t.Errorf("gRPC health: %s, want NOT_SERVING", text)
 	}
 	for _, protocol := range protocols {
-		client := newHTTPClient(t, protocol.speak)
+		client := rpctest.NewHTTPClient(t, protocol.speak)
 		for call := range 2 {
 			reused := true
 			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }})
-			response, err := client.Do(rpctest.PostRequest(t, url, jsonType, `{"profileId":"`+rpctest.ProfileID+`"}`).WithContext(ctx))
+			response, err := client.Do(rpctest.PostRequest(t, url, "application/json", `{"profileId":"`+rpctest.ProfileID+`"}`).WithContext(ctx))
 			if err != nil || response.StatusCode != http.StatusOK {
 				t.Fatalf("%s, call %d while it pauses: %v %v, want an answer", protocol.name, call, response, err)
 			}
@@ -206,7 +207,7 @@ func TestStoppingSendsCallersElsewhereBeforeItRefusesThem(t *testing.T) {
 
 // askProfile makes one call.
 func askProfile(t testing.TB, client *http.Client, url string) error {
-	response, err := client.Do(rpctest.PostRequest(t, url, jsonType, `{"profileId":"`+rpctest.ProfileID+`"}`))
+	response, err := client.Do(rpctest.PostRequest(t, url, "application/json", `{"profileId":"`+rpctest.ProfileID+`"}`))
 	if err != nil {
 		return err
 	}
@@ -233,10 +234,10 @@ func TestStoppingEndsStreamsAndNotCalls(t *testing.T) {
 			return rpctest.Found(ctx, req)
 		}})
 	})
-	url, stop, stopped := rpctest.ServeStopping(t, server.Mux(rpctest.IsReady), rpc.Stop{Grace: 30 * time.Second})
+	url, stop, stopped := rpctest.ServeStopping(t, server.Mux(rpctest.IsReady), serve.Stop{Grace: 30 * time.Second})
 	client := rpctest.Dial(t, rpctest.BFFToUsers, url)
 	streamed, called := make(chan error, 1), make(chan error, 1)
-	go func() { streamed <- exhaust(t, client, spec) }()
+	go func() { streamed <- rpctest.Exhaust(t, client, spec) }()
 	go func() {
 		_, err := rpctest.Get(t.Context(), client)
 		called <- err
@@ -263,7 +264,7 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 	t.Run("for a stream that has no end", func(t *testing.T) {
 		t.Parallel()
 		url, stop, stopped := rpctest.ServeStoppable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
-		stream := grpcreflect.NewClient(newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC()).NewStream(t.Context())
+		stream := grpcreflect.NewClient(rpctest.NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC()).NewStream(t.Context())
 		defer func() { _, _ = stream.Close() }()
 		if _, err := stream.ListServices(); err != nil {
 			t.Fatalf("list the services: %v", err)
@@ -293,7 +294,7 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 	})
 	t.Run("for a connection that begins just as it stops", func(t *testing.T) {
 		t.Parallel()
-		url, stop, stopped := rpctest.ServeStopping(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady), rpc.Stop{Grace: 30 * time.Second})
+		url, stop, stopped := rpctest.ServeStopping(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady), serve.Stop{Grace: 30 * time.Second})
 		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 		if err != nil {
 			t.Fatal(err)
@@ -366,7 +367,7 @@ func TestStoppingDoesNotWaitForever(t *testing.T) {
 			close(begun)
 			<-finish
 		}))
-		client := newHTTPClient(t, (*http.Protocols).SetHTTP1)
+		client := rpctest.NewHTTPClient(t, (*http.Protocols).SetHTTP1)
 		called := make(chan error, 1)
 		go func() {
 			response, err := client.Get(url)
@@ -393,7 +394,7 @@ func TestServeTellsWhyItCannot(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = listener.Close()
-	err = rpc.Serve(t.Context(), listener, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	err = serve.Run(t.Context(), listener, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), listener.Addr().String()) {
 		t.Errorf("a closed listener: got %v, want an error that names %s", err, listener.Addr())
 	}

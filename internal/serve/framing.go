@@ -1,4 +1,4 @@
-package rpc
+package serve
 
 import (
 	"bytes"
@@ -48,12 +48,12 @@ const lengthField = "content-length"
 func (c *framingConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 && !c.done.Load() {
-		c.look(p[:n])
+		c.scan(p[:n])
 	}
 	return n, err
 }
 
-func (c *framingConn) look(read []byte) {
+func (c *framingConn) scan(read []byte) {
 	for len(read) > 0 {
 		if c.matched < 0 {
 			end := bytes.IndexByte(read, '\n')
@@ -104,7 +104,7 @@ func withFraming(ctx context.Context, conn net.Conn) context.Context {
 
 // endAmbiguous ends the connection of a request whose length was given twice,
 // once it is answered.
-func endAmbiguous(next http.Handler) http.Handler {
+func closeAmbiguous(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if conn, ok := r.Context().Value(framingKey{}).(*framingConn); ok {
 			switch {

@@ -1,4 +1,4 @@
-package rpc
+package serve
 
 import (
 	"net"
@@ -145,7 +145,7 @@ func (l *limitedListener) addressOf(conn net.Conn) (network netip.Prefix, truste
 }
 
 // note is told of connections' states by the server.
-func (l *limitedListener) note(conn net.Conn, state http.ConnState) {
+func (l *limitedListener) track(conn net.Conn, state http.ConnState) {
 	limited, ok := conn.(*limitedConn)
 	if !ok {
 		return

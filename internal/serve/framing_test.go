@@ -1,4 +1,4 @@
-package rpc_test
+package serve_test
 
 import (
 	"bufio"
