@@ -21,6 +21,7 @@ import (
 	"gatehouse/internal/limit"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/serve"
 )
 
 // Settings come in groups, and a command has the groups that it reads. Each is
@@ -206,11 +207,11 @@ type edge struct {
 
 // conns bound the gateway's connections; nil without throttling. A proxy's
 // connections are those of many.
-func (e edge) conns() *rpc.ConnLimits {
+func (e edge) conns() *serve.ConnLimits {
 	if !e.throttle {
 		return nil
 	}
-	return &rpc.ConnLimits{Trusted: e.proxies}
+	return &serve.ConnLimits{Trusted: e.proxies}
 }
 
 const (
@@ -261,14 +262,14 @@ type stopFlags struct {
 	StopLimit time.Duration `env:"GATEHOUSE_STOP_LIMIT" default:"30s" placeholder:"TIME" help:"After that, how long calls under way may take to finish."`
 }
 
-func (f stopFlags) parse(m *mistakes) rpc.Stop {
+func (f stopFlags) parse(m *mistakes) serve.Stop {
 	if f.Drain < 0 || f.Drain > 5*time.Minute {
 		m.add("GATEHOUSE_DRAIN", fmt.Sprintf("%s is not a time from 0s to 5m", f.Drain), "give one such as 2s")
 	}
 	if f.StopLimit < time.Second || f.StopLimit > 5*time.Minute {
 		m.add("GATEHOUSE_STOP_LIMIT", fmt.Sprintf("%s is not a time from 1s to 5m", f.StopLimit), "give one such as 30s")
 	}
-	return rpc.Stop{Pause: f.Drain, Grace: f.StopLimit}
+	return serve.Stop{Pause: f.Drain, Grace: f.StopLimit}
 }
 
 // throttleFlags are the gateway's and auth's.

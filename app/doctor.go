@@ -15,8 +15,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"gatehouse/internal/dial"
 	"gatehouse/internal/postgres"
-	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
 )
 
@@ -280,7 +280,7 @@ func (c *doctorCommand) examineRole(e *examination, app *kong.Application) {
 		e.keyAge(c.AuthDatabaseURL, s.rules.keyLife)
 		e.publicURL(s.issuer)
 		e.mail(s.rules.mail, c.TestMail)
-		e.peer("USERS_URL", c.UsersURL, rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: s.keys})
+		e.peer("USERS_URL", c.UsersURL, dial.Route{Caller: roleAuth, Callee: roleUsers, Keys: s.keys})
 	case roleUsers:
 		role := usersCommand{
 			Listen: c.listen("127.0.0.1:8003"), usersDatabaseFlags: c.usersDatabaseFlags, internalFlags: c.internalFlags,
@@ -301,8 +301,8 @@ func (c *doctorCommand) examineRole(e *examination, app *kong.Application) {
 		e.port("GATEHOUSE_LISTEN", role.Listen)
 		e.publicURL(s.edge.publicURL)
 		e.redis(s.edge.redisURL)
-		e.peer("AUTH_URL", c.AuthURL, rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: s.keys})
-		e.peer("USERS_URL", c.UsersURL, rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: s.keys})
+		e.peer("AUTH_URL", c.AuthURL, dial.Route{Caller: roleBff, Callee: roleAuth, Keys: s.keys})
+		e.peer("USERS_URL", c.UsersURL, dial.Route{Caller: roleBff, Callee: roleUsers, Keys: s.keys})
 	}
 	e.port("GATEHOUSE_OPS_LISTEN", c.OpsListen)
 }

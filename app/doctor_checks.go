@@ -17,8 +17,8 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/database"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
-	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
 )
 
@@ -177,14 +177,14 @@ func (e *examination) owner(databaseURL, devURL string) (applied bool) {
 
 // peer looks at another role: that it answers, is ready, is what it should be,
 // shares the internal key and goes by the same time.
-func (e *examination) peer(setting, address string, route rpc.Route) {
+func (e *examination) peer(setting, address string, route dial.Route) {
 	if !webAddress(address) {
 		return // it is among the settings' mistakes
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, doctorLimit)
 	defer cancel()
 	asked := time.Now()
-	answer, err := rpc.Probe(ctx, address)
+	answer, err := dial.Probe(ctx, address)
 	if err != nil {
 		e.fault(setting, fmt.Sprintf("nothing answers at %s: %s", address, rootCause(err)), "start "+route.Callee+" there, or correct the address")
 		return
@@ -204,8 +204,8 @@ func (e *examination) peer(setting, address string, route rpc.Route) {
 }
 
 // greet calls a method that changes nothing, as the route's caller.
-func (e *examination) greet(ctx context.Context, setting, address string, route rpc.Route) {
-	client, err := rpc.Dial(route, address)
+func (e *examination) greet(ctx context.Context, setting, address string, route dial.Route) {
+	client, err := dial.Dial(route, address)
 	if err != nil {
 		e.fault(setting, err.Error(), "correct the settings")
 		return

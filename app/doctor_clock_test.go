@@ -1,6 +1,7 @@
 package app
 
 import (
+	"gatehouse/internal/dial"
 	"gatehouse/internal/rpc"
 	"net"
 	"net/http"
@@ -30,7 +31,7 @@ func TestDoctorComparesClocks(t *testing.T) {
 		go func() { _ = server.Serve(listener) }()
 		t.Cleanup(func() { _ = server.Close() })
 		e := &examination{ctx: t.Context()}
-		route := rpc.Route{Caller: roleBff, Callee: roleAuth}
+		route := dial.Route{Caller: roleBff, Callee: roleAuth}
 		if test.off.Abs() > rpc.ClockSkew { // a refused call would say nothing of the key
 			route.Keys = rpc.InternalKeys{make([]byte, keyLength)}
 		}

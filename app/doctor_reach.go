@@ -15,9 +15,9 @@ import (
 
 	"gatehouse/auth"
 	"gatehouse/bff"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/limit"
 	post "gatehouse/internal/mail"
-	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
 )
 
@@ -126,7 +126,7 @@ func (e *examination) port(setting, address string) {
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, doctorLimit)
 	defer cancel()
-	answer, err := rpc.Probe(ctx, "http://"+dialable(address))
+	answer, err := dial.Probe(ctx, "http://"+dialable(address))
 	if err == nil && (answer.Ready || strings.HasPrefix(answer.Text, "not ready")) {
 		e.well(setting, "Gatehouse listens on %s already", address)
 		return

@@ -16,7 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel/metric"
 
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/dial"
+	"gatehouse/internal/serve"
 	"gatehouse/internal/telemetry"
 )
 
@@ -141,7 +142,7 @@ func (o *operations) begin(ctx context.Context, parts []part, logger *slog.Logge
 	}
 	logger.Info("operations", "listen", o.listen)
 	return func(ctx context.Context) error {
-		return rpc.Serve(ctx, listener, o.hosts.handler(o.handler(parts)), logger)
+		return serve.Run(ctx, listener, o.hosts.handler(o.handler(parts)), logger)
 	}, nil
 }
 
@@ -229,7 +230,7 @@ func databasePart(pool *pgxpool.Pool, service string, needed bool) part {
 // peerPart is another role, without which no role is less ready.
 func peerPart(role, url string) part {
 	return part{name: role, check: func(ctx context.Context) error {
-		answer, err := rpc.Probe(ctx, url)
+		answer, err := dial.Probe(ctx, url)
 		if err == nil && !answer.Ready {
 			err = errors.New(answer.Text)
 		}

@@ -18,9 +18,11 @@ import (
 	"gatehouse/auth"
 	"gatehouse/bff"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
+	"gatehouse/internal/serve"
 	"gatehouse/users"
 )
 
@@ -103,7 +105,7 @@ type house struct {
 	secrets [][]byte
 	edge    edge
 	rules   accountRules
-	stop    rpc.Stop
+	stop    serve.Stop
 	ops     *operations
 	logger  *slog.Logger
 }
@@ -130,7 +132,7 @@ func (h *house) run(ctx context.Context, prepare func(*auth.Service) error, read
 	if err != nil {
 		return err
 	}
-	relay, err := rpc.InProcess(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: h.keys, Telemetry: h.ops.telemetry}, usersServer)
+	relay, err := dial.InProcess(dial.Route{Caller: roleAuth, Callee: roleUsers, Keys: h.keys, Telemetry: h.ops.telemetry}, usersServer)
 	if err != nil {
 		return err
 	}
@@ -138,11 +140,11 @@ func (h *house) run(ctx context.Context, prepare func(*auth.Service) error, read
 	if err != nil {
 		return err
 	}
-	toAuth, err := rpc.InProcess(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: h.keys, Telemetry: h.ops.telemetry}, authServer)
+	toAuth, err := dial.InProcess(dial.Route{Caller: roleBff, Callee: roleAuth, Keys: h.keys, Telemetry: h.ops.telemetry}, authServer)
 	if err != nil {
 		return err
 	}
-	toUsers, err := rpc.InProcess(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: h.keys, Telemetry: h.ops.telemetry}, usersServer)
+	toUsers, err := dial.InProcess(dial.Route{Caller: roleBff, Callee: roleUsers, Keys: h.keys, Telemetry: h.ops.telemetry}, usersServer)
 	if err != nil {
 		return err
 	}
@@ -176,8 +178,8 @@ type server struct {
 	listen  string
 	handler http.Handler
 	logger  *slog.Logger
-	stop    rpc.Stop        // when it is terminated
-	conns   *rpc.ConnLimits // nil for as many connections as come
+	stop    serve.Stop        // when it is terminated
+	conns   *serve.ConnLimits // nil for as many connections as come
 	ops     *operations
 	parts   []part // what operators are told of its readiness
 	// beside goes on until the last call is answered.
@@ -198,7 +200,7 @@ func (s server) run(ctx context.Context, ready func(context.Context) error) erro
 	}
 	asked := ctx
 	if s.conns != nil {
-		listener = rpc.LimitConns(listener, *s.conns)
+		listener = serve.LimitConns(listener, *s.conns)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	stopLogging := context.AfterFunc(asked, func() { s.logger.Info("stopping", "cause", context.Cause(asked).Error()) })
@@ -206,11 +208,11 @@ func (s server) run(ctx context.Context, ready func(context.Context) error) erro
 	answering, answered := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error {
 		defer answered()
-		return rpc.ServeUntil(ctx, listener, s.handler, s.logger, func() rpc.Stop {
+		return serve.RunUntil(ctx, listener, s.handler, s.logger, func() serve.Stop {
 			if errors.Is(context.Cause(ctx), errTerminated) {
 				return s.stop
 			}
-			return rpc.QuickStop
+			return serve.QuickStop
 		})
 	})
 	group.Go(func() error { return serveOperators(ctx) })
@@ -270,7 +272,7 @@ func (c *authCommand) Run(p *program, app *kong.Application) error {
 		return err
 	}
 	defer db.Close()
-	relay, err := rpc.Dial(rpc.Route{Caller: roleAuth, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry, Persistent: true}, c.UsersURL)
+	relay, err := dial.Dial(dial.Route{Caller: roleAuth, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry, Persistent: true}, c.UsersURL)
 	if err != nil {
 		return err
 	}
@@ -355,11 +357,11 @@ func (c *bffCommand) Run(p *program, app *kong.Application) error {
 		return err
 	}
 	defer ops.stop(p.logger)
-	toAuth, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleAuth, Keys: keys, Telemetry: ops.telemetry, Logger: p.logger.With("service", roleBff)}, c.AuthURL)
+	toAuth, err := dial.Dial(dial.Route{Caller: roleBff, Callee: roleAuth, Keys: keys, Telemetry: ops.telemetry, Logger: p.logger.With("service", roleBff)}, c.AuthURL)
 	if err != nil {
 		return err
 	}
-	toUsers, err := rpc.Dial(rpc.Route{Caller: roleBff, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry, Logger: p.logger.With("service", roleBff)}, c.UsersURL)
+	toUsers, err := dial.Dial(dial.Route{Caller: roleBff, Callee: roleUsers, Keys: keys, Telemetry: ops.telemetry, Logger: p.logger.With("service", roleBff)}, c.UsersURL)
 	if err != nil {
 		return err
 	}

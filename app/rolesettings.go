@@ -9,6 +9,7 @@ import (
 
 	"gatehouse/auth"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/serve"
 )
 
 // roleSettings are one role's flags, checked. The doctor reads them as the role
@@ -19,7 +20,7 @@ type roleSettings struct {
 	issuer  string
 	rules   accountRules
 	edge    edge
-	stop    rpc.Stop
+	stop    serve.Stop
 	ops     *operations
 }
 

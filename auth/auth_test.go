@@ -14,6 +14,7 @@ import (
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
@@ -76,7 +77,7 @@ func (h *house) open(t testing.TB, config auth.Config) {
 	if err != nil {
 		t.Fatalf("rpc.NewServer: %v", err)
 	}
-	client, err := rpc.InProcess(rpc.Route{Caller: "bff", Callee: "auth", Keys: internalKeys}, server)
+	client, err := dial.InProcess(dial.Route{Caller: "bff", Callee: "auth", Keys: internalKeys}, server)
 	if err != nil {
 		t.Fatalf("rpc.InProcess: %v", err)
 	}
@@ -198,7 +199,7 @@ func (r *receiver) client(t *testing.T) usersv1.RelayServiceClient {
 	if err != nil {
 		t.Fatalf("rpc.NewServer: %v", err)
 	}
-	client, err := rpc.InProcess(rpc.Route{Caller: "auth", Callee: "users", Keys: internalKeys}, server)
+	client, err := dial.InProcess(dial.Route{Caller: "auth", Callee: "users", Keys: internalKeys}, server)
 	if err != nil {
 		t.Fatalf("rpc.InProcess: %v", err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
 
@@ -29,7 +30,7 @@ func caller(ctx context.Context) *principal {
 }
 
 // admit enforces a method's access. It is an [rpc.Authorizer].
-func (s *Service) admit(plan *rpc.Plan) (rpc.Admission, error) {
+func (s *Service) admit(plan *policy.Method) (rpc.Admission, error) {
 	switch who := plan.Access.GetWho().(type) {
 	case *policyv1.Access_Anyone:
 		return rpc.Admission{Authenticate: s.unasked}, nil

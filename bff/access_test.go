@@ -19,6 +19,7 @@ import (
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
 
@@ -122,7 +123,7 @@ func TestOneselfIsNobodyWhomTheRequestDoesNotName(t *testing.T) {
 	t.Parallel()
 	gateway := open(t, world{}).gateway
 	var admit func(context.Context, proto.Message) error
-	for _, plan := range gateway.rpc.Plans() {
+	for _, plan := range gateway.rpc.Methods() {
 		if plan.Procedure == bffv1.UserServiceUpdateUserProcedure {
 			admission, err := gateway.admit(plan)
 			wantNoError(t, "admit", err)
@@ -229,7 +230,7 @@ func TestAPolicyThatCantBeEnforcedKeepsTheGatewayFromStarting(t *testing.T) {
 		}
 	}
 	for name, access := range map[string]*policyv1.Access{
-		"a nested field": self("user.id"), "anyone": rpc.Anyone(), "whoever is signed in": {Who: &policyv1.Access_SignedIn{SignedIn: &policyv1.SignedIn{}}},
+		"a nested field": self("user.id"), "anyone": policy.Anyone(), "whoever is signed in": {Who: &policyv1.Access_SignedIn{SignedIn: &policyv1.SignedIn{}}},
 	} {
 		if err := start(access); err != nil {
 			t.Errorf("a policy of %s: %v", name, err)

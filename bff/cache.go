@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
 
@@ -180,7 +181,7 @@ func schemaHash(messages ...protoreflect.MessageDescriptor) string {
 
 // keptMethod is a method whose answers are kept.
 type keptMethod struct {
-	plan   *rpc.Plan
+	plan   *policy.Method
 	schema string
 	of     string          // the method and its schema, in keys
 	kinds  []string        // of its tags
@@ -191,7 +192,7 @@ type keptMethod struct {
 // keeps makes the part of a method's chain that gives kept answers, that purges
 // them, or that names an answer by its ETag. It returns an error when nothing
 // would tell of changes of what a kept answer is made of.
-func (s *Service) keeps(plan *rpc.Plan) (connect.ServerInterceptor, error) {
+func (s *Service) keeps(plan *policy.Method) (connect.ServerInterceptor, error) {
 	switch {
 	case plan.Cache != nil:
 		for _, tag := range plan.Cache.Tags {
@@ -200,7 +201,7 @@ func (s *Service) keeps(plan *rpc.Plan) (connect.ServerInterceptor, error) {
 			}
 		}
 		return s.fromCache(plan), nil
-	case len(plan.Purges) > 0:
+	case len(plan.Invalidates) > 0:
 		return s.purging(plan), nil
 	case readsOnly(plan):
 		return named(plan), nil
@@ -209,8 +210,8 @@ func (s *Service) keeps(plan *rpc.Plan) (connect.ServerInterceptor, error) {
 }
 
 // fromCache answers from what is kept, and keeps what isn't.
-func (s *Service) fromCache(plan *rpc.Plan) connect.ServerInterceptor {
-	schema := schemaHash(plan.Method.Input(), plan.Method.Output())
+func (s *Service) fromCache(plan *policy.Method) connect.ServerInterceptor {
+	schema := schemaHash(plan.Descriptor.Input(), plan.Descriptor.Output())
 	bypass := named(plan)
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		m := &keptMethod{plan: plan, schema: schema, of: plan.Procedure + schema, count: newCacheCounts(plan.Procedure)}
@@ -304,7 +305,7 @@ func idOf(who *principal) string {
 // purging lets go of the kept answers that a write makes stale, before it is
 // answered, so that whoever has the answer reads what was written. A failure
 // may have come after the write: it purges too.
-func (s *Service) purging(plan *rpc.Plan) connect.ServerInterceptor {
+func (s *Service) purging(plan *policy.Method) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			purged := false
@@ -314,10 +315,10 @@ func (s *Service) purging(plan *rpc.Plan) connect.ServerInterceptor {
 				}
 				purged = true
 				request := rpc.CallFrom(ctx).Request
-				for _, tag := range plan.Purges {
+				for _, tag := range plan.Invalidates {
 					s.cache.purges.purge(tag.For(idOf(caller(ctx)), request))
 				}
-				countPurges(ctx, len(plan.Purges), purgedByCall)
+				countPurges(ctx, len(plan.Invalidates), purgedByCall)
 			}
 			defer purge() // though it panics
 			return next(ctx, spec, beforeSend{stream, purge})

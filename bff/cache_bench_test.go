@@ -39,7 +39,7 @@ func BenchmarkKept(b *testing.B) {
 	mount := func(server *connect.Server) string {
 		mux := http.NewServeMux()
 		connecthttp.Mount(mux, server, connecthttp.WithCompressMinBytes(compressMinBytes))
-		return serve(b, mux)
+		return serveHTTP(b, mux)
 	}
 	first, _ := h.get(b, meByGet, "Authorization", token)
 	for _, one := range []struct {
@@ -74,7 +74,7 @@ func BenchmarkKept(b *testing.B) {
 }
 
 func specOfMe(h *house) connect.Spec {
-	for _, plan := range h.gateway.rpc.Plans() {
+	for _, plan := range h.gateway.rpc.Methods() {
 		if plan.Procedure == bffv1.AccountServiceGetMeProcedure {
 			return specOf(plan)
 		}

@@ -22,7 +22,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/policy"
 )
 
 // sharer is a method whose answers all may have. Its plan is made by hand, for no
@@ -39,7 +39,7 @@ type sharer struct {
 	cookie string // what a step before the cache sets, if anything
 }
 
-func newSharer(t *testing.T, h *house, kept rpc.Cache) *sharer {
+func newSharer(t *testing.T, h *house, kept policy.Cache) *sharer {
 	t.Helper()
 	return newSharerOf(t, h, methodOf(bffv1.File_bff_v1_user_service_proto), kept)
 }
@@ -49,10 +49,10 @@ func methodOf(file protoreflect.FileDescriptor) protoreflect.MethodDescriptor {
 	return file.Services().ByName("UserService").Methods().ByName("ListUsers")
 }
 
-func newSharerOf(t *testing.T, h *house, declared protoreflect.MethodDescriptor, kept rpc.Cache) *sharer {
+func newSharerOf(t *testing.T, h *house, declared protoreflect.MethodDescriptor, kept policy.Cache) *sharer {
 	t.Helper()
 	kept.Shared = true
-	plan := &rpc.Plan{Procedure: bffv1.UserServiceListUsersProcedure, Method: declared, TimeLimit: time.Minute, Cache: &kept}
+	plan := &policy.Method{Procedure: bffv1.UserServiceListUsersProcedure, Descriptor: declared, TimeLimit: time.Minute, Cache: &kept}
 	s := &sharer{server: connect.NewServer(), called: make(chan struct{}, 2000), ended: make(chan error, 10)}
 	around, err := h.gateway.keeps(plan)
 	wantNoError(t, "keeps", err)
@@ -106,7 +106,7 @@ func TestSharedAnswersMayBeStaleAsFarAsTheySay(t *testing.T) {
 	h := open(t, world{}).keep()
 	now := time.Now()
 	h.gateway.cache.now = func() time.Time { return now }
-	s := newSharer(t, h, rpc.Cache{TTL: 10 * time.Second, StaleWhileRevalidate: 10 * time.Second, StaleIfError: time.Minute})
+	s := newSharer(t, h, policy.Cache{TTL: 10 * time.Second, StaleWhileRevalidate: 10 * time.Second, StaleIfError: time.Minute})
 	want := func(what, answer string, who *principal) {
 		t.Helper()
 		if got, err := s.ask(t.Context(), who); got != answer || err != nil {
@@ -151,7 +151,7 @@ func TestAStaleAnswerHidesNoErrorOnceItMayBeWrong(t *testing.T) {
 		h := open(t, world{}).keep()
 		now := time.Now()
 		h.gateway.cache.now = func() time.Time { return now }
-		s := newSharer(t, h, rpc.Cache{TTL: time.Second, StaleIfError: time.Minute, Tags: h.tagsOf(bffv1.AccountServiceListSessionsProcedure)})
+		s := newSharer(t, h, policy.Cache{TTL: time.Second, StaleIfError: time.Minute, Tags: h.tagsOf(bffv1.AccountServiceListSessionsProcedure)})
 		_, err := s.ask(t.Context(), nil)
 		wantNoError(t, "the first", err)
 		now = now.Add(10 * time.Second)
@@ -167,8 +167,8 @@ func TestAStaleAnswerHidesNoErrorOnceItMayBeWrong(t *testing.T) {
 }
 
 // tagsOf are the tags of a method's kept answers.
-func (h *house) tagsOf(procedure string) []rpc.Tag {
-	for _, plan := range h.gateway.rpc.Plans() {
+func (h *house) tagsOf(procedure string) []policy.Tag {
+	for _, plan := range h.gateway.rpc.Methods() {
 		if plan.Procedure == procedure {
 			return plan.Cache.Tags
 		}
@@ -199,7 +199,7 @@ func TestWhatIsFetchedWhileAFeedFallsSilentIsNotKept(t *testing.T) {
 func TestAThousandMissesMakeOneCall(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()
-	s := newSharer(t, h, rpc.Cache{TTL: 10 * time.Second})
+	s := newSharer(t, h, policy.Cache{TTL: 10 * time.Second})
 	s.gate = make(chan struct{})
 	release := sync.OnceFunc(func() { close(s.gate) })
 	defer release()
@@ -267,7 +267,7 @@ func TestAnAnswerOfAnotherSchemaIsAnotherAnswer(t *testing.T) {
 		method protoreflect.MethodDescriptor
 		fresh  bool
 	}{{"this", now, true}, {"the same", unchanged, false}, {"a changed", changed, true}, {"a changed import", imported, true}} {
-		s := newSharerOf(t, h, version.method, rpc.Cache{TTL: time.Minute})
+		s := newSharerOf(t, h, version.method, policy.Cache{TTL: time.Minute})
 		_, err := s.ask(t.Context(), nil)
 		wantNoError(t, version.name, err)
 		if got := s.calls.Load() == 1; got != version.fresh {
@@ -309,7 +309,7 @@ func TestAMessageHasOneForm(t *testing.T) {
 func TestWhatIsSaidBesideAnAnswerIsForOneCaller(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()
-	s := newSharer(t, h, rpc.Cache{TTL: 10 * time.Second})
+	s := newSharer(t, h, policy.Cache{TTL: 10 * time.Second})
 	s.gate = make(chan struct{})
 	s.looks = func(ctx context.Context) {
 		info, _ := connect.CallInfoForServerContext(ctx)
@@ -353,7 +353,7 @@ func TestWhatIsSaidBesideAnAnswerIsForOneCaller(t *testing.T) {
 func TestAnAnswerWithACookieIsNotForSharedCaches(t *testing.T) {
 	t.Parallel()
 	for cookie, want := range map[string]string{"": "public, max-age=", "a=b": privately} {
-		s := newSharer(t, open(t, world{}).keep(), rpc.Cache{TTL: time.Minute})
+		s := newSharer(t, open(t, world{}).keep(), policy.Cache{TTL: time.Minute})
 		s.cookie = cookie
 		mux := http.NewServeMux()
 		connecthttp.Mount(mux, s.server)
@@ -391,7 +391,7 @@ func (h *house) waitFor(t *testing.T, waiters int) {
 func TestAWaiterThatLeavesCancelsNobody(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()
-	s := newSharer(t, h, rpc.Cache{TTL: 10 * time.Second})
+	s := newSharer(t, h, policy.Cache{TTL: 10 * time.Second})
 	s.gate = make(chan struct{})
 	first, leave := context.WithCancel(t.Context())
 	left, stayed := make(chan error, 1), make(chan error, 1)
@@ -411,7 +411,7 @@ func TestAWaiterThatLeavesCancelsNobody(t *testing.T) {
 func TestACallEndsWhenAllHaveLeft(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()
-	s := newSharer(t, h, rpc.Cache{TTL: 10 * time.Second})
+	s := newSharer(t, h, policy.Cache{TTL: 10 * time.Second})
 	s.gate = make(chan struct{})
 	ctx, leave := context.WithCancel(t.Context())
 	var waiting sync.WaitGroup
@@ -439,7 +439,7 @@ func TestAWaiterKeepsItsOwnDeadline(t *testing.T) {
 
 func TestAPanicFailsAllWhoWaitAndNobodyElse(t *testing.T) {
 	t.Parallel()
-	s := newSharer(t, open(t, world{}).keep(), rpc.Cache{TTL: time.Second})
+	s := newSharer(t, open(t, world{}).keep(), policy.Cache{TTL: time.Second})
 	s.panics.Store(true)
 	for range 2 {
 		if _, err := s.ask(t.Context(), nil); fault.Reason(err) != fault.ReasonInternal {

@@ -8,6 +8,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
 
@@ -16,7 +17,7 @@ import (
 // kinds are the tags, all of one account.
 func keptPart[M keepable](s *Service, part, account string, kinds []string, fetch func(context.Context) (M, error)) func(context.Context) (M, error) {
 	return func(ctx context.Context) (M, error) {
-		plan := rpc.CallFrom(ctx).Plan
+		plan := rpc.CallFrom(ctx).Method
 		if plan == nil || plan.Cache == nil || !s.cache.current(kinds) {
 			return fetch(ctx)
 		}
@@ -52,7 +53,7 @@ var keptParts = []proto.Message{&authv1.GetAccountResponse{}, &authv1.ListSessio
 // keepsNoSecrets refuses parts that could hold what is kept out of caches.
 func keepsNoSecrets(parts ...proto.Message) error {
 	for _, part := range parts {
-		if message := part.ProtoReflect().Descriptor(); rpc.HoldsSecrets(message) {
+		if message := part.ProtoReflect().Descriptor(); policy.HoldsSecrets(message) {
 			return fmt.Errorf("%s is kept, and holds a redacted field", message.FullName())
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
 
@@ -187,7 +188,7 @@ func (b borne) session() bool { return b.access != "" || b.refresh != "" }
 
 // crossOrigin refuses calls that a strange page has a browser send. It is an
 // [rpc.Step].
-func crossOrigin(*rpc.Plan) (connect.ServerInterceptor, error) {
+func crossOrigin(*policy.Method) (connect.ServerInterceptor, error) {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			if refusal := borneBy(ctx).refusal; refusal != nil {

@@ -105,10 +105,10 @@ func TestEveryWayToAnEffectAsksForARecentSignIn(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	reached := map[string]map[effect]bool{}
-	for _, plan := range h.gateway.rpc.Plans() {
+	for _, plan := range h.gateway.rpc.Methods() {
 		name := strings.TrimPrefix(plan.Procedure, "/")
 		row, known := ways[name]
-		if isRead(plan.Method) {
+		if isRead(plan.Descriptor) {
 			if known {
 				t.Errorf("%s is a read, and in the table ways", name)
 			}

@@ -3,6 +3,7 @@ package bff
 import (
 	"context"
 	"fmt"
+	"gatehouse/internal/policy"
 	"net/http"
 	"strings"
 	"time"
@@ -11,8 +12,6 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
-
-	"gatehouse/internal/rpc"
 )
 
 // An answer to a GET has a strong ETag (RFC 9110, section 8.8.3): a hash of the
@@ -22,14 +21,14 @@ import (
 // signs in; only what nobody can purge may they give by themselves, while it is
 // fresh.
 
-func readsOnly(plan *rpc.Plan) bool {
-	options, ok := plan.Method.Options().(*descriptorpb.MethodOptions)
+func readsOnly(plan *policy.Method) bool {
+	options, ok := plan.Descriptor.Options().(*descriptorpb.MethodOptions)
 	return ok && options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS &&
-		!plan.Method.IsStreamingClient() && !plan.Method.IsStreamingServer()
+		!plan.Descriptor.IsStreamingClient() && !plan.Descriptor.IsStreamingServer()
 }
 
-func specOf(plan *rpc.Plan) connect.Spec {
-	return connect.Spec{Procedure: plan.Procedure, Schema: plan.Method, IdempotencyLevel: connect.IdempotencyNoSideEffects}
+func specOf(plan *policy.Method) connect.Spec {
+	return connect.Spec{Procedure: plan.Procedure, Schema: plan.Descriptor, IdempotencyLevel: connect.IdempotencyNoSideEffects}
 }
 
 // isGet reports whether a call is a Connect GET.
@@ -43,8 +42,8 @@ func isNoStore(header *connect.Header) bool {
 }
 
 // named gives the answers of a method that aren't kept their ETags.
-func named(plan *rpc.Plan) connect.ServerInterceptor {
-	schema := schemaHash(plan.Method.Output())
+func named(plan *policy.Method) connect.ServerInterceptor {
+	schema := schemaHash(plan.Descriptor.Output())
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			if !isGet(ctx) {
@@ -83,7 +82,7 @@ func (s *namingStream) Send(sent any) error {
 }
 
 // send sends an answer, or tells those who have it that they do.
-func (a answered) send(ctx context.Context, plan *rpc.Plan, stream connect.ServerStream, now time.Time) error {
+func (a answered) send(ctx context.Context, plan *policy.Method, stream connect.ServerStream, now time.Time) error {
 	info, _ := connect.CallInfoForServerContext(ctx)
 	if a.header != nil {
 		for key, values := range a.header.All() {
@@ -114,7 +113,7 @@ func (a answered) send(ctx context.Context, plan *rpc.Plan, stream connect.Serve
 // privately may the caller's own cache keep an answer.
 const privately = "private, no-cache"
 
-func cacheControl(kept *rpc.Cache, until, now time.Time) string {
+func cacheControl(kept *policy.Cache, until, now time.Time) string {
 	switch {
 	case !kept.Shared:
 		return privately

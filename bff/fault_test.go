@@ -386,7 +386,7 @@ func TestAWrongInternalKeyIsInternal(t *testing.T) {
 		Logger: discard, Authorizer: rpc.ServicesOnly(rpc.InternalKeys{make([]byte, 32)}, "users"),
 	}, func(server *connect.Server) { other.register(server, "users") })
 	wantNoError(t, "NewServer", err)
-	h := open(t, world{served: true, users: deadEnd(t, "users", serve(t, server.Mux(func() error { return nil })))})
+	h := open(t, world{served: true, users: deadEnd(t, "users", serveHTTP(t, server.Mux(func() error { return nil })))})
 	_, got := h.getMe(t, h.token(alice))
 	wantError(t, "GetMe", got, http.StatusInternalServerError, connect.CodeInternal, fault.ReasonInternal)
 	if calls := other.called(""); calls != 0 {

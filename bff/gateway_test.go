@@ -29,8 +29,10 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/serve"
 	"gatehouse/internal/telemetry"
 )
 
@@ -121,7 +123,7 @@ func open(t testing.TB, w world) *house {
 	h.gateway.revoked.heard = time.Now().Add(time.Hour) // for as long as the test may take
 	h.http = &http.Client{Transport: direct{h.gateway}}
 	if w.served || w.apart {
-		h.url = serve(t, h.gateway)
+		h.url = serveHTTP(t, h.gateway)
 		h.http = h2cClient(t)
 	}
 	client := h.client(connecthttp.WithProtoJSON())
@@ -144,8 +146,8 @@ func (h *house) token(user string, roles ...string) string {
 	return h.signer.token(func(_, claims map[string]any) { claims["sub"], claims["roles"] = user, roles })
 }
 
-// serve puts a handler on a port until the test is over.
-func serve(t testing.TB, handler http.Handler) string {
+// serveHTTP puts a handler on a port until the test is over.
+func serveHTTP(t testing.TB, handler http.Handler) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -153,7 +155,7 @@ func serve(t testing.TB, handler http.Handler) string {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- rpc.Serve(ctx, listener, handler, discard) }()
+	go func() { served <- serve.Run(ctx, listener, handler, discard) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-served; err != nil {
@@ -423,7 +425,7 @@ func (b *backend) called(procedure string) int {
 // reach returns the gateway's client of one service.
 func (b *backend) reach(t testing.TB, service string, w world) *connect.Client {
 	t.Helper()
-	route := rpc.Route{Caller: "bff", Callee: service, Keys: internalKeys, Telemetry: w.telemetry}
+	route := dial.Route{Caller: "bff", Callee: service, Keys: internalKeys, Telemetry: w.telemetry}
 	server, err := rpc.NewServer(rpc.ServerConfig{
 		Logger: discard, Authorizer: rpc.ServicesOnly(internalKeys, service), Telemetry: w.telemetry, Internal: true,
 	}, func(server *connect.Server) { b.register(server, service) })
@@ -432,9 +434,9 @@ func (b *backend) reach(t testing.TB, service string, w world) *connect.Client {
 	}
 	var client *connect.Client
 	if w.apart {
-		client, err = rpc.Dial(route, serve(t, server.Mux(func() error { return nil })))
+		client, err = dial.Dial(route, serveHTTP(t, server.Mux(func() error { return nil })))
 	} else {
-		client, err = rpc.InProcess(route, server)
+		client, err = dial.InProcess(route, server)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -512,7 +514,7 @@ func (b *backend) handle(ctx context.Context, spec connect.Spec, stream connect.
 // deadEnd returns the gateway's client of an address that isn't one of ours.
 func deadEnd(t testing.TB, service, url string) *connect.Client {
 	t.Helper()
-	client, err := rpc.Dial(rpc.Route{Caller: "bff", Callee: service, Keys: internalKeys}, url)
+	client, err := dial.Dial(dial.Route{Caller: "bff", Callee: service, Keys: internalKeys}, url)
 	if err != nil {
 		t.Fatal(err)
 	}

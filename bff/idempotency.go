@@ -11,6 +11,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
 
@@ -31,7 +32,7 @@ func idempotencyKey(ctx context.Context) *authv1.IdempotencyKey {
 }
 
 // keyed reads the keys of calls to methods that take one. It is an [rpc.Step].
-func keyed(plan *rpc.Plan) (connect.ServerInterceptor, error) {
+func keyed(plan *policy.Method) (connect.ServerInterceptor, error) {
 	if !plan.IdempotencyKey {
 		return nil, nil
 	}
@@ -69,7 +70,7 @@ func isIdempotencyKey(text string) bool {
 
 // requestHash tells two requests apart by what they say, secrets left out.
 func requestHash(request proto.Message) ([]byte, error) {
-	form, err := formOf(rpc.Redacted(request))
+	form, err := formOf(policy.Redact(request))
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ type addressIntake struct{ requests, reading, streams, bytes int }
 
 func newIntake(gateway *Service) *intake {
 	in := &intake{gateway: gateway, limits: map[string]time.Duration{}, addresses: map[netip.Prefix]*addressIntake{}}
-	for _, plan := range gateway.rpc.Plans() {
+	for _, plan := range gateway.rpc.Methods() {
 		in.limits[plan.Procedure] = plan.TimeLimit
 	}
 	return in

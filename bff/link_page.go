@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 	"gatehouse/web"
 )
@@ -47,10 +48,10 @@ const linkPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; con
 // routeLinkPages serves the pages that mailed links open.
 func routeLinkPages(mux *rpc.Mux) {
 	for _, one := range linkPages {
-		mux.Handle("GET "+one.Path, rpc.Anyone(), private(page("link.html", one, linkPolicy)))
+		mux.Handle("GET "+one.Path, policy.Anyone(), private(page("link.html", one, linkPolicy)))
 	}
 	for _, name := range []string{"link.js", "link.css"} {
-		mux.Handle("GET /link/"+name, rpc.Anyone(), private(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mux.Handle("GET /link/"+name, policy.Anyone(), private(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			http.ServeFileFS(w, r, web.Files, name)
 		})))
 	}

@@ -12,7 +12,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/telemetry"
 )
 
@@ -74,7 +74,7 @@ func countVerification(remembered bool, err error) {
 }
 
 // methodLabel are the labels of what is counted by method, made once.
-func methodLabel(plan *rpc.Plan, more ...string) metric.MeasurementOption {
+func methodLabel(plan *policy.Method, more ...string) metric.MeasurementOption {
 	labels := []attribute.KeyValue{attribute.String("rpc_method", strings.TrimPrefix(plan.Procedure, "/"))}
 	for i := 0; i+1 < len(more); i += 2 {
 		labels = append(labels, attribute.String(more[i], more[i+1]))

@@ -24,7 +24,7 @@ import (
 
 	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/fault"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/policy"
 )
 
 // document is the OpenAPI document as tests look at it.
@@ -116,10 +116,10 @@ func (d *document) check(t testing.TB, what string, text []byte, place ...string
 }
 
 // each calls f with each method's operations over Connect (POST) and REST.
-func (d *document) each(t testing.TB, f func(plan *rpc.Plan, connectPath, restPath, verb string)) {
+func (d *document) each(t testing.TB, f func(plan *policy.Method, connectPath, restPath, verb string)) {
 	t.Helper()
-	for _, plan := range open(t, world{}).gateway.rpc.Plans() {
-		rule, _ := proto.GetExtension(plan.Method.Options(), annotations.E_Http).(*annotations.HttpRule)
+	for _, plan := range open(t, world{}).gateway.rpc.Methods() {
+		rule, _ := proto.GetExtension(plan.Descriptor.Options(), annotations.E_Http).(*annotations.HttpRule)
 		path, verb := rule.GetGet()+rule.GetPost()+rule.GetPatch()+rule.GetDelete(), ""
 		switch rule.GetPattern().(type) {
 		case *annotations.HttpRule_Get:
@@ -143,7 +143,7 @@ func (d *document) each(t testing.TB, f func(plan *rpc.Plan, connectPath, restPa
 func TestOpenAPIExamplesOfRequestsAreAccepted(t *testing.T) {
 	t.Parallel()
 	d := openAPIFor(t)
-	d.each(t, func(plan *rpc.Plan, connectPath, restPath, verb string) {
+	d.each(t, func(plan *policy.Method, connectPath, restPath, verb string) {
 		example := d.Paths[connectPath]["post"].RequestBody.Content["application/json"].Example
 		d.check(t, connectPath, example, "paths", connectPath, "post", "requestBody", "content", "application/json", "schema")
 		wantAccepted(t, connectPath, plan, example)
@@ -158,7 +158,7 @@ func TestOpenAPIExamplesOfRequestsAreAccepted(t *testing.T) {
 			example := body.Content["application/json"].Example
 			d.check(t, what, example, "paths", restPath, verb, "requestBody", "content", "application/json", "schema")
 			wantNoError(t, what, json.Unmarshal(example, &request))
-			rule, _ := proto.GetExtension(plan.Method.Options(), annotations.E_Http).(*annotations.HttpRule)
+			rule, _ := proto.GetExtension(plan.Descriptor.Options(), annotations.E_Http).(*annotations.HttpRule)
 			if rule.GetBody() != "*" {
 				request = map[string]any{rule.GetBody(): request}
 			}
@@ -180,9 +180,9 @@ func TestOpenAPIExamplesOfRequestsAreAccepted(t *testing.T) {
 }
 
 // wantAccepted wants a request to be one of the method's, and valid.
-func wantAccepted(t testing.TB, what string, plan *rpc.Plan, text []byte) {
+func wantAccepted(t testing.TB, what string, plan *policy.Method, text []byte) {
 	t.Helper()
-	request := newMessage(t, plan.Method.Input())
+	request := newMessage(t, plan.Descriptor.Input())
 	if err := protojson.Unmarshal(text, request); err != nil {
 		t.Errorf("%s: %s: %v", what, text, err)
 		return
@@ -202,7 +202,7 @@ func newMessage(t testing.TB, schema protoreflect.MessageDescriptor) proto.Messa
 func TestOpenAPIExamplesOfAnswersAreValid(t *testing.T) {
 	t.Parallel()
 	d := openAPIFor(t)
-	d.each(t, func(plan *rpc.Plan, connectPath, restPath, verb string) {
+	d.each(t, func(plan *policy.Method, connectPath, restPath, verb string) {
 		for _, at := range []struct{ path, verb string }{{connectPath, "post"}, {connectPath, "get"}, {restPath, verb}} {
 			operation := d.Paths[at.path][at.verb]
 			if operation == nil {
@@ -215,7 +215,7 @@ func TestOpenAPIExamplesOfAnswersAreValid(t *testing.T) {
 				}
 				example := response.Content["application/json"].Example
 				d.check(t, what, example, "paths", at.path, at.verb, "responses", status, "content", "application/json", "schema")
-				answer := newMessage(t, plan.Method.Output())
+				answer := newMessage(t, plan.Descriptor.Output())
 				if err := protojson.Unmarshal(example, answer); err != nil {
 					t.Errorf("%s: %s: %v", what, example, err)
 				}
@@ -231,7 +231,7 @@ func TestOpenAPIExamplesOfAnswersAreValid(t *testing.T) {
 func TestOpenAPITellsWhoMayCallAndWhatFollows(t *testing.T) {
 	t.Parallel()
 	d := openAPIFor(t)
-	d.each(t, func(plan *rpc.Plan, connectPath, restPath, verb string) {
+	d.each(t, func(plan *policy.Method, connectPath, restPath, verb string) {
 		for _, operation := range []*operation{d.Paths[connectPath]["post"], d.Paths[restPath][verb]} {
 			_, anyone := plan.Access.GetWho().(*policyv1.Access_Anyone)
 			_, signedIn := plan.Access.GetWho().(*policyv1.Access_SignedIn)

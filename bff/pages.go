@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 	"gatehouse/web"
 )
@@ -17,16 +18,16 @@ import (
 // mux serves the API and the pages beside it.
 func (s *Service) mux(config Config) *rpc.Mux {
 	mux := s.rpc.Mux(s.Ready)
-	mux.HandleREST("/api/")
-	mux.Handle("GET /.well-known/jwks.json", rpc.Anyone(), http.HandlerFunc(s.jwks))
+	rpc.Handle(mux, "/api/")
+	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.jwks))
 	url := map[string]any{"URL": strings.TrimSuffix(config.PublicURL, "/")}
-	mux.Handle("GET /{$}", rpc.Anyone(), page("index.html", url, pagePolicy))
-	mux.Handle("GET /docs", rpc.Anyone(), page("docs.html", nil, docsPolicy))
-	mux.Handle("GET /redoc", rpc.Anyone(), page("redoc.html", nil, redocPolicy))
-	mux.Handle("GET "+assetsRoot, rpc.Anyone(), webAssets())
-	mux.Handle("GET /openapi.json", rpc.Anyone(), openAPI(config.PublicURL))
-	mux.Handle("GET /postman.json", rpc.Anyone(), published(func() []byte { return postmanCollection(config.PublicURL) }))
-	mux.Handle("GET /status.json", rpc.Anyone(), s.parts(config.Parts))
+	mux.Handle("GET /{$}", policy.Anyone(), page("index.html", url, pagePolicy))
+	mux.Handle("GET /docs", policy.Anyone(), page("docs.html", nil, docsPolicy))
+	mux.Handle("GET /redoc", policy.Anyone(), page("redoc.html", nil, redocPolicy))
+	mux.Handle("GET "+assetsRoot, policy.Anyone(), webAssets())
+	mux.Handle("GET /openapi.json", policy.Anyone(), openAPI(config.PublicURL))
+	mux.Handle("GET /postman.json", policy.Anyone(), published(func() []byte { return postmanCollection(config.PublicURL) }))
+	mux.Handle("GET /status.json", policy.Anyone(), s.parts(config.Parts))
 	routeLinkPages(mux)
 	return mux
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
 
@@ -47,21 +48,21 @@ func PolicyOf(settings string) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	policy := &Policy{Methods: methodsOf(s.rpc.Plans())}
+	policy := &Policy{Methods: methodsOf(s.rpc.Methods())}
 	for _, page := range s.mux(Config{}).Pages() {
 		policy.Pages = append(policy.Pages, Page{Pattern: page.Pattern, Who: whoMay(page.Access)})
 	}
-	policy.Fields = fieldsOf(s.rpc.Plans())
+	policy.Fields = fieldsOf(s.rpc.Methods())
 	return policy, nil
 }
 
-func methodsOf(plans []*rpc.Plan) []Method {
+func methodsOf(plans []*policy.Method) []Method {
 	var methods []Method
 	for _, plan := range plans {
 		method := Method{
 			Path: plan.Procedure, Who: whoMay(plan.Access), RecentSignIn: yes(plan.RecentSignIn), Limit: "-", Rate: "-",
 			Criticality: "critical", Tries: fmt.Sprint(plan.Attempts), Key: yes(plan.IdempotencyKey), Cache: cacheText(plan.Cache),
-			Purges: tagsText(plan.Purges), Fields: fieldNames(plan.Method.Input()),
+			Purges: tagsText(plan.Invalidates), Fields: fieldNames(plan.Descriptor.Input()),
 		}
 		if plan.TimeLimit > 0 {
 			method.Limit = plan.TimeLimit.String()
@@ -101,7 +102,7 @@ func yes(said bool) string {
 	return "-"
 }
 
-func cacheText(cache *rpc.Cache) string {
+func cacheText(cache *policy.Cache) string {
 	if cache == nil {
 		return "-"
 	}
@@ -124,7 +125,7 @@ func cacheText(cache *rpc.Cache) string {
 	return text
 }
 
-func tagsText(tags []rpc.Tag) string {
+func tagsText(tags []policy.Tag) string {
 	if len(tags) == 0 {
 		return "-"
 	}
@@ -144,9 +145,9 @@ func fieldNames(message protoreflect.MessageDescriptor) string {
 }
 
 // fieldsOf lists the fields that have a policy, of all public messages.
-func fieldsOf(plans []*rpc.Plan) []Field {
+func fieldsOf(plans []*policy.Method) []Field {
 	var fields []Field
-	for _, field := range rpc.Fields(plans) {
+	for _, field := range policy.Fields(plans) {
 		policy, _ := proto.GetExtension(field.Options(), policyv1.E_Field).(*policyv1.Field)
 		if policy.GetNormalize() != nil || policy.GetRedact() {
 			fields = append(fields, Field{Name: string(field.FullName()), Normal: normalText(policy.GetNormalize()), Redacted: yes(policy.GetRedact())})

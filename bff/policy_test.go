@@ -51,10 +51,10 @@ func TestThePolicyIsAsCommitted(t *testing.T) {
 // Every public method says all that it can: a default is somebody's oversight.
 func TestEveryPublicMethodSaysWhatHoldsForIt(t *testing.T) {
 	t.Parallel()
-	for _, plan := range open(t, world{}).gateway.rpc.Plans() {
-		policy, _ := proto.GetExtension(plan.Method.Options(), policyv1.E_Method).(*policyv1.Method)
+	for _, plan := range open(t, world{}).gateway.rpc.Methods() {
+		policy, _ := proto.GetExtension(plan.Descriptor.Options(), policyv1.E_Method).(*policyv1.Method)
 		for knob, said := range map[string]bool{
-			"time_limit": policy.GetTimeLimit() != nil || plan.Method.IsStreamingServer(),
+			"time_limit": policy.GetTimeLimit() != nil || plan.Descriptor.IsStreamingServer(),
 			"rate":       policy.GetRate() != nil, "criticality": policy.Criticality != nil,
 		} {
 			if !said {
@@ -62,7 +62,7 @@ func TestEveryPublicMethodSaysWhatHoldsForIt(t *testing.T) {
 			}
 		}
 		// A UUID is the same in upper case, and a tag isn't.
-		tags := slices.Clone(plan.Purges)
+		tags := slices.Clone(plan.Invalidates)
 		if plan.Cache != nil {
 			tags = append(tags, plan.Cache.Tags...)
 		}

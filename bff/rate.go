@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/internal/fault"
 	"gatehouse/internal/limit"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
 
@@ -67,7 +68,7 @@ func (s *Service) limited(ctx context.Context) error {
 	}
 	info, _ := connect.CallInfoForServerContext(ctx)
 	err := s.rates.takeAddress(s.address(info))
-	if plan := rpc.CallFrom(ctx).Plan; err != nil && plan != nil {
+	if plan := rpc.CallFrom(ctx).Method; err != nil && plan != nil {
 		rateRefusals.Add(ctx, 1, refusalLabels(plan, "address"))
 	}
 	return err
@@ -75,12 +76,12 @@ func (s *Service) limited(ctx context.Context) error {
 
 // rated holds a method's callers to the rate of its policy, and tells each what
 // is left of it (draft-ietf-httpapi-ratelimit-headers-10). It is an [rpc.Step].
-func (s *Service) rated(plan *rpc.Plan) (connect.ServerInterceptor, error) {
+func (s *Service) rated(plan *policy.Method) (connect.ServerInterceptor, error) {
 	if s.rates == nil || plan.Rate == nil {
 		return nil, nil
 	}
 	rate := limit.Rate{Interval: max(plan.Rate.Period/time.Duration(plan.Rate.Count), 1), Burst: plan.Rate.Burst}
-	name := string(plan.Method.Name())
+	name := string(plan.Descriptor.Name())
 	// The quota is the burst, and its window the time in which all of it comes back.
 	policy := fmt.Sprintf("%q;q=%d;w=%d", name, rate.Burst, seconds(rate.Interval*time.Duration(rate.Burst)))
 	refusals := refusalLabels(plan, "rate")
@@ -146,6 +147,6 @@ func rateLeft(name string, left int, until time.Duration) string {
 // seconds are whole ones: a bit of one counts as one.
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
-func refusalLabels(plan *rpc.Plan, by string) metric.MeasurementOption {
+func refusalLabels(plan *policy.Method, by string) metric.MeasurementOption {
 	return methodLabel(plan, "by", by)
 }

@@ -207,8 +207,8 @@ func TestNoRateRefusesWhatReasonablePeopleDo(t *testing.T) {
 		"ExportMe": {2, 5}, "SendVerificationEmail": {3, 5},
 	}
 	seen := 0
-	for _, plan := range h.gateway.rpc.Plans() {
-		want, ok := least[string(plan.Method.Name())]
+	for _, plan := range h.gateway.rpc.Methods() {
+		want, ok := least[string(plan.Descriptor.Name())]
 		if !ok {
 			continue
 		}

@@ -12,6 +12,7 @@ import (
 
 	"gatehouse/internal/fault"
 	"gatehouse/internal/limit"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
 
@@ -89,7 +90,7 @@ func isConnectUnary(r *http.Request) bool {
 	return strings.HasPrefix(kind, "application/json") || strings.HasPrefix(kind, "application/proto")
 }
 
-func (s *Service) mayBeCached(plan *rpc.Plan) bool {
+func (s *Service) mayBeCached(plan *policy.Method) bool {
 	if plan.Cache == nil || s.cache.off {
 		return false
 	}

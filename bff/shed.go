@@ -21,6 +21,7 @@ import (
 
 	"gatehouse/internal/fault"
 	"gatehouse/internal/limit"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
 
@@ -94,7 +95,7 @@ type queueClass struct {
 // methodQueue is how one method is queued.
 type methodQueue struct {
 	shedder *shedder
-	plan    *rpc.Plan
+	plan    *policy.Method
 	kind    string
 	needs   atomic.Uint64 // bits of services
 	class   atomic.Pointer[methodClass]
@@ -118,8 +119,8 @@ func newShedder(config Config) *shedder {
 }
 
 // kindOf tells what a method does by its schema.
-func kindOf(plan *rpc.Plan) string {
-	fields := plan.Method.Input().Fields()
+func kindOf(plan *policy.Method) string {
+	fields := plan.Descriptor.Input().Fields()
 	for i := range fields.Len() {
 		if field := fields.Get(i); field.Kind() == protoreflect.StringKind && strings.HasSuffix(string(field.Name()), "password") {
 			return passwords
@@ -132,7 +133,7 @@ func kindOf(plan *rpc.Plan) string {
 }
 
 // method returns how a method is queued.
-func (s *shedder) method(plan *rpc.Plan) *methodQueue {
+func (s *shedder) method(plan *policy.Method) *methodQueue {
 	m := &methodQueue{shedder: s, plan: plan, kind: kindOf(plan)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -212,7 +213,7 @@ func (s *shedder) all() []*queueClass {
 // queued waits for a slot in the method's class. The slot is given back before the
 // answer is sent, for how long that takes is the caller's to say. It is an
 // [rpc.Step].
-func (s *Service) queued(plan *rpc.Plan) (connect.ServerInterceptor, error) {
+func (s *Service) queued(plan *policy.Method) (connect.ServerInterceptor, error) {
 	if s.shedder == nil {
 		return nil, nil
 	}

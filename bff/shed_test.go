@@ -141,7 +141,7 @@ func TestMethodsAreInClassesByWhatTheyDoAndTheServicesThatTheyNeed(t *testing.T)
 	wantNoError(t, "ListSessions", got.err)
 	want := map[string]string{"GetMe": "reads:auth+users", "ListSessions": "reads:auth", "UpdateMe": "writes:auth+users", "Logout": "writes"}
 	for _, m := range h.gateway.shedder.methods {
-		if class, ok := want[string(m.plan.Method.Name())]; ok && m.class.Load().name != class {
+		if class, ok := want[string(m.plan.Descriptor.Name())]; ok && m.class.Load().name != class {
 			t.Errorf("%s is in the class %s, want %s", m.plan.Procedure, m.class.Load().name, class)
 		}
 	}
@@ -150,8 +150,8 @@ func TestMethodsAreInClassesByWhatTheyDoAndTheServicesThatTheyNeed(t *testing.T)
 func TestEveryMethodThatTakesAPasswordIsInAClassOfItsOwn(t *testing.T) {
 	t.Parallel()
 	got := map[string][]string{}
-	for _, plan := range open(t, world{}).gateway.rpc.Plans() {
-		got[kindOf(plan)] = append(got[kindOf(plan)], string(plan.Method.Name()))
+	for _, plan := range open(t, world{}).gateway.rpc.Methods() {
+		got[kindOf(plan)] = append(got[kindOf(plan)], string(plan.Descriptor.Name()))
 	}
 	want := []string{"ChangePassword", "CreateUser", "Login", "Reauthenticate", "Register", "ResetPassword", "VerifyEmail"}
 	if slices.Sort(got[passwords]); !slices.Equal(got[passwords], want) {
@@ -284,8 +284,8 @@ func as(ctx context.Context, user string) context.Context {
 // sends an answer over the stream if there is one.
 func (h *house) queuedMethod(t testing.TB, name string, does func()) func(context.Context, connect.ServerStream) error {
 	t.Helper()
-	for _, plan := range h.gateway.rpc.Plans() {
-		if string(plan.Method.Name()) != name {
+	for _, plan := range h.gateway.rpc.Methods() {
+		if string(plan.Descriptor.Name()) != name {
 			continue
 		}
 		around, err := h.gateway.queued(plan)

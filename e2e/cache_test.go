@@ -21,10 +21,12 @@ import (
 	"gatehouse/bff"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
+	"gatehouse/internal/serve"
 	"gatehouse/users"
 )
 
@@ -99,7 +101,7 @@ func newPair(t testing.TB) *pair {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		check(err)
 		running.Go(func() {
-			if err := rpc.Serve(ctx, listener, handler, logger); err != nil {
+			if err := serve.Run(ctx, listener, handler, logger); err != nil {
 				t.Errorf("serve: %v", err)
 			}
 		})
@@ -111,7 +113,7 @@ func newPair(t testing.TB) *pair {
 		return server
 	}
 	dial := func(caller, callee, url string) *connect.Client {
-		client, err := rpc.Dial(rpc.Route{Caller: caller, Callee: callee, Keys: keys}, url)
+		client, err := dial.Dial(dial.Route{Caller: caller, Callee: callee, Keys: keys}, url)
 		check(err)
 		return client
 	}

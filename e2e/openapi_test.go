@@ -29,11 +29,13 @@ import (
 	"gatehouse/auth"
 	"gatehouse/bff"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/mailtest"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
+	"gatehouse/internal/serve"
 	"gatehouse/users"
 )
 
@@ -145,7 +147,7 @@ func (f *fuzzed) start(t *testing.T) {
 	inProcess := func(caller, callee string, register func(*connect.Server)) *connect.Client {
 		server, err := rpc.NewServer(rpc.ServerConfig{Logger: logger, Authorizer: rpc.ServicesOnly(keys, callee)}, register)
 		check(err)
-		client, err := rpc.InProcess(rpc.Route{Caller: caller, Callee: callee, Keys: keys}, server)
+		client, err := dial.InProcess(dial.Route{Caller: caller, Callee: callee, Keys: keys}, server)
 		check(err)
 		return client
 	}
@@ -174,7 +176,7 @@ func (f *fuzzed) start(t *testing.T) {
 	running.Go(func() { f.auth.Run(ctx) })
 	running.Go(func() { gateway.Run(ctx) })
 	running.Go(func() {
-		if err := rpc.Serve(ctx, listener, gateway, logger); err != nil {
+		if err := serve.Run(ctx, listener, gateway, logger); err != nil {
 			t.Errorf("serve: %v", err)
 		}
 	})

@@ -15,7 +15,7 @@ import (
 
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
-	"gatehouse/internal/rpc"
+	"gatehouse/internal/serve"
 )
 
 // closedLoop has so many connections call one after the other, each again at once,
@@ -161,9 +161,9 @@ func TestIdleConnectionsOfOneAddressKeepNobodyOut(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	limited := rpc.LimitConns(listener, rpc.ConnLimits{Total: 40, PerAddress: 30})
+	limited := serve.LimitConns(listener, serve.ConnLimits{Total: 40, PerAddress: 30})
 	go func() {
-		served <- rpc.Serve(ctx, limited, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), slog.New(slog.DiscardHandler))
+		served <- serve.Run(ctx, limited, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), slog.New(slog.DiscardHandler))
 	}()
 	t.Cleanup(func() {
 		stop()

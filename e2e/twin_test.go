@@ -13,9 +13,11 @@ import (
 	"gatehouse/auth"
 	"gatehouse/bff"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/schema"
+	"gatehouse/internal/serve"
 	"gatehouse/users"
 )
 
@@ -41,7 +43,7 @@ func newTwin(t testing.TB) *twin {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client, err := rpc.InProcess(rpc.Route{Caller: caller, Callee: callee, Keys: keys}, server)
+		client, err := dial.InProcess(dial.Route{Caller: caller, Callee: callee, Keys: keys}, server)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +78,7 @@ func newTwin(t testing.TB) *twin {
 		running.Go(func() { service.Run(ctx) })
 		running.Go(func() { gateway.Run(ctx) })
 		running.Go(func() {
-			if err := rpc.Serve(ctx, listener, gateway, logger); err != nil {
+			if err := serve.Run(ctx, listener, gateway, logger); err != nil {
 				t.Errorf("serve: %v", err)
 			}
 		})

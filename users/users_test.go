@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
@@ -164,7 +165,7 @@ func start(t testing.TB, config users.Config) *system {
 
 func (s *system) client(t testing.TB, caller string) *connect.Client {
 	t.Helper()
-	client, err := rpc.InProcess(rpc.Route{Caller: caller, Callee: "users", Keys: keys}, s.server)
+	client, err := dial.InProcess(dial.Route{Caller: caller, Callee: "users", Keys: keys}, s.server)
 	if err != nil {
 		t.Fatalf("make a client for %s: %v", caller, err)
 	}

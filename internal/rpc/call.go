@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
+	"gatehouse/internal/serve"
 	"log/slog"
 	"math"
 	"runtime/debug"
@@ -19,12 +21,12 @@ import (
 )
 
 // requestIDHeader carries a request's id from hop to hop and back.
-const requestIDHeader = "X-Request-Id"
+const RequestIDHeader = "X-Request-Id"
 
 // Call is what a server knows of the call that it is answering.
 type Call struct {
 	// Plan is what holds for the method; nil for a method that isn't there.
-	Plan *Plan
+	Method *policy.Method
 	// Request is the message, normalised, valid and admitted, for what looks at it
 	// before the method does; nil where nothing does, and where a client streams.
 	// It shares its parts with the method's own, and must not be changed.
@@ -40,12 +42,15 @@ type Call struct {
 	// call; nil for nothing.
 	OnCallee func(service string)
 
-	deadline time.Time // the caller's own
+	Deadline time.Time // the caller's own
 }
 
 // WantsRecentSignIn reports whether the method's policy asks for one. What isn't
 // known to do without does.
-func (c *Call) WantsRecentSignIn() bool { return c.Plan == nil || c.Plan.RecentSignIn }
+func (c *Call) WantsRecentSignIn() bool { return c.Method == nil || c.Method.RecentSignIn }
+
+// errReconnect is the error of a stream whose server stops.
+var errReconnect = fault.WithRetry(fault.New(connect.CodeUnavailable, "SERVER_STOPPING", "This copy of the service is stopping. Open the stream again: another copy answers."), 0)
 
 type callKey struct{}
 
@@ -83,13 +88,13 @@ func recovering(logger *slog.Logger) connect.ServerInterceptor {
 
 // answered names the call, publishes its error, a panic among them, and writes
 // the one line of the log. plan is nil for methods that aren't there.
-func answered(log callLog, plan *Plan) connect.ServerInterceptor {
+func answered(log callLog, plan *policy.Method) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			start := time.Now()
 			info, _ := connect.CallInfoForServerContext(ctx)
-			call := &Call{Plan: plan, RequestID: requestID(info.RequestHeader().Get(requestIDHeader))}
-			info.ResponseHeader().Set(requestIDHeader, call.RequestID)
+			call := &Call{Method: plan, RequestID: requestID(info.RequestHeader().Get(RequestIDHeader))}
+			info.ResponseHeader().Set(RequestIDHeader, call.RequestID)
 			ctx = context.WithValue(ctx, callKey{}, call)
 
 			err := recovered(ctx, spec, readable{stream}, next)
@@ -97,14 +102,14 @@ func answered(log callLog, plan *Plan) connect.ServerInterceptor {
 				log.call(ctx, info, call, time.Since(start), nil, true)
 				return err
 			}
-			if err != nil && errors.Is(context.Cause(ctx), errStopping) {
+			if err != nil && errors.Is(context.Cause(ctx), serve.ErrStopping) {
 				err = errReconnect
 			}
 			var failure *connect.Error
 			if err != nil {
 				failure = published(ctx, err)
-				if rest, ok := ctx.Value(restKey{}).(*restCall); ok {
-					rest.tooLarge = fault.Reason(failure) == fault.ReasonTooLarge
+				if frontend := frontendFrom(ctx); frontend != nil {
+					frontend.Failure = failure
 				}
 				if after, ok := fault.RetryDelay(failure); ok {
 					info.ResponseHeader().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
@@ -170,8 +175,8 @@ func (l callLog) call(ctx context.Context, info *connect.CallInfo, call *Call, t
 		return
 	}
 	protocol := info.Protocol
-	if isREST(ctx) {
-		protocol = "rest"
+	if frontend := frontendFrom(ctx); frontend != nil {
+		protocol = frontend.Protocol
 	}
 	attrs := make([]slog.Attr, 0, 11)
 	attrs = append(attrs,
@@ -220,7 +225,7 @@ func newRequestID() string { return uuid.New().String() }
 
 // bounded gives every call a deadline: the caller's own, or the method's time
 // limit if that is sooner. A call whose time has passed does not begin.
-func bounded(plan *Plan) (connect.ServerInterceptor, error) {
+func bounded(plan *policy.Method) (connect.ServerInterceptor, error) {
 	limit := plan.TimeLimit
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
@@ -233,7 +238,7 @@ func bounded(plan *Plan) (connect.ServerInterceptor, error) {
 			deadline, ok := ctx.Deadline()
 			if ok && time.Until(deadline) <= limit {
 				call := CallFrom(ctx)
-				call.CallersDeadline, call.deadline = true, deadline
+				call.CallersDeadline, call.Deadline = true, deadline
 				return next(ctx, spec, stream)
 			}
 			CallFrom(ctx).OurLimit = true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/internal/policy"
 	"slices"
 
 	"buf.build/go/protovalidate"
@@ -13,7 +14,7 @@ import (
 
 // A Step makes one part of a method's chain, once, at the start. It returns nil
 // for methods that it has nothing to do with.
-type Step func(*Plan) (connect.ServerInterceptor, error)
+type Step func(*policy.Method) (connect.ServerInterceptor, error)
 
 // Steps are the parts of a chain that a server may have: each is nil where it
 // has not. Idempotency, Cache and Queue find the message in [Call].Request.
@@ -37,7 +38,7 @@ type Steps struct {
 
 // An Authorizer says how a method's callers are admitted. It returns an error
 // when the method's policy is one that it can't enforce.
-type Authorizer func(*Plan) (Admission, error)
+type Authorizer func(*policy.Method) (Admission, error)
 
 // Admission is how one method's callers are admitted.
 type Admission struct {
@@ -62,28 +63,28 @@ type step struct {
 // check is something that a received message goes through.
 type check struct {
 	name string
-	run  func(context.Context, *Plan, proto.Message) error
+	run  func(context.Context, *method, proto.Message) error
 }
 
 // steps are what each call passes, the outermost first. This is the one order:
 // what is cheap and needs to know little comes before what is dear.
-func (c *ServerConfig) steps() []step {
+func (m *method) steps(c *ServerConfig) []step {
 	return []step{
-		{name: "recover", make: func(*Plan) (connect.ServerInterceptor, error) { return recovering(c.Logger), nil }},
+		{name: "recover", make: func(*policy.Method) (connect.ServerInterceptor, error) { return recovering(c.Logger), nil }},
 		{name: "trace", make: c.Trace},
 		// A trace tells of the error that the caller gets, and a line of the log names
 		// the trace: so this is within it.
-		{name: "map errors", make: func(plan *Plan) (connect.ServerInterceptor, error) {
+		{name: "map errors", make: func(plan *policy.Method) (connect.ServerInterceptor, error) {
 			return answered(callLog{c.Logger, c.Level, c.ClientIP}, plan), nil
 		}},
 		{name: "time limit", make: bounded},
 		{name: "cross-origin check", make: c.CrossOrigin},
-		{name: "authentication", make: func(plan *Plan) (connect.ServerInterceptor, error) { return plan.admission.Authenticate, nil }},
+		{name: "authentication", make: func(*policy.Method) (connect.ServerInterceptor, error) { return m.admission.Authenticate, nil }},
 		{name: "rate", make: c.Rate},
 		// Who has no business with the method learns nothing of what it takes, and
 		// costs no decoding.
-		{name: "authorise by role", make: byRole},
-		{name: "decode once", make: decodeOnce},
+		{name: "authorise by role", make: m.authorizeByRole},
+		{name: "decode once", make: m.decodeOnce},
 		{name: "idempotency", make: c.Idempotency, looks: true},
 		{name: "cache and coalescing", make: c.Cache, looks: true},
 		{name: "queue", make: c.Queue, looks: true},
@@ -93,16 +94,16 @@ func (c *ServerConfig) steps() []step {
 
 // checks are what a message passes once it is decoded.
 var checks = []check{
-	{"normalise", normalized},
-	{"validate", validated},
-	{"authorise by message", byMessage},
+	{"normalise", normalize},
+	{"validate", validateRequest},
+	{"authorise by message", authorizeByMessage},
 }
 
 // Order returns the names of what each call passes, in this order: on the way
 // in down to the method ("compose"), and then on the way out, the innermost first.
 func Order() []string {
 	var in, out []string
-	for _, step := range new(ServerConfig).steps() {
+	for _, step := range new(method).steps(new(ServerConfig)) {
 		switch step.name {
 		case "redact and post-process", "map errors":
 			out = append([]string{step.name}, out...)
@@ -118,25 +119,32 @@ func Order() []string {
 	return slices.Concat(in, []string{"compose"}, out)
 }
 
+// method is a method with what the server adds to its policy.
+type method struct {
+	policy    *policy.Method
+	admission Admission
+	readAhead bool // an interceptor before the method looks at the message
+}
+
 // chain puts a method's steps around it.
-func chain(config *ServerConfig, plan *Plan, method connect.ServerFunc) (connect.ServerFunc, error) {
-	var err error
-	plan.admission, err = config.Authorizer(plan)
+func chain(config *ServerConfig, plan *policy.Method, handler connect.ServerFunc) (_ connect.ServerFunc, err error) {
+	m := &method{policy: plan}
+	m.admission, err = config.Authorizer(plan)
 	if err != nil {
 		return nil, fmt.Errorf("enforce the policies: %w", err)
 	}
-	if plan.admission.Authenticate == nil {
+	if m.admission.Authenticate == nil {
 		return nil, fmt.Errorf("%s: nothing asks who is calling", plan.Procedure)
 	}
-	if plan.streams() {
-		method = unshared(method)
+	if plan.Streams() {
+		handler = unshared(handler)
 	}
 	if plan.Created != nil {
-		method = located(plan, method)
+		handler = setLocation(plan, handler)
 	}
 	// A method that forgets to read its message must not get round this.
-	plan.readAhead = plan.admission.AuthorizeMessage != nil
-	for _, step := range slices.Backward(config.steps()) {
+	m.readAhead = m.admission.AuthorizeMessage != nil
+	for _, step := range slices.Backward(m.steps(config)) {
 		if step.make == nil {
 			continue
 		}
@@ -147,16 +155,16 @@ func chain(config *ServerConfig, plan *Plan, method connect.ServerFunc) (connect
 		if around == nil {
 			continue
 		}
-		method = around(method)
+		handler = around(handler)
 		if step.looks {
-			plan.readAhead = true
+			m.readAhead = true
 		}
 	}
-	return method, nil
+	return handler, nil
 }
 
-func byRole(plan *Plan) (connect.ServerInterceptor, error) {
-	authorize := plan.admission.Authorize
+func (m *method) authorizeByRole(*policy.Method) (connect.ServerInterceptor, error) {
+	authorize := m.admission.Authorize
 	if authorize == nil {
 		return nil, nil
 	}
@@ -170,14 +178,12 @@ func byRole(plan *Plan) (connect.ServerInterceptor, error) {
 	}, nil
 }
 
-func normalized(_ context.Context, plan *Plan, message proto.Message) error {
-	if plan.normalize != nil {
-		plan.normalize.apply(message.ProtoReflect())
-	}
+func normalize(_ context.Context, m *method, message proto.Message) error {
+	m.policy.Normalize(message)
 	return nil
 }
 
-func validated(_ context.Context, _ *Plan, message proto.Message) error {
+func validateRequest(_ context.Context, _ *method, message proto.Message) error {
 	err := protovalidate.Validate(message)
 	if violations, ok := errors.AsType[*protovalidate.ValidationError](err); ok {
 		return invalid(violations.ToProto()).WithCause(err)
@@ -188,9 +194,9 @@ func validated(_ context.Context, _ *Plan, message proto.Message) error {
 	return nil
 }
 
-func byMessage(ctx context.Context, plan *Plan, message proto.Message) error {
-	if plan.admission.AuthorizeMessage == nil {
+func authorizeByMessage(ctx context.Context, m *method, message proto.Message) error {
+	if m.admission.AuthorizeMessage == nil {
 		return nil
 	}
-	return plan.admission.AuthorizeMessage(ctx, message)
+	return m.admission.AuthorizeMessage(ctx, message)
 }

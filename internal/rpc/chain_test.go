@@ -22,7 +22,9 @@ import (
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 // diary notes what happened, in order.
@@ -45,7 +47,7 @@ func (d *diary) read() []string {
 
 // step notes when a call passes.
 func (d *diary) step(name string) rpc.Step {
-	return func(*rpc.Plan) (connect.ServerInterceptor, error) {
+	return func(*policy.Method) (connect.ServerInterceptor, error) {
 		return func(next connect.ServerFunc) connect.ServerFunc {
 			return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 				d.note(name)
@@ -56,8 +58,8 @@ func (d *diary) step(name string) rpc.Step {
 }
 
 // admits lets the bff in, and notes when it is asked.
-func (d *diary) admits(plan *rpc.Plan) (rpc.Admission, error) {
-	admission, err := rpc.ServicesOnly(keys, "users")(plan)
+func (d *diary) admits(plan *policy.Method) (rpc.Admission, error) {
+	admission, err := rpc.ServicesOnly(rpctest.Keys, "users")(plan)
 	asked, _ := d.step("authentication")(plan)
 	inner := admission.Authenticate
 	admission.Authenticate = func(next connect.ServerFunc) connect.ServerFunc { return asked(inner(next)) }
@@ -94,21 +96,21 @@ func TestACallPassesTheStepsInTheStatedOrder(t *testing.T) {
 		t.Errorf("got the order %q, want %q", got, stated)
 	}
 	d := &diary{}
-	server := newServer(t, "users", rpc.ServerConfig{Authorizer: d.admits, Steps: rpc.Steps{
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Authorizer: d.admits, Steps: rpc.Steps{
 		Trace: d.step("trace"), CrossOrigin: d.step("cross-origin check"), Rate: d.step("rate"),
 		Idempotency: d.step("idempotency"), Cache: d.step("cache and coalescing"), Queue: d.step("queue"),
-		Finish: func(*rpc.Plan) (connect.ServerInterceptor, error) {
+		Finish: func(*policy.Method) (connect.ServerInterceptor, error) {
 			return func(next connect.ServerFunc) connect.ServerFunc {
 				return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 					return next(ctx, spec, noting{stream, func() { d.note("redact and post-process") }})
 				}
 			}, nil
 		},
-	}}, registerProfiles(func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+	}}, rpctest.RegisterProfiles(func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 		d.note("compose")
-		return found(ctx, req)
+		return rpctest.Found(ctx, req)
 	}))
-	if _, err := get(t.Context(), inProcess(t, bffToUsers, server)); err != nil {
+	if _, err := rpctest.Get(t.Context(), rpctest.InProcess(t, rpctest.BFFToUsers, server)); err != nil {
 		t.Fatalf("GetProfile: %v", err)
 	}
 	// The others leave no note: other tests look at what they do.
@@ -134,9 +136,9 @@ func TestErrorsAreMappedWithinTheTraceAndPanicsCaughtOutsideOfIt(t *testing.T) {
 	} {
 		var traced error
 		log := &lockedBuffer{}
-		server := newServer(t, "users", rpc.ServerConfig{
+		server := rpctest.NewServer(t, "users", rpc.ServerConfig{
 			Logger: slog.New(slog.NewJSONHandler(log, nil)),
-			Steps: rpc.Steps{Trace: func(*rpc.Plan) (connect.ServerInterceptor, error) {
+			Steps: rpc.Steps{Trace: func(*policy.Method) (connect.ServerInterceptor, error) {
 				return func(next connect.ServerFunc) connect.ServerFunc {
 					return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 						if traced = next(ctx, spec, stream); traced == nil {
@@ -146,13 +148,13 @@ func TestErrorsAreMappedWithinTheTraceAndPanicsCaughtOutsideOfIt(t *testing.T) {
 					}
 				}, nil
 			}},
-		}, registerProfiles(func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+		}, rpctest.RegisterProfiles(func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 			if err := fails(); err != nil {
 				return nil, err
 			}
-			return found(ctx, req)
+			return rpctest.Found(ctx, req)
 		}))
-		_, err := get(t.Context(), inProcess(t, bffToUsers, server))
+		_, err := rpctest.Get(t.Context(), rpctest.InProcess(t, rpctest.BFFToUsers, server))
 		if fault.Reason(err) != fault.ReasonInternal || strings.Contains(err.Error(), "of ours") {
 			t.Errorf("%s: the caller got %v, want %s and no more", name, err, fault.ReasonInternal)
 		}
@@ -169,21 +171,21 @@ func TestErrorsAreMappedWithinTheTraceAndPanicsCaughtOutsideOfIt(t *testing.T) {
 func TestAStepMayLeaveAMethodAlone(t *testing.T) {
 	t.Parallel()
 	d := &diary{}
-	server := newServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{Rate: func(plan *rpc.Plan) (connect.ServerInterceptor, error) {
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{Rate: func(plan *policy.Method) (connect.ServerInterceptor, error) {
 		if plan.Procedure != usersv1.ProfileServiceUpdateProfileProcedure {
 			return nil, nil
 		}
 		return d.step("rate")(plan)
-	}}}, registerProfiles(found))
-	client := inProcess(t, bffToUsers, server)
-	if _, err := get(t.Context(), client); err != nil {
+	}}}, rpctest.RegisterProfiles(rpctest.Found))
+	client := rpctest.InProcess(t, rpctest.BFFToUsers, server)
+	if _, err := rpctest.Get(t.Context(), client); err != nil {
 		t.Fatalf("GetProfile: %v", err)
 	}
 	if got := d.read(); len(got) != 0 {
 		t.Errorf("GetProfile passed %q, want nothing", got)
 	}
 	if _, err := usersv1.NewProfileServiceClient(client).UpdateProfile(t.Context(), &usersv1.UpdateProfileRequest{
-		Profile: &usersv1.Profile{Id: profileID}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"first_name"}},
+		Profile: &usersv1.Profile{Id: rpctest.ProfileID}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"first_name"}},
 	}); err != nil {
 		t.Fatalf("UpdateProfile: %v", err)
 	}
@@ -194,9 +196,9 @@ func TestAStepMayLeaveAMethodAlone(t *testing.T) {
 
 func TestAStepThatCantBeMadeKeepsTheServerFromStarting(t *testing.T) {
 	t.Parallel()
-	_, err := rpc.NewServer(rpc.ServerConfig{Authorizer: letsAllIn, Steps: rpc.Steps{
-		Rate: func(*rpc.Plan) (connect.ServerInterceptor, error) { return nil, errors.New("no counter") },
-	}}, registerProfiles(found))
+	_, err := rpc.NewServer(rpc.ServerConfig{Authorizer: rpctest.AllowAll, Steps: rpc.Steps{
+		Rate: func(*policy.Method) (connect.ServerInterceptor, error) { return nil, errors.New("no counter") },
+	}}, rpctest.RegisterProfiles(rpctest.Found))
 	if err == nil || !strings.Contains(err.Error(), "/users.v1.ProfileService/") || !strings.Contains(err.Error(), "rate: no counter") {
 		t.Errorf("got %v, want a refusal that names the method and the step", err)
 	}
@@ -211,7 +213,7 @@ func reset(t testing.TB, streamType connect.StreamType) connect.Spec {
 		ServerStreaming: new(streamType&connect.StreamTypeServer != 0), ClientStreaming: new(streamType&connect.StreamTypeClient != 0),
 		Options: &descriptorpb.MethodOptions{},
 	}
-	proto.SetExtension(described.Options, policyv1.E_Method, forServices("bff"))
+	proto.SetExtension(described.Options, policyv1.E_Method, rpctest.ForServices("bff"))
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
 		Syntax: new("proto3"), Name: new("reset/v1/reset.proto"), Package: new("reset.v1"),
 		Dependency: []string{"bff/v1/auth_service.proto"},
@@ -233,7 +235,7 @@ func TestEachMessageOfAStreamIsChecked(t *testing.T) {
 	type request = bffv1.RequestPasswordResetRequest
 	for _, streamType := range []connect.StreamType{connect.StreamTypeUnary, connect.StreamTypeServer, connect.StreamTypeClient, connect.StreamTypeBidi} {
 		for _, asks := range []bool{false, true} {
-			for _, topology := range topologies {
+			for _, topology := range rpctest.Topologies {
 				for _, test := range []struct {
 					emails []string
 					got    []string // by the method
@@ -250,9 +252,9 @@ func TestEachMessageOfAStreamIsChecked(t *testing.T) {
 					if len(test.emails) > 1 && streamType&connect.StreamTypeClient == 0 || test.code == connect.CodePermissionDenied && !asks {
 						continue
 					}
-					name := strings.Join([]string{topology.name, streamType.String(), strings.Join(test.emails, " then ")}, "/")
-					config := rpc.ServerConfig{Authorizer: func(plan *rpc.Plan) (rpc.Admission, error) {
-						admission, err := rpc.ServicesOnly(keys, "users")(plan)
+					name := strings.Join([]string{topology.Name, streamType.String(), strings.Join(test.emails, " then ")}, "/")
+					config := rpc.ServerConfig{Authorizer: func(plan *policy.Method) (rpc.Admission, error) {
+						admission, err := rpc.ServicesOnly(rpctest.Keys, "users")(plan)
 						if !asks {
 							return admission, err
 						}
@@ -266,7 +268,7 @@ func TestEachMessageOfAStreamIsChecked(t *testing.T) {
 					}}
 					d := &diary{}
 					spec := reset(t, streamType)
-					server := newServer(t, "users", config, func(server *connect.Server) {
+					server := rpctest.NewServer(t, "users", config, func(server *connect.Server) {
 						server.Register(connect.Method{Spec: spec, Handler: func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
 							for range test.emails {
 								message := &request{}
@@ -278,11 +280,11 @@ func TestEachMessageOfAStreamIsChecked(t *testing.T) {
 							return stream.Send(&request{})
 						}})
 					})
-					err := say(t, topology.reach(t, bffToUsers, server), spec, test.emails)
+					err := say(t, topology.Reach(t, rpctest.BFFToUsers, server), spec, test.emails)
 					if test.code == 0 && err != nil {
 						t.Errorf("%s: %v", name, err)
 					} else if test.code != 0 {
-						wantError(t, name, err, test.code, test.reason)
+						rpctest.WantError(t, name, err, test.code, test.reason)
 					}
 					if got := d.read(); !slices.Equal(got, test.got) {
 						t.Errorf("%s: the method got %q, want %q", name, got, test.got)
@@ -344,20 +346,20 @@ func TestAMessageIsReadOnceThoughStepsLookAtIt(t *testing.T) {
 	t.Parallel()
 	sent := &usersv1.ListProfilesRequest{PageSize: 7, PageToken: "token", Query: "A\u030a"}
 	sent.ProtoReflect().SetUnknown([]byte("\xfa\x3f\x03abc")) // of a newer schema
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			reads := 0
 			var seen, got proto.Message
-			server := newServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{
-				Trace: func(*rpc.Plan) (connect.ServerInterceptor, error) {
+			server := rpctest.NewServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{
+				Trace: func(*policy.Method) (connect.ServerInterceptor, error) {
 					return func(next connect.ServerFunc) connect.ServerFunc {
 						return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 							return next(ctx, spec, counted{stream, &reads})
 						}
 					}, nil
 				},
-				Cache: func(*rpc.Plan) (connect.ServerInterceptor, error) {
+				Cache: func(*policy.Method) (connect.ServerInterceptor, error) {
 					return func(next connect.ServerFunc) connect.ServerFunc {
 						return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 							seen = proto.Clone(rpc.CallFrom(ctx).Request)
@@ -368,7 +370,7 @@ func TestAMessageIsReadOnceThoughStepsLookAtIt(t *testing.T) {
 			}}, func(server *connect.Server) {
 				usersv1.RegisterProfileServiceHandler(server, listsProfiles{list: func(req *usersv1.ListProfilesRequest) { got = proto.Clone(req) }})
 			})
-			if _, err := usersv1.NewProfileServiceClient(topology.reach(t, bffToUsers, server)).ListProfiles(t.Context(), sent); err != nil {
+			if _, err := usersv1.NewProfileServiceClient(topology.Reach(t, rpctest.BFFToUsers, server)).ListProfiles(t.Context(), sent); err != nil {
 				t.Fatalf("ListProfiles: %v", err)
 			}
 			if !proto.Equal(seen, sent) || !proto.Equal(got, sent) {
@@ -394,30 +396,30 @@ func (l listsProfiles) ListProfiles(_ context.Context, req *usersv1.ListProfiles
 // A cache's hit never reaches the method; the request was checked all the same.
 func TestWhatAStepAnswersIsCheckedFirst(t *testing.T) {
 	t.Parallel()
-	server := newServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{Cache: func(*rpc.Plan) (connect.ServerInterceptor, error) {
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{Cache: func(*policy.Method) (connect.ServerInterceptor, error) {
 		return func(connect.ServerFunc) connect.ServerFunc {
 			return func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
 				return stream.Send(&usersv1.GetProfileResponse{Profile: &usersv1.Profile{FirstName: "kept"}})
 			}
 		}, nil
-	}}}, registerProfiles(func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+	}}}, rpctest.RegisterProfiles(func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 		t.Error("the method ran, want the kept answer")
 		return nil, nil
 	}))
-	client := inProcess(t, bffToUsers, server)
-	if res, err := get(t.Context(), client); err != nil || res.GetProfile().GetFirstName() != "kept" {
+	client := rpctest.InProcess(t, rpctest.BFFToUsers, server)
+	if res, err := rpctest.Get(t.Context(), client); err != nil || res.GetProfile().GetFirstName() != "kept" {
 		t.Errorf("got %v, %v, want the kept answer", res, err)
 	}
 	_, err := usersv1.NewProfileServiceClient(client).GetProfile(t.Context(), &usersv1.GetProfileRequest{ProfileId: "x"})
-	wantError(t, "a bad request", err, connect.CodeInvalidArgument, fault.ReasonInvalid)
+	rpctest.WantError(t, "a bad request", err, connect.CodeInvalidArgument, fault.ReasonInvalid)
 }
 
 func TestAMethodHasItsOwnTimeLimit(t *testing.T) {
 	t.Parallel()
 	left := func(limit *policyv1.Method, server rpc.ServerConfig) time.Duration {
 		var left time.Duration
-		spec := method(t, limit, connect.StreamTypeUnary)
-		built := newServer(t, "users", server, func(server *connect.Server) {
+		spec := rpctest.Method(t, limit, connect.StreamTypeUnary)
+		built := rpctest.NewServer(t, "users", server, func(server *connect.Server) {
 			server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 				deadline, ok := ctx.Deadline()
 				if !ok {
@@ -428,23 +430,23 @@ func TestAMethodHasItsOwnTimeLimit(t *testing.T) {
 			}})
 		})
 		// Over HTTP, where a caller's own time isn't cut short by ours.
-		request := postRequest(t, serve(t, built.Mux(isReady)), jsonType, `"x"`)
+		request := rpctest.PostRequest(t, rpctest.Serve(t, built.Mux(rpctest.IsReady)), jsonType, `"x"`)
 		request.URL.Path = spec.Procedure
-		response := send(t, request)
-		if response.status != 403 {
-			t.Errorf("got %d %s, want the method's own answer", response.status, response.body)
+		response := rpctest.Send(t, request)
+		if response.Status != 403 {
+			t.Errorf("got %d %s, want the method's own answer", response.Status, response.Body)
 		}
 		return left
 	}
-	limited := forServices("bff")
-	limited.TimeLimit = seconds(20)
+	limited := rpctest.ForServices("bff")
+	limited.TimeLimit = rpctest.Seconds(20)
 	if got := left(limited, rpc.ServerConfig{}); got <= rpc.DefaultLimit || got > 20*time.Second {
 		t.Errorf("a method with 20 s: had %s left, want its own limit rather than the default", got)
 	}
-	if got := left(forServices("bff"), rpc.ServerConfig{}); got > rpc.DefaultLimit || got <= 0 {
+	if got := left(rpctest.ForServices("bff"), rpc.ServerConfig{}); got > rpc.DefaultLimit || got <= 0 {
 		t.Errorf("a method without: had %s left, want the default of %s", got, rpc.DefaultLimit)
 	}
-	if got := left(forServices("bff"), rpc.ServerConfig{Limit: 15 * time.Second}); got <= rpc.DefaultLimit || got > 15*time.Second {
+	if got := left(rpctest.ForServices("bff"), rpc.ServerConfig{Limit: 15 * time.Second}); got <= rpc.DefaultLimit || got > 15*time.Second {
 		t.Errorf("a method without, on a server with 15 s: had %s left, want the server's", got)
 	}
 	tightened := rpc.ServerConfig{Policy: "test.v1.TestService/Call limit=9s"}

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -31,12 +32,12 @@ func TestCallsGoThroughThoughClocksDiffer(t *testing.T) {
 			// A whole life of a token, and the change to the next.
 			for age := time.Duration(0); age <= internalTokenLife; age += time.Second {
 				start := time.Now()
-				issuer, err := newIssuer(keys, "bff", "users")
+				issuer, err := NewIssuer(keys, "bff", "users")
 				if err != nil {
 					t.Fatal(err)
 				}
 				issuer.now = func() time.Time { return start.Add(test.ahead) }
-				if _, err := issuer.current(); err != nil { // made at the start
+				if _, err := issuer.Token(); err != nil { // made at the start
 					t.Fatal(err)
 				}
 				issuer.now = func() time.Time { return start.Add(test.ahead + age) }
@@ -45,7 +46,7 @@ func TestCallsGoThroughThoughClocksDiffer(t *testing.T) {
 				if err := check.know(keys, []string{"bff"}); err != nil {
 					t.Fatal(err)
 				}
-				token, err := issuer.current()
+				token, err := issuer.Token()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -72,11 +73,21 @@ func TestACallOfAnotherTimeFindsTheServiceUnavailable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	issuer, err := newIssuer(keys, "bff", "users")
+	issuer, err := NewIssuer(keys, "bff", "users")
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := usersv1.NewProfileServiceClient(connect.NewClient(connectinprocess.New(server.rpc), identified(issuer)))
+	client := usersv1.NewProfileServiceClient(connect.NewClient(connectinprocess.New(server.rpc), func(next connect.ClientFunc) connect.ClientFunc {
+		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+			token, err := issuer.Token()
+			if err != nil {
+				return nil, err
+			}
+			info, _ := connect.CallInfoForClientContext(ctx)
+			info.RequestHeader().Set("Authorization", "Bearer "+token)
+			return next(ctx, spec)
+		}
+	}))
 	for _, ahead := range []time.Duration{-time.Hour, -2 * time.Minute, 2 * time.Minute, time.Hour} {
 		issuer.now = func() time.Time { return time.Now().Add(ahead) }
 		_, err := client.GetProfile(t.Context(), &usersv1.GetProfileRequest{ProfileId: "01890a5d-ac96-774b-bcce-b302099a8057"})

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 func TestAcceptEncodingIsReadAsRFC9110Says(t *testing.T) {
@@ -32,12 +33,12 @@ func TestAcceptEncodingIsReadAsRFC9110Says(t *testing.T) {
 // POST and GET.
 func TestHeadersAreReadAsRFC9110Says(t *testing.T) {
 	t.Parallel()
-	server := newServer(t, "users", rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), CompressMinBytes: 1, Authorizer: letsAllIn}, registerProfiles(found))
-	url := serve(t, server.Mux(isReady))
-	client := newHTTPClient(t, (*http.Protocols).SetHTTP1)
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), CompressMinBytes: 1, Authorizer: rpctest.AllowAll}, rpctest.RegisterProfiles(rpctest.Found))
+	url := rpctest.Serve(t, server.Mux(rpctest.IsReady))
+	client := rpctest.NewHTTPClient(t, (*http.Protocols).SetHTTP1)
 	client.Transport.(*http.Transport).DisableCompression = true
-	body := `{"profileId":"` + profileID + `"}`
-	query := getProfilePath + "?connect=v1&encoding=json&message=%7B%22profileId%22%3A%22" + profileID + "%22%7D"
+	body := `{"profileId":"` + rpctest.ProfileID + `"}`
+	query := getProfilePath + "?connect=v1&encoding=json&message=%7B%22profileId%22%3A%22" + rpctest.ProfileID + "%22%7D"
 	packed := string(zipped(t, []byte(body)))
 	for _, test := range []struct {
 		name, method, path, body string

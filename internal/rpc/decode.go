@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/internal/policy"
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
@@ -14,15 +15,15 @@ import (
 // and that it is read once. Where something before the method has to look at it,
 // it is read ahead, and the method gets what was read; else, and of a client's
 // stream, each message is checked as the method receives it.
-func decodeOnce(plan *Plan) (connect.ServerInterceptor, error) {
-	ahead := plan.readAhead && plan.spec.StreamType&connect.StreamTypeClient == 0
+func (m *method) decodeOnce(plan *policy.Method) (connect.ServerInterceptor, error) {
+	ahead := m.readAhead && !plan.ClientStreams()
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-			checked := &checkedStream{stream, ctx, plan}
+			checked := &checkedStream{stream, ctx, m}
 			if !ahead {
 				return next(ctx, spec, checked)
 			}
-			message := plan.request.New().Interface()
+			message := plan.NewRequest()
 			if err := checked.Receive(message); err != nil {
 				return err
 			}
@@ -32,9 +33,9 @@ func decodeOnce(plan *Plan) (connect.ServerInterceptor, error) {
 	}, nil
 }
 
-func (p *Plan) check(ctx context.Context, message proto.Message) error {
+func (m *method) check(ctx context.Context, message proto.Message) error {
 	for i := range checks {
-		if err := checks[i].run(ctx, p, message); err != nil {
+		if err := checks[i].run(ctx, m, message); err != nil {
 			return err
 		}
 	}
@@ -44,8 +45,8 @@ func (p *Plan) check(ctx context.Context, message proto.Message) error {
 // checkedStream checks each message that it receives.
 type checkedStream struct {
 	connect.ServerStream
-	ctx  context.Context //nolint:containedctx // a stream belongs to one call
-	plan *Plan
+	ctx    context.Context //nolint:containedctx // a stream belongs to one call
+	method *method
 }
 
 func (s *checkedStream) Receive(message any) error {
@@ -54,9 +55,9 @@ func (s *checkedStream) Receive(message any) error {
 	}
 	received, ok := message.(proto.Message)
 	if !ok {
-		return fmt.Errorf("%s: received into %T, which is no message", s.plan.Procedure, message)
+		return fmt.Errorf("%s: received into %T, which is no message", s.method.policy.Procedure, message)
 	}
-	return s.plan.check(s.ctx, received)
+	return s.method.check(s.ctx, received)
 }
 
 // decodedStream gives a message that was received already, and then what

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -56,7 +57,7 @@ var (
 )
 
 // worded refuses what connect would.
-func (s *Server) worded(plan *Plan, next http.Handler) http.Handler {
+func (s *Server) worded(plan *policy.Method, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if no := refused(plan, r); no != nil {
 			s.refuse(w, r, no)
@@ -67,8 +68,8 @@ func (s *Server) worded(plan *Plan, next http.Handler) http.Handler {
 }
 
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
-	id := requestID(r.Header.Get(requestIDHeader))
-	w.Header().Set(requestIDHeader, id)
+	id := requestID(r.Header.Get(RequestIDHeader))
+	w.Header().Set(RequestIDHeader, id)
 	if no.allow != "" {
 		w.Header().Set("Allow", no.allow)
 	}
@@ -97,13 +98,13 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 
 // refused returns what is wrong with a request for a method, as far as HTTP
 // tells.
-func refused(plan *Plan, r *http.Request) *refusal {
+func refused(plan *policy.Method, r *http.Request) *refusal {
 	switch {
 	case tooManyHeaders(r.Header):
 		return &refusal{err: errHeaders, status: http.StatusRequestHeaderFieldsTooLarge}
 	case r.Method == http.MethodPost:
 		return refusedPost(plan, r)
-	case !plan.readsOnly():
+	case !plan.ReadsOnly():
 		return &refusal{err: errHTTPMethod, status: http.StatusMethodNotAllowed, allow: "POST"}
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		return &refusal{err: errHTTPMethodRead, status: http.StatusMethodNotAllowed, allow: "GET, HEAD, POST"}
@@ -126,8 +127,8 @@ func tooManyHeaders(header http.Header) bool {
 	return lines > maxHeaders
 }
 
-func refusedPost(plan *Plan, r *http.Request) *refusal {
-	if !plan.speaks(contentType(r)) {
+func refusedPost(plan *policy.Method, r *http.Request) *refusal {
+	if !speaks(plan, contentType(r)) {
 		return &refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
 	}
 	if no := refusedCharset(r); no != nil {
@@ -201,13 +202,13 @@ func contentType(r *http.Request) string {
 }
 
 // speaks reports whether a method can be called with such a body.
-func (p *Plan) speaks(kind string) bool {
+func speaks(plan *policy.Method, kind string) bool {
 	for _, protocol := range []string{"application/grpc", "application/grpc-web"} {
 		if codec, ok := strings.CutPrefix(kind, protocol); ok && (codec == "" || codec == "+proto" || codec == "+json") {
 			return true
 		}
 	}
-	if p.streams() {
+	if plan.Streams() {
 		return kind == "application/connect+proto" || kind == "application/connect+json"
 	}
 	return kind == "application/proto" || kind == "application/json"
@@ -231,3 +232,28 @@ type statusWriter struct {
 }
 
 func (w statusWriter) WriteHeader(int) { w.ResponseWriter.WriteHeader(w.status) }
+
+// CheckJSONBody returns what is wrong with how a request sends a body of JSON; nil for
+// nothing.
+func CheckJSONBody(r *http.Request) *refusal {
+	if r.ContentLength != 0 {
+		if contentType(r) != "application/json" {
+			return &refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
+		}
+		if no := refusedCharset(r); no != nil {
+			return no
+		}
+	}
+	if !isCompression(contentCoding(r.Header.Values("Content-Encoding"))) {
+		return &refusal{err: errCompression, status: http.StatusNotImplemented}
+	}
+	return nil
+}
+
+// inJSON is the request as one whose errors are in JSON, whatever it says that
+// it sends.
+func inJSON(r *http.Request) *http.Request {
+	r = r.Clone(r.Context())
+	r.Header.Set("Content-Type", "application/json")
+	return r
+}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 const (
@@ -20,7 +21,7 @@ const (
 // and stands in the log.
 func TestWhatNoCallCanBeMadeOfIsRefusedInWords(t *testing.T) {
 	t.Parallel()
-	message := "message=%7B%22profileId%22%3A%22" + profileID + "%22%7D"
+	message := "message=%7B%22profileId%22%3A%22" + rpctest.ProfileID + "%22%7D"
 	for _, test := range []struct {
 		name, method, path string
 		headers            []string
@@ -54,8 +55,8 @@ func TestWhatNoCallCanBeMadeOfIsRefusedInWords(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			log := &lockedBuffer{}
-			server := newServer(t, "users", rpc.ServerConfig{Logger: slog.New(slog.NewJSONHandler(log, nil))}, registerProfiles(found))
-			url := serve(t, server.Mux(isReady))
+			server := rpctest.NewServer(t, "users", rpc.ServerConfig{Logger: slog.New(slog.NewJSONHandler(log, nil))}, rpctest.RegisterProfiles(rpctest.Found))
+			url := rpctest.Serve(t, server.Mux(rpctest.IsReady))
 			method := test.method
 			if method == "" {
 				method = http.MethodPost
@@ -70,7 +71,7 @@ func TestWhatNoCallCanBeMadeOfIsRefusedInWords(t *testing.T) {
 			for i := 0; i < len(test.headers); i += 2 {
 				request.Header.Set(test.headers[i], test.headers[i+1])
 			}
-			response, err := newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2).Do(request)
+			response, err := rpctest.NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2).Do(request)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -21,6 +21,7 @@ import (
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 // wireError is a Connect error as JSON shows it.
@@ -38,10 +39,10 @@ type wireError struct {
 	} `json:"details"`
 }
 
-func (a answer) wireError(t testing.TB) (failure wireError, reason, field string) {
+func wireErrorOf(t testing.TB, a rpctest.Answer) (failure wireError, reason, field string) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(a.body), &failure); err != nil {
-		t.Errorf("got %d %q, want a Connect error: %v", a.status, a.body, err)
+	if err := json.Unmarshal([]byte(a.Body), &failure); err != nil {
+		t.Errorf("got %d %q, want a Connect error: %v", a.Status, a.Body, err)
 	}
 	for _, d := range failure.Details {
 		switch d.Type {
@@ -67,15 +68,15 @@ func gateway(t testing.TB) (url string, log *lockedBuffer) {
 	t.Helper()
 	log = &lockedBuffer{}
 	logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	server := newServer(t, "users", rpc.ServerConfig{Logger: logger, CompressMinBytes: 1024}, registerProfiles(found))
-	return serve(t, server.Mux(isReady)), log
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Logger: logger, CompressMinBytes: 1024}, rpctest.RegisterProfiles(rpctest.Found))
+	return rpctest.Serve(t, server.Mux(rpctest.IsReady)), log
 }
 
 func TestARequestThatCannotBeReadIsRefused(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2-s3cret"
 	url, log := gateway(t)
-	badUTF8, err := proto.Marshal(getRequest())
+	badUTF8, err := proto.Marshal(rpctest.GetRequest())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,21 +104,21 @@ func TestARequestThatCannotBeReadIsRefused(t *testing.T) {
 		{"invalid UTF-8 in protobuf", "", protoType, string(badUTF8), "", "The request could not be read: it holds invalid UTF-8. Send a valid message of this method."},
 		{"no protobuf", "", protoType, "\xff\xff" + secret, "", "The request could not be read. Send a valid message of this method."},
 	} {
-		request := postRequest(t, url, test.contentType, test.body)
+		request := rpctest.PostRequest(t, url, test.contentType, test.body)
 		if test.path != "" {
 			request.URL.Path = test.path
 		}
-		got := send(t, request)
-		failure, reason, field := got.wireError(t)
-		if got.status != http.StatusBadRequest || failure.Code != "invalid_argument" || reason != fault.ReasonMalformed || field != test.field {
-			t.Errorf("%s (%s): got %d %s, want 400 invalid_argument, %s, field %q", test.name, test.body, got.status, got.body, fault.ReasonMalformed, test.field)
+		got := rpctest.Send(t, request)
+		failure, reason, field := wireErrorOf(t, got)
+		if got.Status != http.StatusBadRequest || failure.Code != "invalid_argument" || reason != fault.ReasonMalformed || field != test.field {
+			t.Errorf("%s (%s): got %d %s, want 400 invalid_argument, %s, field %q", test.name, test.body, got.Status, got.Body, fault.ReasonMalformed, test.field)
 		}
 		if test.message != "" && failure.Message != test.message {
 			t.Errorf("%s (%s): got %q, want %q", test.name, test.body, failure.Message, test.message)
 		}
 		for _, value := range []string{secret, "5550123"} {
-			if strings.Contains(got.body, value) {
-				t.Errorf("%s (%s): the answer holds the value: %s", test.name, test.body, got.body)
+			if strings.Contains(got.Body, value) {
+				t.Errorf("%s (%s): the answer holds the value: %s", test.name, test.body, got.Body)
 			}
 		}
 	}
@@ -131,7 +132,7 @@ func TestARequestThatCannotBeReadIsRefused(t *testing.T) {
 func TestARequestThatBreaksOffIsNotOurFault(t *testing.T) {
 	t.Parallel()
 	url, log := gateway(t)
-	request := postRequest(t, url, jsonType, "")
+	request := rpctest.PostRequest(t, url, jsonType, "")
 	conn, err := net.Dial("tcp", request.URL.Host)
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +161,7 @@ func TestARequestThatIsTooLargeIsRefused(t *testing.T) {
 	url, _ := gateway(t)
 	large := `{"unknown":"` + strings.Repeat("x", rpc.MaxMessageBytes) + `"}`
 	packed := zipped(t, []byte(large))
-	fits := `{"profileId":"` + profileID + `","unknown":"` + strings.Repeat("x", rpc.MaxMessageBytes-100) + `"}`
+	fits := `{"profileId":"` + rpctest.ProfileID + `","unknown":"` + strings.Repeat("x", rpc.MaxMessageBytes-100) + `"}`
 	for _, test := range []struct {
 		name, encoding string
 		body           string
@@ -171,19 +172,19 @@ func TestARequestThatIsTooLargeIsRefused(t *testing.T) {
 		{"a body that is large when decompressed", "gzip", string(packed), http.StatusTooManyRequests},
 		{"a body that just fits when decompressed", "gzip", string(zipped(t, []byte(fits))), http.StatusOK},
 	} {
-		request := postRequest(t, url, jsonType, test.body)
+		request := rpctest.PostRequest(t, url, jsonType, test.body)
 		if test.encoding != "" {
 			request.Header.Set("Content-Encoding", test.encoding)
 		}
-		got := send(t, request)
-		if got.status != test.status {
-			t.Errorf("%s: got %d %.200s, want %d", test.name, got.status, got.body, test.status)
+		got := rpctest.Send(t, request)
+		if got.Status != test.status {
+			t.Errorf("%s: got %d %.200s, want %d", test.name, got.Status, got.Body, test.status)
 		}
-		if got.status == http.StatusOK {
+		if got.Status == http.StatusOK {
 			continue
 		}
-		if failure, reason, _ := got.wireError(t); failure.Code != "resource_exhausted" || reason != fault.ReasonTooLarge || len(got.body) > 1000 {
-			t.Errorf("%s: got %s, want a short resource_exhausted, %s", test.name, got.body, fault.ReasonTooLarge)
+		if failure, reason, _ := wireErrorOf(t, got); failure.Code != "resource_exhausted" || reason != fault.ReasonTooLarge || len(got.Body) > 1000 {
+			t.Errorf("%s: got %s, want a short resource_exhausted, %s", test.name, got.Body, fault.ReasonTooLarge)
 		}
 	}
 }
@@ -194,15 +195,15 @@ func TestABombIsNotUnpacked(t *testing.T) {
 	// A gigabyte in a megabyte: gzip may hold one archive after another.
 	member := zipped(t, make([]byte, 1<<20))
 	bomb := bytes.Repeat(member, rpc.MaxMessageBytes/len(member))
-	request := postRequest(t, url, jsonType, string(bomb))
+	request := rpctest.PostRequest(t, url, jsonType, string(bomb))
 	request.Header.Set("Content-Encoding", "gzip")
 
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	got := send(t, request)
+	got := rpctest.Send(t, request)
 	runtime.ReadMemStats(&after)
-	if _, reason, _ := got.wireError(t); reason != fault.ReasonTooLarge || len(got.body) > 1000 {
-		t.Errorf("a bomb of %d bytes: got %d %.200s, want a short refusal, %s", len(bomb), got.status, got.body, fault.ReasonTooLarge)
+	if _, reason, _ := wireErrorOf(t, got); reason != fault.ReasonTooLarge || len(got.Body) > 1000 {
+		t.Errorf("a bomb of %d bytes: got %d %.200s, want a short refusal, %s", len(bomb), got.Status, got.Body, fault.ReasonTooLarge)
 	}
 	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 16<<20 {
 		t.Errorf("a bomb of %d bytes made the server allocate %d bytes, want at most 16 MiB", len(bomb), allocated)

@@ -44,14 +44,15 @@ func httpStatus(ctx context.Context, info *connect.CallInfo, failure *connect.Er
 	if !ok || server == nil || info.Protocol == "" {
 		return 0
 	}
-	rest, _ := ctx.Value(restKey{}).(*restCall)
-	switch {
-	case notModified:
+	if notModified {
 		return http.StatusNotModified
-	case rest != nil && failure != nil && rest.tooLarge:
-		return http.StatusRequestEntityTooLarge
-	case rest != nil && failure == nil && rest.status != 0:
-		return rest.status
+	}
+	if frontend := frontendFrom(ctx); frontend != nil {
+		if status := frontend.Status(failure); status != 0 {
+			return status
+		}
+	}
+	switch {
 	case failure == nil, info.Protocol != connect.ProtocolNameConnect, info.Spec.StreamType != connect.StreamTypeUnary:
 		return http.StatusOK // gRPC and streams have their status in the trailer
 	}

@@ -20,15 +20,15 @@ import (
 // Two differences are left. The method runs on the caller's goroutine, so one
 // that ignores its context keeps the caller waiting. And messages aren't
 // encoded, so none is refused for its size or for invalid UTF-8.
-func inProcessTransport(server *connect.Server) connect.Transport {
-	return &inProcess{next: connectinprocess.New(server)}
+func InProcessTransport(server *Server) connect.Transport {
+	return &inProcess{next: connectinprocess.New(server.rpc)}
 }
 
 type inProcess struct{ next connect.Transport }
 
 func (t *inProcess) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, contextError(err)
+		return nil, ContextError(err)
 	}
 	inner, info := connect.NewClientContext(valueless{ctx})
 	outer, _ := connect.CallInfoForClientContext(ctx)
@@ -79,13 +79,13 @@ func (s *inProcessStream) asOverHTTP(err error) error {
 		return err
 	}
 	if over := s.ctx.Err(); over != nil {
-		return contextError(over)
+		return ContextError(over)
 	}
 	failure, ok := errors.AsType[*connect.Error](err)
 	switch {
 	case ok:
 	case errors.Is(err, context.Canceled): // by Close
-		return contextError(err)
+		return ContextError(err)
 	default:
 		return connect.NewError(connect.CodeUnknown, "").WithRemote()
 	}
@@ -132,3 +132,12 @@ func (v valueless) Deadline() (time.Time, bool) { return v.parent.Deadline() }
 func (v valueless) Done() <-chan struct{}       { return v.parent.Done() }
 func (v valueless) Err() error                  { return v.parent.Err() }
 func (v valueless) Value(any) any               { return nil }
+
+// contextError gives a context's error its code, as the HTTP transport does.
+func ContextError(err error) error {
+	code := connect.CodeCanceled
+	if errors.Is(err, context.DeadlineExceeded) {
+		code = connect.CodeDeadlineExceeded
+	}
+	return connect.NewError(code, err.Error()).WithCause(err)
+}

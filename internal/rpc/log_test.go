@@ -15,8 +15,10 @@ import (
 	"github.com/google/uuid"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 // lockedBuffer is a log that may be read while it is written.
@@ -58,27 +60,27 @@ var statusOf = map[string]int{"ok": 200, "not_found": 404, "internal": 500, "una
 
 func TestEveryCallIsLoggedOnce(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			log := &lockedBuffer{}
 			logger := slog.New(slog.NewJSONHandler(log, nil))
 			var fail error
-			server := newServer(t, "users", rpc.ServerConfig{Logger: logger}, func(server *connect.Server) {
+			server := rpctest.NewServer(t, "users", rpc.ServerConfig{Logger: logger}, func(server *connect.Server) {
 				usersv1.RegisterRelayServiceHandler(server, usersv1.UnimplementedRelayServiceHandler{}) // auth's
-				registerProfiles(func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+				rpctest.RegisterProfiles(func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 					if fail == errPanics {
 						panic("on purpose")
 					}
 					if fail != nil {
 						return nil, fail
 					}
-					return found(ctx, req)
+					return rpctest.Found(ctx, req)
 				})(server)
 			})
-			client := topology.reach(t, bffToUsers, server)
-			auth := topology.reach(t, rpc.Route{Caller: "auth", Callee: "users", Keys: keys}, server)
-			stranger := topology.reach(t, rpc.Route{Caller: "bff", Callee: "users", Keys: rpc.InternalKeys{bytes.Repeat([]byte{8}, 32)}}, server)
+			client := topology.Reach(t, rpctest.BFFToUsers, server)
+			auth := topology.Reach(t, dial.Route{Caller: "auth", Callee: "users", Keys: rpctest.Keys}, server)
+			stranger := topology.Reach(t, dial.Route{Caller: "bff", Callee: "users", Keys: rpc.InternalKeys{bytes.Repeat([]byte{8}, 32)}}, server)
 			for _, test := range []struct {
 				name                           string
 				client                         *connect.Client
@@ -95,7 +97,7 @@ func TestEveryCallIsLoggedOnce(t *testing.T) {
 				{"a caller whom nobody knows", stranger, nil, "WARN", "unauthenticated", fault.ReasonInternalToken, "", "signature"},
 			} {
 				fail = test.fail
-				_, _ = get(t.Context(), test.client)
+				_, _ = rpctest.Get(t.Context(), test.client)
 				lines := log.lines(t)
 				if len(lines) != 1 {
 					t.Errorf("%s: got %d lines, want one: %v", test.name, len(lines), lines)
@@ -117,7 +119,7 @@ func TestEveryCallIsLoggedOnce(t *testing.T) {
 					t.Errorf("%s: got the request id %q, want a UUID", test.name, id)
 				}
 				status, address := any(nil), any(nil)
-				if topology.name == "http" {
+				if topology.Name == "http" {
 					status, address = float64(statusOf[test.code]), "127.0.0.1"
 				}
 				if line["status"] != status || line["client_ip"] != address {
@@ -136,22 +138,22 @@ var errPanics = errors.New("panics")
 func TestTheLogHoldsNoSecrets(t *testing.T) {
 	t.Parallel()
 	const password, header, answer = "pa55word-of-ada", "header-of-ada", "answer-to-ada"
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			log := &lockedBuffer{}
 			logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true}))
 			var fail error
-			server := newServer(t, "users", rpc.ServerConfig{Logger: logger, Level: slog.LevelDebug}, registerProfiles(func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			server := rpctest.NewServer(t, "users", rpc.ServerConfig{Logger: logger, Level: slog.LevelDebug}, rpctest.RegisterProfiles(func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 				return &usersv1.GetProfileResponse{Profile: &usersv1.Profile{FirstName: answer}}, fail
 			}))
-			client := usersv1.NewProfileServiceClient(topology.reach(t, bffToUsers, server))
+			client := usersv1.NewProfileServiceClient(topology.Reach(t, rpctest.BFFToUsers, server))
 			update := &usersv1.UpdateProfileRequest{Profile: &usersv1.Profile{Id: password, FirstName: strings.Repeat(password, 20)}}
 			for _, fail = range []error{nil, fault.New(connect.CodeInvalidArgument, "PASSWORD_WRONG", "Wrong.").WithCause(errors.New(password)), errors.New("load the profile")} {
 				ctx, info := connect.NewClientContext(t.Context())
 				info.RequestHeader().Set("X-Secret", header)
 				info.RequestHeader().Set("Cookie", header)
-				_, _ = client.GetProfile(ctx, getRequest())
+				_, _ = client.GetProfile(ctx, rpctest.GetRequest())
 				_, _ = client.GetProfile(ctx, &usersv1.GetProfileRequest{ProfileId: password})
 				if _, err := client.UpdateProfile(ctx, update); err == nil {
 					t.Fatalf("update %v: got no error, want the validator to refuse it", update)
@@ -172,12 +174,12 @@ func TestTheLogHoldsNoSecrets(t *testing.T) {
 
 func TestACallersRequestIDIsKeptIfItIsHarmless(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			log := &lockedBuffer{}
-			server := newServer(t, "users", rpc.ServerConfig{Logger: slog.New(slog.NewJSONHandler(log, nil))}, registerProfiles(found))
-			client := topology.reach(t, bffToUsers, server)
+			server := rpctest.NewServer(t, "users", rpc.ServerConfig{Logger: slog.New(slog.NewJSONHandler(log, nil))}, rpctest.RegisterProfiles(rpctest.Found))
+			client := topology.Reach(t, rpctest.BFFToUsers, server)
 			for _, test := range []struct {
 				id   string
 				kept bool
@@ -195,12 +197,12 @@ func TestACallersRequestIDIsKeptIfItIsHarmless(t *testing.T) {
 				{"größe", false},
 				{"line\nbroken", false},
 			} {
-				if topology.name == "http" && strings.Contains(test.id, "\n") {
+				if topology.Name == "http" && strings.Contains(test.id, "\n") {
 					continue // HTTP can't carry it
 				}
 				ctx, info := connect.NewClientContext(t.Context())
 				info.RequestHeader().Set("X-Request-Id", test.id)
-				if _, err := get(ctx, client); err != nil {
+				if _, err := rpctest.Get(ctx, client); err != nil {
 					t.Fatalf("GetProfile with X-Request-Id %.80q: %v", test.id, err)
 				}
 				lines := log.lines(t)
@@ -227,11 +229,11 @@ func TestACallersRequestIDIsKeptIfItIsHarmless(t *testing.T) {
 func TestAHeaderThatBreaksTheLineIsRefused(t *testing.T) {
 	t.Parallel()
 	url, log := gateway(t)
-	request := postRequest(t, url, jsonType, `{"profileId":"`+profileID+`"}`)
+	request := rpctest.PostRequest(t, url, jsonType, `{"profileId":"`+rpctest.ProfileID+`"}`)
 	request.Header["X-Request-Id"] = []string{"first", "second\tforged"}
-	got := send(t, request)
-	if got.status != http.StatusOK || got.header.Get("X-Request-Id") != "first" {
-		t.Errorf("two request ids: got %d with %q, want 200 with the first", got.status, got.header.Get("X-Request-Id"))
+	got := rpctest.Send(t, request)
+	if got.Status != http.StatusOK || got.Header.Get("X-Request-Id") != "first" {
+		t.Errorf("two request ids: got %d with %q, want 200 with the first", got.Status, got.Header.Get("X-Request-Id"))
 	}
 	if strings.Contains(log.String(), "forged") {
 		t.Errorf("two request ids: the second is in the log: %s", log)

@@ -10,11 +10,15 @@ import (
 	"time"
 
 	connectv1 "connectrpc.com/connect"
+	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
 
 	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
+	"gatehouse/internal/serve"
 )
 
 // Mux serves a server's methods and the pages beside them. Each page says who
@@ -25,7 +29,9 @@ type Mux struct {
 	mux     *http.ServeMux
 	pages   []Page
 	mounted []string // the patterns of the methods and their services
-	rest    *rest    // nil for none
+	// frontend serves what is below prefix; nil for none.
+	frontend http.Handler
+	prefix   string
 }
 
 // Page is what a mux serves beside the methods.
@@ -34,11 +40,6 @@ type Page struct {
 	Pattern string
 	// Access says who may have it.
 	Access *policyv1.Access
-}
-
-// Anyone is the access of what everybody may call or have.
-func Anyone() *policyv1.Access {
-	return &policyv1.Access{Who: &policyv1.Access_Anyone{Anyone: &policyv1.Anyone{}}}
 }
 
 // Mux returns a mux that serves the services over Connect, gRPC and gRPC-Web,
@@ -54,17 +55,17 @@ func (s *Server) Mux(ready func() error) *Mux {
 		grpcreflect.NewHandlerV1, grpcreflect.NewHandlerV1Alpha,
 	} {
 		path, handler := newHandler(reflector, limit)
-		mux.Handle(path, Anyone(), untilStop(interruptible(handler)))
+		mux.Handle(path, policy.Anyone(), serve.UntilStop(interruptible(handler)))
 	}
 	path, handler := grpchealth.NewHandler(health{services: s.Services(), ready: ready}, limit)
-	mux.Handle(path, Anyone(), handler)
-	mux.Handle("GET /livez", Anyone(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle(path, policy.Anyone(), handler)
+	mux.Handle("GET /livez", policy.Anyone(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		writeText(w, http.StatusOK, "ok\n")
 	}))
-	mux.Handle("GET /readyz", Anyone(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle("GET /readyz", policy.Anyone(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := ready()
-		if stopping(r.Context()) {
-			err = errStopping
+		if serve.Stopping(r.Context()) {
+			err = serve.ErrStopping
 		}
 		if err != nil {
 			// The reasons are ours, written for operators; they hold no secret.
@@ -75,6 +76,15 @@ func (s *Server) Mux(ready func() error) *Mux {
 	}))
 	return mux
 }
+
+// HandlePrefix sends each request below a prefix, such as "/api/", to a [Frontend]'s
+// handler, which makes its calls at the paths of the methods.
+func (m *Mux) HandlePrefix(prefix string, frontend http.Handler) {
+	m.prefix, m.frontend = prefix, frontend
+}
+
+// Methods returns the policies of the methods that it serves.
+func (m *Mux) Methods() []*policy.Method { return m.server.Methods() }
 
 // Handle serves a page to those who may have it. As with [http.ServeMux], what
 // can't be served is a panic: a pattern that is taken, and an access other than
@@ -106,8 +116,8 @@ func (m *Mux) Patterns() []string {
 
 // ServeHTTP implements [http.Handler].
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if m.rest.serves(r) { // first, for the mux would redirect from paths that aren't clean
-		m.rest.ServeHTTP(w, r)
+	if m.belowPrefix(r.URL.Path) { // first: the mux redirects from paths that are not clean
+		m.frontend.ServeHTTP(w, r)
 		return
 	}
 	if m.server.methods[r.URL.Path] == nil && r.Method == http.MethodPost && isRPC(r) && procedureForm.MatchString(r.URL.Path) {
@@ -126,17 +136,54 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.mux.ServeHTTP(w, r)
 }
 
-// refuseUnknown answers where there is nothing, or nothing for the request's
-// method, which the mux's own handler tells apart.
+func (m *Mux) belowPrefix(path string) bool {
+	if m.frontend == nil {
+		return false
+	}
+	below, ok := strings.CutPrefix(path, m.prefix[:len(m.prefix)-1])
+	return ok && (below == "" || below[0] == '/')
+}
+
+// refuseUnknown answers a request that the mux has nothing for. The mux's own
+// handler knows whether the path has other HTTP methods.
 func (m *Mux) refuseUnknown(w http.ResponseWriter, r *http.Request, handler http.Handler) {
-	lost := &lostWriter{header: http.Header{}}
-	handler.ServeHTTP(lost, r)
+	answer := &discardWriter{header: http.Header{}}
+	handler.ServeHTTP(answer, r)
+	allow := ""
+	if answer.status == http.StatusMethodNotAllowed {
+		allow = answer.header.Get("Allow")
+	}
+	m.RefusePath(w, r, allow)
+}
+
+var (
+	errUnknownPath = fault.New(connect.CodeNotFound, "PATH_UNKNOWN", "There is nothing at this path.")
+	errPathMethod  = fault.New(connect.CodeUnimplemented, "HTTP_METHOD_UNSUPPORTED",
+		"This path does not support this HTTP method. The Allow header lists those that it supports.")
+)
+
+// RefusePath answers a request for a path that does not exist, or, where allow lists
+// HTTP methods, for one that has others than the request's.
+func (m *Mux) RefusePath(w http.ResponseWriter, r *http.Request, allow string) {
 	no := &refusal{err: errUnknownPath, status: http.StatusNotFound}
-	if lost.status == http.StatusMethodNotAllowed {
-		no = &refusal{err: errPathMethod, status: lost.status, allow: lost.header.Get("Allow")}
+	if allow != "" {
+		no = &refusal{err: errPathMethod, status: http.StatusMethodNotAllowed, allow: allow}
 	}
 	m.server.refuse(w, inJSON(r), no)
 }
+
+// Refuse answers a request that no call can be made of.
+func (m *Mux) Refuse(w http.ResponseWriter, r *http.Request, no *refusal) { m.server.refuse(w, r, no) }
+
+// discardWriter keeps the header of an answer, and discards its body.
+type discardWriter struct {
+	header http.Header
+	status int
+}
+
+func (w *discardWriter) Header() http.Header         { return w.header }
+func (w *discardWriter) Write(p []byte) (int, error) { return len(p), nil }
+func (w *discardWriter) WriteHeader(status int)      { w.status = status }
 
 // methodMux mounts methods. Streams are without the server's time limits, which
 // would cut them off in the middle.
@@ -144,8 +191,8 @@ type methodMux struct{ *Mux }
 
 func (m methodMux) Handle(pattern string, handler http.Handler) {
 	if plan := m.server.methods[pattern]; plan != nil {
-		if plan.streams() {
-			handler = untilStop(unlimited(handler))
+		if plan.Streams() {
+			handler = serve.UntilStop(unlimited(handler))
 		}
 		handler = m.server.worded(plan, handler)
 	}
@@ -197,7 +244,7 @@ func (h health) Check(ctx context.Context, request *grpchealth.CheckRequest) (*g
 	if request.Service != "" && !slices.Contains(h.services, request.Service) {
 		return nil, connectv1.NewError(connectv1.CodeNotFound, errors.New("unknown service"))
 	}
-	if stopping(ctx) || h.ready() != nil {
+	if serve.Stopping(ctx) || h.ready() != nil {
 		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
 	}
 	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil

@@ -14,26 +14,19 @@ import (
 
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
-
-// newHTTPClient makes connections of one protocol, which end with the test.
-func newHTTPClient(t testing.TB, protocol func(*http.Protocols, bool)) *http.Client {
-	t.Helper()
-	transport := &http.Transport{Protocols: new(http.Protocols)}
-	protocol(transport.Protocols, true)
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
-}
 
 func TestReflectionListsTheServices(t *testing.T) {
 	t.Parallel()
-	server := newServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
 		usersv1.RegisterRelayServiceHandler(server, usersv1.UnimplementedRelayServiceHandler{})
-		registerProfiles(found)(server)
+		rpctest.RegisterProfiles(rpctest.Found)(server)
 	})
-	url := serve(t, server.Mux(isReady))
-	client := grpcreflect.NewClient(newHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC())
+	url := rpctest.Serve(t, server.Mux(rpctest.IsReady))
+	client := grpcreflect.NewClient(rpctest.NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC())
 	stream := client.NewStream(t.Context())
 	defer func() {
 		if _, err := stream.Close(); err != nil {
@@ -63,7 +56,7 @@ func TestReflectionListsTheServices(t *testing.T) {
 func TestHealthFollowsReadiness(t *testing.T) {
 	t.Parallel()
 	var ready atomic.Bool
-	url := serve(t, newProfiles(t, found).Mux(func() error {
+	url := rpctest.Serve(t, rpctest.NewProfiles(t, rpctest.Found).Mux(func() error {
 		if !ready.Load() {
 			return errors.New("the database is away")
 		}
@@ -94,11 +87,11 @@ func TestHealthFollowsReadiness(t *testing.T) {
 			t.Fatal(err)
 		}
 		request.Header.Set("Content-Type", jsonType)
-		got := send(t, request)
-		if got.status != test.status || !strings.Contains(got.body, test.body) {
-			t.Errorf("%s %s %s, ready: %v: got %d %q, want %d with %q", test.method, test.path, test.request, test.ready, got.status, got.body, test.status, test.body)
+		got := rpctest.Send(t, request)
+		if got.Status != test.status || !strings.Contains(got.Body, test.body) {
+			t.Errorf("%s %s %s, ready: %v: got %d %q, want %d with %q", test.method, test.path, test.request, test.ready, got.Status, got.Body, test.status, test.body)
 		}
-		if cache := got.header.Get("Cache-Control"); test.method == "GET" && test.path != "/" && cache != "no-store" {
+		if cache := got.Header.Get("Cache-Control"); test.method == "GET" && test.path != "/" && cache != "no-store" {
 			t.Errorf("%s %s: got Cache-Control %q, want no-store", test.method, test.path, cache)
 		}
 	}
@@ -107,8 +100,8 @@ func TestHealthFollowsReadiness(t *testing.T) {
 // What stands beside the methods is listed, and nothing else is there.
 func TestAMuxListsItsPages(t *testing.T) {
 	t.Parallel()
-	mux := newProfiles(t, found).Mux(isReady)
-	mux.Handle("GET /page", rpc.Anyone(), http.NotFoundHandler())
+	mux := rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady)
+	mux.Handle("GET /page", policy.Anyone(), http.NotFoundHandler())
 	var got []string
 	for _, page := range mux.Pages() {
 		got = append(got, page.Pattern)
@@ -128,7 +121,7 @@ func TestAMuxListsItsPages(t *testing.T) {
 func TestAPageThatAsksWhoIsCallingCantBeServed(t *testing.T) {
 	t.Parallel()
 	for name, access := range map[string]*policyv1.Access{
-		"nothing said": nil, "nobody": {}, "the signed in": signedIn, "services": forServices("bff").GetAccess(),
+		"nothing said": nil, "nobody": {}, "the signed in": {Who: &policyv1.Access_SignedIn{SignedIn: &policyv1.SignedIn{}}}, "services": rpctest.ForServices("bff").GetAccess(),
 	} {
 		func() {
 			defer func() {
@@ -136,7 +129,7 @@ func TestAPageThatAsksWhoIsCallingCantBeServed(t *testing.T) {
 					t.Errorf("a page for %s: got it served, want a panic", name)
 				}
 			}()
-			newProfiles(t, found).Mux(isReady).Handle("GET /page", access, http.NotFoundHandler())
+			rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady).Handle("GET /page", access, http.NotFoundHandler())
 		}()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"io"
 	"net/http"
 	"net/url"
@@ -30,13 +31,12 @@ import (
 // errors to numbers, a 304 to 500.
 type rest struct {
 	mux        *Mux
-	prefix     string
 	transcoder *vanguard.Transcoder
 	methods    map[string]*restMethod // by procedure
 }
 
 type restMethod struct {
-	plan *Plan
+	policy *policy.Method
 	// parameters are the fields that a query may set, by both of their names.
 	parameters map[string]protoreflect.FieldDescriptor
 }
@@ -47,42 +47,47 @@ type restCall struct {
 	request *http.Request // as it came
 	body    *sourceBody
 	reached bool // it has a method
-	// tooLarge says that its body is, and status is that of its answer.
-	tooLarge bool
-	status   int
+	status  int  // of its answer
+	// frontend is what the server knows of the call.
+	frontend Frontend
+}
+
+// statusOf returns the HTTP status of the answer where it isn't that of the Connect
+// protocol.
+func (c *restCall) statusOf(failure *connect.Error) int {
+	switch {
+	case failure == nil:
+		return c.status
+	case fault.Reason(failure) == fault.ReasonTooLarge:
+		return http.StatusRequestEntityTooLarge // 429 is for callers who call too often
+	default:
+		return 0
+	}
 }
 
 type restKey struct{}
 
-func isREST(ctx context.Context) bool { return ctx.Value(restKey{}) != nil }
-
-var (
-	errUnknownPath = fault.New(connect.CodeNotFound, "PATH_UNKNOWN", "There is nothing at this path.")
-	errPathMethod  = fault.New(connect.CodeUnimplemented, "HTTP_METHOD_UNSUPPORTED",
-		"This path can't be asked so. The Allow header says how it can.")
-)
-
-// HandleREST serves the methods at their REST paths, all of which begin with
-// prefix, such as "/api/". It panics when a schema's paths can't be served.
-func (m *Mux) HandleREST(prefix string) {
-	front := &rest{mux: m, prefix: prefix, methods: map[string]*restMethod{}}
+// Handle serves the methods of a mux at their REST paths, all of which begin with
+// prefix, such as "/api/". It panics when the paths of a schema cannot be served.
+func Handle(mux *Mux, prefix string) {
+	front := &rest{mux: mux, methods: map[string]*restMethod{}}
 	var services []*vanguard.Service
 	seen := map[protoreflect.FullName]bool{}
-	for _, plan := range m.server.plans {
-		schema, ok := plan.Method.Parent().(protoreflect.ServiceDescriptor)
+	for _, plan := range mux.Methods() {
+		schema, ok := plan.Descriptor.Parent().(protoreflect.ServiceDescriptor)
 		if ok && !seen[schema.FullName()] {
 			seen[schema.FullName()] = true
 			services = append(services, vanguard.NewServiceWithSchema(schema, http.HandlerFunc(front.call)))
 		}
-		rule := proto.GetExtension(plan.Method.Options(), annotations.E_Http).(*annotations.HttpRule)
+		rule := proto.GetExtension(plan.Descriptor.Options(), annotations.E_Http).(*annotations.HttpRule)
 		if rule == nil {
 			continue
 		}
 		path := restPath(rule)
-		if !strings.HasPrefix(path, prefix) || plan.streams() || len(rule.GetAdditionalBindings()) > 0 {
-			panic(fmt.Sprintf("rpc: %s: %q can't be its REST path: only unary methods have one, which begins with %s", plan.Procedure, path, prefix))
+		if !strings.HasPrefix(path, prefix) || plan.Streams() || len(rule.GetAdditionalBindings()) > 0 {
+			panic(fmt.Sprintf("rest: %s: %q can't be its REST path: only unary methods have one, which begins with %s", plan.Procedure, path, prefix))
 		}
-		front.methods[plan.Procedure] = &restMethod{plan: plan, parameters: parametersOf(plan.Method.Input(), path, rule.GetBody())}
+		front.methods[plan.Procedure] = &restMethod{policy: plan, parameters: parametersOf(plan.Descriptor.Input(), path, rule.GetBody())}
 	}
 	var err error
 	front.transcoder, err = vanguard.NewTranscoder(services,
@@ -92,9 +97,9 @@ func (m *Mux) HandleREST(prefix string) {
 			vanguard.WithTargetProtocols(vanguard.ProtocolConnect), vanguard.WithTargetCodecs(innerCodecName),
 			vanguard.WithNoTargetCompression(), vanguard.WithMaxMessageBufferBytes(MaxMessageBytes)))
 	if err != nil {
-		panic(fmt.Sprintf("rpc: REST paths: %v", err))
+		panic(fmt.Sprintf("rest: %v", err))
 	}
-	m.rest = front
+	mux.HandlePrefix(prefix, front)
 }
 
 func restPath(rule *annotations.HttpRule) string {
@@ -126,18 +131,11 @@ func parametersOf(message protoreflect.MessageDescriptor, path, body string) map
 	return parameters
 }
 
-func (f *rest) serves(r *http.Request) bool {
-	if f == nil {
-		return false
-	}
-	rest, ok := strings.CutPrefix(r.URL.Path, f.prefix[:len(f.prefix)-1])
-	return ok && (rest == "" || rest[0] == '/')
-}
-
 // ServeHTTP implements [http.Handler].
 func (f *rest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	call := &restCall{writer: w, request: r, body: &sourceBody{ReadCloser: r.Body}}
-	routed := r.Clone(context.WithValue(r.Context(), restKey{}, call))
+	call.frontend = Frontend{Protocol: "rest", Status: call.statusOf}
+	routed := r.Clone(WithFrontend(context.WithValue(r.Context(), restKey{}, call), &call.frontend))
 	routed.Body = call.body
 	routed.URL.RawQuery = restQuery(r.URL.RawQuery)
 	if r.Method == http.MethodHead {
@@ -160,7 +158,7 @@ func (f *rest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case lost.status == http.StatusMethodNotAllowed:
 		f.otherMethod(w, r, lost.header.Get("Allow"))
 	default:
-		f.mux.server.refuse(w, inJSON(r), &refusal{err: errUnknownPath, status: http.StatusNotFound})
+		f.mux.RefusePath(w, r, "")
 	}
 }
 
@@ -177,7 +175,7 @@ func (f *rest) otherMethod(w http.ResponseWriter, r *http.Request, allow string)
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	f.mux.server.refuse(w, inJSON(r), &refusal{err: errPathMethod, status: http.StatusMethodNotAllowed, allow: allow})
+	f.mux.RefusePath(w, r, allow)
 }
 
 // call makes the Connect call. r is what vanguard has made of the request.
@@ -186,13 +184,13 @@ func (f *rest) call(_ http.ResponseWriter, r *http.Request) {
 	method := f.methods[r.URL.Path]
 	call.reached = true
 	r.Header.Set("Content-Type", "application/json")
-	if no := refusedBody(call.request); no != nil {
-		f.mux.server.refuse(call.writer, r, no)
+	if no := CheckJSONBody(call.request); no != nil {
+		f.mux.Refuse(call.writer, r, no)
 		return
 	}
 	body := &restBody{call: call, method: method, transcoded: r.Body}
 	r.Body, r.ContentLength = body, -1
-	if method.plan.readsOnly() && (call.request.Method == http.MethodGet || call.request.Method == http.MethodHead) && body.prepare() == nil {
+	if method.policy.ReadsOnly() && (call.request.Method == http.MethodGet || call.request.Method == http.MethodHead) && body.prepare() == nil {
 		// Only a Connect GET has an ETag. What can't be read stays a POST, to be
 		// refused where the chain says.
 		r.Method = http.MethodGet
@@ -200,31 +198,7 @@ func (f *rest) call(_ http.ResponseWriter, r *http.Request) {
 		r.Header.Del("Content-Type")
 		r.Body, r.ContentLength = http.NoBody, 0
 	}
-	f.mux.mux.ServeHTTP(&restWriter{ResponseWriter: call.writer, call: call, plan: method.plan, method: call.request.Method}, r)
-}
-
-// refusedBody returns what is wrong with how a body is sent.
-func refusedBody(r *http.Request) *refusal {
-	if r.ContentLength != 0 {
-		if contentType(r) != "application/json" {
-			return &refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
-		}
-		if no := refusedCharset(r); no != nil {
-			return no
-		}
-	}
-	if !isCompression(contentCoding(r.Header.Values("Content-Encoding"))) {
-		return &refusal{err: errCompression, status: http.StatusNotImplemented}
-	}
-	return nil
-}
-
-// inJSON is the request as one whose errors are in JSON, whatever it says that
-// it sends.
-func inJSON(r *http.Request) *http.Request {
-	r = r.Clone(r.Context())
-	r.Header.Set("Content-Type", "application/json")
-	return r
+	f.mux.ServeHTTP(&restWriter{ResponseWriter: call.writer, call: call, plan: method.policy, method: call.request.Method}, r)
 }
 
 // lostWriter takes what vanguard says by itself.
@@ -247,7 +221,7 @@ func (w *lostWriter) WriteHeader(status int) {
 type restWriter struct {
 	http.ResponseWriter
 	call   *restCall
-	plan   *Plan
+	plan   *policy.Method
 	method string
 	begun  bool
 	empty  bool // the answer has no body
@@ -259,7 +233,7 @@ func (w *restWriter) WriteHeader(status int) {
 	w.begun = true
 	header := w.Header()
 	switch {
-	case w.call.tooLarge && status == http.StatusTooManyRequests:
+	case status == http.StatusTooManyRequests && fault.Reason(w.call.frontend.Failure) == fault.ReasonTooLarge:
 		status = http.StatusRequestEntityTooLarge // 429 is about calling too often
 	case status != http.StatusOK:
 	case w.method == http.MethodDelete:
@@ -284,33 +258,6 @@ func (w *restWriter) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	return w.ResponseWriter.Write(p)
-}
-
-// located tells a REST caller where that is found which the method made.
-func located(plan *Plan, next connect.ServerFunc) connect.ServerFunc {
-	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-		if isREST(ctx) {
-			stream = locatingStream{stream, ctx, plan}
-		}
-		return next(ctx, spec, stream)
-	}
-}
-
-type locatingStream struct {
-	connect.ServerStream
-	ctx  context.Context //nolint:containedctx // a stream belongs to one call
-	plan *Plan
-}
-
-func (s locatingStream) Send(sent any) error {
-	message, ok := sent.(proto.Message)
-	info, called := connect.CallInfoForServerContext(s.ctx)
-	if ok && called {
-		if path := s.plan.Created.In(message); path != "" {
-			info.ResponseHeader().Set("Location", path)
-		}
-	}
-	return s.ServerStream.Send(sent)
 }
 
 // sourceBody remembers what went wrong with reading a body, as against with

@@ -84,7 +84,7 @@ func (m *restMethod) unreadable(err error) error {
 	}
 	theirs, ok := errors.AsType[*connectv1.Error](err)
 	if ok && theirs.Code() == connectv1.CodeResourceExhausted {
-		return errTooMuch
+		return ErrTooMuch
 	}
 	if ok {
 		// It quotes the parameter's name, and then the value: that is dropped.
@@ -99,8 +99,6 @@ func (m *restMethod) unreadable(err error) error {
 	}
 	return unread(err.Error())
 }
-
-var errTooMuch = connect.NewError(connect.CodeResourceExhausted, "the message is too large")
 
 // unread is an error as the Connect handler has for what it can't decode.
 func unread(text string) error {
@@ -197,46 +195,7 @@ func (c codecStrict) UnmarshalField(data []byte, message proto.Message, field pr
 	return nil
 }
 
-// vanguard decompresses whatever comes out of it: a few bytes may become a
-// gigabyte.
-type gzipReader struct {
-	gzip.Reader
-	left int
-}
-
-func newGzipReader() connectv1.Decompressor { return &gzipReader{} }
+func newGzipReader() connectv1.Decompressor { return &GzipReader{} }
 func newGzipWriter() connectv1.Compressor   { return gzip.NewWriter(io.Discard) }
-
-func (z *gzipReader) Reset(from io.Reader) error {
-	z.left = MaxMessageBytes
-	return z.Reader.Reset(from)
-}
-
-func (z *gzipReader) Read(p []byte) (int, error) {
-	n, err := z.Reader.Read(p)
-	if z.left -= n; z.left < 0 {
-		return n, errTooMuch
-	}
-	return n, err
-}
-
-// gzipBody unpacks a request's body while it is read.
-type gzipBody struct {
-	from   io.ReadCloser
-	reader *gzipReader
-}
-
-func (b *gzipBody) Read(p []byte) (int, error) {
-	if b.reader == nil {
-		reader := &gzipReader{}
-		if err := reader.Reset(b.from); err != nil {
-			return 0, err
-		}
-		b.reader = reader
-	}
-	return b.reader.Read(p)
-}
-
-func (b *gzipBody) Close() error { return b.from.Close() }
 
 var _ http.Flusher = (*lostWriter)(nil) // vanguard wants one

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 // A path that can't be served is found at the start, with its method's name.
@@ -26,21 +27,21 @@ func TestAPathThatCantBeServedIsRefused(t *testing.T) {
 	}{
 		{name: "one that can be", rule: post("/api/v1/sketches")},
 		{name: "none", rule: nil},
-		{name: "beside the prefix", rule: post("/sketches"), fault: sketchProcedure},
-		{name: "a second one", rule: post("/api/v1/sketches", post("/api/v2/sketches")), fault: sketchProcedure},
-		{name: "a stream's", rule: post("/api/v1/sketches"), streams: true, fault: sketchProcedure},
+		{name: "beside the prefix", rule: post("/sketches"), fault: rpctest.SchemaProcedure},
+		{name: "a second one", rule: post("/api/v1/sketches", post("/api/v2/sketches")), fault: rpctest.SchemaProcedure},
+		{name: "a stream's", rule: post("/api/v1/sketches"), streams: true, fault: rpctest.SchemaProcedure},
 		{name: "half of a variable", rule: post("/api/v1/{id"), fault: "sketch.v1.SketchService/Call"},
 		{name: "a variable of no field", rule: post("/api/v1/{hat}"), fault: "sketch.v1.SketchService/Call"},
 	} {
-		s := newSketch()
+		s := rpctest.NewSchema()
 		if test.streams {
-			s.streams()
+			s.StreamAnswers()
 		}
 		if test.rule != nil {
-			proto.SetExtension(s.method.Options, annotations.E_Http, test.rule)
+			proto.SetExtension(s.Method.Options, annotations.E_Http, test.rule)
 		}
-		server, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: letsAllIn}, func(server *connect.Server) {
-			server.Register(connect.Method{Spec: s.spec(t), Handler: answersAll})
+		server, err := rpc.NewServer(rpc.ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: rpctest.AllowAll}, func(server *connect.Server) {
+			server.Register(connect.Method{Spec: s.Spec(t), Handler: rpctest.Succeed})
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -52,7 +53,7 @@ func TestAPathThatCantBeServedIsRefused(t *testing.T) {
 					t.Errorf("%s: got %q, want a panic with %q", test.name, fault, test.fault)
 				}
 			}()
-			server.Mux(isReady).HandleREST("/api/")
+			rpc.Handle(server.Mux(rpctest.IsReady), "/api/")
 		}()
 	}
 }

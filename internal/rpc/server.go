@@ -10,11 +10,13 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectproto"
 
+	"gatehouse/internal/policy"
+	"gatehouse/internal/serve"
 	"gatehouse/internal/telemetry"
 )
 
 // MaxMessageBytes bounds a request's body and each message, decompressed.
-const MaxMessageBytes = 1 << 20
+const MaxMessageBytes = serve.MaxBodyBytes
 
 // DefaultLimit is how long a call may take when nothing says otherwise.
 const DefaultLimit = 10 * time.Second
@@ -49,12 +51,12 @@ type ServerConfig struct {
 
 // Server is a set of RPC services with everything around them.
 type Server struct {
-	rpc     *connect.Server
-	plans   []*Plan
-	options []connecthttp.Option
-	methods map[string]*Plan // by procedure
-	logger  *slog.Logger
-	level   slog.Level
+	rpc      *connect.Server
+	policies []*policy.Method
+	options  []connecthttp.Option
+	methods  map[string]*policy.Method // by procedure
+	logger   *slog.Logger
+	level    slog.Level
 	// clientIP is as ServerConfig says.
 	clientIP func(peer string, forwarded []string) string
 }
@@ -79,11 +81,11 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	})
 	register(survey)
 	specs := slices.Collect(survey.Specs())
-	plans, err := compileAll(specs, config.Limit, config.Policy)
+	plans, err := policy.Compile(specs, config.Limit, config.Policy)
 	if err != nil {
 		return nil, err
 	}
-	server := &Server{rpc: connect.NewServer(), plans: plans, methods: map[string]*Plan{}, logger: config.Logger, level: config.Level, clientIP: config.ClientIP, options: []connecthttp.Option{
+	server := &Server{rpc: connect.NewServer(), policies: plans, methods: map[string]*policy.Method{}, logger: config.Logger, level: config.Level, clientIP: config.ClientIP, options: []connecthttp.Option{
 		connecthttp.WithReadMaxBytes(MaxMessageBytes), connecthttp.WithCodecs(connectproto.NewBinaryCodec(), newJSONCodec()),
 	}}
 	if config.CompressMinBytes > 0 {
@@ -97,7 +99,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 		if measured, other, err = served(config.Telemetry, config.Internal); err != nil {
 			return nil, err
 		}
-		config.Trace = func(*Plan) (connect.ServerInterceptor, error) { return measured, nil }
+		config.Trace = func(*policy.Method) (connect.ServerInterceptor, error) { return measured, nil }
 	}
 	for i, plan := range plans {
 		handler, err := chain(&config, plan, methods[i])
@@ -115,7 +117,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 }
 
 // Plans returns what holds for each method that it serves.
-func (s *Server) Plans() []*Plan { return s.plans }
+func (s *Server) Methods() []*policy.Method { return s.policies }
 
 // Serves reports whether a procedure is one of its methods.
 func (s *Server) Serves(procedure string) bool { return s.methods[procedure] != nil }
@@ -123,8 +125,8 @@ func (s *Server) Serves(procedure string) bool { return s.methods[procedure] != 
 // Services returns the full names of the services that it serves, sorted.
 func (s *Server) Services() []string {
 	var names []string
-	for _, plan := range s.plans {
-		names = append(names, string(plan.Method.Parent().FullName()))
+	for _, plan := range s.policies {
+		names = append(names, string(plan.Descriptor.Parent().FullName()))
 	}
 	slices.Sort(names)
 	return slices.Compact(names)

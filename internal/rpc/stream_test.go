@@ -10,69 +10,19 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protodesc"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
-// method describes a method /test.v1.TestService/Call, from StringValue to
-// StringValue, with a policy if there is one.
-func method(t testing.TB, policy *policyv1.Method, streamType connect.StreamType) connect.Spec {
-	t.Helper()
-	described := &descriptorpb.MethodDescriptorProto{
-		Name: new("Call"), InputType: new(".google.protobuf.StringValue"), OutputType: new(".google.protobuf.StringValue"),
-		ServerStreaming: new(streamType&connect.StreamTypeServer != 0), ClientStreaming: new(streamType&connect.StreamTypeClient != 0),
-	}
-	if policy != nil {
-		described.Options = &descriptorpb.MethodOptions{}
-		proto.SetExtension(described.Options, policyv1.E_Method, policy)
-	}
-	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Syntax: new("proto3"), Name: new("test/v1/test.proto"), Package: new("test.v1"),
-		Dependency: []string{"google/protobuf/wrappers.proto", "policy/v1/policy.proto"},
-		Service:    []*descriptorpb.ServiceDescriptorProto{{Name: new("TestService"), Method: []*descriptorpb.MethodDescriptorProto{described}}},
-	}, protoregistry.GlobalFiles)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var schema protoreflect.MethodDescriptor = file.Services().Get(0).Methods().Get(0)
-	return connect.Spec{Procedure: "/test.v1.TestService/Call", StreamType: streamType, Schema: schema}
-}
-
-func forServices(names ...string) *policyv1.Method {
-	return &policyv1.Method{Access: &policyv1.Access{Who: &policyv1.Access_Services{Services: &policyv1.Services{AnyOf: names}}}}
-}
-
-// exhaust calls with an empty request and returns what the call ends with,
-// io.EOF if that is a success.
-func exhaust(t testing.TB, client *connect.Client, spec connect.Spec) error {
-	t.Helper()
-	if spec.StreamType == connect.StreamTypeUnary {
-		return client.CallUnary(t.Context(), spec, &wrapperspb.StringValue{}, &wrapperspb.StringValue{})
-	}
-	stream, err := client.CallServerStream(t.Context(), spec, &wrapperspb.StringValue{})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = stream.Close() }()
-	for err == nil {
-		err = stream.Receive(&wrapperspb.StringValue{})
-	}
-	return err
-}
-
 // streaming reaches a server of one method that streams its answers.
-func streaming(t testing.TB, reach func(testing.TB, rpc.Route, *rpc.Server) *connect.Client, answer func(context.Context, connect.ServerStream) error) (*connect.Client, connect.Spec) {
+func streaming(t testing.TB, reach func(testing.TB, dial.Route, *rpc.Server) *connect.Client, answer func(context.Context, connect.ServerStream) error) (*connect.Client, connect.Spec) {
 	t.Helper()
-	spec := method(t, forServices("bff"), connect.StreamTypeServer)
-	server := newServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
+	spec := rpctest.Method(t, rpctest.ForServices("bff"), connect.StreamTypeServer)
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
 		server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 			if err := stream.Receive(&wrapperspb.StringValue{}); err != nil {
 				return err
@@ -80,15 +30,15 @@ func streaming(t testing.TB, reach func(testing.TB, rpc.Route, *rpc.Server) *con
 			return answer(ctx, stream)
 		}})
 	})
-	return reach(t, bffToUsers, server), spec
+	return reach(t, rpctest.BFFToUsers, server), spec
 }
 
 func TestAStreamArrivesWhole(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
-			client, spec := streaming(t, topology.reach, func(ctx context.Context, stream connect.ServerStream) error {
+			client, spec := streaming(t, topology.Reach, func(ctx context.Context, stream connect.ServerStream) error {
 				info, _ := connect.CallInfoForServerContext(ctx)
 				info.ResponseHeader().Set("X-Answer", "first")
 				info.ResponseTrailer().Set("X-Last", "last")
@@ -129,8 +79,8 @@ func TestAStreamArrivesWhole(t *testing.T) {
 
 func TestAStreamEndsWithItsError(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			for _, test := range []struct {
 				name   string
@@ -142,13 +92,13 @@ func TestAStreamEndsWithItsError(t *testing.T) {
 				{"a plain error", func() error { return errors.New("s3cret") }, connect.CodeInternal, fault.ReasonInternal},
 				{"a panic", func() error { panic("s3cret") }, connect.CodeInternal, fault.ReasonInternal},
 			} {
-				client, spec := streaming(t, topology.reach, func(_ context.Context, stream connect.ServerStream) error {
+				client, spec := streaming(t, topology.Reach, func(_ context.Context, stream connect.ServerStream) error {
 					if err := stream.Send(&wrapperspb.StringValue{}); err != nil {
 						return err
 					}
 					return test.fail()
 				})
-				wantError(t, test.name, exhaust(t, client, spec), test.code, test.reason)
+				rpctest.WantError(t, test.name, rpctest.Exhaust(t, client, spec), test.code, test.reason)
 			}
 		})
 	}
@@ -156,12 +106,12 @@ func TestAStreamEndsWithItsError(t *testing.T) {
 
 func TestAStreamThatIsLeftEnds(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
+	for _, topology := range rpctest.Topologies {
 		for _, leave := range []string{"cancel", "close"} {
-			t.Run(topology.name+"/"+leave, func(t *testing.T) {
+			t.Run(topology.Name+"/"+leave, func(t *testing.T) {
 				t.Parallel()
 				ended := make(chan struct{})
-				client, spec := streaming(t, topology.reach, func(ctx context.Context, stream connect.ServerStream) error {
+				client, spec := streaming(t, topology.Reach, func(ctx context.Context, stream connect.ServerStream) error {
 					defer close(ended)
 					if err := stream.Send(&wrapperspb.StringValue{}); err != nil {
 						return err
@@ -189,7 +139,7 @@ func TestAStreamThatIsLeftEnds(t *testing.T) {
 				select {
 				case err := <-pending:
 					if leave == "cancel" {
-						wantError(t, "a pending Receive", err, connect.CodeCanceled, "")
+						rpctest.WantError(t, "a pending Receive", err, connect.CodeCanceled, "")
 					} else if err == nil || errors.Is(err, io.EOF) {
 						t.Errorf("a pending Receive: got %v, want an error", err)
 					}

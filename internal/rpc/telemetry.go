@@ -54,7 +54,7 @@ func served(t *telemetry.Telemetry, internal bool) (measured, other connect.Serv
 func unmeasured(next connect.ServerFunc) connect.ServerFunc { return next }
 
 // called measures and traces the calls that a client makes.
-func called(t *telemetry.Telemetry) (connect.ClientInterceptor, error) {
+func MeasureCalls(t *telemetry.Telemetry) (connect.ClientInterceptor, error) {
 	measured, err := otelconnect.NewClientInterceptor(append(telemetryOptions(t), otelconnect.WithRPCSystem(otelconnect.ConnectRPCSystem))...)
 	if err != nil {
 		return nil, fmt.Errorf("measure the calls: %w", err)

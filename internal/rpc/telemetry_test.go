@@ -14,7 +14,9 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 	"gatehouse/internal/telemetry"
 )
 
@@ -37,18 +39,18 @@ func newTelemetry(t testing.TB) (*telemetry.Telemetry, func() string) {
 // about that, wherever the callee runs.
 func TestLabelsOfACallAreNotOfTheCallsThatItMakes(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			told, shown := newTelemetry(t)
-			route := rpc.Route{Caller: "bff", Callee: "users", Keys: keys, Telemetry: told}
+			route := dial.Route{Caller: "bff", Callee: "users", Keys: rpctest.Keys, Telemetry: told}
 			config := rpc.ServerConfig{Telemetry: told, Internal: true}
-			inner := topology.reach(t, route, newServer(t, "users", config, registerProfiles(found)))
-			outer := topology.reach(t, route, newServer(t, "users", config, func(server *connect.Server) {
+			inner := topology.Reach(t, route, rpctest.NewServer(t, "users", config, rpctest.RegisterProfiles(rpctest.Found)))
+			outer := topology.Reach(t, route, rpctest.NewServer(t, "users", config, func(server *connect.Server) {
 				usersv1.RegisterProfileServiceHandler(server, labelling{next: inner})
 			}))
 			if _, err := usersv1.NewProfileServiceClient(outer).UpdateProfile(t.Context(), &usersv1.UpdateProfileRequest{
-				Profile: &usersv1.Profile{Id: profileID}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"first_name"}},
+				Profile: &usersv1.Profile{Id: rpctest.ProfileID}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"first_name"}},
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -85,26 +87,8 @@ type labelling struct {
 func (l labelling) UpdateProfile(ctx context.Context, _ *usersv1.UpdateProfileRequest) (*usersv1.UpdateProfileResponse, error) {
 	labeler, _ := otelconnect.LabelerFromContext(ctx)
 	labeler.Add(attribute.String("label", "outer"))
-	if _, err := get(ctx, l.next); err != nil {
+	if _, err := rpctest.Get(ctx, l.next); err != nil {
 		return nil, err
 	}
 	return &usersv1.UpdateProfileResponse{}, nil
-}
-
-func TestProbeTellsWhatARoleSaysOfItself(t *testing.T) {
-	t.Parallel()
-	ready := error(nil)
-	server := newProfiles(t, found)
-	url := serve(t, server.Mux(func() error { return ready }))
-	answer, err := rpc.Probe(t.Context(), url)
-	if err != nil || !answer.Ready || answer.Time.IsZero() {
-		t.Errorf("a role that is ready: %+v, %v", answer, err)
-	}
-	ready = context.Canceled
-	if answer, err = rpc.Probe(t.Context(), url+"/"); err != nil || answer.Ready || answer.Text != "not ready: context canceled" {
-		t.Errorf("a role that isn't: %+v, %v", answer, err)
-	}
-	if answer, err = rpc.Probe(t.Context(), "http://127.0.0.1:1"); err == nil {
-		t.Errorf("nobody: %+v, want an error", answer)
-	}
 }

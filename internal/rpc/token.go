@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"slices"
 	"strings"
 	"sync"
@@ -48,7 +49,7 @@ func (k InternalKeys) pair(caller, callee string) ([][]byte, error) {
 }
 
 // issuer makes one caller's tokens for one callee.
-type issuer struct {
+type Issuer struct {
 	caller, callee string
 	key            []byte
 	now            func() time.Time
@@ -58,7 +59,7 @@ type issuer struct {
 	made  time.Time
 }
 
-func newIssuer(keys InternalKeys, caller, callee string) (*issuer, error) {
+func NewIssuer(keys InternalKeys, caller, callee string) (*Issuer, error) {
 	pair, err := keys.pair(caller, callee)
 	if err != nil {
 		return nil, err
@@ -66,11 +67,11 @@ func newIssuer(keys InternalKeys, caller, callee string) (*issuer, error) {
 	if len(pair) == 0 {
 		return nil, fmt.Errorf("no internal key: %s can't call %s", caller, callee)
 	}
-	return &issuer{caller: caller, callee: callee, key: pair[0], now: time.Now}, nil
+	return &Issuer{caller: caller, callee: callee, key: pair[0], now: time.Now}, nil
 }
 
 // current returns a token that is good for at least 20 s more.
-func (i *issuer) current() (string, error) {
+func (i *Issuer) Token() (string, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	// By the wall clock, as the callee judges it: the other one stands still
@@ -172,7 +173,7 @@ func (c *callerCheck) caller(token string) (string, error) {
 // only those that its policy names.
 func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 	check := newCallerCheck(callee)
-	return func(plan *Plan) (Admission, error) {
+	return func(plan *policy.Method) (Admission, error) {
 		services := plan.Access.GetServices().GetAnyOf()
 		if len(services) == 0 {
 			return Admission{}, fmt.Errorf("%s: an internal method must name the services that may call it", plan.Procedure)

@@ -185,7 +185,7 @@ func TestEveryPairHasItsOwnKey(t *testing.T) {
 
 func TestATokenIsMadeOnceAndReusedWhileFresh(t *testing.T) {
 	t.Parallel()
-	issuer, err := newIssuer(InternalKeys{newKey}, "bff", "users")
+	issuer, err := NewIssuer(InternalKeys{newKey}, "bff", "users")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func TestATokenIsMadeOnceAndReusedWhileFresh(t *testing.T) {
 	} {
 		now := func() time.Time { return start.Add(test.after) }
 		issuer.now, check.now = now, now
-		token, err := issuer.current()
+		token, err := issuer.Token()
 		if err != nil {
 			t.Fatalf("at %v: %v", test.after, err)
 		}
@@ -252,11 +252,11 @@ func TestTheInternalKeyCanBeChanged(t *testing.T) {
 		{"the callee has changed too soon", InternalKeys{oldKey}, InternalKeys{newKey}, false},
 		{"after", InternalKeys{newKey}, InternalKeys{newKey}, true},
 	} {
-		issuer, err := newIssuer(test.caller, "bff", "users")
+		issuer, err := NewIssuer(test.caller, "bff", "users")
 		if err != nil {
 			t.Fatal(err)
 		}
-		token, err := issuer.current()
+		token, err := issuer.Token()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +264,7 @@ func TestTheInternalKeyCanBeChanged(t *testing.T) {
 			t.Errorf("%s: got %v, want accepted: %v", test.name, err, test.ok)
 		}
 	}
-	if _, err := newIssuer(nil, "bff", "users"); err == nil {
+	if _, err := NewIssuer(nil, "bff", "users"); err == nil {
 		t.Error("a caller without a key: got no error, want one")
 	}
 	if _, err := askUsers(t, nil)("Bearer " + forge(t, jwt.SigningMethodHS256, []byte{}, jwt.MapClaims{"iss": "bff", "aud": "users", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix()})); err == nil {

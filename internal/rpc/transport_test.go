@@ -17,19 +17,21 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/rpctest"
 )
 
 // The tests of this file run over every topology with the same expectations.
 
 func TestACallIsAnswered(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
-			client := topology.reach(t, bffToUsers, newProfiles(t, found))
-			res, err := get(t.Context(), client)
+			client := topology.Reach(t, rpctest.BFFToUsers, rpctest.NewProfiles(t, rpctest.Found))
+			res, err := rpctest.Get(t.Context(), client)
 			if err != nil || res.GetProfile().GetFirstName() != "Ada" {
 				t.Errorf("GetProfile: got %v, %v, want Ada's profile", res, err)
 			}
@@ -84,21 +86,21 @@ func TestAnErrorReachesItsCallerAlike(t *testing.T) {
 		{"a store's error without a code", func() error { return postgresError("", secret) }, internal, fault.ReasonInternal, "", 0, ""},
 		{"a deadline of the method's own", func() error { return fmt.Errorf("%s: %w", secret, context.DeadlineExceeded) }, connect.CodeDeadlineExceeded, fault.ReasonDeadline, "", 0, ""},
 	}
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			var fail func() error
-			client := topology.reach(t, bffToUsers, newProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			client := topology.Reach(t, rpctest.BFFToUsers, rpctest.NewProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 				if fail != nil {
 					return nil, fail()
 				}
-				return found(ctx, req)
+				return rpctest.Found(ctx, req)
 			}))
 			for _, test := range cases {
 				ctx, info := connect.NewClientContext(t.Context())
 				fail = test.fail
-				_, err := get(ctx, client)
-				wantError(t, test.name, err, test.code, test.reason)
+				_, err := rpctest.Get(ctx, client)
+				rpctest.WantError(t, test.name, err, test.code, test.reason)
 				failure, ok := errors.AsType[*connect.Error](err)
 				if !ok {
 					continue
@@ -109,7 +111,7 @@ func TestAnErrorReachesItsCallerAlike(t *testing.T) {
 				if failure.Message() == "" {
 					t.Errorf("%s: got no message, want a sentence", test.name)
 				}
-				if text := everything(err); strings.Contains(text, secret) || strings.Contains(text, "panic") || strings.Contains(text, "nil pointer") {
+				if text := rpctest.Text(err); strings.Contains(text, secret) || strings.Contains(text, "panic") || strings.Contains(text, "nil pointer") {
 					t.Errorf("%s: got %q, want nothing that wasn't written for the caller", test.name, text)
 				}
 				if errors.Is(err, cause) || errors.Unwrap(failure) != nil {
@@ -128,7 +130,7 @@ func TestAnErrorReachesItsCallerAlike(t *testing.T) {
 					t.Errorf("%s: got no X-Request-Id with the error", test.name)
 				}
 				fail = nil
-				if _, err := get(t.Context(), client); err != nil {
+				if _, err := rpctest.Get(t.Context(), client); err != nil {
 					t.Fatalf("the call after %s: got %v, want the server to live on", test.name, err)
 				}
 			}
@@ -138,8 +140,8 @@ func TestAnErrorReachesItsCallerAlike(t *testing.T) {
 
 func TestACallThatIsOverDoesNotBegin(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			expired, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 			defer cancel()
@@ -148,9 +150,9 @@ func TestACallThatIsOverDoesNotBegin(t *testing.T) {
 			canceled, cancel := context.WithCancel(t.Context())
 			cancel()
 			ran := false
-			client := topology.reach(t, bffToUsers, newProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			client := topology.Reach(t, rpctest.BFFToUsers, rpctest.NewProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 				ran = true
-				return found(ctx, req)
+				return rpctest.Found(ctx, req)
 			}))
 			for _, test := range []struct {
 				name string
@@ -162,8 +164,8 @@ func TestACallThatIsOverDoesNotBegin(t *testing.T) {
 				{"a deadline within the hop's margin", nearly, connect.CodeDeadlineExceeded, context.DeadlineExceeded},
 				{"a cancelled context", canceled, connect.CodeCanceled, context.Canceled},
 			} {
-				_, err := get(test.ctx, client)
-				wantError(t, test.name, err, test.code, "")
+				_, err := rpctest.Get(test.ctx, client)
+				rpctest.WantError(t, test.name, err, test.code, "")
 				if !errors.Is(err, test.bare) {
 					t.Errorf("%s: got %v, want one that errors.Is finds %v in", test.name, err, test.bare)
 				}
@@ -178,15 +180,15 @@ func TestACallThatIsOverDoesNotBegin(t *testing.T) {
 // Other clients than ours let such a call begin.
 func TestACallThatArrivesTooLateDoesNotRun(t *testing.T) {
 	t.Parallel()
-	url := serve(t, newProfiles(t, func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+	url := rpctest.Serve(t, rpctest.NewProfiles(t, func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 		t.Error("the method ran, want it not to")
 		return nil, nil
-	}).Mux(isReady))
-	request := postRequest(t, url, jsonType, `{"profileId":"`+profileID+`"}`)
+	}).Mux(rpctest.IsReady))
+	request := rpctest.PostRequest(t, url, jsonType, `{"profileId":"`+rpctest.ProfileID+`"}`)
 	request.Header.Set("Connect-Timeout-Ms", "0")
-	got := send(t, request)
-	if _, reason, _ := got.wireError(t); got.status != http.StatusGatewayTimeout || reason != fault.ReasonDeadline {
-		t.Errorf("no time left: got %d %s, want 504 with %s", got.status, got.body, fault.ReasonDeadline)
+	got := rpctest.Send(t, request)
+	if _, reason, _ := wireErrorOf(t, got); got.Status != http.StatusGatewayTimeout || reason != fault.ReasonDeadline {
+		t.Errorf("no time left: got %d %s, want 504 with %s", got.Status, got.Body, fault.ReasonDeadline)
 	}
 }
 
@@ -196,10 +198,10 @@ func TestAContextsEndReachesBothSides(t *testing.T) {
 	late := func(ctx context.Context) (*usersv1.GetProfileResponse, error) { return nil, ctx.Err() }
 	deaf := func(ctx context.Context) (*usersv1.GetProfileResponse, error) {
 		<-time.After(limit) // at the callee the time is up a moment sooner
-		return found(ctx, nil)
+		return rpctest.Found(ctx, nil)
 	}
 
-	for _, topology := range topologies {
+	for _, topology := range rpctest.Topologies {
 		for _, test := range []struct {
 			name   string
 			cancel bool
@@ -211,10 +213,10 @@ func TestAContextsEndReachesBothSides(t *testing.T) {
 			{"a cancellation", true, late, connect.CodeCanceled},
 			{"a cancellation that the method makes nothing of", true, deaf, connect.CodeCanceled},
 		} {
-			t.Run(topology.name+"/"+test.name, func(t *testing.T) {
+			t.Run(topology.Name+"/"+test.name, func(t *testing.T) {
 				t.Parallel()
 				begun, ended := make(chan struct{}), make(chan struct{})
-				client := topology.reach(t, bffToUsers, newProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+				client := topology.Reach(t, rpctest.BFFToUsers, rpctest.NewProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 					close(begun)
 					<-ctx.Done()
 					close(ended)
@@ -229,7 +231,7 @@ func TestAContextsEndReachesBothSides(t *testing.T) {
 					defer cancel()
 				}
 				start := time.Now()
-				_, err := get(ctx, client)
+				_, err := rpctest.Get(ctx, client)
 				took := time.Since(start)
 				// Over HTTP either side may be the first to say so.
 				if connect.CodeOf(err) != test.code {
@@ -250,11 +252,11 @@ func TestAContextsEndReachesBothSides(t *testing.T) {
 
 func TestADeadlineShrinksWithEachHop(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			var left time.Duration
-			client := topology.reach(t, bffToUsers, newProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			client := topology.Reach(t, rpctest.BFFToUsers, rpctest.NewProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 				deadline, ok := ctx.Deadline()
 				if !ok {
 					return nil, errors.New("no deadline")
@@ -263,20 +265,20 @@ func TestADeadlineShrinksWithEachHop(t *testing.T) {
 				if !rpc.CallFrom(ctx).CallersDeadline {
 					return nil, errors.New("not the caller's deadline")
 				}
-				return found(ctx, req)
+				return rpctest.Found(ctx, req)
 			}))
 
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 			defer cancel()
 			deadline, _ := ctx.Deadline()
 			callers := time.Until(deadline)
-			if _, err := get(ctx, client); err != nil {
+			if _, err := rpctest.Get(ctx, client); err != nil {
 				t.Fatalf("GetProfile: %v", err)
 			}
 			if left > callers-10*time.Millisecond || left < callers-time.Second {
 				t.Errorf("of the caller's %v the method had %v, want at least 10ms less", callers, left)
 			}
-			if _, err := get(t.Context(), client); err != nil {
+			if _, err := rpctest.Get(t.Context(), client); err != nil {
 				t.Fatalf("GetProfile without a deadline: %v", err)
 			}
 			if left > 5*time.Second || left < 4*time.Second {
@@ -302,13 +304,13 @@ func TestACallIsBoundedByTheServersLimit(t *testing.T) {
 		} {
 			var took time.Duration
 			var callers bool
-			server := newServer(t, "users", rpc.ServerConfig{Limit: test.limit}, registerProfiles(func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			server := rpctest.NewServer(t, "users", rpc.ServerConfig{Limit: test.limit}, rpctest.RegisterProfiles(func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 				start := time.Now()
 				<-ctx.Done()
 				took, callers = time.Since(start), rpc.CallFrom(ctx).CallersDeadline
 				return nil, ctx.Err()
 			}))
-			client, err := rpc.InProcess(bffToUsers, server)
+			client, err := dial.InProcess(rpctest.BFFToUsers, server)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -316,7 +318,7 @@ func TestACallIsBoundedByTheServersLimit(t *testing.T) {
 			if test.given > 0 {
 				ctx, cancel = context.WithTimeout(ctx, test.given)
 			}
-			_, err = get(ctx, client)
+			_, err = rpctest.Get(ctx, client)
 			cancel()
 			want := connect.CodeUnavailable // our limit is no fault of the caller's
 			if test.callersDeadline {
@@ -369,11 +371,11 @@ func TestANestedCallStandsAlone(t *testing.T) {
 			authorization: info.RequestHeader().Get("Authorization"), custom: info.RequestHeader().Get("X-Custom"),
 		}
 	}
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			var outer, inner seen
-			users := newServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
+			users := rpctest.NewServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
 				usersv1.RegisterRelayServiceHandler(server, relayService{func(ctx context.Context) error {
 					inner = look(ctx)
 					if info, ok := connect.CallInfoForClientContext(ctx); ok {
@@ -382,17 +384,17 @@ func TestANestedCallStandsAlone(t *testing.T) {
 					return nil
 				}})
 			})
-			relay := usersv1.NewRelayServiceClient(topology.reach(t, rpc.Route{Caller: "auth", Callee: "users", Keys: keys}, users))
-			auth := newServer(t, "auth", rpc.ServerConfig{}, func(server *connect.Server) {
+			relay := usersv1.NewRelayServiceClient(topology.Reach(t, dial.Route{Caller: "auth", Callee: "users", Keys: rpctest.Keys}, users))
+			auth := rpctest.NewServer(t, "auth", rpc.ServerConfig{}, func(server *connect.Server) {
 				authv1.RegisterKeyServiceHandler(server, keyService{func(ctx context.Context) error {
 					outer = look(ctx)
 					_, err := relay.ApplyAccount(context.WithValue(ctx, ownKey{}, "auth's"), &usersv1.ApplyAccountRequest{
-						AccountId: profileID, Version: 1, State: &usersv1.ApplyAccountRequest_Deleted{Deleted: &usersv1.AccountDeleted{}},
+						AccountId: rpctest.ProfileID, Version: 1, State: &usersv1.ApplyAccountRequest_Deleted{Deleted: &usersv1.AccountDeleted{}},
 					})
 					return err
 				}})
 			})
-			client := authv1.NewKeyServiceClient(topology.reach(t, rpc.Route{Caller: "bff", Callee: "auth", Keys: keys}, auth))
+			client := authv1.NewKeyServiceClient(topology.Reach(t, dial.Route{Caller: "bff", Callee: "auth", Keys: rpctest.Keys}, auth))
 
 			ctx, info := connect.NewClientContext(context.WithValue(t.Context(), ownKey{}, "the bff's"))
 			info.RequestHeader().Set("X-Request-Id", "request-1")
@@ -429,11 +431,11 @@ func TestANestedCallStandsAlone(t *testing.T) {
 // A caller's reason for giving up is its own.
 func TestACallersCauseStaysWithIt(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			begun, cause := make(chan struct{}), make(chan error, 1)
-			client := topology.reach(t, bffToUsers, newProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			client := topology.Reach(t, rpctest.BFFToUsers, rpctest.NewProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 				close(begun)
 				<-ctx.Done()
 				cause <- context.Cause(ctx)
@@ -441,8 +443,8 @@ func TestACallersCauseStaysWithIt(t *testing.T) {
 			}))
 			ctx, cancel := context.WithCancelCause(t.Context())
 			go func() { <-begun; cancel(errors.New("the caller's own")) }()
-			_, err := get(ctx, client)
-			wantError(t, "a cancellation with a cause", err, connect.CodeCanceled, "")
+			_, err := rpctest.Get(ctx, client)
+			rpctest.WantError(t, "a cancellation with a cause", err, connect.CodeCanceled, "")
 			if got := <-cause; got != context.Canceled { //nolint:errorlint // this very one
 				t.Errorf("got the cause %v, want %v", got, context.Canceled)
 			}
@@ -452,23 +454,23 @@ func TestACallersCauseStaysWithIt(t *testing.T) {
 
 func TestHeadersTravelBothWays(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			var given []string
-			client := topology.reach(t, bffToUsers, newProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			client := topology.Reach(t, rpctest.BFFToUsers, rpctest.NewProfiles(t, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 				info, _ := connect.CallInfoForServerContext(ctx)
 				given = slices.Clone(info.RequestHeader().Values("X-Given"))
 				info.RequestHeader().Set("X-Given", "changed")
 				info.ResponseHeader().Add("X-Answer", "one")
 				info.ResponseHeader().Add("X-Answer", "two")
 				info.ResponseTrailer().Set("X-Last", "three")
-				return found(ctx, req)
+				return rpctest.Found(ctx, req)
 			}))
 			ctx, info := connect.NewClientContext(t.Context())
 			info.RequestHeader().Add("X-Given", "a")
 			info.RequestHeader().Add("X-Given", "b")
-			if _, err := get(ctx, client); err != nil {
+			if _, err := rpctest.Get(ctx, client); err != nil {
 				t.Fatalf("GetProfile: %v", err)
 			}
 			for _, test := range []struct {
@@ -490,20 +492,20 @@ func TestHeadersTravelBothWays(t *testing.T) {
 
 func TestMessagesAreNotShared(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
-			kept := &usersv1.GetProfileResponse{Profile: &usersv1.Profile{Id: profileID, FirstName: "Ada"}}
-			client := topology.reach(t, bffToUsers, newProfiles(t, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+			kept := &usersv1.GetProfileResponse{Profile: &usersv1.Profile{Id: rpctest.ProfileID, FirstName: "Ada"}}
+			client := topology.Reach(t, rpctest.BFFToUsers, rpctest.NewProfiles(t, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 				req.ProfileId = "changed"
 				return kept, nil
 			}))
-			request := getRequest()
+			request := rpctest.GetRequest()
 			res, err := usersv1.NewProfileServiceClient(client).GetProfile(t.Context(), request)
 			if err != nil {
 				t.Fatalf("GetProfile: %v", err)
 			}
-			if !proto.Equal(request, getRequest()) {
+			if !proto.Equal(request, rpctest.GetRequest()) {
 				t.Errorf("the callee changed its request; the caller's is now %v", request)
 			}
 			res.Profile.FirstName = "changed"
@@ -516,26 +518,26 @@ func TestMessagesAreNotShared(t *testing.T) {
 
 func TestAnInvalidRequestNamesItsFields(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
-			client := usersv1.NewProfileServiceClient(topology.reach(t, bffToUsers, newProfiles(t, found)))
+			client := usersv1.NewProfileServiceClient(topology.Reach(t, rpctest.BFFToUsers, rpctest.NewProfiles(t, rpctest.Found)))
 			_, err := client.GetProfile(t.Context(), &usersv1.GetProfileRequest{ProfileId: "nobody"})
-			wantError(t, "an id that is no UUID", err, connect.CodeInvalidArgument, fault.ReasonInvalid)
-			if got := badFields(err); !slices.Equal(got, []string{"profile_id"}) {
+			rpctest.WantError(t, "an id that is no UUID", err, connect.CodeInvalidArgument, fault.ReasonInvalid)
+			if got := rpctest.BadFields(err); !slices.Equal(got, []string{"profile_id"}) {
 				t.Errorf("an id that is no UUID: got the fields %q, want profile_id", got)
 			}
-			if strings.Contains(everything(err), "nobody") {
-				t.Errorf("an id that is no UUID: got %q, want it without the value", everything(err))
+			if strings.Contains(rpctest.Text(err), "nobody") {
+				t.Errorf("an id that is no UUID: got %q, want it without the value", rpctest.Text(err))
 			}
 
 			_, err = client.UpdateProfile(t.Context(), &usersv1.UpdateProfileRequest{Profile: &usersv1.Profile{Id: "nobody"}})
-			wantError(t, "two faults", err, connect.CodeInvalidArgument, fault.ReasonInvalid)
-			if got := badFields(err); !slices.Equal(slices.Sorted(slices.Values(got)), []string{"profile.id", "update_mask"}) {
+			rpctest.WantError(t, "two faults", err, connect.CodeInvalidArgument, fault.ReasonInvalid)
+			if got := rpctest.BadFields(err); !slices.Equal(slices.Sorted(slices.Values(got)), []string{"profile.id", "update_mask"}) {
 				t.Errorf("two faults: got the fields %q, want profile.id and update_mask", got)
 			}
 			_, err = client.UpdateProfile(t.Context(), &usersv1.UpdateProfileRequest{
-				Profile: &usersv1.Profile{Id: profileID}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"first_name"}},
+				Profile: &usersv1.Profile{Id: rpctest.ProfileID}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"first_name"}},
 			})
 			if err != nil {
 				t.Errorf("a valid request: got %v", err)
@@ -546,18 +548,18 @@ func TestAnInvalidRequestNamesItsFields(t *testing.T) {
 
 func TestAnUnknownMethodIsUnimplemented(t *testing.T) {
 	t.Parallel()
-	for _, topology := range topologies {
-		t.Run(topology.name, func(t *testing.T) {
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
-			client := topology.reach(t, bffToUsers, newProfiles(t, found))
+			client := topology.Reach(t, rpctest.BFFToUsers, rpctest.NewProfiles(t, rpctest.Found))
 			for _, streamType := range []connect.StreamType{connect.StreamTypeUnary, connect.StreamTypeServer} {
 				spec := connect.Spec{Procedure: "/users.v1.ProfileService/ForgetProfile", StreamType: streamType}
-				err := exhaust(t, client, spec)
-				wantError(t, streamType.String(), err, connect.CodeUnimplemented, fault.ReasonUnknownMethod)
+				err := rpctest.Exhaust(t, client, spec)
+				rpctest.WantError(t, streamType.String(), err, connect.CodeUnimplemented, fault.ReasonUnknownMethod)
 			}
 			// It is registered, but its service doesn't implement it.
 			_, err := usersv1.NewProfileServiceClient(client).ListProfiles(t.Context(), &usersv1.ListProfilesRequest{})
-			wantError(t, "a method that isn't implemented", err, connect.CodeUnimplemented, fault.ReasonUnknownMethod)
+			rpctest.WantError(t, "a method that isn't implemented", err, connect.CodeUnimplemented, fault.ReasonUnknownMethod)
 		})
 	}
 }

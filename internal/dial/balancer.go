@@ -1,0 +1,279 @@
+package dial
+
+import (
+	"context"
+	"errors"
+	"gatehouse/internal/rpc"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+)
+
+var errBreakersOpen = errors.New("circuit breaker open: no endpoint has answered lately")
+
+// loadBalancer spreads the calls to a service over its endpoints. Of two random
+// healthy endpoints, a call goes to the one with fewer calls in flight (Mitzenmacher,
+// "The Power of Two Choices in Randomized Load Balancing", 2001).
+//
+// Each endpoint has a circuit breaker. An endpoint that is silent or slow while
+// others answer is ejected (eject.go), and one that answers that it can't serve is
+// passed over (refusal.go). A repeatable call that takes long is made at
+// a second endpoint too (hedge.go). A write is made once, at an endpoint that is
+// believed to be healthy.
+type loadBalancer struct {
+	service   string
+	logger    *slog.Logger
+	endpoints func(context.Context) ([]*endpoint, error)
+	budget    budget
+	label     metric.MeasurementOption
+	streams   sync.Map // procedure → the *endpoint of the latest stream
+
+	mu sync.Mutex // held while an endpoint is ejected, or becomes healthy
+}
+
+func newLoadBalancer(service string, logger *slog.Logger, endpoints func(context.Context) ([]*endpoint, error)) *loadBalancer {
+	b := &loadBalancer{service: service, logger: logger, endpoints: endpoints}
+	b.label = metric.WithAttributeSet(attribute.NewSet(attribute.String("service", service)))
+	retries.Add(context.Background(), 0, b.label)
+	hedges.Add(context.Background(), 0, b.label)
+	return b
+}
+
+// balance makes unary calls at a chosen endpoint, and again where that can do no
+// harm. Streams are opened once: who follows one opens it again.
+func (b *loadBalancer) balance(next connect.ClientFunc) connect.ClientFunc {
+	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+		if spec.StreamType != connect.StreamTypeUnary {
+			return b.openStream(ctx, spec, next)
+		}
+		again := repeatable(ctx, spec) && attemptsOf(ctx) > 1
+		if again { // a call that is lost with its connection has to be made again, then
+			ctx = asRepeatable(ctx)
+		}
+		return &unaryCall{make: func(request, response any) error {
+			call := &balancedCall{balancer: b, spec: spec, next: next, request: request, repeatable: again}
+			return call.make(ctx, response)
+		}}, nil
+	}
+}
+
+// once makes each call exactly once, whatever the circuit breakers say.
+func (b *loadBalancer) callOnce(next connect.ClientFunc) connect.ClientFunc {
+	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+		if spec.StreamType != connect.StreamTypeUnary {
+			return b.openStream(ctx, spec, next)
+		}
+		return &unaryCall{make: func(request, response any) error {
+			endpoints, err := b.endpoints(ctx)
+			if err != nil {
+				return lookupError(ctx, err)
+			}
+			chosen := leastBusy(healthy(endpoints))
+			if chosen == nil {
+				chosen = endpoints[rand.IntN(len(endpoints))]
+			}
+			call := &balancedCall{balancer: b, spec: spec, next: next, request: request}
+			return call.attempt(ctx, newPlacement(chosen, endpoints, false, true), response)
+		}}, nil
+	}
+}
+
+// stream opens a stream elsewhere than the latest one of its method: that one may
+// have ended because its endpoint went silent, which is then looked into.
+func (b *loadBalancer) openStream(ctx context.Context, spec connect.Spec, next connect.ClientFunc) (connect.ClientStream, error) {
+	endpoints, err := b.endpoints(ctx)
+	if err != nil {
+		return nil, lookupError(ctx, err)
+	}
+	if len(endpoints) > 1 {
+		var avoid []*endpoint
+		if last, ok := b.streams.Load(spec.Procedure); ok {
+			avoid = append(avoid, last.(*endpoint))
+			b.suspect(last.(*endpoint), endpoints)
+		}
+		chosen := leastBusy(without(healthy(endpoints), avoid))
+		if chosen == nil {
+			chosen = leastBusy(healthy(endpoints))
+		}
+		if chosen == nil {
+			chosen = endpoints[rand.IntN(len(endpoints))]
+		}
+		ctx = context.WithValue(ctx, placementKey{}, &placement{at: chosen, done: true})
+		b.streams.Store(spec.Procedure, chosen)
+	}
+	return next(ctx, spec)
+}
+
+// unresolved gives the error of a lookup its code, as the HTTP transport does.
+func lookupError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return rpc.ContextError(ctx.Err())
+	}
+	return connect.NewError(connect.CodeUnavailable, err.Error()).WithCause(err)
+}
+
+// pick chooses the endpoint of an attempt and enters its circuit breaker. It
+// reports false when no endpoint takes a call now.
+func pick(endpoints, avoid []*endpoint, repeatable bool) (*placement, bool) {
+	if len(endpoints) == 1 && len(avoid) == 0 {
+		return enter(endpoints, endpoints[0])
+	}
+	now := time.Now()
+	var probes, away, ejected []*endpoint
+	for _, one := range without(endpoints, avoid) {
+		switch {
+		case one.ejected.Load():
+			ejected = append(ejected, one)
+		case one.breaker.isOpen():
+			if one.breaker.wantsProbe() {
+				probes = append(probes, one)
+			}
+		case one.isAvoided(now):
+			away = append(away, one)
+		case repeatable && one.refusals.takeProbe(now):
+			probes = append(probes, one)
+		}
+	}
+	// A repeatable call finds out whether an endpoint answers again. A write goes
+	// to one that is believed to be healthy.
+	if repeatable {
+		if at, ok := enter(endpoints, probes...); ok {
+			return at, true
+		}
+	}
+	if chosen := leastBusy(without(healthy(endpoints), avoid)); chosen != nil {
+		if at, ok := enter(endpoints, chosen); ok {
+			return at, true
+		}
+	}
+	return enter(endpoints, slices.Concat(probes, away, ejected)...)
+}
+
+// enter enters the circuit breaker of the first that lets a call pass.
+func enter(endpoints []*endpoint, candidates ...*endpoint) (*placement, bool) {
+	for _, one := range candidates {
+		if probe, ok := one.breaker.enter(); ok {
+			return newPlacement(one, endpoints, probe, false), true
+		}
+	}
+	return nil, false
+}
+
+// healthy returns the endpoints to which a call may go without a second thought.
+func healthy(endpoints []*endpoint) []*endpoint {
+	now := time.Now()
+	suitable := func(e *endpoint) bool { return !e.ejected.Load() && !e.breaker.isOpen() && !e.isAvoided(now) }
+	if !slices.ContainsFunc(endpoints, func(e *endpoint) bool { return !suitable(e) || e.refusals.isRefusing(now) }) {
+		return endpoints
+	}
+	var found []*endpoint
+	for _, one := range endpoints {
+		if suitable(one) {
+			found = append(found, one)
+		}
+	}
+	return withoutRefusing(found, endpoints, now)
+}
+
+func without(endpoints, avoid []*endpoint) []*endpoint {
+	if len(avoid) == 0 {
+		return endpoints
+	}
+	return slices.DeleteFunc(slices.Clone(endpoints), func(e *endpoint) bool { return slices.Contains(avoid, e) })
+}
+
+// leastBusy returns the one of two random endpoints that has fewer calls in flight;
+// nil when there are none.
+func leastBusy(endpoints []*endpoint) *endpoint {
+	if len(endpoints) == 0 {
+		return nil
+	}
+	i := rand.IntN(len(endpoints))
+	if len(endpoints) == 1 {
+		return endpoints[i]
+	}
+	j := (i + 1 + rand.IntN(len(endpoints)-1)) % len(endpoints)
+	if endpoints[j].inFlight.Load() < endpoints[i].inFlight.Load() {
+		return endpoints[j]
+	}
+	return endpoints[i]
+}
+
+type placementKey struct{}
+
+// placement is the endpoint at which an attempt is made. The transport moves it
+// when a dial fails.
+type placement struct {
+	mu            sync.Mutex
+	at            *endpoint
+	endpoints     []*endpoint
+	probe         bool // of the breaker of the endpoint
+	bypassBreaker bool // the breaker wasn't asked, and isn't told
+	done          bool // nothing is accounted for any more
+}
+
+// newPlacement counts the attempt as in flight, until it is finished.
+func newPlacement(at *endpoint, endpoints []*endpoint, probe, unguarded bool) *placement {
+	at.beginCall()
+	return &placement{at: at, endpoints: endpoints, probe: probe, bypassBreaker: unguarded}
+}
+
+func placementFrom(ctx context.Context) *placement {
+	p, _ := ctx.Value(placementKey{}).(*placement)
+	return p
+}
+
+// endpoint returns the chosen one; nil when none was.
+func (p *placement) endpoint() *endpoint {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.at
+}
+
+// moveTo says that the attempt is made at another endpoint, since the one before
+// took no connection. unheard says that it gave no answer at all.
+func (p *placement) moveTo(next *endpoint, unheard bool) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done || p.at == next {
+		return
+	}
+	p.release(unheard)
+	next.beginCall()
+	p.at, p.probe = next, false
+}
+
+func (p *placement) release(unheard bool) {
+	p.at.inFlight.Add(-1)
+	how := outcomeUnknown
+	if unheard {
+		how = outcomeSilence
+	}
+	if !p.bypassBreaker {
+		p.at.breaker.leave(p.probe, how)
+	}
+}
+
+// finish accounts for the attempt's end. It returns the endpoint that made it.
+func (p *placement) finish(how outcome) *endpoint {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done = true
+	p.at.inFlight.Add(-1)
+	if !p.bypassBreaker {
+		p.at.breaker.leave(p.probe, how)
+	}
+	return p.at
+}

@@ -1,0 +1,176 @@
+package dial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+
+	"gatehouse/internal/rpc"
+	"gatehouse/internal/telemetry"
+)
+
+const (
+	// hopMargin is what a hop keeps of the remaining time, to word an answer
+	// when the next one fails to.
+	deadlineMargin = 10 * time.Millisecond
+	// defaultHop is the time for a call whose caller set none, such as the
+	// relay's.
+	defaultTimeout = 5 * time.Second
+)
+
+// Route says who calls whom, and with which keys.
+type Route struct {
+	Caller, Callee string
+	Keys           rpc.InternalKeys
+	// Telemetry measures and traces each call; nil does neither.
+	Telemetry *telemetry.Telemetry
+	// Logger gets a line when an endpoint is ejected or its circuit breaker opens,
+	// and when it is healthy again; nil for none.
+	Logger *slog.Logger
+	// Persistent says that the caller asks until it is answered, at a pace of
+	// its own: each call is then made, and made once.
+	Persistent bool
+}
+
+// Dial returns a client of the service at the URLs, which are separated by
+// commas: HTTP/2 and, for what may be called twice, HTTP/1.1; in clear for
+// http://, over TLS for https://. It connects when first called, and again
+// whenever it must.
+//
+// A load balancer spreads the calls over every address that the URLs' hosts have
+// (see loadBalancer). A call that got no answer is made again, at another
+// endpoint if there is one, where the method's idempotency level allows it and
+// the retry budget lasts. An endpoint that answers nobody gets no call for a
+// while.
+func Dial(route Route, urls string) (*connect.Client, error) {
+	logger := route.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	peers, err := newTransport(route.Callee, urls, logger)
+	if err != nil {
+		return nil, err
+	}
+	return newHTTPClient(route, peers)
+}
+
+func newHTTPClient(route Route, peers *transport) (*connect.Client, error) {
+	transport := connecthttp.NewTransport(
+		&http.Client{Transport: peers, CheckRedirect: refuseRedirect}, peers.urls[0].String(),
+		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*rpc.MaxMessageBytes),
+	)
+	balancer := newLoadBalancer(route.Callee, peers.logger, peers.endpoints)
+	if route.Persistent {
+		return newClient(route, transport, balancer.callOnce)
+	}
+	return newClient(route, transport, balancer.balance)
+}
+
+func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// InProcess returns a client of a server in the same process. It behaves as a
+// client from [Dial] does.
+func InProcess(route Route, server *rpc.Server) (*connect.Client, error) {
+	return newClient(route, rpc.InProcessTransport(server))
+}
+
+func newClient(route Route, transport connect.Transport, between ...connect.ClientInterceptor) (*connect.Client, error) {
+	issuer, err := rpc.NewIssuer(route.Keys, route.Caller, route.Callee)
+	if err != nil {
+		return nil, err
+	}
+	chain := []connect.ClientInterceptor{noteCallee(route.Callee)}
+	if route.Telemetry != nil {
+		measured, err := rpc.MeasureCalls(route.Telemetry)
+		if err != nil {
+			return nil, err
+		}
+		chain = append(chain, measured)
+	}
+	chain = append(append(chain, propagateDeadline), between...)
+	return connect.NewClient(transport, append(chain, sendIdentity(issuer))...), nil
+}
+
+// notesCallee tells the call that is being answered which service it needs.
+func noteCallee(service string) connect.ClientInterceptor {
+	return func(next connect.ClientFunc) connect.ClientFunc {
+		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+			if note := rpc.CallFrom(ctx).OnCallee; note != nil {
+				note(service)
+			}
+			return next(ctx, spec)
+		}
+	}
+}
+
+// identified sends who is calling, and for which request.
+func sendIdentity(issuer *rpc.Issuer) connect.ClientInterceptor {
+	return func(next connect.ClientFunc) connect.ClientFunc {
+		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+			token, err := issuer.Token()
+			if err != nil {
+				return nil, fmt.Errorf("make an internal token: %w", err)
+			}
+			info, _ := connect.CallInfoForClientContext(ctx)
+			info.RequestHeader().Set("Authorization", "Bearer "+token)
+			if id := rpc.CallFrom(ctx).RequestID; id != "" {
+				info.RequestHeader().Set(rpc.RequestIDHeader, id)
+			}
+			return next(ctx, spec)
+		}
+	}
+}
+
+// shortened passes down the time that remains, less what this hop needs, and
+// makes no attempt that can't finish.
+func propagateDeadline(next connect.ClientFunc) connect.ClientFunc {
+	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+		if spec.StreamType != connect.StreamTypeUnary {
+			return next(ctx, spec)
+		}
+		deadline, ok := ctx.Deadline()
+		if !ok {
+			deadline = time.Now().Add(defaultTimeout)
+		} else {
+			deadline = deadline.Add(-deadlineMargin)
+		}
+		ctx, cancel := context.WithDeadline(ctx, deadline)
+		if err := ctx.Err(); err != nil {
+			cancel()
+			return nil, rpc.ContextError(err)
+		}
+		stream, err := next(ctx, spec)
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		return &deadlineStream{ClientStream: stream, cancel: cancel}, nil
+	}
+}
+
+// deadlineStream frees its deadline's timer when the call is over.
+type deadlineStream struct {
+	connect.ClientStream
+	cancel context.CancelFunc
+}
+
+func (s *deadlineStream) Receive(message any) error {
+	err := s.ClientStream.Receive(message)
+	if errors.Is(err, io.EOF) {
+		s.cancel()
+	}
+	return err
+}
+
+func (s *deadlineStream) Close() error {
+	err := s.ClientStream.Close()
+	s.cancel()
+	return err
+}

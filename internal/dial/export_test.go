@@ -1,0 +1,56 @@
+package dial
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"strconv"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+)
+
+// Patient returns what stands between a client and a service with one endpoint,
+// for a transport of the test's own.
+func BalanceOne(service string, logger *slog.Logger) connect.ClientInterceptor {
+	return Balance(service, logger, 1, nil)
+}
+
+// Balanced returns the load balancer of a service with so many endpoints, which
+// answer pings as the test says.
+func Balance(service string, logger *slog.Logger, count int, ping func(ctx context.Context, endpoint int) error) connect.ClientInterceptor {
+	endpoints := make([]*endpoint, count)
+	for i := range endpoints {
+		endpoints[i] = newEndpoint(service, strconv.Itoa(i), logger)
+		endpoints[i].ping = func(ctx context.Context) error { return ping(ctx, i) }
+	}
+	return newLoadBalancer(service, logger, func(context.Context) ([]*endpoint, error) { return endpoints, nil }).balance
+}
+
+// EndpointOf returns at which endpoint of Balanced an attempt is made.
+func EndpointOf(ctx context.Context) int {
+	i, _ := strconv.Atoi(placementFrom(ctx).endpoint().address)
+	return i
+}
+
+// Unconnected is the error of a connection that was refused, or that nobody
+// answered to.
+func NewDialError(deaf bool) error {
+	failure := &dialError{text: "no connection", timedOut: deaf}
+	return connect.NewError(connect.CodeUnavailable, failure.Error()).WithCause(failure)
+}
+
+// DialWith is Dial with another way to look hosts up.
+func DialWith(t testing.TB, route Route, urls string, lookup func(context.Context, string) ([]netip.Addr, error)) *connect.Client {
+	t.Helper()
+	peers, err := newTransport(route.Callee, urls, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	peers.lookup = lookup
+	client, err := newHTTPClient(route, peers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}

@@ -1,0 +1,9 @@
+package dial_test
+
+import (
+	"testing"
+
+	"gatehouse/internal/rpctest"
+)
+
+func TestMain(m *testing.M) { rpctest.Main(m) }

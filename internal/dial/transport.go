@@ -1,0 +1,365 @@
+package dial
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"gatehouse/internal/serve"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	dialTimeout = time.Second
+	// lookupInterval is how long a host's addresses are believed.
+	lookupInterval = 5 * time.Second
+	lookupTimeout  = time.Second
+	// refusedFor and deafFor are how long a copy is passed over that refused a
+	// connection, or didn't answer to one; to find the latter out takes longer.
+	avoidRefused  = time.Second
+	avoidTimedOut = 10 * time.Second
+	// leanConns are kept to a copy when nothing is asked on them.
+	maxIdleHTTP1 = 256
+	// maxAnswerHeader bounds what a peer's headers may take of our memory.
+	maxResponseHeader = 64 << 10
+)
+
+// peers resolves one service's URLs to endpoints, one for each address, and sends
+// each request to the endpoint that the load balancer chose. A request that
+// couldn't connect goes to the next endpoint: nothing of it was sent.
+//
+// Each endpoint has one HTTP/2 connection, on which it announces what it won't
+// answer before it stops. Repeatable calls need no such announcement, and have
+// connections of HTTP/1.1: in net/http they cost less than half.
+type transport struct {
+	urls      []*url.URL
+	service   string
+	logger    *slog.Logger
+	lookup    func(ctx context.Context, host string) ([]netip.Addr, error)
+	resolved  atomic.Pointer[resolution]
+	resolving chan struct{} // full while somebody looks hosts up
+}
+
+// addressBook is what was last found of the hosts' addresses.
+type resolution struct {
+	endpoints []*endpoint
+	at        time.Time
+}
+
+// newPeers takes URLs separated by commas.
+func newTransport(service, urls string, logger *slog.Logger) (*transport, error) {
+	p := &transport{service: service, logger: logger, resolving: make(chan struct{}, 1), lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
+		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	}}
+	for text := range strings.SplitSeq(urls, ",") {
+		parsed, err := url.Parse(strings.TrimSpace(text))
+		if err != nil {
+			return nil, fmt.Errorf("read where a service is: %w", err)
+		}
+		p.urls = append(p.urls, parsed)
+	}
+	return p, nil
+}
+
+// close lets go of the connections.
+func (p *transport) close() {
+	if known := p.resolved.Load(); known != nil {
+		for _, one := range known.endpoints {
+			one.close()
+		}
+	}
+}
+
+func (e *endpoint) close() {
+	e.removed.Store(true)
+	e.http2.CloseIdleConnections()
+	e.http1.CloseIdleConnections()
+	e.report()
+}
+
+// RoundTrip implements http.RoundTripper.
+func (p *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	copies, err := p.endpoints(r.Context())
+	if err != nil {
+		closeBody(r)
+		return nil, err
+	}
+	sent := placementFrom(r.Context())
+	var failure error
+	deaf := false
+	for i, one := range dialOrder(copies, sent.endpoint(), time.Now()) {
+		if i > 0 {
+			if r, err = rewind(r); err != nil {
+				return nil, failure
+			}
+		}
+		sent.moveTo(one, deaf)
+		response, err := one.roundTrip(one.rewrite(r))
+		if err == nil {
+			one.avoidUntil.Store(0)
+			return response, nil
+		}
+		failed, ok := errors.AsType[*dialError](err)
+		if !ok || r.Context().Err() != nil {
+			return nil, err
+		}
+		one.avoidUntil.Store(time.Now().Add(failed.avoidFor()).UnixNano())
+		failure, deaf = err, failed.timedOut
+	}
+	p.resolved.Store(&resolution{endpoints: copies}) // made long ago: they may have moved
+	return nil, failure
+}
+
+type repeatableKey struct{}
+
+// asRepeatable marks a call as one that is made again when it is lost.
+func asRepeatable(ctx context.Context) context.Context {
+	return context.WithValue(ctx, repeatableKey{}, true)
+}
+
+func (e *endpoint) roundTrip(r *http.Request) (*http.Response, error) {
+	if r.Context().Value(repeatableKey{}) == nil {
+		return e.http2.RoundTrip(r)
+	}
+	response, err := e.http1.RoundTrip(r)
+	if err != nil && r.Context().Err() == nil {
+		if _, ok := errors.AsType[*dialError](err); !ok {
+			return nil, &connectionLostError{text: err.Error()}
+		}
+	}
+	return response, err
+}
+
+// dialOrder returns the endpoints in the order in which they are dialed: the
+// chosen one, the other healthy ones, and those that refused a connection lately.
+// An ejected one comes last. One whose circuit breaker is open is not among them
+// unless it was chosen.
+func dialOrder(endpoints []*endpoint, chosen *endpoint, now time.Time) []*endpoint {
+	if len(endpoints) == 1 {
+		return endpoints
+	}
+	order := make([]*endpoint, 0, len(endpoints)+1)
+	if chosen != nil {
+		order = append(order, chosen)
+	}
+	var away, ejected []*endpoint
+	first := rand.IntN(len(endpoints))
+	for i := range endpoints {
+		one := endpoints[(first+i)%len(endpoints)]
+		switch {
+		case one == chosen:
+		case one.ejected.Load():
+			ejected = append(ejected, one)
+		case one.breaker.isOpen():
+		case one.isAvoided(now):
+			away = append(away, one)
+		default:
+			order = append(order, one)
+		}
+	}
+	if order = slices.Concat(order, away, ejected); len(order) == 0 {
+		return endpoints
+	}
+	return order
+}
+
+// again returns a request whose body can be sent once more.
+func rewind(r *http.Request) (*http.Request, error) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return r, nil
+	}
+	if r.GetBody == nil {
+		return nil, errors.New("the request's body can be read only once")
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return nil, err
+	}
+	r = r.WithContext(r.Context())
+	r.Body = body
+	return r, nil
+}
+
+func closeBody(r *http.Request) {
+	if r.Body != nil {
+		_ = r.Body.Close()
+	}
+}
+
+// addressed returns the request as it goes to this endpoint.
+func (e *endpoint) rewrite(r *http.Request) *http.Request {
+	if r.URL.Host == e.url.Host && r.URL.Scheme == e.url.Scheme {
+		return r
+	}
+	r = r.WithContext(r.Context())
+	to := *r.URL
+	to.Scheme, to.Host = e.url.Scheme, e.url.Host
+	r.URL, r.Host = &to, e.url.Host
+	return r
+}
+
+// copies returns the copies' addresses. Of those who find them old, one looks
+// the hosts up while the others make do with what is known.
+func (p *transport) endpoints(ctx context.Context) ([]*endpoint, error) {
+	known := p.resolved.Load()
+	if known != nil && time.Since(known.at) < lookupInterval {
+		return known.endpoints, nil
+	}
+	if known != nil {
+		select {
+		case p.resolving <- struct{}{}:
+		default:
+			return known.endpoints, nil
+		}
+	} else {
+		select {
+		case p.resolving <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	defer func() { <-p.resolving }()
+	if now := p.resolved.Load(); now != known { // by whom we waited for
+		return now.endpoints, nil
+	}
+	copies, err := p.resolve(ctx, known)
+	if err != nil {
+		return nil, err
+	}
+	p.resolved.Store(&resolution{endpoints: copies, at: time.Now()})
+	return copies, nil
+}
+
+// find looks up every host. One that can't be found keeps the addresses it had.
+func (p *transport) resolve(ctx context.Context, known *resolution) ([]*endpoint, error) {
+	before := map[*url.URL]map[string]*endpoint{}
+	for _, to := range p.urls {
+		before[to] = map[string]*endpoint{}
+	}
+	if known != nil {
+		for _, one := range known.endpoints {
+			before[one.url][one.address] = one
+		}
+	}
+	var copies []*endpoint
+	var failure error
+	for _, to := range p.urls {
+		addresses, err := p.addressesOf(ctx, to)
+		if err != nil {
+			failure, addresses = err, slices.Sorted(maps.Keys(before[to]))
+		}
+		for _, address := range addresses {
+			one := before[to][address]
+			if one == nil {
+				one = p.newEndpoint(to, address)
+			}
+			delete(before[to], address)
+			copies = append(copies, one)
+		}
+		for _, gone := range before[to] {
+			gone.close()
+		}
+	}
+	if len(copies) == 0 {
+		return nil, failure
+	}
+	return copies, nil
+}
+
+func (p *transport) addressesOf(ctx context.Context, to *url.URL) ([]string, error) {
+	port := to.Port()
+	if port == "" && to.Scheme == "https" {
+		port = "443"
+	} else if port == "" {
+		port = "80"
+	}
+	host := to.Hostname()
+	if _, err := netip.ParseAddr(host); err == nil {
+		return []string{net.JoinHostPort(host, port)}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	found, err := p.lookup(ctx, host)
+	if err != nil {
+		return nil, newDialError(err)
+	}
+	addresses := make([]string, 0, len(found))
+	for _, address := range found {
+		addresses = append(addresses, net.JoinHostPort(address.Unmap().String(), port))
+	}
+	return addresses, nil
+}
+
+// newEndpoint returns what speaks with one address, with TLS or without.
+func (p *transport) newEndpoint(to *url.URL, address string) *endpoint {
+	one := newEndpoint(p.service, address, p.logger)
+	one.url, one.http2, one.http1 = to, newHTTPTransport(address), newHTTPTransport(address)
+	one.ping = one.pingHTTP
+	one.http2.Protocols.SetHTTP2(true)
+	one.http2.Protocols.SetUnencryptedHTTP2(true)
+	// Find out within seconds that a peer has gone without a word.
+	one.http2.HTTP2 = &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second}
+	one.http1.Protocols.SetHTTP1(true)
+	one.http1.MaxIdleConnsPerHost = maxIdleHTTP1
+	one.http1.IdleConnTimeout = serve.IdleTimeout / 2 // before the peer lets go
+	return one
+}
+
+func newHTTPTransport(address string) *http.Transport {
+	return &http.Transport{
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return dialTCP(ctx, network, address)
+		},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    5 * time.Second,
+		Protocols:              new(http.Protocols),
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxResponseHeader,
+		IdleConnTimeout:        serve.IdleTimeout, // or those to addresses that are no more would stay
+	}
+}
+
+// lostError says that a connection was lost. It doesn't unwrap, for connect would
+// take what went wrong with ours for our own caller's leaving.
+type connectionLostError struct{ text string }
+
+func (e *connectionLostError) Error() string { return e.text }
+
+// dialError says that there was no connection: nothing was sent. It doesn't
+// unwrap, for connect would take dialing's own time-out for the call's.
+type dialError struct {
+	text     string
+	timedOut bool // there was no answer within the time for it, rather than a refusal
+}
+
+func newDialError(err error) *dialError {
+	failure, ok := errors.AsType[net.Error](err)
+	return &dialError{text: err.Error(), timedOut: ok && failure.Timeout()}
+}
+
+func (e *dialError) Error() string { return e.text }
+
+func (e *dialError) avoidFor() time.Duration {
+	if e.timedOut {
+		return avoidTimedOut
+	}
+	return avoidRefused
+}
+
+func dialTCP(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
+	if err == nil || ctx.Err() != nil {
+		return conn, err
+	}
+	return nil, newDialError(err)
+}

@@ -1,0 +1,125 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// tighten narrows the plans as settings say, a line or what stands between two
+// semicolons for each method:
+//
+//	bff.v1.AuthService/Login rate=5/m burst=5
+//	bff.v1.AccountService/GetMe limit=1s; bff.v1.UserService/ListUsers rate=2/s
+//
+// An empty line, or what follows a #, says nothing. It returns every fault: a
+// method that isn't there, a knob that settings can't turn, and whatever would
+// allow more than the schema does.
+func tighten(plans []*Method, settings string) error {
+	byName := map[string]*Method{}
+	for _, plan := range plans {
+		byName[strings.TrimPrefix(plan.Procedure, "/")] = plan
+	}
+	seen := map[string]bool{}
+	var faults []error
+	for line := range strings.Lines(settings) {
+		line, _, _ = strings.Cut(line, "#")
+		for one := range strings.SplitSeq(line, ";") {
+			words := strings.Fields(one)
+			if len(words) == 0 {
+				continue
+			}
+			name := strings.TrimPrefix(words[0], "/")
+			plan := byName[name]
+			switch {
+			case plan == nil:
+				faults = append(faults, fmt.Errorf("%s: there is no such method", words[0]))
+			case seen[name]:
+				faults = append(faults, fmt.Errorf("%s: it is named twice", words[0]))
+			case len(words) == 1:
+				faults = append(faults, fmt.Errorf("%s: nothing is said of it", words[0]))
+			default:
+				if err := plan.tighten(words[1:]); err != nil {
+					faults = append(faults, fmt.Errorf("%s: %w", words[0], err))
+				}
+			}
+			seen[name] = true
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// tighten narrows one plan by words such as "limit=1s", "rate=10/m" and
+// "burst=5".
+func (p *Method) tighten(words []string) error {
+	said := map[string]string{}
+	for _, word := range words {
+		knob, value, ok := strings.Cut(word, "=")
+		if !ok || knob != "limit" && knob != "rate" && knob != "burst" {
+			return fmt.Errorf("%q can't be set: settings may only tighten limit=, rate= and burst=", word)
+		}
+		if value == "" || said[knob] != "" {
+			return fmt.Errorf("%s= must have one value", knob)
+		}
+		said[knob] = value
+	}
+	if said["limit"] != "" {
+		if err := p.tightenLimit(said["limit"]); err != nil {
+			return err
+		}
+	}
+	if said["rate"] != "" || said["burst"] != "" {
+		return p.tightenRate(said["rate"], said["burst"])
+	}
+	return nil
+}
+
+func (p *Method) tightenLimit(text string) error {
+	limit, err := time.ParseDuration(text)
+	switch {
+	case err != nil || limit <= 0:
+		return fmt.Errorf("limit=%s is no time: give one such as 500ms or 2s", text)
+	case p.TimeLimit == 0:
+		return errors.New("a stream has no time limit to tighten")
+	case limit > p.TimeLimit:
+		return fmt.Errorf("limit=%s is looser than the schema's %s: settings may only tighten", text, p.TimeLimit)
+	}
+	p.TimeLimit = limit
+	return nil
+}
+
+// tightenRate narrows the rate. A burst that isn't said is the schema's or the
+// new count, whichever is less.
+func (p *Method) tightenRate(text, burst string) error {
+	rate := Rate{}
+	switch {
+	case text != "":
+		count, period, _ := strings.Cut(text, "/")
+		rate.Count, _ = strconv.Atoi(count)
+		rate.Period = periods[period]
+		if rate.Period == 0 {
+			rate.Period, _ = time.ParseDuration(period)
+		}
+		rate.Burst = rate.Count
+		if p.Rate != nil {
+			rate.Burst = min(rate.Count, p.Rate.Burst)
+		}
+	case p.Rate != nil:
+		rate = *p.Rate
+	default:
+		return errors.New("burst= needs a rate=, since the schema has none")
+	}
+	if burst != "" {
+		rate.Burst, _ = strconv.Atoi(burst)
+	}
+	switch err := rate.check(); {
+	case err != nil:
+		return fmt.Errorf("rate=%s burst=%s %w: give one such as rate=10/m burst=5", text, burst, err)
+	case p.Rate != nil && !rate.within(p.Rate):
+		return fmt.Errorf("rate=%s is looser than the schema's %s: settings may only tighten", &rate, p.Rate)
+	}
+	p.Rate = &rate
+	return nil
+}

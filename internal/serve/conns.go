@@ -1,0 +1,182 @@
+package serve
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"syscall"
+)
+
+// ConnLimits bound the connections of a listener.
+type ConnLimits struct {
+	// Total is how many there may be; three quarters of the files that the process
+	// may have open if zero.
+	Total int
+	// PerAddress is how many may come from one address (of IPv6: one /64); a quarter
+	// of the total if zero. Addresses within Trusted have no such bound.
+	PerAddress int
+	Trusted    []netip.Prefix
+}
+
+// LimitConns returns a listener that bounds its connections, so that nobody can
+// keep others out by opening as many as there may be. What comes from an address
+// that has too many is closed at once. When there are too many in all, the address
+// with the most of them loses one on which no call is under way; a newcomer is
+// closed only where that address has none. Serve it with [Serve] or [ServeUntil],
+// which tell it what is under way.
+func LimitConns(listener net.Listener, limits ConnLimits) net.Listener {
+	if limits.Total == 0 {
+		limits.Total = max(openFiles()/4*3, 64)
+	}
+	if limits.PerAddress == 0 {
+		limits.PerAddress = max(limits.Total/4, 1)
+	}
+	return &limitedListener{Listener: listener, limits: limits, byAddress: map[netip.Prefix]*addressConns{}}
+}
+
+// openFiles is how many files the process may have open.
+func openFiles() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 1024
+	}
+	return int(min(limit.Cur, 1<<20))
+}
+
+type limitedListener struct {
+	net.Listener
+	limits ConnLimits
+
+	mu        sync.Mutex
+	total     int
+	byAddress map[netip.Prefix]*addressConns
+}
+
+// addressConns are the connections of one address.
+type addressConns struct {
+	count int
+	idle  map[*limitedConn]struct{} // on which no call is under way
+}
+
+type limitedConn struct {
+	net.Conn
+	listener *limitedListener
+	address  netip.Prefix
+	closed   sync.Once
+}
+
+// Accept implements [net.Listener].
+func (l *limitedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if limited := l.admit(conn); limited != nil {
+			return limited, nil
+		}
+		_ = conn.Close()
+	}
+}
+
+func (l *limitedListener) admit(conn net.Conn) net.Conn {
+	address, trusted := l.addressOf(conn)
+	l.mu.Lock()
+	own := l.byAddress[address]
+	if own != nil && own.count >= l.limits.PerAddress && !trusted {
+		l.mu.Unlock()
+		return nil
+	}
+	var victim *limitedConn
+	if l.total >= l.limits.Total {
+		if victim = l.victim(); victim == nil {
+			l.mu.Unlock()
+			return nil
+		}
+		delete(l.byAddress[victim.address].idle, victim)
+	}
+	if own == nil {
+		own = &addressConns{idle: map[*limitedConn]struct{}{}}
+		l.byAddress[address] = own
+	}
+	limited := &limitedConn{Conn: conn, listener: l, address: address}
+	own.count++
+	own.idle[limited] = struct{}{}
+	l.total++
+	l.mu.Unlock()
+	if victim != nil {
+		_ = victim.Close()
+	}
+	return limited
+}
+
+// victim returns a connection on which no call is under way, of the address that
+// has the most connections; nil if there is none.
+func (l *limitedListener) victim() *limitedConn {
+	var most *addressConns
+	for _, one := range l.byAddress {
+		if len(one.idle) > 0 && (most == nil || one.count > most.count) {
+			most = one
+		}
+	}
+	if most != nil {
+		for conn := range most.idle {
+			return conn
+		}
+	}
+	return nil
+}
+
+func (l *limitedListener) addressOf(conn net.Conn) (network netip.Prefix, trusted bool) {
+	remote, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if err != nil {
+		return netip.Prefix{}, false
+	}
+	address := remote.Addr().Unmap().WithZone("")
+	for _, prefix := range l.limits.Trusted {
+		trusted = trusted || prefix.Contains(address)
+	}
+	bits := address.BitLen()
+	if address.Is6() {
+		bits = 64
+	}
+	return netip.PrefixFrom(address, bits).Masked(), trusted
+}
+
+// note is told of connections' states by the server.
+func (l *limitedListener) track(conn net.Conn, state http.ConnState) {
+	limited, ok := conn.(*limitedConn)
+	if !ok {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	own := l.byAddress[limited.address]
+	if own == nil {
+		return
+	}
+	switch state {
+	case http.StateActive:
+		delete(own.idle, limited)
+	case http.StateIdle:
+		own.idle[limited] = struct{}{}
+	}
+}
+
+// Close implements [net.Conn].
+func (c *limitedConn) Close() error {
+	c.closed.Do(func() {
+		l := c.listener
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.total--
+		own := l.byAddress[c.address]
+		own.count--
+		delete(own.idle, c)
+		if own.count == 0 {
+			delete(l.byAddress, c.address)
+		}
+	})
+	return c.Conn.Close()
+}

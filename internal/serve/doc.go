@@ -1,0 +1,7 @@
+// Package serve owns the HTTP server of a role: its connections, its time limits, and how it stops.
+//
+// [RunUntil] serves HTTP/1.1 and HTTP/2 without TLS on one listener. When it stops, it
+// drains: it reports that it is not ready, closes idle connections, ends streams and
+// waits for the calls in flight. [LimitConns] bounds connections in total and per
+// address. A request whose length is ambiguous costs its connection (framing.go).
+package serve

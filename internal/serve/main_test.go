@@ -1,0 +1,9 @@
+package serve_test
+
+import (
+	"testing"
+
+	"gatehouse/internal/rpctest"
+)
+
+func TestMain(m *testing.M) { rpctest.Main(m) }

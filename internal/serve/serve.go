@@ -1,0 +1,201 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// maxBodyBytes bounds a request's body.
+const MaxBodyBytes = 1 << 20
+
+// Limits of every HTTP server here.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 15 * time.Second
+	writeTimeout      = 30 * time.Second
+	IdleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 64 << 10
+	// lastWords is how long calls under way have to word an answer once they
+	// were told that the time is over.
+	reportTime = 2 * time.Second
+	// unusedLimit is how long a stop waits for connections on which nothing was
+	// asked yet.
+	unusedTime = time.Second
+	// shutDownRound is how long a stop waits until it tells connections again.
+	shutDownRound = time.Second
+)
+
+// Stop is how a server stops.
+type Stop struct {
+	// Pause is how long it goes on serving after it has said that it isn't
+	// ready, for whoever sends it requests to notice.
+	Pause time.Duration
+	// Grace is how long calls under way then have to finish.
+	Grace time.Duration
+}
+
+// QuickStop is for a person who waits for the prompt to come back.
+var QuickStop = Stop{Grace: 4 * time.Second}
+
+// Serve answers on the listener, HTTP/1.1 and HTTP/2 without TLS alike, until
+// ctx ends, and then stops as [QuickStop] says.
+func Run(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger) error {
+	return RunUntil(ctx, listener, handler, logger, func() Stop { return QuickStop })
+}
+
+// ServeUntil is Serve with another way to stop, which it asks for once ctx has
+// ended. In this order it says that it isn't ready, answers each request with
+// its connection's end (HTTP/2: GOAWAY), pauses, ends streams so that their
+// readers reconnect elsewhere, stops accepting, and lets calls under way finish.
+// Just before the grace is over their contexts end, and then their connections.
+func RunUntil(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger, how func() Stop) error {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	state := &stopState{endStreams: make(chan struct{})}
+	base, endCalls := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), stopKey{}, state))
+	defer endCalls()
+	server := &http.Server{
+		Handler:           closeAmbiguous(state.closeConnections(http.MaxBytesHandler(handler, MaxBodyBytes))),
+		Protocols:         protocols,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       IdleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withFraming,
+	}
+	unused := &unusedConns{conns: map[net.Conn]struct{}{}}
+	server.ConnState = unused.track
+	if limited, ok := listener.(*limitedListener); ok {
+		server.ConnState = func(conn net.Conn, state http.ConnState) {
+			unused.track(conn, state)
+			limited.track(conn, state)
+		}
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(framingListener{listener}) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	stop := how()
+	state.stopping.Store(true)
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
+	case <-time.After(stop.Pause):
+	}
+	close(state.endStreams)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stop.Grace)
+	defer cancel()
+	defer time.AfterFunc(stop.Grace-min(reportTime, stop.Grace/2), endCalls).Stop()
+	defer time.AfterFunc(min(unusedTime, stop.Grace/4), unused.close).Stop()
+	err := shutDown(grace, server)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("stop serving on %s: %w", listener.Addr(), err), server.Close())
+	}
+	<-served
+	return err
+}
+
+// shutDown waits until all connections have ended, or the grace has. Shutdown
+// tells those over HTTP/2 once that they are to end. One that is being opened at
+// that very moment isn't among them and would be waited for until the grace is
+// over, so it is told in the next round.
+func shutDown(grace context.Context, server *http.Server) error {
+	for {
+		round, cancel := context.WithTimeout(grace, shutDownRound)
+		err := server.Shutdown(round)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || grace.Err() != nil {
+			return err
+		}
+	}
+}
+
+// stopState is what a server's handlers know of its stop, by their context.
+type stopState struct {
+	stopping   atomic.Bool
+	endStreams chan struct{} // closed when streams are to end
+}
+
+type stopKey struct{}
+
+// stopping reports whether the server of a request is about to stop.
+func Stopping(ctx context.Context) bool {
+	state, ok := ctx.Value(stopKey{}).(*stopState)
+	return ok && state.stopping.Load()
+}
+
+// parting ends the connection of each request that comes while the server is
+// stopping, once it is answered. HTTP/2 takes the header for a GOAWAY.
+func (s *stopState) closeConnections(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.stopping.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// errStopping is the cause with which the context of a stream ends when its server
+// stops.
+var ErrStopping = errors.New("the server stops")
+
+// untilStop ends a stream's context when the server stops: Shutdown would wait
+// for an end that doesn't come.
+func UntilStop(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		state, ok := r.Context().Value(stopKey{}).(*stopState)
+		if !ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, cancel := context.WithCancelCause(r.Context())
+		defer cancel(nil)
+		go func() {
+			select {
+			case <-state.endStreams:
+				cancel(ErrStopping)
+			case <-ctx.Done():
+			}
+		}()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// unusedConns are connections on which nothing was asked yet, as browsers open
+// them in advance. Shutdown would wait longer for them than we may.
+type unusedConns struct {
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+}
+
+func (u *unusedConns) track(conn net.Conn, state http.ConnState) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if state == http.StateNew {
+		u.conns[conn] = struct{}{}
+	} else {
+		delete(u.conns, conn)
+	}
+}
+
+func (u *unusedConns) close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for conn := range u.conns {
+		_ = conn.Close()
+	}
+}
