@@ -214,8 +214,8 @@ CREATE INDEX mails_recipient_fold_idx ON auth.mails (lower(recipient COLLATE "C"
 -- For binaries older than number 6; remove it with number 7.
 CREATE INDEX mails_recipient_idx ON auth.mails (lower(recipient));
 
--- Recent failed attempts per account, address or device. The key is a MAC of what
--- is counted, so that the table contains no email and no address.
+-- Recent failed attempts per account, address or device. The key is a MAC of the
+-- counted subject, so that the table contains no email and no address.
 CREATE TABLE auth.throttles (
     key          bytea       NOT NULL,
     failures     integer     NOT NULL,
@@ -265,7 +265,7 @@ CREATE TABLE auth.audit_events (
     user_agent   text        NOT NULL DEFAULT '',
     request_id   text        NOT NULL DEFAULT '',
     -- Refusals of one kind are one row per account or network and minute: their
-    -- count, and a MAC of what they have in common.
+    -- count, and a MAC of their common facts.
     count           integer     NOT NULL DEFAULT 1,
     refusal_key     bytea,
     refusal_minute  timestamptz,
