@@ -123,7 +123,7 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if m.server.methods[r.URL.Path] == nil && r.Method == http.MethodPost && isRPC(r) && procedureForm.MatchString(r.URL.Path) {
 		// A method that isn't there is told in the caller's protocol.
 		if _, pattern := m.mux.Handler(r); pattern == "" {
-			m.server.refuse(w, r, &refusal{err: errUnknownMethod, status: http.StatusNotFound})
+			m.server.refuse(w, r, &Refusal{err: errUnknownMethod, status: http.StatusNotFound})
 			return
 		}
 	}
@@ -165,15 +165,15 @@ var (
 // RefusePath answers a request for a path that does not exist, or, where allow lists
 // HTTP methods, for one that has others than the request's.
 func (m *Mux) RefusePath(w http.ResponseWriter, r *http.Request, allow string) {
-	no := &refusal{err: errUnknownPath, status: http.StatusNotFound}
+	no := &Refusal{err: errUnknownPath, status: http.StatusNotFound}
 	if allow != "" {
-		no = &refusal{err: errPathMethod, status: http.StatusMethodNotAllowed, allow: allow}
+		no = &Refusal{err: errPathMethod, status: http.StatusMethodNotAllowed, allow: allow}
 	}
 	m.server.refuse(w, inJSON(r), no)
 }
 
 // Refuse answers a request that no call can be made of.
-func (m *Mux) Refuse(w http.ResponseWriter, r *http.Request, no *refusal) { m.server.refuse(w, r, no) }
+func (m *Mux) Refuse(w http.ResponseWriter, r *http.Request, no *Refusal) { m.server.refuse(w, r, no) }
 
 // discardWriter keeps the header of an answer, and discards its body.
 type discardWriter struct {
