@@ -8,13 +8,11 @@ import (
 	"net"
 	"os"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"connectrpc.com/connect/v2"
-	"github.com/jackc/pgx/v5/pgconn"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
@@ -37,7 +35,7 @@ func published(ctx context.Context, err error) *connect.Error {
 		return fault.ErrDeadline.WithCause(err)
 	case is(err, connect.CodeCanceled, context.Canceled):
 		return fault.New(connect.CodeCanceled, fault.ReasonCanceled, "The caller cancelled this call.").WithCause(err)
-	case ctx.Err() == nil && storeIsAway(err):
+	case ctx.Err() == nil && CallFrom(ctx).isUnavailable(err):
 		return fault.Unavailable().WithCause(err)
 	default:
 		return fault.ErrInternal.WithCause(err)
@@ -163,27 +161,11 @@ func fieldPath(path *validate.FieldPath) string {
 	return strings.Join(names, ".")
 }
 
-// storeIsAway reports whether Postgres could not be asked, as against having
-// answered with a refusal.
-func storeIsAway(err error) bool {
-	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok {
-		// Connection lost, too many connections, shutting down; read-only, as a
-		// standby is that isn't promoted yet.
-		// What Postgres undid, for another try: a serialization failure, a deadlock,
-		// a prepared statement that is no longer what it was. A lock that wasn't free
-		// in time; a transaction that was ended because its owner fell silent.
-		if refusal.Code == "0A000" && refusal.Routine == "RevalidateCachedQuery" {
-			return true
-		}
-		return slices.ContainsFunc([]string{"08", "26000", "40", "42P05", "53", "57", "25006", "25P03", "55P03"}, func(class string) bool {
-			return strings.HasPrefix(refusal.Code, class)
-		})
-	}
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return true
-	}
+// isNetworkError reports whether the other side of a connection could not be reached
+// or was lost.
+func isNetworkError(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true
 	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || pgconn.SafeToRetry(err)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }

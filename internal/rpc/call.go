@@ -42,7 +42,18 @@ type Call struct {
 	// call; nil for nothing.
 	OnCallee func(service string)
 
-	Deadline time.Time // the caller's own
+	Deadline time.Time // of the caller; zero where ours is sooner
+
+	unavailable func(error) bool // ServerConfig.IsUnavailable
+}
+
+// isUnavailable reports whether err means that something the method needs could not
+// be reached.
+func (c *Call) isUnavailable(err error) bool {
+	if c.unavailable != nil {
+		return c.unavailable(err)
+	}
+	return isNetworkError(err)
 }
 
 // WantsRecentSignIn reports whether the method's policy asks for one. What isn't
@@ -93,7 +104,7 @@ func answered(log callLog, plan *policy.Method) connect.ServerInterceptor {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			start := time.Now()
 			info, _ := connect.CallInfoForServerContext(ctx)
-			call := &Call{Method: plan, RequestID: requestID(info.RequestHeader().Get(RequestIDHeader))}
+			call := &Call{Method: plan, RequestID: requestID(info.RequestHeader().Get(RequestIDHeader)), unavailable: log.unavailable}
 			info.ResponseHeader().Set(RequestIDHeader, call.RequestID)
 			ctx = context.WithValue(ctx, callKey{}, call)
 
@@ -146,6 +157,8 @@ type callLog struct {
 	logger   *slog.Logger
 	level    slog.Level // of a call that went well or that its caller got wrong
 	clientIP func(peer string, forwarded []string) string
+	// unavailable is ServerConfig.IsUnavailable.
+	unavailable func(error) bool
 }
 
 // milliseconds is a duration as the log has it, to the microsecond.

@@ -75,7 +75,7 @@ func (m *method) steps(c *ServerConfig) []step {
 		// A trace tells of the error that the caller gets, and a line of the log names
 		// the trace: so this is within it.
 		{name: "map errors", make: func(plan *policy.Method) (connect.ServerInterceptor, error) {
-			return answered(callLog{c.Logger, c.Level, c.ClientIP}, plan), nil
+			return answered(callLog{c.Logger, c.Level, c.ClientIP, c.IsUnavailable}, plan), nil
 		}},
 		{name: "time limit", make: bounded},
 		{name: "cross-origin check", make: c.CrossOrigin},

@@ -39,6 +39,10 @@ type ServerConfig struct {
 	// semicolons for each method, such as
 	// "bff.v1.AuthService/Login limit=2s rate=5/m burst=5".
 	Policy string
+	// IsUnavailable reports whether an error of a method means that something it needs,
+	// such as its database, could not be reached or could not serve: the caller gets
+	// unavailable. Nil means network errors.
+	IsUnavailable func(error) bool
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
 	// Internal says that callers are services of ours, whose traces go on here.
@@ -109,7 +113,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 		server.methods[plan.Procedure] = plan
 		server.rpc.Register(connect.Method{Spec: specs[i], Handler: handler})
 	}
-	unknown := answered(callLog{config.Logger, config.Level, config.ClientIP}, nil)
+	unknown := answered(callLog{config.Logger, config.Level, config.ClientIP, config.IsUnavailable}, nil)
 	server.rpc.SetUnknownHandler(other(unknown(func(context.Context, connect.Spec, connect.ServerStream) error {
 		return connect.NewError(connect.CodeUnimplemented, "")
 	})))
