@@ -79,7 +79,7 @@ func weightOf(parameters string) float64 {
 
 // plain brings the headers of a request for a method to the form that connect
 // reads, and lets HEAD be answered as GET is: net/http leaves the body out.
-func plain(r *http.Request) *http.Request {
+func canonicalize(r *http.Request) *http.Request {
 	if r.Method == http.MethodHead {
 		get := *r
 		get.Method = http.MethodGet

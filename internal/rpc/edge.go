@@ -57,13 +57,13 @@ var (
 )
 
 // worded refuses what connect would.
-func (s *Server) worded(plan *policy.Method, next http.Handler) http.Handler {
+func (s *Server) checkRequests(plan *policy.Method, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if no := refused(plan, r); no != nil {
+		if no := checkRequest(plan, r); no != nil {
 			s.refuse(w, r, no)
 			return
 		}
-		next.ServeHTTP(w, plain(r))
+		next.ServeHTTP(w, canonicalize(r))
 	})
 }
 
@@ -98,18 +98,18 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *Refusal) {
 
 // refused returns what is wrong with a request for a method, as far as HTTP
 // tells.
-func refused(plan *policy.Method, r *http.Request) *Refusal {
+func checkRequest(plan *policy.Method, r *http.Request) *Refusal {
 	switch {
 	case tooManyHeaders(r.Header):
 		return &Refusal{err: errHeaders, status: http.StatusRequestHeaderFieldsTooLarge}
 	case r.Method == http.MethodPost:
-		return refusedPost(plan, r)
+		return checkPost(plan, r)
 	case !plan.ReadsOnly():
 		return &Refusal{err: errHTTPMethod, status: http.StatusMethodNotAllowed, allow: "POST"}
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		return &Refusal{err: errHTTPMethodRead, status: http.StatusMethodNotAllowed, allow: "GET, HEAD, POST"}
 	}
-	return refusedGet(r)
+	return checkGet(r)
 }
 
 // maxHeaders is more than browsers and the proxies on the way send together.
@@ -127,11 +127,11 @@ func tooManyHeaders(header http.Header) bool {
 	return lines > maxHeaders
 }
 
-func refusedPost(plan *policy.Method, r *http.Request) *Refusal {
+func checkPost(plan *policy.Method, r *http.Request) *Refusal {
 	if !speaks(plan, contentType(r)) {
 		return &Refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
 	}
-	if no := refusedCharset(r); no != nil {
+	if no := checkCharset(r); no != nil {
 		return no
 	}
 	timeout, timeoutForm, encoding := r.Header.Get("Grpc-Timeout"), grpcTimeout, r.Header.Values("Grpc-Encoding")
@@ -153,7 +153,7 @@ func refusedPost(plan *policy.Method, r *http.Request) *Refusal {
 	return nil
 }
 
-func refusedCharset(r *http.Request) *Refusal {
+func checkCharset(r *http.Request) *Refusal {
 	_, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return &Refusal{err: errContentTypeForm, status: http.StatusUnsupportedMediaType}
@@ -165,7 +165,7 @@ func refusedCharset(r *http.Request) *Refusal {
 	return &Refusal{err: errCharset, status: http.StatusUnsupportedMediaType}
 }
 
-func refusedGet(r *http.Request) *Refusal {
+func checkGet(r *http.Request) *Refusal {
 	query := r.URL.Query()
 	encoding, base64, version := query.Get("encoding"), query.Get("base64"), query.Get("connect")
 	switch {
@@ -240,7 +240,7 @@ func CheckJSONBody(r *http.Request) *Refusal {
 		if contentType(r) != "application/json" {
 			return &Refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
 		}
-		if no := refusedCharset(r); no != nil {
+		if no := checkCharset(r); no != nil {
 			return no
 		}
 	}

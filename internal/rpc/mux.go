@@ -55,7 +55,7 @@ func (s *Server) Mux(ready func() error) *Mux {
 		grpcreflect.NewHandlerV1, grpcreflect.NewHandlerV1Alpha,
 	} {
 		path, handler := newHandler(reflector, limit)
-		mux.Handle(path, policy.Anyone(), serve.UntilStop(interruptible(handler)))
+		mux.Handle(path, policy.Anyone(), serve.UntilStop(interruptReads(handler)))
 	}
 	path, handler := grpchealth.NewHandler(health{services: s.Services(), ready: ready}, limit)
 	mux.Handle(path, policy.Anyone(), handler)
@@ -192,15 +192,15 @@ type methodMux struct{ *Mux }
 func (m methodMux) Handle(pattern string, handler http.Handler) {
 	if plan := m.server.methods[pattern]; plan != nil {
 		if plan.Streams() {
-			handler = serve.UntilStop(unlimited(handler))
+			handler = serve.UntilStop(withoutTimeLimits(handler))
 		}
-		handler = m.server.worded(plan, handler)
+		handler = m.server.checkRequests(plan, handler)
 	}
 	m.mux.Handle(pattern, handler)
 	m.mounted = append(m.mounted, pattern)
 }
 
-func unlimited(next http.Handler) http.Handler {
+func withoutTimeLimits(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
 		_ = control.SetReadDeadline(time.Time{})
@@ -211,7 +211,7 @@ func unlimited(next http.Handler) http.Handler {
 
 // interruptible wakes a handler that waits for more of its request when the
 // request's context ends, as it does when the server stops.
-func interruptible(next http.Handler) http.Handler {
+func interruptReads(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		woken := make(chan struct{})
 		stop := context.AfterFunc(r.Context(), func() {
