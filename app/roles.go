@@ -18,6 +18,7 @@ import (
 	"gatehouse/auth"
 	"gatehouse/bff"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/dial"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/rpc"
@@ -399,6 +400,7 @@ func newUsersServer(db *pgxpool.Pool, keys rpc.InternalKeys, ops *operations, lo
 	service := users.New(users.Config{DB: db, Logger: logger, Step: step})
 	server, err := rpc.NewServer(rpc.ServerConfig{
 		Logger: logger, Level: level, Authorizer: rpc.ServicesOnly(keys, roleUsers), Telemetry: ops.telemetry, Internal: true,
+		IsUnavailable: database.IsUnavailable,
 	}, service.Register)
 	if err != nil {
 		return nil, nil, fmt.Errorf("build users: %w", err)
@@ -425,6 +427,7 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 	}
 	server, err := rpc.NewServer(rpc.ServerConfig{
 		Logger: logger, Level: level, Authorizer: rpc.ServicesOnly(keys, roleAuth), Telemetry: ops.telemetry, Internal: true,
+		IsUnavailable: database.IsUnavailable,
 	}, service.Register)
 	if err != nil {
 		return nil, nil, fmt.Errorf("build auth: %w", err)

@@ -14,6 +14,7 @@ import (
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/pgtest"
@@ -72,7 +73,7 @@ func (h *house) open(t testing.TB, config auth.Config) {
 		t.Fatalf("auth.New: %v", err)
 	}
 	server, err := rpc.NewServer(rpc.ServerConfig{
-		Logger: slog.New(slog.DiscardHandler), Authorizer: rpc.ServicesOnly(internalKeys, "auth"),
+		Logger: slog.New(slog.DiscardHandler), Authorizer: rpc.ServicesOnly(internalKeys, "auth"), IsUnavailable: database.IsUnavailable,
 	}, service.Register)
 	if err != nil {
 		t.Fatalf("rpc.NewServer: %v", err)

@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"gatehouse/internal/database"
 	"gatehouse/internal/telemetry"
 )
 
@@ -65,7 +66,7 @@ func (s *Service) backlog(ctx context.Context) (backlog, error) {
 
 // Measure measures what is to be looked at when somebody asks.
 func (s *Service) Measure(meter metric.Meter) error {
-	return errors.Join(s.measureBacklog(meter), s.measureFeed(meter), s.measureClock(meter), telemetry.ObservePool(meter, "auth", s.db.Pool))
+	return errors.Join(s.measureBacklog(meter), s.measureFeed(meter), s.measureClock(meter), database.ObservePool(meter, "auth", s.db.Pool))
 }
 
 // measureBacklog measures what is in the database. While that gives no answer,

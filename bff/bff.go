@@ -149,7 +149,7 @@ func New(config Config) (*Service, error) {
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, ClientIP: s.addressOf, Authorizer: s.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
-		Steps: rpc.Steps{CrossOrigin: crossOrigin, Rate: s.rated, Idempotency: keyed, Cache: s.keeps, Queue: s.queued},
+		Interceptors: rpc.Interceptors{CrossOrigin: crossOrigin, Rate: s.rated, Idempotency: keyed, Cache: s.keeps, Queue: s.queued},
 	}, s.register)
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gatehouse/internal/policy"
+	"gatehouse/internal/rest"
 	"gatehouse/internal/rpc"
 	"gatehouse/web"
 )
@@ -18,7 +19,7 @@ import (
 // mux serves the API and the pages beside it.
 func (s *Service) mux(config Config) *rpc.Mux {
 	mux := s.rpc.Mux(s.Ready)
-	rpc.Handle(mux, "/api/")
+	rest.Handle(mux, "/api/")
 	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.jwks))
 	url := map[string]any{"URL": strings.TrimSuffix(config.PublicURL, "/")}
 	mux.Handle("GET /{$}", policy.Anyone(), page("index.html", url, pagePolicy))

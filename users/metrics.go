@@ -7,6 +7,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"gatehouse/internal/database"
 	"gatehouse/internal/telemetry"
 )
 
@@ -20,5 +21,5 @@ func countHeard(ctx context.Context, deleted, applied bool) {
 
 // Measure measures what is to be looked at when somebody asks.
 func (s *Service) Measure(meter metric.Meter) error {
-	return telemetry.ObservePool(meter, "users", s.db.Pool)
+	return database.ObservePool(meter, "users", s.db.Pool)
 }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/pgtest"
@@ -151,7 +152,7 @@ func start(t testing.TB, config users.Config) *system {
 	t.Helper()
 	config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	server, err := rpc.NewServer(
-		rpc.ServerConfig{Logger: config.Logger, Authorizer: rpc.ServicesOnly(keys, "users")},
+		rpc.ServerConfig{Logger: config.Logger, Authorizer: rpc.ServicesOnly(keys, "users"), IsUnavailable: database.IsUnavailable},
 		users.New(config).Register,
 	)
 	if err != nil {

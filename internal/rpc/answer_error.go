@@ -8,20 +8,18 @@ import (
 	"net"
 	"os"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"connectrpc.com/connect/v2"
-	"github.com/jackc/pgx/v5/pgconn"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 )
 
 // published turns what a method returned into the one error that its caller
 // sees: a code, a reason, a sentence. What isn't written for the caller becomes
 // the cause, for the log alone.
-func published(ctx context.Context, err error) *connect.Error {
+func publicError(ctx context.Context, err error) *connect.Error {
 	if failure, ok := errors.AsType[*connect.Error](err); ok && !failure.IsRemote() {
 		switch {
 		case fault.Reason(failure) != "":
@@ -31,13 +29,13 @@ func published(ctx context.Context, err error) *connect.Error {
 		}
 	}
 	switch {
-	case is(err, connect.CodeDeadlineExceeded, context.DeadlineExceeded) && CallFrom(ctx).OurLimit:
+	case isContextError(err, connect.CodeDeadlineExceeded, context.DeadlineExceeded) && CallFrom(ctx).OurLimit:
 		return fault.Unavailable().WithCause(err)
-	case is(err, connect.CodeDeadlineExceeded, context.DeadlineExceeded):
+	case isContextError(err, connect.CodeDeadlineExceeded, context.DeadlineExceeded):
 		return fault.ErrDeadline.WithCause(err)
-	case is(err, connect.CodeCanceled, context.Canceled):
+	case isContextError(err, connect.CodeCanceled, context.Canceled):
 		return fault.New(connect.CodeCanceled, fault.ReasonCanceled, "The caller cancelled this call.").WithCause(err)
-	case ctx.Err() == nil && storeIsAway(err):
+	case ctx.Err() == nil && CallFrom(ctx).isUnavailable(err):
 		return fault.Unavailable().WithCause(err)
 	default:
 		return fault.ErrInternal.WithCause(err)
@@ -46,10 +44,10 @@ func published(ctx context.Context, err error) *connect.Error {
 
 // CodeOf returns the code with which a call of this server answers its caller
 // when its method returns err.
-func CodeOf(ctx context.Context, err error) connect.Code { return published(ctx, err).Code() }
+func CodeOf(ctx context.Context, err error) connect.Code { return publicError(ctx, err).Code() }
 
 // is reports whether err is a context's error, bare or as a code of our own.
-func is(err error, code connect.Code, bare error) bool {
+func isContextError(err error, code connect.Code, bare error) bool {
 	failure, ok := errors.AsType[*connect.Error](err)
 	if ok {
 		return failure.Code() == code && !failure.IsRemote()
@@ -58,7 +56,7 @@ func is(err error, code connect.Code, bare error) bool {
 }
 
 // invalid words what the validator finds.
-func invalid(violations *validate.Violations) *connect.Error {
+func violationsError(violations *validate.Violations) *connect.Error {
 	bad := &errdetails.BadRequest{}
 	var faults []string
 	for _, violation := range violations.GetViolations() {
@@ -81,9 +79,9 @@ func (r BodyRefusal) Error() string { return r.Err.Error() }
 
 // readable is a stream that words what is wrong with a request where it is
 // read: later, the same code could be about an answer of another service.
-type readable struct{ connect.ServerStream }
+type decodeErrorStream struct{ connect.ServerStream }
 
-func (s readable) Receive(message any) error {
+func (s decodeErrorStream) Receive(message any) error {
 	err := s.ServerStream.Receive(message)
 	if refused, ok := errors.AsType[BodyRefusal](err); ok {
 		return refused.Err
@@ -104,13 +102,13 @@ func (s readable) Receive(message any) error {
 	case connect.CodeResourceExhausted:
 		return fault.New(connect.CodeResourceExhausted, fault.ReasonTooLarge, "The request is too large: send at most 1 MiB.").WithCause(err)
 	}
-	return malformed(failure)
+	return malformedError(failure)
 }
 
 // malformed words what the decoder finds. Its text names the place and, in
 // JSON, the field and sometimes the value. A value may be a password: only what
 // comes before it is kept.
-func malformed(failure *connect.Error) *connect.Error {
+func malformedError(failure *connect.Error) *connect.Error {
 	text := strings.TrimPrefix(failure.Message(), "unmarshal message: ")
 	text = strings.TrimSpace(strings.TrimPrefix(strings.ReplaceAll(text, "\u00a0", " "), "proto:"))
 	message := "The request could not be read"
@@ -118,7 +116,7 @@ func malformed(failure *connect.Error) *connect.Error {
 		message += " at " + place[strings.Index(place, "(line ")+1:]
 		text = rest
 	}
-	if field, problem := namedField(text); field != "" {
+	if field, problem := fieldOf(text); field != "" {
 		return fault.WithDetail(fault.New(connect.CodeInvalidArgument, fault.ReasonMalformed, message+": "+field+" "+problem+"."), &errdetails.BadRequest{
 			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: problem, Reason: fault.ReasonMalformed}},
 		}).WithCause(failure)
@@ -131,7 +129,7 @@ func malformed(failure *connect.Error) *connect.Error {
 
 // namedField finds the field in "invalid value for string field email: 5" and in
 // "unknown field \"hat\"", and what is wrong with it; "" where none is named.
-func namedField(text string) (field, problem string) {
+func fieldOf(text string) (field, problem string) {
 	for about, problem := range map[string]string{"unknown field ": "is unknown", "duplicate field ": "is given more than once"} {
 		if quoted, ok := strings.CutPrefix(text, about); ok {
 			name, err := strconv.Unquote(quoted)
@@ -163,29 +161,11 @@ func fieldPath(path *validate.FieldPath) string {
 	return strings.Join(names, ".")
 }
 
-// storeIsAway reports whether Postgres could not be asked, as against having
-// answered with a refusal.
-func storeIsAway(err error) bool {
-	// Whatever Postgres says to a connection, such as that the password is wrong, is
-	// no answer to a statement.
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return true
-	}
-	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok {
-		// Connection lost, too many connections, shutting down; read-only, as a
-		// standby is that isn't promoted yet.
-		// What Postgres undid, for another try: a serialization failure, a deadlock,
-		// a prepared statement that is no longer what it was. A lock that wasn't free
-		// in time; a transaction that was ended because its owner fell silent.
-		if refusal.Code == "0A000" && refusal.Routine == "RevalidateCachedQuery" {
-			return true
-		}
-		return slices.ContainsFunc([]string{"08", "26000", "40", "42P05", "53", "57", "25006", "25P03", "55P03"}, func(class string) bool {
-			return strings.HasPrefix(refusal.Code, class)
-		})
-	}
+// isNetworkError reports whether the other side of a connection could not be reached
+// or was lost.
+func isNetworkError(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true
 	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || pgconn.SafeToRetry(err)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }

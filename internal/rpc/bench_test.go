@@ -30,7 +30,7 @@ func benchmarkUnary(b *testing.B, reach func(testing.TB, dial.Route, *rpc.Server
 func BenchmarkInternalToken(b *testing.B) {
 	b.ReportAllocs()
 	token := rpctest.InternalToken(b, rpctest.BFFToUsers)
-	caller := rpc.CallerCheck(b, rpctest.Keys, "users", "bff", "auth")
+	caller := rpc.TokenVerifier(b, rpctest.Keys, "users", "bff", "auth")
 	for b.Loop() {
 		if _, err := caller(token); err != nil {
 			b.Fatal(err)

@@ -42,7 +42,18 @@ type Call struct {
 	// call; nil for nothing.
 	OnCallee func(service string)
 
-	Deadline time.Time // the caller's own
+	Deadline time.Time // of the caller; zero where ours is sooner
+
+	unavailable func(error) bool // ServerConfig.IsUnavailable
+}
+
+// isUnavailable reports whether err means that something the method needs could not
+// be reached.
+func (c *Call) isUnavailable(err error) bool {
+	if c.unavailable != nil {
+		return c.unavailable(err)
+	}
+	return isNetworkError(err)
 }
 
 // WantsRecentSignIn reports whether the method's policy asks for one. What isn't
@@ -73,10 +84,10 @@ func Detached(ctx context.Context, limit time.Duration) (context.Context, contex
 
 // recovering is the outermost interceptor: whatever panics, even what traces the
 // call, the caller has an answer.
-func recovering(logger *slog.Logger) connect.ServerInterceptor {
+func recoverPanics(logger *slog.Logger) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-			err := recovered(ctx, spec, stream, next)
+			err := callRecovering(ctx, spec, stream, next)
 			if panicked, ok := err.(errPanic); ok { //nolint:errorlint // one that this recovered, and no other
 				logger.LogAttrs(ctx, slog.LevelError, "a call's steps panicked", slog.String("method", spec.Procedure), slog.String("cause", panicked.Error()))
 				return fault.ErrInternal
@@ -88,18 +99,18 @@ func recovering(logger *slog.Logger) connect.ServerInterceptor {
 
 // answered names the call, publishes its error, a panic among them, and writes
 // the one line of the log. plan is nil for methods that aren't there.
-func answered(log callLog, plan *policy.Method) connect.ServerInterceptor {
+func logAndMapErrors(log callLog, plan *policy.Method) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			start := time.Now()
 			info, _ := connect.CallInfoForServerContext(ctx)
-			call := &Call{Method: plan, RequestID: requestID(info.RequestHeader().Get(RequestIDHeader))}
+			call := &Call{Method: plan, RequestID: requestID(info.RequestHeader().Get(RequestIDHeader)), unavailable: log.unavailable}
 			info.ResponseHeader().Set(RequestIDHeader, call.RequestID)
 			ctx = context.WithValue(ctx, callKey{}, call)
 
-			err := recovered(ctx, spec, readable{stream}, next)
+			err := callRecovering(ctx, spec, decodeErrorStream{stream}, next)
 			if connecthttp.IsNotModifiedError(err) {
-				log.call(ctx, info, call, time.Since(start), nil, true)
+				log.write(ctx, info, call, time.Since(start), nil, true)
 				return err
 			}
 			if err != nil && errors.Is(context.Cause(ctx), serve.ErrStopping) {
@@ -107,7 +118,7 @@ func answered(log callLog, plan *policy.Method) connect.ServerInterceptor {
 			}
 			var failure *connect.Error
 			if err != nil {
-				failure = published(ctx, err)
+				failure = publicError(ctx, err)
 				if frontend := frontendFrom(ctx); frontend != nil {
 					frontend.Failure = failure
 				}
@@ -115,7 +126,7 @@ func answered(log callLog, plan *policy.Method) connect.ServerInterceptor {
 					info.ResponseHeader().Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
 				}
 			}
-			log.call(ctx, info, call, time.Since(start), failure, false)
+			log.write(ctx, info, call, time.Since(start), failure, false)
 			if failure == nil {
 				return nil
 			}
@@ -132,7 +143,7 @@ type errPanic struct {
 
 func (e errPanic) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
 
-func recovered(ctx context.Context, spec connect.Spec, stream connect.ServerStream, next connect.ServerFunc) (err error) {
+func callRecovering(ctx context.Context, spec connect.Spec, stream connect.ServerStream, next connect.ServerFunc) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			err = errPanic{value: value, stack: debug.Stack()}
@@ -146,6 +157,8 @@ type callLog struct {
 	logger   *slog.Logger
 	level    slog.Level // of a call that went well or that its caller got wrong
 	clientIP func(peer string, forwarded []string) string
+	// unavailable is ServerConfig.IsUnavailable.
+	unavailable func(error) bool
 }
 
 // milliseconds is a duration as the log has it, to the microsecond.
@@ -153,7 +166,7 @@ func milliseconds(took time.Duration) slog.Attr {
 	return slog.Float64("duration_ms", float64(took.Microseconds())/1000)
 }
 
-func (l callLog) call(ctx context.Context, info *connect.CallInfo, call *Call, took time.Duration, failure *connect.Error, notModified bool) {
+func (l callLog) write(ctx context.Context, info *connect.CallInfo, call *Call, took time.Duration, failure *connect.Error, notModified bool) {
 	level, code, ours := l.level, "ok", false
 	if failure != nil {
 		code = failure.Code().String()
@@ -225,7 +238,7 @@ func newRequestID() string { return uuid.New().String() }
 
 // bounded gives every call a deadline: the caller's own, or the method's time
 // limit if that is sooner. A call whose time has passed does not begin.
-func bounded(plan *policy.Method) (connect.ServerInterceptor, error) {
+func limitTime(plan *policy.Method) (connect.ServerInterceptor, error) {
 	limit := plan.TimeLimit
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {

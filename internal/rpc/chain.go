@@ -14,26 +14,26 @@ import (
 
 // A Step makes one part of a method's chain, once, at the start. It returns nil
 // for methods that it has nothing to do with.
-type Step func(*policy.Method) (connect.ServerInterceptor, error)
+type Interceptor func(*policy.Method) (connect.ServerInterceptor, error)
 
 // Steps are the parts of a chain that a server may have: each is nil where it
 // has not. Idempotency, Cache and Queue find the message in [Call].Request.
-type Steps struct {
+type Interceptors struct {
 	// Trace records the call for operators; a server with telemetry has its own.
-	Trace Step
+	Trace Interceptor
 	// CrossOrigin refuses what another site makes a browser send.
-	CrossOrigin Step
+	CrossOrigin Interceptor
 	// Rate refuses callers who call too often.
-	Rate Step
+	Rate Interceptor
 	// Idempotency gives a call that is repeated the answer that it had.
-	Idempotency Step
+	Idempotency Interceptor
 	// Cache gives answers that are kept, and lets callers share one.
-	Cache Step
+	Cache Interceptor
 	// Queue waits until the method may run. It comes after all that waits for the
 	// caller, so that no slot is held meanwhile.
-	Queue Step
+	Queue Interceptor
 	// Finish looks at what the method answers before it is sent.
-	Finish Step
+	Finish Interceptor
 }
 
 // An Authorizer says how a method's callers are admitted. It returns an error
@@ -54,10 +54,10 @@ type Admission struct {
 
 // step is a part of the chain with its name in the documents. One that looks at
 // the message has it read ahead.
-type step struct {
-	name  string
-	make  Step
-	looks bool
+type namedInterceptor struct {
+	name         string
+	make         Interceptor
+	readsMessage bool
 }
 
 // check is something that a received message goes through.
@@ -68,16 +68,16 @@ type check struct {
 
 // steps are what each call passes, the outermost first. This is the one order:
 // what is cheap and needs to know little comes before what is dear.
-func (m *method) steps(c *ServerConfig) []step {
-	return []step{
-		{name: "recover", make: func(*policy.Method) (connect.ServerInterceptor, error) { return recovering(c.Logger), nil }},
+func (m *method) interceptors(c *ServerConfig) []namedInterceptor {
+	return []namedInterceptor{
+		{name: "recover", make: func(*policy.Method) (connect.ServerInterceptor, error) { return recoverPanics(c.Logger), nil }},
 		{name: "trace", make: c.Trace},
 		// A trace tells of the error that the caller gets, and a line of the log names
 		// the trace: so this is within it.
 		{name: "map errors", make: func(plan *policy.Method) (connect.ServerInterceptor, error) {
-			return answered(callLog{c.Logger, c.Level, c.ClientIP}, plan), nil
+			return logAndMapErrors(callLog{c.Logger, c.Level, c.ClientIP, c.IsUnavailable}, plan), nil
 		}},
-		{name: "time limit", make: bounded},
+		{name: "time limit", make: limitTime},
 		{name: "cross-origin check", make: c.CrossOrigin},
 		{name: "authentication", make: func(*policy.Method) (connect.ServerInterceptor, error) { return m.admission.Authenticate, nil }},
 		{name: "rate", make: c.Rate},
@@ -85,9 +85,9 @@ func (m *method) steps(c *ServerConfig) []step {
 		// costs no decoding.
 		{name: "authorise by role", make: m.authorizeByRole},
 		{name: "decode once", make: m.decodeOnce},
-		{name: "idempotency", make: c.Idempotency, looks: true},
-		{name: "cache and coalescing", make: c.Cache, looks: true},
-		{name: "queue", make: c.Queue, looks: true},
+		{name: "idempotency", make: c.Idempotency, readsMessage: true},
+		{name: "cache and coalescing", make: c.Cache, readsMessage: true},
+		{name: "queue", make: c.Queue, readsMessage: true},
 		{name: "redact and post-process", make: c.Finish},
 	}
 }
@@ -103,7 +103,7 @@ var checks = []check{
 // in down to the method ("compose"), and then on the way out, the innermost first.
 func Order() []string {
 	var in, out []string
-	for _, step := range new(method).steps(new(ServerConfig)) {
+	for _, step := range new(method).interceptors(new(ServerConfig)) {
 		switch step.name {
 		case "redact and post-process", "map errors":
 			out = append([]string{step.name}, out...)
@@ -137,14 +137,14 @@ func chain(config *ServerConfig, plan *policy.Method, handler connect.ServerFunc
 		return nil, fmt.Errorf("%s: nothing asks who is calling", plan.Procedure)
 	}
 	if plan.Streams() {
-		handler = unshared(handler)
+		handler = cloneSent(handler)
 	}
 	if plan.Created != nil {
 		handler = setLocation(plan, handler)
 	}
 	// A method that forgets to read its message must not get round this.
 	m.readAhead = m.admission.AuthorizeMessage != nil
-	for _, step := range slices.Backward(m.steps(config)) {
+	for _, step := range slices.Backward(m.interceptors(config)) {
 		if step.make == nil {
 			continue
 		}
@@ -156,7 +156,7 @@ func chain(config *ServerConfig, plan *policy.Method, handler connect.ServerFunc
 			continue
 		}
 		handler = around(handler)
-		if step.looks {
+		if step.readsMessage {
 			m.readAhead = true
 		}
 	}
@@ -186,7 +186,7 @@ func normalize(_ context.Context, m *method, message proto.Message) error {
 func validateRequest(_ context.Context, _ *method, message proto.Message) error {
 	err := protovalidate.Validate(message)
 	if violations, ok := errors.AsType[*protovalidate.ValidationError](err); ok {
-		return invalid(violations.ToProto()).WithCause(err)
+		return violationsError(violations.ToProto()).WithCause(err)
 	}
 	if err != nil {
 		return fmt.Errorf("validate the request: %w", err)

@@ -46,7 +46,7 @@ func (d *diary) read() []string {
 }
 
 // step notes when a call passes.
-func (d *diary) step(name string) rpc.Step {
+func (d *diary) step(name string) rpc.Interceptor {
 	return func(*policy.Method) (connect.ServerInterceptor, error) {
 		return func(next connect.ServerFunc) connect.ServerFunc {
 			return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
@@ -96,7 +96,7 @@ func TestACallPassesTheStepsInTheStatedOrder(t *testing.T) {
 		t.Errorf("got the order %q, want %q", got, stated)
 	}
 	d := &diary{}
-	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Authorizer: d.admits, Steps: rpc.Steps{
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Authorizer: d.admits, Interceptors: rpc.Interceptors{
 		Trace: d.step("trace"), CrossOrigin: d.step("cross-origin check"), Rate: d.step("rate"),
 		Idempotency: d.step("idempotency"), Cache: d.step("cache and coalescing"), Queue: d.step("queue"),
 		Finish: func(*policy.Method) (connect.ServerInterceptor, error) {
@@ -138,7 +138,7 @@ func TestErrorsAreMappedWithinTheTraceAndPanicsCaughtOutsideOfIt(t *testing.T) {
 		log := &lockedBuffer{}
 		server := rpctest.NewServer(t, "users", rpc.ServerConfig{
 			Logger: slog.New(slog.NewJSONHandler(log, nil)),
-			Steps: rpc.Steps{Trace: func(*policy.Method) (connect.ServerInterceptor, error) {
+			Interceptors: rpc.Interceptors{Trace: func(*policy.Method) (connect.ServerInterceptor, error) {
 				return func(next connect.ServerFunc) connect.ServerFunc {
 					return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 						if traced = next(ctx, spec, stream); traced == nil {
@@ -171,7 +171,7 @@ func TestErrorsAreMappedWithinTheTraceAndPanicsCaughtOutsideOfIt(t *testing.T) {
 func TestAStepMayLeaveAMethodAlone(t *testing.T) {
 	t.Parallel()
 	d := &diary{}
-	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{Rate: func(plan *policy.Method) (connect.ServerInterceptor, error) {
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Interceptors: rpc.Interceptors{Rate: func(plan *policy.Method) (connect.ServerInterceptor, error) {
 		if plan.Procedure != usersv1.ProfileServiceUpdateProfileProcedure {
 			return nil, nil
 		}
@@ -196,7 +196,7 @@ func TestAStepMayLeaveAMethodAlone(t *testing.T) {
 
 func TestAStepThatCantBeMadeKeepsTheServerFromStarting(t *testing.T) {
 	t.Parallel()
-	_, err := rpc.NewServer(rpc.ServerConfig{Authorizer: rpctest.AllowAll, Steps: rpc.Steps{
+	_, err := rpc.NewServer(rpc.ServerConfig{Authorizer: rpctest.AllowAll, Interceptors: rpc.Interceptors{
 		Rate: func(*policy.Method) (connect.ServerInterceptor, error) { return nil, errors.New("no counter") },
 	}}, rpctest.RegisterProfiles(rpctest.Found))
 	if err == nil || !strings.Contains(err.Error(), "/users.v1.ProfileService/") || !strings.Contains(err.Error(), "rate: no counter") {
@@ -351,7 +351,7 @@ func TestAMessageIsReadOnceThoughStepsLookAtIt(t *testing.T) {
 			t.Parallel()
 			reads := 0
 			var seen, got proto.Message
-			server := rpctest.NewServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{
+			server := rpctest.NewServer(t, "users", rpc.ServerConfig{Interceptors: rpc.Interceptors{
 				Trace: func(*policy.Method) (connect.ServerInterceptor, error) {
 					return func(next connect.ServerFunc) connect.ServerFunc {
 						return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
@@ -396,7 +396,7 @@ func (l listsProfiles) ListProfiles(_ context.Context, req *usersv1.ListProfiles
 // A cache's hit never reaches the method; the request was checked all the same.
 func TestWhatAStepAnswersIsCheckedFirst(t *testing.T) {
 	t.Parallel()
-	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Steps: rpc.Steps{Cache: func(*policy.Method) (connect.ServerInterceptor, error) {
+	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Interceptors: rpc.Interceptors{Cache: func(*policy.Method) (connect.ServerInterceptor, error) {
 		return func(connect.ServerFunc) connect.ServerFunc {
 			return func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
 				return stream.Send(&usersv1.GetProfileResponse{Profile: &usersv1.Profile{FirstName: "kept"}})

@@ -64,7 +64,7 @@ func (c *internalClaims) UnmarshalJSON(data []byte) error {
 // isClock reports whether a token whose signature is good was refused for its
 // times alone: one of the two clocks is wrong, or the token was very long on its
 // way.
-func isClock(err error) bool {
+func isClockError(err error) bool {
 	times := errors.Is(err, jwt.ErrTokenUsedBeforeIssued) || errors.Is(err, jwt.ErrTokenNotValidYet) || errors.Is(err, jwt.ErrTokenExpired)
 	for _, other := range []error{
 		jwt.ErrTokenMalformed, jwt.ErrTokenUnverifiable, jwt.ErrTokenSignatureInvalid, jwt.ErrTokenRequiredClaimMissing,

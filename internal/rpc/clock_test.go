@@ -41,9 +41,9 @@ func TestCallsGoThroughThoughClocksDiffer(t *testing.T) {
 					t.Fatal(err)
 				}
 				issuer.now = func() time.Time { return start.Add(test.ahead + age) }
-				check := newCallerCheck("users")
+				check := newTokenVerifier("users")
 				check.now = func() time.Time { return start.Add(age) }
-				if err := check.know(keys, []string{"bff"}); err != nil {
+				if err := check.addCallers(keys, []string{"bff"}); err != nil {
 					t.Fatal(err)
 				}
 				token, err := issuer.Token()
@@ -51,11 +51,11 @@ func TestCallsGoThroughThoughClocksDiffer(t *testing.T) {
 					t.Fatal(err)
 				}
 				for range 2 { // the second time it is remembered
-					caller, err := check.caller(token)
+					caller, err := check.verify(token)
 					if test.ok && (err != nil || caller != "bff") {
 						t.Fatalf("%s after the start: got %q, %v, want the bff let in", age, caller, err)
 					}
-					if !test.ok && !isClock(err) {
+					if !test.ok && !isClockError(err) {
 						t.Fatalf("%s after the start: got %q, %v, want a refusal for the clocks", age, caller, err)
 					}
 				}

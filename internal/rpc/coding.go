@@ -11,14 +11,14 @@ import (
 // reads as RFC 9110 means them.
 
 const (
-	codingGzip     = "gzip"
+	CodingGzip     = "gzip"
 	codingIdentity = "identity"
 )
 
 // contentCoding returns the one coding that values name, "" for none. Codings
 // are case-insensitive, "x-gzip" is gzip, and "identity" is none (RFC 9110,
 // section 8.4.1). Of several it returns the list, which is none that there is.
-func contentCoding(values []string) string {
+func ContentCoding(values []string) string {
 	var codings []string
 	for coding := range strings.SplitSeq(strings.Join(values, ","), ",") {
 		coding = strings.ToLower(strings.TrimSpace(coding))
@@ -26,7 +26,7 @@ func contentCoding(values []string) string {
 		case "", codingIdentity:
 			continue
 		case "x-gzip":
-			coding = codingGzip
+			coding = CodingGzip
 		}
 		codings = append(codings, coding)
 	}
@@ -43,7 +43,7 @@ func AcceptsGzip(accepted []string) bool {
 		coding, parameters, _ := strings.Cut(element, ";")
 		weight := weightOf(parameters)
 		switch strings.ToLower(strings.TrimSpace(coding)) {
-		case codingGzip, "x-gzip":
+		case CodingGzip, "x-gzip":
 			gzip = max(gzip, weight)
 		case codingIdentity:
 			identity = weight
@@ -79,7 +79,7 @@ func weightOf(parameters string) float64 {
 
 // plain brings the headers of a request for a method to the form that connect
 // reads, and lets HEAD be answered as GET is: net/http leaves the body out.
-func plain(r *http.Request) *http.Request {
+func canonicalize(r *http.Request) *http.Request {
 	if r.Method == http.MethodHead {
 		get := *r
 		get.Method = http.MethodGet
@@ -93,7 +93,7 @@ func plain(r *http.Request) *http.Request {
 		if header.Get(name) == "" {
 			continue
 		}
-		if coding := contentCoding(header.Values(name)); coding != "" {
+		if coding := ContentCoding(header.Values(name)); coding != "" {
 			header.Set(name, coding)
 		} else {
 			header.Del(name)
@@ -104,11 +104,11 @@ func plain(r *http.Request) *http.Request {
 		return r
 	}
 	if AcceptsGzip(accepted) {
-		header.Set("Accept-Encoding", codingGzip)
+		header.Set("Accept-Encoding", CodingGzip)
 		return r
 	}
 	header.Set("Accept-Encoding", codingIdentity)
-	if isConnect(r) && header.Get("Content-Encoding") == codingGzip {
+	if isConnect(r) && header.Get("Content-Encoding") == CodingGzip {
 		// connect would answer in the request's coding, which isn't accepted.
 		header.Del("Content-Encoding")
 		r.Body, r.ContentLength = &gzipBody{from: r.Body}, -1

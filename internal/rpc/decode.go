@@ -73,11 +73,11 @@ func (s *decodedStream) Receive(into any) error {
 	}
 	message := s.message
 	s.message = nil
-	return handOver(into, message)
+	return moveMessage(into, message)
 }
 
 // handOver lets into hold what message does, sharing its parts.
-func handOver(into any, message proto.Message) error {
+func moveMessage(into any, message proto.Message) error {
 	to, ok := into.(proto.Message)
 	if !ok {
 		return errors.New("a method receives into what is no message")

@@ -18,7 +18,7 @@ import (
 // the log. Here they are refused in ours.
 
 // refusal is an error with the HTTP status that it has in the Connect protocol.
-type refusal struct {
+type Refusal struct {
 	err    *connect.Error
 	status int
 	allow  string // the methods that there are, where the method was wrong
@@ -57,24 +57,24 @@ var (
 )
 
 // worded refuses what connect would.
-func (s *Server) worded(plan *policy.Method, next http.Handler) http.Handler {
+func (s *Server) checkRequests(plan *policy.Method, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if no := refused(plan, r); no != nil {
+		if no := checkRequest(plan, r); no != nil {
 			s.refuse(w, r, no)
 			return
 		}
-		next.ServeHTTP(w, plain(r))
+		next.ServeHTTP(w, canonicalize(r))
 	})
 }
 
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *Refusal) {
 	id := requestID(r.Header.Get(RequestIDHeader))
 	w.Header().Set(RequestIDHeader, id)
 	if no.allow != "" {
 		w.Header().Set("Allow", no.allow)
 	}
 	if no.err == errCompression {
-		w.Header().Set("Accept-Encoding", codingGzip)
+		w.Header().Set("Accept-Encoding", CodingGzip)
 	}
 	if no.status == http.StatusUnsupportedMediaType {
 		w.Header().Set("Accept-Post", "application/json, application/proto")
@@ -98,18 +98,18 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 
 // refused returns what is wrong with a request for a method, as far as HTTP
 // tells.
-func refused(plan *policy.Method, r *http.Request) *refusal {
+func checkRequest(plan *policy.Method, r *http.Request) *Refusal {
 	switch {
 	case tooManyHeaders(r.Header):
-		return &refusal{err: errHeaders, status: http.StatusRequestHeaderFieldsTooLarge}
+		return &Refusal{err: errHeaders, status: http.StatusRequestHeaderFieldsTooLarge}
 	case r.Method == http.MethodPost:
-		return refusedPost(plan, r)
+		return checkPost(plan, r)
 	case !plan.ReadsOnly():
-		return &refusal{err: errHTTPMethod, status: http.StatusMethodNotAllowed, allow: "POST"}
+		return &Refusal{err: errHTTPMethod, status: http.StatusMethodNotAllowed, allow: "POST"}
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
-		return &refusal{err: errHTTPMethodRead, status: http.StatusMethodNotAllowed, allow: "GET, HEAD, POST"}
+		return &Refusal{err: errHTTPMethodRead, status: http.StatusMethodNotAllowed, allow: "GET, HEAD, POST"}
 	}
-	return refusedGet(r)
+	return checkGet(r)
 }
 
 // maxHeaders is more than browsers and the proxies on the way send together.
@@ -127,17 +127,17 @@ func tooManyHeaders(header http.Header) bool {
 	return lines > maxHeaders
 }
 
-func refusedPost(plan *policy.Method, r *http.Request) *refusal {
+func checkPost(plan *policy.Method, r *http.Request) *Refusal {
 	if !speaks(plan, contentType(r)) {
-		return &refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
+		return &Refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
 	}
-	if no := refusedCharset(r); no != nil {
+	if no := checkCharset(r); no != nil {
 		return no
 	}
 	timeout, timeoutForm, encoding := r.Header.Get("Grpc-Timeout"), grpcTimeout, r.Header.Values("Grpc-Encoding")
 	if isConnect(r) {
 		if version := r.Header.Get("Connect-Protocol-Version"); version != "" && version != "1" {
-			return &refusal{err: errProtocolVersion, status: http.StatusBadRequest}
+			return &Refusal{err: errProtocolVersion, status: http.StatusBadRequest}
 		}
 		timeout, timeoutForm, encoding = r.Header.Get("Connect-Timeout-Ms"), connectTimeout, r.Header.Values("Content-Encoding")
 		if strings.HasPrefix(contentType(r), "application/connect+") {
@@ -145,40 +145,40 @@ func refusedPost(plan *policy.Method, r *http.Request) *refusal {
 		}
 	}
 	if timeout != "" && !timeoutForm.MatchString(timeout) {
-		return &refusal{err: errTimeout, status: http.StatusBadRequest}
+		return &Refusal{err: errTimeout, status: http.StatusBadRequest}
 	}
-	if !isCompression(contentCoding(encoding)) {
-		return &refusal{err: errCompression, status: http.StatusNotImplemented}
+	if !isCompression(ContentCoding(encoding)) {
+		return &Refusal{err: errCompression, status: http.StatusNotImplemented}
 	}
 	return nil
 }
 
-func refusedCharset(r *http.Request) *refusal {
+func checkCharset(r *http.Request) *Refusal {
 	_, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
-		return &refusal{err: errContentTypeForm, status: http.StatusUnsupportedMediaType}
+		return &Refusal{err: errContentTypeForm, status: http.StatusUnsupportedMediaType}
 	}
 	switch strings.ToLower(params["charset"]) {
 	case "", "utf-8", "utf8": // both are its labels (Encoding Standard)
 		return nil
 	}
-	return &refusal{err: errCharset, status: http.StatusUnsupportedMediaType}
+	return &Refusal{err: errCharset, status: http.StatusUnsupportedMediaType}
 }
 
-func refusedGet(r *http.Request) *refusal {
+func checkGet(r *http.Request) *Refusal {
 	query := r.URL.Query()
 	encoding, base64, version := query.Get("encoding"), query.Get("base64"), query.Get("connect")
 	switch {
 	case !query.Has("message"), encoding != "json" && encoding != "proto", base64 != "" && base64 != "0" && base64 != "1", version != "" && version != "v1":
-		return &refusal{err: errQuery, status: http.StatusBadRequest}
+		return &Refusal{err: errQuery, status: http.StatusBadRequest}
 	case !isCompression(query.Get("compression")):
-		return &refusal{err: errCompression, status: http.StatusNotImplemented}
+		return &Refusal{err: errCompression, status: http.StatusNotImplemented}
 	}
 	if timeout := r.Header.Get("Connect-Timeout-Ms"); timeout != "" && !connectTimeout.MatchString(timeout) {
-		return &refusal{err: errTimeout, status: http.StatusBadRequest}
+		return &Refusal{err: errTimeout, status: http.StatusBadRequest}
 	}
 	if hasBody(r) {
-		return &refusal{err: errGetBody, status: http.StatusBadRequest}
+		return &Refusal{err: errGetBody, status: http.StatusBadRequest}
 	}
 	return nil
 }
@@ -193,7 +193,7 @@ func hasBody(r *http.Request) bool {
 }
 
 func isCompression(name string) bool {
-	return name == "" || name == codingIdentity || name == codingGzip
+	return name == "" || name == codingIdentity || name == CodingGzip
 }
 
 func contentType(r *http.Request) string {
@@ -235,17 +235,17 @@ func (w statusWriter) WriteHeader(int) { w.ResponseWriter.WriteHeader(w.status) 
 
 // CheckJSONBody returns what is wrong with how a request sends a body of JSON; nil for
 // nothing.
-func CheckJSONBody(r *http.Request) *refusal {
+func CheckJSONBody(r *http.Request) *Refusal {
 	if r.ContentLength != 0 {
 		if contentType(r) != "application/json" {
-			return &refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
+			return &Refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
 		}
-		if no := refusedCharset(r); no != nil {
+		if no := checkCharset(r); no != nil {
 			return no
 		}
 	}
-	if !isCompression(contentCoding(r.Header.Values("Content-Encoding"))) {
-		return &refusal{err: errCompression, status: http.StatusNotImplemented}
+	if !isCompression(ContentCoding(r.Header.Values("Content-Encoding"))) {
+		return &Refusal{err: errCompression, status: http.StatusNotImplemented}
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func (t *inProcess) NewClientStream(ctx context.Context, spec connect.Spec) (con
 	if err := ctx.Err(); err != nil {
 		return nil, ContextError(err)
 	}
-	inner, info := connect.NewClientContext(valueless{ctx})
+	inner, info := connect.NewClientContext(deadlineOnly{ctx})
 	outer, _ := connect.CallInfoForClientContext(ctx)
 	if outer != nil {
 		copyHeader(info.RequestHeader(), outer.RequestHeader())
@@ -98,19 +98,19 @@ func (s *inProcessStream) asOverHTTP(err error) error {
 
 // unshared lets a method use a message again that it has sent on a stream,
 // which in the same process its caller may be about to read.
-func unshared(next connect.ServerFunc) connect.ServerFunc {
+func cloneSent(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		if spec.StreamType != connect.StreamTypeUnary && info.TransportInfo == nil {
-			stream = unsharedStream{stream}
+			stream = cloningStream{stream}
 		}
 		return next(ctx, spec, stream)
 	}
 }
 
-type unsharedStream struct{ connect.ServerStream }
+type cloningStream struct{ connect.ServerStream }
 
-func (s unsharedStream) Send(message any) error { return s.ServerStream.Send(cloned(message)) }
+func (s cloningStream) Send(message any) error { return s.ServerStream.Send(cloned(message)) }
 
 func cloned(message any) any {
 	if message, ok := message.(proto.Message); ok {
@@ -126,12 +126,12 @@ func copyHeader(to, from *connect.Header) {
 }
 
 // valueless is a context's deadline and end without its values.
-type valueless struct{ parent context.Context }
+type deadlineOnly struct{ parent context.Context }
 
-func (v valueless) Deadline() (time.Time, bool) { return v.parent.Deadline() }
-func (v valueless) Done() <-chan struct{}       { return v.parent.Done() }
-func (v valueless) Err() error                  { return v.parent.Err() }
-func (v valueless) Value(any) any               { return nil }
+func (v deadlineOnly) Deadline() (time.Time, bool) { return v.parent.Deadline() }
+func (v deadlineOnly) Done() <-chan struct{}       { return v.parent.Done() }
+func (v deadlineOnly) Err() error                  { return v.parent.Err() }
+func (v deadlineOnly) Value(any) any               { return nil }
 
 // contextError gives a context's error its code, as the HTTP transport does.
 func ContextError(err error) error {

@@ -42,12 +42,12 @@ func (c jsonCodec) UnmarshalRead(ctx context.Context, src io.Reader, msg any) er
 	if err := json.Unmarshal(text, &read); err != nil {
 		return err
 	}
-	return misnamed(message.ProtoReflect().Descriptor(), read)
+	return checkEnumNames(message.ProtoReflect().Descriptor(), read)
 }
 
 // misnamed finds an enum's value by a name that there isn't, and words it as
 // protojson does.
-func misnamed(message protoreflect.MessageDescriptor, read any) error {
+func checkEnumNames(message protoreflect.MessageDescriptor, read any) error {
 	object, ok := read.(map[string]any)
 	if !ok {
 		return nil // a message with a form of its own, such as a time
@@ -72,7 +72,7 @@ func misnamed(message protoreflect.MessageDescriptor, read any) error {
 			if field.Message() == nil {
 				continue
 			}
-			if err := misnamed(field.Message(), value); err != nil {
+			if err := checkEnumNames(field.Message(), value); err != nil {
 				return err
 			}
 		}

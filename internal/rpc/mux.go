@@ -55,7 +55,7 @@ func (s *Server) Mux(ready func() error) *Mux {
 		grpcreflect.NewHandlerV1, grpcreflect.NewHandlerV1Alpha,
 	} {
 		path, handler := newHandler(reflector, limit)
-		mux.Handle(path, policy.Anyone(), serve.UntilStop(interruptible(handler)))
+		mux.Handle(path, policy.Anyone(), serve.UntilStop(interruptReads(handler)))
 	}
 	path, handler := grpchealth.NewHandler(health{services: s.Services(), ready: ready}, limit)
 	mux.Handle(path, policy.Anyone(), handler)
@@ -123,7 +123,7 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if m.server.methods[r.URL.Path] == nil && r.Method == http.MethodPost && isRPC(r) && procedureForm.MatchString(r.URL.Path) {
 		// A method that isn't there is told in the caller's protocol.
 		if _, pattern := m.mux.Handler(r); pattern == "" {
-			m.server.refuse(w, r, &refusal{err: errUnknownMethod, status: http.StatusNotFound})
+			m.server.refuse(w, r, &Refusal{err: errUnknownMethod, status: http.StatusNotFound})
 			return
 		}
 	}
@@ -165,15 +165,15 @@ var (
 // RefusePath answers a request for a path that does not exist, or, where allow lists
 // HTTP methods, for one that has others than the request's.
 func (m *Mux) RefusePath(w http.ResponseWriter, r *http.Request, allow string) {
-	no := &refusal{err: errUnknownPath, status: http.StatusNotFound}
+	no := &Refusal{err: errUnknownPath, status: http.StatusNotFound}
 	if allow != "" {
-		no = &refusal{err: errPathMethod, status: http.StatusMethodNotAllowed, allow: allow}
+		no = &Refusal{err: errPathMethod, status: http.StatusMethodNotAllowed, allow: allow}
 	}
 	m.server.refuse(w, inJSON(r), no)
 }
 
 // Refuse answers a request that no call can be made of.
-func (m *Mux) Refuse(w http.ResponseWriter, r *http.Request, no *refusal) { m.server.refuse(w, r, no) }
+func (m *Mux) Refuse(w http.ResponseWriter, r *http.Request, no *Refusal) { m.server.refuse(w, r, no) }
 
 // discardWriter keeps the header of an answer, and discards its body.
 type discardWriter struct {
@@ -192,15 +192,15 @@ type methodMux struct{ *Mux }
 func (m methodMux) Handle(pattern string, handler http.Handler) {
 	if plan := m.server.methods[pattern]; plan != nil {
 		if plan.Streams() {
-			handler = serve.UntilStop(unlimited(handler))
+			handler = serve.UntilStop(withoutTimeLimits(handler))
 		}
-		handler = m.server.worded(plan, handler)
+		handler = m.server.checkRequests(plan, handler)
 	}
 	m.mux.Handle(pattern, handler)
 	m.mounted = append(m.mounted, pattern)
 }
 
-func unlimited(next http.Handler) http.Handler {
+func withoutTimeLimits(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
 		_ = control.SetReadDeadline(time.Time{})
@@ -211,7 +211,7 @@ func unlimited(next http.Handler) http.Handler {
 
 // interruptible wakes a handler that waits for more of its request when the
 // request's context ends, as it does when the server stops.
-func interruptible(next http.Handler) http.Handler {
+func interruptReads(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		woken := make(chan struct{})
 		stop := context.AfterFunc(r.Context(), func() {

@@ -39,6 +39,10 @@ type ServerConfig struct {
 	// semicolons for each method, such as
 	// "bff.v1.AuthService/Login limit=2s rate=5/m burst=5".
 	Policy string
+	// IsUnavailable reports whether an error of a method means that something it needs,
+	// such as its database, could not be reached or could not serve: the caller gets
+	// unavailable. Nil means network errors.
+	IsUnavailable func(error) bool
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
 	// Internal says that callers are services of ours, whose traces go on here.
@@ -46,7 +50,7 @@ type ServerConfig struct {
 	// CompressMinBytes is the size from which answers are compressed for those
 	// who accept it; zero never compresses, as suits calls between services.
 	CompressMinBytes int
-	Steps
+	Interceptors
 }
 
 // Server is a set of RPC services with everything around them.
@@ -93,10 +97,10 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	} else {
 		server.options = append(server.options, connecthttp.WithCompressors())
 	}
-	other := unmeasured
+	other := passThrough
 	if config.Telemetry != nil {
 		var measured connect.ServerInterceptor
-		if measured, other, err = served(config.Telemetry, config.Internal); err != nil {
+		if measured, other, err = measureServer(config.Telemetry, config.Internal); err != nil {
 			return nil, err
 		}
 		config.Trace = func(*policy.Method) (connect.ServerInterceptor, error) { return measured, nil }
@@ -109,7 +113,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 		server.methods[plan.Procedure] = plan
 		server.rpc.Register(connect.Method{Spec: specs[i], Handler: handler})
 	}
-	unknown := answered(callLog{config.Logger, config.Level, config.ClientIP}, nil)
+	unknown := logAndMapErrors(callLog{config.Logger, config.Level, config.ClientIP, config.IsUnavailable}, nil)
 	server.rpc.SetUnknownHandler(other(unknown(func(context.Context, connect.Spec, connect.ServerStream) error {
 		return connect.NewError(connect.CodeUnimplemented, "")
 	})))

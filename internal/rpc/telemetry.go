@@ -30,7 +30,7 @@ const otherMethod = "/_OTHER"
 // served measures and traces the calls that a server answers: those of its
 // methods, and those of other names. Only between services is the caller's trace
 // gone on with: a stranger's is linked to.
-func served(t *telemetry.Telemetry, internal bool) (measured, other connect.ServerInterceptor, err error) {
+func measureServer(t *telemetry.Telemetry, internal bool) (measured, other connect.ServerInterceptor, err error) {
 	options := telemetryOptions(t)
 	if internal {
 		options = append(options, otelconnect.WithTrustRemote(), otelconnect.WithRPCSystem(otelconnect.ConnectRPCSystem))
@@ -51,7 +51,7 @@ func served(t *telemetry.Telemetry, internal bool) (measured, other connect.Serv
 }
 
 // unmeasured is for a server without telemetry.
-func unmeasured(next connect.ServerFunc) connect.ServerFunc { return next }
+func passThrough(next connect.ServerFunc) connect.ServerFunc { return next }
 
 // called measures and traces the calls that a client makes.
 func MeasureCalls(t *telemetry.Telemetry) (connect.ClientInterceptor, error) {

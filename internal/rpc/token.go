@@ -95,7 +95,7 @@ func (i *Issuer) Token() (string, error) {
 }
 
 // callerCheck tells which service a token comes from.
-type callerCheck struct {
+type tokenVerifier struct {
 	callee string
 	keys   map[string][][]byte // by caller
 	now    func() time.Time
@@ -111,14 +111,14 @@ type seenToken struct {
 
 // seenTokens bounds how many verified tokens are remembered: a few for each
 // copy of each caller.
-const seenTokens = 256
+const maxSeenTokens = 256
 
-func newCallerCheck(callee string) *callerCheck {
-	return &callerCheck{callee: callee, keys: map[string][][]byte{}, now: time.Now, seen: map[string]seenToken{}}
+func newTokenVerifier(callee string) *tokenVerifier {
+	return &tokenVerifier{callee: callee, keys: map[string][][]byte{}, now: time.Now, seen: map[string]seenToken{}}
 }
 
 // know lets callers be told apart, before the first call.
-func (c *callerCheck) know(keys InternalKeys, callers []string) error {
+func (c *tokenVerifier) addCallers(keys InternalKeys, callers []string) error {
 	for _, caller := range callers {
 		pair, err := keys.pair(caller, c.callee)
 		if err != nil {
@@ -130,7 +130,7 @@ func (c *callerCheck) know(keys InternalKeys, callers []string) error {
 }
 
 // caller returns the name of the service that made the token.
-func (c *callerCheck) caller(token string) (string, error) {
+func (c *tokenVerifier) verify(token string) (string, error) {
 	if strings.ContainsAny(token, "\r\n") { // which the base64 decoder skips, even a strict one
 		return "", errors.New("token with a line break")
 	}
@@ -162,7 +162,7 @@ func (c *callerCheck) caller(token string) (string, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.seen) >= seenTokens {
+	if len(c.seen) >= maxSeenTokens {
 		clear(c.seen)
 	}
 	c.seen[token] = seenToken{caller: claims.Issuer, expire: claims.ExpiresAt.Add(internalTokenLeeway)}
@@ -172,13 +172,13 @@ func (c *callerCheck) caller(token string) (string, error) {
 // ServicesOnly admits only other services of this system, and to each method
 // only those that its policy names.
 func ServicesOnly(keys InternalKeys, callee string) Authorizer {
-	check := newCallerCheck(callee)
+	check := newTokenVerifier(callee)
 	return func(plan *policy.Method) (Admission, error) {
 		services := plan.Access.GetServices().GetAnyOf()
 		if len(services) == 0 {
 			return Admission{}, fmt.Errorf("%s: an internal method must name the services that may call it", plan.Procedure)
 		}
-		if err := check.know(keys, services); err != nil {
+		if err := check.addCallers(keys, services); err != nil {
 			return Admission{}, err
 		}
 		return Admission{Authenticate: func(next connect.ServerFunc) connect.ServerFunc {
@@ -188,8 +188,8 @@ func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 				if !ok {
 					return errInternalToken
 				}
-				caller, err := check.caller(token)
-				if isClock(err) {
+				caller, err := check.verify(token)
+				if isClockError(err) {
 					// The caller is who it says, and another copy's clock may be right.
 					return fault.Unavailable().WithCause(fmt.Errorf("the caller's clock and ours differ by more than %s: %w", ClockSkew, err))
 				}

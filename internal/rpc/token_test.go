@@ -190,8 +190,8 @@ func TestATokenIsMadeOnceAndReusedWhileFresh(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	check := newCallerCheck("users")
-	if err := check.know(InternalKeys{newKey}, []string{"bff"}); err != nil {
+	check := newTokenVerifier("users")
+	if err := check.addCallers(InternalKeys{newKey}, []string{"bff"}); err != nil {
 		t.Fatal(err)
 	}
 	var previous string
@@ -218,7 +218,7 @@ func TestATokenIsMadeOnceAndReusedWhileFresh(t *testing.T) {
 		if fresh := token != previous; fresh != test.fresh {
 			t.Errorf("at %v: got a new token: %v, want %v", test.after, fresh, test.fresh)
 		}
-		if caller, err := check.caller(token); err != nil || caller != "bff" {
+		if caller, err := check.verify(token); err != nil || caller != "bff" {
 			t.Errorf("at %v: the callee got %q, %v, want the bff", test.after, caller, err)
 		}
 		var claims jwt.RegisteredClaims
@@ -275,8 +275,8 @@ func TestTheInternalKeyCanBeChanged(t *testing.T) {
 func TestTheMemoryOfTokensIsBoundedAndForgetsTheExpired(t *testing.T) {
 	t.Parallel()
 	keys := InternalKeys{newKey}
-	check := newCallerCheck("users")
-	if err := check.know(keys, []string{"bff"}); err != nil {
+	check := newTokenVerifier("users")
+	if err := check.addCallers(keys, []string{"bff"}); err != nil {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -287,16 +287,16 @@ func TestTheMemoryOfTokensIsBoundedAndForgetsTheExpired(t *testing.T) {
 	}
 
 	first := token("first")
-	for i := range 3 * seenTokens {
-		if caller, err := check.caller(token(fmt.Sprint(i))); err != nil || caller != "bff" {
+	for i := range 3 * maxSeenTokens {
+		if caller, err := check.verify(token(fmt.Sprint(i))); err != nil || caller != "bff" {
 			t.Fatalf("token %d: got %q, %v, want the bff", i, caller, err)
 		}
-		if len(check.seen) > seenTokens {
-			t.Fatalf("after %d tokens it remembers %d, want at most %d", i+1, len(check.seen), seenTokens)
+		if len(check.seen) > maxSeenTokens {
+			t.Fatalf("after %d tokens it remembers %d, want at most %d", i+1, len(check.seen), maxSeenTokens)
 		}
 	}
 	remembered := len(check.seen)
-	if _, err := check.caller("garbage"); err == nil || len(check.seen) != remembered {
+	if _, err := check.verify("garbage"); err == nil || len(check.seen) != remembered {
 		t.Errorf("garbage: got %v, and %d remembered, want a refusal that isn't remembered", err, len(check.seen)-remembered)
 	}
 
@@ -305,7 +305,7 @@ func TestTheMemoryOfTokensIsBoundedAndForgetsTheExpired(t *testing.T) {
 		ok    bool
 	}{{0, true}, {59 * time.Second, true}, {84 * time.Second, true}, {86 * time.Second, false}, {time.Hour, false}} {
 		check.now = func() time.Time { return now.Add(test.after) }
-		if _, err := check.caller(first); (err == nil) != test.ok {
+		if _, err := check.verify(first); (err == nil) != test.ok {
 			t.Errorf("a remembered token %v later: got %v, want accepted: %v", test.after, err, test.ok)
 		}
 	}

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/dial"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
@@ -111,6 +112,9 @@ func NewServer(t testing.TB, callee string, config rpc.ServerConfig, register fu
 	}
 	if config.Authorizer == nil {
 		config.Authorizer = rpc.ServicesOnly(Keys, callee)
+	}
+	if config.IsUnavailable == nil {
+		config.IsUnavailable = database.IsUnavailable
 	}
 	server, err := rpc.NewServer(config, register)
 	if err != nil {

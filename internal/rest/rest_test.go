@@ -1,4 +1,4 @@
-package rpc_test
+package rest_test
 
 import (
 	"log/slog"
@@ -9,6 +9,7 @@ import (
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 
+	"gatehouse/internal/rest"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/rpctest"
 )
@@ -53,7 +54,7 @@ func TestAPathThatCantBeServedIsRefused(t *testing.T) {
 					t.Errorf("%s: got %q, want a panic with %q", test.name, fault, test.fault)
 				}
 			}()
-			rpc.Handle(server.Mux(rpctest.IsReady), "/api/")
+			rest.Handle(server.Mux(rpctest.IsReady), "/api/")
 		}()
 	}
 }

@@ -1,9 +1,10 @@
-package rpc
+package rest
 
 import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"gatehouse/internal/rpc"
 	"io"
 	"maps"
 	"net/http"
@@ -25,36 +26,36 @@ import (
 // whoever is refused before costs no decoding. What is wrong with the request is
 // an error of the reader's, in the form that the Connect handler has for its
 // own, and worded where those are (see malformed).
-type restBody struct {
-	call       *restCall
-	method     *restMethod
+type body struct {
+	call       *call
+	method     *method
 	transcoded io.ReadCloser
 
 	prepared bool
 	text     []byte
-	rest     *bytes.Reader
+	reader   *bytes.Reader
 	err      error
 }
 
-func (b *restBody) Read(p []byte) (int, error) {
+func (b *body) Read(p []byte) (int, error) {
 	if err := b.prepare(); err != nil {
 		return 0, err
 	}
-	return b.rest.Read(p)
+	return b.reader.Read(p)
 }
 
-func (b *restBody) Close() error { return b.transcoded.Close() }
+func (b *body) Close() error { return b.transcoded.Close() }
 
-func (b *restBody) prepare() error {
+func (b *body) prepare() error {
 	if !b.prepared {
 		b.prepared = true
 		b.text, b.err = b.message()
-		b.rest = bytes.NewReader(b.text)
+		b.reader = bytes.NewReader(b.text)
 	}
 	return b.err
 }
 
-func (b *restBody) message() ([]byte, error) {
+func (b *body) message() ([]byte, error) {
 	if err := b.method.checkQuery(b.call.request.URL.RawQuery); err != nil {
 		return nil, err
 	}
@@ -78,13 +79,13 @@ func (b *restBody) message() ([]byte, error) {
 
 // unreadable is what vanguard, or a codec of ours in it, finds wrong with a
 // request.
-func (m *restMethod) unreadable(err error) error {
+func (m *method) unreadable(err error) error {
 	if ours, ok := errors.AsType[*connect.Error](err); ok {
 		return ours
 	}
 	theirs, ok := errors.AsType[*connectv1.Error](err)
 	if ok && theirs.Code() == connectv1.CodeResourceExhausted {
-		return ErrTooMuch
+		return rpc.ErrTooMuch
 	}
 	if ok {
 		// It quotes the parameter's name, and then the value: that is dropped.
@@ -94,33 +95,33 @@ func (m *restMethod) unreadable(err error) error {
 			if field := m.parameters[name]; field != nil {
 				name = field.JSONName()
 			}
-			return unread("invalid value for parameter field " + name + ":")
+			return decodeError("invalid value for parameter field " + name + ":")
 		}
 	}
-	return unread(err.Error())
+	return decodeError(err.Error())
 }
 
 // unread is an error as the Connect handler has for what it can't decode.
-func unread(text string) error {
+func decodeError(text string) error {
 	return connect.Errorf(connect.CodeInvalidArgument, "unmarshal message: %s", text)
 }
 
 // checkQuery finds parameters that there are not, in the words that protojson
 // has for fields.
-func (m *restMethod) checkQuery(raw string) error {
+func (m *method) checkQuery(raw string) error {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		return unread("the query can't be read")
+		return decodeError("the query can't be read")
 	}
 	given := map[protoreflect.FieldDescriptor]int{}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		field := m.parameters[name]
 		if field == nil {
-			return unread("unknown field " + strconv.Quote(name))
+			return decodeError("unknown field " + strconv.Quote(name))
 		}
 		given[field] += len(values[name])
 		if given[field] > 1 && !field.IsList() {
-			return unread("duplicate field " + strconv.Quote(name))
+			return decodeError("duplicate field " + strconv.Quote(name))
 		}
 	}
 	return nil
@@ -128,7 +129,7 @@ func (m *restMethod) checkQuery(raw string) error {
 
 // restQuery is a query as vanguard takes it: it wants the fields of a mask in
 // lowerCamelCase, and has a use of its own for "connect".
-func restQuery(raw string) string {
+func normalizeQuery(raw string) string {
 	if raw == "" {
 		return ""
 	}
@@ -156,46 +157,46 @@ func lowerCamel(text string) string {
 const innerCodecName = "message"
 
 // innerCodec writes the message for the Connect handler.
-func innerCodec(vanguard.TypeResolver) vanguard.Codec { return codecInner{} }
+func innerCodec(vanguard.TypeResolver) vanguard.Codec { return innerJSON{} }
 
-type codecInner struct{ codecStrict }
+type innerJSON struct{ strictJSON }
 
-func (codecInner) Name() string { return innerCodecName }
+func (innerJSON) Name() string { return innerCodecName }
 
 // strictCodec reads bodies, and has no field pass that there is not.
-func strictCodec(vanguard.TypeResolver) vanguard.Codec { return codecStrict{} }
+func strictCodec(vanguard.TypeResolver) vanguard.Codec { return strictJSON{} }
 
 // codecStrict isn't a [vanguard.StableCodec]: with one, vanguard would make a GET
 // by itself, and read the message before anybody has asked who is calling.
-type codecStrict struct{}
+type strictJSON struct{}
 
-var _ vanguard.RESTCodec = codecStrict{}
+var _ vanguard.RESTCodec = strictJSON{}
 
-func (codecStrict) Name() string { return vanguard.CodecJSON }
+func (strictJSON) Name() string { return vanguard.CodecJSON }
 
-func (codecStrict) MarshalAppend(base []byte, message proto.Message) ([]byte, error) {
+func (strictJSON) MarshalAppend(base []byte, message proto.Message) ([]byte, error) {
 	return protojson.MarshalOptions{}.MarshalAppend(base, message)
 }
 
-func (codecStrict) Unmarshal(data []byte, message proto.Message) error {
+func (strictJSON) Unmarshal(data []byte, message proto.Message) error {
 	if err := protojson.Unmarshal(data, message); err != nil {
-		return unread(err.Error())
+		return decodeError(err.Error())
 	}
 	return nil
 }
 
-func (c codecStrict) MarshalAppendField(base []byte, message proto.Message, field protoreflect.FieldDescriptor) ([]byte, error) {
+func (c strictJSON) MarshalAppendField(base []byte, message proto.Message, field protoreflect.FieldDescriptor) ([]byte, error) {
 	return vanguard.JSONCodec{}.MarshalAppendField(base, message, field)
 }
 
-func (c codecStrict) UnmarshalField(data []byte, message proto.Message, field protoreflect.FieldDescriptor) error {
+func (c strictJSON) UnmarshalField(data []byte, message proto.Message, field protoreflect.FieldDescriptor) error {
 	if err := (vanguard.JSONCodec{}).UnmarshalField(data, message, field); err != nil {
-		return unread(err.Error())
+		return decodeError(err.Error())
 	}
 	return nil
 }
 
-func newGzipReader() connectv1.Decompressor { return &GzipReader{} }
+func newGzipReader() connectv1.Decompressor { return &rpc.GzipReader{} }
 func newGzipWriter() connectv1.Compressor   { return gzip.NewWriter(io.Discard) }
 
-var _ http.Flusher = (*lostWriter)(nil) // vanguard wants one
+var _ http.Flusher = (*discardWriter)(nil) // vanguard wants one

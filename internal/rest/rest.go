@@ -1,10 +1,11 @@
-package rpc
+package rest
 
 import (
 	"context"
 	"fmt"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
+	"gatehouse/internal/rpc"
 	"io"
 	"net/http"
 	"net/url"
@@ -29,32 +30,32 @@ import (
 // vanguard finds the method by the path and makes its message of path, query and
 // body. It doesn't see the answer, which it would rewrite: successes to 200,
 // errors to numbers, a 304 to 500.
-type rest struct {
-	mux        *Mux
+type handler struct {
+	mux        *rpc.Mux
 	transcoder *vanguard.Transcoder
-	methods    map[string]*restMethod // by procedure
+	methods    map[string]*method // by procedure
 }
 
-type restMethod struct {
+type method struct {
 	policy *policy.Method
 	// parameters are the fields that a query may set, by both of their names.
 	parameters map[string]protoreflect.FieldDescriptor
 }
 
 // restCall is a request on its way through vanguard.
-type restCall struct {
+type call struct {
 	writer  http.ResponseWriter
 	request *http.Request // as it came
 	body    *sourceBody
 	reached bool // it has a method
 	status  int  // of its answer
 	// frontend is what the server knows of the call.
-	frontend Frontend
+	frontend rpc.Frontend
 }
 
 // statusOf returns the HTTP status of the answer where it isn't that of the Connect
 // protocol.
-func (c *restCall) statusOf(failure *connect.Error) int {
+func (c *call) statusOf(failure *connect.Error) int {
 	switch {
 	case failure == nil:
 		return c.status
@@ -65,29 +66,29 @@ func (c *restCall) statusOf(failure *connect.Error) int {
 	}
 }
 
-type restKey struct{}
+type callKey struct{}
 
 // Handle serves the methods of a mux at their REST paths, all of which begin with
 // prefix, such as "/api/". It panics when the paths of a schema cannot be served.
-func Handle(mux *Mux, prefix string) {
-	front := &rest{mux: mux, methods: map[string]*restMethod{}}
+func Handle(mux *rpc.Mux, prefix string) {
+	front := &handler{mux: mux, methods: map[string]*method{}}
 	var services []*vanguard.Service
 	seen := map[protoreflect.FullName]bool{}
 	for _, plan := range mux.Methods() {
 		schema, ok := plan.Descriptor.Parent().(protoreflect.ServiceDescriptor)
 		if ok && !seen[schema.FullName()] {
 			seen[schema.FullName()] = true
-			services = append(services, vanguard.NewServiceWithSchema(schema, http.HandlerFunc(front.call)))
+			services = append(services, vanguard.NewServiceWithSchema(schema, http.HandlerFunc(front.serveCall)))
 		}
 		rule := proto.GetExtension(plan.Descriptor.Options(), annotations.E_Http).(*annotations.HttpRule)
 		if rule == nil {
 			continue
 		}
-		path := restPath(rule)
+		path := pathOf(rule)
 		if !strings.HasPrefix(path, prefix) || plan.Streams() || len(rule.GetAdditionalBindings()) > 0 {
 			panic(fmt.Sprintf("rest: %s: %q can't be its REST path: only unary methods have one, which begins with %s", plan.Procedure, path, prefix))
 		}
-		front.methods[plan.Procedure] = &restMethod{policy: plan, parameters: parametersOf(plan.Descriptor.Input(), path, rule.GetBody())}
+		front.methods[plan.Procedure] = &method{policy: plan, parameters: parametersOf(plan.Descriptor.Input(), path, rule.GetBody())}
 	}
 	var err error
 	front.transcoder, err = vanguard.NewTranscoder(services,
@@ -95,14 +96,14 @@ func Handle(mux *Mux, prefix string) {
 		vanguard.WithCompression("gzip", newGzipWriter, newGzipReader),
 		vanguard.WithDefaultServiceOptions(
 			vanguard.WithTargetProtocols(vanguard.ProtocolConnect), vanguard.WithTargetCodecs(innerCodecName),
-			vanguard.WithNoTargetCompression(), vanguard.WithMaxMessageBufferBytes(MaxMessageBytes)))
+			vanguard.WithNoTargetCompression(), vanguard.WithMaxMessageBufferBytes(rpc.MaxMessageBytes)))
 	if err != nil {
 		panic(fmt.Sprintf("rest: %v", err))
 	}
 	mux.HandlePrefix(prefix, front)
 }
 
-func restPath(rule *annotations.HttpRule) string {
+func pathOf(rule *annotations.HttpRule) string {
 	for _, path := range []string{rule.GetGet(), rule.GetPut(), rule.GetPost(), rule.GetDelete(), rule.GetPatch(), rule.GetCustom().GetPath()} {
 		if path != "" {
 			return path
@@ -132,12 +133,12 @@ func parametersOf(message protoreflect.MessageDescriptor, path, body string) map
 }
 
 // ServeHTTP implements [http.Handler].
-func (f *rest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	call := &restCall{writer: w, request: r, body: &sourceBody{ReadCloser: r.Body}}
-	call.frontend = Frontend{Protocol: "rest", Status: call.statusOf}
-	routed := r.Clone(WithFrontend(context.WithValue(r.Context(), restKey{}, call), &call.frontend))
+func (f *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	call := &call{writer: w, request: r, body: &sourceBody{ReadCloser: r.Body}}
+	call.frontend = rpc.Frontend{Protocol: "rest", Status: call.statusOf}
+	routed := r.Clone(rpc.WithFrontend(context.WithValue(r.Context(), callKey{}, call), &call.frontend))
 	routed.Body = call.body
-	routed.URL.RawQuery = restQuery(r.URL.RawQuery)
+	routed.URL.RawQuery = normalizeQuery(r.URL.RawQuery)
 	if r.Method == http.MethodHead {
 		routed.Method = http.MethodGet
 	}
@@ -148,10 +149,10 @@ func (f *rest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	routed.Header.Set("Content-Type", "application/json")
 	routed.Header.Del("Content-Encoding")
-	if contentCoding(r.Header.Values("Content-Encoding")) == codingGzip {
-		routed.Header.Set("Content-Encoding", codingGzip)
+	if rpc.ContentCoding(r.Header.Values("Content-Encoding")) == rpc.CodingGzip {
+		routed.Header.Set("Content-Encoding", rpc.CodingGzip)
 	}
-	lost := &lostWriter{header: http.Header{}}
+	lost := &discardWriter{header: http.Header{}}
 	f.transcoder.ServeHTTP(lost, routed)
 	switch {
 	case call.reached:
@@ -163,7 +164,7 @@ func (f *rest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // otherMethod answers at a path that has other methods than the request's.
-func (f *rest) otherMethod(w http.ResponseWriter, r *http.Request, allow string) {
+func (f *handler) otherMethod(w http.ResponseWriter, r *http.Request, allow string) {
 	methods := append(strings.Split(allow, ","), http.MethodOptions)
 	if slices.Contains(methods, http.MethodGet) {
 		methods = append(methods, http.MethodHead)
@@ -179,16 +180,16 @@ func (f *rest) otherMethod(w http.ResponseWriter, r *http.Request, allow string)
 }
 
 // call makes the Connect call. r is what vanguard has made of the request.
-func (f *rest) call(_ http.ResponseWriter, r *http.Request) {
-	call, _ := r.Context().Value(restKey{}).(*restCall)
+func (f *handler) serveCall(_ http.ResponseWriter, r *http.Request) {
+	call, _ := r.Context().Value(callKey{}).(*call)
 	method := f.methods[r.URL.Path]
 	call.reached = true
 	r.Header.Set("Content-Type", "application/json")
-	if no := CheckJSONBody(call.request); no != nil {
+	if no := rpc.CheckJSONBody(call.request); no != nil {
 		f.mux.Refuse(call.writer, r, no)
 		return
 	}
-	body := &restBody{call: call, method: method, transcoded: r.Body}
+	body := &body{call: call, method: method, transcoded: r.Body}
 	r.Body, r.ContentLength = body, -1
 	if method.policy.ReadsOnly() && (call.request.Method == http.MethodGet || call.request.Method == http.MethodHead) && body.prepare() == nil {
 		// Only a Connect GET has an ETag. What can't be read stays a POST, to be
@@ -198,38 +199,38 @@ func (f *rest) call(_ http.ResponseWriter, r *http.Request) {
 		r.Header.Del("Content-Type")
 		r.Body, r.ContentLength = http.NoBody, 0
 	}
-	f.mux.ServeHTTP(&restWriter{ResponseWriter: call.writer, call: call, plan: method.policy, method: call.request.Method}, r)
+	f.mux.ServeHTTP(&writer{ResponseWriter: call.writer, call: call, plan: method.policy, method: call.request.Method}, r)
 }
 
 // lostWriter takes what vanguard says by itself.
-type lostWriter struct {
+type discardWriter struct {
 	header http.Header
 	status int
 }
 
-func (w *lostWriter) Header() http.Header         { return w.header }
-func (w *lostWriter) Write(p []byte) (int, error) { return len(p), nil }
-func (w *lostWriter) Flush()                      {}
+func (w *discardWriter) Header() http.Header         { return w.header }
+func (w *discardWriter) Write(p []byte) (int, error) { return len(p), nil }
+func (w *discardWriter) Flush()                      {}
 
-func (w *lostWriter) WriteHeader(status int) {
+func (w *discardWriter) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
 	}
 }
 
 // restWriter gives a success the status that REST has for it.
-type restWriter struct {
+type writer struct {
 	http.ResponseWriter
-	call   *restCall
+	call   *call
 	plan   *policy.Method
 	method string
 	begun  bool
 	empty  bool // the answer has no body
 }
 
-func (w *restWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func (w *restWriter) WriteHeader(status int) {
+func (w *writer) WriteHeader(status int) {
 	w.begun = true
 	header := w.Header()
 	switch {
@@ -250,7 +251,7 @@ func (w *restWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *restWriter) Write(p []byte) (int, error) {
+func (w *writer) Write(p []byte) (int, error) {
 	if !w.begun {
 		w.WriteHeader(http.StatusOK)
 	}
