@@ -2,17 +2,21 @@ package auth
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/deployment"
+	"gatehouse/auth/idempotency"
+	"gatehouse/auth/outbox"
+	"gatehouse/auth/relay"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 )
 
@@ -25,10 +29,30 @@ var (
 	errReauthenticate     = fault.New(connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED", "Give your password again (Reauthenticate), then repeat this within five minutes.")
 )
 
-// violates reports whether Postgres refused for the sake of a constraint.
-func violates(err error, constraint string) bool {
-	refusal, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && refusal.ConstraintName == constraint
+// accountService implements authv1.AccountServiceHandler.
+type accountService struct {
+	db           *database.Pool
+	registration Registration
+	accounts     *accounts
+	passwords    *passwords
+	sessions     *sessions
+	links        *links
+	calls        *idempotency.Keys
+	log          *audit.Log
+	mails        *outbox.Outbox
+	relay        *relay.Relay
+	revocations  *revocations
+	step         func(string)
+}
+
+// accounts writes accounts, with their outbox rows and audit rows.
+type accounts struct {
+	db          *database.Pool
+	log         *audit.Log
+	relay       *relay.Relay
+	mails       *outbox.Outbox
+	revocations *revocations
+	step        func(string)
 }
 
 // sortedRoles returns the roles sorted, each once, never nil.
@@ -80,7 +104,7 @@ func lockedAccount(ctx context.Context, tx pgx.Tx, id string) (*authv1.Account, 
 
 func queryAccount(ctx context.Context, tx pgx.Tx, query, id string) (*authv1.Account, error) {
 	account, err := scanAccount(tx.QueryRow(ctx, query, pgx.NamedArgs{"id": id}))
-	if missing(err) {
+	if database.Missing(err) {
 		return nil, errUserNotFound
 	}
 	if err != nil {
@@ -92,17 +116,17 @@ func queryAccount(ctx context.Context, tx pgx.Tx, query, id string) (*authv1.Acc
 const selectAccountFacts = `
 	SELECT ` + accountColumns + `, a.password_change_time, a.last_sign_in_time,
 		(SELECT count(*) FROM auth.sessions s
-		 WHERE s.account_id = a.id AND s.revoke_time IS NULL AND s.epoch >= ` + currentEpoch + ` AND s.expire_time > now())
+		 WHERE s.account_id = a.id AND s.revoke_time IS NULL AND s.epoch >= ` + deployment.CurrentEpoch + ` AND s.expire_time > now())
 	FROM auth.accounts a WHERE a.id = @id`
 
 // GetAccount implements authv1.AccountServiceHandler.
-func (s *Service) GetAccount(ctx context.Context, req *authv1.GetAccountRequest) (*authv1.GetAccountResponse, error) {
+func (s *accountService) GetAccount(ctx context.Context, req *authv1.GetAccountRequest) (*authv1.GetAccountResponse, error) {
 	var passwordChanged time.Time
 	var signedIn *time.Time
 	var sessions int32
 	account, err := scanAccount(s.db.QueryRow(ctx, selectAccountFacts, pgx.NamedArgs{"id": req.GetAccountId()}),
 		&passwordChanged, &signedIn, &sessions)
-	if missing(err) {
+	if database.Missing(err) {
 		return nil, errUserNotFound
 	}
 	if err != nil {
@@ -121,7 +145,7 @@ const selectAccounts = `
 	ORDER BY asked.place`
 
 // BatchGetAccounts implements authv1.AccountServiceHandler.
-func (s *Service) BatchGetAccounts(ctx context.Context, req *authv1.BatchGetAccountsRequest) (*authv1.BatchGetAccountsResponse, error) {
+func (s *accountService) BatchGetAccounts(ctx context.Context, req *authv1.BatchGetAccountsRequest) (*authv1.BatchGetAccountsResponse, error) {
 	rows, err := s.db.Query(ctx, selectAccounts, pgx.NamedArgs{"ids": req.GetAccountIds()})
 	if err != nil {
 		return nil, fmt.Errorf("read accounts: %w", err)
@@ -135,15 +159,15 @@ func (s *Service) BatchGetAccounts(ctx context.Context, req *authv1.BatchGetAcco
 
 // change locks an account, lets apply change it, and writes what stands or
 // falls with the change: the outbox row and the audit row. Afterwards it tells
-// users. apply returns whether anything changed. A refusal is audited too.
-func (s *Service) change(ctx context.Context, id string, event event, origin *authv1.Origin,
+// users. apply returns whether anything changed. A refusal is audit.Row too.
+func (s *accounts) change(ctx context.Context, id string, event audit.Event, origin *authv1.Origin,
 	apply func(tx pgx.Tx, before *authv1.Account) (bool, error),
 ) (*authv1.Account, error) {
 	var after *authv1.Account
 	var changed bool
-	row := audited{event: event, outcome: succeeded, account: id, origin: origin}
+	row := audit.Row{Event: event, Outcome: audit.Succeeded, Account: id, Origin: origin}
 	s.step("auth: before the account is changed")
-	err := s.transact(ctx, func(tx pgx.Tx) error {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		before, err := lockedAccount(ctx, tx, id)
 		if err != nil {
 			return err
@@ -163,23 +187,23 @@ func (s *Service) change(ctx context.Context, id string, event event, origin *au
 		if err := tx.QueryRow(ctx, raiseVersion, pgx.NamedArgs{"id": id}).Scan(&version); err != nil {
 			return fmt.Errorf("raise the version: %w", err)
 		}
-		if err := enqueue(ctx, tx, id, version, nil); err != nil {
+		if err := relay.Enqueue(ctx, tx, id, version, nil); err != nil {
 			return err
 		}
 		if after, err = accountByID(ctx, tx, id); err != nil {
 			return err
 		}
-		err = audit(ctx, tx, row)
+		err = audit.Write(ctx, tx, row)
 		s.step("auth: before the change is committed")
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", event, s.refuse(ctx, row, err))
+		return nil, fmt.Errorf("%s: %w", event, s.log.Refuse(ctx, row, err))
 	}
 	s.step("auth: after the change is committed")
 	if changed {
 		s.revocations.Soon()
-		s.tell(ctx, id)
+		s.relay.Deliver(ctx, id)
 	}
 	return after, nil
 }
@@ -221,12 +245,12 @@ const updateStatus = `
 	WHERE id = @id AND status <> @status`
 
 // SetAccountStatus implements authv1.AccountServiceHandler.
-func (s *Service) SetAccountStatus(ctx context.Context, req *authv1.SetAccountStatusRequest) (*authv1.SetAccountStatusResponse, error) {
-	status, happening := statusActive, eventAccountEnable
+func (s *accountService) SetAccountStatus(ctx context.Context, req *authv1.SetAccountStatusRequest) (*authv1.SetAccountStatusResponse, error) {
+	status, happening := statusActive, audit.AccountEnable
 	if req.GetStatus() == authv1.AccountStatus_ACCOUNT_STATUS_DISABLED {
-		status, happening = statusDisabled, eventAccountDisable
+		status, happening = statusDisabled, audit.AccountDisable
 	}
-	account, err := s.change(ctx, req.GetAccountId(), happening, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+	account, err := s.accounts.change(ctx, req.GetAccountId(), happening, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
 		tag, err := tx.Exec(ctx, updateStatus, pgx.NamedArgs{"id": before.GetId(), "status": status})
 		if err != nil {
 			return false, fmt.Errorf("set the status: %w", err)
@@ -254,8 +278,8 @@ const updateRoles = `
 	WHERE id = @id AND roles <> @roles`
 
 // SetAccountRoles implements authv1.AccountServiceHandler.
-func (s *Service) SetAccountRoles(ctx context.Context, req *authv1.SetAccountRolesRequest) (*authv1.SetAccountRolesResponse, error) {
-	account, err := s.change(ctx, req.GetAccountId(), eventRolesChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+func (s *accountService) SetAccountRoles(ctx context.Context, req *authv1.SetAccountRolesRequest) (*authv1.SetAccountRolesResponse, error) {
+	account, err := s.accounts.change(ctx, req.GetAccountId(), audit.RolesChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
 		tag, err := tx.Exec(ctx, updateRoles, pgx.NamedArgs{"id": before.GetId(), "roles": sortedRoles(req.GetRoles())})
 		if err != nil {
 			return false, fmt.Errorf("set the roles: %w", err)
@@ -282,10 +306,10 @@ const (
 )
 
 // DeleteAccount implements authv1.AccountServiceHandler.
-func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
+func (s *accountService) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
 	s.step("auth: before the account is deleted")
-	row := audited{event: eventAccountDelete, outcome: succeeded, account: req.GetAccountId(), origin: req.GetOrigin()}
-	err := s.transact(ctx, func(tx pgx.Tx) error {
+	row := audit.Row{Event: audit.AccountDelete, Outcome: audit.Succeeded, Account: req.GetAccountId(), Origin: req.GetOrigin()}
+	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		before, err := lockedAccount(ctx, tx, req.GetAccountId())
 		if err != nil {
 			return err
@@ -306,18 +330,18 @@ func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRe
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("delete an account: %w", s.refuse(ctx, row, err))
+		return nil, fmt.Errorf("delete an account: %w", s.log.Refuse(ctx, row, err))
 	}
 	s.step("auth: after the deletion is committed")
 	s.revocations.Soon()
-	s.tell(ctx, req.GetAccountId())
+	s.relay.Deliver(ctx, req.GetAccountId())
 	return &authv1.DeleteAccountResponse{}, nil
 }
 
 // erase deletes an account with all that is held about its person, and notes the
 // deletion. Of the person, the audit keeps the account's id alone. Sessions,
 // links and mails that name the account go with its row.
-func (s *Service) erase(ctx context.Context, tx pgx.Tx, account *authv1.Account, row audited) error {
+func (s *accountService) erase(ctx context.Context, tx pgx.Tx, account *authv1.Account, row audit.Row) error {
 	var version int64
 	if err := tx.QueryRow(ctx, deleteAccount, pgx.NamedArgs{"id": account.GetId()}).Scan(&version); err != nil {
 		return fmt.Errorf("delete the account: %w", err)
@@ -333,10 +357,10 @@ func (s *Service) erase(ctx context.Context, tx pgx.Tx, account *authv1.Account,
 		return err
 	}
 	s.step("auth: before the deletion's outbox is written")
-	if err := enqueueDeletion(ctx, tx, account.GetId(), version+1); err != nil {
+	if err := relay.EnqueueDeletion(ctx, tx, account.GetId(), version+1); err != nil {
 		return err
 	}
-	if err := audit(ctx, tx, row); err != nil {
+	if err := audit.Write(ctx, tx, row); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, eraseAudit, pgx.NamedArgs{"id": account.GetId()}); err != nil {

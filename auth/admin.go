@@ -7,10 +7,12 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/audit"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 )
 
-// operator is the origin of what is done from the command line.
+// operator is the origin of commands.
 var operator = &authv1.Origin{UserAgent: "gatehouse admin"}
 
 // EnsureAdministrator makes an administrator unless there is one, and reports
@@ -36,10 +38,10 @@ func (s *Service) CreateAdministrator(ctx context.Context, email, password strin
 }
 
 func (s *Service) makeAdministrator(ctx context.Context, email, password string, onlyFirst bool) (made bool, err error) {
-	if err := s.checkLength("password", password); err != nil {
+	if err := s.passwords.checkLength("password", password); err != nil {
 		return false, err
 	}
-	hash, err := s.passwords.Hash(ctx, signedIn("operator"), password)
+	hash, err := s.passwords.hasher.Hash(ctx, signedIn("operator"), password)
 	if err != nil {
 		return false, fmt.Errorf("hash the administrator's password: %w", err)
 	}
@@ -47,7 +49,7 @@ func (s *Service) makeAdministrator(ctx context.Context, email, password string,
 	if err != nil {
 		return false, fmt.Errorf("choose an id: %w", err)
 	}
-	err = s.transact(ctx, func(tx pgx.Tx) error {
+	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
 		made = false
 		if _, err := tx.Exec(ctx, lockAdministrators); err != nil {
 			return fmt.Errorf("lock the administrators: %w", err)
@@ -60,7 +62,7 @@ func (s *Service) makeAdministrator(ctx context.Context, email, password string,
 			return nil
 		}
 		made = true
-		_, err := s.writeAccount(ctx, tx, newAccount{
+		_, err := s.accounts.write(ctx, tx, newAccount{
 			id: id.String(), email: email, hash: hash, roles: []string{AdminRole},
 			profile: &authv1.ProfileSeed{FirstName: "Administrator"}, origin: operator,
 		})
@@ -70,7 +72,7 @@ func (s *Service) makeAdministrator(ctx context.Context, email, password string,
 		return false, fmt.Errorf("make an administrator: %w", err)
 	}
 	if made {
-		s.tell(ctx, id.String())
+		s.relay.Deliver(ctx, id.String())
 	}
 	return made, nil
 }
@@ -84,17 +86,17 @@ const resetPassword = `
 // operator's word. Errors: not_found USER_NOT_FOUND, invalid_argument
 // PASSWORD_TOO_SHORT or PASSWORD_TOO_LONG.
 func (s *Service) SetPassword(ctx context.Context, email, password string) error {
-	if err := s.checkLength("password", password); err != nil {
+	if err := s.passwords.checkLength("password", password); err != nil {
 		return err
 	}
-	hash, err := s.passwords.Hash(ctx, signedIn("operator"), password)
+	hash, err := s.passwords.hasher.Hash(ctx, signedIn("operator"), password)
 	if err != nil {
 		return fmt.Errorf("hash the password: %w", err)
 	}
-	err = s.transact(ctx, func(tx pgx.Tx) error {
+	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
 		var id string
 		err := tx.QueryRow(ctx, resetPassword, pgx.NamedArgs{"email": email, "hash": hash}).Scan(&id)
-		if missing(err) {
+		if database.Missing(err) {
 			return errUserNotFound
 		}
 		if err != nil {
@@ -106,7 +108,7 @@ func (s *Service) SetPassword(ctx context.Context, email, password string) error
 		if err := supersedeLinks(ctx, tx, &authv1.Account{Id: id, Email: email}); err != nil {
 			return err
 		}
-		return audit(ctx, tx, audited{event: eventPasswordChange, outcome: succeeded, account: id, origin: operator})
+		return audit.Write(ctx, tx, audit.Row{Event: audit.PasswordChange, Outcome: audit.Succeeded, Account: id, Origin: operator})
 	})
 	if err != nil {
 		return fmt.Errorf("reset the password: %w", err)

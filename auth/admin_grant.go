@@ -8,7 +8,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/audit"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 )
 
 // Administrator is an account with the role admin.
@@ -57,13 +59,13 @@ func (s *Service) RevokeRole(ctx context.Context, email, role string) (bool, err
 func (s *Service) changeRoles(ctx context.Context, email string, change func([]string) []string) (changed bool, err error) {
 	var id string
 	err = s.db.QueryRow(ctx, selectIDByEmail, pgx.NamedArgs{"email": email}).Scan(&id)
-	if missing(err) {
+	if database.Missing(err) {
 		return false, errUserNotFound
 	}
 	if err != nil {
 		return false, fmt.Errorf("look for the account: %w", err)
 	}
-	_, err = s.change(ctx, id, eventRolesChange, operator, func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+	_, err = s.accounts.change(ctx, id, audit.RolesChange, operator, func(tx pgx.Tx, before *authv1.Account) (bool, error) {
 		tag, err := tx.Exec(ctx, updateRoles, pgx.NamedArgs{"id": id, "roles": sortedRoles(change(before.GetRoles()))})
 		if err != nil {
 			return false, fmt.Errorf("set the roles: %w", err)

@@ -11,8 +11,14 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 )
+
+// auditService implements authv1.AuditServiceHandler.
+type auditService struct {
+	db *database.Pool
+}
 
 const defaultAuditPage = 25
 
@@ -62,7 +68,7 @@ var (
 
 // ListAuditEvents implements authv1.AuditServiceHandler. Walking the pages meets
 // every event once that was there at the first; what happens meanwhile is newer.
-func (s *Service) ListAuditEvents(ctx context.Context, req *authv1.ListAuditEventsRequest) (*authv1.ListAuditEventsResponse, error) {
+func (s *auditService) ListAuditEvents(ctx context.Context, req *authv1.ListAuditEventsRequest) (*authv1.ListAuditEventsResponse, error) {
 	if !eventName.MatchString(req.GetEvent()) {
 		return nil, errEventUnknown
 	}
@@ -87,7 +93,7 @@ func (s *Service) ListAuditEvents(ctx context.Context, req *authv1.ListAuditEven
 	if size == 0 {
 		size = defaultAuditPage
 	}
-	found, err := s.auditEvents(ctx, page, size+1) // one more shows that another page follows
+	found, err := auditEvents(ctx, s.db, page, size+1) // one more shows that another page follows
 	if err != nil {
 		return nil, err
 	}
@@ -129,9 +135,9 @@ func (q auditQuery) statement() string {
 }
 
 // auditEvents returns the newest events of a query.
-func (s *Service) auditEvents(ctx context.Context, q auditQuery, limit int) ([]*authv1.AuditEvent, error) {
-	rows, err := s.db.Query(ctx, q.statement(), pgx.NamedArgs{
-		"account_id": optional(q.account), "actor_id": optional(q.actor), "event": q.event, "outcome": q.outcome,
+func auditEvents(ctx context.Context, db *database.Pool, q auditQuery, limit int) ([]*authv1.AuditEvent, error) {
+	rows, err := db.Query(ctx, q.statement(), pgx.NamedArgs{
+		"account_id": database.Optional(q.account), "actor_id": database.Optional(q.actor), "event": q.event, "outcome": q.outcome,
 		"from": q.from.String(), "before": q.before.String(), "limit": limit,
 	})
 	if err != nil {

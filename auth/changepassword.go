@@ -6,6 +6,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/outbox"
+	"gatehouse/auth/throttle"
 	authv1 "gatehouse/gen/auth/v1"
 )
 
@@ -16,11 +19,11 @@ const updatePassword = `
 	WHERE id = @id AND password_hash = @hash AND status = 'active'`
 
 // ChangePassword implements authv1.AccountServiceHandler.
-func (s *Service) ChangePassword(ctx context.Context, req *authv1.ChangePasswordRequest) (*authv1.ChangePasswordResponse, error) {
+func (s *accountService) ChangePassword(ctx context.Context, req *authv1.ChangePasswordRequest) (*authv1.ChangePasswordResponse, error) {
 	origin := req.GetOrigin()
-	row := audited{event: eventPasswordChange, outcome: succeeded, account: origin.GetAccountId(), origin: origin}
+	row := audit.Row{Event: audit.PasswordChange, Outcome: audit.Succeeded, Account: origin.GetAccountId(), Origin: origin}
 	var known sessionCredentials
-	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
 		if known, err = credentialsOf(ctx, tx, origin); err != nil {
 			return err
 		}
@@ -29,21 +32,21 @@ func (s *Service) ChangePassword(ctx context.Context, req *authv1.ChangePassword
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkNewPassword("new_password", req.GetNewPassword(), known.email); err != nil {
+	if err := s.passwords.checkNew("new_password", req.GetNewPassword(), known.email); err != nil {
 		return nil, err
 	}
-	_, err = s.tryPassword(ctx, passwordTry{
-		guesser: guesser{email: known.email, device: known.device, address: origin.GetIpAddress()},
-		caller:  signedIn(origin.GetAccountId()), password: req.GetCurrentPassword(), hash: known.hash, wrong: errPasswordWrong, row: row,
+	_, err = s.passwords.try(ctx, passwordTry{
+		client: throttle.Client{Email: foldEmail(known.email), DeviceID: known.device, Address: origin.GetIpAddress()},
+		caller: signedIn(origin.GetAccountId()), password: req.GetCurrentPassword(), hash: known.hash, wrong: errPasswordWrong, row: row,
 	})
 	if err != nil {
 		return nil, err
 	}
-	newHash, err := s.passwords.Hash(ctx, signedIn(origin.GetAccountId()), req.GetNewPassword())
+	newHash, err := s.passwords.hasher.Hash(ctx, signedIn(origin.GetAccountId()), req.GetNewPassword())
 	if err != nil {
 		return nil, err
 	}
-	err = s.transact(ctx, func(tx pgx.Tx) error {
+	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, updatePassword, pgx.NamedArgs{"id": origin.GetAccountId(), "hash": known.hash, "new_hash": newHash})
 		if err != nil {
 			return fmt.Errorf("write it: %w", err)
@@ -58,12 +61,12 @@ func (s *Service) ChangePassword(ctx context.Context, req *authv1.ChangePassword
 		if _, err := revokeSessions(ctx, tx, origin.GetAccountId(), origin.GetSessionId(), "password changed"); err != nil {
 			return err
 		}
-		if err := s.enqueueMail(ctx, tx, mail{
-			kind: mailPasswordChanged, to: known.email, account: origin.GetAccountId(), locale: origin.GetLocale(), values: circumstances(origin),
+		if err := s.mails.Enqueue(ctx, tx, outbox.Mail{
+			Kind: outbox.PasswordChanged, To: known.email, Account: origin.GetAccountId(), Locale: origin.GetLocale(), Values: circumstances(origin),
 		}); err != nil {
 			return err
 		}
-		return audit(ctx, tx, row)
+		return audit.Write(ctx, tx, row)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("change the password: %w", err)

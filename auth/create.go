@@ -8,7 +8,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/idempotency"
+	"gatehouse/auth/outbox"
+	"gatehouse/auth/relay"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 )
 
 const insertAccount = `
@@ -16,22 +21,22 @@ const insertAccount = `
 	VALUES (@id, @email, @email_verified, @password_hash, @roles, CASE WHEN @signed_in::boolean THEN now() END)`
 
 // CreateAccount implements authv1.AccountServiceHandler.
-func (s *Service) CreateAccount(ctx context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
+func (s *accountService) CreateAccount(ctx context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
 	if req.GetSignIn() && s.registration == RegistrationClosed {
 		return nil, errRegistrationClosed
 	}
-	call := s.keyed(req.GetIdempotencyKey(), req.GetOrigin())
-	row := audited{event: eventAccountCreate, origin: req.GetOrigin()}
-	return once(ctx, s, call, row, func() (*authv1.CreateAccountResponse, error) {
+	call := s.calls.Call(req.GetIdempotencyKey(), req.GetOrigin())
+	row := audit.Row{Event: audit.AccountCreate, Origin: req.GetOrigin()}
+	return idempotency.Once(ctx, call, func(err error) error { return s.log.Refuse(ctx, row, err) }, func() (*authv1.CreateAccountResponse, error) {
 		return s.createAccount(ctx, req, call)
 	}, func(made string) (*authv1.CreateAccountResponse, error) {
 		return s.createdAgain(ctx, req, made, row)
 	})
 }
 
-func (s *Service) createAccount(ctx context.Context, req *authv1.CreateAccountRequest, call *keyedCall) (*authv1.CreateAccountResponse, error) {
+func (s *accountService) createAccount(ctx context.Context, req *authv1.CreateAccountRequest, call *idempotency.Call) (*authv1.CreateAccountResponse, error) {
 	if err := requireIfAsked(ctx, s.db, req.GetOrigin()); err != nil {
-		return nil, s.refuse(ctx, audited{event: eventAccountCreate, origin: req.GetOrigin()}, err)
+		return nil, s.log.Refuse(ctx, audit.Row{Event: audit.AccountCreate, Origin: req.GetOrigin()}, err)
 	}
 	switch {
 	case req.GetSignIn() && s.registration == RegistrationVerify:
@@ -39,10 +44,10 @@ func (s *Service) createAccount(ctx context.Context, req *authv1.CreateAccountRe
 	case req.GetPassword() == "" && !req.GetSignIn():
 		return s.invite(ctx, req, call)
 	}
-	if err := s.checkNewPassword("password", req.GetPassword(), req.GetEmail()); err != nil {
+	if err := s.passwords.checkNew("password", req.GetPassword(), req.GetEmail()); err != nil {
 		return nil, err
 	}
-	hash, err := s.passwords.Hash(ctx, anybody(req.GetOrigin()), req.GetPassword())
+	hash, err := s.passwords.hasher.Hash(ctx, anybody(req.GetOrigin()), req.GetPassword())
 	if err != nil {
 		return nil, err
 	}
@@ -54,37 +59,37 @@ func (s *Service) createAccount(ctx context.Context, req *authv1.CreateAccountRe
 		if !req.GetSignIn() {
 			return nil
 		}
-		begun, err := s.beginSession(ctx, tx, response.GetAccount(), "", req.GetOrigin())
+		begun, err := s.sessions.begin(ctx, tx, response.GetAccount(), "", req.GetOrigin())
 		if err != nil {
 			return err
 		}
 		response.Tokens, response.DeviceToken = begun.tokens, begun.deviceToken
-		if !s.sendsMail() {
+		if !s.mails.Enabled() {
 			return nil
 		}
-		_, err = s.sendCounted(ctx, tx, asked, linkVerify, response.GetAccount().GetEmail(), func(tx pgx.Tx) error {
-			return s.sendVerifyLink(ctx, tx, response.GetAccount(), req.GetOrigin())
+		_, err = s.links.sendCounted(ctx, tx, asked, linkVerify, response.GetAccount().GetEmail(), func(tx pgx.Tx) error {
+			return s.links.sendVerifyLink(ctx, tx, response.GetAccount(), req.GetOrigin())
 		})
 		return err
 	})
-	return response, s.uncountMail(ctx, asked, err) // such as of an email that is taken
+	return response, s.links.uncountMail(ctx, asked, err) // such as of an email that is taken
 }
 
 // countSignUpMail counts the mail of an account that is made at once.
-func (s *Service) countSignUpMail(ctx context.Context, req *authv1.CreateAccountRequest) (mailCount, error) {
-	if !req.GetSignIn() || !s.sendsMail() {
+func (s *accountService) countSignUpMail(ctx context.Context, req *authv1.CreateAccountRequest) (mailCount, error) {
+	if !req.GetSignIn() || !s.mails.Enabled() {
 		return mailCount{}, nil
 	}
-	return s.countMail(ctx, linkVerify, req.GetEmail(), req.GetOrigin())
+	return s.links.countMail(ctx, linkVerify, req.GetEmail(), req.GetOrigin())
 }
 
 // register sends a link by which VerifyEmail makes the account. It neither
 // hashes nor looks whether the email has an account, so that neither the answer
 // nor its time tells: addressed does once nobody waits.
-func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest, call *keyedCall) (*authv1.CreateAccountResponse, error) {
-	row := audited{event: eventLinkRequest, origin: req.GetOrigin()}
-	if !s.sendsMail() {
-		return nil, s.refuse(ctx, row, errMailUnavailable)
+func (s *accountService) register(ctx context.Context, req *authv1.CreateAccountRequest, call *idempotency.Call) (*authv1.CreateAccountResponse, error) {
+	row := audit.Row{Event: audit.LinkRequest, Origin: req.GetOrigin()}
+	if !s.mails.Enabled() {
+		return nil, s.log.Refuse(ctx, row, outbox.ErrUnavailable)
 	}
 	email := strings.TrimSpace(req.GetEmail())
 	token := newLinkToken()
@@ -92,27 +97,27 @@ func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest
 	if err != nil {
 		return nil, err
 	}
-	asked, err := s.countMail(ctx, linkRegister, email, req.GetOrigin())
+	asked, err := s.links.countMail(ctx, linkRegister, email, req.GetOrigin())
 	if err != nil {
 		return nil, err
 	}
-	err = s.transact(ctx, func(tx pgx.Tx) error {
-		if err := call.claim(ctx, tx); err != nil {
+	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
+		if err := call.Claim(ctx, tx); err != nil {
 			return err
 		}
 		wanted := link{kind: linkRegister, email: email, profile: kept}
-		sent, err := s.sendCounted(ctx, tx, asked, linkRegister, email, func(tx pgx.Tx) error {
-			return s.sendUnaddressed(ctx, tx, mailVerifyEmail, wanted, token, req.GetOrigin())
+		sent, err := s.links.sendCounted(ctx, tx, asked, linkRegister, email, func(tx pgx.Tx) error {
+			return s.links.sendUnaddressed(ctx, tx, outbox.VerifyEmail, wanted, token, req.GetOrigin())
 		})
 		if err != nil {
 			return err
 		}
-		if err := call.made(ctx, tx, ""); err != nil {
+		if err := call.Made(ctx, tx, ""); err != nil {
 			return err
 		}
-		return s.auditRequest(ctx, tx, row, sent)
+		return s.links.auditRequest(ctx, tx, row, sent)
 	})
-	if err := s.uncountMail(ctx, asked, err); err != nil {
+	if err := s.links.uncountMail(ctx, asked, err); err != nil {
 		return nil, fmt.Errorf("register: %w", err)
 	}
 	return &authv1.CreateAccountResponse{VerificationSent: true}, nil
@@ -120,34 +125,34 @@ func (s *Service) register(ctx context.Context, req *authv1.CreateAccountRequest
 
 // invite makes an account without a password and sends its owner a link to
 // choose one.
-func (s *Service) invite(ctx context.Context, req *authv1.CreateAccountRequest, call *keyedCall) (*authv1.CreateAccountResponse, error) {
-	if !s.sendsMail() {
-		return nil, errMailUnavailable
+func (s *accountService) invite(ctx context.Context, req *authv1.CreateAccountRequest, call *idempotency.Call) (*authv1.CreateAccountResponse, error) {
+	if !s.mails.Enabled() {
+		return nil, outbox.ErrUnavailable
 	}
 	return s.create(ctx, req, call, "", func(tx pgx.Tx, response *authv1.CreateAccountResponse) error {
 		locale := req.GetProfile().GetLocale()
-		return s.sendOwnersLink(ctx, tx, mailInvitation, linkInvite, response.GetAccount(), locale)
+		return s.links.sendOwnersLink(ctx, tx, outbox.Invitation, linkInvite, response.GetAccount(), locale)
 	})
 }
 
 // create makes the account, and in the same transaction what comes with it.
-func (s *Service) create(ctx context.Context, req *authv1.CreateAccountRequest, call *keyedCall, hash string,
+func (s *accountService) create(ctx context.Context, req *authv1.CreateAccountRequest, call *idempotency.Call, hash string,
 	with func(tx pgx.Tx, response *authv1.CreateAccountResponse) error,
 ) (*authv1.CreateAccountResponse, error) {
 	s.step("auth: before the account is written")
 	response := &authv1.CreateAccountResponse{}
-	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
-		if err := call.claim(ctx, tx); err != nil {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
+		if err := call.Claim(ctx, tx); err != nil {
 			return err
 		}
-		response.Account, err = s.writeAccount(ctx, tx, newAccount{
+		response.Account, err = s.accounts.write(ctx, tx, newAccount{
 			id: req.GetAccountId(), email: req.GetEmail(), hash: hash, roles: req.GetRoles(),
 			profile: req.GetProfile(), signIn: req.GetSignIn(), origin: req.GetOrigin(),
 		})
 		if err != nil {
 			return err
 		}
-		if err := call.made(ctx, tx, req.GetAccountId()); err != nil {
+		if err := call.Made(ctx, tx, req.GetAccountId()); err != nil {
 			return err
 		}
 		err = with(tx, response)
@@ -158,7 +163,7 @@ func (s *Service) create(ctx context.Context, req *authv1.CreateAccountRequest, 
 		return nil, fmt.Errorf("create an account: %w", err)
 	}
 	s.step("auth: after the account is committed")
-	s.tell(ctx, req.GetAccountId())
+	s.relay.Deliver(ctx, req.GetAccountId())
 	return response, nil
 }
 
@@ -172,9 +177,9 @@ type newAccount struct {
 	origin          *authv1.Origin
 }
 
-// writeAccount writes the account, its outbox row and its audit row. Errors:
+// write writes the account, its outbox row and its audit row. Errors:
 // already_exists EMAIL_TAKEN or ACCOUNT_EXISTS.
-func (s *Service) writeAccount(ctx context.Context, tx pgx.Tx, account newAccount) (*authv1.Account, error) {
+func (s *accounts) write(ctx context.Context, tx pgx.Tx, account newAccount) (*authv1.Account, error) {
 	_, err := tx.Exec(ctx, insertAccount, pgx.NamedArgs{
 		"id": account.id, "email": strings.TrimSpace(account.email), "email_verified": account.verified, "password_hash": account.hash,
 		"roles": sortedRoles(account.roles), "signed_in": account.signIn,
@@ -182,7 +187,7 @@ func (s *Service) writeAccount(ctx context.Context, tx pgx.Tx, account newAccoun
 	switch {
 	case emailIsTaken(err):
 		return nil, errEmailTaken.WithCause(err)
-	case violates(err, "accounts_pkey"):
+	case database.Violates(err, "accounts_pkey"):
 		return nil, errAccountExists.WithCause(err)
 	case err != nil:
 		return nil, fmt.Errorf("write the account: %w", err)
@@ -192,10 +197,10 @@ func (s *Service) writeAccount(ctx context.Context, tx pgx.Tx, account newAccoun
 	if err != nil {
 		return nil, err
 	}
-	if err := enqueue(ctx, tx, account.id, 1, profile); err != nil {
+	if err := relay.Enqueue(ctx, tx, account.id, 1, profile); err != nil {
 		return nil, err
 	}
-	err = audit(ctx, tx, audited{event: eventAccountCreate, outcome: succeeded, account: account.id, origin: account.origin})
+	err = audit.Write(ctx, tx, audit.Row{Event: audit.AccountCreate, Outcome: audit.Succeeded, Account: account.id, Origin: account.origin})
 	if err != nil {
 		return nil, err
 	}
@@ -204,11 +209,30 @@ func (s *Service) writeAccount(ctx context.Context, tx pgx.Tx, account newAccoun
 
 // encodeSeed returns what an outbox row keeps of a new profile.
 func encodeSeed(profile *authv1.ProfileSeed) ([]byte, error) {
-	encoded, err := json.Marshal(profileSeed{
+	encoded, err := json.Marshal(relay.Profile{
 		FirstName: profile.GetFirstName(), LastName: profile.GetLastName(), Locale: profile.GetLocale(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode the profile: %w", err)
 	}
 	return encoded, nil
+}
+
+// createdAgain answers a CreateAccount that made the account before.
+func (s *accountService) createdAgain(ctx context.Context, req *authv1.CreateAccountRequest, made string, row audit.Row) (*authv1.CreateAccountResponse, error) {
+	if made == "" {
+		return &authv1.CreateAccountResponse{VerificationSent: true}, nil
+	}
+	if req.GetSignIn() {
+		login, err := s.sessions.signInAgain(ctx, made, req.GetPassword(), row)
+		return &authv1.CreateAccountResponse{Account: login.GetAccount(), Tokens: login.GetTokens(), DeviceToken: login.GetDeviceToken()}, err
+	}
+	account, err := scanAccount(s.db.QueryRow(ctx, selectAccount, pgx.NamedArgs{"id": made}))
+	if database.Missing(err) {
+		return nil, s.log.Refuse(ctx, row, idempotency.ErrTargetGone)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the account: %w", err)
+	}
+	return &authv1.CreateAccountResponse{Account: account}, nil
 }

@@ -1,5 +1,7 @@
 package auth
 
+import "gatehouse/internal/database"
+
 // Emails that differ only in the case of ASCII letters are one account's. The
 // emails of accounts hold no others, so one fold serves every locale: in SQL it
 // is lower(email COLLATE "C"), in Go foldEmail. The database's own locale may
@@ -19,5 +21,5 @@ func foldEmail(email string) string {
 // emailIsTaken reports whether a statement failed because another account has
 // the email.
 func emailIsTaken(err error) bool {
-	return violates(err, "accounts_email_fold_key") || violates(err, "accounts_email_key")
+	return database.Violates(err, "accounts_email_fold_key") || database.Violates(err, "accounts_email_key")
 }

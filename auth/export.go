@@ -10,7 +10,10 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/deployment"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/rpc"
 )
 
@@ -25,8 +28,8 @@ const (
 const (
 	selectAllSessions = `
 		SELECT id, create_time, last_used_time, expire_time, user_agent, ip_address,
-			CASE WHEN revoke_time IS NULL AND epoch < ` + currentEpoch + ` THEN create_time ELSE revoke_time END,
-			coalesce(revoke_reason, CASE WHEN epoch < ` + currentEpoch + ` THEN 'keys replaced' ELSE '' END)
+			CASE WHEN revoke_time IS NULL AND epoch < ` + deployment.CurrentEpoch + ` THEN create_time ELSE revoke_time END,
+			coalesce(revoke_reason, CASE WHEN epoch < ` + deployment.CurrentEpoch + ` THEN 'keys replaced' ELSE '' END)
 		FROM auth.sessions
 		WHERE account_id = @account_id
 		ORDER BY create_time DESC LIMIT @most`
@@ -39,7 +42,7 @@ const (
 
 // ExportAccount implements authv1.AccountServiceHandler. It is audited: whoever
 // holds a stolen token may have asked.
-func (s *Service) ExportAccount(ctx context.Context, req *authv1.ExportAccountRequest) (*authv1.ExportAccountResponse, error) {
+func (s *accountService) ExportAccount(ctx context.Context, req *authv1.ExportAccountRequest) (*authv1.ExportAccountResponse, error) {
 	id := req.GetAccountId()
 	found, err := s.GetAccount(ctx, &authv1.GetAccountRequest{AccountId: id})
 	if err != nil {
@@ -51,17 +54,17 @@ func (s *Service) ExportAccount(ctx context.Context, req *authv1.ExportAccountRe
 		// What went to an address is of the person who was shown to hold it.
 		"email": found.GetAccount().GetEmail(), "verified": found.GetAccount().GetEmailVerified(),
 	}
-	if response.Sessions, err = exported(ctx, s, selectAllSessions, every, scanWholeSession); err != nil {
+	if response.Sessions, err = exported(ctx, s.db, selectAllSessions, every, scanWholeSession); err != nil {
 		return nil, fmt.Errorf("export the sessions: %w", err)
 	}
-	if response.Mails, err = exported(ctx, s, selectAllMails, every, scanExportedMail); err != nil {
+	if response.Mails, err = exported(ctx, s.db, selectAllMails, every, scanExportedMail); err != nil {
 		return nil, fmt.Errorf("export the mails: %w", err)
 	}
-	err = audit(ctx, s.db, audited{event: eventAccountExport, outcome: succeeded, account: id, origin: req.GetOrigin()})
+	err = audit.Write(ctx, s.db, audit.Row{Event: audit.AccountExport, Outcome: audit.Succeeded, Account: id, Origin: req.GetOrigin()})
 	if err != nil {
 		return nil, err
 	}
-	events, err := s.auditEvents(ctx, auditQuery{account: id, before: uuid.Max}, exportedRows)
+	events, err := auditEvents(ctx, s.db, auditQuery{account: id, before: uuid.Max}, exportedRows)
 	if err != nil {
 		return nil, err
 	}
@@ -70,8 +73,8 @@ func (s *Service) ExportAccount(ctx context.Context, req *authv1.ExportAccountRe
 }
 
 // exported collects the rows of a statement, as many as fit.
-func exported[M proto.Message](ctx context.Context, s *Service, statement string, args pgx.NamedArgs, scan func(pgx.CollectableRow) (M, error)) ([]M, error) {
-	rows, err := s.db.Query(ctx, statement, args)
+func exported[M proto.Message](ctx context.Context, db *database.Pool, statement string, args pgx.NamedArgs, scan func(pgx.CollectableRow) (M, error)) ([]M, error) {
+	rows, err := db.Query(ctx, statement, args)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/relay"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/email"
 	"gatehouse/internal/password"
@@ -196,7 +198,7 @@ func (s *Service) importBatch(ctx context.Context, accounts []importedAccount, d
 		return 0, nil
 	}
 	var taken map[int]string
-	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
 		if taken, err = writeImported(ctx, tx, accounts); err != nil {
 			return err
 		}
@@ -247,14 +249,14 @@ func writeImported(ctx context.Context, tx pgx.Tx, accounts []importedAccount) (
 			}
 			continue
 		}
-		profile, err := json.Marshal(profileSeed{FirstName: account.FirstName, LastName: account.LastName, Locale: account.Locale})
+		profile, err := json.Marshal(relay.Profile{FirstName: account.FirstName, LastName: account.LastName, Locale: account.Locale})
 		if err != nil {
 			return nil, fmt.Errorf("encode the profile: %w", err)
 		}
-		if err := enqueue(ctx, news, account.ID, 1, profile); err != nil {
+		if err := relay.Enqueue(ctx, news, account.ID, 1, profile); err != nil {
 			return nil, err
 		}
-		if err := audit(ctx, news, audited{event: eventAccountCreate, outcome: succeeded, account: account.ID, origin: importer}); err != nil {
+		if err := audit.Write(ctx, news, audit.Row{Event: audit.AccountCreate, Outcome: audit.Succeeded, Account: account.ID, Origin: importer}); err != nil {
 			return nil, err
 		}
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"gatehouse/auth"
+	"gatehouse/auth/keyring"
+	"gatehouse/auth/secretkey"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
 )
@@ -52,7 +54,7 @@ func eventually(t *testing.T, what string, try func() error) {
 	}
 }
 
-func (h *house) keys(t *testing.T) []auth.KeyTurn {
+func (h *house) keys(t *testing.T) []keyring.Key {
 	t.Helper()
 	keys, err := h.service.SigningKeys(t.Context())
 	if err != nil {
@@ -62,7 +64,7 @@ func (h *house) keys(t *testing.T) []auth.KeyTurn {
 }
 
 // untilKeys waits until so many keys are there, and returns them.
-func (h *house) untilKeys(t *testing.T, n int) (keys []auth.KeyTurn) {
+func (h *house) untilKeys(t *testing.T, n int) (keys []keyring.Key) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("wait for %d keys", n), func() error {
 		if keys = h.keys(t); len(keys) != n {
@@ -322,7 +324,13 @@ func TestABinaryWithoutEpochsCannotUseTheKeysOfAnEmergency(t *testing.T) {
 		if err := h.owner.QueryRow(t.Context(), "SELECT kid, sealed_private_key FROM auth.signing_keys").Scan(&kid, &sealed); err != nil {
 			t.Fatal(err)
 		}
-		return auth.OpensSealedForTest(secretOne, kid, sealed)
+		_, err := secretkey.Open([][]byte{secretOne}, "signing key v1", kid, sealed)
+		conn, failure := h.config.DB.Acquire(t.Context())
+		if failure != nil {
+			t.Fatal(failure)
+		}
+		defer conn.Release()
+		return err == nil, auth.CheckSecrets(t.Context(), conn.Conn(), [][]byte{secretOne}) == nil
 	}
 	if old, ours := opens(); !old || !ours {
 		t.Errorf("before an emergency the older binary opens the key: %t, this one: %t; want both", old, ours)
@@ -360,14 +368,22 @@ func TestACallFromBeforeAnEmergencyGetsNoTokenAfterIt(t *testing.T) {
 	}
 }
 
+// readKeys reads the signing keys as if at another time.
+func (h *house) readKeys(t *testing.T, at time.Time) {
+	t.Helper()
+	if err := h.service.ReadKeysForTest(t.Context(), at); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A copy whose reading fails for a minute could sign with a key that is gone.
 func TestACopyThatReadsNoKeysSignsNoMore(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	_, tokens := h.signUp(t, "ada@example.com")
-	h.service.ReadKeysForTest(time.Now().Add(-50 * time.Second))
+	h.readKeys(t, time.Now().Add(-50*time.Second))
 	tokens = h.mustRefresh(t, tokens.GetRefreshToken(), "")
-	h.service.ReadKeysForTest(time.Now().Add(-61 * time.Second))
+	h.readKeys(t, time.Now().Add(-61*time.Second))
 	_, err := h.refresh(t, tokens.GetRefreshToken(), "")
 	wantReason(t, err, connect.CodeUnavailable, fault.ReasonUnavailable)
 	h.run(t)
@@ -415,11 +431,10 @@ func TestAKeyOfAnotherSecretIsPublishedAndDoesNotSign(t *testing.T) {
 // change. The token must have expired before the word of the change is forgotten.
 func TestATokenExpiresNoLaterThanWhenItsAccountWasReadAllows(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	account, tokens := h.signUp(t, "ada@example.com")
 	start := time.Now().Truncate(time.Second)
 	var ahead atomic.Int64
-	h.service.ClockForTest(func() time.Time { return start.Add(time.Duration(ahead.Load())) })
+	h := newHouse(t, func(c *auth.Config) { c.Now = func() time.Time { return start.Add(time.Duration(ahead.Load())) } })
+	account, tokens := h.signUp(t, "ada@example.com")
 	held, err := h.owner.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -452,8 +467,8 @@ func TestATokenExpiresNoLaterThanWhenItsAccountWasReadAllows(t *testing.T) {
 		t.Fatal(got.err)
 	}
 	expires, err := headerOf(t, got.tokens).Claims.GetExpirationTime()
-	if err != nil || expires.After(start.Add(auth.AccessTokenLife)) {
-		t.Errorf("the token expires %v (%v) after the refresh began, want at most %s", expires.Sub(start), err, auth.AccessTokenLife)
+	if err != nil || expires.After(start.Add(keyring.AccessTokenLife)) {
+		t.Errorf("the token expires %v (%v) after the refresh began, want at most %s", expires.Sub(start), err, keyring.AccessTokenLife)
 	}
 }
 

@@ -11,7 +11,14 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/idempotency"
+	"gatehouse/auth/outbox"
+	"gatehouse/auth/relay"
+	"gatehouse/auth/throttle"
+	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/opaque"
 )
@@ -27,10 +34,32 @@ const (
 	linkPrefix = "ghl_"
 	linkSecret = 32
 	linkLife   = 30 * time.Minute
-	// linksKept is for how long a link is kept after its end, so that its holder
-	// is told what became of it.
-	linksKept = 24 * time.Hour
+	// linkRetention is how long a link is kept after its end, so that its holder
+	// gets the reason why it no longer works.
+	linkRetention = 24 * time.Hour
 )
+
+// linkService implements authv1.LinkServiceHandler.
+type linkService struct {
+	db           *database.Pool
+	registration Registration
+	accounts     *accounts
+	passwords    *passwords
+	sessions     *sessions
+	links        *links
+	calls        *idempotency.Keys
+	log          *audit.Log
+	mails        *outbox.Outbox
+	relay        *relay.Relay
+	revocations  *revocations
+}
+
+// links sends mail with links, and limits how much.
+type links struct {
+	log      *audit.Log
+	throttle *throttle.Throttle
+	mails    *outbox.Outbox
+}
 
 // linkKind is what a link is for.
 type linkKind string
@@ -52,7 +81,7 @@ var (
 
 // link is one row of auth.links.
 type link struct {
-	hash    tokenHash
+	hash    tokens.Hash
 	kind    linkKind
 	email   string
 	account string // "" while it isn't known whose it is
@@ -76,9 +105,9 @@ func issueLink(ctx context.Context, tx pgx.Tx, l link) (string, error) {
 }
 
 func writeLink(ctx context.Context, tx pgx.Tx, l link, token string) error {
-	hash := hashOf(token)
+	hash := tokens.HashOf(token)
 	_, err := tx.Exec(ctx, insertLink, pgx.NamedArgs{
-		"token_hash": hash[:], "kind": string(l.kind), "email": l.email, "account_id": optional(l.account),
+		"token_hash": hash[:], "kind": string(l.kind), "email": l.email, "account_id": database.Optional(l.account),
 		"profile": l.profile, "life": linkLife,
 	})
 	if err != nil {
@@ -95,25 +124,20 @@ const (
 	selectLinkLock = selectLink + ` FOR UPDATE`
 )
 
-// querier is a pool or a transaction.
-type querier interface {
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}
-
 // readLink returns the token's link if it is open and of one of the kinds.
 // Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
 // LINK_EXPIRED or LINK_SUPERSEDED. With the last three comes the link.
-func readLink(ctx context.Context, db querier, query, token string, kinds ...linkKind) (link, error) {
+func readLink(ctx context.Context, db database.Querier, query, token string, kinds ...linkKind) (link, error) {
 	if !isLinkToken(token) {
 		return link{}, errLinkInvalid
 	}
-	found := link{hash: hashOf(token)}
+	found := link{hash: tokens.HashOf(token)}
 	var account *string
 	var ended string
 	var expired bool
 	err := db.QueryRow(ctx, query, pgx.NamedArgs{"token_hash": found.hash[:]}).
 		Scan(&found.kind, &found.email, &account, &found.profile, &ended, &expired)
-	if missing(err) {
+	if database.Missing(err) {
 		return link{}, errLinkInvalid
 	}
 	if err != nil {
@@ -207,7 +231,7 @@ func lockOwner(ctx context.Context, tx pgx.Tx, l link) (*authv1.Account, error) 
 // returns it; nil when there is none.
 func lockedAccountByEmail(ctx context.Context, tx pgx.Tx, email string) (*authv1.Account, error) {
 	account, err := scanAccount(tx.QueryRow(ctx, selectAccountByEmailLock, pgx.NamedArgs{"email": email}))
-	if missing(err) {
+	if database.Missing(err) {
 		return nil, nil
 	}
 	if err != nil {

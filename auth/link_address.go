@@ -6,7 +6,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/outbox"
+	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 )
 
@@ -14,28 +18,47 @@ import (
 // asked for it.
 const valueRequest = "request_id"
 
-// addressed settles, just before a mail is sent, what could not be settled while
-// somebody waited for an answer, whose time would have told: whether the email
-// has an account, and so which mail it gets. It returns false when none is to be
-// sent: to no account, to a disabled one, or with a link that has ended.
-func (s *Service) addressed(ctx context.Context, m mail) (mail, bool, error) {
-	if m.token == "" {
-		return m, true, nil
-	}
-	var to mail
+// addressMail decides, just before a mail is sent, what was not decided within the
+// request, whose duration would have revealed it: whether the email has an
+// account, and so which mail it gets. It returns false when none is to be sent: to
+// no account, to a disabled one, or with a link that has ended. A late mail's link
+// is renewed.
+func addressMail(ctx context.Context, db *database.Pool, m outbox.Mail, late bool) (outbox.Mail, bool, error) {
+	var to outbox.Mail
 	var wanted bool
-	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
+	err := db.Transact(ctx, func(tx pgx.Tx) (err error) {
 		to, wanted, err = address(ctx, tx, m)
 		return err
 	})
-	if err != nil {
-		return m, false, fmt.Errorf("address a mail: %w", err)
+	if err != nil || !wanted {
+		return m, false, err
 	}
-	return to, wanted, nil
+	if late && to.Kind.Page() != "" {
+		return to, true, renewLink(ctx, db, to.Token)
+	}
+	return to, true, nil
 }
 
-func address(ctx context.Context, tx pgx.Tx, m mail) (mail, bool, error) {
-	l, err := readLink(ctx, tx, selectLink, m.token, linkRegister, linkVerify, linkInvite, linkReset, linkEmailChange)
+const updateLinkExpiry = `
+	UPDATE auth.links SET expire_time = now() + @life::interval
+	WHERE token_hash = @token_hash AND end_time IS NULL`
+
+// renewLink makes a link that was not sent in time work as long as any other, from
+// now. Nobody has received it yet. Errors: outbox.ErrLinkEnded.
+func renewLink(ctx context.Context, db *database.Pool, token string) error {
+	hash := tokens.HashOf(token)
+	tag, err := db.Exec(ctx, updateLinkExpiry, pgx.NamedArgs{"life": outbox.LinkLife, "token_hash": hash[:]})
+	if err != nil {
+		return fmt.Errorf("renew the link: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return outbox.ErrLinkEnded
+	}
+	return nil
+}
+
+func address(ctx context.Context, tx pgx.Tx, m outbox.Mail) (outbox.Mail, bool, error) {
+	l, err := readLink(ctx, tx, selectLink, m.Token, linkRegister, linkVerify, linkInvite, linkReset, linkEmailChange)
 	switch reason := fault.Reason(err); {
 	case err != nil && reason == "":
 		return m, false, err
@@ -61,10 +84,10 @@ func address(ctx context.Context, tx pgx.Tx, m mail) (mail, bool, error) {
 		}
 	}
 	if l.kind == linkRegister {
-		m.kind = mailAccountExists
+		m.Kind = outbox.AccountExists
 	}
 	// As the account spells it: another spelling may be another's mailbox.
-	m.to, m.account = account.GetEmail(), account.GetId()
+	m.To, m.Account = account.GetEmail(), account.GetId()
 	return m, true, nil
 }
 
@@ -73,24 +96,24 @@ const updateLinkAccount = `
 
 // bindLink notes whose link it is, which nobody knew when it was asked for, and
 // shows the account's owner who asked.
-func bindLink(ctx context.Context, tx pgx.Tx, m mail, l link, account *authv1.Account) error {
+func bindLink(ctx context.Context, tx pgx.Tx, m outbox.Mail, l link, account *authv1.Account) error {
 	if _, err := tx.Exec(ctx, updateLinkAccount, pgx.NamedArgs{"account_id": account.GetId(), "token_hash": l.hash[:]}); err != nil {
 		return fmt.Errorf("bind the link: %w", err)
 	}
-	return audit(ctx, tx, audited{event: eventLinkSend, outcome: succeeded, account: account.GetId(), origin: &authv1.Origin{
-		IpAddress: m.values["ip_address"], UserAgent: m.values["user_agent"], RequestId: m.values[valueRequest],
+	return audit.Write(ctx, tx, audit.Row{Event: audit.LinkSend, Outcome: audit.Succeeded, Account: account.GetId(), Origin: &authv1.Origin{
+		IpAddress: m.Values["ip_address"], UserAgent: m.Values["user_agent"], RequestId: m.Values[valueRequest],
 	}})
 }
 
 // addressNew decides what the new address of a change gets: a notice without a
 // link where another account has it.
-func addressNew(ctx context.Context, tx pgx.Tx, m mail, l link) (mail, bool, error) {
+func addressNew(ctx context.Context, tx pgx.Tx, m outbox.Mail, l link) (outbox.Mail, bool, error) {
 	other, err := lockedAccountByEmail(ctx, tx, l.email)
 	if err != nil {
 		return m, false, err
 	}
 	if other != nil && other.GetId() != l.account {
-		m.kind, m.token, m.account = mailEmailInUse, "", other.GetId()
+		m.Kind, m.Token, m.Account = outbox.EmailInUse, "", other.GetId()
 	}
 	return m, true, nil
 }

@@ -7,40 +7,42 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/outbox"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
 )
 
 // RequestEmailChange implements authv1.LinkServiceHandler. As with a reset,
 // whether another account has the new email is settled when the mail is sent.
-func (s *Service) RequestEmailChange(ctx context.Context, req *authv1.RequestEmailChangeRequest) (*authv1.RequestEmailChangeResponse, error) {
+func (s *linkService) RequestEmailChange(ctx context.Context, req *authv1.RequestEmailChangeRequest) (*authv1.RequestEmailChangeResponse, error) {
 	origin := req.GetOrigin()
-	row := audited{event: eventLinkRequest, account: origin.GetAccountId(), origin: origin}
-	if !s.sendsMail() {
-		return nil, s.refuse(ctx, row, errMailUnavailable)
+	row := audit.Row{Event: audit.LinkRequest, Account: origin.GetAccountId(), Origin: origin}
+	if !s.mails.Enabled() {
+		return nil, s.log.Refuse(ctx, row, outbox.ErrUnavailable)
 	}
 	email := strings.TrimSpace(req.GetNewEmail())
-	asked, err := s.countOwnMail(ctx, linkEmailChange, origin.GetAccountId())
+	asked, err := s.links.countOwnMail(ctx, linkEmailChange, origin.GetAccountId())
 	if err != nil {
-		return nil, s.refuse(ctx, row, err)
+		return nil, s.log.Refuse(ctx, row, err)
 	}
-	err = s.transact(ctx, func(tx pgx.Tx) error {
+	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
 		if err := s.sendEmailChange(ctx, tx, email, origin); err != nil {
 			return err
 		}
 		done := row
-		done.outcome = succeeded
-		return audit(ctx, tx, done)
+		done.Outcome = audit.Succeeded
+		return audit.Write(ctx, tx, done)
 	})
-	if err := s.uncountMail(ctx, asked, err); err != nil {
-		return nil, s.refuse(ctx, row, fmt.Errorf("request a change of email: %w", err))
+	if err := s.links.uncountMail(ctx, asked, err); err != nil {
+		return nil, s.log.Refuse(ctx, row, fmt.Errorf("request a change of email: %w", err))
 	}
 	return &authv1.RequestEmailChangeResponse{}, nil
 }
 
 // sendEmailChange sends a link to the new address and tells the old one. An
 // earlier link of the kind ends: the latest address is the one that is meant.
-func (s *Service) sendEmailChange(ctx context.Context, tx pgx.Tx, email string, origin *authv1.Origin) error {
+func (s *linkService) sendEmailChange(ctx context.Context, tx pgx.Tx, email string, origin *authv1.Origin) error {
 	if origin.GetAccountId() == "" {
 		return errUserNotFound
 	}
@@ -62,25 +64,25 @@ func (s *Service) sendEmailChange(ctx context.Context, tx pgx.Tx, email string, 
 	values := circumstances(origin)
 	// Not the old one: the new address may be a stranger's.
 	values["new_email"] = email
-	m := mail{kind: mailConfirmEmail, to: email, account: account.GetId(), locale: origin.GetLocale(), token: token, values: values}
-	if err := s.enqueueMail(ctx, tx, m); err != nil {
+	m := outbox.Mail{Kind: outbox.ConfirmEmail, To: email, Account: account.GetId(), Locale: origin.GetLocale(), Token: token, Values: values}
+	if err := s.mails.Enqueue(ctx, tx, m); err != nil {
 		return err
 	}
-	m.kind, m.to, m.token = mailEmailRequested, account.GetEmail(), ""
-	return s.enqueueMail(ctx, tx, m)
+	m.Kind, m.To, m.Token = outbox.EmailRequested, account.GetEmail(), ""
+	return s.mails.Enqueue(ctx, tx, m)
 }
 
 const updateProvenEmail = `UPDATE auth.accounts SET email = @email, email_verified = true WHERE id = @id`
 
 // ConfirmEmailChange implements authv1.LinkServiceHandler.
-func (s *Service) ConfirmEmailChange(ctx context.Context, req *authv1.ConfirmEmailChangeRequest) (*authv1.ConfirmEmailChangeResponse, error) {
-	row := audited{event: eventLinkEmail, origin: req.GetOrigin()}
+func (s *linkService) ConfirmEmailChange(ctx context.Context, req *authv1.ConfirmEmailChangeRequest) (*authv1.ConfirmEmailChangeResponse, error) {
+	row := audit.Row{Event: audit.LinkEmail, Origin: req.GetOrigin()}
 	seen, err := readLink(ctx, s.db, selectLink, req.GetToken(), linkEmailChange)
-	row.account = seen.account
+	row.Account = seen.account
 	if err != nil {
-		return nil, s.refuse(ctx, row, err)
+		return nil, s.log.Refuse(ctx, row, err)
 	}
-	account, err := s.change(ctx, seen.account, eventEmailChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+	account, err := s.accounts.change(ctx, seen.account, audit.EmailChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
 		link, _, err := lockLink(ctx, tx, req.GetToken(), linkEmailChange)
 		if err != nil {
 			return false, err
@@ -88,25 +90,25 @@ func (s *Service) ConfirmEmailChange(ctx context.Context, req *authv1.ConfirmEma
 		if err := redeem(ctx, tx, link, before); err != nil {
 			return false, err
 		}
-		if err := s.replaceEmail(ctx, tx, updateProvenEmail, before, link.email, req.GetOrigin()); err != nil {
+		if err := s.accounts.replaceEmail(ctx, tx, updateProvenEmail, before, link.email, req.GetOrigin()); err != nil {
 			return false, err
 		}
 		done := row
-		done.outcome = succeeded
-		return true, audit(ctx, tx, done)
+		done.Outcome = audit.Succeeded
+		return true, audit.Write(ctx, tx, done)
 	})
 	if fault.Reason(err) == fault.Reason(errUserNotFound) {
 		err = errLinkInvalid // the link is gone with it
 	}
 	if err != nil {
-		return nil, s.refuse(ctx, row, err)
+		return nil, s.log.Refuse(ctx, row, err)
 	}
 	return &authv1.ConfirmEmailChangeResponse{Account: account}, nil
 }
 
 // replaceEmail writes an account's email by the statement and tells both
 // addresses. Errors: already_exists EMAIL_TAKEN.
-func (s *Service) replaceEmail(ctx context.Context, tx pgx.Tx, statement string, before *authv1.Account, email string, origin *authv1.Origin) error {
+func (s *accounts) replaceEmail(ctx context.Context, tx pgx.Tx, statement string, before *authv1.Account, email string, origin *authv1.Origin) error {
 	_, err := tx.Exec(ctx, statement, pgx.NamedArgs{"id": before.GetId(), "email": email})
 	if emailIsTaken(err) {
 		return errEmailTaken.WithCause(err)
@@ -117,8 +119,8 @@ func (s *Service) replaceEmail(ctx context.Context, tx pgx.Tx, statement string,
 	values := circumstances(origin)
 	values["new_email"], values["old_email"] = email, before.GetEmail()
 	for _, address := range []string{before.GetEmail(), email} {
-		err := s.enqueueMail(ctx, tx, mail{
-			kind: mailEmailChanged, to: address, account: before.GetId(), locale: localeOf(origin, before.GetId()), values: values,
+		err := s.mails.Enqueue(ctx, tx, outbox.Mail{
+			Kind: outbox.EmailChanged, To: address, Account: before.GetId(), Locale: localeOf(origin, before.GetId()), Values: values,
 		})
 		if err != nil {
 			return err
@@ -130,16 +132,16 @@ func (s *Service) replaceEmail(ctx context.Context, tx pgx.Tx, statement string,
 const updateEmail = `UPDATE auth.accounts SET email = @email, email_verified = false WHERE id = @id`
 
 // ChangeAccountEmail implements authv1.AccountServiceHandler.
-func (s *Service) ChangeAccountEmail(ctx context.Context, req *authv1.ChangeAccountEmailRequest) (*authv1.ChangeAccountEmailResponse, error) {
+func (s *accountService) ChangeAccountEmail(ctx context.Context, req *authv1.ChangeAccountEmailRequest) (*authv1.ChangeAccountEmailResponse, error) {
 	email := strings.TrimSpace(req.GetEmail())
-	account, err := s.change(ctx, req.GetAccountId(), eventEmailChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+	account, err := s.accounts.change(ctx, req.GetAccountId(), audit.EmailChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
 		if email == before.GetEmail() {
 			return false, nil
 		}
 		if err := supersedeLinks(ctx, tx, before); err != nil {
 			return false, err
 		}
-		return true, s.replaceEmail(ctx, tx, updateEmail, before, email, req.GetOrigin())
+		return true, s.accounts.replaceEmail(ctx, tx, updateEmail, before, email, req.GetOrigin())
 	})
 	if err != nil {
 		return nil, err

@@ -7,32 +7,34 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/outbox"
 	authv1 "gatehouse/gen/auth/v1"
 )
 
 // RequestPasswordReset implements authv1.LinkServiceHandler. It doesn't look
 // whether the email has an account: that is settled when the mail is sent, by
 // addressed, so that neither the answer nor its time tells.
-func (s *Service) RequestPasswordReset(ctx context.Context, req *authv1.RequestPasswordResetRequest) (*authv1.RequestPasswordResetResponse, error) {
-	row := audited{event: eventLinkRequest, origin: req.GetOrigin()}
-	if !s.sendsMail() {
-		return nil, s.refuse(ctx, row, errMailUnavailable)
+func (s *linkService) RequestPasswordReset(ctx context.Context, req *authv1.RequestPasswordResetRequest) (*authv1.RequestPasswordResetResponse, error) {
+	row := audit.Row{Event: audit.LinkRequest, Origin: req.GetOrigin()}
+	if !s.mails.Enabled() {
+		return nil, s.log.Refuse(ctx, row, outbox.ErrUnavailable)
 	}
 	email := strings.TrimSpace(req.GetEmail())
-	asked, err := s.countMail(ctx, linkReset, email, req.GetOrigin())
+	asked, err := s.links.countMail(ctx, linkReset, email, req.GetOrigin())
 	if err != nil {
 		return nil, err
 	}
-	err = s.transact(ctx, func(tx pgx.Tx) error {
-		sent, err := s.sendCounted(ctx, tx, asked, linkReset, email, func(tx pgx.Tx) error {
-			return s.sendUnaddressed(ctx, tx, mailResetPassword, link{kind: linkReset, email: email}, newLinkToken(), req.GetOrigin())
+	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
+		sent, err := s.links.sendCounted(ctx, tx, asked, linkReset, email, func(tx pgx.Tx) error {
+			return s.links.sendUnaddressed(ctx, tx, outbox.ResetPassword, link{kind: linkReset, email: email}, newLinkToken(), req.GetOrigin())
 		})
 		if err != nil {
 			return err
 		}
-		return s.auditRequest(ctx, tx, row, sent)
+		return s.links.auditRequest(ctx, tx, row, sent)
 	})
-	if err := s.uncountMail(ctx, asked, err); err != nil {
+	if err := s.links.uncountMail(ctx, asked, err); err != nil {
 		return nil, fmt.Errorf("request a password reset: %w", err)
 	}
 	return &authv1.RequestPasswordResetResponse{}, nil
@@ -40,31 +42,31 @@ func (s *Service) RequestPasswordReset(ctx context.Context, req *authv1.RequestP
 
 // sendUnaddressed sends a link to an email, without a look whether it has an
 // account.
-func (s *Service) sendUnaddressed(ctx context.Context, tx pgx.Tx, kind mailKind, l link, token string, origin *authv1.Origin) error {
+func (s *links) sendUnaddressed(ctx context.Context, tx pgx.Tx, kind outbox.Kind, l link, token string, origin *authv1.Origin) error {
 	if err := writeLink(ctx, tx, l, token); err != nil {
 		return err
 	}
 	values := circumstances(origin)
 	values[valueRequest] = origin.GetRequestId()
-	return s.enqueueMail(ctx, tx, mail{kind: kind, to: l.email, locale: origin.GetLocale(), token: token, values: values})
+	return s.mails.Enqueue(ctx, tx, outbox.Mail{Kind: kind, To: l.email, Locale: origin.GetLocale(), Token: token, Values: values})
 }
 
 // ResetPassword implements authv1.LinkServiceHandler.
-func (s *Service) ResetPassword(ctx context.Context, req *authv1.ResetPasswordRequest) (*authv1.ResetPasswordResponse, error) {
-	row := audited{event: eventLinkReset, origin: req.GetOrigin()}
+func (s *linkService) ResetPassword(ctx context.Context, req *authv1.ResetPasswordRequest) (*authv1.ResetPasswordResponse, error) {
+	row := audit.Row{Event: audit.LinkReset, Origin: req.GetOrigin()}
 	seen, err := readLink(ctx, s.db, selectLink, req.GetToken(), linkReset)
-	row.account = seen.account
+	row.Account = seen.account
 	if err == nil {
-		err = s.checkNewPassword("new_password", req.GetNewPassword(), seen.email)
+		err = s.passwords.checkNew("new_password", req.GetNewPassword(), seen.email)
 	}
 	if err != nil {
-		return nil, s.refuse(ctx, row, err)
+		return nil, s.log.Refuse(ctx, row, err)
 	}
-	hash, err := s.passwords.Hash(ctx, linkHolder(req.GetOrigin()), req.GetNewPassword())
+	hash, err := s.passwords.hasher.Hash(ctx, linkHolder(req.GetOrigin()), req.GetNewPassword())
 	if err != nil {
 		return nil, err
 	}
-	err = s.transact(ctx, func(tx pgx.Tx) error {
+	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
 		link, account, err := lockLink(ctx, tx, req.GetToken(), linkReset)
 		if err != nil {
 			return err
@@ -76,11 +78,11 @@ func (s *Service) ResetPassword(ctx context.Context, req *authv1.ResetPasswordRe
 			return err
 		}
 		done := row
-		done.outcome = succeeded
-		return audit(ctx, tx, done)
+		done.Outcome = audit.Succeeded
+		return audit.Write(ctx, tx, done)
 	})
 	if err != nil {
-		return nil, s.refuse(ctx, row, fmt.Errorf("reset a password: %w", err))
+		return nil, s.log.Refuse(ctx, row, fmt.Errorf("reset a password: %w", err))
 	}
 	s.revocations.Soon()
 	return &authv1.ResetPasswordResponse{}, nil
@@ -95,12 +97,12 @@ const (
 
 // ForcePasswordReset implements authv1.AccountServiceHandler. An account that
 // nobody has taken up yet is invited again.
-func (s *Service) ForcePasswordReset(ctx context.Context, req *authv1.ForcePasswordResetRequest) (*authv1.ForcePasswordResetResponse, error) {
+func (s *accountService) ForcePasswordReset(ctx context.Context, req *authv1.ForcePasswordResetRequest) (*authv1.ForcePasswordResetResponse, error) {
 	origin := req.GetOrigin()
-	if !s.sendsMail() {
-		return nil, s.refuse(ctx, audited{event: eventPasswordForce, account: req.GetAccountId(), origin: origin}, errMailUnavailable)
+	if !s.mails.Enabled() {
+		return nil, s.log.Refuse(ctx, audit.Row{Event: audit.PasswordForce, Account: req.GetAccountId(), Origin: origin}, outbox.ErrUnavailable)
 	}
-	account, err := s.change(ctx, req.GetAccountId(), eventPasswordForce, origin, func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+	account, err := s.accounts.change(ctx, req.GetAccountId(), audit.PasswordForce, origin, func(tx pgx.Tx, before *authv1.Account) (bool, error) {
 		args := pgx.NamedArgs{"id": before.GetId()}
 		var invited bool
 		if err := tx.QueryRow(ctx, selectInvited, args).Scan(&invited); err != nil {
@@ -115,11 +117,11 @@ func (s *Service) ForcePasswordReset(ctx context.Context, req *authv1.ForcePassw
 		if err := supersedeLinks(ctx, tx, before); err != nil {
 			return false, err
 		}
-		kind, purpose := mailResetPassword, linkReset
+		kind, purpose := outbox.ResetPassword, linkReset
 		if invited {
-			kind, purpose = mailInvitation, linkInvite
+			kind, purpose = outbox.Invitation, linkInvite
 		}
-		return true, s.sendOwnersLink(ctx, tx, kind, purpose, before, localeOf(origin, before.GetId()))
+		return true, s.links.sendOwnersLink(ctx, tx, kind, purpose, before, localeOf(origin, before.GetId()))
 	})
 	if err != nil {
 		return nil, err
@@ -129,11 +131,11 @@ func (s *Service) ForcePasswordReset(ctx context.Context, req *authv1.ForcePassw
 
 // sendOwnersLink sends an account's owner a link that an administrator asked
 // for.
-func (s *Service) sendOwnersLink(ctx context.Context, tx pgx.Tx, kind mailKind, purpose linkKind, account *authv1.Account, locale string) error {
+func (s *links) sendOwnersLink(ctx context.Context, tx pgx.Tx, kind outbox.Kind, purpose linkKind, account *authv1.Account, locale string) error {
 	token, err := issueLink(ctx, tx, link{kind: purpose, email: account.GetEmail(), account: account.GetId()})
 	if err != nil {
 		return err
 	}
 	// Where the administrator sits is nothing to its reader.
-	return s.enqueueMail(ctx, tx, mail{kind: kind, to: account.GetEmail(), account: account.GetId(), locale: locale, token: token})
+	return s.mails.Enqueue(ctx, tx, outbox.Mail{Kind: kind, To: account.GetEmail(), Account: account.GetId(), Locale: locale, Token: token})
 }

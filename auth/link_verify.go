@@ -8,7 +8,11 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/idempotency"
+	"gatehouse/auth/outbox"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 )
 
@@ -17,20 +21,20 @@ const verifyTries = 3
 
 // VerifyEmail implements authv1.LinkServiceHandler. A link of a disabled account
 // stays open, for when it is enabled.
-func (s *Service) VerifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest) (*authv1.VerifyEmailResponse, error) {
-	call := s.keyed(req.GetIdempotencyKey(), req.GetOrigin(), req.GetToken())
-	row := audited{event: eventLinkVerify, origin: req.GetOrigin()}
-	return once(ctx, s, call, row, func() (*authv1.VerifyEmailResponse, error) {
+func (s *linkService) VerifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest) (*authv1.VerifyEmailResponse, error) {
+	call := s.calls.Call(req.GetIdempotencyKey(), req.GetOrigin(), req.GetToken())
+	row := audit.Row{Event: audit.LinkVerify, Origin: req.GetOrigin()}
+	return idempotency.Once(ctx, call, func(err error) error { return s.log.Refuse(ctx, row, err) }, func() (*authv1.VerifyEmailResponse, error) {
 		return s.verifyEmail(ctx, req, call, row)
 	}, func(made string) (*authv1.VerifyEmailResponse, error) {
 		if confirmsOnly(req, made) {
 			account, err := scanAccount(s.db.QueryRow(ctx, selectAccount, pgx.NamedArgs{"id": made}))
-			if missing(err) {
-				return nil, s.refuse(ctx, row, errTargetGone)
+			if database.Missing(err) {
+				return nil, s.log.Refuse(ctx, row, idempotency.ErrTargetGone)
 			}
 			return &authv1.VerifyEmailResponse{Account: account}, err
 		}
-		login, err := s.signInAgain(ctx, made, req.GetPassword(), row)
+		login, err := s.sessions.signInAgain(ctx, made, req.GetPassword(), row)
 		return &authv1.VerifyEmailResponse{Account: login.GetAccount(), Tokens: login.GetTokens(), DeviceToken: login.GetDeviceToken()}, err
 	})
 }
@@ -41,11 +45,11 @@ func confirmsOnly(req *authv1.VerifyEmailRequest, account string) bool {
 	return req.GetPassword() == "" && account != "" && req.GetOrigin().GetAccountId() == account
 }
 
-func (s *Service) verifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest, call *keyedCall, row audited) (*authv1.VerifyEmailResponse, error) {
+func (s *linkService) verifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest, call *idempotency.Call, row audit.Row) (*authv1.VerifyEmailResponse, error) {
 	seen, err := readLink(ctx, s.db, selectLink, req.GetToken(), linkRegister, linkVerify, linkInvite)
-	row.account = seen.account
+	row.Account = seen.account
 	if err != nil {
-		return nil, s.refuse(ctx, row, err)
+		return nil, s.log.Refuse(ctx, row, err)
 	}
 	var response *authv1.VerifyEmailResponse
 	for range verifyTries {
@@ -53,24 +57,24 @@ func (s *Service) verifyEmail(ctx context.Context, req *authv1.VerifyEmailReques
 		if proof, err = s.proveOwner(ctx, req, seen); err != nil {
 			break
 		}
-		err = s.transact(ctx, func(tx pgx.Tx) (err error) {
-			if err := call.claim(ctx, tx); err != nil {
+		err = s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
+			if err := call.Claim(ctx, tx); err != nil {
 				return err
 			}
 			if response, err = s.verified(ctx, tx, req, proof, &row); err != nil {
 				return err
 			}
-			return call.made(ctx, tx, response.GetAccount().GetId())
+			return call.Made(ctx, tx, response.GetAccount().GetId())
 		})
 		if !errors.Is(err, errMeanwhile) {
 			break
 		}
 	}
 	if err != nil {
-		return nil, s.refuse(ctx, row, fmt.Errorf("verify an email: %w", err))
+		return nil, s.log.Refuse(ctx, row, fmt.Errorf("verify an email: %w", err))
 	}
 	s.revocations.Soon()
-	s.tell(ctx, response.GetAccount().GetId())
+	s.relay.Deliver(ctx, response.GetAccount().GetId())
 	return response, nil
 }
 
@@ -88,7 +92,7 @@ type ownerProof struct {
 // proveOwner looks at the password that a link's holder gives. It holds no
 // connection while the password is hashed. A wrong one is no failure to count:
 // the link entitles its holder to choose another.
-func (s *Service) proveOwner(ctx context.Context, req *authv1.VerifyEmailRequest, l link) (ownerProof, error) {
+func (s *linkService) proveOwner(ctx context.Context, req *authv1.VerifyEmailRequest, l link) (ownerProof, error) {
 	found, err := readCredentials(ctx, s.db, selectCredentials, pgx.NamedArgs{"email": l.email})
 	if err != nil {
 		return ownerProof{}, err
@@ -97,7 +101,7 @@ func (s *Service) proveOwner(ctx context.Context, req *authv1.VerifyEmailRequest
 		return ownerProof{signedIn: found.id}, nil
 	}
 	if found.hash != "" && req.GetPassword() != "" {
-		right, _, err := s.passwords.Check(ctx, linkHolder(req.GetOrigin()), req.GetPassword(), found.hash)
+		right, _, err := s.passwords.hasher.Check(ctx, linkHolder(req.GetOrigin()), req.GetPassword(), found.hash)
 		if err != nil {
 			return ownerProof{}, err
 		}
@@ -105,16 +109,16 @@ func (s *Service) proveOwner(ctx context.Context, req *authv1.VerifyEmailRequest
 			return ownerProof{known: found.hash}, nil
 		}
 	}
-	if err := s.checkNewPassword("password", req.GetPassword(), l.email); err != nil {
+	if err := s.passwords.checkNew("password", req.GetPassword(), l.email); err != nil {
 		return ownerProof{}, err
 	}
-	hash, err := s.passwords.Hash(ctx, linkHolder(req.GetOrigin()), req.GetPassword())
+	hash, err := s.passwords.hasher.Hash(ctx, linkHolder(req.GetOrigin()), req.GetPassword())
 	return ownerProof{hash: hash}, err
 }
 
 // verified makes the link's account, or marks the email of the one that is there
 // as verified, and begins a session unless the caller has one.
-func (s *Service) verified(ctx context.Context, tx pgx.Tx, req *authv1.VerifyEmailRequest, proof ownerProof, row *audited) (*authv1.VerifyEmailResponse, error) {
+func (s *linkService) verified(ctx context.Context, tx pgx.Tx, req *authv1.VerifyEmailRequest, proof ownerProof, row *audit.Row) (*authv1.VerifyEmailResponse, error) {
 	link, account, err := lockLink(ctx, tx, req.GetToken(), linkRegister, linkVerify, linkInvite)
 	if err != nil {
 		return nil, err
@@ -127,7 +131,7 @@ func (s *Service) verified(ctx context.Context, tx pgx.Tx, req *authv1.VerifyEma
 	if err != nil {
 		return nil, err
 	}
-	row.account = account.GetId()
+	row.Account = account.GetId()
 	if err := redeem(ctx, tx, link, account); err != nil {
 		return nil, err
 	}
@@ -141,13 +145,13 @@ func (s *Service) verified(ctx context.Context, tx pgx.Tx, req *authv1.VerifyEma
 		return nil, err
 	}
 	done := *row
-	done.outcome = succeeded
-	return response, audit(ctx, tx, done)
+	done.Outcome = audit.Succeeded
+	return response, audit.Write(ctx, tx, done)
 }
 
 // beginVerified begins the session of a link's holder. The link vouches for the
 // device: its owner needs no mail to learn of what they just did by mail.
-func (s *Service) beginVerified(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) (*authv1.VerifyEmailResponse, error) {
+func (s *linkService) beginVerified(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) (*authv1.VerifyEmailResponse, error) {
 	if _, err := tx.Exec(ctx, noteSignIn, pgx.NamedArgs{"id": account.GetId()}); err != nil {
 		return nil, fmt.Errorf("note the sign-in: %w", err)
 	}
@@ -159,7 +163,7 @@ func (s *Service) beginVerified(ctx context.Context, tx pgx.Tx, account *authv1.
 	if err != nil {
 		return nil, fmt.Errorf("read the account's id: %w", err)
 	}
-	begun, err := s.beginSession(ctx, tx, account, s.deviceKeys.issue(uuid.New(), owner), origin)
+	begun, err := s.sessions.begin(ctx, tx, account, s.sessions.deviceKeys.Issue(uuid.New(), owner), origin)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +181,7 @@ const (
 // one who has it already keeps its password and sessions. From all others it is
 // cleared of both: whoever set and began them may be a stranger, who registered
 // before the owner came.
-func (s *Service) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.Account, proof ownerProof, origin *authv1.Origin) error {
+func (s *linkService) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.Account, proof ownerProof, origin *authv1.Origin) error {
 	switch {
 	case proof.signedIn != "" && proof.signedIn != account.GetId():
 		return errMeanwhile
@@ -204,7 +208,7 @@ func (s *Service) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.Accou
 const noteSignIn = `UPDATE auth.accounts SET last_sign_in_time = clock_timestamp() WHERE id = @id`
 
 // createVerified makes the account that a registration asked for.
-func (s *Service) createVerified(ctx context.Context, tx pgx.Tx, l link, req *authv1.VerifyEmailRequest, proof ownerProof) (*authv1.Account, error) {
+func (s *linkService) createVerified(ctx context.Context, tx pgx.Tx, l link, req *authv1.VerifyEmailRequest, proof ownerProof) (*authv1.Account, error) {
 	if s.registration == RegistrationClosed {
 		return nil, errRegistrationClosed
 	}
@@ -215,7 +219,7 @@ func (s *Service) createVerified(ctx context.Context, tx pgx.Tx, l link, req *au
 	if err != nil {
 		return nil, err
 	}
-	account, err := s.writeAccount(ctx, tx, newAccount{
+	account, err := s.accounts.write(ctx, tx, newAccount{
 		id: req.GetAccountId(), email: l.email, hash: proof.hash, profile: profile, signIn: true, verified: true, origin: req.GetOrigin(),
 	})
 	if fault.Reason(err) == fault.Reason(errEmailTaken) {
@@ -232,7 +236,7 @@ const updateProvenPassword = `
 
 // givePassword sets the password of an account whose owner has shown that the
 // email is theirs, and tells them.
-func (s *Service) givePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
+func (s *linkService) givePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
 	var invited bool
 	if err := tx.QueryRow(ctx, selectInvited, pgx.NamedArgs{"id": account.GetId()}).Scan(&invited); err != nil {
 		return fmt.Errorf("look at the password: %w", err)
@@ -246,32 +250,32 @@ func (s *Service) givePassword(ctx context.Context, tx pgx.Tx, account *authv1.A
 // replacePassword sets the password of an account whose owner has shown that the
 // email is theirs. No session from before counts any more: whoever began it may
 // not have been the owner.
-func (s *Service) replacePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
+func (s *linkService) replacePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
 	if _, err := tx.Exec(ctx, updateProvenPassword, pgx.NamedArgs{"id": account.GetId(), "hash": hash}); err != nil {
 		return fmt.Errorf("write the password: %w", err)
 	}
 	if _, err := revokeSessions(ctx, tx, account.GetId(), "", "password reset"); err != nil {
 		return err
 	}
-	return audit(ctx, tx, audited{event: eventPasswordChange, outcome: succeeded, account: account.GetId(), origin: origin})
+	return audit.Write(ctx, tx, audit.Row{Event: audit.PasswordChange, Outcome: audit.Succeeded, Account: account.GetId(), Origin: origin})
 }
 
-func (s *Service) tellPasswordChanged(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) error {
-	return s.enqueueMail(ctx, tx, mail{
-		kind: mailPasswordChanged, to: account.GetEmail(), account: account.GetId(),
-		locale: localeOf(origin, account.GetId()), values: circumstances(origin),
+func (s *linkService) tellPasswordChanged(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) error {
+	return s.mails.Enqueue(ctx, tx, outbox.Mail{
+		Kind: outbox.PasswordChanged, To: account.GetEmail(), Account: account.GetId(),
+		Locale: localeOf(origin, account.GetId()), Values: circumstances(origin),
 	})
 }
 
 // SendVerification implements authv1.LinkServiceHandler.
-func (s *Service) SendVerification(ctx context.Context, req *authv1.SendVerificationRequest) (*authv1.SendVerificationResponse, error) {
+func (s *linkService) SendVerification(ctx context.Context, req *authv1.SendVerificationRequest) (*authv1.SendVerificationResponse, error) {
 	origin := req.GetOrigin()
-	row := audited{event: eventLinkRequest, account: origin.GetAccountId(), origin: origin}
-	if !s.sendsMail() {
-		return nil, s.refuse(ctx, row, errMailUnavailable)
+	row := audit.Row{Event: audit.LinkRequest, Account: origin.GetAccountId(), Origin: origin}
+	if !s.mails.Enabled() {
+		return nil, s.log.Refuse(ctx, row, outbox.ErrUnavailable)
 	}
-	account, err := scanAccount(s.db.QueryRow(ctx, selectAccount, pgx.NamedArgs{"id": optional(origin.GetAccountId())}))
-	if missing(err) {
+	account, err := scanAccount(s.db.QueryRow(ctx, selectAccount, pgx.NamedArgs{"id": database.Optional(origin.GetAccountId())}))
+	if database.Missing(err) {
 		return nil, errUserNotFound
 	}
 	if err != nil {
@@ -280,22 +284,22 @@ func (s *Service) SendVerification(ctx context.Context, req *authv1.SendVerifica
 	if account.GetEmailVerified() {
 		return &authv1.SendVerificationResponse{}, nil
 	}
-	asked, err := s.countOwnMail(ctx, linkVerify, account.GetId())
+	asked, err := s.links.countOwnMail(ctx, linkVerify, account.GetId())
 	if err != nil {
-		return nil, s.refuse(ctx, row, err)
+		return nil, s.log.Refuse(ctx, row, err)
 	}
-	err = s.transact(ctx, func(tx pgx.Tx) error {
+	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
 		account, err := lockedAccount(ctx, tx, account.GetId())
 		if err != nil {
 			return err
 		}
-		if err := s.sendVerifyLink(ctx, tx, account, origin); err != nil {
+		if err := s.links.sendVerifyLink(ctx, tx, account, origin); err != nil {
 			return err
 		}
-		row.outcome = succeeded
-		return audit(ctx, tx, row)
+		row.Outcome = audit.Succeeded
+		return audit.Write(ctx, tx, row)
 	})
-	if err := s.uncountMail(ctx, asked, err); err != nil {
+	if err := s.links.uncountMail(ctx, asked, err); err != nil {
 		return nil, fmt.Errorf("send a verification: %w", err)
 	}
 	return &authv1.SendVerificationResponse{}, nil
@@ -303,13 +307,13 @@ func (s *Service) SendVerification(ctx context.Context, req *authv1.SendVerifica
 
 // sendVerifyLink sends an account's owner a link by which they show that the
 // email is theirs.
-func (s *Service) sendVerifyLink(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) error {
+func (s *links) sendVerifyLink(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) error {
 	token, err := issueLink(ctx, tx, link{kind: linkVerify, email: account.GetEmail(), account: account.GetId()})
 	if err != nil {
 		return err
 	}
-	return s.enqueueMail(ctx, tx, mail{
-		kind: mailVerifyEmail, to: account.GetEmail(), account: account.GetId(),
-		locale: localeOf(origin, account.GetId()), token: token, values: circumstances(origin),
+	return s.mails.Enqueue(ctx, tx, outbox.Mail{
+		Kind: outbox.VerifyEmail, To: account.GetEmail(), Account: account.GetId(),
+		Locale: localeOf(origin, account.GetId()), Token: token, Values: circumstances(origin),
 	})
 }

@@ -11,7 +11,15 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/deployment"
+	"gatehouse/auth/idempotency"
+	"gatehouse/auth/keyring"
+	"gatehouse/auth/outbox"
+	"gatehouse/auth/throttle"
+	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 )
 
@@ -19,6 +27,18 @@ var (
 	errCredentials = fault.New(connect.CodeUnauthenticated, "CREDENTIALS_INVALID", "The email or the password is wrong.")
 	errDisabled    = fault.New(connect.CodePermissionDenied, "ACCOUNT_DISABLED", "This account is disabled. Ask an administrator to enable it.")
 )
+
+// sessions signs in: it checks credentials, and issues a session's tokens.
+type sessions struct {
+	db          *database.Pool
+	log         *audit.Log
+	passwords   *passwords
+	keys        *keyring.Keyring
+	refreshKeys tokens.RefreshKeys
+	deviceKeys  tokens.DeviceKeys
+	mails       *outbox.Outbox
+	idle, max   time.Duration // a session ends after idle without use, and after max
+}
 
 const (
 	selectCredentials = `
@@ -32,12 +52,12 @@ const (
 )
 
 // Login implements authv1.SessionServiceHandler.
-func (s *Service) Login(ctx context.Context, req *authv1.LoginRequest) (*authv1.LoginResponse, error) {
+func (s *sessionService) Login(ctx context.Context, req *authv1.LoginRequest) (*authv1.LoginResponse, error) {
 	found, err := readCredentials(ctx, s.db, selectCredentials, pgx.NamedArgs{"email": req.GetEmail()})
 	if err != nil {
 		return nil, err
 	}
-	return s.signIn(ctx, req, found)
+	return s.sessions.signIn(ctx, req, found)
 }
 
 // credentials are what an account signs in with; the zero value is nobody's.
@@ -46,40 +66,40 @@ type credentials struct {
 	active          bool
 }
 
-func readCredentials(ctx context.Context, db querier, query string, args pgx.NamedArgs) (credentials, error) {
+func readCredentials(ctx context.Context, db database.Querier, query string, args pgx.NamedArgs) (credentials, error) {
 	var found credentials
 	err := db.QueryRow(ctx, query, args).Scan(&found.id, &found.email, &found.hash, &found.active)
-	if err != nil && !missing(err) {
+	if err != nil && !database.Missing(err) {
 		return credentials{}, fmt.Errorf("look up the account: %w", err)
 	}
 	return found, nil
 }
 
 // signIn begins a session of the account if the password is its.
-func (s *Service) signIn(ctx context.Context, req *authv1.LoginRequest, found credentials) (*authv1.LoginResponse, error) {
+func (s *sessions) signIn(ctx context.Context, req *authv1.LoginRequest, found credentials) (*authv1.LoginResponse, error) {
 	id, hash := found.id, found.hash
-	who := guesser{email: req.GetEmail(), address: req.GetOrigin().GetIpAddress()}
-	row := audited{event: eventLogin, outcome: succeeded, account: id, origin: req.GetOrigin(), subject: "email:" + strings.ToLower(req.GetEmail())}
+	client := throttle.Client{Email: foldEmail(req.GetEmail()), Address: req.GetOrigin().GetIpAddress()}
+	row := audit.Row{Event: audit.Login, Outcome: audit.Succeeded, Account: id, Origin: req.GetOrigin(), Subject: "email:" + strings.ToLower(req.GetEmail())}
 	caller := stranger(req.GetOrigin())
-	if device, known := s.deviceKeys.device(req.GetDeviceToken(), id); known {
-		who.device, caller = device.String(), knownDevice(id)
+	if device, known := s.deviceKeys.Verify(req.GetDeviceToken(), id); known {
+		client.DeviceID, caller = device.String(), knownDevice(id)
 	}
-	outdated, err := s.tryPassword(ctx, passwordTry{guesser: who, caller: caller, password: req.GetPassword(), hash: hash, wrong: errCredentials, row: row})
+	outdated, err := s.passwords.try(ctx, passwordTry{client: client, caller: caller, password: req.GetPassword(), hash: hash, wrong: errCredentials, row: row})
 	if err != nil {
 		return nil, err
 	}
 	if !found.active {
-		return nil, s.refuse(ctx, row, errDisabled)
+		return nil, s.log.Refuse(ctx, row, errDisabled)
 	}
 	newHash := hash
 	if outdated {
-		if newHash, err = s.passwords.Hash(ctx, caller, req.GetPassword()); err != nil {
+		if newHash, err = s.passwords.hasher.Hash(ctx, caller, req.GetPassword()); err != nil {
 			return nil, err
 		}
 	}
 	var account *authv1.Account
 	var begun newSession
-	err = s.transact(ctx, func(tx pgx.Tx) error {
+	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, signInAccount, pgx.NamedArgs{"id": id, "hash": hash, "new_hash": newHash})
 		if err != nil {
 			return fmt.Errorf("note the sign-in: %w", err)
@@ -90,13 +110,13 @@ func (s *Service) signIn(ctx context.Context, req *authv1.LoginRequest, found cr
 		if account, err = accountByID(ctx, tx, id); err != nil {
 			return err
 		}
-		if begun, err = s.beginSession(ctx, tx, account, req.GetDeviceToken(), req.GetOrigin()); err != nil {
+		if begun, err = s.begin(ctx, tx, account, req.GetDeviceToken(), req.GetOrigin()); err != nil {
 			return err
 		}
-		return audit(ctx, tx, row)
+		return audit.Write(ctx, tx, row)
 	})
 	if errors.Is(err, errCredentials) {
-		return nil, s.refuse(ctx, row, errCredentials)
+		return nil, s.log.Refuse(ctx, row, errCredentials)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sign in: %w", err)
@@ -109,7 +129,7 @@ const insertSession = `
 	INSERT INTO auth.sessions
 		(id, account_id, token_hash, token_key, user_agent, ip_address, device_id, epoch, expire_time, max_expire_time)
 	VALUES
-		(@id, @account_id, @token_hash, @token_key, @user_agent, @ip_address, @device_id, ` + currentEpoch + `,
+		(@id, @account_id, @token_hash, @token_key, @user_agent, @ip_address, @device_id, ` + deployment.CurrentEpoch + `,
 		 now() + least(@idle::interval, @max::interval), now() + @max::interval)
 	RETURNING create_time, EXISTS (SELECT FROM auth.sessions earlier WHERE earlier.account_id = @account_id)`
 
@@ -119,11 +139,11 @@ type newSession struct {
 	deviceToken string
 }
 
-// beginSession writes a session of the account and returns its first tokens, and
+// begin writes a session of the account and returns its first tokens, and
 // the device's, which names the same device as the shown one if that is the
 // account's. Of a device that it doesn't know, the account's owner is told.
-func (s *Service) beginSession(ctx context.Context, tx pgx.Tx, account *authv1.Account, shownDevice string, origin *authv1.Origin) (newSession, error) {
-	at := s.keys.now() // before the epoch is read; the account's row is locked
+func (s *sessions) begin(ctx context.Context, tx pgx.Tx, account *authv1.Account, shownDevice string, origin *authv1.Origin) (newSession, error) {
+	at := s.keys.Now() // before the epoch is read; the account's row is locked
 	id, err := uuid.NewV7()
 	if err != nil {
 		return newSession{}, fmt.Errorf("make an id: %w", err)
@@ -132,42 +152,57 @@ func (s *Service) beginSession(ctx context.Context, tx pgx.Tx, account *authv1.A
 	if err != nil {
 		return newSession{}, fmt.Errorf("read the account's id: %w", err)
 	}
-	device, known := s.deviceKeys.device(shownDevice, account.GetId())
+	device, known := s.deviceKeys.Verify(shownDevice, account.GetId())
 	if !known {
 		device = uuid.New()
 	}
-	token, key := s.refreshKeys.issue(refreshToken{session: id, generation: 1})
-	hash := hashOf(token)
+	token, key := s.refreshKeys.Issue(tokens.Refresh{Session: id, Generation: 1})
+	hash := tokens.HashOf(token)
 	var began time.Time
 	var hadSessions bool
 	err = tx.QueryRow(ctx, insertSession, pgx.NamedArgs{
 		"id": id.String(), "account_id": account.GetId(), "token_hash": hash[:], "token_key": key,
 		"user_agent": origin.GetUserAgent(), "ip_address": origin.GetIpAddress(), "device_id": device.String(),
-		"idle": s.sessionIdle, "max": s.sessionMax,
+		"idle": s.idle, "max": s.max,
 	}).Scan(&began, &hadSessions)
 	if err != nil {
 		return newSession{}, fmt.Errorf("write the session: %w", err)
 	}
-	if !known && hadSessions && s.sendsMail() {
-		err := s.enqueueMail(ctx, tx, mail{kind: mailNewSignIn, to: account.GetEmail(), account: account.GetId(), values: map[string]string{
+	if !known && hadSessions && s.mails.Enabled() {
+		err := s.mails.Enqueue(ctx, tx, outbox.Mail{Kind: outbox.NewSignIn, To: account.GetEmail(), Account: account.GetId(), Values: map[string]string{
 			"ip_address": origin.GetIpAddress(), "user_agent": origin.GetUserAgent(), "time": began.UTC().Format(time.RFC3339),
 		}})
 		if err != nil {
 			return newSession{}, err
 		}
 	}
-	tokens, err := s.tokensAt(at, account, id, token, min(s.sessionIdle, s.sessionMax))
-	return newSession{tokens: tokens, deviceToken: s.deviceKeys.issue(device, owner)}, err
+	tokens, err := s.tokensAt(at, account, id, token, min(s.idle, s.max))
+	return newSession{tokens: tokens, deviceToken: s.deviceKeys.Issue(device, owner)}, err
 }
 
 // tokensAt are tokens as of a moment that isn't after the account was read.
-func (s *Service) tokensAt(at time.Time, account *authv1.Account, session uuid.UUID, refresh string, refreshLife time.Duration) (*authv1.Tokens, error) {
-	access, err := s.keys.accessToken(account, session, at)
+func (s *sessions) tokensAt(at time.Time, account *authv1.Account, session uuid.UUID, refresh string, refreshLife time.Duration) (*authv1.Tokens, error) {
+	access, err := s.keys.AccessToken(account, session, at)
 	if err != nil {
 		return nil, err
 	}
 	return &authv1.Tokens{
 		AccessToken: access, RefreshToken: refresh,
-		ExpiresIn: int32(AccessTokenLife.Seconds()), RefreshExpiresIn: int32(refreshLife.Seconds()),
+		ExpiresIn: int32(keyring.AccessTokenLife.Seconds()), RefreshExpiresIn: int32(refreshLife.Seconds()),
 	}, nil
+}
+
+const selectCredentialsByID = `SELECT id, email, password_hash, status = 'active' FROM auth.accounts WHERE id = @id`
+
+// signInAgain signs in to the account that a call made before, as Login does.
+// Errors: those of Login, failed_precondition IDEMPOTENCY_TARGET_GONE.
+func (s *sessions) signInAgain(ctx context.Context, made, password string, row audit.Row) (*authv1.LoginResponse, error) {
+	found, err := readCredentials(ctx, s.db, selectCredentialsByID, pgx.NamedArgs{"id": made})
+	if err != nil {
+		return nil, err
+	}
+	if found.id == "" {
+		return nil, s.log.Refuse(ctx, row, idempotency.ErrTargetGone)
+	}
+	return s.signIn(ctx, &authv1.LoginRequest{Email: found.email, Password: password, Origin: row.Origin}, found)
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/throttle"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
 )
@@ -31,49 +33,43 @@ const (
 
 // mailCount is what a request for a mail was counted as.
 type mailCount struct {
-	counted []count
+	counted throttle.Attempt
 	over    bool // more were asked for than are sent
 }
 
 // countMail counts a link's mail that is asked for without a session, or
 // whoever asks: the answer must not tell.
-func (s *Service) countMail(ctx context.Context, kind linkKind, recipient string, origin *authv1.Origin) (mailCount, error) {
-	if !s.throttle {
-		return mailCount{}, nil
-	}
+func (s *links) countMail(ctx context.Context, kind linkKind, recipient string, origin *authv1.Origin) (mailCount, error) {
 	email := foldEmail(strings.TrimSpace(recipient))
-	asker := "network:" + networkOf(origin.GetIpAddress())
+	asker := "network:" + throttle.Network(origin.GetIpAddress())
 	if account := origin.GetAccountId(); account != "" {
 		asker = "account:" + account
 	}
-	counted, held, err := s.countFailures(ctx, freeMails, 0, s.throttleKey("mail", strings.Join([]string{string(kind), email, asker}, "\n")))
-	if err != nil || held.wait > 0 {
+	counted, held, err := s.throttle.Count(ctx, freeMails, s.throttle.Key("mail", strings.Join([]string{string(kind), email, asker}, "\n")))
+	if err != nil || held.Delay > 0 {
 		return mailCount{over: true}, err
 	}
-	all, held, err := s.countFailures(ctx, freeRecipientMails, 0, s.throttleKey("mail", strings.Join([]string{string(kind), email}, "\n")))
-	return mailCount{counted: append(counted, all...), over: held.wait > 0}, err
+	all, held, err := s.throttle.Count(ctx, freeRecipientMails, s.throttle.Key("mail", strings.Join([]string{string(kind), email}, "\n")))
+	return mailCount{counted: counted.And(all), over: held.Delay > 0}, err
 }
 
 // countOwnMail counts a link's mail that an account asks for. Errors:
 // resource_exhausted TOO_MANY_ATTEMPTS.
-func (s *Service) countOwnMail(ctx context.Context, kind linkKind, account string) (mailCount, error) {
-	if !s.throttle {
-		return mailCount{}, nil
-	}
-	counted, held, err := s.countFailures(ctx, freeMails, 0, s.throttleKey("own mail", strings.Join([]string{string(kind), account}, "\n")))
-	if err == nil && held.wait > 0 {
-		err = errTooManyAttempts(held.wait)
+func (s *links) countOwnMail(ctx context.Context, kind linkKind, account string) (mailCount, error) {
+	counted, held, err := s.throttle.Count(ctx, freeMails, s.throttle.Key("own mail", strings.Join([]string{string(kind), account}, "\n")))
+	if err == nil && held.Delay > 0 {
+		err = throttle.TooManyAttempts(held.Delay)
 	}
 	return mailCount{counted: counted}, err
 }
 
 // uncountMail takes a count back when no mail is sent, and returns the error for
 // which it isn't.
-func (s *Service) uncountMail(ctx context.Context, asked mailCount, err error) error {
+func (s *links) uncountMail(ctx context.Context, asked mailCount, err error) error {
 	if err == nil {
 		return nil
 	}
-	if failure := s.settle(ctx, attempt{counted: asked.counted}, nil); failure != nil {
+	if failure := s.throttle.Cancel(ctx, asked.counted); failure != nil {
 		return failure
 	}
 	return err
@@ -90,7 +86,7 @@ var errHeldBack = errors.New("the recipient has a usable link")
 // sendCounted sends a mail that was counted, unless more were asked for than are
 // sent and the recipient has a usable link. It then undoes what it has written,
 // rather than write nothing: the time must not tell which.
-func (s *Service) sendCounted(ctx context.Context, tx pgx.Tx, asked mailCount, kind linkKind, email string, send func(pgx.Tx) error) (sent bool, err error) {
+func (s *links) sendCounted(ctx context.Context, tx pgx.Tx, asked mailCount, kind linkKind, email string, send func(pgx.Tx) error) (sent bool, err error) {
 	if !asked.over {
 		return true, send(tx)
 	}
@@ -116,11 +112,11 @@ func (s *Service) sendCounted(ctx context.Context, tx pgx.Tx, asked mailCount, k
 
 // auditRequest writes the row of a request for a link: what was held back is
 // counted as refused, though the answer doesn't tell.
-func (s *Service) auditRequest(ctx context.Context, tx pgx.Tx, row audited, sent bool) error {
+func (s *links) auditRequest(ctx context.Context, tx pgx.Tx, row audit.Row, sent bool) error {
 	if sent {
-		row.outcome = succeeded
-		return audit(ctx, tx, row)
+		row.Outcome = audit.Succeeded
+		return audit.Write(ctx, tx, row)
 	}
-	row.outcome, row.reason = refused, fault.Reason(errTooManyAttempts(0))
-	return s.auditRefusal(ctx, tx, row)
+	row.Outcome, row.Reason = audit.Refused, fault.Reason(throttle.TooManyAttempts(0))
+	return s.log.WriteRefusal(ctx, tx, row)
 }

@@ -11,10 +11,19 @@ import (
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/outbox"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/opaque"
 )
+
+// mailService implements authv1.MailServiceHandler.
+type mailService struct {
+	db    *database.Pool
+	mails *outbox.Outbox
+}
 
 var (
 	errMailPageToken = fault.Invalid("PAGE_TOKEN_INVALID", "page_token", "is damaged or of another query: repeat the query that it came from, or begin again without a token")
@@ -41,7 +50,7 @@ const (
 )
 
 // ListMails implements authv1.MailServiceHandler.
-func (s *Service) ListMails(ctx context.Context, req *authv1.ListMailsRequest) (*authv1.ListMailsResponse, error) {
+func (s *mailService) ListMails(ctx context.Context, req *authv1.ListMailsRequest) (*authv1.ListMailsResponse, error) {
 	statement := selectMails
 	switch req.GetStatus() {
 	case authv1.MailStatus_MAIL_STATUS_PENDING:
@@ -135,25 +144,25 @@ const (
 )
 
 // RetryMail implements authv1.MailServiceHandler.
-func (s *Service) RetryMail(ctx context.Context, req *authv1.RetryMailRequest) (*authv1.RetryMailResponse, error) {
-	if !s.sendsMail() {
-		return nil, errMailUnavailable
+func (s *mailService) RetryMail(ctx context.Context, req *authv1.RetryMailRequest) (*authv1.RetryMailResponse, error) {
+	if !s.mails.Enabled() {
+		return nil, outbox.ErrUnavailable
 	}
 	var retried *authv1.Mail
-	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
 		retried, err = scanMail(tx.QueryRow(ctx, retryMail, pgx.NamedArgs{"id": req.GetMailId()}))
-		if missing(err) {
+		if database.Missing(err) {
 			return whyNotRetried(ctx, tx, req.GetMailId())
 		}
 		if err != nil {
 			return fmt.Errorf("retry a mail: %w", err)
 		}
-		return audit(ctx, tx, audited{event: eventMailRetry, outcome: succeeded, account: retried.GetAccountId(), origin: req.GetOrigin()})
+		return audit.Write(ctx, tx, audit.Row{Event: audit.MailRetry, Outcome: audit.Succeeded, Account: retried.GetAccountId(), Origin: req.GetOrigin()})
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.mails.soon()
+	s.mails.Wake()
 	return &authv1.RetryMailResponse{Mail: retried}, nil
 }
 
@@ -161,7 +170,7 @@ func whyNotRetried(ctx context.Context, tx pgx.Tx, id string) error {
 	var failed bool
 	err := tx.QueryRow(ctx, selectMailFailed, pgx.NamedArgs{"id": id}).Scan(&failed)
 	switch {
-	case missing(err):
+	case database.Missing(err):
 		return errMailNotFound
 	case err != nil:
 		return fmt.Errorf("look for a mail: %w", err)

@@ -6,27 +6,11 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"gatehouse/internal/telemetry"
 )
-
-// What is counted as it happens. These are the process's, as OpenTelemetry's
-// API means it, and count nothing until the process has something to tell.
-var (
-	meter = otel.Meter(telemetry.Scope)
-
-	auditEvents, _ = meter.Int64Counter("gatehouse.auth.events", metric.WithUnit("{event}"),
-		metric.WithDescription("What changed or tried an identity, as the audit has it."))
-)
-
-func countEvent(ctx context.Context, row audited) {
-	auditEvents.Add(ctx, 1, metric.WithAttributes(
-		attribute.String("event", string(row.event)), attribute.String("outcome", string(row.outcome)), attribute.String("reason", row.reason),
-	))
-}
 
 // backlog is what the database tells of work to be done.
 type backlog struct {
@@ -52,7 +36,7 @@ const selectBacklog = `
 			FROM auth.signing_keys) AS signing`
 
 func (s *Service) backlog(ctx context.Context) (backlog, error) {
-	rows, err := s.db.Query(ctx, selectBacklog, pgx.NamedArgs{"key_life": s.keyLife})
+	rows, err := s.db.Query(ctx, selectBacklog, pgx.NamedArgs{"key_life": s.keys.Life()})
 	if err != nil {
 		return backlog{}, fmt.Errorf("look at the backlog: %w", err)
 	}
@@ -120,7 +104,7 @@ func (s *Service) measureFeed(meter metric.Meter) error {
 		return fmt.Errorf("measure the feed: %w", err)
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		known, open := s.revocations.Count()
+		known, open := s.revocation.feed.Count()
 		o.ObserveInt64(live, int64(known))
 		o.ObserveInt64(watchers, int64(open))
 		return nil

@@ -18,11 +18,11 @@ const (
 	minEmailName = 4
 )
 
-// checkNewPassword says whether an account with the email may have the password,
+// checkNew says whether an account with the email may have the password,
 // which the request's field holds. Errors: invalid_argument PASSWORD_TOO_SHORT,
 // PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL.
-func (s *Service) checkNewPassword(field, text, email string) error {
-	if err := s.checkLength(field, text); err != nil {
+func (p *passwords) checkNew(field, text, email string) error {
+	if err := p.checkLength(field, text); err != nil {
 		return err
 	}
 	if containsEmail(text, email) {
@@ -36,11 +36,11 @@ func (s *Service) checkNewPassword(field, text, email string) error {
 
 // checkLength is all that an operator's password is held to. Errors:
 // invalid_argument PASSWORD_TOO_SHORT or PASSWORD_TOO_LONG.
-func (s *Service) checkLength(field, text string) error {
+func (p *passwords) checkLength(field, text string) error {
 	length := utf8.RuneCountInString(password.Normal(text))
 	switch {
-	case length < s.passwordMin:
-		return fault.Invalid("PASSWORD_TOO_SHORT", field, fmt.Sprintf("give it at least %d characters", s.passwordMin))
+	case length < p.min:
+		return fault.Invalid("PASSWORD_TOO_SHORT", field, fmt.Sprintf("give it at least %d characters", p.min))
 	case length > maxPassword:
 		return fault.Invalid("PASSWORD_TOO_LONG", field, fmt.Sprintf("give it at most %d characters", maxPassword))
 	}

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"gatehouse/auth/throttle"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/password"
 )
@@ -19,12 +20,12 @@ func knownDevice(account string) password.Caller {
 // linkHolder is the turn of a call with the token of a mailed link. Anybody can
 // have many links, so that holders take turns by network.
 func linkHolder(origin *authv1.Origin) password.Caller {
-	return password.Caller{Class: password.Link, Flow: networkOf(origin.GetIpAddress())}
+	return password.Caller{Class: password.Link, Flow: throttle.Network(origin.GetIpAddress())}
 }
 
 // stranger is the turn of a call that proves nothing.
 func stranger(origin *authv1.Origin) password.Caller {
-	return password.Caller{Class: password.Stranger, Flow: networkOf(origin.GetIpAddress())}
+	return password.Caller{Class: password.Stranger, Flow: throttle.Network(origin.GetIpAddress())}
 }
 
 // anybody is the turn of a call that may be made with or without a session.

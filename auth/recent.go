@@ -7,7 +7,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/deployment"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 )
 
 // recentSignIn is how long ago the password may have been given for what needs
@@ -16,14 +18,14 @@ const recentSignIn = 5 * time.Minute
 
 const recentlyGiven = `
 	SELECT EXISTS (SELECT FROM auth.sessions
-		WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + currentEpoch + ` AND authenticate_time > now() - @within::interval)`
+		WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + deployment.CurrentEpoch + ` AND authenticate_time > now() - @within::interval)`
 
 // requireRecentSignIn refuses unless the session that asks has given its
 // password lately. Errors: failed_precondition REAUTHENTICATION_REQUIRED.
-func requireRecentSignIn(ctx context.Context, db querier, origin *authv1.Origin) error {
+func requireRecentSignIn(ctx context.Context, db database.Querier, origin *authv1.Origin) error {
 	var recent bool
 	err := db.QueryRow(ctx, recentlyGiven, pgx.NamedArgs{
-		"id": optional(origin.GetSessionId()), "account_id": optional(origin.GetAccountId()), "within": recentSignIn,
+		"id": database.Optional(origin.GetSessionId()), "account_id": database.Optional(origin.GetAccountId()), "within": recentSignIn,
 	}).Scan(&recent)
 	if err != nil {
 		return fmt.Errorf("look up the sign-in: %w", err)
@@ -36,7 +38,7 @@ func requireRecentSignIn(ctx context.Context, db querier, origin *authv1.Origin)
 
 // requireIfAsked refuses as requireRecentSignIn does where the gateway's policy
 // for the method asks for a recent sign-in.
-func requireIfAsked(ctx context.Context, db querier, origin *authv1.Origin) error {
+func requireIfAsked(ctx context.Context, db database.Querier, origin *authv1.Origin) error {
 	if !origin.GetRequireRecentSignIn() {
 		return nil
 	}

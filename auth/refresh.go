@@ -10,7 +10,12 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/changes"
+	"gatehouse/auth/deployment"
+	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 )
 
@@ -50,7 +55,7 @@ const (
 	// Asked after the lock is held, so that the clock and the account are as
 	// they are now and not as they were before the wait.
 	selectSessionNow = `
-		SELECT s.revoke_time IS NOT NULL OR s.epoch < ` + currentEpoch + ` OR s.expire_time <= clock_timestamp() OR a.status <> 'active',
+		SELECT s.revoke_time IS NOT NULL OR s.epoch < ` + deployment.CurrentEpoch + ` OR s.expire_time <= clock_timestamp() OR a.status <> 'active',
 			extract(epoch FROM clock_timestamp() - s.rotate_time)::float8,
 			extract(epoch FROM s.expire_time - clock_timestamp())::float8
 		FROM auth.sessions s JOIN auth.accounts a ON a.id = s.account_id
@@ -66,20 +71,20 @@ const (
 )
 
 // Refresh implements authv1.SessionServiceHandler.
-func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
-	token, ok := s.refreshKeys.authentic(req.GetRefreshToken())
+func (s *sessionService) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
+	token, ok := s.sessions.refreshKeys.Verify(req.GetRefreshToken())
 	if !ok {
 		return nil, errRefreshInvalid
 	}
 	// The account isn't locked, so its roles may change before the token is made.
 	// As of now, it expires before the word that it counts no more is forgotten.
-	at := s.keys.now()
+	at := s.sessions.keys.Now()
 	var next string
 	var found *session
 	var refusal error // of a change that is kept, unlike an error's
-	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
 		next, refusal = "", nil
-		found, err = s.lockedSession(ctx, tx, token.session)
+		found, err = s.lockedSession(ctx, tx, token.Session)
 		if err != nil {
 			return err
 		}
@@ -87,19 +92,19 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 		case found == nil, found.ended:
 			refusal = errSessionEnded
 			return s.auditEnded(ctx, tx, token, found, req.GetOrigin())
-		case token.generation == found.generation && sameHash(found.tokenHash, req.GetRefreshToken()):
+		case token.Generation == found.generation && sameHash(found.tokenHash, req.GetRefreshToken()):
 			next, err = s.rotate(ctx, tx, found, req)
 			return err
 		case s.mayRepeat(token, found, req.GetIdempotencyKey()):
-			next, ok = s.refreshKeys.again(refreshToken{session: found.id, generation: found.generation}, found.tokenKey)
+			next, ok = s.sessions.refreshKeys.Reissue(tokens.Refresh{Session: found.id, Generation: found.generation}, found.tokenKey)
 			if !ok || !sameHash(found.tokenHash, next) {
 				refusal = errSessionEnded // its key has been retired
 			}
 			return nil
-		case token.generation > found.generation && s.refreshKeys.canRecover(token, found):
+		case token.Generation > found.generation && canRecover(s.sessions.refreshKeys, token, found):
 			next, err = s.recover(ctx, tx, token, found, req)
 			return err
-		case token.generation > found.generation:
+		case token.Generation > found.generation:
 			refusal = errRefreshInvalid
 			return refuseNewer(ctx, tx, found, req.GetOrigin())
 		}
@@ -107,10 +112,10 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 		if err := revokeSession(ctx, tx, found.id, "reuse"); err != nil {
 			return err
 		}
-		if err := noteSessions(ctx, tx, found.account.GetId()); err != nil {
+		if err := changes.NoteSessions(ctx, tx, found.account.GetId()); err != nil {
 			return err
 		}
-		return audit(ctx, tx, audited{event: eventRefreshReuse, outcome: refused, reason: fault.Reason(errRefreshReused), account: found.account.GetId(), session: found.id.String(), origin: req.GetOrigin()})
+		return audit.Write(ctx, tx, audit.Row{Event: audit.RefreshReuse, Outcome: audit.Refused, Reason: fault.Reason(errRefreshReused), Account: found.account.GetId(), Session: found.id.String(), Origin: req.GetOrigin()})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("refresh: %w", err)
@@ -119,7 +124,7 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 		s.revocations.Soon() // it may have been a reuse
 		return nil, refusal
 	}
-	tokens, err := s.tokensAt(at, found.account, found.id, next, found.expiresIn)
+	tokens, err := s.sessions.tokensAt(at, found.account, found.id, next, found.expiresIn)
 	if err != nil {
 		return nil, err
 	}
@@ -128,21 +133,21 @@ func (s *Service) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*aut
 
 // auditEnded notes that a token of a session that has ended was shown; of one
 // whose account is gone, found is nil and only the session's id is known.
-func (s *Service) auditEnded(ctx context.Context, tx pgx.Tx, token refreshToken, found *session, origin *authv1.Origin) error {
-	row := audited{event: eventRefresh, outcome: refused, reason: fault.Reason(errSessionEnded), session: token.session.String(), origin: origin}
+func (s *sessionService) auditEnded(ctx context.Context, tx pgx.Tx, token tokens.Refresh, found *session, origin *authv1.Origin) error {
+	row := audit.Row{Event: audit.Refresh, Outcome: audit.Refused, Reason: fault.Reason(errSessionEnded), Session: token.Session.String(), Origin: origin}
 	if found != nil {
-		row.account = found.account.GetId()
+		row.Account = found.account.GetId()
 	}
-	return s.auditRefusal(ctx, tx, row)
+	return s.log.WriteRefusal(ctx, tx, row)
 }
 
 // lockedSession locks a session's row and reads it; nil when there is none.
-func (s *Service) lockedSession(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*session, error) {
+func (s *sessionService) lockedSession(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*session, error) {
 	found := &session{id: id}
 	var account string
 	err := tx.QueryRow(ctx, lockSession, pgx.NamedArgs{"id": id.String()}).
 		Scan(&account, &found.generation, &found.tokenHash, &found.tokenKey, &found.idempotencyKey)
-	if missing(err) {
+	if database.Missing(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -153,30 +158,30 @@ func (s *Service) lockedSession(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*
 	if err != nil {
 		return nil, fmt.Errorf("read the session: %w", err)
 	}
-	found.sinceRotation, found.expiresIn = seconds(sinceRotation), seconds(expiresIn)
+	found.sinceRotation, found.expiresIn = database.Seconds(sinceRotation), database.Seconds(expiresIn)
 	found.account, err = accountByID(ctx, tx, account)
 	return found, err
 }
 
-func (s *Service) rotate(ctx context.Context, tx pgx.Tx, found *session, req *authv1.RefreshRequest) (string, error) {
-	next, key := s.refreshKeys.issue(refreshToken{session: found.id, generation: found.generation + 1})
-	hash := hashOf(next)
+func (s *sessionService) rotate(ctx context.Context, tx pgx.Tx, found *session, req *authv1.RefreshRequest) (string, error) {
+	next, key := s.sessions.refreshKeys.Issue(tokens.Refresh{Session: found.id, Generation: found.generation + 1})
+	hash := tokens.HashOf(next)
 	var expiresIn float64
 	err := tx.QueryRow(ctx, rotateSession, pgx.NamedArgs{
 		"id": found.id.String(), "generation": found.generation + 1, "token_hash": hash[:], "token_key": key,
-		"idempotency_key_hash": idempotencyHash(req.GetIdempotencyKey()), "idle": s.sessionIdle,
+		"idempotency_key_hash": idempotencyHash(req.GetIdempotencyKey()), "idle": s.sessions.idle,
 		"user_agent": req.GetOrigin().GetUserAgent(), "ip_address": req.GetOrigin().GetIpAddress(),
 	}).Scan(&expiresIn)
 	if err != nil {
 		return "", fmt.Errorf("rotate: %w", err)
 	}
-	found.expiresIn = seconds(expiresIn)
-	return next, noteSessions(ctx, tx, found.account.GetId())
+	found.expiresIn = database.Seconds(expiresIn)
+	return next, changes.NoteSessions(ctx, tx, found.account.GetId())
 }
 
 // mayRepeat tells a repeated refresh from a stolen token.
-func (s *Service) mayRepeat(token refreshToken, found *session, idempotencyKey string) bool {
-	if token.generation != found.generation-1 {
+func (s *sessionService) mayRepeat(token tokens.Refresh, found *session, idempotencyKey string) bool {
+	if token.Generation != found.generation-1 {
 		return false
 	}
 	if found.sinceRotation <= repeatFreely {
@@ -191,13 +196,11 @@ func idempotencyHash(key string) []byte {
 	if key == "" {
 		return nil
 	}
-	hash := hashOf(key)
+	hash := tokens.HashOf(key)
 	return hash[:]
 }
 
 func sameHash(hash []byte, text string) bool {
-	want := hashOf(text)
+	want := tokens.HashOf(text)
 	return bytes.Equal(hash, want[:])
 }
-
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

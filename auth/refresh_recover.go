@@ -6,6 +6,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
 )
@@ -16,8 +18,6 @@ import (
 // an honest client (a thief's copy would be caught later, when the other holder
 // presents an older token), so the session continues from that generation.
 
-const eventRefreshRecover event = "session.refresh.recovered" // A refresh token newer than its session's row is accepted: the database has lost what was written last.
-
 // maxLostGenerations bounds how far ahead of its row a token may be. A client
 // refreshes about every 5 minutes, so 100 generations are some 8 hours.
 const maxLostGenerations = 100
@@ -25,17 +25,12 @@ const maxLostGenerations = 100
 // canRecover reports whether a token newer than its session's row continues the
 // session. Its key must be the row's or a newer one: whoever got hold of an old
 // secret key that is still accepted could make tokens of any generation.
-func (k refreshKeys) canRecover(token refreshToken, found *session) bool {
-	ahead := int64(token.generation) - int64(found.generation)
+func canRecover(keys tokens.RefreshKeys, token tokens.Refresh, found *session) bool {
+	ahead := int64(token.Generation) - int64(found.generation)
 	if ahead < 1 || ahead > maxLostGenerations {
 		return false
 	}
-	for i, key := range k { // newest first
-		if key.id == found.tokenKey {
-			return token.keyAge <= i
-		}
-	}
-	return false
+	return keys.NotOlder(token, found.tokenKey)
 }
 
 // The row may say that the password was given a moment ago, while what the lost
@@ -45,17 +40,17 @@ const forgetSignIn = `
 
 // recover moves a session to the generation after the token's and returns the
 // next token. It does not count as a recent sign-in.
-func (s *Service) recover(ctx context.Context, tx pgx.Tx, token refreshToken, found *session, req *authv1.RefreshRequest) (string, error) {
+func (s *sessionService) recover(ctx context.Context, tx pgx.Tx, token tokens.Refresh, found *session, req *authv1.RefreshRequest) (string, error) {
 	if _, err := tx.Exec(ctx, forgetSignIn, pgx.NamedArgs{"id": found.id.String(), "recent": recentSignIn}); err != nil {
 		return "", fmt.Errorf("forget the sign-in: %w", err)
 	}
-	found.generation = token.generation
+	found.generation = token.Generation
 	next, err := s.rotate(ctx, tx, found, req)
 	if err != nil {
 		return "", err
 	}
-	return next, audit(ctx, tx, audited{
-		event: eventRefreshRecover, outcome: succeeded, account: found.account.GetId(), session: found.id.String(), origin: req.GetOrigin(),
+	return next, audit.Write(ctx, tx, audit.Row{
+		Event: audit.RefreshRecover, Outcome: audit.Succeeded, Account: found.account.GetId(), Session: found.id.String(), Origin: req.GetOrigin(),
 	})
 }
 
@@ -63,7 +58,7 @@ func (s *Service) recover(ctx context.Context, tx pgx.Tx, token refreshToken, fo
 // does not end the session: only a stolen secret key makes such tokens, and it
 // would then end anybody's.
 func refuseNewer(ctx context.Context, tx pgx.Tx, found *session, origin *authv1.Origin) error {
-	return audit(ctx, tx, audited{
-		event: eventRefresh, outcome: refused, reason: fault.Reason(errRefreshInvalid), account: found.account.GetId(), session: found.id.String(), origin: origin,
+	return audit.Write(ctx, tx, audit.Row{
+		Event: audit.Refresh, Outcome: audit.Refused, Reason: fault.Reason(errRefreshInvalid), Account: found.account.GetId(), Session: found.id.String(), Origin: origin,
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"gatehouse/auth/relay"
+	"gatehouse/auth/secretkey"
 	authv1 "gatehouse/gen/auth/v1"
 )
 
@@ -20,17 +22,17 @@ type registration struct {
 // VerifyEmail is called by the one who registered, costs no password hash, and
 // is of no use to a reader of the row.
 type registeredSeed struct {
-	profileSeed
+	relay.Profile
 	Proof []byte `json:"proof,omitempty"`
 }
 
 func proofOf(token, password string) []byte {
-	return macOf([]byte(token), []byte("registration v1:"+password))
+	return secretkey.MAC([]byte(token), []byte("registration v1:"+password))
 }
 
 func (r registration) encode(token string) ([]byte, error) {
 	encoded, err := json.Marshal(registeredSeed{
-		profileSeed: profileSeed{
+		Profile: relay.Profile{
 			FirstName: r.profile.GetFirstName(), LastName: r.profile.GetLastName(), Locale: r.profile.GetLocale(),
 		},
 		Proof: proofOf(token, r.password),

@@ -3,15 +3,20 @@ package auth
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"gatehouse/auth/deployment"
+	"gatehouse/auth/keyring"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/feed"
 )
@@ -22,7 +27,7 @@ import (
 //
 // revocationLife is how long a revocation is kept: as long as any token that it
 // concerns, with time for clocks that differ.
-const revocationLife = AccessTokenLife + time.Minute
+const revocationLife = keyring.AccessTokenLife + time.Minute
 
 var errTokenStale = fault.New(connect.CodeUnauthenticated, "TOKEN_STALE", "Your roles or your account have changed since this access token was made. Refresh it.")
 
@@ -37,32 +42,42 @@ const (
 
 type revocations = feed.Feed[*authv1.Revocation]
 
-// newRevocations returns the feed of revocations. The signing keys are read with
-// them, in one round trip, and told on the same stream.
-func (s *Service) newRevocations() *revocations {
-	var keys []storedKey // of the latest poll
+// revocationService implements authv1.RevocationServiceHandler.
+type revocationService struct {
+	db         *database.Pool
+	feed       *revocations
+	keys       *keyring.Keyring
+	keyChanges atomic.Int64 // how often the signing keys changed
+}
+
+// newRevocationService returns the service; its feed has to run. The signing keys
+// are read with the revocations, in one round trip, and sent on the same stream.
+func newRevocationService(db *database.Pool, ring *keyring.Keyring, logger *slog.Logger) *revocationService {
+	s := &revocationService{db: db, keys: ring}
+	var keys []keyring.Stored // of the latest poll
 	var issuer string
-	watch := &issuerWatch{ours: s.keys.issuer, logger: s.logger}
-	return feed.New(feed.Config[*authv1.Revocation]{
-		DB: s.db.Pool, Name: "revocations and signing keys", Prune: pruneRevocations, Logger: s.logger,
+	watch := deployment.WatchIssuer(ring.Issuer(), logger)
+	s.feed = feed.New(feed.Config[*authv1.Revocation]{
+		DB: db.Pool, Name: "revocations and signing keys", Prune: pruneRevocations, Logger: logger,
 		Queue: func(batch *pgx.Batch, seen string, found map[string]feed.Item[*authv1.Revocation]) {
 			batch.Queue(selectRevocations, pgx.NamedArgs{"seen": seen}).Query(func(rows pgx.Rows) error { return readRevocations(rows, found) })
-			batch.Queue(selectKeys).Query(func(rows pgx.Rows) (err error) {
-				keys, err = pgx.CollectRows(rows, pgx.RowToStructByName[storedKey])
+			batch.Queue(keyring.Select).Query(func(rows pgx.Rows) (err error) {
+				keys, err = pgx.CollectRows(rows, pgx.RowToStructByName[keyring.Stored])
 				return err
 			})
-			batch.Queue(selectIssuer).Query(func(rows pgx.Rows) error {
+			batch.Queue(deployment.SelectIssuer).Query(func(rows pgx.Rows) error {
 				_, err := pgx.ForEachRow(rows, []any{&issuer}, func() error { return nil })
 				return err
 			})
 		},
 		Polled: func(read time.Time) {
-			watch.see(issuer)
-			if s.keys.take(keys, read) {
+			watch.See(issuer)
+			if ring.Take(keys, read) {
 				s.keyChanges.Add(1)
 			}
 		},
 	})
+	return s
 }
 
 func readRevocations(rows pgx.Rows, found map[string]feed.Item[*authv1.Revocation]) error {
@@ -76,7 +91,7 @@ func readRevocations(rows pgx.Rows, found map[string]feed.Item[*authv1.Revocatio
 		if err != nil {
 			return err
 		}
-		one := feed.Item[*authv1.Revocation]{XID: xid, Expire: now.Add(seconds(left))}
+		one := feed.Item[*authv1.Revocation]{XID: xid, Expire: now.Add(database.Seconds(left))}
 		if session != nil {
 			one.Value = &authv1.Revocation{Of: &authv1.Revocation_SessionId{SessionId: *session}}
 		} else {
@@ -91,9 +106,9 @@ func readRevocations(rows pgx.Rows, found map[string]feed.Item[*authv1.Revocatio
 }
 
 // WatchRevocations implements authv1.RevocationServiceHandler.
-func (s *Service) WatchRevocations(ctx context.Context, req *authv1.WatchRevocationsRequest, stream authv1.RevocationServiceWatchRevocationsServerStream) error {
+func (s *revocationService) WatchRevocations(ctx context.Context, req *authv1.WatchRevocationsRequest, stream authv1.RevocationServiceWatchRevocationsServerStream) error {
 	var told int64 // of the changes of keys
-	return s.revocations.Watch(ctx, req.GetCursor(), func(news feed.News[*authv1.Revocation]) error {
+	return s.feed.Watch(ctx, req.GetCursor(), func(news feed.News[*authv1.Revocation]) error {
 		message := &authv1.WatchRevocationsResponse{Complete: news.Complete, Cursor: news.Cursor}
 		for _, one := range news.Items {
 			message.Revocations = append(message.Revocations, &authv1.Revocation{Of: one.Value.GetOf(), ExpiresIn: expiresIn(one.Expire, news.Read)})
@@ -101,10 +116,10 @@ func (s *Service) WatchRevocations(ctx context.Context, req *authv1.WatchRevocat
 		// The count comes first: keys that change meanwhile are told twice.
 		if changes := s.keyChanges.Load(); news.First || news.Complete || changes != told {
 			told = changes
-			message.SigningKeys = &authv1.SigningKeys{Keys: s.keys.published()}
+			message.SigningKeys = &authv1.SigningKeys{Keys: s.keys.Published()}
 		}
 		for _, part := range parts(message) {
-			part.SendTime = timestamppb.New(s.keys.now())
+			part.SendTime = timestamppb.New(s.keys.Now())
 			if err := stream.Send(part); err != nil {
 				return err
 			}
@@ -137,17 +152,17 @@ func parts(message *authv1.WatchRevocationsResponse) []*authv1.WatchRevocationsR
 func expiresIn(expire, now time.Time) int32 { return max(0, int32(expire.Sub(now)/time.Second)) + 1 }
 
 const selectAccess = `
-	SELECT s.revoke_time IS NULL AND s.epoch >= ` + currentEpoch + ` AND a.status = 'active', a.authz_version
+	SELECT s.revoke_time IS NULL AND s.epoch >= ` + deployment.CurrentEpoch + ` AND a.status = 'active', a.authz_version
 	FROM auth.sessions s JOIN auth.accounts a ON a.id = s.account_id
 	WHERE s.id = @session_id AND s.account_id = @account_id`
 
 // CheckAccess implements authv1.RevocationServiceHandler.
-func (s *Service) CheckAccess(ctx context.Context, req *authv1.CheckAccessRequest) (*authv1.CheckAccessResponse, error) {
+func (s *revocationService) CheckAccess(ctx context.Context, req *authv1.CheckAccessRequest) (*authv1.CheckAccessResponse, error) {
 	var live bool
 	var version int64
 	err := s.db.QueryRow(ctx, selectAccess, pgx.NamedArgs{"session_id": req.GetSessionId(), "account_id": req.GetAccountId()}).Scan(&live, &version)
 	switch {
-	case missing(err):
+	case database.Missing(err):
 		return nil, errSessionEnded
 	case err != nil:
 		return nil, fmt.Errorf("check a token: %w", err)

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,7 +10,10 @@ import (
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/deployment"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 )
 
@@ -20,27 +22,36 @@ var (
 	errSessionNotFound = fault.New(connect.CodeNotFound, "SESSION_NOT_FOUND", "There is no such session.")
 )
 
+// sessionService implements authv1.SessionServiceHandler.
+type sessionService struct {
+	db          *database.Pool
+	sessions    *sessions
+	passwords   *passwords
+	log         *audit.Log
+	revocations *revocations
+}
+
 const selectSessionAccount = `SELECT account_id FROM auth.sessions WHERE id = @id`
 
 // Logout implements authv1.SessionServiceHandler.
-func (s *Service) Logout(ctx context.Context, req *authv1.LogoutRequest) (*authv1.LogoutResponse, error) {
-	token, ok := s.refreshKeys.authentic(req.GetRefreshToken())
+func (s *sessionService) Logout(ctx context.Context, req *authv1.LogoutRequest) (*authv1.LogoutResponse, error) {
+	token, ok := s.sessions.refreshKeys.Verify(req.GetRefreshToken())
 	if !ok {
 		return nil, errRefreshInvalid
 	}
-	err := s.transact(ctx, func(tx pgx.Tx) error {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		var account string
-		err := tx.QueryRow(ctx, selectSessionAccount, pgx.NamedArgs{"id": token.session.String()}).Scan(&account)
-		if missing(err) {
+		err := tx.QueryRow(ctx, selectSessionAccount, pgx.NamedArgs{"id": token.Session.String()}).Scan(&account)
+		if database.Missing(err) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("look up the session: %w", err)
 		}
-		if err := revokeSession(ctx, tx, token.session, "logout"); err != nil {
+		if err := revokeSession(ctx, tx, token.Session, "logout"); err != nil {
 			return err
 		}
-		return audit(ctx, tx, audited{event: eventLogout, outcome: succeeded, account: account, session: token.session.String(), origin: req.GetOrigin()})
+		return audit.Write(ctx, tx, audit.Row{Event: audit.Logout, Outcome: audit.Succeeded, Account: account, Session: token.Session.String(), Origin: req.GetOrigin()})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("log out: %w", err)
@@ -52,11 +63,11 @@ func (s *Service) Logout(ctx context.Context, req *authv1.LogoutRequest) (*authv
 const selectSessions = `
 	SELECT id, create_time, last_used_time, expire_time, user_agent, ip_address
 	FROM auth.sessions
-	WHERE account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + currentEpoch + ` AND expire_time > now()
+	WHERE account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + deployment.CurrentEpoch + ` AND expire_time > now()
 	ORDER BY last_used_time DESC LIMIT 100`
 
 // ListSessions implements authv1.SessionServiceHandler.
-func (s *Service) ListSessions(ctx context.Context, req *authv1.ListSessionsRequest) (*authv1.ListSessionsResponse, error) {
+func (s *sessionService) ListSessions(ctx context.Context, req *authv1.ListSessionsRequest) (*authv1.ListSessionsResponse, error) {
 	rows, err := s.db.Query(ctx, selectSessions, pgx.NamedArgs{"account_id": req.GetAccountId()})
 	if err != nil {
 		return nil, fmt.Errorf("list the sessions: %w", err)
@@ -90,13 +101,13 @@ func revokeSession(ctx context.Context, tx pgx.Tx, id uuid.UUID, reason string) 
 const revokeOwned = `
 	WITH ended AS (
 		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = 'revoked'
-		WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + currentEpoch + ` AND expire_time > now() RETURNING id)
+		WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + deployment.CurrentEpoch + ` AND expire_time > now() RETURNING id)
 	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
 
 // RevokeSession implements authv1.SessionServiceHandler.
-func (s *Service) RevokeSession(ctx context.Context, req *authv1.RevokeSessionRequest) (*authv1.RevokeSessionResponse, error) {
-	row := audited{event: eventSessionRevoke, outcome: succeeded, account: req.GetAccountId(), session: req.GetSessionId(), origin: req.GetOrigin()}
-	err := s.transact(ctx, func(tx pgx.Tx) error {
+func (s *sessionService) RevokeSession(ctx context.Context, req *authv1.RevokeSessionRequest) (*authv1.RevokeSessionResponse, error) {
+	row := audit.Row{Event: audit.SessionRevoke, Outcome: audit.Succeeded, Account: req.GetAccountId(), Session: req.GetSessionId(), Origin: req.GetOrigin()}
+	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, revokeOwned, pgx.NamedArgs{"id": req.GetSessionId(), "account_id": req.GetAccountId(), "life": revocationLife})
 		if err != nil {
 			return fmt.Errorf("revoke: %w", err)
@@ -104,10 +115,10 @@ func (s *Service) RevokeSession(ctx context.Context, req *authv1.RevokeSessionRe
 		if tag.RowsAffected() == 0 {
 			return errSessionNotFound
 		}
-		return audit(ctx, tx, row)
+		return audit.Write(ctx, tx, row)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("revoke a session: %w", s.refuse(ctx, row, err))
+		return nil, fmt.Errorf("revoke a session: %w", s.log.Refuse(ctx, row, err))
 	}
 	s.revocations.Soon()
 	return &authv1.RevokeSessionResponse{}, nil
@@ -116,13 +127,13 @@ func (s *Service) RevokeSession(ctx context.Context, req *authv1.RevokeSessionRe
 const revokeAll = `
 	WITH ended AS (
 		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
-		WHERE account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + currentEpoch + ` AND expire_time > now()
+		WHERE account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + deployment.CurrentEpoch + ` AND expire_time > now()
 			AND (@except::uuid IS NULL OR id <> @except::uuid) RETURNING id)
 	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
 
 // revokeSessions ends an account's sessions, all but one if except is set.
 func revokeSessions(ctx context.Context, tx pgx.Tx, account, except, reason string) (int32, error) {
-	tag, err := tx.Exec(ctx, revokeAll, pgx.NamedArgs{"account_id": account, "except": optional(except), "reason": reason, "life": revocationLife})
+	tag, err := tx.Exec(ctx, revokeAll, pgx.NamedArgs{"account_id": account, "except": database.Optional(except), "reason": reason, "life": revocationLife})
 	if err != nil {
 		return 0, fmt.Errorf("revoke the sessions: %w", err)
 	}
@@ -130,23 +141,21 @@ func revokeSessions(ctx context.Context, tx pgx.Tx, account, except, reason stri
 }
 
 // RevokeSessions implements authv1.SessionServiceHandler.
-func (s *Service) RevokeSessions(ctx context.Context, req *authv1.RevokeSessionsRequest) (*authv1.RevokeSessionsResponse, error) {
+func (s *sessionService) RevokeSessions(ctx context.Context, req *authv1.RevokeSessionsRequest) (*authv1.RevokeSessionsResponse, error) {
 	var revoked int32
-	row := audited{event: eventSessionRevoke, outcome: succeeded, account: req.GetAccountId(), origin: req.GetOrigin()}
-	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
+	row := audit.Row{Event: audit.SessionRevoke, Outcome: audit.Succeeded, Account: req.GetAccountId(), Origin: req.GetOrigin()}
+	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
 		if _, err := lockedAccount(ctx, tx, req.GetAccountId()); err != nil {
 			return err
 		}
 		if revoked, err = revokeSessions(ctx, tx, req.GetAccountId(), req.GetExceptSessionId(), "revoked"); err != nil {
 			return err
 		}
-		return audit(ctx, tx, row)
+		return audit.Write(ctx, tx, row)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("revoke sessions: %w", s.refuse(ctx, row, err))
+		return nil, fmt.Errorf("revoke sessions: %w", s.log.Refuse(ctx, row, err))
 	}
 	s.revocations.Soon()
 	return &authv1.RevokeSessionsResponse{Revoked: revoked}, nil
 }
-
-func missing(err error) bool { return errors.Is(err, pgx.ErrNoRows) }

@@ -3,44 +3,65 @@ package auth
 import (
 	"context"
 
+	"gatehouse/auth/audit"
+	"gatehouse/auth/throttle"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/password"
 )
 
-// passwordTry is a password that is held against an account's.
+// passwords checks passwords, old and new.
+type passwords struct {
+	hasher   *password.Hasher
+	min      int // characters of a new password
+	throttle *throttle.Throttle
+	log      *audit.Log
+}
+
+// passwordTry is a password to check against an account's.
 type passwordTry struct {
-	guesser
+	client   throttle.Client
 	caller   password.Caller
 	password string
 	hash     string // "" when there is no account, or none has been set
-	wrong    error  // what it means that it isn't right
-	row      audited
+	wrong    error  // the refusal of a wrong password
+	row      audit.Row
 }
 
-// tryPassword returns nil when the password is right, and whether its hash
-// should be made anew. A refusal is audited. No connection is held while the
-// password is hashed. Errors: the try's wrong, resource_exhausted
-// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
-func (s *Service) tryPassword(ctx context.Context, try passwordTry) (outdated bool, err error) {
-	begun, held, err := s.beginAttempt(ctx, try.guesser)
+// try returns nil when the password is right, and whether its hash is outdated. A
+// refusal is audited. No connection is held while the password is hashed. Errors:
+// the try's wrong, resource_exhausted TOO_MANY_ATTEMPTS or
+// TOO_MANY_PASSWORD_CHECKS.
+func (p *passwords) try(ctx context.Context, try passwordTry) (outdated bool, err error) {
+	attempt, block, err := p.throttle.Begin(ctx, try.client)
 	if fault.Reason(err) != "" {
-		return false, s.refuse(ctx, s.heldRow(try, held), err)
+		return false, p.log.Refuse(ctx, blockedRow(try, block), err)
 	}
 	if err != nil {
 		return false, err
 	}
-	right, outdated, err := s.passwords.Check(ctx, try.caller, try.password, try.hash)
-	if err != nil { // it was not looked at
-		if failure := s.settle(ctx, begun, nil); failure != nil {
+	right, outdated, err := p.hasher.Check(ctx, try.caller, try.password, try.hash)
+	if err != nil { // it was not checked
+		if failure := p.throttle.Cancel(ctx, attempt); failure != nil {
 			return false, failure
 		}
 		return false, err
 	}
 	if !right {
-		if err := s.fail(ctx, begun); err != nil {
+		if err := p.throttle.Fail(ctx, attempt); err != nil {
 			return false, err
 		}
-		return false, s.refuse(ctx, try.row, try.wrong)
+		return false, p.log.Refuse(ctx, try.row, try.wrong)
 	}
-	return outdated, s.settle(ctx, begun, begun.cleared)
+	return outdated, p.throttle.Succeed(ctx, attempt)
+}
+
+// blockedRow returns the audit row of a blocked attempt. Blocks of a network share
+// one row, which names no account. It is the same whether or not the email has an
+// account, so that timing doesn't reveal it.
+func blockedRow(try passwordTry, block throttle.Block) audit.Row {
+	row := try.row
+	if block.Address && row.Origin.GetAccountId() == "" {
+		row.Account, row.Subject = "", "network:"+throttle.Network(try.client.Address)
+	}
+	return row
 }

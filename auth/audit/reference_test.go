@@ -1,4 +1,4 @@
-package auth
+package audit_test
 
 import (
 	"flag"
@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write docs/reference/audit.md anew")
 
 const auditPage = `# Audit events
 
-Made from the events' comments in ` + "`auth`" + `; a test compares this page with them.
+Made from the events' comments in ` + "`auth/audit`" + `; a test compares this page with them.
 
 What changes or tries an identity is written down in the transaction that changes it, so that both are there or neither.
 An event names who it concerns and who acted by their ids, with the session, the address, the user agent and the request's id; never an email, a password or a token.
@@ -51,7 +51,7 @@ func TestTheAuditPageHasEveryEvent(t *testing.T) {
 			if !ok {
 				return true
 			}
-			if kind, ok := constant.Type.(*ast.Ident); !ok || kind.Name != "event" {
+			if kind, ok := constant.Type.(*ast.Ident); !ok || kind.Name != "Event" {
 				return true
 			}
 			event, err := strconv.Unquote(constant.Values[0].(*ast.BasicLit).Value)
@@ -65,7 +65,7 @@ func TestTheAuditPageHasEveryEvent(t *testing.T) {
 	}
 	slices.Sort(rows)
 	want := auditPage + strings.Join(rows, "")
-	const path = "../docs/reference/audit.md"
+	const path = "../../docs/reference/audit.md"
 	if *update {
 		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
@@ -76,6 +76,6 @@ func TestTheAuditPageHasEveryEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(committed) != want {
-		t.Errorf("%s is not current. Write it anew: go test ./auth -run %s -update\nwant:\n%s", path, t.Name(), want)
+		t.Errorf("%s is not current. Write it anew: go test ./auth/audit -run %s -update\nwant:\n%s", path, t.Name(), want)
 	}
 }

@@ -1,4 +1,4 @@
-package auth
+package tokens
 
 import (
 	"crypto/hmac"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"gatehouse/auth/secretkey"
 	"gatehouse/internal/opaque"
 )
 
@@ -19,27 +20,32 @@ const (
 	deviceLength  = devicePayload + sha256.Size
 )
 
-// deviceKeys are the MAC keys, newest first.
-type deviceKeys [][]byte
+// DeviceKeys are the MAC keys, newest first.
+type DeviceKeys [][]byte
 
-// issue returns the token of the account's device under the newest key.
-func (k deviceKeys) issue(device, account uuid.UUID) string {
+// NewDeviceKeys derives the keys from the secret keys, newest first.
+func NewDeviceKeys(secrets [][]byte) (DeviceKeys, error) {
+	return secretkey.DeriveEach(secrets, "device token v1")
+}
+
+// Issue returns the token of the account's device under the newest key.
+func (k DeviceKeys) Issue(device, account uuid.UUID) string {
 	raw := make([]byte, 0, deviceLength)
 	raw = append(raw, device[:]...)
 	raw = append(raw, account[:]...)
-	raw = append(raw, macOf(k[0], raw)...)
+	raw = append(raw, secretkey.MAC(k[0], raw)...)
 	return opaque.Encode(devicePrefix, raw)
 }
 
-// device returns which of the account's devices the token names, if one of the
+// Verify returns which of the account's devices the token names, if one of the
 // keys made it for this very account.
-func (k deviceKeys) device(text, account string) (uuid.UUID, bool) {
+func (k DeviceKeys) Verify(text, account string) (uuid.UUID, bool) {
 	raw, ok := opaque.Decode(devicePrefix, text)
 	if !ok || len(raw) != deviceLength {
 		return uuid.UUID{}, false
 	}
 	for _, key := range k {
-		if hmac.Equal(macOf(key, raw[:devicePayload]), raw[devicePayload:]) {
+		if hmac.Equal(secretkey.MAC(key, raw[:devicePayload]), raw[devicePayload:]) {
 			return uuid.UUID(raw[:16]), uuid.UUID(raw[16:devicePayload]).String() == account
 		}
 	}

@@ -1,4 +1,6 @@
-package auth
+// Package keyring owns the keys that sign access tokens: their storage, sealed
+// with a secret key, their rotation, and which one signs now.
+package keyring
 
 import (
 	"context"
@@ -14,71 +16,75 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
+	"gatehouse/auth/deployment"
+	"gatehouse/auth/secretkey"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 )
 
-// What a signing key is sealed for. After an emergency it is the other one, which
-// binaries without epochs can't open: they would go on with sessions that have
-// ended, and so can't sign any more, and don't start.
+// Purposes that signing keys are sealed for. Once the session epoch was raised it
+// is the second, which binaries without epochs can't open: they would accept
+// sessions that have ended, so they must not sign or start.
 const (
 	signingKeyPurpose      = "signing key v1"
 	signingKeyEpochPurpose = "signing key v2"
 )
 
-// openSigningKey opens a sealed key, and returns what for it was sealed.
-func openSigningKey(secrets [][]byte, kid string, sealed []byte) (seed []byte, purpose string, err error) {
+// openKey decrypts a sealed key, and returns the purpose that it was sealed for.
+func openKey(secrets [][]byte, kid string, sealed []byte) (seed []byte, purpose string, err error) {
 	for _, purpose = range []string{signingKeyPurpose, signingKeyEpochPurpose} {
-		if seed, err = unseal(secrets, purpose, kid, sealed); !errors.Is(err, errSealed) {
+		if seed, err = secretkey.Open(secrets, purpose, kid, sealed); !errors.Is(err, secretkey.ErrSealed) {
 			break
 		}
 	}
 	return seed, purpose, err
 }
 
-// keyring signs access tokens with the key whose turn it is: of those in
-// Postgres, the one whose sign_time came last. Every copy of auth reads the
-// keys four times a second, with the revocations, so that all change from one
-// key to the next at the same moment, without a restart.
+// Keyring signs access tokens with the current key: of those in Postgres, the one
+// whose sign_time was reached last. Every replica of auth reads the keys four
+// times a second, with the revocations, so that all switch keys at the same
+// moment, without a restart.
 //
-// A key is there for at least ten seconds before it signs, and a gateway that
-// heard nothing for five doesn't judge by its keys: whoever judges by them has
-// the key. A copy that can't read goes on with what it has read. It can't sign
-// with what nobody knows, for it holds only what was committed; but an old key
-// goes a minute after the last token that it should have signed, so that a copy
-// that has read nothing for keysTrusted signs no more.
-type keyring struct {
+// A key is published for at least ten seconds before it signs, and a gateway that
+// received nothing for five doesn't verify with its keys: every gateway that
+// verifies has the key. A replica that can't read Postgres continues with the keys
+// that it has read. An old key is retired a minute after the last token that it
+// should have signed expired, so a replica that has read nothing for keysTrusted
+// stops signing.
+type Keyring struct {
+	db      *database.Pool
+	life    time.Duration
 	issuer  string
 	secrets [][]byte
 	logger  *slog.Logger
-	now     func() time.Time // for what tokens say; turns are measured
+	now     func() time.Time // for the times in tokens
 
 	mu   sync.RWMutex
-	keys []signingKey // the one to sign last comes first
+	keys []signingKey // the latest sign_time first
 	read time.Time
-	// epoch is the one that was read with the keys, and epochSince when it was
-	// read first. Who asked for a token before may be of a session that has ended.
+	// epoch was read with the keys, first at epochSince. A call that began before
+	// that may belong to a session that has ended.
 	epoch      int64
 	epochSince time.Time
 }
 
-// keysTrusted is for how long the keys count after they were read.
+// keysTrusted is how long after they were read the keys may sign.
 const keysTrusted = time.Minute
 
-// signingKey is a key as this copy uses it.
+// signingKey is a key as this replica uses it.
 type signingKey struct {
 	kid    string
 	public []byte
-	// Nil where its secret key isn't ours: the key verifies, and can't sign.
+	// Nil where it was sealed with a secret key that this replica lacks: the key
+	// verifies, but cannot sign.
 	private ed25519.PrivateKey
-	signs   time.Time // from when
+	signs   time.Time // from this time on
 }
 
-// storedKey is a key's row, with its times on Postgres' clock.
-type storedKey struct {
+// Stored is a key's row, with its times on Postgres' clock.
+type Stored struct {
 	KID     string  `db:"kid"`
 	Public  []byte  `db:"public_key"`
 	Sealed  []byte  `db:"sealed_private_key"`
@@ -88,13 +94,14 @@ type storedKey struct {
 }
 
 const (
-	// Two copies must not make two keys for one turn.
-	lockKeys   = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse signing keys', 0))"
-	selectKeys = `
+	// Two replicas must not make two next keys.
+	lockKeys = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse signing keys', 0))"
+	// Select reads the keys as Stored rows.
+	Select = `
 		SELECT kid, public_key, sealed_private_key,
 			extract(epoch FROM sign_time - clock_timestamp())::float8 AS signs_in,
 			extract(epoch FROM clock_timestamp() - create_time)::float8 AS age,
-			` + currentEpoch + ` AS epoch
+			` + deployment.CurrentEpoch + ` AS epoch
 		FROM auth.signing_keys ORDER BY sign_time DESC, kid`
 	resealKey = `UPDATE auth.signing_keys SET sealed_private_key = @sealed_private_key WHERE kid = @kid`
 	insertKey = `
@@ -102,13 +109,35 @@ const (
 		VALUES (@kid, @public_key, @sealed_private_key, clock_timestamp(), clock_timestamp() + @signs_in::interval)`
 )
 
-// openKeyring loads the keys, and makes the first one if none signs.
-func openKeyring(ctx context.Context, db *pgxpool.Pool, secrets [][]byte, issuer string, logger *slog.Logger) (*keyring, error) {
+// Config configures a keyring.
+type Config struct {
+	DB *database.Pool
+	// Secrets are the secret keys, newest first, 32 bytes each.
+	Secrets [][]byte
+	// Issuer is the "iss" of tokens.
+	Issuer string
+	// Life is how long a key signs; DefaultLife if zero.
+	Life time.Duration
+	// Now is the clock for the times in tokens; time.Now if nil.
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Open loads the keys, and makes the first one if none signs. It returns an error
+// when a key was sealed with a secret key that it wasn't given.
+func Open(ctx context.Context, config Config) (*Keyring, error) {
+	secrets := config.Secrets
 	if len(secrets) == 0 {
 		return nil, errors.New("no secret key")
 	}
-	ring := &keyring{issuer: issuer, secrets: secrets, logger: logger, now: time.Now}
-	err := database.Retrying(db).Transact(ctx, func(tx pgx.Tx) error {
+	ring := &Keyring{db: config.DB, life: config.Life, issuer: config.Issuer, secrets: secrets, logger: config.Logger, now: config.Now}
+	if ring.life == 0 {
+		ring.life = DefaultLife
+	}
+	if ring.now == nil {
+		ring.now = time.Now
+	}
+	err := ring.db.Transact(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, lockKeys); err != nil {
 			return fmt.Errorf("lock: %w", err)
 		}
@@ -127,7 +156,7 @@ func openKeyring(ctx context.Context, db *pgxpool.Pool, secrets [][]byte, issuer
 		if err := resealKeys(ctx, tx, secrets, stored); err != nil {
 			return err
 		}
-		ring.take(stored, time.Now())
+		ring.Take(stored, time.Now())
 		return nil
 	})
 	if err != nil {
@@ -136,20 +165,20 @@ func openKeyring(ctx context.Context, db *pgxpool.Pool, secrets [][]byte, issuer
 	return ring, nil
 }
 
-func readKeys(ctx context.Context, tx pgx.Tx) ([]storedKey, error) {
-	rows, err := tx.Query(ctx, selectKeys)
+func readKeys(ctx context.Context, tx pgx.Tx) ([]Stored, error) {
+	rows, err := tx.Query(ctx, Select)
 	if err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
-	keys, err := pgx.CollectRows(rows, pgx.RowToStructByName[storedKey])
+	keys, err := pgx.CollectRows(rows, pgx.RowToStructByName[Stored])
 	if err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
 	return keys, nil
 }
 
-// current returns the place of the key whose turn it is, and whether there is one.
-func current(stored []storedKey) (int, bool) {
+// current returns the index of the key that signs now, and whether there is one.
+func current(stored []Stored) (int, bool) {
 	for i, key := range stored {
 		if key.SignsIn <= 0 {
 			return i, true
@@ -158,12 +187,12 @@ func current(stored []storedKey) (int, bool) {
 	return 0, false
 }
 
-// resealKeys seals anew, with the newest secret key, what an older one sealed,
-// so that the older can be dropped once every copy has both.
-func resealKeys(ctx context.Context, tx pgx.Tx, secrets [][]byte, stored []storedKey) error {
+// resealKeys reseals keys that an older secret key sealed with the newest one, so
+// that the older can be dropped once every replica has both.
+func resealKeys(ctx context.Context, tx pgx.Tx, secrets [][]byte, stored []Stored) error {
 	for _, key := range stored {
-		_, _, err := openSigningKey(secrets[:1], key.KID, key.Sealed)
-		if errors.Is(err, errSealed) {
+		_, _, err := openKey(secrets[:1], key.KID, key.Sealed)
+		if errors.Is(err, secretkey.ErrSealed) {
 			err = reseal(ctx, tx, secrets, key)
 		}
 		if err != nil {
@@ -173,22 +202,22 @@ func resealKeys(ctx context.Context, tx pgx.Tx, secrets [][]byte, stored []store
 	return nil
 }
 
-func reseal(ctx context.Context, tx pgx.Tx, secrets [][]byte, key storedKey) error {
-	seed, purpose, err := openSigningKey(secrets[1:], key.KID, key.Sealed)
+func reseal(ctx context.Context, tx pgx.Tx, secrets [][]byte, key Stored) error {
+	seed, purpose, err := openKey(secrets[1:], key.KID, key.Sealed)
 	if err != nil {
 		return fmt.Errorf("%w: give the GATEHOUSE_SECRET_KEY that sealed it, after a comma if it is the older one", err)
 	}
-	anew, err := seal(secrets[0], purpose, key.KID, seed)
+	resealed, err := secretkey.Seal(secrets[0], purpose, key.KID, seed)
 	if err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, resealKey, pgx.NamedArgs{"kid": key.KID, "sealed_private_key": anew}); err != nil {
-		return fmt.Errorf("seal anew: %w", err)
+	if _, err := tx.Exec(ctx, resealKey, pgx.NamedArgs{"kid": key.KID, "sealed_private_key": resealed}); err != nil {
+		return fmt.Errorf("reseal: %w", err)
 	}
 	return nil
 }
 
-// makeKey writes a key that is to sign after a while, and returns its id.
+// makeKey writes a key that signs after signsIn, and returns its id.
 func makeKey(ctx context.Context, tx pgx.Tx, secret []byte, signsIn time.Duration) (string, error) {
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -196,14 +225,14 @@ func makeKey(ctx context.Context, tx pgx.Tx, secret []byte, signsIn time.Duratio
 	}
 	kid := thumbprint(public)
 	purpose := signingKeyPurpose
-	var epoch int64
-	if err := tx.QueryRow(ctx, selectEpoch).Scan(&epoch); err != nil {
-		return "", fmt.Errorf("read the epoch: %w", err)
+	epoch, err := deployment.Epoch(ctx, tx)
+	if err != nil {
+		return "", err
 	}
 	if epoch > 0 {
 		purpose = signingKeyEpochPurpose
 	}
-	sealed, err := seal(secret, purpose, kid, private.Seed())
+	sealed, err := secretkey.Seal(secret, purpose, kid, private.Seed())
 	if err != nil {
 		return "", fmt.Errorf("seal: %w", err)
 	}
@@ -221,9 +250,9 @@ func thumbprint(public ed25519.PublicKey) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// take takes over what was read at a moment, and reports whether keys came or
-// went.
-func (r *keyring) take(stored []storedKey, at time.Time) (changed bool) {
+// Take replaces the keys with those read at a time, and reports whether keys were
+// added or removed.
+func (r *Keyring) Take(stored []Stored, at time.Time) (changed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known := map[string]signingKey{}
@@ -244,26 +273,26 @@ func (r *keyring) take(stored []storedKey, at time.Time) (changed bool) {
 			changed = true
 			key = signingKey{kid: row.KID, public: row.Public, private: r.open(row)}
 		}
-		key.signs = at.Add(seconds(row.SignsIn))
+		key.signs = at.Add(database.Seconds(row.SignsIn))
 		r.keys = append(r.keys, key)
 	}
 	return changed
 }
 
 // open returns the private key, or nil where another secret key sealed it.
-func (r *keyring) open(row storedKey) ed25519.PrivateKey {
-	seed, _, err := openSigningKey(r.secrets, row.KID, row.Sealed)
+func (r *Keyring) open(row Stored) ed25519.PrivateKey {
+	seed, _, err := openKey(r.secrets, row.KID, row.Sealed)
 	if err != nil {
-		r.logger.LogAttrs(context.Background(), slog.LevelError, "a signing key can't be opened, so that no token can be made when its turn comes: give this copy the GATEHOUSE_SECRET_KEY of the others",
+		r.logger.LogAttrs(context.Background(), slog.LevelError, "signing key: cannot be opened, no token can be signed when it becomes current: give this replica the GATEHOUSE_SECRET_KEY of the others",
 			slog.String("kid", row.KID), slog.String("cause", err.Error()))
 		return nil
 	}
 	return ed25519.NewKeyFromSeed(seed)
 }
 
-// signing returns the key whose turn it is. Errors: unavailable
+// signing returns the key that signs now. Errors: unavailable
 // SERVICE_UNAVAILABLE.
-func (r *keyring) signing() (signingKey, error) {
+func (r *Keyring) signing() (signingKey, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	now := time.Now()
@@ -275,22 +304,31 @@ func (r *keyring) signing() (signingKey, error) {
 			continue
 		}
 		if key.private == nil {
-			return signingKey{}, fault.Unavailable().WithCause(fmt.Errorf("signing key %s: %w", key.kid, errSealed))
+			return signingKey{}, fault.Unavailable().WithCause(fmt.Errorf("signing key %s: %w", key.kid, secretkey.ErrSealed))
 		}
 		return key, nil
 	}
-	return signingKey{}, fault.Unavailable().WithCause(errors.New("there is no signing key"))
+	return signingKey{}, fault.Unavailable().WithCause(errors.New("no signing key"))
 }
 
-// endedSince reports whether all sessions have ended since a moment.
-func (r *keyring) endedSince(at time.Time) bool {
+// endedSince reports whether all sessions have ended since a time.
+func (r *Keyring) endedSince(at time.Time) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return at.Before(r.epochSince)
 }
 
-// published are the public keys, the one to sign last first.
-func (r *keyring) published() []*authv1.SigningKey {
+// Issuer is the "iss" of tokens.
+func (r *Keyring) Issuer() string { return r.issuer }
+
+// Life is how long a key signs.
+func (r *Keyring) Life() time.Duration { return r.life }
+
+// Now returns the time by which tokens are made.
+func (r *Keyring) Now() time.Time { return r.now() }
+
+// Published returns the public keys, the latest to sign first.
+func (r *Keyring) Published() []*authv1.SigningKey {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	keys := make([]*authv1.SigningKey, len(r.keys))
@@ -299,6 +337,9 @@ func (r *keyring) published() []*authv1.SigningKey {
 	}
 	return keys
 }
+
+// AccessTokenLife is how long an access token is valid.
+const AccessTokenLife = 5 * time.Minute
 
 // accessClaims are an access token's claims (RFC 9068).
 type accessClaims struct {
@@ -315,9 +356,9 @@ const (
 	tokenClient   = "gatehouse"
 )
 
-// accessToken signs a token for a session of the account, as of a moment that
-// isn't after the account was read: what is revoked later outlives it.
-func (r *keyring) accessToken(account *authv1.Account, session uuid.UUID, at time.Time) (string, error) {
+// AccessToken signs a token for a session of the account. at must not be after the
+// account was read, so that a later revocation outlives the token.
+func (r *Keyring) AccessToken(account *authv1.Account, session uuid.UUID, at time.Time) (string, error) {
 	key, err := r.signing()
 	if err != nil {
 		return "", err
@@ -340,9 +381,4 @@ func (r *keyring) accessToken(account *authv1.Account, session uuid.UUID, at tim
 		return "", fmt.Errorf("sign an access token: %w", err)
 	}
 	return signed, nil
-}
-
-// ListSigningKeys implements authv1.KeyServiceHandler.
-func (s *Service) ListSigningKeys(context.Context, *authv1.ListSigningKeysRequest) (*authv1.ListSigningKeysResponse, error) {
-	return &authv1.ListSigningKeysResponse{Keys: s.keys.published(), Issuer: s.keys.issuer}, nil
 }

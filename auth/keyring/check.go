@@ -1,9 +1,10 @@
-package auth
+package keyring
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"gatehouse/auth/secretkey"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,9 +16,8 @@ var ErrSecret = errors.New("a signing key is sealed with another secret key")
 
 const selectSealedKeys = `SELECT kid, sealed_private_key FROM auth.signing_keys`
 
-// CheckSecrets reports whether the secret keys open the signing keys that are
-// kept in the database, where there are any. It changes nothing. Errors:
-// ErrSecret.
+// CheckSecrets checks that the secret keys open all stored signing keys. It changes
+// nothing. Errors: ErrSecret.
 func CheckSecrets(ctx context.Context, db *pgx.Conn, secrets [][]byte) error {
 	rows, err := db.Query(ctx, selectSealedKeys)
 	if err != nil {
@@ -26,8 +26,8 @@ func CheckSecrets(ctx context.Context, db *pgx.Conn, secrets [][]byte) error {
 	var kid string
 	var sealed []byte
 	_, err = pgx.ForEachRow(rows, []any{&kid, &sealed}, func() error {
-		_, _, err := openSigningKey(secrets, kid, sealed)
-		if errors.Is(err, errSealed) {
+		_, _, err := openKey(secrets, kid, sealed)
+		if errors.Is(err, secretkey.ErrSealed) {
 			return ErrSecret
 		}
 		return err
@@ -42,8 +42,7 @@ const selectSigningAge = `
 	SELECT extract(epoch FROM clock_timestamp() - max(sign_time))::float8
 	FROM auth.signing_keys WHERE sign_time <= clock_timestamp()`
 
-// SigningAge returns for how long the current signing key has signed; 0 where
-// there is none yet.
+// SigningAge returns how long the current key has been signing; 0 without one.
 func SigningAge(ctx context.Context, db *pgx.Conn) (time.Duration, error) {
 	var age *float64
 	if err := db.QueryRow(ctx, selectSigningAge).Scan(&age); err != nil {

@@ -1,4 +1,6 @@
-package auth
+// Package secretkey uses the system's secret keys: it derives a key for each
+// purpose from them (HKDF), authenticates, and seals what is stored.
+package secretkey
 
 import (
 	"crypto/aes"
@@ -12,8 +14,8 @@ import (
 	"fmt"
 )
 
-// derive makes a 32-byte key for one purpose from a secret key (RFC 5869).
-func derive(secret []byte, purpose string) ([]byte, error) {
+// Derive returns a 32-byte key for one purpose from a secret key (RFC 5869).
+func Derive(secret []byte, purpose string) ([]byte, error) {
 	key, err := hkdf.Key(sha256.New, secret, nil, "gatehouse "+purpose, 32)
 	if err != nil {
 		return nil, fmt.Errorf("derive the key for the %s: %w", purpose, err)
@@ -21,11 +23,11 @@ func derive(secret []byte, purpose string) ([]byte, error) {
 	return key, nil
 }
 
-// deriveEach derives a key for one purpose from each secret key, in their order.
-func deriveEach(secrets [][]byte, purpose string) ([][]byte, error) {
+// DeriveEach derives a key for one purpose from each secret key, in their order.
+func DeriveEach(secrets [][]byte, purpose string) ([][]byte, error) {
 	keys := make([][]byte, 0, len(secrets))
 	for _, secret := range secrets {
-		key, err := derive(secret, purpose)
+		key, err := Derive(secret, purpose)
 		if err != nil {
 			return nil, err
 		}
@@ -34,36 +36,37 @@ func deriveEach(secrets [][]byte, purpose string) ([][]byte, error) {
 	return keys, nil
 }
 
-// macOf returns the message authentication code of what is given (HMAC-SHA-256,
-// RFC 2104), 32 bytes.
-func macOf(key, of []byte) []byte {
+// MAC returns the message authentication code of data (HMAC-SHA-256, RFC 2104),
+// 32 bytes.
+func MAC(key, data []byte) []byte {
 	mac := hmac.New(sha256.New, key)
-	mac.Write(of)
+	mac.Write(data)
 	return mac.Sum(nil)
 }
 
-// keyID names a secret key without telling anything about it.
-func keyID(secret []byte) (string, error) {
-	id, err := derive(secret, "secret key id")
+// ID identifies a secret key without revealing anything about it.
+func ID(secret []byte) (string, error) {
+	id, err := Derive(secret, "secret key id")
 	return hex.EncodeToString(id[:4]), err
 }
 
-// seal encrypts with AES-256-GCM, bound to the purpose and the label: nonce and
+// Seal encrypts with AES-256-GCM, bound to the purpose and the label: nonce and
 // ciphertext together.
-func seal(secret []byte, purpose, label string, plain []byte) ([]byte, error) {
+func Seal(secret []byte, purpose, label string, plain []byte) ([]byte, error) {
 	box, err := sealer(secret, purpose)
 	if err != nil {
 		return nil, err
 	}
 	nonce := make([]byte, box.NonceSize())
-	_, _ = rand.Read(nonce) // never fails: it would end the process
+	_, _ = rand.Read(nonce) // never fails
 	return box.Seal(nonce, nonce, plain, []byte(label)), nil
 }
 
-var errSealed = errors.New("sealed with another key")
+// ErrSealed says that none of the secret keys sealed the data.
+var ErrSealed = errors.New("sealed with another key")
 
-// unseal opens what one of the secret keys sealed.
-func unseal(secrets [][]byte, purpose, label string, sealed []byte) ([]byte, error) {
+// Open decrypts data that one of the secret keys sealed. Errors: ErrSealed.
+func Open(secrets [][]byte, purpose, label string, sealed []byte) ([]byte, error) {
 	for _, secret := range secrets {
 		box, err := sealer(secret, purpose)
 		if err != nil {
@@ -77,11 +80,11 @@ func unseal(secrets [][]byte, purpose, label string, sealed []byte) ([]byte, err
 			return plain, nil
 		}
 	}
-	return nil, errSealed
+	return nil, ErrSealed
 }
 
 func sealer(secret []byte, purpose string) (cipher.AEAD, error) {
-	key, err := derive(secret, purpose)
+	key, err := Derive(secret, purpose)
 	if err != nil {
 		return nil, err
 	}
