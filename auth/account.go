@@ -3,7 +3,6 @@ package auth
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -21,12 +20,8 @@ import (
 )
 
 var (
-	errUserNotFound       = fault.New(connect.CodeNotFound, "USER_NOT_FOUND", "There is no such user.")
-	errEmailTaken         = fault.New(connect.CodeAlreadyExists, "EMAIL_TAKEN", "Another account has this email. Sign in with it, or use another.")
-	errAccountExists      = fault.New(connect.CodeAlreadyExists, "ACCOUNT_EXISTS", "There is an account with this id already.")
 	errRegistrationClosed = fault.New(connect.CodePermissionDenied, "REGISTRATION_CLOSED", "Registration is closed. Ask an administrator for an account.")
 	errLastAdministrator  = fault.New(connect.CodeFailedPrecondition, "LAST_ADMINISTRATOR", "This is the last active administrator. Make another one first.")
-	errReauthenticate     = fault.New(connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED", "Give your password again (Reauthenticate), then repeat this within five minutes.")
 )
 
 // accountService implements authv1.AccountServiceHandler.
@@ -43,74 +38,6 @@ type accountService struct {
 	relay        *relay.Relay
 	revocations  *revocations
 	step         func(string)
-}
-
-// accounts writes accounts, with their outbox rows and audit rows.
-type accounts struct {
-	db          *database.Pool
-	log         *audit.Log
-	relay       *relay.Relay
-	mails       *outbox.Outbox
-	revocations *revocations
-	step        func(string)
-}
-
-// sortedRoles returns the roles sorted, each once, never nil.
-func sortedRoles(roles []string) []string {
-	sorted := append([]string{}, roles...)
-	slices.Sort(sorted)
-	return slices.Compact(sorted)
-}
-
-const accountColumns = `a.id, a.email, a.email_verified, a.status, a.roles, a.authz_version, a.create_time, a.update_time`
-
-// scanAccount reads the columns of accountColumns, and more into rest.
-func scanAccount(row pgx.Row, rest ...any) (*authv1.Account, error) {
-	var found authv1.Account
-	var status string
-	var created, updated time.Time
-	into := []any{&found.Id, &found.Email, &found.EmailVerified, &status, &found.Roles, &found.AuthzVersion, &created, &updated}
-	if err := row.Scan(append(into, rest...)...); err != nil {
-		return nil, err
-	}
-	found.CreateTime, found.UpdateTime = timestamppb.New(created), timestamppb.New(updated)
-	found.Status = authv1.AccountStatus_ACCOUNT_STATUS_DISABLED
-	if status == statusActive {
-		found.Status = authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE
-	}
-	return &found, nil
-}
-
-const (
-	statusActive   = "active"
-	statusDisabled = "disabled"
-)
-
-const (
-	selectAccount     = `SELECT ` + accountColumns + ` FROM auth.accounts a WHERE a.id = @id`
-	selectAccountLock = selectAccount + ` FOR UPDATE`
-)
-
-// accountByID returns an account. Errors: not_found USER_NOT_FOUND.
-func accountByID(ctx context.Context, tx pgx.Tx, id string) (*authv1.Account, error) {
-	return queryAccount(ctx, tx, selectAccount, id)
-}
-
-// lockedAccount locks an account's row and returns it. Errors: not_found
-// USER_NOT_FOUND.
-func lockedAccount(ctx context.Context, tx pgx.Tx, id string) (*authv1.Account, error) {
-	return queryAccount(ctx, tx, selectAccountLock, id)
-}
-
-func queryAccount(ctx context.Context, tx pgx.Tx, query, id string) (*authv1.Account, error) {
-	account, err := scanAccount(tx.QueryRow(ctx, query, pgx.NamedArgs{"id": id}))
-	if database.Missing(err) {
-		return nil, errUserNotFound
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the account: %w", err)
-	}
-	return account, nil
 }
 
 const selectAccountFacts = `
@@ -155,89 +82,6 @@ func (s *accountService) BatchGetAccounts(ctx context.Context, req *authv1.Batch
 		return nil, fmt.Errorf("read accounts: %w", err)
 	}
 	return &authv1.BatchGetAccountsResponse{Accounts: accounts}, nil
-}
-
-// change locks an account, lets apply change it, and writes what stands or
-// falls with the change: the outbox row and the audit row. Afterwards it tells
-// users. apply returns whether anything changed. A refusal is audit.Row too.
-func (s *accounts) change(ctx context.Context, id string, event audit.Event, origin *authv1.Origin,
-	apply func(tx pgx.Tx, before *authv1.Account) (bool, error),
-) (*authv1.Account, error) {
-	var after *authv1.Account
-	var changed bool
-	row := audit.Row{Event: event, Outcome: audit.Succeeded, Account: id, Origin: origin}
-	s.step("auth: before the account is changed")
-	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
-		before, err := lockedAccount(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		if err := requireIfAsked(ctx, tx, origin); err != nil {
-			return err
-		}
-		if changed, err = apply(tx, before); err != nil || !changed {
-			after = before
-			return err
-		}
-		if err := keepsAnAdministrator(ctx, tx, before); err != nil {
-			return err
-		}
-		s.step("auth: before the change's outbox is written")
-		var version int64
-		if err := tx.QueryRow(ctx, raiseVersion, pgx.NamedArgs{"id": id}).Scan(&version); err != nil {
-			return fmt.Errorf("raise the version: %w", err)
-		}
-		if err := relay.Enqueue(ctx, tx, id, version, nil); err != nil {
-			return err
-		}
-		if after, err = accountByID(ctx, tx, id); err != nil {
-			return err
-		}
-		err = audit.Write(ctx, tx, row)
-		s.step("auth: before the change is committed")
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", event, s.log.Refuse(ctx, row, err))
-	}
-	s.step("auth: after the change is committed")
-	if changed {
-		s.revocations.Soon()
-		s.relay.Deliver(ctx, id)
-	}
-	return after, nil
-}
-
-const raiseVersion = `
-	UPDATE auth.accounts SET version = version + 1, update_time = clock_timestamp() WHERE id = @id RETURNING version`
-
-const (
-	// Held to the end of the transaction, it makes removals of administrators
-	// take turns, so that two can't remove each other.
-	lockAdministrators = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse administrators', 0))"
-	// One who has yet to choose a password can't sign in, and doesn't count.
-	existsAdministrators = `
-		SELECT EXISTS (SELECT FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles) AND password_hash <> '')`
-)
-
-// keepsAnAdministrator refuses a change that leaves no active administrator,
-// where the account was one before it. Errors: failed_precondition
-// LAST_ADMINISTRATOR.
-func keepsAnAdministrator(ctx context.Context, tx pgx.Tx, before *authv1.Account) error {
-	if before.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE || !slices.Contains(before.GetRoles(), AdminRole) {
-		return nil
-	}
-	if _, err := tx.Exec(ctx, lockAdministrators); err != nil {
-		return fmt.Errorf("lock the administrators: %w", err)
-	}
-	var left bool
-	if err := tx.QueryRow(ctx, existsAdministrators).Scan(&left); err != nil {
-		return fmt.Errorf("look for an administrator: %w", err)
-	}
-	if !left {
-		return errLastAdministrator
-	}
-	return nil
 }
 
 const updateStatus = `

@@ -9,11 +9,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"gatehouse/internal/fault"
 	"gatehouse/internal/opaque"
 )
-
-var errAuditPageToken = fault.Invalid("PAGE_TOKEN_INVALID", "page_token", "is damaged or of another query: repeat the query that it came from, or begin again without a token")
 
 // A page token is base64url of a checksum and the id of the page's last event.
 // The checksum covers the query too, but is no secret: one who forges a token

@@ -38,7 +38,7 @@ import (
 )
 
 // AdminRole is the built-in role that may administer users.
-const AdminRole = "admin"
+const AdminRole = administratorRole
 
 // Config is what auth needs.
 type Config struct {

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -11,14 +10,9 @@ import (
 	"gatehouse/auth/audit"
 	"gatehouse/auth/idempotency"
 	"gatehouse/auth/outbox"
-	"gatehouse/auth/relay"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 )
-
-const insertAccount = `
-	INSERT INTO auth.accounts (id, email, email_verified, password_hash, roles, last_sign_in_time)
-	VALUES (@id, @email, @email_verified, @password_hash, @roles, CASE WHEN @signed_in::boolean THEN now() END)`
 
 // CreateAccount implements authv1.AccountServiceHandler.
 func (s *accountService) CreateAccount(ctx context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
@@ -165,57 +159,6 @@ func (s *accountService) create(ctx context.Context, req *authv1.CreateAccountRe
 	s.step("auth: after the account is committed")
 	s.relay.Deliver(ctx, req.GetAccountId())
 	return response, nil
-}
-
-// newAccount is what an account begins with.
-type newAccount struct {
-	id, email, hash string
-	roles           []string
-	profile         *authv1.ProfileSeed
-	signIn          bool
-	verified        bool // the owner has shown that the email is theirs
-	origin          *authv1.Origin
-}
-
-// write writes the account, its outbox row and its audit row. Errors:
-// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS.
-func (s *accounts) write(ctx context.Context, tx pgx.Tx, account newAccount) (*authv1.Account, error) {
-	_, err := tx.Exec(ctx, insertAccount, pgx.NamedArgs{
-		"id": account.id, "email": strings.TrimSpace(account.email), "email_verified": account.verified, "password_hash": account.hash,
-		"roles": sortedRoles(account.roles), "signed_in": account.signIn,
-	})
-	switch {
-	case emailIsTaken(err):
-		return nil, errEmailTaken.WithCause(err)
-	case database.Violates(err, "accounts_pkey"):
-		return nil, errAccountExists.WithCause(err)
-	case err != nil:
-		return nil, fmt.Errorf("write the account: %w", err)
-	}
-	s.step("auth: before the outbox is written")
-	profile, err := encodeSeed(account.profile)
-	if err != nil {
-		return nil, err
-	}
-	if err := relay.Enqueue(ctx, tx, account.id, 1, profile); err != nil {
-		return nil, err
-	}
-	err = audit.Write(ctx, tx, audit.Row{Event: audit.AccountCreate, Outcome: audit.Succeeded, Account: account.id, Origin: account.origin})
-	if err != nil {
-		return nil, err
-	}
-	return accountByID(ctx, tx, account.id)
-}
-
-// encodeSeed returns what an outbox row keeps of a new profile.
-func encodeSeed(profile *authv1.ProfileSeed) ([]byte, error) {
-	encoded, err := json.Marshal(relay.Profile{
-		FirstName: profile.GetFirstName(), LastName: profile.GetLastName(), Locale: profile.GetLocale(),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encode the profile: %w", err)
-	}
-	return encoded, nil
 }
 
 // createdAgain answers a CreateAccount that made the account before.

@@ -1,9 +1,10 @@
 package auth_test
 
 import (
-	"gatehouse/internal/fault"
 	"testing"
 	"time"
+
+	"gatehouse/internal/fault"
 )
 
 func TestStrangersDoNotLockOutAKnownDevice(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 	"gatehouse/auth/audit"
 	"gatehouse/auth/relay"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/email"
 	"gatehouse/internal/password"
 )
@@ -31,11 +32,11 @@ const (
 	maxImportLine = 1 << 20
 )
 
-// importer is the origin of what an import makes.
-var importer = &authv1.Origin{UserAgent: "gatehouse admin import"}
+// origin is that of every import.
+var origin = &authv1.Origin{UserAgent: "gatehouse admin import"}
 
-// importedAccount is one line of an import. Whoever has no password hash needs a
-// password reset to sign in.
+// importedAccount is one line of an import. Without a password hash, the owner needs
+// a password reset to sign in.
 type importedAccount struct {
 	ID            string   `json:"id"`
 	Email         string   `json:"email"`
@@ -50,18 +51,18 @@ type importedAccount struct {
 	line int
 }
 
-// Import makes accounts of JSON lines, of whom users is told by the outbox, and
-// returns how many it made. A line that can't be taken is refused with the
-// reason, and the others go on; with dryRun, nothing stays. An error means that
-// it could not go on: what it made until then stands.
-func (s *Service) Import(ctx context.Context, source io.Reader, dryRun bool, refuse func(line int, reason string)) (int, error) {
+// importAccounts creates an account from each JSON line and returns how many it created. A line
+// that is not valid is refused with the reason, and the others continue; with
+// dryRun, nothing is written. An error means that it could not continue: accounts
+// created until then exist.
+func importAccounts(ctx context.Context, db *database.Pool, source io.Reader, dryRun bool, refuse func(line int, reason string)) (int, error) {
 	lines := bufio.NewScanner(source)
 	lines.Buffer(nil, maxImportLine)
 	emails, ids := map[string]int{}, map[string]int{}
 	var batch []importedAccount
 	made, number := 0, 0
 	flush := func() error {
-		n, err := s.importBatch(ctx, batch, dryRun, refuse)
+		n, err := importLines(ctx, db, batch, dryRun, refuse)
 		made, batch = made+n, batch[:0]
 		return err
 	}
@@ -190,15 +191,15 @@ const (
 	existsEmail = `SELECT EXISTS (SELECT FROM auth.accounts WHERE lower(email COLLATE "C") = lower(@email COLLATE "C"))`
 )
 
-var errDryRun = errors.New("only a trial")
+var errDryRun = errors.New("dry run")
 
-// importBatch makes the accounts, in one transaction, and returns how many.
-func (s *Service) importBatch(ctx context.Context, accounts []importedAccount, dryRun bool, refuse func(int, string)) (int, error) {
+// importLines creates the accounts, in one transaction, and returns how many.
+func importLines(ctx context.Context, db *database.Pool, accounts []importedAccount, dryRun bool, refuse func(int, string)) (int, error) {
 	if len(accounts) == 0 {
 		return 0, nil
 	}
 	var taken map[int]string
-	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
+	err := db.Transact(ctx, func(tx pgx.Tx) (err error) {
 		if taken, err = writeImported(ctx, tx, accounts); err != nil {
 			return err
 		}
@@ -256,7 +257,7 @@ func writeImported(ctx context.Context, tx pgx.Tx, accounts []importedAccount) (
 		if err := relay.Enqueue(ctx, news, account.ID, 1, profile); err != nil {
 			return nil, err
 		}
-		if err := audit.Write(ctx, news, audit.Row{Event: audit.AccountCreate, Outcome: audit.Succeeded, Account: account.ID, Origin: importer}); err != nil {
+		if err := audit.Write(ctx, news, audit.Row{Event: audit.AccountCreate, Outcome: audit.Succeeded, Account: account.ID, Origin: origin}); err != nil {
 			return nil, err
 		}
 	}

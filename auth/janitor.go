@@ -3,13 +3,14 @@ package auth
 import (
 	"context"
 	"fmt"
-	"gatehouse/auth/idempotency"
-	"gatehouse/auth/throttle"
-	"gatehouse/internal/database"
 	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"gatehouse/auth/idempotency"
+	"gatehouse/auth/throttle"
+	"gatehouse/internal/database"
 )
 
 const (

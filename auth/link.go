@@ -12,9 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth/audit"
-	"gatehouse/auth/idempotency"
 	"gatehouse/auth/outbox"
-	"gatehouse/auth/relay"
 	"gatehouse/auth/throttle"
 	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
@@ -38,21 +36,6 @@ const (
 	// gets the reason why it no longer works.
 	linkRetention = 24 * time.Hour
 )
-
-// linkService implements authv1.LinkServiceHandler.
-type linkService struct {
-	db           *database.Pool
-	registration Registration
-	accounts     *accounts
-	passwords    *passwords
-	sessions     *sessions
-	links        *links
-	calls        *idempotency.Keys
-	log          *audit.Log
-	mails        *outbox.Outbox
-	relay        *relay.Relay
-	revocations  *revocations
-}
 
 // links sends mail with links, and limits how much.
 type links struct {
@@ -200,8 +183,6 @@ func lockLink(ctx context.Context, tx pgx.Tx, token string, kinds ...linkKind) (
 }
 
 const (
-	selectAccountByEmailLock = `
-		SELECT ` + accountColumns + ` FROM auth.accounts a WHERE lower(a.email COLLATE "C") = lower(@email COLLATE "C") FOR UPDATE`
 	// Held to the end of the transaction, in place of the account that isn't
 	// there yet: two registrations of one email would else each hold the link
 	// that the other is to end.
@@ -225,19 +206,6 @@ func lockOwner(ctx context.Context, tx pgx.Tx, l link) (*authv1.Account, error) 
 		return nil, fmt.Errorf("lock the email: %w", err)
 	}
 	return lockedAccountByEmail(ctx, tx, l.email)
-}
-
-// lockedAccountByEmail locks the account with the email, in any case, and
-// returns it; nil when there is none.
-func lockedAccountByEmail(ctx context.Context, tx pgx.Tx, email string) (*authv1.Account, error) {
-	account, err := scanAccount(tx.QueryRow(ctx, selectAccountByEmailLock, pgx.NamedArgs{"email": email}))
-	if database.Missing(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look up the account: %w", err)
-	}
-	return account, nil
 }
 
 const endUsed = "used"
@@ -269,20 +237,4 @@ func supersedeLinks(ctx context.Context, tx pgx.Tx, account *authv1.Account) err
 		return fmt.Errorf("end the open links: %w", err)
 	}
 	return nil
-}
-
-// circumstances are what a mail says of the request that it is about.
-func circumstances(origin *authv1.Origin) map[string]string {
-	return map[string]string{
-		"ip_address": origin.GetIpAddress(), "user_agent": origin.GetUserAgent(), "time": time.Now().UTC().Format(time.RFC3339),
-	}
-}
-
-// localeOf is the language of a mail to an account's owner: that of the request
-// if they may have made it, else the default.
-func localeOf(origin *authv1.Origin, account string) string {
-	if by := origin.GetAccountId(); by != "" && by != account {
-		return ""
-	}
-	return origin.GetLocale()
 }

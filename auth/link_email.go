@@ -106,29 +106,6 @@ func (s *linkService) ConfirmEmailChange(ctx context.Context, req *authv1.Confir
 	return &authv1.ConfirmEmailChangeResponse{Account: account}, nil
 }
 
-// replaceEmail writes an account's email by the statement and tells both
-// addresses. Errors: already_exists EMAIL_TAKEN.
-func (s *accounts) replaceEmail(ctx context.Context, tx pgx.Tx, statement string, before *authv1.Account, email string, origin *authv1.Origin) error {
-	_, err := tx.Exec(ctx, statement, pgx.NamedArgs{"id": before.GetId(), "email": email})
-	if emailIsTaken(err) {
-		return errEmailTaken.WithCause(err)
-	}
-	if err != nil {
-		return fmt.Errorf("write the email: %w", err)
-	}
-	values := circumstances(origin)
-	values["new_email"], values["old_email"] = email, before.GetEmail()
-	for _, address := range []string{before.GetEmail(), email} {
-		err := s.mails.Enqueue(ctx, tx, outbox.Mail{
-			Kind: outbox.EmailChanged, To: address, Account: before.GetId(), Locale: localeOf(origin, before.GetId()), Values: values,
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 const updateEmail = `UPDATE auth.accounts SET email = @email, email_verified = false WHERE id = @id`
 
 // ChangeAccountEmail implements authv1.AccountServiceHandler.

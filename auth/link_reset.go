@@ -40,17 +40,6 @@ func (s *linkService) RequestPasswordReset(ctx context.Context, req *authv1.Requ
 	return &authv1.RequestPasswordResetResponse{}, nil
 }
 
-// sendUnaddressed sends a link to an email, without a look whether it has an
-// account.
-func (s *links) sendUnaddressed(ctx context.Context, tx pgx.Tx, kind outbox.Kind, l link, token string, origin *authv1.Origin) error {
-	if err := writeLink(ctx, tx, l, token); err != nil {
-		return err
-	}
-	values := circumstances(origin)
-	values[valueRequest] = origin.GetRequestId()
-	return s.mails.Enqueue(ctx, tx, outbox.Mail{Kind: kind, To: l.email, Locale: origin.GetLocale(), Token: token, Values: values})
-}
-
 // ResetPassword implements authv1.LinkServiceHandler.
 func (s *linkService) ResetPassword(ctx context.Context, req *authv1.ResetPasswordRequest) (*authv1.ResetPasswordResponse, error) {
 	row := audit.Row{Event: audit.LinkReset, Origin: req.GetOrigin()}
@@ -127,15 +116,4 @@ func (s *accountService) ForcePasswordReset(ctx context.Context, req *authv1.For
 		return nil, err
 	}
 	return &authv1.ForcePasswordResetResponse{Account: account}, nil
-}
-
-// sendOwnersLink sends an account's owner a link that an administrator asked
-// for.
-func (s *links) sendOwnersLink(ctx context.Context, tx pgx.Tx, kind outbox.Kind, purpose linkKind, account *authv1.Account, locale string) error {
-	token, err := issueLink(ctx, tx, link{kind: purpose, email: account.GetEmail(), account: account.GetId()})
-	if err != nil {
-		return err
-	}
-	// Where the administrator sits is nothing to its reader.
-	return s.mails.Enqueue(ctx, tx, outbox.Mail{Kind: kind, To: account.GetEmail(), Account: account.GetId(), Locale: locale, Token: token})
 }

@@ -304,16 +304,3 @@ func (s *linkService) SendVerification(ctx context.Context, req *authv1.SendVeri
 	}
 	return &authv1.SendVerificationResponse{}, nil
 }
-
-// sendVerifyLink sends an account's owner a link by which they show that the
-// email is theirs.
-func (s *links) sendVerifyLink(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) error {
-	token, err := issueLink(ctx, tx, link{kind: linkVerify, email: account.GetEmail(), account: account.GetId()})
-	if err != nil {
-		return err
-	}
-	return s.mails.Enqueue(ctx, tx, outbox.Mail{
-		Kind: outbox.VerifyEmail, To: account.GetEmail(), Account: account.GetId(),
-		Locale: localeOf(origin, account.GetId()), Token: token, Values: circumstances(origin),
-	})
-}

@@ -25,7 +25,6 @@ import (
 
 var (
 	errCredentials = fault.New(connect.CodeUnauthenticated, "CREDENTIALS_INVALID", "The email or the password is wrong.")
-	errDisabled    = fault.New(connect.CodePermissionDenied, "ACCOUNT_DISABLED", "This account is disabled. Ask an administrator to enable it.")
 )
 
 // sessions signs in: it checks credentials, and issues a session's tokens.

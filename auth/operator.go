@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -43,4 +44,12 @@ func (s *Service) RotateKeys(ctx context.Context) (keyring.Key, error) { return 
 // [keyring.Keyring.Replace].
 func (s *Service) ReplaceKeys(ctx context.Context) (kid string, err error) {
 	return s.keys.Replace(ctx)
+}
+
+// Import creates an account from each JSON line and returns how many it created. A
+// line that is not valid is refused with the reason, and the others continue; with
+// dryRun, nothing is written. An error means that it could not continue: accounts
+// created until then exist.
+func (s *Service) Import(ctx context.Context, source io.Reader, dryRun bool, refuse func(line int, reason string)) (int, error) {
+	return importAccounts(ctx, s.db, source, dryRun, refuse)
 }

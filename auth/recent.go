@@ -5,16 +5,20 @@ import (
 	"fmt"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth/deployment"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
+	"gatehouse/internal/fault"
 )
 
 // recentSignIn is how long ago the password may have been given for what needs
 // a recent sign-in.
 const recentSignIn = 5 * time.Minute
+
+var errReauthenticate = fault.New(connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED", "Give your password again (Reauthenticate), then repeat this within five minutes.")
 
 const recentlyGiven = `
 	SELECT EXISTS (SELECT FROM auth.sessions

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -21,26 +20,7 @@ import (
 	"gatehouse/internal/feed"
 )
 
-// A revocation is written in the transaction that ends a session or raises an
-// account's authorisation version. The feed tells the gateways, which check
-// access tokens by themselves and would else accept one until it expires.
-//
-// revocationLife is how long a revocation is kept: as long as any token that it
-// concerns, with time for clocks that differ.
-const revocationLife = keyring.AccessTokenLife + time.Minute
-
 var errTokenStale = fault.New(connect.CodeUnauthenticated, "TOKEN_STALE", "Your roles or your account have changed since this access token was made. Refresh it.")
-
-const (
-	selectRevocations = `
-		SELECT id::text, xid::text, session_id::text, account_id::text, least_version, extract(epoch FROM expire_time - now())::float8
-		FROM auth.revocations
-		WHERE xid >= pg_snapshot_xmin(@seen::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, @seen::text::pg_snapshot)
-			AND expire_time > now()`
-	pruneRevocations = `DELETE FROM auth.revocations WHERE expire_time < now() - interval '1 minute'`
-)
-
-type revocations = feed.Feed[*authv1.Revocation]
 
 // revocationService implements authv1.RevocationServiceHandler.
 type revocationService struct {
@@ -78,31 +58,6 @@ func newRevocationService(db *database.Pool, ring *keyring.Keyring, logger *slog
 		},
 	})
 	return s
-}
-
-func readRevocations(rows pgx.Rows, found map[string]feed.Item[*authv1.Revocation]) error {
-	now := time.Now()
-	var id, number string
-	var session, account *string
-	var version *int64
-	var left float64
-	_, err := pgx.ForEachRow(rows, []any{&id, &number, &session, &account, &version, &left}, func() error {
-		xid, err := strconv.ParseUint(number, 10, 64)
-		if err != nil {
-			return err
-		}
-		one := feed.Item[*authv1.Revocation]{XID: xid, Expire: now.Add(database.Seconds(left))}
-		if session != nil {
-			one.Value = &authv1.Revocation{Of: &authv1.Revocation_SessionId{SessionId: *session}}
-		} else {
-			one.Value = &authv1.Revocation{Of: &authv1.Revocation_LeastVersion{
-				LeastVersion: &authv1.LeastVersion{AccountId: *account, Version: *version},
-			}}
-		}
-		found[id] = one
-		return nil
-	})
-	return err
 }
 
 // WatchRevocations implements authv1.RevocationServiceHandler.
@@ -172,17 +127,4 @@ func (s *revocationService) CheckAccess(ctx context.Context, req *authv1.CheckAc
 		return nil, errTokenStale
 	}
 	return &authv1.CheckAccessResponse{}, nil
-}
-
-const insertLeastVersion = `
-	INSERT INTO auth.revocations (account_id, least_version, expire_time)
-	VALUES (@account_id, @least_version, clock_timestamp() + @life::interval)`
-
-// revokeBelow has no token of the account count that is below the version.
-func revokeBelow(ctx context.Context, tx pgx.Tx, account string, version int64) error {
-	_, err := tx.Exec(ctx, insertLeastVersion, pgx.NamedArgs{"account_id": account, "least_version": version, "life": revocationLife})
-	if err != nil {
-		return fmt.Errorf("write the revocation: %w", err)
-	}
-	return nil
 }

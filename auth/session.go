@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -85,19 +84,6 @@ func (s *sessionService) ListSessions(ctx context.Context, req *authv1.ListSessi
 	return &authv1.ListSessionsResponse{Sessions: sessions}, nil
 }
 
-const revokeOne = `
-	WITH ended AS (
-		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
-		WHERE id = @id AND revoke_time IS NULL RETURNING id)
-	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
-
-func revokeSession(ctx context.Context, tx pgx.Tx, id uuid.UUID, reason string) error {
-	if _, err := tx.Exec(ctx, revokeOne, pgx.NamedArgs{"id": id.String(), "reason": reason, "life": revocationLife}); err != nil {
-		return fmt.Errorf("revoke the session: %w", err)
-	}
-	return nil
-}
-
 const revokeOwned = `
 	WITH ended AS (
 		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = 'revoked'
@@ -122,22 +108,6 @@ func (s *sessionService) RevokeSession(ctx context.Context, req *authv1.RevokeSe
 	}
 	s.revocations.Soon()
 	return &authv1.RevokeSessionResponse{}, nil
-}
-
-const revokeAll = `
-	WITH ended AS (
-		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
-		WHERE account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + deployment.CurrentEpoch + ` AND expire_time > now()
-			AND (@except::uuid IS NULL OR id <> @except::uuid) RETURNING id)
-	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
-
-// revokeSessions ends an account's sessions, all but one if except is set.
-func revokeSessions(ctx context.Context, tx pgx.Tx, account, except, reason string) (int32, error) {
-	tag, err := tx.Exec(ctx, revokeAll, pgx.NamedArgs{"account_id": account, "except": database.Optional(except), "reason": reason, "life": revocationLife})
-	if err != nil {
-		return 0, fmt.Errorf("revoke the sessions: %w", err)
-	}
-	return int32(tag.RowsAffected()), nil
 }
 
 // RevokeSessions implements authv1.SessionServiceHandler.

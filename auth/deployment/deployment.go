@@ -8,12 +8,13 @@ package deployment
 import (
 	"context"
 	"fmt"
-	"gatehouse/internal/database"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"gatehouse/internal/database"
 )
 
 // CurrentEpoch is the SQL expression of the current session epoch.

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/auth/secretkey"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"gatehouse/auth/secretkey"
 )
 
 // ErrSecret says that a signing key was sealed with a secret key that isn't

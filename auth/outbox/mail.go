@@ -4,13 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"gatehouse/auth/secretkey"
-	"gatehouse/internal/database"
-	"gatehouse/internal/fault"
 
 	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"gatehouse/auth/secretkey"
+	"gatehouse/internal/database"
+	"gatehouse/internal/fault"
 )
 
 // Kind is the name of a mail's template.

@@ -1,0 +1,97 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
+	"gatehouse/internal/fault"
+)
+
+var (
+	errUserNotFound  = fault.New(connect.CodeNotFound, "USER_NOT_FOUND", "There is no such user.")
+	errEmailTaken    = fault.New(connect.CodeAlreadyExists, "EMAIL_TAKEN", "Another account has this email. Sign in with it, or use another.")
+	errAccountExists = fault.New(connect.CodeAlreadyExists, "ACCOUNT_EXISTS", "There is an account with this id already.")
+	errDisabled      = fault.New(connect.CodePermissionDenied, "ACCOUNT_DISABLED", "This account is disabled. Ask an administrator to enable it.")
+)
+
+// sortedRoles returns the roles sorted, each once, never nil.
+func sortedRoles(roles []string) []string {
+	sorted := append([]string{}, roles...)
+	slices.Sort(sorted)
+	return slices.Compact(sorted)
+}
+
+const accountColumns = `a.id, a.email, a.email_verified, a.status, a.roles, a.authz_version, a.create_time, a.update_time`
+
+// scanAccount reads the columns of accountColumns, and more into rest.
+func scanAccount(row pgx.Row, rest ...any) (*authv1.Account, error) {
+	var found authv1.Account
+	var status string
+	var created, updated time.Time
+	into := []any{&found.Id, &found.Email, &found.EmailVerified, &status, &found.Roles, &found.AuthzVersion, &created, &updated}
+	if err := row.Scan(append(into, rest...)...); err != nil {
+		return nil, err
+	}
+	found.CreateTime, found.UpdateTime = timestamppb.New(created), timestamppb.New(updated)
+	found.Status = authv1.AccountStatus_ACCOUNT_STATUS_DISABLED
+	if status == statusActive {
+		found.Status = authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE
+	}
+	return &found, nil
+}
+
+const (
+	statusActive   = "active"
+	statusDisabled = "disabled"
+)
+
+const (
+	selectAccount     = `SELECT ` + accountColumns + ` FROM auth.accounts a WHERE a.id = @id`
+	selectAccountLock = selectAccount + ` FOR UPDATE`
+)
+
+// accountByID returns an account. Errors: not_found USER_NOT_FOUND.
+func accountByID(ctx context.Context, tx pgx.Tx, id string) (*authv1.Account, error) {
+	return queryAccount(ctx, tx, selectAccount, id)
+}
+
+// lockedAccount locks an account's row and returns it. Errors: not_found
+// USER_NOT_FOUND.
+func lockedAccount(ctx context.Context, tx pgx.Tx, id string) (*authv1.Account, error) {
+	return queryAccount(ctx, tx, selectAccountLock, id)
+}
+
+func queryAccount(ctx context.Context, tx pgx.Tx, query, id string) (*authv1.Account, error) {
+	account, err := scanAccount(tx.QueryRow(ctx, query, pgx.NamedArgs{"id": id}))
+	if database.Missing(err) {
+		return nil, errUserNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the account: %w", err)
+	}
+	return account, nil
+}
+
+const selectAccountByEmailLock = `
+		SELECT ` + accountColumns + ` FROM auth.accounts a WHERE lower(a.email COLLATE "C") = lower(@email COLLATE "C") FOR UPDATE`
+
+// lockedAccountByEmail locks the account with the email, in any case, and
+// returns it; nil when there is none.
+func lockedAccountByEmail(ctx context.Context, tx pgx.Tx, email string) (*authv1.Account, error) {
+	account, err := scanAccount(tx.QueryRow(ctx, selectAccountByEmailLock, pgx.NamedArgs{"email": email}))
+	if database.Missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up the account: %w", err)
+	}
+	return account, nil
+}
