@@ -9,11 +9,15 @@ import (
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/deployment"
 	"gatehouse/auth/idempotency"
+	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
+	"gatehouse/auth/passwords"
 	"gatehouse/auth/relay"
+	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
@@ -21,27 +25,26 @@ import (
 
 var (
 	errRegistrationClosed = fault.New(connect.CodePermissionDenied, "REGISTRATION_CLOSED", "Registration is closed. Ask an administrator for an account.")
-	errLastAdministrator  = fault.New(connect.CodeFailedPrecondition, "LAST_ADMINISTRATOR", "This is the last active administrator. Make another one first.")
 )
 
 // accountService implements authv1.AccountServiceHandler.
 type accountService struct {
 	db           *database.Pool
 	registration Registration
-	accounts     *accounts
-	passwords    *passwords
+	accounts     *accounts.Store
+	passwords    *passwords.Checker
 	sessions     *sessions
-	links        *links
+	links        *links.Sender
 	calls        *idempotency.Keys
 	log          *audit.Log
 	mails        *outbox.Outbox
 	relay        *relay.Relay
-	revocations  *revocations
+	revocations  *revocations.Feed
 	step         func(string)
 }
 
 const selectAccountFacts = `
-	SELECT ` + accountColumns + `, a.password_change_time, a.last_sign_in_time,
+	SELECT ` + accounts.Columns + `, a.password_change_time, a.last_sign_in_time,
 		(SELECT count(*) FROM auth.sessions s
 		 WHERE s.account_id = a.id AND s.revoke_time IS NULL AND s.epoch >= ` + deployment.CurrentEpoch + ` AND s.expire_time > now())
 	FROM auth.accounts a WHERE a.id = @id`
@@ -51,10 +54,10 @@ func (s *accountService) GetAccount(ctx context.Context, req *authv1.GetAccountR
 	var passwordChanged time.Time
 	var signedIn *time.Time
 	var sessions int32
-	account, err := scanAccount(s.db.QueryRow(ctx, selectAccountFacts, pgx.NamedArgs{"id": req.GetAccountId()}),
+	account, err := accounts.Scan(s.db.QueryRow(ctx, selectAccountFacts, pgx.NamedArgs{"id": req.GetAccountId()}),
 		&passwordChanged, &signedIn, &sessions)
 	if database.Missing(err) {
-		return nil, errUserNotFound
+		return nil, accounts.ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the account: %w", err)
@@ -67,7 +70,7 @@ func (s *accountService) GetAccount(ctx context.Context, req *authv1.GetAccountR
 }
 
 const selectAccounts = `
-	SELECT ` + accountColumns + `
+	SELECT ` + accounts.Columns + `
 	FROM unnest(@ids::uuid[]) WITH ORDINALITY AS asked (id, place) JOIN auth.accounts a USING (id)
 	ORDER BY asked.place`
 
@@ -77,7 +80,7 @@ func (s *accountService) BatchGetAccounts(ctx context.Context, req *authv1.Batch
 	if err != nil {
 		return nil, fmt.Errorf("read accounts: %w", err)
 	}
-	accounts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*authv1.Account, error) { return scanAccount(row) })
+	accounts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*authv1.Account, error) { return accounts.Scan(row) })
 	if err != nil {
 		return nil, fmt.Errorf("read accounts: %w", err)
 	}
@@ -90,22 +93,22 @@ const updateStatus = `
 
 // SetAccountStatus implements authv1.AccountServiceHandler.
 func (s *accountService) SetAccountStatus(ctx context.Context, req *authv1.SetAccountStatusRequest) (*authv1.SetAccountStatusResponse, error) {
-	status, happening := statusActive, audit.AccountEnable
+	status, happening := accounts.Active, audit.AccountEnable
 	if req.GetStatus() == authv1.AccountStatus_ACCOUNT_STATUS_DISABLED {
-		status, happening = statusDisabled, audit.AccountDisable
+		status, happening = accounts.Disabled, audit.AccountDisable
 	}
-	account, err := s.accounts.change(ctx, req.GetAccountId(), happening, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+	account, err := s.accounts.Change(ctx, req.GetAccountId(), happening, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
 		tag, err := tx.Exec(ctx, updateStatus, pgx.NamedArgs{"id": before.GetId(), "status": status})
 		if err != nil {
 			return false, fmt.Errorf("set the status: %w", err)
 		}
 		if tag.RowsAffected() > 0 {
-			if err := revokeBelow(ctx, tx, before.GetId(), before.GetAuthzVersion()+1); err != nil {
+			if err := revocations.RevokeBelow(ctx, tx, before.GetId(), before.GetAuthzVersion()+1); err != nil {
 				return false, err
 			}
 		}
-		if status == statusDisabled {
-			if _, err := revokeSessions(ctx, tx, before.GetId(), "", "disabled"); err != nil {
+		if status == accounts.Disabled {
+			if _, err := revocations.RevokeSessions(ctx, tx, before.GetId(), "", "disabled"); err != nil {
 				return false, err
 			}
 		}
@@ -123,15 +126,15 @@ const updateRoles = `
 
 // SetAccountRoles implements authv1.AccountServiceHandler.
 func (s *accountService) SetAccountRoles(ctx context.Context, req *authv1.SetAccountRolesRequest) (*authv1.SetAccountRolesResponse, error) {
-	account, err := s.accounts.change(ctx, req.GetAccountId(), audit.RolesChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
-		tag, err := tx.Exec(ctx, updateRoles, pgx.NamedArgs{"id": before.GetId(), "roles": sortedRoles(req.GetRoles())})
+	account, err := s.accounts.Change(ctx, req.GetAccountId(), audit.RolesChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+		tag, err := tx.Exec(ctx, updateRoles, pgx.NamedArgs{"id": before.GetId(), "roles": accounts.SortedRoles(req.GetRoles())})
 		if err != nil {
 			return false, fmt.Errorf("set the roles: %w", err)
 		}
 		if tag.RowsAffected() == 0 {
 			return false, nil
 		}
-		return true, revokeBelow(ctx, tx, before.GetId(), before.GetAuthzVersion()+1)
+		return true, revocations.RevokeBelow(ctx, tx, before.GetId(), before.GetAuthzVersion()+1)
 	})
 	if err != nil {
 		return nil, err
@@ -154,16 +157,16 @@ func (s *accountService) DeleteAccount(ctx context.Context, req *authv1.DeleteAc
 	s.step("auth: before the account is deleted")
 	row := audit.Row{Event: audit.AccountDelete, Outcome: audit.Succeeded, Account: req.GetAccountId(), Origin: req.GetOrigin()}
 	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
-		before, err := lockedAccount(ctx, tx, req.GetAccountId())
+		before, err := accounts.Lock(ctx, tx, req.GetAccountId())
 		if err != nil {
 			return err
 		}
-		if err := requireIfAsked(ctx, tx, req.GetOrigin()); err != nil {
+		if err := accounts.RequireIfAsked(ctx, tx, req.GetOrigin()); err != nil {
 			return err
 		}
 		if req.GetRequireRecentSignIn() {
 			owner := &authv1.Origin{AccountId: req.GetAccountId(), SessionId: req.GetOrigin().GetSessionId()}
-			if err := requireRecentSignIn(ctx, tx, owner); err != nil {
+			if err := accounts.RequireRecentSignIn(ctx, tx, owner); err != nil {
 				return err
 			}
 		}
@@ -190,14 +193,14 @@ func (s *accountService) erase(ctx context.Context, tx pgx.Tx, account *authv1.A
 	if err := tx.QueryRow(ctx, deleteAccount, pgx.NamedArgs{"id": account.GetId()}).Scan(&version); err != nil {
 		return fmt.Errorf("delete the account: %w", err)
 	}
-	if err := keepsAnAdministrator(ctx, tx, account); err != nil {
+	if err := accounts.KeepAdministrator(ctx, tx, account); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, eraseByAddress, pgx.NamedArgs{"email": account.GetEmail()}); err != nil {
 		return fmt.Errorf("erase what its address names: %w", err)
 	}
 	// Its sessions are gone with it, so that its tokens are named by the account.
-	if err := revokeBelow(ctx, tx, account.GetId(), account.GetAuthzVersion()+1); err != nil {
+	if err := revocations.RevokeBelow(ctx, tx, account.GetId(), account.GetAuthzVersion()+1); err != nil {
 		return err
 	}
 	s.step("auth: before the deletion's outbox is written")

@@ -7,7 +7,11 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
+	"gatehouse/auth/links"
+	"gatehouse/auth/passwords"
+	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 )
@@ -21,7 +25,7 @@ var operator = &authv1.Origin{UserAgent: "gatehouse admin"}
 // email.
 func (s *Service) EnsureAdministrator(ctx context.Context, email, password string) (bool, error) {
 	var exists bool
-	if err := s.db.QueryRow(ctx, existsAdministrators).Scan(&exists); err != nil {
+	if err := s.db.QueryRow(ctx, accounts.ExistsAdministrators).Scan(&exists); err != nil {
 		return false, fmt.Errorf("look for an administrator: %w", err)
 	}
 	if exists {
@@ -38,10 +42,10 @@ func (s *Service) CreateAdministrator(ctx context.Context, email, password strin
 }
 
 func (s *Service) makeAdministrator(ctx context.Context, email, password string, onlyFirst bool) (made bool, err error) {
-	if err := s.passwords.checkLength("password", password); err != nil {
+	if err := s.passwords.CheckLength("password", password); err != nil {
 		return false, err
 	}
-	hash, err := s.passwords.hasher.Hash(ctx, signedIn("operator"), password)
+	hash, err := s.passwords.Hasher.Hash(ctx, passwords.SignedIn("operator"), password)
 	if err != nil {
 		return false, fmt.Errorf("hash the administrator's password: %w", err)
 	}
@@ -51,20 +55,20 @@ func (s *Service) makeAdministrator(ctx context.Context, email, password string,
 	}
 	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
 		made = false
-		if _, err := tx.Exec(ctx, lockAdministrators); err != nil {
+		if _, err := tx.Exec(ctx, accounts.LockAdministrators); err != nil {
 			return fmt.Errorf("lock the administrators: %w", err)
 		}
 		var exists bool
-		if err := tx.QueryRow(ctx, existsAdministrators).Scan(&exists); err != nil {
+		if err := tx.QueryRow(ctx, accounts.ExistsAdministrators).Scan(&exists); err != nil {
 			return fmt.Errorf("look for an administrator: %w", err)
 		}
 		if exists && onlyFirst {
 			return nil
 		}
 		made = true
-		_, err := s.accounts.write(ctx, tx, newAccount{
-			id: id.String(), email: email, hash: hash, roles: []string{AdminRole},
-			profile: &authv1.ProfileSeed{FirstName: "Administrator"}, origin: operator,
+		_, err := s.accounts.Write(ctx, tx, accounts.New{
+			ID: id.String(), Email: email, Hash: hash, Roles: []string{AdminRole},
+			Profile: &authv1.ProfileSeed{FirstName: "Administrator"}, Origin: operator,
 		})
 		return err
 	})
@@ -86,10 +90,10 @@ const resetPassword = `
 // operator's word. Errors: not_found USER_NOT_FOUND, invalid_argument
 // PASSWORD_TOO_SHORT or PASSWORD_TOO_LONG.
 func (s *Service) SetPassword(ctx context.Context, email, password string) error {
-	if err := s.passwords.checkLength("password", password); err != nil {
+	if err := s.passwords.CheckLength("password", password); err != nil {
 		return err
 	}
-	hash, err := s.passwords.hasher.Hash(ctx, signedIn("operator"), password)
+	hash, err := s.passwords.Hasher.Hash(ctx, passwords.SignedIn("operator"), password)
 	if err != nil {
 		return fmt.Errorf("hash the password: %w", err)
 	}
@@ -97,15 +101,15 @@ func (s *Service) SetPassword(ctx context.Context, email, password string) error
 		var id string
 		err := tx.QueryRow(ctx, resetPassword, pgx.NamedArgs{"email": email, "hash": hash}).Scan(&id)
 		if database.Missing(err) {
-			return errUserNotFound
+			return accounts.ErrNotFound
 		}
 		if err != nil {
 			return fmt.Errorf("write it: %w", err)
 		}
-		if _, err := revokeSessions(ctx, tx, id, "", "password reset"); err != nil {
+		if _, err := revocations.RevokeSessions(ctx, tx, id, "", "password reset"); err != nil {
 			return err
 		}
-		if err := supersedeLinks(ctx, tx, &authv1.Account{Id: id, Email: email}); err != nil {
+		if err := links.Supersede(ctx, tx, &authv1.Account{Id: id, Email: email}); err != nil {
 			return err
 		}
 		return audit.Write(ctx, tx, audit.Row{Event: audit.PasswordChange, Outcome: audit.Succeeded, Account: id, Origin: operator})

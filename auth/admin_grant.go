@@ -8,7 +8,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
+	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 )
@@ -60,20 +62,20 @@ func (s *Service) changeRoles(ctx context.Context, email string, change func([]s
 	var id string
 	err = s.db.QueryRow(ctx, selectIDByEmail, pgx.NamedArgs{"email": email}).Scan(&id)
 	if database.Missing(err) {
-		return false, errUserNotFound
+		return false, accounts.ErrNotFound
 	}
 	if err != nil {
 		return false, fmt.Errorf("look for the account: %w", err)
 	}
-	_, err = s.accounts.change(ctx, id, audit.RolesChange, operator, func(tx pgx.Tx, before *authv1.Account) (bool, error) {
-		tag, err := tx.Exec(ctx, updateRoles, pgx.NamedArgs{"id": id, "roles": sortedRoles(change(before.GetRoles()))})
+	_, err = s.accounts.Change(ctx, id, audit.RolesChange, operator, func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+		tag, err := tx.Exec(ctx, updateRoles, pgx.NamedArgs{"id": id, "roles": accounts.SortedRoles(change(before.GetRoles()))})
 		if err != nil {
 			return false, fmt.Errorf("set the roles: %w", err)
 		}
 		if changed = tag.RowsAffected() > 0; !changed {
 			return false, nil
 		}
-		return true, revokeBelow(ctx, tx, id, before.GetAuthzVersion()+1)
+		return true, revocations.RevokeBelow(ctx, tx, id, before.GetAuthzVersion()+1)
 	})
 	return changed, err
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"gatehouse/auth/audit"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
@@ -32,20 +33,20 @@ func (s *auditService) ListAuditEvents(ctx context.Context, req *authv1.ListAudi
 	if !eventName.MatchString(req.GetEvent()) {
 		return nil, errEventUnknown
 	}
-	query := auditQuery{
-		account: req.GetAccountId(), actor: req.GetActorId(), event: req.GetEvent(), outcome: req.GetOutcome(),
-		from: uuid.Nil, before: uuid.Max,
+	query := audit.Query{
+		Account: req.GetAccountId(), Actor: req.GetActorId(), Event: req.GetEvent(), Outcome: req.GetOutcome(),
+		From: uuid.Nil, Before: uuid.Max,
 	}
 	if req.GetStartTime() != nil {
-		query.from = leastID(req.GetStartTime().AsTime())
+		query.From = audit.LeastID(req.GetStartTime().AsTime())
 	}
 	if req.GetEndTime() != nil {
-		query.before = leastID(req.GetEndTime().AsTime())
+		query.Before = audit.LeastID(req.GetEndTime().AsTime())
 	}
 	page := query
 	if req.GetPageToken() != "" {
 		var ok bool
-		if page.before, ok = query.parse(req.GetPageToken()); !ok {
+		if page.Before, ok = query.Parse(req.GetPageToken()); !ok {
 			return nil, errAuditPageToken
 		}
 	}
@@ -53,7 +54,7 @@ func (s *auditService) ListAuditEvents(ctx context.Context, req *authv1.ListAudi
 	if size == 0 {
 		size = defaultAuditPage
 	}
-	found, err := auditEvents(ctx, s.db, page, size+1) // one more shows that another page follows
+	found, err := audit.List(ctx, s.db, page, size+1) // one more shows that another page follows
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +65,7 @@ func (s *auditService) ListAuditEvents(ctx context.Context, req *authv1.ListAudi
 		if err != nil {
 			return nil, fmt.Errorf("read an event's id: %w", err)
 		}
-		response.NextPageToken = query.token(last)
+		response.NextPageToken = query.Token(last)
 	}
 	return response, nil
 }

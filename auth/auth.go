@@ -20,12 +20,15 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/changes"
 	"gatehouse/auth/deployment"
 	"gatehouse/auth/idempotency"
 	"gatehouse/auth/keyring"
+	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
+	"gatehouse/auth/passwords"
 	"gatehouse/auth/relay"
 	"gatehouse/auth/throttle"
 	"gatehouse/auth/tokens"
@@ -38,7 +41,7 @@ import (
 )
 
 // AdminRole is the built-in role that may administer users.
-const AdminRole = administratorRole
+const AdminRole = accounts.AdministratorRole
 
 // Config is what auth needs.
 type Config struct {
@@ -107,9 +110,9 @@ type Service struct {
 	mails    *outbox.Outbox
 	relay    *relay.Relay
 	janitor  *janitor
-	accounts *accounts
+	accounts *accounts.Store
 	// passwords hashes those that operators set.
-	passwords *passwords
+	passwords *passwords.Checker
 
 	account    *accountService
 	session    *sessionService
@@ -150,7 +153,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	mails, err := outbox.New(outbox.Config{
 		DB: db, Mailer: config.Mailer, From: config.MailFrom, Templates: config.MailTemplates, Site: config.Issuer, Secrets: config.Secrets,
 		Address: func(ctx context.Context, m outbox.Mail, late bool) (outbox.Mail, bool, error) {
-			return addressMail(ctx, db, m, late)
+			return links.Address(ctx, db, m, late)
 		},
 		Logger: config.Logger, Step: config.Step,
 	})
@@ -164,13 +167,13 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	relay := relay.New(db, config.Users, config.Logger, config.Step)
 	revocation := newRevocationService(db, keys, config.Logger)
 	log := audit.NewLog(db, throttle)
-	passwords := &passwords{hasher: password.NewHasher(), min: config.PasswordMin, throttle: throttle, log: log}
-	accounts := &accounts{db: db, log: log, relay: relay, mails: mails, revocations: revocation.feed, step: config.Step}
+	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Throttle: throttle, Log: log}
+	accounts := &accounts.Store{DB: db, Log: log, Relay: relay, Mails: mails, Revocations: revocation.feed, Step: config.Step}
 	sessions := &sessions{
 		db: db, log: log, passwords: passwords, keys: keys, refreshKeys: refreshKeys, deviceKeys: deviceKeys, mails: mails,
 		idle: config.SessionIdle, max: config.SessionMax,
 	}
-	links := &links{log: log, throttle: throttle, mails: mails}
+	links := &links.Sender{Log: log, Throttle: throttle, Mails: mails}
 	return &Service{
 		db: db, keys: keys, changes: changes, mails: mails, relay: relay, accounts: accounts, passwords: passwords,
 		janitor: &janitor{db: db, auditRetention: config.AuditLife, logger: config.Logger},

@@ -6,8 +6,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
+	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
+	"gatehouse/auth/passwords"
+	"gatehouse/auth/revocations"
 	"gatehouse/auth/throttle"
 	authv1 "gatehouse/gen/auth/v1"
 )
@@ -27,22 +31,22 @@ func (s *accountService) ChangePassword(ctx context.Context, req *authv1.ChangeP
 		if known, err = credentialsOf(ctx, tx, origin); err != nil {
 			return err
 		}
-		return requireRecentSignIn(ctx, tx, origin)
+		return accounts.RequireRecentSignIn(ctx, tx, origin)
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.passwords.checkNew("new_password", req.GetNewPassword(), known.email); err != nil {
+	if err := s.passwords.CheckNew("new_password", req.GetNewPassword(), known.email); err != nil {
 		return nil, err
 	}
-	_, err = s.passwords.try(ctx, passwordTry{
-		client: throttle.Client{Email: foldEmail(known.email), DeviceID: known.device, Address: origin.GetIpAddress()},
-		caller: signedIn(origin.GetAccountId()), password: req.GetCurrentPassword(), hash: known.hash, wrong: errPasswordWrong, row: row,
+	_, err = s.passwords.Try(ctx, passwords.Attempt{
+		Client: throttle.Client{Email: accounts.FoldEmail(known.email), DeviceID: known.device, Address: origin.GetIpAddress()},
+		Caller: passwords.SignedIn(origin.GetAccountId()), Password: req.GetCurrentPassword(), Hash: known.hash, Wrong: errPasswordWrong, Row: row,
 	})
 	if err != nil {
 		return nil, err
 	}
-	newHash, err := s.passwords.hasher.Hash(ctx, signedIn(origin.GetAccountId()), req.GetNewPassword())
+	newHash, err := s.passwords.Hasher.Hash(ctx, passwords.SignedIn(origin.GetAccountId()), req.GetNewPassword())
 	if err != nil {
 		return nil, err
 	}
@@ -55,14 +59,14 @@ func (s *accountService) ChangePassword(ctx context.Context, req *authv1.ChangeP
 			return errPasswordWrong // somebody changed it meanwhile
 		}
 		// Whoever holds a link that was sent before should not undo the change.
-		if err := supersedeLinks(ctx, tx, &authv1.Account{Id: origin.GetAccountId(), Email: known.email}); err != nil {
+		if err := links.Supersede(ctx, tx, &authv1.Account{Id: origin.GetAccountId(), Email: known.email}); err != nil {
 			return err
 		}
-		if _, err := revokeSessions(ctx, tx, origin.GetAccountId(), origin.GetSessionId(), "password changed"); err != nil {
+		if _, err := revocations.RevokeSessions(ctx, tx, origin.GetAccountId(), origin.GetSessionId(), "password changed"); err != nil {
 			return err
 		}
 		if err := s.mails.Enqueue(ctx, tx, outbox.Mail{
-			Kind: outbox.PasswordChanged, To: known.email, Account: origin.GetAccountId(), Locale: origin.GetLocale(), Values: circumstances(origin),
+			Kind: outbox.PasswordChanged, To: known.email, Account: origin.GetAccountId(), Locale: origin.GetLocale(), Values: outbox.Circumstances(origin),
 		}); err != nil {
 			return err
 		}

@@ -7,9 +7,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/idempotency"
+	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
+	"gatehouse/auth/passwords"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 )
@@ -29,7 +32,7 @@ func (s *accountService) CreateAccount(ctx context.Context, req *authv1.CreateAc
 }
 
 func (s *accountService) createAccount(ctx context.Context, req *authv1.CreateAccountRequest, call *idempotency.Call) (*authv1.CreateAccountResponse, error) {
-	if err := requireIfAsked(ctx, s.db, req.GetOrigin()); err != nil {
+	if err := accounts.RequireIfAsked(ctx, s.db, req.GetOrigin()); err != nil {
 		return nil, s.log.Refuse(ctx, audit.Row{Event: audit.AccountCreate, Origin: req.GetOrigin()}, err)
 	}
 	switch {
@@ -38,10 +41,10 @@ func (s *accountService) createAccount(ctx context.Context, req *authv1.CreateAc
 	case req.GetPassword() == "" && !req.GetSignIn():
 		return s.invite(ctx, req, call)
 	}
-	if err := s.passwords.checkNew("password", req.GetPassword(), req.GetEmail()); err != nil {
+	if err := s.passwords.CheckNew("password", req.GetPassword(), req.GetEmail()); err != nil {
 		return nil, err
 	}
-	hash, err := s.passwords.hasher.Hash(ctx, anybody(req.GetOrigin()), req.GetPassword())
+	hash, err := s.passwords.Hasher.Hash(ctx, passwords.Anybody(req.GetOrigin()), req.GetPassword())
 	if err != nil {
 		return nil, err
 	}
@@ -61,20 +64,20 @@ func (s *accountService) createAccount(ctx context.Context, req *authv1.CreateAc
 		if !s.mails.Enabled() {
 			return nil
 		}
-		_, err = s.links.sendCounted(ctx, tx, asked, linkVerify, response.GetAccount().GetEmail(), func(tx pgx.Tx) error {
-			return s.links.sendVerifyLink(ctx, tx, response.GetAccount(), req.GetOrigin())
+		_, err = s.links.SendCounted(ctx, tx, asked, links.Verify, response.GetAccount().GetEmail(), func(tx pgx.Tx) error {
+			return s.links.SendVerification(ctx, tx, response.GetAccount(), req.GetOrigin())
 		})
 		return err
 	})
-	return response, s.links.uncountMail(ctx, asked, err) // such as of an email that is taken
+	return response, s.links.Uncount(ctx, asked, err) // such as of an email that is taken
 }
 
 // countSignUpMail counts the mail of an account that is made at once.
-func (s *accountService) countSignUpMail(ctx context.Context, req *authv1.CreateAccountRequest) (mailCount, error) {
+func (s *accountService) countSignUpMail(ctx context.Context, req *authv1.CreateAccountRequest) (links.Count, error) {
 	if !req.GetSignIn() || !s.mails.Enabled() {
-		return mailCount{}, nil
+		return links.Count{}, nil
 	}
-	return s.links.countMail(ctx, linkVerify, req.GetEmail(), req.GetOrigin())
+	return s.links.Count(ctx, links.Verify, req.GetEmail(), req.GetOrigin())
 }
 
 // register sends a link by which VerifyEmail makes the account. It neither
@@ -86,12 +89,12 @@ func (s *accountService) register(ctx context.Context, req *authv1.CreateAccount
 		return nil, s.log.Refuse(ctx, row, outbox.ErrUnavailable)
 	}
 	email := strings.TrimSpace(req.GetEmail())
-	token := newLinkToken()
-	kept, err := registration{profile: req.GetProfile(), password: req.GetPassword()}.encode(token)
+	token := links.NewToken()
+	kept, err := links.Registration{Profile: req.GetProfile(), Password: req.GetPassword()}.Encode(token)
 	if err != nil {
 		return nil, err
 	}
-	asked, err := s.links.countMail(ctx, linkRegister, email, req.GetOrigin())
+	asked, err := s.links.Count(ctx, links.Register, email, req.GetOrigin())
 	if err != nil {
 		return nil, err
 	}
@@ -99,9 +102,9 @@ func (s *accountService) register(ctx context.Context, req *authv1.CreateAccount
 		if err := call.Claim(ctx, tx); err != nil {
 			return err
 		}
-		wanted := link{kind: linkRegister, email: email, profile: kept}
-		sent, err := s.links.sendCounted(ctx, tx, asked, linkRegister, email, func(tx pgx.Tx) error {
-			return s.links.sendUnaddressed(ctx, tx, outbox.VerifyEmail, wanted, token, req.GetOrigin())
+		wanted := links.Link{Kind: links.Register, Email: email, Profile: kept}
+		sent, err := s.links.SendCounted(ctx, tx, asked, links.Register, email, func(tx pgx.Tx) error {
+			return s.links.SendUnaddressed(ctx, tx, outbox.VerifyEmail, wanted, token, req.GetOrigin())
 		})
 		if err != nil {
 			return err
@@ -109,9 +112,9 @@ func (s *accountService) register(ctx context.Context, req *authv1.CreateAccount
 		if err := call.Made(ctx, tx, ""); err != nil {
 			return err
 		}
-		return s.links.auditRequest(ctx, tx, row, sent)
+		return s.links.AuditRequest(ctx, tx, row, sent)
 	})
-	if err := s.links.uncountMail(ctx, asked, err); err != nil {
+	if err := s.links.Uncount(ctx, asked, err); err != nil {
 		return nil, fmt.Errorf("register: %w", err)
 	}
 	return &authv1.CreateAccountResponse{VerificationSent: true}, nil
@@ -125,7 +128,7 @@ func (s *accountService) invite(ctx context.Context, req *authv1.CreateAccountRe
 	}
 	return s.create(ctx, req, call, "", func(tx pgx.Tx, response *authv1.CreateAccountResponse) error {
 		locale := req.GetProfile().GetLocale()
-		return s.links.sendOwnersLink(ctx, tx, outbox.Invitation, linkInvite, response.GetAccount(), locale)
+		return s.links.SendToOwner(ctx, tx, outbox.Invitation, links.Invite, response.GetAccount(), locale)
 	})
 }
 
@@ -139,9 +142,9 @@ func (s *accountService) create(ctx context.Context, req *authv1.CreateAccountRe
 		if err := call.Claim(ctx, tx); err != nil {
 			return err
 		}
-		response.Account, err = s.accounts.write(ctx, tx, newAccount{
-			id: req.GetAccountId(), email: req.GetEmail(), hash: hash, roles: req.GetRoles(),
-			profile: req.GetProfile(), signIn: req.GetSignIn(), origin: req.GetOrigin(),
+		response.Account, err = s.accounts.Write(ctx, tx, accounts.New{
+			ID: req.GetAccountId(), Email: req.GetEmail(), Hash: hash, Roles: req.GetRoles(),
+			Profile: req.GetProfile(), SignIn: req.GetSignIn(), Origin: req.GetOrigin(),
 		})
 		if err != nil {
 			return err
@@ -170,7 +173,7 @@ func (s *accountService) createdAgain(ctx context.Context, req *authv1.CreateAcc
 		login, err := s.sessions.signInAgain(ctx, made, req.GetPassword(), row)
 		return &authv1.CreateAccountResponse{Account: login.GetAccount(), Tokens: login.GetTokens(), DeviceToken: login.GetDeviceToken()}, err
 	}
-	account, err := scanAccount(s.db.QueryRow(ctx, selectAccount, pgx.NamedArgs{"id": made}))
+	account, err := accounts.Scan(s.db.QueryRow(ctx, accounts.Select, pgx.NamedArgs{"id": made}))
 	if database.Missing(err) {
 		return nil, s.log.Refuse(ctx, row, idempotency.ErrTargetGone)
 	}

@@ -64,7 +64,7 @@ func (s *accountService) ExportAccount(ctx context.Context, req *authv1.ExportAc
 	if err != nil {
 		return nil, err
 	}
-	events, err := auditEvents(ctx, s.db, auditQuery{account: id, before: uuid.Max}, exportedRows)
+	events, err := audit.List(ctx, s.db, audit.Query{Account: id, Before: uuid.Max}, exportedRows)
 	if err != nil {
 		return nil, err
 	}

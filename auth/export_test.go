@@ -12,7 +12,9 @@ import (
 	"golang.org/x/crypto/argon2"
 
 	"gatehouse/auth/keyring"
+	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
+	"gatehouse/auth/revocations"
 	"gatehouse/auth/secretkey"
 	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
@@ -29,7 +31,7 @@ func HashForTest(text string, memory, passes uint32) string {
 }
 
 // HashesForTest returns how many passwords were hashed so far.
-func (s *Service) HashesForTest() int64 { return s.passwords.hasher.Count() }
+func (s *Service) HashesForTest() int64 { return s.passwords.Hasher.Count() }
 
 // ReadKeysForTest reads the signing keys as if at another time.
 func (s *Service) ReadKeysForTest(ctx context.Context, at time.Time) error {
@@ -55,7 +57,7 @@ func (s *Service) PollForTest(ctx context.Context, seen string) (string, int, er
 }
 
 // PollStatementForTest reads the revocations.
-func (s *Service) PollStatementForTest() string { return selectRevocations }
+func (s *Service) PollStatementForTest() string { return revocations.Select }
 
 // MailForTest is a mail as tests see it.
 type MailForTest struct {
@@ -81,7 +83,7 @@ func (s *Service) AddressForTest(ctx context.Context, secret []byte, id string, 
 		Kind: outbox.Kind(m.Kind), To: m.To, Account: m.Account, Locale: m.Locale, Token: content.Token, Values: content.Values,
 	}, true
 	if out.Token != "" {
-		if out, wanted, err = addressMail(ctx, s.db, out, false); err != nil {
+		if out, wanted, err = links.Address(ctx, s.db, out, false); err != nil {
 			return m, false, err
 		}
 	}

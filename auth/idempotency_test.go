@@ -28,7 +28,7 @@ func withKey(key, procedure, request string) *authv1.IdempotencyKey {
 }
 
 // registration is a Register with the key "k-1" from one address.
-func registration(t *testing.T, email string, change ...func(*authv1.CreateAccountRequest)) *authv1.CreateAccountRequest {
+func Registration(t *testing.T, email string, change ...func(*authv1.CreateAccountRequest)) *authv1.CreateAccountRequest {
 	t.Helper()
 	req := &authv1.CreateAccountRequest{
 		AccountId: newID(t), Email: email, Password: password, SignIn: true, Profile: &authv1.ProfileSeed{FirstName: "Ada"},
@@ -59,8 +59,8 @@ func (h *house) mustCreate(t *testing.T, what string, req *authv1.CreateAccountR
 func TestARepeatedRegistrationSignsInToTheAccountThatItMade(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	first := h.mustCreate(t, "Register", registration(t, "ada@example.com"))
-	again := h.mustCreate(t, "the same again", registration(t, "ada@example.com"))
+	first := h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
+	again := h.mustCreate(t, "the same again", Registration(t, "ada@example.com"))
 	if first.GetAccount().GetId() != again.GetAccount().GetId() || again.GetAccount().GetEmail() != "ada@example.com" {
 		t.Errorf("the repetition's account is %v, want %v", again.GetAccount(), first.GetAccount())
 	}
@@ -83,7 +83,7 @@ func TestARepeatedRegistrationSignsInToTheAccountThatItMade(t *testing.T) {
 		"by somebody else":    func(r *authv1.CreateAccountRequest) { r.Origin.AccountId = newID(t) },
 		"with parts run over": func(r *authv1.CreateAccountRequest) { r.IdempotencyKey.Procedure += "k"; r.IdempotencyKey.Key = "-1" },
 	} {
-		_, err := h.keyedCreate(t, registration(t, "ada@example.com", change))
+		_, err := h.keyedCreate(t, Registration(t, "ada@example.com", change))
 		if connect.CodeOf(err) != connect.CodeAlreadyExists || fault.Reason(err) != "EMAIL_TAKEN" {
 			t.Errorf("%s: got %v, want EMAIL_TAKEN", what, err)
 		}
@@ -96,17 +96,17 @@ func TestAKeyCountsForAllOfAnIPv6Network(t *testing.T) {
 	from := func(address string) func(*authv1.CreateAccountRequest) {
 		return func(r *authv1.CreateAccountRequest) { r.Origin.IpAddress = address }
 	}
-	h.mustCreate(t, "Register", registration(t, "ada@example.com", from("2001:db8:1:2::3")))
-	h.mustCreate(t, "from the same /64", registration(t, "ada@example.com", from("2001:db8:1:2:ffff::4")))
-	_, err := h.keyedCreate(t, registration(t, "ada@example.com", from("2001:db8:1:3::3")))
+	h.mustCreate(t, "Register", Registration(t, "ada@example.com", from("2001:db8:1:2::3")))
+	h.mustCreate(t, "from the same /64", Registration(t, "ada@example.com", from("2001:db8:1:2:ffff::4")))
+	_, err := h.keyedCreate(t, Registration(t, "ada@example.com", from("2001:db8:1:3::3")))
 	wantReason(t, err, connect.CodeAlreadyExists, "EMAIL_TAKEN")
 }
 
 func TestAnotherRequestUnderAKeyIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	h.mustCreate(t, "Register", registration(t, "ada@example.com"))
-	_, err := h.keyedCreate(t, registration(t, "bob@example.com"))
+	h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
+	_, err := h.keyedCreate(t, Registration(t, "bob@example.com"))
 	wantReason(t, err, connect.CodeInvalidArgument, "IDEMPOTENCY_KEY_REUSED")
 	if n := h.count(t, "SELECT count(*) FROM auth.accounts"); n != 1 {
 		t.Errorf("there are %d accounts, want 1", n)
@@ -119,14 +119,14 @@ func TestAnotherRequestUnderAKeyIsRefused(t *testing.T) {
 func TestARepeatedRegistrationHasToGiveThePasswordAndIsThrottled(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, throttled)
-	h.mustCreate(t, "Register", registration(t, "ada@example.com"))
+	h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	guess := func(r *authv1.CreateAccountRequest) { r.Password = "a guess of somebody's" }
 	for range 5 {
-		_, err := h.keyedCreate(t, registration(t, "ada@example.com", guess))
+		_, err := h.keyedCreate(t, Registration(t, "ada@example.com", guess))
 		wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
 	}
 	h.holdWaits(t)
-	_, err := h.keyedCreate(t, registration(t, "ada@example.com"))
+	_, err := h.keyedCreate(t, Registration(t, "ada@example.com"))
 	if fault.Reason(err) != "TOO_MANY_ATTEMPTS" {
 		t.Errorf("after five wrong passwords the right one got %v, want TOO_MANY_ATTEMPTS", err)
 	}
@@ -134,9 +134,9 @@ func TestARepeatedRegistrationHasToGiveThePasswordAndIsThrottled(t *testing.T) {
 		t.Error("a guess began a session")
 	}
 	h.passWaits(t)
-	h.mustCreate(t, "the right password after the wait", registration(t, "ada@example.com"))
+	h.mustCreate(t, "the right password after the wait", Registration(t, "ada@example.com"))
 	h.exec(t, "UPDATE auth.accounts SET status = 'disabled'")
-	_, err = h.keyedCreate(t, registration(t, "ada@example.com"))
+	_, err = h.keyedCreate(t, Registration(t, "ada@example.com"))
 	wantReason(t, err, connect.CodePermissionDenied, "ACCOUNT_DISABLED")
 }
 
@@ -171,13 +171,13 @@ func TestARepeatedCreateUserFindsTheUser(t *testing.T) {
 func TestARepeatedRegistrationOfADeletedAccountIsToldSo(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	first := h.mustCreate(t, "Register", registration(t, "ada@example.com"))
+	first := h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	if _, err := h.accounts.DeleteAccount(t.Context(), &authv1.DeleteAccountRequest{AccountId: first.GetAccount().GetId()}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := h.keyedCreate(t, registration(t, "ada@example.com"))
+	_, err := h.keyedCreate(t, Registration(t, "ada@example.com"))
 	wantReason(t, err, connect.CodeFailedPrecondition, "IDEMPOTENCY_TARGET_GONE")
-	h.mustCreate(t, "with a new key", registration(t, "ada@example.com", func(r *authv1.CreateAccountRequest) { r.IdempotencyKey.Key = "k-2" }))
+	h.mustCreate(t, "with a new key", Registration(t, "ada@example.com", func(r *authv1.CreateAccountRequest) { r.IdempotencyKey.Key = "k-2" }))
 }
 
 // Guarantee 5: neither the first answer nor a repetition tells who has an
@@ -189,13 +189,13 @@ func TestARepeatedRegistrationByLinkSendsNoSecondMailAndTellsNothing(t *testing.
 	for email, kind := range map[string]string{"ada@example.com": "account_exists", "eve@example.com": "verify_email"} {
 		key := func(r *authv1.CreateAccountRequest) { r.IdempotencyKey.Key = email }
 		for range 8 { // more often than mail may be asked for
-			got := h.mustCreate(t, email, registration(t, email, key))
+			got := h.mustCreate(t, email, Registration(t, email, key))
 			if !got.GetVerificationSent() || got.GetAccount() != nil || got.GetTokens() != nil {
 				t.Errorf("%s: got %v, want the link to be sent and nothing else", email, got)
 			}
 		}
 		h.wantMails(t, kind+" "+email)
-		_, err := h.keyedCreate(t, registration(t, "other@example.com", key))
+		_, err := h.keyedCreate(t, Registration(t, "other@example.com", key))
 		wantReason(t, err, connect.CodeInvalidArgument, "IDEMPOTENCY_KEY_REUSED")
 	}
 	if n := h.count(t, "SELECT count(*) FROM auth.idempotency_keys WHERE account_id IS NULL"); n != 2 {
@@ -236,17 +236,17 @@ func TestACallThatFailedLeavesItsKeyFree(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	h.create(t, "ada@example.com", password)
-	_, err := h.keyedCreate(t, registration(t, "bob@example.com", func(r *authv1.CreateAccountRequest) { r.Password = "short" }))
+	_, err := h.keyedCreate(t, Registration(t, "bob@example.com", func(r *authv1.CreateAccountRequest) { r.Password = "short" }))
 	wantReason(t, err, connect.CodeInvalidArgument, "PASSWORD_TOO_SHORT")
-	_, err = h.keyedCreate(t, registration(t, "ada@example.com"))
+	_, err = h.keyedCreate(t, Registration(t, "ada@example.com"))
 	wantReason(t, err, connect.CodeAlreadyExists, "EMAIL_TAKEN")
-	h.mustCreate(t, "another request, for the first did nothing", registration(t, "bob@example.com"))
+	h.mustCreate(t, "another request, for the first did nothing", Registration(t, "bob@example.com"))
 }
 
 func TestAKeyCountsForADay(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, byLink)
-	h.mustCreate(t, "Register", registration(t, "ada@example.com"))
+	h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	age := func(by string) {
 		h.exec(t, "UPDATE auth.idempotency_keys SET create_time = create_time - $1::interval", by)
 	}
@@ -254,10 +254,10 @@ func TestAKeyCountsForADay(t *testing.T) {
 	if err := h.service.PruneForTest(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	h.mustCreate(t, "within a day", registration(t, "ada@example.com"))
+	h.mustCreate(t, "within a day", Registration(t, "ada@example.com"))
 	h.wantMails(t, "verify_email ada@example.com")
 	age("20 minutes")
-	h.mustCreate(t, "a day later", registration(t, "ada@example.com"))
+	h.mustCreate(t, "a day later", Registration(t, "ada@example.com"))
 	h.wantMails(t, "verify_email ada@example.com")
 	if n := h.count(t, "SELECT count(*) FROM auth.idempotency_keys WHERE create_time > now() - interval '1 hour'"); n != 1 {
 		t.Errorf("%d keys are new, want 1", n)
@@ -286,7 +286,7 @@ func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 	var wait sync.WaitGroup
 	wait.Go(func() {
 		var err error
-		if first, err = h.keyedCreate(t, registration(t, "ada@example.com")); err != nil {
+		if first, err = h.keyedCreate(t, Registration(t, "ada@example.com")); err != nil {
 			t.Errorf("Register: %v", err)
 		}
 	})
@@ -299,7 +299,7 @@ func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	_, err := patiently(func() (*authv1.CreateAccountResponse, error) {
-		return h.accounts.CreateAccount(ctx, registration(t, "ada@example.com"))
+		return h.accounts.CreateAccount(ctx, Registration(t, "ada@example.com"))
 	})
 	wantReason(t, err, connect.CodeAborted, "REQUEST_IN_PROGRESS")
 	if delay, ok := fault.RetryDelay(err); !ok || delay <= 0 {
@@ -307,7 +307,7 @@ func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 	}
 	close(goOn)
 	wait.Wait()
-	again := h.mustCreate(t, "once it is done", registration(t, "ada@example.com"))
+	again := h.mustCreate(t, "once it is done", Registration(t, "ada@example.com"))
 	if again.GetAccount().GetId() != first.GetAccount().GetId() {
 		t.Errorf("the repetition's account is %s, want %s", again.GetAccount().GetId(), first.GetAccount().GetId())
 	}
@@ -339,7 +339,7 @@ func TestOfManyWithOneKeyAtOnceOneMakesTheAccount(t *testing.T) {
 	for _, client := range clients {
 		wait.Go(func() {
 			response, err := patiently(func() (*authv1.CreateAccountResponse, error) {
-				return client.CreateAccount(t.Context(), registration(t, "ada@example.com"))
+				return client.CreateAccount(t.Context(), Registration(t, "ada@example.com"))
 			})
 			mu.Lock()
 			defer mu.Unlock()
@@ -359,22 +359,22 @@ func TestOfManyWithOneKeyAtOnceOneMakesTheAccount(t *testing.T) {
 func TestAKeyIsKnownThroughAChangeOfTheSecretKey(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	first := h.mustCreate(t, "Register", registration(t, "ada@example.com"))
+	first := h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	config := h.config
 	config.Secrets = [][]byte{secretTwo, secretOne}
 	h.open(t, config)
-	again := h.mustCreate(t, "under a newer secret key", registration(t, "ada@example.com"))
+	again := h.mustCreate(t, "under a newer secret key", Registration(t, "ada@example.com"))
 	if again.GetAccount().GetId() != first.GetAccount().GetId() {
 		t.Errorf("the repetition's account is %s, want %s", again.GetAccount().GetId(), first.GetAccount().GetId())
 	}
-	_, err := h.keyedCreate(t, registration(t, "bob@example.com"))
+	_, err := h.keyedCreate(t, Registration(t, "bob@example.com"))
 	wantReason(t, err, connect.CodeInvalidArgument, "IDEMPOTENCY_KEY_REUSED")
 }
 
 func TestIdempotencyKeysAreKeptAsMACs(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	req := registration(t, "ada@example.com")
+	req := Registration(t, "ada@example.com")
 	h.mustCreate(t, "Register", req)
 	n := h.count(t, `
 		SELECT count(*) FROM auth.idempotency_keys r
@@ -400,12 +400,12 @@ func TestACallThatIsOvertakenByItsRepetitionMakesNoSecondAccount(t *testing.T) {
 		}
 		overtake.Do(func() {
 			if _, err := patiently(func() (*authv1.CreateAccountResponse, error) {
-				return faster.CreateAccount(t.Context(), registration(t, "ada@example.com"))
+				return faster.CreateAccount(t.Context(), Registration(t, "ada@example.com"))
 			}); err != nil {
 				t.Errorf("the repetition: %v", err)
 			}
 		})
 	}
 	h.open(t, config)
-	h.mustCreate(t, "the call that was overtaken", registration(t, "ada@example.com"))
+	h.mustCreate(t, "the call that was overtaken", Registration(t, "ada@example.com"))
 }

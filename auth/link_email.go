@@ -7,7 +7,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
+	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
@@ -22,7 +24,7 @@ func (s *linkService) RequestEmailChange(ctx context.Context, req *authv1.Reques
 		return nil, s.log.Refuse(ctx, row, outbox.ErrUnavailable)
 	}
 	email := strings.TrimSpace(req.GetNewEmail())
-	asked, err := s.links.countOwnMail(ctx, linkEmailChange, origin.GetAccountId())
+	asked, err := s.links.CountOwn(ctx, links.EmailChange, origin.GetAccountId())
 	if err != nil {
 		return nil, s.log.Refuse(ctx, row, err)
 	}
@@ -34,7 +36,7 @@ func (s *linkService) RequestEmailChange(ctx context.Context, req *authv1.Reques
 		done.Outcome = audit.Succeeded
 		return audit.Write(ctx, tx, done)
 	})
-	if err := s.links.uncountMail(ctx, asked, err); err != nil {
+	if err := s.links.Uncount(ctx, asked, err); err != nil {
 		return nil, s.log.Refuse(ctx, row, fmt.Errorf("request a change of email: %w", err))
 	}
 	return &authv1.RequestEmailChangeResponse{}, nil
@@ -44,24 +46,24 @@ func (s *linkService) RequestEmailChange(ctx context.Context, req *authv1.Reques
 // earlier link of the kind ends: the latest address is the one that is meant.
 func (s *linkService) sendEmailChange(ctx context.Context, tx pgx.Tx, email string, origin *authv1.Origin) error {
 	if origin.GetAccountId() == "" {
-		return errUserNotFound
+		return accounts.ErrNotFound
 	}
-	account, err := lockedAccount(ctx, tx, origin.GetAccountId())
+	account, err := accounts.Lock(ctx, tx, origin.GetAccountId())
 	if err != nil {
 		return err
 	}
-	if err := requireRecentSignIn(ctx, tx, origin); err != nil {
+	if err := accounts.RequireRecentSignIn(ctx, tx, origin); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, supersedeKind, pgx.NamedArgs{"account_id": account.GetId(), "kind": string(linkEmailChange)})
+	_, err = tx.Exec(ctx, links.SupersedeKind, pgx.NamedArgs{"account_id": account.GetId(), "kind": string(links.EmailChange)})
 	if err != nil {
 		return fmt.Errorf("end the earlier links: %w", err)
 	}
-	token, err := issueLink(ctx, tx, link{kind: linkEmailChange, email: email, account: account.GetId()})
+	token, err := links.Issue(ctx, tx, links.Link{Kind: links.EmailChange, Email: email, Account: account.GetId()})
 	if err != nil {
 		return err
 	}
-	values := circumstances(origin)
+	values := outbox.Circumstances(origin)
 	// Not the old one: the new address may be a stranger's.
 	values["new_email"] = email
 	m := outbox.Mail{Kind: outbox.ConfirmEmail, To: email, Account: account.GetId(), Locale: origin.GetLocale(), Token: token, Values: values}
@@ -77,28 +79,28 @@ const updateProvenEmail = `UPDATE auth.accounts SET email = @email, email_verifi
 // ConfirmEmailChange implements authv1.LinkServiceHandler.
 func (s *linkService) ConfirmEmailChange(ctx context.Context, req *authv1.ConfirmEmailChangeRequest) (*authv1.ConfirmEmailChangeResponse, error) {
 	row := audit.Row{Event: audit.LinkEmail, Origin: req.GetOrigin()}
-	seen, err := readLink(ctx, s.db, selectLink, req.GetToken(), linkEmailChange)
-	row.Account = seen.account
+	seen, err := links.Read(ctx, s.db, links.Select, req.GetToken(), links.EmailChange)
+	row.Account = seen.Account
 	if err != nil {
 		return nil, s.log.Refuse(ctx, row, err)
 	}
-	account, err := s.accounts.change(ctx, seen.account, audit.EmailChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
-		link, _, err := lockLink(ctx, tx, req.GetToken(), linkEmailChange)
+	account, err := s.accounts.Change(ctx, seen.Account, audit.EmailChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+		link, _, err := links.Lock(ctx, tx, req.GetToken(), links.EmailChange)
 		if err != nil {
 			return false, err
 		}
-		if err := redeem(ctx, tx, link, before); err != nil {
+		if err := links.Redeem(ctx, tx, link, before); err != nil {
 			return false, err
 		}
-		if err := s.accounts.replaceEmail(ctx, tx, updateProvenEmail, before, link.email, req.GetOrigin()); err != nil {
+		if err := s.accounts.ReplaceEmail(ctx, tx, updateProvenEmail, before, link.Email, req.GetOrigin()); err != nil {
 			return false, err
 		}
 		done := row
 		done.Outcome = audit.Succeeded
 		return true, audit.Write(ctx, tx, done)
 	})
-	if fault.Reason(err) == fault.Reason(errUserNotFound) {
-		err = errLinkInvalid // the link is gone with it
+	if fault.Reason(err) == fault.Reason(accounts.ErrNotFound) {
+		err = links.ErrInvalid // the link is gone with it
 	}
 	if err != nil {
 		return nil, s.log.Refuse(ctx, row, err)
@@ -111,14 +113,14 @@ const updateEmail = `UPDATE auth.accounts SET email = @email, email_verified = f
 // ChangeAccountEmail implements authv1.AccountServiceHandler.
 func (s *accountService) ChangeAccountEmail(ctx context.Context, req *authv1.ChangeAccountEmailRequest) (*authv1.ChangeAccountEmailResponse, error) {
 	email := strings.TrimSpace(req.GetEmail())
-	account, err := s.accounts.change(ctx, req.GetAccountId(), audit.EmailChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+	account, err := s.accounts.Change(ctx, req.GetAccountId(), audit.EmailChange, req.GetOrigin(), func(tx pgx.Tx, before *authv1.Account) (bool, error) {
 		if email == before.GetEmail() {
 			return false, nil
 		}
-		if err := supersedeLinks(ctx, tx, before); err != nil {
+		if err := links.Supersede(ctx, tx, before); err != nil {
 			return false, err
 		}
-		return true, s.accounts.replaceEmail(ctx, tx, updateEmail, before, email, req.GetOrigin())
+		return true, s.accounts.ReplaceEmail(ctx, tx, updateEmail, before, email, req.GetOrigin())
 	})
 	if err != nil {
 		return nil, err

@@ -8,7 +8,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth/audit"
+	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
+	"gatehouse/auth/passwords"
+	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
 )
 
@@ -21,20 +24,20 @@ func (s *linkService) RequestPasswordReset(ctx context.Context, req *authv1.Requ
 		return nil, s.log.Refuse(ctx, row, outbox.ErrUnavailable)
 	}
 	email := strings.TrimSpace(req.GetEmail())
-	asked, err := s.links.countMail(ctx, linkReset, email, req.GetOrigin())
+	asked, err := s.links.Count(ctx, links.Reset, email, req.GetOrigin())
 	if err != nil {
 		return nil, err
 	}
 	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
-		sent, err := s.links.sendCounted(ctx, tx, asked, linkReset, email, func(tx pgx.Tx) error {
-			return s.links.sendUnaddressed(ctx, tx, outbox.ResetPassword, link{kind: linkReset, email: email}, newLinkToken(), req.GetOrigin())
+		sent, err := s.links.SendCounted(ctx, tx, asked, links.Reset, email, func(tx pgx.Tx) error {
+			return s.links.SendUnaddressed(ctx, tx, outbox.ResetPassword, links.Link{Kind: links.Reset, Email: email}, links.NewToken(), req.GetOrigin())
 		})
 		if err != nil {
 			return err
 		}
-		return s.links.auditRequest(ctx, tx, row, sent)
+		return s.links.AuditRequest(ctx, tx, row, sent)
 	})
-	if err := s.links.uncountMail(ctx, asked, err); err != nil {
+	if err := s.links.Uncount(ctx, asked, err); err != nil {
 		return nil, fmt.Errorf("request a password reset: %w", err)
 	}
 	return &authv1.RequestPasswordResetResponse{}, nil
@@ -43,27 +46,27 @@ func (s *linkService) RequestPasswordReset(ctx context.Context, req *authv1.Requ
 // ResetPassword implements authv1.LinkServiceHandler.
 func (s *linkService) ResetPassword(ctx context.Context, req *authv1.ResetPasswordRequest) (*authv1.ResetPasswordResponse, error) {
 	row := audit.Row{Event: audit.LinkReset, Origin: req.GetOrigin()}
-	seen, err := readLink(ctx, s.db, selectLink, req.GetToken(), linkReset)
-	row.Account = seen.account
+	seen, err := links.Read(ctx, s.db, links.Select, req.GetToken(), links.Reset)
+	row.Account = seen.Account
 	if err == nil {
-		err = s.passwords.checkNew("new_password", req.GetNewPassword(), seen.email)
+		err = s.passwords.CheckNew("new_password", req.GetNewPassword(), seen.Email)
 	}
 	if err != nil {
 		return nil, s.log.Refuse(ctx, row, err)
 	}
-	hash, err := s.passwords.hasher.Hash(ctx, linkHolder(req.GetOrigin()), req.GetNewPassword())
+	hash, err := s.passwords.Hasher.Hash(ctx, passwords.LinkHolder(req.GetOrigin()), req.GetNewPassword())
 	if err != nil {
 		return nil, err
 	}
 	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
-		link, account, err := lockLink(ctx, tx, req.GetToken(), linkReset)
+		link, account, err := links.Lock(ctx, tx, req.GetToken(), links.Reset)
 		if err != nil {
 			return err
 		}
 		if err := s.givePassword(ctx, tx, account, hash, req.GetOrigin()); err != nil {
 			return err
 		}
-		if err := redeem(ctx, tx, link, account); err != nil {
+		if err := links.Redeem(ctx, tx, link, account); err != nil {
 			return err
 		}
 		done := row
@@ -91,7 +94,7 @@ func (s *accountService) ForcePasswordReset(ctx context.Context, req *authv1.For
 	if !s.mails.Enabled() {
 		return nil, s.log.Refuse(ctx, audit.Row{Event: audit.PasswordForce, Account: req.GetAccountId(), Origin: origin}, outbox.ErrUnavailable)
 	}
-	account, err := s.accounts.change(ctx, req.GetAccountId(), audit.PasswordForce, origin, func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+	account, err := s.accounts.Change(ctx, req.GetAccountId(), audit.PasswordForce, origin, func(tx pgx.Tx, before *authv1.Account) (bool, error) {
 		args := pgx.NamedArgs{"id": before.GetId()}
 		var invited bool
 		if err := tx.QueryRow(ctx, selectInvited, args).Scan(&invited); err != nil {
@@ -100,17 +103,17 @@ func (s *accountService) ForcePasswordReset(ctx context.Context, req *authv1.For
 		if _, err := tx.Exec(ctx, takePassword, args); err != nil {
 			return false, fmt.Errorf("take the password away: %w", err)
 		}
-		if _, err := revokeSessions(ctx, tx, before.GetId(), "", "password reset"); err != nil {
+		if _, err := revocations.RevokeSessions(ctx, tx, before.GetId(), "", "password reset"); err != nil {
 			return false, err
 		}
-		if err := supersedeLinks(ctx, tx, before); err != nil {
+		if err := links.Supersede(ctx, tx, before); err != nil {
 			return false, err
 		}
-		kind, purpose := outbox.ResetPassword, linkReset
+		kind, purpose := outbox.ResetPassword, links.Reset
 		if invited {
-			kind, purpose = outbox.Invitation, linkInvite
+			kind, purpose = outbox.Invitation, links.Invite
 		}
-		return true, s.links.sendOwnersLink(ctx, tx, kind, purpose, before, localeOf(origin, before.GetId()))
+		return true, s.links.SendToOwner(ctx, tx, kind, purpose, before, outbox.LocaleOf(origin, before.GetId()))
 	})
 	if err != nil {
 		return nil, err

@@ -1,10 +1,14 @@
 package auth
 
 import (
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/idempotency"
+	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
+	"gatehouse/auth/passwords"
 	"gatehouse/auth/relay"
+	"gatehouse/auth/revocations"
 	"gatehouse/internal/database"
 )
 
@@ -12,13 +16,13 @@ import (
 type linkService struct {
 	db           *database.Pool
 	registration Registration
-	accounts     *accounts
-	passwords    *passwords
+	accounts     *accounts.Store
+	passwords    *passwords.Checker
 	sessions     *sessions
-	links        *links
+	links        *links.Sender
 	calls        *idempotency.Keys
 	log          *audit.Log
 	mails        *outbox.Outbox
 	relay        *relay.Relay
-	revocations  *revocations
+	revocations  *revocations.Feed
 }

@@ -8,9 +8,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/idempotency"
+	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
+	"gatehouse/auth/passwords"
+	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
@@ -28,7 +32,7 @@ func (s *linkService) VerifyEmail(ctx context.Context, req *authv1.VerifyEmailRe
 		return s.verifyEmail(ctx, req, call, row)
 	}, func(made string) (*authv1.VerifyEmailResponse, error) {
 		if confirmsOnly(req, made) {
-			account, err := scanAccount(s.db.QueryRow(ctx, selectAccount, pgx.NamedArgs{"id": made}))
+			account, err := accounts.Scan(s.db.QueryRow(ctx, accounts.Select, pgx.NamedArgs{"id": made}))
 			if database.Missing(err) {
 				return nil, s.log.Refuse(ctx, row, idempotency.ErrTargetGone)
 			}
@@ -46,8 +50,8 @@ func confirmsOnly(req *authv1.VerifyEmailRequest, account string) bool {
 }
 
 func (s *linkService) verifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest, call *idempotency.Call, row audit.Row) (*authv1.VerifyEmailResponse, error) {
-	seen, err := readLink(ctx, s.db, selectLink, req.GetToken(), linkRegister, linkVerify, linkInvite)
-	row.Account = seen.account
+	seen, err := links.Read(ctx, s.db, links.Select, req.GetToken(), links.Register, links.Verify, links.Invite)
+	row.Account = seen.Account
 	if err != nil {
 		return nil, s.log.Refuse(ctx, row, err)
 	}
@@ -66,7 +70,7 @@ func (s *linkService) verifyEmail(ctx context.Context, req *authv1.VerifyEmailRe
 			}
 			return call.Made(ctx, tx, response.GetAccount().GetId())
 		})
-		if !errors.Is(err, errMeanwhile) {
+		if !errors.Is(err, links.ErrChanged) {
 			break
 		}
 	}
@@ -92,8 +96,8 @@ type ownerProof struct {
 // proveOwner looks at the password that a link's holder gives. It holds no
 // connection while the password is hashed. A wrong one is no failure to count:
 // the link entitles its holder to choose another.
-func (s *linkService) proveOwner(ctx context.Context, req *authv1.VerifyEmailRequest, l link) (ownerProof, error) {
-	found, err := readCredentials(ctx, s.db, selectCredentials, pgx.NamedArgs{"email": l.email})
+func (s *linkService) proveOwner(ctx context.Context, req *authv1.VerifyEmailRequest, l links.Link) (ownerProof, error) {
+	found, err := readCredentials(ctx, s.db, selectCredentials, pgx.NamedArgs{"email": l.Email})
 	if err != nil {
 		return ownerProof{}, err
 	}
@@ -101,7 +105,7 @@ func (s *linkService) proveOwner(ctx context.Context, req *authv1.VerifyEmailReq
 		return ownerProof{signedIn: found.id}, nil
 	}
 	if found.hash != "" && req.GetPassword() != "" {
-		right, _, err := s.passwords.hasher.Check(ctx, linkHolder(req.GetOrigin()), req.GetPassword(), found.hash)
+		right, _, err := s.passwords.Hasher.Check(ctx, passwords.LinkHolder(req.GetOrigin()), req.GetPassword(), found.hash)
 		if err != nil {
 			return ownerProof{}, err
 		}
@@ -109,17 +113,17 @@ func (s *linkService) proveOwner(ctx context.Context, req *authv1.VerifyEmailReq
 			return ownerProof{known: found.hash}, nil
 		}
 	}
-	if err := s.passwords.checkNew("password", req.GetPassword(), l.email); err != nil {
+	if err := s.passwords.CheckNew("password", req.GetPassword(), l.Email); err != nil {
 		return ownerProof{}, err
 	}
-	hash, err := s.passwords.hasher.Hash(ctx, linkHolder(req.GetOrigin()), req.GetPassword())
+	hash, err := s.passwords.Hasher.Hash(ctx, passwords.LinkHolder(req.GetOrigin()), req.GetPassword())
 	return ownerProof{hash: hash}, err
 }
 
 // verified makes the link's account, or marks the email of the one that is there
 // as verified, and begins a session unless the caller has one.
 func (s *linkService) verified(ctx context.Context, tx pgx.Tx, req *authv1.VerifyEmailRequest, proof ownerProof, row *audit.Row) (*authv1.VerifyEmailResponse, error) {
-	link, account, err := lockLink(ctx, tx, req.GetToken(), linkRegister, linkVerify, linkInvite)
+	link, account, err := links.Lock(ctx, tx, req.GetToken(), links.Register, links.Verify, links.Invite)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +136,7 @@ func (s *linkService) verified(ctx context.Context, tx pgx.Tx, req *authv1.Verif
 		return nil, err
 	}
 	row.Account = account.GetId()
-	if err := redeem(ctx, tx, link, account); err != nil {
+	if err := links.Redeem(ctx, tx, link, account); err != nil {
 		return nil, err
 	}
 	response := &authv1.VerifyEmailResponse{}
@@ -141,7 +145,7 @@ func (s *linkService) verified(ctx context.Context, tx pgx.Tx, req *authv1.Verif
 			return nil, err
 		}
 	}
-	if response.Account, err = accountByID(ctx, tx, account.GetId()); err != nil {
+	if response.Account, err = accounts.ByID(ctx, tx, account.GetId()); err != nil {
 		return nil, err
 	}
 	done := *row
@@ -155,7 +159,7 @@ func (s *linkService) beginVerified(ctx context.Context, tx pgx.Tx, account *aut
 	if _, err := tx.Exec(ctx, noteSignIn, pgx.NamedArgs{"id": account.GetId()}); err != nil {
 		return nil, fmt.Errorf("note the sign-in: %w", err)
 	}
-	account, err := accountByID(ctx, tx, account.GetId())
+	account, err := accounts.ByID(ctx, tx, account.GetId())
 	if err != nil {
 		return nil, err
 	}
@@ -184,14 +188,14 @@ const (
 func (s *linkService) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.Account, proof ownerProof, origin *authv1.Origin) error {
 	switch {
 	case proof.signedIn != "" && proof.signedIn != account.GetId():
-		return errMeanwhile
+		return links.ErrChanged
 	case proof.known != "":
 		var same bool
 		if err := tx.QueryRow(ctx, hasPassword, pgx.NamedArgs{"id": account.GetId(), "hash": proof.known}).Scan(&same); err != nil {
 			return fmt.Errorf("compare the password: %w", err)
 		}
 		if !same {
-			return errMeanwhile
+			return links.ErrChanged
 		}
 	case proof.signedIn == "":
 		if err := s.replacePassword(ctx, tx, account, proof.hash, origin); err != nil || !account.GetEmailVerified() {
@@ -208,22 +212,22 @@ func (s *linkService) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.A
 const noteSignIn = `UPDATE auth.accounts SET last_sign_in_time = clock_timestamp() WHERE id = @id`
 
 // createVerified makes the account that a registration asked for.
-func (s *linkService) createVerified(ctx context.Context, tx pgx.Tx, l link, req *authv1.VerifyEmailRequest, proof ownerProof) (*authv1.Account, error) {
+func (s *linkService) createVerified(ctx context.Context, tx pgx.Tx, l links.Link, req *authv1.VerifyEmailRequest, proof ownerProof) (*authv1.Account, error) {
 	if s.registration == RegistrationClosed {
 		return nil, errRegistrationClosed
 	}
 	if proof.hash == "" {
-		return nil, errMeanwhile // the account that was there is gone
+		return nil, links.ErrChanged // the account that was there is gone
 	}
-	profile, err := profileFor(l, req)
+	profile, err := links.ProfileFor(l, req)
 	if err != nil {
 		return nil, err
 	}
-	account, err := s.accounts.write(ctx, tx, newAccount{
-		id: req.GetAccountId(), email: l.email, hash: proof.hash, profile: profile, signIn: true, verified: true, origin: req.GetOrigin(),
+	account, err := s.accounts.Write(ctx, tx, accounts.New{
+		ID: req.GetAccountId(), Email: l.Email, Hash: proof.hash, Profile: profile, SignIn: true, Verified: true, Origin: req.GetOrigin(),
 	})
-	if fault.Reason(err) == fault.Reason(errEmailTaken) {
-		return nil, fmt.Errorf("%w: %w", errMeanwhile, err) // by another link of theirs
+	if fault.Reason(err) == fault.Reason(accounts.ErrEmailTaken) {
+		return nil, fmt.Errorf("%w: %w", links.ErrChanged, err) // by another link of theirs
 	}
 	return account, err
 }
@@ -254,7 +258,7 @@ func (s *linkService) replacePassword(ctx context.Context, tx pgx.Tx, account *a
 	if _, err := tx.Exec(ctx, updateProvenPassword, pgx.NamedArgs{"id": account.GetId(), "hash": hash}); err != nil {
 		return fmt.Errorf("write the password: %w", err)
 	}
-	if _, err := revokeSessions(ctx, tx, account.GetId(), "", "password reset"); err != nil {
+	if _, err := revocations.RevokeSessions(ctx, tx, account.GetId(), "", "password reset"); err != nil {
 		return err
 	}
 	return audit.Write(ctx, tx, audit.Row{Event: audit.PasswordChange, Outcome: audit.Succeeded, Account: account.GetId(), Origin: origin})
@@ -263,7 +267,7 @@ func (s *linkService) replacePassword(ctx context.Context, tx pgx.Tx, account *a
 func (s *linkService) tellPasswordChanged(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) error {
 	return s.mails.Enqueue(ctx, tx, outbox.Mail{
 		Kind: outbox.PasswordChanged, To: account.GetEmail(), Account: account.GetId(),
-		Locale: localeOf(origin, account.GetId()), Values: circumstances(origin),
+		Locale: outbox.LocaleOf(origin, account.GetId()), Values: outbox.Circumstances(origin),
 	})
 }
 
@@ -274,9 +278,9 @@ func (s *linkService) SendVerification(ctx context.Context, req *authv1.SendVeri
 	if !s.mails.Enabled() {
 		return nil, s.log.Refuse(ctx, row, outbox.ErrUnavailable)
 	}
-	account, err := scanAccount(s.db.QueryRow(ctx, selectAccount, pgx.NamedArgs{"id": database.Optional(origin.GetAccountId())}))
+	account, err := accounts.Scan(s.db.QueryRow(ctx, accounts.Select, pgx.NamedArgs{"id": database.Optional(origin.GetAccountId())}))
 	if database.Missing(err) {
-		return nil, errUserNotFound
+		return nil, accounts.ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the account: %w", err)
@@ -284,22 +288,22 @@ func (s *linkService) SendVerification(ctx context.Context, req *authv1.SendVeri
 	if account.GetEmailVerified() {
 		return &authv1.SendVerificationResponse{}, nil
 	}
-	asked, err := s.links.countOwnMail(ctx, linkVerify, account.GetId())
+	asked, err := s.links.CountOwn(ctx, links.Verify, account.GetId())
 	if err != nil {
 		return nil, s.log.Refuse(ctx, row, err)
 	}
 	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
-		account, err := lockedAccount(ctx, tx, account.GetId())
+		account, err := accounts.Lock(ctx, tx, account.GetId())
 		if err != nil {
 			return err
 		}
-		if err := s.links.sendVerifyLink(ctx, tx, account, origin); err != nil {
+		if err := s.links.SendVerification(ctx, tx, account, origin); err != nil {
 			return err
 		}
 		row.Outcome = audit.Succeeded
 		return audit.Write(ctx, tx, row)
 	})
-	if err := s.links.uncountMail(ctx, asked, err); err != nil {
+	if err := s.links.Uncount(ctx, asked, err); err != nil {
 		return nil, fmt.Errorf("send a verification: %w", err)
 	}
 	return &authv1.SendVerificationResponse{}, nil

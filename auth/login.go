@@ -11,11 +11,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/deployment"
 	"gatehouse/auth/idempotency"
 	"gatehouse/auth/keyring"
 	"gatehouse/auth/outbox"
+	"gatehouse/auth/passwords"
 	"gatehouse/auth/throttle"
 	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
@@ -31,7 +33,7 @@ var (
 type sessions struct {
 	db          *database.Pool
 	log         *audit.Log
-	passwords   *passwords
+	passwords   *passwords.Checker
 	keys        *keyring.Keyring
 	refreshKeys tokens.RefreshKeys
 	deviceKeys  tokens.DeviceKeys
@@ -77,22 +79,22 @@ func readCredentials(ctx context.Context, db database.Querier, query string, arg
 // signIn begins a session of the account if the password is its.
 func (s *sessions) signIn(ctx context.Context, req *authv1.LoginRequest, found credentials) (*authv1.LoginResponse, error) {
 	id, hash := found.id, found.hash
-	client := throttle.Client{Email: foldEmail(req.GetEmail()), Address: req.GetOrigin().GetIpAddress()}
+	client := throttle.Client{Email: accounts.FoldEmail(req.GetEmail()), Address: req.GetOrigin().GetIpAddress()}
 	row := audit.Row{Event: audit.Login, Outcome: audit.Succeeded, Account: id, Origin: req.GetOrigin(), Subject: "email:" + strings.ToLower(req.GetEmail())}
-	caller := stranger(req.GetOrigin())
+	caller := passwords.Stranger(req.GetOrigin())
 	if device, known := s.deviceKeys.Verify(req.GetDeviceToken(), id); known {
-		client.DeviceID, caller = device.String(), knownDevice(id)
+		client.DeviceID, caller = device.String(), passwords.KnownDevice(id)
 	}
-	outdated, err := s.passwords.try(ctx, passwordTry{client: client, caller: caller, password: req.GetPassword(), hash: hash, wrong: errCredentials, row: row})
+	outdated, err := s.passwords.Try(ctx, passwords.Attempt{Client: client, Caller: caller, Password: req.GetPassword(), Hash: hash, Wrong: errCredentials, Row: row})
 	if err != nil {
 		return nil, err
 	}
 	if !found.active {
-		return nil, s.log.Refuse(ctx, row, errDisabled)
+		return nil, s.log.Refuse(ctx, row, accounts.ErrDisabled)
 	}
 	newHash := hash
 	if outdated {
-		if newHash, err = s.passwords.hasher.Hash(ctx, caller, req.GetPassword()); err != nil {
+		if newHash, err = s.passwords.Hasher.Hash(ctx, caller, req.GetPassword()); err != nil {
 			return nil, err
 		}
 	}
@@ -106,7 +108,7 @@ func (s *sessions) signIn(ctx context.Context, req *authv1.LoginRequest, found c
 		if tag.RowsAffected() == 0 {
 			return errCredentials
 		}
-		if account, err = accountByID(ctx, tx, id); err != nil {
+		if account, err = accounts.ByID(ctx, tx, id); err != nil {
 			return err
 		}
 		if begun, err = s.begin(ctx, tx, account, req.GetDeviceToken(), req.GetOrigin()); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth/deployment"
+	"gatehouse/auth/importer"
 	"gatehouse/auth/keyring"
 )
 
@@ -51,5 +52,5 @@ func (s *Service) ReplaceKeys(ctx context.Context) (kid string, err error) {
 // dryRun, nothing is written. An error means that it could not continue: accounts
 // created until then exist.
 func (s *Service) Import(ctx context.Context, source io.Reader, dryRun bool, refuse func(line int, reason string)) (int, error) {
-	return importAccounts(ctx, s.db, source, dryRun, refuse)
+	return importer.Run(ctx, s.db, source, dryRun, refuse)
 }

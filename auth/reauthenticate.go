@@ -6,8 +6,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/deployment"
+	"gatehouse/auth/passwords"
 	"gatehouse/auth/throttle"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
@@ -50,9 +52,9 @@ func (s *sessionService) Reauthenticate(ctx context.Context, req *authv1.Reauthe
 		return nil, err
 	}
 	row := audit.Row{Event: audit.Reauthenticate, Outcome: audit.Succeeded, Account: origin.GetAccountId(), Origin: origin}
-	_, err = s.passwords.try(ctx, passwordTry{
-		client: throttle.Client{Email: foldEmail(known.email), DeviceID: known.device, Address: origin.GetIpAddress()},
-		caller: signedIn(origin.GetAccountId()), password: req.GetPassword(), hash: known.hash, wrong: errPasswordWrong, row: row,
+	_, err = s.passwords.Try(ctx, passwords.Attempt{
+		Client: throttle.Client{Email: accounts.FoldEmail(known.email), DeviceID: known.device, Address: origin.GetIpAddress()},
+		Caller: passwords.SignedIn(origin.GetAccountId()), Password: req.GetPassword(), Hash: known.hash, Wrong: errPasswordWrong, Row: row,
 	})
 	if err != nil {
 		return nil, err

@@ -10,9 +10,11 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/changes"
 	"gatehouse/auth/deployment"
+	"gatehouse/auth/revocations"
 	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
@@ -109,7 +111,7 @@ func (s *sessionService) Refresh(ctx context.Context, req *authv1.RefreshRequest
 			return refuseNewer(ctx, tx, found, req.GetOrigin())
 		}
 		refusal = errRefreshReused
-		if err := revokeSession(ctx, tx, found.id, "reuse"); err != nil {
+		if err := revocations.RevokeSession(ctx, tx, found.id, "reuse"); err != nil {
 			return err
 		}
 		if err := changes.NoteSessions(ctx, tx, found.account.GetId()); err != nil {
@@ -159,7 +161,7 @@ func (s *sessionService) lockedSession(ctx context.Context, tx pgx.Tx, id uuid.U
 		return nil, fmt.Errorf("read the session: %w", err)
 	}
 	found.sinceRotation, found.expiresIn = database.Seconds(sinceRotation), database.Seconds(expiresIn)
-	found.account, err = accountByID(ctx, tx, account)
+	found.account, err = accounts.ByID(ctx, tx, account)
 	return found, err
 }
 

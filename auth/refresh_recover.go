@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
@@ -41,7 +42,7 @@ const forgetSignIn = `
 // recover moves a session to the generation after the token's and returns the
 // next token. It does not count as a recent sign-in.
 func (s *sessionService) recover(ctx context.Context, tx pgx.Tx, token tokens.Refresh, found *session, req *authv1.RefreshRequest) (string, error) {
-	if _, err := tx.Exec(ctx, forgetSignIn, pgx.NamedArgs{"id": found.id.String(), "recent": recentSignIn}); err != nil {
+	if _, err := tx.Exec(ctx, forgetSignIn, pgx.NamedArgs{"id": found.id.String(), "recent": accounts.RecentSignIn}); err != nil {
 		return "", fmt.Errorf("forget the sign-in: %w", err)
 	}
 	found.generation = token.Generation

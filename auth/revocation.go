@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/auth/deployment"
 	"gatehouse/auth/keyring"
+	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
@@ -25,7 +26,7 @@ var errTokenStale = fault.New(connect.CodeUnauthenticated, "TOKEN_STALE", "Your 
 // revocationService implements authv1.RevocationServiceHandler.
 type revocationService struct {
 	db         *database.Pool
-	feed       *revocations
+	feed       *revocations.Feed
 	keys       *keyring.Keyring
 	keyChanges atomic.Int64 // how often the signing keys changed
 }
@@ -38,9 +39,9 @@ func newRevocationService(db *database.Pool, ring *keyring.Keyring, logger *slog
 	var issuer string
 	watch := deployment.WatchIssuer(ring.Issuer(), logger)
 	s.feed = feed.New(feed.Config[*authv1.Revocation]{
-		DB: db.Pool, Name: "revocations and signing keys", Prune: pruneRevocations, Logger: logger,
+		DB: db.Pool, Name: "revocations and signing keys", Prune: revocations.Prune, Logger: logger,
 		Queue: func(batch *pgx.Batch, seen string, found map[string]feed.Item[*authv1.Revocation]) {
-			batch.Queue(selectRevocations, pgx.NamedArgs{"seen": seen}).Query(func(rows pgx.Rows) error { return readRevocations(rows, found) })
+			batch.Queue(revocations.Select, pgx.NamedArgs{"seen": seen}).Query(func(rows pgx.Rows) error { return revocations.Read(rows, found) })
 			batch.Queue(keyring.Select).Query(func(rows pgx.Rows) (err error) {
 				keys, err = pgx.CollectRows(rows, pgx.RowToStructByName[keyring.Stored])
 				return err

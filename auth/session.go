@@ -9,8 +9,11 @@ import (
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/deployment"
+	"gatehouse/auth/passwords"
+	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
@@ -25,9 +28,9 @@ var (
 type sessionService struct {
 	db          *database.Pool
 	sessions    *sessions
-	passwords   *passwords
+	passwords   *passwords.Checker
 	log         *audit.Log
-	revocations *revocations
+	revocations *revocations.Feed
 }
 
 const selectSessionAccount = `SELECT account_id FROM auth.sessions WHERE id = @id`
@@ -47,7 +50,7 @@ func (s *sessionService) Logout(ctx context.Context, req *authv1.LogoutRequest) 
 		if err != nil {
 			return fmt.Errorf("look up the session: %w", err)
 		}
-		if err := revokeSession(ctx, tx, token.Session, "logout"); err != nil {
+		if err := revocations.RevokeSession(ctx, tx, token.Session, "logout"); err != nil {
 			return err
 		}
 		return audit.Write(ctx, tx, audit.Row{Event: audit.Logout, Outcome: audit.Succeeded, Account: account, Session: token.Session.String(), Origin: req.GetOrigin()})
@@ -94,7 +97,7 @@ const revokeOwned = `
 func (s *sessionService) RevokeSession(ctx context.Context, req *authv1.RevokeSessionRequest) (*authv1.RevokeSessionResponse, error) {
 	row := audit.Row{Event: audit.SessionRevoke, Outcome: audit.Succeeded, Account: req.GetAccountId(), Session: req.GetSessionId(), Origin: req.GetOrigin()}
 	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, revokeOwned, pgx.NamedArgs{"id": req.GetSessionId(), "account_id": req.GetAccountId(), "life": revocationLife})
+		tag, err := tx.Exec(ctx, revokeOwned, pgx.NamedArgs{"id": req.GetSessionId(), "account_id": req.GetAccountId(), "life": revocations.Life})
 		if err != nil {
 			return fmt.Errorf("revoke: %w", err)
 		}
@@ -115,10 +118,10 @@ func (s *sessionService) RevokeSessions(ctx context.Context, req *authv1.RevokeS
 	var revoked int32
 	row := audit.Row{Event: audit.SessionRevoke, Outcome: audit.Succeeded, Account: req.GetAccountId(), Origin: req.GetOrigin()}
 	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
-		if _, err := lockedAccount(ctx, tx, req.GetAccountId()); err != nil {
+		if _, err := accounts.Lock(ctx, tx, req.GetAccountId()); err != nil {
 			return err
 		}
-		if revoked, err = revokeSessions(ctx, tx, req.GetAccountId(), req.GetExceptSessionId(), "revoked"); err != nil {
+		if revoked, err = revocations.RevokeSessions(ctx, tx, req.GetAccountId(), req.GetExceptSessionId(), "revoked"); err != nil {
 			return err
 		}
 		return audit.Write(ctx, tx, row)

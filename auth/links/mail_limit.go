@@ -1,4 +1,4 @@
-package auth
+package links
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/throttle"
 	authv1 "gatehouse/gen/auth/v1"
@@ -28,48 +29,48 @@ const (
 	freeRecipientMails = 20
 	// usableLink is how long a link must work still to stand in for another: its
 	// holder needs time to find it.
-	usableLink = linkLife / 2
+	usableLink = Life / 2
 )
 
 // mailCount is what a request for a mail was counted as.
-type mailCount struct {
+type Count struct {
 	counted throttle.Attempt
 	over    bool // more were asked for than are sent
 }
 
 // countMail counts a link's mail that is asked for without a session, or
 // whoever asks: the answer must not tell.
-func (s *links) countMail(ctx context.Context, kind linkKind, recipient string, origin *authv1.Origin) (mailCount, error) {
-	email := foldEmail(strings.TrimSpace(recipient))
+func (s *Sender) Count(ctx context.Context, kind Kind, recipient string, origin *authv1.Origin) (Count, error) {
+	email := accounts.FoldEmail(strings.TrimSpace(recipient))
 	asker := "network:" + throttle.Network(origin.GetIpAddress())
 	if account := origin.GetAccountId(); account != "" {
 		asker = "account:" + account
 	}
-	counted, held, err := s.throttle.Count(ctx, freeMails, s.throttle.Key("mail", strings.Join([]string{string(kind), email, asker}, "\n")))
+	counted, held, err := s.Throttle.Count(ctx, freeMails, s.Throttle.Key("mail", strings.Join([]string{string(kind), email, asker}, "\n")))
 	if err != nil || held.Delay > 0 {
-		return mailCount{over: true}, err
+		return Count{over: true}, err
 	}
-	all, held, err := s.throttle.Count(ctx, freeRecipientMails, s.throttle.Key("mail", strings.Join([]string{string(kind), email}, "\n")))
-	return mailCount{counted: counted.And(all), over: held.Delay > 0}, err
+	all, held, err := s.Throttle.Count(ctx, freeRecipientMails, s.Throttle.Key("mail", strings.Join([]string{string(kind), email}, "\n")))
+	return Count{counted: counted.And(all), over: held.Delay > 0}, err
 }
 
 // countOwnMail counts a link's mail that an account asks for. Errors:
 // resource_exhausted TOO_MANY_ATTEMPTS.
-func (s *links) countOwnMail(ctx context.Context, kind linkKind, account string) (mailCount, error) {
-	counted, held, err := s.throttle.Count(ctx, freeMails, s.throttle.Key("own mail", strings.Join([]string{string(kind), account}, "\n")))
+func (s *Sender) CountOwn(ctx context.Context, kind Kind, account string) (Count, error) {
+	counted, held, err := s.Throttle.Count(ctx, freeMails, s.Throttle.Key("own mail", strings.Join([]string{string(kind), account}, "\n")))
 	if err == nil && held.Delay > 0 {
 		err = throttle.TooManyAttempts(held.Delay)
 	}
-	return mailCount{counted: counted}, err
+	return Count{counted: counted}, err
 }
 
 // uncountMail takes a count back when no mail is sent, and returns the error for
 // which it isn't.
-func (s *links) uncountMail(ctx context.Context, asked mailCount, err error) error {
+func (s *Sender) Uncount(ctx context.Context, asked Count, err error) error {
 	if err == nil {
 		return nil
 	}
-	if failure := s.throttle.Cancel(ctx, asked.counted); failure != nil {
+	if failure := s.Throttle.Cancel(ctx, asked.counted); failure != nil {
 		return failure
 	}
 	return err
@@ -86,7 +87,7 @@ var errHeldBack = errors.New("the recipient has a usable link")
 // sendCounted sends a mail that was counted, unless more were asked for than are
 // sent and the recipient has a usable link. It then undoes what it has written,
 // rather than write nothing: the time must not tell which.
-func (s *links) sendCounted(ctx context.Context, tx pgx.Tx, asked mailCount, kind linkKind, email string, send func(pgx.Tx) error) (sent bool, err error) {
+func (s *Sender) SendCounted(ctx context.Context, tx pgx.Tx, asked Count, kind Kind, email string, send func(pgx.Tx) error) (sent bool, err error) {
 	if !asked.over {
 		return true, send(tx)
 	}
@@ -112,11 +113,11 @@ func (s *links) sendCounted(ctx context.Context, tx pgx.Tx, asked mailCount, kin
 
 // auditRequest writes the row of a request for a link: what was held back is
 // counted as refused, though the answer doesn't tell.
-func (s *links) auditRequest(ctx context.Context, tx pgx.Tx, row audit.Row, sent bool) error {
+func (s *Sender) AuditRequest(ctx context.Context, tx pgx.Tx, row audit.Row, sent bool) error {
 	if sent {
 		row.Outcome = audit.Succeeded
 		return audit.Write(ctx, tx, row)
 	}
 	row.Outcome, row.Reason = audit.Refused, fault.Reason(throttle.TooManyAttempts(0))
-	return s.log.WriteRefusal(ctx, tx, row)
+	return s.Log.WriteRefusal(ctx, tx, row)
 }

@@ -1,4 +1,4 @@
-package auth
+package importer
 
 import (
 	"bufio"
@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/relay"
 	authv1 "gatehouse/gen/auth/v1"
@@ -55,7 +56,7 @@ type importedAccount struct {
 // that is not valid is refused with the reason, and the others continue; with
 // dryRun, nothing is written. An error means that it could not continue: accounts
 // created until then exist.
-func importAccounts(ctx context.Context, db *database.Pool, source io.Reader, dryRun bool, refuse func(line int, reason string)) (int, error) {
+func Run(ctx context.Context, db *database.Pool, source io.Reader, dryRun bool, refuse func(line int, reason string)) (int, error) {
 	lines := bufio.NewScanner(source)
 	lines.Buffer(nil, maxImportLine)
 	emails, ids := map[string]int{}, map[string]int{}
@@ -81,7 +82,7 @@ func importAccounts(ctx context.Context, db *database.Pool, source io.Reader, dr
 			continue
 		}
 		account.line = number
-		if before, ok := emails[foldEmail(account.Email)]; ok {
+		if before, ok := emails[accounts.FoldEmail(account.Email)]; ok {
 			refuse(number, fmt.Sprintf("email: line %d has it already", before))
 			continue
 		}
@@ -89,7 +90,7 @@ func importAccounts(ctx context.Context, db *database.Pool, source io.Reader, dr
 			refuse(number, fmt.Sprintf("id: line %d has it already", before))
 			continue
 		}
-		emails[foldEmail(account.Email)], ids[account.ID] = number, number
+		emails[accounts.FoldEmail(account.Email)], ids[account.ID] = number, number
 		if batch = append(batch, account); len(batch) == importBatch {
 			if err := flush(); err != nil {
 				return made, err
@@ -108,7 +109,7 @@ var localeForm = regexp.MustCompile(`^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$`)
 // parseImported reads a line and holds it against what the API asks of an
 // account. Its errors name the field.
 func parseImported(line []byte) (importedAccount, error) {
-	account := importedAccount{Status: statusActive}
+	account := importedAccount{Status: accounts.Active}
 	if !utf8.Valid(line) {
 		return account, errors.New("it holds invalid UTF-8")
 	}
@@ -164,8 +165,8 @@ func validImported(account importedAccount) error {
 		return errors.New("last_name: it must be a name, without < and ://")
 	case !localeForm.MatchString(account.Locale):
 		return errors.New(`locale: it is no BCP 47 tag, such as "pt-BR"`)
-	case account.Status != statusActive && account.Status != statusDisabled:
-		return fmt.Errorf("status: it is neither %q nor %q", statusActive, statusDisabled)
+	case account.Status != accounts.Active && account.Status != accounts.Disabled:
+		return fmt.Errorf("status: it is neither %q nor %q", accounts.Active, accounts.Disabled)
 	case account.PasswordHash == "":
 		return nil
 	}
@@ -194,13 +195,13 @@ const (
 var errDryRun = errors.New("dry run")
 
 // importLines creates the accounts, in one transaction, and returns how many.
-func importLines(ctx context.Context, db *database.Pool, accounts []importedAccount, dryRun bool, refuse func(int, string)) (int, error) {
-	if len(accounts) == 0 {
+func importLines(ctx context.Context, db *database.Pool, imported []importedAccount, dryRun bool, refuse func(int, string)) (int, error) {
+	if len(imported) == 0 {
 		return 0, nil
 	}
 	var taken map[int]string
 	err := db.Transact(ctx, func(tx pgx.Tx) (err error) {
-		if taken, err = writeImported(ctx, tx, accounts); err != nil {
+		if taken, err = writeImported(ctx, tx, imported); err != nil {
 			return err
 		}
 		if dryRun {
@@ -209,25 +210,25 @@ func importLines(ctx context.Context, db *database.Pool, accounts []importedAcco
 		return nil
 	})
 	if err != nil && !errors.Is(err, errDryRun) {
-		return 0, fmt.Errorf("import lines %d to %d: %w", accounts[0].line, accounts[len(accounts)-1].line, err)
+		return 0, fmt.Errorf("import lines %d to %d: %w", imported[0].line, imported[len(imported)-1].line, err)
 	}
-	for _, account := range accounts {
+	for _, account := range imported {
 		if reason, ok := taken[account.line]; ok {
 			refuse(account.line, reason)
 		}
 	}
-	return len(accounts) - len(taken), nil
+	return len(imported) - len(taken), nil
 }
 
 // writeImported writes the accounts whose email and id are free, with their
 // outbox and audit rows, and returns why the other lines are not taken.
-func writeImported(ctx context.Context, tx pgx.Tx, accounts []importedAccount) (map[int]string, error) {
+func writeImported(ctx context.Context, tx pgx.Tx, imported []importedAccount) (map[int]string, error) {
 	inserts := &pgx.Batch{}
 	taken := map[int]string{}
-	for _, account := range accounts {
+	for _, account := range imported {
 		inserts.Queue(insertImported, pgx.NamedArgs{
 			"id": account.ID, "email": account.Email, "email_verified": account.EmailVerified,
-			"password_hash": password.Imported(account.PasswordHash), "roles": sortedRoles(account.Roles), "status": account.Status,
+			"password_hash": password.Imported(account.PasswordHash), "roles": accounts.SortedRoles(account.Roles), "status": account.Status,
 		}).Exec(func(tag pgconn.CommandTag) error {
 			if tag.RowsAffected() == 0 {
 				taken[account.line] = "id: another account has it"
@@ -239,7 +240,7 @@ func writeImported(ctx context.Context, tx pgx.Tx, accounts []importedAccount) (
 		return nil, fmt.Errorf("write the accounts: %w", err)
 	}
 	news := queued{&pgx.Batch{}}
-	for _, account := range accounts {
+	for _, account := range imported {
 		if _, ok := taken[account.line]; ok {
 			var email bool
 			if err := tx.QueryRow(ctx, existsEmail, pgx.NamedArgs{"email": account.Email}).Scan(&email); err != nil {

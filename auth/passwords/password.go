@@ -1,4 +1,4 @@
-package auth
+package passwords
 
 import (
 	"fmt"
@@ -21,8 +21,8 @@ const (
 // checkNew says whether an account with the email may have the password,
 // which the request's field holds. Errors: invalid_argument PASSWORD_TOO_SHORT,
 // PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL.
-func (p *passwords) checkNew(field, text, email string) error {
-	if err := p.checkLength(field, text); err != nil {
+func (p *Checker) CheckNew(field, text, email string) error {
+	if err := p.CheckLength(field, text); err != nil {
 		return err
 	}
 	if containsEmail(text, email) {
@@ -36,11 +36,11 @@ func (p *passwords) checkNew(field, text, email string) error {
 
 // checkLength is all that an operator's password is held to. Errors:
 // invalid_argument PASSWORD_TOO_SHORT or PASSWORD_TOO_LONG.
-func (p *passwords) checkLength(field, text string) error {
+func (p *Checker) CheckLength(field, text string) error {
 	length := utf8.RuneCountInString(password.Normal(text))
 	switch {
-	case length < p.min:
-		return fault.Invalid("PASSWORD_TOO_SHORT", field, fmt.Sprintf("give it at least %d characters", p.min))
+	case length < p.Min:
+		return fault.Invalid("PASSWORD_TOO_SHORT", field, fmt.Sprintf("give it at least %d characters", p.Min))
 	case length > maxPassword:
 		return fault.Invalid("PASSWORD_TOO_LONG", field, fmt.Sprintf("give it at most %d characters", maxPassword))
 	}

@@ -1,4 +1,4 @@
-package auth
+package links
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/outbox"
 	"gatehouse/auth/tokens"
@@ -23,7 +24,7 @@ const valueRequest = "request_id"
 // account, and so which mail it gets. It returns false when none is to be sent: to
 // no account, to a disabled one, or with a link that has ended. A late mail's link
 // is renewed.
-func addressMail(ctx context.Context, db *database.Pool, m outbox.Mail, late bool) (outbox.Mail, bool, error) {
+func Address(ctx context.Context, db *database.Pool, m outbox.Mail, late bool) (outbox.Mail, bool, error) {
 	var to outbox.Mail
 	var wanted bool
 	err := db.Transact(ctx, func(tx pgx.Tx) (err error) {
@@ -58,32 +59,32 @@ func renewLink(ctx context.Context, db *database.Pool, token string) error {
 }
 
 func address(ctx context.Context, tx pgx.Tx, m outbox.Mail) (outbox.Mail, bool, error) {
-	l, err := readLink(ctx, tx, selectLink, m.Token, linkRegister, linkVerify, linkInvite, linkReset, linkEmailChange)
+	l, err := Read(ctx, tx, Select, m.Token, Register, Verify, Invite, Reset, EmailChange)
 	switch reason := fault.Reason(err); {
 	case err != nil && reason == "":
 		return m, false, err
-	case err != nil && reason != fault.Reason(errLinkExpired): // which a late sender makes last anew
+	case err != nil && reason != fault.Reason(errExpired): // which a late sender makes last anew
 		return m, false, nil
-	case l.kind == linkEmailChange:
+	case l.Kind == EmailChange:
 		return addressNew(ctx, tx, m, l)
 	}
-	account, err := lockedAccountByEmail(ctx, tx, l.email)
+	account, err := accounts.LockByEmail(ctx, tx, l.Email)
 	switch {
 	case err != nil:
 		return m, false, err
 	case account == nil:
-		return m, l.kind == linkRegister, nil
+		return m, l.Kind == Register, nil
 	case account.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE:
 		return m, false, nil
-	case l.account != "" && l.account != account.GetId():
+	case l.Account != "" && l.Account != account.GetId():
 		return m, false, nil
 	}
-	if l.account == "" {
+	if l.Account == "" {
 		if err := bindLink(ctx, tx, m, l, account); err != nil {
 			return m, false, err
 		}
 	}
-	if l.kind == linkRegister {
+	if l.Kind == Register {
 		m.Kind = outbox.AccountExists
 	}
 	// As the account spells it: another spelling may be another's mailbox.
@@ -96,7 +97,7 @@ const updateLinkAccount = `
 
 // bindLink notes whose link it is, which nobody knew when it was asked for, and
 // shows the account's owner who asked.
-func bindLink(ctx context.Context, tx pgx.Tx, m outbox.Mail, l link, account *authv1.Account) error {
+func bindLink(ctx context.Context, tx pgx.Tx, m outbox.Mail, l Link, account *authv1.Account) error {
 	if _, err := tx.Exec(ctx, updateLinkAccount, pgx.NamedArgs{"account_id": account.GetId(), "token_hash": l.hash[:]}); err != nil {
 		return fmt.Errorf("bind the link: %w", err)
 	}
@@ -107,12 +108,12 @@ func bindLink(ctx context.Context, tx pgx.Tx, m outbox.Mail, l link, account *au
 
 // addressNew decides what the new address of a change gets: a notice without a
 // link where another account has it.
-func addressNew(ctx context.Context, tx pgx.Tx, m outbox.Mail, l link) (outbox.Mail, bool, error) {
-	other, err := lockedAccountByEmail(ctx, tx, l.email)
+func addressNew(ctx context.Context, tx pgx.Tx, m outbox.Mail, l Link) (outbox.Mail, bool, error) {
+	other, err := accounts.LockByEmail(ctx, tx, l.Email)
 	if err != nil {
 		return m, false, err
 	}
-	if other != nil && other.GetId() != l.account {
+	if other != nil && other.GetId() != l.Account {
 		m.Kind, m.Token, m.Account = outbox.EmailInUse, "", other.GetId()
 	}
 	return m, true, nil

@@ -1,4 +1,4 @@
-package auth
+package outbox
 
 import (
 	"time"
@@ -7,7 +7,7 @@ import (
 )
 
 // circumstances are what a mail says of the request that it is about.
-func circumstances(origin *authv1.Origin) map[string]string {
+func Circumstances(origin *authv1.Origin) map[string]string {
 	return map[string]string{
 		"ip_address": origin.GetIpAddress(), "user_agent": origin.GetUserAgent(), "time": time.Now().UTC().Format(time.RFC3339),
 	}
@@ -15,7 +15,7 @@ func circumstances(origin *authv1.Origin) map[string]string {
 
 // localeOf is the language of a mail to an account's owner: that of the request
 // if they may have made it, else the default.
-func localeOf(origin *authv1.Origin, account string) string {
+func LocaleOf(origin *authv1.Origin, account string) string {
 	if by := origin.GetAccountId(); by != "" && by != account {
 		return ""
 	}

@@ -1,4 +1,4 @@
-package auth
+package audit
 
 import (
 	"bytes"
@@ -18,13 +18,13 @@ import (
 const auditSumLength = 16
 
 // token returns the page token of the page that begins after an event.
-func (q auditQuery) token(last uuid.UUID) string {
+func (q Query) Token(last uuid.UUID) string {
 	return opaque.Encode("", append(q.sum(last), last[:]...))
 }
 
 // parse returns the event that a page begins after, and whether the token is one
 // of this query's.
-func (q auditQuery) parse(token string) (uuid.UUID, bool) {
+func (q Query) Parse(token string) (uuid.UUID, bool) {
 	raw, ok := opaque.Decode("", token)
 	if !ok || len(raw) != auditSumLength+len(uuid.UUID{}) {
 		return uuid.Nil, false
@@ -33,14 +33,14 @@ func (q auditQuery) parse(token string) (uuid.UUID, bool) {
 	return last, bytes.Equal(raw[:auditSumLength], q.sum(last))
 }
 
-func (q auditQuery) sum(last uuid.UUID) []byte {
-	sum := sha256.Sum256(fmt.Appendf(nil, "auth audit page token 1: %q %q %q %q %s %s %s", q.account, q.actor, q.event, q.outcome, q.from, q.before, last))
+func (q Query) sum(last uuid.UUID) []byte {
+	sum := sha256.Sum256(fmt.Appendf(nil, "auth audit page token 1: %q %q %q %q %s %s %s", q.Account, q.Actor, q.Event, q.Outcome, q.From, q.Before, last))
 	return sum[:auditSumLength]
 }
 
 // leastID is the least UUIDv7 that may be of a time or later: the time rounded up
 // to milliseconds, and zeros (RFC 9562, 5.7).
-func leastID(at time.Time) uuid.UUID {
+func LeastID(at time.Time) uuid.UUID {
 	milliseconds := at.UnixMilli()
 	if at.Nanosecond()%int(time.Millisecond) != 0 {
 		milliseconds++

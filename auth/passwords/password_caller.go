@@ -1,4 +1,4 @@
-package auth
+package passwords
 
 import (
 	"gatehouse/auth/throttle"
@@ -7,31 +7,31 @@ import (
 )
 
 // signedIn is the turn of a call of a session, whose account is proven.
-func signedIn(account string) password.Caller {
+func SignedIn(account string) password.Caller {
 	return password.Caller{Class: password.SignedIn, Flow: account}
 }
 
 // knownDevice is the turn of a sign-in that shows a token of the account's
 // device.
-func knownDevice(account string) password.Caller {
+func KnownDevice(account string) password.Caller {
 	return password.Caller{Class: password.KnownDevice, Flow: account}
 }
 
 // linkHolder is the turn of a call with the token of a mailed link. Anybody can
 // have many links, so that holders take turns by network.
-func linkHolder(origin *authv1.Origin) password.Caller {
+func LinkHolder(origin *authv1.Origin) password.Caller {
 	return password.Caller{Class: password.Link, Flow: throttle.Network(origin.GetIpAddress())}
 }
 
 // stranger is the turn of a call that proves nothing.
-func stranger(origin *authv1.Origin) password.Caller {
+func Stranger(origin *authv1.Origin) password.Caller {
 	return password.Caller{Class: password.Stranger, Flow: throttle.Network(origin.GetIpAddress())}
 }
 
 // anybody is the turn of a call that may be made with or without a session.
-func anybody(origin *authv1.Origin) password.Caller {
+func Anybody(origin *authv1.Origin) password.Caller {
 	if account := origin.GetAccountId(); account != "" {
-		return signedIn(account)
+		return SignedIn(account)
 	}
-	return stranger(origin)
+	return Stranger(origin)
 }

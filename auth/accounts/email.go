@@ -1,4 +1,4 @@
-package auth
+package accounts
 
 import "gatehouse/internal/database"
 
@@ -8,7 +8,7 @@ import "gatehouse/internal/database"
 // make something else of an I.
 
 // foldEmail brings an email to the form by which emails are compared.
-func foldEmail(email string) string {
+func FoldEmail(email string) string {
 	folded := []byte(email)
 	for i, c := range folded {
 		if 'A' <= c && c <= 'Z' {
@@ -20,6 +20,6 @@ func foldEmail(email string) string {
 
 // emailIsTaken reports whether a statement failed because another account has
 // the email.
-func emailIsTaken(err error) bool {
+func EmailIsTaken(err error) bool {
 	return database.Violates(err, "accounts_email_fold_key") || database.Violates(err, "accounts_email_key")
 }

@@ -1,4 +1,4 @@
-package auth
+package accounts
 
 import (
 	"context"
@@ -12,49 +12,50 @@ import (
 	"gatehouse/auth/audit"
 	"gatehouse/auth/outbox"
 	"gatehouse/auth/relay"
+	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 )
 
 // administratorRole is the built-in role that may administer users.
-const administratorRole = "admin"
+const AdministratorRole = "admin"
 
 // accounts writes accounts, with their outbox rows and audit rows.
-type accounts struct {
-	db          *database.Pool
-	log         *audit.Log
-	relay       *relay.Relay
-	mails       *outbox.Outbox
-	revocations *revocations
-	step        func(string)
+type Store struct {
+	DB          *database.Pool
+	Log         *audit.Log
+	Relay       *relay.Relay
+	Mails       *outbox.Outbox
+	Revocations *revocations.Feed
+	Step        func(string)
 }
 
 // change locks an account, lets apply change it, and writes what stands or
 // falls with the change: the outbox row and the audit row. Afterwards it tells
 // users. apply returns whether anything changed. A refusal is audit.Row too.
-func (s *accounts) change(ctx context.Context, id string, event audit.Event, origin *authv1.Origin,
+func (s *Store) Change(ctx context.Context, id string, event audit.Event, origin *authv1.Origin,
 	apply func(tx pgx.Tx, before *authv1.Account) (bool, error),
 ) (*authv1.Account, error) {
 	var after *authv1.Account
 	var changed bool
 	row := audit.Row{Event: event, Outcome: audit.Succeeded, Account: id, Origin: origin}
-	s.step("auth: before the account is changed")
-	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
-		before, err := lockedAccount(ctx, tx, id)
+	s.Step("auth: before the account is changed")
+	err := s.DB.Transact(ctx, func(tx pgx.Tx) error {
+		before, err := Lock(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		if err := requireIfAsked(ctx, tx, origin); err != nil {
+		if err := RequireIfAsked(ctx, tx, origin); err != nil {
 			return err
 		}
 		if changed, err = apply(tx, before); err != nil || !changed {
 			after = before
 			return err
 		}
-		if err := keepsAnAdministrator(ctx, tx, before); err != nil {
+		if err := KeepAdministrator(ctx, tx, before); err != nil {
 			return err
 		}
-		s.step("auth: before the change's outbox is written")
+		s.Step("auth: before the change's outbox is written")
 		var version int64
 		if err := tx.QueryRow(ctx, raiseVersion, pgx.NamedArgs{"id": id}).Scan(&version); err != nil {
 			return fmt.Errorf("raise the version: %w", err)
@@ -62,20 +63,20 @@ func (s *accounts) change(ctx context.Context, id string, event audit.Event, ori
 		if err := relay.Enqueue(ctx, tx, id, version, nil); err != nil {
 			return err
 		}
-		if after, err = accountByID(ctx, tx, id); err != nil {
+		if after, err = ByID(ctx, tx, id); err != nil {
 			return err
 		}
 		err = audit.Write(ctx, tx, row)
-		s.step("auth: before the change is committed")
+		s.Step("auth: before the change is committed")
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", event, s.log.Refuse(ctx, row, err))
+		return nil, fmt.Errorf("%s: %w", event, s.Log.Refuse(ctx, row, err))
 	}
-	s.step("auth: after the change is committed")
+	s.Step("auth: after the change is committed")
 	if changed {
-		s.revocations.Soon()
-		s.relay.Deliver(ctx, id)
+		s.Revocations.Soon()
+		s.Relay.Deliver(ctx, id)
 	}
 	return after, nil
 }
@@ -86,28 +87,28 @@ const raiseVersion = `
 const (
 	// Held to the end of the transaction, it makes removals of administrators
 	// take turns, so that two can't remove each other.
-	lockAdministrators = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse administrators', 0))"
+	LockAdministrators = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse administrators', 0))"
 	// One who has yet to choose a password can't sign in, and doesn't count.
-	existsAdministrators = `
+	ExistsAdministrators = `
 		SELECT EXISTS (SELECT FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles) AND password_hash <> '')`
 )
 
 // keepsAnAdministrator refuses a change that leaves no active administrator,
 // where the account was one before it. Errors: failed_precondition
 // LAST_ADMINISTRATOR.
-func keepsAnAdministrator(ctx context.Context, tx pgx.Tx, before *authv1.Account) error {
-	if before.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE || !slices.Contains(before.GetRoles(), administratorRole) {
+func KeepAdministrator(ctx context.Context, tx pgx.Tx, before *authv1.Account) error {
+	if before.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE || !slices.Contains(before.GetRoles(), AdministratorRole) {
 		return nil
 	}
-	if _, err := tx.Exec(ctx, lockAdministrators); err != nil {
+	if _, err := tx.Exec(ctx, LockAdministrators); err != nil {
 		return fmt.Errorf("lock the administrators: %w", err)
 	}
 	var left bool
-	if err := tx.QueryRow(ctx, existsAdministrators).Scan(&left); err != nil {
+	if err := tx.QueryRow(ctx, ExistsAdministrators).Scan(&left); err != nil {
 		return fmt.Errorf("look for an administrator: %w", err)
 	}
 	if !left {
-		return errLastAdministrator
+		return ErrLastAdministrator
 	}
 	return nil
 }
@@ -117,43 +118,43 @@ const insertAccount = `
 	VALUES (@id, @email, @email_verified, @password_hash, @roles, CASE WHEN @signed_in::boolean THEN now() END)`
 
 // newAccount is what an account begins with.
-type newAccount struct {
-	id, email, hash string
-	roles           []string
-	profile         *authv1.ProfileSeed
-	signIn          bool
-	verified        bool // the owner has shown that the email is theirs
-	origin          *authv1.Origin
+type New struct {
+	ID, Email, Hash string
+	Roles           []string
+	Profile         *authv1.ProfileSeed
+	SignIn          bool
+	Verified        bool // the owner has shown that the email is theirs
+	Origin          *authv1.Origin
 }
 
 // write writes the account, its outbox row and its audit row. Errors:
 // already_exists EMAIL_TAKEN or ACCOUNT_EXISTS.
-func (s *accounts) write(ctx context.Context, tx pgx.Tx, account newAccount) (*authv1.Account, error) {
+func (s *Store) Write(ctx context.Context, tx pgx.Tx, account New) (*authv1.Account, error) {
 	_, err := tx.Exec(ctx, insertAccount, pgx.NamedArgs{
-		"id": account.id, "email": strings.TrimSpace(account.email), "email_verified": account.verified, "password_hash": account.hash,
-		"roles": sortedRoles(account.roles), "signed_in": account.signIn,
+		"id": account.ID, "email": strings.TrimSpace(account.Email), "email_verified": account.Verified, "password_hash": account.Hash,
+		"roles": SortedRoles(account.Roles), "signed_in": account.SignIn,
 	})
 	switch {
-	case emailIsTaken(err):
-		return nil, errEmailTaken.WithCause(err)
+	case EmailIsTaken(err):
+		return nil, ErrEmailTaken.WithCause(err)
 	case database.Violates(err, "accounts_pkey"):
-		return nil, errAccountExists.WithCause(err)
+		return nil, ErrExists.WithCause(err)
 	case err != nil:
 		return nil, fmt.Errorf("write the account: %w", err)
 	}
-	s.step("auth: before the outbox is written")
-	profile, err := encodeSeed(account.profile)
+	s.Step("auth: before the outbox is written")
+	profile, err := encodeSeed(account.Profile)
 	if err != nil {
 		return nil, err
 	}
-	if err := relay.Enqueue(ctx, tx, account.id, 1, profile); err != nil {
+	if err := relay.Enqueue(ctx, tx, account.ID, 1, profile); err != nil {
 		return nil, err
 	}
-	err = audit.Write(ctx, tx, audit.Row{Event: audit.AccountCreate, Outcome: audit.Succeeded, Account: account.id, Origin: account.origin})
+	err = audit.Write(ctx, tx, audit.Row{Event: audit.AccountCreate, Outcome: audit.Succeeded, Account: account.ID, Origin: account.Origin})
 	if err != nil {
 		return nil, err
 	}
-	return accountByID(ctx, tx, account.id)
+	return ByID(ctx, tx, account.ID)
 }
 
 // encodeSeed returns what an outbox row keeps of a new profile.
@@ -169,19 +170,19 @@ func encodeSeed(profile *authv1.ProfileSeed) ([]byte, error) {
 
 // replaceEmail writes an account's email by the statement and tells both
 // addresses. Errors: already_exists EMAIL_TAKEN.
-func (s *accounts) replaceEmail(ctx context.Context, tx pgx.Tx, statement string, before *authv1.Account, email string, origin *authv1.Origin) error {
+func (s *Store) ReplaceEmail(ctx context.Context, tx pgx.Tx, statement string, before *authv1.Account, email string, origin *authv1.Origin) error {
 	_, err := tx.Exec(ctx, statement, pgx.NamedArgs{"id": before.GetId(), "email": email})
-	if emailIsTaken(err) {
-		return errEmailTaken.WithCause(err)
+	if EmailIsTaken(err) {
+		return ErrEmailTaken.WithCause(err)
 	}
 	if err != nil {
 		return fmt.Errorf("write the email: %w", err)
 	}
-	values := circumstances(origin)
+	values := outbox.Circumstances(origin)
 	values["new_email"], values["old_email"] = email, before.GetEmail()
 	for _, address := range []string{before.GetEmail(), email} {
-		err := s.mails.Enqueue(ctx, tx, outbox.Mail{
-			Kind: outbox.EmailChanged, To: address, Account: before.GetId(), Locale: localeOf(origin, before.GetId()), Values: values,
+		err := s.Mails.Enqueue(ctx, tx, outbox.Mail{
+			Kind: outbox.EmailChanged, To: address, Account: before.GetId(), Locale: outbox.LocaleOf(origin, before.GetId()), Values: values,
 		})
 		if err != nil {
 			return err

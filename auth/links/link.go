@@ -1,4 +1,4 @@
-package auth
+package links
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/outbox"
 	"gatehouse/auth/throttle"
@@ -31,67 +32,67 @@ import (
 const (
 	linkPrefix = "ghl_"
 	linkSecret = 32
-	linkLife   = 30 * time.Minute
+	Life       = 30 * time.Minute
 	// linkRetention is how long a link is kept after its end, so that its holder
 	// gets the reason why it no longer works.
-	linkRetention = 24 * time.Hour
+	Retention = 24 * time.Hour
 )
 
 // links sends mail with links, and limits how much.
-type links struct {
-	log      *audit.Log
-	throttle *throttle.Throttle
-	mails    *outbox.Outbox
+type Sender struct {
+	Log      *audit.Log
+	Throttle *throttle.Throttle
+	Mails    *outbox.Outbox
 }
 
 // linkKind is what a link is for.
-type linkKind string
+type Kind string
 
 const (
-	linkRegister    linkKind = "register" // of an account that may not be there yet
-	linkVerify      linkKind = "verify"
-	linkInvite      linkKind = "invite"
-	linkReset       linkKind = "reset"
-	linkEmailChange linkKind = "email_change"
+	Register    Kind = "register" // of an account that may not be there yet
+	Verify      Kind = "verify"
+	Invite      Kind = "invite"
+	Reset       Kind = "reset"
+	EmailChange Kind = "email_change"
 )
 
 var (
-	errLinkInvalid    = fault.New(connect.CodeInvalidArgument, "LINK_INVALID", "This link is not complete, or not one of ours. Open it as it stands in the mail, or ask for another.")
-	errLinkUsed       = fault.New(connect.CodeFailedPrecondition, "LINK_USED", "This link was used already, and works once. Ask for another if you need it.")
-	errLinkExpired    = fault.New(connect.CodeFailedPrecondition, "LINK_EXPIRED", "This link is too old. Ask for another, and use it within 30 minutes.")
-	errLinkSuperseded = fault.New(connect.CodeFailedPrecondition, "LINK_SUPERSEDED", "The account has changed since this link was sent. Ask for another if you need it.")
+	ErrInvalid    = fault.New(connect.CodeInvalidArgument, "LINK_INVALID", "This link is not complete, or not one of ours. Open it as it stands in the mail, or ask for another.")
+	errUsed       = fault.New(connect.CodeFailedPrecondition, "LINK_USED", "This link was used already, and works once. Ask for another if you need it.")
+	errExpired    = fault.New(connect.CodeFailedPrecondition, "LINK_EXPIRED", "This link is too old. Ask for another, and use it within 30 minutes.")
+	errSuperseded = fault.New(connect.CodeFailedPrecondition, "LINK_SUPERSEDED", "The account has changed since this link was sent. Ask for another if you need it.")
 )
 
 // link is one row of auth.links.
-type link struct {
+type Link struct {
 	hash    tokens.Hash
-	kind    linkKind
-	email   string
-	account string // "" while it isn't known whose it is
-	profile []byte // what is kept of the registration, once the link is written
+	Kind    Kind
+	Email   string
+	Account string // "" while it isn't known whose it is
+	Profile []byte // what is kept of the registration, once the link is written
 }
 
 const insertLink = `
 	INSERT INTO auth.links (token_hash, kind, email, account_id, profile, expire_time)
 	VALUES (@token_hash, @kind, @email, @account_id, @profile, now() + @life::interval)`
 
-func newLinkToken() string {
+func NewToken() string {
 	secret := make([]byte, linkSecret)
 	_, _ = rand.Read(secret) // never fails: it would end the process
 	return opaque.Encode(linkPrefix, secret)
 }
 
 // issueLink writes a link and returns its token.
-func issueLink(ctx context.Context, tx pgx.Tx, l link) (string, error) {
-	token := newLinkToken()
-	return token, writeLink(ctx, tx, l, token)
+func Issue(ctx context.Context, tx pgx.Tx, l Link) (string, error) {
+	token := NewToken()
+	return token, write(ctx, tx, l, token)
 }
 
-func writeLink(ctx context.Context, tx pgx.Tx, l link, token string) error {
+func write(ctx context.Context, tx pgx.Tx, l Link, token string) error {
 	hash := tokens.HashOf(token)
 	_, err := tx.Exec(ctx, insertLink, pgx.NamedArgs{
-		"token_hash": hash[:], "kind": string(l.kind), "email": l.email, "account_id": database.Optional(l.account),
-		"profile": l.profile, "life": linkLife,
+		"token_hash": hash[:], "kind": string(l.Kind), "email": l.Email, "account_id": database.Optional(l.Account),
+		"profile": l.Profile, "life": Life,
 	})
 	if err != nil {
 		return fmt.Errorf("write the link: %w", err)
@@ -101,43 +102,43 @@ func writeLink(ctx context.Context, tx pgx.Tx, l link, token string) error {
 
 const (
 	// By the clock, not by the transaction's beginning: it may have waited.
-	selectLink = `
+	Select = `
 		SELECT kind, email, account_id::text, profile, coalesce(end_reason, ''), expire_time <= clock_timestamp()
 		FROM auth.links WHERE token_hash = @token_hash`
-	selectLinkLock = selectLink + ` FOR UPDATE`
+	selectLinkLock = Select + ` FOR UPDATE`
 )
 
 // readLink returns the token's link if it is open and of one of the kinds.
 // Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
 // LINK_EXPIRED or LINK_SUPERSEDED. With the last three comes the link.
-func readLink(ctx context.Context, db database.Querier, query, token string, kinds ...linkKind) (link, error) {
+func Read(ctx context.Context, db database.Querier, query, token string, kinds ...Kind) (Link, error) {
 	if !isLinkToken(token) {
-		return link{}, errLinkInvalid
+		return Link{}, ErrInvalid
 	}
-	found := link{hash: tokens.HashOf(token)}
+	found := Link{hash: tokens.HashOf(token)}
 	var account *string
 	var ended string
 	var expired bool
 	err := db.QueryRow(ctx, query, pgx.NamedArgs{"token_hash": found.hash[:]}).
-		Scan(&found.kind, &found.email, &account, &found.profile, &ended, &expired)
+		Scan(&found.Kind, &found.Email, &account, &found.Profile, &ended, &expired)
 	if database.Missing(err) {
-		return link{}, errLinkInvalid
+		return Link{}, ErrInvalid
 	}
 	if err != nil {
-		return link{}, fmt.Errorf("look up the link: %w", err)
+		return Link{}, fmt.Errorf("look up the link: %w", err)
 	}
 	if account != nil {
-		found.account = *account
+		found.Account = *account
 	}
 	switch {
-	case !slices.Contains(kinds, found.kind):
-		return link{}, errLinkInvalid
+	case !slices.Contains(kinds, found.Kind):
+		return Link{}, ErrInvalid
 	case ended == endUsed:
-		return found, errLinkUsed
+		return found, errUsed
 	case ended != "":
-		return found, errLinkSuperseded
+		return found, errSuperseded
 	case expired:
-		return found, errLinkExpired
+		return found, errExpired
 	}
 	return found, nil
 }
@@ -150,15 +151,15 @@ func isLinkToken(text string) bool {
 }
 
 // errMeanwhile has a transaction tried again: what it had found is no more so.
-var errMeanwhile = errors.New("the link's account has changed meanwhile")
+var ErrChanged = errors.New("the link's account has changed meanwhile")
 
 // lockLink locks the account that a link is about, then the link, and returns
 // both; the account is nil when it is still to be made. Errors: as readLink,
 // and LINK_SUPERSEDED for a link that was sent to an address that the account
 // no longer has; permission_denied ACCOUNT_DISABLED, which leaves the link as
 // it is.
-func lockLink(ctx context.Context, tx pgx.Tx, token string, kinds ...linkKind) (link, *authv1.Account, error) {
-	seen, err := readLink(ctx, tx, selectLink, token, kinds...)
+func Lock(ctx context.Context, tx pgx.Tx, token string, kinds ...Kind) (Link, *authv1.Account, error) {
+	seen, err := Read(ctx, tx, Select, token, kinds...)
 	if err != nil {
 		return seen, nil, err
 	}
@@ -166,18 +167,18 @@ func lockLink(ctx context.Context, tx pgx.Tx, token string, kinds ...linkKind) (
 	if err != nil {
 		return seen, nil, err
 	}
-	locked, err := readLink(ctx, tx, selectLinkLock, token, kinds...)
+	locked, err := Read(ctx, tx, selectLinkLock, token, kinds...)
 	switch {
 	case err != nil:
 		return locked, nil, err
-	case locked.account != seen.account && locked.account != account.GetId():
-		return locked, nil, errMeanwhile
+	case locked.Account != seen.Account && locked.Account != account.GetId():
+		return locked, nil, ErrChanged
 	case account == nil:
 		return locked, nil, nil
-	case locked.kind != linkEmailChange && foldEmail(account.GetEmail()) != foldEmail(locked.email):
-		return locked, nil, errLinkSuperseded
+	case locked.Kind != EmailChange && accounts.FoldEmail(account.GetEmail()) != accounts.FoldEmail(locked.Email):
+		return locked, nil, errSuperseded
 	case account.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE:
-		return locked, nil, errDisabled
+		return locked, nil, accounts.ErrDisabled
 	}
 	return locked, account, nil
 }
@@ -191,21 +192,21 @@ const (
 
 // lockOwner locks the account that a link is about; nil when a registration has
 // yet to make it.
-func lockOwner(ctx context.Context, tx pgx.Tx, l link) (*authv1.Account, error) {
-	if l.account != "" {
-		account, err := lockedAccount(ctx, tx, l.account)
-		if fault.Reason(err) == fault.Reason(errUserNotFound) {
-			return nil, errLinkInvalid // the link is gone with it
+func lockOwner(ctx context.Context, tx pgx.Tx, l Link) (*authv1.Account, error) {
+	if l.Account != "" {
+		account, err := accounts.Lock(ctx, tx, l.Account)
+		if fault.Reason(err) == fault.Reason(accounts.ErrNotFound) {
+			return nil, ErrInvalid // the link is gone with it
 		}
 		return account, err
 	}
-	if l.kind != linkRegister {
-		return nil, errLinkInvalid // nobody was sent it yet
+	if l.Kind != Register {
+		return nil, ErrInvalid // nobody was sent it yet
 	}
-	if _, err := tx.Exec(ctx, lockEmail, pgx.NamedArgs{"email": l.email}); err != nil {
+	if _, err := tx.Exec(ctx, lockEmail, pgx.NamedArgs{"email": l.Email}); err != nil {
 		return nil, fmt.Errorf("lock the email: %w", err)
 	}
-	return lockedAccountByEmail(ctx, tx, l.email)
+	return accounts.LockByEmail(ctx, tx, l.Email)
 }
 
 const endUsed = "used"
@@ -215,23 +216,23 @@ const (
 	supersedeOpen = `
 		UPDATE auth.links SET end_time = clock_timestamp(), end_reason = 'superseded'
 		WHERE end_time IS NULL AND (account_id = @account_id OR (account_id IS NULL AND lower(email COLLATE "C") = lower(@email COLLATE "C")))`
-	supersedeKind = `
+	SupersedeKind = `
 		UPDATE auth.links SET end_time = clock_timestamp(), end_reason = 'superseded'
 		WHERE end_time IS NULL AND account_id = @account_id AND kind = @kind`
 )
 
 // redeem ends a link that was used, and the account's others with it.
-func redeem(ctx context.Context, tx pgx.Tx, l link, account *authv1.Account) error {
+func Redeem(ctx context.Context, tx pgx.Tx, l Link, account *authv1.Account) error {
 	if _, err := tx.Exec(ctx, useLink, pgx.NamedArgs{"token_hash": l.hash[:]}); err != nil {
 		return fmt.Errorf("end the link: %w", err)
 	}
-	return supersedeLinks(ctx, tx, account)
+	return Supersede(ctx, tx, account)
 }
 
 // supersedeLinks ends an account's open links, those that were asked for with
 // its email and have yet to be sent among them: the account is as it was before
 // the change, with its lock held.
-func supersedeLinks(ctx context.Context, tx pgx.Tx, account *authv1.Account) error {
+func Supersede(ctx context.Context, tx pgx.Tx, account *authv1.Account) error {
 	_, err := tx.Exec(ctx, supersedeOpen, pgx.NamedArgs{"account_id": account.GetId(), "email": account.GetEmail()})
 	if err != nil {
 		return fmt.Errorf("end the open links: %w", err)

@@ -1,4 +1,4 @@
-package auth
+package accounts
 
 import (
 	"context"
@@ -16,23 +16,24 @@ import (
 )
 
 var (
-	errUserNotFound  = fault.New(connect.CodeNotFound, "USER_NOT_FOUND", "There is no such user.")
-	errEmailTaken    = fault.New(connect.CodeAlreadyExists, "EMAIL_TAKEN", "Another account has this email. Sign in with it, or use another.")
-	errAccountExists = fault.New(connect.CodeAlreadyExists, "ACCOUNT_EXISTS", "There is an account with this id already.")
-	errDisabled      = fault.New(connect.CodePermissionDenied, "ACCOUNT_DISABLED", "This account is disabled. Ask an administrator to enable it.")
+	ErrNotFound          = fault.New(connect.CodeNotFound, "USER_NOT_FOUND", "There is no such user.")
+	ErrEmailTaken        = fault.New(connect.CodeAlreadyExists, "EMAIL_TAKEN", "Another account has this email. Sign in with it, or use another.")
+	ErrExists            = fault.New(connect.CodeAlreadyExists, "ACCOUNT_EXISTS", "There is an account with this id already.")
+	ErrLastAdministrator = fault.New(connect.CodeFailedPrecondition, "LAST_ADMINISTRATOR", "This is the last active administrator. Make another one first.")
+	ErrDisabled          = fault.New(connect.CodePermissionDenied, "ACCOUNT_DISABLED", "This account is disabled. Ask an administrator to enable it.")
 )
 
 // sortedRoles returns the roles sorted, each once, never nil.
-func sortedRoles(roles []string) []string {
+func SortedRoles(roles []string) []string {
 	sorted := append([]string{}, roles...)
 	slices.Sort(sorted)
 	return slices.Compact(sorted)
 }
 
-const accountColumns = `a.id, a.email, a.email_verified, a.status, a.roles, a.authz_version, a.create_time, a.update_time`
+const Columns = `a.id, a.email, a.email_verified, a.status, a.roles, a.authz_version, a.create_time, a.update_time`
 
 // scanAccount reads the columns of accountColumns, and more into rest.
-func scanAccount(row pgx.Row, rest ...any) (*authv1.Account, error) {
+func Scan(row pgx.Row, rest ...any) (*authv1.Account, error) {
 	var found authv1.Account
 	var status string
 	var created, updated time.Time
@@ -42,37 +43,37 @@ func scanAccount(row pgx.Row, rest ...any) (*authv1.Account, error) {
 	}
 	found.CreateTime, found.UpdateTime = timestamppb.New(created), timestamppb.New(updated)
 	found.Status = authv1.AccountStatus_ACCOUNT_STATUS_DISABLED
-	if status == statusActive {
+	if status == Active {
 		found.Status = authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE
 	}
 	return &found, nil
 }
 
 const (
-	statusActive   = "active"
-	statusDisabled = "disabled"
+	Active   = "active"
+	Disabled = "disabled"
 )
 
 const (
-	selectAccount     = `SELECT ` + accountColumns + ` FROM auth.accounts a WHERE a.id = @id`
-	selectAccountLock = selectAccount + ` FOR UPDATE`
+	Select            = `SELECT ` + Columns + ` FROM auth.accounts a WHERE a.id = @id`
+	selectAccountLock = Select + ` FOR UPDATE`
 )
 
 // accountByID returns an account. Errors: not_found USER_NOT_FOUND.
-func accountByID(ctx context.Context, tx pgx.Tx, id string) (*authv1.Account, error) {
-	return queryAccount(ctx, tx, selectAccount, id)
+func ByID(ctx context.Context, tx pgx.Tx, id string) (*authv1.Account, error) {
+	return queryAccount(ctx, tx, Select, id)
 }
 
 // lockedAccount locks an account's row and returns it. Errors: not_found
 // USER_NOT_FOUND.
-func lockedAccount(ctx context.Context, tx pgx.Tx, id string) (*authv1.Account, error) {
+func Lock(ctx context.Context, tx pgx.Tx, id string) (*authv1.Account, error) {
 	return queryAccount(ctx, tx, selectAccountLock, id)
 }
 
 func queryAccount(ctx context.Context, tx pgx.Tx, query, id string) (*authv1.Account, error) {
-	account, err := scanAccount(tx.QueryRow(ctx, query, pgx.NamedArgs{"id": id}))
+	account, err := Scan(tx.QueryRow(ctx, query, pgx.NamedArgs{"id": id}))
 	if database.Missing(err) {
-		return nil, errUserNotFound
+		return nil, ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the account: %w", err)
@@ -81,12 +82,12 @@ func queryAccount(ctx context.Context, tx pgx.Tx, query, id string) (*authv1.Acc
 }
 
 const selectAccountByEmailLock = `
-		SELECT ` + accountColumns + ` FROM auth.accounts a WHERE lower(a.email COLLATE "C") = lower(@email COLLATE "C") FOR UPDATE`
+		SELECT ` + Columns + ` FROM auth.accounts a WHERE lower(a.email COLLATE "C") = lower(@email COLLATE "C") FOR UPDATE`
 
 // lockedAccountByEmail locks the account with the email, in any case, and
 // returns it; nil when there is none.
-func lockedAccountByEmail(ctx context.Context, tx pgx.Tx, email string) (*authv1.Account, error) {
-	account, err := scanAccount(tx.QueryRow(ctx, selectAccountByEmailLock, pgx.NamedArgs{"email": email}))
+func LockByEmail(ctx context.Context, tx pgx.Tx, email string) (*authv1.Account, error) {
+	account, err := Scan(tx.QueryRow(ctx, selectAccountByEmailLock, pgx.NamedArgs{"email": email}))
 	if database.Missing(err) {
 		return nil, nil
 	}

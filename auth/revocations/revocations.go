@@ -1,4 +1,4 @@
-package auth
+package revocations
 
 import (
 	"context"
@@ -22,20 +22,20 @@ import (
 //
 // revocationLife is how long a revocation is kept: as long as any token that it
 // concerns, with time for clocks that differ.
-const revocationLife = keyring.AccessTokenLife + time.Minute
+const Life = keyring.AccessTokenLife + time.Minute
 
 const (
-	selectRevocations = `
+	Select = `
 		SELECT id::text, xid::text, session_id::text, account_id::text, least_version, extract(epoch FROM expire_time - now())::float8
 		FROM auth.revocations
 		WHERE xid >= pg_snapshot_xmin(@seen::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, @seen::text::pg_snapshot)
 			AND expire_time > now()`
-	pruneRevocations = `DELETE FROM auth.revocations WHERE expire_time < now() - interval '1 minute'`
+	Prune = `DELETE FROM auth.revocations WHERE expire_time < now() - interval '1 minute'`
 )
 
-type revocations = feed.Feed[*authv1.Revocation]
+type Feed = feed.Feed[*authv1.Revocation]
 
-func readRevocations(rows pgx.Rows, found map[string]feed.Item[*authv1.Revocation]) error {
+func Read(rows pgx.Rows, found map[string]feed.Item[*authv1.Revocation]) error {
 	now := time.Now()
 	var id, number string
 	var session, account *string
@@ -65,8 +65,8 @@ const insertLeastVersion = `
 	VALUES (@account_id, @least_version, clock_timestamp() + @life::interval)`
 
 // revokeBelow has no token of the account count that is below the version.
-func revokeBelow(ctx context.Context, tx pgx.Tx, account string, version int64) error {
-	_, err := tx.Exec(ctx, insertLeastVersion, pgx.NamedArgs{"account_id": account, "least_version": version, "life": revocationLife})
+func RevokeBelow(ctx context.Context, tx pgx.Tx, account string, version int64) error {
+	_, err := tx.Exec(ctx, insertLeastVersion, pgx.NamedArgs{"account_id": account, "least_version": version, "life": Life})
 	if err != nil {
 		return fmt.Errorf("write the revocation: %w", err)
 	}
@@ -79,8 +79,8 @@ const revokeOne = `
 		WHERE id = @id AND revoke_time IS NULL RETURNING id)
 	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
 
-func revokeSession(ctx context.Context, tx pgx.Tx, id uuid.UUID, reason string) error {
-	if _, err := tx.Exec(ctx, revokeOne, pgx.NamedArgs{"id": id.String(), "reason": reason, "life": revocationLife}); err != nil {
+func RevokeSession(ctx context.Context, tx pgx.Tx, id uuid.UUID, reason string) error {
+	if _, err := tx.Exec(ctx, revokeOne, pgx.NamedArgs{"id": id.String(), "reason": reason, "life": Life}); err != nil {
 		return fmt.Errorf("revoke the session: %w", err)
 	}
 	return nil
@@ -94,8 +94,8 @@ const revokeAll = `
 	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
 
 // revokeSessions ends an account's sessions, all but one if except is set.
-func revokeSessions(ctx context.Context, tx pgx.Tx, account, except, reason string) (int32, error) {
-	tag, err := tx.Exec(ctx, revokeAll, pgx.NamedArgs{"account_id": account, "except": database.Optional(except), "reason": reason, "life": revocationLife})
+func RevokeSessions(ctx context.Context, tx pgx.Tx, account, except, reason string) (int32, error) {
+	tag, err := tx.Exec(ctx, revokeAll, pgx.NamedArgs{"account_id": account, "except": database.Optional(except), "reason": reason, "life": Life})
 	if err != nil {
 		return 0, fmt.Errorf("revoke the sessions: %w", err)
 	}

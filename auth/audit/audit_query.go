@@ -1,4 +1,4 @@
-package auth
+package audit
 
 import (
 	"context"
@@ -53,24 +53,24 @@ const (
 )
 
 // auditQuery says which events are asked for.
-type auditQuery struct {
-	account, actor string
-	event, outcome string
-	from, before   uuid.UUID
+type Query struct {
+	Account, Actor string
+	Event, Outcome string
+	From, Before   uuid.UUID
 }
 
-func (q auditQuery) statement() string {
+func (q Query) statement() string {
 	const ofAccount, ofActor = `e.account_id = @account_id`, `e.actor_id = @actor_id`
 	switch {
-	case q.account != "" && q.actor != "":
+	case q.Account != "" && q.Actor != "":
 		// Of the kinds that the actor's are. No index serves the second condition
 		// as it is written: an actor may have done the like to a hundred thousand.
 		return fmt.Sprintf(listAudit, ofActor, ofAccount+" AND e.actor_id IS NOT DISTINCT FROM @actor_id")
-	case q.account != "":
+	case q.Account != "":
 		return fmt.Sprintf(listAudit, ofAccount, ofAccount)
-	case q.actor != "":
+	case q.Actor != "":
 		return fmt.Sprintf(listAudit, ofActor, ofActor)
-	case q.event != "" || q.outcome != "":
+	case q.Event != "" || q.Outcome != "":
 		return fmt.Sprintf(listAudit, `true`, `true`)
 	default:
 		return listWholeAudit
@@ -78,10 +78,10 @@ func (q auditQuery) statement() string {
 }
 
 // auditEvents returns the newest events of a query.
-func auditEvents(ctx context.Context, db *database.Pool, q auditQuery, limit int) ([]*authv1.AuditEvent, error) {
+func List(ctx context.Context, db *database.Pool, q Query, limit int) ([]*authv1.AuditEvent, error) {
 	rows, err := db.Query(ctx, q.statement(), pgx.NamedArgs{
-		"account_id": database.Optional(q.account), "actor_id": database.Optional(q.actor), "event": q.event, "outcome": q.outcome,
-		"from": q.from.String(), "before": q.before.String(), "limit": limit,
+		"account_id": database.Optional(q.Account), "actor_id": database.Optional(q.Actor), "event": q.Event, "outcome": q.Outcome,
+		"from": q.From.String(), "before": q.Before.String(), "limit": limit,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list audit events: %w", err)

@@ -1,4 +1,4 @@
-package auth
+package accounts
 
 import (
 	"context"
@@ -16,9 +16,9 @@ import (
 
 // recentSignIn is how long ago the password may have been given for what needs
 // a recent sign-in.
-const recentSignIn = 5 * time.Minute
+const RecentSignIn = 5 * time.Minute
 
-var errReauthenticate = fault.New(connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED", "Give your password again (Reauthenticate), then repeat this within five minutes.")
+var ErrReauthenticate = fault.New(connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED", "Give your password again (Reauthenticate), then repeat this within five minutes.")
 
 const recentlyGiven = `
 	SELECT EXISTS (SELECT FROM auth.sessions
@@ -26,25 +26,25 @@ const recentlyGiven = `
 
 // requireRecentSignIn refuses unless the session that asks has given its
 // password lately. Errors: failed_precondition REAUTHENTICATION_REQUIRED.
-func requireRecentSignIn(ctx context.Context, db database.Querier, origin *authv1.Origin) error {
+func RequireRecentSignIn(ctx context.Context, db database.Querier, origin *authv1.Origin) error {
 	var recent bool
 	err := db.QueryRow(ctx, recentlyGiven, pgx.NamedArgs{
-		"id": database.Optional(origin.GetSessionId()), "account_id": database.Optional(origin.GetAccountId()), "within": recentSignIn,
+		"id": database.Optional(origin.GetSessionId()), "account_id": database.Optional(origin.GetAccountId()), "within": RecentSignIn,
 	}).Scan(&recent)
 	if err != nil {
 		return fmt.Errorf("look up the sign-in: %w", err)
 	}
 	if !recent {
-		return errReauthenticate
+		return ErrReauthenticate
 	}
 	return nil
 }
 
 // requireIfAsked refuses as requireRecentSignIn does where the gateway's policy
 // for the method asks for a recent sign-in.
-func requireIfAsked(ctx context.Context, db database.Querier, origin *authv1.Origin) error {
+func RequireIfAsked(ctx context.Context, db database.Querier, origin *authv1.Origin) error {
 	if !origin.GetRequireRecentSignIn() {
 		return nil
 	}
-	return requireRecentSignIn(ctx, db, origin)
+	return RequireRecentSignIn(ctx, db, origin)
 }

@@ -1,4 +1,4 @@
-package auth
+package links
 
 import (
 	"crypto/hmac"
@@ -12,9 +12,9 @@ import (
 
 // registration is what a link keeps of the call that asked for an account, whose
 // caller nobody knows.
-type registration struct {
-	profile  *authv1.ProfileSeed
-	password string
+type Registration struct {
+	Profile  *authv1.ProfileSeed
+	Password string
 }
 
 // registeredSeed is a registration in its link's row. Proof is a MAC of the
@@ -30,12 +30,12 @@ func proofOf(token, password string) []byte {
 	return secretkey.MAC([]byte(token), []byte("registration v1:"+password))
 }
 
-func (r registration) encode(token string) ([]byte, error) {
+func (r Registration) Encode(token string) ([]byte, error) {
 	encoded, err := json.Marshal(registeredSeed{
 		Profile: relay.Profile{
-			FirstName: r.profile.GetFirstName(), LastName: r.profile.GetLastName(), Locale: r.profile.GetLocale(),
+			FirstName: r.Profile.GetFirstName(), LastName: r.Profile.GetLastName(), Locale: r.Profile.GetLocale(),
 		},
-		Proof: proofOf(token, r.password),
+		Proof: proofOf(token, r.Password),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode the registration: %w", err)
@@ -47,11 +47,11 @@ func (r registration) encode(token string) ([]byte, error) {
 // makes: what VerifyEmail was given goes before what was asked for at the
 // registration. That counts only if both calls gave one password: whoever
 // registered may be a stranger to the mailbox's owner.
-func profileFor(l link, req *authv1.VerifyEmailRequest) (*authv1.ProfileSeed, error) {
+func ProfileFor(l Link, req *authv1.VerifyEmailRequest) (*authv1.ProfileSeed, error) {
 	seed := &authv1.ProfileSeed{}
-	if len(l.profile) > 0 {
+	if len(l.Profile) > 0 {
 		var kept registeredSeed
-		if err := json.Unmarshal(l.profile, &kept); err != nil {
+		if err := json.Unmarshal(l.Profile, &kept); err != nil {
 			return nil, fmt.Errorf("decode the registration: %w", err)
 		}
 		if hmac.Equal(kept.Proof, proofOf(req.GetToken(), req.GetPassword())) {
