@@ -25,6 +25,7 @@ import (
 	"gatehouse/auth/changes"
 	"gatehouse/auth/deployment"
 	"gatehouse/auth/idempotency"
+	"gatehouse/auth/janitor"
 	"gatehouse/auth/keyring"
 	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
@@ -109,7 +110,7 @@ type Service struct {
 	changes  *feed.Tags
 	mails    *outbox.Outbox
 	relay    *relay.Relay
-	janitor  *janitor
+	janitor  *janitor.Janitor
 	accounts *accounts.Store
 	// passwords hashes those that operators set.
 	passwords *passwords.Checker
@@ -176,7 +177,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	links := &links.Sender{Log: log, Throttle: throttle, Mails: mails}
 	return &Service{
 		db: db, keys: keys, changes: changes, mails: mails, relay: relay, accounts: accounts, passwords: passwords,
-		janitor: &janitor{db: db, auditRetention: config.AuditLife, logger: config.Logger},
+		janitor: janitor.New(db, config.AuditLife, config.Logger),
 		account: &accountService{
 			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
 			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed, step: config.Step,
@@ -228,7 +229,7 @@ func (s *Service) Register(server *connect.Server) {
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	for _, run := range []func(context.Context){
-		s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.run, s.mails.Run,
+		s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run,
 	} {
 		group.Go(func() error { run(ctx); return nil })
 	}

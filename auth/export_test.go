@@ -48,7 +48,7 @@ func (s *Service) ReadKeysForTest(ctx context.Context, at time.Time) error {
 }
 
 // PruneForTest prunes, which Run does every hour.
-func (s *Service) PruneForTest(ctx context.Context) error { return s.janitor.prune(ctx) }
+func (s *Service) PruneForTest(ctx context.Context) error { return s.janitor.Prune(ctx) }
 
 // PollForTest polls from a snapshot, or from the beginning if that is empty, and
 // returns the next snapshot and how many revocations it found.

@@ -1,3 +1,8 @@
+// Package accounts reads and writes accounts.
+//
+// A change of an account locks its row, writes its outbox row and its audit row in
+// one transaction, and is delivered to users afterwards. An account's row is locked
+// before those of its sessions and links.
 package accounts
 
 import (
@@ -23,16 +28,17 @@ var (
 	ErrDisabled          = fault.New(connect.CodePermissionDenied, "ACCOUNT_DISABLED", "This account is disabled. Ask an administrator to enable it.")
 )
 
-// sortedRoles returns the roles sorted, each once, never nil.
+// SortedRoles returns the roles sorted, each once, never nil.
 func SortedRoles(roles []string) []string {
 	sorted := append([]string{}, roles...)
 	slices.Sort(sorted)
 	return slices.Compact(sorted)
 }
 
+// Columns are the columns of an account, aliased a, for Scan.
 const Columns = `a.id, a.email, a.email_verified, a.status, a.roles, a.authz_version, a.create_time, a.update_time`
 
-// scanAccount reads the columns of accountColumns, and more into rest.
+// Scan reads Columns, and further columns into rest.
 func Scan(row pgx.Row, rest ...any) (*authv1.Account, error) {
 	var found authv1.Account
 	var status string
@@ -49,6 +55,7 @@ func Scan(row pgx.Row, rest ...any) (*authv1.Account, error) {
 	return &found, nil
 }
 
+// Statuses of an account.
 const (
 	Active   = "active"
 	Disabled = "disabled"
@@ -59,12 +66,12 @@ const (
 	selectAccountLock = Select + ` FOR UPDATE`
 )
 
-// accountByID returns an account. Errors: not_found USER_NOT_FOUND.
+// ByID returns an account. Errors: not_found USER_NOT_FOUND.
 func ByID(ctx context.Context, tx pgx.Tx, id string) (*authv1.Account, error) {
 	return queryAccount(ctx, tx, Select, id)
 }
 
-// lockedAccount locks an account's row and returns it. Errors: not_found
+// Lock locks an account's row and returns it. Errors: not_found
 // USER_NOT_FOUND.
 func Lock(ctx context.Context, tx pgx.Tx, id string) (*authv1.Account, error) {
 	return queryAccount(ctx, tx, selectAccountLock, id)
@@ -84,7 +91,7 @@ func queryAccount(ctx context.Context, tx pgx.Tx, query, id string) (*authv1.Acc
 const selectAccountByEmailLock = `
 		SELECT ` + Columns + ` FROM auth.accounts a WHERE lower(a.email COLLATE "C") = lower(@email COLLATE "C") FOR UPDATE`
 
-// lockedAccountByEmail locks the account with the email, in any case, and
+// LockByEmail locks the account with the email, in any case, and
 // returns it; nil when there is none.
 func LockByEmail(ctx context.Context, tx pgx.Tx, email string) (*authv1.Account, error) {
 	account, err := Scan(tx.QueryRow(ctx, selectAccountByEmailLock, pgx.NamedArgs{"email": email}))

@@ -2,12 +2,11 @@ package accounts
 
 import "gatehouse/internal/database"
 
-// Emails that differ only in the case of ASCII letters are one account's. The
-// emails of accounts hold no others, so one fold serves every locale: in SQL it
-// is lower(email COLLATE "C"), in Go foldEmail. The database's own locale may
-// make something else of an I.
-
-// foldEmail brings an email to the form by which emails are compared.
+// FoldEmail returns an email in the form in which emails are compared: emails that
+// differ only in the case of ASCII letters belong to one account. The emails of
+// accounts have no other letters, so the fold is the same in every locale. In SQL
+// it is lower(email COLLATE "C"): the database's own locale may fold an I
+// differently.
 func FoldEmail(email string) string {
 	folded := []byte(email)
 	for i, c := range folded {
@@ -18,7 +17,7 @@ func FoldEmail(email string) string {
 	return string(folded)
 }
 
-// emailIsTaken reports whether a statement failed because another account has
+// EmailIsTaken reports whether a statement failed because another account has
 // the email.
 func EmailIsTaken(err error) bool {
 	return database.Violates(err, "accounts_email_fold_key") || database.Violates(err, "accounts_email_key")

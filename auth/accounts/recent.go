@@ -14,8 +14,7 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// recentSignIn is how long ago the password may have been given for what needs
-// a recent sign-in.
+// RecentSignIn is the maximum age of a recent sign-in.
 const RecentSignIn = 5 * time.Minute
 
 var ErrReauthenticate = fault.New(connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED", "Give your password again (Reauthenticate), then repeat this within five minutes.")
@@ -24,8 +23,8 @@ const recentlyGiven = `
 	SELECT EXISTS (SELECT FROM auth.sessions
 		WHERE id = @id AND account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + deployment.CurrentEpoch + ` AND authenticate_time > now() - @within::interval)`
 
-// requireRecentSignIn refuses unless the session that asks has given its
-// password lately. Errors: failed_precondition REAUTHENTICATION_REQUIRED.
+// RequireRecentSignIn refuses unless the calling session confirmed its password
+// within RecentSignIn. Errors: failed_precondition REAUTHENTICATION_REQUIRED.
 func RequireRecentSignIn(ctx context.Context, db database.Querier, origin *authv1.Origin) error {
 	var recent bool
 	err := db.QueryRow(ctx, recentlyGiven, pgx.NamedArgs{
@@ -40,8 +39,8 @@ func RequireRecentSignIn(ctx context.Context, db database.Querier, origin *authv
 	return nil
 }
 
-// requireIfAsked refuses as requireRecentSignIn does where the gateway's policy
-// for the method asks for a recent sign-in.
+// RequireIfAsked calls RequireRecentSignIn where the gateway's policy
+// for the method requires a recent sign-in.
 func RequireIfAsked(ctx context.Context, db database.Querier, origin *authv1.Origin) error {
 	if !origin.GetRequireRecentSignIn() {
 		return nil

@@ -10,17 +10,16 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 )
 
-// registration is what a link keeps of the call that asked for an account, whose
-// caller nobody knows.
+// Registration is what a link stores of the call that requested an account.
 type Registration struct {
 	Profile  *authv1.ProfileSeed
 	Password string
 }
 
 // registeredSeed is a registration in its link's row. Proof is a MAC of the
-// password under the link's token, which only the mail holds: it shows that
-// VerifyEmail is called by the one who registered, costs no password hash, and
-// is of no use to a reader of the row.
+// password under the link's token, which only the mail holds: it proves that the
+// caller of VerifyEmail also registered, costs no password hash, and is useless to
+// a reader of the row.
 type registeredSeed struct {
 	relay.Profile
 	Proof []byte `json:"proof,omitempty"`
@@ -30,6 +29,7 @@ func proofOf(token, password string) []byte {
 	return secretkey.MAC([]byte(token), []byte("registration v1:"+password))
 }
 
+// Encode encodes the registration for its link's row.
 func (r Registration) Encode(token string) ([]byte, error) {
 	encoded, err := json.Marshal(registeredSeed{
 		Profile: relay.Profile{
@@ -43,10 +43,10 @@ func (r Registration) Encode(token string) ([]byte, error) {
 	return encoded, nil
 }
 
-// profileFor returns what the profile of an account starts with that a link
-// makes: what VerifyEmail was given goes before what was asked for at the
-// registration. That counts only if both calls gave one password: whoever
-// registered may be a stranger to the mailbox's owner.
+// ProfileFor returns the initial profile of an account that a link creates: the
+// fields of VerifyEmail take precedence over those of the registration. The latter
+// count only if both calls gave the same password: somebody else than the mailbox's
+// owner may have registered.
 func ProfileFor(l Link, req *authv1.VerifyEmailRequest) (*authv1.ProfileSeed, error) {
 	seed := &authv1.ProfileSeed{}
 	if len(l.Profile) > 0 {

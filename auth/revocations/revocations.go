@@ -1,3 +1,9 @@
+// Package revocations writes and reads what invalidates access tokens before they
+// expire.
+//
+// A revocation is written in the transaction that ends a session or raises an
+// account's authorisation version. The feed sends it to the gateways, which verify
+// access tokens on their own.
 package revocations
 
 import (
@@ -16,25 +22,25 @@ import (
 	"gatehouse/internal/feed"
 )
 
-// A revocation is written in the transaction that ends a session or raises an
-// account's authorisation version. The feed tells the gateways, which check
-// access tokens by themselves and would else accept one until it expires.
-//
-// revocationLife is how long a revocation is kept: as long as any token that it
-// concerns, with time for clocks that differ.
+// Life is how long a revocation is kept: as long as any token that it concerns,
+// and a minute for clocks that differ.
 const Life = keyring.AccessTokenLife + time.Minute
 
 const (
+	// Select reads the revocations that a snapshot has not seen.
 	Select = `
 		SELECT id::text, xid::text, session_id::text, account_id::text, least_version, extract(epoch FROM expire_time - now())::float8
 		FROM auth.revocations
 		WHERE xid >= pg_snapshot_xmin(@seen::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, @seen::text::pg_snapshot)
 			AND expire_time > now()`
+	// Prune deletes expired revocations.
 	Prune = `DELETE FROM auth.revocations WHERE expire_time < now() - interval '1 minute'`
 )
 
+// Feed sends revocations to gateways.
 type Feed = feed.Feed[*authv1.Revocation]
 
+// Read collects the rows of Select.
 func Read(rows pgx.Rows, found map[string]feed.Item[*authv1.Revocation]) error {
 	now := time.Now()
 	var id, number string
@@ -64,7 +70,7 @@ const insertLeastVersion = `
 	INSERT INTO auth.revocations (account_id, least_version, expire_time)
 	VALUES (@account_id, @least_version, clock_timestamp() + @life::interval)`
 
-// revokeBelow has no token of the account count that is below the version.
+// RevokeBelow revokes the account's tokens with a version below the given one.
 func RevokeBelow(ctx context.Context, tx pgx.Tx, account string, version int64) error {
 	_, err := tx.Exec(ctx, insertLeastVersion, pgx.NamedArgs{"account_id": account, "least_version": version, "life": Life})
 	if err != nil {
@@ -79,6 +85,7 @@ const revokeOne = `
 		WHERE id = @id AND revoke_time IS NULL RETURNING id)
 	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
 
+// RevokeSession ends a session.
 func RevokeSession(ctx context.Context, tx pgx.Tx, id uuid.UUID, reason string) error {
 	if _, err := tx.Exec(ctx, revokeOne, pgx.NamedArgs{"id": id.String(), "reason": reason, "life": Life}); err != nil {
 		return fmt.Errorf("revoke the session: %w", err)
@@ -93,7 +100,7 @@ const revokeAll = `
 			AND (@except::uuid IS NULL OR id <> @except::uuid) RETURNING id)
 	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
 
-// revokeSessions ends an account's sessions, all but one if except is set.
+// RevokeSessions ends an account's sessions, all but one if except is set.
 func RevokeSessions(ctx context.Context, tx pgx.Tx, account, except, reason string) (int32, error) {
 	tag, err := tx.Exec(ctx, revokeAll, pgx.NamedArgs{"account_id": account, "except": database.Optional(except), "reason": reason, "life": Life})
 	if err != nil {

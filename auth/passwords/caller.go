@@ -6,29 +6,28 @@ import (
 	"gatehouse/internal/password"
 )
 
-// signedIn is the turn of a call of a session, whose account is proven.
+// SignedIn is the caller of a session, whose account is proven.
 func SignedIn(account string) password.Caller {
 	return password.Caller{Class: password.SignedIn, Flow: account}
 }
 
-// knownDevice is the turn of a sign-in that shows a token of the account's
-// device.
+// KnownDevice is a caller that signs in with a token of the account's device.
 func KnownDevice(account string) password.Caller {
 	return password.Caller{Class: password.KnownDevice, Flow: account}
 }
 
-// linkHolder is the turn of a call with the token of a mailed link. Anybody can
-// have many links, so that holders take turns by network.
+// LinkHolder is a caller with the token of a mailed link. Anybody can have many
+// links, so that holders share the hasher by network.
 func LinkHolder(origin *authv1.Origin) password.Caller {
 	return password.Caller{Class: password.Link, Flow: throttle.Network(origin.GetIpAddress())}
 }
 
-// stranger is the turn of a call that proves nothing.
+// Stranger is a caller that proves nothing.
 func Stranger(origin *authv1.Origin) password.Caller {
 	return password.Caller{Class: password.Stranger, Flow: throttle.Network(origin.GetIpAddress())}
 }
 
-// anybody is the turn of a call that may be made with or without a session.
+// Anybody is a caller with or without a session.
 func Anybody(origin *authv1.Origin) password.Caller {
 	if account := origin.GetAccountId(); account != "" {
 		return SignedIn(account)

@@ -1,3 +1,5 @@
+// Package passwords checks an account's password, throttled and audited, and
+// whether a new password is acceptable.
 package passwords
 
 import (
@@ -9,7 +11,7 @@ import (
 	"gatehouse/internal/password"
 )
 
-// passwords checks passwords, old and new.
+// Checker checks passwords.
 type Checker struct {
 	Hasher   *password.Hasher
 	Min      int // characters of a new password
@@ -17,7 +19,7 @@ type Checker struct {
 	Log      *audit.Log
 }
 
-// passwordTry is a password to check against an account's.
+// Attempt is a password to check against an account's.
 type Attempt struct {
 	Client   throttle.Client
 	Caller   password.Caller
@@ -27,9 +29,9 @@ type Attempt struct {
 	Row      audit.Row
 }
 
-// try returns nil when the password is right, and whether its hash is outdated. A
+// Try returns nil when the password is right, and whether its hash is outdated. A
 // refusal is audited. No connection is held while the password is hashed. Errors:
-// the try's wrong, resource_exhausted TOO_MANY_ATTEMPTS or
+// the attempt's Wrong, resource_exhausted TOO_MANY_ATTEMPTS or
 // TOO_MANY_PASSWORD_CHECKS.
 func (p *Checker) Try(ctx context.Context, try Attempt) (outdated bool, err error) {
 	attempt, block, err := p.Throttle.Begin(ctx, try.Client)

@@ -13,12 +13,11 @@ import (
 	"gatehouse/internal/database"
 )
 
-// Among an account's events, or all, there are few kinds. The list walks the
-// kinds by an index, from each to the next, takes the newest events of each kind
-// that is asked for, and of these the newest. So no filter makes it read what it
-// doesn't return, however much there is. Compared and ordered as rows, a kind's
-// events can't be looked for among all by the primary key, which Postgres would
-// think cheaper where it takes a rare kind for a common one.
+// The events have few kinds. The statement walks the kinds by an index, takes the
+// newest events of each requested kind, and of these the newest. So no filter makes
+// it read rows that it doesn't return. The row comparison keeps Postgres from
+// scanning the primary key, which it would estimate as cheaper where it takes a rare
+// kind for a common one.
 const (
 	listAudit = `
 	WITH RECURSIVE kinds (event, outcome) AS (
@@ -42,7 +41,7 @@ const (
 	)
 	SELECT ` + auditColumns + ` FROM newest JOIN auth.audit_events e USING (id) ORDER BY id DESC`
 
-	// Without a filter the primary key's order is all it takes.
+	// Without a filter, the primary key's order suffices.
 	listWholeAudit = `
 	SELECT ` + auditColumns + ` FROM auth.audit_events e
 	WHERE id >= @from AND id < @before
@@ -52,7 +51,7 @@ const (
 		coalesce(e.session_id::text, ''), e.ip_address, e.user_agent, e.request_id, e.count`
 )
 
-// auditQuery says which events are asked for.
+// Query filters events. An empty field matches all.
 type Query struct {
 	Account, Actor string
 	Event, Outcome string
@@ -77,7 +76,7 @@ func (q Query) statement() string {
 	}
 }
 
-// auditEvents returns the newest events of a query.
+// List returns the newest events of a query.
 func List(ctx context.Context, db *database.Pool, q Query, limit int) ([]*authv1.AuditEvent, error) {
 	rows, err := db.Query(ctx, q.statement(), pgx.NamedArgs{
 		"account_id": database.Optional(q.Account), "actor_id": database.Optional(q.Actor), "event": q.Event, "outcome": q.Outcome,

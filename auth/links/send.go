@@ -9,7 +9,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 )
 
-// sendUnaddressed sends a link to an email, without a look whether it has an
+// SendUnaddressed sends a link to an email without checking whether it has an
 // account.
 func (s *Sender) SendUnaddressed(ctx context.Context, tx pgx.Tx, kind outbox.Kind, l Link, token string, origin *authv1.Origin) error {
 	if err := write(ctx, tx, l, token); err != nil {
@@ -20,19 +20,17 @@ func (s *Sender) SendUnaddressed(ctx context.Context, tx pgx.Tx, kind outbox.Kin
 	return s.Mails.Enqueue(ctx, tx, outbox.Mail{Kind: kind, To: l.Email, Locale: origin.GetLocale(), Token: token, Values: values})
 }
 
-// sendOwnersLink sends an account's owner a link that an administrator asked
-// for.
+// SendToOwner sends an account's owner a link that an administrator requested.
 func (s *Sender) SendToOwner(ctx context.Context, tx pgx.Tx, kind outbox.Kind, purpose Kind, account *authv1.Account, locale string) error {
 	token, err := Issue(ctx, tx, Link{Kind: purpose, Email: account.GetEmail(), Account: account.GetId()})
 	if err != nil {
 		return err
 	}
-	// Where the administrator sits is nothing to its reader.
+	// Without the administrator's address and user agent.
 	return s.Mails.Enqueue(ctx, tx, outbox.Mail{Kind: kind, To: account.GetEmail(), Account: account.GetId(), Locale: locale, Token: token})
 }
 
-// sendVerifyLink sends an account's owner a link by which they show that the
-// email is theirs.
+// SendVerification sends an account's owner a link that verifies the email.
 func (s *Sender) SendVerification(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) error {
 	token, err := Issue(ctx, tx, Link{Kind: Verify, Email: account.GetEmail(), Account: account.GetId()})
 	if err != nil {

@@ -10,16 +10,16 @@ import (
 )
 
 const (
-	// maxPassword is how many characters a password may have (NIST SP 800-63B
+	// maxPassword is the maximum length of a password, in characters (NIST SP 800-63B
 	// asks for 64 at least).
 	maxPassword = 128
-	// minEmailName is from how many characters on the name in an email is looked
-	// for: a shorter one would be in many a good password by chance.
+	// minEmailName is the minimum length of the email's local part to reject: a
+	// shorter one occurs in good passwords by chance.
 	minEmailName = 4
 )
 
-// checkNew says whether an account with the email may have the password,
-// which the request's field holds. Errors: invalid_argument PASSWORD_TOO_SHORT,
+// CheckNew checks that an account with the email may have the new password, which
+// is the value of the request's field. Errors: invalid_argument PASSWORD_TOO_SHORT,
 // PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL.
 func (p *Checker) CheckNew(field, text, email string) error {
 	if err := p.CheckLength(field, text); err != nil {
@@ -34,7 +34,7 @@ func (p *Checker) CheckNew(field, text, email string) error {
 	return nil
 }
 
-// checkLength is all that an operator's password is held to. Errors:
+// CheckLength is the only check of an operator's password. Errors:
 // invalid_argument PASSWORD_TOO_SHORT or PASSWORD_TOO_LONG.
 func (p *Checker) CheckLength(field, text string) error {
 	length := utf8.RuneCountInString(password.Normal(text))

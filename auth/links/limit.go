@@ -15,31 +15,31 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// Mail with links is counted for each kind of link, so that nobody's mailbox is
-// flooded and no flood keeps its owner from a link. What somebody not signed in
-// asks for counts for the recipient and their network, and more loosely for the
-// recipient. Above that the answer stays the same, and nothing is sent while the
-// recipient has a usable link of the kind. What somebody signed in asks for
-// counts for them alone, and is refused above it.
+// Mails with links are counted for each kind of link, so that no mailbox is flooded
+// and no flood keeps an owner from getting a link. Requests without a session count
+// for the recipient and the client's network, and with a higher limit for the
+// recipient alone. Above the limit the answer stays the same, and nothing is sent
+// while the recipient has a usable link of the kind. Requests of a signed-in account
+// count for that account, and are refused above the limit.
 const (
-	// freeMails of a kind may be asked for at once from one network, or by one
-	// account, for a recipient; then each further one waits twice as long.
+	// freeMails of a kind may be requested at once from one network, or by one
+	// account, for a recipient; the delay then doubles with each further one.
 	freeMails = 5
-	// freeRecipientMails may be asked for from all networks together.
+	// freeRecipientMails may be requested from all networks together.
 	freeRecipientMails = 20
-	// usableLink is how long a link must work still to stand in for another: its
+	// usableLink is how long a link must still work to replace a new one: its
 	// holder needs time to find it.
 	usableLink = Life / 2
 )
 
-// mailCount is what a request for a mail was counted as.
+// Count is the count of a requested mail.
 type Count struct {
 	counted throttle.Attempt
-	over    bool // more were asked for than are sent
+	over    bool // above the limit
 }
 
-// countMail counts a link's mail that is asked for without a session, or
-// whoever asks: the answer must not tell.
+// Count counts the mail of a link whose answer must not reveal whether the account
+// exists.
 func (s *Sender) Count(ctx context.Context, kind Kind, recipient string, origin *authv1.Origin) (Count, error) {
 	email := accounts.FoldEmail(strings.TrimSpace(recipient))
 	asker := "network:" + throttle.Network(origin.GetIpAddress())
@@ -54,7 +54,7 @@ func (s *Sender) Count(ctx context.Context, kind Kind, recipient string, origin 
 	return Count{counted: counted.And(all), over: held.Delay > 0}, err
 }
 
-// countOwnMail counts a link's mail that an account asks for. Errors:
+// CountOwn counts a mail that an account requests for itself. Errors:
 // resource_exhausted TOO_MANY_ATTEMPTS.
 func (s *Sender) CountOwn(ctx context.Context, kind Kind, account string) (Count, error) {
 	counted, held, err := s.Throttle.Count(ctx, freeMails, s.Throttle.Key("own mail", strings.Join([]string{string(kind), account}, "\n")))
@@ -64,8 +64,7 @@ func (s *Sender) CountOwn(ctx context.Context, kind Kind, account string) (Count
 	return Count{counted: counted}, err
 }
 
-// uncountMail takes a count back when no mail is sent, and returns the error for
-// which it isn't.
+// Uncount takes a count back when an error prevents the mail, and returns the error.
 func (s *Sender) Uncount(ctx context.Context, asked Count, err error) error {
 	if err == nil {
 		return nil
@@ -76,7 +75,7 @@ func (s *Sender) Uncount(ctx context.Context, asked Count, err error) error {
 	return err
 }
 
-// By the email, not the account: whether there is one makes no difference.
+// By the email, so that an account makes no difference.
 const existsUsableLink = `
 	SELECT EXISTS (SELECT FROM auth.links
 		WHERE lower(email COLLATE "C") = lower(@email COLLATE "C") AND kind = @kind AND end_time IS NULL
@@ -84,9 +83,9 @@ const existsUsableLink = `
 
 var errHeldBack = errors.New("the recipient has a usable link")
 
-// sendCounted sends a mail that was counted, unless more were asked for than are
-// sent and the recipient has a usable link. It then undoes what it has written,
-// rather than write nothing: the time must not tell which.
+// SendCounted sends a counted mail, unless it is above the limit and the recipient
+// has a usable link. It then rolls back instead of writing nothing, so that timing
+// doesn't reveal which.
 func (s *Sender) SendCounted(ctx context.Context, tx pgx.Tx, asked Count, kind Kind, email string, send func(pgx.Tx) error) (sent bool, err error) {
 	if !asked.over {
 		return true, send(tx)
@@ -111,8 +110,8 @@ func (s *Sender) SendCounted(ctx context.Context, tx pgx.Tx, asked Count, kind K
 	return err == nil, err
 }
 
-// auditRequest writes the row of a request for a link: what was held back is
-// counted as refused, though the answer doesn't tell.
+// AuditRequest audits a request for a link: one that was not sent is refused, which
+// the answer doesn't reveal.
 func (s *Sender) AuditRequest(ctx context.Context, tx pgx.Tx, row audit.Row, sent bool) error {
 	if sent {
 		row.Outcome = audit.Succeeded

@@ -78,3 +78,44 @@ func (s *accountService) ChangePassword(ctx context.Context, req *authv1.ChangeP
 	s.revocations.Soon()
 	return &authv1.ChangePasswordResponse{}, nil
 }
+
+const (
+	takePassword = `UPDATE auth.accounts SET password_hash = '' WHERE id = @id`
+	// An account that was invited and has yet to be taken up.
+	selectInvited = `
+		SELECT password_hash = '' AND last_sign_in_time IS NULL AND NOT email_verified FROM auth.accounts WHERE id = @id`
+)
+
+// ForcePasswordReset implements authv1.AccountServiceHandler. An account that
+// nobody has taken up yet is invited again.
+func (s *accountService) ForcePasswordReset(ctx context.Context, req *authv1.ForcePasswordResetRequest) (*authv1.ForcePasswordResetResponse, error) {
+	origin := req.GetOrigin()
+	if !s.mails.Enabled() {
+		return nil, s.log.Refuse(ctx, audit.Row{Event: audit.PasswordForce, Account: req.GetAccountId(), Origin: origin}, outbox.ErrUnavailable)
+	}
+	account, err := s.accounts.Change(ctx, req.GetAccountId(), audit.PasswordForce, origin, func(tx pgx.Tx, before *authv1.Account) (bool, error) {
+		args := pgx.NamedArgs{"id": before.GetId()}
+		var invited bool
+		if err := tx.QueryRow(ctx, selectInvited, args).Scan(&invited); err != nil {
+			return false, fmt.Errorf("look at the password: %w", err)
+		}
+		if _, err := tx.Exec(ctx, takePassword, args); err != nil {
+			return false, fmt.Errorf("take the password away: %w", err)
+		}
+		if _, err := revocations.RevokeSessions(ctx, tx, before.GetId(), "", "password reset"); err != nil {
+			return false, err
+		}
+		if err := links.Supersede(ctx, tx, before); err != nil {
+			return false, err
+		}
+		kind, purpose := outbox.ResetPassword, links.Reset
+		if invited {
+			kind, purpose = outbox.Invitation, links.Invite
+		}
+		return true, s.links.SendToOwner(ctx, tx, kind, purpose, before, outbox.LocaleOf(origin, before.GetId()))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &authv1.ForcePasswordResetResponse{Account: account}, nil
+}

@@ -1,3 +1,10 @@
+// Package links owns the links that are sent by mail: their tokens, what ends them,
+// whom they are addressed to, and how many may be requested.
+//
+// A link works once and for a short time, and proves that its holder reads the mail
+// of an address. Its token is "ghl_" and base64url of 32 random bytes; only its hash
+// is stored. An account's row is locked before those of its links. A change of email
+// or password ends the account's other open links.
 package links
 
 import (
@@ -22,34 +29,28 @@ import (
 	"gatehouse/internal/opaque"
 )
 
-// A link is sent by mail, works once and for a short time, and shows that its
-// holder reads the mail of an address. Its token is "ghl_" and base64url of 32
-// random bytes, of which only the hash is kept.
-//
-// An account's row is locked before those of its links. What ends a link stands
-// or falls with what it was for; a change of email or password ends the
-// account's other open links.
 const (
 	linkPrefix = "ghl_"
 	linkSecret = 32
-	Life       = 30 * time.Minute
-	// linkRetention is how long a link is kept after its end, so that its holder
+	// Life is how long a link works.
+	Life = 30 * time.Minute
+	// Retention is how long a link is kept after its end, so that its holder
 	// gets the reason why it no longer works.
 	Retention = 24 * time.Hour
 )
 
-// links sends mail with links, and limits how much.
+// Sender sends mail with links, and limits how many.
 type Sender struct {
 	Log      *audit.Log
 	Throttle *throttle.Throttle
 	Mails    *outbox.Outbox
 }
 
-// linkKind is what a link is for.
+// Kind is the purpose of a link.
 type Kind string
 
 const (
-	Register    Kind = "register" // of an account that may not be there yet
+	Register    Kind = "register" // creates the account, unless it exists
 	Verify      Kind = "verify"
 	Invite      Kind = "invite"
 	Reset       Kind = "reset"
@@ -63,26 +64,27 @@ var (
 	errSuperseded = fault.New(connect.CodeFailedPrecondition, "LINK_SUPERSEDED", "The account has changed since this link was sent. Ask for another if you need it.")
 )
 
-// link is one row of auth.links.
+// Link is a row of auth.links.
 type Link struct {
 	hash    tokens.Hash
 	Kind    Kind
 	Email   string
-	Account string // "" while it isn't known whose it is
-	Profile []byte // what is kept of the registration, once the link is written
+	Account string // "" while unknown
+	Profile []byte // the encoded registration
 }
 
 const insertLink = `
 	INSERT INTO auth.links (token_hash, kind, email, account_id, profile, expire_time)
 	VALUES (@token_hash, @kind, @email, @account_id, @profile, now() + @life::interval)`
 
+// NewToken returns a random token.
 func NewToken() string {
 	secret := make([]byte, linkSecret)
-	_, _ = rand.Read(secret) // never fails: it would end the process
+	_, _ = rand.Read(secret) // never fails
 	return opaque.Encode(linkPrefix, secret)
 }
 
-// issueLink writes a link and returns its token.
+// Issue writes a link and returns its token.
 func Issue(ctx context.Context, tx pgx.Tx, l Link) (string, error) {
 	token := NewToken()
 	return token, write(ctx, tx, l, token)
@@ -108,7 +110,7 @@ const (
 	selectLinkLock = Select + ` FOR UPDATE`
 )
 
-// readLink returns the token's link if it is open and of one of the kinds.
+// Read returns the token's link if it is open and of one of the kinds.
 // Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
 // LINK_EXPIRED or LINK_SUPERSEDED. With the last three comes the link.
 func Read(ctx context.Context, db database.Querier, query, token string, kinds ...Kind) (Link, error) {
@@ -143,18 +145,17 @@ func Read(ctx context.Context, db database.Querier, query, token string, kinds .
 	return found, nil
 }
 
-// isLinkToken reports whether the text has a link token's form, and so may be
-// looked up.
+// isLinkToken reports whether the text has the form of a token.
 func isLinkToken(text string) bool {
 	secret, ok := opaque.Decode(linkPrefix, text)
 	return ok && len(secret) == linkSecret
 }
 
-// errMeanwhile has a transaction tried again: what it had found is no more so.
+// ErrChanged asks for a retry of the transaction: the account changed meanwhile.
 var ErrChanged = errors.New("the link's account has changed meanwhile")
 
-// lockLink locks the account that a link is about, then the link, and returns
-// both; the account is nil when it is still to be made. Errors: as readLink,
+// Lock locks the account that a link is about, then the link, and returns
+// both; the account is nil when it does not exist yet. Errors: as Read,
 // and LINK_SUPERSEDED for a link that was sent to an address that the account
 // no longer has; permission_denied ACCOUNT_DISABLED, which leaves the link as
 // it is.
@@ -184,14 +185,14 @@ func Lock(ctx context.Context, tx pgx.Tx, token string, kinds ...Kind) (Link, *a
 }
 
 const (
-	// Held to the end of the transaction, in place of the account that isn't
-	// there yet: two registrations of one email would else each hold the link
-	// that the other is to end.
+	// Held to the end of the transaction, in place of the account that doesn't
+	// exist yet: otherwise two registrations of one email would each hold the link
+	// that the other has to end.
 	lockEmail = `SELECT pg_advisory_xact_lock(hashtextextended('gatehouse email ' || lower(@email COLLATE "C"), 0))`
 )
 
-// lockOwner locks the account that a link is about; nil when a registration has
-// yet to make it.
+// lockOwner locks the account that a link is about; nil when the account does not
+// exist yet.
 func lockOwner(ctx context.Context, tx pgx.Tx, l Link) (*authv1.Account, error) {
 	if l.Account != "" {
 		account, err := accounts.Lock(ctx, tx, l.Account)
@@ -216,12 +217,13 @@ const (
 	supersedeOpen = `
 		UPDATE auth.links SET end_time = clock_timestamp(), end_reason = 'superseded'
 		WHERE end_time IS NULL AND (account_id = @account_id OR (account_id IS NULL AND lower(email COLLATE "C") = lower(@email COLLATE "C")))`
+	// SupersedeKind ends an account's open links of one kind.
 	SupersedeKind = `
 		UPDATE auth.links SET end_time = clock_timestamp(), end_reason = 'superseded'
 		WHERE end_time IS NULL AND account_id = @account_id AND kind = @kind`
 )
 
-// redeem ends a link that was used, and the account's others with it.
+// Redeem ends a link that was used, and the account's others with it.
 func Redeem(ctx context.Context, tx pgx.Tx, l Link, account *authv1.Account) error {
 	if _, err := tx.Exec(ctx, useLink, pgx.NamedArgs{"token_hash": l.hash[:]}); err != nil {
 		return fmt.Errorf("end the link: %w", err)
@@ -229,9 +231,9 @@ func Redeem(ctx context.Context, tx pgx.Tx, l Link, account *authv1.Account) err
 	return Supersede(ctx, tx, account)
 }
 
-// supersedeLinks ends an account's open links, those that were asked for with
-// its email and have yet to be sent among them: the account is as it was before
-// the change, with its lock held.
+// Supersede ends an account's open links, including those that were requested with
+// its email and not sent yet. The account is as it was before the change, and is
+// locked.
 func Supersede(ctx context.Context, tx pgx.Tx, account *authv1.Account) error {
 	_, err := tx.Exec(ctx, supersedeOpen, pgx.NamedArgs{"account_id": account.GetId(), "email": account.GetEmail()})
 	if err != nil {

@@ -17,12 +17,12 @@ import (
 // gets a page that they could have walked to.
 const auditSumLength = 16
 
-// token returns the page token of the page that begins after an event.
+// Token returns the page token of the page that begins after an event.
 func (q Query) Token(last uuid.UUID) string {
 	return opaque.Encode("", append(q.sum(last), last[:]...))
 }
 
-// parse returns the event that a page begins after, and whether the token is one
+// Parse returns the event that a page begins after, and whether the token is one
 // of this query's.
 func (q Query) Parse(token string) (uuid.UUID, bool) {
 	raw, ok := opaque.Decode("", token)
@@ -38,7 +38,7 @@ func (q Query) sum(last uuid.UUID) []byte {
 	return sum[:auditSumLength]
 }
 
-// leastID is the least UUIDv7 that may be of a time or later: the time rounded up
+// LeastID is the least UUIDv7 of a time or later: the time rounded up
 // to milliseconds, and zeros (RFC 9562, 5.7).
 func LeastID(at time.Time) uuid.UUID {
 	milliseconds := at.UnixMilli()

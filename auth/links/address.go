@@ -15,11 +15,10 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// valueRequest is the value of a mail that holds the id of the request that
-// asked for it.
+// valueRequest is the mail's value with the id of the request that caused it.
 const valueRequest = "request_id"
 
-// addressMail decides, just before a mail is sent, what was not decided within the
+// Address decides, just before a mail is sent, what was not decided within the
 // request, whose duration would have revealed it: whether the email has an
 // account, and so which mail it gets. It returns false when none is to be sent: to
 // no account, to a disabled one, or with a link that has ended. A late mail's link
@@ -63,7 +62,7 @@ func address(ctx context.Context, tx pgx.Tx, m outbox.Mail) (outbox.Mail, bool, 
 	switch reason := fault.Reason(err); {
 	case err != nil && reason == "":
 		return m, false, err
-	case err != nil && reason != fault.Reason(errExpired): // which a late sender makes last anew
+	case err != nil && reason != fault.Reason(errExpired): // Address renews it
 		return m, false, nil
 	case l.Kind == EmailChange:
 		return addressNew(ctx, tx, m, l)
@@ -87,7 +86,7 @@ func address(ctx context.Context, tx pgx.Tx, m outbox.Mail) (outbox.Mail, bool, 
 	if l.Kind == Register {
 		m.Kind = outbox.AccountExists
 	}
-	// As the account spells it: another spelling may be another's mailbox.
+	// The account's spelling: another one may be another person's mailbox.
 	m.To, m.Account = account.GetEmail(), account.GetId()
 	return m, true, nil
 }
@@ -95,8 +94,8 @@ func address(ctx context.Context, tx pgx.Tx, m outbox.Mail) (outbox.Mail, bool, 
 const updateLinkAccount = `
 	UPDATE auth.links SET account_id = @account_id WHERE token_hash = @token_hash AND account_id IS NULL AND end_time IS NULL`
 
-// bindLink notes whose link it is, which nobody knew when it was asked for, and
-// shows the account's owner who asked.
+// bindLink stores the link's account, which was unknown when it was requested, and
+// audits the request for the account's owner.
 func bindLink(ctx context.Context, tx pgx.Tx, m outbox.Mail, l Link, account *authv1.Account) error {
 	if _, err := tx.Exec(ctx, updateLinkAccount, pgx.NamedArgs{"account_id": account.GetId(), "token_hash": l.hash[:]}); err != nil {
 		return fmt.Errorf("bind the link: %w", err)
@@ -106,8 +105,8 @@ func bindLink(ctx context.Context, tx pgx.Tx, m outbox.Mail, l Link, account *au
 	}})
 }
 
-// addressNew decides what the new address of a change gets: a notice without a
-// link where another account has it.
+// addressNew decides which mail the new address of a change gets: a notice without
+// a link where another account has it.
 func addressNew(ctx context.Context, tx pgx.Tx, m outbox.Mail, l Link) (outbox.Mail, bool, error) {
 	other, err := accounts.LockByEmail(ctx, tx, l.Email)
 	if err != nil {

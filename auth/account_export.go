@@ -34,7 +34,7 @@ const (
 		WHERE account_id = @account_id
 		ORDER BY create_time DESC LIMIT @most`
 	selectAllMails = `
-		SELECT id, kind, recipient, coalesce(account_id::text, ''), attempts, last_error, create_time, next_attempt_time, sent_time, fail_time
+		SELECT ` + mailColumns + `
 		FROM auth.mails
 		WHERE account_id = @account_id OR account_id IS NULL AND @verified AND lower(recipient COLLATE "C") = lower(@email COLLATE "C")
 		ORDER BY id DESC LIMIT @most`
@@ -57,7 +57,7 @@ func (s *accountService) ExportAccount(ctx context.Context, req *authv1.ExportAc
 	if response.Sessions, err = exported(ctx, s.db, selectAllSessions, every, scanWholeSession); err != nil {
 		return nil, fmt.Errorf("export the sessions: %w", err)
 	}
-	if response.Mails, err = exported(ctx, s.db, selectAllMails, every, scanExportedMail); err != nil {
+	if response.Mails, err = exported(ctx, s.db, selectAllMails, every, func(row pgx.CollectableRow) (*authv1.Mail, error) { return scanMail(row) }); err != nil {
 		return nil, fmt.Errorf("export the mails: %w", err)
 	}
 	err = audit.Write(ctx, s.db, audit.Row{Event: audit.AccountExport, Outcome: audit.Succeeded, Account: id, Origin: req.GetOrigin()})
@@ -100,23 +100,6 @@ func scanWholeSession(row pgx.CollectableRow) (*authv1.Session, error) {
 	err := row.Scan(&found.Id, &created, &used, &expires, &found.UserAgent, &found.IpAddress, &revoked, &found.RevokeReason)
 	found.CreateTime, found.LastUsedTime, found.ExpireTime = timestamppb.New(created), timestamppb.New(used), timestamppb.New(expires)
 	found.RevokeTime = timestampOf(revoked)
-	return &found, err
-}
-
-func scanExportedMail(row pgx.CollectableRow) (*authv1.Mail, error) {
-	var found authv1.Mail
-	var created, next time.Time
-	var sent, failed *time.Time
-	err := row.Scan(&found.Id, &found.Kind, &found.Recipient, &found.AccountId, &found.Attempts, &found.LastError, &created, &next, &sent, &failed)
-	found.CreateTime = timestamppb.New(created)
-	switch {
-	case sent != nil:
-		found.Status, found.EndTime = authv1.MailStatus_MAIL_STATUS_SENT, timestamppb.New(*sent)
-	case failed != nil:
-		found.Status, found.EndTime = authv1.MailStatus_MAIL_STATUS_FAILED, timestamppb.New(*failed)
-	default:
-		found.Status, found.NextAttemptTime = authv1.MailStatus_MAIL_STATUS_PENDING, timestamppb.New(next)
-	}
 	return &found, err
 }
 

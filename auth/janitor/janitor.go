@@ -1,4 +1,5 @@
-package auth
+// Package janitor deletes auth's rows whose retention has ended.
+package janitor
 
 import (
 	"context"
@@ -22,19 +23,24 @@ const (
 	sessionRetention = 30 * 24 * time.Hour
 )
 
-// janitor deletes rows whose retention has ended.
-type janitor struct {
+// Janitor prunes every hour.
+type Janitor struct {
 	db             *database.Pool
 	auditRetention time.Duration
 	logger         *slog.Logger
 }
 
-// run prunes every hour, until ctx ends.
-func (j *janitor) run(ctx context.Context) {
+// New returns a janitor that keeps audit events for so long.
+func New(db *database.Pool, auditRetention time.Duration, logger *slog.Logger) *Janitor {
+	return &Janitor{db: db, auditRetention: auditRetention, logger: logger}
+}
+
+// Run prunes every hour, until ctx ends.
+func (j *Janitor) Run(ctx context.Context) {
 	ticker := time.NewTicker(pruneInterval)
 	defer ticker.Stop()
 	for {
-		if err := j.prune(ctx); err != nil && ctx.Err() == nil {
+		if err := j.Prune(ctx); err != nil && ctx.Err() == nil {
 			j.logger.LogAttrs(ctx, slog.LevelWarn, "janitor: pruning failed", slog.String("cause", err.Error()))
 		}
 		select {
@@ -89,10 +95,10 @@ const (
 		SELECT count(*) FROM gone`
 )
 
-// prune deletes audit events, sessions, links, idempotency keys and failures whose
+// Prune deletes audit events, sessions, links, idempotency keys and failures whose
 // retention has ended, in batches that hold no lock for long. It does nothing
 // while another replica prunes.
-func (j *janitor) prune(ctx context.Context) error {
+func (j *Janitor) Prune(ctx context.Context) error {
 	const most = 10_000 // which is prune_audit's limit too
 	for _, work := range []struct {
 		what      string

@@ -52,15 +52,6 @@ const (
 		WHERE id = @id AND password_hash = @hash AND status = 'active'`
 )
 
-// Login implements authv1.SessionServiceHandler.
-func (s *sessionService) Login(ctx context.Context, req *authv1.LoginRequest) (*authv1.LoginResponse, error) {
-	found, err := readCredentials(ctx, s.db, selectCredentials, pgx.NamedArgs{"email": req.GetEmail()})
-	if err != nil {
-		return nil, err
-	}
-	return s.sessions.signIn(ctx, req, found)
-}
-
 // credentials are what an account signs in with; the zero value is nobody's.
 type credentials struct {
 	id, email, hash string

@@ -1,3 +1,4 @@
+// Package importer creates accounts from JSON lines.
 package importer
 
 import (
@@ -52,7 +53,7 @@ type importedAccount struct {
 	line int
 }
 
-// importAccounts creates an account from each JSON line and returns how many it created. A line
+// Run creates an account from each JSON line and returns how many it created. A line
 // that is not valid is refused with the reason, and the others continue; with
 // dryRun, nothing is written. An error means that it could not continue: accounts
 // created until then exist.

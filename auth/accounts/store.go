@@ -17,10 +17,10 @@ import (
 	"gatehouse/internal/database"
 )
 
-// administratorRole is the built-in role that may administer users.
+// AdministratorRole is the built-in role that may administer users.
 const AdministratorRole = "admin"
 
-// accounts writes accounts, with their outbox rows and audit rows.
+// Store writes accounts, with their outbox rows and audit rows.
 type Store struct {
 	DB          *database.Pool
 	Log         *audit.Log
@@ -30,9 +30,9 @@ type Store struct {
 	Step        func(string)
 }
 
-// change locks an account, lets apply change it, and writes what stands or
-// falls with the change: the outbox row and the audit row. Afterwards it tells
-// users. apply returns whether anything changed. A refusal is audit.Row too.
+// Change locks an account, calls apply to change it, and writes the outbox row and
+// the audit row in the same transaction. Afterwards it delivers the change to
+// users. apply returns whether anything changed. A refusal is audited too.
 func (s *Store) Change(ctx context.Context, id string, event audit.Event, origin *authv1.Origin,
 	apply func(tx pgx.Tx, before *authv1.Account) (bool, error),
 ) (*authv1.Account, error) {
@@ -85,16 +85,17 @@ const raiseVersion = `
 	UPDATE auth.accounts SET version = version + 1, update_time = clock_timestamp() WHERE id = @id RETURNING version`
 
 const (
-	// Held to the end of the transaction, it makes removals of administrators
-	// take turns, so that two can't remove each other.
+	// LockAdministrators serialises removals of administrators until the end of the
+	// transaction, so that two can't remove each other.
 	LockAdministrators = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse administrators', 0))"
-	// One who has yet to choose a password can't sign in, and doesn't count.
+	// ExistsAdministrators selects whether an active administrator exists. One
+	// without a password can't sign in, and doesn't count.
 	ExistsAdministrators = `
 		SELECT EXISTS (SELECT FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles) AND password_hash <> '')`
 )
 
-// keepsAnAdministrator refuses a change that leaves no active administrator,
-// where the account was one before it. Errors: failed_precondition
+// KeepAdministrator refuses a change that leaves no active administrator, where the
+// account was one before. Errors: failed_precondition
 // LAST_ADMINISTRATOR.
 func KeepAdministrator(ctx context.Context, tx pgx.Tx, before *authv1.Account) error {
 	if before.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE || !slices.Contains(before.GetRoles(), AdministratorRole) {
@@ -117,17 +118,17 @@ const insertAccount = `
 	INSERT INTO auth.accounts (id, email, email_verified, password_hash, roles, last_sign_in_time)
 	VALUES (@id, @email, @email_verified, @password_hash, @roles, CASE WHEN @signed_in::boolean THEN now() END)`
 
-// newAccount is what an account begins with.
+// New is a new account.
 type New struct {
 	ID, Email, Hash string
 	Roles           []string
 	Profile         *authv1.ProfileSeed
 	SignIn          bool
-	Verified        bool // the owner has shown that the email is theirs
+	Verified        bool // the owner has proven the email
 	Origin          *authv1.Origin
 }
 
-// write writes the account, its outbox row and its audit row. Errors:
+// Write writes the account, its outbox row and its audit row. Errors:
 // already_exists EMAIL_TAKEN or ACCOUNT_EXISTS.
 func (s *Store) Write(ctx context.Context, tx pgx.Tx, account New) (*authv1.Account, error) {
 	_, err := tx.Exec(ctx, insertAccount, pgx.NamedArgs{
@@ -157,7 +158,7 @@ func (s *Store) Write(ctx context.Context, tx pgx.Tx, account New) (*authv1.Acco
 	return ByID(ctx, tx, account.ID)
 }
 
-// encodeSeed returns what an outbox row keeps of a new profile.
+// encodeSeed encodes a new profile for the outbox row.
 func encodeSeed(profile *authv1.ProfileSeed) ([]byte, error) {
 	encoded, err := json.Marshal(relay.Profile{
 		FirstName: profile.GetFirstName(), LastName: profile.GetLastName(), Locale: profile.GetLocale(),
@@ -168,7 +169,7 @@ func encodeSeed(profile *authv1.ProfileSeed) ([]byte, error) {
 	return encoded, nil
 }
 
-// replaceEmail writes an account's email by the statement and tells both
+// ReplaceEmail writes an account's email with the statement and mails both
 // addresses. Errors: already_exists EMAIL_TAKEN.
 func (s *Store) ReplaceEmail(ctx context.Context, tx pgx.Tx, statement string, before *authv1.Account, email string, origin *authv1.Origin) error {
 	_, err := tx.Exec(ctx, statement, pgx.NamedArgs{"id": before.GetId(), "email": email})
