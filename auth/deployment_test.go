@@ -57,7 +57,7 @@ func TestCopiesWithDifferentIssuersWarn(t *testing.T) {
 	if said := third.String(); strings.Contains(said, "issuer") {
 		t.Errorf("a copy with the issuer of the last logs %q", said)
 	}
-	if n := strings.Count(first.String(), "another copy of auth"); n != 1 {
+	if n := strings.Count(first.String(), "another replica of auth"); n != 1 {
 		t.Errorf("the first copy warns %d times, want once", n)
 	}
 }
