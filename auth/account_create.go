@@ -69,10 +69,10 @@ func (s *accountService) createAccount(ctx context.Context, req *authv1.CreateAc
 		})
 		return err
 	})
-	return response, s.links.Uncount(ctx, asked, err) // such as of an email that is taken
+	return response, s.links.Uncount(ctx, asked, err) // for example of an email that is taken
 }
 
-// countSignUpMail counts the mail of an account that is made at once.
+// countSignUpMail counts the verification mail of a sign-up.
 func (s *accountService) countSignUpMail(ctx context.Context, req *authv1.CreateAccountRequest) (links.Count, error) {
 	if !req.GetSignIn() || !s.mails.Enabled() {
 		return links.Count{}, nil
@@ -80,9 +80,9 @@ func (s *accountService) countSignUpMail(ctx context.Context, req *authv1.Create
 	return s.links.Count(ctx, links.Verify, req.GetEmail(), req.GetOrigin())
 }
 
-// register sends a link by which VerifyEmail makes the account. It neither
-// hashes nor looks whether the email has an account, so that neither the answer
-// nor its time tells: addressed does once nobody waits.
+// register sends a link with which VerifyEmail creates the account. It neither
+// hashes nor checks whether the email has an account, so that neither the answer
+// nor its timing reveals it: links.Address checks when the mail is sent.
 func (s *accountService) register(ctx context.Context, req *authv1.CreateAccountRequest, call *idempotency.Call) (*authv1.CreateAccountResponse, error) {
 	row := audit.Row{Event: audit.LinkRequest, Origin: req.GetOrigin()}
 	if !s.mails.Enabled() {
@@ -120,7 +120,7 @@ func (s *accountService) register(ctx context.Context, req *authv1.CreateAccount
 	return &authv1.CreateAccountResponse{VerificationSent: true}, nil
 }
 
-// invite makes an account without a password and sends its owner a link to
+// invite creates an account without a password and sends its owner a link to
 // choose one.
 func (s *accountService) invite(ctx context.Context, req *authv1.CreateAccountRequest, call *idempotency.Call) (*authv1.CreateAccountResponse, error) {
 	if !s.mails.Enabled() {
@@ -132,7 +132,7 @@ func (s *accountService) invite(ctx context.Context, req *authv1.CreateAccountRe
 	})
 }
 
-// create makes the account, and in the same transaction what comes with it.
+// create creates the account, and calls with in the same transaction.
 func (s *accountService) create(ctx context.Context, req *authv1.CreateAccountRequest, call *idempotency.Call, hash string,
 	with func(tx pgx.Tx, response *authv1.CreateAccountResponse) error,
 ) (*authv1.CreateAccountResponse, error) {
@@ -164,7 +164,7 @@ func (s *accountService) create(ctx context.Context, req *authv1.CreateAccountRe
 	return response, nil
 }
 
-// createdAgain answers a CreateAccount that made the account before.
+// createdAgain answers a repeated CreateAccount whose account exists.
 func (s *accountService) createdAgain(ctx context.Context, req *authv1.CreateAccountRequest, made string, row audit.Row) (*authv1.CreateAccountResponse, error) {
 	if made == "" {
 		return &authv1.CreateAccountResponse{VerificationSent: true}, nil

@@ -17,9 +17,9 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// An export holds the newest of each, as many as an answer has room for; the
-// audit's older ones can be listed. Strangers' failed sign-ins are among them, and
-// must not make it too large to be sent.
+// An export holds the newest rows of each kind, as many as an answer may hold; older
+// audit events can be listed. Failed sign-ins by others are among them, and must not
+// make the answer too large.
 const (
 	exportedRows  = 10_000
 	exportedBytes = rpc.MaxMessageBytes // of each kind: a service may answer with four times that
@@ -40,8 +40,8 @@ const (
 		ORDER BY id DESC LIMIT @most`
 )
 
-// ExportAccount implements authv1.AccountServiceHandler. It is audited: whoever
-// holds a stolen token may have asked.
+// ExportAccount implements authv1.AccountServiceHandler. It is audited: the
+// caller may hold a stolen token.
 func (s *accountService) ExportAccount(ctx context.Context, req *authv1.ExportAccountRequest) (*authv1.ExportAccountResponse, error) {
 	id := req.GetAccountId()
 	found, err := s.GetAccount(ctx, &authv1.GetAccountRequest{AccountId: id})
@@ -51,7 +51,7 @@ func (s *accountService) ExportAccount(ctx context.Context, req *authv1.ExportAc
 	response := &authv1.ExportAccountResponse{Account: found.GetAccount(), Security: found.GetSecurity()}
 	every := pgx.NamedArgs{
 		"account_id": id, "most": exportedRows,
-		// What went to an address is of the person who was shown to hold it.
+		// Mail to an address belongs to the person who has proven it.
 		"email": found.GetAccount().GetEmail(), "verified": found.GetAccount().GetEmailVerified(),
 	}
 	if response.Sessions, err = exported(ctx, s.db, selectAllSessions, every, scanWholeSession); err != nil {
@@ -82,7 +82,7 @@ func exported[M proto.Message](ctx context.Context, db *database.Pool, statement
 	return fitting(messages), err
 }
 
-// fitting returns the first messages, as many as an export has room for.
+// fitting returns the first messages, as many as an export may hold.
 func fitting[M proto.Message](messages []M) []M {
 	size := 0
 	for i, message := range messages {
@@ -103,7 +103,7 @@ func scanWholeSession(row pgx.CollectableRow) (*authv1.Session, error) {
 	return &found, err
 }
 
-// timestampOf is unset for no time.
+// timestampOf returns nil without a time.
 func timestampOf(at *time.Time) *timestamppb.Timestamp {
 	if at == nil {
 		return nil

@@ -16,7 +16,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 )
 
-// It changes only the password that was checked.
+// It replaces only the password that was checked.
 const updatePassword = `
 	UPDATE auth.accounts
 	SET password_hash = @new_hash, password_change_time = clock_timestamp(), update_time = clock_timestamp()
@@ -56,9 +56,9 @@ func (s *accountService) ChangePassword(ctx context.Context, req *authv1.ChangeP
 			return fmt.Errorf("write it: %w", err)
 		}
 		if tag.RowsAffected() == 0 {
-			return errPasswordWrong // somebody changed it meanwhile
+			return errPasswordWrong // it was changed meanwhile
 		}
-		// Whoever holds a link that was sent before should not undo the change.
+		// A link that was sent before must not undo the change.
 		if err := links.Supersede(ctx, tx, &authv1.Account{Id: origin.GetAccountId(), Email: known.email}); err != nil {
 			return err
 		}
@@ -80,14 +80,14 @@ func (s *accountService) ChangePassword(ctx context.Context, req *authv1.ChangeP
 }
 
 const (
-	takePassword = `UPDATE auth.accounts SET password_hash = '' WHERE id = @id`
-	// An account that was invited and has yet to be taken up.
+	removePassword = `UPDATE auth.accounts SET password_hash = '' WHERE id = @id`
+	// An invited account that nobody has used yet.
 	selectInvited = `
 		SELECT password_hash = '' AND last_sign_in_time IS NULL AND NOT email_verified FROM auth.accounts WHERE id = @id`
 )
 
-// ForcePasswordReset implements authv1.AccountServiceHandler. An account that
-// nobody has taken up yet is invited again.
+// ForcePasswordReset implements authv1.AccountServiceHandler. An invited
+// account that nobody has used yet is invited again.
 func (s *accountService) ForcePasswordReset(ctx context.Context, req *authv1.ForcePasswordResetRequest) (*authv1.ForcePasswordResetResponse, error) {
 	origin := req.GetOrigin()
 	if !s.mails.Enabled() {
@@ -99,8 +99,8 @@ func (s *accountService) ForcePasswordReset(ctx context.Context, req *authv1.For
 		if err := tx.QueryRow(ctx, selectInvited, args).Scan(&invited); err != nil {
 			return false, fmt.Errorf("look at the password: %w", err)
 		}
-		if _, err := tx.Exec(ctx, takePassword, args); err != nil {
-			return false, fmt.Errorf("take the password away: %w", err)
+		if _, err := tx.Exec(ctx, removePassword, args); err != nil {
+			return false, fmt.Errorf("remove the password: %w", err)
 		}
 		if _, err := revocations.RevokeSessions(ctx, tx, before.GetId(), "", "password reset"); err != nil {
 			return false, err

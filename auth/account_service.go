@@ -144,8 +144,8 @@ func (s *accountService) SetAccountRoles(ctx context.Context, req *authv1.SetAcc
 
 const (
 	deleteAccount = `DELETE FROM auth.accounts WHERE id = @id RETURNING version`
-	// What names the person without naming the account: a link that was asked
-	// for by their address, mail that went there.
+	// Rows that name the person but not the account: links that were requested for
+	// the address, mail that was sent there.
 	eraseByAddress = `
 		WITH links AS (DELETE FROM auth.links WHERE lower(email COLLATE "C") = lower(@email COLLATE "C"))
 		DELETE FROM auth.mails WHERE lower(recipient COLLATE "C") = lower(@email COLLATE "C")`
@@ -185,9 +185,9 @@ func (s *accountService) DeleteAccount(ctx context.Context, req *authv1.DeleteAc
 	return &authv1.DeleteAccountResponse{}, nil
 }
 
-// erase deletes an account with all that is held about its person, and notes the
-// deletion. Of the person, the audit keeps the account's id alone. Sessions,
-// links and mails that name the account go with its row.
+// erase deletes an account with all data about the person, and audits the deletion.
+// The audit keeps only the account's id. Sessions, links and mails that reference
+// the account are deleted with its row.
 func (s *accountService) erase(ctx context.Context, tx pgx.Tx, account *authv1.Account, row audit.Row) error {
 	var version int64
 	if err := tx.QueryRow(ctx, deleteAccount, pgx.NamedArgs{"id": account.GetId()}).Scan(&version); err != nil {
@@ -197,9 +197,9 @@ func (s *accountService) erase(ctx context.Context, tx pgx.Tx, account *authv1.A
 		return err
 	}
 	if _, err := tx.Exec(ctx, eraseByAddress, pgx.NamedArgs{"email": account.GetEmail()}); err != nil {
-		return fmt.Errorf("erase what its address names: %w", err)
+		return fmt.Errorf("erase the rows of its address: %w", err)
 	}
-	// Its sessions are gone with it, so that its tokens are named by the account.
+	// Its sessions are deleted with it, so its tokens are revoked by the account.
 	if err := revocations.RevokeBelow(ctx, tx, account.GetId(), account.GetAuthzVersion()+1); err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func (s *accountService) erase(ctx context.Context, tx pgx.Tx, account *authv1.A
 		return err
 	}
 	if _, err := tx.Exec(ctx, eraseAudit, pgx.NamedArgs{"id": account.GetId()}); err != nil {
-		return fmt.Errorf("erase from the audit where the person came from: %w", err)
+		return fmt.Errorf("erase client info from the audit: %w", err)
 	}
 	return nil
 }

@@ -27,8 +27,8 @@ var (
 
 var errAuditPageToken = fault.Invalid("PAGE_TOKEN_INVALID", "page_token", "is damaged or of another query: repeat the query that it came from, or begin again without a token")
 
-// ListAuditEvents implements authv1.AuditServiceHandler. Walking the pages meets
-// every event once that was there at the first; what happens meanwhile is newer.
+// ListAuditEvents implements authv1.AuditServiceHandler. The pages contain
+// every event once that existed when the first was read; later events are newer.
 func (s *auditService) ListAuditEvents(ctx context.Context, req *authv1.ListAuditEventsRequest) (*authv1.ListAuditEventsResponse, error) {
 	if !eventName.MatchString(req.GetEvent()) {
 		return nil, errEventUnknown

@@ -2,10 +2,11 @@
 // sessions, tokens, signing keys and the audit. It alone touches the Postgres
 // schema auth.
 //
-// Whatever changes an account writes an outbox row in the same transaction, and
-// the relay tells users how the account now is: see relay.go. Refresh tokens
-// rotate, and a lost answer is told from a stolen token: see refresh.go. Mail is
-// written with what it is about, and sent at least once: see mail_outbox.go.
+// Each proto service is a type with its RPC methods and their SQL, in files named
+// after it. What is not an RPC is a package below: accounts, links and revocations
+// write what several services change; relay delivers account changes to users and
+// outbox delivers mail, both at least once; keyring, tokens, throttle, passwords,
+// idempotency and audit each own one mechanism.
 //
 // Locks are taken in one order, an account's row before a session's or a link's,
 // and no connection is held while a password is hashed or users is called.
@@ -44,36 +45,36 @@ import (
 // AdminRole is the built-in role that may administer users.
 const AdminRole = accounts.AdministratorRole
 
-// Config is what auth needs.
+// Config configures auth.
 type Config struct {
 	// DB logs in as auth's own role.
 	DB *pgxpool.Pool
-	// Users is told of account changes; nil leaves them in the outbox, for
-	// another process to tell.
+	// Users receives account changes; nil leaves them in the outbox, for
+	// another process to deliver.
 	Users usersv1.RelayServiceClient
 	// Secrets are the secret keys, newest first, 32 bytes each.
 	Secrets [][]byte
 	// Issuer is the public URL, the "iss" of tokens.
 	Issuer string
-	// Registration says who may make an account.
+	// Registration says who may create an account.
 	Registration Registration
-	// SessionIdle ends a session that isn't used; SessionMax ends any.
+	// SessionIdle ends an unused session; SessionMax ends every session.
 	SessionIdle, SessionMax time.Duration
-	// PasswordMin is how many characters a new password has at least;
+	// PasswordMin is the minimum length of a new password, in characters;
 	// DefaultPasswordMin if zero.
 	PasswordMin int
-	// Throttle makes failures wait: off only for tests and measurements.
+	// Throttle delays repeated failures; off only for tests and measurements.
 	Throttle bool
-	// Mailer sends mail; nil when there is no way to.
+	// Mailer sends mail; nil without a mail server.
 	Mailer Mailer
-	// MailFrom is who mail is from: an address, perhaps with a name before it;
+	// MailFrom is the sender: an address, optionally with a name before it;
 	// no-reply@localhost if empty.
 	MailFrom string
-	// MailTemplates are what mail says; nil for the built-in ones.
+	// MailTemplates render mail; nil for the built-in ones.
 	MailTemplates *post.Templates
-	// KeyLife is for how long a signing key signs; DefaultKeyLife if zero.
+	// KeyLife is how long a signing key signs; 30 days if zero.
 	KeyLife time.Duration
-	// AuditLife is for how long audit events are kept.
+	// AuditLife is how long audit events are kept.
 	AuditLife time.Duration
 	// Now is the clock for the times in tokens; time.Now if nil.
 	Now    func() time.Time
@@ -83,19 +84,18 @@ type Config struct {
 	Step func(name string)
 }
 
-// DefaultPasswordMin is how many characters a password has at least (NIST SP
-// 800-63B).
+// DefaultPasswordMin is the minimum length of a password (NIST SP 800-63B).
 const DefaultPasswordMin = 8
 
-// Registration says who may make an account.
+// Registration says who may create an account.
 type Registration string
 
 const (
-	// RegistrationOpen lets anybody make an account and be signed in at once.
+	// RegistrationOpen lets anybody create an account, signed in at once.
 	RegistrationOpen Registration = "open"
-	// RegistrationVerify sends a link first, and tells nobody who has an account.
+	// RegistrationVerify sends a link first, and reveals nobody's account.
 	RegistrationVerify Registration = "verify"
-	// RegistrationClosed leaves it to administrators.
+	// RegistrationClosed lets only administrators create accounts.
 	RegistrationClosed Registration = "closed"
 )
 

@@ -35,9 +35,9 @@ type linkService struct {
 	revocations  *revocations.Feed
 }
 
-// RequestPasswordReset implements authv1.LinkServiceHandler. It doesn't look
-// whether the email has an account: that is settled when the mail is sent, by
-// addressed, so that neither the answer nor its time tells.
+// RequestPasswordReset implements authv1.LinkServiceHandler. It doesn't check
+// whether the email has an account: links.Address does when the mail is sent, so
+// that neither the answer nor its timing reveals it.
 func (s *linkService) RequestPasswordReset(ctx context.Context, req *authv1.RequestPasswordResetRequest) (*authv1.RequestPasswordResetResponse, error) {
 	row := audit.Row{Event: audit.LinkRequest, Origin: req.GetOrigin()}
 	if !s.mails.Enabled() {
@@ -100,8 +100,8 @@ func (s *linkService) ResetPassword(ctx context.Context, req *authv1.ResetPasswo
 	return &authv1.ResetPasswordResponse{}, nil
 }
 
-// RequestEmailChange implements authv1.LinkServiceHandler. As with a reset,
-// whether another account has the new email is settled when the mail is sent.
+// RequestEmailChange implements authv1.LinkServiceHandler. As with a reset, whether
+// another account has the new email is checked when the mail is sent.
 func (s *linkService) RequestEmailChange(ctx context.Context, req *authv1.RequestEmailChangeRequest) (*authv1.RequestEmailChangeResponse, error) {
 	origin := req.GetOrigin()
 	row := audit.Row{Event: audit.LinkRequest, Account: origin.GetAccountId(), Origin: origin}
@@ -127,8 +127,8 @@ func (s *linkService) RequestEmailChange(ctx context.Context, req *authv1.Reques
 	return &authv1.RequestEmailChangeResponse{}, nil
 }
 
-// sendEmailChange sends a link to the new address and tells the old one. An
-// earlier link of the kind ends: the latest address is the one that is meant.
+// sendEmailChange sends a link to the new address and a notice to the old one. An
+// earlier link of the kind ends: only the latest address counts.
 func (s *linkService) sendEmailChange(ctx context.Context, tx pgx.Tx, email string, origin *authv1.Origin) error {
 	if origin.GetAccountId() == "" {
 		return accounts.ErrNotFound
@@ -149,7 +149,7 @@ func (s *linkService) sendEmailChange(ctx context.Context, tx pgx.Tx, email stri
 		return err
 	}
 	values := outbox.Circumstances(origin)
-	// Not the old one: the new address may be a stranger's.
+	// Without the old one: the new address may belong to somebody else.
 	values["new_email"] = email
 	m := outbox.Mail{Kind: outbox.ConfirmEmail, To: email, Account: account.GetId(), Locale: origin.GetLocale(), Token: token, Values: values}
 	if err := s.mails.Enqueue(ctx, tx, m); err != nil {

@@ -20,7 +20,7 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// verifyTries is how often an account may come or go under a VerifyEmail.
+// verifyTries bounds the retries of a VerifyEmail whose account changes meanwhile.
 const verifyTries = 3
 
 // VerifyEmail implements authv1.LinkServiceHandler. A link of a disabled account
@@ -43,8 +43,8 @@ func (s *linkService) VerifyEmail(ctx context.Context, req *authv1.VerifyEmailRe
 	})
 }
 
-// confirmsOnly reports whether the caller is signed in to the account and asks
-// for no more than that its email is verified.
+// confirmsOnly reports whether the caller is signed in to the account and only
+// verifies its email.
 func confirmsOnly(req *authv1.VerifyEmailRequest, account string) bool {
 	return req.GetPassword() == "" && account != "" && req.GetOrigin().GetAccountId() == account
 }
@@ -82,20 +82,20 @@ func (s *linkService) verifyEmail(ctx context.Context, req *authv1.VerifyEmailRe
 	return response, nil
 }
 
-// ownerProof is what a link's holder has shown beside the link.
+// ownerProof is what a link's holder has proven in addition to the link.
 type ownerProof struct {
-	// signedIn is the account that they are signed in to, and give no password
-	// for; "" if they give one.
+	// signedIn is the account that they are signed in to, if they gave no password;
+	// otherwise "".
 	signedIn string
-	// known is the stored hash that their password fits; "" if it fits none.
+	// known is the stored hash that their password matches; "" if it matches none.
 	known string
-	// hash is of the password that the account is to have, if it fits none.
+	// hash is that of the account's new password, if it matches none.
 	hash string
 }
 
-// proveOwner looks at the password that a link's holder gives. It holds no
-// connection while the password is hashed. A wrong one is no failure to count:
-// the link entitles its holder to choose another.
+// proveOwner checks the password of a link's holder. It holds no connection while
+// the password is hashed. A wrong password is not counted as a failure: the link
+// entitles its holder to choose another.
 func (s *linkService) proveOwner(ctx context.Context, req *authv1.VerifyEmailRequest, l links.Link) (ownerProof, error) {
 	found, err := readCredentials(ctx, s.db, selectCredentials, pgx.NamedArgs{"email": l.Email})
 	if err != nil {
@@ -120,8 +120,8 @@ func (s *linkService) proveOwner(ctx context.Context, req *authv1.VerifyEmailReq
 	return ownerProof{hash: hash}, err
 }
 
-// verified makes the link's account, or marks the email of the one that is there
-// as verified, and begins a session unless the caller has one.
+// verified creates the link's account, or marks the email of the existing one as
+// verified, and begins a session unless the caller has one.
 func (s *linkService) verified(ctx context.Context, tx pgx.Tx, req *authv1.VerifyEmailRequest, proof ownerProof, row *audit.Row) (*authv1.VerifyEmailResponse, error) {
 	link, account, err := links.Lock(ctx, tx, req.GetToken(), links.Register, links.Verify, links.Invite)
 	if err != nil {
@@ -153,8 +153,8 @@ func (s *linkService) verified(ctx context.Context, tx pgx.Tx, req *authv1.Verif
 	return response, audit.Write(ctx, tx, done)
 }
 
-// beginVerified begins the session of a link's holder. The link vouches for the
-// device: its owner needs no mail to learn of what they just did by mail.
+// beginVerified begins the session of a link's holder. The device counts as known:
+// the owner needs no mail about a sign-in by mail.
 func (s *linkService) beginVerified(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) (*authv1.VerifyEmailResponse, error) {
 	if _, err := tx.Exec(ctx, noteSignIn, pgx.NamedArgs{"id": account.GetId()}); err != nil {
 		return nil, fmt.Errorf("note the sign-in: %w", err)
@@ -181,10 +181,9 @@ const (
 	hasPassword = `SELECT password_hash = @hash FROM auth.accounts WHERE id = @id`
 )
 
-// takeOver gives an account to the holder of its link. Who has shown to be the
-// one who has it already keeps its password and sessions. From all others it is
-// cleared of both: whoever set and began them may be a stranger, who registered
-// before the owner came.
+// takeOver gives an account to the holder of its link. A holder who has proven to be
+// its present owner keeps password and sessions. Otherwise both are replaced:
+// somebody else may have registered the email before its owner did.
 func (s *linkService) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.Account, proof ownerProof, origin *authv1.Origin) error {
 	switch {
 	case proof.signedIn != "" && proof.signedIn != account.GetId():
@@ -201,7 +200,7 @@ func (s *linkService) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.A
 		if err := s.replacePassword(ctx, tx, account, proof.hash, origin); err != nil || !account.GetEmailVerified() {
 			return err
 		}
-		return s.tellPasswordChanged(ctx, tx, account, origin)
+		return s.mailPasswordChanged(ctx, tx, account, origin)
 	}
 	if _, err := tx.Exec(ctx, verifyOwned, pgx.NamedArgs{"id": account.GetId()}); err != nil {
 		return fmt.Errorf("verify the email: %w", err)
@@ -211,13 +210,13 @@ func (s *linkService) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.A
 
 const noteSignIn = `UPDATE auth.accounts SET last_sign_in_time = clock_timestamp() WHERE id = @id`
 
-// createVerified makes the account that a registration asked for.
+// createVerified creates the account of a registration.
 func (s *linkService) createVerified(ctx context.Context, tx pgx.Tx, l links.Link, req *authv1.VerifyEmailRequest, proof ownerProof) (*authv1.Account, error) {
 	if s.registration == RegistrationClosed {
 		return nil, errRegistrationClosed
 	}
 	if proof.hash == "" {
-		return nil, links.ErrChanged // the account that was there is gone
+		return nil, links.ErrChanged // the account was deleted
 	}
 	profile, err := links.ProfileFor(l, req)
 	if err != nil {
@@ -227,7 +226,7 @@ func (s *linkService) createVerified(ctx context.Context, tx pgx.Tx, l links.Lin
 		ID: req.GetAccountId(), Email: l.Email, Hash: proof.hash, Profile: profile, SignIn: true, Verified: true, Origin: req.GetOrigin(),
 	})
 	if fault.Reason(err) == fault.Reason(accounts.ErrEmailTaken) {
-		return nil, fmt.Errorf("%w: %w", links.ErrChanged, err) // by another link of theirs
+		return nil, fmt.Errorf("%w: %w", links.ErrChanged, err) // with another link for the email
 	}
 	return account, err
 }
@@ -238,8 +237,8 @@ const updateProvenPassword = `
 		password_change_time = clock_timestamp(), update_time = clock_timestamp()
 	WHERE id = @id`
 
-// givePassword sets the password of an account whose owner has shown that the
-// email is theirs, and tells them.
+// givePassword sets the password of an account whose owner has proven the email, and
+// mails them.
 func (s *linkService) givePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
 	var invited bool
 	if err := tx.QueryRow(ctx, selectInvited, pgx.NamedArgs{"id": account.GetId()}).Scan(&invited); err != nil {
@@ -248,12 +247,11 @@ func (s *linkService) givePassword(ctx context.Context, tx pgx.Tx, account *auth
 	if err := s.replacePassword(ctx, tx, account, hash, origin); err != nil || invited {
 		return err
 	}
-	return s.tellPasswordChanged(ctx, tx, account, origin)
+	return s.mailPasswordChanged(ctx, tx, account, origin)
 }
 
-// replacePassword sets the password of an account whose owner has shown that the
-// email is theirs. No session from before counts any more: whoever began it may
-// not have been the owner.
+// replacePassword sets the password of an account whose owner has proven the email.
+// It revokes all sessions: somebody else may have begun them.
 func (s *linkService) replacePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
 	if _, err := tx.Exec(ctx, updateProvenPassword, pgx.NamedArgs{"id": account.GetId(), "hash": hash}); err != nil {
 		return fmt.Errorf("write the password: %w", err)
@@ -264,7 +262,7 @@ func (s *linkService) replacePassword(ctx context.Context, tx pgx.Tx, account *a
 	return audit.Write(ctx, tx, audit.Row{Event: audit.PasswordChange, Outcome: audit.Succeeded, Account: account.GetId(), Origin: origin})
 }
 
-func (s *linkService) tellPasswordChanged(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) error {
+func (s *linkService) mailPasswordChanged(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) error {
 	return s.mails.Enqueue(ctx, tx, outbox.Mail{
 		Kind: outbox.PasswordChanged, To: account.GetEmail(), Account: account.GetId(),
 		Locale: outbox.LocaleOf(origin, account.GetId()), Values: outbox.Circumstances(origin),

@@ -44,7 +44,7 @@ const (
 	areSent    = ` AND sent_time IS NOT NULL`
 	areFailed  = ` AND fail_time IS NOT NULL`
 	pastMail   = ` AND id < @after`
-	// Not id alone, which would be the text of it.
+	// Qualified: id alone is the column of the result, which is text.
 	newestMail = `
 	ORDER BY mails.id DESC LIMIT @limit`
 )

@@ -19,8 +19,8 @@ import (
 // operator is the origin of commands.
 var operator = &authv1.Origin{UserAgent: "gatehouse admin"}
 
-// EnsureAdministrator makes an administrator unless there is one, and reports
-// whether it did. Copies that start at once make one between them. Errors:
+// EnsureAdministrator creates an administrator unless one exists, and reports
+// whether it did. Replicas that start at once create only one. Errors:
 // already_exists EMAIL_TAKEN when an account that is no administrator has the
 // email.
 func (s *Service) EnsureAdministrator(ctx context.Context, email, password string) (bool, error) {
@@ -34,7 +34,7 @@ func (s *Service) EnsureAdministrator(ctx context.Context, email, password strin
 	return s.makeAdministrator(ctx, email, password, true)
 }
 
-// CreateAdministrator makes an administrator. Errors: already_exists
+// CreateAdministrator creates an administrator. Errors: already_exists
 // EMAIL_TAKEN.
 func (s *Service) CreateAdministrator(ctx context.Context, email, password string) error {
 	_, err := s.makeAdministrator(ctx, email, password, false)
@@ -73,7 +73,7 @@ func (s *Service) makeAdministrator(ctx context.Context, email, password string,
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("make an administrator: %w", err)
+		return false, fmt.Errorf("create an administrator: %w", err)
 	}
 	if made {
 		s.relay.Deliver(ctx, id.String())
@@ -86,8 +86,8 @@ const resetPassword = `
 	SET password_hash = @hash, password_change_time = clock_timestamp(), update_time = clock_timestamp()
 	WHERE lower(email COLLATE "C") = lower(@email COLLATE "C") RETURNING id`
 
-// SetPassword gives an account another password and ends its sessions, on an
-// operator's word. Errors: not_found USER_NOT_FOUND, invalid_argument
+// SetPassword replaces an account's password and ends its sessions, for an
+// operator. Errors: not_found USER_NOT_FOUND, invalid_argument
 // PASSWORD_TOO_SHORT or PASSWORD_TOO_LONG.
 func (s *Service) SetPassword(ctx context.Context, email, password string) error {
 	if err := s.passwords.CheckLength("password", password); err != nil {

@@ -23,7 +23,7 @@ type Administrator struct {
 	CreateTime time.Time
 }
 
-// It reads every account: an operator's command may, where a request may not.
+// It scans every account, which is acceptable for an operator's command.
 const selectAdministrators = `
 	SELECT email, status = 'disabled', last_sign_in_time, create_time
 	FROM auth.accounts WHERE 'admin' = ANY (roles)
@@ -44,8 +44,8 @@ func (s *Service) Administrators(ctx context.Context) ([]Administrator, error) {
 
 const selectIDByEmail = `SELECT id FROM auth.accounts WHERE lower(email COLLATE "C") = lower(@email COLLATE "C")`
 
-// GrantRole gives an account a role, and RevokeRole takes it away, on an
-// operator's word. They report whether anything changed. Errors: not_found
+// GrantRole adds a role to an account, and RevokeRole removes it, for an operator.
+// They report whether anything changed. Errors: not_found
 // USER_NOT_FOUND; RevokeRole also failed_precondition LAST_ADMINISTRATOR.
 func (s *Service) GrantRole(ctx context.Context, email, role string) (bool, error) {
 	return s.changeRoles(ctx, email, func(roles []string) []string { return append(slices.Clone(roles), role) })

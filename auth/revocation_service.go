@@ -63,13 +63,13 @@ func newRevocationService(db *database.Pool, ring *keyring.Keyring, logger *slog
 
 // WatchRevocations implements authv1.RevocationServiceHandler.
 func (s *revocationService) WatchRevocations(ctx context.Context, req *authv1.WatchRevocationsRequest, stream authv1.RevocationServiceWatchRevocationsServerStream) error {
-	var told int64 // of the changes of keys
+	var told int64 // changes of the keys that were sent
 	return s.feed.Watch(ctx, req.GetCursor(), func(news feed.News[*authv1.Revocation]) error {
 		message := &authv1.WatchRevocationsResponse{Complete: news.Complete, Cursor: news.Cursor}
 		for _, one := range news.Items {
 			message.Revocations = append(message.Revocations, &authv1.Revocation{Of: one.Value.GetOf(), ExpiresIn: expiresIn(one.Expire, news.Read)})
 		}
-		// The count comes first: keys that change meanwhile are told twice.
+		// The count is read first: keys that change meanwhile are sent twice.
 		if changes := s.keyChanges.Load(); news.First || news.Complete || changes != told {
 			told = changes
 			message.SigningKeys = &authv1.SigningKeys{Keys: s.keys.Published()}
@@ -84,11 +84,11 @@ func (s *revocationService) WatchRevocations(ctx context.Context, req *authv1.Wa
 	})
 }
 
-// partRevocations is how many go into one message, of some 43 bytes each.
+// partRevocations is the maximum in one message, of some 43 bytes each.
 const partRevocations = 10_000
 
-// parts cuts a message into ones that a reader takes. The cursor, with which the
-// reader says that it holds all of it, comes last.
+// parts splits a message into ones of acceptable size. The cursor, with which the
+// reader confirms that it has received all of them, comes last.
 func parts(message *authv1.WatchRevocationsResponse) []*authv1.WatchRevocationsResponse {
 	left := message.GetRevocations()
 	if len(left) <= partRevocations {
@@ -104,7 +104,7 @@ func parts(message *authv1.WatchRevocationsResponse) []*authv1.WatchRevocationsR
 	return parts
 }
 
-// expiresIn says what is left of a revocation's time, rounded up.
+// expiresIn returns the remaining seconds of a revocation, rounded up.
 func expiresIn(expire, now time.Time) int32 { return max(0, int32(expire.Sub(now)/time.Second)) + 1 }
 
 const selectAccess = `

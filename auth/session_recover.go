@@ -24,8 +24,8 @@ import (
 const maxLostGenerations = 100
 
 // canRecover reports whether a token newer than its session's row continues the
-// session. Its key must be the row's or a newer one: whoever got hold of an old
-// secret key that is still accepted could make tokens of any generation.
+// session. Its key must be the row's or a newer one: a thief of an old secret key
+// that is still accepted could make tokens of any generation.
 func canRecover(keys tokens.RefreshKeys, token tokens.Refresh, found *session) bool {
 	ahead := int64(token.Generation) - int64(found.generation)
 	if ahead < 1 || ahead > maxLostGenerations {

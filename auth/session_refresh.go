@@ -21,11 +21,11 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// A refresh whose answer was lost may be repeated: for repeatFreely by anybody
-// who holds the previous token (two tabs, a flaky network), and for
-// repeatWithKey by who sends the same Idempotency-Key. Any other use of an old
-// token means that two parties hold it, and ends the session (RFC 9700, 4.14).
-// A token newer than the session's row is no reuse (refresh_recover.go).
+// A refresh whose answer was lost may be repeated: for repeatFreely with the
+// previous token (two tabs, a flaky network), and for repeatWithKey with the same
+// Idempotency-Key. Any other use of an old token means that two parties hold it, and
+// ends the session (RFC 9700, 4.14). A token newer than the session's row is not
+// reuse: see session_recover.go.
 const (
 	repeatFreely  = 10 * time.Second
 	repeatWithKey = 30 * time.Minute
@@ -54,8 +54,8 @@ const (
 	lockSession = `
 		SELECT account_id, generation, token_hash, token_key, idempotency_key_hash
 		FROM auth.sessions WHERE id = @id FOR UPDATE`
-	// Asked after the lock is held, so that the clock and the account are as
-	// they are now and not as they were before the wait.
+	// Read after the lock is held, so that the clock and the account are current
+	// and not from before the wait.
 	selectSessionNow = `
 		SELECT s.revoke_time IS NOT NULL OR s.epoch < ` + deployment.CurrentEpoch + ` OR s.expire_time <= clock_timestamp() OR a.status <> 'active',
 			extract(epoch FROM clock_timestamp() - s.rotate_time)::float8,
@@ -78,12 +78,12 @@ func (s *sessionService) Refresh(ctx context.Context, req *authv1.RefreshRequest
 	if !ok {
 		return nil, errRefreshInvalid
 	}
-	// The account isn't locked, so its roles may change before the token is made.
-	// As of now, it expires before the word that it counts no more is forgotten.
+	// The account isn't locked, so its roles may change before the token is signed.
+	// With this time, the token expires before its revocation is pruned.
 	at := s.sessions.keys.Now()
 	var next string
 	var found *session
-	var refusal error // of a change that is kept, unlike an error's
+	var refusal error // whose transaction is committed, unlike an error's
 	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
 		next, refusal = "", nil
 		found, err = s.lockedSession(ctx, tx, token.Session)
@@ -123,7 +123,7 @@ func (s *sessionService) Refresh(ctx context.Context, req *authv1.RefreshRequest
 		return nil, fmt.Errorf("refresh: %w", err)
 	}
 	if refusal != nil {
-		s.revocations.Soon() // it may have been a reuse
+		s.revocations.Soon() // a reuse revokes the session
 		return nil, refusal
 	}
 	tokens, err := s.sessions.tokensAt(at, found.account, found.id, next, found.expiresIn)
@@ -133,8 +133,8 @@ func (s *sessionService) Refresh(ctx context.Context, req *authv1.RefreshRequest
 	return &authv1.RefreshResponse{Tokens: tokens}, nil
 }
 
-// auditEnded notes that a token of a session that has ended was shown; of one
-// whose account is gone, found is nil and only the session's id is known.
+// auditEnded audits a token of a session that has ended. If its account was
+// deleted, found is nil and only the session's id is known.
 func (s *sessionService) auditEnded(ctx context.Context, tx pgx.Tx, token tokens.Refresh, found *session, origin *authv1.Origin) error {
 	row := audit.Row{Event: audit.Refresh, Outcome: audit.Refused, Reason: fault.Reason(errSessionEnded), Session: token.Session.String(), Origin: origin}
 	if found != nil {
@@ -181,7 +181,7 @@ func (s *sessionService) rotate(ctx context.Context, tx pgx.Tx, found *session, 
 	return next, changes.NoteSessions(ctx, tx, found.account.GetId())
 }
 
-// mayRepeat tells a repeated refresh from a stolen token.
+// mayRepeat distinguishes a repeated refresh from a stolen token.
 func (s *sessionService) mayRepeat(token tokens.Refresh, found *session, idempotencyKey string) bool {
 	if token.Generation != found.generation-1 {
 		return false
@@ -193,7 +193,7 @@ func (s *sessionService) mayRepeat(token tokens.Refresh, found *session, idempot
 	return found.sinceRotation <= repeatWithKey && key != nil && bytes.Equal(key, found.idempotencyKey)
 }
 
-// idempotencyHash is nil for no key.
+// idempotencyHash returns nil without a key.
 func idempotencyHash(key string) []byte {
 	if key == "" {
 		return nil

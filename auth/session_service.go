@@ -152,12 +152,11 @@ const (
 		UPDATE auth.sessions SET authenticate_time = clock_timestamp() WHERE id = @id AND revoke_time IS NULL AND epoch >= ` + deployment.CurrentEpoch
 )
 
-// sessionCredentials is what the password of a session's account is tried
-// against. Failures count for the session's device, or, where none was noted,
-// for the session.
+// sessionCredentials are those of a session's account. Failures count for the
+// session's device, or, without one, for the session.
 type sessionCredentials struct{ email, hash, device string }
 
-// credentialsOf returns those of the session that asks. Errors: unauthenticated
+// credentialsOf returns those of the calling session. Errors: unauthenticated
 // SESSION_ENDED.
 func credentialsOf(ctx context.Context, db database.Querier, origin *authv1.Origin) (found sessionCredentials, err error) {
 	err = db.QueryRow(ctx, selectSessionCredentials, pgx.NamedArgs{
@@ -189,7 +188,7 @@ func (s *sessionService) Reauthenticate(ctx context.Context, req *authv1.Reauthe
 	}
 	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, touchAuthentication, pgx.NamedArgs{"id": origin.GetSessionId()}); err != nil {
-			return fmt.Errorf("note the time: %w", err)
+			return fmt.Errorf("store the time: %w", err)
 		}
 		return audit.Write(ctx, tx, row)
 	})

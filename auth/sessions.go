@@ -44,15 +44,15 @@ type sessions struct {
 const (
 	selectCredentials = `
 		SELECT id, email, password_hash, status = 'active' FROM auth.accounts WHERE lower(email COLLATE "C") = lower(@email COLLATE "C")`
-	// It signs in only the account whose password was checked: one that was
-	// disabled, or given another password, meanwhile is not found.
+	// It matches only the account whose password was checked: not one that was
+	// disabled, or whose password was changed, meanwhile.
 	signInAccount = `
 		UPDATE auth.accounts
 		SET last_sign_in_time = clock_timestamp(), password_hash = @new_hash
 		WHERE id = @id AND password_hash = @hash AND status = 'active'`
 )
 
-// credentials are what an account signs in with; the zero value is nobody's.
+// credentials of an account; the zero value is for no account.
 type credentials struct {
 	id, email, hash string
 	active          bool
@@ -67,7 +67,7 @@ func readCredentials(ctx context.Context, db database.Querier, query string, arg
 	return found, nil
 }
 
-// signIn begins a session of the account if the password is its.
+// signIn begins a session of the account if the password is right.
 func (s *sessions) signIn(ctx context.Context, req *authv1.LoginRequest, found credentials) (*authv1.LoginResponse, error) {
 	id, hash := found.id, found.hash
 	client := throttle.Client{Email: accounts.FoldEmail(req.GetEmail()), Address: req.GetOrigin().GetIpAddress()}
@@ -116,7 +116,7 @@ func (s *sessions) signIn(ctx context.Context, req *authv1.LoginRequest, found c
 	return &authv1.LoginResponse{Account: account, Tokens: begun.tokens, DeviceToken: begun.deviceToken}, nil
 }
 
-// A session of an account that has had none is no news to its owner.
+// The owner of an account without earlier sessions needs no mail about the first.
 const insertSession = `
 	INSERT INTO auth.sessions
 		(id, account_id, token_hash, token_key, user_agent, ip_address, device_id, epoch, expire_time, max_expire_time)
@@ -125,15 +125,15 @@ const insertSession = `
 		 now() + least(@idle::interval, @max::interval), now() + @max::interval)
 	RETURNING create_time, EXISTS (SELECT FROM auth.sessions earlier WHERE earlier.account_id = @account_id)`
 
-// newSession is what a client gets of a session that begins.
+// newSession is what the client of a new session gets.
 type newSession struct {
 	tokens      *authv1.Tokens
 	deviceToken string
 }
 
-// begin writes a session of the account and returns its first tokens, and
-// the device's, which names the same device as the shown one if that is the
-// account's. Of a device that it doesn't know, the account's owner is told.
+// begin writes a session of the account and returns its first tokens and a device
+// token. If the shown device token is the account's, the new one is for the same
+// device; otherwise the account's owner gets a mail about the new device.
 func (s *sessions) begin(ctx context.Context, tx pgx.Tx, account *authv1.Account, shownDevice string, origin *authv1.Origin) (newSession, error) {
 	at := s.keys.Now() // before the epoch is read; the account's row is locked
 	id, err := uuid.NewV7()
@@ -172,7 +172,7 @@ func (s *sessions) begin(ctx context.Context, tx pgx.Tx, account *authv1.Account
 	return newSession{tokens: tokens, deviceToken: s.deviceKeys.Issue(device, owner)}, err
 }
 
-// tokensAt are tokens as of a moment that isn't after the account was read.
+// tokensAt returns tokens issued at a time that is not after the account was read.
 func (s *sessions) tokensAt(at time.Time, account *authv1.Account, session uuid.UUID, refresh string, refreshLife time.Duration) (*authv1.Tokens, error) {
 	access, err := s.keys.AccessToken(account, session, at)
 	if err != nil {
@@ -186,7 +186,8 @@ func (s *sessions) tokensAt(at time.Time, account *authv1.Account, session uuid.
 
 const selectCredentialsByID = `SELECT id, email, password_hash, status = 'active' FROM auth.accounts WHERE id = @id`
 
-// signInAgain signs in to the account that a call made before, as Login does.
+// signInAgain signs in, as Login does, to the account that the first call with the
+// same idempotency key created.
 // Errors: those of Login, failed_precondition IDEMPOTENCY_TARGET_GONE.
 func (s *sessions) signInAgain(ctx context.Context, made, password string, row audit.Row) (*authv1.LoginResponse, error) {
 	found, err := readCredentials(ctx, s.db, selectCredentialsByID, pgx.NamedArgs{"id": made})
