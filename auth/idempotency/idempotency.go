@@ -29,14 +29,6 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// Whoever doesn't know whether a call did its work makes it again with the same
-// idempotency key. In the transaction that does the work it is noted which
-// account it made; for a day, the call that comes again finds that and composes
-// its answer anew. Secrets are not compared: one who signs in by a repetition
-// has to give the account's password, and waits after failures as at a login.
-//
-// A key counts for one caller and one method: for a signed-in account, else for
-// an address. Only MACs of them and of the request are kept.
 // Life is how long a key is remembered.
 const Life = 24 * time.Hour
 
