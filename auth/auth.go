@@ -79,7 +79,7 @@ type Config struct {
 	// Now is the clock for the times in tokens; time.Now if nil.
 	Now    func() time.Time
 	Logger *slog.Logger
-	// Step is called between the steps of what must survive a crash, by tests
+	// Step is called between the steps that a crash may interrupt, by tests
 	// that end the process there; nil otherwise.
 	Step func(name string)
 }

@@ -104,7 +104,7 @@ func Run(ctx context.Context, db *database.Pool, source io.Reader, dryRun bool, 
 	return made, flush()
 }
 
-// The rest of what the API holds profiles to.
+// The API's other constraints on profiles.
 var localeForm = regexp.MustCompile(`^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$`)
 
 // parseImported reads a line and holds it against what the API asks of an

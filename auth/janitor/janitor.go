@@ -30,7 +30,7 @@ type Janitor struct {
 	logger         *slog.Logger
 }
 
-// New returns a janitor that keeps audit events for so long.
+// New returns a janitor. Audit events are kept for auditRetention.
 func New(db *database.Pool, auditRetention time.Duration, logger *slog.Logger) *Janitor {
 	return &Janitor{db: db, auditRetention: auditRetention, logger: logger}
 }
