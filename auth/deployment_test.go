@@ -31,7 +31,7 @@ func (l *logged) String() string {
 func TestCopiesWithDifferentIssuersWarn(t *testing.T) {
 	t.Parallel()
 	var first, second, third logged
-	h := newHouse(t, func(c *auth.Config) { c.Logger = slog.New(slog.NewTextHandler(&first, nil)) })
+	h := newHarness(t, func(c *auth.Config) { c.Logger = slog.New(slog.NewTextHandler(&first, nil)) })
 	h.run(t)
 	config := h.config
 	config.Issuer, config.Logger = "https://other.example", slog.New(slog.NewTextHandler(&second, nil))

@@ -21,7 +21,7 @@ const letter = `INSERT INTO auth.mails (id, kind, recipient, account_id, sealed_
 
 func TestADeletedAccountLeavesItsIdAlone(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	ada, _ := h.signUp(t, "Ada@Example.com")
 	bob, _ := h.signUp(t, "bob@example.com")
 	origin := &authv1.Origin{AccountId: ada.GetId(), IpAddress: adasOrigin.GetIpAddress(), UserAgent: adasOrigin.GetUserAgent()}
@@ -66,7 +66,7 @@ func TestADeletedAccountLeavesItsIdAlone(t *testing.T) {
 
 func TestAnExportHoldsAllThatAuthHolds(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	ada, tokens := h.signUp(t, "ada@example.com")
 	bob, _ := h.signUp(t, "bob@example.com")
 	if _, err := h.sessions.Login(t.Context(), &authv1.LoginRequest{Email: "ada@example.com", Password: password, Origin: adasOrigin}); err != nil {
@@ -128,7 +128,7 @@ func TestAnExportHoldsAllThatAuthHolds(t *testing.T) {
 // Strangers who fail to sign in write into what is exported.
 func TestAnExportStaysSmallEnoughToBeSent(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	ada, _ := h.signUp(t, "ada@example.com")
 	var events []happened
 	begin := time.Now().Add(-time.Hour)
@@ -155,7 +155,7 @@ func TestAnExportStaysSmallEnoughToBeSent(t *testing.T) {
 func TestTheJanitorPrunesWhatIsOlderThanItsRetention(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
-	h := newHouse(t, func(c *auth.Config) { c.AuditLife = 100 * day })
+	h := newHarness(t, func(c *auth.Config) { c.AuditLife = 100 * day })
 	ada, _ := h.signUp(t, "ada@example.com")
 	var events []happened
 	for _, age := range []time.Duration{99 * day, 101 * day, 500 * day} {
@@ -229,7 +229,7 @@ func TestTheJanitorPrunesWhatIsOlderThanItsRetention(t *testing.T) {
 
 func TestTheAuditIsPrunedBesideTheService(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, func(c *auth.Config) { c.AuditLife = 100 * 24 * time.Hour })
+	h := newHarness(t, func(c *auth.Config) { c.AuditLife = 100 * 24 * time.Hour })
 	var events []happened
 	for i := range 25_000 { // more than go at a time
 		at := time.Now().AddDate(-1, 0, 0).Add(time.Duration(i) * time.Second)

@@ -41,13 +41,13 @@ func Registration(t *testing.T, email string, change ...func(*authv1.CreateAccou
 }
 
 // keyedCreate makes a call, again while there is no room to hash.
-func (h *house) keyedCreate(t *testing.T, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
+func (h *harness) keyedCreate(t *testing.T, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
 	t.Helper()
 	return patiently(func() (*authv1.CreateAccountResponse, error) { return h.accounts.CreateAccount(t.Context(), req) })
 }
 
 // mustCreate makes a call that has to go well.
-func (h *house) mustCreate(t *testing.T, what string, req *authv1.CreateAccountRequest) *authv1.CreateAccountResponse {
+func (h *harness) mustCreate(t *testing.T, what string, req *authv1.CreateAccountRequest) *authv1.CreateAccountResponse {
 	t.Helper()
 	response, err := h.keyedCreate(t, req)
 	if err != nil {
@@ -58,7 +58,7 @@ func (h *house) mustCreate(t *testing.T, what string, req *authv1.CreateAccountR
 
 func TestARepeatedRegistrationSignsInToTheAccountThatItMade(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	first := h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	again := h.mustCreate(t, "the same again", Registration(t, "ada@example.com"))
 	if first.GetAccount().GetId() != again.GetAccount().GetId() || again.GetAccount().GetEmail() != "ada@example.com" {
@@ -92,7 +92,7 @@ func TestARepeatedRegistrationSignsInToTheAccountThatItMade(t *testing.T) {
 
 func TestAKeyCountsForAllOfAnIPv6Network(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	from := func(address string) func(*authv1.CreateAccountRequest) {
 		return func(r *authv1.CreateAccountRequest) { r.Origin.IpAddress = address }
 	}
@@ -104,7 +104,7 @@ func TestAKeyCountsForAllOfAnIPv6Network(t *testing.T) {
 
 func TestAnotherRequestUnderAKeyIsRefused(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	_, err := h.keyedCreate(t, Registration(t, "bob@example.com"))
 	wantReason(t, err, connect.CodeInvalidArgument, "IDEMPOTENCY_KEY_REUSED")
@@ -118,7 +118,7 @@ func TestAnotherRequestUnderAKeyIsRefused(t *testing.T) {
 
 func TestARepeatedRegistrationHasToGiveThePasswordAndIsThrottled(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	guess := func(r *authv1.CreateAccountRequest) { r.Password = "a guess of somebody's" }
 	for range 5 {
@@ -142,7 +142,7 @@ func TestARepeatedRegistrationHasToGiveThePasswordAndIsThrottled(t *testing.T) {
 
 func TestARepeatedCreateUserFindsTheUser(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, withMail)
+	h := newHarness(t, withMail)
 	admin := newID(t)
 	create := func(by, password string) (*authv1.CreateAccountResponse, error) {
 		return h.keyedCreate(t, &authv1.CreateAccountRequest{
@@ -170,7 +170,7 @@ func TestARepeatedCreateUserFindsTheUser(t *testing.T) {
 
 func TestARepeatedRegistrationOfADeletedAccountIsToldSo(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	first := h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	if _, err := h.accounts.DeleteAccount(t.Context(), &authv1.DeleteAccountRequest{AccountId: first.GetAccount().GetId()}); err != nil {
 		t.Fatal(err)
@@ -184,7 +184,7 @@ func TestARepeatedRegistrationOfADeletedAccountIsToldSo(t *testing.T) {
 // account, and no mail goes out twice.
 func TestARepeatedRegistrationByLinkSendsNoSecondMailAndTellsNothing(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink, throttled)
+	h := newHarness(t, byLink, throttled)
 	h.create(t, "ada@example.com", password)
 	for email, kind := range map[string]string{"ada@example.com": "account_exists", "eve@example.com": "verify_email"} {
 		key := func(r *authv1.CreateAccountRequest) { r.IdempotencyKey.Key = email }
@@ -205,7 +205,7 @@ func TestARepeatedRegistrationByLinkSendsNoSecondMailAndTellsNothing(t *testing.
 
 func TestARepeatedVerificationSignsIn(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	h.register(t, "ada@example.com")
 	token := h.mailed(t, "verify_email", "ada@example.com").Token
 	verify := func(token, password string, key *authv1.IdempotencyKey) (*authv1.VerifyEmailResponse, error) {
@@ -234,7 +234,7 @@ func TestARepeatedVerificationSignsIn(t *testing.T) {
 
 func TestACallThatFailedLeavesItsKeyFree(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.create(t, "ada@example.com", password)
 	_, err := h.keyedCreate(t, Registration(t, "bob@example.com", func(r *authv1.CreateAccountRequest) { r.Password = "short" }))
 	wantReason(t, err, connect.CodeInvalidArgument, "PASSWORD_TOO_SHORT")
@@ -245,7 +245,7 @@ func TestACallThatFailedLeavesItsKeyFree(t *testing.T) {
 
 func TestAKeyCountsForADay(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	age := func(by string) {
 		h.exec(t, "UPDATE auth.idempotency_keys SET create_time = create_time - $1::interval", by)
@@ -274,7 +274,7 @@ func TestAKeyCountsForADay(t *testing.T) {
 func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 	t.Parallel()
 	reached, goOn := make(chan struct{}, 2), make(chan struct{})
-	h := newHouse(t, func(c *auth.Config) {
+	h := newHarness(t, func(c *auth.Config) {
 		c.Step = func(name string) {
 			if name == "auth: before the account is committed" {
 				reached <- struct{}{}
@@ -317,7 +317,7 @@ func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 // only what happens within the transaction can tell them apart.
 func TestOfManyWithOneKeyAtOnceOneMakesTheAccount(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	const copies = 6
 	var begun sync.WaitGroup
 	begun.Add(copies)
@@ -358,7 +358,7 @@ func TestOfManyWithOneKeyAtOnceOneMakesTheAccount(t *testing.T) {
 
 func TestAKeyIsKnownThroughAChangeOfTheSecretKey(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	first := h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	config := h.config
 	config.Secrets = [][]byte{secretTwo, secretOne}
@@ -373,7 +373,7 @@ func TestAKeyIsKnownThroughAChangeOfTheSecretKey(t *testing.T) {
 
 func TestIdempotencyKeysAreKeptAsMACs(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	req := Registration(t, "ada@example.com")
 	h.mustCreate(t, "Register", req)
 	n := h.count(t, `
@@ -390,7 +390,7 @@ func TestIdempotencyKeysAreKeptAsMACs(t *testing.T) {
 
 func TestACallThatIsOvertakenByItsRepetitionMakesNoSecondAccount(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	faster := h.accounts
 	var overtake sync.Once
 	config := h.config

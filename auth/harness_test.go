@@ -29,8 +29,8 @@ var (
 	secretTwo    = []byte("secret-key-two-secret-key-two-02")
 )
 
-// house is auth on a database of its own, reached as the gateway reaches it.
-type house struct {
+// harness is auth on a database of its own, reached as the gateway reaches it.
+type harness struct {
 	accounts    authv1.AccountServiceClient
 	sessions    authv1.SessionServiceClient
 	revocations authv1.RevocationServiceClient
@@ -43,12 +43,12 @@ type house struct {
 	owner       *pgxpool.Pool // arranges states that the API can't make
 }
 
-func newHouse(t testing.TB, change ...func(*auth.Config)) *house {
+func newHarness(t testing.TB, change ...func(*auth.Config)) *harness {
 	t.Helper()
-	return newHouseOn(t, pgtest.New(t), change...)
+	return newHarnessOn(t, pgtest.New(t), change...)
 }
 
-func newHouseOn(t testing.TB, database pgtest.Database, change ...func(*auth.Config)) *house {
+func newHarnessOn(t testing.TB, database pgtest.Database, change ...func(*auth.Config)) *harness {
 	t.Helper()
 	config := auth.Config{
 		DB: openPool(t, database.Auth), Secrets: [][]byte{secretOne}, Issuer: "http://localhost:8001",
@@ -58,13 +58,13 @@ func newHouseOn(t testing.TB, database pgtest.Database, change ...func(*auth.Con
 	for _, c := range change {
 		c(&config)
 	}
-	h := &house{owner: openPool(t, database.Owner)}
+	h := &harness{owner: openPool(t, database.Owner)}
 	h.open(t, config)
 	return h
 }
 
 // open starts a service on the same database, as another copy or a later run.
-func (h *house) open(t testing.TB, config auth.Config) {
+func (h *harness) open(t testing.TB, config auth.Config) {
 	t.Helper()
 	service, err := auth.New(t.Context(), config)
 	if err != nil {
@@ -107,7 +107,7 @@ func newID(t *testing.T) string {
 }
 
 // signUp makes an account with a session.
-func (h *house) signUp(t *testing.T, email string, roles ...string) (*authv1.Account, *authv1.Tokens) {
+func (h *harness) signUp(t *testing.T, email string, roles ...string) (*authv1.Account, *authv1.Tokens) {
 	t.Helper()
 	response, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{
 		AccountId: newID(t), Email: email, Password: password, Roles: roles, SignIn: true,
@@ -120,7 +120,7 @@ func (h *house) signUp(t *testing.T, email string, roles ...string) (*authv1.Acc
 }
 
 // exec changes rows as no method can.
-func (h *house) exec(t testing.TB, sql string, args ...any) {
+func (h *harness) exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
 	if _, err := h.owner.Exec(t.Context(), sql, args...); err != nil {
 		t.Fatalf("%s: %v", sql, err)
@@ -128,7 +128,7 @@ func (h *house) exec(t testing.TB, sql string, args ...any) {
 }
 
 // count returns the result of a counting query.
-func (h *house) count(t *testing.T, sql string, args ...any) int {
+func (h *harness) count(t *testing.T, sql string, args ...any) int {
 	t.Helper()
 	var n int
 	if err := h.owner.QueryRow(t.Context(), sql, args...).Scan(&n); err != nil {

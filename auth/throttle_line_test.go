@@ -23,14 +23,14 @@ func together(calls int, call func(i int) error) []error {
 	return errs
 }
 
-func (h *house) second(t *testing.T) *house {
+func (h *harness) second(t *testing.T) *harness {
 	t.Helper()
-	other := &house{owner: h.owner}
+	other := &harness{owner: h.owner}
 	other.open(t, h.config)
 	return other
 }
 
-func (h *house) wantNoFailures(t *testing.T) {
+func (h *harness) wantNoFailures(t *testing.T) {
 	t.Helper()
 	if n := h.count(t, "SELECT coalesce(max(failures + pending), 0) FROM auth.throttles"); n != 0 {
 		t.Errorf("%d failures are counted for those who all succeeded", n)
@@ -40,9 +40,9 @@ func (h *house) wantNoFailures(t *testing.T) {
 // Failures are counted, not attempts in flight.
 func TestSixCorrectSignInsAtOnceForOneAccountSucceed(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "ada@example.com")
-	copies := []*house{h, h.second(t)}
+	copies := []*harness{h, h.second(t)}
 	for round := range 3 {
 		for i, err := range together(6, func(i int) error {
 			_, err := copies[i%2].try(t.Context(), "ada@example.com", password, "", "")
@@ -58,12 +58,12 @@ func TestSixCorrectSignInsAtOnceForOneAccountSucceed(t *testing.T) {
 
 func TestPeopleBehindOneAddressSignInAtOnce(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	const people = 12
 	for i := range people {
 		h.signUp(t, fmt.Sprintf("person%d@example.com", i))
 	}
-	copies := []*house{h, h.second(t)}
+	copies := []*harness{h, h.second(t)}
 	for i, err := range together(people, func(i int) error {
 		_, err := copies[i%2].try(t.Context(), fmt.Sprintf("person%d@example.com", i), password, "203.0.113.7", "")
 		return err
@@ -78,7 +78,7 @@ func TestPeopleBehindOneAddressSignInAtOnce(t *testing.T) {
 // A known device's attempts wait for each other too.
 func TestCorrectPasswordsAtOnceOnOneDeviceSucceed(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	account, _ := h.signUp(t, "ada@example.com")
 	origin := h.origin(t, account)
 	for i, err := range together(8, func(int) error {
@@ -95,7 +95,7 @@ func TestCorrectPasswordsAtOnceOnOneDeviceSucceed(t *testing.T) {
 // An attempt whose process was killed stays a failure and holds up nobody else.
 func TestAnAttemptThatNobodySettlesIsAFailure(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "ada@example.com")
 	for range 5 {
 		_, err := h.try(t.Context(), "ada@example.com", "wrong password", "", "")
