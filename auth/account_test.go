@@ -16,7 +16,7 @@ import (
 
 func TestAnEmailBelongsToOneAccountInAnyCase(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.signUp(t, "Ada@Example.com")
 	_, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{AccountId: newID(t), Email: "ada@example.COM", Password: password})
 	wantReason(t, err, connect.CodeAlreadyExists, "EMAIL_TAKEN")
@@ -27,7 +27,7 @@ func TestAnEmailBelongsToOneAccountInAnyCase(t *testing.T) {
 
 func TestAnIdIsUsedOnce(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account, _ := h.signUp(t, "ada@example.com")
 	_, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{AccountId: account.GetId(), Email: "bob@example.com", Password: password})
 	wantReason(t, err, connect.CodeAlreadyExists, "ACCOUNT_EXISTS")
@@ -35,7 +35,7 @@ func TestAnIdIsUsedOnce(t *testing.T) {
 
 func TestClosedRegistrationStillLetsAdministratorsCreate(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, func(c *auth.Config) { c.Registration = auth.RegistrationClosed })
+	h := newHarness(t, func(c *auth.Config) { c.Registration = auth.RegistrationClosed })
 	_, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{AccountId: newID(t), Email: "ada@example.com", Password: password, SignIn: true})
 	wantReason(t, err, connect.CodePermissionDenied, "REGISTRATION_CLOSED")
 	_, err = h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{AccountId: newID(t), Email: "ada@example.com", Password: password})
@@ -44,14 +44,14 @@ func TestClosedRegistrationStillLetsAdministratorsCreate(t *testing.T) {
 	}
 }
 
-func (h *house) login(t *testing.T, email, password string) (*authv1.LoginResponse, error) {
+func (h *harness) login(t *testing.T, email, password string) (*authv1.LoginResponse, error) {
 	t.Helper()
 	return h.sessions.Login(t.Context(), &authv1.LoginRequest{Email: email, Password: password})
 }
 
 func TestLogin(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account, _ := h.signUp(t, "ada@example.com")
 	response, err := h.login(t, "ADA@example.com", password)
 	if err != nil {
@@ -78,7 +78,7 @@ func TestLogin(t *testing.T) {
 
 func TestAPasswordIsTheSameInEveryUnicodeForm(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{AccountId: newID(t), Email: "zoe@example.com", Password: "Zo\u00eb's caf\u00e9 au lait"})
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +90,7 @@ func TestAPasswordIsTheSameInEveryUnicodeForm(t *testing.T) {
 
 func TestAnOutdatedHashIsMadeAnewAtLogin(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.signUp(t, "ada@example.com")
 	// Made by argon2id with m=64 KiB, t=1 from "an old password here".
 	h.exec(t, "UPDATE auth.accounts SET password_hash = $1", auth.HashForTest("an old password here", 64, 1))
@@ -107,7 +107,7 @@ func TestAnOutdatedHashIsMadeAnewAtLogin(t *testing.T) {
 
 func TestADisabledAccountIsToldSoOnlyAfterTheRightPassword(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account, tokens := h.signUp(t, "ada@example.com")
 	response, err := h.accounts.SetAccountStatus(t.Context(), &authv1.SetAccountStatusRequest{AccountId: account.GetId(), Status: authv1.AccountStatus_ACCOUNT_STATUS_DISABLED})
 	if err != nil {
@@ -136,7 +136,7 @@ func TestADisabledAccountIsToldSoOnlyAfterTheRightPassword(t *testing.T) {
 
 func TestRolesAreASetAndRaiseTheAuthorisationVersion(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account, _ := h.signUp(t, "ada@example.com")
 	set := func(roles ...string) *authv1.Account {
 		t.Helper()
@@ -160,7 +160,7 @@ func TestRolesAreASetAndRaiseTheAuthorisationVersion(t *testing.T) {
 
 func TestTheLastAdministratorStays(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account, _ := h.signUp(t, "root@example.com", auth.AdminRole)
 	disabled, _ := h.signUp(t, "other@example.com", auth.AdminRole)
 	_, err := h.accounts.SetAccountStatus(t.Context(), &authv1.SetAccountStatusRequest{AccountId: disabled.GetId(), Status: authv1.AccountStatus_ACCOUNT_STATUS_DISABLED})
@@ -193,7 +193,7 @@ func TestTheLastAdministratorStays(t *testing.T) {
 
 func TestChangePasswordEndsTheOtherSessions(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account, tokens := h.signUp(t, "ada@example.com")
 	other, err := h.login(t, "ada@example.com", password)
 	if err != nil {
@@ -226,7 +226,7 @@ func TestChangePasswordEndsTheOtherSessions(t *testing.T) {
 
 func TestDeletionNeedsARecentSignIn(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account, _ := h.signUp(t, "ada@example.com")
 	sessions, err := h.sessions.ListSessions(t.Context(), &authv1.ListSessionsRequest{AccountId: account.GetId()})
 	if err != nil || len(sessions.GetSessions()) != 1 {
@@ -257,7 +257,7 @@ func TestDeletionNeedsARecentSignIn(t *testing.T) {
 
 func TestSessionsAreRevokedByTheirOwnerAlone(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	ada, _ := h.signUp(t, "ada@example.com")
 	bob, _ := h.signUp(t, "bob@example.com")
 	for range 2 {
@@ -296,7 +296,7 @@ func TestSessionsAreRevokedByTheirOwnerAlone(t *testing.T) {
 
 func TestBatchGetAccountsKeepsTheOrderAndSkipsWhatIsNotThere(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	one, _ := h.signUp(t, "one@example.com")
 	two, _ := h.signUp(t, "two@example.com")
 	response, err := h.accounts.BatchGetAccounts(t.Context(), &authv1.BatchGetAccountsRequest{AccountIds: []string{two.GetId(), newID(t), one.GetId()}})
@@ -314,7 +314,7 @@ func TestBatchGetAccountsKeepsTheOrderAndSkipsWhatIsNotThere(t *testing.T) {
 
 func TestCopiesThatStartAtOnceMakeOneAdministratorAndOneKey(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.exec(t, "DELETE FROM auth.signing_keys")
 	var wait sync.WaitGroup
 	var made atomic.Int32
@@ -346,7 +346,7 @@ func TestCopiesThatStartAtOnceMakeOneAdministratorAndOneKey(t *testing.T) {
 
 func TestResetPasswordEndsEverySession(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.signUp(t, "ada@example.com")
 	if err := h.service.SetPassword(t.Context(), "Ada@Example.com", "a brand new password"); err != nil {
 		t.Fatalf("ResetPassword: %v", err)
@@ -363,7 +363,7 @@ func TestResetPasswordEndsEverySession(t *testing.T) {
 
 func TestSecretsAreSealedAndBoundToTheirLabel(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.exec(t, "UPDATE auth.signing_keys SET kid = 'renamed'")
 	_, err := auth.New(t.Context(), h.config)
 	if err == nil || !strings.Contains(err.Error(), "renamed") {

@@ -38,7 +38,7 @@ func TestEverythingAgreesOnWhichEmailsAnAccountMayHave(t *testing.T) {
 
 func TestImportTakesTheEmailsThatTheAPITakes(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	for address, want := range emailtest.Addresses {
 		line, err := json.Marshal(map[string]string{"email": address})
 		if err != nil {
@@ -55,7 +55,7 @@ func TestImportTakesTheEmailsThatTheAPITakes(t *testing.T) {
 // An account from before the rule keeps working, but for its mail.
 func TestAnEmailThatCannotBeMailedStillSignsIn(t *testing.T) {
 	t.Parallel()
-	h, server := newMailHouse(t, mailtest.Config{})
+	h, server := newMailHarness(t, mailtest.Config{})
 	account, _ := h.signUpUnmailed(t, "ab@example.com")
 	h.exec(t, "UPDATE auth.accounts SET email = 'a..b@example.com' WHERE id = $1", account.GetId())
 	if _, err := h.login(t, "a..b@example.com", password); err != nil {
@@ -75,7 +75,7 @@ func TestAnEmailThatCannotBeMailedStillSignsIn(t *testing.T) {
 
 func TestARecipientThatTheServerRefusesIsGivenUp(t *testing.T) {
 	t.Parallel()
-	h, _ := newMailHouse(t, mailtest.Config{Rcpt: func(to string) error {
+	h, _ := newMailHarness(t, mailtest.Config{Rcpt: func(to string) error {
 		switch {
 		case strings.HasPrefix(to, "syntax"):
 			return mailtest.Refuse(501, "bad address syntax")
@@ -102,7 +102,7 @@ func TestARecipientThatTheServerRefusesIsGivenUp(t *testing.T) {
 func TestRecipientsThatHangDelayNobodyElse(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	h, server := newMailHouse(t, mailtest.Config{Rcpt: func(to string) error {
+	h, server := newMailHarness(t, mailtest.Config{Rcpt: func(to string) error {
 		if strings.HasPrefix(to, "slow") {
 			<-release
 		}
@@ -146,7 +146,7 @@ func TestNamesThatLookLikeLinksOrMarkupAreRefused(t *testing.T) {
 			}
 		}
 	}
-	h := newHouse(t)
+	h := newHarness(t)
 	refusals := 0
 	made, err := h.service.Import(t.Context(), strings.NewReader(`{"email":"a@example.com","first_name":"http://evil.example"}`), true, func(int, string) { refusals++ })
 	if err != nil || made != 0 || refusals != 1 {

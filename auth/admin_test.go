@@ -13,7 +13,7 @@ import (
 )
 
 // removals are the ways in which an administrator stops being one.
-func (h *house) removals(t *testing.T) map[string]func(id string) error {
+func (h *harness) removals(t *testing.T) map[string]func(id string) error {
 	return map[string]func(id string) error{
 		"demote": func(id string) error {
 			_, err := h.accounts.SetAccountRoles(t.Context(), &authv1.SetAccountRolesRequest{AccountId: id})
@@ -36,7 +36,7 @@ const administrator = `
 
 func TestOfTwoAdministratorsWhoRemoveEachOtherOneStays(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	for _, pair := range [][2]string{
 		{"demote", "demote"}, {"demote", "disable"}, {"demote", "delete"},
 		{"disable", "disable"}, {"disable", "delete"}, {"delete", "delete"},
@@ -74,7 +74,7 @@ func TestOfTwoAdministratorsWhoRemoveEachOtherOneStays(t *testing.T) {
 // password could do anything.
 func TestAnAdministratorWhoCannotSignInDoesNotCount(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	root, _ := h.signUp(t, "root@example.com", auth.AdminRole)
 	invited, disabled := newID(t), newID(t)
 	h.exec(t, administrator, invited, "invited@example.com")

@@ -18,7 +18,7 @@ func minutesSince(start time.Time) int {
 
 func TestRepeatedRefusalsAreOneRowAMinuteWithTheirCount(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, withMail, throttled)
+	h := newHarness(t, withMail, throttled)
 	account, tokens := h.signUp(t, "ada@example.com")
 	if _, err := h.sessions.Logout(t.Context(), &authv1.LogoutRequest{RefreshToken: tokens.GetRefreshToken()}); err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func TestRepeatedRefusalsAreOneRowAMinuteWithTheirCount(t *testing.T) {
 // Guesses at ever new emails, of which few are looked at, leave few rows.
 func TestAFloodOfGuessesAtManyEmailsLeavesFewRows(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "person3@example.com")
 	const guesses = 300
 	start := time.Now()
@@ -98,7 +98,7 @@ func TestAFloodOfGuessesAtManyEmailsLeavesFewRows(t *testing.T) {
 // Refusals of several networks, accounts and reasons stay apart.
 func TestRefusalsOfDifferentKindsAreDifferentRows(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	for _, address := range []string{"203.0.113.7", "203.0.113.8"} {
 		for _, event := range []func(){
 			func() {

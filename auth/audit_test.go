@@ -42,7 +42,7 @@ func idAt(at time.Time) uuid.UUID {
 	return id
 }
 
-func (h *house) happen(t *testing.T, events []happened) {
+func (h *harness) happen(t *testing.T, events []happened) {
 	t.Helper()
 	rows := make([][]any, len(events))
 	null := func(text string) any {
@@ -62,7 +62,7 @@ func (h *house) happen(t *testing.T, events []happened) {
 }
 
 // walk collects the ids of every page.
-func (h *house) walk(t *testing.T, req *authv1.ListAuditEventsRequest) []string {
+func (h *harness) walk(t *testing.T, req *authv1.ListAuditEventsRequest) []string {
 	t.Helper()
 	var ids []string
 	for {
@@ -84,7 +84,7 @@ func (h *house) walk(t *testing.T, req *authv1.ListAuditEventsRequest) []string 
 
 func TestTheAuditIsListedByEveryCombinationOfFilters(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	people := []string{"", newID(t), newID(t), newID(t)}
 	kinds := []string{"session.login", "session.logout", "session", "account.create", "sessions.odd"}
 	outcomes := []string{"succeeded", "refused"}
@@ -138,7 +138,7 @@ func TestTheAuditIsListedByEveryCombinationOfFilters(t *testing.T) {
 
 func TestAnAuditPageTokenIsGoodForItsQueryAlone(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account := newID(t)
 	var events []happened
 	for i := range 10 {
@@ -195,7 +195,7 @@ func TestEveryAuditQueryIsServedByAnIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	h := newHouse(t, func(c *auth.Config) { c.DB = db })
+	h := newHarness(t, func(c *auth.Config) { c.DB = db })
 	h.owner = openPool(t, database.Owner)
 	attacked, admin := newID(t), newID(t)
 	begin := time.Now().Add(-200_000 * time.Second)
@@ -298,7 +298,7 @@ func filled(message protoreflect.Message, account, session string) {
 // somebody who exists and somebody who doesn't; then what a life brings.
 func TestNoSecretStandsInTheAudit(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	made, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{
 		AccountId: newID(t), Email: secretEmail, Password: secretPassword, SignIn: true, Profile: &authv1.ProfileSeed{FirstName: secretName},
 	})
@@ -389,7 +389,7 @@ func TestNoSecretStandsInTheAudit(t *testing.T) {
 }
 
 // call calls a method with a request full of secrets, whatever comes of it.
-func (h *house) call(t *testing.T, method protoreflect.MethodDescriptor, account, session string) {
+func (h *harness) call(t *testing.T, method protoreflect.MethodDescriptor, account, session string) {
 	t.Helper()
 	found, err := protoregistry.GlobalTypes.FindMessageByName(method.Input().FullName())
 	if err != nil {
@@ -416,7 +416,7 @@ func (h *house) call(t *testing.T, method protoreflect.MethodDescriptor, account
 
 func TestARefusalIsAuditedWithItsReason(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	root, _ := h.signUp(t, "root@example.com", auth.AdminRole)
 	ada, tokens := h.signUp(t, "ada@example.com")
 	origin := &authv1.Origin{AccountId: root.GetId(), IpAddress: "192.0.2.7", UserAgent: "curl/8", RequestId: "r-1"}

@@ -2,10 +2,11 @@
 // sessions, tokens, signing keys and the audit. It alone touches the Postgres
 // schema auth.
 //
-// Whatever changes an account writes an outbox row in the same transaction, and
-// the relay tells users how the account now is: see relay.go. Refresh tokens
-// rotate, and a lost answer is told from a stolen token: see refresh.go. Mail is
-// written with what it is about, and sent at least once: see mail_outbox.go.
+// Each proto service is a type with its RPC methods and their SQL, in files named
+// after it. What is not an RPC is a package below: accounts, links and revocations
+// write what several services change; relay delivers account changes to users and
+// outbox delivers mail, both at least once; keyring, tokens, throttle, passwords,
+// idempotency and audit each own one mechanism.
 //
 // Locks are taken in one order, an account's row before a session's or a link's,
 // and no connection is held while a password is hashed or users is called.
@@ -14,14 +15,25 @@ package auth
 import (
 	"context"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
+	"gatehouse/auth/accounts"
+	"gatehouse/auth/audit"
+	"gatehouse/auth/changes"
+	"gatehouse/auth/deployment"
+	"gatehouse/auth/idempotency"
+	"gatehouse/auth/janitor"
+	"gatehouse/auth/keyring"
+	"gatehouse/auth/links"
+	"gatehouse/auth/outbox"
+	"gatehouse/auth/passwords"
+	"gatehouse/auth/relay"
+	"gatehouse/auth/throttle"
+	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/database"
@@ -31,180 +43,195 @@ import (
 )
 
 // AdminRole is the built-in role that may administer users.
-const AdminRole = "admin"
+const AdminRole = accounts.AdministratorRole
 
-// AccessTokenLife is how long an access token is good.
-const AccessTokenLife = 5 * time.Minute
-
-// Config is what auth needs.
+// Config configures auth.
 type Config struct {
 	// DB logs in as auth's own role.
 	DB *pgxpool.Pool
-	// Users is told of account changes; nil leaves them in the outbox, for
-	// another process to tell.
+	// Users receives account changes; nil leaves them in the outbox, for
+	// another process to deliver.
 	Users usersv1.RelayServiceClient
 	// Secrets are the secret keys, newest first, 32 bytes each.
 	Secrets [][]byte
 	// Issuer is the public URL, the "iss" of tokens.
 	Issuer string
-	// Registration says who may make an account.
+	// Registration says who may create an account.
 	Registration Registration
-	// SessionIdle ends a session that isn't used; SessionMax ends any.
+	// SessionIdle ends an unused session; SessionMax ends every session.
 	SessionIdle, SessionMax time.Duration
-	// PasswordMin is how many characters a new password has at least;
+	// PasswordMin is the minimum length of a new password, in characters;
 	// DefaultPasswordMin if zero.
 	PasswordMin int
-	// Throttle makes failures wait: off only for tests and measurements.
+	// Throttle delays repeated failures; off only for tests and measurements.
 	Throttle bool
-	// Mailer sends mail; nil when there is no way to.
+	// Mailer sends mail; nil without a mail server.
 	Mailer Mailer
-	// MailFrom is who mail is from: an address, perhaps with a name before it;
+	// MailFrom is the sender: an address, optionally with a name before it;
 	// no-reply@localhost if empty.
 	MailFrom string
-	// MailTemplates are what mail says; nil for the built-in ones.
+	// MailTemplates render mail; nil for the built-in ones.
 	MailTemplates *post.Templates
-	// KeyLife is for how long a signing key signs; DefaultKeyLife if zero.
+	// KeyLife is how long a signing key signs; 30 days if zero.
 	KeyLife time.Duration
-	// AuditLife is for how long audit events are kept.
+	// AuditLife is how long audit events are kept.
 	AuditLife time.Duration
-	Logger    *slog.Logger
-	// Step is called between the steps of what must survive a crash, by tests
+	// Now is the clock for the times in tokens; time.Now if nil.
+	Now    func() time.Time
+	Logger *slog.Logger
+	// Step is called between the steps that a crash may interrupt, by tests
 	// that end the process there; nil otherwise.
 	Step func(name string)
 }
 
-// DefaultPasswordMin is how many characters a password has at least (NIST SP
-// 800-63B).
+// DefaultPasswordMin is the minimum length of a password (NIST SP 800-63B).
 const DefaultPasswordMin = 8
 
-// Registration says who may make an account.
+// Registration says who may create an account.
 type Registration string
 
 const (
-	// RegistrationOpen lets anybody make an account and be signed in at once.
+	// RegistrationOpen lets anybody create an account, signed in at once.
 	RegistrationOpen Registration = "open"
-	// RegistrationVerify sends a link first, and tells nobody who has an account.
+	// RegistrationVerify sends a link first, and reveals nobody's account.
 	RegistrationVerify Registration = "verify"
-	// RegistrationClosed leaves it to administrators.
+	// RegistrationClosed lets only administrators create accounts.
 	RegistrationClosed Registration = "closed"
 )
 
-// Mailer sends one mail. A [post.Refusal] is the mail server's no; after any
-// other error the mail may have been sent or not.
-type Mailer interface {
-	Send(ctx context.Context, message post.Message) error
-}
+// Mailer sends one mail.
+type Mailer = outbox.Mailer
 
-// Service is the auth service.
+// Service is the auth service: the RPC services that it registers, what runs in the
+// background, and the operations of commands.
 type Service struct {
-	db              *database.Pool
-	users           usersv1.RelayServiceClient
-	passwords       *password.Hasher
-	refreshKeys     refreshKeys
-	deviceKeys      deviceKeys
-	throttleMAC     []byte
-	idempotencyKeys [][]byte
-	keys            *keyring
-	revocations     *revocations
-	keyChanges      atomic.Int64 // how often the signing keys changed
-	changes         *feed.Tags
-	mails           *outbox
-	registration    Registration
-	sessionIdle     time.Duration
-	sessionMax      time.Duration
-	passwordMin     int
-	throttle        bool
-	lines           lines
-	keyLife         time.Duration
-	auditLife       time.Duration
-	logger          *slog.Logger
-	step            func(string)
+	db       *database.Pool
+	keys     *keyring.Keyring
+	changes  *feed.Tags
+	mails    *outbox.Outbox
+	relay    *relay.Relay
+	janitor  *janitor.Janitor
+	accounts *accounts.Store
+	// passwords hashes those that operators set.
+	passwords *passwords.Checker
+
+	account    *accountService
+	session    *sessionService
+	key        *keyService
+	revocation *revocationService
+	change     *changeService
+	link       *linkService
+	audit      *auditService
+	mail       *mailService
 }
 
 // New opens the service: it loads the signing keys and makes the first one on
 // the first run. It returns an error when a key was sealed with a secret key
 // that it wasn't given.
 func New(ctx context.Context, config Config) (*Service, error) {
-	refresh, err := newRefreshKeys(config.Secrets)
+	config = withDefaults(config)
+	db := database.Retrying(config.DB)
+	keys, err := keyring.Open(ctx, keyring.Config{DB: db, Secrets: config.Secrets, Issuer: config.Issuer, Life: config.KeyLife, Now: config.Now, Logger: config.Logger})
 	if err != nil {
 		return nil, err
 	}
-	devices, err := deriveEach(config.Secrets, "device token v1")
+	refreshKeys, err := tokens.NewRefreshKeys(config.Secrets)
 	if err != nil {
 		return nil, err
 	}
-	throttleMAC, err := derive(config.Secrets[0], "throttle v1")
+	deviceKeys, err := tokens.NewDeviceKeys(config.Secrets)
 	if err != nil {
 		return nil, err
 	}
-	idempotency, err := deriveEach(config.Secrets, "idempotency key v1")
+	throttle, err := throttle.New(db, config.Secrets[0], config.Throttle)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := openKeyring(ctx, config.DB, config.Secrets, config.Issuer, config.Logger)
+	calls, err := idempotency.New(db, config.Secrets)
 	if err != nil {
 		return nil, err
 	}
-	mails, err := newOutbox(config)
+	mails, err := outbox.New(outbox.Config{
+		DB: db, Mailer: config.Mailer, From: config.MailFrom, Templates: config.MailTemplates, Site: config.Issuer, Secrets: config.Secrets,
+		Address: func(ctx context.Context, m outbox.Mail, late bool) (outbox.Mail, bool, error) {
+			return links.Address(ctx, db, m, late)
+		},
+		Logger: config.Logger, Step: config.Step,
+	})
 	if err != nil {
 		return nil, err
 	}
-	service := &Service{
-		db: database.Retrying(config.DB), users: config.Users, passwords: password.NewHasher(), refreshKeys: refresh, keys: keys,
-		deviceKeys: devices, throttleMAC: throttleMAC, idempotencyKeys: idempotency,
-		mails: mails, registration: config.Registration,
-		sessionIdle: config.SessionIdle, sessionMax: config.SessionMax,
-		passwordMin: config.PasswordMin, throttle: config.Throttle,
-		keyLife: config.KeyLife, auditLife: config.AuditLife,
-		logger: config.Logger, step: config.Step,
-	}
-	service.revocations, service.changes = service.newRevocations(), newChanges(config.DB, config.Logger)
-	if service.passwordMin == 0 {
-		service.passwordMin = DefaultPasswordMin
-	}
-	if service.keyLife == 0 {
-		service.keyLife = DefaultKeyLife
-	}
-	if service.registration == "" {
-		service.registration = RegistrationClosed
-	}
-	if service.step == nil {
-		service.step = func(string) {}
-	}
-	if err := service.noteIssuer(ctx); err != nil {
+	if err := deployment.NoteIssuer(ctx, db, config.Issuer, config.Logger); err != nil {
 		return nil, err
 	}
-	return service, nil
+	changes := changes.New(config.DB, config.Logger)
+	relay := relay.New(db, config.Users, config.Logger, config.Step)
+	revocation := newRevocationService(db, keys, config.Logger)
+	log := audit.NewLog(db, throttle)
+	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Throttle: throttle, Log: log}
+	accounts := &accounts.Store{DB: db, Log: log, Relay: relay, Mails: mails, Revocations: revocation.feed, Step: config.Step}
+	sessions := &sessions{
+		db: db, log: log, passwords: passwords, keys: keys, refreshKeys: refreshKeys, deviceKeys: deviceKeys, mails: mails,
+		idle: config.SessionIdle, max: config.SessionMax,
+	}
+	links := &links.Sender{Log: log, Throttle: throttle, Mails: mails}
+	return &Service{
+		db: db, keys: keys, changes: changes, mails: mails, relay: relay, accounts: accounts, passwords: passwords,
+		janitor: janitor.New(db, config.AuditLife, config.Logger),
+		account: &accountService{
+			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
+			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed, step: config.Step,
+		},
+		session:    &sessionService{db: db, sessions: sessions, passwords: passwords, log: log, revocations: revocation.feed},
+		key:        &keyService{keys: keys},
+		revocation: revocation,
+		change:     &changeService{changes: changes},
+		link: &linkService{
+			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
+			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed,
+		},
+		audit: &auditService{db: db},
+		mail:  &mailService{db: db, mails: mails},
+	}, nil
+}
+
+func withDefaults(config Config) Config {
+	if config.PasswordMin == 0 {
+		config.PasswordMin = DefaultPasswordMin
+	}
+	if config.KeyLife == 0 {
+		config.KeyLife = keyring.DefaultLife
+	}
+	if config.Registration == "" {
+		config.Registration = RegistrationClosed
+	}
+	if config.Step == nil {
+		config.Step = func(string) {}
+	}
+	return config
 }
 
 // Register adds auth's RPC services to a server.
 func (s *Service) Register(server *connect.Server) {
-	authv1.RegisterAccountServiceHandler(server, s)
-	authv1.RegisterSessionServiceHandler(server, s)
-	authv1.RegisterKeyServiceHandler(server, s)
-	authv1.RegisterRevocationServiceHandler(server, s)
-	authv1.RegisterChangeServiceHandler(server, s)
-	authv1.RegisterLinkServiceHandler(server, s)
-	authv1.RegisterAuditServiceHandler(server, s)
-	authv1.RegisterMailServiceHandler(server, s)
+	authv1.RegisterAccountServiceHandler(server, s.account)
+	authv1.RegisterSessionServiceHandler(server, s.session)
+	authv1.RegisterKeyServiceHandler(server, s.key)
+	authv1.RegisterRevocationServiceHandler(server, s.revocation)
+	authv1.RegisterChangeServiceHandler(server, s.change)
+	authv1.RegisterLinkServiceHandler(server, s.link)
+	authv1.RegisterAuditServiceHandler(server, s.audit)
+	authv1.RegisterMailServiceHandler(server, s.mail)
 }
 
-// Run tells users of account changes, and gateways of revocations, signing keys
-// and what else has changed, sends mail, and lets go of what is old, until ctx
-// ends. Without it, tokens can be made for a minute after New.
+// Run relays changes to users, feeds revocations, signing keys and changed tags to
+// gateways, delivers mail, rotates signing keys and prunes, until ctx ends.
+// Without it, tokens can be made for a minute after New.
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
-	group.Go(func() error { s.relay(ctx); return nil })
-	group.Go(func() error { s.revocations.Run(ctx); return nil })
-	group.Go(func() error { s.changes.Run(ctx); return nil })
-	group.Go(func() error { s.keepKeys(ctx); return nil })
-	group.Go(func() error { s.letGo(ctx); return nil })
-	group.Go(func() error { s.sendMails(ctx); return nil })
+	for _, run := range []func(context.Context){
+		s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run,
+	} {
+		group.Go(func() error { run(ctx); return nil })
+	}
 	_ = group.Wait()
-}
-
-// transact runs work in one transaction. The error that work returns rolls it
-// back. Work may run more than once: see database.Pool.
-func (s *Service) transact(ctx context.Context, work func(tx pgx.Tx) error) error {
-	return s.db.Transact(ctx, work)
 }

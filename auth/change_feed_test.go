@@ -10,7 +10,7 @@ import (
 )
 
 // tagsSince returns what has been noted, and forgets it.
-func (h *house) tagsSince(t *testing.T) []string {
+func (h *harness) tagsSince(t *testing.T) []string {
 	t.Helper()
 	rows, err := h.owner.Query(t.Context(), "DELETE FROM auth.changes RETURNING tag")
 	if err != nil {
@@ -33,7 +33,7 @@ func (h *house) tagsSince(t *testing.T) []string {
 // gateway lets go of what it has kept of it.
 func TestEveryWriteNotesWhatItChanges(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.signUp(t, "root@example.com", auth.AdminRole)
 	ada, tokens := h.signUp(t, "ada@example.com")
 	account, sessions := "account/"+ada.GetId(), "sessions/"+ada.GetId()
@@ -119,7 +119,7 @@ func TestEveryWriteNotesWhatItChanges(t *testing.T) {
 // Nothing is noted of what wasn't done.
 func TestWhatIsRolledBackIsNotNoted(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	root, _ := h.signUp(t, "root@example.com", auth.AdminRole)
 	h.tagsSince(t)
 	if _, err := h.accounts.DeleteAccount(t.Context(), &authv1.DeleteAccountRequest{AccountId: root.GetId()}); err == nil {

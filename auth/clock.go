@@ -13,8 +13,8 @@ import (
 
 const selectClock = `SELECT extract(epoch FROM clock_timestamp())::float8`
 
-// clockOffset returns by how much Postgres' clock is ahead of ours, to within
-// half of a round trip.
+// clockOffset returns how far Postgres' clock is ahead of this process' clock, to
+// within half a round trip.
 func (s *Service) clockOffset(ctx context.Context) (time.Duration, error) {
 	var theirs float64
 	asked := time.Now()
@@ -25,10 +25,10 @@ func (s *Service) clockOffset(ctx context.Context) (time.Duration, error) {
 	return time.UnixMicro(int64(theirs * 1e6)).Sub(ours), nil
 }
 
-// measureClock measures how far our clock is from Postgres'.
+// measureClock registers the gauge of the clock offset.
 func (s *Service) measureClock(meter metric.Meter) error {
 	offset, err1 := meter.Float64ObservableGauge("gatehouse.auth.clock.offset", metric.WithUnit("s"),
-		metric.WithDescription("By how much Postgres' clock is ahead of this process' clock; less than 0 when it is behind."))
+		metric.WithDescription("How far Postgres' clock is ahead of this process' clock; negative when it is behind."))
 	sample := telemetry.NewSample(s.clockOffset)
 	_, err2 := meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
 		now, err := sample.Take(ctx)

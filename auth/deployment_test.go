@@ -31,7 +31,7 @@ func (l *logged) String() string {
 func TestCopiesWithDifferentIssuersWarn(t *testing.T) {
 	t.Parallel()
 	var first, second, third logged
-	h := newHouse(t, func(c *auth.Config) { c.Logger = slog.New(slog.NewTextHandler(&first, nil)) })
+	h := newHarness(t, func(c *auth.Config) { c.Logger = slog.New(slog.NewTextHandler(&first, nil)) })
 	h.run(t)
 	config := h.config
 	config.Issuer, config.Logger = "https://other.example", slog.New(slog.NewTextHandler(&second, nil))
@@ -57,7 +57,7 @@ func TestCopiesWithDifferentIssuersWarn(t *testing.T) {
 	if said := third.String(); strings.Contains(said, "issuer") {
 		t.Errorf("a copy with the issuer of the last logs %q", said)
 	}
-	if n := strings.Count(first.String(), "another copy of auth"); n != 1 {
+	if n := strings.Count(first.String(), "another replica of auth"); n != 1 {
 		t.Errorf("the first copy warns %d times, want once", n)
 	}
 }

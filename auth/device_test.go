@@ -1,14 +1,15 @@
 package auth_test
 
 import (
-	"gatehouse/internal/fault"
 	"testing"
 	"time"
+
+	"gatehouse/internal/fault"
 )
 
 func TestStrangersDoNotLockOutAKnownDevice(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	account, _ := h.signUp(t, "ada@example.com")
 	h.signUp(t, "bob@example.com")
 	signedIn, err := h.try(t.Context(), "ada@example.com", password, "198.51.100.1", "")
@@ -53,7 +54,7 @@ func TestStrangersDoNotLockOutAKnownDevice(t *testing.T) {
 // A device token that is stolen gives five guesses, not as many as one likes.
 func TestADevicesOwnFailuresWait(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "ada@example.com")
 	signedIn, err := h.try(t.Context(), "ada@example.com", password, "", "")
 	if err != nil {
@@ -78,7 +79,7 @@ func TestADevicesOwnFailuresWait(t *testing.T) {
 
 func TestDeviceTokensOfAnOlderSecretKeyCount(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "ada@example.com")
 	signedIn, err := h.try(t.Context(), "ada@example.com", password, "", "")
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 func TestOneEmailIsOneAccountInAnyLocale(t *testing.T) {
 	t.Parallel()
 	database := pgtest.NewAs(t, "LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR' LOCALE 'C'")
-	h := newHouseOn(t, database, byLink)
+	h := newHarnessOn(t, database, byLink)
 	h.signedUp(t, "INFO@example.com")
 	if _, err := h.owner.Exec(t.Context(), "INSERT INTO auth.accounts (id, email, password_hash) VALUES (gen_random_uuid(), 'info@example.com', '')"); err == nil {
 		t.Error("INFO@ and info@ are two accounts")

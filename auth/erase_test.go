@@ -21,7 +21,7 @@ const letter = `INSERT INTO auth.mails (id, kind, recipient, account_id, sealed_
 
 func TestADeletedAccountLeavesItsIdAlone(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	ada, _ := h.signUp(t, "Ada@Example.com")
 	bob, _ := h.signUp(t, "bob@example.com")
 	origin := &authv1.Origin{AccountId: ada.GetId(), IpAddress: adasOrigin.GetIpAddress(), UserAgent: adasOrigin.GetUserAgent()}
@@ -66,7 +66,7 @@ func TestADeletedAccountLeavesItsIdAlone(t *testing.T) {
 
 func TestAnExportHoldsAllThatAuthHolds(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	ada, tokens := h.signUp(t, "ada@example.com")
 	bob, _ := h.signUp(t, "bob@example.com")
 	if _, err := h.sessions.Login(t.Context(), &authv1.LoginRequest{Email: "ada@example.com", Password: password, Origin: adasOrigin}); err != nil {
@@ -128,7 +128,7 @@ func TestAnExportHoldsAllThatAuthHolds(t *testing.T) {
 // Strangers who fail to sign in write into what is exported.
 func TestAnExportStaysSmallEnoughToBeSent(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	ada, _ := h.signUp(t, "ada@example.com")
 	var events []happened
 	begin := time.Now().Add(-time.Hour)
@@ -152,10 +152,10 @@ func TestAnExportStaysSmallEnoughToBeSent(t *testing.T) {
 	}
 }
 
-func TestWhatIsOldIsLetGo(t *testing.T) {
+func TestTheJanitorPrunesWhatIsOlderThanItsRetention(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
-	h := newHouse(t, func(c *auth.Config) { c.AuditLife = 100 * day })
+	h := newHarness(t, func(c *auth.Config) { c.AuditLife = 100 * day })
 	ada, _ := h.signUp(t, "ada@example.com")
 	var events []happened
 	for _, age := range []time.Duration{99 * day, 101 * day, 500 * day} {
@@ -195,14 +195,14 @@ func TestWhatIsOldIsLetGo(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse let go', 0))"); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.service.LetGo(t.Context()); err != nil || h.count(t, "SELECT count(*) FROM auth.sessions") != 5 {
-		t.Errorf("LetGo beside another copy: %v, with %d sessions left, want all 5", err, h.count(t, "SELECT count(*) FROM auth.sessions"))
+	if err := h.service.PruneForTest(t.Context()); err != nil || h.count(t, "SELECT count(*) FROM auth.sessions") != 5 {
+		t.Errorf("pruning while another replica prunes: %v, with %d sessions left, want all 5", err, h.count(t, "SELECT count(*) FROM auth.sessions"))
 	}
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.service.LetGo(t.Context()); err != nil {
-		t.Fatalf("LetGo: %v", err)
+	if err := h.service.PruneForTest(t.Context()); err != nil {
+		t.Fatalf("prune: %v", err)
 	}
 	if n := h.count(t, "SELECT count(*) FROM auth.sessions WHERE user_agent LIKE '%31 days%'"); n != 0 {
 		t.Errorf("%d sessions that ended more than 30 days ago are left", n)
@@ -229,7 +229,7 @@ func TestWhatIsOldIsLetGo(t *testing.T) {
 
 func TestTheAuditIsPrunedBesideTheService(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, func(c *auth.Config) { c.AuditLife = 100 * 24 * time.Hour })
+	h := newHarness(t, func(c *auth.Config) { c.AuditLife = 100 * 24 * time.Hour })
 	var events []happened
 	for i := range 25_000 { // more than go at a time
 		at := time.Now().AddDate(-1, 0, 0).Add(time.Duration(i) * time.Second)

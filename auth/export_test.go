@@ -8,9 +8,17 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/crypto/argon2"
 
+	"gatehouse/auth/keyring"
+	"gatehouse/auth/links"
+	"gatehouse/auth/outbox"
+	"gatehouse/auth/revocations"
+	"gatehouse/auth/secretkey"
+	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/password"
 )
 
@@ -23,26 +31,33 @@ func HashForTest(text string, memory, passes uint32) string {
 }
 
 // HashesForTest returns how many passwords were hashed so far.
-func (s *Service) HashesForTest() int64 { return s.passwords.Count() }
+func (s *Service) HashesForTest() int64 { return s.passwords.Hasher.Count() }
 
-// ReadKeysForTest has the signing keys read at another time.
-func (s *Service) ReadKeysForTest(at time.Time) {
-	s.keys.mu.Lock()
-	defer s.keys.mu.Unlock()
-	s.keys.read = at
+// ReadKeysForTest reads the signing keys as if at another time.
+func (s *Service) ReadKeysForTest(ctx context.Context, at time.Time) error {
+	rows, err := s.db.Query(ctx, keyring.Select)
+	if err != nil {
+		return err
+	}
+	keys, err := pgx.CollectRows(rows, pgx.RowToStructByName[keyring.Stored])
+	if err != nil {
+		return err
+	}
+	s.keys.Take(keys, at)
+	return nil
 }
 
-// ClockForTest has tokens made by another clock.
-func (s *Service) ClockForTest(now func() time.Time) { s.keys.now = now }
+// PruneForTest prunes, which Run does every hour.
+func (s *Service) PruneForTest(ctx context.Context) error { return s.janitor.Prune(ctx) }
 
 // PollForTest polls from a snapshot, or from the beginning if that is empty, and
 // returns the next snapshot and how many revocations it found.
 func (s *Service) PollForTest(ctx context.Context, seen string) (string, int, error) {
-	return s.revocations.Poll(ctx, seen)
+	return s.revocation.feed.Poll(ctx, seen)
 }
 
 // PollStatementForTest reads the revocations.
-func (s *Service) PollStatementForTest() string { return selectRevocations }
+func (s *Service) PollStatementForTest() string { return revocations.Select }
 
 // MailForTest is a mail as tests see it.
 type MailForTest struct {
@@ -53,7 +68,7 @@ type MailForTest struct {
 // AddressForTest opens a mail of the outbox and addresses it, which is what is
 // done just before one is sent. It returns false when it isn't to be.
 func (s *Service) AddressForTest(ctx context.Context, secret []byte, id string, sealed []byte, m MailForTest) (MailForTest, bool, error) {
-	plain, err := unseal([][]byte{secret}, "mail v1", id, sealed)
+	plain, err := secretkey.Open([][]byte{secret}, "mail v1", id, sealed)
 	if err != nil {
 		return m, false, err
 	}
@@ -64,54 +79,36 @@ func (s *Service) AddressForTest(ctx context.Context, secret []byte, id string, 
 	if err := json.Unmarshal(plain, &content); err != nil {
 		return m, false, err
 	}
-	out, wanted, err := s.addressed(ctx, mail{
-		kind: mailKind(m.Kind), to: m.To, account: m.Account, locale: m.Locale, token: content.Token, values: content.Values,
-	})
+	out, wanted := outbox.Mail{
+		Kind: outbox.Kind(m.Kind), To: m.To, Account: m.Account, Locale: m.Locale, Token: content.Token, Values: content.Values,
+	}, true
+	if out.Token != "" {
+		if out, wanted, err = links.Address(ctx, s.db, out, false); err != nil {
+			return m, false, err
+		}
+	}
 	return MailForTest{
-		Kind: string(out.kind), To: out.to, Account: out.account, Locale: out.locale, Token: out.token, Values: out.values,
-	}, wanted, err
+		Kind: string(out.Kind), To: out.To, Account: out.Account, Locale: out.Locale, Token: out.Token, Values: out.Values,
+	}, wanted, nil
 }
 
 // EnqueueForTest writes a mail's outbox row.
-func (s *Service) EnqueueForTest(ctx context.Context, db execer, m MailForTest) error {
-	return s.enqueueMail(ctx, db, mail{kind: mailKind(m.Kind), to: m.To, account: m.Account, locale: m.Locale, token: m.Token, values: m.Values})
+func (s *Service) EnqueueForTest(ctx context.Context, db database.Execer, m MailForTest) error {
+	return s.mails.Enqueue(ctx, db, outbox.Mail{Kind: outbox.Kind(m.Kind), To: m.To, Account: m.Account, Locale: m.Locale, Token: m.Token, Values: m.Values})
 }
-
-// MailKindsForTest are the kinds, and for each the page that its link leads to.
-func MailKindsForTest() map[string]string {
-	kinds := map[string]string{}
-	for _, kind := range mailKinds {
-		kinds[string(kind)] = kind.page()
-	}
-	return kinds
-}
-
-// ShownForTest is what of a mail server's answer is kept.
-func ShownForTest(token, text string) string { return shown(token, text) }
-
-// MailBackoffForTest is how long to wait after so many tries.
-func MailBackoffForTest(attempts int) time.Duration { return backoffAfter(attempts) }
 
 // RefreshTokenForTest makes a refresh token of any generation under a secret key.
 func RefreshTokenForTest(secret []byte, session uuid.UUID, generation int32) string {
-	keys, err := newRefreshKeys([][]byte{secret})
+	keys, err := tokens.NewRefreshKeys([][]byte{secret})
 	if err != nil {
 		panic(err)
 	}
-	token, _ := keys.issue(refreshToken{session: session, generation: generation})
+	token, _ := keys.Issue(tokens.Refresh{Session: session, Generation: generation})
 	return token
-}
-
-// OpensSealedForTest reports whether a binary without epochs, and this one, open
-// a signing key.
-func OpensSealedForTest(secret []byte, kid string, sealed []byte) (old, ours bool) {
-	_, failure := unseal([][]byte{secret}, "signing key v1", kid, sealed)
-	_, _, err := openSigningKey([][]byte{secret}, kid, sealed)
-	return failure == nil, err == nil
 }
 
 // TokenAsOfForTest makes an access token for a call that began at a moment.
 func (s *Service) TokenAsOfForTest(at time.Time) error {
-	_, err := s.keys.accessToken(&authv1.Account{}, uuid.New(), at)
+	_, err := s.keys.AccessToken(&authv1.Account{}, uuid.New(), at)
 	return err
 }

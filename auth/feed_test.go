@@ -16,7 +16,7 @@ const manyRevocations = `
 
 // BenchmarkPollAmong100000Revocations is what auth does four times a second.
 func BenchmarkPollAmong100000Revocations(b *testing.B) {
-	h := newHouse(b)
+	h := newHarness(b)
 	h.exec(b, manyRevocations)
 	h.exec(b, "ANALYZE auth.revocations")
 	seen := ""
@@ -41,7 +41,7 @@ func BenchmarkPollAmong100000Revocations(b *testing.B) {
 // BenchmarkStreamBeginsWith100000Revocations is what a gateway costs that comes
 // without a cursor, from its call to the whole.
 func BenchmarkStreamBeginsWith100000Revocations(b *testing.B) {
-	h := newHouse(b)
+	h := newHarness(b)
 	h.exec(b, manyRevocations)
 	h.run(b)
 	size := 0
@@ -63,7 +63,7 @@ func BenchmarkStreamBeginsWith100000Revocations(b *testing.B) {
 // A client of a service takes messages of 4 MiB.
 func TestWhatIsLargeComesInParts(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.exec(t, strings.ReplaceAll(manyRevocations, "100000", "25000"))
 	h.run(t)
 	listener := h.listen(t)
@@ -96,7 +96,7 @@ func TestWhatIsLargeComesInParts(t *testing.T) {
 // However much is live, a poll reads by the index only what is new.
 func TestAPollReadsByTheIndex(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.exec(t, strings.ReplaceAll(manyRevocations, "100000", "20000"))
 	h.exec(t, "ANALYZE auth.revocations")
 	seen, found, err := h.service.PollForTest(t.Context(), "")
@@ -128,7 +128,7 @@ func TestAPollReadsByTheIndex(t *testing.T) {
 // read since is not read again.
 func TestALongTransactionElsewhereCostsNoReading(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	long, err := h.owner.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +151,7 @@ func TestALongTransactionElsewhereCostsNoReading(t *testing.T) {
 // under the numbers that are known: what it has is all that counts.
 func TestAnotherServerIsReadFromTheBeginning(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.run(t)
 	gone, kept := newID(t), newID(t)
 	for _, session := range []string{gone, kept} {

@@ -28,7 +28,7 @@ func withKey(key, procedure, request string) *authv1.IdempotencyKey {
 }
 
 // registration is a Register with the key "k-1" from one address.
-func registration(t *testing.T, email string, change ...func(*authv1.CreateAccountRequest)) *authv1.CreateAccountRequest {
+func Registration(t *testing.T, email string, change ...func(*authv1.CreateAccountRequest)) *authv1.CreateAccountRequest {
 	t.Helper()
 	req := &authv1.CreateAccountRequest{
 		AccountId: newID(t), Email: email, Password: password, SignIn: true, Profile: &authv1.ProfileSeed{FirstName: "Ada"},
@@ -41,13 +41,13 @@ func registration(t *testing.T, email string, change ...func(*authv1.CreateAccou
 }
 
 // keyedCreate makes a call, again while there is no room to hash.
-func (h *house) keyedCreate(t *testing.T, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
+func (h *harness) keyedCreate(t *testing.T, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
 	t.Helper()
 	return patiently(func() (*authv1.CreateAccountResponse, error) { return h.accounts.CreateAccount(t.Context(), req) })
 }
 
 // mustCreate makes a call that has to go well.
-func (h *house) mustCreate(t *testing.T, what string, req *authv1.CreateAccountRequest) *authv1.CreateAccountResponse {
+func (h *harness) mustCreate(t *testing.T, what string, req *authv1.CreateAccountRequest) *authv1.CreateAccountResponse {
 	t.Helper()
 	response, err := h.keyedCreate(t, req)
 	if err != nil {
@@ -58,9 +58,9 @@ func (h *house) mustCreate(t *testing.T, what string, req *authv1.CreateAccountR
 
 func TestARepeatedRegistrationSignsInToTheAccountThatItMade(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	first := h.mustCreate(t, "Register", registration(t, "ada@example.com"))
-	again := h.mustCreate(t, "the same again", registration(t, "ada@example.com"))
+	h := newHarness(t)
+	first := h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
+	again := h.mustCreate(t, "the same again", Registration(t, "ada@example.com"))
 	if first.GetAccount().GetId() != again.GetAccount().GetId() || again.GetAccount().GetEmail() != "ada@example.com" {
 		t.Errorf("the repetition's account is %v, want %v", again.GetAccount(), first.GetAccount())
 	}
@@ -83,7 +83,7 @@ func TestARepeatedRegistrationSignsInToTheAccountThatItMade(t *testing.T) {
 		"by somebody else":    func(r *authv1.CreateAccountRequest) { r.Origin.AccountId = newID(t) },
 		"with parts run over": func(r *authv1.CreateAccountRequest) { r.IdempotencyKey.Procedure += "k"; r.IdempotencyKey.Key = "-1" },
 	} {
-		_, err := h.keyedCreate(t, registration(t, "ada@example.com", change))
+		_, err := h.keyedCreate(t, Registration(t, "ada@example.com", change))
 		if connect.CodeOf(err) != connect.CodeAlreadyExists || fault.Reason(err) != "EMAIL_TAKEN" {
 			t.Errorf("%s: got %v, want EMAIL_TAKEN", what, err)
 		}
@@ -92,21 +92,21 @@ func TestARepeatedRegistrationSignsInToTheAccountThatItMade(t *testing.T) {
 
 func TestAKeyCountsForAllOfAnIPv6Network(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	from := func(address string) func(*authv1.CreateAccountRequest) {
 		return func(r *authv1.CreateAccountRequest) { r.Origin.IpAddress = address }
 	}
-	h.mustCreate(t, "Register", registration(t, "ada@example.com", from("2001:db8:1:2::3")))
-	h.mustCreate(t, "from the same /64", registration(t, "ada@example.com", from("2001:db8:1:2:ffff::4")))
-	_, err := h.keyedCreate(t, registration(t, "ada@example.com", from("2001:db8:1:3::3")))
+	h.mustCreate(t, "Register", Registration(t, "ada@example.com", from("2001:db8:1:2::3")))
+	h.mustCreate(t, "from the same /64", Registration(t, "ada@example.com", from("2001:db8:1:2:ffff::4")))
+	_, err := h.keyedCreate(t, Registration(t, "ada@example.com", from("2001:db8:1:3::3")))
 	wantReason(t, err, connect.CodeAlreadyExists, "EMAIL_TAKEN")
 }
 
 func TestAnotherRequestUnderAKeyIsRefused(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	h.mustCreate(t, "Register", registration(t, "ada@example.com"))
-	_, err := h.keyedCreate(t, registration(t, "bob@example.com"))
+	h := newHarness(t)
+	h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
+	_, err := h.keyedCreate(t, Registration(t, "bob@example.com"))
 	wantReason(t, err, connect.CodeInvalidArgument, "IDEMPOTENCY_KEY_REUSED")
 	if n := h.count(t, "SELECT count(*) FROM auth.accounts"); n != 1 {
 		t.Errorf("there are %d accounts, want 1", n)
@@ -118,15 +118,15 @@ func TestAnotherRequestUnderAKeyIsRefused(t *testing.T) {
 
 func TestARepeatedRegistrationHasToGiveThePasswordAndIsThrottled(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
-	h.mustCreate(t, "Register", registration(t, "ada@example.com"))
+	h := newHarness(t, throttled)
+	h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	guess := func(r *authv1.CreateAccountRequest) { r.Password = "a guess of somebody's" }
 	for range 5 {
-		_, err := h.keyedCreate(t, registration(t, "ada@example.com", guess))
+		_, err := h.keyedCreate(t, Registration(t, "ada@example.com", guess))
 		wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
 	}
 	h.holdWaits(t)
-	_, err := h.keyedCreate(t, registration(t, "ada@example.com"))
+	_, err := h.keyedCreate(t, Registration(t, "ada@example.com"))
 	if fault.Reason(err) != "TOO_MANY_ATTEMPTS" {
 		t.Errorf("after five wrong passwords the right one got %v, want TOO_MANY_ATTEMPTS", err)
 	}
@@ -134,15 +134,15 @@ func TestARepeatedRegistrationHasToGiveThePasswordAndIsThrottled(t *testing.T) {
 		t.Error("a guess began a session")
 	}
 	h.passWaits(t)
-	h.mustCreate(t, "the right password after the wait", registration(t, "ada@example.com"))
+	h.mustCreate(t, "the right password after the wait", Registration(t, "ada@example.com"))
 	h.exec(t, "UPDATE auth.accounts SET status = 'disabled'")
-	_, err = h.keyedCreate(t, registration(t, "ada@example.com"))
+	_, err = h.keyedCreate(t, Registration(t, "ada@example.com"))
 	wantReason(t, err, connect.CodePermissionDenied, "ACCOUNT_DISABLED")
 }
 
 func TestARepeatedCreateUserFindsTheUser(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, withMail)
+	h := newHarness(t, withMail)
 	admin := newID(t)
 	create := func(by, password string) (*authv1.CreateAccountResponse, error) {
 		return h.keyedCreate(t, &authv1.CreateAccountRequest{
@@ -170,32 +170,32 @@ func TestARepeatedCreateUserFindsTheUser(t *testing.T) {
 
 func TestARepeatedRegistrationOfADeletedAccountIsToldSo(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	first := h.mustCreate(t, "Register", registration(t, "ada@example.com"))
+	h := newHarness(t)
+	first := h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	if _, err := h.accounts.DeleteAccount(t.Context(), &authv1.DeleteAccountRequest{AccountId: first.GetAccount().GetId()}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := h.keyedCreate(t, registration(t, "ada@example.com"))
+	_, err := h.keyedCreate(t, Registration(t, "ada@example.com"))
 	wantReason(t, err, connect.CodeFailedPrecondition, "IDEMPOTENCY_TARGET_GONE")
-	h.mustCreate(t, "with a new key", registration(t, "ada@example.com", func(r *authv1.CreateAccountRequest) { r.IdempotencyKey.Key = "k-2" }))
+	h.mustCreate(t, "with a new key", Registration(t, "ada@example.com", func(r *authv1.CreateAccountRequest) { r.IdempotencyKey.Key = "k-2" }))
 }
 
 // Guarantee 5: neither the first answer nor a repetition tells who has an
 // account, and no mail goes out twice.
 func TestARepeatedRegistrationByLinkSendsNoSecondMailAndTellsNothing(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink, throttled)
+	h := newHarness(t, byLink, throttled)
 	h.create(t, "ada@example.com", password)
 	for email, kind := range map[string]string{"ada@example.com": "account_exists", "eve@example.com": "verify_email"} {
 		key := func(r *authv1.CreateAccountRequest) { r.IdempotencyKey.Key = email }
 		for range 8 { // more often than mail may be asked for
-			got := h.mustCreate(t, email, registration(t, email, key))
+			got := h.mustCreate(t, email, Registration(t, email, key))
 			if !got.GetVerificationSent() || got.GetAccount() != nil || got.GetTokens() != nil {
 				t.Errorf("%s: got %v, want the link to be sent and nothing else", email, got)
 			}
 		}
 		h.wantMails(t, kind+" "+email)
-		_, err := h.keyedCreate(t, registration(t, "other@example.com", key))
+		_, err := h.keyedCreate(t, Registration(t, "other@example.com", key))
 		wantReason(t, err, connect.CodeInvalidArgument, "IDEMPOTENCY_KEY_REUSED")
 	}
 	if n := h.count(t, "SELECT count(*) FROM auth.idempotency_keys WHERE account_id IS NULL"); n != 2 {
@@ -205,7 +205,7 @@ func TestARepeatedRegistrationByLinkSendsNoSecondMailAndTellsNothing(t *testing.
 
 func TestARepeatedVerificationSignsIn(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	h.register(t, "ada@example.com")
 	token := h.mailed(t, "verify_email", "ada@example.com").Token
 	verify := func(token, password string, key *authv1.IdempotencyKey) (*authv1.VerifyEmailResponse, error) {
@@ -234,36 +234,36 @@ func TestARepeatedVerificationSignsIn(t *testing.T) {
 
 func TestACallThatFailedLeavesItsKeyFree(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.create(t, "ada@example.com", password)
-	_, err := h.keyedCreate(t, registration(t, "bob@example.com", func(r *authv1.CreateAccountRequest) { r.Password = "short" }))
+	_, err := h.keyedCreate(t, Registration(t, "bob@example.com", func(r *authv1.CreateAccountRequest) { r.Password = "short" }))
 	wantReason(t, err, connect.CodeInvalidArgument, "PASSWORD_TOO_SHORT")
-	_, err = h.keyedCreate(t, registration(t, "ada@example.com"))
+	_, err = h.keyedCreate(t, Registration(t, "ada@example.com"))
 	wantReason(t, err, connect.CodeAlreadyExists, "EMAIL_TAKEN")
-	h.mustCreate(t, "another request, for the first did nothing", registration(t, "bob@example.com"))
+	h.mustCreate(t, "another request, for the first did nothing", Registration(t, "bob@example.com"))
 }
 
 func TestAKeyCountsForADay(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
-	h.mustCreate(t, "Register", registration(t, "ada@example.com"))
+	h := newHarness(t, byLink)
+	h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	age := func(by string) {
 		h.exec(t, "UPDATE auth.idempotency_keys SET create_time = create_time - $1::interval", by)
 	}
 	age("23 hours 50 minutes")
-	if err := h.service.LetGo(t.Context()); err != nil {
+	if err := h.service.PruneForTest(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	h.mustCreate(t, "within a day", registration(t, "ada@example.com"))
+	h.mustCreate(t, "within a day", Registration(t, "ada@example.com"))
 	h.wantMails(t, "verify_email ada@example.com")
 	age("20 minutes")
-	h.mustCreate(t, "a day later", registration(t, "ada@example.com"))
+	h.mustCreate(t, "a day later", Registration(t, "ada@example.com"))
 	h.wantMails(t, "verify_email ada@example.com")
 	if n := h.count(t, "SELECT count(*) FROM auth.idempotency_keys WHERE create_time > now() - interval '1 hour'"); n != 1 {
 		t.Errorf("%d keys are new, want 1", n)
 	}
 	age("25 hours")
-	if err := h.service.LetGo(t.Context()); err != nil {
+	if err := h.service.PruneForTest(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n := h.count(t, "SELECT count(*) FROM auth.idempotency_keys"); n != 0 {
@@ -274,7 +274,7 @@ func TestAKeyCountsForADay(t *testing.T) {
 func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 	t.Parallel()
 	reached, goOn := make(chan struct{}, 2), make(chan struct{})
-	h := newHouse(t, func(c *auth.Config) {
+	h := newHarness(t, func(c *auth.Config) {
 		c.Step = func(name string) {
 			if name == "auth: before the account is committed" {
 				reached <- struct{}{}
@@ -286,7 +286,7 @@ func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 	var wait sync.WaitGroup
 	wait.Go(func() {
 		var err error
-		if first, err = h.keyedCreate(t, registration(t, "ada@example.com")); err != nil {
+		if first, err = h.keyedCreate(t, Registration(t, "ada@example.com")); err != nil {
 			t.Errorf("Register: %v", err)
 		}
 	})
@@ -299,7 +299,7 @@ func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	_, err := patiently(func() (*authv1.CreateAccountResponse, error) {
-		return h.accounts.CreateAccount(ctx, registration(t, "ada@example.com"))
+		return h.accounts.CreateAccount(ctx, Registration(t, "ada@example.com"))
 	})
 	wantReason(t, err, connect.CodeAborted, "REQUEST_IN_PROGRESS")
 	if delay, ok := fault.RetryDelay(err); !ok || delay <= 0 {
@@ -307,7 +307,7 @@ func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 	}
 	close(goOn)
 	wait.Wait()
-	again := h.mustCreate(t, "once it is done", registration(t, "ada@example.com"))
+	again := h.mustCreate(t, "once it is done", Registration(t, "ada@example.com"))
 	if again.GetAccount().GetId() != first.GetAccount().GetId() {
 		t.Errorf("the repetition's account is %s, want %s", again.GetAccount().GetId(), first.GetAccount().GetId())
 	}
@@ -317,7 +317,7 @@ func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 // only what happens within the transaction can tell them apart.
 func TestOfManyWithOneKeyAtOnceOneMakesTheAccount(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	const copies = 6
 	var begun sync.WaitGroup
 	begun.Add(copies)
@@ -339,7 +339,7 @@ func TestOfManyWithOneKeyAtOnceOneMakesTheAccount(t *testing.T) {
 	for _, client := range clients {
 		wait.Go(func() {
 			response, err := patiently(func() (*authv1.CreateAccountResponse, error) {
-				return client.CreateAccount(t.Context(), registration(t, "ada@example.com"))
+				return client.CreateAccount(t.Context(), Registration(t, "ada@example.com"))
 			})
 			mu.Lock()
 			defer mu.Unlock()
@@ -358,23 +358,23 @@ func TestOfManyWithOneKeyAtOnceOneMakesTheAccount(t *testing.T) {
 
 func TestAKeyIsKnownThroughAChangeOfTheSecretKey(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	first := h.mustCreate(t, "Register", registration(t, "ada@example.com"))
+	h := newHarness(t)
+	first := h.mustCreate(t, "Register", Registration(t, "ada@example.com"))
 	config := h.config
 	config.Secrets = [][]byte{secretTwo, secretOne}
 	h.open(t, config)
-	again := h.mustCreate(t, "under a newer secret key", registration(t, "ada@example.com"))
+	again := h.mustCreate(t, "under a newer secret key", Registration(t, "ada@example.com"))
 	if again.GetAccount().GetId() != first.GetAccount().GetId() {
 		t.Errorf("the repetition's account is %s, want %s", again.GetAccount().GetId(), first.GetAccount().GetId())
 	}
-	_, err := h.keyedCreate(t, registration(t, "bob@example.com"))
+	_, err := h.keyedCreate(t, Registration(t, "bob@example.com"))
 	wantReason(t, err, connect.CodeInvalidArgument, "IDEMPOTENCY_KEY_REUSED")
 }
 
 func TestIdempotencyKeysAreKeptAsMACs(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	req := registration(t, "ada@example.com")
+	h := newHarness(t)
+	req := Registration(t, "ada@example.com")
 	h.mustCreate(t, "Register", req)
 	n := h.count(t, `
 		SELECT count(*) FROM auth.idempotency_keys r
@@ -390,7 +390,7 @@ func TestIdempotencyKeysAreKeptAsMACs(t *testing.T) {
 
 func TestACallThatIsOvertakenByItsRepetitionMakesNoSecondAccount(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	faster := h.accounts
 	var overtake sync.Once
 	config := h.config
@@ -400,12 +400,12 @@ func TestACallThatIsOvertakenByItsRepetitionMakesNoSecondAccount(t *testing.T) {
 		}
 		overtake.Do(func() {
 			if _, err := patiently(func() (*authv1.CreateAccountResponse, error) {
-				return faster.CreateAccount(t.Context(), registration(t, "ada@example.com"))
+				return faster.CreateAccount(t.Context(), Registration(t, "ada@example.com"))
 			}); err != nil {
 				t.Errorf("the repetition: %v", err)
 			}
 		})
 	}
 	h.open(t, config)
-	h.mustCreate(t, "the call that was overtaken", registration(t, "ada@example.com"))
+	h.mustCreate(t, "the call that was overtaken", Registration(t, "ada@example.com"))
 }

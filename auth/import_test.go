@@ -14,7 +14,7 @@ import (
 
 // importLines imports, and returns how many were made and why others were not,
 // by their lines.
-func (h *house) importLines(t *testing.T, text string, dryRun bool) (int, map[int]string) {
+func (h *harness) importLines(t *testing.T, text string, dryRun bool) (int, map[int]string) {
 	t.Helper()
 	refused := map[int]string{}
 	made, err := h.service.Import(t.Context(), strings.NewReader(text), dryRun, func(line int, reason string) {
@@ -41,7 +41,7 @@ var importedHashes = map[string]string{
 
 func TestImportedHashesVerifyOnceAndBecomeArgon2id(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	var lines strings.Builder
 	for name, hash := range importedHashes {
 		fmt.Fprintf(&lines, `{"email":"%s@example.com","password_hash":"%s"}`+"\n", name, hash)
@@ -76,7 +76,7 @@ func TestImportedHashesVerifyOnceAndBecomeArgon2id(t *testing.T) {
 func TestImportTakesEveryFieldAndUsersIsTold(t *testing.T) {
 	t.Parallel()
 	far := newReceiver()
-	h := newHouse(t, func(c *auth.Config) { c.Users = far.client(t) })
+	h := newHarness(t, func(c *auth.Config) { c.Users = far.client(t) })
 	const id = "0190d4a0-0000-7000-8000-00000000ABCD"
 	made, refused := h.importLines(t, "\ufeff"+`{"id":"`+id+`","email":" Ada@Example.com ","email_verified":true,"first_name":"Ada","last_name":"Łoś","locale":"pl-PL","roles":["support","admin","support"],"status":"disabled"}
 
@@ -113,7 +113,7 @@ func TestImportTakesEveryFieldAndUsersIsTold(t *testing.T) {
 
 func TestEachBadLineOfAnImportIsRefusedWithItsReason(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	existing, _ := h.signUp(t, "taken@example.com")
 	bad := []struct{ line, want string }{
 		{`not json`, "invalid character"},
@@ -160,7 +160,7 @@ func TestEachBadLineOfAnImportIsRefusedWithItsReason(t *testing.T) {
 
 func TestADryImportLeavesNothing(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.signUp(t, "taken@example.com")
 	tables := "SELECT (SELECT count(*) FROM auth.accounts) + (SELECT count(*) FROM auth.account_outbox) + (SELECT count(*) FROM auth.audit_events)"
 	before := h.count(t, tables)
@@ -177,7 +177,7 @@ func TestADryImportLeavesNothing(t *testing.T) {
 
 func TestTenThousandAccountsAreImportedOnce(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	const accounts = 10_000
 	var lines strings.Builder
 	for i := range accounts {
@@ -199,7 +199,7 @@ func TestTenThousandAccountsAreImportedOnce(t *testing.T) {
 
 func TestALineThatIsTooLongEndsAnImport(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	text := `{"email":"ada@example.com"}` + "\n" + `{"email":"` + strings.Repeat("a", 2<<20)
 	made, err := h.service.Import(t.Context(), strings.NewReader(text), false, func(int, string) {})
 	if err == nil || !strings.Contains(err.Error(), "line 2") || made != 1 {

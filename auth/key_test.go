@@ -14,12 +14,14 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"gatehouse/auth"
+	"gatehouse/auth/keyring"
+	"gatehouse/auth/secretkey"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
 )
 
 // kid returns the id of the key that signs for this copy now.
-func (h *house) kid(t *testing.T) string {
+func (h *harness) kid(t *testing.T) string {
 	t.Helper()
 	_, tokens := h.signUp(t, newID(t)+"@example.com")
 	return headerOf(t, tokens).Header["kid"].(string)
@@ -52,7 +54,7 @@ func eventually(t *testing.T, what string, try func() error) {
 	}
 }
 
-func (h *house) keys(t *testing.T) []auth.KeyTurn {
+func (h *harness) keys(t *testing.T) []keyring.Key {
 	t.Helper()
 	keys, err := h.service.SigningKeys(t.Context())
 	if err != nil {
@@ -62,7 +64,7 @@ func (h *house) keys(t *testing.T) []auth.KeyTurn {
 }
 
 // untilKeys waits until so many keys are there, and returns them.
-func (h *house) untilKeys(t *testing.T, n int) (keys []auth.KeyTurn) {
+func (h *harness) untilKeys(t *testing.T, n int) (keys []keyring.Key) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("wait for %d keys", n), func() error {
 		if keys = h.keys(t); len(keys) != n {
@@ -74,7 +76,7 @@ func (h *house) untilKeys(t *testing.T, n int) (keys []auth.KeyTurn) {
 }
 
 // untilSigns waits until a copy signs with the key.
-func (h *house) untilSigns(t *testing.T, kid string) {
+func (h *harness) untilSigns(t *testing.T, kid string) {
 	t.Helper()
 	eventually(t, "wait until "+kid+" signs", func() error {
 		if got := h.kid(t); got != kid {
@@ -87,9 +89,9 @@ func (h *house) untilSigns(t *testing.T, kid string) {
 // A key's life is gone through by moving its rows, over two copies.
 func TestTheScheduleTurnsKeysOver(t *testing.T) {
 	t.Parallel()
-	one := newHouse(t)
+	one := newHarness(t)
 	one.run(t)
-	two := &house{owner: one.owner}
+	two := &harness{owner: one.owner}
 	two.open(t, one.config)
 	two.run(t)
 	first := one.kid(t)
@@ -109,7 +111,7 @@ func TestTheScheduleTurnsKeysOver(t *testing.T) {
 	if next == first || keys[0].SignsIn < 14*time.Minute || keys[0].SignsIn > 15*time.Minute || !keys[1].Signing {
 		t.Errorf("the next key is %v, want one that signs in 15 minutes", keys)
 	}
-	for name, copy := range map[string]*house{"one": one, "two": two} {
+	for name, copy := range map[string]*harness{"one": one, "two": two} {
 		if got := copy.kid(t); got != first {
 			t.Errorf("copy %s signs with %s before its turn", name, got)
 		}
@@ -136,7 +138,7 @@ func TestTheScheduleTurnsKeysOver(t *testing.T) {
 
 // pollTwice waits until this copy has read its database twice, and the schedule
 // has looked.
-func (h *house) pollTwice(t *testing.T) {
+func (h *harness) pollTwice(t *testing.T) {
 	t.Helper()
 	listener := h.listen(t)
 	defer listener.cancel()
@@ -146,7 +148,7 @@ func (h *house) pollTwice(t *testing.T) {
 
 func TestAnOverdueKeyIsFollowedByOneThatWasPublished(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	first := h.kid(t)
 	h.exec(t, "UPDATE auth.signing_keys SET sign_time = now() - interval '90 days'")
 	h.run(t) // after a long time without any copy
@@ -159,10 +161,10 @@ func TestAnOverdueKeyIsFollowedByOneThatWasPublished(t *testing.T) {
 // A key that an older version wrote has no sign_time of its own.
 func TestAKeyOfAnOlderVersionSigns(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.run(t)
 	first := h.kid(t)
-	other := newHouse(t) // whose key is sealed with the same secret
+	other := newHarness(t) // whose key is sealed with the same secret
 	var public, sealed []byte
 	if err := other.owner.QueryRow(t.Context(), "SELECT public_key, sealed_private_key FROM auth.signing_keys").Scan(&public, &sealed); err != nil {
 		t.Fatal(err)
@@ -177,7 +179,7 @@ func TestAKeyOfAnOlderVersionSigns(t *testing.T) {
 
 func TestARotationPublishesTheKeyTenSecondsBeforeItSigns(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.run(t)
 	first := h.kid(t)
 	listener := h.listen(t)
@@ -230,9 +232,9 @@ func kidsOf(message *authv1.WatchRevocationsResponse) []string {
 
 func TestReplacingTheKeysEndsEverySession(t *testing.T) {
 	t.Parallel()
-	one := newHouse(t)
+	one := newHarness(t)
 	one.run(t)
-	two := &house{owner: one.owner}
+	two := &harness{owner: one.owner}
 	two.open(t, one.config)
 	two.run(t)
 	ada, tokens := one.signUp(t, "ada@example.com")
@@ -267,7 +269,7 @@ func TestReplacingTheKeysEndsEverySession(t *testing.T) {
 // signs in or refreshes is waited for.
 func TestReplacingTheKeysTouchesNoSession(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	ada, tokens := h.signUp(t, "ada@example.com")
 	late, err := h.owner.Begin(t.Context())
 	if err != nil {
@@ -314,7 +316,7 @@ func TestReplacingTheKeysTouchesNoSession(t *testing.T) {
 // sessions that have ended.
 func TestABinaryWithoutEpochsCannotUseTheKeysOfAnEmergency(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	opens := func() (old, ours bool) {
 		t.Helper()
 		var kid string
@@ -322,7 +324,13 @@ func TestABinaryWithoutEpochsCannotUseTheKeysOfAnEmergency(t *testing.T) {
 		if err := h.owner.QueryRow(t.Context(), "SELECT kid, sealed_private_key FROM auth.signing_keys").Scan(&kid, &sealed); err != nil {
 			t.Fatal(err)
 		}
-		return auth.OpensSealedForTest(secretOne, kid, sealed)
+		_, err := secretkey.Open([][]byte{secretOne}, "signing key v1", kid, sealed)
+		conn, failure := h.config.DB.Acquire(t.Context())
+		if failure != nil {
+			t.Fatal(failure)
+		}
+		defer conn.Release()
+		return err == nil, auth.CheckSecrets(t.Context(), conn.Conn(), [][]byte{secretOne}) == nil
 	}
 	if old, ours := opens(); !old || !ours {
 		t.Errorf("before an emergency the older binary opens the key: %t, this one: %t; want both", old, ours)
@@ -342,7 +350,7 @@ func TestABinaryWithoutEpochsCannotUseTheKeysOfAnEmergency(t *testing.T) {
 // A token isn't signed by the new key for who asked before the sessions ended.
 func TestACallFromBeforeAnEmergencyGetsNoTokenAfterIt(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.signUp(t, "ada@example.com")
 	at := time.Now()
 	if err := h.service.TokenAsOfForTest(at); err != nil {
@@ -360,14 +368,22 @@ func TestACallFromBeforeAnEmergencyGetsNoTokenAfterIt(t *testing.T) {
 	}
 }
 
+// readKeys reads the signing keys as if at another time.
+func (h *harness) readKeys(t *testing.T, at time.Time) {
+	t.Helper()
+	if err := h.service.ReadKeysForTest(t.Context(), at); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A copy whose reading fails for a minute could sign with a key that is gone.
 func TestACopyThatReadsNoKeysSignsNoMore(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, tokens := h.signUp(t, "ada@example.com")
-	h.service.ReadKeysForTest(time.Now().Add(-50 * time.Second))
+	h.readKeys(t, time.Now().Add(-50*time.Second))
 	tokens = h.mustRefresh(t, tokens.GetRefreshToken(), "")
-	h.service.ReadKeysForTest(time.Now().Add(-61 * time.Second))
+	h.readKeys(t, time.Now().Add(-61*time.Second))
 	_, err := h.refresh(t, tokens.GetRefreshToken(), "")
 	wantReason(t, err, connect.CodeUnavailable, fault.ReasonUnavailable)
 	h.run(t)
@@ -380,10 +396,10 @@ func TestACopyThatReadsNoKeysSignsNoMore(t *testing.T) {
 // A copy that lacks the others' secret key publishes what it can't sign with.
 func TestAKeyOfAnotherSecretIsPublishedAndDoesNotSign(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.run(t)
 	first := h.kid(t)
-	stranger := newHouse(t, func(c *auth.Config) { c.Secrets = [][]byte{secretTwo} })
+	stranger := newHarness(t, func(c *auth.Config) { c.Secrets = [][]byte{secretTwo} })
 	var public, sealed []byte
 	if err := stranger.owner.QueryRow(t.Context(), "SELECT public_key, sealed_private_key FROM auth.signing_keys").Scan(&public, &sealed); err != nil {
 		t.Fatal(err)
@@ -415,11 +431,10 @@ func TestAKeyOfAnotherSecretIsPublishedAndDoesNotSign(t *testing.T) {
 // change. The token must have expired before the word of the change is forgotten.
 func TestATokenExpiresNoLaterThanWhenItsAccountWasReadAllows(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
-	account, tokens := h.signUp(t, "ada@example.com")
 	start := time.Now().Truncate(time.Second)
 	var ahead atomic.Int64
-	h.service.ClockForTest(func() time.Time { return start.Add(time.Duration(ahead.Load())) })
+	h := newHarness(t, func(c *auth.Config) { c.Now = func() time.Time { return start.Add(time.Duration(ahead.Load())) } })
+	account, tokens := h.signUp(t, "ada@example.com")
 	held, err := h.owner.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -452,16 +467,16 @@ func TestATokenExpiresNoLaterThanWhenItsAccountWasReadAllows(t *testing.T) {
 		t.Fatal(got.err)
 	}
 	expires, err := headerOf(t, got.tokens).Claims.GetExpirationTime()
-	if err != nil || expires.After(start.Add(auth.AccessTokenLife)) {
-		t.Errorf("the token expires %v (%v) after the refresh began, want at most %s", expires.Sub(start), err, auth.AccessTokenLife)
+	if err != nil || expires.After(start.Add(keyring.AccessTokenLife)) {
+		t.Errorf("the token expires %v (%v) after the refresh began, want at most %s", expires.Sub(start), err, keyring.AccessTokenLife)
 	}
 }
 
 func TestAStreamGoesOnFromACursor(t *testing.T) {
 	t.Parallel()
-	one := newHouse(t)
+	one := newHarness(t)
 	one.run(t)
-	two := &house{owner: one.owner}
+	two := &harness{owner: one.owner}
 	two.open(t, one.config)
 	two.run(t)
 	revoke := func() string {
@@ -477,13 +492,13 @@ func TestAStreamGoesOnFromACursor(t *testing.T) {
 	late := revoke()
 	messages := first.until(t, "a live one", endsSession(late))
 	newest := messages[len(messages)-1].GetCursor()
-	begin := func(h *house, cursor string) *authv1.WatchRevocationsResponse {
+	begin := func(h *harness, cursor string) *authv1.WatchRevocationsResponse {
 		t.Helper()
 		l := h.listenFrom(t, cursor)
 		defer l.cancel()
 		return l.until(t, "the first message", func(*authv1.WatchRevocationsResponse) bool { return true })[0]
 	}
-	for name, h := range map[string]*house{"the same copy": one, "another copy": two} {
+	for name, h := range map[string]*harness{"the same copy": one, "another copy": two} {
 		if got := begin(h, cursor); got.GetComplete() || !endsSession(late)(got) || got.GetSigningKeys() == nil {
 			t.Errorf("%s, from the first cursor: %v; want what came since, and the keys", name, got)
 		}

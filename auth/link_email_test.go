@@ -15,7 +15,7 @@ import (
 func TestAnEmailChangesOnceTheNewAddressIsShown(t *testing.T) {
 	t.Parallel()
 	receiver := newReceiver()
-	h := newHouse(t, byLink, func(c *auth.Config) { c.Users = receiver.client(t) })
+	h := newHarness(t, byLink, func(c *auth.Config) { c.Users = receiver.client(t) })
 	account, tokens := h.signedUp(t, "ada@example.com")
 	h.requestEmail(t, account, "lovelace@example.com")
 	sent := h.wantMails(t, "confirm_email lovelace@example.com", "email_change_requested ada@example.com")
@@ -56,7 +56,7 @@ func TestAnEmailChangesOnceTheNewAddressIsShown(t *testing.T) {
 
 func TestAChangeOfEmailNeedsARecentSignIn(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	account, _ := h.signedUp(t, "ada@example.com")
 	other, _ := h.signedUp(t, "other@example.com")
 	origin := h.origin(t, account)
@@ -82,7 +82,7 @@ func TestAChangeOfEmailNeedsARecentSignIn(t *testing.T) {
 
 func TestANewEmailThatIsTakenIsToldToItsOwnerAlone(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	account, _ := h.signedUp(t, "ada@example.com")
 	h.create(t, "bob@example.com", password)
 	h.requestEmail(t, account, "BOB@example.com")
@@ -101,7 +101,7 @@ func TestANewEmailThatIsTakenIsToldToItsOwnerAlone(t *testing.T) {
 
 func TestOfTwoWhoChangeToOneEmailOneGetsIt(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	ada, _ := h.signedUp(t, "ada@example.com")
 	bob, _ := h.signedUp(t, "bob@example.com")
 	for round := range 10 {
@@ -132,7 +132,7 @@ func TestOfTwoWhoChangeToOneEmailOneGetsIt(t *testing.T) {
 
 func TestALaterChangeOfEmailReplacesTheEarlierOne(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	account, _ := h.signedUp(t, "ada@example.com")
 	h.requestEmail(t, account, "wrong@example.com")
 	first := h.mailed(t, "confirm_email", "wrong@example.com").Token
@@ -147,7 +147,7 @@ func TestALaterChangeOfEmailReplacesTheEarlierOne(t *testing.T) {
 
 func TestAnAdministratorsChangeOfEmailIsToldToBothAddresses(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	account, _ := h.signedUp(t, "ada@example.com")
 	h.exec(t, "UPDATE auth.accounts SET email_verified = true")
 	change := func(email string) *authv1.Account {

@@ -10,7 +10,7 @@ import (
 
 func TestAResetEndsEverySessionAndVerifiesTheEmail(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, withMail)
+	h := newHarness(t, withMail)
 	account, tokens := h.signUp(t, "Ada@example.com")
 	h.mailed(t, "verify_email", "Ada@example.com")
 	_, err := h.links.RequestPasswordReset(t.Context(), &authv1.RequestPasswordResetRequest{
@@ -51,7 +51,7 @@ func TestAResetEndsEverySessionAndVerifiesTheEmail(t *testing.T) {
 
 func TestAResetSendsNothingToADisabledAccountOrToNone(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	account, _ := h.signedUp(t, "ada@example.com")
 	h.exec(t, "UPDATE auth.accounts SET status = 'disabled' WHERE id = $1", account.GetId())
 	for _, email := range []string{"ada@example.com", "nobody@example.com"} {
@@ -67,7 +67,7 @@ func TestAResetSendsNothingToADisabledAccountOrToNone(t *testing.T) {
 // A copy of auth dies after the mail is sent and before that is noted.
 func TestAMailThatIsAddressedAgainSaysTheSame(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	account, _ := h.signedUp(t, "ada@example.com")
 	h.requestReset(t, "ada@example.com")
 	h.register(t, "ada@example.com")
@@ -89,7 +89,7 @@ func TestAMailThatIsAddressedAgainSaysTheSame(t *testing.T) {
 
 func TestAForcedResetTakesThePasswordAwayAndSendsALink(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	account, tokens := h.signedUp(t, "ada@example.com")
 	force := func(id string) (*authv1.Account, error) {
 		response, err := h.accounts.ForcePasswordReset(t.Context(), &authv1.ForcePasswordResetRequest{

@@ -20,7 +20,7 @@ import (
 
 const newPassword = "a brand new passphrase"
 
-// withMail lets a house send mail. Nobody takes it out of the outbox but the
+// withMail lets a harness send mail. Nobody takes it out of the outbox but the
 // test.
 func withMail(c *auth.Config) { c.Mailer, c.MailFrom = unsent{}, "no-reply@auth.example.com" }
 
@@ -34,7 +34,7 @@ func byLink(c *auth.Config) { withMail(c); c.Registration = auth.RegistrationVer
 
 // post empties the outbox and returns the mails that would have been sent, in
 // the order in which they were written.
-func (h *house) post(t *testing.T) []auth.MailForTest {
+func (h *harness) post(t *testing.T) []auth.MailForTest {
 	t.Helper()
 	sent := h.addressAll(t)
 	h.exec(t, "DELETE FROM auth.mails")
@@ -43,7 +43,7 @@ func (h *house) post(t *testing.T) []auth.MailForTest {
 
 // addressAll does with the mails of the outbox what is done just before they are
 // sent.
-func (h *house) addressAll(t *testing.T) []auth.MailForTest {
+func (h *harness) addressAll(t *testing.T) []auth.MailForTest {
 	t.Helper()
 	rows, err := h.owner.Query(t.Context(), `
 		SELECT id::text, sealed_values, kind, recipient, coalesce(account_id::text, ''), locale
@@ -81,7 +81,7 @@ func (h *house) addressAll(t *testing.T) []auth.MailForTest {
 
 // mailed empties the outbox, which must hold one mail of the kind and to the
 // address, and returns it.
-func (h *house) mailed(t *testing.T, kind, to string) auth.MailForTest {
+func (h *harness) mailed(t *testing.T, kind, to string) auth.MailForTest {
 	t.Helper()
 	sent := h.post(t)
 	for _, mail := range sent {
@@ -94,7 +94,7 @@ func (h *house) mailed(t *testing.T, kind, to string) auth.MailForTest {
 }
 
 // wantMails empties the outbox, which must hold just these: "kind address".
-func (h *house) wantMails(t *testing.T, want ...string) []auth.MailForTest {
+func (h *harness) wantMails(t *testing.T, want ...string) []auth.MailForTest {
 	t.Helper()
 	sent := h.post(t)
 	var got []string
@@ -108,7 +108,7 @@ func (h *house) wantMails(t *testing.T, want ...string) []auth.MailForTest {
 }
 
 // register asks for an account as a person does.
-func (h *house) register(t *testing.T, email string) *authv1.CreateAccountResponse {
+func (h *harness) register(t *testing.T, email string) *authv1.CreateAccountResponse {
 	t.Helper()
 	response, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{
 		AccountId: newID(t), Email: email, Password: password, SignIn: true,
@@ -121,7 +121,7 @@ func (h *house) register(t *testing.T, email string) *authv1.CreateAccountRespon
 }
 
 // create makes an account as an administrator does.
-func (h *house) create(t *testing.T, email, password string) *authv1.Account {
+func (h *harness) create(t *testing.T, email, password string) *authv1.Account {
 	t.Helper()
 	response, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{AccountId: newID(t), Email: email, Password: password})
 	if err != nil {
@@ -140,14 +140,14 @@ func patiently[Res any](call func() (Res, error)) (Res, error) {
 	}
 }
 
-func (h *house) verify(t *testing.T, token string) (*authv1.VerifyEmailResponse, error) {
+func (h *harness) verify(t *testing.T, token string) (*authv1.VerifyEmailResponse, error) {
 	t.Helper()
 	return patiently(func() (*authv1.VerifyEmailResponse, error) {
 		return h.links.VerifyEmail(t.Context(), &authv1.VerifyEmailRequest{Token: token, Password: newPassword, AccountId: newID(t)})
 	})
 }
 
-func (h *house) reset(t *testing.T, token string) error {
+func (h *harness) reset(t *testing.T, token string) error {
 	t.Helper()
 	_, err := patiently(func() (*authv1.ResetPasswordResponse, error) {
 		return h.links.ResetPassword(t.Context(), &authv1.ResetPasswordRequest{Token: token, NewPassword: newPassword})
@@ -155,12 +155,12 @@ func (h *house) reset(t *testing.T, token string) error {
 	return err
 }
 
-func (h *house) confirm(t *testing.T, token string) (*authv1.ConfirmEmailChangeResponse, error) {
+func (h *harness) confirm(t *testing.T, token string) (*authv1.ConfirmEmailChangeResponse, error) {
 	t.Helper()
 	return h.links.ConfirmEmailChange(t.Context(), &authv1.ConfirmEmailChangeRequest{Token: token})
 }
 
-func (h *house) requestReset(t *testing.T, email string) {
+func (h *harness) requestReset(t *testing.T, email string) {
 	t.Helper()
 	if _, err := h.links.RequestPasswordReset(t.Context(), &authv1.RequestPasswordResetRequest{Email: email}); err != nil {
 		t.Fatalf("RequestPasswordReset %s: %v", email, err)
@@ -168,7 +168,7 @@ func (h *house) requestReset(t *testing.T, email string) {
 }
 
 // origin is the account's, by its latest session.
-func (h *house) origin(t *testing.T, account *authv1.Account) *authv1.Origin {
+func (h *harness) origin(t *testing.T, account *authv1.Account) *authv1.Origin {
 	t.Helper()
 	origin := &authv1.Origin{AccountId: account.GetId()}
 	err := h.owner.QueryRow(t.Context(), "SELECT id FROM auth.sessions WHERE account_id = $1 ORDER BY create_time DESC LIMIT 1", account.GetId()).Scan(&origin.SessionId)
@@ -178,7 +178,7 @@ func (h *house) origin(t *testing.T, account *authv1.Account) *authv1.Origin {
 	return origin
 }
 
-func (h *house) requestEmail(t *testing.T, account *authv1.Account, email string) {
+func (h *harness) requestEmail(t *testing.T, account *authv1.Account, email string) {
 	t.Helper()
 	_, err := h.links.RequestEmailChange(t.Context(), &authv1.RequestEmailChangeRequest{NewEmail: email, Origin: h.origin(t, account)})
 	if err != nil {
@@ -188,7 +188,7 @@ func (h *house) requestEmail(t *testing.T, account *authv1.Account, email string
 
 // newLinks makes one open link of each kind, for accounts of their own, and
 // returns the tokens and, but for the registration, the accounts.
-func (h *house) newLinks(t *testing.T) (tokens map[string]string, accounts map[string]*authv1.Account) {
+func (h *harness) newLinks(t *testing.T) (tokens map[string]string, accounts map[string]*authv1.Account) {
 	t.Helper()
 	tokens, accounts = map[string]string{}, map[string]*authv1.Account{}
 	h.register(t, "register@example.com")
@@ -218,7 +218,7 @@ func (h *house) newLinks(t *testing.T) (tokens map[string]string, accounts map[s
 }
 
 // redeemers are the methods that take a link, by their names.
-func (h *house) redeemers(t *testing.T) map[string]func(token string) error {
+func (h *harness) redeemers(t *testing.T) map[string]func(token string) error {
 	return map[string]func(token string) error{
 		"VerifyEmail":        func(token string) error { _, err := h.verify(t, token); return err },
 		"ResetPassword":      func(token string) error { return h.reset(t, token) },
@@ -234,7 +234,7 @@ var takes = map[string]string{
 
 func TestALinkIsForOnePurposeAndWorksOnce(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	tokens, _ := h.newLinks(t)
 	for kind, token := range tokens {
 		for name, redeem := range h.redeemers(t) {
@@ -258,7 +258,7 @@ func TestALinkIsForOnePurposeAndWorksOnce(t *testing.T) {
 
 func TestOfManyWhoUseALinkAtOnceOneDoes(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	tokens, _ := h.newLinks(t)
 	accounts := h.count(t, "SELECT count(*) FROM auth.accounts")
 	for kind, token := range tokens {
@@ -295,7 +295,7 @@ func TestOfManyWhoUseALinkAtOnceOneDoes(t *testing.T) {
 // holdAccounts has whoever wants an account, or to make one of the registered
 // email, wait. letGo waits for three to do so, who have thus seen the same, and
 // lets them.
-func (h *house) holdAccounts(t *testing.T) (letGo func()) {
+func (h *harness) holdAccounts(t *testing.T) (letGo func()) {
 	t.Helper()
 	tx, err := h.owner.Begin(t.Context())
 	if err != nil {
@@ -323,7 +323,7 @@ func (h *house) holdAccounts(t *testing.T) (letGo func()) {
 
 func TestALinkWorksForHalfAnHour(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	tokens, _ := h.newLinks(t)
 	if n := h.count(t, "SELECT count(*) FROM auth.links WHERE expire_time <> create_time + interval '30 minutes'"); n != 0 {
 		t.Errorf("%d links don't last for 30 minutes", n)
@@ -343,7 +343,7 @@ func TestALinkWorksForHalfAnHour(t *testing.T) {
 
 func TestALinkThatIsNotOursIsRefused(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	tokens, _ := h.newLinks(t)
 	_, session := h.signedUp(t, "ada@example.com")
 	for kind, good := range tokens {
@@ -373,7 +373,7 @@ func TestALinkThatIsNotOursIsRefused(t *testing.T) {
 }
 
 // signedUp makes an account with a session where people register by link.
-func (h *house) signedUp(t *testing.T, email string) (*authv1.Account, *authv1.Tokens) {
+func (h *harness) signedUp(t *testing.T, email string) (*authv1.Account, *authv1.Tokens) {
 	t.Helper()
 	h.create(t, email, password)
 	response, err := h.login(t, email, password)
@@ -385,7 +385,7 @@ func (h *house) signedUp(t *testing.T, email string) (*authv1.Account, *authv1.T
 
 func TestAChangeOfEmailOrPasswordEndsTheAccountsOtherLinks(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	other, _ := h.signedUp(t, "other@example.com")
 	h.requestEmail(t, other, "others@example.com")
 	kept := h.mailed(t, "confirm_email", "others@example.com").Token
@@ -449,7 +449,7 @@ func TestAChangeOfEmailOrPasswordEndsTheAccountsOtherLinks(t *testing.T) {
 // Whoever changes an account and whoever uses its links lock the same rows.
 func TestWhatEndsLinksAtOnceIsNeverAFault(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	for range 4 {
 		account := h.create(t, newID(t)+"@example.com", password)
 		if _, err := h.login(t, account.GetEmail(), password); err != nil {
@@ -503,7 +503,7 @@ func TestWhatEndsLinksAtOnceIsNeverAFault(t *testing.T) {
 
 func TestALinkOfADeletedAccountIsRefused(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	tokens, accounts := h.newLinks(t)
 	h.signedUp(t, "exists@example.com")
 	h.register(t, "exists@example.com")
@@ -526,7 +526,7 @@ func TestALinkOfADeletedAccountIsRefused(t *testing.T) {
 // link.
 func TestALinkToAnEarlierAddressIsRefused(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	tokens, accounts := h.newLinks(t)
 	h.exec(t, "UPDATE auth.accounts SET email = 'moved-' || email")
 	for kind := range accounts {
@@ -541,7 +541,7 @@ func TestALinkToAnEarlierAddressIsRefused(t *testing.T) {
 
 func TestADisabledAccountsLinkWaitsUntilItIsEnabled(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	tokens, accounts := h.newLinks(t)
 	for kind, account := range accounts {
 		redeem := h.redeemers(t)[takes[kind]]
@@ -558,7 +558,7 @@ func TestADisabledAccountsLinkWaitsUntilItIsEnabled(t *testing.T) {
 
 func TestATokenStandsNowhereButInItsMail(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	tokens, _ := h.newLinks(t)
 	for kind, token := range tokens {
 		if err := h.redeemers(t)[takes[kind]](token + "x"); err == nil {
@@ -579,7 +579,7 @@ func TestATokenStandsNowhereButInItsMail(t *testing.T) {
 
 func TestUsesAndRefusalsOfLinksAreAudited(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	tokens, accounts := h.newLinks(t)
 	events := map[string]string{"VerifyEmail": "link.verify", "ResetPassword": "link.reset", "ConfirmEmailChange": "link.email"}
 	for kind, token := range tokens {
@@ -620,7 +620,7 @@ func TestUsesAndRefusalsOfLinksAreAudited(t *testing.T) {
 
 func TestLinksAreForgottenADayAfterTheyExpired(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	h.newLinks(t)
 	h.exec(t, "UPDATE auth.links SET expire_time = now() - interval '25 hours' WHERE kind IN ('reset', 'register')")
 	h.exec(t, "UPDATE auth.links SET expire_time = now() - interval '23 hours' WHERE kind = 'invite'")

@@ -8,44 +8,52 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accounts"
+	"gatehouse/auth/audit"
+	"gatehouse/auth/idempotency"
+	"gatehouse/auth/links"
+	"gatehouse/auth/outbox"
+	"gatehouse/auth/passwords"
+	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 )
 
-// verifyTries is how often an account may come or go under a VerifyEmail.
+// verifyTries bounds the retries of a VerifyEmail whose account changes meanwhile.
 const verifyTries = 3
 
 // VerifyEmail implements authv1.LinkServiceHandler. A link of a disabled account
 // stays open, for when it is enabled.
-func (s *Service) VerifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest) (*authv1.VerifyEmailResponse, error) {
-	call := s.keyed(req.GetIdempotencyKey(), req.GetOrigin(), req.GetToken())
-	row := audited{event: eventLinkVerify, origin: req.GetOrigin()}
-	return once(ctx, s, call, row, func() (*authv1.VerifyEmailResponse, error) {
+func (s *linkService) VerifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest) (*authv1.VerifyEmailResponse, error) {
+	call := s.calls.Call(req.GetIdempotencyKey(), req.GetOrigin(), req.GetToken())
+	row := audit.Row{Event: audit.LinkVerify, Origin: req.GetOrigin()}
+	return idempotency.Once(ctx, call, func(err error) error { return s.log.Refuse(ctx, row, err) }, func() (*authv1.VerifyEmailResponse, error) {
 		return s.verifyEmail(ctx, req, call, row)
 	}, func(made string) (*authv1.VerifyEmailResponse, error) {
 		if confirmsOnly(req, made) {
-			account, err := scanAccount(s.db.QueryRow(ctx, selectAccount, pgx.NamedArgs{"id": made}))
-			if missing(err) {
-				return nil, s.refuse(ctx, row, errTargetGone)
+			account, err := accounts.Scan(s.db.QueryRow(ctx, accounts.Select, pgx.NamedArgs{"id": made}))
+			if database.Missing(err) {
+				return nil, s.log.Refuse(ctx, row, idempotency.ErrTargetGone)
 			}
 			return &authv1.VerifyEmailResponse{Account: account}, err
 		}
-		login, err := s.signInAgain(ctx, made, req.GetPassword(), row)
+		login, err := s.sessions.signInAgain(ctx, made, req.GetPassword(), row)
 		return &authv1.VerifyEmailResponse{Account: login.GetAccount(), Tokens: login.GetTokens(), DeviceToken: login.GetDeviceToken()}, err
 	})
 }
 
-// confirmsOnly reports whether the caller is signed in to the account and asks
-// for no more than that its email is verified.
+// confirmsOnly reports whether the caller is signed in to the account and only
+// verifies its email.
 func confirmsOnly(req *authv1.VerifyEmailRequest, account string) bool {
 	return req.GetPassword() == "" && account != "" && req.GetOrigin().GetAccountId() == account
 }
 
-func (s *Service) verifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest, call *keyedCall, row audited) (*authv1.VerifyEmailResponse, error) {
-	seen, err := readLink(ctx, s.db, selectLink, req.GetToken(), linkRegister, linkVerify, linkInvite)
-	row.account = seen.account
+func (s *linkService) verifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest, call *idempotency.Call, row audit.Row) (*authv1.VerifyEmailResponse, error) {
+	seen, err := links.Read(ctx, s.db, links.Select, req.GetToken(), links.Register, links.Verify, links.Invite)
+	row.Account = seen.Account
 	if err != nil {
-		return nil, s.refuse(ctx, row, err)
+		return nil, s.log.Refuse(ctx, row, err)
 	}
 	var response *authv1.VerifyEmailResponse
 	for range verifyTries {
@@ -53,43 +61,43 @@ func (s *Service) verifyEmail(ctx context.Context, req *authv1.VerifyEmailReques
 		if proof, err = s.proveOwner(ctx, req, seen); err != nil {
 			break
 		}
-		err = s.transact(ctx, func(tx pgx.Tx) (err error) {
-			if err := call.claim(ctx, tx); err != nil {
+		err = s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
+			if err := call.Claim(ctx, tx); err != nil {
 				return err
 			}
 			if response, err = s.verified(ctx, tx, req, proof, &row); err != nil {
 				return err
 			}
-			return call.made(ctx, tx, response.GetAccount().GetId())
+			return call.Made(ctx, tx, response.GetAccount().GetId())
 		})
-		if !errors.Is(err, errMeanwhile) {
+		if !errors.Is(err, links.ErrChanged) {
 			break
 		}
 	}
 	if err != nil {
-		return nil, s.refuse(ctx, row, fmt.Errorf("verify an email: %w", err))
+		return nil, s.log.Refuse(ctx, row, fmt.Errorf("verify an email: %w", err))
 	}
 	s.revocations.Soon()
-	s.tell(ctx, response.GetAccount().GetId())
+	s.relay.Deliver(ctx, response.GetAccount().GetId())
 	return response, nil
 }
 
-// ownerProof is what a link's holder has shown beside the link.
+// ownerProof is what a link's holder has proven in addition to the link.
 type ownerProof struct {
-	// signedIn is the account that they are signed in to, and give no password
-	// for; "" if they give one.
+	// signedIn is the account that they are signed in to, if they gave no password;
+	// otherwise "".
 	signedIn string
-	// known is the stored hash that their password fits; "" if it fits none.
+	// known is the stored hash that their password matches; "" if it matches none.
 	known string
-	// hash is of the password that the account is to have, if it fits none.
+	// hash is that of the account's new password, if it matches none.
 	hash string
 }
 
-// proveOwner looks at the password that a link's holder gives. It holds no
-// connection while the password is hashed. A wrong one is no failure to count:
-// the link entitles its holder to choose another.
-func (s *Service) proveOwner(ctx context.Context, req *authv1.VerifyEmailRequest, l link) (ownerProof, error) {
-	found, err := readCredentials(ctx, s.db, selectCredentials, pgx.NamedArgs{"email": l.email})
+// proveOwner checks the password of a link's holder. It holds no connection while
+// the password is hashed. A wrong password is not counted as a failure: the link
+// entitles its holder to choose another.
+func (s *linkService) proveOwner(ctx context.Context, req *authv1.VerifyEmailRequest, l links.Link) (ownerProof, error) {
+	found, err := readCredentials(ctx, s.db, selectCredentials, pgx.NamedArgs{"email": l.Email})
 	if err != nil {
 		return ownerProof{}, err
 	}
@@ -97,7 +105,7 @@ func (s *Service) proveOwner(ctx context.Context, req *authv1.VerifyEmailRequest
 		return ownerProof{signedIn: found.id}, nil
 	}
 	if found.hash != "" && req.GetPassword() != "" {
-		right, _, err := s.passwords.Check(ctx, linkHolder(req.GetOrigin()), req.GetPassword(), found.hash)
+		right, _, err := s.passwords.Hasher.Check(ctx, passwords.LinkHolder(req.GetOrigin()), req.GetPassword(), found.hash)
 		if err != nil {
 			return ownerProof{}, err
 		}
@@ -105,17 +113,17 @@ func (s *Service) proveOwner(ctx context.Context, req *authv1.VerifyEmailRequest
 			return ownerProof{known: found.hash}, nil
 		}
 	}
-	if err := s.checkNewPassword("password", req.GetPassword(), l.email); err != nil {
+	if err := s.passwords.CheckNew("password", req.GetPassword(), l.Email); err != nil {
 		return ownerProof{}, err
 	}
-	hash, err := s.passwords.Hash(ctx, linkHolder(req.GetOrigin()), req.GetPassword())
+	hash, err := s.passwords.Hasher.Hash(ctx, passwords.LinkHolder(req.GetOrigin()), req.GetPassword())
 	return ownerProof{hash: hash}, err
 }
 
-// verified makes the link's account, or marks the email of the one that is there
-// as verified, and begins a session unless the caller has one.
-func (s *Service) verified(ctx context.Context, tx pgx.Tx, req *authv1.VerifyEmailRequest, proof ownerProof, row *audited) (*authv1.VerifyEmailResponse, error) {
-	link, account, err := lockLink(ctx, tx, req.GetToken(), linkRegister, linkVerify, linkInvite)
+// verified creates the link's account, or marks the email of the existing one as
+// verified, and begins a session unless the caller has one.
+func (s *linkService) verified(ctx context.Context, tx pgx.Tx, req *authv1.VerifyEmailRequest, proof ownerProof, row *audit.Row) (*authv1.VerifyEmailResponse, error) {
+	link, account, err := links.Lock(ctx, tx, req.GetToken(), links.Register, links.Verify, links.Invite)
 	if err != nil {
 		return nil, err
 	}
@@ -127,8 +135,8 @@ func (s *Service) verified(ctx context.Context, tx pgx.Tx, req *authv1.VerifyEma
 	if err != nil {
 		return nil, err
 	}
-	row.account = account.GetId()
-	if err := redeem(ctx, tx, link, account); err != nil {
+	row.Account = account.GetId()
+	if err := links.Redeem(ctx, tx, link, account); err != nil {
 		return nil, err
 	}
 	response := &authv1.VerifyEmailResponse{}
@@ -137,21 +145,21 @@ func (s *Service) verified(ctx context.Context, tx pgx.Tx, req *authv1.VerifyEma
 			return nil, err
 		}
 	}
-	if response.Account, err = accountByID(ctx, tx, account.GetId()); err != nil {
+	if response.Account, err = accounts.ByID(ctx, tx, account.GetId()); err != nil {
 		return nil, err
 	}
 	done := *row
-	done.outcome = succeeded
-	return response, audit(ctx, tx, done)
+	done.Outcome = audit.Succeeded
+	return response, audit.Write(ctx, tx, done)
 }
 
-// beginVerified begins the session of a link's holder. The link vouches for the
-// device: its owner needs no mail to learn of what they just did by mail.
-func (s *Service) beginVerified(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) (*authv1.VerifyEmailResponse, error) {
+// beginVerified begins the session of a link's holder. The device counts as known:
+// the owner needs no mail about a sign-in by mail.
+func (s *linkService) beginVerified(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) (*authv1.VerifyEmailResponse, error) {
 	if _, err := tx.Exec(ctx, noteSignIn, pgx.NamedArgs{"id": account.GetId()}); err != nil {
 		return nil, fmt.Errorf("note the sign-in: %w", err)
 	}
-	account, err := accountByID(ctx, tx, account.GetId())
+	account, err := accounts.ByID(ctx, tx, account.GetId())
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +167,7 @@ func (s *Service) beginVerified(ctx context.Context, tx pgx.Tx, account *authv1.
 	if err != nil {
 		return nil, fmt.Errorf("read the account's id: %w", err)
 	}
-	begun, err := s.beginSession(ctx, tx, account, s.deviceKeys.issue(uuid.New(), owner), origin)
+	begun, err := s.sessions.begin(ctx, tx, account, s.sessions.deviceKeys.Issue(uuid.New(), owner), origin)
 	if err != nil {
 		return nil, err
 	}
@@ -173,27 +181,26 @@ const (
 	hasPassword = `SELECT password_hash = @hash FROM auth.accounts WHERE id = @id`
 )
 
-// takeOver gives an account to the holder of its link. Who has shown to be the
-// one who has it already keeps its password and sessions. From all others it is
-// cleared of both: whoever set and began them may be a stranger, who registered
-// before the owner came.
-func (s *Service) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.Account, proof ownerProof, origin *authv1.Origin) error {
+// takeOver gives an account to the holder of its link. A holder who has proven to be
+// its present owner keeps password and sessions. Otherwise both are replaced:
+// somebody else may have registered the email before its owner did.
+func (s *linkService) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.Account, proof ownerProof, origin *authv1.Origin) error {
 	switch {
 	case proof.signedIn != "" && proof.signedIn != account.GetId():
-		return errMeanwhile
+		return links.ErrChanged
 	case proof.known != "":
 		var same bool
 		if err := tx.QueryRow(ctx, hasPassword, pgx.NamedArgs{"id": account.GetId(), "hash": proof.known}).Scan(&same); err != nil {
 			return fmt.Errorf("compare the password: %w", err)
 		}
 		if !same {
-			return errMeanwhile
+			return links.ErrChanged
 		}
 	case proof.signedIn == "":
 		if err := s.replacePassword(ctx, tx, account, proof.hash, origin); err != nil || !account.GetEmailVerified() {
 			return err
 		}
-		return s.tellPasswordChanged(ctx, tx, account, origin)
+		return s.mailPasswordChanged(ctx, tx, account, origin)
 	}
 	if _, err := tx.Exec(ctx, verifyOwned, pgx.NamedArgs{"id": account.GetId()}); err != nil {
 		return fmt.Errorf("verify the email: %w", err)
@@ -203,23 +210,23 @@ func (s *Service) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.Accou
 
 const noteSignIn = `UPDATE auth.accounts SET last_sign_in_time = clock_timestamp() WHERE id = @id`
 
-// createVerified makes the account that a registration asked for.
-func (s *Service) createVerified(ctx context.Context, tx pgx.Tx, l link, req *authv1.VerifyEmailRequest, proof ownerProof) (*authv1.Account, error) {
+// createVerified creates the account of a registration.
+func (s *linkService) createVerified(ctx context.Context, tx pgx.Tx, l links.Link, req *authv1.VerifyEmailRequest, proof ownerProof) (*authv1.Account, error) {
 	if s.registration == RegistrationClosed {
 		return nil, errRegistrationClosed
 	}
 	if proof.hash == "" {
-		return nil, errMeanwhile // the account that was there is gone
+		return nil, links.ErrChanged // the account was deleted
 	}
-	profile, err := profileFor(l, req)
+	profile, err := links.ProfileFor(l, req)
 	if err != nil {
 		return nil, err
 	}
-	account, err := s.writeAccount(ctx, tx, newAccount{
-		id: req.GetAccountId(), email: l.email, hash: proof.hash, profile: profile, signIn: true, verified: true, origin: req.GetOrigin(),
+	account, err := s.accounts.Write(ctx, tx, accounts.New{
+		ID: req.GetAccountId(), Email: l.Email, Hash: proof.hash, Profile: profile, SignIn: true, Verified: true, Origin: req.GetOrigin(),
 	})
-	if fault.Reason(err) == fault.Reason(errEmailTaken) {
-		return nil, fmt.Errorf("%w: %w", errMeanwhile, err) // by another link of theirs
+	if fault.Reason(err) == fault.Reason(accounts.ErrEmailTaken) {
+		return nil, fmt.Errorf("%w: %w", links.ErrChanged, err) // with another link for the email
 	}
 	return account, err
 }
@@ -230,9 +237,9 @@ const updateProvenPassword = `
 		password_change_time = clock_timestamp(), update_time = clock_timestamp()
 	WHERE id = @id`
 
-// givePassword sets the password of an account whose owner has shown that the
-// email is theirs, and tells them.
-func (s *Service) givePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
+// givePassword sets the password of an account whose owner has proven the email, and
+// mails them.
+func (s *linkService) givePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
 	var invited bool
 	if err := tx.QueryRow(ctx, selectInvited, pgx.NamedArgs{"id": account.GetId()}).Scan(&invited); err != nil {
 		return fmt.Errorf("look at the password: %w", err)
@@ -240,39 +247,38 @@ func (s *Service) givePassword(ctx context.Context, tx pgx.Tx, account *authv1.A
 	if err := s.replacePassword(ctx, tx, account, hash, origin); err != nil || invited {
 		return err
 	}
-	return s.tellPasswordChanged(ctx, tx, account, origin)
+	return s.mailPasswordChanged(ctx, tx, account, origin)
 }
 
-// replacePassword sets the password of an account whose owner has shown that the
-// email is theirs. No session from before counts any more: whoever began it may
-// not have been the owner.
-func (s *Service) replacePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
+// replacePassword sets the password of an account whose owner has proven the email.
+// It revokes all sessions: somebody else may have begun them.
+func (s *linkService) replacePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
 	if _, err := tx.Exec(ctx, updateProvenPassword, pgx.NamedArgs{"id": account.GetId(), "hash": hash}); err != nil {
 		return fmt.Errorf("write the password: %w", err)
 	}
-	if _, err := revokeSessions(ctx, tx, account.GetId(), "", "password reset"); err != nil {
+	if _, err := revocations.RevokeSessions(ctx, tx, account.GetId(), "", "password reset"); err != nil {
 		return err
 	}
-	return audit(ctx, tx, audited{event: eventPasswordChange, outcome: succeeded, account: account.GetId(), origin: origin})
+	return audit.Write(ctx, tx, audit.Row{Event: audit.PasswordChange, Outcome: audit.Succeeded, Account: account.GetId(), Origin: origin})
 }
 
-func (s *Service) tellPasswordChanged(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) error {
-	return s.enqueueMail(ctx, tx, mail{
-		kind: mailPasswordChanged, to: account.GetEmail(), account: account.GetId(),
-		locale: localeOf(origin, account.GetId()), values: circumstances(origin),
+func (s *linkService) mailPasswordChanged(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) error {
+	return s.mails.Enqueue(ctx, tx, outbox.Mail{
+		Kind: outbox.PasswordChanged, To: account.GetEmail(), Account: account.GetId(),
+		Locale: outbox.LocaleOf(origin, account.GetId()), Values: outbox.Circumstances(origin),
 	})
 }
 
 // SendVerification implements authv1.LinkServiceHandler.
-func (s *Service) SendVerification(ctx context.Context, req *authv1.SendVerificationRequest) (*authv1.SendVerificationResponse, error) {
+func (s *linkService) SendVerification(ctx context.Context, req *authv1.SendVerificationRequest) (*authv1.SendVerificationResponse, error) {
 	origin := req.GetOrigin()
-	row := audited{event: eventLinkRequest, account: origin.GetAccountId(), origin: origin}
-	if !s.sendsMail() {
-		return nil, s.refuse(ctx, row, errMailUnavailable)
+	row := audit.Row{Event: audit.LinkRequest, Account: origin.GetAccountId(), Origin: origin}
+	if !s.mails.Enabled() {
+		return nil, s.log.Refuse(ctx, row, outbox.ErrUnavailable)
 	}
-	account, err := scanAccount(s.db.QueryRow(ctx, selectAccount, pgx.NamedArgs{"id": optional(origin.GetAccountId())}))
-	if missing(err) {
-		return nil, errUserNotFound
+	account, err := accounts.Scan(s.db.QueryRow(ctx, accounts.Select, pgx.NamedArgs{"id": database.Optional(origin.GetAccountId())}))
+	if database.Missing(err) {
+		return nil, accounts.ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the account: %w", err)
@@ -280,36 +286,23 @@ func (s *Service) SendVerification(ctx context.Context, req *authv1.SendVerifica
 	if account.GetEmailVerified() {
 		return &authv1.SendVerificationResponse{}, nil
 	}
-	asked, err := s.countOwnMail(ctx, linkVerify, account.GetId())
+	asked, err := s.links.CountOwn(ctx, links.Verify, account.GetId())
 	if err != nil {
-		return nil, s.refuse(ctx, row, err)
+		return nil, s.log.Refuse(ctx, row, err)
 	}
-	err = s.transact(ctx, func(tx pgx.Tx) error {
-		account, err := lockedAccount(ctx, tx, account.GetId())
+	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
+		account, err := accounts.Lock(ctx, tx, account.GetId())
 		if err != nil {
 			return err
 		}
-		if err := s.sendVerifyLink(ctx, tx, account, origin); err != nil {
+		if err := s.links.SendVerification(ctx, tx, account, origin); err != nil {
 			return err
 		}
-		row.outcome = succeeded
-		return audit(ctx, tx, row)
+		row.Outcome = audit.Succeeded
+		return audit.Write(ctx, tx, row)
 	})
-	if err := s.uncountMail(ctx, asked, err); err != nil {
+	if err := s.links.Uncount(ctx, asked, err); err != nil {
 		return nil, fmt.Errorf("send a verification: %w", err)
 	}
 	return &authv1.SendVerificationResponse{}, nil
-}
-
-// sendVerifyLink sends an account's owner a link by which they show that the
-// email is theirs.
-func (s *Service) sendVerifyLink(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) error {
-	token, err := issueLink(ctx, tx, link{kind: linkVerify, email: account.GetEmail(), account: account.GetId()})
-	if err != nil {
-		return err
-	}
-	return s.enqueueMail(ctx, tx, mail{
-		kind: mailVerifyEmail, to: account.GetEmail(), account: account.GetId(),
-		locale: localeOf(origin, account.GetId()), token: token, values: circumstances(origin),
-	})
 }

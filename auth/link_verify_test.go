@@ -17,7 +17,7 @@ import (
 func TestARegistrationByLinkMakesTheAccountOnceTheLinkIsUsed(t *testing.T) {
 	t.Parallel()
 	receiver := newReceiver()
-	h := newHouse(t, byLink, func(c *auth.Config) { c.Users = receiver.client(t) })
+	h := newHarness(t, byLink, func(c *auth.Config) { c.Users = receiver.client(t) })
 	if got := h.register(t, "ada@example.com"); !proto.Equal(got, &authv1.CreateAccountResponse{VerificationSent: true}) {
 		t.Errorf("got %v, want verification_sent alone", got)
 	}
@@ -48,7 +48,7 @@ func TestARegistrationByLinkMakesTheAccountOnceTheLinkIsUsed(t *testing.T) {
 
 func TestAWeakPasswordLeavesTheLinkAsItIs(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	tokens, _ := h.newLinks(t)
 	_, err := h.links.VerifyEmail(t.Context(), &authv1.VerifyEmailRequest{Token: tokens["register"], Password: "short", AccountId: newID(t)})
 	wantReason(t, err, connect.CodeInvalidArgument, "PASSWORD_TOO_SHORT")
@@ -64,7 +64,7 @@ func TestAWeakPasswordLeavesTheLinkAsItIs(t *testing.T) {
 
 func TestWhoeverHoldsTheLinkTakesOverTheEmailsAccount(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	account, before := h.signedUp(t, "Ada@example.com")
 	h.register(t, "ada@EXAMPLE.com")
 	mail := h.mailed(t, "account_exists", "Ada@example.com") // as the account spells it
@@ -89,7 +89,7 @@ func TestWhoeverHoldsTheLinkTakesOverTheEmailsAccount(t *testing.T) {
 // Somebody registers another's email where nobody has to show that it is theirs.
 func TestAnAttackersEarlierRegistrationGainsNothing(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, withMail)
+	h := newHarness(t, withMail)
 	attacker, tokens := h.signUp(t, "victim@example.com")
 	if attacker.GetEmailVerified() {
 		t.Error("an email that nobody verified is called verified")
@@ -112,14 +112,14 @@ func TestAnAttackersEarlierRegistrationGainsNothing(t *testing.T) {
 
 func TestOpenRegistrationSendsALinkIfItMakesAnAccount(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, withMail)
+	h := newHarness(t, withMail)
 	h.signUp(t, "ada@example.com")
 	h.wantMails(t, "verify_email ada@example.com")
 	_, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{AccountId: newID(t), Email: "ADA@example.com", Password: password, SignIn: true})
 	wantReason(t, err, connect.CodeAlreadyExists, "EMAIL_TAKEN")
 	h.wantMails(t)
 
-	mailless := newHouse(t)
+	mailless := newHarness(t)
 	mailless.signUp(t, "ada@example.com")
 	if n := mailless.count(t, "SELECT (SELECT count(*) FROM auth.links) + (SELECT count(*) FROM auth.mails)"); n != 0 {
 		t.Errorf("%d links and mails were written that can't be sent", n)
@@ -128,7 +128,7 @@ func TestOpenRegistrationSendsALinkIfItMakesAnAccount(t *testing.T) {
 
 func TestAVerificationCanBeAskedForAgain(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, withMail)
+	h := newHarness(t, withMail)
 	account, _ := h.signUp(t, "ada@example.com")
 	h.mailed(t, "verify_email", "ada@example.com")
 	send := func() error {
@@ -156,7 +156,7 @@ func TestAVerificationCanBeAskedForAgain(t *testing.T) {
 // Two links from two registrations of one email, used at the same time.
 func TestTwoRegistrationsOfAnEmailMakeOneAccount(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	for round := range 5 {
 		email := string(rune('a'+round)) + "@example.com"
 		h.register(t, email)
@@ -181,7 +181,7 @@ func TestTwoRegistrationsOfAnEmailMakeOneAccount(t *testing.T) {
 
 func TestARegistrationEndsWhenRegistrationIsClosed(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	h.register(t, "ada@example.com")
 	token := h.mailed(t, "verify_email", "ada@example.com").Token
 	closed := h.config
@@ -193,8 +193,8 @@ func TestARegistrationEndsWhenRegistrationIsClosed(t *testing.T) {
 
 func TestAnInvitedPersonChoosesTheirPassword(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, withMail, func(c *auth.Config) { c.Registration = auth.RegistrationClosed })
-	invite := func(h *house, email string) (*authv1.Account, error) {
+	h := newHarness(t, withMail, func(c *auth.Config) { c.Registration = auth.RegistrationClosed })
+	invite := func(h *harness, email string) (*authv1.Account, error) {
 		response, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{
 			AccountId: newID(t), Email: email, Roles: []string{"editor"}, Profile: &authv1.ProfileSeed{FirstName: "Ada", Locale: "fr"},
 			Origin: &authv1.Origin{AccountId: newID(t), Locale: "de", IpAddress: "192.0.2.1"},
@@ -229,7 +229,7 @@ func TestAnInvitedPersonChoosesTheirPassword(t *testing.T) {
 	wantReason(t, err, connect.CodeAlreadyExists, "EMAIL_TAKEN")
 	h.wantMails(t)
 
-	mailless := newHouse(t)
+	mailless := newHarness(t)
 	_, err = invite(mailless, "ada@example.com")
 	wantReason(t, err, connect.CodeFailedPrecondition, "MAIL_UNAVAILABLE")
 	if n := mailless.count(t, "SELECT count(*) FROM auth.accounts"); n != 0 {
@@ -239,7 +239,7 @@ func TestAnInvitedPersonChoosesTheirPassword(t *testing.T) {
 
 func TestWithoutMailWhatNeedsItSaysSo(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, func(c *auth.Config) { c.Registration = auth.RegistrationVerify })
+	h := newHarness(t, func(c *auth.Config) { c.Registration = auth.RegistrationVerify })
 	account, _ := h.signedUp(t, "ada@example.com")
 	origin := h.origin(t, account)
 	for name, call := range map[string]func() error{

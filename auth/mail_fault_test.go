@@ -15,7 +15,7 @@ import (
 
 func TestMailWaitsForAServerThatIsAway(t *testing.T) {
 	t.Parallel()
-	h, server := newMailHouse(t, mailtest.Config{})
+	h, server := newMailHarness(t, mailtest.Config{})
 	server.Stop()
 	h.run(t)
 	id := h.enqueue(t, resetMail("ada@example.com"))
@@ -29,7 +29,7 @@ func TestMailWaitsForAServerThatIsAway(t *testing.T) {
 func TestAMailWhoseAnswerIsLostIsSentAgainWithTheSameMessageID(t *testing.T) {
 	t.Parallel()
 	var first atomic.Bool
-	h, server := newMailHouse(t, mailtest.Config{Data: func(mailtest.Received) error {
+	h, server := newMailHarness(t, mailtest.Config{Data: func(mailtest.Received) error {
 		if first.CompareAndSwap(false, true) {
 			return mailtest.ErrDie
 		}
@@ -49,7 +49,7 @@ func TestAMailWhoseAnswerIsLostIsSentAgainWithTheSameMessageID(t *testing.T) {
 func TestAServerThatHangsHoldsUpNeitherOtherMailNorTheStop(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	h, server := newMailHouse(t, mailtest.Config{Rcpt: func(to string) error {
+	h, server := newMailHarness(t, mailtest.Config{Rcpt: func(to string) error {
 		if strings.HasPrefix(to, "slow") {
 			<-release
 		}
@@ -77,7 +77,7 @@ func TestAServerThatHangsHoldsUpNeitherOtherMailNorTheStop(t *testing.T) {
 
 func TestTwoCopiesSendEachMailOnce(t *testing.T) {
 	t.Parallel()
-	h, server := newMailHouse(t, mailtest.Config{})
+	h, server := newMailHarness(t, mailtest.Config{})
 	for n := range 100 {
 		h.enqueue(t, resetMail(fmt.Sprintf("user%d@example.com", n)))
 	}
@@ -96,7 +96,7 @@ func TestTwoCopiesSendEachMailOnce(t *testing.T) {
 
 func TestAMailThatADeadCopyTookIsSentByAnother(t *testing.T) {
 	t.Parallel()
-	h, server := newMailHouse(t, mailtest.Config{})
+	h, server := newMailHarness(t, mailtest.Config{})
 	id := h.enqueue(t, resetMail("ada@example.com"))
 	h.exec(t, "UPDATE auth.mails SET attempts = 1, next_attempt_time = now() + interval '2 minutes'")
 	h.run(t)
@@ -111,10 +111,10 @@ func TestAMailThatADeadCopyTookIsSentByAnother(t *testing.T) {
 // The connections break between the mail's going and the noting of it.
 func TestAMailIsSentAtLeastOnceWhenPostgresBreaksOff(t *testing.T) {
 	t.Parallel()
-	var h *house
+	var h *harness
 	var once sync.Once
 	broke := make(chan struct{})
-	h, server := newMailHouse(t, mailtest.Config{}, func(c *auth.Config) {
+	h, server := newMailHarness(t, mailtest.Config{}, func(c *auth.Config) {
 		c.Step = func(name string) {
 			if name == "auth: after a mail is sent" {
 				once.Do(func() {

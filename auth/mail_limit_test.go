@@ -11,7 +11,7 @@ import (
 )
 
 // askReset asks for a reset from an address. The answer is always the same.
-func (h *house) askReset(t *testing.T, email, address string) {
+func (h *harness) askReset(t *testing.T, email, address string) {
 	t.Helper()
 	_, err := h.links.RequestPasswordReset(t.Context(), &authv1.RequestPasswordResetRequest{Email: email, Origin: &authv1.Origin{IpAddress: address}})
 	if err != nil {
@@ -20,7 +20,7 @@ func (h *house) askReset(t *testing.T, email, address string) {
 }
 
 // floodResets asks for far more resets than are sent, from several networks.
-func (h *house) floodResets(t *testing.T, email string) {
+func (h *harness) floodResets(t *testing.T, email string) {
 	t.Helper()
 	for i := range 100 {
 		h.askReset(t, email, fmt.Sprintf("203.0.%d.7", i%10))
@@ -34,7 +34,7 @@ func TestAFloodOfResetRequestsLeavesTheOwnerAUsableLink(t *testing.T) {
 	for name, mode := range map[string]func(*auth.Config){"open": withMail, "verify": byLink} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHouse(t, throttled, mode)
+			h := newHarness(t, throttled, mode)
 			h.create(t, "ada@example.com", password)
 			h.floodResets(t, "ADA@example.com")
 			if sent := len(h.post(t)); sent < 5 || sent > 21 {
@@ -58,7 +58,7 @@ func TestAFloodOfResetRequestsLeavesTheOwnerAUsableLink(t *testing.T) {
 // A network's flood below the recipient's bound takes nothing from others.
 func TestANetworksFloodTakesNothingFromOtherNetworks(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled, byLink)
+	h := newHarness(t, throttled, byLink)
 	h.create(t, "ada@example.com", password)
 	for range 20 {
 		h.askReset(t, "ada@example.com", "203.0.113.7")
@@ -81,7 +81,7 @@ func TestANetworksFloodTakesNothingFromOtherNetworks(t *testing.T) {
 // Guarantee 5: what is left behind above the bound doesn't depend on an account.
 func TestAboveTheBoundAnAccountMakesNoDifference(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled, byLink)
+	h := newHarness(t, throttled, byLink)
 	h.create(t, "ada@example.com", password)
 	var counts []string
 	for _, email := range []string{"ada@example.com", "nobody@example.com"} {
@@ -108,7 +108,7 @@ func TestAboveTheBoundAnAccountMakesNoDifference(t *testing.T) {
 // What is refused, and so sends no mail, is not counted.
 func TestWhatSendsNoMailIsNotCounted(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled, withMail)
+	h := newHarness(t, throttled, withMail)
 	account, _ := h.signedUp(t, "ada@example.com")
 	origin := h.origin(t, account)
 	h.exec(t, "DELETE FROM auth.throttles")
@@ -134,7 +134,7 @@ func TestWhatSendsNoMailIsNotCounted(t *testing.T) {
 // Somebody signed in has a count of their own, that strangers can't spend.
 func TestASignedInPersonsMailsCountForThemAlone(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled, withMail)
+	h := newHarness(t, throttled, withMail)
 	account, _ := h.signedUp(t, "ada@example.com")
 	h.floodResets(t, "ada@example.com")
 	h.post(t)

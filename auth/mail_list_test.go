@@ -24,7 +24,7 @@ var mailStatuses = []authv1.MailStatus{
 
 // fillMails makes so many mails: of ten, one is pending, two have failed, and
 // seven were sent. The id of the nth, from the oldest, ends in n.
-func (h *house) fillMails(t *testing.T, count int) {
+func (h *harness) fillMails(t *testing.T, count int) {
 	t.Helper()
 	h.exec(t, `
 		INSERT INTO auth.mails (id, kind, recipient, next_attempt_time, sent_time, fail_time, sealed_values)
@@ -37,7 +37,7 @@ func (h *house) fillMails(t *testing.T, count int) {
 
 func TestWalkingThePagesMeetsEveryMailOnce(t *testing.T) {
 	t.Parallel()
-	h, _ := newMailHouse(t, mailtest.Config{})
+	h, _ := newMailHarness(t, mailtest.Config{})
 	h.fillMails(t, 95)
 	for _, status := range mailStatuses {
 		var ids []string
@@ -80,7 +80,7 @@ func TestWalkingThePagesMeetsEveryMailOnce(t *testing.T) {
 
 func TestAPageTokenOfAnotherListingIsRefused(t *testing.T) {
 	t.Parallel()
-	h, _ := newMailHouse(t, mailtest.Config{})
+	h, _ := newMailHarness(t, mailtest.Config{})
 	h.fillMails(t, 30)
 	page, err := h.mails.ListMails(t.Context(), &authv1.ListMailsRequest{PageSize: 2})
 	if err != nil {
@@ -124,7 +124,7 @@ func (m *mailStatements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQuer
 func TestEveryStatementAboutMailIsServedByAnIndex(t *testing.T) {
 	t.Parallel()
 	statements := &mailStatements{seen: map[string]pgx.NamedArgs{}}
-	h, _ := newMailHouse(t, mailtest.Config{Rcpt: func(to string) error {
+	h, _ := newMailHarness(t, mailtest.Config{Rcpt: func(to string) error {
 		if strings.HasPrefix(to, "refused") {
 			return mailtest.Refuse(451, "later")
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
@@ -14,22 +13,7 @@ import (
 	"gatehouse/internal/telemetry"
 )
 
-// What is counted as it happens. These are the process's, as OpenTelemetry's
-// API means it, and count nothing until the process has something to tell.
-var (
-	meter = otel.Meter(telemetry.Scope)
-
-	auditEvents, _ = meter.Int64Counter("gatehouse.auth.events", metric.WithUnit("{event}"),
-		metric.WithDescription("What changed or tried an identity, as the audit has it."))
-)
-
-func countEvent(ctx context.Context, row audited) {
-	auditEvents.Add(ctx, 1, metric.WithAttributes(
-		attribute.String("event", string(row.event)), attribute.String("outcome", string(row.outcome)), attribute.String("reason", row.reason),
-	))
-}
-
-// backlog is what the database tells of work to be done.
+// backlog is the pending work, as the database has it.
 type backlog struct {
 	News           int64
 	NewsAge        float64
@@ -53,37 +37,37 @@ const selectBacklog = `
 			FROM auth.signing_keys) AS signing`
 
 func (s *Service) backlog(ctx context.Context) (backlog, error) {
-	rows, err := s.db.Query(ctx, selectBacklog, pgx.NamedArgs{"key_life": s.keyLife})
+	rows, err := s.db.Query(ctx, selectBacklog, pgx.NamedArgs{"key_life": s.keys.Life()})
 	if err != nil {
-		return backlog{}, fmt.Errorf("look at the backlog: %w", err)
+		return backlog{}, fmt.Errorf("read the backlog: %w", err)
 	}
 	found, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[backlog])
 	if err != nil {
-		return backlog{}, fmt.Errorf("look at the backlog: %w", err)
+		return backlog{}, fmt.Errorf("read the backlog: %w", err)
 	}
 	return found, nil
 }
 
-// Measure measures what is to be looked at when somebody asks.
+// Measure registers the gauges, which are read when the metrics are collected.
 func (s *Service) Measure(meter metric.Meter) error {
 	return errors.Join(s.measureBacklog(meter), s.measureFeed(meter), s.measureClock(meter), database.ObservePool(meter, "auth", s.db.Pool))
 }
 
-// measureBacklog measures what is in the database. While that gives no answer,
-// nothing is shown rather than what was.
+// measureBacklog registers the gauges of the backlog. While the database is
+// unreachable they have no value, rather than the last one.
 func (s *Service) measureBacklog(meter metric.Meter) error {
 	news, err1 := meter.Int64ObservableGauge("gatehouse.auth.relay.backlog", metric.WithUnit("{account}"),
-		metric.WithDescription("Accounts of which users has yet to hear news."))
+		metric.WithDescription("Accounts whose changes have not been delivered to users."))
 	newsAge, err2 := meter.Float64ObservableGauge("gatehouse.auth.relay.oldest", metric.WithUnit("s"),
-		metric.WithDescription("Since when the oldest of this news waits; 0 when there is none."))
+		metric.WithDescription("Age of the oldest undelivered change; 0 without one."))
 	mails, err3 := meter.Int64ObservableGauge("gatehouse.auth.mails", metric.WithUnit("{mail}"),
-		metric.WithDescription("Mails that are to be sent, or couldn't be."))
+		metric.WithDescription("Mails in the outbox, pending or failed (dead letters)."))
 	mailAge, err4 := meter.Float64ObservableGauge("gatehouse.auth.mails.oldest", metric.WithUnit("s"),
-		metric.WithDescription("Since when the oldest mail that is to be sent waits; 0 when there is none."))
+		metric.WithDescription("Age of the oldest pending mail; 0 without one."))
 	keyAge, err5 := meter.Float64ObservableGauge("gatehouse.auth.signing_key.age", metric.WithUnit("s"),
-		metric.WithDescription("For how long the signing key has been signing."))
+		metric.WithDescription("Time since the current signing key began to sign."))
 	keyEnd, err6 := meter.Float64ObservableGauge("gatehouse.auth.signing_key.next", metric.WithUnit("s"),
-		metric.WithDescription("In how long the next signing key signs; less than 0 when it should have."))
+		metric.WithDescription("Time until the next signing key signs; negative when it is overdue."))
 	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return fmt.Errorf("measure the backlog: %w", err)
 	}
@@ -114,14 +98,14 @@ func (s *Service) measureBacklog(meter metric.Meter) error {
 
 func (s *Service) measureFeed(meter metric.Meter) error {
 	live, err1 := meter.Int64ObservableGauge("gatehouse.auth.revocations", metric.WithUnit("{revocation}"),
-		metric.WithDescription("Revocations that gateways are told of: those that may concern an access token that is still alive."))
+		metric.WithDescription("Revocations in the feed: those that may concern an access token that has not expired."))
 	watchers, err2 := meter.Int64ObservableGauge("gatehouse.auth.feed.watchers", metric.WithUnit("{stream}"),
-		metric.WithDescription("Streams of revocations that gateways have open here."))
+		metric.WithDescription("Open revocation streams of gateways."))
 	if err := errors.Join(err1, err2); err != nil {
 		return fmt.Errorf("measure the feed: %w", err)
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		known, open := s.revocations.Count()
+		known, open := s.revocation.feed.Count()
 		o.ObserveInt64(live, int64(known))
 		o.ObserveInt64(watchers, int64(open))
 		return nil

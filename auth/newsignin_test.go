@@ -8,7 +8,7 @@ import (
 // first one, nor of those on a known device.
 func TestASignInOnAnUnknownDeviceIsToldByMail(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, withMail)
+	h := newHarness(t, withMail)
 	account, _ := h.signUp(t, "ada@example.com")
 	told := func() int {
 		return h.count(t, "SELECT count(*) FROM auth.mails WHERE kind = 'new_sign_in' AND recipient = 'ada@example.com' AND account_id = $1", account.GetId())

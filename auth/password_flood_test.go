@@ -17,7 +17,7 @@ import (
 // floodSignIns keeps strangers guessing, from many networks, until what it
 // returns is called, which returns how many guesses were refused unlooked-at. It
 // returns once the queue refuses strangers.
-func (h *house) floodSignIns(t *testing.T) (end func() int64) {
+func (h *harness) floodSignIns(t *testing.T) (end func() int64) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
@@ -46,7 +46,7 @@ func (h *house) floodSignIns(t *testing.T) (end func() int64) {
 // Guarantees 4 and 12: of a flood of wrong sign-ins, only its like is refused.
 func TestAFloodOfSignInsRefusesNobodyWhoIsKnown(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	const people = 8
 	type person struct {
 		account *authv1.Account
@@ -105,8 +105,8 @@ func TestAFloodOfSignInsRefusesNobodyWhoIsKnown(t *testing.T) {
 // A burst is no flood.
 func TestTwentySignUpsAtOnceOnTwoCopiesSucceed(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
-	copies := []*house{h, h.second(t)}
+	h := newHarness(t, throttled)
+	copies := []*harness{h, h.second(t)}
 	for i, err := range together(20, func(i int) error {
 		_, err := copies[i%2].accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{
 			AccountId: newID(t), Email: fmt.Sprintf("person%d@example.com", i), Password: password, SignIn: true,

@@ -13,7 +13,7 @@ import (
 
 func TestNewPasswordsAreHeldToTheRules(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, func(c *auth.Config) { c.PasswordMin = 10 })
+	h := newHarness(t, func(c *auth.Config) { c.PasswordMin = 10 })
 	account, _ := h.signUp(t, "lovelace+work@example.com")
 	sessions, err := h.sessions.ListSessions(t.Context(), &authv1.ListSessionsRequest{AccountId: account.GetId()})
 	if err != nil {
@@ -58,7 +58,7 @@ func TestNewPasswordsAreHeldToTheRules(t *testing.T) {
 // An operator knows what they do, but for a slip of the keyboard.
 func TestOperatorsPasswordsAreHeldToTheirLength(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	if err := h.service.CreateAdministrator(t.Context(), "admin@example.com", "short"); fault.Reason(err) != "PASSWORD_TOO_SHORT" {
 		t.Errorf("CreateAdministrator: %v, want PASSWORD_TOO_SHORT", err)
 	}
@@ -75,7 +75,7 @@ func TestOperatorsPasswordsAreHeldToTheirLength(t *testing.T) {
 
 func TestChangingAPasswordNeedsARecentSignIn(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account, _ := h.signUp(t, "ada@example.com")
 	sessions, err := h.sessions.ListSessions(t.Context(), &authv1.ListSessionsRequest{AccountId: account.GetId()})
 	if err != nil {
@@ -105,7 +105,7 @@ func TestChangingAPasswordNeedsARecentSignIn(t *testing.T) {
 // Whoever changes the password shuts out those who hold older links.
 func TestAChangedPasswordSupersedesOpenLinks(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account, _ := h.signUp(t, "ada@example.com")
 	other, _ := h.signUp(t, "bob@example.com")
 	sessions, err := h.sessions.ListSessions(t.Context(), &authv1.ListSessionsRequest{AccountId: account.GetId()})
@@ -135,7 +135,7 @@ func TestAChangedPasswordSupersedesOpenLinks(t *testing.T) {
 // refused is audited with its reason.
 func TestRefusedSignInsAreAuditedWithTheirReason(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account, _ := h.signUp(t, "ada@example.com")
 	h.exec(t, "UPDATE auth.accounts SET status = 'disabled'")
 	_, err := h.login(t, "ada@example.com", "wrong password")

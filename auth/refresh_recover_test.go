@@ -15,7 +15,7 @@ import (
 )
 
 // save keeps the sessions' rows as they are, as a standby has them, or a backup.
-func (h *house) save(t *testing.T) {
+func (h *harness) save(t *testing.T) {
 	t.Helper()
 	h.exec(t, "DROP TABLE IF EXISTS saved_sessions")
 	h.exec(t, "CREATE TABLE saved_sessions AS SELECT * FROM auth.sessions")
@@ -23,18 +23,18 @@ func (h *house) save(t *testing.T) {
 
 // rollBack loses what was written to the sessions since the save, as a failover
 // to that standby does, or a restore of that backup.
-func (h *house) rollBack(t *testing.T) {
+func (h *harness) rollBack(t *testing.T) {
 	t.Helper()
 	h.exec(t, `WITH gone AS (DELETE FROM auth.sessions) SELECT`)
 	h.exec(t, "INSERT INTO auth.sessions SELECT * FROM saved_sessions")
 }
 
-func (h *house) audited(t *testing.T, event, outcome string) int {
+func (h *harness) audited(t *testing.T, event, outcome string) int {
 	t.Helper()
 	return h.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = $1 AND outcome = $2", event, outcome)
 }
 
-func (h *house) session(t *testing.T) uuid.UUID {
+func (h *harness) session(t *testing.T) uuid.UUID {
 	t.Helper()
 	var id uuid.UUID
 	if err := h.owner.QueryRow(t.Context(), "SELECT id FROM auth.sessions").Scan(&id); err != nil {
@@ -60,7 +60,7 @@ func TestATokenNewerThanTheRowContinuesTheSession(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			h := newHouse(t)
+			h := newHarness(t)
 			_, tokens := h.signUp(t, "ada@example.com")
 			tokens = h.mustRefresh(t, tokens.GetRefreshToken(), test.key)
 			h.save(t)
@@ -91,7 +91,7 @@ func TestATokenNewerThanTheRowContinuesTheSession(t *testing.T) {
 // A refresh whose answer was lost with the failover is repeated with its key.
 func TestARefreshThatWasLostIsRepeatedWithItsKey(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, first := h.signUp(t, "ada@example.com")
 	h.save(t)
 	second := h.mustRefresh(t, first.GetRefreshToken(), "one")
@@ -106,7 +106,7 @@ func TestARefreshThatWasLostIsRepeatedWithItsKey(t *testing.T) {
 
 func TestARecoveredSessionHasNoRecentSignIn(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account, tokens := h.signUp(t, "ada@example.com")
 	h.save(t)
 	tokens = h.mustRefresh(t, tokens.GetRefreshToken(), "")
@@ -122,7 +122,7 @@ func TestARecoveredSessionHasNoRecentSignIn(t *testing.T) {
 // makes such tokens would end anybody's session.
 func TestANewerTokenThatNoLossExplainsIsOnlyRefused(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, func(c *auth.Config) { c.Secrets = [][]byte{secretTwo, secretOne} })
+	h := newHarness(t, func(c *auth.Config) { c.Secrets = [][]byte{secretTwo, secretOne} })
 	_, tokens := h.signUp(t, "ada@example.com")
 	id := h.session(t)
 	for name, token := range map[string]string{
@@ -153,7 +153,7 @@ func TestANewerTokenThatNoLossExplainsIsOnlyRefused(t *testing.T) {
 
 func TestARecoveryTakesATokenOfANewerKey(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, tokens := h.signUp(t, "ada@example.com")
 	h.save(t)
 	changed := h.config
@@ -174,7 +174,7 @@ func TestASessionThatEndedIsNotRecovered(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHouse(t)
+			h := newHarness(t)
 			_, tokens := h.signUp(t, "ada@example.com")
 			h.save(t)
 			tokens = h.mustRefresh(t, tokens.GetRefreshToken(), "")
@@ -191,7 +191,7 @@ func TestASessionThatEndedIsNotRecovered(t *testing.T) {
 // them is caught once both have used what they hold.
 func TestRecoveriesInterleavedWithReuse(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	for seed := range 30 {
 		random := rand.New(rand.NewPCG(20261128, uint64(seed)))
 		_, tokens := h.signUp(t, fmt.Sprintf("person%d@example.com", seed))
@@ -238,7 +238,7 @@ func TestRecoveriesInterleavedWithReuse(t *testing.T) {
 	}
 }
 
-func (h *house) refreshAs(ctx context.Context, token string) (string, error) {
+func (h *harness) refreshAs(ctx context.Context, token string) (string, error) {
 	response, err := h.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token})
 	return response.GetTokens().GetRefreshToken(), err
 }

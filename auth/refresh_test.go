@@ -12,13 +12,13 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 )
 
-func (h *house) refresh(t *testing.T, token, key string) (*authv1.Tokens, error) {
+func (h *harness) refresh(t *testing.T, token, key string) (*authv1.Tokens, error) {
 	t.Helper()
 	response, err := h.sessions.Refresh(t.Context(), &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: key})
 	return response.GetTokens(), err
 }
 
-func (h *house) mustRefresh(t *testing.T, token, key string) *authv1.Tokens {
+func (h *harness) mustRefresh(t *testing.T, token, key string) *authv1.Tokens {
 	t.Helper()
 	tokens, err := h.refresh(t, token, key)
 	if err != nil {
@@ -28,19 +28,19 @@ func (h *house) mustRefresh(t *testing.T, token, key string) *authv1.Tokens {
 }
 
 // age makes the latest rotation of every session so much older.
-func (h *house) age(t *testing.T, interval string) {
+func (h *harness) age(t *testing.T, interval string) {
 	t.Helper()
 	h.exec(t, "UPDATE auth.sessions SET rotate_time = rotate_time - $1::text::interval", interval)
 }
 
-func (h *house) liveSessions(t *testing.T) int {
+func (h *harness) liveSessions(t *testing.T) int {
 	t.Helper()
 	return h.count(t, "SELECT count(*) FROM auth.sessions WHERE revoke_time IS NULL")
 }
 
 func TestRefreshRotatesTheToken(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, first := h.signUp(t, "ada@example.com")
 	second := h.mustRefresh(t, first.GetRefreshToken(), "")
 	third := h.mustRefresh(t, second.GetRefreshToken(), "")
@@ -55,7 +55,7 @@ func TestRefreshRotatesTheToken(t *testing.T) {
 // Guarantee 1: whoever refreshes at the same time gets the same successor.
 func TestParallelRefreshesGiveOneGenerationAndOneSuccessor(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, tokens := h.signUp(t, "ada@example.com")
 	const parallel = 100
 	successors := make([]string, parallel)
@@ -94,7 +94,7 @@ func TestARepeatedRefreshGetsTheSameToken(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			h := newHouse(t)
+			h := newHarness(t)
 			_, first := h.signUp(t, "ada@example.com")
 			second := h.mustRefresh(t, first.GetRefreshToken(), test.key)
 			h.age(t, test.age)
@@ -126,7 +126,7 @@ func TestAnOldTokenEndsTheSession(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			h := newHouse(t)
+			h := newHarness(t)
 			account, first := h.signUp(t, "ada@example.com")
 			current := h.mustRefresh(t, first.GetRefreshToken(), test.key)
 			if test.presented {
@@ -148,7 +148,7 @@ func TestAnOldTokenEndsTheSession(t *testing.T) {
 
 func TestAForgedRefreshTokenIsOnlyRefused(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, tokens := h.signUp(t, "ada@example.com")
 	token := tokens.GetRefreshToken()
 	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(token, "ghr_"))
@@ -188,7 +188,7 @@ func TestAForgedRefreshTokenIsOnlyRefused(t *testing.T) {
 
 func TestRefreshTokensSurviveAChangeOfTheSecretKey(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, first := h.signUp(t, "ada@example.com")
 	second := h.mustRefresh(t, first.GetRefreshToken(), "key")
 
@@ -218,7 +218,7 @@ func TestRefreshTokensSurviveAChangeOfTheSecretKey(t *testing.T) {
 
 func TestOnlyAHashOfTheRefreshTokenIsStored(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, tokens := h.signUp(t, "ada@example.com")
 	secret := strings.TrimPrefix(tokens.GetRefreshToken(), "ghr_")
 	if n := h.count(t, "SELECT count(*) FROM auth.sessions s WHERE s::text LIKE '%' || $1 || '%'", secret); n != 0 {
@@ -236,7 +236,7 @@ func TestRefreshIsRefusedOnceTheSessionIsOver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHouse(t)
+			h := newHarness(t)
 			_, tokens := h.signUp(t, "ada@example.com")
 			h.exec(t, end)
 			_, err := h.refresh(t, tokens.GetRefreshToken(), "")
@@ -247,7 +247,7 @@ func TestRefreshIsRefusedOnceTheSessionIsOver(t *testing.T) {
 
 func TestASessionEndsAtItsLatestWhateverItsUse(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, tokens := h.signUp(t, "ada@example.com")
 	h.exec(t, "UPDATE auth.sessions SET max_expire_time = now() + interval '1 hour'")
 	next := h.mustRefresh(t, tokens.GetRefreshToken(), "")
@@ -258,7 +258,7 @@ func TestASessionEndsAtItsLatestWhateverItsUse(t *testing.T) {
 
 func TestLogoutTakesAnOldTokenAndRepeats(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, first := h.signUp(t, "ada@example.com")
 	second := h.mustRefresh(t, first.GetRefreshToken(), "")
 	for range 2 {
@@ -276,7 +276,7 @@ func TestLogoutTakesAnOldTokenAndRepeats(t *testing.T) {
 // would bring an earlier generation back.
 func TestARefreshSeesWhatItWaitedFor(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, first := h.signUp(t, "ada@example.com")
 	other, err := h.owner.Begin(t.Context())
 	if err != nil {

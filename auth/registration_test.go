@@ -10,7 +10,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 )
 
-func (h *house) verifyWith(t *testing.T, req *authv1.VerifyEmailRequest) *authv1.VerifyEmailResponse {
+func (h *harness) verifyWith(t *testing.T, req *authv1.VerifyEmailRequest) *authv1.VerifyEmailResponse {
 	t.Helper()
 	req.AccountId = newID(t)
 	response, err := patiently(func() (*authv1.VerifyEmailResponse, error) { return h.links.VerifyEmail(t.Context(), req) })
@@ -23,7 +23,7 @@ func (h *house) verifyWith(t *testing.T, req *authv1.VerifyEmailRequest) *authv1
 func TestARegistrationsNamesCountOnlyForTheOneWhoRegistered(t *testing.T) {
 	t.Parallel()
 	receiver := newReceiver()
-	h := newHouse(t, byLink, func(c *auth.Config) { c.Users = receiver.client(t) })
+	h := newHarness(t, byLink, func(c *auth.Config) { c.Users = receiver.client(t) })
 	grace, none, locale := "Grace", "", "de"
 	for _, one := range []struct {
 		name string
@@ -53,7 +53,7 @@ func TestARegistrationsNamesCountOnlyForTheOneWhoRegistered(t *testing.T) {
 
 func TestWhoKnowsThePasswordOnlyConfirmsTheEmail(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, withMail)
+	h := newHarness(t, withMail)
 	account, before := h.signUp(t, "ada@example.com")
 	response := h.verifyWith(t, &authv1.VerifyEmailRequest{Token: h.mailed(t, "verify_email", "ada@example.com").Token, Password: password})
 	if got := response.GetAccount(); got.GetId() != account.GetId() || !got.GetEmailVerified() {
@@ -72,7 +72,7 @@ func TestWhoKnowsThePasswordOnlyConfirmsTheEmail(t *testing.T) {
 
 func TestWhoIsSignedInOnlyConfirmsTheEmail(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, withMail)
+	h := newHarness(t, withMail)
 	account, before := h.signUp(t, "ada@example.com")
 	token := h.mailed(t, "verify_email", "ada@example.com").Token
 	stranger, _ := h.signUp(t, "eve@example.com")
@@ -105,7 +105,7 @@ func TestWhoIsSignedInOnlyConfirmsTheEmail(t *testing.T) {
 // password: its owner learns of that.
 func TestAnotherPasswordForAVerifiedAccountIsToldByMail(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	h.register(t, "ada@example.com")
 	h.verifyWith(t, &authv1.VerifyEmailRequest{Token: h.mailed(t, "verify_email", "ada@example.com").Token, Password: password})
 	h.wantMails(t)

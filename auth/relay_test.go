@@ -11,7 +11,7 @@ import (
 )
 
 // run lets the service relay for the rest of the test.
-func (h *house) run(t testing.TB) {
+func (h *harness) run(t testing.TB) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -36,7 +36,7 @@ func (r *receiver) untilTold(t *testing.T, calls int) []*usersv1.ApplyAccountReq
 }
 
 // untilEmpty waits until the outbox is.
-func (h *house) untilEmpty(t *testing.T) {
+func (h *harness) untilEmpty(t *testing.T) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for h.outbox(t) > 0 {
@@ -46,7 +46,7 @@ func (h *house) untilEmpty(t *testing.T) {
 	}
 }
 
-func (h *house) outbox(t *testing.T) int {
+func (h *harness) outbox(t *testing.T) int {
 	t.Helper()
 	return h.count(t, "SELECT count(*) FROM auth.account_outbox")
 }
@@ -54,7 +54,7 @@ func (h *house) outbox(t *testing.T) int {
 func TestUsersIsToldWithinTheCallThatChangesAnAccount(t *testing.T) {
 	t.Parallel()
 	far := newReceiver()
-	h := newHouse(t, func(c *auth.Config) { c.Users = far.client(t) })
+	h := newHarness(t, func(c *auth.Config) { c.Users = far.client(t) })
 	account, _ := h.signUp(t, "ada@example.com")
 	_, err := h.accounts.ChangeAccountEmail(t.Context(), &authv1.ChangeAccountEmailRequest{AccountId: account.GetId(), Email: "countess@example.com"})
 	if err != nil {
@@ -85,7 +85,7 @@ func TestTheRelayTellsTheLatestStateOnceUsersIsBack(t *testing.T) {
 	t.Parallel()
 	far := newReceiver()
 	far.setAway(true)
-	h := newHouse(t, func(c *auth.Config) { c.Users = far.client(t) })
+	h := newHarness(t, func(c *auth.Config) { c.Users = far.client(t) })
 	h.run(t)
 	account, _ := h.signUp(t, "ada@example.com")
 	for _, email := range []string{"two@example.com", "three@example.com"} {
@@ -107,7 +107,7 @@ func TestAnAccountDeletedBeforeUsersHeardOfItIsToldAsDeleted(t *testing.T) {
 	t.Parallel()
 	far := newReceiver()
 	far.setAway(true)
-	h := newHouse(t, func(c *auth.Config) { c.Users = far.client(t) })
+	h := newHarness(t, func(c *auth.Config) { c.Users = far.client(t) })
 	h.run(t)
 	account, _ := h.signUp(t, "ada@example.com")
 	if _, err := h.accounts.DeleteAccount(t.Context(), &authv1.DeleteAccountRequest{AccountId: account.GetId()}); err != nil {
@@ -128,7 +128,7 @@ func TestAnAccountDeletedBeforeUsersHeardOfItIsToldAsDeleted(t *testing.T) {
 func TestTheRelayTellsWhatADeadCopyTook(t *testing.T) {
 	t.Parallel()
 	far := newReceiver()
-	h := newHouse(t) // tells nobody
+	h := newHarness(t) // tells nobody
 	h.signUp(t, "ada@example.com")
 	h.exec(t, "UPDATE auth.account_outbox SET attempts = 1, next_attempt_time = now() + interval '2 seconds'")
 	config := h.config
@@ -144,7 +144,7 @@ func TestTheRelayTellsOfManyAccountsOnceEach(t *testing.T) {
 	t.Parallel()
 	const accounts, deletions = 10_000, 1_000
 	far := newReceiver()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.exec(t, `
 		WITH made AS (
 			INSERT INTO auth.accounts (id, email, password_hash, status, version)

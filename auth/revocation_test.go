@@ -20,12 +20,12 @@ type listener struct {
 	cancel context.CancelFunc
 }
 
-func (h *house) listen(t testing.TB) *listener {
+func (h *harness) listen(t testing.TB) *listener {
 	t.Helper()
 	return h.listenFrom(t, "")
 }
 
-func (h *house) listenFrom(t testing.TB, cursor string) *listener {
+func (h *harness) listenFrom(t testing.TB, cursor string) *listener {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
@@ -67,7 +67,7 @@ func wantsVersion(account string, version int64) func(*authv1.WatchRevocationsRe
 	}
 }
 
-func (h *house) sessionsOf(t *testing.T, account string) []string {
+func (h *harness) sessionsOf(t *testing.T, account string) []string {
 	t.Helper()
 	response, err := h.sessions.ListSessions(t.Context(), &authv1.ListSessionsRequest{AccountId: account})
 	if err != nil {
@@ -83,11 +83,11 @@ func (h *house) sessionsOf(t *testing.T, account string) []string {
 func TestEverythingThatEndsASessionIsTold(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		end  func(t *testing.T, h *house, account *authv1.Account, tokens *authv1.Tokens, session string) error
+		end  func(t *testing.T, h *harness, account *authv1.Account, tokens *authv1.Tokens, session string) error
 		want func(account *authv1.Account, session string) func(*authv1.WatchRevocationsResponse) bool
 	}{
 		"logout": {
-			func(t *testing.T, h *house, _ *authv1.Account, tokens *authv1.Tokens, _ string) error {
+			func(t *testing.T, h *harness, _ *authv1.Account, tokens *authv1.Tokens, _ string) error {
 				_, err := h.sessions.Logout(t.Context(), &authv1.LogoutRequest{RefreshToken: tokens.GetRefreshToken()})
 				return err
 			},
@@ -96,7 +96,7 @@ func TestEverythingThatEndsASessionIsTold(t *testing.T) {
 			},
 		},
 		"a session revoked": {
-			func(t *testing.T, h *house, account *authv1.Account, _ *authv1.Tokens, session string) error {
+			func(t *testing.T, h *harness, account *authv1.Account, _ *authv1.Tokens, session string) error {
 				_, err := h.sessions.RevokeSession(t.Context(), &authv1.RevokeSessionRequest{AccountId: account.GetId(), SessionId: session})
 				return err
 			},
@@ -105,7 +105,7 @@ func TestEverythingThatEndsASessionIsTold(t *testing.T) {
 			},
 		},
 		"all sessions revoked": {
-			func(t *testing.T, h *house, account *authv1.Account, _ *authv1.Tokens, _ string) error {
+			func(t *testing.T, h *harness, account *authv1.Account, _ *authv1.Tokens, _ string) error {
 				_, err := h.sessions.RevokeSessions(t.Context(), &authv1.RevokeSessionsRequest{AccountId: account.GetId()})
 				return err
 			},
@@ -114,7 +114,7 @@ func TestEverythingThatEndsASessionIsTold(t *testing.T) {
 			},
 		},
 		"a refresh token used again": {
-			func(t *testing.T, h *house, _ *authv1.Account, tokens *authv1.Tokens, _ string) error {
+			func(t *testing.T, h *harness, _ *authv1.Account, tokens *authv1.Tokens, _ string) error {
 				h.mustRefresh(t, tokens.GetRefreshToken(), "")
 				h.age(t, "1 minute")
 				if _, err := h.refresh(t, tokens.GetRefreshToken(), ""); err == nil {
@@ -127,7 +127,7 @@ func TestEverythingThatEndsASessionIsTold(t *testing.T) {
 			},
 		},
 		"a password reset": {
-			func(t *testing.T, h *house, account *authv1.Account, _ *authv1.Tokens, _ string) error {
+			func(t *testing.T, h *harness, account *authv1.Account, _ *authv1.Tokens, _ string) error {
 				return h.service.SetPassword(t.Context(), account.GetEmail(), "a brand new password")
 			},
 			func(_ *authv1.Account, session string) func(*authv1.WatchRevocationsResponse) bool {
@@ -135,7 +135,7 @@ func TestEverythingThatEndsASessionIsTold(t *testing.T) {
 			},
 		},
 		"other roles": {
-			func(t *testing.T, h *house, account *authv1.Account, _ *authv1.Tokens, _ string) error {
+			func(t *testing.T, h *harness, account *authv1.Account, _ *authv1.Tokens, _ string) error {
 				_, err := h.accounts.SetAccountRoles(t.Context(), &authv1.SetAccountRolesRequest{AccountId: account.GetId(), Roles: []string{"editor"}})
 				return err
 			},
@@ -144,7 +144,7 @@ func TestEverythingThatEndsASessionIsTold(t *testing.T) {
 			},
 		},
 		"a disabled account": {
-			func(t *testing.T, h *house, account *authv1.Account, _ *authv1.Tokens, _ string) error {
+			func(t *testing.T, h *harness, account *authv1.Account, _ *authv1.Tokens, _ string) error {
 				_, err := h.accounts.SetAccountStatus(t.Context(), &authv1.SetAccountStatusRequest{AccountId: account.GetId(), Status: authv1.AccountStatus_ACCOUNT_STATUS_DISABLED})
 				return err
 			},
@@ -153,7 +153,7 @@ func TestEverythingThatEndsASessionIsTold(t *testing.T) {
 			},
 		},
 		"a deleted account": {
-			func(t *testing.T, h *house, account *authv1.Account, _ *authv1.Tokens, _ string) error {
+			func(t *testing.T, h *harness, account *authv1.Account, _ *authv1.Tokens, _ string) error {
 				_, err := h.accounts.DeleteAccount(t.Context(), &authv1.DeleteAccountRequest{AccountId: account.GetId()})
 				return err
 			},
@@ -164,7 +164,7 @@ func TestEverythingThatEndsASessionIsTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHouse(t)
+			h := newHarness(t)
 			h.run(t)
 			account, tokens := h.signUp(t, "ada@example.com")
 			session := h.sessionsOf(t, account.GetId())[0]
@@ -190,7 +190,7 @@ func TestEverythingThatEndsASessionIsTold(t *testing.T) {
 // committed last.
 func TestALateCommitIsNotSkipped(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.run(t)
 	account, _ := h.signUp(t, "ada@example.com")
 	bob, _ := h.signUp(t, "bob@example.com")
@@ -224,9 +224,9 @@ func TestALateCommitIsNotSkipped(t *testing.T) {
 
 func TestEveryCopyTellsWhatAnotherRevoked(t *testing.T) {
 	t.Parallel()
-	one := newHouse(t)
+	one := newHarness(t)
 	one.run(t)
-	two := &house{owner: one.owner}
+	two := &harness{owner: one.owner}
 	two.open(t, one.config)
 	two.run(t)
 	account, _ := one.signUp(t, "ada@example.com")
@@ -240,7 +240,7 @@ func TestEveryCopyTellsWhatAnotherRevoked(t *testing.T) {
 
 func TestTheStreamIsSilentWhileTheDatabaseCannotBeRead(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.run(t)
 	listener := h.listen(t)
 	listener.until(t, "the first message", func(*authv1.WatchRevocationsResponse) bool { return true })
@@ -285,7 +285,7 @@ func TestTheStreamIsSilentWhileTheDatabaseCannotBeRead(t *testing.T) {
 
 func TestTheStreamEndsWhenAuthStops(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); h.service.Run(ctx) }()
@@ -306,7 +306,7 @@ func TestTheStreamEndsWhenAuthStops(t *testing.T) {
 
 func TestCheckAccess(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account, _ := h.signUp(t, "ada@example.com", auth.AdminRole)
 	h.signUp(t, "another@example.com", auth.AdminRole)
 	session := h.sessionsOf(t, account.GetId())[0]

@@ -22,7 +22,7 @@ const samples = 1000
 // account.
 func TestNobodyLearnsWhoHasAnAccount(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	asker, _ := h.signedUp(t, "asker@example.com")
 	origin := h.origin(t, asker)
 	// Each sample has an email of its own, so that no call finds what another
@@ -72,7 +72,7 @@ func TestNobodyLearnsWhoHasAnAccount(t *testing.T) {
 // timeBoth times calls for emails with and without an account in random order,
 // so that whatever else the machine does falls on both alike, and checks that
 // all answers are the same.
-func (h *house) timeBoth(t *testing.T, from int, call func(email string) (proto.Message, error)) (with, without []time.Duration) {
+func (h *harness) timeBoth(t *testing.T, from int, call func(email string) (proto.Message, error)) (with, without []time.Duration) {
 	t.Helper()
 	var emails []string
 	for n := range samples {
@@ -166,7 +166,7 @@ func TestRequestsForAnEmailLeaveTheSameRowsWhetherItHasAnAccountOrNot(t *testing
 	t.Parallel()
 	rows := map[string]string{}
 	for _, email := range []string{"ada@example.com", "eve@example.com"} {
-		h := newHouse(t, byLink)
+		h := newHarness(t, byLink)
 		asker, _ := h.signedUp(t, "asker@example.com")
 		h.create(t, "ada@example.com", password)
 		h.register(t, email)
@@ -194,7 +194,7 @@ func TestRequestsForAnEmailLeaveTheSameRowsWhetherItHasAnAccountOrNot(t *testing
 
 func TestADisabledAccountIsToldToNobodyButItsOwner(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, byLink)
+	h := newHarness(t, byLink)
 	account, _ := h.signedUp(t, "ada@example.com")
 	_, err := h.accounts.SetAccountStatus(t.Context(), &authv1.SetAccountStatusRequest{AccountId: account.GetId(), Status: authv1.AccountStatus_ACCOUNT_STATUS_DISABLED})
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 
 func TestASessionThatIsNotUsedEnds(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, func(c *auth.Config) { c.SessionIdle, c.SessionMax = time.Hour, 24*time.Hour })
+	h := newHarness(t, func(c *auth.Config) { c.SessionIdle, c.SessionMax = time.Hour, 24*time.Hour })
 	account, tokens := h.signUp(t, "ada@example.com")
 	if got := tokens.GetRefreshExpiresIn(); got != 3600 {
 		t.Errorf("the refresh token is said to be good for %d s, want 3600", got)
@@ -34,7 +34,7 @@ func TestASessionThatIsNotUsedEnds(t *testing.T) {
 
 func TestASessionEndsHoweverMuchItIsUsed(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, func(c *auth.Config) { c.SessionIdle, c.SessionMax = time.Hour, 24*time.Hour })
+	h := newHarness(t, func(c *auth.Config) { c.SessionIdle, c.SessionMax = time.Hour, 24*time.Hour })
 	account, tokens := h.signUp(t, "ada@example.com")
 	h.exec(t, "UPDATE auth.sessions SET max_expire_time = now() + interval '10 minutes'")
 	tokens = h.mustRefresh(t, tokens.GetRefreshToken(), "")
@@ -52,7 +52,7 @@ func TestASessionEndsHoweverMuchItIsUsed(t *testing.T) {
 
 // wantNoSession wants an account to have no session that anybody could see,
 // revoke or use for what needs a recent sign-in.
-func (h *house) wantNoSession(t *testing.T, account string) {
+func (h *harness) wantNoSession(t *testing.T, account string) {
 	t.Helper()
 	listed, err := h.sessions.ListSessions(t.Context(), &authv1.ListSessionsRequest{AccountId: account})
 	if err != nil || len(listed.GetSessions()) != 0 {
@@ -70,7 +70,7 @@ func (h *house) wantNoSession(t *testing.T, account string) {
 
 func TestASessionIsListedWithItsLastUse(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	account, tokens := h.signUp(t, "ada@example.com")
 	h.exec(t, "UPDATE auth.sessions SET last_used_time = now() - interval '1 day', create_time = now() - interval '2 days'")
 	_, err := h.sessions.Refresh(t.Context(), &authv1.RefreshRequest{RefreshToken: tokens.GetRefreshToken(), Origin: adasOrigin})

@@ -40,7 +40,7 @@ func otherSpellings(token string) map[string]string {
 // Another spelling of a refresh token is not the token, and not a reuse of it.
 func TestAnotherSpellingOfARefreshTokenIsOnlyRefused(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, first := h.signUp(t, "ada@example.com")
 	second := h.mustRefresh(t, first.GetRefreshToken(), "")
 	for about, token := range map[string]string{"the current token": second.GetRefreshToken(), "the previous token": first.GetRefreshToken()} {
@@ -67,7 +67,7 @@ func TestAnotherSpellingOfARefreshTokenIsOnlyRefused(t *testing.T) {
 // a new session's.
 func TestAGenerationBeforeTheFirstIsNoPreviousOne(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	_, tokens := h.signUp(t, "ada@example.com")
 	_, err := h.refresh(t, auth.RefreshTokenForTest(secretOne, h.session(t), 0), "")
 	if err == nil {

@@ -20,14 +20,14 @@ import (
 func throttled(c *auth.Config) { c.Throttle = true }
 
 // try signs in from an address, perhaps as a known device.
-func (h *house) try(ctx context.Context, email, password, address, device string) (*authv1.LoginResponse, error) {
+func (h *harness) try(ctx context.Context, email, password, address, device string) (*authv1.LoginResponse, error) {
 	return h.sessions.Login(ctx, &authv1.LoginRequest{
 		Email: email, Password: password, DeviceToken: device, Origin: &authv1.Origin{IpAddress: address},
 	})
 }
 
 // passWaits moves every wait into the past, as time does.
-func (h *house) passWaits(t *testing.T) {
+func (h *harness) passWaits(t *testing.T) {
 	t.Helper()
 	h.exec(t, "UPDATE auth.throttles SET wait_until = least(wait_until, now()), update_time = update_time - interval '1 microsecond'")
 }
@@ -41,14 +41,14 @@ func wantWait(t *testing.T, what string, err error, least, most time.Duration) {
 }
 
 // holdWaits makes waits that are not to end while the test looks at them longer.
-func (h *house) holdWaits(t *testing.T) {
+func (h *harness) holdWaits(t *testing.T) {
 	t.Helper()
 	h.exec(t, "UPDATE auth.throttles SET wait_until = wait_until + interval '1 hour' WHERE wait_until > update_time")
 }
 
 func TestFiveFailuresAreFreeAndTheSixthWaits(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "ada@example.com")
 	for _, email := range []string{"ada@example.com", "nobody@example.com"} { // with an account or without
 		for i := range 5 {
@@ -75,7 +75,7 @@ func TestFiveFailuresAreFreeAndTheSixthWaits(t *testing.T) {
 
 func TestWaitsDoubleUpToFifteenMinutes(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "ada@example.com")
 	for failures := 1; failures <= 20; failures++ {
 		_, err := h.try(t.Context(), "ada@example.com", "wrong password", "", "")
@@ -100,7 +100,7 @@ func TestWaitsDoubleUpToFifteenMinutes(t *testing.T) {
 
 func TestASuccessForgetsTheAccountsFailures(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "ada@example.com")
 	for round := range 3 {
 		for range 4 {
@@ -118,7 +118,7 @@ func TestASuccessForgetsTheAccountsFailures(t *testing.T) {
 
 func TestFailuresAreForgottenAfterAQuietHour(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	for range 5 {
 		_, _ = h.try(t.Context(), "ada@example.com", "wrong password", "", "")
 	}
@@ -136,7 +136,7 @@ func TestFailuresAreForgottenAfterAQuietHour(t *testing.T) {
 // of the guesser's own is no way to clear it.
 func TestAnAddressIsThrottledAcrossAccounts(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "mallory@example.com")
 	for i := range 4 {
 		_, err := h.try(t.Context(), fmt.Sprintf("victim%d@example.com", i), "wrong password", "203.0.113.7", "")
@@ -162,7 +162,7 @@ func TestAnAddressIsThrottledAcrossAccounts(t *testing.T) {
 
 func TestAnAddressThatSucceedsTakesBackOnlyItsOwnCount(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "ada@example.com")
 	for i := range 7 {
 		_, err := h.try(t.Context(), fmt.Sprintf("victim%d@example.com", i), "wrong password", "203.0.113.7", "")
@@ -183,7 +183,7 @@ func TestAnAddressThatSucceedsTakesBackOnlyItsOwnCount(t *testing.T) {
 // how many hashes a wrong password costs, or how it is counted.
 func TestAWrongPasswordCostsTheSameWhoeverItIsFor(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	for _, email := range []string{"active@example.com", "disabled@example.com", "invited@example.com"} {
 		h.signUp(t, email)
 	}
@@ -206,7 +206,7 @@ func TestAWrongPasswordCostsTheSameWhoeverItIsFor(t *testing.T) {
 
 func TestIPv6AddressesCountByTheir64(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	for i := range 5 {
 		_, err := h.try(t.Context(), fmt.Sprintf("v%d@example.com", i), "wrong password", fmt.Sprintf("2001:db8:1:2:%d::%d", i, i+1), "")
 		wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
@@ -222,8 +222,8 @@ func TestIPv6AddressesCountByTheir64(t *testing.T) {
 
 func TestTwoCopiesShareTheirCounts(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
-	other := &house{owner: h.owner}
+	h := newHarness(t, throttled)
+	other := &harness{owner: h.owner}
 	other.open(t, h.config)
 	for i := range 5 {
 		copy := h
@@ -234,7 +234,7 @@ func TestTwoCopiesShareTheirCounts(t *testing.T) {
 		wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
 	}
 	h.holdWaits(t)
-	for _, copy := range []*house{h, other} {
+	for _, copy := range []*harness{h, other} {
 		_, err := copy.try(t.Context(), "ada@example.com", "wrong password", "", "")
 		wantWait(t, "a copy", err, time.Minute, 2*time.Hour)
 	}
@@ -244,9 +244,9 @@ func TestTwoCopiesShareTheirCounts(t *testing.T) {
 // one after another would be.
 func TestParallelGuessesAreNoMoreThanThoseInTurn(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "ada@example.com")
-	other := &house{owner: h.owner}
+	other := &harness{owner: h.owner}
 	other.open(t, h.config)
 	before := h.service.HashesForTest()
 	start := time.Now()
@@ -274,7 +274,7 @@ func TestParallelGuessesAreNoMoreThanThoseInTurn(t *testing.T) {
 // Those who saw no wait when they began find one when their turn comes.
 func TestAGuessThatWaitedForItsTurnFindsTheWait(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "ada@example.com")
 	_, err := h.try(t.Context(), "ada@example.com", "wrong password", "", "")
 	wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
@@ -313,7 +313,7 @@ func TestAGuessThatWaitedForItsTurnFindsTheWait(t *testing.T) {
 
 func TestAThousandWrongPasswordsCostFewHashesAndAreAudited(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "ada@example.com")
 	before := h.service.HashesForTest()
 	start := time.Now()
@@ -339,7 +339,7 @@ func TestAThousandWrongPasswordsCostFewHashesAndAreAudited(t *testing.T) {
 // failure.
 func TestATryThatWasNotLookedAtIsNotCounted(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	h.signUp(t, "ada@example.com")
 	slots := int64(max(1, runtime.GOMAXPROCS(0)-1))
 	// The slowest hashes that there may be keep the slots.
@@ -375,7 +375,7 @@ func TestATryThatWasNotLookedAtIsNotCounted(t *testing.T) {
 
 func TestReauthenticateAndChangePasswordAreThrottled(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	account, _ := h.signUp(t, "ada@example.com")
 	sessions, err := h.sessions.ListSessions(t.Context(), &authv1.ListSessionsRequest{AccountId: account.GetId()})
 	if err != nil {
@@ -416,7 +416,7 @@ func TestReauthenticateAndChangePasswordAreThrottled(t *testing.T) {
 
 func TestThrottlesHoldNoEmailOrAddress(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	_, _ = h.try(t.Context(), "ada@example.com", "wrong password", "203.0.113.7", "")
 	if n := h.count(t, `SELECT count(*) FROM auth.throttles t WHERE encode(key, 'escape') ~ 'ada|example|203\.0'`); n != 0 {
 		t.Errorf("%d rows tell whom they are about", n)
@@ -428,7 +428,7 @@ func TestThrottlesHoldNoEmailOrAddress(t *testing.T) {
 
 func TestOldFailuresArePruned(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, throttled)
+	h := newHarness(t, throttled)
 	for _, email := range []string{"ada@example.com", "bob@example.com"} {
 		_, _ = h.try(t.Context(), email, "wrong password", "", "")
 	}
@@ -443,7 +443,7 @@ func TestOldFailuresArePruned(t *testing.T) {
 
 func TestWithoutThrottlingNothingWaits(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t)
+	h := newHarness(t)
 	for range 7 {
 		_, err := h.try(t.Context(), "ada@example.com", "wrong password", "203.0.113.7", "")
 		wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")

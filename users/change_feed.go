@@ -9,12 +9,12 @@ import (
 	"gatehouse/internal/feed"
 )
 
-// profileTag is what gateways tag answers with that are made of a profile.
+// profileTag is the tag of cached answers that contain a profile.
 const profileTag = "profile/"
 
 const changesTable = "users.changes"
 
-// WatchChanges implements usersv1.ChangeServiceHandler.
+// WatchChanges streams the tags that have changed since the cursor.
 func (s *Service) WatchChanges(ctx context.Context, req *usersv1.WatchChangesRequest, stream usersv1.ChangeServiceWatchChangesServerStream) error {
 	return s.changes.WatchTags(ctx, req.GetCursor(), func(news feed.TagNews) error {
 		return stream.Send(&usersv1.WatchChangesResponse{
@@ -23,5 +23,5 @@ func (s *Service) WatchChanges(ctx context.Context, req *usersv1.WatchChangesReq
 	})
 }
 
-// Run tells gateways of changes until ctx ends.
+// Run feeds changes to gateways until ctx ends.
 func (s *Service) Run(ctx context.Context) { s.changes.Run(ctx) }

@@ -12,7 +12,7 @@ import (
 
 const defaultPageSize = 25
 
-// The statement of a page is put together from these by [listing.statement].
+// [listing.statement] composes the statement of a page from these.
 const (
 	selectProfiles = `
 	SELECT ` + profileColumns + `, lower(email COLLATE "C") AS folded_email
@@ -22,9 +22,9 @@ const (
 	hasStatus = `
 		AND status = @status`
 
-	// Ways to match a query. The collations are named for their case folding,
-	// which for names must reach beyond ASCII whatever the database's own
-	// collation is. What begins the first name begins the whole name too.
+	// Conditions that match a query. The collations are explicit for their case
+	// folding, which for names must cover more than ASCII whatever the database's
+	// own collation is. A prefix of the first name is a prefix of the whole name.
 	emailMatches = `
 		AND lower(email COLLATE "C") LIKE lower(@query COLLATE "C") || '%'`
 	nameMatches = `
@@ -32,7 +32,7 @@ const (
 	lastNameMatches = `
 		AND lower(last_name COLLATE "und-x-icu") LIKE lower(@query COLLATE "und-x-icu") || '%'`
 
-	// What comes after a page in each order, and the orders.
+	// Conditions for the rows after a page, and the orders.
 	pastNewestFirst = `
 		AND (create_time, id) < (@after_create_time, @after_id)`
 	pastOldestFirst = `
@@ -50,13 +50,12 @@ const (
 	LIMIT @limit`
 )
 
-// likeLiteral makes LIKE take text as it is.
+// likeLiteral escapes the wildcards of LIKE.
 var likeLiteral = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
-// ListProfiles returns one page of profiles. Walking the pages meets every
-// profile that is there throughout exactly once, whatever else is made or
-// deleted meanwhile; by email, unless its email changes. It returns
-// PAGE_TOKEN_INVALID.
+// ListProfiles returns one page of profiles. The pages contain every profile that
+// exists throughout exactly once, whatever is created or deleted meanwhile; in order
+// of email, unless its email changes. Errors: PAGE_TOKEN_INVALID.
 func (s *Service) ListProfiles(ctx context.Context, req *usersv1.ListProfilesRequest) (*usersv1.ListProfilesResponse, error) {
 	if err := plain("query", req.GetQuery()); err != nil {
 		return nil, err
@@ -86,8 +85,8 @@ func (s *Service) ListProfiles(ctx context.Context, req *usersv1.ListProfilesReq
 		"limit":             size + 1, // one more shows that another page follows
 	}}
 	if list.query != "" {
-		// Not as a prepared statement, which would come to have one plan for all
-		// queries: to use a prefix's index, Postgres must know the prefix.
+		// Not prepared, which would end in one generic plan for all queries: to use
+		// an index for a prefix, Postgres must know the prefix.
 		args = append([]any{pgx.QueryExecModeCacheDescribe}, args...)
 	}
 	rows, err := s.db.Query(ctx, list.statement(req.GetPageToken() == ""), args...)
@@ -110,7 +109,7 @@ func (s *Service) ListProfiles(ctx context.Context, req *usersv1.ListProfilesReq
 	return res, nil
 }
 
-// listing is what the pages of one list have in common.
+// listing is the query of all pages of a list.
 type listing struct {
 	query  string
 	status string
@@ -119,10 +118,9 @@ type listing struct {
 
 // statement returns the statement of the first page, or of one after a position.
 //
-// With a query it takes the first profiles of each way to match, and of these
-// the first: then Postgres weighs each way's index against the order's. In one
-// condition with OR it couldn't, and would, for the emails of some prefix by
-// email, walk past all others.
+// With a query it selects the first profiles of each condition, and of these the
+// first: Postgres then compares each condition's index with the order's. With one
+// OR condition it could not, and would scan all profiles for some prefixes.
 func (l listing) statement(firstPage bool) string {
 	past, order := pastNewestFirst, newestFirst
 	switch l.order {
@@ -146,7 +144,7 @@ func (l listing) statement(firstPage bool) string {
 		"(" + profiles + lastNameMatches + order + ")" + order
 }
 
-// listedProfile is a profile with all that an order may go by.
+// listedProfile is a profile with the columns of every order.
 type listedProfile struct {
 	profile
 	FoldedEmail string
@@ -156,7 +154,7 @@ func (p listedProfile) position() position {
 	return position{id: p.ID, createTime: p.CreateTime, foldedEmail: p.FoldedEmail}
 }
 
-// statusColumn returns a status as the column status has it; "" for none.
+// statusColumn returns the value of the column status; "" without one.
 func statusColumn(status usersv1.ProfileStatus) string {
 	switch status {
 	case usersv1.ProfileStatus_PROFILE_STATUS_ACTIVE:

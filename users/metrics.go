@@ -11,15 +11,14 @@ import (
 	"gatehouse/internal/telemetry"
 )
 
-// heard counts nothing until the process has something to tell.
-var heard, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.users.relay.heard", metric.WithUnit("{account}"),
-	metric.WithDescription("Accounts' states that auth's relay told."))
+var received, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.users.relay.heard", metric.WithUnit("{account}"),
+	metric.WithDescription("Account states received from auth's relay."))
 
-func countHeard(ctx context.Context, deleted, applied bool) {
-	heard.Add(ctx, 1, metric.WithAttributes(attribute.Bool("deleted", deleted), attribute.Bool("news", applied)))
+func countReceived(ctx context.Context, deleted, applied bool) {
+	received.Add(ctx, 1, metric.WithAttributes(attribute.Bool("deleted", deleted), attribute.Bool("news", applied)))
 }
 
-// Measure measures what is to be looked at when somebody asks.
+// Measure registers the gauges, which are read when the metrics are collected.
 func (s *Service) Measure(meter metric.Meter) error {
 	return database.ObservePool(meter, "users", s.db.Pool)
 }

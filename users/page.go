@@ -23,10 +23,10 @@ type position struct {
 	foldedEmail string    // set if the order is by email
 }
 
-// A page token is base64url of a checksum, the position's id, and what the
-// order goes by: the email, or the time in microseconds, which is as fine as
-// Postgres has it. The checksum covers the listing too, but is no secret: one
-// who forges a token gets a page that they could have walked to.
+// A page token is base64url of a checksum, the position's id, and the order's value:
+// the email, or the time in microseconds, Postgres' resolution. The checksum also
+// covers the listing. It is not secret: a forged token returns a page that the caller
+// may read anyway.
 const (
 	pageSumLength = 16
 	pageIDLength  = len(uuid.UUID{})
@@ -57,7 +57,7 @@ func (l listing) parse(token string) (position, bool) {
 	} else if len(by) == 8 {
 		p.createTime = time.UnixMicro(int64(binary.BigEndian.Uint64(by)))
 	}
-	// Every token of ours is what its position encodes to.
+	// A valid token is the encoding of its position.
 	return p, l.token(p) == token
 }
 

@@ -27,7 +27,7 @@ const getProfile = `
 	FROM users.profiles
 	WHERE id = @id`
 
-// GetProfile returns one profile, or PROFILE_NOT_FOUND.
+// GetProfile returns one profile. Errors: PROFILE_NOT_FOUND.
 func (s *Service) GetProfile(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 	found, err := s.load(ctx, req.GetProfileId())
 	if err != nil {
@@ -51,9 +51,9 @@ func (s *Service) load(ctx context.Context, id string) (profile, error) {
 	return found, nil
 }
 
-// The etag is compared by the statement that writes: of several changes made to
-// one version, Postgres lets one through. The clock is read when the row is
-// held, so that update_time never runs backwards.
+// The statement that writes compares the etag: of several changes to one version,
+// Postgres applies one. The clock is read once the row is locked, so that
+// update_time never decreases.
 const updateProfile = `
 	WITH updated AS (
 	UPDATE users.profiles
@@ -67,8 +67,8 @@ const updateProfile = `
 	noted AS (INSERT INTO users.changes (tag) SELECT '` + profileTag + `' || id::text FROM updated)
 	SELECT ` + profileColumns + ` FROM updated`
 
-// UpdateProfile changes the masked fields, even to the values that they have.
-// It returns UPDATE_MASK_INVALID, PROFILE_NOT_FOUND or ETAG_MISMATCH.
+// UpdateProfile writes the masked fields, even if they don't change. Errors:
+// UPDATE_MASK_INVALID, PROFILE_NOT_FOUND, ETAG_MISMATCH.
 func (s *Service) UpdateProfile(ctx context.Context, req *usersv1.UpdateProfileRequest) (*usersv1.UpdateProfileResponse, error) {
 	next := req.GetProfile()
 	args := pgx.NamedArgs{"id": next.GetId(), "first_name": nil, "last_name": nil, "locale": nil, "version": nil}
@@ -103,7 +103,7 @@ func (s *Service) UpdateProfile(ctx context.Context, req *usersv1.UpdateProfileR
 	return &usersv1.UpdateProfileResponse{Profile: updated.message()}, nil
 }
 
-// whyNotUpdated tells a stale etag from a profile that isn't there.
+// whyNotUpdated distinguishes a stale etag from a missing profile.
 func (s *Service) whyNotUpdated(ctx context.Context, wanted *usersv1.Profile) error {
 	if wanted.GetEtag() == "" {
 		return errProfileNotFound
@@ -114,8 +114,8 @@ func (s *Service) whyNotUpdated(ctx context.Context, wanted *usersv1.Profile) er
 	return errEtagMismatch
 }
 
-// ownersField returns the value of a field that the profile's owner may change,
-// by its name in an update mask, which is also its column's.
+// ownersField returns the value of a field that the profile's owner may change. Its
+// path in an update mask is also the column's name.
 func ownersField(profile *usersv1.Profile, path string) (string, bool) {
 	switch path {
 	case "first_name":
@@ -132,7 +132,7 @@ func errUpdateMask(problem string) error {
 	return fault.Invalid("UPDATE_MASK_INVALID", "update_mask", problem)
 }
 
-// profile is a row of users.profiles, without what auth owns.
+// profile is a row of users.profiles, without the columns that auth owns.
 type profile struct {
 	ID         uuid.UUID
 	FirstName  string
@@ -161,8 +161,8 @@ func etag(version int64) string {
 	return opaque.Encode("", binary.BigEndian.AppendUint64(nil, uint64(version)))
 }
 
-// etagVersion returns the version that an etag names; 0, which no profile has,
-// when it isn't one of ours.
+// etagVersion returns an etag's version; 0, which no profile has, for an invalid
+// etag.
 func etagVersion(given string) int64 {
 	raw, ok := opaque.Decode("", given)
 	if !ok || len(raw) != 8 {

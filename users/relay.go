@@ -12,14 +12,13 @@ import (
 	"gatehouse/internal/feed"
 )
 
-// One account's states are applied one after the other. Without this lock two
-// that arrive together would not see each other's rows: a late creation could
-// pass the tombstone that its deletion is just writing, and bring the profile
-// back for ever.
+// The states of one account are applied one after the other. Without this lock, two
+// concurrent ones would not see each other's rows: a late creation could miss the
+// tombstone that the deletion is writing, and restore the profile for good.
 const lockAccount = `SELECT pg_advisory_xact_lock(hashtextextended('users.account ' || @id::uuid::text, 0))`
 
-// ApplyAccount takes over an account's state if it is newer than the one known
-// and the account wasn't deleted.
+// ApplyAccount stores an account's state if it is newer than the stored one and the
+// account wasn't deleted.
 func (s *Service) ApplyAccount(ctx context.Context, req *usersv1.ApplyAccountRequest) (*usersv1.ApplyAccountResponse, error) {
 	present, deleted := req.GetPresent(), req.GetDeleted() != nil
 	if !deleted {
@@ -28,8 +27,8 @@ func (s *Service) ApplyAccount(ctx context.Context, req *usersv1.ApplyAccountReq
 		}
 	}
 	id, version := req.GetAccountId(), req.GetVersion()
-	// Each statement must see what was committed before the lock was granted,
-	// which is what READ COMMITTED promises.
+	// READ COMMITTED: each statement sees what was committed before the lock was
+	// granted.
 	var applied bool
 	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, lockAccount, pgx.NamedArgs{"id": id}); err != nil {
@@ -46,7 +45,7 @@ func (s *Service) ApplyAccount(ctx context.Context, req *usersv1.ApplyAccountReq
 			return err
 		}
 		if !applied {
-			s.logger.DebugContext(ctx, "account state is old news", "account_id", id, "version", version)
+			s.logger.DebugContext(ctx, "relay: stale account state ignored", "account_id", id, "version", version)
 		}
 		if applied {
 			if err := feed.Note(ctx, tx, changesTable, profileTag+id); err != nil {
@@ -59,12 +58,12 @@ func (s *Service) ApplyAccount(ctx context.Context, req *usersv1.ApplyAccountReq
 	if err != nil {
 		return nil, fmt.Errorf("apply the account's state: %w", err)
 	}
-	countHeard(ctx, deleted, applied)
+	countReceived(ctx, deleted, applied)
 	s.step("users: after commit")
 	return &usersv1.ApplyAccountResponse{}, nil
 }
 
-// acceptable refuses what Postgres would, in words for the caller.
+// acceptable refuses what Postgres cannot store, with an error for the caller.
 func acceptable(state *usersv1.AccountState) error {
 	for _, text := range []struct{ field, value string }{
 		{"present.email", state.GetEmail()},
@@ -82,8 +81,8 @@ func acceptable(state *usersv1.AccountState) error {
 	return nil
 }
 
-// The names and the locale are the owner's once the profile is there: a later
-// state doesn't touch them, nor the version and update_time that are theirs.
+// Names and locale belong to the owner once the profile exists: a later state changes
+// neither them nor version and update_time.
 const applyPresentAccount = `
 	INSERT INTO users.profiles (id, first_name, last_name, locale, create_time, email, status, account_version)
 	SELECT @id, @first_name, @last_name, @locale, @create_time, @email, @status, @account_version
@@ -106,7 +105,7 @@ func applyPresent(ctx context.Context, tx pgx.Tx, id string, version int64, stat
 }
 
 const (
-	buryAccount = `
+	insertTombstone = `
 	INSERT INTO users.tombstones (id, account_version)
 	SELECT @id, @account_version
 	WHERE NOT EXISTS (SELECT FROM users.profiles WHERE id = @id AND account_version >= @account_version)
@@ -116,8 +115,8 @@ const (
 	DELETE FROM users.profiles
 	WHERE id = @id`
 
-	// Each burial makes room for more than itself. A call that says that an
-	// account is there lives for seconds; a year is for backups.
+	// Each deletion prunes more tombstones than it adds. A late call with an
+	// account's state arrives within seconds; a year covers restored backups.
 	deleteOldTombstones = `
 	DELETE FROM users.tombstones
 	WHERE id IN (
@@ -125,11 +124,11 @@ const (
 		ORDER BY delete_time LIMIT 10 FOR UPDATE SKIP LOCKED)`
 )
 
-// applyDeleted buries the account even if nothing was heard of it before: its
-// creation may still be on the way.
+// applyDeleted writes a tombstone even for an unknown account: its creation may
+// arrive later.
 func (s *Service) applyDeleted(ctx context.Context, tx pgx.Tx, id string, version int64) (bool, error) {
-	buried, err := affects(tx.Exec(ctx, buryAccount, pgx.NamedArgs{"id": id, "account_version": version}))
-	if err != nil || !buried {
+	inserted, err := affects(tx.Exec(ctx, insertTombstone, pgx.NamedArgs{"id": id, "account_version": version}))
+	if err != nil || !inserted {
 		return false, err
 	}
 	s.step("users: before the profile is deleted")

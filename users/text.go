@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// plain refuses text that isn't valid UTF-8 or holds control characters.
+// plain refuses text that isn't valid UTF-8 or contains control characters.
 func plain(field, text string) error {
 	if !utf8.ValidString(text) {
 		return fault.Invalid(fault.ReasonInvalid, field, "must be valid UTF-8")
@@ -18,8 +18,8 @@ func plain(field, text string) error {
 	return nil
 }
 
-// storable refuses only text that Postgres can't hold. The relay would repeat
-// for ever what is refused here: it may bring all else that auth let in.
+// storable refuses only text that Postgres can't store. The relay retries for ever
+// what is refused here, so everything else that auth accepts is accepted.
 func storable(field, text string) error {
 	if !utf8.ValidString(text) {
 		return fault.Invalid(fault.ReasonInvalid, field, "must be valid UTF-8")

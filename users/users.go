@@ -1,11 +1,11 @@
-// Package users owns profiles: people's names and locale, and what listing and
-// searching need to know of their accounts. It alone touches the Postgres
-// schema users.
+// Package users owns profiles: people's names and locale, and the columns of their
+// accounts that listing and searching need. Only it accesses the Postgres schema
+// users.
 //
-// A profile has two owners' facts in it. Its names and locale change through
-// ProfileService, and version, which answers show as the etag, counts those
-// changes. Email and status belong to auth: the relay tells RelayService how
-// each account now is, and account_version remembers how far that went.
+// A profile has data of two owners. Names and locale change through ProfileService;
+// version, which answers return as the etag, counts those changes. Email and status
+// belong to auth: its relay sends each account's current state to RelayService, and
+// account_version is the version of the last one.
 package users
 
 import (
@@ -19,18 +19,18 @@ import (
 	"gatehouse/internal/feed"
 )
 
-// Config says what the service works with.
+// Config configures the service.
 type Config struct {
 	// DB logs in as the role of users.
 	DB *pgxpool.Pool
-	// Logger gets what isn't the outcome of one call.
+	// Logger gets what isn't logged with a call.
 	Logger *slog.Logger
-	// Step is called between the steps of taking over an account's state, by
-	// tests that end the process there; nil otherwise.
+	// Step is called between the steps of applying an account's state, by tests
+	// that end the process there; nil otherwise.
 	Step func(name string)
 }
 
-// Service answers ProfileService and RelayService.
+// Service implements ProfileService, RelayService and ChangeService.
 type Service struct {
 	db      *database.Pool
 	changes *feed.Tags

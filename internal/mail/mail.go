@@ -1,8 +1,8 @@
-// Package mail renders mails from templates and hands them to a mail server, or
-// puts them in a folder.
+// Package mail renders mails from templates and sends them to a mail server, or
+// writes them to a folder.
 //
 // A template is one file for each kind of mail and language: see [Templates].
-// The ways out are [SMTP] and [Mailbox].
+// [SMTP] and [Mailbox] deliver them.
 package mail
 
 import (
@@ -32,12 +32,10 @@ type Message struct {
 	Rendered
 }
 
-// ErrUnmailable is that no mail can ever be sent to a recipient: trying again is
-// no use.
+// ErrUnmailable says that no mail can be sent to a recipient: retrying is useless.
 var ErrUnmailable = errors.New("the recipient is not an address that mail can be sent to")
 
-// compose makes what goes over the wire. No header takes more than one line,
-// whatever it was given.
+// compose returns the message as sent. Each header is one line, whatever its value.
 func (m Message) compose(encoding gomail.Encoding, now time.Time) (*gomail.Msg, error) {
 	from, err := netmail.ParseAddress(m.From)
 	if err != nil {

@@ -12,21 +12,20 @@ import (
 	gomail "github.com/wneessen/go-mail"
 )
 
-// Mailbox keeps mails as files, for a machine without a mail server, and logs
-// their links. The files are messages as mail programs read them (RFC 5322), in
-// which links stand unbroken.
+// Mailbox writes mails to files, for a machine without a mail server, and logs their
+// links. The files are RFC 5322 messages in which links are not broken over lines.
 type Mailbox struct {
 	folder string
 	logger *slog.Logger
 	now    func() time.Time
 }
 
-// NewMailbox keeps mails in a folder, which it makes with the first mail.
+// NewMailbox writes mails to a folder, which the first mail creates.
 func NewMailbox(folder string, logger *slog.Logger) *Mailbox {
 	return &Mailbox{folder: folder, logger: logger, now: time.Now}
 }
 
-// Send writes the file. It is there whole or not at all.
+// Send writes the file atomically.
 func (b *Mailbox) Send(ctx context.Context, message Message) error {
 	now := b.now().UTC()
 	msg, err := message.compose(gomail.NoEncoding, now)
@@ -46,7 +45,7 @@ func (b *Mailbox) Send(ctx context.Context, message Message) error {
 }
 
 func writeWhole(path string, msg *gomail.Msg) error {
-	// Only the owner may read it: os.CreateTemp sees to that.
+	// os.CreateTemp makes it readable only for the owner.
 	draft, err := os.CreateTemp(filepath.Dir(path), ".draft-*")
 	if err != nil {
 		return err

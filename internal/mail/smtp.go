@@ -18,10 +18,10 @@ import (
 	gomail "github.com/wneessen/go-mail"
 )
 
-// SendLimit bounds one try to send.
+// SendLimit bounds one attempt to send.
 const SendLimit = 30 * time.Second
 
-// SMTP hands mails to a mail server (RFC 6409), on a connection for each.
+// SMTP sends mails to a mail server (RFC 6409), each on its own connection.
 type SMTP struct {
 	host, user, password string
 	port                 int
@@ -112,19 +112,19 @@ func loopback(host string) bool {
 	return host == "localhost" || err == nil && address.IsLoopback()
 }
 
-// Refusal is a mail server's answer to a mail that it doesn't take.
+// Refusal is a mail server's refusal of a mail.
 type Refusal struct {
-	// Code is the server's, and Text what it said beside (RFC 5321, 4.2).
+	// Code and Text are the server's reply (RFC 5321, 4.2).
 	Code int
 	Text string
-	// Permanent says that it is for good: this mail, to this recipient.
+	// Permanent says that this mail to this recipient will always be refused.
 	Permanent bool
 }
 
 func (r *Refusal) Error() string { return fmt.Sprintf("%d %s", r.Code, r.Text) }
 
-// Send hands over one mail. It returns a [Refusal] when the server says no;
-// after any other error it may have the mail or not.
+// Send sends one mail. It returns a [Refusal] when the server refuses it; after any
+// other error the server may have accepted it or not.
 func (s *SMTP) Send(ctx context.Context, message Message) error {
 	msg, err := message.compose(gomail.EncodingQP, s.now())
 	if err != nil {
@@ -132,8 +132,8 @@ func (s *SMTP) Send(ctx context.Context, message Message) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, SendLimit)
 	defer cancel()
-	// The client itself heeds ctx while it dials only, and leaves a connection
-	// open on which the server was refused.
+	// The client observes ctx only while it dials, and leaves the connection open
+	// when the server's greeting is refused.
 	var conn net.Conn
 	dial := func(dialing context.Context, network, address string) (net.Conn, error) {
 		var err error
@@ -161,7 +161,7 @@ func (s *SMTP) Send(ctx context.Context, message Message) error {
 	if err != nil && !msg.IsDelivered() {
 		return s.worded(ctx, err)
 	}
-	// It is sent: how the farewell goes no longer matters.
+	// The mail is sent: an error of QUIT no longer matters.
 	_ = client.CloseWithSMTPClient(session)
 	return nil
 }

@@ -21,7 +21,7 @@ import (
 var builtIn embed.FS
 
 const (
-	// fallback is the language that has every kind.
+	// fallback is the language with every kind.
 	fallback   = "en"
 	layoutFile = "layout.tmpl"
 	extension  = ".tmpl"
@@ -44,14 +44,14 @@ type template struct {
 	html     *htmltemplate.Template
 }
 
-// Rendered is what a mail says.
+// Rendered is the content of a mail.
 type Rendered struct {
 	Subject, Text, HTML string
 	// Language is the one that it is written in.
 	Language string
 }
 
-// Letter is what to write.
+// Letter is the input of a mail.
 type Letter struct {
 	Kind string
 	// Locale is the recipient's BCP 47 tag; empty for the default.
@@ -67,7 +67,7 @@ type Letter struct {
 	Values map[string]string
 }
 
-// page is what templates see.
+// page is the data of a template.
 type page struct {
 	Language, Direction string
 	// Email is the recipient's.
@@ -131,7 +131,7 @@ func kindsOf(own fs.FS) ([]string, error) {
 	return kinds, nil
 }
 
-// load adds a folder's templates, in the place of those that are there.
+// load adds a folder's templates, replacing existing ones.
 func (t *Templates) load(folder fs.FS, layout string, kinds []string) error {
 	files, err := fs.Glob(folder, "*/*"+extension)
 	if err != nil {
@@ -249,7 +249,7 @@ func (t template) check(original template) error {
 
 func hasLink(text string) bool { return strings.Contains(text, sampleLink) }
 
-// Has reports whether there is such a mail.
+// Has reports whether there is a template of the kind.
 func (t *Templates) Has(kind string) bool {
 	_, ok := t.byLanguage[fallback][kind]
 	return ok
@@ -325,10 +325,10 @@ func direction(tag string) string {
 	return "ltr"
 }
 
-// maxValue is how much of a value that somebody else chose is shown.
+// maxValue bounds the shown part of a value that somebody else chose.
 const maxValue = 120
 
-// short makes a value one line of bounded length.
+// short converts a value to one line of bounded length.
 func short(text string) string {
 	runes := []rune(oneLine(text))
 	if len(runes) > maxValue {
@@ -337,8 +337,8 @@ func short(text string) string {
 	return string(runes)
 }
 
-// name leaves out what mail programs would make a link of: whoever registers
-// with somebody else's email chooses the name that stands in the mail.
+// name removes what mail programs turn into links: anybody who registers with
+// another person's email chooses the name in the mail.
 func name(text string) string {
 	text = short(text)
 	runes := []rune(text)
@@ -396,7 +396,7 @@ func isAddress(word string) bool {
 	return err == nil
 }
 
-// moment words a time without a language: 2026-01-02 03:04 UTC.
+// moment formats a time independently of the language: 2026-01-02 03:04 UTC.
 func moment(text string) string {
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {

@@ -11,25 +11,25 @@ import (
 	"gatehouse/internal/telemetry"
 )
 
-// What is counted as it happens, for the whole process.
+// Counters of the process.
 var (
 	meter = otel.Meter(telemetry.Scope)
 
 	hashDuration, _ = meter.Float64Histogram("gatehouse.auth.password.duration", metric.WithUnit("s"),
-		metric.WithDescription("How long it took to hash a password, or to check one, once it was its turn."),
+		metric.WithDescription("Duration of hashing or checking a password, without the time in the queue."),
 		metric.WithExplicitBucketBoundaries(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5))
 	hashesRunning, _ = meter.Int64UpDownCounter("gatehouse.auth.password.running", metric.WithUnit("{hash}"),
-		metric.WithDescription("Passwords that are being hashed or checked just now."))
+		metric.WithDescription("Passwords being hashed or checked."))
 	hashesRefused, _ = meter.Int64Counter("gatehouse.auth.password.refusals", metric.WithUnit("{refusal}"),
-		metric.WithDescription("Calls that were refused because too many passwords waited to be hashed, by class of caller and reason: delay, deadline or full."))
+		metric.WithDescription("Calls refused by the password queue, by class of caller and reason: delay, deadline or full."))
 	queueLength, _ = meter.Int64UpDownCounter("gatehouse.auth.password.queue.length", metric.WithUnit("{call}"),
-		metric.WithDescription("Calls whose password waits to be hashed, by class of caller."))
+		metric.WithDescription("Calls in the password queue, by class of caller."))
 	queueDelay, _ = meter.Float64Histogram("gatehouse.auth.password.queue.delay", metric.WithUnit("s"),
-		metric.WithDescription("How long a call waited for its password to be hashed, or to be refused, by class of caller."),
+		metric.WithDescription("Time of a call in the password queue until it was admitted or refused, by class of caller."),
 		metric.WithExplicitBucketBoundaries(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5))
 )
 
-// classAttributes are the classes', made once.
+// classAttributes are the metric attributes of the classes.
 var classAttributes = func() (sets [classes]metric.MeasurementOption) {
 	for class, name := range classNames {
 		sets[class] = metric.WithAttributeSet(attribute.NewSet(attribute.String("class", name)))
@@ -41,8 +41,8 @@ func countRefusal(ctx context.Context, class Class, reason string, n int64) {
 	hashesRefused.Add(ctx, n, metric.WithAttributes(attribute.String("class", classNames[class]), attribute.String("reason", reason)))
 }
 
-// timeHash notes that a password's turn has come, and returns what notes that
-// it is over, and how long it took.
+// timeHash records the start of a hash, and returns a function that records its end
+// and duration.
 func timeHash(ctx context.Context) func() time.Duration {
 	start := time.Now()
 	hashesRunning.Add(ctx, 1)

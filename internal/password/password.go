@@ -1,13 +1,12 @@
-// Package password makes and checks password hashes, and knows which passwords
-// are too common to be any good.
+// Package password hashes and checks passwords, and knows which are too common.
 //
 // New hashes are Argon2id of the password in NFKC. Hashes that come from other
-// systems (stored.go) are checked as they are, and reported as outdated, for
-// whoever signs in to get a new one.
+// systems (stored.go) are checked as they are, and reported as outdated, so that a
+// sign-in replaces them.
 //
-// Only so many hashes are computed at a time. The others wait in a queue
+// The number of concurrent hashes is bounded. Further calls wait in a queue
 // (queue.go) that is fair between classes of callers and between networks, and
-// that refuses by the delay: a burst is served, a flood is not.
+// that refuses calls by their delay: it serves a burst, but not a flood.
 package password
 
 import (
@@ -39,23 +38,23 @@ const (
 	hashLength = 32
 )
 
-// ErrTooManyChecks says that a password was not looked at, for others were first.
+// ErrTooManyChecks says that a password was not checked because the queue was too
+// long.
 var ErrTooManyChecks = fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_PASSWORD_CHECKS",
 	"Too many people are signing in just now. Try again in a second."), time.Second)
 
-// Hasher makes and checks password hashes, a bounded number at a time: each
-// takes 19 MiB and a core for tens of milliseconds, and what else the process
-// does must go on meanwhile.
+// Hasher hashes and checks passwords, a bounded number at a time: each takes 19 MiB
+// and a core for tens of milliseconds, and must not starve the rest of the process.
 type Hasher struct {
 	queue queue
 	size  int64 // how many slots there are
-	// dummy is checked when there is no account, so that the time taken
-	// doesn't tell.
+	// dummy is checked when there is no account, so that the duration doesn't
+	// reveal it.
 	dummy stored
 	count atomic.Int64
 }
 
-// NewHasher returns a hasher that leaves one core to others.
+// NewHasher returns a hasher that leaves one core to other work.
 func NewHasher() *Hasher {
 	for class := range classes { // so that they are there before the first
 		countRefusal(context.Background(), class, refusedDelay, 0)
@@ -82,9 +81,9 @@ func (h *Hasher) Hash(ctx context.Context, caller Caller, password string) (hash
 	return hash, err
 }
 
-// Check reports whether the password is the hash's, and whether the hash should
-// be made anew. An empty hash is never right, and takes as long. An error says
-// that the password was not looked at. Errors: [ErrTooManyChecks].
+// Check reports whether the password matches the hash, and whether the hash is
+// outdated. An empty hash never matches, and takes as long. An error means that the
+// password was not checked. Errors: [ErrTooManyChecks].
 func (h *Hasher) Check(ctx context.Context, caller Caller, password, hash string) (right, outdated bool, err error) {
 	known := h.dummy
 	if hash != "" {
@@ -96,8 +95,8 @@ func (h *Hasher) Check(ctx context.Context, caller Caller, password, hash string
 		normal := Normal(password)
 		right = h.matches(known, normal)
 		outdated = !known.live
-		// Other systems may have hashed it as it was typed. Ours are of the normal
-		// form, so that a second look would only double what a guess costs us.
+		// Other systems may have hashed the password as typed. Our hashes are of the
+		// normal form, so a second check would only double the cost of a guess.
 		if !right && !known.live && normal != password {
 			right = h.matches(known, password)
 		}
@@ -111,8 +110,8 @@ func (h *Hasher) matches(known stored, password string) bool {
 	return known.matches(password)
 }
 
-// run does the work when it is the caller's turn. The queue learns how long a
-// hash takes from work that is typical.
+// run does the work when the queue admits the caller. The queue learns the duration
+// of a hash from typical work.
 func (h *Hasher) run(ctx context.Context, caller Caller, weight int64, typical bool, work func()) error {
 	if err := h.enter(ctx, caller, weight); err != nil {
 		return err
@@ -129,7 +128,7 @@ func (h *Hasher) run(ctx context.Context, caller Caller, weight int64, typical b
 	return nil
 }
 
-// enter waits for the caller's turn.
+// enter waits in the queue.
 func (h *Hasher) enter(ctx context.Context, caller Caller, weight int64) error {
 	start, class := time.Now(), classAttributes[caller.Class]
 	queueLength.Add(ctx, 1, class)
@@ -143,7 +142,7 @@ func (h *Hasher) enter(ctx context.Context, caller Caller, weight int64) error {
 	return err
 }
 
-// Normal brings a password to NFKC, so that it is the same on every keyboard
+// Normal converts a password to NFKC, so that it is the same on every keyboard
 // (NIST SP 800-63B).
 func Normal(password string) string { return norm.NFKC.String(password) }
 

@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// Class says how urgent a hash is, and so which share of the slots it gets while
-// others wait.
+// Class is the priority of a hash: its share of the slots while others wait.
 type Class int
 
-// The classes, from the least share to the largest.
+// Classes, from the smallest share to the largest.
 const (
 	Stranger    Class = iota // nothing is known of the caller
 	Link                     // holds a link from a mail
@@ -44,7 +43,7 @@ const (
 	// burstDelay is how long a call may wait in a burst: a queue that empties by
 	// itself is no overload. It leaves a gateway's call time to be answered.
 	burstDelay = 3 * time.Second
-	// maxWaiting bounds the memory: so many calls of one class wait.
+	// maxWaiting bounds the queue of one class.
 	maxWaiting = 256
 )
 
@@ -78,7 +77,7 @@ type flow struct {
 	calls []*call
 }
 
-// call is one that waits.
+// call is a call in the queue.
 type call struct {
 	caller   Caller
 	weight   int64
@@ -87,7 +86,8 @@ type call struct {
 	refusal  string // set before done is closed, unless it got its slots
 }
 
-// enter waits for slots. It returns why the call is refused, "" if it isn't.
+// enter waits for slots. It returns the reason of a refusal, "" if the call is
+// admitted.
 func (q *queue) enter(ctx context.Context, caller Caller, weight int64) (refusal string, err error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
@@ -137,8 +137,7 @@ func (q *queue) enter(ctx context.Context, caller Caller, weight int64) (refusal
 	return refusedDelay, ctx.Err()
 }
 
-// leave gives slots back. Took is how long the hash took; 0 if it is not to be
-// learnt from.
+// leave releases slots. took is the duration of the hash; 0 to not learn from it.
 func (q *queue) leave(weight int64, took time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -149,13 +148,13 @@ func (q *queue) leave(weight int64, took time.Duration) {
 	q.dispatch()
 }
 
-// late reports whether a hash that began now would end after the deadline.
+// late reports whether a hash that begins now would end after the deadline.
 func (q *queue) late(deadline time.Time) bool {
 	return !deadline.IsZero() && time.Until(deadline) < q.hash
 }
 
-// makeSpace makes space for a call of the caller. Where its class has none, the
-// latest call of the longest flow gives way, unless that is the caller's own.
+// makeSpace makes space for a call of the caller. If its class is full, it refuses
+// the latest call of the longest flow, unless that is the caller's own.
 func (q *queue) makeSpace(caller Caller) bool {
 	class := &q.classes[caller.Class]
 	if class.waiting < maxWaiting {
@@ -177,7 +176,7 @@ func (q *queue) makeSpace(caller Caller) bool {
 	return true
 }
 
-// add lets a call wait and returns for how long it may.
+// add queues a call and returns its maximum delay.
 func (q *queue) add(c *call) time.Duration {
 	class := &q.classes[c.caller.Class]
 	if class.waiting == 0 {
@@ -216,7 +215,7 @@ func (q *queue) refuse(c *call, reason string) {
 	close(c.done)
 }
 
-// dispatch grants what slots are free.
+// dispatch grants the free slots.
 func (q *queue) dispatch() {
 	for q.waiting > 0 {
 		class := q.next()
@@ -240,7 +239,7 @@ func (q *queue) dispatch() {
 	}
 }
 
-// next is the class whose turn it is.
+// next returns the class that gets the next slot.
 func (q *queue) next() *classQueue {
 	var found *classQueue
 	for i := range q.classes {

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/crypto/scrypt"
 )
 
-// Bounds on what a stored hash may ask for, so that no row makes one check take
-// the machine.
+// Bounds on the costs of a stored hash, so that no row makes one check exhaust the
+// machine.
 const (
 	maxMemory       = 128 * 1024 // KiB: what OWASP asks of scrypt
 	maxArgon2Work   = 1 << 20    // KiB times passes
@@ -33,7 +33,7 @@ const (
 	maxHashLength   = 64
 )
 
-// stored is a stored hash, made ready to compare with.
+// stored is a parsed hash.
 type stored struct {
 	matches func(password string) bool
 	lanes   int64 // how many cores that keeps busy
@@ -83,9 +83,9 @@ var (
 	importedCosts = fmt.Sprintf("m=%d,t=0%d,p=%d", live.memory, live.passes, live.lanes)
 )
 
-// Imported returns an acceptable hash of another system as it is to be stored.
-// One with the costs of ours would else be taken for ours, which are of the
-// password in NFKC; the other system may have hashed it as it was typed.
+// Imported returns an acceptable hash of another system in the form to store. With
+// our costs it would otherwise be mistaken for one of ours, which hash the password
+// in NFKC; the other system may have hashed it as typed.
 func Imported(hash string) string {
 	return strings.Replace(hash, "$"+liveCosts+"$", "$"+importedCosts+"$", 1)
 }

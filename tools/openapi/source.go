@@ -21,7 +21,7 @@ type declaredError struct {
 }
 
 // sourceFolders are where public errors are declared.
-var sourceFolders = []string{"auth", "bff", "internal/fault", "internal/password", "internal/rpc", "users"}
+var sourceFolders = []string{"auth", "auth/accounts", "auth/idempotency", "auth/links", "auth/outbox", "auth/passwords", "auth/throttle", "bff", "internal/fault", "internal/password", "internal/rpc", "users"}
 
 // declaredErrors finds the calls of New and Invalid (internal/fault) and
 // returns what they declare, by reason.

@@ -1,0 +1,193 @@
+package accounts
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"gatehouse/auth/audit"
+	"gatehouse/auth/outbox"
+	"gatehouse/auth/relay"
+	"gatehouse/auth/revocations"
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
+)
+
+// AdministratorRole is the built-in role that may administer users.
+const AdministratorRole = "admin"
+
+// Store writes accounts, with their outbox rows and audit rows.
+type Store struct {
+	DB          *database.Pool
+	Log         *audit.Log
+	Relay       *relay.Relay
+	Mails       *outbox.Outbox
+	Revocations *revocations.Feed
+	Step        func(string)
+}
+
+// Change locks an account, calls apply to change it, and writes the outbox row and
+// the audit row in the same transaction. Afterwards it delivers the change to
+// users. apply returns whether anything changed. A refusal is audited too.
+func (s *Store) Change(ctx context.Context, id string, event audit.Event, origin *authv1.Origin,
+	apply func(tx pgx.Tx, before *authv1.Account) (bool, error),
+) (*authv1.Account, error) {
+	var after *authv1.Account
+	var changed bool
+	row := audit.Row{Event: event, Outcome: audit.Succeeded, Account: id, Origin: origin}
+	s.Step("auth: before the account is changed")
+	err := s.DB.Transact(ctx, func(tx pgx.Tx) error {
+		before, err := Lock(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if err := RequireIfAsked(ctx, tx, origin); err != nil {
+			return err
+		}
+		if changed, err = apply(tx, before); err != nil || !changed {
+			after = before
+			return err
+		}
+		if err := KeepAdministrator(ctx, tx, before); err != nil {
+			return err
+		}
+		s.Step("auth: before the change's outbox is written")
+		var version int64
+		if err := tx.QueryRow(ctx, raiseVersion, pgx.NamedArgs{"id": id}).Scan(&version); err != nil {
+			return fmt.Errorf("raise the version: %w", err)
+		}
+		if err := relay.Enqueue(ctx, tx, id, version, nil); err != nil {
+			return err
+		}
+		if after, err = ByID(ctx, tx, id); err != nil {
+			return err
+		}
+		err = audit.Write(ctx, tx, row)
+		s.Step("auth: before the change is committed")
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", event, s.Log.Refuse(ctx, row, err))
+	}
+	s.Step("auth: after the change is committed")
+	if changed {
+		s.Revocations.Soon()
+		s.Relay.Deliver(ctx, id)
+	}
+	return after, nil
+}
+
+const raiseVersion = `
+	UPDATE auth.accounts SET version = version + 1, update_time = clock_timestamp() WHERE id = @id RETURNING version`
+
+const (
+	// LockAdministrators serialises removals of administrators until the end of the
+	// transaction, so that two can't remove each other.
+	LockAdministrators = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse administrators', 0))"
+	// ExistsAdministrators selects whether an active administrator exists. One
+	// without a password can't sign in, and doesn't count.
+	ExistsAdministrators = `
+		SELECT EXISTS (SELECT FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles) AND password_hash <> '')`
+)
+
+// KeepAdministrator refuses a change that leaves no active administrator, where the
+// account was one before. Errors: failed_precondition
+// LAST_ADMINISTRATOR.
+func KeepAdministrator(ctx context.Context, tx pgx.Tx, before *authv1.Account) error {
+	if before.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE || !slices.Contains(before.GetRoles(), AdministratorRole) {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, LockAdministrators); err != nil {
+		return fmt.Errorf("lock the administrators: %w", err)
+	}
+	var left bool
+	if err := tx.QueryRow(ctx, ExistsAdministrators).Scan(&left); err != nil {
+		return fmt.Errorf("look for an administrator: %w", err)
+	}
+	if !left {
+		return ErrLastAdministrator
+	}
+	return nil
+}
+
+const insertAccount = `
+	INSERT INTO auth.accounts (id, email, email_verified, password_hash, roles, last_sign_in_time)
+	VALUES (@id, @email, @email_verified, @password_hash, @roles, CASE WHEN @signed_in::boolean THEN now() END)`
+
+// New is a new account.
+type New struct {
+	ID, Email, Hash string
+	Roles           []string
+	Profile         *authv1.ProfileSeed
+	SignIn          bool
+	Verified        bool // the owner has proven the email
+	Origin          *authv1.Origin
+}
+
+// Write writes the account, its outbox row and its audit row. Errors:
+// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS.
+func (s *Store) Write(ctx context.Context, tx pgx.Tx, account New) (*authv1.Account, error) {
+	_, err := tx.Exec(ctx, insertAccount, pgx.NamedArgs{
+		"id": account.ID, "email": strings.TrimSpace(account.Email), "email_verified": account.Verified, "password_hash": account.Hash,
+		"roles": SortedRoles(account.Roles), "signed_in": account.SignIn,
+	})
+	switch {
+	case EmailIsTaken(err):
+		return nil, ErrEmailTaken.WithCause(err)
+	case database.Violates(err, "accounts_pkey"):
+		return nil, ErrExists.WithCause(err)
+	case err != nil:
+		return nil, fmt.Errorf("write the account: %w", err)
+	}
+	s.Step("auth: before the outbox is written")
+	profile, err := encodeSeed(account.Profile)
+	if err != nil {
+		return nil, err
+	}
+	if err := relay.Enqueue(ctx, tx, account.ID, 1, profile); err != nil {
+		return nil, err
+	}
+	err = audit.Write(ctx, tx, audit.Row{Event: audit.AccountCreate, Outcome: audit.Succeeded, Account: account.ID, Origin: account.Origin})
+	if err != nil {
+		return nil, err
+	}
+	return ByID(ctx, tx, account.ID)
+}
+
+// encodeSeed encodes a new profile for the outbox row.
+func encodeSeed(profile *authv1.ProfileSeed) ([]byte, error) {
+	encoded, err := json.Marshal(relay.Profile{
+		FirstName: profile.GetFirstName(), LastName: profile.GetLastName(), Locale: profile.GetLocale(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode the profile: %w", err)
+	}
+	return encoded, nil
+}
+
+// ReplaceEmail writes an account's email with the statement and mails both
+// addresses. Errors: already_exists EMAIL_TAKEN.
+func (s *Store) ReplaceEmail(ctx context.Context, tx pgx.Tx, statement string, before *authv1.Account, email string, origin *authv1.Origin) error {
+	_, err := tx.Exec(ctx, statement, pgx.NamedArgs{"id": before.GetId(), "email": email})
+	if EmailIsTaken(err) {
+		return ErrEmailTaken.WithCause(err)
+	}
+	if err != nil {
+		return fmt.Errorf("write the email: %w", err)
+	}
+	values := outbox.Circumstances(origin)
+	values["new_email"], values["old_email"] = email, before.GetEmail()
+	for _, address := range []string{before.GetEmail(), email} {
+		err := s.Mails.Enqueue(ctx, tx, outbox.Mail{
+			Kind: outbox.EmailChanged, To: address, Account: before.GetId(), Locale: outbox.LocaleOf(origin, before.GetId()), Values: values,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

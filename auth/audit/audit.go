@@ -1,0 +1,122 @@
+// Package audit records what changed or tried an identity.
+//
+// An event is written in the transaction of its change, so that both exist or
+// neither does. Repeated refusals are aggregated into one row a minute, so that
+// a caller who repeats a refused call adds no rows.
+package audit
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"gatehouse/auth/changes"
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
+	"gatehouse/internal/telemetry"
+)
+
+// Event names what changed or tried an identity.
+type Event string
+
+const (
+	AccountCreate  Event = "account.create"            // An account is created: by its owner, an administrator, an import or the first start.
+	AccountDelete  Event = "account.delete"            // An account is deleted, by its owner or an administrator.
+	AccountDisable Event = "account.disable"           // An account is disabled, which ends its sessions.
+	AccountEnable  Event = "account.enable"            // A disabled account is enabled.
+	AccountExport  Event = "account.export"            // A person exports the data of their account.
+	EmailChange    Event = "account.email.change"      // An account's email is changed, by its owner or an administrator.
+	RolesChange    Event = "account.roles.change"      // An account's roles are changed.
+	PasswordChange Event = "account.password.change"   // A password is replaced, by its owner or an operator.
+	PasswordForce  Event = "account.password.force"    // An administrator removes a password: a mailed link sets the next one.
+	LinkRequest    Event = "link.request"              // A link is requested. The answer does not reveal whether the account exists.
+	LinkSend       Event = "link.send"                 // A link that was requested without signing in is sent to the account's address.
+	LinkVerify     Event = "link.verify"               // The link of a registration or an invitation is used.
+	LinkReset      Event = "link.reset"                // A password reset link is used.
+	LinkEmail      Event = "link.email"                // The link that confirms a new email is used.
+	Login          Event = "session.login"             // Somebody signs in with a password.
+	Reauthenticate Event = "session.reauthenticate"    // A signed-in person confirms their password.
+	Logout         Event = "session.logout"            // A session is ended by its holder.
+	SessionRevoke  Event = "session.revoke"            // One or more sessions are revoked from another session, or by an administrator.
+	Refresh        Event = "session.refresh"           // A refresh token is refused. Accepted ones are not audited.
+	RefreshReuse   Event = "session.refresh.reuse"     // A refresh token is reused after it was replaced: its session is ended.
+	KeyRotate      Event = "key.rotate"                // An operator makes the next signing key sign.
+	KeyReplace     Event = "key.replace"               // An operator replaces all signing keys at once, which ends every session.
+	MailFail       Event = "mail.fail"                 // A mail becomes a dead letter: it could not be delivered.
+	MailRetry      Event = "mail.retry"                // An administrator retries a mail that became a dead letter.
+	RefreshRecover Event = "session.refresh.recovered" // A refresh token newer than its session's row is accepted: the database lost its last transactions.
+)
+
+// Outcome says whether an event took place.
+type Outcome string
+
+const (
+	Succeeded Outcome = "succeeded"
+	Refused   Outcome = "refused"
+)
+
+// Row is one audit event. It holds ids only: never an email, a password or a
+// token.
+type Row struct {
+	Event   Event
+	Outcome Outcome
+	Reason  string // why it was refused, as an error reason
+	Account string // "" when there is none
+	Session string // the session concerned; "" for that of the origin
+	Subject string // what refusals are aggregated by; "" for the account or the network
+	Origin  *authv1.Origin
+}
+
+const insertAudit = `
+	INSERT INTO auth.audit_events
+		(id, create_time, event, outcome, reason, account_id, actor_id, session_id, ip_address, user_agent, request_id)
+	VALUES
+		(@id, @create_time, @event, @outcome, @reason, @account_id, @actor_id, @session_id, @ip_address, @user_agent, @request_id)`
+
+// Write writes an event. In a transaction, the event exists only if the change
+// does. The id holds the same time as create_time, so that one index serves both
+// the order and the time of a query.
+func Write(ctx context.Context, db database.Execer, row Row) error {
+	return write(ctx, db, row, nil)
+}
+
+// write writes an event; a refusal with a key may be counted instead.
+func write(ctx context.Context, db database.Execer, row Row, refusalKey []byte) error {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return fmt.Errorf("make an id: %w", err)
+	}
+	if row.Session == "" {
+		row.Session = row.Origin.GetSessionId()
+	}
+	statement, args := statementFor(pgx.NamedArgs{
+		"id": id.String(), "create_time": time.Unix(id.Time().UnixTime()), "event": string(row.Event), "outcome": string(row.Outcome), "reason": row.Reason,
+		"account_id": database.Optional(row.Account), "actor_id": database.Optional(row.Origin.GetAccountId()), "session_id": database.Optional(row.Session),
+		"ip_address": row.Origin.GetIpAddress(), "user_agent": row.Origin.GetUserAgent(), "request_id": row.Origin.GetRequestId(),
+	}, refusalKey)
+	if _, err := db.Exec(ctx, statement, args); err != nil {
+		return fmt.Errorf("audit %s: %w", row.Event, err)
+	}
+	countEvent(ctx, row)
+	// Every change of an account is audited in its transaction, so that no change is
+	// forgotten here; that some events change less than this invalidates is harmless.
+	if row.Outcome != Succeeded || row.Account == "" {
+		return nil
+	}
+	return changes.NoteAccount(ctx, db, row.Account)
+}
+
+var events, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.auth.events", metric.WithUnit("{event}"),
+	metric.WithDescription("Audit events: what changed or tried an identity."))
+
+func countEvent(ctx context.Context, row Row) {
+	events.Add(ctx, 1, metric.WithAttributes(
+		attribute.String("event", string(row.Event)), attribute.String("outcome", string(row.Outcome)), attribute.String("reason", row.Reason),
+	))
+}

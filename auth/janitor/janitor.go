@@ -1,0 +1,130 @@
+// Package janitor deletes auth's rows whose retention has ended.
+package janitor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"gatehouse/auth/audit"
+	"gatehouse/auth/idempotency"
+	"gatehouse/auth/links"
+	"gatehouse/auth/throttle"
+	"gatehouse/internal/database"
+)
+
+const (
+	pruneInterval = time.Hour
+	// sessionRetention is how long a session is kept after its end: for its
+	// owner's export, and far longer than its revocation matters.
+	sessionRetention = 30 * 24 * time.Hour
+)
+
+// Janitor prunes every hour.
+type Janitor struct {
+	db             *database.Pool
+	auditRetention time.Duration
+	logger         *slog.Logger
+}
+
+// New returns a janitor. Audit events are kept for auditRetention.
+func New(db *database.Pool, auditRetention time.Duration, logger *slog.Logger) *Janitor {
+	return &Janitor{db: db, auditRetention: auditRetention, logger: logger}
+}
+
+// Run prunes every hour, until ctx ends.
+func (j *Janitor) Run(ctx context.Context) {
+	ticker := time.NewTicker(pruneInterval)
+	defer ticker.Stop()
+	for {
+		if err := j.Prune(ctx); err != nil && ctx.Err() == nil {
+			j.logger.LogAttrs(ctx, slog.LevelWarn, "janitor: pruning failed", slog.String("cause", err.Error()))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+const (
+	// One replica at a time is enough. The name stays: earlier versions use it too.
+	tryPruneLock = "SELECT pg_try_advisory_xact_lock(hashtextextended('gatehouse let go', 0))"
+
+	pruneAudit = `SELECT auth.prune_audit(@keep::interval)`
+
+	// An event that was written concurrently with the deletion of its account may
+	// not have been erased with it.
+	eraseAuditAgain = `
+		SELECT coalesce(sum(auth.erase_audit(account_id)), 0) FROM auth.audit_events
+		WHERE event = 'account.delete' AND outcome = 'succeeded' AND id >= @since AND account_id IS NOT NULL`
+
+	pruneIdempotencyKeys = `
+		WITH gone AS (
+			DELETE FROM auth.idempotency_keys WHERE name IN (
+				SELECT name FROM auth.idempotency_keys WHERE create_time < now() - @life::interval ORDER BY create_time LIMIT @most)
+			RETURNING name)
+		SELECT count(*) FROM gone`
+
+	pruneLinks = `
+		WITH gone AS (
+			DELETE FROM auth.links WHERE token_hash = ANY (ARRAY(
+				SELECT token_hash FROM auth.links WHERE expire_time < now() - @kept::interval ORDER BY expire_time LIMIT @most))
+			RETURNING token_hash)
+		SELECT count(*) FROM gone`
+
+	// The condition is repeated: a failure that is counted meanwhile renews its row.
+	pruneThrottles = `
+		WITH gone AS (
+			DELETE FROM auth.throttles WHERE update_time < now() - @age::interval AND key = ANY (ARRAY(
+				SELECT key FROM auth.throttles WHERE update_time < now() - @age::interval ORDER BY update_time LIMIT @most))
+			RETURNING key)
+		SELECT count(*) FROM gone`
+
+	pruneSessions = `
+		WITH gone AS (
+			DELETE FROM auth.sessions WHERE id IN (
+				(SELECT id FROM auth.sessions WHERE expire_time < now() - @kept::interval ORDER BY expire_time LIMIT @most)
+				UNION
+				(SELECT id FROM auth.sessions WHERE revoke_time < now() - @kept::interval ORDER BY revoke_time LIMIT @most))
+			RETURNING id)
+		SELECT count(*) FROM gone`
+)
+
+// Prune deletes audit events, sessions, links, idempotency keys and failures whose
+// retention has ended, in batches that hold no lock for long. It does nothing
+// while another replica prunes.
+func (j *Janitor) Prune(ctx context.Context) error {
+	const most = 10_000 // which is prune_audit's limit too
+	for _, work := range []struct {
+		what      string
+		statement string
+		args      pgx.NamedArgs
+	}{
+		{"erase from the audit", eraseAuditAgain, pgx.NamedArgs{"since": audit.LeastID(time.Now().Add(-2 * pruneInterval))}},
+		{"prune the audit", pruneAudit, pgx.NamedArgs{"keep": j.auditRetention}},
+		{"prune the idempotency keys", pruneIdempotencyKeys, pgx.NamedArgs{"life": idempotency.Life, "most": most}},
+		{"prune the links", pruneLinks, pgx.NamedArgs{"kept": links.Retention, "most": most}},
+		{"prune the throttles", pruneThrottles, pgx.NamedArgs{"age": throttle.Retention, "most": most}},
+		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": sessionRetention, "most": most}},
+	} {
+		for done := int64(most); done >= most; {
+			err := j.db.Transact(ctx, func(tx pgx.Tx) error {
+				var locked bool
+				if err := tx.QueryRow(ctx, tryPruneLock).Scan(&locked); err != nil || !locked {
+					done = 0
+					return err
+				}
+				return tx.QueryRow(ctx, work.statement, work.args).Scan(&done)
+			})
+			if err != nil {
+				return fmt.Errorf("%s: %w", work.what, err)
+			}
+		}
+	}
+	return nil
+}

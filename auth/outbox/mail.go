@@ -1,0 +1,106 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"gatehouse/auth/secretkey"
+	"gatehouse/internal/database"
+	"gatehouse/internal/fault"
+)
+
+// Kind is the name of a mail's template.
+type Kind string
+
+const (
+	VerifyEmail     Kind = "verify_email"           // link: VerifyEmail
+	AccountExists   Kind = "account_exists"         // link: VerifyEmail; somebody registered an email that has an account
+	Invitation      Kind = "invitation"             // link: VerifyEmail
+	ResetPassword   Kind = "reset_password"         // link: ResetPassword
+	ConfirmEmail    Kind = "confirm_email"          // link: ConfirmEmailChange, to the new address
+	EmailInUse      Kind = "email_in_use"           // to the new address, which another account has
+	EmailRequested  Kind = "email_change_requested" // to the old address
+	EmailChanged    Kind = "email_changed"          // to both addresses, once it is changed
+	PasswordChanged Kind = "password_changed"
+	NewSignIn       Kind = "new_sign_in" // from an unknown device
+)
+
+// Page is the last part of the path of a mail's link; empty for a mail without a
+// link.
+func (k Kind) Page() string {
+	switch k {
+	case VerifyEmail, AccountExists, Invitation:
+		return "verify"
+	case ResetPassword:
+		return "reset"
+	case ConfirmEmail:
+		return "email"
+	}
+	return ""
+}
+
+// Mail is one mail to send.
+type Mail struct {
+	Kind    Kind
+	To      string
+	Account string // "" when there is none or it is unknown
+	Locale  string // a BCP 47 tag; "" for the default
+	// Token is the link's, for kinds with a link.
+	Token string
+	// Values are the template's other values, by name: "ip_address",
+	// "user_agent", "time" (RFC 3339), "new_email", "old_email", "first_name".
+	Values map[string]string
+}
+
+// ErrUnavailable says that the system has no mail server.
+var ErrUnavailable = fault.New(connect.CodeFailedPrecondition, "MAIL_UNAVAILABLE", "This system can't send mail. Ask an administrator.")
+
+// Enabled reports whether mail can be sent at all.
+func (o *Outbox) Enabled() bool { return o.mailer != nil }
+
+// sealedMail is the part of a mail that is sealed in its row.
+type sealedMail struct {
+	Token  string            `json:"token,omitempty"`
+	Values map[string]string `json:"values,omitempty"`
+}
+
+// mailPurpose is the purpose of sealing; the label is the row's id.
+const mailPurpose = "mail v1"
+
+const insertMail = `
+	INSERT INTO auth.mails (id, kind, recipient, account_id, locale, sealed_values)
+	VALUES (@id, @kind, @recipient, @account_id, @locale, @sealed_values)`
+
+// Enqueue writes a mail's outbox row, in the transaction of the change that it is
+// about. Without a mailer it does nothing.
+func (o *Outbox) Enqueue(ctx context.Context, db database.Execer, m Mail) error {
+	if !o.Enabled() {
+		return nil
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return fmt.Errorf("make an id: %w", err)
+	}
+	text, err := json.Marshal(sealedMail{Token: m.Token, Values: m.Values})
+	if err != nil {
+		return fmt.Errorf("encode the mail: %w", err)
+	}
+	sealed, err := secretkey.Seal(o.secrets[0], mailPurpose, id.String(), text)
+	if err != nil {
+		return fmt.Errorf("seal the mail: %w", err)
+	}
+	_, err = db.Exec(ctx, insertMail, pgx.NamedArgs{
+		"id": id.String(), "kind": string(m.Kind), "recipient": m.To, "account_id": database.Optional(m.Account),
+		"locale": m.Locale, "sealed_values": sealed,
+	})
+	if err != nil {
+		return fmt.Errorf("write the mail %s: %w", m.Kind, err)
+	}
+	o.Wake()
+	return nil
+}

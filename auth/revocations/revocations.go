@@ -1,0 +1,110 @@
+// Package revocations writes and reads what invalidates access tokens before they
+// expire.
+//
+// A revocation is written in the transaction that ends a session or raises an
+// account's authorisation version. The feed sends it to the gateways, which verify
+// access tokens on their own.
+package revocations
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"gatehouse/auth/deployment"
+	"gatehouse/auth/keyring"
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/database"
+	"gatehouse/internal/feed"
+)
+
+// Life is how long a revocation is kept: as long as any token that it concerns,
+// and a minute for clocks that differ.
+const Life = keyring.AccessTokenLife + time.Minute
+
+const (
+	// Select reads the revocations that a snapshot has not seen.
+	Select = `
+		SELECT id::text, xid::text, session_id::text, account_id::text, least_version, extract(epoch FROM expire_time - now())::float8
+		FROM auth.revocations
+		WHERE xid >= pg_snapshot_xmin(@seen::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, @seen::text::pg_snapshot)
+			AND expire_time > now()`
+	// Prune deletes expired revocations.
+	Prune = `DELETE FROM auth.revocations WHERE expire_time < now() - interval '1 minute'`
+)
+
+// Feed sends revocations to gateways.
+type Feed = feed.Feed[*authv1.Revocation]
+
+// Read collects the rows of Select.
+func Read(rows pgx.Rows, found map[string]feed.Item[*authv1.Revocation]) error {
+	now := time.Now()
+	var id, number string
+	var session, account *string
+	var version *int64
+	var left float64
+	_, err := pgx.ForEachRow(rows, []any{&id, &number, &session, &account, &version, &left}, func() error {
+		xid, err := strconv.ParseUint(number, 10, 64)
+		if err != nil {
+			return err
+		}
+		one := feed.Item[*authv1.Revocation]{XID: xid, Expire: now.Add(database.Seconds(left))}
+		if session != nil {
+			one.Value = &authv1.Revocation{Of: &authv1.Revocation_SessionId{SessionId: *session}}
+		} else {
+			one.Value = &authv1.Revocation{Of: &authv1.Revocation_LeastVersion{
+				LeastVersion: &authv1.LeastVersion{AccountId: *account, Version: *version},
+			}}
+		}
+		found[id] = one
+		return nil
+	})
+	return err
+}
+
+const insertLeastVersion = `
+	INSERT INTO auth.revocations (account_id, least_version, expire_time)
+	VALUES (@account_id, @least_version, clock_timestamp() + @life::interval)`
+
+// RevokeBelow revokes the account's tokens with a version below the given one.
+func RevokeBelow(ctx context.Context, tx pgx.Tx, account string, version int64) error {
+	_, err := tx.Exec(ctx, insertLeastVersion, pgx.NamedArgs{"account_id": account, "least_version": version, "life": Life})
+	if err != nil {
+		return fmt.Errorf("write the revocation: %w", err)
+	}
+	return nil
+}
+
+const revokeOne = `
+	WITH ended AS (
+		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
+		WHERE id = @id AND revoke_time IS NULL RETURNING id)
+	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
+
+// RevokeSession ends a session.
+func RevokeSession(ctx context.Context, tx pgx.Tx, id uuid.UUID, reason string) error {
+	if _, err := tx.Exec(ctx, revokeOne, pgx.NamedArgs{"id": id.String(), "reason": reason, "life": Life}); err != nil {
+		return fmt.Errorf("revoke the session: %w", err)
+	}
+	return nil
+}
+
+const revokeAll = `
+	WITH ended AS (
+		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
+		WHERE account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + deployment.CurrentEpoch + ` AND expire_time > now()
+			AND (@except::uuid IS NULL OR id <> @except::uuid) RETURNING id)
+	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
+
+// RevokeSessions ends an account's sessions, all but one if except is set.
+func RevokeSessions(ctx context.Context, tx pgx.Tx, account, except, reason string) (int32, error) {
+	tag, err := tx.Exec(ctx, revokeAll, pgx.NamedArgs{"account_id": account, "except": database.Optional(except), "reason": reason, "life": Life})
+	if err != nil {
+		return 0, fmt.Errorf("revoke the sessions: %w", err)
+	}
+	return int32(tag.RowsAffected()), nil
+}
