@@ -42,7 +42,7 @@ func TestUnfinishedBodiesOfOneAddressAreBoundedInBytes(t *testing.T) {
 		if !strings.HasPrefix(got, "429 ") || !strings.Contains(got, "TOO_MANY_UNFINISHED_REQUESTS") {
 			t.Errorf("above the bound in bytes: got %s, want 429 TOO_MANY_UNFINISHED_REQUESTS", got)
 		}
-	case <-time.After(15*time.Second):
+	case <-time.After(15 * time.Second):
 		t.Fatal("no request was refused")
 	}
 	_, got := h.getMe(t, h.token(alice), "X-Forwarded-For", "192.0.2.1")
