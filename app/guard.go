@@ -13,20 +13,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/term"
 
+	"gatehouse/app/doctor"
 	"gatehouse/auth"
 	"gatehouse/internal/schema"
 )
-
-// What is said of a secret key that isn't the database's.
-const (
-	otherSecretFault = "it isn't the one that sealed this database's signing keys"
-	otherSecretMend  = "give the one that did; after a comma, if it is the older one"
-)
-
-// shareFlags permit a database that others use.
-type shareFlags struct {
-	ShareDatabase bool `env:"GATEHOUSE_SHARE_DATABASE" help:"Create the schemas auth and users in a database that already holds other tables. Without it such a database is refused, or asked about at a terminal."`
-}
 
 // applySchema applies the schema unless that would break what is there: a
 // system that runs with another secret key, or what somebody else keeps. At a
@@ -45,10 +35,10 @@ func applySchema(p *program, config schema.Config, secrets [][]byte) (schema.Res
 	return result, refusal(err)
 }
 
-// refusal makes a mistake in the settings of a database that isn't ours.
+// refusal makes a problem of the settings of a database that isn't ours.
 func refusal(err error) error {
 	if foreign, ok := errors.AsType[*schema.ForeignError](err); ok {
-		return mistakes{{setting: "DATABASE_URL", fault: foreign.Error()}}
+		return problems{{setting: "DATABASE_URL", text: foreign.Error()}}
 	}
 	return err
 }
@@ -71,7 +61,7 @@ func checkSecrets(ctx context.Context, databaseURL string, secrets [][]byte) err
 		return nil // no table of ours, so no keys of ours
 	}
 	if errors.Is(err, auth.ErrSecret) {
-		return mistakes{{"GATEHOUSE_SECRET_KEY", otherSecretFault, otherSecretMend}}
+		return problems{{"GATEHOUSE_SECRET_KEY", doctor.WrongSecret, doctor.WrongSecretFix}}
 	}
 	return err
 }

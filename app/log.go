@@ -23,14 +23,14 @@ var logLevels = map[string]slog.Level{
 }
 
 // checkLog finds values of logFlags that aren't known.
-func checkLog(m *mistakes, app *kong.Application) {
+func checkLog(p *problems, app *kong.Application) {
 	for _, flag := range app.Flags {
 		value := flag.Target.String()
 		switch _, ok := logLevels[value]; {
 		case flag.Name == "log-level" && !ok:
-			m.add("GATEHOUSE_LOG_LEVEL", fmt.Sprintf("%q is not known", value), "set it to debug, info, warn or error")
+			p.add("GATEHOUSE_LOG_LEVEL", fmt.Sprintf("%q is not known", value), "set it to debug, info, warn or error")
 		case flag.Name == "log-format" && !slices.Contains([]string{"auto", "json", "text"}, value):
-			m.add("GATEHOUSE_LOG_FORMAT", fmt.Sprintf("%q is not known", value), "set it to auto, json or text")
+			p.add("GATEHOUSE_LOG_FORMAT", fmt.Sprintf("%q is not known", value), "set it to auto, json or text")
 		}
 	}
 }

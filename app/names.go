@@ -31,19 +31,19 @@ func isSetting(names []string, name string) bool {
 // checkNames finds environment names that look like settings of ours and
 // aren't: a misspelt one would else be ignored in silence. It checks the flags
 // that every command has as well.
-func checkNames(m *mistakes, app *kong.Application, environ []string) {
-	checkLog(m, app)
+func checkNames(p *problems, app *kong.Application, environ []string) {
+	checkLog(p, app)
 	names := settingNames(app)
 	for _, variable := range environ {
 		name, _, _ := strings.Cut(variable, "=")
 		if !strings.HasPrefix(name, "GATEHOUSE_") || strings.HasPrefix(name, "GATEHOUSE_TEST_") || isSetting(names, name) {
 			continue
 		}
-		mend := "see gatehouse --help, or unset it"
+		fix := "see gatehouse --help, or unset it"
 		if near := nearest(names, name); near != "" {
-			mend = "did you mean " + near + "? Rename it, or unset it"
+			fix = "did you mean " + near + "? Rename it, or unset it"
 		}
-		m.add(name, "is not a setting", mend)
+		p.add(name, "is not a setting", fix)
 	}
 }
 

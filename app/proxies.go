@@ -9,7 +9,7 @@ import (
 // address are refused, in one piece or in several: with everybody trusted, each
 // caller writes their own address into X-Forwarded-For, and no rate by address
 // holds anybody.
-func parseProxies(m *mistakes, text string) []netip.Prefix {
+func parseProxies(p *problems, text string) []netip.Prefix {
 	const name = "GATEHOUSE_TRUSTED_PROXIES"
 	var proxies []netip.Prefix
 	for _, network := range list(text) {
@@ -19,16 +19,16 @@ func parseProxies(m *mistakes, text string) []netip.Prefix {
 			prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
 		}
 		if err != nil {
-			m.add(name, fmt.Sprintf("%q is not a network", network), "give an address or a network such as 10.0.0.0/8")
+			p.add(name, fmt.Sprintf("%q is not a network", network), "give an address or a network such as 10.0.0.0/8")
 			continue
 		}
 		proxies = append(proxies, plainPrefix(prefix).Masked())
 	}
 	if coversPublicIPv4(proxies) {
-		m.add(name, "its networks hold every IPv4 address, so that everybody could choose the address that they are known by", "name the networks of your proxies alone, such as 10.0.0.0/8")
+		p.add(name, "its networks hold every IPv4 address, so that everybody could choose the address that they are known by", "name the networks of your proxies alone, such as 10.0.0.0/8")
 	}
 	if covers(proxies, netip.MustParsePrefix("2000::/3")) {
-		m.add(name, "its networks hold every IPv6 address, so that everybody could choose the address that they are known by", "name the networks of your proxies alone, such as fd00::/8")
+		p.add(name, "its networks hold every IPv6 address, so that everybody could choose the address that they are known by", "name the networks of your proxies alone, such as fd00::/8")
 	}
 	return proxies
 }

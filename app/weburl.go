@@ -98,10 +98,10 @@ func webPort(scheme, text string) (string, error) {
 }
 
 // webOrigin returns the origin that a setting names.
-func (m *mistakes) webOrigin(setting, text string) (origin string, ok bool) {
+func (p *problems) webOrigin(setting, text string) (origin string, ok bool) {
 	origin, err := webOrigin(text)
 	if failure, ok := errors.AsType[addressError](err); ok {
-		m.add(setting, failure.fault, failure.fix)
+		p.add(setting, failure.fault, failure.fix)
 		return "", false
 	}
 	return origin, err == nil
@@ -113,18 +113,18 @@ var developmentOrigins = []string{"http://localhost:*", "http://127.0.0.1:*"}
 
 // parseOrigins checks GATEHOUSE_ORIGINS. An origin on this machine may have "*"
 // for its port, which stands for all of them.
-func parseOrigins(m *mistakes, text string) []string {
+func parseOrigins(p *problems, text string) []string {
 	var origins []string
 	for _, item := range list(text) {
 		fixed, anyPort := strings.CutSuffix(item, ":*")
-		origin, ok := m.webOrigin("GATEHOUSE_ORIGINS", fixed)
+		origin, ok := p.webOrigin("GATEHOUSE_ORIGINS", fixed)
 		if !ok {
 			continue
 		}
 		if anyPort {
 			parsed, err := url.Parse(origin)
 			if err != nil || !bff.IsLoopback(parsed.Hostname()) || parsed.Port() != "" {
-				m.add("GATEHOUSE_ORIGINS", fmt.Sprintf("%q admits every port of another machine", item), "name the port; * is for localhost, 127.0.0.1 and [::1]")
+				p.add("GATEHOUSE_ORIGINS", fmt.Sprintf("%q admits every port of another machine", item), "name the port; * is for localhost, 127.0.0.1 and [::1]")
 				continue
 			}
 			origin += ":*"
