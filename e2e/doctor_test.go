@@ -61,7 +61,7 @@ func TestDoctorLooksAtUpBeforeAndWhileAndAfterItRuns(t *testing.T) {
 	}
 	p.interrupt(t)
 	status, said = doctor(t, h.env)
-	wantHealthy(t, "after it ran", status, said, "it doesn't run just now")
+	wantHealthy(t, "after it ran", status, said, "it is not running")
 	if after, err := os.ReadDir(h.dir); err != nil || len(after) != len(before) {
 		t.Errorf("the doctor has left something: %v, %v", after, err)
 	}

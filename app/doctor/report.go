@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -30,12 +31,20 @@ type finding struct{ subject, ok, problem, fix string }
 
 // OK reports that a subject is as it should be.
 func (r *Report) OK(subject, format string, args ...any) {
-	r.findings = append(r.findings, finding{subject: subject, ok: fmt.Sprintf(format, args...)})
+	r.add(finding{subject: subject, ok: fmt.Sprintf(format, args...)})
 }
 
 // Problem reports a problem of a subject and how to fix it.
 func (r *Report) Problem(subject, problem, fix string) {
-	r.findings = append(r.findings, finding{subject: subject, problem: problem, fix: fix})
+	r.add(finding{subject: subject, problem: problem, fix: fix})
+}
+
+// add adds a finding. Services that share a process share some dependencies, so
+// that the same finding may come twice.
+func (r *Report) add(f finding) {
+	if !slices.Contains(r.findings, f) {
+		r.findings = append(r.findings, f)
+	}
 }
 
 // Problems is the number of problems found.
