@@ -64,8 +64,12 @@ func deriveLogins(databaseURL string, given map[string]*loginFlags, secret []byt
 }
 
 // rolesOf returns the login roles that the schema is to make.
-func rolesOf(logins map[string]login) schema.Roles {
-	return schema.Roles{Auth: logins[roleAuth].role, Users: logins[roleUsers].role}
+func rolesOf(logins map[string]login) map[string]schema.Role {
+	roles := map[string]schema.Role{}
+	for service, login := range logins {
+		roles[service] = login.role
+	}
+	return roles
 }
 
 // openDatabase opens a service's pool and checks that its schema is there.

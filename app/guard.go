@@ -67,8 +67,8 @@ func checkSecrets(ctx context.Context, databaseURL string, secrets [][]byte) err
 }
 
 func shareQuestion(foreign *schema.ForeignError) string {
-	return fmt.Sprintf("DATABASE_URL names the database %s, which holds tables that aren't Gatehouse's (%s).\nCreate the schemas auth and users in it? Type yes to go on: ",
-		foreign.Database, strings.Join(foreign.Relations, ", "))
+	return fmt.Sprintf("DATABASE_URL names the database %s, which holds tables that aren't Gatehouse's (%s).\nCreate the schemas %s in it? Type yes to go on: ",
+		foreign.Database, strings.Join(foreign.Relations, ", "), strings.Join(foreign.Services, " and "))
 }
 
 // atTerminal reports whether somebody can read a question and answer it.

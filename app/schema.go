@@ -68,10 +68,8 @@ func (f *schemaFlags) config(p *program, app *kong.Application) (schema.Config, 
 	if err != nil {
 		return schema.Config{}, nil, err
 	}
-	roles := rolesOf(logins)
-	roles.Reader = reader
 	return schema.Config{
-		SQL: p.schema, DatabaseURL: f.DatabaseURL, DevURL: f.AtlasDevURL, Roles: roles, Shared: f.ShareDatabase, Logger: p.logger,
+		SQL: p.schema, DatabaseURL: f.DatabaseURL, DevURL: f.AtlasDevURL, Roles: rolesOf(logins), Reader: reader, Shared: f.ShareDatabase, Logger: p.logger,
 	}, f.keys, nil
 }
 
