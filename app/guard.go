@@ -18,9 +18,9 @@ import (
 	"gatehouse/internal/schema"
 )
 
-// applySchema applies the schema unless that would break what is there: a
-// system that runs with another secret key, or what somebody else keeps. At a
-// terminal a person may say yes to sharing the database.
+// applySchema applies the schema, unless the database belongs to a system with
+// another secret key, or somebody else keeps tables there. At a terminal, the
+// user is asked whether to share the database.
 func applySchema(p *program, config schema.Config, secrets [][]byte) (schema.Result, error) {
 	if err := checkSecrets(p.ctx, config.DatabaseURL, secrets); err != nil {
 		return schema.Result{}, err
@@ -35,7 +35,8 @@ func applySchema(p *program, config schema.Config, secrets [][]byte) (schema.Res
 	return result, refusal(err)
 }
 
-// refusal makes a problem of the settings of a database that isn't ours.
+// refusal turns the error for a database that isn't ours into a problem of the
+// settings.
 func refusal(err error) error {
 	if foreign, ok := errors.AsType[*schema.ForeignError](err); ok {
 		return problems{{setting: "DATABASE_URL", text: foreign.Error()}}
@@ -53,7 +54,7 @@ func checkSecrets(ctx context.Context, databaseURL string, secrets [][]byte) err
 	}
 	conn, err := pgx.Connect(ctx, databaseURL)
 	if err != nil {
-		return nil //nolint:nilerr // whoever connects next words it better
+		return nil //nolint:nilerr // the next connection reports it better
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	err = auth.CheckSecrets(ctx, conn, secrets)
@@ -71,16 +72,17 @@ func shareQuestion(foreign *schema.ForeignError) string {
 		foreign.Database, strings.Join(foreign.Relations, ", "), strings.Join(foreign.Services, " and "))
 }
 
-// atTerminal reports whether somebody can read a question and answer it.
+// atTerminal reports whether a user can read a question and answer it.
 func atTerminal() bool {
 	return term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
 }
 
-// confirm asks, and reports whether the answer is yes. The end of ctx is a no.
+// confirm asks a question, and reports whether the answer is yes. The end of ctx
+// counts as no.
 func confirm(ctx context.Context, in io.Reader, out io.Writer, question string) bool {
 	_, _ = io.WriteString(out, question)
 	answer := make(chan string, 1)
-	// It ends with the process: nothing else reads a terminal's line.
+	// The goroutine ends with the process: nothing else reads the terminal.
 	go func() {
 		line, _ := bufio.NewReader(in).ReadString('\n')
 		answer <- strings.TrimSpace(line)

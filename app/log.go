@@ -12,7 +12,7 @@ import (
 	"golang.org/x/term"
 )
 
-// logFlags say what the log holds and how it looks. Every command has them.
+// logFlags set the level and the format of the log. Every command has them.
 type logFlags struct {
 	LogLevel  string `env:"GATEHOUSE_LOG_LEVEL" default:"info" placeholder:"debug|info|warn|error" help:"Log lines of this level and above."`
 	LogFormat string `env:"GATEHOUSE_LOG_FORMAT" default:"auto" placeholder:"auto|json|text" help:"Write log lines as JSON or as text; auto writes text to a terminal and JSON elsewhere."`
@@ -22,7 +22,7 @@ var logLevels = map[string]slog.Level{
 	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
 }
 
-// checkLog finds values of logFlags that aren't known.
+// checkLog reports unknown values of logFlags.
 func checkLog(p *problems, app *kong.Application) {
 	for _, flag := range app.Flags {
 		value := flag.Target.String()
@@ -35,8 +35,8 @@ func checkLog(p *problems, app *kong.Application) {
 	}
 }
 
-// logger writes to out as the flags say; a value that isn't known counts as the
-// default, since checkLog has yet to report it.
+// logger returns a logger that writes to out. An unknown value counts as the
+// default; checkLog reports it later.
 func (f logFlags) logger(out io.Writer) *slog.Logger {
 	level := logLevels[f.LogLevel] // info is the zero value
 	file, isFile := out.(*os.File)

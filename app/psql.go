@@ -45,15 +45,15 @@ func (c *psqlCommand) Run(p *program, app *kong.Application) (err error) {
 	}
 	config, err := pgx.ParseConfig(c.DatabaseURL)
 	if err != nil {
-		return problems{{"DATABASE_URL", "can't be read as a Postgres URL", "give one such as postgres://user:password@host:5432/gatehouse"}}
+		return problems{{"DATABASE_URL", "can't be parsed as a Postgres URL", "set it to one such as postgres://user:password@host:5432/gatehouse"}}
 	}
-	// The password goes by the environment: everybody sees arguments.
+	// Pass the password by the environment: arguments are visible to everybody.
 	open, err := schema.WithoutPassword(c.DatabaseURL)
 	if err != nil {
 		return err
 	}
-	// It ends by itself: an interrupt at the terminal reaches it as well, and
-	// ends its query only.
+	// Not bound to ctx: an interrupt at the terminal reaches psql as well, and
+	// cancels its query only.
 	args := []string{open}
 	if c.Command != "" {
 		args = append(args, "--command", c.Command)
