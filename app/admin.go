@@ -1,6 +1,7 @@
 package app
 
 import (
+	"crypto/rand"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -10,14 +11,76 @@ import (
 	"github.com/alecthomas/kong"
 
 	"gatehouse/auth"
+	"gatehouse/internal/email"
 )
 
-type adminListCommand struct{ besideFlags }
+// adminCommands are for an operator who can't sign in.
+type adminCommands struct {
+	List          adminListCommand   `cmd:"" help:"List the administrators."`
+	Create        adminCreateCommand `cmd:"" help:"Create an administrator."`
+	Grant         adminGrantCommand  `cmd:"" help:"Give an existing account the role admin."`
+	Revoke        adminRevokeCommand `cmd:"" help:"Take the role admin from an account. Refused for the last administrator."`
+	ResetPassword adminResetCommand  `cmd:"" help:"Set a new password for an account, and end its sessions."`
+	Import        adminImportCommand `cmd:"" help:"Import accounts from another system, with their password hashes."`
+}
+
+// passwordCommandFlags name an account and its new password.
+type passwordCommandFlags struct {
+	Email string `arg:"" help:"The account's email."`
+	// Not GATEHOUSE_ADMIN_PASSWORD, which is set where auth runs: there, every
+	// account whose password is reset would get the administrator's.
+	Password string `env:"GATEHOUSE_NEW_PASSWORD" placeholder:"PASSWORD" help:"Set this password; generated and printed if empty."`
+	offlineFlags
+}
+
+// with opens auth offline and calls work with the password to set.
+func (f *passwordCommandFlags) with(p *program, app *kong.Application, invalid *problems, work func(*auth.Service, string) error) error {
+	checkNames(invalid, app, os.Environ())
+	f.Email = email.Normalize(f.Email)
+	if f.Password != "" {
+		f.checkPassword(invalid, "GATEHOUSE_NEW_PASSWORD", f.Password)
+	}
+	return f.offlineFlags.with(p, invalid, func(service *auth.Service) error {
+		password := f.Password
+		if password == "" {
+			password = rand.Text()
+		}
+		if err := work(service, password); err != nil {
+			return err
+		}
+		fmt.Fprintf(p.stdout, "  %-14s %s\n", "email", f.Email)
+		if f.Password == "" {
+			fmt.Fprintf(p.stdout, "  %-14s %s\n", "password", password)
+		}
+		return nil
+	})
+}
+
+type adminCreateCommand struct{ passwordCommandFlags }
+
+func (c *adminCreateCommand) Run(p *program, app *kong.Application) error {
+	var invalid problems
+	checkEmail(&invalid, "EMAIL", c.Email)
+	return c.with(p, app, &invalid, func(service *auth.Service, password string) error {
+		return service.CreateAdministrator(p.ctx, c.Email, password)
+	})
+}
+
+type adminResetCommand struct{ passwordCommandFlags }
+
+func (c *adminResetCommand) Run(p *program, app *kong.Application) error {
+	// Any email: that of an account may be older than the rule for new ones.
+	return c.with(p, app, &problems{}, func(service *auth.Service, password string) error {
+		return service.SetPassword(p.ctx, c.Email, password)
+	})
+}
+
+type adminListCommand struct{ offlineFlags }
 
 func (c *adminListCommand) Run(p *program, app *kong.Application) error {
-	var m mistakes
-	checkNames(&m, app, os.Environ())
-	return c.with(p, &m, func(service *auth.Service) error {
+	var invalid problems
+	checkNames(&invalid, app, os.Environ())
+	return c.with(p, &invalid, func(service *auth.Service) error {
 		found, err := service.Administrators(p.ctx)
 		if err != nil {
 			return err
@@ -38,18 +101,18 @@ func (c *adminListCommand) Run(p *program, app *kong.Application) error {
 	})
 }
 
-// roleFlags name an account and where auth's tables are.
+// roleFlags name an account whose role changes.
 type roleFlags struct {
 	Email string `arg:"" help:"The account's email."`
-	besideFlags
+	offlineFlags
 }
 
-// change gives or takes the role admin by act, and says what came of it.
+// change grants or revokes the role admin by act, and prints the outcome.
 func (f *roleFlags) change(p *program, app *kong.Application, done, already string, act func(*auth.Service) (bool, error)) error {
-	var m mistakes
-	checkNames(&m, app, os.Environ())
-	checkEmail(&m, "EMAIL", f.Email)
-	return f.with(p, &m, func(service *auth.Service) error {
+	var invalid problems
+	checkNames(&invalid, app, os.Environ())
+	checkEmail(&invalid, "EMAIL", f.Email)
+	return f.with(p, &invalid, func(service *auth.Service) error {
 		changed, err := act(service)
 		if connect.CodeOf(err) == connect.CodeNotFound {
 			return fmt.Errorf("no account has the email %s: create an administrator with gatehouse admin create", f.Email)

@@ -5,10 +5,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -16,74 +13,99 @@ import (
 	"gatehouse/internal/schema"
 )
 
-// logins are the services' own URLs and the roles that these sign in as.
-type logins struct {
-	auth, users string
-	roles       schema.Roles
-	// Passwords of the same roles by the other secret keys. While these are rotated,
-	// the roles have an old one until the schema is applied, and copies that know
-	// both work before and after.
-	otherAuth, otherUsers []string
+// login is a service's own URL and the role that signs in with it.
+type login struct {
+	url  string
+	role schema.Role
+	// otherPasswords are derived from the older secret keys. While the keys are
+	// rotated, the role has one of them until the schema is applied, and copies that
+	// know all keys work before and after.
+	otherPasswords []string
 }
 
-// loginsOf derives what isn't given: a role named after the database and the
-// service, with a password made from the first secret key.
-func loginsOf(databaseURL, authURL, usersURL string, secrets [][]byte) (logins, error) {
-	var l logins
-	for _, one := range []struct {
-		service, given string
-		url            *string
-		role           *schema.Role
-		others         *[]string
-	}{{schema.Auth, authURL, &l.auth, &l.roles.Auth, &l.otherAuth}, {schema.Users, usersURL, &l.users, &l.roles.Users, &l.otherUsers}} {
-		if one.given != "" {
-			config, err := database.ParseConfig(one.given)
+// deriveLogins returns the login of each service that has a schema.
+func (s *settings) deriveLogins() (map[string]login, error) {
+	databaseURL, secrets := "", [][]byte(nil)
+	if f := find[*databaseFlags](s); f != nil {
+		databaseURL = f.DatabaseURL
+	}
+	if f := find[*secretFlags](s); f != nil {
+		secrets = f.keys
+	}
+	return deriveLogins(databaseURL, s.logins, secrets)
+}
+
+// deriveLogins returns the login of each service: the given one, or a role named
+// after the database and the service, with a password derived from the first
+// secret key.
+func deriveLogins(databaseURL string, given map[string]*loginFlags, secrets [][]byte) (map[string]login, error) {
+	logins := map[string]login{}
+	for service, flags := range given {
+		if flags.URL != "" {
+			config, err := database.ParseConfig(flags.URL)
 			if err != nil {
-				return l, errors.New(strings.ToUpper(one.service) + "_DATABASE_URL can't be read as a Postgres URL")
+				return nil, problems{{flags.name(), "can't be parsed as a Postgres URL", urlFix}}
 			}
-			*one.url, *one.role = one.given, schema.Role{Name: config.User, Password: config.Password}
+			logins[service] = login{url: flags.URL, role: schema.Role{Name: config.User, Password: config.Password}}
 			continue
 		}
 		config, err := database.ParseConfig(databaseURL)
 		if err != nil {
-			return l, errors.New("DATABASE_URL can't be read as a Postgres URL")
+			return nil, problems{{"DATABASE_URL", "can't be parsed as a Postgres URL", urlFix}}
 		}
-		var passwords []string
-		for _, secret := range secrets {
-			password, err := hkdf.Key(sha256.New, secret, nil, "gatehouse database role v1: "+one.service, 24)
-			if err != nil {
-				return l, fmt.Errorf("derive the password of %s: %w", one.service, err)
-			}
-			passwords = append(passwords, hex.EncodeToString(password))
-		}
-		if len(passwords) == 0 {
-			return l, errors.New("the password of " + one.service + "'s role is derived from GATEHOUSE_SECRET_KEY, which isn't set")
-		}
-		*one.role = schema.Role{Name: schema.RoleName(config.Database, one.service), Password: passwords[0]}
-		*one.others = passwords[1:]
-		*one.url, err = schema.ServiceURL(databaseURL, one.role.Name, one.role.Password)
+		passwords, err := derivePasswords(service, secrets)
 		if err != nil {
-			return l, fmt.Errorf("derive the URL of %s: %w", one.service, err)
+			return nil, err
 		}
+		role := schema.Role{Name: schema.RoleName(config.Database, service), Password: passwords[0]}
+		url, err := schema.ServiceURL(databaseURL, role.Name, role.Password)
+		if err != nil {
+			return nil, fmt.Errorf("derive the URL of %s: %w", service, err)
+		}
+		logins[service] = login{url: url, role: role, otherPasswords: passwords[1:]}
 	}
-	return l, nil
+	return logins, nil
 }
 
-// openDatabase opens a service's pool and checks that its schema is there. Its role
-// may have one of the other passwords.
-func openDatabase(ctx context.Context, url, service string, otherPasswords ...string) (*pgxpool.Pool, error) {
-	pool, err := database.Open(ctx, url, service, otherPasswords...)
+// derivePasswords returns the password of a service's role by each secret key.
+func derivePasswords(service string, secrets [][]byte) ([]string, error) {
+	if len(secrets) == 0 {
+		return nil, problems{{"GATEHOUSE_SECRET_KEY", "is not set, and the password of " + service + "'s role is derived from it", "set it, or give " + service + " a URL of its own"}}
+	}
+	var passwords []string
+	for _, secret := range secrets {
+		password, err := hkdf.Key(sha256.New, secret, nil, "gatehouse database role v1: "+service, 24)
+		if err != nil {
+			return nil, fmt.Errorf("derive the password of %s: %w", service, err)
+		}
+		passwords = append(passwords, hex.EncodeToString(password))
+	}
+	return passwords, nil
+}
+
+// rolesOf returns the login roles that the schema is to make.
+func rolesOf(logins map[string]login) map[string]schema.Role {
+	roles := map[string]schema.Role{}
+	for service, login := range logins {
+		roles[service] = login.role
+	}
+	return roles
+}
+
+// openDatabase opens a service's pool and checks that its schema is there.
+func openDatabase(ctx context.Context, login login, service, schemaSQL string) (*pgxpool.Pool, error) {
+	pool, err := database.Open(ctx, login.url, service, login.otherPasswords...)
 	if err != nil {
 		return nil, err
 	}
-	if err := schemaReady(ctx, pool, service); err != nil {
+	if err := schemaReady(ctx, pool, service, schemaSQL); err != nil {
 		pool.Close()
 		return nil, err
 	}
 	return pool, nil
 }
 
-func schemaReady(ctx context.Context, pool *pgxpool.Pool, service string) error {
+func schemaReady(ctx context.Context, pool *pgxpool.Pool, service, schemaSQL string) error {
 	number, err := schema.Number(schemaSQL)
 	if err != nil {
 		return err
@@ -91,28 +113,11 @@ func schemaReady(ctx context.Context, pool *pgxpool.Pool, service string) error 
 	return schema.Ready(ctx, pool, service, number)
 }
 
-// databaseUsable tells whether a service's tables are as it needs them and can
-// be written.
-func databaseUsable(ctx context.Context, pool *pgxpool.Pool, service string) error {
-	if err := schemaReady(ctx, pool, service); err != nil {
+// databaseUsable checks that a service's tables are as it needs them and can be
+// written.
+func databaseUsable(ctx context.Context, pool *pgxpool.Pool, service, schemaSQL string) error {
+	if err := schemaReady(ctx, pool, service, schemaSQL); err != nil {
 		return err
 	}
 	return database.Writable(ctx, pool)
-}
-
-// databaseReady tells whether a service can reach its tables.
-func databaseReady(pool *pgxpool.Pool, service string) func() error {
-	return func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		err := databaseUsable(ctx, pool, service)
-		switch {
-		case errors.Is(err, database.ErrReadOnly):
-			return errors.New("its database takes no writes")
-		case err != nil:
-			// The cause may name hosts and users: readiness is public.
-			return errors.New("its database can't be used")
-		}
-		return nil
-	}
 }

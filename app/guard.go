@@ -13,24 +13,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/term"
 
+	"gatehouse/app/doctor"
 	"gatehouse/auth"
 	"gatehouse/internal/schema"
 )
 
-// What is said of a secret key that isn't the database's.
-const (
-	otherSecretFault = "it isn't the one that sealed this database's signing keys"
-	otherSecretMend  = "give the one that did; after a comma, if it is the older one"
-)
-
-// shareFlags permit a database that others use.
-type shareFlags struct {
-	ShareDatabase bool `env:"GATEHOUSE_SHARE_DATABASE" help:"Create the schemas auth and users in a database that already holds other tables. Without it such a database is refused, or asked about at a terminal."`
-}
-
-// applySchema applies the schema unless that would break what is there: a
-// system that runs with another secret key, or what somebody else keeps. At a
-// terminal a person may say yes to sharing the database.
+// applySchema applies the schema, unless the database belongs to a system with
+// another secret key, or somebody else keeps tables there. At a terminal, the
+// user is asked whether to share the database.
 func applySchema(p *program, config schema.Config, secrets [][]byte) (schema.Result, error) {
 	if err := checkSecrets(p.ctx, config.DatabaseURL, secrets); err != nil {
 		return schema.Result{}, err
@@ -45,10 +35,11 @@ func applySchema(p *program, config schema.Config, secrets [][]byte) (schema.Res
 	return result, refusal(err)
 }
 
-// refusal makes a mistake in the settings of a database that isn't ours.
+// refusal turns the error for a database that isn't ours into a problem of the
+// settings.
 func refusal(err error) error {
 	if foreign, ok := errors.AsType[*schema.ForeignError](err); ok {
-		return mistakes{{setting: "DATABASE_URL", fault: foreign.Error()}}
+		return problems{{setting: "DATABASE_URL", text: foreign.Error()}}
 	}
 	return err
 }
@@ -63,7 +54,7 @@ func checkSecrets(ctx context.Context, databaseURL string, secrets [][]byte) err
 	}
 	conn, err := pgx.Connect(ctx, databaseURL)
 	if err != nil {
-		return nil //nolint:nilerr // whoever connects next words it better
+		return nil //nolint:nilerr // the next connection reports it better
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	err = auth.CheckSecrets(ctx, conn, secrets)
@@ -71,26 +62,27 @@ func checkSecrets(ctx context.Context, databaseURL string, secrets [][]byte) err
 		return nil // no table of ours, so no keys of ours
 	}
 	if errors.Is(err, auth.ErrSecret) {
-		return mistakes{{"GATEHOUSE_SECRET_KEY", otherSecretFault, otherSecretMend}}
+		return problems{{"GATEHOUSE_SECRET_KEY", doctor.WrongSecret, doctor.WrongSecretFix}}
 	}
 	return err
 }
 
 func shareQuestion(foreign *schema.ForeignError) string {
-	return fmt.Sprintf("DATABASE_URL names the database %s, which holds tables that aren't Gatehouse's (%s).\nCreate the schemas auth and users in it? Type yes to go on: ",
-		foreign.Database, strings.Join(foreign.Relations, ", "))
+	return fmt.Sprintf("DATABASE_URL names the database %s, which holds tables that aren't Gatehouse's (%s).\nCreate the schemas %s in it? Type yes to go on: ",
+		foreign.Database, strings.Join(foreign.Relations, ", "), strings.Join(foreign.Services, " and "))
 }
 
-// atTerminal reports whether somebody can read a question and answer it.
+// atTerminal reports whether a user can read a question and answer it.
 func atTerminal() bool {
 	return term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
 }
 
-// confirm asks, and reports whether the answer is yes. The end of ctx is a no.
+// confirm asks a question, and reports whether the answer is yes. The end of ctx
+// counts as no.
 func confirm(ctx context.Context, in io.Reader, out io.Writer, question string) bool {
 	_, _ = io.WriteString(out, question)
 	answer := make(chan string, 1)
-	// It ends with the process: nothing else reads a terminal's line.
+	// The goroutine ends with the process: nothing else reads the terminal.
 	go func() {
 		line, _ := bufio.NewReader(in).ReadString('\n')
 		answer <- strings.TrimSpace(line)

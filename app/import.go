@@ -10,20 +10,20 @@ import (
 	"gatehouse/auth"
 )
 
-// adminImportCommand brings accounts over from another system. Each line is a
+// adminImportCommand imports accounts from another system. Each line is a
 // JSON object: email, password_hash, first_name, last_name, locale, roles,
 // email_verified, status ("active" or "disabled") and id, a UUID. Only the email
-// must be there.
+// is required.
 type adminImportCommand struct {
-	File   string `arg:"" optional:"" default:"-" help:"JSON lines: email, password_hash, first_name, last_name, locale, roles, email_verified, status, id. Standard input if empty or -."`
-	DryRun bool   `help:"Only say what would come of it."`
-	besideFlags
+	File   string `arg:"" optional:"" default:"-" help:"Read accounts from this file of JSON lines: email, password_hash, first_name, last_name, locale, roles, email_verified, status, id. Standard input if empty or -."`
+	DryRun bool   `help:"Only report what would be imported."`
+	offlineFlags
 }
 
 func (c *adminImportCommand) Run(p *program, app *kong.Application) error {
-	var m mistakes
-	checkNames(&m, app, os.Environ())
-	return c.with(p, &m, func(service *auth.Service) error {
+	var invalid problems
+	checkNames(&invalid, app, os.Environ())
+	return c.with(p, &invalid, func(service *auth.Service) error {
 		source, err := c.open()
 		if err != nil {
 			return err
@@ -43,7 +43,7 @@ func (c *adminImportCommand) Run(p *program, app *kong.Application) error {
 			return err
 		}
 		if refused > 0 {
-			return fmt.Errorf("%d lines were refused: mend them, and import them alone", refused)
+			return fmt.Errorf("%d lines were refused: fix them, and import them alone", refused)
 		}
 		return nil
 	})

@@ -1,87 +1,27 @@
 package app
 
 import (
-	"errors"
 	"fmt"
+	"gatehouse/auth"
 	"os"
-	"path/filepath"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/alecthomas/kong"
-
-	"gatehouse/auth"
-	"gatehouse/internal/schema"
 )
 
-// besideFlags say where auth's tables are: AUTH_DATABASE_URL, or DATABASE_URL,
-// or else the embedded Postgres of the data folder, running or not.
-type besideFlags struct {
-	dataFlags
-	databaseFlags
-	authDatabaseFlags
-	secretFlags
-}
-
-// with opens auth beside whatever is running and lets work use it. Account
-// changes are left in the outbox, for the running auth to tell.
-func (f *besideFlags) with(p *program, m *mistakes, work func(*auth.Service) error) (err error) {
-	f.databaseFlags.parse(m, false)
-	checkDatabaseURL(m, "AUTH_DATABASE_URL", f.AuthDatabaseURL, false)
-	if f.SecretKey == "" && f.AuthDatabaseURL == "" && f.DatabaseURL == "" {
-		text, err := os.ReadFile(filepath.Join(f.DataDir, "secret.key"))
-		if err != nil {
-			m.add("GATEHOUSE_DATA_DIR", fmt.Sprintf("%q is no data folder of gatehouse up", f.DataDir),
-				"run this where gatehouse up was started, or set DATABASE_URL and GATEHOUSE_SECRET_KEY")
-			return m.err()
-		}
-		f.SecretKey = strings.TrimSpace(string(text))
-	}
-	secrets := f.secretFlags.parse(m)
-	if err := m.err(); err != nil {
-		return err
-	}
-	if f.AuthDatabaseURL == "" && f.DatabaseURL == "" {
-		url, stop, err := attach(p, f.DataDir)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, stop()) }()
-		f.DatabaseURL = url
-	}
-	var others []string
-	if f.AuthDatabaseURL == "" {
-		logins, err := loginsOf(f.DatabaseURL, "", "", secrets)
-		if err != nil {
-			return err
-		}
-		f.AuthDatabaseURL, others = logins.auth, logins.otherAuth
-	}
-	db, err := openDatabase(p.ctx, f.AuthDatabaseURL, schema.Auth, others...)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	service, err := auth.New(p.ctx, auth.Config{DB: db, Secrets: secrets, Logger: p.logger})
-	if err != nil {
-		return err
-	}
-	return work(service)
-}
-
-// keysCommands look after the signing keys, beside a running system.
+// keysCommands manage the signing keys.
 type keysCommands struct {
-	List   keysListCommand   `cmd:"" help:"Print the signing keys, the one to sign last first."`
-	Rotate keysRotateCommand `cmd:"" help:"Have the next key sign: ten seconds after gateways know it. Nobody is signed out."`
+	List   keysListCommand   `cmd:"" help:"List the signing keys, newest first."`
+	Rotate keysRotateCommand `cmd:"" help:"Sign with a new key, ten seconds after gateways have it. Nobody is signed out."`
 }
 
-type keysListCommand struct{ besideFlags }
+type keysListCommand struct{ offlineFlags }
 
 func (c *keysListCommand) Run(p *program, app *kong.Application) error {
-	var m mistakes
-	checkNames(&m, app, os.Environ())
-	return c.with(p, &m, func(service *auth.Service) error {
+	var invalid problems
+	checkNames(&invalid, app, os.Environ())
+	return c.with(p, &invalid, func(service *auth.Service) error {
 		keys, err := service.SigningKeys(p.ctx)
 		if err != nil {
 			return err
@@ -102,7 +42,7 @@ func (c *keysListCommand) Run(p *program, app *kong.Application) error {
 	})
 }
 
-// coarse words a duration for people, in whole seconds.
+// coarse formats a duration in days or whole seconds.
 func coarse(d time.Duration) string {
 	if d >= 48*time.Hour {
 		return fmt.Sprintf("%d days", d/(24*time.Hour))
@@ -111,18 +51,18 @@ func coarse(d time.Duration) string {
 }
 
 type keysRotateCommand struct {
-	Emergency bool `help:"A key may be in other hands: the new key signs at once, the old ones verify nothing any more, and everybody is signed out."`
-	Yes       bool `help:"Do so, with --emergency."`
-	besideFlags
+	Emergency bool `help:"Replace keys that may have leaked: sign with the new key at once, reject everything signed with the old ones, and sign everybody out."`
+	Yes       bool `help:"Confirm --emergency."`
+	offlineFlags
 }
 
 func (c *keysRotateCommand) Run(p *program, app *kong.Application) error {
-	var m mistakes
-	checkNames(&m, app, os.Environ())
+	var invalid problems
+	checkNames(&invalid, app, os.Environ())
 	if c.Emergency && !c.Yes {
-		m.add("--emergency", "it signs everybody out, and nothing undoes that", "give --yes as well")
+		invalid.add("--emergency", "it signs everybody out, and nothing undoes that", "give --yes as well")
 	}
-	return c.with(p, &m, func(service *auth.Service) error {
+	return c.with(p, &invalid, func(service *auth.Service) error {
 		if c.Emergency {
 			kid, err := service.ReplaceKeys(p.ctx)
 			if err != nil {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/term"
 )
 
-// logFlags say what the log holds and how it looks. Every command has them.
+// logFlags set the level and the format of the log. Every command has them.
 type logFlags struct {
 	LogLevel  string `env:"GATEHOUSE_LOG_LEVEL" default:"info" placeholder:"debug|info|warn|error" help:"Log lines of this level and above."`
 	LogFormat string `env:"GATEHOUSE_LOG_FORMAT" default:"auto" placeholder:"auto|json|text" help:"Write log lines as JSON or as text; auto writes text to a terminal and JSON elsewhere."`
@@ -22,21 +22,21 @@ var logLevels = map[string]slog.Level{
 	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
 }
 
-// checkLog finds values of logFlags that aren't known.
-func checkLog(m *mistakes, app *kong.Application) {
+// checkLog reports unknown values of logFlags.
+func checkLog(p *problems, app *kong.Application) {
 	for _, flag := range app.Flags {
 		value := flag.Target.String()
 		switch _, ok := logLevels[value]; {
 		case flag.Name == "log-level" && !ok:
-			m.add("GATEHOUSE_LOG_LEVEL", fmt.Sprintf("%q is not known", value), "set it to debug, info, warn or error")
+			p.add("GATEHOUSE_LOG_LEVEL", fmt.Sprintf("%q is not known", value), "set it to debug, info, warn or error")
 		case flag.Name == "log-format" && !slices.Contains([]string{"auto", "json", "text"}, value):
-			m.add("GATEHOUSE_LOG_FORMAT", fmt.Sprintf("%q is not known", value), "set it to auto, json or text")
+			p.add("GATEHOUSE_LOG_FORMAT", fmt.Sprintf("%q is not known", value), "set it to auto, json or text")
 		}
 	}
 }
 
-// logger writes to out as the flags say; a value that isn't known counts as the
-// default, since checkLog has yet to report it.
+// logger returns a logger that writes to out. An unknown value counts as the
+// default; checkLog reports it later.
 func (f logFlags) logger(out io.Writer) *slog.Logger {
 	level := logLevels[f.LogLevel] // info is the zero value
 	file, isFile := out.(*os.File)

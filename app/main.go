@@ -1,5 +1,6 @@
-// Package app is the program: its commands and settings, and how they build the
-// services, join them and serve them.
+// Package app is the composition root: the commands and their settings, the list
+// of services ([Services]), and the wiring that builds, joins and serves them
+// ([Stack]).
 package app
 
 import (
@@ -16,67 +17,41 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// schemaSQL is the schema that this program declares. Main sets it, once.
-var schemaSQL string
+// crash is called where a crash must lose nothing; nil except in tests.
+var crash func(point string)
 
-// step ends the process between two steps, in tests; nil otherwise.
-var step func(name string)
+// exitUsage is the exit status for a command line or settings that are invalid.
+const exitUsage = 2
 
-const exitMistake = 2
-
-// program is what every command gets from the surroundings.
+// program is what every command gets from its surroundings.
 type program struct {
 	ctx    context.Context // ends with the first interrupt
+	schema string          // text of schema.sql
 	stdout io.Writer
 	logger *slog.Logger
 }
 
-// commands is the command line.
-type commands struct {
-	Up          upCommand          `cmd:"" default:"withargs" help:"Run everything in one process, on an embedded Postgres unless DATABASE_URL is set. The default."`
-	Serve       serveCommand       `cmd:"" help:"Run all three roles in one process on a given Postgres."`
-	Auth        authCommand        `cmd:"" help:"Run the auth service."`
-	Users       usersCommand       `cmd:"" help:"Run the users service."`
-	Bff         bffCommand         `cmd:"" name:"bff" help:"Run the gateway."`
-	Schema      schemaCommands     `cmd:"" help:"Make the database be as schema.sql declares it."`
-	Admin       adminCommands      `cmd:"" help:"List, create, grant and revoke administrators, reset a lost password, import accounts."`
-	Keys        keysCommands       `cmd:"" help:"Look after the keys that sign access tokens."`
-	Doctor      doctorCommand      `cmd:"" help:"Say what would keep a role from running well, and how to mend it. Changes nothing."`
-	Policy      policyCommand      `cmd:"" help:"Print who may call what."`
-	Healthcheck healthcheckCommand `cmd:"" help:"Ask a running role whether it is ready: a probe for containers."`
-	Psql        psqlCommand        `cmd:"" help:"Open psql on the data of gatehouse up, or on DATABASE_URL."`
-	Version     versionCommand     `cmd:"" help:"Print the version."`
-
-	logFlags
-	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
-}
-
-// gcPercent lets the heap grow to three times what is live before it is
-// collected. Little is live here, so that collections came often: they took a
-// tenth of the gateway's time, for which this gives some 8 MiB.
+// gcPercent lets the heap grow to three times the live data before a collection.
+// There is little live data, so that the default collected too often: a tenth of
+// the gateway's CPU time, saved for some 8 MiB of memory.
 const gcPercent = 200
 
-// Main runs the command that the process's arguments name, on the schema that
-// schema.sql declares, and exits.
+// Main runs the command of the process's arguments and exits. schema is the text
+// of schema.sql.
 func Main(schema string) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	schemaSQL = schema
-	os.Exit(run(untilSignal(), os.Args[1:], os.Stdout, os.Stderr))
+	p := &program{ctx: untilSignal(), schema: schema, stdout: os.Stdout}
+	os.Exit(run(p, os.Args[1:], os.Stderr))
 }
 
-// CrashAt calls reach at each point where a crash must lose nothing; tests end the
-// process there. Call it before Main.
-func CrashAt(reach func(name string)) { step = reach }
+// CrashAt makes the services call reach where a crash must lose nothing, so that
+// tests can end the process there. Call it before Main.
+func CrashAt(reach func(point string)) { crash = reach }
 
-// CommandLine returns the model of the commands and their flags.
-func CommandLine() (*kong.Kong, error) {
-	return kong.New(new(commands), kong.Name("gatehouse"), kong.Vars{"version": versionLine()}, kong.Writers(io.Discard, io.Discard))
-}
-
-// errTerminated is the cause of a stop that an orchestrator asked for, rather
-// than a person at a terminal.
+// errTerminated is the cause of a stop by SIGTERM, which comes from an
+// orchestrator rather than from a person at a terminal.
 var errTerminated = errors.New("terminated")
 
 // untilSignal returns a context that the first interrupt or termination ends. A
@@ -99,25 +74,22 @@ func untilSignal() context.Context {
 	return ctx
 }
 
-// outliveReaders keeps the process alive when the reader of its output goes away,
-// as in gatehouse up | head: the writes fail and nothing else does. Not by
-// ignoring the signal, which the processes that we start would inherit.
-func outliveReaders() {
+// ignoreBrokenPipes keeps the process alive when the reader of its output exits,
+// as in gatehouse up | head: only the writes fail. It doesn't ignore the signal,
+// since processes that we start would inherit that.
+func ignoreBrokenPipes() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 }
 
-// run runs one command and returns the exit status: 0, 1 for a failure, 2 for a
-// mistake in how it was called.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	var cli commands
+// run runs one command and returns the exit status: 0, 1 for a failure, 2 for an
+// invalid command line or invalid settings.
+func run(p *program, args []string, stderr io.Writer) int {
 	var status *int
-	parser, err := kong.New(&cli,
-		kong.Name("gatehouse"),
+	cli, parser, err := newParser(
 		kong.Description("The front door for an application: accounts, sessions and users behind one gateway."),
-		kong.Writers(stdout, stderr),
+		kong.Writers(p.stdout, stderr),
 		kong.Exit(func(code int) { status = &code }),
 		kong.Resolvers(fileResolver{}),
-		kong.Vars{"version": versionLine()},
 		kong.ValueFormatter(helpWithDefault),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 	)
@@ -126,32 +98,32 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	parsed, err := parser.Parse(args)
-	if status != nil { // help was asked for
+	if status != nil { // --help or --version
 		return *status
 	}
 	if err == nil {
-		logger := cli.logger(stderr)
+		p.logger = cli.logger(stderr)
 		for name, setting := range nearMisses(parser.Model, os.Environ()) {
-			logger.Warn("environment variable is no setting: did you mean another?", "name", name, "setting", setting)
+			p.logger.Warn("unknown environment variable, similar to a setting", "name", name, "setting", setting)
 		}
-		err = parsed.Run(&program{ctx: ctx, stdout: stdout, logger: logger}, parser.Model)
+		err = parsed.Run(p, parser.Model)
 	} else {
-		err = mistakes{{fault: err.Error(), mend: "see gatehouse --help"}}
+		err = problems{{text: err.Error(), fix: "see gatehouse --help"}}
 	}
-	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {
+	if err == nil || errors.Is(err, context.Canceled) && p.ctx.Err() != nil {
 		return 0
 	}
 	fmt.Fprintln(stderr, "gatehouse:", err)
-	if _, ok := errors.AsType[mistakes](err); ok {
-		return exitMistake
+	if _, ok := errors.AsType[problems](err); ok {
+		return exitUsage
 	}
 	return 1
 }
 
-// version is set by builds that have no version control at hand (-ldflags -X).
+// version is set by builds outside of version control (-ldflags -X).
 var version string
 
-// versionCommand prints what was built.
+// versionCommand prints the version.
 type versionCommand struct{}
 
 func (versionCommand) Run(p *program) error {
@@ -159,7 +131,7 @@ func (versionCommand) Run(p *program) error {
 	return err
 }
 
-// versionLine is what both the command version and --version print.
+// versionLine is printed by the command version and by --version.
 func versionLine() string {
 	line := "gatehouse " + builtVersion()
 	if info, ok := debug.ReadBuildInfo(); ok {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"testing"
+
+	"gatehouse/internal/pgtest"
 )
 
 // The tests run at the root of the repository, where the pages that they compare
@@ -13,7 +15,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	pgtest.Main(m)
 }
 
 func read(t *testing.T, path string) string {

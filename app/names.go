@@ -28,29 +28,29 @@ func isSetting(names []string, name string) bool {
 	return slices.Contains(names, name) || slices.Contains(names, strings.TrimSuffix(name, "_FILE"))
 }
 
-// checkNames finds environment names that look like settings of ours and
-// aren't: a misspelt one would else be ignored in silence. It checks the flags
-// that every command has as well.
-func checkNames(m *mistakes, app *kong.Application, environ []string) {
-	checkLog(m, app)
+// checkNames reports environment names that begin with GATEHOUSE_ and are not
+// settings: a misspelt one would otherwise be ignored silently. It also checks
+// the flags that every command has.
+func checkNames(p *problems, app *kong.Application, environ []string) {
+	checkLog(p, app)
 	names := settingNames(app)
 	for _, variable := range environ {
 		name, _, _ := strings.Cut(variable, "=")
 		if !strings.HasPrefix(name, "GATEHOUSE_") || strings.HasPrefix(name, "GATEHOUSE_TEST_") || isSetting(names, name) {
 			continue
 		}
-		mend := "see gatehouse --help, or unset it"
+		fix := "see gatehouse --help, or unset it"
 		if near := nearest(names, name); near != "" {
-			mend = "did you mean " + near + "? Rename it, or unset it"
+			fix = "did you mean " + near + "? Rename it, or unset it"
 		}
-		m.add(name, "is not a setting", mend)
+		p.add(name, "is not a setting", fix)
 	}
 }
 
-// nearMisses returns the environment names that are almost one of the settings
-// without our prefix, such as SMTP_ULR, and which these are. They may be
-// somebody else's, so that they stop nothing; the setting itself may be set, and
-// then nothing is amiss.
+// nearMisses returns the environment names that are one typing error away from a
+// setting without our prefix, such as SMTP_ULR, with that setting. They may
+// belong to another program, so that they only cause a warning, and none where
+// the setting itself is set.
 func nearMisses(app *kong.Application, environ []string) map[string]string {
 	all := settingNames(app)
 	set := map[string]bool{}
@@ -72,30 +72,30 @@ func nearMisses(app *kong.Application, environ []string) map[string]string {
 	return found
 }
 
-// nearest returns the setting that a name with our prefix is likely to mean: the
-// one that lacks the prefix, or the only one that is two slips away at the most.
+// nearest returns the setting that a name with our prefix probably means: the one
+// that lacks the prefix, or the only one within a distance of two.
 func nearest(names []string, name string) string {
 	bare := strings.TrimPrefix(name, "GATEHOUSE_")
-	best, least, several := "", 3, false
+	best, shortest, ambiguous := "", 3, false
 	for _, setting := range names {
 		if setting == bare {
 			return setting
 		}
-		slips := min(distance(name, setting), distance(bare, setting))
-		if slips < least {
-			best, least, several = setting, slips, false
-		} else if slips == least {
-			several = true
+		d := min(distance(name, setting), distance(bare, setting))
+		if d < shortest {
+			best, shortest, ambiguous = setting, d, false
+		} else if d == shortest {
+			ambiguous = true
 		}
 	}
-	if several {
+	if ambiguous {
 		return ""
 	}
 	return best
 }
 
-// distance counts the slips between two names: letters left out, put in,
-// replaced or swapped with the next one (optimal string alignment).
+// distance is the optimal string alignment distance of two names: the number of
+// letters deleted, inserted, replaced or swapped with the next one.
 func distance(a, b string) int {
 	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {
@@ -128,7 +128,7 @@ func helpWithDefault(value *kong.Value) string {
 	return fmt.Sprintf("%s Default: %s.", help, value.Default)
 }
 
-// programName is how the person at the keyboard calls this program.
+// programName is the command with which the user started this program.
 func programName() string {
 	path, err := os.Executable()
 	if err != nil {

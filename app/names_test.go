@@ -2,7 +2,7 @@ package app
 
 import "testing"
 
-func TestDistanceCountsSlips(t *testing.T) {
+func TestDistanceCountsTypingErrors(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		a, b string

@@ -6,10 +6,10 @@ import (
 )
 
 // parseProxies checks GATEHOUSE_TRUSTED_PROXIES. Networks that hold every public
-// address are refused, in one piece or in several: with everybody trusted, each
-// caller writes their own address into X-Forwarded-For, and no rate by address
-// holds anybody.
-func parseProxies(m *mistakes, text string) []netip.Prefix {
+// address are refused, as one network or several: if every address is trusted,
+// each caller can choose their address with X-Forwarded-For, and rate limits per
+// address have no effect.
+func parseProxies(p *problems, text string) []netip.Prefix {
 	const name = "GATEHOUSE_TRUSTED_PROXIES"
 	var proxies []netip.Prefix
 	for _, network := range list(text) {
@@ -19,22 +19,22 @@ func parseProxies(m *mistakes, text string) []netip.Prefix {
 			prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
 		}
 		if err != nil {
-			m.add(name, fmt.Sprintf("%q is not a network", network), "give an address or a network such as 10.0.0.0/8")
+			p.add(name, fmt.Sprintf("%q is not a network", network), "give an address or a network such as 10.0.0.0/8")
 			continue
 		}
 		proxies = append(proxies, plainPrefix(prefix).Masked())
 	}
 	if coversPublicIPv4(proxies) {
-		m.add(name, "its networks hold every IPv4 address, so that everybody could choose the address that they are known by", "name the networks of your proxies alone, such as 10.0.0.0/8")
+		p.add(name, "its networks hold every IPv4 address, so that every caller could choose their own address", "name the networks of your proxies alone, such as 10.0.0.0/8")
 	}
 	if covers(proxies, netip.MustParsePrefix("2000::/3")) {
-		m.add(name, "its networks hold every IPv6 address, so that everybody could choose the address that they are known by", "name the networks of your proxies alone, such as fd00::/8")
+		p.add(name, "its networks hold every IPv6 address, so that every caller could choose their own address", "name the networks of your proxies alone, such as fd00::/8")
 	}
 	return proxies
 }
 
-// plainPrefix writes a network of IPv4-mapped IPv6 addresses as one of IPv4:
-// callers' addresses are compared in that form.
+// plainPrefix turns a network of IPv4-mapped IPv6 addresses into one of IPv4, the
+// form in which callers' addresses are compared.
 func plainPrefix(prefix netip.Prefix) netip.Prefix {
 	const mappedBits = 96
 	if prefix.Addr().Is4In6() && prefix.Bits() >= mappedBits {

@@ -21,14 +21,14 @@ type psqlCommand struct {
 }
 
 func (c *psqlCommand) Run(p *program, app *kong.Application) (err error) {
-	var m mistakes
-	checkNames(&m, app, os.Environ())
-	c.databaseFlags.parse(&m, false)
+	var invalid problems
+	checkNames(&invalid, app, os.Environ())
+	c.checkURLs(&invalid, false)
 	if _, err := os.Stat(filepath.Join(c.DataDir, "postgres")); c.DatabaseURL == "" && err != nil {
-		m.add("GATEHOUSE_DATA_DIR", fmt.Sprintf("%q is no data folder of gatehouse up", c.DataDir),
+		invalid.add("GATEHOUSE_DATA_DIR", fmt.Sprintf("%q is no data folder of gatehouse up", c.DataDir),
 			"run this where gatehouse up was started, or set DATABASE_URL")
 	}
-	if err := m.err(); err != nil {
+	if err := invalid.err(); err != nil {
 		return err
 	}
 	program, err := exec.LookPath("psql")
@@ -36,7 +36,7 @@ func (c *psqlCommand) Run(p *program, app *kong.Application) (err error) {
 		return errors.New("psql isn't on this machine: install it (Debian's package postgresql-client), or connect another client with the line that gatehouse up prints as \"look at data\"")
 	}
 	if c.DatabaseURL == "" {
-		url, stop, err := attach(p, c.DataDir)
+		url, stop, err := openEmbedded(p, c.DataDir)
 		if err != nil {
 			return err
 		}
@@ -45,15 +45,15 @@ func (c *psqlCommand) Run(p *program, app *kong.Application) (err error) {
 	}
 	config, err := pgx.ParseConfig(c.DatabaseURL)
 	if err != nil {
-		return mistakes{{"DATABASE_URL", "can't be read as a Postgres URL", "give one such as postgres://user:password@host:5432/gatehouse"}}
+		return problems{{"DATABASE_URL", "can't be parsed as a Postgres URL", "set it to one such as postgres://user:password@host:5432/gatehouse"}}
 	}
-	// The password goes by the environment: everybody sees arguments.
+	// Pass the password by the environment: arguments are visible to everybody.
 	open, err := schema.WithoutPassword(c.DatabaseURL)
 	if err != nil {
 		return err
 	}
-	// It ends by itself: an interrupt at the terminal reaches it as well, and
-	// ends its query only.
+	// Not bound to ctx: an interrupt at the terminal reaches psql as well, and
+	// cancels its query only.
 	args := []string{open}
 	if c.Command != "" {
 		args = append(args, "--command", c.Command)

@@ -19,14 +19,13 @@ import (
 	policyv1 "gatehouse/gen/policy/v1"
 )
 
-var update = flag.Bool("update", false, "write the generated pages of docs/reference anew")
+var update = flag.Bool("update", false, "write the generated pages of docs/reference")
 
 // The pages on settings and commands say what the command line itself does, and
 // the one on the services' own methods what their protos say.
 func TestTheReferencePagesAreCurrent(t *testing.T) {
 	t.Parallel()
-	var cli commands
-	parser, err := kong.New(&cli, kong.Name("gatehouse"))
+	parser, err := CommandLine()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,8 +54,8 @@ const settingsHead = `# Settings
 Made from the command line's own description; a test compares this page with it.
 
 A setting is an environment variable, and a flag of the commands that read it.
-What is secret can come from a file instead: ` + "`NAME_FILE`" + ` names one whose content is the value.
-They are read once, at the start, and checked together: every mistake is reported at once, with the setting, the fault and the mend, and the exit status is 2.
+A secret can come from a file instead: ` + "`NAME_FILE`" + ` names one whose content is the value.
+They are read once, at the start, and checked together: every problem is reported at once, with the setting and the fix, and the exit status is 2.
 A variable that begins with ` + "`GATEHOUSE_`" + ` and is none of these stops the start.
 The standard ` + "`OTEL_*`" + ` variables, such as ` + "`OTEL_EXPORTER_OTLP_ENDPOINT`" + `, say where traces go.
 
@@ -92,7 +91,7 @@ const commandsHead = `# Commands
 Made from the command line's own description; a test compares this page with it.
 
 ` + "`gatehouse --help`" + ` prints the same, and ` + "`gatehouse COMMAND --help`" + ` one command's flags.
-The exit status is 0, 1 for a failure, and 2 for a mistake in how the command was called or set.
+The exit status is 0, 1 for a failure, and 2 for an invalid command line or invalid settings.
 Flags that are settings too are in [settings.md](settings.md).
 `
 
@@ -144,13 +143,17 @@ var (
 	protoMethod  = regexp.MustCompile(`^\s*rpc (\w+)\(`)
 )
 
-// internalPage tells of each method of auth.v1 and users.v1 what its comment
-// says, and who may call it.
+// internalPage lists the methods that services call, with their comments and
+// callers.
 func internalPage(t *testing.T) string {
 	t.Helper()
 	var page strings.Builder
 	page.WriteString(internalHead)
-	for _, service := range []string{"auth", "users"} {
+	for _, definition := range Services() {
+		if definition.probe == nil { // no service calls it
+			continue
+		}
+		service := definition.Name
 		files, err := filepath.Glob("proto/" + service + "/v1/*.proto")
 		if err != nil || len(files) == 0 {
 			t.Fatalf("look for the protos of %s: %d found: %v", service, len(files), err)

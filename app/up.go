@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -25,16 +23,24 @@ import (
 
 // upCommand runs everything.
 type upCommand struct {
-	Registration string `env:"GATEHOUSE_REGISTRATION" default:"open" placeholder:"open|verify|closed" help:"Who may make an account: anybody, anybody by a link that is mailed to them, or administrators alone."`
-	dataFlags
-	shareFlags
-	houseFlags
+	kong.Plugins
+	settings *settings
 }
 
-// dataFlags say where up keeps what it makes.
-type dataFlags struct {
-	DataDir string `env:"GATEHOUSE_DATA_DIR" default:".gatehouse" placeholder:"FOLDER" help:"The embedded Postgres and the generated secrets."`
+// upSettings are those of up: the ones of serve, and where its data is.
+func upSettings() *settings {
+	s := newSettings(commandUp, Services()...)
+	s.add(&dataFlags{}, &shareFlags{})
+	s.defaults["registration"] = string(auth.RegistrationOpen)
+	return s
 }
+
+// dataFlags say where up keeps its data.
+type dataFlags struct {
+	DataDir string `env:"GATEHOUSE_DATA_DIR" default:".gatehouse" placeholder:"FOLDER" help:"Keep the embedded Postgres and the generated secrets in this folder."`
+}
+
+func (*dataFlags) check(*checks) {}
 
 const (
 	embeddedDatabase = "gatehouse"
@@ -42,73 +48,86 @@ const (
 )
 
 func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
-	outliveReaders()
-	var m mistakes
-	c.keepSecrets(&m)
-	c.mailbox = filepath.Join(c.DataDir, "mailbox")
-	c.development = true
-	h := c.houseFlags.parse(&m, app, p.logger, c.Registration, c.Listen, false)
-	if err := m.err(); err != nil {
+	ignoreBrokenPipes()
+	var invalid problems
+	dir, listen := find[*dataFlags](c.settings).DataDir, find[*listenFlags](c.settings).Listen
+	keepSecrets(c.settings, dir, &invalid)
+	find[*mailFlags](c.settings).mailbox = filepath.Join(dir, "mailbox")
+	find[*gatewayFlags](c.settings).development = true
+	find[*publicFlags](c.settings).listen = listen
+	c.settings.check(&invalid, app)
+	if err := invalid.err(); err != nil {
 		return err
 	}
-	database := "DATABASE_URL"
-	if c.DatabaseURL == "" {
-		database = "embedded"
+	database := find[*databaseFlags](c.settings)
+	source := "DATABASE_URL"
+	if database.DatabaseURL == "" {
+		source = "embedded"
 	}
-	p.logger.Info("starting", "version", builtVersion(), "listen", c.Listen, "data_dir", c.DataDir, "database", database)
-	place := c.DatabaseURL
-	var embedded *postgres.Server
-	if c.DatabaseURL == "" {
-		embedded, err = postgres.Start(p.ctx, postgres.Config{Dir: c.DataDir, Logger: p.logger})
+	p.logger.Info("starting", "version", builtVersion(), "listen", listen, "data_dir", dir, "database", source)
+	b := banner{settings: c.settings, dataDir: dir}
+	ctx := p.ctx
+	if database.DatabaseURL == "" {
+		var embedded *postgres.Server
+		embedded, err = postgres.Start(p.ctx, postgres.Config{Dir: dir, Logger: p.logger})
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, embedded.Stop(context.WithoutCancel(p.ctx))) }()
-		if c.DatabaseURL, err = embeddedURL(p.ctx, embedded); err != nil {
+		if database.DatabaseURL, err = embeddedURL(p.ctx, embedded); err != nil {
 			return err
 		}
-		place = embedded.Dir()
-	}
-	h.logins, err = loginsOf(c.DatabaseURL, c.AuthDatabaseURL, c.UsersDatabaseURL, h.secrets)
-	if err != nil {
-		return err
-	}
-	_, err = applySchema(p, schema.Config{
-		SQL: schemaSQL, DatabaseURL: c.DatabaseURL, DevURL: c.AtlasDevURL, Roles: h.logins.roles, Shared: c.ShareDatabase, Logger: p.logger,
-	}, h.secrets)
-	if err != nil {
-		return fmt.Errorf("apply the schema: %w", err)
-	}
-	ctx := p.ctx
-	if embedded != nil {
+		b.embedded = embedded.Dir()
 		var end context.CancelCauseFunc
 		ctx, end = context.WithCancelCause(ctx)
 		defer end(nil)
 		go func() {
 			<-embedded.Done()
-			end(errors.New("the embedded Postgres has ended by itself: its log is in " + embedded.Dir()))
+			end(errors.New("the embedded Postgres exited: see its log in " + embedded.Dir()))
 		}()
 	}
-	made, password := false, h.rules.adminPassword
-	if password == "" {
-		password = rand.Text()
-	}
-	err = h.run(ctx, func(service *auth.Service) (err error) {
-		made, err = service.EnsureAdministrator(ctx, h.rules.adminEmail, password)
+	if err := c.serve(ctx, p, b); p.ctx.Err() != nil || ctx.Err() == nil {
 		return err
-	}, func() {
-		// A first run leaves what hashing and planning took: twenty MiB.
-		debug.FreeOSMemory()
-		c.banner(p.stdout, h, place, embedded != nil, made, password)
-	})
-	if p.ctx.Err() == nil && ctx.Err() != nil {
-		return context.Cause(ctx)
 	}
-	return err
+	return context.Cause(ctx)
 }
 
-// embeddedURL returns the URL of our database on the embedded Postgres, which
-// it makes on the first run.
+// serve applies the schema, creates the administrator and runs the stack.
+func (c *upCommand) serve(ctx context.Context, p *program, b banner) error {
+	logins, err := c.settings.deriveLogins()
+	if err != nil {
+		return err
+	}
+	database := find[*databaseFlags](c.settings)
+	_, err = applySchema(p, schema.Config{
+		SQL: p.schema, DatabaseURL: database.DatabaseURL, DevURL: database.AtlasDevURL, Roles: rolesOf(logins),
+		Shared: find[*shareFlags](c.settings).ShareDatabase, Logger: p.logger,
+	}, find[*secretFlags](c.settings).keys)
+	if err != nil {
+		return fmt.Errorf("apply the schema: %w", err)
+	}
+	stack, err := newStack(ctx, &Stack{settings: c.settings, logger: p.logger, schema: p.schema, logins: logins, crash: crash})
+	if err != nil {
+		return err
+	}
+	defer stack.Close()
+	accounts := find[*accountFlags](c.settings)
+	if b.password = accounts.AdminPassword; b.password == "" {
+		b.password = rand.Text()
+	}
+	service := stack.Service(roleAuth).(*auth.Service)
+	if b.created, err = service.EnsureAdministrator(ctx, accounts.AdminEmail, b.password); err != nil {
+		return fmt.Errorf("create the administrator: %w", err)
+	}
+	return stack.Serve(ctx, func() {
+		// Free what hashing and planning used in a first run: 20 MiB.
+		debug.FreeOSMemory()
+		b.write(p.stdout)
+	})
+}
+
+// embeddedURL returns the URL of our database on the embedded Postgres, which it
+// creates on the first run.
 func embeddedURL(ctx context.Context, server *postgres.Server) (string, error) {
 	config, err := database.ParseConfig(server.URL("postgres"))
 	if err != nil {
@@ -125,34 +144,41 @@ func embeddedURL(ctx context.Context, server *postgres.Server) (string, error) {
 	}
 	if !exists {
 		if _, err := conn.Exec(ctx, "CREATE DATABASE "+embeddedDatabase); err != nil {
-			return "", fmt.Errorf("make the database: %w", err)
+			return "", fmt.Errorf("create the database: %w", err)
 		}
 	}
 	return server.URL(embeddedDatabase), nil
 }
 
 // keepSecrets generates the keys that aren't given, once, in the data folder.
-func (c *upCommand) keepSecrets(m *mistakes) {
-	for _, key := range []struct {
-		name, file string
-		value      *string
-	}{
-		{"GATEHOUSE_INTERNAL_KEY", "internal.key", &c.InternalKey},
-		{"GATEHOUSE_SECRET_KEY", "secret.key", &c.SecretKey},
-	} {
+func keepSecrets(s *settings, dir string, invalid *problems) {
+	for _, key := range secretFiles(s) {
 		if *key.value != "" {
 			continue
 		}
-		text, err := keptSecret(filepath.Join(c.DataDir, key.file))
+		text, err := keptSecret(filepath.Join(dir, key.file))
 		if err != nil {
-			m.add("GATEHOUSE_DATA_DIR", err.Error(), "make the folder writable, or name another")
+			invalid.add("GATEHOUSE_DATA_DIR", err.Error(), "make the folder writable, or name another")
 			return
 		}
 		*key.value = text
 	}
 }
 
-// keptSecret returns the key in a file, which it makes if it isn't there.
+// secretFile is a key that up keeps in a file of the data folder.
+type secretFile struct {
+	file  string
+	value *string // the setting
+}
+
+func secretFiles(s *settings) []secretFile {
+	return []secretFile{
+		{"internal.key", &find[*internalFlags](s).InternalKey},
+		{"secret.key", &find[*secretFlags](s).SecretKey},
+	}
+}
+
+// keptSecret returns the key in a file, which it creates if it isn't there.
 func keptSecret(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if err == nil {
@@ -170,7 +196,7 @@ func keptSecret(path string) (string, error) {
 	if err := writeSynced(fresh, []byte(hex.EncodeToString(key)+"\n")); err != nil {
 		return "", err
 	}
-	// Not a rename: of two that start at once, one's key must stand for both.
+	// A link rather than a rename: two that start at once must use one key.
 	if err := os.Link(fresh, path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
@@ -186,72 +212,4 @@ func writeSynced(path string, text []byte) error {
 	}
 	_, err = file.Write(text)
 	return errors.Join(err, file.Sync(), file.Close())
-}
-
-// banner says what is where, once all of it is ready.
-func (c *upCommand) banner(out io.Writer, h house, place string, embedded, made bool, password string) {
-	url := h.edge.publicURL
-	var b strings.Builder
-	line := func(name, text string) { fmt.Fprintf(&b, "  %-14s %s\n", name, text) }
-	b.WriteString("\nGatehouse is ready.\n\n")
-	line("gateway", url)
-	line("docs", url+"/docs")
-	if h.rules.mail.mailbox != "" {
-		line("mailbox", h.rules.mail.mailbox)
-	}
-	if embedded {
-		data, err := filepath.Abs(c.DataDir)
-		if err != nil {
-			data = c.DataDir
-		}
-		line("data folder", data)
-		reset := "rm -rf " + quoted(data)
-		if !strings.HasPrefix(place, data+string(filepath.Separator)) {
-			line("Postgres' files", place+" (its user can't reach the data folder)")
-			reset += " " + quoted(place)
-		}
-		line("reset", "stop, then: "+reset)
-		line("look at data", c.lookAt(place))
-	} else {
-		line("database", "as DATABASE_URL says")
-		line("reset", "drop and create that database")
-		line("look at data", programName()+` psql, or: psql "$DATABASE_URL"`)
-	}
-	try := "curl " + url + "/.well-known/jwks.json"
-	if made {
-		line("administrator", h.rules.adminEmail)
-		line("password", password)
-		credentials, _ := json.Marshal(map[string]string{"email": h.rules.adminEmail, "password": password})
-		try = "curl -H 'Content-Type: application/json' -d " + quoted(string(credentials)) + " " + url + "/bff.v1.AuthService/Login"
-	} else {
-		kept := "kept from an earlier run"
-		if h.rules.adminPassword != "" {
-			kept += ", and so is the password: GATEHOUSE_ADMIN_PASSWORD is for the first run alone"
-		}
-		line("administrator", kept+"; a new password: "+programName()+" admin reset-password "+h.rules.adminEmail)
-	}
-	b.WriteString("\nTry it:\n\n  " + try + "\n\nCtrl-C stops it.\n")
-	_, _ = io.WriteString(out, b.String())
-}
-
-// lookAt is how to open the embedded Postgres' data, without showing its password.
-func (c *upCommand) lookAt(place string) string {
-	ours := programName() + " psql"
-	if c.DataDir != defaultDataDir {
-		ours += " --data-dir " + quoted(c.DataDir)
-	}
-	config, err := pgx.ParseConfig(c.DatabaseURL)
-	if err != nil {
-		return ours
-	}
-	return fmt.Sprintf("%s, or: PGPASSWORD=$(cat %s) psql -h %s -U %s %s",
-		ours, quoted(filepath.Join(place, "password")), quoted(config.Host), config.User, config.Database)
-}
-
-// quoted makes a path safe to paste into a shell.
-func quoted(path string) string {
-	if strings.Trim(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") == "" {
-		return path
-	}
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }

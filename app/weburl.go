@@ -13,10 +13,10 @@ import (
 	"gatehouse/bff"
 )
 
-// addressError is what is wrong with a web address, and what to write instead.
-type addressError struct{ fault, fix string }
+// addressError is what is wrong with a web address, and how to fix it.
+type addressError struct{ problem, fix string }
 
-func (e addressError) Error() string { return e.fault + ": " + e.fix }
+func (e addressError) Error() string { return e.problem + ": " + e.fix }
 
 // webOrigin returns the origin of a web address as browsers serialize it (URL
 // Standard, section 4.5, "origin"): the scheme and the host in lower case, an
@@ -26,7 +26,7 @@ func (e addressError) Error() string { return e.fault + ": " + e.fix }
 func webOrigin(text string) (string, error) {
 	parsed, err := url.Parse(text)
 	if err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Host == "" {
-		return "", addressError{fmt.Sprintf("%q is not a web address", text), "give one such as http://localhost:8001 or https://auth.example.com"}
+		return "", addressError{fmt.Sprintf("%q is not a web address", text), "set it to one such as http://localhost:8001 or https://auth.example.com"}
 	}
 	if parsed.User != nil || parsed.Path != "" && parsed.Path != "/" || parsed.RawQuery != "" || parsed.ForceQuery || parsed.Fragment != "" || strings.HasSuffix(text, "#") {
 		return "", addressError{fmt.Sprintf("%q has more than a scheme, a host and a port", parsed.Redacted()), "leave the rest out"}
@@ -97,11 +97,11 @@ func webPort(scheme, text string) (string, error) {
 	return ":" + strconv.FormatUint(port, 10), nil
 }
 
-// webOrigin returns the origin that a setting names.
-func (m *mistakes) webOrigin(setting, text string) (origin string, ok bool) {
+// webOrigin returns the origin that a setting names, or reports the problem.
+func (p *problems) webOrigin(setting, text string) (origin string, ok bool) {
 	origin, err := webOrigin(text)
 	if failure, ok := errors.AsType[addressError](err); ok {
-		m.add(setting, failure.fault, failure.fix)
+		p.add(setting, failure.problem, failure.fix)
 		return "", false
 	}
 	return origin, err == nil
@@ -113,18 +113,18 @@ var developmentOrigins = []string{"http://localhost:*", "http://127.0.0.1:*"}
 
 // parseOrigins checks GATEHOUSE_ORIGINS. An origin on this machine may have "*"
 // for its port, which stands for all of them.
-func parseOrigins(m *mistakes, text string) []string {
+func parseOrigins(p *problems, text string) []string {
 	var origins []string
 	for _, item := range list(text) {
 		fixed, anyPort := strings.CutSuffix(item, ":*")
-		origin, ok := m.webOrigin("GATEHOUSE_ORIGINS", fixed)
+		origin, ok := p.webOrigin("GATEHOUSE_ORIGINS", fixed)
 		if !ok {
 			continue
 		}
 		if anyPort {
 			parsed, err := url.Parse(origin)
 			if err != nil || !bff.IsLoopback(parsed.Hostname()) || parsed.Port() != "" {
-				m.add("GATEHOUSE_ORIGINS", fmt.Sprintf("%q admits every port of another machine", item), "name the port; * is for localhost, 127.0.0.1 and [::1]")
+				p.add("GATEHOUSE_ORIGINS", fmt.Sprintf("%q allows every port of another machine", item), "name the port; * is for localhost, 127.0.0.1 and [::1]")
 				continue
 			}
 			origin += ":*"

@@ -77,9 +77,12 @@ func TestOriginsAreWrittenAsBrowsersWriteThem(t *testing.T) {
 		{development: true, publicURL: "https://gatehouse.example", want: []string{"https://gatehouse.example"}},
 		{development: true, given: "https://app.example.com", want: []string{"https://app.example.com"}},
 	} {
-		var m mistakes
-		flags := edgeFlags{QueueTarget: 250 * time.Millisecond, publicFlags: publicFlags{PublicURL: test.publicURL}, Origins: test.given, Cookies: "auto", CacheBytes: 1 << 20, development: test.development}
-		got := flags.parse(&m, "").origins
+		var m problems
+		flags := &gatewayFlags{QueueTarget: 250 * time.Millisecond, Origins: test.given, Cookies: "auto", CacheBytes: 1 << 20, development: test.development}
+		s := &settings{}
+		s.add(&publicFlags{PublicURL: test.publicURL}, flags)
+		s.checkValues(&m)
+		got := flags.origins
 		switch text := m.Error(); {
 		case test.fault != "" && !strings.Contains(text, "GATEHOUSE_ORIGINS") || !strings.Contains(text, test.fault):
 			t.Errorf("%+v: said %q", test, text)
@@ -111,13 +114,13 @@ func TestProxiesThatAreEverybodyAreRefused(t *testing.T) {
 		"2000::/3":                     "every IPv6 address",
 		"2000::/4, 3000::/4, fc00::/7": "every IPv6 address",
 	} {
-		var m mistakes
+		var m problems
 		proxies := parseProxies(&m, networks)
 		if text := m.Error(); (len(m) > 0) != (want != "") || !strings.Contains(text, want) || len(m) > 0 && !strings.Contains(text, "GATEHOUSE_TRUSTED_PROXIES") {
 			t.Errorf("%q: %v, said %q; want %q", networks, proxies, text, want)
 		}
 	}
-	var m mistakes
+	var m problems
 	if got := parseProxies(&m, "::ffff:10.0.0.0/104"); len(got) != 1 || got[0].String() != "10.0.0.0/8" {
 		t.Errorf("a network of mapped addresses is %v, want it as callers' addresses are compared", got)
 	}

@@ -191,11 +191,11 @@ func (h *house) prepare(ctx context.Context, binary, dir string) (map[string][]s
 	if err := execute(ctx, h.database.URL("postgres"), "CREATE DATABASE "+databaseName); err != nil {
 		return nil, err
 	}
-	authURL, err := schema.ServiceURL(owner, schema.RoleName(databaseName, schema.Auth), rand.Text())
+	authURL, err := schema.ServiceURL(owner, schema.RoleName(databaseName, "auth"), rand.Text())
 	if err != nil {
 		return nil, err
 	}
-	usersURL, err := schema.ServiceURL(owner, schema.RoleName(databaseName, schema.Users), rand.Text())
+	usersURL, err := schema.ServiceURL(owner, schema.RoleName(databaseName, "users"), rand.Text())
 	if err != nil {
 		return nil, err
 	}

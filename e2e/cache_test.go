@@ -25,7 +25,6 @@ import (
 	"gatehouse/internal/fault"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
-	"gatehouse/internal/schema"
 	"gatehouse/internal/serve"
 	"gatehouse/users"
 )
@@ -117,9 +116,9 @@ func newPair(t testing.TB) *pair {
 		check(err)
 		return client
 	}
-	usersDB := openDB(t, database.Users, schema.Users)
+	usersDB := openDB(t, database.Users, "users")
 	t.Cleanup(usersDB.Close)
-	authDB := openDB(t, database.Auth, schema.Auth)
+	authDB := openDB(t, database.Auth, "auth")
 	t.Cleanup(authDB.Close)
 	profiles := users.New(users.Config{DB: usersDB, Logger: logger})
 	toUsers := server(roleUsers, profiles.Register).Mux(func() error { return nil })

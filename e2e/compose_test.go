@@ -282,7 +282,7 @@ func composeDatabase(t *testing.T, project *types.Project) func(string) string {
 			t.Errorf("a URL leads to %s%s, want postgres:5432/%s", u.Host, u.Path, name)
 		}
 		given, _ = u.User.Password()
-		for _, service := range []string{schema.Auth, schema.Users, schema.Reader} {
+		for _, service := range []string{"auth", "users", schema.Reader} {
 			if u.User.Username() == schema.RoleName(name, service) {
 				local, err := schema.ServiceURL(owner, schema.RoleName(parsed.Path[1:], service), given)
 				if err != nil {

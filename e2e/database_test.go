@@ -55,12 +55,12 @@ func ownPostgres(t *testing.T) pgtest.Database {
 	db := pgtest.Database{Owner: server.URL("postgres")}
 	_, err = schema.Apply(t.Context(), schema.Config{
 		SQL: schemaSQL, DatabaseURL: db.Owner,
-		Roles: schema.Roles{Auth: schema.Role{Password: "auth"}, Users: schema.Role{Password: "users"}},
+		Roles: map[string]schema.Role{"auth": {Password: "auth"}, "users": {Password: "users"}},
 	})
 	if err != nil {
 		t.Fatalf("apply the schema: %v", err)
 	}
-	for service, url := range map[string]*string{schema.Auth: &db.Auth, schema.Users: &db.Users} {
+	for service, url := range map[string]*string{"auth": &db.Auth, "users": &db.Users} {
 		if *url, err = schema.ServiceURL(db.Owner, schema.RoleName("postgres", service), service); err != nil {
 			t.Fatal(err)
 		}

@@ -17,18 +17,18 @@ func TestDoctorLooksAtWhatSessionsBeginWith(t *testing.T) {
 		drift   []string // $ is the database, $_users its role
 		url     string
 		fault   string
-		mend    string
+		fix     string
 	}{
 		"read-only": {drift: []string{"ALTER DATABASE $ SET default_transaction_read_only = on"},
-			fault: "database of users: the server takes no writes", mend: "name the server that takes writes in USERS_DATABASE_URL"},
+			fault: "database of users: the server takes no writes", fix: "name the server that takes writes in USERS_DATABASE_URL"},
 		"isolation": {drift: []string{"ALTER ROLE $_users IN DATABASE $ SET default_transaction_isolation = 'repeatable read'"},
-			fault: "database of users: its role's sessions begin as repeatable read", mend: "run gatehouse schema apply"},
+			fault: "database of users: its role's sessions begin as repeatable read", fix: "run gatehouse schema apply"},
 		"client encoding": {drift: []string{"ALTER ROLE $_users IN DATABASE $ SET client_encoding = LATIN1"},
-			fault: "database of users: its role's sessions begin with client_encoding LATIN1", mend: "run gatehouse schema apply"},
+			fault: "database of users: its role's sessions begin with client_encoding LATIN1", fix: "run gatehouse schema apply"},
 		"the role's connections": {drift: []string{"ALTER ROLE $_users CONNECTION LIMIT 5"},
-			fault: "database of users: its pool may open 16 connections, and its role allows 5", mend: "raise the CONNECTION LIMIT, or add pool_max_conns=5"},
+			fault: "database of users: its pool may open 16 connections, and its role allows 5", fix: "raise the CONNECTION LIMIT, or add pool_max_conns=5"},
 		"all connections": {url: "pool_max_conns=500",
-			fault: "database of users: one copy may open 500 connections", mend: "raise max_connections"},
+			fault: "database of users: one copy may open 500 connections", fix: "raise max_connections"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -49,7 +49,7 @@ func TestDoctorLooksAtWhatSessionsBeginWith(t *testing.T) {
 				url += separator + test.url
 			}
 			status, said := doctor(t, []string{"USERS_DATABASE_URL=" + url, "GATEHOUSE_INTERNAL_KEY=" + internalKey}, roleUsers)
-			wantFault(t, what, status, said, test.fault, test.mend)
+			wantFault(t, what, status, said, test.fault, test.fix)
 		})
 	}
 }

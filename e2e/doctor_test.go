@@ -32,15 +32,15 @@ func wantHealthy(t *testing.T, what string, status int, said string, wants ...st
 	}
 }
 
-func wantFault(t *testing.T, what string, status int, said, fault, mend string) {
+func wantFault(t *testing.T, what string, status int, said, fault, fix string) {
 	t.Helper()
 	at := strings.Index(said, "BAD  "+fault)
 	if status != 1 || at < 0 {
 		t.Errorf("%s: exit status %d and\n%s\nwant 1 and BAD  %s", what, status, said, fault)
 		return
 	}
-	if _, rest, _ := strings.Cut(said[at:], "\n"); !strings.HasPrefix(rest, "     mend: "+mend) {
-		t.Errorf("%s: the mend isn't %q:\n%s", what, mend, said)
+	if _, rest, _ := strings.Cut(said[at:], "\n"); !strings.HasPrefix(rest, "     fix: "+fix) {
+		t.Errorf("%s: the fix is not %q:\n%s", what, fix, said)
 	}
 }
 
@@ -61,7 +61,7 @@ func TestDoctorLooksAtUpBeforeAndWhileAndAfterItRuns(t *testing.T) {
 	}
 	p.interrupt(t)
 	status, said = doctor(t, h.env)
-	wantHealthy(t, "after it ran", status, said, "it doesn't run just now")
+	wantHealthy(t, "after it ran", status, said, "it is not running")
 	if after, err := os.ReadDir(h.dir); err != nil || len(after) != len(before) {
 		t.Errorf("the doctor has left something: %v, %v", after, err)
 	}
@@ -105,7 +105,7 @@ func unsynced(t *testing.T, s *system, said string) string {
 	lines := strings.Split(said, "\n")
 	for i := 0; i < len(lines); i++ {
 		if strings.Contains(lines[i], "may lose what it has acknowledged") {
-			i++ // and its mend
+			i++ // and its fix
 			continue
 		}
 		kept = append(kept, lines[i])
@@ -141,9 +141,9 @@ func TestDoctorFindsWhatKeepsARoleFromRunning(t *testing.T) {
 
 	otherKey := strings.Repeat("c", 64)
 	for what, test := range map[string]struct {
-		role        string
-		changes     []string
-		fault, mend string
+		role       string
+		changes    []string
+		fault, fix string
 	}{
 		"a misspelt setting": {roleBff, []string{"GATEHOUSE_ORIGIN=x"}, "GATEHOUSE_ORIGIN: is not a setting", "did you mean GATEHOUSE_ORIGINS?"},
 		"another internal key": {roleBff, []string{"GATEHOUSE_INTERNAL_KEY=" + otherKey},
@@ -168,7 +168,7 @@ func TestDoctorFindsWhatKeepsARoleFromRunning(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			status, said := doctor(t, with(test.role, test.changes...), test.role)
-			wantFault(t, what, status, said, test.fault, test.mend)
+			wantFault(t, what, status, said, test.fault, test.fix)
 			if strings.Contains(said, "wrong@") || strings.Contains(said, secretKey) || strings.Contains(said, internalKey) || strings.Contains(said, otherKey) {
 				t.Errorf("it prints a secret:\n%s", said)
 			}
@@ -181,7 +181,7 @@ func TestDoctorFindsWhatKeepsARoleFromRunning(t *testing.T) {
 func TestDoctorFindsWhatIsWrongWithADatabase(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		what, change, fault, mend string
+		what, change, fault, fix string
 	}{
 		{"an old schema", "UPDATE users.applied_schema SET number = 1", "database of users: the schema users has number 1", "run gatehouse schema apply"},
 		{"no schema", "DROP SCHEMA users CASCADE", "database of users: the schema users was never applied", "run gatehouse schema apply"},
@@ -194,7 +194,7 @@ func TestDoctorFindsWhatIsWrongWithADatabase(t *testing.T) {
 				t.Fatal(err)
 			}
 			status, said := doctor(t, []string{"USERS_DATABASE_URL=" + database.Users, "GATEHOUSE_INTERNAL_KEY=" + internalKey}, roleUsers)
-			wantFault(t, test.what, status, said, test.fault, test.mend)
+			wantFault(t, test.what, status, said, test.fault, test.fix)
 		})
 	}
 }

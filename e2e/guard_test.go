@@ -29,7 +29,7 @@ func serviceLogins(t *testing.T, databaseURL string) []string {
 		t.Fatal(err)
 	}
 	var urls []string
-	for _, service := range []string{schema.Auth, schema.Users} {
+	for _, service := range []string{"auth", "users"} {
 		password, err := hkdf.Key(sha256.New, secret, nil, "gatehouse database role v1: "+service, 24)
 		if err != nil {
 			t.Fatal(err)

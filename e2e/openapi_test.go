@@ -34,7 +34,6 @@ import (
 	"gatehouse/internal/mailtest"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
-	"gatehouse/internal/schema"
 	"gatehouse/internal/serve"
 	"gatehouse/users"
 )
@@ -151,9 +150,9 @@ func (f *fuzzed) start(t *testing.T) {
 		check(err)
 		return client
 	}
-	usersDB := openDB(t, database.Users, schema.Users)
+	usersDB := openDB(t, database.Users, "users")
 	t.Cleanup(usersDB.Close)
-	authDB := openDB(t, database.Auth, schema.Auth)
+	authDB := openDB(t, database.Auth, "auth")
 	t.Cleanup(authDB.Close)
 	mailer, err := post.NewSMTP(f.mails.URL())
 	check(err)

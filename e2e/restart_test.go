@@ -43,11 +43,11 @@ func newStore(t *testing.T) (*store, pgtest.Database) {
 	s.start(t)
 	t.Cleanup(func() { _ = s.server.Stop(context.Background()) })
 	database := pgtest.Database{Owner: s.server.URL("postgres")}
-	roles := schema.Roles{Auth: schema.Role{Password: "auth"}, Users: schema.Role{Password: "users"}}
+	roles := map[string]schema.Role{"auth": {Password: "auth"}, "users": {Password: "users"}}
 	if _, err := schema.Apply(t.Context(), schema.Config{SQL: schemaSQL, DatabaseURL: database.Owner, Roles: roles}); err != nil {
 		t.Fatalf("apply the schema: %v", err)
 	}
-	for service, url := range map[string]*string{schema.Auth: &database.Auth, schema.Users: &database.Users} {
+	for service, url := range map[string]*string{"auth": &database.Auth, "users": &database.Users} {
 		if *url, err = schema.ServiceURL(database.Owner, schema.RoleName("postgres", service), service); err != nil {
 			t.Fatal(err)
 		}

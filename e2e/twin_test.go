@@ -16,7 +16,6 @@ import (
 	"gatehouse/internal/dial"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/rpc"
-	"gatehouse/internal/schema"
 	"gatehouse/internal/serve"
 	"gatehouse/users"
 )
@@ -49,12 +48,12 @@ func newTwin(t testing.TB) *twin {
 		}
 		return client
 	}
-	usersDB := openDB(t, w.database.Users, schema.Users)
+	usersDB := openDB(t, w.database.Users, "users")
 	t.Cleanup(usersDB.Close)
 	profiles := users.New(users.Config{DB: usersDB, Logger: logger})
 	running.Go(func() { profiles.Run(ctx) })
 	for i := range w.gateways {
-		authDB := openDB(t, w.database.Auth, schema.Auth)
+		authDB := openDB(t, w.database.Auth, "auth")
 		t.Cleanup(authDB.Close)
 		service, err := auth.New(t.Context(), auth.Config{
 			DB: authDB, Users: usersv1.NewRelayServiceClient(inProcess(roleAuth, roleUsers, profiles.Register)),

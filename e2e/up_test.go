@@ -261,7 +261,7 @@ func TestEveryMistakeInTheSettingsIsReportedAtOnce(t *testing.T) {
 		"a Redis that is none": {
 			args: []string{"bff"},
 			env:  []string{"REDIS_URL=http://cache:6379", "GATEHOUSE_THROTTLE=maybe"},
-			want: []string{"REDIS_URL: it is no URL of a Redis or Valkey", "GATEHOUSE_THROTTLE"},
+			want: []string{"REDIS_URL: is not the URL of a Redis or Valkey", "GATEHOUSE_THROTTLE"},
 		},
 		"serve":                   {args: []string{"serve"}, want: []string{"DATABASE_URL", "GATEHOUSE_INTERNAL_KEY", "GATEHOUSE_SECRET_KEY", "GATEHOUSE_REGISTRATION"}},
 		"auth":                    {args: []string{"auth"}, want: []string{"AUTH_DATABASE_URL", "USERS_URL", "GATEHOUSE_INTERNAL_KEY", "GATEHOUSE_SECRET_KEY", "GATEHOUSE_REGISTRATION"}},

@@ -98,15 +98,15 @@ func applied(t testing.TB, name string) Database {
 	cfg := schema.Config{
 		SQL:         cluster.schemaSQL,
 		DatabaseURL: db.Owner,
-		Roles:       schema.Roles{Auth: schema.Role{Password: "auth"}, Users: schema.Role{Password: "users"}},
+		Roles:       map[string]schema.Role{"auth": {Password: "auth"}, "users": {Password: "users"}},
 	}
 	if _, err := schema.Apply(t.Context(), cfg); err != nil {
 		t.Fatalf("apply the schema: %v", err)
 	}
-	if db.Auth, err = schema.ServiceURL(db.Owner, schema.RoleName(name, schema.Auth), "auth"); err != nil {
+	if db.Auth, err = schema.ServiceURL(db.Owner, schema.RoleName(name, "auth"), "auth"); err != nil {
 		t.Fatal(err)
 	}
-	if db.Users, err = schema.ServiceURL(db.Owner, schema.RoleName(name, schema.Users), "users"); err != nil {
+	if db.Users, err = schema.ServiceURL(db.Owner, schema.RoleName(name, "users"), "users"); err != nil {
 		t.Fatal(err)
 	}
 	return db
@@ -305,7 +305,7 @@ func (s *server) drop(ctx context.Context, name string) error {
 	if _, err := s.admin.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
 		return err
 	}
-	for _, service := range []string{schema.Auth, schema.Users, schema.Reader} {
+	for _, service := range []string{"auth", "users", schema.Reader} {
 		if _, err := s.admin.Exec(ctx, "DROP ROLE IF EXISTS "+schema.RoleName(name, service)); err != nil {
 			return err
 		}

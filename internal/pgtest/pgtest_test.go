@@ -37,7 +37,7 @@ func TestNewAppliesTheSchema(t *testing.T) {
 	cfg := schema.Config{
 		SQL:         pgtest.SchemaSQL(t),
 		DatabaseURL: db.Owner,
-		Roles:       schema.Roles{Auth: schema.Role{Password: "auth"}, Users: schema.Role{Password: "users"}},
+		Roles:       map[string]schema.Role{"auth": {Password: "auth"}, "users": {Password: "users"}},
 	}
 	state, err := schema.Status(t.Context(), cfg)
 	if err != nil {
@@ -46,7 +46,7 @@ func TestNewAppliesTheSchema(t *testing.T) {
 	if !state.Converged() {
 		t.Errorf("the database of New lacks %q", state.Pending.Statements)
 	}
-	for service, u := range map[string]string{schema.Auth: db.Auth, schema.Users: db.Users} {
+	for service, u := range map[string]string{"auth": db.Auth, "users": db.Users} {
 		if err := schema.Ready(t.Context(), pgtest.Pool(t, u), service, state.Number); err != nil {
 			t.Errorf("%s: %v", service, err)
 		}

@@ -51,7 +51,7 @@ func TestAtlasHCLSaysWhatApplyDoes(t *testing.T) {
 	if env.URL != environment["DATABASE_URL"] || env.Dev != environment["ATLAS_DEV_URL"] {
 		t.Errorf("atlas.hcl's url and dev are %q and %q, want the environment's", env.URL, env.Dev)
 	}
-	if !slices.Equal(env.Schemas, []string{schema.Auth, schema.Users}) {
+	if !slices.Equal(env.Schemas, []string{"auth", "users"}) {
 		t.Errorf("atlas.hcl's schemas are %q", env.Schemas)
 	}
 	file, ok := strings.CutPrefix(env.Src, "file://")

@@ -11,9 +11,11 @@ import (
 // holds other tables while Config.Shared isn't set. Nothing was written.
 type ForeignError struct {
 	Database string
-	// Schema is auth or users where that schema is somebody else's; "" where
-	// the database can be shared, but nobody has said so.
+	// Schema is a service's where that schema is somebody else's; "" where the
+	// database can be shared, but nobody has said so.
 	Schema string
+	// Services are those whose schemas would be created.
+	Services []string
 	// Relations are some of what the database holds, as schema.name.
 	Relations []string
 }
@@ -23,8 +25,8 @@ func (e *ForeignError) Error() string {
 		return fmt.Sprintf("the schema %s in the database %s is somebody else's: it isn't empty and has no table %s.applied_schema, which marks ours. Nothing was changed. %s",
 			e.Schema, e.Database, e.Schema, e.own())
 	}
-	return fmt.Sprintf("the database %s holds tables that aren't Gatehouse's (%s). Nothing was changed. %s; or, to keep the schemas auth and users in this one as well, set GATEHOUSE_SHARE_DATABASE=true (--share-database)",
-		e.Database, strings.Join(e.Relations, ", "), e.own())
+	return fmt.Sprintf("the database %s holds tables that aren't Gatehouse's (%s). Nothing was changed. %s; or, to keep the schemas %s in this one as well, set GATEHOUSE_SHARE_DATABASE=true (--share-database)",
+		e.Database, strings.Join(e.Relations, ", "), e.own(), strings.Join(e.Services, " and "))
 }
 
 // CheckOwnership returns a *ForeignError where Apply would, and changes nothing.
@@ -59,7 +61,7 @@ SELECT n.nspname,
 		AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace = n.oid)
 		AND NOT EXISTS (SELECT FROM pg_catalog.pg_type y WHERE y.typnamespace = n.oid)
 FROM pg_catalog.pg_namespace n
-WHERE n.nspname IN ('auth', 'users')
+WHERE n.nspname = ANY ($1::text[])
 ORDER BY n.nspname`
 
 // What an extension made counts for nobody: many servers install some into
@@ -77,7 +79,7 @@ LIMIT 4`
 
 // checkOwnership refuses a database in which somebody else would be disturbed.
 func (t *target) checkOwnership(ctx context.Context) error {
-	rows, err := t.tx.QueryContext(ctx, selectOwnership)
+	rows, err := t.tx.QueryContext(ctx, selectOwnership, t.services)
 	if err != nil {
 		return fmt.Errorf("look for whose the schemas are: %w", err)
 	}
@@ -90,7 +92,7 @@ func (t *target) checkOwnership(ctx context.Context) error {
 			return fmt.Errorf("look for whose the schemas are: %w", err)
 		}
 		if !marked && !empty {
-			return &ForeignError{Database: t.database, Schema: name}
+			return &ForeignError{Database: t.database, Schema: name, Services: t.services}
 		}
 		ours = ours || marked
 	}
@@ -128,5 +130,5 @@ func (t *target) checkOthers(ctx context.Context) error {
 	if len(found) > 3 {
 		found[3] = "…"
 	}
-	return &ForeignError{Database: t.database, Relations: found}
+	return &ForeignError{Database: t.database, Relations: found, Services: t.services}
 }

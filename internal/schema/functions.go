@@ -3,6 +3,7 @@ package schema
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -11,11 +12,14 @@ import (
 // runs as the owner of the tables. Atlas doesn't see functions, so they are made
 // here, beside the grants.
 type function struct {
-	name      string // without its schema, which is auth
+	name      string // without its schema, functionSchema
 	arguments string // their types
 	header    string // their names and types, and the result
 	body      string
 }
+
+// functionSchema is the service that has the functions.
+const functionSchema = "auth"
 
 // The audit can't be changed by the service that writes it, but for these.
 var functions = []function{
@@ -68,7 +72,7 @@ var functions = []function{
 	},
 }
 
-func (f function) signature() string { return "auth." + f.name + "(" + f.arguments + ")" }
+func (f function) signature() string { return functionSchema + "." + f.name + "(" + f.arguments + ")" }
 
 // Its rights are its owner's, so nobody may have it find other tables or
 // operators than its own.
@@ -99,6 +103,11 @@ SELECT current_user LIMIT 1`
 // functionChanges are the statements that make the functions that are missing or
 // not as they should be, and give them to auth's role alone.
 func (t *target) functionChanges(ctx context.Context) ([]statement, error) {
+	i := slices.IndexFunc(t.roles, func(r serviceRole) bool { return r.service == functionSchema })
+	if i < 0 {
+		return nil, nil
+	}
+	role := t.roles[i]
 	var owner string
 	if err := t.tx.QueryRowContext(ctx, selectAuditOwner).Scan(&owner); err != nil {
 		return nil, fmt.Errorf("read who owns the audit: %w", err)
@@ -106,14 +115,14 @@ func (t *target) functionChanges(ctx context.Context) ([]statement, error) {
 	var changes []statement
 	for _, f := range functions {
 		var differs bool
-		err := t.tx.QueryRowContext(ctx, selectFunctionDiffers, f.signature(), f.body, functionPath, f.header, t.roles[0].Name).Scan(&differs)
+		err := t.tx.QueryRowContext(ctx, selectFunctionDiffers, f.signature(), f.body, functionPath, f.header, role.Name).Scan(&differs)
 		if err != nil {
 			return nil, fmt.Errorf("read the function %s: %w", f.name, err)
 		}
 		if !differs {
 			continue
 		}
-		for _, line := range f.statements(t.roles[0].ident()) {
+		for _, line := range f.statements(role.ident()) {
 			changes = append(changes, statement{sql: line, text: line})
 		}
 		if owner != t.user {
@@ -129,7 +138,7 @@ func (t *target) functionChanges(ctx context.Context) ([]statement, error) {
 func (f function) statements(role string) []string {
 	return []string{
 		"DROP FUNCTION IF EXISTS " + f.signature(),
-		"CREATE FUNCTION auth." + f.name + f.header + " LANGUAGE sql SECURITY DEFINER SET search_path = " + functionPath +
+		"CREATE FUNCTION " + functionSchema + "." + f.name + f.header + " LANGUAGE sql SECURITY DEFINER SET search_path = " + functionPath +
 			" AS $function$" + f.body + "$function$",
 		"REVOKE ALL ON FUNCTION " + f.signature() + " FROM PUBLIC",
 		"GRANT EXECUTE ON FUNCTION " + f.signature() + " TO " + role,

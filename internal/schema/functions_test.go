@@ -23,7 +23,7 @@ func TestPruningTheAuditTakesWhatIsOldAndNothingYoungerThan30Days(t *testing.T) 
 	t.Parallel()
 	cfg := config(t)
 	apply(t, cfg)
-	conn := pgtest.Connect(t, serviceURL(t, cfg, schema.Auth))
+	conn := pgtest.Connect(t, serviceURL(t, cfg, "auth"))
 	for _, age := range []string{"0 days", "29 days 23 hours", "30 days 1 hour", "99 days", "101 days"} {
 		if _, err := conn.Exec(t.Context(), insertEvent, age, age, nil, nil); err != nil {
 			t.Fatal(err)
@@ -55,7 +55,7 @@ func TestTheAuditForgetsWhereFromOnlyOnceTheAccountIsGone(t *testing.T) {
 	apply(t, cfg)
 	const person, admin = "00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002"
 	exec(t, cfg.DatabaseURL, `INSERT INTO auth.accounts (id, email, password_hash) VALUES ('`+person+`', 'ada@example.com', 'x'), ('`+admin+`', 'root@example.com', 'x')`)
-	conn := pgtest.Connect(t, serviceURL(t, cfg, schema.Auth))
+	conn := pgtest.Connect(t, serviceURL(t, cfg, "auth"))
 	for _, event := range []struct {
 		name           string
 		account, actor any
@@ -101,7 +101,7 @@ func TestOnlyAuthMayCallTheAuditsFunctions(t *testing.T) {
 	t.Cleanup(func() { dropRole(t, cfg.DatabaseURL, other) })
 	const denied = "42501"
 	for who, databaseURL := range map[string]string{
-		"users": serviceURL(t, cfg, schema.Users), "somebody with the schema's usage": as(t, cfg.DatabaseURL, other, "other"),
+		"users": serviceURL(t, cfg, "users"), "somebody with the schema's usage": as(t, cfg.DatabaseURL, other, "other"),
 	} {
 		conn := pgtest.Connect(t, databaseURL)
 		for _, call := range []string{`SELECT auth.prune_audit('100 days')`, `SELECT auth.erase_audit(gen_random_uuid())`, `SELECT auth.count_refusal('\x00', now())`} {
@@ -119,7 +119,7 @@ func TestAFunctionThatIsMissingOrChangedIsMadeAnew(t *testing.T) {
 	cfg := config(t)
 	apply(t, cfg)
 	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
-	role, other := pgx.Identifier{schema.RoleName(database, schema.Auth)}.Sanitize(), database+"_other"
+	role, other := pgx.Identifier{schema.RoleName(database, "auth")}.Sanitize(), database+"_other"
 	exec(t, cfg.DatabaseURL, `CREATE ROLE `+other)
 	t.Cleanup(func() { dropRole(t, cfg.DatabaseURL, other) })
 	definition := func() string {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -12,23 +13,14 @@ import (
 	"gatehouse/internal/database"
 )
 
-// Reader is the third login role, which RoleName can name: people's, to look at
-// the tables with. It is made only when Roles.Reader is given.
+// Reader is what RoleName calls the login role of people who look at the tables.
+// It is made only when Config.Reader is given.
 const Reader = "reader"
 
-// The reader is granted single columns, so that a column is hidden until somebody
-// decides otherwise: of type bytea, in which hashes and sealed values are kept,
-// the reader gets those of readableBytes alone; of the other types all but
-// secretTexts.
-var (
-	readableBytes = []string{
-		"auth.signing_keys.public_key",
-		"auth.audit_events.refusal_key",
-		"auth.applied_schema.source_hash", "auth.applied_schema.catalog_hash",
-		"users.applied_schema.source_hash", "users.applied_schema.catalog_hash",
-	}
-	secretTexts = []string{"auth.accounts.password_hash"}
-)
+// The reader is granted single columns, so that a new column is hidden until
+// somebody decides otherwise: of type bytea, in which hashes and sealed values are
+// kept, the reader gets the hashes of applied_schema and those of readableBytes
+// only; of the other types all but secretTexts.
 
 // readerSettings end what a person has left open: an idle transaction keeps
 // Postgres from cleaning up. What the reader may do, its grants say.
@@ -38,17 +30,19 @@ var readerSettings = []database.Setting{
 	{Name: "statement_timeout", Value: "1min"},
 }
 
-// readerColumns lists every column, and whether the reader is granted it.
-var readerColumns = `
+// readerColumns is a query of every column, and whether the reader is granted it.
+func readerColumns(services []string) string {
+	return `
 	SELECT n.nspname, c.oid, c.relname, c.relacl, a.attname, a.attnum, a.attacl,
 		CASE a.atttypid WHEN 'bytea'::regtype
-			THEN n.nspname || '.' || c.relname || '.' || a.attname IN (` + literals(readableBytes) + `)
+			THEN c.relname = 'applied_schema' OR n.nspname || '.' || c.relname || '.' || a.attname IN (` + literals(readableBytes) + `)
 			ELSE n.nspname || '.' || c.relname || '.' || a.attname NOT IN (` + literals(secretTexts) + `)
 		END AS readable
 	FROM pg_catalog.pg_attribute a
 	JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-	WHERE n.nspname IN ('auth', 'users') AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped`
+	WHERE n.nspname IN (` + literals(services) + `) AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped`
+}
 
 func literals(list []string) string {
 	quoted := make([]string, len(list))
@@ -62,14 +56,14 @@ func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + 
 
 // readReader reads the role of the reader, if there is to be one.
 func (t *target) readReader(ctx context.Context) error {
-	if t.Roles.Reader == (Role{}) {
+	if t.Reader == (Role{}) {
 		return nil
 	}
-	r := &serviceRole{Role: t.Roles.Reader, service: Reader}
+	r := &serviceRole{Role: t.Reader, service: Reader}
 	if r.Name == "" {
 		r.Name = RoleName(t.database, Reader)
 	}
-	if r.Name == t.user || r.Name == t.roles[0].Name || r.Name == t.roles[1].Name {
+	if r.Name == t.user || slices.ContainsFunc(t.roles, func(other serviceRole) bool { return other.Name == r.Name }) {
 		return fmt.Errorf("the role %s can change tables, and can't be the login role that only reads as well", r.Name)
 	}
 	if err := t.readRole(ctx, r); err != nil {
@@ -103,13 +97,13 @@ func (t *target) readerChanges(ctx context.Context, regrant bool) ([]statement, 
 // readerGrants take everything from the reader and give it the columns. Which
 // ones there are is asked when it is executed, since tables may be made before.
 func (t *target) readerGrants() []statement {
-	role, name := t.reader.ident(), pgx.Identifier{t.database}.Sanitize()
+	role, name, schemas := t.reader.ident(), pgx.Identifier{t.database}.Sanitize(), identifiers(t.services)
 	lines := []string{
-		"REVOKE ALL ON SCHEMA auth, users FROM " + role,
-		"REVOKE ALL ON ALL TABLES IN SCHEMA auth, users FROM " + role,
-		"REVOKE ALL ON ALL SEQUENCES IN SCHEMA auth, users FROM " + role,
+		"REVOKE ALL ON SCHEMA " + schemas + " FROM " + role,
+		"REVOKE ALL ON ALL TABLES IN SCHEMA " + schemas + " FROM " + role,
+		"REVOKE ALL ON ALL SEQUENCES IN SCHEMA " + schemas + " FROM " + role,
 		"GRANT CONNECT ON DATABASE " + name + " TO " + role,
-		"GRANT USAGE ON SCHEMA auth, users TO " + role,
+		"GRANT USAGE ON SCHEMA " + schemas + " TO " + role,
 	}
 	for _, setting := range readerSettings {
 		lines = append(lines, "ALTER ROLE "+role+" IN DATABASE "+name+" SET "+setting.Name+" = "+literal(setting.Value))
@@ -119,7 +113,7 @@ DECLARE grants text;
 BEGIN
 	FOR grants IN
 		SELECT format('GRANT SELECT (%s) ON %I.%I TO %I', string_agg(quote_ident(attname), ', ' ORDER BY attnum), nspname, relname, ` + literal(t.reader.Name) + `)
-		FROM (` + readerColumns + `) columns WHERE readable GROUP BY nspname, relname
+		FROM (` + readerColumns(t.services) + `) columns WHERE readable GROUP BY nspname, relname
 	LOOP
 		EXECUTE grants;
 	END LOOP;
@@ -134,8 +128,8 @@ END`
 
 // Privileges of the reader as the catalog holds them beside those that
 // readerGrants gives.
-var selectReaderDiffers = `
-WITH reader AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1), columns AS (` + readerColumns + `)
+const selectReaderDiffers = `
+WITH reader AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1), columns AS (%s)
 SELECT EXISTS (
 	SELECT FROM columns, reader
 	WHERE CASE WHEN readable THEN 'SELECT' ELSE '' END <> (
@@ -143,12 +137,12 @@ SELECT EXISTS (
 	) OR EXISTS (SELECT FROM aclexplode(relacl) a WHERE a.grantee = reader.oid)
 ) OR EXISTS (
 	SELECT FROM pg_catalog.pg_namespace, reader
-	WHERE nspname IN ('auth', 'users') AND 'USAGE' IS DISTINCT FROM (
+	WHERE nspname = ANY ($3::text[]) AND 'USAGE' IS DISTINCT FROM (
 		SELECT string_agg(a.privilege_type, ',') FROM aclexplode(nspacl) a WHERE a.grantee = reader.oid
 	)
 ) OR EXISTS (
 	SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) a, reader
-	WHERE n.nspname IN ('auth', 'users') AND c.relkind NOT IN ('r', 'p') AND a.grantee = reader.oid
+	WHERE n.nspname = ANY ($3::text[]) AND c.relkind NOT IN ('r', 'p') AND a.grantee = reader.oid
 ) OR NOT EXISTS (
 	SELECT FROM reader
 	JOIN pg_catalog.pg_db_role_setting s ON s.setrole = reader.oid AND s.setconfig @> $2::text[]
@@ -162,15 +156,15 @@ func (t *target) readerDiffers(ctx context.Context) (bool, error) {
 		lines = append(lines, setting.Name+"="+setting.Value)
 	}
 	var differ bool
-	if err := t.tx.QueryRowContext(ctx, selectReaderDiffers, t.reader.Name, lines).Scan(&differ); err != nil {
+	if err := t.tx.QueryRowContext(ctx, fmt.Sprintf(selectReaderDiffers, readerColumns(t.services)), t.reader.Name, lines, t.services).Scan(&differ); err != nil {
 		return false, fmt.Errorf("read the grants of %s: %w", t.reader.Name, err)
 	}
 	return differ, nil
 }
 
-var selectReaderReach = `
+const selectReaderReach = `
 SELECT nspname || '.' || relname || '.' || attname
-FROM (` + readerColumns + `) columns
+FROM (%s) columns
 WHERE has_column_privilege($1, oid, attnum, 'INSERT') OR has_column_privilege($1, oid, attnum, 'UPDATE')
 	OR has_table_privilege($1, oid, 'DELETE') OR NOT readable AND has_column_privilege($1, oid, attnum, 'SELECT')
 LIMIT 1`
@@ -181,7 +175,7 @@ func (t *target) checkReaderReach(ctx context.Context) error {
 		return nil
 	}
 	var column string
-	err := t.tx.QueryRowContext(ctx, selectReaderReach, t.reader.Name).Scan(&column)
+	err := t.tx.QueryRowContext(ctx, fmt.Sprintf(selectReaderReach, readerColumns(t.services)), t.reader.Name).Scan(&column)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}

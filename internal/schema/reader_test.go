@@ -12,7 +12,7 @@ import (
 func readerConfig(t *testing.T) (cfg schema.Config, url string) {
 	t.Helper()
 	cfg = config(t)
-	cfg.Roles.Reader = schema.Role{Password: "reader"}
+	cfg.Reader = schema.Role{Password: "reader"}
 	apply(t, cfg)
 	name := schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), schema.Reader)
 	return cfg, as(t, cfg.DatabaseURL, name, "reader")
@@ -128,7 +128,7 @@ func TestTheReadersGrantsAreRestored(t *testing.T) {
 	}
 
 	// Without the setting nothing is made, and what is there stays.
-	cfg.Roles.Reader = schema.Role{}
+	cfg.Reader = schema.Role{}
 	wantNothingPlanned(t, cfg)
 	apply(t, cfg)
 	if n := query[int](t, url, `SELECT count(*)::integer FROM users.profiles`); n != 0 {
@@ -140,14 +140,14 @@ func TestTheReaderMustNotBeAnotherRole(t *testing.T) {
 	t.Parallel()
 	cfg, _ := readerConfig(t)
 	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
-	for _, name := range []string{query[string](t, cfg.DatabaseURL, `SELECT current_user::text`), schema.RoleName(database, schema.Auth)} {
-		cfg.Roles.Reader = schema.Role{Name: name, Password: "reader"}
+	for _, name := range []string{query[string](t, cfg.DatabaseURL, `SELECT current_user::text`), schema.RoleName(database, "auth")} {
+		cfg.Reader = schema.Role{Name: name, Password: "reader"}
 		if _, err := schema.Apply(t.Context(), cfg); err == nil {
 			t.Errorf("the reader may be %s", name)
 		}
 	}
-	cfg.Roles.Reader = schema.Role{Password: "reader"}
-	reader, auth := schema.RoleName(database, schema.Reader), schema.RoleName(database, schema.Auth)
+	cfg.Reader = schema.Role{Password: "reader"}
+	reader, auth := schema.RoleName(database, schema.Reader), schema.RoleName(database, "auth")
 	exec(t, cfg.DatabaseURL, `GRANT "`+auth+`" TO "`+reader+`"; REVOKE SELECT (email) ON auth.accounts FROM "`+reader+`"`)
 	if _, err := schema.Apply(t.Context(), cfg); err == nil {
 		t.Error("the reader may be a member of a service's role")

@@ -21,14 +21,6 @@ import (
 	"gatehouse/internal/database"
 )
 
-// Roles are the login roles of the two services, and of people who only read.
-type Roles struct {
-	Auth, Users Role
-	// Reader is left alone when it is empty. It may read the tables of both
-	// services without their secrets (see readableBytes and secretTexts).
-	Reader Role
-}
-
 // Role is the login role of a service. It reaches the schema of its service,
 // and nothing else of ours.
 type Role struct {
@@ -63,8 +55,8 @@ type serviceRole struct {
 	Role
 	service string
 	exists  bool
-	// mend are the attributes to give to it.
-	mend []string
+	// attributes are those to give to it.
+	attributes []string
 	// signsIn tells that its password is to stay. It is known when the
 	// target's signIns are done.
 	signsIn bool
@@ -122,13 +114,16 @@ SELECT rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbyp
 FROM pg_catalog.pg_roles
 WHERE rolname = $1`
 
-// readRoles finds how the two roles are. It leaves behind two goroutines that
-// try the passwords, for which roleChanges waits.
+// readRoles reads the services' roles. It starts goroutines that try their
+// passwords, for which roleChanges waits.
 func (t *target) readRoles(ctx context.Context) error {
 	if t.TablesOnly {
 		return nil
 	}
-	t.roles = []serviceRole{{Role: t.Roles.Auth, service: Auth}, {Role: t.Roles.Users, service: Users}}
+	t.roles = nil
+	for _, service := range t.services {
+		t.roles = append(t.roles, serviceRole{Role: t.Roles[service], service: service})
+	}
 	for i := range t.roles {
 		r := &t.roles[i]
 		if r.Name == "" {
@@ -137,9 +132,11 @@ func (t *target) readRoles(ctx context.Context) error {
 		if r.Name == t.user {
 			return fmt.Errorf("the role %s owns the tables, and can't be the login role of %s as well", r.Name, r.service)
 		}
-	}
-	if t.roles[0].Name == t.roles[1].Name {
-		return fmt.Errorf("auth and users need a login role each, and both are given %s", t.roles[0].Name)
+		for _, other := range t.roles[:i] {
+			if r.Name == other.Name {
+				return fmt.Errorf("%s and %s need a login role each, and both are given %s", other.service, r.service, r.Name)
+			}
+		}
 	}
 	for i := range t.roles {
 		if err := t.readRole(ctx, &t.roles[i]); err != nil {
@@ -160,8 +157,8 @@ func (t *target) readRole(ctx context.Context, r *serviceRole) error {
 	}
 	r.exists = true
 	for _, a := range []struct {
-		wrong bool
-		mend  string
+		wrong     bool
+		attribute string
 	}{
 		{!login, "LOGIN"},
 		{super, "NOSUPERUSER"},
@@ -171,7 +168,7 @@ func (t *target) readRole(ctx context.Context, r *serviceRole) error {
 		{bypass, "NOBYPASSRLS"},
 	} {
 		if a.wrong {
-			r.mend = append(r.mend, a.mend)
+			r.attributes = append(r.attributes, a.attribute)
 		}
 	}
 	t.signIns.Go(func() { r.signsIn = r.Password == "" || t.signsIn(ctx, r.Role) })
@@ -197,10 +194,10 @@ func (t *target) signsIn(ctx context.Context, r Role) bool {
 	return true
 }
 
-// changes are the statements that make or mend the role itself. Postgres gets
+// changes are the statements that create or alter the role itself. Postgres gets
 // a verifier instead of the password, so that no log of statements shows it.
 func (r serviceRole) changes() ([]statement, error) {
-	command, attributes := "ALTER ROLE ", r.mend
+	command, attributes := "ALTER ROLE ", r.attributes
 	if !r.exists {
 		command, attributes = "CREATE ROLE ", []string{"LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE"}
 	}
@@ -242,21 +239,21 @@ func mac(key []byte, text string) []byte {
 	return h.Sum(nil)
 }
 
-// Privileges as the catalog holds them beside those that grants gives. The
-// role without a service is PUBLIC.
+// Privileges as the catalog holds them, compared with those that grants gives.
+// The role without a service is PUBLIC. $1 and $2 are the services and their
+// roles, $3 the append-only tables, $4 and $5 services and their session settings.
 const selectGrantsDiffer = `
 WITH grantees (service, role) AS (
-	SELECT 'auth', oid FROM pg_catalog.pg_roles WHERE rolname = $1
-	UNION ALL
-	SELECT 'users', oid FROM pg_catalog.pg_roles WHERE rolname = $2
+	SELECT service, r.oid FROM unnest($1::text[], $2::text[]) AS given (service, name)
+	JOIN pg_catalog.pg_roles r ON r.rolname = given.name
 	UNION ALL
 	SELECT '', 0
 ), objects (schema, kind, name, acl) AS (
-	SELECT nspname, 'n', '', nspacl FROM pg_catalog.pg_namespace WHERE nspname IN ('auth', 'users')
+	SELECT nspname, 'n', '', nspacl FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::text[])
 	UNION ALL
 	SELECT n.nspname, c.relkind, c.relname, c.relacl
 	FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-	WHERE n.nspname IN ('auth', 'users') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+	WHERE n.nspname = ANY ($1::text[]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 )
 SELECT EXISTS (
 	SELECT FROM objects o CROSS JOIN grantees g
@@ -264,7 +261,7 @@ SELECT EXISTS (
 			WHEN g.service <> o.schema THEN ''
 			WHEN o.kind IN ('n', 'S') THEN 'USAGE'
 			WHEN o.name = 'applied_schema' THEN 'SELECT'
-			WHEN o.name = 'audit_events' THEN 'INSERT,SELECT'
+			WHEN o.schema || '.' || o.name = ANY ($3::text[]) THEN 'INSERT,SELECT'
 			ELSE 'DELETE,INSERT,SELECT,UPDATE'
 		END <> (
 			SELECT coalesce(string_agg(a.privilege_type, ',' ORDER BY a.privilege_type), '')
@@ -273,63 +270,66 @@ SELECT EXISTS (
 		)
 ) OR EXISTS (
 	SELECT FROM grantees g
-	WHERE g.service <> '' AND NOT (
-		has_database_privilege(g.role, current_database(), 'CONNECT')
-		AND EXISTS (
-			SELECT FROM pg_catalog.pg_db_role_setting s
-			JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase AND d.datname = current_database()
-			WHERE s.setrole = g.role AND s.setconfig @> CASE g.service WHEN 'auth' THEN $3::text[] ELSE $4::text[] END
-		)
+	WHERE g.service <> '' AND NOT has_database_privilege(g.role, current_database(), 'CONNECT')
+) OR EXISTS (
+	SELECT FROM grantees g JOIN unnest($4::text[], $5::text[]) AS wanted (service, line) ON wanted.service = g.service
+	WHERE NOT EXISTS (
+		SELECT FROM pg_catalog.pg_db_role_setting s
+		JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase AND d.datname = current_database()
+		WHERE s.setrole = g.role AND s.setconfig @> ARRAY[wanted.line]
 	)
 )`
 
-// settingLines are a service's session settings as the catalog writes them.
-func settingLines(service string) []string {
-	var lines []string
-	for _, setting := range database.SessionSettings(service) {
-		lines = append(lines, setting.Name+"="+setting.Value)
-	}
-	return lines
-}
-
 func (t *target) grantsDiffer(ctx context.Context) (bool, error) {
+	var names, services, lines []string // the catalog writes a setting as name=value
+	for _, r := range t.roles {
+		names = append(names, r.Name)
+		for _, setting := range database.SessionSettings(r.service) {
+			services = append(services, r.service)
+			lines = append(lines, setting.Name+"="+setting.Value)
+		}
+	}
 	var differ bool
-	err := t.tx.QueryRowContext(ctx, selectGrantsDiffer, t.roles[0].Name, t.roles[1].Name,
-		settingLines(Auth), settingLines(Users)).Scan(&differ)
+	err := t.tx.QueryRowContext(ctx, selectGrantsDiffer, t.services, names, appendOnly, services, lines).Scan(&differ)
 	if err != nil {
 		return false, fmt.Errorf("read the grants: %w", err)
 	}
 	return differ, nil
 }
 
-// grants take everything from PUBLIC and from the two roles, and give each role
-// what its service needs. Within the transaction, a service at work notices
-// nothing. Grants to any other role are somebody's intention and stay.
+// grants revoke everything from PUBLIC and from the services' roles, and grant
+// each role what its service needs. Within the transaction, a running service
+// notices nothing. Grants to any other role are somebody's intention and stay.
 //
 // The session settings are given to the roles because a role's setting holds
 // behind a pooler too, which refuses most that clients set.
 func (t *target) grants() []statement {
 	name := pgx.Identifier{t.database}.Sanitize()
-	all := "PUBLIC, " + t.roles[0].ident() + ", " + t.roles[1].ident()
+	all, schemas := "PUBLIC", identifiers(t.services)
+	for _, r := range t.roles {
+		all += ", " + r.ident()
+	}
 	lines := []string{
-		"REVOKE ALL ON SCHEMA auth, users FROM " + all,
-		"REVOKE ALL ON ALL TABLES IN SCHEMA auth, users FROM " + all,
-		"REVOKE ALL ON ALL SEQUENCES IN SCHEMA auth, users FROM " + all,
+		"REVOKE ALL ON SCHEMA " + schemas + " FROM " + all,
+		"REVOKE ALL ON ALL TABLES IN SCHEMA " + schemas + " FROM " + all,
+		"REVOKE ALL ON ALL SEQUENCES IN SCHEMA " + schemas + " FROM " + all,
 	}
 	for _, r := range t.roles {
-		role := r.ident()
+		role, schema := r.ident(), pgx.Identifier{r.service}.Sanitize()
 		lines = append(lines,
 			"GRANT CONNECT ON DATABASE "+name+" TO "+role,
-			"GRANT USAGE ON SCHEMA "+r.service+" TO "+role,
-			"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "+r.service+" TO "+role,
-			"GRANT USAGE ON ALL SEQUENCES IN SCHEMA "+r.service+" TO "+role,
-			"REVOKE INSERT, UPDATE, DELETE ON "+r.service+".applied_schema FROM "+role,
+			"GRANT USAGE ON SCHEMA "+schema+" TO "+role,
+			"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "+schema+" TO "+role,
+			"GRANT USAGE ON ALL SEQUENCES IN SCHEMA "+schema+" TO "+role,
+			"REVOKE INSERT, UPDATE, DELETE ON "+schema+".applied_schema FROM "+role,
 		)
 		for _, setting := range database.SessionSettings(r.service) {
 			lines = append(lines, "ALTER ROLE "+role+" IN DATABASE "+name+" SET "+setting.Name+" = '"+setting.Value+"'")
 		}
-		if r.service == Auth {
-			lines = append(lines, "REVOKE UPDATE, DELETE ON auth.audit_events FROM "+role)
+		for _, table := range appendOnly {
+			if strings.HasPrefix(table, r.service+".") {
+				lines = append(lines, "REVOKE UPDATE, DELETE ON "+table+" FROM "+role)
+			}
 		}
 	}
 	statements := make([]statement, len(lines))
@@ -340,22 +340,27 @@ func (t *target) grants() []statement {
 }
 
 const selectReach = `
-SELECT rolname
-FROM pg_catalog.pg_roles
-WHERE rolname = $1 AND has_schema_privilege(oid, 'users', 'USAGE')
-	OR rolname = $2 AND has_schema_privilege(oid, 'auth', 'USAGE')
+SELECT r.rolname
+FROM unnest($1::text[], $2::text[]) AS given (service, name)
+JOIN pg_catalog.pg_roles r ON r.rolname = given.name
+JOIN pg_catalog.pg_namespace n ON n.nspname = ANY ($1::text[]) AND n.nspname <> given.service
+WHERE has_schema_privilege(r.oid, n.oid, 'USAGE')
 LIMIT 1`
 
-// checkReach finds what no grant of ours can mend: a role that was there before
-// and is a member of another one.
+// checkReach finds what no grant of ours can fix: a role that existed before and
+// is a member of another one.
 func (t *target) checkReach(ctx context.Context) error {
 	var role string
-	err := t.tx.QueryRowContext(ctx, selectReach, t.roles[0].Name, t.roles[1].Name).Scan(&role)
+	var names []string
+	for _, r := range t.roles {
+		names = append(names, r.Name)
+	}
+	err := t.tx.QueryRowContext(ctx, selectReach, t.services, names).Scan(&role)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("check the grants: %w", err)
 	}
-	return fmt.Errorf("the role %s reaches the other service's schema as a member of another role: revoke that membership", role)
+	return fmt.Errorf("the role %s reaches another service's schema as a member of another role: revoke that membership", role)
 }

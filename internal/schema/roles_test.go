@@ -15,10 +15,7 @@ import (
 // serviceURL is what a service connects with.
 func serviceURL(t *testing.T, cfg schema.Config, service string) string {
 	t.Helper()
-	role := cfg.Roles.Auth
-	if service == schema.Users {
-		role = cfg.Roles.Users
-	}
+	role := cfg.Roles[service]
 	if role.Name == "" {
 		role.Name = schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), service)
 	}
@@ -32,42 +29,42 @@ func TestEachServiceReachesOnlyItsOwnSchema(t *testing.T) {
 	const denied, undefined = "42501", "42P01"
 	old := query[bool](t, cfg.DatabaseURL, `SELECT current_setting('server_version_num')::integer < 150000`)
 	for _, test := range []struct{ service, sql, want string }{
-		{schema.Auth, `INSERT INTO auth.accounts (id, email, password_hash) VALUES ('00000000-0000-0000-0000-000000000001', 'ada@example.com', 'x')`, ""},
-		{schema.Auth, `INSERT INTO auth.sessions (id, account_id, token_hash, token_key, expire_time, max_expire_time)
+		{"auth", `INSERT INTO auth.accounts (id, email, password_hash) VALUES ('00000000-0000-0000-0000-000000000001', 'ada@example.com', 'x')`, ""},
+		{"auth", `INSERT INTO auth.sessions (id, account_id, token_hash, token_key, expire_time, max_expire_time)
 			VALUES (gen_random_uuid(), '00000000-0000-0000-0000-000000000001', sha256(''), 'k', now(), now())`, ""},
-		{schema.Auth, `SELECT count(*) FROM accounts`, ""},
-		{schema.Auth, `UPDATE auth.accounts SET status = 'disabled'`, ""},
-		{schema.Auth, `DELETE FROM auth.accounts`, ""},
-		{schema.Users, `INSERT INTO users.tombstones (id, account_version) VALUES (gen_random_uuid(), 1)`, ""},
-		{schema.Users, `UPDATE users.tombstones SET account_version = 2`, ""},
-		{schema.Users, `SELECT count(*) FROM profiles`, ""},
-		{schema.Users, `DELETE FROM users.tombstones`, ""},
+		{"auth", `SELECT count(*) FROM accounts`, ""},
+		{"auth", `UPDATE auth.accounts SET status = 'disabled'`, ""},
+		{"auth", `DELETE FROM auth.accounts`, ""},
+		{"users", `INSERT INTO users.tombstones (id, account_version) VALUES (gen_random_uuid(), 1)`, ""},
+		{"users", `UPDATE users.tombstones SET account_version = 2`, ""},
+		{"users", `SELECT count(*) FROM profiles`, ""},
+		{"users", `DELETE FROM users.tombstones`, ""},
 
-		{schema.Auth, `SELECT count(*) FROM users.profiles`, denied},
-		{schema.Auth, `INSERT INTO users.tombstones (id, account_version) VALUES (gen_random_uuid(), 1)`, denied},
-		{schema.Auth, `SELECT number FROM users.applied_schema`, denied},
-		{schema.Users, `SELECT count(*) FROM auth.accounts`, denied},
-		{schema.Users, `UPDATE auth.accounts SET roles = '{admin}'`, denied},
-		{schema.Users, `SELECT sealed_private_key FROM auth.signing_keys`, denied},
-		{schema.Users, `DELETE FROM auth.sessions`, denied},
-		{schema.Users, `SELECT count(*) FROM accounts`, undefined},
+		{"auth", `SELECT count(*) FROM users.profiles`, denied},
+		{"auth", `INSERT INTO users.tombstones (id, account_version) VALUES (gen_random_uuid(), 1)`, denied},
+		{"auth", `SELECT number FROM users.applied_schema`, denied},
+		{"users", `SELECT count(*) FROM auth.accounts`, denied},
+		{"users", `UPDATE auth.accounts SET roles = '{admin}'`, denied},
+		{"users", `SELECT sealed_private_key FROM auth.signing_keys`, denied},
+		{"users", `DELETE FROM auth.sessions`, denied},
+		{"users", `SELECT count(*) FROM accounts`, undefined},
 
-		{schema.Auth, `INSERT INTO auth.audit_events (id, event, outcome) VALUES (gen_random_uuid(), 'login', 'ok')`, ""},
-		{schema.Auth, `SELECT count(*) FROM auth.audit_events`, ""},
-		{schema.Auth, `UPDATE auth.audit_events SET outcome = 'never'`, denied},
-		{schema.Auth, `DELETE FROM auth.audit_events`, denied},
-		{schema.Auth, `TRUNCATE auth.audit_events`, denied},
-		{schema.Auth, `DROP TABLE auth.audit_events`, denied},
+		{"auth", `INSERT INTO auth.audit_events (id, event, outcome) VALUES (gen_random_uuid(), 'login', 'ok')`, ""},
+		{"auth", `SELECT count(*) FROM auth.audit_events`, ""},
+		{"auth", `UPDATE auth.audit_events SET outcome = 'never'`, denied},
+		{"auth", `DELETE FROM auth.audit_events`, denied},
+		{"auth", `TRUNCATE auth.audit_events`, denied},
+		{"auth", `DROP TABLE auth.audit_events`, denied},
 
-		{schema.Auth, `UPDATE auth.applied_schema SET number = 9999`, denied},
-		{schema.Users, `DELETE FROM users.applied_schema`, denied},
+		{"auth", `UPDATE auth.applied_schema SET number = 9999`, denied},
+		{"users", `DELETE FROM users.applied_schema`, denied},
 
-		{schema.Auth, `CREATE TABLE auth.mine (id integer)`, denied},
-		{schema.Auth, `CREATE TABLE public.mine (id integer)`, denied},
-		{schema.Users, `CREATE SCHEMA mine`, denied},
-		{schema.Users, `CREATE ROLE mine`, denied},
-		{schema.Users, `CREATE DATABASE mine`, denied},
-		{schema.Auth, `ALTER TABLE auth.accounts DISABLE TRIGGER ALL`, denied},
+		{"auth", `CREATE TABLE auth.mine (id integer)`, denied},
+		{"auth", `CREATE TABLE public.mine (id integer)`, denied},
+		{"users", `CREATE SCHEMA mine`, denied},
+		{"users", `CREATE ROLE mine`, denied},
+		{"users", `CREATE DATABASE mine`, denied},
+		{"auth", `ALTER TABLE auth.accounts DISABLE TRIGGER ALL`, denied},
 	} {
 		if old && strings.Contains(test.sql, " public.") {
 			continue // everybody may, and services don't look there
@@ -87,16 +84,16 @@ func TestARoleEndsIdleTransactionsItself(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	apply(t, cfg)
-	for _, service := range []string{schema.Auth, schema.Users} {
+	for _, service := range []string{"auth", "users"} {
 		if got := query[string](t, serviceURL(t, cfg, service), `SELECT current_setting('idle_in_transaction_session_timeout')`); got != "10s" {
 			t.Errorf("%s: idle transactions end after %q, want 10s", service, got)
 		}
 	}
 	database := query[string](t, cfg.DatabaseURL, `SELECT quote_ident(current_database())`)
-	exec(t, cfg.DatabaseURL, "ALTER ROLE "+schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), schema.Auth)+
+	exec(t, cfg.DatabaseURL, "ALTER ROLE "+schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), "auth")+
 		" IN DATABASE "+database+" RESET idle_in_transaction_session_timeout")
 	apply(t, cfg)
-	if got := query[string](t, serviceURL(t, cfg, schema.Auth), `SELECT current_setting('idle_in_transaction_session_timeout')`); got != "10s" {
+	if got := query[string](t, serviceURL(t, cfg, "auth"), `SELECT current_setting('idle_in_transaction_session_timeout')`); got != "10s" {
 		t.Errorf("after it was taken away and applied again: %q, want 10s", got)
 	}
 	wantNothingPlanned(t, cfg)
@@ -106,11 +103,11 @@ func TestRoleNamesAndPasswordsMayBeOdd(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
-	cfg.Roles = schema.Roles{
-		Auth:  schema.Role{Name: database + ` "; DROP`, Password: `pass'word \ "?@/#%&= §`},
-		Users: schema.Role{Name: database + `-Üsers`, Password: "\u00aa\u00a0\u2160 Straße"},
+	cfg.Roles = map[string]schema.Role{
+		"auth":  {Name: database + ` "; DROP`, Password: `pass'word \ "?@/#%&= §`},
+		"users": {Name: database + `-Üsers`, Password: "\u00aa\u00a0\u2160 Straße"},
 	}
-	for _, role := range []string{cfg.Roles.Auth.Name, cfg.Roles.Users.Name} {
+	for _, role := range []string{cfg.Roles["auth"].Name, cfg.Roles["users"].Name} {
 		role := pgx.Identifier{role}.Sanitize()
 		t.Cleanup(func() { dropRole(t, cfg.DatabaseURL, role) })
 	}
@@ -121,13 +118,13 @@ func TestRoleNamesAndPasswordsMayBeOdd(t *testing.T) {
 		}
 	}
 	wantNothingPlanned(t, cfg)
-	for _, service := range []string{schema.Auth, schema.Users} {
+	for _, service := range []string{"auth", "users"} {
 		if err := schema.Ready(t.Context(), pgtest.Connect(t, serviceURL(t, cfg, service)), service, 1); err != nil {
 			t.Errorf("%s: %v", service, err)
 		}
 	}
 	const scram = `SELECT count(*) FROM pg_authid WHERE rolname = ANY ($1) AND rolpassword LIKE 'SCRAM-SHA-256$4096:%'`
-	if n := query[int](t, cfg.DatabaseURL, scram, []string{cfg.Roles.Auth.Name, cfg.Roles.Users.Name}); n != 2 {
+	if n := query[int](t, cfg.DatabaseURL, scram, []string{cfg.Roles["auth"].Name, cfg.Roles["users"].Name}); n != 2 {
 		t.Errorf("%d passwords are kept as SCRAM verifiers, want 2", n)
 	}
 }
@@ -136,7 +133,7 @@ func TestAPasswordIsSetWhenItDoesNotWork(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	apply(t, cfg)
-	role := schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), schema.Auth)
+	role := schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), "auth")
 	stored := func() string {
 		return query[string](t, cfg.DatabaseURL, `SELECT coalesce(rolpassword, '') FROM pg_authid WHERE rolname = $1`, role)
 	}
@@ -160,18 +157,18 @@ func TestAPasswordIsSetWhenItDoesNotWork(t *testing.T) {
 	if len(result.Statements) != 1 || !strings.HasPrefix(result.Statements[0], "ALTER ROLE") {
 		t.Errorf("Apply executed %q, want one ALTER ROLE", result.Statements)
 	}
-	if !works(cfg.Roles.Auth.Password) {
+	if !works(cfg.Roles["auth"].Password) {
 		t.Error("a password that was changed by hand was not mended")
 	}
 
-	cfg.Roles.Auth.Password = "another"
+	cfg.Roles["auth"] = schema.Role{Name: cfg.Roles["auth"].Name, Password: "another"}
 	apply(t, cfg)
 	if !works("another") {
 		t.Error("a new password was not set")
 	}
 
 	kept := stored()
-	cfg.Roles.Auth.Password = ""
+	cfg.Roles["auth"] = schema.Role{Name: cfg.Roles["auth"].Name, Password: ""}
 	apply(t, cfg)
 	if stored() != kept {
 		t.Error("an unknown password did not stay")
@@ -181,7 +178,7 @@ func TestAPasswordIsSetWhenItDoesNotWork(t *testing.T) {
 func TestARoleWithoutAPasswordIsMade(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
-	cfg.Roles = schema.Roles{}
+	cfg.Roles = nil
 	apply(t, cfg)
 	wantNothingPlanned(t, cfg)
 	const roles = `SELECT count(*) FROM pg_authid WHERE rolname LIKE current_database() || '%' AND rolcanlogin AND rolpassword IS NULL`
@@ -194,18 +191,18 @@ func TestRolesMustBeTwoThatOwnNothing(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	same := cfg
-	same.Roles.Auth.Name, same.Roles.Users.Name = "one", "one"
+	same.Roles = map[string]schema.Role{"auth": {Name: "one"}, "users": {Name: "one"}}
 	_, err := schema.Apply(t.Context(), same)
 	wantError(t, err, "a login role each", "one")
 
 	owning := cfg
-	owning.Roles.Auth.Name = query[string](t, cfg.DatabaseURL, `SELECT current_user`)
+	owning.Roles = map[string]schema.Role{"auth": {Name: query[string](t, cfg.DatabaseURL, `SELECT current_user`)}}
 	_, err = schema.Apply(t.Context(), owning)
 	wantError(t, err, "owns the tables")
 
 	apply(t, cfg)
 	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
-	auth, users := schema.RoleName(database, schema.Auth), schema.RoleName(database, schema.Users)
+	auth, users := schema.RoleName(database, "auth"), schema.RoleName(database, "users")
 	exec(t, cfg.DatabaseURL, "GRANT "+auth+" TO "+users)
 	_, err = schema.Apply(t.Context(), with(cfg, 1002, `CREATE TABLE auth.badges (id uuid NOT NULL);`))
 	wantError(t, err, users, "member of another role")
@@ -219,19 +216,19 @@ func TestRoleName(t *testing.T) {
 	long := strings.Repeat("d", 63)
 	wide := "x" + strings.Repeat("é", 31) // 63 bytes
 	for _, test := range []struct{ database, service, want string }{
-		{"gatehouse", schema.Auth, "gatehouse_auth"},
-		{"gatehouse", schema.Users, "gatehouse_users"},
-		{"My-DB", schema.Auth, "My-DB_auth"},
-		{strings.Repeat("d", 58), schema.Auth, strings.Repeat("d", 58) + "_auth"},
-		{long, schema.Auth, strings.Repeat("d", 49) + "_"},
-		{wide, schema.Users, "x" + strings.Repeat("é", 23) + "_"},
+		{"gatehouse", "auth", "gatehouse_auth"},
+		{"gatehouse", "users", "gatehouse_users"},
+		{"My-DB", "auth", "My-DB_auth"},
+		{strings.Repeat("d", 58), "auth", strings.Repeat("d", 58) + "_auth"},
+		{long, "auth", strings.Repeat("d", 49) + "_"},
+		{wide, "users", "x" + strings.Repeat("é", 23) + "_"},
 	} {
 		got := schema.RoleName(test.database, test.service)
 		if !strings.HasPrefix(got, test.want) || !strings.HasSuffix(got, "_"+test.service) || len(got) > 63 || !utf8.ValidString(got) {
 			t.Errorf("RoleName(%q, %q) = %q (%d bytes), want %q…", test.database, test.service, got, len(got), test.want)
 		}
 	}
-	if a, b := schema.RoleName(long+"1", schema.Auth), schema.RoleName(long+"2", schema.Auth); a == b {
+	if a, b := schema.RoleName(long+"1", "auth"), schema.RoleName(long+"2", "auth"); a == b {
 		t.Errorf("two databases share the role %q", a)
 	}
 }

@@ -1,18 +1,18 @@
-// Package schema makes a database be as schema.sql declares it: the tables of
-// the schemas auth and users, and the login role of each service with its
-// grants, and on request one of people who only read.
+// Package schema changes a database to what schema.sql declares: the tables of
+// each service in the schema of its name, the login role of each service with its
+// grants, and on request a login role for people who only read.
 //
 // Atlas finds what has to change: schema.sql is replayed on a scratch database,
 // both databases are inspected, and the difference is executed. The scratch
 // database is made and dropped on the same server, unless one is given. Three
 // things are kept from Atlas:
 //
-//   - Other schemas. Both inspections name auth and users; without that, Atlas
-//     would drop whatever else the database holds.
-//   - A database in which neither schema exists. schema.sql itself is executed
-//     there, which needs no scratch database.
+//   - Other schemas. Both inspections name the services' own; without that, Atlas
+//     would drop everything else that the database holds.
+//   - A database in which no service's schema exists. schema.sql itself is
+//     executed there, which needs no scratch database.
 //   - Roles, grants and functions, which Atlas doesn't see. They are compared
-//     with the catalog and mended by statements that may be repeated.
+//     with the catalog and corrected by statements that may be repeated.
 //
 // Everything happens in one transaction under an advisory lock, so that a
 // failure leaves nothing behind and of several copies one does the work. What
@@ -36,18 +36,10 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// The two services, which are also the names of their schemas.
-const (
-	Auth  = "auth"
-	Users = "users"
-)
-
-var services = []string{Auth, Users}
-
 // Config says what to apply, and where.
 type Config struct {
 	// SQL is the text of schema.sql, which carries a number (see Number) and
-	// declares a table applied_schema in each of the two schemas.
+	// declares a table applied_schema in each service's schema (see Services).
 	SQL string
 
 	// DatabaseURL is the database to change, in either form that Postgres
@@ -60,8 +52,14 @@ type Config struct {
 	// a user who may not create one. It is left empty.
 	DevURL string
 
-	// Roles are the services' login roles.
-	Roles Roles
+	// Roles are the login roles by service. A service without one has a role of
+	// the default name and no password.
+	Roles map[string]Role
+
+	// Reader is the login role of people who only read. It is left alone when it
+	// is empty. It may read the tables of all services without their secrets (see
+	// readableBytes and secretTexts).
+	Reader Role
 
 	// TablesOnly leaves roles, grants and functions to somebody else.
 	TablesOnly bool
@@ -70,7 +68,7 @@ type Config struct {
 	AllowDestructive bool
 
 	// Shared permits the first Apply to a database in which others keep
-	// something. A schema auth or users of theirs is refused all the same.
+	// something. A schema of theirs with the name of a service is refused all the same.
 	Shared bool
 
 	// Logger hears of what was done. None is needed.
@@ -257,8 +255,9 @@ type target struct {
 	tx        *sql.Tx
 	database  string
 	user      string
-	fresh     bool // neither schema exists
-	remembers bool // both tables applied_schema exist
+	services  []string
+	fresh     bool // no service's schema exists
+	remembers bool // every service's table applied_schema exists
 	stored    int  // the number that was applied; 0 when none was
 	roles     []serviceRole
 	reader    *serviceRole   // nil for none
@@ -271,6 +270,10 @@ func open(ctx context.Context, cfg Config) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
+	services, err := Services(cfg.SQL)
+	if err != nil {
+		return nil, err
+	}
 	conn, err := parseURL(cfg.DatabaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("DATABASE_URL: %w", err)
@@ -279,6 +282,7 @@ func open(ctx context.Context, cfg Config) (*target, error) {
 		Config:     cfg,
 		log:        cfg.Logger,
 		number:     number,
+		services:   services,
 		sourceHash: sha256.Sum256([]byte(cfg.SQL)),
 		conn:       conn,
 		db:         stdlib.OpenDB(*conn),

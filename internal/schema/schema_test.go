@@ -25,7 +25,7 @@ func config(t *testing.T) schema.Config {
 	return schema.Config{
 		SQL:         pgtest.SchemaSQL(t),
 		DatabaseURL: pgtest.Empty(t),
-		Roles:       schema.Roles{Auth: schema.Role{Password: "for auth"}, Users: schema.Role{Password: "for users"}},
+		Roles:       map[string]schema.Role{"auth": {Password: "for auth"}, "users": {Password: "for users"}},
 	}
 }
 
@@ -222,7 +222,7 @@ COMMENT ON TABLE users.groups IS 'many together';`)
 	if got := query[string](t, cfg.DatabaseURL, `SELECT nickname FROM auth.accounts`); got != "none" {
 		t.Errorf("the account's nickname is %q, want the default", got)
 	}
-	exec(t, serviceURL(t, cfg, schema.Users), `INSERT INTO users.groups VALUES (gen_random_uuid())`)
+	exec(t, serviceURL(t, cfg, "users"), `INSERT INTO users.groups VALUES (gen_random_uuid())`)
 
 	wider := with(cfg, 1003, `
 ALTER TABLE auth.accounts ADD COLUMN nickname text NOT NULL DEFAULT 'none';
@@ -448,7 +448,7 @@ func TestANewerDatabaseIsLeftAlone(t *testing.T) {
 	apply(t, newer)
 
 	older.AllowDestructive = true
-	older.Roles.Auth.Password = "another one"
+	older.Roles = map[string]schema.Role{"auth": {Password: "another one"}, "users": older.Roles["users"]}
 	result := apply(t, older)
 
 	if !result.Newer || result.Number != 1002 || len(result.Statements) != 0 {
@@ -468,7 +468,7 @@ func TestReadyComparesTheNumber(t *testing.T) {
 	t.Parallel()
 	cfg := with(config(t), 1002, ``)
 	apply(t, cfg)
-	for _, service := range []string{schema.Auth, schema.Users} {
+	for _, service := range []string{"auth", "users"} {
 		conn := pgtest.Connect(t, serviceURL(t, cfg, service))
 		for _, number := range []int{1001, 1002} {
 			if err := schema.Ready(t.Context(), conn, service, number); err != nil {
@@ -478,7 +478,7 @@ func TestReadyComparesTheNumber(t *testing.T) {
 		wantError(t, schema.Ready(t.Context(), conn, service, 1003), "1002", "1003", "gatehouse schema apply")
 	}
 	empty := pgtest.Connect(t, pgtest.Empty(t))
-	wantError(t, schema.Ready(t.Context(), empty, schema.Auth, 1), "never applied", "gatehouse schema apply")
+	wantError(t, schema.Ready(t.Context(), empty, "auth", 1), "never applied", "gatehouse schema apply")
 	wantError(t, schema.Ready(t.Context(), empty, "bff", 1), "bff")
 }
 
@@ -558,7 +558,7 @@ func BenchmarkApplyUnchanged(b *testing.B) {
 	cfg := schema.Config{
 		SQL:         pgtest.SchemaSQL(b),
 		DatabaseURL: pgtest.Empty(b),
-		Roles:       schema.Roles{Auth: schema.Role{Password: "for auth"}, Users: schema.Role{Password: "for users"}},
+		Roles:       map[string]schema.Role{"auth": {Password: "for auth"}, "users": {Password: "for users"}},
 	}
 	for b.Loop() {
 		if _, err := schema.Apply(b.Context(), cfg); err != nil {

@@ -94,10 +94,10 @@ func TestApplyNeedsNoSuperuser(t *testing.T) {
 	next := with(cfg, 1002, `CREATE TABLE users.groups (id uuid NOT NULL);`)
 	apply(t, next)
 	wantNothingPlanned(t, next)
-	next.Roles.Users.Password = "a new one"
+	next.Roles = map[string]schema.Role{"auth": cfg.Roles["auth"], "users": {Password: "a new one"}}
 	apply(t, next)
 	wantNothingPlanned(t, next)
-	exec(t, serviceURL(t, next, schema.Users), `INSERT INTO users.groups VALUES (gen_random_uuid())`)
+	exec(t, serviceURL(t, next, "users"), `INSERT INTO users.groups VALUES (gen_random_uuid())`)
 }
 
 func TestApplyWithoutCreateDB(t *testing.T) {

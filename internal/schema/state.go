@@ -15,20 +15,11 @@ type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-var selectNumber = map[string]string{
-	Auth:  `SELECT number FROM auth.applied_schema`,
-	Users: `SELECT number FROM users.applied_schema`,
-}
-
 // Ready reports whether a service's schema is as new as the number that its
 // binary carries, or newer. The service's own login role may ask.
 func Ready(ctx context.Context, db Querier, service string, number int) error {
-	query, ok := selectNumber[service]
-	if !ok {
-		return fmt.Errorf("no service is called %q", service)
-	}
 	var stored int
-	err := db.QueryRow(ctx, query).Scan(&stored)
+	err := db.QueryRow(ctx, applied([]string{service}, "number")).Scan(&stored)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows) || hasCode(err, undefinedTable, insufficientPrivilege):
 		return fmt.Errorf("the schema %s was never applied: run `gatehouse schema apply` (%w)", service, err)
@@ -42,19 +33,13 @@ func Ready(ctx context.Context, db Querier, service string, number int) error {
 
 const selectNames = `
 SELECT current_database(), current_user, current_setting('server_encoding'),
-	NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname IN ('auth', 'users')),
-	(SELECT count(*) = 2 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-		WHERE n.nspname IN ('auth', 'users') AND c.relname = 'applied_schema')`
-
-// A newer schema.sql may have been applied to one of the two only, when the
-// other was restored from a backup: the larger number counts.
-const selectNumbers = `
-SELECT coalesce(max(number), 0)
-FROM (SELECT number FROM auth.applied_schema UNION ALL SELECT number FROM users.applied_schema) AS applied`
+	NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::text[])),
+	(SELECT count(*) = cardinality($1::text[]) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = ANY ($1::text[]) AND c.relname = 'applied_schema')`
 
 func (t *target) readState(ctx context.Context) error {
 	var encoding string
-	err := t.tx.QueryRowContext(ctx, selectNames).Scan(&t.database, &t.user, &encoding, &t.fresh, &t.remembers)
+	err := t.tx.QueryRowContext(ctx, selectNames, t.services).Scan(&t.database, &t.user, &encoding, &t.fresh, &t.remembers)
 	if err != nil {
 		return fmt.Errorf("look for the schemas: %w", err)
 	}
@@ -64,7 +49,10 @@ func (t *target) readState(ctx context.Context) error {
 	if !t.remembers {
 		return nil
 	}
-	if err := t.tx.QueryRowContext(ctx, selectNumbers).Scan(&t.stored); err != nil {
+	// A newer schema.sql may have been applied to some of the schemas only, when
+	// others were restored from a backup: the largest number counts.
+	numbers := "SELECT coalesce(max(number), 0) FROM (" + applied(t.services, "number") + ") AS applied"
+	if err := t.tx.QueryRowContext(ctx, numbers).Scan(&t.stored); err != nil {
 		return fmt.Errorf("read the schema's number: %w", err)
 	}
 	return nil
@@ -73,11 +61,7 @@ func (t *target) readState(ctx context.Context) error {
 const countMatches = `
 SELECT count(*) FILTER (WHERE number = $1 AND source_hash = $2 AND catalog_hash = $3),
 	count(*) FILTER (WHERE number = $1 AND source_hash <> $2)
-FROM (
-	SELECT number, source_hash, catalog_hash FROM auth.applied_schema
-	UNION ALL
-	SELECT number, source_hash, catalog_hash FROM users.applied_schema
-) AS applied`
+FROM (%s) AS applied`
 
 // unchanged reports whether the tables are as the last Apply of this very
 // schema.sql left them.
@@ -90,21 +74,21 @@ func (t *target) unchanged(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	var same, edited int
-	err = t.tx.QueryRowContext(ctx, countMatches, t.number, t.sourceHash[:], catalog).Scan(&same, &edited)
+	err = t.tx.QueryRowContext(ctx, fmt.Sprintf(countMatches, applied(t.services, "number, source_hash, catalog_hash")), t.number, t.sourceHash[:], catalog).Scan(&same, &edited)
 	if err != nil {
 		return false, fmt.Errorf("read what was applied: %w", err)
 	}
 	if edited > 0 {
 		t.log.Warn("schema.sql was changed without raising its number: older binaries won't know that they are older", "number", t.number)
 	}
-	return same == len(services), nil
+	return same == len(t.services), nil
 }
 
 // Each line describes something that Atlas would see. Grants are looked at
 // apart from this.
 const selectCatalogHash = `
 WITH ours AS (
-	SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE nspname IN ('auth', 'users')
+	SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::text[])
 ), relations AS (
 	SELECT c.oid, c.relkind, c.relpersistence, format('%I.%I', n.nspname, c.relname) AS name
 	FROM pg_catalog.pg_class c JOIN ours n ON n.oid = c.relnamespace
@@ -134,22 +118,16 @@ SELECT sha256(convert_to(string_agg(line, E'\n' ORDER BY line COLLATE "C"), 'UTF
 
 func (t *target) catalogHash(ctx context.Context) ([]byte, error) {
 	var hash []byte
-	if err := t.tx.QueryRowContext(ctx, selectCatalogHash).Scan(&hash); err != nil {
+	if err := t.tx.QueryRowContext(ctx, selectCatalogHash, t.services).Scan(&hash); err != nil {
 		return nil, fmt.Errorf("hash the catalog: %w", err)
 	}
 	return hash, nil
 }
 
-var upsertState = map[string]string{
-	Auth: `
-INSERT INTO auth.applied_schema (number, source_hash, catalog_hash) VALUES ($1, $2, $3)
+const upsertState = `
+INSERT INTO %s.applied_schema (number, source_hash, catalog_hash) VALUES ($1, $2, $3)
 ON CONFLICT ((true)) DO UPDATE
-SET number = excluded.number, source_hash = excluded.source_hash, catalog_hash = excluded.catalog_hash, apply_time = now()`,
-	Users: `
-INSERT INTO users.applied_schema (number, source_hash, catalog_hash) VALUES ($1, $2, $3)
-ON CONFLICT ((true)) DO UPDATE
-SET number = excluded.number, source_hash = excluded.source_hash, catalog_hash = excluded.catalog_hash, apply_time = now()`,
-}
+SET number = excluded.number, source_hash = excluded.source_hash, catalog_hash = excluded.catalog_hash, apply_time = now()`
 
 // remember stores what was applied, for Ready and the next Apply.
 func (t *target) remember(ctx context.Context) error {
@@ -157,8 +135,8 @@ func (t *target) remember(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, service := range services {
-		if _, err := t.tx.ExecContext(ctx, upsertState[service], t.number, t.sourceHash[:], catalog); err != nil {
+	for _, service := range t.services {
+		if _, err := t.tx.ExecContext(ctx, fmt.Sprintf(upsertState, pgx.Identifier{service}.Sanitize()), t.number, t.sourceHash[:], catalog); err != nil {
 			return fmt.Errorf("remember what was applied: %w", err)
 		}
 	}

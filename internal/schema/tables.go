@@ -86,9 +86,9 @@ func (t *target) schemaSQL() (tableChanges, error) {
 	return changes, nil
 }
 
-// scope keeps Atlas from every schema that isn't ours.
-func scope() *atlas.InspectRealmOption {
-	return &atlas.InspectRealmOption{Schemas: services}
+// scope keeps Atlas from every schema that isn't a service's.
+func (t *target) scope() *atlas.InspectRealmOption {
+	return &atlas.InspectRealmOption{Schemas: t.services}
 }
 
 func (t *target) diff(ctx context.Context, desired *atlas.Realm) (tableChanges, error) {
@@ -96,7 +96,7 @@ func (t *target) diff(ctx context.Context, desired *atlas.Realm) (tableChanges, 
 	if err != nil {
 		return tableChanges{}, err
 	}
-	current, err := drv.InspectRealm(ctx, scope())
+	current, err := drv.InspectRealm(ctx, t.scope())
 	if err != nil {
 		return tableChanges{}, fmt.Errorf("inspect the database: %w", err)
 	}
@@ -242,7 +242,7 @@ func (t *target) replay(ctx context.Context) (desired *atlas.Realm, err error) {
 				return fmt.Errorf("try schema.sql on the scratch database: execute %q: %w", s.text, err)
 			}
 		}
-		if desired, err = drv.InspectRealm(ctx, scope()); err != nil {
+		if desired, err = drv.InspectRealm(ctx, t.scope()); err != nil {
 			return fmt.Errorf("inspect the scratch database: %w", err)
 		}
 		return nil

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestEveryMistakeInTheMailSettingsIsReported(t *testing.T) {
+func TestEveryProblemInTheMailSettingsIsReported(t *testing.T) {
 	t.Parallel()
 	broken := t.TempDir()
 	if err := os.Mkdir(filepath.Join(broken, "fr"), 0o700); err != nil {
@@ -35,13 +35,14 @@ func TestEveryMistakeInTheMailSettingsIsReported(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var m mistakes
-			accountFlags{
-				SessionIdle: "30d", SessionMax: "365d", AdminEmail: "admin@localhost", PasswordMin: 8, KeyLife: "30d", AuditLife: "400d",
-				mailFlags: test.flags,
-			}.parse(&m, test.registration, "https://auth.example.com")
+			var m problems
+			s := &settings{}
+			s.add(&publicFlags{PublicURL: "https://auth.example.com"}, &test.flags, &passwordFlags{PasswordMin: 8}, &accountFlags{
+				Registration: test.registration, SessionIdle: "30d", SessionMax: "365d", AdminEmail: "admin@localhost", KeyLife: "30d", AuditLife: "400d",
+			})
+			s.checkValues(&m)
 			if (len(m) > 0) != (len(test.want) > 0) {
-				t.Fatalf("got the mistakes %v", m)
+				t.Fatalf("got the problems %v", m)
 			}
 			for _, want := range test.want {
 				if !strings.Contains(m.Error(), want) {
@@ -66,8 +67,10 @@ func TestMailIsFromThePublicURLsHost(t *testing.T) {
 		"http://127.0.0.1:8001":         "no-reply@[127.0.0.1]",
 		"http://[::1]:8001":             "no-reply@localhost",
 	} {
-		var m mistakes
-		if got := (mailFlags{}).parse(&m, url).from; got != want || len(m) > 0 {
+		var m problems
+		var flags mailFlags
+		flags.parse(&m, url)
+		if got := flags.from; got != want || len(m) > 0 {
 			t.Errorf("%s: got %q, want %q, and %v", url, got, want, m)
 		}
 		if _, err := netmail.ParseAddress(want); err != nil {

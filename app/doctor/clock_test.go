@@ -1,20 +1,21 @@
-package app
+package doctor
 
 import (
-	"gatehouse/internal/dial"
-	"gatehouse/internal/rpc"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"gatehouse/internal/dial"
+	"gatehouse/internal/rpc"
 )
 
 func TestDoctorComparesClocks(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		off   time.Duration
-		fault string
+		off     time.Duration
+		problem string
 	}{
 		{0, ""}, {12 * time.Second, "ahead of ours"}, {-12 * time.Second, "behind ours"},
 		{time.Hour, "ahead of ours: beyond 45s, calls between services and fresh access tokens are refused"},
@@ -30,14 +31,14 @@ func TestDoctorComparesClocks(t *testing.T) {
 		server.Protocols.SetUnencryptedHTTP2(true)
 		go func() { _ = server.Serve(listener) }()
 		t.Cleanup(func() { _ = server.Close() })
-		e := &examination{ctx: t.Context()}
-		route := dial.Route{Caller: roleBff, Callee: roleAuth}
+		r := NewReport(t.Context())
+		route := dial.Route{Caller: "bff", Callee: "auth"}
 		if test.off.Abs() > rpc.ClockSkew { // a refused call would say nothing of the key
-			route.Keys = rpc.InternalKeys{make([]byte, keyLength)}
+			route.Keys = rpc.InternalKeys{make([]byte, 32)}
 		}
-		e.peer("AUTH_URL", "http://"+listener.Addr().String(), route)
-		if len(e.findings) != 1 || (test.fault == "") != (e.findings[0].fault == "") || !strings.HasSuffix(e.findings[0].fault, test.fault) {
-			t.Errorf("a clock %s off: got %+v, want the fault %q", test.off, e.findings, test.fault)
+		r.Peer(Peer{Setting: "AUTH_URL", URL: "http://" + listener.Addr().String(), Route: route})
+		if len(r.findings) != 1 || (test.problem == "") != (r.findings[0].problem == "") || !strings.HasSuffix(r.findings[0].problem, test.problem) {
+			t.Errorf("a clock %s off: got %+v, want the problem %q", test.off, r.findings, test.problem)
 		}
 	}
 }

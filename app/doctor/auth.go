@@ -1,0 +1,72 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"gatehouse/auth"
+)
+
+const databaseOfAuth = "database of auth"
+
+// Issuer compares the public URL with the one that auth was started with last.
+func (r *Report) Issuer(ctx context.Context, conn *pgx.Conn, publicURL string) {
+	stored, err := auth.StoredIssuer(ctx, conn)
+	if err != nil {
+		r.Problem(databaseOfAuth, err.Error(), "run gatehouse schema apply, and see Postgres' log")
+		return
+	}
+	if stored != "" && publicURL != "" && stored != publicURL {
+		r.Problem("GATEHOUSE_PUBLIC_URL", fmt.Sprintf("it is %s here, and auth started with %s last: each refuses the other's tokens", publicURL, stored),
+			"give all copies one; if the URL changes on purpose, start auth with the new one: clients refresh the tokens of the old")
+	}
+}
+
+// What is wrong with a secret key that doesn't open the database's signing keys.
+const (
+	WrongSecret    = "it isn't the one that sealed this database's signing keys"
+	WrongSecretFix = "give the one that did; after a comma, if it is the older one"
+)
+
+// Secrets examines whether the secret keys open the signing keys.
+func (r *Report) Secrets(ctx context.Context, conn *pgx.Conn, secrets [][]byte) {
+	if len(secrets) == 0 {
+		return // a problem of the settings
+	}
+	switch err := auth.CheckSecrets(ctx, conn, secrets); {
+	case errors.Is(err, auth.ErrSecret):
+		r.Problem("GATEHOUSE_SECRET_KEY", WrongSecret, WrongSecretFix)
+	case err != nil:
+		r.Problem(databaseOfAuth, "its signing keys can't be read", "run gatehouse schema apply, and see Postgres' log")
+	}
+}
+
+// SigningKeyAge examines whether signing keys are rotated in time.
+func (r *Report) SigningKeyAge(ctx context.Context, conn *pgx.Conn, life time.Duration) {
+	if life == 0 {
+		return // a problem of the settings
+	}
+	age, err := auth.SigningAge(ctx, conn)
+	switch {
+	case err != nil:
+		return // Secrets says so
+	case age == 0:
+		r.OK("signing keys", "there are none yet: auth makes the first")
+	case age > life+life/10+time.Hour:
+		r.Problem("signing keys", fmt.Sprintf("the current one has signed for %s, and GATEHOUSE_KEY_LIFE is %s", coarse(age), coarse(life)), "start auth, which changes them, or run gatehouse keys rotate")
+	default:
+		r.OK("signing keys", "the current one has signed for %s", coarse(age))
+	}
+}
+
+// coarse formats a duration in days or whole seconds.
+func coarse(d time.Duration) string {
+	if d >= 48*time.Hour {
+		return fmt.Sprintf("%d days", d/(24*time.Hour))
+	}
+	return d.Round(time.Second).String()
+}

@@ -1,0 +1,151 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/alecthomas/kong"
+
+	"gatehouse/internal/schema"
+)
+
+// schemaCommands change a database to what schema.sql declares.
+type schemaCommands struct {
+	Plan   schemaPlanCommand   `cmd:"" help:"Print the SQL that apply would execute."`
+	Apply  schemaApplyCommand  `cmd:"" help:"Change the database to what schema.sql declares, in one transaction. Changes that would lose data are refused."`
+	Status schemaStatusCommand `cmd:"" help:"Compare the database with schema.sql."`
+}
+
+// schemaFlags are read by each of them.
+type schemaFlags struct {
+	databaseFlags
+	readerFlags
+	secretFlags
+	shareFlags
+	Logins serviceLogins `embed:""`
+}
+
+// serviceLogins are the logins of all services that have a schema.
+type serviceLogins struct {
+	kong.Plugins
+	byService map[string]*loginFlags
+}
+
+func newServiceLogins() serviceLogins {
+	l := serviceLogins{byService: map[string]*loginFlags{}}
+	for _, service := range Services() {
+		if service.Schema {
+			l.byService[service.Name] = &loginFlags{service: service.Name}
+			l.Plugins = append(l.Plugins, named(service.Name, l.byService[service.Name]))
+		}
+	}
+	return l
+}
+
+// config checks the flags, and returns the secret keys as well. The passwords of
+// the services' roles are derived from these, unless their own URLs give them.
+func (f *schemaFlags) config(p *program, app *kong.Application) (schema.Config, [][]byte, error) {
+	var invalid problems
+	checkNames(&invalid, app, os.Environ())
+	f.checkURLs(&invalid, true)
+	derived := false
+	for _, login := range f.Logins.byService {
+		checkDatabaseURL(&invalid, login.name(), login.URL, false)
+		derived = derived || login.URL == ""
+	}
+	reader := f.readerFlags.parse(&invalid)
+	if derived || f.SecretKey != "" {
+		f.secretFlags.parse(&invalid)
+	}
+	if err := invalid.err(); err != nil {
+		return schema.Config{}, nil, err
+	}
+	logins, err := deriveLogins(f.DatabaseURL, f.Logins.byService, f.keys)
+	if err != nil {
+		return schema.Config{}, nil, err
+	}
+	return schema.Config{
+		SQL: p.schema, DatabaseURL: f.DatabaseURL, DevURL: f.AtlasDevURL, Roles: rolesOf(logins), Reader: reader, Shared: f.ShareDatabase, Logger: p.logger,
+	}, f.keys, nil
+}
+
+// readOnly is config for a command that changes nothing.
+func (f *schemaFlags) readOnly(p *program, app *kong.Application) (schema.Config, error) {
+	config, secrets, err := f.config(p, app)
+	if err != nil {
+		return config, err
+	}
+	return config, checkSecrets(p.ctx, config.DatabaseURL, secrets)
+}
+
+type schemaPlanCommand struct{ schemaFlags }
+
+func (c *schemaPlanCommand) Run(p *program, app *kong.Application) error {
+	config, err := c.readOnly(p, app)
+	if err != nil {
+		return err
+	}
+	proposal, err := schema.Plan(p.ctx, config)
+	if err != nil {
+		return fmt.Errorf("plan the schema: %w", refusal(err))
+	}
+	if len(proposal.Statements) == 0 {
+		fmt.Fprintln(p.stdout, "-- Nothing to do.")
+	}
+	for _, statement := range proposal.Statements {
+		fmt.Fprintln(p.stdout, statement+";")
+	}
+	for _, loss := range proposal.Destructive {
+		fmt.Fprintln(p.stdout, "-- Destructive, and refused without --allow-destructive:", loss)
+	}
+	return nil
+}
+
+type schemaApplyCommand struct {
+	schemaFlags
+	AllowDestructive bool `help:"Permit changes that lose data."`
+}
+
+func (c *schemaApplyCommand) Run(p *program, app *kong.Application) error {
+	config, secrets, err := c.config(p, app)
+	if err != nil {
+		return err
+	}
+	config.AllowDestructive = c.AllowDestructive
+	result, err := applySchema(p, config, secrets)
+	if err != nil {
+		return fmt.Errorf("apply the schema: %w", err)
+	}
+	if result.Newer {
+		fmt.Fprintf(p.stdout, "The database has the newer schema %d: nothing was changed.\n", result.Number)
+		return nil
+	}
+	fmt.Fprintf(p.stdout, "The database has schema %d; %d statements were executed.\n", result.Number, len(result.Statements))
+	return nil
+}
+
+type schemaStatusCommand struct{ schemaFlags }
+
+func (c *schemaStatusCommand) Run(p *program, app *kong.Application) error {
+	config, err := c.readOnly(p, app)
+	if err != nil {
+		return err
+	}
+	state, err := schema.Status(p.ctx, config)
+	if err != nil {
+		return fmt.Errorf("compare the schema: %w", refusal(err))
+	}
+	fmt.Fprintf(p.stdout, "The database has schema %d, this binary schema %d.\n", state.Stored, state.Number)
+	switch {
+	case state.Newer():
+		fmt.Fprintln(p.stdout, "It is newer: this binary can run with it.")
+	case state.Converged():
+		fmt.Fprintln(p.stdout, "It is as schema.sql declares it.")
+	case len(state.Pending.Statements) == 0:
+		return errors.New("only the stored number is old: run gatehouse schema apply")
+	default:
+		return fmt.Errorf("%d statements are needed: see gatehouse schema plan", len(state.Pending.Statements))
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+package app
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
+
+	"gatehouse/app/doctor"
+	"gatehouse/auth"
+	authv1 "gatehouse/gen/auth/v1"
+	usersv1 "gatehouse/gen/users/v1"
+)
+
+const roleAuth = "auth"
+
+var authService = Definition{
+	Name:   roleAuth,
+	Help:   "Run the auth service: accounts, passwords, sessions and signing keys.",
+	Listen: "127.0.0.1:8002",
+	Schema: true,
+	// Its outbox repeats each delivery until users acknowledges it.
+	Calls: []Call{{Service: roleUsers, Persistent: true}},
+	settings: func() []group {
+		return []group{&publicFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &throttleFlags{}}
+	},
+	build:           buildAuth,
+	probe:           probeAuth,
+	examine:         examineAuth,
+	examineDatabase: examineAuthDatabase,
+}
+
+func buildAuth(ctx context.Context, h *host) (*built, error) {
+	s := h.settings
+	accounts, mail := find[*accountFlags](s), find[*mailFlags](s)
+	if !mail.enabled() {
+		h.logger.Warn("mail disabled, password resets and email verification are unavailable", "fix", "set SMTP_URL")
+	}
+	service, err := auth.New(ctx, auth.Config{
+		DB: h.db, Users: usersv1.NewRelayServiceClient(h.peer(roleUsers)),
+		Secrets: find[*secretFlags](s).keys, Issuer: find[*publicFlags](s).url,
+		Registration: auth.Registration(accounts.Registration), SessionIdle: accounts.sessionIdle, SessionMax: accounts.sessionMax,
+		PasswordMin: find[*passwordFlags](s).PasswordMin, Throttle: find[*throttleFlags](s).on(),
+		KeyLife: accounts.keyLife, AuditLife: accounts.auditLife,
+		Mailer: mail.mailer(h.logger), MailFrom: mail.from, MailTemplates: mail.templates,
+		Logger: h.logger, Step: h.crash,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &built{
+		service: service, register: service.Register, run: service.Run, measure: service.Measure,
+		prepare: func(ctx context.Context) error { return ensureAdministrator(ctx, service, h) },
+	}, nil
+}
+
+// ensureAdministrator creates the administrator of the settings where there is
+// none. Up, which generates a password, does so itself.
+func ensureAdministrator(ctx context.Context, service *auth.Service, h *host) error {
+	accounts := find[*accountFlags](h.settings)
+	if accounts.AdminPassword == "" || h.settings.command == commandUp {
+		return nil
+	}
+	created, err := service.EnsureAdministrator(ctx, accounts.AdminEmail, accounts.AdminPassword)
+	if err != nil {
+		return fmt.Errorf("create the administrator: %w", err)
+	}
+	if !created {
+		h.logger.Info("administrator exists, GATEHOUSE_ADMIN_PASSWORD not applied", "fix", "gatehouse admin reset-password EMAIL sets a password")
+	}
+	return nil
+}
+
+func probeAuth(ctx context.Context, client *connect.Client, _ string) (publicURL string, err error) {
+	answer, err := authv1.NewKeyServiceClient(client).ListSigningKeys(ctx, &authv1.ListSigningKeysRequest{})
+	return answer.GetIssuer(), err
+}
+
+func examineAuth(report *doctor.Report, s *settings, testMail string) {
+	report.PublicURL(find[*publicFlags](s).url)
+	mail := find[*mailFlags](s)
+	report.Mail(mail.smtp, mail.mailbox, mail.from, testMail)
+}
+
+func examineAuthDatabase(ctx context.Context, report *doctor.Report, conn *pgx.Conn, s *settings) {
+	report.Issuer(ctx, conn, find[*publicFlags](s).url)
+	report.Secrets(ctx, conn, find[*secretFlags](s).keys)
+	report.SigningKeyAge(ctx, conn, find[*accountFlags](s).keyLife)
+}

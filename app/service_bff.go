@@ -1,0 +1,54 @@
+package app
+
+import (
+	"context"
+
+	"gatehouse/app/doctor"
+	"gatehouse/bff"
+)
+
+const roleBff = "bff"
+
+var bffService = Definition{
+	Name:   roleBff,
+	Help:   "Run the gateway, the public API.",
+	Listen: "127.0.0.1:8001",
+	Calls:  []Call{{Service: roleAuth}, {Service: roleUsers}},
+	settings: func() []group {
+		return []group{&publicFlags{}, &policyFlags{}, &throttleFlags{}, &gatewayFlags{}}
+	},
+	build:   buildBff,
+	examine: examineBff,
+}
+
+func buildBff(_ context.Context, h *host) (*built, error) {
+	s := h.settings
+	gateway, throttle := find[*gatewayFlags](s), find[*throttleFlags](s).on()
+	var parts []bff.Part
+	for _, check := range h.checks {
+		parts = append(parts, bff.Part{Name: check.Name, Check: check.Run})
+	}
+	service, err := bff.New(bff.Config{
+		Auth: h.peer(roleAuth), Users: h.peer(roleUsers), PublicURL: find[*publicFlags](s).url,
+		Origins: gateway.origins, Cookies: gateway.cookies, TrustedProxies: gateway.proxies,
+		Policy: find[*policyFlags](s).Policy, Throttle: throttle, QueueTarget: gateway.QueueTarget,
+		RedisURL: gateway.RedisURL, CacheBytes: gateway.cache, Parts: parts,
+		Logger: h.logger, Telemetry: h.telemetry, Step: h.crash,
+	})
+	if err != nil {
+		return nil, err
+	}
+	b := &built{
+		service: service, handler: service, run: service.Run, measure: service.Measure,
+		ready: service.Ready, readyCheck: "keys and revocations",
+	}
+	if throttle {
+		b.connLimits = gateway.connLimits()
+	}
+	return b, nil
+}
+
+func examineBff(report *doctor.Report, s *settings, _ string) {
+	report.PublicURL(find[*publicFlags](s).url)
+	report.Redis(find[*gatewayFlags](s).RedisURL)
+}

@@ -1,0 +1,37 @@
+package app
+
+import (
+	"context"
+
+	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
+
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/users"
+)
+
+const roleUsers = "users"
+
+var usersService = Definition{
+	Name:   roleUsers,
+	Help:   "Run the users service: profiles.",
+	Listen: "127.0.0.1:8003",
+	Schema: true,
+	build:  buildUsers,
+	probe:  probeUsers,
+}
+
+func buildUsers(_ context.Context, h *host) (*built, error) {
+	service := users.New(users.Config{DB: h.db, Logger: h.logger, Step: h.crash})
+	return &built{service: service, register: service.Register, run: service.Run, measure: service.Measure}, nil
+}
+
+func probeUsers(ctx context.Context, client *connect.Client, caller string) (publicURL string, err error) {
+	if caller == roleAuth {
+		// It names no account, so that it is refused once the caller is admitted.
+		_, err = usersv1.NewRelayServiceClient(client).ApplyAccount(ctx, &usersv1.ApplyAccountRequest{})
+		return "", err
+	}
+	_, err = usersv1.NewProfileServiceClient(client).GetProfile(ctx, &usersv1.GetProfileRequest{ProfileId: uuid.Nil.String()})
+	return "", err
+}

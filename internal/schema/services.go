@@ -1,0 +1,53 @@
+package schema
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+var schemaLine = regexp.MustCompile(`(?m)^CREATE SCHEMA ([a-z][a-z0-9_]*);`)
+
+// Services returns the services whose tables the text of a schema.sql declares:
+// each has the schema of its name, with a table applied_schema in it.
+func Services(text string) ([]string, error) {
+	var names []string
+	for _, found := range schemaLine.FindAllStringSubmatch(text, -1) {
+		names = append(names, found[1])
+	}
+	if len(names) == 0 {
+		return nil, errors.New("schema.sql declares no schema: it needs a line like 'CREATE SCHEMA auth;'")
+	}
+	return names, nil
+}
+
+// Rules for single tables and columns, as schema.table and schema.table.column.
+// A service without an entry may change all of its tables.
+var (
+	// appendOnly are the tables whose rows a service can neither change nor delete.
+	appendOnly = []string{"auth.audit_events"}
+	// readableBytes are the columns of type bytea that the reader may see.
+	readableBytes = []string{"auth.signing_keys.public_key", "auth.audit_events.refusal_key"}
+	// secretTexts are the columns of other types that the reader may not see.
+	secretTexts = []string{"auth.accounts.password_hash"}
+)
+
+// identifiers returns the services' schemas as a list in SQL.
+func identifiers(services []string) string {
+	quoted := make([]string, len(services))
+	for i, service := range services {
+		quoted[i] = pgx.Identifier{service}.Sanitize()
+	}
+	return strings.Join(quoted, ", ")
+}
+
+// applied selects columns of the table applied_schema of every service.
+func applied(services []string, columns string) string {
+	selects := make([]string, len(services))
+	for i, service := range services {
+		selects[i] = "SELECT " + columns + " FROM " + pgx.Identifier{service, "applied_schema"}.Sanitize()
+	}
+	return strings.Join(selects, " UNION ALL ")
+}
