@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -105,57 +104,5 @@ func (s documentedSystem) stillWorks(t *testing.T) {
 			continue
 		}
 		_ = conn.Close(t.Context())
-	}
-}
-
-var (
-	comment  = regexp.MustCompile(`(?s)<!--.*?-->`)
-	used     = regexp.MustCompile(`\$\{?([A-Z][A-Z_0-9]+)`)
-	assigned = regexp.MustCompile(`(?m)(?:^|[\s;(&|])([A-Z][A-Z_0-9]+)=|\bfor ([A-Z_0-9]+) in|\bread (?:-r )?([A-Z_0-9]+)`)
-	before   = regexp.MustCompile(`(?s)## Before you begin\n(.*?)\n## `)
-)
-
-// A reader sees what a page's commands need before the first of them: no
-// variable comes from a comment, or from the test.
-func TestPagesSayWhichVariablesTheirCommandsNeed(t *testing.T) {
-	t.Parallel()
-	found := 0
-	for _, page := range pagesWithCommands(t) {
-		var commands strings.Builder
-		for _, one := range page.snippets {
-			if one.notRun == "" {
-				commands.WriteString(one.commands)
-			}
-		}
-		set := map[string]bool{}
-		for _, match := range assigned.FindAllStringSubmatch(commands.String(), -1) {
-			set[match[1]+match[2]+match[3]] = true
-		}
-		var visible string
-		if section := before.FindStringSubmatch(comment.ReplaceAllString(read(t, "docs/"+page.name+".md"), "")); section != nil {
-			visible = section[1]
-		}
-		for _, match := range used.FindAllStringSubmatch(commands.String(), -1) {
-			name := match[1]
-			if set[name] {
-				continue
-			}
-			found++
-			if !strings.Contains(visible, name) {
-				t.Errorf("docs/%s.md uses $%s, and its section \"Before you begin\" doesn't say where that comes from", page.name, name)
-			}
-		}
-		needsDatabase := page.surroundings != whileUp && page.surroundings != inTree
-		for _, name := range []string{"DATABASE_URL"} {
-			if needsDatabase && strings.Contains(commands.String(), "gatehouse ") && !strings.Contains(visible, name) {
-				t.Errorf("docs/%s.md needs %s, and its section \"Before you begin\" doesn't say so", page.name, name)
-			}
-		}
-		if page.surroundings == whileUp && !strings.Contains(visible, "gatehouse up") {
-			t.Errorf("docs/%s.md needs a running gatehouse up, and its section \"Before you begin\" doesn't say so", page.name)
-		}
-	}
-	if found < 5 {
-		t.Errorf("found %d variables that pages need, which looks like a fault of this test", found)
 	}
 }

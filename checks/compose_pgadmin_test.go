@@ -1,4 +1,4 @@
-package e2e
+package checks
 
 import (
 	"encoding/json"
@@ -12,13 +12,13 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 
-	"gatehouse/internal/pgtest"
+	"gatehouse/checks/composefile"
 	"gatehouse/internal/schema"
 )
 
 func TestPgAdminIsConnectedToTheDatabase(t *testing.T) {
 	t.Parallel()
-	project := composed(t)
+	project := composefile.Fresh(t)
 	pgadmin, postgres := project.Services["pgadmin"], project.Services["postgres"]
 	for _, mount := range pgadmin.Volumes {
 		if _, err := os.Stat(mount.Source); mount.Type == types.VolumeTypeBind && err != nil {
@@ -86,9 +86,9 @@ func TestPgAdminIsConnectedToTheDatabase(t *testing.T) {
 // page's host name is pointed at, and sends that name as Host.
 func TestPgAdminAsksForThePasswordAndAnswersThisMachineAlone(t *testing.T) {
 	t.Parallel()
-	script := newEnvScript(t)
-	_, said, secrets := script.runAndListen(t)
-	project, err := loadCompose(t.Context(), secrets)
+	script := composefile.NewEnvScript(t)
+	_, said, secrets := script.RunVerbose(t)
+	project, err := composefile.Load(t.Context(), secrets)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestPgAdminAsksForThePasswordAndAnswersThisMachineAlone(t *testing.T) {
 		t.Errorf("the health check asks %q, whose host pgAdmin would refuse", check)
 	}
 	password := *environment["PGADMIN_DEFAULT_PASSWORD"]
-	_, again, _ := script.runAndListen(t)
+	_, again, _ := script.RunVerbose(t)
 	for when, banner := range map[string]string{"the first time": said, "again": again} {
 		for _, want := range []string{"http://localhost:5050", *environment["PGADMIN_DEFAULT_EMAIL"], password} {
 			if !strings.Contains(banner, want) {
@@ -127,18 +127,18 @@ func TestPgAdminAsksForThePasswordAndAnswersThisMachineAlone(t *testing.T) {
 // asks for them.
 func TestEnvScriptAddsToAnOlderFile(t *testing.T) {
 	t.Parallel()
-	script := newEnvScript(t)
-	path, made := script.run(t)
+	script := composefile.NewEnvScript(t)
+	path, made := script.Run(t)
 	old := ""
 	for _, name := range slices.Sorted(maps.Keys(made)) {
-		if !slices.Contains(optional, name) && name != "PGADMIN_PASSWORD" && name != "READER_DATABASE_PASSWORD" {
+		if !slices.Contains(composefile.Optional, name) && name != "PGADMIN_PASSWORD" && name != "READER_DATABASE_PASSWORD" {
 			old += "\n" + name + "=" + made[name]
 		}
 	}
 	if err := os.WriteFile(path, []byte(old[1:]), 0o600); err != nil { // whose last line has no end
 		t.Fatal(err)
 	}
-	_, secrets := script.run(t)
+	_, secrets := script.Run(t)
 	if !slices.Equal(slices.Sorted(maps.Keys(secrets)), slices.Sorted(maps.Keys(made))) {
 		t.Errorf(".env has %q, want %q", slices.Sorted(maps.Keys(secrets)), slices.Sorted(maps.Keys(made)))
 	}
@@ -147,23 +147,7 @@ func TestEnvScriptAddsToAnOlderFile(t *testing.T) {
 			t.Errorf("%s is %q, and was %q", name, secrets[name], before)
 		}
 	}
-	if _, err := loadCompose(t.Context(), secrets); err != nil {
+	if _, err := composefile.Load(t.Context(), secrets); err != nil {
 		t.Errorf("compose.yaml with it: %v", err)
-	}
-}
-
-// wantReader checks what pgAdmin's login reads of the account that is there.
-func wantReader(t *testing.T, databaseURL, email string) {
-	t.Helper()
-	conn := pgtest.Connect(t, databaseURL)
-	defer conn.Close(t.Context())
-	var got string
-	if err := conn.QueryRow(t.Context(), "SELECT email FROM auth.accounts").Scan(&got); err != nil || got != email {
-		t.Errorf("pgAdmin's login reads the email %q (%v), want %s", got, err, email)
-	}
-	for _, refused := range []string{"SELECT password_hash FROM auth.accounts", "DELETE FROM auth.accounts"} {
-		if _, err := conn.Exec(t.Context(), refused); err == nil {
-			t.Errorf("pgAdmin's login may %s", refused)
-		}
 	}
 }
