@@ -21,7 +21,7 @@ func TestAdminListsGrantsAndRevokes(t *testing.T) {
 	dir := h.env[:1]
 	roles := func() []string {
 		t.Helper()
-		response, err := h.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: "correct horse battery"})
+		response, err := h.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: Password})
 		if err != nil {
 			t.Fatal(err)
 		}

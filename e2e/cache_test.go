@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,15 +15,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 
-	"gatehouse/auth"
-	"gatehouse/bff"
 	bffv1 "gatehouse/gen/bff/v1"
-	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/fault"
-	"gatehouse/internal/pgtest"
-	"gatehouse/internal/rpc"
-	"gatehouse/internal/schema"
-	"gatehouse/users"
 )
 
 // stale is how old a kept answer may be after a write, by any gateway. It holds
@@ -71,82 +62,6 @@ func (k keptBack) Write(p []byte) (int, error) {
 		}
 	}
 	return k.ResponseWriter.Write(p)
-}
-
-// pair is two gateways before one auth and one users, each reached over a
-// network.
-type pair struct {
-	gateways [2]*system
-	lines    [2][2]*line // of a gateway: to auth, to users
-}
-
-func newPair(t testing.TB) *pair {
-	t.Helper()
-	p := &pair{}
-	database := pgtest.New(t)
-	keys := rpc.InternalKeys{make([]byte, 32)}
-	logger := slog.New(slog.DiscardHandler)
-	ctx, stop := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	t.Cleanup(func() { stop(); running.Wait() })
-	check := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	serve := func(handler http.Handler) string {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		check(err)
-		running.Go(func() {
-			if err := rpc.Serve(ctx, listener, handler, logger); err != nil {
-				t.Errorf("serve: %v", err)
-			}
-		})
-		return "http://" + listener.Addr().String()
-	}
-	server := func(callee string, register func(*connect.Server)) *rpc.Server {
-		server, err := rpc.NewServer(rpc.ServerConfig{Logger: logger, Authorizer: rpc.ServicesOnly(keys, callee)}, register)
-		check(err)
-		return server
-	}
-	dial := func(caller, callee, url string) *connect.Client {
-		client, err := rpc.Dial(rpc.Route{Caller: caller, Callee: callee, Keys: keys}, url)
-		check(err)
-		return client
-	}
-	usersDB := openDB(t, database.Users, schema.Users)
-	t.Cleanup(usersDB.Close)
-	authDB := openDB(t, database.Auth, schema.Auth)
-	t.Cleanup(authDB.Close)
-	profiles := users.New(users.Config{DB: usersDB, Logger: logger})
-	toUsers := server(roleUsers, profiles.Register).Mux(func() error { return nil })
-	accounts, err := auth.New(t.Context(), auth.Config{
-		DB: authDB, Users: usersv1.NewRelayServiceClient(dial(roleAuth, roleUsers, serve(toUsers))),
-		Secrets: [][]byte{[]byte(twinSecret)}, Issuer: "http://localhost:8001",
-		Registration: auth.RegistrationOpen, SessionIdle: time.Hour, SessionMax: time.Hour, Logger: logger,
-	})
-	check(err)
-	toAuth := server(roleAuth, accounts.Register).Mux(func() error { return nil })
-	running.Go(func() { profiles.Run(ctx) })
-	running.Go(func() { accounts.Run(ctx) })
-	for i := range p.gateways {
-		p.lines[i] = [2]*line{{next: toAuth}, {next: toUsers}}
-		gateway, err := bff.New(bff.Config{
-			Auth: dial(roleBff, roleAuth, serve(p.lines[i][0])), Users: dial(roleBff, roleUsers, serve(p.lines[i][1])),
-			PublicURL: "http://localhost:8001", Logger: logger,
-		})
-		check(err)
-		running.Go(func() { gateway.Run(ctx) })
-		p.gateways[i] = &system{url: serve(gateway)}
-		eventually(t, 30*time.Second, "the gateway is ready", gateway.Ready)
-	}
-	check(accounts.CreateAdministrator(t.Context(), adminEmail, adminPassword))
-	return p
-}
-
-func (p *pair) calls(gateway int) int64 {
-	return p.lines[gateway][0].calls.Load() + p.lines[gateway][1].calls.Load()
 }
 
 // fact is what is known of a value that changes: all that it was. Its writes
@@ -216,7 +131,7 @@ func (f *fact) fits(value string, gateway int, began, ended time.Time) (fits boo
 
 // reader is somebody of the model.
 type reader struct {
-	id      string
+	*Person            // its tokens are guarded by mu
 	write   sync.Mutex // held through a write
 	name    fact
 	email   fact
@@ -224,15 +139,13 @@ type reader struct {
 	sids    fact     // the live sessions, sorted
 	live    []string // guarded by write
 	mu      sync.Mutex
-	refresh string
-	token   string
-	sid     string
 }
 
 // model is random people who read and write over two gateways.
 type model struct {
 	*testing.T
-	*pair
+	*Stack
+	lines   [2]map[string]*line // of a gateway, by service
 	admin   string
 	people  []*reader
 	oldest  atomic.Int64
@@ -245,12 +158,12 @@ func TestAReadIsNeverAnothersNorOlderThanASecond(t *testing.T) {
 	t.Parallel()
 	const seed, people, workers, steps = 20260801, 8, 12, 9000
 	t.Logf("seed %d", seed)
-	m := &model{T: t, pair: newPair(t)}
-	signedIn, err := m.gateways[0].client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: adminPassword})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.admin = signedIn.GetSignedIn().GetTokens().GetAccessToken()
+	m := &model{T: t, lines: [2]map[string]*line{{}, {}}}
+	m.Stack = StartStack(t, StackConfig{Gateways: 2, Wrap: func(gateway int, service string, next http.Handler) http.Handler {
+		m.lines[gateway][service] = &line{next: next}
+		return m.lines[gateway][service]
+	}})
+	m.admin = m.gateways[0].Admin(t).Access
 	for i := range people {
 		m.people = append(m.people, m.joins(fmt.Sprintf("reader%d@example.com", i)))
 	}
@@ -292,6 +205,14 @@ func TestAReadIsNeverAnothersNorOlderThanASecond(t *testing.T) {
 		time.Duration(m.oldest.Load()), m.reads.Load(), m.skipped.Load())
 }
 
+// calls returns how many calls a gateway has made to the services.
+func (m *model) calls(gateway int) (n int64) {
+	for _, line := range m.lines[gateway] {
+		n += line.calls.Load()
+	}
+	return n
+}
+
 // readsTwice returns how many calls of the services a second read makes.
 func (m *model) readsTwice(gateway int) int64 {
 	client := m.gateways[gateway].client(m.admin)
@@ -328,37 +249,19 @@ func (m *model) passesBySoon(gateway int) {
 }
 
 func (m *model) joins(email string) *reader {
-	signedIn := m.gateways[0].signUp(m, email)
-	who := &reader{id: signedIn.GetUser().GetId()}
+	who := &reader{Person: m.gateways[0].signUp(m, email)}
 	who.name.begins("Ada")
 	who.email.begins(email)
 	who.roles.begins("")
-	m.takes(who, signedIn.GetTokens())
-	who.sid = m.sid(who.token)
-	who.live = []string{who.sid}
-	who.sids.begins(who.sid)
+	who.live = []string{who.Session}
+	who.sids.begins(who.Session)
 	return who
 }
 
 func (m *model) takes(who *reader, tokens *bffv1.Tokens) {
 	who.mu.Lock()
 	defer who.mu.Unlock()
-	who.token, who.refresh = tokens.GetAccessToken(), tokens.GetRefreshToken()
-}
-
-// sid asks for the session of a token, which is the current one.
-func (m *model) sid(token string) string {
-	sessions, err := m.gateways[0].client(token).account.ListSessions(m.Context(), &bffv1.ListSessionsRequest{})
-	if err != nil {
-		m.Fatal(err)
-	}
-	for _, session := range sessions.GetSessions() {
-		if session.GetCurrent() {
-			return session.GetId()
-		}
-	}
-	m.Fatal("no session is the current one")
-	return ""
+	who.Take(tokens)
 }
 
 func (m *model) step(random *rand.Rand) {
@@ -370,7 +273,7 @@ func (m *model) step(random *rand.Rand) {
 		m.changes(who, gateway, &who.email, func(client client) (string, func() error) {
 			email := fmt.Sprintf("reader%d@example.org", m.number.Add(1))
 			return email, func() error {
-				_, err := client.users.ChangeUserEmail(m.Context(), &bffv1.ChangeUserEmailRequest{UserId: who.id, Email: email})
+				_, err := client.users.ChangeUserEmail(m.Context(), &bffv1.ChangeUserEmailRequest{UserId: who.ID, Email: email})
 				return err
 			}
 		})
@@ -378,7 +281,7 @@ func (m *model) step(random *rand.Rand) {
 		m.changes(who, gateway, &who.roles, func(client client) (string, func() error) {
 			role := fmt.Sprintf("role%d", m.number.Add(1))
 			return role, func() error {
-				_, err := client.users.SetUserRoles(m.Context(), &bffv1.SetUserRolesRequest{UserId: who.id, Roles: []string{role}})
+				_, err := client.users.SetUserRoles(m.Context(), &bffv1.SetUserRolesRequest{UserId: who.ID, Roles: []string{role}})
 				return err
 			}
 		})
@@ -415,7 +318,7 @@ func (m *model) isAllowed(err error) bool {
 func (m *model) asking(who *reader, gateway int, call func(client) error) bool {
 	for range 20 {
 		who.mu.Lock()
-		token := who.token
+		token := who.Access
 		who.mu.Unlock()
 		err := call(m.gateways[gateway].client(token))
 		if fault.Reason(err) != "TOKEN_STALE" {
@@ -435,14 +338,14 @@ func (m *model) asking(who *reader, gateway int, call func(client) error) bool {
 func (m *model) refreshes(who *reader, gateway int, stale string) bool {
 	who.mu.Lock()
 	defer who.mu.Unlock()
-	if who.token != stale {
+	if who.Access != stale {
 		return true
 	}
-	refreshed, err := m.gateways[gateway].client("").auth.Refresh(m.Context(), &bffv1.RefreshRequest{RefreshToken: who.refresh})
+	refreshed, err := m.gateways[gateway].client("").auth.Refresh(m.Context(), &bffv1.RefreshRequest{RefreshToken: who.Refresh})
 	if !m.isAllowed(err) {
 		return false
 	}
-	who.token, who.refresh = refreshed.GetTokens().GetAccessToken(), refreshed.GetTokens().GetRefreshToken()
+	who.Access, who.Refresh = refreshed.GetTokens().GetAccessToken(), refreshed.GetTokens().GetRefreshToken()
 	return true
 }
 
@@ -477,13 +380,13 @@ func (m *model) signsInAnew(who *reader, gateway int) {
 	who.email.mu.Unlock()
 	// Its id isn't known before: any set that has one more fits meanwhile.
 	who.sids.asksBlindly()
-	response, err := m.gateways[gateway].client("").auth.Login(m.Context(), &bffv1.LoginRequest{Email: email, Password: "correct horse battery"})
+	response, err := m.gateways[gateway].client("").auth.Login(m.Context(), &bffv1.LoginRequest{Email: email, Password: Password})
 	if !m.isAllowed(err) {
 		who.sids.settles(false)
 		return
 	}
 	done := time.Now()
-	live := slices.Concat(who.live, []string{m.sid(response.GetSignedIn().GetTokens().GetAccessToken())})
+	live := slices.Concat(who.live, []string{SessionOf(m, response.GetSignedIn().GetTokens().GetAccessToken())})
 	slices.Sort(live)
 	who.sids.mu.Lock()
 	last := &who.sids.values[len(who.sids.values)-1]
@@ -495,7 +398,7 @@ func (m *model) signsInAnew(who *reader, gateway int) {
 func (m *model) endsASession(who *reader, gateway int) {
 	who.write.Lock()
 	defer who.write.Unlock()
-	rest := slices.DeleteFunc(slices.Clone(who.live), func(id string) bool { return id == who.sid })
+	rest := slices.DeleteFunc(slices.Clone(who.live), func(id string) bool { return id == who.Session })
 	if len(rest) == 0 {
 		return
 	}
@@ -516,7 +419,7 @@ func (m *model) endsASession(who *reader, gateway int) {
 func (m *model) comesAndGoes(one, other int) {
 	admin := [2]client{m.gateways[0].client(m.admin), m.gateways[1].client(m.admin)}
 	email := fmt.Sprintf("guest%d@example.com", m.number.Add(1))
-	created, err := admin[one].users.CreateUser(m.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email}, Password: "correct horse battery"})
+	created, err := admin[one].users.CreateUser(m.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email}, Password: Password})
 	if !m.isAllowed(err) {
 		return
 	}
@@ -597,7 +500,7 @@ func (m *model) readsSessions(who *reader, gateway int) {
 
 func (m *model) readsAsAdministrator(who *reader, gateway int) {
 	began := time.Now()
-	found, err := m.gateways[gateway].client(m.admin).users.GetUser(m.Context(), &bffv1.GetUserRequest{UserId: who.id})
+	found, err := m.gateways[gateway].client(m.admin).users.GetUser(m.Context(), &bffv1.GetUserRequest{UserId: who.ID})
 	if !m.isAllowed(err) {
 		return
 	}
@@ -606,8 +509,8 @@ func (m *model) readsAsAdministrator(who *reader, gateway int) {
 }
 
 func (m *model) seesUser(who *reader, user *bffv1.User, gateway int, began, ended time.Time) {
-	if user.GetId() != who.id {
-		m.Errorf("%s was shown %s", who.id, user.GetId())
+	if user.GetId() != who.ID {
+		m.Errorf("%s was shown %s", who.ID, user.GetId())
 	}
 	m.sees("the name", &who.name, user.GetFirstName(), gateway, began, ended)
 	m.sees("the email", &who.email, user.GetEmail(), gateway, began, ended)
@@ -618,8 +521,8 @@ func (m *model) seesSessions(who *reader, sessions []*bffv1.Session, gateway int
 	var ids []string
 	for _, session := range sessions {
 		ids = append(ids, session.GetId())
-		if session.GetCurrent() != (session.GetId() == who.sid) {
-			m.Errorf("of %s's sessions, %s is marked as the current one, and %s is", who.id, session.GetId(), who.sid)
+		if session.GetCurrent() != (session.GetId() == who.Session) {
+			m.Errorf("of %s's sessions, %s is marked as the current one, and %s is", who.ID, session.GetId(), who.Session)
 		}
 	}
 	slices.Sort(ids)

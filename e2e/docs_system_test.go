@@ -67,7 +67,6 @@ const operatorEmail = "ops@example.com"
 func newDocumentedSystem(t *testing.T) documentedSystem {
 	t.Helper()
 	database := passwordDatabase(t)
-	listen := freeAddress(t)
 	env := []string{
 		"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + secretKey, "GATEHOUSE_INTERNAL_KEY=" + internalKey,
 		"GATEHOUSE_REGISTRATION=closed", "GATEHOUSE_ADMIN_EMAIL=" + operatorEmail, "GATEHOUSE_ADMIN_PASSWORD=" + adminPassword,
@@ -75,12 +74,7 @@ func newDocumentedSystem(t *testing.T) documentedSystem {
 	if status, said := ended(t, env, "schema", "apply"); status != 0 {
 		t.Fatalf("schema apply: exit status %d, said %s", status, said)
 	}
-	s := &system{
-		url: "http://" + listen, owner: openPool(t, database), processes: map[string]*process{},
-		roles: map[string]role{"serve": {env: env, listen: listen}},
-	}
-	s.start(t, "serve")
-	return documentedSystem{s}
+	return documentedSystem{StartServe(t, database, env)}
 }
 
 // stillWorks checks that the page's commands left the system in order: people

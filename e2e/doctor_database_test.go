@@ -76,7 +76,7 @@ func TestDoctorSaysWhatADatabaseOfAnotherEncodingLacks(t *testing.T) {
 
 func TestDoctorComparesTheIssuer(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	env := append(s.roles[roleAuth].env, "GATEHOUSE_LISTEN="+freeAddress(t))
 	status, said := doctor(t, env, roleAuth)
 	if strings.Contains(said, "BAD  GATEHOUSE_PUBLIC_URL") {

@@ -101,7 +101,7 @@ func TestDoctorLooksAtPortsAndThePublicURL(t *testing.T) {
 
 func TestDoctorLooksAtTheAgeOfTheSigningKey(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "one process")
+	s := Start(t, OneProcess)
 	env := slices.Clone(s.roles["up"].env)
 	env = append(env, "GATEHOUSE_LISTEN="+s.roles["up"].listen)
 	if _, said := doctor(t, env); !strings.Contains(said, "ok   signing keys: the current one has signed for") || !strings.Contains(said, "Gatehouse listens on "+s.roles["up"].listen) {

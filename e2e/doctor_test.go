@@ -115,7 +115,7 @@ func unsynced(t *testing.T, s *system, said string) string {
 
 func TestDoctorFindsWhatKeepsARoleFromRunning(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	with := func(role string, changes ...string) []string {
 		return append(slices.Clone(s.roles[role].env), changes...)
 	}

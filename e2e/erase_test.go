@@ -29,7 +29,7 @@ func (f from) RoundTrip(request *http.Request) (*http.Response, error) {
 }
 
 // everyRow is every row of both schemas, as text, by table.
-func (s *system) everyRow(t *testing.T) map[string][]string {
+func everyRow(t *testing.T, s *system) map[string][]string {
 	t.Helper()
 	rows, err := s.owner.Query(t.Context(), "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('auth', 'users')")
 	if err != nil {
@@ -57,11 +57,11 @@ func (s *system) everyRow(t *testing.T) map[string][]string {
 func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 	t.Parallel()
 	for _, shape := range shapes {
-		t.Run(shape, func(t *testing.T) {
+		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
-			s := newSystem(t, shape)
+			s := Start(t, shape)
 			edge := roleBff
-			if shape == "one process" {
+			if shape == OneProcess {
 				edge = "up"
 			}
 			s.processes[edge].kill()
@@ -69,7 +69,7 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 			over := &http.Client{Transport: from{"203.0.113.77", "Quasar/9.1"}}
 			anybody := s.clientOver(over, "")
 			made, err := anybody.auth.Register(t.Context(), &bffv1.RegisterRequest{
-				Email: "Wilhelmina@Murray.example", Password: "correct horse battery", FirstName: "Wilhelmina", LastName: "Harker",
+				Email: "Wilhelmina@Murray.example", Password: Password, FirstName: "Wilhelmina", LastName: "Harker",
 			})
 			if err != nil {
 				t.Fatalf("Register: %v", err)
@@ -79,7 +79,7 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 			if _, err := anybody.auth.Login(t.Context(), &bffv1.LoginRequest{Email: "wilhelmina@murray.example", Password: "wrong"}); err == nil {
 				t.Error("a wrong password was taken")
 			}
-			login, err := anybody.auth.Login(t.Context(), &bffv1.LoginRequest{Email: "wilhelmina@murray.example", Password: "correct horse battery"})
+			login, err := anybody.auth.Login(t.Context(), &bffv1.LoginRequest{Email: "wilhelmina@murray.example", Password: Password})
 			if err != nil {
 				t.Fatalf("Login: %v", err)
 			}
@@ -89,7 +89,7 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 				t.Fatalf("Refresh: %v", err)
 			}
 			tokens = append(tokens, next.GetTokens())
-			admin := s.admin(t)
+			admin := s.Admin(t).Client()
 			if _, err := admin.users.ChangeUserEmail(t.Context(), &bffv1.ChangeUserEmailRequest{UserId: id, Email: "mina@harker.example"}); err != nil {
 				t.Fatalf("ChangeUserEmail: %v", err)
 			}
@@ -103,7 +103,7 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 				traces = append(traces, given.GetAccessToken(), given.GetRefreshToken(), hash)
 			}
 			found := func(trace string) (where []string) {
-				for table, rows := range s.everyRow(t) {
+				for table, rows := range everyRow(t, s) {
 					for _, row := range rows {
 						if trace != "" && strings.Contains(strings.ToLower(row), strings.ToLower(trace)) {
 							where = append(where, table+" "+row)
@@ -147,7 +147,7 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 					t.Errorf("%q still stands in %q", trace, where)
 				}
 			}
-			for table, rows := range s.everyRow(t) {
+			for table, rows := range everyRow(t, s) {
 				may := slices.Contains([]string{"auth.audit_events", "auth.revocations", "auth.changes", "users.changes", "users.tombstones"}, table)
 				for _, row := range rows {
 					if strings.Contains(row, id) && !may {

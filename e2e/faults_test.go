@@ -15,11 +15,11 @@ import (
 
 func TestWithoutUsersSigningInGoesOn(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	ada := s.signUp(t, "ada@example.com")
-	admin := s.admin(t)
+	admin := s.Admin(t).Client()
 	s.processes[roleUsers].kill()
-	token := ada.GetTokens().GetAccessToken()
+	token := ada.Access
 
 	wantProfileMissing := func(what string, user *bffv1.User, missing []*bffv1.PartError) {
 		t.Helper()
@@ -30,12 +30,12 @@ func TestWithoutUsersSigningInGoesOn(t *testing.T) {
 			t.Errorf("%s: the user is %v, want the account without the profile", what, user)
 		}
 	}
-	login, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: "correct horse battery"})
+	login, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: Password})
 	if err != nil {
 		t.Errorf("Login: %v", err)
 	}
 	wantProfileMissing("Login", login.GetSignedIn().GetUser(), login.GetErrors())
-	bob, err := s.client("").auth.Register(t.Context(), &bffv1.RegisterRequest{Email: "bob@example.com", Password: "correct horse battery", FirstName: "Bob"})
+	bob, err := s.client("").auth.Register(t.Context(), &bffv1.RegisterRequest{Email: "bob@example.com", Password: Password, FirstName: "Bob"})
 	if err != nil {
 		t.Errorf("Register: %v", err)
 	}
@@ -45,7 +45,7 @@ func TestWithoutUsersSigningInGoesOn(t *testing.T) {
 		t.Errorf("DisableUser: %v", err)
 	}
 	wantProfileMissing("DisableUser", disabled.GetUser(), disabled.GetErrors())
-	if _, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.GetTokens().GetRefreshToken()}); err != nil {
+	if _, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.Refresh}); err != nil {
 		t.Errorf("Refresh: %v", err)
 	}
 	if _, err := s.client(token).account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{}); err != nil {
@@ -54,7 +54,7 @@ func TestWithoutUsersSigningInGoesOn(t *testing.T) {
 
 	for procedure, body := range map[string]string{
 		"/bff.v1.AccountService/GetMe":    `{}`,
-		"/bff.v1.UserService/GetUser":     `{"userId":"` + ada.GetUser().GetId() + `"}`,
+		"/bff.v1.UserService/GetUser":     `{"userId":"` + ada.ID + `"}`,
 		"/bff.v1.AccountService/UpdateMe": `{"user":{"firstName":"Ada"}}`,
 	} {
 		var fastest time.Duration
@@ -100,10 +100,10 @@ func TestWithoutUsersSigningInGoesOn(t *testing.T) {
 
 func TestWithoutAuthNoTokenIsCalledBad(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	ada := s.signUp(t, "ada@example.com")
 	s.processes[roleAuth].kill()
-	status, header, body := s.post(t, "/bff.v1.AccountService/GetMe", ada.GetTokens().GetAccessToken(), `{}`)
+	status, header, body := s.post(t, "/bff.v1.AccountService/GetMe", ada.Access, `{}`)
 	if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
 		t.Errorf("GetMe: %d %s; want 503 with Retry-After", status, body)
 	}
@@ -118,13 +118,13 @@ func TestWithoutAuthNoTokenIsCalledBad(t *testing.T) {
 		}
 		return response.Body.Close()
 	})
-	status, _, body = s.post(t, "/bff.v1.AccountService/GetMe", ada.GetTokens().GetAccessToken(), `{}`)
+	status, _, body = s.post(t, "/bff.v1.AccountService/GetMe", ada.Access, `{}`)
 	if status != http.StatusServiceUnavailable {
 		t.Errorf("GetMe without keys: %d %s; want 503", status, body)
 	}
 	s.start(t, roleAuth)
 	eventually(t, 3*time.Second, "heal by itself", func() error {
-		_, err := s.client(ada.GetTokens().GetAccessToken()).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+		_, err := ada.Client().account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 		return err
 	})
 }
@@ -178,12 +178,12 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 	}{
 		{"Register", creation, func(t *testing.T, s *system, _ client, n int) (string, error) {
 			email := fmt.Sprintf("register-%d@example.com", n)
-			_, err := s.client("").auth.Register(t.Context(), &bffv1.RegisterRequest{Email: email, Password: "correct horse battery", FirstName: "Ada"})
+			_, err := s.client("").auth.Register(t.Context(), &bffv1.RegisterRequest{Email: email, Password: Password, FirstName: "Ada"})
 			return email, err
 		}, 1},
 		{"CreateUser", creation, func(t *testing.T, _ *system, admin client, n int) (string, error) {
 			email := fmt.Sprintf("create-%d@example.com", n)
-			_, err := admin.users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Ada"}, Password: "correct horse battery"})
+			_, err := admin.users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Ada"}, Password: Password})
 			return email, err
 		}, 1},
 		{"ChangeUserEmail", change, func(t *testing.T, s *system, admin client, n int) (string, error) {
@@ -199,8 +199,8 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSystem(t, "three processes")
-			admin := s.admin(t)
+			s := Start(t, ThreeProcesses)
+			admin := s.Admin(t).Client()
 			n := 0
 			for at, where := range test.steps {
 				n++
@@ -211,30 +211,20 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 					s.signUp(t, fmt.Sprintf("before-%d@example.com", n))
 				}
 				s.processes[where].kill()
-				doomed := s.start(t, where, crashAt+"="+at)
+				doomed := s.start(t, where, CrashAt+"="+at)
 				email, err := test.call(t, s, admin, n)
 				doomed.wait(t)
 				s.start(t, where)
-				s.wantBothOrNeither(t, at, email, err, test.want)
+				wantBothOrNeither(t, s, at, email, err, test.want)
 			}
-			s.wantTheSameOfBoth(t)
+			wantSameAccountsInBoth(t, s)
 		})
 	}
 }
 
-// idOf returns the id of the account with an email.
-func (s *system) idOf(t *testing.T, email string) string {
-	t.Helper()
-	var id string
-	if err := s.owner.QueryRow(t.Context(), "SELECT id FROM auth.accounts WHERE email = $1", email).Scan(&id); err != nil {
-		t.Fatalf("look up %s: %v", email, err)
-	}
-	return id
-}
-
 // wantBothOrNeither waits until the system has settled and checks it. An
 // acknowledged call must have had its effect.
-func (s *system) wantBothOrNeither(t *testing.T, at, email string, outcome error, want int) {
+func wantBothOrNeither(t *testing.T, s *system, at, email string, outcome error, want int) {
 	t.Helper()
 	const state = `
 		SELECT (SELECT count(*) FROM auth.accounts WHERE email = $1),
@@ -260,14 +250,14 @@ func (s *system) wantBothOrNeither(t *testing.T, at, email string, outcome error
 
 func TestServicesRefuseWhoeverIsNotAService(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	ada := s.signUp(t, "ada@example.com")
-	for name, token := range map[string]string{"nobody": "", "a user": ada.GetTokens().GetAccessToken()} {
+	for name, token := range map[string]string{"nobody": "", "a user": ada.Access} {
 		for role, procedure := range map[string]string{
 			roleAuth: "/auth.v1.AccountService/GetAccount", roleUsers: "/users.v1.ProfileService/GetProfile",
 		} {
 			inner := &system{url: "http://" + s.roles[role].listen}
-			status, _, body := inner.post(t, procedure, token, `{"accountId":"`+ada.GetUser().GetId()+`"}`)
+			status, _, body := inner.post(t, procedure, token, `{"accountId":"`+ada.ID+`"}`)
 			if status != http.StatusUnauthorized || !strings.Contains(body, "INTERNAL_TOKEN_INVALID") {
 				t.Errorf("%s on %s: %d %s", name, procedure, status, body)
 			}
@@ -298,10 +288,10 @@ func TestServicesRefuseWhoeverIsNotAService(t *testing.T) {
 // nobody whom it can't ask about; a short cut is bridged.
 func TestAGatewayCutOffFromAuthFailsClosed(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	ada := s.signUp(t, "ada@example.com")
 	ask := func() (int, string) {
-		status, _, body := s.post(t, "/bff.v1.AccountService/ListSessions", ada.GetTokens().GetAccessToken(), `{}`)
+		status, _, body := s.post(t, "/bff.v1.AccountService/ListSessions", ada.Access, `{}`)
 		return status, body
 	}
 	if status, body := ask(); status != http.StatusOK {
@@ -332,7 +322,7 @@ func TestAGatewayCutOffFromAuthFailsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.start(t, roleBff)
-	status, _, body := s.post(t, "/bff.v1.AccountService/ListSessions", ada.GetTokens().GetAccessToken(), `{}`)
+	status, _, body := s.post(t, "/bff.v1.AccountService/ListSessions", ada.Access, `{}`)
 	if status != http.StatusUnauthorized || !strings.Contains(body, "SESSION_ENDED") {
 		t.Errorf("on a gateway that just started: %d %s; want 401 SESSION_ENDED", status, body)
 	}

@@ -45,7 +45,7 @@ func (c *tally) note(what string, err error) {
 }
 
 // keepCalling calls the gateway in closed loops for a while.
-func keepCalling(t *testing.T, s *system, people []*person, admin client, label string, duration time.Duration) *tally {
+func keepCalling(t *testing.T, s *system, people []*loadUser, admin client, label string, duration time.Duration) *tally {
 	t.Helper()
 	c := &tally{}
 	end := time.Now().Add(duration)
@@ -101,13 +101,13 @@ func (c *tally) wantAnswered(t *testing.T, what string) {
 // service: the kernel of a frozen process goes on accepting connections, so only
 // its silence shows.
 func TestAFrozenEndpointDoesNotTakeTheServiceDown(t *testing.T) {
-	pair := newRollingPair(t)
+	pair := StartPair(t, WithSettings("GATEHOUSE_DRAIN=1s", "GATEHOUSE_THROTTLE=off"))
 	s := pair[0]
-	var people []*person
+	var people []*loadUser
 	for i := range 8 {
-		people = append(people, newPerson(t, s, func(token string) client { return s.client(token) }, fmt.Sprintf("frozen-%d@example.com", i)))
+		people = append(people, newLoadUser(t, s, func(token string) client { return s.client(token) }, fmt.Sprintf("frozen-%d@example.com", i)))
 	}
-	admin := s.admin(t)
+	admin := s.Admin(t).Client()
 	var created []string
 	run := func(label string, duration time.Duration) *tally {
 		c := keepCalling(t, s, people, admin, label, duration)
@@ -151,7 +151,7 @@ func TestAFrozenEndpointDoesNotTakeTheServiceDown(t *testing.T) {
 		}
 		return nil
 	})
-	s.wantTheSameOfBoth(t)
+	wantSameAccountsInBoth(t, s)
 }
 
 func gatewayLog(s *system) string {
@@ -163,10 +163,10 @@ func gatewayLog(s *system) string {
 func wantRevocationKnown(t *testing.T, s *system) {
 	t.Helper()
 	ada := s.signUp(t, "revoked@example.com")
-	token := ada.GetTokens().GetAccessToken()
+	token := ada.Access
 	if _, err := s.owner.Exec(t.Context(), `
 		WITH ended AS (UPDATE auth.sessions SET revoke_time = now(), revoke_reason = 'test' WHERE account_id = $1 RETURNING id)
-		INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + interval '5 minutes' FROM ended`, ada.GetUser().GetId()); err != nil {
+		INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + interval '5 minutes' FROM ended`, ada.ID); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 10*time.Second, "the gateway knows of a revocation while an auth is frozen", func() error {

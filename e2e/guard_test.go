@@ -15,7 +15,6 @@ import (
 
 const otherSecret = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
 
-// ended runs a command to its end, and returns its exit status and what it said.
 // serviceLogins returns the URLs of auth's and users' own logins, whose passwords
 // are derived from secretKey.
 func serviceLogins(t *testing.T, databaseURL string) []string {
@@ -41,13 +40,6 @@ func serviceLogins(t *testing.T, databaseURL string) []string {
 		urls = append(urls, url)
 	}
 	return urls
-}
-
-func ended(t *testing.T, env []string, args ...string) (int, string) {
-	t.Helper()
-	p := startProcess(t, env, args...)
-	p.wait(t)
-	return p.cmd.ProcessState.ExitCode(), p.stdout.String() + p.stderr.String()
 }
 
 // everything describes what people make in a database, and its roles.
@@ -81,10 +73,7 @@ func TestAnotherSecretKeyChangesNothing(t *testing.T) {
 	if status, said := ended(t, right, "schema", "apply"); status != 0 {
 		t.Fatalf("schema apply: exit status %d, said %s", status, said)
 	}
-	s := &system{roles: map[string]role{"serve": {listen: freeAddress(t), env: append(right,
-		"GATEHOUSE_ADMIN_EMAIL="+adminEmail, "GATEHOUSE_ADMIN_PASSWORD="+adminPassword)}}, processes: map[string]*process{}, owner: openPool(t, database)}
-	s.url = "http://" + s.roles["serve"].listen
-	s.start(t, "serve")
+	StartServe(t, database, append(right[:len(right):len(right)], "GATEHOUSE_ADMIN_EMAIL="+adminEmail, "GATEHOUSE_ADMIN_PASSWORD="+adminPassword))
 
 	wrong := append(right[:len(right):len(right)], "GATEHOUSE_SECRET_KEY="+otherSecret, "GATEHOUSE_DATA_DIR="+t.TempDir(), "GATEHOUSE_LISTEN="+freeAddress(t))
 	for _, command := range [][]string{{"schema", "plan"}, {"schema", "apply"}, {"schema", "status"}, {"up"}} {

@@ -18,7 +18,7 @@ import (
 func registerOnce(ctx context.Context, c client, email, key string) (string, error) {
 	ctx, call := connect.NewClientContext(ctx)
 	call.RequestHeader().Set("Idempotency-Key", key)
-	response, err := c.auth.Register(ctx, &bffv1.RegisterRequest{Email: email, Password: "correct horse battery", FirstName: "Ada"})
+	response, err := c.auth.Register(ctx, &bffv1.RegisterRequest{Email: email, Password: Password, FirstName: "Ada"})
 	return response.GetSignedIn().GetUser().GetId(), err
 }
 
@@ -26,7 +26,7 @@ func registerOnce(ctx context.Context, c client, email, key string) (string, err
 func createOnce(ctx context.Context, c client, email, key string) (string, error) {
 	ctx, call := connect.NewClientContext(ctx)
 	call.RequestHeader().Set("Idempotency-Key", key)
-	response, err := c.users.CreateUser(ctx, &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Ada"}, Password: "correct horse battery"})
+	response, err := c.users.CreateUser(ctx, &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Ada"}, Password: Password})
 	return response.GetUser().GetId(), err
 }
 
@@ -34,8 +34,8 @@ func createOnce(ctx context.Context, c client, email, key string) (string, error
 // came before the account was there or after.
 func TestACallWithAKeyThatACrashCutOffIsAnsweredWhenItIsRepeated(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
-	admin := s.admin(t)
+	s := Start(t, ThreeProcesses)
+	admin := s.Admin(t).Client()
 	n := 0
 	for at, where := range map[string]string{
 		"auth: before the account is written":   roleAuth,
@@ -51,7 +51,7 @@ func TestACallWithAKeyThatACrashCutOffIsAnsweredWhenItIsRepeated(t *testing.T) {
 			what := fmt.Sprintf("%s, killed at %s", method, at)
 			email, key := fmt.Sprintf("%d@example.com", n), fmt.Sprintf("key-%d", n)
 			s.processes[where].kill()
-			doomed := s.start(t, where, crashAt+"="+at)
+			doomed := s.start(t, where, CrashAt+"="+at)
 			if id, err := call(email, key); err == nil {
 				t.Errorf("%s: it answered %s", what, id)
 			}
@@ -65,14 +65,14 @@ func TestACallWithAKeyThatACrashCutOffIsAnsweredWhenItIsRepeated(t *testing.T) {
 			if want := s.idOf(t, email); id != want {
 				t.Errorf("%s: the repetition names the account %q, want %s", what, id, want)
 			}
-			s.wantBothOrNeither(t, at, email, nil, 1)
+			wantBothOrNeither(t, s, at, email, nil, 1)
 		}
 	}
 }
 
 func TestOfManyWithOneKeyOverTwoGatewaysOneMakesTheAccount(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	auth2, bff2 := freeAddress(t), freeAddress(t)
 	startProcess(t, append(s.roles[roleAuth].env, "GATEHOUSE_LISTEN="+auth2), roleAuth)
 	startProcess(t, append(s.roles[roleBff].env, "GATEHOUSE_LISTEN="+bff2, "AUTH_URL=http://"+auth2), roleBff)

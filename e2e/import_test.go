@@ -15,7 +15,7 @@ import (
 // before, and users comes to know of them.
 func TestAccountsAreImportedFromAnotherSystem(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	file := filepath.Join(t.TempDir(), "accounts.jsonl")
 	lines := `{"email":"imported@example.com","password_hash":"$2b$05$0.wUeNFL93Q4uJmxzo6pIOvigk1jpdNk9mTt.12yQ9Y1QRmXSnZTi","first_name":"Grace"}
 {"email":"weak@example.com","password_hash":"5f4dcc3b5aa765d61d8327deb882cf99"}
@@ -55,7 +55,7 @@ func TestAccountsAreImportedFromAnotherSystem(t *testing.T) {
 		}
 	}
 	eventually(t, 20*time.Second, "the profile", func() error {
-		signedIn, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "imported@example.com", Password: "correct horse battery"})
+		signedIn, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "imported@example.com", Password: Password})
 		if err == nil && signedIn.GetSignedIn().GetUser().GetFirstName() != "Grace" {
 			err = fmt.Errorf("it is %v", signedIn)
 		}

@@ -29,7 +29,7 @@ const (
 // acknowledged has.
 type crowd struct {
 	*testing.T
-	*twin
+	*Stack
 	admin  string
 	people []*someone
 	lags   struct {
@@ -40,7 +40,7 @@ type crowd struct {
 }
 
 type someone struct {
-	id, email string
+	*Person
 
 	change sync.Mutex // held through a change of roles or status
 
@@ -76,12 +76,8 @@ func TestTenThousandInterleavings(t *testing.T) {
 	const steps, workers, people = 10_000, 16, 24
 	const seed = 20260731
 	t.Logf("seed %d", seed)
-	c := &crowd{T: t, twin: newTwin(t)}
-	signedIn, err := c.gateways[0].client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: adminPassword})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.admin = signedIn.GetSignedIn().GetTokens().GetAccessToken()
+	c := &crowd{T: t, Stack: StartStack(t, StackConfig{Gateways: 2, Auths: 2})}
+	c.admin = c.gateways[0].Admin(t).Access
 	for i := range people {
 		c.people = append(c.people, c.join(fmt.Sprintf("person%d@example.com", i)))
 	}
@@ -101,12 +97,11 @@ func TestTenThousandInterleavings(t *testing.T) {
 }
 
 func (c *crowd) join(email string) *someone {
-	signedIn := c.gateways[0].signUp(c, email)
 	who := &someone{
-		id: signedIn.GetUser().GetId(), email: email, version: 1,
+		Person: c.gateways[0].signUp(c, email), version: 1,
 		roles: map[int64]string{1: ""}, asked: map[int64]time.Time{}, done: map[int64]time.Time{},
 	}
-	c.hold(who, signedIn.GetTokens(), time.Now())
+	c.hold(who, who.Access, who.Refresh, time.Now())
 	return who
 }
 
@@ -127,7 +122,7 @@ func (c *crowd) step(random *rand.Rand) {
 		c.revokeOne(gateway, session)
 	case n < 920:
 		c.endAll(who, "RevokeUserSessions", func() error {
-			_, err := gateway.client(c.admin).users.RevokeUserSessions(c.Context(), &bffv1.RevokeUserSessionsRequest{UserId: who.id})
+			_, err := gateway.client(c.admin).users.RevokeUserSessions(c.Context(), &bffv1.RevokeUserSessionsRequest{UserId: who.ID})
 			return err
 		})
 	case n < 945:
@@ -170,9 +165,9 @@ func (c *crowd) read(text string) (session string, token access) {
 }
 
 // hold notes a new session. One that began while all were ended may be ended.
-func (c *crowd) hold(who *someone, tokens *bffv1.Tokens, asked time.Time) {
-	id, token := c.read(tokens.GetAccessToken())
-	session := &held{id: id, refresh: tokens.GetRefreshToken(), tokens: []access{token}}
+func (c *crowd) hold(who *someone, accessToken, refresh string, asked time.Time) {
+	id, token := c.read(accessToken)
+	session := &held{id: id, refresh: refresh, tokens: []access{token}}
 	who.mu.Lock()
 	defer who.mu.Unlock()
 	c.rolesFit(who, token)
@@ -193,7 +188,7 @@ func (c *crowd) login(gateway *system, who *someone) {
 	who.mu.Lock()
 	asked, version, disabled := time.Now(), who.version, who.disabled
 	who.mu.Unlock()
-	response, err := gateway.client("").auth.Login(c.Context(), &bffv1.LoginRequest{Email: who.email, Password: "correct horse battery"})
+	response, err := gateway.client("").auth.Login(c.Context(), &bffv1.LoginRequest{Email: who.Email, Password: Password})
 	switch connect.CodeOf(err) {
 	case connect.CodeUnavailable, connect.CodeResourceExhausted:
 		c.unavailable.Add(1)
@@ -206,7 +201,8 @@ func (c *crowd) login(gateway *system, who *someone) {
 		c.Errorf("Login while disabled is %v: %v", disabled, err)
 	}
 	if err == nil {
-		c.hold(who, response.GetSignedIn().GetTokens(), asked)
+		tokens := response.GetSignedIn().GetTokens()
+		c.hold(who, tokens.GetAccessToken(), tokens.GetRefreshToken(), asked)
 	}
 }
 
@@ -406,7 +402,7 @@ func (c *crowd) setRoles(gateway *system, who *someone) {
 	_, version, disabled := who.now()
 	role := fmt.Sprintf("role-%d", version)
 	c.raise(who, role, disabled, func() error {
-		_, err := gateway.client(c.admin).users.SetUserRoles(c.Context(), &bffv1.SetUserRolesRequest{UserId: who.id, Roles: []string{role}})
+		_, err := gateway.client(c.admin).users.SetUserRoles(c.Context(), &bffv1.SetUserRolesRequest{UserId: who.ID, Roles: []string{role}})
 		return err
 	})
 }
@@ -421,7 +417,7 @@ func (c *crowd) disable(gateway *system, who *someone) {
 	c.raise(who, roles, true, func() error {
 		var err error
 		c.endAll(who, "DisableUser", func() error {
-			_, err = gateway.client(c.admin).users.DisableUser(c.Context(), &bffv1.DisableUserRequest{UserId: who.id})
+			_, err = gateway.client(c.admin).users.DisableUser(c.Context(), &bffv1.DisableUserRequest{UserId: who.ID})
 			return err
 		})
 		return err
@@ -436,7 +432,7 @@ func (c *crowd) enable(gateway *system, who *someone) {
 		return
 	}
 	c.raise(who, roles, false, func() error {
-		_, err := gateway.client(c.admin).users.EnableUser(c.Context(), &bffv1.EnableUserRequest{UserId: who.id})
+		_, err := gateway.client(c.admin).users.EnableUser(c.Context(), &bffv1.EnableUserRequest{UserId: who.ID})
 		return err
 	})
 }

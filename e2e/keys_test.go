@@ -18,9 +18,9 @@ import (
 )
 
 // keys runs gatehouse keys beside the twin and returns what it prints.
-func (w *twin) keys(t testing.TB, status int, args ...string) string {
+func keys(t testing.TB, w *Stack, status int, args ...string) string {
 	t.Helper()
-	p := startProcess(t, []string{"AUTH_DATABASE_URL=" + w.database.Auth, "GATEHOUSE_SECRET_KEY=" + hex.EncodeToString([]byte(twinSecret))}, append([]string{"keys"}, args...)...)
+	p := startProcess(t, []string{"AUTH_DATABASE_URL=" + w.database.Auth, "GATEHOUSE_SECRET_KEY=" + hex.EncodeToString([]byte(StackSecret))}, append([]string{"keys"}, args...)...)
 	p.wait(t)
 	if got := p.cmd.ProcessState.ExitCode(); got != status {
 		t.Fatalf("gatehouse keys %v: exit status %d, want %d: %s%s", args, got, status, p.stdout.String(), p.stderr.String())
@@ -39,7 +39,7 @@ func kidOf(t testing.TB, token string) string {
 
 func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 	t.Parallel()
-	w := newTwin(t)
+	w := StartStack(t, StackConfig{Gateways: 2, Auths: 2})
 	stop := make(chan struct{})
 	var callers sync.WaitGroup
 	var requests, unavailable atomic.Int64
@@ -53,7 +53,7 @@ func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 	}
 	var kids sync.Map // that a caller got a token of
 	for i := range 6 {
-		tokens := w.gateways[0].signUp(t, fmt.Sprintf("person%d@example.com", i)).GetTokens()
+		person := w.gateways[0].signUp(t, fmt.Sprintf("person%d@example.com", i))
 		callers.Go(func() {
 			ticker := time.NewTicker(20 * time.Millisecond)
 			defer ticker.Stop()
@@ -64,7 +64,7 @@ func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 				case <-ticker.C:
 				}
 				gateway, other := w.gateways[n%2], w.gateways[(n+1)%2]
-				refreshed, err := gateway.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens.GetRefreshToken()})
+				refreshed, err := gateway.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: person.Refresh})
 				if busy(err) {
 					continue
 				}
@@ -73,20 +73,20 @@ func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 					return
 				}
 				// The other gateway gets it at once, the old one beside it.
-				for _, token := range []string{refreshed.GetTokens().GetAccessToken(), tokens.GetAccessToken()} {
+				for _, token := range []string{refreshed.GetTokens().GetAccessToken(), person.Access} {
 					if _, err := other.client(token).account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil && !busy(err) {
 						t.Errorf("GetMe with a token of %s: %v", kidOf(t, token), err)
 						return
 					}
 				}
-				tokens = refreshed.GetTokens()
-				kids.Store(kidOf(t, tokens.GetAccessToken()), true)
+				person.Take(refreshed.GetTokens())
+				kids.Store(kidOf(t, person.Access), true)
 				requests.Add(3)
 			}
 		})
 	}
 	for range 2 {
-		said := w.keys(t, 0, "rotate")
+		said := keys(t, w, 0, "rotate")
 		kid, _, ok := strings.Cut(said, " signs in ")
 		if !ok {
 			t.Fatalf("keys rotate said %q", said)
@@ -104,31 +104,31 @@ func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 		t.Errorf("of %d requests %d were not answered, want some hundreds, and at most one in a hundred", all, lost)
 	}
 	t.Logf("%d requests, %d not answered in time", requests.Load(), unavailable.Load())
-	if said := w.keys(t, 0, "list"); strings.Count(said, "verifies what it signed") != 2 || strings.Count(said, "signs since") != 1 {
+	if said := keys(t, w, 0, "list"); strings.Count(said, "verifies what it signed") != 2 || strings.Count(said, "signs since") != 1 {
 		t.Errorf("keys list said\n%s", said)
 	}
 }
 
 func TestAnEmergencyRotationSignsEverybodyOutWithinASecond(t *testing.T) {
 	t.Parallel()
-	w := newTwin(t)
-	tokens := w.gateways[0].signUp(t, "ada@example.com").GetTokens()
+	w := StartStack(t, StackConfig{Gateways: 2, Auths: 2})
+	ada := w.gateways[0].signUp(t, "ada@example.com")
 	use := func(gateway *system, token string) error {
 		_, err := gateway.client(token).account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
 		return err
 	}
 	for _, gateway := range w.gateways {
-		if err := use(gateway, tokens.GetAccessToken()); err != nil {
+		if err := use(gateway, ada.Access); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if said := w.keys(t, exitMistake, "rotate", "--emergency"); !strings.Contains(said, "--yes") {
+	if said := keys(t, w, exitMistake, "rotate", "--emergency"); !strings.Contains(said, "--yes") {
 		t.Errorf("without --yes it said %q", said)
 	}
-	if err := use(w.gateways[0], tokens.GetAccessToken()); err != nil {
+	if err := use(w.gateways[0], ada.Access); err != nil {
 		t.Fatalf("after a rotation that was refused: %v", err)
 	}
-	said := w.keys(t, 0, "rotate", "--emergency", "--yes")
+	said := keys(t, w, 0, "rotate", "--emergency", "--yes")
 	began := time.Now()
 	kid, _, ok := strings.Cut(said, " signs now")
 	if !ok || !strings.Contains(said, "Every session has ended.\n") {
@@ -136,18 +136,18 @@ func TestAnEmergencyRotationSignsEverybodyOutWithinASecond(t *testing.T) {
 	}
 	for _, gateway := range w.gateways {
 		eventually(t, cutOffBound, "the old token is refused", func() error {
-			if err := use(gateway, tokens.GetAccessToken()); connect.CodeOf(err) != connect.CodeUnauthenticated {
+			if err := use(gateway, ada.Access); connect.CodeOf(err) != connect.CodeUnauthenticated {
 				return fmt.Errorf("got %v", err)
 			}
 			return nil
 		})
-		_, err := gateway.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens.GetRefreshToken()})
+		_, err := gateway.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.Refresh})
 		wantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
 	}
 	t.Logf("the old token was refused by both gateways after %s", time.Since(began))
 	// Whoever signs in again is in.
 	eventually(t, cutOffBound, "sign in anew", func() error {
-		response, err := w.gateways[1].client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: "correct horse battery"})
+		response, err := w.gateways[1].client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: Password})
 		if err != nil {
 			return err
 		}

@@ -69,7 +69,7 @@ func TestUpLogsItsStartAndItsStop(t *testing.T) {
 
 func TestAStartWithoutMailWarns(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	if log := s.processes[roleAuth].stderr.String(); !has(messages(t, log)["WARN"], "mail disabled, nobody can be mailed") {
 		t.Errorf("auth without SMTP_URL logged\n%s", log)
 	}

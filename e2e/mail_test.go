@@ -20,9 +20,9 @@ import (
 
 // invite has an administrator make a user without a password, who prefers
 // German, and returns their mail's id.
-func (s *system) invite(t *testing.T, email string) string {
+func invite(t *testing.T, s *system, email string) string {
 	t.Helper()
-	_, err := s.admin(t).users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, Locale: "de-CH"}})
+	_, err := s.Admin(t).Client().users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, Locale: "de-CH"}})
 	if err != nil {
 		t.Fatalf("invite %s: %v", email, err)
 	}
@@ -33,20 +33,10 @@ func (s *system) invite(t *testing.T, email string) string {
 	return id
 }
 
-// mailbox is where up puts mail.
-func (s *system) mailbox() string {
-	for _, setting := range s.roles["up"].env {
-		if dir, ok := strings.CutPrefix(setting, "GATEHOUSE_DATA_DIR="); ok {
-			return filepath.Join(dir, "mailbox")
-		}
-	}
-	return ""
-}
-
 func TestWithoutAMailServerUpKeepsMailInAMailboxAndLogsItsLinks(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "one process")
-	id := s.invite(t, "ada@example.com")
+	s := Start(t, OneProcess)
+	id := invite(t, s, "ada@example.com")
 	folder := s.mailbox()
 	eventually(t, 10*time.Second, "print the banner", func() error {
 		if got := field(s.processes["up"].stdout.String(), "mailbox"); got != folder {
@@ -84,7 +74,7 @@ func TestWithoutAMailServerUpKeepsMailInAMailboxAndLogsItsLinks(t *testing.T) {
 		return nil
 	})
 	_, token, _ := strings.Cut(link, "#token=")
-	in, err := s.client("").auth.VerifyEmail(t.Context(), &bffv1.VerifyEmailRequest{Token: token, Password: "correct horse battery"})
+	in, err := s.client("").auth.VerifyEmail(t.Context(), &bffv1.VerifyEmailRequest{Token: token, Password: Password})
 	if err != nil || in.GetUser().GetEmail() != "ada@example.com" || !in.GetUser().GetEmailVerified() {
 		t.Errorf("the link's holder signs in: got %v, %v", in.GetUser(), err)
 	}
@@ -102,15 +92,15 @@ func TestMailGoesToTheServerThatIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, shape := range shapes {
-		s := newSystem(t, shape)
+		s := Start(t, shape)
 		name := roleAuth
-		if shape == "one process" {
+		if shape == OneProcess {
 			name = "up"
 		}
 		s.processes[name].kill()
 		s.start(t, name, "SMTP_URL="+server.URL(), "GATEHOUSE_MAIL_FROM=Example <hello@example.com>", "GATEHOUSE_MAIL_TEMPLATES="+templates, "GATEHOUSE_REGISTRATION=verify")
-		to := strings.ReplaceAll(shape, " ", "-") + "@example.com"
-		s.invite(t, to)
+		to := strings.ReplaceAll(string(shape), " ", "-") + "@example.com"
+		invite(t, s, to)
 		eventually(t, 30*time.Second, "get the mail", func() error {
 			if !slices.ContainsFunc(server.Received(), func(m mailtest.Received) bool {
 				return m.To == to && m.From == "hello@example.com" && m.Subject() == "Willkommen" && strings.Contains(m.Text, "Grüezi: "+s.url)
@@ -132,11 +122,11 @@ func TestAnAdministratorSeesADeadLetterAndHasItTriedAgain(t *testing.T) {
 		}
 		return nil
 	}})
-	s := newSystem(t, "one process")
+	s := Start(t, OneProcess)
 	s.processes["up"].kill()
 	s.start(t, "up", "SMTP_URL="+server.URL())
-	admin := s.admin(t)
-	id := s.invite(t, "lost@example.com")
+	admin := s.Admin(t).Client()
+	id := invite(t, s, "lost@example.com")
 	eventually(t, 30*time.Second, "be refused once", func() error {
 		tag, err := s.owner.Exec(t.Context(), "UPDATE auth.mails SET attempts = 2, next_attempt_time = now() WHERE id = $1 AND last_error <> ''", id)
 		if err == nil && tag.RowsAffected() != 1 {
@@ -155,7 +145,7 @@ func TestAnAdministratorSeesADeadLetterAndHasItTriedAgain(t *testing.T) {
 	if dead[0].GetId() != id || dead[0].GetRecipient() != "lost@example.com" || dead[0].GetLastError() != "550 5.1.1 unknown here" {
 		t.Errorf("the dead letter is %v", dead[0])
 	}
-	ada := s.client(s.signUp(t, "ada@example.com").GetTokens().GetAccessToken())
+	ada := s.signUp(t, "ada@example.com").Client()
 	_, err := ada.users.ListMails(t.Context(), &bffv1.ListMailsRequest{})
 	wantReason(t, err, connect.CodePermissionDenied, "PERMISSION_DENIED")
 	_, err = ada.users.RetryMail(t.Context(), &bffv1.RetryMailRequest{MailId: id})

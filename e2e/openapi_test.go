@@ -3,14 +3,13 @@ package e2e
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
+	post "gatehouse/internal/mail"
 	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -19,22 +18,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
-	"gatehouse/auth"
-	"gatehouse/bff"
-	usersv1 "gatehouse/gen/users/v1"
-	post "gatehouse/internal/mail"
 	"gatehouse/internal/mailtest"
-	"gatehouse/internal/pgtest"
-	"gatehouse/internal/rpc"
-	"gatehouse/internal/schema"
-	"gatehouse/users"
 )
 
 const (
@@ -66,9 +55,8 @@ func TestRandomRequestsAreAnsweredAsTheDocumentSays(t *testing.T) {
 // fuzzed is a system of which random requests are made.
 type fuzzed struct {
 	values
-	url        string
-	log        *lockedBuffer
-	auth       *auth.Service
+	log *lockedBuffer
+	*Stack
 	mails      *mailtest.Server
 	read       int // of the mails
 	operations []*described
@@ -92,23 +80,30 @@ type described struct {
 	asked      int
 }
 
-// fuzzer is who asks.
+// fuzzer is the caller of a request.
 type fuzzer struct {
-	email, token string
-	admin        bool
+	Person
+	admin bool
 }
 
 func newFuzzed(t *testing.T, seed uint64) *fuzzed {
 	t.Helper()
 	f := &fuzzed{log: &lockedBuffer{}, mails: mailtest.Start(t, mailtest.Config{Rcpt: refuseSome}), people: map[string]*fuzzer{}}
 	f.values = values{Rand: rand.New(rand.NewPCG(seed, 1)), known: map[string][]string{}}
-	f.start(t)
-	status, _, body := f.send(t, mustRequest(t, http.MethodGet, f.url+"/openapi.json", nil))
+	mailer, err := post.NewSMTP(f.mails.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Stack = StartStack(t, StackConfig{
+		Logger: slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelError})),
+		Mailer: mailer, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	})
+	status, _, body := f.send(t, mustRequest(t, http.MethodGet, f.gateways[0].url+"/openapi.json", nil))
 	if status != http.StatusOK {
 		t.Fatalf("GET /openapi.json: %d %s", status, body)
 	}
 	f.describe(t, body)
-	f.learn("password", "correct horse battery")
+	f.learn("password", Password)
 	f.learn("Idempotency-Key", "one")
 	f.learn("Idempotency-Key", "another")
 	f.learn("If-None-Match", "*")
@@ -124,61 +119,6 @@ func refuseSome(to string) error {
 		return mailtest.Refuse(550, "no such mailbox")
 	}
 	return nil
-}
-
-// start runs auth, users and the gateway, without limits on callers, on a real
-// database and with a real mail server.
-func (f *fuzzed) start(t *testing.T) {
-	t.Helper()
-	check := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	database := pgtest.New(t)
-	keys := rpc.InternalKeys{make([]byte, 32)}
-	logger := slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelError}))
-	ctx, stop := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	t.Cleanup(func() { stop(); running.Wait() })
-	inProcess := func(caller, callee string, register func(*connect.Server)) *connect.Client {
-		server, err := rpc.NewServer(rpc.ServerConfig{Logger: logger, Authorizer: rpc.ServicesOnly(keys, callee)}, register)
-		check(err)
-		client, err := rpc.InProcess(rpc.Route{Caller: caller, Callee: callee, Keys: keys}, server)
-		check(err)
-		return client
-	}
-	usersDB := openDB(t, database.Users, schema.Users)
-	t.Cleanup(usersDB.Close)
-	authDB := openDB(t, database.Auth, schema.Auth)
-	t.Cleanup(authDB.Close)
-	mailer, err := post.NewSMTP(f.mails.URL())
-	check(err)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	check(err)
-	f.url = "http://" + listener.Addr().String()
-	profiles := users.New(users.Config{DB: usersDB, Logger: logger})
-	f.auth, err = auth.New(t.Context(), auth.Config{
-		DB: authDB, Users: usersv1.NewRelayServiceClient(inProcess(roleAuth, roleUsers, profiles.Register)),
-		Secrets: [][]byte{[]byte(twinSecret)}, Issuer: f.url, Mailer: mailer, MailFrom: "gatehouse@example.com",
-		Registration: auth.RegistrationOpen, SessionIdle: time.Hour, SessionMax: time.Hour, Logger: logger,
-	})
-	check(err)
-	gateway, err := bff.New(bff.Config{
-		Auth: inProcess(roleBff, roleAuth, f.auth.Register), Users: inProcess(roleBff, roleUsers, profiles.Register),
-		PublicURL: f.url, Logger: logger, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-	})
-	check(err)
-	running.Go(func() { profiles.Run(ctx) })
-	running.Go(func() { f.auth.Run(ctx) })
-	running.Go(func() { gateway.Run(ctx) })
-	running.Go(func() {
-		if err := rpc.Serve(ctx, listener, gateway, logger); err != nil {
-			t.Errorf("serve: %v", err)
-		}
-	})
-	eventually(t, 30*time.Second, "the gateway is ready", gateway.Ready)
 }
 
 const fuzzedDocument = "https://gatehouse.example/openapi.json"
@@ -246,14 +186,14 @@ func (f *fuzzed) one(t *testing.T) {
 	d.statuses[status]++
 	if fault := f.fault(d, status, header, body, mutated); fault != "" {
 		f.failures++
-		t.Errorf("request %d, %s as %s: %s %s\n%.600s\ngot %d %.600s\n%s\n%s", f.made, d.id, cmp.Or(who.email, "nobody"), request.Method, request.URL, sent, status, body, fault, f.log.String())
+		t.Errorf("request %d, %s as %s: %s %s\n%.600s\ngot %d %.600s\n%s\n%s", f.made, d.id, cmp.Or(who.Email, "nobody"), request.Method, request.URL, sent, status, body, fault, f.log.String())
 	}
 	if status/100 == 2 {
 		f.learn("If-None-Match", header.Get("ETag"))
 		f.learnFrom(d, body)
 	}
 	f.readMails()
-	if status == http.StatusUnauthorized && who.token != "" || status == http.StatusNotFound && strings.Contains(d.path, "/me") {
+	if status == http.StatusUnauthorized && who.Access != "" || status == http.StatusNotFound && strings.Contains(d.path, "/me") {
 		f.renew(t, who)
 	}
 }
@@ -279,8 +219,8 @@ func (f *fuzzed) who(t *testing.T) *fuzzer {
 // renew has somebody sign in anew before they ask again, if they have to.
 func (f *fuzzed) renew(t *testing.T, who *fuzzer) {
 	t.Helper()
-	request := mustRequest(t, http.MethodGet, f.url+"/api/v1/me", nil)
-	request.Header.Set("Authorization", "Bearer "+who.token)
+	request := mustRequest(t, http.MethodGet, f.gateways[0].url+"/api/v1/me", nil)
+	request.Header.Set("Authorization", "Bearer "+who.Access)
 	if status, _, _ := f.send(t, request); status != http.StatusOK {
 		delete(f.people, map[bool]string{true: "admin", false: "user"}[who.admin])
 	}
@@ -288,24 +228,25 @@ func (f *fuzzed) renew(t *testing.T, who *fuzzer) {
 
 func (f *fuzzed) signUp(t *testing.T) *fuzzer {
 	t.Helper()
-	who := &fuzzer{email: fmt.Sprintf("fuzz%d@example.com", f.signedIn)}
-	who.token = f.signIn(t, "/api/v1/auth/register", fmt.Sprintf(`{"email":%q,"password":"correct horse battery"}`, who.email))
-	f.learn("email", who.email)
+	who := &fuzzer{Person: Person{Email: fmt.Sprintf("fuzz%d@example.com", f.signedIn)}}
+	who.Access = f.signIn(t, "/api/v1/auth/register", fmt.Sprintf(`{"email":%q,"password":"correct horse battery"}`, who.Email))
+	f.learn("email", who.Email)
 	return who
 }
 
 func (f *fuzzed) administrator(t *testing.T) *fuzzer {
 	t.Helper()
 	email := fmt.Sprintf("admin%d@localhost", f.signedIn) // another may have lost the account to a link
-	if err := f.auth.CreateAdministrator(t.Context(), email, adminPassword); err != nil {
+	if err := f.auths[0].CreateAdministrator(t.Context(), email, adminPassword); err != nil {
 		t.Fatal(err)
 	}
-	return &fuzzer{email: email, admin: true, token: f.signIn(t, "/api/v1/auth/login", fmt.Sprintf(`{"email":%q,"password":%q}`, email, adminPassword))}
+	token := f.signIn(t, "/api/v1/auth/login", fmt.Sprintf(`{"email":%q,"password":%q}`, email, adminPassword))
+	return &fuzzer{Person: Person{Email: email, Access: token}, admin: true}
 }
 
 func (f *fuzzed) signIn(t *testing.T, path, body string) (token string) {
 	t.Helper()
-	request := mustRequest(t, http.MethodPost, f.url+path, strings.NewReader(body))
+	request := mustRequest(t, http.MethodPost, f.gateways[0].url+path, strings.NewReader(body))
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("X-Forwarded-For", f.address())
 	status, _, text := f.send(t, request)
@@ -332,7 +273,7 @@ func (f *fuzzed) signIn(t *testing.T, path, body string) (token string) {
 func (f *fuzzed) settle(t *testing.T, token string) {
 	t.Helper()
 	eventually(t, 10*time.Second, "the profile", func() error {
-		request := mustRequest(t, http.MethodGet, f.url+"/api/v1/me", nil)
+		request := mustRequest(t, http.MethodGet, f.gateways[0].url+"/api/v1/me", nil)
 		request.Header.Set("Authorization", "Bearer "+token)
 		if status, _, body := f.send(t, request); status != http.StatusOK {
 			return fmt.Errorf("%d %s", status, body)
@@ -388,7 +329,7 @@ func (f *fuzzed) request(t *testing.T, d *described, who *fuzzer) (request *http
 		}
 		headers.Set("Content-Type", "application/json")
 	}
-	target := f.url + path
+	target := f.gateways[0].url + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
@@ -398,14 +339,14 @@ func (f *fuzzed) request(t *testing.T, d *described, who *fuzzer) (request *http
 	}
 	request.Header = headers
 	request.Header.Set("X-Forwarded-For", f.address())
-	if who.token != "" {
-		request.Header.Set("Authorization", "Bearer "+who.token)
+	if who.Access != "" {
+		request.Header.Set("Authorization", "Bearer "+who.Access)
 	}
 	if breaks && f.chance(5) {
 		request.Header.Set("Content-Type", pick(&f.values, []string{"text/plain", "application/json; charset=latin1", "application/x-www-form-urlencoded", "nonsense", "application/grpc-web+text"}))
 	}
 	if breaks && f.chance(3) {
-		request.Header.Set("Authorization", pick(&f.values, []string{"Bearer", "Bearer x.y.z", "Basic YTpi", "Bearer " + who.token + "x"}))
+		request.Header.Set("Authorization", pick(&f.values, []string{"Bearer", "Bearer x.y.z", "Basic YTpi", "Bearer " + who.Access + "x"}))
 	}
 	return request, sent, mutated
 }

@@ -9,7 +9,7 @@ import (
 // A page can be given the listener's address by DNS, not the listener's name.
 func TestTheOperatorsListenerAnswersItsOwnHostsAlone(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "one process")
+	s := Start(t, OneProcess)
 	at := withOperations(t, s, "GATEHOUSE_OPS_HOSTS=metrics.example.com")["up"]
 	_, port, _ := strings.Cut(strings.TrimPrefix(at, "http://"), ":")
 	for host, want := range map[string]int{

@@ -33,18 +33,6 @@ func withOperations(t *testing.T, s *system, env ...string) map[string]string {
 	return at
 }
 
-func get(t testing.TB, url string) (int, string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	status, _, body := do(t, request)
-	return status, body
-}
-
 // family is a metric as it is scraped.
 type family struct {
 	kind, help string
@@ -115,7 +103,7 @@ func (f *family) row(name string) string {
 // and what these then show is held against the documentation, both ways.
 func TestEveryMetricIsDocumentedAndIsThere(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	at := withOperations(t, s)
 	driveForMetrics(t, s)
 
@@ -125,7 +113,7 @@ func TestEveryMetricIsDocumentedAndIsThere(t *testing.T) {
 		all.WriteString(scrape(t, role, url, families))
 	}
 	s.processes[roleUsers].kill()
-	if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: "correct horse battery"}); err != nil {
+	if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: Password}); err != nil {
 		t.Errorf("Login without users: %v", err)
 	}
 	all.WriteString(scrape(t, roleBff, at[roleBff], families))
@@ -190,7 +178,7 @@ func loginReason(text string) string {
 // would.
 func driveForMetrics(t *testing.T, s *system) {
 	t.Helper()
-	ada := s.client(s.signUp(t, "ada@example.com").GetTokens().GetAccessToken())
+	ada := s.signUp(t, "ada@example.com").Client()
 	if _, err := ada.account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
 		t.Fatalf("GetMe: %v", err)
 	}
@@ -218,7 +206,7 @@ func driveForMetrics(t *testing.T, s *system) {
 
 func TestOperatorsHaveAListenerOfTheirOwn(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "one process")
+	s := Start(t, OneProcess)
 	for _, path := range []string{"/metrics", "/debug/pprof/", "/debug/pprof/heap"} {
 		if status, _ := get(t, s.url+path); status != http.StatusNotFound {
 			t.Errorf("%s without operations: %d, want 404", path, status)
@@ -280,7 +268,7 @@ func (r readiness) part(name string) partState {
 
 func TestReadinessTellsOperatorsWhichPartAndWhy(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	at := withOperations(t, s)
 	status, now := readinessAt(t, at[roleBff])
 	if status != http.StatusOK || !now.Ready || len(now.Parts) != 3 || !now.part(roleAuth).Ready || !now.part(roleUsers).Ready || now.Role != roleBff {
@@ -314,7 +302,7 @@ func TestReadinessTellsOperatorsWhichPartAndWhy(t *testing.T) {
 // metrics that need it alone.
 func TestAScrapeGoesOnWithoutTheDatabase(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "one process")
+	s := Start(t, OneProcess)
 	at := withOperations(t, s)["up"]
 	s.signUp(t, "ada@example.com") // a call to tell of
 	lock, err := s.owner.Begin(t.Context())
@@ -354,7 +342,7 @@ func TestAScrapeGoesOnWithoutTheDatabase(t *testing.T) {
 
 func TestTheBacklogIsMeasured(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	at := withOperations(t, s)
 	s.processes[roleUsers].kill()
 	s.signUp(t, "ada@example.com")

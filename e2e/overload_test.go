@@ -20,7 +20,7 @@ import (
 
 // closedLoop has so many connections call one after the other, each again at once,
 // and returns how many calls were answered and how many were not, by reason.
-func (s *system) closedLoop(t testing.TB, connections, calls int, tokens []string, procedure string) (answered int, refused map[string]int) {
+func closedLoop(t testing.TB, s *system, connections, calls int, tokens []string, procedure string) (answered int, refused map[string]int) {
 	t.Helper()
 	var group sync.WaitGroup
 	var mu sync.Mutex
@@ -70,21 +70,21 @@ const busyMachine = "GATEHOUSE_QUEUE_TARGET=2s"
 func TestAClosedLoopIsQueuedAndNotRefused(t *testing.T) {
 	t.Parallel()
 	for _, shape := range shapes {
-		t.Run(shape, func(t *testing.T) {
+		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
-			s := newSystem(t, shape)
+			s := Start(t, shape)
 			var tokens []string
 			for i := range 40 { // so that nobody goes beyond a method's rate
-				tokens = append(tokens, s.signUp(t, fmt.Sprintf("loop%d@example.com", i)).GetTokens().GetAccessToken())
+				tokens = append(tokens, s.signUp(t, fmt.Sprintf("loop%d@example.com", i)).Access)
 			}
 			gateway := roleBff
-			if shape == "one process" {
+			if shape == OneProcess {
 				gateway = "up"
 			}
 			s.processes[gateway].kill()
 			s.start(t, gateway, busyMachine, "GATEHOUSE_CACHE_BYTES=0")
 			const calls = 1500
-			if answered, refused := s.closedLoop(t, 64, calls, tokens, bffv1.AccountServiceGetMeProcedure); answered != calls {
+			if answered, refused := closedLoop(t, s, 64, calls, tokens, bffv1.AccountServiceGetMeProcedure); answered != calls {
 				t.Errorf("of %d calls over 64 connections %d were answered; the others: %v", calls, answered, refused)
 			}
 		})
@@ -93,15 +93,15 @@ func TestAClosedLoopIsQueuedAndNotRefused(t *testing.T) {
 
 func TestAHundredRefreshesOfOneTokenAreAllServed(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	s.processes[roleBff].kill()
 	s.start(t, roleBff, busyMachine)
-	tokens := s.signUp(t, "hundred@example.com").GetTokens()
+	hundred := s.signUp(t, "hundred@example.com")
 	var group sync.WaitGroup
 	var served atomic.Int64
 	for range 100 {
 		group.Go(func() {
-			_, err := s.refresh(t.Context(), tokens.GetRefreshToken(), "")
+			_, err := hundred.Anonymous().Refresh(t.Context(), hundred.Refresh, "")
 			if err != nil {
 				t.Errorf("Refresh: %v", err)
 				return
@@ -117,14 +117,14 @@ func TestAHundredRefreshesOfOneTokenAreAllServed(t *testing.T) {
 
 func TestWithUsersFrozenRefreshGoesOn(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
-	var everybody []*bffv1.Tokens
+	s := Start(t, ThreeProcesses)
+	var everybody []*Person
 	for i := range 30 {
-		everybody = append(everybody, s.signUp(t, fmt.Sprintf("frozen%d@example.com", i)).GetTokens())
+		everybody = append(everybody, s.signUp(t, fmt.Sprintf("frozen%d@example.com", i)))
 	}
 	// What a method needs is seen when it is called.
 	rename := &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: "Grace"}}
-	if _, err := s.client(everybody[0].GetAccessToken()).account.UpdateMe(t.Context(), rename); err != nil {
+	if _, err := everybody[0].Client().account.UpdateMe(t.Context(), rename); err != nil {
 		t.Fatalf("UpdateMe: %v", err)
 	}
 	users := s.processes[roleUsers].cmd.Process
@@ -138,7 +138,7 @@ func TestWithUsersFrozenRefreshGoesOn(t *testing.T) {
 	defer stop()
 	for i := range 300 { // more than a class has slots; both change something
 		flood.Go(func() {
-			account := s.client(everybody[i%len(everybody)].GetAccessToken()).account
+			account := everybody[i%len(everybody)].Client().account
 			for ctx.Err() == nil {
 				_, _ = account.UpdateMe(ctx, rename)
 			}
@@ -146,8 +146,7 @@ func TestWithUsersFrozenRefreshGoesOn(t *testing.T) {
 	}
 	time.Sleep(time.Second) // the slots of the methods that need users are taken
 	for _, one := range everybody {
-		_, err := s.refresh(t.Context(), one.GetRefreshToken(), "")
-		if err != nil {
+		if err := one.Renew(t.Context(), ""); err != nil {
 			t.Errorf("Refresh while users is frozen: %v (%s)", err, fault.Reason(err))
 		}
 	}

@@ -128,9 +128,9 @@ func TestParity(t *testing.T) {
 		}
 	}
 	t.Run("in the whole house", func(t *testing.T) {
-		s := newSystem(t, "one process")
+		s := Start(t, OneProcess)
 		s.set(t, "up", "GATEHOUSE_THROTTLE=off")
-		foreign := s.publishForeignKey(t)
+		foreign := publishForeignKey(t, s)
 		w := newParityWorld(t, s)
 		w.signTokens(t, foreign)
 		for _, file := range []string{"refused", "account", "auth", "users", "input"} {
@@ -139,14 +139,14 @@ func TestParity(t *testing.T) {
 		}
 	})
 	t.Run("in a house that throttles", func(t *testing.T) {
-		s := newSystem(t, "one process")
+		s := Start(t, OneProcess)
 		s.set(t, "up", "GATEHOUSE_POLICY=bff.v1.AccountService/GetMe rate=1/h burst=1;bff.v1.AuthService/Logout rate=1/h burst=1")
 		w := newParityWorld(t, s)
 		w.failToSignIn(t, "guessed@example.com")
 		p.run(t, w, "throttled")
 	})
 	t.Run("in a house whose parts are away", func(t *testing.T) {
-		s := newSystem(t, "three processes")
+		s := Start(t, ThreeProcesses)
 		s.set(t, roleAuth, "GATEHOUSE_THROTTLE=off")
 		s.set(t, roleBff, "GATEHOUSE_THROTTLE=off")
 		w := newParityWorld(t, s)
@@ -504,19 +504,12 @@ func differ(at string, got, want any) (faults []string) {
 	return faults
 }
 
-// set stops a process and starts it with these settings too.
-func (s *system) set(t testing.TB, name string, env ...string) {
-	t.Helper()
-	s.processes[name].interrupt(t)
-	s.start(t, name, env...)
-}
-
 // until waits until bob's GetMe has a status: what is kept of answers is given
 // for a moment after a part has gone.
 func (w *parityWorld) until(t *testing.T, want int) {
 	t.Helper()
 	eventually(t, 10*time.Second, fmt.Sprintf("GetMe has the status %d", want), func() error {
-		if status, _, body := w.post(t, "/bff.v1.AccountService/GetMe", w.people["bob"].access, "{}"); status != want {
+		if status, _, body := w.post(t, "/bff.v1.AccountService/GetMe", w.people["bob"].Access, "{}"); status != want {
 			return fmt.Errorf("%d %s", status, body)
 		}
 		return nil

@@ -28,13 +28,10 @@ import (
 // for the case and the surface.
 type parityWorld struct {
 	*system
-	people map[string]*parityPerson
+	people map[string]*Person
 	// hashing is held by who has a password looked at.
 	hashing sync.Mutex
 }
-
-// parityPerson is somebody, or what is left of their session.
-type parityPerson struct{ id, email, access, refresh, device, session, etag string }
 
 // newParityWorld signs up alice and bob, who change nothing; the administrator,
 // the one there is; stale, whose roles have changed since; ended, whose session
@@ -42,14 +39,10 @@ type parityPerson struct{ id, email, access, refresh, device, session, etag stri
 // ago.
 func newParityWorld(t *testing.T, s *system) *parityWorld {
 	t.Helper()
-	w := &parityWorld{system: s, people: map[string]*parityPerson{"": {}, "garbage": {access: "not.a.token"}}}
-	admin, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: adminPassword})
-	if err != nil {
-		t.Fatalf("Login as the administrator: %v", err)
-	}
-	w.people["admin"] = personOf(t, admin.GetSignedIn())
+	w := &parityWorld{system: s, people: map[string]*Person{"": {}, "garbage": {Access: "not.a.token"}}}
+	w.people["admin"] = s.Admin(t)
 	for _, name := range []string{"alice", "bob", "stale", "ended", "disabled", "gone", "weary"} {
-		w.people[name] = personOf(t, s.signUp(t, "parity-"+name+"@example.com"))
+		w.people[name] = s.signUp(t, "parity-"+name+"@example.com")
 	}
 	of := &subject{world: w, t: t, links: map[string]string{}}
 	for _, step := range []parityStep{
@@ -60,16 +53,16 @@ func newParityWorld(t *testing.T, s *system) *parityWorld {
 	} {
 		of.take(step)
 	}
-	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() - interval '1 hour' WHERE id = $1", w.people["weary"].session); err != nil {
+	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() - interval '1 hour' WHERE id = $1", w.people["weary"].Session); err != nil {
 		t.Fatal(err)
 	}
 	// The administrator's calls take longer than a sign-in is recent.
-	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() + interval '1 hour' WHERE id = $1", w.people["admin"].session); err != nil {
+	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() + interval '1 hour' WHERE id = $1", w.people["admin"].Session); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"stale", "ended", "disabled", "gone"} {
 		eventually(t, 5*time.Second, name+"'s token is refused", func() error {
-			if status, _, body := s.post(t, "/bff.v1.AccountService/ListSessions", w.people[name].access, "{}"); status != 401 {
+			if status, _, body := s.post(t, "/bff.v1.AccountService/ListSessions", w.people[name].Access, "{}"); status != 401 {
 				return fmt.Errorf("%d %s", status, body)
 			}
 			return nil
@@ -85,20 +78,7 @@ func (w *parityWorld) renew(t *testing.T) {
 	of := &subject{world: w, t: t, links: map[string]string{}}
 	for _, name := range []string{"admin", "alice", "bob", "weary"} {
 		of.take(parityStep{Call: "AuthService/Refresh", Send: map[string]any{"refreshToken": "{{" + name + ".refresh}}"}})
-		w.people[name].access, w.people[name].refresh = of.stepField("tokens.accessToken"), of.stepField("tokens.refreshToken")
-	}
-}
-
-func personOf(t testing.TB, in *bffv1.SignedIn) *parityPerson {
-	t.Helper()
-	var claims jwt.MapClaims
-	if _, _, err := jwt.NewParser().ParseUnverified(in.GetTokens().GetAccessToken(), &claims); err != nil {
-		t.Fatal(err)
-	}
-	session, _ := claims["sid"].(string)
-	return &parityPerson{
-		id: in.GetUser().GetId(), email: in.GetUser().GetEmail(), etag: in.GetUser().GetEtag(), session: session,
-		access: in.GetTokens().GetAccessToken(), refresh: in.GetTokens().GetRefreshToken(), device: in.GetDeviceToken(),
+		w.people[name].Access, w.people[name].Refresh = of.stepField("tokens.accessToken"), of.stepField("tokens.refreshToken")
 	}
 }
 
@@ -106,7 +86,7 @@ const foreignKeyID = "parity"
 
 // publishForeignKey has auth publish a key that another holds the private half
 // of, so that tokens can be signed that auth never would.
-func (s *system) publishForeignKey(t testing.TB) ed25519.PrivateKey {
+func publishForeignKey(t testing.TB, s *system) ed25519.PrivateKey {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -125,9 +105,9 @@ func (s *system) publishForeignKey(t testing.TB) ed25519.PrivateKey {
 // stranger, whose token is for another audience, and unsigned.
 func (w *parityWorld) signTokens(t testing.TB, key ed25519.PrivateKey) {
 	t.Helper()
-	sign := func(change func(claims jwt.MapClaims)) *parityPerson {
+	sign := func(change func(claims jwt.MapClaims)) *Person {
 		var claims jwt.MapClaims
-		if _, _, err := jwt.NewParser().ParseUnverified(w.people["alice"].access, &claims); err != nil {
+		if _, _, err := jwt.NewParser().ParseUnverified(w.people["alice"].Access, &claims); err != nil {
 			t.Fatal(err)
 		}
 		change(claims)
@@ -137,18 +117,18 @@ func (w *parityWorld) signTokens(t testing.TB, key ed25519.PrivateKey) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return &parityPerson{access: text}
+		return &Person{Access: text}
 	}
 	w.people["twin"] = sign(func(jwt.MapClaims) {})
 	eventually(t, 30*time.Second, "the key is believed", func() error {
-		if status, _, body := w.post(t, "/bff.v1.AccountService/ListSessions", w.people["twin"].access, "{}"); status != 200 {
+		if status, _, body := w.post(t, "/bff.v1.AccountService/ListSessions", w.people["twin"].Access, "{}"); status != 200 {
 			return fmt.Errorf("%d %s", status, body)
 		}
 		return nil
 	})
 	w.people["expired"] = sign(func(claims jwt.MapClaims) { claims["exp"] = time.Now().Add(-time.Hour).Unix() })
 	w.people["stranger"] = sign(func(claims jwt.MapClaims) { claims["aud"] = "another" })
-	w.people["forger"] = &parityPerson{access: w.people["twin"].access[:len(w.people["twin"].access)-10] + "AAAAAAAAAA"}
+	w.people["forger"] = &Person{Access: w.people["twin"].Access[:len(w.people["twin"].Access)-10] + "AAAAAAAAAA"}
 }
 
 // failToSignIn fails often enough that the account has to wait, for an hour.
@@ -169,7 +149,7 @@ func (w *parityWorld) failToSignIn(t *testing.T, email string) {
 type subject struct {
 	world     *parityWorld
 	t         *testing.T
-	new, made *parityPerson
+	new, made *Person
 	random    string
 	step      any               // what the last step answered
 	links     map[string]string // that were mailed
@@ -209,21 +189,21 @@ func (s *subject) fill(text string) string {
 		person := s.person(name)
 		switch of {
 		case "id":
-			return person.id
+			return person.ID
 		case "email":
-			return person.email
+			return person.Email
 		case "access":
-			return person.access
+			return person.Access
 		case "refresh":
-			return person.refresh
+			return person.Refresh
 		case "device":
-			return person.device
+			return person.Device
 		case "session":
-			return person.session
+			return person.Session
 		case "etag":
-			return person.etag
+			return person.ETag
 		case "verify_email", "invitation", "reset_password", "confirm_email":
-			return s.link(of, person.email)
+			return s.link(of, person.Email)
 		}
 		s.t.Fatalf("%s names nothing", found)
 		return ""
@@ -245,9 +225,9 @@ func (s *subject) number() string {
 	return s.random
 }
 
-func (s *subject) token(as string) string { return s.person(as).access }
+func (s *subject) token(as string) string { return s.person(as).Access }
 
-func (s *subject) person(name string) *parityPerson {
+func (s *subject) person(name string) *Person {
 	switch name {
 	case "new":
 		if s.new == nil {
@@ -255,13 +235,13 @@ func (s *subject) person(name string) *parityPerson {
 		}
 		return s.new
 	case "moved":
-		return &parityPerson{email: "moved-" + s.number() + "@example.com"}
+		return &Person{Email: "moved-" + s.number() + "@example.com"}
 	case "made":
 		if s.made == nil {
 			user := s.take(parityStep{Call: "UserService/CreateUser", As: "admin", Send: map[string]any{
 				"user": map[string]any{"email": "made-{{random}}@example.com", "firstName": "Grace", "lastName": "Hopper"},
 			}})["user"].(map[string]any)
-			s.made = &parityPerson{id: user["id"].(string), email: user["email"].(string), etag: user["etag"].(string)}
+			s.made = &Person{ID: user["id"].(string), Email: user["email"].(string), ETag: user["etag"].(string)}
 		}
 		return s.made
 	}
@@ -272,16 +252,16 @@ func (s *subject) person(name string) *parityPerson {
 	return person
 }
 
-func (s *subject) signUp() *parityPerson {
+func (s *subject) signUp() *Person {
 	answer := s.take(parityStep{Call: "AuthService/Register", Send: map[string]any{
-		"email": "new-{{random}}@example.com", "password": "correct horse battery", "firstName": "Ada", "lastName": "Lovelace",
+		"email": "new-{{random}}@example.com", "password": Password, "firstName": "Ada", "lastName": "Lovelace",
 	}})
 	text, _ := json.Marshal(answer)
 	var in bffv1.RegisterResponse
 	if err := protojson.Unmarshal(text, &in); err != nil {
 		s.t.Fatal(err)
 	}
-	return personOf(s.t, in.GetSignedIn())
+	return personOf(s.t, s.world.connect, in.GetSignedIn())
 }
 
 // take makes a call before the case's own, and returns what it answers.

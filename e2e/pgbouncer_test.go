@@ -159,17 +159,17 @@ func (b *bouncer) transactions(t *testing.T) (n int64) {
 func TestTheSystemWorksThroughPgBouncerInTransactionMode(t *testing.T) {
 	t.Parallel()
 	var through *bouncer
-	s := newSystem(t, "three processes", func(database *pgtest.Database) {
+	s := Start(t, ThreeProcesses, WithDatabaseURLs(func(database *pgtest.Database) {
 		through = newBouncer(t, *database)
 		database.Auth, database.Users = through.before(t, database.Auth), through.before(t, database.Users)
-	})
-	admin := s.admin(t)
+	}))
+	admin := s.Admin(t).Client()
 	var group sync.WaitGroup
 	for i := range 4 {
 		email := fmt.Sprintf("person%d@example.com", i)
 		person := s.signUp(t, email)
 		group.Go(func() {
-			if err := s.wholeStory(t, admin, email, person); err != nil {
+			if err := wholeStory(t, s, admin, email, person); err != nil {
 				t.Errorf("person %d: %v", i, err)
 			}
 		})
@@ -181,8 +181,8 @@ func TestTheSystemWorksThroughPgBouncerInTransactionMode(t *testing.T) {
 }
 
 // wholeStory has somebody sign in, refresh, change, and be revoked.
-func (s *system) wholeStory(t *testing.T, admin client, email string, person *bffv1.SignedIn) error {
-	tokens := person.GetTokens()
+func wholeStory(t *testing.T, s *system, admin client, email string, person *Person) error {
+	tokens := &bffv1.Tokens{AccessToken: person.Access, RefreshToken: person.Refresh}
 	for range 10 {
 		err := patiently(func() error {
 			refreshed, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens.GetRefreshToken()})
@@ -207,7 +207,7 @@ func (s *system) wholeStory(t *testing.T, admin client, email string, person *bf
 	}
 	var other *bffv1.Tokens
 	err := patiently(func() error {
-		login, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: email, Password: "correct horse battery"})
+		login, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: email, Password: Password})
 		other = login.GetSignedIn().GetTokens()
 		return err
 	})
@@ -221,23 +221,23 @@ func (s *system) wholeStory(t *testing.T, admin client, email string, person *bf
 	if err != nil {
 		return fmt.Errorf("Logout: %w", err)
 	}
-	if err := s.refused(t, tokens.GetAccessToken()); err != nil {
+	if err := wantTokenRefused(t, s, tokens.GetAccessToken()); err != nil {
 		return fmt.Errorf("after Logout: %w", err)
 	}
 	// The relay tells users, and the stream the gateway.
 	err = patiently(func() error {
-		_, err := admin.users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: person.GetUser().GetId()})
+		_, err := admin.users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: person.ID})
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("DisableUser: %w", err)
 	}
-	if err := s.refused(t, other.GetAccessToken()); err != nil {
+	if err := wantTokenRefused(t, s, other.GetAccessToken()); err != nil {
 		return fmt.Errorf("after DisableUser: %w", err)
 	}
 	return within(20*time.Second, func() error {
 		var status string
-		if err := s.owner.QueryRow(t.Context(), "SELECT status FROM users.profiles WHERE id = $1", person.GetUser().GetId()).Scan(&status); err != nil || status != "disabled" {
+		if err := s.owner.QueryRow(t.Context(), "SELECT status FROM users.profiles WHERE id = $1", person.ID).Scan(&status); err != nil || status != "disabled" {
 			return fmt.Errorf("users has the status %q: %w", status, err)
 		}
 		return nil
@@ -257,7 +257,7 @@ func patiently(try func() error) error {
 }
 
 // refused waits until a token is refused.
-func (s *system) refused(t *testing.T, token string) error {
+func wantTokenRefused(t *testing.T, s *system, token string) error {
 	return within(2*cutOffBound, func() error {
 		_, err := s.client(token).account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
 		if connect.CodeOf(err) != connect.CodeUnauthenticated {

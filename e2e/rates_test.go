@@ -39,7 +39,7 @@ func killRedis(cmd *exec.Cmd) {
 // answer that is neither.
 func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	redisAt, secondAt := freeAddress(t), freeAddress(t)
 	redis := startRedis(t, redisAt)
 	env := []string{"REDIS_URL=redis://" + redisAt, "GATEHOUSE_POLICY=bff.v1.AccountService/GetMe rate=20/h burst=20"}
@@ -65,7 +65,7 @@ func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 	// admitted is how many of 60 calls of one person are let through.
 	admitted := func() (count int) {
 		people++
-		token := s.signUp(t, strings.Repeat("a", people)+"@example.com").GetTokens().GetAccessToken()
+		token := s.signUp(t, strings.Repeat("a", people)+"@example.com").Access
 		gateways := []client{s.client(token), (&system{url: "http://" + secondAt}).client(token)}
 		for i := range 60 {
 			switch _, err := gateways[i%2].account.GetMe(t.Context(), &bffv1.GetMeRequest{}); {

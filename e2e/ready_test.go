@@ -16,7 +16,6 @@ import (
 func TestServeIsReadyOnceItsAdministratorExists(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Empty(t)
-	listen := freeAddress(t)
 	env := []string{
 		"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + secretKey, "GATEHOUSE_INTERNAL_KEY=" + internalKey,
 		"GATEHOUSE_REGISTRATION=closed", "GATEHOUSE_ADMIN_EMAIL=" + adminEmail, "GATEHOUSE_ADMIN_PASSWORD=" + adminPassword,
@@ -33,10 +32,8 @@ func TestServeIsReadyOnceItsAdministratorExists(t *testing.T) {
 	if _, err := held.Exec(t.Context(), "LOCK TABLE auth.accounts IN SHARE MODE"); err != nil {
 		t.Fatal(err)
 	}
-	s := &system{
-		url: "http://" + listen, owner: openPool(t, database), processes: map[string]*process{},
-		roles: map[string]role{"serve": {env: env, listen: listen}},
-	}
+	s := NewServe(t, database, env)
+	listen := s.roles[RoleServe].listen
 	p := startProcess(t, slices.Concat(env, []string{"GATEHOUSE_LISTEN=" + listen}), "serve")
 	readyz := func() bool {
 		response, err := http.Get("http://" + listen + "/readyz")
@@ -75,5 +72,5 @@ func TestServeIsReadyOnceItsAdministratorExists(t *testing.T) {
 		}
 		return nil
 	})
-	s.admin(t)
+	s.Admin(t)
 }

@@ -31,9 +31,9 @@ var recentRequests = map[protoreflect.Name]string{
 // nothing that it can do outlives it.
 func TestAnOldSignInChangesNobody(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "one process")
-	ada := s.signUp(t, "ada@example.com").GetUser().GetId()
-	if _, err := s.admin(t).users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: ada}); err != nil {
+	s := Start(t, OneProcess)
+	ada := s.signUp(t, "ada@example.com").ID
+	if _, err := s.Admin(t).Client().users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: ada}); err != nil {
 		t.Fatalf("DisableUser: %v", err)
 	}
 	login, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: adminPassword})

@@ -15,8 +15,8 @@ import (
 // users is killed again and again; and no profile ever goes back.
 func TestTenThousandAccountsReachUsersHoweverOftenItIsKilled(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
-	admin := s.admin(t)
+	s := Start(t, ThreeProcesses)
+	admin := s.Admin(t).Client()
 	second := s.roles[roleAuth]
 	second.listen = freeAddress(t)
 	copied := startProcess(t, append(second.env, "GATEHOUSE_LISTEN="+second.listen), roleAuth)
@@ -93,7 +93,7 @@ func TestTenThousandAccountsReachUsersHoweverOftenItIsKilled(t *testing.T) {
 	if copied.hasEnded() {
 		t.Error("the second auth has ended")
 	}
-	s.wantTheSameOfBoth(t)
+	wantSameAccountsInBoth(t, s)
 	for query, want := range map[string]int{
 		"SELECT count(*) FROM users.profiles":                                   10_000 - 60 + 1, // and the administrator
 		"SELECT count(*) FROM users.tombstones":                                 60,
@@ -108,7 +108,7 @@ func TestTenThousandAccountsReachUsersHoweverOftenItIsKilled(t *testing.T) {
 }
 
 // wantTheSameOfBoth wants auth and users to say the same of every account.
-func (s *system) wantTheSameOfBoth(t *testing.T) {
+func wantSameAccountsInBoth(t *testing.T, s *system) {
 	t.Helper()
 	const differing = `
 		SELECT count(*) FROM auth.accounts a FULL JOIN users.profiles p USING (id)

@@ -104,14 +104,14 @@ func (a restAnswer) list(name string) []restAnswer {
 func TestTheWholeAPIByREST(t *testing.T) {
 	t.Parallel()
 	for _, shape := range shapes {
-		t.Run(shape, func(t *testing.T) {
+		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			restStory(t, shape)
 		})
 	}
 }
 
-func restStory(t *testing.T, shape string) {
+func restStory(t *testing.T, shape Shape) {
 	var refusing atomic.Bool
 	server := mailtest.Start(t, mailtest.Config{Rcpt: func(to string) error {
 		if refusing.Load() && strings.Contains(to, "lost@") {
@@ -119,9 +119,9 @@ func restStory(t *testing.T, shape string) {
 		}
 		return nil
 	}})
-	w := newRESTWalk(t, newSystem(t, shape))
+	w := newRESTWalk(t, Start(t, shape))
 	name := roleAuth
-	if shape == "one process" {
+	if shape == OneProcess {
 		name = "up"
 	}
 	w.processes[name].kill()
@@ -274,7 +274,7 @@ func restStory(t *testing.T, shape string) {
 		t.Errorf("ListAuditEvents: %v", got)
 	}
 	refusing.Store(true)
-	lost := w.invite(t, "lost@example.com")
+	lost := invite(t, w.system, "lost@example.com")
 	eventually(t, 30*time.Second, "be refused once", func() error {
 		tag, err := w.owner.Exec(t.Context(), "UPDATE auth.mails SET attempts = 2, next_attempt_time = now() WHERE id = $1 AND last_error <> ''", lost)
 		if err == nil && tag.RowsAffected() != 1 {

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -16,83 +15,7 @@ import (
 
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
-	"gatehouse/internal/pgtest"
-	"gatehouse/internal/postgres"
-	"gatehouse/internal/schema"
 )
-
-// store is a Postgres of the test's own, which can be ended and started again.
-type store struct {
-	dir    string
-	server *postgres.Server
-}
-
-// newStore starts one that loses nothing in a crash, with the schema applied.
-func newStore(t *testing.T) (*store, pgtest.Database) {
-	t.Helper()
-	// Not t.TempDir, whose long name no socket would fit into.
-	dir, err := os.MkdirTemp("", "gatehouse-restart-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil { // root's Postgres runs as another user
-		t.Fatal(err)
-	}
-	s := &store{dir: dir}
-	s.start(t)
-	t.Cleanup(func() { _ = s.server.Stop(context.Background()) })
-	database := pgtest.Database{Owner: s.server.URL("postgres")}
-	roles := schema.Roles{Auth: schema.Role{Password: "auth"}, Users: schema.Role{Password: "users"}}
-	if _, err := schema.Apply(t.Context(), schema.Config{SQL: schemaSQL, DatabaseURL: database.Owner, Roles: roles}); err != nil {
-		t.Fatalf("apply the schema: %v", err)
-	}
-	for service, url := range map[string]*string{schema.Auth: &database.Auth, schema.Users: &database.Users} {
-		if *url, err = schema.ServiceURL(database.Owner, schema.RoleName("postgres", service), service); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return s, database
-}
-
-// start tries again for a while: what served connections outlives a postmaster
-// that was killed by as long as it takes to notice, and keeps a new one out.
-func (s *store) start(t *testing.T) {
-	t.Helper()
-	eventually(t, time.Minute, "start Postgres", func() error {
-		server, err := postgres.Start(t.Context(), postgres.Config{Dir: s.dir})
-		if err == nil {
-			s.server = server
-		}
-		return err
-	})
-}
-
-// stop is a fast shutdown: what isn't committed is rolled back.
-func (s *store) stop(t *testing.T) {
-	t.Helper()
-	if err := s.server.Stop(t.Context()); err != nil {
-		t.Errorf("stop Postgres: %v", err)
-	}
-}
-
-// kill ends the postmaster as a crash does; the next start recovers.
-func (s *store) kill(t *testing.T) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(s.server.Dir(), "data", "postmaster.pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var pid int
-	if _, err := fmt.Sscan(strings.Split(string(text), "\n")[0], &pid); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	<-s.server.Done()
-	_ = s.server.Stop(t.Context()) // says that it had ended by itself
-}
 
 // load is people who sign in, refresh and register, as long as ctx lasts.
 type load struct {
@@ -117,7 +40,7 @@ func (l *load) maybe(t *testing.T, what string, err error) bool {
 }
 
 func (l *load) login(ctx context.Context, t *testing.T, email string) {
-	_, err := l.system.client("").auth.Login(ctx, &bffv1.LoginRequest{Email: email, Password: "correct horse battery"})
+	_, err := l.system.client("").auth.Login(ctx, &bffv1.LoginRequest{Email: email, Password: Password})
 	if err == nil {
 		l.logins.Add(1)
 	} else if ctx.Err() == nil {
@@ -126,7 +49,7 @@ func (l *load) login(ctx context.Context, t *testing.T, email string) {
 }
 
 func (l *load) register(ctx context.Context, t *testing.T, email string) {
-	response, err := l.system.client("").auth.Register(ctx, &bffv1.RegisterRequest{Email: email, Password: "correct horse battery", FirstName: "Ada"})
+	response, err := l.system.client("").auth.Register(ctx, &bffv1.RegisterRequest{Email: email, Password: Password, FirstName: "Ada"})
 	if err == nil {
 		l.registrations.Add(1)
 		l.mu.Lock()
@@ -141,10 +64,10 @@ func (l *load) register(ctx context.Context, t *testing.T, email string) {
 // client does whose answer was lost. It returns the token that is good.
 func (l *load) refresh(ctx context.Context, t *testing.T, token, key string) string {
 	for ctx.Err() == nil {
-		next, err := l.system.refresh(ctx, token, key)
+		next, err := l.system.client("").Refresh(ctx, token, key)
 		if err == nil {
 			l.refreshes.Add(1)
-			return next
+			return next.GetRefreshToken()
 		}
 		if ctx.Err() == nil && !l.maybe(t, "Refresh", err) {
 			return token
@@ -153,20 +76,13 @@ func (l *load) refresh(ctx context.Context, t *testing.T, token, key string) str
 	// Not with ctx, so that what is returned is what the server thinks.
 	next := token
 	eventually(t, time.Minute, "the last refresh", func() (err error) {
-		got, err := l.system.refresh(context.WithoutCancel(ctx), token, key)
+		got, err := l.system.client("").Refresh(context.WithoutCancel(ctx), token, key)
 		if err == nil {
-			next = got
+			next = got.GetRefreshToken()
 		}
 		return err
 	})
 	return next
-}
-
-func (s *system) refresh(ctx context.Context, token, key string) (string, error) {
-	ctx, call := connect.NewClientContext(ctx)
-	call.RequestHeader().Set("Idempotency-Key", key)
-	response, err := s.client("").auth.Refresh(ctx, &bffv1.RefreshRequest{RefreshToken: token})
-	return response.GetTokens().GetRefreshToken(), err
 }
 
 // untilMore waits until each kind of call has been acknowledged some more times.
@@ -192,10 +108,10 @@ func (l *load) untilMore(t *testing.T, what string) {
 func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
 	t.Parallel()
 	for _, shape := range shapes {
-		t.Run(shape, func(t *testing.T) {
+		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			store, database := newStore(t)
-			s := newSystemOn(t, shape, database)
+			s := Start(t, shape, OnDatabase(database))
 			l := &load{system: s, registered: map[string]*bffv1.Tokens{}}
 			ctx, cancel := context.WithCancel(t.Context())
 			var people sync.WaitGroup
@@ -213,7 +129,7 @@ func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
 			}
 			last := make([]string, 3) // tokens, each its owner's alone until all have stopped
 			for i := range last {
-				last[i] = s.signUp(t, fmt.Sprintf("person-%d@example.com", i)).GetTokens().GetRefreshToken()
+				last[i] = s.signUp(t, fmt.Sprintf("person-%d@example.com", i)).Refresh
 			}
 			for i := range last {
 				pace(func(n int) { last[i] = l.refresh(ctx, t, last[i], fmt.Sprintf("key-%d-%d", i, n)) })
@@ -239,10 +155,10 @@ func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
 			t.Logf("%d logins, %d refreshes, %d registrations; %d calls without an answer",
 				l.logins.Load(), l.refreshes.Load(), l.registrations.Load(), l.lost.Load())
 			l.wantWhatWasAcknowledged(t, last)
-			if shape == "one process" { // the one that has a mailbox
+			if shape == OneProcess { // the one that has a mailbox
 				l.wantMailed(t)
 			}
-			s.wantNothingHalfDone(t)
+			wantNothingHalfDone(t, s)
 		})
 	}
 }
@@ -285,7 +201,7 @@ func (l *load) wantWhatWasAcknowledged(t *testing.T, last []string) {
 	}
 	for email, tokens := range l.registered {
 		eventually(t, time.Minute, "sign in as "+email, func() error {
-			_, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: email, Password: "correct horse battery"})
+			_, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: email, Password: Password})
 			if connect.CodeOf(err) == connect.CodeUnauthenticated {
 				t.Fatalf("%s was registered, and can't sign in: %v", email, err)
 			}
@@ -299,7 +215,7 @@ func (l *load) wantWhatWasAcknowledged(t *testing.T, last []string) {
 func (l *load) wantGood(t *testing.T, what, token string) {
 	t.Helper()
 	eventually(t, time.Minute, what, func() error {
-		_, err := l.system.refresh(t.Context(), token, "the last")
+		_, err := l.system.client("").Refresh(t.Context(), token, "the last")
 		if connect.CodeOf(err) == connect.CodeUnauthenticated {
 			t.Fatalf("%s was given, and isn't good: %v", what, err)
 		}
@@ -307,7 +223,7 @@ func (l *load) wantGood(t *testing.T, what, token string) {
 	})
 }
 
-func (s *system) wantNothingHalfDone(t *testing.T) {
+func wantNothingHalfDone(t *testing.T, s *system) {
 	t.Helper()
 	eventually(t, time.Minute, "users hears of all", func() error {
 		if n := s.count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
@@ -315,7 +231,7 @@ func (s *system) wantNothingHalfDone(t *testing.T) {
 		}
 		return nil
 	})
-	s.wantTheSameOfBoth(t)
+	wantSameAccountsInBoth(t, s)
 	// Acknowledged or not, an account was made with its session and its audit, or
 	// not at all.
 	const halves = `

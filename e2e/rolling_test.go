@@ -8,65 +8,23 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
-	"gatehouse/internal/pgtest"
 )
-
-// newRollingPair starts two copies of each service on one database. Each copy knows
-// both of the others.
-func newRollingPair(t *testing.T) [2]*system {
-	t.Helper()
-	database := pgtest.New(t)
-	owner := openPool(t, database.Owner)
-	addresses := map[string][2]string{}
-	urls := map[string]string{}
-	for _, name := range []string{roleUsers, roleAuth, roleBff} {
-		at := [2]string{freeAddress(t), freeAddress(t)}
-		addresses[name], urls[name] = at, "http://"+at[0]+",http://"+at[1]
-	}
-	common := []string{
-		"GATEHOUSE_INTERNAL_KEY=" + internalKey, "GATEHOUSE_DRAIN=1s",
-	}
-	public := []string{"GATEHOUSE_PUBLIC_URL=http://localhost:8001", "GATEHOUSE_THROTTLE=off"}
-	usersURL, authURL := "USERS_URL="+urls[roleUsers], "AUTH_URL="+urls[roleAuth]
-	var pair [2]*system
-	for i := range pair {
-		pair[i] = &system{
-			url: "http://" + addresses[roleBff][i], owner: owner, processes: map[string]*process{},
-			roles: map[string]role{
-				roleUsers: {listen: addresses[roleUsers][i], env: append([]string{"USERS_DATABASE_URL=" + database.Users}, common...)},
-				roleAuth: {listen: addresses[roleAuth][i], env: slices.Concat(common, public, []string{
-					usersURL, "AUTH_DATABASE_URL=" + database.Auth, "GATEHOUSE_SECRET_KEY=" + secretKey, "GATEHOUSE_REGISTRATION=open",
-					"GATEHOUSE_ADMIN_EMAIL=" + adminEmail, "GATEHOUSE_ADMIN_PASSWORD=" + adminPassword,
-				})},
-				roleBff: {listen: addresses[roleBff][i], env: slices.Concat(common, public, []string{usersURL, authURL})},
-			},
-		}
-	}
-	for _, name := range []string{roleUsers, roleAuth, roleBff} {
-		for _, one := range pair {
-			one.start(t, name)
-		}
-	}
-	return pair
-}
 
 // restart replaces one of the system's processes as an orchestrator does.
 // Meanwhile calls are under way that take longer than the process goes on
 // accepting others.
-func (s *system) restart(t *testing.T, name string, c *traffic, busy []*person) {
+func restart(t *testing.T, s *system, name string, c *traffic, busy []*loadUser) {
 	t.Helper()
 	letGo := c.holdUp(t, s.owner, busy)
 	old := s.processes[name]
@@ -265,26 +223,21 @@ func (c *traffic) untilMore(t *testing.T, what string) {
 	})
 }
 
-// person is somebody with a session; only their own loop changes it.
-type person struct {
-	client          func(token string) client
-	id, email       string
-	access, refresh string
-	calls           int
-	name            string // as the last acknowledged update says
+// loadUser is a person who calls in a loop; only that loop changes it.
+type loadUser struct {
+	*Person
+	calls int
+	name  string // as in the last acknowledged update
 }
 
-// newPerson registers somebody, who then calls through the client.
-func newPerson(t *testing.T, s *system, through func(string) client, email string) *person {
+// newLoadUser registers somebody, who then calls through the client.
+func newLoadUser(t *testing.T, s *system, through func(string) client, email string) *loadUser {
 	t.Helper()
-	signedIn := s.signUp(t, email)
-	return &person{
-		client: through, id: signedIn.GetUser().GetId(), email: email, name: signedIn.GetUser().GetFirstName(),
-		access: signedIn.GetTokens().GetAccessToken(), refresh: signedIn.GetTokens().GetRefreshToken(),
-	}
+	person := s.signUp(t, email).Through(through)
+	return &loadUser{Person: person, name: person.FirstName}
 }
 
-func (p *person) act(ctx context.Context, c *traffic) {
+func (p *loadUser) act(ctx context.Context, c *traffic) {
 	p.calls++
 	switch roll := rand.N(20); {
 	case roll < 13:
@@ -296,43 +249,33 @@ func (p *person) act(ctx context.Context, c *traffic) {
 	}
 }
 
-func (p *person) update(ctx context.Context, c *traffic) {
+func (p *loadUser) update(ctx context.Context, c *traffic) {
 	name := fmt.Sprintf("Ada %d", p.calls)
 	if c.call(ctx, "UpdateMe", func(ctx context.Context) error { return p.rename(ctx, name) }) {
 		p.name = name
 	}
 }
 
-func (p *person) renew(ctx context.Context, c *traffic) {
-	key := fmt.Sprintf("%s %d", p.email, p.calls)
-	c.call(ctx, "Refresh", func(ctx context.Context) error { return p.exchange(ctx, key) })
+func (p *loadUser) renew(ctx context.Context, c *traffic) {
+	key := fmt.Sprintf("%s %d", p.Email, p.calls)
+	c.call(ctx, "Refresh", func(ctx context.Context) error { return p.Renew(ctx, key) })
 }
 
-func (p *person) getMe(ctx context.Context) error {
-	me, err := p.client(p.access).account.GetMe(ctx, &bffv1.GetMeRequest{})
+func (p *loadUser) getMe(ctx context.Context) error {
+	me, err := p.Client().account.GetMe(ctx, &bffv1.GetMeRequest{})
 	if err == nil {
 		err = whole(me.GetErrors())
 	}
 	return err
 }
 
-func (p *person) rename(ctx context.Context, name string) error {
-	_, err := p.client(p.access).account.UpdateMe(ctx, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: name}})
+func (p *loadUser) rename(ctx context.Context, name string) error {
+	_, err := p.Client().account.UpdateMe(ctx, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: name}})
 	return err
 }
 
-func (p *person) exchange(ctx context.Context, key string) error {
-	ctx, call := connect.NewClientContext(ctx)
-	call.RequestHeader().Set("Idempotency-Key", key)
-	response, err := p.client("").auth.Refresh(ctx, &bffv1.RefreshRequest{RefreshToken: p.refresh})
-	if err == nil {
-		p.access, p.refresh = response.GetTokens().GetAccessToken(), response.GetTokens().GetRefreshToken()
-	}
-	return err
-}
-
-func (p *person) login(ctx context.Context) error {
-	response, err := p.client("").auth.Login(ctx, &bffv1.LoginRequest{Email: p.email, Password: "correct horse battery"})
+func (p *loadUser) login(ctx context.Context) error {
+	response, err := p.Anonymous().auth.Login(ctx, &bffv1.LoginRequest{Email: p.Email, Password: Password})
 	if err == nil {
 		err = whole(response.GetErrors())
 	}
@@ -342,11 +285,11 @@ func (p *person) login(ctx context.Context) error {
 // holdUp begins an update and a refresh, in turn, of each of these people, which
 // stop in the middle of the database's work. It returns what lets them go on and
 // waits for their end.
-func (c *traffic) holdUp(t *testing.T, owner *pgxpool.Pool, people []*person) (letGo func()) {
+func (c *traffic) holdUp(t *testing.T, owner *pgxpool.Pool, people []*loadUser) (letGo func()) {
 	t.Helper()
 	ids := make([]string, len(people))
 	for i, p := range people {
-		ids[i] = p.id
+		ids[i] = p.ID
 	}
 	tx, err := owner.Begin(t.Context())
 	if err != nil {
@@ -400,7 +343,7 @@ func whole(missing []*bffv1.PartError) error {
 
 // createUser makes an account. Its profile may still be on its way.
 func createUser(ctx context.Context, admin client, email string) error {
-	response, err := admin.users.CreateUser(ctx, &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Grace"}, Password: "correct horse battery"})
+	response, err := admin.users.CreateUser(ctx, &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Grace"}, Password: Password})
 	for _, part := range response.GetErrors() {
 		if part.GetReason() != "PROFILE_PENDING" {
 			err = whole(response.GetErrors())
@@ -413,7 +356,7 @@ func createUser(ctx context.Context, admin client, email string) error {
 // over HTTP/1.1 and HTTP/2 alike, loses no request and signs nobody out, and
 // while a service's copies restart no gateway is unready.
 func TestARollingRestartLosesNoRequest(t *testing.T) {
-	pair := newRollingPair(t)
+	pair := StartPair(t, WithSettings("GATEHOUSE_DRAIN=1s", "GATEHOUSE_THROTTLE=off"))
 	balancers := []*balancer{newBalancer(pair, false), newBalancer(pair, true)}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -427,19 +370,14 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 		clients[i] = func(token string) client { return pair[0].clientOver(over, token, connecthttp.WithProtoJSON()) }
 	}
 
-	var people, busy []*person
+	var people, busy []*loadUser
 	for i := range 14 {
-		people = append(people, newPerson(t, pair[i%2], clients[i%2], fmt.Sprintf("roller-%d@example.com", i)))
+		people = append(people, newLoadUser(t, pair[i%2], clients[i%2], fmt.Sprintf("roller-%d@example.com", i)))
 	}
 	for i := range 8 {
-		busy = append(busy, newPerson(t, pair[i%2], clients[i/2%2], fmt.Sprintf("busy-%d@example.com", i)))
+		busy = append(busy, newLoadUser(t, pair[i%2], clients[i/2%2], fmt.Sprintf("busy-%d@example.com", i)))
 	}
-	admin := &person{client: clients[1], email: adminEmail}
-	login, err := pair[0].client("").auth.Login(ctx, &bffv1.LoginRequest{Email: adminEmail, Password: adminPassword})
-	if err != nil {
-		t.Fatalf("Login as the administrator: %v", err)
-	}
-	admin.access = login.GetSignedIn().GetTokens().GetAccessToken()
+	admin := pair[0].Admin(t).Through(clients[1])
 
 	var crowded sync.WaitGroup
 	loop := func(pace time.Duration, act func(n int)) {
@@ -458,7 +396,7 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 	loop(200*time.Millisecond, func(int) { c.call(ctx, "Login", people[0].login) })
 	loop(200*time.Millisecond, func(n int) {
 		c.call(ctx, "CreateUser", func(ctx context.Context) error {
-			return createUser(ctx, admin.client(admin.access), fmt.Sprintf("created-%d@example.com", n))
+			return createUser(ctx, admin.Client(), fmt.Sprintf("created-%d@example.com", n))
 		})
 	})
 
@@ -468,7 +406,7 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 		for i, one := range pair {
 			what := fmt.Sprintf("%s %d", name, i)
 			t.Logf("%s restarts %s", time.Now().Format("15:04:05.000"), what)
-			one.restart(t, name, c, busy)
+			restart(t, one, name, c, busy)
 			c.untilMore(t, "after the restart of "+what)
 		}
 		if now := said(balancers); name == roleBff && now == unready {
@@ -500,7 +438,7 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 		}
 		return nil
 	})
-	pair[0].wantTheSameOfBoth(t)
+	wantSameAccountsInBoth(t, pair[0])
 }
 
 // said returns how often the gateways have said that they aren't ready.
@@ -515,14 +453,14 @@ func said(balancers []*balancer) (times int64) {
 
 // wantSignedIn wants the person's session to live on, and to be called as the
 // last answer said.
-func (p *person) wantSignedIn(t *testing.T) {
+func (p *loadUser) wantSignedIn(t *testing.T) {
 	t.Helper()
-	if err := p.exchange(t.Context(), "the last of "+p.email); err != nil {
-		t.Errorf("%s was signed out: %v", p.email, err)
+	if err := p.Renew(t.Context(), "the last of "+p.Email); err != nil {
+		t.Errorf("%s was signed out: %v", p.Email, err)
 		return
 	}
-	eventually(t, 10*time.Second, "the last name of "+p.email, func() error {
-		me, err := p.client(p.access).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+	eventually(t, 10*time.Second, "the last name of "+p.Email, func() error {
+		me, err := p.Client().account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 		if err == nil && me.GetUser().GetFirstName() != p.name {
 			err = fmt.Errorf("got %q, want %q", me.GetUser().GetFirstName(), p.name)
 		}

@@ -14,15 +14,15 @@ import (
 func TestSessionsAreSeenAndEndedByTheirOwnerAndByAdministrators(t *testing.T) {
 	t.Parallel()
 	for _, shape := range shapes {
-		t.Run(shape, func(t *testing.T) {
+		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
-			s := newSystem(t, shape)
+			s := Start(t, shape)
 			ada := s.signUp(t, "ada@example.com")
-			admin := s.admin(t)
+			admin := s.Admin(t).Client()
 			login := func(userAgent string) (client, *bffv1.Tokens) {
 				t.Helper()
 				over := &http.Client{Transport: from{"203.0.113.1", userAgent}}
-				response, err := s.clientOver(over, "").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: "correct horse battery"})
+				response, err := s.clientOver(over, "").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: Password})
 				if err != nil {
 					t.Fatalf("Login: %v", err)
 				}
@@ -70,13 +70,13 @@ func TestSessionsAreSeenAndEndedByTheirOwnerAndByAdministrators(t *testing.T) {
 			if err != nil || others.GetRevoked() != 1 {
 				t.Errorf("RevokeOtherSessions: %v, %v; want one", others, err)
 			}
-			wantEnded("the others are revoked", ada.GetTokens())
+			wantEnded("the others are revoked", &bffv1.Tokens{AccessToken: ada.Access, RefreshToken: ada.Refresh})
 			if sessions := list(phone); len(sessions) != 1 {
 				t.Errorf("the sessions are %v, want the phone's alone", sessions)
 			}
 
 			_, tabletTokens := login("tablet")
-			id := ada.GetUser().GetId()
+			id := ada.ID
 			seen, err := admin.users.ListUserSessions(t.Context(), &bffv1.ListUserSessionsRequest{UserId: id})
 			if err != nil || len(seen.GetSessions()) != 2 || seen.GetSessions()[0].GetUserAgent() != "tablet" || seen.GetSessions()[0].GetCurrent() {
 				t.Fatalf("ListUserSessions: %v, %v; want the tablet's first, and no current one", seen, err)
@@ -115,10 +115,10 @@ func TestSessionsAreSeenAndEndedByTheirOwnerAndByAdministrators(t *testing.T) {
 
 func TestTheAuditTellsAdministratorsAllAndPeopleWhatConcernsThem(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	ada := s.signUp(t, "ada@example.com")
-	admin := s.admin(t)
-	id := ada.GetUser().GetId()
+	admin := s.Admin(t).Client()
+	id := ada.ID
 	if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: "wrong"}); err == nil {
 		t.Error("a wrong password was taken")
 	}
@@ -145,7 +145,7 @@ func TestTheAuditTellsAdministratorsAllAndPeopleWhatConcernsThem(t *testing.T) {
 	}
 
 	// The roles have changed since the token was made.
-	refreshed, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.GetTokens().GetRefreshToken()})
+	refreshed, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.Refresh})
 	if err != nil {
 		t.Fatal(err)
 	}

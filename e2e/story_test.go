@@ -25,9 +25,9 @@ import (
 func TestStory(t *testing.T) {
 	t.Parallel()
 	for _, shape := range shapes {
-		t.Run(shape, func(t *testing.T) {
+		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
-			s := newSystem(t, shape)
+			s := Start(t, shape)
 			for name, part := range map[string]func(*testing.T, *system){
 				"sign up, in and out with plain JSON":      signingWithPlainJSON,
 				"GetMe over every protocol":                getMeOverEveryProtocol,
@@ -100,12 +100,12 @@ func signingWithPlainJSON(t *testing.T, s *system) {
 
 func getMeOverEveryProtocol(t *testing.T, s *system) {
 	ada := s.signUp(t, "protocols@example.com")
-	token := ada.GetTokens().GetAccessToken()
+	token := ada.Access
 	want, err := s.client(token).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 	if err != nil {
 		t.Fatalf("GetMe: %v", err)
 	}
-	if !proto.Equal(want.GetUser(), ada.GetUser()) || len(want.GetSessions()) != 1 || !want.GetSessions()[0].GetCurrent() ||
+	if !proto.Equal(want.GetUser(), ada.User) || len(want.GetSessions()) != 1 || !want.GetSessions()[0].GetCurrent() ||
 		want.GetSecurity().GetActiveSessions() != 1 || len(want.GetErrors()) != 0 {
 		t.Fatalf("GetMe answered %v", want)
 	}
@@ -144,7 +144,7 @@ func getMeOverEveryProtocol(t *testing.T, s *system) {
 }
 
 func administration(t *testing.T, s *system) {
-	admin := s.admin(t)
+	admin := s.Admin(t).Client()
 	created, err := admin.users.CreateUser(t.Context(), &bffv1.CreateUserRequest{
 		User:     &bffv1.User{Email: "managed@example.com", FirstName: "Man", LastName: "Aged", Locale: "en", Roles: []string{"editor"}},
 		Password: "a quiet lighthouse keeper",
@@ -225,7 +225,7 @@ func administration(t *testing.T, s *system) {
 }
 
 func pagingAndSearching(t *testing.T, s *system) {
-	admin := s.admin(t)
+	admin := s.Admin(t).Client()
 	var want []string
 	for i := range 7 {
 		email := fmt.Sprintf("page-%d@example.com", i)
@@ -279,7 +279,7 @@ func reversed(items []string) []string {
 }
 
 func foreignPageToken(t *testing.T, s *system) {
-	admin := s.admin(t)
+	admin := s.Admin(t).Client()
 	for i := range 2 {
 		s.signUp(t, fmt.Sprintf("token-%d@example.com", i))
 	}
@@ -305,22 +305,22 @@ func foreignPageToken(t *testing.T, s *system) {
 
 func oneselfAndOthers(t *testing.T, s *system) {
 	ada, bob := s.signUp(t, "self@example.com"), s.signUp(t, "other@example.com")
-	me := s.client(ada.GetTokens().GetAccessToken())
-	if got, err := me.users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: ada.GetUser().GetId()}); err != nil || got.GetUser().GetEmail() != "self@example.com" {
+	me := ada.Client()
+	if got, err := me.users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: ada.ID}); err != nil || got.GetUser().GetEmail() != "self@example.com" {
 		t.Errorf("GetUser of oneself: %v, %v", got, err)
 	}
-	_, err := me.users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: bob.GetUser().GetId()})
+	_, err := me.users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: bob.ID})
 	wantReason(t, err, connect.CodePermissionDenied, "PERMISSION_DENIED")
-	_, err = me.users.UpdateUser(t.Context(), &bffv1.UpdateUserRequest{User: &bffv1.User{Id: bob.GetUser().GetId(), FirstName: "Hacked"}})
+	_, err = me.users.UpdateUser(t.Context(), &bffv1.UpdateUserRequest{User: &bffv1.User{Id: bob.ID, FirstName: "Hacked"}})
 	wantReason(t, err, connect.CodePermissionDenied, "PERMISSION_DENIED")
 	for name, call := range map[string]func(client) error{
 		"ListUsers": func(c client) error { _, err := c.users.ListUsers(t.Context(), &bffv1.ListUsersRequest{}); return err },
 		"DeleteUser": func(c client) error {
-			_, err := c.users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: ada.GetUser().GetId()})
+			_, err := c.users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: ada.ID})
 			return err
 		},
 		"SetUserRoles": func(c client) error {
-			_, err := c.users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: ada.GetUser().GetId(), Roles: []string{"admin"}})
+			_, err := c.users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: ada.ID, Roles: []string{"admin"}})
 			return err
 		},
 	} {
@@ -334,7 +334,7 @@ func oneselfAndOthers(t *testing.T, s *system) {
 }
 
 func badInput(t *testing.T, s *system) {
-	token := s.signUp(t, "input@example.com").GetTokens().GetAccessToken()
+	token := s.signUp(t, "input@example.com").Access
 	register := func(fields string) string {
 		return `{"email":"bad@example.com","password":"correct horse battery",` + fields + `}`
 	}
@@ -400,15 +400,6 @@ func badInput(t *testing.T, s *system) {
 	}
 }
 
-func (s *system) count(t testing.TB, sql string, args ...any) int {
-	t.Helper()
-	var n int
-	if err := s.owner.QueryRow(t.Context(), sql, args...).Scan(&n); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	return n
-}
-
 func reflection(t *testing.T, s *system) {
 	stream := grpcreflect.NewClient(h2c, s.url).NewStream(t.Context())
 	defer stream.Close()
@@ -456,8 +447,8 @@ func besideTheAPI(t *testing.T, s *system) {
 
 func myOwnAccount(t *testing.T, s *system) {
 	ada := s.signUp(t, "mine@example.com")
-	me := s.client(ada.GetTokens().GetAccessToken())
-	second, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "mine@example.com", Password: "correct horse battery"})
+	me := ada.Client()
+	second, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "mine@example.com", Password: Password})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -484,11 +475,11 @@ func myOwnAccount(t *testing.T, s *system) {
 	}
 	_, err = me.account.ChangePassword(t.Context(), &bffv1.ChangePasswordRequest{CurrentPassword: "wrong", NewPassword: "another horse battery"})
 	wantReason(t, err, connect.CodeInvalidArgument, "PASSWORD_WRONG")
-	_, err = me.account.ChangePassword(t.Context(), &bffv1.ChangePasswordRequest{CurrentPassword: "correct horse battery", NewPassword: "another horse battery"})
+	_, err = me.account.ChangePassword(t.Context(), &bffv1.ChangePasswordRequest{CurrentPassword: Password, NewPassword: "another horse battery"})
 	if err != nil {
 		t.Errorf("ChangePassword: %v", err)
 	}
-	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() - interval '1 hour' WHERE account_id = $1", ada.GetUser().GetId()); err != nil {
+	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() - interval '1 hour' WHERE account_id = $1", ada.ID); err != nil {
 		t.Fatal(err)
 	}
 	_, err = me.account.DeleteMe(t.Context(), &bffv1.DeleteMeRequest{})
@@ -506,7 +497,7 @@ func myOwnAccount(t *testing.T, s *system) {
 		}
 		return nil
 	})
-	if n := s.count(t, "SELECT count(*) FROM users.profiles WHERE id = $1", ada.GetUser().GetId()); n != 0 {
+	if n := s.count(t, "SELECT count(*) FROM users.profiles WHERE id = $1", ada.ID); n != 0 {
 		t.Error("the profile outlived its account")
 	}
 }
@@ -514,30 +505,30 @@ func myOwnAccount(t *testing.T, s *system) {
 // Guarantee 2: what is revoked is refused within a second, though tokens are
 // stateless.
 func revokedTokens(t *testing.T, s *system) {
-	admin := s.admin(t)
+	admin := s.Admin(t).Client()
 	for name, test := range map[string]struct {
-		revoke func(signedIn *bffv1.SignedIn) error
+		revoke func(who *Person) error
 		reason string
 	}{
-		"logout": {func(who *bffv1.SignedIn) error {
-			_, err := s.client("").auth.Logout(t.Context(), &bffv1.LogoutRequest{RefreshToken: who.GetTokens().GetRefreshToken()})
+		"logout": {func(who *Person) error {
+			_, err := s.client("").auth.Logout(t.Context(), &bffv1.LogoutRequest{RefreshToken: who.Refresh})
 			return err
 		}, "SESSION_ENDED"},
-		"an administrator's revocation": {func(who *bffv1.SignedIn) error {
-			_, err := admin.users.RevokeUserSessions(t.Context(), &bffv1.RevokeUserSessionsRequest{UserId: who.GetUser().GetId()})
+		"an administrator's revocation": {func(who *Person) error {
+			_, err := admin.users.RevokeUserSessions(t.Context(), &bffv1.RevokeUserSessionsRequest{UserId: who.ID})
 			return err
 		}, "SESSION_ENDED"},
-		"other roles": {func(who *bffv1.SignedIn) error {
-			_, err := admin.users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: who.GetUser().GetId(), Roles: []string{"editor"}})
+		"other roles": {func(who *Person) error {
+			_, err := admin.users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: who.ID, Roles: []string{"editor"}})
 			return err
 		}, "TOKEN_STALE"},
-		"a disabled user": {func(who *bffv1.SignedIn) error {
-			_, err := admin.users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: who.GetUser().GetId()})
+		"a disabled user": {func(who *Person) error {
+			_, err := admin.users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: who.ID})
 			return err
 		}, "SESSION_ENDED"},
 	} {
 		who := s.signUp(t, strings.ReplaceAll(name, " ", "-")+"@example.com")
-		token := who.GetTokens().GetAccessToken()
+		token := who.Access
 		if _, err := s.client(token).account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
 			t.Errorf("%s: GetMe before: %v", name, err)
 		}
@@ -552,7 +543,7 @@ func revokedTokens(t *testing.T, s *system) {
 			return nil
 		})
 		if name == "other roles" { // which a refresh mends
-			refreshed, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: who.GetTokens().GetRefreshToken()})
+			refreshed, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: who.Refresh})
 			if err != nil {
 				t.Errorf("Refresh: %v", err)
 			}

@@ -126,10 +126,10 @@ const (
 func TestATraceGoesThroughEveryHop(t *testing.T) {
 	t.Parallel()
 	for _, shape := range shapes {
-		t.Run(shape, func(t *testing.T) {
+		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			c := newCollector(t)
-			s := newSystem(t, shape)
+			s := Start(t, shape)
 			// Without operations, so that it is traces alone that are wanted.
 			for _, name := range []string{roleUsers, roleAuth, roleBff, "up"} {
 				if s.processes[name] != nil {
@@ -137,7 +137,7 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 					s.start(t, name, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.url, "OTEL_BSP_SCHEDULE_DELAY=100")
 				}
 			}
-			token := s.signUp(t, "ada@example.com").GetTokens().GetAccessToken()
+			token := s.signUp(t, "ada@example.com").Access
 			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/bff.v1.AccountService/GetMe", strings.NewReader("{}"))
 			if err != nil {
 				t.Fatal(err)
@@ -152,7 +152,7 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 				t.Fatalf("GetMe: %d %s", status, body)
 			}
 
-			trace := s.loggedTrace(t, "traced")
+			trace := loggedTrace(t, s, "traced")
 			if trace == strangersTrace {
 				t.Error("the gateway goes on with a stranger's trace")
 			}
@@ -206,7 +206,7 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 			if !c.holds("AuthService/Login") {
 				t.Error("nothing is found in the traces")
 			}
-			for _, secret := range []string{"correct horse battery", guess, "ada@example.com", token, "ghr_"} {
+			for _, secret := range []string{Password, guess, "ada@example.com", token, "ghr_"} {
 				if c.holds(secret) {
 					t.Errorf("the traces hold %q", secret)
 				}
@@ -223,7 +223,7 @@ const timeToExport = 30 * time.Second
 
 // loggedTrace returns the one trace that all lines about a request name, in the
 // logs of all processes.
-func (s *system) loggedTrace(t *testing.T, requestID string) string {
+func loggedTrace(t *testing.T, s *system, requestID string) string {
 	t.Helper()
 	want := 1
 	if len(s.processes) > 1 {
@@ -260,8 +260,8 @@ func (s *system) loggedTrace(t *testing.T, requestID string) string {
 // traced: what a caller sends as its trace has no effect.
 func TestWithoutTelemetryNothingIsTraced(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
-	token := s.signUp(t, "ada@example.com").GetTokens().GetAccessToken()
+	s := Start(t, ThreeProcesses)
+	token := s.signUp(t, "ada@example.com").Access
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/bff.v1.AccountService/GetMe", strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
@@ -283,7 +283,7 @@ func TestWithoutTelemetryNothingIsTraced(t *testing.T) {
 // no exit.
 func TestACollectorThatIsAwayKeepsNobodyWaiting(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "one process")
+	s := Start(t, OneProcess)
 	s.processes["up"].interrupt(t)
 	p := s.start(t, "up", "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+freeAddress(t), "OTEL_BSP_SCHEDULE_DELAY=50")
 	s.signUp(t, "ada@example.com")

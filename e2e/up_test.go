@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,75 +16,10 @@ import (
 	"time"
 
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/pgtest"
 	"gatehouse/internal/postgres"
 	"gatehouse/internal/testneed"
 )
-
-// house with an embedded Postgres, in a folder that Postgres' user can reach.
-type upHouse struct {
-	*system
-	dir string
-	env []string
-}
-
-func newUpHouse(t *testing.T) *upHouse {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "gatehouse-up-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
-	listen := freeAddress(t)
-	return &upHouse{
-		system: &system{url: strings.Replace("http://"+listen, "127.0.0.1", "localhost", 1)}, dir: filepath.Join(dir, "data"),
-		env: []string{"GATEHOUSE_DATA_DIR=" + filepath.Join(dir, "data"), "GATEHOUSE_LISTEN=" + listen},
-	}
-}
-
-// up starts it and waits for the banner.
-func (h *upHouse) up(t *testing.T) (*process, string) {
-	t.Helper()
-	p := startProcess(t, h.env)
-	h.awaitBanner(t, p)
-	return p, p.stdout.String()
-}
-
-// awaitBanner waits until it says that it is ready.
-func (h *upHouse) awaitBanner(t *testing.T, p *process) {
-	t.Helper()
-	eventually(t, 60*time.Second, "print the banner", func() error {
-		if p.hasEnded() {
-			t.Fatalf("gatehouse ended: %s%s", p.stdout.String(), p.stderr.String())
-		}
-		if !strings.Contains(p.stdout.String(), "Ctrl-C stops it.") {
-			return fmt.Errorf("it printed %q", p.stdout.String())
-		}
-		return nil
-	})
-}
-
-// postgresOf returns the process ids of what runs on the house's data.
-func (h *upHouse) postgresOf(t *testing.T) []int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc")
-	if err != nil && runtime.GOOS == "linux" {
-		t.Fatal(err)
-	}
-	var pids []int
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
-		if cwd, err := os.Readlink("/proc/" + entry.Name() + "/cwd"); err == nil && strings.HasPrefix(cwd, filepath.Dir(h.dir)) {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
 
 func field(banner, name string) string {
 	found := regexp.MustCompile(`(?m)^  ` + name + ` +(.+)$`).FindStringSubmatch(banner)
@@ -198,7 +132,7 @@ func TestUpSurvivesBeingKilled(t *testing.T) {
 	ada := h.signUp(t, "ada@example.com")
 	first.kill()
 	second, _ := h.up(t)
-	got, err := h.client(ada.GetTokens().GetAccessToken()).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+	got, err := h.client(ada.Access).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 	if err != nil || got.GetUser().GetFirstName() != "Ada" {
 		t.Errorf("GetMe after a kill -9 and a start: %v, %v", got, err)
 	}
@@ -219,7 +153,7 @@ func TestUpEndsWhenItsPostgresDoes(t *testing.T) {
 	if !ok {
 		t.Fatal("postgres.Running finds nothing")
 	}
-	pool := openPool(t, server.URL("postgres"))
+	pool := pgtest.Pool(t, server.URL("postgres"))
 	if err := pool.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +226,7 @@ func TestEveryMistakeInTheSettingsIsReportedAtOnce(t *testing.T) {
 
 func TestASecretCanComeFromAFile(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	file := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(file, []byte(internalKey+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -314,7 +248,7 @@ func TestASecretCanComeFromAFile(t *testing.T) {
 
 func TestHealthcheckAndPolicy(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
+	s := Start(t, ThreeProcesses)
 	for name := range s.processes {
 		check := startProcess(t, []string{"GATEHOUSE_LISTEN=" + s.roles[name].listen}, "healthcheck")
 		check.wait(t)
@@ -351,7 +285,7 @@ func TestHealthcheckAndPolicy(t *testing.T) {
 // A request that is under way when the program is told to stop is answered.
 func TestAStopLetsRequestsFinish(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "one process")
+	s := Start(t, OneProcess)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	type answer struct {

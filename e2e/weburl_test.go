@@ -28,7 +28,7 @@ func TestTheEdgesSettingsAreRefusedAtTheStart(t *testing.T) {
 // cookies.
 func TestUpAllowsPagesOfDevelopmentServers(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "one process")
+	s := Start(t, OneProcess)
 	for origin, want := range map[string]bool{
 		"http://localhost:5173": true, "http://127.0.0.1:3000": true, "http://localhost": true,
 		"http://localhost.evil.example": false, "http://localhost:5173.evil.example": false, "https://localhost:5173": false, "http://evil.example": false, "null": false,

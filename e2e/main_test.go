@@ -1,0 +1,7 @@
+// Package e2e tests Gatehouse as its users and operators run it: as processes, or as a
+// whole stack.
+package e2e
+
+import "testing"
+
+func TestMain(m *testing.M) { Main(m) }

@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"gatehouse/internal/database"
+	"gatehouse/internal/pgtest"
+	"gatehouse/internal/postgres"
+	"gatehouse/internal/schema"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// openDB opens a service's pool as the service does.
+func openDB(t testing.TB, url, service string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := database.Open(t.Context(), url, service)
+	if err != nil {
+		t.Fatalf("open the pool of %s: %v", service, err)
+	}
+	return pool
+}
+
+// store is a Postgres of the test's own, which can be ended and started again.
+type store struct {
+	dir    string
+	server *postgres.Server
+}
+
+// newStore starts one that loses nothing in a crash, with the schema applied.
+func newStore(t *testing.T) (*store, pgtest.Database) {
+	t.Helper()
+	// Not t.TempDir, whose long name no socket would fit into.
+	dir, err := os.MkdirTemp("", "gatehouse-restart-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil { // root's Postgres runs as another user
+		t.Fatal(err)
+	}
+	s := &store{dir: dir}
+	s.start(t)
+	t.Cleanup(func() { _ = s.server.Stop(context.Background()) })
+	database := pgtest.Database{Owner: s.server.URL("postgres")}
+	roles := schema.Roles{Auth: schema.Role{Password: "auth"}, Users: schema.Role{Password: "users"}}
+	if _, err := schema.Apply(t.Context(), schema.Config{SQL: schemaSQL, DatabaseURL: database.Owner, Roles: roles}); err != nil {
+		t.Fatalf("apply the schema: %v", err)
+	}
+	for service, url := range map[string]*string{schema.Auth: &database.Auth, schema.Users: &database.Users} {
+		if *url, err = schema.ServiceURL(database.Owner, schema.RoleName("postgres", service), service); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s, database
+}
+
+// start tries again for a while: what served connections outlives a postmaster
+// that was killed by as long as it takes to notice, and keeps a new one out.
+func (s *store) start(t *testing.T) {
+	t.Helper()
+	eventually(t, time.Minute, "start Postgres", func() error {
+		server, err := postgres.Start(t.Context(), postgres.Config{Dir: s.dir})
+		if err == nil {
+			s.server = server
+		}
+		return err
+	})
+}
+
+// stop is a fast shutdown: what isn't committed is rolled back.
+func (s *store) stop(t *testing.T) {
+	t.Helper()
+	if err := s.server.Stop(t.Context()); err != nil {
+		t.Errorf("stop Postgres: %v", err)
+	}
+}
+
+// kill ends the postmaster as a crash does; the next start recovers.
+func (s *store) kill(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.server.Dir(), "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Sscan(strings.Split(string(text), "\n")[0], &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-s.server.Done()
+	_ = s.server.Stop(t.Context()) // says that it had ended by itself
+}
+
+// execute runs statements as the owner of a database.
+func execute(t *testing.T, url string, statements ...string) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	for _, statement := range statements {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+}
