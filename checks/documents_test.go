@@ -2,7 +2,6 @@ package checks
 
 import (
 	"bytes"
-	"gatehouse/checks/pages"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"gatehouse/checks/pages"
 )
 
 var (

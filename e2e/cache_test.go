@@ -15,6 +15,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
 )
@@ -131,20 +132,20 @@ func (f *fact) fits(value string, gateway int, began, ended time.Time) (fits boo
 
 // reader is somebody of the model.
 type reader struct {
-	*Person            // its tokens are guarded by mu
-	write   sync.Mutex // held through a write
-	name    fact
-	email   fact
-	roles   fact
-	sids    fact     // the live sessions, sorted
-	live    []string // guarded by write
-	mu      sync.Mutex
+	*harness.Person            // its tokens are guarded by mu
+	write           sync.Mutex // held through a write
+	name            fact
+	email           fact
+	roles           fact
+	sids            fact     // the live sessions, sorted
+	live            []string // guarded by write
+	mu              sync.Mutex
 }
 
 // model is random people who read and write over two gateways.
 type model struct {
 	*testing.T
-	*Stack
+	*harness.Stack
 	lines   [2]map[string]*line // of a gateway, by service
 	admin   string
 	people  []*reader
@@ -159,11 +160,11 @@ func TestAReadIsNeverAnothersNorOlderThanASecond(t *testing.T) {
 	const seed, people, workers, steps = 20260801, 8, 12, 9000
 	t.Logf("seed %d", seed)
 	m := &model{T: t, lines: [2]map[string]*line{{}, {}}}
-	m.Stack = StartStack(t, StackConfig{Gateways: 2, Wrap: func(gateway int, service string, next http.Handler) http.Handler {
+	m.Stack = harness.StartStack(t, harness.StackConfig{Gateways: 2, Wrap: func(gateway int, service string, next http.Handler) http.Handler {
 		m.lines[gateway][service] = &line{next: next}
 		return m.lines[gateway][service]
 	}})
-	m.admin = m.gateways[0].Admin(t).Access
+	m.admin = m.Gateways[0].Admin(t).Access
 	for i := range people {
 		m.people = append(m.people, m.joins(fmt.Sprintf("reader%d@example.com", i)))
 	}
@@ -215,10 +216,10 @@ func (m *model) calls(gateway int) (n int64) {
 
 // readsTwice returns how many calls of the services a second read makes.
 func (m *model) readsTwice(gateway int) int64 {
-	client := m.gateways[gateway].client(m.admin)
+	client := m.Gateways[gateway].Client(m.admin)
 	for range 2 {
 		before := m.calls(gateway)
-		if _, err := client.account.GetMe(m.Context(), &bffv1.GetMeRequest{}); err != nil {
+		if _, err := client.Account.GetMe(m.Context(), &bffv1.GetMeRequest{}); err != nil {
 			m.Fatal(err)
 		}
 		if calls := m.calls(gateway) - before; calls == 0 {
@@ -230,7 +231,7 @@ func (m *model) readsTwice(gateway int) int64 {
 
 func (m *model) keepsSoon(gateway int) {
 	m.Helper()
-	eventually(m, 30*time.Second, "the gateway keeps answers", func() error {
+	harness.Eventually(m, 30*time.Second, "the gateway keeps answers", func() error {
 		if m.readsTwice(gateway) > 0 {
 			return errors.New("it asks each time")
 		}
@@ -240,7 +241,7 @@ func (m *model) keepsSoon(gateway int) {
 
 func (m *model) passesBySoon(gateway int) {
 	m.Helper()
-	eventually(m, 10*time.Second, "the gateway passes its cache by", func() error {
+	harness.Eventually(m, 10*time.Second, "the gateway passes its cache by", func() error {
 		if m.readsTwice(gateway) == 0 {
 			return errors.New("it gives what it has kept")
 		}
@@ -249,7 +250,7 @@ func (m *model) passesBySoon(gateway int) {
 }
 
 func (m *model) joins(email string) *reader {
-	who := &reader{Person: m.gateways[0].signUp(m, email)}
+	who := &reader{Person: m.Gateways[0].SignUp(m, email)}
 	who.name.begins("Ada")
 	who.email.begins(email)
 	who.roles.begins("")
@@ -270,18 +271,18 @@ func (m *model) step(random *rand.Rand) {
 	case n < 40:
 		m.renames(who, gateway)
 	case n < 55:
-		m.changes(who, gateway, &who.email, func(client client) (string, func() error) {
+		m.changes(who, gateway, &who.email, func(client harness.Client) (string, func() error) {
 			email := fmt.Sprintf("reader%d@example.org", m.number.Add(1))
 			return email, func() error {
-				_, err := client.users.ChangeUserEmail(m.Context(), &bffv1.ChangeUserEmailRequest{UserId: who.ID, Email: email})
+				_, err := client.Users.ChangeUserEmail(m.Context(), &bffv1.ChangeUserEmailRequest{UserId: who.ID, Email: email})
 				return err
 			}
 		})
 	case n < 65:
-		m.changes(who, gateway, &who.roles, func(client client) (string, func() error) {
+		m.changes(who, gateway, &who.roles, func(client harness.Client) (string, func() error) {
 			role := fmt.Sprintf("role%d", m.number.Add(1))
 			return role, func() error {
-				_, err := client.users.SetUserRoles(m.Context(), &bffv1.SetUserRolesRequest{UserId: who.ID, Roles: []string{role}})
+				_, err := client.Users.SetUserRoles(m.Context(), &bffv1.SetUserRolesRequest{UserId: who.ID, Roles: []string{role}})
 				return err
 			}
 		})
@@ -315,12 +316,12 @@ func (m *model) isAllowed(err error) bool {
 }
 
 // asking calls with the reader's token, refreshed if it is stale.
-func (m *model) asking(who *reader, gateway int, call func(client) error) bool {
+func (m *model) asking(who *reader, gateway int, call func(harness.Client) error) bool {
 	for range 20 {
 		who.mu.Lock()
 		token := who.Access
 		who.mu.Unlock()
-		err := call(m.gateways[gateway].client(token))
+		err := call(m.Gateways[gateway].Client(token))
 		if fault.Reason(err) != "TOKEN_STALE" {
 			return m.isAllowed(err)
 		}
@@ -341,7 +342,7 @@ func (m *model) refreshes(who *reader, gateway int, stale string) bool {
 	if who.Access != stale {
 		return true
 	}
-	refreshed, err := m.gateways[gateway].client("").auth.Refresh(m.Context(), &bffv1.RefreshRequest{RefreshToken: who.Refresh})
+	refreshed, err := m.Gateways[gateway].Client("").Auth.Refresh(m.Context(), &bffv1.RefreshRequest{RefreshToken: who.Refresh})
 	if !m.isAllowed(err) {
 		return false
 	}
@@ -354,17 +355,17 @@ func (m *model) renames(who *reader, gateway int) {
 	defer who.write.Unlock()
 	name := fmt.Sprintf("Ada %d", m.number.Add(1))
 	who.name.asks(name, gateway)
-	who.name.settles(m.asking(who, gateway, func(client client) error {
-		_, err := client.account.UpdateMe(m.Context(), &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: name}})
+	who.name.settles(m.asking(who, gateway, func(client harness.Client) error {
+		_, err := client.Account.UpdateMe(m.Context(), &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: name}})
 		return err
 	}))
 }
 
 // changes is what the administrator does.
-func (m *model) changes(who *reader, gateway int, what *fact, change func(client) (string, func() error)) {
+func (m *model) changes(who *reader, gateway int, what *fact, change func(harness.Client) (string, func() error)) {
 	who.write.Lock()
 	defer who.write.Unlock()
-	value, do := change(m.gateways[gateway].client(m.admin))
+	value, do := change(m.Gateways[gateway].Client(m.admin))
 	what.asks(value, gateway)
 	what.settles(m.isAllowed(do()))
 }
@@ -380,13 +381,13 @@ func (m *model) signsInAnew(who *reader, gateway int) {
 	who.email.mu.Unlock()
 	// Its id isn't known before: any set that has one more fits meanwhile.
 	who.sids.asksBlindly()
-	response, err := m.gateways[gateway].client("").auth.Login(m.Context(), &bffv1.LoginRequest{Email: email, Password: Password})
+	response, err := m.Gateways[gateway].Client("").Auth.Login(m.Context(), &bffv1.LoginRequest{Email: email, Password: harness.Password})
 	if !m.isAllowed(err) {
 		who.sids.settles(false)
 		return
 	}
 	done := time.Now()
-	live := slices.Concat(who.live, []string{SessionOf(m, response.GetSignedIn().GetTokens().GetAccessToken())})
+	live := slices.Concat(who.live, []string{harness.SessionOf(m, response.GetSignedIn().GetTokens().GetAccessToken())})
 	slices.Sort(live)
 	who.sids.mu.Lock()
 	last := &who.sids.values[len(who.sids.values)-1]
@@ -405,8 +406,8 @@ func (m *model) endsASession(who *reader, gateway int) {
 	ended := rest[0]
 	live := slices.DeleteFunc(slices.Clone(who.live), func(id string) bool { return id == ended })
 	who.sids.asks(strings.Join(live, " "), gateway)
-	made := m.asking(who, gateway, func(client client) error {
-		_, err := client.account.RevokeSession(m.Context(), &bffv1.RevokeSessionRequest{SessionId: ended})
+	made := m.asking(who, gateway, func(client harness.Client) error {
+		_, err := client.Account.RevokeSession(m.Context(), &bffv1.RevokeSessionRequest{SessionId: ended})
 		return err
 	})
 	if who.sids.settles(made); made {
@@ -417,15 +418,15 @@ func (m *model) endsASession(who *reader, gateway int) {
 // comesAndGoes makes a user, has both gateways keep it, deletes it over one, and
 // looks for it over both.
 func (m *model) comesAndGoes(one, other int) {
-	admin := [2]client{m.gateways[0].client(m.admin), m.gateways[1].client(m.admin)}
+	admin := [2]harness.Client{m.Gateways[0].Client(m.admin), m.Gateways[1].Client(m.admin)}
 	email := fmt.Sprintf("guest%d@example.com", m.number.Add(1))
-	created, err := admin[one].users.CreateUser(m.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email}, Password: Password})
+	created, err := admin[one].Users.CreateUser(m.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email}, Password: harness.Password})
 	if !m.isAllowed(err) {
 		return
 	}
 	id := created.GetUser().GetId()
 	get := func(gateway int) (gone, known bool) {
-		found, err := admin[gateway].users.GetUser(m.Context(), &bffv1.GetUserRequest{UserId: id})
+		found, err := admin[gateway].Users.GetUser(m.Context(), &bffv1.GetUserRequest{UserId: id})
 		if connect.CodeOf(err) == connect.CodeNotFound {
 			return true, true
 		}
@@ -436,7 +437,7 @@ func (m *model) comesAndGoes(one, other int) {
 	}
 	get(one)
 	get(other)
-	if _, err := admin[one].users.DeleteUser(m.Context(), &bffv1.DeleteUserRequest{UserId: id}); !m.isAllowed(err) {
+	if _, err := admin[one].Users.DeleteUser(m.Context(), &bffv1.DeleteUserRequest{UserId: id}); !m.isAllowed(err) {
 		return
 	}
 	done := time.Now()
@@ -471,9 +472,9 @@ func (m *model) sees(what string, from *fact, value string, gateway int, began, 
 func (m *model) readsOneself(who *reader, gateway int) {
 	var me *bffv1.GetMeResponse
 	var began time.Time
-	if !m.asking(who, gateway, func(client client) (err error) {
+	if !m.asking(who, gateway, func(client harness.Client) (err error) {
 		began = time.Now()
-		me, err = client.account.GetMe(m.Context(), &bffv1.GetMeRequest{})
+		me, err = client.Account.GetMe(m.Context(), &bffv1.GetMeRequest{})
 		return err
 	}) {
 		return
@@ -487,9 +488,9 @@ func (m *model) readsOneself(who *reader, gateway int) {
 func (m *model) readsSessions(who *reader, gateway int) {
 	var list *bffv1.ListSessionsResponse
 	var began time.Time
-	if !m.asking(who, gateway, func(client client) (err error) {
+	if !m.asking(who, gateway, func(client harness.Client) (err error) {
 		began = time.Now()
-		list, err = client.account.ListSessions(m.Context(), &bffv1.ListSessionsRequest{})
+		list, err = client.Account.ListSessions(m.Context(), &bffv1.ListSessionsRequest{})
 		return err
 	}) {
 		return
@@ -500,7 +501,7 @@ func (m *model) readsSessions(who *reader, gateway int) {
 
 func (m *model) readsAsAdministrator(who *reader, gateway int) {
 	began := time.Now()
-	found, err := m.gateways[gateway].client(m.admin).users.GetUser(m.Context(), &bffv1.GetUserRequest{UserId: who.ID})
+	found, err := m.Gateways[gateway].Client(m.admin).Users.GetUser(m.Context(), &bffv1.GetUserRequest{UserId: who.ID})
 	if !m.isAllowed(err) {
 		return
 	}

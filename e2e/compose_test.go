@@ -2,10 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"gatehouse/checks/composefile"
-	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/pgtest"
-	"gatehouse/internal/schema"
 	"maps"
 	"net/url"
 	"slices"
@@ -14,6 +10,12 @@ import (
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
+
+	"gatehouse/checks/composefile"
+	"gatehouse/e2e/harness"
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/pgtest"
+	"gatehouse/internal/schema"
 )
 
 // The whole of compose.yaml, less its containers: the schema job and the three
@@ -27,7 +29,7 @@ func TestComposeServicesWorkTogether(t *testing.T) {
 	listens := map[string]string{}
 	for name, service := range services {
 		if listen := service.Environment["GATEHOUSE_LISTEN"]; listen != nil {
-			listens[name] = freeAddress(t)
+			listens[name] = harness.FreeAddress(t)
 			at["http://"+name+*listen] = "http://" + listens[name]
 		}
 	}
@@ -59,22 +61,22 @@ func TestComposeServicesWorkTogether(t *testing.T) {
 			}
 			done[name] = true
 			settings := env(name)
-			p := startProcess(t, settings, service.Command...)
+			p := harness.StartProcess(t, settings, service.Command...)
 			if service.HealthCheck == nil {
-				p.wait(t)
-				if code := p.cmd.ProcessState.ExitCode(); code != 0 {
-					t.Fatalf("%s: exit status %d, said %s%s", name, code, p.stdout.String(), p.stderr.String())
+				p.Wait(t)
+				if code := p.Cmd.ProcessState.ExitCode(); code != 0 {
+					t.Fatalf("%s: exit status %d, said %s%s", name, code, p.Stdout.String(), p.Stderr.String())
 				}
 				continue
 			}
-			eventually(t, 30*time.Second, "be healthy: "+name, func() error {
-				if p.hasEnded() {
-					t.Fatalf("%s ended: %s%s", name, p.stdout.String(), p.stderr.String())
+			harness.Eventually(t, 30*time.Second, "be healthy: "+name, func() error {
+				if p.HasEnded() {
+					t.Fatalf("%s ended: %s%s", name, p.Stdout.String(), p.Stderr.String())
 				}
-				check := startProcess(t, settings, service.HealthCheck.Test[2:]...)
-				check.wait(t)
-				if code := check.cmd.ProcessState.ExitCode(); code != 0 {
-					return fmt.Errorf("exit status %d: %s", code, check.stderr.String())
+				check := harness.StartProcess(t, settings, service.HealthCheck.Test[2:]...)
+				check.Wait(t)
+				if code := check.Cmd.ProcessState.ExitCode(); code != 0 {
+					return fmt.Errorf("exit status %d: %s", code, check.Stderr.String())
 				}
 				return nil
 			})
@@ -84,17 +86,17 @@ func TestComposeServicesWorkTogether(t *testing.T) {
 		}
 	}
 
-	s := &system{url: "http://" + listens["bff"]}
+	s := &harness.System{URL: "http://" + listens["bff"]}
 	auth := services["auth"].Environment
-	signedIn, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{
+	signedIn, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{
 		Email: *auth["GATEHOUSE_ADMIN_EMAIL"], Password: *auth["GATEHOUSE_ADMIN_PASSWORD"],
 	})
 	if err != nil {
 		t.Fatalf("Login as the administrator: %v", err)
 	}
-	admin := s.client(signedIn.GetSignedIn().GetTokens().GetAccessToken())
-	eventually(t, 10*time.Second, "see the administrator's account and profile", func() error {
-		me, err := admin.account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+	admin := s.Client(signedIn.GetSignedIn().GetTokens().GetAccessToken())
+	harness.Eventually(t, 10*time.Second, "see the administrator's account and profile", func() error {
+		me, err := admin.Account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 		if err == nil && len(me.GetErrors()) > 0 {
 			err = fmt.Errorf("parts are missing: %v", me.GetErrors())
 		}

@@ -12,26 +12,27 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/pgtest"
 )
 
 // login signs the administrator in.
-func loginAsAdmin(t *testing.T, s *system) error {
-	_, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: adminPassword})
+func loginAsAdmin(t *testing.T, s *harness.System) error {
+	_, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: harness.AdminEmail, Password: harness.AdminPassword})
 	return err
 }
 
 func TestWritesSucceedAgainOnceTheDatabaseTakesThem(t *testing.T) {
 	t.Parallel()
-	_, database := newStore(t)
-	s := Start(t, ThreeProcesses, OnDatabase(database))
+	_, database := harness.StartPostgres(t)
+	s := harness.Start(t, harness.ThreeProcesses, harness.OnDatabase(database))
 	if err := loginAsAdmin(t, s); err != nil {
 		t.Fatalf("Login before: %v", err)
 	}
 	ready := func(status int, text string) func() error {
 		return func() error {
-			response, err := http.Get("http://" + s.roles[roleAuth].listen + "/readyz")
+			response, err := http.Get("http://" + s.Roles[harness.RoleAuth].Listen + "/readyz")
 			if err != nil {
 				return err
 			}
@@ -43,18 +44,18 @@ func TestWritesSucceedAgainOnceTheDatabaseTakesThem(t *testing.T) {
 			return nil
 		}
 	}
-	eventually(t, 20*time.Second, "auth is ready", ready(http.StatusOK, ""))
-	execute(t, database.Owner, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
-	eventually(t, 20*time.Second, "writes are refused", func() error {
+	harness.Eventually(t, 20*time.Second, "auth is ready", ready(http.StatusOK, ""))
+	harness.Execute(t, database.Owner, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+	harness.Eventually(t, 20*time.Second, "writes are refused", func() error {
 		if code := connect.CodeOf(loginAsAdmin(t, s)); code != connect.CodeUnavailable {
 			return fmt.Errorf("Login: %v", code)
 		}
 		return nil
 	})
-	eventually(t, 20*time.Second, "readiness tells it", ready(http.StatusServiceUnavailable, "takes no writes"))
-	execute(t, database.Owner, "SET default_transaction_read_only = off", "ALTER SYSTEM SET default_transaction_read_only = off", "SELECT pg_reload_conf()")
-	eventually(t, 20*time.Second, "writes succeed again", func() error { return loginAsAdmin(t, s) })
-	eventually(t, 20*time.Second, "auth is ready again", ready(http.StatusOK, ""))
+	harness.Eventually(t, 20*time.Second, "readiness tells it", ready(http.StatusServiceUnavailable, "takes no writes"))
+	harness.Execute(t, database.Owner, "SET default_transaction_read_only = off", "ALTER SYSTEM SET default_transaction_read_only = off", "SELECT pg_reload_conf()")
+	harness.Eventually(t, 20*time.Second, "writes succeed again", func() error { return loginAsAdmin(t, s) })
+	harness.Eventually(t, 20*time.Second, "auth is ready again", ready(http.StatusOK, ""))
 }
 
 func TestNoCallIsInternalWhateverIsolationTheDatabaseSets(t *testing.T) {
@@ -62,19 +63,19 @@ func TestNoCallIsInternalWhateverIsolationTheDatabaseSets(t *testing.T) {
 	for _, isolation := range []string{"serializable", "repeatable read"} {
 		t.Run(isolation, func(t *testing.T) {
 			t.Parallel()
-			s := Start(t, OneProcess, WithDatabaseURLs(func(database *pgtest.Database) {
+			s := harness.Start(t, harness.OneProcess, harness.WithDatabaseURLs(func(database *pgtest.Database) {
 				config, err := pgx.ParseConfig(database.Owner)
 				if err != nil {
 					t.Fatal(err)
 				}
-				execute(t, database.Owner, "ALTER DATABASE "+config.Database+" SET default_transaction_isolation = '"+isolation+"'")
+				harness.Execute(t, database.Owner, "ALTER DATABASE "+config.Database+" SET default_transaction_isolation = '"+isolation+"'")
 			}))
-			admin, ada := s.Admin(t).Client(), s.signUp(t, "ada@example.com")
+			admin, ada := s.Admin(t).Client(), s.SignUp(t, "ada@example.com")
 			var group sync.WaitGroup
 			for range 60 {
 				group.Go(func() {
 					err := patiently(func() error {
-						_, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.Refresh})
+						_, err := s.Client("").Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.Refresh})
 						return err
 					})
 					if code := connect.CodeOf(err); err != nil && code != connect.CodeUnauthenticated {
@@ -89,7 +90,7 @@ func TestNoCallIsInternalWhateverIsolationTheDatabaseSets(t *testing.T) {
 						roles = nil
 					}
 					err := patiently(func() error {
-						_, err := admin.users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: ada.ID, Roles: roles})
+						_, err := admin.Users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: ada.ID, Roles: roles})
 						return err
 					})
 					if err != nil {
@@ -105,9 +106,9 @@ func TestNoCallIsInternalWhateverIsolationTheDatabaseSets(t *testing.T) {
 func TestNoLoginFailsAfterAColumnChangesItsType(t *testing.T) {
 	t.Parallel()
 	var owner string
-	s := Start(t, ThreeProcesses, WithDatabaseURLs(func(database *pgtest.Database) { owner = database.Owner }))
-	for _, name := range []string{roleAuth, roleBff} {
-		s.set(t, name, "GATEHOUSE_THROTTLE=off")
+	s := harness.Start(t, harness.ThreeProcesses, harness.WithDatabaseURLs(func(database *pgtest.Database) { owner = database.Owner }))
+	for _, name := range []string{harness.RoleAuth, harness.RoleBff} {
+		s.Restart(t, name, "GATEHOUSE_THROTTLE=off")
 	}
 	var group sync.WaitGroup
 	logins := func() {
@@ -121,7 +122,7 @@ func TestNoLoginFailsAfterAColumnChangesItsType(t *testing.T) {
 		group.Wait()
 	}
 	logins()
-	execute(t, owner, "ALTER TABLE auth.accounts ALTER COLUMN email TYPE varchar(254)", "ALTER TABLE auth.accounts ALTER COLUMN password_hash TYPE varchar(300)",
+	harness.Execute(t, owner, "ALTER TABLE auth.accounts ALTER COLUMN email TYPE varchar(254)", "ALTER TABLE auth.accounts ALTER COLUMN password_hash TYPE varchar(300)",
 		"ALTER TABLE users.profiles ALTER COLUMN first_name TYPE varchar(200)")
 	for i := range 12 {
 		if err := loginAsAdmin(t, s); err != nil {
@@ -131,7 +132,7 @@ func TestNoLoginFailsAfterAColumnChangesItsType(t *testing.T) {
 	logins()
 	admin := s.Admin(t).Client()
 	for i := range 12 {
-		if _, err := admin.account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
+		if _, err := admin.Account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
 			t.Errorf("GetMe %d after the change: %v", i, err)
 		}
 	}
@@ -148,10 +149,10 @@ var strayEnvironment = []string{
 
 func TestUpStartsWhateverTheEnvironmentSaysOfPostgres(t *testing.T) {
 	t.Parallel()
-	h := newUpHouse(t)
-	h.env = append(h.env, strayEnvironment...)
-	_, banner := h.up(t)
-	h.signUp(t, "ada@example.com")
+	h := harness.NewEmbedded(t)
+	h.Env = append(h.Env, strayEnvironment...)
+	_, banner := h.Up(t)
+	h.SignUp(t, "ada@example.com")
 	if strings.Contains(banner, "db.invalid") {
 		t.Errorf("the banner names the environment's host: %s", banner)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/postgres"
@@ -60,7 +61,7 @@ func asksForPassword(t *testing.T, database string) bool {
 }
 
 // documentedSystem is what a page finds that is about a system in use.
-type documentedSystem struct{ *system }
+type documentedSystem struct{ *harness.System }
 
 const operatorEmail = "ops@example.com"
 
@@ -68,25 +69,25 @@ func newDocumentedSystem(t *testing.T) documentedSystem {
 	t.Helper()
 	database := passwordDatabase(t)
 	env := []string{
-		"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + secretKey, "GATEHOUSE_INTERNAL_KEY=" + internalKey,
-		"GATEHOUSE_REGISTRATION=closed", "GATEHOUSE_ADMIN_EMAIL=" + operatorEmail, "GATEHOUSE_ADMIN_PASSWORD=" + adminPassword,
+		"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + harness.SecretKey, "GATEHOUSE_INTERNAL_KEY=" + harness.InternalKey,
+		"GATEHOUSE_REGISTRATION=closed", "GATEHOUSE_ADMIN_EMAIL=" + operatorEmail, "GATEHOUSE_ADMIN_PASSWORD=" + harness.AdminPassword,
 	}
-	if status, said := ended(t, env, "schema", "apply"); status != 0 {
+	if status, said := harness.RunCommand(t, env, "schema", "apply"); status != 0 {
 		t.Fatalf("schema apply: exit status %d, said %s", status, said)
 	}
-	return documentedSystem{StartServe(t, database, env)}
+	return documentedSystem{harness.StartServe(t, database, env)}
 }
 
 // stillWorks checks that the page's commands left the system in order: people
 // sign in, and the services do at each new connection.
 func (s documentedSystem) stillWorks(t *testing.T) {
 	t.Helper()
-	_, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: operatorEmail, Password: adminPassword})
+	_, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: operatorEmail, Password: harness.AdminPassword})
 	if err != nil {
 		t.Errorf("after the page's commands, Login says %v", err)
 	}
 	var database string
-	for _, setting := range s.roles["serve"].env {
+	for _, setting := range s.Roles["serve"].Env {
 		if value, ok := strings.CutPrefix(setting, "DATABASE_URL="); ok {
 			database = value
 		}

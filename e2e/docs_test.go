@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gatehouse/checks/pages"
+	"gatehouse/e2e/harness"
 	"gatehouse/internal/testneed"
 )
 
@@ -99,35 +100,35 @@ func paste(t *testing.T, fixture, script string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrapper("gatehouse", asGatehouse()+" exec "+os.Args[0])
+	wrapper("gatehouse", harness.AsGatehouse()+" exec "+os.Args[0])
 	wrapper("buf", "exec go -C "+tree+" tool -modfile=tools/go.mod buf")
 	// Every page has ports of its own.
 	ports := map[string]string{}
 	for _, port := range []string{"8001", "8002", "8003", "9001"} {
-		_, ports[port], _ = strings.Cut(freeAddress(t), ":")
+		_, ports[port], _ = strings.Cut(harness.FreeAddress(t), ":")
 	}
-	env := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "PASSWORD=" + adminPassword}
+	env := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "PASSWORD=" + harness.AdminPassword}
 	switch fixture {
 	case pages.WhileUp:
-		house := newUpHouse(t)
-		house.env = append(house.env, "GATEHOUSE_ADMIN_PASSWORD="+adminPassword)
-		house.up(t)
-		ports["8001"] = house.url[strings.LastIndex(house.url, ":")+1:]
-		env = append(env, "GATEHOUSE_DATA_DIR="+house.dir)
+		house := harness.NewEmbedded(t)
+		house.Env = append(house.Env, "GATEHOUSE_ADMIN_PASSWORD="+harness.AdminPassword)
+		house.Up(t)
+		ports["8001"] = house.URL[strings.LastIndex(house.URL, ":")+1:]
+		env = append(env, "GATEHOUSE_DATA_DIR="+house.Dir)
 	case pages.OnDatabase:
 		env = append(env, "DATABASE_URL="+passwordDatabase(t))
 	case pages.BesideSystem, pages.AfterSystem:
 		running := newDocumentedSystem(t)
-		ports["8001"] = running.url[strings.LastIndex(running.url, ":")+1:]
-		env = append(env, running.roles["serve"].env...)
+		ports["8001"] = running.URL[strings.LastIndex(running.URL, ":")+1:]
+		env = append(env, running.Roles["serve"].Env...)
 		if fixture == pages.AfterSystem {
-			running.processes["serve"].interrupt(t)
+			running.Processes["serve"].Interrupt(t)
 			break
 		}
 		defer running.stillWorks(t)
 	case pages.InTree:
 		copyTree(t, work)
-		env = append(env, "GATEHOUSE_DATA_DIR="+newUpHouse(t).dir)
+		env = append(env, "GATEHOUSE_DATA_DIR="+harness.NewEmbedded(t).Dir)
 	default:
 		t.Fatalf("the page doesn't say what its commands find: write %s… -->", pages.CommandsMark)
 	}

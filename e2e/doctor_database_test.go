@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/e2e/harness"
 	"gatehouse/internal/pgtest"
 )
 
@@ -38,7 +39,7 @@ func TestDoctorLooksAtWhatSessionsBeginWith(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, drift := range test.drift {
-				execute(t, database.Owner, strings.ReplaceAll(drift, "$", config.Database))
+				harness.Execute(t, database.Owner, strings.ReplaceAll(drift, "$", config.Database))
 			}
 			url := database.Users
 			if test.url != "" {
@@ -48,7 +49,7 @@ func TestDoctorLooksAtWhatSessionsBeginWith(t *testing.T) {
 				}
 				url += separator + test.url
 			}
-			status, said := doctor(t, []string{"USERS_DATABASE_URL=" + url, "GATEHOUSE_INTERNAL_KEY=" + internalKey}, roleUsers)
+			status, said := doctor(t, []string{"USERS_DATABASE_URL=" + url, "GATEHOUSE_INTERNAL_KEY=" + harness.InternalKey}, harness.RoleUsers)
 			wantFault(t, what, status, said, test.fault, test.mend)
 		})
 	}
@@ -61,35 +62,35 @@ func TestDoctorSaysWhatADatabaseOfAnotherEncodingLacks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := []string{"USERS_DATABASE_URL=" + url, "GATEHOUSE_INTERNAL_KEY=" + internalKey}
-	status, said := doctor(t, env, roleUsers)
+	env := []string{"USERS_DATABASE_URL=" + url, "GATEHOUSE_INTERNAL_KEY=" + harness.InternalKey}
+	status, said := doctor(t, env, harness.RoleUsers)
 	wantFault(t, "LATIN1", status, said, fmt.Sprintf("database of users: %s stores text as LATIN1", config.Database), "make a database with createdb --encoding=UTF8")
 	for what, args := range map[string][]string{"schema apply": {"schema", "apply"}, "users": {"users"}} {
-		p := startProcess(t, append(env, "DATABASE_URL="+url, "GATEHOUSE_SECRET_KEY="+secretKey, "GATEHOUSE_LISTEN="+freeAddress(t)), args...)
-		p.wait(t)
-		said := p.stdout.String() + p.stderr.String()
-		if p.cmd.ProcessState.ExitCode() == 0 || !strings.Contains(said, "stores text as LATIN1") || !strings.Contains(said, "createdb --encoding=UTF8") {
-			t.Errorf("%s: exit status %d and %s", what, p.cmd.ProcessState.ExitCode(), said)
+		p := harness.StartProcess(t, append(env, "DATABASE_URL="+url, "GATEHOUSE_SECRET_KEY="+harness.SecretKey, "GATEHOUSE_LISTEN="+harness.FreeAddress(t)), args...)
+		p.Wait(t)
+		said := p.Stdout.String() + p.Stderr.String()
+		if p.Cmd.ProcessState.ExitCode() == 0 || !strings.Contains(said, "stores text as LATIN1") || !strings.Contains(said, "createdb --encoding=UTF8") {
+			t.Errorf("%s: exit status %d and %s", what, p.Cmd.ProcessState.ExitCode(), said)
 		}
 	}
 }
 
 func TestDoctorComparesTheIssuer(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
-	env := append(s.roles[roleAuth].env, "GATEHOUSE_LISTEN="+freeAddress(t))
-	status, said := doctor(t, env, roleAuth)
+	s := harness.Start(t, harness.ThreeProcesses)
+	env := append(s.Roles[harness.RoleAuth].Env, "GATEHOUSE_LISTEN="+harness.FreeAddress(t))
+	status, said := doctor(t, env, harness.RoleAuth)
 	if strings.Contains(said, "BAD  GATEHOUSE_PUBLIC_URL") {
 		t.Errorf("the same issuer: exit status %d and\n%s", status, said)
 	}
-	status, said = doctor(t, append(env, "GATEHOUSE_PUBLIC_URL=https://other.example"), roleAuth)
-	wantFault(t, "another issuer", status, said, "GATEHOUSE_PUBLIC_URL: it is https://other.example here, and auth started with "+s.url+" last", "give all copies one")
+	status, said = doctor(t, append(env, "GATEHOUSE_PUBLIC_URL=https://other.example"), harness.RoleAuth)
+	wantFault(t, "another issuer", status, said, "GATEHOUSE_PUBLIC_URL: it is https://other.example here, and auth started with "+s.URL+" last", "give all copies one")
 
-	env = append(s.roles[roleBff].env, "GATEHOUSE_LISTEN="+freeAddress(t))
-	status, said = doctor(t, env, roleBff)
+	env = append(s.Roles[harness.RoleBff].Env, "GATEHOUSE_LISTEN="+harness.FreeAddress(t))
+	status, said = doctor(t, env, harness.RoleBff)
 	if strings.Contains(said, "BAD  GATEHOUSE_PUBLIC_URL") {
 		t.Errorf("a gateway with the same issuer: exit status %d and\n%s", status, said)
 	}
-	status, said = doctor(t, append(env, "GATEHOUSE_PUBLIC_URL=https://other.example"), roleBff)
-	wantFault(t, "a gateway with another issuer", status, said, "GATEHOUSE_PUBLIC_URL: it is https://other.example here and "+s.url+" at auth", "give auth and the gateway the same")
+	status, said = doctor(t, append(env, "GATEHOUSE_PUBLIC_URL=https://other.example"), harness.RoleBff)
+	wantFault(t, "a gateway with another issuer", status, said, "GATEHOUSE_PUBLIC_URL: it is https://other.example here and "+s.URL+" at auth", "give auth and the gateway the same")
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/e2e/harness"
 	"gatehouse/internal/mailtest"
 )
 
@@ -35,7 +36,7 @@ func TestDoctorSignsInToTheMailServer(t *testing.T) {
 	if got := server.Received(); len(got) != 1 || got[0].To != "ada@example.com" || !strings.Contains(got[0].Text, "mail works") {
 		t.Errorf("the server has received %v", got)
 	}
-	status, said = doctor(t, upEnv(t, "SMTP_URL=smtp://"+freeAddress(t)))
+	status, said = doctor(t, upEnv(t, "SMTP_URL=smtp://"+harness.FreeAddress(t)))
 	wantFault(t, "no mail server", status, said, "SMTP_URL: 127.0.0.1:", "correct the host")
 	// STARTTLS is required where a password would go over a network.
 	status, said = doctor(t, upEnv(t, with("gatehouse:right")+"?tls=required"))
@@ -46,11 +47,11 @@ func TestDoctorSignsInToTheMailServer(t *testing.T) {
 
 func TestDoctorAsksRedis(t *testing.T) {
 	t.Parallel()
-	address := freeAddress(t)
+	address := harness.FreeAddress(t)
 	status, said := doctor(t, upEnv(t, "REDIS_URL=redis://"+address))
 	wantFault(t, "no Redis", status, said, "REDIS_URL: it doesn't answer a PING", "start it")
 	startRedis(t, address)
-	eventually(t, 30*time.Second, "Redis listens", func() error {
+	harness.Eventually(t, 30*time.Second, "Redis listens", func() error {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = conn.Close()
@@ -101,13 +102,13 @@ func TestDoctorLooksAtPortsAndThePublicURL(t *testing.T) {
 
 func TestDoctorLooksAtTheAgeOfTheSigningKey(t *testing.T) {
 	t.Parallel()
-	s := Start(t, OneProcess)
-	env := slices.Clone(s.roles["up"].env)
-	env = append(env, "GATEHOUSE_LISTEN="+s.roles["up"].listen)
-	if _, said := doctor(t, env); !strings.Contains(said, "ok   signing keys: the current one has signed for") || !strings.Contains(said, "Gatehouse listens on "+s.roles["up"].listen) {
+	s := harness.Start(t, harness.OneProcess)
+	env := slices.Clone(s.Roles["up"].Env)
+	env = append(env, "GATEHOUSE_LISTEN="+s.Roles["up"].Listen)
+	if _, said := doctor(t, env); !strings.Contains(said, "ok   signing keys: the current one has signed for") || !strings.Contains(said, "Gatehouse listens on "+s.Roles["up"].Listen) {
 		t.Errorf("of a fresh key the doctor says\n%s", said)
 	}
-	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.signing_keys SET sign_time = sign_time - interval '40 days', create_time = create_time - interval '40 days'"); err != nil {
+	if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.signing_keys SET sign_time = sign_time - interval '40 days', create_time = create_time - interval '40 days'"); err != nil {
 		t.Fatal(err)
 	}
 	if _, said := doctor(t, env); !strings.Contains(said, "BAD  signing keys: the current one has signed for 40 days, and GATEHOUSE_KEY_LIFE is 30 days") {
@@ -120,19 +121,19 @@ func TestDoctorLooksAtTheAgeOfTheSigningKey(t *testing.T) {
 func TestDoctorFindsEveryMistakeThatARoleWouldStopFor(t *testing.T) {
 	t.Parallel()
 	for role, mistakes := range map[string][]string{
-		roleAuth: {
+		harness.RoleAuth: {
 			"GATEHOUSE_LISTEN=8002", "GATEHOUSE_DRAIN=-1s", "GATEHOUSE_STOP_LIMIT=1ms", "GATEHOUSE_THROTTLE=maybe", "GATEHOUSE_OPS_LISTEN=9001",
 			"GATEHOUSE_SESSION_IDLE=soon", "SMTP_URL=x", "AUTH_DATABASE_URL=mysql://x", "GATEHOUSE_KEY_LIFE=1m", "GATEHOUSE_PUBLIC_URL=x", "GATEHOUSE_ORIGNS=x",
 		},
-		roleUsers: {"GATEHOUSE_LISTEN=8003", "GATEHOUSE_DRAIN=-1s", "GATEHOUSE_STOP_LIMIT=1ms", "USERS_DATABASE_URL=mysql://x", "GATEHOUSE_INTERNAL_KEY=short"},
-		roleBff: {
+		harness.RoleUsers: {"GATEHOUSE_LISTEN=8003", "GATEHOUSE_DRAIN=-1s", "GATEHOUSE_STOP_LIMIT=1ms", "USERS_DATABASE_URL=mysql://x", "GATEHOUSE_INTERNAL_KEY=short"},
+		harness.RoleBff: {
 			"GATEHOUSE_LISTEN=8001", "GATEHOUSE_DRAIN=-1s", "GATEHOUSE_STOP_LIMIT=1ms", "GATEHOUSE_THROTTLE=maybe", "GATEHOUSE_COOKIES=maybe",
 			"GATEHOUSE_TRUSTED_PROXIES=x", "AUTH_URL=x", "REDIS_URL=http://x",
 		},
 	} {
-		status, _ := ended(t, mistakes, role)
+		status, _ := harness.RunCommand(t, mistakes, role)
 		_, said := doctor(t, mistakes, role)
-		if status != exitMistake {
+		if status != harness.ExitUsage {
 			t.Errorf("%s: exit status %d, want 2", role, status)
 		}
 		for _, mistake := range mistakes {

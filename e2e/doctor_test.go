@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"gatehouse/e2e/harness"
 	"gatehouse/internal/pgtest"
 )
 
@@ -15,9 +16,9 @@ import (
 func doctor(t *testing.T, env []string, args ...string) (int, string) {
 	t.Helper()
 	// A port that is free, unless env names another: 8001 may be anybody's.
-	p := startProcess(t, append([]string{"GATEHOUSE_LISTEN=" + freeAddress(t)}, env...), append([]string{"doctor"}, args...)...)
-	p.wait(t)
-	return p.cmd.ProcessState.ExitCode(), p.stdout.String() + p.stderr.String()
+	p := harness.StartProcess(t, append([]string{"GATEHOUSE_LISTEN=" + harness.FreeAddress(t)}, env...), append([]string{"doctor"}, args...)...)
+	p.Wait(t)
+	return p.Cmd.ProcessState.ExitCode(), p.Stdout.String() + p.Stderr.String()
 }
 
 func wantHealthy(t *testing.T, what string, status int, said string, wants ...string) {
@@ -46,41 +47,41 @@ func wantFault(t *testing.T, what string, status int, said, fault, mend string) 
 
 func TestDoctorLooksAtUpBeforeAndWhileAndAfterItRuns(t *testing.T) {
 	t.Parallel()
-	h := newUpHouse(t)
-	status, said := doctor(t, h.env)
+	h := harness.NewEmbedded(t)
+	status, said := doctor(t, h.Env)
 	wantHealthy(t, "before the first run", status, said, "will be made")
-	if _, err := os.Stat(h.dir); err == nil {
+	if _, err := os.Stat(h.Dir); err == nil {
 		t.Error("the doctor has made the data folder")
 	}
-	p, _ := h.up(t)
-	status, said = doctor(t, h.env)
+	p, _ := h.Up(t)
+	status, said = doctor(t, h.Env)
 	wantHealthy(t, "while it runs", status, said, "ok   database of auth", "ok   database of users", "ok   GATEHOUSE_DATA_DIR")
-	before, err := os.ReadDir(h.dir)
+	before, err := os.ReadDir(h.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.interrupt(t)
-	status, said = doctor(t, h.env)
+	p.Interrupt(t)
+	status, said = doctor(t, h.Env)
 	wantHealthy(t, "after it ran", status, said, "it doesn't run just now")
-	if after, err := os.ReadDir(h.dir); err != nil || len(after) != len(before) {
+	if after, err := os.ReadDir(h.Dir); err != nil || len(after) != len(before) {
 		t.Errorf("the doctor has left something: %v, %v", after, err)
 	}
 
-	secret := filepath.Join(h.dir, "secret.key")
+	secret := filepath.Join(h.Dir, "secret.key")
 	if err := os.Chmod(secret, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	status, said = doctor(t, h.env)
+	status, said = doctor(t, h.Env)
 	wantFault(t, "a key for all to read", status, said, secret+": others may read it (0644)", "chmod 600 "+secret)
 	if err := os.WriteFile(secret, []byte("spilt"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	status, said = doctor(t, h.env)
+	status, said = doctor(t, h.Env)
 	wantFault(t, "a key that is none", status, said, secret+": it is not 32 bytes in hex", "put it back")
 	if err := os.Remove(secret); err != nil {
 		t.Fatal(err)
 	}
-	status, said = doctor(t, h.env)
+	status, said = doctor(t, h.Env)
 	wantFault(t, "a key that is gone", status, said, secret+": it is gone, and the data beside it can't be used without", "put it back")
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -92,10 +93,10 @@ func TestDoctorLooksAtUpBeforeAndWhileAndAfterItRuns(t *testing.T) {
 
 // unsynced are what the doctor says of the tests' own Postgres, which is quick
 // rather than durable.
-func unsynced(t *testing.T, s *system, said string) string {
+func unsynced(t *testing.T, s *harness.System, said string) string {
 	t.Helper()
 	var fsync string
-	if err := s.owner.QueryRow(t.Context(), "SHOW fsync").Scan(&fsync); err != nil {
+	if err := s.Owner.QueryRow(t.Context(), "SHOW fsync").Scan(&fsync); err != nil {
 		t.Fatal(err)
 	}
 	if off := strings.Contains(said, "fsync is off"); off != (fsync == "off") {
@@ -115,12 +116,12 @@ func unsynced(t *testing.T, s *system, said string) string {
 
 func TestDoctorFindsWhatKeepsARoleFromRunning(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
+	s := harness.Start(t, harness.ThreeProcesses)
 	with := func(role string, changes ...string) []string {
-		return append(slices.Clone(s.roles[role].env), changes...)
+		return append(slices.Clone(s.Roles[role].Env), changes...)
 	}
 	setting := func(role, name string) string {
-		for _, variable := range s.roles[role].env {
+		for _, variable := range s.Roles[role].Env {
 			if value, ok := strings.CutPrefix(variable, name+"="); ok {
 				return value
 			}
@@ -128,11 +129,11 @@ func TestDoctorFindsWhatKeepsARoleFromRunning(t *testing.T) {
 		t.Fatalf("%s has no %s", role, name)
 		return ""
 	}
-	authDatabase := setting(roleAuth, "AUTH_DATABASE_URL")
+	authDatabase := setting(harness.RoleAuth, "AUTH_DATABASE_URL")
 
-	status, said := doctor(t, with(roleBff), roleBff)
+	status, said := doctor(t, with(harness.RoleBff), harness.RoleBff)
 	wantHealthy(t, "the gateway", status, said, "ok   AUTH_URL: auth answers, with the same internal key and time", "ok   USERS_URL")
-	for role, well := range map[string]string{roleAuth: "ok   USERS_URL", roleUsers: "ok   settings"} {
+	for role, well := range map[string]string{harness.RoleAuth: "ok   USERS_URL", harness.RoleUsers: "ok   settings"} {
 		_, said := doctor(t, with(role), role)
 		if said = unsynced(t, s, said); strings.Contains(said, "BAD") || !strings.Contains(said, well) {
 			t.Errorf("%s: it says\n%s", role, said)
@@ -145,31 +146,31 @@ func TestDoctorFindsWhatKeepsARoleFromRunning(t *testing.T) {
 		changes     []string
 		fault, mend string
 	}{
-		"a misspelt setting": {roleBff, []string{"GATEHOUSE_ORIGIN=x"}, "GATEHOUSE_ORIGIN: is not a setting", "did you mean GATEHOUSE_ORIGINS?"},
-		"another internal key": {roleBff, []string{"GATEHOUSE_INTERNAL_KEY=" + otherKey},
+		"a misspelt setting": {harness.RoleBff, []string{"GATEHOUSE_ORIGIN=x"}, "GATEHOUSE_ORIGIN: is not a setting", "did you mean GATEHOUSE_ORIGINS?"},
+		"another internal key": {harness.RoleBff, []string{"GATEHOUSE_INTERNAL_KEY=" + otherKey},
 			"GATEHOUSE_INTERNAL_KEY: auth has another one", "give all roles the same"},
-		"another internal key at users": {roleAuth, []string{"GATEHOUSE_INTERNAL_KEY=" + otherKey},
+		"another internal key at users": {harness.RoleAuth, []string{"GATEHOUSE_INTERNAL_KEY=" + otherKey},
 			"GATEHOUSE_INTERNAL_KEY: users has another one", "give all roles the same"},
-		"users where auth should be": {roleBff, []string{"AUTH_URL=" + setting(roleBff, "USERS_URL")},
-			"AUTH_URL: what answers at " + setting(roleBff, "USERS_URL") + " is not auth", "correct the address"},
-		"nobody": {roleBff, []string{"USERS_URL=http://" + freeAddress(t)}, "USERS_URL: nothing answers at ", "start users there"},
-		"another secret key": {roleAuth, []string{"GATEHOUSE_SECRET_KEY=" + otherKey},
+		"users where auth should be": {harness.RoleBff, []string{"AUTH_URL=" + setting(harness.RoleBff, "USERS_URL")},
+			"AUTH_URL: what answers at " + setting(harness.RoleBff, "USERS_URL") + " is not auth", "correct the address"},
+		"nobody": {harness.RoleBff, []string{"USERS_URL=http://" + harness.FreeAddress(t)}, "USERS_URL: nothing answers at ", "start users there"},
+		"another secret key": {harness.RoleAuth, []string{"GATEHOUSE_SECRET_KEY=" + otherKey},
 			"GATEHOUSE_SECRET_KEY: it isn't the one that sealed this database's signing keys", "give the one that did"},
-		"a wrong password": {roleAuth, []string{"AUTH_DATABASE_URL=" + strings.Replace(authDatabase, ":auth@", ":wrong@", 1)},
+		"a wrong password": {harness.RoleAuth, []string{"AUTH_DATABASE_URL=" + strings.Replace(authDatabase, ":auth@", ":wrong@", 1)},
 			"AUTH_DATABASE_URL: Postgres doesn't let ", "correct the user and the password"},
-		"no such database": {roleAuth, []string{"AUTH_DATABASE_URL=" + withPath(t, authDatabase, "/nowhere")},
+		"no such database": {harness.RoleAuth, []string{"AUTH_DATABASE_URL=" + withPath(t, authDatabase, "/nowhere")},
 			"AUTH_DATABASE_URL: nowhere on ", "create the database"},
-		"no such host": {roleAuth, []string{"AUTH_DATABASE_URL=postgres://auth:auth@nowhere.invalid/db"},
+		"no such host": {harness.RoleAuth, []string{"AUTH_DATABASE_URL=postgres://auth:auth@nowhere.invalid/db"},
 			"AUTH_DATABASE_URL: ", ""},
-		"no Postgres": {roleAuth, []string{"AUTH_DATABASE_URL=postgres://auth:auth@" + freeAddress(t) + "/db"},
+		"no Postgres": {harness.RoleAuth, []string{"AUTH_DATABASE_URL=postgres://auth:auth@" + harness.FreeAddress(t) + "/db"},
 			"AUTH_DATABASE_URL: Postgres can't be reached at ", "start it"},
-		"the owner's login": {roleAuth, []string{"AUTH_DATABASE_URL=" + setting("up", "DATABASE_URL")}, "database of auth: its role ", "give AUTH_DATABASE_URL a role of its own"},
+		"the owner's login": {harness.RoleAuth, []string{"AUTH_DATABASE_URL=" + setting("up", "DATABASE_URL")}, "database of auth: its role ", "give AUTH_DATABASE_URL a role of its own"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			status, said := doctor(t, with(test.role, test.changes...), test.role)
 			wantFault(t, what, status, said, test.fault, test.mend)
-			if strings.Contains(said, "wrong@") || strings.Contains(said, secretKey) || strings.Contains(said, internalKey) || strings.Contains(said, otherKey) {
+			if strings.Contains(said, "wrong@") || strings.Contains(said, harness.SecretKey) || strings.Contains(said, harness.InternalKey) || strings.Contains(said, otherKey) {
 				t.Errorf("it prints a secret:\n%s", said)
 			}
 		})
@@ -193,7 +194,7 @@ func TestDoctorFindsWhatIsWrongWithADatabase(t *testing.T) {
 			if _, err := pgtest.Connect(t, database.Owner).Exec(t.Context(), test.change); err != nil {
 				t.Fatal(err)
 			}
-			status, said := doctor(t, []string{"USERS_DATABASE_URL=" + database.Users, "GATEHOUSE_INTERNAL_KEY=" + internalKey}, roleUsers)
+			status, said := doctor(t, []string{"USERS_DATABASE_URL=" + database.Users, "GATEHOUSE_INTERNAL_KEY=" + harness.InternalKey}, harness.RoleUsers)
 			wantFault(t, test.what, status, said, test.fault, test.mend)
 		})
 	}

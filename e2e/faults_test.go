@@ -10,15 +10,16 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
 func TestWithoutUsersSigningInGoesOn(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
-	ada := s.signUp(t, "ada@example.com")
+	s := harness.Start(t, harness.ThreeProcesses)
+	ada := s.SignUp(t, "ada@example.com")
 	admin := s.Admin(t).Client()
-	s.processes[roleUsers].kill()
+	s.Processes[harness.RoleUsers].Kill()
 	token := ada.Access
 
 	wantProfileMissing := func(what string, user *bffv1.User, missing []*bffv1.PartError) {
@@ -30,25 +31,25 @@ func TestWithoutUsersSigningInGoesOn(t *testing.T) {
 			t.Errorf("%s: the user is %v, want the account without the profile", what, user)
 		}
 	}
-	login, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: Password})
+	login, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: harness.Password})
 	if err != nil {
 		t.Errorf("Login: %v", err)
 	}
 	wantProfileMissing("Login", login.GetSignedIn().GetUser(), login.GetErrors())
-	bob, err := s.client("").auth.Register(t.Context(), &bffv1.RegisterRequest{Email: "bob@example.com", Password: Password, FirstName: "Bob"})
+	bob, err := s.Client("").Auth.Register(t.Context(), &bffv1.RegisterRequest{Email: "bob@example.com", Password: harness.Password, FirstName: "Bob"})
 	if err != nil {
 		t.Errorf("Register: %v", err)
 	}
 	wantProfileMissing("Register", bob.GetSignedIn().GetUser(), bob.GetErrors())
-	disabled, err := admin.users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: bob.GetSignedIn().GetUser().GetId()})
+	disabled, err := admin.Users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: bob.GetSignedIn().GetUser().GetId()})
 	if err != nil {
 		t.Errorf("DisableUser: %v", err)
 	}
 	wantProfileMissing("DisableUser", disabled.GetUser(), disabled.GetErrors())
-	if _, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.Refresh}); err != nil {
+	if _, err := s.Client("").Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.Refresh}); err != nil {
 		t.Errorf("Refresh: %v", err)
 	}
-	if _, err := s.client(token).account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{}); err != nil {
+	if _, err := s.Client(token).Account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{}); err != nil {
 		t.Errorf("ListSessions: %v", err)
 	}
 
@@ -60,7 +61,7 @@ func TestWithoutUsersSigningInGoesOn(t *testing.T) {
 		var fastest time.Duration
 		for range 3 { // one of three, for the machine may be busy
 			start := time.Now()
-			status, header, answer := s.post(t, procedure, token, body)
+			status, header, answer := s.Post(t, procedure, token, body)
 			took := time.Since(start)
 			if fastest == 0 || took < fastest {
 				fastest = took
@@ -73,18 +74,18 @@ func TestWithoutUsersSigningInGoesOn(t *testing.T) {
 			t.Errorf("%s took %s to say so, want at most 200 ms", procedure, fastest)
 		}
 	}
-	if response, err := http.Get(s.url + "/readyz"); err != nil || response.StatusCode != http.StatusOK {
+	if response, err := http.Get(s.URL + "/readyz"); err != nil || response.StatusCode != http.StatusOK {
 		t.Errorf("without users the gateway says that it isn't ready: %v %v", response, err)
 	} else {
 		response.Body.Close()
 	}
 
-	s.start(t, roleUsers)
-	eventually(t, 2*time.Second, "heal by itself", func() error {
-		if _, err := s.client(token).account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
+	s.Start(t, harness.RoleUsers)
+	harness.Eventually(t, 2*time.Second, "heal by itself", func() error {
+		if _, err := s.Client(token).Account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
 			return fmt.Errorf("GetMe: %w", err)
 		}
-		got, err := admin.users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: bob.GetSignedIn().GetUser().GetId()})
+		got, err := admin.Users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: bob.GetSignedIn().GetUser().GetId()})
 		if err != nil {
 			return fmt.Errorf("GetUser of who registered meanwhile: %w", err)
 		}
@@ -93,38 +94,38 @@ func TestWithoutUsersSigningInGoesOn(t *testing.T) {
 		}
 		return nil
 	})
-	if n := s.count(t, "SELECT count(*) FROM users.profiles WHERE email = 'bob@example.com' AND status = 'disabled'"); n != 1 {
+	if n := s.Count(t, "SELECT count(*) FROM users.profiles WHERE email = 'bob@example.com' AND status = 'disabled'"); n != 1 {
 		t.Error("users doesn't know that Bob is disabled")
 	}
 }
 
 func TestWithoutAuthNoTokenIsCalledBad(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
-	ada := s.signUp(t, "ada@example.com")
-	s.processes[roleAuth].kill()
-	status, header, body := s.post(t, "/bff.v1.AccountService/GetMe", ada.Access, `{}`)
+	s := harness.Start(t, harness.ThreeProcesses)
+	ada := s.SignUp(t, "ada@example.com")
+	s.Processes[harness.RoleAuth].Kill()
+	status, header, body := s.Post(t, "/bff.v1.AccountService/GetMe", ada.Access, `{}`)
 	if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
 		t.Errorf("GetMe: %d %s; want 503 with Retry-After", status, body)
 	}
 	// A gateway that starts without auth has no keys: it says that it can't tell.
-	s.processes[roleBff].kill()
-	role := s.roles[roleBff]
-	startProcess(t, append(role.env, "GATEHOUSE_LISTEN="+role.listen), roleBff)
-	eventually(t, 10*time.Second, "the gateway answers", func() error {
-		response, err := http.Get(s.url + "/livez")
+	s.Processes[harness.RoleBff].Kill()
+	role := s.Roles[harness.RoleBff]
+	harness.StartProcess(t, append(role.Env, "GATEHOUSE_LISTEN="+role.Listen), harness.RoleBff)
+	harness.Eventually(t, 10*time.Second, "the gateway answers", func() error {
+		response, err := http.Get(s.URL + "/livez")
 		if err != nil {
 			return err
 		}
 		return response.Body.Close()
 	})
-	status, _, body = s.post(t, "/bff.v1.AccountService/GetMe", ada.Access, `{}`)
+	status, _, body = s.Post(t, "/bff.v1.AccountService/GetMe", ada.Access, `{}`)
 	if status != http.StatusServiceUnavailable {
 		t.Errorf("GetMe without keys: %d %s; want 503", status, body)
 	}
-	s.start(t, roleAuth)
-	eventually(t, 3*time.Second, "heal by itself", func() error {
-		_, err := ada.Client().account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+	s.Start(t, harness.RoleAuth)
+	harness.Eventually(t, 3*time.Second, "heal by itself", func() error {
+		_, err := ada.Client().Account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 		return err
 	})
 }
@@ -134,87 +135,87 @@ func TestWithoutAuthNoTokenIsCalledBad(t *testing.T) {
 func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 	t.Parallel()
 	creation := map[string]string{
-		"bff: before auth is asked":             roleBff,
-		"auth: before the account is written":   roleAuth,
-		"auth: before the outbox is written":    roleAuth,
-		"auth: before the account is committed": roleAuth,
-		"auth: after the account is committed":  roleAuth,
-		"users: before the profile is written":  roleUsers,
-		"users: before commit":                  roleUsers,
-		"users: after commit":                   roleUsers,
-		"auth: after users is told":             roleAuth,
-		"bff: after auth has answered":          roleBff,
+		"bff: before auth is asked":             harness.RoleBff,
+		"auth: before the account is written":   harness.RoleAuth,
+		"auth: before the outbox is written":    harness.RoleAuth,
+		"auth: before the account is committed": harness.RoleAuth,
+		"auth: after the account is committed":  harness.RoleAuth,
+		"users: before the profile is written":  harness.RoleUsers,
+		"users: before commit":                  harness.RoleUsers,
+		"users: after commit":                   harness.RoleUsers,
+		"auth: after users is told":             harness.RoleAuth,
+		"bff: after auth has answered":          harness.RoleBff,
 	}
 	change := map[string]string{
-		"bff: before auth is asked to change the email": roleBff,
-		"auth: before the account is changed":           roleAuth,
-		"auth: before the change's outbox is written":   roleAuth,
-		"auth: before the change is committed":          roleAuth,
-		"auth: after the change is committed":           roleAuth,
-		"users: before the profile is written":          roleUsers,
-		"users: before commit":                          roleUsers,
-		"users: after commit":                           roleUsers,
-		"auth: after users is told":                     roleAuth,
-		"bff: after auth has changed the email":         roleBff,
+		"bff: before auth is asked to change the email": harness.RoleBff,
+		"auth: before the account is changed":           harness.RoleAuth,
+		"auth: before the change's outbox is written":   harness.RoleAuth,
+		"auth: before the change is committed":          harness.RoleAuth,
+		"auth: after the change is committed":           harness.RoleAuth,
+		"users: before the profile is written":          harness.RoleUsers,
+		"users: before commit":                          harness.RoleUsers,
+		"users: after commit":                           harness.RoleUsers,
+		"auth: after users is told":                     harness.RoleAuth,
+		"bff: after auth has changed the email":         harness.RoleBff,
 	}
 	deletion := map[string]string{
-		"bff: before auth is asked to delete":           roleBff,
-		"auth: before the account is deleted":           roleAuth,
-		"auth: before the deletion's outbox is written": roleAuth,
-		"auth: before the deletion is committed":        roleAuth,
-		"auth: after the deletion is committed":         roleAuth,
-		"users: before the profile is deleted":          roleUsers,
-		"users: before commit":                          roleUsers,
-		"users: after commit":                           roleUsers,
-		"auth: after users is told":                     roleAuth,
-		"bff: after auth has deleted":                   roleBff,
+		"bff: before auth is asked to delete":           harness.RoleBff,
+		"auth: before the account is deleted":           harness.RoleAuth,
+		"auth: before the deletion's outbox is written": harness.RoleAuth,
+		"auth: before the deletion is committed":        harness.RoleAuth,
+		"auth: after the deletion is committed":         harness.RoleAuth,
+		"users: before the profile is deleted":          harness.RoleUsers,
+		"users: before commit":                          harness.RoleUsers,
+		"users: after commit":                           harness.RoleUsers,
+		"auth: after users is told":                     harness.RoleAuth,
+		"bff: after auth has deleted":                   harness.RoleBff,
 	}
 	for _, test := range []struct {
 		name  string
 		steps map[string]string
-		call  func(t *testing.T, s *system, admin client, n int) (email string, err error)
+		call  func(t *testing.T, s *harness.System, admin harness.Client, n int) (email string, err error)
 		// want says how many accounts with the email an acknowledged call leaves.
 		want int
 	}{
-		{"Register", creation, func(t *testing.T, s *system, _ client, n int) (string, error) {
+		{"Register", creation, func(t *testing.T, s *harness.System, _ harness.Client, n int) (string, error) {
 			email := fmt.Sprintf("register-%d@example.com", n)
-			_, err := s.client("").auth.Register(t.Context(), &bffv1.RegisterRequest{Email: email, Password: Password, FirstName: "Ada"})
+			_, err := s.Client("").Auth.Register(t.Context(), &bffv1.RegisterRequest{Email: email, Password: harness.Password, FirstName: "Ada"})
 			return email, err
 		}, 1},
-		{"CreateUser", creation, func(t *testing.T, _ *system, admin client, n int) (string, error) {
+		{"CreateUser", creation, func(t *testing.T, _ *harness.System, admin harness.Client, n int) (string, error) {
 			email := fmt.Sprintf("create-%d@example.com", n)
-			_, err := admin.users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Ada"}, Password: Password})
+			_, err := admin.Users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Ada"}, Password: harness.Password})
 			return email, err
 		}, 1},
-		{"ChangeUserEmail", change, func(t *testing.T, s *system, admin client, n int) (string, error) {
+		{"ChangeUserEmail", change, func(t *testing.T, s *harness.System, admin harness.Client, n int) (string, error) {
 			email := fmt.Sprintf("changed-%d@example.com", n)
-			_, err := admin.users.ChangeUserEmail(t.Context(), &bffv1.ChangeUserEmailRequest{UserId: s.idOf(t, fmt.Sprintf("before-%d@example.com", n)), Email: email})
+			_, err := admin.Users.ChangeUserEmail(t.Context(), &bffv1.ChangeUserEmailRequest{UserId: s.IdOf(t, fmt.Sprintf("before-%d@example.com", n)), Email: email})
 			return email, err
 		}, 1},
-		{"DeleteUser", deletion, func(t *testing.T, s *system, admin client, n int) (string, error) {
+		{"DeleteUser", deletion, func(t *testing.T, s *harness.System, admin harness.Client, n int) (string, error) {
 			email := fmt.Sprintf("delete-%d@example.com", n)
-			_, err := admin.users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: s.idOf(t, email)})
+			_, err := admin.Users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: s.IdOf(t, email)})
 			return email, err
 		}, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := Start(t, ThreeProcesses)
+			s := harness.Start(t, harness.ThreeProcesses)
 			admin := s.Admin(t).Client()
 			n := 0
 			for at, where := range test.steps {
 				n++
 				switch test.name {
 				case "DeleteUser":
-					s.signUp(t, fmt.Sprintf("delete-%d@example.com", n))
+					s.SignUp(t, fmt.Sprintf("delete-%d@example.com", n))
 				case "ChangeUserEmail":
-					s.signUp(t, fmt.Sprintf("before-%d@example.com", n))
+					s.SignUp(t, fmt.Sprintf("before-%d@example.com", n))
 				}
-				s.processes[where].kill()
-				doomed := s.start(t, where, CrashAt+"="+at)
+				s.Processes[where].Kill()
+				doomed := s.Start(t, where, harness.CrashAt+"="+at)
 				email, err := test.call(t, s, admin, n)
-				doomed.wait(t)
-				s.start(t, where)
+				doomed.Wait(t)
+				s.Start(t, where)
 				wantBothOrNeither(t, s, at, email, err, test.want)
 			}
 			wantSameAccountsInBoth(t, s)
@@ -224,15 +225,15 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 
 // wantBothOrNeither waits until the system has settled and checks it. An
 // acknowledged call must have had its effect.
-func wantBothOrNeither(t *testing.T, s *system, at, email string, outcome error, want int) {
+func wantBothOrNeither(t *testing.T, s *harness.System, at, email string, outcome error, want int) {
 	t.Helper()
 	const state = `
 		SELECT (SELECT count(*) FROM auth.accounts WHERE email = $1),
 			(SELECT count(*) FROM users.profiles WHERE email = $1 AND first_name = 'Ada'),
 			(SELECT count(*) FROM auth.account_outbox)`
 	var accounts, profiles, news int
-	eventually(t, 60*time.Second, "killed at "+at, func() error {
-		if err := s.owner.QueryRow(t.Context(), state, email).Scan(&accounts, &profiles, &news); err != nil {
+	harness.Eventually(t, 60*time.Second, "killed at "+at, func() error {
+		if err := s.Owner.QueryRow(t.Context(), state, email).Scan(&accounts, &profiles, &news); err != nil {
 			return err
 		}
 		if accounts != profiles || news != 0 {
@@ -250,14 +251,14 @@ func wantBothOrNeither(t *testing.T, s *system, at, email string, outcome error,
 
 func TestServicesRefuseWhoeverIsNotAService(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
-	ada := s.signUp(t, "ada@example.com")
+	s := harness.Start(t, harness.ThreeProcesses)
+	ada := s.SignUp(t, "ada@example.com")
 	for name, token := range map[string]string{"nobody": "", "a user": ada.Access} {
 		for role, procedure := range map[string]string{
-			roleAuth: "/auth.v1.AccountService/GetAccount", roleUsers: "/users.v1.ProfileService/GetProfile",
+			harness.RoleAuth: "/auth.v1.AccountService/GetAccount", harness.RoleUsers: "/users.v1.ProfileService/GetProfile",
 		} {
-			inner := &system{url: "http://" + s.roles[role].listen}
-			status, _, body := inner.post(t, procedure, token, `{"accountId":"`+ada.ID+`"}`)
+			inner := &harness.System{URL: "http://" + s.Roles[role].Listen}
+			status, _, body := inner.Post(t, procedure, token, `{"accountId":"`+ada.ID+`"}`)
 			if status != http.StatusUnauthorized || !strings.Contains(body, "INTERNAL_TOKEN_INVALID") {
 				t.Errorf("%s on %s: %d %s", name, procedure, status, body)
 			}
@@ -265,20 +266,20 @@ func TestServicesRefuseWhoeverIsNotAService(t *testing.T) {
 	}
 	// A gateway with another key is refused by the services; its callers are
 	// not told that their token is bad.
-	s.processes[roleBff].kill()
-	role := s.roles[roleBff]
-	other := startProcess(t, append(role.env, "GATEHOUSE_LISTEN="+role.listen, "GATEHOUSE_INTERNAL_KEY="+strings.Repeat("c", 64)), roleBff)
-	eventually(t, 10*time.Second, "the other gateway answers", func() error {
-		if other.hasEnded() {
+	s.Processes[harness.RoleBff].Kill()
+	role := s.Roles[harness.RoleBff]
+	other := harness.StartProcess(t, append(role.Env, "GATEHOUSE_LISTEN="+role.Listen, "GATEHOUSE_INTERNAL_KEY="+strings.Repeat("c", 64)), harness.RoleBff)
+	harness.Eventually(t, 10*time.Second, "the other gateway answers", func() error {
+		if other.HasEnded() {
 			return errors.New("it has ended")
 		}
-		response, err := http.Get(s.url + "/livez")
+		response, err := http.Get(s.URL + "/livez")
 		if err != nil {
 			return err
 		}
 		return response.Body.Close()
 	})
-	status, _, body := s.post(t, "/bff.v1.AuthService/Login", "", `{"email":"ada@example.com","password":"correct horse battery"}`)
+	status, _, body := s.Post(t, "/bff.v1.AuthService/Login", "", `{"email":"ada@example.com","password":"correct horse battery"}`)
 	if status != http.StatusInternalServerError || strings.Contains(body, "INTERNAL_TOKEN_INVALID") {
 		t.Errorf("Login through a gateway with another key: %d %s; want 500 without the services' reason", status, body)
 	}
@@ -288,16 +289,16 @@ func TestServicesRefuseWhoeverIsNotAService(t *testing.T) {
 // nobody whom it can't ask about; a short cut is bridged.
 func TestAGatewayCutOffFromAuthFailsClosed(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
-	ada := s.signUp(t, "ada@example.com")
+	s := harness.Start(t, harness.ThreeProcesses)
+	ada := s.SignUp(t, "ada@example.com")
 	ask := func() (int, string) {
-		status, _, body := s.post(t, "/bff.v1.AccountService/ListSessions", ada.Access, `{}`)
+		status, _, body := s.Post(t, "/bff.v1.AccountService/ListSessions", ada.Access, `{}`)
 		return status, body
 	}
 	if status, body := ask(); status != http.StatusOK {
 		t.Fatalf("before: %d %s", status, body)
 	}
-	s.processes[roleAuth].kill()
+	s.Processes[harness.RoleAuth].Kill()
 	killed := time.Now()
 	pace := time.NewTicker(100 * time.Millisecond) // within the method's rate
 	defer pace.Stop()
@@ -307,22 +308,22 @@ func TestAGatewayCutOffFromAuthFailsClosed(t *testing.T) {
 			t.Fatalf("while auth is away: %d %s; want 503", status, body)
 		}
 	}
-	s.start(t, roleAuth)
-	eventually(t, 3*time.Second, "heal by itself", func() error {
+	s.Start(t, harness.RoleAuth)
+	harness.Eventually(t, 3*time.Second, "heal by itself", func() error {
 		if status, body := ask(); status != http.StatusOK {
 			return fmt.Errorf("%d %s", status, body)
 		}
 		return nil
 	})
 	// A session that ended while the stream was away is known when it is back.
-	s.processes[roleBff].kill()
-	if _, err := s.owner.Exec(t.Context(), `
+	s.Processes[harness.RoleBff].Kill()
+	if _, err := s.Owner.Exec(t.Context(), `
 		WITH ended AS (UPDATE auth.sessions SET revoke_time = now(), revoke_reason = 'test' RETURNING id)
 		INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + interval '5 minutes' FROM ended`); err != nil {
 		t.Fatal(err)
 	}
-	s.start(t, roleBff)
-	status, _, body := s.post(t, "/bff.v1.AccountService/ListSessions", ada.Access, `{}`)
+	s.Start(t, harness.RoleBff)
+	status, _, body := s.Post(t, "/bff.v1.AccountService/ListSessions", ada.Access, `{}`)
 	if status != http.StatusUnauthorized || !strings.Contains(body, "SESSION_ENDED") {
 		t.Errorf("on a gateway that just started: %d %s; want 401 SESSION_ENDED", status, body)
 	}

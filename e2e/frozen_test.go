@@ -9,19 +9,20 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
 )
 
 // freeze stops a process as a stalled machine does: its kernel goes on accepting
 // connections. The returned function lets it go on.
-func freeze(t *testing.T, p *process) (thaw func()) {
+func freeze(t *testing.T, p *harness.Process) (thaw func()) {
 	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := p.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatalf("freeze: %v", err)
 	}
 	var once sync.Once
-	thaw = func() { once.Do(func() { _ = p.cmd.Process.Signal(syscall.SIGCONT) }) }
+	thaw = func() { once.Do(func() { _ = p.Cmd.Process.Signal(syscall.SIGCONT) }) }
 	t.Cleanup(thaw)
 	return thaw
 }
@@ -45,7 +46,7 @@ func (c *tally) note(what string, err error) {
 }
 
 // keepCalling calls the gateway in closed loops for a while.
-func keepCalling(t *testing.T, s *system, people []*loadUser, admin client, label string, duration time.Duration) *tally {
+func keepCalling(t *testing.T, s *harness.System, people []*loadUser, admin harness.Client, label string, duration time.Duration) *tally {
 	t.Helper()
 	c := &tally{}
 	end := time.Now().Add(duration)
@@ -101,11 +102,11 @@ func (c *tally) wantAnswered(t *testing.T, what string) {
 // service: the kernel of a frozen process goes on accepting connections, so only
 // its silence shows.
 func TestAFrozenEndpointDoesNotTakeTheServiceDown(t *testing.T) {
-	pair := StartPair(t, WithSettings("GATEHOUSE_DRAIN=1s", "GATEHOUSE_THROTTLE=off"))
+	pair := harness.StartPair(t, harness.WithSettings("GATEHOUSE_DRAIN=1s", "GATEHOUSE_THROTTLE=off"))
 	s := pair[0]
 	var people []*loadUser
 	for i := range 8 {
-		people = append(people, newLoadUser(t, s, func(token string) client { return s.client(token) }, fmt.Sprintf("frozen-%d@example.com", i)))
+		people = append(people, newLoadUser(t, s, func(token string) harness.Client { return s.Client(token) }, fmt.Sprintf("frozen-%d@example.com", i)))
 	}
 	admin := s.Admin(t).Client()
 	var created []string
@@ -114,16 +115,16 @@ func TestAFrozenEndpointDoesNotTakeTheServiceDown(t *testing.T) {
 		created = append(created, c.created...)
 		return c
 	}
-	for _, name := range []string{roleAuth, roleUsers} {
+	for _, name := range []string{harness.RoleAuth, harness.RoleUsers} {
 		run(name+"-before", 2*time.Second).wantAnswered(t, name+": before")
-		thaw := freeze(t, pair[1].processes[name])
+		thaw := freeze(t, pair[1].Processes[name])
 		run(name+"-freezing", 3*time.Second) // may fail in part
 		run(name+"-frozen", 6*time.Second).wantAnswered(t, name+": from 3s after it froze on")
-		if name == roleAuth {
+		if name == harness.RoleAuth {
 			wantRevocationKnown(t, s)
 		}
 		thaw()
-		eventually(t, 20*time.Second, name+": the endpoint is healthy again", func() error {
+		harness.Eventually(t, 20*time.Second, name+": the endpoint is healthy again", func() error {
 			_ = people[0].getMe(t.Context())
 			if log := gatewayLog(s); strings.Count(log, "load balancer: endpoint ejected") != strings.Count(log, "load balancer: endpoint healthy") {
 				return fmt.Errorf("it isn't")
@@ -138,15 +139,15 @@ func TestAFrozenEndpointDoesNotTakeTheServiceDown(t *testing.T) {
 
 	// Nothing was made twice, and nothing that was acknowledged is missing.
 	for _, email := range created {
-		if n := s.count(t, "SELECT count(*) FROM auth.accounts WHERE email = $1", email); n != 1 {
+		if n := s.Count(t, "SELECT count(*) FROM auth.accounts WHERE email = $1", email); n != 1 {
 			t.Errorf("the acknowledged account %s is there %d times", email, n)
 		}
 	}
-	if n := s.count(t, "SELECT count(*) FROM (SELECT email FROM auth.accounts GROUP BY email HAVING count(*) > 1) doubled"); n > 0 {
+	if n := s.Count(t, "SELECT count(*) FROM (SELECT email FROM auth.accounts GROUP BY email HAVING count(*) > 1) doubled"); n > 0 {
 		t.Errorf("%d accounts are there more than once", n)
 	}
-	eventually(t, time.Minute, "users hears of all", func() error {
-		if n := s.count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
+	harness.Eventually(t, time.Minute, "users hears of all", func() error {
+		if n := s.Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
 			return fmt.Errorf("%d rows in the outbox", n)
 		}
 		return nil
@@ -154,23 +155,23 @@ func TestAFrozenEndpointDoesNotTakeTheServiceDown(t *testing.T) {
 	wantSameAccountsInBoth(t, s)
 }
 
-func gatewayLog(s *system) string {
-	return s.processes[roleBff].stdout.String() + s.processes[roleBff].stderr.String()
+func gatewayLog(s *harness.System) string {
+	return s.Processes[harness.RoleBff].Stdout.String() + s.Processes[harness.RoleBff].Stderr.String()
 }
 
 // wantRevocationKnown signs somebody in, lets their session be revoked by another
 // auth than this gateway asks for it, and wants their access token refused.
-func wantRevocationKnown(t *testing.T, s *system) {
+func wantRevocationKnown(t *testing.T, s *harness.System) {
 	t.Helper()
-	ada := s.signUp(t, "revoked@example.com")
+	ada := s.SignUp(t, "revoked@example.com")
 	token := ada.Access
-	if _, err := s.owner.Exec(t.Context(), `
+	if _, err := s.Owner.Exec(t.Context(), `
 		WITH ended AS (UPDATE auth.sessions SET revoke_time = now(), revoke_reason = 'test' WHERE account_id = $1 RETURNING id)
 		INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + interval '5 minutes' FROM ended`, ada.ID); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the gateway knows of a revocation while an auth is frozen", func() error {
-		_, err := s.client(token).account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
+	harness.Eventually(t, 10*time.Second, "the gateway knows of a revocation while an auth is frozen", func() error {
+		_, err := s.Client(token).Account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
 		if fault.Reason(err) != "SESSION_ENDED" {
 			return fmt.Errorf("got %v", err)
 		}

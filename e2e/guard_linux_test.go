@@ -11,6 +11,7 @@ import (
 	"time"
 	"unsafe"
 
+	"gatehouse/e2e/harness"
 	"gatehouse/internal/pgtest"
 )
 
@@ -38,7 +39,7 @@ func openTerminal(t *testing.T) (person, program *os.File) {
 
 func TestAPersonAtATerminalIsAskedBeforeADatabaseIsShared(t *testing.T) {
 	t.Parallel()
-	for answer, want := range map[string]int{"yes": 0, "y": exitMistake, "no": exitMistake, "": exitMistake} {
+	for answer, want := range map[string]int{"yes": 0, "y": harness.ExitUsage, "no": harness.ExitUsage, "": harness.ExitUsage} {
 		t.Run("they answer "+answer, func(t *testing.T) {
 			t.Parallel()
 			database := pgtest.Empty(t)
@@ -49,15 +50,15 @@ func TestAPersonAtATerminalIsAskedBeforeADatabaseIsShared(t *testing.T) {
 			before := textOf(t, owner, everything)
 			person, program := openTerminal(t)
 			cmd := exec.Command(os.Args[0], "schema", "apply")
-			cmd.Env = []string{runAsGatehouse + "=1", "DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + secretKey}
+			cmd.Env = []string{harness.RunAsGatehouse + "=1", "DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + harness.SecretKey}
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = cmd.Process.Kill() })
-			var screen lockedBuffer
+			var screen harness.LockedBuffer
 			go func() { _, _ = io.Copy(&screen, person) }()
-			eventually(t, 30*time.Second, "the question", func() error {
+			harness.Eventually(t, 30*time.Second, "the question", func() error {
 				if said := screen.String(); !strings.Contains(said, "Type yes to go on") || !strings.Contains(said, "public.orders") {
 					return fmt.Errorf("it said %q", said)
 				}

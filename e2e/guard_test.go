@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/e2e/harness"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/schema"
 )
@@ -19,7 +20,7 @@ const otherSecret = "ccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc
 // are derived from secretKey.
 func serviceLogins(t *testing.T, databaseURL string) []string {
 	t.Helper()
-	secret, err := hex.DecodeString(secretKey)
+	secret, err := hex.DecodeString(harness.SecretKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,18 +68,18 @@ func TestAnotherSecretKeyChangesNothing(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Empty(t)
 	right := []string{
-		"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + secretKey, "GATEHOUSE_INTERNAL_KEY=" + internalKey,
+		"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + harness.SecretKey, "GATEHOUSE_INTERNAL_KEY=" + harness.InternalKey,
 		"GATEHOUSE_REGISTRATION=closed",
 	}
-	if status, said := ended(t, right, "schema", "apply"); status != 0 {
+	if status, said := harness.RunCommand(t, right, "schema", "apply"); status != 0 {
 		t.Fatalf("schema apply: exit status %d, said %s", status, said)
 	}
-	StartServe(t, database, append(right[:len(right):len(right)], "GATEHOUSE_ADMIN_EMAIL="+adminEmail, "GATEHOUSE_ADMIN_PASSWORD="+adminPassword))
+	harness.StartServe(t, database, append(right[:len(right):len(right)], "GATEHOUSE_ADMIN_EMAIL="+harness.AdminEmail, "GATEHOUSE_ADMIN_PASSWORD="+harness.AdminPassword))
 
-	wrong := append(right[:len(right):len(right)], "GATEHOUSE_SECRET_KEY="+otherSecret, "GATEHOUSE_DATA_DIR="+t.TempDir(), "GATEHOUSE_LISTEN="+freeAddress(t))
+	wrong := append(right[:len(right):len(right)], "GATEHOUSE_SECRET_KEY="+otherSecret, "GATEHOUSE_DATA_DIR="+t.TempDir(), "GATEHOUSE_LISTEN="+harness.FreeAddress(t))
 	for _, command := range [][]string{{"schema", "plan"}, {"schema", "apply"}, {"schema", "status"}, {"up"}} {
-		status, said := ended(t, wrong, command...)
-		if status != exitMistake || !strings.Contains(said, "GATEHOUSE_SECRET_KEY: ") {
+		status, said := harness.RunCommand(t, wrong, command...)
+		if status != harness.ExitUsage || !strings.Contains(said, "GATEHOUSE_SECRET_KEY: ") {
 			t.Errorf("%v with another secret key: exit status %d, said %s", command, status, said)
 		}
 	}
@@ -86,10 +87,10 @@ func TestAnotherSecretKeyChangesNothing(t *testing.T) {
 		pgtest.Connect(t, url) // a connection that is opened after it
 	}
 	// The older key may stand second, and a database without keys takes any.
-	if status, said := ended(t, append(right[:len(right):len(right)], "GATEHOUSE_SECRET_KEY="+secretKey+","+otherSecret), "schema", "status"); status != 0 {
+	if status, said := harness.RunCommand(t, append(right[:len(right):len(right)], "GATEHOUSE_SECRET_KEY="+harness.SecretKey+","+otherSecret), "schema", "status"); status != 0 {
 		t.Errorf("schema status with both keys: exit status %d, said %s", status, said)
 	}
-	if status, said := ended(t, []string{"DATABASE_URL=" + pgtest.Empty(t), "GATEHOUSE_SECRET_KEY=" + otherSecret}, "schema", "apply"); status != 0 {
+	if status, said := harness.RunCommand(t, []string{"DATABASE_URL=" + pgtest.Empty(t), "GATEHOUSE_SECRET_KEY=" + otherSecret}, "schema", "apply"); status != 0 {
 		t.Errorf("schema apply on a fresh database: exit status %d, said %s", status, said)
 	}
 }
@@ -117,10 +118,10 @@ func TestADatabaseOfOthersIsLeftAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := textOf(t, owner, everything)
-			env := []string{"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + secretKey, "GATEHOUSE_DATA_DIR=" + t.TempDir(), "GATEHOUSE_LISTEN=" + freeAddress(t)}
+			env := []string{"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + harness.SecretKey, "GATEHOUSE_DATA_DIR=" + t.TempDir(), "GATEHOUSE_LISTEN=" + harness.FreeAddress(t)}
 			for _, command := range [][]string{nil, {"schema", "plan"}, {"schema", "apply"}, {"schema", "apply", "--allow-destructive"}} {
-				status, said := ended(t, env, command...)
-				if status != exitMistake || strings.Contains(said, "--allow-destructive") {
+				status, said := harness.RunCommand(t, env, command...)
+				if status != harness.ExitUsage || strings.Contains(said, "--allow-destructive") {
 					t.Errorf("%v: exit status %d, said %s", command, status, said)
 				}
 				for _, want := range test.says {
@@ -145,11 +146,11 @@ func TestASharedDatabaseIsUsedAfterAYes(t *testing.T) {
 	if _, err := pgtest.Connect(t, database).Exec(t.Context(), `CREATE TABLE public.orders (id integer)`); err != nil {
 		t.Fatal(err)
 	}
-	env := []string{"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + secretKey}
-	if status, said := ended(t, append(env, "GATEHOUSE_SHARE_DATABASE=true"), "schema", "apply"); status != 0 {
+	env := []string{"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + harness.SecretKey}
+	if status, said := harness.RunCommand(t, append(env, "GATEHOUSE_SHARE_DATABASE=true"), "schema", "apply"); status != 0 {
 		t.Fatalf("schema apply: exit status %d, said %s", status, said)
 	}
-	if status, said := ended(t, env, "schema", "status"); status != 0 {
+	if status, said := harness.RunCommand(t, env, "schema", "status"); status != 0 {
 		t.Errorf("schema status, once it is ours: exit status %d, said %s", status, said)
 	}
 }

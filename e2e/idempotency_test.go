@@ -11,22 +11,23 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
 // registerOnce registers somebody with a key and returns the account's id.
-func registerOnce(ctx context.Context, c client, email, key string) (string, error) {
+func registerOnce(ctx context.Context, c harness.Client, email, key string) (string, error) {
 	ctx, call := connect.NewClientContext(ctx)
 	call.RequestHeader().Set("Idempotency-Key", key)
-	response, err := c.auth.Register(ctx, &bffv1.RegisterRequest{Email: email, Password: Password, FirstName: "Ada"})
+	response, err := c.Auth.Register(ctx, &bffv1.RegisterRequest{Email: email, Password: harness.Password, FirstName: "Ada"})
 	return response.GetSignedIn().GetUser().GetId(), err
 }
 
 // createOnce makes a user with a key and returns the id.
-func createOnce(ctx context.Context, c client, email, key string) (string, error) {
+func createOnce(ctx context.Context, c harness.Client, email, key string) (string, error) {
 	ctx, call := connect.NewClientContext(ctx)
 	call.RequestHeader().Set("Idempotency-Key", key)
-	response, err := c.users.CreateUser(ctx, &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Ada"}, Password: Password})
+	response, err := c.Users.CreateUser(ctx, &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Ada"}, Password: harness.Password})
 	return response.GetUser().GetId(), err
 }
 
@@ -34,35 +35,35 @@ func createOnce(ctx context.Context, c client, email, key string) (string, error
 // came before the account was there or after.
 func TestACallWithAKeyThatACrashCutOffIsAnsweredWhenItIsRepeated(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
+	s := harness.Start(t, harness.ThreeProcesses)
 	admin := s.Admin(t).Client()
 	n := 0
 	for at, where := range map[string]string{
-		"auth: before the account is written":   roleAuth,
-		"auth: before the account is committed": roleAuth,
-		"auth: after the account is committed":  roleAuth,
-		"bff: after auth has answered":          roleBff,
+		"auth: before the account is written":   harness.RoleAuth,
+		"auth: before the account is committed": harness.RoleAuth,
+		"auth: after the account is committed":  harness.RoleAuth,
+		"bff: after auth has answered":          harness.RoleBff,
 	} {
 		for method, call := range map[string]func(email, key string) (string, error){
-			"Register":   func(email, key string) (string, error) { return registerOnce(t.Context(), s.client(""), email, key) },
+			"Register":   func(email, key string) (string, error) { return registerOnce(t.Context(), s.Client(""), email, key) },
 			"CreateUser": func(email, key string) (string, error) { return createOnce(t.Context(), admin, email, key) },
 		} {
 			n++
 			what := fmt.Sprintf("%s, killed at %s", method, at)
 			email, key := fmt.Sprintf("%d@example.com", n), fmt.Sprintf("key-%d", n)
-			s.processes[where].kill()
-			doomed := s.start(t, where, CrashAt+"="+at)
+			s.Processes[where].Kill()
+			doomed := s.Start(t, where, harness.CrashAt+"="+at)
 			if id, err := call(email, key); err == nil {
 				t.Errorf("%s: it answered %s", what, id)
 			}
-			doomed.wait(t)
-			s.start(t, where)
+			doomed.Wait(t)
+			s.Start(t, where)
 			var id string
-			eventually(t, 30*time.Second, what, func() (err error) {
+			harness.Eventually(t, 30*time.Second, what, func() (err error) {
 				id, err = call(email, key)
 				return err
 			})
-			if want := s.idOf(t, email); id != want {
+			if want := s.IdOf(t, email); id != want {
 				t.Errorf("%s: the repetition names the account %q, want %s", what, id, want)
 			}
 			wantBothOrNeither(t, s, at, email, nil, 1)
@@ -72,13 +73,13 @@ func TestACallWithAKeyThatACrashCutOffIsAnsweredWhenItIsRepeated(t *testing.T) {
 
 func TestOfManyWithOneKeyOverTwoGatewaysOneMakesTheAccount(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
-	auth2, bff2 := freeAddress(t), freeAddress(t)
-	startProcess(t, append(s.roles[roleAuth].env, "GATEHOUSE_LISTEN="+auth2), roleAuth)
-	startProcess(t, append(s.roles[roleBff].env, "GATEHOUSE_LISTEN="+bff2, "AUTH_URL=http://"+auth2), roleBff)
-	other := &system{url: "http://" + bff2}
+	s := harness.Start(t, harness.ThreeProcesses)
+	auth2, bff2 := harness.FreeAddress(t), harness.FreeAddress(t)
+	harness.StartProcess(t, append(s.Roles[harness.RoleAuth].Env, "GATEHOUSE_LISTEN="+auth2), harness.RoleAuth)
+	harness.StartProcess(t, append(s.Roles[harness.RoleBff].Env, "GATEHOUSE_LISTEN="+bff2, "AUTH_URL=http://"+auth2), harness.RoleBff)
+	other := &harness.System{URL: "http://" + bff2}
 	for _, address := range []string{auth2, bff2} {
-		eventually(t, 30*time.Second, "the other copies are ready", func() error {
+		harness.Eventually(t, 30*time.Second, "the other copies are ready", func() error {
 			response, err := http.Get("http://" + address + "/readyz")
 			if err != nil {
 				return err
@@ -101,7 +102,7 @@ func TestOfManyWithOneKeyOverTwoGatewaysOneMakesTheAccount(t *testing.T) {
 				from = other
 			}
 			wait.Go(func() {
-				id, err := registerOnce(t.Context(), from.client(""), email, key)
+				id, err := registerOnce(t.Context(), from.Client(""), email, key)
 				mu.Lock()
 				defer mu.Unlock()
 				switch connect.CodeOf(err) {
@@ -115,18 +116,18 @@ func TestOfManyWithOneKeyOverTwoGatewaysOneMakesTheAccount(t *testing.T) {
 			})
 		}
 		wait.Wait()
-		eventually(t, 30*time.Second, "the repetition", func() error {
-			id, err := registerOnce(t.Context(), other.client(""), email, key)
+		harness.Eventually(t, 30*time.Second, "the repetition", func() error {
+			id, err := registerOnce(t.Context(), other.Client(""), email, key)
 			if err == nil {
 				made[id]++
 			}
 			return err
 		})
-		if len(made) != 1 || made[s.idOf(t, email)] == 0 {
-			t.Errorf("%s: the answers name %v, want the account %s alone", email, made, s.idOf(t, email))
+		if len(made) != 1 || made[s.IdOf(t, email)] == 0 {
+			t.Errorf("%s: the answers name %v, want the account %s alone", email, made, s.IdOf(t, email))
 		}
 	}
-	if n := s.count(t, "SELECT count(*) FROM auth.accounts WHERE email LIKE 'race-%'"); n != rounds {
+	if n := s.Count(t, "SELECT count(*) FROM auth.accounts WHERE email LIKE 'race-%'"); n != rounds {
 		t.Errorf("there are %d accounts, want %d", n, rounds)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
@@ -15,7 +16,7 @@ import (
 // before, and users comes to know of them.
 func TestAccountsAreImportedFromAnotherSystem(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
+	s := harness.Start(t, harness.ThreeProcesses)
 	file := filepath.Join(t.TempDir(), "accounts.jsonl")
 	lines := `{"email":"imported@example.com","password_hash":"$2b$05$0.wUeNFL93Q4uJmxzo6pIOvigk1jpdNk9mTt.12yQ9Y1QRmXSnZTi","first_name":"Grace"}
 {"email":"weak@example.com","password_hash":"5f4dcc3b5aa765d61d8327deb882cf99"}
@@ -23,7 +24,7 @@ func TestAccountsAreImportedFromAnotherSystem(t *testing.T) {
 	if err := os.WriteFile(file, []byte(lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	env := s.roles[roleAuth].env
+	env := s.Roles[harness.RoleAuth].Env
 	settings := []string{}
 	for _, variable := range env { // what the command reads
 		if strings.HasPrefix(variable, "AUTH_DATABASE_URL=") || strings.HasPrefix(variable, "GATEHOUSE_SECRET_KEY=") {
@@ -42,20 +43,20 @@ func TestAccountsAreImportedFromAnotherSystem(t *testing.T) {
 		{[]string{"-"}, "0 accounts are imported.", 0, 1}, // nothing comes in
 		{[]string{file + ".missing"}, "", 1, 1},
 	} {
-		p := startProcess(t, settings, append([]string{"admin", "import"}, test.args...)...)
-		p.wait(t)
-		if code := p.cmd.ProcessState.ExitCode(); code != test.code || !strings.Contains(p.stdout.String(), test.says) {
-			t.Errorf("admin import %v: exit status %d, said %s%s; want %d and %q", test.args, code, p.stdout.String(), p.stderr.String(), test.code, test.says)
+		p := harness.StartProcess(t, settings, append([]string{"admin", "import"}, test.args...)...)
+		p.Wait(t)
+		if code := p.Cmd.ProcessState.ExitCode(); code != test.code || !strings.Contains(p.Stdout.String(), test.says) {
+			t.Errorf("admin import %v: exit status %d, said %s%s; want %d and %q", test.args, code, p.Stdout.String(), p.Stderr.String(), test.code, test.says)
 		}
-		if strings.HasSuffix(test.args[len(test.args)-1], ".jsonl") && !strings.Contains(p.stdout.String(), "line 2: password_hash: ") {
-			t.Errorf("admin import %v doesn't say what is wrong with line 2: %s", test.args, p.stdout.String())
+		if strings.HasSuffix(test.args[len(test.args)-1], ".jsonl") && !strings.Contains(p.Stdout.String(), "line 2: password_hash: ") {
+			t.Errorf("admin import %v doesn't say what is wrong with line 2: %s", test.args, p.Stdout.String())
 		}
-		if n := s.count(t, "SELECT count(*) FROM auth.accounts WHERE email IN ('imported@example.com', 'weak@example.com')"); n != test.rows {
+		if n := s.Count(t, "SELECT count(*) FROM auth.accounts WHERE email IN ('imported@example.com', 'weak@example.com')"); n != test.rows {
 			t.Errorf("admin import %v: there are %d of the accounts, want %d", test.args, n, test.rows)
 		}
 	}
-	eventually(t, 20*time.Second, "the profile", func() error {
-		signedIn, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "imported@example.com", Password: Password})
+	harness.Eventually(t, 20*time.Second, "the profile", func() error {
+		signedIn, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "imported@example.com", Password: harness.Password})
 		if err == nil && signedIn.GetSignedIn().GetUser().GetFirstName() != "Grace" {
 			err = fmt.Errorf("it is %v", signedIn)
 		}

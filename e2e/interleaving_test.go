@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/golang-jwt/jwt/v5"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
@@ -29,7 +30,7 @@ const (
 // acknowledged has.
 type crowd struct {
 	*testing.T
-	*Stack
+	*harness.Stack
 	admin  string
 	people []*someone
 	lags   struct {
@@ -40,7 +41,7 @@ type crowd struct {
 }
 
 type someone struct {
-	*Person
+	*harness.Person
 
 	change sync.Mutex // held through a change of roles or status
 
@@ -76,8 +77,8 @@ func TestTenThousandInterleavings(t *testing.T) {
 	const steps, workers, people = 10_000, 16, 24
 	const seed = 20260731
 	t.Logf("seed %d", seed)
-	c := &crowd{T: t, Stack: StartStack(t, StackConfig{Gateways: 2, Auths: 2})}
-	c.admin = c.gateways[0].Admin(t).Access
+	c := &crowd{T: t, Stack: harness.StartStack(t, harness.StackConfig{Gateways: 2, Auths: 2})}
+	c.admin = c.Gateways[0].Admin(t).Access
 	for i := range people {
 		c.people = append(c.people, c.join(fmt.Sprintf("person%d@example.com", i)))
 	}
@@ -98,7 +99,7 @@ func TestTenThousandInterleavings(t *testing.T) {
 
 func (c *crowd) join(email string) *someone {
 	who := &someone{
-		Person: c.gateways[0].signUp(c, email), version: 1,
+		Person: c.Gateways[0].SignUp(c, email), version: 1,
 		roles: map[int64]string{1: ""}, asked: map[int64]time.Time{}, done: map[int64]time.Time{},
 	}
 	c.hold(who, who.Access, who.Refresh, time.Now())
@@ -107,7 +108,7 @@ func (c *crowd) join(email string) *someone {
 
 // step does one thing to one of the people, over either gateway.
 func (c *crowd) step(random *rand.Rand) {
-	who, gateway := c.people[random.IntN(len(c.people))], c.gateways[random.IntN(2)]
+	who, gateway := c.people[random.IntN(len(c.people))], c.Gateways[random.IntN(2)]
 	session := who.any(random)
 	switch n := random.IntN(1000); {
 	case session == nil || n < 60:
@@ -122,7 +123,7 @@ func (c *crowd) step(random *rand.Rand) {
 		c.revokeOne(gateway, session)
 	case n < 920:
 		c.endAll(who, "RevokeUserSessions", func() error {
-			_, err := gateway.client(c.admin).users.RevokeUserSessions(c.Context(), &bffv1.RevokeUserSessionsRequest{UserId: who.ID})
+			_, err := gateway.Client(c.admin).Users.RevokeUserSessions(c.Context(), &bffv1.RevokeUserSessionsRequest{UserId: who.ID})
 			return err
 		})
 	case n < 945:
@@ -184,11 +185,11 @@ func (c *crowd) rolesFit(who *someone, token access) {
 	}
 }
 
-func (c *crowd) login(gateway *system, who *someone) {
+func (c *crowd) login(gateway *harness.System, who *someone) {
 	who.mu.Lock()
 	asked, version, disabled := time.Now(), who.version, who.disabled
 	who.mu.Unlock()
-	response, err := gateway.client("").auth.Login(c.Context(), &bffv1.LoginRequest{Email: who.Email, Password: Password})
+	response, err := gateway.Client("").Auth.Login(c.Context(), &bffv1.LoginRequest{Email: who.Email, Password: harness.Password})
 	switch connect.CodeOf(err) {
 	case connect.CodeUnavailable, connect.CodeResourceExhausted:
 		c.unavailable.Add(1)
@@ -206,13 +207,13 @@ func (c *crowd) login(gateway *system, who *someone) {
 	}
 }
 
-func (c *crowd) refresh(gateway *system, who *someone, session *held) {
+func (c *crowd) refresh(gateway *harness.System, who *someone, session *held) {
 	session.use.Lock()
 	defer session.use.Unlock()
 	who.mu.Lock()
 	version, over := who.version, !session.over.IsZero()
 	who.mu.Unlock()
-	response, err := gateway.client("").auth.Refresh(c.Context(), &bffv1.RefreshRequest{RefreshToken: session.refresh})
+	response, err := gateway.Client("").Auth.Refresh(c.Context(), &bffv1.RefreshRequest{RefreshToken: session.refresh})
 	if connect.CodeOf(err) == connect.CodeUnavailable {
 		c.unavailable.Add(1)
 		return
@@ -238,7 +239,7 @@ func (c *crowd) refresh(gateway *system, who *someone, session *held) {
 }
 
 // use presents one of a session's tokens.
-func (c *crowd) use(gateway *system, who *someone, session *held, random *rand.Rand) {
+func (c *crowd) use(gateway *harness.System, who *someone, session *held, random *rand.Rand) {
 	who.mu.Lock()
 	token := session.tokens[len(session.tokens)-1]
 	if random.IntN(3) == 0 {
@@ -269,8 +270,8 @@ func (c *crowd) use(gateway *system, who *someone, session *held, random *rand.R
 
 func past(end, now time.Time) bool { return !end.IsZero() && now.Sub(end) > cutOffBound }
 
-func (c *crowd) present(gateway *system, token access) error {
-	_, err := gateway.client(token.text).account.ListSessions(c.Context(), &bffv1.ListSessionsRequest{})
+func (c *crowd) present(gateway *harness.System, token access) error {
+	_, err := gateway.Client(token.text).Account.ListSessions(c.Context(), &bffv1.ListSessionsRequest{})
 	return err
 }
 
@@ -318,7 +319,7 @@ func (c *crowd) owner(session *held) *someone {
 
 // measure notes how long both gateways take to refuse a token.
 func (c *crowd) measure(token access, since time.Time) {
-	for _, gateway := range c.gateways {
+	for _, gateway := range c.Gateways {
 		for connect.CodeOf(c.present(gateway, token)) != connect.CodeUnauthenticated {
 			if time.Since(since) > 2*cutOffBound {
 				c.Errorf("after %s a token of an ended session is accepted", time.Since(since))
@@ -332,16 +333,16 @@ func (c *crowd) measure(token access, since time.Time) {
 	c.lags.all = append(c.lags.all, time.Since(since))
 }
 
-func (c *crowd) logout(gateway *system, session *held) {
+func (c *crowd) logout(gateway *harness.System, session *held) {
 	c.end(session, func(_ access, refresh string) error {
-		_, err := gateway.client("").auth.Logout(c.Context(), &bffv1.LogoutRequest{RefreshToken: refresh})
+		_, err := gateway.Client("").Auth.Logout(c.Context(), &bffv1.LogoutRequest{RefreshToken: refresh})
 		return err
 	})
 }
 
-func (c *crowd) revokeOne(gateway *system, session *held) {
+func (c *crowd) revokeOne(gateway *harness.System, session *held) {
 	c.end(session, func(token access, _ string) error {
-		_, err := gateway.client(token.text).account.RevokeSession(c.Context(), &bffv1.RevokeSessionRequest{SessionId: session.id})
+		_, err := gateway.Client(token.text).Account.RevokeSession(c.Context(), &bffv1.RevokeSessionRequest{SessionId: session.id})
 		return err
 	})
 }
@@ -396,18 +397,18 @@ func (p *someone) now() (roles string, version int64, disabled bool) {
 	return p.roles[p.version], p.version, p.disabled
 }
 
-func (c *crowd) setRoles(gateway *system, who *someone) {
+func (c *crowd) setRoles(gateway *harness.System, who *someone) {
 	who.change.Lock()
 	defer who.change.Unlock()
 	_, version, disabled := who.now()
 	role := fmt.Sprintf("role-%d", version)
 	c.raise(who, role, disabled, func() error {
-		_, err := gateway.client(c.admin).users.SetUserRoles(c.Context(), &bffv1.SetUserRolesRequest{UserId: who.ID, Roles: []string{role}})
+		_, err := gateway.Client(c.admin).Users.SetUserRoles(c.Context(), &bffv1.SetUserRolesRequest{UserId: who.ID, Roles: []string{role}})
 		return err
 	})
 }
 
-func (c *crowd) disable(gateway *system, who *someone) {
+func (c *crowd) disable(gateway *harness.System, who *someone) {
 	who.change.Lock()
 	defer who.change.Unlock()
 	roles, _, disabled := who.now()
@@ -417,14 +418,14 @@ func (c *crowd) disable(gateway *system, who *someone) {
 	c.raise(who, roles, true, func() error {
 		var err error
 		c.endAll(who, "DisableUser", func() error {
-			_, err = gateway.client(c.admin).users.DisableUser(c.Context(), &bffv1.DisableUserRequest{UserId: who.ID})
+			_, err = gateway.Client(c.admin).Users.DisableUser(c.Context(), &bffv1.DisableUserRequest{UserId: who.ID})
 			return err
 		})
 		return err
 	})
 }
 
-func (c *crowd) enable(gateway *system, who *someone) {
+func (c *crowd) enable(gateway *harness.System, who *someone) {
 	who.change.Lock()
 	defer who.change.Unlock()
 	roles, _, disabled := who.now()
@@ -432,7 +433,7 @@ func (c *crowd) enable(gateway *system, who *someone) {
 		return
 	}
 	c.raise(who, roles, false, func() error {
-		_, err := gateway.client(c.admin).users.EnableUser(c.Context(), &bffv1.EnableUserRequest{UserId: who.ID})
+		_, err := gateway.Client(c.admin).Users.EnableUser(c.Context(), &bffv1.EnableUserRequest{UserId: who.ID})
 		return err
 	})
 }
@@ -448,7 +449,7 @@ func (c *crowd) sweep() {
 				for _, token := range session.tokens {
 					c.settled(who, session, token, quiet)
 				}
-				c.refresh(c.gateways[0], who, session)
+				c.refresh(c.Gateways[0], who, session)
 			}
 		})
 	}
@@ -457,7 +458,7 @@ func (c *crowd) sweep() {
 
 func (c *crowd) settled(who *someone, session *held, token access, quiet time.Time) {
 	dead := !session.over.IsZero() || token.version < who.version
-	for i, gateway := range c.gateways {
+	for i, gateway := range c.Gateways {
 		err := c.present(gateway, token)
 		for dead && err == nil && time.Since(quiet) < 2*cutOffBound {
 			time.Sleep(10 * time.Millisecond) // between two looks

@@ -14,18 +14,19 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/golang-jwt/jwt/v5"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
 // keys runs gatehouse keys beside the twin and returns what it prints.
-func keys(t testing.TB, w *Stack, status int, args ...string) string {
+func keys(t testing.TB, w *harness.Stack, status int, args ...string) string {
 	t.Helper()
-	p := startProcess(t, []string{"AUTH_DATABASE_URL=" + w.database.Auth, "GATEHOUSE_SECRET_KEY=" + hex.EncodeToString([]byte(StackSecret))}, append([]string{"keys"}, args...)...)
-	p.wait(t)
-	if got := p.cmd.ProcessState.ExitCode(); got != status {
-		t.Fatalf("gatehouse keys %v: exit status %d, want %d: %s%s", args, got, status, p.stdout.String(), p.stderr.String())
+	p := harness.StartProcess(t, []string{"AUTH_DATABASE_URL=" + w.Database.Auth, "GATEHOUSE_SECRET_KEY=" + hex.EncodeToString([]byte(harness.StackSecret))}, append([]string{"keys"}, args...)...)
+	p.Wait(t)
+	if got := p.Cmd.ProcessState.ExitCode(); got != status {
+		t.Fatalf("gatehouse keys %v: exit status %d, want %d: %s%s", args, got, status, p.Stdout.String(), p.Stderr.String())
 	}
-	return p.stdout.String() + p.stderr.String()
+	return p.Stdout.String() + p.Stderr.String()
 }
 
 func kidOf(t testing.TB, token string) string {
@@ -39,7 +40,7 @@ func kidOf(t testing.TB, token string) string {
 
 func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 	t.Parallel()
-	w := StartStack(t, StackConfig{Gateways: 2, Auths: 2})
+	w := harness.StartStack(t, harness.StackConfig{Gateways: 2, Auths: 2})
 	stop := make(chan struct{})
 	var callers sync.WaitGroup
 	var requests, unavailable atomic.Int64
@@ -53,7 +54,7 @@ func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 	}
 	var kids sync.Map // that a caller got a token of
 	for i := range 6 {
-		person := w.gateways[0].signUp(t, fmt.Sprintf("person%d@example.com", i))
+		person := w.Gateways[0].SignUp(t, fmt.Sprintf("person%d@example.com", i))
 		callers.Go(func() {
 			ticker := time.NewTicker(20 * time.Millisecond)
 			defer ticker.Stop()
@@ -63,8 +64,8 @@ func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 					return
 				case <-ticker.C:
 				}
-				gateway, other := w.gateways[n%2], w.gateways[(n+1)%2]
-				refreshed, err := gateway.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: person.Refresh})
+				gateway, other := w.Gateways[n%2], w.Gateways[(n+1)%2]
+				refreshed, err := gateway.Client("").Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: person.Refresh})
 				if busy(err) {
 					continue
 				}
@@ -74,7 +75,7 @@ func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 				}
 				// The other gateway gets it at once, the old one beside it.
 				for _, token := range []string{refreshed.GetTokens().GetAccessToken(), person.Access} {
-					if _, err := other.client(token).account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil && !busy(err) {
+					if _, err := other.Client(token).Account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil && !busy(err) {
 						t.Errorf("GetMe with a token of %s: %v", kidOf(t, token), err)
 						return
 					}
@@ -91,7 +92,7 @@ func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 		if !ok {
 			t.Fatalf("keys rotate said %q", said)
 		}
-		eventually(t, 60*time.Second, "tokens of the next key", func() error {
+		harness.Eventually(t, 60*time.Second, "tokens of the next key", func() error {
 			if _, ok := kids.Load(kid); !ok {
 				return errors.New("there are none of " + kid)
 			}
@@ -111,21 +112,21 @@ func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 
 func TestAnEmergencyRotationSignsEverybodyOutWithinASecond(t *testing.T) {
 	t.Parallel()
-	w := StartStack(t, StackConfig{Gateways: 2, Auths: 2})
-	ada := w.gateways[0].signUp(t, "ada@example.com")
-	use := func(gateway *system, token string) error {
-		_, err := gateway.client(token).account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
+	w := harness.StartStack(t, harness.StackConfig{Gateways: 2, Auths: 2})
+	ada := w.Gateways[0].SignUp(t, "ada@example.com")
+	use := func(gateway *harness.System, token string) error {
+		_, err := gateway.Client(token).Account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
 		return err
 	}
-	for _, gateway := range w.gateways {
+	for _, gateway := range w.Gateways {
 		if err := use(gateway, ada.Access); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if said := keys(t, w, exitMistake, "rotate", "--emergency"); !strings.Contains(said, "--yes") {
+	if said := keys(t, w, harness.ExitUsage, "rotate", "--emergency"); !strings.Contains(said, "--yes") {
 		t.Errorf("without --yes it said %q", said)
 	}
-	if err := use(w.gateways[0], ada.Access); err != nil {
+	if err := use(w.Gateways[0], ada.Access); err != nil {
 		t.Fatalf("after a rotation that was refused: %v", err)
 	}
 	said := keys(t, w, 0, "rotate", "--emergency", "--yes")
@@ -134,20 +135,20 @@ func TestAnEmergencyRotationSignsEverybodyOutWithinASecond(t *testing.T) {
 	if !ok || !strings.Contains(said, "Every session has ended.\n") {
 		t.Errorf("it said %q", said)
 	}
-	for _, gateway := range w.gateways {
-		eventually(t, cutOffBound, "the old token is refused", func() error {
+	for _, gateway := range w.Gateways {
+		harness.Eventually(t, cutOffBound, "the old token is refused", func() error {
 			if err := use(gateway, ada.Access); connect.CodeOf(err) != connect.CodeUnauthenticated {
 				return fmt.Errorf("got %v", err)
 			}
 			return nil
 		})
-		_, err := gateway.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.Refresh})
-		wantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
+		_, err := gateway.Client("").Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.Refresh})
+		harness.WantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
 	}
 	t.Logf("the old token was refused by both gateways after %s", time.Since(began))
 	// Whoever signs in again is in.
-	eventually(t, cutOffBound, "sign in anew", func() error {
-		response, err := w.gateways[1].client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: Password})
+	harness.Eventually(t, cutOffBound, "sign in anew", func() error {
+		response, err := w.Gateways[1].Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: harness.Password})
 		if err != nil {
 			return err
 		}
@@ -155,13 +156,13 @@ func TestAnEmergencyRotationSignsEverybodyOutWithinASecond(t *testing.T) {
 		if got := kidOf(t, token); got != kid {
 			return fmt.Errorf("a token of %s, want %s", got, kid)
 		}
-		return use(w.gateways[0], token)
+		return use(w.Gateways[0], token)
 	})
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.gateways[0].url+"/.well-known/jwks.json", nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.Gateways[0].URL+"/.well-known/jwks.json", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, body := do(t, request)
+	_, _, body := harness.Do(t, request)
 	if strings.Count(body, `"kid"`) != 1 || !strings.Contains(body, kid) {
 		t.Errorf("published are %s, want %s alone", body, kid)
 	}

@@ -4,13 +4,15 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"gatehouse/e2e/harness"
 )
 
 func TestLogSettingsAreChecked(t *testing.T) {
 	t.Parallel()
-	status, said := ended(t, []string{"GATEHOUSE_LOG_LEVEL=loud", "GATEHOUSE_LOG_FORMAT=xml", "GATEHOUSE_DRAIN=-1s"}, roleUsers)
+	status, said := harness.RunCommand(t, []string{"GATEHOUSE_LOG_LEVEL=loud", "GATEHOUSE_LOG_FORMAT=xml", "GATEHOUSE_DRAIN=-1s"}, harness.RoleUsers)
 	for _, want := range []string{`GATEHOUSE_LOG_LEVEL: "loud" is not known: set it to debug, info, warn or error`, `GATEHOUSE_LOG_FORMAT: "xml" is not known`, "GATEHOUSE_DRAIN"} {
-		if status != exitMistake || !strings.Contains(said, want) {
+		if status != harness.ExitUsage || !strings.Contains(said, want) {
 			t.Errorf("exit status %d, doesn't say %q:\n%s", status, want, said)
 		}
 	}
@@ -41,36 +43,36 @@ func has(messages []string, want string) bool {
 
 func TestUpLogsItsStartAndItsStop(t *testing.T) {
 	t.Parallel()
-	h := newUpHouse(t)
-	p, _ := h.up(t)
-	p.interrupt(t)
-	logged := messages(t, p.stderr.String())
+	h := harness.NewEmbedded(t)
+	p, _ := h.Up(t)
+	p.Interrupt(t)
+	logged := messages(t, p.Stderr.String())
 	for _, want := range []string{"starting", "stopping", "stopped"} {
 		if !has(logged["INFO"], want) {
-			t.Errorf("up didn't log %q:\n%s", want, p.stderr.String())
+			t.Errorf("up didn't log %q:\n%s", want, p.Stderr.String())
 		}
 	}
 	if has(logged["WARN"], "mail disabled") {
-		t.Errorf("up has a mailbox, and warned:\n%s", p.stderr.String())
+		t.Errorf("up has a mailbox, and warned:\n%s", p.Stderr.String())
 	}
-	h.env = append(h.env, "GATEHOUSE_LOG_FORMAT=text")
-	p, _ = h.up(t)
-	p.interrupt(t)
-	if log := p.stderr.String(); strings.Contains(log, "{") || !strings.Contains(log, "INF starting") {
+	h.Env = append(h.Env, "GATEHOUSE_LOG_FORMAT=text")
+	p, _ = h.Up(t)
+	p.Interrupt(t)
+	if log := p.Stderr.String(); strings.Contains(log, "{") || !strings.Contains(log, "INF starting") {
 		t.Errorf("with GATEHOUSE_LOG_FORMAT=text the log is\n%s", log)
 	}
-	h.env = append(h.env, "GATEHOUSE_LOG_FORMAT=json", "GATEHOUSE_LOG_LEVEL=error")
-	p, _ = h.up(t)
-	p.interrupt(t)
-	if log := p.stderr.String(); log != "" {
+	h.Env = append(h.Env, "GATEHOUSE_LOG_FORMAT=json", "GATEHOUSE_LOG_LEVEL=error")
+	p, _ = h.Up(t)
+	p.Interrupt(t)
+	if log := p.Stderr.String(); log != "" {
 		t.Errorf("with GATEHOUSE_LOG_LEVEL=error the log is\n%s", log)
 	}
 }
 
 func TestAStartWithoutMailWarns(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
-	if log := s.processes[roleAuth].stderr.String(); !has(messages(t, log)["WARN"], "mail disabled, nobody can be mailed") {
+	s := harness.Start(t, harness.ThreeProcesses)
+	if log := s.Processes[harness.RoleAuth].Stderr.String(); !has(messages(t, log)["WARN"], "mail disabled, nobody can be mailed") {
 		t.Errorf("auth without SMTP_URL logged\n%s", log)
 	}
 }

@@ -2,6 +2,10 @@
 // whole stack.
 package e2e
 
-import "testing"
+import (
+	"testing"
 
-func TestMain(m *testing.M) { Main(m) }
+	"gatehouse/e2e/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	post "gatehouse/internal/mail"
 	"io"
 	"log/slog"
 	"maps"
@@ -23,6 +22,8 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"gatehouse/e2e/harness"
+	post "gatehouse/internal/mail"
 	"gatehouse/internal/mailtest"
 )
 
@@ -55,8 +56,8 @@ func TestRandomRequestsAreAnsweredAsTheDocumentSays(t *testing.T) {
 // fuzzed is a system of which random requests are made.
 type fuzzed struct {
 	values
-	log *lockedBuffer
-	*Stack
+	log *harness.LockedBuffer
+	*harness.Stack
 	mails      *mailtest.Server
 	read       int // of the mails
 	operations []*described
@@ -82,28 +83,28 @@ type described struct {
 
 // fuzzer is the caller of a request.
 type fuzzer struct {
-	Person
+	harness.Person
 	admin bool
 }
 
 func newFuzzed(t *testing.T, seed uint64) *fuzzed {
 	t.Helper()
-	f := &fuzzed{log: &lockedBuffer{}, mails: mailtest.Start(t, mailtest.Config{Rcpt: refuseSome}), people: map[string]*fuzzer{}}
+	f := &fuzzed{log: &harness.LockedBuffer{}, mails: mailtest.Start(t, mailtest.Config{Rcpt: refuseSome}), people: map[string]*fuzzer{}}
 	f.values = values{Rand: rand.New(rand.NewPCG(seed, 1)), known: map[string][]string{}}
 	mailer, err := post.NewSMTP(f.mails.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Stack = StartStack(t, StackConfig{
+	f.Stack = harness.StartStack(t, harness.StackConfig{
 		Logger: slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelError})),
 		Mailer: mailer, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 	})
-	status, _, body := f.send(t, mustRequest(t, http.MethodGet, f.gateways[0].url+"/openapi.json", nil))
+	status, _, body := f.send(t, mustRequest(t, http.MethodGet, f.Gateways[0].URL+"/openapi.json", nil))
 	if status != http.StatusOK {
 		t.Fatalf("GET /openapi.json: %d %s", status, body)
 	}
 	f.describe(t, body)
-	f.learn("password", Password)
+	f.learn("password", harness.Password)
 	f.learn("Idempotency-Key", "one")
 	f.learn("Idempotency-Key", "another")
 	f.learn("If-None-Match", "*")
@@ -219,7 +220,7 @@ func (f *fuzzed) who(t *testing.T) *fuzzer {
 // renew has somebody sign in anew before they ask again, if they have to.
 func (f *fuzzed) renew(t *testing.T, who *fuzzer) {
 	t.Helper()
-	request := mustRequest(t, http.MethodGet, f.gateways[0].url+"/api/v1/me", nil)
+	request := mustRequest(t, http.MethodGet, f.Gateways[0].URL+"/api/v1/me", nil)
 	request.Header.Set("Authorization", "Bearer "+who.Access)
 	if status, _, _ := f.send(t, request); status != http.StatusOK {
 		delete(f.people, map[bool]string{true: "admin", false: "user"}[who.admin])
@@ -228,7 +229,7 @@ func (f *fuzzed) renew(t *testing.T, who *fuzzer) {
 
 func (f *fuzzed) signUp(t *testing.T) *fuzzer {
 	t.Helper()
-	who := &fuzzer{Person: Person{Email: fmt.Sprintf("fuzz%d@example.com", f.signedIn)}}
+	who := &fuzzer{Person: harness.Person{Email: fmt.Sprintf("fuzz%d@example.com", f.signedIn)}}
 	who.Access = f.signIn(t, "/api/v1/auth/register", fmt.Sprintf(`{"email":%q,"password":"correct horse battery"}`, who.Email))
 	f.learn("email", who.Email)
 	return who
@@ -237,16 +238,16 @@ func (f *fuzzed) signUp(t *testing.T) *fuzzer {
 func (f *fuzzed) administrator(t *testing.T) *fuzzer {
 	t.Helper()
 	email := fmt.Sprintf("admin%d@localhost", f.signedIn) // another may have lost the account to a link
-	if err := f.auths[0].CreateAdministrator(t.Context(), email, adminPassword); err != nil {
+	if err := f.Auths[0].CreateAdministrator(t.Context(), email, harness.AdminPassword); err != nil {
 		t.Fatal(err)
 	}
-	token := f.signIn(t, "/api/v1/auth/login", fmt.Sprintf(`{"email":%q,"password":%q}`, email, adminPassword))
-	return &fuzzer{Person: Person{Email: email, Access: token}, admin: true}
+	token := f.signIn(t, "/api/v1/auth/login", fmt.Sprintf(`{"email":%q,"password":%q}`, email, harness.AdminPassword))
+	return &fuzzer{Person: harness.Person{Email: email, Access: token}, admin: true}
 }
 
 func (f *fuzzed) signIn(t *testing.T, path, body string) (token string) {
 	t.Helper()
-	request := mustRequest(t, http.MethodPost, f.gateways[0].url+path, strings.NewReader(body))
+	request := mustRequest(t, http.MethodPost, f.Gateways[0].URL+path, strings.NewReader(body))
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("X-Forwarded-For", f.address())
 	status, _, text := f.send(t, request)
@@ -263,7 +264,7 @@ func (f *fuzzed) signIn(t *testing.T, path, body string) (token string) {
 	f.settle(t, token)
 	f.signedIn++
 	f.learn("refreshToken", answer.SignedIn.Tokens.RefreshToken)
-	if !strings.Contains(body, adminPassword) { // who has to stay able to sign in
+	if !strings.Contains(body, harness.AdminPassword) { // who has to stay able to sign in
 		f.learn("userId", answer.SignedIn.User.ID)
 	}
 	return token
@@ -272,8 +273,8 @@ func (f *fuzzed) signIn(t *testing.T, path, body string) (token string) {
 // settle waits until users has heard of a new account.
 func (f *fuzzed) settle(t *testing.T, token string) {
 	t.Helper()
-	eventually(t, 10*time.Second, "the profile", func() error {
-		request := mustRequest(t, http.MethodGet, f.gateways[0].url+"/api/v1/me", nil)
+	harness.Eventually(t, 10*time.Second, "the profile", func() error {
+		request := mustRequest(t, http.MethodGet, f.Gateways[0].URL+"/api/v1/me", nil)
 		request.Header.Set("Authorization", "Bearer "+token)
 		if status, _, body := f.send(t, request); status != http.StatusOK {
 			return fmt.Errorf("%d %s", status, body)
@@ -329,7 +330,7 @@ func (f *fuzzed) request(t *testing.T, d *described, who *fuzzer) (request *http
 		}
 		headers.Set("Content-Type", "application/json")
 	}
-	target := f.gateways[0].url + path
+	target := f.Gateways[0].URL + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
@@ -383,7 +384,7 @@ func (f *fuzzed) parameter(name string, parameter map[string]any, broken bool) a
 
 func (f *fuzzed) send(t *testing.T, request *http.Request) (int, http.Header, string) {
 	t.Helper()
-	return do(t, request)
+	return harness.Do(t, request)
 }
 
 func mustRequest(t *testing.T, method, target string, body io.Reader) *http.Request {

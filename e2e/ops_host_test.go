@@ -4,12 +4,14 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"gatehouse/e2e/harness"
 )
 
 // A page can be given the listener's address by DNS, not the listener's name.
 func TestTheOperatorsListenerAnswersItsOwnHostsAlone(t *testing.T) {
 	t.Parallel()
-	s := Start(t, OneProcess)
+	s := harness.Start(t, harness.OneProcess)
 	at := withOperations(t, s, "GATEHOUSE_OPS_HOSTS=metrics.example.com")["up"]
 	_, port, _ := strings.Cut(strings.TrimPrefix(at, "http://"), ":")
 	for host, want := range map[string]int{
@@ -26,7 +28,7 @@ func TestTheOperatorsListenerAnswersItsOwnHostsAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			request.Host = host
-			if status, _, body := do(t, request); status != want || want == 421 && !strings.Contains(body, "GATEHOUSE_OPS_HOSTS") {
+			if status, _, body := harness.Do(t, request); status != want || want == 421 && !strings.Contains(body, "GATEHOUSE_OPS_HOSTS") {
 				t.Errorf("%s with Host %s: %d %.100s, want %d", path, host, status, body, want)
 			}
 		}

@@ -13,22 +13,23 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
 // withOperations starts the system's processes again, each with a listener for
 // operators, and returns where these are.
-func withOperations(t *testing.T, s *system, env ...string) map[string]string {
+func withOperations(t *testing.T, s *harness.System, env ...string) map[string]string {
 	t.Helper()
 	at := map[string]string{}
-	for _, name := range []string{roleUsers, roleAuth, roleBff, "up"} {
-		if s.processes[name] == nil {
+	for _, name := range []string{harness.RoleUsers, harness.RoleAuth, harness.RoleBff, "up"} {
+		if s.Processes[name] == nil {
 			continue
 		}
-		s.processes[name].interrupt(t)
-		address := freeAddress(t)
+		s.Processes[name].Interrupt(t)
+		address := harness.FreeAddress(t)
 		at[name] = "http://" + address
-		s.start(t, name, append(env, "GATEHOUSE_OPS_LISTEN="+address)...)
+		s.Start(t, name, append(env, "GATEHOUSE_OPS_LISTEN="+address)...)
 	}
 	return at
 }
@@ -48,7 +49,7 @@ var (
 // scrape adds to families what a role shows.
 func scrape(t *testing.T, role, url string, families map[string]*family) string {
 	t.Helper()
-	status, text := get(t, url+"/metrics")
+	status, text := harness.Get(t, url+"/metrics")
 	if status != http.StatusOK {
 		t.Fatalf("scrape %s: %d %s", role, status, text)
 	}
@@ -103,7 +104,7 @@ func (f *family) row(name string) string {
 // and what these then show is held against the documentation, both ways.
 func TestEveryMetricIsDocumentedAndIsThere(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
+	s := harness.Start(t, harness.ThreeProcesses)
 	at := withOperations(t, s)
 	driveForMetrics(t, s)
 
@@ -112,11 +113,11 @@ func TestEveryMetricIsDocumentedAndIsThere(t *testing.T) {
 	for role, url := range at {
 		all.WriteString(scrape(t, role, url, families))
 	}
-	s.processes[roleUsers].kill()
-	if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: Password}); err != nil {
+	s.Processes[harness.RoleUsers].Kill()
+	if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: harness.Password}); err != nil {
 		t.Errorf("Login without users: %v", err)
 	}
-	all.WriteString(scrape(t, roleBff, at[roleBff], families))
+	all.WriteString(scrape(t, harness.RoleBff, at[harness.RoleBff], families))
 
 	text, err := os.ReadFile("docs/reference/metrics.md")
 	if err != nil {
@@ -176,61 +177,61 @@ func loginReason(text string) string {
 
 // driveForMetrics does what metrics are about, some of it as somebody hostile
 // would.
-func driveForMetrics(t *testing.T, s *system) {
+func driveForMetrics(t *testing.T, s *harness.System) {
 	t.Helper()
-	ada := s.signUp(t, "ada@example.com").Client()
-	if _, err := ada.account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
+	ada := s.SignUp(t, "ada@example.com").Client()
+	if _, err := ada.Account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
 		t.Fatalf("GetMe: %v", err)
 	}
 	for range 2 {
-		if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: "made up word"}); err == nil {
+		if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: "made up word"}); err == nil {
 			t.Fatal("a wrong password signs in")
 		}
 	}
 	for i := range 20 {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("%s/bff.v1.AuthService/Hostile%d", s.url, i), strings.NewReader("{}"))
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("%s/bff.v1.AuthService/Hostile%d", s.URL, i), strings.NewReader("{}"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		request.Header.Set("Content-Type", "application/json")
 		request.Header.Set("X-Request-Id", fmt.Sprintf("hostile-%d", i))
 		request.Header.Set("User-Agent", fmt.Sprintf("Mozilla hostile %d", i))
-		if status, _, body := do(t, request); status < 400 {
+		if status, _, body := harness.Do(t, request); status < 400 {
 			t.Fatalf("a method that isn't there: %d %s", status, body)
 		}
 	}
-	if status, _, _ := s.post(t, "/bff.v1.AccountService/GetMe", "hostile", "{}"); status != http.StatusUnauthorized {
+	if status, _, _ := s.Post(t, "/bff.v1.AccountService/GetMe", "hostile", "{}"); status != http.StatusUnauthorized {
 		t.Fatalf("a token that is none: %d", status)
 	}
 }
 
 func TestOperatorsHaveAListenerOfTheirOwn(t *testing.T) {
 	t.Parallel()
-	s := Start(t, OneProcess)
+	s := harness.Start(t, harness.OneProcess)
 	for _, path := range []string{"/metrics", "/debug/pprof/", "/debug/pprof/heap"} {
-		if status, _ := get(t, s.url+path); status != http.StatusNotFound {
+		if status, _ := harness.Get(t, s.URL+path); status != http.StatusNotFound {
 			t.Errorf("%s without operations: %d, want 404", path, status)
 		}
 	}
 	at := withOperations(t, s)["up"]
 	for _, path := range []string{"/metrics", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/livez", "/readyz", "/debug/pprof/profile?seconds=1"} {
-		if status, body := get(t, at+path); status != http.StatusOK || body == "" {
+		if status, body := harness.Get(t, at+path); status != http.StatusOK || body == "" {
 			t.Errorf("%s for operators: %d with %d bytes, want 200", path, status, len(body))
 		}
 	}
 	for _, path := range []string{"/metrics", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/profile"} {
-		if status, _ := get(t, s.url+path); status != http.StatusNotFound {
+		if status, _ := harness.Get(t, s.URL+path); status != http.StatusNotFound {
 			t.Errorf("%s for the public: %d, want 404", path, status)
 		}
 	}
-	if status, _, _ := (&system{url: at}).post(t, "/bff.v1.AuthService/Login", "", `{"email":"a@example.com","password":"x"}`); status != http.StatusNotFound {
+	if status, _, _ := (&harness.System{URL: at}).Post(t, "/bff.v1.AuthService/Login", "", `{"email":"a@example.com","password":"x"}`); status != http.StatusNotFound {
 		t.Errorf("a public method where operators look: %d, want 404", status)
 	}
 
-	taken := startProcess(t, append(s.roles["up"].env, "GATEHOUSE_LISTEN="+freeAddress(t), "GATEHOUSE_OPS_LISTEN="+strings.TrimPrefix(at, "http://")), "up")
-	taken.wait(t)
-	if said := taken.stderr.String(); taken.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(said, "set GATEHOUSE_OPS_LISTEN to another address") {
-		t.Errorf("an address that is taken: exit status %d and\n%s", taken.cmd.ProcessState.ExitCode(), said)
+	taken := harness.StartProcess(t, append(s.Roles["up"].Env, "GATEHOUSE_LISTEN="+harness.FreeAddress(t), "GATEHOUSE_OPS_LISTEN="+strings.TrimPrefix(at, "http://")), "up")
+	taken.Wait(t)
+	if said := taken.Stderr.String(); taken.Cmd.ProcessState.ExitCode() != 1 || !strings.Contains(said, "set GATEHOUSE_OPS_LISTEN to another address") {
+		t.Errorf("an address that is taken: exit status %d and\n%s", taken.Cmd.ProcessState.ExitCode(), said)
 	}
 }
 
@@ -249,7 +250,7 @@ type partState struct {
 
 func readinessAt(t testing.TB, url string) (int, readiness) {
 	t.Helper()
-	status, body := get(t, url+"/readyz")
+	status, body := harness.Get(t, url+"/readyz")
 	var now readiness
 	if err := json.Unmarshal([]byte(body), &now); err != nil {
 		t.Fatalf("readiness: %d %s: %v", status, body, err)
@@ -268,32 +269,32 @@ func (r readiness) part(name string) partState {
 
 func TestReadinessTellsOperatorsWhichPartAndWhy(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
+	s := harness.Start(t, harness.ThreeProcesses)
 	at := withOperations(t, s)
-	status, now := readinessAt(t, at[roleBff])
-	if status != http.StatusOK || !now.Ready || len(now.Parts) != 3 || !now.part(roleAuth).Ready || !now.part(roleUsers).Ready || now.Role != roleBff {
+	status, now := readinessAt(t, at[harness.RoleBff])
+	if status != http.StatusOK || !now.Ready || len(now.Parts) != 3 || !now.part(harness.RoleAuth).Ready || !now.part(harness.RoleUsers).Ready || now.Role != harness.RoleBff {
 		t.Errorf("with everything there: %d %+v", status, now)
 	}
 
-	s.processes[roleUsers].kill()
-	status, now = readinessAt(t, at[roleBff])
-	users := now.part(roleUsers)
-	if status != http.StatusOK || !now.Ready || users.Ready || users.Needed || users.Reason == "" || !now.part(roleAuth).Ready {
+	s.Processes[harness.RoleUsers].Kill()
+	status, now = readinessAt(t, at[harness.RoleBff])
+	users := now.part(harness.RoleUsers)
+	if status != http.StatusOK || !now.Ready || users.Ready || users.Needed || users.Reason == "" || !now.part(harness.RoleAuth).Ready {
 		t.Errorf("the gateway without users: %d %+v, want it ready, and users not, with a reason", status, now)
 	}
-	if status, now = readinessAt(t, at[roleAuth]); status != http.StatusOK || now.part(roleUsers).Ready || !now.part("database of auth").Ready {
+	if status, now = readinessAt(t, at[harness.RoleAuth]); status != http.StatusOK || now.part(harness.RoleUsers).Ready || !now.part("database of auth").Ready {
 		t.Errorf("auth without users: %d %+v, want it ready, and users not", status, now)
 	}
 
-	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.applied_schema SET number = 1"); err != nil {
+	if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.applied_schema SET number = 1"); err != nil {
 		t.Fatal(err)
 	}
-	status, now = readinessAt(t, at[roleAuth])
+	status, now = readinessAt(t, at[harness.RoleAuth])
 	database := now.part("database of auth")
 	if status != http.StatusServiceUnavailable || now.Ready || database.Ready || !database.Needed || !strings.Contains(database.Reason, "gatehouse schema apply") {
 		t.Errorf("auth with an old schema: %d %+v, want it not ready, and what to do", status, now)
 	}
-	if status, now = readinessAt(t, at[roleBff]); status != http.StatusOK || now.part(roleAuth).Ready {
+	if status, now = readinessAt(t, at[harness.RoleBff]); status != http.StatusOK || now.part(harness.RoleAuth).Ready {
 		t.Errorf("the gateway with such an auth: %d %+v, want it ready, and auth not", status, now)
 	}
 }
@@ -302,10 +303,10 @@ func TestReadinessTellsOperatorsWhichPartAndWhy(t *testing.T) {
 // metrics that need it alone.
 func TestAScrapeGoesOnWithoutTheDatabase(t *testing.T) {
 	t.Parallel()
-	s := Start(t, OneProcess)
+	s := harness.Start(t, harness.OneProcess)
 	at := withOperations(t, s)["up"]
-	s.signUp(t, "ada@example.com") // a call to tell of
-	lock, err := s.owner.Begin(t.Context())
+	s.SignUp(t, "ada@example.com") // a call to tell of
+	lock, err := s.Owner.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +331,7 @@ func TestAScrapeGoesOnWithoutTheDatabase(t *testing.T) {
 	if err := lock.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, "the backlog's metrics", func() error {
+	harness.Eventually(t, 30*time.Second, "the backlog's metrics", func() error {
 		clear(families)
 		scrape(t, "up", at, families)
 		if families["gatehouse_auth_mails"] == nil {
@@ -342,10 +343,10 @@ func TestAScrapeGoesOnWithoutTheDatabase(t *testing.T) {
 
 func TestTheBacklogIsMeasured(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
+	s := harness.Start(t, harness.ThreeProcesses)
 	at := withOperations(t, s)
-	s.processes[roleUsers].kill()
-	s.signUp(t, "ada@example.com")
+	s.Processes[harness.RoleUsers].Kill()
+	s.SignUp(t, "ada@example.com")
 	for _, change := range []string{
 		"UPDATE auth.account_outbox SET create_time = now() - interval '1 hour'",
 		"UPDATE auth.signing_keys SET sign_time = now() - interval '2 hours'",
@@ -354,7 +355,7 @@ func TestTheBacklogIsMeasured(t *testing.T) {
 			(gen_random_uuid(), 'reset_password', 'ada@example.com', now(), now() - interval '9 hours', now()),
 			(gen_random_uuid(), 'reset_password', 'ada@example.com', now(), now() - interval '9 hours', now())`,
 	} {
-		if _, err := s.owner.Exec(t.Context(), change); err != nil {
+		if _, err := s.Owner.Exec(t.Context(), change); err != nil {
 			t.Fatalf("%s: %v", change, err)
 		}
 	}
@@ -367,8 +368,8 @@ func TestTheBacklogIsMeasured(t *testing.T) {
 		"gatehouse_auth_signing_key_age_seconds":  {7200, 7500},
 		"gatehouse_auth_signing_key_next_seconds": {30*24*3600 - 7500, 30*24*3600 - 7200},
 	}
-	eventually(t, 30*time.Second, "the backlog", func() error {
-		text := scrape(t, roleAuth, at[roleAuth], map[string]*family{})
+	harness.Eventually(t, 30*time.Second, "the backlog", func() error {
+		text := scrape(t, harness.RoleAuth, at[harness.RoleAuth], map[string]*family{})
 		for name, between := range want {
 			var got float64
 			found := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\S+)$`).FindStringSubmatch(text)
@@ -385,13 +386,13 @@ func TestTheBacklogIsMeasured(t *testing.T) {
 
 func TestOperatorsCantBeWhereCallersAre(t *testing.T) {
 	t.Parallel()
-	address := freeAddress(t)
-	p := startProcess(t, []string{
-		"USERS_DATABASE_URL=postgres://u@127.0.0.1:1/d", "GATEHOUSE_INTERNAL_KEY=" + internalKey,
+	address := harness.FreeAddress(t)
+	p := harness.StartProcess(t, []string{
+		"USERS_DATABASE_URL=postgres://u@127.0.0.1:1/d", "GATEHOUSE_INTERNAL_KEY=" + harness.InternalKey,
 		"GATEHOUSE_LISTEN=" + address, "GATEHOUSE_OPS_LISTEN=" + address,
-	}, roleUsers)
-	p.wait(t)
-	if said := p.stderr.String(); p.cmd.ProcessState.ExitCode() != exitMistake || !strings.Contains(said, "GATEHOUSE_OPS_LISTEN: ") {
-		t.Errorf("exit status %d and\n%s\nwant %d and GATEHOUSE_OPS_LISTEN", p.cmd.ProcessState.ExitCode(), said, exitMistake)
+	}, harness.RoleUsers)
+	p.Wait(t)
+	if said := p.Stderr.String(); p.Cmd.ProcessState.ExitCode() != harness.ExitUsage || !strings.Contains(said, "GATEHOUSE_OPS_LISTEN: ") {
+		t.Errorf("exit status %d and\n%s\nwant %d and GATEHOUSE_OPS_LISTEN", p.Cmd.ProcessState.ExitCode(), said, harness.ExitUsage)
 	}
 }

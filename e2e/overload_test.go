@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
@@ -20,7 +21,7 @@ import (
 
 // closedLoop has so many connections call one after the other, each again at once,
 // and returns how many calls were answered and how many were not, by reason.
-func closedLoop(t testing.TB, s *system, connections, calls int, tokens []string, procedure string) (answered int, refused map[string]int) {
+func closedLoop(t testing.TB, s *harness.System, connections, calls int, tokens []string, procedure string) (answered int, refused map[string]int) {
 	t.Helper()
 	var group sync.WaitGroup
 	var mu sync.Mutex
@@ -33,7 +34,7 @@ func closedLoop(t testing.TB, s *system, connections, calls int, tokens []string
 	for i := range connections {
 		group.Go(func() {
 			for left.Add(-1) >= 0 {
-				request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+procedure, strings.NewReader("{}"))
+				request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+procedure, strings.NewReader("{}"))
 				if err != nil {
 					t.Error(err)
 					return
@@ -69,20 +70,20 @@ const busyMachine = "GATEHOUSE_QUEUE_TARGET=2s"
 
 func TestAClosedLoopIsQueuedAndNotRefused(t *testing.T) {
 	t.Parallel()
-	for _, shape := range shapes {
+	for _, shape := range harness.Shapes {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
-			s := Start(t, shape)
+			s := harness.Start(t, shape)
 			var tokens []string
 			for i := range 40 { // so that nobody goes beyond a method's rate
-				tokens = append(tokens, s.signUp(t, fmt.Sprintf("loop%d@example.com", i)).Access)
+				tokens = append(tokens, s.SignUp(t, fmt.Sprintf("loop%d@example.com", i)).Access)
 			}
-			gateway := roleBff
-			if shape == OneProcess {
+			gateway := harness.RoleBff
+			if shape == harness.OneProcess {
 				gateway = "up"
 			}
-			s.processes[gateway].kill()
-			s.start(t, gateway, busyMachine, "GATEHOUSE_CACHE_BYTES=0")
+			s.Processes[gateway].Kill()
+			s.Start(t, gateway, busyMachine, "GATEHOUSE_CACHE_BYTES=0")
 			const calls = 1500
 			if answered, refused := closedLoop(t, s, 64, calls, tokens, bffv1.AccountServiceGetMeProcedure); answered != calls {
 				t.Errorf("of %d calls over 64 connections %d were answered; the others: %v", calls, answered, refused)
@@ -93,10 +94,10 @@ func TestAClosedLoopIsQueuedAndNotRefused(t *testing.T) {
 
 func TestAHundredRefreshesOfOneTokenAreAllServed(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
-	s.processes[roleBff].kill()
-	s.start(t, roleBff, busyMachine)
-	hundred := s.signUp(t, "hundred@example.com")
+	s := harness.Start(t, harness.ThreeProcesses)
+	s.Processes[harness.RoleBff].Kill()
+	s.Start(t, harness.RoleBff, busyMachine)
+	hundred := s.SignUp(t, "hundred@example.com")
 	var group sync.WaitGroup
 	var served atomic.Int64
 	for range 100 {
@@ -117,17 +118,17 @@ func TestAHundredRefreshesOfOneTokenAreAllServed(t *testing.T) {
 
 func TestWithUsersFrozenRefreshGoesOn(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
-	var everybody []*Person
+	s := harness.Start(t, harness.ThreeProcesses)
+	var everybody []*harness.Person
 	for i := range 30 {
-		everybody = append(everybody, s.signUp(t, fmt.Sprintf("frozen%d@example.com", i)))
+		everybody = append(everybody, s.SignUp(t, fmt.Sprintf("frozen%d@example.com", i)))
 	}
 	// What a method needs is seen when it is called.
 	rename := &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: "Grace"}}
-	if _, err := everybody[0].Client().account.UpdateMe(t.Context(), rename); err != nil {
+	if _, err := everybody[0].Client().Account.UpdateMe(t.Context(), rename); err != nil {
 		t.Fatalf("UpdateMe: %v", err)
 	}
-	users := s.processes[roleUsers].cmd.Process
+	users := s.Processes[harness.RoleUsers].Cmd.Process
 	if err := users.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +139,7 @@ func TestWithUsersFrozenRefreshGoesOn(t *testing.T) {
 	defer stop()
 	for i := range 300 { // more than a class has slots; both change something
 		flood.Go(func() {
-			account := everybody[i%len(everybody)].Client().account
+			account := everybody[i%len(everybody)].Client().Account
 			for ctx.Err() == nil {
 				_, _ = account.UpdateMe(ctx, rename)
 			}

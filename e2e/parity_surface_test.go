@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"gatehouse/internal/fault"
 	"io"
 	"maps"
 	"net/http"
@@ -39,6 +38,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"gatehouse/e2e/harness"
+	"gatehouse/internal/fault"
 )
 
 // surface is one way to call the gateway, with what it can send.
@@ -377,7 +379,7 @@ func (t connectClient) call(ctx context.Context, c *wireCall) (*outcome, error) 
 	if o.message, err = c.response(); err != nil {
 		return nil, err
 	}
-	seen := &seeing{over: h2c.Transport}
+	seen := &seeing{over: harness.H2C.Transport}
 	client := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: seen}, t.url, t.options...))
 	ctx, info := connect.NewClientContext(ctx)
 	for name, value := range c.header {

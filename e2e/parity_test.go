@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"gatehouse/internal/fault"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -26,6 +25,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"gatehouse/e2e/harness"
+	"gatehouse/internal/fault"
 )
 
 // The parity corpus: whoever calls, by whatever surface, gets the same answer,
@@ -128,8 +130,8 @@ func TestParity(t *testing.T) {
 		}
 	}
 	t.Run("in the whole house", func(t *testing.T) {
-		s := Start(t, OneProcess)
-		s.set(t, "up", "GATEHOUSE_THROTTLE=off")
+		s := harness.Start(t, harness.OneProcess)
+		s.Restart(t, "up", "GATEHOUSE_THROTTLE=off")
 		foreign := publishForeignKey(t, s)
 		w := newParityWorld(t, s)
 		w.signTokens(t, foreign)
@@ -139,24 +141,24 @@ func TestParity(t *testing.T) {
 		}
 	})
 	t.Run("in a house that throttles", func(t *testing.T) {
-		s := Start(t, OneProcess)
-		s.set(t, "up", "GATEHOUSE_POLICY=bff.v1.AccountService/GetMe rate=1/h burst=1;bff.v1.AuthService/Logout rate=1/h burst=1")
+		s := harness.Start(t, harness.OneProcess)
+		s.Restart(t, "up", "GATEHOUSE_POLICY=bff.v1.AccountService/GetMe rate=1/h burst=1;bff.v1.AuthService/Logout rate=1/h burst=1")
 		w := newParityWorld(t, s)
 		w.failToSignIn(t, "guessed@example.com")
 		p.run(t, w, "throttled")
 	})
 	t.Run("in a house whose parts are away", func(t *testing.T) {
-		s := Start(t, ThreeProcesses)
-		s.set(t, roleAuth, "GATEHOUSE_THROTTLE=off")
-		s.set(t, roleBff, "GATEHOUSE_THROTTLE=off")
+		s := harness.Start(t, harness.ThreeProcesses)
+		s.Restart(t, harness.RoleAuth, "GATEHOUSE_THROTTLE=off")
+		s.Restart(t, harness.RoleBff, "GATEHOUSE_THROTTLE=off")
 		w := newParityWorld(t, s)
 		p.run(t, w, "without-mail")
-		s.processes[roleUsers].kill()
+		s.Processes[harness.RoleUsers].Kill()
 		w.until(t, http.StatusServiceUnavailable)
 		p.run(t, w, "without-users")
-		s.start(t, roleUsers)
+		s.Start(t, harness.RoleUsers)
 		w.until(t, http.StatusOK)
-		s.processes[roleAuth].kill()
+		s.Processes[harness.RoleAuth].Kill()
 		w.until(t, http.StatusServiceUnavailable)
 		p.run(t, w, "without-auth")
 	})
@@ -203,7 +205,7 @@ func (p *parity) run(t *testing.T, w *parityWorld, file string) {
 		for _, on := range p.surfaces {
 			t.Run(on.name, func(t *testing.T) {
 				t.Parallel()
-				caller := on.open(t, w.url)
+				caller := on.open(t, w.URL)
 				var next atomic.Int64
 				var callers sync.WaitGroup
 				for range max(on.at, 1) {
@@ -508,8 +510,8 @@ func differ(at string, got, want any) (faults []string) {
 // for a moment after a part has gone.
 func (w *parityWorld) until(t *testing.T, want int) {
 	t.Helper()
-	eventually(t, 10*time.Second, fmt.Sprintf("GetMe has the status %d", want), func() error {
-		if status, _, body := w.post(t, "/bff.v1.AccountService/GetMe", w.people["bob"].Access, "{}"); status != want {
+	harness.Eventually(t, 10*time.Second, fmt.Sprintf("GetMe has the status %d", want), func() error {
+		if status, _, body := w.Post(t, "/bff.v1.AccountService/GetMe", w.people["bob"].Access, "{}"); status != want {
 			return fmt.Errorf("%d %s", status, body)
 		}
 		return nil

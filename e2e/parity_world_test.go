@@ -19,6 +19,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/mailtest"
 )
@@ -27,8 +28,8 @@ import (
 // a case does changes what another case sees of them: whoever is changed is made
 // for the case and the surface.
 type parityWorld struct {
-	*system
-	people map[string]*Person
+	*harness.System
+	people map[string]*harness.Person
 	// hashing is held by who has a password looked at.
 	hashing sync.Mutex
 }
@@ -37,12 +38,12 @@ type parityWorld struct {
 // the one there is; stale, whose roles have changed since; ended, whose session
 // was revoked; disabled; gone, who was deleted; and weary, who signed in an hour
 // ago.
-func newParityWorld(t *testing.T, s *system) *parityWorld {
+func newParityWorld(t *testing.T, s *harness.System) *parityWorld {
 	t.Helper()
-	w := &parityWorld{system: s, people: map[string]*Person{"": {}, "garbage": {Access: "not.a.token"}}}
+	w := &parityWorld{System: s, people: map[string]*harness.Person{"": {}, "garbage": {Access: "not.a.token"}}}
 	w.people["admin"] = s.Admin(t)
 	for _, name := range []string{"alice", "bob", "stale", "ended", "disabled", "gone", "weary"} {
-		w.people[name] = s.signUp(t, "parity-"+name+"@example.com")
+		w.people[name] = s.SignUp(t, "parity-"+name+"@example.com")
 	}
 	of := &subject{world: w, t: t, links: map[string]string{}}
 	for _, step := range []parityStep{
@@ -53,16 +54,16 @@ func newParityWorld(t *testing.T, s *system) *parityWorld {
 	} {
 		of.take(step)
 	}
-	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() - interval '1 hour' WHERE id = $1", w.people["weary"].Session); err != nil {
+	if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() - interval '1 hour' WHERE id = $1", w.people["weary"].Session); err != nil {
 		t.Fatal(err)
 	}
 	// The administrator's calls take longer than a sign-in is recent.
-	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() + interval '1 hour' WHERE id = $1", w.people["admin"].Session); err != nil {
+	if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() + interval '1 hour' WHERE id = $1", w.people["admin"].Session); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"stale", "ended", "disabled", "gone"} {
-		eventually(t, 5*time.Second, name+"'s token is refused", func() error {
-			if status, _, body := s.post(t, "/bff.v1.AccountService/ListSessions", w.people[name].Access, "{}"); status != 401 {
+		harness.Eventually(t, 5*time.Second, name+"'s token is refused", func() error {
+			if status, _, body := s.Post(t, "/bff.v1.AccountService/ListSessions", w.people[name].Access, "{}"); status != 401 {
 				return fmt.Errorf("%d %s", status, body)
 			}
 			return nil
@@ -86,7 +87,7 @@ const foreignKeyID = "parity"
 
 // publishForeignKey has auth publish a key that another holds the private half
 // of, so that tokens can be signed that auth never would.
-func publishForeignKey(t testing.TB, s *system) ed25519.PrivateKey {
+func publishForeignKey(t testing.TB, s *harness.System) ed25519.PrivateKey {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -95,7 +96,7 @@ func publishForeignKey(t testing.TB, s *system) ed25519.PrivateKey {
 	const insert = `
 		INSERT INTO auth.signing_keys (kid, public_key, sealed_private_key, sign_time)
 		VALUES ($1, $2, decode(repeat('00', 64), 'hex'), now() + interval '1 hour')`
-	if _, err := s.owner.Exec(t.Context(), insert, foreignKeyID, []byte(public)); err != nil {
+	if _, err := s.Owner.Exec(t.Context(), insert, foreignKeyID, []byte(public)); err != nil {
 		t.Fatal(err)
 	}
 	return private
@@ -105,7 +106,7 @@ func publishForeignKey(t testing.TB, s *system) ed25519.PrivateKey {
 // stranger, whose token is for another audience, and unsigned.
 func (w *parityWorld) signTokens(t testing.TB, key ed25519.PrivateKey) {
 	t.Helper()
-	sign := func(change func(claims jwt.MapClaims)) *Person {
+	sign := func(change func(claims jwt.MapClaims)) *harness.Person {
 		var claims jwt.MapClaims
 		if _, _, err := jwt.NewParser().ParseUnverified(w.people["alice"].Access, &claims); err != nil {
 			t.Fatal(err)
@@ -117,18 +118,18 @@ func (w *parityWorld) signTokens(t testing.TB, key ed25519.PrivateKey) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return &Person{Access: text}
+		return &harness.Person{Access: text}
 	}
 	w.people["twin"] = sign(func(jwt.MapClaims) {})
-	eventually(t, 30*time.Second, "the key is believed", func() error {
-		if status, _, body := w.post(t, "/bff.v1.AccountService/ListSessions", w.people["twin"].Access, "{}"); status != 200 {
+	harness.Eventually(t, 30*time.Second, "the key is believed", func() error {
+		if status, _, body := w.Post(t, "/bff.v1.AccountService/ListSessions", w.people["twin"].Access, "{}"); status != 200 {
 			return fmt.Errorf("%d %s", status, body)
 		}
 		return nil
 	})
 	w.people["expired"] = sign(func(claims jwt.MapClaims) { claims["exp"] = time.Now().Add(-time.Hour).Unix() })
 	w.people["stranger"] = sign(func(claims jwt.MapClaims) { claims["aud"] = "another" })
-	w.people["forger"] = &Person{Access: w.people["twin"].Access[:len(w.people["twin"].Access)-10] + "AAAAAAAAAA"}
+	w.people["forger"] = &harness.Person{Access: w.people["twin"].Access[:len(w.people["twin"].Access)-10] + "AAAAAAAAAA"}
 }
 
 // failToSignIn fails often enough that the account has to wait, for an hour.
@@ -138,7 +139,7 @@ func (w *parityWorld) failToSignIn(t *testing.T, email string) {
 	for range 5 {
 		of.take(parityStep{Call: "AuthService/Login", Send: map[string]any{"email": email, "password": "wrong"}, Reason: "CREDENTIALS_INVALID"})
 	}
-	if _, err := w.owner.Exec(t.Context(), "UPDATE auth.throttles SET wait_until = now() + interval '1 hour'"); err != nil {
+	if _, err := w.Owner.Exec(t.Context(), "UPDATE auth.throttles SET wait_until = now() + interval '1 hour'"); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -149,7 +150,7 @@ func (w *parityWorld) failToSignIn(t *testing.T, email string) {
 type subject struct {
 	world     *parityWorld
 	t         *testing.T
-	new, made *Person
+	new, made *harness.Person
 	random    string
 	step      any               // what the last step answered
 	links     map[string]string // that were mailed
@@ -227,7 +228,7 @@ func (s *subject) number() string {
 
 func (s *subject) token(as string) string { return s.person(as).Access }
 
-func (s *subject) person(name string) *Person {
+func (s *subject) person(name string) *harness.Person {
 	switch name {
 	case "new":
 		if s.new == nil {
@@ -235,13 +236,13 @@ func (s *subject) person(name string) *Person {
 		}
 		return s.new
 	case "moved":
-		return &Person{Email: "moved-" + s.number() + "@example.com"}
+		return &harness.Person{Email: "moved-" + s.number() + "@example.com"}
 	case "made":
 		if s.made == nil {
 			user := s.take(parityStep{Call: "UserService/CreateUser", As: "admin", Send: map[string]any{
 				"user": map[string]any{"email": "made-{{random}}@example.com", "firstName": "Grace", "lastName": "Hopper"},
 			}})["user"].(map[string]any)
-			s.made = &Person{ID: user["id"].(string), Email: user["email"].(string), ETag: user["etag"].(string)}
+			s.made = &harness.Person{ID: user["id"].(string), Email: user["email"].(string), ETag: user["etag"].(string)}
 		}
 		return s.made
 	}
@@ -252,16 +253,16 @@ func (s *subject) person(name string) *Person {
 	return person
 }
 
-func (s *subject) signUp() *Person {
+func (s *subject) signUp() *harness.Person {
 	answer := s.take(parityStep{Call: "AuthService/Register", Send: map[string]any{
-		"email": "new-{{random}}@example.com", "password": Password, "firstName": "Ada", "lastName": "Lovelace",
+		"email": "new-{{random}}@example.com", "password": harness.Password, "firstName": "Ada", "lastName": "Lovelace",
 	}})
 	text, _ := json.Marshal(answer)
 	var in bffv1.RegisterResponse
 	if err := protojson.Unmarshal(text, &in); err != nil {
 		s.t.Fatal(err)
 	}
-	return personOf(s.t, s.world.connect, in.GetSignedIn())
+	return harness.PersonOf(s.t, s.world.Connect, in.GetSignedIn())
 }
 
 // take makes a call before the case's own, and returns what it answers.
@@ -276,7 +277,7 @@ func (s *subject) take(step parityStep) map[string]any {
 	if step.As != "" {
 		call.header["Authorization"] = "Bearer " + s.token(step.As)
 	}
-	got, err := s.world.ask(s.t.Context(), plainJSON{s.world.url, "POST"}, call)
+	got, err := s.world.ask(s.t.Context(), plainJSON{s.world.URL, "POST"}, call)
 	if err != nil {
 		s.t.Fatalf("%s: %v", step.Call, err)
 	}
@@ -326,7 +327,7 @@ func (s *subject) mailGivenUp(which string) (id string) {
 		INSERT INTO auth.mails (id, kind, recipient, sealed_values, last_error, fail_time)
 		VALUES (gen_random_uuid(), 'new_sign_in', 'away@example.com', CASE $1 WHEN 'kept' THEN '\x00'::bytea END, 'greylisted', now())
 		RETURNING id::text`
-	if err := s.world.owner.QueryRow(s.t.Context(), insert, which).Scan(&id); err != nil {
+	if err := s.world.Owner.QueryRow(s.t.Context(), insert, which).Scan(&id); err != nil {
 		s.t.Fatal(err)
 	}
 	return id
@@ -341,8 +342,8 @@ func (s *subject) link(kind, to string) (token string) {
 		return known
 	}
 	defer func() { s.links[kind+to] = token }()
-	eventually(s.t, 30*time.Second, "find the mail to "+to, func() error {
-		files, err := filepath.Glob(filepath.Join(s.world.mailbox(), "*-"+kind+"-*.eml"))
+	harness.Eventually(s.t, 30*time.Second, "find the mail to "+to, func() error {
+		files, err := filepath.Glob(filepath.Join(s.world.Mailbox(), "*-"+kind+"-*.eml"))
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/testneed"
@@ -49,7 +50,7 @@ func newBouncer(t *testing.T, database pgtest.Database) *bouncer {
 		roles += fmt.Sprintf("%q %q\n", config.User, config.Password)
 	}
 	roles += `"stats" "stats"` + "\n"
-	host, port, _ := net.SplitHostPort(freeAddress(t))
+	host, port, _ := net.SplitHostPort(harness.FreeAddress(t))
 	config := fmt.Sprintf(`[databases]
 * = host=%s port=%d
 [pgbouncer]
@@ -72,7 +73,7 @@ stats_users = stats
 	}
 	cmd := exec.Command(program, filepath.Join(dir, "pgbouncer.ini"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: notRoot(t)}
-	var said lockedBuffer
+	var said harness.LockedBuffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start pgbouncer: %v", err)
@@ -85,7 +86,7 @@ stats_users = stats
 		}
 	})
 	b := &bouncer{address: net.JoinHostPort(host, port)}
-	eventually(t, 20*time.Second, "pgbouncer listens", func() error {
+	harness.Eventually(t, 20*time.Second, "pgbouncer listens", func() error {
 		conn, err := net.Dial("tcp", b.address)
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, said.String())
@@ -159,7 +160,7 @@ func (b *bouncer) transactions(t *testing.T) (n int64) {
 func TestTheSystemWorksThroughPgBouncerInTransactionMode(t *testing.T) {
 	t.Parallel()
 	var through *bouncer
-	s := Start(t, ThreeProcesses, WithDatabaseURLs(func(database *pgtest.Database) {
+	s := harness.Start(t, harness.ThreeProcesses, harness.WithDatabaseURLs(func(database *pgtest.Database) {
 		through = newBouncer(t, *database)
 		database.Auth, database.Users = through.before(t, database.Auth), through.before(t, database.Users)
 	}))
@@ -167,7 +168,7 @@ func TestTheSystemWorksThroughPgBouncerInTransactionMode(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range 4 {
 		email := fmt.Sprintf("person%d@example.com", i)
-		person := s.signUp(t, email)
+		person := s.SignUp(t, email)
 		group.Go(func() {
 			if err := wholeStory(t, s, admin, email, person); err != nil {
 				t.Errorf("person %d: %v", i, err)
@@ -181,11 +182,11 @@ func TestTheSystemWorksThroughPgBouncerInTransactionMode(t *testing.T) {
 }
 
 // wholeStory has somebody sign in, refresh, change, and be revoked.
-func wholeStory(t *testing.T, s *system, admin client, email string, person *Person) error {
+func wholeStory(t *testing.T, s *harness.System, admin harness.Client, email string, person *harness.Person) error {
 	tokens := &bffv1.Tokens{AccessToken: person.Access, RefreshToken: person.Refresh}
 	for range 10 {
 		err := patiently(func() error {
-			refreshed, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens.GetRefreshToken()})
+			refreshed, err := s.Client("").Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens.GetRefreshToken()})
 			if err == nil {
 				tokens = refreshed.GetTokens()
 			}
@@ -195,7 +196,7 @@ func wholeStory(t *testing.T, s *system, admin client, email string, person *Per
 			return fmt.Errorf("Refresh: %w", err)
 		}
 		err = patiently(func() error {
-			me, err := s.client(tokens.GetAccessToken()).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+			me, err := s.Client(tokens.GetAccessToken()).Account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 			if err == nil && (me.GetUser().GetEmail() != email || me.GetUser().GetFirstName() != "Ada") {
 				return fmt.Errorf("got %v", me)
 			}
@@ -207,7 +208,7 @@ func wholeStory(t *testing.T, s *system, admin client, email string, person *Per
 	}
 	var other *bffv1.Tokens
 	err := patiently(func() error {
-		login, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: email, Password: Password})
+		login, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: email, Password: harness.Password})
 		other = login.GetSignedIn().GetTokens()
 		return err
 	})
@@ -215,7 +216,7 @@ func wholeStory(t *testing.T, s *system, admin client, email string, person *Per
 		return fmt.Errorf("Login: %w", err)
 	}
 	err = patiently(func() error {
-		_, err := s.client("").auth.Logout(t.Context(), &bffv1.LogoutRequest{RefreshToken: tokens.GetRefreshToken()})
+		_, err := s.Client("").Auth.Logout(t.Context(), &bffv1.LogoutRequest{RefreshToken: tokens.GetRefreshToken()})
 		return err
 	})
 	if err != nil {
@@ -226,7 +227,7 @@ func wholeStory(t *testing.T, s *system, admin client, email string, person *Per
 	}
 	// The relay tells users, and the stream the gateway.
 	err = patiently(func() error {
-		_, err := admin.users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: person.ID})
+		_, err := admin.Users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: person.ID})
 		return err
 	})
 	if err != nil {
@@ -237,7 +238,7 @@ func wholeStory(t *testing.T, s *system, admin client, email string, person *Per
 	}
 	return within(20*time.Second, func() error {
 		var status string
-		if err := s.owner.QueryRow(t.Context(), "SELECT status FROM users.profiles WHERE id = $1", person.ID).Scan(&status); err != nil || status != "disabled" {
+		if err := s.Owner.QueryRow(t.Context(), "SELECT status FROM users.profiles WHERE id = $1", person.ID).Scan(&status); err != nil || status != "disabled" {
 			return fmt.Errorf("users has the status %q: %w", status, err)
 		}
 		return nil
@@ -257,9 +258,9 @@ func patiently(try func() error) error {
 }
 
 // refused waits until a token is refused.
-func wantTokenRefused(t *testing.T, s *system, token string) error {
+func wantTokenRefused(t *testing.T, s *harness.System, token string) error {
 	return within(2*cutOffBound, func() error {
-		_, err := s.client(token).account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
+		_, err := s.Client(token).Account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
 		if connect.CodeOf(err) != connect.CodeUnauthenticated {
 			return fmt.Errorf("the token is not refused: %w", err)
 		}

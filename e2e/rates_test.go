@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/testneed"
@@ -39,14 +40,14 @@ func killRedis(cmd *exec.Cmd) {
 // answer that is neither.
 func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
-	redisAt, secondAt := freeAddress(t), freeAddress(t)
+	s := harness.Start(t, harness.ThreeProcesses)
+	redisAt, secondAt := harness.FreeAddress(t), harness.FreeAddress(t)
 	redis := startRedis(t, redisAt)
 	env := []string{"REDIS_URL=redis://" + redisAt, "GATEHOUSE_POLICY=bff.v1.AccountService/GetMe rate=20/h burst=20"}
-	s.processes[roleBff].interrupt(t)
-	first := s.start(t, roleBff, env...)
-	second := startProcess(t, slices.Concat(s.roles[roleBff].env, []string{"GATEHOUSE_LISTEN=" + secondAt}, env), "bff")
-	eventually(t, 30*time.Second, "the second gateway is ready", func() error {
+	s.Processes[harness.RoleBff].Interrupt(t)
+	first := s.Start(t, harness.RoleBff, env...)
+	second := harness.StartProcess(t, slices.Concat(s.Roles[harness.RoleBff].Env, []string{"GATEHOUSE_LISTEN=" + secondAt}, env), "bff")
+	harness.Eventually(t, 30*time.Second, "the second gateway is ready", func() error {
 		response, err := http.Get("http://" + secondAt + "/readyz")
 		if err != nil {
 			return err
@@ -58,17 +59,17 @@ func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 		return nil
 	})
 	said := func(text string) int {
-		return min(strings.Count(first.stderr.String(), text), strings.Count(second.stderr.String(), text))
+		return min(strings.Count(first.Stderr.String(), text), strings.Count(second.Stderr.String(), text))
 	}
 	const away, shared = "gives no answer in time", "rates are shared"
 	people := 0
 	// admitted is how many of 60 calls of one person are let through.
 	admitted := func() (count int) {
 		people++
-		token := s.signUp(t, strings.Repeat("a", people)+"@example.com").Access
-		gateways := []client{s.client(token), (&system{url: "http://" + secondAt}).client(token)}
+		token := s.SignUp(t, strings.Repeat("a", people)+"@example.com").Access
+		gateways := []harness.Client{s.Client(token), (&harness.System{URL: "http://" + secondAt}).Client(token)}
 		for i := range 60 {
-			switch _, err := gateways[i%2].account.GetMe(t.Context(), &bffv1.GetMeRequest{}); {
+			switch _, err := gateways[i%2].Account.GetMe(t.Context(), &bffv1.GetMeRequest{}); {
 			case err == nil:
 				count++
 			case fault.Reason(err) != "RATE_LIMITED":
@@ -79,19 +80,19 @@ func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 	}
 	together := func(when string) {
 		for try := range 5 {
-			eventually(t, 30*time.Second, "both share "+when, func() error {
+			harness.Eventually(t, 30*time.Second, "both share "+when, func() error {
 				if said(shared) <= said(away) {
 					return connect.NewError(connect.CodeUnavailable, "not yet")
 				}
 				return nil
 			})
-			before := strings.Count(first.stderr.String()+second.stderr.String(), away)
+			before := strings.Count(first.Stderr.String()+second.Stderr.String(), away)
 			count := admitted()
 			if count >= 19 && count <= 21 {
 				return
 			}
 			// On a machine that is too busy, Redis isn't in time.
-			if try == 4 || before == strings.Count(first.stderr.String()+second.stderr.String(), away) {
+			if try == 4 || before == strings.Count(first.Stderr.String()+second.Stderr.String(), away) {
 				t.Fatalf("%s, %d of 60 calls were let through, want 20", when, count)
 			}
 		}

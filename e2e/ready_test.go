@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/e2e/harness"
 	"gatehouse/internal/pgtest"
 )
 
@@ -17,10 +18,10 @@ func TestServeIsReadyOnceItsAdministratorExists(t *testing.T) {
 	t.Parallel()
 	database := pgtest.Empty(t)
 	env := []string{
-		"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + secretKey, "GATEHOUSE_INTERNAL_KEY=" + internalKey,
-		"GATEHOUSE_REGISTRATION=closed", "GATEHOUSE_ADMIN_EMAIL=" + adminEmail, "GATEHOUSE_ADMIN_PASSWORD=" + adminPassword,
+		"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + harness.SecretKey, "GATEHOUSE_INTERNAL_KEY=" + harness.InternalKey,
+		"GATEHOUSE_REGISTRATION=closed", "GATEHOUSE_ADMIN_EMAIL=" + harness.AdminEmail, "GATEHOUSE_ADMIN_PASSWORD=" + harness.AdminPassword,
 	}
-	if status, said := ended(t, env, "schema", "apply"); status != 0 {
+	if status, said := harness.RunCommand(t, env, "schema", "apply"); status != 0 {
 		t.Fatalf("schema apply: exit status %d, said %s", status, said)
 	}
 	holder := pgtest.Connect(t, database)
@@ -32,9 +33,9 @@ func TestServeIsReadyOnceItsAdministratorExists(t *testing.T) {
 	if _, err := held.Exec(t.Context(), "LOCK TABLE auth.accounts IN SHARE MODE"); err != nil {
 		t.Fatal(err)
 	}
-	s := NewServe(t, database, env)
-	listen := s.roles[RoleServe].listen
-	p := startProcess(t, slices.Concat(env, []string{"GATEHOUSE_LISTEN=" + listen}), "serve")
+	s := harness.NewServe(t, database, env)
+	listen := s.Roles[harness.RoleServe].Listen
+	p := harness.StartProcess(t, slices.Concat(env, []string{"GATEHOUSE_LISTEN=" + listen}), "serve")
 	readyz := func() bool {
 		response, err := http.Get("http://" + listen + "/readyz")
 		if err != nil {
@@ -43,15 +44,15 @@ func TestServeIsReadyOnceItsAdministratorExists(t *testing.T) {
 		defer response.Body.Close()
 		return response.StatusCode == http.StatusOK
 	}
-	eventually(t, 30*time.Second, "serve waits to create the administrator", func() error {
-		if p.hasEnded() {
-			t.Fatalf("serve ended: %s", p.stderr.String())
+	harness.Eventually(t, 30*time.Second, "serve waits to create the administrator", func() error {
+		if p.HasEnded() {
+			t.Fatalf("serve ended: %s", p.Stderr.String())
 		}
 		if readyz() {
 			t.Fatal("serve is ready, and its administrator isn't there")
 		}
 		var waits bool
-		err := s.owner.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'auth.accounts'::regclass)").Scan(&waits)
+		err := s.Owner.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'auth.accounts'::regclass)").Scan(&waits)
 		if err == nil && !waits {
 			err = errors.New("nobody waits for the table")
 		}
@@ -66,7 +67,7 @@ func TestServeIsReadyOnceItsAdministratorExists(t *testing.T) {
 	if err := held.Rollback(context.WithoutCancel(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, "serve is ready", func() error {
+	harness.Eventually(t, 30*time.Second, "serve is ready", func() error {
 		if !readyz() {
 			return errors.New("not yet")
 		}

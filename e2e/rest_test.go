@@ -17,20 +17,21 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/mailtest"
 )
 
 // restWalk asks by REST, and notes which methods it has asked.
 type restWalk struct {
-	*system
+	*harness.System
 	t      *testing.T
 	routes map[string]*regexp.Regexp // by procedure: "GET /api/v1/users/[^/:]+"
 	asked  map[string]bool
 }
 
-func newRESTWalk(t *testing.T, s *system) *restWalk {
-	w := &restWalk{system: s, t: t, routes: map[string]*regexp.Regexp{}, asked: map[string]bool{}}
+func newRESTWalk(t *testing.T, s *harness.System) *restWalk {
+	w := &restWalk{System: s, t: t, routes: map[string]*regexp.Regexp{}, asked: map[string]bool{}}
 	variable := regexp.MustCompile(`\\\{[^}]*\\\}`)
 	for _, file := range []protoreflect.FileDescriptor{bffv1.File_bff_v1_auth_service_proto, bffv1.File_bff_v1_account_service_proto, bffv1.File_bff_v1_user_service_proto} {
 		methods := file.Services().Get(0).Methods()
@@ -52,7 +53,7 @@ func newRESTWalk(t *testing.T, s *system) *restWalk {
 // ask makes one call and checks its status.
 func (w *restWalk) ask(method, path, token, body string, status int) (restAnswer, http.Header) {
 	w.t.Helper()
-	request, err := http.NewRequestWithContext(w.t.Context(), method, w.url+path, strings.NewReader(body))
+	request, err := http.NewRequestWithContext(w.t.Context(), method, w.URL+path, strings.NewReader(body))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -62,7 +63,7 @@ func (w *restWalk) ask(method, path, token, body string, status int) (restAnswer
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
-	got, header, text := do(w.t, request)
+	got, header, text := harness.Do(w.t, request)
 	plain, _, _ := strings.Cut(path, "?")
 	for procedure, route := range w.routes {
 		if route.MatchString(method + " " + plain) {
@@ -103,7 +104,7 @@ func (a restAnswer) list(name string) []restAnswer {
 // Every method once by its REST path, with nothing put in the place of anything.
 func TestTheWholeAPIByREST(t *testing.T) {
 	t.Parallel()
-	for _, shape := range shapes {
+	for _, shape := range harness.Shapes {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			restStory(t, shape)
@@ -111,7 +112,7 @@ func TestTheWholeAPIByREST(t *testing.T) {
 	}
 }
 
-func restStory(t *testing.T, shape Shape) {
+func restStory(t *testing.T, shape harness.Shape) {
 	var refusing atomic.Bool
 	server := mailtest.Start(t, mailtest.Config{Rcpt: func(to string) error {
 		if refusing.Load() && strings.Contains(to, "lost@") {
@@ -119,19 +120,19 @@ func restStory(t *testing.T, shape Shape) {
 		}
 		return nil
 	}})
-	w := newRESTWalk(t, Start(t, shape))
-	name := roleAuth
-	if shape == OneProcess {
+	w := newRESTWalk(t, harness.Start(t, shape))
+	name := harness.RoleAuth
+	if shape == harness.OneProcess {
 		name = "up"
 	}
-	w.processes[name].kill()
-	w.start(t, name, "SMTP_URL="+server.URL())
+	w.Processes[name].Kill()
+	w.Start(t, name, "SMTP_URL="+server.URL())
 	followed := map[string]bool{}
 	linkTo := func(to, kind string) string { // that wasn't followed before
 		t.Helper()
 		link := regexp.MustCompile(`/link/` + kind + `#token=(ghl_[A-Za-z0-9_-]{43})`)
 		var token string
-		eventually(t, 30*time.Second, "get a link to "+to, func() error {
+		harness.Eventually(t, 30*time.Second, "get a link to "+to, func() error {
 			for _, mail := range server.Received() {
 				if match := link.FindStringSubmatch(mail.Text); match != nil && mail.To == to && !followed[match[1]] {
 					token = match[1]
@@ -226,7 +227,7 @@ func restStory(t *testing.T, shape Shape) {
 	w.ask("GET", users, "", "", 401)
 
 	// Administration.
-	admin := login(adminEmail, `"password":"`+adminPassword+`"`).text("signedIn.tokens.accessToken")
+	admin := login(harness.AdminEmail, `"password":"`+harness.AdminPassword+`"`).text("signedIn.tokens.accessToken")
 	made, header := w.ask("POST", users, admin, `{"user":{"email":"bob@example.com","firstName":"Bob"},`+password+`}`, 201)
 	bob := made.text("user.id")
 	at := users + "/" + bob
@@ -237,7 +238,7 @@ func restStory(t *testing.T, shape Shape) {
 		t.Errorf("GetUser at the Location: %v", got)
 	}
 	// What users searches by comes to it over the relay.
-	eventually(t, 10*time.Second, "list everybody", func() error {
+	harness.Eventually(t, 10*time.Second, "list everybody", func() error {
 		page, _ := w.ask("GET", users+"?page_size=1&orderBy=email&status=USER_STATUS_ACTIVE", admin, "", 200)
 		next, _ := w.ask("GET", users+"?pageSize=100&orderBy=email&status=USER_STATUS_ACTIVE&pageToken="+page.text("nextPageToken"), admin, "", 200)
 		if len(page.list("users")) != 1 || len(next.list("users")) != 2 {
@@ -274,15 +275,15 @@ func restStory(t *testing.T, shape Shape) {
 		t.Errorf("ListAuditEvents: %v", got)
 	}
 	refusing.Store(true)
-	lost := invite(t, w.system, "lost@example.com")
-	eventually(t, 30*time.Second, "be refused once", func() error {
-		tag, err := w.owner.Exec(t.Context(), "UPDATE auth.mails SET attempts = 2, next_attempt_time = now() WHERE id = $1 AND last_error <> ''", lost)
+	lost := invite(t, w.System, "lost@example.com")
+	harness.Eventually(t, 30*time.Second, "be refused once", func() error {
+		tag, err := w.Owner.Exec(t.Context(), "UPDATE auth.mails SET attempts = 2, next_attempt_time = now() WHERE id = $1 AND last_error <> ''", lost)
 		if err == nil && tag.RowsAffected() != 1 {
 			err = errors.New("not yet")
 		}
 		return err
 	})
-	eventually(t, 30*time.Second, "see the dead letter", func() error {
+	harness.Eventually(t, 30*time.Second, "see the dead letter", func() error {
 		if mails, _ := w.ask("GET", "/api/v1/mails?status=MAIL_STATUS_FAILED", admin, "", 200); len(mails.list("mails")) != 1 {
 			return errors.New("there is none")
 		}

@@ -13,13 +13,14 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
 )
 
 // load is people who sign in, refresh and register, as long as ctx lasts.
 type load struct {
-	system *system
+	system *harness.System
 	// How often each was acknowledged, and how often nobody could tell.
 	logins, refreshes, registrations, lost atomic.Int64
 
@@ -40,7 +41,7 @@ func (l *load) maybe(t *testing.T, what string, err error) bool {
 }
 
 func (l *load) login(ctx context.Context, t *testing.T, email string) {
-	_, err := l.system.client("").auth.Login(ctx, &bffv1.LoginRequest{Email: email, Password: Password})
+	_, err := l.system.Client("").Auth.Login(ctx, &bffv1.LoginRequest{Email: email, Password: harness.Password})
 	if err == nil {
 		l.logins.Add(1)
 	} else if ctx.Err() == nil {
@@ -49,7 +50,7 @@ func (l *load) login(ctx context.Context, t *testing.T, email string) {
 }
 
 func (l *load) register(ctx context.Context, t *testing.T, email string) {
-	response, err := l.system.client("").auth.Register(ctx, &bffv1.RegisterRequest{Email: email, Password: Password, FirstName: "Ada"})
+	response, err := l.system.Client("").Auth.Register(ctx, &bffv1.RegisterRequest{Email: email, Password: harness.Password, FirstName: "Ada"})
 	if err == nil {
 		l.registrations.Add(1)
 		l.mu.Lock()
@@ -64,7 +65,7 @@ func (l *load) register(ctx context.Context, t *testing.T, email string) {
 // client does whose answer was lost. It returns the token that is good.
 func (l *load) refresh(ctx context.Context, t *testing.T, token, key string) string {
 	for ctx.Err() == nil {
-		next, err := l.system.client("").Refresh(ctx, token, key)
+		next, err := l.system.Client("").Refresh(ctx, token, key)
 		if err == nil {
 			l.refreshes.Add(1)
 			return next.GetRefreshToken()
@@ -75,8 +76,8 @@ func (l *load) refresh(ctx context.Context, t *testing.T, token, key string) str
 	}
 	// Not with ctx, so that what is returned is what the server thinks.
 	next := token
-	eventually(t, time.Minute, "the last refresh", func() (err error) {
-		got, err := l.system.client("").Refresh(context.WithoutCancel(ctx), token, key)
+	harness.Eventually(t, time.Minute, "the last refresh", func() (err error) {
+		got, err := l.system.Client("").Refresh(context.WithoutCancel(ctx), token, key)
 		if err == nil {
 			next = got.GetRefreshToken()
 		}
@@ -93,7 +94,7 @@ func (l *load) untilMore(t *testing.T, what string) {
 	for _, count := range counts {
 		want = append(want, count.Load()+5)
 	}
-	eventually(t, time.Minute, what, func() error {
+	harness.Eventually(t, time.Minute, what, func() error {
 		for i, count := range counts {
 			if count.Load() < want[i] {
 				return fmt.Errorf("%d logins, %d refreshes, %d registrations", l.logins.Load(), l.refreshes.Load(), l.registrations.Load())
@@ -107,11 +108,11 @@ func (l *load) untilMore(t *testing.T, what string) {
 // done, though Postgres stops and crashes in the middle of everything.
 func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
 	t.Parallel()
-	for _, shape := range shapes {
+	for _, shape := range harness.Shapes {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
-			store, database := newStore(t)
-			s := Start(t, shape, OnDatabase(database))
+			store, database := harness.StartPostgres(t)
+			s := harness.Start(t, shape, harness.OnDatabase(database))
 			l := &load{system: s, registered: map[string]*bffv1.Tokens{}}
 			ctx, cancel := context.WithCancel(t.Context())
 			var people sync.WaitGroup
@@ -129,7 +130,7 @@ func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
 			}
 			last := make([]string, 3) // tokens, each its owner's alone until all have stopped
 			for i := range last {
-				last[i] = s.signUp(t, fmt.Sprintf("person-%d@example.com", i)).Refresh
+				last[i] = s.SignUp(t, fmt.Sprintf("person-%d@example.com", i)).Refresh
 			}
 			for i := range last {
 				pace(func(n int) { last[i] = l.refresh(ctx, t, last[i], fmt.Sprintf("key-%d-%d", i, n)) })
@@ -138,16 +139,16 @@ func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
 			pace(func(n int) { l.register(ctx, t, fmt.Sprintf("restart-%d@example.com", n)) })
 
 			l.untilMore(t, "before")
-			for _, end := range []func(*testing.T){store.stop, store.kill, store.stop} {
+			for _, end := range []func(*testing.T){store.Stop, store.Kill, store.Stop} {
 				end(t)
 				lost := l.lost.Load()
-				eventually(t, time.Minute, "somebody notices that Postgres is away", func() error {
+				harness.Eventually(t, time.Minute, "somebody notices that Postgres is away", func() error {
 					if l.lost.Load() == lost {
 						return fmt.Errorf("nobody")
 					}
 					return nil
 				})
-				store.start(t)
+				store.Start(t)
 				l.untilMore(t, "after Postgres is back")
 			}
 			cancel()
@@ -155,7 +156,7 @@ func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
 			t.Logf("%d logins, %d refreshes, %d registrations; %d calls without an answer",
 				l.logins.Load(), l.refreshes.Load(), l.registrations.Load(), l.lost.Load())
 			l.wantWhatWasAcknowledged(t, last)
-			if shape == OneProcess { // the one that has a mailbox
+			if shape == harness.OneProcess { // the one that has a mailbox
 				l.wantMailed(t)
 			}
 			wantNothingHalfDone(t, s)
@@ -167,8 +168,8 @@ func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
 // mail that was written with it.
 func (l *load) wantMailed(t *testing.T) {
 	t.Helper()
-	folder := l.system.mailbox()
-	eventually(t, time.Minute, "the mail of each registration", func() error {
+	folder := l.system.Mailbox()
+	harness.Eventually(t, time.Minute, "the mail of each registration", func() error {
 		files, err := filepath.Glob(filepath.Join(folder, "*-verify_email-*.eml"))
 		if err != nil {
 			return err
@@ -200,8 +201,8 @@ func (l *load) wantWhatWasAcknowledged(t *testing.T, last []string) {
 		t.Error("nobody registered")
 	}
 	for email, tokens := range l.registered {
-		eventually(t, time.Minute, "sign in as "+email, func() error {
-			_, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: email, Password: Password})
+		harness.Eventually(t, time.Minute, "sign in as "+email, func() error {
+			_, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: email, Password: harness.Password})
 			if connect.CodeOf(err) == connect.CodeUnauthenticated {
 				t.Fatalf("%s was registered, and can't sign in: %v", email, err)
 			}
@@ -214,8 +215,8 @@ func (l *load) wantWhatWasAcknowledged(t *testing.T, last []string) {
 // wantGood wants a refresh token to work.
 func (l *load) wantGood(t *testing.T, what, token string) {
 	t.Helper()
-	eventually(t, time.Minute, what, func() error {
-		_, err := l.system.client("").Refresh(t.Context(), token, "the last")
+	harness.Eventually(t, time.Minute, what, func() error {
+		_, err := l.system.Client("").Refresh(t.Context(), token, "the last")
 		if connect.CodeOf(err) == connect.CodeUnauthenticated {
 			t.Fatalf("%s was given, and isn't good: %v", what, err)
 		}
@@ -223,10 +224,10 @@ func (l *load) wantGood(t *testing.T, what, token string) {
 	})
 }
 
-func wantNothingHalfDone(t *testing.T, s *system) {
+func wantNothingHalfDone(t *testing.T, s *harness.System) {
 	t.Helper()
-	eventually(t, time.Minute, "users hears of all", func() error {
-		if n := s.count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
+	harness.Eventually(t, time.Minute, "users hears of all", func() error {
+		if n := s.Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
 			return fmt.Errorf("%d rows in the outbox", n)
 		}
 		return nil
@@ -239,17 +240,17 @@ func wantNothingHalfDone(t *testing.T, s *system) {
 		WHERE a.roles = '{}' AND (
 			NOT EXISTS (SELECT FROM auth.sessions s WHERE s.account_id = a.id)
 			OR NOT EXISTS (SELECT FROM auth.audit_events e WHERE e.account_id = a.id AND e.event = 'account.create'))`
-	if n := s.count(t, halves); n != 0 {
+	if n := s.Count(t, halves); n != 0 {
 		t.Errorf("%d accounts are half made", n)
 	}
 	const lost = `
 		SELECT count(*) FROM auth.audit_events e
 		WHERE e.event = 'account.create' AND NOT EXISTS (SELECT FROM auth.accounts a WHERE a.id = e.account_id)`
-	if n := s.count(t, lost); n != 0 {
+	if n := s.Count(t, lost); n != 0 {
 		t.Errorf("%d accounts are in the audit alone", n)
 	}
 	var sessions, logins int
-	err := s.owner.QueryRow(t.Context(), `
+	err := s.Owner.QueryRow(t.Context(), `
 		SELECT (SELECT count(*) FROM auth.sessions),
 			(SELECT count(*) FROM auth.audit_events WHERE event = 'session.login' AND outcome = 'succeeded')
 			+ (SELECT count(*) FROM auth.audit_events WHERE event = 'account.create' AND user_agent <> 'gatehouse admin')`).Scan(&sessions, &logins)

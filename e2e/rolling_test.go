@@ -17,6 +17,7 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
 )
@@ -24,16 +25,16 @@ import (
 // restart replaces one of the system's processes as an orchestrator does.
 // Meanwhile calls are under way that take longer than the process goes on
 // accepting others.
-func restart(t *testing.T, s *system, name string, c *traffic, busy []*loadUser) {
+func restart(t *testing.T, s *harness.System, name string, c *traffic, busy []*loadUser) {
 	t.Helper()
-	letGo := c.holdUp(t, s.owner, busy)
-	old := s.processes[name]
-	if err := old.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	letGo := c.holdUp(t, s.Owner, busy)
+	old := s.Processes[name]
+	if err := old.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatalf("terminate %s: %v", name, err)
 	}
 	start := time.Now()
-	eventually(t, 30*time.Second, name+" takes no more connections", func() error {
-		conn, err := net.Dial("tcp", s.roles[name].listen)
+	harness.Eventually(t, 30*time.Second, name+" takes no more connections", func() error {
+		conn, err := net.Dial("tcp", s.Roles[name].Listen)
 		if err == nil {
 			_ = conn.Close()
 			return fmt.Errorf("it does")
@@ -41,14 +42,14 @@ func restart(t *testing.T, s *system, name string, c *traffic, busy []*loadUser)
 		return nil
 	})
 	letGo()
-	old.wait(t)
-	if status := old.cmd.ProcessState.ExitCode(); status != 0 {
-		t.Errorf("%s ended with status %d, and said:\n%s%s", name, status, old.stdout.String(), old.stderr.String())
+	old.Wait(t)
+	if status := old.Cmd.ProcessState.ExitCode(); status != 0 {
+		t.Errorf("%s ended with status %d, and said:\n%s%s", name, status, old.Stdout.String(), old.Stderr.String())
 	}
 	if took := time.Since(start); took > 15*time.Second {
 		t.Errorf("%s took %v to end, as if it had waited for streams to end by themselves", name, took)
 	}
-	s.start(t, name)
+	s.Start(t, name)
 }
 
 // balancer sends each request to one of the gateways that say they are ready,
@@ -71,10 +72,10 @@ type balanced struct {
 // refusedDial says that there was no connection.
 type refusedDial struct{ error }
 
-func newBalancer(pair [2]*system, h2 bool) *balancer {
+func newBalancer(pair [2]*harness.System, h2 bool) *balancer {
 	b := &balancer{}
 	for _, one := range pair {
-		address := one.roles[roleBff].listen
+		address := one.Roles[harness.RoleBff].Listen
 		transport := &http.Transport{
 			MaxIdleConnsPerHost: 16, Protocols: new(http.Protocols),
 			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -211,7 +212,7 @@ func (c *traffic) untilMore(t *testing.T, what string) {
 	c.mu.Lock()
 	before := maps.Clone(c.answered)
 	c.mu.Unlock()
-	eventually(t, time.Minute, what, func() error {
+	harness.Eventually(t, time.Minute, what, func() error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for _, method := range []string{"GetMe", "Refresh", "UpdateMe", "Login", "CreateUser"} {
@@ -225,15 +226,15 @@ func (c *traffic) untilMore(t *testing.T, what string) {
 
 // loadUser is a person who calls in a loop; only that loop changes it.
 type loadUser struct {
-	*Person
+	*harness.Person
 	calls int
 	name  string // as in the last acknowledged update
 }
 
 // newLoadUser registers somebody, who then calls through the client.
-func newLoadUser(t *testing.T, s *system, through func(string) client, email string) *loadUser {
+func newLoadUser(t *testing.T, s *harness.System, through func(string) harness.Client, email string) *loadUser {
 	t.Helper()
-	person := s.signUp(t, email).Through(through)
+	person := s.SignUp(t, email).Through(through)
 	return &loadUser{Person: person, name: person.FirstName}
 }
 
@@ -262,7 +263,7 @@ func (p *loadUser) renew(ctx context.Context, c *traffic) {
 }
 
 func (p *loadUser) getMe(ctx context.Context) error {
-	me, err := p.Client().account.GetMe(ctx, &bffv1.GetMeRequest{})
+	me, err := p.Client().Account.GetMe(ctx, &bffv1.GetMeRequest{})
 	if err == nil {
 		err = whole(me.GetErrors())
 	}
@@ -270,12 +271,12 @@ func (p *loadUser) getMe(ctx context.Context) error {
 }
 
 func (p *loadUser) rename(ctx context.Context, name string) error {
-	_, err := p.Client().account.UpdateMe(ctx, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: name}})
+	_, err := p.Client().Account.UpdateMe(ctx, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: name}})
 	return err
 }
 
 func (p *loadUser) login(ctx context.Context) error {
-	response, err := p.Anonymous().auth.Login(ctx, &bffv1.LoginRequest{Email: p.Email, Password: Password})
+	response, err := p.Anonymous().Auth.Login(ctx, &bffv1.LoginRequest{Email: p.Email, Password: harness.Password})
 	if err == nil {
 		err = whole(response.GetErrors())
 	}
@@ -317,7 +318,7 @@ func (c *traffic) holdUp(t *testing.T, owner *pgxpool.Pool, people []*loadUser) 
 	const waiting = `
 		SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 		WHERE NOT l.granted AND a.datname = current_database()`
-	eventually(t, 30*time.Second, "the calls are under way", func() error {
+	harness.Eventually(t, 30*time.Second, "the calls are under way", func() error {
 		var n int
 		err := owner.QueryRow(t.Context(), waiting).Scan(&n)
 		if err == nil && n < len(people) {
@@ -342,8 +343,8 @@ func whole(missing []*bffv1.PartError) error {
 }
 
 // createUser makes an account. Its profile may still be on its way.
-func createUser(ctx context.Context, admin client, email string) error {
-	response, err := admin.users.CreateUser(ctx, &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Grace"}, Password: Password})
+func createUser(ctx context.Context, admin harness.Client, email string) error {
+	response, err := admin.Users.CreateUser(ctx, &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, FirstName: "Grace"}, Password: harness.Password})
 	for _, part := range response.GetErrors() {
 		if part.GetReason() != "PROFILE_PENDING" {
 			err = whole(response.GetErrors())
@@ -356,18 +357,18 @@ func createUser(ctx context.Context, admin client, email string) error {
 // over HTTP/1.1 and HTTP/2 alike, loses no request and signs nobody out, and
 // while a service's copies restart no gateway is unready.
 func TestARollingRestartLosesNoRequest(t *testing.T) {
-	pair := StartPair(t, WithSettings("GATEHOUSE_DRAIN=1s", "GATEHOUSE_THROTTLE=off"))
+	pair := harness.StartPair(t, harness.WithSettings("GATEHOUSE_DRAIN=1s", "GATEHOUSE_THROTTLE=off"))
 	balancers := []*balancer{newBalancer(pair, false), newBalancer(pair, true)}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
 	c := &traffic{answered: map[string]int{}}
-	clients := make([]func(string) client, len(balancers))
+	clients := make([]func(string) harness.Client, len(balancers))
 	for i, b := range balancers {
 		b.watch(ctx, &running)
 		over := &http.Client{Transport: b}
-		clients[i] = func(token string) client { return pair[0].clientOver(over, token, connecthttp.WithProtoJSON()) }
+		clients[i] = func(token string) harness.Client { return pair[0].ClientOver(over, token, connecthttp.WithProtoJSON()) }
 	}
 
 	var people, busy []*loadUser
@@ -401,7 +402,7 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 	})
 
 	c.untilMore(t, "before")
-	for _, name := range []string{roleUsers, roleAuth, roleBff} {
+	for _, name := range []string{harness.RoleUsers, harness.RoleAuth, harness.RoleBff} {
 		unready := said(balancers)
 		for i, one := range pair {
 			what := fmt.Sprintf("%s %d", name, i)
@@ -409,9 +410,9 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 			restart(t, one, name, c, busy)
 			c.untilMore(t, "after the restart of "+what)
 		}
-		if now := said(balancers); name == roleBff && now == unready {
+		if now := said(balancers); name == harness.RoleBff && now == unready {
 			t.Error("the gateways restarted and never said that they weren't ready")
-		} else if name != roleBff && now != unready {
+		} else if name != harness.RoleBff && now != unready {
 			t.Errorf("while %s restarted, a gateway said %d times that it wasn't ready", name, now-unready)
 		}
 	}
@@ -432,8 +433,8 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 		p.wantSignedIn(t)
 	}
 	// CreateUser's profiles come by the relay, which restarted too.
-	eventually(t, time.Minute, "users hears of all", func() error {
-		if n := pair[0].count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
+	harness.Eventually(t, time.Minute, "users hears of all", func() error {
+		if n := pair[0].Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
 			return fmt.Errorf("%d rows in the outbox", n)
 		}
 		return nil
@@ -459,8 +460,8 @@ func (p *loadUser) wantSignedIn(t *testing.T) {
 		t.Errorf("%s was signed out: %v", p.Email, err)
 		return
 	}
-	eventually(t, 10*time.Second, "the last name of "+p.Email, func() error {
-		me, err := p.Client().account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+	harness.Eventually(t, 10*time.Second, "the last name of "+p.Email, func() error {
+		me, err := p.Client().Account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 		if err == nil && me.GetUser().GetFirstName() != p.name {
 			err = fmt.Errorf("got %q, want %q", me.GetUser().GetFirstName(), p.name)
 		}

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"gatehouse/e2e/harness"
 )
 
 // startPiped runs gatehouse with both outputs in one pipe, of which it returns
@@ -22,7 +24,7 @@ func startPiped(t *testing.T, env []string, args ...string) (*exec.Cmd, *os.File
 	}
 	t.Cleanup(func() { _ = reader.Close() })
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = slices.Concat([]string{runAsGatehouse + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env)
+	cmd.Env = slices.Concat([]string{harness.RunAsGatehouse + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env)
 	cmd.Stdout, cmd.Stderr = writer, writer
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -32,14 +34,14 @@ func startPiped(t *testing.T, env []string, args ...string) (*exec.Cmd, *os.File
 	return cmd, reader
 }
 
-func endsCleanly(t *testing.T, cmd *exec.Cmd, h *upHouse) {
+func endsCleanly(t *testing.T, cmd *exec.Cmd, h *harness.Embedded) {
 	t.Helper()
 	limit := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
 	defer limit.Stop()
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("it ended with %v, want 0", err)
 	}
-	if pids := h.postgresOf(t); len(pids) > 0 {
+	if pids := h.PostgresOf(t); len(pids) > 0 {
 		t.Errorf("the processes %v are left", pids)
 	}
 }
@@ -47,23 +49,23 @@ func endsCleanly(t *testing.T, cmd *exec.Cmd, h *upHouse) {
 // As in gatehouse up 2>&1 | head -1.
 func TestUpOutlivesTheReaderOfItsOutput(t *testing.T) {
 	t.Parallel()
-	h := newUpHouse(t)
-	cmd, output := startPiped(t, h.env)
+	h := harness.NewEmbedded(t)
+	cmd, output := startPiped(t, h.Env)
 	if _, err := bufio.NewReader(output).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
 	_ = output.Close()
 	// Nothing that it would print from now on has a reader.
 	for _, path := range []string{"/readyz", "/.well-known/jwks.json", "/readyz"} {
-		eventually(t, 60*time.Second, path, func() error {
-			response, err := http.Get(h.url + path)
+		harness.Eventually(t, 60*time.Second, path, func() error {
+			response, err := http.Get(h.URL + path)
 			if err != nil {
 				return err
 			}
 			return response.Body.Close()
 		})
 	}
-	h.signUp(t, "ada@example.com") // which is logged
+	h.SignUp(t, "ada@example.com") // which is logged
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -72,8 +74,8 @@ func TestUpOutlivesTheReaderOfItsOutput(t *testing.T) {
 
 func TestUpStopsCleanlyWhenItsTerminalIsClosed(t *testing.T) {
 	t.Parallel()
-	h := newUpHouse(t)
-	cmd, output := startPiped(t, h.env)
+	h := harness.NewEmbedded(t)
+	cmd, output := startPiped(t, h.Env)
 	lines := bufio.NewScanner(output)
 	for lines.Scan() && !strings.Contains(lines.Text(), "Ctrl-C stops it.") {
 	}

@@ -14,11 +14,12 @@ import (
 	"testing"
 	"time"
 
-	bffv1 "gatehouse/gen/bff/v1"
-
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"gatehouse/e2e/harness"
+	bffv1 "gatehouse/gen/bff/v1"
 )
 
 // collector takes traces as an OpenTelemetry collector does.
@@ -125,20 +126,20 @@ const (
 // of the log that is about the call names it.
 func TestATraceGoesThroughEveryHop(t *testing.T) {
 	t.Parallel()
-	for _, shape := range shapes {
+	for _, shape := range harness.Shapes {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			c := newCollector(t)
-			s := Start(t, shape)
+			s := harness.Start(t, shape)
 			// Without operations, so that it is traces alone that are wanted.
-			for _, name := range []string{roleUsers, roleAuth, roleBff, "up"} {
-				if s.processes[name] != nil {
-					s.processes[name].interrupt(t)
-					s.start(t, name, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.url, "OTEL_BSP_SCHEDULE_DELAY=100")
+			for _, name := range []string{harness.RoleUsers, harness.RoleAuth, harness.RoleBff, "up"} {
+				if s.Processes[name] != nil {
+					s.Processes[name].Interrupt(t)
+					s.Start(t, name, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.url, "OTEL_BSP_SCHEDULE_DELAY=100")
 				}
 			}
-			token := s.signUp(t, "ada@example.com").Access
-			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/bff.v1.AccountService/GetMe", strings.NewReader("{}"))
+			token := s.SignUp(t, "ada@example.com").Access
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/bff.v1.AccountService/GetMe", strings.NewReader("{}"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -148,7 +149,7 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 			} {
 				request.Header.Set(name, value)
 			}
-			if status, _, body := do(t, request); status != http.StatusOK {
+			if status, _, body := harness.Do(t, request); status != http.StatusOK {
 				t.Fatalf("GetMe: %d %s", status, body)
 			}
 
@@ -157,11 +158,11 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 				t.Error("the gateway goes on with a stranger's trace")
 			}
 			callees := map[string]string{
-				"auth.v1.AccountService/GetAccount":   roleAuth,
-				"auth.v1.SessionService/ListSessions": roleAuth,
-				"users.v1.ProfileService/GetProfile":  roleUsers,
+				"auth.v1.AccountService/GetAccount":   harness.RoleAuth,
+				"auth.v1.SessionService/ListSessions": harness.RoleAuth,
+				"users.v1.ProfileService/GetProfile":  harness.RoleUsers,
 			}
-			eventually(t, timeToExport, "the trace's spans", func() error {
+			harness.Eventually(t, timeToExport, "the trace's spans", func() error {
 				root := c.find(trace, "bff.v1.AccountService/GetMe", tracev1.Span_SPAN_KIND_SERVER)
 				if len(root) != 1 || len(root[0].GetParentSpanId()) != 0 {
 					return fmt.Errorf("%d roots in %s; there are\n%s", len(root), trace, strings.Join(c.names(), "\n"))
@@ -191,13 +192,13 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 			})
 			// A trace tells of calls, and of nothing that they carry.
 			const guess = "a guess at hers"
-			if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: guess}); err == nil {
+			if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: guess}); err == nil {
 				t.Error("a guess signs in")
 			}
-			if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: guess, Password: guess}); err == nil {
+			if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: guess, Password: guess}); err == nil {
 				t.Error("what is no email signs in")
 			}
-			eventually(t, timeToExport, "the sign-ins' spans", func() error {
+			harness.Eventually(t, timeToExport, "the sign-ins' spans", func() error {
 				if n := strings.Count(strings.Join(c.names(), "\n"), "SERVER bff.v1.AuthService/Login"); n != 2 {
 					return fmt.Errorf("%d spans of Login", n)
 				}
@@ -206,12 +207,12 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 			if !c.holds("AuthService/Login") {
 				t.Error("nothing is found in the traces")
 			}
-			for _, secret := range []string{Password, guess, "ada@example.com", token, "ghr_"} {
+			for _, secret := range []string{harness.Password, guess, "ada@example.com", token, "ghr_"} {
 				if c.holds(secret) {
 					t.Errorf("the traces hold %q", secret)
 				}
 			}
-			if status, _ := get(t, s.url+"/metrics"); status != http.StatusNotFound {
+			if status, _ := harness.Get(t, s.URL+"/metrics"); status != http.StatusNotFound {
 				t.Errorf("/metrics with traces alone: %d", status)
 			}
 		})
@@ -223,17 +224,17 @@ const timeToExport = 30 * time.Second
 
 // loggedTrace returns the one trace that all lines about a request name, in the
 // logs of all processes.
-func loggedTrace(t *testing.T, s *system, requestID string) string {
+func loggedTrace(t *testing.T, s *harness.System, requestID string) string {
 	t.Helper()
 	want := 1
-	if len(s.processes) > 1 {
+	if len(s.Processes) > 1 {
 		want = 4 // the gateway's, and those of its three calls
 	}
 	var trace string
-	eventually(t, 10*time.Second, "the log's lines", func() error {
+	harness.Eventually(t, 10*time.Second, "the log's lines", func() error {
 		lines := 0
-		for _, p := range s.processes {
-			for line := range strings.Lines(p.stderr.String()) {
+		for _, p := range s.Processes {
+			for line := range strings.Lines(p.Stderr.String()) {
 				var entry struct {
 					Message   string `json:"msg"`
 					RequestID string `json:"request_id"`
@@ -260,21 +261,21 @@ func loggedTrace(t *testing.T, s *system, requestID string) string {
 // traced: what a caller sends as its trace has no effect.
 func TestWithoutTelemetryNothingIsTraced(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
-	token := s.signUp(t, "ada@example.com").Access
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/bff.v1.AccountService/GetMe", strings.NewReader("{}"))
+	s := harness.Start(t, harness.ThreeProcesses)
+	token := s.SignUp(t, "ada@example.com").Access
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/bff.v1.AccountService/GetMe", strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Authorization", "Bearer "+token)
 	request.Header.Set("Traceparent", strangersParent)
-	if status, _, body := do(t, request); status != http.StatusOK {
+	if status, _, body := harness.Do(t, request); status != http.StatusOK {
 		t.Fatalf("GetMe: %d %s", status, body)
 	}
-	for name, p := range s.processes {
-		if strings.Contains(p.stderr.String(), "trace_id") {
-			t.Errorf("%s names a trace:\n%s", name, p.stderr.String())
+	for name, p := range s.Processes {
+		if strings.Contains(p.Stderr.String(), "trace_id") {
+			t.Errorf("%s names a trace:\n%s", name, p.Stderr.String())
 		}
 	}
 }
@@ -283,17 +284,17 @@ func TestWithoutTelemetryNothingIsTraced(t *testing.T) {
 // no exit.
 func TestACollectorThatIsAwayKeepsNobodyWaiting(t *testing.T) {
 	t.Parallel()
-	s := Start(t, OneProcess)
-	s.processes["up"].interrupt(t)
-	p := s.start(t, "up", "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+freeAddress(t), "OTEL_BSP_SCHEDULE_DELAY=50")
-	s.signUp(t, "ada@example.com")
-	eventually(t, timeToExport, "the log's line", func() error {
-		if !strings.Contains(p.stderr.String(), "telemetry is lost") {
-			return fmt.Errorf("there is none:\n%s", p.stderr.String())
+	s := harness.Start(t, harness.OneProcess)
+	s.Processes["up"].Interrupt(t)
+	p := s.Start(t, "up", "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+harness.FreeAddress(t), "OTEL_BSP_SCHEDULE_DELAY=50")
+	s.SignUp(t, "ada@example.com")
+	harness.Eventually(t, timeToExport, "the log's line", func() error {
+		if !strings.Contains(p.Stderr.String(), "telemetry is lost") {
+			return fmt.Errorf("there is none:\n%s", p.Stderr.String())
 		}
 		return nil
 	})
-	if took, status := p.interrupt(t); status != 0 || took > timeToExport {
+	if took, status := p.Interrupt(t); status != 0 || took > timeToExport {
 		t.Errorf("it ended with %d after %s", status, took)
 	}
 }

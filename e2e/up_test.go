@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/postgres"
@@ -31,16 +32,16 @@ func field(banner, name string) string {
 
 func TestUpRunsEverythingAndSaysHowToUseIt(t *testing.T) {
 	t.Parallel()
-	h := newUpHouse(t)
-	first, banner := h.up(t)
+	h := harness.NewEmbedded(t)
+	first, banner := h.Up(t)
 	for name, want := range map[string]string{
-		"gateway": h.url, "docs": h.url + "/docs", "data folder": h.dir, "administrator": adminEmail,
+		"gateway": h.URL, "docs": h.URL + "/docs", "data folder": h.Dir, "administrator": harness.AdminEmail,
 	} {
 		if got := field(banner, name); got != want {
 			t.Errorf("the banner's %s is %q, want %q", name, got, want)
 		}
 	}
-	if !strings.Contains(field(banner, "reset"), "rm -rf "+h.dir) {
+	if !strings.Contains(field(banner, "reset"), "rm -rf "+h.Dir) {
 		t.Errorf("the banner says to reset by %q", field(banner, "reset"))
 	}
 	t.Run("the curl line works when pasted", func(t *testing.T) {
@@ -48,30 +49,30 @@ func TestUpRunsEverythingAndSaysHowToUseIt(t *testing.T) {
 			t.Errorf("it answered %s", answer)
 		}
 	})
-	s := h.system
+	s := h.System
 	password := field(banner, "password")
-	if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: password}); err != nil {
+	if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: harness.AdminEmail, Password: password}); err != nil {
 		t.Errorf("Login with the banner's password: %v", err)
 	}
 
 	t.Run("a second one on the same data is refused with the reason", func(t *testing.T) {
-		second := startProcess(t, append(slices.Clone(h.env), "GATEHOUSE_LISTEN="+freeAddress(t)))
-		second.wait(t)
-		if code, said := second.cmd.ProcessState.ExitCode(), second.stderr.String(); code != 1 || !strings.Contains(said, strconv.Itoa(first.cmd.Process.Pid)) {
+		second := harness.StartProcess(t, append(slices.Clone(h.Env), "GATEHOUSE_LISTEN="+harness.FreeAddress(t)))
+		second.Wait(t)
+		if code, said := second.Cmd.ProcessState.ExitCode(), second.Stderr.String(); code != 1 || !strings.Contains(said, strconv.Itoa(first.Cmd.Process.Pid)) {
 			t.Errorf("exit status %d, said %q; want 1 and the first one's process id", code, said)
 		}
 	})
 	t.Run("an interrupt stops it within 5 s and leaves nothing behind", func(t *testing.T) {
-		took, code := first.interrupt(t)
+		took, code := first.Interrupt(t)
 		if took > 5*time.Second || code != 0 {
-			t.Errorf("it took %s, exit status %d; said %s", took, code, first.stderr.String())
+			t.Errorf("it took %s, exit status %d; said %s", took, code, first.Stderr.String())
 		}
-		if pids := h.postgresOf(t); len(pids) > 0 {
+		if pids := h.PostgresOf(t); len(pids) > 0 {
 			t.Errorf("the processes %v are left", pids)
 		}
 	})
 	t.Run("the next run keeps the administrator", func(t *testing.T) {
-		next, banner := h.up(t)
+		next, banner := h.Up(t)
 		if got := field(banner, "administrator"); !strings.Contains(got, "kept") || !strings.Contains(got, "admin reset-password") || strings.Contains(banner, password) {
 			t.Errorf("the banner says %q", got)
 		}
@@ -80,32 +81,32 @@ func TestUpRunsEverythingAndSaysHowToUseIt(t *testing.T) {
 				t.Errorf("it answered %s", answer)
 			}
 		})
-		if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: password}); err != nil {
+		if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: harness.AdminEmail, Password: password}); err != nil {
 			t.Errorf("Login with the first banner's password: %v", err)
 		}
-		reset := startProcess(t, h.env[:1], "admin", "reset-password", adminEmail)
-		reset.wait(t)
-		fresh := field(reset.stdout.String(), "password")
-		if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: fresh}); err != nil {
-			t.Errorf("Login with the password that reset-password printed (%s%s): %v", reset.stdout.String(), reset.stderr.String(), err)
+		reset := harness.StartProcess(t, h.Env[:1], "admin", "reset-password", harness.AdminEmail)
+		reset.Wait(t)
+		fresh := field(reset.Stdout.String(), "password")
+		if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: harness.AdminEmail, Password: fresh}); err != nil {
+			t.Errorf("Login with the password that reset-password printed (%s%s): %v", reset.Stdout.String(), reset.Stderr.String(), err)
 		}
 		// The administrator's own setting, which stands where auth runs, is not
 		// what an account gets that is reset there.
-		given := startProcess(t, []string{h.env[0], "GATEHOUSE_ADMIN_PASSWORD=" + adminPassword, "GATEHOUSE_NEW_PASSWORD=another password"}, "admin", "reset-password", adminEmail)
-		given.wait(t)
-		if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: "another password"}); err != nil {
-			t.Errorf("Login with GATEHOUSE_NEW_PASSWORD (%s%s): %v", given.stdout.String(), given.stderr.String(), err)
+		given := harness.StartProcess(t, []string{h.Env[0], "GATEHOUSE_ADMIN_PASSWORD=" + harness.AdminPassword, "GATEHOUSE_NEW_PASSWORD=another password"}, "admin", "reset-password", harness.AdminEmail)
+		given.Wait(t)
+		if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: harness.AdminEmail, Password: "another password"}); err != nil {
+			t.Errorf("Login with GATEHOUSE_NEW_PASSWORD (%s%s): %v", given.Stdout.String(), given.Stderr.String(), err)
 		}
-		next.interrupt(t)
+		next.Interrupt(t)
 	})
 	t.Run("admin create works while it is stopped", func(t *testing.T) {
-		create := startProcess(t, h.env[:1], "admin", "create", "second@example.com")
-		create.wait(t)
-		fresh := field(create.stdout.String(), "password")
-		h.up(t)
-		response, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "second@example.com", Password: fresh})
+		create := harness.StartProcess(t, h.Env[:1], "admin", "create", "second@example.com")
+		create.Wait(t)
+		fresh := field(create.Stdout.String(), "password")
+		h.Up(t)
+		response, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "second@example.com", Password: fresh})
 		if err != nil || !slices.Contains(response.GetSignedIn().GetUser().GetRoles(), "admin") {
-			t.Errorf("Login as the second administrator (%s): %v, %v", create.stderr.String(), response, err)
+			t.Errorf("Login as the second administrator (%s): %v, %v", create.Stderr.String(), response, err)
 		}
 	})
 }
@@ -127,18 +128,18 @@ func pasteCurl(t *testing.T, banner string) string {
 
 func TestUpSurvivesBeingKilled(t *testing.T) {
 	t.Parallel()
-	h := newUpHouse(t)
-	first, _ := h.up(t)
-	ada := h.signUp(t, "ada@example.com")
-	first.kill()
-	second, _ := h.up(t)
-	got, err := h.client(ada.Access).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+	h := harness.NewEmbedded(t)
+	first, _ := h.Up(t)
+	ada := h.SignUp(t, "ada@example.com")
+	first.Kill()
+	second, _ := h.Up(t)
+	got, err := h.Client(ada.Access).Account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 	if err != nil || got.GetUser().GetFirstName() != "Ada" {
 		t.Errorf("GetMe after a kill -9 and a start: %v, %v", got, err)
 	}
-	second.kill()
-	eventually(t, 5*time.Second, "Postgres follows its killed parent", func() error {
-		if pids := h.postgresOf(t); len(pids) > 0 {
+	second.Kill()
+	harness.Eventually(t, 5*time.Second, "Postgres follows its killed parent", func() error {
+		if pids := h.PostgresOf(t); len(pids) > 0 {
 			return fmt.Errorf("the processes %v are left", pids)
 		}
 		return nil
@@ -147,9 +148,9 @@ func TestUpSurvivesBeingKilled(t *testing.T) {
 
 func TestUpEndsWhenItsPostgresDoes(t *testing.T) {
 	t.Parallel()
-	h := newUpHouse(t)
-	p, _ := h.up(t)
-	server, ok := postgres.Running(h.dir)
+	h := harness.NewEmbedded(t)
+	p, _ := h.Up(t)
+	server, ok := postgres.Running(h.Dir)
 	if !ok {
 		t.Fatal("postgres.Running finds nothing")
 	}
@@ -157,15 +158,15 @@ func TestUpEndsWhenItsPostgresDoes(t *testing.T) {
 	if err := pool.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, pid := range h.postgresOf(t) {
+	for _, pid := range h.PostgresOf(t) {
 		process, err := os.FindProcess(pid)
 		if err == nil {
 			_ = process.Signal(os.Interrupt)
 		}
 	}
-	p.wait(t)
-	if code := p.cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(p.stderr.String(), "ended by itself") {
-		t.Errorf("exit status %d, said %s", code, p.stderr.String())
+	p.Wait(t)
+	if code := p.Cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(p.Stderr.String(), "ended by itself") {
+		t.Errorf("exit status %d, said %s", code, p.Stderr.String())
 	}
 }
 
@@ -207,18 +208,18 @@ func TestEveryMistakeInTheSettingsIsReportedAtOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := startProcess(t, append(test.env, "GATEHOUSE_DATA_DIR="+t.TempDir()), test.args...)
-			p.wait(t)
-			if code := p.cmd.ProcessState.ExitCode(); code != 2 {
+			p := harness.StartProcess(t, append(test.env, "GATEHOUSE_DATA_DIR="+t.TempDir()), test.args...)
+			p.Wait(t)
+			if code := p.Cmd.ProcessState.ExitCode(); code != 2 {
 				t.Errorf("exit status %d, want 2", code)
 			}
 			for _, want := range test.want {
-				if !strings.Contains(p.stderr.String(), want) {
-					t.Errorf("it doesn't name %s:\n%s", want, p.stderr.String())
+				if !strings.Contains(p.Stderr.String(), want) {
+					t.Errorf("it doesn't name %s:\n%s", want, p.Stderr.String())
 				}
 			}
-			if strings.Contains(p.stderr.String(), "short") || strings.Contains(p.stderr.String(), "tiny") {
-				t.Errorf("it shows a secret:\n%s", p.stderr.String())
+			if strings.Contains(p.Stderr.String(), "short") || strings.Contains(p.Stderr.String(), "tiny") {
+				t.Errorf("it shows a secret:\n%s", p.Stderr.String())
 			}
 		})
 	}
@@ -226,58 +227,58 @@ func TestEveryMistakeInTheSettingsIsReportedAtOnce(t *testing.T) {
 
 func TestASecretCanComeFromAFile(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
+	s := harness.Start(t, harness.ThreeProcesses)
 	file := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(file, []byte(internalKey+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(harness.InternalKey+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.processes[roleUsers].kill()
-	role := s.roles[roleUsers]
-	role.env = slices.DeleteFunc(slices.Clone(role.env), func(v string) bool { return strings.HasPrefix(v, "GATEHOUSE_INTERNAL_KEY=") })
-	role.env = append(role.env, "GATEHOUSE_INTERNAL_KEY_FILE="+file)
-	s.roles[roleUsers] = role
-	s.start(t, roleUsers)
-	s.signUp(t, "ada@example.com")
+	s.Processes[harness.RoleUsers].Kill()
+	role := s.Roles[harness.RoleUsers]
+	role.Env = slices.DeleteFunc(slices.Clone(role.Env), func(v string) bool { return strings.HasPrefix(v, "GATEHOUSE_INTERNAL_KEY=") })
+	role.Env = append(role.Env, "GATEHOUSE_INTERNAL_KEY_FILE="+file)
+	s.Roles[harness.RoleUsers] = role
+	s.Start(t, harness.RoleUsers)
+	s.SignUp(t, "ada@example.com")
 
-	both := startProcess(t, []string{"GATEHOUSE_INTERNAL_KEY=" + internalKey, "GATEHOUSE_INTERNAL_KEY_FILE=" + file}, roleUsers)
-	both.wait(t)
-	if both.cmd.ProcessState.ExitCode() != 2 || !strings.Contains(both.stderr.String(), "GATEHOUSE_INTERNAL_KEY_FILE") {
-		t.Errorf("with both: exit status %d, said %s", both.cmd.ProcessState.ExitCode(), both.stderr.String())
+	both := harness.StartProcess(t, []string{"GATEHOUSE_INTERNAL_KEY=" + harness.InternalKey, "GATEHOUSE_INTERNAL_KEY_FILE=" + file}, harness.RoleUsers)
+	both.Wait(t)
+	if both.Cmd.ProcessState.ExitCode() != 2 || !strings.Contains(both.Stderr.String(), "GATEHOUSE_INTERNAL_KEY_FILE") {
+		t.Errorf("with both: exit status %d, said %s", both.Cmd.ProcessState.ExitCode(), both.Stderr.String())
 	}
 }
 
 func TestHealthcheckAndPolicy(t *testing.T) {
 	t.Parallel()
-	s := Start(t, ThreeProcesses)
-	for name := range s.processes {
-		check := startProcess(t, []string{"GATEHOUSE_LISTEN=" + s.roles[name].listen}, "healthcheck")
-		check.wait(t)
-		if code := check.cmd.ProcessState.ExitCode(); code != 0 {
-			t.Errorf("healthcheck of %s: exit status %d: %s", name, code, check.stderr.String())
+	s := harness.Start(t, harness.ThreeProcesses)
+	for name := range s.Processes {
+		check := harness.StartProcess(t, []string{"GATEHOUSE_LISTEN=" + s.Roles[name].Listen}, "healthcheck")
+		check.Wait(t)
+		if code := check.Cmd.ProcessState.ExitCode(); code != 0 {
+			t.Errorf("healthcheck of %s: exit status %d: %s", name, code, check.Stderr.String())
 		}
 	}
-	check := startProcess(t, []string{"GATEHOUSE_LISTEN=" + freeAddress(t)}, "healthcheck")
-	check.wait(t)
-	if code := check.cmd.ProcessState.ExitCode(); code != 1 {
+	check := harness.StartProcess(t, []string{"GATEHOUSE_LISTEN=" + harness.FreeAddress(t)}, "healthcheck")
+	check.Wait(t)
+	if code := check.Cmd.ProcessState.ExitCode(); code != 1 {
 		t.Errorf("healthcheck of nothing: exit status %d, want 1", code)
 	}
-	policy := startProcess(t, nil, "policy")
-	policy.wait(t)
-	if said := policy.stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +yes +10s `).MatchString(said) {
+	policy := harness.StartProcess(t, nil, "policy")
+	policy.Wait(t)
+	if said := policy.Stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +yes +10s `).MatchString(said) {
 		t.Errorf("policy printed %s", said)
 	}
-	tightened := startProcess(t, []string{"GATEHOUSE_POLICY=bff.v1.UserService/DeleteUser limit=3s rate=1/m"}, "policy")
-	tightened.wait(t)
-	if said := tightened.stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +yes +3s +1/m `).MatchString(said) {
+	tightened := harness.StartProcess(t, []string{"GATEHOUSE_POLICY=bff.v1.UserService/DeleteUser limit=3s rate=1/m"}, "policy")
+	tightened.Wait(t)
+	if said := tightened.Stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +yes +3s +1/m `).MatchString(said) {
 		t.Errorf("policy, tightened, printed %s", said)
 	}
-	page := startProcess(t, nil, "policy", "--markdown")
-	page.wait(t)
+	page := harness.StartProcess(t, nil, "policy", "--markdown")
+	page.Wait(t)
 	committed, err := os.ReadFile("docs/reference/policy.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if said := page.stdout.String(); said != string(committed) {
+	if said := page.Stdout.String(); said != string(committed) {
 		t.Errorf("policy --markdown printed another page than docs/reference/policy.md: %s", said)
 	}
 }
@@ -285,7 +286,7 @@ func TestHealthcheckAndPolicy(t *testing.T) {
 // A request that is under way when the program is told to stop is answered.
 func TestAStopLetsRequestsFinish(t *testing.T) {
 	t.Parallel()
-	s := Start(t, OneProcess)
+	s := harness.Start(t, harness.OneProcess)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	type answer struct {
@@ -303,9 +304,9 @@ func TestAStopLetsRequestsFinish(t *testing.T) {
 			default:
 			}
 			body := fmt.Sprintf(`{"email":"stop-%d@example.com","password":"correct horse battery"}`, n)
-			request, _ := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/bff.v1.AuthService/Register", strings.NewReader(body))
+			request, _ := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/bff.v1.AuthService/Register", strings.NewReader(body))
 			request.Header.Set("Content-Type", "application/json")
-			response, err := h2c.Do(request)
+			response, err := harness.H2C.Do(request)
 			if err != nil {
 				answers <- answer{err: err}
 				return
@@ -323,7 +324,7 @@ func TestAStopLetsRequestsFinish(t *testing.T) {
 			t.Fatalf("Register: %v", first.err)
 		}
 	}
-	if err := s.processes["up"].cmd.Process.Signal(os.Interrupt); err != nil {
+	if err := s.Processes["up"].Cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
 	for one := range answers {
@@ -336,5 +337,5 @@ func TestAStopLetsRequestsFinish(t *testing.T) {
 			break
 		}
 	}
-	s.processes["up"].wait(t)
+	s.Processes["up"].Wait(t)
 }

@@ -4,22 +4,24 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"gatehouse/e2e/harness"
 )
 
 // A process doesn't start with what a browser would never match.
 func TestTheEdgesSettingsAreRefusedAtTheStart(t *testing.T) {
 	t.Parallel()
-	p := startProcess(t, []string{
+	p := harness.StartProcess(t, []string{
 		"GATEHOUSE_PUBLIC_URL=https://example.com.", "GATEHOUSE_ORIGINS=https://app.example.com.", "GATEHOUSE_TRUSTED_PROXIES=0.0.0.0/1,128.0.0.0/1",
 		"GATEHOUSE_OPS_HOSTS=http://metrics", "GATEHOUSE_OPS_LISTEN=127.0.0.1:9",
-	}, roleBff)
-	p.wait(t)
-	if code := p.cmd.ProcessState.ExitCode(); code != 2 {
+	}, harness.RoleBff)
+	p.Wait(t)
+	if code := p.Cmd.ProcessState.ExitCode(); code != 2 {
 		t.Errorf("exit status %d, want 2", code)
 	}
 	for _, want := range []string{"GATEHOUSE_PUBLIC_URL", "GATEHOUSE_ORIGINS", "GATEHOUSE_TRUSTED_PROXIES", "GATEHOUSE_OPS_HOSTS"} {
-		if !strings.Contains(p.stderr.String(), want) {
-			t.Errorf("it doesn't name %s:\n%s", want, p.stderr.String())
+		if !strings.Contains(p.Stderr.String(), want) {
+			t.Errorf("it doesn't name %s:\n%s", want, p.Stderr.String())
 		}
 	}
 }
@@ -28,19 +30,19 @@ func TestTheEdgesSettingsAreRefusedAtTheStart(t *testing.T) {
 // cookies.
 func TestUpAllowsPagesOfDevelopmentServers(t *testing.T) {
 	t.Parallel()
-	s := Start(t, OneProcess)
+	s := harness.Start(t, harness.OneProcess)
 	for origin, want := range map[string]bool{
 		"http://localhost:5173": true, "http://127.0.0.1:3000": true, "http://localhost": true,
 		"http://localhost.evil.example": false, "http://localhost:5173.evil.example": false, "https://localhost:5173": false, "http://evil.example": false, "null": false,
 	} {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, s.url+"/bff.v1.AuthService/Login", nil)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, s.URL+"/bff.v1.AuthService/Login", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		request.Header.Set("Origin", origin)
 		request.Header.Set("Access-Control-Request-Method", http.MethodPost)
 		request.Header.Set("Access-Control-Request-Headers", "content-type,x-gatehouse-session")
-		_, header, _ := do(t, request)
+		_, header, _ := harness.Do(t, request)
 		if got := header.Get("Access-Control-Allow-Origin") == origin; got != want {
 			t.Errorf("a page of %s may call: %v (%v), want %v", origin, got, header, want)
 		}

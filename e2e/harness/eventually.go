@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// eventually tries until it works or the time is over.
-func eventually(t testing.TB, within time.Duration, what string, try func() error) {
+// Eventually retries until try succeeds, and fails the test after within.
+func Eventually(t testing.TB, within time.Duration, what string, try func() error) {
 	t.Helper()
 	deadline := time.Now().Add(within)
 	ticker := time.NewTicker(10 * time.Millisecond)
@@ -27,17 +27,17 @@ func eventually(t testing.TB, within time.Duration, what string, try func() erro
 	}
 }
 
-// lastPort is the port that freeAddress gave last. Each process begins elsewhere.
+// lastPort is the port that FreeAddress returned last. Each process begins at another.
 var lastPort = func() *atomic.Uint32 {
 	var port atomic.Uint32
 	port.Store(uint32(os.Getpid()) * 251)
 	return &port
 }()
 
-// freeAddress returns an address at which nobody listens, and which it doesn't
-// give again. The kernel gives none of these ports to anybody who asks for any:
-// such a one could be taken before it is used.
-func freeAddress(t testing.TB) string {
+// FreeAddress returns an address that is not in use, and that it does not return
+// again. Its ports are below the kernel's ephemeral range: a port of that range could
+// be taken before the test uses it.
+func FreeAddress(t testing.TB) string {
 	t.Helper()
 	const first, ports = 10_000, 20_000
 	for range ports {

@@ -1,4 +1,10 @@
-package e2e
+// Package harness starts Gatehouse for end-to-end tests: as processes, in one of its
+// shapes ([Start], [StartPair], [StartServe], [NewEmbedded]), or within the test's own
+// process ([StartStack]). A [Person] is signed in and makes calls; [Eventually] waits.
+//
+// The processes are the test binary itself, which runs as gatehouse when an
+// environment variable says so: call [Main] from TestMain.
+package harness
 
 import (
 	"fmt"
@@ -11,10 +17,10 @@ import (
 	"gatehouse/internal/pgtest"
 )
 
-// Environment variables of the test binary: with runAsGatehouse, which names
+// Environment variables of the test binary: with RunAsGatehouse, which names
 // schema.sql, it runs as gatehouse; it ends itself at the step that CrashAt names.
 const (
-	runAsGatehouse = "GATEHOUSE_TEST_RUN"
+	RunAsGatehouse = "GATEHOUSE_TEST_RUN"
 	CrashAt        = "GATEHOUSE_TEST_CRASH"
 )
 
@@ -24,7 +30,7 @@ var schemaSQL string
 // Main is the TestMain of packages that start processes. The root of the repository
 // becomes the working directory.
 func Main(m *testing.M) {
-	path, asProgram := os.LookupEnv(runAsGatehouse)
+	path, asProgram := os.LookupEnv(RunAsGatehouse)
 	if !asProgram {
 		path = filepath.Join(root(), "schema.sql")
 	}

@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"context"
@@ -27,9 +27,9 @@ const StackSecret = "secret-key-one-secret-key-one-01"
 // Stack is Gatehouse within the test's own process: one users service, and auth
 // services and gateways over one database.
 type Stack struct {
-	gateways []*system // of which only url is set
-	auths    []*auth.Service
-	database pgtest.Database
+	Gateways []*System // of which only url is set
+	Auths    []*auth.Service
+	Database pgtest.Database
 }
 
 // StackConfig says what to start. The zero value is one gateway over one auth.
@@ -67,8 +67,8 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 	if b.Logger == nil {
 		b.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Stack{database: pgtest.New(t)}
-	usersDB := openDB(t, s.database.Users, schema.Users)
+	s := &Stack{Database: pgtest.New(t)}
+	usersDB := openDB(t, s.Database.Users, schema.Users)
 	t.Cleanup(usersDB.Close)
 	profiles := users.New(users.Config{DB: usersDB, Logger: b.Logger})
 	b.running.Go(func() { profiles.Run(ctx) })
@@ -78,30 +78,30 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 	}
 	publicURL := "http://" + listeners[0].Addr().String()
 	for range b.Auths {
-		authDB := openDB(t, s.database.Auth, schema.Auth)
+		authDB := openDB(t, s.Database.Auth, schema.Auth)
 		t.Cleanup(authDB.Close)
 		service, err := auth.New(ctx, auth.Config{
-			DB: authDB, Users: usersv1.NewRelayServiceClient(b.client(-1, roleAuth, roleUsers, profiles.Register)),
+			DB: authDB, Users: usersv1.NewRelayServiceClient(b.client(-1, RoleAuth, RoleUsers, profiles.Register)),
 			Secrets: [][]byte{[]byte(StackSecret)}, Issuer: publicURL, Mailer: b.Mailer, MailFrom: "gatehouse@example.com",
 			Registration: auth.RegistrationOpen, SessionIdle: time.Hour, SessionMax: time.Hour, Logger: b.Logger,
 		})
 		b.check(err)
 		b.running.Go(func() { service.Run(ctx) })
-		s.auths = append(s.auths, service)
+		s.Auths = append(s.Auths, service)
 	}
 	for i, listener := range listeners {
 		gateway, err := bff.New(bff.Config{
-			Auth:      b.client(i, roleBff, roleAuth, s.auths[i%b.Auths].Register),
-			Users:     b.client(i, roleBff, roleUsers, profiles.Register),
+			Auth:      b.client(i, RoleBff, RoleAuth, s.Auths[i%b.Auths].Register),
+			Users:     b.client(i, RoleBff, RoleUsers, profiles.Register),
 			PublicURL: publicURL, Logger: b.Logger, TrustedProxies: b.TrustedProxies,
 		})
 		b.check(err)
 		b.running.Go(func() { gateway.Run(ctx) })
 		b.serve(listener, gateway)
-		s.gateways = append(s.gateways, &system{url: "http://" + listener.Addr().String()})
-		eventually(t, 30*time.Second, "the gateway is ready", gateway.Ready)
+		s.Gateways = append(s.Gateways, &System{URL: "http://" + listener.Addr().String()})
+		Eventually(t, 30*time.Second, "the gateway is ready", gateway.Ready)
 	}
-	b.check(s.auths[0].CreateAdministrator(t.Context(), adminEmail, adminPassword))
+	b.check(s.Auths[0].CreateAdministrator(t.Context(), AdminEmail, AdminPassword))
 	return s
 }
 

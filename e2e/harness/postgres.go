@@ -1,12 +1,8 @@
-package e2e
+package harness
 
 import (
 	"context"
 	"fmt"
-	"gatehouse/internal/database"
-	"gatehouse/internal/pgtest"
-	"gatehouse/internal/postgres"
-	"gatehouse/internal/schema"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,9 +12,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"gatehouse/internal/database"
+	"gatehouse/internal/pgtest"
+	"gatehouse/internal/postgres"
+	"gatehouse/internal/schema"
 )
 
-// openDB opens a service's pool as the service does.
+// openDB opens a pool as a service does.
 func openDB(t testing.TB, url, service string) *pgxpool.Pool {
 	t.Helper()
 	pool, err := database.Open(t.Context(), url, service)
@@ -28,16 +29,16 @@ func openDB(t testing.TB, url, service string) *pgxpool.Pool {
 	return pool
 }
 
-// store is a Postgres of the test's own, which can be ended and started again.
-type store struct {
+// Postgres is a Postgres server for one test, which may stop, kill and restart it.
+type Postgres struct {
 	dir    string
 	server *postgres.Server
 }
 
-// newStore starts one that loses nothing in a crash, with the schema applied.
-func newStore(t *testing.T) (*store, pgtest.Database) {
+// StartPostgres starts a server that loses nothing in a crash, with the schema applied.
+func StartPostgres(t *testing.T) (*Postgres, pgtest.Database) {
 	t.Helper()
-	// Not t.TempDir, whose long name no socket would fit into.
+	// Not t.TempDir: its name is too long for a socket.
 	dir, err := os.MkdirTemp("", "gatehouse-restart-")
 	if err != nil {
 		t.Fatal(err)
@@ -46,8 +47,8 @@ func newStore(t *testing.T) (*store, pgtest.Database) {
 	if err := os.Chmod(dir, 0o711); err != nil { // root's Postgres runs as another user
 		t.Fatal(err)
 	}
-	s := &store{dir: dir}
-	s.start(t)
+	s := &Postgres{dir: dir}
+	s.Start(t)
 	t.Cleanup(func() { _ = s.server.Stop(context.Background()) })
 	database := pgtest.Database{Owner: s.server.URL("postgres")}
 	roles := schema.Roles{Auth: schema.Role{Password: "auth"}, Users: schema.Role{Password: "users"}}
@@ -62,11 +63,11 @@ func newStore(t *testing.T) (*store, pgtest.Database) {
 	return s, database
 }
 
-// start tries again for a while: what served connections outlives a postmaster
-// that was killed by as long as it takes to notice, and keeps a new one out.
-func (s *store) start(t *testing.T) {
+// Start starts the server again. It retries: after the postmaster was killed, its
+// backends live on for a moment and block a new one.
+func (s *Postgres) Start(t *testing.T) {
 	t.Helper()
-	eventually(t, time.Minute, "start Postgres", func() error {
+	Eventually(t, time.Minute, "start Postgres", func() error {
 		server, err := postgres.Start(t.Context(), postgres.Config{Dir: s.dir})
 		if err == nil {
 			s.server = server
@@ -75,16 +76,16 @@ func (s *store) start(t *testing.T) {
 	})
 }
 
-// stop is a fast shutdown: what isn't committed is rolled back.
-func (s *store) stop(t *testing.T) {
+// Stop is a fast shutdown, which rolls back open transactions.
+func (s *Postgres) Stop(t *testing.T) {
 	t.Helper()
 	if err := s.server.Stop(t.Context()); err != nil {
 		t.Errorf("stop Postgres: %v", err)
 	}
 }
 
-// kill ends the postmaster as a crash does; the next start recovers.
-func (s *store) kill(t *testing.T) {
+// Kill ends the postmaster as a crash does; the next start recovers.
+func (s *Postgres) Kill(t *testing.T) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(s.server.Dir(), "data", "postmaster.pid"))
 	if err != nil {
@@ -98,11 +99,11 @@ func (s *store) kill(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-s.server.Done()
-	_ = s.server.Stop(t.Context()) // says that it had ended by itself
+	_ = s.server.Stop(t.Context()) // returns that it had ended by itself
 }
 
-// execute runs statements as the owner of a database.
-func execute(t *testing.T, url string, statements ...string) {
+// Execute runs statements as the owner of a database.
+func Execute(t *testing.T, url string, statements ...string) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
 	conn, err := pgx.Connect(ctx, url)

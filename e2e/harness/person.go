@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"context"
@@ -20,12 +20,12 @@ type Person struct {
 	Session                    string // id
 	User                       *bffv1.User
 
-	connect func(token string) client
+	connect func(token string) Client
 }
 
-// personOf returns the person of an answer, whose calls go through a client that
+// PersonOf returns the person of an answer, whose calls go through a client that
 // connect makes for a token.
-func personOf(t testing.TB, connect func(token string) client, in *bffv1.SignedIn) *Person {
+func PersonOf(t testing.TB, connect func(token string) Client, in *bffv1.SignedIn) *Person {
 	t.Helper()
 	user := in.GetUser()
 	p := &Person{User: user, ID: user.GetId(), Email: user.GetEmail(), FirstName: user.GetFirstName(), ETag: user.GetEtag(), Device: in.GetDeviceToken(), connect: connect}
@@ -45,44 +45,44 @@ func SessionOf(t testing.TB, access string) string {
 	return session
 }
 
-// signUp registers somebody.
-func (s *system) signUp(t testing.TB, email string) *Person {
+// SignUp registers somebody.
+func (s *System) SignUp(t testing.TB, email string) *Person {
 	t.Helper()
-	response, err := s.client("").auth.Register(t.Context(), &bffv1.RegisterRequest{
+	response, err := s.Client("").Auth.Register(t.Context(), &bffv1.RegisterRequest{
 		Email: email, Password: Password, FirstName: "Ada", LastName: "Lovelace",
 	})
 	if err != nil {
 		t.Fatalf("Register %s: %v", email, err)
 	}
-	return personOf(t, s.connect, response.GetSignedIn())
+	return PersonOf(t, s.Connect, response.GetSignedIn())
 }
 
 // SignIn signs somebody in.
-func (s *system) SignIn(t testing.TB, email, password string) *Person {
+func (s *System) SignIn(t testing.TB, email, password string) *Person {
 	t.Helper()
-	response, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: email, Password: password})
+	response, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: email, Password: password})
 	if err != nil {
 		t.Fatalf("Login %s: %v", email, err)
 	}
-	return personOf(t, s.connect, response.GetSignedIn())
+	return PersonOf(t, s.Connect, response.GetSignedIn())
 }
 
 // Admin signs the administrator in.
-func (s *system) Admin(t testing.TB) *Person { return s.SignIn(t, adminEmail, adminPassword) }
+func (s *System) Admin(t testing.TB) *Person { return s.SignIn(t, AdminEmail, AdminPassword) }
 
-func (s *system) connect(token string) client { return s.client(token) }
+func (s *System) Connect(token string) Client { return s.Client(token) }
 
 // Through makes the person's calls go through other clients.
-func (p *Person) Through(connect func(token string) client) *Person {
+func (p *Person) Through(connect func(token string) Client) *Person {
 	p.connect = connect
 	return p
 }
 
 // Client returns a client with the person's access token.
-func (p *Person) Client() client { return p.connect(p.Access) }
+func (p *Person) Client() Client { return p.connect(p.Access) }
 
 // Anonymous returns the person's client without a token.
-func (p *Person) Anonymous() client { return p.connect("") }
+func (p *Person) Anonymous() Client { return p.connect("") }
 
 // Take makes tokens the person's.
 func (p *Person) Take(tokens *bffv1.Tokens) {
@@ -99,11 +99,11 @@ func (p *Person) Renew(ctx context.Context, key string) error {
 }
 
 // Refresh exchanges a refresh token, with an idempotency key unless that is empty.
-func (c client) Refresh(ctx context.Context, token, key string) (*bffv1.Tokens, error) {
+func (c Client) Refresh(ctx context.Context, token, key string) (*bffv1.Tokens, error) {
 	ctx, call := connect.NewClientContext(ctx)
 	if key != "" {
 		call.RequestHeader().Set("Idempotency-Key", key)
 	}
-	response, err := c.auth.Refresh(ctx, &bffv1.RefreshRequest{RefreshToken: token})
+	response, err := c.Auth.Refresh(ctx, &bffv1.RefreshRequest{RefreshToken: token})
 	return response.GetTokens(), err
 }
