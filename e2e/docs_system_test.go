@@ -92,7 +92,7 @@ func (s documentedSystem) stillWorks(t *testing.T) {
 			database = value
 		}
 	}
-	for _, login := range serviceLogins(t, database) {
+	for _, login := range harness.ServiceLogins(t, database) {
 		conn, err := pgx.Connect(t.Context(), login)
 		if err != nil {
 			t.Errorf("after the page's commands, a service can't connect any more: %v", err)

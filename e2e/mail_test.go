@@ -19,28 +19,13 @@ import (
 	"gatehouse/internal/mailtest"
 )
 
-// invite has an administrator make a user without a password, who prefers
-// German, and returns their mail's id.
-func invite(t *testing.T, s *harness.System, email string) string {
-	t.Helper()
-	_, err := s.Admin(t).Client().Users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, Locale: "de-CH"}})
-	if err != nil {
-		t.Fatalf("invite %s: %v", email, err)
-	}
-	var id string
-	if err := s.Owner.QueryRow(t.Context(), "SELECT id::text FROM auth.mails WHERE recipient = $1", email).Scan(&id); err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
 func TestWithoutAMailServerUpKeepsMailInAMailboxAndLogsItsLinks(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.OneProcess)
-	id := invite(t, s, "ada@example.com")
+	id := s.Invite(t, "ada@example.com")
 	folder := s.Mailbox()
 	harness.Eventually(t, 10*time.Second, "print the banner", func() error {
-		if got := field(s.Processes["up"].Stdout.String(), "mailbox"); got != folder {
+		if got := harness.BannerField(s.Processes["up"].Stdout.String(), "mailbox"); got != folder {
 			return fmt.Errorf("the banner's mailbox is %q, want %q", got, folder)
 		}
 		return nil
@@ -101,7 +86,7 @@ func TestMailGoesToTheServerThatIsNamed(t *testing.T) {
 		s.Processes[name].Kill()
 		s.Start(t, name, "SMTP_URL="+server.URL(), "GATEHOUSE_MAIL_FROM=Example <hello@example.com>", "GATEHOUSE_MAIL_TEMPLATES="+templates, "GATEHOUSE_REGISTRATION=verify")
 		to := strings.ReplaceAll(string(shape), " ", "-") + "@example.com"
-		invite(t, s, to)
+		s.Invite(t, to)
 		harness.Eventually(t, 30*time.Second, "get the mail", func() error {
 			if !slices.ContainsFunc(server.Received(), func(m mailtest.Received) bool {
 				return m.To == to && m.From == "hello@example.com" && m.Subject() == "Willkommen" && strings.Contains(m.Text, "Grüezi: "+s.URL)
@@ -127,7 +112,7 @@ func TestAnAdministratorSeesADeadLetterAndHasItTriedAgain(t *testing.T) {
 	s.Processes["up"].Kill()
 	s.Start(t, "up", "SMTP_URL="+server.URL())
 	admin := s.Admin(t).Client()
-	id := invite(t, s, "lost@example.com")
+	id := s.Invite(t, "lost@example.com")
 	harness.Eventually(t, 30*time.Second, "be refused once", func() error {
 		tag, err := s.Owner.Exec(t.Context(), "UPDATE auth.mails SET attempts = 2, next_attempt_time = now() WHERE id = $1 AND last_error <> ''", id)
 		if err == nil && tag.RowsAffected() != 1 {

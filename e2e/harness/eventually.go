@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"connectrpc.com/connect"
 )
 
 // Eventually retries until try succeeds, and fails the test after within.
@@ -50,3 +52,38 @@ func FreeAddress(t testing.TB) string {
 	t.Fatal("no port is free")
 	return ""
 }
+
+// Patiently retries for 20 s while a call fails because the machine is busy.
+func Patiently(try func() error) error {
+	var err error
+	_ = Within(20*time.Second, func() error {
+		if err = try(); connect.CodeOf(err) == connect.CodeUnavailable || connect.CodeOf(err) == connect.CodeResourceExhausted {
+			return err
+		}
+		return nil
+	})
+	return err
+}
+
+// Within retries until try succeeds or the limit is over, and returns its last error.
+func Within(limit time.Duration, try func() error) error {
+	deadline := time.Now().Add(limit)
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := try()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		<-ticker.C
+	}
+}
+
+// Bounds that Gatehouse guarantees.
+const (
+	// RevocationBound is how long a revoked access token may work, at most: a gateway
+	// that has heard nothing for so long asks auth.
+	RevocationBound = 5 * time.Second
+	// StaleBound is how long a gateway may serve an answer that was replaced.
+	StaleBound = time.Second
+)

@@ -107,3 +107,18 @@ func (c Client) Refresh(ctx context.Context, token, key string) (*bffv1.Tokens, 
 	response, err := c.Auth.Refresh(ctx, &bffv1.RefreshRequest{RefreshToken: token})
 	return response.GetTokens(), err
 }
+
+// Invite makes the administrator create a user without a password, who prefers German,
+// and returns the id of the mail to them.
+func (s *System) Invite(t *testing.T, email string) string {
+	t.Helper()
+	_, err := s.Admin(t).Client().Users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: email, Locale: "de-CH"}})
+	if err != nil {
+		t.Fatalf("invite %s: %v", email, err)
+	}
+	var id string
+	if err := s.Owner.QueryRow(t.Context(), "SELECT id::text FROM auth.mails WHERE recipient = $1", email).Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}

@@ -2,6 +2,9 @@ package harness
 
 import (
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -116,4 +119,31 @@ func Execute(t *testing.T, url string, statements ...string) {
 			t.Fatalf("%s: %v", statement, err)
 		}
 	}
+}
+
+// ServiceLogins returns the URLs of the logins of auth and users, whose passwords are
+// derived from SecretKey.
+func ServiceLogins(t *testing.T, databaseURL string) []string {
+	t.Helper()
+	secret, err := hex.DecodeString(SecretKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var urls []string
+	for _, service := range []string{schema.Auth, schema.Users} {
+		password, err := hkdf.Key(sha256.New, secret, nil, "gatehouse database role v1: "+service, 24)
+		if err != nil {
+			t.Fatal(err)
+		}
+		url, err := schema.ServiceURL(databaseURL, schema.RoleName(config.Database, service), hex.EncodeToString(password))
+		if err != nil {
+			t.Fatal(err)
+		}
+		urls = append(urls, url)
+	}
+	return urls
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -77,4 +78,13 @@ func (h *Embedded) PostgresOf(t *testing.T) []int {
 		}
 	}
 	return pids
+}
+
+// BannerField returns the value of a field of the banner, or empty.
+func BannerField(banner, name string) string {
+	found := regexp.MustCompile(`(?m)^  ` + name + ` +(.+)$`).FindStringSubmatch(banner)
+	if found == nil {
+		return ""
+	}
+	return found[1]
 }
