@@ -137,7 +137,7 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 			if _, err := me.Account.DeleteMe(t.Context(), &bffv1.DeleteMeRequest{}); err != nil {
 				t.Fatalf("DeleteMe: %v", err)
 			}
-			harness.Eventually(t, time.Minute, "users is told", func() error {
+			harness.Eventually(t, time.Minute, "users receives the deletion", func() error {
 				if n := s.Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
 					return fmt.Errorf("%d rows in the outbox", n)
 				}

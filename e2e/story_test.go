@@ -546,7 +546,7 @@ func revokedTokens(t *testing.T, s *harness.System) {
 			}
 			return nil
 		})
-		if name == "other roles" { // which a refresh mends
+		if name == "other roles" { // which a refresh fixes
 			refreshed, err := s.Client("").Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: who.Refresh})
 			if err != nil {
 				t.Errorf("Refresh: %v", err)

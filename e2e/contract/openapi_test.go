@@ -30,7 +30,7 @@ import (
 const (
 	randomRequests = 5500
 	// dearRequests are at most as many to each operation that takes a password,
-	// which may have to be hashed, or after which somebody has to sign in anew.
+	// which may have to be hashed, or after which the caller has to sign in again.
 	dearRequests = 30
 )
 
@@ -217,7 +217,7 @@ func (f *fuzzed) who(t *testing.T) *fuzzer {
 	return f.people["admin"]
 }
 
-// renew has somebody sign in anew before they ask again, if they have to.
+// renew forgets a caller whose token no longer works, so that the next one signs in.
 func (f *fuzzed) renew(t *testing.T, who *fuzzer) {
 	t.Helper()
 	request := mustRequest(t, http.MethodGet, f.Gateways[0].URL+"/api/v1/me", nil)

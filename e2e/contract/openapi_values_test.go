@@ -48,7 +48,7 @@ func (v *values) recall(name string) string {
 // links are the kinds of links in mails, by what operations take them.
 var links = map[string]string{"erifyEmail": "verify", "esetPassword": "reset", "onfirmEmailChange": "email"}
 
-// aliases are names of what is known under another.
+// aliases maps a field to the other field that has the same values.
 var aliases = map[string]string{
 	"actorId": "userId", "id": "userId", "currentPassword": "password", "newPassword": "password", "user_id": "userId", "session_id": "sessionId", "mail_id": "mailId",
 }

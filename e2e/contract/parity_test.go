@@ -30,7 +30,7 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// The parity corpus: whoever calls, by whatever surface, gets the same answer,
+// The parity corpus: a call gets the same answer on every surface,
 // and the same error. Each case of testdata/parity says once what that is, and
 // runs through every surface that can send it.
 
@@ -48,7 +48,7 @@ type parityCase struct {
 	Text   string
 	Wire   string
 	Header map[string]string
-	// Before are calls that make the case's own world, for each surface anew.
+	// Before are calls that prepare the case, once for each surface.
 	Before []parityStep
 
 	// Answer is all that is answered, where "<…>" stands for what differs from
@@ -147,7 +147,7 @@ func TestParity(t *testing.T) {
 		w.failToSignIn(t, "guessed@example.com")
 		p.run(t, w, "throttled")
 	})
-	t.Run("in a house whose parts are away", func(t *testing.T) {
+	t.Run("in a stack whose services are unreachable", func(t *testing.T) {
 		s := harness.Start(t, harness.ThreeProcesses)
 		s.Restart(t, harness.RoleAuth, "GATEHOUSE_THROTTLE=off")
 		s.Restart(t, harness.RoleBff, "GATEHOUSE_THROTTLE=off")

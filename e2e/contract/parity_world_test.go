@@ -25,7 +25,7 @@ import (
 )
 
 // parityWorld is a system with the people whom the cases are about. Nothing that
-// a case does changes what another case sees of them: whoever is changed is made
+// a case does changes what another case sees of them: a person who is changed is made
 // for the case and the surface.
 type parityWorld struct {
 	*harness.System
@@ -160,7 +160,7 @@ var placeholder = regexp.MustCompile(`\{\{([a-z]+)(?:[. ]([A-Za-z0-9._]+))?\}\}`
 
 // fill puts in what a text names: {{alice.id}}, a fact of a person of the world,
 // new or made; {{random}}, which is another for each case and surface; {{step.…}},
-// a field of what the last step answered; {{mail.kept}} or {{mail.erased}}, the id
+// a field of the last answer; {{mail.kept}} or {{mail.erased}}, the id
 // of a mail that was given up; {{long 101}}, so many letters; and
 // {{byte ff}}, which need not be text.
 func (s *subject) fill(text string) string {
@@ -297,7 +297,7 @@ func (s *subject) take(step parityStep) map[string]any {
 	return answer
 }
 
-// stepField is a field of what the last step answered, such as "mails.0.id".
+// stepField is a field of the last answer, such as "mails.0.id".
 func (s *subject) stepField(path string) string {
 	at := s.step
 	for _, name := range strings.Split(path, ".") {
@@ -319,7 +319,7 @@ func (s *subject) stepField(path string) string {
 	return text
 }
 
-// mailGivenUp makes a mail that was tried in vain for long, and returns its id:
+// mailGivenUp makes a dead letter and returns its id:
 // one that is still kept, or one whose text is erased.
 func (s *subject) mailGivenUp(which string) (id string) {
 	s.t.Helper()

@@ -138,7 +138,7 @@ func TestNoLoginFailsAfterAColumnChangesItsType(t *testing.T) {
 	}
 }
 
-// The environment of whoever works with another Postgres.
+// An environment that was set for another Postgres.
 var strayEnvironment = []string{
 	"PGSERVICE=elsewhere", "PGSERVICEFILE=/nowhere/service.conf", "PGOPTIONS=-c search_path=nowhere -c default_transaction_isolation=serializable",
 	"PGTARGETSESSIONATTRS=standby", "PGTZ=Mars/Base", "PGAPPNAME=stray", "PGCONNECT_TIMEOUT=soon",

@@ -245,7 +245,7 @@ func wantBothOrNeither(t *testing.T, s *harness.System, at, email string, outcom
 		t.Errorf("killed at %s: the call was acknowledged and left %d accounts, want %d", at, accounts, want)
 	}
 	if outcome != nil && connect.CodeOf(outcome) == connect.CodeInternal {
-		t.Errorf("killed at %s: the caller was told %v", at, outcome)
+		t.Errorf("killed at %s: the caller received %v", at, outcome)
 	}
 }
 
@@ -305,7 +305,7 @@ func TestAGatewayCutOffFromAuthFailsClosed(t *testing.T) {
 	for ; time.Since(killed) < 7*time.Second; <-pace.C {
 		kept := time.Since(killed) < harness.StaleBound // until then the answer from before is given
 		if status, body := ask(); status != http.StatusServiceUnavailable && !(kept && status == http.StatusOK) {
-			t.Fatalf("while auth is away: %d %s; want 503", status, body)
+			t.Fatalf("while auth is unreachable: %d %s; want 503", status, body)
 		}
 	}
 	s.Start(t, harness.RoleAuth)
@@ -315,7 +315,7 @@ func TestAGatewayCutOffFromAuthFailsClosed(t *testing.T) {
 		}
 		return nil
 	})
-	// A session that ended while the stream was away is known when it is back.
+	// A session that ended while the stream was interrupted is known after it reconnects.
 	s.Processes[harness.RoleBff].Kill()
 	if _, err := s.Owner.Exec(t.Context(), `
 		WITH ended AS (UPDATE auth.sessions SET revoke_time = now(), revoke_reason = 'test' RETURNING id)

@@ -31,7 +31,7 @@ func createOnce(ctx context.Context, c harness.Client, email, key string) (strin
 	return response.GetUser().GetId(), err
 }
 
-// Whoever repeats a call whose answer a crash took gets it, whether the crash
+// A repeated call gets the answer that a crash lost, whether the crash
 // came before the account was there or after.
 func TestACallWithAKeyThatACrashCutOffIsAnsweredWhenItIsRepeated(t *testing.T) {
 	t.Parallel()

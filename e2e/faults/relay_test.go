@@ -74,7 +74,7 @@ func TestTenThousandAccountsReachUsersHoweverOftenItIsKilled(t *testing.T) {
 	}
 	told := func() int { return s.Count(t, "SELECT count(*) FROM users.profiles") }
 	for kill := range 3 {
-		harness.Eventually(t, 60*time.Second, "users hears of more", func() error {
+		harness.Eventually(t, 60*time.Second, "users receives more accounts", func() error {
 			if n := told(); n < (kill+1)*2000 {
 				return fmt.Errorf("%d profiles", n)
 			}
@@ -84,13 +84,13 @@ func TestTenThousandAccountsReachUsersHoweverOftenItIsKilled(t *testing.T) {
 		s.Start(t, harness.RoleUsers)
 	}
 	changes.Wait()
-	harness.Eventually(t, 60*time.Second, "users hears of all", func() error {
+	harness.Eventually(t, 60*time.Second, "users receives every account", func() error {
 		if n := s.Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
 			return fmt.Errorf("%d rows in the outbox", n)
 		}
 		return nil
 	})
-	t.Logf("10,000 accounts were told in %s", time.Since(start))
+	t.Logf("10,000 accounts were relayed in %s", time.Since(start))
 	if copied.HasEnded() {
 		t.Error("the second auth has ended")
 	}

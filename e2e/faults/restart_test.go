@@ -142,7 +142,7 @@ func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
 			for _, end := range []func(*testing.T){store.Stop, store.Kill, store.Stop} {
 				end(t)
 				lost := l.lost.Load()
-				harness.Eventually(t, time.Minute, "somebody notices that Postgres is away", func() error {
+				harness.Eventually(t, time.Minute, "a call fails for lack of Postgres", func() error {
 					if l.lost.Load() == lost {
 						return fmt.Errorf("nobody")
 					}
@@ -226,7 +226,7 @@ func (l *load) wantGood(t *testing.T, what, token string) {
 
 func wantNothingHalfDone(t *testing.T, s *harness.System) {
 	t.Helper()
-	harness.Eventually(t, time.Minute, "users hears of all", func() error {
+	harness.Eventually(t, time.Minute, "users receives every account", func() error {
 		if n := s.Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
 			return fmt.Errorf("%d rows in the outbox", n)
 		}

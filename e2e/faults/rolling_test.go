@@ -433,7 +433,7 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 		p.wantSignedIn(t)
 	}
 	// CreateUser's profiles come by the relay, which restarted too.
-	harness.Eventually(t, time.Minute, "users hears of all", func() error {
+	harness.Eventually(t, time.Minute, "users receives every account", func() error {
 		if n := pair[0].Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
 			return fmt.Errorf("%d rows in the outbox", n)
 		}

@@ -330,7 +330,7 @@ func (m *model) asking(who *reader, gateway int, call func(harness.Client) error
 }
 
 // refreshes exchanges the reader's refresh token, as clients do it: one at a
-// time, and not if somebody has meanwhile. Else whoever is slow would come with a
+// time, and not if somebody has meanwhile. Otherwise a slow caller would come with a
 // token from two exchanges ago, which ends the session.
 func (m *model) refreshes(who *reader, gateway int, stale string) bool {
 	who.mu.Lock()

@@ -146,8 +146,8 @@ func TestAnEmergencyRotationSignsEverybodyOutWithinASecond(t *testing.T) {
 		harness.WantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
 	}
 	t.Logf("the old token was refused by both gateways after %s", time.Since(began))
-	// Whoever signs in again is in.
-	harness.Eventually(t, harness.RevocationBound, "sign in anew", func() error {
+	// A new sign-in works.
+	harness.Eventually(t, harness.RevocationBound, "sign in again", func() error {
 		response, err := w.Gateways[1].Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: harness.Password})
 		if err != nil {
 			return err

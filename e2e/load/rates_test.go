@@ -15,7 +15,7 @@ import (
 )
 
 // Two gateways hold a caller to one rate while they share a Redis, each to the
-// whole while it is away, and to one again when it is back. Never is there an
+// whole while it is unreachable, and to one again afterwards. Never is there an
 // answer that is neither.
 func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 	t.Parallel()

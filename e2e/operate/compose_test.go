@@ -105,7 +105,7 @@ func TestComposeServicesWorkTogether(t *testing.T) {
 	wantReader(t, *services["schema"].Environment["READER_DATABASE_URL"], *auth["GATEHOUSE_ADMIN_EMAIL"])
 }
 
-// composeDatabase makes the database that stands in for the service postgres,
+// composeDatabase makes the database that replaces the service postgres,
 // and returns what turns a URL of compose.yaml into one of it.
 func composeDatabase(t *testing.T, project *types.Project) func(string) string {
 	t.Helper()

@@ -80,7 +80,7 @@ func TestDoctorAsksRedis(t *testing.T) {
 func TestDoctorLooksAtPortsAndThePublicURL(t *testing.T) {
 	t.Parallel()
 	status, said := doctor(t, upEnv(t))
-	wantHealthy(t, "nothing amiss", status, said, "is free", "ok   GATEHOUSE_PUBLIC_URL", "ok   mail: each mail becomes a file")
+	wantHealthy(t, "everything right", status, said, "is free", "ok   GATEHOUSE_PUBLIC_URL", "ok   mail: each mail becomes a file")
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -106,7 +106,7 @@ func unsynced(t *testing.T, s *harness.System, said string) string {
 	lines := strings.Split(said, "\n")
 	for i := 0; i < len(lines); i++ {
 		if strings.Contains(lines[i], "may lose what it has acknowledged") {
-			i++ // and its mend
+			i++ // and its fix
 			continue
 		}
 		kept = append(kept, lines[i])

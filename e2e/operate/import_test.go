@@ -12,7 +12,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
-// Beside a system that runs: whoever is imported signs in with the password of
+// Into a running system: an imported user signs in with the password of
 // before, and users comes to know of them.
 func TestAccountsAreImportedFromAnotherSystem(t *testing.T) {
 	t.Parallel()

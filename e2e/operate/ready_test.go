@@ -12,7 +12,7 @@ import (
 	"gatehouse/internal/pgtest"
 )
 
-// Whoever finds serve ready can sign in: while the administrator can't be
+// Once serve is ready, people can sign in: while the administrator can't be
 // created yet, nobody finds it ready.
 func TestServeIsReadyOnceItsAdministratorExists(t *testing.T) {
 	t.Parallel()

@@ -280,7 +280,7 @@ func TestWithoutTelemetryNothingIsTraced(t *testing.T) {
 	}
 }
 
-// A collector that is away costs its traces and a line in the log, no call and
+// An unreachable collector costs its traces and a line in the log, no call and
 // no exit.
 func TestACollectorThatIsAwayKeepsNobodyWaiting(t *testing.T) {
 	t.Parallel()

@@ -275,7 +275,7 @@ func TestHealthcheckAndPolicy(t *testing.T) {
 	}
 }
 
-// A request that is under way when the program is told to stop is answered.
+// A request that is under way when the program receives the signal to stop is answered.
 func TestAStopLetsRequestsFinish(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.OneProcess)
