@@ -28,10 +28,15 @@ type restWalk struct {
 	t      *testing.T
 	routes map[string]*regexp.Regexp // by procedure: "GET /api/v1/users/[^/:]+"
 	asked  map[string]bool
+
+	mails     *mailtest.Server
+	followed  map[string]bool // tokens of links
+	ada, bob  string          // ids
+	me, admin string          // access tokens
 }
 
 func newRESTWalk(t *testing.T, s *harness.System) *restWalk {
-	w := &restWalk{System: s, t: t, routes: map[string]*regexp.Regexp{}, asked: map[string]bool{}}
+	w := &restWalk{System: s, t: t, routes: map[string]*regexp.Regexp{}, asked: map[string]bool{}, followed: map[string]bool{}}
 	variable := regexp.MustCompile(`\\\{[^}]*\\\}`)
 	for _, file := range []protoreflect.FileDescriptor{bffv1.File_bff_v1_auth_service_proto, bffv1.File_bff_v1_account_service_proto, bffv1.File_bff_v1_user_service_proto} {
 		methods := file.Services().Get(0).Methods()
@@ -127,185 +132,210 @@ func restStory(t *testing.T, shape harness.Shape) {
 	}
 	w.Processes[name].Kill()
 	w.Start(t, name, "SMTP_URL="+server.URL())
-	followed := map[string]bool{}
-	linkTo := func(to, kind string) string { // that wasn't followed before
-		t.Helper()
-		link := regexp.MustCompile(`/link/` + kind + `#token=(ghl_[A-Za-z0-9_-]{43})`)
-		var token string
-		harness.Eventually(t, 30*time.Second, "get a link to "+to, func() error {
-			for _, mail := range server.Received() {
-				if match := link.FindStringSubmatch(mail.Text); match != nil && mail.To == to && !followed[match[1]] {
-					token = match[1]
-				}
-			}
-			if token == "" {
-				return errors.New("there is none")
-			}
-			return nil
-		})
-		followed[token] = true
-		return token
-	}
-	const password = `"password":"correct horse battery"`
-	const users = "/api/v1/users"
-
-	// Signing up, in and out.
-	in, header := w.ask("POST", "/api/v1/auth/register", "", `{"email":"ada@example.com",`+password+`,"firstName":"Ada"}`, 201)
-	ada := in.text("signedIn.user.id")
-	if got := header.Get("Location"); ada == "" || got != users+"/"+ada || header.Get("Cache-Control") != "no-store" {
-		t.Errorf("Register: Location is %q of %v", got, in)
-	}
-	taken, _ := w.ask("POST", "/api/v1/auth/register", "", `{"email":"ada@example.com",`+password+`}`, 409)
-	if taken.text("code") != "already_exists" {
-		t.Errorf("a taken email: %v", taken)
-	}
-	login := func(email, with string) restAnswer {
-		t.Helper()
-		in, _ := w.ask("POST", "/api/v1/auth/login", "", `{"email":"`+email+`",`+with+`}`, 200)
-		return in
-	}
-	in = login("ada@example.com", password)
-	me, other := in.text("signedIn.tokens.accessToken"), login("ada@example.com", password)
-	refreshed, _ := w.ask("POST", "/api/v1/auth/refresh", "", `{"refreshToken":"`+other.text("signedIn.tokens.refreshToken")+`"}`, 200)
-	w.ask("POST", "/api/v1/auth/logout", "", `{"refreshToken":"`+refreshed.text("tokens.refreshToken")+`"}`, 200)
-	w.ask("POST", "/api/v1/auth/refresh", "", `{"refreshToken":"`+refreshed.text("tokens.refreshToken")+`"}`, 401)
-
-	// One's own account.
-	got, header := w.ask("GET", "/api/v1/me", me, "", 200)
-	if got.text("user.id") != ada || header.Get("Etag") == "" {
-		t.Errorf("GetMe: %v with ETag %q", got, header.Get("Etag"))
-	}
-	got, _ = w.ask("PATCH", "/api/v1/me", me, `{"lastName":"Lovelace"}`, 200)
-	if got.text("user.firstName") != "Ada" || got.text("user.lastName") != "Lovelace" {
-		t.Errorf("UpdateMe without a mask: %v", got)
-	}
-	stale := got.text("user.etag")
-	got, _ = w.ask("PATCH", "/api/v1/me?updateMask=first_name,lastName", me, `{"firstName":"Augusta"}`, 200)
-	if got.text("user.firstName") != "Augusta" || got.text("user.lastName") != "" {
-		t.Errorf("UpdateMe with a mask: %v, want the last name cleared", got)
-	}
-	w.ask("PATCH", "/api/v1/me", me, `{"firstName":"Ada","etag":"`+stale+`"}`, 409)
-	w.ask("POST", "/api/v1/me/reauthenticate", me, `{`+password+`}`, 200)
-	w.ask("POST", "/api/v1/me/password", me, `{"currentPassword":"correct horse battery","newPassword":"another horse battery"}`, 200)
-	const anew = `"password":"another horse battery"`
-	w.ask("POST", "/api/v1/auth/login", "", `{"email":"ada@example.com",`+password+`}`, 401)
-	in = login("ada@example.com", anew)
-	me = in.text("signedIn.tokens.accessToken")
-	login("ada@example.com", anew)
-	sessions, _ := w.ask("GET", "/api/v1/me/sessions", me, "", 200)
-	ended := false
-	for _, session := range sessions.list("sessions") {
-		if session["current"] != true && !ended {
-			_, header = w.ask("DELETE", "/api/v1/me/sessions/"+session.text("id"), me, "", 204)
-			ended = true
-		}
-	}
-	if !ended || header.Get("X-Request-Id") == "" {
-		t.Errorf("RevokeSession: no session ended of %v", sessions)
-	}
-	w.ask("POST", "/api/v1/me/sessions:revokeOthers", me, "", 200)
-	linkTo("ada@example.com", "verify") // of the registration, which the new password supersedes
-	w.ask("POST", "/api/v1/me:sendVerificationEmail", me, "", 200)
-	got, _ = w.ask("POST", "/api/v1/auth/verifyEmail", "", `{"token":"`+linkTo("ada@example.com", "verify")+`",`+anew+`}`, 200)
-	if got.text("user.id") != ada {
-		t.Errorf("VerifyEmail: %v", got)
-	}
-	me = got.text("tokens.accessToken")
-	w.ask("POST", "/api/v1/me/email", me, `{"newEmail":"augusta@example.com"}`, 200)
-	w.ask("POST", "/api/v1/auth/confirmEmailChange", "", `{"token":"`+linkTo("augusta@example.com", "email")+`"}`, 200)
-	w.ask("POST", "/api/v1/auth/requestPasswordReset", "", `{"email":"augusta@example.com"}`, 200)
-	w.ask("POST", "/api/v1/auth/resetPassword", "", `{"token":"`+linkTo("augusta@example.com", "reset")+`","newPassword":"correct horse battery"}`, 200)
-	me = login("augusta@example.com", password).text("signedIn.tokens.accessToken")
-	events, _ := w.ask("GET", "/api/v1/me/auditEvents?pageSize=5", me, "", 200)
-	if len(events.list("events")) != 5 || events.text("nextPageToken") == "" {
-		t.Errorf("ListMyAuditEvents: %v", events)
-	}
-	if all, _ := w.ask("GET", "/api/v1/me/export", me, "", 200); all.text("user.id") != ada || all.text("exportTime") == "" {
-		t.Errorf("ExportMe: %v", all)
-	}
-	w.ask("GET", users, me, "", 403)
-	w.ask("GET", users, "", "", 401)
-
-	// Administration.
-	admin := login(harness.AdminEmail, `"password":"`+harness.AdminPassword+`"`).text("signedIn.tokens.accessToken")
-	made, header := w.ask("POST", users, admin, `{"user":{"email":"bob@example.com","firstName":"Bob"},`+password+`}`, 201)
-	bob := made.text("user.id")
-	at := users + "/" + bob
-	if header.Get("Location") != at {
-		t.Errorf("CreateUser: Location is %q, want %q", header.Get("Location"), at)
-	}
-	if got, _ := w.ask("GET", header.Get("Location"), admin, "", 200); got.text("user.email") != "bob@example.com" || got.text("user.firstName") != "Bob" {
-		t.Errorf("GetUser at the Location: %v", got)
-	}
-	// What users searches by comes to it over the relay.
-	harness.Eventually(t, 10*time.Second, "list everybody", func() error {
-		page, _ := w.ask("GET", users+"?page_size=1&orderBy=email&status=USER_STATUS_ACTIVE", admin, "", 200)
-		next, _ := w.ask("GET", users+"?pageSize=100&orderBy=email&status=USER_STATUS_ACTIVE&pageToken="+page.text("nextPageToken"), admin, "", 200)
-		if len(page.list("users")) != 1 || len(next.list("users")) != 2 {
-			return fmt.Errorf("pages of %d and %d, want 1 and 2", len(page.list("users")), len(next.list("users")))
-		}
-		return nil
-	})
-	if got, _ := w.ask("PATCH", at, admin, `{"lastName":"Builder"}`, 200); got.text("user.firstName") != "Bob" || got.text("user.lastName") != "Builder" {
-		t.Errorf("UpdateUser: %v", got)
-	}
-	login("bob@example.com", password)
-	held, _ := w.ask("GET", at+"/sessions", admin, "", 200)
-	if len(held.list("sessions")) != 1 {
-		t.Fatalf("ListUserSessions: %v", held)
-	}
-	w.ask("DELETE", at+"/sessions/"+held.list("sessions")[0].text("id"), admin, "", 204)
-	login("bob@example.com", password)
-	if got, _ := w.ask("POST", at+":revokeSessions", admin, "", 200); got["revoked"] != float64(1) {
-		t.Errorf("RevokeUserSessions: %v", got)
-	}
-	if got, _ := w.ask("POST", at+":disable", admin, "", 200); got.text("user.status") != "USER_STATUS_DISABLED" {
-		t.Errorf("DisableUser: %v", got)
-	}
-	w.ask("POST", "/api/v1/auth/login", "", `{"email":"bob@example.com",`+password+`}`, 403)
-	w.ask("POST", at+":enable", admin, "{}", 200)
-	if got, _ := w.ask("POST", at+":setRoles", admin, `{"roles":["editor"]}`, 200); len(got["user"].(map[string]any)["roles"].([]any)) != 1 {
-		t.Errorf("SetUserRoles: %v", got)
-	}
-	if got, _ := w.ask("POST", at+":changeEmail", admin, `{"email":"robert@example.com"}`, 200); got.text("user.email") != "robert@example.com" {
-		t.Errorf("ChangeUserEmail: %v", got)
-	}
-	w.ask("POST", at+":forcePasswordReset", admin, "", 200)
-	if got, _ := w.ask("GET", "/api/v1/auditEvents?userId="+strings.ToUpper(bob)+"&outcome=succeeded&event=account.&startTime=2020-01-01T00:00:00Z", admin, "", 200); len(got.list("events")) == 0 {
-		t.Errorf("ListAuditEvents: %v", got)
-	}
+	w.mails = server
+	w.signUpInAndOut()
+	w.ownAccount()
+	w.ownSessionsAndLinks()
+	w.administration()
 	refusing.Store(true)
-	lost := w.System.Invite(t, "lost@example.com")
-	harness.Eventually(t, 30*time.Second, "be refused once", func() error {
-		tag, err := w.Owner.Exec(t.Context(), "UPDATE auth.mails SET attempts = 2, next_attempt_time = now() WHERE id = $1 AND last_error <> ''", lost)
-		if err == nil && tag.RowsAffected() != 1 {
-			err = errors.New("not yet")
-		}
-		return err
-	})
-	harness.Eventually(t, 30*time.Second, "see the dead letter", func() error {
-		if mails, _ := w.ask("GET", "/api/v1/mails?status=MAIL_STATUS_FAILED", admin, "", 200); len(mails.list("mails")) != 1 {
-			return errors.New("there is none")
-		}
-		return nil
-	})
-	if got, _ := w.ask("POST", "/api/v1/mails/"+lost+":retry", admin, "", 200); got.text("mail.id") != lost {
-		t.Errorf("RetryMail: %v", got)
-	}
-	w.ask("POST", "/api/v1/mails/"+bob+":retry", admin, "", 404)
-	w.ask("DELETE", at, admin, "", 204)
-	w.ask("GET", at, admin, "", 404)
-	w.ask("DELETE", at, admin, "", 404)
-
-	// The end of an account.
-	w.ask("POST", "/api/v1/me/sessions:revokeAll", me, "", 200)
-	me = login("augusta@example.com", password).text("signedIn.tokens.accessToken")
-	w.ask("DELETE", "/api/v1/me", me, "", 204)
-	w.ask("POST", "/api/v1/auth/login", "", `{"email":"augusta@example.com",`+password+`}`, 401)
+	w.deadLetter()
+	w.endOfAccount()
 
 	for _, procedure := range slices.Sorted(maps.Keys(w.routes)) {
 		if !w.asked[procedure] {
 			t.Errorf("%s was never asked by REST", procedure)
 		}
 	}
+}
+
+const (
+	restPassword    = `"password":"correct horse battery"`
+	restNewPassword = `"password":"another horse battery"`
+	restUsers       = "/api/v1/users"
+)
+
+func (w *restWalk) login(email, with string) restAnswer {
+	w.t.Helper()
+	in, _ := w.ask("POST", "/api/v1/auth/login", "", `{"email":"`+email+`",`+with+`}`, 200)
+	return in
+}
+
+// linkTo waits for a mailed link that was not used before, and returns its token.
+func (w *restWalk) linkTo(to, kind string) (token string) {
+	w.t.Helper()
+	link := regexp.MustCompile(`/link/` + kind + `#token=(ghl_[A-Za-z0-9_-]{43})`)
+	harness.Eventually(w.t, 30*time.Second, "get a link to "+to, func() error {
+		for _, mail := range w.mails.Received() {
+			if match := link.FindStringSubmatch(mail.Text); match != nil && mail.To == to && !w.followed[match[1]] {
+				token = match[1]
+			}
+		}
+		if token == "" {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	w.followed[token] = true
+	return token
+}
+
+func (w *restWalk) signUpInAndOut() {
+	in, header := w.ask("POST", "/api/v1/auth/register", "", `{"email":"ada@example.com",`+restPassword+`,"firstName":"Ada"}`, 201)
+	w.ada = in.text("signedIn.user.id")
+	if got := header.Get("Location"); w.ada == "" || got != restUsers+"/"+w.ada || header.Get("Cache-Control") != "no-store" {
+		w.t.Errorf("Register: Location is %q of %v", got, in)
+	}
+	taken, _ := w.ask("POST", "/api/v1/auth/register", "", `{"email":"ada@example.com",`+restPassword+`}`, 409)
+	if taken.text("code") != "already_exists" {
+		w.t.Errorf("a taken email: %v", taken)
+	}
+	in = w.login("ada@example.com", restPassword)
+	w.me = in.text("signedIn.tokens.accessToken")
+	other := w.login("ada@example.com", restPassword)
+	refreshed, _ := w.ask("POST", "/api/v1/auth/refresh", "", `{"refreshToken":"`+other.text("signedIn.tokens.refreshToken")+`"}`, 200)
+	w.ask("POST", "/api/v1/auth/logout", "", `{"refreshToken":"`+refreshed.text("tokens.refreshToken")+`"}`, 200)
+	w.ask("POST", "/api/v1/auth/refresh", "", `{"refreshToken":"`+refreshed.text("tokens.refreshToken")+`"}`, 401)
+}
+
+func (w *restWalk) ownAccount() {
+	got, header := w.ask("GET", "/api/v1/me", w.me, "", 200)
+	if got.text("user.id") != w.ada || header.Get("Etag") == "" {
+		w.t.Errorf("GetMe: %v with ETag %q", got, header.Get("Etag"))
+	}
+	got, _ = w.ask("PATCH", "/api/v1/me", w.me, `{"lastName":"Lovelace"}`, 200)
+	if got.text("user.firstName") != "Ada" || got.text("user.lastName") != "Lovelace" {
+		w.t.Errorf("UpdateMe without a mask: %v", got)
+	}
+	stale := got.text("user.etag")
+	got, _ = w.ask("PATCH", "/api/v1/me?updateMask=first_name,lastName", w.me, `{"firstName":"Augusta"}`, 200)
+	if got.text("user.firstName") != "Augusta" || got.text("user.lastName") != "" {
+		w.t.Errorf("UpdateMe with a mask: %v, want the last name cleared", got)
+	}
+	w.ask("PATCH", "/api/v1/me", w.me, `{"firstName":"Ada","etag":"`+stale+`"}`, 409)
+	w.ask("POST", "/api/v1/me/reauthenticate", w.me, `{`+restPassword+`}`, 200)
+	w.ask("POST", "/api/v1/me/password", w.me, `{"currentPassword":"correct horse battery","newPassword":"another horse battery"}`, 200)
+	w.ask("POST", "/api/v1/auth/login", "", `{"email":"ada@example.com",`+restPassword+`}`, 401)
+	in := w.login("ada@example.com", restNewPassword)
+	w.me = in.text("signedIn.tokens.accessToken")
+	w.login("ada@example.com", restNewPassword)
+}
+
+func (w *restWalk) ownSessionsAndLinks() {
+	sessions, _ := w.ask("GET", "/api/v1/me/sessions", w.me, "", 200)
+	ended := false
+	var header http.Header
+	for _, session := range sessions.list("sessions") {
+		if session["current"] != true && !ended {
+			_, header = w.ask("DELETE", "/api/v1/me/sessions/"+session.text("id"), w.me, "", 204)
+			ended = true
+		}
+	}
+	if !ended || header.Get("X-Request-Id") == "" {
+		w.t.Errorf("RevokeSession: no session ended of %v", sessions)
+	}
+	w.ask("POST", "/api/v1/me/sessions:revokeOthers", w.me, "", 200)
+	w.linkTo("ada@example.com", "verify") // of the registration, which the new restPassword supersedes
+	w.ask("POST", "/api/v1/me:sendVerificationEmail", w.me, "", 200)
+	got, _ := w.ask("POST", "/api/v1/auth/verifyEmail", "", `{"token":"`+w.linkTo("ada@example.com", "verify")+`",`+restNewPassword+`}`, 200)
+	if got.text("user.id") != w.ada {
+		w.t.Errorf("VerifyEmail: %v", got)
+	}
+	w.me = got.text("tokens.accessToken")
+	w.ask("POST", "/api/v1/me/email", w.me, `{"newEmail":"augusta@example.com"}`, 200)
+	w.ask("POST", "/api/v1/auth/confirmEmailChange", "", `{"token":"`+w.linkTo("augusta@example.com", "email")+`"}`, 200)
+	w.ask("POST", "/api/v1/auth/requestPasswordReset", "", `{"email":"augusta@example.com"}`, 200)
+	w.ask("POST", "/api/v1/auth/resetPassword", "", `{"token":"`+w.linkTo("augusta@example.com", "reset")+`","newPassword":"correct horse battery"}`, 200)
+	w.me = w.login("augusta@example.com", restPassword).text("signedIn.tokens.accessToken")
+	events, _ := w.ask("GET", "/api/v1/me/auditEvents?pageSize=5", w.me, "", 200)
+	if len(events.list("events")) != 5 || events.text("nextPageToken") == "" {
+		w.t.Errorf("ListMyAuditEvents: %v", events)
+	}
+	if all, _ := w.ask("GET", "/api/v1/me/export", w.me, "", 200); all.text("user.id") != w.ada || all.text("exportTime") == "" {
+		w.t.Errorf("ExportMe: %v", all)
+	}
+}
+
+func (w *restWalk) administration() {
+	w.ask("GET", restUsers, w.me, "", 403)
+	w.ask("GET", restUsers, "", "", 401)
+
+	w.admin = w.login(harness.AdminEmail, `"password":"`+harness.AdminPassword+`"`).text("signedIn.tokens.accessToken")
+	made, header := w.ask("POST", restUsers, w.admin, `{"user":{"email":"bob@example.com","firstName":"Bob"},`+restPassword+`}`, 201)
+	w.bob = made.text("user.id")
+	at := restUsers + "/" + w.bob
+	if header.Get("Location") != at {
+		w.t.Errorf("CreateUser: Location is %q, want %q", header.Get("Location"), at)
+	}
+	if got, _ := w.ask("GET", header.Get("Location"), w.admin, "", 200); got.text("user.email") != "bob@example.com" || got.text("user.firstName") != "Bob" {
+		w.t.Errorf("GetUser at the Location: %v", got)
+	}
+	// What restUsers searches by comes to it over the relay.
+	harness.Eventually(w.t, 10*time.Second, "list everybody", func() error {
+		page, _ := w.ask("GET", restUsers+"?page_size=1&orderBy=email&status=USER_STATUS_ACTIVE", w.admin, "", 200)
+		next, _ := w.ask("GET", restUsers+"?pageSize=100&orderBy=email&status=USER_STATUS_ACTIVE&pageToken="+page.text("nextPageToken"), w.admin, "", 200)
+		if len(page.list("users")) != 1 || len(next.list("users")) != 2 {
+			return fmt.Errorf("pages of %d and %d, want 1 and 2", len(page.list("users")), len(next.list("users")))
+		}
+		return nil
+	})
+	if got, _ := w.ask("PATCH", at, w.admin, `{"lastName":"Builder"}`, 200); got.text("user.firstName") != "Bob" || got.text("user.lastName") != "Builder" {
+		w.t.Errorf("UpdateUser: %v", got)
+	}
+	w.login("bob@example.com", restPassword)
+	held, _ := w.ask("GET", at+"/sessions", w.admin, "", 200)
+	if len(held.list("sessions")) != 1 {
+		w.t.Fatalf("ListUserSessions: %v", held)
+	}
+	w.ask("DELETE", at+"/sessions/"+held.list("sessions")[0].text("id"), w.admin, "", 204)
+	w.login("bob@example.com", restPassword)
+	if got, _ := w.ask("POST", at+":revokeSessions", w.admin, "", 200); got["revoked"] != float64(1) {
+		w.t.Errorf("RevokeUserSessions: %v", got)
+	}
+	if got, _ := w.ask("POST", at+":disable", w.admin, "", 200); got.text("user.status") != "USER_STATUS_DISABLED" {
+		w.t.Errorf("DisableUser: %v", got)
+	}
+	w.ask("POST", "/api/v1/auth/login", "", `{"email":"bob@example.com",`+restPassword+`}`, 403)
+	w.ask("POST", at+":enable", w.admin, "{}", 200)
+	if got, _ := w.ask("POST", at+":setRoles", w.admin, `{"roles":["editor"]}`, 200); len(got["user"].(map[string]any)["roles"].([]any)) != 1 {
+		w.t.Errorf("SetUserRoles: %v", got)
+	}
+	if got, _ := w.ask("POST", at+":changeEmail", w.admin, `{"email":"robert@example.com"}`, 200); got.text("user.email") != "robert@example.com" {
+		w.t.Errorf("ChangeUserEmail: %v", got)
+	}
+	w.ask("POST", at+":forcePasswordReset", w.admin, "", 200)
+	if got, _ := w.ask("GET", "/api/v1/auditEvents?userId="+strings.ToUpper(w.bob)+"&outcome=succeeded&event=account.&startTime=2020-01-01T00:00:00Z", w.admin, "", 200); len(got.list("events")) == 0 {
+		w.t.Errorf("ListAuditEvents: %v", got)
+	}
+}
+
+func (w *restWalk) deadLetter() {
+	lost := w.System.Invite(w.t, "lost@example.com")
+	harness.Eventually(w.t, 30*time.Second, "be refused once", func() error {
+		tag, err := w.Owner.Exec(w.t.Context(), "UPDATE auth.mails SET attempts = 2, next_attempt_time = now() WHERE id = $1 AND last_error <> ''", lost)
+		if err == nil && tag.RowsAffected() != 1 {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	harness.Eventually(w.t, 30*time.Second, "see the dead letter", func() error {
+		if mails, _ := w.ask("GET", "/api/v1/mails?status=MAIL_STATUS_FAILED", w.admin, "", 200); len(mails.list("mails")) != 1 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	if got, _ := w.ask("POST", "/api/v1/mails/"+lost+":retry", w.admin, "", 200); got.text("mail.id") != lost {
+		w.t.Errorf("RetryMail: %v", got)
+	}
+	w.ask("POST", "/api/v1/mails/"+w.bob+":retry", w.admin, "", 404)
+	at := restUsers + "/" + w.bob
+	w.ask("DELETE", at, w.admin, "", 204)
+	w.ask("GET", at, w.admin, "", 404)
+	w.ask("DELETE", at, w.admin, "", 404)
+}
+
+func (w *restWalk) endOfAccount() {
+	w.ask("POST", "/api/v1/me/sessions:revokeAll", w.me, "", 200)
+	w.me = w.login("augusta@example.com", restPassword).text("signedIn.tokens.accessToken")
+	w.ask("DELETE", "/api/v1/me", w.me, "", 204)
+	w.ask("POST", "/api/v1/auth/login", "", `{"email":"augusta@example.com",`+restPassword+`}`, 401)
 }
