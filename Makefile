@@ -2,9 +2,12 @@
 
 BUF := go tool -modfile=tools/go.mod buf
 
-.PHONY: all gen client web lint test test-fast bench build
+.PHONY: all gen client web lint check test test-fast bench build
 
 all: gen lint test
+
+# Runs all that needs nothing but Go.
+check: lint test
 
 # Generates gen/, web/openapi.json, web/postman.json and the pages on methods and
 # errors from proto/, offline: what our protos import from others is printed from
@@ -34,17 +37,17 @@ lint: .protodeps
 	$(BUF) lint
 	$(BUF) format --diff --exit-code proto
 
+# Structure, sizes, language, documents and compose.yaml are tests in checks/.
 test:
 	go test ./...
 
 # Without the packages that take longest: those that start processes, hash
 # passwords by the thousand, or make database clusters.
-SLOW := ^gatehouse/(auth|bff|bench|e2e|internal/postgres|internal/schema)$$
+SLOW := ^gatehouse/(auth|bff|bench|e2e(/.*)?|internal/postgres|internal/schema)$$
 
 test-fast:
 	go vet ./...
 	go test $$(go list ./... | grep -vE '$(SLOW)')
-	go test -run 'Links|AsTheyAre|Pages|PointDown|IsExplained|OnePerson' ./e2e
 
 bench:
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix bench/fastify; else echo "there is no npm here: Fastify will be left out"; fi

@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
@@ -25,13 +26,13 @@ func (f from) RoundTrip(request *http.Request) (*http.Response, error) {
 	request = request.Clone(request.Context())
 	request.Header.Set("X-Forwarded-For", f.address)
 	request.Header.Set("User-Agent", f.userAgent)
-	return h2c.Transport.RoundTrip(request)
+	return harness.H2C.Transport.RoundTrip(request)
 }
 
 // everyRow is every row of both schemas, as text, by table.
-func (s *system) everyRow(t *testing.T) map[string][]string {
+func everyRow(t *testing.T, s *harness.System) map[string][]string {
 	t.Helper()
-	rows, err := s.owner.Query(t.Context(), "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('auth', 'users')")
+	rows, err := s.Owner.Query(t.Context(), "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('auth', 'users')")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +42,7 @@ func (s *system) everyRow(t *testing.T) map[string][]string {
 	}
 	all := map[string][]string{}
 	for _, table := range tables {
-		rows, err := s.owner.Query(t.Context(), "SELECT r::text FROM "+table+" r")
+		rows, err := s.Owner.Query(t.Context(), "SELECT r::text FROM "+table+" r")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,45 +57,45 @@ func (s *system) everyRow(t *testing.T) map[string][]string {
 // audit, the tombstone and, for some minutes, the revocations and changes.
 func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 	t.Parallel()
-	for _, shape := range shapes {
-		t.Run(shape, func(t *testing.T) {
+	for _, shape := range harness.Shapes {
+		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
-			s := newSystem(t, shape)
-			edge := roleBff
-			if shape == "one process" {
+			s := harness.Start(t, shape)
+			edge := harness.RoleBff
+			if shape == harness.OneProcess {
 				edge = "up"
 			}
-			s.processes[edge].kill()
-			s.start(t, edge, "GATEHOUSE_TRUSTED_PROXIES=127.0.0.1")
+			s.Processes[edge].Kill()
+			s.Start(t, edge, "GATEHOUSE_TRUSTED_PROXIES=127.0.0.1")
 			over := &http.Client{Transport: from{"203.0.113.77", "Quasar/9.1"}}
-			anybody := s.clientOver(over, "")
-			made, err := anybody.auth.Register(t.Context(), &bffv1.RegisterRequest{
-				Email: "Wilhelmina@Murray.example", Password: "correct horse battery", FirstName: "Wilhelmina", LastName: "Harker",
+			anybody := s.ClientOver(over, "")
+			made, err := anybody.Auth.Register(t.Context(), &bffv1.RegisterRequest{
+				Email: "Wilhelmina@Murray.example", Password: harness.Password, FirstName: "Wilhelmina", LastName: "Harker",
 			})
 			if err != nil {
 				t.Fatalf("Register: %v", err)
 			}
 			id := made.GetSignedIn().GetUser().GetId()
 			tokens := []*bffv1.Tokens{made.GetSignedIn().GetTokens()}
-			if _, err := anybody.auth.Login(t.Context(), &bffv1.LoginRequest{Email: "wilhelmina@murray.example", Password: "wrong"}); err == nil {
+			if _, err := anybody.Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "wilhelmina@murray.example", Password: "wrong"}); err == nil {
 				t.Error("a wrong password was taken")
 			}
-			login, err := anybody.auth.Login(t.Context(), &bffv1.LoginRequest{Email: "wilhelmina@murray.example", Password: "correct horse battery"})
+			login, err := anybody.Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "wilhelmina@murray.example", Password: harness.Password})
 			if err != nil {
 				t.Fatalf("Login: %v", err)
 			}
 			tokens = append(tokens, login.GetSignedIn().GetTokens())
-			next, err := anybody.auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens[0].GetRefreshToken()})
+			next, err := anybody.Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens[0].GetRefreshToken()})
 			if err != nil {
 				t.Fatalf("Refresh: %v", err)
 			}
 			tokens = append(tokens, next.GetTokens())
-			admin := s.admin(t)
-			if _, err := admin.users.ChangeUserEmail(t.Context(), &bffv1.ChangeUserEmailRequest{UserId: id, Email: "mina@harker.example"}); err != nil {
+			admin := s.Admin(t).Client()
+			if _, err := admin.Users.ChangeUserEmail(t.Context(), &bffv1.ChangeUserEmailRequest{UserId: id, Email: "mina@harker.example"}); err != nil {
 				t.Fatalf("ChangeUserEmail: %v", err)
 			}
-			me := s.clientOver(over, tokens[2].GetAccessToken())
-			if _, err := me.account.UpdateMe(t.Context(), &bffv1.UpdateMeRequest{User: &bffv1.User{Locale: "cy-GB"}}); err != nil {
+			me := s.ClientOver(over, tokens[2].GetAccessToken())
+			if _, err := me.Account.UpdateMe(t.Context(), &bffv1.UpdateMeRequest{User: &bffv1.User{Locale: "cy-GB"}}); err != nil {
 				t.Fatalf("UpdateMe: %v", err)
 			}
 			traces := []string{"wilhelmina", "murray", "harker", "cy-gb", "203.0.113.77", "quasar", login.GetSignedIn().GetDeviceToken()}
@@ -103,7 +104,7 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 				traces = append(traces, given.GetAccessToken(), given.GetRefreshToken(), hash)
 			}
 			found := func(trace string) (where []string) {
-				for table, rows := range s.everyRow(t) {
+				for table, rows := range everyRow(t, s) {
 					for _, row := range rows {
 						if trace != "" && strings.Contains(strings.ToLower(row), strings.ToLower(trace)) {
 							where = append(where, table+" "+row)
@@ -117,7 +118,7 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 					t.Fatalf("%q stands nowhere before: there would be nothing to erase", trace)
 				}
 			}
-			export, err := me.account.ExportMe(t.Context(), &bffv1.ExportMeRequest{})
+			export, err := me.Account.ExportMe(t.Context(), &bffv1.ExportMeRequest{})
 			if err != nil {
 				t.Fatalf("ExportMe: %v", err)
 			}
@@ -133,11 +134,11 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 				}
 			}
 
-			if _, err := me.account.DeleteMe(t.Context(), &bffv1.DeleteMeRequest{}); err != nil {
+			if _, err := me.Account.DeleteMe(t.Context(), &bffv1.DeleteMeRequest{}); err != nil {
 				t.Fatalf("DeleteMe: %v", err)
 			}
-			eventually(t, time.Minute, "users is told", func() error {
-				if n := s.count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
+			harness.Eventually(t, time.Minute, "users receives the deletion", func() error {
+				if n := s.Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
 					return fmt.Errorf("%d rows in the outbox", n)
 				}
 				return nil
@@ -147,7 +148,7 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 					t.Errorf("%q still stands in %q", trace, where)
 				}
 			}
-			for table, rows := range s.everyRow(t) {
+			for table, rows := range everyRow(t, s) {
 				may := slices.Contains([]string{"auth.audit_events", "auth.revocations", "auth.changes", "users.changes", "users.tombstones"}, table)
 				for _, row := range rows {
 					if strings.Contains(row, id) && !may {
@@ -155,11 +156,11 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 					}
 				}
 			}
-			if n := s.count(t, "SELECT count(*) FROM auth.audit_events WHERE account_id = $1 AND event = 'account.delete'", id); n != 1 {
+			if n := s.Count(t, "SELECT count(*) FROM auth.audit_events WHERE account_id = $1 AND event = 'account.delete'", id); n != 1 {
 				t.Errorf("the deletion is %d times in the audit, want once", n)
 			}
-			_, err = anybody.auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens[2].GetRefreshToken()})
-			wantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
+			_, err = anybody.Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens[2].GetRefreshToken()})
+			harness.WantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
 		})
 	}
 }

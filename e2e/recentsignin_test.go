@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	policyv1 "gatehouse/gen/policy/v1"
 )
@@ -16,7 +17,7 @@ import (
 // recentRequests are requests of the methods that want a recent sign-in; %s is
 // another user's id.
 var recentRequests = map[protoreflect.Name]string{
-	"ChangePassword":     `{"currentPassword":"` + adminPassword + `","newPassword":"battery horse correct"}`,
+	"ChangePassword":     `{"currentPassword":"` + harness.AdminPassword + `","newPassword":"battery horse correct"}`,
 	"RequestEmailChange": `{"newEmail":"root@example.org"}`,
 	"DeleteMe":           `{}`,
 	"CreateUser":         `{"user":{"email":"backdoor@example.com","roles":["admin"]},"password":"battery horse correct"}`,
@@ -31,22 +32,22 @@ var recentRequests = map[protoreflect.Name]string{
 // nothing that it can do outlives it.
 func TestAnOldSignInChangesNobody(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "one process")
-	ada := s.signUp(t, "ada@example.com").GetUser().GetId()
-	if _, err := s.admin(t).users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: ada}); err != nil {
+	s := harness.Start(t, harness.OneProcess)
+	ada := s.SignUp(t, "ada@example.com").ID
+	if _, err := s.Admin(t).Client().Users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: ada}); err != nil {
 		t.Fatalf("DisableUser: %v", err)
 	}
-	login, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: adminPassword})
+	login, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: harness.AdminEmail, Password: harness.AdminPassword})
 	if err != nil {
 		t.Fatal(err)
 	}
 	token := login.GetSignedIn().GetTokens().GetAccessToken()
-	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() - interval '6 minutes'"); err != nil {
+	if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() - interval '6 minutes'"); err != nil {
 		t.Fatal(err)
 	}
 	accounts := func() (text string) {
 		t.Helper()
-		err := s.owner.QueryRow(t.Context(), "SELECT string_agg(a::text, ' ' ORDER BY id) || (SELECT count(*) FROM auth.links) FROM auth.accounts a").Scan(&text)
+		err := s.Owner.QueryRow(t.Context(), "SELECT string_agg(a::text, ' ' ORDER BY id) || (SELECT count(*) FROM auth.links) FROM auth.accounts a").Scan(&text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +70,7 @@ func TestAnOldSignInChangesNobody(t *testing.T) {
 			if strings.Contains(request, "%s") {
 				request = fmt.Sprintf(request, ada)
 			}
-			answered, _, body := s.post(t, fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name()), token, request)
+			answered, _, body := s.Post(t, fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name()), token, request)
 			if answered != http.StatusBadRequest || !strings.Contains(body, "REAUTHENTICATION_REQUIRED") {
 				t.Errorf("%s by an old sign-in: got %d %s, want REAUTHENTICATION_REQUIRED", method.Name(), answered, body)
 			}
@@ -82,14 +83,14 @@ func TestAnOldSignInChangesNobody(t *testing.T) {
 		t.Errorf("%d methods were tried, and recentRequests has %d", refused, len(recentRequests))
 	}
 	var audited int
-	err = s.owner.QueryRow(t.Context(), "SELECT count(*) FROM auth.audit_events WHERE outcome = 'refused' AND reason = 'REAUTHENTICATION_REQUIRED' AND event LIKE 'account.%' AND event <> 'account.password.change'").Scan(&audited)
+	err = s.Owner.QueryRow(t.Context(), "SELECT count(*) FROM auth.audit_events WHERE outcome = 'refused' AND reason = 'REAUTHENTICATION_REQUIRED' AND event LIKE 'account.%' AND event <> 'account.password.change'").Scan(&audited)
 	if err != nil || audited < 6 {
 		t.Errorf("the audit has %d refusals (%v), want those of the administrator's six methods", audited, err)
 	}
-	if _, err := s.client(token).account.Reauthenticate(t.Context(), &bffv1.ReauthenticateRequest{Password: adminPassword}); err != nil {
+	if _, err := s.Client(token).Account.Reauthenticate(t.Context(), &bffv1.ReauthenticateRequest{Password: harness.AdminPassword}); err != nil {
 		t.Fatalf("Reauthenticate: %v", err)
 	}
-	if _, err := s.client(token).users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: ada, Roles: []string{"editor"}}); err != nil {
+	if _, err := s.Client(token).Users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: ada, Roles: []string{"editor"}}); err != nil {
 		t.Errorf("SetUserRoles after Reauthenticate: %v", err)
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/pgtest"
 )
 
 // The passwords of the services' roles are derived from the first secret key. Copies
@@ -15,26 +17,21 @@ func TestARotationOfTheSecretKeyLocksNoCopyOutOfTheDatabase(t *testing.T) {
 	const newKey = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
 	env := func(keys string) []string {
 		return []string{
-			"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + keys, "GATEHOUSE_INTERNAL_KEY=" + internalKey, "GATEHOUSE_THROTTLE=off",
-			"GATEHOUSE_REGISTRATION=closed", "GATEHOUSE_PUBLIC_URL=http://localhost:8001", "GATEHOUSE_ADMIN_EMAIL=" + adminEmail, "GATEHOUSE_ADMIN_PASSWORD=" + adminPassword,
+			"DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + keys, "GATEHOUSE_INTERNAL_KEY=" + harness.InternalKey, "GATEHOUSE_THROTTLE=off",
+			"GATEHOUSE_REGISTRATION=closed", "GATEHOUSE_PUBLIC_URL=http://localhost:8001", "GATEHOUSE_ADMIN_EMAIL=" + harness.AdminEmail, "GATEHOUSE_ADMIN_PASSWORD=" + harness.AdminPassword,
 		}
 	}
 	apply := func(keys string) {
 		t.Helper()
-		if status, said := ended(t, env(keys), "schema", "apply"); status != 0 {
+		if status, said := harness.RunCommand(t, env(keys), "schema", "apply"); status != 0 {
 			t.Fatalf("schema apply: exit status %d, said %s", status, said)
 		}
 	}
-	owner := openPool(t, database)
-	copies := map[string]*system{}
+	owner := pgtest.Pool(t, database)
+	copies := map[string]*harness.System{}
 	start := func(keys string) {
 		t.Helper()
-		listen := freeAddress(t)
-		copies[keys] = &system{
-			url: "http://" + listen, owner: owner, processes: map[string]*process{},
-			roles: map[string]role{"serve": {env: env(keys), listen: listen}},
-		}
-		copies[keys].start(t, "serve")
+		copies[keys] = harness.StartServe(t, database, env(keys))
 	}
 	wantSignIn := func(when string) {
 		t.Helper()
@@ -43,8 +40,8 @@ func TestARotationOfTheSecretKeyLocksNoCopyOutOfTheDatabase(t *testing.T) {
 		}
 		for keys, one := range copies {
 			// A call that was given a connection which has just ended may fail.
-			eventually(t, 20*time.Second, when, func() error {
-				_, err := one.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: adminEmail, Password: adminPassword})
+			harness.Eventually(t, 20*time.Second, when, func() error {
+				_, err := one.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: harness.AdminEmail, Password: harness.AdminPassword})
 				if err != nil {
 					return fmt.Errorf("the copy with the keys %s: %w", keys, err)
 				}
@@ -52,8 +49,8 @@ func TestARotationOfTheSecretKeyLocksNoCopyOutOfTheDatabase(t *testing.T) {
 			})
 		}
 	}
-	apply(secretKey)
-	both := []string{secretKey + "," + newKey, newKey + "," + secretKey}
+	apply(harness.SecretKey)
+	both := []string{harness.SecretKey + "," + newKey, newKey + "," + harness.SecretKey}
 	start(both[0])
 	wantSignIn("the new key is second")
 	start(both[1])

@@ -8,30 +8,31 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
 func TestSessionsAreSeenAndEndedByTheirOwnerAndByAdministrators(t *testing.T) {
 	t.Parallel()
-	for _, shape := range shapes {
-		t.Run(shape, func(t *testing.T) {
+	for _, shape := range harness.Shapes {
+		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
-			s := newSystem(t, shape)
-			ada := s.signUp(t, "ada@example.com")
-			admin := s.admin(t)
-			login := func(userAgent string) (client, *bffv1.Tokens) {
+			s := harness.Start(t, shape)
+			ada := s.SignUp(t, "ada@example.com")
+			admin := s.Admin(t).Client()
+			login := func(userAgent string) (harness.Client, *bffv1.Tokens) {
 				t.Helper()
 				over := &http.Client{Transport: from{"203.0.113.1", userAgent}}
-				response, err := s.clientOver(over, "").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: "correct horse battery"})
+				response, err := s.ClientOver(over, "").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: harness.Password})
 				if err != nil {
 					t.Fatalf("Login: %v", err)
 				}
 				tokens := response.GetSignedIn().GetTokens()
-				return s.clientOver(over, tokens.GetAccessToken()), tokens
+				return s.ClientOver(over, tokens.GetAccessToken()), tokens
 			}
-			list := func(c client) map[string]*bffv1.Session {
+			list := func(c harness.Client) map[string]*bffv1.Session {
 				t.Helper()
-				response, err := c.account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
+				response, err := c.Account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
 				if err != nil {
 					t.Fatalf("ListSessions: %v", err)
 				}
@@ -43,10 +44,10 @@ func TestSessionsAreSeenAndEndedByTheirOwnerAndByAdministrators(t *testing.T) {
 			}
 			wantEnded := func(what string, tokens *bffv1.Tokens) {
 				t.Helper()
-				_, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens.GetRefreshToken()})
-				wantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
-				eventually(t, 10*time.Second, what+": the access token is refused", func() error {
-					_, err := s.client(tokens.GetAccessToken()).account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
+				_, err := s.Client("").Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens.GetRefreshToken()})
+				harness.WantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
+				harness.Eventually(t, 10*time.Second, what+": the access token is refused", func() error {
+					_, err := s.Client(tokens.GetAccessToken()).Account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
 					if connect.CodeOf(err) != connect.CodeUnauthenticated {
 						return fmt.Errorf("got %v", err)
 					}
@@ -62,45 +63,45 @@ func TestSessionsAreSeenAndEndedByTheirOwnerAndByAdministrators(t *testing.T) {
 			if got := sessions["laptop"]; got.GetIpAddress() != "127.0.0.1" || got.GetLastUsedTime() == nil || got.GetExpireTime() == nil {
 				t.Errorf("the laptop's session is %v, want its address, last use and end", got)
 			}
-			if _, err := phone.account.RevokeSession(t.Context(), &bffv1.RevokeSessionRequest{SessionId: sessions["laptop"].GetId()}); err != nil {
+			if _, err := phone.Account.RevokeSession(t.Context(), &bffv1.RevokeSessionRequest{SessionId: sessions["laptop"].GetId()}); err != nil {
 				t.Errorf("RevokeSession: %v", err)
 			}
 			wantEnded("one is revoked", laptopTokens)
-			others, err := phone.account.RevokeOtherSessions(t.Context(), &bffv1.RevokeOtherSessionsRequest{})
+			others, err := phone.Account.RevokeOtherSessions(t.Context(), &bffv1.RevokeOtherSessionsRequest{})
 			if err != nil || others.GetRevoked() != 1 {
 				t.Errorf("RevokeOtherSessions: %v, %v; want one", others, err)
 			}
-			wantEnded("the others are revoked", ada.GetTokens())
+			wantEnded("the others are revoked", &bffv1.Tokens{AccessToken: ada.Access, RefreshToken: ada.Refresh})
 			if sessions := list(phone); len(sessions) != 1 {
 				t.Errorf("the sessions are %v, want the phone's alone", sessions)
 			}
 
 			_, tabletTokens := login("tablet")
-			id := ada.GetUser().GetId()
-			seen, err := admin.users.ListUserSessions(t.Context(), &bffv1.ListUserSessionsRequest{UserId: id})
+			id := ada.ID
+			seen, err := admin.Users.ListUserSessions(t.Context(), &bffv1.ListUserSessionsRequest{UserId: id})
 			if err != nil || len(seen.GetSessions()) != 2 || seen.GetSessions()[0].GetUserAgent() != "tablet" || seen.GetSessions()[0].GetCurrent() {
 				t.Fatalf("ListUserSessions: %v, %v; want the tablet's first, and no current one", seen, err)
 			}
-			if _, err := admin.users.RevokeUserSession(t.Context(), &bffv1.RevokeUserSessionRequest{UserId: id, SessionId: seen.GetSessions()[0].GetId()}); err != nil {
+			if _, err := admin.Users.RevokeUserSession(t.Context(), &bffv1.RevokeUserSessionRequest{UserId: id, SessionId: seen.GetSessions()[0].GetId()}); err != nil {
 				t.Errorf("RevokeUserSession: %v", err)
 			}
 			wantEnded("an administrator revokes one", tabletTokens)
-			all, err := phone.account.RevokeAllSessions(t.Context(), &bffv1.RevokeAllSessionsRequest{})
+			all, err := phone.Account.RevokeAllSessions(t.Context(), &bffv1.RevokeAllSessionsRequest{})
 			if err != nil || all.GetRevoked() != 1 {
 				t.Errorf("RevokeAllSessions: %v, %v; want one", all, err)
 			}
 			wantEnded("all are revoked", phoneTokens)
-			for procedure, ask := range map[string]func(client) error{
-				"ListUserSessions": func(c client) error {
-					_, err := c.users.ListUserSessions(t.Context(), &bffv1.ListUserSessionsRequest{UserId: id})
+			for procedure, ask := range map[string]func(harness.Client) error{
+				"ListUserSessions": func(c harness.Client) error {
+					_, err := c.Users.ListUserSessions(t.Context(), &bffv1.ListUserSessionsRequest{UserId: id})
 					return err
 				},
-				"RevokeUserSession": func(c client) error {
-					_, err := c.users.RevokeUserSession(t.Context(), &bffv1.RevokeUserSessionRequest{UserId: id, SessionId: id})
+				"RevokeUserSession": func(c harness.Client) error {
+					_, err := c.Users.RevokeUserSession(t.Context(), &bffv1.RevokeUserSessionRequest{UserId: id, SessionId: id})
 					return err
 				},
-				"ListAuditEvents": func(c client) error {
-					_, err := c.users.ListAuditEvents(t.Context(), &bffv1.ListAuditEventsRequest{})
+				"ListAuditEvents": func(c harness.Client) error {
+					_, err := c.Users.ListAuditEvents(t.Context(), &bffv1.ListAuditEventsRequest{})
 					return err
 				},
 			} {
@@ -115,20 +116,20 @@ func TestSessionsAreSeenAndEndedByTheirOwnerAndByAdministrators(t *testing.T) {
 
 func TestTheAuditTellsAdministratorsAllAndPeopleWhatConcernsThem(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t, "three processes")
-	ada := s.signUp(t, "ada@example.com")
-	admin := s.admin(t)
-	id := ada.GetUser().GetId()
-	if _, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: "wrong"}); err == nil {
+	s := harness.Start(t, harness.ThreeProcesses)
+	ada := s.SignUp(t, "ada@example.com")
+	admin := s.Admin(t).Client()
+	id := ada.ID
+	if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: "wrong"}); err == nil {
 		t.Error("a wrong password was taken")
 	}
-	_, _ = s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "nobody@example.com", Password: "wrong"})
-	roles, err := admin.users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: id, Roles: []string{"editor"}})
+	_, _ = s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "nobody@example.com", Password: "wrong"})
+	roles, err := admin.Users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: id, Roles: []string{"editor"}})
 	if err != nil || roles.GetUser() == nil {
 		t.Fatalf("SetUserRoles: %v", err)
 	}
 	got := map[string]*bffv1.AuditEvent{}
-	all, err := admin.users.ListAuditEvents(t.Context(), &bffv1.ListAuditEventsRequest{UserId: id})
+	all, err := admin.Users.ListAuditEvents(t.Context(), &bffv1.ListAuditEventsRequest{UserId: id})
 	if err != nil {
 		t.Fatalf("ListAuditEvents: %v", err)
 	}
@@ -139,20 +140,20 @@ func TestTheAuditTellsAdministratorsAllAndPeopleWhatConcernsThem(t *testing.T) {
 	if len(all.GetEvents()) != 3 || change.GetActorId() == "" || change.GetActorId() == id || change.GetIpAddress() != "127.0.0.1" || change.GetUserAgent() == "" || change.GetRequestId() == "" {
 		t.Errorf("an administrator sees %v, want three events, the change with all of its origin", all.GetEvents())
 	}
-	strangers, err := admin.users.ListAuditEvents(t.Context(), &bffv1.ListAuditEventsRequest{Event: "session.", Outcome: "refused"})
+	strangers, err := admin.Users.ListAuditEvents(t.Context(), &bffv1.ListAuditEventsRequest{Event: "session.", Outcome: "refused"})
 	if err != nil || len(strangers.GetEvents()) != 2 || strangers.GetEvents()[0].GetUserId() != "" {
 		t.Errorf("the failed sign-ins are %v (%v), want two, the last one nobody's", strangers.GetEvents(), err)
 	}
 
 	// The roles have changed since the token was made.
-	refreshed, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.GetTokens().GetRefreshToken()})
+	refreshed, err := s.Client("").Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: ada.Refresh})
 	if err != nil {
 		t.Fatal(err)
 	}
-	me := s.client(refreshed.GetTokens().GetAccessToken())
+	me := s.Client(refreshed.GetTokens().GetAccessToken())
 	var own []*bffv1.AuditEvent
 	for req := (&bffv1.ListMyAuditEventsRequest{PageSize: 2}); ; {
-		page, err := me.account.ListMyAuditEvents(t.Context(), req)
+		page, err := me.Account.ListMyAuditEvents(t.Context(), req)
 		if err != nil {
 			t.Fatalf("ListMyAuditEvents: %v", err)
 		}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
 )
@@ -24,11 +25,11 @@ import (
 // The walk through the house, in each of its shapes.
 func TestStory(t *testing.T) {
 	t.Parallel()
-	for _, shape := range shapes {
-		t.Run(shape, func(t *testing.T) {
+	for _, shape := range harness.Shapes {
+		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
-			s := newSystem(t, shape)
-			for name, part := range map[string]func(*testing.T, *system){
+			s := harness.Start(t, shape)
+			for name, part := range map[string]func(*testing.T, *harness.System){
 				"sign up, in and out with plain JSON":      signingWithPlainJSON,
 				"GetMe over every protocol":                getMeOverEveryProtocol,
 				"administration":                           administration,
@@ -50,8 +51,8 @@ func TestStory(t *testing.T) {
 	}
 }
 
-func signingWithPlainJSON(t *testing.T, s *system) {
-	status, header, body := s.post(t, "/bff.v1.AuthService/Register", "",
+func signingWithPlainJSON(t *testing.T, s *harness.System) {
+	status, header, body := s.Post(t, "/bff.v1.AuthService/Register", "",
 		`{"email":"plain@example.com","password":"correct horse battery","firstName":"Plain","lastName":"Json"}`)
 	if status != http.StatusOK || header.Get("Cache-Control") != "no-store" {
 		t.Fatalf("Register: %d, Cache-Control %q: %s", status, header.Get("Cache-Control"), body)
@@ -76,76 +77,76 @@ func signingWithPlainJSON(t *testing.T, s *system) {
 	if registered.SignedIn.User["firstName"] != "Plain" || registered.SignedIn.User["etag"] == "" || len(registered.Errors) > 0 {
 		t.Errorf("Register answered %s, want the profile in it", body)
 	}
-	if status, _, body = s.post(t, "/bff.v1.AuthService/Login", "", `{"email":"PLAIN@example.com","password":"correct horse battery"}`); status != http.StatusOK {
+	if status, _, body = s.Post(t, "/bff.v1.AuthService/Login", "", `{"email":"PLAIN@example.com","password":"correct horse battery"}`); status != http.StatusOK {
 		t.Errorf("Login: %d %s", status, body)
 	}
-	status, _, body = s.post(t, "/bff.v1.AuthService/Refresh", "", `{"refreshToken":"`+tokens.RefreshToken+`"}`)
+	status, _, body = s.Post(t, "/bff.v1.AuthService/Refresh", "", `{"refreshToken":"`+tokens.RefreshToken+`"}`)
 	var refreshed struct {
 		Tokens struct{ AccessToken, RefreshToken string }
 	}
 	if err := json.Unmarshal([]byte(body), &refreshed); status != http.StatusOK || err != nil || refreshed.Tokens.RefreshToken == tokens.RefreshToken {
 		t.Fatalf("Refresh: %d %s", status, body)
 	}
-	if status, _, body = s.post(t, "/bff.v1.AccountService/GetMe", refreshed.Tokens.AccessToken, `{}`); status != http.StatusOK {
+	if status, _, body = s.Post(t, "/bff.v1.AccountService/GetMe", refreshed.Tokens.AccessToken, `{}`); status != http.StatusOK {
 		t.Errorf("GetMe: %d %s", status, body)
 	}
-	if status, _, body = s.post(t, "/bff.v1.AuthService/Logout", "", `{"refreshToken":"`+refreshed.Tokens.RefreshToken+`"}`); status != http.StatusOK || body != "{}" {
+	if status, _, body = s.Post(t, "/bff.v1.AuthService/Logout", "", `{"refreshToken":"`+refreshed.Tokens.RefreshToken+`"}`); status != http.StatusOK || body != "{}" {
 		t.Errorf("Logout: %d %s", status, body)
 	}
-	status, _, body = s.post(t, "/bff.v1.AuthService/Refresh", "", `{"refreshToken":"`+refreshed.Tokens.RefreshToken+`"}`)
+	status, _, body = s.Post(t, "/bff.v1.AuthService/Refresh", "", `{"refreshToken":"`+refreshed.Tokens.RefreshToken+`"}`)
 	if status != http.StatusUnauthorized || !strings.Contains(body, "SESSION_ENDED") {
 		t.Errorf("Refresh after Logout: %d %s", status, body)
 	}
 }
 
-func getMeOverEveryProtocol(t *testing.T, s *system) {
-	ada := s.signUp(t, "protocols@example.com")
-	token := ada.GetTokens().GetAccessToken()
-	want, err := s.client(token).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+func getMeOverEveryProtocol(t *testing.T, s *harness.System) {
+	ada := s.SignUp(t, "protocols@example.com")
+	token := ada.Access
+	want, err := s.Client(token).Account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 	if err != nil {
 		t.Fatalf("GetMe: %v", err)
 	}
-	if !proto.Equal(want.GetUser(), ada.GetUser()) || len(want.GetSessions()) != 1 || !want.GetSessions()[0].GetCurrent() ||
+	if !proto.Equal(want.GetUser(), ada.User) || len(want.GetSessions()) != 1 || !want.GetSessions()[0].GetCurrent() ||
 		want.GetSecurity().GetActiveSessions() != 1 || len(want.GetErrors()) != 0 {
 		t.Fatalf("GetMe answered %v", want)
 	}
 	http1 := &http.Client{Transport: &http.Transport{}}
-	for name, c := range map[string]client{
-		"Connect JSON":                s.client(token, connecthttp.WithProtoJSON()),
-		"Connect over HTTP/1.1":       s.clientOver(http1, token),
-		"Connect GET":                 s.client(token, connecthttp.WithHTTPGet()),
-		"Connect GET over HTTP/1.1":   s.clientOver(http1, token, connecthttp.WithHTTPGet(), connecthttp.WithProtoJSON()),
-		"gRPC":                        s.client(token, connecthttp.WithGRPC()),
-		"gRPC-Web":                    s.client(token, connecthttp.WithGRPCWeb()),
-		"gRPC-Web over HTTP/1.1":      s.clientOver(http1, token, connecthttp.WithGRPCWeb()),
-		"gRPC with gzip in the query": s.client(token, connecthttp.WithGRPC(), connecthttp.WithSendGzip()),
+	for name, c := range map[string]harness.Client{
+		"Connect JSON":                s.Client(token, connecthttp.WithProtoJSON()),
+		"Connect over HTTP/1.1":       s.ClientOver(http1, token),
+		"Connect GET":                 s.Client(token, connecthttp.WithHTTPGet()),
+		"Connect GET over HTTP/1.1":   s.ClientOver(http1, token, connecthttp.WithHTTPGet(), connecthttp.WithProtoJSON()),
+		"gRPC":                        s.Client(token, connecthttp.WithGRPC()),
+		"gRPC-Web":                    s.Client(token, connecthttp.WithGRPCWeb()),
+		"gRPC-Web over HTTP/1.1":      s.ClientOver(http1, token, connecthttp.WithGRPCWeb()),
+		"gRPC with gzip in the query": s.Client(token, connecthttp.WithGRPC(), connecthttp.WithSendGzip()),
 	} {
-		got, err := c.account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+		got, err := c.Account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		} else if !proto.Equal(got, want) {
 			t.Errorf("%s answered %v, want %v", name, got, want)
 		}
-		_, err = c.users.ListUsers(t.Context(), &bffv1.ListUsersRequest{})
-		wantReason(t, err, connect.CodePermissionDenied, "PERMISSION_DENIED")
+		_, err = c.Users.ListUsers(t.Context(), &bffv1.ListUsersRequest{})
+		harness.WantReason(t, err, connect.CodePermissionDenied, "PERMISSION_DENIED")
 	}
 
 	query := url.Values{"connect": {"v1"}, "encoding": {"json"}, "message": {"{}"}}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/bff.v1.AccountService/GetMe?"+query.Encode(), nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/bff.v1.AccountService/GetMe?"+query.Encode(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header.Set("Authorization", "Bearer "+token)
-	status, _, body := do(t, request)
+	status, _, body := harness.Do(t, request)
 	var got bffv1.GetMeResponse
 	if err := protojson.Unmarshal([]byte(body), &got); status != http.StatusOK || err != nil || !proto.Equal(&got, want) {
 		t.Errorf("a plain GET: %d %s (%v)", status, body, err)
 	}
 }
 
-func administration(t *testing.T, s *system) {
-	admin := s.admin(t)
-	created, err := admin.users.CreateUser(t.Context(), &bffv1.CreateUserRequest{
+func administration(t *testing.T, s *harness.System) {
+	admin := s.Admin(t).Client()
+	created, err := admin.Users.CreateUser(t.Context(), &bffv1.CreateUserRequest{
 		User:     &bffv1.User{Email: "managed@example.com", FirstName: "Man", LastName: "Aged", Locale: "en", Roles: []string{"editor"}},
 		Password: "a quiet lighthouse keeper",
 	})
@@ -157,14 +158,14 @@ func administration(t *testing.T, s *system) {
 		user.GetStatus() != bffv1.UserStatus_USER_STATUS_ACTIVE || user.GetEtag() == "" || len(created.GetErrors()) != 0 {
 		t.Errorf("CreateUser answered %v", created)
 	}
-	got, err := admin.users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: user.GetId()})
+	got, err := admin.Users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: user.GetId()})
 	if err != nil || !proto.Equal(got.GetUser(), user) {
 		t.Errorf("GetUser: %v, %v; want %v", got, err, user)
 	}
-	_, err = admin.users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: "Managed@example.com"}, Password: "a quiet lighthouse keeper"})
-	wantReason(t, err, connect.CodeAlreadyExists, "EMAIL_TAKEN")
+	_, err = admin.Users.CreateUser(t.Context(), &bffv1.CreateUserRequest{User: &bffv1.User{Email: "Managed@example.com"}, Password: "a quiet lighthouse keeper"})
+	harness.WantReason(t, err, connect.CodeAlreadyExists, "EMAIL_TAKEN")
 
-	updated, err := admin.users.UpdateUser(t.Context(), &bffv1.UpdateUserRequest{
+	updated, err := admin.Users.UpdateUser(t.Context(), &bffv1.UpdateUserRequest{
 		User:       &bffv1.User{Id: user.GetId(), FirstName: "Woman", LastName: "ignored", Etag: user.GetEtag()},
 		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"first_name", "locale"}},
 	})
@@ -174,62 +175,62 @@ func administration(t *testing.T, s *system) {
 	if u := updated.GetUser(); u.GetFirstName() != "Woman" || u.GetLastName() != "Aged" || u.GetLocale() != "" || u.GetEtag() == user.GetEtag() {
 		t.Errorf("UpdateUser answered %v: want the masked fields changed and no other", u)
 	}
-	_, err = admin.users.UpdateUser(t.Context(), &bffv1.UpdateUserRequest{
+	_, err = admin.Users.UpdateUser(t.Context(), &bffv1.UpdateUserRequest{
 		User: &bffv1.User{Id: user.GetId(), FirstName: "Late", Etag: user.GetEtag()},
 	})
-	wantReason(t, err, connect.CodeAborted, "ETAG_MISMATCH")
+	harness.WantReason(t, err, connect.CodeAborted, "ETAG_MISMATCH")
 
 	login := func() error {
-		_, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "managed@example.com", Password: "a quiet lighthouse keeper"})
+		_, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "managed@example.com", Password: "a quiet lighthouse keeper"})
 		return err
 	}
-	disabled, err := admin.users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: user.GetId()})
+	disabled, err := admin.Users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: user.GetId()})
 	if err != nil || disabled.GetUser().GetStatus() != bffv1.UserStatus_USER_STATUS_DISABLED {
 		t.Errorf("DisableUser: %v, %v", disabled, err)
 	}
-	wantReason(t, login(), connect.CodePermissionDenied, "ACCOUNT_DISABLED")
-	enabled, err := admin.users.EnableUser(t.Context(), &bffv1.EnableUserRequest{UserId: user.GetId()})
+	harness.WantReason(t, login(), connect.CodePermissionDenied, "ACCOUNT_DISABLED")
+	enabled, err := admin.Users.EnableUser(t.Context(), &bffv1.EnableUserRequest{UserId: user.GetId()})
 	if err != nil || enabled.GetUser().GetStatus() != bffv1.UserStatus_USER_STATUS_ACTIVE {
 		t.Errorf("EnableUser: %v, %v", enabled, err)
 	}
 	if err := login(); err != nil {
 		t.Errorf("Login once enabled: %v", err)
 	}
-	roles, err := admin.users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: user.GetId(), Roles: []string{"b", "a"}})
+	roles, err := admin.Users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: user.GetId(), Roles: []string{"b", "a"}})
 	if err != nil || !slices.Equal(roles.GetUser().GetRoles(), []string{"a", "b"}) {
 		t.Errorf("SetUserRoles: %v, %v", roles, err)
 	}
-	moved, err := admin.users.ChangeUserEmail(t.Context(), &bffv1.ChangeUserEmailRequest{UserId: user.GetId(), Email: "moved@example.com"})
+	moved, err := admin.Users.ChangeUserEmail(t.Context(), &bffv1.ChangeUserEmailRequest{UserId: user.GetId(), Email: "moved@example.com"})
 	if err != nil || moved.GetUser().GetEmail() != "moved@example.com" {
 		t.Errorf("ChangeUserEmail: %v, %v", moved, err)
 	}
-	found, err := admin.users.ListUsers(t.Context(), &bffv1.ListUsersRequest{Query: "moved@"})
+	found, err := admin.Users.ListUsers(t.Context(), &bffv1.ListUsersRequest{Query: "moved@"})
 	if err != nil || len(found.GetUsers()) != 1 || found.GetUsers()[0].GetId() != user.GetId() {
 		t.Errorf("searching the new email: %v, %v", found, err)
 	}
-	revoked, err := admin.users.RevokeUserSessions(t.Context(), &bffv1.RevokeUserSessionsRequest{UserId: user.GetId()})
+	revoked, err := admin.Users.RevokeUserSessions(t.Context(), &bffv1.RevokeUserSessionsRequest{UserId: user.GetId()})
 	if err != nil || revoked.GetRevoked() != 1 {
 		t.Errorf("RevokeUserSessions: %v, %v; want 1", revoked, err)
 	}
-	if _, err := admin.users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: user.GetId()}); err != nil {
+	if _, err := admin.Users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: user.GetId()}); err != nil {
 		t.Errorf("DeleteUser: %v", err)
 	}
-	_, err = admin.users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: user.GetId()})
-	wantReason(t, err, connect.CodeNotFound, "USER_NOT_FOUND")
-	_, err = admin.users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: user.GetId()})
-	wantReason(t, err, connect.CodeNotFound, "USER_NOT_FOUND")
-	found, err = admin.users.ListUsers(t.Context(), &bffv1.ListUsersRequest{Query: "moved@"})
+	_, err = admin.Users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: user.GetId()})
+	harness.WantReason(t, err, connect.CodeNotFound, "USER_NOT_FOUND")
+	_, err = admin.Users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: user.GetId()})
+	harness.WantReason(t, err, connect.CodeNotFound, "USER_NOT_FOUND")
+	found, err = admin.Users.ListUsers(t.Context(), &bffv1.ListUsersRequest{Query: "moved@"})
 	if err != nil || len(found.GetUsers()) != 0 {
 		t.Errorf("searching a deleted user: %v, %v", found, err)
 	}
 }
 
-func pagingAndSearching(t *testing.T, s *system) {
-	admin := s.admin(t)
+func pagingAndSearching(t *testing.T, s *harness.System) {
+	admin := s.Admin(t).Client()
 	var want []string
 	for i := range 7 {
 		email := fmt.Sprintf("page-%d@example.com", i)
-		_, err := admin.users.CreateUser(t.Context(), &bffv1.CreateUserRequest{
+		_, err := admin.Users.CreateUser(t.Context(), &bffv1.CreateUserRequest{
 			User: &bffv1.User{Email: email, FirstName: "Grace", LastName: fmt.Sprintf("Pager%d", i)}, Password: "a paged password",
 		})
 		if err != nil {
@@ -243,7 +244,7 @@ func pagingAndSearching(t *testing.T, s *system) {
 		var got []string
 		request := &bffv1.ListUsersRequest{PageSize: 3, Query: "page-", OrderBy: order}
 		for {
-			page, err := admin.users.ListUsers(t.Context(), request)
+			page, err := admin.Users.ListUsers(t.Context(), request)
 			if err != nil {
 				t.Fatalf("ListUsers by %q: %v", order, err)
 			}
@@ -261,12 +262,12 @@ func pagingAndSearching(t *testing.T, s *system) {
 	for query, want := range map[string]int{
 		"PAGE-3": 1, "grace pager": 7, "pager6": 1, "GRACE PAGER2": 1, "%": 0, "page_": 0, "ace": 0,
 	} {
-		page, err := admin.users.ListUsers(t.Context(), &bffv1.ListUsersRequest{Query: query})
+		page, err := admin.Users.ListUsers(t.Context(), &bffv1.ListUsersRequest{Query: query})
 		if err != nil || len(page.GetUsers()) != want {
 			t.Errorf("searching %q: %d users, %v; want %d", query, len(page.GetUsers()), err, want)
 		}
 	}
-	page, err := admin.users.ListUsers(t.Context(), &bffv1.ListUsersRequest{Query: "page-", Status: bffv1.UserStatus_USER_STATUS_DISABLED})
+	page, err := admin.Users.ListUsers(t.Context(), &bffv1.ListUsersRequest{Query: "page-", Status: bffv1.UserStatus_USER_STATUS_DISABLED})
 	if err != nil || len(page.GetUsers()) != 0 {
 		t.Errorf("searching the disabled: %v, %v; want none", page, err)
 	}
@@ -278,12 +279,12 @@ func reversed(items []string) []string {
 	return turned
 }
 
-func foreignPageToken(t *testing.T, s *system) {
-	admin := s.admin(t)
+func foreignPageToken(t *testing.T, s *harness.System) {
+	admin := s.Admin(t).Client()
 	for i := range 2 {
-		s.signUp(t, fmt.Sprintf("token-%d@example.com", i))
+		s.SignUp(t, fmt.Sprintf("token-%d@example.com", i))
 	}
-	page, err := admin.users.ListUsers(t.Context(), &bffv1.ListUsersRequest{PageSize: 1, Query: "token-"})
+	page, err := admin.Users.ListUsers(t.Context(), &bffv1.ListUsersRequest{PageSize: 1, Query: "token-"})
 	if err != nil || page.GetNextPageToken() == "" {
 		t.Fatalf("ListUsers: %v, %v", page, err)
 	}
@@ -294,47 +295,50 @@ func foreignPageToken(t *testing.T, s *system) {
 		"damaged":        {Query: "token-", PageToken: page.GetNextPageToken()[1:]},
 		"made up":        {Query: "token-", PageToken: "next"},
 	} {
-		_, err := admin.users.ListUsers(t.Context(), request)
+		_, err := admin.Users.ListUsers(t.Context(), request)
 		if err == nil {
 			t.Errorf("%s was accepted", name)
 			continue
 		}
-		wantReason(t, err, connect.CodeInvalidArgument, "PAGE_TOKEN_INVALID")
+		harness.WantReason(t, err, connect.CodeInvalidArgument, "PAGE_TOKEN_INVALID")
 	}
 }
 
-func oneselfAndOthers(t *testing.T, s *system) {
-	ada, bob := s.signUp(t, "self@example.com"), s.signUp(t, "other@example.com")
-	me := s.client(ada.GetTokens().GetAccessToken())
-	if got, err := me.users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: ada.GetUser().GetId()}); err != nil || got.GetUser().GetEmail() != "self@example.com" {
+func oneselfAndOthers(t *testing.T, s *harness.System) {
+	ada, bob := s.SignUp(t, "self@example.com"), s.SignUp(t, "other@example.com")
+	me := ada.Client()
+	if got, err := me.Users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: ada.ID}); err != nil || got.GetUser().GetEmail() != "self@example.com" {
 		t.Errorf("GetUser of oneself: %v, %v", got, err)
 	}
-	_, err := me.users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: bob.GetUser().GetId()})
-	wantReason(t, err, connect.CodePermissionDenied, "PERMISSION_DENIED")
-	_, err = me.users.UpdateUser(t.Context(), &bffv1.UpdateUserRequest{User: &bffv1.User{Id: bob.GetUser().GetId(), FirstName: "Hacked"}})
-	wantReason(t, err, connect.CodePermissionDenied, "PERMISSION_DENIED")
-	for name, call := range map[string]func(client) error{
-		"ListUsers": func(c client) error { _, err := c.users.ListUsers(t.Context(), &bffv1.ListUsersRequest{}); return err },
-		"DeleteUser": func(c client) error {
-			_, err := c.users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: ada.GetUser().GetId()})
+	_, err := me.Users.GetUser(t.Context(), &bffv1.GetUserRequest{UserId: bob.ID})
+	harness.WantReason(t, err, connect.CodePermissionDenied, "PERMISSION_DENIED")
+	_, err = me.Users.UpdateUser(t.Context(), &bffv1.UpdateUserRequest{User: &bffv1.User{Id: bob.ID, FirstName: "Hacked"}})
+	harness.WantReason(t, err, connect.CodePermissionDenied, "PERMISSION_DENIED")
+	for name, call := range map[string]func(harness.Client) error{
+		"ListUsers": func(c harness.Client) error {
+			_, err := c.Users.ListUsers(t.Context(), &bffv1.ListUsersRequest{})
 			return err
 		},
-		"SetUserRoles": func(c client) error {
-			_, err := c.users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: ada.GetUser().GetId(), Roles: []string{"admin"}})
+		"DeleteUser": func(c harness.Client) error {
+			_, err := c.Users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: ada.ID})
+			return err
+		},
+		"SetUserRoles": func(c harness.Client) error {
+			_, err := c.Users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: ada.ID, Roles: []string{"admin"}})
 			return err
 		},
 	} {
 		if err := call(me); connect.CodeOf(err) != connect.CodePermissionDenied {
 			t.Errorf("%s by somebody without a role: %v, want permission_denied", name, err)
 		}
-		if err := call(s.client("")); connect.CodeOf(err) != connect.CodeUnauthenticated {
+		if err := call(s.Client("")); connect.CodeOf(err) != connect.CodeUnauthenticated {
 			t.Errorf("%s by nobody: %v, want unauthenticated", name, err)
 		}
 	}
 }
 
-func badInput(t *testing.T, s *system) {
-	token := s.signUp(t, "input@example.com").GetTokens().GetAccessToken()
+func badInput(t *testing.T, s *harness.System) {
+	token := s.SignUp(t, "input@example.com").Access
 	register := func(fields string) string {
 		return `{"email":"bad@example.com","password":"correct horse battery",` + fields + `}`
 	}
@@ -359,7 +363,7 @@ func badInput(t *testing.T, s *system) {
 		"a wrong enum":           {"/bff.v1.UserService/ListUsers", `{"status":"NOPE"}`, "PERMISSION_DENIED", "", 403},
 		"unknown fields do pass": {"/bff.v1.AuthService/Login", `{"email":"input@example.com","password":"correct horse battery","hat":1}`, "", "", 200},
 	} {
-		status, _, body := s.post(t, test.procedure, token, test.body)
+		status, _, body := s.Post(t, test.procedure, token, test.body)
 		var answer struct {
 			Message string
 			Details []struct {
@@ -387,30 +391,21 @@ func badInput(t *testing.T, s *system) {
 			t.Errorf("%s: %d %q about %q, want %d %q about %q: %.300s", name, status, reason, field, test.status, test.reason, test.field, body)
 		}
 	}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/bff.v1.AuthService/Login", strings.NewReader(`{}`))
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/bff.v1.AuthService/Login", strings.NewReader(`{}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded") // as curl does by itself
-	if status, header, body := do(t, request); status != http.StatusUnsupportedMediaType || header.Get("Accept-Post") == "" || !strings.Contains(body, "CONTENT_TYPE_UNSUPPORTED") {
+	if status, header, body := harness.Do(t, request); status != http.StatusUnsupportedMediaType || header.Get("Accept-Post") == "" || !strings.Contains(body, "CONTENT_TYPE_UNSUPPORTED") {
 		t.Errorf("without a content type: %d %s, want 415 in words", status, body)
 	}
-	if n := s.count(t, "SELECT count(*) FROM auth.accounts WHERE email = 'bad@example.com'"); n != 0 {
+	if n := s.Count(t, "SELECT count(*) FROM auth.accounts WHERE email = 'bad@example.com'"); n != 0 {
 		t.Error("bad input made an account")
 	}
 }
 
-func (s *system) count(t testing.TB, sql string, args ...any) int {
-	t.Helper()
-	var n int
-	if err := s.owner.QueryRow(t.Context(), sql, args...).Scan(&n); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	return n
-}
-
-func reflection(t *testing.T, s *system) {
-	stream := grpcreflect.NewClient(h2c, s.url).NewStream(t.Context())
+func reflection(t *testing.T, s *harness.System) {
+	stream := grpcreflect.NewClient(harness.H2C, s.URL).NewStream(t.Context())
 	defer stream.Close()
 	names, err := stream.ListServices()
 	if err != nil {
@@ -435,39 +430,39 @@ func reflection(t *testing.T, s *system) {
 	}
 }
 
-func besideTheAPI(t *testing.T, s *system) {
+func besideTheAPI(t *testing.T, s *harness.System) {
 	for path, want := range map[string]string{
 		"/": "Gatehouse", "/docs": "swagger-ui-bundle.js", "/redoc": "redoc.standalone.js", "/openapi.json": "/bff.v1.AccountService/GetMe",
 		"/postman.json": "{{baseUrl}}/api/v1/me", "/status.json": `"name":"users","well":true`, "/.well-known/jwks.json": `"crv":"Ed25519"`, "/livez": "ok", "/readyz": "ok",
 	} {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+path, nil)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if status, _, body := do(t, request); status != http.StatusOK || !strings.Contains(body, want) {
+		if status, _, body := harness.Do(t, request); status != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("%s: %d, want 200 with %q in %.200s", path, status, want, body)
 		}
 	}
 	// The gateway serves no internal method.
-	if status, _, body := s.post(t, "/auth.v1.AccountService/GetAccount", "", `{}`); status != http.StatusNotFound {
+	if status, _, body := s.Post(t, "/auth.v1.AccountService/GetAccount", "", `{}`); status != http.StatusNotFound {
 		t.Errorf("an internal method on the gateway: %d %s", status, body)
 	}
 }
 
-func myOwnAccount(t *testing.T, s *system) {
-	ada := s.signUp(t, "mine@example.com")
-	me := s.client(ada.GetTokens().GetAccessToken())
-	second, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "mine@example.com", Password: "correct horse battery"})
+func myOwnAccount(t *testing.T, s *harness.System) {
+	ada := s.SignUp(t, "mine@example.com")
+	me := ada.Client()
+	second, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "mine@example.com", Password: harness.Password})
 	if err != nil {
 		t.Fatal(err)
 	}
-	sessions, err := me.account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
+	sessions, err := me.Account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
 	if err != nil || len(sessions.GetSessions()) != 2 {
 		t.Fatalf("ListSessions: %v, %v; want 2", sessions, err)
 	}
 	for _, session := range sessions.GetSessions() {
 		if !session.GetCurrent() {
-			if _, err := me.account.RevokeSession(t.Context(), &bffv1.RevokeSessionRequest{SessionId: session.GetId()}); err != nil {
+			if _, err := me.Account.RevokeSession(t.Context(), &bffv1.RevokeSessionRequest{SessionId: session.GetId()}); err != nil {
 				t.Errorf("RevokeSession: %v", err)
 			}
 		}
@@ -475,108 +470,108 @@ func myOwnAccount(t *testing.T, s *system) {
 			t.Errorf("the session's address is %q, want 127.0.0.1", session.GetIpAddress())
 		}
 	}
-	_, err = s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: second.GetSignedIn().GetTokens().GetRefreshToken()})
-	wantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
+	_, err = s.Client("").Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: second.GetSignedIn().GetTokens().GetRefreshToken()})
+	harness.WantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
 
-	updated, err := me.account.UpdateMe(t.Context(), &bffv1.UpdateMeRequest{User: &bffv1.User{LastName: "King"}})
+	updated, err := me.Account.UpdateMe(t.Context(), &bffv1.UpdateMeRequest{User: &bffv1.User{LastName: "King"}})
 	if err != nil || updated.GetUser().GetLastName() != "King" || updated.GetUser().GetFirstName() != "Ada" {
 		t.Errorf("UpdateMe: %v, %v", updated, err)
 	}
-	_, err = me.account.ChangePassword(t.Context(), &bffv1.ChangePasswordRequest{CurrentPassword: "wrong", NewPassword: "another horse battery"})
-	wantReason(t, err, connect.CodeInvalidArgument, "PASSWORD_WRONG")
-	_, err = me.account.ChangePassword(t.Context(), &bffv1.ChangePasswordRequest{CurrentPassword: "correct horse battery", NewPassword: "another horse battery"})
+	_, err = me.Account.ChangePassword(t.Context(), &bffv1.ChangePasswordRequest{CurrentPassword: "wrong", NewPassword: "another horse battery"})
+	harness.WantReason(t, err, connect.CodeInvalidArgument, "PASSWORD_WRONG")
+	_, err = me.Account.ChangePassword(t.Context(), &bffv1.ChangePasswordRequest{CurrentPassword: harness.Password, NewPassword: "another horse battery"})
 	if err != nil {
 		t.Errorf("ChangePassword: %v", err)
 	}
-	if _, err := s.owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() - interval '1 hour' WHERE account_id = $1", ada.GetUser().GetId()); err != nil {
+	if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() - interval '1 hour' WHERE account_id = $1", ada.ID); err != nil {
 		t.Fatal(err)
 	}
-	_, err = me.account.DeleteMe(t.Context(), &bffv1.DeleteMeRequest{})
-	wantReason(t, err, connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED")
-	if _, err := me.account.Reauthenticate(t.Context(), &bffv1.ReauthenticateRequest{Password: "another horse battery"}); err != nil {
+	_, err = me.Account.DeleteMe(t.Context(), &bffv1.DeleteMeRequest{})
+	harness.WantReason(t, err, connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED")
+	if _, err := me.Account.Reauthenticate(t.Context(), &bffv1.ReauthenticateRequest{Password: "another horse battery"}); err != nil {
 		t.Errorf("Reauthenticate: %v", err)
 	}
-	if _, err := me.account.DeleteMe(t.Context(), &bffv1.DeleteMeRequest{}); err != nil {
+	if _, err := me.Account.DeleteMe(t.Context(), &bffv1.DeleteMeRequest{}); err != nil {
 		t.Errorf("DeleteMe: %v", err)
 	}
-	eventually(t, time.Second, "the token of a deleted account is refused", func() error {
-		_, err := me.account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+	harness.Eventually(t, time.Second, "the token of a deleted account is refused", func() error {
+		_, err := me.Account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 		if fault.Reason(err) != "TOKEN_STALE" {
 			return fmt.Errorf("GetMe: %w", err)
 		}
 		return nil
 	})
-	if n := s.count(t, "SELECT count(*) FROM users.profiles WHERE id = $1", ada.GetUser().GetId()); n != 0 {
+	if n := s.Count(t, "SELECT count(*) FROM users.profiles WHERE id = $1", ada.ID); n != 0 {
 		t.Error("the profile outlived its account")
 	}
 }
 
 // Guarantee 2: what is revoked is refused within a second, though tokens are
 // stateless.
-func revokedTokens(t *testing.T, s *system) {
-	admin := s.admin(t)
+func revokedTokens(t *testing.T, s *harness.System) {
+	admin := s.Admin(t).Client()
 	for name, test := range map[string]struct {
-		revoke func(signedIn *bffv1.SignedIn) error
+		revoke func(who *harness.Person) error
 		reason string
 	}{
-		"logout": {func(who *bffv1.SignedIn) error {
-			_, err := s.client("").auth.Logout(t.Context(), &bffv1.LogoutRequest{RefreshToken: who.GetTokens().GetRefreshToken()})
+		"logout": {func(who *harness.Person) error {
+			_, err := s.Client("").Auth.Logout(t.Context(), &bffv1.LogoutRequest{RefreshToken: who.Refresh})
 			return err
 		}, "SESSION_ENDED"},
-		"an administrator's revocation": {func(who *bffv1.SignedIn) error {
-			_, err := admin.users.RevokeUserSessions(t.Context(), &bffv1.RevokeUserSessionsRequest{UserId: who.GetUser().GetId()})
+		"an administrator's revocation": {func(who *harness.Person) error {
+			_, err := admin.Users.RevokeUserSessions(t.Context(), &bffv1.RevokeUserSessionsRequest{UserId: who.ID})
 			return err
 		}, "SESSION_ENDED"},
-		"other roles": {func(who *bffv1.SignedIn) error {
-			_, err := admin.users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: who.GetUser().GetId(), Roles: []string{"editor"}})
+		"other roles": {func(who *harness.Person) error {
+			_, err := admin.Users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: who.ID, Roles: []string{"editor"}})
 			return err
 		}, "TOKEN_STALE"},
-		"a disabled user": {func(who *bffv1.SignedIn) error {
-			_, err := admin.users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: who.GetUser().GetId()})
+		"a disabled user": {func(who *harness.Person) error {
+			_, err := admin.Users.DisableUser(t.Context(), &bffv1.DisableUserRequest{UserId: who.ID})
 			return err
 		}, "SESSION_ENDED"},
 	} {
-		who := s.signUp(t, strings.ReplaceAll(name, " ", "-")+"@example.com")
-		token := who.GetTokens().GetAccessToken()
-		if _, err := s.client(token).account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
+		who := s.SignUp(t, strings.ReplaceAll(name, " ", "-")+"@example.com")
+		token := who.Access
+		if _, err := s.Client(token).Account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
 			t.Errorf("%s: GetMe before: %v", name, err)
 		}
 		if err := test.revoke(who); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		eventually(t, time.Second, name, func() error {
-			_, err := s.client(token).account.GetMe(t.Context(), &bffv1.GetMeRequest{})
+		harness.Eventually(t, time.Second, name, func() error {
+			_, err := s.Client(token).Account.GetMe(t.Context(), &bffv1.GetMeRequest{})
 			if fault.Reason(err) != test.reason {
 				return fmt.Errorf("GetMe: %w, want %s", err, test.reason)
 			}
 			return nil
 		})
-		if name == "other roles" { // which a refresh mends
-			refreshed, err := s.client("").auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: who.GetTokens().GetRefreshToken()})
+		if name == "other roles" { // which a refresh fixes
+			refreshed, err := s.Client("").Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: who.Refresh})
 			if err != nil {
 				t.Errorf("Refresh: %v", err)
 			}
-			if _, err := s.client(refreshed.GetTokens().GetAccessToken()).account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
+			if _, err := s.Client(refreshed.GetTokens().GetAccessToken()).Account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil {
 				t.Errorf("GetMe with the roles of now: %v", err)
 			}
 		}
 	}
 }
 
-func logsHoldNoSecret(t *testing.T, s *system) {
+func logsHoldNoSecret(t *testing.T, s *harness.System) {
 	const secret = "a secret that logs must not hold"
-	_, err := s.client("").auth.Login(t.Context(), &bffv1.LoginRequest{Email: "logged@example.com", Password: secret})
-	wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
-	s.post(t, "/bff.v1.AuthService/Login", "", `{"email":"logged@example.com","password":["`+secret+`"]}`)
-	registered, err := s.client("").auth.Register(t.Context(), &bffv1.RegisterRequest{Email: "logged@example.com", Password: secret})
+	_, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "logged@example.com", Password: secret})
+	harness.WantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
+	s.Post(t, "/bff.v1.AuthService/Login", "", `{"email":"logged@example.com","password":["`+secret+`"]}`)
+	registered, err := s.Client("").Auth.Register(t.Context(), &bffv1.RegisterRequest{Email: "logged@example.com", Password: secret})
 	if err != nil {
 		t.Fatal(err)
 	}
 	tokens := registered.GetSignedIn().GetTokens()
-	s.post(t, "/bff.v1.AccountService/GetMe", tokens.GetAccessToken()+"x", `{}`)
-	s.post(t, "/bff.v1.AuthService/Refresh", "", `{"refreshToken":"`+tokens.GetRefreshToken()+`"}`)
-	for name, process := range s.processes {
-		logged := process.stderr.String() + process.stdout.String()
+	s.Post(t, "/bff.v1.AccountService/GetMe", tokens.GetAccessToken()+"x", `{}`)
+	s.Post(t, "/bff.v1.AuthService/Refresh", "", `{"refreshToken":"`+tokens.GetRefreshToken()+`"}`)
+	for name, process := range s.Processes {
+		logged := process.Stderr.String() + process.Stdout.String()
 		for what, text := range map[string]string{
 			"a password": secret, "an access token": tokens.GetAccessToken(), "a refresh token": tokens.GetRefreshToken(), "a hash": "$argon2id$",
 		} {

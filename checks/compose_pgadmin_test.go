@@ -1,0 +1,153 @@
+package checks
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"gatehouse/checks/composefile"
+	"gatehouse/internal/schema"
+)
+
+func TestPgAdminIsConnectedToTheDatabase(t *testing.T) {
+	t.Parallel()
+	project := composefile.Fresh(t)
+	pgadmin, postgres := project.Services["pgadmin"], project.Services["postgres"]
+	for _, mount := range pgadmin.Volumes {
+		if _, err := os.Stat(mount.Source); mount.Type == types.VolumeTypeBind && err != nil {
+			t.Errorf("pgadmin mounts what isn't there: %v", err)
+		}
+	}
+	i := slices.IndexFunc(pgadmin.Volumes, func(v types.ServiceVolumeConfig) bool { return v.Target == "/pgadmin4/servers.json" })
+	if i < 0 {
+		t.Fatal("pgadmin is given no list of servers")
+	}
+	text, err := os.ReadFile(pgadmin.Volumes[i].Source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list struct {
+		Servers map[string]struct {
+			Name, Group, Host, MaintenanceDB, Username string
+			Port                                       int
+			ConnectionParameters                       map[string]string
+		}
+	}
+	if err := json.Unmarshal(text, &list); err != nil {
+		t.Fatalf("the list of servers: %v", err)
+	}
+	server, ok := list.Servers["1"]
+	if !ok || len(list.Servers) != 1 {
+		t.Fatalf("the list has the servers %v, want one", list.Servers)
+	}
+	database := *postgres.Environment["POSTGRES_DB"]
+	reader, err := url.Parse(*project.Services["schema"].Environment["READER_DATABASE_URL"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := reader.User.Username()
+	password, _ := reader.User.Password()
+	if user != schema.RoleName(database, schema.Reader) {
+		t.Errorf("the schema job makes %s for pgAdmin", user)
+	}
+	if server.Name == "" || server.Group == "" || server.Host != "postgres" || server.Port != 5432 || server.MaintenanceDB != database || server.Username != user {
+		t.Errorf("the list has %+v, want postgres:5432, the database %s and the user %s", server, database, user)
+	}
+
+	// In server mode the image copies the password file that PGPASS_FILE names to
+	// the storage of its first user, where the list's paths begin, with the mode
+	// that libpq insists on.
+	if got := server.ConnectionParameters["passfile"]; got != "/.pgpass" {
+		t.Errorf("the list's password file is %q", got)
+	}
+	if len(pgadmin.Configs) != 1 || pgadmin.Configs[0].Target != *pgadmin.Environment["PGPASS_FILE"] {
+		t.Fatalf("pgadmin is given %+v, want its PGPASS_FILE", pgadmin.Configs)
+	}
+	want := fmt.Sprintf("postgres:5432:*:%s:%s", user, password)
+	if got := project.Configs[pgadmin.Configs[0].Source].Content; got != want {
+		t.Errorf("the password file is %q, want %q", got, want)
+	}
+	for name := range pgadmin.Environment {
+		value := *pgadmin.Environment[name]
+		if owner := *postgres.Environment["POSTGRES_PASSWORD"]; strings.Contains(value, owner) || strings.Contains(want, owner) {
+			t.Errorf("pgAdmin's %s holds the owner's password", name)
+		}
+	}
+}
+
+// DNS rebinding: a browser takes a page's requests to any address that the
+// page's host name is pointed at, and sends that name as Host.
+func TestPgAdminAsksForThePasswordAndAnswersThisMachineAlone(t *testing.T) {
+	t.Parallel()
+	script := composefile.NewEnvScript(t)
+	_, said, secrets := script.RunVerbose(t)
+	project, err := composefile.Load(t.Context(), secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	environment := project.Services["pgadmin"].Environment
+	if mode := environment["PGADMIN_CONFIG_SERVER_MODE"]; mode == nil || *mode != "True" {
+		t.Error("PGADMIN_CONFIG_SERVER_MODE is not True: pgAdmin would ask for no password")
+	}
+	// A literal of Python.
+	var hosts []string
+	if allowed := environment["PGADMIN_CONFIG_ALLOWED_HOSTS"]; allowed == nil {
+		t.Error("pgAdmin answers any host")
+	} else if err := json.Unmarshal([]byte(strings.ReplaceAll(*allowed, "'", `"`)), &hosts); err != nil || !slices.Equal(hosts, []string{"localhost", "127.0.0.1"}) {
+		t.Errorf("pgAdmin answers the hosts %s (%v)", *allowed, err)
+	}
+	check := project.Services["pgadmin"].HealthCheck.Test
+	if at, err := url.Parse(check[len(check)-1]); err != nil || !slices.Contains(hosts, at.Hostname()) {
+		t.Errorf("the health check asks %q, whose host pgAdmin would refuse", check)
+	}
+	password := *environment["PGADMIN_DEFAULT_PASSWORD"]
+	_, again, _ := script.RunVerbose(t)
+	for when, banner := range map[string]string{"the first time": said, "again": again} {
+		for _, want := range []string{"http://localhost:5050", *environment["PGADMIN_DEFAULT_EMAIL"], password} {
+			if !strings.Contains(banner, want) {
+				t.Errorf("run %s, deploy/env.sh doesn't print %s but:\n%s", when, want, banner)
+			}
+		}
+		for name, secret := range secrets {
+			if secret != "" && name != "PGADMIN_PASSWORD" && strings.Contains(banner, secret) {
+				t.Errorf("run %s, deploy/env.sh prints %s", when, name)
+			}
+		}
+	}
+}
+
+// The version before made .env without pgAdmin's passwords, and compose.yaml
+// asks for them.
+func TestEnvScriptAddsToAnOlderFile(t *testing.T) {
+	t.Parallel()
+	script := composefile.NewEnvScript(t)
+	path, made := script.Run(t)
+	old := ""
+	for _, name := range slices.Sorted(maps.Keys(made)) {
+		if !slices.Contains(composefile.Optional, name) && name != "PGADMIN_PASSWORD" && name != "READER_DATABASE_PASSWORD" {
+			old += "\n" + name + "=" + made[name]
+		}
+	}
+	if err := os.WriteFile(path, []byte(old[1:]), 0o600); err != nil { // whose last line has no end
+		t.Fatal(err)
+	}
+	_, secrets := script.Run(t)
+	if !slices.Equal(slices.Sorted(maps.Keys(secrets)), slices.Sorted(maps.Keys(made))) {
+		t.Errorf(".env has %q, want %q", slices.Sorted(maps.Keys(secrets)), slices.Sorted(maps.Keys(made)))
+	}
+	for name, before := range made {
+		if added := !strings.Contains(old, name+"="); secrets[name] == before == added && before != "" {
+			t.Errorf("%s is %q, and was %q", name, secrets[name], before)
+		}
+	}
+	if _, err := composefile.Load(t.Context(), secrets); err != nil {
+		t.Errorf("compose.yaml with it: %v", err)
+	}
+}

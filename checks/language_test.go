@@ -1,0 +1,104 @@
+package checks
+
+import (
+	"go/parser"
+	"go/scanner"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// avoided lists words and phrases that readers cannot search for, with the standard
+// term. Only those are here that have no correct use in this repository.
+var avoided = []struct{ phrase, use string }{
+	{`mend(s|ed|ing)?`, "fix"},
+	{`anew`, "again"},
+	{`(let|lets|letting) go of`, "prune, release, close"},
+	{`counts? no more`, "is no longer valid"},
+	{`no more counts?`, "is no longer valid"},
+	{`so long as`, "while"},
+	{`whoever`, "name the actor"},
+	{`of what`, "name the thing"},
+	{`what is where`, "name the thing"},
+	{`(is|are|was|were) told`, "receives"},
+	{`gives? up on`, "stops retrying"},
+	{`hears? of`, "receives"},
+	{`stands? in for`, "replaces"},
+	{`(is|are|was|were) away`, "is unreachable"},
+	{`in vain`, "without success"},
+	{`amiss`, "wrong"},
+	{`befalls?|befell`, "happens to"},
+	{`thereby|therein|thereof|hitherto|henceforth`, "use a short clause"},
+	{`as of now`, "now"},
+}
+
+// avoidedWords matches any of them as whole words, over line breaks.
+var avoidedWords = func() *regexp.Regexp {
+	var all []string
+	for _, one := range avoided {
+		all = append(all, strings.ReplaceAll(one.phrase, " ", `[\s/#*]+`))
+	}
+	return regexp.MustCompile(`(?i)\b(` + strings.Join(all, "|") + `)\b`)
+}()
+
+func suggestion(found string) string {
+	found = strings.Join(strings.FieldsFunc(found, func(r rune) bool { return strings.ContainsRune(" \t\n/#*", r) }), " ")
+	for _, one := range avoided {
+		if regexp.MustCompile(`(?i)^(` + one.phrase + `)$`).MatchString(found) {
+			return `"` + found + `": ` + one.use
+		}
+	}
+	return found
+}
+
+// TestTheLanguageIsStandard refuses the avoided words in comments and strings of Go,
+// in the contract, in documents, in pages, and in scripts.
+func TestTheLanguageIsStandard(t *testing.T) {
+	t.Parallel()
+	for _, path := range tracked(t, ".go", ".md", ".proto", ".html", ".ts", ".js", ".sql", ".sh", ".yaml", "Makefile", "Dockerfile") {
+		if strings.Contains(path, "node_modules/") || strings.HasPrefix(path, "web/vendor") || path == "checks/language_test.go" || filepath.Base(path) == "package-lock.json" {
+			continue
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if filepath.Ext(path) == ".go" {
+			text = prose(t, path, text)
+		}
+		for _, found := range avoidedWords.FindAllIndex(text, -1) {
+			line := 1 + strings.Count(string(text[:found[0]]), "\n")
+			t.Errorf("%s:%d: %s", path, line, suggestion(string(text[found[0]:found[1]])))
+		}
+	}
+}
+
+// prose blanks out all of a Go file but its comments and strings. Lines stay.
+func prose(t *testing.T, path string, text []byte) []byte {
+	t.Helper()
+	if _, err := parser.ParseFile(token.NewFileSet(), path, text, parser.PackageClauseOnly); err != nil {
+		t.Fatal(err)
+	}
+	files := token.NewFileSet()
+	file := files.AddFile(path, files.Base(), len(text))
+	var s scanner.Scanner
+	s.Init(file, text, nil, scanner.ScanComments)
+	kept := make([]byte, len(text))
+	for i, c := range text {
+		if kept[i] = ' '; c == '\n' {
+			kept[i] = c
+		}
+	}
+	for {
+		position, kind, literal := s.Scan()
+		switch kind {
+		case token.EOF:
+			return kept
+		case token.COMMENT, token.STRING:
+			copy(kept[file.Offset(position):], literal)
+		}
+	}
+}

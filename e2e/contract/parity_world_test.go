@@ -1,0 +1,397 @@
+package contract
+
+import (
+	"crypto/ed25519"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"gatehouse/e2e/harness"
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/mailtest"
+)
+
+// parityWorld is a system with the people whom the cases are about. Nothing that
+// a case does changes what another case sees of them: a person who is changed is made
+// for the case and the surface.
+type parityWorld struct {
+	*harness.System
+	people map[string]*harness.Person
+	// hashing is held by who has a password looked at.
+	hashing sync.Mutex
+}
+
+// newParityWorld signs up alice and bob, who change nothing; the administrator,
+// the one there is; stale, whose roles have changed since; ended, whose session
+// was revoked; disabled; gone, who was deleted; and weary, who signed in an hour
+// ago.
+func newParityWorld(t *testing.T, s *harness.System) *parityWorld {
+	t.Helper()
+	w := &parityWorld{System: s, people: map[string]*harness.Person{"": {}, "garbage": {Access: "not.a.token"}}}
+	w.people["admin"] = s.Admin(t)
+	for _, name := range []string{"alice", "bob", "stale", "ended", "disabled", "gone", "weary"} {
+		w.people[name] = s.SignUp(t, "parity-"+name+"@example.com")
+	}
+	of := &subject{world: w, t: t, links: map[string]string{}}
+	for _, step := range []parityStep{
+		{Call: "UserService/SetUserRoles", As: "admin", Send: map[string]any{"userId": "{{stale.id}}", "roles": []string{"editor"}}},
+		{Call: "AuthService/Logout", Send: map[string]any{"refreshToken": "{{ended.refresh}}"}},
+		{Call: "UserService/DisableUser", As: "admin", Send: map[string]any{"userId": "{{disabled.id}}"}},
+		{Call: "UserService/DeleteUser", As: "admin", Send: map[string]any{"userId": "{{gone.id}}"}},
+	} {
+		of.take(step)
+	}
+	if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() - interval '1 hour' WHERE id = $1", w.people["weary"].Session); err != nil {
+		t.Fatal(err)
+	}
+	// The administrator's calls take longer than a sign-in is recent.
+	if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() + interval '1 hour' WHERE id = $1", w.people["admin"].Session); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"stale", "ended", "disabled", "gone"} {
+		harness.Eventually(t, 5*time.Second, name+"'s token is refused", func() error {
+			if status, _, body := s.Post(t, "/bff.v1.AccountService/ListSessions", w.people[name].Access, "{}"); status != 401 {
+				return fmt.Errorf("%d %s", status, body)
+			}
+			return nil
+		})
+	}
+	return w
+}
+
+// renew gets those whose sessions are alive new tokens: the old ones last for
+// five minutes.
+func (w *parityWorld) renew(t *testing.T) {
+	t.Helper()
+	of := &subject{world: w, t: t, links: map[string]string{}}
+	for _, name := range []string{"admin", "alice", "bob", "weary"} {
+		of.take(parityStep{Call: "AuthService/Refresh", Send: map[string]any{"refreshToken": "{{" + name + ".refresh}}"}})
+		w.people[name].Access, w.people[name].Refresh = of.stepField("tokens.accessToken"), of.stepField("tokens.refreshToken")
+	}
+}
+
+const foreignKeyID = "parity"
+
+// publishForeignKey has auth publish a key that another holds the private half
+// of, so that tokens can be signed that auth never would.
+func publishForeignKey(t testing.TB, s *harness.System) ed25519.PrivateKey {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const insert = `
+		INSERT INTO auth.signing_keys (kid, public_key, sealed_private_key, sign_time)
+		VALUES ($1, $2, decode(repeat('00', 64), 'hex'), now() + interval '1 hour')`
+	if _, err := s.Owner.Exec(t.Context(), insert, foreignKeyID, []byte(public)); err != nil {
+		t.Fatal(err)
+	}
+	return private
+}
+
+// signTokens makes bearers of alice's token with one thing changed: expired,
+// stranger, whose token is for another audience, and unsigned.
+func (w *parityWorld) signTokens(t testing.TB, key ed25519.PrivateKey) {
+	t.Helper()
+	sign := func(change func(claims jwt.MapClaims)) *harness.Person {
+		var claims jwt.MapClaims
+		if _, _, err := jwt.NewParser().ParseUnverified(w.people["alice"].Access, &claims); err != nil {
+			t.Fatal(err)
+		}
+		change(claims)
+		token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claims)
+		token.Header["typ"], token.Header["kid"] = "at+jwt", foreignKeyID
+		text, err := token.SignedString(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &harness.Person{Access: text}
+	}
+	w.people["twin"] = sign(func(jwt.MapClaims) {})
+	harness.Eventually(t, 30*time.Second, "the key is believed", func() error {
+		if status, _, body := w.Post(t, "/bff.v1.AccountService/ListSessions", w.people["twin"].Access, "{}"); status != 200 {
+			return fmt.Errorf("%d %s", status, body)
+		}
+		return nil
+	})
+	w.people["expired"] = sign(func(claims jwt.MapClaims) { claims["exp"] = time.Now().Add(-time.Hour).Unix() })
+	w.people["stranger"] = sign(func(claims jwt.MapClaims) { claims["aud"] = "another" })
+	w.people["forger"] = &harness.Person{Access: w.people["twin"].Access[:len(w.people["twin"].Access)-10] + "AAAAAAAAAA"}
+}
+
+// failToSignIn fails often enough that the account has to wait, for an hour.
+func (w *parityWorld) failToSignIn(t *testing.T, email string) {
+	t.Helper()
+	of := &subject{world: w, t: t, links: map[string]string{}}
+	for range 5 {
+		of.take(parityStep{Call: "AuthService/Login", Send: map[string]any{"email": email, "password": "wrong"}, Reason: "CREDENTIALS_INVALID"})
+	}
+	if _, err := w.Owner.Exec(t.Context(), "UPDATE auth.throttles SET wait_until = now() + interval '1 hour'"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// subject is whom one case is about on one surface. New has signed up for it,
+// made was invited by the administrator; each is made when they are first named.
+// Moved is nobody yet, but has a mailbox.
+type subject struct {
+	world     *parityWorld
+	t         *testing.T
+	new, made *harness.Person
+	random    string
+	step      any               // what the last step answered
+	links     map[string]string // that were mailed
+}
+
+var placeholder = regexp.MustCompile(`\{\{([a-z]+)(?:[. ]([A-Za-z0-9._]+))?\}\}`)
+
+// fill puts in what a text names: {{alice.id}}, a fact of a person of the world,
+// new or made; {{random}}, which is another for each case and surface; {{step.…}},
+// a field of the last answer; {{mail.kept}} or {{mail.erased}}, the id
+// of a mail that was given up; {{long 101}}, so many letters; and
+// {{byte ff}}, which need not be text.
+func (s *subject) fill(text string) string {
+	return placeholder.ReplaceAllStringFunc(text, func(found string) string {
+		parts := placeholder.FindStringSubmatch(found)
+		name, of := parts[1], parts[2]
+		switch name {
+		case "random":
+			return s.number()
+		case "long":
+			n, err := strconv.Atoi(of)
+			if err != nil {
+				s.t.Fatalf("%s: %v", found, err)
+			}
+			return strings.Repeat("x", n)
+		case "byte":
+			octet, err := hex.DecodeString(of)
+			if err != nil {
+				s.t.Fatalf("%s: %v", found, err)
+			}
+			return string(octet)
+		case "step":
+			return s.stepField(of)
+		case "mail":
+			return s.mailGivenUp(of)
+		}
+		person := s.person(name)
+		switch of {
+		case "id":
+			return person.ID
+		case "email":
+			return person.Email
+		case "access":
+			return person.Access
+		case "refresh":
+			return person.Refresh
+		case "device":
+			return person.Device
+		case "session":
+			return person.Session
+		case "etag":
+			return person.ETag
+		case "verify_email", "invitation", "reset_password", "confirm_email":
+			return s.link(of, person.Email)
+		}
+		s.t.Fatalf("%s names nothing", found)
+		return ""
+	})
+}
+
+var (
+	numbers  int
+	numberMu sync.Mutex
+)
+
+func (s *subject) number() string {
+	if s.random == "" {
+		numberMu.Lock()
+		defer numberMu.Unlock()
+		numbers++
+		s.random = fmt.Sprintf("n%dx", numbers)
+	}
+	return s.random
+}
+
+func (s *subject) token(as string) string { return s.person(as).Access }
+
+func (s *subject) person(name string) *harness.Person {
+	switch name {
+	case "new":
+		if s.new == nil {
+			s.new = s.signUp()
+		}
+		return s.new
+	case "moved":
+		return &harness.Person{Email: "moved-" + s.number() + "@example.com"}
+	case "made":
+		if s.made == nil {
+			user := s.take(parityStep{Call: "UserService/CreateUser", As: "admin", Send: map[string]any{
+				"user": map[string]any{"email": "made-{{random}}@example.com", "firstName": "Grace", "lastName": "Hopper"},
+			}})["user"].(map[string]any)
+			s.made = &harness.Person{ID: user["id"].(string), Email: user["email"].(string), ETag: user["etag"].(string)}
+		}
+		return s.made
+	}
+	person := s.world.people[name]
+	if person == nil {
+		s.t.Fatalf("there is no %q in this world", name)
+	}
+	return person
+}
+
+func (s *subject) signUp() *harness.Person {
+	answer := s.take(parityStep{Call: "AuthService/Register", Send: map[string]any{
+		"email": "new-{{random}}@example.com", "password": harness.Password, "firstName": "Ada", "lastName": "Lovelace",
+	}})
+	text, _ := json.Marshal(answer)
+	var in bffv1.RegisterResponse
+	if err := protojson.Unmarshal(text, &in); err != nil {
+		s.t.Fatal(err)
+	}
+	return harness.PersonOf(s.t, s.world.Connect, in.GetSignedIn())
+}
+
+// take makes a call before the case's own, and returns what it answers.
+func (s *subject) take(step parityStep) map[string]any {
+	s.t.Helper()
+	s.fill(step.Once)
+	call := &wireCall{procedure: "/bff.v1." + step.Call, method: methodOf(step.Call), header: map[string]string{}}
+	call.text = s.json(step.Send)
+	for name, value := range step.Header {
+		call.header[name] = s.fill(value)
+	}
+	if step.As != "" {
+		call.header["Authorization"] = "Bearer " + s.token(step.As)
+	}
+	got, err := s.world.ask(s.t.Context(), plainJSON{s.world.URL, "POST"}, call)
+	if err != nil {
+		s.t.Fatalf("%s: %v", step.Call, err)
+	}
+	if got.failure != nil {
+		if !slices.Contains(strings.Fields(step.Reason), got.failure.reason()) {
+			s.t.Fatalf("before: %s: %s", step.Call, got.failure)
+		}
+		return nil
+	}
+	written, err := protojson.Marshal(got.message)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var answer map[string]any
+	_ = json.Unmarshal(written, &answer)
+	s.step = answer
+	return answer
+}
+
+// stepField is a field of the last answer, such as "mails.0.id".
+func (s *subject) stepField(path string) string {
+	at := s.step
+	for _, name := range strings.Split(path, ".") {
+		switch inner := at.(type) {
+		case map[string]any:
+			at = inner[name]
+		case []any:
+			n, err := strconv.Atoi(name)
+			if err != nil || n >= len(inner) {
+				s.t.Fatalf("%s: there is none in %v", path, s.step)
+			}
+			at = inner[n]
+		}
+	}
+	text, ok := at.(string)
+	if !ok {
+		s.t.Fatalf("%s: there is none in %v", path, s.step)
+	}
+	return text
+}
+
+// mailGivenUp makes a dead letter and returns its id:
+// one that is still kept, or one whose text is erased.
+func (s *subject) mailGivenUp(which string) (id string) {
+	s.t.Helper()
+	const insert = `
+		INSERT INTO auth.mails (id, kind, recipient, sealed_values, last_error, fail_time)
+		VALUES (gen_random_uuid(), 'new_sign_in', 'away@example.com', CASE $1 WHEN 'kept' THEN '\x00'::bytea END, 'greylisted', now())
+		RETURNING id::text`
+	if err := s.world.Owner.QueryRow(s.t.Context(), insert, which).Scan(&id); err != nil {
+		s.t.Fatal(err)
+	}
+	return id
+}
+
+var mailedLink = regexp.MustCompile(`#token=(ghl_[A-Za-z0-9_-]{43})`)
+
+// link is the token of the link of a kind of mail to somebody.
+func (s *subject) link(kind, to string) (token string) {
+	s.t.Helper()
+	if known := s.links[kind+to]; known != "" {
+		return known
+	}
+	defer func() { s.links[kind+to] = token }()
+	harness.Eventually(s.t, 30*time.Second, "find the mail to "+to, func() error {
+		files, err := filepath.Glob(filepath.Join(s.world.Mailbox(), "*-"+kind+"-*.eml"))
+		if err != nil {
+			return err
+		}
+		for i := len(files) - 1; i >= 0; i-- { // named by their times
+			raw, err := os.ReadFile(files[i])
+			if err != nil {
+				return err
+			}
+			if mail, err := mailtest.Parse(raw); err == nil && strings.Contains(mail.Header.Get("To"), to) {
+				if found := mailedLink.FindStringSubmatch(mail.Text); found != nil {
+					token = found[1]
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("there is none among %d", len(files))
+	})
+	return token
+}
+
+// json writes a value with all that it names put in.
+func (s *subject) json(value map[string]any) string {
+	if value == nil {
+		value = map[string]any{}
+	}
+	text, err := json.Marshal(s.filled(value))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
+}
+
+func (s *subject) filled(value any) any {
+	switch value := value.(type) {
+	case string:
+		return s.fill(value)
+	case map[string]any:
+		filled := maps.Clone(value)
+		for name, inner := range filled {
+			filled[name] = s.filled(inner)
+		}
+		return filled
+	case []any:
+		filled := make([]any, len(value))
+		for i, inner := range value {
+			filled[i] = s.filled(inner)
+		}
+		return filled
+	}
+	return value
+}

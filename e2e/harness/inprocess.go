@@ -1,0 +1,152 @@
+package harness
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	"gatehouse/auth"
+	"gatehouse/bff"
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/dial"
+	"gatehouse/internal/pgtest"
+	"gatehouse/internal/rpc"
+	"gatehouse/internal/serve"
+	"gatehouse/users"
+)
+
+// StackSecret encrypts the keys of auth in a Stack.
+const StackSecret = "secret-key-one-secret-key-one-01"
+
+// Stack is Gatehouse within the test's own process: one users service, and auth
+// services and gateways over one database.
+type Stack struct {
+	Gateways []*System // of which only url is set
+	Auths    []*auth.Service
+	Database pgtest.Database
+}
+
+// StackConfig says what to start. The zero value is one gateway over one auth.
+type StackConfig struct {
+	Gateways int // 1 if 0
+	// Auths is how many auth services there are, 1 if 0. Gateway i calls auth i, or
+	// the only one.
+	Auths int
+	// Wrap, if set, makes every call go over HTTP, and returns the handler that a
+	// gateway reaches a service through.
+	Wrap func(gateway int, service string, next http.Handler) http.Handler
+	// Logger discards if nil.
+	Logger *slog.Logger
+	// Mailer sends mail; nil if there is none.
+	Mailer         auth.Mailer
+	TrustedProxies []netip.Prefix
+}
+
+// stackBuilder starts the services of a Stack and stops them with the test.
+type stackBuilder struct {
+	testing.TB
+	StackConfig
+	keys    rpc.InternalKeys
+	ctx     context.Context
+	running sync.WaitGroup
+}
+
+// StartStack starts a stack and waits until its gateways are ready.
+func StartStack(t testing.TB, config StackConfig) *Stack {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	b := &stackBuilder{TB: t, StackConfig: config, keys: rpc.InternalKeys{make([]byte, 32)}, ctx: ctx}
+	t.Cleanup(func() { stop(); b.running.Wait() })
+	b.Gateways, b.Auths = max(b.Gateways, 1), max(b.Auths, 1)
+	if b.Logger == nil {
+		b.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Stack{Database: pgtest.New(t)}
+	usersDB := openDB(t, s.Database.Users, "users")
+	t.Cleanup(usersDB.Close)
+	profiles := users.New(users.Config{DB: usersDB, Logger: b.Logger})
+	b.running.Go(func() { profiles.Run(ctx) })
+	listeners := make([]net.Listener, b.Gateways)
+	for i := range listeners {
+		listeners[i] = b.listen()
+	}
+	publicURL := "http://" + listeners[0].Addr().String()
+	for range b.Auths {
+		authDB := openDB(t, s.Database.Auth, "auth")
+		t.Cleanup(authDB.Close)
+		service, err := auth.New(ctx, auth.Config{
+			DB: authDB, Users: usersv1.NewRelayServiceClient(b.client(-1, RoleAuth, RoleUsers, profiles.Register)),
+			Secrets: [][]byte{[]byte(StackSecret)}, Issuer: publicURL, Mailer: b.Mailer, MailFrom: "gatehouse@example.com",
+			Registration: auth.RegistrationOpen, SessionIdle: time.Hour, SessionMax: time.Hour, Logger: b.Logger,
+		})
+		b.check(err)
+		b.running.Go(func() { service.Run(ctx) })
+		s.Auths = append(s.Auths, service)
+	}
+	for i, listener := range listeners {
+		gateway, err := bff.New(bff.Config{
+			Auth:      b.client(i, RoleBff, RoleAuth, s.Auths[i%b.Auths].Register),
+			Users:     b.client(i, RoleBff, RoleUsers, profiles.Register),
+			PublicURL: publicURL, Logger: b.Logger, TrustedProxies: b.TrustedProxies,
+		})
+		b.check(err)
+		b.running.Go(func() { gateway.Run(ctx) })
+		b.serve(listener, gateway)
+		s.Gateways = append(s.Gateways, &System{URL: "http://" + listener.Addr().String()})
+		Eventually(t, 30*time.Second, "the gateway is ready", gateway.Ready)
+	}
+	b.check(s.Auths[0].CreateAdministrator(t.Context(), AdminEmail, AdminPassword))
+	return s
+}
+
+func (b *stackBuilder) check(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (b *stackBuilder) listen() net.Listener {
+	b.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	b.check(err)
+	return listener
+}
+
+func (b *stackBuilder) serve(listener net.Listener, handler http.Handler) {
+	b.running.Go(func() {
+		if err := serve.Run(b.ctx, listener, handler, b.Logger); err != nil {
+			b.Errorf("serve: %v", err)
+		}
+	})
+}
+
+// client returns a client of a service: in process, or over HTTP with Wrap. gateway is
+// -1 for auth's own.
+func (b *stackBuilder) client(gateway int, caller, callee string, register func(*connect.Server)) *connect.Client {
+	b.Helper()
+	server, err := rpc.NewServer(rpc.ServerConfig{Logger: b.Logger, Authorizer: rpc.ServicesOnly(b.keys, callee)}, register)
+	b.check(err)
+	route := dial.Route{Caller: caller, Callee: callee, Keys: b.keys}
+	if b.Wrap == nil {
+		client, err := dial.InProcess(route, server)
+		b.check(err)
+		return client
+	}
+	handler := http.Handler(server.Mux(func() error { return nil }))
+	if gateway >= 0 {
+		handler = b.Wrap(gateway, callee, handler)
+	}
+	listener := b.listen()
+	b.serve(listener, handler)
+	client, err := dial.Dial(route, "http://"+listener.Addr().String())
+	b.check(err)
+	return client
+}

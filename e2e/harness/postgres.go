@@ -1,0 +1,149 @@
+package harness
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"gatehouse/internal/database"
+	"gatehouse/internal/pgtest"
+	"gatehouse/internal/postgres"
+	"gatehouse/internal/schema"
+)
+
+// openDB opens a pool as a service does.
+func openDB(t testing.TB, url, service string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := database.Open(t.Context(), url, service)
+	if err != nil {
+		t.Fatalf("open the pool of %s: %v", service, err)
+	}
+	return pool
+}
+
+// Postgres is a Postgres server for one test, which may stop, kill and restart it.
+type Postgres struct {
+	dir    string
+	server *postgres.Server
+}
+
+// StartPostgres starts a server that loses nothing in a crash, with the schema applied.
+func StartPostgres(t *testing.T) (*Postgres, pgtest.Database) {
+	t.Helper()
+	// Not t.TempDir: its name is too long for a socket.
+	dir, err := os.MkdirTemp("", "gatehouse-restart-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil { // root's Postgres runs as another user
+		t.Fatal(err)
+	}
+	s := &Postgres{dir: dir}
+	s.Start(t)
+	t.Cleanup(func() { _ = s.server.Stop(context.Background()) })
+	database := pgtest.Database{Owner: s.server.URL("postgres")}
+	roles := map[string]schema.Role{"auth": {Password: "auth"}, "users": {Password: "users"}}
+	if _, err := schema.Apply(t.Context(), schema.Config{SQL: schemaSQL, DatabaseURL: database.Owner, Roles: roles}); err != nil {
+		t.Fatalf("apply the schema: %v", err)
+	}
+	for service, url := range map[string]*string{"auth": &database.Auth, "users": &database.Users} {
+		if *url, err = schema.ServiceURL(database.Owner, schema.RoleName("postgres", service), service); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s, database
+}
+
+// Start starts the server again. It retries: after the postmaster was killed, its
+// backends live on for a moment and block a new one.
+func (s *Postgres) Start(t *testing.T) {
+	t.Helper()
+	Eventually(t, time.Minute, "start Postgres", func() error {
+		server, err := postgres.Start(t.Context(), postgres.Config{Dir: s.dir})
+		if err == nil {
+			s.server = server
+		}
+		return err
+	})
+}
+
+// Stop is a fast shutdown, which rolls back open transactions.
+func (s *Postgres) Stop(t *testing.T) {
+	t.Helper()
+	if err := s.server.Stop(t.Context()); err != nil {
+		t.Errorf("stop Postgres: %v", err)
+	}
+}
+
+// Kill ends the postmaster as a crash does; the next start recovers.
+func (s *Postgres) Kill(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.server.Dir(), "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Sscan(strings.Split(string(text), "\n")[0], &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-s.server.Done()
+	_ = s.server.Stop(t.Context()) // returns that it had ended by itself
+}
+
+// Execute runs statements as the owner of a database.
+func Execute(t *testing.T, url string, statements ...string) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	for _, statement := range statements {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+}
+
+// ServiceLogins returns the URLs of the logins of auth and users, whose passwords are
+// derived from SecretKey.
+func ServiceLogins(t *testing.T, databaseURL string) []string {
+	t.Helper()
+	secret, err := hex.DecodeString(SecretKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var urls []string
+	for _, service := range []string{"auth", "users"} {
+		password, err := hkdf.Key(sha256.New, secret, nil, "gatehouse database role v1: "+service, 24)
+		if err != nil {
+			t.Fatal(err)
+		}
+		url, err := schema.ServiceURL(databaseURL, schema.RoleName(config.Database, service), hex.EncodeToString(password))
+		if err != nil {
+			t.Fatal(err)
+		}
+		urls = append(urls, url)
+	}
+	return urls
+}
