@@ -17,9 +17,6 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// crash is called where a crash must lose nothing; nil except in tests.
-var crash func(point string)
-
 // exitUsage is the exit status for a command line or settings that are invalid.
 const exitUsage = 2
 
@@ -45,10 +42,6 @@ func Main(schema string) {
 	p := &program{ctx: untilSignal(), schema: schema, stdout: os.Stdout}
 	os.Exit(run(p, os.Args[1:], os.Stderr))
 }
-
-// CrashAt makes the services call reach where a crash must lose nothing, so that
-// tests can end the process there. Call it before Main.
-func CrashAt(reach func(point string)) { crash = reach }
 
 // errTerminated is the cause of a stop by SIGTERM, which comes from an
 // orchestrator rather than from a person at a terminal.

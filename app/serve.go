@@ -16,7 +16,7 @@ func (c *stackCommand) Run(p *program, app *kong.Application) error {
 	if err := invalid.err(); err != nil {
 		return err
 	}
-	stack, err := newStack(p.ctx, &Stack{settings: c.settings, logger: p.logger, schema: p.schema, crash: crash})
+	stack, err := newStack(p.ctx, &Stack{settings: c.settings, logger: p.logger, schema: p.schema})
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		PasswordMin: find[*passwordFlags](s).PasswordMin, Throttle: find[*throttleFlags](s).on(),
 		KeyLife: accounts.keyLife, AuditLife: accounts.auditLife,
 		Mailer: mail.mailer(h.logger), MailFrom: mail.from, MailTemplates: mail.templates,
-		Logger: h.logger, Step: h.crash,
+		Logger: h.logger,
 	})
 	if err != nil {
 		return nil, err

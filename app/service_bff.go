@@ -33,7 +33,7 @@ func buildBff(_ context.Context, h *host) (*built, error) {
 		Origins: gateway.origins, Cookies: gateway.cookies, TrustedProxies: gateway.proxies,
 		Policy: find[*policyFlags](s).Policy, Throttle: throttle, QueueTarget: gateway.QueueTarget,
 		RedisURL: gateway.RedisURL, CacheBytes: gateway.cache, Parts: parts,
-		Logger: h.logger, Telemetry: h.telemetry, Step: h.crash,
+		Logger: h.logger, Telemetry: h.telemetry,
 	})
 	if err != nil {
 		return nil, err

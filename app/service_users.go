@@ -22,7 +22,7 @@ var usersService = Definition{
 }
 
 func buildUsers(_ context.Context, h *host) (*built, error) {
-	service := users.New(users.Config{DB: h.db, Logger: h.logger, Step: h.crash})
+	service := users.New(users.Config{DB: h.db, Logger: h.logger})
 	return &built{service: service, register: service.Register, run: service.Run, measure: service.Measure}, nil
 }
 

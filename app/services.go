@@ -72,7 +72,6 @@ type host struct {
 	db        *pgxpool.Pool // nil without a schema
 	logger    *slog.Logger  // labelled with the service's name
 	telemetry *telemetry.Telemetry
-	crash     func(point string) // nil except in tests
 
 	peers  map[string]*connect.Client
 	checks []ops.Check

@@ -36,8 +36,6 @@ type StackConfig struct {
 	Settings map[string]string
 	// Logger gets the services' log; nil for none.
 	Logger *slog.Logger
-	// Crash is called where a crash must lose nothing; nil except in tests.
-	Crash func(point string)
 }
 
 // Stack is services that run together in one process: it opens their databases,
@@ -49,7 +47,6 @@ type Stack struct {
 	schema   string // text of schema.sql
 	logins   map[string]login
 	ops      *ops.Operations
-	crash    func(point string)
 	members  map[string]*member
 	front    *member // answers the callers of the process
 }
@@ -87,7 +84,7 @@ func NewStack(ctx context.Context, config StackConfig) (*Stack, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	return newStack(ctx, &Stack{settings: settings, logger: config.Logger, schema: config.Schema, crash: config.Crash})
+	return newStack(ctx, &Stack{settings: settings, logger: config.Logger, schema: config.Schema})
 }
 
 // parse sets and checks the settings by their environment names.
@@ -204,7 +201,7 @@ func (s *Stack) build(ctx context.Context, name string, callers []string) error 
 		return fmt.Errorf("the services %s call each other in a circle", strings.Join(append(callers, name), ", "))
 	}
 	h := &host{
-		settings: s.settings, db: m.db, logger: s.logger.With("service", name), telemetry: s.ops.Telemetry, crash: s.crash,
+		settings: s.settings, db: m.db, logger: s.logger.With("service", name), telemetry: s.ops.Telemetry,
 		peers: map[string]*connect.Client{},
 	}
 	for _, call := range m.Calls {

@@ -106,7 +106,7 @@ func (c *upCommand) serve(ctx context.Context, p *program, b banner) error {
 	if err != nil {
 		return fmt.Errorf("apply the schema: %w", err)
 	}
-	stack, err := newStack(ctx, &Stack{settings: c.settings, logger: p.logger, schema: p.schema, logins: logins, crash: crash})
+	stack, err := newStack(ctx, &Stack{settings: c.settings, logger: p.logger, schema: p.schema, logins: logins})
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"gatehouse/auth/outbox"
 	"gatehouse/auth/passwords"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/database"
 )
 
@@ -136,7 +137,7 @@ func (s *accountService) invite(ctx context.Context, req *authv1.CreateAccountRe
 func (s *accountService) create(ctx context.Context, req *authv1.CreateAccountRequest, call *idempotency.Call, hash string,
 	with func(tx pgx.Tx, response *authv1.CreateAccountResponse) error,
 ) (*authv1.CreateAccountResponse, error) {
-	s.step("auth: before the account is written")
+	crashpoint.Reach("auth: before the account is written")
 	response := &authv1.CreateAccountResponse{}
 	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
 		if err := call.Claim(ctx, tx); err != nil {
@@ -153,13 +154,13 @@ func (s *accountService) create(ctx context.Context, req *authv1.CreateAccountRe
 			return err
 		}
 		err = with(tx, response)
-		s.step("auth: before the account is committed")
+		crashpoint.Reach("auth: before the account is committed")
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("create an account: %w", err)
 	}
-	s.step("auth: after the account is committed")
+	crashpoint.Reach("auth: after the account is committed")
 	s.relay.Deliver(ctx, req.GetAccountId())
 	return response, nil
 }

@@ -19,6 +19,7 @@ import (
 	"gatehouse/auth/relay"
 	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 )
@@ -40,7 +41,6 @@ type accountService struct {
 	mails        *outbox.Outbox
 	relay        *relay.Relay
 	revocations  *revocations.Feed
-	step         func(string)
 }
 
 const selectAccountFacts = `
@@ -154,7 +154,7 @@ const (
 
 // DeleteAccount implements authv1.AccountServiceHandler.
 func (s *accountService) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
-	s.step("auth: before the account is deleted")
+	crashpoint.Reach("auth: before the account is deleted")
 	row := audit.Row{Event: audit.AccountDelete, Outcome: audit.Succeeded, Account: req.GetAccountId(), Origin: req.GetOrigin()}
 	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		before, err := accounts.Lock(ctx, tx, req.GetAccountId())
@@ -173,13 +173,13 @@ func (s *accountService) DeleteAccount(ctx context.Context, req *authv1.DeleteAc
 		if err := s.erase(ctx, tx, before, row); err != nil {
 			return err
 		}
-		s.step("auth: before the deletion is committed")
+		crashpoint.Reach("auth: before the deletion is committed")
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("delete an account: %w", s.log.Refuse(ctx, row, err))
 	}
-	s.step("auth: after the deletion is committed")
+	crashpoint.Reach("auth: after the deletion is committed")
 	s.revocations.Soon()
 	s.relay.Deliver(ctx, req.GetAccountId())
 	return &authv1.DeleteAccountResponse{}, nil
@@ -203,7 +203,7 @@ func (s *accountService) erase(ctx context.Context, tx pgx.Tx, account *authv1.A
 	if err := revocations.RevokeBelow(ctx, tx, account.GetId(), account.GetAuthzVersion()+1); err != nil {
 		return err
 	}
-	s.step("auth: before the deletion's outbox is written")
+	crashpoint.Reach("auth: before the deletion's outbox is written")
 	if err := relay.EnqueueDeletion(ctx, tx, account.GetId(), version+1); err != nil {
 		return err
 	}

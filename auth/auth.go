@@ -79,9 +79,6 @@ type Config struct {
 	// Now is the clock for the times in tokens; time.Now if nil.
 	Now    func() time.Time
 	Logger *slog.Logger
-	// Step is called between the steps that a crash may interrupt, by tests
-	// that end the process there; nil otherwise.
-	Step func(name string)
 }
 
 // DefaultPasswordMin is the minimum length of a password (NIST SP 800-63B).
@@ -156,7 +153,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		Address: func(ctx context.Context, m outbox.Mail, late bool) (outbox.Mail, bool, error) {
 			return links.Address(ctx, db, m, late)
 		},
-		Logger: config.Logger, Step: config.Step,
+		Logger: config.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -165,11 +162,11 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		return nil, err
 	}
 	changes := changes.New(config.DB, config.Logger)
-	relay := relay.New(db, config.Users, config.Logger, config.Step)
+	relay := relay.New(db, config.Users, config.Logger)
 	revocation := newRevocationService(db, keys, config.Logger)
 	log := audit.NewLog(db, throttle)
 	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Throttle: throttle, Log: log}
-	accounts := &accounts.Store{DB: db, Log: log, Relay: relay, Mails: mails, Revocations: revocation.feed, Step: config.Step}
+	accounts := &accounts.Store{DB: db, Log: log, Relay: relay, Mails: mails, Revocations: revocation.feed}
 	sessions := &sessions{
 		db: db, log: log, passwords: passwords, keys: keys, refreshKeys: refreshKeys, deviceKeys: deviceKeys, mails: mails,
 		idle: config.SessionIdle, max: config.SessionMax,
@@ -180,7 +177,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		janitor: janitor.New(db, config.AuditLife, config.Logger),
 		account: &accountService{
 			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
-			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed, step: config.Step,
+			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed,
 		},
 		session:    &sessionService{db: db, sessions: sessions, passwords: passwords, log: log, revocations: revocation.feed},
 		key:        &keyService{keys: keys},
@@ -204,9 +201,6 @@ func withDefaults(config Config) Config {
 	}
 	if config.Registration == "" {
 		config.Registration = RegistrationClosed
-	}
-	if config.Step == nil {
-		config.Step = func(string) {}
 	}
 	return config
 }

@@ -14,6 +14,7 @@ import (
 	"gatehouse/auth/relay"
 	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/database"
 )
 
@@ -27,7 +28,6 @@ type Store struct {
 	Relay       *relay.Relay
 	Mails       *outbox.Outbox
 	Revocations *revocations.Feed
-	Step        func(string)
 }
 
 // Change locks an account, calls apply to change it, and writes the outbox row and
@@ -39,7 +39,7 @@ func (s *Store) Change(ctx context.Context, id string, event audit.Event, origin
 	var after *authv1.Account
 	var changed bool
 	row := audit.Row{Event: event, Outcome: audit.Succeeded, Account: id, Origin: origin}
-	s.Step("auth: before the account is changed")
+	crashpoint.Reach("auth: before the account is changed")
 	err := s.DB.Transact(ctx, func(tx pgx.Tx) error {
 		before, err := Lock(ctx, tx, id)
 		if err != nil {
@@ -55,7 +55,7 @@ func (s *Store) Change(ctx context.Context, id string, event audit.Event, origin
 		if err := KeepAdministrator(ctx, tx, before); err != nil {
 			return err
 		}
-		s.Step("auth: before the change's outbox is written")
+		crashpoint.Reach("auth: before the change's outbox is written")
 		var version int64
 		if err := tx.QueryRow(ctx, raiseVersion, pgx.NamedArgs{"id": id}).Scan(&version); err != nil {
 			return fmt.Errorf("raise the version: %w", err)
@@ -67,13 +67,13 @@ func (s *Store) Change(ctx context.Context, id string, event audit.Event, origin
 			return err
 		}
 		err = audit.Write(ctx, tx, row)
-		s.Step("auth: before the change is committed")
+		crashpoint.Reach("auth: before the change is committed")
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", event, s.Log.Refuse(ctx, row, err))
 	}
-	s.Step("auth: after the change is committed")
+	crashpoint.Reach("auth: after the change is committed")
 	if changed {
 		s.Revocations.Soon()
 		s.Relay.Deliver(ctx, id)
@@ -143,7 +143,7 @@ func (s *Store) Write(ctx context.Context, tx pgx.Tx, account New) (*authv1.Acco
 	case err != nil:
 		return nil, fmt.Errorf("write the account: %w", err)
 	}
-	s.Step("auth: before the outbox is written")
+	crashpoint.Reach("auth: before the outbox is written")
 	profile, err := encodeSeed(account.Profile)
 	if err != nil {
 		return nil, err

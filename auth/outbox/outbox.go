@@ -23,6 +23,7 @@ import (
 
 	"gatehouse/auth/audit"
 	"gatehouse/auth/secretkey"
+	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/database"
 	post "gatehouse/internal/mail"
 )
@@ -78,8 +79,6 @@ type Config struct {
 	// ErrLinkEnded.
 	Address func(ctx context.Context, m Mail, late bool) (Mail, bool, error)
 	Logger  *slog.Logger
-	// Step is called between the steps of a delivery.
-	Step func(string)
 }
 
 // Outbox delivers mail.
@@ -93,7 +92,6 @@ type Outbox struct {
 	secrets   [][]byte
 	address   func(ctx context.Context, m Mail, late bool) (Mail, bool, error)
 	logger    *slog.Logger
-	step      func(string)
 	wake      chan struct{}
 }
 
@@ -101,7 +99,7 @@ type Outbox struct {
 func New(config Config) (*Outbox, error) {
 	o := &Outbox{
 		db: config.DB, mailer: config.Mailer, templates: config.Templates, from: config.From, site: config.Site,
-		secrets: config.Secrets, address: config.Address, logger: config.Logger, step: config.Step, wake: make(chan struct{}, 1),
+		secrets: config.Secrets, address: config.Address, logger: config.Logger, wake: make(chan struct{}, 1),
 	}
 	if o.mailer == nil {
 		return o, nil
@@ -317,7 +315,7 @@ func (o *Outbox) send(ctx context.Context, row lease) (Mail, error) {
 	if err := o.mailer.Send(ctx, message); err != nil {
 		return m, undelivered{err}
 	}
-	o.step("auth: after a mail is sent")
+	crashpoint.Reach("auth: after a mail is sent")
 	return m, nil
 }
 

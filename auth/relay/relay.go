@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/database"
 )
 
@@ -75,13 +76,12 @@ type Relay struct {
 	db     *database.Pool
 	users  usersv1.RelayServiceClient
 	logger *slog.Logger
-	step   func(string)
 }
 
 // New returns a relay. Without users it leaves the rows in the outbox, for
 // another process to deliver. step is called between the steps of a delivery.
-func New(db *database.Pool, users usersv1.RelayServiceClient, logger *slog.Logger, step func(string)) *Relay {
-	return &Relay{db: db, users: users, logger: logger, step: step}
+func New(db *database.Pool, users usersv1.RelayServiceClient, logger *slog.Logger) *Relay {
+	return &Relay{db: db, users: users, logger: logger}
 }
 
 // Deliver makes the first attempt, within the call that changed the account, so
@@ -143,7 +143,7 @@ func (r *Relay) deliver(ctx context.Context, account string) error {
 	if _, err := r.users.ApplyAccount(ctx, request); err != nil {
 		return fmt.Errorf("deliver to users: %w", err)
 	}
-	r.step("auth: after users is told")
+	crashpoint.Reach("auth: after users has acknowledged")
 	if _, err := r.db.Exec(ctx, deleteChange, pgx.NamedArgs{"account_id": account, "version": version}); err != nil {
 		return fmt.Errorf("delete the outbox row: %w", err)
 	}
