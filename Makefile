@@ -19,9 +19,9 @@ gen: .protodeps
 # Generates what the TypeScript client has of the schema, and of the Go code's
 # error reasons.
 client: .protodeps
-	cd web/client && npm ci --no-fund --no-audit
-	$(BUF) generate --template web/client/buf.gen.yaml
-	cd web/client && npm run generate
+	cd clients/typescript && npm ci --no-fund --no-audit
+	$(BUF) generate --template clients/typescript/buf.gen.yaml
+	cd clients/typescript && npm run generate
 
 .protodeps: tools/go.mod tools/protodeps/main.go
 	rm -rf .protodeps
