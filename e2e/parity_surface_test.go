@@ -562,7 +562,7 @@ func (c *wireCall) withMasksAsMessages() (*wireCall, error) {
 	return &other, err
 }
 
-// The surfaces that need Node too, and clients/typescript built: .ci/parity runs them.
+// The surfaces that need Node too, and clients/typescript built: scripts/parity.sh runs them.
 var moreSurfaces = []surface{{name: "typescript", at: 4, open: openTypeScript}}
 
 // typescript is the client of clients/typescript, in one process for all calls.

@@ -110,7 +110,7 @@ func (d *document) failures(m *method, how surface, hasBody bool) ([]*answer, er
 }
 
 func (d *document) statusOf(declared declaredError) int {
-	return cmp.Or(httpStatuses[declared.reason], statuses[declared.code])
+	return cmp.Or(httpStatuses[declared.Reason], statuses[declared.Code])
 }
 
 func (d *document) failure(status int, reasons []string, rated bool) *answer {
@@ -127,8 +127,8 @@ func (d *document) failure(status int, reasons []string, rated bool) *answer {
 		lines = append(lines, fmt.Sprintf("- `%s`: %s", reason, cmp.Or(described[reason], d.message(declared))))
 		shown.set(reason, object{{"$ref", "#/components/examples/" + reason}})
 		retry = retry || retries(declared)
-		if !slices.Contains(codes, declared.code) {
-			codes = append(codes, declared.code)
+		if !slices.Contains(codes, declared.Code) {
+			codes = append(codes, declared.Code)
 		}
 	}
 	slices.Sort(codes)
@@ -198,31 +198,31 @@ var described = map[string]string{
 }
 
 func (d *document) message(declared declaredError) string {
-	if text, ok := worded[declared.reason]; ok {
+	if text, ok := worded[declared.Reason]; ok {
 		return text
 	}
-	field := declared.field
-	if strings.HasPrefix(declared.reason, "PASSWORD_") && declared.code == "invalid_argument" && field == "" && declared.reason != "PASSWORD_WRONG" {
+	field := declared.Field
+	if strings.HasPrefix(declared.Reason, "PASSWORD_") && declared.Code == "invalid_argument" && field == "" && declared.Reason != "PASSWORD_WRONG" {
 		field = "password"
 	}
 	if field == "" {
-		return declared.message
+		return declared.Message
 	}
-	return field + ": " + declared.message
+	return field + ": " + declared.Message
 }
 
 // retries reports whether an error says when to try again.
 func retries(declared declaredError) bool {
-	return declared.retry || declared.reason == "RATE_LIMITED"
+	return declared.Retry || declared.Reason == "RATE_LIMITED"
 }
 
 // errorExample is an error as it is on the wire.
 func (d *document) errorExample(declared declaredError) (object, error) {
 	message := d.message(declared)
-	details := []proto.Message{&errdetails.ErrorInfo{Reason: declared.reason, Domain: "gatehouse"}}
-	if field, fault, ok := strings.Cut(message, ": "); ok && declared.code == "invalid_argument" {
+	details := []proto.Message{&errdetails.ErrorInfo{Reason: declared.Reason, Domain: "gatehouse"}}
+	if field, fault, ok := strings.Cut(message, ": "); ok && declared.Code == "invalid_argument" {
 		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
-			{Field: field, Description: fault, Reason: declared.reason},
+			{Field: field, Description: fault, Reason: declared.Reason},
 		}})
 	}
 	if retries(declared) {
@@ -248,5 +248,5 @@ func (d *document) errorExample(declared declaredError) (object, error) {
 			{"debug", debug},
 		})
 	}
-	return object{{"code", declared.code}, {"message", message}, {"details", list}}, nil
+	return object{{"code", declared.Code}, {"message", message}, {"details", list}}, nil
 }

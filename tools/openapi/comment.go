@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -53,8 +54,8 @@ func splitErrors(comment string, declared map[string]declaredError) (rest string
 		case word == "or":
 		case reasonForm.MatchString(word) && !known:
 			return "", nil, fmt.Errorf("%s isn't declared anywhere in the source", word)
-		case known && one.code != code:
-			return "", nil, fmt.Errorf("%s is %s in the source, not %q", word, one.code, code)
+		case known && one.Code != code:
+			return "", nil, fmt.Errorf("%s is %s in the source, not %q", word, one.Code, code)
 		case known && slices.Contains(reasons, word):
 			return "", nil, fmt.Errorf("%s is named twice", word)
 		case known:
@@ -75,4 +76,15 @@ func splitErrors(comment string, declared map[string]declaredError) (rest string
 func words(camel string) string {
 	text := strings.ReplaceAll(snake(camel), "_", " ")
 	return strings.ToUpper(text[:1]) + text[1:]
+}
+
+func snake(camel string) string {
+	var text strings.Builder
+	for i, c := range camel {
+		if unicode.IsUpper(c) && i > 0 {
+			text.WriteByte('_')
+		}
+		text.WriteRune(unicode.ToLower(c))
+	}
+	return text.String()
 }

@@ -60,7 +60,7 @@ func (d *document) encode() (string, error) {
 		if !ok {
 			return "", fmt.Errorf("%s isn't declared anywhere in the source", reason)
 		}
-		reasons.set(reason, object{{"code", declared.code}, {"status", d.statusOf(declared)}, {"message", d.message(declared)}})
+		reasons.set(reason, object{{"code", declared.Code}, {"status", d.statusOf(declared)}, {"message", d.message(declared)}})
 		if slices.Contains(anywhere, reason) {
 			continue
 		}

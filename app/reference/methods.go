@@ -1,51 +1,41 @@
-// Command reference writes the pages of docs/reference that tell of the public
-// API: its methods, and the reasons of its errors. All that they say stands in
-// the OpenAPI document.
-//
-//	reference OPENAPI FOLDER
 package main
 
 import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"log"
 	"maps"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
+
+	"gatehouse/web"
 )
 
-func main() {
-	log.SetFlags(0)
-	if len(os.Args) != 3 {
-		log.Fatal("reference OPENAPI FOLDER")
-	}
-	if err := write(os.Args[1], os.Args[2]); err != nil {
-		log.Fatal(err)
-	}
-}
-
-func write(from, folder string) error {
-	text, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
+// readAPI reads the OpenAPI document that the program serves.
+func readAPI() (*document, error) {
 	var api document
-	if err := json.Unmarshal(text, &api); err != nil {
-		return fmt.Errorf("read %s: %w", from, err)
+	if err := json.Unmarshal(web.OpenAPI, &api); err != nil {
+		return nil, fmt.Errorf("read the OpenAPI document: %w", err)
 	}
-	for name, page := range map[string]string{"methods.md": methodsPage(&api), "errors.md": errorsPage(&api)} {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(page), 0o644); err != nil {
-			return err
+	for path, operations := range api.Paths {
+		for verb, text := range operations {
+			if !strings.HasPrefix(path, "/api/") || !slices.Contains(restVerbs, verb) {
+				continue // Connect's, or what all operations of a path share
+			}
+			one := operation{verb: strings.ToUpper(verb), path: path}
+			if err := json.Unmarshal(text, &one); err != nil {
+				return nil, fmt.Errorf("read %s %s of the OpenAPI document: %w", one.verb, path, err)
+			}
+			api.rest = append(api.rest, one)
 		}
 	}
-	return nil
+	return &api, nil
 }
 
-// document is what the pages need of the OpenAPI document.
+var restVerbs = []string{"get", "post", "put", "patch", "delete"}
+
+// document is the part of the OpenAPI document that the pages use.
 type document struct {
 	Paths map[string]map[string]json.RawMessage `json:"paths"`
 	Tags  []struct {
@@ -60,6 +50,8 @@ type document struct {
 	Components struct {
 		Responses map[string]response `json:"responses"`
 	} `json:"components"`
+
+	rest []operation
 }
 
 type operation struct {
@@ -71,13 +63,13 @@ type operation struct {
 	verb, path string
 }
 
-// response is one with its reasons, or where that stands which many share.
+// response has its reasons, or refers to one that operations share.
 type response struct {
 	Reasons []string `json:"x-gatehouse-reasons"`
 	Ref     string   `json:"$ref"`
 }
 
-// method is an operation in REST and where Connect has it.
+// method is an operation in REST with its Connect procedure.
 type method struct {
 	name, service, procedure string
 	rest                     operation
@@ -85,7 +77,7 @@ type method struct {
 
 func (m method) anchor() string { return strings.ToLower(m.name) }
 
-// reasons are those of a method's errors, by their statuses.
+// reasons returns the reasons of a method's errors, by HTTP status.
 func (d *document) reasons(m method) map[string][]string {
 	all := map[string][]string{}
 	for status, response := range m.rest.Responses {
@@ -99,7 +91,7 @@ func (d *document) reasons(m method) map[string][]string {
 	return all
 }
 
-// users are the methods that can fail with each reason.
+// users returns the methods that can fail with each reason.
 func (d *document) users() map[string][]method {
 	users := map[string][]method{}
 	for _, m := range d.methods() {
@@ -116,7 +108,7 @@ func (d *document) users() map[string][]method {
 	return users
 }
 
-// methods returns the API's methods, in the order of their services and names.
+// methods returns the API's methods, sorted by service and name.
 func (d *document) methods() []method {
 	procedures := map[string]string{}
 	for path := range d.Paths {
@@ -125,21 +117,9 @@ func (d *document) methods() []method {
 		}
 	}
 	var all []method
-	for path, operations := range d.Paths {
-		if !strings.HasPrefix(path, "/api/") {
-			continue
-		}
-		for verb, text := range operations {
-			one := operation{verb: strings.ToUpper(verb), path: path}
-			if !slices.Contains([]string{"GET", "POST", "PUT", "PATCH", "DELETE"}, one.verb) {
-				continue // what holds for all of a path's operations
-			}
-			if err := json.Unmarshal(text, &one); err != nil {
-				log.Fatalf("%s %s: %v", one.verb, path, err)
-			}
-			name := strings.ToUpper(one.ID[:1]) + one.ID[1:]
-			all = append(all, method{name: name, service: one.Tags[0], procedure: procedures[name], rest: one})
-		}
+	for _, one := range d.rest {
+		name := strings.ToUpper(one.ID[:1]) + one.ID[1:]
+		all = append(all, method{name: name, service: one.Tags[0], procedure: procedures[name], rest: one})
 	}
 	slices.SortFunc(all, func(a, b method) int {
 		return cmp.Or(strings.Compare(a.service, b.service), strings.Compare(a.name, b.name))
@@ -151,11 +131,11 @@ const methodsHead = `# Methods of the public API
 
 Made by ` + "`make gen`" + ` from the comments and options in ` + "`proto/bff/v1`" + `.
 
-Each method is one behaviour on every surface: a REST path, a Connect procedure that takes JSON or binary, gRPC and gRPC-Web.
-Fields, constraints and examples are in ` + "`/openapi.json`" + `, and at ` + "`/docs`" + ` and ` + "`/redoc`" + ` of a gateway that runs.
-What each reason means is in [errors.md](errors.md), what holds for all paths in [rest.md](rest.md), and the limits in one table in [policy.md](policy.md).
+Each method behaves the same on every surface: as a REST path, a Connect procedure in JSON or binary, gRPC and gRPC-Web.
+Fields, constraints and examples are in ` + "`/openapi.json`" + `, and at ` + "`/docs`" + ` and ` + "`/redoc`" + ` of a running gateway.
+[errors.md](errors.md) explains the reasons, [rest.md](rest.md) describes what all paths share, and [policy.md](policy.md) lists the limits.
 
-Any method may fail with these; what else one may fail with stands beside it.
+Any method can fail with these reasons. Each method's own are listed with it.
 `
 
 func methodsPage(api *document) string {
@@ -219,11 +199,11 @@ func reasonsTable(reasons map[string][]string) string {
 
 const errorsHead = `# Reasons of errors
 
-Made by ` + "`make gen`" + ` from the errors that the gateway can answer with.
+Made by ` + "`make gen`" + ` from the errors that the gateway can return.
 
-An error has a code, a sentence for people, and details.
-The detail ` + "`google.rpc.ErrorInfo`" + ` has the domain ` + "`gatehouse`" + ` and one of these reasons, for programs to go by: the sentences may change, the reasons don't.
-` + "`google.rpc.BadRequest`" + ` names the fields that are at fault, and ` + "`google.rpc.RetryInfo`" + ` says when to come again, as ` + "`Retry-After`" + ` does.
+An error has a code, a message for people, and details.
+The detail ` + "`google.rpc.ErrorInfo`" + ` has the domain ` + "`gatehouse`" + ` and one of these reasons. Programs match the reason: messages may change, reasons don't.
+` + "`google.rpc.BadRequest`" + ` names the invalid fields, and ` + "`google.rpc.RetryInfo`" + ` says how long to wait before a retry, as ` + "`Retry-After`" + ` does.
 `
 
 func errorsPage(api *document) string {
@@ -241,11 +221,11 @@ func errorsPage(api *document) string {
 		fmt.Fprintf(&page, "\n## %s\n\n> %s\n\n", name, api.Reasons[name].Message)
 		switch given := users[name]; {
 		case len(given) == 0:
-			page.WriteString("No method's own: it is about the request.\n")
+			page.WriteString("Independent of the method: the request itself is refused.\n")
 		case len(given) == most:
 			page.WriteString("Any method.\n")
 		case len(given) > 12:
-			fmt.Fprintf(&page, "%d methods; [methods.md](methods.md) says which.\n", len(given))
+			fmt.Fprintf(&page, "%d methods, listed in [methods.md](methods.md).\n", len(given))
 		default:
 			var links []string
 			for _, m := range given {
@@ -257,7 +237,7 @@ func errorsPage(api *document) string {
 	return page.String()
 }
 
-// statusText is the name that HTTP has for a status.
+// statusText returns HTTP's name of a status.
 func statusText(status string) string {
 	var number int
 	if _, err := fmt.Sscan(status, &number); err != nil {
@@ -266,8 +246,8 @@ func statusText(status string) string {
 	return http.StatusText(number)
 }
 
-// limitsAsList sets what holds for a method in a list: the document has it in
-// lines that begin with what they tell.
+// limitsAsList turns the lines that state a method's limits, which begin with a
+// bold name, into a list.
 func limitsAsList(description string) string {
 	return strings.ReplaceAll(strings.TrimSpace(description), "\n**", "\n- **")
 }
