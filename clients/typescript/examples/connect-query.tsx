@@ -1,11 +1,11 @@
-// React with connect-query: hooks by method, over the client's own transport.
+// React with connect-query: a hook for each method, over the client's transport.
 import { TransportProvider, useMutation, useQuery } from "@connectrpc/connect-query";
 import { AccountService, AuthService, GatehouseError, type Gatehouse } from "@gatehouse/client";
 import { QueryClient, QueryClientProvider, useQueryClient } from "@tanstack/react-query";
 import { useEffect, type FormEvent } from "react";
 
 const queries = new QueryClient({
-  // The client itself makes a read that got no answer once more.
+  // The client retries reads itself.
   defaultOptions: { queries: { retry: false } },
 });
 
@@ -21,7 +21,7 @@ export function App({ gatehouse }: { gatehouse: Gatehouse }) {
 
 function Account({ gatehouse }: { gatehouse: Gatehouse }) {
   const client = useQueryClient();
-  // Whoever signs in or out, in this tab or another, sees nothing of the last one's.
+  // Drop the previous person's data when somebody signs in or out, in this tab or another.
   useEffect(() => gatehouse.on("signedIn", () => void client.resetQueries()), [gatehouse, client]);
   useEffect(() => gatehouse.on("signedOut", () => void client.resetQueries()), [gatehouse, client]);
   const me = useQuery(AccountService.method.getMe);

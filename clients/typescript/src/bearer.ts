@@ -10,34 +10,34 @@ import { newKey, unlessAborted } from "./retry.js";
 import { isEnding, needsNoSession, signInOf } from "./signin.js";
 import { isWebStorage, type TokenStorage } from "./storage.js";
 
-/** What is stored of a session. */
-interface Kept {
-  /** Tells this session from the next one, through all its tokens. */
+/** A session as the storage holds it. */
+interface StoredSession {
+  /** Identifies the session through all its tokens. */
   readonly session: string;
   readonly accessToken: string;
   readonly refreshToken: string;
-  /** Goes with each try to exchange the refresh token, from whichever tab. */
+  /** The Idempotency-Key of every attempt to exchange the refresh token, from any tab. */
   readonly refreshKey: string;
-  /** When the access token expires, in ms on this device's clock. */
+  /** When the access token expires, in ms since the epoch on this device's clock. */
   readonly expiresAt: number;
 }
 
-/** An access token is replaced so long before it expires. */
-const ahead = 30_000; // ms
-/** More than the gateway takes for a refresh. */
-const refreshLimit = 15_000; // ms
-/** How long another tab's change may take to show in the storage; ms are usual. */
+/** How long before its expiry an access token is replaced. */
+const refreshAhead = 30_000; // ms
+/** Deadline of a refresh: longer than the gateway takes. */
+const refreshTimeout = 15_000; // ms
+/** How long another tab's write can take to become visible in the storage; usually milliseconds. */
 const storageLag = 2_000; // ms
 
-/** The refusals of an access token that a newer one may mend. */
-const mendable: ReadonlySet<Reason | undefined> = new Set<Reason>(["TOKEN_EXPIRED", "TOKEN_STALE", "TOKEN_INVALID", "SESSION_ENDED"]);
+/** Reasons for refusing an access token that a refresh may fix. */
+const fixedByRefresh: ReadonlySet<Reason | undefined> = new Set<Reason>(["TOKEN_EXPIRED", "TOKEN_STALE", "TOKEN_INVALID", "SESSION_ENDED"]);
 
 /**
- * BearerSession holds tokens for all tabs that share a storage. A refresh token
- * works once, so only the holder of the lock exchanges it; whoever waited for
- * the lock finds newer tokens in the storage, and uses those. A browser may show
- * a tab another's change a little later than it hands over the lock, so the
- * holder also marks what it exchanged.
+ * BearerSession holds the tokens for all tabs that share a storage. A refresh
+ * token works once, so only the holder of the lock exchanges it; a tab that waited
+ * for the lock uses the newer tokens that it finds in the storage. A browser may
+ * hand over the lock before the other tab's write is visible, so the holder also
+ * marks the refresh token that it exchanged.
  */
 export class BearerSession {
   readonly #storage: TokenStorage;
@@ -46,9 +46,9 @@ export class BearerSession {
   readonly #auth;
   readonly #emitter: Emitter;
   readonly #stop = new AbortController();
-  #renewal: { refused: string; kept: Promise<Kept | undefined> } | undefined;
+  #renewal: { refused: string; stored: Promise<StoredSession | undefined> } | undefined;
 
-  /** The transport is one without this session. */
+  /** The transport must not use this session's interceptor. */
   constructor(storage: TokenStorage, key: string, transport: Transport, emitter: Emitter) {
     this.#storage = storage;
     this.#key = key;
@@ -56,13 +56,13 @@ export class BearerSession {
     this.#emitter = emitter;
     const shared = isWebStorage(storage);
     this.#lock = shared ? lockAcrossTabs(key) : lockWithin();
-    if (shared) addEventListener("storage", (event) => this.#see(event), { signal: this.#stop.signal });
+    if (shared) addEventListener("storage", (event) => this.#onStorage(event), { signal: this.#stop.signal });
   }
 
   readonly interceptor: Interceptor = (next) => async (call) => {
     if (call.stream) {
-      const kept = await this.#fresh(call.signal);
-      if (kept) authorize(call.header, kept);
+      const stored = await this.#fresh(call.signal);
+      if (stored) authorize(call.header, stored);
       return next(call);
     }
     if (call.method === AuthService.method.logout && !(call.message as LogoutRequest).refreshToken) return this.#logout(call, next);
@@ -76,10 +76,10 @@ export class BearerSession {
     return (await this.#read()) !== undefined;
   }
 
-  /** Replaces the tokens now; does nothing where nobody is signed in. */
+  /** Replaces the tokens now; does nothing if nobody is signed in. */
   async refresh(): Promise<void> {
-    const kept = await this.#read();
-    if (kept) await this.#renew(kept);
+    const stored = await this.#read();
+    if (stored) await this.#renew(stored);
   }
 
   close(): void {
@@ -87,82 +87,82 @@ export class BearerSession {
   }
 
   async #authorized(call: UnaryRequest, next: Parameters<Interceptor>[0]) {
-    const kept = await this.#fresh(call.signal);
-    if (!kept) return next(call);
-    authorize(call.header, kept);
+    const stored = await this.#fresh(call.signal);
+    if (!stored) return next(call);
+    authorize(call.header, stored);
     try {
       return await next(call);
     } catch (thrown) {
       const error = GatehouseError.from(thrown);
-      if (error.code !== Code.Unauthenticated || !mendable.has(error.reason)) throw error;
-      const newer = await unlessAborted(this.#renew(kept, error), call.signal);
-      if (newer?.session !== kept.session) throw error;
+      if (error.code !== Code.Unauthenticated || !fixedByRefresh.has(error.reason)) throw error;
+      const newer = await unlessAborted(this.#renew(stored, error), call.signal);
+      if (newer?.session !== stored.session) throw error;
       authorize(call.header, newer);
       return next(call);
     }
   }
 
-  /** The session's tokens, with an access token that isn't about to expire. */
-  async #fresh(signal: AbortSignal): Promise<Kept | undefined> {
-    const kept = await this.#read();
-    if (!kept || kept.expiresAt - ahead > Date.now()) return kept;
+  /** Returns the session with an access token that isn't about to expire. */
+  async #fresh(signal: AbortSignal): Promise<StoredSession | undefined> {
+    const stored = await this.#read();
+    if (!stored || stored.expiresAt - refreshAhead > Date.now()) return stored;
     try {
-      const newer = await unlessAborted(this.#renew(kept), signal);
-      // Another session's tokens are perhaps another person's.
-      if (newer && newer.session !== kept.session) throw new ConnectError("Somebody signed in meanwhile. Try again.", Code.Aborted);
+      const newer = await unlessAborted(this.#renew(stored), signal);
+      // Another session's tokens may be another person's.
+      if (newer && newer.session !== stored.session) throw new ConnectError("Another session was started in the meantime. Try again.", Code.Aborted);
       return newer;
     } catch (thrown) {
       const error = GatehouseError.from(thrown);
-      if (error.code !== Code.Unavailable || kept.expiresAt <= Date.now()) throw error;
-      return kept; // good for a moment yet
+      if (error.code !== Code.Unavailable || stored.expiresAt <= Date.now()) throw error;
+      return stored; // the access token is still valid
     }
   }
 
-  /** Newer tokens than these, once for all who ask; none if the session is over. */
-  #renew(old: Kept, why?: GatehouseError): Promise<Kept | undefined> {
+  /** Returns newer tokens than these, with one exchange for all concurrent callers; undefined if the session has ended. */
+  #renew(old: StoredSession, why?: GatehouseError): Promise<StoredSession | undefined> {
     if (this.#renewal?.refused !== old.accessToken) {
-      const renewal = { refused: old.accessToken, kept: this.#lock.exclusively(() => this.#exchange(old, why)) };
+      const renewal = { refused: old.accessToken, stored: this.#lock.exclusively(() => this.#exchange(old, why)) };
       const forget = () => {
         if (this.#renewal === renewal) this.#renewal = undefined;
       };
-      renewal.kept.then(forget, forget);
+      renewal.stored.then(forget, forget);
       this.#renewal = renewal;
     }
-    return this.#renewal.kept;
+    return this.#renewal.stored;
   }
 
-  /** Only for the holder of the lock. */
-  async #exchange(old: Kept, why?: GatehouseError): Promise<Kept | undefined> {
-    const kept = await this.#read();
-    if (kept?.accessToken !== old.accessToken) return kept;
+  /** Exchanges the refresh token. The caller must hold the lock. */
+  async #exchange(old: StoredSession, why?: GatehouseError): Promise<StoredSession | undefined> {
+    const stored = await this.#read();
+    if (stored?.accessToken !== old.accessToken) return stored;
     if (await this.#lock.isMarked(old.refreshKey)) {
-      const newer = await this.#caughtUp(old);
+      const newer = await this.#awaitOtherTab(old);
       if (newer?.accessToken !== old.accessToken) return newer;
     }
     if (why?.reason === "SESSION_ENDED") return this.#end(why.reason);
     try {
-      const asked = Date.now();
+      const requestedAt = Date.now();
       const response = await this.#auth.refresh(
         { refreshToken: old.refreshToken },
-        { headers: { "Idempotency-Key": old.refreshKey }, timeoutMs: refreshLimit },
+        { headers: { "Idempotency-Key": old.refreshKey }, timeoutMs: refreshTimeout },
       );
-      if (!response.tokens) throw new ConnectError("The answer has no tokens. Try again.", Code.Internal);
-      const newer = await this.#keep(response.tokens, old.session, asked);
+      if (!response.tokens) throw new ConnectError("The gateway's response has no tokens. Try again.", Code.Internal);
+      const newer = await this.#store(response.tokens, old.session, requestedAt);
       await this.#lock.mark(old.refreshKey);
       return newer;
     } catch (thrown) {
       const error = GatehouseError.from(thrown);
-      // Whatever else it is, such as a network that is away, the session lives.
-      if (refuses(error)) await this.#end(error.reason);
+      // Any other error, such as an unreachable network, leaves the session as it is.
+      if (isRefusal(error)) await this.#end(error.reason);
       throw error;
     }
   }
 
-  /** What the storage holds once it shows here that another tab exchanged these tokens. */
-  async #caughtUp(old: Kept): Promise<Kept | undefined> {
+  /** Waits until another tab's newer tokens are visible in the storage, and returns its content. */
+  async #awaitOtherTab(old: StoredSession): Promise<StoredSession | undefined> {
     for (const start = performance.now(); ; await new Promise((look) => setTimeout(look, 5))) {
-      const kept = await this.#read();
-      if (kept?.accessToken !== old.accessToken || performance.now() - start > storageLag) return kept;
+      const stored = await this.#read();
+      if (stored?.accessToken !== old.accessToken || performance.now() - start > storageLag) return stored;
     }
   }
 
@@ -173,18 +173,18 @@ export class BearerSession {
       message.deviceToken ||= (await this.#storage.getItem(this.#deviceKey)) ?? "";
       request = { ...call, message } as UnaryRequest;
     }
-    const asked = Date.now();
+    const requestedAt = Date.now();
     const response = await next(request);
     const found = response.stream ? undefined : signInOf(response);
     if (found) {
-      await this.#lock.exclusively(() => this.#keep(found.tokens, newKey(), asked));
+      await this.#lock.exclusively(() => this.#store(found.tokens, newKey(), requestedAt));
       if (found.deviceToken) await this.#storage.setItem(this.#deviceKey, found.deviceToken);
       this.#emitter.emit("signedIn", {});
     }
     return response;
   }
 
-  /** Signs out here whatever the gateway says: somebody may be leaving a shared computer. */
+  /** Signs out here even if the gateway call fails: the person may be leaving a shared computer. */
   #logout(call: UnaryRequest, next: Parameters<Interceptor>[0]) {
     return this.#lock.exclusively(async () => {
       const message = clone(AuthService.method.logout.input, call.message as LogoutRequest);
@@ -205,15 +205,15 @@ export class BearerSession {
     return `${this.#key}:device`;
   }
 
-  async #read(): Promise<Kept | undefined> {
+  async #read(): Promise<StoredSession | undefined> {
     return parse(await this.#storage.getItem(this.#key));
   }
 
-  async #keep(tokens: Tokens, session: string, asked: number): Promise<Kept> {
+  async #store(tokens: Tokens, session: string, requestedAt: number): Promise<StoredSession> {
     const { accessToken, refreshToken, expiresIn } = tokens;
-    const kept = { session, accessToken, refreshToken, refreshKey: newKey(), expiresAt: asked + expiresIn * 1000 };
-    await this.#storage.setItem(this.#key, JSON.stringify(kept));
-    return kept;
+    const stored = { session, accessToken, refreshToken, refreshKey: newKey(), expiresAt: requestedAt + expiresIn * 1000 };
+    await this.#storage.setItem(this.#key, JSON.stringify(stored));
+    return stored;
   }
 
   async #end(reason?: Reason): Promise<undefined> {
@@ -222,8 +222,8 @@ export class BearerSession {
     this.#emitter.emit("signedOut", { reason });
   }
 
-  /** Sees what another tab did. */
-  #see(event: StorageEvent) {
+  /** Emits the sign-ins and sign-outs of other tabs. */
+  #onStorage(event: StorageEvent) {
     if (event.storageArea !== this.#storage || (event.key !== this.#key && event.key !== null)) return;
     const [before, after] = event.key === null ? [undefined, undefined] : [parse(event.oldValue), parse(event.newValue)];
     if (!after) this.#emitter.emit("signedOut", {});
@@ -231,20 +231,20 @@ export class BearerSession {
   }
 }
 
-function parse(text: string | null): Kept | undefined {
+function parse(text: string | null): StoredSession | undefined {
   try {
-    const kept = JSON.parse(text ?? "null");
-    return typeof kept?.accessToken === "string" && typeof kept.refreshToken === "string" ? kept : undefined;
+    const stored = JSON.parse(text ?? "null");
+    return typeof stored?.accessToken === "string" && typeof stored.refreshToken === "string" ? stored : undefined;
   } catch {
-    return undefined; // not of ours
+    return undefined; // not written by this client
   }
 }
 
-function authorize(header: Headers, kept: Kept) {
-  header.set("Authorization", `Bearer ${kept.accessToken}`);
+function authorize(header: Headers, stored: StoredSession) {
+  header.set("Authorization", `Bearer ${stored.accessToken}`);
 }
 
-/** Whether the gateway refuses a refresh: a proxy's 401 has no reason of ours. */
-function refuses(error: GatehouseError): boolean {
+/** Reports whether the gateway refused the refresh. A 401 from a proxy has no reason. */
+function isRefusal(error: GatehouseError): boolean {
   return error.code === Code.Unauthenticated && error.reason !== undefined;
 }

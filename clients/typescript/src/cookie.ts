@@ -6,26 +6,26 @@ import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import type { Reason } from "./reasons.js";
 import { isEnding, needsNoSession, signInOf } from "./signin.js";
 
-/** What the gateway mends by itself as soon as the browser asks again. */
-const passing: ReadonlySet<Reason | undefined> = new Set<Reason>(["TOKEN_EXPIRED", "TOKEN_STALE"]);
+/** Reasons that the gateway fixes itself, by a refresh, when the call is repeated. */
+const fixedByRetry: ReadonlySet<Reason | undefined> = new Set<Reason>(["TOKEN_EXPIRED", "TOKEN_STALE"]);
 
-const notKept =
-  "The browser did not keep the session's cookies. Serve the page and the gateway from one site: " +
-  "localhost and 127.0.0.1 are two. Or use the bearer mode.";
+const cookiesRejected =
+  "The browser rejected the session's cookies. Serve the page and the gateway from the same site " +
+  "(localhost and 127.0.0.1 are different sites), or use the bearer mode.";
 
-/** Reaches the other tabs; undefined where the browser lacks or forbids that, and they learn from their next call. */
+/** Returns the channel to the other tabs; undefined if the browser lacks or forbids it. Those tabs then learn of changes from their next call. */
 function channel(key: string): BroadcastChannel | undefined {
   if (typeof document === "undefined" || typeof BroadcastChannel === "undefined") return undefined;
   try {
     return new BroadcastChannel(key);
   } catch {
-    return undefined; // of an opaque origin, or where storage is blocked
+    return undefined; // an opaque origin, or storage is blocked
   }
 }
 
 /**
- * CookieSession leaves the tokens in cookies that no script can read, and their
- * refresh to the gateway. It only knows what calls come to.
+ * CookieSession keeps the tokens in HttpOnly cookies, which the gateway refreshes.
+ * It learns of the session's state from the outcome of calls.
  */
 export class CookieSession {
   readonly #emitter: Emitter;
@@ -34,13 +34,13 @@ export class CookieSession {
   readonly #tabs: BroadcastChannel | undefined;
   #signedIn = false;
 
-  /** The transport is one without this session. */
+  /** The transport must not use this session's interceptor. */
   constructor(key: string, transport: Transport, emitter: Emitter) {
     this.#emitter = emitter;
     this.#auth = createClient(AuthService, transport);
     this.#account = createClient(AccountService, transport);
     this.#tabs = channel(key);
-    if (this.#tabs) this.#tabs.onmessage = ({ data }) => (data === "signedIn" ? this.#begin() : this.#over());
+    if (this.#tabs) this.#tabs.onmessage = ({ data }) => (data === "signedIn" ? this.#setSignedIn() : this.#setSignedOut());
   }
 
   readonly interceptor: Interceptor = (next) => async (call) => {
@@ -49,8 +49,8 @@ export class CookieSession {
       call.header.set("X-Gatehouse-Session", "cookie");
       const response = await next(call);
       if (!response.stream && signInOf(response)) {
-        await this.#assertKept();
-        this.#begin();
+        await this.#assertCookies();
+        this.#setSignedIn();
         this.#tabs?.postMessage("signedIn");
       }
       if (isEnding(call)) this.#end();
@@ -73,7 +73,7 @@ export class CookieSession {
     }
   }
 
-  /** Has the gateway replace the tokens now. */
+  /** Makes the gateway replace the tokens now. */
   async refresh(): Promise<void> {
     await this.#auth.refresh({});
   }
@@ -88,37 +88,37 @@ export class CookieSession {
     } catch (thrown) {
       const error = GatehouseError.from(thrown);
       if (error.code !== Code.Unauthenticated || error.reason === undefined) throw error;
-      if (passing.has(error.reason)) return next(call);
+      if (fixedByRetry.has(error.reason)) return next(call);
       this.#end(error.reason);
       throw error;
     }
   }
 
   /**
-   * Browsers drop cookies of a gateway that is another site than the page, and
-   * tell nobody. What was signed in then is signed in to nothing.
+   * Throws if the browser dropped the cookies, as browsers do silently when the
+   * gateway is on another site than the page.
    */
-  async #assertKept(): Promise<void> {
+  async #assertCookies(): Promise<void> {
     try {
       await this.#account.getMe({});
     } catch (thrown) {
       const error = GatehouseError.from(thrown);
-      if (error.reason !== "TOKEN_MISSING") return; // the session is there, or the next call says more
-      throw new ConnectError(notKept, Code.FailedPrecondition, undefined, undefined, error);
+      if (error.reason !== "TOKEN_MISSING") return; // the cookies arrived, or the next call reports the error
+      throw new ConnectError(cookiesRejected, Code.FailedPrecondition, undefined, undefined, error);
     }
   }
 
-  #begin() {
+  #setSignedIn() {
     this.#signedIn = true;
     this.#emitter.emit("signedIn", {});
   }
 
   #end(reason?: Reason) {
     this.#tabs?.postMessage("signedOut");
-    this.#over(reason);
+    this.#setSignedOut(reason);
   }
 
-  #over(reason?: Reason) {
+  #setSignedOut(reason?: Reason) {
     if (!this.#signedIn) return;
     this.#signedIn = false;
     this.#emitter.emit("signedOut", { reason });

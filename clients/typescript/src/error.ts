@@ -9,23 +9,23 @@ import type { Reason } from "./reasons.js";
 export interface FieldViolation {
   /** The field, named as in the schema, such as "user.first_name". */
   readonly field: string;
-  /** What is wrong with it, in words for people. */
+  /** What is wrong with it, as text for people. */
   readonly description: string;
   readonly reason: Reason | undefined;
 }
 
 /**
- * GatehouseError is what every failed call throws. It is a ConnectError too;
- * its message is a sentence that says what to do, without the code before it.
+ * GatehouseError is thrown by every failed call. It extends ConnectError; its
+ * message says what to do, without the code as a prefix.
  */
 export class GatehouseError extends ConnectError {
   /**
-   * Why the call failed, for programs. Undefined where nothing of Gatehouse
-   * answered. A newer gateway may give a reason that the type lacks.
+   * Why the call failed, for programs. Undefined if the error isn't Gatehouse's,
+   * such as a proxy's. A newer gateway may return a reason that the type lacks.
    */
   readonly reason: Reason | undefined;
   readonly fieldViolations: readonly FieldViolation[];
-  /** After how many milliseconds another try makes sense, where that is said. */
+  /** How many milliseconds to wait before a retry, if the gateway says so. */
   readonly retryAfterMs: number | undefined;
 
   private constructor(error: ConnectError) {
@@ -43,12 +43,12 @@ export class GatehouseError extends ConnectError {
     this.retryAfterMs = retryAfterMs(error);
   }
 
-  /** Whatever was thrown, as a GatehouseError. */
+  /** Converts any thrown value to a GatehouseError. */
   static override from(thrown: unknown, code?: Code): GatehouseError {
     return thrown instanceof GatehouseError ? thrown : new GatehouseError(ConnectError.from(thrown, code));
   }
 
-  // ConnectError's own would take any ConnectError for one of these.
+  // ConnectError's own check would accept every ConnectError.
   static override [Symbol.hasInstance](thrown: unknown): boolean {
     return Object.prototype.isPrototypeOf.call(GatehouseError.prototype, Object(thrown));
   }
@@ -61,6 +61,6 @@ function first<T extends Message>(error: ConnectError, schema: GenMessage<T>): T
 function retryAfterMs(error: ConnectError): number | undefined {
   const delay = first(error, RetryInfoSchema)?.retryDelay;
   if (delay) return durationMs(delay);
-  const header = error.metadata.get("Retry-After"); // of a proxy, perhaps
+  const header = error.metadata.get("Retry-After"); // such as from a proxy
   return header !== null && /^\d+$/.test(header) ? Number(header) * 1000 : undefined;
 }

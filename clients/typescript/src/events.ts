@@ -1,21 +1,21 @@
 import type { Reason } from "./reasons.js";
 
-/** What may happen to the session, in this tab or in another. */
+/** The events of a session, from this tab or another. */
 export interface SessionEvents {
   /** Somebody signed in. */
   signedIn: Record<string, never>;
-  /** The session is over; the reason is why, unless it was meant. */
+  /** The session has ended; the reason is undefined after a deliberate sign-out. */
   signedOut: { readonly reason?: Reason | undefined };
 }
 
 type Listener<Name extends keyof SessionEvents> = (event: SessionEvents[Name]) => void;
 
-/** Emitter tells the listeners of one client. */
+/** Emitter calls the listeners of one client. */
 export class Emitter {
   readonly #listeners: { [Name in keyof SessionEvents]: Set<Listener<Name>> } = { signedIn: new Set(), signedOut: new Set() };
 
   on<Name extends keyof SessionEvents>(name: Name, listener: Listener<Name>): () => void {
-    const own: Listener<Name> = (event) => listener(event); // so that one may listen twice
+    const own: Listener<Name> = (event) => listener(event); // so that the same function can be added twice
     this.#listeners[name].add(own);
     return () => void this.#listeners[name].delete(own);
   }
@@ -26,7 +26,7 @@ export class Emitter {
         listener(event);
       } catch (fault) {
         queueMicrotask(() => {
-          throw fault; // the listener's own, which must not fail a call
+          throw fault; // report it without failing the call
         });
       }
     }

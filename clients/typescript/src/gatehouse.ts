@@ -7,7 +7,7 @@ import { Emitter, type SessionEvents } from "./events.js";
 import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { UserService } from "./gen/bff/v1/user_service_pb.js";
-import { spellMasks } from "./mask.js";
+import { snakeCaseMasks } from "./mask.js";
 import { retryOnce } from "./retry.js";
 import { defaultStorage, type TokenStorage } from "./storage.js";
 
@@ -15,61 +15,60 @@ export interface GatehouseOptions {
   /** Where the gateway is, such as "https://gatehouse.example.com". */
   baseUrl: string;
   /**
-   * Where the session is: "bearer", the default, has this client keep the
-   * tokens; "cookie" leaves them in cookies that no script can read, and is for
-   * browsers alone.
+   * Where the session's tokens are: "bearer", the default, keeps them in this
+   * client's storage; "cookie" keeps them in HttpOnly cookies, for browsers only.
    */
   mode?: "bearer" | "cookie";
-  /** Keeps the tokens of the bearer mode: localStorage by default, memory outside browsers. */
+  /** Stores the tokens in bearer mode: localStorage by default, memory outside browsers. */
   storage?: TokenStorage;
-  /** The name under which they are kept; the base URL tells clients apart by default. */
+  /** The key in the storage; by default it contains the base URL. */
   storageKey?: string;
-  /** Instead of the platform's fetch. */
+  /** Replaces the platform's fetch. */
   fetch?: typeof globalThis.fetch;
-  /** For how long a call may take, in ms, where it doesn't say so itself. */
+  /** The default timeout of a call, in ms. */
   timeoutMs?: number;
-  /** Go around each call, outside of all that this client does. */
+  /** Wrap each call, outside this client's own interceptors. */
   interceptors?: Interceptor[];
 }
 
-/** Gatehouse is a session and what one can do with it. Failed calls throw a {@link GatehouseError}. */
+/** Gatehouse is a client with a session. Failed calls throw a {@link GatehouseError}. */
 export interface Gatehouse {
-  /** Signs up, in and out. The session is kept by itself, and refreshed by itself. */
+  /** Sign-up, sign-in and sign-out. The session is stored and refreshed automatically. */
   readonly auth: Omit<Client<typeof AuthService>, "refresh">;
-  /** What people do with their own account. */
+  /** The signed-in person's own account. */
   readonly account: Client<typeof AccountService>;
-  /** What administrators do with users. */
+  /** User management, for administrators. */
   readonly users: Client<typeof UserService>;
-  /** The same for other clients of Connect, such as connect-query. */
+  /** The transport with this session, for other Connect clients, such as connect-query. */
   readonly transport: Transport;
-  /** Whether somebody is signed in: in cookie mode the gateway is asked. */
+  /** Reports whether somebody is signed in; in cookie mode this calls the gateway. */
   isSignedIn(): Promise<boolean>;
-  /** Replaces the tokens now, for instance once roles have changed. */
+  /** Replaces the tokens now, for instance after a change of roles. */
   refresh(): Promise<void>;
-  /** Calls the listener when that happens, in this tab or another; what it returns ends that. */
+  /** Adds a listener for an event in this tab or another, and returns a function that removes it. */
   on<Name extends keyof SessionEvents>(name: Name, listener: (event: SessionEvents[Name]) => void): () => void;
-  /** Stops listening to other tabs. The session stays. */
+  /** Stops listening to other tabs. Does not end the session. */
   close(): void;
 }
 
-/** Makes a client of the gateway at a URL. */
+/** Creates a client of the gateway at a URL. */
 export function createGatehouse(options: GatehouseOptions): Gatehouse {
   const mode = options.mode ?? "bearer";
   const key = options.storageKey ?? `gatehouse:${options.baseUrl}`;
-  const reach = (...interceptors: Interceptor[]) =>
+  const connectTransport = (...interceptors: Interceptor[]) =>
     typed(
       createConnectTransport({
         baseUrl: options.baseUrl,
         useHttpGet: true,
-        interceptors: [...interceptors, spellMasks, retryOnce],
-        fetch: reachable(options.fetch ?? ((input, init) => fetch(input, init)), mode === "cookie" ? "include" : "omit"),
+        interceptors: [...interceptors, snakeCaseMasks, retryOnce],
+        fetch: unavailableOnFailure(options.fetch ?? ((input, init) => fetch(input, init)), mode === "cookie" ? "include" : "omit"),
         ...(options.timeoutMs !== undefined && { defaultTimeoutMs: options.timeoutMs }),
       }),
     );
   const emitter = new Emitter();
   const session =
-    mode === "cookie" ? new CookieSession(key, reach(), emitter) : new BearerSession(options.storage ?? defaultStorage(), key, reach(), emitter);
-  const transport = reach(...(options.interceptors ?? []), session.interceptor);
+    mode === "cookie" ? new CookieSession(key, connectTransport(), emitter) : new BearerSession(options.storage ?? defaultStorage(), key, connectTransport(), emitter);
+  const transport = connectTransport(...(options.interceptors ?? []), session.interceptor);
   return {
     auth: createClient(AuthService, transport),
     account: createClient(AccountService, transport),
@@ -82,16 +81,16 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
   };
 }
 
-/** Browsers don't tell a gateway that refuses a page's origin from one that is away. */
+/** The message if the gateway is unreachable. A browser reports a page's origin that isn't allowed the same way. */
 function unreachable(): string {
   const origin = typeof document === "undefined" ? undefined : globalThis.location?.origin;
-  const sentence = "The service can't be reached. Check the connection and try again.";
+  const sentence = "The service is unreachable. Check the connection and try again.";
   if (origin === undefined) return sentence;
-  return `${sentence} If that doesn't help, the gateway may not allow this page's origin: ask for ${origin} in GATEHOUSE_ORIGINS.`;
+  return `${sentence} If the connection works, the gateway may not allow this page's origin: add ${origin} to GATEHOUSE_ORIGINS.`;
 }
 
-/** Tells a gateway that can't be reached from other faults. */
-function reachable(fetch: typeof globalThis.fetch, credentials: RequestCredentials): typeof globalThis.fetch {
+/** Wraps fetch so that network failures throw Unavailable. */
+function unavailableOnFailure(fetch: typeof globalThis.fetch, credentials: RequestCredentials): typeof globalThis.fetch {
   return async (input, init) => {
     try {
       return await fetch(input, { ...init, credentials });
@@ -102,7 +101,7 @@ function reachable(fetch: typeof globalThis.fetch, credentials: RequestCredentia
   };
 }
 
-/** Has all that fails throw a GatehouseError, the call's own deadline too. */
+/** Converts every error, also that of a call's deadline, to a GatehouseError. */
 function typed(transport: Transport): Transport {
   const fail = (thrown: unknown) => {
     throw GatehouseError.from(thrown);

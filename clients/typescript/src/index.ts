@@ -1,6 +1,6 @@
 /**
- * Gatehouse from TypeScript: see {@link createGatehouse}. The messages and
- * services are those of the gateway's schema, bff.v1.
+ * The TypeScript client of Gatehouse: see {@link createGatehouse}. Messages and
+ * services are generated from the public API, bff.v1.
  */
 export { createGatehouse, type Gatehouse, type GatehouseOptions } from "./gatehouse.js";
 export { GatehouseError, type FieldViolation } from "./error.js";

@@ -1,34 +1,33 @@
-/** A Lock runs one piece of work at a time, in the order of asking. */
+/** A Lock runs one function at a time, in the order of requests. */
 export interface Lock {
   exclusively<T>(work: () => Promise<T>): Promise<T>;
-  /** Tells those who get the lock next that something has been done. Only for its holder. */
+  /** Marks something as done, visible to the next holders. The caller must hold the lock. */
   mark(done: string): Promise<void>;
   isMarked(done: string): Promise<boolean>;
 }
 
 /**
- * For how long a tab waits for a lock that another holds. A tab that the browser
- * has frozen keeps its locks, and may do so for ever; the work that the lock is
- * for ends sooner.
+ * How long a tab waits for a lock that another tab holds. A tab that the browser
+ * has frozen may hold its locks forever; the guarded work ends sooner.
  */
-const patience = 10_000; // ms
+const lockTimeout = 10_000; // ms
 
-/** For how long a mark can be seen: much longer than a storage takes to follow. */
+/** How long a mark is visible: much longer than a storage write takes to become visible. */
 const markLife = 10_000; // ms
 
 /**
- * A lock that all tabs of an origin share, where the browser has such. Its marks
- * are locks too: unlike what is in localStorage, every tab sees them at once.
+ * Returns a lock that all tabs of an origin share, if the browser has Web Locks.
+ * Marks are locks too: unlike localStorage, every tab sees them at once.
  */
-export function lockAcrossTabs(name: string, patienceMs: number = patience): Lock {
-  const locks = globalThis.navigator?.locks; // only where the page is trusted
+export function lockAcrossTabs(name: string, timeoutMs: number = lockTimeout): Lock {
+  const locks = globalThis.navigator?.locks; // only in secure contexts
   if (!locks) return lockWithin();
-  const own = lockWithin(); // of this tab, once another has kept the shared one for too long
+  const own = lockWithin(); // used after a timeout of the shared one
   const nameOf = (done: string) => `${name}:${done}`;
   return {
     exclusively: async (work) => {
       const waiting = new AbortController();
-      const timer = setTimeout(() => waiting.abort(), patienceMs);
+      const timer = setTimeout(() => waiting.abort(), timeoutMs);
       let begun = false;
       try {
         return await locks.request(name, { signal: waiting.signal }, () => {
@@ -55,7 +54,7 @@ export function lockAcrossTabs(name: string, patienceMs: number = patience): Loc
   };
 }
 
-/** A lock that only its holder's callers share, who see one storage. */
+/** Returns a lock within this client. */
 export function lockWithin(): Lock {
   let last: Promise<unknown> = Promise.resolve();
   return {

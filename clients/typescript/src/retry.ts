@@ -4,7 +4,7 @@ import { GatehouseError } from "./error.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { UserService } from "./gen/bff/v1/user_service_pb.js";
 
-/** The methods that do their work once for all calls with one Idempotency-Key. */
+/** The methods that take an Idempotency-Key: calls with the same key take effect once. */
 export const keyed: ReadonlySet<unknown> = new Set([
   AuthService.method.refresh,
   AuthService.method.register,
@@ -12,12 +12,14 @@ export const keyed: ReadonlySet<unknown> = new Set([
   UserService.method.createUser,
 ]);
 
-const patience = 3_000; // ms
-const pause = 300; // ms, where nobody says how long
+/** The longest delay before a retry, in ms. */
+const maxDelay = 3_000;
+/** The mean delay before a retry, in ms, if the gateway gives none. */
+const defaultDelay = 300;
 
 /**
- * Makes a call that got no answer once more, where that can do no harm: a read,
- * or one with an Idempotency-Key, which it is given here.
+ * Retries an Unavailable call once if that is safe: a read, or a call with an
+ * Idempotency-Key, which this interceptor adds.
  */
 export const retryOnce: Interceptor = (next) => async (call) => {
   const takesKey = keyed.has(call.method);
@@ -27,30 +29,30 @@ export const retryOnce: Interceptor = (next) => async (call) => {
     return await next(call);
   } catch (thrown) {
     const error = GatehouseError.from(thrown);
-    const wait = error.retryAfterMs ?? pause * (0.5 + Math.random());
-    if (error.code !== Code.Unavailable || wait > patience || call.signal.aborted) throw error;
+    const wait = error.retryAfterMs ?? defaultDelay * (0.5 + Math.random());
+    if (error.code !== Code.Unavailable || wait > maxDelay || call.signal.aborted) throw error;
     await unlessAborted(new Promise((resolve) => setTimeout(resolve, wait)), call.signal);
     return next(call);
   }
 };
 
-/** A key that nobody else has. */
+/** Returns a random key. */
 export function newKey(): string {
-  // Unlike randomUUID, this is there on pages that aren't trusted too.
+  // Unlike randomUUID, getRandomValues works in insecure contexts too.
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** What comes of the work, unless the caller gives up before. */
+/** Waits for the work, or throws when the signal is aborted. */
 export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  let giveUp!: () => void;
+  let abort!: () => void;
   const aborted = new Promise<never>((_, reject) => {
-    giveUp = () => reject(signal.reason);
-    if (signal.aborted) giveUp();
-    else signal.addEventListener("abort", giveUp, { once: true });
+    abort = () => reject(signal.reason);
+    if (signal.aborted) abort();
+    else signal.addEventListener("abort", abort, { once: true });
   });
   try {
     return await Promise.race([work, aborted]);
   } finally {
-    signal.removeEventListener("abort", giveUp);
+    signal.removeEventListener("abort", abort);
   }
 }

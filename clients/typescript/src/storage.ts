@@ -1,6 +1,6 @@
 /**
- * TokenStorage keeps the session of the bearer mode. Web Storage is one, and so
- * is anything with the same three methods, which may answer later.
+ * TokenStorage stores the session in bearer mode: Web Storage, or any object with
+ * the same three methods, which may return promises.
  */
 export interface TokenStorage {
   getItem(key: string): string | null | Promise<string | null>;
@@ -8,9 +8,9 @@ export interface TokenStorage {
   removeItem(key: string): void | Promise<void>;
 }
 
-/** The page's localStorage where there is one that can be used, else memory. */
+/** Returns the page's localStorage if it is usable, otherwise memory. */
 export function defaultStorage(): TokenStorage {
-  // Node has a localStorage too, which is one file for all of its users.
+  // Node has a localStorage too: one file, shared by all its users.
   if (typeof document === "undefined") return memoryStorage();
   try {
     const probe = "gatehouse-probe";
@@ -22,7 +22,7 @@ export function defaultStorage(): TokenStorage {
   }
 }
 
-/** Keeps a session for as long as the program runs, and for nobody else. */
+/** Returns a storage in memory. */
 export function memoryStorage(): TokenStorage {
   const items = new Map<string, string>();
   return {
@@ -32,7 +32,7 @@ export function memoryStorage(): TokenStorage {
   };
 }
 
-/** Whether other tabs see what is stored, and are told when it changes. */
+/** Reports whether other tabs share the storage and get events when it changes. */
 export function isWebStorage(storage: TokenStorage): storage is Storage {
   return typeof Storage !== "undefined" && storage instanceof Storage;
 }

@@ -1,7 +1,7 @@
 import { chromium, type Browser, type BrowserContext, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import type {} from "./pages/tab.js";
-import { administrator, client, newEmail, password, signUp, until } from "./people.js";
+import { administrator, client, newEmail, password, signUp, eventually } from "./harness.js";
 
 let browser: Browser;
 let context: BrowserContext;
@@ -23,14 +23,14 @@ beforeEach(async () => {
 });
 afterEach(() => context.close());
 
-/** Opens a page of the application in a tab. */
+/** Opens the test page in a tab. */
 async function open(name = "tab", mode = "bearer"): Promise<Page> {
   const page = await context.newPage();
   await page.goto(`${inject("pages")}/${name}?${new URLSearchParams({ gateway: inject("baseUrl"), mode })}`);
   return page;
 }
 
-/** Three tabs of one person, signed in by the first. */
+/** Opens three tabs of one person, signed in by the first. */
 async function threeTabs(mode = "bearer"): Promise<{ tabs: [Page, Page, Page]; id: string; email: string }> {
   const tabs: [Page, Page, Page] = [await open("tab", mode), await open("tab", mode), await open("tab", mode)];
   const email = newEmail();
@@ -50,10 +50,10 @@ function inAll<T>(tabs: Page[], work: () => T | Promise<T>): Promise<T[]> {
   return Promise.all(tabs.map((tab) => tab.evaluate(work)));
 }
 
-/** Holds each refresh until all tabs want one: until the others wait for the lock, or ask as well. */
+/** Delays each refresh until all tabs need one: the others wait for the lock or send their own. */
 async function refreshTogether(tabs: Page[]) {
   await context.route("**/bff.v1.AuthService/Refresh", async (route) => {
-    await until(async () => {
+    await eventually(async () => {
       const waiting = await tabs[0]!.evaluate(async () => (await navigator.locks.query()).pending?.length ?? 0);
       return waiting + refreshes.length >= tabs.length;
     });
@@ -64,7 +64,7 @@ async function refreshTogether(tabs: Page[]) {
 const emails = () => window.gatehouse.account.getMe({}).then(({ user }) => user?.email);
 
 describe("three tabs", () => {
-  test("that let the access token expire together refresh it once, and nobody is signed out", async () => {
+  test("refresh an expired access token once, and stay signed in", async () => {
     const { tabs, email } = await threeTabs();
     await context.clock.install();
     await context.clock.fastForward("06:00");
@@ -72,7 +72,7 @@ describe("three tabs", () => {
     expect(await inAll(tabs, emails)).toEqual([email, email, email]);
     expect(refreshes).toHaveLength(1);
     expect(refreshes[0]).toMatch(/^[0-9a-f]{32}$/);
-    // And once more: the successor is as good.
+    // The successor can be refreshed too.
     await context.clock.fastForward("06:00");
     refreshes.length = 0;
     expect(await inAll(tabs, emails)).toEqual([email, email, email]);
@@ -81,10 +81,10 @@ describe("three tabs", () => {
     expect(await tabs[1].evaluate(async () => (await window.gatehouse.account.listSessions({})).sessions.length)).toBe(1);
   });
 
-  test("whose access token the gateway refuses refresh it once", async () => {
+  test("refresh an access token that the gateway refuses once", async () => {
     const { tabs, id } = await threeTabs();
     await (await administrator()).users.setUserRoles({ userId: id, roles: ["editor"] });
-    await until(() => tabs[0].evaluate(refusesTheStoredToken, inject("baseUrl")));
+    await eventually(() => tabs[0].evaluate(refusesTheStoredToken, inject("baseUrl")));
     await refreshTogether(tabs);
     const roles = await inAll(tabs, () => window.gatehouse.account.getMe({}).then(({ user }) => user?.roles));
     expect(roles).toEqual([["editor"], ["editor"], ["editor"]]);
@@ -102,7 +102,7 @@ describe("three tabs", () => {
     expect(await inAll(tabs, () => window.events)).toEqual(Array(3).fill(["signedIn", "signedOut"]));
   });
 
-  test("stay signed in while the network is away", async () => {
+  test("stay signed in while the network is unreachable", async () => {
     const { tabs, email } = await threeTabs();
     await context.clock.install();
     await context.clock.fastForward("06:00");
@@ -116,7 +116,7 @@ describe("three tabs", () => {
 });
 
 describe("in cookie mode three tabs", () => {
-  test("have a session that no script can read, and are signed out by one of them", async () => {
+  test("have a session that scripts can't read, and are signed out by one of them", async () => {
     const { tabs } = await threeTabs("cookie");
     const seen = await tabs[0].evaluate(() => document.cookie + Object.values({ ...localStorage, ...sessionStorage }).join());
     expect(seen).toBe("");
@@ -131,20 +131,20 @@ describe("in cookie mode three tabs", () => {
     }
   });
 
-  test("are told that the session has been revoked", async () => {
+  test("get an event when the session is revoked", async () => {
     const { tabs, email } = await threeTabs("cookie");
     const elsewhere = client();
     await elsewhere.auth.login({ email, password });
     await elsewhere.account.revokeOtherSessions({});
-    await until(() => tabs[0].evaluate(() => window.gatehouse.account.listSessions({}).then(() => false, () => true)));
+    await eventually(() => tabs[0].evaluate(() => window.gatehouse.account.listSessions({}).then(() => false, () => true)));
     for (const tab of tabs) await tab.waitForFunction(() => window.events.includes("signedOut"));
   });
 
-  test("need no refresh of their own when roles change", async () => {
+  test("see a change of roles without a refresh", async () => {
     const { tabs, id } = await threeTabs("cookie");
     await (await administrator()).users.setUserRoles({ userId: id, roles: ["editor"] });
     for (const tab of tabs) {
-      await until(() => tab.evaluate(() => window.gatehouse.account.getMe({}).then(({ user }) => user?.roles[0] === "editor")));
+      await eventually(() => tab.evaluate(() => window.gatehouse.account.getMe({}).then(({ user }) => user?.roles[0] === "editor")));
     }
     expect(refreshes).toHaveLength(0);
     expect(await inAll(tabs, () => window.events)).toEqual([["signedIn"], ["signedIn"], ["signedIn"]]);

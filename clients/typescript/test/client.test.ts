@@ -1,15 +1,15 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { afterEach, beforeEach, describe, expect, inject, test, vi } from "vitest";
 import { GatehouseError, memoryStorage, type Gatehouse, type SessionEvents } from "../src/index.js";
-import { administrator, client, newEmail, password, signUp, until } from "./people.js";
-import { Road, type Fate } from "./road.js";
+import { administrator, client, newEmail, password, signUp, eventually } from "./harness.js";
+import { FaultyProxy, type Fault } from "./faulty-proxy.js";
 
-let road: Road;
+let proxy: FaultyProxy;
 beforeEach(async () => {
-  road = await Road.to(inject("baseUrl"));
+  proxy = await FaultyProxy.to(inject("baseUrl"));
 });
 afterEach(() => {
-  road.close();
+  proxy.close();
   vi.useRealTimers();
 });
 
@@ -40,25 +40,25 @@ function many<T>(call: () => Promise<T>): Promise<T[]> {
 }
 
 describe("a session", () => {
-  test("begins with Register, and reads are GETs that carry it", async () => {
-    const gatehouse = client({ baseUrl: road.url });
+  test("begins with Register, and reads are GETs with its access token", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
     const { email } = await signUp(gatehouse);
     const { user } = await gatehouse.account.getMe({});
     expect(user?.email).toBe(email);
     expect(await gatehouse.isSignedIn()).toBe(true);
-    const [read] = road.calls("GetMe");
+    const [read] = proxy.calls("GetMe");
     expect(read?.call).toBe("GET /bff.v1.AccountService/GetMe");
     expect(read?.authorization).toMatch(/^Bearer /);
-    expect(road.calls("Register")[0]?.authorization).toBeUndefined();
+    expect(proxy.calls("Register")[0]?.authorization).toBeUndefined();
   });
 
-  test("begins with Login on a device that is known from then on", async () => {
+  test("begins with Login, which sends the device token of an earlier sign-in", async () => {
     const storage = memoryStorage();
-    const gatehouse = client({ baseUrl: road.url, storage });
+    const gatehouse = client({ baseUrl: proxy.url, storage });
     const { email } = await signUp(gatehouse);
     await gatehouse.auth.logout({});
-    await client({ baseUrl: road.url, storage }).auth.login({ email, password });
-    const [login] = road.calls("Login");
+    await client({ baseUrl: proxy.url, storage }).auth.login({ email, password });
+    const [login] = proxy.calls("Login");
     expect(JSON.parse(login?.body ?? "{}").deviceToken).toMatch(/.{20}/);
   });
 
@@ -83,22 +83,22 @@ describe("a session", () => {
     expect(events).toHaveLength(1);
   });
 
-  test("ends here even where Logout doesn't get through", async () => {
-    const gatehouse = client({ baseUrl: road.url });
+  test("ends locally if Logout fails", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
     await signUp(gatehouse);
-    road.fate = () => "is lost";
+    proxy.fault = () => "request lost";
     expect((await failure(gatehouse.auth.logout({}))).code).toBe(Code.Unavailable);
     expect(await gatehouse.isSignedIn()).toBe(false);
   });
 
-  test("ends once it has been revoked elsewhere", async () => {
+  test("ends when another session revokes it", async () => {
     const gatehouse = client();
     const { email } = await signUp(gatehouse);
     const events = signOuts(gatehouse);
     const elsewhere = client();
     await elsewhere.auth.login({ email, password });
     await elsewhere.account.revokeOtherSessions({});
-    await until(() => gatehouse.account.getMe({}).then(() => false, () => true));
+    await eventually(() => gatehouse.account.getMe({}).then(() => false, () => true));
     expect(events).toEqual([{ reason: "SESSION_ENDED" }]);
     expect(await gatehouse.isSignedIn()).toBe(false);
   });
@@ -116,95 +116,95 @@ describe("a session", () => {
 });
 
 describe("a refresh", () => {
-  test("comes before the access token expires, once for all calls", async () => {
-    const gatehouse = client({ baseUrl: road.url });
+  test("runs before the access token expires, once for all calls", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
     await signUp(gatehouse);
     later(4 * 60); // a minute is left
     await gatehouse.account.getMe({});
-    expect(road.calls("Refresh")).toHaveLength(0);
+    expect(proxy.calls("Refresh")).toHaveLength(0);
     later(45); // now 15 s
-    const before = road.calls("GetMe")[0]?.authorization;
+    const before = proxy.calls("GetMe")[0]?.authorization;
     await many(() => gatehouse.account.getMe({}));
-    expect(road.calls("Refresh")).toHaveLength(1);
-    expect(road.calls("Refresh")[0]?.key).toMatch(/^[0-9a-f]{32}$/);
-    expect(new Set(road.calls("GetMe").map(({ authorization }) => authorization)).size).toBe(2);
-    expect(road.calls("GetMe").at(-1)?.authorization).not.toBe(before);
+    expect(proxy.calls("Refresh")).toHaveLength(1);
+    expect(proxy.calls("Refresh")[0]?.key).toMatch(/^[0-9a-f]{32}$/);
+    expect(new Set(proxy.calls("GetMe").map(({ authorization }) => authorization)).size).toBe(2);
+    expect(proxy.calls("GetMe").at(-1)?.authorization).not.toBe(before);
     await gatehouse.account.getMe({});
-    expect(road.calls("Refresh")).toHaveLength(1);
+    expect(proxy.calls("Refresh")).toHaveLength(1);
   });
 
-  test("mends a token that the gateway refuses, once for all calls", async () => {
+  test("replaces a token that the gateway refuses, once for all calls", async () => {
     const storage = memoryStorage();
-    const gatehouse = client({ baseUrl: road.url, storage });
+    const gatehouse = client({ baseUrl: proxy.url, storage });
     const { id } = await signUp(gatehouse);
     await makeStale(storage, id, ["editor"]);
     const answers = await many(() => gatehouse.account.getMe({}));
     expect(answers.map(({ user }) => user?.roles)).toEqual(Array(10).fill(["editor"]));
-    expect(road.calls("Refresh")).toHaveLength(1);
+    expect(proxy.calls("Refresh")).toHaveLength(1);
   });
 
-  test("whose answer was lost is repeated with the same key", async () => {
-    const gatehouse = client({ baseUrl: road.url });
+  test("is retried with the same key if the response is lost", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
     await signUp(gatehouse);
     let lost = 0;
-    road.fate = (path) => (path.endsWith("/Refresh") && lost++ === 0 ? "its answer is lost" : "arrives");
+    proxy.fault = (path) => (path.endsWith("/Refresh") && lost++ === 0 ? "response lost" : "none");
     await gatehouse.refresh();
-    const [first, second, ...more] = road.calls("Refresh");
+    const [first, second, ...more] = proxy.calls("Refresh");
     expect(more).toHaveLength(0);
     expect(second?.key).toBe(first?.key);
     expect(second?.body).toBe(first?.body);
     await gatehouse.refresh();
-    expect(road.calls("Refresh")[2]?.key).not.toBe(first?.key);
+    expect(proxy.calls("Refresh")[2]?.key).not.toBe(first?.key);
     expect((await gatehouse.account.listSessions({})).sessions).toHaveLength(1);
   });
 
-  test("whose program was gone before the answer is repeated by the next with the same key", async () => {
+  test("is retried with the same key after a crash", async () => {
     const storage = memoryStorage();
-    const gone = client({ baseUrl: road.url, storage });
+    const gone = client({ baseUrl: proxy.url, storage });
     await signUp(gone);
-    road.fate = (path) => (path.endsWith("/Refresh") ? "its answer is lost" : "arrives");
+    proxy.fault = (path) => (path.endsWith("/Refresh") ? "response lost" : "none");
     await failure(gone.refresh());
-    road.fate = () => "arrives";
-    await client({ baseUrl: road.url, storage }).refresh();
-    const keys = road.calls("Refresh").map(({ key }) => key);
+    proxy.fault = () => "none";
+    await client({ baseUrl: proxy.url, storage }).refresh();
+    const keys = proxy.calls("Refresh").map(({ key }) => key);
     expect(keys.length).toBeGreaterThan(2);
     expect(new Set(keys).size).toBe(1);
   });
 
-  test("that doesn't get through signs nobody out", async () => {
-    const gatehouse = client({ baseUrl: road.url });
+  test("does not end the session if the network fails", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
     await signUp(gatehouse);
     const events = signOuts(gatehouse);
     later(6 * 60);
-    road.fate = () => "is lost";
+    proxy.fault = () => "request lost";
     expect((await failure(gatehouse.account.getMe({}))).code).toBe(Code.Unavailable);
-    road.fate = () => "is answered 401 by a proxy"; // such as a hotel's
+    proxy.fault = () => "401 from a proxy"; // such as a hotel's
     expect((await failure(gatehouse.account.getMe({}))).code).toBe(Code.Unauthenticated);
     expect(await gatehouse.isSignedIn()).toBe(true);
-    road.fate = () => "arrives";
+    proxy.fault = () => "none";
     expect((await gatehouse.account.getMe({})).user?.firstName).toBe("Ada");
     expect(events).toEqual([]);
   });
 
-  test("that doesn't get through is tried for all who wait, and not by each", async () => {
-    const gatehouse = client({ baseUrl: road.url });
+  test("is retried once for all waiting calls if the network fails", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
     await signUp(gatehouse);
     later(6 * 60);
-    road.fate = () => "is lost";
+    proxy.fault = () => "request lost";
     const codes = await many(() => failure(gatehouse.account.getMe({})).then(({ code }) => code));
     expect(codes).toEqual(Array(10).fill(Code.Unavailable));
-    expect(road.calls("Refresh")).toHaveLength(2); // a call without an answer is made once more
+    expect(proxy.calls("Refresh")).toHaveLength(2); // the first and one retry
   });
 
-  test("that doesn't get through in time leaves the token that is good for a moment yet", async () => {
-    const gatehouse = client({ baseUrl: road.url });
+  test("leaves an access token that is still valid in use if the network fails", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
     await signUp(gatehouse);
     later(4 * 60 + 45);
-    road.fate = (path) => (path.endsWith("/Refresh") ? "is lost" : "arrives");
+    proxy.fault = (path) => (path.endsWith("/Refresh") ? "request lost" : "none");
     expect((await gatehouse.account.getMe({})).user?.firstName).toBe("Ada");
   });
 
-  test("that is refused signs out", async () => {
+  test("ends the session if the gateway refuses it", async () => {
     const storage = memoryStorage();
     const gatehouse = client({ storage });
     await signUp(gatehouse);
@@ -217,31 +217,31 @@ describe("a refresh", () => {
     expect(await gatehouse.isSignedIn()).toBe(false);
   });
 
-  test("isn't given up by a caller who gives up", async () => {
-    const gatehouse = client({ baseUrl: road.url });
+  test("continues when one caller aborts", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
     await signUp(gatehouse);
     later(6 * 60);
     const impatient = new AbortController();
-    road.fate = () => (impatient.abort(), "arrives");
+    proxy.fault = () => (impatient.abort(), "none");
     const [gaveUp, waited] = await Promise.allSettled([
       gatehouse.account.getMe({}, { signal: impatient.signal }),
       gatehouse.account.getMe({}),
     ]);
     expect((gaveUp as PromiseRejectedResult).reason).toMatchObject({ code: Code.Canceled });
     expect(waited.status).toBe("fulfilled");
-    expect(road.calls("Refresh")).toHaveLength(1);
+    expect(proxy.calls("Refresh")).toHaveLength(1);
   });
 
-  test("never has one person's call made as another", async () => {
+  test("never sends one person's call with another person's token", async () => {
     const storage = memoryStorage();
-    const gatehouse = client({ baseUrl: road.url, storage });
+    const gatehouse = client({ baseUrl: proxy.url, storage });
     const { id } = await signUp(gatehouse);
     await makeStale(storage, id, ["editor"]);
-    // While the call is on its way, somebody else signs in.
+    // Somebody else signs in while the call is in flight.
     const another = client({ storage });
-    road.fate = async (): Promise<Fate> => {
+    proxy.fault = async (): Promise<Fault> => {
       await signUp(another);
-      return "arrives";
+      return "none";
     };
     expect((await failure(gatehouse.account.updateMe({ user: { lastName: "Lovelace" } }))).reason).toBe("TOKEN_STALE");
     expect((await another.account.getMe({})).user?.lastName).toBe("");
@@ -249,7 +249,7 @@ describe("a refresh", () => {
 });
 
 describe("an error", () => {
-  test("has a code, a reason and a sentence, and is a ConnectError", async () => {
+  test("has a code, a reason and a message, and is a ConnectError", async () => {
     const gatehouse = client();
     const { email } = await signUp(gatehouse);
     const error = await failure(client().auth.register({ email, password }));
@@ -259,7 +259,7 @@ describe("an error", () => {
     expect(new ConnectError("another's")).not.toBeInstanceOf(GatehouseError);
   });
 
-  test("names the fields that are wrong", async () => {
+  test("names the invalid fields", async () => {
     const error = await failure(client().auth.register({ email: "nobody", password: "short" }));
     expect([error.code, error.reason]).toEqual([Code.InvalidArgument, "INVALID_ARGUMENT"]);
     expect(error.fieldViolations.map(({ field }) => field).sort()).toEqual(["email", "password"]);
@@ -267,7 +267,7 @@ describe("an error", () => {
     expect(error.fieldViolations[0]?.reason).toBe("INVALID_ARGUMENT");
   });
 
-  test("says when another try makes sense", async () => {
+  test("says how long to wait before a retry", async () => {
     const gatehouse = client();
     await signUp(gatehouse);
     const results = await Promise.allSettled(Array.from({ length: 5 }, () => gatehouse.account.exportMe({})));
@@ -276,62 +276,62 @@ describe("an error", () => {
     expect(refused?.reason.retryAfterMs).toBeGreaterThan(0);
   });
 
-  test("of a call's own deadline is one too", async () => {
-    road.fate = () => "arrives";
-    const error = await failure(client({ baseUrl: road.url, timeoutMs: 1 }).auth.login({ email: newEmail(), password }));
+  test("of a call's own deadline is a GatehouseError", async () => {
+    proxy.fault = () => "none";
+    const error = await failure(client({ baseUrl: proxy.url, timeoutMs: 1 }).auth.login({ email: newEmail(), password }));
     expect(error.code).toBe(Code.DeadlineExceeded);
   });
 });
 
-describe("a call without an answer", () => {
-  test("is made once more where it reads", async () => {
-    const gatehouse = client({ baseUrl: road.url });
+describe("an unavailable call", () => {
+  test("is retried once if it is a read", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
     await signUp(gatehouse);
-    for (const fate of ["is refused by a proxy", "is lost"] as const) {
+    for (const fault of ["503 from a proxy", "request lost"] as const) {
       let calls = 0;
-      road.fate = () => (calls++ === 0 ? fate : "arrives");
+      proxy.fault = () => (calls++ === 0 ? fault : "none");
       await gatehouse.account.getMe({});
       expect(calls).toBe(2);
     }
   });
 
-  test("isn't made again where it writes", async () => {
-    const gatehouse = client({ baseUrl: road.url });
+  test("is not retried if it is a write", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
     await signUp(gatehouse);
-    road.fate = () => "is lost";
+    proxy.fault = () => "request lost";
     expect((await failure(gatehouse.account.updateMe({ user: { lastName: "King" } }))).code).toBe(Code.Unavailable);
-    expect(road.calls("UpdateMe")).toHaveLength(1);
+    expect(proxy.calls("UpdateMe")).toHaveLength(1);
   });
 
-  test("does its work once where it has an Idempotency-Key", async () => {
-    const gatehouse = client({ baseUrl: road.url });
+  test("takes effect once if it has an Idempotency-Key", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
     let calls = 0;
-    road.fate = () => (calls++ === 0 ? "its answer is lost" : "arrives");
+    proxy.fault = () => (calls++ === 0 ? "response lost" : "none");
     const { id } = await signUp(gatehouse); // the second try would be EMAIL_TAKEN
     expect(id).not.toBe("");
-    const [first, second] = road.calls("Register");
+    const [first, second] = proxy.calls("Register");
     expect(first?.key).toMatch(/^[0-9a-f]{32}$/);
     expect(second?.key).toBe(first?.key);
   });
 
-  test("has the caller's own key where there is one", async () => {
-    const gatehouse = client({ baseUrl: road.url });
+  test("keeps the caller's Idempotency-Key", async () => {
+    const gatehouse = client({ baseUrl: proxy.url });
     await gatehouse.auth.register({ email: newEmail(), password }, { headers: { "Idempotency-Key": "mine" } });
-    expect(road.calls("Register")[0]?.key).toBe("mine");
+    expect(proxy.calls("Register")[0]?.key).toBe("mine");
   });
 });
 
-/** What a storage holds of a session. */
+/** Returns the session in a storage. */
 async function stored(storage: ReturnType<typeof memoryStorage>): Promise<{ accessToken: string; refreshToken: string } | undefined> {
   const text = await storage.getItem("session");
   return text ? JSON.parse(text) : undefined;
 }
 
-/** Has the gateway refuse the access token until it is refreshed. */
+/** Makes the gateway refuse the access token until it is refreshed. */
 async function makeStale(storage: ReturnType<typeof memoryStorage>, id: string, roles: string[]) {
   const kept = await stored(storage);
   await (await administrator()).users.setUserRoles({ userId: id, roles });
-  await until(async () => {
+  await eventually(async () => {
     const response = await fetch(`${inject("baseUrl")}/bff.v1.AccountService/ListSessions`, {
       method: "POST",
       headers: { "Content-Type": "application/json", Authorization: `Bearer ${kept?.accessToken}` },

@@ -21,7 +21,7 @@ function compare(a: number[], b: number[]): number {
   return 0;
 }
 
-/** Reports whether a range of the kinds that engines have here admits a version. */
+/** Reports whether a range in the forms used for engines includes a version. */
 function admits(range: string, version: string): boolean {
   return range.split("||").some((alternative) =>
     alternative
@@ -37,14 +37,14 @@ function admits(range: string, version: string): boolean {
   );
 }
 
-test("every locked package runs on the oldest Node that we name", () => {
+test("every locked package supports the oldest Node version in engines", () => {
   const oldest = /^>=(\d+)$/.exec(read("package.json").engines.node)?.[1];
   expect(oldest).toBeDefined();
   const packages = Object.entries(read("package-lock.json").packages as Record<string, Locked>);
   expect(packages.length).toBeGreaterThan(50);
   for (const [path, locked] of packages) {
     const range = locked.engines?.node;
-    // What builds and tests the client may ask for a late minor version.
+    // Development dependencies may need a later minor version.
     const version = locked.dev ? `${oldest}.19.0` : `${oldest}.0.0`;
     if (range) expect(admits(range, version), `${path} ${locked.version} wants Node ${range}, and we name ${oldest}`).toBe(true);
   }

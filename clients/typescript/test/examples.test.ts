@@ -1,7 +1,7 @@
 import { expect, inject, test } from "vitest";
 import { signUp as signUpWithConnect } from "../examples/connect.js";
 import { greet } from "../examples/fetch.js";
-import { client, newEmail, password, signUp } from "./people.js";
+import { client, newEmail, password, signUp } from "./harness.js";
 
 test("the Connect example signs up, reads, changes and signs out", async () => {
   const email = newEmail();

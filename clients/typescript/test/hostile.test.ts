@@ -2,7 +2,7 @@ import { chromium, type Browser, type BrowserContext, type Page } from "playwrig
 import { readFileSync } from "node:fs";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import type {} from "./pages/tab.js";
-import { client, newEmail, password, signUp } from "./people.js";
+import { client, newEmail, password, signUp } from "./harness.js";
 
 let browser: Browser;
 let context: BrowserContext;
@@ -34,8 +34,8 @@ const register = async ({ email, password }: { email: string; password: string }
   }
 };
 
-describe("a browser that is not as one wishes", () => {
-  test("has a frozen tab that keeps the lock, and the others go on", async () => {
+describe("a browser", () => {
+  test("with a frozen tab that holds the lock lets other tabs continue", async () => {
     const [frozen, tab] = [await open("bearer"), await open("bearer")];
     expect(await tab.evaluate(register, { email: newEmail(), password })).toBe("");
     await frozen.evaluate(
@@ -64,7 +64,7 @@ describe("a browser that is not as one wishes", () => {
     }
   });
 
-  test("drops the cookies of a sign-in, and the caller learns of it", async () => {
+  test("that drops the cookies of a sign-in makes it throw", async () => {
     const tab = await open("cookie");
     await context.route("**/bff.v1.AuthService/Register", async (route) => {
       const response = await route.fetch();
@@ -72,17 +72,17 @@ describe("a browser that is not as one wishes", () => {
       await context.clearCookies();
       await route.fulfill({ response, headers });
     });
-    expect(await tab.evaluate(register, { email: newEmail(), password })).toContain("did not keep the session's cookies");
+    expect(await tab.evaluate(register, { email: newEmail(), password })).toContain("rejected the session's cookies");
     expect(await tab.evaluate(() => window.events)).toEqual([]);
   });
 
-  test("says no more of a refused origin than of a gateway that is away", async () => {
+  test("reports a refused origin as an unreachable gateway", async () => {
     const tab = await open("bearer", "http://127.0.0.1:9");
     expect(await tab.evaluate(register, { email: newEmail(), password })).toContain(`ask for ${new URL(inject("pages")).origin} in GATEHOUSE_ORIGINS`);
   });
 });
 
-test("an update mask may be spelled either way", async () => {
+test("an update mask accepts camel and snake case", async () => {
   const gatehouse = client();
   await signUp(gatehouse);
   for (const path of ["lastName", "last_name"]) {

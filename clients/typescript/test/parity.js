@@ -1,7 +1,7 @@
-// @ts-nocheck -- methods are found by the names that the corpus gives, which types cannot follow.
-// Makes the calls that it is told of, one JSON a line, by the client as it is
-// built, and answers with what came of each: the surface "typescript" of the
-// parity corpus (e2e/parity_test.go). Run it as: node parity.js BASE_URL
+// @ts-nocheck -- methods are looked up by the names in the corpus, which types cannot express.
+// The surface "typescript" of the parity corpus (e2e/parity_test.go): reads calls
+// as lines of JSON, makes them with the built client, and writes each outcome as a
+// line of JSON. Usage: node parity.js BASE_URL
 import { createInterface } from "node:readline";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { AccountService, AuthService, UserService, createGatehouse } from "../dist/index.js";

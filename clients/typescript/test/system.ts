@@ -14,15 +14,15 @@ const adminPassword = "correct horse battery staple";
 
 declare module "vitest" {
   interface ProvidedContext {
-    /** The gateway of a real system. */
+    /** The URL of the running gateway. */
     baseUrl: string;
     adminPassword: string;
-    /** The origin of pages that may call it. */
+    /** The origin of the test pages, which is allowed to call it. */
     pages: string;
   }
 }
 
-/** Builds Gatehouse, runs it on an empty data folder, and serves pages that use it. */
+/** Builds Gatehouse, starts it on an empty data folder, and serves the test pages. */
 export default async function (project: TestProject) {
   const work = mkdtempSync(join(tmpdir(), "gatehouse-client-"));
   chmodSync(work, 0o711); // Postgres may run as another user
@@ -83,7 +83,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** Serves /NAME as a page that runs pages/NAME.ts or .tsx. */
+/** Serves /NAME as a page with the script pages/NAME.ts or .tsx. */
 async function servePages(): Promise<Server> {
   const bundle = await build({
     absWorkingDir: fileURLToPath(new URL(".", import.meta.url)),

@@ -1,15 +1,15 @@
 import { createServer, request, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 
-/** What happens to a request on its way. */
-export type Fate = "arrives" | "is lost" | "its answer is lost" | "is refused by a proxy" | "is answered 401 by a proxy";
+/** What happens to a request on the network. */
+export type Fault = "none" | "request lost" | "response lost" | "503 from a proxy" | "401 from a proxy";
 
-/** Road is the way to a gateway, on which things happen. */
-export class Road {
-  /** What came along, as "GET /path". */
+/** FaultyProxy forwards requests to a gateway and injects faults. */
+export class FaultyProxy {
+  /** The requests so far; call is "GET /path". */
   readonly seen: { call: string; key: string | undefined; authorization: string | undefined; body: string }[] = [];
-  /** Decides over each request. */
-  fate: (path: string) => Fate | Promise<Fate> = () => "arrives";
+  /** Decides what happens to each request. */
+  fault: (path: string) => Fault | Promise<Fault> = () => "none";
   readonly #server: Server;
 
   private constructor(target: string) {
@@ -22,34 +22,34 @@ export class Road {
         authorization: incoming.headers.authorization,
         body: body.toString(),
       });
-      const fate = await this.fate(path);
-      if (fate === "is lost") return incoming.socket.destroy();
-      if (fate === "is refused by a proxy") return outgoing.writeHead(503, { "Retry-After": "0" }).end("busy");
-      if (fate === "is answered 401 by a proxy") return outgoing.writeHead(401).end("who are you?");
-      const on = request(target + incoming.url, { method: incoming.method, headers: incoming.headers }, (answer) => {
-        if (fate === "its answer is lost") {
+      const fault = await this.fault(path);
+      if (fault === "request lost") return incoming.socket.destroy();
+      if (fault === "503 from a proxy") return outgoing.writeHead(503, { "Retry-After": "0" }).end("busy");
+      if (fault === "401 from a proxy") return outgoing.writeHead(401).end("who are you?");
+      const forwarded = request(target + incoming.url, { method: incoming.method, headers: incoming.headers }, (answer) => {
+        if (fault === "response lost") {
           answer.resume().once("end", () => incoming.socket.destroy());
           return;
         }
         outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
         answer.pipe(outgoing);
       });
-      on.end(body);
+      forwarded.end(body);
     });
   }
 
-  static async to(target: string): Promise<Road> {
-    const road = new Road(target);
-    road.#server.listen(0, "localhost");
-    await new Promise((resolve) => road.#server.once("listening", resolve));
-    return road;
+  static async to(target: string): Promise<FaultyProxy> {
+    const proxy = new FaultyProxy(target);
+    proxy.#server.listen(0, "localhost");
+    await new Promise((resolve) => proxy.#server.once("listening", resolve));
+    return proxy;
   }
 
   get url(): string {
     return `http://localhost:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** What came along for a method. */
+  /** Returns the requests for a method. */
   calls(method: string) {
     return this.seen.filter(({ call }) => call.endsWith(`/${method}`));
   }

@@ -5,17 +5,17 @@ export const password = "correct horse battery";
 
 let people = 0;
 
-/** An email that nobody has yet. */
+/** Returns an email without an account. */
 export function newEmail(): string {
   return `someone-${Date.now()}-${people++}@example.com`;
 }
 
-/** A client of its own. */
+/** Returns a client with its own storage. */
 export function client(options: Partial<GatehouseOptions> = {}): Gatehouse {
   return createGatehouse({ baseUrl: inject("baseUrl"), storage: memoryStorage(), storageKey: "session", ...options });
 }
 
-/** Signs somebody up, and returns their email and id. */
+/** Registers a new account and returns its email and id. */
 export async function signUp(gatehouse: Gatehouse): Promise<{ email: string; id: string }> {
   const email = newEmail();
   const { result } = await gatehouse.auth.register({ email, password, firstName: "Ada" });
@@ -29,10 +29,10 @@ export async function administrator(): Promise<Gatehouse> {
   return admin;
 }
 
-/** Waits until it holds. */
-export async function until(holds: () => Promise<boolean>): Promise<void> {
+/** Polls until the condition holds. */
+export async function eventually(holds: () => Promise<boolean>): Promise<void> {
   for (const deadline = performance.now() + 10_000; !(await holds()); ) {
-    if (performance.now() > deadline) throw new Error("it doesn't come true within 10 s");
+    if (performance.now() > deadline) throw new Error("the condition does not hold within 10 s");
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
