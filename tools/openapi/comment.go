@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// commentOf returns what stands above a declaration, each paragraph in a line.
+// commentOf returns the comment of a declaration, each paragraph on one line.
 func commentOf(d protoreflect.Descriptor) string {
 	raw := d.ParentFile().SourceLocations().ByDescriptor(d).LeadingComments
 	var paragraphs []string
@@ -35,9 +35,9 @@ var (
 	codeForm   = regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`)
 )
 
-// splitErrors takes the last sentence off a method's comment if it tells of
-// errors: "Errors: not_found USER_NOT_FOUND, invalid_argument A, B or C." It
-// returns the rest and the reasons, which have to be declared with that code.
+// splitErrors splits a method's comment at its last sentence if that lists errors:
+// "Errors: not_found USER_NOT_FOUND, invalid_argument A, B or C." It returns the rest
+// and the reasons, each of which must be declared with that code.
 func splitErrors(comment string, declared map[string]declaredError) (rest string, reasons []string, err error) {
 	rest, sentence, ok := strings.Cut(comment, "Errors:")
 	if !ok {

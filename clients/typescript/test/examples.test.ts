@@ -6,7 +6,7 @@ import { client, newEmail, password, signUp } from "./harness.js";
 test("the Connect example signs up, reads, changes and signs out", async () => {
   const email = newEmail();
   expect(await signUpWithConnect(inject("baseUrl"), email, password)).toBe("Ada Lovelace had 1 session");
-  expect(await signUpWithConnect(inject("baseUrl"), email, password)).toBe("You have an account already: sign in.");
+  expect(await signUpWithConnect(inject("baseUrl"), email, password)).toBe("You already have an account. Sign in.");
   expect(await signUpWithConnect(inject("baseUrl"), newEmail(), "short")).toMatch(/^password: /);
 });
 

@@ -78,7 +78,7 @@ describe("a browser", () => {
 
   test("reports a refused origin as an unreachable gateway", async () => {
     const tab = await open("bearer", "http://127.0.0.1:9");
-    expect(await tab.evaluate(register, { email: newEmail(), password })).toContain(`ask for ${new URL(inject("pages")).origin} in GATEHOUSE_ORIGINS`);
+    expect(await tab.evaluate(register, { email: newEmail(), password })).toContain(`add ${new URL(inject("pages")).origin} to GATEHOUSE_ORIGINS`);
   });
 });
 
