@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// The ways in which what is there already is asked for.
+// The kinds of requests for cached responses.
 const (
 	keptAnswer = iota
 	bareOne
@@ -23,22 +23,22 @@ const (
 	keptCount
 )
 
-// kept is what reading costs of what a gateway has kept, beside a bare handler
-// that has the same bytes, and what a thousand who ask at once cost.
+// kept are the costs of cached responses, compared with a bare handler of the same
+// bytes, and of a thousand simultaneous requests.
 type kept struct {
 	turns [keptCount][]turn // of each round
-	// allocations for each request, by the Go runtime's own count.
+	// allocations per request, counted by the Go runtime.
 	composedAllocs, keptAllocs allocations
-	// asked is how often auth and users were asked, of a thousand calls that found
-	// nothing kept: once for each of GetMe's parts.
+	// asked is the number of calls to auth and users for a thousand simultaneous calls
+	// without a cache entry: one for each of GetMe's parts.
 	asked []float64
 }
 
 type allocations struct{ count, bytes []float64 }
 
-// measureKept measures gateways of its own, in front of the three processes' auth
-// and users.
-func (r *results) measureKept(ctx context.Context, h *house, o options, progress io.Writer) error {
+// measureKept starts its own gateways in front of the auth and users of the three
+// processes.
+func (r *results) measureKept(ctx context.Context, h *stack, o options, progress io.Writer) error {
 	gateway, address, err := h.begin(ctx, "keeping", h.binary, "bff", h.peers...)
 	if err != nil {
 		return err
@@ -85,8 +85,8 @@ func (r *results) measureKept(ctx context.Context, h *house, o options, progress
 	return nil
 }
 
-// nameAnswers learns how a gateway names everybody's answer.
-func (h *house) nameAnswers(address string) error {
+// nameAnswers reads the ETag of everybody's response from a gateway.
+func (h *stack) nameAnswers(address string) error {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return err
@@ -111,9 +111,9 @@ func (h *house) nameAnswers(address string) error {
 	return nil
 }
 
-// measureAllocations has gateways count what they allocate, which they tell
-// operators: with everything on that is on by default, and metrics too.
-func (r *results) measureAllocations(ctx context.Context, h *house, o options, progress io.Writer) error {
+// measureAllocations reads gateways' allocations from their metrics, with everything
+// on that is on by default.
+func (r *results) measureAllocations(ctx context.Context, h *stack, o options, progress io.Writer) error {
 	for _, one := range []struct {
 		into *allocations
 		ask  ask
@@ -130,7 +130,7 @@ func (r *results) measureAllocations(ctx context.Context, h *house, o options, p
 	return nil
 }
 
-func (h *house) allocations(ctx context.Context, into *allocations, a ask, o options, env ...string) error {
+func (h *stack) allocations(ctx context.Context, into *allocations, a ask, o options, env ...string) error {
 	operations, err := freeAddress()
 	if err != nil {
 		return err
@@ -167,7 +167,7 @@ func (h *house) allocations(ctx context.Context, into *allocations, a ask, o opt
 	return nil
 }
 
-// counted is what a process has allocated since its start.
+// counted are the allocations of a process since its start.
 type counted struct{ count, bytes float64 }
 
 func allocated(ctx context.Context, operations string) (counted, error) {
@@ -195,13 +195,12 @@ func allocated(ctx context.Context, operations string) (counted, error) {
 	return c, nil
 }
 
-// crowd asks for the same at once.
+// crowd sends the same request on all connections at once.
 const crowd = 1000
 
-// measureCoalescing has a thousand connections ask for one person's GetMe, of
-// whom nothing is kept, at once, and counts in their logs what auth and users
-// were asked.
-func (r *results) measureCoalescing(ctx context.Context, h *house, o options, progress io.Writer) error {
+// measureCoalescing sends one person's GetMe on a thousand connections at once, without
+// a cache entry, and counts the calls in the logs of auth and users.
+func (r *results) measureCoalescing(ctx context.Context, h *stack, o options, progress io.Writer) error {
 	for round := range min(o.rounds, 3) {
 		fmt.Fprintf(progress, "a thousand at once: round %d\n", round+1)
 		gateway, address, err := h.begin(ctx, "crowded", h.binary, "bff", append(h.peers, unheld)...)
@@ -218,7 +217,7 @@ func (r *results) measureCoalescing(ctx context.Context, h *house, o options, pr
 	return nil
 }
 
-func (h *house) crowd(ctx context.Context, address string, p *person) (float64, error) {
+func (h *stack) crowd(ctx context.Context, address string, p *person) (float64, error) {
 	conns, err := dialAll(ctx, address, crowd)
 	if err != nil {
 		return 0, err
@@ -254,8 +253,8 @@ func (h *house) crowd(ctx context.Context, address string, p *person) (float64, 
 	return after - before, err
 }
 
-// partsAsked counts the calls of GetMe's parts in the logs.
-func (h *house) partsAsked() (float64, error) {
+// partsAsked counts the calls for GetMe's parts in the logs.
+func (h *stack) partsAsked() (float64, error) {
 	count := 0
 	for _, p := range []*process{h.auth, h.users} {
 		text, err := os.ReadFile(p.log.Name())

@@ -24,7 +24,7 @@ import (
 	"gatehouse/internal/schema"
 )
 
-// system is one way to have GetMe answered.
+// system is one deployment that serves GetMe.
 type system struct {
 	address string
 	ask     ask
@@ -32,8 +32,7 @@ type system struct {
 	servers []*process // the gateway and what is behind it
 }
 
-// The systems, in the table's order. The last two are asked for JSON, as what
-// Fastify speaks.
+// The systems, in the table's order. The last two use JSON, as Fastify does.
 const (
 	oneProcess = iota
 	threeProcesses
@@ -43,40 +42,40 @@ const (
 	systemCount
 )
 
-// house is every system on one Postgres.
-type house struct {
+// stack is every measured system, on one Postgres.
+type stack struct {
 	systems   [systemCount]system
 	processes []*process
 	database  *postgres.Server
 	close     func() error
 	binary    string
-	// dir holds logs, environment the settings of each command.
+	// dir has the logs, environment the settings of each command.
 	dir         string
 	environment map[string][]string
 	people      []*person
 	refreshed   time.Time
 	registered  int
-	// peers are the settings that say where auth and users are.
+	// peers are the settings with the URLs of auth and users.
 	peers []string
-	// auth and users are those behind every gateway of the three processes' kind.
+	// auth and users serve every gateway that runs in its own process.
 	auth, users *process
-	// noFastify says why there is none; empty when there is.
+	// noFastify says why Fastify is skipped; empty if it runs.
 	noFastify string
 }
 
-// databaseName also begins the names of the services' roles.
+// databaseName is also the prefix of the services' database roles.
 const databaseName = "gatehouse"
 
-// keepNothing has a gateway compose each answer anew.
+// keepNothing disables the cache, so that every response is composed.
 const keepNothing = "GATEHOUSE_CACHE_BYTES=0"
 
-// unheld has a gateway or auth refuse nobody for how much they ask.
+// unheld disables rate limits and load shedding.
 const unheld = "GATEHOUSE_THROTTLE=off"
 
-// open starts Postgres and, on it, all systems.
-func open(ctx context.Context, binary, dir string) (_ *house, err error) {
-	h := &house{binary: binary, dir: dir}
-	// Postgres outlives the interrupt that ends its clients.
+// open starts Postgres and all systems on it.
+func open(ctx context.Context, binary, dir string) (_ *stack, err error) {
+	h := &stack{binary: binary, dir: dir}
+	// Postgres must keep running while an interrupt stops its clients.
 	h.database, err = postgres.Start(ctx, postgres.Config{Dir: filepath.Join(dir, "database")})
 	if err != nil {
 		return nil, err
@@ -126,15 +125,14 @@ func open(ctx context.Context, binary, dir string) (_ *house, err error) {
 	return h, h.openFastify(ctx, bffAt)
 }
 
-// services starts users and auth, and returns the settings that say where they
-// are.
-func (h *house) services(ctx context.Context, suffix string) (users, auth *process, peers []string, err error) {
+// services starts users and auth, and returns the settings with their URLs.
+func (h *stack) services(ctx context.Context, suffix string) (users, auth *process, peers []string, err error) {
 	users, usersAt, err := h.begin(ctx, "users"+suffix, h.binary, "users")
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	toUsers := "USERS_URL=http://" + usersAt
-	// Failures to sign in are not to be held against whoever the load says it is.
+	// Failed sign-ins must not throttle the addresses of the load.
 	auth, authAt, err := h.begin(ctx, "auth"+suffix, h.binary, "auth", toUsers, unheld)
 	if err != nil {
 		return nil, nil, nil, err
@@ -142,18 +140,18 @@ func (h *house) services(ctx context.Context, suffix string) (users, auth *proce
 	return users, auth, []string{toUsers, "AUTH_URL=http://" + authAt}, nil
 }
 
-// fastifyFolder is where the outside mark is, from the repository's root.
+// fastifyFolder is the folder of the Fastify gateway, relative to the repository's root.
 const fastifyFolder = "bench/fastify"
 
-// openFastify starts the outside mark where Node and its packages are there.
-func (h *house) openFastify(ctx context.Context, gateway string) error {
+// openFastify starts the Fastify gateway if Node and its packages are installed.
+func (h *stack) openFastify(ctx context.Context, gateway string) error {
 	node, err := exec.LookPath("node")
 	if err != nil {
 		h.noFastify = "there is no node here"
 		return nil
 	}
 	if _, err := os.Stat(filepath.Join(fastifyFolder, "node_modules")); err != nil {
-		h.noFastify = "its packages aren't there: npm ci --prefix " + fastifyFolder
+		h.noFastify = "its packages are missing: npm ci --prefix " + fastifyFolder
 		return nil
 	}
 	p, address, err := h.begin(ctx, "fastify", node, filepath.Join(fastifyFolder, "gateway.js"),
@@ -165,8 +163,8 @@ func (h *house) openFastify(ctx context.Context, gateway string) error {
 	return nil
 }
 
-// begin starts a process of the house and returns when it is ready.
-func (h *house) begin(ctx context.Context, name, program, command string, env ...string) (*process, string, error) {
+// begin starts a process and returns when it is ready.
+func (h *stack) begin(ctx context.Context, name, program, command string, env ...string) (*process, string, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, "", err
@@ -184,9 +182,9 @@ func (h *house) begin(ctx context.Context, name, program, command string, env ..
 	return p, address, p.answers(ctx, address)
 }
 
-// prepare makes the database and returns each command's settings, as
-// compose.yaml gives them. All systems share them, so that one token opens each.
-func (h *house) prepare(ctx context.Context, binary, dir string) (map[string][]string, error) {
+// prepare creates the database and returns each command's settings, as in
+// compose.yaml. All systems share them, so that each accepts the same tokens.
+func (h *stack) prepare(ctx context.Context, binary, dir string) (map[string][]string, error) {
 	owner := h.database.URL(databaseName)
 	if err := execute(ctx, h.database.URL("postgres"), "CREATE DATABASE "+databaseName); err != nil {
 		return nil, err
@@ -199,7 +197,7 @@ func (h *house) prepare(ctx context.Context, binary, dir string) (map[string][]s
 	if err != nil {
 		return nil, err
 	}
-	// The load says of itself that it comes from many addresses.
+	// The load sends many addresses in X-Forwarded-For.
 	internal := []string{"GATEHOUSE_INTERNAL_KEY=" + newKey(), "GATEHOUSE_PUBLIC_URL=http://localhost", "GATEHOUSE_TRUSTED_PROXIES=127.0.0.1"}
 	usersEnv := append([]string{"USERS_DATABASE_URL=" + usersURL}, internal...)
 	authEnv := append([]string{"AUTH_DATABASE_URL=" + authURL, "GATEHOUSE_SECRET_KEY=" + newKey(), "GATEHOUSE_REGISTRATION=open"}, internal...)
@@ -235,16 +233,16 @@ func newKey() string {
 	return hex.EncodeToString(key)
 }
 
-// person is signed in.
+// person is a signed-in person.
 type person struct {
 	accountID, sessionID      string
 	accessToken, refreshToken string
 	etag                      string // of their GetMe
 }
 
-// register makes people through a gateway that lets them, and sees to it that
-// all systems answer them the same.
-func (h *house) register(ctx context.Context, address string, count int) error {
+// register creates accounts through the gateway at an address, and checks that all
+// systems respond to them equally.
+func (h *stack) register(ctx context.Context, address string, count int) error {
 	client := bffv1.NewAuthServiceClient(clientOf(address, false, nil))
 	for range count {
 		h.registered++
@@ -268,9 +266,9 @@ func (h *house) register(ctx context.Context, address string, count int) error {
 	return nil
 }
 
-// compare asks every system and returns an error unless the answers are
-// complete and equal.
-func (h *house) compare(ctx context.Context, p *person) error {
+// compare calls every system and returns an error unless the responses are complete
+// and equal.
+func (h *stack) compare(ctx context.Context, p *person) error {
 	var first *bffv1.GetMeResponse
 	for which, s := range h.systems {
 		if s.gateway == nil {
@@ -286,20 +284,20 @@ func (h *house) compare(ctx context.Context, p *person) error {
 			}
 		}
 		if len(answer.GetErrors()) > 0 || p.sessionID == "" {
-			return fmt.Errorf("an answer is not complete: %v", answer)
+			return fmt.Errorf("a response is incomplete: %v", answer)
 		}
 		if first == nil {
 			first = answer
 		}
 		if !proto.Equal(first, answer) {
-			return fmt.Errorf("the systems answer differently:\n%v\n%v", first, answer)
+			return fmt.Errorf("the systems return different responses:\n%v\n%v", first, answer)
 		}
 	}
 	return nil
 }
 
-// me calls GetMe, again while the profile is on its way.
-func (h *house) me(ctx context.Context, which int, p *person) (*bffv1.GetMeResponse, error) {
+// me calls GetMe, and retries while the profile is pending.
+func (h *stack) me(ctx context.Context, which int, p *person) (*bffv1.GetMeResponse, error) {
 	s := h.systems[which]
 	client := bffv1.NewAccountServiceClient(clientOf(s.address, which >= threeOverJSON, p))
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -317,12 +315,12 @@ func (h *house) me(ctx context.Context, which int, p *person) (*bffv1.GetMeRespo
 	}
 }
 
-// tokenRest is for how long after a refresh everybody's tokens, which live for
-// five minutes, are good for another turn.
+// tokenRest is how long after a refresh the tokens, which are valid for five minutes,
+// last for another turn.
 const tokenRest = 2 * time.Minute
 
-// refresh renews everybody's tokens where it is time to.
-func (h *house) refresh(ctx context.Context) error {
+// refresh refreshes everybody's tokens if tokenRest has passed.
+func (h *stack) refresh(ctx context.Context) error {
 	if time.Since(h.refreshed) < tokenRest {
 		return nil
 	}
@@ -338,8 +336,8 @@ func (h *house) refresh(ctx context.Context) error {
 	return nil
 }
 
-// clientOf calls a gateway, perhaps as somebody, each time as if from an address
-// of its own: one for all would be held to its rate.
+// clientOf returns a client of a gateway, optionally with an access token. Each has its
+// own address, because one address for all would exceed its rate limit.
 func clientOf(address string, json bool, p *person) *connect.Client {
 	var options []connecthttp.Option
 	if json {
@@ -359,7 +357,7 @@ func clientOf(address string, json bool, p *person) *connect.Client {
 	})
 }
 
-// headers are the same for each system, so that each has the same to read.
+// headers are the same for each system, so that each parses the same bytes.
 func (p *person) headers() map[string]string {
 	return map[string]string{"Authorization": "Bearer " + p.accessToken, accountHeader: p.accountID, sessionHeader: p.sessionID}
 }
