@@ -34,8 +34,8 @@ func (m memory) String() string { return fmt.Sprintf("%.0f (%.0f)", m.resident, 
 
 const heading = `Gatehouse on %s/%s, %d cores, %s, %s; load average %s before. Median (least–most).
 GetMe: Connect over %d HTTP/1.1 connections kept alive, each with one request at a time, of %d people; loopback;
-%d rounds, in each of which every system has a turn of %s; load and Postgres (fsync on) on the same machine.
-Gatehouse is as it comes, with rates, shedding and a line of the log (to a file) for each call; it keeps no answers where that isn't said.
+%d rounds, each with a turn of %s for every system; load and Postgres (fsync on) on the same machine.
+Gatehouse has default settings, with rate limits, load shedding and a log line (to a file) for each call; the cache is off unless stated.
 The gateways of three processes, the bare one and Fastify are in front of the same auth and users. up is the Go process, without its Postgres.
 
 `
@@ -89,7 +89,7 @@ func (r *results) printGetMe(t *table) {
 	t.row("    of the gateway alone", "", spread("%.2f", ratios(alone, threeProcesses, bare)))
 	t.judged("≤ 0.33", median(toThree) <= 1./3, "  CPU of all of ours ÷ the three processes'", spread("%.2f", toThree))
 	if r.noFastify != "" {
-		t.row("  Fastify was left out: " + r.noFastify)
+		t.row("  Fastify was skipped: " + r.noFastify)
 		return
 	}
 	t.judged("< 1", median(toFastify) < 1, "  CPU of all of ours ÷ Fastify's, both over JSON", "", "", "", spread("%.2f", toFastify))
