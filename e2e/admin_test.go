@@ -106,7 +106,7 @@ func TestHintsNameTheProgramAsItWasCalled(t *testing.T) {
 	for path, want := range map[string]string{os.Args[0]: "go run . psql", filepath.Join(dir, "front-door"): filepath.Join(dir, "front-door") + " psql"} {
 		h := newUpHouse(t)
 		p := &process{cmd: exec.Command(path), ended: make(chan struct{})}
-		p.cmd.Env = append([]string{runAsGatehouse + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, h.env...)
+		p.cmd.Env = append([]string{asGatehouse(), "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, h.env...)
 		p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 		if err := p.cmd.Start(); err != nil {
 			t.Fatal(err)

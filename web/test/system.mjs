@@ -22,7 +22,10 @@ export async function up() {
   });
   const data = join(work, "data");
   const listen = await freeAddress();
-  const main = new Role(program, ["up"], { GATEHOUSE_DATA_DIR: data, GATEHOUSE_LISTEN: listen });
+  // up allows every localhost port by itself; these tests are about an allow-list.
+  const main = new Role(program, ["up"], {
+    GATEHOUSE_DATA_DIR: data, GATEHOUSE_LISTEN: listen, GATEHOUSE_ORIGINS: `http://localhost:${portOf(listen)}`,
+  });
   const banner = await main.said(/Ctrl-C stops it/).catch(async error => {
     await main.stop();
     throw error;
