@@ -5,7 +5,7 @@ COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
 ARG TARGETOS TARGETARCH
-# git is left out of the build: docker build --build-arg VERSION=$(git describe --always)
+# The build context lacks git, so pass the version: docker build --build-arg VERSION=$(git describe --always)
 ARG VERSION
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags "-s -w -X gatehouse/app.version=$VERSION" -o /gatehouse .

@@ -1,30 +1,15 @@
-# The loop: edit, then make gen lint test.
+# The loop: edit, then make gen lint test. make check is the whole gate.
 
 BUF := go tool -modfile=tools/go.mod buf
 
-.PHONY: all gen client web lint check test test-fast bench build
+.PHONY: all gen web lint test test-fast check bench build
 
 all: gen lint test
 
-# Runs all that needs nothing but Go.
-check: lint test
-
-# Generates gen/, web/openapi.json, web/postman.json and the pages on methods and
-# errors from proto/, offline: what our protos import from others is printed from
-# the Go modules that carry it.
-gen: .protodeps
-	$(BUF) format --write proto
-	rm -rf gen
-	$(BUF) generate
-	cd tools && go run ./postman ../web/openapi.json ../web/postman.json
-	cd tools && go run ./reference ../web/openapi.json ../docs/reference
-
-# Generates what the TypeScript client has of the schema, and of the Go code's
-# error reasons.
-client: .protodeps
-	cd web/client && npm ci --no-fund --no-audit
-	$(BUF) generate --template web/client/buf.gen.yaml
-	cd web/client && npm run generate
+# Writes every generated file; scripts/generate.sh lists them. The TypeScript
+# client's types need npm.
+gen:
+	scripts/generate.sh
 
 .protodeps: tools/go.mod tools/protodeps/main.go
 	rm -rf .protodeps
@@ -34,6 +19,7 @@ lint: .protodeps
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go' | grep -v '^gen/')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
 	go vet ./...
 	go vet -tags crashpoint ./internal/crashpoint
+	cd tools && go vet ./...
 	go tool -modfile=tools/go.mod staticcheck ./...
 	$(BUF) lint
 	$(BUF) format --diff --exit-code proto
@@ -42,23 +28,28 @@ lint: .protodeps
 test:
 	go test ./...
 
-# Without the packages that take longest: those that start processes, hash
-# passwords by the thousand, or make database clusters.
+# The slow packages start processes, hash thousands of passwords, or create
+# database clusters.
 SLOW := ^gatehouse/(auth|bff|bench|e2e(/.*)?|internal/postgres|internal/schema)$$
 
 test-fast:
 	go vet ./...
 	go test $$(go list ./... | grep -vE '$(SLOW)')
 
+# Everything that must pass before a merge: generated files, lint, tests, and the
+# scripts that need Node, npm and Chromium. .ci/run installs those first.
+check:
+	scripts/check.sh
+
 bench:
-	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix bench/fastify; else echo "there is no npm here: Fastify will be left out"; fi
+	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix bench/fastify; else echo "npm not found: skipping Fastify"; fi
 	go run ./bench
 	go test -run '^$$' -bench 'Token|Ed25519|100000' ./bff ./auth
 
 build:
 	go build -trimpath -o gatehouse .
 
-# Brings what the pages show from npm into the tree.
+# Copies the npm packages that the pages use into web/assets.
 web:
 	npm --prefix web ci --no-audit --no-fund
 	web/vendor.sh

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pin keeps all threads of a process, and what they start from then on, to these
-// cores.
+// pin restricts all threads of a process, and the threads and processes that they
+// start later, to these cores.
 func pin(pid int, cores []int) error {
 	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
@@ -20,15 +20,15 @@ func pin(pid int, cores []int) error {
 		if err != nil {
 			return err
 		}
-		// One may have ended meanwhile.
+		// The thread may have ended.
 		if err := pinThread(id, cores); err != nil && err != unix.ESRCH {
-			return fmt.Errorf("keep process %d to cores %v: %w", pid, cores, err)
+			return fmt.Errorf("pin process %d to cores %v: %w", pid, cores, err)
 		}
 	}
 	return nil
 }
 
-// pinThread keeps one thread to these cores; 0 is the caller's own.
+// pinThread restricts one thread to these cores; 0 is the calling thread.
 func pinThread(id int, cores []int) error {
 	var set unix.CPUSet
 	for _, core := range cores {
@@ -37,7 +37,7 @@ func pinThread(id int, cores []int) error {
 	return unix.SchedSetaffinity(id, &set)
 }
 
-// ownCores are those that bench may use.
+// ownCores returns the cores that bench may use.
 func ownCores() ([]int, error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {

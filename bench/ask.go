@@ -13,13 +13,12 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
-// ask is a way to ask for something, and what a whole answer to it is. The
-// requests are bytes made beforehand, for an HTTP client would take more of the
-// shared CPU than writing them does.
+// ask is a kind of request and the check of its response. Requests are prepared
+// bytes, because an HTTP client would use more of the shared CPU.
 type ask struct {
 	line  string // the request line without its protocol
 	extra string // headers, each with its end
-	// etags have each person send what their last answer was named.
+	// etags makes each person send the ETag of their last response.
 	etags bool
 	check func(status int, body []byte) error
 }
@@ -35,15 +34,15 @@ var (
 	overProto = ask{line: postGetMe, extra: asProto + noBody, check: wholeProto}
 	// overJSON is the same with JSON both ways.
 	overJSON = ask{line: postGetMe, extra: "Content-Type: application/json\r\nConnect-Protocol-Version: 1\r\nContent-Length: 2\r\n\r\n{}", check: wholeJSON}
-	// byGet is the same by a GET, whose answer has an ETag.
+	// byGet is the same by GET, whose response has an ETag.
 	byGet = ask{line: "GET /bff.v1.AccountService/GetMe?connect=v1&encoding=proto&message=", check: wholeProto}
-	// ifChanged is byGet of those who have the answer already.
+	// ifChanged is byGet with If-None-Match.
 	ifChanged = ask{line: byGet.line, etags: true, check: unchanged}
-	// auditEvents is what nobody waits for: the gateway sheds it first.
+	// auditEvents is a sheddable call, which the gateway sheds first.
 	auditEvents = ask{line: "POST /bff.v1.AccountService/ListMyAuditEvents", extra: asProto + noBody, check: succeeded}
 )
 
-// of is one person's request.
+// of returns one person's request.
 func (a ask) of(p *person, address string) []byte {
 	var b strings.Builder
 	b.WriteString(a.line + " HTTP/1.1\r\nHost: " + address + "\r\nUser-Agent: gatehouse-bench\r\n")
@@ -60,7 +59,7 @@ func (a ask) of(p *person, address string) []byte {
 	return []byte(b.String())
 }
 
-// ofAll is everybody's request.
+// ofAll returns every person's request.
 func (a ask) ofAll(people []*person, address string) [][]byte {
 	requests := make([][]byte, 0, len(people))
 	for _, p := range people {
@@ -69,8 +68,8 @@ func (a ask) ofAll(people []*person, address string) [][]byte {
 	return requests
 }
 
-// read reads an answer, and returns whether it is one: a refusal for want of room
-// is none. It returns an error unless an answer is a whole one.
+// read reads a response and reports whether the call succeeded; false means that it
+// was shed. It returns an error for any other response or an incomplete one.
 func (a ask) read(reader *bufio.Reader) (bool, error) {
 	response, body, err := readResponse(reader)
 	if err != nil {
@@ -108,7 +107,7 @@ func succeeded(status int, body []byte) error {
 
 func unchanged(status int, body []byte) error {
 	if status != http.StatusNotModified {
-		return fmt.Errorf("answered %d, not that nothing has changed: %s", status, body)
+		return fmt.Errorf("got status %d, want 304: %s", status, body)
 	}
 	return nil
 }
@@ -127,8 +126,8 @@ func wholeProto(status int, body []byte) error {
 	return nil
 }
 
-// wholeJSON looks for what must be there; that the answer means the same is
-// compared once, beforehand.
+// wholeJSON checks that required text is present; compare checks the content once,
+// before the measurement.
 func wholeJSON(status int, body []byte) error {
 	if err := succeeded(status, body); err != nil {
 		return err

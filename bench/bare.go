@@ -23,9 +23,9 @@ import (
 	usersv1 "gatehouse/gen/users/v1"
 )
 
-// bareGateway is what one would write by hand to compose GetMe, and nothing
-// else: no policy, no access token, no validation, no log, no limit, no
-// interceptor. It believes who its caller claims to be.
+// bareGateway is a minimal hand-written gateway that composes GetMe: no policy, no
+// access token, no validation, no log, no limit, no interceptor. It trusts the
+// caller's claim of who they are.
 type bareGateway struct {
 	bffv1.UnimplementedAccountServiceHandler
 	accounts authv1.AccountServiceClient
@@ -35,7 +35,7 @@ type bareGateway struct {
 	toUsers  *internalToken
 }
 
-// The caller's claim, which the other gateways never look at.
+// The header with the caller's claim, which the other gateways ignore.
 const (
 	accountHeader = "X-Account-Id"
 	sessionHeader = "X-Session-Id"
@@ -94,7 +94,7 @@ func (g *bareGateway) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bffv1.
 	return response, nil
 }
 
-// bareCommand makes bench be the bare gateway, in a process of its own.
+// bareCommand is the argument that runs bench as the bare gateway, in its own process.
 const bareCommand = "bare-gateway"
 
 // runBareGateway serves until ctx ends, with the bff role's settings.
@@ -135,14 +135,14 @@ func serveBare(ctx context.Context, gateway bffv1.AccountServiceHandler) error {
 	return nil
 }
 
-// bareAnswerCommand makes bench give an answer that is there already.
+// bareAnswerCommand is the argument that runs bench as a server of one fixed response.
 const bareAnswerCommand = "bare-answer"
 
-// bareAnswerVariable holds the answer, in hexadecimals of its binary form.
+// bareAnswerVariable is the environment variable with the binary response in hex.
 const bareAnswerVariable = "BENCH_ANSWER"
 
-// bareAnswer gives everybody the same answer, and tells those who name one that
-// nothing has changed.
+// bareAnswer returns the same response to everybody, and 304 if the request has an
+// ETag.
 type bareAnswer struct {
 	bffv1.UnimplementedAccountServiceHandler
 	answer *bffv1.GetMeResponse
@@ -168,16 +168,16 @@ func runBareAnswer(ctx context.Context) error {
 	return serveBare(ctx, bareAnswer{answer: answer})
 }
 
-// bareClient speaks h2c, uncompressed as the gateway proper does: compressing
-// small answers would cost a third more.
+// bareClient uses h2c without compression, as the gateway does: compressing small
+// responses would cost a third more.
 func bareClient(url string) *connect.Client {
 	transport := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true}
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	return connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: transport}, url, connecthttp.WithCompressors()))
 }
 
-// internalToken is what the services admit the gateway by. It is made as
-// package rpc makes it, whose own client would bring its interceptors along.
+// internalToken mints the gateway's internal tokens as package rpc does, without that
+// package's client and its interceptors.
 type internalToken struct {
 	callee string
 	master []byte
@@ -187,7 +187,7 @@ type internalToken struct {
 	made   time.Time
 }
 
-// identify adds the token to a call.
+// identify adds the internal token to a call.
 func (t *internalToken) identify(ctx context.Context) context.Context {
 	ctx, info := connect.NewClientContext(ctx)
 	info.RequestHeader().Set("Authorization", t.current())

@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// closedLoops is what comes of closed loops of more and more connections, with the
-// load shedder on and off, in one process and in three.
+// closedLoops are the results of closed loops with increasing numbers of connections,
+// with the load shedder on and off, in one process and in three.
 type closedLoops struct {
 	rounds map[loopKey][]turn
 }
@@ -23,9 +23,9 @@ var (
 	loopConnections = []int{16, 64, 256, 512}
 )
 
-// measureClosedLoops gives each system in turn its share of every round. A client
-// whose call is refused asks again at once.
-func (r *results) measureClosedLoops(ctx context.Context, h *house, o options, progress io.Writer) error {
+// measureClosedLoops measures each system in every round. A client whose call is
+// refused retries at once.
+func (r *results) measureClosedLoops(ctx context.Context, h *stack, o options, progress io.Writer) error {
 	m := &r.closedLoops
 	m.rounds = map[loopKey][]turn{}
 	freeBff, freeBffAt, err := h.begin(ctx, "bff-unheld", h.binary, "bff", append(h.peers, keepNothing, unheld)...)
@@ -77,7 +77,7 @@ func (m *closedLoops) print(t *table) {
 			on, off := m.rounds[loopKey{shape, connections, false}], m.rounds[loopKey{shape, connections, true}]
 			ratio := over(mapped(on, turn.rate), mapped(off, turn.rate))
 			refused := mapped(on, func(t turn) float64 { return t.refused })
-			// So many connections wait no longer than the target of 250 ms.
+			// With this many connections, calls wait at most for the target of 250 ms.
 			bears := float64(connections) <= median(mapped(off, turn.rate))/4
 			name := fmt.Sprintf("  %d connections", connections)
 			t.row(name, spread("%.0f", mapped(on, turn.rate)), spread("%.0f", mapped(off, turn.rate)), spread("%.3f", refused))

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// measureGetMe gives each system in turn its share of every round, so that what
-// else the machine does strikes all alike.
-func (r *results) measureGetMe(ctx context.Context, h *house, o options, progress io.Writer) error {
+// measureGetMe measures each system in every round, so that other load on the machine
+// affects all of them equally.
+func (r *results) measureGetMe(ctx context.Context, h *stack, o options, progress io.Writer) error {
 	for round := range o.rounds {
 		fmt.Fprintf(progress, "GetMe: round %d of %d\n", round+1, o.rounds)
 		for turn := range systemCount {
@@ -32,8 +32,8 @@ func (r *results) measureGetMe(ctx context.Context, h *house, o options, progres
 	return nil
 }
 
-// turn is what one system did in one round. The CPU times are those of the time
-// that was measured.
+// turn is the result of one system in one round. CPU times cover the measured time
+// only.
 type turn struct {
 	seconds   float64
 	latencies []time.Duration // of each answer, sorted
@@ -44,7 +44,7 @@ type turn struct {
 	load      time.Duration
 }
 
-func (h *house) measure(ctx context.Context, s system, o options) (turn, error) {
+func (h *stack) measure(ctx context.Context, s system, o options) (turn, error) {
 	if err := h.refresh(ctx); err != nil {
 		return turn{}, err
 	}
@@ -73,7 +73,7 @@ func (h *house) measure(ctx context.Context, s system, o options) (turn, error) 
 	}
 	latencies, refused := load.latencies(begin, end)
 	if len(latencies) == 0 {
-		return turn{}, errors.New("no answer came in a whole turn: give more time with -length")
+		return turn{}, errors.New("no response in a whole turn: increase -length")
 	}
 	return turn{
 		seconds:   end.Sub(begin).Seconds(),
@@ -86,7 +86,7 @@ func (h *house) measure(ctx context.Context, s system, o options) (turn, error) 
 	}, nil
 }
 
-// usage is CPU time since each process's start.
+// usage is the CPU time of each process since its start.
 type usage struct {
 	each              map[int]time.Duration
 	servers, postgres time.Duration
@@ -94,7 +94,7 @@ type usage struct {
 
 func (u usage) of(pid int) time.Duration { return u.each[pid] }
 
-func (h *house) usage(s system) (usage, time.Time, error) {
+func (h *stack) usage(s system) (usage, time.Time, error) {
 	u := usage{each: map[int]time.Duration{}}
 	read := func(pid int, sum *time.Duration) error {
 		spent, err := cpuTime(pid)
@@ -114,14 +114,14 @@ func (h *house) usage(s system) (usage, time.Time, error) {
 	now := time.Now()
 	pids, err := h.postgres()
 	for _, pid := range pids {
-		// One may end in between: it was none of those that serve the pools.
+		// A process may end in between; those that serve the pools do not.
 		_ = read(pid, &u.postgres)
 	}
 	return u, now, err
 }
 
-// postgres returns all of its processes.
-func (h *house) postgres() ([]int, error) {
+// postgres returns the ids of all Postgres processes.
+func (h *stack) postgres() ([]int, error) {
 	postmaster, err := h.postmaster()
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func (h *house) postgres() ([]int, error) {
 	return append(backends, postmaster), err
 }
 
-func (h *house) postmaster() (int, error) {
+func (h *stack) postmaster() (int, error) {
 	text, err := os.ReadFile(filepath.Join(h.database.Dir(), "data", "postmaster.pid"))
 	if err != nil {
 		return 0, err

@@ -6,18 +6,18 @@ import (
 	"io"
 )
 
-// halfLoad is what the gateway adds to GetMe's slowest part when half of what it
-// can do is asked of it.
+// halfLoad is the latency that the gateway adds to GetMe's slowest part at half its
+// capacity.
 type halfLoad struct {
 	rate                 []float64 // requests a second
 	whole, part, between []float64 // p99 of GetMe, of its slowest part, and of what is over, in ms
 	halfway              []float64 // p50 of what is over
 }
 
-// measureHalfLoad asks the three processes at fixed times. How long the parts
-// took is what the gateway says of each answer (Server-Timing); the rest of the
-// time is its own and that of the load.
-func (r *results) measureHalfLoad(ctx context.Context, h *house, o options, progress io.Writer) error {
+// measureHalfLoad sends requests to the three processes at fixed times. The duration
+// of the parts comes from each response's Server-Timing; the rest is the gateway's own
+// and the load generator's.
+func (r *results) measureHalfLoad(ctx context.Context, h *stack, o options, progress io.Writer) error {
 	s := h.systems[threeProcesses]
 	for round := range o.rounds {
 		fmt.Fprintf(progress, "half load: round %d of %d\n", round+1, o.rounds)

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// load is a closed loop: each connection, HTTP/1.1 and kept alive, asks again as
-// soon as the answer is there. The people take turns on it, so that none of them
-// goes beyond the method's rate.
+// load is a closed loop: each connection, HTTP/1.1 with keep-alive, sends the next
+// request when it has the response. The people alternate, so that none exceeds the
+// method's rate limit.
 type load struct {
 	group    *errgroup.Group
 	failed   <-chan struct{}
@@ -28,7 +28,8 @@ type sample struct {
 	answered bool // rather than refused for want of room
 }
 
-// startLoad begins. No request may take longer than the length and a bit.
+// startLoad starts a load. A request fails if it takes longer than the length plus a
+// margin.
 func startLoad(ctx context.Context, address string, a ask, people []*person, connections int, length time.Duration) (*load, error) {
 	conns, err := dialAll(ctx, address, connections)
 	if err != nil {
@@ -51,7 +52,7 @@ func startLoad(ctx context.Context, address string, a ask, people []*person, con
 	return l, nil
 }
 
-// dialAll makes connections, all or none.
+// dialAll opens connections: all or none.
 func dialAll(ctx context.Context, address string, count int) ([]net.Conn, error) {
 	conns := make([]net.Conn, 0, count)
 	for range count {
@@ -84,7 +85,7 @@ func (l *load) work(conn net.Conn, samples *[]sample, a ask, request func(n int)
 	return nil
 }
 
-// run lets the load go on for so long. It returns early when a request fails.
+// run waits for the length, and returns early if a request fails.
 func (l *load) run(length time.Duration) error {
 	select {
 	case <-l.failed:
@@ -94,14 +95,14 @@ func (l *load) run(length time.Duration) error {
 	}
 }
 
-// stop returns when the last answer is there.
+// stop stops the load and waits for the last response.
 func (l *load) stop() {
 	l.stopping.Store(true)
 	_ = l.group.Wait()
 }
 
-// latencies returns those of the answers that came in between, sorted, and how
-// many requests were refused. Call it after stop.
+// latencies returns the sorted latencies of the responses between two times, and the
+// number of refused requests. Call it after stop.
 func (l *load) latencies(begin, end time.Time) (answered []time.Duration, refused int) {
 	for _, samples := range l.samples {
 		for _, s := range samples {

@@ -1,12 +1,11 @@
-// Command bench measures a built Gatehouse and prints one table: GetMe, the
-// composed call, in one process, in three, and through a bare gateway and one on
-// Fastify in front of the same services; what is kept of it; what comes of half,
-// and of three times, the load that can be borne; signing in; how long up takes
-// to start, and what it holds when idle. Beside the figures it shows the aims and
-// whether they were met.
+// Command bench measures a Gatehouse binary and prints one table: GetMe, the composed
+// call, in one process, in three, and through a bare gateway and one on Fastify with
+// the same services; cached responses; half and three times the load at capacity;
+// signing in; the start time and idle memory of up. It also shows the aims and whether
+// they were met.
 //
-// The servers are processes of their own, on an embedded Postgres that bench
-// starts and that syncs as it does in up. The load comes from bench itself.
+// The servers run as processes on an embedded Postgres that bench starts with up's
+// durability settings. bench itself generates the load.
 package main
 
 import (
@@ -25,7 +24,7 @@ import (
 	"time"
 )
 
-// options bound what is measured.
+// options are the limits of the measurement.
 type options struct {
 	rounds      int
 	length      time.Duration // of one round of one system
@@ -65,20 +64,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.IntVar(&o.rounds, "rounds", 5, "rounds under load; in each, every system has a turn")
+	flags.IntVar(&o.rounds, "rounds", 5, "rounds under load, each with a turn of every system")
 	flags.DurationVar(&o.length, "length", 2*time.Second, "how long a turn is measured")
-	flags.DurationVar(&o.settle, "settle", 500*time.Millisecond, "load before a turn that isn't measured")
+	flags.DurationVar(&o.settle, "settle", 500*time.Millisecond, "unmeasured load before each turn")
 	flags.IntVar(&o.connections, "connections", 8, "connections, each with one call at a time")
 	flags.IntVar(&o.starts, "starts", 7, "how often up is started")
-	flags.DurationVar(&o.idle, "idle", 5*time.Second, "how long up rests before its memory is read")
-	flags.StringVar(&o.binary, "binary", "", "a Gatehouse that is built already")
-	flags.StringVar(&o.only, "only", "", "the parts to measure, separated by commas, of "+strings.Join(partNames(), ", ")+"; all if empty")
-	flags.StringVar(&o.profiles, "profiles", "", "a folder for CPU profiles of the composed GetMe's three processes, taken instead of measuring")
+	flags.DurationVar(&o.idle, "idle", 5*time.Second, "idle time of up before its memory is measured")
+	flags.StringVar(&o.binary, "binary", "", "path of a Gatehouse binary; built from source by default")
+	flags.StringVar(&o.only, "only", "", "comma-separated parts to measure, of "+strings.Join(partNames(), ", ")+"; default all")
+	flags.StringVar(&o.profiles, "profiles", "", "write CPU profiles of the processes under load to this folder instead of measuring")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 || o.rounds < 1 || o.starts < 1 || o.connections < 1 || o.length <= 0 {
-		return errors.New("give flags only, and numbers above zero; see -help")
+		return errors.New("expected flags with positive numbers; see -help")
 	}
 	return measure(ctx, o, stdout, stderr)
 }
@@ -89,7 +88,7 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	// Postgres runs as another user where we are root, and must reach its folder.
+	// As root, Postgres runs as another user, who must be able to reach its folder.
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return err
 	}
@@ -131,16 +130,16 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 	return results.print(stdout, o)
 }
 
-// people share the load, so that none of them goes beyond a method's rate.
+// people share the load, so that none exceeds a method's rate limit.
 const people = 400
 
-// startPart is measured before there is anything else.
+// startPart is measured first.
 const startPart = "start"
 
-// parts are measured one after the other.
+// parts are measured in this order.
 var parts = []struct {
 	name    string
-	measure func(*results, context.Context, *house, options, io.Writer) error
+	measure func(*results, context.Context, *stack, options, io.Writer) error
 }{
 	{"getme", (*results).measureGetMe},
 	{"kept", (*results).measureKept},

@@ -16,17 +16,17 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// offerConns bounds the calls of an open loop that are under way. It is more than a
-// gateway queues, for else the load would wait for it and be a closed loop.
+// offerConns limits the in-flight calls of an open loop. It exceeds the gateway's
+// queue: otherwise the load would wait for responses and be a closed loop.
 const offerConns = 3000
 
-// outcome is what came of some load. Times are sorted.
+// outcome is the result of a load. Times are sorted.
 type outcome struct {
 	seconds                     float64
 	all, refusedAll             int             // that were answered or refused, in the first second too
 	answeredAfter, refusedAfter []time.Duration // from when each was due
-	// whole is how long an answer took from when its request was sent, part how
-	// long its slowest part took, as the gateway says, and between what is over.
+	// whole is the time from sending a request to its response, part that of its slowest
+	// part by Server-Timing, and between the difference.
 	whole, part, between []time.Duration
 }
 
@@ -41,15 +41,15 @@ func percentileOf(sorted []time.Duration, p int) float64 {
 	return milliseconds(sorted[(len(sorted)-1)*p/100])
 }
 
-// due is a request and when it should be sent.
+// due is a request and the time to send it.
 type due struct {
 	at      time.Time
 	request []byte
 }
 
-// offer is an open loop: it sends so many requests a second for so long, each at
-// its time whatever becomes of those before, and waits for what comes back. Of
-// the first second nothing counts: the gateway learns in it.
+// offer runs an open loop: it sends requests at a fixed rate, independently of earlier
+// responses, and waits for all responses. The first second, in which the gateway
+// adapts, is not counted.
 func offer(ctx context.Context, address string, length time.Duration, rate float64, requests [][]byte) (*outcome, error) {
 	const settle = time.Second
 	pool := &connPool{address: address}
@@ -95,7 +95,7 @@ func offer(ctx context.Context, address string, length time.Duration, rate float
 	return all, nil
 }
 
-// take sends what is due, one after the other.
+// take sends the requests that are due, in order.
 func (o *outcome) take(ctx context.Context, pool *connPool, queue <-chan due, counted time.Time) error {
 	for d := range queue {
 		conn, err := pool.get(ctx)
@@ -128,8 +128,8 @@ func (o *outcome) take(ctx context.Context, pool *connPool, queue <-chan due, co
 	return nil
 }
 
-// connPool makes a connection when there is none free, and takes the one that was
-// used last: a server closes those on which nothing is asked.
+// connPool opens a connection if none is free, and reuses the most recently used one,
+// because a server closes idle ones.
 type connPool struct {
 	address string
 	made    atomic.Uint32
@@ -153,7 +153,7 @@ func (p *connPool) get(ctx context.Context) (*pooledConn, error) {
 		return conn, nil
 	}
 	p.mu.Unlock()
-	// From many addresses, for one alone may not have so many connections.
+	// From many addresses, because connections per address are limited.
 	from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+p.made.Add(1)%loadAddresses))}
 	conn, err := (&net.Dialer{LocalAddr: from}).DialContext(ctx, "tcp", p.address)
 	if err != nil {
@@ -176,8 +176,8 @@ func (p *connPool) close() {
 	}
 }
 
-// exchange sends a request and returns whether it was answered, and how long the
-// answer's slowest part took. A refusal for want of room is no answer.
+// exchange sends a request, reports whether it succeeded rather than being shed, and
+// returns the time of the response's slowest part.
 func exchange(conn net.Conn, reader *bufio.Reader, request []byte) (bool, time.Duration, error) {
 	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return false, 0, err

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// overload is what comes of more load than a gateway can bear: of each round.
+// overload are the results of each round at more load than a gateway's capacity.
 type overload struct {
 	apart    bool      // the servers and the load had cores of their own
 	alone    []float64 // p99 of GetMe at a tenth of the peak, in ms
@@ -23,8 +23,8 @@ type overload struct {
 	p50, p99 []float64 // of what is answered, in ms
 	refused  []float64 // p99 of the refusals, in ms
 	cost     []float64 // CPU of a refusal over that of an answer
-	// What share was answered of what somebody waits for, and of the rest, when a
-	// quarter of the load is of that kind.
+	// The share of successful critical calls, and of sheddable ones, when a quarter of
+	// the load is critical.
 	critical, sheddable []float64
 }
 
@@ -35,11 +35,10 @@ const (
 	sheddableShare = 0.25
 )
 
-// measureOverload offers a gateway more than it and what is behind it can do, at
-// fixed times whatever comes back. The servers, with Postgres, have one half of
-// the cores and the load the other: what is spent on sending must not be missing
-// from what is answered.
-func (r *results) measureOverload(ctx context.Context, h *house, o options, progress io.Writer) (err error) {
+// measureOverload sends a gateway more requests than the system's capacity, at fixed
+// times. The servers, with Postgres, have one half of the cores and the load generator
+// the other, so that sending takes no CPU from serving.
+func (r *results) measureOverload(ctx context.Context, h *stack, o options, progress io.Writer) (err error) {
 	s, release, err := h.apart(ctx, &r.overload)
 	if err != nil {
 		return err
@@ -67,8 +66,8 @@ func (r *results) measureOverload(ctx context.Context, h *house, o options, prog
 	return nil
 }
 
-// round returns the peak that it found near the capacity given.
-func (m *overload) round(ctx context.Context, h *house, s system, requests [][]byte, o options, capacity float64) (float64, error) {
+// round returns the peak near the given capacity.
+func (m *overload) round(ctx context.Context, h *stack, s system, requests [][]byte, o options, capacity float64) (float64, error) {
 	length := 2 * o.length
 	var best spent
 	for _, factor := range []float64{1, overloadStep} {
@@ -94,13 +93,13 @@ func (m *overload) round(ctx context.Context, h *house, s system, requests [][]b
 	m.aloneP50, m.alone = append(m.aloneP50, alone.accepted(50)), append(m.alone, alone.accepted(99))
 	m.p50, m.p99 = append(m.p50, over.accepted(50)), append(m.p99, over.accepted(99))
 	m.refused = append(m.refused, percentileOf(over.refusedAfter, 99))
-	// What is over what the answers cost at the peak was spent on refusals.
+	// CPU beyond the cost of successful calls at the peak was spent on refusals.
 	answer := 1 / best.perCPU
 	m.cost = append(m.cost, max(0, float64(over.all)/over.perCPU-float64(over.all)*answer)/float64(max(1, over.refusedAll))/answer)
 	return peak, m.mix(ctx, s, requests, auditEvents.ofAll(h.people, s.address), length, overloadFactor*peak)
 }
 
-// mix offers what somebody waits for and what nobody does, side by side.
+// mix sends critical and sheddable calls together.
 func (m *overload) mix(ctx context.Context, s system, critical, sheddable [][]byte, length time.Duration, rate float64) error {
 	var waited, others *outcome
 	group, ctx := errgroup.WithContext(ctx)
@@ -119,12 +118,12 @@ func (m *overload) mix(ctx context.Context, s system, critical, sheddable [][]by
 	return nil
 }
 
-// answered is the share that was.
+// answered returns the share of successful calls.
 func (o *outcome) answered() float64 {
 	return float64(len(o.answeredAfter)) / float64(max(1, len(o.answeredAfter)+len(o.refusedAfter)))
 }
 
-// findCapacity raises the load until no more is answered for it.
+// findCapacity raises the load until throughput stops growing.
 func findCapacity(ctx context.Context, address string, requests [][]byte, length time.Duration) (float64, error) {
 	best := 0.0
 	for rate := 300.0; ; rate *= overloadStep {
@@ -139,14 +138,14 @@ func findCapacity(ctx context.Context, address string, requests [][]byte, length
 	}
 }
 
-// spent is an outcome and what it cost.
+// spent is an outcome and its CPU time.
 type spent struct {
 	*outcome
 	perCPU float64 // answers for each CPU-second of all servers and Postgres
 }
 
-// offer is the function of that name, and looks at what the servers spend.
-func (h *house) offer(ctx context.Context, s system, length time.Duration, rate float64, requests [][]byte) (spent, error) {
+// offer calls the function of that name and measures the servers' CPU time.
+func (h *stack) offer(ctx context.Context, s system, length time.Duration, rate float64, requests [][]byte) (spent, error) {
 	before, _, err := h.usage(s)
 	if err != nil {
 		return spent{}, err
@@ -163,9 +162,9 @@ func (h *house) offer(ctx context.Context, s system, length time.Duration, rate 
 	return spent{got, float64(got.all) / used.Seconds()}, nil
 }
 
-// apart starts a gateway, auth and users on one half of the cores, moves Postgres
-// there and bench to the other, until release is called.
-func (h *house) apart(ctx context.Context, m *overload) (s system, release func() error, err error) {
+// apart starts a gateway, auth and users on one half of the cores, and moves Postgres
+// there and bench to the other half until release is called.
+func (h *stack) apart(ctx context.Context, m *overload) (s system, release func() error, err error) {
 	cores, err := ownCores()
 	if err != nil {
 		return s, nil, err
@@ -202,7 +201,7 @@ func (h *house) apart(ctx context.Context, m *overload) (s system, release func(
 	if err := move(load, servers); err != nil {
 		return s, nil, err
 	}
-	// What the main thread starts is where it is.
+	// Processes that the main thread starts inherit its cores.
 	if err := pinThread(0, servers); err != nil {
 		return s, nil, err
 	}
@@ -218,7 +217,7 @@ func (h *house) apart(ctx context.Context, m *overload) (s system, release func(
 	return s, release, pinThread(0, load)
 }
 
-// print writes the rows about overload.
+// print writes the rows on overload.
 func (m *overload) print(t *table) {
 	if len(m.peak) == 0 {
 		return

@@ -24,7 +24,7 @@ func build(ctx context.Context, into string) error {
 	return nil
 }
 
-// process is a server that runs. Its log goes to a file.
+// process is a running server with its log in a file.
 type process struct {
 	cmd       *exec.Cmd
 	log       *os.File
@@ -32,15 +32,15 @@ type process struct {
 	ended     chan struct{}
 }
 
-// passedOn are the only variables of ours that a server sees.
+// passedOn are the only variables of bench's environment that a server gets.
 var passedOn = []string{"PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "GODEBUG", "GOGC", "GOMAXPROCS", "GOMEMLIMIT"}
 
 const stopPatience = 10 * time.Second
 
-// start runs a server, which is interrupted when ctx ends.
+// start starts a server, which is interrupted when ctx ends.
 //
-// Call it from the main goroutine: the server is to end with us however we end,
-// and for the kernel its parent is the thread that started it.
+// Call it from the main goroutine: the kernel ends the server with the thread that
+// started it.
 func start(ctx context.Context, program string, args, env []string, stdout *os.File, logPath string) (*process, error) {
 	log, err := os.OpenFile(logPath, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -57,8 +57,8 @@ func start(ctx context.Context, program string, args, env []string, stdout *os.F
 	if stdout != nil {
 		cmd.Stdout = stdout
 	}
-	// In a group of its own, it gets Ctrl-C from us alone: a second one would
-	// end it at once.
+	// In its own process group it does not get Ctrl-C from the terminal in addition to
+	// ours: a second interrupt would end it at once.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	interruptAtOurDeath(cmd.SysProcAttr)
 	if err := cmd.Start(); err != nil {
@@ -76,7 +76,7 @@ func start(ctx context.Context, program string, args, env []string, stdout *os.F
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// stop interrupts it and returns when it has ended.
+// stop interrupts the server and waits until it has ended.
 func (p *process) stop() {
 	p.interrupt()
 	select {
@@ -88,10 +88,10 @@ func (p *process) stop() {
 	_ = p.log.Close()
 }
 
-// forget empties the log, which would else grow with every round.
+// forget truncates the log, which would otherwise grow with every round.
 func (p *process) forget() { _ = p.log.Truncate(0) }
 
-// lastWords are the end of the log.
+// lastWords returns the end of the log.
 func (p *process) lastWords() string {
 	text, err := os.ReadFile(p.log.Name())
 	if err != nil {

@@ -14,10 +14,10 @@ import (
 
 const profileLength = 6 * time.Second
 
-// profile keeps where the CPU of the three processes, then of the one, and then of
-// a gateway that has all answers, goes under the load of GetMe, for go tool pprof. They show operators how they are
-// doing, which costs a little.
-func (h *house) profile(ctx context.Context, o options) error {
+// profile writes CPU profiles, for go tool pprof, of the three processes, of the one
+// process, and of a gateway with cached responses, under the load of GetMe. Their
+// operations listener is on, which costs a little CPU.
+func (h *stack) profile(ctx context.Context, o options) error {
 	operations := map[string]string{}
 	begin := func(command string, env ...string) (string, error) {
 		address, err := freeAddress()
@@ -62,8 +62,8 @@ func (h *house) profile(ctx context.Context, o options) error {
 	return h.profileUnder(ctx, keeping, byGet, operations, o)
 }
 
-// profileUnder loads a gateway, and takes a profile of each command.
-func (h *house) profileUnder(ctx context.Context, gateway string, a ask, operations map[string]string, o options) error {
+// profileUnder loads a gateway and writes a profile of each command.
+func (h *stack) profileUnder(ctx context.Context, gateway string, a ask, operations map[string]string, o options) error {
 	load, err := startLoad(ctx, gateway, a, h.people, o.connections, profileLength+o.settle)
 	if err != nil {
 		return err

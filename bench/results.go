@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// results is everything that was measured. What wasn't is empty.
+// results are all measurements; parts that were not measured are empty.
 type results struct {
 	load        string              // the machine's, before it began
 	noFastify   string              // why there is none
@@ -34,8 +34,8 @@ func (m memory) String() string { return fmt.Sprintf("%.0f (%.0f)", m.resident, 
 
 const heading = `Gatehouse on %s/%s, %d cores, %s, %s; load average %s before. Median (least–most).
 GetMe: Connect over %d HTTP/1.1 connections kept alive, each with one request at a time, of %d people; loopback;
-%d rounds, in each of which every system has a turn of %s; load and Postgres (fsync on) on the same machine.
-Gatehouse is as it comes, with rates, shedding and a line of the log (to a file) for each call; it keeps no answers where that isn't said.
+%d rounds, each with a turn of %s for every system; load and Postgres (fsync on) on the same machine.
+Gatehouse has default settings, with rate limits, load shedding and a log line (to a file) for each call; the cache is off unless stated.
 The gateways of three processes, the bare one and Fastify are in front of the same auth and users. up is the Go process, without its Postgres.
 
 `
@@ -89,15 +89,15 @@ func (r *results) printGetMe(t *table) {
 	t.row("    of the gateway alone", "", spread("%.2f", ratios(alone, threeProcesses, bare)))
 	t.judged("≤ 0.33", median(toThree) <= 1./3, "  CPU of all of ours ÷ the three processes'", spread("%.2f", toThree))
 	if r.noFastify != "" {
-		t.row("  Fastify was left out: " + r.noFastify)
+		t.row("  Fastify was skipped: " + r.noFastify)
 		return
 	}
 	t.judged("< 1", median(toFastify) < 1, "  CPU of all of ours ÷ Fastify's, both over JSON", "", "", "", spread("%.2f", toFastify))
 	t.row("    of the gateway alone", "", "", "", spread("%.2f", ratios(alone, threeOverJSON, fastify)))
 }
 
-// table is what is printed, with a name before each row's figures, and an aim
-// and whether it was met after them.
+// table is the printed table: each row has a name, figures, an aim and whether it was
+// met.
 type table struct {
 	text    strings.Builder
 	tabs    *tabwriter.Writer
@@ -112,10 +112,10 @@ func newTable(columns ...string) *table {
 	return t
 }
 
-// row is a name and figures.
+// row adds a row without an aim.
 func (t *table) row(cells ...string) { t.line(cells) }
 
-// judged is a row with an aim.
+// judged adds a row with an aim.
 func (t *table) judged(aim string, met bool, cells ...string) {
 	answer := "yes"
 	if !met {
@@ -125,7 +125,7 @@ func (t *table) judged(aim string, met bool, cells ...string) {
 	t.line(append(append(cells, make([]string, 1+t.columns-len(cells))...), aim, answer))
 }
 
-// line fills a row up: one with fewer cells would end its columns.
+// line pads a row, because a row with fewer cells would end the columns.
 func (t *table) line(cells []string) {
 	fmt.Fprintln(t.tabs, strings.Join(append(cells, make([]string, 3+t.columns-len(cells))...), "\t"))
 }
@@ -143,7 +143,7 @@ func (t *table) print(out io.Writer) error {
 	return err
 }
 
-// print writes the rows about signing in: of one process alone.
+// print writes the rows on signing in, which is measured in one process.
 func (s *signIns) print(t *table) {
 	if len(s.calm) == 0 {
 		return
@@ -184,7 +184,7 @@ func scaled(figures []float64, by float64) []float64 {
 
 func (t turn) rate() float64 { return float64(len(t.latencies)) / t.seconds }
 
-// percentile is in milliseconds.
+// percentile returns milliseconds.
 func (t turn) percentile(p int) float64 {
 	if len(t.latencies) == 0 {
 		return 0
@@ -192,7 +192,7 @@ func (t turn) percentile(p int) float64 {
 	return milliseconds(t.latencies[(len(t.latencies)-1)*p/100])
 }
 
-// perRequest is in microseconds.
+// perRequest returns microseconds.
 func (t turn) perRequest(spent time.Duration) float64 {
 	return float64(spent.Nanoseconds()) / 1000 / float64(len(t.latencies))
 }
@@ -207,7 +207,7 @@ func mapped(turns []turn, figure func(turn) float64) []float64 {
 	return figures
 }
 
-// spread is the median, the least and the most.
+// spread returns the median, the minimum and the maximum.
 func spread(format string, figures []float64) string {
 	if len(figures) == 0 {
 		return ""
@@ -223,7 +223,7 @@ func median(figures []float64) float64 {
 	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
-// over divides round by round.
+// over divides the rounds pairwise.
 func over(a, b []float64) []float64 {
 	var ratios []float64
 	for i := range min(len(a), len(b)) {

@@ -49,7 +49,7 @@ const (
 
 // measureSignIns asks one process alone, whose hashing could disturb what else it
 // does. It holds nobody back, for the load is to be all that it can do.
-func (r *results) measureSignIns(ctx context.Context, h *house, o options, progress io.Writer) error {
+func (r *results) measureSignIns(ctx context.Context, h *stack, o options, progress io.Writer) error {
 	process, address, err := h.begin(ctx, "unheld", h.binary, "serve", unheld, keepNothing)
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func rawHashes(length time.Duration) (float64, error) {
 
 // closedLoop has workers that call again as soon as the answer is there. It
 // returns calls per CPU-second of the server and per second.
-func (h *house) closedLoop(ctx context.Context, s system, workers int, length time.Duration,
+func (h *stack) closedLoop(ctx context.Context, s system, workers int, length time.Duration,
 	work func(context.Context, *http.Client, int) error,
 ) (perCPU, perSecond float64, err error) {
 	client := newHTTPClient(workers)
@@ -162,7 +162,7 @@ func (h *house) closedLoop(ctx context.Context, s system, workers int, length ti
 
 // disturbed measures GetMe at a steady rate, from when each was due, with or
 // without a flood of logins beside it.
-func (h *house) disturbed(ctx context.Context, s system, people []*person, length time.Duration, flood bool, offered float64) (me, error) {
+func (h *stack) disturbed(ctx context.Context, s system, people []*person, length time.Duration, flood bool, offered float64) (me, error) {
 	if err := h.refresh(ctx); err != nil {
 		return me{}, err
 	}

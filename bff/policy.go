@@ -243,8 +243,7 @@ func markdownTable(table [][]string) string {
 
 const markdownPage = `# Policy: who may call what, and what holds for it
 
-Made by ` + "`gatehouse policy --markdown`" + ` from the options beside each method and field in ` + "`proto/bff/v1`" + `, which ` + "`proto/policy/v1/policy.proto`" + ` explains.
-A test compares this page with what the gateway enforces, so that a change of either shows in review.
+Made by ` + "`make gen`" + `, as ` + "`gatehouse policy --markdown`" + ` prints it, from the options of each method and field in ` + "`proto/bff/v1`" + `, which ` + "`proto/policy/v1/policy.proto`" + ` explains.
 
 Each call passes, in this order: %s.
 

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Makes .env beside compose.yaml, with a fresh secret in each line. One that is
-# there stays, because the database holds what its secrets made; what a version
-# before pgAdmin's own passwords left out is added to it.
+# Writes .env next to compose.yaml, with random secrets. An existing .env keeps its
+# lines, because the database depends on its secrets; lines that an older version
+# lacks are added.
 set -eu
 cd "$(dirname "$0")/.."
 
 secret() {
 	secret=$(od -An -N32 -tx1 /dev/urandom | tr -d " \n")
-	[ ${#secret} = 64 ] || { echo "No randomness could be read." >&2; exit 1; }
+	[ ${#secret} = 64 ] || { echo "/dev/urandom: read failed" >&2; exit 1; }
 	lines="$lines$1=$secret
 "
 }
@@ -15,7 +15,7 @@ secret() {
 lines=
 made=
 if [ -e .env ]; then
-	# A last line without its end would run into the first of ours.
+	# End the last line first if it has no newline.
 	[ -z "$(tail -c 1 .env)" ] || lines="
 "
 	for name in READER_DATABASE_PASSWORD PGADMIN_PASSWORD; do
@@ -27,22 +27,22 @@ if [ -e .env ]; then
 	done
 	if [ -n "$made" ]; then
 		printf '%s' "$lines" >>.env
-		echo ".env is there already; added to it:$made."
+		echo ".env exists; added:$made."
 	else
-		echo ".env is there already and stays as it is."
+		echo ".env exists and is unchanged."
 	fi
 else
 	for name in POSTGRES_PASSWORD AUTH_DATABASE_PASSWORD USERS_DATABASE_PASSWORD READER_DATABASE_PASSWORD \
 		GATEHOUSE_INTERNAL_KEY GATEHOUSE_SECRET_KEY GATEHOUSE_ADMIN_PASSWORD PGADMIN_PASSWORD; do
 		secret "$name"
 	done
-	# Without a mail server in them, mail has none.
+	# Empty: no mail is sent.
 	lines="${lines}SMTP_URL=
 GATEHOUSE_MAIL_FROM=
 "
 	umask 077
 	printf '%s' "$lines" >.env
-	echo "Made .env. The administrator's password is GATEHOUSE_ADMIN_PASSWORD in it."
+	echo "Wrote .env. The administrator's password is its GATEHOUSE_ADMIN_PASSWORD."
 fi
 
 cat <<END

@@ -158,11 +158,11 @@ func paste(t *testing.T, fixture, script string) {
 	}
 }
 
-// copyTree copies what git knows of the tree.
+// copyTree copies the files that git knows, and what make gen has downloaded.
 func copyTree(t *testing.T, to string) {
 	t.Helper()
 	testneed.Program(t, "git")
-	copying := exec.Command("bash", "-c", `git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$1" && { test ! -d .protodeps || cp -r .protodeps "$1"; }`, "copy", to)
+	copying := exec.Command("bash", "-c", `git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$1" && { test ! -d .protodeps || cp -r .protodeps "$1"; } && { test ! -d clients/typescript/node_modules || ln -s "$PWD/clients/typescript/node_modules" "$1/clients/typescript/"; }`, "copy", to)
 	if out, err := copying.CombinedOutput(); err != nil {
 		t.Fatalf("copy the tree: %v: %s", err, out)
 	}

@@ -1,5 +1,4 @@
-// Swagger UI over this gateway's own description. Whoever signs in here is
-// authorized from then on.
+// Swagger UI of this gateway's API. A sign-in call authorizes the later calls.
 "use strict";
 
 const signsIn = /\/(login|register|refresh|verifyEmail|Login|Register|Refresh|VerifyEmail)$/;
@@ -13,9 +12,9 @@ const ui = SwaggerUIBundle({
   displayRequestDuration: true,
   persistAuthorization: true,
   tryItOutEnabled: true,
-  validatorUrl: null, // it is another host's
-  // The gateway may be found by another name than its public one: through a
-  // tunnel, or as 127.0.0.1.
+  validatorUrl: null, // the validator is on another host
+  // Call the host that served this page, which may differ from the public URL:
+  // a tunnel, or 127.0.0.1.
   requestInterceptor: request => {
     const { pathname, search } = new URL(request.url, location.href);
     request.url = location.origin + pathname + search;

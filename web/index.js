@@ -1,4 +1,4 @@
-// Shows whether each part is well, for as long as somebody looks.
+// Polls the status of the services while the page is visible.
 "use strict";
 
 const interval = 2000;
@@ -6,30 +6,30 @@ const interval = 2000;
 function show(part, state) {
   const row = document.querySelector(`#parts [data-part="${CSS.escape(part)}"]`);
   const cell = row?.cells[1];
-  if (!cell || cell.dataset.state === state) return; // said once, not each time
+  if (!cell || cell.dataset.state === state) return; // so that screen readers announce changes only
   cell.dataset.state = state;
   cell.textContent = state;
 }
 
-async function look() {
+async function poll() {
   try {
     const response = await fetch("/status.json", { cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(5000) });
     if (!response.ok) throw new Error(response.statusText);
     const { parts } = await response.json();
-    for (const { name, well } of parts) show(name, well ? "well" : "away");
+    for (const { name, well } of parts) show(name, well ? "healthy" : "unreachable");
   } catch {
-    // Whoever asks through it knows nothing of the others then.
+    // Without the gateway the others' status is unknown.
     for (const row of document.querySelectorAll("#parts [data-part]")) {
-      show(row.dataset.part, row.dataset.part === "gateway" ? "away" : "unknown");
+      show(row.dataset.part, row.dataset.part === "gateway" ? "unreachable" : "unknown");
     }
   }
 }
 
-async function keepLooking() {
+async function pollForever() {
   for (;;) {
-    if (!document.hidden) await look();
+    if (!document.hidden) await poll();
     await new Promise(resolve => setTimeout(resolve, interval));
   }
 }
 
-keepLooking();
+pollForever();

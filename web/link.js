@@ -1,5 +1,5 @@
-// Passes the token of a mailed link on, with a password where one is to be set.
-// The token stands behind the address's #, which browsers send to nobody.
+// Sends the token of a mailed link to the API, with a password if the form has one.
+// The token is in the URL's fragment, which browsers don't send to servers.
 "use strict";
 
 const form = document.getElementById("form");
@@ -8,20 +8,19 @@ const button = form.querySelector("button");
 const password = document.getElementById("password");
 const repeated = document.getElementById("repeated");
 
-// A token is shorter than the API's bound, or isn't one.
+// The API accepts tokens of at most 256 characters.
 const tokenOf = hash => /[#&]token=([\w-]{1,256})$/.exec(hash)?.[1] ?? "";
 
-// Errors that the reader can do something about here; the others' sentences are
-// written for them as they are.
-const words = {
-  PASSWORD_TOO_SHORT: "This password is too short. Choose a longer one.",
-  PASSWORD_TOO_LONG: "This password is too long: at most 128 characters.",
-  PASSWORD_COMMON: "This password is among the first that anybody would guess. Choose another.",
-  PASSWORD_CONTAINS_EMAIL: "This password contains the name in your email. Choose another.",
+// Messages for errors that this form can fix; other errors show the API's message.
+const messages = {
+  PASSWORD_TOO_SHORT: "Password is too short. Choose a longer one.",
+  PASSWORD_TOO_LONG: "Password is too long. Use at most 128 characters.",
+  PASSWORD_COMMON: "Password is too common. Choose several unrelated words.",
+  PASSWORD_CONTAINS_EMAIL: "Password contains the name in your email. Choose another.",
   INVALID_ARGUMENT: "Choose a password of 8 to 128 characters.",
 };
-const notSignedIn = "You are not signed in to this account in this browser. Enter a password.";
-const unreachable = "No answer came. Look whether you are online, and try again.";
+const notSignedIn = "You are not signed in to this account with this browser. Enter the password.";
+const unreachable = "The server did not respond. Check your connection and try again.";
 
 function say(text, kind) {
   result.textContent = text;
@@ -29,7 +28,7 @@ function say(text, kind) {
   result.focus();
 }
 
-// The link alone says who it is, unless the reader stands on being signed in.
+// Cookies are sent only if the person left the password empty to use their session.
 async function call(method, message, credentials = "omit") {
   const response = await fetch(method, {
     method: "POST",
@@ -43,7 +42,7 @@ async function call(method, message, credentials = "omit") {
   if (response.ok) return body;
   const reason = (body.details ?? []).map(detail => detail.debug?.reason).find(Boolean);
   if (credentials !== "omit" && reason === "PASSWORD_TOO_SHORT") throw new Refusal(notSignedIn);
-  throw new Refusal(words[reason] ?? body.message ?? unreachable);
+  throw new Refusal(messages[reason] ?? body.message ?? unreachable);
 }
 
 class Refusal extends Error {}
@@ -51,21 +50,21 @@ class Refusal extends Error {}
 form.addEventListener("submit", async event => {
   event.preventDefault();
   if (repeated && password.value !== repeated.value) {
-    say("The two passwords are not the same.", "problem");
+    say("The passwords differ. Enter the same password twice.", "problem");
     return;
   }
   const message = { token: tokenOf(location.hash) };
-  const signedIn = password !== null && password.value === ""; // only where it may be empty
+  const signedIn = password !== null && password.value === ""; // possible only where the field is optional
   if (password && !signedIn) message[form.dataset.password] = password.value;
   button.disabled = true;
-  say("One moment.", "");
+  say("Sending…", "");
   try {
     const { tokens } = await call(form.dataset.method, message, signedIn ? "same-origin" : "omit");
     history.replaceState(null, "", location.pathname);
     form.hidden = true;
     document.getElementById("lead").hidden = true;
     say(form.dataset.done, "done");
-    // This page keeps nobody signed in: a session that nobody holds must not stay.
+    // This page does not use the session, so end it.
     if (tokens) await call("/bff.v1.AuthService/Logout", { refreshToken: tokens.refreshToken }).catch(() => {});
   } catch (problem) {
     say(problem instanceof Refusal ? problem.message : unreachable, "problem");
@@ -80,7 +79,7 @@ document.getElementById("show")?.addEventListener("change", event => {
 
 if (!tokenOf(location.hash)) {
   form.hidden = true;
-  say("This link is not complete. Open it as it stands in the mail.", "problem");
+  say("This link is incomplete. Open it exactly as it is in the mail.", "problem");
 }
-// Another link that is opened in the same place.
+// Another link was opened in this tab.
 addEventListener("hashchange", () => location.reload());

@@ -1,7 +1,7 @@
-// Redoc over this gateway's own description.
+// Redoc of this gateway's API.
 "use strict";
 
-const font = "system-ui, sans-serif"; // those that it names by itself are nowhere here
+const font = "system-ui, sans-serif"; // Redoc's own fonts are not served here
 
 Redoc.init("/openapi.json", {
   theme: { typography: { fontFamily: font, headings: { fontFamily: font } } },

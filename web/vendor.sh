@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Brings what the pages show from npm into the tree, scripts and styles packed,
-# with their licences, so that the program builds with nothing but Go:
+# Copies the scripts, styles and licences that the pages use from npm packages
+# into web/assets, scripts and styles compressed, so that the program builds with Go
+# alone:
 #
-#   web/vendor.sh           copies what npm ci has put into node_modules
-#   web/vendor.sh --check   fails where the tree holds something else
+#   web/vendor.sh           copies from node_modules
+#   web/vendor.sh --check   fails if web/assets differs from node_modules
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -19,15 +20,14 @@ for file in bundles/redoc.standalone.js bundles/redoc.standalone.js.LICENSE.txt 
 	cp "node_modules/redoc/$file" "$work/redoc/"
 done
 
-# Redoc fetches its maker's logo from the maker's host. Without an address the
-# picture fails to load, upon which Redoc takes it away. Nothing else is changed.
+# Redoc loads its logo from the vendor's host. With an empty address the image
+# fails to load and Redoc removes it. Nothing else is changed.
 logo='src:"https://cdn.redoc.ly/redoc/logo-mini.svg"'
 test "$(grep -oF "$logo" "$work/redoc/redoc.standalone.js" | wc -l)" = 1 ||
-	{ echo "redoc has its logo elsewhere now: see web/vendor.sh"; exit 1; }
+	{ echo "the logo's address in redoc has changed: fix web/vendor.sh"; exit 1; }
 sed -i "s|$logo|src:\"\"|" "$work/redoc/redoc.standalone.js"
 
-# The time isn't packed. Another gzip may pack the same otherwise, so what counts
-# is what was packed.
+# Compares the uncompressed content, because gzip versions compress differently.
 is_current() { if [[ $2 = *.gz ]]; then zcat "$2"; else cat "$2"; fi 2>/dev/null | cmp -s - "$1"; }
 
 status=0
@@ -35,7 +35,7 @@ for folder in swagger-ui redoc; do
 	for file in "$work/$folder"/*; do
 		[[ $file = *.js || $file = *.css ]] && kept=assets/$folder/$(basename "$file").gz || kept=assets/$folder/$(basename "$file")
 		is_current "$file" "$kept" && continue
-		echo "web/$kept is not what npm has"
+		echo "web/$kept differs from the npm package"
 		status=1
 		if [ "$check" != --check ]; then
 			mkdir -p "assets/$folder"
@@ -44,11 +44,11 @@ for folder in swagger-ui redoc; do
 	done
 	for kept in "assets/$folder"/*; do
 		test -e "$work/$folder/$(basename "$kept" .gz)" && continue
-		echo "web/$kept comes from nowhere"
+		echo "web/$kept is in no npm package"
 		status=1
 		if [ "$check" != --check ]; then rm "$kept"; fi
 	done
 done
 if [ "$check" = --check ]; then
-	test $status = 0 || { echo "mend it with: make web"; exit 1; }
+	test $status = 0 || { echo "renew web/assets with: make web"; exit 1; }
 fi

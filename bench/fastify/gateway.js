@@ -1,7 +1,7 @@
-// The gateway's GetMe as one would write it for Node: Fastify for its callers,
-// undici for auth and users, whose Connect methods speak JSON over HTTP/1.1. It
-// verifies access tokens and remembers those it has seen, as Gatehouse does, and
-// serialises by a schema; it neither logs, limits, validates nor measures.
+// The gateway's GetMe for Node: Fastify serves the callers, undici calls the Connect
+// methods of auth and users in JSON over HTTP/1.1. It verifies access tokens and caches
+// the result, as Gatehouse does, and serialises with a schema. It has no logs, limits,
+// validation or metrics.
 import { createPublicKey, hkdfSync } from 'node:crypto'
 import { createSigner, createVerifier } from 'fast-jwt'
 import Fastify from 'fastify'
@@ -15,7 +15,7 @@ const verify = createVerifier({
   algorithms: ['EdDSA'], allowedIss: GATEHOUSE_PUBLIC_URL, allowedAud: 'gatehouse', cache: 20_000,
 })
 
-// service returns what calls a service's methods, as the service admits "bff".
+// service returns a function that calls a service's methods with bff's internal token.
 function service(callee, url) {
   const pool = new Pool(url, { connections: 32 })
   const info = `gatehouse internal call v1: bff to ${callee}`

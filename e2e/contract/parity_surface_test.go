@@ -564,10 +564,10 @@ func (c *wireCall) withMasksAsMessages() (*wireCall, error) {
 	return &other, err
 }
 
-// The surfaces that need Node too, and web/client built: .ci/parity runs them.
+// The surfaces that need Node too, and clients/typescript built: scripts/parity.sh runs them.
 var moreSurfaces = []surface{{name: "typescript", at: 4, open: openTypeScript}}
 
-// typescript is the client of web/client, in one process for all calls.
+// typescript is the client of clients/typescript, in one process for all calls.
 type typescript struct {
 	mu      sync.Mutex
 	asked   int
@@ -591,7 +591,7 @@ type typescriptAnswer struct {
 }
 
 func openTypeScript(t testing.TB, url string) caller {
-	cmd := exec.CommandContext(t.Context(), "node", "web/client/test/parity.js", url)
+	cmd := exec.CommandContext(t.Context(), "node", "clients/typescript/test/parity.js", url)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

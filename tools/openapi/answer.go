@@ -17,19 +17,19 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// httpStatuses are the statuses of reasons that HTTP has a better one for than
-// their code's: they are found before there is a call.
+// httpStatuses are the statuses of errors found before the call, for which HTTP has
+// a more precise status than that of their code.
 var httpStatuses = map[string]int{
 	"CONTENT_TYPE_UNSUPPORTED": http.StatusUnsupportedMediaType,
 	"HTTP_METHOD_UNSUPPORTED":  http.StatusMethodNotAllowed,
 }
 
-// anywhere are the reasons that no operation answers with, since there is none
-// to be found, or nobody there to hear it.
+// anywhere are the reasons that belong to no operation: there is no operation, or
+// the caller is gone.
 var anywhere = []string{"CANCELED", "HTTP_METHOD_UNSUPPORTED", "METHOD_UNKNOWN"}
 
-// derivedReasons are those that follow from what holds for the method and how it
-// is called, beside those that its comment names.
+// derivedReasons returns the reasons that follow from the method's policy and the
+// surface, in addition to those in its comment.
 func derivedReasons(m *method, how surface, hasBody bool) []string {
 	reasons := []string{
 		"CROSS_ORIGIN", "TOO_MANY_REQUESTS", "INTERNAL", "SERVICE_UNAVAILABLE", "OVERLOADED", "DEADLINE_EXCEEDED",
@@ -46,7 +46,7 @@ func derivedReasons(m *method, how surface, hasBody bool) []string {
 	add(how == connectGet, "MALFORMED_REQUEST", "QUERY_INVALID", "BODY_UNEXPECTED", "COMPRESSION_UNSUPPORTED", "TIMEOUT_INVALID")
 	add(how == connectPost, "TIMEOUT_INVALID", "PROTOCOL_VERSION_UNSUPPORTED")
 	add(m.policy.personal(), "TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "TOKEN_STALE", "SESSION_ENDED")
-	// A session in cookies is refreshed on the way.
+	// The gateway refreshes a session in cookies during the call.
 	add(m.policy.personal(), "REFRESH_TOKEN_INVALID", "REFRESH_TOKEN_REUSED")
 	add(m.policy.byRole(), "PERMISSION_DENIED")
 	add(m.policy.RecentSignIn, "REAUTHENTICATION_REQUIRED")
@@ -56,15 +56,15 @@ func derivedReasons(m *method, how surface, hasBody bool) []string {
 		reasons = append(reasons, "IDEMPOTENCY_KEY_INVALID")
 		if !m.idempotent { // else the work itself tells a repetition
 			reasons = append(reasons, "IDEMPOTENCY_KEY_REUSED", "REQUEST_IN_PROGRESS", "IDEMPOTENCY_TARGET_GONE")
-			// One that is answered again signs in, as Login does.
+			// A replayed response signs in, as Login does.
 			add(m.signsIn, "CREDENTIALS_INVALID", "ACCOUNT_DISABLED", "TOO_MANY_ATTEMPTS", "TOO_MANY_PASSWORD_CHECKS")
 		}
 	}
 	return reasons
 }
 
-// answer is what an operation fails with, with one status. Operations that fail
-// alike share it.
+// answer is an error response of operations, with one status. Operations with equal
+// errors share it.
 type answer struct {
 	status  int
 	reasons []string
@@ -82,7 +82,7 @@ func (a *answer) MarshalJSON() ([]byte, error) {
 	return encode(a.content)
 }
 
-// failures returns the answers for the reasons, by status.
+// failures returns the error responses for the reasons, by status.
 func (d *document) failures(m *method, how surface, hasBody bool) ([]*answer, error) {
 	byStatus := map[int][]string{}
 	for _, reason := range slices.Concat(m.reasons, derivedReasons(m, how, hasBody)) {
@@ -99,7 +99,7 @@ func (d *document) failures(m *method, how surface, hasBody bool) ([]*answer, er
 			byStatus[status] = append(byStatus[status], reason)
 		}
 	}
-	// So many headers that they aren't read.
+	// Headers beyond the limit are not read.
 	byStatus[http.StatusRequestHeaderFieldsTooLarge] = []string{"REQUEST_TOO_LARGE"}
 	d.used["REQUEST_TOO_LARGE"] = true
 	var failures []*answer
@@ -110,7 +110,7 @@ func (d *document) failures(m *method, how surface, hasBody bool) ([]*answer, er
 }
 
 func (d *document) statusOf(declared declaredError) int {
-	return cmp.Or(httpStatuses[declared.reason], statuses[declared.code])
+	return cmp.Or(httpStatuses[declared.Reason], statuses[declared.Code])
 }
 
 func (d *document) failure(status int, reasons []string, rated bool) *answer {
@@ -127,8 +127,8 @@ func (d *document) failure(status int, reasons []string, rated bool) *answer {
 		lines = append(lines, fmt.Sprintf("- `%s`: %s", reason, cmp.Or(described[reason], d.message(declared))))
 		shown.set(reason, object{{"$ref", "#/components/examples/" + reason}})
 		retry = retry || retries(declared)
-		if !slices.Contains(codes, declared.code) {
-			codes = append(codes, declared.code)
+		if !slices.Contains(codes, declared.Code) {
+			codes = append(codes, declared.Code)
 		}
 	}
 	slices.Sort(codes)
@@ -160,7 +160,7 @@ func (d *document) failure(status int, reasons []string, rated bool) *answer {
 	return made
 }
 
-// share names the answers that several operations have, and returns them.
+// share names the error responses that several operations have, and returns them.
 func (d *document) share() object {
 	shared := object{}
 	count := map[int]int{}
@@ -180,7 +180,7 @@ func (d *document) share() object {
 	return shared
 }
 
-// worded are the messages that the source puts together.
+// worded are the messages that the source composes at run time.
 var worded = map[string]string{
 	"INVALID_ARGUMENT":    "email: must be a valid email address",
 	"MALFORMED_REQUEST":   "The request could not be read. Send a valid message of this method.",
@@ -190,39 +190,39 @@ var worded = map[string]string{
 	"UPDATE_MASK_INVALID": "update_mask: name at least one of first_name, last_name and locale, or give one of them a value",
 }
 
-// described say what a reason means where its message would be one of many.
+// described explains reasons that have several messages.
 var described = map[string]string{
-	"INVALID_ARGUMENT":  "A field breaks a rule; the details say which.",
-	"PERMISSION_DENIED": "It takes another role, or for some methods one's own account.",
+	"INVALID_ARGUMENT":  "A field is invalid; the details say which.",
+	"PERMISSION_DENIED": "The caller lacks the role, or the account is another person's.",
 	"REQUEST_TOO_LARGE": "A request may have 1 MiB and 200 headers.",
 }
 
 func (d *document) message(declared declaredError) string {
-	if text, ok := worded[declared.reason]; ok {
+	if text, ok := worded[declared.Reason]; ok {
 		return text
 	}
-	field := declared.field
-	if strings.HasPrefix(declared.reason, "PASSWORD_") && declared.code == "invalid_argument" && field == "" && declared.reason != "PASSWORD_WRONG" {
+	field := declared.Field
+	if strings.HasPrefix(declared.Reason, "PASSWORD_") && declared.Code == "invalid_argument" && field == "" && declared.Reason != "PASSWORD_WRONG" {
 		field = "password"
 	}
 	if field == "" {
-		return declared.message
+		return declared.Message
 	}
-	return field + ": " + declared.message
+	return field + ": " + declared.Message
 }
 
-// retries reports whether an error says when to try again.
+// retries reports whether an error carries a delay before a retry.
 func retries(declared declaredError) bool {
-	return declared.retry || declared.reason == "RATE_LIMITED"
+	return declared.Retry || declared.Reason == "RATE_LIMITED"
 }
 
-// errorExample is an error as it is on the wire.
+// errorExample returns an error in its wire form.
 func (d *document) errorExample(declared declaredError) (object, error) {
 	message := d.message(declared)
-	details := []proto.Message{&errdetails.ErrorInfo{Reason: declared.reason, Domain: "gatehouse"}}
-	if field, fault, ok := strings.Cut(message, ": "); ok && declared.code == "invalid_argument" {
+	details := []proto.Message{&errdetails.ErrorInfo{Reason: declared.Reason, Domain: "gatehouse"}}
+	if field, fault, ok := strings.Cut(message, ": "); ok && declared.Code == "invalid_argument" {
 		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
-			{Field: field, Description: fault, Reason: declared.reason},
+			{Field: field, Description: fault, Reason: declared.Reason},
 		}})
 	}
 	if retries(declared) {
@@ -248,5 +248,5 @@ func (d *document) errorExample(declared declaredError) (object, error) {
 			{"debug", debug},
 		})
 	}
-	return object{{"code", declared.code}, {"message", message}, {"details", list}}, nil
+	return object{{"code", declared.Code}, {"message", message}, {"details", list}}, nil
 }

@@ -5,11 +5,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// commentOf returns what stands above a declaration, each paragraph in a line.
+// commentOf returns the comment of a declaration, each paragraph on one line.
 func commentOf(d protoreflect.Descriptor) string {
 	raw := d.ParentFile().SourceLocations().ByDescriptor(d).LeadingComments
 	var paragraphs []string
@@ -34,9 +35,9 @@ var (
 	codeForm   = regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`)
 )
 
-// splitErrors takes the last sentence off a method's comment if it tells of
-// errors: "Errors: not_found USER_NOT_FOUND, invalid_argument A, B or C." It
-// returns the rest and the reasons, which have to be declared with that code.
+// splitErrors splits a method's comment at its last sentence if that lists errors:
+// "Errors: not_found USER_NOT_FOUND, invalid_argument A, B or C." It returns the rest
+// and the reasons, each of which must be declared with that code.
 func splitErrors(comment string, declared map[string]declaredError) (rest string, reasons []string, err error) {
 	rest, sentence, ok := strings.Cut(comment, "Errors:")
 	if !ok {
@@ -53,8 +54,8 @@ func splitErrors(comment string, declared map[string]declaredError) (rest string
 		case word == "or":
 		case reasonForm.MatchString(word) && !known:
 			return "", nil, fmt.Errorf("%s isn't declared anywhere in the source", word)
-		case known && one.code != code:
-			return "", nil, fmt.Errorf("%s is %s in the source, not %q", word, one.code, code)
+		case known && one.Code != code:
+			return "", nil, fmt.Errorf("%s is %s in the source, not %q", word, one.Code, code)
 		case known && slices.Contains(reasons, word):
 			return "", nil, fmt.Errorf("%s is named twice", word)
 		case known:
@@ -75,4 +76,15 @@ func splitErrors(comment string, declared map[string]declaredError) (rest string
 func words(camel string) string {
 	text := strings.ReplaceAll(snake(camel), "_", " ")
 	return strings.ToUpper(text[:1]) + text[1:]
+}
+
+func snake(camel string) string {
+	var text strings.Builder
+	for i, c := range camel {
+		if unicode.IsUpper(c) && i > 0 {
+			text.WriteByte('_')
+		}
+		text.WriteRune(unicode.ToLower(c))
+	}
+	return text.String()
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// document is the OpenAPI document that is being put together.
+// document is the OpenAPI document under construction.
 type document struct {
 	schemas  schemas
 	declared map[string]declaredError
@@ -17,7 +17,7 @@ type document struct {
 	failed   map[string]*answer
 	tags     []object
 	paths    map[string]object
-	// What of the components below something refers to.
+	// The components below that are referenced.
 	headers, parameters map[string]bool
 }
 
@@ -28,7 +28,7 @@ func newDocument(declared map[string]declaredError) *document {
 	}
 }
 
-// publicURL stands in the document for the gateway's, which puts its own there.
+// publicURL is the placeholder that each gateway replaces with its public URL.
 const publicURL = "http://localhost:8001"
 
 func (d *document) tag(name, description string) {
@@ -49,7 +49,7 @@ func (d *document) parameter(name string) object {
 	return object{{"$ref", "#/components/parameters/" + name}}
 }
 
-// encode returns the document, the same each time.
+// encode returns the document in a deterministic form.
 func (d *document) encode() (string, error) {
 	examples, reasons := object{}, object{}
 	for _, reason := range anywhere {
@@ -60,7 +60,7 @@ func (d *document) encode() (string, error) {
 		if !ok {
 			return "", fmt.Errorf("%s isn't declared anywhere in the source", reason)
 		}
-		reasons.set(reason, object{{"code", declared.code}, {"status", d.statusOf(declared)}, {"message", d.message(declared)}})
+		reasons.set(reason, object{{"code", declared.Code}, {"status", d.statusOf(declared)}, {"message", d.message(declared)}})
 		if slices.Contains(anywhere, reason) {
 			continue
 		}
@@ -125,41 +125,41 @@ var info = object{
 	{"summary", "Sign-up, sign-in, sessions and user management."},
 	{"version", "1.0.0"},
 	{"description", description},
-	{"contact", object{{"name", "Whoever runs this gateway"}, {"url", publicURL}}},
+	{"contact", object{{"name", "The operator of this gateway"}, {"url", publicURL}}},
 	{"license", object{{"name", "Apache-2.0"}, {"url", "https://www.apache.org/licenses/LICENSE-2.0"}}},
 }
 
-const description = "Each method can be called by REST, under `/api/v1`, and by [Connect](https://connectrpc.com), gRPC and gRPC-Web, under `/bff.v1.…`: " +
-	"the same method, the same answer, the same error.\n\n" +
+const description = "Each method is available as REST under `/api/v1`, and as [Connect](https://connectrpc.com), gRPC and gRPC-Web under `/bff.v1.…`, " +
+	"with the same responses and errors.\n\n" +
 	"# Signing in\n\n" +
-	"`Login` and `Register` answer with an access token, which lives for five minutes and is sent as `Authorization: Bearer …`, and a refresh token, which `Refresh` exchanges for new ones. " +
-	"A browser that sends `X-Gatehouse-Session: cookie` with those gets both in cookies that no script can read, and the gateway refreshes them.\n\n" +
+	"`Login` and `Register` return an access token, which is valid for five minutes and sent as `Authorization: Bearer …`, and a refresh token, which `Refresh` exchanges for new ones. " +
+	"A browser that sends `X-Gatehouse-Session: cookie` with these calls gets both in `HttpOnly` cookies, which the gateway refreshes.\n\n" +
 	"# JSON\n\n" +
-	"A field whose value is zero, empty or false is left out of answers, and may be left out of requests. A field that isn't known is refused by REST, and passed over by Connect and gRPC.\n\n" +
-	"`PATCH` changes what `updateMask` names. Without it, only what is there and not empty changes, so that nothing can be cleared.\n\n" +
+	"Responses omit fields whose value is zero, empty or false, and requests may omit them. REST refuses unknown fields; Connect and gRPC ignore them.\n\n" +
+	"`PATCH` changes the fields in `updateMask`. Without a mask it changes the fields that are set and not empty, and clears none.\n\n" +
 	"# Errors\n\n" +
-	"An error has a code, a sentence that says what to do, and details; one of them is a `google.rpc.ErrorInfo` with a reason for programs to go by. " +
-	"`x-gatehouse-reasons` lists all reasons, at the end of this document and beside each response. " +
-	"Apart from what the operations list, a path that isn't there is answered with 404 `PATH_UNKNOWN`, a Connect method that isn't there with 501 `METHOD_UNKNOWN`, and an HTTP method that a path doesn't have with 405 `HTTP_METHOD_UNSUPPORTED` and `Allow`.\n\n" +
-	"An answer can lack a part that isn't required: then `errors` says which and why.\n\n" +
+	"An error has a code, a message that says what to do, and details; one of them is a `google.rpc.ErrorInfo` with a reason for programs to match. " +
+	"`x-gatehouse-reasons` lists all reasons at the end of this document, and those of each response. " +
+	"In addition, an unknown path gets 404 `PATH_UNKNOWN`, an unknown Connect method 501 `METHOD_UNKNOWN`, and an unsupported HTTP method 405 `HTTP_METHOD_UNSUPPORTED` with `Allow`.\n\n" +
+	"A response can lack an optional part; `errors` then says which and why.\n\n" +
 	"# Limits\n\n" +
-	"Callers are held to the rate of each method, which `RateLimit` and `RateLimit-Policy` tell. A call that is refused for now says in `Retry-After` when to come back. A request may have 1 MiB, and 200 headers of 64 KiB together; what is larger than that gets a bare 431."
+	"Each method has a rate limit for each caller, reported by `RateLimit` and `RateLimit-Policy`. `Retry-After` of a refused call is the delay before a retry. A request may have 1 MiB, and 200 headers with 64 KiB in total; larger headers get 431 without a body."
 
 var errorSchema = object{
 	{"type", "object"},
-	{"description", "Error is what every call fails with, whichever way it came."},
+	{"description", "The error of a failed call, the same on every surface."},
 	{"properties", object{
 		{"code", object{{"type", "string"}, {"description", "The Connect code."}, {"examples", []string{"not_found"}}}},
 		{"message", object{{"type", "string"}, {"description", "What to do about it."}, {"minLength", 1}, {"examples", []string{"There is no such user."}}}},
 		{"details", object{
 			{"type", "array"},
-			{"description", "What programs can go by: a google.rpc.ErrorInfo with the reason; a google.rpc.BadRequest where fields are at fault; a google.rpc.RetryInfo where it is worth another try."},
+			{"description", "For programs: a google.rpc.ErrorInfo with the reason; a google.rpc.BadRequest if fields are invalid; a google.rpc.RetryInfo if a retry can succeed."},
 			{"minItems", 1},
 			{"items", object{
 				{"type", "object"},
 				{"properties", object{
-					{"type", object{{"type", "string"}, {"description", "The name of the detail's message."}, {"examples", []string{"google.rpc.ErrorInfo"}}}},
-					{"value", object{{"type", "string"}, {"description", "The message in binary, in base64 without padding."}}},
+					{"type", object{{"type", "string"}, {"description", "The full name of the message."}, {"examples", []string{"google.rpc.ErrorInfo"}}}},
+					{"value", object{{"type", "string"}, {"description", "The binary message in base64 without padding."}}},
 					{"debug", object{{"type", "object"}, {"description", "The same message in JSON."}, {"additionalProperties", true}}},
 				}},
 				{"required", []string{"type", "value"}},
@@ -172,15 +172,15 @@ var errorSchema = object{
 var securitySchemes = object{
 	{"accessToken", object{
 		{"type", "http"}, {"scheme", "bearer"}, {"bearerFormat", "JWT"},
-		{"description", "The access token that Login, Register, VerifyEmail and Refresh answer with (RFC 9068). It lives for five minutes."},
+		{"description", "The access token that Login, Register, VerifyEmail and Refresh return (RFC 9068). It is valid for five minutes."},
 	}},
 	{"refreshCookie", object{
 		{"type", "apiKey"}, {"in", "cookie"}, {"name", "gatehouse-refresh"},
-		{"description", "The refresh token in a cookie; over https it is called __Host-gatehouse-refresh. It comes from signing in with X-Gatehouse-Session: cookie."},
+		{"description", "The refresh token in a cookie, named __Host-gatehouse-refresh over https. A sign-in with X-Gatehouse-Session: cookie sets it."},
 	}},
 	{"sessionCookie", object{
 		{"type", "apiKey"}, {"in", "cookie"}, {"name", "gatehouse-access"},
-		{"description", "The access token in a cookie; over https it is called __Host-gatehouse-access. It comes from signing in with X-Gatehouse-Session: cookie, and the gateway renews it."},
+		{"description", "The access token in a cookie, named __Host-gatehouse-access over https. A sign-in with X-Gatehouse-Session: cookie sets it, and the gateway refreshes it."},
 	}},
 }
 
@@ -190,13 +190,13 @@ func headerParameter(name, description string, schema object) object {
 
 var parameters = object{
 	{"Connect-Protocol-Version", headerParameter("Connect-Protocol-Version", "The version of the protocol.", object{{"type", "string"}, {"enum", []string{"1"}}})},
-	{"Connect-Timeout-Ms", headerParameter("Connect-Timeout-Ms", "How long the caller waits, in milliseconds.", object{{"type", "string"}, {"pattern", "^[0-9]{1,10}$"}})},
-	{"Idempotency-Key", headerParameter("Idempotency-Key", "Any text of the caller's, the same when a call is repeated because its answer was lost: the work is then done once, for a day. At most 128 bytes of printable UTF-8.",
+	{"Connect-Timeout-Ms", headerParameter("Connect-Timeout-Ms", "The deadline of the call, in milliseconds from now.", object{{"type", "string"}, {"pattern", "^[0-9]{1,10}$"}})},
+	{"Idempotency-Key", headerParameter("Idempotency-Key", "Identifies the call across retries: calls with the same key take effect once within a day. At most 128 bytes of printable UTF-8.",
 		object{{"type", "string"}, {"minLength", 1}, {"maxLength", 128}})},
-	{"If-None-Match", headerParameter("If-None-Match", "The ETag of an answer that the caller has.", object{{"type", "string"}})},
-	{"X-Gatehouse-Session", headerParameter("X-Gatehouse-Session", "Say cookie to have the session in cookies rather than in the answer.", object{{"type", "string"}, {"enum", []string{"cookie"}}})},
+	{"If-None-Match", headerParameter("If-None-Match", "The ETag of a response that the caller has cached.", object{{"type", "string"}})},
+	{"X-Gatehouse-Session", headerParameter("X-Gatehouse-Session", "Set to cookie to get the session in cookies instead of in the response.", object{{"type", "string"}, {"enum", []string{"cookie"}}})},
 	{"connect", object{{"name", "connect"}, {"in", "query"}, {"description", "The version of the protocol."}, {"schema", object{{"type", "string"}, {"enum", []string{"v1"}}}}}},
-	{"encoding", object{{"name", "encoding"}, {"in", "query"}, {"required", true}, {"description", "How the message is written."}, {"schema", object{{"type", "string"}, {"enum", []string{"json"}}}}, {"example", "json"}}},
+	{"encoding", object{{"name", "encoding"}, {"in", "query"}, {"required", true}, {"description", "The encoding of the message."}, {"schema", object{{"type", "string"}, {"enum", []string{"json"}}}}, {"example", "json"}}},
 }
 
 func header(description, example string) object {
@@ -204,14 +204,14 @@ func header(description, example string) object {
 }
 
 var headers = object{
-	{"Accept-Post", header("What a request may be written as.", "application/json, application/proto")},
-	{"Cache-Control", header("Who may keep the answer. Caches have to ask each time.", "private, no-cache")},
-	{"ETag", header("Names this answer, for If-None-Match.", `"nUBgXBvvkzMTsPXGCxcX-json"`)},
-	{"Location", header("Where what was made is found.", "/api/v1/users/"+adaID)},
-	{"RateLimit", header("How much of the method's rate is left, and in how many seconds there is more (draft-ietf-httpapi-ratelimit-headers-10).", `"GetMe";r=199;t=1`)},
-	{"RateLimit-Policy", header("The method's rate: how many calls may come in how many seconds.", `"GetMe";q=200;w=4`)},
-	{"Retry-After", header("In how many seconds to try again.", "1")},
-	{"Set-Cookie", header("The session, where it was asked for in cookies.", "gatehouse-access=eyJ…; Path=/; Max-Age=300; HttpOnly; SameSite=Strict")},
-	{"WWW-Authenticate", header("How to show who is calling (RFC 6750).", `Bearer realm="gatehouse", error="invalid_token"`)},
-	{"X-Request-Id", header("The call's id, which the log has too. It is the caller's own if the request had one.", "5f0c2f6e-6a3c-4a43-9a35-0d0a6b1c2d3e")},
+	{"Accept-Post", header("The accepted content types.", "application/json, application/proto")},
+	{"Cache-Control", header("Caching rules: only the caller may cache, and must revalidate every time.", "private, no-cache")},
+	{"ETag", header("The version of this response, for If-None-Match.", `"nUBgXBvvkzMTsPXGCxcX-json"`)},
+	{"Location", header("The URL of the created resource.", "/api/v1/users/"+adaID)},
+	{"RateLimit", header("The remaining calls of the method's rate limit, and the seconds until more are available (draft-ietf-httpapi-ratelimit-headers-10).", `"GetMe";r=199;t=1`)},
+	{"RateLimit-Policy", header("The method's rate limit: calls per window in seconds.", `"GetMe";q=200;w=4`)},
+	{"Retry-After", header("The delay before a retry, in seconds.", "1")},
+	{"Set-Cookie", header("The session, if the request asked for cookies.", "gatehouse-access=eyJ…; Path=/; Max-Age=300; HttpOnly; SameSite=Strict")},
+	{"WWW-Authenticate", header("How to authenticate (RFC 6750).", `Bearer realm="gatehouse", error="invalid_token"`)},
+	{"X-Request-Id", header("The id of the call, also in the log; the caller's own if the request had one.", "5f0c2f6e-6a3c-4a43-9a35-0d0a6b1c2d3e")},
 }

@@ -6,8 +6,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// examples are what stands in the fields, by field, or by what fields of that
-// name hold everywhere. They tell one story, of Ada.
+// examples are values by full field name, or by short name for every field of that
+// name. All are about the same user, Ada.
 var examples = map[string]any{
 	"access_token":            "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.e30.c2lnbmF0dXJl",
 	"active":                  true,
@@ -82,23 +82,22 @@ const (
 	sessionID = "5b0d5c1e-7c39-4f4a-9d5e-2f8b1a6c3e47"
 )
 
-// unlikely fields aren't in examples of answers: they tell of what went wrong,
-// or is over.
+// unlikely fields are left out of example responses: they describe failures or past
+// states.
 var unlikely = map[protoreflect.FullName]bool{
 	"bff.v1.AuditEvent.reason": true, "bff.v1.Mail.last_error": true, "bff.v1.Mail.next_attempt_time": true,
 	"bff.v1.Session.revoke_time": true, "bff.v1.Session.revoke_reason": true,
 }
 
-// offered are the fields that examples of requests show beside those that are
-// needed.
+// offered are optional fields that example requests include.
 var offered = map[protoreflect.Name]bool{
 	"first_name": true, "last_name": true, "roles": true, "refresh_token": true, "page_size": true,
 }
 
-// changedUser is what an update says of a user.
+// changedUser is the user in example updates.
 var changedUser = object{{"firstName", "Ada"}, {"lastName", "King"}}
 
-// requests are the examples of requests that their fields alone don't make.
+// requests are example requests that can't be derived from their fields.
 var requests = map[protoreflect.FullName]object{
 	"bff.v1.VerifyEmailRequest": {
 		{"token", examples["token"]}, {"password", examples["password"]}, {"firstName", examples["first_name"]}, {"lastName", examples["last_name"]},
@@ -112,7 +111,7 @@ var requests = map[protoreflect.FullName]object{
 	"bff.v1.User":              changedUser,
 }
 
-// scalarExample is an example of one value of a field.
+// scalarExample returns an example of one value of a field.
 func scalarExample(field protoreflect.FieldDescriptor) (any, error) {
 	if field.Kind() == protoreflect.EnumKind {
 		return string(field.Enum().Values().Get(1).Name()), nil
@@ -126,7 +125,7 @@ func scalarExample(field protoreflect.FieldDescriptor) (any, error) {
 	return nil, fmt.Errorf("no example is known of %s", field.FullName())
 }
 
-// requestExample is an example of a request, but for what is given elsewhere.
+// requestExample returns an example request, without the fields in the path.
 func (s *schemas) requestExample(message protoreflect.MessageDescriptor, elsewhere map[protoreflect.Name]bool) (object, error) {
 	if example, ok := requests[message.FullName()]; ok {
 		return example, nil
@@ -137,8 +136,8 @@ func (s *schemas) requestExample(message protoreflect.MessageDescriptor, elsewhe
 	})
 }
 
-// responseExample is an example of an answer in which each choice fell on one
-// of its alternatives: on the last if asked for.
+// responseExample returns an example response with the first alternative of each
+// oneof, or the last if asked for.
 func (s *schemas) responseExample(message protoreflect.MessageDescriptor, last bool) (object, error) {
 	return s.example(message, func(field protoreflect.FieldDescriptor) bool {
 		if field.Message() != nil && field.Message().Name() == "PartError" || unlikely[field.FullName()] {

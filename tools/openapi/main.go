@@ -1,13 +1,14 @@
 // Command openapi is a plugin of protoc that writes the OpenAPI 3.1 document of
 // the public API: what its protos say of REST paths (google.api), of constraints
 // (buf.validate) and of who may call (policy.v1), their comments, and the errors
-// that the Go source declares. What it can't say in the document it refuses, so
-// that nothing is left out in silence.
+// that the Go source declares (tools/reasons). It fails on what it can't express
+// in the document, so that nothing is left out silently.
 //
-// Its one parameter, source=FOLDER, is where the Go source is.
+// Its one parameter, reasons=FILE, is the list of errors in JSON.
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -52,13 +53,13 @@ func generate(encoded []byte) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the protos: %w", err)
 	}
-	folder, ok := strings.CutPrefix(request.GetParameter(), "source=")
+	path, ok := strings.CutPrefix(request.GetParameter(), "reasons=")
 	if !ok {
-		return "", errors.New("say where the Go source is: source=FOLDER")
+		return "", errors.New("the parameter reasons=FILE is missing")
 	}
-	declared, err := declaredErrors(folder)
+	declared, err := readErrors(path)
 	if err != nil {
-		return "", fmt.Errorf("read the errors in the Go source: %w", err)
+		return "", fmt.Errorf("read the list of errors: %w", err)
 	}
 	d := newDocument(declared)
 	for _, service := range publicServices(request, files) {
@@ -67,6 +68,30 @@ func generate(encoded []byte) (string, error) {
 		}
 	}
 	return d.encode()
+}
+
+// declaredError is a public error as tools/reasons lists it.
+type declaredError struct {
+	Reason, Code, Message string
+	Field                 string // the request field at fault
+	Retry                 bool   // carries a delay after which to retry
+}
+
+// readErrors reads what tools/reasons wrote, by reason.
+func readErrors(path string) (map[string]declaredError, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var list []declaredError
+	if err := json.Unmarshal(text, &list); err != nil {
+		return nil, err
+	}
+	declared := map[string]declaredError{}
+	for _, one := range list {
+		declared[one.Reason] = one
+	}
+	return declared, nil
 }
 
 // read returns the request with all options known, those of policy.v1 among

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 )
 
-// object is a JSON object that keeps the order of its members.
+// object is a JSON object with ordered members.
 type object []member
 
 type member struct {
@@ -63,7 +63,7 @@ func (o object) MarshalJSON() ([]byte, error) {
 	return text.Bytes(), nil
 }
 
-// encode leaves <, > and & as they are: this is no HTML.
+// encode does not escape <, > and &: the output is not HTML.
 func encode(value any) ([]byte, error) {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)

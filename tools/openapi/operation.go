@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
-// surface is how a method is called.
+// surface is a protocol by which a method is called.
 type surface int
 
 const (
@@ -23,7 +23,7 @@ const (
 	connectGet
 )
 
-// method is a method with all that is said of it.
+// method is a method with its description, policy and reasons.
 type method struct {
 	protoreflect.MethodDescriptor
 	policy      policy
@@ -37,7 +37,7 @@ type method struct {
 func (d *document) addService(service protoreflect.ServiceDescriptor) error {
 	name := string(service.Name())
 	d.tag(name, commentOf(service))
-	d.tag(name+" over Connect", "The same methods as Connect calls them: `POST` with the whole request as JSON, "+
+	d.tag(name+" over Connect", "The same methods over Connect: `POST` with the whole request as JSON, "+
 		"or as binary with `Content-Type: application/proto`. What has no side effects can be had by `GET` too. gRPC and gRPC-Web go to the same paths.")
 	for i := range service.Methods().Len() {
 		if err := d.addMethod(service.Methods().Get(i)); err != nil {
@@ -106,7 +106,7 @@ func (d *document) addConnect(m *method) error {
 	return nil
 }
 
-// braced is a path parameter of google.api.http.
+// braced matches a path parameter of google.api.http.
 var braced = regexp.MustCompile(`\{([a-z_.]+)\}`)
 
 func (d *document) addREST(m *method) error {
@@ -115,7 +115,7 @@ func (d *document) addREST(m *method) error {
 	if verb == "" || len(rule.GetAdditionalBindings()) > 0 || rule.GetResponseBody() != "" {
 		return errors.New("its google.api.http has to give one path, and the whole answer")
 	}
-	// Of a field by a path with dots, what remains is still in the body.
+	// The other fields of a message with a field in the path are in the body.
 	var parameters []any
 	elsewhere := map[protoreflect.Name]bool{}
 	for _, match := range braced.FindAllStringSubmatch(path, -1) {
@@ -193,13 +193,13 @@ func fieldAt(message protoreflect.MessageDescriptor, path string) (field protore
 	return field, nil
 }
 
-// body is what a request carries.
+// body returns the request body.
 type body struct {
 	schema, example object
 	required        bool
 }
 
-// restBody returns what of the request is in the body; nil for nothing.
+// restBody returns the part of the request in the body; nil for none.
 func (d *document) restBody(m *method, rule string, elsewhere map[protoreflect.Name]bool) (*body, error) {
 	switch rule {
 	case "":
@@ -229,7 +229,7 @@ func (d *document) restBody(m *method, rule string, elsewhere map[protoreflect.N
 	if err != nil {
 		return nil, err
 	}
-	// Rules that the path already keeps aren't the body's.
+	// Rules on fields in the path don't apply to the body.
 	schema, err := d.schemas.ref(field.Message())
 	if err != nil {
 		return nil, err
@@ -238,7 +238,7 @@ func (d *document) restBody(m *method, rule string, elsewhere map[protoreflect.N
 	return &body{schema: schema, example: example, required: true}, err
 }
 
-// fieldParameter is a field that is given in the path or the query.
+// fieldParameter returns the parameter for a field in the path or the query.
 func (d *document) fieldParameter(field protoreflect.FieldDescriptor, name, in string) (object, error) {
 	if field.Message() != nil && !isText(field) {
 		return nil, fmt.Errorf("%s can't be given in a %s", field.FullName(), in)
@@ -303,8 +303,8 @@ func (d *document) operation(m *method, how surface, parameters []any, given *bo
 	return operation, nil
 }
 
-// securityOf says which credentials do. Of a method that anyone may call, those
-// are none, or where it takes a refresh token, the cookie that holds one.
+// securityOf returns the accepted credentials: for a method that anyone may call,
+// none, or the cookie with the refresh token if the method takes one.
 func securityOf(m *method) []object {
 	switch {
 	case m.policy.personal():
@@ -322,7 +322,7 @@ func (d *document) responses(m *method, how surface, hasBody bool) (object, erro
 	}
 	if m.reads && how != connectPost {
 		responses.set(strconv.Itoa(http.StatusNotModified), object{
-			{"description", "Nothing has changed since the answer that If-None-Match names."},
+			{"description", "Not modified since the response that If-None-Match names."},
 			{"headers", object{{"ETag", d.header("ETag")}, {"X-Request-Id", d.header("X-Request-Id")}}},
 		})
 	}
@@ -349,8 +349,8 @@ func (d *document) successes(m *method, how surface) (object, error) {
 	return object{{strconv.Itoa(http.StatusOK), success}}, err
 }
 
-// created are the answers of a method that makes something: 202 where it may
-// have been asked for and isn't made yet.
+// created returns the success responses of a method that creates something: 202 if
+// the creation may be pending.
 func (d *document) created(m *method, text string) (object, error) {
 	made, err := d.success(m, rest, text, false)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// policy is the option policy.v1.method, read by way of its JSON. See
-// proto/policy/v1/policy.proto for what it means.
+// policy is the option policy.v1.method in its JSON form;
+// proto/policy/v1/policy.proto documents it.
 type policy struct {
 	Access struct {
 		Anyone, SignedIn *struct{}
@@ -57,13 +57,13 @@ func policyOf(method protoreflect.MethodDescriptor) (p policy, err error) {
 	return p, nil
 }
 
-// personal reports whether callers have to be signed in.
+// personal reports whether callers must be signed in.
 func (p policy) personal() bool { return p.Access.Anyone == nil }
 
-// byRole reports whether being signed in isn't enough.
+// byRole reports whether callers need a role or their own account.
 func (p policy) byRole() bool { return p.Access.Self != nil || p.Access.Roles != nil }
 
-// who says in words who may call.
+// who describes who may call.
 func (p policy) who() string {
 	switch {
 	case p.Access.Self != nil:
@@ -71,7 +71,7 @@ func (p policy) who() string {
 	case p.Access.Roles != nil:
 		return strings.Join(roleWords(p.Access.Roles.AnyOf), ", or ")
 	case p.Access.SignedIn != nil:
-		return "whoever is signed in"
+		return "anyone who is signed in"
 	}
 	return "anyone"
 }
@@ -84,7 +84,7 @@ func roleWords(roles []string) []string {
 	return texts
 }
 
-// sentences say what holds for the method.
+// sentences describes the policy in lines of Markdown.
 func (p policy) sentences() string {
 	who := p.who()
 	text := "**Who may call:** " + who
@@ -115,14 +115,13 @@ func (r *rate) words() string {
 	return text
 }
 
-// seconds reads a google.protobuf.Duration in JSON, whose form is a subset of
-// Go's.
+// seconds parses a google.protobuf.Duration in JSON, a subset of Go's format.
 func seconds(text string) time.Duration {
 	d, _ := time.ParseDuration(text)
 	return d
 }
 
-// extension is the policy for programs that read the document.
+// extension returns the policy for programs that read the document.
 func (p policy) extension() object {
 	extension := object{}
 	switch {

@@ -14,11 +14,11 @@ import (
 // schemas are the JSON Schemas (2020-12) of messages, by name.
 type schemas struct{ named map[string]object }
 
-// ref returns a reference to a message's schema, which it makes if need be.
+// ref returns a reference to a message's schema, and adds the schema if it is new.
 func (s *schemas) ref(message protoreflect.MessageDescriptor) (object, error) {
 	name := string(message.Name())
 	if _, ok := s.named[name]; !ok {
-		s.named[name] = nil // for a message that holds itself
+		s.named[name] = nil // ends the recursion of a message that contains itself
 		schema, err := s.object(message, nil)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", message.FullName(), err)
@@ -30,8 +30,7 @@ func (s *schemas) ref(message protoreflect.MessageDescriptor) (object, error) {
 
 func schemaRef(name string) object { return object{{"$ref", "#/components/schemas/" + name}} }
 
-// object returns the schema of a message, but for the fields that are given
-// elsewhere.
+// object returns the schema of a message without the fields in the path.
 func (s *schemas) object(message protoreflect.MessageDescriptor, elsewhere map[protoreflect.Name]bool) (object, error) {
 	if message.ParentFile().Package() != publicPackage {
 		return nil, errors.New("it isn't public")
@@ -64,8 +63,8 @@ func (s *schemas) object(message protoreflect.MessageDescriptor, elsewhere map[p
 	return schema, nil
 }
 
-// atMostOne is what must not hold of a message with alternatives: that two of
-// them are there.
+// atMostOne returns the schema that no message with a oneof may match: two of its
+// alternatives are present.
 func atMostOne(message protoreflect.MessageDescriptor) object {
 	var pairs []object
 	for i := range message.Oneofs().Len() {
@@ -85,8 +84,8 @@ func atMostOne(message protoreflect.MessageDescriptor) object {
 	return object{{"anyOf", pairs}}
 }
 
-// field returns a field's schema, and whether a request has to give it: what is
-// left out is a zero value, and the rules may not allow that.
+// field returns a field's schema, and whether it is required in requests: an omitted
+// field has the zero value, which its rules may refuse.
 func (s *schemas) field(field protoreflect.FieldDescriptor) (schema object, needed bool, err error) {
 	rules, _ := proto.GetExtension(field.Options(), validate.E_Field).(*validate.FieldRules)
 	if field.IsMap() {
@@ -121,7 +120,7 @@ func (s *schemas) field(field protoreflect.FieldDescriptor) (schema object, need
 	return schema, needed, nil
 }
 
-// isText reports whether a field's message is a string in JSON.
+// isText reports whether a message is a string in JSON.
 func isText(field protoreflect.FieldDescriptor) bool {
 	return field.Message() != nil && (field.Message().FullName() == "google.protobuf.Timestamp" || field.Message().FullName() == "google.protobuf.FieldMask") && !field.IsList()
 }
@@ -149,8 +148,8 @@ func (s *schemas) single(field protoreflect.FieldDescriptor, rules *validate.Fie
 	return nil, false, fmt.Errorf("%s can't be described yet", field.Kind())
 }
 
-// enum returns a reference to the schema of an enum, which lists what can be
-// said: a value that isn't said is left out.
+// enum returns a reference to the schema of an enum, which lists its values without
+// the unspecified one, which is omitted in JSON.
 func (s *schemas) enum(enum protoreflect.EnumDescriptor) object {
 	names, texts := []string{}, []string{commentOf(enum)}
 	for i := range enum.Values().Len() {
@@ -163,7 +162,7 @@ func (s *schemas) enum(enum protoreflect.EnumDescriptor) object {
 	return schemaRef(string(enum.Name()))
 }
 
-// needsField is the one form of CEL rules on a message that can be described.
+// needsField matches the only form of CEL rules on messages that has a schema.
 var needsField = regexp.MustCompile(`^this\.([a-z_]+) != ''$`)
 
 func (s *schemas) message(field protoreflect.FieldDescriptor, rules *validate.FieldRules) (schema object, needed bool, err error) {
@@ -179,7 +178,7 @@ func (s *schemas) message(field protoreflect.FieldDescriptor, rules *validate.Fi
 	}
 	wanted, properties := []string{}, object{}
 	for _, rule := range rules.GetCel() {
-		if strings.HasSuffix(rule.GetId(), ".mailable") { // as string.mailable, which has no name here either
+		if strings.HasSuffix(rule.GetId(), ".mailable") { // like string.mailable, it has no equivalent in JSON Schema
 			continue
 		}
 		match := needsField.FindStringSubmatch(rule.GetExpression())
@@ -193,9 +192,8 @@ func (s *schemas) message(field protoreflect.FieldDescriptor, rules *validate.Fi
 	return object{{"allOf", []object{schema, {{"required", wanted}, {"properties", properties}}}}}, false, nil
 }
 
-// constrain puts the rules of a field into its schema under their names there,
-// and reports whether they refuse the zero value. A rule without such a name
-// can't be described.
+// constrain adds a field's rules to its schema and reports whether they refuse the
+// zero value. It fails on a rule without an equivalent in JSON Schema.
 func constrain(schema *object, rules proto.Message, names map[string]string) (needed bool, err error) {
 	message := rules.ProtoReflect()
 	for i := range message.Descriptor().Fields().Len() {
@@ -216,11 +214,10 @@ func constrain(schema *object, rules proto.Message, names map[string]string) (ne
 	return needed, nil
 }
 
-// constrainBy puts one rule into a schema, and reports whether it refuses the
-// zero value.
+// constrainBy adds one rule to a schema and reports whether it refuses the zero value.
 func constrainBy(schema *object, name string, value protoreflect.Value) (refuses bool, err error) {
 	switch name {
-	case "": // it is described elsewhere
+	case "": // described elsewhere
 		return false, nil
 	case "email", "uuid":
 		schema.set("format", name)
@@ -231,7 +228,7 @@ func constrainBy(schema *object, name string, value protoreflect.Value) (refuses
 			if one := value.List().Get(i).String(); one != "" {
 				values = append(values, one)
 			} else {
-				zero = true // it is left out
+				zero = true // omitted in JSON
 			}
 		}
 		schema.set("enum", values)
@@ -254,8 +251,8 @@ func constrainBy(schema *object, name string, value protoreflect.Value) (refuses
 	return false, nil
 }
 
-// plainPattern writes a pattern (RE2) as every dialect reads it: many know no
-// classes of Unicode, or only when they are told to.
+// plainPattern translates an RE2 pattern to one that every regular-expression dialect
+// reads: many lack Unicode classes or need a flag for them.
 func plainPattern(pattern string) string {
 	return strings.ReplaceAll(pattern, `\p{Cc}`, `\x00-\x1f\x7f-\x9f`)
 }

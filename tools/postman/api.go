@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// api is the OpenAPI document, as far as it is needed.
+// api is the part of the OpenAPI document that is used.
 type api struct {
 	operations map[string]*operation
 	schemas    map[string]any
@@ -84,11 +84,11 @@ func (o *operation) wantsToken() bool {
 	return false
 }
 
-// What a schema's reader wants of it, rather than a check of an answer's shape;
-// Postman's checker reads an older draft of JSON Schema besides.
+// Keywords that document a schema instead of checking a response, or that Postman's
+// validator, which implements an older draft of JSON Schema, doesn't know.
 var unchecked = []string{"description", "examples", "format", "readOnly", "title"}
 
-// inline returns a schema with those that it refers to within it.
+// inline returns a schema with its references replaced by the schemas.
 func (a *api) inline(schema any, depth int) (any, error) {
 	if depth > 32 {
 		return nil, fmt.Errorf("a schema contains itself")

@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// newCall makes the item that calls an operation as the step says.
+// newCall returns the item that calls an operation as in the step.
 func newCall(api *api, operation *operation, step step) (*item, error) {
 	url, err := addressOf(operation, step)
 	if err != nil {
@@ -62,7 +62,7 @@ func newCall(api *api, operation *operation, step step) (*item, error) {
 	return call, nil
 }
 
-// success returns the statuses with which it succeeds, and the answer then.
+// success returns the success statuses and the response.
 func (o *operation) success() ([]int, media) {
 	var codes []int
 	var found media
@@ -113,7 +113,7 @@ func addressOf(operation *operation, step step) (*address, error) {
 	return url, nil
 }
 
-// value is the parameter's example, or the only value that it can have.
+// value returns the parameter's example, or its only possible value.
 func (p parameter) value() string {
 	switch {
 	case p.Example != nil:
@@ -142,8 +142,8 @@ func headersOf(operation *operation) []keyValue {
 	return headers
 }
 
-// filled returns an example with what the step sets in it. What REST has in the
-// path isn't in its body.
+// filled returns an example with the values that the step sets. In REST, fields in the
+// path are not in the body.
 func filled(example any, step step) (any, error) {
 	copied, err := json.Marshal(example)
 	if err != nil {
@@ -164,7 +164,7 @@ func filled(example any, step step) (any, error) {
 	return message, nil
 }
 
-// set replaces what is at a path, and reports whether anything is.
+// set replaces the value at a path and reports whether there was one.
 func set(message map[string]any, path, value string) bool {
 	name, rest, nested := strings.Cut(path, ".")
 	if nested {
@@ -178,7 +178,7 @@ func set(message map[string]any, path, value string) bool {
 	return true
 }
 
-// testOf is the script that looks at the answer.
+// testOf returns the script that checks the response.
 func testOf(api *api, codes []int, success media, step step) ([]string, error) {
 	lines, err := succeeds(api, codes, success, step)
 	if err != nil || step.refusal == nil {
@@ -249,14 +249,14 @@ func pretty(value any) string { return encoded(value, "  ") }
 
 func compact(value any) string { return encoded(value, "") }
 
-// encoded writes JSON; maps are in the order of their keys.
+// encoded returns JSON with sorted keys.
 func encoded(value any, indent string) string {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", indent)
 	if err := encoder.Encode(value); err != nil {
-		panic(err) // it was read from JSON
+		panic(err) // unreachable: it was decoded from JSON
 	}
 	return strings.TrimSuffix(out.String(), "\n")
 }

@@ -1,6 +1,6 @@
 package main
 
-// collection is Postman's format v2.1, as far as it is needed.
+// collection is the part of Postman's format v2.1 that is used.
 type collection struct {
 	Info     info       `json:"info"`
 	Item     []item     `json:"item"`
@@ -75,7 +75,7 @@ type script struct {
 	Exec []string `json:"exec"`
 }
 
-// response is an example of an answer.
+// response is an example response.
 type response struct {
 	Name     string     `json:"name"`
 	Request  *request   `json:"originalRequest"`

@@ -1,11 +1,11 @@
-// Command postman writes the public API's collection for Postman (its format
-// v2.1), which Bruno and newman read too: every operation of the OpenAPI
-// document, in the order of a story (story.go) that can be run from top to
-// bottom on a fresh system, once over REST and once over Connect.
+// Command postman writes the public API's collection in Postman's format v2.1, which
+// Bruno and newman read too. It has every operation of the OpenAPI document, over REST
+// and over Connect, in the order of story.go, which runs from top to bottom on a fresh
+// system.
 //
 //	postman OPENAPI COLLECTION
 //
-// It fails where the story leaves an operation out, or tells of one that isn't.
+// It fails if the story lacks an operation or has one that doesn't exist.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) != 3 {
-		log.Fatal("postman OPENAPI COLLECTION")
+		log.Fatal("usage: postman OPENAPI COLLECTION")
 	}
 	if err := write(os.Args[1], os.Args[2]); err != nil {
 		log.Fatal(err)
@@ -52,10 +52,10 @@ func write(from, to string) error {
 	return os.WriteFile(to, out.Bytes(), 0o644)
 }
 
-// surface is a way to call the methods.
+// surface is a protocol by which methods are called.
 type surface struct {
 	name, about string
-	// operations are the ids of a method's operations there, by its id in REST.
+	// operations returns the ids of a method's operations from its id in REST.
 	operations func(method string) []string
 }
 
@@ -65,7 +65,7 @@ var surfaces = []surface{
 		operations: func(method string) []string { return []string{method} },
 	},
 	{
-		name: "Connect", about: "The same methods as Connect calls them: POST with the whole request as JSON, and what only reads by GET too. gRPC and gRPC-Web go to the same paths.",
+		name: "Connect", about: "The same methods over Connect: POST with the whole request as JSON; reads accept GET too. gRPC and gRPC-Web use the same paths.",
 		operations: func(method string) []string {
 			name := strings.ToUpper(method[:1]) + method[1:]
 			return []string{"connect" + name, "connectGet" + name}
@@ -77,13 +77,13 @@ func newCollection(api *api) (*collection, error) {
 	c := &collection{
 		Info: info{
 			Name: "Gatehouse", Schema: "https://schema.getpostman.com/json/collection/v2.1.0/collection.json",
-			Description: "Every call of the public API. Set adminPassword, and run it from top to bottom; or sign in with one of the calls that do, and call what you like: " +
-				"they leave their tokens in accessToken and refreshToken, which the others send.",
+			Description: "Every call of the public API. Set adminPassword and run the collection from top to bottom; or run one of the sign-in calls and then any other: " +
+				"a sign-in stores its tokens in accessToken and refreshToken, which the other calls send.",
 		},
 		Auth:     &auth{Type: "bearer", Bearer: []keyValue{{Key: "token", Value: "{{accessToken}}", Type: "string"}}},
 		Variable: variables,
 	}
-	told := map[string]bool{}
+	included := map[string]bool{}
 	for _, surface := range surfaces {
 		outer := item{Name: surface.name, Description: surface.about}
 		for _, chapter := range story {
@@ -96,7 +96,7 @@ func newCollection(api *api) (*collection, error) {
 						continue
 					}
 					found++
-					told[id] = true
+					included[id] = true
 					call, err := newCall(api, operation, step)
 					if err != nil {
 						return nil, fmt.Errorf("%s: %w", id, err)
@@ -104,7 +104,7 @@ func newCollection(api *api) (*collection, error) {
 					folder.Item = append(folder.Item, *call)
 				}
 				if found == 0 {
-					return nil, fmt.Errorf("the story tells of %s, which isn't there over %s", step.method, surface.name)
+					return nil, fmt.Errorf("story.go has %s, which does not exist over %s", step.method, surface.name)
 				}
 			}
 			outer.Item = append(outer.Item, folder)
@@ -112,8 +112,8 @@ func newCollection(api *api) (*collection, error) {
 		c.Item = append(c.Item, outer)
 	}
 	for _, id := range slices.Sorted(maps.Keys(api.operations)) {
-		if !told[id] {
-			return nil, fmt.Errorf("the story doesn't tell of %s: see story.go", id)
+		if !included[id] {
+			return nil, fmt.Errorf("%s is missing: add it to story.go", id)
 		}
 	}
 	return c, nil

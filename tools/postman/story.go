@@ -1,6 +1,6 @@
 package main
 
-// chapter is a folder of calls that are told one after the other.
+// chapter is a folder of calls in the order in which they run.
 type chapter struct {
 	name, about string
 	steps       []step
@@ -9,46 +9,47 @@ type chapter struct {
 // step is one call of a method.
 type step struct {
 	method string // its operation's id in REST
-	name   string // what the document says, if empty
-	// set is what the request says in place of the document's examples, by a path
-	// in its message, such as "user.email".
+	name   string // by default the operation's summary
+	// set replaces values of the document's example, by path in the request, such as
+	// "user.email".
 	set map[string]string
-	// holds are paths that the answer must have.
+	// holds are paths that the response must have.
 	holds []string
-	// before and after are lines of the scripts around it; after has the answer
-	// in the constant answer, and is run when the call succeeds.
+	// before and after are lines of JavaScript that run before the call, and after it
+	// succeeds, with the response in the constant answer.
 	before, after []string
-	// refusal is for a call that needs what only a mail or a mishap gives.
+	// refusal is for a call that needs a mailed link or a failed mail.
 	refusal *refusal
 }
 
-// refusal is how a call ends unless a condition in JavaScript holds.
+// refusal is the reason of the error that is expected unless a condition in JavaScript
+// holds.
 type refusal struct{ unless, reason string }
 
-// The token of a link stands in a mail.
+// noLink is a token in the form of a mailed link's.
 const noLink = "ghl_b3Blbi1pdC1hcy1pdC1zdGFuZHM"
 
 var withoutLink = &refusal{unless: `pm.collectionVariables.get("linkToken") !== "` + noLink + `"`, reason: "LINK_INVALID"}
 
 var variables = []keyValue{
 	{Key: "baseUrl", Value: "http://localhost:8001", Description: "Where the gateway is."},
-	{Key: "adminEmail", Value: "admin@localhost", Description: "The administrator that a first run makes."},
-	{Key: "adminPassword", Value: "", Description: "Their password, which a first run prints."},
-	{Key: "linkToken", Value: noLink, Description: "What stands behind #token= in a mailed link: paste it before a call that takes one."},
-	{Key: "email", Value: "", Description: "Whom Register makes, with an email at random."},
-	{Key: "password", Value: "", Description: "Their password."},
-	{Key: "newPassword", Value: "", Description: "The one that they change it to."},
-	{Key: "accessToken", Value: "", Description: "Whoever signed in last."},
-	{Key: "refreshToken", Value: "", Description: "Theirs too."},
-	{Key: "userId", Value: "", Description: "The user that an administrator made last."},
-	{Key: "userEmail", Value: "", Description: "Their email."},
-	{Key: "userPassword", Value: "", Description: "Their password."},
-	{Key: "sessionId", Value: "", Description: "A session to end: another than one's own."},
-	{Key: "mailId", Value: "", Description: "A mail to try again: one that was given up, if there is one."},
-	{Key: "mailFailed", Value: "", Description: "Whether it was given up."},
+	{Key: "adminEmail", Value: "admin@localhost", Description: "The administrator that the first start creates."},
+	{Key: "adminPassword", Value: "", Description: "The administrator's password, which the first start prints."},
+	{Key: "linkToken", Value: noLink, Description: "The token after #token= in a mailed link: set it before a call that needs one."},
+	{Key: "email", Value: "", Description: "The email of the registered account, random."},
+	{Key: "password", Value: "", Description: "The account's password."},
+	{Key: "newPassword", Value: "", Description: "The password after the change."},
+	{Key: "accessToken", Value: "", Description: "The access token of the last sign-in."},
+	{Key: "refreshToken", Value: "", Description: "The refresh token of the last sign-in."},
+	{Key: "userId", Value: "", Description: "The id of the user that the administrator created last."},
+	{Key: "userEmail", Value: "", Description: "That user's email."},
+	{Key: "userPassword", Value: "", Description: "That user's password."},
+	{Key: "sessionId", Value: "", Description: "A session to end, other than the current one."},
+	{Key: "mailId", Value: "", Description: "A mail to retry: a failed one, if there is one."},
+	{Key: "mailFailed", Value: "", Description: "Whether that mail failed."},
 }
 
-// What each field of these names says, in every request.
+// everywhere has the value of every field of these names in requests.
 var everywhere = map[string]string{
 	"userId": "{{userId}}", "sessionId": "{{sessionId}}", "mailId": "{{mailId}}", "refreshToken": "{{refreshToken}}",
 }
@@ -64,7 +65,7 @@ var (
 
 var story = []chapter{
 	{
-		name: "Sign up and in", about: "A new account each time, and its sessions.",
+		name: "Sign up and in", about: "Creates a new account in each run, and its sessions.",
 		steps: []step{
 			{
 				method: "register", holds: signedIn, after: takeTokens,
@@ -88,7 +89,7 @@ var story = []chapter{
 		},
 	},
 	{
-		name: "My own account", about: "What people do with their own account. The last call deletes it.",
+		name: "My own account", about: "The signed-in person's own account. The last call deletes it.",
 		steps: []step{
 			{
 				method: "getMe", holds: append([]string{"sessions", "security"}, aUser...),
@@ -127,7 +128,7 @@ var story = []chapter{
 		},
 	},
 	{
-		name: "Users", about: "What administrators do. The first call signs one in.",
+		name: "Users", about: "User management. The first call signs the administrator in.",
 		steps: []step{
 			{
 				method: "login", name: "Login as the administrator", set: map[string]string{"email": "{{adminEmail}}", "password": "{{adminPassword}}"},
@@ -144,7 +145,7 @@ var story = []chapter{
 			},
 			{
 				method: "login", name: "Login as that user", set: map[string]string{"email": "{{userEmail}}", "password": "{{userPassword}}"},
-				holds: signedIn, after: []string{`// The administrator goes on: these tokens aren't kept.`},
+				holds: signedIn, after: []string{`// Discards these tokens: the administrator stays signed in.`},
 			},
 			{
 				method: "getUser", holds: aUser,

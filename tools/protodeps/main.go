@@ -1,7 +1,8 @@
-// Command protodeps prints the proto files of others that ours import, and those
-// of our errors' details, as their Go modules carry them, into the folder that it
-// is given. buf reads them there, so that generating and linting need no registry
-// of schemas.
+// Command protodeps writes the third-party proto files that ours import, and those of
+// error details, from their Go modules into a folder. buf reads them there, so that
+// generating and linting need no schema registry.
+//
+//	protodeps FOLDER
 package main
 
 import (

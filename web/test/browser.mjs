@@ -1,17 +1,17 @@
-// A real Chromium, with an eye on what it asks for and complains of.
+// Starts Chromium and records its requests and errors.
 import assert from "node:assert/strict";
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
 import { chromium } from "playwright-core";
 
-/** Starts Chromium, with a profile of its own that goes with it. */
+/** Starts Chromium with a temporary profile. */
 export function launch() {
   return chromium.launch({
     executablePath: onPath("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
     args: [
       "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
       "--disable-sync", "--no-first-run",
-      // What escapes the watch below finds no host.
+      // Requests that are not observed below resolve no host.
       "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
     ],
   });
@@ -30,9 +30,9 @@ function onPath(...names) {
 }
 
 /**
- * Opens a page as a new visitor. Its `faults` are what it must have none of:
- * requests to another origin than url's, violations of its policy, errors in its
- * scripts or on its console.
+ * Opens a page in a new browser context. `faults` collects requests to other origins
+ * than url's, violations of the content security policy, script errors and console
+ * errors.
  */
 export async function visit(browser, url) {
   const context = await browser.newContext();

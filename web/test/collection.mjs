@@ -1,6 +1,5 @@
-// What newman's own exit status doesn't tell of a run of the collection: that
-// every operation of the OpenAPI document was called, and that Bruno's importer
-// takes all of it.
+// Checks of a newman run in addition to newman's exit status: every operation of the
+// OpenAPI document was called, and Bruno's importer accepts the whole collection.
 //
 //   node collection.mjs COLLECTION RUN OPENAPI
 import assert from "node:assert/strict";

@@ -1,4 +1,4 @@
-// A browser's session that no script can read the tokens of.
+// The cookie session in a browser, whose tokens no script can read.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -139,7 +139,7 @@ describe("a session in cookies", () => {
     assert.equal(then[access], undefined);
     assert.equal(then[session], undefined);
     assert.equal((await call(page, getMe)).status, 401);
-    // Whoever had copied it has nothing either.
+    // A copy of the cookie is invalid too.
     await context.addCookies([before[session]]);
     assert.equal((await call(page, getMe)).status, 401);
     assert.deepEqual(faults.splice(0), Array(2).fill("console: Failed to load resource: the server responded with a status of 401 (Unauthorized)"));
@@ -155,7 +155,7 @@ describe("a session in cookies", () => {
       const { context, page, faults, leave } = await visit(browser, system.url);
       await page.goto(system.url);
       await signIn(page);
-      // The port is another, the site and so the cookies are the same.
+      // Another port is the same site, so the cookies are shared.
       await page.goto(elsewhere);
       assert.equal(await page.evaluate(() => document.cookie), "");
       const calls = {
@@ -178,13 +178,13 @@ describe("a session in cookies", () => {
         }
       }
       assert.deepEqual(await cookies(context), before);
-      // What got past the browser was refused by the gateway: a read for where it
-      // comes from, a write already for what a form can send.
+      // The gateway refused what the browser sent: a read because of its origin, a write
+      // because of a form's content type.
       assert.ok(answered.includes(`GET ${getMe} 403`) && answered.includes(`POST ${logout} 415`), answered);
       assert.deepEqual(answered.filter(one => / [23]\d\d$/.test(one) && !one.startsWith("OPTIONS ")), []);
       assert.ok(faults.length > 0 && faults.every(fault => fault.includes("CORS policy") || fault.includes("Failed to load resource") || fault.startsWith(`request to ${elsewhere}/`)), faults);
       faults.length = 0;
-      // None of it had an effect.
+      // No request had an effect.
       await page.goto(system.url);
       assert.equal((await call(page, getMe)).status, 200);
       assert.equal(new Set([system.url, elsewhere].map(one => new URL(one).hostname)).size, 1);

@@ -22,14 +22,14 @@ const state = (page, part) => page.locator(`#parts [data-part="${part}"] td`).fi
 const becomes = (page, part, wanted) => state(page, part).and(page.getByText(wanted, { exact: true })).waitFor();
 
 describe("the first page", () => {
-  it("shows that all parts are well", async () => {
+  it("shows that all services are healthy", async () => {
     const { page, leave } = await visit(browser, system.url);
     await page.goto(system.url);
-    for (const part of ["gateway", "auth", "users"]) await becomes(page, part, "well");
+    for (const part of ["gateway", "auth", "users"]) await becomes(page, part, "healthy");
     await leave();
   });
 
-  it("has a first line that works when pasted", async () => {
+  it("has a command that works when pasted", async () => {
     const { page, leave } = await visit(browser, system.url);
     await page.goto(system.url);
     const line = await page.locator("#first").textContent();
@@ -39,7 +39,7 @@ describe("the first page", () => {
     await leave();
   });
 
-  it("leads to what it names", async () => {
+  it("links only to existing pages", async () => {
     const { page, leave } = await visit(browser, system.url);
     await page.goto(system.url);
     const links = await page.locator("a").evaluateAll(all => all.map(one => one.href));
@@ -50,18 +50,18 @@ describe("the first page", () => {
     await leave();
   });
 
-  it("shows a part that goes away, and that it is back", async () => {
+  it("shows that a service becomes unreachable and healthy again", async () => {
     const roles = await apart(system);
     try {
       const { page, leave } = await visit(browser, roles.url);
       await page.goto(roles.url);
-      for (const part of ["gateway", "auth", "users"]) await becomes(page, part, "well");
+      for (const part of ["gateway", "auth", "users"]) await becomes(page, part, "healthy");
       await roles.stopUsers();
-      await becomes(page, "users", "away");
-      assert.equal(await state(page, "auth").textContent(), "well");
-      assert.equal(await state(page, "gateway").textContent(), "well");
+      await becomes(page, "users", "unreachable");
+      assert.equal(await state(page, "auth").textContent(), "healthy");
+      assert.equal(await state(page, "gateway").textContent(), "healthy");
       await roles.startUsers();
-      await becomes(page, "users", "well");
+      await becomes(page, "users", "healthy");
       await leave();
     } finally {
       await roles.stop();

@@ -1,4 +1,4 @@
-// The real system: built as it stands, started on empty data, stopped by its pid.
+// Builds gatehouse, starts it on an empty data folder, and stops it.
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";

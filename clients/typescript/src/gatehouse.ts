@@ -1,0 +1,124 @@
+import { Code, ConnectError, createClient, type Client, type Interceptor, type Transport } from "@connectrpc/connect";
+import { createConnectTransport } from "@connectrpc/connect-web";
+import { BearerSession } from "./bearer.js";
+import { CookieSession } from "./cookie.js";
+import { GatehouseError } from "./error.js";
+import { Emitter, type SessionEvents } from "./events.js";
+import { AccountService } from "./gen/bff/v1/account_service_pb.js";
+import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
+import { UserService } from "./gen/bff/v1/user_service_pb.js";
+import { snakeCaseMasks } from "./mask.js";
+import { retryOnce } from "./retry.js";
+import { defaultStorage, type TokenStorage } from "./storage.js";
+
+export interface GatehouseOptions {
+  /** Where the gateway is, such as "https://gatehouse.example.com". */
+  baseUrl: string;
+  /**
+   * Where the session's tokens are: "bearer", the default, keeps them in this
+   * client's storage; "cookie" keeps them in HttpOnly cookies, for browsers only.
+   */
+  mode?: "bearer" | "cookie";
+  /** Stores the tokens in bearer mode: localStorage by default, memory outside browsers. */
+  storage?: TokenStorage;
+  /** The key in the storage; by default it contains the base URL. */
+  storageKey?: string;
+  /** Replaces the platform's fetch. */
+  fetch?: typeof globalThis.fetch;
+  /** The default timeout of a call, in ms. */
+  timeoutMs?: number;
+  /** Wrap each call, outside this client's own interceptors. */
+  interceptors?: Interceptor[];
+}
+
+/** Gatehouse is a client with a session. Failed calls throw a {@link GatehouseError}. */
+export interface Gatehouse {
+  /** Sign-up, sign-in and sign-out. The session is stored and refreshed automatically. */
+  readonly auth: Omit<Client<typeof AuthService>, "refresh">;
+  /** The signed-in person's own account. */
+  readonly account: Client<typeof AccountService>;
+  /** User management, for administrators. */
+  readonly users: Client<typeof UserService>;
+  /** The transport with this session, for other Connect clients, such as connect-query. */
+  readonly transport: Transport;
+  /** Reports whether somebody is signed in; in cookie mode this calls the gateway. */
+  isSignedIn(): Promise<boolean>;
+  /** Replaces the tokens now, for instance after a change of roles. */
+  refresh(): Promise<void>;
+  /** Adds a listener for an event in this tab or another, and returns a function that removes it. */
+  on<Name extends keyof SessionEvents>(name: Name, listener: (event: SessionEvents[Name]) => void): () => void;
+  /** Stops listening to other tabs. Does not end the session. */
+  close(): void;
+}
+
+/** Creates a client of the gateway at a URL. */
+export function createGatehouse(options: GatehouseOptions): Gatehouse {
+  const mode = options.mode ?? "bearer";
+  const key = options.storageKey ?? `gatehouse:${options.baseUrl}`;
+  const connectTransport = (...interceptors: Interceptor[]) =>
+    typed(
+      createConnectTransport({
+        baseUrl: options.baseUrl,
+        useHttpGet: true,
+        interceptors: [...interceptors, snakeCaseMasks, retryOnce],
+        fetch: unavailableOnFailure(options.fetch ?? ((input, init) => fetch(input, init)), mode === "cookie" ? "include" : "omit"),
+        ...(options.timeoutMs !== undefined && { defaultTimeoutMs: options.timeoutMs }),
+      }),
+    );
+  const emitter = new Emitter();
+  const session =
+    mode === "cookie" ? new CookieSession(key, connectTransport(), emitter) : new BearerSession(options.storage ?? defaultStorage(), key, connectTransport(), emitter);
+  const transport = connectTransport(...(options.interceptors ?? []), session.interceptor);
+  return {
+    auth: createClient(AuthService, transport),
+    account: createClient(AccountService, transport),
+    users: createClient(UserService, transport),
+    transport,
+    isSignedIn: () => session.isSignedIn(),
+    refresh: () => session.refresh(),
+    on: (name, listener) => emitter.on(name, listener),
+    close: () => session.close(),
+  };
+}
+
+/** The message if the gateway is unreachable. A browser reports a page's origin that isn't allowed the same way. */
+function unreachable(): string {
+  const origin = typeof document === "undefined" ? undefined : globalThis.location?.origin;
+  const sentence = "The service is unreachable. Check the connection and try again.";
+  if (origin === undefined) return sentence;
+  return `${sentence} If the connection works, the gateway may not allow this page's origin: add ${origin} to GATEHOUSE_ORIGINS.`;
+}
+
+/** Wraps fetch so that network failures throw Unavailable. */
+function unavailableOnFailure(fetch: typeof globalThis.fetch, credentials: RequestCredentials): typeof globalThis.fetch {
+  return async (input, init) => {
+    try {
+      return await fetch(input, { ...init, credentials });
+    } catch (fault) {
+      if (init?.signal?.aborted) throw fault;
+      throw new ConnectError(unreachable(), Code.Unavailable, undefined, undefined, fault);
+    }
+  };
+}
+
+/** Converts every error, also that of a call's deadline, to a GatehouseError. */
+function typed(transport: Transport): Transport {
+  const fail = (thrown: unknown) => {
+    throw GatehouseError.from(thrown);
+  };
+  return {
+    unary: (...call) => transport.unary(...call).catch(fail),
+    stream: async (...call) => {
+      const response = await transport.stream(...call).catch(fail);
+      return { ...response, message: typedStream(response.message) };
+    },
+  };
+}
+
+async function* typedStream<T>(messages: AsyncIterable<T>): AsyncIterable<T> {
+  try {
+    yield* messages;
+  } catch (thrown) {
+    throw GatehouseError.from(thrown);
+  }
+}

@@ -1,0 +1,198 @@
+import { chromium, type Browser, type BrowserContext, type Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
+import type {} from "./pages/tab.js";
+import { administrator, client, newEmail, password, signUp, eventually } from "./harness.js";
+
+let browser: Browser;
+let context: BrowserContext;
+let refreshes: string[];
+
+beforeAll(async () => {
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"],
+  });
+});
+afterAll(() => browser.close());
+beforeEach(async () => {
+  context = await browser.newContext();
+  refreshes = [];
+  context.on("request", (request) => {
+    if (request.url().endsWith("/Refresh") && request.method() === "POST") refreshes.push(request.headers()["idempotency-key"] ?? "");
+  });
+});
+afterEach(() => context.close());
+
+/** Opens the test page in a tab. */
+async function open(name = "tab", mode = "bearer"): Promise<Page> {
+  const page = await context.newPage();
+  await page.goto(`${inject("pages")}/${name}?${new URLSearchParams({ gateway: inject("baseUrl"), mode })}`);
+  return page;
+}
+
+/** Opens three tabs of one person, signed in by the first. */
+async function threeTabs(mode = "bearer"): Promise<{ tabs: [Page, Page, Page]; id: string; email: string }> {
+  const tabs: [Page, Page, Page] = [await open("tab", mode), await open("tab", mode), await open("tab", mode)];
+  const email = newEmail();
+  const id = await tabs[0].evaluate(
+    async ({ email, password }) => {
+      const { result } = await window.gatehouse.auth.register({ email, password });
+      return result.case === "signedIn" ? (result.value.user?.id ?? "") : "";
+    },
+    { email, password },
+  );
+  for (const tab of tabs) await tab.waitForFunction(() => window.events.includes("signedIn"));
+  expect(await inAll(tabs, () => window.gatehouse.account.getMe({}).then(({ user }) => user?.email))).toEqual([email, email, email]);
+  return { tabs, id, email };
+}
+
+function inAll<T>(tabs: Page[], work: () => T | Promise<T>): Promise<T[]> {
+  return Promise.all(tabs.map((tab) => tab.evaluate(work)));
+}
+
+/** Delays each refresh until all tabs need one: the others wait for the lock or send their own. */
+async function refreshTogether(tabs: Page[]) {
+  await context.route("**/bff.v1.AuthService/Refresh", async (route) => {
+    await eventually(async () => {
+      const waiting = await tabs[0]!.evaluate(async () => (await navigator.locks.query()).pending?.length ?? 0);
+      return waiting + refreshes.length >= tabs.length;
+    });
+    await route.continue();
+  });
+}
+
+const emails = () => window.gatehouse.account.getMe({}).then(({ user }) => user?.email);
+
+describe("three tabs", () => {
+  test("refresh an expired access token once, and stay signed in", async () => {
+    const { tabs, email } = await threeTabs();
+    await context.clock.install();
+    await context.clock.fastForward("06:00");
+    await refreshTogether(tabs);
+    expect(await inAll(tabs, emails)).toEqual([email, email, email]);
+    expect(refreshes).toHaveLength(1);
+    expect(refreshes[0]).toMatch(/^[0-9a-f]{32}$/);
+    // The successor can be refreshed too.
+    await context.clock.fastForward("06:00");
+    refreshes.length = 0;
+    expect(await inAll(tabs, emails)).toEqual([email, email, email]);
+    expect(refreshes).toHaveLength(1);
+    expect(await inAll(tabs, () => window.events)).toEqual([["signedIn"], ["signedIn"], ["signedIn"]]);
+    expect(await tabs[1].evaluate(async () => (await window.gatehouse.account.listSessions({})).sessions.length)).toBe(1);
+  });
+
+  test("refresh an access token that the gateway refuses once", async () => {
+    const { tabs, id } = await threeTabs();
+    await (await administrator()).users.setUserRoles({ userId: id, roles: ["editor"] });
+    await eventually(() => tabs[0].evaluate(refusesTheStoredToken, inject("baseUrl")));
+    await refreshTogether(tabs);
+    const roles = await inAll(tabs, () => window.gatehouse.account.getMe({}).then(({ user }) => user?.roles));
+    expect(roles).toEqual([["editor"], ["editor"], ["editor"]]);
+    expect(refreshes).toHaveLength(1);
+    expect(await inAll(tabs, () => window.events)).toEqual([["signedIn"], ["signedIn"], ["signedIn"]]);
+  });
+
+  test("are signed out by one of them", async () => {
+    const { tabs } = await threeTabs();
+    await tabs[1].evaluate(() => window.gatehouse.auth.logout({}));
+    for (const tab of tabs) {
+      await tab.waitForFunction(() => window.events.includes("signedOut"));
+      expect(await tab.evaluate(() => window.gatehouse.isSignedIn())).toBe(false);
+    }
+    expect(await inAll(tabs, () => window.events)).toEqual(Array(3).fill(["signedIn", "signedOut"]));
+  });
+
+  test("stay signed in while the network is unreachable", async () => {
+    const { tabs, email } = await threeTabs();
+    await context.clock.install();
+    await context.clock.fastForward("06:00");
+    await context.setOffline(true);
+    const failures = await inAll(tabs, () => window.gatehouse.account.getMe({}).then(() => "answered", (error) => error.code));
+    expect(failures).toEqual([14, 14, 14]); // unavailable
+    await context.setOffline(false);
+    expect(await inAll(tabs, emails)).toEqual([email, email, email]);
+    expect(await inAll(tabs, () => window.events)).toEqual([["signedIn"], ["signedIn"], ["signedIn"]]);
+  });
+});
+
+describe("in cookie mode three tabs", () => {
+  test("have a session that scripts can't read, and are signed out by one of them", async () => {
+    const { tabs } = await threeTabs("cookie");
+    const seen = await tabs[0].evaluate(() => document.cookie + Object.values({ ...localStorage, ...sessionStorage }).join());
+    expect(seen).toBe("");
+    const cookies = await context.cookies(inject("baseUrl"));
+    expect(cookies.filter(({ httpOnly }) => httpOnly).map(({ name }) => name).sort()).toEqual(["gatehouse-access", "gatehouse-device", "gatehouse-refresh"]);
+    await tabs[0].evaluate(() => window.gatehouse.refresh());
+    expect(await tabs[2].evaluate(() => window.gatehouse.isSignedIn())).toBe(true);
+    await tabs[2].evaluate(() => window.gatehouse.auth.logout({}));
+    for (const tab of tabs) {
+      await tab.waitForFunction(() => window.events.includes("signedOut"));
+      expect(await tab.evaluate(() => window.gatehouse.isSignedIn())).toBe(false);
+    }
+  });
+
+  test("get an event when the session is revoked", async () => {
+    const { tabs, email } = await threeTabs("cookie");
+    const elsewhere = client();
+    await elsewhere.auth.login({ email, password });
+    await elsewhere.account.revokeOtherSessions({});
+    await eventually(() => tabs[0].evaluate(() => window.gatehouse.account.listSessions({}).then(() => false, () => true)));
+    for (const tab of tabs) await tab.waitForFunction(() => window.events.includes("signedOut"));
+  });
+
+  test("see a change of roles without a refresh", async () => {
+    const { tabs, id } = await threeTabs("cookie");
+    await (await administrator()).users.setUserRoles({ userId: id, roles: ["editor"] });
+    for (const tab of tabs) {
+      await eventually(() => tab.evaluate(() => window.gatehouse.account.getMe({}).then(({ user }) => user?.roles[0] === "editor")));
+    }
+    expect(refreshes).toHaveLength(0);
+    expect(await inAll(tabs, () => window.events)).toEqual([["signedIn"], ["signedIn"], ["signedIn"]]);
+  });
+});
+
+test("the connect-query example signs in, greets, and follows another tab's sign-out", async () => {
+  const person = client();
+  const { email } = await signUp(person);
+  const [one, two] = [await open("query"), await open("query")];
+  await one.fill("[name=email]", email);
+  await one.fill("[name=password]", "not the password");
+  await one.click("text=Sign in");
+  await one.waitForSelector("text=The email or the password is wrong.");
+  await one.fill("[name=password]", password);
+  await one.click("text=Sign in");
+  for (const page of [one, two]) await page.waitForSelector("text=Hello Ada!");
+  await two.click("text=Sign out");
+  for (const page of [one, two]) await page.waitForSelector("[name=password]");
+});
+
+for (const mode of ["cookie", "bearer"]) {
+  test(`the React example of the documents signs in and out in ${mode} mode`, async () => {
+    const { email } = await signUp(client());
+    const [one, two] = [await open("react", mode), await open("react", mode)];
+    await one.fill("[name=email]", email);
+    await one.fill("[name=password]", "not the password");
+    await one.click("text=Sign in");
+    await one.waitForSelector("[role=alert] >> text=The email or the password is wrong.");
+    await one.fill("[name=password]", password);
+    await one.click("text=Sign in");
+    for (const page of [one, two]) {
+      await page.waitForSelector("text=Hello Ada!");
+      await page.waitForSelector("text=You are signed in on 2 device(s).");
+    }
+    await two.reload();
+    await two.click("text=Sign out");
+    for (const page of [one, two]) await page.waitForSelector("[name=password]");
+  });
+}
+
+/** Runs in a page. */
+async function refusesTheStoredToken(gateway: string): Promise<boolean> {
+  const { accessToken } = JSON.parse(localStorage.getItem(`gatehouse:${gateway}`) ?? "{}");
+  const response = await fetch(`${gateway}/bff.v1.AccountService/ListSessions`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", Authorization: `Bearer ${accessToken}` },
+    body: "{}",
+  });
+  return response.status === 401;
+}

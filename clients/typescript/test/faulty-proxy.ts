@@ -1,0 +1,67 @@
+import { createServer, request, type IncomingMessage, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+
+/** What happens to a request on the network. */
+export type Fault = "none" | "request lost" | "response lost" | "503 from a proxy" | "401 from a proxy";
+
+/** FaultyProxy forwards requests to a gateway and injects faults. */
+export class FaultyProxy {
+  /** The requests so far; call is "GET /path". */
+  readonly seen: { call: string; key: string | undefined; authorization: string | undefined; body: string }[] = [];
+  /** Decides what happens to each request. */
+  fault: (path: string) => Fault | Promise<Fault> = () => "none";
+  readonly #server: Server;
+
+  private constructor(target: string) {
+    this.#server = createServer(async (incoming, outgoing) => {
+      const path = (incoming.url ?? "").split("?")[0] ?? "";
+      const body = await bodyOf(incoming);
+      this.seen.push({
+        call: `${incoming.method} ${path}`,
+        key: incoming.headers["idempotency-key"] as string | undefined,
+        authorization: incoming.headers.authorization,
+        body: body.toString(),
+      });
+      const fault = await this.fault(path);
+      if (fault === "request lost") return incoming.socket.destroy();
+      if (fault === "503 from a proxy") return outgoing.writeHead(503, { "Retry-After": "0" }).end("busy");
+      if (fault === "401 from a proxy") return outgoing.writeHead(401).end("who are you?");
+      const forwarded = request(target + incoming.url, { method: incoming.method, headers: incoming.headers }, (answer) => {
+        if (fault === "response lost") {
+          answer.resume().once("end", () => incoming.socket.destroy());
+          return;
+        }
+        outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
+        answer.pipe(outgoing);
+      });
+      forwarded.end(body);
+    });
+  }
+
+  static async to(target: string): Promise<FaultyProxy> {
+    const proxy = new FaultyProxy(target);
+    proxy.#server.listen(0, "localhost");
+    await new Promise((resolve) => proxy.#server.once("listening", resolve));
+    return proxy;
+  }
+
+  get url(): string {
+    return `http://localhost:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  /** Returns the requests for a method. */
+  calls(method: string) {
+    return this.seen.filter(({ call }) => call.endsWith(`/${method}`));
+  }
+
+  close(): void {
+    this.#server.close();
+    this.#server.closeAllConnections();
+  }
+}
+
+async function bodyOf(incoming: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of incoming) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}

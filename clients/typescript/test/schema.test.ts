@@ -1,0 +1,45 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import { AccountService, AuthService, reasons, UserService } from "../src/index.js";
+import { keyed } from "../src/retry.js";
+import { needsNoSession } from "../src/signin.js";
+
+const root = new URL("../../../", import.meta.url);
+const methods = [AuthService, AccountService, UserService].flatMap((service) => service.methods);
+
+test("every reason that the Go code declares is known", () => {
+  const declared = JSON.parse(readFileSync(new URL("gen/reasons.json", root), "utf8")) as { reason: string }[];
+  expect(reasons).toEqual(declared.map(({ reason }) => reason));
+});
+
+test("every reason that the schema promises is known", () => {
+  const folder = new URL("proto/bff/v1/", root);
+  const promised = new Set<string>();
+  for (const name of readdirSync(folder)) {
+    const comments = readFileSync(new URL(name, folder), "utf8").replaceAll(/\n\s*\/\//g, "");
+    for (const [, errors] of comments.matchAll(/\bErrors:\s([^.]+)\./g)) {
+      for (const [reason] of errors?.matchAll(/\b[A-Z]+(?:_[A-Z]+)+\b/g) ?? []) promised.add(reason);
+    }
+  }
+  expect(promised.size).toBeGreaterThan(20);
+  expect([...promised].filter((reason) => !(reasons as readonly string[]).includes(reason))).toEqual([]);
+});
+
+// The policy that the gateway enforces, as make gen writes it.
+const policy = new Map(
+  readFileSync(new URL("docs/reference/policy.md", root), "utf8")
+    .split("\n")
+    .flatMap((line) => {
+      const cells = line.split("|").map((cell) => cell.trim());
+      return cells[1]?.startsWith("`/bff.v1.") ? [[cells[1].slice(2, -1), { anyone: cells[2] === "anyone", takesKey: cells[8] === "yes" }] as const] : [];
+    }),
+);
+
+test.each(methods.map((method) => [`${method.parent.typeName}/${method.name}`, method] as const))("%s is treated as its policy says", (name, method) => {
+  const call = { method, service: method.parent } as unknown as Parameters<typeof needsNoSession>[0];
+  expect({ anyone: needsNoSession(call), takesKey: keyed.has(method) }).toEqual(policy.get(name));
+});
+
+test("the schema has the policy's methods", () => {
+  expect(methods.map((method) => `${method.parent.typeName}/${method.name}`).sort()).toEqual([...policy.keys()].sort());
+});

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The whole gate: everything that must pass before a commit is merged. Run by
+# make check. Each step prints its runner's own summary.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
+
+step "generated files are current"
+scripts/generate.sh --check
+
+step "go.mod is tidy"
+go mod tidy -diff
+(cd tools && go mod tidy -diff)
+
+step "lint"
+make lint
+
+step "go test"
+go test ./...
+
+step "parity through the TypeScript client"
+scripts/parity.sh
+
+step "README commands"
+scripts/readme.sh
+
+step "commands in docs that no test runs, and why"
+grep -rn -- '<!-- not run: ' docs
+
+step "OpenAPI document"
+scripts/openapi.sh
+
+step "Postman collection"
+scripts/collection.sh
+
+step "pages in a browser"
+scripts/browser.sh
+
+step "TypeScript client"
+scripts/client.sh
+
+printf '\nmake check: all steps passed in %s s\n' "$SECONDS"

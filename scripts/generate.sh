@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Writes every generated file, or with --check compares what it would write with
+# the tree and names the files that are stale. It has two steps:
+#
+#   from proto/ and the source   gen/ (Go code and reasons.json), the OpenAPI document and the
+#                                Postman collection, the TypeScript client's src/gen and reasons.ts
+#   from the compiled program    docs/reference and bff/testdata/methods.txt, by app/reference
+#
+# Each step writes into .generate/ and moves its files into the tree when all are
+# complete, so that a run that fails leaves the tree as it was.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+check=false
+case ${1:-} in
+--check) check=true ;;
+?*) echo "usage: scripts/generate.sh [--check]" >&2; exit 2 ;;
+esac
+
+buf() { go tool -modfile=tools/go.mod buf "$@"; }
+
+# finish PATH… compares the files or folders at these paths below .generate with
+# the tree's, or moves them into the tree.
+stale=()
+finish() {
+	local path
+	for path; do
+		if ! $check; then
+			mkdir -p "$(dirname "$path")" .generate/old
+			[ ! -e "$path" ] || mv "$path" ".generate/old/$(echo "$path" | tr / -)"
+			mv ".generate/$path" "$path"
+		elif ! diff -r "$path" ".generate/$path"; then
+			stale+=("$path")
+		fi
+	done
+}
+
+fail_if_stale() {
+	[ ${#stale[@]} = 0 ] || { printf '%s is stale: run make gen\n' "${stale[@]}" >&2; exit 1; }
+}
+
+rm -rf .generate
+trap 'rm -rf .generate' EXIT
+mkdir .generate
+
+# The proto files that ours import come out of the Go modules that carry them.
+(cd tools && go run ./protodeps ../.generate/protodeps)
+rm -rf .protodeps
+mv .generate/protodeps .protodeps
+
+$check || buf format --write proto
+client=clients/typescript
+(cd tools && go run ./reasons .. ../.generate/gen/reasons.json "../.generate/$client/src/reasons.ts")
+buf generate -o .generate
+(cd tools && go run ./postman ../.generate/web/openapi.json ../.generate/web/postman.json)
+outputs=(gen web/openapi.json web/postman.json "$client/src/reasons.ts")
+
+# The plugin for TypeScript is an npm package.
+if [ ! -d "$client/node_modules" ] && command -v npm >/dev/null; then
+	npm --prefix "$client" ci --no-audit --no-fund --loglevel=error || ! $check
+fi
+if [ -d "$client/node_modules" ]; then
+	buf generate -o .generate --template "$client/buf.gen.yaml"
+	outputs+=("$client/src/gen")
+else
+	echo "$client/src/gen is skipped: it needs npm, and $client/node_modules" >&2
+fi
+finish "${outputs[@]}"
+fail_if_stale
+
+go run ./app/reference .generate
+finish $(cd .generate && find bff docs -type f)
+fail_if_stale
