@@ -7,6 +7,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/compose"
 )
 
 // ListMyAuditEvents implements bffv1.AccountServiceHandler. Failed sign-ins are
@@ -34,7 +35,7 @@ func (s *Service) ListAuditEvents(ctx context.Context, req *bffv1.ListAuditEvent
 }
 
 func (s *Service) auditEvents(ctx context.Context, request *authv1.ListAuditEventsRequest) (*authv1.ListAuditEventsResponse, error) {
-	return fetchPart(ctx, readLimit, func(ctx context.Context) (*authv1.ListAuditEventsResponse, error) {
+	return callService(ctx, readLimit, func(ctx context.Context) (*authv1.ListAuditEventsResponse, error) {
 		return s.audit.ListAuditEvents(ctx, request)
 	})
 }
@@ -75,21 +76,21 @@ const eventSessionRevoke = "session.revoke"
 // ExportMe implements bffv1.AccountServiceHandler.
 func (s accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest) (*bffv1.ExportMeResponse, error) {
 	id := caller(ctx).userID
-	c := compose(ctx, s.logger)
-	account := required(c, "account", readLimit, func(ctx context.Context) (*authv1.ExportAccountResponse, error) {
+	c := compose.New(ctx, fromBackend)
+	account := compose.Required(c, "account", readLimit, func(ctx context.Context) (*authv1.ExportAccountResponse, error) {
 		return s.accounts.ExportAccount(ctx, &authv1.ExportAccountRequest{AccountId: id, Origin: s.origin(ctx)})
 	})
-	profile := required(c, "profile", readLimit, s.profileAfter(id))
-	if err := c.wait(); err != nil {
+	profile := compose.Required(c, "profile", readLimit, s.profileAfter(id))
+	if err := c.Wait(); err != nil {
 		return nil, err
 	}
-	if profile.value == nil {
+	if profile.Value() == nil {
 		return nil, errProfilePending
 	}
 	noStore(ctx)
-	export := account.value
+	export := account.Value()
 	return &bffv1.ExportMeResponse{
-		User: userOf(export.GetAccount(), profile.value), Security: securityOf(export.GetSecurity()),
+		User: userOf(export.GetAccount(), profile.Value()), Security: securityOf(export.GetSecurity()),
 		Sessions: sessionsOf(ctx, export.GetSessions()), AuditEvents: ownEventsOf(id, export.GetAuditEvents()),
 		Mails: mailsOf(export.GetMails()), ExportTime: timestamppb.Now(),
 	}, nil

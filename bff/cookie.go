@@ -279,7 +279,7 @@ func (c *cookies) refreshed(ctx context.Context, token string) (*authv1.Tokens, 
 		// A browser that goes away must not undo it for its other calls.
 		ctx, cancel := rpc.Detached(ctx, writeLimit)
 		defer cancel()
-		return fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
+		return callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
 			return c.gateway.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: key, Origin: origin})
 		})
 	})

@@ -25,7 +25,7 @@ func (s *Service) VerifyEmail(ctx context.Context, req *bffv1.VerifyEmailRequest
 		}
 	}
 	key := idempotencyKey(ctx)
-	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.VerifyEmailResponse, error) {
+	response, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.VerifyEmailResponse, error) {
 		return s.links.VerifyEmail(repeatable(ctx, key), &authv1.VerifyEmailRequest{
 			Token: req.GetToken(), Password: req.GetPassword(), AccountId: id.String(), Origin: origin, IdempotencyKey: key,
 			FirstName: req.FirstName, LastName: req.LastName, Locale: req.Locale,
@@ -66,7 +66,7 @@ func (s *Service) holder(ctx context.Context) (account, session string, err erro
 
 // RequestPasswordReset implements bffv1.AuthServiceHandler.
 func (s *Service) RequestPasswordReset(ctx context.Context, req *bffv1.RequestPasswordResetRequest) (*bffv1.RequestPasswordResetResponse, error) {
-	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RequestPasswordResetResponse, error) {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RequestPasswordResetResponse, error) {
 		return s.links.RequestPasswordReset(ctx, &authv1.RequestPasswordResetRequest{Email: req.GetEmail(), Origin: s.origin(ctx)})
 	})
 	if err != nil {
@@ -77,7 +77,7 @@ func (s *Service) RequestPasswordReset(ctx context.Context, req *bffv1.RequestPa
 
 // ResetPassword implements bffv1.AuthServiceHandler.
 func (s *Service) ResetPassword(ctx context.Context, req *bffv1.ResetPasswordRequest) (*bffv1.ResetPasswordResponse, error) {
-	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.ResetPasswordResponse, error) {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.ResetPasswordResponse, error) {
 		return s.links.ResetPassword(ctx, &authv1.ResetPasswordRequest{Token: req.GetToken(), NewPassword: req.GetNewPassword(), Origin: s.origin(ctx)})
 	})
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *Service) ResetPassword(ctx context.Context, req *bffv1.ResetPasswordReq
 
 // SendVerificationEmail implements bffv1.AccountServiceHandler.
 func (s accountService) SendVerificationEmail(ctx context.Context, _ *bffv1.SendVerificationEmailRequest) (*bffv1.SendVerificationEmailResponse, error) {
-	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.SendVerificationResponse, error) {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.SendVerificationResponse, error) {
 		return s.links.SendVerification(ctx, &authv1.SendVerificationRequest{Origin: s.origin(ctx)})
 	})
 	if err != nil {
@@ -99,7 +99,7 @@ func (s accountService) SendVerificationEmail(ctx context.Context, _ *bffv1.Send
 
 // RequestEmailChange implements bffv1.AccountServiceHandler.
 func (s accountService) RequestEmailChange(ctx context.Context, req *bffv1.RequestEmailChangeRequest) (*bffv1.RequestEmailChangeResponse, error) {
-	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RequestEmailChangeResponse, error) {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RequestEmailChangeResponse, error) {
 		return s.links.RequestEmailChange(ctx, &authv1.RequestEmailChangeRequest{NewEmail: req.GetNewEmail(), Origin: s.origin(ctx)})
 	})
 	if err != nil {
@@ -110,7 +110,7 @@ func (s accountService) RequestEmailChange(ctx context.Context, req *bffv1.Reque
 
 // ConfirmEmailChange implements bffv1.AccountServiceHandler.
 func (s accountService) ConfirmEmailChange(ctx context.Context, req *bffv1.ConfirmEmailChangeRequest) (*bffv1.ConfirmEmailChangeResponse, error) {
-	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.ConfirmEmailChangeResponse, error) {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.ConfirmEmailChangeResponse, error) {
 		return s.links.ConfirmEmailChange(ctx, &authv1.ConfirmEmailChangeRequest{Token: req.GetToken(), Origin: s.origin(ctx)})
 	})
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 
 // ListMails implements bffv1.UserServiceHandler.
 func (s *Service) ListMails(ctx context.Context, req *bffv1.ListMailsRequest) (*bffv1.ListMailsResponse, error) {
-	page, err := fetchPart(ctx, readLimit, func(ctx context.Context) (*authv1.ListMailsResponse, error) {
+	page, err := callService(ctx, readLimit, func(ctx context.Context) (*authv1.ListMailsResponse, error) {
 		return s.mails.ListMails(ctx, &authv1.ListMailsRequest{
 			PageSize: req.GetPageSize(), PageToken: req.GetPageToken(), Status: authv1.MailStatus(req.GetStatus()),
 		})
@@ -22,7 +22,7 @@ func (s *Service) ListMails(ctx context.Context, req *bffv1.ListMailsRequest) (*
 
 // RetryMail implements bffv1.UserServiceHandler.
 func (s *Service) RetryMail(ctx context.Context, req *bffv1.RetryMailRequest) (*bffv1.RetryMailResponse, error) {
-	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RetryMailResponse, error) {
+	response, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RetryMailResponse, error) {
 		return s.mails.RetryMail(ctx, &authv1.RetryMailRequest{MailId: req.GetMailId(), Origin: s.origin(ctx)})
 	})
 	if err != nil {

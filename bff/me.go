@@ -5,6 +5,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/compose"
 )
 
 // accountService is what people do with their own account. It is a type of its
@@ -14,22 +15,22 @@ type accountService struct{ *Service }
 // GetMe implements bffv1.AccountServiceHandler.
 func (s accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bffv1.GetMeResponse, error) {
 	id := caller(ctx).userID
-	c := compose(ctx, s.logger)
+	c := compose.New(ctx, fromBackend)
 	// An account's security tells how many sessions there are.
-	account := required(c, "account", readLimit, keptPart(s.Service, "account", id, []string{"account", "sessions"}, s.account(id)))
-	profile := required(c, "profile", readLimit, keptPart(s.Service, "profile", id, []string{"profile"}, s.profileAfter(id)))
-	sessions := optional(c, "sessions", readLimit, keptPart(s.Service, "sessions", id, []string{"sessions"}, s.liveSessions(id)))
-	if err := c.wait(); err != nil {
+	account := compose.Required(c, "account", readLimit, keptPart(s.Service, "account", id, []string{"account", "sessions"}, s.account(id)))
+	profile := compose.Required(c, "profile", readLimit, keptPart(s.Service, "profile", id, []string{"profile"}, s.profileAfter(id)))
+	sessions := compose.Optional(c, "sessions", readLimit, keptPart(s.Service, "sessions", id, []string{"sessions"}, s.liveSessions(id)))
+	if err := c.Wait(); err != nil {
 		return nil, err
 	}
-	if profile.value == nil {
+	if profile.Value() == nil {
 		return nil, errProfilePending
 	}
 	return &bffv1.GetMeResponse{
-		User:     userOf(account.value.GetAccount(), profile.value),
-		Sessions: sessionsOf(ctx, sessions.value.GetSessions()),
-		Security: securityOf(account.value.GetSecurity()),
-		Errors:   c.errors(),
+		User:     userOf(account.Value().GetAccount(), profile.Value()),
+		Sessions: sessionsOf(ctx, sessions.Value().GetSessions()),
+		Security: securityOf(account.Value().GetSecurity()),
+		Errors:   partErrors(ctx, c, s.logger),
 	}, nil
 }
 
@@ -51,7 +52,7 @@ func (s accountService) UpdateMe(ctx context.Context, req *bffv1.UpdateMeRequest
 
 // Reauthenticate implements bffv1.AccountServiceHandler.
 func (s accountService) Reauthenticate(ctx context.Context, req *bffv1.ReauthenticateRequest) (*bffv1.ReauthenticateResponse, error) {
-	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.ReauthenticateResponse, error) {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.ReauthenticateResponse, error) {
 		return s.sessions.Reauthenticate(ctx, &authv1.ReauthenticateRequest{Password: req.GetPassword(), Origin: s.origin(ctx)})
 	})
 	if err != nil {
@@ -62,7 +63,7 @@ func (s accountService) Reauthenticate(ctx context.Context, req *bffv1.Reauthent
 
 // ChangePassword implements bffv1.AccountServiceHandler.
 func (s accountService) ChangePassword(ctx context.Context, req *bffv1.ChangePasswordRequest) (*bffv1.ChangePasswordResponse, error) {
-	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.ChangePasswordResponse, error) {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.ChangePasswordResponse, error) {
 		return s.accounts.ChangePassword(ctx, &authv1.ChangePasswordRequest{
 			CurrentPassword: req.GetCurrentPassword(), NewPassword: req.GetNewPassword(), Origin: s.origin(ctx),
 		})

@@ -78,7 +78,7 @@ func (r *revoked) check(ctx context.Context, who *principal) error {
 	case fresh:
 		return nil
 	}
-	_, err := fetchPart(ctx, readLimit, func(ctx context.Context) (*authv1.CheckAccessResponse, error) {
+	_, err := callService(ctx, readLimit, func(ctx context.Context) (*authv1.CheckAccessResponse, error) {
 		return r.source.CheckAccess(ctx, &authv1.CheckAccessRequest{AccountId: who.userID, SessionId: who.sessionID, AuthzVersion: who.version})
 	})
 	return err

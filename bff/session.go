@@ -10,7 +10,7 @@ import (
 
 // ListSessions implements bffv1.AccountServiceHandler.
 func (s accountService) ListSessions(ctx context.Context, _ *bffv1.ListSessionsRequest) (*bffv1.ListSessionsResponse, error) {
-	response, err := fetchPart(ctx, readLimit, s.liveSessions(caller(ctx).userID))
+	response, err := callService(ctx, readLimit, s.liveSessions(caller(ctx).userID))
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +29,7 @@ func (s accountService) RevokeSession(ctx context.Context, req *bffv1.RevokeSess
 }
 
 func (s *Service) revokeSession(ctx context.Context, user, session string) error {
-	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RevokeSessionResponse, error) {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RevokeSessionResponse, error) {
 		return s.sessions.RevokeSession(ctx, &authv1.RevokeSessionRequest{AccountId: user, SessionId: session, Origin: s.origin(ctx)})
 	})
 	return err
@@ -57,7 +57,7 @@ func (s accountService) RevokeAllSessions(ctx context.Context, _ *bffv1.RevokeAl
 
 // ListUserSessions implements bffv1.UserServiceHandler.
 func (s *Service) ListUserSessions(ctx context.Context, req *bffv1.ListUserSessionsRequest) (*bffv1.ListUserSessionsResponse, error) {
-	response, err := fetchPart(ctx, readLimit, s.liveSessions(req.GetUserId()))
+	response, err := callService(ctx, readLimit, s.liveSessions(req.GetUserId()))
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,7 @@ func (s *Service) Register(ctx context.Context, req *bffv1.RegisterRequest) (*bf
 
 // Login implements bffv1.AuthServiceHandler.
 func (s *Service) Login(ctx context.Context, req *bffv1.LoginRequest) (*bffv1.LoginResponse, error) {
-	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.LoginResponse, error) {
+	response, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.LoginResponse, error) {
 		return s.sessions.Login(ctx, &authv1.LoginRequest{
 			Email: req.GetEmail(), Password: req.GetPassword(), DeviceToken: cmp.Or(req.GetDeviceToken(), borneBy(ctx).device), Origin: s.origin(ctx),
 		})
@@ -60,7 +60,7 @@ func (s *Service) Refresh(ctx context.Context, req *bffv1.RefreshRequest) (*bffv
 		return nil, errRefreshTokenMissing
 	}
 	response, err := firstGood(tokens, func(token string) (*authv1.RefreshResponse, error) {
-		return fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
+		return callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
 			return s.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: idempotencyKey(ctx).GetKey(), Origin: s.origin(ctx)})
 		})
 	})

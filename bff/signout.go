@@ -16,7 +16,7 @@ var errSessionNotEnded = fault.WithRetry(fault.New(connect.CodeUnavailable, "SES
 	"This browser is signed out, but its session could not be ended. Sign in again in a moment and end it in the list of sessions."), time.Second)
 
 func (s *Service) logout(ctx context.Context, refreshToken string) error {
-	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.LogoutResponse, error) {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.LogoutResponse, error) {
 		return s.sessions.Logout(ctx, &authv1.LogoutRequest{RefreshToken: refreshToken, Origin: s.origin(ctx)})
 	})
 	return err

@@ -14,6 +14,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/compose"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
@@ -71,10 +72,10 @@ func (s *Service) profile(id string) func(context.Context) (*usersv1.Profile, er
 // withProfile composes a user of an account that is known and the profile if it
 // can be had.
 func (s *Service) withProfile(ctx context.Context, account *authv1.Account) (*bffv1.User, []*bffv1.PartError) {
-	c := compose(ctx, s.logger)
-	profile := optional(c, "profile", readLimit, s.profile(account.GetId()))
-	_ = c.wait() // no part is required
-	return userOf(account, profile.value), c.errors()
+	c := compose.New(ctx, fromBackend)
+	profile := compose.Optional(c, "profile", readLimit, s.profile(account.GetId()))
+	_ = c.Wait() // no part is required
+	return userOf(account, profile.Value()), partErrors(ctx, c, s.logger)
 }
 
 // CreateUser implements bffv1.UserServiceHandler.
@@ -100,7 +101,7 @@ func (s *Service) createAccount(ctx context.Context, request *authv1.CreateAccou
 	}
 	request.AccountId, request.Origin, request.IdempotencyKey = id.String(), s.origin(ctx), idempotencyKey(ctx)
 	s.step("bff: before auth is asked")
-	created, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.CreateAccountResponse, error) {
+	created, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.CreateAccountResponse, error) {
 		return s.accounts.CreateAccount(repeatable(ctx, request.GetIdempotencyKey()), request)
 	})
 	s.step("bff: after auth has answered")
@@ -118,16 +119,16 @@ func (s *Service) GetUser(ctx context.Context, req *bffv1.GetUserRequest) (*bffv
 
 // user composes a user of both parts.
 func (s *Service) user(ctx context.Context, id string) (*bffv1.User, error) {
-	c := compose(ctx, s.logger)
-	account := required(c, "account", readLimit, s.account(id))
-	profile := required(c, "profile", readLimit, s.profileAfter(id))
-	if err := c.wait(); err != nil {
+	c := compose.New(ctx, fromBackend)
+	account := compose.Required(c, "account", readLimit, s.account(id))
+	profile := compose.Required(c, "profile", readLimit, s.profileAfter(id))
+	if err := c.Wait(); err != nil {
 		return nil, err
 	}
-	if profile.value == nil {
+	if profile.Value() == nil {
 		return nil, errProfilePending
 	}
-	return userOf(account.value.GetAccount(), profile.value), nil
+	return userOf(account.Value().GetAccount(), profile.Value()), nil
 }
 
 // profileAfter fetches a profile; nil when there is none. Only once the account
@@ -158,36 +159,37 @@ var profileStatuses = map[bffv1.UserStatus]usersv1.ProfileStatus{
 
 // ListUsers implements bffv1.UserServiceHandler.
 func (s *Service) ListUsers(ctx context.Context, req *bffv1.ListUsersRequest) (*bffv1.ListUsersResponse, error) {
-	c := compose(ctx, s.logger)
-	page := required(c, "profiles", readLimit, func(ctx context.Context) (*usersv1.ListProfilesResponse, error) {
+	c := compose.New(ctx, fromBackend)
+	page := compose.Required(c, "profiles", readLimit, func(ctx context.Context) (*usersv1.ListProfilesResponse, error) {
 		return s.profiles.ListProfiles(ctx, &usersv1.ListProfilesRequest{
 			PageSize: req.GetPageSize(), PageToken: req.GetPageToken(), Query: req.GetQuery(),
 			Status: profileStatuses[req.GetStatus()], Order: profileOrders[req.GetOrderBy()],
 		})
 	})
-	accounts := requiredBatch(c, "accounts", readLimit, page, idsOf, s.accountsByID)
-	if err := c.wait(); err != nil {
+	accounts := compose.RequiredFrom(c, "accounts", readLimit, page, s.accountsOf)
+	if err := c.Wait(); err != nil {
 		return nil, err
 	}
-	response := &bffv1.ListUsersResponse{NextPageToken: page.value.GetNextPageToken()}
-	for _, profile := range page.value.GetProfiles() {
+	response := &bffv1.ListUsersResponse{NextPageToken: page.Value().GetNextPageToken()}
+	for _, profile := range page.Value().GetProfiles() {
 		// A profile whose account was deleted a moment ago is about to go.
-		if account := accounts.value[profile.GetId()]; account != nil {
+		if account := accounts.Value()[profile.GetId()]; account != nil {
 			response.Users = append(response.Users, userOf(account, profile))
 		}
 	}
 	return response, nil
 }
 
-func idsOf(page *usersv1.ListProfilesResponse) []string {
+// accountsOf fetches the accounts of a page of profiles, by id. A page is no larger
+// than what one call may ask for.
+func (s *Service) accountsOf(ctx context.Context, page *usersv1.ListProfilesResponse) (map[string]*authv1.Account, error) {
 	ids := make([]string, 0, len(page.GetProfiles()))
 	for _, profile := range page.GetProfiles() {
 		ids = append(ids, profile.GetId())
 	}
-	return ids
-}
-
-func (s *Service) accountsByID(ctx context.Context, ids []string) (map[string]*authv1.Account, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
 	batch, err := s.accounts.BatchGetAccounts(ctx, &authv1.BatchGetAccountsRequest{AccountIds: ids})
 	if err != nil {
 		return nil, err
@@ -214,11 +216,11 @@ func (s *Service) updateProfile(ctx context.Context, id string, values *bffv1.Us
 	if err != nil {
 		return nil, err
 	}
-	c := compose(ctx, s.logger)
-	account := required(c, "account", readLimit, s.account(id))
+	c := compose.New(ctx, fromBackend)
+	account := compose.Required(c, "account", readLimit, s.account(id))
 	// Only once the account is there: an update must not be made whose answer can't
 	// be given.
-	updated := requiredFrom(c, "profile", writeLimit, account, func(ctx context.Context, _ *authv1.GetAccountResponse) (*usersv1.UpdateProfileResponse, error) {
+	updated := compose.RequiredFrom(c, "profile", writeLimit, account, func(ctx context.Context, _ *authv1.GetAccountResponse) (*usersv1.UpdateProfileResponse, error) {
 		response, err := s.profiles.UpdateProfile(ctx, &usersv1.UpdateProfileRequest{
 			Profile: &usersv1.Profile{
 				Id: id, FirstName: values.GetFirstName(), LastName: values.GetLastName(), Locale: values.GetLocale(), Etag: values.GetEtag(),
@@ -230,10 +232,10 @@ func (s *Service) updateProfile(ctx context.Context, id string, values *bffv1.Us
 		}
 		return response, err
 	})
-	if err := c.wait(); err != nil {
+	if err := c.Wait(); err != nil {
 		return nil, err
 	}
-	return userOf(account.value.GetAccount(), updated.value.GetProfile()), nil
+	return userOf(account.Value().GetAccount(), updated.Value().GetProfile()), nil
 }
 
 // profileFields are what of a user is a profile's: all that an update changes.
@@ -329,15 +331,15 @@ func changed[R interface {
 	proto.Message
 	GetAccount() *authv1.Account
 }](ctx context.Context, s *Service, change func(context.Context) (R, error)) (*bffv1.User, []*bffv1.PartError, error) {
-	c := compose(ctx, s.logger)
-	account := required(c, "account", writeLimit, change)
-	profile := optionalFrom(c, "profile", readLimit, account, func(ctx context.Context, changed R) (*usersv1.Profile, error) {
+	c := compose.New(ctx, fromBackend)
+	account := compose.Required(c, "account", writeLimit, change)
+	profile := compose.OptionalFrom(c, "profile", readLimit, account, func(ctx context.Context, changed R) (*usersv1.Profile, error) {
 		return s.profile(changed.GetAccount().GetId())(ctx)
 	})
-	if err := c.wait(); err != nil {
+	if err := c.Wait(); err != nil {
 		return nil, nil, err
 	}
-	return userOf(account.value.GetAccount(), profile.value), c.errors(), nil
+	return userOf(account.Value().GetAccount(), profile.Value()), partErrors(ctx, c, s.logger), nil
 }
 
 // RevokeUserSessions implements bffv1.UserServiceHandler.
@@ -350,7 +352,7 @@ func (s *Service) RevokeUserSessions(ctx context.Context, req *bffv1.RevokeUserS
 }
 
 func (s *Service) revokeSessions(ctx context.Context, id, except string) (int32, error) {
-	response, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RevokeSessionsResponse, error) {
+	response, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RevokeSessionsResponse, error) {
 		return s.sessions.RevokeSessions(ctx, &authv1.RevokeSessionsRequest{AccountId: id, ExceptSessionId: except, Origin: s.origin(ctx)})
 	})
 	return response.GetRevoked(), err
@@ -369,7 +371,7 @@ func (s *Service) deleteAccount(ctx context.Context, id string) error {
 	// version before would look for a sign-in of the account that is deleted.
 	recent := rpc.CallFrom(ctx).WantsRecentSignIn() && caller(ctx).is(id)
 	s.step("bff: before auth is asked to delete")
-	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.DeleteAccountResponse, error) {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.DeleteAccountResponse, error) {
 		return s.accounts.DeleteAccount(ctx, &authv1.DeleteAccountRequest{AccountId: id, RequireRecentSignIn: recent, Origin: s.origin(ctx)})
 	})
 	s.step("bff: after auth has deleted")

@@ -1,8 +1,7 @@
-package bff
+package compose
 
 import (
 	"context"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -11,10 +10,6 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
-
-	authv1 "gatehouse/gen/auth/v1"
-	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/fault"
 )
 
 // recorder keeps the spans that are made with it.
@@ -71,14 +66,14 @@ func TestEachPartHasASpanBelowItsCall(t *testing.T) {
 	t.Parallel()
 	spans := &recorder{}
 	root := spans.span("call", trace.SpanID{1})
-	c := compose(trace.ContextWithSpan(t.Context(), root), discard)
+	c := New(trace.ContextWithSpan(t.Context(), root), mapError)
 	within := func(ctx context.Context) (trace.SpanID, error) {
 		return trace.SpanContextFromContext(ctx).SpanID(), nil
 	}
-	a := required(c, "a", readLimit, within)
-	b := requiredFrom(c, "b", readLimit, a, func(ctx context.Context, _ trace.SpanID) (trace.SpanID, error) { return within(ctx) })
-	optional(c, "c", readLimit, func(context.Context) (int, error) { return 0, remote(errWorded) })
-	wantNoError(t, "wait", c.wait())
+	a := Required(c, "a", testLimit, within)
+	b := RequiredFrom(c, "b", testLimit, a, func(ctx context.Context, _ trace.SpanID) (trace.SpanID, error) { return within(ctx) })
+	Optional(c, "c", testLimit, func(context.Context) (int, error) { return 0, remote(errWorded) })
+	wantNoError(t, "wait", c.Wait())
 
 	var got []string
 	for _, span := range spans.ended {
@@ -96,38 +91,9 @@ func TestEachPartHasASpanBelowItsCall(t *testing.T) {
 	}
 }
 
-func TestTheAnswerTellsHowLongItsPartsTook(t *testing.T) {
-	t.Parallel()
-	h := open(t, world{served: true})
-	_, got := h.getMe(t, h.token(alice))
-	wantNoError(t, "GetMe", got.err)
-	timing := got.header.Get("Server-Timing")
-	if !regexp.MustCompile(`^account;dur=[0-9.]+, profile;dur=[0-9.]+, sessions;dur=[0-9.]+$`).MatchString(timing) {
-		t.Errorf("GetMe: got Server-Timing %q, want each part's duration", timing)
-	}
-
-	_, got = ask(t, h.accounts.UpdateMe, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: "Ada"}}, h.token(alice))
-	wantNoError(t, "UpdateMe", got.err)
-	if timing := got.header.Get("Server-Timing"); !regexp.MustCompile(`^account;dur=[0-9.]+, profile;dur=[0-9.]+$`).MatchString(timing) {
-		t.Errorf("UpdateMe: got Server-Timing %q, want each part's duration", timing)
-	}
-
-	h.fail(authv1.AccountServiceGetAccountProcedure, errNoUser)
-	_, got = ask(t, h.users.GetUser, &bffv1.GetUserRequest{UserId: bob}, h.token(bob))
-	if fault.Reason(got.err) != "USER_NOT_FOUND" || !strings.Contains(got.header.Get("Server-Timing"), "account;dur=") {
-		t.Errorf("GetUser: got %v with Server-Timing %q, want the failing part's duration", got.err, got.header.Get("Server-Timing"))
-	}
-
-	h.fail(authv1.SessionServiceLoginProcedure, fault.New(5, "WORDED", "No."))
-	_, got = ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
-	if timing := got.header.Get("Server-Timing"); got.err == nil || timing != "" {
-		t.Errorf("a refused Login: got Server-Timing %q, want none: how long auth took tells who has an account", timing)
-	}
-}
-
 func TestAnUntracedCallMakesNoSpans(t *testing.T) {
 	t.Parallel()
-	if c := compose(t.Context(), discard); c.tracer != nil {
+	if c := New(t.Context(), mapError); c.tracer != nil {
 		t.Error("got a tracer without a span to be below of")
 	}
 }

@@ -1,27 +1,29 @@
-package bff
+package compose
 
 import (
 	"context"
-	"gatehouse/internal/fault"
 	"strconv"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+
+	"gatehouse/internal/fault"
 )
 
-// tracerOf returns what makes spans below the call's own, or nil if it has none.
+// tracerOf returns the tracer for spans below the call's span, or nil when the
+// call is not traced.
 func tracerOf(ctx context.Context) trace.Tracer {
 	span := trace.SpanFromContext(ctx)
 	if !span.SpanContext().IsValid() {
 		return nil
 	}
-	return span.TracerProvider().Tracer("gatehouse/bff")
+	return span.TracerProvider().Tracer("gatehouse/internal/compose")
 }
 
-// observed runs a part, takes its time, and makes a span of it.
-func observed[T any](c *composition, p *record, run func(context.Context) (T, error)) (value T, err error) {
+// observe runs a part's fetch, measures it, and records it as a span.
+func observe[T any](c *Composition, p *state, fetch func(context.Context) (T, error)) (value T, err error) {
 	ctx := c.ctx
 	if c.tracer != nil {
 		var span trace.Span
@@ -33,22 +35,22 @@ func observed[T any](c *composition, p *record, run func(context.Context) (T, er
 			span.End()
 		}()
 	}
-	began := time.Now()
-	value, err = run(ctx)
-	p.began, p.took = true, time.Since(began)
+	start := time.Now()
+	value, err = fetch(ctx)
+	p.started, p.took = true, time.Since(start)
 	return value, err
 }
 
-// sayTimes tells the caller how long each part took (W3C Server Timing). The
-// names are those of this package's code: nothing of an answer shows in them.
-func (c *composition) sayTimes() {
+// addServerTiming tells the caller how long each part took (W3C Server Timing).
+// The header holds the parts' names and durations, and nothing of the answer.
+func (c *Composition) addServerTiming() {
 	info, ok := connect.CallInfoForServerContext(c.call)
 	if !ok {
 		return
 	}
 	line := make([]byte, 0, 64)
 	for _, p := range c.parts {
-		if !p.began {
+		if !p.started {
 			continue
 		}
 		if len(line) > 0 {
