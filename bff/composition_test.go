@@ -49,7 +49,7 @@ func TestTheGatewayOutlivesAPanicInAPart(t *testing.T) {
 	h := open(t, world{served: true, users: connect.NewClient(panicking{})})
 	_, got := h.getMe(t, h.token(alice))
 	wantError(t, "GetMe", got, http.StatusInternalServerError, connect.CodeInternal, fault.ReasonInternal)
-	if log := h.log.String(); !strings.Contains(log, "panic: boom") || !strings.Contains(log, "compose_test.go") {
+	if log := h.log.String(); !strings.Contains(log, "panic: boom") || !strings.Contains(log, "composition_test.go") {
 		t.Errorf("got log %s, want the panic and where it came from", log)
 	}
 	_, got = ask(t, h.users.ListUsers, &bffv1.ListUsersRequest{}, h.token(alice, "admin")) // on the call's own goroutine
