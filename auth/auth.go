@@ -24,6 +24,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/database"
 	"gatehouse/internal/feed"
 	post "gatehouse/internal/mail"
@@ -34,7 +35,7 @@ import (
 const AdminRole = "admin"
 
 // AccessTokenLife is how long an access token is good.
-const AccessTokenLife = 5 * time.Minute
+const AccessTokenLife = accesstoken.Life
 
 // Config is what auth needs.
 type Config struct {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
@@ -88,7 +89,7 @@ func (p *principal) is(accountID string) bool { return strings.EqualFold(account
 func (s *Service) authenticate(ctx context.Context) (*principal, error) {
 	info, _ := connect.CallInfoForServerContext(ctx)
 	who, err := s.credential(ctx, info)
-	if errors.Is(err, errKeyUnknown) && !s.revoked.fresh() {
+	if errors.Is(err, accesstoken.ErrUnknownKey) && !s.revoked.fresh() {
 		err = fault.Unavailable().WithCause(err) // the key may have come since we were cut off
 	}
 	if err == nil {

@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/fault"
 )
 
@@ -49,7 +50,7 @@ func (s *Service) logoutByCookies(ctx context.Context, held borne) error {
 // logoutByAccess ends the session of an access token.
 func (s *Service) logoutByAccess(ctx context.Context, accessToken string) error {
 	who, err := s.identify(ctx, accessToken)
-	if errors.Is(err, errKeyUnknown) && !s.revoked.fresh() {
+	if errors.Is(err, accesstoken.ErrUnknownKey) && !s.revoked.fresh() {
 		err = fault.Unavailable().WithCause(err) // the key may have come since we were cut off
 	}
 	if err != nil {
