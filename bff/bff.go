@@ -10,7 +10,6 @@
 package bff
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -24,6 +23,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/answercache"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/telemetry"
 )
@@ -74,7 +74,8 @@ type Service struct {
 	profiles usersv1.ProfileServiceClient
 	verifier *verifier
 	revoked  *revoked
-	cache    *cache
+	cache    *answercache.Cache
+	changes  changeFeeds
 	cookies  *cookies
 	proxies  []netip.Prefix
 	rates    *rates   // nil for none
@@ -109,7 +110,7 @@ func New(config Config) (*Service, error) {
 	if s.step == nil {
 		s.step = func(string) {}
 	}
-	if err := keepsNoSecrets(keptParts...); err != nil {
+	if err := checkNoSecrets(cacheableParts...); err != nil {
 		return nil, err
 	}
 	var err error
@@ -119,23 +120,23 @@ func New(config Config) (*Service, error) {
 		}
 		s.shedder = newShedder(config)
 	}
-	// What can be refused comes first: a verifier has a goroutine.
-	s.rpc, err = s.newServer(config)
-	if err != nil {
+	if s.cache, err = newCache(config.CacheBytes, func(kinds []string) bool { return s.changes.current(kinds) }); err != nil {
+		return nil, err
+	}
+	s.changes = changeFeeds{
+		newAuthFeed(authv1.NewChangeServiceClient(config.Auth), s.cache, config.Logger),
+		newUsersFeed(usersv1.NewChangeServiceClient(config.Users), s.cache, config.Logger),
+	}
+	if s.rpc, err = s.newServer(config); err != nil {
+		s.cache.Close()
 		return nil, err
 	}
 	if s.verifier, err = newVerifier(config.PublicURL, config.Logger); err != nil {
+		s.cache.Close()
 		return nil, err
 	}
 	s.revoked = newRevoked(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier, config.Logger)
 	sources := newSources(config.Origins, config.Logger)
-	s.cache, err = newCache(cmp.Or(config.CacheBytes, defaultCacheBytes),
-		authChanges(authv1.NewChangeServiceClient(config.Auth), config.Logger),
-		usersChanges(usersv1.NewChangeServiceClient(config.Users), config.Logger))
-	if err != nil {
-		s.verifier.stop()
-		return nil, err
-	}
 	s.cookies = newCookies(s, config, sources)
 	handler := s.cookies.handler(s.mux(config))
 	if config.Throttle {
@@ -149,7 +150,7 @@ func New(config Config) (*Service, error) {
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, ClientIP: s.addressOf, Authorizer: s.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
-		Steps: rpc.Steps{CrossOrigin: crossOrigin, Rate: s.rated, Idempotency: keyed, Cache: s.keeps, Queue: s.queued},
+		Steps: rpc.Steps{CrossOrigin: crossOrigin, Rate: s.rated, Idempotency: keyed, Cache: s.cacheAnswers, Queue: s.queued},
 	}, s.register)
 }
 
@@ -167,7 +168,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.
 func (s *Service) Run(ctx context.Context) {
 	defer s.verifier.stop()
 	var group sync.WaitGroup
-	group.Go(func() { s.cache.run(ctx) })
+	group.Go(func() { s.changes.run(ctx); s.cache.Close() })
 	if s.rates != nil {
 		group.Go(func() { s.rates.callers.Run(ctx) })
 	}

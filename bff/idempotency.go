@@ -3,6 +3,7 @@ package bff
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"unicode"
 	"unicode/utf8"
 
@@ -69,11 +70,11 @@ func isIdempotencyKey(text string) bool {
 
 // requestHash tells two requests apart by what they say, secrets left out.
 func requestHash(request proto.Message) ([]byte, error) {
-	form, err := formOf(rpc.Redacted(request))
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(rpc.Redacted(request))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("encode the request: %w", err)
 	}
-	sum := sha256.Sum256(form)
+	sum := sha256.Sum256(encoded)
 	return sum[:], nil
 }
 

@@ -36,7 +36,7 @@ func (s *Service) VerifyEmail(ctx context.Context, req *bffv1.VerifyEmailRequest
 	}
 	if response.GetTokens() == nil {
 		noStore(ctx)
-		s.cache.purges.purge("account/" + response.GetAccount().GetId())
+		s.cache.Invalidate("account/" + response.GetAccount().GetId())
 		user, missing := s.withProfile(ctx, response.GetAccount())
 		return &bffv1.VerifyEmailResponse{User: user, Errors: missing}, nil
 	}

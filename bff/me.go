@@ -17,9 +17,9 @@ func (s accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bffv
 	id := caller(ctx).userID
 	c := compose.New(ctx, fromBackend)
 	// An account's security tells how many sessions there are.
-	account := compose.Required(c, "account", readLimit, keptPart(s.Service, "account", id, []string{"account", "sessions"}, s.account(id)))
-	profile := compose.Required(c, "profile", readLimit, keptPart(s.Service, "profile", id, []string{"profile"}, s.profileAfter(id)))
-	sessions := compose.Optional(c, "sessions", readLimit, keptPart(s.Service, "sessions", id, []string{"sessions"}, s.liveSessions(id)))
+	account := compose.Required(c, "account", readLimit, cachedPart(s.cache, "account", id, []string{"account", "sessions"}, s.account(id)))
+	profile := compose.Required(c, "profile", readLimit, cachedPart(s.cache, "profile", id, []string{"profile"}, s.profileAfter(id)))
+	sessions := compose.Optional(c, "sessions", readLimit, cachedPart(s.cache, "sessions", id, []string{"sessions"}, s.liveSessions(id)))
 	if err := c.Wait(); err != nil {
 		return nil, err
 	}

@@ -90,14 +90,14 @@ func isConnectUnary(r *http.Request) bool {
 }
 
 func (s *Service) mayBeCached(plan *rpc.Plan) bool {
-	if plan.Cache == nil || s.cache.off {
+	if plan.Cache == nil {
 		return false
 	}
 	kinds := make([]string, 0, 4)
 	for _, tag := range plan.Cache.Tags {
 		kinds = append(kinds, tag.Kind())
 	}
-	return s.cache.current(kinds)
+	return s.cache.Usable(kinds)
 }
 
 // requestFlow is who a request counts for, as far as that is known without a

@@ -2,9 +2,7 @@ package bff
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -14,18 +12,15 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/follow"
 )
 
 const (
 	// silence is for how long the stream may say nothing before what it said is
 	// old: then auth is asked about each token.
 	silence = 5 * time.Second
-	// streamPatience is for how long a stream may say nothing before another is
-	// opened. auth speaks four times a second.
-	streamPatience = 2 * time.Second
-	reopenFirst    = 50 * time.Millisecond
-	reopenLast     = time.Second
-	forgetInterval = 30 * time.Second
+	// pruneInterval is how often revocations of expired tokens are dropped.
+	pruneInterval = 30 * time.Second
 )
 
 var (
@@ -43,7 +38,6 @@ type revoked struct {
 	verifier *verifier
 	logger   *slog.Logger
 	now      func() time.Time
-	cursor   string // of the latest message; only run knows it
 
 	mu       sync.RWMutex
 	sessions map[string]time.Time // until when it matters, by id
@@ -111,90 +105,41 @@ func (r *revoked) ready() bool {
 
 // run follows the stream until ctx ends.
 func (r *revoked) run(ctx context.Context) {
-	wait, failing := reopenFirst, false
-	for {
-		heard, err := r.follow(ctx, func() {
-			if failing {
-				r.logger.LogAttrs(ctx, slog.LevelInfo, "the stream of revocations speaks again")
+	pruned := r.now()
+	follower := follow.Follower[*authv1.WatchRevocationsResponse]{
+		Name: "revocations of auth", Logger: r.logger, Receive: receiveRevocations,
+		Open: func(ctx context.Context, cursor string) (follow.Stream[*authv1.WatchRevocationsResponse], error) {
+			return r.source.WatchRevocations(ctx, &authv1.WatchRevocationsRequest{Cursor: cursor})
+		},
+		Apply: func(ctx context.Context, message *authv1.WatchRevocationsResponse, first bool, _ time.Time) (bool, error) {
+			if err := r.takeKeys(ctx, message, first); err != nil {
+				return false, err
 			}
-		})
-		if ctx.Err() != nil {
-			return
-		}
-		if heard {
-			wait, failing = reopenFirst, false
-		}
-		if !failing {
-			failing = true
-			r.logger.LogAttrs(ctx, slog.LevelWarn, "the stream of revocations has ended", slog.String("cause", err.Error()))
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-		wait = min(2*wait, reopenLast)
+			r.take(message)
+			if now := r.now(); now.Sub(pruned) > pruneInterval {
+				pruned = now
+				r.prune(now)
+			}
+			return true, nil
+		},
 	}
+	follower.Run(ctx)
 }
 
-var errSilent = errors.New("it fell silent")
-
-// follow opens the stream and takes over what it says until it ends, and reports
-// whether it said anything. It calls speaks when it does for the first time.
-func (r *revoked) follow(ctx context.Context, speaks func()) (heard bool, err error) {
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	watchdog := time.AfterFunc(streamPatience, func() { end(errSilent) })
-	defer watchdog.Stop()
-	stream, err := r.source.WatchRevocations(ctx, &authv1.WatchRevocationsRequest{Cursor: r.cursor})
-	if err != nil {
-		return false, fmt.Errorf("open it: %w", err)
-	}
-	defer stream.Close()
-	forgotten := r.now()
-	for {
-		message, err := receive(stream, func() { watchdog.Reset(streamPatience) })
-		switch {
-		case errors.Is(err, io.EOF):
-			return heard, errors.New("auth stops")
-		case context.Cause(ctx) == errSilent:
-			return heard, errSilent
-		case err != nil:
-			return heard, fmt.Errorf("read it: %w", err)
-		}
-		if !heard && !message.GetComplete() && r.cursor == "" {
-			return false, errors.New("it begins without the whole")
-		}
-		if err := r.takeKeys(ctx, message, !heard); err != nil {
-			return heard, err
-		}
-		if !heard {
-			heard = true
-			speaks()
-		}
-		r.take(message)
-		r.cursor = message.GetCursor()
-		if now := r.now(); now.Sub(forgotten) > forgetInterval {
-			forgotten = now
-			r.forget(now)
-		}
-	}
-}
-
-// receive reads a message of the stream, of which large ones come in parts. It
-// calls alive for each.
-func receive(stream authv1.RevocationServiceWatchRevocationsClientStream, alive func()) (*authv1.WatchRevocationsResponse, error) {
-	message, err := stream.Receive()
-	for more := message.GetMore(); err == nil && more; {
+// receiveRevocations receives an update, of which large ones come in several
+// messages. It calls alive for each.
+func receiveRevocations(stream follow.Stream[*authv1.WatchRevocationsResponse], alive func()) (*authv1.WatchRevocationsResponse, error) {
+	update, err := stream.Receive()
+	for more := update.GetMore(); err == nil && more; {
 		alive()
-		var part *authv1.WatchRevocationsResponse
-		if part, err = stream.Receive(); err == nil {
-			proto.Merge(message, part)
-			more = part.GetMore()
+		var next *authv1.WatchRevocationsResponse
+		if next, err = stream.Receive(); err == nil {
+			proto.Merge(update, next)
+			more = next.GetMore()
 		}
 	}
 	alive()
-	return message, err
+	return update, err
 }
 
 // takeKeys takes over the signing keys of a message. A stream of an auth from
@@ -243,8 +188,8 @@ func (r *revoked) take(message *authv1.WatchRevocationsResponse) {
 	r.heard = now
 }
 
-// forget lets go of what concerns no token that is still alive.
-func (r *revoked) forget(now time.Time) {
+// prune drops what concerns no token that is still valid.
+func (r *revoked) prune(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, until := range r.sessions {
