@@ -26,6 +26,7 @@ import (
 	"gatehouse/internal/answercache"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/telemetry"
+	"gatehouse/web"
 )
 
 // Config is what the gateway needs.
@@ -66,27 +67,20 @@ type Config struct {
 
 // Service is the gateway.
 type Service struct {
-	accounts authv1.AccountServiceClient
-	sessions authv1.SessionServiceClient
-	links    authv1.LinkServiceClient
-	audit    authv1.AuditServiceClient
-	mails    authv1.MailServiceClient
-	profiles usersv1.ProfileServiceClient
+	auth     *authService
+	account  *accountService
+	user     *userService
+	identity *identity
 	verifier *verifier
 	revoked  *revoked
 	cache    *answercache.Cache
 	changes  changeFeeds
-	cookies  *cookies
-	proxies  []netip.Prefix
-	rates    *rates   // nil for none
-	shedder  *shedder // nil for as much as comes
-	intake   *intake  // nil for as much as comes
-	// unbelieved sees to it that one line of the log is enough.
-	unbelieved sync.Once
-	logger     *slog.Logger
-	step       func(string)
-	rpc        *rpc.Server
-	handler    http.Handler
+	proxies  *proxies
+	rates    *rates   // nil without rate limits
+	shedder  *shedder // nil without queues
+	intake   *intake  // nil without bounds on unread requests
+	rpc      *rpc.Server
+	handler  http.Handler
 }
 
 // compressMinBytes is the size from which answers are compressed: below it,
@@ -96,23 +90,10 @@ const compressMinBytes = 1024
 // New builds the gateway. It returns an error when a method that it serves has
 // no policy, one that it can't enforce, or one that config would loosen.
 func New(config Config) (*Service, error) {
-	s := &Service{
-		accounts: authv1.NewAccountServiceClient(config.Auth),
-		sessions: authv1.NewSessionServiceClient(config.Auth),
-		links:    authv1.NewLinkServiceClient(config.Auth),
-		audit:    authv1.NewAuditServiceClient(config.Auth),
-		mails:    authv1.NewMailServiceClient(config.Auth),
-		profiles: usersv1.NewProfileServiceClient(config.Users),
-		proxies:  config.TrustedProxies,
-		logger:   config.Logger,
-		step:     config.Step,
-	}
-	if s.step == nil {
-		s.step = func(string) {}
-	}
 	if err := checkNoSecrets(cacheableParts...); err != nil {
 		return nil, err
 	}
+	s := &Service{proxies: &proxies{trusted: config.TrustedProxies, logger: config.Logger}}
 	var err error
 	if config.Throttle {
 		if s.rates, err = newRates(config); err != nil {
@@ -120,47 +101,85 @@ func New(config Config) (*Service, error) {
 		}
 		s.shedder = newShedder(config)
 	}
-	if s.cache, err = newCache(config.CacheBytes, func(kinds []string) bool { return s.changes.current(kinds) }); err != nil {
+	if s.verifier, err = newVerifier(config.PublicURL, config.Logger); err != nil {
 		return nil, err
 	}
+	if s.cache, err = newCache(config.CacheBytes, func(kinds []string) bool { return s.changes.current(kinds) }); err != nil {
+		s.verifier.stop()
+		return nil, err
+	}
+	s.join(config)
+	if s.rpc, err = s.newServer(config); err != nil {
+		s.verifier.stop()
+		s.cache.Close()
+		return nil, err
+	}
+	handler := s.identity.cookies.handler(s.mux(config))
+	if config.Throttle {
+		s.intake = newIntake(s.rpc.Plans(), func(r *http.Request) netip.Prefix { return flowOf(s.proxies.addressOfRequest(r)).Network })
+		handler = s.turnAway(s.intake.handler(handler))
+	}
+	s.handler = s.identity.cookies.sources.handler(handler)
+	return s, nil
+}
+
+// join makes the parts of the gateway that call services.
+func (s *Service) join(config Config) {
+	s.revoked = newRevoked(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier.take, config.Logger)
 	s.changes = changeFeeds{
 		newAuthFeed(authv1.NewChangeServiceClient(config.Auth), s.cache, config.Logger),
 		newUsersFeed(usersv1.NewChangeServiceClient(config.Users), s.cache, config.Logger),
 	}
-	if s.rpc, err = s.newServer(config); err != nil {
-		s.cache.Close()
-		return nil, err
+	users := &directory{
+		accounts: authv1.NewAccountServiceClient(config.Auth), sessions: authv1.NewSessionServiceClient(config.Auth),
+		audit: authv1.NewAuditServiceClient(config.Auth), profiles: usersv1.NewProfileServiceClient(config.Users),
+		clientInfo: s.proxies.clientInfo, logger: config.Logger, step: config.Step,
 	}
-	if s.verifier, err = newVerifier(config.PublicURL, config.Logger); err != nil {
-		s.cache.Close()
-		return nil, err
+	if users.step == nil {
+		users.step = func(string) {}
 	}
-	s.revoked = newRevoked(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier, config.Logger)
-	sources := newSources(config.Origins, config.Logger)
-	s.cookies = newCookies(s, config, sources)
-	handler := s.cookies.handler(s.mux(config))
-	if config.Throttle {
-		s.intake = newIntake(s)
-		handler = s.turnAway(s.intake.handler(handler))
+	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.limited}
+	cookies := &cookies{
+		sources: newSources(config.Origins, config.Logger), sessions: users.sessions, verifier: s.verifier, revoked: s.revoked,
+		serves:   func(path string) bool { return s.rpc.Serves(path) },
+		identify: s.identity.identify, limit: s.limited, clientInfo: s.proxies.clientInfo,
 	}
-	s.handler = sources.handler(handler)
-	return s, nil
+	cookies.protect(config.Cookies, config.PublicURL)
+	s.identity.cookies = cookies
+	links := authv1.NewLinkServiceClient(config.Auth)
+	s.auth = &authService{directory: users, links: links, identity: s.identity, cookies: cookies, cache: s.cache}
+	s.account = &accountService{directory: users, links: links, cookies: cookies, cache: s.cache}
+	s.user = &userService{directory: users, mails: authv1.NewMailServiceClient(config.Auth)}
 }
 
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
-		Logger: config.Logger, ClientIP: s.addressOf, Authorizer: s.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
+		Logger: config.Logger, ClientIP: s.proxies.addressOf, Authorizer: s.identity.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
 		Steps: rpc.Steps{CrossOrigin: crossOrigin, Rate: s.rated, Idempotency: keyed, Cache: s.cacheAnswers, Queue: s.queued},
 	}, s.register)
 }
 
 func (s *Service) register(server *connect.Server) {
-	bffv1.RegisterAuthServiceHandler(server, s)
-	bffv1.RegisterAccountServiceHandler(server, accountService{s})
-	bffv1.RegisterUserServiceHandler(server, s)
+	bffv1.RegisterAuthServiceHandler(server, s.auth)
+	bffv1.RegisterAccountServiceHandler(server, s.account)
+	bffv1.RegisterUserServiceHandler(server, s.user)
 }
 
-// ServeHTTP serves the public API and the pages beside it.
+// mux serves the API, the signing keys, the status and the pages.
+func (s *Service) mux(config Config) *rpc.Mux {
+	mux := s.rpc.Mux(s.Ready)
+	mux.HandleREST("/api/")
+	mux.Handle("GET /.well-known/jwks.json", rpc.Anyone(), http.HandlerFunc(s.verifier.serveJWKS))
+	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip})
+	for _, pattern := range site.Patterns() {
+		mux.Handle(pattern, rpc.Anyone(), site)
+	}
+	own := Part{Name: "gateway", Check: func(context.Context) error { return s.Ready() }}
+	mux.Handle("GET /status.json", rpc.Anyone(), &statusHandler{parts: append([]Part{own}, config.Parts...), now: time.Now})
+	return mux
+}
+
+// ServeHTTP serves the public API and the pages.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
 // Run keeps the signing keys, the revocations and what is kept of answers

@@ -54,3 +54,11 @@ func partErrors(ctx context.Context, c *compose.Composition, logger *slog.Logger
 	}
 	return entries
 }
+
+// noStore keeps an answer out of every cache: one with tokens (RFC 6749, section
+// 5.1), or one that lacks a part.
+func noStore(ctx context.Context) {
+	if info, ok := connect.CallInfoForServerContext(ctx); ok {
+		info.ResponseHeader().Set("Cache-Control", "no-store")
+	}
+}

@@ -37,8 +37,18 @@ var errCookiesNeedHTTPS = fault.New(connect.CodeFailedPrecondition, "COOKIES_NEE
 
 // cookies carries tokens to and from browsers.
 type cookies struct {
-	gateway *Service
-	sources *sources
+	sources  *sources
+	sessions authv1.SessionServiceClient
+	verifier *verifier
+	revoked  *revoked
+	// serves reports whether a path is a method's.
+	serves func(path string) bool
+	// identify returns whose access token it is.
+	identify func(ctx context.Context, token string) (*principal, error)
+	// limit holds the caller's address to its rate.
+	limit func(context.Context) error
+	// clientInfo returns who calls, and from which IP address and user agent.
+	clientInfo func(context.Context) *authv1.Origin
 	// The names' prefix and the attribute for https: "__Host-" binds a cookie to
 	// the host that set it (RFC 6265bis, section 4.1.3.2).
 	prefix string
@@ -62,13 +72,13 @@ const (
 	CookiesLocalhost CookieProfile = "localhost"
 )
 
-func newCookies(gateway *Service, config Config, sources *sources) *cookies {
-	c := &cookies{gateway: gateway, sources: sources, prefix: "__Host-", secure: true, usable: true}
-	parsed, err := url.Parse(config.PublicURL)
-	if config.Cookies != CookiesSecure && err == nil && parsed.Scheme != "https" {
+// protect sets how the cookies are protected.
+func (c *cookies) protect(profile CookieProfile, publicURL string) {
+	c.prefix, c.secure, c.usable = "__Host-", true, true
+	parsed, err := url.Parse(publicURL)
+	if profile != CookiesSecure && err == nil && parsed.Scheme != "https" {
 		c.prefix, c.secure, c.usable = "", false, IsLoopback(parsed.Hostname())
 	}
-	return c
 }
 
 // IsLoopback reports whether a host is this machine by its name: browsers trust
@@ -198,10 +208,10 @@ func crossOrigin(*rpc.Plan) (connect.ServerInterceptor, error) {
 	}, nil
 }
 
-// identify returns whose session the cookies are of. One that is about to expire
+// identifySession returns whose session the cookies are of. One that is about to expire
 // is refreshed, and goes back with the answer.
-func (c *cookies) identify(ctx context.Context, info *connect.CallInfo, held borne) (*principal, error) {
-	who, err := firstGood(held.accessTokens(), func(token string) (*principal, error) { return c.gateway.identify(ctx, token) })
+func (c *cookies) identifySession(ctx context.Context, info *connect.CallInfo, held borne) (*principal, error) {
+	who, err := firstGood(held.accessTokens(), func(token string) (*principal, error) { return c.identify(ctx, token) })
 	if held.refresh == "" || !c.isExpiring(who, err) {
 		return who, err
 	}
@@ -210,7 +220,7 @@ func (c *cookies) identify(ctx context.Context, info *connect.CallInfo, held bor
 		// The cookies stay: the next call may fare better, and a browser's other call
 		// may have been given better ones. What still counts still does.
 		if err == nil {
-			err = c.gateway.revoked.check(ctx, who)
+			err = c.revoked.check(ctx, who)
 		}
 		if connect.CodeOf(err) == connect.CodeUnauthenticated {
 			err = failure
@@ -218,12 +228,12 @@ func (c *cookies) identify(ctx context.Context, info *connect.CallInfo, held bor
 		return who, err
 	}
 	c.set(info.ResponseHeader().Add, fresh)
-	return c.gateway.verifier.verify(fresh.GetAccessToken())
+	return c.verifier.verify(fresh.GetAccessToken())
 }
 
 // isCall reports whether the request is one for a method: pages need no session.
 func (c *cookies) isCall(r *http.Request) bool {
-	return c.gateway.rpc.Serves(r.URL.Path) || strings.HasPrefix(r.URL.Path, "/api/")
+	return c.serves(r.URL.Path) || strings.HasPrefix(r.URL.Path, "/api/")
 }
 
 // values returns what the request's cookies of a name hold, each once, the empty
@@ -262,17 +272,17 @@ func (c *cookies) isExpiring(who *principal, err error) bool {
 	if err != nil {
 		return connect.CodeOf(err) == connect.CodeUnauthenticated
 	}
-	return c.gateway.verifier.now().Add(refreshAhead).After(who.expire) || c.gateway.revoked.isStale(who)
+	return c.verifier.now().Add(refreshAhead).After(who.expire) || c.revoked.isStale(who)
 }
 
 // refreshed exchanges a refresh token, once for all of a browser's calls that
 // come with it. The key lets auth tell a repetition, by this gateway or another,
 // from a theft: it follows from the token.
 func (c *cookies) refreshed(ctx context.Context, token string) (*authv1.Tokens, error) {
-	if err := c.gateway.limited(ctx); err != nil { // for auth is asked, whatever is known of the access token
+	if err := c.limit(ctx); err != nil { // for auth is asked, whatever is known of the access token
 		return nil, err
 	}
-	origin := c.gateway.origin(ctx)
+	origin := c.clientInfo(ctx)
 	sum := sha256.Sum256([]byte("cookie refresh " + token))
 	key := base64.RawURLEncoding.EncodeToString(sum[:])
 	result := c.flight.DoChan(key, func() (any, error) {
@@ -280,7 +290,7 @@ func (c *cookies) refreshed(ctx context.Context, token string) (*authv1.Tokens, 
 		ctx, cancel := rpc.Detached(ctx, writeLimit)
 		defer cancel()
 		return callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
-			return c.gateway.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: key, Origin: origin})
+			return c.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: key, Origin: origin})
 		})
 	})
 	select {

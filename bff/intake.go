@@ -42,7 +42,8 @@ var errTooManyUnfinished = fault.WithRetry(fault.New(connect.CodeResourceExhaust
 
 // intake is what is being read.
 type intake struct {
-	gateway *Service
+	// network returns the network that a request counts for.
+	network func(*http.Request) netip.Prefix
 	limits  map[string]time.Duration // of methods, by procedure
 
 	mu        sync.Mutex
@@ -53,9 +54,9 @@ type intake struct {
 // addressIntake is what is being read from one address.
 type addressIntake struct{ requests, reading, streams, bytes int }
 
-func newIntake(gateway *Service) *intake {
-	in := &intake{gateway: gateway, limits: map[string]time.Duration{}, addresses: map[netip.Prefix]*addressIntake{}}
-	for _, plan := range gateway.rpc.Plans() {
+func newIntake(plans []*rpc.Plan, network func(*http.Request) netip.Prefix) *intake {
+	in := &intake{network: network, limits: map[string]time.Duration{}, addresses: map[netip.Prefix]*addressIntake{}}
+	for _, plan := range plans {
 		in.limits[plan.Procedure] = plan.TimeLimit
 	}
 	return in
@@ -87,7 +88,7 @@ func (in *intake) open(w http.ResponseWriter, r *http.Request) *intakeBody {
 	}
 	b := &intakeBody{
 		ReadCloser: r.Body, intake: in, control: http.NewResponseController(w), begin: time.Now(), limit: limit,
-		address: in.gateway.flowOf(in.gateway.addressOf(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))).Network,
+		address: in.network(r),
 		stream:  strings.HasPrefix(r.URL.Path, "/grpc.reflection."),
 	}
 	in.mu.Lock()

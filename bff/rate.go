@@ -66,7 +66,7 @@ func (s *Service) limited(ctx context.Context) error {
 		return nil
 	}
 	info, _ := connect.CallInfoForServerContext(ctx)
-	err := s.rates.takeAddress(s.address(info))
+	err := s.rates.takeAddress(s.proxies.addressOfCall(info))
 	if plan := rpc.CallFrom(ctx).Plan; err != nil && plan != nil {
 		rateRefusals.Add(ctx, 1, refusalLabels(plan, "address"))
 	}
@@ -123,7 +123,7 @@ func (s *Service) whoCounts(ctx context.Context, info *connect.CallInfo) string 
 	if who := caller(ctx); who != nil {
 		return who.userID
 	}
-	address, err := netip.ParseAddr(s.address(info))
+	address, err := netip.ParseAddr(s.proxies.addressOfCall(info))
 	if err != nil {
 		return ""
 	}

@@ -108,5 +108,5 @@ func (s *Service) requestFlow(r *http.Request) limit.Flow {
 			return limit.Flow{Subject: who.userID}
 		}
 	}
-	return s.flowOf(s.addressOf(r.RemoteAddr, r.Header.Values("X-Forwarded-For")))
+	return flowOf(s.proxies.addressOfRequest(r))
 }

@@ -33,11 +33,12 @@ var (
 // verifier. While that is silent it asks auth about each token, and admits nobody
 // whom it can't ask about; so it does while auth's clock is far from ours.
 type revoked struct {
-	source   authv1.RevocationServiceClient
-	keys     authv1.KeyServiceClient
-	verifier *verifier
-	logger   *slog.Logger
-	now      func() time.Time
+	source authv1.RevocationServiceClient
+	keys   authv1.KeyServiceClient
+	// useKeys hands over the published signing keys.
+	useKeys func([]*authv1.SigningKey) error
+	logger  *slog.Logger
+	now     func() time.Time
 
 	mu       sync.RWMutex
 	sessions map[string]time.Time // until when it matters, by id
@@ -51,8 +52,8 @@ type leastVersion struct {
 	until   time.Time
 }
 
-func newRevoked(source authv1.RevocationServiceClient, keys authv1.KeyServiceClient, verifier *verifier, logger *slog.Logger) *revoked {
-	return &revoked{source: source, keys: keys, verifier: verifier, logger: logger, now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
+func newRevoked(source authv1.RevocationServiceClient, keys authv1.KeyServiceClient, useKeys func([]*authv1.SigningKey) error, logger *slog.Logger) *revoked {
+	return &revoked{source: source, keys: keys, useKeys: useKeys, logger: logger, now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
 }
 
 // check returns whether the principal's token counts. Errors: unauthenticated
@@ -157,7 +158,7 @@ func (r *revoked) takeKeys(ctx context.Context, message *authv1.WatchRevocations
 		}
 		keys = response.GetKeys()
 	}
-	if err := r.verifier.take(keys); err != nil {
+	if err := r.useKeys(keys); err != nil {
 		return fmt.Errorf("take the signing keys: %w", err)
 	}
 	return nil

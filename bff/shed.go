@@ -266,10 +266,10 @@ func (s *Service) flow(ctx context.Context) limit.Flow {
 	if !ok {
 		return limit.Flow{}
 	}
-	return s.flowOf(s.address(info))
+	return flowOf(s.proxies.addressOfCall(info))
 }
 
-func (s *Service) flowOf(text string) limit.Flow {
+func flowOf(text string) limit.Flow {
 	address, err := netip.ParseAddr(text)
 	if err != nil {
 		return limit.Flow{}

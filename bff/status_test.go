@@ -13,7 +13,7 @@ import (
 )
 
 // readParts asks once.
-func readParts(p *parts) string {
+func readParts(p *statusHandler) string {
 	recorder := httptest.NewRecorder()
 	p.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/status.json", nil))
 	return recorder.Body.String()
@@ -23,7 +23,7 @@ func TestPartsTellWhoIsAwayAndNotWhy(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		away := errors.New("dial tcp 10.0.0.7:8003: connection refused")
-		p := &parts{now: time.Now, list: []Part{
+		p := &statusHandler{now: time.Now, parts: []Part{
 			{Name: "gateway", Check: func(context.Context) error { return nil }},
 			{Name: "users", Check: func(context.Context) error { return away }},
 		}}
@@ -35,9 +35,9 @@ func TestPartsTellWhoIsAwayAndNotWhy(t *testing.T) {
 		if got := readParts(p); got != want {
 			t.Errorf("at once: got %s, want what was found: %s", got, want)
 		}
-		time.Sleep(partsKept)
+		time.Sleep(statusTTL)
 		if got, want := readParts(p), `{"parts":[{"name":"gateway","well":true},{"name":"users","well":true}]}`; got != want {
-			t.Errorf("after %v: got %s, want %s", partsKept, got, want)
+			t.Errorf("after %v: got %s, want %s", statusTTL, got, want)
 		}
 	})
 }
@@ -51,7 +51,7 @@ func TestPartsAreLookedAtOnceForAllWhoAsk(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		p := &parts{now: time.Now, list: []Part{{Name: "auth", Check: hangs}}}
+		p := &statusHandler{now: time.Now, parts: []Part{{Name: "auth", Check: hangs}}}
 		start := time.Now()
 		var group sync.WaitGroup
 		for range 100 {
@@ -62,8 +62,8 @@ func TestPartsAreLookedAtOnceForAllWhoAsk(t *testing.T) {
 			})
 		}
 		group.Wait()
-		if took := time.Since(start); took != partsLimit || looks.Load() != 1 {
-			t.Errorf("100 questions: got %d looks, %v, want 1, %v", looks.Load(), took, partsLimit)
+		if took := time.Since(start); took != statusLimit || looks.Load() != 1 {
+			t.Errorf("100 questions: got %d looks, %v, want 1, %v", looks.Load(), took, statusLimit)
 		}
 	})
 }

@@ -124,7 +124,7 @@ func TestOneselfIsNobodyWhomTheRequestDoesNotName(t *testing.T) {
 	var admit func(context.Context, proto.Message) error
 	for _, plan := range gateway.rpc.Plans() {
 		if plan.Procedure == bffv1.UserServiceUpdateUserProcedure {
-			admission, err := gateway.admit(plan)
+			admission, err := gateway.identity.admit(plan)
 			wantNoError(t, "admit", err)
 			admit = admission.AuthorizeMessage
 		}
@@ -202,7 +202,7 @@ func TestAPolicyThatCantBeEnforcedKeepsTheGatewayFromStarting(t *testing.T) {
 	}
 	gateway := open(t, world{}).gateway
 	start := func(access *policyv1.Access) error {
-		_, err := rpc.NewServer(rpc.ServerConfig{Logger: discard, Authorizer: gateway.admit}, func(server *connect.Server) {
+		_, err := rpc.NewServer(rpc.ServerConfig{Logger: discard, Authorizer: gateway.identity.admit}, func(server *connect.Server) {
 			server.Register(connect.Method{Spec: connect.Spec{Procedure: procedure, Schema: updateUserFor(t, access)}})
 		})
 		return err
@@ -274,7 +274,7 @@ func TestAServerOfMethodsThatAreNotPublicDoesNotStart(t *testing.T) {
 			server.Register(connect.Method{Spec: connect.Spec{Procedure: "/odd.v1.OddService/Untold"}})
 		},
 	} {
-		_, err := rpc.NewServer(rpc.ServerConfig{Logger: discard, Authorizer: gateway.admit}, register)
+		_, err := rpc.NewServer(rpc.ServerConfig{Logger: discard, Authorizer: gateway.identity.admit}, register)
 		// Of several, any may be named first.
 		service, _, _ := strings.Cut(strings.TrimPrefix(name, "/"), "/")
 		if err == nil || !strings.Contains(err.Error(), service) {

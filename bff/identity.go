@@ -20,6 +20,15 @@ var (
 	errNoRole  = fault.New(connect.CodePermissionDenied, fault.ReasonPermissionDenied, "You need another role for this. Ask an administrator.")
 )
 
+// identity finds out who is calling, and admits calls by their methods' policies.
+type identity struct {
+	verifier *verifier
+	revoked  *revoked
+	cookies  *cookies
+	// limit holds the caller's address to its rate.
+	limit func(context.Context) error
+}
+
 type principalKey struct{}
 
 // caller returns who is calling. Methods whose policy admits anyone have none:
@@ -30,15 +39,15 @@ func caller(ctx context.Context) *principal {
 }
 
 // admit enforces a method's access. It is an [rpc.Authorizer].
-func (s *Service) admit(plan *rpc.Plan) (rpc.Admission, error) {
+func (i *identity) admit(plan *rpc.Plan) (rpc.Admission, error) {
 	switch who := plan.Access.GetWho().(type) {
 	case *policyv1.Access_Anyone:
-		return rpc.Admission{Authenticate: s.unasked}, nil
+		return rpc.Admission{Authenticate: i.admitAnyone}, nil
 	case *policyv1.Access_SignedIn:
-		return rpc.Admission{Authenticate: s.authenticated}, nil
+		return rpc.Admission{Authenticate: i.requireSignIn}, nil
 	case *policyv1.Access_Roles:
 		roles := who.Roles.GetAnyOf()
-		return rpc.Admission{Authenticate: s.authenticated, Authorize: func(ctx context.Context) error {
+		return rpc.Admission{Authenticate: i.requireSignIn, Authorize: func(ctx context.Context) error {
 			if !caller(ctx).hasAny(roles) {
 				return errNoRole
 			}
@@ -46,7 +55,7 @@ func (s *Service) admit(plan *rpc.Plan) (rpc.Admission, error) {
 		}}, nil
 	case *policyv1.Access_Self:
 		roles := who.Self.GetOrRoles()
-		return rpc.Admission{Authenticate: s.authenticated, AuthorizeMessage: func(ctx context.Context, request proto.Message) error {
+		return rpc.Admission{Authenticate: i.requireSignIn, AuthorizeMessage: func(ctx context.Context, request proto.Message) error {
 			if who := caller(ctx); !who.hasAny(roles) && !who.is(plan.Self.In(request)) {
 				return errNotSelf
 			}
@@ -57,21 +66,21 @@ func (s *Service) admit(plan *rpc.Plan) (rpc.Admission, error) {
 	}
 }
 
-// unasked lets callers through without asking who they are, as often as their
-// address may.
-func (s *Service) unasked(next connect.ServerFunc) connect.ServerFunc {
+// admitAnyone lets calls through without asking who makes them, within the rate of
+// their address.
+func (i *identity) admitAnyone(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-		if err := s.limited(ctx); err != nil {
+		if err := i.limit(ctx); err != nil {
 			return err
 		}
 		return next(ctx, spec, stream)
 	}
 }
 
-// authenticated lets through those who show a good access token.
-func (s *Service) authenticated(next connect.ServerFunc) connect.ServerFunc {
+// requireSignIn lets through calls with a valid access token, or a session in cookies.
+func (i *identity) requireSignIn(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-		who, err := s.authenticate(ctx)
+		who, err := i.authenticate(ctx)
 		if err != nil {
 			return err
 		}
@@ -79,22 +88,22 @@ func (s *Service) authenticated(next connect.ServerFunc) connect.ServerFunc {
 	}
 }
 
-// is reports whether an account's id is the principal's. A UUID is the same in
+// is reports whether an account's id is the principal'i. A UUID is the same in
 // upper case.
 func (p *principal) is(accountID string) bool { return strings.EqualFold(accountID, p.userID) }
 
 // authenticate returns who is calling, by the access token that the call carries
 // if it still counts, or the session in its cookies. With a refusal goes the
 // challenge of RFC 6750.
-func (s *Service) authenticate(ctx context.Context) (*principal, error) {
+func (i *identity) authenticate(ctx context.Context) (*principal, error) {
 	info, _ := connect.CallInfoForServerContext(ctx)
-	who, err := s.credential(ctx, info)
-	if errors.Is(err, accesstoken.ErrUnknownKey) && !s.revoked.fresh() {
-		err = fault.Unavailable().WithCause(err) // the key may have come since we were cut off
+	who, err := i.credential(ctx, info)
+	if errors.Is(err, accesstoken.ErrUnknownKey) && !i.revoked.fresh() {
+		err = fault.Unavailable().WithCause(err) // the key may be newer than the lost stream
 	}
 	if err == nil {
 		rpc.CallFrom(ctx).Principal = "user:" + who.userID
-		err = s.revoked.check(ctx, who)
+		err = i.revoked.check(ctx, who)
 	}
 	switch {
 	case errors.Is(err, errTokenMissing):
@@ -105,32 +114,32 @@ func (s *Service) authenticate(ctx context.Context) (*principal, error) {
 	return who, err
 }
 
-// credential looks at what the call shows of who makes it: the one Authorization
-// header, or without one the cookies. Of two headers, whoever stands before us may
-// have looked at the other.
-func (s *Service) credential(ctx context.Context, info *connect.CallInfo) (*principal, error) {
+// credential returns whose credentials a call carries: those of its one Authorization
+// header, or without one those in its cookies. Two headers are refused: a proxy may
+// have checked the other one.
+func (i *identity) credential(ctx context.Context, info *connect.CallInfo) (*principal, error) {
 	authorization := info.RequestHeader().Values("Authorization")
 	if len(authorization) > 1 {
 		return nil, errTokenInvalid.WithCause(errors.New("more than one Authorization header"))
 	}
 	if held := borneBy(ctx); held.session() {
-		return s.cookies.identify(ctx, info, held)
+		return i.cookies.identifySession(ctx, info, held)
 	}
 	token, _ := rpc.BearerToken(strings.Join(authorization, ""))
-	return s.identify(ctx, token)
+	return i.identify(ctx, token)
 }
 
-// identify returns whose access token it is. To look at one that isn't remembered
-// counts for the address, as often as that may.
-func (s *Service) identify(ctx context.Context, token string) (*principal, error) {
+// identify returns whose access token it is. Verifying one that is not remembered
+// counts for the address's rate.
+func (i *identity) identify(ctx context.Context, token string) (*principal, error) {
 	if token == "" {
 		return nil, errTokenMissing
 	}
-	if who, known, err := s.verifier.recall(token); known {
+	if who, known, err := i.verifier.recall(token); known {
 		return who, err
 	}
-	if err := s.limited(ctx); err != nil {
+	if err := i.limit(ctx); err != nil {
 		return nil, err
 	}
-	return s.verifier.check(token)
+	return i.verifier.check(token)
 }

@@ -2,10 +2,13 @@ package bff
 
 import (
 	"context"
+	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"connectrpc.com/connect/v2"
 	"golang.org/x/text/language"
@@ -19,26 +22,30 @@ const (
 	maxLocale    = 35 // RFC 5646 lets no tag without extensions need more
 )
 
-// origin says who is calling and from where.
-func (s *Service) origin(ctx context.Context) *authv1.Origin {
-	info, _ := connect.CallInfoForServerContext(ctx)
-	origin := s.originOf(s.address(info), info.RequestHeader().Get("User-Agent"))
-	origin.RequestId = rpc.CallFrom(ctx).RequestID
-	origin.Locale = acceptedLocale(info.RequestHeader().Get("Accept-Language"))
-	if who := caller(ctx); who != nil {
-		origin.AccountId, origin.SessionId = who.userID, who.sessionID
-		origin.RequireRecentSignIn = rpc.CallFrom(ctx).WantsRecentSignIn()
-	}
-	return origin
+// proxies tells the address of a client behind trusted proxies.
+type proxies struct {
+	trusted []netip.Prefix
+	logger  *slog.Logger
+	// warned makes the warning about an untrusted proxy appear once.
+	warned sync.Once
 }
 
-// originOf says from where somebody calls.
-func (s *Service) originOf(address, agent string) *authv1.Origin {
-	agent = strings.ToValidUTF8(agent, "")
+// clientInfo returns who calls, and from which IP address and user agent.
+func (p *proxies) clientInfo(ctx context.Context) *authv1.Origin {
+	info, _ := connect.CallInfoForServerContext(ctx)
+	agent := strings.ToValidUTF8(info.RequestHeader().Get("User-Agent"), "")
 	if len(agent) > maxUserAgent {
 		agent = strings.ToValidUTF8(agent[:maxUserAgent], "")
 	}
-	return &authv1.Origin{IpAddress: address, UserAgent: agent}
+	client := &authv1.Origin{
+		IpAddress: p.addressOfCall(info), UserAgent: agent, RequestId: rpc.CallFrom(ctx).RequestID,
+		Locale: acceptedLocale(info.RequestHeader().Get("Accept-Language")),
+	}
+	if who := caller(ctx); who != nil {
+		client.AccountId, client.SessionId = who.userID, who.sessionID
+		client.RequireRecentSignIn = rpc.CallFrom(ctx).WantsRecentSignIn()
+	}
+	return client
 }
 
 // acceptedLocale is the language that a client wants most (RFC 9110, section
@@ -57,17 +64,23 @@ func acceptedLocale(header string) string {
 	return ""
 }
 
-// address is where a call comes from, or "" when that isn't known.
-func (s *Service) address(info *connect.CallInfo) string {
-	return s.addressOf(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"))
+// addressOfCall returns the IP address that a call comes from; "" if it is unknown.
+func (p *proxies) addressOfCall(info *connect.CallInfo) string {
+	return p.addressOf(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"))
 }
 
-func (s *Service) addressOf(peer string, forwarded []string) string {
-	address := clientAddress(peer, forwarded, s.proxies)
+// addressOfRequest is addressOfCall for a request that is no call yet.
+func (p *proxies) addressOfRequest(r *http.Request) string {
+	return p.addressOf(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
+}
+
+// addressOf returns the IP address of a client by its peer and what proxies forwarded.
+func (p *proxies) addressOf(peer string, forwarded []string) string {
+	address := clientAddress(peer, forwarded, p.trusted)
 	if len(forwarded) > 0 && !strings.HasPrefix(forwarded[0], address) && isNear(address) {
-		// All who come through a proxy that isn't named count as one address.
-		s.unbelieved.Do(func() {
-			s.logger.Warn("X-Forwarded-For is not believed: if this is a proxy of yours, name it in GATEHOUSE_TRUSTED_PROXIES", "peer", address)
+		// All clients behind a proxy that is not trusted count as one address.
+		p.warned.Do(func() {
+			p.logger.Warn("client info: X-Forwarded-For ignored, peer is no trusted proxy; if it is yours, add it to GATEHOUSE_TRUSTED_PROXIES", "peer", address)
 		})
 	}
 	return address

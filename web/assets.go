@@ -1,4 +1,4 @@
-package bff
+package web
 
 import (
 	"bytes"
@@ -14,14 +14,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-
-	"gatehouse/internal/rpc"
-	"gatehouse/web"
 )
 
-// assets are what pages are made of: scripts, styles, pictures and licences. A
-// browser keeps them for as long as it likes, since their path is another one
-// whenever any of them is.
+// assets are what pages load: scripts, styles, pictures and licences. A browser may
+// cache them for ever, since their path changes whenever any of them does.
 type assets struct {
 	version string
 	byName  map[string]asset
@@ -30,19 +26,19 @@ type assets struct {
 type asset struct {
 	kind   string // its media type
 	text   []byte
-	packed bool // text is gzip's
+	packed bool // text is compressed with gzip
 }
 
 const assetsRoot = "/assets/"
 
-// The assets are read once, by whoever shows the first page.
-var webAssets = sync.OnceValue(func() *assets {
+// embeddedAssets reads the assets once, when the first page is rendered.
+var embeddedAssets = sync.OnceValue(func() *assets {
 	a := &assets{byName: map[string]asset{}}
 	sum := sha256.New()
 	for _, from := range []struct {
 		files embed.FS
 		root  string
-	}{{web.Files, "."}, {web.Vendored, "assets"}} {
+	}{{files, "."}, {vendored, "assets"}} {
 		err := fs.WalkDir(from.files, from.root, func(file string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() {
 				return err
@@ -64,7 +60,7 @@ var webAssets = sync.OnceValue(func() *assets {
 	return a
 })
 
-// mediaType doesn't ask the machine, whose answers differ.
+// mediaType does not ask the operating system, whose answers differ.
 func mediaType(name string) string {
 	switch path.Ext(name) {
 	case ".js":
@@ -78,7 +74,7 @@ func mediaType(name string) string {
 	}
 }
 
-// path is where an asset is served.
+// path returns where an asset is served.
 func (a *assets) path(name string) (string, error) {
 	if _, ok := a.byName[name]; !ok {
 		return "", fmt.Errorf("no asset is called %q", name)
@@ -86,9 +82,13 @@ func (a *assets) path(name string) (string, error) {
 	return assetsRoot + a.version + "/" + name, nil
 }
 
-// ServeHTTP serves the assets. One that is asked for by another version's path,
-// by a page of another copy of the gateway, is served but not to be kept.
-func (a *assets) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// handler serves the assets. An asset that is requested by another version's path, by
+// a page of another copy of the gateway, is served but must not be cached.
+func (a *assets) handler(acceptsGzip func([]string) bool) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.serve(w, r, acceptsGzip) })
+}
+
+func (a *assets) serve(w http.ResponseWriter, r *http.Request, acceptsGzip func([]string) bool) {
 	version, name, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, assetsRoot), "/")
 	found, ok := a.byName[name]
 	if !ok {
@@ -105,7 +105,7 @@ func (a *assets) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Cross-Origin-Resource-Policy", "same-origin")
 	if found.packed {
 		header.Set("Vary", "Accept-Encoding")
-		if !rpc.AcceptsGzip(r.Header.Values("Accept-Encoding")) {
+		if !acceptsGzip(r.Header.Values("Accept-Encoding")) {
 			if unpacked, err := gzip.NewReader(bytes.NewReader(found.text)); err == nil {
 				_, _ = io.Copy(w, unpacked)
 			}

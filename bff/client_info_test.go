@@ -158,7 +158,7 @@ func TestAProxyThatIsNotTrustedIsLoggedOnce(t *testing.T) {
 			if test.forwarded != "" {
 				info.RequestHeader().Set("X-Forwarded-For", test.forwarded)
 			}
-			_ = h.gateway.address(info)
+			_ = h.gateway.proxies.addressOfCall(info)
 		}
 		if got := strings.Count(h.log.String(), "GATEHOUSE_TRUSTED_PROXIES"); got != test.want {
 			t.Errorf("%s: %d lines of the log say so, want %d", name, got, test.want)
