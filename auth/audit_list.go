@@ -12,6 +12,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/page"
 )
 
 const defaultAuditPage = 25
@@ -76,18 +77,18 @@ func (s *Service) ListAuditEvents(ctx context.Context, req *authv1.ListAuditEven
 	if req.GetEndTime() != nil {
 		query.before = leastID(req.GetEndTime().AsTime())
 	}
-	page := query
+	rest := query
 	if req.GetPageToken() != "" {
 		var ok bool
-		if page.before, ok = query.parse(req.GetPageToken()); !ok {
-			return nil, errAuditPageToken
+		if rest.before, ok = query.parse(req.GetPageToken()); !ok {
+			return nil, page.ErrToken
 		}
 	}
 	size := int(req.GetPageSize())
 	if size == 0 {
 		size = defaultAuditPage
 	}
-	found, err := s.auditEvents(ctx, page, size+1) // one more shows that another page follows
+	found, err := s.auditEvents(ctx, rest, size+1) // one more shows that another page follows
 	if err != nil {
 		return nil, err
 	}

@@ -1,44 +1,34 @@
 package auth
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"gatehouse/internal/page"
 	"time"
 
 	"github.com/google/uuid"
-
-	"gatehouse/internal/fault"
-	"gatehouse/internal/opaque"
 )
 
-var errAuditPageToken = fault.Invalid("PAGE_TOKEN_INVALID", "page_token", "is damaged or of another query: repeat the query that it came from, or begin again without a token")
-
-// A page token is base64url of a checksum and the id of the page's last event.
-// The checksum covers the query too, but is no secret: one who forges a token
-// gets a page that they could have walked to.
-const auditSumLength = 16
-
 // token returns the page token of the page that begins after an event.
-func (q auditQuery) token(last uuid.UUID) string {
-	return opaque.Encode("", append(q.sum(last), last[:]...))
-}
+func (q auditQuery) token(last uuid.UUID) string { return q.pages().Token(last[:]) }
 
-// parse returns the event that a page begins after, and whether the token is one
-// of this query's.
-func (q auditQuery) parse(token string) (uuid.UUID, bool) {
-	raw, ok := opaque.Decode("", token)
-	if !ok || len(raw) != auditSumLength+len(uuid.UUID{}) {
-		return uuid.Nil, false
+// parse returns the event that a page begins after, and whether the token is one of
+// this query's.
+func (q auditQuery) parse(token string) (uuid.UUID, bool) { return parseIDToken(q.pages(), token) }
+
+func (q auditQuery) pages() page.Query {
+	return func(position []byte) []byte {
+		last, _ := uuid.FromBytes(position)
+		return fmt.Appendf(nil, "auth audit page token 1: %q %q %q %q %s %s %s", q.account, q.actor, q.event, q.outcome, q.from, q.before, last)
 	}
-	last := uuid.UUID(raw[auditSumLength:])
-	return last, bytes.Equal(raw[:auditSumLength], q.sum(last))
 }
 
-func (q auditQuery) sum(last uuid.UUID) []byte {
-	sum := sha256.Sum256(fmt.Appendf(nil, "auth audit page token 1: %q %q %q %q %s %s %s", q.account, q.actor, q.event, q.outcome, q.from, q.before, last))
-	return sum[:auditSumLength]
+// parseIDToken returns the id in a page token whose position is one id, and whether
+// the token is one of the query's.
+func parseIDToken(query page.Query, token string) (uuid.UUID, bool) {
+	position, ok := query.Parse(token)
+	last, err := uuid.FromBytes(position)
+	return last, ok && err == nil
 }
 
 // leastID is the least UUIDv7 that may be of a time or later: the time rounded up
