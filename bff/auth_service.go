@@ -47,7 +47,7 @@ func (s *authService) Register(ctx context.Context, req *bffv1.RegisterRequest) 
 func (s *authService) Login(ctx context.Context, req *bffv1.LoginRequest) (*bffv1.LoginResponse, error) {
 	response, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.LoginResponse, error) {
 		return s.sessions.Login(ctx, &authv1.LoginRequest{
-			Email: req.GetEmail(), Password: req.GetPassword(), DeviceToken: cmp.Or(req.GetDeviceToken(), borneBy(ctx).device), Origin: s.clientInfo(ctx),
+			Email: req.GetEmail(), Password: req.GetPassword(), DeviceToken: cmp.Or(req.GetDeviceToken(), carriedBy(ctx).device), Origin: s.clientInfo(ctx),
 		})
 	})
 	if err != nil {
@@ -59,7 +59,7 @@ func (s *authService) Login(ctx context.Context, req *bffv1.LoginRequest) (*bffv
 
 // Refresh implements bffv1.AuthServiceHandler.
 func (s *authService) Refresh(ctx context.Context, req *bffv1.RefreshRequest) (*bffv1.RefreshResponse, error) {
-	tokens := borneBy(ctx).refreshTokens()
+	tokens := carriedBy(ctx).refreshTokens()
 	if given := req.GetRefreshToken(); given != "" {
 		tokens = []string{given}
 	}
@@ -85,7 +85,7 @@ func (s *authService) Logout(ctx context.Context, req *bffv1.LogoutRequest) (*bf
 	var err error
 	if token := req.GetRefreshToken(); token != "" {
 		err = s.logout(ctx, token)
-	} else if held := borneBy(ctx); held.keepsSession {
+	} else if held := carriedBy(ctx); held.keepsSession {
 		err = s.logoutByCookies(ctx, held)
 	} else {
 		err = errRefreshTokenMissing
@@ -177,7 +177,7 @@ func (s *authService) logout(ctx context.Context, refreshToken string) error {
 // token, or where that is no good, by the access token. Cookies that are of no
 // session leave nothing to end, which is a success. Errors: unavailable
 // SESSION_NOT_ENDED.
-func (s *authService) logoutByCookies(ctx context.Context, held borne) error {
+func (s *authService) logoutByCookies(ctx context.Context, held carriedCookies) error {
 	ended := false
 	for _, token := range held.refreshTokens() {
 		err := s.logout(ctx, token)

@@ -72,7 +72,7 @@ type Service struct {
 	user     *userService
 	identity *identity
 	verifier *verifier
-	revoked  *revoked
+	revoked  *revocations
 	cache    *answercache.Cache
 	changes  changeFeeds
 	proxies  *proxies
@@ -117,7 +117,7 @@ func New(config Config) (*Service, error) {
 	handler := s.identity.cookies.handler(s.mux(config))
 	if config.Throttle {
 		s.intake = newIntake(s.rpc.Plans(), func(r *http.Request) netip.Prefix { return flowOf(s.proxies.addressOfRequest(r)).Network })
-		handler = s.turnAway(s.intake.handler(handler))
+		handler = s.shedEarly(s.intake.handler(handler))
 	}
 	s.handler = s.identity.cookies.sources.handler(handler)
 	return s, nil
@@ -125,7 +125,7 @@ func New(config Config) (*Service, error) {
 
 // join makes the parts of the gateway that call services.
 func (s *Service) join(config Config) {
-	s.revoked = newRevoked(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier.take, config.Logger)
+	s.revoked = newRevocations(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier.take, config.Logger)
 	s.changes = changeFeeds{
 		newAuthFeed(authv1.NewChangeServiceClient(config.Auth), s.cache, config.Logger),
 		newUsersFeed(usersv1.NewChangeServiceClient(config.Users), s.cache, config.Logger),
@@ -138,11 +138,11 @@ func (s *Service) join(config Config) {
 	if users.step == nil {
 		users.step = func(string) {}
 	}
-	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.limited}
+	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.limitAddress}
 	cookies := &cookies{
-		sources: newSources(config.Origins, config.Logger), sessions: users.sessions, verifier: s.verifier, revoked: s.revoked,
+		sources: newWebOrigins(config.Origins, config.Logger), sessions: users.sessions, verifier: s.verifier, revoked: s.revoked,
 		serves:   func(path string) bool { return s.rpc.Serves(path) },
-		identify: s.identity.identify, limit: s.limited, clientInfo: s.proxies.clientInfo,
+		identify: s.identity.identify, limit: s.limitAddress, clientInfo: s.proxies.clientInfo,
 	}
 	cookies.protect(config.Cookies, config.PublicURL)
 	s.identity.cookies = cookies
@@ -155,7 +155,7 @@ func (s *Service) join(config Config) {
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, ClientIP: s.proxies.addressOf, Authorizer: s.identity.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
-		Steps: rpc.Steps{CrossOrigin: crossOrigin, Rate: s.rated, Idempotency: keyed, Cache: s.cacheAnswers, Queue: s.queued},
+		Steps: rpc.Steps{CrossOrigin: refuseCrossOrigin, Rate: s.limitRate, Idempotency: readIdempotencyKey, Cache: s.cacheAnswers, Queue: s.waitInQueue},
 	}, s.register)
 }
 

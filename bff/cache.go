@@ -34,7 +34,7 @@ func newCache(bytes int64, current func(kinds []string) bool) (*answercache.Cach
 		},
 		Request: func(ctx context.Context) proto.Message { return rpc.CallFrom(ctx).Request },
 		Detach: func(ctx context.Context, limit time.Duration, anonymous bool) (context.Context, context.CancelFunc) {
-			ctx = context.WithValue(ctx, borneKey{}, nil)
+			ctx = context.WithValue(ctx, carriedCookiesKey{}, nil)
 			if anonymous {
 				ctx = context.WithValue(ctx, principalKey{}, nil)
 			}

@@ -37,10 +37,10 @@ var errCookiesNeedHTTPS = fault.New(connect.CodeFailedPrecondition, "COOKIES_NEE
 
 // cookies carries tokens to and from browsers.
 type cookies struct {
-	sources  *sources
+	sources  *webOrigins
 	sessions authv1.SessionServiceClient
 	verifier *verifier
-	revoked  *revoked
+	revoked  *revocations
 	// serves reports whether a path is a method's.
 	serves func(path string) bool
 	// identify returns whose access token it is.
@@ -92,7 +92,7 @@ func (c *cookies) refreshName() string { return c.prefix + "gatehouse-refresh" }
 func (c *cookies) deviceName() string  { return c.prefix + "gatehouse-device" }
 
 // borne is what a request's cookies hold, and what stands against using them.
-type borne struct {
+type carriedCookies struct {
 	access, refresh, device string
 	// others are further cookies of the same names; nil without.
 	others *otherCookies
@@ -111,7 +111,7 @@ type otherCookies struct{ access, refresh []string }
 // maxSameName bounds how many cookies of one name are tried.
 const maxSameName = 4
 
-func (b borne) accessTokens() []string {
+func (b carriedCookies) accessTokens() []string {
 	if b.others == nil {
 		return []string{b.access}
 	}
@@ -119,7 +119,7 @@ func (b borne) accessTokens() []string {
 }
 
 // refreshTokens returns the refresh tokens to try, in order; nil without any.
-func (b borne) refreshTokens() []string {
+func (b carriedCookies) refreshTokens() []string {
 	switch {
 	case b.refresh == "":
 		return nil
@@ -144,11 +144,11 @@ func firstGood[T any](tokens []string, try func(string) (T, error)) (T, error) {
 	return result, err
 }
 
-type borneKey struct{}
+type carriedCookiesKey struct{}
 
 // borneBy returns what the request's cookies hold; nothing if it has none.
-func borneBy(ctx context.Context) borne {
-	found, _ := ctx.Value(borneKey{}).(borne)
+func carriedBy(ctx context.Context) carriedCookies {
+	found, _ := ctx.Value(carriedCookiesKey{}).(carriedCookies)
 	return found
 }
 
@@ -160,8 +160,8 @@ func (c *cookies) handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if found := c.of(r); found != (borne{}) {
-			r = r.WithContext(context.WithValue(r.Context(), borneKey{}, found))
+		if found := c.of(r); found != (carriedCookies{}) {
+			r = r.WithContext(context.WithValue(r.Context(), carriedCookiesKey{}, found))
 		}
 		r.Header.Del("Cookie")
 		next.ServeHTTP(w, r)
@@ -170,12 +170,12 @@ func (c *cookies) handler(next http.Handler) http.Handler {
 
 // of returns what a request's cookies hold. A request with an Authorization
 // header stands on that alone.
-func (c *cookies) of(r *http.Request) borne {
-	var found borne
+func (c *cookies) of(r *http.Request) carriedCookies {
+	var found carriedCookies
 	asked := wantsCookies(r.Header.Get(sessionModeHeader))
 	if r.Header.Get("Authorization") == "" {
 		access, refresh := values(r, c.accessName()), values(r, c.refreshName())
-		found = borne{access: access[0], refresh: refresh[0], device: values(r, c.deviceName())[0]}
+		found = carriedCookies{access: access[0], refresh: refresh[0], device: values(r, c.deviceName())[0]}
 		if len(access)+len(refresh) > 2 {
 			found.others = &otherCookies{access: access[1:], refresh: refresh[1:]}
 		}
@@ -193,14 +193,14 @@ func (c *cookies) of(r *http.Request) borne {
 }
 
 // session reports whether the cookies are of one.
-func (b borne) session() bool { return b.access != "" || b.refresh != "" }
+func (b carriedCookies) session() bool { return b.access != "" || b.refresh != "" }
 
 // crossOrigin refuses calls that a strange page has a browser send. It is an
 // [rpc.Step].
-func crossOrigin(*rpc.Plan) (connect.ServerInterceptor, error) {
+func refuseCrossOrigin(*rpc.Plan) (connect.ServerInterceptor, error) {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-			if refusal := borneBy(ctx).refusal; refusal != nil {
+			if refusal := carriedBy(ctx).refusal; refusal != nil {
 				return refusal
 			}
 			return next(ctx, spec, stream)
@@ -210,7 +210,7 @@ func crossOrigin(*rpc.Plan) (connect.ServerInterceptor, error) {
 
 // identifySession returns whose session the cookies are of. One that is about to expire
 // is refreshed, and goes back with the answer.
-func (c *cookies) identifySession(ctx context.Context, info *connect.CallInfo, held borne) (*principal, error) {
+func (c *cookies) identifySession(ctx context.Context, info *connect.CallInfo, held carriedCookies) (*principal, error) {
 	who, err := firstGood(held.accessTokens(), func(token string) (*principal, error) { return c.identify(ctx, token) })
 	if held.refresh == "" || !c.isExpiring(who, err) {
 		return who, err
@@ -337,13 +337,13 @@ func (c *cookies) handOver(ctx context.Context, tokens *authv1.Tokens, device st
 // inUse reports whether the call's client keeps its session in cookies.
 func (c *cookies) inUse(ctx context.Context) bool {
 	info, ok := connect.CallInfoForServerContext(ctx)
-	return ok && (wantsCookies(info.RequestHeader().Get(sessionModeHeader)) || borneBy(ctx).refresh != "")
+	return ok && (wantsCookies(info.RequestHeader().Get(sessionModeHeader)) || carriedBy(ctx).refresh != "")
 }
 
 // clear takes a session's cookies away, both of them, whichever came. The
 // device's stays: it only tells that somebody has signed in here before.
 func (c *cookies) clear(ctx context.Context) {
-	if info, ok := connect.CallInfoForServerContext(ctx); ok && borneBy(ctx).keepsSession {
+	if info, ok := connect.CallInfoForServerContext(ctx); ok && carriedBy(ctx).keepsSession {
 		info.ResponseHeader().Add("Set-Cookie", c.cookie(c.accessName(), "", 0))
 		info.ResponseHeader().Add("Set-Cookie", c.cookie(c.refreshName(), "", 0))
 	}

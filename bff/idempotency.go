@@ -32,7 +32,7 @@ func idempotencyKey(ctx context.Context) *authv1.IdempotencyKey {
 }
 
 // keyed reads the keys of calls to methods that take one. It is an [rpc.Step].
-func keyed(plan *rpc.Plan) (connect.ServerInterceptor, error) {
+func readIdempotencyKey(plan *rpc.Plan) (connect.ServerInterceptor, error) {
 	if !plan.IdempotencyKey {
 		return nil, nil
 	}

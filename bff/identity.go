@@ -23,7 +23,7 @@ var (
 // identity finds out who is calling, and admits calls by their methods' policies.
 type identity struct {
 	verifier *verifier
-	revoked  *revoked
+	revoked  *revocations
 	cookies  *cookies
 	// limit holds the caller's address to its rate.
 	limit func(context.Context) error
@@ -122,7 +122,7 @@ func (i *identity) credential(ctx context.Context, info *connect.CallInfo) (*pri
 	if len(authorization) > 1 {
 		return nil, errTokenInvalid.WithCause(errors.New("more than one Authorization header"))
 	}
-	if held := borneBy(ctx); held.session() {
+	if held := carriedBy(ctx); held.session() {
 		return i.cookies.identifySession(ctx, info, held)
 	}
 	token, _ := rpc.BearerToken(strings.Join(authorization, ""))

@@ -139,7 +139,7 @@ type feedState struct {
 	sessions, accounts int
 }
 
-func (r *revoked) state() feedState {
+func (r *revocations) state() feedState {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	age := r.now().Sub(r.heard)

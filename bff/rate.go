@@ -61,7 +61,7 @@ func (r *rates) takeAddress(text string) error {
 
 // limited holds the caller's address to its rate. Errors: resource_exhausted
 // TOO_MANY_REQUESTS.
-func (s *Service) limited(ctx context.Context) error {
+func (s *Service) limitAddress(ctx context.Context) error {
 	if s.rates == nil {
 		return nil
 	}
@@ -75,7 +75,7 @@ func (s *Service) limited(ctx context.Context) error {
 
 // rated holds a method's callers to the rate of its policy, and tells each what
 // is left of it (draft-ietf-httpapi-ratelimit-headers-10). It is an [rpc.Step].
-func (s *Service) rated(plan *rpc.Plan) (connect.ServerInterceptor, error) {
+func (s *Service) limitRate(plan *rpc.Plan) (connect.ServerInterceptor, error) {
 	if s.rates == nil || plan.Rate == nil {
 		return nil, nil
 	}

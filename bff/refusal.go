@@ -58,7 +58,7 @@ func (w *writtenAnswer) Write(data []byte) (int, error) { return w.body.Write(da
 // turnAway answers calls that their queue would refuse at once, before anything
 // else is done for them. Calls that speak another protocol than Connect, and those
 // that a cache may answer, are refused by the queue itself.
-func (s *Service) turnAway(next http.Handler) http.Handler {
+func (s *Service) shedEarly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		m := s.shedder.methods[r.URL.Path]
 		if m == nil || !isConnectUnary(r) || s.mayBeCached(m.plan) {

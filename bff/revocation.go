@@ -32,7 +32,7 @@ var (
 // follows auth's stream, and hands the signing keys that come with it to the
 // verifier. While that is silent it asks auth about each token, and admits nobody
 // whom it can't ask about; so it does while auth's clock is far from ours.
-type revoked struct {
+type revocations struct {
 	source authv1.RevocationServiceClient
 	keys   authv1.KeyServiceClient
 	// useKeys hands over the published signing keys.
@@ -52,14 +52,14 @@ type leastVersion struct {
 	until   time.Time
 }
 
-func newRevoked(source authv1.RevocationServiceClient, keys authv1.KeyServiceClient, useKeys func([]*authv1.SigningKey) error, logger *slog.Logger) *revoked {
-	return &revoked{source: source, keys: keys, useKeys: useKeys, logger: logger, now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
+func newRevocations(source authv1.RevocationServiceClient, keys authv1.KeyServiceClient, useKeys func([]*authv1.SigningKey) error, logger *slog.Logger) *revocations {
+	return &revocations{source: source, keys: keys, useKeys: useKeys, logger: logger, now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
 }
 
 // check returns whether the principal's token counts. Errors: unauthenticated
 // SESSION_ENDED or TOKEN_STALE, unavailable SERVICE_UNAVAILABLE when nobody
 // can tell.
-func (r *revoked) check(ctx context.Context, who *principal) error {
+func (r *revocations) check(ctx context.Context, who *principal) error {
 	r.mu.RLock()
 	fresh := r.speaks() && !r.clock.wrong
 	_, ended := r.sessions[who.sessionID]
@@ -81,31 +81,31 @@ func (r *revoked) check(ctx context.Context, who *principal) error {
 
 // isStale reports whether the principal's token is known to be below its
 // account's version, which a refresh mends.
-func (r *revoked) isStale(who *principal) bool {
+func (r *revocations) isStale(who *principal) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return who.version < r.versions[who.userID].version
 }
 
 // speaks reports whether the stream spoke lately. It is called with the lock.
-func (r *revoked) speaks() bool { return !r.heard.IsZero() && r.now().Sub(r.heard) <= silence }
+func (r *revocations) speaks() bool { return !r.heard.IsZero() && r.now().Sub(r.heard) <= silence }
 
 // fresh reports whether the stream spoke lately.
-func (r *revoked) fresh() bool {
+func (r *revocations) fresh() bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.speaks()
 }
 
 // ready reports whether the stream has said all that is revoked.
-func (r *revoked) ready() bool {
+func (r *revocations) ready() bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return !r.heard.IsZero()
 }
 
 // run follows the stream until ctx ends.
-func (r *revoked) run(ctx context.Context) {
+func (r *revocations) run(ctx context.Context) {
 	pruned := r.now()
 	follower := follow.Follower[*authv1.WatchRevocationsResponse]{
 		Name: "revocations of auth", Logger: r.logger, Receive: receiveRevocations,
@@ -145,7 +145,7 @@ func receiveRevocations(stream follow.Stream[*authv1.WatchRevocationsResponse], 
 
 // takeKeys takes over the signing keys of a message. A stream of an auth from
 // before they came along has none: that auth has the same keys while it runs.
-func (r *revoked) takeKeys(ctx context.Context, message *authv1.WatchRevocationsResponse, first bool) error {
+func (r *revocations) takeKeys(ctx context.Context, message *authv1.WatchRevocationsResponse, first bool) error {
 	keys := message.GetSigningKeys().GetKeys()
 	switch {
 	case message.GetSigningKeys() != nil:
@@ -165,7 +165,7 @@ func (r *revoked) takeKeys(ctx context.Context, message *authv1.WatchRevocations
 }
 
 // take takes over what a message says.
-func (r *revoked) take(message *authv1.WatchRevocationsResponse) {
+func (r *revocations) take(message *authv1.WatchRevocationsResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
@@ -190,7 +190,7 @@ func (r *revoked) take(message *authv1.WatchRevocationsResponse) {
 }
 
 // prune drops what concerns no token that is still valid.
-func (r *revoked) prune(now time.Time) {
+func (r *revocations) prune(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, until := range r.sessions {

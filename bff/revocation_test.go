@@ -187,7 +187,7 @@ func TestAStreamThatEndsOrFallsSilentIsOpenedAgain(t *testing.T) {
 
 func TestWhatConcernsNoLiveTokenIsForgotten(t *testing.T) {
 	t.Parallel()
-	r := newRevoked(nil, nil, nil, discard)
+	r := newRevocations(nil, nil, nil, discard)
 	now := time.Now()
 	r.now = func() time.Time { return now }
 	r.take(news(sessionRevoked(session, 60), versionsRevoked(alice, 2, 60), versionsRevoked(bob, 2, 120)))
@@ -200,7 +200,7 @@ func TestWhatConcernsNoLiveTokenIsForgotten(t *testing.T) {
 func TestTheGatewayIsReadyOnceItKnowsWhatIsRevoked(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	h.gateway.revoked = newRevoked(nil, nil, nil, discard)
+	h.gateway.revoked = newRevocations(nil, nil, nil, discard)
 	if h.gateway.Ready() == nil {
 		t.Error("it is ready before")
 	}
@@ -417,7 +417,7 @@ func TestAnUnknownKeyIsNoFaultOfTheTokenWhileTheStreamIsSilent(t *testing.T) {
 }
 
 func BenchmarkCheckAmong100000Revocations(b *testing.B) {
-	r := newRevoked(nil, nil, nil, discard)
+	r := newRevocations(nil, nil, nil, discard)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

@@ -212,7 +212,7 @@ func (s *shedder) all() []*queueClass {
 // queued waits for a slot in the method's class. The slot is given back before the
 // answer is sent, for how long that takes is the caller's to say. It is an
 // [rpc.Step].
-func (s *Service) queued(plan *rpc.Plan) (connect.ServerInterceptor, error) {
+func (s *Service) waitInQueue(plan *rpc.Plan) (connect.ServerInterceptor, error) {
 	if s.shedder == nil {
 		return nil, nil
 	}
