@@ -11,6 +11,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/page"
 )
 
 // auditService implements authv1.AuditServiceHandler.
@@ -24,8 +25,6 @@ var (
 	eventName       = regexp.MustCompile(`^[a-z_.]*$`)
 	errEventUnknown = fault.Invalid(fault.ReasonInvalid, "event", "name an event such as session.login, or the beginning of some up to a dot, such as session.")
 )
-
-var errAuditPageToken = fault.Invalid("PAGE_TOKEN_INVALID", "page_token", "is damaged or of another query: repeat the query that it came from, or begin again without a token")
 
 // ListAuditEvents implements authv1.AuditServiceHandler. The pages contain
 // every event once that existed when the first was read; later events are newer.
@@ -43,18 +42,18 @@ func (s *auditService) ListAuditEvents(ctx context.Context, req *authv1.ListAudi
 	if req.GetEndTime() != nil {
 		query.Before = audit.LeastID(req.GetEndTime().AsTime())
 	}
-	page := query
+	rest := query
 	if req.GetPageToken() != "" {
 		var ok bool
-		if page.Before, ok = query.Parse(req.GetPageToken()); !ok {
-			return nil, errAuditPageToken
+		if rest.Before, ok = query.Parse(req.GetPageToken()); !ok {
+			return nil, page.ErrToken
 		}
 	}
 	size := int(req.GetPageSize())
 	if size == 0 {
 		size = defaultAuditPage
 	}
-	found, err := audit.List(ctx, s.db, page, size+1) // one more shows that another page follows
+	found, err := audit.List(ctx, s.db, rest, size+1) // one more shows that another page follows
 	if err != nil {
 		return nil, err
 	}

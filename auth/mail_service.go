@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"time"
 
@@ -16,7 +15,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
-	"gatehouse/internal/opaque"
+	"gatehouse/internal/page"
 )
 
 // mailService implements authv1.MailServiceHandler.
@@ -26,7 +25,6 @@ type mailService struct {
 }
 
 var (
-	errMailPageToken = fault.Invalid("PAGE_TOKEN_INVALID", "page_token", "is damaged or of another query: repeat the query that it came from, or begin again without a token")
 	errMailNotFound  = fault.New(connect.CodeNotFound, "MAIL_NOT_FOUND", "There is no such mail. List the mails for the ids of those that are kept.")
 	errMailNotFailed = fault.New(connect.CodeFailedPrecondition, "MAIL_NOT_FAILED", "This mail hasn't been given up. Only one that has can be tried again.")
 	errMailErased    = fault.New(connect.CodeFailedPrecondition, "MAIL_ERASED", "What this mail said has been erased. Do what caused it again.")
@@ -63,8 +61,8 @@ func (s *mailService) ListMails(ctx context.Context, req *authv1.ListMailsReques
 	var after uuid.UUID
 	if token := req.GetPageToken(); token != "" {
 		var ok bool
-		if after, ok = parseMailToken(req.GetStatus(), token); !ok {
-			return nil, errMailPageToken
+		if after, ok = mailPages(req.GetStatus()).ParseID(token); !ok {
+			return nil, page.ErrToken
 		}
 		statement += pastMail
 	}
@@ -81,34 +79,24 @@ func (s *mailService) ListMails(ctx context.Context, req *authv1.ListMailsReques
 	if err != nil {
 		return nil, fmt.Errorf("list mails: %w", err)
 	}
-	page := &authv1.ListMailsResponse{Mails: mails}
+	response := &authv1.ListMailsResponse{Mails: mails}
 	if len(mails) > size {
-		page.Mails = mails[:size]
+		response.Mails = mails[:size]
 		last, err := uuid.Parse(mails[size-1].GetId())
 		if err != nil {
 			return nil, fmt.Errorf("read a mail's id: %w", err)
 		}
-		page.NextPageToken = mailToken(req.GetStatus(), last)
+		response.NextPageToken = mailPages(req.GetStatus()).Token(last[:])
 	}
-	return page, nil
+	return response, nil
 }
 
-// A page token is base64url of a checksum, which covers the status asked for,
-// and the last mail's id.
-const mailSumLength = 16
-
-func mailToken(status authv1.MailStatus, last uuid.UUID) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "mail page token 1: %d %s", status, last))
-	return opaque.Encode("", append(sum[:mailSumLength:mailSumLength], last[:]...))
-}
-
-func parseMailToken(status authv1.MailStatus, token string) (uuid.UUID, bool) {
-	raw, ok := opaque.Decode("", token)
-	if !ok || len(raw) != mailSumLength+len(uuid.UUID{}) {
-		return uuid.UUID{}, false
+// mailPages makes page tokens whose position is the last mail's id.
+func mailPages(status authv1.MailStatus) page.Query {
+	return func(position []byte) []byte {
+		last, _ := uuid.FromBytes(position)
+		return fmt.Appendf(nil, "mail page token 1: %d %s", status, last)
 	}
-	last := uuid.UUID(raw[mailSumLength:])
-	return last, mailToken(status, last) == token
 }
 
 func scanMail(row pgx.Row) (*authv1.Mail, error) {

@@ -72,7 +72,7 @@ func BenchmarkComposeGetMeApart(b *testing.B) { benchmarkGetMe(b, world{apart: t
 func benchmarkGetMe(b *testing.B, w world) {
 	h := open(b, w)
 	ctx := context.WithValue(b.Context(), principalKey{}, &principal{userID: alice, sessionID: session})
-	service := accountService{h.gateway}
+	service := h.gateway.account
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := service.GetMe(ctx, &bffv1.GetMeRequest{}); err != nil {

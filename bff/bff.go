@@ -10,7 +10,6 @@
 package bff
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -24,8 +23,12 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/answercache"
+	"gatehouse/internal/policy"
+	"gatehouse/internal/rest"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/telemetry"
+	"gatehouse/web"
 )
 
 // Config is what the gateway needs.
@@ -59,29 +62,27 @@ type Config struct {
 	Logger *slog.Logger
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
+	// Step is called between the steps of what must survive a crash, by tests
+	// that end the process there; nil otherwise.
+	Step func(name string)
 }
 
 // Service is the gateway.
 type Service struct {
-	accounts authv1.AccountServiceClient
-	sessions authv1.SessionServiceClient
-	links    authv1.LinkServiceClient
-	audit    authv1.AuditServiceClient
-	mails    authv1.MailServiceClient
-	profiles usersv1.ProfileServiceClient
+	auth     *authService
+	account  *accountService
+	user     *userService
+	identity *identity
 	verifier *verifier
-	revoked  *revoked
-	cache    *cache
-	cookies  *cookies
-	proxies  []netip.Prefix
-	rates    *rates   // nil for none
-	shedder  *shedder // nil for as much as comes
-	intake   *intake  // nil for as much as comes
-	// unbelieved sees to it that one line of the log is enough.
-	unbelieved sync.Once
-	logger     *slog.Logger
-	rpc        *rpc.Server
-	handler    http.Handler
+	revoked  *revocations
+	cache    *answercache.Cache
+	changes  changeFeeds
+	proxies  *proxies
+	rates    *rates   // nil without rate limits
+	shedder  *shedder // nil without queues
+	intake   *intake  // nil without bounds on unread requests
+	rpc      *rpc.Server
+	handler  http.Handler
 }
 
 // compressMinBytes is the size from which answers are compressed: below it,
@@ -91,19 +92,10 @@ const compressMinBytes = 1024
 // New builds the gateway. It returns an error when a method that it serves has
 // no policy, one that it can't enforce, or one that config would loosen.
 func New(config Config) (*Service, error) {
-	s := &Service{
-		accounts: authv1.NewAccountServiceClient(config.Auth),
-		sessions: authv1.NewSessionServiceClient(config.Auth),
-		links:    authv1.NewLinkServiceClient(config.Auth),
-		audit:    authv1.NewAuditServiceClient(config.Auth),
-		mails:    authv1.NewMailServiceClient(config.Auth),
-		profiles: usersv1.NewProfileServiceClient(config.Users),
-		proxies:  config.TrustedProxies,
-		logger:   config.Logger,
-	}
-	if err := keepsNoSecrets(keptParts...); err != nil {
+	if err := checkNoSecrets(cacheableParts...); err != nil {
 		return nil, err
 	}
+	s := &Service{proxies: &proxies{trusted: config.TrustedProxies, logger: config.Logger}}
 	var err error
 	if config.Throttle {
 		if s.rates, err = newRates(config); err != nil {
@@ -111,47 +103,85 @@ func New(config Config) (*Service, error) {
 		}
 		s.shedder = newShedder(config)
 	}
-	// What can be refused comes first: a verifier has a goroutine.
-	s.rpc, err = s.newServer(config)
-	if err != nil {
-		return nil, err
-	}
 	if s.verifier, err = newVerifier(config.PublicURL, config.Logger); err != nil {
 		return nil, err
 	}
-	s.revoked = newRevoked(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier, config.Logger)
-	sources := newSources(config.Origins, config.Logger)
-	s.cache, err = newCache(cmp.Or(config.CacheBytes, defaultCacheBytes),
-		authChanges(authv1.NewChangeServiceClient(config.Auth), config.Logger),
-		usersChanges(usersv1.NewChangeServiceClient(config.Users), config.Logger))
-	if err != nil {
+	if s.cache, err = newCache(config.CacheBytes, func(kinds []string) bool { return s.changes.current(kinds) }); err != nil {
 		s.verifier.stop()
 		return nil, err
 	}
-	s.cookies = newCookies(s, config, sources)
-	handler := s.cookies.handler(s.mux(config))
-	if config.Throttle {
-		s.intake = newIntake(s)
-		handler = s.turnAway(s.intake.handler(handler))
+	s.join(config)
+	if s.rpc, err = s.newServer(config); err != nil {
+		s.verifier.stop()
+		s.cache.Close()
+		return nil, err
 	}
-	s.handler = sources.handler(handler)
+	handler := s.identity.cookies.handler(s.mux(config))
+	if config.Throttle {
+		s.intake = newIntake(s.rpc.Methods(), func(r *http.Request) netip.Prefix { return flowOf(s.proxies.addressOfRequest(r)).Network })
+		handler = s.shedEarly(s.intake.handler(handler))
+	}
+	s.handler = s.identity.cookies.sources.handler(handler)
 	return s, nil
+}
+
+// join makes the parts of the gateway that call services.
+func (s *Service) join(config Config) {
+	s.revoked = newRevocations(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier.take, config.Logger)
+	s.changes = changeFeeds{
+		newAuthFeed(authv1.NewChangeServiceClient(config.Auth), s.cache, config.Logger),
+		newUsersFeed(usersv1.NewChangeServiceClient(config.Users), s.cache, config.Logger),
+	}
+	users := &directory{
+		accounts: authv1.NewAccountServiceClient(config.Auth), sessions: authv1.NewSessionServiceClient(config.Auth),
+		audit: authv1.NewAuditServiceClient(config.Auth), profiles: usersv1.NewProfileServiceClient(config.Users),
+		clientInfo: s.proxies.clientInfo, logger: config.Logger, step: config.Step,
+	}
+	if users.step == nil {
+		users.step = func(string) {}
+	}
+	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.limitAddress}
+	cookies := &cookies{
+		sources: newWebOrigins(config.Origins, config.Logger), sessions: users.sessions, verifier: s.verifier, revoked: s.revoked,
+		serves:   func(path string) bool { return s.rpc.Serves(path) },
+		identify: s.identity.identify, limit: s.limitAddress, clientInfo: s.proxies.clientInfo,
+	}
+	cookies.protect(config.Cookies, config.PublicURL)
+	s.identity.cookies = cookies
+	links := authv1.NewLinkServiceClient(config.Auth)
+	s.auth = &authService{directory: users, links: links, identity: s.identity, cookies: cookies, cache: s.cache}
+	s.account = &accountService{directory: users, links: links, cookies: cookies, cache: s.cache}
+	s.user = &userService{directory: users, mails: authv1.NewMailServiceClient(config.Auth)}
 }
 
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
-		Logger: config.Logger, ClientIP: s.addressOf, Authorizer: s.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
-		Interceptors: rpc.Interceptors{CrossOrigin: crossOrigin, Rate: s.rated, Idempotency: keyed, Cache: s.keeps, Queue: s.queued},
+		Logger: config.Logger, ClientIP: s.proxies.addressOf, Authorizer: s.identity.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
+		Interceptors: rpc.Interceptors{CrossOrigin: refuseCrossOrigin, Rate: s.limitRate, Idempotency: readIdempotencyKey, Cache: s.cacheAnswers, Queue: s.waitInQueue},
 	}, s.register)
 }
 
 func (s *Service) register(server *connect.Server) {
-	bffv1.RegisterAuthServiceHandler(server, s)
-	bffv1.RegisterAccountServiceHandler(server, accountService{s})
-	bffv1.RegisterUserServiceHandler(server, s)
+	bffv1.RegisterAuthServiceHandler(server, s.auth)
+	bffv1.RegisterAccountServiceHandler(server, s.account)
+	bffv1.RegisterUserServiceHandler(server, s.user)
 }
 
-// ServeHTTP serves the public API and the pages beside it.
+// mux serves the API, the signing keys, the status and the pages.
+func (s *Service) mux(config Config) *rpc.Mux {
+	mux := s.rpc.Mux(s.Ready)
+	rest.Handle(mux, "/api/")
+	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.verifier.serveJWKS))
+	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip})
+	for _, pattern := range site.Patterns() {
+		mux.Handle(pattern, policy.Anyone(), site)
+	}
+	own := Part{Name: "gateway", Check: func(context.Context) error { return s.Ready() }}
+	mux.Handle("GET /status.json", policy.Anyone(), &statusHandler{parts: append([]Part{own}, config.Parts...), now: time.Now})
+	return mux
+}
+
+// ServeHTTP serves the public API and the pages.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
 // Run keeps the signing keys, the revocations and what is kept of answers
@@ -159,7 +189,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.
 func (s *Service) Run(ctx context.Context) {
 	defer s.verifier.stop()
 	var group sync.WaitGroup
-	group.Go(func() { s.cache.run(ctx) })
+	group.Go(func() { s.changes.run(ctx); s.cache.Close() })
 	if s.rates != nil {
 		group.Go(func() { s.rates.callers.Run(ctx) })
 	}

@@ -76,7 +76,7 @@ func BenchmarkKept(b *testing.B) {
 func specOfMe(h *house) connect.Spec {
 	for _, plan := range h.gateway.rpc.Methods() {
 		if plan.Procedure == bffv1.AccountServiceGetMeProcedure {
-			return specOf(plan)
+			return connect.Spec{Procedure: plan.Procedure, Schema: plan.Descriptor, IdempotencyLevel: connect.IdempotencyNoSideEffects}
 		}
 	}
 	panic("no GetMe")
@@ -91,7 +91,7 @@ func BenchmarkCoalescing(b *testing.B) {
 	rounds := 0
 	for b.Loop() {
 		rounds++
-		h.gateway.cache.purges.purgeAll()
+		h.gateway.cache.InvalidateAll()
 		var callers sync.WaitGroup
 		for range 1000 {
 			callers.Go(func() {

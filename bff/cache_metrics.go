@@ -4,68 +4,59 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"gatehouse/internal/answercache"
 )
 
-// cacheResult is how a call of a method whose answers may be kept was answered.
-type cacheResult int
+var cacheResults = [...]string{
+	answercache.Hit: "hit", answercache.Miss: "miss", answercache.Coalesced: "coalesced", answercache.Bypassed: "bypassed",
+}
 
-const (
-	cacheHit cacheResult = iota
-	cacheMiss
-	cacheCoalesced
-	cacheBypassed
-)
-
-var cacheResults = [...]string{cacheHit: "hit", cacheMiss: "miss", cacheCoalesced: "coalesced", cacheBypassed: "bypassed"}
-
-// cacheCounts are a method's labels for each result, made once: a hit costs next
-// to nothing, and its counting may cost no more.
-type cacheCounts [len(cacheResults)]metric.MeasurementOption
-
-func newCacheCounts(procedure string) *cacheCounts {
-	var counts cacheCounts
+// cacheCounter returns the function that counts how a method's calls are answered.
+// The labels are made once: a hit costs next to nothing, and so must counting it.
+func cacheCounter(procedure string) func(context.Context, answercache.Result) {
+	var labels [len(cacheResults)]metric.MeasurementOption
 	for result, name := range cacheResults {
-		counts[result] = metric.WithAttributeSet(attribute.NewSet(attribute.String("method", procedure), attribute.String("result", name)))
+		labels[result] = metric.WithAttributeSet(attribute.NewSet(attribute.String("method", procedure), attribute.String("result", name)))
 	}
-	return &counts
-}
-
-func (c *cacheCounts) add(ctx context.Context, result cacheResult) {
-	if cacheCalls.Enabled(ctx) {
-		cacheCalls.Add(ctx, 1, c[result])
+	return func(ctx context.Context, result answercache.Result) {
+		if cacheCalls.Enabled(ctx) {
+			cacheCalls.Add(ctx, 1, labels[result])
+		}
 	}
 }
 
-// Who purged.
+// What invalidated an entry.
 var (
-	purgedByCall = metric.WithAttributeSet(attribute.NewSet(attribute.String("by", "call")))
-	purgedByFeed = metric.WithAttributeSet(attribute.NewSet(attribute.String("by", "feed")))
+	invalidatedByCall = metric.WithAttributeSet(attribute.NewSet(attribute.String("by", "call")))
+	invalidatedByFeed = metric.WithAttributeSet(attribute.NewSet(attribute.String("by", "feed")))
 )
 
-func countPurges(ctx context.Context, tags int, by metric.MeasurementOption) {
+func countInvalidations(ctx context.Context, tags int, by metric.MeasurementOption) {
 	cachePurges.Add(ctx, int64(tags), by)
 }
 
-func (c *cache) measure(meter metric.Meter) error {
+func measureCache(meter metric.Meter, cache *answercache.Cache, feeds changeFeeds) error {
 	bytes, err1 := meter.Int64ObservableGauge("gatehouse.bff.cache.size", metric.WithUnit("By"),
-		metric.WithDescription("About how much memory kept answers take."))
+		metric.WithDescription("Approximate memory of the cache entries."))
 	current, err2 := meter.Int64ObservableGauge("gatehouse.bff.cache.current",
-		metric.WithDescription("1 while the stream of changes is no older than a second, so that answers are kept."))
+		metric.WithDescription("1 while the feed of changes is no older than a second, so that answers are cached."))
 	if err := errors.Join(err1, err2); err != nil {
-		return fmt.Errorf("measure the cache: %w", err)
+		return fmt.Errorf("register the cache's metrics: %w", err)
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		o.ObserveInt64(bytes, int64(c.kept.WeightedSize()))
-		for _, feed := range c.feeds {
-			o.ObserveInt64(current, oneIf(feed.isCurrent(c.now())), metric.WithAttributes(attribute.String("of", feed.source)))
+		o.ObserveInt64(bytes, cache.Size())
+		for _, feed := range feeds {
+			o.ObserveInt64(current, oneIf(feed.isCurrent(time.Now())), metric.WithAttributes(attribute.String("of", feed.name)))
 		}
 		return nil
 	}, bytes, current)
 	if err != nil {
-		return fmt.Errorf("measure the cache: %w", err)
+		return fmt.Errorf("register the cache's metrics: %w", err)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -17,12 +18,13 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/answercache"
 	"gatehouse/internal/fault"
 )
 
 // keep has the feeds of changes speak for as long as the test may take.
 func (h *house) keep() *house {
-	for _, feed := range h.gateway.cache.feeds {
+	for _, feed := range h.gateway.changes {
 		feed.asOf.Store(int64(time.Hour))
 	}
 	return h
@@ -30,8 +32,8 @@ func (h *house) keep() *house {
 
 // hush has a service's feed of changes fall silent.
 func (h *house) hush(source string) {
-	for _, feed := range h.gateway.cache.feeds {
-		if feed.source == source {
+	for _, feed := range h.gateway.changes {
+		if feed.name == source {
 			feed.asOf.Store(int64(time.Second))
 		}
 	}
@@ -154,16 +156,26 @@ func (w watchedWriter) Write(data []byte) (int, error) {
 // can't come after the answer.
 func TestAWritePurgesBeforeItIsAnswered(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
-	for procedure, write := range map[string]struct{ body, tag string }{
-		bffv1.AccountServiceUpdateMeProcedure: {`{"user":{"firstName":"Grace"}}`, "profile/" + alice},
-		bffv1.UserServiceUpdateUserProcedure:  {`{"user":{"id":"` + bob + `","firstName":"Grace"}}`, "profile/" + bob},
+	h := open(t, world{}).keep()
+	for procedure, write := range map[string]struct{ body, id string }{
+		bffv1.AccountServiceUpdateMeProcedure: {`{"user":{"firstName":"Grace"}}`, alice},
+		bffv1.UserServiceUpdateUserProcedure:  {`{"user":{"id":"` + bob + `","firstName":"Grace"}}`, bob},
 	} {
-		since, written := h.gateway.cache.purges.position(), 0
+		// isValid reports whether an entry of the profile was valid, and stores another.
+		isValid := func() bool {
+			valid := true
+			_, _ = answercache.FetchPart(t.Context(), h.gateway.cache, answercache.Part{Name: "test", ID: write.id, Kinds: []string{"profile"}, TTL: time.Minute},
+				func(context.Context) (*usersv1.Profile, error) { valid = false; return &usersv1.Profile{}, nil })
+			return valid
+		}
+		if isValid(); !isValid() {
+			t.Fatal("the profile is not cached")
+		}
+		written := 0
 		watched := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			h.gateway.ServeHTTP(watchedWriter{w, func() {
-				if written++; h.gateway.cache.purges.spare([]string{write.tag}, since) {
-					t.Errorf("%s is answered before %s is purged", procedure, write.tag)
+				if written++; written == 1 && isValid() {
+					t.Errorf("%s is answered before the profile of %s is invalidated", procedure, write.id)
 				}
 			}}, r)
 		})
@@ -177,8 +189,8 @@ func TestAWritePurgesBeforeItIsAnswered(t *testing.T) {
 
 func TestNoPartThatIsKeptMayHoldSecrets(t *testing.T) {
 	t.Parallel()
-	wantNoError(t, "the parts that are kept", keepsNoSecrets(keptParts...))
-	if err := keepsNoSecrets(append(slices.Clone(keptParts), &authv1.LoginResponse{})...); err == nil || !strings.Contains(err.Error(), "auth.v1.LoginResponse") {
+	wantNoError(t, "the parts that are kept", checkNoSecrets(cacheableParts...))
+	if err := checkNoSecrets(append(slices.Clone(cacheableParts), &authv1.LoginResponse{})...); err == nil || !strings.Contains(err.Error(), "auth.v1.LoginResponse") {
 		t.Errorf("a part with tokens: got %v, want a refusal that names it", err)
 	}
 }
@@ -201,7 +213,7 @@ func TestAChangeOfOnePartReadsThatPartAnew(t *testing.T) {
 		for _, procedure := range change.reads {
 			before[procedure] = h.called(procedure)
 		}
-		h.gateway.cache.purges.purge(change.tag)
+		h.gateway.cache.Invalidate(change.tag)
 		if got := h.asksForMe(t, token); got != len(change.reads) {
 			t.Errorf("after %s changed, GetMe asked the services %d times, want %d", change.tag, got, len(change.reads))
 		}
@@ -218,8 +230,8 @@ func TestAChangeOfOnePartReadsThatPartAnew(t *testing.T) {
 func TestWhatAPurgeOvertookIsNotKept(t *testing.T) {
 	t.Parallel()
 	for name, purge := range map[string]func(*house){
-		"a tag": func(h *house) { h.gateway.cache.purges.purge("profile/" + alice) },
-		"all":   func(h *house) { h.gateway.cache.purges.purgeAll() },
+		"a tag": func(h *house) { h.gateway.cache.Invalidate("profile/" + alice) },
+		"all":   func(h *house) { h.gateway.cache.InvalidateAll() },
 	} {
 		h := open(t, world{}).keep()
 		token := h.token(alice, "user")
@@ -268,7 +280,7 @@ func TestAnOvertakenFetchIsNotKeptThoughItEndsLast(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { _, over := h.getMe(t, token); ended <- over.err }()
 	<-asked
-	h.gateway.cache.purges.purge("profile/" + alice)
+	h.gateway.cache.Invalidate("profile/" + alice)
 	close(release)
 	wantNoError(t, "the read that was overtaken", <-ended)
 	answer(h.backend, usersv1.ProfileServiceGetProfileProcedure, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
@@ -292,7 +304,7 @@ func TestASilentFeedMeansPassingTheCacheBy(t *testing.T) {
 	if first, second := h.asksForMe(t, token), h.asksForMe(t, token); first != 3 || second != 0 {
 		t.Fatalf("with the feeds, GetMe asked the services %d and %d times, want 3 and 0: what was fetched in silence isn't kept", first, second)
 	}
-	h.hush(sourceUsers)
+	h.hush(feedUsers)
 	for range 2 {
 		if got := h.asksForMe(t, token); got != 1 {
 			t.Errorf("while users' feed is silent, GetMe asked the services %d times, want once: for what users could have changed", got)
@@ -307,7 +319,7 @@ func TestASilentFeedMeansPassingTheCacheBy(t *testing.T) {
 	if first, second := sessions(), sessions(); first != 1 || second != 0 {
 		t.Errorf("while users' feed is silent, ListSessions asked the services %d and %d times, want 1 and 0", first, second)
 	}
-	h.hush(sourceAuth)
+	h.hush(feedAuth)
 	if got := sessions(); got != 1 {
 		t.Errorf("while auth's feed is silent, ListSessions asked the services %d times, want once", got)
 	}
@@ -328,7 +340,7 @@ func TestAnswersThatFailOrLackSomethingAreNotKept(t *testing.T) {
 	if got := h.called(authv1.SessionServiceListSessionsProcedure); got != 2 {
 		t.Errorf("the missing part was asked for %d times, want 2", got)
 	}
-	h.gateway.cache.purges.purgeAll()
+	h.gateway.cache.InvalidateAll()
 	h.fail(authv1.AccountServiceGetAccountProcedure, errNoUser)
 	before := h.called(authv1.AccountServiceGetAccountProcedure)
 	for range 2 {
@@ -343,46 +355,25 @@ func TestAnswersThatFailOrLackSomethingAreNotKept(t *testing.T) {
 
 func TestAKeptAnswerExpires(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, testCacheEntryExpires)
+}
+
+func testCacheEntryExpires(t *testing.T) {
 	h := open(t, world{}).keep()
-	now := time.Now()
-	h.gateway.cache.now = func() time.Time { return now }
 	token := h.token(alice, "user")
 	h.asksForMe(t, token)
-	now = now.Add(9 * time.Second)
-	h.gateway.cache.purges.purge("profile/" + alice) // the other parts are 9 s old
+	time.Sleep(9 * time.Second)
+	h.gateway.cache.Invalidate("profile/" + alice) // the other parts are 9 s old
 	if got := h.asksForMe(t, token); got != 1 {
 		t.Fatalf("GetMe asked the services %d times, want once", got)
 	}
-	now = now.Add(time.Second / 2)
+	time.Sleep(time.Second / 2)
 	if got := h.asksForMe(t, token); got != 0 {
 		t.Errorf("after 9.5 s, GetMe asked the services %d times, want 0", got)
 	}
-	now = now.Add(time.Second)
+	time.Sleep(time.Second)
 	if got := h.asksForMe(t, token); got != 2 {
 		t.Errorf("after 10.5 s, GetMe asked the services %d times, want 2: for the parts that are so old", got)
-	}
-}
-
-func TestWhatIsKeptIsBounded(t *testing.T) {
-	t.Parallel()
-	const bound = 64 << 10
-	c, err := newCache(bound)
-	wantNoError(t, "newCache", err)
-	defer c.stop()
-	for i := range 2000 {
-		message := &bffv1.GetUserResponse{User: &bffv1.User{FirstName: fmt.Sprint(i), LastName: "Lovelace"}}
-		c.keep(keyOf(fmt.Sprint(i), nil, nil), &keptAnswer{message: message, size: 100, last: time.Now().Add(time.Minute)}, nil)
-	}
-	c.kept.CleanUp()
-	if got := c.kept.WeightedSize(); got > bound || got < bound/2 {
-		t.Errorf("2000 answers take %d bytes, want at most %d and not much less", got, bound)
-	}
-	var p purges
-	for i := range mostMarks + 10 {
-		p.purge(fmt.Sprint("account/", i))
-	}
-	if len(p.marks) > mostMarks || p.spare([]string{"account/1"}, 0) || !p.spare([]string{"account/1"}, p.position()) {
-		t.Errorf("%d marks are remembered, want at most %d; what was purged stays purged, and what is new is not", len(p.marks), mostMarks)
 	}
 }
 
@@ -406,7 +397,7 @@ func told(after time.Duration, complete bool, tags ...string) *usersv1.WatchChan
 // database was asked.
 func TestAMessageThatComesLateIsNoNews(t *testing.T) {
 	t.Parallel()
-	f := usersChanges(nil, discard)
+	f := newUsersFeed(nil, &recordedInvalidations{}, discard)
 	opened := time.Now()
 	now := opened
 	f.now = func() time.Time { return now }
@@ -424,7 +415,7 @@ func TestAMessageThatComesLateIsNoNews(t *testing.T) {
 		{"one of a clock that runs ahead", 11 * time.Second, 20 * time.Second, true, true},
 	} {
 		now = opened.Add(step.at)
-		if got := f.take(t.Context(), told(step.after, false), opened); got != step.news || f.isCurrent(now) != step.currents {
+		if got := f.apply(t.Context(), told(step.after, false), opened); got != step.news || f.isCurrent(now) != step.currents {
 			t.Errorf("%s: news %v, current %v; want %v, %v", step.what, got, f.isCurrent(now), step.news, step.currents)
 		}
 	}
@@ -435,16 +426,55 @@ func TestAMessageThatComesLateIsNoNews(t *testing.T) {
 
 func TestAFeedPurgesWhatItTells(t *testing.T) {
 	t.Parallel()
-	f := usersChanges(nil, discard)
-	since := f.purges.position()
-	f.take(t.Context(), told(0, false, "profile/1"), time.Now())
-	if f.purges.spare([]string{"profile/1"}, since) || !f.purges.spare([]string{"profile/2"}, since) {
-		t.Error("of two profiles, not the one that changed was purged")
+	cache := &recordedInvalidations{}
+	f := newUsersFeed(nil, cache, discard)
+	f.apply(t.Context(), told(0, false, "profile/1"), time.Now())
+	if got := fmt.Sprint(cache.tags, cache.all); got != "[profile/1] 0" {
+		t.Errorf("of one profile that changed: got %s, want it invalidated", got)
 	}
-	f.take(t.Context(), told(0, true), time.Now())
-	if f.purges.spare([]string{"profile/2"}, since) || f.purges.spare(nil, since) {
-		t.Error("when it isn't known what changed, something stayed")
+	f.apply(t.Context(), told(0, true), time.Now())
+	if cache.all != 1 {
+		t.Errorf("when it is not known what changed: everything was invalidated %d times, want once", cache.all)
 	}
+}
+
+// recordedInvalidations are what a feed invalidates.
+type recordedInvalidations struct {
+	tags []string
+	all  int
+}
+
+func (r *recordedInvalidations) Invalidate(tags ...string) { r.tags = append(r.tags, tags...) }
+func (r *recordedInvalidations) InvalidateAll()            { r.all++ }
+
+func TestWhatIsFetchedWhileAFeedFallsSilentIsNotKept(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{}).keep()
+	token := h.token(alice, "user")
+	answer(h.backend, authv1.SessionServiceListSessionsProcedure, func(context.Context, *authv1.ListSessionsRequest) (*authv1.ListSessionsResponse, error) {
+		h.hush(feedAuth)
+		return &authv1.ListSessionsResponse{}, nil
+	})
+	for i := range 2 {
+		h.keep()
+		got := h.asks(t, "ListSessions", func() error {
+			_, over := ask(t, h.accounts.ListSessions, &bffv1.ListSessionsRequest{}, token)
+			return over.err
+		})
+		if got != 1 {
+			t.Errorf("ListSessions %d asked auth %d times, want once", i, got)
+		}
+	}
+}
+
+// A caller's own deadline is kept though the others' answer takes longer.
+func TestAWaiterKeepsItsOwnDeadline(t *testing.T) {
+	t.Parallel()
+	h := open(t, world{served: true}).keep()
+	h.hang(authv1.AccountServiceGetAccountProcedure)
+	h.within("Connect-Timeout-Ms", "100")
+	_, over := h.getMe(t, h.token(alice, "user"))
+	wantError(t, "GetMe within 100 ms", over, http.StatusGatewayTimeout, connect.CodeDeadlineExceeded, fault.ReasonDeadline)
 }
 
 const meByGet = "/bff.v1.AccountService/GetMe?connect=v1&encoding=json&message=%7B%7D"
@@ -487,7 +517,7 @@ func TestWhoHasTheAnswerGetsA304(t *testing.T) {
 		answer(h.backend, usersv1.ProfileServiceGetProfileProcedure, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 			return &usersv1.GetProfileResponse{Profile: &usersv1.Profile{Id: req.GetProfileId(), FirstName: "Grace"}}, nil
 		})
-		h.gateway.cache.purges.purge("profile/" + alice)
+		h.gateway.cache.Invalidate("profile/" + alice)
 		changed, text := h.get(t, meByGet, append(bearer, "If-None-Match", tag)...)
 		if changed.StatusCode != http.StatusOK || changed.Header.Get("Etag") == tag || text == body {
 			t.Errorf("%s: once it changed, got %s, ETag %s", name, changed.Status, changed.Header.Get("Etag"))

@@ -45,7 +45,7 @@ func (c *clockOffset) note(message *authv1.WatchRevocationsResponse, now time.Ti
 }
 
 // authClock returns what is known of auth's clock.
-func (r *revoked) authClock() clockOffset {
+func (r *revocations) authClock() clockOffset {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.clock

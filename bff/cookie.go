@@ -38,8 +38,18 @@ var errCookiesNeedHTTPS = fault.New(connect.CodeFailedPrecondition, "COOKIES_NEE
 
 // cookies carries tokens to and from browsers.
 type cookies struct {
-	gateway *Service
-	sources *sources
+	sources  *webOrigins
+	sessions authv1.SessionServiceClient
+	verifier *verifier
+	revoked  *revocations
+	// serves reports whether a path is a method's.
+	serves func(path string) bool
+	// identify returns whose access token it is.
+	identify func(ctx context.Context, token string) (*principal, error)
+	// limit holds the caller's address to its rate.
+	limit func(context.Context) error
+	// clientInfo returns who calls, and from which IP address and user agent.
+	clientInfo func(context.Context) *authv1.Origin
 	// The names' prefix and the attribute for https: "__Host-" binds a cookie to
 	// the host that set it (RFC 6265bis, section 4.1.3.2).
 	prefix string
@@ -63,13 +73,13 @@ const (
 	CookiesLocalhost CookieProfile = "localhost"
 )
 
-func newCookies(gateway *Service, config Config, sources *sources) *cookies {
-	c := &cookies{gateway: gateway, sources: sources, prefix: "__Host-", secure: true, usable: true}
-	parsed, err := url.Parse(config.PublicURL)
-	if config.Cookies != CookiesSecure && err == nil && parsed.Scheme != "https" {
+// protect sets how the cookies are protected.
+func (c *cookies) protect(profile CookieProfile, publicURL string) {
+	c.prefix, c.secure, c.usable = "__Host-", true, true
+	parsed, err := url.Parse(publicURL)
+	if profile != CookiesSecure && err == nil && parsed.Scheme != "https" {
 		c.prefix, c.secure, c.usable = "", false, IsLoopback(parsed.Hostname())
 	}
-	return c
 }
 
 // IsLoopback reports whether a host is this machine by its name: browsers trust
@@ -83,7 +93,7 @@ func (c *cookies) refreshName() string { return c.prefix + "gatehouse-refresh" }
 func (c *cookies) deviceName() string  { return c.prefix + "gatehouse-device" }
 
 // borne is what a request's cookies hold, and what stands against using them.
-type borne struct {
+type carriedCookies struct {
 	access, refresh, device string
 	// others are further cookies of the same names; nil without.
 	others *otherCookies
@@ -102,7 +112,7 @@ type otherCookies struct{ access, refresh []string }
 // maxSameName bounds how many cookies of one name are tried.
 const maxSameName = 4
 
-func (b borne) accessTokens() []string {
+func (b carriedCookies) accessTokens() []string {
 	if b.others == nil {
 		return []string{b.access}
 	}
@@ -110,7 +120,7 @@ func (b borne) accessTokens() []string {
 }
 
 // refreshTokens returns the refresh tokens to try, in order; nil without any.
-func (b borne) refreshTokens() []string {
+func (b carriedCookies) refreshTokens() []string {
 	switch {
 	case b.refresh == "":
 		return nil
@@ -135,11 +145,11 @@ func firstGood[T any](tokens []string, try func(string) (T, error)) (T, error) {
 	return result, err
 }
 
-type borneKey struct{}
+type carriedCookiesKey struct{}
 
 // borneBy returns what the request's cookies hold; nothing if it has none.
-func borneBy(ctx context.Context) borne {
-	found, _ := ctx.Value(borneKey{}).(borne)
+func carriedBy(ctx context.Context) carriedCookies {
+	found, _ := ctx.Value(carriedCookiesKey{}).(carriedCookies)
 	return found
 }
 
@@ -151,8 +161,8 @@ func (c *cookies) handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if found := c.of(r); found != (borne{}) {
-			r = r.WithContext(context.WithValue(r.Context(), borneKey{}, found))
+		if found := c.of(r); found != (carriedCookies{}) {
+			r = r.WithContext(context.WithValue(r.Context(), carriedCookiesKey{}, found))
 		}
 		r.Header.Del("Cookie")
 		next.ServeHTTP(w, r)
@@ -161,12 +171,12 @@ func (c *cookies) handler(next http.Handler) http.Handler {
 
 // of returns what a request's cookies hold. A request with an Authorization
 // header stands on that alone.
-func (c *cookies) of(r *http.Request) borne {
-	var found borne
+func (c *cookies) of(r *http.Request) carriedCookies {
+	var found carriedCookies
 	asked := wantsCookies(r.Header.Get(sessionModeHeader))
 	if r.Header.Get("Authorization") == "" {
 		access, refresh := values(r, c.accessName()), values(r, c.refreshName())
-		found = borne{access: access[0], refresh: refresh[0], device: values(r, c.deviceName())[0]}
+		found = carriedCookies{access: access[0], refresh: refresh[0], device: values(r, c.deviceName())[0]}
 		if len(access)+len(refresh) > 2 {
 			found.others = &otherCookies{access: access[1:], refresh: refresh[1:]}
 		}
@@ -184,14 +194,14 @@ func (c *cookies) of(r *http.Request) borne {
 }
 
 // session reports whether the cookies are of one.
-func (b borne) session() bool { return b.access != "" || b.refresh != "" }
+func (b carriedCookies) session() bool { return b.access != "" || b.refresh != "" }
 
 // crossOrigin refuses calls that a strange page has a browser send. It is an
-// [rpc.Step].
-func crossOrigin(*policy.Method) (connect.ServerInterceptor, error) {
+// [rpc.Interceptor].
+func refuseCrossOrigin(*policy.Method) (connect.ServerInterceptor, error) {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-			if refusal := borneBy(ctx).refusal; refusal != nil {
+			if refusal := carriedBy(ctx).refusal; refusal != nil {
 				return refusal
 			}
 			return next(ctx, spec, stream)
@@ -199,10 +209,10 @@ func crossOrigin(*policy.Method) (connect.ServerInterceptor, error) {
 	}, nil
 }
 
-// identify returns whose session the cookies are of. One that is about to expire
+// identifySession returns whose session the cookies are of. One that is about to expire
 // is refreshed, and goes back with the answer.
-func (c *cookies) identify(ctx context.Context, info *connect.CallInfo, held borne) (*principal, error) {
-	who, err := firstGood(held.accessTokens(), func(token string) (*principal, error) { return c.gateway.identify(ctx, token) })
+func (c *cookies) identifySession(ctx context.Context, info *connect.CallInfo, held carriedCookies) (*principal, error) {
+	who, err := firstGood(held.accessTokens(), func(token string) (*principal, error) { return c.identify(ctx, token) })
 	if held.refresh == "" || !c.isExpiring(who, err) {
 		return who, err
 	}
@@ -211,7 +221,7 @@ func (c *cookies) identify(ctx context.Context, info *connect.CallInfo, held bor
 		// The cookies stay: the next call may fare better, and a browser's other call
 		// may have been given better ones. What still counts still does.
 		if err == nil {
-			err = c.gateway.revoked.check(ctx, who)
+			err = c.revoked.check(ctx, who)
 		}
 		if connect.CodeOf(err) == connect.CodeUnauthenticated {
 			err = failure
@@ -219,12 +229,12 @@ func (c *cookies) identify(ctx context.Context, info *connect.CallInfo, held bor
 		return who, err
 	}
 	c.set(info.ResponseHeader().Add, fresh)
-	return c.gateway.verifier.verify(fresh.GetAccessToken())
+	return c.verifier.verify(fresh.GetAccessToken())
 }
 
 // isCall reports whether the request is one for a method: pages need no session.
 func (c *cookies) isCall(r *http.Request) bool {
-	return c.gateway.rpc.Serves(r.URL.Path) || strings.HasPrefix(r.URL.Path, "/api/")
+	return c.serves(r.URL.Path) || strings.HasPrefix(r.URL.Path, "/api/")
 }
 
 // values returns what the request's cookies of a name hold, each once, the empty
@@ -263,25 +273,25 @@ func (c *cookies) isExpiring(who *principal, err error) bool {
 	if err != nil {
 		return connect.CodeOf(err) == connect.CodeUnauthenticated
 	}
-	return c.gateway.verifier.now().Add(refreshAhead).After(who.expire) || c.gateway.revoked.isStale(who)
+	return c.verifier.now().Add(refreshAhead).After(who.expire) || c.revoked.isStale(who)
 }
 
 // refreshed exchanges a refresh token, once for all of a browser's calls that
 // come with it. The key lets auth tell a repetition, by this gateway or another,
 // from a theft: it follows from the token.
 func (c *cookies) refreshed(ctx context.Context, token string) (*authv1.Tokens, error) {
-	if err := c.gateway.limited(ctx); err != nil { // for auth is asked, whatever is known of the access token
+	if err := c.limit(ctx); err != nil { // for auth is asked, whatever is known of the access token
 		return nil, err
 	}
-	origin := c.gateway.origin(ctx)
+	origin := c.clientInfo(ctx)
 	sum := sha256.Sum256([]byte("cookie refresh " + token))
 	key := base64.RawURLEncoding.EncodeToString(sum[:])
 	result := c.flight.DoChan(key, func() (any, error) {
 		// A browser that goes away must not undo it for its other calls.
 		ctx, cancel := rpc.Detached(ctx, writeLimit)
 		defer cancel()
-		return fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
-			return c.gateway.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: key, Origin: origin})
+		return callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
+			return c.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: key, Origin: origin})
 		})
 	})
 	select {
@@ -328,13 +338,13 @@ func (c *cookies) handOver(ctx context.Context, tokens *authv1.Tokens, device st
 // inUse reports whether the call's client keeps its session in cookies.
 func (c *cookies) inUse(ctx context.Context) bool {
 	info, ok := connect.CallInfoForServerContext(ctx)
-	return ok && (wantsCookies(info.RequestHeader().Get(sessionModeHeader)) || borneBy(ctx).refresh != "")
+	return ok && (wantsCookies(info.RequestHeader().Get(sessionModeHeader)) || carriedBy(ctx).refresh != "")
 }
 
 // clear takes a session's cookies away, both of them, whichever came. The
 // device's stays: it only tells that somebody has signed in here before.
 func (c *cookies) clear(ctx context.Context) {
-	if info, ok := connect.CallInfoForServerContext(ctx); ok && borneBy(ctx).keepsSession {
+	if info, ok := connect.CallInfoForServerContext(ctx); ok && carriedBy(ctx).keepsSession {
 		info.ResponseHeader().Add("Set-Cookie", c.cookie(c.accessName(), "", 0))
 		info.ResponseHeader().Add("Set-Cookie", c.cookie(c.refreshName(), "", 0))
 	}

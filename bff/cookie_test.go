@@ -171,7 +171,7 @@ func TestCookiesAreForPagesOfListedOriginsOnly(t *testing.T) {
 func TestAFormCannotUseCookies(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{origins: []string{app}})
-	from := newSources([]string{app}, discard)
+	from := newWebOrigins([]string{app}, discard)
 	for kind, mayUse := range map[string]bool{
 		"application/x-www-form-urlencoded": false, "multipart/form-data; boundary=x": false, "text/plain": false, "Text/Plain;application/json": false, "": false,
 		"application/json": true, "application/proto": true,
@@ -256,8 +256,8 @@ func TestAKeptAnswerComesWithItsCallersOwnCookies(t *testing.T) {
 		if asked := h.backend.called(authv1.AccountServiceGetAccountProcedure) - before; asked != 0 && i > 0 {
 			t.Errorf("call %d: auth was asked %d times for what is kept", i, asked)
 		}
-		if control := response.Header.Get("Cache-Control"); control != privately {
-			t.Errorf("call %d: Cache-Control is %q, want %q", i, control, privately)
+		if control := response.Header.Get("Cache-Control"); control != "private, no-cache" {
+			t.Errorf("call %d: Cache-Control is %q, want %q", i, control, "private, no-cache")
 		}
 		tag = response.Header.Get("Etag")
 	}
@@ -448,7 +448,7 @@ func TestARefusedOriginIsNamedInTheLogOnce(t *testing.T) {
 		h.getMe(t, "", "Origin", publicURL, "Sec-Fetch-Site", "same-origin")
 	}
 	log := h.log.String()
-	if strings.Count(log, "a web origin was refused") != 1 || !strings.Contains(log, "https://evil.example") || !strings.Contains(log, "GATEHOUSE_ORIGINS") {
+	if strings.Count(log, "web origins: call refused") != 1 || !strings.Contains(log, "https://evil.example") || !strings.Contains(log, "GATEHOUSE_ORIGINS") {
 		t.Errorf("the log says %s, want the strange origin once, with the setting", log)
 	}
 }

@@ -28,7 +28,7 @@ var errCookiesCrossSite = fault.New(connect.CodeFailedPrecondition, "COOKIES_CRO
 func isCrossSite(r *http.Request) bool { return r.Header.Get("Sec-Fetch-Site") == "cross-site" }
 
 // sources says which web origins may call, for CORS and for cookies alike.
-type sources struct {
+type webOrigins struct {
 	listed     []string
 	protection *http.CrossOriginProtection
 	logger     *slog.Logger
@@ -45,8 +45,8 @@ const (
 	refusalInterval = time.Minute
 )
 
-func newSources(origins []string, logger *slog.Logger) *sources {
-	s := &sources{listed: origins, protection: http.NewCrossOriginProtection(), logger: logger, logged: map[string]struct{}{}}
+func newWebOrigins(origins []string, logger *slog.Logger) *webOrigins {
+	s := &webOrigins{listed: origins, protection: http.NewCrossOriginProtection(), logger: logger, logged: map[string]struct{}{}}
 	for _, origin := range origins {
 		if strings.HasSuffix(origin, anyPort) {
 			continue
@@ -62,7 +62,7 @@ func newSources(origins []string, logger *slog.Logger) *sources {
 // anyPort ends an origin that stands for all ports of its host.
 const anyPort = ":*"
 
-func (s *sources) lists(origin string) bool {
+func (s *webOrigins) lists(origin string) bool {
 	return slices.ContainsFunc(s.listed, func(listed string) bool {
 		host, many := strings.CutSuffix(listed, anyPort)
 		if !many {
@@ -78,7 +78,7 @@ func (s *sources) lists(origin string) bool {
 
 // mayBegin reports whether a request may begin a session in cookies. A client
 // that is no browser doesn't say where it comes from, and may.
-func (s *sources) mayBegin(r *http.Request) bool {
+func (s *webOrigins) mayBegin(r *http.Request) bool {
 	return s.protection.Check(r) == nil || s.lists(r.Header.Get("Origin"))
 }
 
@@ -86,7 +86,7 @@ func (s *sources) mayBegin(r *http.Request) bool {
 // browser sends them with whatever any page asks for, so it has to show that it
 // was a page of ours: by Sec-Fetch-Site (Fetch Metadata), or by a listed Origin.
 // A write has also to be one that a form could not have sent.
-func (s *sources) mayUse(r *http.Request) bool {
+func (s *webOrigins) mayUse(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "none":
 	default:
@@ -114,7 +114,7 @@ func isForm(r *http.Request) bool {
 
 // handler answers preflights, and lets the listed origins read answers, with
 // cookies or without.
-func (s *sources) handler(next http.Handler) http.Handler {
+func (s *webOrigins) handler(next http.Handler) http.Handler {
 	policy := cors.New(cors.Options{
 		// By a function: an empty list would admit every origin.
 		AllowOriginFunc:  s.lists,
@@ -140,7 +140,7 @@ func isOwn(r *http.Request, origin string) bool {
 
 // tell names an origin that was refused, once in a while: whoever looks for the
 // reason finds it in the log, and nobody can fill that.
-func (s *sources) tell(origin string) {
+func (s *webOrigins) tell(origin string) {
 	if len(origin) > 255 {
 		origin = origin[:255]
 	}
@@ -158,5 +158,5 @@ func (s *sources) tell(origin string) {
 	if known {
 		return
 	}
-	s.logger.Warn("a web origin was refused", "origin", origin, "mend", "if its pages may call, add it to GATEHOUSE_ORIGINS")
+	s.logger.Warn("web origins: call refused; if its pages may call, add it to GATEHOUSE_ORIGINS", "origin", origin)
 }

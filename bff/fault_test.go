@@ -401,7 +401,7 @@ func TestTheCauseOfAMissingPartIsLogged(t *testing.T) {
 	h.fail(authv1.SessionServiceListSessionsProcedure, fault.New(connect.CodeDataLoss, "TORN_PAGE", "page 7"))
 	_, got := h.getMe(t, h.token(alice), "X-Request-Id", "r-1")
 	wantNoError(t, "GetMe", got.err)
-	lines := h.log.lines(t, "part missing")
+	lines := h.log.lines(t, "composition: optional part missing")
 	if len(lines) != 1 {
 		t.Fatalf("got %d lines of log, want one: %s", len(lines), h.log)
 	}

@@ -115,7 +115,7 @@ func open(t testing.TB, w world) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { h.gateway.verifier.seen.StopAllGoroutines(); h.gateway.cache.stop() })
+	t.Cleanup(func() { h.gateway.verifier.seen.StopAllGoroutines(); h.gateway.cache.Close() })
 	if !w.keyless {
 		h.fetchKeys(t)
 	}

@@ -3,6 +3,7 @@ package bff
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"unicode"
 	"unicode/utf8"
 
@@ -31,8 +32,8 @@ func idempotencyKey(ctx context.Context) *authv1.IdempotencyKey {
 	return key
 }
 
-// keyed reads the keys of calls to methods that take one. It is an [rpc.Step].
-func keyed(plan *policy.Method) (connect.ServerInterceptor, error) {
+// keyed reads the keys of calls to methods that take one. It is an [rpc.Interceptor].
+func readIdempotencyKey(plan *policy.Method) (connect.ServerInterceptor, error) {
 	if !plan.IdempotencyKey {
 		return nil, nil
 	}
@@ -70,11 +71,11 @@ func isIdempotencyKey(text string) bool {
 
 // requestHash tells two requests apart by what they say, secrets left out.
 func requestHash(request proto.Message) ([]byte, error) {
-	form, err := formOf(policy.Redact(request))
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(policy.Redact(request))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("encode the request: %w", err)
 	}
-	sum := sha256.Sum256(form)
+	sum := sha256.Sum256(encoded)
 	return sum[:], nil
 }
 

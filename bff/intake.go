@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"connectrpc.com/connect/v2/connecthttp"
 
 	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
 
@@ -43,7 +43,8 @@ var errTooManyUnfinished = fault.WithRetry(fault.New(connect.CodeResourceExhaust
 
 // intake is what is being read.
 type intake struct {
-	gateway *Service
+	// network returns the network that a request counts for.
+	network func(*http.Request) netip.Prefix
 	limits  map[string]time.Duration // of methods, by procedure
 
 	mu        sync.Mutex
@@ -54,9 +55,9 @@ type intake struct {
 // addressIntake is what is being read from one address.
 type addressIntake struct{ requests, reading, streams, bytes int }
 
-func newIntake(gateway *Service) *intake {
-	in := &intake{gateway: gateway, limits: map[string]time.Duration{}, addresses: map[netip.Prefix]*addressIntake{}}
-	for _, plan := range gateway.rpc.Methods() {
+func newIntake(plans []*policy.Method, network func(*http.Request) netip.Prefix) *intake {
+	in := &intake{network: network, limits: map[string]time.Duration{}, addresses: map[netip.Prefix]*addressIntake{}}
+	for _, plan := range plans {
 		in.limits[plan.Procedure] = plan.TimeLimit
 	}
 	return in
@@ -70,11 +71,6 @@ func (in *intake) handler(next http.Handler) http.Handler {
 		}
 		body := in.open(w, r)
 		defer body.leave()
-		if body.stream && body.refusal != nil {
-			// The handler of reflection would call it the caller's protocol error.
-			_ = connecthttp.NewErrorWriter().Write(w, r, body.refusal)
-			return
-		}
 		if body.stream {
 			ctx, cancel := context.WithTimeout(r.Context(), streamLife)
 			defer cancel()
@@ -93,7 +89,7 @@ func (in *intake) open(w http.ResponseWriter, r *http.Request) *intakeBody {
 	}
 	b := &intakeBody{
 		ReadCloser: r.Body, intake: in, control: http.NewResponseController(w), begin: time.Now(), limit: limit,
-		address: in.gateway.flowOf(in.gateway.addressOf(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))).Network,
+		address: in.network(r),
 		stream:  strings.HasPrefix(r.URL.Path, "/grpc.reflection."),
 	}
 	in.mu.Lock()

@@ -66,6 +66,12 @@ func TestLinkPagesAreStrictAndOffline(t *testing.T) {
 	}
 }
 
+// linkPages are the pages that mailed links open, and linkForm what their forms send.
+var (
+	linkPages = []string{"/link/verify", "/link/reset", "/link/email"}
+	linkForm  = regexp.MustCompile(`data-method="([^"]*)" data-password="([^"]*)" data-done="[^"]+"`)
+)
+
 // What a page's script sends is what the method that it names takes.
 func TestLinkPagesNameMethodsForAnyone(t *testing.T) {
 	t.Parallel()
@@ -73,26 +79,25 @@ func TestLinkPagesNameMethodsForAnyone(t *testing.T) {
 	policy, err := PolicyOf("")
 	wantNoError(t, "PolicyOf", err)
 	methods := policy.Methods
-	asked := regexp.MustCompile(`data-method="([^"]*)" data-password="([^"]*)" data-done="[^"]+"`)
-	for _, one := range linkPages {
-		_, body := h.get(t, one.Path)
-		found := asked.FindStringSubmatch(body)
+	for _, path := range linkPages {
+		_, body := h.get(t, path)
+		found := linkForm.FindStringSubmatch(body)
 		if found == nil {
-			t.Errorf("GET %s: got no form: %s", one.Path, body)
+			t.Errorf("GET %s: got no form: %s", path, body)
 			continue
 		}
 		at := slices.IndexFunc(methods, func(m Method) bool { return m.Path == found[1] })
 		if at < 0 || methods[at].Who != whoMay(&policyv1.Access{Who: &policyv1.Access_Anyone{}}) {
-			t.Errorf("GET %s: it names %s, want a method for anyone", one.Path, found[1])
+			t.Errorf("GET %s: it names %s, want a method for anyone", path, found[1])
 			continue
 		}
 		fields := strings.Split(methods[at].Fields, ", ")
 		if !slices.Contains(fields, "token") || found[2] != "" && !slices.Contains(fields, found[2]) {
-			t.Errorf("GET %s: it sends token and %q to a method that takes %q", one.Path, found[2], fields)
+			t.Errorf("GET %s: it sends token and %q to a method that takes %q", path, found[2], fields)
 		}
-		want := map[string]int{"/link/verify": 1, "/link/reset": 2}[one.Path] // what may be known already isn't asked twice
+		want := map[string]int{"/link/verify": 1, "/link/reset": 2}[path] // what may be known already isn't asked twice
 		if inputs := strings.Count(body, `type="password"`); inputs != want {
-			t.Errorf("GET %s: got %d password fields for the field %q", one.Path, inputs, found[2])
+			t.Errorf("GET %s: got %d password fields for the field %q", path, inputs, found[2])
 		}
 	}
 }
@@ -101,18 +106,21 @@ func TestLinkPagesNameMethodsForAnyone(t *testing.T) {
 func TestAnErrorSaysItsReasonToTheLinkPage(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	for _, one := range linkPages {
-		method := strings.Replace(one.Method, "/bff.v1.AuthService/", "/auth.v1.LinkService/", 1)
+	for _, path := range linkPages {
+		_, page := h.get(t, path)
+		form := linkForm.FindStringSubmatch(page)
+		procedure, password := form[1], form[2]
+		method := strings.Replace(procedure, "/bff.v1.AuthService/", "/auth.v1.LinkService/", 1)
 		method = strings.Replace(method, "/bff.v1.AccountService/", "/auth.v1.LinkService/", 1)
 		h.fail(method, fault.New(connect.CodeFailedPrecondition, "LINK_USED", "Worded."))
 		body := `{"token":"ghl_x"}`
-		if one.Password != "" {
-			body = `{"token":"ghl_x","` + one.Password + `":"long enough to be taken"}`
+		if password != "" {
+			body = `{"token":"ghl_x","` + password + `":"long enough to be taken"}`
 		}
-		response, got := h.send(t, one.Method, body)
+		response, got := h.send(t, procedure, body)
 		for _, part := range []string{`"code":"failed_precondition"`, `"message":"Worded."`, `"debug":{`, `"reason":"LINK_USED"`} {
 			if response.StatusCode != http.StatusBadRequest || !strings.Contains(strings.ReplaceAll(got, " ", ""), part) {
-				t.Errorf("POST %s: got %d %s, want %s", one.Method, response.StatusCode, got, part)
+				t.Errorf("POST %s: got %d %s, want %s", procedure, response.StatusCode, got, part)
 			}
 		}
 	}

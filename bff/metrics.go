@@ -88,10 +88,10 @@ func countMissing(ctx context.Context, part string, code connect.Code) {
 
 // Measure measures what is to be looked at when somebody asks.
 func (s *Service) Measure(meter metric.Meter) error {
-	for _, by := range []metric.MeasurementOption{purgedByCall, purgedByFeed} {
-		countPurges(context.Background(), 0, by)
+	for _, by := range []metric.MeasurementOption{invalidatedByCall, invalidatedByFeed} {
+		countInvalidations(context.Background(), 0, by)
 	}
-	if err := errors.Join(s.shedder.measure(meter), s.measureClock(meter), s.cache.measure(meter)); err != nil {
+	if err := errors.Join(s.shedder.measure(meter), s.measureClock(meter), measureCache(meter, s.cache, s.changes)); err != nil {
 		return err
 	}
 	age, err1 := meter.Float64ObservableGauge("gatehouse.bff.feed.age", metric.WithUnit("s"),
@@ -139,7 +139,7 @@ type feedState struct {
 	sessions, accounts int
 }
 
-func (r *revoked) state() feedState {
+func (r *revocations) state() feedState {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	age := r.now().Sub(r.heard)

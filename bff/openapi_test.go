@@ -72,7 +72,8 @@ const documentURL = "https://gatehouse.example/openapi.json"
 
 func openAPIFor(t testing.TB) *document {
 	t.Helper()
-	text := openAPIDocument(publicURL)
+	_, body := open(t, world{}).get(t, "/openapi.json")
+	text := []byte(body)
 	d := &document{compiler: jsonschema.NewCompiler()}
 	wantNoError(t, "read the document", json.Unmarshal(text, d))
 	whole, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
@@ -329,8 +330,8 @@ func TestOpenAPIIsServed(t *testing.T) {
 	response, body := h.get(t, "/openapi.json", "Origin", "https://tool.example")
 	var d document
 	wantNoError(t, "read it", json.Unmarshal([]byte(body), &d))
-	if len(d.Servers) != 1 || d.Servers[0].URL != publicURL || strings.Contains(body, builtForURL) {
-		t.Errorf("got servers %v, want %s and nothing of %s", d.Servers, publicURL, builtForURL)
+	if len(d.Servers) != 1 || d.Servers[0].URL != publicURL || strings.Contains(body, "http://localhost:8001") {
+		t.Errorf("got servers %v, want %s and nothing of %s", d.Servers, publicURL, "http://localhost:8001")
 	}
 	header := response.Header
 	for name, want := range map[string]string{

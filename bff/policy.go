@@ -42,8 +42,12 @@ type Field struct{ Name, Normal, Redacted string }
 // [rpc.ServerConfig]). It returns every fault of the schema's policies, or of
 // the settings.
 func PolicyOf(settings string) (*Policy, error) {
-	s := &Service{}
-	var err error
+	cache, err := newCache(CacheNothing, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer cache.Close()
+	s := &Service{cache: cache}
 	s.rpc, err = s.newServer(Config{Logger: slog.New(slog.DiscardHandler), Policy: settings})
 	if err != nil {
 		return nil, err

@@ -62,12 +62,12 @@ func (r *rates) takeAddress(text string) error {
 
 // limited holds the caller's address to its rate. Errors: resource_exhausted
 // TOO_MANY_REQUESTS.
-func (s *Service) limited(ctx context.Context) error {
+func (s *Service) limitAddress(ctx context.Context) error {
 	if s.rates == nil {
 		return nil
 	}
 	info, _ := connect.CallInfoForServerContext(ctx)
-	err := s.rates.takeAddress(s.address(info))
+	err := s.rates.takeAddress(s.proxies.addressOfCall(info))
 	if plan := rpc.CallFrom(ctx).Method; err != nil && plan != nil {
 		rateRefusals.Add(ctx, 1, refusalLabels(plan, "address"))
 	}
@@ -75,8 +75,8 @@ func (s *Service) limited(ctx context.Context) error {
 }
 
 // rated holds a method's callers to the rate of its policy, and tells each what
-// is left of it (draft-ietf-httpapi-ratelimit-headers-10). It is an [rpc.Step].
-func (s *Service) rated(plan *policy.Method) (connect.ServerInterceptor, error) {
+// is left of it (draft-ietf-httpapi-ratelimit-headers-10). It is an [rpc.Interceptor].
+func (s *Service) limitRate(plan *policy.Method) (connect.ServerInterceptor, error) {
 	if s.rates == nil || plan.Rate == nil {
 		return nil, nil
 	}
@@ -124,7 +124,7 @@ func (s *Service) whoCounts(ctx context.Context, info *connect.CallInfo) string 
 	if who := caller(ctx); who != nil {
 		return who.userID
 	}
-	address, err := netip.ParseAddr(s.address(info))
+	address, err := netip.ParseAddr(s.proxies.addressOfCall(info))
 	if err != nil {
 		return ""
 	}

@@ -59,7 +59,7 @@ func (w *writtenAnswer) Write(data []byte) (int, error) { return w.body.Write(da
 // turnAway answers calls that their queue would refuse at once, before anything
 // else is done for them. Calls that speak another protocol than Connect, and those
 // that a cache may answer, are refused by the queue itself.
-func (s *Service) turnAway(next http.Handler) http.Handler {
+func (s *Service) shedEarly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		m := s.shedder.methods[r.URL.Path]
 		if m == nil || !isConnectUnary(r) || s.mayBeCached(m.plan) {
@@ -91,14 +91,14 @@ func isConnectUnary(r *http.Request) bool {
 }
 
 func (s *Service) mayBeCached(plan *policy.Method) bool {
-	if plan.Cache == nil || s.cache.off {
+	if plan.Cache == nil {
 		return false
 	}
 	kinds := make([]string, 0, 4)
 	for _, tag := range plan.Cache.Tags {
 		kinds = append(kinds, tag.Kind())
 	}
-	return s.cache.current(kinds)
+	return s.cache.Usable(kinds)
 }
 
 // requestFlow is who a request counts for, as far as that is known without a
@@ -109,5 +109,5 @@ func (s *Service) requestFlow(r *http.Request) limit.Flow {
 			return limit.Flow{Subject: who.userID}
 		}
 	}
-	return s.flowOf(s.addressOf(r.RemoteAddr, r.Header.Values("X-Forwarded-For")))
+	return flowOf(s.proxies.addressOfRequest(r))
 }

@@ -2,9 +2,7 @@ package bff
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -14,18 +12,15 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/follow"
 )
 
 const (
 	// silence is for how long the stream may say nothing before what it said is
 	// old: then auth is asked about each token.
 	silence = 5 * time.Second
-	// streamPatience is for how long a stream may say nothing before another is
-	// opened. auth speaks four times a second.
-	streamPatience = 2 * time.Second
-	reopenFirst    = 50 * time.Millisecond
-	reopenLast     = time.Second
-	forgetInterval = 30 * time.Second
+	// pruneInterval is how often revocations of expired tokens are dropped.
+	pruneInterval = 30 * time.Second
 )
 
 var (
@@ -37,13 +32,13 @@ var (
 // follows auth's stream, and hands the signing keys that come with it to the
 // verifier. While that is silent it asks auth about each token, and admits nobody
 // whom it can't ask about; so it does while auth's clock is far from ours.
-type revoked struct {
-	source   authv1.RevocationServiceClient
-	keys     authv1.KeyServiceClient
-	verifier *verifier
-	logger   *slog.Logger
-	now      func() time.Time
-	cursor   string // of the latest message; only run knows it
+type revocations struct {
+	source authv1.RevocationServiceClient
+	keys   authv1.KeyServiceClient
+	// useKeys hands over the published signing keys.
+	useKeys func([]*authv1.SigningKey) error
+	logger  *slog.Logger
+	now     func() time.Time
 
 	mu       sync.RWMutex
 	sessions map[string]time.Time // until when it matters, by id
@@ -57,14 +52,14 @@ type leastVersion struct {
 	until   time.Time
 }
 
-func newRevoked(source authv1.RevocationServiceClient, keys authv1.KeyServiceClient, verifier *verifier, logger *slog.Logger) *revoked {
-	return &revoked{source: source, keys: keys, verifier: verifier, logger: logger, now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
+func newRevocations(source authv1.RevocationServiceClient, keys authv1.KeyServiceClient, useKeys func([]*authv1.SigningKey) error, logger *slog.Logger) *revocations {
+	return &revocations{source: source, keys: keys, useKeys: useKeys, logger: logger, now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
 }
 
 // check returns whether the principal's token counts. Errors: unauthenticated
 // SESSION_ENDED or TOKEN_STALE, unavailable SERVICE_UNAVAILABLE when nobody
 // can tell.
-func (r *revoked) check(ctx context.Context, who *principal) error {
+func (r *revocations) check(ctx context.Context, who *principal) error {
 	r.mu.RLock()
 	fresh := r.speaks() && !r.clock.wrong
 	_, ended := r.sessions[who.sessionID]
@@ -78,7 +73,7 @@ func (r *revoked) check(ctx context.Context, who *principal) error {
 	case fresh:
 		return nil
 	}
-	_, err := fetchPart(ctx, readLimit, func(ctx context.Context) (*authv1.CheckAccessResponse, error) {
+	_, err := callService(ctx, readLimit, func(ctx context.Context) (*authv1.CheckAccessResponse, error) {
 		return r.source.CheckAccess(ctx, &authv1.CheckAccessRequest{AccountId: who.userID, SessionId: who.sessionID, AuthzVersion: who.version})
 	})
 	return err
@@ -86,120 +81,71 @@ func (r *revoked) check(ctx context.Context, who *principal) error {
 
 // isStale reports whether the principal's token is known to be below its
 // account's version, which a refresh mends.
-func (r *revoked) isStale(who *principal) bool {
+func (r *revocations) isStale(who *principal) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return who.version < r.versions[who.userID].version
 }
 
 // speaks reports whether the stream spoke lately. It is called with the lock.
-func (r *revoked) speaks() bool { return !r.heard.IsZero() && r.now().Sub(r.heard) <= silence }
+func (r *revocations) speaks() bool { return !r.heard.IsZero() && r.now().Sub(r.heard) <= silence }
 
 // fresh reports whether the stream spoke lately.
-func (r *revoked) fresh() bool {
+func (r *revocations) fresh() bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.speaks()
 }
 
 // ready reports whether the stream has said all that is revoked.
-func (r *revoked) ready() bool {
+func (r *revocations) ready() bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return !r.heard.IsZero()
 }
 
 // run follows the stream until ctx ends.
-func (r *revoked) run(ctx context.Context) {
-	wait, failing := reopenFirst, false
-	for {
-		heard, err := r.follow(ctx, func() {
-			if failing {
-				r.logger.LogAttrs(ctx, slog.LevelInfo, "the stream of revocations speaks again")
+func (r *revocations) run(ctx context.Context) {
+	pruned := r.now()
+	follower := follow.Follower[*authv1.WatchRevocationsResponse]{
+		Name: "revocations of auth", Logger: r.logger, Receive: receiveRevocations,
+		Open: func(ctx context.Context, cursor string) (follow.Stream[*authv1.WatchRevocationsResponse], error) {
+			return r.source.WatchRevocations(ctx, &authv1.WatchRevocationsRequest{Cursor: cursor})
+		},
+		Apply: func(ctx context.Context, message *authv1.WatchRevocationsResponse, first bool, _ time.Time) (bool, error) {
+			if err := r.takeKeys(ctx, message, first); err != nil {
+				return false, err
 			}
-		})
-		if ctx.Err() != nil {
-			return
-		}
-		if heard {
-			wait, failing = reopenFirst, false
-		}
-		if !failing {
-			failing = true
-			r.logger.LogAttrs(ctx, slog.LevelWarn, "the stream of revocations has ended", slog.String("cause", err.Error()))
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-		wait = min(2*wait, reopenLast)
+			r.take(message)
+			if now := r.now(); now.Sub(pruned) > pruneInterval {
+				pruned = now
+				r.prune(now)
+			}
+			return true, nil
+		},
 	}
+	follower.Run(ctx)
 }
 
-var errSilent = errors.New("it fell silent")
-
-// follow opens the stream and takes over what it says until it ends, and reports
-// whether it said anything. It calls speaks when it does for the first time.
-func (r *revoked) follow(ctx context.Context, speaks func()) (heard bool, err error) {
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	watchdog := time.AfterFunc(streamPatience, func() { end(errSilent) })
-	defer watchdog.Stop()
-	stream, err := r.source.WatchRevocations(ctx, &authv1.WatchRevocationsRequest{Cursor: r.cursor})
-	if err != nil {
-		return false, fmt.Errorf("open it: %w", err)
-	}
-	defer stream.Close()
-	forgotten := r.now()
-	for {
-		message, err := receive(stream, func() { watchdog.Reset(streamPatience) })
-		switch {
-		case errors.Is(err, io.EOF):
-			return heard, errors.New("auth stops")
-		case context.Cause(ctx) == errSilent:
-			return heard, errSilent
-		case err != nil:
-			return heard, fmt.Errorf("read it: %w", err)
-		}
-		if !heard && !message.GetComplete() && r.cursor == "" {
-			return false, errors.New("it begins without the whole")
-		}
-		if err := r.takeKeys(ctx, message, !heard); err != nil {
-			return heard, err
-		}
-		if !heard {
-			heard = true
-			speaks()
-		}
-		r.take(message)
-		r.cursor = message.GetCursor()
-		if now := r.now(); now.Sub(forgotten) > forgetInterval {
-			forgotten = now
-			r.forget(now)
-		}
-	}
-}
-
-// receive reads a message of the stream, of which large ones come in parts. It
-// calls alive for each.
-func receive(stream authv1.RevocationServiceWatchRevocationsClientStream, alive func()) (*authv1.WatchRevocationsResponse, error) {
-	message, err := stream.Receive()
-	for more := message.GetMore(); err == nil && more; {
+// receiveRevocations receives an update, of which large ones come in several
+// messages. It calls alive for each.
+func receiveRevocations(stream follow.Stream[*authv1.WatchRevocationsResponse], alive func()) (*authv1.WatchRevocationsResponse, error) {
+	update, err := stream.Receive()
+	for more := update.GetMore(); err == nil && more; {
 		alive()
-		var part *authv1.WatchRevocationsResponse
-		if part, err = stream.Receive(); err == nil {
-			proto.Merge(message, part)
-			more = part.GetMore()
+		var next *authv1.WatchRevocationsResponse
+		if next, err = stream.Receive(); err == nil {
+			proto.Merge(update, next)
+			more = next.GetMore()
 		}
 	}
 	alive()
-	return message, err
+	return update, err
 }
 
 // takeKeys takes over the signing keys of a message. A stream of an auth from
 // before they came along has none: that auth has the same keys while it runs.
-func (r *revoked) takeKeys(ctx context.Context, message *authv1.WatchRevocationsResponse, first bool) error {
+func (r *revocations) takeKeys(ctx context.Context, message *authv1.WatchRevocationsResponse, first bool) error {
 	keys := message.GetSigningKeys().GetKeys()
 	switch {
 	case message.GetSigningKeys() != nil:
@@ -212,14 +158,14 @@ func (r *revoked) takeKeys(ctx context.Context, message *authv1.WatchRevocations
 		}
 		keys = response.GetKeys()
 	}
-	if err := r.verifier.take(keys); err != nil {
+	if err := r.useKeys(keys); err != nil {
 		return fmt.Errorf("take the signing keys: %w", err)
 	}
 	return nil
 }
 
 // take takes over what a message says.
-func (r *revoked) take(message *authv1.WatchRevocationsResponse) {
+func (r *revocations) take(message *authv1.WatchRevocationsResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
@@ -243,8 +189,8 @@ func (r *revoked) take(message *authv1.WatchRevocationsResponse) {
 	r.heard = now
 }
 
-// forget lets go of what concerns no token that is still alive.
-func (r *revoked) forget(now time.Time) {
+// prune drops what concerns no token that is still valid.
+func (r *revocations) prune(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, until := range r.sessions {

@@ -15,6 +15,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/follow"
 )
 
 func sessionRevoked(id string, seconds int32) *authv1.Revocation {
@@ -154,27 +155,27 @@ func TestAStreamThatEndsOrFallsSilentIsOpenedAgain(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		stopped := make(chan struct{})
 		go func() { defer close(stopped); h.gateway.revoked.run(ctx) }()
-		time.Sleep(5*reopenFirst + reopenFirst/2)
+		time.Sleep(5*follow.Backoff + follow.Backoff/2)
 		if n := opened(); n != 6 {
 			t.Errorf("in five pauses it was opened %d times, want 6", n)
 		}
 		set(func(ctx context.Context, _ connect.ServerStream) error { <-ctx.Done(); return ctx.Err() }) // says nothing
-		time.Sleep(reopenFirst)
+		time.Sleep(follow.Backoff)
 		before := opened()
-		time.Sleep(streamPatience + 4*reopenFirst)
+		time.Sleep(follow.Silence + 4*follow.Backoff)
 		if n := opened() - before; n != 1 {
 			t.Errorf("a silent stream was opened again %d times within its patience, want once", n)
 		}
-		if lines := h.log.lines(t, "the stream of revocations has ended"); len(lines) == 0 {
+		if lines := h.log.lines(t, "feed: stream lost, retrying"); len(lines) == 0 {
 			t.Error("nothing was logged of it")
 		}
-		if lines := h.log.lines(t, "the stream of revocations speaks again"); len(lines) == 0 {
+		if lines := h.log.lines(t, "feed: stream recovered"); len(lines) == 0 {
 			t.Error("nothing was logged of its return")
 		}
 		set(func(_ context.Context, stream connect.ServerStream) error { // not the whole first
 			return stream.Send(news(sessionRevoked(session, 60)))
 		})
-		time.Sleep(2 * streamPatience)
+		time.Sleep(2 * follow.Silence)
 		if got := h.gateway.revoked.sessions; len(got) != 0 {
 			t.Errorf("a stream that doesn't begin with the whole was believed: %v", got)
 		}
@@ -186,11 +187,11 @@ func TestAStreamThatEndsOrFallsSilentIsOpenedAgain(t *testing.T) {
 
 func TestWhatConcernsNoLiveTokenIsForgotten(t *testing.T) {
 	t.Parallel()
-	r := newRevoked(nil, nil, nil, discard)
+	r := newRevocations(nil, nil, nil, discard)
 	now := time.Now()
 	r.now = func() time.Time { return now }
 	r.take(news(sessionRevoked(session, 60), versionsRevoked(alice, 2, 60), versionsRevoked(bob, 2, 120)))
-	r.forget(now.Add(90 * time.Second))
+	r.prune(now.Add(90 * time.Second))
 	if len(r.sessions) != 0 || len(r.versions) != 1 {
 		t.Errorf("left are the sessions %v and the versions %v, want Bob's alone", r.sessions, r.versions)
 	}
@@ -199,7 +200,7 @@ func TestWhatConcernsNoLiveTokenIsForgotten(t *testing.T) {
 func TestTheGatewayIsReadyOnceItKnowsWhatIsRevoked(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	h.gateway.revoked = newRevoked(nil, nil, nil, discard)
+	h.gateway.revoked = newRevocations(nil, nil, nil, discard)
 	if h.gateway.Ready() == nil {
 		t.Error("it is ready before")
 	}
@@ -325,7 +326,12 @@ func TestTheWholeCountsOnceItsLastPartHasCome(t *testing.T) {
 		h := open(t, world{keyless: true})
 		h.gateway.revoked.heard = time.Time{}
 		goOn := make(chan struct{})
-		h.onStream(func(ctx context.Context, _ *authv1.WatchRevocationsRequest, s connect.ServerStream) error {
+		cursors := make(chan string, 2)
+		h.onStream(func(ctx context.Context, req *authv1.WatchRevocationsRequest, s connect.ServerStream) error {
+			if cursors <- req.GetCursor(); req.GetCursor() != "" {
+				<-ctx.Done()
+				return ctx.Err()
+			}
 			for _, part := range []*authv1.WatchRevocationsResponse{
 				{Complete: true, SigningKeys: h.published(), Revocations: []*authv1.Revocation{sessionRevoked(bob, 60)}, More: true},
 				{Revocations: []*authv1.Revocation{versionsRevoked(bob, 2, 60)}, More: true},
@@ -336,8 +342,7 @@ func TestTheWholeCountsOnceItsLastPartHasCome(t *testing.T) {
 				}
 				<-goOn
 			}
-			<-ctx.Done()
-			return ctx.Err()
+			return nil
 		})
 		stop := h.follow(t)
 		defer stop()
@@ -346,17 +351,21 @@ func TestTheWholeCountsOnceItsLastPartHasCome(t *testing.T) {
 			if h.gateway.Ready() == nil {
 				t.Error("it is ready with a part")
 			}
-			time.Sleep(streamPatience * 3 / 4) // each part is a word
+			time.Sleep(follow.Silence * 3 / 4) // each part is a word
 			goOn <- struct{}{}
 		}
 		synctest.Wait()
 		if err := h.gateway.Ready(); err != nil {
 			t.Errorf("once all have come: %v", err)
 		}
-		if known := h.gateway.revoked; len(known.sessions) != 2 || len(known.versions) != 1 || known.cursor != "one" {
-			t.Errorf("it knows %v, %v and the cursor %q", known.sessions, known.versions, known.cursor)
+		if known := h.gateway.revoked; len(known.sessions) != 2 || len(known.versions) != 1 {
+			t.Errorf("it knows %v and %v", known.sessions, known.versions)
 		}
 		close(goOn)
+		<-cursors
+		if cursor := <-cursors; cursor != "one" {
+			t.Errorf("the next stream is opened from the cursor %q, want one", cursor)
+		}
 	})
 }
 
@@ -380,7 +389,7 @@ func TestAStreamGoesOnWhereTheLastOneEnded(t *testing.T) {
 			}
 		})
 		stop := h.follow(t)
-		time.Sleep(2*reopenFirst + reopenFirst/2)
+		time.Sleep(2*follow.Backoff + follow.Backoff/2)
 		stop()
 		if want := []string{"", "two", "three"}; !slices.Equal(asked, want) {
 			t.Errorf("it asked for the cursors %q, want %q", asked, want)
@@ -408,7 +417,7 @@ func TestAnUnknownKeyIsNoFaultOfTheTokenWhileTheStreamIsSilent(t *testing.T) {
 }
 
 func BenchmarkCheckAmong100000Revocations(b *testing.B) {
-	r := newRevoked(nil, nil, nil, discard)
+	r := newRevocations(nil, nil, nil, discard)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

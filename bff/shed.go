@@ -212,8 +212,8 @@ func (s *shedder) all() []*queueClass {
 
 // queued waits for a slot in the method's class. The slot is given back before the
 // answer is sent, for how long that takes is the caller's to say. It is an
-// [rpc.Step].
-func (s *Service) queued(plan *policy.Method) (connect.ServerInterceptor, error) {
+// [rpc.Interceptor].
+func (s *Service) waitInQueue(plan *policy.Method) (connect.ServerInterceptor, error) {
 	if s.shedder == nil {
 		return nil, nil
 	}
@@ -267,10 +267,10 @@ func (s *Service) flow(ctx context.Context) limit.Flow {
 	if !ok {
 		return limit.Flow{}
 	}
-	return s.flowOf(s.address(info))
+	return flowOf(s.proxies.addressOfCall(info))
 }
 
-func (s *Service) flowOf(text string) limit.Flow {
+func flowOf(text string) limit.Flow {
 	address, err := netip.ParseAddr(text)
 	if err != nil {
 		return limit.Flow{}

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/page"
 )
 
 const defaultPageSize = 25
@@ -68,7 +69,7 @@ func (s *Service) ListProfiles(ctx context.Context, req *usersv1.ListProfilesReq
 	if req.GetPageToken() != "" {
 		var ok bool
 		if after, ok = list.parse(req.GetPageToken()); !ok {
-			return nil, errPageToken
+			return nil, page.ErrToken
 		}
 	}
 	size := int(req.GetPageSize())

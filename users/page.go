@@ -2,7 +2,6 @@ package users
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -10,11 +9,8 @@ import (
 	"github.com/google/uuid"
 
 	usersv1 "gatehouse/gen/users/v1"
-	"gatehouse/internal/fault"
-	"gatehouse/internal/opaque"
+	"gatehouse/internal/page"
 )
-
-var errPageToken = fault.Invalid("PAGE_TOKEN_INVALID", "page_token", "is damaged or of another query: repeat the query that it came from, or begin again without a token")
 
 // position is the last profile of a page: the next page begins after it.
 type position struct {
@@ -23,14 +19,9 @@ type position struct {
 	foldedEmail string    // set if the order is by email
 }
 
-// A page token is base64url of a checksum, the position's id, and the order's value:
-// the email, or the time in microseconds, Postgres' resolution. The checksum also
-// covers the listing. It is not secret: a forged token returns a page that the caller
-// may read anyway.
-const (
-	pageSumLength = 16
-	pageIDLength  = len(uuid.UUID{})
-)
+// A position in a page token is its id, and what the order goes by: the email, or the
+// time in microseconds, which is as fine as Postgres has it.
+const positionIDLength = len(uuid.UUID{})
 
 // token returns the page token of the page that begins after p.
 func (l listing) token(p position) string {
@@ -40,28 +31,28 @@ func (l listing) token(p position) string {
 	} else {
 		place = binary.BigEndian.AppendUint64(place, uint64(p.createTime.UnixMicro()))
 	}
-	return opaque.Encode("", append(l.sum(place), place...))
+	return l.pages().Token(place)
 }
 
-// parse returns the position in a page token, and whether the token is one of
-// this listing's.
+// parse returns the position in a page token, and whether the token is one of this
+// listing's.
 func (l listing) parse(token string) (position, bool) {
-	raw, ok := opaque.Decode("", token)
-	if !ok || len(raw) < pageSumLength+pageIDLength {
+	place, ok := l.pages().Parse(token)
+	if !ok || len(place) < positionIDLength {
 		return position{}, false
 	}
-	place := raw[pageSumLength:]
-	p := position{id: uuid.UUID(place[:pageIDLength])}
-	if by := place[pageIDLength:]; l.order == usersv1.ProfileOrder_PROFILE_ORDER_EMAIL {
+	p := position{id: uuid.UUID(place[:positionIDLength])}
+	if by := place[positionIDLength:]; l.order == usersv1.ProfileOrder_PROFILE_ORDER_EMAIL {
 		p.foldedEmail = string(by)
 	} else if len(by) == 8 {
 		p.createTime = time.UnixMicro(int64(binary.BigEndian.Uint64(by)))
 	}
-	// A valid token is the encoding of its position.
+	// A token that this listing made is what its position encodes to.
 	return p, l.token(p) == token
 }
 
-func (l listing) sum(place []byte) []byte {
-	sum := sha256.Sum256(fmt.Appendf(nil, "users page token 1: %q %q %d %x", l.query, l.status, l.order, place))
-	return sum[:pageSumLength]
+func (l listing) pages() page.Query {
+	return func(place []byte) []byte {
+		return fmt.Appendf(nil, "users page token 1: %q %q %d %x", l.query, l.status, l.order, place)
+	}
 }

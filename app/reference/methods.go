@@ -15,7 +15,7 @@ import (
 // readAPI reads the OpenAPI document that the program serves.
 func readAPI() (*document, error) {
 	var api document
-	if err := json.Unmarshal(web.OpenAPI, &api); err != nil {
+	if err := json.Unmarshal(web.OpenAPI(), &api); err != nil {
 		return nil, fmt.Errorf("read the OpenAPI document: %w", err)
 	}
 	for path, operations := range api.Paths {

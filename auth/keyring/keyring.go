@@ -13,13 +13,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth/deployment"
 	"gatehouse/auth/secretkey"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
 )
@@ -339,22 +339,7 @@ func (r *Keyring) Published() []*authv1.SigningKey {
 }
 
 // AccessTokenLife is how long an access token is valid.
-const AccessTokenLife = 5 * time.Minute
-
-// accessClaims are an access token's claims (RFC 9068).
-type accessClaims struct {
-	jwt.RegisteredClaims
-	ClientID  string   `json:"client_id"`
-	SessionID string   `json:"sid"`
-	Roles     []string `json:"roles"`
-	Version   int64    `json:"ver"`
-}
-
-// Audience and client of every access token.
-const (
-	tokenAudience = "gatehouse"
-	tokenClient   = "gatehouse"
-)
+const AccessTokenLife = accesstoken.Life
 
 // AccessToken signs a token for a session of the account. at must not be after the
 // account was read, so that a later revocation outlives the token.
@@ -366,19 +351,7 @@ func (r *Keyring) AccessToken(account *authv1.Account, session uuid.UUID, at tim
 	if r.endedSince(at) {
 		return "", fault.Unavailable().WithCause(errors.New("all sessions have ended since this call began"))
 	}
-	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, accessClaims{
-		RegisteredClaims: jwt.RegisteredClaims{
-			Issuer: r.issuer, Audience: jwt.ClaimStrings{tokenAudience}, Subject: account.GetId(),
-			IssuedAt: jwt.NewNumericDate(at), ExpiresAt: jwt.NewNumericDate(at.Add(AccessTokenLife)),
-			ID: uuid.NewString(),
-		},
-		ClientID: tokenClient, SessionID: session.String(), Roles: account.GetRoles(), Version: account.GetAuthzVersion(),
-	})
-	token.Header["typ"] = "at+jwt"
-	token.Header["kid"] = key.kid
-	signed, err := token.SignedString(key.private)
-	if err != nil {
-		return "", fmt.Errorf("sign an access token: %w", err)
-	}
-	return signed, nil
+	return accesstoken.Mint(accesstoken.Key{ID: key.kid, Private: key.private}, r.issuer, accesstoken.Subject{
+		AccountID: account.GetId(), SessionID: session.String(), Roles: account.GetRoles(), Version: account.GetAuthzVersion(),
+	}, at)
 }

@@ -1,0 +1,237 @@
+package bff
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	authv1 "gatehouse/gen/auth/v1"
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/accesstoken"
+	"gatehouse/internal/answercache"
+	"gatehouse/internal/fault"
+	"gatehouse/internal/rpc"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
+)
+
+// authService implements bffv1.AuthServiceHandler: everything that nobody has to be
+// signed in for.
+type authService struct {
+	*directory
+	links    authv1.LinkServiceClient
+	identity *identity
+	cookies  *cookies
+	cache    *answercache.Cache
+}
+
+// Register implements bffv1.AuthServiceHandler.
+func (s *authService) Register(ctx context.Context, req *bffv1.RegisterRequest) (*bffv1.RegisterResponse, error) {
+	created, err := s.createAccount(ctx, &authv1.CreateAccountRequest{
+		Email: req.GetEmail(), Password: req.GetPassword(), SignIn: true,
+		Profile: &authv1.ProfileSeed{FirstName: req.GetFirstName(), LastName: req.GetLastName()},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if created.GetVerificationSent() {
+		return &bffv1.RegisterResponse{Result: &bffv1.RegisterResponse_VerificationSent{VerificationSent: &bffv1.VerificationSent{}}}, nil
+	}
+	signedIn, missing := s.signedIn(ctx, created.GetAccount(), created.GetTokens(), created.GetDeviceToken())
+	return &bffv1.RegisterResponse{Result: &bffv1.RegisterResponse_SignedIn{SignedIn: signedIn}, Errors: missing}, nil
+}
+
+// Login implements bffv1.AuthServiceHandler.
+func (s *authService) Login(ctx context.Context, req *bffv1.LoginRequest) (*bffv1.LoginResponse, error) {
+	response, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.LoginResponse, error) {
+		return s.sessions.Login(ctx, &authv1.LoginRequest{
+			Email: req.GetEmail(), Password: req.GetPassword(), DeviceToken: cmp.Or(req.GetDeviceToken(), carriedBy(ctx).device), Origin: s.clientInfo(ctx),
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	signedIn, missing := s.signedIn(ctx, response.GetAccount(), response.GetTokens(), response.GetDeviceToken())
+	return &bffv1.LoginResponse{Result: &bffv1.LoginResponse_SignedIn{SignedIn: signedIn}, Errors: missing}, nil
+}
+
+// Refresh implements bffv1.AuthServiceHandler.
+func (s *authService) Refresh(ctx context.Context, req *bffv1.RefreshRequest) (*bffv1.RefreshResponse, error) {
+	tokens := carriedBy(ctx).refreshTokens()
+	if given := req.GetRefreshToken(); given != "" {
+		tokens = []string{given}
+	}
+	if len(tokens) == 0 {
+		return nil, errRefreshTokenMissing
+	}
+	response, err := firstGood(tokens, func(token string) (*authv1.RefreshResponse, error) {
+		return callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
+			return s.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: idempotencyKey(ctx).GetKey(), Origin: s.clientInfo(ctx)})
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	noStore(ctx)
+	public, _ := s.cookies.handOver(ctx, response.GetTokens(), "")
+	return &bffv1.RefreshResponse{Tokens: public}, nil
+}
+
+// Logout implements bffv1.AuthServiceHandler.
+func (s *authService) Logout(ctx context.Context, req *bffv1.LogoutRequest) (*bffv1.LogoutResponse, error) {
+	s.cookies.clear(ctx) // even where the session can't be ended: the page itself can't
+	var err error
+	if token := req.GetRefreshToken(); token != "" {
+		err = s.logout(ctx, token)
+	} else if held := carriedBy(ctx); held.keepsSession {
+		err = s.logoutByCookies(ctx, held)
+	} else {
+		err = errRefreshTokenMissing
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &bffv1.LogoutResponse{}, nil
+}
+
+// VerifyEmail implements bffv1.AuthServiceHandler.
+func (s *authService) VerifyEmail(ctx context.Context, req *bffv1.VerifyEmailRequest) (*bffv1.VerifyEmailResponse, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, fmt.Errorf("choose an id: %w", err)
+	}
+	origin := s.clientInfo(ctx)
+	if req.GetPassword() == "" {
+		if origin.AccountId, origin.SessionId, err = s.holder(ctx); err != nil {
+			return nil, err
+		}
+	}
+	key := idempotencyKey(ctx)
+	response, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.VerifyEmailResponse, error) {
+		return s.links.VerifyEmail(repeatable(ctx, key), &authv1.VerifyEmailRequest{
+			Token: req.GetToken(), Password: req.GetPassword(), AccountId: id.String(), Origin: origin, IdempotencyKey: key,
+			FirstName: req.FirstName, LastName: req.LastName, Locale: req.Locale,
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	if response.GetTokens() == nil {
+		noStore(ctx)
+		s.cache.Invalidate("account/" + response.GetAccount().GetId())
+		user, missing := s.withProfile(ctx, response.GetAccount())
+		return &bffv1.VerifyEmailResponse{User: user, Errors: missing}, nil
+	}
+	signedIn, missing := s.signedIn(ctx, response.GetAccount(), response.GetTokens(), response.GetDeviceToken())
+	return &bffv1.VerifyEmailResponse{
+		User: signedIn.GetUser(), Tokens: signedIn.GetTokens(), DeviceToken: signedIn.GetDeviceToken(), Errors: missing,
+	}, nil
+}
+
+// RequestPasswordReset implements bffv1.AuthServiceHandler.
+func (s *authService) RequestPasswordReset(ctx context.Context, req *bffv1.RequestPasswordResetRequest) (*bffv1.RequestPasswordResetResponse, error) {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RequestPasswordResetResponse, error) {
+		return s.links.RequestPasswordReset(ctx, &authv1.RequestPasswordResetRequest{Email: req.GetEmail(), Origin: s.clientInfo(ctx)})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &bffv1.RequestPasswordResetResponse{}, nil
+}
+
+// ResetPassword implements bffv1.AuthServiceHandler.
+func (s *authService) ResetPassword(ctx context.Context, req *bffv1.ResetPasswordRequest) (*bffv1.ResetPasswordResponse, error) {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.ResetPasswordResponse, error) {
+		return s.links.ResetPassword(ctx, &authv1.ResetPasswordRequest{Token: req.GetToken(), NewPassword: req.GetNewPassword(), Origin: s.clientInfo(ctx)})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &bffv1.ResetPasswordResponse{}, nil
+}
+
+func (s *authService) signedIn(ctx context.Context, account *authv1.Account, tokens *authv1.Tokens, deviceToken string) (*bffv1.SignedIn, []*bffv1.PartError) {
+	noStore(ctx)
+	rpc.CallFrom(ctx).Principal = "user:" + account.GetId()
+	user, missing := s.withProfile(ctx, account)
+	public, device := s.cookies.handOver(ctx, tokens, deviceToken)
+	return &bffv1.SignedIn{User: user, Tokens: public, DeviceToken: device}, missing
+}
+
+var errRefreshTokenMissing = fault.Invalid(fault.ReasonInvalid, "refresh_token", "give the refresh token, unless the session is in cookies")
+
+// errSessionNotEnded is for a session that may go on without its cookies.
+var errSessionNotEnded = fault.WithRetry(fault.New(connect.CodeUnavailable, "SESSION_NOT_ENDED",
+	"This browser is signed out, but its session could not be ended. Sign in again in a moment and end it in the list of sessions."), time.Second)
+
+func (s *authService) logout(ctx context.Context, refreshToken string) error {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.LogoutResponse, error) {
+		return s.sessions.Logout(ctx, &authv1.LogoutRequest{RefreshToken: refreshToken, Origin: s.clientInfo(ctx)})
+	})
+	return err
+}
+
+// logoutByCookies ends the session that the cookies are of: by the refresh
+// token, or where that is no good, by the access token. Cookies that are of no
+// session leave nothing to end, which is a success. Errors: unavailable
+// SESSION_NOT_ENDED.
+func (s *authService) logoutByCookies(ctx context.Context, held carriedCookies) error {
+	ended := false
+	for _, token := range held.refreshTokens() {
+		err := s.logout(ctx, token)
+		if err != nil && !isNoSession(err) {
+			return errSessionNotEnded.WithCause(err)
+		}
+		ended = ended || err == nil
+	}
+	if ended {
+		return nil
+	}
+	for _, token := range held.accessTokens() {
+		if err := s.logoutByAccess(ctx, token); err != nil && !isNoSession(err) {
+			return errSessionNotEnded.WithCause(err)
+		}
+	}
+	return nil
+}
+
+// logoutByAccess ends the session of an access token.
+func (s *authService) logoutByAccess(ctx context.Context, accessToken string) error {
+	who, err := s.identity.identify(ctx, accessToken)
+	if errors.Is(err, accesstoken.ErrUnknownKey) && !s.identity.revoked.fresh() {
+		err = fault.Unavailable().WithCause(err) // the key may be newer than the lost stream
+	}
+	if err != nil {
+		return err
+	}
+	return s.revokeSession(ctx, who.userID, who.sessionID)
+}
+
+// isNoSession reports whether an error says that there is no session to end.
+func isNoSession(err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnauthenticated, connect.CodeInvalidArgument, connect.CodeNotFound:
+		return true
+	}
+	return false
+}
+
+// holder returns whose session the call carries, of a method that anyone may
+// call: empty for a call that carries none, or one that no longer counts.
+func (s *authService) holder(ctx context.Context) (account, session string, err error) {
+	info, _ := connect.CallInfoForServerContext(ctx)
+	who, err := s.identity.credential(ctx, info)
+	if err == nil {
+		err = s.identity.revoked.check(ctx, who)
+	}
+	switch {
+	case connect.CodeOf(err) == connect.CodeUnauthenticated:
+		return "", "", nil
+	case err != nil:
+		return "", "", err
+	}
+	rpc.CallFrom(ctx).Principal = "user:" + who.userID
+	return who.userID, who.sessionID, nil
+}

@@ -1,0 +1,145 @@
+package bff
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	authv1 "gatehouse/gen/auth/v1"
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/follow"
+)
+
+// feedOf is which service's feed reports changes of a kind of tag.
+var feedOf = map[string]string{"account": feedAuth, "sessions": feedAuth, "profile": feedUsers}
+
+const (
+	feedAuth  = "auth"
+	feedUsers = "users"
+)
+
+// maxChangeAge is how old the latest news of a feed may be. Beyond that, somebody
+// could have written something longer ago than a cached answer may be old.
+const maxChangeAge = time.Second
+
+// changeFeeds are the feeds that report what others write.
+type changeFeeds []*changeFeed
+
+// current reports whether the feeds that report changes of these kinds of tags are
+// up to date.
+func (f changeFeeds) current(kinds []string) bool {
+	now := time.Now()
+	for _, feed := range f {
+		if !feed.isCurrent(now) && slices.ContainsFunc(kinds, func(kind string) bool { return feedOf[kind] == feed.name }) {
+			return false
+		}
+	}
+	return true
+}
+
+// run follows the feeds until ctx ends.
+func (f changeFeeds) run(ctx context.Context) {
+	var group sync.WaitGroup
+	for _, feed := range f {
+		group.Go(func() { feed.follower.Run(ctx) })
+	}
+	group.Wait()
+}
+
+// invalidator is the cache that a feed invalidates.
+type invalidator interface {
+	Invalidate(tags ...string)
+	InvalidateAll()
+}
+
+// changeFeed follows the changes that a service reports, and invalidates cache
+// entries.
+type changeFeed struct {
+	name     string
+	cache    invalidator
+	follower follow.Follower[changes]
+	now      func() time.Time
+	start    time.Time
+	// asOf is how long after start the service queried its database for what is known
+	// here; zero before the first update.
+	asOf atomic.Int64
+}
+
+// changes is an update of either service.
+type changes interface {
+	follow.Message
+	GetTags() []string
+	GetAskedAfter() *durationpb.Duration
+}
+
+func newAuthFeed(client authv1.ChangeServiceClient, cache invalidator, logger *slog.Logger) *changeFeed {
+	return newChangeFeed(feedAuth, cache, logger, func(ctx context.Context, cursor string) (follow.Stream[changes], error) {
+		stream, err := client.WatchChanges(ctx, &authv1.WatchChangesRequest{Cursor: cursor})
+		if err != nil {
+			return nil, err
+		}
+		return changeStream[*authv1.WatchChangesResponse]{stream}, nil
+	})
+}
+
+func newUsersFeed(client usersv1.ChangeServiceClient, cache invalidator, logger *slog.Logger) *changeFeed {
+	return newChangeFeed(feedUsers, cache, logger, func(ctx context.Context, cursor string) (follow.Stream[changes], error) {
+		stream, err := client.WatchChanges(ctx, &usersv1.WatchChangesRequest{Cursor: cursor})
+		if err != nil {
+			return nil, err
+		}
+		return changeStream[*usersv1.WatchChangesResponse]{stream}, nil
+	})
+}
+
+// changeStream is a stream of either service as one of changes.
+type changeStream[M changes] struct{ follow.Stream[M] }
+
+func (s changeStream[M]) Receive() (changes, error) { return s.Stream.Receive() }
+
+func newChangeFeed(name string, cache invalidator, logger *slog.Logger, open func(context.Context, string) (follow.Stream[changes], error)) *changeFeed {
+	f := &changeFeed{name: name, cache: cache, now: time.Now}
+	f.start = time.Now().Add(-time.Minute) // so that asOf zero is not current
+	f.follower = follow.Follower[changes]{Name: "changes of " + name, Open: open, Logger: logger, Now: func() time.Time { return f.now() },
+		Apply: func(ctx context.Context, update changes, _ bool, opened time.Time) (bool, error) {
+			return f.apply(ctx, update, opened), nil
+		}}
+	return f
+}
+
+// isCurrent reports whether everything that was committed until a second ago is
+// known.
+func (f *changeFeed) isCurrent(now time.Time) bool {
+	asOf := time.Duration(f.asOf.Load())
+	return asOf > 0 && now.Sub(f.start)-asOf <= maxChangeAge
+}
+
+// apply applies an update, and reports whether it is less than a second old.
+//
+// The service says how long after its stream began it queried its database, and its
+// stream cannot have begun before it was opened here. So no clock has to agree with
+// another, and an update that was long on its way does not pass for a new one.
+func (f *changeFeed) apply(ctx context.Context, update changes, opened time.Time) bool {
+	if update.GetComplete() {
+		f.cache.InvalidateAll()
+	}
+	if tags := update.GetTags(); len(tags) > 0 {
+		f.cache.Invalidate(tags...)
+		countInvalidations(ctx, len(tags), invalidatedByFeed)
+	}
+	now := f.now()
+	queried := opened.Add(update.GetAskedAfter().AsDuration())
+	if queried.After(now) {
+		queried = now
+	}
+	// What an earlier stream reported of a later moment stays known.
+	if asOf := int64(queried.Sub(f.start)); asOf > f.asOf.Load() {
+		f.asOf.Store(asOf)
+	}
+	return f.isCurrent(now)
+}

@@ -1,0 +1,141 @@
+package bff
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"connectrpc.com/connect/v2"
+	"golang.org/x/text/language"
+
+	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/rpc"
+)
+
+const (
+	maxUserAgent = 512
+	maxLocale    = 35 // RFC 5646 lets no tag without extensions need more
+)
+
+// proxies tells the address of a client behind trusted proxies.
+type proxies struct {
+	trusted []netip.Prefix
+	logger  *slog.Logger
+	// warned makes the warning about an untrusted proxy appear once.
+	warned sync.Once
+}
+
+// clientInfo returns who calls, and from which IP address and user agent.
+func (p *proxies) clientInfo(ctx context.Context) *authv1.Origin {
+	info, _ := connect.CallInfoForServerContext(ctx)
+	agent := strings.ToValidUTF8(info.RequestHeader().Get("User-Agent"), "")
+	if len(agent) > maxUserAgent {
+		agent = strings.ToValidUTF8(agent[:maxUserAgent], "")
+	}
+	client := &authv1.Origin{
+		IpAddress: p.addressOfCall(info), UserAgent: agent, RequestId: rpc.CallFrom(ctx).RequestID,
+		Locale: acceptedLocale(info.RequestHeader().Get("Accept-Language")),
+	}
+	if who := caller(ctx); who != nil {
+		client.AccountId, client.SessionId = who.userID, who.sessionID
+		client.RequireRecentSignIn = rpc.CallFrom(ctx).WantsRecentSignIn()
+	}
+	return client
+}
+
+// acceptedLocale is the language that a client wants most (RFC 9110, section
+// 12.5.4), as a BCP 47 tag; empty when it names none.
+func acceptedLocale(header string) string {
+	tags, _, err := language.ParseAcceptLanguage(header)
+	if err != nil {
+		return ""
+	}
+	for _, tag := range tags {
+		// "mul" is what a * is read as.
+		if text := tag.String(); len(text) <= maxLocale && text != "und" && text != "mul" {
+			return text
+		}
+	}
+	return ""
+}
+
+// addressOfCall returns the IP address that a call comes from; "" if it is unknown.
+func (p *proxies) addressOfCall(info *connect.CallInfo) string {
+	return p.addressOf(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"))
+}
+
+// addressOfRequest is addressOfCall for a request that is no call yet.
+func (p *proxies) addressOfRequest(r *http.Request) string {
+	return p.addressOf(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
+}
+
+// addressOf returns the IP address of a client by its peer and what proxies forwarded.
+func (p *proxies) addressOf(peer string, forwarded []string) string {
+	address := clientAddress(peer, forwarded, p.trusted)
+	if len(forwarded) > 0 && !strings.HasPrefix(forwarded[0], address) && isNear(address) {
+		// All clients behind a proxy that is not trusted count as one address.
+		p.warned.Do(func() {
+			p.logger.Warn("client info: X-Forwarded-For ignored, peer is no trusted proxy; if it is yours, add it to GATEHOUSE_TRUSTED_PROXIES", "peer", address)
+		})
+	}
+	return address
+}
+
+// isNear reports whether an address is one that proxies of one's own have.
+func isNear(text string) bool {
+	address, err := netip.ParseAddr(text)
+	return err == nil && (address.IsPrivate() || address.IsLoopback() || address.IsLinkLocalUnicast())
+}
+
+// clientAddress is the peer's address, or, where the peer is a trusted proxy,
+// the rightmost forwarded address that no trusted proxy has: whatever stands
+// left of it may be made up.
+func clientAddress(peer string, forwarded []string, trusted []netip.Prefix) string {
+	host, _, err := net.SplitHostPort(peer)
+	if err != nil {
+		host = peer
+	}
+	address, err := netip.ParseAddr(host)
+	if err != nil {
+		return ""
+	}
+	address = address.Unmap().WithZone("")
+	hops := strings.Split(strings.Join(forwarded, ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		if !slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(address) }) {
+			break
+		}
+		hop = strings.TrimSpace(hop)
+		if hop == "" {
+			continue // a list may have empty elements (RFC 9110, section 5.6.1.2)
+		}
+		next, ok := forwardedAddress(hop)
+		if !ok {
+			break
+		}
+		address = next
+	}
+	return address.String()
+}
+
+// forwardedAddress reads an element of X-Forwarded-For. Proxies write an address
+// bare, in brackets, or with a port.
+func forwardedAddress(hop string) (netip.Addr, bool) {
+	if withPort, err := netip.ParseAddrPort(hop); err == nil {
+		return withPort.Addr().Unmap().WithZone(""), true
+	}
+	if inner, ok := strings.CutPrefix(hop, "["); ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+		if !ok || !strings.Contains(inner, ":") {
+			return netip.Addr{}, false
+		}
+		hop = inner
+	}
+	address, err := netip.ParseAddr(hop)
+	return address.Unmap().WithZone(""), err == nil
+}

@@ -1,0 +1,64 @@
+package bff
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"connectrpc.com/connect/v2"
+
+	bffv1 "gatehouse/gen/bff/v1"
+	"gatehouse/internal/compose"
+	"gatehouse/internal/fault"
+	"gatehouse/internal/rpc"
+)
+
+// Time limits of calls to services. A write may have a password to hash, so it has
+// more time than a read.
+const (
+	readLimit  = 2 * time.Second
+	writeLimit = 5 * time.Second
+)
+
+// callService makes one call to a service within a time limit. Its errors are for
+// the gateway's caller.
+func callService[T any](ctx context.Context, limit time.Duration, call func(context.Context) (T, error)) (T, error) {
+	return compose.Fetch(ctx, fromBackend, limit, call)
+}
+
+// partErrors returns the entries for the optional parts that an answer lacks, logs
+// and counts them, and keeps an incomplete answer out of every cache. Call it once,
+// after the composition's Wait.
+func partErrors(ctx context.Context, c *compose.Composition, logger *slog.Logger) []*bffv1.PartError {
+	var entries []*bffv1.PartError
+	for _, missing := range c.Missing() {
+		code, reason := connect.CodeOf(missing.Err), fault.Reason(missing.Err)
+		retryable := code == connect.CodeUnavailable || code == connect.CodeResourceExhausted || code == connect.CodeDeadlineExceeded
+		entries = append(entries, &bffv1.PartError{Part: missing.Part, Code: code.String(), Reason: reason, Retryable: retryable})
+		if ctx.Err() != nil {
+			continue // the caller is gone, and no answer will be sent
+		}
+		countMissing(ctx, missing.Part, code)
+		attrs := []slog.Attr{
+			slog.String("part", missing.Part), slog.String("code", code.String()), slog.String("reason", reason),
+			slog.String("request_id", rpc.CallFrom(ctx).RequestID),
+		}
+		if cause := errors.Unwrap(missing.Err); cause != nil {
+			attrs = append(attrs, slog.String("cause", cause.Error()))
+		}
+		logger.LogAttrs(ctx, slog.LevelWarn, "composition: optional part missing", attrs...)
+	}
+	if len(entries) > 0 {
+		noStore(ctx)
+	}
+	return entries
+}
+
+// noStore keeps an answer out of every cache: one with tokens (RFC 6749, section
+// 5.1), or one that lacks a part.
+func noStore(ctx context.Context) {
+	if info, ok := connect.CallInfoForServerContext(ctx); ok {
+		info.ResponseHeader().Set("Cache-Control", "no-store")
+	}
+}

@@ -1,0 +1,204 @@
+package bff
+
+import (
+	"context"
+	"fmt"
+	authv1 "gatehouse/gen/auth/v1"
+	bffv1 "gatehouse/gen/bff/v1"
+	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/compose"
+	"gatehouse/internal/fault"
+	"gatehouse/internal/rpc"
+	"log/slog"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+)
+
+// directory reads and changes users, whose parts belong to two services: email,
+// status, roles and sessions to auth, and names to users. The services of the public
+// API share it.
+type directory struct {
+	accounts authv1.AccountServiceClient
+	sessions authv1.SessionServiceClient
+	audit    authv1.AuditServiceClient
+	profiles usersv1.ProfileServiceClient
+	// clientInfo returns who calls, and from which IP address and user agent.
+	clientInfo func(context.Context) *authv1.Origin
+	logger     *slog.Logger
+	step       func(string)
+}
+
+// reasonNoProfile is what users says of a profile that isn't there.
+const reasonNoProfile = "PROFILE_NOT_FOUND"
+
+var (
+	errProfilePending = fault.WithRetry(fault.New(connect.CodeUnavailable, "PROFILE_PENDING",
+		"The account is new and its profile is on its way. Try again in a moment."), time.Second)
+	errMaskEmpty = fault.Invalid("UPDATE_MASK_INVALID", "update_mask", "name at least one of first_name, last_name and locale, or give one of them a value")
+)
+
+// account fetches an account for a composition.
+func (d *directory) account(id string) func(context.Context) (*authv1.GetAccountResponse, error) {
+	return func(ctx context.Context) (*authv1.GetAccountResponse, error) {
+		return d.accounts.GetAccount(ctx, &authv1.GetAccountRequest{AccountId: id})
+	}
+}
+
+// profile fetches a profile for a composition. One that isn't there is
+// unavailable: while its account exists, the relay is about to bring it.
+func (d *directory) profile(id string) func(context.Context) (*usersv1.Profile, error) {
+	return func(ctx context.Context) (*usersv1.Profile, error) {
+		response, err := d.profiles.GetProfile(ctx, &usersv1.GetProfileRequest{ProfileId: id})
+		if fault.Reason(err) == reasonNoProfile {
+			return nil, errProfilePending.WithCause(err)
+		}
+		return response.GetProfile(), err
+	}
+}
+
+// withProfile composes a user of an account that is known and the profile if it
+// can be had.
+func (d *directory) withProfile(ctx context.Context, account *authv1.Account) (*bffv1.User, []*bffv1.PartError) {
+	c := compose.New(ctx, fromBackend)
+	profile := compose.Optional(c, "profile", readLimit, d.profile(account.GetId()))
+	_ = c.Wait() // no part is required
+	return userOf(account, profile.Value()), partErrors(ctx, c, d.logger)
+}
+
+// createAccount chooses the id and asks auth for the account.
+func (d *directory) createAccount(ctx context.Context, request *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, fmt.Errorf("choose an id: %w", err)
+	}
+	request.AccountId, request.Origin, request.IdempotencyKey = id.String(), d.clientInfo(ctx), idempotencyKey(ctx)
+	d.step("bff: before auth is asked")
+	created, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.CreateAccountResponse, error) {
+		return d.accounts.CreateAccount(repeatable(ctx, request.GetIdempotencyKey()), request)
+	})
+	d.step("bff: after auth has answered")
+	return created, err
+}
+
+// profileAfter fetches a profile; nil when there is none. Only once the account
+// is there too does that mean that the profile is on its way, rather than that
+// there is no such user.
+func (d *directory) profileAfter(id string) func(context.Context) (*usersv1.Profile, error) {
+	fetch := d.profile(id)
+	return func(ctx context.Context) (*usersv1.Profile, error) {
+		profile, err := fetch(ctx)
+		if fault.Reason(err) == fault.Reason(errProfilePending) {
+			return nil, nil
+		}
+		return profile, err
+	}
+}
+
+// updateProfile changes the masked profile fields and composes the user.
+func (d *directory) updateProfile(ctx context.Context, id string, values *bffv1.User, mask *fieldmaskpb.FieldMask) (*bffv1.User, error) {
+	mask, err := maskOf(values, mask)
+	if err != nil {
+		return nil, err
+	}
+	c := compose.New(ctx, fromBackend)
+	account := compose.Required(c, "account", readLimit, d.account(id))
+	// Only once the account is there: an update must not be made whose answer can't
+	// be given.
+	updated := compose.RequiredFrom(c, "profile", writeLimit, account, func(ctx context.Context, _ *authv1.GetAccountResponse) (*usersv1.UpdateProfileResponse, error) {
+		response, err := d.profiles.UpdateProfile(ctx, &usersv1.UpdateProfileRequest{
+			Profile: &usersv1.Profile{
+				Id: id, FirstName: values.GetFirstName(), LastName: values.GetLastName(), Locale: values.GetLocale(), Etag: values.GetEtag(),
+			},
+			UpdateMask: mask,
+		})
+		if fault.Reason(err) == reasonNoProfile {
+			return nil, errProfilePending.WithCause(err)
+		}
+		return response, err
+	})
+	if err := c.Wait(); err != nil {
+		return nil, err
+	}
+	return userOf(account.Value().GetAccount(), updated.Value().GetProfile()), nil
+}
+
+// profileFields are what of a user is a profile's: all that an update changes.
+var profileFields = []struct {
+	path string
+	of   func(*bffv1.User) string
+}{
+	{"first_name", (*bffv1.User).GetFirstName}, {"last_name", (*bffv1.User).GetLastName}, {"locale", (*bffv1.User).GetLocale},
+}
+
+func isProfileField(path string) bool {
+	for _, field := range profileFields {
+		if field.path == path {
+			return true
+		}
+	}
+	return false
+}
+
+// maskOf returns the mask, or without one the profile fields that have a value.
+// It refuses a mask that names anything else, before a service is asked.
+func maskOf(values *bffv1.User, mask *fieldmaskpb.FieldMask) (*fieldmaskpb.FieldMask, error) {
+	for _, path := range mask.GetPaths() {
+		if !isProfileField(path) {
+			return nil, fault.Invalid("UPDATE_MASK_INVALID", "update_mask", fmt.Sprintf("%.64q can't be changed: name only first_name, last_name and locale", path))
+		}
+	}
+	if len(mask.GetPaths()) > 0 {
+		return mask, nil
+	}
+	mask = &fieldmaskpb.FieldMask{}
+	for _, field := range profileFields {
+		if field.of(values) != "" {
+			mask.Paths = append(mask.Paths, field.path)
+		}
+	}
+	if len(mask.GetPaths()) == 0 {
+		return nil, errMaskEmpty
+	}
+	return mask, nil
+}
+
+func (d *directory) revokeSessions(ctx context.Context, id, except string) (int32, error) {
+	response, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RevokeSessionsResponse, error) {
+		return d.sessions.RevokeSessions(ctx, &authv1.RevokeSessionsRequest{AccountId: id, ExceptSessionId: except, Origin: d.clientInfo(ctx)})
+	})
+	return response.GetRevoked(), err
+}
+
+func (d *directory) deleteAccount(ctx context.Context, id string) error {
+	// Of one's own account. For another's, the origin asks for it: an auth of the
+	// version before would look for a sign-in of the account that is deleted.
+	recent := rpc.CallFrom(ctx).WantsRecentSignIn() && caller(ctx).is(id)
+	d.step("bff: before auth is asked to delete")
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.DeleteAccountResponse, error) {
+		return d.accounts.DeleteAccount(ctx, &authv1.DeleteAccountRequest{AccountId: id, RequireRecentSignIn: recent, Origin: d.clientInfo(ctx)})
+	})
+	d.step("bff: after auth has deleted")
+	return err
+}
+
+func (d *directory) revokeSession(ctx context.Context, user, session string) error {
+	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RevokeSessionResponse, error) {
+		return d.sessions.RevokeSession(ctx, &authv1.RevokeSessionRequest{AccountId: user, SessionId: session, Origin: d.clientInfo(ctx)})
+	})
+	return err
+}
+
+func (d *directory) liveSessions(id string) func(context.Context) (*authv1.ListSessionsResponse, error) {
+	return func(ctx context.Context) (*authv1.ListSessionsResponse, error) {
+		return d.sessions.ListSessions(ctx, &authv1.ListSessionsRequest{AccountId: id})
+	}
+}
+
+func (d *directory) auditEvents(ctx context.Context, request *authv1.ListAuditEventsRequest) (*authv1.ListAuditEventsResponse, error) {
+	return callService(ctx, readLimit, func(ctx context.Context) (*authv1.ListAuditEventsResponse, error) {
+		return d.audit.ListAuditEvents(ctx, request)
+	})
+}

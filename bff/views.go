@@ -1,0 +1,111 @@
+package bff
+
+import (
+	"context"
+	authv1 "gatehouse/gen/auth/v1"
+	bffv1 "gatehouse/gen/bff/v1"
+	usersv1 "gatehouse/gen/users/v1"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// This file turns messages of the services into those of the public API.
+
+// userOf composes a user: email, status and roles are auth's, names are users'.
+// profile may be nil.
+func userOf(account *authv1.Account, profile *usersv1.Profile) *bffv1.User {
+	status := bffv1.UserStatus_USER_STATUS_ACTIVE
+	if account.GetStatus() == authv1.AccountStatus_ACCOUNT_STATUS_DISABLED {
+		status = bffv1.UserStatus_USER_STATUS_DISABLED
+	}
+	return &bffv1.User{
+		Id: account.GetId(), Email: account.GetEmail(), EmailVerified: account.GetEmailVerified(),
+		Status: status, Roles: account.GetRoles(),
+		FirstName: profile.GetFirstName(), LastName: profile.GetLastName(), Locale: profile.GetLocale(), Etag: profile.GetEtag(),
+		CreateTime: account.GetCreateTime(), UpdateTime: later(account.GetUpdateTime(), profile.GetUpdateTime()),
+	}
+}
+
+func later(a, b *timestamppb.Timestamp) *timestamppb.Timestamp {
+	if b != nil && b.AsTime().After(a.AsTime()) {
+		return b
+	}
+	return a
+}
+
+func securityOf(facts *authv1.SecurityFacts) *bffv1.Security {
+	return &bffv1.Security{
+		PasswordChangeTime: facts.GetPasswordChangeTime(), LastSignInTime: facts.GetLastSignInTime(),
+		ActiveSessions: facts.GetActiveSessions(),
+	}
+}
+
+func tokensOf(tokens *authv1.Tokens) *bffv1.Tokens {
+	return &bffv1.Tokens{
+		AccessToken: tokens.GetAccessToken(), RefreshToken: tokens.GetRefreshToken(), TokenType: "Bearer",
+		ExpiresIn: tokens.GetExpiresIn(), RefreshExpiresIn: tokens.GetRefreshExpiresIn(),
+	}
+}
+
+func sessionsOf(ctx context.Context, sessions []*authv1.Session) []*bffv1.Session {
+	public := make([]*bffv1.Session, 0, len(sessions))
+	for _, session := range sessions {
+		public = append(public, &bffv1.Session{
+			Id: session.GetId(), CreateTime: session.GetCreateTime(), LastUsedTime: session.GetLastUsedTime(),
+			ExpireTime: session.GetExpireTime(), UserAgent: session.GetUserAgent(), IpAddress: session.GetIpAddress(),
+			Current:    session.GetId() == caller(ctx).sessionID,
+			RevokeTime: session.GetRevokeTime(), RevokeReason: session.GetRevokeReason(),
+		})
+	}
+	return public
+}
+
+func auditEventsOf(events []*authv1.AuditEvent) []*bffv1.AuditEvent {
+	public := make([]*bffv1.AuditEvent, 0, len(events))
+	for _, event := range events {
+		public = append(public, &bffv1.AuditEvent{
+			Id: event.GetId(), CreateTime: event.GetCreateTime(), Event: event.GetEvent(), Outcome: event.GetOutcome(),
+			Reason: event.GetReason(), UserId: event.GetAccountId(), ActorId: event.GetActorId(), SessionId: event.GetSessionId(),
+			IpAddress: event.GetIpAddress(), UserAgent: event.GetUserAgent(), RequestId: event.GetRequestId(),
+			Count: max(1, event.GetCount()),
+		})
+	}
+	return public
+}
+
+// ownEventsOf are events as the person whom they concern may see them. Of what
+// another did, such as an administrator, they learn who, what and when, and not
+// from where: that is the other's.
+func ownEventsOf(person string, events []*authv1.AuditEvent) []*bffv1.AuditEvent {
+	public := auditEventsOf(events)
+	for _, event := range public {
+		if event.GetActorId() == "" || event.GetActorId() == person {
+			continue
+		}
+		event.IpAddress, event.UserAgent, event.RequestId = "", "", ""
+		if event.GetEvent() != eventSessionRevoke {
+			event.SessionId = "" // the one that asked, not one of the person's
+		}
+	}
+	return public
+}
+
+// eventSessionRevoke is auth's name of the event that concerns one session.
+const eventSessionRevoke = "session.revoke"
+
+func mailsOf(mails []*authv1.Mail) []*bffv1.Mail {
+	public := make([]*bffv1.Mail, 0, len(mails))
+	for _, mail := range mails {
+		public = append(public, mailOf(mail))
+	}
+	return public
+}
+
+// mailOf is the mail as the public sees it; the statuses have the same numbers.
+func mailOf(mail *authv1.Mail) *bffv1.Mail {
+	return &bffv1.Mail{
+		Id: mail.GetId(), Kind: mail.GetKind(), Recipient: mail.GetRecipient(), UserId: mail.GetAccountId(),
+		Status: bffv1.MailStatus(mail.GetStatus()), Attempts: mail.GetAttempts(), LastError: mail.GetLastError(),
+		CreateTime: mail.GetCreateTime(), NextAttemptTime: mail.GetNextAttemptTime(), EndTime: mail.GetEndTime(),
+	}
+}

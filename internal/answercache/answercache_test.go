@@ -1,0 +1,30 @@
+package answercache
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	bffv1 "gatehouse/gen/bff/v1"
+)
+
+func TestTheCacheIsBounded(t *testing.T) {
+	t.Parallel()
+	const bound = 64 << 10
+	c := open(t, bound)
+	for i := range 2000 {
+		message := &bffv1.GetUserResponse{User: &bffv1.User{FirstName: fmt.Sprint(i), LastName: "Lovelace"}}
+		c.store(keyOf(fmt.Sprint(i), nil, nil), &entry{message: message, size: 100, staleUntil: time.Now().Add(time.Minute)}, nil)
+	}
+	c.entries.CleanUp()
+	if got := c.Size(); got > bound || got < bound/2 {
+		t.Errorf("2000 entries take %d bytes, want at most %d and not much less", got, bound)
+	}
+	var e epochs
+	for i := range maxMarks + 10 {
+		e.invalidate(fmt.Sprint("account/", i))
+	}
+	if len(e.marks) > maxMarks || e.valid([]string{"account/1"}, 0) || !e.valid([]string{"account/1"}, e.current()) {
+		t.Errorf("%d marks are remembered, want at most %d; what was invalidated stays stale, and what is new is valid", len(e.marks), maxMarks)
+	}
+}

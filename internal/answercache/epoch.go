@@ -1,0 +1,67 @@
+package answercache
+
+import "sync"
+
+// epoch counts invalidations. A tag that is invalidated after an epoch makes stale
+// what was fetched in that epoch or before.
+type epoch uint64
+
+// maxMarks is how many tags' invalidations are remembered. Beyond that, everything
+// becomes stale, which is as safe as remembering.
+const maxMarks = 1 << 16
+
+// epochs knows which tags were invalidated, and when. An invalidation costs the same
+// whatever the number of entries: an entry is found to be stale when it is looked up.
+type epochs struct {
+	mu    sync.RWMutex
+	now   epoch
+	floor epoch // everything that was fetched before it is stale, whatever its tags
+	marks map[string]epoch
+}
+
+// current returns the epoch in which a fetch starts: read it before the services are
+// called.
+func (e *epochs) current() epoch {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.now
+}
+
+// valid reports whether none of the tags was invalidated since an epoch.
+func (e *epochs) valid(tags []string, since epoch) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if since < e.floor {
+		return false
+	}
+	for _, tag := range tags {
+		if e.marks[tag] > since {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *epochs) invalidate(tags ...string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.now++
+	if e.marks == nil {
+		e.marks = map[string]epoch{}
+	}
+	for _, tag := range tags {
+		e.marks[tag] = e.now
+	}
+	if len(e.marks) > maxMarks {
+		e.floor = e.now
+		clear(e.marks)
+	}
+}
+
+func (e *epochs) invalidateAll() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.now++
+	e.floor = e.now
+	clear(e.marks)
+}

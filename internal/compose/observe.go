@@ -1,0 +1,66 @@
+package compose
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"gatehouse/internal/fault"
+)
+
+// tracerOf returns the tracer for spans below the call's span, or nil when the
+// call is not traced.
+func tracerOf(ctx context.Context) trace.Tracer {
+	span := trace.SpanFromContext(ctx)
+	if !span.SpanContext().IsValid() {
+		return nil
+	}
+	return span.TracerProvider().Tracer("gatehouse/internal/compose")
+}
+
+// observe runs a part's fetch, measures it, and records it as a span.
+func observe[T any](c *Composition, p *state, fetch func(context.Context) (T, error)) (value T, err error) {
+	ctx := c.ctx
+	if c.tracer != nil {
+		var span trace.Span
+		ctx, span = c.tracer.Start(ctx, "part "+p.name)
+		defer func() {
+			if err != nil {
+				span.SetStatus(codes.Error, connect.CodeOf(err).String()+" "+fault.Reason(err))
+			}
+			span.End()
+		}()
+	}
+	start := time.Now()
+	value, err = fetch(ctx)
+	p.started, p.took = true, time.Since(start)
+	return value, err
+}
+
+// addServerTiming tells the caller how long each part took (W3C Server Timing).
+// The header holds the parts' names and durations, and nothing of the answer.
+func (c *Composition) addServerTiming() {
+	info, ok := connect.CallInfoForServerContext(c.call)
+	if !ok {
+		return
+	}
+	line := make([]byte, 0, 64)
+	for _, p := range c.parts {
+		if !p.started {
+			continue
+		}
+		if len(line) > 0 {
+			line = append(line, ", "...)
+		}
+		line = append(line, p.name...)
+		line = append(line, ";dur="...)
+		line = strconv.AppendFloat(line, float64(p.took.Microseconds())/1000, 'f', -1, 64)
+	}
+	if len(line) > 0 {
+		info.ResponseHeader().Add("Server-Timing", string(line))
+	}
+}
