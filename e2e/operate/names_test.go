@@ -27,7 +27,7 @@ func TestAMisspeltSettingGetsASuggestion(t *testing.T) {
 // A name without our prefix may be somebody else's: it is only warned about.
 func TestANameThatIsAlmostASettingIsWarnedAbout(t *testing.T) {
 	t.Parallel()
-	const warning = "environment variable is no setting"
+	const warning = "unknown environment variable, similar to a setting"
 	for variable, want := range map[string]bool{
 		"SMTP_ULR=x": true, "DATABSE_URL=x": true, "REDIS_UR=x": true,
 		"AUTH0_URL=https://x.example": true, // one letter from AUTH_URL, and Auth0's

@@ -8,9 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// function is one that does for a service what its role may not do itself. It
-// runs as the owner of the tables. Atlas doesn't see functions, so they are made
-// here, beside the grants.
+// function does for a service what its role may not do itself. It runs as the
+// owner of the tables. Atlas doesn't see functions, so they are created here, with
+// the grants.
 type function struct {
 	name      string // without its schema, functionSchema
 	arguments string // their types
@@ -133,8 +133,8 @@ func (t *target) functionChanges(ctx context.Context) ([]statement, error) {
 	return changes, nil
 }
 
-// statements make the function anew, whatever there was. Within the transaction
-// nobody finds it missing.
+// statements replace the function. Within the transaction, no other session finds
+// it missing.
 func (f function) statements(role string) []string {
 	return []string{
 		"DROP FUNCTION IF EXISTS " + f.signature(),

@@ -126,7 +126,7 @@ END`
 	return statements
 }
 
-// Privileges of the reader as the catalog holds them beside those that
+// Privileges of the reader as the catalog holds them, compared with those that
 // readerGrants gives.
 const selectReaderDiffers = `
 WITH reader AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1), columns AS (%s)

@@ -303,8 +303,8 @@ const lockKey = 0x67617465_01
 // beginTx makes a transaction wait for its turn. Every name is qualified, and
 // nothing may depend on what the user's search_path hides. Another copy may hold
 // the advisory lock for as long as it is at work, and building an index may take
-// its time; but on somebody's transaction nobody waits for long, since whoever
-// comes later waits behind us.
+// its time; but it waits only briefly for another transaction, since every later
+// one queues behind it.
 const beginTx = `
 SET LOCAL search_path = '';
 SET LOCAL statement_timeout = 0;
