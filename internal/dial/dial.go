@@ -98,7 +98,7 @@ func newClient(route Route, transport connect.Transport, between ...connect.Clie
 	return connect.NewClient(transport, append(chain, sendIdentity(issuer))...), nil
 }
 
-// notesCallee tells the call that is being answered which service it needs.
+// noteCallee reports to the call that is being answered which service it needs.
 func noteCallee(service string) connect.ClientInterceptor {
 	return func(next connect.ClientFunc) connect.ClientFunc {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
@@ -110,7 +110,7 @@ func noteCallee(service string) connect.ClientInterceptor {
 	}
 }
 
-// identified sends who is calling, and for which request.
+// sendIdentity sends the internal token and the request id.
 func sendIdentity(issuer *rpc.Issuer) connect.ClientInterceptor {
 	return func(next connect.ClientFunc) connect.ClientFunc {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
@@ -128,8 +128,8 @@ func sendIdentity(issuer *rpc.Issuer) connect.ClientInterceptor {
 	}
 }
 
-// shortened passes down the time that remains, less what this hop needs, and
-// makes no attempt that can't finish.
+// propagateDeadline passes on the deadline less [deadlineMargin], and makes no call
+// whose deadline has passed.
 func propagateDeadline(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 		if spec.StreamType != connect.StreamTypeUnary {
@@ -155,7 +155,7 @@ func propagateDeadline(next connect.ClientFunc) connect.ClientFunc {
 	}
 }
 
-// deadlineStream frees its deadline's timer when the call is over.
+// deadlineStream releases the timer of its deadline when the call is over.
 type deadlineStream struct {
 	connect.ClientStream
 	cancel context.CancelFunc

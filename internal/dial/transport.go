@@ -34,13 +34,13 @@ const (
 	maxResponseHeader = 64 << 10
 )
 
-// peers resolves one service's URLs to endpoints, one for each address, and sends
-// each request to the endpoint that the load balancer chose. A request that
-// couldn't connect goes to the next endpoint: nothing of it was sent.
+// transport resolves a service's URLs to endpoints, one for each address, and sends
+// each request to the endpoint that the load balancer chose. When the connection
+// cannot be made, nothing was sent, and the next endpoint is tried.
 //
-// Each endpoint has one HTTP/2 connection, on which it announces what it won't
-// answer before it stops. Repeatable calls need no such announcement, and have
-// connections of HTTP/1.1: in net/http they cost less than half.
+// Each endpoint has one HTTP/2 connection, on which the server announces with GOAWAY
+// what it will not answer. Repeatable calls do not need the announcement and use
+// HTTP/1.1 connections, which in net/http cost less than half.
 type transport struct {
 	urls      []*url.URL
 	service   string
@@ -50,13 +50,13 @@ type transport struct {
 	resolving chan struct{} // full while somebody looks hosts up
 }
 
-// addressBook is what was last found of the hosts' addresses.
+// resolution is the result of the latest lookup.
 type resolution struct {
 	endpoints []*endpoint
 	at        time.Time
 }
 
-// newPeers takes URLs separated by commas.
+// newTransport takes URLs separated by commas.
 func newTransport(service, urls string, logger *slog.Logger) (*transport, error) {
 	p := &transport{service: service, logger: logger, resolving: make(chan struct{}, 1), lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
@@ -140,10 +140,9 @@ func (e *endpoint) roundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// dialOrder returns the endpoints in the order in which they are dialed: the
-// chosen one, the other healthy ones, and those that refused a connection lately.
-// An ejected one comes last. One whose circuit breaker is open is not among them
-// unless it was chosen.
+// dialOrder returns the endpoints in the order in which they are dialled: the chosen
+// one, the other healthy ones, those that refused a connection lately, and the ejected
+// ones. One whose circuit breaker is open is left out unless it was chosen.
 func dialOrder(endpoints []*endpoint, chosen *endpoint, now time.Time) []*endpoint {
 	if len(endpoints) == 1 {
 		return endpoints
@@ -173,7 +172,7 @@ func dialOrder(endpoints []*endpoint, chosen *endpoint, now time.Time) []*endpoi
 	return order
 }
 
-// again returns a request whose body can be sent once more.
+// rewind returns a request whose body can be sent once more.
 func rewind(r *http.Request) (*http.Request, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return r, nil
@@ -196,7 +195,7 @@ func closeBody(r *http.Request) {
 	}
 }
 
-// addressed returns the request as it goes to this endpoint.
+// rewrite returns the request with the endpoint's URL.
 func (e *endpoint) rewrite(r *http.Request) *http.Request {
 	if r.URL.Host == e.url.Host && r.URL.Scheme == e.url.Scheme {
 		return r
@@ -208,8 +207,8 @@ func (e *endpoint) rewrite(r *http.Request) *http.Request {
 	return r
 }
 
-// copies returns the copies' addresses. Of those who find them old, one looks
-// the hosts up while the others make do with what is known.
+// endpoints returns the service's endpoints. When the latest lookup is old, one caller
+// looks the hosts up while the others use the known endpoints.
 func (p *transport) endpoints(ctx context.Context) ([]*endpoint, error) {
 	known := p.resolved.Load()
 	if known != nil && time.Since(known.at) < lookupInterval {
@@ -240,7 +239,7 @@ func (p *transport) endpoints(ctx context.Context) ([]*endpoint, error) {
 	return copies, nil
 }
 
-// find looks up every host. One that can't be found keeps the addresses it had.
+// resolve looks up every host. A host whose lookup fails keeps its addresses.
 func (p *transport) resolve(ctx context.Context, known *resolution) ([]*endpoint, error) {
 	before := map[*url.URL]map[string]*endpoint{}
 	for _, to := range p.urls {
@@ -329,14 +328,14 @@ func newHTTPTransport(address string) *http.Transport {
 	}
 }
 
-// lostError says that a connection was lost. It doesn't unwrap, for connect would
-// take what went wrong with ours for our own caller's leaving.
+// connectionLostError says that a connection was lost. It does not unwrap: connect
+// would take the end of our request's context for that of our caller's.
 type connectionLostError struct{ text string }
 
 func (e *connectionLostError) Error() string { return e.text }
 
-// dialError says that there was no connection: nothing was sent. It doesn't
-// unwrap, for connect would take dialing's own time-out for the call's.
+// dialError says that there was no connection, so that nothing was sent. It does not
+// unwrap: connect would take the timeout of the dial for that of the call.
 type dialError struct {
 	text     string
 	timedOut bool // there was no answer within the time for it, rather than a refusal

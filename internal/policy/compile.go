@@ -24,9 +24,9 @@ const (
 	untaggedTTL = time.Second
 )
 
-// Compile compiles the policies of a server's methods, in their order, and
-// tightens them as settings say. It returns every fault of the schema, or of the
-// settings, each with the name of its method or field.
+// Compile compiles the policies of a server's methods, in their order, and tightens
+// them by the settings. It returns every error in the schema or the settings, each
+// with the name of its method or field.
 func Compile(specs []connect.Spec, limit time.Duration, settings string) ([]*Method, error) {
 	var plans []*Method
 	var faults []error
@@ -43,8 +43,8 @@ func Compile(specs []connect.Spec, limit time.Duration, settings string) ([]*Met
 	return plans, tighten(plans, settings)
 }
 
-// compileMethod makes one method's plan. limit holds when the method names no time
-// limit.
+// compileMethod compiles the policy of one method. limit applies when the method has
+// no time limit.
 func compileMethod(spec connect.Spec, limit time.Duration) (*Method, error) {
 	method, ok := spec.Schema.(protoreflect.MethodDescriptor)
 	if !ok {
@@ -83,7 +83,7 @@ func messageType(message protoreflect.MessageDescriptor) protoreflect.MessageTyp
 	return dynamicpb.NewMessageType(message)
 }
 
-// fault is a contradiction in the method's schema.
+// errorf returns an error about a contradiction in the method's schema.
 func (p *Method) errorf(format string, args ...any) error {
 	return fmt.Errorf("%s: its policy "+format, append([]any{p.Procedure}, args...)...)
 }
@@ -253,8 +253,8 @@ func (p *Method) compileCreated(policy *policyv1.Method) (err error) {
 	return nil
 }
 
-// validates compiles the request's rules, which would else be found faulty by
-// the first who calls.
+// checkRules compiles the validation rules of the request: otherwise the first caller
+// would find them broken.
 func (p *Method) checkRules() error {
 	err := protovalidate.Validate(p.request.New().Interface())
 	if broken, ok := errors.AsType[*protovalidate.CompilationError](err); ok {
@@ -263,8 +263,8 @@ func (p *Method) checkRules() error {
 	return nil
 }
 
-// purgesMeetTags refuses purges that no kept answer would ever notice: they are
-// misspelt, or should go.
+// checkInvalidates refuses tags to invalidate that no cache entry has: they are
+// misspelt or obsolete.
 func checkInvalidates(plans []*Method) error {
 	known := map[string]bool{}
 	for _, plan := range plans {
@@ -286,7 +286,7 @@ func checkInvalidates(plans []*Method) error {
 	return errors.Join(faults...)
 }
 
-// positive returns a duration that must be said and more than nothing.
+// positive returns a duration that must be set and greater than zero.
 func positive(said *durationpb.Duration) (time.Duration, error) {
 	switch {
 	case said == nil:

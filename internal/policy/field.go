@@ -13,11 +13,11 @@ import (
 	policyv1 "gatehouse/gen/policy/v1"
 )
 
-// FieldPath leads from a message to one of its string fields, or to one of a
+// FieldPath is the path from a message to one of its string fields, or to one of a
 // message in it.
 type FieldPath []protoreflect.FieldDescriptor
 
-// In returns the field's text in a message; "" where it isn't set.
+// In returns the value of the field in a message; "" where it is not set.
 func (f FieldPath) In(message proto.Message) string {
 	at := message.ProtoReflect()
 	last := len(f) - 1
@@ -48,7 +48,7 @@ func findField(message protoreflect.MessageDescriptor, path string) (FieldPath, 
 	return fields, nil
 }
 
-// fieldPolicy returns what the schema says of a field; nil when it says nothing.
+// fieldPolicy returns the policy of a field; nil when it has none.
 func fieldPolicy(field protoreflect.FieldDescriptor) *policyv1.Field {
 	if !proto.HasExtension(field.Options(), policyv1.E_Field) {
 		return nil
@@ -107,7 +107,7 @@ func firstRedacted(message protoreflect.MessageDescriptor) (found protoreflect.F
 	return found
 }
 
-// checkFields finds field policies that can't be kept.
+// checkFields finds field policies that cannot be enforced.
 func checkFields(message protoreflect.MessageDescriptor) error {
 	var faults []error
 	reachable(message, func(field protoreflect.FieldDescriptor) bool {

@@ -20,16 +20,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// A method whose schema has a google.api.http rule is served at that path too.
-// What comes there is turned into a call of the Connect protocol in JSON, which
-// passes the same chain as any other: nothing holds for one surface alone. The
-// answer is Connect's as well, byte for byte, errors included. Only the status
-// is another: 201 with Location, or 202, where a method makes something, and 204
-// with no body for DELETE.
-//
-// vanguard finds the method by the path and makes its message of path, query and
-// body. It doesn't see the answer, which it would rewrite: successes to 200,
-// errors to numbers, a 304 to 500.
+// handler serves the REST paths of a mux's methods. vanguard finds the method by the
+// path and builds its message from path, query and body. It does not see the answer,
+// which it would rewrite: successes to 200, errors to numbers, a 304 to 500.
 type handler struct {
 	mux        *rpc.Mux
 	transcoder *vanguard.Transcoder
@@ -42,7 +35,7 @@ type method struct {
 	parameters map[string]protoreflect.FieldDescriptor
 }
 
-// restCall is a request on its way through vanguard.
+// call is a request on its way through vanguard.
 type call struct {
 	writer  http.ResponseWriter
 	request *http.Request // as it came
@@ -53,8 +46,7 @@ type call struct {
 	frontend rpc.Frontend
 }
 
-// statusOf returns the HTTP status of the answer where it isn't that of the Connect
-// protocol.
+// statusOf returns the HTTP status of the answer; 0 for that of the Connect protocol.
 func (c *call) statusOf(failure *connect.Error) int {
 	switch {
 	case failure == nil:
@@ -179,7 +171,7 @@ func (f *handler) otherMethod(w http.ResponseWriter, r *http.Request, allow stri
 	f.mux.RefusePath(w, r, allow)
 }
 
-// call makes the Connect call. r is what vanguard has made of the request.
+// serveCall makes the Connect call. r is what vanguard built from the request.
 func (f *handler) serveCall(_ http.ResponseWriter, r *http.Request) {
 	call, _ := r.Context().Value(callKey{}).(*call)
 	method := f.methods[r.URL.Path]
@@ -202,7 +194,7 @@ func (f *handler) serveCall(_ http.ResponseWriter, r *http.Request) {
 	f.mux.ServeHTTP(&writer{ResponseWriter: call.writer, call: call, plan: method.policy, method: call.request.Method}, r)
 }
 
-// lostWriter takes what vanguard says by itself.
+// discardWriter takes the answers that vanguard writes by itself.
 type discardWriter struct {
 	header http.Header
 	status int
@@ -218,7 +210,7 @@ func (w *discardWriter) WriteHeader(status int) {
 	}
 }
 
-// restWriter gives a success the status that REST has for it.
+// writer gives a success its REST status.
 type writer struct {
 	http.ResponseWriter
 	call   *call
@@ -261,8 +253,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// sourceBody remembers what went wrong with reading a body, as against with
-// what it says.
+// sourceBody remembers an error of reading a body, as against one in its content.
 type sourceBody struct {
 	io.ReadCloser
 	err error

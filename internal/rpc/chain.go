@@ -12,12 +12,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// A Step makes one part of a method's chain, once, at the start. It returns nil
-// for methods that it has nothing to do with.
+// An Interceptor makes the interceptor of one method, once, at the start. It returns
+// nil for methods that it does not apply to.
 type Interceptor func(*policy.Method) (connect.ServerInterceptor, error)
 
-// Steps are the parts of a chain that a server may have: each is nil where it
-// has not. Idempotency, Cache and Queue find the message in [Call].Request.
+// Interceptors are the parts of the chain that differ from server to server; each may
+// be nil. Idempotency, Cache and Queue find the message in [Call].Request.
 type Interceptors struct {
 	// Trace records the call for operators; a server with telemetry has its own.
 	Trace Interceptor
@@ -52,22 +52,22 @@ type Admission struct {
 	AuthorizeMessage func(context.Context, proto.Message) error
 }
 
-// step is a part of the chain with its name in the documents. One that looks at
-// the message has it read ahead.
+// namedInterceptor is a part of the chain, with its name in the documents. Where one
+// reads the message, the message is decoded ahead of the method.
 type namedInterceptor struct {
 	name         string
 	make         Interceptor
 	readsMessage bool
 }
 
-// check is something that a received message goes through.
+// check is something that each decoded message passes.
 type check struct {
 	name string
 	run  func(context.Context, *method, proto.Message) error
 }
 
-// steps are what each call passes, the outermost first. This is the one order:
-// what is cheap and needs to know little comes before what is dear.
+// interceptors returns what each call passes, the outermost first. This is the one
+// order: checks that are cheap and need little come before those that are expensive.
 func (m *method) interceptors(c *ServerConfig) []namedInterceptor {
 	return []namedInterceptor{
 		{name: "recover", make: func(*policy.Method) (connect.ServerInterceptor, error) { return recoverPanics(c.Logger), nil }},
@@ -126,7 +126,7 @@ type method struct {
 	readAhead bool // an interceptor before the method looks at the message
 }
 
-// chain puts a method's steps around it.
+// chain wraps a method in its interceptors.
 func chain(config *ServerConfig, plan *policy.Method, handler connect.ServerFunc) (_ connect.ServerFunc, err error) {
 	m := &method{policy: plan}
 	m.admission, err = config.Authorizer(plan)

@@ -56,7 +56,7 @@ var (
 	grpcTimeout    = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
 )
 
-// worded refuses what connect would.
+// checkRequests refuses the requests that connect would refuse.
 func (s *Server) checkRequests(plan *policy.Method, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if no := checkRequest(plan, r); no != nil {
@@ -96,8 +96,8 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *Refusal) {
 	}
 }
 
-// refused returns what is wrong with a request for a method, as far as HTTP
-// tells.
+// checkRequest returns what is wrong with a request for a method, as far as HTTP shows
+// it; nil for nothing.
 func checkRequest(plan *policy.Method, r *http.Request) *Refusal {
 	switch {
 	case tooManyHeaders(r.Header):

@@ -120,7 +120,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	return server, nil
 }
 
-// Plans returns what holds for each method that it serves.
+// Methods returns the policies of the methods that it serves.
 func (s *Server) Methods() []*policy.Method { return s.policies }
 
 // Serves reports whether a procedure is one of its methods.
