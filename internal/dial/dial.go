@@ -54,19 +54,19 @@ func Dial(route Route, urls string) (*connect.Client, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	peers, err := newTransport(route.Callee, urls, logger)
+	t, err := newTransport(route.Callee, urls, logger)
 	if err != nil {
 		return nil, err
 	}
-	return newHTTPClient(route, peers)
+	return newHTTPClient(route, t)
 }
 
-func newHTTPClient(route Route, peers *transport) (*connect.Client, error) {
+func newHTTPClient(route Route, t *transport) (*connect.Client, error) {
 	transport := connecthttp.NewTransport(
-		&http.Client{Transport: peers, CheckRedirect: refuseRedirect}, peers.urls[0].String(),
+		&http.Client{Transport: t, CheckRedirect: refuseRedirect}, t.urls[0].String(),
 		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*rpc.MaxMessageBytes),
 	)
-	balancer := newLoadBalancer(route.Callee, peers.logger, peers.endpoints)
+	balancer := newLoadBalancer(route.Callee, t.logger, t.endpoints)
 	if route.Persistent {
 		return newClient(route, transport, balancer.callOnce)
 	}

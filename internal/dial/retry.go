@@ -78,8 +78,8 @@ func attempt(ctx context.Context, spec connect.Spec, next connect.ClientFunc, re
 // attemptsOf returns how often a call may be tried, by the policy of the method that
 // makes it.
 func attemptsOf(ctx context.Context) int {
-	if plan := rpc.CallFrom(ctx).Method; plan != nil {
-		return plan.Attempts
+	if method := rpc.CallFrom(ctx).Method; method != nil {
+		return method.Attempts
 	}
 	return policy.MaxAttempts
 }

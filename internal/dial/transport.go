@@ -89,21 +89,21 @@ func (e *endpoint) close() {
 
 // RoundTrip implements http.RoundTripper.
 func (p *transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	copies, err := p.endpoints(r.Context())
+	endpoints, err := p.endpoints(r.Context())
 	if err != nil {
 		closeBody(r)
 		return nil, err
 	}
 	sent := placementFrom(r.Context())
 	var failure error
-	deaf := false
-	for i, one := range dialOrder(copies, sent.endpoint(), time.Now()) {
+	timedOut := false
+	for i, one := range dialOrder(endpoints, sent.endpoint(), time.Now()) {
 		if i > 0 {
 			if r, err = rewind(r); err != nil {
 				return nil, failure
 			}
 		}
-		sent.moveTo(one, deaf)
+		sent.moveTo(one, timedOut)
 		response, err := one.roundTrip(one.rewrite(r))
 		if err == nil {
 			one.avoidUntil.Store(0)
@@ -114,9 +114,9 @@ func (p *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		one.avoidUntil.Store(time.Now().Add(failed.avoidFor()).UnixNano())
-		failure, deaf = err, failed.timedOut
+		failure, timedOut = err, failed.timedOut
 	}
-	p.resolved.Store(&resolution{endpoints: copies}) // made long ago: they may have moved
+	p.resolved.Store(&resolution{endpoints: endpoints}) // made long ago: they may have moved
 	return nil, failure
 }
 
@@ -231,12 +231,12 @@ func (p *transport) endpoints(ctx context.Context) ([]*endpoint, error) {
 	if now := p.resolved.Load(); now != known { // by whom we waited for
 		return now.endpoints, nil
 	}
-	copies, err := p.resolve(ctx, known)
+	endpoints, err := p.resolve(ctx, known)
 	if err != nil {
 		return nil, err
 	}
-	p.resolved.Store(&resolution{endpoints: copies, at: time.Now()})
-	return copies, nil
+	p.resolved.Store(&resolution{endpoints: endpoints, at: time.Now()})
+	return endpoints, nil
 }
 
 // resolve looks up every host. A host whose lookup fails keeps its addresses.
@@ -250,7 +250,7 @@ func (p *transport) resolve(ctx context.Context, known *resolution) ([]*endpoint
 			before[one.url][one.address] = one
 		}
 	}
-	var copies []*endpoint
+	var endpoints []*endpoint
 	var failure error
 	for _, to := range p.urls {
 		addresses, err := p.addressesOf(ctx, to)
@@ -263,16 +263,16 @@ func (p *transport) resolve(ctx context.Context, known *resolution) ([]*endpoint
 				one = p.newEndpoint(to, address)
 			}
 			delete(before[to], address)
-			copies = append(copies, one)
+			endpoints = append(endpoints, one)
 		}
 		for _, gone := range before[to] {
 			gone.close()
 		}
 	}
-	if len(copies) == 0 {
+	if len(endpoints) == 0 {
 		return nil, failure
 	}
-	return copies, nil
+	return endpoints, nil
 }
 
 func (p *transport) addressesOf(ctx context.Context, to *url.URL) ([]string, error) {

@@ -28,19 +28,19 @@ const (
 // them by the settings. It returns every error in the schema or the settings, each
 // with the name of its method or field.
 func Compile(specs []connect.Spec, limit time.Duration, settings string) ([]*Method, error) {
-	var plans []*Method
+	var methods []*Method
 	var faults []error
 	for _, spec := range specs {
-		plan, err := compileMethod(spec, limit)
-		plans, faults = append(plans, plan), append(faults, err)
+		m, err := compileMethod(spec, limit)
+		methods, faults = append(methods, m), append(faults, err)
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
-	if err := checkInvalidates(plans); err != nil {
+	if err := checkInvalidates(methods); err != nil {
 		return nil, err
 	}
-	return plans, tighten(plans, settings)
+	return methods, tighten(methods, settings)
 }
 
 // compileMethod compiles the policy of one method. limit applies when the method has
@@ -54,22 +54,22 @@ func compileMethod(spec connect.Spec, limit time.Duration) (*Method, error) {
 	if !ok || policy.GetAccess().GetWho() == nil {
 		return nil, fmt.Errorf("%s: its schema doesn't say who may call it: add an option (policy.v1.method).access", spec.Procedure)
 	}
-	plan := &Method{
+	m := &Method{
 		Procedure: spec.Procedure, Descriptor: method, Access: policy.GetAccess(), spec: spec,
 		request: messageType(method.Input()), Attempts: 1,
 	}
 	fieldFaults := errors.Join(checkFields(method.Input()), checkFields(method.Output()))
 	if fieldFaults == nil {
-		plan.normalizer = newNormalizer(method.Input())
+		m.normalizer = newNormalizer(method.Input())
 	}
-	return plan, errors.Join(
-		plan.compileAccess(policy),
-		plan.compileLimits(policy, limit),
-		plan.compileRetry(policy),
-		plan.compileCache(policy.GetCache()),
-		plan.compileInvalidates(policy.GetPurges()),
-		plan.compileCreated(policy),
-		plan.checkRules(),
+	return m, errors.Join(
+		m.compileAccess(policy),
+		m.compileLimits(policy, limit),
+		m.compileRetry(policy),
+		m.compileCache(policy.GetCache()),
+		m.compileInvalidates(policy.GetPurges()),
+		m.compileCreated(policy),
+		m.checkRules(),
 		fieldFaults,
 	)
 }
@@ -265,21 +265,21 @@ func (p *Method) checkRules() error {
 
 // checkInvalidates refuses tags to invalidate that no cache entry has: they are
 // misspelt or obsolete.
-func checkInvalidates(plans []*Method) error {
+func checkInvalidates(methods []*Method) error {
 	known := map[string]bool{}
-	for _, plan := range plans {
-		if plan.Cache == nil {
+	for _, m := range methods {
+		if m.Cache == nil {
 			continue
 		}
-		for _, tag := range plan.Cache.Tags {
+		for _, tag := range m.Cache.Tags {
 			known[tag.family()] = true
 		}
 	}
 	var faults []error
-	for _, plan := range plans {
-		for _, tag := range plan.Invalidates {
+	for _, m := range methods {
+		for _, tag := range m.Invalidates {
 			if !known[tag.family()] {
-				faults = append(faults, plan.errorf("purges %q, a tag that no method's kept answers have", tag))
+				faults = append(faults, m.errorf("purges %q, a tag that no method's kept answers have", tag))
 			}
 		}
 	}

@@ -80,10 +80,10 @@ func reachable(message protoreflect.MessageDescriptor, visit func(protoreflect.F
 
 // Fields returns the fields of all messages that the methods take and return,
 // by name.
-func Fields(plans []*Method) []protoreflect.FieldDescriptor {
+func Fields(methods []*Method) []protoreflect.FieldDescriptor {
 	found := map[protoreflect.FullName]protoreflect.FieldDescriptor{}
-	for _, plan := range plans {
-		for _, message := range []protoreflect.MessageDescriptor{plan.Descriptor.Input(), plan.Descriptor.Output()} {
+	for _, m := range methods {
+		for _, message := range []protoreflect.MessageDescriptor{m.Descriptor.Input(), m.Descriptor.Output()} {
 			reachable(message, func(field protoreflect.FieldDescriptor) bool {
 				found[field.FullName()] = field
 				return true

@@ -66,21 +66,21 @@ func Handle(mux *rpc.Mux, prefix string) {
 	front := &handler{mux: mux, methods: map[string]*method{}}
 	var services []*vanguard.Service
 	seen := map[protoreflect.FullName]bool{}
-	for _, plan := range mux.Methods() {
-		schema, ok := plan.Descriptor.Parent().(protoreflect.ServiceDescriptor)
+	for _, p := range mux.Methods() {
+		schema, ok := p.Descriptor.Parent().(protoreflect.ServiceDescriptor)
 		if ok && !seen[schema.FullName()] {
 			seen[schema.FullName()] = true
 			services = append(services, vanguard.NewServiceWithSchema(schema, http.HandlerFunc(front.serveCall)))
 		}
-		rule := proto.GetExtension(plan.Descriptor.Options(), annotations.E_Http).(*annotations.HttpRule)
+		rule := proto.GetExtension(p.Descriptor.Options(), annotations.E_Http).(*annotations.HttpRule)
 		if rule == nil {
 			continue
 		}
 		path := pathOf(rule)
-		if !strings.HasPrefix(path, prefix) || plan.Streams() || len(rule.GetAdditionalBindings()) > 0 {
-			panic(fmt.Sprintf("rest: %s: %q can't be its REST path: only unary methods have one, which begins with %s", plan.Procedure, path, prefix))
+		if !strings.HasPrefix(path, prefix) || p.Streams() || len(rule.GetAdditionalBindings()) > 0 {
+			panic(fmt.Sprintf("rest: %s: %q can't be its REST path: only unary methods have one, which begins with %s", p.Procedure, path, prefix))
 		}
-		front.methods[plan.Procedure] = &method{policy: plan, parameters: parametersOf(plan.Descriptor.Input(), path, rule.GetBody())}
+		front.methods[p.Procedure] = &method{policy: p, parameters: parametersOf(p.Descriptor.Input(), path, rule.GetBody())}
 	}
 	var err error
 	front.transcoder, err = vanguard.NewTranscoder(services,
@@ -191,7 +191,7 @@ func (f *handler) serveCall(_ http.ResponseWriter, r *http.Request) {
 		r.Header.Del("Content-Type")
 		r.Body, r.ContentLength = http.NoBody, 0
 	}
-	f.mux.ServeHTTP(&writer{ResponseWriter: call.writer, call: call, plan: method.policy, method: call.request.Method}, r)
+	f.mux.ServeHTTP(&writer{ResponseWriter: call.writer, call: call, p: method.policy, method: call.request.Method}, r)
 }
 
 // discardWriter takes the answers that vanguard writes by itself.
@@ -214,7 +214,7 @@ func (w *discardWriter) WriteHeader(status int) {
 type writer struct {
 	http.ResponseWriter
 	call   *call
-	plan   *policy.Method
+	p      *policy.Method
 	method string
 	begun  bool
 	empty  bool // the answer has no body
@@ -234,9 +234,9 @@ func (w *writer) WriteHeader(status int) {
 		for _, name := range []string{"Content-Type", "Content-Encoding", "Content-Length"} {
 			header.Del(name)
 		}
-	case w.plan.Created != nil && header.Get("Location") != "":
+	case w.p.Created != nil && header.Get("Location") != "":
 		status = http.StatusCreated
-	case w.plan.Created != nil:
+	case w.p.Created != nil:
 		status = http.StatusAccepted
 	}
 	w.call.status = status

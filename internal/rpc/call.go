@@ -99,12 +99,12 @@ func recoverPanics(logger *slog.Logger) connect.ServerInterceptor {
 
 // logAndMapErrors gives the call a request id, turns its error or panic into a public
 // error, and writes the call's line of the log. The policy is nil for unknown methods.
-func logAndMapErrors(log callLog, plan *policy.Method) connect.ServerInterceptor {
+func logAndMapErrors(log callLog, p *policy.Method) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			start := time.Now()
 			info, _ := connect.CallInfoForServerContext(ctx)
-			call := &Call{Method: plan, RequestID: requestID(info.RequestHeader().Get(RequestIDHeader)), unavailable: log.unavailable}
+			call := &Call{Method: p, RequestID: requestID(info.RequestHeader().Get(RequestIDHeader)), unavailable: log.unavailable}
 			info.ResponseHeader().Set(RequestIDHeader, call.RequestID)
 			ctx = context.WithValue(ctx, callKey{}, call)
 
@@ -238,8 +238,8 @@ func newRequestID() string { return uuid.New().String() }
 
 // limitTime gives every call a deadline: the caller's own, or the method's time limit
 // if that is sooner. A call whose deadline has passed does not begin.
-func limitTime(plan *policy.Method) (connect.ServerInterceptor, error) {
-	limit := plan.TimeLimit
+func limitTime(p *policy.Method) (connect.ServerInterceptor, error) {
+	limit := p.TimeLimit
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			if err := ctx.Err(); err != nil {

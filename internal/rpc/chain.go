@@ -74,8 +74,8 @@ func (m *method) interceptors(c *ServerConfig) []namedInterceptor {
 		{name: "trace", make: c.Trace},
 		// A trace tells of the error that the caller gets, and a line of the log names
 		// the trace: so this is within it.
-		{name: "map errors", make: func(plan *policy.Method) (connect.ServerInterceptor, error) {
-			return logAndMapErrors(callLog{c.Logger, c.Level, c.ClientIP, c.IsUnavailable}, plan), nil
+		{name: "map errors", make: func(p *policy.Method) (connect.ServerInterceptor, error) {
+			return logAndMapErrors(callLog{c.Logger, c.Level, c.ClientIP, c.IsUnavailable}, p), nil
 		}},
 		{name: "time limit", make: limitTime},
 		{name: "cross-origin check", make: c.CrossOrigin},
@@ -127,20 +127,20 @@ type method struct {
 }
 
 // chain wraps a method in its interceptors.
-func chain(config *ServerConfig, plan *policy.Method, handler connect.ServerFunc) (_ connect.ServerFunc, err error) {
-	m := &method{policy: plan}
-	m.admission, err = config.Authorizer(plan)
+func chain(config *ServerConfig, p *policy.Method, handler connect.ServerFunc) (_ connect.ServerFunc, err error) {
+	m := &method{policy: p}
+	m.admission, err = config.Authorizer(p)
 	if err != nil {
 		return nil, fmt.Errorf("enforce the policies: %w", err)
 	}
 	if m.admission.Authenticate == nil {
-		return nil, fmt.Errorf("%s: nothing asks who is calling", plan.Procedure)
+		return nil, fmt.Errorf("%s: nothing asks who is calling", p.Procedure)
 	}
-	if plan.Streams() {
+	if p.Streams() {
 		handler = cloneSent(handler)
 	}
-	if plan.Created != nil {
-		handler = setLocation(plan, handler)
+	if p.Created != nil {
+		handler = setLocation(p, handler)
 	}
 	// A method that forgets to read its message must not get round this.
 	m.readAhead = m.admission.AuthorizeMessage != nil
@@ -148,9 +148,9 @@ func chain(config *ServerConfig, plan *policy.Method, handler connect.ServerFunc
 		if step.make == nil {
 			continue
 		}
-		around, err := step.make(plan)
+		around, err := step.make(p)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", plan.Procedure, step.name, err)
+			return nil, fmt.Errorf("%s: %s: %w", p.Procedure, step.name, err)
 		}
 		if around == nil {
 			continue

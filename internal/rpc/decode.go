@@ -15,15 +15,15 @@ import (
 // Where an interceptor reads the message, it is read ahead and then handed to the
 // method; else, and for a client's stream, each message is checked as the method
 // receives it.
-func (m *method) decodeOnce(plan *policy.Method) (connect.ServerInterceptor, error) {
-	ahead := m.readAhead && !plan.ClientStreams()
+func (m *method) decodeOnce(p *policy.Method) (connect.ServerInterceptor, error) {
+	ahead := m.readAhead && !p.ClientStreams()
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			checked := &checkedStream{stream, ctx, m}
 			if !ahead {
 				return next(ctx, spec, checked)
 			}
-			message := plan.NewRequest()
+			message := p.NewRequest()
 			if err := checked.Receive(message); err != nil {
 				return err
 			}

@@ -189,11 +189,11 @@ func (w *discardWriter) WriteHeader(status int)      { w.status = status }
 type methodMux struct{ *Mux }
 
 func (m methodMux) Handle(pattern string, handler http.Handler) {
-	if plan := m.server.methods[pattern]; plan != nil {
-		if plan.Streams() {
+	if p := m.server.methods[pattern]; p != nil {
+		if p.Streams() {
 			handler = serve.UntilStop(withoutTimeLimits(handler))
 		}
-		handler = m.server.checkRequests(plan, handler)
+		handler = m.server.checkRequests(p, handler)
 	}
 	m.mux.Handle(pattern, handler)
 	m.mounted = append(m.mounted, pattern)

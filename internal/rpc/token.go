@@ -173,10 +173,10 @@ func (c *tokenVerifier) verify(token string) (string, error) {
 // those that its policy names.
 func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 	check := newTokenVerifier(callee)
-	return func(plan *policy.Method) (Admission, error) {
-		services := plan.Access.GetServices().GetAnyOf()
+	return func(p *policy.Method) (Admission, error) {
+		services := p.Access.GetServices().GetAnyOf()
 		if len(services) == 0 {
-			return Admission{}, fmt.Errorf("%s: an internal method must name the services that may call it", plan.Procedure)
+			return Admission{}, fmt.Errorf("%s: an internal method must name the services that may call it", p.Procedure)
 		}
 		if err := check.addCallers(keys, services); err != nil {
 			return Admission{}, err
