@@ -3,7 +3,6 @@ package dial
 import (
 	"context"
 	"errors"
-	"gatehouse/internal/rpc"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -13,6 +12,8 @@ import (
 	"connectrpc.com/connect/v2"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"gatehouse/internal/rpc"
 )
 
 var errBreakersOpen = errors.New("circuit breaker open: no endpoint has answered lately")

@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	// hopMargin is what a hop keeps of the remaining time, to word an answer
-	// when the next one fails to.
+	// deadlineMargin is taken off the deadline that is passed on, so that the caller
+	// has time to report the timeout.
 	deadlineMargin = 10 * time.Millisecond
-	// defaultHop is the time for a call whose caller set none, such as the
-	// relay's.
+	// defaultTimeout is the timeout of a call whose caller has no deadline, such as
+	// the relay's.
 	defaultTimeout = 5 * time.Second
 )
 
@@ -34,8 +34,8 @@ type Route struct {
 	// Logger gets a line when an endpoint is ejected or its circuit breaker opens,
 	// and when it is healthy again; nil for none.
 	Logger *slog.Logger
-	// Persistent says that the caller asks until it is answered, at a pace of
-	// its own: each call is then made, and made once.
+	// Persistent says that the caller retries by itself: each call is made exactly
+	// once, whatever the circuit breakers say.
 	Persistent bool
 }
 
@@ -44,11 +44,10 @@ type Route struct {
 // http://, over TLS for https://. It connects when first called, and again
 // whenever it must.
 //
-// A load balancer spreads the calls over every address that the URLs' hosts have
-// (see loadBalancer). A call that got no answer is made again, at another
-// endpoint if there is one, where the method's idempotency level allows it and
-// the retry budget lasts. An endpoint that answers nobody gets no call for a
-// while.
+// A load balancer spreads the calls over all addresses of the URLs' hosts. A call
+// that got no answer is retried, at another endpoint if there is one, where the
+// method's idempotency level and the retry budget allow it. An endpoint that answers
+// no calls is ejected for a while.
 func Dial(route Route, urls string) (*connect.Client, error) {
 	logger := route.Logger
 	if logger == nil {

@@ -3,15 +3,16 @@ package dial
 import (
 	"context"
 	"errors"
-	"gatehouse/internal/fault"
-	"gatehouse/internal/policy"
-	"gatehouse/internal/rpc"
 	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
+
+	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
+	"gatehouse/internal/rpc"
 )
 
 const (

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"gatehouse/internal/serve"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -17,20 +16,22 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"gatehouse/internal/serve"
 )
 
 const (
 	dialTimeout = time.Second
-	// lookupInterval is how long a host's addresses are believed.
+	// lookupInterval is how long the result of a lookup is used.
 	lookupInterval = 5 * time.Second
 	lookupTimeout  = time.Second
-	// refusedFor and deafFor are how long a copy is passed over that refused a
-	// connection, or didn't answer to one; to find the latter out takes longer.
+	// An endpoint is avoided for avoidRefused after it refused a connection, and for
+	// avoidTimedOut after a dial timed out, which takes longer to find out.
 	avoidRefused  = time.Second
 	avoidTimedOut = 10 * time.Second
-	// leanConns are kept to a copy when nothing is asked on them.
+	// maxIdleHTTP1 bounds the idle HTTP/1.1 connections to an endpoint.
 	maxIdleHTTP1 = 256
-	// maxAnswerHeader bounds what a peer's headers may take of our memory.
+	// maxResponseHeader bounds the memory for the headers of an answer.
 	maxResponseHeader = 64 << 10
 )
 

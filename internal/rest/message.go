@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
-	"gatehouse/internal/rpc"
 	"io"
 	"maps"
 	"net/http"
@@ -20,6 +19,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"gatehouse/internal/rpc"
 )
 
 // body is a call's message in JSON, built from the request when it is read: a call

@@ -3,9 +3,6 @@ package rest
 import (
 	"context"
 	"fmt"
-	"gatehouse/internal/fault"
-	"gatehouse/internal/policy"
-	"gatehouse/internal/rpc"
 	"io"
 	"net/http"
 	"net/url"
@@ -18,6 +15,10 @@ import (
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
+	"gatehouse/internal/rpc"
 )
 
 // handler serves the REST paths of a mux's methods. vanguard finds the method by the

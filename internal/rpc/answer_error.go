@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"errors"
-	"gatehouse/internal/fault"
 	"io"
 	"net"
 	"os"
@@ -14,6 +13,8 @@ import (
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"connectrpc.com/connect/v2"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	"gatehouse/internal/fault"
 )
 
 // publicError turns the error of a method into the one that the caller sees: a code, a

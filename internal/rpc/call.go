@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/internal/fault"
-	"gatehouse/internal/policy"
-	"gatehouse/internal/serve"
 	"log/slog"
 	"math"
 	"runtime/debug"
@@ -18,6 +15,10 @@ import (
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
+
+	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
+	"gatehouse/internal/serve"
 )
 
 // requestIDHeader carries a request's id from hop to hop and back.
@@ -89,7 +90,7 @@ func recoverPanics(logger *slog.Logger) connect.ServerInterceptor {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			err := callRecovering(ctx, spec, stream, next)
 			if panicked, ok := err.(errPanic); ok { //nolint:errorlint // one that this recovered, and no other
-				logger.LogAttrs(ctx, slog.LevelError, "a call's steps panicked", slog.String("method", spec.Procedure), slog.String("cause", panicked.Error()))
+				logger.LogAttrs(ctx, slog.LevelError, "call panicked outside its method", slog.String("method", spec.Procedure), slog.String("cause", panicked.Error()))
 				return fault.ErrInternal
 			}
 			return err

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/internal/policy"
 	"slices"
 
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
+
+	"gatehouse/internal/policy"
 )
 
 // An Interceptor makes the interceptor of one method, once, at the start. It returns
@@ -21,34 +22,33 @@ type Interceptor func(*policy.Method) (connect.ServerInterceptor, error)
 type Interceptors struct {
 	// Trace records the call for operators; a server with telemetry has its own.
 	Trace Interceptor
-	// CrossOrigin refuses what another site makes a browser send.
+	// CrossOrigin refuses cross-site requests of browsers.
 	CrossOrigin Interceptor
 	// Rate refuses callers who call too often.
 	Rate Interceptor
-	// Idempotency gives a call that is repeated the answer that it had.
+	// Idempotency replays the answer of a repeated call.
 	Idempotency Interceptor
-	// Cache gives answers that are kept, and lets callers share one.
+	// Cache serves cached answers, and coalesces calls in flight.
 	Cache Interceptor
-	// Queue waits until the method may run. It comes after all that waits for the
-	// caller, so that no slot is held meanwhile.
+	// Queue waits for a slot. It comes after everything that waits for the caller, so
+	// that no slot is held meanwhile.
 	Queue Interceptor
-	// Finish looks at what the method answers before it is sent.
+	// Finish processes the answer before it is sent.
 	Finish Interceptor
 }
 
-// An Authorizer says how a method's callers are admitted. It returns an error
-// when the method's policy is one that it can't enforce.
+// An Authorizer returns how a method's callers are admitted, or an error when it
+// cannot enforce the method's policy.
 type Authorizer func(*policy.Method) (Admission, error)
 
 // Admission is how one method's callers are admitted.
 type Admission struct {
-	// Authenticate finds out from the headers who is calling, and refuses those
-	// whose credential is bad. It is never nil, even where anyone may call.
+	// Authenticate identifies the caller by the headers, and refuses bad credentials. It
+	// is never nil, even where anyone may call.
 	Authenticate connect.ServerInterceptor
-	// Authorize refuses callers whom the method isn't for, whatever their message
-	// says; nil for none.
+	// Authorize refuses callers by who they are; nil to refuse none.
 	Authorize func(context.Context) error
-	// AuthorizeMessage refuses callers whom this message isn't for; nil for none.
+	// AuthorizeMessage refuses callers by their message; nil to refuse none.
 	AuthorizeMessage func(context.Context, proto.Message) error
 }
 
@@ -72,8 +72,8 @@ func (m *method) interceptors(c *ServerConfig) []namedInterceptor {
 	return []namedInterceptor{
 		{name: "recover", make: func(*policy.Method) (connect.ServerInterceptor, error) { return recoverPanics(c.Logger), nil }},
 		{name: "trace", make: c.Trace},
-		// A trace tells of the error that the caller gets, and a line of the log names
-		// the trace: so this is within it.
+		// Within the trace: the trace has the error that the caller gets, and the log line
+		// has the trace id.
 		{name: "map errors", make: func(p *policy.Method) (connect.ServerInterceptor, error) {
 			return logAndMapErrors(callLog{c.Logger, c.Level, c.ClientIP, c.IsUnavailable}, p), nil
 		}},
@@ -81,8 +81,8 @@ func (m *method) interceptors(c *ServerConfig) []namedInterceptor {
 		{name: "cross-origin check", make: c.CrossOrigin},
 		{name: "authentication", make: func(*policy.Method) (connect.ServerInterceptor, error) { return m.admission.Authenticate, nil }},
 		{name: "rate", make: c.Rate},
-		// Who has no business with the method learns nothing of what it takes, and
-		// costs no decoding.
+		// Before decoding: a caller without the role costs no decoding, and learns nothing
+		// about the request's rules.
 		{name: "authorise by role", make: m.authorizeByRole},
 		{name: "decode once", make: m.decodeOnce},
 		{name: "idempotency", make: c.Idempotency, readsMessage: true},

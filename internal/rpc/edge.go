@@ -1,8 +1,6 @@
 package rpc
 
 import (
-	"gatehouse/internal/fault"
-	"gatehouse/internal/policy"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -11,6 +9,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+
+	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 )
 
 // Some requests connect refuses before any step of ours sees a call: in words of

@@ -6,8 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"gatehouse/internal/fault"
-	"gatehouse/internal/policy"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +13,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/golang-jwt/jwt/v5"
+
+	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 )
 
 // Internal tokens are short JWTs (RFC 7519, HS256) by which one service shows
