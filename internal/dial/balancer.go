@@ -3,7 +3,6 @@ package dial
 import (
 	"context"
 	"errors"
-	"gatehouse/internal/rpc"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -13,6 +12,8 @@ import (
 	"connectrpc.com/connect/v2"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"gatehouse/internal/rpc"
 )
 
 var errBreakersOpen = errors.New("circuit breaker open: no endpoint has answered lately")
@@ -45,8 +46,8 @@ func newLoadBalancer(service string, logger *slog.Logger, endpoints func(context
 	return b
 }
 
-// balance makes unary calls at a chosen endpoint, and again where that can do no
-// harm. Streams are opened once: who follows one opens it again.
+// balance sends each unary call to a chosen endpoint, and again where that is safe. A
+// stream is opened once: its reader opens it again.
 func (b *loadBalancer) balance(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 		if spec.StreamType != connect.StreamTypeUnary {
@@ -63,7 +64,7 @@ func (b *loadBalancer) balance(next connect.ClientFunc) connect.ClientFunc {
 	}
 }
 
-// once makes each call exactly once, whatever the circuit breakers say.
+// callOnce sends each call exactly once, whatever the circuit breakers say.
 func (b *loadBalancer) callOnce(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 		if spec.StreamType != connect.StreamTypeUnary {
@@ -84,8 +85,8 @@ func (b *loadBalancer) callOnce(next connect.ClientFunc) connect.ClientFunc {
 	}
 }
 
-// stream opens a stream elsewhere than the latest one of its method: that one may
-// have ended because its endpoint went silent, which is then looked into.
+// openStream avoids the endpoint of the method's latest stream: that stream may have
+// ended because the endpoint went silent, which is checked in the background.
 func (b *loadBalancer) openStream(ctx context.Context, spec connect.Spec, next connect.ClientFunc) (connect.ClientStream, error) {
 	endpoints, err := b.endpoints(ctx)
 	if err != nil {
@@ -110,7 +111,7 @@ func (b *loadBalancer) openStream(ctx context.Context, spec connect.Spec, next c
 	return next(ctx, spec)
 }
 
-// unresolved gives the error of a lookup its code, as the HTTP transport does.
+// lookupError gives the error of a lookup its code, as the HTTP transport does.
 func lookupError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return rpc.ContextError(ctx.Err())
@@ -118,8 +119,8 @@ func lookupError(ctx context.Context, err error) error {
 	return connect.NewError(connect.CodeUnavailable, err.Error()).WithCause(err)
 }
 
-// pick chooses the endpoint of an attempt and enters its circuit breaker. It
-// reports false when no endpoint takes a call now.
+// pick chooses the endpoint of an attempt and enters its circuit breaker. It reports
+// false when no endpoint accepts a call now.
 func pick(endpoints, avoid []*endpoint, repeatable bool) (*placement, bool) {
 	if len(endpoints) == 1 && len(avoid) == 0 {
 		return enter(endpoints, endpoints[0])
@@ -165,7 +166,8 @@ func enter(endpoints []*endpoint, candidates ...*endpoint) (*placement, bool) {
 	return nil, false
 }
 
-// healthy returns the endpoints to which a call may go without a second thought.
+// healthy returns the endpoints that are not ejected, not avoided, and whose circuit
+// breaker is closed.
 func healthy(endpoints []*endpoint) []*endpoint {
 	now := time.Now()
 	suitable := func(e *endpoint) bool { return !e.ejected.Load() && !e.breaker.isOpen() && !e.isAvoided(now) }

@@ -26,10 +26,10 @@ const (
 	fastRefusal = time.Second
 )
 
-// breaker keeps calls from an endpoint that gives no answer: once half of at least
-// 20 calls in 10 s got none, none is made for half a second, and then one, which
-// tells whether there is an answer again. A connection that is refused is no such
-// call, nor is a quick refusal of an endpoint that is alive.
+// breaker is a circuit breaker. It opens once half of at least 20 calls in 10 s got no
+// answer; after half a second it lets one probe through, which closes it or opens it
+// again. A refused connection does not count, nor does a quick refusal by an endpoint
+// that is alive.
 type breaker struct {
 	circuit circuitbreaker.CircuitBreaker[any]
 }
@@ -67,8 +67,8 @@ var (
 		metric.WithDescription("1 while the circuit breaker of an endpoint is open: it gets no call but a probe twice a second."))
 )
 
-// enter asks for leave to call, and tells whether the call is the one that
-// finds out. Who got leave must say by leave how it went.
+// enter asks for permission to call, and reports whether the call is the probe. Every
+// call that got permission must report its outcome with leave.
 func (b breaker) enter() (probe, ok bool) {
 	if !b.circuit.TryAcquirePermit() {
 		return false, false
@@ -135,8 +135,8 @@ func outcomeOf(ctx context.Context, err error, took time.Duration) outcome {
 	}
 }
 
-// callersTime reports whether a call to a backend had all the time that our own
-// caller gave us, rather than a limit of ours.
+// hadCallersTime reports whether a call had all the time that our own caller gave us,
+// rather than a limit of ours.
 func hadCallersTime(ctx context.Context) bool {
 	call := rpc.CallFrom(ctx)
 	deadline, ok := ctx.Deadline()

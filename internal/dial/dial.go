@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	// hopMargin is what a hop keeps of the remaining time, to word an answer
-	// when the next one fails to.
+	// deadlineMargin is taken off the deadline that is passed on, so that the caller
+	// has time to report the timeout.
 	deadlineMargin = 10 * time.Millisecond
-	// defaultHop is the time for a call whose caller set none, such as the
-	// relay's.
+	// defaultTimeout is the timeout of a call whose caller has no deadline, such as
+	// the relay's.
 	defaultTimeout = 5 * time.Second
 )
 
@@ -34,8 +34,8 @@ type Route struct {
 	// Logger gets a line when an endpoint is ejected or its circuit breaker opens,
 	// and when it is healthy again; nil for none.
 	Logger *slog.Logger
-	// Persistent says that the caller asks until it is answered, at a pace of
-	// its own: each call is then made, and made once.
+	// Persistent says that the caller retries by itself: each call is made exactly
+	// once, whatever the circuit breakers say.
 	Persistent bool
 }
 
@@ -44,29 +44,28 @@ type Route struct {
 // http://, over TLS for https://. It connects when first called, and again
 // whenever it must.
 //
-// A load balancer spreads the calls over every address that the URLs' hosts have
-// (see loadBalancer). A call that got no answer is made again, at another
-// endpoint if there is one, where the method's idempotency level allows it and
-// the retry budget lasts. An endpoint that answers nobody gets no call for a
-// while.
+// A load balancer spreads the calls over all addresses of the URLs' hosts. A call
+// that got no answer is retried, at another endpoint if there is one, where the
+// method's idempotency level and the retry budget allow it. An endpoint that answers
+// no calls is ejected for a while.
 func Dial(route Route, urls string) (*connect.Client, error) {
 	logger := route.Logger
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	peers, err := newTransport(route.Callee, urls, logger)
+	t, err := newTransport(route.Callee, urls, logger)
 	if err != nil {
 		return nil, err
 	}
-	return newHTTPClient(route, peers)
+	return newHTTPClient(route, t)
 }
 
-func newHTTPClient(route Route, peers *transport) (*connect.Client, error) {
+func newHTTPClient(route Route, t *transport) (*connect.Client, error) {
 	transport := connecthttp.NewTransport(
-		&http.Client{Transport: peers, CheckRedirect: refuseRedirect}, peers.urls[0].String(),
+		&http.Client{Transport: t, CheckRedirect: refuseRedirect}, t.urls[0].String(),
 		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*rpc.MaxMessageBytes),
 	)
-	balancer := newLoadBalancer(route.Callee, peers.logger, peers.endpoints)
+	balancer := newLoadBalancer(route.Callee, t.logger, t.endpoints)
 	if route.Persistent {
 		return newClient(route, transport, balancer.callOnce)
 	}
@@ -98,7 +97,7 @@ func newClient(route Route, transport connect.Transport, between ...connect.Clie
 	return connect.NewClient(transport, append(chain, sendIdentity(issuer))...), nil
 }
 
-// notesCallee tells the call that is being answered which service it needs.
+// noteCallee reports to the call that is being answered which service it needs.
 func noteCallee(service string) connect.ClientInterceptor {
 	return func(next connect.ClientFunc) connect.ClientFunc {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
@@ -110,7 +109,7 @@ func noteCallee(service string) connect.ClientInterceptor {
 	}
 }
 
-// identified sends who is calling, and for which request.
+// sendIdentity sends the internal token and the request id.
 func sendIdentity(issuer *rpc.Issuer) connect.ClientInterceptor {
 	return func(next connect.ClientFunc) connect.ClientFunc {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
@@ -128,8 +127,8 @@ func sendIdentity(issuer *rpc.Issuer) connect.ClientInterceptor {
 	}
 }
 
-// shortened passes down the time that remains, less what this hop needs, and
-// makes no attempt that can't finish.
+// propagateDeadline passes on the deadline less [deadlineMargin], and makes no call
+// whose deadline has passed.
 func propagateDeadline(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 		if spec.StreamType != connect.StreamTypeUnary {
@@ -155,7 +154,7 @@ func propagateDeadline(next connect.ClientFunc) connect.ClientFunc {
 	}
 }
 
-// deadlineStream frees its deadline's timer when the call is over.
+// deadlineStream releases the timer of its deadline when the call is over.
 type deadlineStream struct {
 	connect.ClientStream
 	cancel context.CancelFunc

@@ -112,7 +112,7 @@ func (b *loadBalancer) suspect(e *endpoint, endpoints []*endpoint) {
 	}
 }
 
-// heard notes that an endpoint answered.
+// recordAnswer records that an endpoint answered, and how fast.
 func (b *loadBalancer) recordAnswer(e *endpoint, endpoints []*endpoint, procedure string, took time.Duration, ok bool) {
 	e.recordAnswer()
 	if len(endpoints) == 1 {
@@ -128,8 +128,8 @@ func (b *loadBalancer) recordAnswer(e *endpoint, endpoints []*endpoint, procedur
 	}
 }
 
-// unheard notes that an attempt got no answer in the time that it had. An endpoint
-// that does answer pings, but no calls for a while, is slow.
+// recordSilence records that an attempt got no answer in time. An endpoint that
+// answers pings, but no calls for a while, is slow.
 func (b *loadBalancer) recordSilence(e *endpoint, endpoints []*endpoint) {
 	unanswered := e.unanswered.Add(1)
 	quiet := time.Since(time.Unix(0, e.answeredAt.Load()))

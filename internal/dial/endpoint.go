@@ -62,7 +62,8 @@ func (e *endpoint) recordAnswer() {
 	e.unanswered.Store(0)
 }
 
-// quietFor returns for how long it has had calls in flight and answered none.
+// silentFor returns for how long the endpoint has had calls in flight without an
+// answer.
 func (e *endpoint) silentFor() time.Duration {
 	return time.Duration(time.Now().UnixNano() - max(e.busySince.Load(), e.answeredAt.Load()))
 }

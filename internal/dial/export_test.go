@@ -10,14 +10,14 @@ import (
 	"connectrpc.com/connect/v2"
 )
 
-// Patient returns what stands between a client and a service with one endpoint,
-// for a transport of the test's own.
+// BalanceOne returns the load balancer of a service with one endpoint, for a transport
+// of the test's own.
 func BalanceOne(service string, logger *slog.Logger) connect.ClientInterceptor {
 	return Balance(service, logger, 1, nil)
 }
 
-// Balanced returns the load balancer of a service with so many endpoints, which
-// answer pings as the test says.
+// Balance returns the load balancer of a service with count endpoints, which answer
+// pings as the test says.
 func Balance(service string, logger *slog.Logger, count int, ping func(ctx context.Context, endpoint int) error) connect.ClientInterceptor {
 	endpoints := make([]*endpoint, count)
 	for i := range endpoints {
@@ -33,8 +33,7 @@ func EndpointOf(ctx context.Context) int {
 	return i
 }
 
-// Unconnected is the error of a connection that was refused, or that nobody
-// answered to.
+// NewDialError is the error of a connection that was refused or timed out.
 func NewDialError(deaf bool) error {
 	failure := &dialError{text: "no connection", timedOut: deaf}
 	return connect.NewError(connect.CodeUnavailable, failure.Error()).WithCause(failure)

@@ -3,13 +3,14 @@ package dial
 import (
 	"context"
 	"errors"
-	"gatehouse/internal/fault"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"gatehouse/internal/fault"
 )
 
 const (

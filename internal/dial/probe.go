@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Answer is what a role says when it is asked whether it is ready.
+// Readiness is the answer of a role to the question whether it is ready.
 type Readiness struct {
 	Ready bool
 	Text  string

@@ -2,9 +2,10 @@ package dial_test
 
 import (
 	"context"
+	"testing"
+
 	"gatehouse/internal/dial"
 	"gatehouse/internal/rpctest"
-	"testing"
 )
 
 func TestProbeTellsWhatARoleSaysOfItself(t *testing.T) {

@@ -3,15 +3,16 @@ package dial
 import (
 	"context"
 	"errors"
-	"gatehouse/internal/fault"
-	"gatehouse/internal/policy"
-	"gatehouse/internal/rpc"
 	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
+
+	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
+	"gatehouse/internal/rpc"
 )
 
 const (
@@ -23,8 +24,8 @@ const (
 	maxBudget     = 50
 )
 
-// unaryCall holds the request back until the answer is wanted: then it can be
-// sent more than once.
+// unaryCall holds the request back until the answer is wanted, so that it can be sent
+// more than once.
 type unaryCall struct {
 	make    func(request, response any) error
 	request any
@@ -75,11 +76,11 @@ func attempt(ctx context.Context, spec connect.Spec, next connect.ClientFunc, re
 	return stream.Receive(response)
 }
 
-// attemptsOf is how often a call may be tried: as the policy says of the method
-// that it is made for.
+// attemptsOf returns how often a call may be tried, by the policy of the method that
+// makes it.
 func attemptsOf(ctx context.Context) int {
-	if plan := rpc.CallFrom(ctx).Method; plan != nil {
-		return plan.Attempts
+	if method := rpc.CallFrom(ctx).Method; method != nil {
+		return method.Attempts
 	}
 	return policy.MaxAttempts
 }
@@ -93,9 +94,9 @@ func attemptsFor(ctx context.Context, err error) int {
 	return attemptsOf(ctx)
 }
 
-// mayRetry reports whether another attempt can do no harm and may be answered:
-// the failed one was never sent, or the method may be called twice. A backend
-// that said when to come again is taken at its word.
+// mayRetry reports whether another attempt is safe and may succeed: the failed one was
+// never sent, or the method may be called twice. A service that stated a retry delay
+// is not asked again.
 func mayRetry(ctx context.Context, spec connect.Spec, err error) bool {
 	if _, ok := errors.AsType[*dialError](err); ok {
 		return ctx.Err() == nil
@@ -107,8 +108,8 @@ func mayRetry(ctx context.Context, spec connect.Spec, err error) bool {
 	return !told
 }
 
-// repeatable reports whether the schema says of the method, or a key of the
-// call, that calling twice is as calling once.
+// repeatable reports whether calling twice has the effect of calling once, by the
+// method's idempotency level or the call's idempotency key.
 func repeatable(ctx context.Context, spec connect.Spec) bool {
 	if spec.IdempotencyLevel != connect.IdempotencyUnknown {
 		return true
@@ -117,9 +118,8 @@ func repeatable(ctx context.Context, spec connect.Spec) bool {
 	return ok && info.RequestHeader().Get("Idempotency-Key") != ""
 }
 
-// pause waits before another attempt: anything up to a limit that doubles, so
-// that those who failed together don't come again together. It reports whether
-// there is time for the attempt.
+// backOff waits before another attempt, for a random time up to a limit that doubles
+// (full jitter). It reports whether there is time for the attempt.
 func backOff(ctx context.Context, attempts int) bool {
 	wait := rand.N(firstBackoff << (attempts - 1))
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait+deadlineMargin {
@@ -135,8 +135,8 @@ func backOff(ctx context.Context, attempts int) bool {
 	}
 }
 
-// budget bounds retries by calls. failsafe-go's counts what is in flight at the
-// same time, by which calls that come one after another could each be retried.
+// budget limits retries to a share of the calls. failsafe-go's counts calls in flight,
+// which would let calls that come one after another each be retried.
 type budget struct {
 	mu     sync.Mutex
 	tokens float64

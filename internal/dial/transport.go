@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"gatehouse/internal/serve"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -17,30 +16,32 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"gatehouse/internal/serve"
 )
 
 const (
 	dialTimeout = time.Second
-	// lookupInterval is how long a host's addresses are believed.
+	// lookupInterval is how long the result of a lookup is used.
 	lookupInterval = 5 * time.Second
 	lookupTimeout  = time.Second
-	// refusedFor and deafFor are how long a copy is passed over that refused a
-	// connection, or didn't answer to one; to find the latter out takes longer.
+	// An endpoint is avoided for avoidRefused after it refused a connection, and for
+	// avoidTimedOut after a dial timed out, which takes longer to find out.
 	avoidRefused  = time.Second
 	avoidTimedOut = 10 * time.Second
-	// leanConns are kept to a copy when nothing is asked on them.
+	// maxIdleHTTP1 bounds the idle HTTP/1.1 connections to an endpoint.
 	maxIdleHTTP1 = 256
-	// maxAnswerHeader bounds what a peer's headers may take of our memory.
+	// maxResponseHeader bounds the memory for the headers of an answer.
 	maxResponseHeader = 64 << 10
 )
 
-// peers resolves one service's URLs to endpoints, one for each address, and sends
-// each request to the endpoint that the load balancer chose. A request that
-// couldn't connect goes to the next endpoint: nothing of it was sent.
+// transport resolves a service's URLs to endpoints, one for each address, and sends
+// each request to the endpoint that the load balancer chose. When the connection
+// cannot be made, nothing was sent, and the next endpoint is tried.
 //
-// Each endpoint has one HTTP/2 connection, on which it announces what it won't
-// answer before it stops. Repeatable calls need no such announcement, and have
-// connections of HTTP/1.1: in net/http they cost less than half.
+// Each endpoint has one HTTP/2 connection, on which the server announces with GOAWAY
+// what it will not answer. Repeatable calls do not need the announcement and use
+// HTTP/1.1 connections, which in net/http cost less than half.
 type transport struct {
 	urls      []*url.URL
 	service   string
@@ -50,13 +51,13 @@ type transport struct {
 	resolving chan struct{} // full while somebody looks hosts up
 }
 
-// addressBook is what was last found of the hosts' addresses.
+// resolution is the result of the latest lookup.
 type resolution struct {
 	endpoints []*endpoint
 	at        time.Time
 }
 
-// newPeers takes URLs separated by commas.
+// newTransport takes URLs separated by commas.
 func newTransport(service, urls string, logger *slog.Logger) (*transport, error) {
 	p := &transport{service: service, logger: logger, resolving: make(chan struct{}, 1), lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
@@ -89,21 +90,21 @@ func (e *endpoint) close() {
 
 // RoundTrip implements http.RoundTripper.
 func (p *transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	copies, err := p.endpoints(r.Context())
+	endpoints, err := p.endpoints(r.Context())
 	if err != nil {
 		closeBody(r)
 		return nil, err
 	}
 	sent := placementFrom(r.Context())
 	var failure error
-	deaf := false
-	for i, one := range dialOrder(copies, sent.endpoint(), time.Now()) {
+	timedOut := false
+	for i, one := range dialOrder(endpoints, sent.endpoint(), time.Now()) {
 		if i > 0 {
 			if r, err = rewind(r); err != nil {
 				return nil, failure
 			}
 		}
-		sent.moveTo(one, deaf)
+		sent.moveTo(one, timedOut)
 		response, err := one.roundTrip(one.rewrite(r))
 		if err == nil {
 			one.avoidUntil.Store(0)
@@ -114,9 +115,9 @@ func (p *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		one.avoidUntil.Store(time.Now().Add(failed.avoidFor()).UnixNano())
-		failure, deaf = err, failed.timedOut
+		failure, timedOut = err, failed.timedOut
 	}
-	p.resolved.Store(&resolution{endpoints: copies}) // made long ago: they may have moved
+	p.resolved.Store(&resolution{endpoints: endpoints}) // made long ago: they may have moved
 	return nil, failure
 }
 
@@ -140,10 +141,9 @@ func (e *endpoint) roundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// dialOrder returns the endpoints in the order in which they are dialed: the
-// chosen one, the other healthy ones, and those that refused a connection lately.
-// An ejected one comes last. One whose circuit breaker is open is not among them
-// unless it was chosen.
+// dialOrder returns the endpoints in the order in which they are dialled: the chosen
+// one, the other healthy ones, those that refused a connection lately, and the ejected
+// ones. One whose circuit breaker is open is left out unless it was chosen.
 func dialOrder(endpoints []*endpoint, chosen *endpoint, now time.Time) []*endpoint {
 	if len(endpoints) == 1 {
 		return endpoints
@@ -173,7 +173,7 @@ func dialOrder(endpoints []*endpoint, chosen *endpoint, now time.Time) []*endpoi
 	return order
 }
 
-// again returns a request whose body can be sent once more.
+// rewind returns a request whose body can be sent once more.
 func rewind(r *http.Request) (*http.Request, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return r, nil
@@ -196,7 +196,7 @@ func closeBody(r *http.Request) {
 	}
 }
 
-// addressed returns the request as it goes to this endpoint.
+// rewrite returns the request with the endpoint's URL.
 func (e *endpoint) rewrite(r *http.Request) *http.Request {
 	if r.URL.Host == e.url.Host && r.URL.Scheme == e.url.Scheme {
 		return r
@@ -208,8 +208,8 @@ func (e *endpoint) rewrite(r *http.Request) *http.Request {
 	return r
 }
 
-// copies returns the copies' addresses. Of those who find them old, one looks
-// the hosts up while the others make do with what is known.
+// endpoints returns the service's endpoints. When the latest lookup is old, one caller
+// looks the hosts up while the others use the known endpoints.
 func (p *transport) endpoints(ctx context.Context) ([]*endpoint, error) {
 	known := p.resolved.Load()
 	if known != nil && time.Since(known.at) < lookupInterval {
@@ -232,15 +232,15 @@ func (p *transport) endpoints(ctx context.Context) ([]*endpoint, error) {
 	if now := p.resolved.Load(); now != known { // by whom we waited for
 		return now.endpoints, nil
 	}
-	copies, err := p.resolve(ctx, known)
+	endpoints, err := p.resolve(ctx, known)
 	if err != nil {
 		return nil, err
 	}
-	p.resolved.Store(&resolution{endpoints: copies, at: time.Now()})
-	return copies, nil
+	p.resolved.Store(&resolution{endpoints: endpoints, at: time.Now()})
+	return endpoints, nil
 }
 
-// find looks up every host. One that can't be found keeps the addresses it had.
+// resolve looks up every host. A host whose lookup fails keeps its addresses.
 func (p *transport) resolve(ctx context.Context, known *resolution) ([]*endpoint, error) {
 	before := map[*url.URL]map[string]*endpoint{}
 	for _, to := range p.urls {
@@ -251,7 +251,7 @@ func (p *transport) resolve(ctx context.Context, known *resolution) ([]*endpoint
 			before[one.url][one.address] = one
 		}
 	}
-	var copies []*endpoint
+	var endpoints []*endpoint
 	var failure error
 	for _, to := range p.urls {
 		addresses, err := p.addressesOf(ctx, to)
@@ -264,16 +264,16 @@ func (p *transport) resolve(ctx context.Context, known *resolution) ([]*endpoint
 				one = p.newEndpoint(to, address)
 			}
 			delete(before[to], address)
-			copies = append(copies, one)
+			endpoints = append(endpoints, one)
 		}
 		for _, gone := range before[to] {
 			gone.close()
 		}
 	}
-	if len(copies) == 0 {
+	if len(endpoints) == 0 {
 		return nil, failure
 	}
-	return copies, nil
+	return endpoints, nil
 }
 
 func (p *transport) addressesOf(ctx context.Context, to *url.URL) ([]string, error) {
@@ -329,14 +329,14 @@ func newHTTPTransport(address string) *http.Transport {
 	}
 }
 
-// lostError says that a connection was lost. It doesn't unwrap, for connect would
-// take what went wrong with ours for our own caller's leaving.
+// connectionLostError says that a connection was lost. It does not unwrap: connect
+// would take the end of our request's context for that of our caller's.
 type connectionLostError struct{ text string }
 
 func (e *connectionLostError) Error() string { return e.text }
 
-// dialError says that there was no connection: nothing was sent. It doesn't
-// unwrap, for connect would take dialing's own time-out for the call's.
+// dialError says that there was no connection, so that nothing was sent. It does not
+// unwrap: connect would take the timeout of the dial for that of the call.
 type dialError struct {
 	text     string
 	timedOut bool // there was no answer within the time for it, rather than a refusal

@@ -24,27 +24,27 @@ const (
 	untaggedTTL = time.Second
 )
 
-// Compile compiles the policies of a server's methods, in their order, and
-// tightens them as settings say. It returns every fault of the schema, or of the
-// settings, each with the name of its method or field.
+// Compile compiles the policies of a server's methods, in their order, and tightens
+// them by the settings. It returns every error in the schema or the settings, each
+// with the name of its method or field.
 func Compile(specs []connect.Spec, limit time.Duration, settings string) ([]*Method, error) {
-	var plans []*Method
+	var methods []*Method
 	var faults []error
 	for _, spec := range specs {
-		plan, err := compileMethod(spec, limit)
-		plans, faults = append(plans, plan), append(faults, err)
+		m, err := compileMethod(spec, limit)
+		methods, faults = append(methods, m), append(faults, err)
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
-	if err := checkInvalidates(plans); err != nil {
+	if err := checkInvalidates(methods); err != nil {
 		return nil, err
 	}
-	return plans, tighten(plans, settings)
+	return methods, tighten(methods, settings)
 }
 
-// compileMethod makes one method's plan. limit holds when the method names no time
-// limit.
+// compileMethod compiles the policy of one method. limit applies when the method has
+// no time limit.
 func compileMethod(spec connect.Spec, limit time.Duration) (*Method, error) {
 	method, ok := spec.Schema.(protoreflect.MethodDescriptor)
 	if !ok {
@@ -54,22 +54,22 @@ func compileMethod(spec connect.Spec, limit time.Duration) (*Method, error) {
 	if !ok || policy.GetAccess().GetWho() == nil {
 		return nil, fmt.Errorf("%s: its schema doesn't say who may call it: add an option (policy.v1.method).access", spec.Procedure)
 	}
-	plan := &Method{
+	m := &Method{
 		Procedure: spec.Procedure, Descriptor: method, Access: policy.GetAccess(), spec: spec,
 		request: messageType(method.Input()), Attempts: 1,
 	}
 	fieldFaults := errors.Join(checkFields(method.Input()), checkFields(method.Output()))
 	if fieldFaults == nil {
-		plan.normalizer = newNormalizer(method.Input())
+		m.normalizer = newNormalizer(method.Input())
 	}
-	return plan, errors.Join(
-		plan.compileAccess(policy),
-		plan.compileLimits(policy, limit),
-		plan.compileRetry(policy),
-		plan.compileCache(policy.GetCache()),
-		plan.compileInvalidates(policy.GetPurges()),
-		plan.compileCreated(policy),
-		plan.checkRules(),
+	return m, errors.Join(
+		m.compileAccess(policy),
+		m.compileLimits(policy, limit),
+		m.compileRetry(policy),
+		m.compileCache(policy.GetCache()),
+		m.compileInvalidates(policy.GetPurges()),
+		m.compileCreated(policy),
+		m.checkRules(),
 		fieldFaults,
 	)
 }
@@ -83,7 +83,7 @@ func messageType(message protoreflect.MessageDescriptor) protoreflect.MessageTyp
 	return dynamicpb.NewMessageType(message)
 }
 
-// fault is a contradiction in the method's schema.
+// errorf returns an error about a contradiction in the method's schema.
 func (p *Method) errorf(format string, args ...any) error {
 	return fmt.Errorf("%s: its policy "+format, append([]any{p.Procedure}, args...)...)
 }
@@ -253,8 +253,8 @@ func (p *Method) compileCreated(policy *policyv1.Method) (err error) {
 	return nil
 }
 
-// validates compiles the request's rules, which would else be found faulty by
-// the first who calls.
+// checkRules compiles the validation rules of the request: otherwise the first caller
+// would find them broken.
 func (p *Method) checkRules() error {
 	err := protovalidate.Validate(p.request.New().Interface())
 	if broken, ok := errors.AsType[*protovalidate.CompilationError](err); ok {
@@ -263,30 +263,30 @@ func (p *Method) checkRules() error {
 	return nil
 }
 
-// purgesMeetTags refuses purges that no kept answer would ever notice: they are
-// misspelt, or should go.
-func checkInvalidates(plans []*Method) error {
+// checkInvalidates refuses tags to invalidate that no cache entry has: they are
+// misspelt or obsolete.
+func checkInvalidates(methods []*Method) error {
 	known := map[string]bool{}
-	for _, plan := range plans {
-		if plan.Cache == nil {
+	for _, m := range methods {
+		if m.Cache == nil {
 			continue
 		}
-		for _, tag := range plan.Cache.Tags {
+		for _, tag := range m.Cache.Tags {
 			known[tag.family()] = true
 		}
 	}
 	var faults []error
-	for _, plan := range plans {
-		for _, tag := range plan.Invalidates {
+	for _, m := range methods {
+		for _, tag := range m.Invalidates {
 			if !known[tag.family()] {
-				faults = append(faults, plan.errorf("purges %q, a tag that no method's kept answers have", tag))
+				faults = append(faults, m.errorf("purges %q, a tag that no method's kept answers have", tag))
 			}
 		}
 	}
 	return errors.Join(faults...)
 }
 
-// positive returns a duration that must be said and more than nothing.
+// positive returns a duration that must be set and greater than zero.
 func positive(said *durationpb.Duration) (time.Duration, error) {
 	switch {
 	case said == nil:

@@ -13,11 +13,11 @@ import (
 	policyv1 "gatehouse/gen/policy/v1"
 )
 
-// FieldPath leads from a message to one of its string fields, or to one of a
+// FieldPath is the path from a message to one of its string fields, or to one of a
 // message in it.
 type FieldPath []protoreflect.FieldDescriptor
 
-// In returns the field's text in a message; "" where it isn't set.
+// In returns the value of the field in a message; "" where it is not set.
 func (f FieldPath) In(message proto.Message) string {
 	at := message.ProtoReflect()
 	last := len(f) - 1
@@ -48,7 +48,7 @@ func findField(message protoreflect.MessageDescriptor, path string) (FieldPath, 
 	return fields, nil
 }
 
-// fieldPolicy returns what the schema says of a field; nil when it says nothing.
+// fieldPolicy returns the policy of a field; nil when it has none.
 func fieldPolicy(field protoreflect.FieldDescriptor) *policyv1.Field {
 	if !proto.HasExtension(field.Options(), policyv1.E_Field) {
 		return nil
@@ -80,10 +80,10 @@ func reachable(message protoreflect.MessageDescriptor, visit func(protoreflect.F
 
 // Fields returns the fields of all messages that the methods take and return,
 // by name.
-func Fields(plans []*Method) []protoreflect.FieldDescriptor {
+func Fields(methods []*Method) []protoreflect.FieldDescriptor {
 	found := map[protoreflect.FullName]protoreflect.FieldDescriptor{}
-	for _, plan := range plans {
-		for _, message := range []protoreflect.MessageDescriptor{plan.Descriptor.Input(), plan.Descriptor.Output()} {
+	for _, m := range methods {
+		for _, message := range []protoreflect.MessageDescriptor{m.Descriptor.Input(), m.Descriptor.Output()} {
 			reachable(message, func(field protoreflect.FieldDescriptor) bool {
 				found[field.FullName()] = field
 				return true
@@ -107,7 +107,7 @@ func firstRedacted(message protoreflect.MessageDescriptor) (found protoreflect.F
 	return found
 }
 
-// checkFields finds field policies that can't be kept.
+// checkFields finds field policies that cannot be enforced.
 func checkFields(message protoreflect.MessageDescriptor) error {
 	var faults []error
 	reachable(message, func(field protoreflect.FieldDescriptor) bool {

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Location is a path that an answer leads to, such as
+// Location is a path with fields of the answer in it, such as
 // "/api/v1/users/{user.id}".
 type Location struct {
 	texts  []string // one more than fields: what stands around them
@@ -37,8 +37,7 @@ func newLocation(answer protoreflect.MessageDescriptor, text string) (*Location,
 	return location, nil
 }
 
-// In returns the path that an answer leads to; "" where one of its fields isn't
-// set.
+// Path returns the path for an answer; "" where one of the fields is not set.
 func (l *Location) Path(answer proto.Message) string {
 	var path strings.Builder
 	for i, field := range l.fields {

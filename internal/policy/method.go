@@ -13,8 +13,8 @@ import (
 // MaxAttempts is the most attempts that a policy may allow.
 const MaxAttempts = 3
 
-// Plan is what holds for one method, compiled from its schema and tightened by
-// settings. It is made once, at the start, and doesn't change.
+// Method is the policy of one method, compiled from its schema and tightened by
+// settings. It does not change after that.
 type Method struct {
 	// Procedure is the method's path, such as "/bff.v1.UserService/GetUser".
 	Procedure string
@@ -49,7 +49,7 @@ type Method struct {
 	normalizer *normalizer // nil when the request has nothing to normalise
 }
 
-// Cache is how a method's answers may be kept.
+// Cache says how the answers of a method may be cached.
 type Cache struct {
 	TTL time.Duration
 	// Shared tells that all callers may have the same answer; else it is the
@@ -78,7 +78,7 @@ func (p *Method) Normalize(request proto.Message) {
 	}
 }
 
-// personal reports whether a person must be signed in to call.
+// needsSignIn reports whether only signed-in users may call.
 func (p *Method) needsSignIn() bool {
 	switch p.Access.GetWho().(type) {
 	case *policyv1.Access_SignedIn, *policyv1.Access_Self, *policyv1.Access_Roles:
@@ -87,7 +87,7 @@ func (p *Method) needsSignIn() bool {
 	return false
 }
 
-// Anyone is the access of what everybody may call or have.
+// Anyone is the access of what everybody may call.
 func Anyone() *policyv1.Access {
 	return &policyv1.Access{Who: &policyv1.Access_Anyone{Anyone: &policyv1.Anyone{}}}
 }

@@ -11,7 +11,7 @@ import (
 	"gatehouse/internal/email"
 )
 
-// normalizer brings the texts of one message to their forms.
+// normalizer normalizes the text fields of one message.
 type normalizer struct {
 	texts    []textField
 	messages []messageField
@@ -27,8 +27,8 @@ type messageField struct {
 	form  *normalizer
 }
 
-// newNormalizer compiles what the schema says of a message's fields; nil when
-// there is nothing to do.
+// newNormalizer compiles the policies of a message's fields; nil when no field is
+// normalized.
 func newNormalizer(message protoreflect.MessageDescriptor) *normalizer {
 	return compileNormalizer(message, map[protoreflect.FullName]*normalizer{})
 }
@@ -62,7 +62,7 @@ func compileNormalizer(message protoreflect.MessageDescriptor, made map[protoref
 	return n
 }
 
-// hasText reports whether a message, or one in it, has a text to normalise.
+// hasText reports whether a message, or one in it, has a field to normalize.
 func hasText(message protoreflect.MessageDescriptor) (found bool) {
 	reachable(message, func(field protoreflect.FieldDescriptor) bool {
 		found = fieldPolicy(field).GetNormalize() != nil

@@ -8,8 +8,8 @@ import (
 	policyv1 "gatehouse/gen/policy/v1"
 )
 
-// Rate is how often one caller may call: Count calls in each Period, and after
-// a pause Burst at once.
+// Rate is how often one caller may call: Count calls in each Period, and after a pause
+// Burst at once.
 type Rate struct {
 	Count, Burst int
 	Period       time.Duration
@@ -39,7 +39,7 @@ func (r *Rate) check() error {
 	return nil
 }
 
-// within reports whether r lets through no more than other does, over any time.
+// within reports whether r allows no more than other does, over any time.
 func (r *Rate) within(other *Rate) bool {
 	return r.Burst <= other.Burst && float64(r.Count)*float64(other.Period) <= float64(other.Count)*float64(r.Period)
 }

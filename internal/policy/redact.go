@@ -7,9 +7,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Redacted returns a copy of a message without what its schema keeps out of
-// logs, traces, caches and idempotency records, and without fields that the
-// schema doesn't know: nobody has said that they may be written down.
+// Redact returns a copy of a message without the fields that its schema keeps out of
+// logs, traces, caches and idempotency records, and without fields that the schema
+// does not know: nobody has declared them safe.
 func Redact[M proto.Message](message M) M {
 	clone := proto.CloneOf(message)
 	if clone.ProtoReflect().IsValid() {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// tighten narrows the plans as settings say, a line or what stands between two
+// tighten tightens the policies by settings, a line or the text between two
 // semicolons for each method:
 //
 //	bff.v1.AuthService/Login rate=5/m burst=5
@@ -17,10 +17,10 @@ import (
 // An empty line, or what follows a #, says nothing. It returns every fault: a
 // method that isn't there, a knob that settings can't turn, and whatever would
 // allow more than the schema does.
-func tighten(plans []*Method, settings string) error {
+func tighten(methods []*Method, settings string) error {
 	byName := map[string]*Method{}
-	for _, plan := range plans {
-		byName[strings.TrimPrefix(plan.Procedure, "/")] = plan
+	for _, m := range methods {
+		byName[strings.TrimPrefix(m.Procedure, "/")] = m
 	}
 	seen := map[string]bool{}
 	var faults []error
@@ -32,16 +32,16 @@ func tighten(plans []*Method, settings string) error {
 				continue
 			}
 			name := strings.TrimPrefix(words[0], "/")
-			plan := byName[name]
+			m := byName[name]
 			switch {
-			case plan == nil:
+			case m == nil:
 				faults = append(faults, fmt.Errorf("%s: there is no such method", words[0]))
 			case seen[name]:
 				faults = append(faults, fmt.Errorf("%s: it is named twice", words[0]))
 			case len(words) == 1:
 				faults = append(faults, fmt.Errorf("%s: nothing is said of it", words[0]))
 			default:
-				if err := plan.tighten(words[1:]); err != nil {
+				if err := m.tighten(words[1:]); err != nil {
 					faults = append(faults, fmt.Errorf("%s: %w", words[0], err))
 				}
 			}
@@ -51,7 +51,7 @@ func tighten(plans []*Method, settings string) error {
 	return errors.Join(faults...)
 }
 
-// tighten narrows one plan by words such as "limit=1s", "rate=10/m" and
+// tighten tightens one policy by words such as "limit=1s", "rate=10/m" and
 // "burst=5".
 func (p *Method) tighten(words []string) error {
 	said := map[string]string{}

@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Tag names what a kept answer is made of: of a kind, and mostly whose.
+// Tag names what a cache entry depends on: a kind of thing, and mostly the id of one.
 type Tag struct {
 	kind string
 	// Whose it is: the caller's, or that of the id in the request's field;
@@ -41,7 +41,7 @@ func (t Tag) Field() FieldPath { return t.field }
 // String returns the tag as the schema has it.
 func (t Tag) String() string { return t.text }
 
-// family tells which tags may meet: those of one kind with an id, or without.
+// family tells which tags can match: those of one kind with an id, or without.
 func (t Tag) family() string {
 	if t.caller || t.field != nil {
 		return t.kind + "/"
@@ -49,7 +49,7 @@ func (t Tag) family() string {
 	return t.kind
 }
 
-// tags compiles tags such as "account/{user_id}".
+// compileTags compiles tags such as "account/{user_id}".
 func (p *Method) compileTags(texts []string) ([]Tag, error) {
 	var tags []Tag
 	var faults []error

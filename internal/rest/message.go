@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
-	"gatehouse/internal/rpc"
 	"io"
 	"maps"
 	"net/http"
@@ -20,12 +19,14 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"gatehouse/internal/rpc"
 )
 
-// restBody is a call's message in JSON, made of the request when it is read:
-// whoever is refused before costs no decoding. What is wrong with the request is
-// an error of the reader's, in the form that the Connect handler has for its
-// own, and worded where those are (see malformed).
+// body is a call's message in JSON, built from the request when it is read: a call
+// that is refused before that costs no decoding. An error in the request is returned
+// in the form of the Connect handler's own errors, and gets its public text where
+// those do.
 type body struct {
 	call       *call
 	method     *method
@@ -101,7 +102,8 @@ func (m *method) unreadable(err error) error {
 	return decodeError(err.Error())
 }
 
-// unread is an error as the Connect handler has for what it can't decode.
+// decodeError returns an error of the form that the Connect handler has for what it
+// cannot decode.
 func decodeError(text string) error {
 	return connect.Errorf(connect.CodeInvalidArgument, "unmarshal message: %s", text)
 }
@@ -127,8 +129,8 @@ func (m *method) checkQuery(raw string) error {
 	return nil
 }
 
-// restQuery is a query as vanguard takes it: it wants the fields of a mask in
-// lowerCamelCase, and has a use of its own for "connect".
+// normalizeQuery returns a query as vanguard takes it: with the fields of a mask in
+// lowerCamelCase, and without "connect", which vanguard interprets itself.
 func normalizeQuery(raw string) string {
 	if raw == "" {
 		return ""
@@ -166,8 +168,8 @@ func (innerJSON) Name() string { return innerCodecName }
 // strictCodec reads bodies, and has no field pass that there is not.
 func strictCodec(vanguard.TypeResolver) vanguard.Codec { return strictJSON{} }
 
-// codecStrict isn't a [vanguard.StableCodec]: with one, vanguard would make a GET
-// by itself, and read the message before anybody has asked who is calling.
+// strictJSON is not a [vanguard.StableCodec]: with one, vanguard would make a GET by
+// itself, and read the message before the caller is authenticated.
 type strictJSON struct{}
 
 var _ vanguard.RESTCodec = strictJSON{}

@@ -3,9 +3,6 @@ package rest
 import (
 	"context"
 	"fmt"
-	"gatehouse/internal/fault"
-	"gatehouse/internal/policy"
-	"gatehouse/internal/rpc"
 	"io"
 	"net/http"
 	"net/url"
@@ -18,18 +15,15 @@ import (
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
+	"gatehouse/internal/rpc"
 )
 
-// A method whose schema has a google.api.http rule is served at that path too.
-// What comes there is turned into a call of the Connect protocol in JSON, which
-// passes the same chain as any other: nothing holds for one surface alone. The
-// answer is Connect's as well, byte for byte, errors included. Only the status
-// is another: 201 with Location, or 202, where a method makes something, and 204
-// with no body for DELETE.
-//
-// vanguard finds the method by the path and makes its message of path, query and
-// body. It doesn't see the answer, which it would rewrite: successes to 200,
-// errors to numbers, a 304 to 500.
+// handler serves the REST paths of a mux's methods. vanguard finds the method by the
+// path and builds its message from path, query and body. It does not see the answer,
+// which it would rewrite: successes to 200, errors to numbers, a 304 to 500.
 type handler struct {
 	mux        *rpc.Mux
 	transcoder *vanguard.Transcoder
@@ -42,7 +36,7 @@ type method struct {
 	parameters map[string]protoreflect.FieldDescriptor
 }
 
-// restCall is a request on its way through vanguard.
+// call is a request on its way through vanguard.
 type call struct {
 	writer  http.ResponseWriter
 	request *http.Request // as it came
@@ -53,8 +47,7 @@ type call struct {
 	frontend rpc.Frontend
 }
 
-// statusOf returns the HTTP status of the answer where it isn't that of the Connect
-// protocol.
+// statusOf returns the HTTP status of the answer; 0 for that of the Connect protocol.
 func (c *call) statusOf(failure *connect.Error) int {
 	switch {
 	case failure == nil:
@@ -74,21 +67,21 @@ func Handle(mux *rpc.Mux, prefix string) {
 	front := &handler{mux: mux, methods: map[string]*method{}}
 	var services []*vanguard.Service
 	seen := map[protoreflect.FullName]bool{}
-	for _, plan := range mux.Methods() {
-		schema, ok := plan.Descriptor.Parent().(protoreflect.ServiceDescriptor)
+	for _, p := range mux.Methods() {
+		schema, ok := p.Descriptor.Parent().(protoreflect.ServiceDescriptor)
 		if ok && !seen[schema.FullName()] {
 			seen[schema.FullName()] = true
 			services = append(services, vanguard.NewServiceWithSchema(schema, http.HandlerFunc(front.serveCall)))
 		}
-		rule := proto.GetExtension(plan.Descriptor.Options(), annotations.E_Http).(*annotations.HttpRule)
+		rule := proto.GetExtension(p.Descriptor.Options(), annotations.E_Http).(*annotations.HttpRule)
 		if rule == nil {
 			continue
 		}
 		path := pathOf(rule)
-		if !strings.HasPrefix(path, prefix) || plan.Streams() || len(rule.GetAdditionalBindings()) > 0 {
-			panic(fmt.Sprintf("rest: %s: %q can't be its REST path: only unary methods have one, which begins with %s", plan.Procedure, path, prefix))
+		if !strings.HasPrefix(path, prefix) || p.Streams() || len(rule.GetAdditionalBindings()) > 0 {
+			panic(fmt.Sprintf("rest: %s: %q can't be its REST path: only unary methods have one, which begins with %s", p.Procedure, path, prefix))
 		}
-		front.methods[plan.Procedure] = &method{policy: plan, parameters: parametersOf(plan.Descriptor.Input(), path, rule.GetBody())}
+		front.methods[p.Procedure] = &method{policy: p, parameters: parametersOf(p.Descriptor.Input(), path, rule.GetBody())}
 	}
 	var err error
 	front.transcoder, err = vanguard.NewTranscoder(services,
@@ -179,7 +172,7 @@ func (f *handler) otherMethod(w http.ResponseWriter, r *http.Request, allow stri
 	f.mux.RefusePath(w, r, allow)
 }
 
-// call makes the Connect call. r is what vanguard has made of the request.
+// serveCall makes the Connect call. r is what vanguard built from the request.
 func (f *handler) serveCall(_ http.ResponseWriter, r *http.Request) {
 	call, _ := r.Context().Value(callKey{}).(*call)
 	method := f.methods[r.URL.Path]
@@ -199,10 +192,10 @@ func (f *handler) serveCall(_ http.ResponseWriter, r *http.Request) {
 		r.Header.Del("Content-Type")
 		r.Body, r.ContentLength = http.NoBody, 0
 	}
-	f.mux.ServeHTTP(&writer{ResponseWriter: call.writer, call: call, plan: method.policy, method: call.request.Method}, r)
+	f.mux.ServeHTTP(&writer{ResponseWriter: call.writer, call: call, p: method.policy, method: call.request.Method}, r)
 }
 
-// lostWriter takes what vanguard says by itself.
+// discardWriter takes the answers that vanguard writes by itself.
 type discardWriter struct {
 	header http.Header
 	status int
@@ -218,11 +211,11 @@ func (w *discardWriter) WriteHeader(status int) {
 	}
 }
 
-// restWriter gives a success the status that REST has for it.
+// writer gives a success its REST status.
 type writer struct {
 	http.ResponseWriter
 	call   *call
-	plan   *policy.Method
+	p      *policy.Method
 	method string
 	begun  bool
 	empty  bool // the answer has no body
@@ -242,9 +235,9 @@ func (w *writer) WriteHeader(status int) {
 		for _, name := range []string{"Content-Type", "Content-Encoding", "Content-Length"} {
 			header.Del(name)
 		}
-	case w.plan.Created != nil && header.Get("Location") != "":
+	case w.p.Created != nil && header.Get("Location") != "":
 		status = http.StatusCreated
-	case w.plan.Created != nil:
+	case w.p.Created != nil:
 		status = http.StatusAccepted
 	}
 	w.call.status = status
@@ -261,8 +254,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// sourceBody remembers what went wrong with reading a body, as against with
-// what it says.
+// sourceBody remembers an error of reading a body, as against one in its content.
 type sourceBody struct {
 	io.ReadCloser
 	err error

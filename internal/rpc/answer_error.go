@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"errors"
-	"gatehouse/internal/fault"
 	"io"
 	"net"
 	"os"
@@ -14,11 +13,13 @@ import (
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"connectrpc.com/connect/v2"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	"gatehouse/internal/fault"
 )
 
-// published turns what a method returned into the one error that its caller
-// sees: a code, a reason, a sentence. What isn't written for the caller becomes
-// the cause, for the log alone.
+// publicError turns the error of a method into the one that the caller sees: a code, a
+// reason and a sentence. An error that was not written for the caller becomes the
+// cause, for the log only.
 func publicError(ctx context.Context, err error) *connect.Error {
 	if failure, ok := errors.AsType[*connect.Error](err); ok && !failure.IsRemote() {
 		switch {
@@ -46,7 +47,8 @@ func publicError(ctx context.Context, err error) *connect.Error {
 // when its method returns err.
 func CodeOf(ctx context.Context, err error) connect.Code { return publicError(ctx, err).Code() }
 
-// is reports whether err is a context's error, bare or as a code of our own.
+// isContextError reports whether err is a context's error, bare or as a code of this
+// server's own.
 func isContextError(err error, code connect.Code, bare error) bool {
 	failure, ok := errors.AsType[*connect.Error](err)
 	if ok {
@@ -55,7 +57,7 @@ func isContextError(err error, code connect.Code, bare error) bool {
 	return errors.Is(err, bare)
 }
 
-// invalid words what the validator finds.
+// violationsError returns the error for what the validator found.
 func violationsError(violations *validate.Violations) *connect.Error {
 	bad := &errdetails.BadRequest{}
 	var faults []string
@@ -77,8 +79,8 @@ type BodyRefusal struct{ Err *connect.Error }
 
 func (r BodyRefusal) Error() string { return r.Err.Error() }
 
-// readable is a stream that words what is wrong with a request where it is
-// read: later, the same code could be about an answer of another service.
+// decodeErrorStream gives errors of reading the request their public form where the
+// request is read: later, the same code could be about the answer of another service.
 type decodeErrorStream struct{ connect.ServerStream }
 
 func (s decodeErrorStream) Receive(message any) error {
@@ -105,9 +107,9 @@ func (s decodeErrorStream) Receive(message any) error {
 	return malformedError(failure)
 }
 
-// malformed words what the decoder finds. Its text names the place and, in
-// JSON, the field and sometimes the value. A value may be a password: only what
-// comes before it is kept.
+// malformedError returns the error for what the decoder found. The decoder's text
+// names the place and, in JSON, the field and sometimes the value. A value may be a
+// password: only what comes before it is kept.
 func malformedError(failure *connect.Error) *connect.Error {
 	text := strings.TrimPrefix(failure.Message(), "unmarshal message: ")
 	text = strings.TrimSpace(strings.TrimPrefix(strings.ReplaceAll(text, "\u00a0", " "), "proto:"))
@@ -127,8 +129,8 @@ func malformedError(failure *connect.Error) *connect.Error {
 	return fault.New(connect.CodeInvalidArgument, fault.ReasonMalformed, message+". Send a valid message of this method.").WithCause(failure)
 }
 
-// namedField finds the field in "invalid value for string field email: 5" and in
-// "unknown field \"hat\"", and what is wrong with it; "" where none is named.
+// fieldOf finds the field in "invalid value for string field email: 5" and in "unknown
+// field \"hat\"", and what is wrong with it; "" where none is named.
 func fieldOf(text string) (field, problem string) {
 	for about, problem := range map[string]string{"unknown field ": "is unknown", "duplicate field ": "is given more than once"} {
 		if quoted, ok := strings.CutPrefix(text, about); ok {

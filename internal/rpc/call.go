@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/internal/fault"
-	"gatehouse/internal/policy"
-	"gatehouse/internal/serve"
 	"log/slog"
 	"math"
 	"runtime/debug"
@@ -18,6 +15,10 @@ import (
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
+
+	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
+	"gatehouse/internal/serve"
 )
 
 // requestIDHeader carries a request's id from hop to hop and back.
@@ -74,22 +75,22 @@ func CallFrom(ctx context.Context) *Call {
 	return &Call{}
 }
 
-// Detached returns a context for what goes on by itself once a call has begun it,
-// within a limit of its own: it knows of the call, and doesn't end with it.
+// Detached returns a context for work that continues after the call that started it,
+// within a limit of its own. It knows the call, and is not cancelled with it.
 func Detached(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	call := *CallFrom(ctx)
 	call.CallersDeadline, call.OurLimit = false, true
 	return context.WithTimeout(context.WithValue(context.WithoutCancel(ctx), callKey{}, &call), limit)
 }
 
-// recovering is the outermost interceptor: whatever panics, even what traces the
-// call, the caller has an answer.
+// recoverPanics is the outermost interceptor: the caller gets an answer even if the
+// interceptor that traces the call panics.
 func recoverPanics(logger *slog.Logger) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			err := callRecovering(ctx, spec, stream, next)
 			if panicked, ok := err.(errPanic); ok { //nolint:errorlint // one that this recovered, and no other
-				logger.LogAttrs(ctx, slog.LevelError, "a call's steps panicked", slog.String("method", spec.Procedure), slog.String("cause", panicked.Error()))
+				logger.LogAttrs(ctx, slog.LevelError, "call panicked outside its method", slog.String("method", spec.Procedure), slog.String("cause", panicked.Error()))
 				return fault.ErrInternal
 			}
 			return err
@@ -97,14 +98,14 @@ func recoverPanics(logger *slog.Logger) connect.ServerInterceptor {
 	}
 }
 
-// answered names the call, publishes its error, a panic among them, and writes
-// the one line of the log. plan is nil for methods that aren't there.
-func logAndMapErrors(log callLog, plan *policy.Method) connect.ServerInterceptor {
+// logAndMapErrors gives the call a request id, turns its error or panic into a public
+// error, and writes the call's line of the log. The policy is nil for unknown methods.
+func logAndMapErrors(log callLog, p *policy.Method) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			start := time.Now()
 			info, _ := connect.CallInfoForServerContext(ctx)
-			call := &Call{Method: plan, RequestID: requestID(info.RequestHeader().Get(RequestIDHeader)), unavailable: log.unavailable}
+			call := &Call{Method: p, RequestID: requestID(info.RequestHeader().Get(RequestIDHeader)), unavailable: log.unavailable}
 			info.ResponseHeader().Set(RequestIDHeader, call.RequestID)
 			ctx = context.WithValue(ctx, callKey{}, call)
 
@@ -236,10 +237,10 @@ func requestID(given string) string {
 
 func newRequestID() string { return uuid.New().String() }
 
-// bounded gives every call a deadline: the caller's own, or the method's time
-// limit if that is sooner. A call whose time has passed does not begin.
-func limitTime(plan *policy.Method) (connect.ServerInterceptor, error) {
-	limit := plan.TimeLimit
+// limitTime gives every call a deadline: the caller's own, or the method's time limit
+// if that is sooner. A call whose deadline has passed does not begin.
+func limitTime(p *policy.Method) (connect.ServerInterceptor, error) {
+	limit := p.TimeLimit
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			if err := ctx.Err(); err != nil {

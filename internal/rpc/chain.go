@@ -4,85 +4,85 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/internal/policy"
 	"slices"
 
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
+
+	"gatehouse/internal/policy"
 )
 
-// A Step makes one part of a method's chain, once, at the start. It returns nil
-// for methods that it has nothing to do with.
+// An Interceptor makes the interceptor of one method, once, at the start. It returns
+// nil for methods that it does not apply to.
 type Interceptor func(*policy.Method) (connect.ServerInterceptor, error)
 
-// Steps are the parts of a chain that a server may have: each is nil where it
-// has not. Idempotency, Cache and Queue find the message in [Call].Request.
+// Interceptors are the parts of the chain that differ from server to server; each may
+// be nil. Idempotency, Cache and Queue find the message in [Call].Request.
 type Interceptors struct {
 	// Trace records the call for operators; a server with telemetry has its own.
 	Trace Interceptor
-	// CrossOrigin refuses what another site makes a browser send.
+	// CrossOrigin refuses cross-site requests of browsers.
 	CrossOrigin Interceptor
 	// Rate refuses callers who call too often.
 	Rate Interceptor
-	// Idempotency gives a call that is repeated the answer that it had.
+	// Idempotency replays the answer of a repeated call.
 	Idempotency Interceptor
-	// Cache gives answers that are kept, and lets callers share one.
+	// Cache serves cached answers, and coalesces calls in flight.
 	Cache Interceptor
-	// Queue waits until the method may run. It comes after all that waits for the
-	// caller, so that no slot is held meanwhile.
+	// Queue waits for a slot. It comes after everything that waits for the caller, so
+	// that no slot is held meanwhile.
 	Queue Interceptor
-	// Finish looks at what the method answers before it is sent.
+	// Finish processes the answer before it is sent.
 	Finish Interceptor
 }
 
-// An Authorizer says how a method's callers are admitted. It returns an error
-// when the method's policy is one that it can't enforce.
+// An Authorizer returns how a method's callers are admitted, or an error when it
+// cannot enforce the method's policy.
 type Authorizer func(*policy.Method) (Admission, error)
 
 // Admission is how one method's callers are admitted.
 type Admission struct {
-	// Authenticate finds out from the headers who is calling, and refuses those
-	// whose credential is bad. It is never nil, even where anyone may call.
+	// Authenticate identifies the caller by the headers, and refuses bad credentials. It
+	// is never nil, even where anyone may call.
 	Authenticate connect.ServerInterceptor
-	// Authorize refuses callers whom the method isn't for, whatever their message
-	// says; nil for none.
+	// Authorize refuses callers by who they are; nil to refuse none.
 	Authorize func(context.Context) error
-	// AuthorizeMessage refuses callers whom this message isn't for; nil for none.
+	// AuthorizeMessage refuses callers by their message; nil to refuse none.
 	AuthorizeMessage func(context.Context, proto.Message) error
 }
 
-// step is a part of the chain with its name in the documents. One that looks at
-// the message has it read ahead.
+// namedInterceptor is a part of the chain, with its name in the documents. Where one
+// reads the message, the message is decoded ahead of the method.
 type namedInterceptor struct {
 	name         string
 	make         Interceptor
 	readsMessage bool
 }
 
-// check is something that a received message goes through.
+// check is something that each decoded message passes.
 type check struct {
 	name string
 	run  func(context.Context, *method, proto.Message) error
 }
 
-// steps are what each call passes, the outermost first. This is the one order:
-// what is cheap and needs to know little comes before what is dear.
+// interceptors returns what each call passes, the outermost first. This is the one
+// order: checks that are cheap and need little come before those that are expensive.
 func (m *method) interceptors(c *ServerConfig) []namedInterceptor {
 	return []namedInterceptor{
 		{name: "recover", make: func(*policy.Method) (connect.ServerInterceptor, error) { return recoverPanics(c.Logger), nil }},
 		{name: "trace", make: c.Trace},
-		// A trace tells of the error that the caller gets, and a line of the log names
-		// the trace: so this is within it.
-		{name: "map errors", make: func(plan *policy.Method) (connect.ServerInterceptor, error) {
-			return logAndMapErrors(callLog{c.Logger, c.Level, c.ClientIP, c.IsUnavailable}, plan), nil
+		// Within the trace: the trace has the error that the caller gets, and the log line
+		// has the trace id.
+		{name: "map errors", make: func(p *policy.Method) (connect.ServerInterceptor, error) {
+			return logAndMapErrors(callLog{c.Logger, c.Level, c.ClientIP, c.IsUnavailable}, p), nil
 		}},
 		{name: "time limit", make: limitTime},
 		{name: "cross-origin check", make: c.CrossOrigin},
 		{name: "authentication", make: func(*policy.Method) (connect.ServerInterceptor, error) { return m.admission.Authenticate, nil }},
 		{name: "rate", make: c.Rate},
-		// Who has no business with the method learns nothing of what it takes, and
-		// costs no decoding.
+		// Before decoding: a caller without the role costs no decoding, and learns nothing
+		// about the request's rules.
 		{name: "authorise by role", make: m.authorizeByRole},
 		{name: "decode once", make: m.decodeOnce},
 		{name: "idempotency", make: c.Idempotency, readsMessage: true},
@@ -126,21 +126,21 @@ type method struct {
 	readAhead bool // an interceptor before the method looks at the message
 }
 
-// chain puts a method's steps around it.
-func chain(config *ServerConfig, plan *policy.Method, handler connect.ServerFunc) (_ connect.ServerFunc, err error) {
-	m := &method{policy: plan}
-	m.admission, err = config.Authorizer(plan)
+// chain wraps a method in its interceptors.
+func chain(config *ServerConfig, p *policy.Method, handler connect.ServerFunc) (_ connect.ServerFunc, err error) {
+	m := &method{policy: p}
+	m.admission, err = config.Authorizer(p)
 	if err != nil {
 		return nil, fmt.Errorf("enforce the policies: %w", err)
 	}
 	if m.admission.Authenticate == nil {
-		return nil, fmt.Errorf("%s: nothing asks who is calling", plan.Procedure)
+		return nil, fmt.Errorf("%s: nothing asks who is calling", p.Procedure)
 	}
-	if plan.Streams() {
+	if p.Streams() {
 		handler = cloneSent(handler)
 	}
-	if plan.Created != nil {
-		handler = setLocation(plan, handler)
+	if p.Created != nil {
+		handler = setLocation(p, handler)
 	}
 	// A method that forgets to read its message must not get round this.
 	m.readAhead = m.admission.AuthorizeMessage != nil
@@ -148,9 +148,9 @@ func chain(config *ServerConfig, plan *policy.Method, handler connect.ServerFunc
 		if step.make == nil {
 			continue
 		}
-		around, err := step.make(plan)
+		around, err := step.make(p)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", plan.Procedure, step.name, err)
+			return nil, fmt.Errorf("%s: %s: %w", p.Procedure, step.name, err)
 		}
 		if around == nil {
 			continue

@@ -61,9 +61,8 @@ func (c *internalClaims) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, &c.RegisteredClaims)
 }
 
-// isClock reports whether a token whose signature is good was refused for its
-// times alone: one of the two clocks is wrong, or the token was very long on its
-// way.
+// isClockError reports whether a token with a valid signature was refused only for its
+// times: one of the two clocks is wrong, or the token was delayed for long.
 func isClockError(err error) bool {
 	times := errors.Is(err, jwt.ErrTokenUsedBeforeIssued) || errors.Is(err, jwt.ErrTokenNotValidYet) || errors.Is(err, jwt.ErrTokenExpired)
 	for _, other := range []error{

@@ -77,8 +77,8 @@ func weightOf(parameters string) float64 {
 	return 1
 }
 
-// plain brings the headers of a request for a method to the form that connect
-// reads, and lets HEAD be answered as GET is: net/http leaves the body out.
+// canonicalize rewrites the headers of a request for a method to the form that connect
+// reads. HEAD is answered as GET: net/http drops the body.
 func canonicalize(r *http.Request) *http.Request {
 	if r.Method == http.MethodHead {
 		get := *r

@@ -4,26 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"gatehouse/internal/policy"
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"gatehouse/internal/policy"
 )
 
-// decodeOnce sees that a call's message is checked before the method has it,
-// and that it is read once. Where something before the method has to look at it,
-// it is read ahead, and the method gets what was read; else, and of a client's
-// stream, each message is checked as the method receives it.
-func (m *method) decodeOnce(plan *policy.Method) (connect.ServerInterceptor, error) {
-	ahead := m.readAhead && !plan.ClientStreams()
+// decodeOnce checks each message before the method gets it, and reads it only once.
+// Where an interceptor reads the message, it is read ahead and then handed to the
+// method; else, and for a client's stream, each message is checked as the method
+// receives it.
+func (m *method) decodeOnce(p *policy.Method) (connect.ServerInterceptor, error) {
+	ahead := m.readAhead && !p.ClientStreams()
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			checked := &checkedStream{stream, ctx, m}
 			if !ahead {
 				return next(ctx, spec, checked)
 			}
-			message := plan.NewRequest()
+			message := p.NewRequest()
 			if err := checked.Receive(message); err != nil {
 				return err
 			}
@@ -76,7 +77,7 @@ func (s *decodedStream) Receive(into any) error {
 	return moveMessage(into, message)
 }
 
-// handOver lets into hold what message does, sharing its parts.
+// moveMessage sets into to the contents of message, sharing its parts.
 func moveMessage(into any, message proto.Message) error {
 	to, ok := into.(proto.Message)
 	if !ok {

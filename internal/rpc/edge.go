@@ -1,8 +1,6 @@
 package rpc
 
 import (
-	"gatehouse/internal/fault"
-	"gatehouse/internal/policy"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -11,6 +9,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+
+	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 )
 
 // Some requests connect refuses before any step of ours sees a call: in words of
@@ -56,10 +57,10 @@ var (
 	grpcTimeout    = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
 )
 
-// worded refuses what connect would.
-func (s *Server) checkRequests(plan *policy.Method, next http.Handler) http.Handler {
+// checkRequests refuses the requests that connect would refuse.
+func (s *Server) checkRequests(p *policy.Method, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if no := checkRequest(plan, r); no != nil {
+		if no := checkRequest(p, r); no != nil {
 			s.refuse(w, r, no)
 			return
 		}
@@ -96,15 +97,15 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *Refusal) {
 	}
 }
 
-// refused returns what is wrong with a request for a method, as far as HTTP
-// tells.
-func checkRequest(plan *policy.Method, r *http.Request) *Refusal {
+// checkRequest returns what is wrong with a request for a method, as far as HTTP shows
+// it; nil for nothing.
+func checkRequest(p *policy.Method, r *http.Request) *Refusal {
 	switch {
 	case tooManyHeaders(r.Header):
 		return &Refusal{err: errHeaders, status: http.StatusRequestHeaderFieldsTooLarge}
 	case r.Method == http.MethodPost:
-		return checkPost(plan, r)
-	case !plan.ReadsOnly():
+		return checkPost(p, r)
+	case !p.ReadsOnly():
 		return &Refusal{err: errHTTPMethod, status: http.StatusMethodNotAllowed, allow: "POST"}
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		return &Refusal{err: errHTTPMethodRead, status: http.StatusMethodNotAllowed, allow: "GET, HEAD, POST"}
@@ -127,8 +128,8 @@ func tooManyHeaders(header http.Header) bool {
 	return lines > maxHeaders
 }
 
-func checkPost(plan *policy.Method, r *http.Request) *Refusal {
-	if !speaks(plan, contentType(r)) {
+func checkPost(p *policy.Method, r *http.Request) *Refusal {
+	if !speaks(p, contentType(r)) {
 		return &Refusal{err: errContentType, status: http.StatusUnsupportedMediaType}
 	}
 	if no := checkCharset(r); no != nil {
@@ -202,13 +203,13 @@ func contentType(r *http.Request) string {
 }
 
 // speaks reports whether a method can be called with such a body.
-func speaks(plan *policy.Method, kind string) bool {
+func speaks(p *policy.Method, kind string) bool {
 	for _, protocol := range []string{"application/grpc", "application/grpc-web"} {
 		if codec, ok := strings.CutPrefix(kind, protocol); ok && (codec == "" || codec == "+proto" || codec == "+json") {
 			return true
 		}
 	}
-	if plan.Streams() {
+	if p.Streams() {
 		return kind == "application/connect+proto" || kind == "application/connect+json"
 	}
 	return kind == "application/proto" || kind == "application/json"

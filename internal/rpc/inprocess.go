@@ -96,8 +96,8 @@ func (s *inProcessStream) asOverHTTP(err error) error {
 	return bare
 }
 
-// unshared lets a method use a message again that it has sent on a stream,
-// which in the same process its caller may be about to read.
+// cloneSent clones each message that a method sends on a stream: the method may change
+// it while a caller in the same process still reads it.
 func cloneSent(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
@@ -125,7 +125,7 @@ func copyHeader(to, from *connect.Header) {
 	}
 }
 
-// valueless is a context's deadline and end without its values.
+// deadlineOnly is a context's deadline and end without its values.
 type deadlineOnly struct{ parent context.Context }
 
 func (v deadlineOnly) Deadline() (time.Time, bool) { return v.parent.Deadline() }
@@ -133,7 +133,7 @@ func (v deadlineOnly) Done() <-chan struct{}       { return v.parent.Done() }
 func (v deadlineOnly) Err() error                  { return v.parent.Err() }
 func (v deadlineOnly) Value(any) any               { return nil }
 
-// contextError gives a context's error its code, as the HTTP transport does.
+// ContextError gives a context's error its code, as the HTTP transport does.
 func ContextError(err error) error {
 	code := connect.CodeCanceled
 	if errors.Is(err, context.DeadlineExceeded) {

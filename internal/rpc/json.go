@@ -45,8 +45,8 @@ func (c jsonCodec) UnmarshalRead(ctx context.Context, src io.Reader, msg any) er
 	return checkEnumNames(message.ProtoReflect().Descriptor(), read)
 }
 
-// misnamed finds an enum's value by a name that there isn't, and words it as
-// protojson does.
+// checkEnumNames finds an unknown name of an enum value, and reports it in protojson's
+// words.
 func checkEnumNames(message protoreflect.MessageDescriptor, read any) error {
 	object, ok := read.(map[string]any)
 	if !ok {

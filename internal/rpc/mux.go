@@ -21,9 +21,8 @@ import (
 	"gatehouse/internal/serve"
 )
 
-// Mux serves a server's methods and the pages beside them. Each page says who
-// may have it, as each method does in its schema, so that nothing is served
-// that isn't listed.
+// Mux serves a server's methods, and pages. Each page states who may have it, as each
+// method does in its schema, so that nothing is served that is not listed.
 type Mux struct {
 	server  *Server
 	mux     *http.ServeMux
@@ -34,7 +33,7 @@ type Mux struct {
 	prefix   string
 }
 
-// Page is what a mux serves beside the methods.
+// Page is a path that a mux serves in addition to the methods.
 type Page struct {
 	// Pattern is as in [http.ServeMux], such as "GET /livez".
 	Pattern string
@@ -97,7 +96,7 @@ func (m *Mux) Handle(pattern string, access *policyv1.Access, handler http.Handl
 	m.pages = append(m.pages, Page{Pattern: pattern, Access: access})
 }
 
-// Pages returns all that it serves beside the methods, by path.
+// Pages returns the pages, sorted by path.
 func (m *Mux) Pages() []Page {
 	return slices.SortedFunc(slices.Values(m.pages), func(a, b Page) int { return strings.Compare(pagePath(a), pagePath(b)) })
 }
@@ -190,11 +189,11 @@ func (w *discardWriter) WriteHeader(status int)      { w.status = status }
 type methodMux struct{ *Mux }
 
 func (m methodMux) Handle(pattern string, handler http.Handler) {
-	if plan := m.server.methods[pattern]; plan != nil {
-		if plan.Streams() {
+	if p := m.server.methods[pattern]; p != nil {
+		if p.Streams() {
 			handler = serve.UntilStop(withoutTimeLimits(handler))
 		}
-		handler = m.server.checkRequests(plan, handler)
+		handler = m.server.checkRequests(p, handler)
 	}
 	m.mux.Handle(pattern, handler)
 	m.mounted = append(m.mounted, pattern)
@@ -209,8 +208,8 @@ func withoutTimeLimits(next http.Handler) http.Handler {
 	})
 }
 
-// interruptible wakes a handler that waits for more of its request when the
-// request's context ends, as it does when the server stops.
+// interruptReads wakes a handler that waits for more of its request when the request's
+// context ends, as it does when the server stops.
 func interruptReads(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		woken := make(chan struct{})

@@ -1,8 +1,9 @@
 package rpc_test
 
 import (
-	"gatehouse/internal/rpctest"
 	"testing"
+
+	"gatehouse/internal/rpctest"
 )
 
 func TestMain(m *testing.M) { rpctest.Main(m) }

@@ -75,7 +75,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	if config.ClientIP == nil {
 		config.ClientIP = peerIP
 	}
-	// Each method has a chain of its own, of what its plan asks for, so that a
+	// Each method has a chain of its own, of what its policy asks for, so that a
 	// call looks nothing up. The methods are collected first: an interceptor
 	// sees them as they are registered, in the order of Specs.
 	var methods []connect.ServerFunc
@@ -85,11 +85,11 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	})
 	register(survey)
 	specs := slices.Collect(survey.Specs())
-	plans, err := policy.Compile(specs, config.Limit, config.Policy)
+	policies, err := policy.Compile(specs, config.Limit, config.Policy)
 	if err != nil {
 		return nil, err
 	}
-	server := &Server{rpc: connect.NewServer(), policies: plans, methods: map[string]*policy.Method{}, logger: config.Logger, level: config.Level, clientIP: config.ClientIP, options: []connecthttp.Option{
+	server := &Server{rpc: connect.NewServer(), policies: policies, methods: map[string]*policy.Method{}, logger: config.Logger, level: config.Level, clientIP: config.ClientIP, options: []connecthttp.Option{
 		connecthttp.WithReadMaxBytes(MaxMessageBytes), connecthttp.WithCodecs(connectproto.NewBinaryCodec(), newJSONCodec()),
 	}}
 	if config.CompressMinBytes > 0 {
@@ -105,12 +105,12 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 		}
 		config.Trace = func(*policy.Method) (connect.ServerInterceptor, error) { return measured, nil }
 	}
-	for i, plan := range plans {
-		handler, err := chain(&config, plan, methods[i])
+	for i, p := range policies {
+		handler, err := chain(&config, p, methods[i])
 		if err != nil {
 			return nil, err
 		}
-		server.methods[plan.Procedure] = plan
+		server.methods[p.Procedure] = p
 		server.rpc.Register(connect.Method{Spec: specs[i], Handler: handler})
 	}
 	unknown := logAndMapErrors(callLog{config.Logger, config.Level, config.ClientIP, config.IsUnavailable}, nil)
@@ -120,7 +120,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	return server, nil
 }
 
-// Plans returns what holds for each method that it serves.
+// Methods returns the policies of the methods that it serves.
 func (s *Server) Methods() []*policy.Method { return s.policies }
 
 // Serves reports whether a procedure is one of its methods.
@@ -129,8 +129,8 @@ func (s *Server) Serves(procedure string) bool { return s.methods[procedure] != 
 // Services returns the full names of the services that it serves, sorted.
 func (s *Server) Services() []string {
 	var names []string
-	for _, plan := range s.policies {
-		names = append(names, string(plan.Descriptor.Parent().FullName()))
+	for _, p := range s.policies {
+		names = append(names, string(p.Descriptor.Parent().FullName()))
 	}
 	slices.Sort(names)
 	return slices.Compact(names)

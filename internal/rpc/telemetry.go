@@ -27,9 +27,9 @@ func telemetryOptions(t *telemetry.Telemetry) []otelconnect.Option {
 // must not become labels.
 const otherMethod = "/_OTHER"
 
-// served measures and traces the calls that a server answers: those of its
-// methods, and those of other names. Only between services is the caller's trace
-// gone on with: a stranger's is linked to.
+// measureServer returns interceptors that measure and trace the calls that a server
+// answers: one for its methods, and one for unknown methods. Between services the
+// caller's trace is continued; that of a stranger is only linked to.
 func measureServer(t *telemetry.Telemetry, internal bool) (measured, other connect.ServerInterceptor, err error) {
 	options := telemetryOptions(t)
 	if internal {
@@ -50,10 +50,11 @@ func measureServer(t *telemetry.Telemetry, internal bool) (measured, other conne
 	return measured, other, nil
 }
 
-// unmeasured is for a server without telemetry.
+// passThrough is the interceptor of a server without telemetry.
 func passThrough(next connect.ServerFunc) connect.ServerFunc { return next }
 
-// called measures and traces the calls that a client makes.
+// MeasureCalls returns an interceptor that measures and traces the calls that a client
+// makes.
 func MeasureCalls(t *telemetry.Telemetry) (connect.ClientInterceptor, error) {
 	measured, err := otelconnect.NewClientInterceptor(append(telemetryOptions(t), otelconnect.WithRPCSystem(otelconnect.ConnectRPCSystem))...)
 	if err != nil {

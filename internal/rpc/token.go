@@ -6,8 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"gatehouse/internal/fault"
-	"gatehouse/internal/policy"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +13,9 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/golang-jwt/jwt/v5"
+
+	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
 )
 
 // Internal tokens are short JWTs (RFC 7519, HS256) by which one service shows
@@ -48,7 +49,7 @@ func (k InternalKeys) pair(caller, callee string) ([][]byte, error) {
 	return keys, nil
 }
 
-// issuer makes one caller's tokens for one callee.
+// Issuer makes one caller's tokens for one callee.
 type Issuer struct {
 	caller, callee string
 	key            []byte
@@ -70,7 +71,7 @@ func NewIssuer(keys InternalKeys, caller, callee string) (*Issuer, error) {
 	return &Issuer{caller: caller, callee: callee, key: pair[0], now: time.Now}, nil
 }
 
-// current returns a token that is good for at least 20 s more.
+// Token returns a token that is valid for at least 20 s more.
 func (i *Issuer) Token() (string, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -94,7 +95,7 @@ func (i *Issuer) Token() (string, error) {
 	return token, nil
 }
 
-// callerCheck tells which service a token comes from.
+// tokenVerifier verifies the internal tokens of one callee.
 type tokenVerifier struct {
 	callee string
 	keys   map[string][][]byte // by caller
@@ -109,15 +110,15 @@ type seenToken struct {
 	expire time.Time
 }
 
-// seenTokens bounds how many verified tokens are remembered: a few for each
-// copy of each caller.
+// maxSeenTokens bounds the cache of verified tokens: a few for each process of each
+// caller.
 const maxSeenTokens = 256
 
 func newTokenVerifier(callee string) *tokenVerifier {
 	return &tokenVerifier{callee: callee, keys: map[string][][]byte{}, now: time.Now, seen: map[string]seenToken{}}
 }
 
-// know lets callers be told apart, before the first call.
+// addCallers adds the keys of callers, before the first call.
 func (c *tokenVerifier) addCallers(keys InternalKeys, callers []string) error {
 	for _, caller := range callers {
 		pair, err := keys.pair(caller, c.callee)
@@ -129,7 +130,7 @@ func (c *tokenVerifier) addCallers(keys InternalKeys, callers []string) error {
 	return nil
 }
 
-// caller returns the name of the service that made the token.
+// verify returns the name of the service that made the token.
 func (c *tokenVerifier) verify(token string) (string, error) {
 	if strings.ContainsAny(token, "\r\n") { // which the base64 decoder skips, even a strict one
 		return "", errors.New("token with a line break")
@@ -169,14 +170,14 @@ func (c *tokenVerifier) verify(token string) (string, error) {
 	return claims.Issuer, nil
 }
 
-// ServicesOnly admits only other services of this system, and to each method
-// only those that its policy names.
+// ServicesOnly admits only other services of this system, and to each method only
+// those that its policy names.
 func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 	check := newTokenVerifier(callee)
-	return func(plan *policy.Method) (Admission, error) {
-		services := plan.Access.GetServices().GetAnyOf()
+	return func(p *policy.Method) (Admission, error) {
+		services := p.Access.GetServices().GetAnyOf()
 		if len(services) == 0 {
-			return Admission{}, fmt.Errorf("%s: an internal method must name the services that may call it", plan.Procedure)
+			return Admission{}, fmt.Errorf("%s: an internal method must name the services that may call it", p.Procedure)
 		}
 		if err := check.addCallers(keys, services); err != nil {
 			return Admission{}, err

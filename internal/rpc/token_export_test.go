@@ -2,7 +2,7 @@ package rpc
 
 import "testing"
 
-// CallerCheck returns what tells a callee which of the callers made a token.
+// TokenVerifier returns a function that verifies the tokens of the callers.
 func TokenVerifier(t testing.TB, keys InternalKeys, callee string, callers ...string) func(token string) (string, error) {
 	t.Helper()
 	check := newTokenVerifier(callee)

@@ -37,8 +37,8 @@ import (
 // second: no test waits for that, but all of them together do.
 var Servers errgroup.Group
 
-// verifyMain runs a package's tests, waits for the servers that they started,
-// and fails when a goroutine is left over.
+// Main runs a package's tests, waits for the servers that they started, and fails when
+// a goroutine is left over.
 func Main(m *testing.M) { goleak.VerifyTestMain(serving{m}) }
 
 type serving struct{ *testing.M }
@@ -193,7 +193,7 @@ func BadFields(err error) []string {
 	return fields
 }
 
-// everything returns all that an error tells, for secrets to be searched in.
+// Text returns everything in an error, for a search for secrets.
 func Text(err error) string {
 	var text strings.Builder
 	text.WriteString(err.Error())

@@ -88,12 +88,12 @@ func (s *Schema) Normalize(number int, how *policyv1.Normalize) {
 	SetField(s.Request.Field[number-1], &policyv1.Field{Normalize: how})
 }
 
-// reads makes the method one without side effects.
+// ReadOnly gives the method no side effects.
 func (s *Schema) ReadOnly() {
 	s.Method.Options.IdempotencyLevel = new(descriptorpb.MethodOptions_NO_SIDE_EFFECTS)
 }
 
-// streams makes the method stream its answers.
+// StreamAnswers makes the method stream its answers.
 func (s *Schema) StreamAnswers() { s.Method.ServerStreaming = new(true) }
 
 // spec describes the method as it now is.
@@ -156,10 +156,10 @@ func ForServices(names ...string) *policyv1.Method {
 	return &policyv1.Method{Access: &policyv1.Access{Who: &policyv1.Access_Services{Services: &policyv1.Services{AnyOf: names}}}}
 }
 
-// answersAll is a handler for methods that only have to be there.
+// Succeed is a handler for methods that only have to exist.
 func Succeed(context.Context, connect.Spec, connect.ServerStream) error { return nil }
 
-// letsAllIn is an authorizer that asks nothing of anybody.
+// AllowAll is an authorizer that admits everybody.
 func AllowAll(*policy.Method) (rpc.Admission, error) {
 	return rpc.Admission{Authenticate: func(next connect.ServerFunc) connect.ServerFunc { return next }}, nil
 }

@@ -144,7 +144,7 @@ func (l *limitedListener) addressOf(conn net.Conn) (network netip.Prefix, truste
 	return netip.PrefixFrom(address, bits).Masked(), trusted
 }
 
-// note is told of connections' states by the server.
+// track records the state of a connection; the HTTP server calls it.
 func (l *limitedListener) track(conn net.Conn, state http.ConnState) {
 	limited, ok := conn.(*limitedConn)
 	if !ok {

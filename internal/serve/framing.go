@@ -102,8 +102,8 @@ func withFraming(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// endAmbiguous ends the connection of a request whose length was given twice,
-// once it is answered.
+// closeAmbiguous closes the connection of a request with both lengths, once it is
+// answered.
 func closeAmbiguous(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if conn, ok := r.Context().Value(framingKey{}).(*framingConn); ok {

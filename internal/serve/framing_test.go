@@ -2,13 +2,14 @@ package serve_test
 
 import (
 	"bufio"
-	"gatehouse/internal/rpctest"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"gatehouse/internal/rpctest"
 )
 
 // A request whose length is given twice may be two requests for a proxy before

@@ -44,17 +44,17 @@ type Stop struct {
 // QuickStop is for a person who waits for the prompt to come back.
 var QuickStop = Stop{Grace: 4 * time.Second}
 
-// Serve answers on the listener, HTTP/1.1 and HTTP/2 without TLS alike, until
-// ctx ends, and then stops as [QuickStop] says.
+// Run serves HTTP/1.1 and HTTP/2 without TLS on the listener until ctx ends, and then
+// stops as [QuickStop] says.
 func Run(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger) error {
 	return RunUntil(ctx, listener, handler, logger, func() Stop { return QuickStop })
 }
 
-// ServeUntil is Serve with another way to stop, which it asks for once ctx has
-// ended. In this order it says that it isn't ready, answers each request with
-// its connection's end (HTTP/2: GOAWAY), pauses, ends streams so that their
-// readers reconnect elsewhere, stops accepting, and lets calls under way finish.
-// Just before the grace is over their contexts end, and then their connections.
+// RunUntil is [Run] with another way to stop, which it asks for once ctx has ended. It
+// then, in this order: reports that it is not ready; closes each connection with its
+// next answer (HTTP/2: GOAWAY); pauses; ends streams, so that their readers reconnect
+// elsewhere; stops accepting; and lets the calls in flight finish. Shortly before the
+// grace period is over it cancels their contexts, and then closes their connections.
 func RunUntil(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger, how func() Stop) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -109,10 +109,9 @@ func RunUntil(ctx context.Context, listener net.Listener, handler http.Handler, 
 	return err
 }
 
-// shutDown waits until all connections have ended, or the grace has. Shutdown
-// tells those over HTTP/2 once that they are to end. One that is being opened at
-// that very moment isn't among them and would be waited for until the grace is
-// over, so it is told in the next round.
+// shutDown waits until all connections have ended or the grace period is over.
+// Shutdown sends GOAWAY once; a connection that is opened at that moment gets it in
+// the next round.
 func shutDown(grace context.Context, server *http.Server) error {
 	for {
 		round, cancel := context.WithTimeout(grace, shutDownRound)
@@ -124,7 +123,7 @@ func shutDown(grace context.Context, server *http.Server) error {
 	}
 }
 
-// stopState is what a server's handlers know of its stop, by their context.
+// stopState is what a server's handlers know of its stop, through their context.
 type stopState struct {
 	stopping   atomic.Bool
 	endStreams chan struct{} // closed when streams are to end
@@ -132,14 +131,14 @@ type stopState struct {
 
 type stopKey struct{}
 
-// stopping reports whether the server of a request is about to stop.
+// Stopping reports whether the server of a request is about to stop.
 func Stopping(ctx context.Context) bool {
 	state, ok := ctx.Value(stopKey{}).(*stopState)
 	return ok && state.stopping.Load()
 }
 
-// parting ends the connection of each request that comes while the server is
-// stopping, once it is answered. HTTP/2 takes the header for a GOAWAY.
+// closeConnections closes the connection of each request that comes while the server
+// is stopping, once it is answered. HTTP/2 turns the header into a GOAWAY.
 func (s *stopState) closeConnections(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.stopping.Load() {
@@ -153,8 +152,8 @@ func (s *stopState) closeConnections(next http.Handler) http.Handler {
 // stops.
 var ErrStopping = errors.New("the server stops")
 
-// untilStop ends a stream's context when the server stops: Shutdown would wait
-// for an end that doesn't come.
+// UntilStop ends the context of a stream when the server stops, with the cause
+// [ErrStopping]: Shutdown would wait for the stream's end.
 func UntilStop(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		state, ok := r.Context().Value(stopKey{}).(*stopState)
@@ -175,8 +174,8 @@ func UntilStop(next http.Handler) http.Handler {
 	})
 }
 
-// unusedConns are connections on which nothing was asked yet, as browsers open
-// them in advance. Shutdown would wait longer for them than we may.
+// unusedConns are connections without a request so far, as browsers open them in
+// advance. Shutdown would wait for them for too long.
 type unusedConns struct {
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
