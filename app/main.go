@@ -19,9 +19,6 @@ import (
 // schemaSQL is the schema that this program declares. Main sets it, once.
 var schemaSQL string
 
-// step ends the process between two steps, in tests; nil otherwise.
-var step func(name string)
-
 const exitMistake = 2
 
 // program is what every command gets from the surroundings.
@@ -65,10 +62,6 @@ func Main(schema string) {
 	schemaSQL = schema
 	os.Exit(run(untilSignal(), os.Args[1:], os.Stdout, os.Stderr))
 }
-
-// CrashAt calls reach at each point where a crash must lose nothing; tests end the
-// process there. Call it before Main.
-func CrashAt(reach func(name string)) { step = reach }
 
 // CommandLine returns the model of the commands and their flags.
 func CommandLine() (*kong.Kong, error) {

@@ -394,7 +394,7 @@ func sayReady(logger *slog.Logger, listen string) func(context.Context) error {
 
 func newUsersServer(db *pgxpool.Pool, keys rpc.InternalKeys, ops *operations, logger *slog.Logger, level slog.Level) (*users.Service, *rpc.Server, error) {
 	logger = logger.With("service", roleUsers)
-	service := users.New(users.Config{DB: db, Logger: logger, Step: step})
+	service := users.New(users.Config{DB: db, Logger: logger})
 	server, err := rpc.NewServer(rpc.ServerConfig{
 		Logger: logger, Level: level, Authorizer: rpc.ServicesOnly(keys, roleUsers), Telemetry: ops.telemetry, Internal: true,
 	}, service.Register)
@@ -416,7 +416,7 @@ func newAuthServer(ctx context.Context, db *pgxpool.Pool, relay *connect.Client,
 		Registration: rules.registration, SessionIdle: rules.sessionIdle, SessionMax: rules.sessionMax,
 		PasswordMin: rules.passwordMin, Throttle: rules.throttle, KeyLife: rules.keyLife, AuditLife: rules.auditLife,
 		Mailer: rules.mail.mailer(logger), MailFrom: rules.mail.from, MailTemplates: rules.mail.templates,
-		Logger: logger, Step: step,
+		Logger: logger,
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("build auth: %w", err)
@@ -448,7 +448,7 @@ func newGateway(toAuth, toUsers *connect.Client, authPart, usersPart part, edge 
 		Auth: toAuth, Users: toUsers, PublicURL: edge.publicURL, Origins: edge.origins, Cookies: edge.cookies, TrustedProxies: edge.proxies,
 		Policy: edge.policy, Throttle: edge.throttle, QueueTarget: edge.queueTarget, RedisURL: edge.redisURL, CacheBytes: edge.cache,
 		Parts:  []bff.Part{{Name: roleAuth, Check: authPart.check}, {Name: roleUsers, Check: usersPart.check}},
-		Logger: logger.With("service", roleBff), Telemetry: ops.telemetry, Step: step,
+		Logger: logger.With("service", roleBff), Telemetry: ops.telemetry,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("build the gateway: %w", err)

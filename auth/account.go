@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/fault"
 )
 
@@ -142,7 +143,7 @@ func (s *Service) change(ctx context.Context, id string, event event, origin *au
 	var after *authv1.Account
 	var changed bool
 	row := audited{event: event, outcome: succeeded, account: id, origin: origin}
-	s.step("auth: before the account is changed")
+	crashpoint.Reach("auth: before the account is changed")
 	err := s.transact(ctx, func(tx pgx.Tx) error {
 		before, err := lockedAccount(ctx, tx, id)
 		if err != nil {
@@ -158,7 +159,7 @@ func (s *Service) change(ctx context.Context, id string, event event, origin *au
 		if err := keepsAnAdministrator(ctx, tx, before); err != nil {
 			return err
 		}
-		s.step("auth: before the change's outbox is written")
+		crashpoint.Reach("auth: before the change's outbox is written")
 		var version int64
 		if err := tx.QueryRow(ctx, raiseVersion, pgx.NamedArgs{"id": id}).Scan(&version); err != nil {
 			return fmt.Errorf("raise the version: %w", err)
@@ -170,13 +171,13 @@ func (s *Service) change(ctx context.Context, id string, event event, origin *au
 			return err
 		}
 		err = audit(ctx, tx, row)
-		s.step("auth: before the change is committed")
+		crashpoint.Reach("auth: before the change is committed")
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", event, s.refuse(ctx, row, err))
 	}
-	s.step("auth: after the change is committed")
+	crashpoint.Reach("auth: after the change is committed")
 	if changed {
 		s.revocations.Soon()
 		s.tell(ctx, id)
@@ -283,7 +284,7 @@ const (
 
 // DeleteAccount implements authv1.AccountServiceHandler.
 func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
-	s.step("auth: before the account is deleted")
+	crashpoint.Reach("auth: before the account is deleted")
 	row := audited{event: eventAccountDelete, outcome: succeeded, account: req.GetAccountId(), origin: req.GetOrigin()}
 	err := s.transact(ctx, func(tx pgx.Tx) error {
 		before, err := lockedAccount(ctx, tx, req.GetAccountId())
@@ -302,13 +303,13 @@ func (s *Service) DeleteAccount(ctx context.Context, req *authv1.DeleteAccountRe
 		if err := s.erase(ctx, tx, before, row); err != nil {
 			return err
 		}
-		s.step("auth: before the deletion is committed")
+		crashpoint.Reach("auth: before the deletion is committed")
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("delete an account: %w", s.refuse(ctx, row, err))
 	}
-	s.step("auth: after the deletion is committed")
+	crashpoint.Reach("auth: after the deletion is committed")
 	s.revocations.Soon()
 	s.tell(ctx, req.GetAccountId())
 	return &authv1.DeleteAccountResponse{}, nil
@@ -332,7 +333,7 @@ func (s *Service) erase(ctx context.Context, tx pgx.Tx, account *authv1.Account,
 	if err := revokeBelow(ctx, tx, account.GetId(), account.GetAuthzVersion()+1); err != nil {
 		return err
 	}
-	s.step("auth: before the deletion's outbox is written")
+	crashpoint.Reach("auth: before the deletion's outbox is written")
 	if err := enqueueDeletion(ctx, tx, account.GetId(), version+1); err != nil {
 		return err
 	}

@@ -68,9 +68,6 @@ type Config struct {
 	// AuditLife is for how long audit events are kept.
 	AuditLife time.Duration
 	Logger    *slog.Logger
-	// Step is called between the steps of what must survive a crash, by tests
-	// that end the process there; nil otherwise.
-	Step func(name string)
 }
 
 // DefaultPasswordMin is how many characters a password has at least (NIST SP
@@ -118,7 +115,6 @@ type Service struct {
 	keyLife         time.Duration
 	auditLife       time.Duration
 	logger          *slog.Logger
-	step            func(string)
 }
 
 // New opens the service: it loads the signing keys and makes the first one on
@@ -156,7 +152,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		sessionIdle: config.SessionIdle, sessionMax: config.SessionMax,
 		passwordMin: config.PasswordMin, throttle: config.Throttle,
 		keyLife: config.KeyLife, auditLife: config.AuditLife,
-		logger: config.Logger, step: config.Step,
+		logger: config.Logger,
 	}
 	service.revocations, service.changes = service.newRevocations(), newChanges(config.DB, config.Logger)
 	if service.passwordMin == 0 {
@@ -167,9 +163,6 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	}
 	if service.registration == "" {
 		service.registration = RegistrationClosed
-	}
-	if service.step == nil {
-		service.step = func(string) {}
 	}
 	if err := service.noteIssuer(ctx); err != nil {
 		return nil, err

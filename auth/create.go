@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/crashpoint"
 )
 
 const insertAccount = `
@@ -134,7 +135,7 @@ func (s *Service) invite(ctx context.Context, req *authv1.CreateAccountRequest, 
 func (s *Service) create(ctx context.Context, req *authv1.CreateAccountRequest, call *keyedCall, hash string,
 	with func(tx pgx.Tx, response *authv1.CreateAccountResponse) error,
 ) (*authv1.CreateAccountResponse, error) {
-	s.step("auth: before the account is written")
+	crashpoint.Reach("auth: before the account is written")
 	response := &authv1.CreateAccountResponse{}
 	err := s.transact(ctx, func(tx pgx.Tx) (err error) {
 		if err := call.claim(ctx, tx); err != nil {
@@ -151,13 +152,13 @@ func (s *Service) create(ctx context.Context, req *authv1.CreateAccountRequest, 
 			return err
 		}
 		err = with(tx, response)
-		s.step("auth: before the account is committed")
+		crashpoint.Reach("auth: before the account is committed")
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("create an account: %w", err)
 	}
-	s.step("auth: after the account is committed")
+	crashpoint.Reach("auth: after the account is committed")
 	s.tell(ctx, req.GetAccountId())
 	return response, nil
 }
@@ -187,7 +188,7 @@ func (s *Service) writeAccount(ctx context.Context, tx pgx.Tx, account newAccoun
 	case err != nil:
 		return nil, fmt.Errorf("write the account: %w", err)
 	}
-	s.step("auth: before the outbox is written")
+	crashpoint.Reach("auth: before the outbox is written")
 	profile, err := encodeSeed(account.profile)
 	if err != nil {
 		return nil, err

@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"gatehouse/auth"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/pgtest"
 )
 
 const (
@@ -275,12 +277,12 @@ func TestWhileACallIsAtWorkItsRepetitionIsAborted(t *testing.T) {
 	t.Parallel()
 	reached, goOn := make(chan struct{}, 2), make(chan struct{})
 	h := newHouse(t, func(c *auth.Config) {
-		c.Step = func(name string) {
-			if name == "auth: before the account is committed" {
+		c.DB = pgtest.HookedPool(t, c.DB.Config().ConnString(), pgtest.Hook{Before: func(sql string) {
+			if strings.Contains(sql, "INSERT INTO auth.idempotency_keys") { // just before the commit
 				reached <- struct{}{}
 				<-goOn
 			}
-		}
+		}})
 	})
 	var first *authv1.CreateAccountResponse
 	var wait sync.WaitGroup
@@ -325,11 +327,7 @@ func TestOfManyWithOneKeyAtOnceOneMakesTheAccount(t *testing.T) {
 	for range copies {
 		var once sync.Once
 		config := h.config
-		config.Step = func(name string) {
-			if name == "auth: before the account is written" {
-				once.Do(func() { begun.Done(); begun.Wait() })
-			}
-		}
+		config.DB = beforeClaim(t, h.config, func() { once.Do(func() { begun.Done(); begun.Wait() }) })
 		h.open(t, config)
 		clients = append(clients, h.accounts)
 	}
@@ -394,10 +392,7 @@ func TestACallThatIsOvertakenByItsRepetitionMakesNoSecondAccount(t *testing.T) {
 	faster := h.accounts
 	var overtake sync.Once
 	config := h.config
-	config.Step = func(name string) {
-		if name != "auth: before the account is written" {
-			return
-		}
+	config.DB = beforeClaim(t, h.config, func() {
 		overtake.Do(func() {
 			if _, err := patiently(func() (*authv1.CreateAccountResponse, error) {
 				return faster.CreateAccount(t.Context(), registration(t, "ada@example.com"))
@@ -405,7 +400,17 @@ func TestACallThatIsOvertakenByItsRepetitionMakesNoSecondAccount(t *testing.T) {
 				t.Errorf("the repetition: %v", err)
 			}
 		})
-	}
+	})
 	h.open(t, config)
 	h.mustCreate(t, "the call that was overtaken", registration(t, "ada@example.com"))
+}
+
+// beforeClaim opens a pool that calls do before a call claims its idempotency key.
+func beforeClaim(t *testing.T, config auth.Config, do func()) *pgxpool.Pool {
+	t.Helper()
+	return pgtest.HookedPool(t, config.DB.Config().ConnString(), pgtest.Hook{Before: func(sql string) {
+		if strings.Contains(sql, "pg_try_advisory_xact_lock(@lock)") {
+			do()
+		}
+	}})
 }

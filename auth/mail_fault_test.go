@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatehouse/auth"
+	post "gatehouse/internal/mail"
 	"gatehouse/internal/mailtest"
 )
 
@@ -108,6 +109,20 @@ func TestAMailThatADeadCopyTookIsSentByAnother(t *testing.T) {
 	h.untilSent(t, id)
 }
 
+// afterSend is a mailer that calls a function after each mail.
+type afterSend struct {
+	auth.Mailer
+	do func()
+}
+
+func (m afterSend) Send(ctx context.Context, message post.Message) error {
+	err := m.Mailer.Send(ctx, message)
+	if err == nil {
+		m.do()
+	}
+	return err
+}
+
 // The connections break between the mail's going and the noting of it.
 func TestAMailIsSentAtLeastOnceWhenPostgresBreaksOff(t *testing.T) {
 	t.Parallel()
@@ -115,19 +130,17 @@ func TestAMailIsSentAtLeastOnceWhenPostgresBreaksOff(t *testing.T) {
 	var once sync.Once
 	broke := make(chan struct{})
 	h, server := newMailHouse(t, mailtest.Config{}, func(c *auth.Config) {
-		c.Step = func(name string) {
-			if name == "auth: after a mail is sent" {
-				once.Do(func() {
-					_, err := h.owner.Exec(context.Background(), `
-						SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-						WHERE datname = current_database() AND usename <> current_user AND pid <> pg_backend_pid()`)
-					if err != nil {
-						t.Error(err)
-					}
-					close(broke)
-				})
-			}
-		}
+		c.Mailer = afterSend{c.Mailer, func() {
+			once.Do(func() {
+				_, err := h.owner.Exec(context.Background(), `
+					SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+					WHERE datname = current_database() AND usename <> current_user AND pid <> pg_backend_pid()`)
+				if err != nil {
+					t.Error(err)
+				}
+				close(broke)
+			})
+		}}
 	})
 	h.run(t)
 	id := h.enqueue(t, resetMail("ada@example.com"))

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"gatehouse/internal/crashpoint"
 	post "gatehouse/internal/mail"
 )
 
@@ -281,7 +282,7 @@ func (s *Service) sendMail(ctx context.Context, taken takenMail) (mail, error) {
 	if err := s.mails.mailer.Send(ctx, message); err != nil {
 		return m, undelivered{err}
 	}
-	s.step("auth: after a mail is sent")
+	crashpoint.Reach("auth: after a mail is sent")
 	return m, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/crashpoint"
 )
 
 // The relay tells users how accounts are. An outbox row says only that there is
@@ -126,7 +127,7 @@ func (s *Service) deliver(ctx context.Context, account string) error {
 	if _, err := s.users.ApplyAccount(ctx, request); err != nil {
 		return fmt.Errorf("tell users: %w", err)
 	}
-	s.step("auth: after users is told")
+	crashpoint.Reach("auth: after users is told")
 	if _, err := s.db.Exec(ctx, deleteNews, pgx.NamedArgs{"account_id": account, "version": version}); err != nil {
 		return fmt.Errorf("clear the news: %w", err)
 	}

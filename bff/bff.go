@@ -59,9 +59,6 @@ type Config struct {
 	Logger *slog.Logger
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
-	// Step is called between the steps of what must survive a crash, by tests
-	// that end the process there; nil otherwise.
-	Step func(name string)
 }
 
 // Service is the gateway.
@@ -83,7 +80,6 @@ type Service struct {
 	// unbelieved sees to it that one line of the log is enough.
 	unbelieved sync.Once
 	logger     *slog.Logger
-	step       func(string)
 	rpc        *rpc.Server
 	handler    http.Handler
 }
@@ -104,10 +100,6 @@ func New(config Config) (*Service, error) {
 		profiles: usersv1.NewProfileServiceClient(config.Users),
 		proxies:  config.TrustedProxies,
 		logger:   config.Logger,
-		step:     config.Step,
-	}
-	if s.step == nil {
-		s.step = func(string) {}
 	}
 	if err := keepsNoSecrets(keptParts...); err != nil {
 		return nil, err

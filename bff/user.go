@@ -14,6 +14,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 )
@@ -99,11 +100,11 @@ func (s *Service) createAccount(ctx context.Context, request *authv1.CreateAccou
 		return nil, fmt.Errorf("choose an id: %w", err)
 	}
 	request.AccountId, request.Origin, request.IdempotencyKey = id.String(), s.origin(ctx), idempotencyKey(ctx)
-	s.step("bff: before auth is asked")
+	crashpoint.Reach("bff: before auth is asked")
 	created, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.CreateAccountResponse, error) {
 		return s.accounts.CreateAccount(repeatable(ctx, request.GetIdempotencyKey()), request)
 	})
-	s.step("bff: after auth has answered")
+	crashpoint.Reach("bff: after auth has answered")
 	return created, err
 }
 
@@ -313,11 +314,11 @@ func (s *Service) SetUserRoles(ctx context.Context, req *bffv1.SetUserRolesReque
 
 // ChangeUserEmail implements bffv1.UserServiceHandler.
 func (s *Service) ChangeUserEmail(ctx context.Context, req *bffv1.ChangeUserEmailRequest) (*bffv1.ChangeUserEmailResponse, error) {
-	s.step("bff: before auth is asked to change the email")
+	crashpoint.Reach("bff: before auth is asked to change the email")
 	user, missing, err := changed(ctx, s, func(ctx context.Context) (*authv1.ChangeAccountEmailResponse, error) {
 		return s.accounts.ChangeAccountEmail(ctx, &authv1.ChangeAccountEmailRequest{AccountId: req.GetUserId(), Email: req.GetEmail(), Origin: s.origin(ctx)})
 	})
-	s.step("bff: after auth has changed the email")
+	crashpoint.Reach("bff: after auth has changed the email")
 	if err != nil {
 		return nil, err
 	}
@@ -368,10 +369,10 @@ func (s *Service) deleteAccount(ctx context.Context, id string) error {
 	// Of one's own account. For another's, the origin asks for it: an auth of the
 	// version before would look for a sign-in of the account that is deleted.
 	recent := rpc.CallFrom(ctx).WantsRecentSignIn() && caller(ctx).is(id)
-	s.step("bff: before auth is asked to delete")
+	crashpoint.Reach("bff: before auth is asked to delete")
 	_, err := fetchPart(ctx, writeLimit, func(ctx context.Context) (*authv1.DeleteAccountResponse, error) {
 		return s.accounts.DeleteAccount(ctx, &authv1.DeleteAccountRequest{AccountId: id, RequireRecentSignIn: recent, Origin: s.origin(ctx)})
 	})
-	s.step("bff: after auth has deleted")
+	crashpoint.Reach("bff: after auth has deleted")
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/feed"
 )
@@ -39,7 +40,7 @@ func (s *Service) ApplyAccount(ctx context.Context, req *usersv1.ApplyAccountReq
 		if deleted {
 			applied, err = s.applyDeleted(ctx, tx, id, version)
 		} else {
-			s.step("users: before the profile is written")
+			crashpoint.Reach("users: before the profile is written")
 			applied, err = applyPresent(ctx, tx, id, version, present)
 		}
 		if err != nil {
@@ -53,14 +54,14 @@ func (s *Service) ApplyAccount(ctx context.Context, req *usersv1.ApplyAccountReq
 				return err
 			}
 		}
-		s.step("users: before commit")
+		crashpoint.Reach("users: before commit")
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("apply the account's state: %w", err)
 	}
 	countHeard(ctx, deleted, applied)
-	s.step("users: after commit")
+	crashpoint.Reach("users: after commit")
 	return &usersv1.ApplyAccountResponse{}, nil
 }
 
@@ -132,7 +133,7 @@ func (s *Service) applyDeleted(ctx context.Context, tx pgx.Tx, id string, versio
 	if err != nil || !buried {
 		return false, err
 	}
-	s.step("users: before the profile is deleted")
+	crashpoint.Reach("users: before the profile is deleted")
 	if _, err := tx.Exec(ctx, deleteProfile, pgx.NamedArgs{"id": id}); err != nil {
 		return false, err
 	}

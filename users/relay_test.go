@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -249,12 +250,12 @@ func TestACreationAndADeletionThatMeetLeaveADeletedAccount(t *testing.T) {
 			t.Parallel()
 			reached, release := make(chan struct{}), make(chan struct{})
 			var held atomic.Bool
-			s := start(t, users.Config{DB: pgtest.Pool(t, pgtest.New(t).Users), Step: func(step string) {
-				if step == "users: before commit" && held.CompareAndSwap(false, true) {
+			s := start(t, users.Config{DB: pgtest.HookedPool(t, pgtest.New(t).Users, pgtest.Hook{Before: func(sql string) {
+				if sql == "commit" && held.CompareAndSwap(false, true) {
 					close(reached)
 					<-release
 				}
-			}})
+			}})})
 			id := newID(t)
 			first, second := order(id)
 
@@ -301,17 +302,18 @@ func (s *system) untilLocked(t *testing.T, done <-chan struct{}) {
 func TestACrashBetweenTheStepsLeavesAllOrNothing(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		step      string
+		statement string // of which the crash is before, or after
+		after     bool
 		delete    bool
 		committed bool
 	}{
-		{"users: before commit", false, false},
-		{"users: after commit", false, true},
-		{"users: before the profile is deleted", true, false},
-		{"users: before commit", true, false},
-		{"users: after commit", true, true},
+		{"commit", false, false, false},
+		{"commit", true, false, true},
+		{"DELETE FROM users.profiles", false, true, false},
+		{"commit", false, true, false},
+		{"commit", true, true, true},
 	} {
-		t.Run(fmt.Sprintf("%s, deletion %t", test.step, test.delete), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s, after it %t, deletion %t", test.statement, test.after, test.delete), func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
 			s := start(t, users.Config{DB: pgtest.Pool(t, db.Users)})
@@ -323,15 +325,20 @@ func TestACrashBetweenTheStepsLeavesAllOrNothing(t *testing.T) {
 			}
 
 			crashed := false
-			crashing := start(t, users.Config{DB: pgtest.Pool(t, db.Users), Step: func(step string) {
-				if step == test.step {
+			crash := func(sql string) {
+				if !crashed && strings.HasPrefix(strings.TrimSpace(sql), test.statement) {
 					crashed = true
 					if err := terminate(t.Context(), db.Users); err != nil {
 						t.Errorf("crash: %v", err)
 					}
-					panic("crash at " + step)
+					panic("crash at " + test.statement)
 				}
-			}})
+			}
+			hook := pgtest.Hook{Before: crash}
+			if test.after {
+				hook = pgtest.Hook{After: crash}
+			}
+			crashing := start(t, users.Config{DB: pgtest.HookedPool(t, db.Users, hook)})
 			if _, err := crashing.relay.ApplyAccount(t.Context(), req); !crashed || err == nil {
 				t.Fatalf("crashed %t, error %v; want both", crashed, err)
 			}

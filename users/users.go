@@ -25,9 +25,6 @@ type Config struct {
 	DB *pgxpool.Pool
 	// Logger gets what isn't the outcome of one call.
 	Logger *slog.Logger
-	// Step is called between the steps of taking over an account's state, by
-	// tests that end the process there; nil otherwise.
-	Step func(name string)
 }
 
 // Service answers ProfileService and RelayService.
@@ -35,7 +32,6 @@ type Service struct {
 	db      *database.Pool
 	changes *feed.Tags
 	logger  *slog.Logger
-	step    func(name string)
 }
 
 var (
@@ -46,10 +42,7 @@ var (
 
 // New returns the service.
 func New(config Config) *Service {
-	service := &Service{db: database.Retrying(config.DB), logger: config.Logger, step: config.Step, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
-	if service.step == nil {
-		service.step = func(string) {}
-	}
+	service := &Service{db: database.Retrying(config.DB), logger: config.Logger, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
 	return service
 }
 

@@ -10,19 +10,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"gatehouse/app"
 	"gatehouse/internal/pgtest"
 )
 
-// Environment variables of the test binary: with RunAsGatehouse, which names
-// schema.sql, it runs as gatehouse; it ends itself at the step that CrashAt names.
-const (
-	RunAsGatehouse = "GATEHOUSE_TEST_RUN"
-	CrashAt        = "GATEHOUSE_TEST_CRASH"
-)
+// RunAsGatehouse makes the test binary run as gatehouse. It names schema.sql.
+const RunAsGatehouse = "GATEHOUSE_TEST_RUN"
+
+// CrashAt names the crash point at which a process kills itself.
+const CrashAt = "GATEHOUSE_TEST_CRASH"
 
 // schemaSQL is the text of schema.sql.
 var schemaSQL string
@@ -41,15 +39,9 @@ func Main(m *testing.M) {
 	}
 	schemaSQL = string(text)
 	if !asProgram {
-		pgtest.Main(m)
-	}
-	if name := os.Getenv(CrashAt); name != "" {
-		app.CrashAt(func(at string) {
-			if at == name {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {} // until the signal arrives
-			}
-		})
+		status := pgtest.Run(m)
+		removeCrashing()
+		os.Exit(status)
 	}
 	app.Main(schemaSQL)
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -43,11 +44,15 @@ func (b *LockedBuffer) String() string {
 	return b.data.String()
 }
 
-// StartProcess runs gatehouse with the arguments and only the given settings. It is
-// killed at the end of the test.
+// StartProcess runs gatehouse with the arguments and only the given settings, of which
+// [CrashAt] is one. It is killed at the end of the test.
 func StartProcess(t testing.TB, env []string, args ...string) *Process {
 	t.Helper()
-	p := &Process{Cmd: exec.Command(os.Args[0], args...), Ended: make(chan struct{})}
+	program := os.Args[0]
+	if slices.ContainsFunc(env, func(setting string) bool { return strings.HasPrefix(setting, CrashAt+"=") }) {
+		program = crashing(t)
+	}
+	p := &Process{Cmd: exec.Command(program, args...), Ended: make(chan struct{})}
 	for _, variable := range os.Environ() {
 		if !strings.HasPrefix(variable, "GATEHOUSE_") && !strings.Contains(variable, "DATABASE_URL") {
 			p.Cmd.Env = append(p.Cmd.Env, variable)
