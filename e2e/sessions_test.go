@@ -42,18 +42,6 @@ func TestSessionsAreSeenAndEndedByTheirOwnerAndByAdministrators(t *testing.T) {
 				}
 				return byAgent
 			}
-			wantEnded := func(what string, tokens *bffv1.Tokens) {
-				t.Helper()
-				_, err := s.Client("").Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens.GetRefreshToken()})
-				harness.WantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
-				harness.Eventually(t, 10*time.Second, what+": the access token is refused", func() error {
-					_, err := s.Client(tokens.GetAccessToken()).Account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
-					if connect.CodeOf(err) != connect.CodeUnauthenticated {
-						return fmt.Errorf("got %v", err)
-					}
-					return nil
-				})
-			}
 			phone, phoneTokens := login("phone")
 			_, laptopTokens := login("laptop")
 			sessions := list(phone)
@@ -66,12 +54,12 @@ func TestSessionsAreSeenAndEndedByTheirOwnerAndByAdministrators(t *testing.T) {
 			if _, err := phone.Account.RevokeSession(t.Context(), &bffv1.RevokeSessionRequest{SessionId: sessions["laptop"].GetId()}); err != nil {
 				t.Errorf("RevokeSession: %v", err)
 			}
-			wantEnded("one is revoked", laptopTokens)
+			wantEnded(t, s, "one is revoked", laptopTokens)
 			others, err := phone.Account.RevokeOtherSessions(t.Context(), &bffv1.RevokeOtherSessionsRequest{})
 			if err != nil || others.GetRevoked() != 1 {
 				t.Errorf("RevokeOtherSessions: %v, %v; want one", others, err)
 			}
-			wantEnded("the others are revoked", &bffv1.Tokens{AccessToken: ada.Access, RefreshToken: ada.Refresh})
+			wantEnded(t, s, "the others are revoked", &bffv1.Tokens{AccessToken: ada.Access, RefreshToken: ada.Refresh})
 			if sessions := list(phone); len(sessions) != 1 {
 				t.Errorf("the sessions are %v, want the phone's alone", sessions)
 			}
@@ -85,32 +73,53 @@ func TestSessionsAreSeenAndEndedByTheirOwnerAndByAdministrators(t *testing.T) {
 			if _, err := admin.Users.RevokeUserSession(t.Context(), &bffv1.RevokeUserSessionRequest{UserId: id, SessionId: seen.GetSessions()[0].GetId()}); err != nil {
 				t.Errorf("RevokeUserSession: %v", err)
 			}
-			wantEnded("an administrator revokes one", tabletTokens)
+			wantEnded(t, s, "an administrator revokes one", tabletTokens)
 			all, err := phone.Account.RevokeAllSessions(t.Context(), &bffv1.RevokeAllSessionsRequest{})
 			if err != nil || all.GetRevoked() != 1 {
 				t.Errorf("RevokeAllSessions: %v, %v; want one", all, err)
 			}
-			wantEnded("all are revoked", phoneTokens)
-			for procedure, ask := range map[string]func(harness.Client) error{
-				"ListUserSessions": func(c harness.Client) error {
-					_, err := c.Users.ListUserSessions(t.Context(), &bffv1.ListUserSessionsRequest{UserId: id})
-					return err
-				},
-				"RevokeUserSession": func(c harness.Client) error {
-					_, err := c.Users.RevokeUserSession(t.Context(), &bffv1.RevokeUserSessionRequest{UserId: id, SessionId: id})
-					return err
-				},
-				"ListAuditEvents": func(c harness.Client) error {
-					_, err := c.Users.ListAuditEvents(t.Context(), &bffv1.ListAuditEventsRequest{})
-					return err
-				},
-			} {
-				person, _ := login("person")
-				if err := ask(person); connect.CodeOf(err) != connect.CodePermissionDenied {
-					t.Errorf("%s by somebody who is no administrator: %v, want permission_denied", procedure, err)
-				}
-			}
+			wantEnded(t, s, "all are revoked", phoneTokens)
+			person, _ := login("person")
+			wantAdministratorOnly(t, person, id)
 		})
+	}
+}
+
+// wantEnded checks that a session has ended: its refresh token and its access token are
+// refused.
+func wantEnded(t *testing.T, s *harness.System, what string, tokens *bffv1.Tokens) {
+	t.Helper()
+	_, err := s.Client("").Auth.Refresh(t.Context(), &bffv1.RefreshRequest{RefreshToken: tokens.GetRefreshToken()})
+	harness.WantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
+	harness.Eventually(t, 10*time.Second, what+": the access token is refused", func() error {
+		_, err := s.Client(tokens.GetAccessToken()).Account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
+		if connect.CodeOf(err) != connect.CodeUnauthenticated {
+			return fmt.Errorf("got %v", err)
+		}
+		return nil
+	})
+}
+
+// wantAdministratorOnly checks that a client without the role is refused.
+func wantAdministratorOnly(t *testing.T, person harness.Client, id string) {
+	t.Helper()
+	for procedure, ask := range map[string]func(harness.Client) error{
+		"ListUserSessions": func(c harness.Client) error {
+			_, err := c.Users.ListUserSessions(t.Context(), &bffv1.ListUserSessionsRequest{UserId: id})
+			return err
+		},
+		"RevokeUserSession": func(c harness.Client) error {
+			_, err := c.Users.RevokeUserSession(t.Context(), &bffv1.RevokeUserSessionRequest{UserId: id, SessionId: id})
+			return err
+		},
+		"ListAuditEvents": func(c harness.Client) error {
+			_, err := c.Users.ListAuditEvents(t.Context(), &bffv1.ListAuditEventsRequest{})
+			return err
+		},
+	} {
+		if err := ask(person); connect.CodeOf(err) != connect.CodePermissionDenied {
+			t.Errorf("%s by somebody who is no administrator: %v, want permission_denied", procedure, err)
+		}
 	}
 }
 

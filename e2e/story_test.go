@@ -208,6 +208,12 @@ func administration(t *testing.T, s *harness.System) {
 	if err != nil || len(found.GetUsers()) != 1 || found.GetUsers()[0].GetId() != user.GetId() {
 		t.Errorf("searching the new email: %v, %v", found, err)
 	}
+	revokeAndDelete(t, admin, user)
+}
+
+// revokeAndDelete is the end of a user whose email is moved@… and who has one session.
+func revokeAndDelete(t *testing.T, admin harness.Client, user *bffv1.User) {
+	t.Helper()
 	revoked, err := admin.Users.RevokeUserSessions(t.Context(), &bffv1.RevokeUserSessionsRequest{UserId: user.GetId()})
 	if err != nil || revoked.GetRevoked() != 1 {
 		t.Errorf("RevokeUserSessions: %v, %v; want 1", revoked, err)
@@ -219,7 +225,7 @@ func administration(t *testing.T, s *harness.System) {
 	harness.WantReason(t, err, connect.CodeNotFound, "USER_NOT_FOUND")
 	_, err = admin.Users.DeleteUser(t.Context(), &bffv1.DeleteUserRequest{UserId: user.GetId()})
 	harness.WantReason(t, err, connect.CodeNotFound, "USER_NOT_FOUND")
-	found, err = admin.Users.ListUsers(t.Context(), &bffv1.ListUsersRequest{Query: "moved@"})
+	found, err := admin.Users.ListUsers(t.Context(), &bffv1.ListUsersRequest{Query: "moved@"})
 	if err != nil || len(found.GetUsers()) != 0 {
 		t.Errorf("searching a deleted user: %v, %v", found, err)
 	}

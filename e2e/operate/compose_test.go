@@ -61,25 +61,7 @@ func TestComposeServicesWorkTogether(t *testing.T) {
 			}
 			done[name] = true
 			settings := env(name)
-			p := harness.StartProcess(t, settings, service.Command...)
-			if service.HealthCheck == nil {
-				p.Wait(t)
-				if code := p.Cmd.ProcessState.ExitCode(); code != 0 {
-					t.Fatalf("%s: exit status %d, said %s%s", name, code, p.Stdout.String(), p.Stderr.String())
-				}
-				continue
-			}
-			harness.Eventually(t, 30*time.Second, "be healthy: "+name, func() error {
-				if p.HasEnded() {
-					t.Fatalf("%s ended: %s%s", name, p.Stdout.String(), p.Stderr.String())
-				}
-				check := harness.StartProcess(t, settings, service.HealthCheck.Test[2:]...)
-				check.Wait(t)
-				if code := check.Cmd.ProcessState.ExitCode(); code != 0 {
-					return fmt.Errorf("exit status %d: %s", code, check.Stderr.String())
-				}
-				return nil
-			})
+			startComposed(t, name, service, settings)
 		}
 		if len(done) == started {
 			t.Fatalf("of the services, only %v could start: the others wait for each other", slices.Sorted(maps.Keys(done)))
@@ -103,6 +85,31 @@ func TestComposeServicesWorkTogether(t *testing.T) {
 		return err
 	})
 	wantReader(t, *services["schema"].Environment["READER_DATABASE_URL"], *auth["GATEHOUSE_ADMIN_EMAIL"])
+}
+
+// startComposed starts a service and waits until it is healthy, or has ended without an
+// error if it has no health check.
+func startComposed(t *testing.T, name string, service types.ServiceConfig, settings []string) {
+	t.Helper()
+	p := harness.StartProcess(t, settings, service.Command...)
+	if service.HealthCheck == nil {
+		p.Wait(t)
+		if code := p.Cmd.ProcessState.ExitCode(); code != 0 {
+			t.Fatalf("%s: exit status %d, said %s%s", name, code, p.Stdout.String(), p.Stderr.String())
+		}
+		return
+	}
+	harness.Eventually(t, 30*time.Second, "be healthy: "+name, func() error {
+		if p.HasEnded() {
+			t.Fatalf("%s ended: %s%s", name, p.Stdout.String(), p.Stderr.String())
+		}
+		check := harness.StartProcess(t, settings, service.HealthCheck.Test[2:]...)
+		check.Wait(t)
+		if code := check.Cmd.ProcessState.ExitCode(); code != 0 {
+			return fmt.Errorf("exit status %d: %s", code, check.Stderr.String())
+		}
+		return nil
+	})
 }
 
 // composeDatabase makes the database that replaces the service postgres,
