@@ -61,10 +61,7 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			s := harness.Start(t, shape)
-			edge := harness.RoleBff
-			if shape == harness.OneProcess {
-				edge = "up"
-			}
+			edge := shape.Role(harness.RoleBff)
 			s.Processes[edge].Kill()
 			s.Start(t, edge, "GATEHOUSE_TRUSTED_PROXIES=127.0.0.1")
 			over := &http.Client{Transport: from{"203.0.113.77", "Quasar/9.1"}}
@@ -103,59 +100,23 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 				hash := hex.EncodeToString(sha256Of(given.GetRefreshToken()))
 				traces = append(traces, given.GetAccessToken(), given.GetRefreshToken(), hash)
 			}
-			found := func(trace string) (where []string) {
-				for table, rows := range everyRow(t, s) {
-					for _, row := range rows {
-						if trace != "" && strings.Contains(strings.ToLower(row), strings.ToLower(trace)) {
-							where = append(where, table+" "+row)
-						}
-					}
-				}
-				return where
-			}
+			found := func(trace string) []string { return rowsWith(t, s, trace) }
 			for _, trace := range []string{"wilhelmina", "harker", "cy-gb", "203.0.113.77", "quasar", hex.EncodeToString(sha256Of(tokens[2].GetRefreshToken()))} {
 				if len(found(trace)) == 0 {
 					t.Fatalf("%q stands nowhere before: there would be nothing to erase", trace)
 				}
 			}
-			export, err := me.Account.ExportMe(t.Context(), &bffv1.ExportMeRequest{})
-			if err != nil {
-				t.Fatalf("ExportMe: %v", err)
-			}
-			text := export.String()
-			for _, held := range []string{"mina@harker.example", "Wilhelmina", "Harker", "cy-GB", "203.0.113.77", "Quasar/9.1", "account.create", "session.login", "account.email.change"} {
-				if !strings.Contains(text, held) {
-					t.Errorf("the export doesn't hold %q: %s", held, text)
-				}
-			}
-			for _, event := range export.GetAuditEvents() {
-				if event.GetEvent() == "account.email.change" && (event.GetActorId() == "" || event.GetActorId() == id || event.GetIpAddress() != "" || event.GetRequestId() != "" || event.GetSessionId() != "") {
-					t.Errorf("the export tells from where an administrator came, or not that it was one: %v", event)
-				}
-			}
-
+			wantExported(t, me, id)
 			if _, err := me.Account.DeleteMe(t.Context(), &bffv1.DeleteMeRequest{}); err != nil {
 				t.Fatalf("DeleteMe: %v", err)
 			}
-			harness.Eventually(t, time.Minute, "users receives the deletion", func() error {
-				if n := s.Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
-					return fmt.Errorf("%d rows in the outbox", n)
-				}
-				return nil
-			})
+			untilRelayed(t, s)
 			for _, trace := range traces {
 				if where := found(trace); len(where) > 0 {
 					t.Errorf("%q still stands in %q", trace, where)
 				}
 			}
-			for table, rows := range everyRow(t, s) {
-				may := slices.Contains([]string{"auth.audit_events", "auth.revocations", "auth.changes", "users.changes", "users.tombstones"}, table)
-				for _, row := range rows {
-					if strings.Contains(row, id) && !may {
-						t.Errorf("the id still stands in %s: %s", table, row)
-					}
-				}
-			}
+			wantIDOnlyWhereNeeded(t, s, id)
 			if n := s.Count(t, "SELECT count(*) FROM auth.audit_events WHERE account_id = $1 AND event = 'account.delete'", id); n != 1 {
 				t.Errorf("the deletion is %d times in the audit, want once", n)
 			}
@@ -163,6 +124,63 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 			harness.WantReason(t, err, connect.CodeUnauthenticated, "SESSION_ENDED")
 		})
 	}
+}
+
+// wantExported checks the export of the account before its deletion.
+func wantExported(t *testing.T, me harness.Client, id string) {
+	t.Helper()
+	export, err := me.Account.ExportMe(t.Context(), &bffv1.ExportMeRequest{})
+	if err != nil {
+		t.Fatalf("ExportMe: %v", err)
+	}
+	text := export.String()
+	for _, held := range []string{"mina@harker.example", "Wilhelmina", "Harker", "cy-GB", "203.0.113.77", "Quasar/9.1", "account.create", "session.login", "account.email.change"} {
+		if !strings.Contains(text, held) {
+			t.Errorf("the export doesn't hold %q: %s", held, text)
+		}
+	}
+	for _, event := range export.GetAuditEvents() {
+		if event.GetEvent() == "account.email.change" && (event.GetActorId() == "" || event.GetActorId() == id || event.GetIpAddress() != "" || event.GetRequestId() != "" || event.GetSessionId() != "") {
+			t.Errorf("the export tells from where an administrator came, or not that it was one: %v", event)
+		}
+	}
+}
+
+// wantIDOnlyWhereNeeded checks which tables still hold the id.
+func wantIDOnlyWhereNeeded(t *testing.T, s *harness.System, id string) {
+	t.Helper()
+	for table, rows := range everyRow(t, s) {
+		may := slices.Contains([]string{"auth.audit_events", "auth.revocations", "auth.changes", "users.changes", "users.tombstones"}, table)
+		for _, row := range rows {
+			if strings.Contains(row, id) && !may {
+				t.Errorf("the id still stands in %s: %s", table, row)
+			}
+		}
+	}
+}
+
+// rowsWith returns the rows of all tables that hold a text.
+func rowsWith(t *testing.T, s *harness.System, trace string) (where []string) {
+	t.Helper()
+	for table, rows := range everyRow(t, s) {
+		for _, row := range rows {
+			if trace != "" && strings.Contains(strings.ToLower(row), strings.ToLower(trace)) {
+				where = append(where, table+" "+row)
+			}
+		}
+	}
+	return where
+}
+
+// untilRelayed waits until users has received every change of an account.
+func untilRelayed(t *testing.T, s *harness.System) {
+	t.Helper()
+	harness.Eventually(t, time.Minute, "users receives the deletion", func() error {
+		if n := s.Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
+			return fmt.Errorf("%d rows in the outbox", n)
+		}
+		return nil
+	})
 }
 
 func sha256Of(text string) []byte {

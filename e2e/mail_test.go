@@ -79,10 +79,7 @@ func TestMailGoesToTheServerThatIsNamed(t *testing.T) {
 	}
 	for _, shape := range harness.Shapes {
 		s := harness.Start(t, shape)
-		name := harness.RoleAuth
-		if shape == harness.OneProcess {
-			name = "up"
-		}
+		name := shape.Role(harness.RoleAuth)
 		s.Processes[name].Kill()
 		s.Start(t, name, "SMTP_URL="+server.URL(), "GATEHOUSE_MAIL_FROM=Example <hello@example.com>", "GATEHOUSE_MAIL_TEMPLATES="+templates, "GATEHOUSE_REGISTRATION=verify")
 		to := strings.ReplaceAll(string(shape), " ", "-") + "@example.com"

@@ -30,21 +30,9 @@ func TestSessionsAreSeenAndEndedByTheirOwnerAndByAdministrators(t *testing.T) {
 				tokens := response.GetSignedIn().GetTokens()
 				return s.ClientOver(over, tokens.GetAccessToken()), tokens
 			}
-			list := func(c harness.Client) map[string]*bffv1.Session {
-				t.Helper()
-				response, err := c.Account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
-				if err != nil {
-					t.Fatalf("ListSessions: %v", err)
-				}
-				byAgent := map[string]*bffv1.Session{}
-				for _, session := range response.GetSessions() {
-					byAgent[session.GetUserAgent()] = session
-				}
-				return byAgent
-			}
 			phone, phoneTokens := login("phone")
 			_, laptopTokens := login("laptop")
-			sessions := list(phone)
+			sessions := sessionsByAgent(t, phone)
 			if len(sessions) != 3 || !sessions["phone"].GetCurrent() || sessions["laptop"].GetCurrent() {
 				t.Fatalf("the sessions are %v, want three, the phone's the current one", sessions)
 			}
@@ -60,7 +48,7 @@ func TestSessionsAreSeenAndEndedByTheirOwnerAndByAdministrators(t *testing.T) {
 				t.Errorf("RevokeOtherSessions: %v, %v; want one", others, err)
 			}
 			wantEnded(t, s, "the others are revoked", &bffv1.Tokens{AccessToken: ada.Access, RefreshToken: ada.Refresh})
-			if sessions := list(phone); len(sessions) != 1 {
+			if sessions := sessionsByAgent(t, phone); len(sessions) != 1 {
 				t.Errorf("the sessions are %v, want the phone's alone", sessions)
 			}
 
@@ -83,6 +71,20 @@ func TestSessionsAreSeenAndEndedByTheirOwnerAndByAdministrators(t *testing.T) {
 			wantAdministratorOnly(t, person, id)
 		})
 	}
+}
+
+// sessionsByAgent returns a client's own sessions by their user agents.
+func sessionsByAgent(t *testing.T, c harness.Client) map[string]*bffv1.Session {
+	t.Helper()
+	response, err := c.Account.ListSessions(t.Context(), &bffv1.ListSessionsRequest{})
+	if err != nil {
+		t.Fatalf("ListSessions: %v", err)
+	}
+	byAgent := map[string]*bffv1.Session{}
+	for _, session := range response.GetSessions() {
+		byAgent[session.GetUserAgent()] = session
+	}
+	return byAgent
 }
 
 // wantEnded checks that a session has ended: its refresh token and its access token are

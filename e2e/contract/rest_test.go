@@ -126,10 +126,7 @@ func restStory(t *testing.T, shape harness.Shape) {
 		return nil
 	}})
 	w := newRESTWalk(t, harness.Start(t, shape))
-	name := harness.RoleAuth
-	if shape == harness.OneProcess {
-		name = "up"
-	}
+	name := shape.Role(harness.RoleAuth)
 	w.Processes[name].Kill()
 	w.Start(t, name, "SMTP_URL="+server.URL())
 	w.mails = server

@@ -146,12 +146,7 @@ func TestAFrozenEndpointDoesNotTakeTheServiceDown(t *testing.T) {
 	if n := s.Count(t, "SELECT count(*) FROM (SELECT email FROM auth.accounts GROUP BY email HAVING count(*) > 1) doubled"); n > 0 {
 		t.Errorf("%d accounts are there more than once", n)
 	}
-	harness.Eventually(t, time.Minute, "users receives every account", func() error {
-		if n := s.Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
-			return fmt.Errorf("%d rows in the outbox", n)
-		}
-		return nil
-	})
+	wantOutboxDelivered(t, s)
 	wantSameAccountsInBoth(t, s)
 }
 

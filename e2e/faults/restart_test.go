@@ -226,12 +226,7 @@ func (l *load) wantGood(t *testing.T, what, token string) {
 
 func wantNothingHalfDone(t *testing.T, s *harness.System) {
 	t.Helper()
-	harness.Eventually(t, time.Minute, "users receives every account", func() error {
-		if n := s.Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
-			return fmt.Errorf("%d rows in the outbox", n)
-		}
-		return nil
-	})
+	wantOutboxDelivered(t, s)
 	wantSameAccountsInBoth(t, s)
 	// Acknowledged or not, an account was made with its session and its audit, or
 	// not at all.

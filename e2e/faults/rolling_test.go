@@ -419,6 +419,17 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 	cancel()
 	crowded.Wait()
 
+	c.report(t, balancers)
+	for _, p := range append(people, busy...) {
+		p.wantSignedIn(t)
+	}
+	wantOutboxDelivered(t, pair[0])
+	wantSameAccountsInBoth(t, pair[0])
+}
+
+// report logs what was served, and fails the test for each call that failed.
+func (c *traffic) report(t *testing.T, balancers []*balancer) {
+	t.Helper()
 	t.Logf("answered: %v", c.answered)
 	for i, b := range balancers {
 		t.Logf("balancer %d: %d dials refused, %d and %d calls served", i, b.refused.Load(), b.gateways[0].served.Load(), b.gateways[1].served.Load())
@@ -429,17 +440,17 @@ func TestARollingRestartLosesNoRequest(t *testing.T) {
 			break
 		}
 	}
-	for _, p := range append(people, busy...) {
-		p.wantSignedIn(t)
-	}
-	// CreateUser's profiles come by the relay, which restarted too.
+}
+
+// wantOutboxDelivered waits until users has received every account.
+func wantOutboxDelivered(t *testing.T, s *harness.System) {
+	t.Helper()
 	harness.Eventually(t, time.Minute, "users receives every account", func() error {
-		if n := pair[0].Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
+		if n := s.Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
 			return fmt.Errorf("%d rows in the outbox", n)
 		}
 		return nil
 	})
-	wantSameAccountsInBoth(t, pair[0])
 }
 
 // said returns how often the gateways have said that they aren't ready.

@@ -58,6 +58,14 @@ const (
 	ThreeProcesses Shape = "three processes"
 )
 
+// Role returns which role runs a service in the shape.
+func (s Shape) Role(service string) string {
+	if s == OneProcess {
+		return RoleUp
+	}
+	return service
+}
+
 // Shapes lists the shapes, for tests that must pass in each.
 var Shapes = []Shape{OneProcess, ThreeProcesses}
 

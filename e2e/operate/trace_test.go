@@ -190,32 +190,38 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 				}
 				return nil
 			})
-			// A trace tells of calls, and of nothing that they carry.
-			const guess = "a guess at hers"
-			if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: guess}); err == nil {
-				t.Error("a guess signs in")
-			}
-			if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: guess, Password: guess}); err == nil {
-				t.Error("what is no email signs in")
-			}
-			harness.Eventually(t, timeToExport, "the sign-ins' spans", func() error {
-				if n := strings.Count(strings.Join(c.names(), "\n"), "SERVER bff.v1.AuthService/Login"); n != 2 {
-					return fmt.Errorf("%d spans of Login", n)
-				}
-				return nil
-			})
-			if !c.holds("AuthService/Login") {
-				t.Error("nothing is found in the traces")
-			}
-			for _, secret := range []string{harness.Password, guess, "ada@example.com", token, "ghr_"} {
-				if c.holds(secret) {
-					t.Errorf("the traces hold %q", secret)
-				}
-			}
+			wantNoSecretTraced(t, s, c, token)
 			if status, _ := harness.Get(t, s.URL+"/metrics"); status != http.StatusNotFound {
 				t.Errorf("/metrics with traces alone: %d", status)
 			}
 		})
+	}
+}
+
+// wantNoSecretTraced signs in with wrong credentials and checks that the traces hold
+// the calls and nothing that they carry.
+func wantNoSecretTraced(t *testing.T, s *harness.System, c *collector, token string) {
+	t.Helper()
+	const guess = "a guess at hers"
+	if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: guess}); err == nil {
+		t.Error("a guess signs in")
+	}
+	if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: guess, Password: guess}); err == nil {
+		t.Error("what is no email signs in")
+	}
+	harness.Eventually(t, timeToExport, "the sign-ins' spans", func() error {
+		if n := strings.Count(strings.Join(c.names(), "\n"), "SERVER bff.v1.AuthService/Login"); n != 2 {
+			return fmt.Errorf("%d spans of Login", n)
+		}
+		return nil
+	})
+	if !c.holds("AuthService/Login") {
+		t.Error("nothing is found in the traces")
+	}
+	for _, secret := range []string{harness.Password, guess, "ada@example.com", token, "ghr_"} {
+		if c.holds(secret) {
+			t.Errorf("the traces hold %q", secret)
+		}
 	}
 }
 

@@ -64,32 +64,7 @@ func TestUpRunsEverythingAndSaysHowToUseIt(t *testing.T) {
 		}
 	})
 	t.Run("the next run keeps the administrator", func(t *testing.T) {
-		next, banner := h.Up(t)
-		if got := harness.BannerField(banner, "administrator"); !strings.Contains(got, "kept") || !strings.Contains(got, "admin reset-password") || strings.Contains(banner, password) {
-			t.Errorf("the banner says %q", got)
-		}
-		t.Run("the curl line works when pasted", func(t *testing.T) {
-			if answer := pasteCurl(t, banner); !strings.Contains(answer, `"keys"`) {
-				t.Errorf("it answered %s", answer)
-			}
-		})
-		if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: harness.AdminEmail, Password: password}); err != nil {
-			t.Errorf("Login with the first banner's password: %v", err)
-		}
-		reset := harness.StartProcess(t, h.Env[:1], "admin", "reset-password", harness.AdminEmail)
-		reset.Wait(t)
-		fresh := harness.BannerField(reset.Stdout.String(), "password")
-		if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: harness.AdminEmail, Password: fresh}); err != nil {
-			t.Errorf("Login with the password that reset-password printed (%s%s): %v", reset.Stdout.String(), reset.Stderr.String(), err)
-		}
-		// The administrator's own setting, which stands where auth runs, is not
-		// what an account gets that is reset there.
-		given := harness.StartProcess(t, []string{h.Env[0], "GATEHOUSE_ADMIN_PASSWORD=" + harness.AdminPassword, "GATEHOUSE_NEW_PASSWORD=another password"}, "admin", "reset-password", harness.AdminEmail)
-		given.Wait(t)
-		if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: harness.AdminEmail, Password: "another password"}); err != nil {
-			t.Errorf("Login with GATEHOUSE_NEW_PASSWORD (%s%s): %v", given.Stdout.String(), given.Stderr.String(), err)
-		}
-		next.Interrupt(t)
+		keepsAdministrator(t, h, password)
 	})
 	t.Run("admin create works while it is stopped", func(t *testing.T) {
 		create := harness.StartProcess(t, h.Env[:1], "admin", "create", "second@example.com")
@@ -330,4 +305,36 @@ func TestAStopLetsRequestsFinish(t *testing.T) {
 		}
 	}
 	s.Processes["up"].Wait(t)
+}
+
+// keepsAdministrator starts it again: the administrator is kept, with the password that
+// the first banner printed, until a command resets it.
+func keepsAdministrator(t *testing.T, h *harness.Embedded, password string) {
+	s := h.System
+	next, banner := h.Up(t)
+	if got := harness.BannerField(banner, "administrator"); !strings.Contains(got, "kept") || !strings.Contains(got, "admin reset-password") || strings.Contains(banner, password) {
+		t.Errorf("the banner says %q", got)
+	}
+	t.Run("the curl line works when pasted", func(t *testing.T) {
+		if answer := pasteCurl(t, banner); !strings.Contains(answer, `"keys"`) {
+			t.Errorf("it answered %s", answer)
+		}
+	})
+	if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: harness.AdminEmail, Password: password}); err != nil {
+		t.Errorf("Login with the first banner's password: %v", err)
+	}
+	reset := harness.StartProcess(t, h.Env[:1], "admin", "reset-password", harness.AdminEmail)
+	reset.Wait(t)
+	fresh := harness.BannerField(reset.Stdout.String(), "password")
+	if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: harness.AdminEmail, Password: fresh}); err != nil {
+		t.Errorf("Login with the password that reset-password printed (%s%s): %v", reset.Stdout.String(), reset.Stderr.String(), err)
+	}
+	// The administrator's own setting, which stands where auth runs, is not
+	// what an account gets that is reset there.
+	given := harness.StartProcess(t, []string{h.Env[0], "GATEHOUSE_ADMIN_PASSWORD=" + harness.AdminPassword, "GATEHOUSE_NEW_PASSWORD=another password"}, "admin", "reset-password", harness.AdminEmail)
+	given.Wait(t)
+	if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: harness.AdminEmail, Password: "another password"}); err != nil {
+		t.Errorf("Login with GATEHOUSE_NEW_PASSWORD (%s%s): %v", given.Stdout.String(), given.Stderr.String(), err)
+	}
+	next.Interrupt(t)
 }
