@@ -16,8 +16,8 @@ import (
 	"gatehouse/internal/pgtest"
 )
 
-// RunAsGatehouse makes the test binary run as gatehouse. It names schema.sql.
-const RunAsGatehouse = "GATEHOUSE_TEST_RUN"
+// runAsGatehouse makes the test binary run as gatehouse. It names schema.sql.
+const runAsGatehouse = "GATEHOUSE_TEST_RUN"
 
 // CrashAt names the crash point at which a process kills itself.
 const CrashAt = "GATEHOUSE_TEST_CRASH"
@@ -28,7 +28,7 @@ var schemaSQL string
 // Main is the TestMain of packages that start processes. The root of the repository
 // becomes the working directory.
 func Main(m *testing.M) {
-	path, asProgram := os.LookupEnv(RunAsGatehouse)
+	path, asProgram := os.LookupEnv(runAsGatehouse)
 	if !asProgram {
 		path = filepath.Join(root(), "schema.sql")
 	}

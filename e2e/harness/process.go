@@ -15,7 +15,7 @@ import (
 // AsGatehouse is the environment variable that makes the test binary run as gatehouse.
 func AsGatehouse() string {
 	root, _ := os.Getwd()
-	return RunAsGatehouse + "=" + filepath.Join(root, "schema.sql")
+	return runAsGatehouse + "=" + filepath.Join(root, "schema.sql")
 }
 
 // Process is a running gatehouse. Ended is closed when it has ended.

@@ -107,7 +107,7 @@ func TestHintsNameTheProgramAsItWasCalled(t *testing.T) {
 	for path, want := range map[string]string{os.Args[0]: "go run . psql", filepath.Join(dir, "front-door"): filepath.Join(dir, "front-door") + " psql"} {
 		h := harness.NewEmbedded(t)
 		p := &harness.Process{Cmd: exec.Command(path), Ended: make(chan struct{})}
-		p.Cmd.Env = append([]string{harness.RunAsGatehouse + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, h.Env...)
+		p.Cmd.Env = append([]string{harness.AsGatehouse(), "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, h.Env...)
 		p.Cmd.Stdout, p.Cmd.Stderr = &p.Stdout, &p.Stderr
 		if err := p.Cmd.Start(); err != nil {
 			t.Fatal(err)

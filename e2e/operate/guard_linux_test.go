@@ -50,7 +50,7 @@ func TestAPersonAtATerminalIsAskedBeforeADatabaseIsShared(t *testing.T) {
 			before := textOf(t, owner, everything)
 			person, program := openTerminal(t)
 			cmd := exec.Command(os.Args[0], "schema", "apply")
-			cmd.Env = []string{harness.RunAsGatehouse + "=1", "DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + harness.SecretKey}
+			cmd.Env = []string{harness.AsGatehouse(), "DATABASE_URL=" + database, "GATEHOUSE_SECRET_KEY=" + harness.SecretKey}
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)

@@ -24,7 +24,7 @@ func startPiped(t *testing.T, env []string, args ...string) (*exec.Cmd, *os.File
 	}
 	t.Cleanup(func() { _ = reader.Close() })
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = slices.Concat([]string{harness.RunAsGatehouse + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env)
+	cmd.Env = slices.Concat([]string{harness.AsGatehouse(), "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env)
 	cmd.Stdout, cmd.Stderr = writer, writer
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
