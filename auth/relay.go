@@ -127,7 +127,7 @@ func (s *Service) deliver(ctx context.Context, account string) error {
 	if _, err := s.users.ApplyAccount(ctx, request); err != nil {
 		return fmt.Errorf("tell users: %w", err)
 	}
-	crashpoint.Reach("auth: after users is told")
+	crashpoint.Reach("auth: after users has acknowledged")
 	if _, err := s.db.Exec(ctx, deleteNews, pgx.NamedArgs{"account_id": account, "version": version}); err != nil {
 		return fmt.Errorf("clear the news: %w", err)
 	}

@@ -149,7 +149,7 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 		"users: before the profile is written":  harness.RoleUsers,
 		"users: before commit":                  harness.RoleUsers,
 		"users: after commit":                   harness.RoleUsers,
-		"auth: after users is told":             harness.RoleAuth,
+		"auth: after users has acknowledged":    harness.RoleAuth,
 		"bff: after auth has answered":          harness.RoleBff,
 	}
 	change := map[string]string{
@@ -161,7 +161,7 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 		"users: before the profile is written":          harness.RoleUsers,
 		"users: before commit":                          harness.RoleUsers,
 		"users: after commit":                           harness.RoleUsers,
-		"auth: after users is told":                     harness.RoleAuth,
+		"auth: after users has acknowledged":            harness.RoleAuth,
 		"bff: after auth has changed the email":         harness.RoleBff,
 	}
 	deletion := map[string]string{
@@ -173,7 +173,7 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 		"users: before the profile is deleted":          harness.RoleUsers,
 		"users: before commit":                          harness.RoleUsers,
 		"users: after commit":                           harness.RoleUsers,
-		"auth: after users is told":                     harness.RoleAuth,
+		"auth: after users has acknowledged":            harness.RoleAuth,
 		"bff: after auth has deleted":                   harness.RoleBff,
 	}
 	for _, test := range []struct {
