@@ -17,7 +17,7 @@ export const file_bff_v1_account_service: GenFile = /*@__PURE__*/
   fileDesc("ChxiZmYvdjEvYWNjb3VudF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiDgoMR2V0TWVSZXF1ZXN0IpUBCg1HZXRNZVJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIhCghzZXNzaW9ucxgCIAMoCzIPLmJmZi52MS5TZXNzaW9uEiIKCHNlY3VyaXR5GAMgASgLMhAuYmZmLnYxLlNlY3VyaXR5EiEKBmVycm9ycxgEIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3IiXgoPVXBkYXRlTWVSZXF1ZXN0EhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siLgoQVXBkYXRlTWVSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXIiKQoVUmVhdXRoZW50aWNhdGVSZXF1ZXN0EhAKCHBhc3N3b3JkGAEgASgJIhgKFlJlYXV0aGVudGljYXRlUmVzcG9uc2UiRwoVQ2hhbmdlUGFzc3dvcmRSZXF1ZXN0EhgKEGN1cnJlbnRfcGFzc3dvcmQYASABKAkSFAoMbmV3X3Bhc3N3b3JkGAIgASgJIhgKFkNoYW5nZVBhc3N3b3JkUmVzcG9uc2UiFQoTTGlzdFNlc3Npb25zUmVxdWVzdCI5ChRMaXN0U2Vzc2lvbnNSZXNwb25zZRIhCghzZXNzaW9ucxgBIAMoCzIPLmJmZi52MS5TZXNzaW9uIioKFFJldm9rZVNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkiFwoVUmV2b2tlU2Vzc2lvblJlc3BvbnNlIhwKGlJldm9rZU90aGVyU2Vzc2lvbnNSZXF1ZXN0Ii4KG1Jldm9rZU90aGVyU2Vzc2lvbnNSZXNwb25zZRIPCgdyZXZva2VkGAEgASgFIhEKD0RlbGV0ZU1lUmVxdWVzdCISChBEZWxldGVNZVJlc3BvbnNlIhoKGFJldm9rZUFsbFNlc3Npb25zUmVxdWVzdCIsChlSZXZva2VBbGxTZXNzaW9uc1Jlc3BvbnNlEg8KB3Jldm9rZWQYASABKAUiHgocU2VuZFZlcmlmaWNhdGlvbkVtYWlsUmVxdWVzdCIfCh1TZW5kVmVyaWZpY2F0aW9uRW1haWxSZXNwb25zZSIuChlSZXF1ZXN0RW1haWxDaGFuZ2VSZXF1ZXN0EhEKCW5ld19lbWFpbBgBIAEoCSIcChpSZXF1ZXN0RW1haWxDaGFuZ2VSZXNwb25zZSIqChlDb25maXJtRW1haWxDaGFuZ2VSZXF1ZXN0Eg0KBXRva2VuGAEgASgJIhwKGkNvbmZpcm1FbWFpbENoYW5nZVJlc3BvbnNlIkEKGExpc3RNeUF1ZGl0RXZlbnRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJYChlMaXN0TXlBdWRpdEV2ZW50c1Jlc3BvbnNlEiIKBmV2ZW50cxgBIAMoCzISLmJmZi52MS5BdWRpdEV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIRCg9FeHBvcnRNZVJlcXVlc3Qi7QEKEEV4cG9ydE1lUmVzcG9uc2USGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEiIKCHNlY3VyaXR5GAIgASgLMhAuYmZmLnYxLlNlY3VyaXR5EiEKCHNlc3Npb25zGAMgAygLMg8uYmZmLnYxLlNlc3Npb24SKAoMYXVkaXRfZXZlbnRzGAQgAygLMhIuYmZmLnYxLkF1ZGl0RXZlbnQSGwoFbWFpbHMYBSADKAsyDC5iZmYudjEuTWFpbBIvCgtleHBvcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAykAkKDkFjY291bnRTZXJ2aWNlEjkKBUdldE1lEhQuYmZmLnYxLkdldE1lUmVxdWVzdBoVLmJmZi52MS5HZXRNZVJlc3BvbnNlIgOQAgESPQoIVXBkYXRlTWUSFy5iZmYudjEuVXBkYXRlTWVSZXF1ZXN0GhguYmZmLnYxLlVwZGF0ZU1lUmVzcG9uc2USTwoOUmVhdXRoZW50aWNhdGUSHS5iZmYudjEuUmVhdXRoZW50aWNhdGVSZXF1ZXN0Gh4uYmZmLnYxLlJlYXV0aGVudGljYXRlUmVzcG9uc2USTwoOQ2hhbmdlUGFzc3dvcmQSHS5iZmYudjEuQ2hhbmdlUGFzc3dvcmRSZXF1ZXN0Gh4uYmZmLnYxLkNoYW5nZVBhc3N3b3JkUmVzcG9uc2USTgoMTGlzdFNlc3Npb25zEhsuYmZmLnYxLkxpc3RTZXNzaW9uc1JlcXVlc3QaHC5iZmYudjEuTGlzdFNlc3Npb25zUmVzcG9uc2UiA5ACARJMCg1SZXZva2VTZXNzaW9uEhwuYmZmLnYxLlJldm9rZVNlc3Npb25SZXF1ZXN0Gh0uYmZmLnYxLlJldm9rZVNlc3Npb25SZXNwb25zZRJjChNSZXZva2VPdGhlclNlc3Npb25zEiIuYmZmLnYxLlJldm9rZU90aGVyU2Vzc2lvbnNSZXF1ZXN0GiMuYmZmLnYxLlJldm9rZU90aGVyU2Vzc2lvbnNSZXNwb25zZSIDkAICEl0KEVJldm9rZUFsbFNlc3Npb25zEiAuYmZmLnYxLlJldm9rZUFsbFNlc3Npb25zUmVxdWVzdBohLmJmZi52MS5SZXZva2VBbGxTZXNzaW9uc1Jlc3BvbnNlIgOQAgISZAoVU2VuZFZlcmlmaWNhdGlvbkVtYWlsEiQuYmZmLnYxLlNlbmRWZXJpZmljYXRpb25FbWFpbFJlcXVlc3QaJS5iZmYudjEuU2VuZFZlcmlmaWNhdGlvbkVtYWlsUmVzcG9uc2USWwoSUmVxdWVzdEVtYWlsQ2hhbmdlEiEuYmZmLnYxLlJlcXVlc3RFbWFpbENoYW5nZVJlcXVlc3QaIi5iZmYudjEuUmVxdWVzdEVtYWlsQ2hhbmdlUmVzcG9uc2USWwoSQ29uZmlybUVtYWlsQ2hhbmdlEiEuYmZmLnYxLkNvbmZpcm1FbWFpbENoYW5nZVJlcXVlc3QaIi5iZmYudjEuQ29uZmlybUVtYWlsQ2hhbmdlUmVzcG9uc2USXQoRTGlzdE15QXVkaXRFdmVudHMSIC5iZmYudjEuTGlzdE15QXVkaXRFdmVudHNSZXF1ZXN0GiEuYmZmLnYxLkxpc3RNeUF1ZGl0RXZlbnRzUmVzcG9uc2UiA5ACARJCCghFeHBvcnRNZRIXLmJmZi52MS5FeHBvcnRNZVJlcXVlc3QaGC5iZmYudjEuRXhwb3J0TWVSZXNwb25zZSIDkAIBEj0KCERlbGV0ZU1lEhcuYmZmLnYxLkRlbGV0ZU1lUmVxdWVzdBoYLmJmZi52MS5EZWxldGVNZVJlc3BvbnNlYgZwcm90bzM", [file_bff_v1_types, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
- * GetMeRequest asks about the caller.
+ * GetMeRequest is empty: the caller is the subject.
  *
  * @generated from message bff.v1.GetMeRequest
  */
@@ -25,7 +25,7 @@ export type GetMeRequest = Message<"bff.v1.GetMeRequest"> & {
 };
 
 /**
- * GetMeRequest asks about the caller.
+ * GetMeRequest is empty: the caller is the subject.
  *
  * @generated from message bff.v1.GetMeRequest
  */
@@ -40,7 +40,7 @@ export const GetMeRequestSchema: GenMessage<GetMeRequest, {jsonType: GetMeReques
   messageDesc(file_bff_v1_account_service, 0);
 
 /**
- * GetMeResponse is everything about the caller.
+ * GetMeResponse contains the caller's account, profile and sessions.
  *
  * @generated from message bff.v1.GetMeResponse
  */
@@ -53,14 +53,14 @@ export type GetMeResponse = Message<"bff.v1.GetMeResponse"> & {
   user?: User | undefined;
 
   /**
-   * The live sessions.
+   * The active sessions. Empty if errors names the part "sessions".
    *
    * @generated from field: repeated bff.v1.Session sessions = 2;
    */
   sessions: Session[];
 
   /**
-   * The account's security.
+   * The state of the account's security.
    *
    * @generated from field: bff.v1.Security security = 3;
    */
@@ -75,7 +75,7 @@ export type GetMeResponse = Message<"bff.v1.GetMeResponse"> & {
 };
 
 /**
- * GetMeResponse is everything about the caller.
+ * GetMeResponse contains the caller's account, profile and sessions.
  *
  * @generated from message bff.v1.GetMeResponse
  */
@@ -88,14 +88,14 @@ export type GetMeResponseJson = {
   user?: UserJson;
 
   /**
-   * The live sessions.
+   * The active sessions. Empty if errors names the part "sessions".
    *
    * @generated from field: repeated bff.v1.Session sessions = 2;
    */
   sessions?: SessionJson[];
 
   /**
-   * The account's security.
+   * The state of the account's security.
    *
    * @generated from field: bff.v1.Security security = 3;
    */
@@ -117,21 +117,21 @@ export const GetMeResponseSchema: GenMessage<GetMeResponse, {jsonType: GetMeResp
   messageDesc(file_bff_v1_account_service, 1);
 
 /**
- * UpdateMeRequest asks for a change of profile fields.
+ * UpdateMeRequest changes profile fields.
  *
  * @generated from message bff.v1.UpdateMeRequest
  */
 export type UpdateMeRequest = Message<"bff.v1.UpdateMeRequest"> & {
   /**
-   * The new values, and the etag that must still hold, if any.
+   * The new values, and optionally the etag that must be current.
    *
    * @generated from field: bff.v1.User user = 1;
    */
   user?: User | undefined;
 
   /**
-   * Which of first_name, last_name and locale to take over. Without a mask,
-   * those that are not empty.
+   * Which of first_name, last_name and locale to change. Without a mask, every
+   * field that is not empty changes.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
@@ -139,21 +139,21 @@ export type UpdateMeRequest = Message<"bff.v1.UpdateMeRequest"> & {
 };
 
 /**
- * UpdateMeRequest asks for a change of profile fields.
+ * UpdateMeRequest changes profile fields.
  *
  * @generated from message bff.v1.UpdateMeRequest
  */
 export type UpdateMeRequestJson = {
   /**
-   * The new values, and the etag that must still hold, if any.
+   * The new values, and optionally the etag that must be current.
    *
    * @generated from field: bff.v1.User user = 1;
    */
   user?: UserJson;
 
   /**
-   * Which of first_name, last_name and locale to take over. Without a mask,
-   * those that are not empty.
+   * Which of first_name, last_name and locale to change. Without a mask, every
+   * field that is not empty changes.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
@@ -168,13 +168,13 @@ export const UpdateMeRequestSchema: GenMessage<UpdateMeRequest, {jsonType: Updat
   messageDesc(file_bff_v1_account_service, 2);
 
 /**
- * UpdateMeResponse holds the user.
+ * UpdateMeResponse contains the user.
  *
  * @generated from message bff.v1.UpdateMeResponse
  */
 export type UpdateMeResponse = Message<"bff.v1.UpdateMeResponse"> & {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -182,13 +182,13 @@ export type UpdateMeResponse = Message<"bff.v1.UpdateMeResponse"> & {
 };
 
 /**
- * UpdateMeResponse holds the user.
+ * UpdateMeResponse contains the user.
  *
  * @generated from message bff.v1.UpdateMeResponse
  */
 export type UpdateMeResponseJson = {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -203,7 +203,7 @@ export const UpdateMeResponseSchema: GenMessage<UpdateMeResponse, {jsonType: Upd
   messageDesc(file_bff_v1_account_service, 3);
 
 /**
- * ReauthenticateRequest holds a password.
+ * ReauthenticateRequest contains a password.
  *
  * @generated from message bff.v1.ReauthenticateRequest
  */
@@ -217,7 +217,7 @@ export type ReauthenticateRequest = Message<"bff.v1.ReauthenticateRequest"> & {
 };
 
 /**
- * ReauthenticateRequest holds a password.
+ * ReauthenticateRequest contains a password.
  *
  * @generated from message bff.v1.ReauthenticateRequest
  */
@@ -261,7 +261,7 @@ export const ReauthenticateResponseSchema: GenMessage<ReauthenticateResponse, {j
   messageDesc(file_bff_v1_account_service, 5);
 
 /**
- * ChangePasswordRequest asks for another password.
+ * ChangePasswordRequest replaces the password.
  *
  * @generated from message bff.v1.ChangePasswordRequest
  */
@@ -274,8 +274,8 @@ export type ChangePasswordRequest = Message<"bff.v1.ChangePasswordRequest"> & {
   currentPassword: string;
 
   /**
-   * The password to have: 8 to 128 characters of any kind, none of the common
-   * ones, and without the name in the email.
+   * The new password: 8 to 128 characters of any kind. Common passwords, and
+   * passwords that contain the name in the email, are refused.
    *
    * @generated from field: string new_password = 2;
    */
@@ -283,7 +283,7 @@ export type ChangePasswordRequest = Message<"bff.v1.ChangePasswordRequest"> & {
 };
 
 /**
- * ChangePasswordRequest asks for another password.
+ * ChangePasswordRequest replaces the password.
  *
  * @generated from message bff.v1.ChangePasswordRequest
  */
@@ -296,8 +296,8 @@ export type ChangePasswordRequestJson = {
   currentPassword?: string;
 
   /**
-   * The password to have: 8 to 128 characters of any kind, none of the common
-   * ones, and without the name in the email.
+   * The new password: 8 to 128 characters of any kind. Common passwords, and
+   * passwords that contain the name in the email, are refused.
    *
    * @generated from field: string new_password = 2;
    */
@@ -312,7 +312,7 @@ export const ChangePasswordRequestSchema: GenMessage<ChangePasswordRequest, {jso
   messageDesc(file_bff_v1_account_service, 6);
 
 /**
- * ChangePasswordResponse says that the password is changed.
+ * ChangePasswordResponse says that the password was changed.
  *
  * @generated from message bff.v1.ChangePasswordResponse
  */
@@ -320,7 +320,7 @@ export type ChangePasswordResponse = Message<"bff.v1.ChangePasswordResponse"> & 
 };
 
 /**
- * ChangePasswordResponse says that the password is changed.
+ * ChangePasswordResponse says that the password was changed.
  *
  * @generated from message bff.v1.ChangePasswordResponse
  */
@@ -335,7 +335,7 @@ export const ChangePasswordResponseSchema: GenMessage<ChangePasswordResponse, {j
   messageDesc(file_bff_v1_account_service, 7);
 
 /**
- * ListSessionsRequest asks for the caller's sessions.
+ * ListSessionsRequest lists the caller's sessions.
  *
  * @generated from message bff.v1.ListSessionsRequest
  */
@@ -343,7 +343,7 @@ export type ListSessionsRequest = Message<"bff.v1.ListSessionsRequest"> & {
 };
 
 /**
- * ListSessionsRequest asks for the caller's sessions.
+ * ListSessionsRequest lists the caller's sessions.
  *
  * @generated from message bff.v1.ListSessionsRequest
  */
@@ -358,13 +358,13 @@ export const ListSessionsRequestSchema: GenMessage<ListSessionsRequest, {jsonTyp
   messageDesc(file_bff_v1_account_service, 8);
 
 /**
- * ListSessionsResponse holds sessions.
+ * ListSessionsResponse contains sessions.
  *
  * @generated from message bff.v1.ListSessionsResponse
  */
 export type ListSessionsResponse = Message<"bff.v1.ListSessionsResponse"> & {
   /**
-   * The live ones, at most 100, the one used last first.
+   * The active sessions, at most 100, the last used first.
    *
    * @generated from field: repeated bff.v1.Session sessions = 1;
    */
@@ -372,13 +372,13 @@ export type ListSessionsResponse = Message<"bff.v1.ListSessionsResponse"> & {
 };
 
 /**
- * ListSessionsResponse holds sessions.
+ * ListSessionsResponse contains sessions.
  *
  * @generated from message bff.v1.ListSessionsResponse
  */
 export type ListSessionsResponseJson = {
   /**
-   * The live ones, at most 100, the one used last first.
+   * The active sessions, at most 100, the last used first.
    *
    * @generated from field: repeated bff.v1.Session sessions = 1;
    */
@@ -451,7 +451,7 @@ export const RevokeSessionResponseSchema: GenMessage<RevokeSessionResponse, {jso
   messageDesc(file_bff_v1_account_service, 11);
 
 /**
- * RevokeOtherSessionsRequest asks to end the caller's other sessions.
+ * RevokeOtherSessionsRequest ends the caller's other sessions.
  *
  * @generated from message bff.v1.RevokeOtherSessionsRequest
  */
@@ -459,7 +459,7 @@ export type RevokeOtherSessionsRequest = Message<"bff.v1.RevokeOtherSessionsRequ
 };
 
 /**
- * RevokeOtherSessionsRequest asks to end the caller's other sessions.
+ * RevokeOtherSessionsRequest ends the caller's other sessions.
  *
  * @generated from message bff.v1.RevokeOtherSessionsRequest
  */
@@ -474,13 +474,13 @@ export const RevokeOtherSessionsRequestSchema: GenMessage<RevokeOtherSessionsReq
   messageDesc(file_bff_v1_account_service, 12);
 
 /**
- * RevokeOtherSessionsResponse says how many ended.
+ * RevokeOtherSessionsResponse contains the number of ended sessions.
  *
  * @generated from message bff.v1.RevokeOtherSessionsResponse
  */
 export type RevokeOtherSessionsResponse = Message<"bff.v1.RevokeOtherSessionsResponse"> & {
   /**
-   * How many sessions this call ended.
+   * The number of sessions that this call ended.
    *
    * @generated from field: int32 revoked = 1;
    */
@@ -488,13 +488,13 @@ export type RevokeOtherSessionsResponse = Message<"bff.v1.RevokeOtherSessionsRes
 };
 
 /**
- * RevokeOtherSessionsResponse says how many ended.
+ * RevokeOtherSessionsResponse contains the number of ended sessions.
  *
  * @generated from message bff.v1.RevokeOtherSessionsResponse
  */
 export type RevokeOtherSessionsResponseJson = {
   /**
-   * How many sessions this call ended.
+   * The number of sessions that this call ended.
    *
    * @generated from field: int32 revoked = 1;
    */
@@ -509,7 +509,7 @@ export const RevokeOtherSessionsResponseSchema: GenMessage<RevokeOtherSessionsRe
   messageDesc(file_bff_v1_account_service, 13);
 
 /**
- * DeleteMeRequest asks to erase the caller.
+ * DeleteMeRequest erases the caller's account.
  *
  * @generated from message bff.v1.DeleteMeRequest
  */
@@ -517,7 +517,7 @@ export type DeleteMeRequest = Message<"bff.v1.DeleteMeRequest"> & {
 };
 
 /**
- * DeleteMeRequest asks to erase the caller.
+ * DeleteMeRequest erases the caller's account.
  *
  * @generated from message bff.v1.DeleteMeRequest
  */
@@ -532,7 +532,7 @@ export const DeleteMeRequestSchema: GenMessage<DeleteMeRequest, {jsonType: Delet
   messageDesc(file_bff_v1_account_service, 14);
 
 /**
- * DeleteMeResponse says that the account is erased.
+ * DeleteMeResponse says that the account was erased.
  *
  * @generated from message bff.v1.DeleteMeResponse
  */
@@ -540,7 +540,7 @@ export type DeleteMeResponse = Message<"bff.v1.DeleteMeResponse"> & {
 };
 
 /**
- * DeleteMeResponse says that the account is erased.
+ * DeleteMeResponse says that the account was erased.
  *
  * @generated from message bff.v1.DeleteMeResponse
  */
@@ -555,7 +555,7 @@ export const DeleteMeResponseSchema: GenMessage<DeleteMeResponse, {jsonType: Del
   messageDesc(file_bff_v1_account_service, 15);
 
 /**
- * RevokeAllSessionsRequest asks to end the caller's sessions.
+ * RevokeAllSessionsRequest ends the caller's sessions.
  *
  * @generated from message bff.v1.RevokeAllSessionsRequest
  */
@@ -563,7 +563,7 @@ export type RevokeAllSessionsRequest = Message<"bff.v1.RevokeAllSessionsRequest"
 };
 
 /**
- * RevokeAllSessionsRequest asks to end the caller's sessions.
+ * RevokeAllSessionsRequest ends the caller's sessions.
  *
  * @generated from message bff.v1.RevokeAllSessionsRequest
  */
@@ -578,13 +578,13 @@ export const RevokeAllSessionsRequestSchema: GenMessage<RevokeAllSessionsRequest
   messageDesc(file_bff_v1_account_service, 16);
 
 /**
- * RevokeAllSessionsResponse says how many ended.
+ * RevokeAllSessionsResponse contains the number of ended sessions.
  *
  * @generated from message bff.v1.RevokeAllSessionsResponse
  */
 export type RevokeAllSessionsResponse = Message<"bff.v1.RevokeAllSessionsResponse"> & {
   /**
-   * How many sessions this call ended.
+   * The number of sessions that this call ended.
    *
    * @generated from field: int32 revoked = 1;
    */
@@ -592,13 +592,13 @@ export type RevokeAllSessionsResponse = Message<"bff.v1.RevokeAllSessionsRespons
 };
 
 /**
- * RevokeAllSessionsResponse says how many ended.
+ * RevokeAllSessionsResponse contains the number of ended sessions.
  *
  * @generated from message bff.v1.RevokeAllSessionsResponse
  */
 export type RevokeAllSessionsResponseJson = {
   /**
-   * How many sessions this call ended.
+   * The number of sessions that this call ended.
    *
    * @generated from field: int32 revoked = 1;
    */
@@ -613,7 +613,7 @@ export const RevokeAllSessionsResponseSchema: GenMessage<RevokeAllSessionsRespon
   messageDesc(file_bff_v1_account_service, 17);
 
 /**
- * SendVerificationEmailRequest asks for a link.
+ * SendVerificationEmailRequest requests a link.
  *
  * @generated from message bff.v1.SendVerificationEmailRequest
  */
@@ -621,7 +621,7 @@ export type SendVerificationEmailRequest = Message<"bff.v1.SendVerificationEmail
 };
 
 /**
- * SendVerificationEmailRequest asks for a link.
+ * SendVerificationEmailRequest requests a link.
  *
  * @generated from message bff.v1.SendVerificationEmailRequest
  */
@@ -636,7 +636,7 @@ export const SendVerificationEmailRequestSchema: GenMessage<SendVerificationEmai
   messageDesc(file_bff_v1_account_service, 18);
 
 /**
- * SendVerificationEmailResponse says that the link is on its way.
+ * SendVerificationEmailResponse says that the link was queued for delivery.
  *
  * @generated from message bff.v1.SendVerificationEmailResponse
  */
@@ -644,7 +644,7 @@ export type SendVerificationEmailResponse = Message<"bff.v1.SendVerificationEmai
 };
 
 /**
- * SendVerificationEmailResponse says that the link is on its way.
+ * SendVerificationEmailResponse says that the link was queued for delivery.
  *
  * @generated from message bff.v1.SendVerificationEmailResponse
  */
@@ -659,13 +659,13 @@ export const SendVerificationEmailResponseSchema: GenMessage<SendVerificationEma
   messageDesc(file_bff_v1_account_service, 19);
 
 /**
- * RequestEmailChangeRequest asks for another email.
+ * RequestEmailChangeRequest requests a change of the email.
  *
  * @generated from message bff.v1.RequestEmailChangeRequest
  */
 export type RequestEmailChangeRequest = Message<"bff.v1.RequestEmailChangeRequest"> & {
   /**
-   * The email to have.
+   * The new email.
    *
    * @generated from field: string new_email = 1;
    */
@@ -673,13 +673,13 @@ export type RequestEmailChangeRequest = Message<"bff.v1.RequestEmailChangeReques
 };
 
 /**
- * RequestEmailChangeRequest asks for another email.
+ * RequestEmailChangeRequest requests a change of the email.
  *
  * @generated from message bff.v1.RequestEmailChangeRequest
  */
 export type RequestEmailChangeRequestJson = {
   /**
-   * The email to have.
+   * The new email.
    *
    * @generated from field: string new_email = 1;
    */
@@ -694,7 +694,7 @@ export const RequestEmailChangeRequestSchema: GenMessage<RequestEmailChangeReque
   messageDesc(file_bff_v1_account_service, 20);
 
 /**
- * RequestEmailChangeResponse says that the link is on its way.
+ * RequestEmailChangeResponse says that the link was queued for delivery.
  *
  * @generated from message bff.v1.RequestEmailChangeResponse
  */
@@ -702,7 +702,7 @@ export type RequestEmailChangeResponse = Message<"bff.v1.RequestEmailChangeRespo
 };
 
 /**
- * RequestEmailChangeResponse says that the link is on its way.
+ * RequestEmailChangeResponse says that the link was queued for delivery.
  *
  * @generated from message bff.v1.RequestEmailChangeResponse
  */
@@ -717,13 +717,13 @@ export const RequestEmailChangeResponseSchema: GenMessage<RequestEmailChangeResp
   messageDesc(file_bff_v1_account_service, 21);
 
 /**
- * ConfirmEmailChangeRequest holds a link's token.
+ * ConfirmEmailChangeRequest contains the token of a link.
  *
  * @generated from message bff.v1.ConfirmEmailChangeRequest
  */
 export type ConfirmEmailChangeRequest = Message<"bff.v1.ConfirmEmailChangeRequest"> & {
   /**
-   * The token of the link in the mail.
+   * The token from the mailed link.
    *
    * @generated from field: string token = 1;
    */
@@ -731,13 +731,13 @@ export type ConfirmEmailChangeRequest = Message<"bff.v1.ConfirmEmailChangeReques
 };
 
 /**
- * ConfirmEmailChangeRequest holds a link's token.
+ * ConfirmEmailChangeRequest contains the token of a link.
  *
  * @generated from message bff.v1.ConfirmEmailChangeRequest
  */
 export type ConfirmEmailChangeRequestJson = {
   /**
-   * The token of the link in the mail.
+   * The token from the mailed link.
    *
    * @generated from field: string token = 1;
    */
@@ -752,7 +752,7 @@ export const ConfirmEmailChangeRequestSchema: GenMessage<ConfirmEmailChangeReque
   messageDesc(file_bff_v1_account_service, 22);
 
 /**
- * ConfirmEmailChangeResponse says that the email is changed.
+ * ConfirmEmailChangeResponse says that the email was changed.
  *
  * @generated from message bff.v1.ConfirmEmailChangeResponse
  */
@@ -760,7 +760,7 @@ export type ConfirmEmailChangeResponse = Message<"bff.v1.ConfirmEmailChangeRespo
 };
 
 /**
- * ConfirmEmailChangeResponse says that the email is changed.
+ * ConfirmEmailChangeResponse says that the email was changed.
  *
  * @generated from message bff.v1.ConfirmEmailChangeResponse
  */
@@ -775,20 +775,21 @@ export const ConfirmEmailChangeResponseSchema: GenMessage<ConfirmEmailChangeResp
   messageDesc(file_bff_v1_account_service, 23);
 
 /**
- * ListMyAuditEventsRequest asks for a page.
+ * ListMyAuditEventsRequest requests one page.
  *
  * @generated from message bff.v1.ListMyAuditEventsRequest
  */
 export type ListMyAuditEventsRequest = Message<"bff.v1.ListMyAuditEventsRequest"> & {
   /**
-   * How many at most: 1 to 100, and 0 for 25.
+   * The maximum number of events: 1 to 100; 0 means 25.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * Where to go on: the next_page_token of the same query.
+   * The next_page_token of the previous page of the same query; empty for the
+   * first page.
    *
    * @generated from field: string page_token = 2;
    */
@@ -796,20 +797,21 @@ export type ListMyAuditEventsRequest = Message<"bff.v1.ListMyAuditEventsRequest"
 };
 
 /**
- * ListMyAuditEventsRequest asks for a page.
+ * ListMyAuditEventsRequest requests one page.
  *
  * @generated from message bff.v1.ListMyAuditEventsRequest
  */
 export type ListMyAuditEventsRequestJson = {
   /**
-   * How many at most: 1 to 100, and 0 for 25.
+   * The maximum number of events: 1 to 100; 0 means 25.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize?: number;
 
   /**
-   * Where to go on: the next_page_token of the same query.
+   * The next_page_token of the previous page of the same query; empty for the
+   * first page.
    *
    * @generated from field: string page_token = 2;
    */
@@ -824,7 +826,7 @@ export const ListMyAuditEventsRequestSchema: GenMessage<ListMyAuditEventsRequest
   messageDesc(file_bff_v1_account_service, 24);
 
 /**
- * ListMyAuditEventsResponse is a page.
+ * ListMyAuditEventsResponse is one page.
  *
  * @generated from message bff.v1.ListMyAuditEventsResponse
  */
@@ -837,7 +839,7 @@ export type ListMyAuditEventsResponse = Message<"bff.v1.ListMyAuditEventsRespons
   events: AuditEvent[];
 
   /**
-   * Where the next page begins; empty when this is the last.
+   * The page_token of the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -845,7 +847,7 @@ export type ListMyAuditEventsResponse = Message<"bff.v1.ListMyAuditEventsRespons
 };
 
 /**
- * ListMyAuditEventsResponse is a page.
+ * ListMyAuditEventsResponse is one page.
  *
  * @generated from message bff.v1.ListMyAuditEventsResponse
  */
@@ -858,7 +860,7 @@ export type ListMyAuditEventsResponseJson = {
   events?: AuditEventJson[];
 
   /**
-   * Where the next page begins; empty when this is the last.
+   * The page_token of the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -873,7 +875,7 @@ export const ListMyAuditEventsResponseSchema: GenMessage<ListMyAuditEventsRespon
   messageDesc(file_bff_v1_account_service, 25);
 
 /**
- * ExportMeRequest asks for everything about the caller.
+ * ExportMeRequest requests everything that is stored about the caller.
  *
  * @generated from message bff.v1.ExportMeRequest
  */
@@ -881,7 +883,7 @@ export type ExportMeRequest = Message<"bff.v1.ExportMeRequest"> & {
 };
 
 /**
- * ExportMeRequest asks for everything about the caller.
+ * ExportMeRequest requests everything that is stored about the caller.
  *
  * @generated from message bff.v1.ExportMeRequest
  */
@@ -896,8 +898,8 @@ export const ExportMeRequestSchema: GenMessage<ExportMeRequest, {jsonType: Expor
   messageDesc(file_bff_v1_account_service, 26);
 
 /**
- * ExportMeResponse is all that is held about the caller, but for secrets and
- * their hashes.
+ * ExportMeResponse is everything that is stored about the caller, except
+ * secrets and their hashes.
  *
  * @generated from message bff.v1.ExportMeResponse
  */
@@ -910,35 +912,35 @@ export type ExportMeResponse = Message<"bff.v1.ExportMeResponse"> & {
   user?: User | undefined;
 
   /**
-   * The account's security.
+   * The state of the account's security.
    *
    * @generated from field: bff.v1.Security security = 2;
    */
   security?: Security | undefined;
 
   /**
-   * Every session that is kept, the ended ones too, the newest first.
+   * Every stored session, including ended ones, the newest first.
    *
    * @generated from field: repeated bff.v1.Session sessions = 3;
    */
   sessions: Session[];
 
   /**
-   * What the audit holds of the account, the newest first.
+   * The audit events of the account, the newest first.
    *
    * @generated from field: repeated bff.v1.AuditEvent audit_events = 4;
    */
   auditEvents: AuditEvent[];
 
   /**
-   * The mails to the caller that are kept.
+   * The stored mails to the caller.
    *
    * @generated from field: repeated bff.v1.Mail mails = 5;
    */
   mails: Mail[];
 
   /**
-   * When this was put together.
+   * When the export was made.
    *
    * @generated from field: google.protobuf.Timestamp export_time = 6;
    */
@@ -946,8 +948,8 @@ export type ExportMeResponse = Message<"bff.v1.ExportMeResponse"> & {
 };
 
 /**
- * ExportMeResponse is all that is held about the caller, but for secrets and
- * their hashes.
+ * ExportMeResponse is everything that is stored about the caller, except
+ * secrets and their hashes.
  *
  * @generated from message bff.v1.ExportMeResponse
  */
@@ -960,35 +962,35 @@ export type ExportMeResponseJson = {
   user?: UserJson;
 
   /**
-   * The account's security.
+   * The state of the account's security.
    *
    * @generated from field: bff.v1.Security security = 2;
    */
   security?: SecurityJson;
 
   /**
-   * Every session that is kept, the ended ones too, the newest first.
+   * Every stored session, including ended ones, the newest first.
    *
    * @generated from field: repeated bff.v1.Session sessions = 3;
    */
   sessions?: SessionJson[];
 
   /**
-   * What the audit holds of the account, the newest first.
+   * The audit events of the account, the newest first.
    *
    * @generated from field: repeated bff.v1.AuditEvent audit_events = 4;
    */
   auditEvents?: AuditEventJson[];
 
   /**
-   * The mails to the caller that are kept.
+   * The stored mails to the caller.
    *
    * @generated from field: repeated bff.v1.Mail mails = 5;
    */
   mails?: MailJson[];
 
   /**
-   * When this was put together.
+   * When the export was made.
    *
    * @generated from field: google.protobuf.Timestamp export_time = 6;
    */
@@ -1003,15 +1005,15 @@ export const ExportMeResponseSchema: GenMessage<ExportMeResponse, {jsonType: Exp
   messageDesc(file_bff_v1_account_service, 27);
 
 /**
- * AccountService is what people do with their own account.
+ * AccountService serves the caller's own account.
  *
  * @generated from service bff.v1.AccountService
  */
 export const AccountService: GenService<{
   /**
-   * GetMe returns everything about the caller in one answer. Parts: account
-   * and profile (required), sessions (optional). Errors: not_found
-   * USER_NOT_FOUND, unavailable PROFILE_PENDING.
+   * GetMe returns the caller's account, profile and sessions in one answer.
+   * Parts: account and profile (required), sessions (optional). Errors:
+   * not_found USER_NOT_FOUND, unavailable PROFILE_PENDING.
    *
    * @generated from rpc bff.v1.AccountService.GetMe
    */
@@ -1033,9 +1035,9 @@ export const AccountService: GenService<{
     output: typeof UpdateMeResponseSchema;
   },
   /**
-   * Reauthenticate checks the caller's password again, which opens for five
-   * minutes what needs a recent sign-in. Errors: invalid_argument
-   * PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS or
+   * Reauthenticate checks the caller's password again. For the next five
+   * minutes the session may call methods that require a recent sign-in. Errors:
+   * invalid_argument PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS or
    * TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AccountService.Reauthenticate
@@ -1047,8 +1049,8 @@ export const AccountService: GenService<{
   },
   /**
    * ChangePassword replaces the caller's password and ends their other
-   * sessions. It needs a sign-in or a Reauthenticate within five minutes.
-   * Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
+   * sessions. It requires a sign-in or a Reauthenticate within the last five
+   * minutes. Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
    * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
    * failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
    * TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
@@ -1061,7 +1063,7 @@ export const AccountService: GenService<{
     output: typeof ChangePasswordResponseSchema;
   },
   /**
-   * ListSessions returns the caller's live sessions, the one used last first.
+   * ListSessions returns the caller's active sessions, the last used first.
    *
    * @generated from rpc bff.v1.AccountService.ListSessions
    */
@@ -1082,8 +1084,8 @@ export const AccountService: GenService<{
     output: typeof RevokeSessionResponseSchema;
   },
   /**
-   * RevokeOtherSessions ends all of the caller's sessions but this one. Errors:
-   * not_found USER_NOT_FOUND.
+   * RevokeOtherSessions ends all of the caller's sessions except this one.
+   * Errors: not_found USER_NOT_FOUND.
    *
    * @generated from rpc bff.v1.AccountService.RevokeOtherSessions
    */
@@ -1093,8 +1095,8 @@ export const AccountService: GenService<{
     output: typeof RevokeOtherSessionsResponseSchema;
   },
   /**
-   * RevokeAllSessions ends all of the caller's sessions, this one too. Errors:
-   * not_found USER_NOT_FOUND.
+   * RevokeAllSessions ends all of the caller's sessions, including this one.
+   * Errors: not_found USER_NOT_FOUND.
    *
    * @generated from rpc bff.v1.AccountService.RevokeAllSessions
    */
@@ -1104,9 +1106,9 @@ export const AccountService: GenService<{
     output: typeof RevokeAllSessionsResponseSchema;
   },
   /**
-   * SendVerificationEmail sends a link by which the caller shows that their
-   * email is theirs (VerifyEmail). Errors: not_found USER_NOT_FOUND,
-   * failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+   * SendVerificationEmail mails a link by which the caller verifies their email
+   * (VerifyEmail). Errors: not_found USER_NOT_FOUND, failed_precondition
+   * MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
    *
    * @generated from rpc bff.v1.AccountService.SendVerificationEmail
    */
@@ -1116,11 +1118,12 @@ export const AccountService: GenService<{
     output: typeof SendVerificationEmailResponseSchema;
   },
   /**
-   * RequestEmailChange sends a link to the new email and a notice to the old
-   * one. The answer is the same if another account has the new email. It needs
-   * a sign-in or a Reauthenticate within five minutes. Errors:
-   * not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
-   * MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+   * RequestEmailChange mails a link to the new email and a notice to the old
+   * one. The answer is the same if another account has the new email. It
+   * requires a sign-in or a Reauthenticate within the last five minutes.
+   * Errors: not_found USER_NOT_FOUND, failed_precondition
+   * REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
+   * TOO_MANY_ATTEMPTS.
    *
    * @generated from rpc bff.v1.AccountService.RequestEmailChange
    */
@@ -1130,10 +1133,10 @@ export const AccountService: GenService<{
     output: typeof RequestEmailChangeResponseSchema;
   },
   /**
-   * ConfirmEmailChange replaces the email by the link that was sent to the new
-   * one. Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
-   * LINK_EXPIRED or LINK_SUPERSEDED, already_exists EMAIL_TAKEN,
-   * permission_denied ACCOUNT_DISABLED.
+   * ConfirmEmailChange replaces the email. It takes the token of the link that
+   * was mailed to the new email. Errors: invalid_argument LINK_INVALID,
+   * failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
+   * already_exists EMAIL_TAKEN, permission_denied ACCOUNT_DISABLED.
    *
    * @generated from rpc bff.v1.AccountService.ConfirmEmailChange
    */
@@ -1143,8 +1146,8 @@ export const AccountService: GenService<{
     output: typeof ConfirmEmailChangeResponseSchema;
   },
   /**
-   * ListMyAuditEvents returns one page of what happened to the caller's account,
-   * the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
+   * ListMyAuditEvents returns one page of the audit events of the caller's
+   * account, the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
    *
    * @generated from rpc bff.v1.AccountService.ListMyAuditEvents
    */
@@ -1154,9 +1157,9 @@ export const AccountService: GenService<{
     output: typeof ListMyAuditEventsResponseSchema;
   },
   /**
-   * ExportMe returns all that is held about the caller as one JSON. Parts:
-   * account and profile (required). Errors: not_found USER_NOT_FOUND,
-   * unavailable PROFILE_PENDING.
+   * ExportMe returns everything that is stored about the caller as one JSON
+   * document. Parts: account and profile (required). Errors: not_found
+   * USER_NOT_FOUND, unavailable PROFILE_PENDING.
    *
    * @generated from rpc bff.v1.AccountService.ExportMe
    */
@@ -1166,10 +1169,11 @@ export const AccountService: GenService<{
     output: typeof ExportMeResponseSchema;
   },
   /**
-   * DeleteMe erases the caller's account and profile and all else that is held
-   * about them; of the audit the ids stay. It needs a sign-in or a
-   * Reauthenticate within five minutes. Errors: not_found USER_NOT_FOUND,
-   * failed_precondition REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
+   * DeleteMe erases the caller's account and profile and everything else that
+   * is stored about them. The audit log keeps only the ids. It requires a
+   * sign-in or a Reauthenticate within the last five minutes. Errors: not_found
+   * USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
+   * LAST_ADMINISTRATOR.
    *
    * @generated from rpc bff.v1.AccountService.DeleteMe
    */

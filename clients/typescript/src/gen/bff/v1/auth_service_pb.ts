@@ -15,39 +15,40 @@ export const file_bff_v1_auth_service: GenFile = /*@__PURE__*/
   fileDesc("ChliZmYvdjEvYXV0aF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiWQoPUmVnaXN0ZXJSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhIKCmZpcnN0X25hbWUYAyABKAkSEQoJbGFzdF9uYW1lGAQgASgJIp0BChBSZWdpc3RlclJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEjUKEXZlcmlmaWNhdGlvbl9zZW50GAIgASgLMhguYmZmLnYxLlZlcmlmaWNhdGlvblNlbnRIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCJFCgxMb2dpblJlcXVlc3QSDQoFZW1haWwYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFAoMZGV2aWNlX3Rva2VuGAMgASgJImMKDUxvZ2luUmVzcG9uc2USJQoJc2lnbmVkX2luGAEgASgLMhAuYmZmLnYxLlNpZ25lZEluSAASIQoGZXJyb3JzGAMgAygLMhEuYmZmLnYxLlBhcnRFcnJvckIICgZyZXN1bHQiJwoOUmVmcmVzaFJlcXVlc3QSFQoNcmVmcmVzaF90b2tlbhgBIAEoCSIxCg9SZWZyZXNoUmVzcG9uc2USHgoGdG9rZW5zGAEgASgLMg4uYmZmLnYxLlRva2VucyImCg1Mb2dvdXRSZXF1ZXN0EhUKDXJlZnJlc2hfdG9rZW4YASABKAkiEAoOTG9nb3V0UmVzcG9uc2UiowEKElZlcmlmeUVtYWlsUmVxdWVzdBINCgV0b2tlbhgBIAEoCRIQCghwYXNzd29yZBgCIAEoCRIXCgpmaXJzdF9uYW1lGAMgASgJSACIAQESFgoJbGFzdF9uYW1lGAQgASgJSAGIAQESEwoGbG9jYWxlGAUgASgJSAKIAQFCDQoLX2ZpcnN0X25hbWVCDAoKX2xhc3RfbmFtZUIJCgdfbG9jYWxlIooBChNWZXJpZnlFbWFpbFJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIeCgZ0b2tlbnMYAiABKAsyDi5iZmYudjEuVG9rZW5zEiEKBmVycm9ycxgDIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3ISFAoMZGV2aWNlX3Rva2VuGAQgASgJIiwKG1JlcXVlc3RQYXNzd29yZFJlc2V0UmVxdWVzdBINCgVlbWFpbBgBIAEoCSIeChxSZXF1ZXN0UGFzc3dvcmRSZXNldFJlc3BvbnNlIjsKFFJlc2V0UGFzc3dvcmRSZXF1ZXN0Eg0KBXRva2VuGAEgASgJEhQKDG5ld19wYXNzd29yZBgCIAEoCSIXChVSZXNldFBhc3N3b3JkUmVzcG9uc2Uy+gMKC0F1dGhTZXJ2aWNlEj0KCFJlZ2lzdGVyEhcuYmZmLnYxLlJlZ2lzdGVyUmVxdWVzdBoYLmJmZi52MS5SZWdpc3RlclJlc3BvbnNlEkYKC1ZlcmlmeUVtYWlsEhouYmZmLnYxLlZlcmlmeUVtYWlsUmVxdWVzdBobLmJmZi52MS5WZXJpZnlFbWFpbFJlc3BvbnNlEjQKBUxvZ2luEhQuYmZmLnYxLkxvZ2luUmVxdWVzdBoVLmJmZi52MS5Mb2dpblJlc3BvbnNlEj8KB1JlZnJlc2gSFi5iZmYudjEuUmVmcmVzaFJlcXVlc3QaFy5iZmYudjEuUmVmcmVzaFJlc3BvbnNlIgOQAgISPAoGTG9nb3V0EhUuYmZmLnYxLkxvZ291dFJlcXVlc3QaFi5iZmYudjEuTG9nb3V0UmVzcG9uc2UiA5ACAhJhChRSZXF1ZXN0UGFzc3dvcmRSZXNldBIjLmJmZi52MS5SZXF1ZXN0UGFzc3dvcmRSZXNldFJlcXVlc3QaJC5iZmYudjEuUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXNwb25zZRJMCg1SZXNldFBhc3N3b3JkEhwuYmZmLnYxLlJlc2V0UGFzc3dvcmRSZXF1ZXN0Gh0uYmZmLnYxLlJlc2V0UGFzc3dvcmRSZXNwb25zZWIGcHJvdG8z", [file_bff_v1_types]);
 
 /**
- * RegisterRequest asks for an account.
+ * RegisterRequest requests an account.
  *
  * @generated from message bff.v1.RegisterRequest
  */
 export type RegisterRequest = Message<"bff.v1.RegisterRequest"> & {
   /**
-   * The email to sign in with. Mail must be able to reach it: at most 64
-   * characters before the @, and no dot first, last or beside another there.
+   * The login email. Mail must be deliverable to it: at most 64 characters
+   * before the @, which neither begin nor end with a dot nor contain two dots
+   * in a row.
    *
    * @generated from field: string email = 1;
    */
   email: string;
 
   /**
-   * The password: 8 to 128 characters of any kind, none of the common ones, and
-   * without the name in the email. Where the email must be verified first,
-   * VerifyEmail sets it: of this one, only so much is kept that VerifyEmail can
-   * tell whether it is given the same.
+   * The password: 8 to 128 characters of any kind. Common passwords, and
+   * passwords that contain the name in the email, are refused. If the email
+   * must be verified first, VerifyEmail sets the password; this one is stored
+   * only in a form that tells VerifyEmail whether it gets the same one.
    *
    * @generated from field: string password = 2;
    */
   password: string;
 
   /**
-   * Given name, without "<" and "://". Where the email must be verified first, it
-   * is taken over only if VerifyEmail is given the same password and no name.
+   * Given name, without "<" and "://". If the email must be verified first, it
+   * is used only if VerifyEmail gets the same password and no name.
    *
    * @generated from field: string first_name = 3;
    */
   firstName: string;
 
   /**
-   * Family name, as the given name.
+   * Family name, with the rules of first_name.
    *
    * @generated from field: string last_name = 4;
    */
@@ -55,39 +56,40 @@ export type RegisterRequest = Message<"bff.v1.RegisterRequest"> & {
 };
 
 /**
- * RegisterRequest asks for an account.
+ * RegisterRequest requests an account.
  *
  * @generated from message bff.v1.RegisterRequest
  */
 export type RegisterRequestJson = {
   /**
-   * The email to sign in with. Mail must be able to reach it: at most 64
-   * characters before the @, and no dot first, last or beside another there.
+   * The login email. Mail must be deliverable to it: at most 64 characters
+   * before the @, which neither begin nor end with a dot nor contain two dots
+   * in a row.
    *
    * @generated from field: string email = 1;
    */
   email?: string;
 
   /**
-   * The password: 8 to 128 characters of any kind, none of the common ones, and
-   * without the name in the email. Where the email must be verified first,
-   * VerifyEmail sets it: of this one, only so much is kept that VerifyEmail can
-   * tell whether it is given the same.
+   * The password: 8 to 128 characters of any kind. Common passwords, and
+   * passwords that contain the name in the email, are refused. If the email
+   * must be verified first, VerifyEmail sets the password; this one is stored
+   * only in a form that tells VerifyEmail whether it gets the same one.
    *
    * @generated from field: string password = 2;
    */
   password?: string;
 
   /**
-   * Given name, without "<" and "://". Where the email must be verified first, it
-   * is taken over only if VerifyEmail is given the same password and no name.
+   * Given name, without "<" and "://". If the email must be verified first, it
+   * is used only if VerifyEmail gets the same password and no name.
    *
    * @generated from field: string first_name = 3;
    */
   firstName?: string;
 
   /**
-   * Family name, as the given name.
+   * Family name, with the rules of first_name.
    *
    * @generated from field: string last_name = 4;
    */
@@ -102,19 +104,19 @@ export const RegisterRequestSchema: GenMessage<RegisterRequest, {jsonType: Regis
   messageDesc(file_bff_v1_auth_service, 0);
 
 /**
- * RegisterResponse says what came of it.
+ * RegisterResponse contains the outcome.
  *
  * @generated from message bff.v1.RegisterResponse
  */
 export type RegisterResponse = Message<"bff.v1.RegisterResponse"> & {
   /**
-   * What came of it.
+   * The outcome.
    *
    * @generated from oneof bff.v1.RegisterResponse.result
    */
   result: {
     /**
-     * The account exists and is signed in.
+     * The account was created and is signed in.
      *
      * @generated from field: bff.v1.SignedIn signed_in = 1;
      */
@@ -122,7 +124,7 @@ export type RegisterResponse = Message<"bff.v1.RegisterResponse"> & {
     case: "signedIn";
   } | {
     /**
-     * A link is on its way to the email.
+     * A link was mailed to the email.
      *
      * @generated from field: bff.v1.VerificationSent verification_sent = 2;
      */
@@ -139,20 +141,20 @@ export type RegisterResponse = Message<"bff.v1.RegisterResponse"> & {
 };
 
 /**
- * RegisterResponse says what came of it.
+ * RegisterResponse contains the outcome.
  *
  * @generated from message bff.v1.RegisterResponse
  */
 export type RegisterResponseJson = {
   /**
-   * The account exists and is signed in.
+   * The account was created and is signed in.
    *
    * @generated from field: bff.v1.SignedIn signed_in = 1;
    */
   signedIn?: SignedInJson;
 
   /**
-   * A link is on its way to the email.
+   * A link was mailed to the email.
    *
    * @generated from field: bff.v1.VerificationSent verification_sent = 2;
    */
@@ -174,13 +176,13 @@ export const RegisterResponseSchema: GenMessage<RegisterResponse, {jsonType: Reg
   messageDesc(file_bff_v1_auth_service, 1);
 
 /**
- * LoginRequest holds credentials.
+ * LoginRequest contains credentials.
  *
  * @generated from message bff.v1.LoginRequest
  */
 export type LoginRequest = Message<"bff.v1.LoginRequest"> & {
   /**
-   * The login email, in any case.
+   * The login email; case does not matter.
    *
    * @generated from field: string email = 1;
    */
@@ -194,7 +196,7 @@ export type LoginRequest = Message<"bff.v1.LoginRequest"> & {
   password: string;
 
   /**
-   * What an earlier sign-in on this device returned, if anything.
+   * The device_token that an earlier sign-in on this device returned, if any.
    *
    * @generated from field: string device_token = 3;
    */
@@ -202,13 +204,13 @@ export type LoginRequest = Message<"bff.v1.LoginRequest"> & {
 };
 
 /**
- * LoginRequest holds credentials.
+ * LoginRequest contains credentials.
  *
  * @generated from message bff.v1.LoginRequest
  */
 export type LoginRequestJson = {
   /**
-   * The login email, in any case.
+   * The login email; case does not matter.
    *
    * @generated from field: string email = 1;
    */
@@ -222,7 +224,7 @@ export type LoginRequestJson = {
   password?: string;
 
   /**
-   * What an earlier sign-in on this device returned, if anything.
+   * The device_token that an earlier sign-in on this device returned, if any.
    *
    * @generated from field: string device_token = 3;
    */
@@ -237,19 +239,19 @@ export const LoginRequestSchema: GenMessage<LoginRequest, {jsonType: LoginReques
   messageDesc(file_bff_v1_auth_service, 2);
 
 /**
- * LoginResponse says what came of it.
+ * LoginResponse contains the outcome.
  *
  * @generated from message bff.v1.LoginResponse
  */
 export type LoginResponse = Message<"bff.v1.LoginResponse"> & {
   /**
-   * What came of it.
+   * The outcome.
    *
    * @generated from oneof bff.v1.LoginResponse.result
    */
   result: {
     /**
-     * Signed in.
+     * The user is signed in.
      *
      * @generated from field: bff.v1.SignedIn signed_in = 1;
      */
@@ -266,13 +268,13 @@ export type LoginResponse = Message<"bff.v1.LoginResponse"> & {
 };
 
 /**
- * LoginResponse says what came of it.
+ * LoginResponse contains the outcome.
  *
  * @generated from message bff.v1.LoginResponse
  */
 export type LoginResponseJson = {
   /**
-   * Signed in.
+   * The user is signed in.
    *
    * @generated from field: bff.v1.SignedIn signed_in = 1;
    */
@@ -294,14 +296,13 @@ export const LoginResponseSchema: GenMessage<LoginResponse, {jsonType: LoginResp
   messageDesc(file_bff_v1_auth_service, 3);
 
 /**
- * RefreshRequest holds a refresh token.
+ * RefreshRequest contains a refresh token.
  *
  * @generated from message bff.v1.RefreshRequest
  */
 export type RefreshRequest = Message<"bff.v1.RefreshRequest"> & {
   /**
-   * The token to exchange. It may be left out where the session is in
-   * cookies.
+   * The token to exchange. Omit it in cookie mode.
    *
    * @generated from field: string refresh_token = 1;
    */
@@ -309,14 +310,13 @@ export type RefreshRequest = Message<"bff.v1.RefreshRequest"> & {
 };
 
 /**
- * RefreshRequest holds a refresh token.
+ * RefreshRequest contains a refresh token.
  *
  * @generated from message bff.v1.RefreshRequest
  */
 export type RefreshRequestJson = {
   /**
-   * The token to exchange. It may be left out where the session is in
-   * cookies.
+   * The token to exchange. Omit it in cookie mode.
    *
    * @generated from field: string refresh_token = 1;
    */
@@ -331,13 +331,13 @@ export const RefreshRequestSchema: GenMessage<RefreshRequest, {jsonType: Refresh
   messageDesc(file_bff_v1_auth_service, 4);
 
 /**
- * RefreshResponse holds new tokens.
+ * RefreshResponse contains new tokens.
  *
  * @generated from message bff.v1.RefreshResponse
  */
 export type RefreshResponse = Message<"bff.v1.RefreshResponse"> & {
   /**
-   * The session's tokens from now on.
+   * The new tokens of the session.
    *
    * @generated from field: bff.v1.Tokens tokens = 1;
    */
@@ -345,13 +345,13 @@ export type RefreshResponse = Message<"bff.v1.RefreshResponse"> & {
 };
 
 /**
- * RefreshResponse holds new tokens.
+ * RefreshResponse contains new tokens.
  *
  * @generated from message bff.v1.RefreshResponse
  */
 export type RefreshResponseJson = {
   /**
-   * The session's tokens from now on.
+   * The new tokens of the session.
    *
    * @generated from field: bff.v1.Tokens tokens = 1;
    */
@@ -366,14 +366,13 @@ export const RefreshResponseSchema: GenMessage<RefreshResponse, {jsonType: Refre
   messageDesc(file_bff_v1_auth_service, 5);
 
 /**
- * LogoutRequest holds a refresh token.
+ * LogoutRequest contains a refresh token.
  *
  * @generated from message bff.v1.LogoutRequest
  */
 export type LogoutRequest = Message<"bff.v1.LogoutRequest"> & {
   /**
-   * A token of the session to end. It may be left out where the session is in
-   * cookies.
+   * A refresh token of the session to end. Omit it in cookie mode.
    *
    * @generated from field: string refresh_token = 1;
    */
@@ -381,14 +380,13 @@ export type LogoutRequest = Message<"bff.v1.LogoutRequest"> & {
 };
 
 /**
- * LogoutRequest holds a refresh token.
+ * LogoutRequest contains a refresh token.
  *
  * @generated from message bff.v1.LogoutRequest
  */
 export type LogoutRequestJson = {
   /**
-   * A token of the session to end. It may be left out where the session is in
-   * cookies.
+   * A refresh token of the session to end. Omit it in cookie mode.
    *
    * @generated from field: string refresh_token = 1;
    */
@@ -403,7 +401,7 @@ export const LogoutRequestSchema: GenMessage<LogoutRequest, {jsonType: LogoutReq
   messageDesc(file_bff_v1_auth_service, 6);
 
 /**
- * LogoutResponse says that the session has ended.
+ * LogoutResponse says that the session was ended.
  *
  * @generated from message bff.v1.LogoutResponse
  */
@@ -411,7 +409,7 @@ export type LogoutResponse = Message<"bff.v1.LogoutResponse"> & {
 };
 
 /**
- * LogoutResponse says that the session has ended.
+ * LogoutResponse says that the session was ended.
  *
  * @generated from message bff.v1.LogoutResponse
  */
@@ -426,44 +424,45 @@ export const LogoutResponseSchema: GenMessage<LogoutResponse, {jsonType: LogoutR
   messageDesc(file_bff_v1_auth_service, 7);
 
 /**
- * VerifyEmailRequest holds a link's token.
+ * VerifyEmailRequest contains the token of a link.
  *
  * @generated from message bff.v1.VerifyEmailRequest
  */
 export type VerifyEmailRequest = Message<"bff.v1.VerifyEmailRequest"> & {
   /**
-   * The token of the link in the mail.
+   * The token from the mailed link.
    *
    * @generated from field: string token = 1;
    */
   token: string;
 
   /**
-   * The account's password, which is proof enough that it and its sessions are
-   * the owner's: they stay. Another password becomes the account's, and its
-   * sessions end. It may be empty where the caller is signed in to the account.
+   * The account's password; it proves that the account and its sessions belong
+   * to the owner, and they stay. Another password becomes the account's
+   * password and ends its sessions. It may be empty if the caller is signed in
+   * to the account.
    *
    * @generated from field: string password = 2;
    */
   password: string;
 
   /**
-   * The given name of an account that this call makes, without "<" and "://". An
-   * account that is there keeps its own.
+   * The given name of an account that this call creates, without "<" and "://".
+   * An existing account keeps its name.
    *
    * @generated from field: optional string first_name = 3;
    */
   firstName?: string | undefined;
 
   /**
-   * The family name, as the given name.
+   * The family name, with the rules of first_name.
    *
    * @generated from field: optional string last_name = 4;
    */
   lastName?: string | undefined;
 
   /**
-   * The language as a BCP 47 tag, as the given name.
+   * The language as a BCP 47 tag, used like first_name.
    *
    * @generated from field: optional string locale = 5;
    */
@@ -471,44 +470,45 @@ export type VerifyEmailRequest = Message<"bff.v1.VerifyEmailRequest"> & {
 };
 
 /**
- * VerifyEmailRequest holds a link's token.
+ * VerifyEmailRequest contains the token of a link.
  *
  * @generated from message bff.v1.VerifyEmailRequest
  */
 export type VerifyEmailRequestJson = {
   /**
-   * The token of the link in the mail.
+   * The token from the mailed link.
    *
    * @generated from field: string token = 1;
    */
   token?: string;
 
   /**
-   * The account's password, which is proof enough that it and its sessions are
-   * the owner's: they stay. Another password becomes the account's, and its
-   * sessions end. It may be empty where the caller is signed in to the account.
+   * The account's password; it proves that the account and its sessions belong
+   * to the owner, and they stay. Another password becomes the account's
+   * password and ends its sessions. It may be empty if the caller is signed in
+   * to the account.
    *
    * @generated from field: string password = 2;
    */
   password?: string;
 
   /**
-   * The given name of an account that this call makes, without "<" and "://". An
-   * account that is there keeps its own.
+   * The given name of an account that this call creates, without "<" and "://".
+   * An existing account keeps its name.
    *
    * @generated from field: optional string first_name = 3;
    */
   firstName?: string;
 
   /**
-   * The family name, as the given name.
+   * The family name, with the rules of first_name.
    *
    * @generated from field: optional string last_name = 4;
    */
   lastName?: string;
 
   /**
-   * The language as a BCP 47 tag, as the given name.
+   * The language as a BCP 47 tag, used like first_name.
    *
    * @generated from field: optional string locale = 5;
    */
@@ -523,21 +523,21 @@ export const VerifyEmailRequestSchema: GenMessage<VerifyEmailRequest, {jsonType:
   messageDesc(file_bff_v1_auth_service, 8);
 
 /**
- * VerifyEmailResponse holds the user, signed in.
+ * VerifyEmailResponse contains the signed-in user.
  *
  * @generated from message bff.v1.VerifyEmailResponse
  */
 export type VerifyEmailResponse = Message<"bff.v1.VerifyEmailResponse"> & {
   /**
-   * The user. Profile fields are unset when errors names the part "profile".
+   * The user. Profile fields are unset if errors names the part "profile".
    *
    * @generated from field: bff.v1.User user = 1;
    */
   user?: User | undefined;
 
   /**
-   * The new session's tokens; unset where the caller was signed in to the account
-   * and gave no password: that session goes on.
+   * The tokens of the new session. Unset if the caller was signed in to the
+   * account and gave no password: that session continues.
    *
    * @generated from field: bff.v1.Tokens tokens = 2;
    */
@@ -551,7 +551,7 @@ export type VerifyEmailResponse = Message<"bff.v1.VerifyEmailResponse"> & {
   errors: PartError[];
 
   /**
-   * Keep it on this device and send it with the next Login.
+   * Store it on this device and send it with the next Login.
    *
    * @generated from field: string device_token = 4;
    */
@@ -559,21 +559,21 @@ export type VerifyEmailResponse = Message<"bff.v1.VerifyEmailResponse"> & {
 };
 
 /**
- * VerifyEmailResponse holds the user, signed in.
+ * VerifyEmailResponse contains the signed-in user.
  *
  * @generated from message bff.v1.VerifyEmailResponse
  */
 export type VerifyEmailResponseJson = {
   /**
-   * The user. Profile fields are unset when errors names the part "profile".
+   * The user. Profile fields are unset if errors names the part "profile".
    *
    * @generated from field: bff.v1.User user = 1;
    */
   user?: UserJson;
 
   /**
-   * The new session's tokens; unset where the caller was signed in to the account
-   * and gave no password: that session goes on.
+   * The tokens of the new session. Unset if the caller was signed in to the
+   * account and gave no password: that session continues.
    *
    * @generated from field: bff.v1.Tokens tokens = 2;
    */
@@ -587,7 +587,7 @@ export type VerifyEmailResponseJson = {
   errors?: PartErrorJson[];
 
   /**
-   * Keep it on this device and send it with the next Login.
+   * Store it on this device and send it with the next Login.
    *
    * @generated from field: string device_token = 4;
    */
@@ -602,13 +602,13 @@ export const VerifyEmailResponseSchema: GenMessage<VerifyEmailResponse, {jsonTyp
   messageDesc(file_bff_v1_auth_service, 9);
 
 /**
- * RequestPasswordResetRequest names an email.
+ * RequestPasswordResetRequest contains an email.
  *
  * @generated from message bff.v1.RequestPasswordResetRequest
  */
 export type RequestPasswordResetRequest = Message<"bff.v1.RequestPasswordResetRequest"> & {
   /**
-   * The login email, in any case.
+   * The login email; case does not matter.
    *
    * @generated from field: string email = 1;
    */
@@ -616,13 +616,13 @@ export type RequestPasswordResetRequest = Message<"bff.v1.RequestPasswordResetRe
 };
 
 /**
- * RequestPasswordResetRequest names an email.
+ * RequestPasswordResetRequest contains an email.
  *
  * @generated from message bff.v1.RequestPasswordResetRequest
  */
 export type RequestPasswordResetRequestJson = {
   /**
-   * The login email, in any case.
+   * The login email; case does not matter.
    *
    * @generated from field: string email = 1;
    */
@@ -637,8 +637,8 @@ export const RequestPasswordResetRequestSchema: GenMessage<RequestPasswordResetR
   messageDesc(file_bff_v1_auth_service, 10);
 
 /**
- * RequestPasswordResetResponse says that a link is on its way, if the email has
- * an account.
+ * RequestPasswordResetResponse says that a link was queued for delivery if the
+ * email has an account.
  *
  * @generated from message bff.v1.RequestPasswordResetResponse
  */
@@ -646,8 +646,8 @@ export type RequestPasswordResetResponse = Message<"bff.v1.RequestPasswordResetR
 };
 
 /**
- * RequestPasswordResetResponse says that a link is on its way, if the email has
- * an account.
+ * RequestPasswordResetResponse says that a link was queued for delivery if the
+ * email has an account.
  *
  * @generated from message bff.v1.RequestPasswordResetResponse
  */
@@ -662,20 +662,20 @@ export const RequestPasswordResetResponseSchema: GenMessage<RequestPasswordReset
   messageDesc(file_bff_v1_auth_service, 11);
 
 /**
- * ResetPasswordRequest holds a link's token.
+ * ResetPasswordRequest contains the token of a link.
  *
  * @generated from message bff.v1.ResetPasswordRequest
  */
 export type ResetPasswordRequest = Message<"bff.v1.ResetPasswordRequest"> & {
   /**
-   * The token of the link in the mail.
+   * The token from the mailed link.
    *
    * @generated from field: string token = 1;
    */
   token: string;
 
   /**
-   * The password to have.
+   * The new password.
    *
    * @generated from field: string new_password = 2;
    */
@@ -683,20 +683,20 @@ export type ResetPasswordRequest = Message<"bff.v1.ResetPasswordRequest"> & {
 };
 
 /**
- * ResetPasswordRequest holds a link's token.
+ * ResetPasswordRequest contains the token of a link.
  *
  * @generated from message bff.v1.ResetPasswordRequest
  */
 export type ResetPasswordRequestJson = {
   /**
-   * The token of the link in the mail.
+   * The token from the mailed link.
    *
    * @generated from field: string token = 1;
    */
   token?: string;
 
   /**
-   * The password to have.
+   * The new password.
    *
    * @generated from field: string new_password = 2;
    */
@@ -711,7 +711,7 @@ export const ResetPasswordRequestSchema: GenMessage<ResetPasswordRequest, {jsonT
   messageDesc(file_bff_v1_auth_service, 12);
 
 /**
- * ResetPasswordResponse says that the password is set. Sign in with it.
+ * ResetPasswordResponse says that the password was set. Sign in with it.
  *
  * @generated from message bff.v1.ResetPasswordResponse
  */
@@ -719,7 +719,7 @@ export type ResetPasswordResponse = Message<"bff.v1.ResetPasswordResponse"> & {
 };
 
 /**
- * ResetPasswordResponse says that the password is set. Sign in with it.
+ * ResetPasswordResponse says that the password was set. Sign in with it.
  *
  * @generated from message bff.v1.ResetPasswordResponse
  */
@@ -734,20 +734,20 @@ export const ResetPasswordResponseSchema: GenMessage<ResetPasswordResponse, {jso
   messageDesc(file_bff_v1_auth_service, 13);
 
 /**
- * AuthService signs people up, in and out.
+ * AuthService handles sign-up, sign-in and sign-out.
  *
  * @generated from service bff.v1.AuthService
  */
 export const AuthService: GenService<{
   /**
-   * Register makes an account and its profile and signs in; or, where the email
-   * must be verified first, sends a link for VerifyEmail and tells nobody
-   * whether the email has an account. Parts: account (required), profile
-   * (optional). Errors: already_exists EMAIL_TAKEN, permission_denied
-   * REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
-   * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-   * failed_precondition MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS
-   * or TOO_MANY_PASSWORD_CHECKS.
+   * Register creates an account and its profile and signs in. If
+   * GATEHOUSE_REGISTRATION is "verify", it instead mails a link for
+   * VerifyEmail, and the answer does not reveal whether the email has an
+   * account. Parts: account (required), profile (optional). Errors:
+   * already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED,
+   * invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+   * PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+   * resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AuthService.Register
    */
@@ -757,13 +757,13 @@ export const AuthService: GenService<{
     output: typeof RegisterResponseSchema;
   },
   /**
-   * VerifyEmail finishes a registration, a verification or an invitation. Who
-   * gives the account's password is signed in. Who is signed in to the account
-   * already may leave it out, and stays so. Any other password becomes the
-   * account's, and its earlier password and sessions count no longer: a stranger
+   * VerifyEmail completes a registration, an email verification or an
+   * invitation. A caller who gives the account's password is signed in. A
+   * caller who is already signed in to the account may omit the password and
+   * stays signed in. Any other password becomes the account's password, and the
+   * account's earlier password and sessions become invalid, because a stranger
    * may have registered with this email. Parts: account (required), profile
-   * (optional).
-   * Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
+   * (optional). Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
    * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
    * failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
    * permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
@@ -777,8 +777,8 @@ export const AuthService: GenService<{
     output: typeof VerifyEmailResponseSchema;
   },
   /**
-   * Login checks an email and a password and begins a session. After five
-   * failures for an account or from an address, each further one has to wait
+   * Login checks an email and a password and starts a session. After five
+   * failures for an account or from an address, each further attempt must wait
    * longer, up to 15 minutes. Parts: account (required), profile (optional).
    * Errors: unauthenticated CREDENTIALS_INVALID, permission_denied
    * ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS or
@@ -793,9 +793,9 @@ export const AuthService: GenService<{
   },
   /**
    * Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
-   * header and repeat it when you try again: a lost answer then costs nothing.
-   * Using an old token any other way ends the session. Errors:
-   * unauthenticated REFRESH_TOKEN_INVALID, REFRESH_TOKEN_REUSED or
+   * header, and send the same key when you retry, so that a lost answer does
+   * not end the session. Any other use of an old token ends the session.
+   * Errors: unauthenticated REFRESH_TOKEN_INVALID, REFRESH_TOKEN_REUSED or
    * SESSION_ENDED.
    *
    * @generated from rpc bff.v1.AuthService.Refresh
@@ -806,10 +806,11 @@ export const AuthService: GenService<{
     output: typeof RefreshResponseSchema;
   },
   /**
-   * Logout ends the session of a refresh token. One that has ended already is
-   * no error. Where the session is in cookies it always clears them: cookies of
-   * no session are no error, and a session that could not be ended is. Errors:
-   * unauthenticated REFRESH_TOKEN_INVALID, unavailable SESSION_NOT_ENDED.
+   * Logout ends the session of a refresh token. It succeeds if the session has
+   * already ended. In cookie mode it always clears the cookies; it succeeds if
+   * the cookies belong to no session, and fails if the session could not be
+   * ended. Errors: unauthenticated REFRESH_TOKEN_INVALID, unavailable
+   * SESSION_NOT_ENDED.
    *
    * @generated from rpc bff.v1.AuthService.Logout
    */
@@ -819,9 +820,9 @@ export const AuthService: GenService<{
     output: typeof LogoutResponseSchema;
   },
   /**
-   * RequestPasswordReset sends a link to the email if it has an account. The
-   * answer is the same if it has none, and if nothing is sent because links
-   * were asked for too often and a usable one was sent before. Errors:
+   * RequestPasswordReset mails a link to the email if it has an account. The
+   * answer is the same if it has none, and if no mail is sent because links
+   * were requested too often and an earlier one is still usable. Errors:
    * failed_precondition MAIL_UNAVAILABLE.
    *
    * @generated from rpc bff.v1.AuthService.RequestPasswordReset
@@ -832,11 +833,11 @@ export const AuthService: GenService<{
     output: typeof RequestPasswordResetResponseSchema;
   },
   /**
-   * ResetPassword sets the password by a link and ends all of the account's
-   * sessions. Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
-   * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-   * failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-   * permission_denied ACCOUNT_DISABLED, resource_exhausted
+   * ResetPassword sets the password and ends all of the account's sessions. It
+   * takes the token of a mailed link. Errors: invalid_argument LINK_INVALID,
+   * PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+   * PASSWORD_CONTAINS_EMAIL, failed_precondition LINK_USED, LINK_EXPIRED or
+   * LINK_SUPERSEDED, permission_denied ACCOUNT_DISABLED, resource_exhausted
    * TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AuthService.ResetPassword

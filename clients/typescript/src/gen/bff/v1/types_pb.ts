@@ -2,8 +2,8 @@
 // @generated from file bff/v1/types.proto (package bff.v1, syntax proto3)
 /* eslint-disable */
 
-// Package bff.v1 is the public API: what browsers, curl, buf curl and gRPC
-// clients call.
+// Package bff.v1 is the public API for browsers, curl, buf curl and gRPC
+// clients.
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
@@ -18,14 +18,14 @@ export const file_bff_v1_types: GenFile = /*@__PURE__*/
   fileDesc("ChJiZmYvdjEvdHlwZXMucHJvdG8SBmJmZi52MSKTAgoEVXNlchIKCgJpZBgBIAEoCRINCgVlbWFpbBgCIAEoCRIWCg5lbWFpbF92ZXJpZmllZBgDIAEoCBISCgpmaXJzdF9uYW1lGAQgASgJEhEKCWxhc3RfbmFtZRgFIAEoCRIOCgZsb2NhbGUYBiABKAkSIgoGc3RhdHVzGAcgASgOMhIuYmZmLnYxLlVzZXJTdGF0dXMSDQoFcm9sZXMYCCADKAkSLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGAsgASgJInkKBlRva2VucxIUCgxhY2Nlc3NfdG9rZW4YASABKAkSFQoNcmVmcmVzaF90b2tlbhgCIAEoCRISCgp0b2tlbl90eXBlGAMgASgJEhIKCmV4cGlyZXNfaW4YBCABKAUSGgoScmVmcmVzaF9leHBpcmVzX2luGAUgASgFIlwKCFNpZ25lZEluEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIeCgZ0b2tlbnMYAiABKAsyDi5iZmYudjEuVG9rZW5zEhQKDGRldmljZV90b2tlbhgDIAEoCSISChBWZXJpZmljYXRpb25TZW50IvsBCgpBdWRpdEV2ZW50EgoKAmlkGAEgASgJEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVldmVudBgDIAEoCRIPCgdvdXRjb21lGAQgASgJEg4KBnJlYXNvbhgFIAEoCRIPCgd1c2VyX2lkGAYgASgJEhAKCGFjdG9yX2lkGAcgASgJEhIKCnNlc3Npb25faWQYCCABKAkSEgoKaXBfYWRkcmVzcxgJIAEoCRISCgp1c2VyX2FnZW50GAogASgJEhIKCnJlcXVlc3RfaWQYCyABKAkSDQoFY291bnQYDCABKAUipAIKBE1haWwSCgoCaWQYASABKAkSDAoEa2luZBgCIAEoCRIRCglyZWNpcGllbnQYAyABKAkSDwoHdXNlcl9pZBgEIAEoCRIiCgZzdGF0dXMYBSABKA4yEi5iZmYudjEuTWFpbFN0YXR1cxIQCghhdHRlbXB0cxgGIAEoBRISCgpsYXN0X2Vycm9yGAcgASgJEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI1ChFuZXh0X2F0dGVtcHRfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIqwCCgdTZXNzaW9uEgoKAmlkGAEgASgJEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5sYXN0X3VzZWRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnVzZXJfYWdlbnQYBSABKAkSEgoKaXBfYWRkcmVzcxgGIAEoCRIPCgdjdXJyZW50GAcgASgIEi8KC3Jldm9rZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCg1yZXZva2VfcmVhc29uGAkgASgJIpQBCghTZWN1cml0eRI4ChRwYXNzd29yZF9jaGFuZ2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNQoRbGFzdF9zaWduX2luX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhcKD2FjdGl2ZV9zZXNzaW9ucxgDIAEoBSJKCglQYXJ0RXJyb3ISDAoEcGFydBgBIAEoCRIMCgRjb2RlGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIRCglyZXRyeWFibGUYBCABKAgqWwoKVXNlclN0YXR1cxIbChdVU0VSX1NUQVRVU19VTlNQRUNJRklFRBAAEhYKElVTRVJfU1RBVFVTX0FDVElWRRABEhgKFFVTRVJfU1RBVFVTX0RJU0FCTEVEEAIqcAoKTWFpbFN0YXR1cxIbChdNQUlMX1NUQVRVU19VTlNQRUNJRklFRBAAEhcKE01BSUxfU1RBVFVTX1BFTkRJTkcQARIUChBNQUlMX1NUQVRVU19TRU5UEAISFgoSTUFJTF9TVEFUVVNfRkFJTEVEEANiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
- * User is one person: the account (from auth) and the profile (from users)
- * in one.
+ * User is one person. It combines the account (from auth) and the profile (from
+ * users).
  *
  * @generated from message bff.v1.User
  */
 export type User = Message<"bff.v1.User"> & {
   /**
-   * The user's id: a UUIDv7 that the server chooses.
+   * The user's id, a UUIDv7. The server chooses it.
    *
    * @generated from field: string id = 1;
    */
@@ -39,30 +39,30 @@ export type User = Message<"bff.v1.User"> & {
   email: string;
 
   /**
-   * Whether the owner has shown that the email is theirs. Set by the server.
+   * Whether the owner has verified the email. Set by the server.
    *
    * @generated from field: bool email_verified = 3;
    */
   emailVerified: boolean;
 
   /**
-   * Given name, up to 100 characters, none of them a control character,
-   * and without "<" and "://".
+   * Given name: at most 100 characters, without control characters, "<" and
+   * "://".
    *
    * @generated from field: string first_name = 4;
    */
   firstName: string;
 
   /**
-   * Family name, up to 100 characters, none of them a control character,
-   * and without "<" and "://".
+   * Family name: at most 100 characters, without control characters, "<" and
+   * "://".
    *
    * @generated from field: string last_name = 5;
    */
   lastName: string;
 
   /**
-   * Language as a BCP 47 tag, such as "pt-BR"; empty when not chosen.
+   * Language as a BCP 47 tag, such as "pt-BR"; empty if not chosen.
    *
    * @generated from field: string locale = 6;
    */
@@ -76,29 +76,29 @@ export type User = Message<"bff.v1.User"> & {
   status: UserStatus;
 
   /**
-   * Role names, sorted. "admin" may administer users.
+   * Role names, sorted. Users with "admin" may administer users.
    *
    * @generated from field: repeated string roles = 8;
    */
   roles: string[];
 
   /**
-   * When the user was made. Set by the server.
+   * When the user was created. Set by the server.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 9;
    */
   createTime?: Timestamp | undefined;
 
   /**
-   * When anything above changed last. Set by the server.
+   * When a field above last changed. Set by the server.
    *
    * @generated from field: google.protobuf.Timestamp update_time = 10;
    */
   updateTime?: Timestamp | undefined;
 
   /**
-   * The version of the profile fields. Sent with an update, it must be
-   * current.
+   * The version of the profile fields. An update that sends it succeeds only if
+   * it is current.
    *
    * @generated from field: string etag = 11;
    */
@@ -106,14 +106,14 @@ export type User = Message<"bff.v1.User"> & {
 };
 
 /**
- * User is one person: the account (from auth) and the profile (from users)
- * in one.
+ * User is one person. It combines the account (from auth) and the profile (from
+ * users).
  *
  * @generated from message bff.v1.User
  */
 export type UserJson = {
   /**
-   * The user's id: a UUIDv7 that the server chooses.
+   * The user's id, a UUIDv7. The server chooses it.
    *
    * @generated from field: string id = 1;
    */
@@ -127,30 +127,30 @@ export type UserJson = {
   email?: string;
 
   /**
-   * Whether the owner has shown that the email is theirs. Set by the server.
+   * Whether the owner has verified the email. Set by the server.
    *
    * @generated from field: bool email_verified = 3;
    */
   emailVerified?: boolean;
 
   /**
-   * Given name, up to 100 characters, none of them a control character,
-   * and without "<" and "://".
+   * Given name: at most 100 characters, without control characters, "<" and
+   * "://".
    *
    * @generated from field: string first_name = 4;
    */
   firstName?: string;
 
   /**
-   * Family name, up to 100 characters, none of them a control character,
-   * and without "<" and "://".
+   * Family name: at most 100 characters, without control characters, "<" and
+   * "://".
    *
    * @generated from field: string last_name = 5;
    */
   lastName?: string;
 
   /**
-   * Language as a BCP 47 tag, such as "pt-BR"; empty when not chosen.
+   * Language as a BCP 47 tag, such as "pt-BR"; empty if not chosen.
    *
    * @generated from field: string locale = 6;
    */
@@ -164,29 +164,29 @@ export type UserJson = {
   status?: UserStatusJson;
 
   /**
-   * Role names, sorted. "admin" may administer users.
+   * Role names, sorted. Users with "admin" may administer users.
    *
    * @generated from field: repeated string roles = 8;
    */
   roles?: string[];
 
   /**
-   * When the user was made. Set by the server.
+   * When the user was created. Set by the server.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 9;
    */
   createTime?: TimestampJson;
 
   /**
-   * When anything above changed last. Set by the server.
+   * When a field above last changed. Set by the server.
    *
    * @generated from field: google.protobuf.Timestamp update_time = 10;
    */
   updateTime?: TimestampJson;
 
   /**
-   * The version of the profile fields. Sent with an update, it must be
-   * current.
+   * The version of the profile fields. An update that sends it succeeds only if
+   * it is current.
    *
    * @generated from field: string etag = 11;
    */
@@ -201,20 +201,20 @@ export const UserSchema: GenMessage<User, {jsonType: UserJson}> = /*@__PURE__*/
   messageDesc(file_bff_v1_types, 0);
 
 /**
- * Tokens is what a client holds of a session.
+ * Tokens are the credentials of a session.
  *
  * @generated from message bff.v1.Tokens
  */
 export type Tokens = Message<"bff.v1.Tokens"> & {
   /**
-   * A JWT (RFC 9068) to send as "Authorization: Bearer …".
+   * A JWT (RFC 9068). Send it as "Authorization: Bearer …".
    *
    * @generated from field: string access_token = 1;
    */
   accessToken: string;
 
   /**
-   * Exchanged for new tokens by Refresh; each works once.
+   * Refresh exchanges it for new tokens. It works once.
    *
    * @generated from field: string refresh_token = 2;
    */
@@ -235,7 +235,7 @@ export type Tokens = Message<"bff.v1.Tokens"> & {
   expiresIn: number;
 
   /**
-   * Seconds until the refresh token expires unless it is used.
+   * Seconds until the refresh token expires if it is not used.
    *
    * @generated from field: int32 refresh_expires_in = 5;
    */
@@ -243,20 +243,20 @@ export type Tokens = Message<"bff.v1.Tokens"> & {
 };
 
 /**
- * Tokens is what a client holds of a session.
+ * Tokens are the credentials of a session.
  *
  * @generated from message bff.v1.Tokens
  */
 export type TokensJson = {
   /**
-   * A JWT (RFC 9068) to send as "Authorization: Bearer …".
+   * A JWT (RFC 9068). Send it as "Authorization: Bearer …".
    *
    * @generated from field: string access_token = 1;
    */
   accessToken?: string;
 
   /**
-   * Exchanged for new tokens by Refresh; each works once.
+   * Refresh exchanges it for new tokens. It works once.
    *
    * @generated from field: string refresh_token = 2;
    */
@@ -277,7 +277,7 @@ export type TokensJson = {
   expiresIn?: number;
 
   /**
-   * Seconds until the refresh token expires unless it is used.
+   * Seconds until the refresh token expires if it is not used.
    *
    * @generated from field: int32 refresh_expires_in = 5;
    */
@@ -298,22 +298,22 @@ export const TokensSchema: GenMessage<Tokens, {jsonType: TokensJson}> = /*@__PUR
  */
 export type SignedIn = Message<"bff.v1.SignedIn"> & {
   /**
-   * The user. Profile fields are unset when errors names the part "profile".
+   * The user. Profile fields are unset if errors names the part "profile".
    *
    * @generated from field: bff.v1.User user = 1;
    */
   user?: User | undefined;
 
   /**
-   * The new session's tokens.
+   * The tokens of the new session.
    *
    * @generated from field: bff.v1.Tokens tokens = 2;
    */
   tokens?: Tokens | undefined;
 
   /**
-   * Keep it on this device and send it with the next Login: a device that has
-   * signed in before isn't locked out by strangers who guess.
+   * Store it on this device and send it with the next Login. A device that has
+   * signed in before is not locked out when strangers guess passwords.
    *
    * @generated from field: string device_token = 3;
    */
@@ -327,22 +327,22 @@ export type SignedIn = Message<"bff.v1.SignedIn"> & {
  */
 export type SignedInJson = {
   /**
-   * The user. Profile fields are unset when errors names the part "profile".
+   * The user. Profile fields are unset if errors names the part "profile".
    *
    * @generated from field: bff.v1.User user = 1;
    */
   user?: UserJson;
 
   /**
-   * The new session's tokens.
+   * The tokens of the new session.
    *
    * @generated from field: bff.v1.Tokens tokens = 2;
    */
   tokens?: TokensJson;
 
   /**
-   * Keep it on this device and send it with the next Login: a device that has
-   * signed in before isn't locked out by strangers who guess.
+   * Store it on this device and send it with the next Login. A device that has
+   * signed in before is not locked out when strangers guess passwords.
    *
    * @generated from field: string device_token = 3;
    */
@@ -357,8 +357,8 @@ export const SignedInSchema: GenMessage<SignedIn, {jsonType: SignedInJson}> = /*
   messageDesc(file_bff_v1_types, 2);
 
 /**
- * VerificationSent says that a link is on its way, which finishes what was
- * begun. It is the same whether the email has an account or not.
+ * VerificationSent says that a link was mailed, which completes the
+ * registration. It is the same whether or not the email has an account.
  *
  * @generated from message bff.v1.VerificationSent
  */
@@ -366,8 +366,8 @@ export type VerificationSent = Message<"bff.v1.VerificationSent"> & {
 };
 
 /**
- * VerificationSent says that a link is on its way, which finishes what was
- * begun. It is the same whether the email has an account or not.
+ * VerificationSent says that a link was mailed, which completes the
+ * registration. It is the same whether or not the email has an account.
  *
  * @generated from message bff.v1.VerificationSent
  */
@@ -382,14 +382,14 @@ export const VerificationSentSchema: GenMessage<VerificationSent, {jsonType: Ver
   messageDesc(file_bff_v1_types, 3);
 
 /**
- * AuditEvent is something that changed or tried an identity: who did what to
- * whom, from where, and what came of it.
+ * AuditEvent is a change of an identity, or a refused attempt: who did what to
+ * whom, from where, and with which outcome.
  *
  * @generated from message bff.v1.AuditEvent
  */
 export type AuditEvent = Message<"bff.v1.AuditEvent"> & {
   /**
-   * A UUIDv7.
+   * The event's id, a UUIDv7.
    *
    * @generated from field: string id = 1;
    */
@@ -403,7 +403,7 @@ export type AuditEvent = Message<"bff.v1.AuditEvent"> & {
   createTime?: Timestamp | undefined;
 
   /**
-   * What happened, such as "session.login".
+   * The kind of event, such as "session.login".
    *
    * @generated from field: string event = 3;
    */
@@ -417,35 +417,35 @@ export type AuditEvent = Message<"bff.v1.AuditEvent"> & {
   outcome: string;
 
   /**
-   * Why it was refused, as an error reason; empty otherwise.
+   * The error reason of a refusal; empty otherwise.
    *
    * @generated from field: string reason = 5;
    */
   reason: string;
 
   /**
-   * The user that it concerns; empty when there is none.
+   * The user that the event is about; empty if there is none.
    *
    * @generated from field: string user_id = 6;
    */
   userId: string;
 
   /**
-   * The user that asked; empty when nobody was signed in.
+   * The user who acted; empty if nobody was signed in.
    *
    * @generated from field: string actor_id = 7;
    */
   actorId: string;
 
   /**
-   * The session that it concerns, or that asked; may be empty.
+   * The session that the event is about, or that acted; may be empty.
    *
    * @generated from field: string session_id = 8;
    */
   sessionId: string;
 
   /**
-   * The client's address.
+   * The client's IP address.
    *
    * @generated from field: string ip_address = 9;
    */
@@ -459,15 +459,16 @@ export type AuditEvent = Message<"bff.v1.AuditEvent"> & {
   userAgent: string;
 
   /**
-   * The request's id, which the log has too.
+   * The request id, which is also in the log.
    *
    * @generated from field: string request_id = 11;
    */
   requestId: string;
 
   /**
-   * How often it happened: refusals of one event, for one reason and one user or
-   * network, are one event a minute, which tells of the first. At least 1.
+   * How often it happened, at least 1. Repeated refusals of one event, for one
+   * reason and one user or network, are one event per minute, with the details
+   * of the first.
    *
    * @generated from field: int32 count = 12;
    */
@@ -475,14 +476,14 @@ export type AuditEvent = Message<"bff.v1.AuditEvent"> & {
 };
 
 /**
- * AuditEvent is something that changed or tried an identity: who did what to
- * whom, from where, and what came of it.
+ * AuditEvent is a change of an identity, or a refused attempt: who did what to
+ * whom, from where, and with which outcome.
  *
  * @generated from message bff.v1.AuditEvent
  */
 export type AuditEventJson = {
   /**
-   * A UUIDv7.
+   * The event's id, a UUIDv7.
    *
    * @generated from field: string id = 1;
    */
@@ -496,7 +497,7 @@ export type AuditEventJson = {
   createTime?: TimestampJson;
 
   /**
-   * What happened, such as "session.login".
+   * The kind of event, such as "session.login".
    *
    * @generated from field: string event = 3;
    */
@@ -510,35 +511,35 @@ export type AuditEventJson = {
   outcome?: string;
 
   /**
-   * Why it was refused, as an error reason; empty otherwise.
+   * The error reason of a refusal; empty otherwise.
    *
    * @generated from field: string reason = 5;
    */
   reason?: string;
 
   /**
-   * The user that it concerns; empty when there is none.
+   * The user that the event is about; empty if there is none.
    *
    * @generated from field: string user_id = 6;
    */
   userId?: string;
 
   /**
-   * The user that asked; empty when nobody was signed in.
+   * The user who acted; empty if nobody was signed in.
    *
    * @generated from field: string actor_id = 7;
    */
   actorId?: string;
 
   /**
-   * The session that it concerns, or that asked; may be empty.
+   * The session that the event is about, or that acted; may be empty.
    *
    * @generated from field: string session_id = 8;
    */
   sessionId?: string;
 
   /**
-   * The client's address.
+   * The client's IP address.
    *
    * @generated from field: string ip_address = 9;
    */
@@ -552,15 +553,16 @@ export type AuditEventJson = {
   userAgent?: string;
 
   /**
-   * The request's id, which the log has too.
+   * The request id, which is also in the log.
    *
    * @generated from field: string request_id = 11;
    */
   requestId?: string;
 
   /**
-   * How often it happened: refusals of one event, for one reason and one user or
-   * network, are one event a minute, which tells of the first. At least 1.
+   * How often it happened, at least 1. Repeated refusals of one event, for one
+   * reason and one user or network, are one event per minute, with the details
+   * of the first.
    *
    * @generated from field: int32 count = 12;
    */
@@ -575,76 +577,76 @@ export const AuditEventSchema: GenMessage<AuditEvent, {jsonType: AuditEventJson}
   messageDesc(file_bff_v1_types, 4);
 
 /**
- * Mail is one mail of the outbox, without what it says.
+ * Mail is one mail of the outbox, without its content.
  *
  * @generated from message bff.v1.Mail
  */
 export type Mail = Message<"bff.v1.Mail"> & {
   /**
-   * A UUIDv7.
+   * The mail's id, a UUIDv7.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * Which mail it is, such as "reset_password".
+   * The kind of mail, such as "reset_password".
    *
    * @generated from field: string kind = 2;
    */
   kind: string;
 
   /**
-   * To whom it goes.
+   * The recipient's address.
    *
    * @generated from field: string recipient = 3;
    */
   recipient: string;
 
   /**
-   * The user that it concerns; empty when there is none.
+   * The user that the mail is about; empty if there is none.
    *
    * @generated from field: string user_id = 4;
    */
   userId: string;
 
   /**
-   * What became of it.
+   * The delivery status.
    *
    * @generated from field: bff.v1.MailStatus status = 5;
    */
   status: MailStatus;
 
   /**
-   * How often it was tried.
+   * The number of delivery attempts.
    *
    * @generated from field: int32 attempts = 6;
    */
   attempts: number;
 
   /**
-   * What the mail server said last, when it refused.
+   * The mail server's last refusal.
    *
    * @generated from field: string last_error = 7;
    */
   lastError: string;
 
   /**
-   * When it was written.
+   * When the mail was queued.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 8;
    */
   createTime?: Timestamp | undefined;
 
   /**
-   * When it is tried next; unset unless it is pending.
+   * When the next delivery attempt is due; set only while the mail is pending.
    *
    * @generated from field: google.protobuf.Timestamp next_attempt_time = 9;
    */
   nextAttemptTime?: Timestamp | undefined;
 
   /**
-   * When it was sent or given up; unset while it is pending.
+   * When the mail was sent or became a dead letter; unset while it is pending.
    *
    * @generated from field: google.protobuf.Timestamp end_time = 10;
    */
@@ -652,76 +654,76 @@ export type Mail = Message<"bff.v1.Mail"> & {
 };
 
 /**
- * Mail is one mail of the outbox, without what it says.
+ * Mail is one mail of the outbox, without its content.
  *
  * @generated from message bff.v1.Mail
  */
 export type MailJson = {
   /**
-   * A UUIDv7.
+   * The mail's id, a UUIDv7.
    *
    * @generated from field: string id = 1;
    */
   id?: string;
 
   /**
-   * Which mail it is, such as "reset_password".
+   * The kind of mail, such as "reset_password".
    *
    * @generated from field: string kind = 2;
    */
   kind?: string;
 
   /**
-   * To whom it goes.
+   * The recipient's address.
    *
    * @generated from field: string recipient = 3;
    */
   recipient?: string;
 
   /**
-   * The user that it concerns; empty when there is none.
+   * The user that the mail is about; empty if there is none.
    *
    * @generated from field: string user_id = 4;
    */
   userId?: string;
 
   /**
-   * What became of it.
+   * The delivery status.
    *
    * @generated from field: bff.v1.MailStatus status = 5;
    */
   status?: MailStatusJson;
 
   /**
-   * How often it was tried.
+   * The number of delivery attempts.
    *
    * @generated from field: int32 attempts = 6;
    */
   attempts?: number;
 
   /**
-   * What the mail server said last, when it refused.
+   * The mail server's last refusal.
    *
    * @generated from field: string last_error = 7;
    */
   lastError?: string;
 
   /**
-   * When it was written.
+   * When the mail was queued.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 8;
    */
   createTime?: TimestampJson;
 
   /**
-   * When it is tried next; unset unless it is pending.
+   * When the next delivery attempt is due; set only while the mail is pending.
    *
    * @generated from field: google.protobuf.Timestamp next_attempt_time = 9;
    */
   nextAttemptTime?: TimestampJson;
 
   /**
-   * When it was sent or given up; unset while it is pending.
+   * When the mail was sent or became a dead letter; unset while it is pending.
    *
    * @generated from field: google.protobuf.Timestamp end_time = 10;
    */
@@ -742,42 +744,42 @@ export const MailSchema: GenMessage<Mail, {jsonType: MailJson}> = /*@__PURE__*/
  */
 export type Session = Message<"bff.v1.Session"> & {
   /**
-   * A UUID.
+   * The session's id, a UUID.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * When it began.
+   * When the session started.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 2;
    */
   createTime?: Timestamp | undefined;
 
   /**
-   * When it was used last.
+   * When the session was last used.
    *
    * @generated from field: google.protobuf.Timestamp last_used_time = 3;
    */
   lastUsedTime?: Timestamp | undefined;
 
   /**
-   * When it ends unless it is used before.
+   * When the session expires if it is not used before.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 4;
    */
   expireTime?: Timestamp | undefined;
 
   /**
-   * The client's User-Agent when it was used last.
+   * The client's User-Agent at the last use.
    *
    * @generated from field: string user_agent = 5;
    */
   userAgent: string;
 
   /**
-   * The client's address when it was used last.
+   * The client's IP address at the last use.
    *
    * @generated from field: string ip_address = 6;
    */
@@ -791,14 +793,14 @@ export type Session = Message<"bff.v1.Session"> & {
   current: boolean;
 
   /**
-   * When it was ended before its time; unset while it is alive.
+   * When the session was ended early; unset while it is active.
    *
    * @generated from field: google.protobuf.Timestamp revoke_time = 8;
    */
   revokeTime?: Timestamp | undefined;
 
   /**
-   * Why it was ended, such as "logout"; empty while it is alive.
+   * Why the session was ended, such as "logout"; empty while it is active.
    *
    * @generated from field: string revoke_reason = 9;
    */
@@ -812,42 +814,42 @@ export type Session = Message<"bff.v1.Session"> & {
  */
 export type SessionJson = {
   /**
-   * A UUID.
+   * The session's id, a UUID.
    *
    * @generated from field: string id = 1;
    */
   id?: string;
 
   /**
-   * When it began.
+   * When the session started.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 2;
    */
   createTime?: TimestampJson;
 
   /**
-   * When it was used last.
+   * When the session was last used.
    *
    * @generated from field: google.protobuf.Timestamp last_used_time = 3;
    */
   lastUsedTime?: TimestampJson;
 
   /**
-   * When it ends unless it is used before.
+   * When the session expires if it is not used before.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 4;
    */
   expireTime?: TimestampJson;
 
   /**
-   * The client's User-Agent when it was used last.
+   * The client's User-Agent at the last use.
    *
    * @generated from field: string user_agent = 5;
    */
   userAgent?: string;
 
   /**
-   * The client's address when it was used last.
+   * The client's IP address at the last use.
    *
    * @generated from field: string ip_address = 6;
    */
@@ -861,14 +863,14 @@ export type SessionJson = {
   current?: boolean;
 
   /**
-   * When it was ended before its time; unset while it is alive.
+   * When the session was ended early; unset while it is active.
    *
    * @generated from field: google.protobuf.Timestamp revoke_time = 8;
    */
   revokeTime?: TimestampJson;
 
   /**
-   * Why it was ended, such as "logout"; empty while it is alive.
+   * Why the session was ended, such as "logout"; empty while it is active.
    *
    * @generated from field: string revoke_reason = 9;
    */
@@ -883,27 +885,27 @@ export const SessionSchema: GenMessage<Session, {jsonType: SessionJson}> = /*@__
   messageDesc(file_bff_v1_types, 6);
 
 /**
- * Security is what an owner may know of their account's security.
+ * Security is the state of an account's security, for its owner.
  *
  * @generated from message bff.v1.Security
  */
 export type Security = Message<"bff.v1.Security"> & {
   /**
-   * When the password was set last.
+   * When the password was last set.
    *
    * @generated from field: google.protobuf.Timestamp password_change_time = 1;
    */
   passwordChangeTime?: Timestamp | undefined;
 
   /**
-   * When somebody signed in last.
+   * When the user last signed in.
    *
    * @generated from field: google.protobuf.Timestamp last_sign_in_time = 2;
    */
   lastSignInTime?: Timestamp | undefined;
 
   /**
-   * How many sessions are alive.
+   * The number of active sessions.
    *
    * @generated from field: int32 active_sessions = 3;
    */
@@ -911,27 +913,27 @@ export type Security = Message<"bff.v1.Security"> & {
 };
 
 /**
- * Security is what an owner may know of their account's security.
+ * Security is the state of an account's security, for its owner.
  *
  * @generated from message bff.v1.Security
  */
 export type SecurityJson = {
   /**
-   * When the password was set last.
+   * When the password was last set.
    *
    * @generated from field: google.protobuf.Timestamp password_change_time = 1;
    */
   passwordChangeTime?: TimestampJson;
 
   /**
-   * When somebody signed in last.
+   * When the user last signed in.
    *
    * @generated from field: google.protobuf.Timestamp last_sign_in_time = 2;
    */
   lastSignInTime?: TimestampJson;
 
   /**
-   * How many sessions are alive.
+   * The number of active sessions.
    *
    * @generated from field: int32 active_sessions = 3;
    */
@@ -946,7 +948,7 @@ export const SecuritySchema: GenMessage<Security, {jsonType: SecurityJson}> = /*
   messageDesc(file_bff_v1_types, 7);
 
 /**
- * PartError says which part of a composed answer is missing, and why.
+ * PartError says which optional part of a composed answer is missing, and why.
  *
  * @generated from message bff.v1.PartError
  */
@@ -959,21 +961,21 @@ export type PartError = Message<"bff.v1.PartError"> & {
   part: string;
 
   /**
-   * The Connect code, such as "unavailable".
+   * The Connect code of the failure, such as "unavailable".
    *
    * @generated from field: string code = 2;
    */
   code: string;
 
   /**
-   * The reason, such as "SERVICE_UNAVAILABLE".
+   * The reason of the failure, such as "SERVICE_UNAVAILABLE".
    *
    * @generated from field: string reason = 3;
    */
   reason: string;
 
   /**
-   * Whether asking again later may bring it.
+   * Whether a later call may get the part.
    *
    * @generated from field: bool retryable = 4;
    */
@@ -981,7 +983,7 @@ export type PartError = Message<"bff.v1.PartError"> & {
 };
 
 /**
- * PartError says which part of a composed answer is missing, and why.
+ * PartError says which optional part of a composed answer is missing, and why.
  *
  * @generated from message bff.v1.PartError
  */
@@ -994,21 +996,21 @@ export type PartErrorJson = {
   part?: string;
 
   /**
-   * The Connect code, such as "unavailable".
+   * The Connect code of the failure, such as "unavailable".
    *
    * @generated from field: string code = 2;
    */
   code?: string;
 
   /**
-   * The reason, such as "SERVICE_UNAVAILABLE".
+   * The reason of the failure, such as "SERVICE_UNAVAILABLE".
    *
    * @generated from field: string reason = 3;
    */
   reason?: string;
 
   /**
-   * Whether asking again later may bring it.
+   * Whether a later call may get the part.
    *
    * @generated from field: bool retryable = 4;
    */
@@ -1029,7 +1031,7 @@ export const PartErrorSchema: GenMessage<PartError, {jsonType: PartErrorJson}> =
  */
 export enum UserStatus {
   /**
-   * Not said.
+   * Unset.
    *
    * @generated from enum value: USER_STATUS_UNSPECIFIED = 0;
    */
@@ -1064,34 +1066,35 @@ export const UserStatusSchema: GenEnum<UserStatus, UserStatusJson> = /*@__PURE__
   enumDesc(file_bff_v1_types, 0);
 
 /**
- * MailStatus says what became of a mail.
+ * MailStatus is the delivery status of a mail.
  *
  * @generated from enum bff.v1.MailStatus
  */
 export enum MailStatus {
   /**
-   * Not said.
+   * Unset.
    *
    * @generated from enum value: MAIL_STATUS_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It waits for its first or next try.
+   * The mail waits for its first or next delivery attempt.
    *
    * @generated from enum value: MAIL_STATUS_PENDING = 1;
    */
   PENDING = 1,
 
   /**
-   * A mail server took it.
+   * A mail server accepted the mail.
    *
    * @generated from enum value: MAIL_STATUS_SENT = 2;
    */
   SENT = 2,
 
   /**
-   * It was given up after 24 h of trying.
+   * The mail is a dead letter: the server refused it permanently, or all
+   * attempts within 24 h failed. RetryMail queues it again.
    *
    * @generated from enum value: MAIL_STATUS_FAILED = 3;
    */
@@ -1099,7 +1102,7 @@ export enum MailStatus {
 }
 
 /**
- * MailStatus says what became of a mail.
+ * MailStatus is the delivery status of a mail.
  *
  * @generated from enum bff.v1.MailStatus
  */

@@ -17,22 +17,23 @@ export const file_bff_v1_user_service: GenFile = /*@__PURE__*/
   fileDesc("ChliZmYvdjEvdXNlcl9zZXJ2aWNlLnByb3RvEgZiZmYudjEiQQoRQ3JlYXRlVXNlclJlcXVlc3QSGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEhAKCHBhc3N3b3JkGAIgASgJIlMKEkNyZWF0ZVVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISIQoGZXJyb3JzGAIgAygLMhEuYmZmLnYxLlBhcnRFcnJvciIhCg5HZXRVc2VyUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJIi0KD0dldFVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXIifgoQTGlzdFVzZXJzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRINCgVxdWVyeRgDIAEoCRIiCgZzdGF0dXMYBCABKA4yEi5iZmYudjEuVXNlclN0YXR1cxIQCghvcmRlcl9ieRgFIAEoCSJJChFMaXN0VXNlcnNSZXNwb25zZRIbCgV1c2VycxgBIAMoCzIMLmJmZi52MS5Vc2VyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJgChFVcGRhdGVVc2VyUmVxdWVzdBIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIjAKElVwZGF0ZVVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXIiJQoSRGlzYWJsZVVzZXJSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkiVAoTRGlzYWJsZVVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISIQoGZXJyb3JzGAIgAygLMhEuYmZmLnYxLlBhcnRFcnJvciIkChFFbmFibGVVc2VyUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJIlMKEkVuYWJsZVVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISIQoGZXJyb3JzGAIgAygLMhEuYmZmLnYxLlBhcnRFcnJvciI1ChNTZXRVc2VyUm9sZXNSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkSDQoFcm9sZXMYAiADKAkiVQoUU2V0VXNlclJvbGVzUmVzcG9uc2USGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEiEKBmVycm9ycxgCIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3IiOAoWQ2hhbmdlVXNlckVtYWlsUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJEg0KBWVtYWlsGAIgASgJIlgKF0NoYW5nZVVzZXJFbWFpbFJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIhCgZlcnJvcnMYAiADKAsyES5iZmYudjEuUGFydEVycm9yIiwKGVJldm9rZVVzZXJTZXNzaW9uc1JlcXVlc3QSDwoHdXNlcl9pZBgBIAEoCSItChpSZXZva2VVc2VyU2Vzc2lvbnNSZXNwb25zZRIPCgdyZXZva2VkGAEgASgFIiQKEURlbGV0ZVVzZXJSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkiFAoSRGVsZXRlVXNlclJlc3BvbnNlIioKF0xpc3RVc2VyU2Vzc2lvbnNSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkiPQoYTGlzdFVzZXJTZXNzaW9uc1Jlc3BvbnNlEiEKCHNlc3Npb25zGAEgAygLMg8uYmZmLnYxLlNlc3Npb24iPwoYUmV2b2tlVXNlclNlc3Npb25SZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCSIbChlSZXZva2VVc2VyU2Vzc2lvblJlc3BvbnNlIiwKGUZvcmNlUGFzc3dvcmRSZXNldFJlcXVlc3QSDwoHdXNlcl9pZBgBIAEoCSJbChpGb3JjZVBhc3N3b3JkUmVzZXRSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISIQoGZXJyb3JzGAIgAygLMhEuYmZmLnYxLlBhcnRFcnJvciLgAQoWTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRIPCgd1c2VyX2lkGAMgASgJEhAKCGFjdG9yX2lkGAQgASgJEg0KBWV2ZW50GAUgASgJEg8KB291dGNvbWUYBiABKAkSLgoKc3RhcnRfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlYKF0xpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEiIKBmV2ZW50cxgBIAMoCzISLmJmZi52MS5BdWRpdEV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJdChBMaXN0TWFpbHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEiIKBnN0YXR1cxgDIAEoDjISLmJmZi52MS5NYWlsU3RhdHVzIkkKEUxpc3RNYWlsc1Jlc3BvbnNlEhsKBW1haWxzGAEgAygLMgwuYmZmLnYxLk1haWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiMKEFJldHJ5TWFpbFJlcXVlc3QSDwoHbWFpbF9pZBgBIAEoCSIvChFSZXRyeU1haWxSZXNwb25zZRIaCgRtYWlsGAEgASgLMgwuYmZmLnYxLk1haWwygAoKC1VzZXJTZXJ2aWNlEkMKCkNyZWF0ZVVzZXISGS5iZmYudjEuQ3JlYXRlVXNlclJlcXVlc3QaGi5iZmYudjEuQ3JlYXRlVXNlclJlc3BvbnNlEj8KB0dldFVzZXISFi5iZmYudjEuR2V0VXNlclJlcXVlc3QaFy5iZmYudjEuR2V0VXNlclJlc3BvbnNlIgOQAgESRQoJTGlzdFVzZXJzEhguYmZmLnYxLkxpc3RVc2Vyc1JlcXVlc3QaGS5iZmYudjEuTGlzdFVzZXJzUmVzcG9uc2UiA5ACARJDCgpVcGRhdGVVc2VyEhkuYmZmLnYxLlVwZGF0ZVVzZXJSZXF1ZXN0GhouYmZmLnYxLlVwZGF0ZVVzZXJSZXNwb25zZRJLCgtEaXNhYmxlVXNlchIaLmJmZi52MS5EaXNhYmxlVXNlclJlcXVlc3QaGy5iZmYudjEuRGlzYWJsZVVzZXJSZXNwb25zZSIDkAICEkgKCkVuYWJsZVVzZXISGS5iZmYudjEuRW5hYmxlVXNlclJlcXVlc3QaGi5iZmYudjEuRW5hYmxlVXNlclJlc3BvbnNlIgOQAgISTgoMU2V0VXNlclJvbGVzEhsuYmZmLnYxLlNldFVzZXJSb2xlc1JlcXVlc3QaHC5iZmYudjEuU2V0VXNlclJvbGVzUmVzcG9uc2UiA5ACAhJXCg9DaGFuZ2VVc2VyRW1haWwSHi5iZmYudjEuQ2hhbmdlVXNlckVtYWlsUmVxdWVzdBofLmJmZi52MS5DaGFuZ2VVc2VyRW1haWxSZXNwb25zZSIDkAICEmAKElJldm9rZVVzZXJTZXNzaW9ucxIhLmJmZi52MS5SZXZva2VVc2VyU2Vzc2lvbnNSZXF1ZXN0GiIuYmZmLnYxLlJldm9rZVVzZXJTZXNzaW9uc1Jlc3BvbnNlIgOQAgISWgoQTGlzdFVzZXJTZXNzaW9ucxIfLmJmZi52MS5MaXN0VXNlclNlc3Npb25zUmVxdWVzdBogLmJmZi52MS5MaXN0VXNlclNlc3Npb25zUmVzcG9uc2UiA5ACARJYChFSZXZva2VVc2VyU2Vzc2lvbhIgLmJmZi52MS5SZXZva2VVc2VyU2Vzc2lvblJlcXVlc3QaIS5iZmYudjEuUmV2b2tlVXNlclNlc3Npb25SZXNwb25zZRJbChJGb3JjZVBhc3N3b3JkUmVzZXQSIS5iZmYudjEuRm9yY2VQYXNzd29yZFJlc2V0UmVxdWVzdBoiLmJmZi52MS5Gb3JjZVBhc3N3b3JkUmVzZXRSZXNwb25zZRJXCg9MaXN0QXVkaXRFdmVudHMSHi5iZmYudjEuTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBofLmJmZi52MS5MaXN0QXVkaXRFdmVudHNSZXNwb25zZSIDkAIBEkUKCUxpc3RNYWlscxIYLmJmZi52MS5MaXN0TWFpbHNSZXF1ZXN0GhkuYmZmLnYxLkxpc3RNYWlsc1Jlc3BvbnNlIgOQAgESRQoJUmV0cnlNYWlsEhguYmZmLnYxLlJldHJ5TWFpbFJlcXVlc3QaGS5iZmYudjEuUmV0cnlNYWlsUmVzcG9uc2UiA5ACAhJDCgpEZWxldGVVc2VyEhkuYmZmLnYxLkRlbGV0ZVVzZXJSZXF1ZXN0GhouYmZmLnYxLkRlbGV0ZVVzZXJSZXNwb25zZWIGcHJvdG8z", [file_bff_v1_types, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
- * CreateUserRequest asks for a new user.
+ * CreateUserRequest creates a user.
  *
  * @generated from message bff.v1.CreateUserRequest
  */
 export type CreateUserRequest = Message<"bff.v1.CreateUserRequest"> & {
   /**
-   * The user: email (needed), first_name, last_name, locale, roles. The server
-   * chooses the rest.
+   * The user: email (required), first_name, last_name, locale, roles. The
+   * server sets the other fields.
    *
    * @generated from field: bff.v1.User user = 1;
    */
   user?: User | undefined;
 
   /**
-   * The password: 8 to 128 characters of any kind, none of the common ones, and
-   * without the name in the email. Empty sends an invitation instead.
+   * The password: 8 to 128 characters of any kind. Common passwords, and
+   * passwords that contain the name in the email, are refused. If empty, the
+   * user gets an invitation instead.
    *
    * @generated from field: string password = 2;
    */
@@ -40,22 +41,23 @@ export type CreateUserRequest = Message<"bff.v1.CreateUserRequest"> & {
 };
 
 /**
- * CreateUserRequest asks for a new user.
+ * CreateUserRequest creates a user.
  *
  * @generated from message bff.v1.CreateUserRequest
  */
 export type CreateUserRequestJson = {
   /**
-   * The user: email (needed), first_name, last_name, locale, roles. The server
-   * chooses the rest.
+   * The user: email (required), first_name, last_name, locale, roles. The
+   * server sets the other fields.
    *
    * @generated from field: bff.v1.User user = 1;
    */
   user?: UserJson;
 
   /**
-   * The password: 8 to 128 characters of any kind, none of the common ones, and
-   * without the name in the email. Empty sends an invitation instead.
+   * The password: 8 to 128 characters of any kind. Common passwords, and
+   * passwords that contain the name in the email, are refused. If empty, the
+   * user gets an invitation instead.
    *
    * @generated from field: string password = 2;
    */
@@ -70,7 +72,7 @@ export const CreateUserRequestSchema: GenMessage<CreateUserRequest, {jsonType: C
   messageDesc(file_bff_v1_user_service, 0);
 
 /**
- * CreateUserResponse holds the user.
+ * CreateUserResponse contains the user.
  *
  * @generated from message bff.v1.CreateUserResponse
  */
@@ -91,7 +93,7 @@ export type CreateUserResponse = Message<"bff.v1.CreateUserResponse"> & {
 };
 
 /**
- * CreateUserResponse holds the user.
+ * CreateUserResponse contains the user.
  *
  * @generated from message bff.v1.CreateUserResponse
  */
@@ -119,7 +121,7 @@ export const CreateUserResponseSchema: GenMessage<CreateUserResponse, {jsonType:
   messageDesc(file_bff_v1_user_service, 1);
 
 /**
- * GetUserRequest names a user.
+ * GetUserRequest contains a user's id.
  *
  * @generated from message bff.v1.GetUserRequest
  */
@@ -133,7 +135,7 @@ export type GetUserRequest = Message<"bff.v1.GetUserRequest"> & {
 };
 
 /**
- * GetUserRequest names a user.
+ * GetUserRequest contains a user's id.
  *
  * @generated from message bff.v1.GetUserRequest
  */
@@ -154,7 +156,7 @@ export const GetUserRequestSchema: GenMessage<GetUserRequest, {jsonType: GetUser
   messageDesc(file_bff_v1_user_service, 2);
 
 /**
- * GetUserResponse holds the user.
+ * GetUserResponse contains the user.
  *
  * @generated from message bff.v1.GetUserResponse
  */
@@ -168,7 +170,7 @@ export type GetUserResponse = Message<"bff.v1.GetUserResponse"> & {
 };
 
 /**
- * GetUserResponse holds the user.
+ * GetUserResponse contains the user.
  *
  * @generated from message bff.v1.GetUserResponse
  */
@@ -189,28 +191,29 @@ export const GetUserResponseSchema: GenMessage<GetUserResponse, {jsonType: GetUs
   messageDesc(file_bff_v1_user_service, 3);
 
 /**
- * ListUsersRequest asks for a page.
+ * ListUsersRequest requests one page.
  *
  * @generated from message bff.v1.ListUsersRequest
  */
 export type ListUsersRequest = Message<"bff.v1.ListUsersRequest"> & {
   /**
-   * How many at most: 1 to 100, and 0 for 25.
+   * The maximum number of users: 1 to 100; 0 means 25.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * Where to go on: the next_page_token of the same query.
+   * The next_page_token of the previous page of the same query; empty for the
+   * first page.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
 
   /**
-   * What the email, the first name, the last name or the whole name begins
-   * with, in any case; empty for all.
+   * A prefix of the email, the first name, the last name or the whole name,
+   * ignoring case; empty for all users.
    *
    * @generated from field: string query = 3;
    */
@@ -224,8 +227,7 @@ export type ListUsersRequest = Message<"bff.v1.ListUsersRequest"> & {
   status: UserStatus;
 
   /**
-   * The order: "create_time desc" (also the default), "create_time" or
-   * "email".
+   * The order: "create_time desc" (the default), "create_time" or "email".
    *
    * @generated from field: string order_by = 5;
    */
@@ -233,28 +235,29 @@ export type ListUsersRequest = Message<"bff.v1.ListUsersRequest"> & {
 };
 
 /**
- * ListUsersRequest asks for a page.
+ * ListUsersRequest requests one page.
  *
  * @generated from message bff.v1.ListUsersRequest
  */
 export type ListUsersRequestJson = {
   /**
-   * How many at most: 1 to 100, and 0 for 25.
+   * The maximum number of users: 1 to 100; 0 means 25.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize?: number;
 
   /**
-   * Where to go on: the next_page_token of the same query.
+   * The next_page_token of the previous page of the same query; empty for the
+   * first page.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken?: string;
 
   /**
-   * What the email, the first name, the last name or the whole name begins
-   * with, in any case; empty for all.
+   * A prefix of the email, the first name, the last name or the whole name,
+   * ignoring case; empty for all users.
    *
    * @generated from field: string query = 3;
    */
@@ -268,8 +271,7 @@ export type ListUsersRequestJson = {
   status?: UserStatusJson;
 
   /**
-   * The order: "create_time desc" (also the default), "create_time" or
-   * "email".
+   * The order: "create_time desc" (the default), "create_time" or "email".
    *
    * @generated from field: string order_by = 5;
    */
@@ -284,20 +286,20 @@ export const ListUsersRequestSchema: GenMessage<ListUsersRequest, {jsonType: Lis
   messageDesc(file_bff_v1_user_service, 4);
 
 /**
- * ListUsersResponse is a page.
+ * ListUsersResponse is one page.
  *
  * @generated from message bff.v1.ListUsersResponse
  */
 export type ListUsersResponse = Message<"bff.v1.ListUsersResponse"> & {
   /**
-   * The users, in the order asked for.
+   * The users, in the requested order.
    *
    * @generated from field: repeated bff.v1.User users = 1;
    */
   users: User[];
 
   /**
-   * Where the next page begins; empty when this is the last.
+   * The page_token of the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -305,20 +307,20 @@ export type ListUsersResponse = Message<"bff.v1.ListUsersResponse"> & {
 };
 
 /**
- * ListUsersResponse is a page.
+ * ListUsersResponse is one page.
  *
  * @generated from message bff.v1.ListUsersResponse
  */
 export type ListUsersResponseJson = {
   /**
-   * The users, in the order asked for.
+   * The users, in the requested order.
    *
    * @generated from field: repeated bff.v1.User users = 1;
    */
   users?: UserJson[];
 
   /**
-   * Where the next page begins; empty when this is the last.
+   * The page_token of the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -333,21 +335,22 @@ export const ListUsersResponseSchema: GenMessage<ListUsersResponse, {jsonType: L
   messageDesc(file_bff_v1_user_service, 5);
 
 /**
- * UpdateUserRequest asks for a change of profile fields.
+ * UpdateUserRequest changes profile fields.
  *
  * @generated from message bff.v1.UpdateUserRequest
  */
 export type UpdateUserRequest = Message<"bff.v1.UpdateUserRequest"> & {
   /**
-   * The user's id, the new values, and the etag that must still hold, if any.
+   * The user's id, the new values, and optionally the etag that must be
+   * current.
    *
    * @generated from field: bff.v1.User user = 1;
    */
   user?: User | undefined;
 
   /**
-   * Which of first_name, last_name and locale to take over. Without a mask,
-   * those that are not empty.
+   * Which of first_name, last_name and locale to change. Without a mask, every
+   * field that is not empty changes.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
@@ -355,21 +358,22 @@ export type UpdateUserRequest = Message<"bff.v1.UpdateUserRequest"> & {
 };
 
 /**
- * UpdateUserRequest asks for a change of profile fields.
+ * UpdateUserRequest changes profile fields.
  *
  * @generated from message bff.v1.UpdateUserRequest
  */
 export type UpdateUserRequestJson = {
   /**
-   * The user's id, the new values, and the etag that must still hold, if any.
+   * The user's id, the new values, and optionally the etag that must be
+   * current.
    *
    * @generated from field: bff.v1.User user = 1;
    */
   user?: UserJson;
 
   /**
-   * Which of first_name, last_name and locale to take over. Without a mask,
-   * those that are not empty.
+   * Which of first_name, last_name and locale to change. Without a mask, every
+   * field that is not empty changes.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
@@ -384,13 +388,13 @@ export const UpdateUserRequestSchema: GenMessage<UpdateUserRequest, {jsonType: U
   messageDesc(file_bff_v1_user_service, 6);
 
 /**
- * UpdateUserResponse holds the user.
+ * UpdateUserResponse contains the user.
  *
  * @generated from message bff.v1.UpdateUserResponse
  */
 export type UpdateUserResponse = Message<"bff.v1.UpdateUserResponse"> & {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -398,13 +402,13 @@ export type UpdateUserResponse = Message<"bff.v1.UpdateUserResponse"> & {
 };
 
 /**
- * UpdateUserResponse holds the user.
+ * UpdateUserResponse contains the user.
  *
  * @generated from message bff.v1.UpdateUserResponse
  */
 export type UpdateUserResponseJson = {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -419,7 +423,7 @@ export const UpdateUserResponseSchema: GenMessage<UpdateUserResponse, {jsonType:
   messageDesc(file_bff_v1_user_service, 7);
 
 /**
- * DisableUserRequest names a user.
+ * DisableUserRequest contains a user's id.
  *
  * @generated from message bff.v1.DisableUserRequest
  */
@@ -433,7 +437,7 @@ export type DisableUserRequest = Message<"bff.v1.DisableUserRequest"> & {
 };
 
 /**
- * DisableUserRequest names a user.
+ * DisableUserRequest contains a user's id.
  *
  * @generated from message bff.v1.DisableUserRequest
  */
@@ -454,13 +458,13 @@ export const DisableUserRequestSchema: GenMessage<DisableUserRequest, {jsonType:
   messageDesc(file_bff_v1_user_service, 8);
 
 /**
- * DisableUserResponse holds the user.
+ * DisableUserResponse contains the user.
  *
  * @generated from message bff.v1.DisableUserResponse
  */
 export type DisableUserResponse = Message<"bff.v1.DisableUserResponse"> & {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -475,13 +479,13 @@ export type DisableUserResponse = Message<"bff.v1.DisableUserResponse"> & {
 };
 
 /**
- * DisableUserResponse holds the user.
+ * DisableUserResponse contains the user.
  *
  * @generated from message bff.v1.DisableUserResponse
  */
 export type DisableUserResponseJson = {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -503,7 +507,7 @@ export const DisableUserResponseSchema: GenMessage<DisableUserResponse, {jsonTyp
   messageDesc(file_bff_v1_user_service, 9);
 
 /**
- * EnableUserRequest names a user.
+ * EnableUserRequest contains a user's id.
  *
  * @generated from message bff.v1.EnableUserRequest
  */
@@ -517,7 +521,7 @@ export type EnableUserRequest = Message<"bff.v1.EnableUserRequest"> & {
 };
 
 /**
- * EnableUserRequest names a user.
+ * EnableUserRequest contains a user's id.
  *
  * @generated from message bff.v1.EnableUserRequest
  */
@@ -538,13 +542,13 @@ export const EnableUserRequestSchema: GenMessage<EnableUserRequest, {jsonType: E
   messageDesc(file_bff_v1_user_service, 10);
 
 /**
- * EnableUserResponse holds the user.
+ * EnableUserResponse contains the user.
  *
  * @generated from message bff.v1.EnableUserResponse
  */
 export type EnableUserResponse = Message<"bff.v1.EnableUserResponse"> & {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -559,13 +563,13 @@ export type EnableUserResponse = Message<"bff.v1.EnableUserResponse"> & {
 };
 
 /**
- * EnableUserResponse holds the user.
+ * EnableUserResponse contains the user.
  *
  * @generated from message bff.v1.EnableUserResponse
  */
 export type EnableUserResponseJson = {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -587,7 +591,7 @@ export const EnableUserResponseSchema: GenMessage<EnableUserResponse, {jsonType:
   messageDesc(file_bff_v1_user_service, 11);
 
 /**
- * SetUserRolesRequest asks for roles.
+ * SetUserRolesRequest replaces a user's roles.
  *
  * @generated from message bff.v1.SetUserRolesRequest
  */
@@ -600,7 +604,7 @@ export type SetUserRolesRequest = Message<"bff.v1.SetUserRolesRequest"> & {
   userId: string;
 
   /**
-   * The roles to have; none takes all away.
+   * The new roles; an empty list removes all roles.
    *
    * @generated from field: repeated string roles = 2;
    */
@@ -608,7 +612,7 @@ export type SetUserRolesRequest = Message<"bff.v1.SetUserRolesRequest"> & {
 };
 
 /**
- * SetUserRolesRequest asks for roles.
+ * SetUserRolesRequest replaces a user's roles.
  *
  * @generated from message bff.v1.SetUserRolesRequest
  */
@@ -621,7 +625,7 @@ export type SetUserRolesRequestJson = {
   userId?: string;
 
   /**
-   * The roles to have; none takes all away.
+   * The new roles; an empty list removes all roles.
    *
    * @generated from field: repeated string roles = 2;
    */
@@ -636,13 +640,13 @@ export const SetUserRolesRequestSchema: GenMessage<SetUserRolesRequest, {jsonTyp
   messageDesc(file_bff_v1_user_service, 12);
 
 /**
- * SetUserRolesResponse holds the user.
+ * SetUserRolesResponse contains the user.
  *
  * @generated from message bff.v1.SetUserRolesResponse
  */
 export type SetUserRolesResponse = Message<"bff.v1.SetUserRolesResponse"> & {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -657,13 +661,13 @@ export type SetUserRolesResponse = Message<"bff.v1.SetUserRolesResponse"> & {
 };
 
 /**
- * SetUserRolesResponse holds the user.
+ * SetUserRolesResponse contains the user.
  *
  * @generated from message bff.v1.SetUserRolesResponse
  */
 export type SetUserRolesResponseJson = {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -685,7 +689,7 @@ export const SetUserRolesResponseSchema: GenMessage<SetUserRolesResponse, {jsonT
   messageDesc(file_bff_v1_user_service, 13);
 
 /**
- * ChangeUserEmailRequest asks for another email.
+ * ChangeUserEmailRequest replaces a user's email.
  *
  * @generated from message bff.v1.ChangeUserEmailRequest
  */
@@ -698,7 +702,7 @@ export type ChangeUserEmailRequest = Message<"bff.v1.ChangeUserEmailRequest"> & 
   userId: string;
 
   /**
-   * The email to have.
+   * The new email.
    *
    * @generated from field: string email = 2;
    */
@@ -706,7 +710,7 @@ export type ChangeUserEmailRequest = Message<"bff.v1.ChangeUserEmailRequest"> & 
 };
 
 /**
- * ChangeUserEmailRequest asks for another email.
+ * ChangeUserEmailRequest replaces a user's email.
  *
  * @generated from message bff.v1.ChangeUserEmailRequest
  */
@@ -719,7 +723,7 @@ export type ChangeUserEmailRequestJson = {
   userId?: string;
 
   /**
-   * The email to have.
+   * The new email.
    *
    * @generated from field: string email = 2;
    */
@@ -734,13 +738,13 @@ export const ChangeUserEmailRequestSchema: GenMessage<ChangeUserEmailRequest, {j
   messageDesc(file_bff_v1_user_service, 14);
 
 /**
- * ChangeUserEmailResponse holds the user.
+ * ChangeUserEmailResponse contains the user.
  *
  * @generated from message bff.v1.ChangeUserEmailResponse
  */
 export type ChangeUserEmailResponse = Message<"bff.v1.ChangeUserEmailResponse"> & {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -755,13 +759,13 @@ export type ChangeUserEmailResponse = Message<"bff.v1.ChangeUserEmailResponse"> 
 };
 
 /**
- * ChangeUserEmailResponse holds the user.
+ * ChangeUserEmailResponse contains the user.
  *
  * @generated from message bff.v1.ChangeUserEmailResponse
  */
 export type ChangeUserEmailResponseJson = {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -783,7 +787,7 @@ export const ChangeUserEmailResponseSchema: GenMessage<ChangeUserEmailResponse, 
   messageDesc(file_bff_v1_user_service, 15);
 
 /**
- * RevokeUserSessionsRequest names a user.
+ * RevokeUserSessionsRequest contains a user's id.
  *
  * @generated from message bff.v1.RevokeUserSessionsRequest
  */
@@ -797,7 +801,7 @@ export type RevokeUserSessionsRequest = Message<"bff.v1.RevokeUserSessionsReques
 };
 
 /**
- * RevokeUserSessionsRequest names a user.
+ * RevokeUserSessionsRequest contains a user's id.
  *
  * @generated from message bff.v1.RevokeUserSessionsRequest
  */
@@ -818,13 +822,13 @@ export const RevokeUserSessionsRequestSchema: GenMessage<RevokeUserSessionsReque
   messageDesc(file_bff_v1_user_service, 16);
 
 /**
- * RevokeUserSessionsResponse says how many ended.
+ * RevokeUserSessionsResponse contains the number of ended sessions.
  *
  * @generated from message bff.v1.RevokeUserSessionsResponse
  */
 export type RevokeUserSessionsResponse = Message<"bff.v1.RevokeUserSessionsResponse"> & {
   /**
-   * How many sessions this call ended.
+   * The number of sessions that this call ended.
    *
    * @generated from field: int32 revoked = 1;
    */
@@ -832,13 +836,13 @@ export type RevokeUserSessionsResponse = Message<"bff.v1.RevokeUserSessionsRespo
 };
 
 /**
- * RevokeUserSessionsResponse says how many ended.
+ * RevokeUserSessionsResponse contains the number of ended sessions.
  *
  * @generated from message bff.v1.RevokeUserSessionsResponse
  */
 export type RevokeUserSessionsResponseJson = {
   /**
-   * How many sessions this call ended.
+   * The number of sessions that this call ended.
    *
    * @generated from field: int32 revoked = 1;
    */
@@ -853,7 +857,7 @@ export const RevokeUserSessionsResponseSchema: GenMessage<RevokeUserSessionsResp
   messageDesc(file_bff_v1_user_service, 17);
 
 /**
- * DeleteUserRequest names a user.
+ * DeleteUserRequest contains a user's id.
  *
  * @generated from message bff.v1.DeleteUserRequest
  */
@@ -867,7 +871,7 @@ export type DeleteUserRequest = Message<"bff.v1.DeleteUserRequest"> & {
 };
 
 /**
- * DeleteUserRequest names a user.
+ * DeleteUserRequest contains a user's id.
  *
  * @generated from message bff.v1.DeleteUserRequest
  */
@@ -888,7 +892,7 @@ export const DeleteUserRequestSchema: GenMessage<DeleteUserRequest, {jsonType: D
   messageDesc(file_bff_v1_user_service, 18);
 
 /**
- * DeleteUserResponse says that the user is erased.
+ * DeleteUserResponse says that the user was erased.
  *
  * @generated from message bff.v1.DeleteUserResponse
  */
@@ -896,7 +900,7 @@ export type DeleteUserResponse = Message<"bff.v1.DeleteUserResponse"> & {
 };
 
 /**
- * DeleteUserResponse says that the user is erased.
+ * DeleteUserResponse says that the user was erased.
  *
  * @generated from message bff.v1.DeleteUserResponse
  */
@@ -911,7 +915,7 @@ export const DeleteUserResponseSchema: GenMessage<DeleteUserResponse, {jsonType:
   messageDesc(file_bff_v1_user_service, 19);
 
 /**
- * ListUserSessionsRequest names a user.
+ * ListUserSessionsRequest contains a user's id.
  *
  * @generated from message bff.v1.ListUserSessionsRequest
  */
@@ -925,7 +929,7 @@ export type ListUserSessionsRequest = Message<"bff.v1.ListUserSessionsRequest"> 
 };
 
 /**
- * ListUserSessionsRequest names a user.
+ * ListUserSessionsRequest contains a user's id.
  *
  * @generated from message bff.v1.ListUserSessionsRequest
  */
@@ -946,13 +950,13 @@ export const ListUserSessionsRequestSchema: GenMessage<ListUserSessionsRequest, 
   messageDesc(file_bff_v1_user_service, 20);
 
 /**
- * ListUserSessionsResponse holds sessions.
+ * ListUserSessionsResponse contains sessions.
  *
  * @generated from message bff.v1.ListUserSessionsResponse
  */
 export type ListUserSessionsResponse = Message<"bff.v1.ListUserSessionsResponse"> & {
   /**
-   * The live ones, at most 100, the one used last first.
+   * The active sessions, at most 100, the last used first.
    *
    * @generated from field: repeated bff.v1.Session sessions = 1;
    */
@@ -960,13 +964,13 @@ export type ListUserSessionsResponse = Message<"bff.v1.ListUserSessionsResponse"
 };
 
 /**
- * ListUserSessionsResponse holds sessions.
+ * ListUserSessionsResponse contains sessions.
  *
  * @generated from message bff.v1.ListUserSessionsResponse
  */
 export type ListUserSessionsResponseJson = {
   /**
-   * The live ones, at most 100, the one used last first.
+   * The active sessions, at most 100, the last used first.
    *
    * @generated from field: repeated bff.v1.Session sessions = 1;
    */
@@ -981,7 +985,7 @@ export const ListUserSessionsResponseSchema: GenMessage<ListUserSessionsResponse
   messageDesc(file_bff_v1_user_service, 21);
 
 /**
- * RevokeUserSessionRequest names a session.
+ * RevokeUserSessionRequest contains the ids of a user and a session.
  *
  * @generated from message bff.v1.RevokeUserSessionRequest
  */
@@ -1002,7 +1006,7 @@ export type RevokeUserSessionRequest = Message<"bff.v1.RevokeUserSessionRequest"
 };
 
 /**
- * RevokeUserSessionRequest names a session.
+ * RevokeUserSessionRequest contains the ids of a user and a session.
  *
  * @generated from message bff.v1.RevokeUserSessionRequest
  */
@@ -1030,7 +1034,7 @@ export const RevokeUserSessionRequestSchema: GenMessage<RevokeUserSessionRequest
   messageDesc(file_bff_v1_user_service, 22);
 
 /**
- * RevokeUserSessionResponse says that the session has ended.
+ * RevokeUserSessionResponse says that the session was ended.
  *
  * @generated from message bff.v1.RevokeUserSessionResponse
  */
@@ -1038,7 +1042,7 @@ export type RevokeUserSessionResponse = Message<"bff.v1.RevokeUserSessionRespons
 };
 
 /**
- * RevokeUserSessionResponse says that the session has ended.
+ * RevokeUserSessionResponse says that the session was ended.
  *
  * @generated from message bff.v1.RevokeUserSessionResponse
  */
@@ -1053,7 +1057,7 @@ export const RevokeUserSessionResponseSchema: GenMessage<RevokeUserSessionRespon
   messageDesc(file_bff_v1_user_service, 23);
 
 /**
- * ForcePasswordResetRequest names a user.
+ * ForcePasswordResetRequest contains a user's id.
  *
  * @generated from message bff.v1.ForcePasswordResetRequest
  */
@@ -1067,7 +1071,7 @@ export type ForcePasswordResetRequest = Message<"bff.v1.ForcePasswordResetReques
 };
 
 /**
- * ForcePasswordResetRequest names a user.
+ * ForcePasswordResetRequest contains a user's id.
  *
  * @generated from message bff.v1.ForcePasswordResetRequest
  */
@@ -1088,13 +1092,13 @@ export const ForcePasswordResetRequestSchema: GenMessage<ForcePasswordResetReque
   messageDesc(file_bff_v1_user_service, 24);
 
 /**
- * ForcePasswordResetResponse holds the user.
+ * ForcePasswordResetResponse contains the user.
  *
  * @generated from message bff.v1.ForcePasswordResetResponse
  */
 export type ForcePasswordResetResponse = Message<"bff.v1.ForcePasswordResetResponse"> & {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -1109,13 +1113,13 @@ export type ForcePasswordResetResponse = Message<"bff.v1.ForcePasswordResetRespo
 };
 
 /**
- * ForcePasswordResetResponse holds the user.
+ * ForcePasswordResetResponse contains the user.
  *
  * @generated from message bff.v1.ForcePasswordResetResponse
  */
 export type ForcePasswordResetResponseJson = {
   /**
-   * The user as it now is.
+   * The user after the change.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -1137,63 +1141,64 @@ export const ForcePasswordResetResponseSchema: GenMessage<ForcePasswordResetResp
   messageDesc(file_bff_v1_user_service, 25);
 
 /**
- * ListAuditEventsRequest asks for a page.
+ * ListAuditEventsRequest requests one page.
  *
  * @generated from message bff.v1.ListAuditEventsRequest
  */
 export type ListAuditEventsRequest = Message<"bff.v1.ListAuditEventsRequest"> & {
   /**
-   * How many at most: 1 to 100, and 0 for 25.
+   * The maximum number of events: 1 to 100; 0 means 25.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * Where to go on: the next_page_token of the same query.
+   * The next_page_token of the previous page of the same query; empty for the
+   * first page.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
 
   /**
-   * Only what concerns this user; empty for all.
+   * Only events about this user; empty for all.
    *
    * @generated from field: string user_id = 3;
    */
   userId: string;
 
   /**
-   * Only what this user asked for; empty for all.
+   * Only events in which this user acted; empty for all.
    *
    * @generated from field: string actor_id = 4;
    */
   actorId: string;
 
   /**
-   * Only this event, such as "session.login", or those that begin with it where
-   * it ends with a dot, such as "session."; empty for all.
+   * Only this kind of event, such as "session.login", or with a trailing dot
+   * all kinds with this prefix, such as "session."; empty for all.
    *
    * @generated from field: string event = 5;
    */
   event: string;
 
   /**
-   * Only this outcome, "succeeded" or "refused"; empty for both.
+   * Only events with this outcome, "succeeded" or "refused"; empty for both.
    *
    * @generated from field: string outcome = 6;
    */
   outcome: string;
 
   /**
-   * Only what happened at this time or later.
+   * Only events at this time or later.
    *
    * @generated from field: google.protobuf.Timestamp start_time = 7;
    */
   startTime?: Timestamp | undefined;
 
   /**
-   * Only what happened before this time.
+   * Only events before this time.
    *
    * @generated from field: google.protobuf.Timestamp end_time = 8;
    */
@@ -1201,63 +1206,64 @@ export type ListAuditEventsRequest = Message<"bff.v1.ListAuditEventsRequest"> & 
 };
 
 /**
- * ListAuditEventsRequest asks for a page.
+ * ListAuditEventsRequest requests one page.
  *
  * @generated from message bff.v1.ListAuditEventsRequest
  */
 export type ListAuditEventsRequestJson = {
   /**
-   * How many at most: 1 to 100, and 0 for 25.
+   * The maximum number of events: 1 to 100; 0 means 25.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize?: number;
 
   /**
-   * Where to go on: the next_page_token of the same query.
+   * The next_page_token of the previous page of the same query; empty for the
+   * first page.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken?: string;
 
   /**
-   * Only what concerns this user; empty for all.
+   * Only events about this user; empty for all.
    *
    * @generated from field: string user_id = 3;
    */
   userId?: string;
 
   /**
-   * Only what this user asked for; empty for all.
+   * Only events in which this user acted; empty for all.
    *
    * @generated from field: string actor_id = 4;
    */
   actorId?: string;
 
   /**
-   * Only this event, such as "session.login", or those that begin with it where
-   * it ends with a dot, such as "session."; empty for all.
+   * Only this kind of event, such as "session.login", or with a trailing dot
+   * all kinds with this prefix, such as "session."; empty for all.
    *
    * @generated from field: string event = 5;
    */
   event?: string;
 
   /**
-   * Only this outcome, "succeeded" or "refused"; empty for both.
+   * Only events with this outcome, "succeeded" or "refused"; empty for both.
    *
    * @generated from field: string outcome = 6;
    */
   outcome?: string;
 
   /**
-   * Only what happened at this time or later.
+   * Only events at this time or later.
    *
    * @generated from field: google.protobuf.Timestamp start_time = 7;
    */
   startTime?: TimestampJson;
 
   /**
-   * Only what happened before this time.
+   * Only events before this time.
    *
    * @generated from field: google.protobuf.Timestamp end_time = 8;
    */
@@ -1272,7 +1278,7 @@ export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest, {j
   messageDesc(file_bff_v1_user_service, 26);
 
 /**
- * ListAuditEventsResponse is a page.
+ * ListAuditEventsResponse is one page.
  *
  * @generated from message bff.v1.ListAuditEventsResponse
  */
@@ -1285,7 +1291,7 @@ export type ListAuditEventsResponse = Message<"bff.v1.ListAuditEventsResponse"> 
   events: AuditEvent[];
 
   /**
-   * Where the next page begins; empty when this is the last.
+   * The page_token of the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -1293,7 +1299,7 @@ export type ListAuditEventsResponse = Message<"bff.v1.ListAuditEventsResponse"> 
 };
 
 /**
- * ListAuditEventsResponse is a page.
+ * ListAuditEventsResponse is one page.
  *
  * @generated from message bff.v1.ListAuditEventsResponse
  */
@@ -1306,7 +1312,7 @@ export type ListAuditEventsResponseJson = {
   events?: AuditEventJson[];
 
   /**
-   * Where the next page begins; empty when this is the last.
+   * The page_token of the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -1321,20 +1327,21 @@ export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse, 
   messageDesc(file_bff_v1_user_service, 27);
 
 /**
- * ListMailsRequest asks for a page.
+ * ListMailsRequest requests one page.
  *
  * @generated from message bff.v1.ListMailsRequest
  */
 export type ListMailsRequest = Message<"bff.v1.ListMailsRequest"> & {
   /**
-   * How many at most: 1 to 100, and 0 for 25.
+   * The maximum number of mails: 1 to 100; 0 means 25.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * Where to go on: the next_page_token of the same query.
+   * The next_page_token of the previous page of the same query; empty for the
+   * first page.
    *
    * @generated from field: string page_token = 2;
    */
@@ -1349,20 +1356,21 @@ export type ListMailsRequest = Message<"bff.v1.ListMailsRequest"> & {
 };
 
 /**
- * ListMailsRequest asks for a page.
+ * ListMailsRequest requests one page.
  *
  * @generated from message bff.v1.ListMailsRequest
  */
 export type ListMailsRequestJson = {
   /**
-   * How many at most: 1 to 100, and 0 for 25.
+   * The maximum number of mails: 1 to 100; 0 means 25.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize?: number;
 
   /**
-   * Where to go on: the next_page_token of the same query.
+   * The next_page_token of the previous page of the same query; empty for the
+   * first page.
    *
    * @generated from field: string page_token = 2;
    */
@@ -1384,7 +1392,7 @@ export const ListMailsRequestSchema: GenMessage<ListMailsRequest, {jsonType: Lis
   messageDesc(file_bff_v1_user_service, 28);
 
 /**
- * ListMailsResponse is a page.
+ * ListMailsResponse is one page.
  *
  * @generated from message bff.v1.ListMailsResponse
  */
@@ -1397,7 +1405,7 @@ export type ListMailsResponse = Message<"bff.v1.ListMailsResponse"> & {
   mails: Mail[];
 
   /**
-   * Where the next page begins; empty when this is the last.
+   * The page_token of the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -1405,7 +1413,7 @@ export type ListMailsResponse = Message<"bff.v1.ListMailsResponse"> & {
 };
 
 /**
- * ListMailsResponse is a page.
+ * ListMailsResponse is one page.
  *
  * @generated from message bff.v1.ListMailsResponse
  */
@@ -1418,7 +1426,7 @@ export type ListMailsResponseJson = {
   mails?: MailJson[];
 
   /**
-   * Where the next page begins; empty when this is the last.
+   * The page_token of the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -1433,7 +1441,7 @@ export const ListMailsResponseSchema: GenMessage<ListMailsResponse, {jsonType: L
   messageDesc(file_bff_v1_user_service, 29);
 
 /**
- * RetryMailRequest names a mail.
+ * RetryMailRequest contains a mail's id.
  *
  * @generated from message bff.v1.RetryMailRequest
  */
@@ -1447,7 +1455,7 @@ export type RetryMailRequest = Message<"bff.v1.RetryMailRequest"> & {
 };
 
 /**
- * RetryMailRequest names a mail.
+ * RetryMailRequest contains a mail's id.
  *
  * @generated from message bff.v1.RetryMailRequest
  */
@@ -1468,13 +1476,13 @@ export const RetryMailRequestSchema: GenMessage<RetryMailRequest, {jsonType: Ret
   messageDesc(file_bff_v1_user_service, 30);
 
 /**
- * RetryMailResponse holds the mail.
+ * RetryMailResponse contains the mail.
  *
  * @generated from message bff.v1.RetryMailResponse
  */
 export type RetryMailResponse = Message<"bff.v1.RetryMailResponse"> & {
   /**
-   * The mail as it now is.
+   * The mail after the change.
    *
    * @generated from field: bff.v1.Mail mail = 1;
    */
@@ -1482,13 +1490,13 @@ export type RetryMailResponse = Message<"bff.v1.RetryMailResponse"> & {
 };
 
 /**
- * RetryMailResponse holds the mail.
+ * RetryMailResponse contains the mail.
  *
  * @generated from message bff.v1.RetryMailResponse
  */
 export type RetryMailResponseJson = {
   /**
-   * The mail as it now is.
+   * The mail after the change.
    *
    * @generated from field: bff.v1.Mail mail = 1;
    */
@@ -1509,13 +1517,13 @@ export const RetryMailResponseSchema: GenMessage<RetryMailResponse, {jsonType: R
  */
 export const UserService: GenService<{
   /**
-   * CreateUser makes an account and its profile. Without a password, the user
-   * is invited by mail to choose one. It needs a sign-in or a Reauthenticate
-   * within five minutes. Parts: account (required), profile (optional). Errors:
-   * already_exists EMAIL_TAKEN, invalid_argument PASSWORD_TOO_SHORT,
-   * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-   * failed_precondition REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE,
-   * resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+   * CreateUser creates an account and its profile. Without a password, it mails
+   * an invitation by which the user chooses one. It requires a sign-in or a
+   * Reauthenticate within the last five minutes. Parts: account (required),
+   * profile (optional). Errors: already_exists EMAIL_TAKEN, invalid_argument
+   * PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+   * PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED or
+   * MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.UserService.CreateUser
    */
@@ -1559,9 +1567,9 @@ export const UserService: GenService<{
     output: typeof UpdateUserResponseSchema;
   },
   /**
-   * DisableUser keeps a user from signing in and ends their sessions. Parts:
-   * account (required), profile (optional). Errors: not_found USER_NOT_FOUND,
-   * failed_precondition LAST_ADMINISTRATOR.
+   * DisableUser disables a user: it ends their sessions, and they cannot sign
+   * in. Parts: account (required), profile (optional). Errors: not_found
+   * USER_NOT_FOUND, failed_precondition LAST_ADMINISTRATOR.
    *
    * @generated from rpc bff.v1.UserService.DisableUser
    */
@@ -1571,9 +1579,9 @@ export const UserService: GenService<{
     output: typeof DisableUserResponseSchema;
   },
   /**
-   * EnableUser lets a disabled user sign in again. It needs a sign-in or a
-   * Reauthenticate within five minutes. Parts: account (required), profile
-   * (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
+   * EnableUser lets a disabled user sign in again. It requires a sign-in or a
+   * Reauthenticate within the last five minutes. Parts: account (required),
+   * profile (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
    * REAUTHENTICATION_REQUIRED.
    *
    * @generated from rpc bff.v1.UserService.EnableUser
@@ -1584,10 +1592,10 @@ export const UserService: GenService<{
     output: typeof EnableUserResponseSchema;
   },
   /**
-   * SetUserRoles replaces a user's roles. It needs a sign-in or a Reauthenticate
-   * within five minutes. Parts: account (required), profile (optional). Errors:
-   * not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
-   * LAST_ADMINISTRATOR.
+   * SetUserRoles replaces a user's roles. It requires a sign-in or a
+   * Reauthenticate within the last five minutes. Parts: account (required),
+   * profile (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
+   * REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
    *
    * @generated from rpc bff.v1.UserService.SetUserRoles
    */
@@ -1597,10 +1605,10 @@ export const UserService: GenService<{
     output: typeof SetUserRolesResponseSchema;
   },
   /**
-   * ChangeUserEmail replaces a user's login email. It needs a sign-in or a
-   * Reauthenticate within five minutes. Parts: account (required), profile
-   * (optional). Errors: not_found USER_NOT_FOUND, already_exists EMAIL_TAKEN,
-   * failed_precondition REAUTHENTICATION_REQUIRED.
+   * ChangeUserEmail replaces a user's login email. It requires a sign-in or a
+   * Reauthenticate within the last five minutes. Parts: account (required),
+   * profile (optional). Errors: not_found USER_NOT_FOUND, already_exists
+   * EMAIL_TAKEN, failed_precondition REAUTHENTICATION_REQUIRED.
    *
    * @generated from rpc bff.v1.UserService.ChangeUserEmail
    */
@@ -1621,7 +1629,7 @@ export const UserService: GenService<{
     output: typeof RevokeUserSessionsResponseSchema;
   },
   /**
-   * ListUserSessions returns a user's live sessions, the one used last first.
+   * ListUserSessions returns a user's active sessions, the last used first.
    *
    * @generated from rpc bff.v1.UserService.ListUserSessions
    */
@@ -1642,12 +1650,12 @@ export const UserService: GenService<{
     output: typeof RevokeUserSessionResponseSchema;
   },
   /**
-   * ForcePasswordReset takes a user's password away, ends their sessions and
-   * sends them a link to set another; one who was invited and has set none yet
-   * is invited again. It needs a sign-in or a Reauthenticate within five minutes.
-   * Parts: account (required), profile (optional). Errors: not_found
-   * USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
-   * MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
+   * ForcePasswordReset removes a user's password, ends their sessions and mails
+   * them a link to set a new one. A user who was invited and has set no
+   * password yet gets a new invitation. It requires a sign-in or a
+   * Reauthenticate within the last five minutes. Parts: account (required),
+   * profile (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
+   * REAUTHENTICATION_REQUIRED, MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
    *
    * @generated from rpc bff.v1.UserService.ForcePasswordReset
    */
@@ -1657,8 +1665,8 @@ export const UserService: GenService<{
     output: typeof ForcePasswordResetResponseSchema;
   },
   /**
-   * ListAuditEvents returns one page of the audit, the newest first. Errors:
-   * invalid_argument PAGE_TOKEN_INVALID.
+   * ListAuditEvents returns one page of the audit log, the newest event first.
+   * Errors: invalid_argument PAGE_TOKEN_INVALID.
    *
    * @generated from rpc bff.v1.UserService.ListAuditEvents
    */
@@ -1668,8 +1676,8 @@ export const UserService: GenService<{
     output: typeof ListAuditEventsResponseSchema;
   },
   /**
-   * ListMails returns one page of the mails that are kept, the newest first: one
-   * that was sent for a day, one that was given up for 30. Errors:
+   * ListMails returns one page of the stored mails, the newest first. A sent
+   * mail is stored for a day, a dead letter for 30 days. Errors:
    * invalid_argument PAGE_TOKEN_INVALID.
    *
    * @generated from rpc bff.v1.UserService.ListMails
@@ -1680,8 +1688,8 @@ export const UserService: GenService<{
     output: typeof ListMailsResponseSchema;
   },
   /**
-   * RetryMail has a mail that was given up tried again, unless what it said is no
-   * longer kept. Errors: not_found MAIL_NOT_FOUND, failed_precondition
+   * RetryMail queues a dead letter for delivery again, unless its content was
+   * already erased. Errors: not_found MAIL_NOT_FOUND, failed_precondition
    * MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
    *
    * @generated from rpc bff.v1.UserService.RetryMail
@@ -1692,9 +1700,10 @@ export const UserService: GenService<{
     output: typeof RetryMailResponseSchema;
   },
   /**
-   * DeleteUser erases a user's account and profile. It needs a sign-in or a
-   * Reauthenticate within five minutes. Errors: not_found USER_NOT_FOUND,
-   * failed_precondition REAUTHENTICATION_REQUIRED or LAST_ADMINISTRATOR.
+   * DeleteUser erases a user's account and profile. It requires a sign-in or a
+   * Reauthenticate within the last five minutes. Errors: not_found
+   * USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
+   * LAST_ADMINISTRATOR.
    *
    * @generated from rpc bff.v1.UserService.DeleteUser
    */
