@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
 
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
@@ -71,6 +72,11 @@ func (in *intake) handler(next http.Handler) http.Handler {
 		}
 		body := in.open(w, r)
 		defer body.leave()
+		if body.stream && body.refusal != nil {
+			// The reflection handler would report it as the caller's protocol error.
+			_ = connecthttp.NewErrorWriter().Write(w, r, body.refusal)
+			return
+		}
 		if body.stream {
 			ctx, cancel := context.WithTimeout(r.Context(), streamLife)
 			defer cancel()

@@ -69,8 +69,8 @@ func TestHalfSentRequestsOfAStrangerRefuseNobodyElse(t *testing.T) {
 	}
 }
 
+// It is not parallel: all requests must be sent before the first one's time is over.
 func TestWhoSendsTooManyRequestsHalfIsRefused(t *testing.T) {
-	t.Parallel()
 	h := open(t, world{served: true, throttled: true, proxies: networks(t, "127.0.0.0/8")})
 	for range readingPerAddress {
 		h.halfSend(t, bffv1.AccountServiceGetMeProcedure, "198.51.100.7", h.token(bob))
