@@ -62,9 +62,6 @@ type Config struct {
 	Logger *slog.Logger
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
-	// Step is called between the steps of what must survive a crash, by tests
-	// that end the process there; nil otherwise.
-	Step func(name string)
 }
 
 // Service is the gateway.
@@ -135,10 +132,7 @@ func (s *Service) join(config Config) {
 	users := &directory{
 		accounts: authv1.NewAccountServiceClient(config.Auth), sessions: authv1.NewSessionServiceClient(config.Auth),
 		audit: authv1.NewAuditServiceClient(config.Auth), profiles: usersv1.NewProfileServiceClient(config.Users),
-		clientInfo: s.proxies.clientInfo, logger: config.Logger, step: config.Step,
-	}
-	if users.step == nil {
-		users.step = func(string) {}
+		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
 	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.limitAddress}
 	cookies := &cookies{

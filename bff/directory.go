@@ -7,6 +7,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/compose"
+	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 	"log/slog"
@@ -28,7 +29,6 @@ type directory struct {
 	// clientInfo returns who calls, and from which IP address and user agent.
 	clientInfo func(context.Context) *authv1.Origin
 	logger     *slog.Logger
-	step       func(string)
 }
 
 // reasonNoProfile is what users says of a profile that isn't there.
@@ -75,11 +75,11 @@ func (d *directory) createAccount(ctx context.Context, request *authv1.CreateAcc
 		return nil, fmt.Errorf("choose an id: %w", err)
 	}
 	request.AccountId, request.Origin, request.IdempotencyKey = id.String(), d.clientInfo(ctx), idempotencyKey(ctx)
-	d.step("bff: before auth is asked")
+	crashpoint.Reach("bff: before auth is asked")
 	created, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.CreateAccountResponse, error) {
 		return d.accounts.CreateAccount(repeatable(ctx, request.GetIdempotencyKey()), request)
 	})
-	d.step("bff: after auth has answered")
+	crashpoint.Reach("bff: after auth has answered")
 	return created, err
 }
 
@@ -176,11 +176,11 @@ func (d *directory) deleteAccount(ctx context.Context, id string) error {
 	// Of one's own account. For another's, the origin asks for it: an auth of the
 	// version before would look for a sign-in of the account that is deleted.
 	recent := rpc.CallFrom(ctx).WantsRecentSignIn() && caller(ctx).is(id)
-	d.step("bff: before auth is asked to delete")
+	crashpoint.Reach("bff: before auth is asked to delete")
 	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.DeleteAccountResponse, error) {
 		return d.accounts.DeleteAccount(ctx, &authv1.DeleteAccountRequest{AccountId: id, RequireRecentSignIn: recent, Origin: d.clientInfo(ctx)})
 	})
-	d.step("bff: after auth has deleted")
+	crashpoint.Reach("bff: after auth has deleted")
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/compose"
+	"gatehouse/internal/crashpoint"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -103,11 +104,11 @@ func (s *userService) SetUserRoles(ctx context.Context, req *bffv1.SetUserRolesR
 
 // ChangeUserEmail implements bffv1.UserServiceHandler.
 func (s *userService) ChangeUserEmail(ctx context.Context, req *bffv1.ChangeUserEmailRequest) (*bffv1.ChangeUserEmailResponse, error) {
-	s.step("bff: before auth is asked to change the email")
+	crashpoint.Reach("bff: before auth is asked to change the email")
 	user, missing, err := changed(ctx, s, func(ctx context.Context) (*authv1.ChangeAccountEmailResponse, error) {
 		return s.accounts.ChangeAccountEmail(ctx, &authv1.ChangeAccountEmailRequest{AccountId: req.GetUserId(), Email: req.GetEmail(), Origin: s.clientInfo(ctx)})
 	})
-	s.step("bff: after auth has changed the email")
+	crashpoint.Reach("bff: after auth has changed the email")
 	if err != nil {
 		return nil, err
 	}
