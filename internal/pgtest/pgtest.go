@@ -37,7 +37,12 @@ type Database struct {
 	Owner string // who applied the schema
 	Auth  string // the login role of auth
 	Users string // the login role of users
+
+	urls map[string]string // of each service's login role
 }
+
+// URL returns the URL of a service's login role.
+func (d Database) URL(service string) string { return d.urls[service] }
 
 // Main runs the tests and exits. It belongs into TestMain.
 func Main(m *testing.M) { os.Exit(Run(m)) }
@@ -93,22 +98,24 @@ func NewAs(t testing.TB, options string) Database {
 // applied makes the roles of a database, and its tables if it has none.
 func applied(t testing.TB, name string) Database {
 	t.Helper()
-	var err error
-	db := Database{Owner: cluster.urlOf(name)}
-	cfg := schema.Config{
-		SQL:         cluster.schemaSQL,
-		DatabaseURL: db.Owner,
-		Roles:       map[string]schema.Role{"auth": {Password: "auth"}, "users": {Password: "users"}},
+	services, err := schema.Services(cluster.schemaSQL)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := schema.Apply(t.Context(), cfg); err != nil {
+	roles := map[string]schema.Role{}
+	for _, service := range services {
+		roles[service] = schema.Role{Password: service}
+	}
+	db := Database{Owner: cluster.urlOf(name), urls: map[string]string{}}
+	if _, err := schema.Apply(t.Context(), schema.Config{SQL: cluster.schemaSQL, DatabaseURL: db.Owner, Roles: roles}); err != nil {
 		t.Fatalf("apply the schema: %v", err)
 	}
-	if db.Auth, err = schema.ServiceURL(db.Owner, schema.RoleName(name, "auth"), "auth"); err != nil {
-		t.Fatal(err)
+	for _, service := range services {
+		if db.urls[service], err = schema.ServiceURL(db.Owner, schema.RoleName(name, service), service); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if db.Users, err = schema.ServiceURL(db.Owner, schema.RoleName(name, "users"), "users"); err != nil {
-		t.Fatal(err)
-	}
+	db.Auth, db.Users = db.urls["auth"], db.urls["users"]
 	return db
 }
 
