@@ -13,12 +13,12 @@ var bffService = Definition{
 	Name:   roleBff,
 	Help:   "Run the gateway, the public API.",
 	Listen: "127.0.0.1:8001",
-	Calls:  []Call{{Service: roleAuth}, {Service: roleUsers}},
 	settings: func() []group {
 		return []group{&publicFlags{}, &policyFlags{}, &throttleFlags{}, &gatewayFlags{}}
 	},
 	build:   buildBff,
 	examine: examineBff,
+	Calls:   []Call{{Service: roleAuth}, {Service: roleUsers}},
 }
 
 func buildBff(_ context.Context, h *host) (*built, error) {
