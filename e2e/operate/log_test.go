@@ -72,7 +72,7 @@ func TestUpLogsItsStartAndItsStop(t *testing.T) {
 func TestAStartWithoutMailWarns(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.ThreeProcesses)
-	if log := s.Processes[harness.RoleAuth].Stderr.String(); !has(messages(t, log)["WARN"], "mail disabled, nobody can be mailed") {
+	if log := s.Processes[harness.RoleAuth].Stderr.String(); !has(messages(t, log)["WARN"], "mail disabled, password resets and email verification are unavailable") {
 		t.Errorf("auth without SMTP_URL logged\n%s", log)
 	}
 }
