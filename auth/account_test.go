@@ -98,7 +98,7 @@ func TestAnOutdatedHashIsMadeAnewAtLogin(t *testing.T) {
 		t.Fatalf("Login with an outdated hash: %v", err)
 	}
 	if n := h.count(t, "SELECT count(*) FROM auth.accounts WHERE password_hash LIKE '$argon2id$v=19$m=19456,t=2,p=1$%'"); n != 1 {
-		t.Error("the hash was not made anew")
+		t.Error("Login did not replace the outdated hash")
 	}
 	if _, err := h.login(t, "ada@example.com", "an old password here"); err != nil {
 		t.Errorf("Login with the new hash: %v", err)

@@ -29,8 +29,8 @@ func (h *harness) tagsSince(t *testing.T) []string {
 	return slices.Compact(tags)
 }
 
-// Whatever changes what a read shows is noted, in its transaction, so that each
-// gateway lets go of what it has kept of it.
+// Every write records the tags of the data that it changes, in the same transaction, so
+// that each gateway invalidates its cache entries with those tags.
 func TestEveryWriteNotesWhatItChanges(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -116,7 +116,7 @@ func TestEveryWriteNotesWhatItChanges(t *testing.T) {
 	}
 }
 
-// Nothing is noted of what wasn't done.
+// A write that is rolled back records no tags.
 func TestWhatIsRolledBackIsNotNoted(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

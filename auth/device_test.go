@@ -93,9 +93,9 @@ func TestDeviceTokensOfAnOlderSecretKeyCount(t *testing.T) {
 		t.Fatal(err)
 	}
 	if renewed.GetDeviceToken() == signedIn.GetDeviceToken() {
-		t.Error("the device's token was not made anew with the newest key")
+		t.Error("the sign-in did not issue a device token with the newest key")
 	}
 	if n := h.count(t, "SELECT count(DISTINCT device_id) FROM auth.sessions"); n != 2 { // and that of the sign-up
-		t.Errorf("%d devices are noted, want the same one for both keys", n)
+		t.Errorf("the sessions have %d devices, want the same one for both keys", n)
 	}
 }

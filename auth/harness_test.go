@@ -146,46 +146,46 @@ func wantReason(t *testing.T, err error, code connect.Code, reason string) {
 	}
 }
 
-// receiver is the far end of the relay.
+// receiver is a users service that records the calls of the relay.
 type receiver struct {
-	mu   sync.Mutex
-	away bool
-	// refused counts the calls while it was away.
+	mu          sync.Mutex
+	unavailable bool
+	// refused counts the calls while the receiver was unavailable.
 	refused int
 	calls   []*usersv1.ApplyAccountRequest
-	heard   chan struct{} // gets a value for each call, if anybody waits
+	arrived chan struct{} // receives a value for each accepted call; the value is dropped when the buffer is full
 }
 
-func newReceiver() *receiver { return &receiver{heard: make(chan struct{}, 1024)} }
+func newReceiver() *receiver { return &receiver{arrived: make(chan struct{}, 1024)} }
 
 func (r *receiver) ApplyAccount(_ context.Context, req *usersv1.ApplyAccountRequest) (*usersv1.ApplyAccountResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.away {
+	if r.unavailable {
 		r.refused++
 		return nil, fault.Unavailable()
 	}
 	r.calls = append(r.calls, req)
 	select {
-	case r.heard <- struct{}{}:
+	case r.arrived <- struct{}{}:
 	default:
 	}
 	return &usersv1.ApplyAccountResponse{}, nil
 }
 
-func (r *receiver) setAway(away bool) {
+func (r *receiver) setUnavailable(unavailable bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.away = away
+	r.unavailable = unavailable
 }
 
-func (r *receiver) turnedAway() int {
+func (r *receiver) rejected() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.refused
 }
 
-func (r *receiver) told() []*usersv1.ApplyAccountRequest {
+func (r *receiver) received() []*usersv1.ApplyAccountRequest {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]*usersv1.ApplyAccountRequest(nil), r.calls...)

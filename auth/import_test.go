@@ -73,7 +73,7 @@ func TestImportedHashesVerifyOnceAndBecomeArgon2id(t *testing.T) {
 	}
 }
 
-func TestImportTakesEveryFieldAndUsersIsTold(t *testing.T) {
+func TestImportStoresEveryFieldAndUsersReceivesIt(t *testing.T) {
 	t.Parallel()
 	far := newReceiver()
 	h := newHarness(t, func(c *auth.Config) { c.Users = far.client(t) })
@@ -98,9 +98,9 @@ func TestImportTakesEveryFieldAndUsersIsTold(t *testing.T) {
 	wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID") // it has none
 	h.exec(t, "UPDATE auth.account_outbox SET next_attempt_time = now()")
 	h.run(t)
-	for _, call := range far.untilTold(t, 2) {
+	for _, call := range far.untilReceived(t, 2) {
 		if call.GetAccountId() == strings.ToLower(id) && call.GetPresent().GetLastName() != "Łoś" {
-			t.Errorf("users was told %v", call)
+			t.Errorf("users received %v", call)
 		}
 	}
 	if n := h.count(t, "SELECT count(*) FROM auth.audit_events WHERE event = 'account.create' AND user_agent = 'gatehouse admin import'"); n != 2 {

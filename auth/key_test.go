@@ -196,11 +196,11 @@ func TestARotationPublishesTheKeyTenSecondsBeforeItSigns(t *testing.T) {
 	}
 	messages := listener.until(t, "the next key", func(m *authv1.WatchRevocationsResponse) bool { return m.GetSigningKeys() != nil })
 	if got := kidsOf(messages[len(messages)-1]); !slices.Equal(got, []string{next.KID, first}) {
-		t.Errorf("the keys told are %v, want the next and the first", got)
+		t.Errorf("the message has the keys %v, want the next and the first", got)
 	}
 	for _, message := range messages[:len(messages)-1] {
 		if message.GetSigningKeys() != nil {
-			t.Error("keys are told that haven't changed")
+			t.Error("a message has signing keys that have not changed")
 		}
 	}
 	if got := h.kid(t); got != first {

@@ -21,7 +21,7 @@ func TestAnEmailChangesOnceTheNewAddressIsShown(t *testing.T) {
 	sent := h.wantMails(t, "confirm_email lovelace@example.com", "email_change_requested ada@example.com")
 	confirm, notice := sent[0], sent[1]
 	if confirm.Values["new_email"] != "lovelace@example.com" || confirm.Values["old_email"] != "" {
-		t.Errorf("the new address, which may be a stranger's, is told %v", confirm.Values)
+		t.Errorf("the mail to the new address has the values %v, want the new email and not the old one", confirm.Values)
 	}
 	if notice.Token != "" || notice.Values["new_email"] != "lovelace@example.com" {
 		t.Errorf("got the notice %+v, want the new address and no link", notice)
@@ -36,9 +36,9 @@ func TestAnEmailChangesOnceTheNewAddressIsShown(t *testing.T) {
 	if got := response.GetAccount(); got.GetId() != account.GetId() || got.GetEmail() != "lovelace@example.com" || !got.GetEmailVerified() {
 		t.Errorf("got the account %v", got)
 	}
-	told := receiver.told()
-	if last := told[len(told)-1]; last.GetPresent().GetEmail() != "lovelace@example.com" || last.GetVersion() != 2 {
-		t.Errorf("users was told last %v, want the new email", last)
+	received := receiver.received()
+	if last := received[len(received)-1]; last.GetPresent().GetEmail() != "lovelace@example.com" || last.GetVersion() != 2 {
+		t.Errorf("the last call that users received is %v, want the new email", last)
 	}
 	for _, mail := range h.wantMails(t, "email_changed ada@example.com", "email_changed lovelace@example.com") {
 		if mail.Token != "" || mail.Values["old_email"] != "ada@example.com" || mail.Values["new_email"] != "lovelace@example.com" {

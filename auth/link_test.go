@@ -267,7 +267,7 @@ func TestOfManyWhoUseALinkAtOnceOneDoes(t *testing.T) {
 		const many = 10
 		var won atomic.Int32
 		var wait sync.WaitGroup
-		letGo := h.holdAccounts(t)
+		release := h.holdAccounts(t)
 		for range many {
 			wait.Go(func() {
 				switch err := redeem(token); {
@@ -278,7 +278,7 @@ func TestOfManyWhoUseALinkAtOnceOneDoes(t *testing.T) {
 				}
 			})
 		}
-		letGo()
+		release()
 		wait.Wait()
 		if won.Load() != 1 {
 			t.Errorf("%d of %d used a link of kind %s, want 1", won.Load(), many, kind)
@@ -292,10 +292,10 @@ func TestOfManyWhoUseALinkAtOnceOneDoes(t *testing.T) {
 	}
 }
 
-// holdAccounts has whoever wants an account, or to make one of the registered
-// email, wait. letGo waits for three to do so, who have thus seen the same, and
-// lets them.
-func (h *harness) holdAccounts(t *testing.T) (letGo func()) {
+// holdAccounts locks all account rows and the registered email, so that every
+// transaction that changes or creates such an account blocks. release waits until three
+// transactions are blocked, so that all three have read the same state, and unlocks.
+func (h *harness) holdAccounts(t *testing.T) (release func()) {
 	t.Helper()
 	tx, err := h.owner.Begin(t.Context())
 	if err != nil {
@@ -310,7 +310,7 @@ func (h *harness) holdAccounts(t *testing.T) (letGo func()) {
 		deadline := time.Now().Add(20 * time.Second)
 		for h.count(t, "SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.datname = current_database()") < 3 {
 			if time.Now().After(deadline) {
-				t.Error("three who want an account didn't come to wait for it")
+				t.Error("fewer than three transactions wait for the lock")
 				break
 			}
 			time.Sleep(5 * time.Millisecond)
@@ -446,8 +446,9 @@ func TestAChangeOfEmailOrPasswordEndsTheAccountsOtherLinks(t *testing.T) {
 	}
 }
 
-// Whoever changes an account and whoever uses its links lock the same rows.
-func TestWhatEndsLinksAtOnceIsNeverAFault(t *testing.T) {
+// A call that changes an account and a call that uses one of its links lock the same
+// rows. Parallel calls must not fail with an internal error such as a deadlock.
+func TestParallelCallsThatEndLinksNeverFailInternally(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, byLink)
 	for range 4 {

@@ -34,9 +34,9 @@ func TestARegistrationByLinkMakesTheAccountOnceTheLinkIsUsed(t *testing.T) {
 		t.Errorf("got the account %v", got)
 	}
 	h.mustRefresh(t, response.GetTokens().GetRefreshToken(), "")
-	told := receiver.told()
-	if len(told) != 1 || told[0].GetAccountId() != id || told[0].GetPresent().GetFirstName() != "" || told[0].GetPresent().GetLastName() != "" {
-		t.Errorf("users was told %v, want no name that a stranger may have chosen", told)
+	received := receiver.received()
+	if len(received) != 1 || received[0].GetAccountId() != id || received[0].GetPresent().GetFirstName() != "" || received[0].GetPresent().GetLastName() != "" {
+		t.Errorf("users received %v, want no name that a stranger may have chosen", received)
 	}
 	_, err = h.login(t, "ada@example.com", password)
 	wantReason(t, err, connect.CodeUnauthenticated, "CREDENTIALS_INVALID")
@@ -62,7 +62,7 @@ func TestAWeakPasswordLeavesTheLinkAsItIs(t *testing.T) {
 	}
 }
 
-func TestWhoeverHoldsTheLinkTakesOverTheEmailsAccount(t *testing.T) {
+func TestTheHolderOfTheLinkTakesOverTheAccountWithItsEmail(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, byLink)
 	account, before := h.signedUp(t, "Ada@example.com")
@@ -83,7 +83,7 @@ func TestWhoeverHoldsTheLinkTakesOverTheEmailsAccount(t *testing.T) {
 	if n := h.count(t, "SELECT count(*) FROM auth.revocations r JOIN auth.sessions s ON s.id = r.session_id WHERE s.account_id = $1", account.GetId()); n != 1 {
 		t.Errorf("%d sessions' access tokens were revoked, want 1", n)
 	}
-	h.wantMails(t) // of what the link itself did
+	h.wantMails(t) // using the link sends no mail
 }
 
 // Somebody registers another's email where nobody has to show that it is theirs.

@@ -102,7 +102,8 @@ func TestChangingAPasswordNeedsARecentSignIn(t *testing.T) {
 	wantReason(t, change(), connect.CodeUnauthenticated, "SESSION_ENDED")
 }
 
-// Whoever changes the password shuts out those who hold older links.
+// Changing the password makes older links invalid, so that a person who holds one can
+// no longer use it.
 func TestAChangedPasswordSupersedesOpenLinks(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -131,8 +132,8 @@ func TestAChangedPasswordSupersedesOpenLinks(t *testing.T) {
 	}
 }
 
-// A disabled account is told only to whoever has the right password, and what is
-// refused is audited with its reason.
+// Login reports a disabled account only to a caller with the right password, and the
+// audit records each refused sign-in with its reason.
 func TestRefusedSignInsAreAuditedWithTheirReason(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

@@ -118,8 +118,9 @@ func TestARecoveredSessionHasNoRecentSignIn(t *testing.T) {
 	wantReason(t, err, connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED")
 }
 
-// An authentic token that no loss explains is refused, and ends nothing: whoever
-// makes such tokens would end anybody's session.
+// Refresh rejects an authentic token whose generation cannot result from lost data, and
+// does not end the session. Otherwise a caller who can make such tokens could end any
+// session.
 func TestANewerTokenThatNoLossExplainsIsOnlyRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *auth.Config) { c.Secrets = [][]byte{secretTwo, secretOne} })
@@ -143,7 +144,7 @@ func TestANewerTokenThatNoLossExplainsIsOnlyRefused(t *testing.T) {
 		}
 	}
 	if h.liveSessions(t) != 1 {
-		t.Error("a token that was only to be refused ended the session")
+		t.Error("a token that should only be rejected ended the session")
 	}
 	if n := h.audited(t, "session.refresh", "refused"); n != 3 {
 		t.Errorf("the audit has %d refusals of authentic tokens, want 3", n)

@@ -52,7 +52,7 @@ func TestRefreshRotatesTheToken(t *testing.T) {
 	}
 }
 
-// Guarantee 1: whoever refreshes at the same time gets the same successor.
+// Guarantee 1: parallel refreshes with the same token get the same successor.
 func TestParallelRefreshesGiveOneGenerationAndOneSuccessor(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -201,8 +201,8 @@ func TestRefreshTokensSurviveAChangeOfTheSecretKey(t *testing.T) {
 	}
 	third := h.mustRefresh(t, second.GetRefreshToken(), "")
 
-	// The signing key was sealed anew, so the old key can go. Its refresh tokens
-	// go with it.
+	// The service encrypted the signing key with the new secret, so the old secret can
+	// be removed. Refresh tokens that were made with it become invalid.
 	changed.Secrets = [][]byte{secretTwo}
 	h.open(t, changed)
 	fourth := h.mustRefresh(t, third.GetRefreshToken(), "")

@@ -40,8 +40,8 @@ func TestARegistrationsNamesCountOnlyForTheOneWhoRegistered(t *testing.T) {
 		h.register(t, email)
 		one.req.Token = h.mailed(t, "verify_email", email).Token
 		h.verifyWith(t, one.req)
-		told := receiver.told()
-		seed := told[len(told)-1].GetPresent()
+		received := receiver.received()
+		seed := received[len(received)-1].GetPresent()
 		if got := seed.GetFirstName() + " " + seed.GetLastName() + " " + seed.GetLocale(); seed.GetEmail() != email || got != one.want {
 			t.Errorf("%s: the profile starts with %q, want %q", one.name, got, one.want)
 		}
@@ -103,7 +103,7 @@ func TestWhoIsSignedInOnlyConfirmsTheEmail(t *testing.T) {
 
 // A link of a verified account, as a second registration brings it, resets the
 // password: its owner learns of that.
-func TestAnotherPasswordForAVerifiedAccountIsToldByMail(t *testing.T) {
+func TestRegisteringAVerifiedAccountWithAnotherPasswordSendsAMail(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, byLink)
 	h.register(t, "ada@example.com")

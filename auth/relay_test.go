@@ -10,7 +10,7 @@ import (
 	usersv1 "gatehouse/gen/users/v1"
 )
 
-// run lets the service relay for the rest of the test.
+// run runs the relay of the service until the test ends.
 func (h *harness) run(t testing.TB) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -19,23 +19,23 @@ func (h *harness) run(t testing.TB) {
 	t.Cleanup(func() { cancel(); <-done })
 }
 
-// untilTold waits until users has been told so often.
-func (r *receiver) untilTold(t *testing.T, calls int) []*usersv1.ApplyAccountRequest {
+// untilReceived waits until users has received at least the given number of calls.
+func (r *receiver) untilReceived(t *testing.T, calls int) []*usersv1.ApplyAccountRequest {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
 	for {
-		if told := r.told(); len(told) >= calls {
-			return told
+		if received := r.received(); len(received) >= calls {
+			return received
 		}
 		select {
-		case <-r.heard:
+		case <-r.arrived:
 		case <-deadline:
-			t.Fatalf("users was told %d times, want %d", len(r.told()), calls)
+			t.Fatalf("users received %d calls, want %d", len(r.received()), calls)
 		}
 	}
 }
 
-// untilEmpty waits until the outbox is.
+// untilEmpty waits until the outbox is empty.
 func (h *harness) untilEmpty(t *testing.T) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
@@ -51,7 +51,7 @@ func (h *harness) outbox(t *testing.T) int {
 	return h.count(t, "SELECT count(*) FROM auth.account_outbox")
 }
 
-func TestUsersIsToldWithinTheCallThatChangesAnAccount(t *testing.T) {
+func TestUsersReceivesAnAccountChangeWithinTheSameCall(t *testing.T) {
 	t.Parallel()
 	far := newReceiver()
 	h := newHarness(t, func(c *auth.Config) { c.Users = far.client(t) })
@@ -64,49 +64,49 @@ func TestUsersIsToldWithinTheCallThatChangesAnAccount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	told := far.told()
-	if len(told) != 3 {
-		t.Fatalf("users was told %d times, want 3: %v", len(told), told)
+	received := far.received()
+	if len(received) != 3 {
+		t.Fatalf("users received %d calls, want 3: %v", len(received), received)
 	}
-	for i, call := range told {
+	for i, call := range received {
 		if call.GetVersion() != int64(i+1) || call.GetAccountId() != account.GetId() {
 			t.Errorf("call %d: version %d of %s, want %d of %s", i, call.GetVersion(), call.GetAccountId(), i+1, account.GetId())
 		}
 	}
-	if told[0].GetPresent().GetFirstName() != "Ada" || told[1].GetPresent().GetEmail() != "countess@example.com" || told[2].GetDeleted() == nil {
-		t.Errorf("users was told %v", told)
+	if received[0].GetPresent().GetFirstName() != "Ada" || received[1].GetPresent().GetEmail() != "countess@example.com" || received[2].GetDeleted() == nil {
+		t.Errorf("users received %v", received)
 	}
 	if n := h.outbox(t); n != 0 {
 		t.Errorf("the outbox has %d rows, want none", n)
 	}
 }
 
-func TestTheRelayTellsTheLatestStateOnceUsersIsBack(t *testing.T) {
+func TestTheRelayDeliversTheLatestStateOnceUsersIsReachable(t *testing.T) {
 	t.Parallel()
 	far := newReceiver()
-	far.setAway(true)
+	far.setUnavailable(true)
 	h := newHarness(t, func(c *auth.Config) { c.Users = far.client(t) })
 	h.run(t)
 	account, _ := h.signUp(t, "ada@example.com")
 	for _, email := range []string{"two@example.com", "three@example.com"} {
 		_, err := h.accounts.ChangeAccountEmail(t.Context(), &authv1.ChangeAccountEmailRequest{AccountId: account.GetId(), Email: email})
 		if err != nil {
-			t.Fatalf("a change while users is away: %v", err)
+			t.Fatalf("a change while users is unreachable: %v", err)
 		}
 	}
-	far.setAway(false)
-	told := far.untilTold(t, 1)
-	present := told[len(told)-1].GetPresent()
-	if told[len(told)-1].GetVersion() != 3 || present.GetEmail() != "three@example.com" || present.GetFirstName() != "Ada" {
-		t.Errorf("users was told %v, want version 3 with the latest email and the first name", told)
+	far.setUnavailable(false)
+	received := far.untilReceived(t, 1)
+	present := received[len(received)-1].GetPresent()
+	if received[len(received)-1].GetVersion() != 3 || present.GetEmail() != "three@example.com" || present.GetFirstName() != "Ada" {
+		t.Errorf("users received %v, want version 3 with the latest email and the first name", received)
 	}
 	h.untilEmpty(t)
 }
 
-func TestAnAccountDeletedBeforeUsersHeardOfItIsToldAsDeleted(t *testing.T) {
+func TestAnAccountDeletedBeforeItsDeliveryIsDeliveredAsDeleted(t *testing.T) {
 	t.Parallel()
 	far := newReceiver()
-	far.setAway(true)
+	far.setUnavailable(true)
 	h := newHarness(t, func(c *auth.Config) { c.Users = far.client(t) })
 	h.run(t)
 	account, _ := h.signUp(t, "ada@example.com")
@@ -116,31 +116,32 @@ func TestAnAccountDeletedBeforeUsersHeardOfItIsToldAsDeleted(t *testing.T) {
 	if n := h.count(t, "SELECT count(*) FROM auth.account_outbox WHERE profile IS NOT NULL"); n != 0 {
 		t.Error("the outbox keeps the names of a deleted account")
 	}
-	far.setAway(false)
-	told := far.untilTold(t, 1)
-	if got := told[0]; got.GetDeleted() == nil || got.GetVersion() != 2 {
-		t.Errorf("users was told %v, want the deletion with version 2", got)
+	far.setUnavailable(false)
+	received := far.untilReceived(t, 1)
+	if got := received[0]; got.GetDeleted() == nil || got.GetVersion() != 2 {
+		t.Errorf("users received %v, want the deletion with version 2", got)
 	}
 	h.untilEmpty(t)
 }
 
-// What another copy took and never told, because it died, is told again.
-func TestTheRelayTellsWhatADeadCopyTook(t *testing.T) {
+// When a replica leases an outbox row and crashes before the delivery, another replica
+// delivers the row after the lease expires.
+func TestTheRelayDeliversWhatACrashedReplicaLeased(t *testing.T) {
 	t.Parallel()
 	far := newReceiver()
-	h := newHarness(t) // tells nobody
+	h := newHarness(t) // has no client of users, so it delivers nothing
 	h.signUp(t, "ada@example.com")
 	h.exec(t, "UPDATE auth.account_outbox SET attempts = 1, next_attempt_time = now() + interval '2 seconds'")
 	config := h.config
 	config.Users = far.client(t)
 	h.open(t, config)
 	h.run(t)
-	far.untilTold(t, 1)
+	far.untilReceived(t, 1)
 	h.untilEmpty(t)
 }
 
-// Two copies share the work, and users goes away in the middle of it.
-func TestTheRelayTellsOfManyAccountsOnceEach(t *testing.T) {
+// Two replicas share the outbox, and users becomes unreachable halfway.
+func TestTheRelayDeliversEachOfManyAccountsOnce(t *testing.T) {
 	t.Parallel()
 	const accounts, deletions = 10_000, 1_000
 	far := newReceiver()
@@ -160,33 +161,33 @@ func TestTheRelayTellsOfManyAccountsOnceEach(t *testing.T) {
 	h.run(t)
 	h.open(t, config)
 	h.run(t)
-	far.untilTold(t, accounts/3)
-	far.setAway(true)
+	far.untilReceived(t, accounts/3)
+	far.setUnavailable(true)
 	deadline := time.Now().Add(20 * time.Second)
-	for far.turnedAway() < 10 {
+	for far.rejected() < 10 {
 		if time.Now().After(deadline) {
-			t.Fatal("nobody asks whether users is back")
+			t.Fatal("no replica retries while users is unreachable")
 		}
 	}
-	far.setAway(false)
+	far.setUnavailable(false)
 	start := time.Now()
 	for deadline := start.Add(time.Minute); h.outbox(t) > 0; {
 		if time.Now().After(deadline) {
-			t.Fatalf("a minute after users is back, the outbox still has %d rows", h.outbox(t))
+			t.Fatalf("a minute after users became reachable, the outbox still has %d rows", h.outbox(t))
 		}
 	}
-	t.Logf("the rest was told in %s", time.Since(start))
-	// A copy that takes longer than a row is left to it has it told again.
-	if n := len(far.told()); n > accounts+accounts/100 {
-		t.Errorf("users was told %d times of %d accounts", n, accounts)
+	t.Logf("the rest was delivered in %s", time.Since(start))
+	// Another replica delivers a row again when a delivery outlasts its lease.
+	if n := len(far.received()); n > accounts+accounts/100 {
+		t.Errorf("users received %d calls for %d accounts", n, accounts)
 	}
-	told := map[string]*usersv1.ApplyAccountRequest{}
+	received := map[string]*usersv1.ApplyAccountRequest{}
 	gone, disabled := 0, 0
-	for _, call := range far.told() {
-		if told[call.GetAccountId()] != nil {
+	for _, call := range far.received() {
+		if received[call.GetAccountId()] != nil {
 			continue
 		}
-		told[call.GetAccountId()] = call
+		received[call.GetAccountId()] = call
 		switch {
 		case call.GetDeleted() != nil:
 			gone++
@@ -194,8 +195,8 @@ func TestTheRelayTellsOfManyAccountsOnceEach(t *testing.T) {
 			disabled++
 		}
 	}
-	if len(told) != accounts || gone != deletions || disabled != (accounts-deletions)/5 {
-		t.Errorf("users was told of %d accounts, %d of them deleted and %d disabled; want %d, %d, %d",
-			len(told), gone, disabled, accounts, deletions, (accounts-deletions)/5)
+	if len(received) != accounts || gone != deletions || disabled != (accounts-deletions)/5 {
+		t.Errorf("users received calls for %d accounts, %d of them deleted and %d disabled; want %d, %d, %d",
+			len(received), gone, disabled, accounts, deletions, (accounts-deletions)/5)
 	}
 }

@@ -177,7 +177,7 @@ func TestEverythingThatEndsASessionIsTold(t *testing.T) {
 				t.Fatal(err)
 			}
 			listener.until(t, name, test.want(account, session))
-			// Who comes later is told all at once.
+			// A stream that opens later receives the full state in its first message.
 			late := h.listen(t).until(t, "the first message", func(*authv1.WatchRevocationsResponse) bool { return true })
 			if !test.want(account, session)(late[0]) {
 				t.Errorf("a later stream begins with %v", late[0])
@@ -205,7 +205,7 @@ func TestALateCommitIsNotSkipped(t *testing.T) {
 	if _, err := late.Exec(t.Context(), "INSERT INTO auth.revocations (session_id, expire_time) VALUES ($1, now() + interval '5 minutes')", session); err != nil {
 		t.Fatal(err)
 	}
-	// Others commit, and are told, while it is still open.
+	// Other transactions commit and are streamed while this one is still open.
 	for version := int64(2); version < 5; version++ {
 		roles := []string{"editor"}
 		if version%2 == 1 {

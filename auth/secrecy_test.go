@@ -126,9 +126,10 @@ func answerOf(t *testing.T, message proto.Message, err error) string {
 	return string(encoded)
 }
 
-// areaUnderCurve is the chance that a sample of a is larger than one of b, equal
-// ones counted half (Mann and Whitney's U over the number of pairs): how well
-// the times tell the two apart, for whoever may choose the threshold.
+// areaUnderCurve returns the probability that a sample of a is larger than one of b,
+// where a tie counts as half (Mann and Whitney's U divided by the number of pairs). It
+// measures how well an attacker who chooses the best threshold can distinguish the two
+// by their times.
 func areaUnderCurve(a, b []time.Duration) float64 {
 	b = slices.Sorted(slices.Values(b))
 	var above float64
@@ -192,7 +193,7 @@ func TestRequestsForAnEmailLeaveTheSameRowsWhetherItHasAnAccountOrNot(t *testing
 	}
 }
 
-func TestADisabledAccountIsToldToNobodyButItsOwner(t *testing.T) {
+func TestOnlyTheOwnerLearnsThatAnAccountIsDisabled(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, byLink)
 	account, _ := h.signedUp(t, "ada@example.com")
@@ -203,7 +204,7 @@ func TestADisabledAccountIsToldToNobodyButItsOwner(t *testing.T) {
 	_, wrong := h.login(t, "ada@example.com", "a wrong password")
 	_, none := h.login(t, "nobody@example.com", "a wrong password")
 	if a, b := answerOf(t, nil, wrong), answerOf(t, nil, none); a != b {
-		t.Errorf("a disabled account is told: %q, of none %q", a, b)
+		t.Errorf("Login of a disabled account answers %q, of an unknown account %q; want the same", a, b)
 	}
 	_, right := h.login(t, "ada@example.com", password)
 	wantReason(t, right, connect.CodePermissionDenied, "ACCOUNT_DISABLED")

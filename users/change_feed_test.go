@@ -11,8 +11,8 @@ import (
 	"gatehouse/users"
 )
 
-// Whatever changes a profile is noted with it, so that each gateway lets go of
-// what it has kept of it.
+// Every write of a profile records its tag, in the same transaction, so that each
+// gateway invalidates its cache entries with that tag.
 func TestEveryWriteNotesTheProfileThatItChanges(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t, pgtest.New(t).Users)

@@ -93,7 +93,7 @@ var story = []chapter{
 		steps: []step{
 			{
 				method: "getMe", holds: append([]string{"sessions", "security"}, aUser...),
-				after: []string{`pm.test("tells of whoever is signed in", () => pm.expect(answer.user.email).to.equal(pm.collectionVariables.get("email")));`},
+				after: []string{`pm.test("returns the signed-in user", () => pm.expect(answer.user.email).to.equal(pm.collectionVariables.get("email")));`},
 			},
 			{
 				method: "updateMe", holds: append([]string{"user.lastName"}, aUser...),
