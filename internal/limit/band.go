@@ -169,10 +169,9 @@ func (b *band) toFront(f *flow) {
 	b.first = f
 }
 
-// look notices when the queue begins to stand and when it no longer does, and
-// refuses what has waited too long while it stands. delay is how long everybody
-// would wait if nobody were turned away; free says that there is a slot for whoever
-// comes.
+// look detects when a standing queue forms and when it ends. While there is one, it
+// refuses the calls that have waited too long. delay is how long calls would wait if
+// none were refused; free reports whether a slot is free for the next call.
 func (b *band) look(now time.Time, target, delay time.Duration, free bool) {
 	switch {
 	case b.oldest == nil && (free || !b.overloaded):

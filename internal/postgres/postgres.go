@@ -51,11 +51,11 @@ const superuser = "gatehouse"
 
 // Config says where a Postgres lives and how it is run.
 type Config struct {
-	// Dir is Gatehouse's data folder. Start makes it if it is missing: closed to
-	// others, but if we are root, so that Postgres' user can pass through.
+	// Dir is Gatehouse's data folder. Start creates it if it is missing. Other users
+	// have no access, except that as root Start lets the Postgres user traverse it.
 	Dir string
 
-	// Logger is told what takes long or may surprise; nil for none.
+	// Logger receives slow steps and unexpected states; nil for none.
 	Logger *slog.Logger
 
 	// NoSync lets a crash of the machine lose or spoil the data, for speed in tests.
