@@ -1,13 +1,13 @@
 // Package answercache caches answers, and parts of answers, for the callers that
 // asked for them.
 //
-// A cache entry is found by the caller and the request, and by nothing else that a
-// caller could choose (key). It holds the tags of what the answer is made of, and
-// is valid only while none of its tags has been invalidated since before the answer
-// was fetched (epochs): by a write that this process made, before the write is
-// answered, or by a feed that reports the writes of others. Config.Current says
-// whether those feeds are up to date; while they are not, entries with their tags
-// are neither given nor stored.
+// The key of a cache entry is the caller and the request, and nothing else that a
+// caller could choose (key). An entry holds the tags of the data that the answer
+// contains. It is valid only while none of its tags has been invalidated since the
+// fetch of the answer began (epochs). Writes by this process invalidate tags before
+// they return; a feed reports the writes of other processes. Config.Current reports
+// whether those feeds are up to date; while they are not, the cache neither returns
+// nor stores entries with their tags.
 //
 // Callers that ask for the same at the same time share one in-flight call
 // (inflight.go). Answers to GET requests carry an ETag (etag.go).
@@ -143,7 +143,7 @@ func (c *Cache) InvalidateAll() { c.epochs.invalidateAll() }
 // in clear.
 type key [sha256.Size]byte
 
-// keyOf returns the key of what a caller asks for. of is the method or the part.
+// keyOf returns the key of a caller's request. of is the method or the part.
 func keyOf(of string, caller Caller, request []byte) key {
 	text := make([]byte, 0, 512)
 	text = binary.AppendUvarint(text, uint64(len(of)))
@@ -275,10 +275,10 @@ func (c *Cache) answer(ctx context.Context, m *cachedMethod, request proto.Messa
 	return fetched, err
 }
 
-// InvalidateOnWrite invalidates the tags of what a method writes, before the write
-// is answered, so that a caller that has the answer reads what was written. A
-// failure may have come after the write, so it invalidates too. tags returns the
-// tags of one call.
+// InvalidateOnWrite invalidates the tags of the data that a method writes, before the
+// method's answer is sent, so that a caller that has the answer reads its own write.
+// A call may fail after the write, so failures invalidate too. tags returns the tags
+// of one call.
 func (c *Cache) InvalidateOnWrite(tags func(ctx context.Context) []string) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {

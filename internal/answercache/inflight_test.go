@@ -181,7 +181,7 @@ func TestSharedAnswersMayBeStaleAsFarAsTheySay(t *testing.T) {
 	<-s.called
 	want("somebody else", "1", person("bob"))
 	now = now.Add(15 * time.Second)
-	want("while it is fetched anew", "1", nil)
+	want("while the cache refreshes it", "1", nil)
 	<-s.called
 	h.running.Wait()
 	want("once it is", "2", nil)
@@ -251,8 +251,8 @@ func TestAThousandMissesMakeOneCall(t *testing.T) {
 	}
 }
 
-// What a message means is told by its schema: under another one, the same bytes
-// are another request, and another answer.
+// The schema defines the meaning of a message: under a different schema, the same
+// bytes are a different request and have a different answer.
 func TestAnAnswerOfAnotherSchemaIsAnotherAnswer(t *testing.T) {
 	t.Parallel()
 	later := func(path string, change func(*descriptorpb.FileDescriptorProto)) protoreflect.FileDescriptor {
@@ -316,8 +316,8 @@ func TestAnAnswerOfAnotherSchemaIsAnotherAnswer(t *testing.T) {
 	}
 }
 
-// Keys and ETags are of what a message says, in whatever order a map gives its
-// entries.
+// Keys and ETags depend on the content of a message, not on the iteration order of
+// its maps.
 func TestAMessageHasOneForm(t *testing.T) {
 	t.Parallel()
 	entries := map[string]any{}

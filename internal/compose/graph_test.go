@@ -188,7 +188,8 @@ func TestAnyGraphIsComposedAsInAModel(t *testing.T) {
 	}
 }
 
-// When the caller leaves, whatever runs is told, and what hasn't begun doesn't.
+// When the caller cancels, the context of every running part ends, and no other part
+// begins.
 func TestACallersLeavingReachesEveryPart(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(300) {
@@ -238,8 +239,8 @@ func TestNothingBeginsAfterAFailure(t *testing.T) {
 	}
 }
 
-// Of two that failed before either could be told of the other, it is always the
-// same that the caller hears of.
+// When two parts fail before either can be cancelled, the caller always receives the
+// failure of the part that was named first.
 func TestTheFirstNamedFailureIsTold(t *testing.T) {
 	t.Parallel()
 	for range 200 {

@@ -285,10 +285,11 @@ func MaxConns(url string) (int, error) {
 	return int(config.MaxConns), nil
 }
 
-// probe checks the database by one connection, and reports whether something
-// such as PgBouncer stands before Postgres: then the process that works isn't
-// the one that the connection was told of. A pooler may give each transaction
-// another process, in which what was prepared before isn't there.
+// probe checks the database over one connection, and reports whether a pooler such as
+// PgBouncer is between this process and Postgres. With a pooler, the process ID of
+// the backend differs from the one in the connection's startup messages. A pooler may
+// run each transaction on a different backend, which lacks the statements that were
+// prepared on another.
 func probe(ctx context.Context, config *pgx.ConnConfig, known *passwords) (pooled bool, err error) {
 	config = config.Copy()
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec

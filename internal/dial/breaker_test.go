@@ -241,7 +241,7 @@ func TestWhatABreakerCounts(t *testing.T) {
 	}{
 		"no answer":                    {ends: func(int) error { return silent() }, opens: true},
 		"a limit of ours passed":       {ends: func(int) error { return late }, opens: true},
-		"told at once that it is away": {ends: func(int) error { return fault.Unavailable().WithRemote() }},
+		"an immediate unavailable":     {ends: func(int) error { return fault.Unavailable().WithRemote() }},
 		"a host that is deaf":          {ends: func(int) error { return dial.NewDialError(true) }, opens: true},
 		"refused connections":          {ends: func(int) error { return dial.NewDialError(false) }},
 		"something that can't be read": {ends: func(int) error { return connect.NewError(connect.CodeUnknown, "not proto") }, opens: true},

@@ -72,7 +72,7 @@ func newTransport(service, urls string, logger *slog.Logger) (*transport, error)
 	return p, nil
 }
 
-// close lets go of the connections.
+// close closes the connections.
 func (p *transport) close() {
 	if known := p.resolved.Load(); known != nil {
 		for _, one := range known.endpoints {

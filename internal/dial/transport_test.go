@@ -115,11 +115,11 @@ func TestARollingRestartLosesNoCall(t *testing.T) {
 		for _, one := range copies {
 			until(200)
 			one.stop()
-			until(200) // while it goes
+			until(200) // while it stops
 			if err := rpctest.Within(t, 10*time.Second, "Serve", one.stopped); err != nil {
 				t.Errorf("stop: %v", err)
 			}
-			until(200) // while it is away
+			until(200) // while it is unreachable
 			one.start()
 		}
 	}

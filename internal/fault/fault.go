@@ -93,7 +93,8 @@ func detailOf[M proto.Message](err error) (M, bool) {
 	return none, false
 }
 
-// What a caller is told of a fault of ours, and of their own deadline.
+// A caller receives ErrInternal for a fault of the server, and ErrDeadline when its own
+// deadline has passed.
 var (
 	ErrInternal = New(connect.CodeInternal, ReasonInternal, "Something went wrong on our side. Tell the operator the request id.")
 	ErrDeadline = New(connect.CodeDeadlineExceeded, ReasonDeadline, "The time for this call ran out. Give it more time or try again.")

@@ -1,14 +1,15 @@
-// Package feed tells readers what is written in a table, within a poll's time.
+// Package feed streams the rows that are written to a table to watchers, within one
+// poll interval.
 //
-// Each copy of a service polls its table four times a second and tells those who
-// watch, who hear only of polls that worked: silence tells them that the copy is
-// cut off from its database. NOTIFY isn't needed, so that a pooler of connections
-// may stand between.
+// Each instance of a service polls its table four times a second and sends a message
+// to every watcher after each successful poll. Silence means that the instance has
+// lost its database. The feed does not use NOTIFY, so it works through a connection
+// pooler.
 //
-// A row carries the number of the transaction that wrote it, and a poll reads
-// what the snapshot of the poll before didn't see (position.go): unlike a
-// sequence, no late commit passes that. A reader goes on by its cursor, at any
-// copy.
+// A row carries the ID of the transaction that wrote it. A poll reads the rows that
+// were not visible in the snapshot of the previous poll (position.go). Unlike a
+// sequence, this does not miss a transaction that commits late. A watcher can resume
+// from its cursor at any instance.
 package feed
 
 import (
@@ -27,12 +28,12 @@ import (
 
 const (
 	interval = 250 * time.Millisecond
-	// A poll that takes longer is as good as none; but reading all that is live
-	// takes its time on a busy machine, and there is nothing to be said before.
+	// pollLimit bounds a poll for new rows. wholeLimit bounds a poll for all live rows,
+	// which takes longer on a busy machine and which watchers must wait for.
 	pollLimit     = 2 * time.Second
 	wholeLimit    = 20 * time.Second
 	pruneInterval = time.Minute
-	// watcherBuffer is how many polls a reader may fall behind: ten seconds'.
+	// watcherBuffer is how many polls a watcher may fall behind: 10 seconds.
 	watcherBuffer = 40
 )
 
@@ -41,18 +42,18 @@ var errFellBehind = fault.WithRetry(fault.New(connect.CodeUnavailable, fault.Rea
 // Config says what a feed reads.
 type Config[T any] struct {
 	DB *pgxpool.Pool
-	// Name says in the log what is read, such as "revocations".
+	// Name names the rows in the log, such as "revocations".
 	Name string
-	// Queue adds to a poll's batch what finds the rows that weren't visible in a
-	// snapshot, each by an id that is its own.
+	// Queue adds a query to a poll's batch. The query finds the rows that were not
+	// visible in the snapshot seen, and stores each in found by a unique ID.
 	Queue func(batch *pgx.Batch, seen string, found map[string]Item[T])
-	// Polled is called after each poll that worked, before it is told; nil for
-	// nothing.
+	// Polled, unless nil, is called after each successful poll, before the watchers
+	// receive its rows.
 	Polled func(read time.Time)
-	// Prune is the statement that deletes rows that nobody needs any more.
+	// Prune is the statement that deletes expired rows.
 	Prune string
-	// Reach is for how long one may go on from a cursor; zero where all that ever
-	// matters is live.
+	// Reach is how long a cursor is valid; zero for no limit, where the live rows are
+	// all that a watcher needs.
 	Reach  time.Duration
 	Logger *slog.Logger
 }
@@ -61,27 +62,27 @@ type Config[T any] struct {
 type Item[T any] struct {
 	XID   uint64 // of the transaction that wrote it
 	Value T
-	// Expire is when it concerns nobody any more.
+	// Expire is when the feed may drop the row.
 	Expire time.Time
 }
 
-// News is what a watcher is told after a poll.
+// News is the message that a watcher receives after a poll.
 type News[T any] struct {
-	// First tells that the watcher hasn't been told anything before.
+	// First reports whether this is the watcher's first message.
 	First bool
-	// Complete tells that the items are all that is live, rather than what came
-	// since.
+	// Complete reports whether Items holds all live rows, rather than the rows since
+	// the previous message.
 	Complete bool
 	Items    []Item[T]
-	// Cursor is from where the watcher may go on later.
+	// Cursor is the position from which the watcher can resume.
 	Cursor string
-	// Read is when the poll ended, and AskedAfter how long after the watcher came
-	// it began.
+	// Read is when the poll ended. AskedAfter is the time from the start of the watch
+	// to the start of the poll.
 	Read       time.Time
 	AskedAfter time.Duration
 }
 
-// Feed is a table's live rows and who watches.
+// Feed holds a table's live rows and its watchers.
 type Feed[T any] struct {
 	config   Config[T]
 	mu       sync.Mutex
@@ -94,10 +95,11 @@ type Feed[T any] struct {
 
 type watcher[T any] struct {
 	news   chan News[T]
-	cursor string // from where it wants to go on
+	cursor string // the position to resume from; "" for all live rows
 	opened time.Time
-	// It is told nothing of polls that began before it came: they may know less
-	// than the copy that it comes from.
+	// begun is the number of the last poll that began before the watcher joined. The
+	// watcher receives only later polls: an earlier one may have seen fewer rows than
+	// the instance that the watcher was connected to before.
 	begun int
 	told  bool
 }
@@ -107,7 +109,7 @@ func New[T any](config Config[T]) *Feed[T] {
 	return &Feed[T]{config: config, live: map[string]Item[T]{}, watchers: map[*watcher[T]]struct{}{}, wake: make(chan struct{}, 1)}
 }
 
-// Soon has the next poll begin at once.
+// Soon starts the next poll without waiting for the interval.
 func (f *Feed[T]) Soon() {
 	select {
 	case f.wake <- struct{}{}:
@@ -115,9 +117,10 @@ func (f *Feed[T]) Soon() {
 	}
 }
 
-// Watch tells of each poll by send until ctx ends, the feed stops, or the reader
-// falls behind. cursor is from where to go on, or empty. It returns what send
-// does, or unavailable SERVICE_UNAVAILABLE to one who fell behind.
+// Watch calls send after each poll until ctx ends, the feed stops, or the watcher falls
+// behind. cursor is the position to resume from, or empty. Watch returns the error of
+// ctx or of send, nil when the feed stops, and unavailable SERVICE_UNAVAILABLE when the
+// watcher has fallen behind.
 func (f *Feed[T]) Watch(ctx context.Context, cursor string, send func(News[T]) error) error {
 	w := f.join(cursor)
 	defer f.leave(w)
@@ -145,7 +148,7 @@ func (f *Feed[T]) Watch(ctx context.Context, cursor string, send func(News[T]) e
 	}
 }
 
-// and is what this and the next say, one after the other.
+// and merges the next message into n.
 func (n News[T]) and(next News[T]) News[T] {
 	next.First = n.First
 	if !next.Complete {
@@ -154,7 +157,8 @@ func (n News[T]) and(next News[T]) News[T] {
 	return next
 }
 
-// join's channel is closed when its reader has fallen behind, or the feed stops.
+// join adds a watcher. The feed closes the watcher's channel when the watcher falls
+// behind or the feed stops.
 func (f *Feed[T]) join(cursor string) *watcher[T] {
 	w := &watcher[T]{news: make(chan News[T], watcherBuffer), cursor: cursor, opened: time.Now()}
 	f.mu.Lock()
@@ -175,7 +179,7 @@ func (f *Feed[T]) leave(w *watcher[T]) {
 	delete(f.watchers, w)
 }
 
-// Count returns how many rows are live and how many watch.
+// Count returns the number of live rows and of watchers.
 func (f *Feed[T]) Count() (live, watchers int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -198,8 +202,9 @@ func (f *Feed[T]) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		// After a failure, Postgres may be another, or have crashed and given
-		// numbers again: all is read, and who watches is told what is new of it.
+		// After a failure, the server may be a different one, or may have crashed and
+		// reused transaction IDs. So the next poll reads all live rows, and watchers
+		// receive those that are new.
 		seen = nothing
 		if err == nil {
 			seen, database = p.snapshot, p.database
@@ -232,7 +237,7 @@ func (f *Feed[T]) Run(ctx context.Context) {
 	}
 }
 
-// Prune deletes the rows that nobody needs any more. Run does so each minute.
+// Prune deletes expired rows from the table. Run calls it every minute.
 func (f *Feed[T]) Prune(ctx context.Context) error {
 	_, err := f.config.DB.Exec(ctx, f.config.Prune)
 	return err
@@ -246,7 +251,7 @@ func (f *Feed[T]) begin() int {
 	return f.begun
 }
 
-// tell sends every watcher what it needs after a poll that worked.
+// tell sends every watcher its message after a successful poll.
 func (f *Feed[T]) tell(number int, p poll[T]) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -286,7 +291,7 @@ func (f *Feed[T]) tell(number int, p poll[T]) {
 	}
 }
 
-// since is what was written from a transaction on.
+// since returns the live rows that the transaction xid or a later one wrote.
 func (f *Feed[T]) since(xid uint64) []Item[T] {
 	var items []Item[T]
 	for _, item := range f.live {
@@ -297,7 +302,7 @@ func (f *Feed[T]) since(xid uint64) []Item[T] {
 	return items
 }
 
-// forget lets go of what concerns nobody any more.
+// forget drops expired rows from memory.
 func (f *Feed[T]) forget(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -47,7 +47,7 @@ func (c *copies) note(t *testing.T, tags ...string) {
 	}
 }
 
-// watch returns what a watcher is told. What it isn't read in time ends it.
+// watch returns the messages of a watcher. The end of the test ends the watch.
 func watch(t *testing.T, f *feed.Tags, cursor string) <-chan feed.TagNews {
 	t.Helper()
 	news := make(chan feed.TagNews, 1000)
@@ -111,8 +111,8 @@ func TestEachCopyTellsWhatIsNoted(t *testing.T) {
 	}
 }
 
-// A transaction that began before a poll and ends after it is told all the same,
-// though later ones were told before.
+// A watcher receives the rows of a transaction that began before a poll and committed
+// after it, even though it has received the rows of later transactions.
 func TestALateCommitIsTold(t *testing.T) {
 	t.Parallel()
 	c := start(t)
@@ -129,7 +129,7 @@ func TestALateCommitIsTold(t *testing.T) {
 	c.note(t, "profile/early")
 	for _, one := range until(t, news, "profile/early") {
 		if slices.Contains(one.Tags, "profile/late") {
-			t.Error("what isn't committed is told")
+			t.Error("the watcher received an uncommitted row")
 		}
 	}
 	if err := late.Commit(t.Context()); err != nil {

@@ -14,23 +14,24 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// tagReach is for how long one may go on from a cursor of tags. Rows are read
-// for twice as long, and stay a while after that, so that none that such a reader
-// needs is gone.
+// tagReach is how long a cursor of tags is valid. Polls read rows for twice as long,
+// and the rows are deleted a minute after that, so that a watcher that resumes misses
+// none.
 const tagReach = time.Minute
 
-// Tags tells what has changed: tags of a kind and whose, such as
-// "profile/01890a5d-…", each for a few minutes. They are kept in a table of their
-// schema that holds id uuid, xid xid8, tag text and create_time timestamptz.
+// Tags is a feed of the tags of changed data, each a kind and an ID, such as
+// "profile/01890a5d-…". A tag is live for two minutes. Tags are stored in a table of
+// the service's schema with the columns id uuid, xid xid8, tag text and
+// create_time timestamptz.
 type Tags struct {
 	*Feed[string]
 	query string
 }
 
-// TagNews is what a watcher of tags is told after a poll.
+// TagNews is the message that a watcher of tags receives after a poll.
 type TagNews struct {
-	// Complete tells that it isn't known what came since: anything may have
-	// changed, and no tags are given.
+	// Complete reports that the changes since the cursor are unknown: anything may have
+	// changed, and Tags is empty.
 	Complete   bool
 	Tags       []string
 	Cursor     string
@@ -56,7 +57,7 @@ func NewTags(db *pgxpool.Pool, table string, logger *slog.Logger) *Tags {
 	}
 }
 
-// WatchTags is [Feed.Watch] of tags.
+// WatchTags is [Feed.Watch] for tags.
 func (t *Tags) WatchTags(ctx context.Context, cursor string, send func(TagNews) error) error {
 	return t.Watch(ctx, cursor, func(news News[string]) error {
 		told := TagNews{Complete: news.Complete, Cursor: news.Cursor, AskedAfter: news.AskedAfter}
@@ -92,8 +93,8 @@ type execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// Note writes in a table of tags that something has changed. It belongs in the
-// transaction of the change. No tag has a space in it.
+// Note inserts the tags of changed data into a table of tags. Call it in the transaction
+// of the change. A tag must not contain a space.
 func Note(ctx context.Context, db execer, table string, tags ...string) error {
 	_, err := db.Exec(ctx, `INSERT INTO `+table+` (tag) SELECT unnest(string_to_array(@tags, ' '))`, pgx.NamedArgs{"tags": strings.Join(tags, " ")})
 	if err != nil {

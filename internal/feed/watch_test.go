@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A poll that began before a watcher came may know less than the copy that the
-// watcher comes from.
+// A poll that began before a watcher joined may have seen fewer rows than the instance
+// that the watcher was connected to before.
 func TestAWatcherIsToldNothingOfAPollThatBeganBeforeIt(t *testing.T) {
 	t.Parallel()
 	f := New(Config[string]{})
@@ -15,11 +15,11 @@ func TestAWatcherIsToldNothingOfAPollThatBeganBeforeIt(t *testing.T) {
 	w := f.join("")
 	f.tell(before, poll[string]{database: "1-1", horizon: 5})
 	if n := len(w.news); n != 0 {
-		t.Fatalf("it was told %d times of the poll under way", n)
+		t.Fatalf("the watcher received %d messages of the poll in progress, want 0", n)
 	}
 	f.tell(f.begin(), poll[string]{database: "1-1", horizon: 6})
 	if len(w.news) != 1 {
-		t.Fatal("it was told nothing of the poll after that")
+		t.Fatal("the watcher received no message of the next poll")
 	}
 	if first := <-w.news; !first.First || !first.Complete || first.Cursor == "" {
 		t.Errorf("the first news are %+v", first)
@@ -42,7 +42,7 @@ func TestAWatcherThatFellBehindCatchesUpInOneGo(t *testing.T) {
 		t.Errorf("joined they are %+v", both)
 	}
 	if len(first.Items) != 1 || len(second.Items) != 1 {
-		t.Error("what others are told too was changed")
+		t.Error("merging changed the messages, which other watchers receive too")
 	}
 	if got := second.and(first); !got.Complete || got.First || !slices.Equal(values(got), []string{"a"}) {
 		t.Errorf("the whole after another is %+v, want the whole alone", got)

@@ -26,10 +26,10 @@ var errSilent = errors.New("no message arrived in time")
 
 // Message is an update.
 type Message interface {
-	// GetComplete reports whether the update holds everything, instead of what
-	// changed since the last one.
+	// GetComplete reports whether the update holds everything, instead of the changes
+	// since the previous one.
 	GetComplete() bool
-	// GetCursor returns from where another stream continues.
+	// GetCursor returns the position from which another stream can resume.
 	GetCursor() string
 }
 

@@ -5,21 +5,21 @@ import (
 	"time"
 )
 
-// band is the calls of one priority that wait. Each stands in two lists: that of
-// its flow, and that of all arrivals.
+// band holds the waiting calls of one priority. Each call is in two lists: the list of
+// its flow, and the list of all arrivals.
 type band struct {
 	flows          map[Flow]*flow
 	first, last    *flow  // the order in which flows take turns
 	oldest, newest *entry // of all
 	waiting, held  int
 
-	// above is since when the oldest call has waited longer than the target.
+	// above is the time since which the oldest call has waited longer than the target.
 	above      time.Time
 	overloaded bool
 	relieved   time.Time // when the last overload ended
 }
 
-// flow is the waiting calls of one caller.
+// flow holds the waiting calls of one caller.
 type flow struct {
 	key            Flow
 	before, after  *flow
@@ -27,7 +27,7 @@ type flow struct {
 	waiting        int
 }
 
-// entry is a call that waits.
+// entry is a waiting call.
 type entry struct {
 	ctx  context.Context //nolint:containedctx // an entry belongs to one call
 	at   time.Time
@@ -48,13 +48,13 @@ func (e *entry) decide(refusal Refusal) {
 	close(e.decided)
 }
 
-// tooLate reports whether the call can't be answered by the given time.
+// tooLate reports whether the call's context has ended, or its deadline is before done.
 func (e *entry) tooLate(done time.Time) bool {
 	deadline, ok := e.ctx.Deadline()
 	return e.ctx.Err() != nil || ok && deadline.Before(done)
 }
 
-// of is how many calls of a flow wait.
+// of returns the number of waiting calls of a flow.
 func (b *band) of(key Flow) int {
 	if f := b.flows[key]; f != nil {
 		return f.waiting
@@ -169,10 +169,9 @@ func (b *band) toFront(f *flow) {
 	b.first = f
 }
 
-// look notices when the queue begins to stand and when it no longer does, and
-// refuses what has waited too long while it stands. delay is how long everybody
-// would wait if nobody were turned away; free says that there is a slot for whoever
-// comes.
+// look detects when a standing queue forms and when it ends. While there is one, it
+// refuses the calls that have waited too long. delay is how long calls would wait if
+// none were refused; free reports whether a slot is free for the next call.
 func (b *band) look(now time.Time, target, delay time.Duration, free bool) {
 	switch {
 	case b.oldest == nil && (free || !b.overloaded):
@@ -215,7 +214,7 @@ func (b *band) refuseAll(refusal Refusal) {
 	}
 }
 
-// due is how long it takes until the band has to be looked at.
+// due returns the time until look must run again.
 func (b *band) due(now time.Time, target time.Duration) time.Duration {
 	switch {
 	case b.oldest == nil:

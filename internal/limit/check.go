@@ -6,8 +6,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Ping asks the Redis or Valkey at the URL whether it is there and lets us in. It
-// waits longer than a call would.
+// Ping checks that the Redis or Valkey at the URL is reachable and accepts our
+// credentials. It waits longer than a call would.
 func Ping(ctx context.Context, url string) error {
 	options, err := parseURL(url)
 	if err != nil {

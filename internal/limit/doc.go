@@ -1,11 +1,12 @@
-// Package limit holds callers to rates, and a server to what it can do.
+// Package limit limits the request rates of callers, and the number of calls that a
+// server runs at the same time.
 //
-// A rate is kept by the generic cell rate algorithm (ITU-T I.371): of each
-// caller one time is kept, that at which nothing of what they had would be used
-// up any more. [Local] keeps them in this process, within a bound; [Rates] has
-// several processes share them through Redis or Valkey, and goes on with its own
-// while that gives no answer.
+// Rates use the generic cell rate algorithm (ITU-T I.371), which stores one time for
+// each caller: the time at which the caller's whole burst is available again. [Local]
+// stores the times in this process, for a bounded number of callers. [Rates] shares
+// them between processes through Redis or Valkey, and falls back to a Local while the
+// server does not answer.
 //
-// [Queue] bounds how many calls run at a time and queues the others. It refuses
-// calls only while they stand in a queue that doesn't go away.
+// [Queue] is a concurrency limit with a queue. It refuses calls only while there is a
+// standing queue.
 package limit

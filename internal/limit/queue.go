@@ -9,90 +9,88 @@ import (
 )
 
 const (
-	// interval is for how long the oldest waiting call must have waited longer than
-	// the target before that counts as a standing queue and not as a burst (CoDel,
-	// RFC 8289, section 3.2).
+	// interval is how long the delay of the oldest waiting call must exceed the target
+	// before the queue is a standing queue rather than a burst (CoDel, RFC 8289,
+	// section 3.2).
 	interval = 100 * time.Millisecond
 	// resume is for how long after an overload the next one is believed at once, as
 	// CoDel does when it has dropped a moment ago.
 	resume = 2 * time.Second
-	// relief is the share of the target that everybody would have to wait, at most,
-	// for the overload to be over.
+	// relief is the fraction of the target below which the expected delay must fall for
+	// an overload to end.
 	relief = 0.8
-	// standing is the share of the target for which calls wait under overload, at
-	// most, before newcomers are turned away.
+	// standing is the fraction of the target that the expected delay may reach under
+	// overload before the queue refuses new calls.
 	standing = 0.5
 
 	rateWindow = 100 * time.Millisecond
-	// rateGain is by how much of the difference one window changes the rate.
+	// rateGain is the weight of one window in the moving average of the rate.
 	rateGain = 0.3
-	// quickestWindow is for how long the quickest call is remembered.
+	// quickestWindow is the window of the minimum call duration.
 	quickestWindow = 10 * time.Second
 )
 
-// Flow is who a call counts for: the verified subject of a token, or where there
-// is none, the network that the call comes from.
+// Flow identifies the caller: the verified subject of a token or, without a token, the
+// network of the client's address.
 type Flow struct {
 	Subject string
 	Network netip.Prefix
 }
 
-// Call is what a queue needs to know of a call.
+// Call describes a call to the queue.
 type Call struct {
 	Flow Flow
-	// Sheddable says that it may be refused before the others.
+	// Sheddable calls are refused before the others.
 	Sheddable bool
-	// Shed says that it is to be refused now, for calls that are not sheddable wait
+	// Shed makes the queue refuse the call, because calls that are not sheddable wait
 	// too long in another queue.
 	Shed bool
 }
 
-// Refusal is the error of a call that is not let in, and says why.
+// Refusal is the error of a call that the queue refuses. Its value is the reason.
 type Refusal string
 
-// The reasons for which a call is not let in.
+// The reasons for a refusal.
 const (
-	// RefusedDelay: it has waited as long as the target, and calls stand in a queue
-	// that doesn't go away.
+	// RefusedDelay: the call has waited as long as the target in a standing queue.
 	RefusedDelay Refusal = "delay"
-	// RefusedArrival: the same, but it came when more calls waited than could be let
-	// in within the target.
+	// RefusedArrival: the call arrived at a standing queue that already held too many
+	// calls.
 	RefusedArrival Refusal = "arrival"
-	// RefusedSheddable: it is sheddable, and calls that are not have to wait too long.
+	// RefusedSheddable: the call is sheddable, and calls that are not wait too long.
 	RefusedSheddable Refusal = "sheddable"
-	// RefusedDeadline: it could not be answered before its deadline any more.
+	// RefusedDeadline: the call could no longer finish before its deadline.
 	RefusedDeadline Refusal = "deadline"
-	// RefusedMemory: as many calls wait as there is memory for.
+	// RefusedMemory: the queue is full (QueueConfig.Waiting).
 	RefusedMemory Refusal = "memory"
 )
 
-// Refusals are all reasons.
+// Refusals lists all reasons.
 var Refusals = []Refusal{RefusedDelay, RefusedArrival, RefusedSheddable, RefusedDeadline, RefusedMemory}
 
 func (r Refusal) Error() string { return "refused for " + string(r) }
 
 // Queue lets a fixed number of calls run at a time and queues the others.
 //
-// While the queue moves, nothing is refused: calls wait their turn, first come,
-// first served within a flow, and the flows take turns. The queue counts as
-// standing once its oldest call has waited longer than the target for a whole
-// interval (CoDel: K. Nichols and V. Jacobson, "Controlling Queue Delay", ACM
-// Queue, 2012). Then the order is turned round, so that most calls are answered
-// soon instead of all of them late (adaptive LIFO: B. Maurer, "Fail at Scale", ACM
-// Queue, 2015); what has waited as long as the target is refused; and while more
-// calls wait than can be let in within half the target, newcomers are turned away,
-// unless their flow has less than its share of the queue. This ends when all who
-// wait, and those who were turned away within the last target, could be let in
-// within the target.
+// Without overload, the queue is first in, first out within a flow and round robin
+// between flows. The overload begins when the oldest call has waited longer than the
+// target for a whole interval, which is a standing queue (CoDel: K. Nichols and V.
+// Jacobson, "Controlling Queue Delay", ACM Queue, 2012). Under overload the queue is
+// last in, first out, so that it serves most calls early rather than all calls late
+// (adaptive LIFO: B. Maurer, "Fail at Scale", ACM Queue, 2015). It refuses calls that
+// have waited as long as the target. While more calls wait than it can admit within
+// half the target, it also refuses new calls, unless their flow has less than its
+// share of the queue. The overload ends when the queue could admit all waiting calls,
+// and those that it refused within the last target, within the target.
 //
-// Calls that are not sheddable go first. While they stand in a queue, sheddable
-// calls are refused.
+// Calls that are not sheddable have priority. While they are in a standing queue, the
+// queue refuses sheddable calls.
 type Queue struct {
 	slots, most int
 	target      time.Duration
-	// overloaded says that a call may have to be turned away, without the lock.
+	// overloaded reports, without the lock, whether TurnAway may refuse a call.
 	overloaded atomic.Bool
-	// pressed says that calls which are not sheddable wait too long though they move.
+	// pressed is the result of Pressed, without the lock.
 	pressed atomic.Bool
 
 	mu       sync.Mutex
@@ -104,13 +102,13 @@ type Queue struct {
 	quickest quickest
 }
 
-// QueueConfig is what a queue needs.
+// QueueConfig configures a queue.
 type QueueConfig struct {
-	// Slots is how many calls run at a time.
+	// Slots is the concurrency limit.
 	Slots int
 	// Target is how long a call may wait without being refused.
 	Target time.Duration
-	// Waiting is how many calls may wait, for the sake of memory.
+	// Waiting is the maximum number of waiting calls. It bounds memory.
 	Waiting int
 }
 
@@ -119,15 +117,15 @@ func NewQueue(config QueueConfig) *Queue {
 	return &Queue{slots: config.Slots, most: config.Waiting, target: config.Target, critical: newBand(), rest: newBand()}
 }
 
-// QueueState is how a queue is doing.
+// QueueState is a snapshot of a queue.
 type QueueState struct {
 	Slots, Running, Waiting int
-	// Held is how many calls were turned away and are about to be answered so.
+	// Held is the number of refused calls whose responses are delayed.
 	Held       int
 	Overloaded bool
 }
 
-// State returns how the queue is doing.
+// State returns a snapshot of the queue.
 func (q *Queue) State() QueueState {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -139,7 +137,7 @@ func (q *Queue) State() QueueState {
 
 func (q *Queue) waiting() int { return q.critical.waiting + q.rest.waiting }
 
-// bandOf returns where a call waits.
+// bandOf returns the band of a call's priority.
 func (q *Queue) bandOf(call Call) *band {
 	if call.Sheddable {
 		return &q.rest
@@ -147,8 +145,8 @@ func (q *Queue) bandOf(call Call) *band {
 	return &q.critical
 }
 
-// Enter waits for a slot and returns for how long it has waited. Who got one must
-// [Queue.Leave]. Errors: a [Refusal], or ctx's.
+// Enter waits for a slot and returns how long it waited. After a nil error the caller
+// must call [Queue.Leave]. Errors: a [Refusal], or the error of ctx.
 func (q *Queue) Enter(ctx context.Context, call Call) (time.Duration, error) {
 	q.mu.Lock()
 	if q.running < q.slots && q.waiting() == 0 && !call.Shed {
@@ -188,12 +186,11 @@ func (q *Queue) Enter(ctx context.Context, call Call) (time.Duration, error) {
 func (q *Queue) Overloaded() bool { return q.overloaded.Load() }
 
 // Pressed reports whether calls that are not sheddable wait too long although calls
-// leave: where none do, something behind is silent, and that is no load.
+// leave. If no calls leave, a dependency does not answer, which is not overload.
 func (q *Queue) Pressed() bool { return q.pressed.Load() }
 
-// TurnAway refuses a call that Enter would refuse at once, as soon as that is
-// decided and before anything else is done for it: it returns the reason, or ""
-// for a call that may Enter.
+// TurnAway refuses a call that Enter would refuse at once, before any other work is
+// done for the call. It returns the reason, or "" for a call that may Enter.
 func (q *Queue) TurnAway(ctx context.Context, call Call) Refusal {
 	q.mu.Lock()
 	q.control(time.Now())
@@ -206,9 +203,9 @@ func (q *Queue) TurnAway(ctx context.Context, call Call) Refusal {
 	return refusal
 }
 
-// hold lets a call that is turned away wait for as long as the target, so that a
-// client that asks again at once doesn't spend the time of all on refusals. It is
-// called with the lock and returns without.
+// hold delays the response to a refused call by the target, so that clients that retry
+// at once do not make the server spend its time on refusals. The caller holds the
+// lock, and hold releases it.
 func (q *Queue) hold(ctx context.Context, call Call) {
 	b := q.bandOf(call)
 	if q.critical.held+q.rest.held >= q.most {
@@ -228,8 +225,8 @@ func (q *Queue) hold(ctx context.Context, call Call) {
 	q.mu.Unlock()
 }
 
-// Leave gives the slot of a call back. ran is how long the call has run, or zero
-// where that says nothing about how long a call takes.
+// Leave releases the slot of a call. ran is how long the call ran, or zero if its
+// duration is not representative.
 func (q *Queue) Leave(ran time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -249,8 +246,8 @@ func (q *Queue) Leave(ran time.Duration) {
 	q.control(now)
 }
 
-// next takes the call out of the queue whose turn it is, and refuses those that
-// can't be answered in time any more.
+// next removes the next call from the queue, and refuses the calls that can no longer
+// finish before their deadlines.
 func (q *Queue) next(now time.Time) *entry {
 	for _, b := range []*band{&q.critical, &q.rest} {
 		for b.waiting > 0 {
@@ -265,8 +262,8 @@ func (q *Queue) next(now time.Time) *entry {
 	return nil
 }
 
-// withdraw takes a call whose context has ended out of the queue, unless that is
-// decided already.
+// withdraw removes a call whose context has ended from the queue, unless the call was
+// already admitted or refused.
 func (q *Queue) withdraw(e *entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -278,8 +275,8 @@ func (q *Queue) withdraw(e *entry) {
 	}
 }
 
-// control looks at how long calls have waited, and refuses those that waited too
-// long. It is called with the lock, whenever something changes.
+// control refuses the calls that have waited too long. The caller holds the lock, and
+// calls control after every change of the queue.
 func (q *Queue) control(now time.Time) {
 	q.drain.measure(now, q.waiting() > 0)
 	free := q.running < q.slots
@@ -292,7 +289,7 @@ func (q *Queue) control(now time.Time) {
 	q.pressed.Store(q.critical.overloaded && q.drain.perSecond*q.target.Seconds() >= float64(q.slots))
 }
 
-// delay is how long it takes until so many calls are let in.
+// delay estimates how long the queue takes to admit that many calls.
 func (q *Queue) delay(calls int) time.Duration {
 	if !q.drain.known {
 		return 0
@@ -313,14 +310,14 @@ func (q *Queue) turnAway(call Call) Refusal {
 	if b.waiting < size {
 		return ""
 	}
-	// A flow that has less than its share may come in as long as others have more.
+	// Admit a flow that has less than its share while other flows have more.
 	if b.of(call.Flow) < max(1, size/len(b.flows)) && b.waiting > len(b.flows) {
 		return ""
 	}
 	return RefusedArrival
 }
 
-// admission is turnAway, and makes room where too many wait.
+// admission is turnAway, and also makes room in a full queue.
 func (q *Queue) admission(call Call) Refusal {
 	if refusal := q.turnAway(call); refusal != "" {
 		return refusal
@@ -351,7 +348,7 @@ func (q *Queue) admission(call Call) Refusal {
 	return RefusedMemory
 }
 
-// arm sees to it that the queue is looked at though nothing else happens.
+// arm sets a timer that runs control when no call enters or leaves.
 func (q *Queue) arm(now time.Time) {
 	next := min(q.critical.due(now, q.target), q.rest.due(now, q.target))
 	if q.timer == nil {
@@ -371,7 +368,7 @@ func (q *Queue) ring() {
 	}
 }
 
-// drain is how many calls leave in a second while others wait.
+// drain measures how many calls leave per second while others wait.
 type drain struct {
 	begin     time.Time
 	left      int
@@ -395,7 +392,7 @@ func (d *drain) measure(now time.Time, waiting bool) {
 	d.begin, d.left, d.busy = now, 0, waiting
 }
 
-// quickest is how long the quickest call has taken lately.
+// quickest tracks the minimum duration of recent calls.
 type quickest struct {
 	begin        time.Time
 	before, this time.Duration

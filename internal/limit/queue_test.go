@@ -144,7 +144,7 @@ func TestAClosedLoopBeyondTheTargetLosesNoThroughput(t *testing.T) {
 		if all.served.Load() < 4900 || all.refused() == 0 {
 			t.Errorf("%d served, refused %v, want 5000 and some", all.served.Load(), all.refusals)
 		}
-		// Whoever is refused and asks again at once must not spend the time on refusals.
+		// Clients that retry at once must not make the server spend its time on refusals.
 		if all.refused() > 5*1000*5 {
 			t.Errorf("%d calls were refused in 5 s, want at most about 4 a second for each connection", all.refused())
 		}

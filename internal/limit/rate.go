@@ -9,15 +9,15 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// Rate is how often one caller may call: once in each Interval, and after a
-// pause Burst times at once.
+// Rate limits a caller to one call per Interval on average, with bursts of up to Burst
+// calls.
 type Rate struct {
 	Interval time.Duration
 	Burst    int
 }
 
-// Network is what counts as one caller of those at an address: of IPv6 the /64,
-// which is one customer's.
+// Network returns the network that is limited as one caller. For IPv6 it is the /64,
+// which usually belongs to one customer.
 func Network(address netip.Addr) netip.Prefix {
 	address = address.Unmap().WithZone("")
 	bits := address.BitLen()
@@ -27,18 +27,17 @@ func Network(address netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(address, bits).Masked()
 }
 
-// window is how long it takes until a caller who has used up everything has
-// everything again.
+// window is the time in which an exhausted burst becomes fully available again.
 func (r Rate) window() time.Duration { return r.Interval * time.Duration(r.Burst) }
 
-// Verdict is what comes of one call.
+// Verdict is the decision on one call.
 type Verdict struct {
-	// Wait is how long its caller has to wait before calling again; zero when the
-	// call is within the rate.
+	// Wait is how long the caller must wait before it retries; zero when the call is
+	// admitted.
 	Wait time.Duration
-	// Left is how many more may come at once.
+	// Left is how many more calls would be admitted now.
 	Left int
-	// Full is how long it takes until the whole burst may come at once again.
+	// Full is how long it takes until the whole burst is available again.
 	Full time.Duration
 }
 
@@ -48,8 +47,8 @@ func (r Rate) verdict(used, over time.Duration) Verdict {
 	return Verdict{Wait: max(over, 0), Left: int(max(r.window()-used, 0) / r.Interval), Full: used}
 }
 
-// Local keeps rates in this process. Of the callers it remembers a fixed number;
-// those whom it forgets have called little, or not lately.
+// Local enforces rates in this process. It stores a fixed number of callers, and evicts
+// those that have called rarely or not recently.
 type Local[Key comparable] struct {
 	// Now is the clock.
 	Now func() time.Time
@@ -57,7 +56,7 @@ type Local[Key comparable] struct {
 	free *otter.Cache[Key, *atomic.Int64] // in Unix nanoseconds
 }
 
-// NewLocal returns one that remembers so many callers.
+// NewLocal returns a Local that stores up to that many callers.
 func NewLocal[Key comparable](callers int) (*Local[Key], error) {
 	free, err := otter.New(&otter.Options[Key, *atomic.Int64]{MaximumSize: callers})
 	if err != nil {
@@ -66,7 +65,7 @@ func NewLocal[Key comparable](callers int) (*Local[Key], error) {
 	return &Local[Key]{Now: time.Now, free: free}, nil
 }
 
-// Take counts one call, unless it is more than the rate lets through.
+// Take counts one call if the rate admits it.
 func (l *Local[Key]) Take(key Key, rate Rate) Verdict {
 	free, ok := l.free.GetIfPresent(key)
 	if !ok {
@@ -88,7 +87,7 @@ func (l *Local[Key]) Take(key Key, rate Rate) Verdict {
 	}
 }
 
-// GiveBack undoes one Take that let a call through.
+// GiveBack undoes one Take that admitted a call.
 func (l *Local[Key]) GiveBack(key Key, rate Rate) {
 	free, ok := l.free.GetIfPresent(key)
 	if !ok {
@@ -102,7 +101,7 @@ func (l *Local[Key]) GiveBack(key Key, rate Rate) {
 	}
 }
 
-// Callers is about how many are remembered.
+// Callers returns the approximate number of stored callers.
 func (l *Local[Key]) Callers() int {
 	l.free.CleanUp()
 	return l.free.EstimatedSize()

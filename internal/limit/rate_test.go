@@ -93,8 +93,8 @@ func TestAClockThatGoesBackLocksNobodyOut(t *testing.T) {
 	}
 }
 
-// However many callers there are, what is remembered of them is bounded, and
-// whoever floods isn't forgotten for it.
+// The number of callers in memory is bounded, and a caller that exceeds its rate is not
+// evicted when many others come.
 func TestTheMemoryOfCallersIsBoundedAndKeepsTheFlood(t *testing.T) {
 	const callers = 1000
 	local, rate := newLocal(t, callers), Rate{Interval: time.Hour, Burst: 10}

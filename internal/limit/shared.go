@@ -15,39 +15,39 @@ import (
 )
 
 const (
-	// rememberedCallers is how many are remembered in this process.
+	// rememberedCallers is how many callers this process stores.
 	rememberedCallers = 100_000
-	// budget is how long a call may be held up by Redis.
+	// budget is how long a call may wait for Redis.
 	budget = 20 * time.Millisecond
-	// patience is how long Redis may take to be reached again, which no call waits
-	// for, and retryInterval how often that is tried.
+	// patience is the timeout for a reconnection to Redis, which no call waits for, and
+	// retryInterval the interval between the attempts.
 	patience      = time.Second
 	retryInterval = 250 * time.Millisecond
-	// lostAfter is how many checks in a row must fail before Redis counts as away:
-	// one may be late because this process was.
+	// lostAfter is how many consecutive checks must fail before Redis is considered
+	// unreachable. A single check may be late because this process was.
 	lostAfter = 3
 
 	keyPrefix = "gatehouse:rate:"
 )
 
-// Key is what a rate is counted by: the rule, such as a method, and who calls.
+// Key identifies a counter: the rule, such as a method, and the caller.
 type Key struct{ Rule, Caller string }
 
-// Rates holds callers to rates: in this process, and where a Redis or Valkey is
-// given, over all processes that share it. Each call is first held to the rate
-// here, so that no flood reaches Redis, and so that the local count is up to date
-// when Redis goes away: then it holds alone.
+// Rates enforces rates in this process and, with a Redis or Valkey, over all processes
+// that share it. Each call must first pass the local rate, so that a flood does not
+// reach Redis, and so that the local count is current when Redis becomes unreachable
+// and the local rate applies alone.
 type Rates struct {
 	local  *Local[Key]
 	redis  *redis.Client // nil for none
 	logger *slog.Logger
 	state  atomic.Int32
-	// failures are the checks in a row that had no answer.
+	// failures counts consecutive checks without an answer.
 	failures atomic.Int32
 	lost     chan struct{}
 }
 
-// What is known of Redis.
+// The states of Redis.
 const (
 	unknown = iota
 	shared
@@ -74,8 +74,7 @@ func NewRates(url string, logger *slog.Logger) (*Rates, error) {
 	return r, nil
 }
 
-// quiet keeps the client from saying in a log of its own, for each try, what we
-// say once.
+// quiet disables the client's own log, which would repeat our message for each attempt.
 var quiet = sync.OnceFunc(logging.Disable)
 
 // CheckURL returns an error unless the URL is one of a Redis or Valkey. The error
@@ -100,7 +99,7 @@ func parseURL(url string) (*redis.Options, error) {
 	return options, nil
 }
 
-// Run keeps the tie to Redis until ctx ends. Before it runs, nothing is shared.
+// Run maintains the connection to Redis until ctx ends. Before it runs, rates are local.
 func (r *Rates) Run(ctx context.Context) {
 	if r.redis == nil {
 		return
@@ -125,8 +124,7 @@ func (r *Rates) Run(ctx context.Context) {
 	}
 }
 
-// probe tells whether Redis can count for us, in the time that a call has for
-// it, once there is a connection.
+// probe checks that Redis, once connected, counts a call within the budget of a call.
 func (r *Rates) probe(ctx context.Context) error {
 	key, rate := Key{Rule: "probe"}, Rate{Interval: time.Millisecond, Burst: 1000}
 	reach, cancel := context.WithTimeout(ctx, patience)
@@ -140,7 +138,7 @@ func (r *Rates) probe(ctx context.Context) error {
 	return err
 }
 
-// found notes how Redis is, and says so in the log where it was otherwise.
+// found records the state of Redis, and logs a change.
 func (r *Rates) found(err error) {
 	if err == nil {
 		r.failures.Store(0)
@@ -154,7 +152,7 @@ func (r *Rates) found(err error) {
 	}
 }
 
-// Take counts one call, unless it is more than the rate lets through.
+// Take counts one call if the rate admits it.
 func (r *Rates) Take(ctx context.Context, key Key, rate Rate) Verdict {
 	here := r.local.Take(key, rate)
 	if here.Wait > 0 || r.state.Load() != shared {
@@ -178,9 +176,8 @@ func (r *Rates) Take(ctx context.Context, key Key, rate Rate) Verdict {
 	return here
 }
 
-// gcra does for all what Local.Take does for one process, by the server's clock,
-// in microseconds. What it keeps goes away by itself when it says nothing any
-// more.
+// gcra is Local.Take for all processes, by the server's clock, in microseconds. Its keys
+// expire when the whole burst is available again.
 var gcra = redis.NewScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -201,9 +198,8 @@ keep(used + interval)
 return {math.ceil(used + interval), 0}
 `)
 
-// GiveBack undoes one Take that let a call through, here and where it is shared.
-// It is done though the call's context has ended; where Redis gives no answer, the
-// caller gets it back here alone.
+// GiveBack undoes one Take that admitted a call, in this process and in Redis. It does so
+// even if ctx has ended. If Redis does not answer, only the local count is undone.
 func (r *Rates) GiveBack(ctx context.Context, key Key, rate Rate) {
 	r.local.GiveBack(key, rate)
 	if r.state.Load() != shared {
@@ -214,7 +210,7 @@ func (r *Rates) GiveBack(ctx context.Context, key Key, rate Rate) {
 	_ = giveBack.Run(inTime, r.redis, []string{keyPrefix + key.Rule + ":" + key.Caller}, microseconds(rate.Interval)).Err()
 }
 
-// giveBack does for all what Local.GiveBack does for one process.
+// giveBack is Local.GiveBack for all processes.
 var giveBack = redis.NewScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

@@ -120,8 +120,8 @@ func (r *Rates) is(state int32) func() bool {
 	return func() bool { return r.state.Load() == state }
 }
 
-// Two gateways that share a rate let through within 5 % of what it says, however
-// the caller divides what it sends.
+// Two gateways that share a rate admit within 5 % of that rate, however the caller
+// divides its calls between them.
 func TestGatewaysThatShareARateLetThroughNoMoreThanIt(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)

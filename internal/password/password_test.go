@@ -10,8 +10,8 @@ import (
 	"connectrpc.com/connect/v2"
 )
 
-// Guarantee 4: whoever waits for longer than the queue allows is told when to
-// come again, and only so many are hashed at once.
+// Guarantee 4: a caller that waits for longer than the queue allows receives the time
+// after which to retry, and the number of passwords hashed at the same time is bounded.
 func TestAFullQueueOfPasswordChecksSaysWhenToRetry(t *testing.T) {
 	t.Parallel()
 	h := NewHasher()

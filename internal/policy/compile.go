@@ -16,7 +16,7 @@ import (
 	policyv1 "gatehouse/gen/policy/v1"
 )
 
-// Bounds of what a policy may say.
+// Bounds on the values in a policy.
 const (
 	maxTimeLimit  = 25 * time.Second // the HTTP server cuts off at writeTimeout
 	maxRatePeriod = 24 * time.Hour

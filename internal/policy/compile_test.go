@@ -83,7 +83,7 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 			s.ReadOnly()
 			s.Policy.Retry = &policyv1.Retry{Attempts: new(int32(4))}
 		}, fault: "retries with 4 attempts"},
-		{name: "a retry of what may not be done twice", spoil: func(s *rpctest.Schema) { s.Policy.Retry = &policyv1.Retry{Attempts: new(int32(2))} }, fault: "may not be done twice"},
+		{name: "a retry of a method that is not idempotent", spoil: func(s *rpctest.Schema) { s.Policy.Retry = &policyv1.Retry{Attempts: new(int32(2))} }, fault: "may not be done twice"},
 		{name: "a retry of a stream", spoil: func(s *rpctest.Schema) {
 			s.ReadOnly()
 			s.StreamAnswers()
@@ -179,7 +179,7 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 			s.Policy.Purges = []string{"account/{id}"}
 		}, fault: "purges, and the method has no side effects"},
 		{name: "a purge of a tag that nobody has", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"acount/{id}"} }, fault: `purges "acount/{id}", a tag that no method's`},
-		{name: "a purge of all of what is somebody's", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"account"} }, fault: `purges "account", a tag that no method's`},
+		{name: "a purge of a tag without its id", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"account"} }, fault: `purges "account", a tag that no method's`},
 		{name: "a purge of the caller's who isn't known", spoil: func(s *rpctest.Schema) {
 			s.Policy.Access, s.Policy.Purges = policy.Anyone(), []string{"account/{caller}"}
 		}, fault: "no caller is known"},
@@ -220,7 +220,7 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 		{name: "a fault deep within", spoil: func(s *rpctest.Schema) {
 			rpctest.SetField(s.Inner.Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{}})
 		}, fault: "by no step", where: "sketch.v1.Inner.id"},
-		{name: "a fault of what is answered", spoil: func(s *rpctest.Schema) {
+		{name: "a fault in the response", spoil: func(s *rpctest.Schema) {
 			rpctest.SetField(s.Response.Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{}})
 		}, fault: "by no step", where: "sketch.v1.Response.id"},
 

@@ -147,7 +147,7 @@ func TestWhatIsRedactedIsGone(t *testing.T) {
 // secretive is what a secret is named like.
 var secretive = regexp.MustCompile(`password|passphrase|token|secret|credential|private|key|code|otp|challenge`)
 
-// Whoever adds a field that is named like a secret says whether it is one.
+// A field that is named like a secret must declare whether it is one.
 func TestEveryFieldNamedLikeASecretSaysWhetherItIsOne(t *testing.T) {
 	t.Parallel()
 	// Told apart once, by name: a secret that is said to be none shows here.

@@ -87,7 +87,7 @@ func (p *Method) needsSignIn() bool {
 	return false
 }
 
-// Anyone is the access of what everybody may call.
+// Anyone returns the access of a method that every caller may call.
 func Anyone() *policyv1.Access {
 	return &policyv1.Access{Who: &policyv1.Access_Anyone{Anyone: &policyv1.Anyone{}}}
 }

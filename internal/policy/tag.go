@@ -31,7 +31,7 @@ func (t Tag) For(callerID string, request proto.Message) string {
 	}
 }
 
-// Kind returns of what kind it is, such as "account".
+// Kind returns the kind of the tag, such as "account".
 func (t Tag) Kind() string { return t.kind }
 
 // Field returns the way to the request's field that the tag takes its id from;

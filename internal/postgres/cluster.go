@@ -37,7 +37,7 @@ func refuseOthersFiles(data string) error {
 		return err
 	}
 	if len(entries) > 0 {
-		return fmt.Errorf("%s has files but no PG_VERSION, so it isn't a whole database cluster; restore it, or move it away to begin anew", data)
+		return fmt.Errorf("%s has files but no PG_VERSION, so it isn't a whole database cluster; restore it, or move it to another folder to start with an empty database", data)
 	}
 	return nil
 }

@@ -283,7 +283,7 @@ func TestAKillDuringInitdbLeavesNothingBelieved(t *testing.T) {
 	s := start(t, dir)
 	execute(t, s, `CREATE TABLE fine ()`)
 	stop(t, s)
-	await(t, "the end of what initdb had started", func() bool { return processesIn(t, dir) == nil })
+	await(t, "the end of the processes that initdb started", func() bool { return processesIn(t, dir) == nil })
 }
 
 func TestSecondProcessIsRefusedWithTheHoldersID(t *testing.T) {

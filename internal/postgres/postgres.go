@@ -1,5 +1,5 @@
-// Package postgres owns an embedded Postgres: it finds or downloads the programs,
-// makes a database cluster, runs it, and leaves nothing running behind.
+// Package postgres runs an embedded Postgres: it finds or downloads the programs,
+// creates a database cluster, runs it, and leaves no process behind.
 //
 // # Files
 //
@@ -13,10 +13,11 @@
 //	run/          the socket
 //	unfinished-…  anything on its way to one of the names above
 //
-// Postgres refuses to run as root. For root it runs as the user postgres, or nobody
-// where there is none, who owns data and run and can change nothing else, so that it
-// can't lead root astray. Where that user can't reach the data folder, "postgres" is
-// a symbolic link to a folder below /var/lib/gatehouse.
+// Postgres refuses to run as root. When Gatehouse is root, Postgres runs as the user
+// postgres, or as nobody if there is no such user. That user owns data and run and can
+// write to nothing else, so that it cannot make root follow a link or run a file of its
+// own. If that user cannot reach the data folder, "postgres" is a symbolic link to a
+// folder below /var/lib/gatehouse.
 //
 // # Access
 //
@@ -24,10 +25,10 @@
 // user that runs it and root, and there asks for a password (SCRAM). The superuser
 // is gatehouse, with a random password.
 //
-// # Life and death
+// # Lifecycle
 //
-// On Linux a Gatehouse that is killed takes its Postgres with it, cleanly. One that
-// outlived its Gatehouse all the same is stopped by the next Start.
+// On Linux, Postgres shuts down cleanly when its Gatehouse is killed. If a Postgres has
+// outlived its Gatehouse, the next Start stops it.
 package postgres
 
 import (
@@ -51,14 +52,15 @@ const superuser = "gatehouse"
 
 // Config says where a Postgres lives and how it is run.
 type Config struct {
-	// Dir is Gatehouse's data folder. Start makes it if it is missing: closed to
-	// others, but if we are root, so that Postgres' user can pass through.
+	// Dir is Gatehouse's data folder. Start creates it if it is missing. Other users
+	// have no access, except that as root Start lets the Postgres user traverse it.
 	Dir string
 
-	// Logger is told what takes long or may surprise; nil for none.
+	// Logger receives slow steps and unexpected states; nil for none.
 	Logger *slog.Logger
 
-	// NoSync lets a crash of the machine lose or spoil the data, for speed in tests.
+	// NoSync disables fsync for speed in tests. A crash of the machine may then lose or
+	// corrupt the data.
 	NoSync bool
 
 	// SearchDirs are the folders in which to look for initdb and postgres, best
@@ -210,7 +212,7 @@ func (s *Server) awaitReady(ctx context.Context, data string) error {
 	}
 }
 
-// enter connects once, so that a password that doesn't fit is noticed here.
+// enter connects once, to detect a wrong password at the start.
 func (s *Server) enter(ctx context.Context) error {
 	config, err := database.ParseConfig(s.URL("postgres"))
 	if err != nil {

@@ -62,8 +62,8 @@ func (b *body) message() ([]byte, error) {
 	}
 	text, err := io.ReadAll(b.transcoded)
 	if err == nil && len(text) == 0 {
-		// vanguard ends what it can't read as if nothing were wrong, and says what
-		// is to whoever asks once more.
+		// vanguard reports io.EOF for a body that it cannot read, and returns the
+		// actual error only from the next Read.
 		if _, err = b.transcoded.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
 			return []byte("{}"), nil
 		}

@@ -99,7 +99,7 @@ var checks = []check{
 	{"authorise by message", authorizeByMessage},
 }
 
-// Order returns the names of what each call passes, in this order: on the way
+// Order returns the names of the steps that each call passes, in this order: on the way
 // in down to the method ("compose"), and then on the way out, the innermost first.
 func Order() []string {
 	var in, out []string

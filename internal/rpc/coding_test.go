@@ -67,7 +67,7 @@ func TestHeadersAreReadAsRFC9110Says(t *testing.T) {
 		{name: "twice packed", headers: []string{"Content-Encoding", "gzip, gzip"}, status: 501, holds: "COMPRESSION_UNSUPPORTED"},
 		{name: "GET", method: "GET", path: query, headers: []string{"Accept-Encoding", "br, gzip;q=0.1"}, status: 200, coding: "gzip"},
 		{name: "HEAD", method: "HEAD", path: query, status: 200},
-		{name: "HEAD of what changes something", method: "HEAD", path: updateProfilePath, status: 405},
+		{name: "HEAD of a method with side effects", method: "HEAD", path: updateProfilePath, status: 405},
 		{name: "GET with a body", method: "GET", path: query, body: body, status: 400, holds: "BODY_UNEXPECTED"},
 	} {
 		method, path := test.method, test.path

@@ -17,8 +17,8 @@ const (
 	updateProfilePath = "/users.v1.ProfileService/UpdateProfile"
 )
 
-// What is wrong with a request as HTTP has it is told as everything else is,
-// and stands in the log.
+// The server reports faults in the HTTP request in the same form as all other errors,
+// and logs them.
 func TestWhatNoCallCanBeMadeOfIsRefusedInWords(t *testing.T) {
 	t.Parallel()
 	message := "message=%7B%22profileId%22%3A%22" + rpctest.ProfileID + "%22%7D"
@@ -44,7 +44,7 @@ func TestWhatNoCallCanBeMadeOfIsRefusedInWords(t *testing.T) {
 		{name: "GET in another encoding", method: "GET", path: getProfilePath + "?encoding=xml&" + message, status: 400, reason: "QUERY_INVALID"},
 		{name: "GET of another version", method: "GET", path: getProfilePath + "?connect=v2&encoding=json&" + message, status: 400, reason: "QUERY_INVALID"},
 		{name: "GET in an unknown compression", method: "GET", path: getProfilePath + "?encoding=json&compression=br&" + message, status: 501, reason: "COMPRESSION_UNSUPPORTED"},
-		{name: "GET of what changes something", method: "GET", path: updateProfilePath + "?encoding=json&message={}", status: 405, reason: "HTTP_METHOD_UNSUPPORTED", header: [2]string{"Allow", "POST"}},
+		{name: "GET of a method with side effects", method: "GET", path: updateProfilePath + "?encoding=json&message={}", status: 405, reason: "HTTP_METHOD_UNSUPPORTED", header: [2]string{"Allow", "POST"}},
 		{name: "PUT of a read", method: "PUT", path: getProfilePath, status: 405, reason: "HTTP_METHOD_UNSUPPORTED", header: [2]string{"Allow", "GET, HEAD, POST"}},
 		{name: "an unknown method", path: "/users.v1.ProfileService/Nope", status: 501, reason: "METHOD_UNKNOWN"},
 		{name: "an unknown service", path: "/x.v1.Nope/Nope", status: 404, reason: "METHOD_UNKNOWN"},

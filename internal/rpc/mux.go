@@ -120,7 +120,7 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if m.server.methods[r.URL.Path] == nil && r.Method == http.MethodPost && isRPC(r) && procedureForm.MatchString(r.URL.Path) {
-		// A method that isn't there is told in the caller's protocol.
+		// Report an unknown method in the caller's protocol.
 		if _, pattern := m.mux.Handler(r); pattern == "" {
 			m.server.refuse(w, r, &Refusal{err: errUnknownMethod, status: http.StatusNotFound})
 			return

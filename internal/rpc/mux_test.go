@@ -58,7 +58,7 @@ func TestHealthFollowsReadiness(t *testing.T) {
 	var ready atomic.Bool
 	url := rpctest.Serve(t, rpctest.NewProfiles(t, rpctest.Found).Mux(func() error {
 		if !ready.Load() {
-			return errors.New("the database is away")
+			return errors.New("the database is unreachable")
 		}
 		return nil
 	}))
@@ -70,7 +70,7 @@ func TestHealthFollowsReadiness(t *testing.T) {
 		body         string
 	}{
 		{ready: false, method: "GET", path: "/livez", status: 200, body: "ok\n"},
-		{ready: false, method: "GET", path: "/readyz", status: 503, body: "not ready: the database is away\n"},
+		{ready: false, method: "GET", path: "/readyz", status: 503, body: "not ready: the database is unreachable\n"},
 		{ready: true, method: "GET", path: "/livez", status: 200, body: "ok\n"},
 		{ready: true, method: "GET", path: "/readyz", status: 200, body: "ok\n"},
 		{ready: true, method: "POST", path: "/readyz", status: 405},

@@ -65,9 +65,8 @@ type Server struct {
 	clientIP func(peer string, forwarded []string) string
 }
 
-// NewServer builds a server of what register registers. It returns an error
-// when a method's schema doesn't say who may call it, or says what can't be
-// held.
+// NewServer builds a server of the services that register registers. It returns an
+// error when a method's policy does not declare who may call it, or cannot be enforced.
 func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, error) {
 	if config.Limit == 0 {
 		config.Limit = DefaultLimit
@@ -75,9 +74,9 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	if config.ClientIP == nil {
 		config.ClientIP = peerIP
 	}
-	// Each method has a chain of its own, of what its policy asks for, so that a
-	// call looks nothing up. The methods are collected first: an interceptor
-	// sees them as they are registered, in the order of Specs.
+	// Each method has its own chain of the interceptors that its policy needs, so that
+	// a call needs no lookup. The methods are collected first: an interceptor sees them
+	// as they are registered, in the order of Specs.
 	var methods []connect.ServerFunc
 	survey := connect.NewServer(func(method connect.ServerFunc) connect.ServerFunc {
 		methods = append(methods, method)

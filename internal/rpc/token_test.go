@@ -32,7 +32,7 @@ func pairKey(t testing.TB, keys InternalKeys, caller, callee string) []byte {
 	return pair[0]
 }
 
-// forge signs whatever it is told to, with what it is told to.
+// forge signs any claims with any key.
 func forge(t testing.TB, method jwt.SigningMethod, key any, claims jwt.MapClaims) string {
 	t.Helper()
 	token, err := jwt.NewWithClaims(method, claims).SignedString(key)

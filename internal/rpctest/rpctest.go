@@ -103,8 +103,8 @@ func Dial(t testing.TB, route dial.Route, url string) *connect.Client {
 	return client
 }
 
-// newServer builds a server of what register registers, for callers with an
-// internal token. Zero fields of config get a value.
+// NewServer builds a server of the services that register registers, for callers with
+// an internal token. Zero fields of config get a default.
 func NewServer(t testing.TB, callee string, config rpc.ServerConfig, register func(*connect.Server)) *rpc.Server {
 	t.Helper()
 	if config.Logger == nil {

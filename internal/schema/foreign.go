@@ -11,12 +11,12 @@ import (
 // holds other tables while Config.Shared isn't set. Nothing was written.
 type ForeignError struct {
 	Database string
-	// Schema is a service's where that schema is somebody else's; "" where the
-	// database can be shared, but nobody has said so.
+	// Schema is the service's schema that has another owner; "" when the database
+	// could be shared, but Config.Shared isn't set.
 	Schema string
-	// Services are those whose schemas would be created.
+	// Services are the services whose schemas Apply would create.
 	Services []string
-	// Relations are some of what the database holds, as schema.name.
+	// Relations are some of the database's relations, as schema.name.
 	Relations []string
 }
 

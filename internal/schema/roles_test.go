@@ -158,7 +158,7 @@ func TestAPasswordIsSetWhenItDoesNotWork(t *testing.T) {
 		t.Errorf("Apply executed %q, want one ALTER ROLE", result.Statements)
 	}
 	if !works(cfg.Roles["auth"].Password) {
-		t.Error("a password that was changed by hand was not mended")
+		t.Error("Apply did not restore a password that was changed by hand")
 	}
 
 	cfg.Roles["auth"] = schema.Role{Name: cfg.Roles["auth"].Name, Password: "another"}

@@ -67,11 +67,11 @@ type Config struct {
 	// AllowDestructive permits changes that lose data.
 	AllowDestructive bool
 
-	// Shared permits the first Apply to a database in which others keep
-	// something. A schema of theirs with the name of a service is refused all the same.
+	// Shared permits the first Apply to a database that holds the tables of other
+	// programs. Apply still refuses a schema of theirs that has the name of a service.
 	Shared bool
 
-	// Logger hears of what was done. None is needed.
+	// Logger receives the changes that were made; nil for none.
 	Logger *slog.Logger
 }
 

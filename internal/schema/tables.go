@@ -60,7 +60,7 @@ func (t *target) applyTables(ctx context.Context) ([]string, error) {
 	if err := t.execute(ctx, changes.statements); err != nil {
 		return nil, err
 	}
-	// What Atlas sees and yet can't mend would be tried again at every start.
+	// Atlas would retry a difference that it finds but cannot fix at every start.
 	rest, err := t.diff(ctx, desired)
 	if err != nil {
 		return nil, err

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// maxBodyBytes bounds a request's body.
+// MaxBodyBytes bounds a request's body.
 const MaxBodyBytes = 1 << 20
 
 // Limits of every HTTP server here.
@@ -22,22 +22,21 @@ const (
 	writeTimeout      = 30 * time.Second
 	IdleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 64 << 10
-	// lastWords is how long calls under way have to word an answer once they
-	// were told that the time is over.
+	// reportTime is how long calls in flight have to report an error after a stop has
+	// cancelled their contexts.
 	reportTime = 2 * time.Second
-	// unusedLimit is how long a stop waits for connections on which nothing was
-	// asked yet.
+	// unusedTime is how long a stop waits for connections without a request.
 	unusedTime = time.Second
-	// shutDownRound is how long a stop waits until it tells connections again.
+	// shutDownRound is how long a stop waits before it shuts connections down again.
 	shutDownRound = time.Second
 )
 
-// Stop is how a server stops.
+// Stop configures how a server stops.
 type Stop struct {
-	// Pause is how long it goes on serving after it has said that it isn't
-	// ready, for whoever sends it requests to notice.
+	// Pause is how long the server continues to serve after it has reported that it is
+	// not ready, so that load balancers notice.
 	Pause time.Duration
-	// Grace is how long calls under way then have to finish.
+	// Grace is how long calls in flight then have to finish.
 	Grace time.Duration
 }
 

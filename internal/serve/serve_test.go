@@ -261,130 +261,140 @@ func TestStoppingEndsStreamsAndNotCalls(t *testing.T) {
 
 func TestStoppingDoesNotWaitForever(t *testing.T) {
 	t.Parallel()
-	t.Run("for a stream that has no end", func(t *testing.T) {
-		t.Parallel()
-		url, stop, stopped := rpctest.ServeStoppable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
-		stream := grpcreflect.NewClient(rpctest.NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC()).NewStream(t.Context())
-		defer func() { _, _ = stream.Close() }()
-		if _, err := stream.ListServices(); err != nil {
-			t.Fatalf("list the services: %v", err)
+	t.Run("for a stream that has no end", stopEndsAStream)
+	t.Run("for a connection on which nothing is asked", stopClosesAnUnusedConnection)
+	t.Run("for a connection that begins just as it stops", stopClosesANewConnection)
+	t.Run("for a call that looks at its context", stopCancelsACall)
+	t.Run("for a call that doesn't", stopCutsACall)
+}
+
+func stopEndsAStream(t *testing.T) {
+	t.Parallel()
+	url, stop, stopped := rpctest.ServeStoppable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
+	stream := grpcreflect.NewClient(rpctest.NewHTTPClient(t, (*http.Protocols).SetUnencryptedHTTP2), url, connectv1.WithGRPC()).NewStream(t.Context())
+	defer func() { _, _ = stream.Close() }()
+	if _, err := stream.ListServices(); err != nil {
+		t.Fatalf("list the services: %v", err)
+	}
+	stop()
+	if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err != nil {
+		t.Errorf("Serve: got %v, want nil", err)
+	}
+}
+
+func stopClosesAnUnusedConnection(t *testing.T) {
+	t.Parallel()
+	url, stop, stopped := rpctest.ServeStoppable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if response, err := http.Get(url + "/livez"); err != nil { // accepted after it
+		t.Fatal(err)
+	} else {
+		_ = response.Body.Close()
+	}
+	stop()
+	if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err != nil {
+		t.Errorf("Serve: got %v, want nil", err)
+	}
+}
+
+func stopClosesANewConnection(t *testing.T) {
+	t.Parallel()
+	url, stop, stopped := rpctest.ServeStopping(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady), serve.Stop{Grace: 30 * time.Second})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, http2.ClientPreface[:10]); err != nil {
+		t.Fatal(err)
+	}
+	if response, err := http.Get(url + "/livez"); err != nil { // accepted after it
+		t.Fatal(err)
+	} else {
+		_ = response.Body.Close()
+	}
+	stop()
+	untilRefused(t, url)
+	time.Sleep(100 * time.Millisecond) // so that the other connections received their GOAWAY
+	framer := http2.NewFramer(conn, conn)
+	if _, err := io.WriteString(conn, http2.ClientPreface[10:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := framer.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			if frame, err := framer.ReadFrame(); err != nil {
+				ended <- err
+				return
+			} else if _, ok := frame.(*http2.GoAwayFrame); ok {
+				ended <- nil
+				return
+			}
 		}
-		stop()
-		if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err != nil {
-			t.Errorf("Serve: got %v, want nil", err)
-		}
-	})
-	t.Run("for a connection on which nothing is asked", func(t *testing.T) {
-		t.Parallel()
-		url, stop, stopped := rpctest.ServeStoppable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
-		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if response, err := http.Get(url + "/livez"); err != nil { // accepted after it
-			t.Fatal(err)
-		} else {
+	}()
+	if err := rpctest.Within(t, 10*time.Second, "a GOAWAY", ended); err != nil {
+		t.Errorf("the connection: got %v, want a GOAWAY", err)
+	}
+	if err := rpctest.Within(t, 10*time.Second, "Serve", stopped); err != nil {
+		t.Errorf("Serve: got %v, want nil", err)
+	}
+}
+
+func stopCancelsACall(t *testing.T) {
+	t.Parallel()
+	begun := make(chan error)
+	url, stop, stopped := rpctest.ServeStoppable(t, rpctest.NewProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+		close(begun)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}).Mux(rpctest.IsReady))
+	called := make(chan error, 1)
+	go func() {
+		_, err := rpctest.Get(t.Context(), rpctest.Dial(t, rpctest.BFFToUsers, url))
+		called <- err
+	}()
+	_ = rpctest.Within(t, 5*time.Second, "the method", begun)
+	stop()
+	if err := rpctest.Within(t, 5*time.Second, "the call", called); err == nil {
+		t.Error("the call: got an answer, want an error")
+	}
+	if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err != nil {
+		t.Errorf("Serve: got %v, want nil", err)
+	}
+}
+
+func stopCutsACall(t *testing.T) {
+	t.Parallel()
+	begun, finish := make(chan error), make(chan struct{})
+	defer close(finish)
+	url, stop, stopped := rpctest.ServeStoppable(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(begun)
+		<-finish
+	}))
+	client := rpctest.NewHTTPClient(t, (*http.Protocols).SetHTTP1)
+	called := make(chan error, 1)
+	go func() {
+		response, err := client.Get(url)
+		if err == nil {
 			_ = response.Body.Close()
 		}
-		stop()
-		if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err != nil {
-			t.Errorf("Serve: got %v, want nil", err)
-		}
-	})
-	t.Run("for a connection that begins just as it stops", func(t *testing.T) {
-		t.Parallel()
-		url, stop, stopped := rpctest.ServeStopping(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady), serve.Stop{Grace: 30 * time.Second})
-		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if _, err := io.WriteString(conn, http2.ClientPreface[:10]); err != nil {
-			t.Fatal(err)
-		}
-		if response, err := http.Get(url + "/livez"); err != nil { // accepted after it
-			t.Fatal(err)
-		} else {
-			_ = response.Body.Close()
-		}
-		stop()
-		untilRefused(t, url)
-		time.Sleep(100 * time.Millisecond) // so that the other connections were told
-		framer := http2.NewFramer(conn, conn)
-		if _, err := io.WriteString(conn, http2.ClientPreface[10:]); err != nil {
-			t.Fatal(err)
-		}
-		if err := framer.WriteSettings(); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1)
-		go func() {
-			for {
-				if frame, err := framer.ReadFrame(); err != nil {
-					ended <- err
-					return
-				} else if _, ok := frame.(*http2.GoAwayFrame); ok {
-					ended <- nil
-					return
-				}
-			}
-		}()
-		if err := rpctest.Within(t, 10*time.Second, "a GOAWAY", ended); err != nil {
-			t.Errorf("the connection: got %v, want a GOAWAY", err)
-		}
-		if err := rpctest.Within(t, 10*time.Second, "Serve", stopped); err != nil {
-			t.Errorf("Serve: got %v, want nil", err)
-		}
-	})
-	t.Run("for a call that looks at its context", func(t *testing.T) {
-		t.Parallel()
-		begun := make(chan error)
-		url, stop, stopped := rpctest.ServeStoppable(t, rpctest.NewProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
-			close(begun)
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}).Mux(rpctest.IsReady))
-		called := make(chan error, 1)
-		go func() {
-			_, err := rpctest.Get(t.Context(), rpctest.Dial(t, rpctest.BFFToUsers, url))
-			called <- err
-		}()
-		_ = rpctest.Within(t, 5*time.Second, "the method", begun)
-		stop()
-		if err := rpctest.Within(t, 5*time.Second, "the call", called); err == nil {
-			t.Error("the call: got an answer, want an error")
-		}
-		if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); err != nil {
-			t.Errorf("Serve: got %v, want nil", err)
-		}
-	})
-	t.Run("for a call that doesn't", func(t *testing.T) {
-		t.Parallel()
-		begun, finish := make(chan error), make(chan struct{})
-		defer close(finish)
-		url, stop, stopped := rpctest.ServeStoppable(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-			close(begun)
-			<-finish
-		}))
-		client := rpctest.NewHTTPClient(t, (*http.Protocols).SetHTTP1)
-		called := make(chan error, 1)
-		go func() {
-			response, err := client.Get(url)
-			if err == nil {
-				_ = response.Body.Close()
-			}
-			called <- err
-		}()
-		_ = rpctest.Within(t, 5*time.Second, "the method", begun)
-		stop()
-		if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("Serve: got %v, want the deadline of stopping", err)
-		}
-		if err := rpctest.Within(t, 5*time.Second, "the call", called); err == nil {
-			t.Error("the call: got an answer, want its connection cut")
-		}
-	})
+		called <- err
+	}()
+	_ = rpctest.Within(t, 5*time.Second, "the method", begun)
+	stop()
+	if err := rpctest.Within(t, 5*time.Second, "Serve", stopped); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Serve: got %v, want the deadline of stopping", err)
+	}
+	if err := rpctest.Within(t, 5*time.Second, "the call", called); err == nil {
+		t.Error("the call: got an answer, want its connection cut")
+	}
 }
 
 func TestServeTellsWhyItCannot(t *testing.T) {

@@ -1,9 +1,9 @@
-// Package telemetry owns what a process tells of itself: metrics, to whoever
-// scrapes them, and traces, to the collector that OTEL_EXPORTER_OTLP_ENDPOINT
-// names. It hides the OpenTelemetry SDK and its exporters; what is measured
-// stands beside the code that it is about, and asks OpenTelemetry's API alone.
+// Package telemetry exports a process's metrics to a Prometheus scraper and its traces
+// to the collector at OTEL_EXPORTER_OTLP_ENDPOINT. It hides the OpenTelemetry SDK and
+// its exporters. The instruments are defined next to the code that they measure, which
+// uses only the OpenTelemetry API.
 //
-// A label never holds what a caller chose, nor anything about a person.
+// A label never holds a value that a caller chose, nor personal data.
 package telemetry
 
 import (
@@ -32,26 +32,27 @@ import (
 	notrace "go.opentelemetry.io/otel/trace/noop"
 )
 
-// Scope is the name of the instrumentation that is ours.
+// Scope is the name of Gatehouse's instrumentation scope.
 const Scope = "gatehouse"
 
-// Propagator carries traces from hop to hop (W3C Trace Context). Baggage isn't
-// carried: what a stranger writes there would reach every service.
+// Propagator propagates trace contexts between services (W3C Trace Context). It does not
+// propagate baggage, because a client's baggage would reach every service.
 var Propagator propagation.TextMapPropagator = propagation.TraceContext{}
 
-// Config says what a process tells.
+// Config configures the telemetry of a process.
 type Config struct {
-	// Name and Version are of the service in traces, unless OTEL_SERVICE_NAME or
-	// OTEL_RESOURCE_ATTRIBUTES say otherwise.
+	// Name and Version are the service's name and version in traces.
+	// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override them.
 	Name, Version string
-	// Metrics are made for Handler to serve.
+	// Metrics enables the metrics, which Handler serves.
 	Metrics bool
-	// Traces are sent, as the environment's OTEL_… variables say.
+	// Traces enables the export of traces, which the OTEL_… environment variables
+	// configure.
 	Traces bool
 	Logger *slog.Logger
 }
 
-// Telemetry is what a process tells of itself. Where it is nil, nothing is told.
+// Telemetry provides a process's metrics and traces.
 type Telemetry struct {
 	meters   metric.MeterProvider
 	tracers  trace.TracerProvider
@@ -60,11 +61,12 @@ type Telemetry struct {
 	stops    []func(context.Context) error
 }
 
-// New prepares to tell what config says. The caller must stop it.
+// New sets up the telemetry that config enables. The caller must call Stop.
 func New(ctx context.Context, config Config) (*Telemetry, error) {
 	t := &Telemetry{meters: nometric.NewMeterProvider(), tracers: notrace.NewTracerProvider(), logger: config.Logger}
 	about, err := resource.New(ctx,
-		// By their names in the conventions, which come in a version of their own.
+		// Named by string, because the packages of the semantic conventions are versioned
+		// separately.
 		resource.WithAttributes(attribute.String("service.name", config.Name), attribute.String("service.version", config.Version)),
 		resource.WithTelemetrySDK(),
 		resource.WithFromEnv(), // the last one wins
@@ -109,7 +111,7 @@ func (t *Telemetry) measure(about *resource.Resource) error {
 	return nil
 }
 
-// Use makes t what OpenTelemetry's own API reaches, for all of the process.
+// Use sets t's providers as OpenTelemetry's globals.
 func (t *Telemetry) Use() {
 	otel.SetMeterProvider(t.meters)
 	otel.SetTracerProvider(t.tracers)
@@ -117,13 +119,13 @@ func (t *Telemetry) Use() {
 	otel.SetErrorHandler(&complaints{logger: t.logger})
 }
 
-// Meters makes the instruments of metrics.
+// Meters returns the provider of meters.
 func (t *Telemetry) Meters() metric.MeterProvider { return t.meters }
 
-// Tracers makes traces.
+// Tracers returns the provider of tracers.
 func (t *Telemetry) Tracers() trace.TracerProvider { return t.tracers }
 
-// scrapes bounds how many scrapes are answered at a time.
+// scrapes is the maximum number of concurrent scrapes.
 const scrapes = 4
 
 // Handler serves the metrics in Prometheus' formats.
@@ -132,12 +134,12 @@ func (t *Telemetry) Handler() http.Handler {
 		return http.NotFoundHandler()
 	}
 	return promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{
-		// One that fails leaves the others be.
+		// A collector that fails does not affect the others.
 		ErrorHandling: promhttp.ContinueOnError, EnableOpenMetrics: true, MaxRequestsInFlight: scrapes,
 	})
 }
 
-// Stop sends what is left to send, for as long as ctx allows.
+// Stop flushes the remaining telemetry and shuts the exporters down, until ctx ends.
 func (t *Telemetry) Stop(ctx context.Context) error {
 	var faults []error
 	for _, stop := range t.stops {
@@ -149,11 +151,11 @@ func (t *Telemetry) Stop(ctx context.Context) error {
 	return nil
 }
 
-// quiet is how long nothing more is said of what goes wrong.
+// quiet is the minimum interval between two warnings.
 const quiet = time.Minute
 
-// complaints says in the log that some telemetry is lost. Nothing waits for it:
-// neither for a collector that is away nor for a database.
+// complaints logs that telemetry was lost. Nothing else depends on the export: neither
+// calls nor readiness wait for an unreachable collector.
 type complaints struct {
 	logger *slog.Logger
 	mu     sync.Mutex
