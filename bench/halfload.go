@@ -10,8 +10,8 @@ import (
 // capacity.
 type halfLoad struct {
 	rate                 []float64 // requests a second
-	whole, part, between []float64 // p99 of GetMe, of its slowest part, and of what is over, in ms
-	halfway              []float64 // p50 of what is over
+	whole, part, between []float64 // p99 of GetMe, of its slowest part, and of the difference, in ms
+	halfway              []float64 // p50 of the difference
 }
 
 // measureHalfLoad sends requests to the three processes at fixed times. The duration
@@ -42,8 +42,8 @@ func (m *halfLoad) print(t *table) {
 	if len(m.rate) == 0 {
 		return
 	}
-	t.row("Three processes at half of what they can do: GetMe per second", spread("%.0f", m.rate))
+	t.row("Three processes at half their capacity: GetMe per second", spread("%.0f", m.rate))
 	t.row("  p99, ms (of its slowest part)", spread("%.2f", m.whole), spread("%.2f", m.part))
-	t.row("  what is over the slowest part, ms: p50", spread("%.2f", m.halfway))
+	t.row("  beyond the slowest part, ms: p50", spread("%.2f", m.halfway))
 	t.judged("≤ 1", median(m.between) <= 1, "    p99", spread("%.2f", m.between))
 }

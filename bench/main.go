@@ -6,6 +6,10 @@
 //
 // The servers run as processes on an embedded Postgres that bench starts with up's
 // durability settings. bench itself generates the load.
+//
+// This package is large because it holds everything that a comparison needs: the
+// measurements, the open-loop and closed-loop load generators, the bare gateway that
+// Gatehouse is compared with, and the processes under load with their CPU accounting.
 package main
 
 import (

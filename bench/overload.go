@@ -20,7 +20,7 @@ type overload struct {
 	goodput  []float64 // answers a second at overloadFactor times that
 	peakCPU  []float64 // answers for each CPU-second of all servers and Postgres
 	overCPU  []float64
-	p50, p99 []float64 // of what is answered, in ms
+	p50, p99 []float64 // of successful calls, in ms
 	refused  []float64 // p99 of the refusals, in ms
 	cost     []float64 // CPU of a refusal over that of an answer
 	// The share of successful critical calls, and of sheddable ones, when a quarter of
@@ -230,9 +230,9 @@ func (m *overload) print(t *table) {
 	share := over(m.goodput, m.peak)
 	t.judged("≥ 0.90", median(share) >= 0.9, fmt.Sprintf("  offered %d times as much: answers ÷ the peak", overloadFactor), spread("%.2f", share))
 	t.row("    answers per CPU-second, Postgres too, ÷ those at the peak", spread("%.2f", over(m.overCPU, m.peakCPU)))
-	t.row("  p50 of what is answered, ms (a tenth of the peak)", spread("%.1f", m.p50), spread("%.1f", m.aloneP50))
+	t.row("  p50 of successful calls, ms (a tenth of the peak)", spread("%.1f", m.p50), spread("%.1f", m.aloneP50))
 	bound := 250 + 2*median(m.alone)
-	t.judged(fmt.Sprintf("< %.0f", bound), median(m.p99) < bound, "  p99 of what is answered, ms (a tenth of the peak)", spread("%.1f", m.p99), spread("%.1f", m.alone))
+	t.judged(fmt.Sprintf("< %.0f", bound), median(m.p99) < bound, "  p99 of successful calls, ms (a tenth of the peak)", spread("%.1f", m.p99), spread("%.1f", m.alone))
 	t.row("  p99 of refusals, ms", spread("%.1f", m.refused))
 	t.judged("≤ 0.04", median(m.cost) <= 0.04, "  CPU of a refusal ÷ that of an answer", spread("%.3f", m.cost))
 	t.judged("the latter first", median(m.sheddable) < median(m.critical), "  a quarter of it sheddable: share answered of the critical (of the sheddable)",

@@ -268,7 +268,7 @@ func names(r *http.Request, name string) bool {
 func wantsCookies(mode string) bool { return strings.EqualFold(mode, "cookie") }
 
 // isExpiring reports whether a call by an access token would fail, now or in a
-// moment, for a reason that a refresh mends.
+// moment, and a refresh would fix it.
 func (c *cookies) isExpiring(who *principal, err error) bool {
 	if err != nil {
 		return connect.CodeOf(err) == connect.CodeUnauthenticated

@@ -35,7 +35,7 @@ var (
 	cacheCalls, _ = meter.Int64Counter("gatehouse.bff.cache.calls", metric.WithUnit("{call}"),
 		metric.WithDescription("Calls of methods whose answers may be kept: answered by a kept one (hit), by asking the services (miss), by what another call asked for (coalesced), or past the cache, which a feed has left out of date (bypassed)."))
 	cachePurges, _ = meter.Int64Counter("gatehouse.bff.cache.purges", metric.WithUnit("{tag}"),
-		metric.WithDescription("Tags whose kept answers were let go of, by a call's own write or a feed's word."))
+		metric.WithDescription("Tags whose cache entries were invalidated, by a write or by a change from a feed."))
 )
 
 // verified are the labels of each result, made once: a token that was seen
@@ -73,7 +73,8 @@ func countVerification(remembered bool, err error) {
 	verifications.Add(ctx, 1, labels)
 }
 
-// methodLabel are the labels of what is counted by method, made once.
+// methodLabel returns the labels of a metric that counts by method. Call it once for
+// each method, not for each call.
 func methodLabel(plan *policy.Method, more ...string) metric.MeasurementOption {
 	labels := []attribute.KeyValue{attribute.String("rpc_method", strings.TrimPrefix(plan.Procedure, "/"))}
 	for i := 0; i+1 < len(more); i += 2 {

@@ -34,8 +34,7 @@ type Method struct {
 // Page is what is served beside the methods, and to whom.
 type Page struct{ Pattern, Who string }
 
-// Field is a field of a public message that is brought to one form or kept out
-// of what is written down.
+// Field is a field of a public message that is normalized, or redacted in logs.
 type Field struct{ Name, Normal, Redacted string }
 
 // PolicyOf returns what the gateway serves, tightened as settings say (see
@@ -89,7 +88,7 @@ func whoMay(access *policyv1.Access) string {
 	case *policyv1.Access_Anyone:
 		return "anyone"
 	case *policyv1.Access_SignedIn:
-		return "whoever is signed in"
+		return "every signed-in user"
 	case *policyv1.Access_Self:
 		return strings.Join(append([]string{"oneself"}, who.Self.GetOrRoles()...), " or ")
 	case *policyv1.Access_Roles:

@@ -104,8 +104,8 @@ func (s *Service) limitRate(plan *policy.Method) (connect.ServerInterceptor, err
 			}
 			header.Set("RateLimit", rateLeft(name, verdict.Left, verdict.Full))
 			err := next(ctx, spec, stream)
-			// Whoever is refused for our sake and tries again, as the refusal says, must
-			// not end with a rate that is used up.
+			// Give the token back when the server cannot serve the call: a client that
+			// retries, as the error says, must not use up its rate.
 			if err != nil && rpc.CodeOf(ctx, err) == connect.CodeUnavailable {
 				s.rates.callers.GiveBack(ctx, key, rate)
 				header.Set("RateLimit", rateLeft(name, verdict.Left+1, max(verdict.Full-rate.Interval, 0)))
@@ -118,8 +118,9 @@ func (s *Service) limitRate(plan *policy.Method) (connect.ServerInterceptor, err
 var errRateLimited = fault.New(connect.CodeResourceExhausted, "RATE_LIMITED",
 	"You have called this method too often. Wait as long as Retry-After says, then call it less often.")
 
-// whoCounts names whoever a call counts for: the principal, or where nobody is
-// signed in, the address. Whoever has neither isn't counted.
+// whoCounts returns the caller whose rate the call counts against: the principal, or
+// the network of the IP address where nobody is signed in. It returns "" if there is
+// neither; such a call is not limited.
 func (s *Service) whoCounts(ctx context.Context, info *connect.CallInfo) string {
 	if who := caller(ctx); who != nil {
 		return who.userID

@@ -28,10 +28,10 @@ var (
 	errTokenStale   = fault.New(connect.CodeUnauthenticated, "TOKEN_STALE", "Your roles or your account have changed since this access token was made. Refresh it.")
 )
 
-// revoked knows which access tokens that are still alive count no more. It
-// follows auth's stream, and hands the signing keys that come with it to the
-// verifier. While that is silent it asks auth about each token, and admits nobody
-// whom it can't ask about; so it does while auth's clock is far from ours.
+// revocations holds which unexpired access tokens are revoked. It follows auth's
+// stream, and passes the signing keys from that stream to the verifier. While the
+// stream is silent, or auth's clock differs too much from ours, it asks auth about
+// each token; if it cannot reach auth, it refuses the call.
 type revocations struct {
 	source authv1.RevocationServiceClient
 	keys   authv1.KeyServiceClient
@@ -79,8 +79,8 @@ func (r *revocations) check(ctx context.Context, who *principal) error {
 	return err
 }
 
-// isStale reports whether the principal's token is known to be below its
-// account's version, which a refresh mends.
+// isStale reports whether the principal's token has an older version than the latest
+// known one of its account. Refreshing the token fixes that.
 func (r *revocations) isStale(who *principal) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -51,7 +51,7 @@ type verifier struct {
 }
 
 // keySet is the published keys, newest first, and by id. Its epoch grows when a
-// key is retired: what was remembered before counts no more.
+// key is retired, which invalidates the verified tokens of earlier epochs.
 type keySet struct {
 	published []*authv1.SigningKey
 	byID      map[string]ed25519.PublicKey
