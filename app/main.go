@@ -1,6 +1,10 @@
 // Package app is the composition root: the commands and their settings, the list
 // of services ([Services]), and the wiring that builds, joins and serves them
 // ([Stack]).
+//
+// This package is large because it holds every command, every setting with the check
+// of its value, and the wiring of all services. A setting is declared once, beside its
+// check and its help text, and every command that needs it embeds it.
 package app
 
 import (

@@ -33,8 +33,8 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// The gateway stands on a port here, for much of what is bad never gets as far
-// as a handler. None of it may reach a service.
+// These tests use a gateway that listens on a port, because net/http rejects many bad
+// requests before a handler runs. No bad request may reach a service.
 
 var (
 	loginPath    = bffv1.AuthServiceLoginProcedure
@@ -109,8 +109,8 @@ func wantRefusal(t *testing.T, what string, response *http.Response, body string
 	}
 }
 
-// wantAllocated wants the whole process to allocate no more than so much.
-// Whoever calls it is no parallel test.
+// wantAllocated fails the test if the process allocates more than most bytes during
+// run. Do not call it from a parallel test.
 func wantAllocated(t *testing.T, what string, most uint64, run func()) {
 	t.Helper()
 	var before, after runtime.MemStats
@@ -446,10 +446,10 @@ func TestForgedIdentityHeadersReachNobody(t *testing.T) {
 	if !slices.Equal(plain, withForged) {
 		t.Errorf("with forged headers services were sent %v, without them %v", withForged, plain)
 	}
-	// What a service is told in a message says nothing of them either.
+	// The messages to services contain nothing from them either.
 	answer(h.backend, authv1.SessionServiceLoginProcedure, func(_ context.Context, req *authv1.LoginRequest) (*authv1.LoginResponse, error) {
 		if text := req.String(); strings.Contains(text, bob) || req.GetOrigin().GetAccountId() != "" {
-			t.Errorf("auth was told %s", text)
+			t.Errorf("auth received %s", text)
 		}
 		return &authv1.LoginResponse{Account: accountOf(alice), Tokens: someTokens()}, nil
 	})
@@ -478,7 +478,7 @@ func TestForwardedHeadersOfStrangersAreIgnored(t *testing.T) {
 			header, value, "X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "https")
 		wantNoError(t, header, got.err)
 		if address := <-addresses; address != "127.0.0.1" {
-			t.Errorf("%s: auth was told %q, want the peer's own 127.0.0.1", header, address)
+			t.Errorf("%s: auth received %q, want the peer's own 127.0.0.1", header, address)
 		}
 	}
 }
@@ -540,26 +540,34 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 	}
 }
 
-// CVE-2023-39325: requests that are reset at once must not pile up.
-func TestRapidResetsDoNotPileUp(t *testing.T) {
-	h := open(t, world{served: true})
-	asked, ended := h.hang(authv1.AccountServiceGetAccountProcedure)
-	var running, most, all atomic.Int64
-	stopped := make(chan struct{})
+// callCounter counts the calls that a service has.
+type callCounter struct {
+	running, most, all atomic.Int64
+	stopped            chan struct{} // closed after asked is
+}
+
+// countCalls counts the beginnings and ends of calls until asked is closed.
+func countCalls(asked <-chan struct{}, ended <-chan error) *callCounter {
+	c := &callCounter{stopped: make(chan struct{})}
 	go func() {
-		defer close(stopped)
+		defer close(c.stopped)
 		for open := true; open; {
 			select {
 			case _, open = <-asked:
-				most.Store(max(most.Load(), running.Add(1)))
-				all.Add(1)
+				c.most.Store(max(c.most.Load(), c.running.Add(1)))
+				c.all.Add(1)
 			case <-ended:
-				running.Add(-1)
+				c.running.Add(-1)
 			}
 		}
 	}()
-	w := requester(t, h)
-	read, ponged := make(chan struct{}), make(chan struct{}, 1)
+	return c
+}
+
+// readPings reads frames until the connection ends, when it closes read. It sends to
+// ponged for each PING frame, and fails the test for a GOAWAY frame.
+func readPings(t *testing.T, w *wire) (read, ponged chan struct{}) {
+	read, ponged = make(chan struct{}), make(chan struct{}, 1)
 	go func() {
 		defer close(read)
 		for {
@@ -575,6 +583,16 @@ func TestRapidResetsDoNotPileUp(t *testing.T) {
 			}
 		}
 	}()
+	return read, ponged
+}
+
+// CVE-2023-39325: requests that are reset at once must not pile up.
+func TestRapidResetsDoNotPileUp(t *testing.T) {
+	h := open(t, world{served: true})
+	asked, ended := h.hang(authv1.AccountServiceGetAccountProcedure)
+	calls := countCalls(asked, ended)
+	w := requester(t, h)
+	read, ponged := readPings(t, w)
 	pairs := getMeOverHTTP2("{}", h.token(alice))
 	next := uint32(1)
 	begin := func() (stream uint32) {
@@ -587,11 +605,11 @@ func TestRapidResetsDoNotPileUp(t *testing.T) {
 		for range 100 {
 			streams = append(streams, begin())
 		}
-		eventually(t, "the service is asked", func() bool { return all.Load() == 100*(wave+1) })
+		eventually(t, "the service is asked", func() bool { return calls.all.Load() == 100*(wave+1) })
 		for _, w.stream = range streams {
 			w.reset(http2.ErrCodeCancel)
 		}
-		eventually(t, "the calls of requests that were reset end", func() bool { return running.Load() == 0 })
+		eventually(t, "the calls of requests that were reset end", func() bool { return calls.running.Load() == 0 })
 	}
 	for range 1000 { // reset at once
 		begin()
@@ -603,7 +621,7 @@ func TestRapidResetsDoNotPileUp(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Error("the server answers no ping after a thousand resets")
 	}
-	eventually(t, "the calls of requests that were reset end", func() bool { return running.Load() == 0 })
+	eventually(t, "the calls of requests that were reset end", func() bool { return calls.running.Load() == 0 })
 	_ = w.conn.Close()
 	<-read
 	answer(h.backend, authv1.AccountServiceGetAccountProcedure, func(_ context.Context, req *authv1.GetAccountRequest) (*authv1.GetAccountResponse, error) {
@@ -611,10 +629,10 @@ func TestRapidResetsDoNotPileUp(t *testing.T) {
 	})
 	_, got := h.getMe(t, h.token(alice))
 	wantNoError(t, "another's call", got.err)
-	if most.Load() > 250 {
-		t.Errorf("%d calls of one connection were under way at once, want at most 250", most.Load())
+	if calls.most.Load() > 250 {
+		t.Errorf("%d calls of one connection were under way at once, want at most 250", calls.most.Load())
 	}
-	t.Logf("%d calls began, at most %d at once", all.Load(), most.Load())
+	t.Logf("%d calls began, at most %d at once", calls.all.Load(), calls.most.Load())
 	close(asked)
-	<-stopped
+	<-calls.stopped
 }

@@ -1,12 +1,15 @@
-// Package bff is the gateway: the one public API, composed of what auth and
-// users answer. It owns no data, and any number of copies can run.
+// Package bff is the gateway: the one public API, composed of responses from auth and
+// users. It owns no data, and any number of replicas can run.
 //
-// A call is admitted by its method's policy (access.go; policy.go puts all that
-// holds for it in words), on the strength of an access token that the gateway
-// verifies itself (verifier.go). Its answer is
-// put together from parts that are fetched at the same time (compose.go), and
-// what a part fails with is turned into what a caller may see in one place
-// (fault.go).
+// The gateway verifies the access token of a call itself (verifier.go) and admits the
+// call by its method's policy (identity.go; policy.go describes the policies in words).
+// It fetches the parts of the response concurrently (composition.go) and maps the
+// errors of the services to public errors in one place (fault.go).
+//
+// This package is large because it holds every RPC method of the three public services
+// and everything in front of them that a browser or client meets: tokens, cookies,
+// revocation, web origins, rate limits, the load shedder and the response cache. They
+// share the caller's identity and the order in which the interceptors run.
 package bff
 
 import (

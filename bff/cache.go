@@ -67,7 +67,7 @@ func (p *principal) AppendCacheKey(key []byte) []byte {
 
 // cacheAnswers returns the interceptor that answers a method from the cache,
 // invalidates what it writes, or gives its answers ETags. It returns an error when
-// no feed reports changes of what a cached answer is made of. It is an [rpc.Interceptor].
+// no feed reports changes of the data in a cached answer. It is an [rpc.Interceptor].
 func (s *Service) cacheAnswers(plan *policy.Method) (connect.ServerInterceptor, error) {
 	switch {
 	case plan.Cache != nil:

@@ -152,8 +152,8 @@ func (w watchedWriter) Write(data []byte) (int, error) {
 	return w.ResponseWriter.Write(data)
 }
 
-// Whoever has the answer to a write and reads, reads what was written: the purge
-// can't come after the answer.
+// A client that reads after it has the response to its write sees that write, so the
+// gateway must invalidate cache entries before it sends the response.
 func TestAWritePurgesBeforeItIsAnswered(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()

@@ -149,7 +149,7 @@ func TestAProxyThatIsNotTrustedIsLoggedOnce(t *testing.T) {
 		"one before a named one":         {networks(t, "10.0.0.5/32"), "10.0.0.5:1", "203.0.113.7, 10.0.0.6", 1},
 		"a named one":                    {networks(t, "10.0.0.0/8"), "10.0.0.5:1", "203.0.113.7", 0},
 		"a client on one's own network":  {networks(t, "10.0.0.5/32"), "10.0.0.5:1", "10.1.2.3", 0},
-		"whoever writes the header":      {nil, "203.0.113.7:1", "10.0.0.1", 0},
+		"a client that sends the header": {nil, "203.0.113.7:1", "10.0.0.1", 0},
 		"a neighbour without the header": {nil, "10.0.0.5:1", "", 0},
 	} {
 		h := open(t, world{proxies: test.proxies})
@@ -166,7 +166,8 @@ func TestAProxyThatIsNotTrustedIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// auth is told who asks and from where, in what it can keep.
+// auth receives the caller, the IP address and the user agent, in a form that it can
+// store.
 func TestServicesAreToldTheOrigin(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{proxies: networks(t, "192.0.2.0/24")}) // where direct calls from

@@ -20,16 +20,16 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// A browser that sends "X-Gatehouse-Session: cookie" with what signs in gets its
-// tokens in cookies that no script can read, and none in the answer. From then
-// on the cookies are its credentials: a call that they come with is held to
-// where it comes from (see crossorigin.go), and where its method asks who is
-// calling, the gateway refreshes the session when it is about to expire.
+// A browser that signs in with "X-Gatehouse-Session: cookie" receives its tokens in
+// cookies that no script can read, and none in the response. From then on the cookies
+// are its credentials: the gateway checks the web origin of every call that has them
+// (see crossorigin.go), and refreshes a session that is about to expire when it
+// authenticates a call.
 const (
 	sessionModeHeader = "X-Gatehouse-Session"
-	// refreshAhead is how long before its end an access token is replaced.
+	// refreshAhead is how long before its expiry an access token is refreshed.
 	refreshAhead = 30 * time.Second
-	// deviceCookieLife is the longest that browsers keep a cookie.
+	// deviceCookieLife is the longest lifetime of a cookie that browsers allow.
 	deviceCookieLife = 400 * 24 * time.Hour
 )
 
@@ -42,13 +42,13 @@ type cookies struct {
 	sessions authv1.SessionServiceClient
 	verifier *verifier
 	revoked  *revocations
-	// serves reports whether a path is a method's.
+	// serves reports whether a path is the path of a method.
 	serves func(path string) bool
-	// identify returns whose access token it is.
+	// identify returns the principal of an access token.
 	identify func(ctx context.Context, token string) (*principal, error)
-	// limit holds the caller's address to its rate.
+	// limit counts the call against the rate of the caller's IP address.
 	limit func(context.Context) error
-	// clientInfo returns who calls, and from which IP address and user agent.
+	// clientInfo returns the caller with their IP address and user agent.
 	clientInfo func(context.Context) *authv1.Origin
 	// The names' prefix and the attribute for https: "__Host-" binds a cookie to
 	// the host that set it (RFC 6265bis, section 4.1.3.2).
@@ -62,12 +62,12 @@ type cookies struct {
 type CookieProfile string
 
 const (
-	// CookiesAuto is CookiesSecure where the public URL is https, and
-	// CookiesLocalhost where it is plain http on this machine. Elsewhere no
-	// session begins in cookies.
+	// CookiesAuto is CookiesSecure if the public URL is https, and CookiesLocalhost if
+	// it is plain http on this machine. Otherwise the gateway starts no session in
+	// cookies.
 	CookiesAuto CookieProfile = "auto"
-	// CookiesSecure has browsers send the cookies over https alone, or to
-	// localhost where they trust that as well.
+	// CookiesSecure restricts the cookies to https, and to localhost in browsers that
+	// trust it.
 	CookiesSecure CookieProfile = "secure"
 	// CookiesLocalhost is for development over plain http on this machine.
 	CookiesLocalhost CookieProfile = "localhost"
@@ -82,8 +82,8 @@ func (c *cookies) protect(profile CookieProfile, publicURL string) {
 	}
 }
 
-// IsLoopback reports whether a host is this machine by its name: browsers trust
-// plain http there, and nowhere else.
+// IsLoopback reports whether a host name means this machine. Browsers trust plain http
+// only there.
 func IsLoopback(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || host == "127.0.0.1" || host == "::1"
 }
@@ -92,24 +92,24 @@ func (c *cookies) accessName() string  { return c.prefix + "gatehouse-access" }
 func (c *cookies) refreshName() string { return c.prefix + "gatehouse-refresh" }
 func (c *cookies) deviceName() string  { return c.prefix + "gatehouse-device" }
 
-// borne is what a request's cookies hold, and what stands against using them.
+// carriedCookies are the values of a request's cookies, and the reason not to use them.
 type carriedCookies struct {
 	access, refresh, device string
-	// others are further cookies of the same names; nil without.
+	// others are further cookies of the same names; nil if there are none.
 	others *otherCookies
-	// keepsSession says that the request's client keeps its session in cookies: it
-	// sends some of ours, whatever they hold, or asks for them.
+	// keepsSession reports that the client keeps its session in cookies: it sends one of
+	// ours, whatever its value, or asks for them.
 	keepsSession bool
 	// refusal is why the request may not use its cookies, or get any; nil if it may.
 	refusal error
 }
 
-// otherCookies are those that a browser sends beside the first of a name. Only a
-// "__Host-" name is one cookie's: without that prefix another program on this
-// machine, or a page below another path, may have set its own.
+// otherCookies are the cookies after the first of the same name. Only a "__Host-" name
+// is unique: without that prefix, another program on this machine, or a page below
+// another path, may have set its own.
 type otherCookies struct{ access, refresh []string }
 
-// maxSameName bounds how many cookies of one name are tried.
+// maxSameName limits how many cookies of one name are tried.
 const maxSameName = 4
 
 func (b carriedCookies) accessTokens() []string {
@@ -119,7 +119,7 @@ func (b carriedCookies) accessTokens() []string {
 	return append([]string{b.access}, b.others.access...)
 }
 
-// refreshTokens returns the refresh tokens to try, in order; nil without any.
+// refreshTokens returns the refresh tokens to try, in order; nil if there are none.
 func (b carriedCookies) refreshTokens() []string {
 	switch {
 	case b.refresh == "":
@@ -130,8 +130,8 @@ func (b carriedCookies) refreshTokens() []string {
 	return append([]string{b.refresh}, b.others.refresh...)
 }
 
-// firstGood returns what the first of the tokens that isn't refused as no good
-// gives; the first one's refusal where all are. tokens is not empty.
+// firstGood calls try with each token and returns the first result that is not
+// unauthenticated, or the result of the first token if all are. tokens is not empty.
 func firstGood[T any](tokens []string, try func(string) (T, error)) (T, error) {
 	result, err := try(tokens[0])
 	for _, token := range tokens[1:] {
@@ -147,14 +147,14 @@ func firstGood[T any](tokens []string, try func(string) (T, error)) (T, error) {
 
 type carriedCookiesKey struct{}
 
-// borneBy returns what the request's cookies hold; nothing if it has none.
+// carriedBy returns the request's cookies; the zero value if it has none.
 func carriedBy(ctx context.Context) carriedCookies {
 	found, _ := ctx.Value(carriedCookiesKey{}).(carriedCookies)
 	return found
 }
 
-// handler takes a call's cookies off and keeps them for the steps that look at
-// them. Nothing behind this is to see, log or pass on a cookie.
+// handler moves a call's cookies from its header to its context, so that no later
+// handler can log or forward them.
 func (c *cookies) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !c.isCall(r) {
@@ -169,8 +169,8 @@ func (c *cookies) handler(next http.Handler) http.Handler {
 	})
 }
 
-// of returns what a request's cookies hold. A request with an Authorization
-// header stands on that alone.
+// of returns a request's cookies. It ignores them if the request has an Authorization
+// header.
 func (c *cookies) of(r *http.Request) carriedCookies {
 	var found carriedCookies
 	asked := wantsCookies(r.Header.Get(sessionModeHeader))
@@ -193,11 +193,11 @@ func (c *cookies) of(r *http.Request) carriedCookies {
 	return found
 }
 
-// session reports whether the cookies are of one.
+// session reports whether the cookies have a token of a session.
 func (b carriedCookies) session() bool { return b.access != "" || b.refresh != "" }
 
-// crossOrigin refuses calls that a strange page has a browser send. It is an
-// [rpc.Interceptor].
+// refuseCrossOrigin refuses calls that a page of another web origin makes with the
+// user's cookies. It is an [rpc.Interceptor].
 func refuseCrossOrigin(*policy.Method) (connect.ServerInterceptor, error) {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
@@ -209,8 +209,8 @@ func refuseCrossOrigin(*policy.Method) (connect.ServerInterceptor, error) {
 	}, nil
 }
 
-// identifySession returns whose session the cookies are of. One that is about to expire
-// is refreshed, and goes back with the answer.
+// identifySession returns the principal of the session in the cookies. It refreshes a
+// session that is about to expire, and sets the new cookies in the response.
 func (c *cookies) identifySession(ctx context.Context, info *connect.CallInfo, held carriedCookies) (*principal, error) {
 	who, err := firstGood(held.accessTokens(), func(token string) (*principal, error) { return c.identify(ctx, token) })
 	if held.refresh == "" || !c.isExpiring(who, err) {
@@ -218,8 +218,8 @@ func (c *cookies) identifySession(ctx context.Context, info *connect.CallInfo, h
 	}
 	fresh, failure := firstGood(held.refreshTokens(), func(token string) (*authv1.Tokens, error) { return c.refreshed(ctx, token) })
 	if failure != nil {
-		// The cookies stay: the next call may fare better, and a browser's other call
-		// may have been given better ones. What still counts still does.
+		// Keep the cookies: the next call may succeed, and another call of the browser
+		// may have received new ones. An access token that is still valid remains so.
 		if err == nil {
 			err = c.revoked.check(ctx, who)
 		}
@@ -232,13 +232,13 @@ func (c *cookies) identifySession(ctx context.Context, info *connect.CallInfo, h
 	return c.verifier.verify(fresh.GetAccessToken())
 }
 
-// isCall reports whether the request is one for a method: pages need no session.
+// isCall reports whether the request is a call of a method. Pages need no session.
 func (c *cookies) isCall(r *http.Request) bool {
 	return c.serves(r.URL.Path) || strings.HasPrefix(r.URL.Path, "/api/")
 }
 
-// values returns what the request's cookies of a name hold, each once, the empty
-// ones left out; one empty value without any.
+// values returns the distinct values of the request's cookies of a name, without empty
+// ones; a single empty value if there are none.
 func values(r *http.Request, name string) []string {
 	var found []string
 	for _, cookie := range r.CookiesNamed(name) {
@@ -252,8 +252,8 @@ func values(r *http.Request, name string) []string {
 	return found
 }
 
-// names reports whether the request has a cookie of that name, even one whose
-// value can't be read.
+// names reports whether the request has a cookie of that name, even with an invalid
+// value.
 func names(r *http.Request, name string) bool {
 	for _, line := range r.Header.Values("Cookie") {
 		for pair := range strings.SplitSeq(line, ";") {
@@ -268,7 +268,7 @@ func names(r *http.Request, name string) bool {
 func wantsCookies(mode string) bool { return strings.EqualFold(mode, "cookie") }
 
 // isExpiring reports whether a call by an access token would fail, now or in a
-// moment, for a reason that a refresh mends.
+// moment, and a refresh would fix it.
 func (c *cookies) isExpiring(who *principal, err error) bool {
 	if err != nil {
 		return connect.CodeOf(err) == connect.CodeUnauthenticated
@@ -276,18 +276,18 @@ func (c *cookies) isExpiring(who *principal, err error) bool {
 	return c.verifier.now().Add(refreshAhead).After(who.expire) || c.revoked.isStale(who)
 }
 
-// refreshed exchanges a refresh token, once for all of a browser's calls that
-// come with it. The key lets auth tell a repetition, by this gateway or another,
-// from a theft: it follows from the token.
+// refreshed exchanges a refresh token, once for all concurrent calls that have it. The
+// idempotency key is derived from the token, so that auth can distinguish a repetition,
+// by this gateway or another, from a theft.
 func (c *cookies) refreshed(ctx context.Context, token string) (*authv1.Tokens, error) {
-	if err := c.limit(ctx); err != nil { // for auth is asked, whatever is known of the access token
+	if err := c.limit(ctx); err != nil { // a refresh always calls auth
 		return nil, err
 	}
 	origin := c.clientInfo(ctx)
 	sum := sha256.Sum256([]byte("cookie refresh " + token))
 	key := base64.RawURLEncoding.EncodeToString(sum[:])
 	result := c.flight.DoChan(key, func() (any, error) {
-		// A browser that goes away must not undo it for its other calls.
+		// A call that the browser cancels must not cancel the refresh for its other calls.
 		ctx, cancel := rpc.Detached(ctx, writeLimit)
 		defer cancel()
 		return callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
@@ -303,7 +303,7 @@ func (c *cookies) refreshed(ctx context.Context, token string) (*authv1.Tokens, 
 	}
 }
 
-// set writes a session's cookies.
+// set adds the cookies of a session to a response.
 func (c *cookies) set(add func(name, value string), tokens *authv1.Tokens) {
 	add("Set-Cookie", c.cookie(c.accessName(), tokens.GetAccessToken(), time.Duration(tokens.GetExpiresIn())*time.Second))
 	add("Set-Cookie", c.cookie(c.refreshName(), tokens.GetRefreshToken(), time.Duration(tokens.GetRefreshExpiresIn())*time.Second))
@@ -319,8 +319,8 @@ func (c *cookies) cookie(name, value string, life time.Duration) string {
 	}).String()
 }
 
-// handOver gives a client its tokens: in the answer, or where it asked for that,
-// in cookies, with nothing in the answer that a script could take.
+// handOver returns the tokens for the response. If the client keeps its session in
+// cookies, it sets those instead, and returns no token that a script could read.
 func (c *cookies) handOver(ctx context.Context, tokens *authv1.Tokens, device string) (*bffv1.Tokens, string) {
 	public := tokensOf(tokens)
 	info, ok := connect.CallInfoForServerContext(ctx)
@@ -341,8 +341,8 @@ func (c *cookies) inUse(ctx context.Context) bool {
 	return ok && (wantsCookies(info.RequestHeader().Get(sessionModeHeader)) || carriedBy(ctx).refresh != "")
 }
 
-// clear takes a session's cookies away, both of them, whichever came. The
-// device's stays: it only tells that somebody has signed in here before.
+// clear deletes both cookies of a session, whichever the request had. The device cookie
+// remains: it only shows that somebody has signed in here before.
 func (c *cookies) clear(ctx context.Context) {
 	if info, ok := connect.CallInfoForServerContext(ctx); ok && carriedBy(ctx).keepsSession {
 		info.ResponseHeader().Add("Set-Cookie", c.cookie(c.accessName(), "", 0))

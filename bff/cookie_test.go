@@ -374,7 +374,7 @@ func TestAFailedRefreshLeavesTheCookiesAlone(t *testing.T) {
 		}
 		response, text = h.send(t, bffv1.AuthServiceLoginProcedure, loginBody, append(jar(h.dated(-time.Minute), "ghr_old"), "X-Gatehouse-Session", "cookie")...)
 		if response.StatusCode != http.StatusOK || cookiesOf(response.Header)[accessJar] == nil {
-			t.Errorf("%v: signing in anew: %d %s, want new cookies", failure, response.StatusCode, text)
+			t.Errorf("%v: signing in again: %d %s, want new cookies", failure, response.StatusCode, text)
 		}
 	}
 }

@@ -138,8 +138,8 @@ func isOwn(r *http.Request, origin string) bool {
 	return r.Header.Get("Sec-Fetch-Site") == "same-origin" || err == nil && parsed.Host != "" && parsed.Host == r.Host
 }
 
-// tell names an origin that was refused, once in a while: whoever looks for the
-// reason finds it in the log, and nobody can fill that.
+// tell logs a refused origin, so that an operator can find the reason. It limits how
+// often it logs, so that callers cannot fill the log.
 func (s *webOrigins) tell(origin string) {
 	if len(origin) > 255 {
 		origin = origin[:255]

@@ -52,8 +52,8 @@ func fromBackend(ctx context.Context, err error) error {
 	}
 }
 
-// forCallers reports whether a service worded its refusal for whoever calls the
-// gateway, rather than for the gateway.
+// forCallers reports whether a service's error is meant for the gateway's caller,
+// rather than for the gateway.
 func forCallers(failure *connect.Error) bool {
 	switch failure.Code() {
 	case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss, connect.CodeUnimplemented:

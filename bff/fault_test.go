@@ -33,8 +33,8 @@ var protocols = map[string][]connecthttp.Option{
 // hasStatus reports whether a protocol's errors have an HTTP status of their own.
 func hasStatus(protocol string) bool { return strings.HasPrefix(protocol, "connect") }
 
-// Whatever keeps a service from giving an answer, callers see the same
-// unavailable, on every protocol, and are told when to come again.
+// Callers receive the same unavailable error with a Retry-After on every protocol,
+// whatever the reason why a service sends no response.
 func TestAServiceThatGivesNoAnswerIsUnavailable(t *testing.T) {
 	t.Parallel()
 	for name, service := range faults {
@@ -50,7 +50,7 @@ func TestAServiceThatGivesNoAnswerIsUnavailable(t *testing.T) {
 					}
 					wantUnavailable(t, "GetMe", got, fault.ReasonUnavailable)
 					if got.err != nil && strings.Contains(got.err.Error(), "secret") {
-						t.Errorf("GetMe: got %v, want nothing of what the service said", got.err)
+						t.Errorf("GetMe: got %v, want no text from the service", got.err)
 					}
 				})
 			}
@@ -137,8 +137,8 @@ func TestACallersOwnDeadlineIsTheirs(t *testing.T) {
 	}
 }
 
-// A caller who gives more time than a part may take is told that the service
-// gives no answer: their time has not run out.
+// A part that exceeds its own limit before the caller's deadline is an unavailable
+// service, not an exceeded deadline.
 func TestALongDeadlineOfTheCallersDoesNotLengthenAPart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -155,8 +155,8 @@ func TestALongDeadlineOfTheCallersDoesNotLengthenAPart(t *testing.T) {
 	})
 }
 
-// An optional part that the caller's time doesn't suffice for is told as such,
-// and the rest is given.
+// The gateway reports an optional part as missing when the caller's deadline leaves no
+// time for it, and returns the other parts.
 func TestAnOptionalPartMayRunIntoTheCallersDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -311,7 +311,7 @@ func TestAServicesFaultIsInternalAndUntold(t *testing.T) {
 					t.Errorf("got %v, want no word of the service's", got.err)
 				}
 				if got.header.Get("Www-Authenticate") != "" {
-					t.Error("the caller is told to sign in again")
+					t.Error("the response asks the caller to sign in again")
 				}
 
 				res, got := ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
@@ -347,8 +347,8 @@ func TestARefusalWithoutAReasonIsInternal(t *testing.T) {
 	}
 }
 
-// Our own limit on a call is not the caller's deadline, even where it is the
-// next to end; and who has left is told nothing else.
+// Our own limit on a call is not the caller's deadline, even where it is the next to
+// end. A caller that has disconnected gets no other error.
 func TestWhoseTimeIsOver(t *testing.T) {
 	t.Parallel()
 	ours, cancel := context.WithTimeout(t.Context(), deadlineSlack/2)
@@ -394,7 +394,7 @@ func TestAWrongInternalKeyIsInternal(t *testing.T) {
 	}
 }
 
-// A fault's cause is told to the operator, whether the part was needed or not.
+// The gateway logs the cause of an error, for required and for optional parts.
 func TestTheCauseOfAMissingPartIsLogged(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})

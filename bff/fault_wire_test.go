@@ -251,7 +251,7 @@ func wantUnavailableOverGRPC(t testing.TB, h *house) {
 		t.Errorf("GetMe: got retry-after %q, want 1", told)
 	}
 	if strings.Contains(err.Error(), "secret") {
-		t.Errorf("GetMe: got %v, want nothing of what the service said", err)
+		t.Errorf("GetMe: got %v, want no text from the service", err)
 	}
 }
 

@@ -38,8 +38,8 @@ func TestEveryMethodsPolicyIsEnforced(t *testing.T) {
 				headers = append(headers, "Authorization", "Bearer "+token)
 			}
 			before := h.called("")
-			// Empty, so that no method does what it is for: whoever is admitted
-			// meets the validator, or a service.
+			// The message is empty, so that no method has an effect: an admitted call
+			// reaches the validator or a service.
 			response, body := h.send(t, method.Path, "{}", headers...)
 			want := 0 // admitted
 			switch {
@@ -230,7 +230,7 @@ func TestAPolicyThatCantBeEnforcedKeepsTheGatewayFromStarting(t *testing.T) {
 		}
 	}
 	for name, access := range map[string]*policyv1.Access{
-		"a nested field": self("user.id"), "anyone": policy.Anyone(), "whoever is signed in": {Who: &policyv1.Access_SignedIn{SignedIn: &policyv1.SignedIn{}}},
+		"a nested field": self("user.id"), "anyone": policy.Anyone(), "every signed-in user": {Who: &policyv1.Access_SignedIn{SignedIn: &policyv1.SignedIn{}}},
 	} {
 		if err := start(access); err != nil {
 			t.Errorf("a policy of %s: %v", name, err)

@@ -18,23 +18,23 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// Reading a request is the first gate. How long that takes is the caller's to say,
-// so no slot is held meanwhile (queued comes after the message is read); but what
-// is being read takes memory, and is bounded for each address, in bytes, by a
-// least speed and by the method's time limit.
+// The gateway reads a request before it queues the call (waitInQueue), because a slow
+// client must not hold a slot. Requests that are being read take memory, so that their
+// bytes are limited for each IP address, and their duration by a minimum speed and by
+// the method's time limit.
 const (
-	// readingPerAddress bounds the bodies that come from one address and are not
-	// complete. A body that is sent without pauses is complete in no time.
+	// readingPerAddress limits the incomplete request bodies of one address. A body that
+	// is sent without pauses is complete almost at once.
 	readingPerAddress = 128
-	// bytesPerAddress and bytesInAll bound what has been read of requests that are
-	// not answered yet.
+	// bytesPerAddress and bytesInAll limit the bytes of the requests that have no
+	// response yet.
 	bytesPerAddress = 16 << 20
 	bytesInAll      = 128 << 20
 	// A body may take readingGrace, and a second more for each leastSpeed bytes.
 	readingGrace = 5 * time.Second
 	leastSpeed   = 8 << 10
-	// streamsPerAddress bounds the streams of gRPC reflection, which nothing else
-	// ends, and streamLife how long one may last.
+	// streamsPerAddress limits the streams of gRPC reflection, which have no other
+	// limit, and streamLife limits the duration of each.
 	streamsPerAddress = 16
 	streamLife        = 5 * time.Minute
 )
@@ -42,9 +42,9 @@ const (
 var errTooManyUnfinished = fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_UNFINISHED_REQUESTS",
 	"Too many requests from your address are being sent and not complete. Finish some of them first."), time.Second)
 
-// intake is what is being read.
+// intake counts the requests that are being read.
 type intake struct {
-	// network returns the network that a request counts for.
+	// network returns the network that a request counts against.
 	network func(*http.Request) netip.Prefix
 	limits  map[string]time.Duration // of methods, by procedure
 
@@ -53,7 +53,7 @@ type intake struct {
 	addresses map[netip.Prefix]*addressIntake
 }
 
-// addressIntake is what is being read from one address.
+// addressIntake counts the requests of one address that are being read.
 type addressIntake struct{ requests, reading, streams, bytes int }
 
 func newIntake(plans []*policy.Method, network func(*http.Request) netip.Prefix) *intake {
@@ -121,7 +121,7 @@ func (in *intake) open(w http.ResponseWriter, r *http.Request) *intakeBody {
 		}
 	}
 	if b.refusal != nil && r.ProtoMajor == 1 {
-		w.Header().Set("Connection", "close") // else the server reads on before it answers
+		w.Header().Set("Connection", "close") // else the server reads the rest before it responds
 	}
 	b.allow()
 	return b
@@ -144,7 +144,7 @@ type intakeBody struct {
 	refusal *connect.Error
 }
 
-// allow sets how long the body may take from here on.
+// allow extends the read deadline by the bytes that were read.
 func (b *intakeBody) allow() {
 	if b.stream {
 		return
@@ -154,7 +154,7 @@ func (b *intakeBody) allow() {
 		return
 	}
 	b.until = until
-	_ = b.control.SetReadDeadline(until) // what has no deadline has no network either
+	_ = b.control.SetReadDeadline(until) // fails only without a network connection
 }
 
 func (b *intakeBody) Read(p []byte) (int, error) {
@@ -167,8 +167,8 @@ func (b *intakeBody) Read(p []byte) (int, error) {
 		b.allow()
 	}
 	if errors.Is(err, io.EOF) && !b.stream {
-		// The connection is watched for its end while the call runs: a deadline would
-		// look like one.
+		// While the call runs, the server watches the connection for its end, and would
+		// take an exceeded deadline for that.
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
 	if refusal := b.note(n, err != nil); refusal != nil {
@@ -177,7 +177,7 @@ func (b *intakeBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// note counts what was read, and whether that was all.
+// note counts n more bytes; over reports that the body has ended.
 func (b *intakeBody) note(n int, over bool) *connect.Error {
 	in := b.intake
 	in.mu.Lock()
@@ -200,7 +200,7 @@ func (b *intakeBody) note(n int, over bool) *connect.Error {
 	return b.refusal
 }
 
-// leave forgets the body once the request is answered.
+// leave stops counting the body. Call it when the request has its response.
 func (b *intakeBody) leave() {
 	in := b.intake
 	in.mu.Lock()

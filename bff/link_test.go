@@ -12,8 +12,8 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// Who is signed in may verify their email without a password; auth is told whose
-// session the call came with, and only if it still counts.
+// A signed-in user may verify their email without a password. The gateway sends auth
+// the caller's session, and only if it is still valid.
 func TestVerifyEmailSaysWhoIsSignedIn(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
@@ -43,7 +43,7 @@ func TestVerifyEmailSaysWhoIsSignedIn(t *testing.T) {
 	} {
 		got, reply := ask(t, h.auth.VerifyEmail, req, one.token, one.headers...)
 		if (reply.err == nil) != one.known || (by.GetAccountId() == alice) != one.known || (by.GetSessionId() != "") != one.known {
-			t.Errorf("%s: got %v, %v; auth was told of %v, want of the caller: %t", name, got, reply.err, by, one.known)
+			t.Errorf("%s: got %v, %v; auth received %v, want the caller: %t", name, got, reply.err, by, one.known)
 		}
 		if one.known && (got.GetUser().GetId() != alice || got.GetTokens() != nil || len(reply.header.Values("Set-Cookie")) != 0) {
 			t.Errorf("%s: got %v and the cookies %v, want the user and no other session", name, got, reply.header.Values("Set-Cookie"))
@@ -52,6 +52,6 @@ func TestVerifyEmailSaysWhoIsSignedIn(t *testing.T) {
 	// A password stands on its own.
 	_, _ = ask(t, h.auth.VerifyEmail, &bffv1.VerifyEmailRequest{Token: "ghl_x", Password: "long enough"}, good)
 	if by.GetAccountId() != "" {
-		t.Errorf("auth was told of %v beside a password, want of nobody", by)
+		t.Errorf("auth received the caller %v with a password, want none", by)
 	}
 }

@@ -16,30 +16,30 @@ import (
 	"gatehouse/internal/telemetry"
 )
 
-// What is counted as it happens. These are the process's, as OpenTelemetry's
-// API means it, and count nothing until the process has something to tell.
+// The counters and histograms of the gateway. They use OpenTelemetry's global meter,
+// and record nothing until the process sets a meter provider.
 var (
 	meter = otel.Meter(telemetry.Scope)
 
 	verifications, _ = meter.Int64Counter("gatehouse.bff.token.verifications", metric.WithUnit("{token}"),
-		metric.WithDescription("Access tokens that were looked at."))
+		metric.WithDescription("Access tokens that were verified, whatever the result."))
 	rateRefusals, _ = meter.Int64Counter("gatehouse.bff.rate.refusals", metric.WithUnit("{call}"),
-		metric.WithDescription("Calls that were refused because their caller, or their address, makes too many."))
+		metric.WithDescription("Calls that were refused because their caller or IP address exceeded its rate."))
 	sheds, _ = meter.Int64Counter("gatehouse.bff.sheds", metric.WithUnit("{call}"),
-		metric.WithDescription("Calls that were refused because there was more to do than could be done."))
+		metric.WithDescription("Calls that the load shedder refused."))
 	queueDelay, _ = meter.Float64Histogram("gatehouse.bff.queue.delay", metric.WithUnit("s"),
-		metric.WithDescription("How long calls waited in the queue, those that were refused in it among them."),
+		metric.WithDescription("How long calls waited in the queue, including refused calls."),
 		metric.WithExplicitBucketBoundaries(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1))
 	missingParts, _ = meter.Int64Counter("gatehouse.bff.parts.missing", metric.WithUnit("{part}"),
-		metric.WithDescription("Optional parts that answers had to do without."))
+		metric.WithDescription("Optional parts that were missing from responses."))
 	cacheCalls, _ = meter.Int64Counter("gatehouse.bff.cache.calls", metric.WithUnit("{call}"),
-		metric.WithDescription("Calls of methods whose answers may be kept: answered by a kept one (hit), by asking the services (miss), by what another call asked for (coalesced), or past the cache, which a feed has left out of date (bypassed)."))
+		metric.WithDescription("Calls of cacheable methods: answered from the cache (hit), by calling the services (miss), by an in-flight call (coalesced), or without the cache because its feed is out of date (bypassed)."))
 	cachePurges, _ = meter.Int64Counter("gatehouse.bff.cache.purges", metric.WithUnit("{tag}"),
-		metric.WithDescription("Tags whose kept answers were let go of, by a call's own write or a feed's word."))
+		metric.WithDescription("Tags whose cache entries were invalidated, by a write or by a change from a feed."))
 )
 
-// verified are the labels of each result, made once: a token that was seen
-// before costs next to nothing to verify, and its counting may cost no more.
+// verified holds the labels of each result. They are made once, because counting must
+// cost no more than finding a verified token in memory.
 var verified = func() map[string][2]metric.MeasurementOption {
 	labels := map[string][2]metric.MeasurementOption{}
 	for _, result := range []string{"valid", "expired", "invalid", "no_keys"} {
@@ -73,7 +73,8 @@ func countVerification(remembered bool, err error) {
 	verifications.Add(ctx, 1, labels)
 }
 
-// methodLabel are the labels of what is counted by method, made once.
+// methodLabel returns the labels of a metric that counts by method. Call it once for
+// each method, not for each call.
 func methodLabel(plan *policy.Method, more ...string) metric.MeasurementOption {
 	labels := []attribute.KeyValue{attribute.String("rpc_method", strings.TrimPrefix(plan.Procedure, "/"))}
 	for i := 0; i+1 < len(more); i += 2 {
@@ -86,7 +87,7 @@ func countMissing(ctx context.Context, part string, code connect.Code) {
 	missingParts.Add(ctx, 1, metric.WithAttributes(attribute.String("part", part), attribute.String("code", code.String())))
 }
 
-// Measure measures what is to be looked at when somebody asks.
+// Measure registers the observable gauges of the gateway.
 func (s *Service) Measure(meter metric.Meter) error {
 	for _, by := range []metric.MeasurementOption{invalidatedByCall, invalidatedByFeed} {
 		countInvalidations(context.Background(), 0, by)
@@ -95,11 +96,11 @@ func (s *Service) Measure(meter metric.Meter) error {
 		return err
 	}
 	age, err1 := meter.Float64ObservableGauge("gatehouse.bff.feed.age", metric.WithUnit("s"),
-		metric.WithDescription("How long ago auth's stream of revocations spoke last; nothing before it has."))
+		metric.WithDescription("Time since the last message of auth's stream of revocations; absent before the first."))
 	mode, err2 := meter.Int64ObservableGauge("gatehouse.bff.feed.mode",
-		metric.WithDescription("1 for how the gateway learns what is revoked: from the stream, or by asking auth about each call."))
+		metric.WithDescription("1 for the current way to learn of revocations: from the stream, or by asking auth about each call."))
 	held, err3 := meter.Int64ObservableGauge("gatehouse.bff.revocations", metric.WithUnit("{revocation}"),
-		metric.WithDescription("Revocations that access tokens are held against."))
+		metric.WithDescription("Revocations that access tokens are checked against."))
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return fmt.Errorf("measure the feed: %w", err)
 	}
@@ -132,7 +133,7 @@ func oneIf(holds bool) int64 {
 	return 0
 }
 
-// feedState is how the stream of revocations is doing.
+// feedState is the state of the stream of revocations.
 type feedState struct {
 	spoken, fresh      bool
 	age                time.Duration

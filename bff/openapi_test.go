@@ -224,7 +224,7 @@ func TestOpenAPIExamplesOfAnswersAreValid(t *testing.T) {
 	})
 }
 
-// What the gateway enforces is what the document says, whoever made it.
+// The document describes the policies that the gateway enforces.
 func TestOpenAPITellsWhoMayCallAndWhatFollows(t *testing.T) {
 	t.Parallel()
 	d := openAPIFor(t)

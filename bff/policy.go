@@ -17,30 +17,29 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// Policy is all that the gateway serves with what holds for it, in words.
+// Policy describes everything that the gateway serves, and its policies, in words.
 type Policy struct {
 	Methods []Method
 	Pages   []Page
 	Fields  []Field
 }
 
-// Method is one public method and what holds for it. What doesn't is "-".
+// Method is one public method and its policy. A property that it lacks is "-".
 type Method struct {
 	Path, Who, RecentSignIn, Limit, Rate, Criticality, Tries, Key, Cache, Purges string
 	// Fields are the names of its request's fields.
 	Fields string
 }
 
-// Page is what is served beside the methods, and to whom.
+// Page is an endpoint that is not a method, and who may request it.
 type Page struct{ Pattern, Who string }
 
-// Field is a field of a public message that is brought to one form or kept out
-// of what is written down.
+// Field is a field of a public message that is normalized, or redacted in logs.
 type Field struct{ Name, Normal, Redacted string }
 
-// PolicyOf returns what the gateway serves, tightened as settings say (see
-// [rpc.ServerConfig]). It returns every fault of the schema's policies, or of
-// the settings.
+// PolicyOf returns the policies of the gateway, tightened by settings (see
+// [rpc.ServerConfig]). Its error lists every fault of the schema's policies or of the
+// settings.
 func PolicyOf(settings string) (*Policy, error) {
 	cache, err := newCache(CacheNothing, nil)
 	if err != nil {
@@ -83,13 +82,13 @@ func methodsOf(plans []*policy.Method) []Method {
 	return methods
 }
 
-// whoMay says in words who may call.
+// whoMay describes in words who may call.
 func whoMay(access *policyv1.Access) string {
 	switch who := access.GetWho().(type) {
 	case *policyv1.Access_Anyone:
 		return "anyone"
 	case *policyv1.Access_SignedIn:
-		return "whoever is signed in"
+		return "every signed-in user"
 	case *policyv1.Access_Self:
 		return strings.Join(append([]string{"oneself"}, who.Self.GetOrRoles()...), " or ")
 	case *policyv1.Access_Roles:
@@ -160,7 +159,7 @@ func fieldsOf(plans []*policy.Method) []Field {
 	return fields
 }
 
-// normalText names a normalisation's steps in their order.
+// normalText names the steps of a normalization in order.
 func normalText(n *policyv1.Normalize) string {
 	var steps []string
 	for _, step := range []struct {
@@ -184,7 +183,7 @@ func normalText(n *policyv1.Normalize) string {
 	return strings.Join(steps, ", ")
 }
 
-// tables are the policy's tables, each with its head.
+// tables returns the policy's tables, each with its header row.
 func (p *Policy) tables() (methods, pages, fields [][]string) {
 	methods = [][]string{{"method", "who may call", "recent sign-in", "time limit", "rate", "criticality", "tries", "idempotency key", "cache", "purges"}}
 	for _, m := range p.Methods {
@@ -222,14 +221,14 @@ func (p *Policy) WriteText(w io.Writer) error {
 	return nil
 }
 
-// WriteMarkdown writes the tables as a page of the documents.
+// WriteMarkdown writes the tables as a page of the documentation.
 func (p *Policy) WriteMarkdown(w io.Writer) error {
 	methods, pages, fields := p.tables()
 	_, err := fmt.Fprintf(w, markdownPage, strings.Join(rpc.Order(), ", "), markdownTable(methods), markdownTable(pages), markdownTable(fields))
 	return err
 }
 
-// markdownTable sets what names something as code.
+// markdownTable formats identifiers as code.
 func markdownTable(table [][]string) string {
 	var text strings.Builder
 	for i, row := range table {

@@ -89,7 +89,7 @@ func TestNothingIsServedThatIsNotListed(t *testing.T) {
 	}
 }
 
-// What services get is what the schema makes of what came.
+// Services receive fields as the schema normalizes them.
 func TestRequestsAreBroughtToOneForm(t *testing.T) {
 	t.Parallel()
 	for name, w := range map[string]world{"in process": {}, "apart": {apart: true}} {

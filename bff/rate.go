@@ -16,19 +16,19 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// Callers are held to rates twice. Before anybody knows who it is that calls,
-// their address may ask for no more than addressRate: to check a signature that
-// isn't remembered, or a password, or a link. After that each method has a rate
-// of its own, as its policy says, for each principal, or where nobody is signed
-// in, for each address.
+// The gateway limits the rate of calls twice. Before it authenticates the caller,
+// addressRate limits the expensive checks for an IP address: signatures of access
+// tokens that are not in memory, passwords, and email links. After that, the policy of
+// each method sets a rate for each principal, or for each IP address where nobody is
+// signed in.
 
-// addressRate is what an address may ask for.
+// addressRate is the rate limit of one IP address, over all methods.
 var addressRate = limit.Rate{Interval: 20 * time.Millisecond, Burst: 500}
 
-// ratedAddresses are remembered.
+// ratedAddresses is how many addresses the limiter remembers.
 const ratedAddresses = 100_000
 
-// rates are those that a gateway holds its callers to.
+// rates are the rate limiters of a gateway.
 type rates struct {
 	addresses *limit.Local[netip.Prefix]
 	callers   *limit.Rates
@@ -46,7 +46,8 @@ func newRates(config Config) (*rates, error) {
 	return &rates{addresses: addresses, callers: callers}, nil
 }
 
-// takeAddress counts one for the address. What has no address isn't counted.
+// takeAddress counts one call against the rate of an IP address. It does not limit a
+// caller whose address is unknown.
 // Errors: resource_exhausted TOO_MANY_REQUESTS.
 func (r *rates) takeAddress(text string) error {
 	address, err := netip.ParseAddr(text)
@@ -60,8 +61,8 @@ func (r *rates) takeAddress(text string) error {
 	return nil
 }
 
-// limited holds the caller's address to its rate. Errors: resource_exhausted
-// TOO_MANY_REQUESTS.
+// limitAddress counts a call against the rate of the caller's IP address. Errors:
+// resource_exhausted TOO_MANY_REQUESTS.
 func (s *Service) limitAddress(ctx context.Context) error {
 	if s.rates == nil {
 		return nil
@@ -74,18 +75,19 @@ func (s *Service) limitAddress(ctx context.Context) error {
 	return err
 }
 
-// rated holds a method's callers to the rate of its policy, and tells each what
-// is left of it (draft-ietf-httpapi-ratelimit-headers-10). It is an [rpc.Interceptor].
+// limitRate refuses calls over the rate of the method's policy, and sends the remaining
+// quota in a header (draft-ietf-httpapi-ratelimit-headers-10). It is an
+// [rpc.Interceptor].
 func (s *Service) limitRate(plan *policy.Method) (connect.ServerInterceptor, error) {
 	if s.rates == nil || plan.Rate == nil {
 		return nil, nil
 	}
 	rate := limit.Rate{Interval: max(plan.Rate.Period/time.Duration(plan.Rate.Count), 1), Burst: plan.Rate.Burst}
 	name := string(plan.Descriptor.Name())
-	// The quota is the burst, and its window the time in which all of it comes back.
+	// The quota is the burst; the window is the time in which it is fully restored.
 	policy := fmt.Sprintf("%q;q=%d;w=%d", name, rate.Burst, seconds(rate.Interval*time.Duration(rate.Burst)))
 	refusals := refusalLabels(plan, "rate")
-	rateRefusals.Add(context.Background(), 0, refusals) // so that it is there before the first
+	rateRefusals.Add(context.Background(), 0, refusals) // export 0 before the first refusal
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			info, _ := connect.CallInfoForServerContext(ctx)
@@ -104,8 +106,8 @@ func (s *Service) limitRate(plan *policy.Method) (connect.ServerInterceptor, err
 			}
 			header.Set("RateLimit", rateLeft(name, verdict.Left, verdict.Full))
 			err := next(ctx, spec, stream)
-			// Whoever is refused for our sake and tries again, as the refusal says, must
-			// not end with a rate that is used up.
+			// Give the token back when the server cannot serve the call: a client that
+			// retries, as the error says, must not use up its rate.
 			if err != nil && rpc.CodeOf(ctx, err) == connect.CodeUnavailable {
 				s.rates.callers.GiveBack(ctx, key, rate)
 				header.Set("RateLimit", rateLeft(name, verdict.Left+1, max(verdict.Full-rate.Interval, 0)))
@@ -118,8 +120,9 @@ func (s *Service) limitRate(plan *policy.Method) (connect.ServerInterceptor, err
 var errRateLimited = fault.New(connect.CodeResourceExhausted, "RATE_LIMITED",
 	"You have called this method too often. Wait as long as Retry-After says, then call it less often.")
 
-// whoCounts names whoever a call counts for: the principal, or where nobody is
-// signed in, the address. Whoever has neither isn't counted.
+// whoCounts returns the caller whose rate the call counts against: the principal, or
+// the network of the IP address where nobody is signed in. It returns "" if there is
+// neither; such a call is not limited.
 func (s *Service) whoCounts(ctx context.Context, info *connect.CallInfo) string {
 	if who := caller(ctx); who != nil {
 		return who.userID
@@ -131,8 +134,8 @@ func (s *Service) whoCounts(ctx context.Context, info *connect.CallInfo) string 
 	return limit.Network(address).String()
 }
 
-// rateLeft says how much is left, and in how many seconds it is more: all of
-// it, or where nothing is left, one.
+// rateLeft formats the RateLimit header: the remaining quota, and the seconds until it
+// is fully restored, or until the next call is allowed where none remains.
 func rateLeft(name string, left int, until time.Duration) string {
 	text := make([]byte, 0, 48)
 	text = append(text, '"')
@@ -144,7 +147,7 @@ func rateLeft(name string, left int, until time.Duration) string {
 	return string(text)
 }
 
-// seconds are whole ones: a bit of one counts as one.
+// seconds rounds a duration up to whole seconds.
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 func refusalLabels(plan *policy.Method, by string) metric.MeasurementOption {

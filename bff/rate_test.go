@@ -177,8 +177,8 @@ func TestTheRateHoldsWhateverComesAtOnce(t *testing.T) {
 	}
 }
 
-// However many addresses there are, what is remembered of them is bounded, and
-// whoever floods isn't forgotten for it.
+// The memory for addresses is bounded, however many there are, and an address that
+// floods the gateway stays limited.
 func TestTheMemoryOfAddressesIsBounded(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})

@@ -104,8 +104,8 @@ func TestRatesAreCountedByPrincipalElseByAddress(t *testing.T) {
 	}
 }
 
-// A caller beyond the rate costs no decoding, and learns nothing of what the
-// method takes.
+// The gateway refuses a caller over the rate before it decodes the message, so that
+// the refusal reveals nothing about the method's fields.
 func TestTheRateIsHeldBeforeAMessageIsRead(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{throttled: true, policy: "bff.v1.AuthService/Login rate=1/h burst=1"})

@@ -145,7 +145,7 @@ func TestRESTRefusesInOneShape(t *testing.T) {
 			{name: "as a Connect call", method: "GET", path: "/api/v1/nothing?connect=v1&encoding=json&message={}", headers: []string{"Connect-Protocol-Version", "1"}, status: 404, code: connect.CodeNotFound, reason: "PATH_UNKNOWN"},
 			{name: "as gRPC", method: "POST", path: "/api/v1/nothing", body: "{}", headers: []string{"Content-Type", "application/grpc"}, status: 404, code: connect.CodeNotFound, reason: "PATH_UNKNOWN"},
 			{name: "another method", method: "PUT", path: "/api/v1/me", status: 405, code: connect.CodeUnimplemented, reason: "HTTP_METHOD_UNSUPPORTED", allow: "DELETE, GET, HEAD, OPTIONS, PATCH"},
-			{name: "a read of what is written", method: "HEAD", path: "/api/v1/auth/login", status: 405, reason: "HTTP_METHOD_UNSUPPORTED", allow: "OPTIONS, POST"},
+			{name: "a HEAD of a write", method: "HEAD", path: "/api/v1/auth/login", status: 405, reason: "HTTP_METHOD_UNSUPPORTED", allow: "OPTIONS, POST"},
 			{name: "a form", method: "POST", path: "/api/v1/auth/login", body: "email=a", headers: []string{"Content-Type", form}, status: 415, code: connect.CodeInvalidArgument, reason: "CONTENT_TYPE_UNSUPPORTED"},
 			{name: "no type", method: "POST", path: "/api/v1/auth/login", body: "{}", status: 415, code: connect.CodeInvalidArgument, reason: "CONTENT_TYPE_UNSUPPORTED"},
 			{name: "gRPC", method: "POST", path: "/api/v1/auth/login", body: "{}", headers: []string{"Content-Type", "application/grpc"}, status: 415, code: connect.CodeInvalidArgument, reason: "CONTENT_TYPE_UNSUPPORTED"},
@@ -168,7 +168,7 @@ func TestRESTRefusesInOneShape(t *testing.T) {
 			{name: "a parameter twice", method: "GET", path: "/api/v1/users?pageSize=1&page_size=2", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "page_size"},
 			{name: "a query that isn't one", method: "GET", path: "/api/v1/users?%zz", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed},
 			{name: "a mask that isn't one", method: "PATCH", path: "/api/v1/me?updateMask=first__name", body: `{}`, headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "updateMask"},
-			{name: "a mask of what is another's", method: "PATCH", path: "/api/v1/me?updateMask=email", body: `{}`, headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: "UPDATE_MASK_INVALID", field: "update_mask"},
+			{name: "a mask of a field of auth", method: "PATCH", path: "/api/v1/me?updateMask=email", body: `{}`, headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: "UPDATE_MASK_INVALID", field: "update_mask"},
 			{name: "invalid UTF-8 in the path", method: "GET", path: "/api/v1/users/%ff", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed},
 			{name: "a read with a body", method: "GET", path: "/api/v1/me", body: "{}", headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed},
 		} {
@@ -284,7 +284,7 @@ func TestARESTReadIsKeptByItsETag(t *testing.T) {
 	})
 }
 
-// What is made is told by its path, and what goes leaves nothing to say.
+// A created resource has 201 with its path in Location; a deleted one has 204.
 func TestRESTHasStatusesOfItsOwn(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true})
@@ -357,7 +357,7 @@ func TestARESTBodyIsBounded(t *testing.T) {
 			endlessly := &endless{}
 			patch(t, "without an end", endlessly)
 			if taken := endlessly.taken.Load(); taken > 16<<20 {
-				t.Errorf("%d bytes were taken of what has no end", taken)
+				t.Errorf("the server read %d bytes of an endless body", taken)
 			}
 			wantAllocated(t, "a bomb", 32<<20, func() { patch(t, "a bomb", bytes.NewReader(bomb), "Content-Encoding", "gzip") })
 		})
@@ -484,8 +484,8 @@ func TestARESTCallIsOneLikeAnyOther(t *testing.T) {
 	wantRefusal(t, "the caller's own deadline", response, body, http.StatusGatewayTimeout, connect.CodeDeadlineExceeded, fault.ReasonDeadline)
 	h.fail(authv1.AccountServiceGetAccountProcedure, fault.Unavailable())
 	response, body = h.get(t, "/api/v1/users/"+alice, "Authorization", "Bearer "+h.token(alice))
-	wantRefusal(t, "a service that is away", response, body, http.StatusServiceUnavailable, connect.CodeUnavailable, fault.ReasonUnavailable)
+	wantRefusal(t, "an unreachable service", response, body, http.StatusServiceUnavailable, connect.CodeUnavailable, fault.ReasonUnavailable)
 	if response.Header.Get("Retry-After") != "1" {
-		t.Errorf("a service that is away: got Retry-After %q, want 1", response.Header.Get("Retry-After"))
+		t.Errorf("an unreachable service: got Retry-After %q, want 1", response.Header.Get("Retry-After"))
 	}
 }

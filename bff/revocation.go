@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// silence is for how long the stream may say nothing before what it said is
-	// old: then auth is asked about each token.
+	// silence is the longest time without a message after which the stream is still
+	// current. After that, the gateway asks auth about each token.
 	silence = 5 * time.Second
-	// pruneInterval is how often revocations of expired tokens are dropped.
+	// pruneInterval is how often the gateway prunes revocations of expired tokens.
 	pruneInterval = 30 * time.Second
 )
 
@@ -28,22 +28,22 @@ var (
 	errTokenStale   = fault.New(connect.CodeUnauthenticated, "TOKEN_STALE", "Your roles or your account have changed since this access token was made. Refresh it.")
 )
 
-// revoked knows which access tokens that are still alive count no more. It
-// follows auth's stream, and hands the signing keys that come with it to the
-// verifier. While that is silent it asks auth about each token, and admits nobody
-// whom it can't ask about; so it does while auth's clock is far from ours.
+// revocations holds which unexpired access tokens are revoked. It follows auth's
+// stream, and passes the signing keys from that stream to the verifier. While the
+// stream is silent, or auth's clock differs too much from ours, it asks auth about
+// each token; if it cannot reach auth, it refuses the call.
 type revocations struct {
 	source authv1.RevocationServiceClient
 	keys   authv1.KeyServiceClient
-	// useKeys hands over the published signing keys.
+	// useKeys receives the published signing keys.
 	useKeys func([]*authv1.SigningKey) error
 	logger  *slog.Logger
 	now     func() time.Time
 
 	mu       sync.RWMutex
-	sessions map[string]time.Time // until when it matters, by id
+	sessions map[string]time.Time // when the revocation expires, by session ID
 	versions map[string]leastVersion
-	heard    time.Time // when the stream spoke last; zero before it said all
+	heard    time.Time // when the last message came; zero before the first complete one
 	clock    clockOffset
 }
 
@@ -56,9 +56,9 @@ func newRevocations(source authv1.RevocationServiceClient, keys authv1.KeyServic
 	return &revocations{source: source, keys: keys, useKeys: useKeys, logger: logger, now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
 }
 
-// check returns whether the principal's token counts. Errors: unauthenticated
-// SESSION_ENDED or TOKEN_STALE, unavailable SERVICE_UNAVAILABLE when nobody
-// can tell.
+// check returns an error if the principal's token is revoked. Errors: unauthenticated
+// SESSION_ENDED or TOKEN_STALE, unavailable SERVICE_UNAVAILABLE if the stream is not
+// current and auth is unreachable.
 func (r *revocations) check(ctx context.Context, who *principal) error {
 	r.mu.RLock()
 	fresh := r.speaks() && !r.clock.wrong
@@ -79,25 +79,25 @@ func (r *revocations) check(ctx context.Context, who *principal) error {
 	return err
 }
 
-// isStale reports whether the principal's token is known to be below its
-// account's version, which a refresh mends.
+// isStale reports whether the principal's token has an older version than the latest
+// known one of its account. Refreshing the token fixes that.
 func (r *revocations) isStale(who *principal) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return who.version < r.versions[who.userID].version
 }
 
-// speaks reports whether the stream spoke lately. It is called with the lock.
+// speaks reports whether the stream is current. The caller holds the lock.
 func (r *revocations) speaks() bool { return !r.heard.IsZero() && r.now().Sub(r.heard) <= silence }
 
-// fresh reports whether the stream spoke lately.
+// fresh reports whether the stream is current.
 func (r *revocations) fresh() bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.speaks()
 }
 
-// ready reports whether the stream has said all that is revoked.
+// ready reports whether the stream has sent all revocations.
 func (r *revocations) ready() bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -127,8 +127,8 @@ func (r *revocations) run(ctx context.Context) {
 	follower.Run(ctx)
 }
 
-// receiveRevocations receives an update, of which large ones come in several
-// messages. It calls alive for each.
+// receiveRevocations receives an update; a large one comes in several messages. It
+// calls alive for each.
 func receiveRevocations(stream follow.Stream[*authv1.WatchRevocationsResponse], alive func()) (*authv1.WatchRevocationsResponse, error) {
 	update, err := stream.Receive()
 	for more := update.GetMore(); err == nil && more; {
@@ -143,8 +143,8 @@ func receiveRevocations(stream follow.Stream[*authv1.WatchRevocationsResponse], 
 	return update, err
 }
 
-// takeKeys takes over the signing keys of a message. A stream of an auth from
-// before they came along has none: that auth has the same keys while it runs.
+// takeKeys applies the signing keys of a message. An older version of auth sends none in
+// its stream, and its keys do not change while it runs: fetch them once for a stream.
 func (r *revocations) takeKeys(ctx context.Context, message *authv1.WatchRevocationsResponse, first bool) error {
 	keys := message.GetSigningKeys().GetKeys()
 	switch {
@@ -164,7 +164,7 @@ func (r *revocations) takeKeys(ctx context.Context, message *authv1.WatchRevocat
 	return nil
 }
 
-// take takes over what a message says.
+// take applies the revocations of a message.
 func (r *revocations) take(message *authv1.WatchRevocationsResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -189,7 +189,7 @@ func (r *revocations) take(message *authv1.WatchRevocationsResponse) {
 	r.heard = now
 }
 
-// prune drops what concerns no token that is still valid.
+// prune deletes revocations of which all tokens have expired.
 func (r *revocations) prune(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -25,21 +25,21 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// Under overload the gateway queues first and refuses last: a fixed number of
-// calls run at a time, the others wait, and only while they stand in a queue that
-// doesn't go away are some of them refused ([limit.Queue]). What is served beside
-// the methods (health, readiness, keys) passes by this.
+// Under overload the gateway queues calls before it refuses any: a fixed number of
+// calls run concurrently, the others wait, and the load shedder refuses some of them
+// only while the queue persists ([limit.Queue]). Endpoints other than methods (health,
+// readiness, keys) are not queued.
 //
-// Methods are in classes, each with slots and a queue of its own, by what they do
-// and by the services that they need:
+// Methods belong to classes by their kind and by the services that they call. Each
+// class has its own concurrency limit and queue:
 //
-//   - What only reads, what changes something, which waits for a disk, and what
-//     has a password hashed or checked, which takes a hundred times as long as the
-//     rest of a call. How many passwords run at a time is auth's to say, which
-//     queues them; here they are bounded only so that they can't fill the memory.
-//   - A service that is silent holds the slots of the classes that need it, and of
-//     no others. Which services a method needs is not declared: the gateway sees
-//     which ones it calls, and moves the method to the class of these.
+//   - The kinds are reads; writes, which wait for a disk; and methods that hash or
+//     check a password, which takes a hundred times as long as the rest of a call.
+//     auth limits how many passwords it hashes concurrently and queues the others; the
+//     gateway limits them only to bound its memory.
+//   - A service that does not respond holds the slots of the classes that call it, and
+//     of no others. Methods do not declare their services: the gateway observes which
+//     services a method calls, and moves the method to the class of these.
 const (
 	reads     = "reads"
 	writes    = "writes"
@@ -59,8 +59,8 @@ const (
 	waitingCalls = 4096
 )
 
-// errOverloaded: a second is long enough for the queue to follow a load that has
-// changed.
+// errOverloaded asks the caller to retry after a second, in which the queue adapts to a
+// change of the load.
 var errOverloaded = fault.WithRetry(fault.New(connect.CodeUnavailable, fault.ReasonOverloaded,
 	"There is more to do than can be done just now. Try again in a moment."), time.Second)
 
@@ -75,15 +75,15 @@ type shedder struct {
 	services []string // by bit
 	classes  map[string]*queueClass
 
-	refused  atomic.Int64 // since the log said so
+	refused  atomic.Int64 // since the last log message
 	loggedAt atomic.Int64 // in Unix nanoseconds
 }
 
-// shedLogInterval is how often the log says that calls are refused. Each of them is
-// counted in the metrics.
+// shedLogInterval is how often the gateway logs that it sheds load. The metrics count
+// every refused call.
 const shedLogInterval = 10 * time.Second
 
-// queueClass is the queue of the methods of one kind that need the same services.
+// queueClass is the queue of the methods of one kind that call the same services.
 type queueClass struct {
 	name  string
 	kind  string
@@ -101,7 +101,7 @@ type methodQueue struct {
 	class   atomic.Pointer[methodClass]
 }
 
-// methodClass is a method's class, and what its refusals are counted by.
+// methodClass is a method's class with the metric labels of its refusals.
 type methodClass struct {
 	*queueClass
 	refusals map[limit.Refusal]metric.MeasurementOption
@@ -118,7 +118,7 @@ func newShedder(config Config) *shedder {
 	}
 }
 
-// kindOf tells what a method does by its schema.
+// kindOf derives the kind of a method from its schema.
 func kindOf(plan *policy.Method) string {
 	fields := plan.Descriptor.Input().Fields()
 	for i := range fields.Len() {
@@ -132,7 +132,7 @@ func kindOf(plan *policy.Method) string {
 	return writes
 }
 
-// method returns how a method is queued.
+// method registers a method in the class of its kind.
 func (s *shedder) method(plan *policy.Method) *methodQueue {
 	m := &methodQueue{shedder: s, plan: plan, kind: kindOf(plan)}
 	s.mu.Lock()
@@ -142,7 +142,7 @@ func (s *shedder) method(plan *policy.Method) *methodQueue {
 	return m
 }
 
-// needsService notes that the method calls a service.
+// needsService records that the method calls a service.
 func (m *methodQueue) needsService(name string) {
 	s := m.shedder
 	s.mu.RLock()
@@ -161,8 +161,8 @@ func (m *methodQueue) needsService(name string) {
 	m.join(m.needs.Load())
 }
 
-// join puts the method in the class of those that need the same services. It is
-// called with the lock.
+// join moves the method to the class of the methods that call the same services. The
+// caller holds the lock.
 func (m *methodQueue) join(needs uint64) {
 	var services []string
 	for left := needs; left != 0; left &= left - 1 {
@@ -174,7 +174,7 @@ func (m *methodQueue) join(needs uint64) {
 	for _, reason := range limit.Refusals {
 		refusals[reason] = methodLabel(m.plan, "class", class.name, "reason", string(reason))
 	}
-	sheds.Add(context.Background(), 0, refusals[limit.RefusedDelay]) // so that it is there before the first
+	sheds.Add(context.Background(), 0, refusals[limit.RefusedDelay]) // export 0 before the first refusal
 	m.class.Store(&methodClass{queueClass: class, refusals: refusals})
 }
 
@@ -199,7 +199,7 @@ func (s *shedder) class(kind string, needs uint64, services string) *queueClass 
 	return class
 }
 
-// all returns the classes that there are.
+// all returns all classes.
 func (s *shedder) all() []*queueClass {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -210,9 +210,8 @@ func (s *shedder) all() []*queueClass {
 	return all
 }
 
-// queued waits for a slot in the method's class. The slot is given back before the
-// answer is sent, for how long that takes is the caller's to say. It is an
-// [rpc.Interceptor].
+// waitInQueue waits for a slot in the method's class. It releases the slot before it
+// sends the response, because a slow client could hold it. It is an [rpc.Interceptor].
 func (s *Service) waitInQueue(plan *policy.Method) (connect.ServerInterceptor, error) {
 	if s.shedder == nil {
 		return nil, nil
@@ -238,14 +237,14 @@ func (s *Service) waitInQueue(plan *policy.Method) (connect.ServerInterceptor, e
 	}, nil
 }
 
-// call is what the queue needs to know. A sheddable call gives way to calls of other
-// classes that need one of the services that it needs.
+// call returns the call as the queue sees it. A sheddable call is refused while
+// critical calls of other classes wait for a service that it also calls.
 func (m *methodQueue) call(class *methodClass, flow limit.Flow) limit.Call {
 	return limit.Call{Flow: flow, Sheddable: m.plan.Sheddable, Shed: m.plan.Sheddable && m.shedder.pressed(class.needs)}
 }
 
-// pressed reports whether calls that somebody waits for stand in a queue for one of
-// the services. Passwords do so by themselves: most of their time is auth's queue.
+// pressed reports whether critical calls wait in the queue of a class that calls one of
+// the services. It ignores passwords, which spend most of their time in auth's queue.
 func (s *shedder) pressed(needs uint64) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -257,8 +256,8 @@ func (s *shedder) pressed(needs uint64) bool {
 	return false
 }
 
-// flow is who a call counts for: its principal, or where nobody is signed in, its
-// address. What a call claims without proof doesn't count.
+// flow returns the flow of a call for fair queueing: its principal, or the network of
+// its IP address where nobody is signed in. Unverified claims do not count.
 func (s *Service) flow(ctx context.Context) limit.Flow {
 	if who := caller(ctx); who != nil {
 		return limit.Flow{Subject: who.userID}
@@ -278,15 +277,15 @@ func flowOf(text string) limit.Flow {
 	return limit.Flow{Network: limit.Network(address)}
 }
 
-// slot is a call's slot while it has one.
+// slot is the slot that a running call holds.
 type slot struct {
 	queue    *limit.Queue
 	since    time.Time
 	released atomic.Bool
 }
 
-// release gives the slot back, once. answered says that the call took as long as
-// such a call takes.
+// release gives the slot back, once. answered reports that the call ran to its
+// response, so that its duration is a sample for the queue.
 func (s *slot) release(answered bool) {
 	if s.released.Swap(true) {
 		return
@@ -308,7 +307,7 @@ func (s slotStream) Send(message any) error {
 	return s.ServerStream.Send(message)
 }
 
-// count counts a refusal, and says in the log now and then that there are some.
+// count counts a refusal, and logs at most once in shedLogInterval that there are some.
 func (m *methodQueue) count(class *methodClass, reason limit.Refusal) {
 	sheds.Add(context.Background(), 1, class.refusals[reason])
 	s := m.shedder
@@ -320,17 +319,17 @@ func (m *methodQueue) count(class *methodClass, reason limit.Refusal) {
 	s.logger.Warn("shedding load", "calls", s.refused.Swap(0), "class", class.name, "reason", string(reason), "method", m.plan.Procedure)
 }
 
-// measure measures what is to be looked at when somebody asks.
+// measure registers the gauges of the queues.
 func (s *shedder) measure(meter metric.Meter) error {
 	if s == nil {
 		return nil
 	}
 	most, err1 := meter.Int64ObservableGauge("gatehouse.bff.room.limit", metric.WithUnit("{call}"),
-		metric.WithDescription("How many calls may run at a time."))
+		metric.WithDescription("Concurrency limit of the class."))
 	running, err2 := meter.Int64ObservableGauge("gatehouse.bff.room.running", metric.WithUnit("{call}"),
-		metric.WithDescription("Calls that run just now."))
+		metric.WithDescription("Calls that are running."))
 	waiting, err3 := meter.Int64ObservableGauge("gatehouse.bff.room.waiting", metric.WithUnit("{call}"),
-		metric.WithDescription("Calls that wait in the queue just now."))
+		metric.WithDescription("Calls that are waiting in the queue."))
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return fmt.Errorf("measure the queues: %w", err)
 	}

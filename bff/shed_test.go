@@ -115,7 +115,7 @@ func TestACallThatAServiceDoesNotAnswerGivesTheRateBack(t *testing.T) {
 	for range 5 {
 		got := refresh()
 		if connect.CodeOf(got.err) != connect.CodeUnavailable {
-			t.Fatalf("while auth is away: %v, want unavailable", got.err)
+			t.Fatalf("while auth is unreachable: %v, want unavailable", got.err)
 		}
 		if left := got.header.Get("RateLimit"); !strings.Contains(left, ";r=2;") {
 			t.Errorf("it says that %s is left, want all of it", left)

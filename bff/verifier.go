@@ -18,7 +18,7 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// rememberedTokens is how many verified tokens are remembered. Verifying one Ed25519
+// rememberedTokens is how many verified tokens are cached. Verifying one Ed25519
 // signature costs as much as the rest of a call.
 const rememberedTokens = 20_000
 
@@ -28,7 +28,7 @@ var (
 	errTokenExpired = fault.New(connect.CodeUnauthenticated, "TOKEN_EXPIRED", "The access token has expired. Refresh it.")
 )
 
-// principal is who is calling, as an access token says.
+// principal is the authenticated caller, from an access token.
 type principal struct {
 	userID    string
 	sessionID string
@@ -38,9 +38,8 @@ type principal struct {
 	epoch     int // of the keys that the token was checked with
 }
 
-// verifier checks access tokens against the keys that auth publishes, which
-// come with its stream of revocations: never is a key asked for because of a
-// token.
+// verifier verifies access tokens with the keys that auth publishes in its stream of
+// revocations. A token never causes a request for a key.
 type verifier struct {
 	issuer string
 	now    func() time.Time
@@ -51,7 +50,7 @@ type verifier struct {
 }
 
 // keySet is the published keys, newest first, and by id. Its epoch grows when a
-// key is retired: what was remembered before counts no more.
+// key is retired, which invalidates the verified tokens of earlier epochs.
 type keySet struct {
 	published []*authv1.SigningKey
 	byID      map[string]ed25519.PublicKey
@@ -69,11 +68,11 @@ func newVerifier(issuer string, logger *slog.Logger) (*verifier, error) {
 	return &verifier{issuer: issuer, now: time.Now, seen: seen, issuerWarning: &issuerWarning{logger: logger, now: time.Now}}, nil
 }
 
-// stop ends what the memory of tokens does beside.
+// stop stops the goroutines of the token cache.
 func (v *verifier) stop() { v.seen.StopAllGoroutines() }
 
-// take takes over the published keys. Only one may do so at a time. Keys that
-// can't be right leave those that were there in force.
+// take replaces the keys with the published ones. It must not be called concurrently.
+// If the published keys are invalid, the current keys remain.
 func (v *verifier) take(published []*authv1.SigningKey) error {
 	set, err := newKeySet(published)
 	if err != nil {
@@ -96,8 +95,8 @@ func (v *verifier) take(published []*authv1.SigningKey) error {
 	return nil
 }
 
-// newKeySet refuses what auth never publishes: with no key, or with the wrong
-// one, every token would be refused.
+// newKeySet returns an error for keys that auth never publishes: without a key, or with
+// a wrong one, the gateway would refuse every token.
 func newKeySet(published []*authv1.SigningKey) (*keySet, error) {
 	if len(published) == 0 {
 		return nil, errors.New("auth publishes no signing key")
@@ -116,7 +115,7 @@ func newKeySet(published []*authv1.SigningKey) (*keySet, error) {
 	return set, nil
 }
 
-// retiredIn reports whether a key is gone in the set after.
+// retiredIn reports whether the set after lacks a key of k.
 func (k *keySet) retiredIn(after *keySet) bool {
 	for kid, key := range k.byID {
 		if !bytes.Equal(key, after.byID[kid]) {
@@ -128,7 +127,7 @@ func (k *keySet) retiredIn(after *keySet) bool {
 
 func (v *verifier) hasKeys() bool { return v.keys.Load() != nil }
 
-// verify returns whose token it is. Errors: unauthenticated TOKEN_INVALID or
+// verify returns the principal of a token. Errors: unauthenticated TOKEN_INVALID or
 // TOKEN_EXPIRED, unavailable SERVICE_UNAVAILABLE while there are no keys.
 func (v *verifier) verify(token string) (*principal, error) {
 	if who, known, err := v.recall(token); known {
@@ -137,8 +136,8 @@ func (v *verifier) verify(token string) (*principal, error) {
 	return v.check(token)
 }
 
-// recall is verify for a token that needs no check: it is remembered, or there is
-// nothing to check it with. Of any other it reports that it isn't known.
+// recall is verify for a token that needs no signature check, because it is cached or
+// there are no keys. For any other token known is false.
 func (v *verifier) recall(token string) (who *principal, known bool, err error) {
 	keys := v.keys.Load()
 	if keys == nil {
@@ -156,8 +155,8 @@ func (v *verifier) recall(token string) (who *principal, known bool, err error) 
 	return who, true, err
 }
 
-// remembered returns whose token it is if it was verified before and still holds,
-// else nil. It counts nothing.
+// remembered returns the principal of a cached token that is still valid, else nil. It
+// does not count a verification.
 func (v *verifier) remembered(token string) *principal {
 	keys := v.keys.Load()
 	who, ok := v.seen.GetIfPresent(token)
@@ -167,8 +166,8 @@ func (v *verifier) remembered(token string) *principal {
 	return who
 }
 
-// check is verify for a token that is not remembered, and remembers it. A refusal
-// whose cause is [accesstoken.ErrUnknownKey] may end when a key arrives.
+// check is verify for a token that is not cached, and caches it. After an error whose
+// cause is [accesstoken.ErrUnknownKey], the token may become valid when a key arrives.
 func (v *verifier) check(token string) (who *principal, err error) {
 	defer func() { countVerification(false, err) }()
 	keys := v.keys.Load()

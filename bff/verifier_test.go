@@ -35,51 +35,82 @@ const (
 	missing = "TOKEN_MISSING"
 )
 
-// hostileTokens are tokens that auth didn't make, or not for here and now, each
-// with the reason for which it is refused.
-func hostileTokens(t testing.TB, ours signer, now int64) map[string]struct{ token, reason string } {
+// hostileTokens returns tokens that auth did not make, or not for this gateway and
+// time, each with the reason of its refusal.
+func hostileTokens(t testing.TB, ours signer, now int64) map[string]hostileToken {
 	t.Helper()
-	other := newSigner(2)
-	tokens := map[string]struct{ token, reason string }{}
-	add := func(name, token string) { tokens[name] = struct{ token, reason string }{token, invalid} }
-	header := func(name string, set func(header map[string]any)) {
-		add(name, ours.token(func(header, _ map[string]any) { set(header) }))
-	}
-	claim := func(name string, set func(claims map[string]any)) {
-		add(name, ours.token(func(_, claims map[string]any) { set(claims) }))
-	}
 	good := ours.token(func(_, _ map[string]any) {})
 	parts := strings.Split(good, ".")
-	goodHeader, goodClaims := decoded(t, parts[0]), decoded(t, parts[1])
-
-	// Another algorithm.
-	for _, alg := range []string{"none", "None", "NONE", "nOnE", ""} {
-		forged := base64url(encode(map[string]any{"alg": alg, "typ": "at+jwt", "kid": ours.kid})) + "." + parts[1] + "."
-		add("alg "+alg+" unsigned", forged)
-		add("alg "+alg+" with our signature", forged+parts[2])
+	f := &forger{
+		ours: ours, other: newSigner(2), tokens: map[string]hostileToken{},
+		good: good, parts: parts, header: decoded(t, parts[0]), claims: decoded(t, parts[1]),
 	}
-	header("no alg", func(h map[string]any) { delete(h, "alg") })
-	header("alg a number", func(h map[string]any) { h["alg"] = 1 })
-	header("alg a list", func(h map[string]any) { h["alg"] = []string{"EdDSA"} })
-	header("alg in another case", func(h map[string]any) { h["alg"] = "eddsa" })
-	header("alg unknown", func(h map[string]any) { h["alg"] = "Ed25519ph" })
-	public, err := x509.MarshalPKIXPublicKey(ours.public())
+	f.addAlgorithms(t)
+	f.addKeys()
+	f.addTypes()
+	f.addIssuers()
+	f.addTimes(now)
+	f.addSubjects()
+	f.addAmbiguousJSON()
+	f.addTampered()
+	f.addMalformed()
+	return f.tokens
+}
+
+type hostileToken struct{ token, reason string }
+
+// forger collects hostile tokens, most of which are variants of a good one.
+type forger struct {
+	ours, other    signer
+	tokens         map[string]hostileToken
+	good           string
+	parts          []string // of the good token, encoded
+	header, claims string   // of the good token, decoded
+}
+
+// add adds a token that is refused as invalid.
+func (f *forger) add(name, token string) { f.tokens[name] = hostileToken{token, invalid} }
+
+// withHeader adds a token of ours with another header.
+func (f *forger) withHeader(name string, set func(header map[string]any)) {
+	f.add(name, f.ours.token(func(header, _ map[string]any) { set(header) }))
+}
+
+// withClaims adds a token of ours with other claims.
+func (f *forger) withClaims(name string, set func(claims map[string]any)) {
+	f.add(name, f.ours.token(func(_, claims map[string]any) { set(claims) }))
+}
+
+// addAlgorithms adds tokens with another algorithm.
+func (f *forger) addAlgorithms(t testing.TB) {
+	t.Helper()
+	for _, alg := range []string{"none", "None", "NONE", "nOnE", ""} {
+		forged := base64url(encode(map[string]any{"alg": alg, "typ": "at+jwt", "kid": f.ours.kid})) + "." + f.parts[1] + "."
+		f.add("alg "+alg+" unsigned", forged)
+		f.add("alg "+alg+" with our signature", forged+f.parts[2])
+	}
+	f.withHeader("no alg", func(h map[string]any) { delete(h, "alg") })
+	f.withHeader("alg a number", func(h map[string]any) { h["alg"] = 1 })
+	f.withHeader("alg a list", func(h map[string]any) { h["alg"] = []string{"EdDSA"} })
+	f.withHeader("alg in another case", func(h map[string]any) { h["alg"] = "eddsa" })
+	f.withHeader("alg unknown", func(h map[string]any) { h["alg"] = "Ed25519ph" })
+	public, err := x509.MarshalPKIXPublicKey(f.ours.public())
 	wantNoError(t, "encode the public key", err)
 	for name, secret := range map[string][]byte{
-		"raw key":    ours.public(),
+		"raw key":    f.ours.public(),
 		"PEM":        pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}),
 		"DER":        public,
-		"base64":     []byte(base64.StdEncoding.EncodeToString(ours.public())),
-		"base64url":  []byte(base64.RawURLEncoding.EncodeToString(ours.public())),
+		"base64":     []byte(base64.StdEncoding.EncodeToString(f.ours.public())),
+		"base64url":  []byte(base64.RawURLEncoding.EncodeToString(f.ours.public())),
 		"no secret":  nil,
-		"the kid":    []byte(ours.kid),
+		"the kid":    []byte(f.ours.kid),
 		"the issuer": []byte(publicURL),
 	} {
 		for alg, sum := range map[string]func() hash.Hash{"HS256": sha256.New, "HS384": sha512.New384, "HS512": sha512.New} {
-			text := base64url(encode(map[string]any{"alg": alg, "typ": "at+jwt", "kid": ours.kid})) + "." + parts[1]
+			text := base64url(encode(map[string]any{"alg": alg, "typ": "at+jwt", "kid": f.ours.kid})) + "." + f.parts[1]
 			mac := hmac.New(sum, secret)
 			mac.Write([]byte(text))
-			add(alg+" with "+name, text+"."+base64url(string(mac.Sum(nil))))
+			f.add(alg+" with "+name, text+"."+base64url(string(mac.Sum(nil))))
 		}
 	}
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -87,170 +118,187 @@ func hostileTokens(t testing.TB, ours signer, now int64) map[string]struct{ toke
 	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	wantNoError(t, "make an EC key", err)
 	for method, key := range map[jwt.SigningMethod]any{jwt.SigningMethodRS256: rsaKey, jwt.SigningMethodPS256: rsaKey, jwt.SigningMethodES256: ecKey} {
-		text := base64url(encode(map[string]any{"alg": method.Alg(), "typ": "at+jwt", "kid": ours.kid})) + "." + parts[1]
+		text := base64url(encode(map[string]any{"alg": method.Alg(), "typ": "at+jwt", "kid": f.ours.kid})) + "." + f.parts[1]
 		signature, err := method.Sign(text, key)
 		wantNoError(t, "sign", err)
-		add(method.Alg(), text+"."+base64url(string(signature)))
+		f.add(method.Alg(), text+"."+base64url(string(signature)))
 	}
+}
 
-	// Another key.
-	impostor := other
-	impostor.kid = ours.kid
-	add("another's key under our kid", impostor.token(func(_, _ map[string]any) {}))
-	add("another's key", other.token(func(_, _ map[string]any) {}))
-	header("unknown kid", func(h map[string]any) { h["kid"] = "key-9" })
-	header("no kid", func(h map[string]any) { delete(h, "kid") })
-	header("kid empty", func(h map[string]any) { h["kid"] = "" })
-	header("kid null", func(h map[string]any) { h["kid"] = nil })
-	header("kid a number", func(h map[string]any) { h["kid"] = 1 })
-	header("kid a list", func(h map[string]any) { h["kid"] = []string{ours.kid} })
-	header("kid in another case", func(h map[string]any) { h["kid"] = strings.ToUpper(ours.kid) })
-	header("kid with a space", func(h map[string]any) { h["kid"] = ours.kid + " " })
-	header("kid with NUL", func(h map[string]any) { h["kid"] = ours.kid + "\x00" })
-	header("kid of SQL", func(h map[string]any) { h["kid"] = "' OR 1=1 --" })
-	header("kid of a path", func(h map[string]any) { h["kid"] = "../../../../dev/null" })
-	header("kid of a URL", func(h map[string]any) { h["kid"] = "https://evil.example/" + ours.kid })
-	// A key that comes along, whoever signed.
-	jwk := map[string]any{"kty": "OKP", "crv": "Ed25519", "x": base64url(string(other.public()))}
+// addKeys adds tokens that name or carry another key.
+func (f *forger) addKeys() {
+	impostor := f.other
+	impostor.kid = f.ours.kid
+	f.add("another's key under our kid", impostor.token(func(_, _ map[string]any) {}))
+	f.add("another's key", f.other.token(func(_, _ map[string]any) {}))
+	f.withHeader("unknown kid", func(h map[string]any) { h["kid"] = "key-9" })
+	f.withHeader("no kid", func(h map[string]any) { delete(h, "kid") })
+	f.withHeader("kid empty", func(h map[string]any) { h["kid"] = "" })
+	f.withHeader("kid null", func(h map[string]any) { h["kid"] = nil })
+	f.withHeader("kid a number", func(h map[string]any) { h["kid"] = 1 })
+	f.withHeader("kid a list", func(h map[string]any) { h["kid"] = []string{f.ours.kid} })
+	f.withHeader("kid in another case", func(h map[string]any) { h["kid"] = strings.ToUpper(f.ours.kid) })
+	f.withHeader("kid with a space", func(h map[string]any) { h["kid"] = f.ours.kid + " " })
+	f.withHeader("kid with NUL", func(h map[string]any) { h["kid"] = f.ours.kid + "\x00" })
+	f.withHeader("kid of SQL", func(h map[string]any) { h["kid"] = "' OR 1=1 --" })
+	f.withHeader("kid of a path", func(h map[string]any) { h["kid"] = "../../../../dev/null" })
+	f.withHeader("kid of a URL", func(h map[string]any) { h["kid"] = "https://evil.example/" + f.ours.kid })
+	// A token that carries or names its own key, signed by us or by another.
+	jwk := map[string]any{"kty": "OKP", "crv": "Ed25519", "x": base64url(string(f.other.public()))}
 	for name, value := range map[string]any{
 		"jwk": jwk, "jku": "https://evil.example/jwks.json", "x5u": "https://evil.example/x.pem",
 		"x5c": []string{"MIIB"}, "crit": []string{"exp"},
 	} {
-		add(name+" with its own key", other.token(func(h, _ map[string]any) { h[name] = value }))
-		add(name+" with its own key under our kid", impostor.token(func(h, _ map[string]any) { h[name] = value }))
-		header(name+" with our key", func(h map[string]any) { h[name] = value })
+		f.add(name+" with its own key", f.other.token(func(h, _ map[string]any) { h[name] = value }))
+		f.add(name+" with its own key under our kid", impostor.token(func(h, _ map[string]any) { h[name] = value }))
+		f.withHeader(name+" with our key", func(h map[string]any) { h[name] = value })
 	}
-	header("crit null", func(h map[string]any) { h["crit"] = nil })
+	f.withHeader("crit null", func(h map[string]any) { h["crit"] = nil })
+}
 
-	// Another kind of token.
-	header("typ JWT", func(h map[string]any) { h["typ"] = "JWT" })
-	header("no typ", func(h map[string]any) { delete(h, "typ") })
-	header("typ empty", func(h map[string]any) { h["typ"] = "" })
-	header("typ a list", func(h map[string]any) { h["typ"] = []string{"at+jwt"} })
-	header("typ of an ID token", func(h map[string]any) { h["typ"] = "id+jwt" })
-	header("typ with a parameter", func(h map[string]any) { h["typ"] = "at+jwt;x=1" })
-	header("typ of another tree", func(h map[string]any) { h["typ"] = "text/at+jwt" })
+// addTypes adds other kinds of token.
+func (f *forger) addTypes() {
+	f.withHeader("typ JWT", func(h map[string]any) { h["typ"] = "JWT" })
+	f.withHeader("no typ", func(h map[string]any) { delete(h, "typ") })
+	f.withHeader("typ empty", func(h map[string]any) { h["typ"] = "" })
+	f.withHeader("typ a list", func(h map[string]any) { h["typ"] = []string{"at+jwt"} })
+	f.withHeader("typ of an ID token", func(h map[string]any) { h["typ"] = "id+jwt" })
+	f.withHeader("typ with a parameter", func(h map[string]any) { h["typ"] = "at+jwt;x=1" })
+	f.withHeader("typ of another tree", func(h map[string]any) { h["typ"] = "text/at+jwt" })
+}
 
-	// Another issuer, audience or client.
-	claim("iss of another", func(c map[string]any) { c["iss"] = "https://evil.example" })
-	claim("iss with a slash", func(c map[string]any) { c["iss"] = publicURL + "/" })
-	claim("iss in another case", func(c map[string]any) { c["iss"] = strings.ToUpper(publicURL) })
-	claim("no iss", func(c map[string]any) { delete(c, "iss") })
-	claim("iss a list", func(c map[string]any) { c["iss"] = []string{publicURL} })
-	claim("aud of another", func(c map[string]any) { c["aud"] = "elsewhere" })
-	claim("no aud", func(c map[string]any) { delete(c, "aud") })
-	claim("aud empty", func(c map[string]any) { c["aud"] = []string{} })
-	claim("aud null", func(c map[string]any) { c["aud"] = nil })
-	claim("aud that ours begins", func(c map[string]any) { c["aud"] = "gatehouse2" })
-	claim("aud with a number", func(c map[string]any) { c["aud"] = []any{"gatehouse", 1} })
-	claim("client_id of another", func(c map[string]any) { c["client_id"] = "other" })
-	claim("no client_id", func(c map[string]any) { delete(c, "client_id") })
+// addIssuers adds tokens of another issuer, audience or client.
+func (f *forger) addIssuers() {
+	f.withClaims("iss of another", func(c map[string]any) { c["iss"] = "https://evil.example" })
+	f.withClaims("iss with a slash", func(c map[string]any) { c["iss"] = publicURL + "/" })
+	f.withClaims("iss in another case", func(c map[string]any) { c["iss"] = strings.ToUpper(publicURL) })
+	f.withClaims("no iss", func(c map[string]any) { delete(c, "iss") })
+	f.withClaims("iss a list", func(c map[string]any) { c["iss"] = []string{publicURL} })
+	f.withClaims("aud of another", func(c map[string]any) { c["aud"] = "elsewhere" })
+	f.withClaims("no aud", func(c map[string]any) { delete(c, "aud") })
+	f.withClaims("aud empty", func(c map[string]any) { c["aud"] = []string{} })
+	f.withClaims("aud null", func(c map[string]any) { c["aud"] = nil })
+	f.withClaims("aud that ours begins", func(c map[string]any) { c["aud"] = "gatehouse2" })
+	f.withClaims("aud with a number", func(c map[string]any) { c["aud"] = []any{"gatehouse", 1} })
+	f.withClaims("client_id of another", func(c map[string]any) { c["client_id"] = "other" })
+	f.withClaims("no client_id", func(c map[string]any) { delete(c, "client_id") })
+}
 
-	// Another time.
-	claim("no exp", func(c map[string]any) { delete(c, "exp") })
-	claim("exp null", func(c map[string]any) { c["exp"] = nil })
-	claim("exp a string", func(c map[string]any) { c["exp"] = fmt.Sprint(now + 300) })
-	claim("exp a word", func(c map[string]any) { c["exp"] = "tomorrow" })
-	claim("exp true", func(c map[string]any) { c["exp"] = true })
+// addTimes adds tokens that are not valid now, or have no valid time.
+func (f *forger) addTimes(now int64) {
+	f.withClaims("no exp", func(c map[string]any) { delete(c, "exp") })
+	f.withClaims("exp null", func(c map[string]any) { c["exp"] = nil })
+	f.withClaims("exp a string", func(c map[string]any) { c["exp"] = fmt.Sprint(now + 300) })
+	f.withClaims("exp a word", func(c map[string]any) { c["exp"] = "tomorrow" })
+	f.withClaims("exp true", func(c map[string]any) { c["exp"] = true })
 	for name, exp := range map[string]any{
 		"expired": now - 1, "expires now": now, "expired long ago": 1, "exp zero": 0, "exp negative": -1,
 	} {
-		claim(name, func(c map[string]any) { c["exp"] = exp })
-		tokens[name] = struct{ token, reason string }{tokens[name].token, expired}
+		f.withClaims(name, func(c map[string]any) { c["exp"] = exp })
+		f.tokens[name] = hostileToken{f.tokens[name].token, expired}
 	}
-	claim("nbf in the future", func(c map[string]any) { c["nbf"] = now + 60 })
-	claim("nbf a string", func(c map[string]any) { c["nbf"] = "0" })
-	claim("iat 46s ahead", func(c map[string]any) { c["iat"] = now + 46 })
-	claim("iat next year", func(c map[string]any) { c["iat"] = now + 365*24*3600; c["exp"] = now + 366*24*3600 })
+	f.withClaims("nbf in the future", func(c map[string]any) { c["nbf"] = now + 60 })
+	f.withClaims("nbf a string", func(c map[string]any) { c["nbf"] = "0" })
+	f.withClaims("iat 46s ahead", func(c map[string]any) { c["iat"] = now + 46 })
+	f.withClaims("iat next year", func(c map[string]any) { c["iat"] = now + 365*24*3600; c["exp"] = now + 366*24*3600 })
 	// A number that no double holds exactly turns into a time in the past.
 	for _, name := range []string{"exp", "nbf", "iat"} {
 		for _, number := range []string{"1e300", "-1e300", "1e19", "-1e19", "9007199254740993", "1e400", "-1e400", "1" + strings.Repeat("0", 400)} {
-			claim(name+" "+number[:min(len(number), 20)], func(c map[string]any) { c[name] = json.RawMessage(number) })
+			f.withClaims(name+" "+number[:min(len(number), 20)], func(c map[string]any) { c[name] = json.RawMessage(number) })
 		}
 	}
-	claim("a life of six minutes", func(c map[string]any) { c["exp"] = now + 360 })
-	claim("the last minute of an hour", func(c map[string]any) { c["iat"] = now - 3540; c["exp"] = now + 60 })
-	claim("a life without end", func(c map[string]any) { c["exp"] = int64(1) << 53 })
-	claim("no iat", func(c map[string]any) { delete(c, "iat") })
-	claim("iat a string", func(c map[string]any) { c["iat"] = fmt.Sprint(now) })
+	f.withClaims("a life of six minutes", func(c map[string]any) { c["exp"] = now + 360 })
+	f.withClaims("the last minute of an hour", func(c map[string]any) { c["iat"] = now - 3540; c["exp"] = now + 60 })
+	f.withClaims("a life without end", func(c map[string]any) { c["exp"] = int64(1) << 53 })
+	f.withClaims("no iat", func(c map[string]any) { delete(c, "iat") })
+	f.withClaims("iat a string", func(c map[string]any) { c["iat"] = fmt.Sprint(now) })
+}
 
-	// Another subject or session.
+// addSubjects adds tokens without a valid subject, session, version or roles.
+func (f *forger) addSubjects() {
 	for _, name := range []string{"sub", "sid"} {
-		claim("no "+name, func(c map[string]any) { delete(c, name) })
-		claim(name+" empty", func(c map[string]any) { c[name] = "" })
-		claim(name+" null", func(c map[string]any) { c[name] = nil })
-		claim(name+" a number", func(c map[string]any) { c[name] = 7 })
-		claim(name+" no UUID", func(c map[string]any) { c[name] = "alice" })
-		claim(name+" a UUID and more", func(c map[string]any) { c[name] = alice + "0" })
-		claim(name+" in upper case", func(c map[string]any) { c[name] = strings.ToUpper(alice) })
-		claim(name+" a URN", func(c map[string]any) { c[name] = "urn:uuid:" + alice })
-		claim(name+" in braces", func(c map[string]any) { c[name] = "{" + alice + "}" })
-		claim(name+" without dashes", func(c map[string]any) { c[name] = strings.ReplaceAll(alice, "-", "") })
+		f.withClaims("no "+name, func(c map[string]any) { delete(c, name) })
+		f.withClaims(name+" empty", func(c map[string]any) { c[name] = "" })
+		f.withClaims(name+" null", func(c map[string]any) { c[name] = nil })
+		f.withClaims(name+" a number", func(c map[string]any) { c[name] = 7 })
+		f.withClaims(name+" no UUID", func(c map[string]any) { c[name] = "alice" })
+		f.withClaims(name+" a UUID and more", func(c map[string]any) { c[name] = alice + "0" })
+		f.withClaims(name+" in upper case", func(c map[string]any) { c[name] = strings.ToUpper(alice) })
+		f.withClaims(name+" a URN", func(c map[string]any) { c[name] = "urn:uuid:" + alice })
+		f.withClaims(name+" in braces", func(c map[string]any) { c[name] = "{" + alice + "}" })
+		f.withClaims(name+" without dashes", func(c map[string]any) { c[name] = strings.ReplaceAll(alice, "-", "") })
 	}
-	claim("no ver", func(c map[string]any) { delete(c, "ver") })
+	f.withClaims("no ver", func(c map[string]any) { delete(c, "ver") })
 	for name, ver := range map[string]any{"null": nil, "zero": 0, "negative": -1, "a string": "1", "a fraction": 1.5, "huge": 1e30, "a list": []int{1}} {
-		claim("ver "+name, func(c map[string]any) { c["ver"] = ver })
+		f.withClaims("ver "+name, func(c map[string]any) { c["ver"] = ver })
 	}
-	claim("roles a word", func(c map[string]any) { c["roles"] = "admin" })
-	claim("roles of numbers", func(c map[string]any) { c["roles"] = []int{1} })
+	f.withClaims("roles a word", func(c map[string]any) { c["roles"] = "admin" })
+	f.withClaims("roles of numbers", func(c map[string]any) { c["roles"] = []int{1} })
+}
 
-	// Ambiguous JSON (RFC 7519, section 4): a reader might take the other one.
-	signed := func(name, claims string) { add(name, ours.sign(goodHeader, claims)) }
-	signed("sub twice", strings.Replace(goodClaims, "{", `{"sub":"`+bob+`",`, 1))
-	signed("only a sub in another case", strings.Replace(goodClaims, `"sub"`, `"Sub"`, 1))
-	signed("exp twice", strings.Replace(goodClaims, "{", `{"exp":99999999999,`, 1))
-	signed("claims a list", "["+goodClaims+"]")
+// addAmbiguousJSON adds tokens that another parser might read differently (RFC 7519,
+// section 4).
+func (f *forger) addAmbiguousJSON() {
+	signed := func(name, claims string) { f.add(name, f.ours.sign(f.header, claims)) }
+	signed("sub twice", strings.Replace(f.claims, "{", `{"sub":"`+bob+`",`, 1))
+	signed("only a sub in another case", strings.Replace(f.claims, `"sub"`, `"Sub"`, 1))
+	signed("exp twice", strings.Replace(f.claims, "{", `{"exp":99999999999,`, 1))
+	signed("claims a list", "["+f.claims+"]")
 	signed("claims a string", `"x"`)
 	signed("claims null", "null")
 	signed("claims empty", "")
-	signed("claims twice", goodClaims+goodClaims)
-	signed("claims half", goodClaims[:len(goodClaims)/2])
-	add("header a list", ours.sign("["+goodHeader+"]", goodClaims))
-	add("header null", ours.sign("null", goodClaims))
-	add("header empty", ours.sign("", goodClaims))
-	add("header twice", ours.sign(goodHeader+goodHeader, goodClaims))
+	signed("claims twice", f.claims+f.claims)
+	signed("claims half", f.claims[:len(f.claims)/2])
+	f.add("header a list", f.ours.sign("["+f.header+"]", f.claims))
+	f.add("header null", f.ours.sign("null", f.claims))
+	f.add("header empty", f.ours.sign("", f.claims))
+	f.add("header twice", f.ours.sign(f.header+f.header, f.claims))
+}
 
-	// Tampered with.
-	swapped := strings.Replace(goodClaims, alice, bob, 1)
-	promoted := strings.Replace(goodClaims, `"user"`, `"admin"`, 1)
-	add("another's claims", parts[0]+"."+base64url(swapped)+"."+parts[2])
-	add("another role", parts[0]+"."+base64url(promoted)+"."+parts[2])
-	add("another header", base64url(goodHeader+" ")+"."+parts[1]+"."+parts[2])
-	add("sub twice, unsigned", parts[0]+"."+base64url(strings.Replace(goodClaims, "{", `{"sub":"`+bob+`",`, 1))+"."+parts[2])
-	add("no signature", parts[0]+"."+parts[1]+".")
-	add("no signature nor its dot", parts[0]+"."+parts[1])
-	add("signature truncated", good[:len(good)-1])
-	add("signature half", good[:len(good)-43])
-	add("signature of zeros", parts[0]+"."+parts[1]+"."+base64url(strings.Repeat("\x00", ed25519.SignatureSize)))
-	add("signature too long", good+"AA")
-	add("signature with other spare bits", good[:len(good)-1]+string(good[len(good)-1]+1))
-	add("signature of another token", parts[0]+"."+parts[1]+"."+strings.Split(ours.token(func(_, c map[string]any) { c["jti"] = "2" }), ".")[2])
+// addTampered adds tokens that were changed after they were signed.
+func (f *forger) addTampered() {
+	swapped := strings.Replace(f.claims, alice, bob, 1)
+	promoted := strings.Replace(f.claims, `"user"`, `"admin"`, 1)
+	f.add("another's claims", f.parts[0]+"."+base64url(swapped)+"."+f.parts[2])
+	f.add("another role", f.parts[0]+"."+base64url(promoted)+"."+f.parts[2])
+	f.add("another header", base64url(f.header+" ")+"."+f.parts[1]+"."+f.parts[2])
+	f.add("sub twice, unsigned", f.parts[0]+"."+base64url(strings.Replace(f.claims, "{", `{"sub":"`+bob+`",`, 1))+"."+f.parts[2])
+	f.add("no signature", f.parts[0]+"."+f.parts[1]+".")
+	f.add("no signature nor its dot", f.parts[0]+"."+f.parts[1])
+	f.add("signature truncated", f.good[:len(f.good)-1])
+	f.add("signature half", f.good[:len(f.good)-43])
+	f.add("signature of zeros", f.parts[0]+"."+f.parts[1]+"."+base64url(strings.Repeat("\x00", ed25519.SignatureSize)))
+	f.add("signature too long", f.good+"AA")
+	f.add("signature with other spare bits", f.good[:len(f.good)-1]+string(f.good[len(f.good)-1]+1))
+	f.add("signature of another token", f.parts[0]+"."+f.parts[1]+"."+strings.Split(f.ours.token(func(_, c map[string]any) { c["jti"] = "2" }), ".")[2])
+}
 
-	// No token at all.
-	add("one part", "token")
-	add("dots", "..")
-	add("four parts", good+"."+parts[2])
-	add("five parts, as encrypted ones have", good+".a.b")
-	add("doubled dots", strings.Replace(good, ".", "..", 1))
-	add("dot before", "."+good)
-	add("dot behind", good+".")
-	add("garbage behind", good+"garbage")
-	add("garbage behind a space", good+" garbage")
-	add("two tokens", good+","+good)
-	add("two credentials", good+", Bearer "+good)
-	add("scheme twice", "Bearer "+good)
-	add("padding", good+"==")
-	add("padding within", parts[0]+"=."+parts[1]+"."+parts[2])
-	add("standard base64", parts[0]+"."+strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(swapped+"??>>")), "=")+"."+parts[2])
-	add("quoted", `"`+good+`"`)
-	add("unicode", "ключ.ключ.ключ")
-	add("unicode behind", good+"é")
-	add("percent-encoded", strings.ReplaceAll(good, ".", "%2E"))
-	add("64 kB", strings.Repeat("A", 64<<10))
-	add("64 kB of dots", strings.Repeat(".", 64<<10))
-	add("64 kB of claims, unsigned", parts[0]+"."+base64url(`{"x":"`+strings.Repeat("A", 64<<10)+`"}`)+"."+parts[2])
-	add("a deep header", base64url(strings.Repeat(`{"a":`, 9000)+"1"+strings.Repeat("}", 9000))+"."+parts[1]+"."+parts[2])
-	return tokens
+// addMalformed adds strings that are not tokens.
+func (f *forger) addMalformed() {
+	swapped := strings.Replace(f.claims, alice, bob, 1)
+	f.add("one part", "token")
+	f.add("dots", "..")
+	f.add("four parts", f.good+"."+f.parts[2])
+	f.add("five parts, as encrypted ones have", f.good+".a.b")
+	f.add("doubled dots", strings.Replace(f.good, ".", "..", 1))
+	f.add("dot before", "."+f.good)
+	f.add("dot behind", f.good+".")
+	f.add("garbage behind", f.good+"garbage")
+	f.add("garbage behind a space", f.good+" garbage")
+	f.add("two tokens", f.good+","+f.good)
+	f.add("two credentials", f.good+", Bearer "+f.good)
+	f.add("scheme twice", "Bearer "+f.good)
+	f.add("padding", f.good+"==")
+	f.add("padding within", f.parts[0]+"=."+f.parts[1]+"."+f.parts[2])
+	f.add("standard base64", f.parts[0]+"."+strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(swapped+"??>>")), "=")+"."+f.parts[2])
+	f.add("quoted", `"`+f.good+`"`)
+	f.add("unicode", "ключ.ключ.ключ")
+	f.add("unicode behind", f.good+"é")
+	f.add("percent-encoded", strings.ReplaceAll(f.good, ".", "%2E"))
+	f.add("64 kB", strings.Repeat("A", 64<<10))
+	f.add("64 kB of dots", strings.Repeat(".", 64<<10))
+	f.add("64 kB of claims, unsigned", f.parts[0]+"."+base64url(`{"x":"`+strings.Repeat("A", 64<<10)+`"}`)+"."+f.parts[2])
+	f.add("a deep header", base64url(strings.Repeat(`{"a":`, 9000)+"1"+strings.Repeat("}", 9000))+"."+f.parts[1]+"."+f.parts[2])
 }
 
 // stopClock stops the gateway's clock and returns its time.
@@ -318,7 +366,7 @@ func TestTokensThatTheStandardsAllowAreAccepted(t *testing.T) {
 		"claims that we don't know": func(_, c map[string]any) {
 			c["acr"], c["cnf"] = "0", map[string]any{"jkt": "x", "sub": bob}
 		},
-		// RFC 7519, section 10.1.1: names are told apart by case.
+		// RFC 7519, section 10.1.1: names are case-sensitive.
 		"another claim in upper case":  func(_, c map[string]any) { c["SUB"] = bob },
 		"another claim in title case":  func(_, c map[string]any) { c["Sub"] = bob },
 		"another claim with a long s":  func(_, c map[string]any) { c["ſub"] = bob },
@@ -399,10 +447,10 @@ func TestWithoutKeysNobodyIsSignedOut(t *testing.T) {
 		_, got := h.getMe(t, token)
 		wantUnavailable(t, name, got, fault.ReasonUnavailable)
 		if got.header.Get("Www-Authenticate") != "" {
-			t.Errorf("%s: the caller is told to sign in again", name)
+			t.Errorf("%s: the response asks the caller to sign in again", name)
 		}
 	}
-	// Whoever sends none needs to sign in all the same.
+	// A caller without a token has to sign in all the same.
 	_, got := h.getMe(t, "")
 	wantError(t, "no token", got, http.StatusUnauthorized, connect.CodeUnauthenticated, missing)
 	if h.gateway.Ready() == nil {

@@ -73,9 +73,9 @@ func auditEventsOf(events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 	return public
 }
 
-// ownEventsOf are events as the person whom they concern may see them. Of what
-// another did, such as an administrator, they learn who, what and when, and not
-// from where: that is the other's.
+// ownEventsOf returns events as their subject may see them. Events that another
+// person caused, such as an administrator, omit that person's IP address and user
+// agent.
 func ownEventsOf(person string, events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 	public := auditEventsOf(events)
 	for _, event := range public {
