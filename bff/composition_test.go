@@ -15,8 +15,6 @@ import (
 	"gatehouse/internal/fault"
 )
 
-var errWorded = fault.New(connect.CodeNotFound, "WORDED", "There is none.")
-
 // remote is an error as a service gives it.
 func remote(err *connect.Error) error { return err.WithRemote() }
 

@@ -255,12 +255,6 @@ func (m *model) joins(email string) *reader {
 	return who
 }
 
-func (m *model) takes(who *reader, tokens *bffv1.Tokens) {
-	who.mu.Lock()
-	defer who.mu.Unlock()
-	who.Take(tokens)
-}
-
 func (m *model) step(random *rand.Rand) {
 	who, gateway := m.people[random.IntN(len(m.people))], random.IntN(2)
 	switch n := random.IntN(1000); {
