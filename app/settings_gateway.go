@@ -50,7 +50,7 @@ func (f *policyFlags) parse(p *problems) {
 	if f.Policy == "" {
 		return
 	}
-	if _, err := bff.PolicyOf(f.Policy); err != nil {
+	if err := bff.CheckPolicy(f.Policy); err != nil {
 		for text := range strings.Lines(err.Error()) {
 			p.add("GATEHOUSE_POLICY", strings.TrimSpace(text), "")
 		}

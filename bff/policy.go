@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -57,6 +58,15 @@ func PolicyOf(settings string) (*Policy, error) {
 	}
 	policy.Fields = fieldsOf(s.rpc.Methods())
 	return policy, nil
+}
+
+// CheckPolicy reports what is wrong with the settings of GATEHOUSE_POLICY. It compiles
+// the methods' policies and builds nothing else.
+func CheckPolicy(settings string) error {
+	server := connect.NewServer()
+	(&Service{auth: &authService{}, account: &accountService{}, user: &userService{}}).register(server)
+	_, err := policy.Compile(slices.Collect(server.Specs()), rpc.DefaultLimit, settings)
+	return err
 }
 
 func methodsOf(plans []*policy.Method) []Method {
