@@ -38,29 +38,29 @@ import (
 type Config struct {
 	// Auth and Users reach the services.
 	Auth, Users *connect.Client
-	// PublicURL is where browsers find the gateway: the issuer of its tokens.
+	// PublicURL is the URL of the gateway for browsers, and the issuer of its tokens.
 	PublicURL string
 	// Origins are the web origins that may call from a browser.
 	Origins []string
 	// Cookies says how session cookies are protected; CookiesAuto if empty.
 	Cookies CookieProfile
-	// TrustedProxies are the networks whose forwarded addresses are believed.
+	// TrustedProxies are the networks whose X-Forwarded-For is trusted.
 	TrustedProxies []netip.Prefix
 	// Policy tightens methods' time limits and rates: see [rpc.ServerConfig].
 	Policy string
-	// Throttle holds callers to the rates that the schema says, and queues and sheds
-	// what is too much: off only for tests and measurements.
+	// Throttle applies rate limits and load shedding. Turn it off only for tests and
+	// measurements.
 	Throttle bool
 	// QueueTarget is how long a call may wait for its turn before calls like it are
 	// refused; DefaultQueueTarget if zero.
 	QueueTarget time.Duration
 	// RedisURL is a Redis or Valkey through which gateways share what callers have
-	// used of their rates; without one, each goes by what it has seen itself.
+	// used of their rates. Without one, each gateway counts only its own calls.
 	RedisURL string
-	// CacheBytes bounds the answers that are kept: 64 MiB if zero, none with
-	// CacheNothing.
+	// CacheBytes bounds the cache: 64 MiB if zero, no cache with CacheNothing.
 	CacheBytes int64
-	// Parts are what the first page shows the state of, beside the gateway's own.
+	// Parts are the dependencies whose status the first page shows, besides the
+	// gateway's own.
 	Parts  []Part
 	Logger *slog.Logger
 	// Telemetry measures and traces each call; nil does neither.
