@@ -2,11 +2,12 @@ package bff
 
 import (
 	"context"
+	"strings"
+
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/answercache"
 	"gatehouse/internal/compose"
-	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -15,7 +16,6 @@ import (
 // own account.
 type accountService struct {
 	*directory
-	links   authv1.LinkServiceClient
 	cookies *cookies
 	cache   *answercache.Cache
 }

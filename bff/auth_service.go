@@ -5,13 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
+
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/answercache"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
-	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
@@ -21,7 +22,6 @@ import (
 // signed in for.
 type authService struct {
 	*directory
-	links    authv1.LinkServiceClient
 	identity *identity
 	cookies  *cookies
 	cache    *answercache.Cache
@@ -75,7 +75,7 @@ func (s *authService) Refresh(ctx context.Context, req *bffv1.RefreshRequest) (*
 		return nil, err
 	}
 	noStore(ctx)
-	public, _ := s.cookies.handOver(ctx, response.GetTokens(), "")
+	public, _ := s.handOver(ctx, response.GetTokens(), "")
 	return &bffv1.RefreshResponse{Tokens: public}, nil
 }
 
@@ -156,8 +156,18 @@ func (s *authService) signedIn(ctx context.Context, account *authv1.Account, tok
 	noStore(ctx)
 	rpc.CallFrom(ctx).Principal = "user:" + account.GetId()
 	user, missing := s.withProfile(ctx, account)
-	public, device := s.cookies.handOver(ctx, tokens, deviceToken)
+	public, device := s.handOver(ctx, tokens, deviceToken)
 	return &bffv1.SignedIn{User: user, Tokens: public, DeviceToken: device}, missing
+}
+
+// handOver returns the tokens for the message; none if the response sets them in
+// cookies.
+func (s *authService) handOver(ctx context.Context, tokens *authv1.Tokens, device string) (*bffv1.Tokens, string) {
+	public := tokensOf(tokens)
+	if s.cookies.handOver(ctx, tokens, device) {
+		public.AccessToken, public.RefreshToken, device = "", "", ""
+	}
+	return public, device
 }
 
 var errRefreshTokenMissing = fault.Invalid(fault.ReasonInvalid, "refresh_token", "give the refresh token, unless the session is in cookies")

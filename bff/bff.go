@@ -98,10 +98,9 @@ func New(config Config) (*Service, error) {
 	s := &Service{proxies: &proxies{trusted: config.TrustedProxies, logger: config.Logger}}
 	var err error
 	if config.Throttle {
-		if s.rates, err = newRates(config); err != nil {
+		if s.rates, err = newRates(config.RedisURL, s.proxies, config.Logger); err != nil {
 			return nil, err
 		}
-		s.shedder = newShedder(config)
 	}
 	if s.verifier, err = newVerifier(config.PublicURL, config.Logger); err != nil {
 		return nil, err
@@ -109,6 +108,10 @@ func New(config Config) (*Service, error) {
 	if s.cache, err = newCache(config.CacheBytes, func(kinds []string) bool { return s.changes.current(kinds) }); err != nil {
 		s.verifier.stop()
 		return nil, err
+	}
+	queued := flows{s.proxies, s.verifier}
+	if config.Throttle {
+		s.shedder = newShedder(shedConfig{Target: config.QueueTarget, Flow: queued.ofCall, RequestFlow: queued.ofRequest, MayBeCached: answers{s.cache}.mayHold, Logger: config.Logger})
 	}
 	s.join(config)
 	if s.rpc, err = s.newServer(config); err != nil {
@@ -118,8 +121,8 @@ func New(config Config) (*Service, error) {
 	}
 	handler := s.identity.cookies.handler(s.mux(config))
 	if config.Throttle {
-		s.intake = newIntake(s.rpc.Methods(), func(r *http.Request) netip.Prefix { return flowOf(s.proxies.addressOfRequest(r)).Network })
-		handler = s.shedEarly(s.intake.handler(handler))
+		s.intake = newIntake(s.rpc.Methods(), queued.network)
+		handler = s.shedder.refuseEarly(s.intake.handler(handler))
 	}
 	s.handler = s.identity.cookies.sources.handler(handler)
 	return s, nil
@@ -127,34 +130,44 @@ func New(config Config) (*Service, error) {
 
 // join makes the parts of the gateway that call services.
 func (s *Service) join(config Config) {
-	s.revoked = newRevocations(authv1.NewRevocationServiceClient(config.Auth), authv1.NewKeyServiceClient(config.Auth), s.verifier.take, config.Logger)
+	revocations := authv1.NewRevocationServiceClient(config.Auth)
+	s.revoked = newRevocations(revocations, authv1.NewKeyServiceClient(config.Auth), s.verifier.take, func(ctx context.Context, request *authv1.CheckAccessRequest) error {
+		_, err := callService(ctx, readLimit, func(ctx context.Context) (*authv1.CheckAccessResponse, error) {
+			return revocations.CheckAccess(ctx, request)
+		})
+		return err
+	}, config.Logger)
 	s.changes = changeFeeds{
 		newAuthFeed(authv1.NewChangeServiceClient(config.Auth), s.cache, config.Logger),
 		newUsersFeed(usersv1.NewChangeServiceClient(config.Users), s.cache, config.Logger),
 	}
 	users := &directory{
 		accounts: authv1.NewAccountServiceClient(config.Auth), sessions: authv1.NewSessionServiceClient(config.Auth),
-		audit: authv1.NewAuditServiceClient(config.Auth), profiles: usersv1.NewProfileServiceClient(config.Users),
+		audit: authv1.NewAuditServiceClient(config.Auth), links: authv1.NewLinkServiceClient(config.Auth), mails: authv1.NewMailServiceClient(config.Auth), profiles: usersv1.NewProfileServiceClient(config.Users),
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
-	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.limitAddress}
+	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.rates.limitAddress}
 	cookies := &cookies{
-		sources: newWebOrigins(config.Origins, config.Logger), sessions: users.sessions, verifier: s.verifier, revoked: s.revoked,
-		serves:   func(path string) bool { return s.rpc.Serves(path) },
-		identify: s.identity.identify, limit: s.limitAddress, clientInfo: s.proxies.clientInfo,
+		sources: newWebOrigins(config.Origins, config.Logger), verifier: s.verifier, revoked: s.revoked,
+		serves: func(path string) bool { return s.rpc.Serves(path) },
+		refresh: func(ctx context.Context, request *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
+			return callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
+				return users.sessions.Refresh(ctx, request)
+			})
+		},
+		identify: s.identity.identify, limit: s.rates.limitAddress, clientInfo: s.proxies.clientInfo,
 	}
 	cookies.protect(config.Cookies, config.PublicURL)
 	s.identity.cookies = cookies
-	links := authv1.NewLinkServiceClient(config.Auth)
-	s.auth = &authService{directory: users, links: links, identity: s.identity, cookies: cookies, cache: s.cache}
-	s.account = &accountService{directory: users, links: links, cookies: cookies, cache: s.cache}
-	s.user = &userService{directory: users, mails: authv1.NewMailServiceClient(config.Auth)}
+	s.auth = &authService{directory: users, identity: s.identity, cookies: cookies, cache: s.cache}
+	s.account = &accountService{directory: users, cookies: cookies, cache: s.cache}
+	s.user = &userService{directory: users}
 }
 
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, ClientIP: s.proxies.addressOf, Authorizer: s.identity.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
-		Interceptors: rpc.Interceptors{CrossOrigin: refuseCrossOrigin, Rate: s.limitRate, Idempotency: readIdempotencyKey, Cache: s.cacheAnswers, Queue: s.waitInQueue},
+		Interceptors: rpc.Interceptors{CrossOrigin: refuseCrossOrigin, Rate: s.rates.limitRate, Idempotency: readIdempotencyKey, Cache: answers{s.cache}.interceptor, Queue: s.shedder.wait},
 	}, s.register)
 }
 

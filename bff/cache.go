@@ -3,7 +3,6 @@ package bff
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -35,7 +34,7 @@ func newCache(bytes int64, current func(kinds []string) bool) (*answercache.Cach
 		},
 		Request: func(ctx context.Context) proto.Message { return rpc.CallFrom(ctx).Request },
 		Detach: func(ctx context.Context, limit time.Duration, anonymous bool) (context.Context, context.CancelFunc) {
-			ctx = context.WithValue(ctx, carriedCookiesKey{}, nil)
+			ctx = withoutCookies(ctx)
 			if anonymous {
 				ctx = context.WithValue(ctx, principalKey{}, nil)
 			}
@@ -45,30 +44,13 @@ func newCache(bytes int64, current func(kinds []string) bool) (*answercache.Cach
 	})
 }
 
-// CacheID implements [answercache.Caller].
-func (p *principal) CacheID() string { return p.userID }
+// answers is the cache in the chain of a call.
+type answers struct{ *answercache.Cache }
 
-// AppendCacheKey implements [answercache.Caller]. Answers show which session is the
-// caller's own, and roles and version decide what a caller may see.
-func (p *principal) AppendCacheKey(key []byte) []byte {
-	add := func(text string) {
-		key = binary.AppendUvarint(key, uint64(len(text)))
-		key = append(key, text...)
-	}
-	add(p.userID)
-	add(p.sessionID)
-	key = binary.AppendVarint(key, p.version)
-	key = binary.AppendUvarint(key, uint64(len(p.roles)))
-	for _, role := range p.roles {
-		add(role)
-	}
-	return key
-}
-
-// cacheAnswers returns the interceptor that answers a method from the cache,
-// invalidates what it writes, or gives its answers ETags. It returns an error when
-// no feed reports changes of the data in a cached answer. It is an [rpc.Interceptor].
-func (s *Service) cacheAnswers(plan *policy.Method) (connect.ServerInterceptor, error) {
+// interceptor answers a method from the cache, invalidates what it writes, or gives its
+// answers ETags. It returns an error when no feed reports changes of the data in a
+// cached answer. It is an [rpc.Interceptor].
+func (c answers) interceptor(plan *policy.Method) (connect.ServerInterceptor, error) {
 	switch {
 	case plan.Cache != nil:
 		method := answercache.Method{
@@ -82,9 +64,9 @@ func (s *Service) cacheAnswers(plan *policy.Method) (connect.ServerInterceptor, 
 			}
 			method.Tags = append(method.Tags, tag)
 		}
-		return s.cache.Interceptor(method), nil
+		return c.Interceptor(method), nil
 	case len(plan.Invalidates) > 0:
-		return s.cache.InvalidateOnWrite(func(ctx context.Context) []string {
+		return c.InvalidateOnWrite(func(ctx context.Context) []string {
 			request, id := rpc.CallFrom(ctx).Request, ""
 			if who := caller(ctx); who != nil {
 				id = who.userID
@@ -100,6 +82,18 @@ func (s *Service) cacheAnswers(plan *policy.Method) (connect.ServerInterceptor, 
 		return answercache.ETags(plan.Descriptor), nil
 	}
 	return nil, nil
+}
+
+// mayHold reports whether the cache may answer calls of a method now.
+func (c answers) mayHold(plan *policy.Method) bool {
+	if plan.Cache == nil {
+		return false
+	}
+	kinds := make([]string, 0, 4)
+	for _, tag := range plan.Cache.Tags {
+		kinds = append(kinds, tag.Kind())
+	}
+	return c.Usable(kinds)
 }
 
 // cacheable are the parts that may be cached, and cacheableParts the same as values.

@@ -2,14 +2,20 @@ package bff
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"gatehouse/internal/answercache"
+	"gatehouse/internal/telemetry"
+)
+
+var (
+	cacheCalls, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.bff.cache.calls", metric.WithUnit("{call}"),
+		metric.WithDescription("Calls of cacheable methods: answered from the cache (hit), by calling the services (miss), by an in-flight call (coalesced), or without the cache because its feed is out of date (bypassed)."))
+	cachePurges, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.bff.cache.purges", metric.WithUnit("{tag}"),
+		metric.WithDescription("Tags whose cache entries were invalidated, by a write or by a change from a feed."))
 )
 
 var cacheResults = [...]string{
@@ -38,25 +44,4 @@ var (
 
 func countInvalidations(ctx context.Context, tags int, by metric.MeasurementOption) {
 	cachePurges.Add(ctx, int64(tags), by)
-}
-
-func measureCache(meter metric.Meter, cache *answercache.Cache, feeds changeFeeds) error {
-	bytes, err1 := meter.Int64ObservableGauge("gatehouse.bff.cache.size", metric.WithUnit("By"),
-		metric.WithDescription("Approximate memory of the cache entries."))
-	current, err2 := meter.Int64ObservableGauge("gatehouse.bff.cache.current",
-		metric.WithDescription("1 while the feed of changes is no older than a second, so that answers are cached."))
-	if err := errors.Join(err1, err2); err != nil {
-		return fmt.Errorf("register the cache's metrics: %w", err)
-	}
-	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		o.ObserveInt64(bytes, cache.Size())
-		for _, feed := range feeds {
-			o.ObserveInt64(current, oneIf(feed.isCurrent(time.Now())), metric.WithAttributes(attribute.String("of", feed.name)))
-		}
-		return nil
-	}, bytes, current)
-	if err != nil {
-		return fmt.Errorf("register the cache's metrics: %w", err)
-	}
-	return nil
 }

@@ -2,12 +2,8 @@ package bff
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"time"
-
-	"go.opentelemetry.io/otel/metric"
 
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/rpc"
@@ -42,27 +38,4 @@ func (c *clockOffset) note(message *authv1.WatchRevocationsResponse, now time.Ti
 		level, event = slog.LevelError, "clock: offset to auth is above the limit, asking auth about each token; set both machines' clocks by NTP"
 	}
 	logger.LogAttrs(context.Background(), level, event, slog.Duration("auth_ahead", c.ahead), slog.Duration("limit", rpc.ClockSkew))
-}
-
-// authClock returns what is known of auth's clock.
-func (r *revocations) authClock() clockOffset {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.clock
-}
-
-// measureClock measures how far our clock is from auth's.
-func (s *Service) measureClock(meter metric.Meter) error {
-	offset, err1 := meter.Float64ObservableGauge("gatehouse.bff.clock.offset", metric.WithUnit("s"),
-		metric.WithDescription("By how much auth's clock is ahead of this process' clock; less than 0 when it is behind."))
-	_, err2 := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		if clock := s.revoked.authClock(); clock.known {
-			o.ObserveFloat64(offset, clock.ahead.Seconds())
-		}
-		return nil
-	}, offset)
-	if err := errors.Join(err1, err2); err != nil {
-		return fmt.Errorf("measure the clock: %w", err)
-	}
-	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/fault"
 )
 
 // A gateway whose clock is far behind would believe a revoked token for longer
@@ -18,19 +19,18 @@ import (
 func TestAGatewayWhoseClockIsFarFromAuthsAsksAboutEachToken(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	h.gateway.revoked.heard = time.Time{}
 	tell := func(ahead time.Duration, told bool) {
 		message := &authv1.WatchRevocationsResponse{Complete: true}
 		if told {
 			message.SendTime = timestamppb.New(time.Now().Add(ahead))
 		}
 		h.gateway.revoked.take(message)
-		h.gateway.revoked.heard = time.Now().Add(time.Hour) // for as long as the test may take
+		h.hears(time.Now().Add(time.Hour)) // for as long as the test may take
 	}
 	ended := false
 	answer(h.backend, authv1.RevocationServiceCheckAccessProcedure, func(context.Context, *authv1.CheckAccessRequest) (*authv1.CheckAccessResponse, error) {
 		if ended {
-			return nil, errSessionEnded
+			return nil, fault.New(connect.CodeUnauthenticated, "SESSION_ENDED", "The session has ended.")
 		}
 		return &authv1.CheckAccessResponse{}, nil
 	})
@@ -60,8 +60,8 @@ func TestAGatewayWhoseClockIsFarFromAuthsAsksAboutEachToken(t *testing.T) {
 		if _, got = h.getMe(t, h.token(alice)); test.asks {
 			wantError(t, test.name+", a session that has ended", got, http.StatusUnauthorized, connect.CodeUnauthenticated, "SESSION_ENDED")
 		}
-		if clock := h.gateway.revoked.authClock(); clock.known != test.told && test.told || (clock.ahead-test.ahead).Abs() > 10*time.Second {
-			t.Errorf("auth is %s: the gateway thinks %v (%v)", test.name, clock.ahead, clock.known)
+		if state := h.gateway.revoked.state(); state.clockKnown != test.told && test.told || (state.clockAhead-test.ahead).Abs() > 10*time.Second {
+			t.Errorf("auth is %s: the gateway thinks %v (%v)", test.name, state.clockAhead, state.clockKnown)
 		}
 	}
 	if n := strings.Count(h.log.String(), "offset to auth is above the limit"); n != 2 {

@@ -7,11 +7,15 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/compose"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/telemetry"
 )
 
 // Time limits of calls to services. A write may have a password to hash, so it has
@@ -61,4 +65,11 @@ func noStore(ctx context.Context) {
 	if info, ok := connect.CallInfoForServerContext(ctx); ok {
 		info.ResponseHeader().Set("Cache-Control", "no-store")
 	}
+}
+
+var missingParts, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.bff.parts.missing", metric.WithUnit("{part}"),
+	metric.WithDescription("Optional parts that were missing from responses."))
+
+func countMissing(ctx context.Context, part string, code connect.Code) {
+	missingParts.Add(ctx, 1, metric.WithAttributes(attribute.String("part", part), attribute.String("code", code.String())))
 }

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	authv1 "gatehouse/gen/auth/v1"
-	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
@@ -26,7 +25,8 @@ import (
 // (see crossorigin.go), and refreshes a session that is about to expire when it
 // authenticates a call.
 const (
-	sessionModeHeader = "X-Gatehouse-Session"
+	// refreshLimit bounds a refresh that outlives its call.
+	refreshLimit = 5 * time.Second
 	// refreshAhead is how long before its expiry an access token is refreshed.
 	refreshAhead = 30 * time.Second
 	// deviceCookieLife is the longest lifetime of a cookie that browsers allow.
@@ -39,13 +39,15 @@ var errCookiesNeedHTTPS = fault.New(connect.CodeFailedPrecondition, "COOKIES_NEE
 // cookies carries tokens to and from browsers.
 type cookies struct {
 	sources  *webOrigins
-	sessions authv1.SessionServiceClient
 	verifier *verifier
 	revoked  *revocations
 	// serves reports whether a path is the path of a method.
 	serves func(path string) bool
 	// identify returns the principal of an access token.
 	identify func(ctx context.Context, token string) (*principal, error)
+	// refresh exchanges a refresh token. It sets the time limit, and its errors are for
+	// the gateway's caller.
+	refresh func(context.Context, *authv1.RefreshRequest) (*authv1.RefreshResponse, error)
 	// limit counts the call against the rate of the caller's IP address.
 	limit func(context.Context) error
 	// clientInfo returns the caller with their IP address and user agent.
@@ -91,67 +93,6 @@ func IsLoopback(host string) bool {
 func (c *cookies) accessName() string  { return c.prefix + "gatehouse-access" }
 func (c *cookies) refreshName() string { return c.prefix + "gatehouse-refresh" }
 func (c *cookies) deviceName() string  { return c.prefix + "gatehouse-device" }
-
-// carriedCookies are the values of a request's cookies, and the reason not to use them.
-type carriedCookies struct {
-	access, refresh, device string
-	// others are further cookies of the same names; nil if there are none.
-	others *otherCookies
-	// keepsSession reports that the client keeps its session in cookies: it sends one of
-	// ours, whatever its value, or asks for them.
-	keepsSession bool
-	// refusal is why the request may not use its cookies, or get any; nil if it may.
-	refusal error
-}
-
-// otherCookies are the cookies after the first of the same name. Only a "__Host-" name
-// is unique: without that prefix, another program on this machine, or a page below
-// another path, may have set its own.
-type otherCookies struct{ access, refresh []string }
-
-// maxSameName limits how many cookies of one name are tried.
-const maxSameName = 4
-
-func (b carriedCookies) accessTokens() []string {
-	if b.others == nil {
-		return []string{b.access}
-	}
-	return append([]string{b.access}, b.others.access...)
-}
-
-// refreshTokens returns the refresh tokens to try, in order; nil if there are none.
-func (b carriedCookies) refreshTokens() []string {
-	switch {
-	case b.refresh == "":
-		return nil
-	case b.others == nil:
-		return []string{b.refresh}
-	}
-	return append([]string{b.refresh}, b.others.refresh...)
-}
-
-// firstGood calls try with each token and returns the first result that is not
-// unauthenticated, or the result of the first token if all are. tokens is not empty.
-func firstGood[T any](tokens []string, try func(string) (T, error)) (T, error) {
-	result, err := try(tokens[0])
-	for _, token := range tokens[1:] {
-		if connect.CodeOf(err) != connect.CodeUnauthenticated {
-			break
-		}
-		if other, failure := try(token); failure == nil || connect.CodeOf(failure) != connect.CodeUnauthenticated {
-			return other, failure
-		}
-	}
-	return result, err
-}
-
-type carriedCookiesKey struct{}
-
-// carriedBy returns the request's cookies; the zero value if it has none.
-func carriedBy(ctx context.Context) carriedCookies {
-	found, _ := ctx.Value(carriedCookiesKey{}).(carriedCookies)
-	return found
-}
 
 // handler moves a call's cookies from its header to its context, so that no later
 // handler can log or forward them.
@@ -288,11 +229,9 @@ func (c *cookies) refreshed(ctx context.Context, token string) (*authv1.Tokens, 
 	key := base64.RawURLEncoding.EncodeToString(sum[:])
 	result := c.flight.DoChan(key, func() (any, error) {
 		// A call that the browser cancels must not cancel the refresh for its other calls.
-		ctx, cancel := rpc.Detached(ctx, writeLimit)
+		ctx, cancel := rpc.Detached(ctx, refreshLimit)
 		defer cancel()
-		return callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
-			return c.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: key, Origin: origin})
-		})
+		return c.refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: key, Origin: origin})
 	})
 	select {
 	case <-ctx.Done():
@@ -319,20 +258,19 @@ func (c *cookies) cookie(name, value string, life time.Duration) string {
 	}).String()
 }
 
-// handOver returns the tokens for the response. If the client keeps its session in
-// cookies, it sets those instead, and returns no token that a script could read.
-func (c *cookies) handOver(ctx context.Context, tokens *authv1.Tokens, device string) (*bffv1.Tokens, string) {
-	public := tokensOf(tokens)
+// handOver sets the cookies of a session in the response, if the client keeps its
+// session in cookies, and reports whether it does. If so, the message must have no
+// token that a script could read.
+func (c *cookies) handOver(ctx context.Context, tokens *authv1.Tokens, device string) bool {
 	info, ok := connect.CallInfoForServerContext(ctx)
 	if !ok || !c.inUse(ctx) {
-		return public, device
+		return false
 	}
 	c.set(info.ResponseHeader().Add, tokens)
 	if device != "" {
 		info.ResponseHeader().Add("Set-Cookie", c.cookie(c.deviceName(), device, deviceCookieLife))
 	}
-	public.AccessToken, public.RefreshToken = "", ""
-	return public, ""
+	return true
 }
 
 // inUse reports whether the call's client keeps its session in cookies.

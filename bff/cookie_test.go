@@ -278,7 +278,7 @@ func TestTheGatewayRefreshesASessionInCookies(t *testing.T) {
 			h.gateway.revoked.take(&authv1.WatchRevocationsResponse{Revocations: []*authv1.Revocation{{
 				Of: &authv1.Revocation_LeastVersion{LeastVersion: &authv1.LeastVersion{AccountId: alice, Version: 2}}, ExpiresIn: 60,
 			}}})
-			h.gateway.revoked.heard = time.Now().Add(time.Hour)
+			h.hears(time.Now().Add(time.Hour))
 		}
 		fresh := h.signer.token(func(_, claims map[string]any) { claims["ver"] = 2 })
 		var seen []*authv1.RefreshRequest

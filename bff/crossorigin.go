@@ -1,7 +1,6 @@
 package bff
 
 import (
-	"gatehouse/internal/fault"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -10,10 +9,15 @@ import (
 	"sync"
 	"time"
 
+	"gatehouse/internal/fault"
+
 	"connectrpc.com/connect/v2"
 	connectcors "connectrpc.com/cors"
 	"github.com/rs/cors"
 )
+
+// sessionModeHeader asks for a session in cookies.
+const sessionModeHeader = "X-Gatehouse-Session"
 
 var errCrossOrigin = fault.New(connect.CodePermissionDenied, "CROSS_ORIGIN",
 	"This page may not use the session's cookies: its origin is not listed in GATEHOUSE_ORIGINS, or the browser doesn't say where the call comes from.")

@@ -3,6 +3,9 @@ package bff
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"time"
+
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
@@ -10,8 +13,6 @@ import (
 	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
-	"log/slog"
-	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
@@ -24,6 +25,8 @@ import (
 type directory struct {
 	accounts authv1.AccountServiceClient
 	sessions authv1.SessionServiceClient
+	links    authv1.LinkServiceClient
+	mails    authv1.MailServiceClient
 	audit    authv1.AuditServiceClient
 	profiles usersv1.ProfileServiceClient
 	// clientInfo returns who calls, and from which IP address and user agent.

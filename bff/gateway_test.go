@@ -79,6 +79,8 @@ type world struct {
 	telemetry  *telemetry.Telemetry
 	cacheBytes int64
 	// keyless leaves the gateway without the signing keys.
+	// unheard leaves the gateway without a message of the stream of revocations.
+	unheard bool
 	keyless bool
 }
 
@@ -115,12 +117,14 @@ func open(t testing.TB, w world) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { h.gateway.verifier.seen.StopAllGoroutines(); h.gateway.cache.Close() })
+	t.Cleanup(func() { h.gateway.verifier.stop(); h.gateway.cache.Close() })
 	if !w.keyless {
 		h.fetchKeys(t)
 	}
-	h.gateway.revoked.take(&authv1.WatchRevocationsResponse{Complete: true})
-	h.gateway.revoked.heard = time.Now().Add(time.Hour) // for as long as the test may take
+	if !w.unheard {
+		h.gateway.revoked.take(&authv1.WatchRevocationsResponse{Complete: true})
+		h.hears(time.Now().Add(time.Hour)) // for as long as the test may take
+	}
 	h.http = &http.Client{Transport: direct{h.gateway}}
 	if w.served || w.apart {
 		h.url = serveHTTP(t, h.gateway)
@@ -129,6 +133,13 @@ func open(t testing.TB, w world) *house {
 	client := h.client(connecthttp.WithProtoJSON())
 	h.auth, h.accounts, h.users = bffv1.NewAuthServiceClient(client), bffv1.NewAccountServiceClient(client), bffv1.NewUserServiceClient(client)
 	return h
+}
+
+// hears makes the last message of the stream of revocations one of that time.
+func (h *house) hears(at time.Time) {
+	h.gateway.revoked.now = func() time.Time { return at }
+	h.gateway.revoked.take(&authv1.WatchRevocationsResponse{})
+	h.gateway.revoked.now = time.Now
 }
 
 // fetchKeys has the gateway take the keys that auth publishes.

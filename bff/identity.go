@@ -89,10 +89,6 @@ func (i *identity) requireSignIn(next connect.ServerFunc) connect.ServerFunc {
 	}
 }
 
-// is reports whether an account's id is the principal'i. A UUID is the same in
-// upper case.
-func (p *principal) is(accountID string) bool { return strings.EqualFold(accountID, p.userID) }
-
 // authenticate returns who is calling, by the access token that the call carries
 // if it still counts, or the session in its cookies. With a refusal goes the
 // challenge of RFC 6750.

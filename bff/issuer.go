@@ -16,7 +16,6 @@ const issuerWarningInterval = time.Minute
 // callers learn no more than TOKEN_INVALID.
 type issuerWarning struct {
 	logger *slog.Logger
-	now    func() time.Time
 
 	mu      sync.Mutex
 	last    time.Time
@@ -25,10 +24,9 @@ type issuerWarning struct {
 
 // note logs one warning per issuerWarningInterval. The issuer of the token can be
 // trusted: its signature was verified.
-func (w *issuerWarning) note(ours, tokens string) {
+func (w *issuerWarning) note(now time.Time, ours, tokens string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now := w.now()
 	if !w.last.IsZero() && now.Sub(w.last) < issuerWarningInterval {
 		w.skipped++
 		return

@@ -3,17 +3,20 @@ package bff
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strconv"
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
 
 	"gatehouse/internal/fault"
 	"gatehouse/internal/limit"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/telemetry"
 )
 
 // The gateway limits the rate of calls twice. Before it authenticates the caller,
@@ -28,22 +31,26 @@ var addressRate = limit.Rate{Interval: 20 * time.Millisecond, Burst: 500}
 // ratedAddresses is how many addresses the limiter remembers.
 const ratedAddresses = 100_000
 
-// rates are the rate limiters of a gateway.
+var rateRefusals, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.bff.rate.refusals", metric.WithUnit("{call}"),
+	metric.WithDescription("Calls that were refused because their caller or IP address exceeded its rate."))
+
+// rates are the rate limiters of a gateway. A nil one limits nothing.
 type rates struct {
+	proxies   *proxies
 	addresses *limit.Local[netip.Prefix]
 	callers   *limit.Rates
 }
 
-func newRates(config Config) (*rates, error) {
+func newRates(redisURL string, proxies *proxies, logger *slog.Logger) (*rates, error) {
 	addresses, err := limit.NewLocal[netip.Prefix](ratedAddresses)
 	if err != nil {
 		return nil, err
 	}
-	callers, err := limit.NewRates(config.RedisURL, config.Logger)
+	callers, err := limit.NewRates(redisURL, logger)
 	if err != nil {
 		return nil, fmt.Errorf("REDIS_URL: %w", err)
 	}
-	return &rates{addresses: addresses, callers: callers}, nil
+	return &rates{proxies: proxies, addresses: addresses, callers: callers}, nil
 }
 
 // takeAddress counts one call against the rate of an IP address. It does not limit a
@@ -63,12 +70,12 @@ func (r *rates) takeAddress(text string) error {
 
 // limitAddress counts a call against the rate of the caller's IP address. Errors:
 // resource_exhausted TOO_MANY_REQUESTS.
-func (s *Service) limitAddress(ctx context.Context) error {
-	if s.rates == nil {
+func (r *rates) limitAddress(ctx context.Context) error {
+	if r == nil {
 		return nil
 	}
 	info, _ := connect.CallInfoForServerContext(ctx)
-	err := s.rates.takeAddress(s.proxies.addressOfCall(info))
+	err := r.takeAddress(r.proxies.addressOfCall(info))
 	if plan := rpc.CallFrom(ctx).Method; err != nil && plan != nil {
 		rateRefusals.Add(ctx, 1, refusalLabels(plan, "address"))
 	}
@@ -78,8 +85,8 @@ func (s *Service) limitAddress(ctx context.Context) error {
 // limitRate refuses calls over the rate of the method's policy, and sends the remaining
 // quota in a header (draft-ietf-httpapi-ratelimit-headers-10). It is an
 // [rpc.Interceptor].
-func (s *Service) limitRate(plan *policy.Method) (connect.ServerInterceptor, error) {
-	if s.rates == nil || plan.Rate == nil {
+func (r *rates) limitRate(plan *policy.Method) (connect.ServerInterceptor, error) {
+	if r == nil || plan.Rate == nil {
 		return nil, nil
 	}
 	rate := limit.Rate{Interval: max(plan.Rate.Period/time.Duration(plan.Rate.Count), 1), Burst: plan.Rate.Burst}
@@ -91,12 +98,12 @@ func (s *Service) limitRate(plan *policy.Method) (connect.ServerInterceptor, err
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			info, _ := connect.CallInfoForServerContext(ctx)
-			who := s.whoCounts(ctx, info)
+			who := r.whoCounts(ctx, info)
 			if who == "" {
 				return next(ctx, spec, stream)
 			}
 			key := limit.Key{Rule: plan.Procedure, Caller: who}
-			verdict := s.rates.callers.Take(ctx, key, rate)
+			verdict := r.callers.Take(ctx, key, rate)
 			header := info.ResponseHeader()
 			header.Set("RateLimit-Policy", policy)
 			if verdict.Wait > 0 {
@@ -109,7 +116,7 @@ func (s *Service) limitRate(plan *policy.Method) (connect.ServerInterceptor, err
 			// Give the token back when the server cannot serve the call: a client that
 			// retries, as the error says, must not use up its rate.
 			if err != nil && rpc.CodeOf(ctx, err) == connect.CodeUnavailable {
-				s.rates.callers.GiveBack(ctx, key, rate)
+				r.callers.GiveBack(ctx, key, rate)
 				header.Set("RateLimit", rateLeft(name, verdict.Left+1, max(verdict.Full-rate.Interval, 0)))
 			}
 			return err
@@ -123,11 +130,11 @@ var errRateLimited = fault.New(connect.CodeResourceExhausted, "RATE_LIMITED",
 // whoCounts returns the caller whose rate the call counts against: the principal, or
 // the network of the IP address where nobody is signed in. It returns "" if there is
 // neither; such a call is not limited.
-func (s *Service) whoCounts(ctx context.Context, info *connect.CallInfo) string {
+func (r *rates) whoCounts(ctx context.Context, info *connect.CallInfo) string {
 	if who := caller(ctx); who != nil {
 		return who.userID
 	}
-	address, err := netip.ParseAddr(s.proxies.addressOfCall(info))
+	address, err := netip.ParseAddr(r.proxies.addressOfCall(info))
 	if err != nil {
 		return ""
 	}
@@ -151,5 +158,5 @@ func rateLeft(name string, left int, until time.Duration) string {
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 func refusalLabels(plan *policy.Method, by string) metric.MeasurementOption {
-	return methodLabel(plan, "by", by)
+	return telemetry.MethodLabels(plan.Procedure, "by", by)
 }

@@ -20,11 +20,11 @@ import (
 // rated gives a gateway a rate whose clock the test turns.
 func (h *house) rated(t testing.TB) *atomicTime {
 	t.Helper()
-	held, err := newRates(Config{})
+	held, err := newRates("", h.gateway.proxies, discard)
 	wantNoError(t, "newRates", err)
 	clock := &atomicTime{at: time.Now()}
 	held.addresses.Now = clock.now
-	h.gateway.rates = held
+	h.gateway.rates, h.gateway.identity.limit = held, held.limitAddress
 	return clock
 }
 

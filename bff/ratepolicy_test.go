@@ -121,9 +121,9 @@ func TestTheRateComesBackAsItSays(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{throttled: true, policy: "bff.v1.AccountService/UpdateMe rate=2/m burst=2"})
 	synctest.Test(t, func(t *testing.T) {
-		held, err := newRates(Config{})
+		held, err := newRates("", h.gateway.proxies, discard)
 		wantNoError(t, "newRates", err)
-		h.gateway.rates = held
+		*h.gateway.rates = *held
 		token := h.signer.token(func(_, claims map[string]any) {
 			claims["iat"], claims["exp"] = time.Now().Unix(), time.Now().Add(5*time.Minute).Unix()
 		})

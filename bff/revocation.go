@@ -7,11 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 
 	authv1 "gatehouse/gen/auth/v1"
-	"gatehouse/internal/fault"
 	"gatehouse/internal/follow"
 )
 
@@ -23,11 +21,6 @@ const (
 	pruneInterval = 30 * time.Second
 )
 
-var (
-	errSessionEnded = fault.New(connect.CodeUnauthenticated, "SESSION_ENDED", "This session has ended. Sign in again.")
-	errTokenStale   = fault.New(connect.CodeUnauthenticated, "TOKEN_STALE", "Your roles or your account have changed since this access token was made. Refresh it.")
-)
-
 // revocations holds which unexpired access tokens are revoked. It follows auth's
 // stream, and passes the signing keys from that stream to the verifier. While the
 // stream is silent, or auth's clock differs too much from ours, it asks auth about
@@ -35,6 +28,9 @@ var (
 type revocations struct {
 	source authv1.RevocationServiceClient
 	keys   authv1.KeyServiceClient
+	// ask asks auth about one token. It sets the time limit, and its errors are for the
+	// gateway's caller.
+	ask func(context.Context, *authv1.CheckAccessRequest) error
 	// useKeys receives the published signing keys.
 	useKeys func([]*authv1.SigningKey) error
 	logger  *slog.Logger
@@ -52,8 +48,9 @@ type leastVersion struct {
 	until   time.Time
 }
 
-func newRevocations(source authv1.RevocationServiceClient, keys authv1.KeyServiceClient, useKeys func([]*authv1.SigningKey) error, logger *slog.Logger) *revocations {
-	return &revocations{source: source, keys: keys, useKeys: useKeys, logger: logger, now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
+func newRevocations(source authv1.RevocationServiceClient, keys authv1.KeyServiceClient, useKeys func([]*authv1.SigningKey) error,
+	ask func(context.Context, *authv1.CheckAccessRequest) error, logger *slog.Logger) *revocations {
+	return &revocations{source: source, keys: keys, useKeys: useKeys, ask: ask, logger: logger, now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
 }
 
 // check returns an error if the principal's token is revoked. Errors: unauthenticated
@@ -73,10 +70,7 @@ func (r *revocations) check(ctx context.Context, who *principal) error {
 	case fresh:
 		return nil
 	}
-	_, err := callService(ctx, readLimit, func(ctx context.Context) (*authv1.CheckAccessResponse, error) {
-		return r.source.CheckAccess(ctx, &authv1.CheckAccessRequest{AccountId: who.userID, SessionId: who.sessionID, AuthzVersion: who.version})
-	})
-	return err
+	return r.ask(ctx, &authv1.CheckAccessRequest{AccountId: who.userID, SessionId: who.sessionID, AuthzVersion: who.version})
 }
 
 // isStale reports whether the principal's token has an older version than the latest
@@ -202,5 +196,30 @@ func (r *revocations) prune(now time.Time) {
 		if now.After(least.until) {
 			delete(r.versions, id)
 		}
+	}
+}
+
+// feedState is the state of the stream of revocations.
+type feedState struct {
+	// ready reports that the stream has sent all revocations, and fresh that it is
+	// current.
+	ready, fresh bool
+	// age is the time since the last message.
+	age time.Duration
+	// sessions and accounts count the revocations.
+	sessions, accounts int
+	// clockAhead is by how much auth's clock is ahead of ours, if clockKnown.
+	clockAhead time.Duration
+	clockKnown bool
+}
+
+// state returns the state of the stream, for the metrics.
+func (r *revocations) state() feedState {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	age, ready := r.now().Sub(r.heard), !r.heard.IsZero()
+	return feedState{
+		ready: ready, fresh: ready && age <= silence, age: age, sessions: len(r.sessions), accounts: len(r.versions),
+		clockAhead: r.clock.ahead, clockKnown: r.clock.known,
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -176,31 +175,18 @@ func TestAStreamThatEndsOrFallsSilentIsOpenedAgain(t *testing.T) {
 			return stream.Send(news(sessionRevoked(session, 60)))
 		})
 		time.Sleep(2 * follow.Silence)
-		if got := h.gateway.revoked.sessions; len(got) != 0 {
-			t.Errorf("a stream that doesn't begin with the whole was believed: %v", got)
+		if got := h.gateway.revoked.state().sessions; got != 0 {
+			t.Errorf("a stream that doesn't begin with the whole was believed: %d sessions", got)
 		}
 		stop()
 		<-stopped
-		h.gateway.verifier.seen.StopAllGoroutines()
+		h.gateway.verifier.stop()
 	})
-}
-
-func TestWhatConcernsNoLiveTokenIsForgotten(t *testing.T) {
-	t.Parallel()
-	r := newRevocations(nil, nil, nil, discard)
-	now := time.Now()
-	r.now = func() time.Time { return now }
-	r.take(news(sessionRevoked(session, 60), versionsRevoked(alice, 2, 60), versionsRevoked(bob, 2, 120)))
-	r.prune(now.Add(90 * time.Second))
-	if len(r.sessions) != 0 || len(r.versions) != 1 {
-		t.Errorf("left are the sessions %v and the versions %v, want Bob's alone", r.sessions, r.versions)
-	}
 }
 
 func TestTheGatewayIsReadyOnceItKnowsWhatIsRevoked(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
-	h.gateway.revoked = newRevocations(nil, nil, nil, discard)
+	h := open(t, world{unheard: true})
 	if h.gateway.Ready() == nil {
 		t.Error("it is ready before")
 	}
@@ -323,8 +309,7 @@ func TestAnOlderAuthIsAskedForItsKeysOnce(t *testing.T) {
 func TestTheWholeCountsOnceItsLastPartHasCome(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := open(t, world{keyless: true})
-		h.gateway.revoked.heard = time.Time{}
+		h := open(t, world{keyless: true, unheard: true})
 		goOn := make(chan struct{})
 		cursors := make(chan string, 2)
 		h.onStream(func(ctx context.Context, req *authv1.WatchRevocationsRequest, s connect.ServerStream) error {
@@ -358,8 +343,8 @@ func TestTheWholeCountsOnceItsLastPartHasCome(t *testing.T) {
 		if err := h.gateway.Ready(); err != nil {
 			t.Errorf("once all have come: %v", err)
 		}
-		if known := h.gateway.revoked; len(known.sessions) != 2 || len(known.versions) != 1 {
-			t.Errorf("it knows %v and %v", known.sessions, known.versions)
+		if known := h.gateway.revoked.state(); known.sessions != 2 || known.accounts != 1 {
+			t.Errorf("it knows %d sessions and %d accounts", known.sessions, known.accounts)
 		}
 		close(goOn)
 		<-cursors
@@ -394,8 +379,8 @@ func TestAStreamGoesOnWhereTheLastOneEnded(t *testing.T) {
 		if want := []string{"", "two", "three"}; !slices.Equal(asked, want) {
 			t.Errorf("it asked for the cursors %q, want %q", asked, want)
 		}
-		if known := h.gateway.revoked; len(known.sessions) != 1 || len(known.versions) != 1 {
-			t.Errorf("it knows %v and %v, want what both streams said", known.sessions, known.versions)
+		if known := h.gateway.revoked.state(); known.sessions != 1 || known.accounts != 1 {
+			t.Errorf("it knows %d sessions and %d accounts, want what both streams said", known.sessions, known.accounts)
 		}
 	})
 }
@@ -407,35 +392,11 @@ func TestAnUnknownKeyIsNoFaultOfTheTokenWhileTheStreamIsSilent(t *testing.T) {
 	h := open(t, world{})
 	token := newSigner(2).token(func(_, _ map[string]any) {})
 	wantError(t, "while it speaks", h.admitted(t, token), http.StatusUnauthorized, connect.CodeUnauthenticated, invalid)
-	h.gateway.revoked.heard = time.Now().Add(-time.Hour)
+	h.hears(time.Now().Add(-time.Hour))
 	before := h.called("")
 	wantUnavailable(t, "while it is silent", h.admitted(t, token), fault.ReasonUnavailable)
 	wantError(t, "garbage all the same", h.admitted(t, "garbage"), http.StatusUnauthorized, connect.CodeUnauthenticated, invalid)
 	if n := h.called("") - before; n != 0 {
 		t.Errorf("auth was asked %d times", n)
 	}
-}
-
-func BenchmarkCheckAmong100000Revocations(b *testing.B) {
-	r := newRevocations(nil, nil, nil, discard)
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	message := news()
-	for i := range 100_000 {
-		message.Revocations = append(message.Revocations, sessionRevoked(fmt.Sprintf("%s%06d", session[:30], i), 600))
-	}
-	r.take(message)
-	message = nil
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	r.now = func() time.Time { return r.heard }
-	who := &principal{userID: alice, sessionID: session, version: 1}
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := r.check(b.Context(), who); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "MB/held")
 }

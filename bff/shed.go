@@ -1,12 +1,13 @@
 package bff
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/bits"
-	"net/netip"
+	"net/http"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -23,6 +25,7 @@ import (
 	"gatehouse/internal/limit"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/telemetry"
 )
 
 // Under overload the gateway queues calls before it refuses any: a fixed number of
@@ -59,15 +62,39 @@ const (
 	waitingCalls = 4096
 )
 
+var (
+	meter = otel.Meter(telemetry.Scope)
+
+	sheds, _ = meter.Int64Counter("gatehouse.bff.sheds", metric.WithUnit("{call}"),
+		metric.WithDescription("Calls that the load shedder refused."))
+	queueDelay, _ = meter.Float64Histogram("gatehouse.bff.queue.delay", metric.WithUnit("s"),
+		metric.WithDescription("How long calls waited in the queue, including refused calls."),
+		metric.WithExplicitBucketBoundaries(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1))
+)
+
 // errOverloaded asks the caller to retry after a second, in which the queue adapts to a
 // change of the load.
 var errOverloaded = fault.WithRetry(fault.New(connect.CodeUnavailable, fault.ReasonOverloaded,
 	"There is more to do than can be done just now. Try again in a moment."), time.Second)
 
-// shedder holds the queues of all classes.
+// shedConfig is what the load shedder needs.
+type shedConfig struct {
+	// Target is how long a call may wait for its turn before calls like it are refused;
+	// DefaultQueueTarget if zero.
+	Target time.Duration
+	// Flow returns for whom a call queues, and RequestFlow the same for a request whose
+	// caller is not authenticated yet.
+	Flow        func(context.Context) limit.Flow
+	RequestFlow func(*http.Request) limit.Flow
+	// MayBeCached reports whether a cache may answer calls of a method: such calls are
+	// not refused before the cache was asked.
+	MayBeCached func(*policy.Method) bool
+	Logger      *slog.Logger
+}
+
+// shedder holds the queues of all classes. A nil one does nothing.
 type shedder struct {
-	target  time.Duration
-	logger  *slog.Logger
+	config  shedConfig
 	methods map[string]*methodQueue // by procedure
 	refusal preparedRefusal
 
@@ -107,13 +134,10 @@ type methodClass struct {
 	refusals map[limit.Refusal]metric.MeasurementOption
 }
 
-func newShedder(config Config) *shedder {
-	target := config.QueueTarget
-	if target == 0 {
-		target = DefaultQueueTarget
-	}
+func newShedder(config shedConfig) *shedder {
+	config.Target = cmp.Or(config.Target, DefaultQueueTarget)
 	return &shedder{
-		target: target, logger: config.Logger, methods: map[string]*methodQueue{}, classes: map[string]*queueClass{},
+		config: config, methods: map[string]*methodQueue{}, classes: map[string]*queueClass{},
 		refusal: prepareRefusal(errOverloaded),
 	}
 }
@@ -172,7 +196,7 @@ func (m *methodQueue) join(needs uint64) {
 	class := m.shedder.class(m.kind, needs, strings.Join(services, "+"))
 	refusals := map[limit.Refusal]metric.MeasurementOption{}
 	for _, reason := range limit.Refusals {
-		refusals[reason] = methodLabel(m.plan, "class", class.name, "reason", string(reason))
+		refusals[reason] = telemetry.MethodLabels(m.plan.Procedure, "class", class.name, "reason", string(reason))
 	}
 	sheds.Add(context.Background(), 0, refusals[limit.RefusedDelay]) // export 0 before the first refusal
 	m.class.Store(&methodClass{queueClass: class, refusals: refusals})
@@ -192,7 +216,7 @@ func (s *shedder) class(kind string, needs uint64, services string) *queueClass 
 	}
 	class := &queueClass{
 		name: name, kind: kind, needs: needs,
-		queue: limit.NewQueue(limit.QueueConfig{Slots: slots, Target: s.target, Waiting: waitingCalls}),
+		queue: limit.NewQueue(limit.QueueConfig{Slots: slots, Target: s.config.Target, Waiting: waitingCalls}),
 		label: metric.WithAttributeSet(attribute.NewSet(attribute.String("class", name))),
 	}
 	s.classes[name] = class
@@ -210,17 +234,17 @@ func (s *shedder) all() []*queueClass {
 	return all
 }
 
-// waitInQueue waits for a slot in the method's class. It releases the slot before it
-// sends the response, because a slow client could hold it. It is an [rpc.Interceptor].
-func (s *Service) waitInQueue(plan *policy.Method) (connect.ServerInterceptor, error) {
-	if s.shedder == nil {
+// wait waits for a slot in the method's class. It releases the slot before it sends
+// the response, because a slow client could hold it. It is an [rpc.Interceptor].
+func (s *shedder) wait(plan *policy.Method) (connect.ServerInterceptor, error) {
+	if s == nil {
 		return nil, nil
 	}
-	m := s.shedder.method(plan)
+	m := s.method(plan)
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			class := m.class.Load()
-			waited, err := class.queue.Enter(ctx, m.call(class, s.flow(ctx)))
+			waited, err := class.queue.Enter(ctx, m.call(class, s.config.Flow(ctx)))
 			queueDelay.Record(ctx, waited.Seconds(), class.label)
 			if reason, ok := errors.AsType[limit.Refusal](err); ok {
 				m.count(class, reason)
@@ -254,27 +278,6 @@ func (s *shedder) pressed(needs uint64) bool {
 		}
 	}
 	return false
-}
-
-// flow returns the flow of a call for fair queueing: its principal, or the network of
-// its IP address where nobody is signed in. Unverified claims do not count.
-func (s *Service) flow(ctx context.Context) limit.Flow {
-	if who := caller(ctx); who != nil {
-		return limit.Flow{Subject: who.userID}
-	}
-	info, ok := connect.CallInfoForServerContext(ctx)
-	if !ok {
-		return limit.Flow{}
-	}
-	return flowOf(s.proxies.addressOfCall(info))
-}
-
-func flowOf(text string) limit.Flow {
-	address, err := netip.ParseAddr(text)
-	if err != nil {
-		return limit.Flow{}
-	}
-	return limit.Flow{Network: limit.Network(address)}
 }
 
 // slot is the slot that a running call holds.
@@ -316,7 +319,7 @@ func (m *methodQueue) count(class *methodClass, reason limit.Refusal) {
 	if time.Duration(now-logged) < shedLogInterval || !s.loggedAt.CompareAndSwap(logged, now) {
 		return
 	}
-	s.logger.Warn("shedding load", "calls", s.refused.Swap(0), "class", class.name, "reason", string(reason), "method", m.plan.Procedure)
+	s.config.Logger.Warn("shedding load", "calls", s.refused.Swap(0), "class", class.name, "reason", string(reason), "method", m.plan.Procedure)
 }
 
 // measure registers the gauges of the queues.

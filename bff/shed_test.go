@@ -288,7 +288,7 @@ func (h *house) queuedMethod(t testing.TB, name string, does func()) func(contex
 		if string(plan.Descriptor.Name()) != name {
 			continue
 		}
-		around, err := h.gateway.waitInQueue(plan)
+		around, err := h.gateway.shedder.wait(plan)
 		wantNoError(t, "queued", err)
 		call := around(func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
 			does()

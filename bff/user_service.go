@@ -2,6 +2,7 @@ package bff
 
 import (
 	"context"
+
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
@@ -12,10 +13,7 @@ import (
 )
 
 // userService implements bffv1.UserServiceHandler: what administrators do with users.
-type userService struct {
-	*directory
-	mails authv1.MailServiceClient
-}
+type userService struct{ *directory }
 
 // CreateUser implements bffv1.UserServiceHandler.
 func (s *userService) CreateUser(ctx context.Context, req *bffv1.CreateUserRequest) (*bffv1.CreateUserResponse, error) {

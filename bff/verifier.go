@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"github.com/maypok86/otter/v2"
 
 	authv1 "gatehouse/gen/auth/v1"
@@ -21,22 +19,6 @@ import (
 // rememberedTokens is how many verified tokens are cached. Verifying one Ed25519
 // signature costs as much as the rest of a call.
 const rememberedTokens = 20_000
-
-var (
-	errTokenMissing = fault.New(connect.CodeUnauthenticated, "TOKEN_MISSING", "Sign in, and send the access token as \"Authorization: Bearer …\".")
-	errTokenInvalid = fault.New(connect.CodeUnauthenticated, "TOKEN_INVALID", "This is not a valid access token. Sign in again.")
-	errTokenExpired = fault.New(connect.CodeUnauthenticated, "TOKEN_EXPIRED", "The access token has expired. Refresh it.")
-)
-
-// principal is the authenticated caller, from an access token.
-type principal struct {
-	userID    string
-	sessionID string
-	roles     []string
-	version   int64 // the account's authorisation version
-	expire    time.Time
-	epoch     int // of the keys that the token was checked with
-}
 
 // verifier verifies access tokens with the keys that auth publishes in its stream of
 // revocations. A token never causes a request for a key.
@@ -65,7 +47,7 @@ func newVerifier(issuer string, logger *slog.Logger) (*verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the memory of tokens: %w", err)
 	}
-	return &verifier{issuer: issuer, now: time.Now, seen: seen, issuerWarning: &issuerWarning{logger: logger, now: time.Now}}, nil
+	return &verifier{issuer: issuer, now: time.Now, seen: seen, issuerWarning: &issuerWarning{logger: logger}}, nil
 }
 
 // stop stops the goroutines of the token cache.
@@ -182,7 +164,7 @@ func (v *verifier) check(token string) (who *principal, err error) {
 		return nil, errTokenExpired.WithCause(err)
 	}
 	if other, ok := errors.AsType[*accesstoken.IssuerError](err); ok {
-		v.issuerWarning.note(v.issuer, other.Issuer)
+		v.issuerWarning.note(v.now(), v.issuer, other.Issuer)
 	}
 	if err != nil {
 		return nil, errTokenInvalid.WithCause(err)
@@ -193,8 +175,4 @@ func (v *verifier) check(token string) (who *principal, err error) {
 	}
 	v.seen.Set(token, found)
 	return found, nil
-}
-
-func (p *principal) hasAny(roles []string) bool {
-	return slices.ContainsFunc(roles, func(role string) bool { return slices.Contains(p.roles, role) })
 }

@@ -571,26 +571,6 @@ func TestATokenCheckedWhileItsKeyRetiresIsNotRemembered(t *testing.T) {
 	}
 }
 
-func TestTheMemoryOfTokensIsBounded(t *testing.T) {
-	t.Parallel()
-	h := open(t, world{})
-	v := h.gateway.verifier
-	token := h.token(alice)
-	_, err := v.verify(token)
-	wantNoError(t, "verify", err)
-	known, ok := v.seen.GetIfPresent(token)
-	if !ok {
-		t.Fatal("the token is not remembered")
-	}
-	for i := range 3 * rememberedTokens {
-		v.seen.Set(fmt.Sprint("token", i), known)
-	}
-	v.seen.CleanUp()
-	if got := v.seen.EstimatedSize(); got > rememberedTokens {
-		t.Errorf("after %d tokens: %d are remembered, want at most %d", 3*rememberedTokens, got, rememberedTokens)
-	}
-}
-
 // Many at once, with keys coming and going, for the race detector.
 func TestTokensAreCheckedConcurrently(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,40 @@
+package bff
+
+import (
+	"net/http"
+	"strings"
+)
+
+// refuseEarly refuses calls that their queue would refuse at once, before anything
+// else is done for them. Calls that speak another protocol than Connect, and those
+// that a cache may answer, are refused by the queue itself.
+func (s *shedder) refuseEarly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m := s.methods[r.URL.Path]
+		if m == nil || !isConnectUnary(r) || s.config.MayBeCached(m.plan) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		class := m.class.Load()
+		if !class.queue.Overloaded() && !(m.plan.Sheddable && s.pressed(class.needs)) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		reason := class.queue.TurnAway(r.Context(), m.call(class, s.config.RequestFlow(r)))
+		if reason == "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		m.count(class, reason)
+		s.refusal.write(w)
+	})
+}
+
+// isConnectUnary reports whether a request is a unary call of the Connect protocol.
+func isConnectUnary(r *http.Request) bool {
+	if r.Method == http.MethodGet {
+		return true
+	}
+	kind := r.Header.Get("Content-Type")
+	return strings.HasPrefix(kind, "application/json") || strings.HasPrefix(kind, "application/proto")
+}

@@ -1,0 +1,55 @@
+package bff
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+
+	"connectrpc.com/connect/v2"
+
+	"gatehouse/internal/limit"
+	"gatehouse/internal/rpc"
+)
+
+// flows tells for whom a call queues: its principal, or the network of its IP address
+// where nobody is signed in. Unverified claims do not count.
+type flows struct {
+	proxies  *proxies
+	verifier *verifier
+}
+
+// ofCall returns the flow of a call whose caller is authenticated.
+func (f flows) ofCall(ctx context.Context) limit.Flow {
+	if who := caller(ctx); who != nil {
+		return limit.Flow{Subject: who.userID}
+	}
+	info, ok := connect.CallInfoForServerContext(ctx)
+	if !ok {
+		return limit.Flow{}
+	}
+	return flowOf(f.proxies.addressOfCall(info))
+}
+
+// ofRequest returns the flow of a request as far as it is known without checking a
+// token: the principal of a token that was verified before, else the network.
+func (f flows) ofRequest(r *http.Request) limit.Flow {
+	if token, ok := rpc.BearerToken(r.Header.Get("Authorization")); ok {
+		if who := f.verifier.remembered(token); who != nil {
+			return limit.Flow{Subject: who.userID}
+		}
+	}
+	return flowOf(f.proxies.addressOfRequest(r))
+}
+
+// network returns the network that a request counts against.
+func (f flows) network(r *http.Request) netip.Prefix {
+	return flowOf(f.proxies.addressOfRequest(r)).Network
+}
+
+func flowOf(text string) limit.Flow {
+	address, err := netip.ParseAddr(text)
+	if err != nil {
+		return limit.Flow{}
+	}
+	return limit.Flow{Network: limit.Network(address)}
+}

@@ -1,0 +1,90 @@
+package bff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"gatehouse/internal/answercache"
+	"gatehouse/internal/telemetry"
+)
+
+// Measure registers the observable gauges of the gateway.
+func (s *Service) Measure(meter metric.Meter) error {
+	for _, by := range []metric.MeasurementOption{invalidatedByCall, invalidatedByFeed} {
+		countInvalidations(context.Background(), 0, by)
+	}
+	return errors.Join(s.shedder.measure(meter), measureRevocations(meter, s.revoked), measureClock(meter, s.revoked), measureCache(meter, s.cache, s.changes))
+}
+
+func measureCache(meter metric.Meter, cache *answercache.Cache, feeds changeFeeds) error {
+	bytes, err1 := meter.Int64ObservableGauge("gatehouse.bff.cache.size", metric.WithUnit("By"),
+		metric.WithDescription("Approximate memory of the cache entries."))
+	current, err2 := meter.Int64ObservableGauge("gatehouse.bff.cache.current",
+		metric.WithDescription("1 while the feed of changes is no older than a second, so that answers are cached."))
+	if err := errors.Join(err1, err2); err != nil {
+		return fmt.Errorf("register the cache's metrics: %w", err)
+	}
+	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		o.ObserveInt64(bytes, cache.Size())
+		for _, feed := range feeds {
+			o.ObserveInt64(current, telemetry.OneIf(feed.isCurrent(time.Now())), metric.WithAttributes(attribute.String("of", feed.name)))
+		}
+		return nil
+	}, bytes, current)
+	if err != nil {
+		return fmt.Errorf("register the cache's metrics: %w", err)
+	}
+	return nil
+}
+
+func measureRevocations(meter metric.Meter, revoked *revocations) error {
+	age, err1 := meter.Float64ObservableGauge("gatehouse.bff.feed.age", metric.WithUnit("s"),
+		metric.WithDescription("Time since the last message of auth's stream of revocations; absent before the first."))
+	mode, err2 := meter.Int64ObservableGauge("gatehouse.bff.feed.mode",
+		metric.WithDescription("1 for the current way to learn of revocations: from the stream, or by asking auth about each call."))
+	held, err3 := meter.Int64ObservableGauge("gatehouse.bff.revocations", metric.WithUnit("{revocation}"),
+		metric.WithDescription("Revocations that access tokens are checked against."))
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return fmt.Errorf("measure the feed: %w", err)
+	}
+	labelled := func(name, value string) metric.MeasurementOption {
+		return metric.WithAttributeSet(attribute.NewSet(attribute.String(name, value)))
+	}
+	stream, asking := labelled("mode", "stream"), labelled("mode", "asking")
+	sessions, accounts := labelled("of", "session"), labelled("of", "account")
+	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		now := revoked.state()
+		if now.ready {
+			o.ObserveFloat64(age, now.age.Seconds())
+		}
+		o.ObserveInt64(mode, telemetry.OneIf(now.fresh), stream)
+		o.ObserveInt64(mode, telemetry.OneIf(!now.fresh), asking)
+		o.ObserveInt64(held, int64(now.sessions), sessions)
+		o.ObserveInt64(held, int64(now.accounts), accounts)
+		return nil
+	}, age, mode, held)
+	if err != nil {
+		return fmt.Errorf("measure the feed: %w", err)
+	}
+	return nil
+}
+
+func measureClock(meter metric.Meter, revoked *revocations) error {
+	offset, err1 := meter.Float64ObservableGauge("gatehouse.bff.clock.offset", metric.WithUnit("s"),
+		metric.WithDescription("By how much auth's clock is ahead of this process' clock; less than 0 when it is behind."))
+	_, err2 := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		if now := revoked.state(); now.clockKnown {
+			o.ObserveFloat64(offset, now.clockAhead.Seconds())
+		}
+		return nil
+	}, offset)
+	if err := errors.Join(err1, err2); err != nil {
+		return fmt.Errorf("measure the clock: %w", err)
+	}
+	return nil
+}
