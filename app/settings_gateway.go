@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gatehouse/bff"
+	"gatehouse/bff/browser"
 	"gatehouse/internal/limit"
 	"gatehouse/internal/serve"
 )
@@ -71,7 +72,7 @@ type gatewayFlags struct {
 	development bool
 
 	origins []string
-	cookies bff.CookieProfile
+	cookies browser.CookieProfile
 	proxies []netip.Prefix
 	cache   int64
 }
@@ -107,11 +108,11 @@ func (f *gatewayFlags) check(c *checks) {
 }
 
 func (f *gatewayFlags) checkCookies(c *checks, publicURL string) {
-	f.cookies = bff.CookieProfile(f.Cookies)
+	f.cookies = browser.CookieProfile(f.Cookies)
 	switch f.cookies {
-	case bff.CookiesAuto, bff.CookiesSecure:
-	case bff.CookiesLocalhost:
-		if parsed, err := url.Parse(publicURL); err == nil && !bff.IsLoopback(parsed.Hostname()) {
+	case browser.CookiesAuto, browser.CookiesSecure:
+	case browser.CookiesLocalhost:
+		if parsed, err := url.Parse(publicURL); err == nil && !browser.IsLoopback(parsed.Hostname()) {
 			c.add("GATEHOUSE_COOKIES", fmt.Sprintf("localhost is not allowed for %q: anybody on the network path could read the cookies", publicURL), "set it to auto, and begin GATEHOUSE_PUBLIC_URL with https://")
 		}
 	default:

@@ -3,14 +3,13 @@ package app
 import (
 	"errors"
 	"fmt"
+	"gatehouse/bff/browser"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
 
 	"golang.org/x/net/idna"
-
-	"gatehouse/bff"
 )
 
 // addressError is what is wrong with a web address, and how to fix it.
@@ -123,7 +122,7 @@ func parseOrigins(p *problems, text string) []string {
 		}
 		if anyPort {
 			parsed, err := url.Parse(origin)
-			if err != nil || !bff.IsLoopback(parsed.Hostname()) || parsed.Port() != "" {
+			if err != nil || !browser.IsLoopback(parsed.Hostname()) || parsed.Port() != "" {
 				p.add("GATEHOUSE_ORIGINS", fmt.Sprintf("%q allows every port of another machine", item), "name the port; * is for localhost, 127.0.0.1 and [::1]")
 				continue
 			}
@@ -138,5 +137,5 @@ func parseOrigins(p *problems, text string) []string {
 // reaches.
 func isDevelopment(publicURL string) bool {
 	parsed, err := url.Parse(publicURL)
-	return err == nil && parsed.Scheme == "http" && bff.IsLoopback(parsed.Hostname())
+	return err == nil && parsed.Scheme == "http" && browser.IsLoopback(parsed.Hostname())
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"gatehouse/bff/browser"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/answercache"
@@ -16,13 +17,13 @@ import (
 // own account.
 type accountService struct {
 	*directory
-	cookies *cookies
+	cookies *browser.Cookies
 	cache   *answercache.Cache
 }
 
 // GetMe implements bffv1.AccountServiceHandler.
 func (s *accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bffv1.GetMeResponse, error) {
-	id := caller(ctx).userID
+	id := caller(ctx).UserID
 	c := compose.New(ctx, fromBackend)
 	// An account's security tells how many sessions there are.
 	account := compose.Required(c, "account", readLimit, cachedPart(s.cache, "account", id, []string{"account", "sessions"}, s.account(id)))
@@ -44,7 +45,7 @@ func (s *accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bff
 
 // UpdateMe implements bffv1.AccountServiceHandler.
 func (s *accountService) UpdateMe(ctx context.Context, req *bffv1.UpdateMeRequest) (*bffv1.UpdateMeResponse, error) {
-	user, err := s.updateProfile(ctx, caller(ctx).userID, req.GetUser(), req.GetUpdateMask())
+	user, err := s.updateProfile(ctx, caller(ctx).UserID, req.GetUser(), req.GetUpdateMask())
 	if err != nil {
 		return nil, err
 	}
@@ -77,16 +78,16 @@ func (s *accountService) ChangePassword(ctx context.Context, req *bffv1.ChangePa
 
 // DeleteMe implements bffv1.AccountServiceHandler.
 func (s *accountService) DeleteMe(ctx context.Context, _ *bffv1.DeleteMeRequest) (*bffv1.DeleteMeResponse, error) {
-	if err := s.deleteAccount(ctx, caller(ctx).userID); err != nil {
+	if err := s.deleteAccount(ctx, caller(ctx).UserID); err != nil {
 		return nil, err
 	}
-	s.cookies.clear(ctx)
+	s.cookies.Clear(ctx)
 	return &bffv1.DeleteMeResponse{}, nil
 }
 
 // ListSessions implements bffv1.AccountServiceHandler.
 func (s *accountService) ListSessions(ctx context.Context, _ *bffv1.ListSessionsRequest) (*bffv1.ListSessionsResponse, error) {
-	response, err := callService(ctx, readLimit, s.liveSessions(caller(ctx).userID))
+	response, err := callService(ctx, readLimit, s.liveSessions(caller(ctx).UserID))
 	if err != nil {
 		return nil, err
 	}
@@ -95,11 +96,11 @@ func (s *accountService) ListSessions(ctx context.Context, _ *bffv1.ListSessions
 
 // RevokeSession implements bffv1.AccountServiceHandler.
 func (s *accountService) RevokeSession(ctx context.Context, req *bffv1.RevokeSessionRequest) (*bffv1.RevokeSessionResponse, error) {
-	if err := s.revokeSession(ctx, caller(ctx).userID, req.GetSessionId()); err != nil {
+	if err := s.revokeSession(ctx, caller(ctx).UserID, req.GetSessionId()); err != nil {
 		return nil, err
 	}
-	if strings.EqualFold(req.GetSessionId(), caller(ctx).sessionID) {
-		s.cookies.clear(ctx)
+	if strings.EqualFold(req.GetSessionId(), caller(ctx).SessionID) {
+		s.cookies.Clear(ctx)
 	}
 	return &bffv1.RevokeSessionResponse{}, nil
 }
@@ -107,7 +108,7 @@ func (s *accountService) RevokeSession(ctx context.Context, req *bffv1.RevokeSes
 // RevokeOtherSessions implements bffv1.AccountServiceHandler.
 func (s *accountService) RevokeOtherSessions(ctx context.Context, _ *bffv1.RevokeOtherSessionsRequest) (*bffv1.RevokeOtherSessionsResponse, error) {
 	who := caller(ctx)
-	revoked, err := s.revokeSessions(ctx, who.userID, who.sessionID)
+	revoked, err := s.revokeSessions(ctx, who.UserID, who.SessionID)
 	if err != nil {
 		return nil, err
 	}
@@ -116,11 +117,11 @@ func (s *accountService) RevokeOtherSessions(ctx context.Context, _ *bffv1.Revok
 
 // RevokeAllSessions implements bffv1.AccountServiceHandler.
 func (s *accountService) RevokeAllSessions(ctx context.Context, _ *bffv1.RevokeAllSessionsRequest) (*bffv1.RevokeAllSessionsResponse, error) {
-	revoked, err := s.revokeSessions(ctx, caller(ctx).userID, "")
+	revoked, err := s.revokeSessions(ctx, caller(ctx).UserID, "")
 	if err != nil {
 		return nil, err
 	}
-	s.cookies.clear(ctx)
+	s.cookies.Clear(ctx)
 	return &bffv1.RevokeAllSessionsResponse{Revoked: revoked}, nil
 }
 
@@ -161,17 +162,17 @@ func (s *accountService) ConfirmEmailChange(ctx context.Context, req *bffv1.Conf
 // among them.
 func (s *accountService) ListMyAuditEvents(ctx context.Context, req *bffv1.ListMyAuditEventsRequest) (*bffv1.ListMyAuditEventsResponse, error) {
 	page, err := s.auditEvents(ctx, &authv1.ListAuditEventsRequest{
-		PageSize: req.GetPageSize(), PageToken: req.GetPageToken(), AccountId: caller(ctx).userID,
+		PageSize: req.GetPageSize(), PageToken: req.GetPageToken(), AccountId: caller(ctx).UserID,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &bffv1.ListMyAuditEventsResponse{Events: ownEventsOf(caller(ctx).userID, page.GetEvents()), NextPageToken: page.GetNextPageToken()}, nil
+	return &bffv1.ListMyAuditEventsResponse{Events: ownEventsOf(caller(ctx).UserID, page.GetEvents()), NextPageToken: page.GetNextPageToken()}, nil
 }
 
 // ExportMe implements bffv1.AccountServiceHandler.
 func (s *accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest) (*bffv1.ExportMeResponse, error) {
-	id := caller(ctx).userID
+	id := caller(ctx).UserID
 	c := compose.New(ctx, fromBackend)
 	account := compose.Required(c, "account", readLimit, func(ctx context.Context) (*authv1.ExportAccountResponse, error) {
 		return s.accounts.ExportAccount(ctx, &authv1.ExportAccountRequest{AccountId: id, Origin: s.clientInfo(ctx)})

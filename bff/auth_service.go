@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"gatehouse/bff/browser"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/accesstoken"
@@ -23,7 +24,7 @@ import (
 type authService struct {
 	*directory
 	identity *identity
-	cookies  *cookies
+	cookies  *browser.Cookies
 	cache    *answercache.Cache
 }
 
@@ -47,7 +48,7 @@ func (s *authService) Register(ctx context.Context, req *bffv1.RegisterRequest) 
 func (s *authService) Login(ctx context.Context, req *bffv1.LoginRequest) (*bffv1.LoginResponse, error) {
 	response, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.LoginResponse, error) {
 		return s.sessions.Login(ctx, &authv1.LoginRequest{
-			Email: req.GetEmail(), Password: req.GetPassword(), DeviceToken: cmp.Or(req.GetDeviceToken(), carriedBy(ctx).device), Origin: s.clientInfo(ctx),
+			Email: req.GetEmail(), Password: req.GetPassword(), DeviceToken: cmp.Or(req.GetDeviceToken(), browser.CarriedBy(ctx).Device), Origin: s.clientInfo(ctx),
 		})
 	})
 	if err != nil {
@@ -59,14 +60,14 @@ func (s *authService) Login(ctx context.Context, req *bffv1.LoginRequest) (*bffv
 
 // Refresh implements bffv1.AuthServiceHandler.
 func (s *authService) Refresh(ctx context.Context, req *bffv1.RefreshRequest) (*bffv1.RefreshResponse, error) {
-	tokens := carriedBy(ctx).refreshTokens()
+	tokens := browser.CarriedBy(ctx).RefreshTokens()
 	if given := req.GetRefreshToken(); given != "" {
 		tokens = []string{given}
 	}
 	if len(tokens) == 0 {
 		return nil, errRefreshTokenMissing
 	}
-	response, err := firstGood(tokens, func(token string) (*authv1.RefreshResponse, error) {
+	response, err := browser.FirstGood(tokens, func(token string) (*authv1.RefreshResponse, error) {
 		return callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
 			return s.sessions.Refresh(ctx, &authv1.RefreshRequest{RefreshToken: token, IdempotencyKey: idempotencyKey(ctx).GetKey(), Origin: s.clientInfo(ctx)})
 		})
@@ -81,11 +82,11 @@ func (s *authService) Refresh(ctx context.Context, req *bffv1.RefreshRequest) (*
 
 // Logout implements bffv1.AuthServiceHandler.
 func (s *authService) Logout(ctx context.Context, req *bffv1.LogoutRequest) (*bffv1.LogoutResponse, error) {
-	s.cookies.clear(ctx) // even where the session can't be ended: the page itself can't
+	s.cookies.Clear(ctx) // even where the session can't be ended: the page itself can't
 	var err error
 	if token := req.GetRefreshToken(); token != "" {
 		err = s.logout(ctx, token)
-	} else if held := carriedBy(ctx); held.keepsSession {
+	} else if held := browser.CarriedBy(ctx); held.KeepsSession {
 		err = s.logoutByCookies(ctx, held)
 	} else {
 		err = errRefreshTokenMissing
@@ -164,7 +165,7 @@ func (s *authService) signedIn(ctx context.Context, account *authv1.Account, tok
 // cookies.
 func (s *authService) handOver(ctx context.Context, tokens *authv1.Tokens, device string) (*bffv1.Tokens, string) {
 	public := tokensOf(tokens)
-	if s.cookies.handOver(ctx, tokens, device) {
+	if s.cookies.HandOver(ctx, tokens, device) {
 		public.AccessToken, public.RefreshToken, device = "", "", ""
 	}
 	return public, device
@@ -187,9 +188,9 @@ func (s *authService) logout(ctx context.Context, refreshToken string) error {
 // token, or where that is no good, by the access token. Cookies that are of no
 // session leave nothing to end, which is a success. Errors: unavailable
 // SESSION_NOT_ENDED.
-func (s *authService) logoutByCookies(ctx context.Context, held carriedCookies) error {
+func (s *authService) logoutByCookies(ctx context.Context, held browser.Carried) error {
 	ended := false
-	for _, token := range held.refreshTokens() {
+	for _, token := range held.RefreshTokens() {
 		err := s.logout(ctx, token)
 		if err != nil && !isNoSession(err) {
 			return errSessionNotEnded.WithCause(err)
@@ -199,7 +200,7 @@ func (s *authService) logoutByCookies(ctx context.Context, held carriedCookies) 
 	if ended {
 		return nil
 	}
-	for _, token := range held.accessTokens() {
+	for _, token := range held.AccessTokens() {
 		if err := s.logoutByAccess(ctx, token); err != nil && !isNoSession(err) {
 			return errSessionNotEnded.WithCause(err)
 		}
@@ -210,13 +211,13 @@ func (s *authService) logoutByCookies(ctx context.Context, held carriedCookies) 
 // logoutByAccess ends the session of an access token.
 func (s *authService) logoutByAccess(ctx context.Context, accessToken string) error {
 	who, err := s.identity.identify(ctx, accessToken)
-	if errors.Is(err, accesstoken.ErrUnknownKey) && !s.identity.revoked.fresh() {
+	if errors.Is(err, accesstoken.ErrUnknownKey) && !s.identity.revoked.Fresh() {
 		err = fault.Unavailable().WithCause(err) // the key may be newer than the lost stream
 	}
 	if err != nil {
 		return err
 	}
-	return s.revokeSession(ctx, who.userID, who.sessionID)
+	return s.revokeSession(ctx, who.UserID, who.SessionID)
 }
 
 // isNoSession reports whether an error says that there is no session to end.
@@ -234,7 +235,7 @@ func (s *authService) holder(ctx context.Context) (account, session string, err 
 	info, _ := connect.CallInfoForServerContext(ctx)
 	who, err := s.identity.credential(ctx, info)
 	if err == nil {
-		err = s.identity.revoked.check(ctx, who)
+		err = s.identity.revoked.Check(ctx, who)
 	}
 	switch {
 	case connect.CodeOf(err) == connect.CodeUnauthenticated:
@@ -242,6 +243,6 @@ func (s *authService) holder(ctx context.Context) (account, session string, err 
 	case err != nil:
 		return "", "", err
 	}
-	rpc.CallFrom(ctx).Principal = "user:" + who.userID
-	return who.userID, who.sessionID, nil
+	rpc.CallFrom(ctx).Principal = "user:" + who.UserID
+	return who.UserID, who.SessionID, nil
 }

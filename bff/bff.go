@@ -1,15 +1,12 @@
 // Package bff is the gateway: the one public API, composed of responses from auth and
 // users. It owns no data, and any number of replicas can run.
 //
-// The gateway verifies the access token of a call itself (verifier.go) and admits the
-// call by its method's policy (identity.go; policy.go describes the policies in words).
-// It fetches the parts of the response concurrently (composition.go) and maps the
-// errors of the services to public errors in one place (fault.go).
-//
-// This package is large because it holds every RPC method of the three public services
-// and everything in front of them that a browser or client meets: tokens, cookies,
-// revocation, web origins, rate limits, the load shedder and the response cache. They
-// share the caller's identity and the order in which the interceptors run.
+// A call passes bff/shed and bff/intake, which bound what the gateway takes on, then
+// bff/browser for the cookies and origins of pages. It is admitted by its method's
+// policy (identity.go; policy.go describes the policies in words) once bff/access has
+// found its token valid. The RPC methods stand in one file for each public service.
+// They fetch the parts of the response concurrently (composition.go), and one place
+// maps the errors of the services to public errors (fault.go).
 package bff
 
 import (
@@ -23,6 +20,10 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/bff/access"
+	"gatehouse/bff/browser"
+	"gatehouse/bff/intake"
+	"gatehouse/bff/shed"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
@@ -43,7 +44,7 @@ type Config struct {
 	// Origins are the web origins that may call from a browser.
 	Origins []string
 	// Cookies says how session cookies are protected; CookiesAuto if empty.
-	Cookies CookieProfile
+	Cookies browser.CookieProfile
 	// TrustedProxies are the networks whose X-Forwarded-For is trusted.
 	TrustedProxies []netip.Prefix
 	// Policy tightens methods' time limits and rates: see [rpc.ServerConfig].
@@ -52,7 +53,7 @@ type Config struct {
 	// measurements.
 	Throttle bool
 	// QueueTarget is how long a call may wait for its turn before calls like it are
-	// refused; DefaultQueueTarget if zero.
+	// refused; [shed.DefaultTarget] if zero.
 	QueueTarget time.Duration
 	// RedisURL is a Redis or Valkey through which gateways share what callers have
 	// used of their rates. Without one, each gateway counts only its own calls.
@@ -73,14 +74,15 @@ type Service struct {
 	account  *accountService
 	user     *userService
 	identity *identity
-	verifier *verifier
-	revoked  *revocations
+	verifier *access.Verifier
+	revoked  *access.Revocations
 	cache    *answercache.Cache
 	changes  changeFeeds
+	origins  *browser.Origins
 	proxies  *proxies
-	rates    *rates   // nil without rate limits
-	shedder  *shedder // nil without queues
-	intake   *intake  // nil without bounds on unread requests
+	rates    *rates         // nil without rate limits
+	shedder  *shed.Shedder  // nil without queues
+	intake   *intake.Intake // nil without bounds on unread requests
 	rpc      *rpc.Server
 	handler  http.Handler
 }
@@ -95,43 +97,46 @@ func New(config Config) (*Service, error) {
 	if err := checkNoSecrets(cacheableParts...); err != nil {
 		return nil, err
 	}
-	s := &Service{proxies: &proxies{trusted: config.TrustedProxies, logger: config.Logger}}
+	s := &Service{
+		origins: browser.NewOrigins(config.Origins, config.Logger),
+		proxies: &proxies{trusted: config.TrustedProxies, logger: config.Logger},
+	}
 	var err error
 	if config.Throttle {
 		if s.rates, err = newRates(config.RedisURL, s.proxies, config.Logger); err != nil {
 			return nil, err
 		}
 	}
-	if s.verifier, err = newVerifier(config.PublicURL, config.Logger); err != nil {
+	if s.verifier, err = access.NewVerifier(config.PublicURL, config.Logger); err != nil {
 		return nil, err
 	}
 	if s.cache, err = newCache(config.CacheBytes, func(kinds []string) bool { return s.changes.current(kinds) }); err != nil {
-		s.verifier.stop()
+		s.verifier.Stop()
 		return nil, err
 	}
 	queued := flows{s.proxies, s.verifier}
 	if config.Throttle {
-		s.shedder = newShedder(shedConfig{Target: config.QueueTarget, Flow: queued.ofCall, RequestFlow: queued.ofRequest, MayBeCached: answers{s.cache}.mayHold, Logger: config.Logger})
+		s.shedder = shed.New(shed.Config{Target: config.QueueTarget, Flow: queued.ofCall, RequestFlow: queued.ofRequest, MayBeCached: answers{s.cache}.mayHold, Logger: config.Logger})
 	}
 	s.join(config)
 	if s.rpc, err = s.newServer(config); err != nil {
-		s.verifier.stop()
+		s.verifier.Stop()
 		s.cache.Close()
 		return nil, err
 	}
-	handler := s.identity.cookies.handler(s.mux(config))
+	handler := s.identity.cookies.Handler(s.mux(config))
 	if config.Throttle {
-		s.intake = newIntake(s.rpc.Methods(), queued.network)
-		handler = s.shedder.refuseEarly(s.intake.handler(handler))
+		s.intake = intake.New(s.rpc.Methods(), queued.network)
+		handler = s.shedder.RefuseEarly(s.intake.Handler(handler))
 	}
-	s.handler = s.identity.cookies.sources.handler(handler)
+	s.handler = s.origins.Handler(handler)
 	return s, nil
 }
 
 // join makes the parts of the gateway that call services.
 func (s *Service) join(config Config) {
 	revocations := authv1.NewRevocationServiceClient(config.Auth)
-	s.revoked = newRevocations(revocations, authv1.NewKeyServiceClient(config.Auth), s.verifier.take, func(ctx context.Context, request *authv1.CheckAccessRequest) error {
+	s.revoked = access.NewRevocations(revocations, authv1.NewKeyServiceClient(config.Auth), s.verifier.Take, func(ctx context.Context, request *authv1.CheckAccessRequest) error {
 		_, err := callService(ctx, readLimit, func(ctx context.Context) (*authv1.CheckAccessResponse, error) {
 			return revocations.CheckAccess(ctx, request)
 		})
@@ -147,27 +152,25 @@ func (s *Service) join(config Config) {
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
 	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.rates.limitAddress}
-	cookies := &cookies{
-		sources: newWebOrigins(config.Origins, config.Logger), verifier: s.verifier, revoked: s.revoked,
-		serves: func(path string) bool { return s.rpc.Serves(path) },
-		refresh: func(ctx context.Context, request *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
+	s.identity.cookies = browser.NewCookies(browser.Config{
+		Profile: config.Cookies, PublicURL: config.PublicURL, Origins: s.origins, Verifier: s.verifier, Revoked: s.revoked,
+		Serves:   func(path string) bool { return s.rpc.Serves(path) },
+		Identify: s.identity.identify, Limit: s.rates.limitAddress, ClientInfo: s.proxies.clientInfo,
+		Refresh: func(ctx context.Context, request *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
 			return callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
 				return users.sessions.Refresh(ctx, request)
 			})
 		},
-		identify: s.identity.identify, limit: s.rates.limitAddress, clientInfo: s.proxies.clientInfo,
-	}
-	cookies.protect(config.Cookies, config.PublicURL)
-	s.identity.cookies = cookies
-	s.auth = &authService{directory: users, identity: s.identity, cookies: cookies, cache: s.cache}
-	s.account = &accountService{directory: users, cookies: cookies, cache: s.cache}
+	})
+	s.auth = &authService{directory: users, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
+	s.account = &accountService{directory: users, cookies: s.identity.cookies, cache: s.cache}
 	s.user = &userService{directory: users}
 }
 
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, ClientIP: s.proxies.addressOf, Authorizer: s.identity.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
-		Interceptors: rpc.Interceptors{CrossOrigin: refuseCrossOrigin, Rate: s.rates.limitRate, Idempotency: readIdempotencyKey, Cache: answers{s.cache}.interceptor, Queue: s.shedder.wait},
+		Interceptors: rpc.Interceptors{CrossOrigin: browser.RefuseCrossOrigin, Rate: s.rates.limitRate, Idempotency: readIdempotencyKey, Cache: answers{s.cache}.interceptor, Queue: s.shedder.Wait},
 	}, s.register)
 }
 
@@ -181,7 +184,7 @@ func (s *Service) register(server *connect.Server) {
 func (s *Service) mux(config Config) *rpc.Mux {
 	mux := s.rpc.Mux(s.Ready)
 	rest.Handle(mux, "/api/")
-	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.verifier.serveJWKS))
+	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.verifier.ServeJWKS))
 	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip})
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)
@@ -197,23 +200,23 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.
 // Run keeps the signing keys, the revocations and what is kept of answers
 // current until ctx ends.
 func (s *Service) Run(ctx context.Context) {
-	defer s.verifier.stop()
+	defer s.verifier.Stop()
 	var group sync.WaitGroup
 	group.Go(func() { s.changes.run(ctx); s.cache.Close() })
 	if s.rates != nil {
 		group.Go(func() { s.rates.callers.Run(ctx) })
 	}
-	s.revoked.run(ctx)
+	s.revoked.Run(ctx)
 	group.Wait()
 }
 
 // Ready reports what keeps the gateway from doing its own part. A service that
 // is down does not.
 func (s *Service) Ready() error {
-	if !s.verifier.hasKeys() {
+	if !s.verifier.HasKeys() {
 		return errors.New("the signing keys have not come from auth yet")
 	}
-	if !s.revoked.ready() {
+	if !s.revoked.Ready() {
 		return errors.New("what is revoked has not come from auth yet")
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 
+	"gatehouse/bff/browser"
 	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/answercache"
@@ -34,7 +35,7 @@ func newCache(bytes int64, current func(kinds []string) bool) (*answercache.Cach
 		},
 		Request: func(ctx context.Context) proto.Message { return rpc.CallFrom(ctx).Request },
 		Detach: func(ctx context.Context, limit time.Duration, anonymous bool) (context.Context, context.CancelFunc) {
-			ctx = withoutCookies(ctx)
+			ctx = browser.WithoutCookies(ctx)
 			if anonymous {
 				ctx = context.WithValue(ctx, principalKey{}, nil)
 			}
@@ -69,7 +70,7 @@ func (c answers) interceptor(plan *policy.Method) (connect.ServerInterceptor, er
 		return c.InvalidateOnWrite(func(ctx context.Context) []string {
 			request, id := rpc.CallFrom(ctx).Request, ""
 			if who := caller(ctx); who != nil {
-				id = who.userID
+				id = who.UserID
 			}
 			tags := make([]string, 0, len(plan.Invalidates))
 			for _, tag := range plan.Invalidates {

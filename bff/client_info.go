@@ -42,7 +42,7 @@ func (p *proxies) clientInfo(ctx context.Context) *authv1.Origin {
 		Locale: acceptedLocale(info.RequestHeader().Get("Accept-Language")),
 	}
 	if who := caller(ctx); who != nil {
-		client.AccountId, client.SessionId = who.userID, who.sessionID
+		client.AccountId, client.SessionId = who.UserID, who.SessionID
 		client.RequireRecentSignIn = rpc.CallFrom(ctx).WantsRecentSignIn()
 	}
 	return client

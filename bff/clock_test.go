@@ -24,7 +24,7 @@ func TestAGatewayWhoseClockIsFarFromAuthsAsksAboutEachToken(t *testing.T) {
 		if told {
 			message.SendTime = timestamppb.New(time.Now().Add(ahead))
 		}
-		h.gateway.revoked.take(message)
+		h.gateway.revoked.Take(message)
 		h.hears(time.Now().Add(time.Hour)) // for as long as the test may take
 	}
 	ended := false
@@ -60,8 +60,8 @@ func TestAGatewayWhoseClockIsFarFromAuthsAsksAboutEachToken(t *testing.T) {
 		if _, got = h.getMe(t, h.token(alice)); test.asks {
 			wantError(t, test.name+", a session that has ended", got, http.StatusUnauthorized, connect.CodeUnauthenticated, "SESSION_ENDED")
 		}
-		if state := h.gateway.revoked.state(); state.clockKnown != test.told && test.told || (state.clockAhead-test.ahead).Abs() > 10*time.Second {
-			t.Errorf("auth is %s: the gateway thinks %v (%v)", test.name, state.clockAhead, state.clockKnown)
+		if state := h.gateway.revoked.State(); state.ClockKnown != test.told && test.told || (state.ClockAhead-test.ahead).Abs() > 10*time.Second {
+			t.Errorf("auth is %s: the gateway thinks %v (%v)", test.name, state.ClockAhead, state.ClockKnown)
 		}
 	}
 	if n := strings.Count(h.log.String(), "offset to auth is above the limit"); n != 2 {

@@ -178,7 +178,7 @@ func (d *directory) revokeSessions(ctx context.Context, id, except string) (int3
 func (d *directory) deleteAccount(ctx context.Context, id string) error {
 	// Of one's own account. For another's, the origin asks for it: an auth of the
 	// version before would look for a sign-in of the account that is deleted.
-	recent := rpc.CallFrom(ctx).WantsRecentSignIn() && caller(ctx).is(id)
+	recent := rpc.CallFrom(ctx).WantsRecentSignIn() && caller(ctx).Is(id)
 	crashpoint.Reach("bff: before auth is asked to delete")
 	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.DeleteAccountResponse, error) {
 		return d.accounts.DeleteAccount(ctx, &authv1.DeleteAccountRequest{AccountId: id, RequireRecentSignIn: recent, Origin: d.clientInfo(ctx)})

@@ -73,7 +73,7 @@ func TestAServiceInTheSameProcessThatHangsIsUnavailable(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := open(t, world{})
-		defer h.gateway.verifier.stop()
+		defer h.gateway.verifier.Stop()
 		asked, ended := h.hang(usersv1.ProfileServiceGetProfileProcedure)
 
 		began := time.Now()
@@ -94,7 +94,7 @@ func TestAWriteHasALimitToo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := open(t, world{})
-		defer h.gateway.verifier.stop()
+		defer h.gateway.verifier.Stop()
 		h.hang(authv1.SessionServiceLoginProcedure)
 		began := time.Now()
 		_, got := ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
@@ -143,7 +143,7 @@ func TestALongDeadlineOfTheCallersDoesNotLengthenAPart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := open(t, world{})
-		defer h.gateway.verifier.stop()
+		defer h.gateway.verifier.Stop()
 		h.hang(usersv1.ProfileServiceGetProfileProcedure)
 		h.within("Connect-Timeout-Ms", "9000")
 		began := time.Now()
@@ -161,7 +161,7 @@ func TestAnOptionalPartMayRunIntoTheCallersDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := open(t, world{})
-		defer h.gateway.verifier.stop()
+		defer h.gateway.verifier.Stop()
 		h.hang(authv1.SessionServiceListSessionsProcedure)
 		h.within("Connect-Timeout-Ms", "200")
 		res, got := h.getMe(t, h.token(alice))

@@ -7,6 +7,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/bff/access"
 	"gatehouse/internal/limit"
 	"gatehouse/internal/rpc"
 )
@@ -15,13 +16,13 @@ import (
 // where nobody is signed in. Unverified claims do not count.
 type flows struct {
 	proxies  *proxies
-	verifier *verifier
+	verifier *access.Verifier
 }
 
 // ofCall returns the flow of a call whose caller is authenticated.
 func (f flows) ofCall(ctx context.Context) limit.Flow {
 	if who := caller(ctx); who != nil {
-		return limit.Flow{Subject: who.userID}
+		return limit.Flow{Subject: who.UserID}
 	}
 	info, ok := connect.CallInfoForServerContext(ctx)
 	if !ok {
@@ -34,8 +35,8 @@ func (f flows) ofCall(ctx context.Context) limit.Flow {
 // token: the principal of a token that was verified before, else the network.
 func (f flows) ofRequest(r *http.Request) limit.Flow {
 	if token, ok := rpc.BearerToken(r.Header.Get("Authorization")); ok {
-		if who := f.verifier.remembered(token); who != nil {
-			return limit.Flow{Subject: who.userID}
+		if who := f.verifier.Remembered(token); who != nil {
+			return limit.Flow{Subject: who.UserID}
 		}
 	}
 	return flowOf(f.proxies.addressOfRequest(r))

@@ -117,12 +117,12 @@ func open(t testing.TB, w world) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { h.gateway.verifier.stop(); h.gateway.cache.Close() })
+	t.Cleanup(func() { h.gateway.verifier.Stop(); h.gateway.cache.Close() })
 	if !w.keyless {
 		h.fetchKeys(t)
 	}
 	if !w.unheard {
-		h.gateway.revoked.take(&authv1.WatchRevocationsResponse{Complete: true})
+		h.gateway.revoked.Take(&authv1.WatchRevocationsResponse{Complete: true})
 		h.hears(time.Now().Add(time.Hour)) // for as long as the test may take
 	}
 	h.http = &http.Client{Transport: direct{h.gateway}}
@@ -137,15 +137,15 @@ func open(t testing.TB, w world) *house {
 
 // hears makes the last message of the stream of revocations one of that time.
 func (h *house) hears(at time.Time) {
-	h.gateway.revoked.now = func() time.Time { return at }
-	h.gateway.revoked.take(&authv1.WatchRevocationsResponse{})
-	h.gateway.revoked.now = time.Now
+	h.gateway.revoked.Now = func() time.Time { return at }
+	h.gateway.revoked.Take(&authv1.WatchRevocationsResponse{})
+	h.gateway.revoked.Now = time.Now
 }
 
 // fetchKeys has the gateway take the keys that auth publishes.
 func (h *house) fetchKeys(t testing.TB) {
 	t.Helper()
-	wantNoError(t, "take the keys", h.gateway.verifier.take(h.published().GetKeys()))
+	wantNoError(t, "take the keys", h.gateway.verifier.Take(h.published().GetKeys()))
 }
 
 func (h *house) client(options ...connecthttp.Option) *connect.Client {

@@ -9,6 +9,8 @@ import (
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 
+	"gatehouse/bff/access"
+	"gatehouse/bff/browser"
 	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/fault"
@@ -23,9 +25,9 @@ var (
 
 // identity finds out who is calling, and admits calls by their methods' policies.
 type identity struct {
-	verifier *verifier
-	revoked  *revocations
-	cookies  *cookies
+	verifier *access.Verifier
+	revoked  *access.Revocations
+	cookies  *browser.Cookies
 	// limit holds the caller's address to its rate.
 	limit func(context.Context) error
 }
@@ -34,8 +36,8 @@ type principalKey struct{}
 
 // caller returns who is calling. Methods whose policy admits anyone have none:
 // it is nil there.
-func caller(ctx context.Context) *principal {
-	who, _ := ctx.Value(principalKey{}).(*principal)
+func caller(ctx context.Context) *access.Principal {
+	who, _ := ctx.Value(principalKey{}).(*access.Principal)
 	return who
 }
 
@@ -49,7 +51,7 @@ func (i *identity) admit(plan *policy.Method) (rpc.Admission, error) {
 	case *policyv1.Access_Roles:
 		roles := who.Roles.GetAnyOf()
 		return rpc.Admission{Authenticate: i.requireSignIn, Authorize: func(ctx context.Context) error {
-			if !caller(ctx).hasAny(roles) {
+			if !caller(ctx).HasAny(roles) {
 				return errNoRole
 			}
 			return nil
@@ -57,7 +59,7 @@ func (i *identity) admit(plan *policy.Method) (rpc.Admission, error) {
 	case *policyv1.Access_Self:
 		roles := who.Self.GetOrRoles()
 		return rpc.Admission{Authenticate: i.requireSignIn, AuthorizeMessage: func(ctx context.Context, request proto.Message) error {
-			if who := caller(ctx); !who.hasAny(roles) && !who.is(plan.Self.In(request)) {
+			if who := caller(ctx); !who.HasAny(roles) && !who.Is(plan.Self.In(request)) {
 				return errNotSelf
 			}
 			return nil
@@ -92,18 +94,18 @@ func (i *identity) requireSignIn(next connect.ServerFunc) connect.ServerFunc {
 // authenticate returns who is calling, by the access token that the call carries
 // if it still counts, or the session in its cookies. With a refusal goes the
 // challenge of RFC 6750.
-func (i *identity) authenticate(ctx context.Context) (*principal, error) {
+func (i *identity) authenticate(ctx context.Context) (*access.Principal, error) {
 	info, _ := connect.CallInfoForServerContext(ctx)
 	who, err := i.credential(ctx, info)
-	if errors.Is(err, accesstoken.ErrUnknownKey) && !i.revoked.fresh() {
+	if errors.Is(err, accesstoken.ErrUnknownKey) && !i.revoked.Fresh() {
 		err = fault.Unavailable().WithCause(err) // the key may be newer than the lost stream
 	}
 	if err == nil {
-		rpc.CallFrom(ctx).Principal = "user:" + who.userID
-		err = i.revoked.check(ctx, who)
+		rpc.CallFrom(ctx).Principal = "user:" + who.UserID
+		err = i.revoked.Check(ctx, who)
 	}
 	switch {
-	case errors.Is(err, errTokenMissing):
+	case errors.Is(err, access.ErrTokenMissing):
 		info.ResponseHeader().Set("Www-Authenticate", `Bearer realm="gatehouse"`)
 	case connect.CodeOf(err) == connect.CodeUnauthenticated:
 		info.ResponseHeader().Set("Www-Authenticate", `Bearer realm="gatehouse", error="invalid_token"`)
@@ -114,13 +116,13 @@ func (i *identity) authenticate(ctx context.Context) (*principal, error) {
 // credential returns whose credentials a call carries: those of its one Authorization
 // header, or without one those in its cookies. Two headers are refused: a proxy may
 // have checked the other one.
-func (i *identity) credential(ctx context.Context, info *connect.CallInfo) (*principal, error) {
+func (i *identity) credential(ctx context.Context, info *connect.CallInfo) (*access.Principal, error) {
 	authorization := info.RequestHeader().Values("Authorization")
 	if len(authorization) > 1 {
-		return nil, errTokenInvalid.WithCause(errors.New("more than one Authorization header"))
+		return nil, access.ErrTokenInvalid.WithCause(errors.New("more than one Authorization header"))
 	}
-	if held := carriedBy(ctx); held.session() {
-		return i.cookies.identifySession(ctx, info, held)
+	if held := browser.CarriedBy(ctx); held.Session() {
+		return i.cookies.IdentifySession(ctx, info, held)
 	}
 	token, _ := rpc.BearerToken(strings.Join(authorization, ""))
 	return i.identify(ctx, token)
@@ -128,15 +130,15 @@ func (i *identity) credential(ctx context.Context, info *connect.CallInfo) (*pri
 
 // identify returns whose access token it is. Verifying one that is not remembered
 // counts for the address's rate.
-func (i *identity) identify(ctx context.Context, token string) (*principal, error) {
+func (i *identity) identify(ctx context.Context, token string) (*access.Principal, error) {
 	if token == "" {
-		return nil, errTokenMissing
+		return nil, access.ErrTokenMissing
 	}
-	if who, known, err := i.verifier.recall(token); known {
+	if who, known, err := i.verifier.Recall(token); known {
 		return who, err
 	}
 	if err := i.limit(ctx); err != nil {
 		return nil, err
 	}
-	return i.verifier.check(token)
+	return i.verifier.Check(token)
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"gatehouse/bff/access"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	policyv1 "gatehouse/gen/policy/v1"
@@ -130,7 +131,7 @@ func TestOneselfIsNobodyWhomTheRequestDoesNotName(t *testing.T) {
 			admit = admission.AuthorizeMessage
 		}
 	}
-	ctx := context.WithValue(t.Context(), principalKey{}, &principal{userID: alice, roles: []string{"user"}})
+	ctx := context.WithValue(t.Context(), principalKey{}, &access.Principal{UserID: alice, Roles: []string{"user"}})
 	for name, request := range map[string]*bffv1.UpdateUserRequest{
 		"no request": nil, "no user": {}, "no id": {User: &bffv1.User{}}, "another": {User: &bffv1.User{Id: bob}},
 		"a URN": {User: &bffv1.User{Id: "urn:uuid:" + alice}}, "a space": {User: &bffv1.User{Id: alice + " "}},

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse/bff/intake"
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
@@ -20,7 +21,7 @@ func TestUnfinishedBodiesOfOneAddressAreBoundedInBytes(t *testing.T) {
 	h := open(t, world{served: true, throttled: true, proxies: networks(t, "127.0.0.0/8")})
 	const size = 1_000_000
 	refused := make(chan string, 100)
-	for range bytesPerAddress/size + 3 {
+	for range intake.BytesPerAddress/size + 3 {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
 		wantNoError(t, "dial", err)
 		t.Cleanup(func() { _ = conn.Close() })
@@ -70,18 +71,11 @@ func TestStreamsOfReflectionAreBoundedForEachAddress(t *testing.T) {
 		}
 		return response
 	}
-	streams := func() (n int) {
-		h.gateway.intake.mu.Lock()
-		defer h.gateway.intake.mu.Unlock()
-		for _, own := range h.gateway.intake.addresses {
-			n += own.streams
-		}
-		return n
-	}
-	for range streamsPerAddress {
+	streams := func() int { return h.gateway.intake.State().Streams }
+	for range intake.StreamsPerAddress {
 		go begin("198.51.100.7")
 	}
-	eventually(t, "the streams are open", func() bool { return streams() == streamsPerAddress })
+	eventually(t, "the streams are open", func() bool { return streams() == intake.StreamsPerAddress })
 	answer := make(chan *http.Response, 1)
 	go func() { answer <- begin("198.51.100.7") }()
 	var response *http.Response
@@ -97,5 +91,5 @@ func TestStreamsOfReflectionAreBoundedForEachAddress(t *testing.T) {
 		t.Errorf("one stream more: %s, grpc-status %q (%s), want %s", response.Status, status, response.Trailer.Get("Grpc-Message")+response.Header.Get("Grpc-Message"), resourceExhausted)
 	}
 	go begin("192.0.2.1")
-	eventually(t, "another address has its stream", func() bool { return streams() == streamsPerAddress+1 })
+	eventually(t, "another address has its stream", func() bool { return streams() == intake.StreamsPerAddress+1 })
 }

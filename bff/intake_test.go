@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/bff/intake"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/fault"
 )
@@ -28,14 +29,7 @@ func (h *house) halfSend(t testing.TB, path, from, token string) net.Conn {
 }
 
 // reading is how many bodies are incomplete.
-func (h *house) reading() (n int) {
-	h.gateway.intake.mu.Lock()
-	defer h.gateway.intake.mu.Unlock()
-	for _, own := range h.gateway.intake.addresses {
-		n += own.reading
-	}
-	return n
-}
+func (h *house) reading() int { return h.gateway.intake.State().Reading }
 
 func TestHalfSentRequestsOfAStrangerRefuseNobodyElse(t *testing.T) {
 	t.Parallel()
@@ -47,7 +41,7 @@ func TestHalfSentRequestsOfAStrangerRefuseNobodyElse(t *testing.T) {
 				path := []string{bffv1.AuthServiceRefreshProcedure, bffv1.AccountServiceUpdateMeProcedure, bffv1.AccountServiceGetMeProcedure, bffv1.AuthServiceLoginProcedure}[i%4]
 				h.halfSend(t, path, "198.51.100.7", h.token(bob))
 			}
-			eventually(t, "the stranger's requests are being read", func() bool { return h.reading() >= min(stranger, readingPerAddress) })
+			eventually(t, "the stranger's requests are being read", func() bool { return h.reading() >= min(stranger, intake.ReadingPerAddress) })
 			for i := range 50 {
 				_, got := h.getMe(t, h.token(alice), "X-Forwarded-For", "192.0.2.1")
 				wantNoError(t, "GetMe of another caller", got.err)
@@ -57,13 +51,13 @@ func TestHalfSentRequestsOfAStrangerRefuseNobodyElse(t *testing.T) {
 				_, got = ask(t, h.accounts.UpdateMe, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: "Ada"}}, h.token(alice), "X-Forwarded-For", "192.0.2.1")
 				wantNoError(t, "UpdateMe of another caller", got.err)
 			}
-			for _, class := range h.gateway.shedder.all() {
-				if state := class.queue.State(); state.Running != 0 || state.Waiting != 0 {
-					t.Errorf("the half-sent requests hold slots of %s: %+v", class.name, state)
+			for _, class := range h.gateway.shedder.Classes() {
+				if state := class.Queue.State(); state.Running != 0 || state.Waiting != 0 {
+					t.Errorf("the half-sent requests hold slots of %s: %+v", class.Name, state)
 				}
 			}
-			if got := h.reading(); got > readingPerAddress {
-				t.Errorf("%d of the stranger's requests are being read, want at most %d", got, readingPerAddress)
+			if got := h.reading(); got > intake.ReadingPerAddress {
+				t.Errorf("%d of the stranger's requests are being read, want at most %d", got, intake.ReadingPerAddress)
 			}
 		})
 	}
@@ -72,10 +66,10 @@ func TestHalfSentRequestsOfAStrangerRefuseNobodyElse(t *testing.T) {
 // It is not parallel: all requests must be sent before the first one's time is over.
 func TestWhoSendsTooManyRequestsHalfIsRefused(t *testing.T) {
 	h := open(t, world{served: true, throttled: true, proxies: networks(t, "127.0.0.0/8")})
-	for range readingPerAddress {
+	for range intake.ReadingPerAddress {
 		h.halfSend(t, bffv1.AccountServiceGetMeProcedure, "198.51.100.7", h.token(bob))
 	}
-	eventually(t, "they are being read", func() bool { return h.reading() == readingPerAddress })
+	eventually(t, "they are being read", func() bool { return h.reading() == intake.ReadingPerAddress })
 	_, got := h.getMe(t, h.token(alice), "X-Forwarded-For", "198.51.100.7")
 	if connect.CodeOf(got.err) != connect.CodeResourceExhausted || fault.Reason(got.err) != "TOO_MANY_UNFINISHED_REQUESTS" {
 		t.Errorf("one more from the same address: %v (%s), want TOO_MANY_UNFINISHED_REQUESTS", got.err, fault.Reason(got.err))
@@ -100,8 +94,7 @@ func TestABodyThatStopsIsGivenUp(t *testing.T) {
 		t.Errorf("%s %s, want REQUEST_TOO_SLOW", response.Status, body)
 	}
 	eventually(t, "it is forgotten", func() bool {
-		h.gateway.intake.mu.Lock()
-		defer h.gateway.intake.mu.Unlock()
-		return len(h.gateway.intake.addresses) == 0 && h.gateway.intake.bytes == 0
+		state := h.gateway.intake.State()
+		return state.Addresses == 0 && state.Bytes == 0
 	})
 }

@@ -15,7 +15,7 @@ func TestTokensOfAnotherIssuerAreLoggedOnceAMinute(t *testing.T) {
 	const message, elsewhere = "auth issues them for another public URL", "https://elsewhere.example"
 	h := open(t, world{})
 	now := time.Now().Truncate(time.Second)
-	h.gateway.verifier.now = func() time.Time { return now }
+	h.gateway.verifier.Now = func() time.Time { return now }
 	refuse := func(name, token, reason string) {
 		t.Helper()
 		_, got := h.getMe(t, token)

@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"gatehouse/bff/access"
 	"gatehouse/internal/answercache"
 	"gatehouse/internal/telemetry"
 )
@@ -18,7 +19,7 @@ func (s *Service) Measure(meter metric.Meter) error {
 	for _, by := range []metric.MeasurementOption{invalidatedByCall, invalidatedByFeed} {
 		countInvalidations(context.Background(), 0, by)
 	}
-	return errors.Join(s.shedder.measure(meter), measureRevocations(meter, s.revoked), measureClock(meter, s.revoked), measureCache(meter, s.cache, s.changes))
+	return errors.Join(s.shedder.Measure(meter), measureRevocations(meter, s.revoked), measureClock(meter, s.revoked), measureCache(meter, s.cache, s.changes))
 }
 
 func measureCache(meter metric.Meter, cache *answercache.Cache, feeds changeFeeds) error {
@@ -42,7 +43,7 @@ func measureCache(meter metric.Meter, cache *answercache.Cache, feeds changeFeed
 	return nil
 }
 
-func measureRevocations(meter metric.Meter, revoked *revocations) error {
+func measureRevocations(meter metric.Meter, revoked *access.Revocations) error {
 	age, err1 := meter.Float64ObservableGauge("gatehouse.bff.feed.age", metric.WithUnit("s"),
 		metric.WithDescription("Time since the last message of auth's stream of revocations; absent before the first."))
 	mode, err2 := meter.Int64ObservableGauge("gatehouse.bff.feed.mode",
@@ -58,14 +59,14 @@ func measureRevocations(meter metric.Meter, revoked *revocations) error {
 	stream, asking := labelled("mode", "stream"), labelled("mode", "asking")
 	sessions, accounts := labelled("of", "session"), labelled("of", "account")
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		now := revoked.state()
-		if now.ready {
-			o.ObserveFloat64(age, now.age.Seconds())
+		now := revoked.State()
+		if now.Ready {
+			o.ObserveFloat64(age, now.Age.Seconds())
 		}
-		o.ObserveInt64(mode, telemetry.OneIf(now.fresh), stream)
-		o.ObserveInt64(mode, telemetry.OneIf(!now.fresh), asking)
-		o.ObserveInt64(held, int64(now.sessions), sessions)
-		o.ObserveInt64(held, int64(now.accounts), accounts)
+		o.ObserveInt64(mode, telemetry.OneIf(now.Fresh), stream)
+		o.ObserveInt64(mode, telemetry.OneIf(!now.Fresh), asking)
+		o.ObserveInt64(held, int64(now.Sessions), sessions)
+		o.ObserveInt64(held, int64(now.Accounts), accounts)
 		return nil
 	}, age, mode, held)
 	if err != nil {
@@ -74,12 +75,12 @@ func measureRevocations(meter metric.Meter, revoked *revocations) error {
 	return nil
 }
 
-func measureClock(meter metric.Meter, revoked *revocations) error {
+func measureClock(meter metric.Meter, revoked *access.Revocations) error {
 	offset, err1 := meter.Float64ObservableGauge("gatehouse.bff.clock.offset", metric.WithUnit("s"),
 		metric.WithDescription("By how much auth's clock is ahead of this process' clock; less than 0 when it is behind."))
 	_, err2 := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		if now := revoked.state(); now.clockKnown {
-			o.ObserveFloat64(offset, now.clockAhead.Seconds())
+		if now := revoked.State(); now.ClockKnown {
+			o.ObserveFloat64(offset, now.ClockAhead.Seconds())
 		}
 		return nil
 	}, offset)

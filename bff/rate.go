@@ -132,7 +132,7 @@ var errRateLimited = fault.New(connect.CodeResourceExhausted, "RATE_LIMITED",
 // neither; such a call is not limited.
 func (r *rates) whoCounts(ctx context.Context, info *connect.CallInfo) string {
 	if who := caller(ctx); who != nil {
-		return who.userID
+		return who.UserID
 	}
 	address, err := netip.ParseAddr(r.proxies.addressOfCall(info))
 	if err != nil {

@@ -101,7 +101,7 @@ func TestAFloodOfTokensIsRefusedBeforeTheyAreChecked(t *testing.T) {
 	if got.header.Get("Retry-After") != "1" {
 		t.Errorf("Retry-After is %q, want 1", got.header.Get("Retry-After"))
 	}
-	if _, known, _ := h.gateway.verifier.recall(h.token(bob)); known {
+	if _, known, _ := h.gateway.verifier.Recall(h.token(bob)); known {
 		t.Error("the token was checked all the same")
 	}
 	for range 20 {

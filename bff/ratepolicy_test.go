@@ -127,7 +127,7 @@ func TestTheRateComesBackAsItSays(t *testing.T) {
 		token := h.signer.token(func(_, claims map[string]any) {
 			claims["iat"], claims["exp"] = time.Now().Unix(), time.Now().Add(5*time.Minute).Unix()
 		})
-		h.gateway.verifier.now = time.Now
+		h.gateway.verifier.Now = time.Now
 		for i := range 3 {
 			_, got := ask(t, h.accounts.UpdateMe, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: "Ada"}}, token)
 			if limited := fault.Reason(got.err) == "RATE_LIMITED"; limited != (i == 2) {

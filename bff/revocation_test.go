@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 
+	"gatehouse/bff/access"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/follow"
@@ -56,19 +57,19 @@ func TestARevokedTokenIsRefused(t *testing.T) {
 		}
 	}
 	passes("before anything is revoked", token)
-	h.gateway.revoked.take(news(versionsRevoked(bob, 9, 60), sessionRevoked(bob, 60)))
+	h.gateway.revoked.Take(news(versionsRevoked(bob, 9, 60), sessionRevoked(bob, 60)))
 	passes("when others are revoked", token)
-	h.gateway.revoked.take(news(versionsRevoked(alice, 3, 60)))
+	h.gateway.revoked.Take(news(versionsRevoked(alice, 3, 60)))
 	refused("a token of an older version", token, "TOKEN_STALE")
 	passes("a token of the version", newer)
-	h.gateway.revoked.take(news(versionsRevoked(alice, 2, 60)))
+	h.gateway.revoked.Take(news(versionsRevoked(alice, 2, 60)))
 	refused("an older version after it, once a later revocation came first", token, "TOKEN_STALE")
-	h.gateway.revoked.take(news(sessionRevoked(session, 60)))
+	h.gateway.revoked.Take(news(sessionRevoked(session, 60)))
 	refused("any token of a session that has ended", newer, "SESSION_ENDED")
 	if n := h.called(authv1.RevocationServiceCheckAccessProcedure); n != 0 {
 		t.Errorf("auth was asked %d times though the stream speaks", n)
 	}
-	h.gateway.revoked.take(&authv1.WatchRevocationsResponse{Complete: true})
+	h.gateway.revoked.Take(&authv1.WatchRevocationsResponse{Complete: true})
 	passes("once the whole is said without it", newer)
 }
 
@@ -77,12 +78,12 @@ func TestASilentStreamHasAuthAskedAboutEachToken(t *testing.T) {
 	h := open(t, world{})
 	token := h.token(alice)
 	now := time.Now()
-	h.gateway.revoked.now = func() time.Time { return now }
-	h.gateway.revoked.take(news())
-	now = now.Add(silence)
+	h.gateway.revoked.Now = func() time.Time { return now }
+	h.gateway.revoked.Take(news())
+	now = now.Add(access.Silence)
 	h.admitted(t, token)
 	if n := h.called(authv1.RevocationServiceCheckAccessProcedure); n != 0 {
-		t.Errorf("after %s auth was asked %d times", silence, n)
+		t.Errorf("after %s auth was asked %d times", access.Silence, n)
 	}
 	now = now.Add(time.Millisecond)
 	for range 2 {
@@ -153,7 +154,7 @@ func TestAStreamThatEndsOrFallsSilentIsOpenedAgain(t *testing.T) {
 		})
 		ctx, stop := context.WithCancel(t.Context())
 		stopped := make(chan struct{})
-		go func() { defer close(stopped); h.gateway.revoked.run(ctx) }()
+		go func() { defer close(stopped); h.gateway.revoked.Run(ctx) }()
 		time.Sleep(5*follow.Backoff + follow.Backoff/2)
 		if n := opened(); n != 6 {
 			t.Errorf("in five pauses it was opened %d times, want 6", n)
@@ -175,12 +176,12 @@ func TestAStreamThatEndsOrFallsSilentIsOpenedAgain(t *testing.T) {
 			return stream.Send(news(sessionRevoked(session, 60)))
 		})
 		time.Sleep(2 * follow.Silence)
-		if got := h.gateway.revoked.state().sessions; got != 0 {
+		if got := h.gateway.revoked.State().Sessions; got != 0 {
 			t.Errorf("a stream that doesn't begin with the whole was believed: %d sessions", got)
 		}
 		stop()
 		<-stopped
-		h.gateway.verifier.stop()
+		h.gateway.verifier.Stop()
 	})
 }
 
@@ -190,7 +191,7 @@ func TestTheGatewayIsReadyOnceItKnowsWhatIsRevoked(t *testing.T) {
 	if h.gateway.Ready() == nil {
 		t.Error("it is ready before")
 	}
-	h.gateway.revoked.take(&authv1.WatchRevocationsResponse{Complete: true})
+	h.gateway.revoked.Take(&authv1.WatchRevocationsResponse{Complete: true})
 	if err := h.gateway.Ready(); err != nil {
 		t.Errorf("after: %v", err)
 	}
@@ -223,7 +224,7 @@ func TestKeysComeWithTheStreamAndWhenTheyChange(t *testing.T) {
 		h := open(t, world{keyless: true})
 		newer := newSigner(2)
 		old, fresh := h.token(alice), newer.token(func(_, _ map[string]any) {})
-		verifies := func(token string) bool { _, err := h.gateway.verifier.verify(token); return err == nil }
+		verifies := func(token string) bool { _, err := h.gateway.verifier.Verify(token); return err == nil }
 		messages := make(chan *authv1.WatchRevocationsResponse)
 		h.onStream(func(ctx context.Context, _ *authv1.WatchRevocationsRequest, s connect.ServerStream) error {
 			for {
@@ -295,7 +296,7 @@ func TestAnOlderAuthIsAskedForItsKeysOnce(t *testing.T) {
 		if err := h.gateway.Ready(); err != nil {
 			t.Error(err)
 		}
-		if _, err := h.gateway.verifier.verify(h.token(alice)); err != nil {
+		if _, err := h.gateway.verifier.Verify(h.token(alice)); err != nil {
 			t.Errorf("a good token: %v", err)
 		}
 		if n := h.called(authv1.KeyServiceListSigningKeysProcedure); n != 1 {
@@ -343,8 +344,8 @@ func TestTheWholeCountsOnceItsLastPartHasCome(t *testing.T) {
 		if err := h.gateway.Ready(); err != nil {
 			t.Errorf("once all have come: %v", err)
 		}
-		if known := h.gateway.revoked.state(); known.sessions != 2 || known.accounts != 1 {
-			t.Errorf("it knows %d sessions and %d accounts", known.sessions, known.accounts)
+		if known := h.gateway.revoked.State(); known.Sessions != 2 || known.Accounts != 1 {
+			t.Errorf("it knows %d sessions and %d accounts", known.Sessions, known.Accounts)
 		}
 		close(goOn)
 		<-cursors
@@ -379,8 +380,8 @@ func TestAStreamGoesOnWhereTheLastOneEnded(t *testing.T) {
 		if want := []string{"", "two", "three"}; !slices.Equal(asked, want) {
 			t.Errorf("it asked for the cursors %q, want %q", asked, want)
 		}
-		if known := h.gateway.revoked.state(); known.sessions != 1 || known.accounts != 1 {
-			t.Errorf("it knows %d sessions and %d accounts, want what both streams said", known.sessions, known.accounts)
+		if known := h.gateway.revoked.State(); known.Sessions != 1 || known.Accounts != 1 {
+			t.Errorf("it knows %d sessions and %d accounts, want what both streams said", known.Sessions, known.Accounts)
 		}
 	})
 }

@@ -304,7 +304,7 @@ func (f *forger) addMalformed() {
 // stopClock stops the gateway's clock and returns its time.
 func (h *house) stopClock() int64 {
 	now := time.Now().Truncate(time.Second)
-	h.gateway.verifier.now = func() time.Time { return now }
+	h.gateway.verifier.Now = func() time.Time { return now }
 	return now.Unix()
 }
 
@@ -479,7 +479,7 @@ func TestKeysThatCantBeRightAreNotTaken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := open(t, world{})
-			if err := h.gateway.verifier.take(keys); err == nil {
+			if err := h.gateway.verifier.Take(keys); err == nil {
 				t.Error("the keys were taken")
 			}
 			_, got := h.getMe(t, h.token(alice))
@@ -493,7 +493,7 @@ func TestARememberedTokenExpires(t *testing.T) {
 	h := open(t, world{})
 	var clock atomicTime
 	clock.set(time.Now())
-	h.gateway.verifier.now = clock.now
+	h.gateway.verifier.Now = clock.now
 	token := h.signer.token(func(_, claims map[string]any) { claims["exp"] = clock.now().Unix() + 300 })
 	for _, step := range []struct {
 		after   time.Duration
@@ -558,15 +558,15 @@ func TestATokenCheckedWhileItsKeyRetiresIsNotRemembered(t *testing.T) {
 	older, newer := h.signer, newSigner(2)
 	token := older.token(func(_, _ map[string]any) {})
 	var once sync.Once
-	v.now = func() time.Time {
+	v.Now = func() time.Time {
 		once.Do(func() { // in the midst of the check
 			h.publish(newer)
 			h.fetchKeys(t)
 		})
 		return time.Now()
 	}
-	_, _ = v.verify(token) // either way is right: both happen at once
-	if who, err := v.verify(token); err == nil {
+	_, _ = v.Verify(token) // either way is right: both happen at once
+	if who, err := v.Verify(token); err == nil {
 		t.Errorf("a token of a retired key: got %v, want it refused", who)
 	}
 }
@@ -586,7 +586,7 @@ func TestTokensAreCheckedConcurrently(t *testing.T) {
 			default:
 			}
 			h.publish([][]signer{{h.signer}, {other, h.signer}}[i%2]...)
-			if err := h.gateway.verifier.take(h.published().GetKeys()); err != nil {
+			if err := h.gateway.verifier.Take(h.published().GetKeys()); err != nil {
 				t.Error(err)
 			}
 		}
@@ -596,7 +596,7 @@ func TestTokensAreCheckedConcurrently(t *testing.T) {
 		callers.Go(func() {
 			for i := range 50 {
 				id := []string{alice, bob}[i%2]
-				if who, err := h.gateway.verifier.verify(h.token(id)); err != nil || who.userID != id {
+				if who, err := h.gateway.verifier.Verify(h.token(id)); err != nil || who.UserID != id {
 					t.Errorf("verify %s's token: got %v, %v", id, who, err)
 				}
 			}

@@ -54,7 +54,7 @@ func sessionsOf(ctx context.Context, sessions []*authv1.Session) []*bffv1.Sessio
 		public = append(public, &bffv1.Session{
 			Id: session.GetId(), CreateTime: session.GetCreateTime(), LastUsedTime: session.GetLastUsedTime(),
 			ExpireTime: session.GetExpireTime(), UserAgent: session.GetUserAgent(), IpAddress: session.GetIpAddress(),
-			Current:    session.GetId() == caller(ctx).sessionID,
+			Current:    session.GetId() == caller(ctx).SessionID,
 			RevokeTime: session.GetRevokeTime(), RevokeReason: session.GetRevokeReason(),
 		})
 	}

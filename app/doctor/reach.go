@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"gatehouse/bff"
+	"gatehouse/bff/browser"
 	"gatehouse/internal/dial"
 	"gatehouse/internal/limit"
 	mailer "gatehouse/internal/mail"
@@ -84,12 +84,12 @@ func (r *Report) PublicURL(text string) {
 	if err != nil || parsed.Host == "" {
 		return // a problem of the settings
 	}
-	if parsed.Scheme == "http" && !bff.IsLoopback(parsed.Hostname()) {
+	if parsed.Scheme == "http" && !browser.IsLoopback(parsed.Hostname()) {
 		r.Problem(subject, fmt.Sprintf("%s is plain http: passwords and tokens go unprotected, and no session begins in cookies", text),
 			"put a proxy that speaks TLS in front, and begin the URL with https://")
 		return
 	}
-	if parsed.Scheme == "https" && bff.IsLoopback(parsed.Hostname()) {
+	if parsed.Scheme == "https" && browser.IsLoopback(parsed.Hostname()) {
 		r.OK(subject, "%s is this machine", text)
 		return
 	}

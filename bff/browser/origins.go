@@ -1,4 +1,4 @@
-package bff
+package browser
 
 import (
 	"log/slog"
@@ -31,8 +31,8 @@ var errCookiesCrossSite = fault.New(connect.CodeFailedPrecondition, "COOKIES_CRO
 // (Fetch Metadata, section 2.4).
 func isCrossSite(r *http.Request) bool { return r.Header.Get("Sec-Fetch-Site") == "cross-site" }
 
-// sources says which web origins may call, for CORS and for cookies alike.
-type webOrigins struct {
+// Origins says which web origins may call, for CORS and for cookies alike.
+type Origins struct {
 	listed     []string
 	protection *http.CrossOriginProtection
 	logger     *slog.Logger
@@ -49,8 +49,9 @@ const (
 	refusalInterval = time.Minute
 )
 
-func newWebOrigins(origins []string, logger *slog.Logger) *webOrigins {
-	s := &webOrigins{listed: origins, protection: http.NewCrossOriginProtection(), logger: logger, logged: map[string]struct{}{}}
+// NewOrigins returns the listed web origins.
+func NewOrigins(origins []string, logger *slog.Logger) *Origins {
+	s := &Origins{listed: origins, protection: http.NewCrossOriginProtection(), logger: logger, logged: map[string]struct{}{}}
 	for _, origin := range origins {
 		if strings.HasSuffix(origin, anyPort) {
 			continue
@@ -66,7 +67,7 @@ func newWebOrigins(origins []string, logger *slog.Logger) *webOrigins {
 // anyPort ends an origin that stands for all ports of its host.
 const anyPort = ":*"
 
-func (s *webOrigins) lists(origin string) bool {
+func (s *Origins) lists(origin string) bool {
 	return slices.ContainsFunc(s.listed, func(listed string) bool {
 		host, many := strings.CutSuffix(listed, anyPort)
 		if !many {
@@ -82,7 +83,7 @@ func (s *webOrigins) lists(origin string) bool {
 
 // mayBegin reports whether a request may begin a session in cookies. A client
 // that is no browser doesn't say where it comes from, and may.
-func (s *webOrigins) mayBegin(r *http.Request) bool {
+func (s *Origins) mayBegin(r *http.Request) bool {
 	return s.protection.Check(r) == nil || s.lists(r.Header.Get("Origin"))
 }
 
@@ -90,7 +91,7 @@ func (s *webOrigins) mayBegin(r *http.Request) bool {
 // browser sends them with whatever any page asks for, so it has to show that it
 // was a page of ours: by Sec-Fetch-Site (Fetch Metadata), or by a listed Origin.
 // A write has also to be one that a form could not have sent.
-func (s *webOrigins) mayUse(r *http.Request) bool {
+func (s *Origins) mayUse(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "none":
 	default:
@@ -116,9 +117,9 @@ func isForm(r *http.Request) bool {
 	}
 }
 
-// handler answers preflights, and lets the listed origins read answers, with
+// Handler answers preflights, and lets the listed origins read answers, with
 // cookies or without.
-func (s *webOrigins) handler(next http.Handler) http.Handler {
+func (s *Origins) Handler(next http.Handler) http.Handler {
 	policy := cors.New(cors.Options{
 		// By a function: an empty list would admit every origin.
 		AllowOriginFunc:  s.lists,
@@ -144,7 +145,7 @@ func isOwn(r *http.Request, origin string) bool {
 
 // tell logs a refused origin, so that an operator can find the reason. It limits how
 // often it logs, so that callers cannot fill the log.
-func (s *webOrigins) tell(origin string) {
+func (s *Origins) tell(origin string) {
 	if len(origin) > 255 {
 		origin = origin[:255]
 	}

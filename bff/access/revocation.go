@@ -1,4 +1,4 @@
-package bff
+package access
 
 import (
 	"context"
@@ -14,27 +14,25 @@ import (
 )
 
 const (
-	// silence is the longest time without a message after which the stream is still
+	// Silence is the longest time without a message after which the stream is still
 	// current. After that, the gateway asks auth about each token.
-	silence = 5 * time.Second
+	Silence = 5 * time.Second
 	// pruneInterval is how often the gateway prunes revocations of expired tokens.
 	pruneInterval = 30 * time.Second
 )
 
-// revocations holds which unexpired access tokens are revoked. It follows auth's
+// Revocations holds which unexpired access tokens are revoked. It follows auth's
 // stream, and passes the signing keys from that stream to the verifier. While the
 // stream is silent, or auth's clock differs too much from ours, it asks auth about
 // each token; if it cannot reach auth, it refuses the call.
-type revocations struct {
-	source authv1.RevocationServiceClient
-	keys   authv1.KeyServiceClient
-	// ask asks auth about one token. It sets the time limit, and its errors are for the
-	// gateway's caller.
-	ask func(context.Context, *authv1.CheckAccessRequest) error
-	// useKeys receives the published signing keys.
+type Revocations struct {
+	source  authv1.RevocationServiceClient
+	keys    authv1.KeyServiceClient
+	ask     func(context.Context, *authv1.CheckAccessRequest) error
 	useKeys func([]*authv1.SigningKey) error
 	logger  *slog.Logger
-	now     func() time.Time
+	// Now is the clock.
+	Now func() time.Time
 
 	mu       sync.RWMutex
 	sessions map[string]time.Time // when the revocation expires, by session ID
@@ -48,19 +46,22 @@ type leastVersion struct {
 	until   time.Time
 }
 
-func newRevocations(source authv1.RevocationServiceClient, keys authv1.KeyServiceClient, useKeys func([]*authv1.SigningKey) error,
-	ask func(context.Context, *authv1.CheckAccessRequest) error, logger *slog.Logger) *revocations {
-	return &revocations{source: source, keys: keys, useKeys: useKeys, ask: ask, logger: logger, now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
+// NewRevocations returns the revocations before the first message of the stream.
+// useKeys receives the published signing keys. ask asks auth about one token; it sets
+// the time limit, and its errors are for the gateway's caller.
+func NewRevocations(source authv1.RevocationServiceClient, keys authv1.KeyServiceClient, useKeys func([]*authv1.SigningKey) error,
+	ask func(context.Context, *authv1.CheckAccessRequest) error, logger *slog.Logger) *Revocations {
+	return &Revocations{source: source, keys: keys, useKeys: useKeys, ask: ask, logger: logger, Now: time.Now, sessions: map[string]time.Time{}, versions: map[string]leastVersion{}}
 }
 
-// check returns an error if the principal's token is revoked. Errors: unauthenticated
+// Check returns an error if the principal's token is revoked. Errors: unauthenticated
 // SESSION_ENDED or TOKEN_STALE, unavailable SERVICE_UNAVAILABLE if the stream is not
 // current and auth is unreachable.
-func (r *revocations) check(ctx context.Context, who *principal) error {
+func (r *Revocations) Check(ctx context.Context, who *Principal) error {
 	r.mu.RLock()
 	fresh := r.speaks() && !r.clock.wrong
-	_, ended := r.sessions[who.sessionID]
-	stale := who.version < r.versions[who.userID].version
+	_, ended := r.sessions[who.SessionID]
+	stale := who.Version < r.versions[who.UserID].version
 	r.mu.RUnlock()
 	switch {
 	case ended:
@@ -70,37 +71,37 @@ func (r *revocations) check(ctx context.Context, who *principal) error {
 	case fresh:
 		return nil
 	}
-	return r.ask(ctx, &authv1.CheckAccessRequest{AccountId: who.userID, SessionId: who.sessionID, AuthzVersion: who.version})
+	return r.ask(ctx, &authv1.CheckAccessRequest{AccountId: who.UserID, SessionId: who.SessionID, AuthzVersion: who.Version})
 }
 
-// isStale reports whether the principal's token has an older version than the latest
+// IsStale reports whether the principal's token has an older version than the latest
 // known one of its account. Refreshing the token fixes that.
-func (r *revocations) isStale(who *principal) bool {
+func (r *Revocations) IsStale(who *Principal) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return who.version < r.versions[who.userID].version
+	return who.Version < r.versions[who.UserID].version
 }
 
 // speaks reports whether the stream is current. The caller holds the lock.
-func (r *revocations) speaks() bool { return !r.heard.IsZero() && r.now().Sub(r.heard) <= silence }
+func (r *Revocations) speaks() bool { return !r.heard.IsZero() && r.Now().Sub(r.heard) <= Silence }
 
-// fresh reports whether the stream is current.
-func (r *revocations) fresh() bool {
+// Fresh reports whether the stream is current.
+func (r *Revocations) Fresh() bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.speaks()
 }
 
-// ready reports whether the stream has sent all revocations.
-func (r *revocations) ready() bool {
+// Ready reports whether the stream has sent all revocations.
+func (r *Revocations) Ready() bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return !r.heard.IsZero()
 }
 
-// run follows the stream until ctx ends.
-func (r *revocations) run(ctx context.Context) {
-	pruned := r.now()
+// Run follows the stream until ctx ends.
+func (r *Revocations) Run(ctx context.Context) {
+	pruned := r.Now()
 	follower := follow.Follower[*authv1.WatchRevocationsResponse]{
 		Name: "revocations of auth", Logger: r.logger, Receive: receiveRevocations,
 		Open: func(ctx context.Context, cursor string) (follow.Stream[*authv1.WatchRevocationsResponse], error) {
@@ -110,8 +111,8 @@ func (r *revocations) run(ctx context.Context) {
 			if err := r.takeKeys(ctx, message, first); err != nil {
 				return false, err
 			}
-			r.take(message)
-			if now := r.now(); now.Sub(pruned) > pruneInterval {
+			r.Take(message)
+			if now := r.Now(); now.Sub(pruned) > pruneInterval {
 				pruned = now
 				r.prune(now)
 			}
@@ -139,7 +140,7 @@ func receiveRevocations(stream follow.Stream[*authv1.WatchRevocationsResponse], 
 
 // takeKeys applies the signing keys of a message. An older version of auth sends none in
 // its stream, and its keys do not change while it runs: fetch them once for a stream.
-func (r *revocations) takeKeys(ctx context.Context, message *authv1.WatchRevocationsResponse, first bool) error {
+func (r *Revocations) takeKeys(ctx context.Context, message *authv1.WatchRevocationsResponse, first bool) error {
 	keys := message.GetSigningKeys().GetKeys()
 	switch {
 	case message.GetSigningKeys() != nil:
@@ -158,11 +159,11 @@ func (r *revocations) takeKeys(ctx context.Context, message *authv1.WatchRevocat
 	return nil
 }
 
-// take applies the revocations of a message.
-func (r *revocations) take(message *authv1.WatchRevocationsResponse) {
+// Take applies the revocations of a message.
+func (r *Revocations) Take(message *authv1.WatchRevocationsResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.now()
+	now := r.Now()
 	r.clock.note(message, now, r.logger)
 	if message.GetComplete() {
 		clear(r.sessions)
@@ -184,7 +185,7 @@ func (r *revocations) take(message *authv1.WatchRevocationsResponse) {
 }
 
 // prune deletes revocations of which all tokens have expired.
-func (r *revocations) prune(now time.Time) {
+func (r *Revocations) prune(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, until := range r.sessions {
@@ -199,27 +200,27 @@ func (r *revocations) prune(now time.Time) {
 	}
 }
 
-// feedState is the state of the stream of revocations.
-type feedState struct {
-	// ready reports that the stream has sent all revocations, and fresh that it is
+// State is the state of the stream of revocations.
+type State struct {
+	// Ready reports that the stream has sent all revocations, and Fresh that it is
 	// current.
-	ready, fresh bool
-	// age is the time since the last message.
-	age time.Duration
-	// sessions and accounts count the revocations.
-	sessions, accounts int
-	// clockAhead is by how much auth's clock is ahead of ours, if clockKnown.
-	clockAhead time.Duration
-	clockKnown bool
+	Ready, Fresh bool
+	// Age is the time since the last message.
+	Age time.Duration
+	// Sessions and accounts count the revocations.
+	Sessions, Accounts int
+	// ClockAhead is by how much auth's clock is ahead of ours, if ClockKnown.
+	ClockAhead time.Duration
+	ClockKnown bool
 }
 
-// state returns the state of the stream, for the metrics.
-func (r *revocations) state() feedState {
+// State returns the state of the stream, for the metrics.
+func (r *Revocations) State() State {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	age, ready := r.now().Sub(r.heard), !r.heard.IsZero()
-	return feedState{
-		ready: ready, fresh: ready && age <= silence, age: age, sessions: len(r.sessions), accounts: len(r.versions),
-		clockAhead: r.clock.ahead, clockKnown: r.clock.known,
+	age, ready := r.Now().Sub(r.heard), !r.heard.IsZero()
+	return State{
+		Ready: ready, Fresh: ready && age <= Silence, Age: age, Sessions: len(r.sessions), Accounts: len(r.versions),
+		ClockAhead: r.clock.ahead, ClockKnown: r.clock.known,
 	}
 }

@@ -1,4 +1,4 @@
-package bff
+package browser
 
 import (
 	"context"
@@ -6,14 +6,14 @@ import (
 	"connectrpc.com/connect/v2"
 )
 
-// carriedCookies are the values of a request's cookies, and the reason not to use them.
-type carriedCookies struct {
-	access, refresh, device string
+// Carried are the values of a request's cookies, and the reason not to use them.
+type Carried struct {
+	access, refresh, Device string
 	// others are further cookies of the same names; nil if there are none.
 	others *otherCookies
-	// keepsSession reports that the client keeps its session in cookies: it sends one of
+	// KeepsSession reports that the client keeps its session in cookies: it sends one of
 	// ours, whatever its value, or asks for them.
-	keepsSession bool
+	KeepsSession bool
 	// refusal is why the request may not use its cookies, or get any; nil if it may.
 	refusal error
 }
@@ -26,15 +26,16 @@ type otherCookies struct{ access, refresh []string }
 // maxSameName limits how many cookies of one name are tried.
 const maxSameName = 4
 
-func (b carriedCookies) accessTokens() []string {
+// AccessTokens returns the access tokens to try, in order.
+func (b Carried) AccessTokens() []string {
 	if b.others == nil {
 		return []string{b.access}
 	}
 	return append([]string{b.access}, b.others.access...)
 }
 
-// refreshTokens returns the refresh tokens to try, in order; nil if there are none.
-func (b carriedCookies) refreshTokens() []string {
+// RefreshTokens returns the refresh tokens to try, in order; nil if there are none.
+func (b Carried) RefreshTokens() []string {
 	switch {
 	case b.refresh == "":
 		return nil
@@ -44,9 +45,9 @@ func (b carriedCookies) refreshTokens() []string {
 	return append([]string{b.refresh}, b.others.refresh...)
 }
 
-// firstGood calls try with each token and returns the first result that is not
+// FirstGood calls try with each token and returns the first result that is not
 // unauthenticated, or the result of the first token if all are. tokens is not empty.
-func firstGood[T any](tokens []string, try func(string) (T, error)) (T, error) {
+func FirstGood[T any](tokens []string, try func(string) (T, error)) (T, error) {
 	result, err := try(tokens[0])
 	for _, token := range tokens[1:] {
 		if connect.CodeOf(err) != connect.CodeUnauthenticated {
@@ -59,15 +60,15 @@ func firstGood[T any](tokens []string, try func(string) (T, error)) (T, error) {
 	return result, err
 }
 
-type carriedCookiesKey struct{}
+type carriedKey struct{}
 
-// carriedBy returns the request's cookies; the zero value if it has none.
-func carriedBy(ctx context.Context) carriedCookies {
-	found, _ := ctx.Value(carriedCookiesKey{}).(carriedCookies)
+// CarriedBy returns the request's cookies; the zero value if it has none.
+func CarriedBy(ctx context.Context) Carried {
+	found, _ := ctx.Value(carriedKey{}).(Carried)
 	return found
 }
 
-// withoutCookies returns a context without the request's cookies.
-func withoutCookies(ctx context.Context) context.Context {
-	return context.WithValue(ctx, carriedCookiesKey{}, nil)
+// WithoutCookies returns a context without the request's cookies.
+func WithoutCookies(ctx context.Context) context.Context {
+	return context.WithValue(ctx, carriedKey{}, nil)
 }

@@ -1,4 +1,8 @@
-package bff
+// Package access decides whether an access token counts: a Verifier checks its
+// signature with the keys that auth publishes and remembers the result, and Revocations
+// know which unexpired tokens are revoked, from a stream of auth. Neither calls auth for
+// a token while the stream is current.
+package access
 
 import (
 	"bytes"
@@ -20,13 +24,13 @@ import (
 // signature costs as much as the rest of a call.
 const rememberedTokens = 20_000
 
-// verifier verifies access tokens with the keys that auth publishes in its stream of
+// Verifier verifies access tokens with the keys that auth publishes in its stream of
 // revocations. A token never causes a request for a key.
-type verifier struct {
+type Verifier struct {
 	issuer string
-	now    func() time.Time
+	Now    func() time.Time
 	keys   atomic.Pointer[keySet]
-	seen   *otter.Cache[string, *principal]
+	seen   *otter.Cache[string, *Principal]
 
 	issuerWarning *issuerWarning
 }
@@ -39,23 +43,24 @@ type keySet struct {
 	epoch     int
 }
 
-func newVerifier(issuer string, logger *slog.Logger) (*verifier, error) {
-	seen, err := otter.New(&otter.Options[string, *principal]{
+// NewVerifier returns a verifier that has no keys yet, for the tokens of an issuer.
+func NewVerifier(issuer string, logger *slog.Logger) (*Verifier, error) {
+	seen, err := otter.New(&otter.Options[string, *Principal]{
 		MaximumSize:      rememberedTokens,
-		ExpiryCalculator: otter.ExpiryWriting[string, *principal](5 * time.Minute),
+		ExpiryCalculator: otter.ExpiryWriting[string, *Principal](5 * time.Minute),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the memory of tokens: %w", err)
 	}
-	return &verifier{issuer: issuer, now: time.Now, seen: seen, issuerWarning: &issuerWarning{logger: logger}}, nil
+	return &Verifier{issuer: issuer, Now: time.Now, seen: seen, issuerWarning: &issuerWarning{logger: logger}}, nil
 }
 
-// stop stops the goroutines of the token cache.
-func (v *verifier) stop() { v.seen.StopAllGoroutines() }
+// Stop stops the goroutines of the token cache.
+func (v *Verifier) Stop() { v.seen.StopAllGoroutines() }
 
-// take replaces the keys with the published ones. It must not be called concurrently.
+// Take replaces the keys with the published ones. It must not be called concurrently.
 // If the published keys are invalid, the current keys remain.
-func (v *verifier) take(published []*authv1.SigningKey) error {
+func (v *Verifier) Take(published []*authv1.SigningKey) error {
 	set, err := newKeySet(published)
 	if err != nil {
 		return err
@@ -107,20 +112,21 @@ func (k *keySet) retiredIn(after *keySet) bool {
 	return false
 }
 
-func (v *verifier) hasKeys() bool { return v.keys.Load() != nil }
+// HasKeys reports whether the keys have arrived.
+func (v *Verifier) HasKeys() bool { return v.keys.Load() != nil }
 
-// verify returns the principal of a token. Errors: unauthenticated TOKEN_INVALID or
+// Verify returns the principal of a token. Errors: unauthenticated TOKEN_INVALID or
 // TOKEN_EXPIRED, unavailable SERVICE_UNAVAILABLE while there are no keys.
-func (v *verifier) verify(token string) (*principal, error) {
-	if who, known, err := v.recall(token); known {
+func (v *Verifier) Verify(token string) (*Principal, error) {
+	if who, known, err := v.Recall(token); known {
 		return who, err
 	}
-	return v.check(token)
+	return v.Check(token)
 }
 
-// recall is verify for a token that needs no signature check, because it is cached or
+// Recall is Verify for a token that needs no signature check, because it is cached or
 // there are no keys. For any other token known is false.
-func (v *verifier) recall(token string) (who *principal, known bool, err error) {
+func (v *Verifier) Recall(token string) (who *Principal, known bool, err error) {
 	keys := v.keys.Load()
 	if keys == nil {
 		countVerification(false, fault.Unavailable())
@@ -130,48 +136,48 @@ func (v *verifier) recall(token string) (who *principal, known bool, err error) 
 	if !ok || who.epoch != keys.epoch {
 		return nil, false, nil
 	}
-	if !v.now().Before(who.expire) {
+	if !v.Now().Before(who.Expire) {
 		who, err = nil, errTokenExpired
 	}
 	countVerification(true, err)
 	return who, true, err
 }
 
-// remembered returns the principal of a cached token that is still valid, else nil. It
+// Remembered returns the principal of a cached token that is still valid, else nil. It
 // does not count a verification.
-func (v *verifier) remembered(token string) *principal {
+func (v *Verifier) Remembered(token string) *Principal {
 	keys := v.keys.Load()
 	who, ok := v.seen.GetIfPresent(token)
-	if !ok || keys == nil || who.epoch != keys.epoch || !v.now().Before(who.expire) {
+	if !ok || keys == nil || who.epoch != keys.epoch || !v.Now().Before(who.Expire) {
 		return nil
 	}
 	return who
 }
 
-// check is verify for a token that is not cached, and caches it. After an error whose
+// Check is Verify for a token that is not cached, and caches it. After an error whose
 // cause is [accesstoken.ErrUnknownKey], the token may become valid when a key arrives.
-func (v *verifier) check(token string) (who *principal, err error) {
+func (v *Verifier) Check(token string) (who *Principal, err error) {
 	defer func() { countVerification(false, err) }()
 	keys := v.keys.Load()
 	if keys == nil {
 		return nil, fault.Unavailable()
 	}
 	subject, expire, err := accesstoken.Verify(token, accesstoken.Verification{
-		Issuer: v.issuer, Now: v.now,
+		Issuer: v.issuer, Now: v.Now,
 		PublicKey: func(id string) ed25519.PublicKey { return keys.byID[id] },
 	})
 	if errors.Is(err, accesstoken.ErrExpired) {
 		return nil, errTokenExpired.WithCause(err)
 	}
 	if other, ok := errors.AsType[*accesstoken.IssuerError](err); ok {
-		v.issuerWarning.note(v.now(), v.issuer, other.Issuer)
+		v.issuerWarning.note(v.Now(), v.issuer, other.Issuer)
 	}
 	if err != nil {
-		return nil, errTokenInvalid.WithCause(err)
+		return nil, ErrTokenInvalid.WithCause(err)
 	}
-	found := &principal{
-		userID: subject.AccountID, sessionID: subject.SessionID, roles: subject.Roles,
-		version: subject.Version, expire: expire, epoch: keys.epoch,
+	found := &Principal{
+		UserID: subject.AccountID, SessionID: subject.SessionID, Roles: subject.Roles,
+		Version: subject.Version, Expire: expire, epoch: keys.epoch,
 	}
 	v.seen.Set(token, found)
 	return found, nil

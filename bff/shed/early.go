@@ -1,14 +1,14 @@
-package bff
+package shed
 
 import (
 	"net/http"
 	"strings"
 )
 
-// refuseEarly refuses calls that their queue would refuse at once, before anything
+// RefuseEarly refuses calls that their queue would refuse at once, before anything
 // else is done for them. Calls that speak another protocol than Connect, and those
 // that a cache may answer, are refused by the queue itself.
-func (s *shedder) refuseEarly(next http.Handler) http.Handler {
+func (s *Shedder) RefuseEarly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		m := s.methods[r.URL.Path]
 		if m == nil || !isConnectUnary(r) || s.config.MayBeCached(m.plan) {
@@ -16,11 +16,11 @@ func (s *shedder) refuseEarly(next http.Handler) http.Handler {
 			return
 		}
 		class := m.class.Load()
-		if !class.queue.Overloaded() && !(m.plan.Sheddable && s.pressed(class.needs)) {
+		if !class.Queue.Overloaded() && !(m.plan.Sheddable && s.pressed(class.needs)) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		reason := class.queue.TurnAway(r.Context(), m.call(class, s.config.RequestFlow(r)))
+		reason := class.Queue.TurnAway(r.Context(), m.call(class, s.config.RequestFlow(r)))
 		if reason == "" {
 			next.ServeHTTP(w, r)
 			return

@@ -1,4 +1,4 @@
-package bff
+package access
 
 import (
 	"encoding/base64"
@@ -6,8 +6,8 @@ import (
 	"net/http"
 )
 
-// serveJWKS publishes the signing keys as a JWK set (RFC 7517, RFC 8037).
-func (v *verifier) serveJWKS(w http.ResponseWriter, _ *http.Request) {
+// ServeJWKS publishes the signing keys as a JWK set (RFC 7517, RFC 8037).
+func (v *Verifier) ServeJWKS(w http.ResponseWriter, _ *http.Request) {
 	keys := v.keys.Load()
 	if keys == nil {
 		w.Header().Set("Retry-After", "1")

@@ -1,4 +1,8 @@
-package bff
+// Package shed queues calls, and refuses some of them under overload. It owns the
+// queues: which calls share one, how many run concurrently, and which are refused
+// first. For whom a call queues, and whether a cache may answer it, are functions of
+// the gateway.
+package shed
 
 import (
 	"cmp"
@@ -48,9 +52,9 @@ const (
 	writes    = "writes"
 	passwords = "passwords"
 
-	// DefaultQueueTarget is how long a call may wait for its turn before calls like
+	// DefaultTarget is how long a call may wait for its turn before calls like
 	// it are refused.
-	DefaultQueueTarget = 250 * time.Millisecond
+	DefaultTarget = 250 * time.Millisecond
 
 	// slotsPerCore keeps the cores busy though most of a call is waiting for the
 	// services; leastSlots does on a small machine.
@@ -72,13 +76,13 @@ var (
 		metric.WithExplicitBucketBoundaries(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1))
 )
 
-// errOverloaded asks the caller to retry after a second, in which the queue adapts to a
+// ErrOverloaded asks the caller to retry after a second, in which the queue adapts to a
 // change of the load.
-var errOverloaded = fault.WithRetry(fault.New(connect.CodeUnavailable, fault.ReasonOverloaded,
+var ErrOverloaded = fault.WithRetry(fault.New(connect.CodeUnavailable, fault.ReasonOverloaded,
 	"There is more to do than can be done just now. Try again in a moment."), time.Second)
 
-// shedConfig is what the load shedder needs.
-type shedConfig struct {
+// Config is what the load shedder needs.
+type Config struct {
 	// Target is how long a call may wait for its turn before calls like it are refused;
 	// DefaultQueueTarget if zero.
 	Target time.Duration
@@ -92,15 +96,15 @@ type shedConfig struct {
 	Logger      *slog.Logger
 }
 
-// shedder holds the queues of all classes. A nil one does nothing.
-type shedder struct {
-	config  shedConfig
+// Shedder holds the queues of all classes. A nil one does nothing.
+type Shedder struct {
+	config  Config
 	methods map[string]*methodQueue // by procedure
 	refusal preparedRefusal
 
 	mu       sync.RWMutex
 	services []string // by bit
-	classes  map[string]*queueClass
+	classes  map[string]*Class
 
 	refused  atomic.Int64 // since the last log message
 	loggedAt atomic.Int64 // in Unix nanoseconds
@@ -110,18 +114,18 @@ type shedder struct {
 // every refused call.
 const shedLogInterval = 10 * time.Second
 
-// queueClass is the queue of the methods of one kind that call the same services.
-type queueClass struct {
-	name  string
+// Class is the queue of the methods of one kind that call the same services.
+type Class struct {
+	Name  string
 	kind  string
 	needs uint64 // bits of services
-	queue *limit.Queue
+	Queue *limit.Queue
 	label metric.MeasurementOption
 }
 
 // methodQueue is how one method is queued.
 type methodQueue struct {
-	shedder *shedder
+	shedder *Shedder
 	plan    *policy.Method
 	kind    string
 	needs   atomic.Uint64 // bits of services
@@ -130,15 +134,16 @@ type methodQueue struct {
 
 // methodClass is a method's class with the metric labels of its refusals.
 type methodClass struct {
-	*queueClass
+	*Class
 	refusals map[limit.Refusal]metric.MeasurementOption
 }
 
-func newShedder(config shedConfig) *shedder {
-	config.Target = cmp.Or(config.Target, DefaultQueueTarget)
-	return &shedder{
-		config: config, methods: map[string]*methodQueue{}, classes: map[string]*queueClass{},
-		refusal: prepareRefusal(errOverloaded),
+// New returns a load shedder without methods: Wait registers them.
+func New(config Config) *Shedder {
+	config.Target = cmp.Or(config.Target, DefaultTarget)
+	return &Shedder{
+		config: config, methods: map[string]*methodQueue{}, classes: map[string]*Class{},
+		refusal: prepareRefusal(ErrOverloaded),
 	}
 }
 
@@ -157,7 +162,7 @@ func kindOf(plan *policy.Method) string {
 }
 
 // method registers a method in the class of its kind.
-func (s *shedder) method(plan *policy.Method) *methodQueue {
+func (s *Shedder) method(plan *policy.Method) *methodQueue {
 	m := &methodQueue{shedder: s, plan: plan, kind: kindOf(plan)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,13 +201,13 @@ func (m *methodQueue) join(needs uint64) {
 	class := m.shedder.class(m.kind, needs, strings.Join(services, "+"))
 	refusals := map[limit.Refusal]metric.MeasurementOption{}
 	for _, reason := range limit.Refusals {
-		refusals[reason] = telemetry.MethodLabels(m.plan.Procedure, "class", class.name, "reason", string(reason))
+		refusals[reason] = telemetry.MethodLabels(m.plan.Procedure, "class", class.Name, "reason", string(reason))
 	}
 	sheds.Add(context.Background(), 0, refusals[limit.RefusedDelay]) // export 0 before the first refusal
-	m.class.Store(&methodClass{queueClass: class, refusals: refusals})
+	m.class.Store(&methodClass{Class: class, refusals: refusals})
 }
 
-func (s *shedder) class(kind string, needs uint64, services string) *queueClass {
+func (s *Shedder) class(kind string, needs uint64, services string) *Class {
 	name := kind
 	if services != "" {
 		name += ":" + services
@@ -214,29 +219,38 @@ func (s *shedder) class(kind string, needs uint64, services string) *queueClass 
 	if kind == passwords {
 		slots = passwordSlots
 	}
-	class := &queueClass{
-		name: name, kind: kind, needs: needs,
-		queue: limit.NewQueue(limit.QueueConfig{Slots: slots, Target: s.config.Target, Waiting: waitingCalls}),
+	class := &Class{
+		Name: name, kind: kind, needs: needs,
+		Queue: limit.NewQueue(limit.QueueConfig{Slots: slots, Target: s.config.Target, Waiting: waitingCalls}),
 		label: metric.WithAttributeSet(attribute.NewSet(attribute.String("class", name))),
 	}
 	s.classes[name] = class
 	return class
 }
 
-// all returns all classes.
-func (s *shedder) all() []*queueClass {
+// ClassOf returns the class that the calls of a method queue in now; nil if they do not
+// queue.
+func (s *Shedder) ClassOf(procedure string) *Class {
+	if m := s.methods[procedure]; m != nil {
+		return m.class.Load().Class
+	}
+	return nil
+}
+
+// Classes returns all classes.
+func (s *Shedder) Classes() []*Class {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	var all []*queueClass
+	var all []*Class
 	for _, class := range s.classes {
 		all = append(all, class)
 	}
 	return all
 }
 
-// wait waits for a slot in the method's class. It releases the slot before it sends
+// Wait waits for a slot in the method's class. It releases the slot before it sends
 // the response, because a slow client could hold it. It is an [rpc.Interceptor].
-func (s *shedder) wait(plan *policy.Method) (connect.ServerInterceptor, error) {
+func (s *Shedder) Wait(plan *policy.Method) (connect.ServerInterceptor, error) {
 	if s == nil {
 		return nil, nil
 	}
@@ -244,17 +258,17 @@ func (s *shedder) wait(plan *policy.Method) (connect.ServerInterceptor, error) {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			class := m.class.Load()
-			waited, err := class.queue.Enter(ctx, m.call(class, s.config.Flow(ctx)))
+			waited, err := class.Queue.Enter(ctx, m.call(class, s.config.Flow(ctx)))
 			queueDelay.Record(ctx, waited.Seconds(), class.label)
 			if reason, ok := errors.AsType[limit.Refusal](err); ok {
 				m.count(class, reason)
-				return errOverloaded
+				return ErrOverloaded
 			}
 			if err != nil {
 				return err
 			}
 			rpc.CallFrom(ctx).OnCallee = m.needsService
-			held := &slot{queue: class.queue, since: time.Now()}
+			held := &slot{queue: class.Queue, since: time.Now()}
 			defer held.release(false) // also if it panics
 			return next(ctx, spec, slotStream{stream, held})
 		}
@@ -269,11 +283,11 @@ func (m *methodQueue) call(class *methodClass, flow limit.Flow) limit.Call {
 
 // pressed reports whether critical calls wait in the queue of a class that calls one of
 // the services. It ignores passwords, which spend most of their time in auth's queue.
-func (s *shedder) pressed(needs uint64) bool {
+func (s *Shedder) pressed(needs uint64) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, class := range s.classes {
-		if class.kind != passwords && class.needs&needs != 0 && class.queue.Pressed() {
+		if class.kind != passwords && class.needs&needs != 0 && class.Queue.Pressed() {
 			return true
 		}
 	}
@@ -319,11 +333,11 @@ func (m *methodQueue) count(class *methodClass, reason limit.Refusal) {
 	if time.Duration(now-logged) < shedLogInterval || !s.loggedAt.CompareAndSwap(logged, now) {
 		return
 	}
-	s.config.Logger.Warn("shedding load", "calls", s.refused.Swap(0), "class", class.name, "reason", string(reason), "method", m.plan.Procedure)
+	s.config.Logger.Warn("shedding load", "calls", s.refused.Swap(0), "class", class.Name, "reason", string(reason), "method", m.plan.Procedure)
 }
 
-// measure registers the gauges of the queues.
-func (s *shedder) measure(meter metric.Meter) error {
+// Measure registers the gauges of the queues.
+func (s *Shedder) Measure(meter metric.Meter) error {
 	if s == nil {
 		return nil
 	}
@@ -337,8 +351,8 @@ func (s *shedder) measure(meter metric.Meter) error {
 		return fmt.Errorf("measure the queues: %w", err)
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		for _, class := range s.all() {
-			now := class.queue.State()
+		for _, class := range s.Classes() {
+			now := class.Queue.State()
 			o.ObserveInt64(most, int64(now.Slots), class.label)
 			o.ObserveInt64(running, int64(now.Running), class.label)
 			o.ObserveInt64(waiting, int64(now.Waiting), class.label)

@@ -1,4 +1,7 @@
-package bff
+// Package intake bounds the requests that have no response yet: for each IP address
+// their number and their bytes, in all their bytes, and for each the time that its body
+// may take.
+package intake
 
 import (
 	"context"
@@ -13,58 +16,62 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 
+	"gatehouse/bff/shed"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
 )
 
-// The gateway reads a request before it queues the call (waitInQueue), because a slow
+// The gateway reads a request before it queues the call, because a slow
 // client must not hold a slot. Requests that are being read take memory, so that their
 // bytes are limited for each IP address, and their duration by a minimum speed and by
 // the method's time limit.
 const (
-	// readingPerAddress limits the incomplete request bodies of one address. A body that
+	// ReadingPerAddress limits the incomplete request bodies of one address. A body that
 	// is sent without pauses is complete almost at once.
-	readingPerAddress = 128
-	// bytesPerAddress and bytesInAll limit the bytes of the requests that have no
+	ReadingPerAddress = 128
+	// BytesPerAddress and bytesInAll limit the bytes of the requests that have no
 	// response yet.
-	bytesPerAddress = 16 << 20
+	BytesPerAddress = 16 << 20
 	bytesInAll      = 128 << 20
 	// A body may take readingGrace, and a second more for each leastSpeed bytes.
 	readingGrace = 5 * time.Second
 	leastSpeed   = 8 << 10
-	// streamsPerAddress limits the streams of gRPC reflection, which have no other
+	// StreamsPerAddress limits the streams of gRPC reflection, which have no other
 	// limit, and streamLife limits the duration of each.
-	streamsPerAddress = 16
+	StreamsPerAddress = 16
 	streamLife        = 5 * time.Minute
 )
 
 var errTooManyUnfinished = fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_UNFINISHED_REQUESTS",
 	"Too many requests from your address are being sent and not complete. Finish some of them first."), time.Second)
 
-// intake counts the requests that are being read.
-type intake struct {
+// Intake counts the requests that are being read.
+type Intake struct {
 	// network returns the network that a request counts against.
 	network func(*http.Request) netip.Prefix
 	limits  map[string]time.Duration // of methods, by procedure
 
 	mu        sync.Mutex
 	bytes     int
-	addresses map[netip.Prefix]*addressIntake
+	addresses map[netip.Prefix]*address
 }
 
 // addressIntake counts the requests of one address that are being read.
-type addressIntake struct{ requests, reading, streams, bytes int }
+type address struct{ requests, reading, streams, bytes int }
 
-func newIntake(plans []*policy.Method, network func(*http.Request) netip.Prefix) *intake {
-	in := &intake{network: network, limits: map[string]time.Duration{}, addresses: map[netip.Prefix]*addressIntake{}}
+// New returns the bounds for the methods. network returns the network that a request
+// counts against.
+func New(plans []*policy.Method, network func(*http.Request) netip.Prefix) *Intake {
+	in := &Intake{network: network, limits: map[string]time.Duration{}, addresses: map[netip.Prefix]*address{}}
 	for _, plan := range plans {
 		in.limits[plan.Procedure] = plan.TimeLimit
 	}
 	return in
 }
 
-func (in *intake) handler(next http.Handler) http.Handler {
+// Handler bounds the requests that it passes to the next handler.
+func (in *Intake) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body == nil || r.Body == http.NoBody {
 			next.ServeHTTP(w, r)
@@ -87,13 +94,33 @@ func (in *intake) handler(next http.Handler) http.Handler {
 	})
 }
 
+// State counts what is being read.
+type State struct {
+	// Reading counts incomplete bodies, and Streams those of gRPC reflection.
+	Reading, Streams int
+	// Addresses and Bytes count those of requests that have no response yet.
+	Addresses, Bytes int
+}
+
+// State returns what is being read now.
+func (in *Intake) State() State {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	now := State{Addresses: len(in.addresses), Bytes: in.bytes}
+	for _, own := range in.addresses {
+		now.Reading += own.reading
+		now.Streams += own.streams
+	}
+	return now
+}
+
 // open begins to read a request's body.
-func (in *intake) open(w http.ResponseWriter, r *http.Request) *intakeBody {
+func (in *Intake) open(w http.ResponseWriter, r *http.Request) *body {
 	limit, ok := in.limits[r.URL.Path]
 	if !ok || limit == 0 {
 		limit = rpc.DefaultLimit
 	}
-	b := &intakeBody{
+	b := &body{
 		ReadCloser: r.Body, intake: in, control: http.NewResponseController(w), begin: time.Now(), limit: limit,
 		address: in.network(r),
 		stream:  strings.HasPrefix(r.URL.Path, "/grpc.reflection."),
@@ -102,18 +129,18 @@ func (in *intake) open(w http.ResponseWriter, r *http.Request) *intakeBody {
 	defer in.mu.Unlock()
 	own := in.addresses[b.address]
 	if own == nil {
-		own = &addressIntake{}
+		own = &address{}
 		in.addresses[b.address] = own
 	}
 	b.own = own
 	own.requests++
 	switch {
 	case b.stream:
-		if own.streams++; own.streams > streamsPerAddress {
+		if own.streams++; own.streams > StreamsPerAddress {
 			b.refusal = errTooManyUnfinished
 		}
 	default:
-		if own.reading >= readingPerAddress {
+		if own.reading >= ReadingPerAddress {
 			b.refusal = errTooManyUnfinished
 		} else {
 			b.reading = true
@@ -128,12 +155,12 @@ func (in *intake) open(w http.ResponseWriter, r *http.Request) *intakeBody {
 }
 
 // intakeBody is a request's body while it is read.
-type intakeBody struct {
+type body struct {
 	io.ReadCloser
-	intake  *intake
+	intake  *Intake
 	control *http.ResponseController
 	address netip.Prefix
-	own     *addressIntake
+	own     *address
 	begin   time.Time
 	limit   time.Duration
 	stream  bool
@@ -145,7 +172,7 @@ type intakeBody struct {
 }
 
 // allow extends the read deadline by the bytes that were read.
-func (b *intakeBody) allow() {
+func (b *body) allow() {
 	if b.stream {
 		return
 	}
@@ -157,7 +184,7 @@ func (b *intakeBody) allow() {
 	_ = b.control.SetReadDeadline(until) // fails only without a network connection
 }
 
-func (b *intakeBody) Read(p []byte) (int, error) {
+func (b *body) Read(p []byte) (int, error) {
 	if b.refusal != nil {
 		return 0, rpc.BodyRefusal{Err: b.refusal}
 	}
@@ -178,7 +205,7 @@ func (b *intakeBody) Read(p []byte) (int, error) {
 }
 
 // note counts n more bytes; over reports that the body has ended.
-func (b *intakeBody) note(n int, over bool) *connect.Error {
+func (b *body) note(n int, over bool) *connect.Error {
 	in := b.intake
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -192,16 +219,16 @@ func (b *intakeBody) note(n int, over bool) *connect.Error {
 	b.own.bytes += n
 	in.bytes += n
 	switch {
-	case b.own.bytes > bytesPerAddress:
+	case b.own.bytes > BytesPerAddress:
 		b.refusal = errTooManyUnfinished
 	case in.bytes > bytesInAll:
-		b.refusal = errOverloaded
+		b.refusal = shed.ErrOverloaded
 	}
 	return b.refusal
 }
 
 // leave stops counting the body. Call it when the request has its response.
-func (b *intakeBody) leave() {
+func (b *body) leave() {
 	in := b.intake
 	in.mu.Lock()
 	defer in.mu.Unlock()
