@@ -12,6 +12,7 @@ import (
 	"gatehouse/auth/deployment"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
+	"gatehouse/internal/outage"
 )
 
 const (
@@ -76,7 +77,7 @@ func (r *Keyring) due(life time.Duration) bool {
 func (r *Keyring) Run(ctx context.Context) {
 	ticker := time.NewTicker(keysInterval)
 	defer ticker.Stop()
-	failing := false
+	failures := outage.Log{Logger: r.logger, Failed: "signing keys: rotation failed, retrying", Recovered: "signing keys: rotation recovered"}
 	for {
 		select {
 		case <-ctx.Done():
@@ -86,14 +87,8 @@ func (r *Keyring) Run(ctx context.Context) {
 		if !r.due(r.life) {
 			continue
 		}
-		err := r.schedule(ctx)
-		if failed := err != nil; failed != failing && ctx.Err() == nil {
-			failing = failed
-			if failed {
-				r.logger.LogAttrs(ctx, slog.LevelWarn, "signing keys: rotation failed, retrying", slog.String("cause", err.Error()))
-			} else {
-				r.logger.LogAttrs(ctx, slog.LevelInfo, "signing keys: rotation recovered")
-			}
+		if err := r.schedule(ctx); ctx.Err() == nil {
+			failures.Note(ctx, err)
 		}
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/database"
 	post "gatehouse/internal/mail"
+	"gatehouse/internal/outage"
 )
 
 const (
@@ -197,7 +198,8 @@ func (o *Outbox) Run(ctx context.Context) {
 		default:
 		}
 	}
-	pause, failing, pruned := firstPoll, false, time.Time{}
+	failures := outage.Log{Logger: o.logger, Failed: "mail outbox: database unreachable, retrying", Recovered: "mail outbox: recovered"}
+	pause, pruned := firstPoll, time.Time{}
 	for {
 		if time.Since(pruned) > pruneInterval {
 			pruned = time.Now()
@@ -208,14 +210,7 @@ func (o *Outbox) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if failed := err != nil; failed != failing {
-			failing = failed
-			if failed {
-				o.logger.LogAttrs(ctx, slog.LevelWarn, "mail outbox: database unreachable, retrying", slog.String("cause", err.Error()))
-			} else {
-				o.logger.LogAttrs(ctx, slog.LevelInfo, "mail outbox: recovered")
-			}
-		}
+		failures.Note(ctx, err)
 		for _, row := range mails {
 			sending := lanes.begin(row.Recipient, wake)
 			group.Go(func() error {

@@ -22,6 +22,7 @@ import (
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/database"
+	"gatehouse/internal/outage"
 )
 
 const (
@@ -169,24 +170,17 @@ func (r *Relay) Run(ctx context.Context) {
 	}
 	ticker := time.NewTicker(relayPoll)
 	defer ticker.Stop()
-	failing := false
+	failures := outage.Log{Logger: r.logger, Failed: "relay: delivery failed, retrying", Recovered: "relay: recovered"}
 	for {
 		most := relayBatch
-		if failing {
+		if failures.Failing() {
 			most = 1 // probes whether users is reachable again
 		}
 		done, err := r.deliverBatch(ctx, most)
 		if ctx.Err() != nil {
 			return
 		}
-		if failed := err != nil; failed != failing {
-			failing = failed
-			if failed {
-				r.logger.LogAttrs(ctx, slog.LevelWarn, "relay: delivery failed, retrying", slog.String("cause", err.Error()))
-			} else {
-				r.logger.LogAttrs(ctx, slog.LevelInfo, "relay: recovered")
-			}
-		}
+		failures.Note(ctx, err)
 		if err == nil && done == most {
 			continue
 		}

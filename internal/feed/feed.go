@@ -15,11 +15,13 @@ package feed
 import (
 	"context"
 	"fmt"
-	"gatehouse/internal/fault"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
+
+	"gatehouse/internal/fault"
+	"gatehouse/internal/outage"
 
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
@@ -191,7 +193,11 @@ func (f *Feed[T]) Run(ctx context.Context) {
 	defer f.stop()
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	seen, database, failing, pruned := nothing, "", false, time.Now()
+	failures := outage.Log{
+		Logger: f.config.Logger, Failed: "feed: database unreachable, retrying", Recovered: "feed: recovered",
+		Attrs: []slog.Attr{slog.String("feed", f.config.Name)},
+	}
+	seen, database, pruned := nothing, "", time.Now()
 	for {
 		number := f.begin()
 		p, err := f.poll(ctx, seen)
@@ -213,19 +219,12 @@ func (f *Feed[T]) Run(ctx context.Context) {
 			}
 			f.tell(number, p)
 		}
-		if away := err != nil; away != failing {
-			failing = away
-			if away {
-				f.config.Logger.LogAttrs(ctx, slog.LevelWarn, f.config.Name+" can't be read", slog.String("cause", err.Error()))
-			} else {
-				f.config.Logger.LogAttrs(ctx, slog.LevelInfo, f.config.Name+" can be read again")
-			}
-		}
+		failures.Note(ctx, err)
 		if time.Since(pruned) > pruneInterval {
 			pruned = time.Now()
 			f.forget(pruned)
 			if err := f.Prune(ctx); err != nil && ctx.Err() == nil {
-				f.config.Logger.LogAttrs(ctx, slog.LevelWarn, "old "+f.config.Name+" stay for now", slog.String("cause", err.Error()))
+				f.config.Logger.LogAttrs(ctx, slog.LevelWarn, "feed: pruning failed", slog.String("feed", f.config.Name), slog.String("cause", err.Error()))
 			}
 		}
 		select {

@@ -10,6 +10,8 @@ import (
 	"io"
 	"log/slog"
 	"time"
+
+	"gatehouse/internal/outage"
 )
 
 const (
@@ -64,23 +66,17 @@ func (f *Follower[M]) Run(ctx context.Context) {
 	if f.Now == nil {
 		f.Now = time.Now
 	}
-	pause, lost := Backoff, false
+	failures := outage.Log{Logger: f.Logger, Failed: "feed: stream lost, retrying", Recovered: "feed: stream recovered", Attrs: []slog.Attr{slog.String("feed", f.Name)}}
+	pause := Backoff
 	for {
-		received, err := f.follow(ctx, func() {
-			if lost {
-				f.Logger.LogAttrs(ctx, slog.LevelInfo, "feed: stream recovered", slog.String("feed", f.Name))
-			}
-		})
+		received, err := f.follow(ctx, func() { failures.Note(ctx, nil) })
 		if ctx.Err() != nil {
 			return
 		}
 		if received {
-			pause, lost = Backoff, false
+			pause = Backoff
 		}
-		if !lost {
-			lost = true
-			f.Logger.LogAttrs(ctx, slog.LevelWarn, "feed: stream lost, retrying", slog.String("feed", f.Name), slog.String("cause", err.Error()))
-		}
+		failures.Note(ctx, err)
 		select {
 		case <-ctx.Done():
 			return
