@@ -48,6 +48,12 @@ func (e *entry) decide(refusal Refusal) {
 	close(e.decided)
 }
 
+// refuse takes the waiting call out of its band and refuses it.
+func (e *entry) refuse(refusal Refusal) {
+	e.band.remove(e)
+	e.decide(refusal)
+}
+
 // tooLate reports whether the call's context has ended, or its deadline is before done.
 func (e *entry) tooLate(done time.Time) bool {
 	deadline, ok := e.ctx.Deadline()
@@ -193,9 +199,7 @@ func (b *band) look(now time.Time, target, delay time.Duration, free bool) {
 		return
 	}
 	for b.oldest != nil && now.Sub(b.oldest.at) >= target {
-		e := b.oldest
-		b.remove(e)
-		e.decide(RefusedDelay)
+		b.oldest.refuse(RefusedDelay)
 	}
 }
 
@@ -208,9 +212,7 @@ func (b *band) relieve(now time.Time) {
 
 func (b *band) refuseAll(refusal Refusal) {
 	for b.oldest != nil {
-		e := b.oldest
-		b.remove(e)
-		e.decide(refusal)
+		b.oldest.refuse(refusal)
 	}
 }
 

@@ -270,8 +270,7 @@ func (q *Queue) withdraw(e *entry) {
 	select {
 	case <-e.decided:
 	default:
-		e.band.remove(e)
-		e.decide(RefusedDeadline)
+		e.refuse(RefusedDeadline)
 	}
 }
 
@@ -340,8 +339,7 @@ func (q *Queue) admission(call Call) Refusal {
 	for _, f := range b.flows {
 		if f.waiting > share {
 			e := f.newest
-			b.remove(e)
-			e.decide(RefusedMemory)
+			e.refuse(RefusedMemory)
 			return ""
 		}
 	}
