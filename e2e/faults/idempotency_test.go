@@ -35,7 +35,8 @@ func createOnce(ctx context.Context, c harness.Client, email, key string) (strin
 // came before the account was there or after.
 func TestACallWithAKeyThatACrashCutOffIsAnsweredWhenItIsRepeated(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, harness.ThreeProcesses)
+	crash := harness.NewCrashPoints(t)
+	s := harness.Start(t, harness.ThreeProcesses, crash.Option())
 	admin := s.Admin(t).Client()
 	n := 0
 	for at, where := range map[string]string{
@@ -51,12 +52,11 @@ func TestACallWithAKeyThatACrashCutOffIsAnsweredWhenItIsRepeated(t *testing.T) {
 			n++
 			what := fmt.Sprintf("%s, killed at %s", method, at)
 			email, key := fmt.Sprintf("%d@example.com", n), fmt.Sprintf("key-%d", n)
-			s.Processes[where].Kill()
-			doomed := s.Start(t, where, harness.CrashAt+"="+at)
+			crash.Arm(t, at)
 			if id, err := call(email, key); err == nil {
 				t.Errorf("%s: it answered %s", what, id)
 			}
-			doomed.Wait(t)
+			s.Processes[where].Wait(t)
 			s.Start(t, where)
 			var id string
 			harness.Eventually(t, 30*time.Second, what, func() (err error) {
