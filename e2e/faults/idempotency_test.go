@@ -2,9 +2,7 @@ package faults
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -74,22 +72,7 @@ func TestACallWithAKeyThatACrashCutOffIsAnsweredWhenItIsRepeated(t *testing.T) {
 func TestOfManyWithOneKeyOverTwoGatewaysOneMakesTheAccount(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.ThreeProcesses)
-	auth2, bff2 := harness.FreeAddress(t), harness.FreeAddress(t)
-	harness.StartProcess(t, append(s.Roles[harness.RoleAuth].Env, "GATEHOUSE_LISTEN="+auth2), harness.RoleAuth)
-	harness.StartProcess(t, append(s.Roles[harness.RoleBff].Env, "GATEHOUSE_LISTEN="+bff2, "AUTH_URL=http://"+auth2), harness.RoleBff)
-	other := &harness.System{URL: "http://" + bff2}
-	for _, address := range []string{auth2, bff2} {
-		harness.Eventually(t, 30*time.Second, "the other copies are ready", func() error {
-			response, err := http.Get("http://" + address + "/readyz")
-			if err != nil {
-				return err
-			}
-			if response.Body.Close(); response.StatusCode != http.StatusOK {
-				return errors.New(response.Status)
-			}
-			return nil
-		})
-	}
+	other := s.Copy(t, harness.RoleBff, "AUTH_URL="+s.Copy(t, harness.RoleAuth).URL)
 	const rounds, callers = 3, 6
 	for round := range rounds {
 		email, key := fmt.Sprintf("race-%d@example.com", round), fmt.Sprintf("race-%d", round)

@@ -86,6 +86,17 @@ func New(t testing.TB) Database {
 	return applied(t, cluster.database(t, template))
 }
 
+// Tables makes a database for the test that has the tables of schema.sql and lacks the
+// roles, and returns its URL.
+func Tables(t testing.TB) string {
+	t.Helper()
+	template, err := cluster.template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cluster.urlOf(cluster.database(t, template))
+}
+
 // NewAs is New with options of CREATE DATABASE, such as a locale.
 func NewAs(t testing.TB, options string) Database {
 	t.Helper()
