@@ -15,6 +15,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/postgres"
+	"gatehouse/internal/testneed"
 )
 
 // passwordDatabase makes an empty database on a server that asks everybody for
@@ -25,7 +26,7 @@ func passwordDatabase(t *testing.T) string {
 	if asksForPassword(t, database) {
 		return database
 	}
-	dir, err := os.MkdirTemp("", "gatehouse-docs-")
+	dir, err := os.MkdirTemp(testneed.MemoryDir(), "gatehouse-docs-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -127,8 +129,9 @@ func paste(t *testing.T, fixture, script string) {
 		}
 		defer running.stillWorks(t)
 	case pages.InTree:
+		work = folderForTree(t)
 		copyTree(t, work)
-		env = append(env, "GATEHOUSE_DATA_DIR="+harness.NewEmbedded(t).Dir)
+		env = append(env, "GATEHOUSE_DATA_DIR="+harness.NewEmbedded(t).Dir, "GIT_CEILING_DIRECTORIES="+filepath.Dir(work))
 	default:
 		t.Fatalf("the page doesn't say what its commands find: write %s… -->", pages.CommandsMark)
 	}
@@ -156,6 +159,41 @@ func paste(t *testing.T, fixture, script string) {
 	if err != nil {
 		t.Fatalf("the commands fail: %v\n%s", err, pages.Read(t, said.Name()))
 	}
+}
+
+// folderForTree returns an empty folder, which is the same in each run and this test's
+// alone: Go's build cache knows a package by its folder, so that elsewhere every package
+// would be compiled again.
+func folderForTree(t *testing.T) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := filepath.Join(cache, "gatehouse-docs", fmt.Sprintf("%x", sha256.Sum256([]byte(here)))[:16])
+	if err := os.MkdirAll(mine, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.OpenFile(filepath.Join(mine, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lock.Close() })
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	tree := filepath.Join(mine, "tree")
+	for _, prepare := range []error{os.RemoveAll(tree), os.Mkdir(tree, 0o700)} {
+		if prepare != nil {
+			t.Fatal(prepare)
+		}
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(tree) })
+	return tree
 }
 
 // copyTree copies the files that git knows, and what make gen has downloaded.

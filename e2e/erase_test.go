@@ -60,10 +60,7 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 	for _, shape := range harness.Shapes {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
-			s := harness.Start(t, shape)
-			edge := shape.Role(harness.RoleBff)
-			s.Processes[edge].Kill()
-			s.Start(t, edge, "GATEHOUSE_TRUSTED_PROXIES=127.0.0.1")
+			s := harness.Start(t, shape, harness.WithSettings("GATEHOUSE_TRUSTED_PROXIES=127.0.0.1"))
 			over := &http.Client{Transport: from{"203.0.113.77", "Quasar/9.1"}}
 			anybody := s.ClientOver(over, "")
 			made, err := anybody.Auth.Register(t.Context(), &bffv1.RegisterRequest{

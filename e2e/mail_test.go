@@ -78,10 +78,7 @@ func TestMailGoesToTheServerThatIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, shape := range harness.Shapes {
-		s := harness.Start(t, shape)
-		name := shape.Role(harness.RoleAuth)
-		s.Processes[name].Kill()
-		s.Start(t, name, "SMTP_URL="+server.URL(), "GATEHOUSE_MAIL_FROM=Example <hello@example.com>", "GATEHOUSE_MAIL_TEMPLATES="+templates, "GATEHOUSE_REGISTRATION=verify")
+		s := harness.Start(t, shape, harness.WithSettings("SMTP_URL="+server.URL(), "GATEHOUSE_MAIL_FROM=Example <hello@example.com>", "GATEHOUSE_MAIL_TEMPLATES="+templates, "GATEHOUSE_REGISTRATION=verify"))
 		to := strings.ReplaceAll(string(shape), " ", "-") + "@example.com"
 		s.Invite(t, to)
 		harness.Eventually(t, 30*time.Second, "get the mail", func() error {
@@ -105,9 +102,7 @@ func TestAnAdministratorSeesADeadLetterAndHasItTriedAgain(t *testing.T) {
 		}
 		return nil
 	}})
-	s := harness.Start(t, harness.OneProcess)
-	s.Processes["up"].Kill()
-	s.Start(t, "up", "SMTP_URL="+server.URL())
+	s := harness.Start(t, harness.OneProcess, harness.WithSettings("SMTP_URL="+server.URL()))
 	admin := s.Admin(t).Client()
 	id := s.Invite(t, "lost@example.com")
 	harness.Eventually(t, 30*time.Second, "be refused once", func() error {

@@ -17,7 +17,7 @@ step "lint"
 make lint
 
 step "go test"
-go test ./...
+make test
 
 step "parity through the TypeScript client"
 scripts/parity.sh

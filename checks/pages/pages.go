@@ -4,6 +4,7 @@
 package pages
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -56,9 +57,12 @@ const (
 )
 
 // Snippet is a block of a page as commands. NotRun is the reason why no test runs
-// it, or empty.
+// it, or empty. Line is the line of the page at which the block begins.
 type Snippet struct {
 	Language, Commands, NotRun string
+	Line                       int
+
+	block string // as it stands in the page
 }
 
 // parse returns the fixture that a page names and its blocks.
@@ -76,11 +80,13 @@ func parse(text string) (fixture string, all []Snippet) {
 	}
 	var language, file, notRun string
 	var block *strings.Builder
+	number, begin := 0, 0
 	for line := range strings.Lines(text) {
+		number++
 		fence, isFence := strings.CutPrefix(strings.TrimSpace(line), "```")
 		switch {
 		case block == nil && isFence:
-			language, block = fence, &strings.Builder{}
+			language, block, begin = fence, &strings.Builder{}, number
 		case block == nil && strings.HasPrefix(line, fileMark):
 			file = marked(line, fileMark)
 		case block == nil && strings.HasPrefix(strings.TrimSpace(line), NotRunMark):
@@ -91,10 +97,11 @@ func parse(text string) (fixture string, all []Snippet) {
 			case file != "":
 				commands = "mkdir -p " + filepath.Dir(file) + "\ncat >" + file + " <<'END OF " + file + "'\n" + commands + "END OF " + file + "\n"
 			case language == "diff":
-				commands = "git apply <<'END OF DIFF'\n" + commands + "END OF DIFF\n"
+				commands = fmt.Sprintf("git apply <<'END OF DIFF' || { echo %q; exit 1; }\n%sEND OF DIFF\n",
+					fmt.Sprintf("The diff at line %d of the page does not apply. To renew it, run: go test ./checks -run TestDiffsOfPagesApply", begin), commands)
 			}
 			if file != "" || slices.Contains([]string{"sh", "diff", "console"}, language) {
-				all = append(all, Snippet{language, commands, notRun})
+				all = append(all, Snippet{Language: language, Commands: commands, NotRun: notRun, Line: begin, block: block.String()})
 			}
 			block, file, notRun = nil, "", ""
 		case block != nil:

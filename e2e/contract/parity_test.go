@@ -130,8 +130,7 @@ func TestParity(t *testing.T) {
 		}
 	}
 	t.Run("in the whole house", func(t *testing.T) {
-		s := harness.Start(t, harness.OneProcess)
-		s.Restart(t, "up", "GATEHOUSE_THROTTLE=off")
+		s := harness.Start(t, harness.OneProcess, harness.WithSettings("GATEHOUSE_THROTTLE=off"))
 		foreign := publishForeignKey(t, s)
 		w := newParityWorld(t, s)
 		w.signTokens(t, foreign)
@@ -141,16 +140,13 @@ func TestParity(t *testing.T) {
 		}
 	})
 	t.Run("in a house that throttles", func(t *testing.T) {
-		s := harness.Start(t, harness.OneProcess)
-		s.Restart(t, "up", "GATEHOUSE_POLICY=bff.v1.AccountService/GetMe rate=1/h burst=1;bff.v1.AuthService/Logout rate=1/h burst=1")
+		s := harness.Start(t, harness.OneProcess, harness.WithSettings("GATEHOUSE_POLICY=bff.v1.AccountService/GetMe rate=1/h burst=1;bff.v1.AuthService/Logout rate=1/h burst=1"))
 		w := newParityWorld(t, s)
 		w.failToSignIn(t, "guessed@example.com")
 		p.run(t, w, "throttled")
 	})
 	t.Run("in a stack whose services are unreachable", func(t *testing.T) {
-		s := harness.Start(t, harness.ThreeProcesses)
-		s.Restart(t, harness.RoleAuth, "GATEHOUSE_THROTTLE=off")
-		s.Restart(t, harness.RoleBff, "GATEHOUSE_THROTTLE=off")
+		s := harness.Start(t, harness.ThreeProcesses, harness.WithSettings("GATEHOUSE_THROTTLE=off"))
 		w := newParityWorld(t, s)
 		p.run(t, w, "without-mail")
 		s.Processes[harness.RoleUsers].Kill()

@@ -125,10 +125,7 @@ func restStory(t *testing.T, shape harness.Shape) {
 		}
 		return nil
 	}})
-	w := newRESTWalk(t, harness.Start(t, shape))
-	name := shape.Role(harness.RoleAuth)
-	w.Processes[name].Kill()
-	w.Start(t, name, "SMTP_URL="+server.URL())
+	w := newRESTWalk(t, harness.Start(t, shape, harness.WithSettings("SMTP_URL="+server.URL())))
 	w.mails = server
 	w.signUpInAndOut()
 	w.ownAccount()

@@ -106,10 +106,8 @@ func TestNoCallIsInternalWhateverIsolationTheDatabaseSets(t *testing.T) {
 func TestNoLoginFailsAfterAColumnChangesItsType(t *testing.T) {
 	t.Parallel()
 	var owner string
-	s := harness.Start(t, harness.ThreeProcesses, harness.WithDatabaseURLs(func(database *pgtest.Database) { owner = database.Owner }))
-	for _, name := range []string{harness.RoleAuth, harness.RoleBff} {
-		s.Restart(t, name, "GATEHOUSE_THROTTLE=off")
-	}
+	s := harness.Start(t, harness.ThreeProcesses, harness.WithSettings("GATEHOUSE_THROTTLE=off"),
+		harness.WithDatabaseURLs(func(database *pgtest.Database) { owner = database.Owner }))
 	var group sync.WaitGroup
 	logins := func() {
 		for i := range 12 {

@@ -206,7 +206,8 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := harness.Start(t, harness.ThreeProcesses)
+			crash := harness.NewCrashPoints(t)
+			s := harness.Start(t, harness.ThreeProcesses, crash.Option())
 			admin := s.Admin(t).Client()
 			n := 0
 			for at, where := range test.steps {
@@ -217,10 +218,9 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 				case "ChangeUserEmail":
 					s.SignUp(t, fmt.Sprintf("before-%d@example.com", n))
 				}
-				s.Processes[where].Kill()
-				doomed := s.Start(t, where, harness.CrashAt+"="+at)
+				crash.Arm(t, at)
 				email, err := test.call(t, s, admin, n)
-				doomed.Wait(t)
+				s.Processes[where].Wait(t)
 				s.Start(t, where)
 				wantBothOrNeither(t, s, at, email, err, test.want)
 			}

@@ -2,9 +2,7 @@ package faults
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -35,7 +33,8 @@ func createOnce(ctx context.Context, c harness.Client, email, key string) (strin
 // came before the account was there or after.
 func TestACallWithAKeyThatACrashCutOffIsAnsweredWhenItIsRepeated(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, harness.ThreeProcesses)
+	crash := harness.NewCrashPoints(t)
+	s := harness.Start(t, harness.ThreeProcesses, crash.Option())
 	admin := s.Admin(t).Client()
 	n := 0
 	for at, where := range map[string]string{
@@ -51,12 +50,11 @@ func TestACallWithAKeyThatACrashCutOffIsAnsweredWhenItIsRepeated(t *testing.T) {
 			n++
 			what := fmt.Sprintf("%s, killed at %s", method, at)
 			email, key := fmt.Sprintf("%d@example.com", n), fmt.Sprintf("key-%d", n)
-			s.Processes[where].Kill()
-			doomed := s.Start(t, where, harness.CrashAt+"="+at)
+			crash.Arm(t, at)
 			if id, err := call(email, key); err == nil {
 				t.Errorf("%s: it answered %s", what, id)
 			}
-			doomed.Wait(t)
+			s.Processes[where].Wait(t)
 			s.Start(t, where)
 			var id string
 			harness.Eventually(t, 30*time.Second, what, func() (err error) {
@@ -74,22 +72,7 @@ func TestACallWithAKeyThatACrashCutOffIsAnsweredWhenItIsRepeated(t *testing.T) {
 func TestOfManyWithOneKeyOverTwoGatewaysOneMakesTheAccount(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.ThreeProcesses)
-	auth2, bff2 := harness.FreeAddress(t), harness.FreeAddress(t)
-	harness.StartProcess(t, append(s.Roles[harness.RoleAuth].Env, "GATEHOUSE_LISTEN="+auth2), harness.RoleAuth)
-	harness.StartProcess(t, append(s.Roles[harness.RoleBff].Env, "GATEHOUSE_LISTEN="+bff2, "AUTH_URL=http://"+auth2), harness.RoleBff)
-	other := &harness.System{URL: "http://" + bff2}
-	for _, address := range []string{auth2, bff2} {
-		harness.Eventually(t, 30*time.Second, "the other copies are ready", func() error {
-			response, err := http.Get("http://" + address + "/readyz")
-			if err != nil {
-				return err
-			}
-			if response.Body.Close(); response.StatusCode != http.StatusOK {
-				return errors.New(response.Status)
-			}
-			return nil
-		})
-	}
+	other := s.Copy(t, harness.RoleBff, "AUTH_URL="+s.Copy(t, harness.RoleAuth).URL)
 	const rounds, callers = 3, 6
 	for round := range rounds {
 		email, key := fmt.Sprintf("race-%d@example.com", round), fmt.Sprintf("race-%d", round)

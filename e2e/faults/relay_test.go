@@ -2,7 +2,6 @@ package faults
 
 import (
 	"fmt"
-	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -18,16 +17,7 @@ func TestTenThousandAccountsReachUsersHoweverOftenItIsKilled(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.ThreeProcesses)
 	admin := s.Admin(t).Client()
-	second := s.Roles[harness.RoleAuth]
-	second.Listen = harness.FreeAddress(t)
-	copied := harness.StartProcess(t, append(second.Env, "GATEHOUSE_LISTEN="+second.Listen), harness.RoleAuth)
-	harness.Eventually(t, 30*time.Second, "the second auth", func() error {
-		response, err := http.Get("http://" + second.Listen + "/readyz")
-		if err != nil {
-			return err
-		}
-		return response.Body.Close()
-	})
+	second := s.Copy(t, harness.RoleAuth)
 	queueAccounts(t, s)
 	var ids [3][]string
 	for worker := range ids {
@@ -69,7 +59,7 @@ func TestTenThousandAccountsReachUsersHoweverOftenItIsKilled(t *testing.T) {
 	changes.Wait()
 	wantOutboxDelivered(t, s)
 	t.Logf("10,000 accounts were relayed in %s", time.Since(start))
-	if copied.HasEnded() {
+	if second.Processes[harness.RoleAuth].HasEnded() {
 		t.Error("the second auth has ended")
 	}
 	wantSameAccountsInBoth(t, s)

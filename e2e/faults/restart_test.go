@@ -73,6 +73,7 @@ func (l *load) refresh(ctx context.Context, t *testing.T, token, key string) str
 		if ctx.Err() == nil && !l.maybe(t, "Refresh", err) {
 			return token
 		}
+		time.Sleep(20 * time.Millisecond) // a pace, not a wait
 	}
 	// Not with ctx, so that what is returned is what the server thinks.
 	next := token
@@ -118,9 +119,9 @@ func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
 			var people sync.WaitGroup
 			defer people.Wait()
 			defer cancel()
-			pace := func(work func(n int)) {
+			pace := func(every time.Duration, work func(n int)) {
 				people.Go(func() {
-					ticker := time.NewTicker(20 * time.Millisecond)
+					ticker := time.NewTicker(every)
 					defer ticker.Stop()
 					for n := 0; ctx.Err() == nil; n++ {
 						work(n)
@@ -133,10 +134,10 @@ func TestPostgresMayRestartInTheMiddleOfEverything(t *testing.T) {
 				last[i] = s.SignUp(t, fmt.Sprintf("person-%d@example.com", i)).Refresh
 			}
 			for i := range last {
-				pace(func(n int) { last[i] = l.refresh(ctx, t, last[i], fmt.Sprintf("key-%d-%d", i, n)) })
+				pace(20*time.Millisecond, func(n int) { last[i] = l.refresh(ctx, t, last[i], fmt.Sprintf("key-%d-%d", i, n)) })
 			}
-			pace(func(int) { l.login(ctx, t, "person-0@example.com") })
-			pace(func(n int) { l.register(ctx, t, fmt.Sprintf("restart-%d@example.com", n)) })
+			pace(100*time.Millisecond, func(int) { l.login(ctx, t, "person-0@example.com") })
+			pace(20*time.Millisecond, func(n int) { l.register(ctx, t, fmt.Sprintf("restart-%d@example.com", n)) })
 
 			l.untilMore(t, "before")
 			for _, end := range []func(*testing.T){store.Stop, store.Kill, store.Stop} {

@@ -9,6 +9,29 @@ import (
 	"testing"
 )
 
+// crashFile is the setting that names the file with the point at which to crash.
+const crashFile = "GATEHOUSE_TEST_CRASH"
+
+// CrashPoints makes the processes of a system kill themselves.
+type CrashPoints struct{ file string }
+
+// NewCrashPoints returns the crash points of a system that is started with their
+// Option.
+func NewCrashPoints(t testing.TB) CrashPoints {
+	return CrashPoints{filepath.Join(t.TempDir(), "point")}
+}
+
+// Option makes every process of a system have crash points.
+func (c CrashPoints) Option() Option { return WithSettings(crashFile + "=" + c.file) }
+
+// Arm makes the first process that reaches a point kill itself there.
+func (c CrashPoints) Arm(t testing.TB, point string) {
+	t.Helper()
+	if err := os.WriteFile(c.file, []byte(point), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // buildCrashing builds gatehouse with its crash points, once for a test binary.
 var buildCrashing = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "gatehouse-crashpoint-")

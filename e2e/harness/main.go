@@ -19,9 +19,6 @@ import (
 // runAsGatehouse makes the test binary run as gatehouse. It names schema.sql.
 const runAsGatehouse = "GATEHOUSE_TEST_RUN"
 
-// CrashAt names the crash point at which a process kills itself.
-const CrashAt = "GATEHOUSE_TEST_CRASH"
-
 // schemaSQL is the text of schema.sql.
 var schemaSQL string
 

@@ -20,6 +20,7 @@ import (
 	"gatehouse/internal/pgtest"
 	"gatehouse/internal/postgres"
 	"gatehouse/internal/schema"
+	"gatehouse/internal/testneed"
 )
 
 // openDB opens a pool as a service does.
@@ -42,7 +43,7 @@ type Postgres struct {
 func StartPostgres(t *testing.T) (*Postgres, pgtest.Database) {
 	t.Helper()
 	// Not t.TempDir: its name is too long for a socket.
-	dir, err := os.MkdirTemp("", "gatehouse-restart-")
+	dir, err := os.MkdirTemp(testneed.MemoryDir(), "gatehouse-restart-")
 	if err != nil {
 		t.Fatal(err)
 	}

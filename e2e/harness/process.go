@@ -45,11 +45,11 @@ func (b *LockedBuffer) String() string {
 }
 
 // StartProcess runs gatehouse with the arguments and only the given settings, of which
-// [CrashAt] is one. It is killed at the end of the test.
+// those of [CrashPoints] are some. It is killed at the end of the test.
 func StartProcess(t testing.TB, env []string, args ...string) *Process {
 	t.Helper()
 	program := os.Args[0]
-	if slices.ContainsFunc(env, func(setting string) bool { return strings.HasPrefix(setting, CrashAt+"=") }) {
+	if slices.ContainsFunc(env, func(setting string) bool { return strings.HasPrefix(setting, crashFile+"=") }) {
 		program = crashing(t)
 	}
 	p := &Process{Cmd: exec.Command(program, args...), Ended: make(chan struct{})}

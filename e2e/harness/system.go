@@ -47,6 +47,7 @@ type System struct {
 type role struct {
 	Env    []string
 	Listen string
+	ops    string
 }
 
 // Shape is how a system is spread over processes.
@@ -76,6 +77,7 @@ type options struct {
 	database *pgtest.Database
 	settings []string
 	urls     func(*pgtest.Database)
+	ops      bool
 }
 
 // OnDatabase uses a database instead of a new one.
@@ -87,10 +89,13 @@ func OnDatabase(database pgtest.Database) Option {
 // system keeps the original one.
 func WithDatabaseURLs(edit func(*pgtest.Database)) Option { return func(o *options) { o.urls = edit } }
 
-// WithSettings adds settings to every role.
+// WithSettings adds settings to every role, which take precedence over the harness' own.
 func WithSettings(settings ...string) Option {
 	return func(o *options) { o.settings = append(o.settings, settings...) }
 }
+
+// WithOps gives every role a listener for operators; see [System.Ops].
+func WithOps() Option { return func(o *options) { o.ops = true } }
 
 // Start starts a system in a shape, on a database of its own unless an option says
 // otherwise, and waits until it is ready.
@@ -162,7 +167,7 @@ func newSystems(t testing.TB, copies int, opts []Option) []*System {
 	}
 	urls := func(name string) string { return "http://" + strings.Join(listen[name], ",http://") }
 	publicURL := "http://" + listen[RoleBff][0]
-	common := append([]string{"GATEHOUSE_INTERNAL_KEY=" + InternalKey}, o.settings...)
+	common := []string{"GATEHOUSE_INTERNAL_KEY=" + InternalKey}
 	public := append(slices.Clone(common), "GATEHOUSE_PUBLIC_URL="+publicURL)
 	private := []string{
 		"GATEHOUSE_SECRET_KEY=" + SecretKey, "GATEHOUSE_REGISTRATION=open",
@@ -180,6 +185,14 @@ func newSystems(t testing.TB, copies int, opts []Option) []*System {
 			RoleUp: {Listen: listen[RoleBff][i], Env: slices.Concat(public, private,
 				[]string{"DATABASE_URL=" + o.database.Owner, usersDatabase, "GATEHOUSE_DATA_DIR=" + t.TempDir()})},
 		}}
+		for name, role := range systems[i].Roles {
+			role.Env = append(role.Env, o.settings...)
+			if o.ops {
+				role.ops = FreeAddress(t)
+				role.Env = append(role.Env, "GATEHOUSE_OPS_LISTEN="+role.ops)
+			}
+			systems[i].Roles[name] = role
+		}
 	}
 	return systems
 }
@@ -216,7 +229,28 @@ func (s *System) Start(t testing.TB, name string, env ...string) *Process {
 	return p
 }
 
-// set stops a process and starts it with more settings.
+// Ops returns the URLs of the operators' listeners of the processes, by role.
+func (s *System) Ops() map[string]string {
+	at := map[string]string{}
+	for name := range s.Processes {
+		at[name] = "http://" + s.Roles[name].ops
+	}
+	return at
+}
+
+// Copy starts another process of a role at an address of its own, with more settings,
+// and waits until it is ready. The system that it returns has that process alone.
+func (s *System) Copy(t testing.TB, name string, env ...string) *System {
+	t.Helper()
+	listen := FreeAddress(t)
+	copied := &System{URL: "http://" + listen, Owner: s.Owner, Processes: map[string]*Process{}, Roles: map[string]role{
+		name: {Listen: listen, Env: slices.Concat(s.Roles[name].Env, env)},
+	}}
+	copied.Start(t, name)
+	return copied
+}
+
+// Restart stops a process and starts it with more settings.
 func (s *System) Restart(t testing.TB, name string, env ...string) {
 	t.Helper()
 	s.Processes[name].Interrupt(t)

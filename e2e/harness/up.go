@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gatehouse/internal/testneed"
 )
 
 // Embedded is gatehouse up with its embedded Postgres, in a folder that the user of
@@ -23,7 +25,7 @@ type Embedded struct {
 // NewEmbedded prepares one; Up starts it.
 func NewEmbedded(t *testing.T) *Embedded {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "gatehouse-up-")
+	dir, err := os.MkdirTemp(testneed.MemoryDir(), "gatehouse-up-")
 	if err != nil {
 		t.Fatal(err)
 	}

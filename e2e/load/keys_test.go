@@ -56,7 +56,7 @@ func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 	for i := range 6 {
 		person := w.Gateways[0].SignUp(t, fmt.Sprintf("person%d@example.com", i))
 		callers.Go(func() {
-			ticker := time.NewTicker(20 * time.Millisecond)
+			ticker := time.NewTicker(50 * time.Millisecond)
 			defer ticker.Stop()
 			for n := 0; ; n++ {
 				select {

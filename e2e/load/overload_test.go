@@ -73,17 +73,11 @@ func TestAClosedLoopIsQueuedAndNotRefused(t *testing.T) {
 	for _, shape := range harness.Shapes {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
-			s := harness.Start(t, shape)
+			s := harness.Start(t, shape, harness.WithSettings(busyMachine, "GATEHOUSE_CACHE_BYTES=0"))
 			var tokens []string
 			for i := range 40 { // so that nobody goes beyond a method's rate
 				tokens = append(tokens, s.SignUp(t, fmt.Sprintf("loop%d@example.com", i)).Access)
 			}
-			gateway := harness.RoleBff
-			if shape == harness.OneProcess {
-				gateway = "up"
-			}
-			s.Processes[gateway].Kill()
-			s.Start(t, gateway, busyMachine, "GATEHOUSE_CACHE_BYTES=0")
 			const calls = 1500
 			if answered, refused := closedLoop(t, s, 64, calls, tokens, bffv1.AccountServiceGetMeProcedure); answered != calls {
 				t.Errorf("of %d calls over 64 connections %d were answered; the others: %v", calls, answered, refused)
@@ -94,9 +88,7 @@ func TestAClosedLoopIsQueuedAndNotRefused(t *testing.T) {
 
 func TestAHundredRefreshesOfOneTokenAreAllServed(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, harness.ThreeProcesses)
-	s.Processes[harness.RoleBff].Kill()
-	s.Start(t, harness.RoleBff, busyMachine)
+	s := harness.Start(t, harness.ThreeProcesses, harness.WithSettings(busyMachine))
 	hundred := s.SignUp(t, "hundred@example.com")
 	var group sync.WaitGroup
 	var served atomic.Int64

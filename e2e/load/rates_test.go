@@ -1,8 +1,6 @@
 package load
 
 import (
-	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,23 +18,12 @@ import (
 func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.ThreeProcesses)
-	redisAt, secondAt := harness.FreeAddress(t), harness.FreeAddress(t)
+	redisAt := harness.FreeAddress(t)
 	redis := harness.StartRedis(t, redisAt)
 	env := []string{"REDIS_URL=redis://" + redisAt, "GATEHOUSE_POLICY=bff.v1.AccountService/GetMe rate=20/h burst=20"}
-	s.Processes[harness.RoleBff].Interrupt(t)
-	first := s.Start(t, harness.RoleBff, env...)
-	second := harness.StartProcess(t, slices.Concat(s.Roles[harness.RoleBff].Env, []string{"GATEHOUSE_LISTEN=" + secondAt}, env), "bff")
-	harness.Eventually(t, 30*time.Second, "the second gateway is ready", func() error {
-		response, err := http.Get("http://" + secondAt + "/readyz")
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			return connect.NewError(connect.CodeUnavailable, response.Status)
-		}
-		return nil
-	})
+	s.Restart(t, harness.RoleBff, env...)
+	other := s.Copy(t, harness.RoleBff, env...)
+	first, second := s.Processes[harness.RoleBff], other.Processes[harness.RoleBff]
 	said := func(text string) int {
 		return min(strings.Count(first.Stderr.String(), text), strings.Count(second.Stderr.String(), text))
 	}
@@ -46,7 +33,7 @@ func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 	admitted := func() (count int) {
 		people++
 		token := s.SignUp(t, strings.Repeat("a", people)+"@example.com").Access
-		gateways := []harness.Client{s.Client(token), (&harness.System{URL: "http://" + secondAt}).Client(token)}
+		gateways := []harness.Client{s.Client(token), other.Client(token)}
 		for i := range 60 {
 			switch _, err := gateways[i%2].Account.GetMe(t.Context(), &bffv1.GetMeRequest{}); {
 			case err == nil:

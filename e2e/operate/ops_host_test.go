@@ -11,8 +11,8 @@ import (
 // A page can be given the listener's address by DNS, not the listener's name.
 func TestTheOperatorsListenerAnswersItsOwnHostsAlone(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, harness.OneProcess)
-	at := withOperations(t, s, "GATEHOUSE_OPS_HOSTS=metrics.example.com")["up"]
+	s := harness.Start(t, harness.OneProcess, harness.WithOps(), harness.WithSettings("GATEHOUSE_OPS_HOSTS=metrics.example.com"))
+	at := s.Ops()[harness.RoleUp]
 	_, port, _ := strings.Cut(strings.TrimPrefix(at, "http://"), ":")
 	for host, want := range map[string]int{
 		"127.0.0.1:" + port: 200, "10.1.2.3": 200, "[::1]:" + port: 200, "[2001:db8::1]": 200,

@@ -17,23 +17,6 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
-// withOperations starts the system's processes again, each with a listener for
-// operators, and returns where these are.
-func withOperations(t *testing.T, s *harness.System, env ...string) map[string]string {
-	t.Helper()
-	at := map[string]string{}
-	for _, name := range []string{harness.RoleUsers, harness.RoleAuth, harness.RoleBff, "up"} {
-		if s.Processes[name] == nil {
-			continue
-		}
-		s.Processes[name].Interrupt(t)
-		address := harness.FreeAddress(t)
-		at[name] = "http://" + address
-		s.Start(t, name, append(env, "GATEHOUSE_OPS_LISTEN="+address)...)
-	}
-	return at
-}
-
 // family is a metric as it is scraped.
 type family struct {
 	kind, help string
@@ -104,9 +87,15 @@ func (f *family) row(name string) string {
 // and what these then show is held against the documentation, both ways.
 func TestEveryMetricIsDocumentedAndIsThere(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, harness.ThreeProcesses)
-	at := withOperations(t, s)
+	s := harness.Start(t, harness.ThreeProcesses, harness.WithOps())
+	at := s.Ops()
 	driveForMetrics(t, s)
+	harness.Eventually(t, 30*time.Second, "users has heard of the administrator and of Ada", func() error {
+		if n := s.Count(t, "SELECT count(*) FROM auth.account_outbox"); n != 0 {
+			return fmt.Errorf("%d rows in the outbox", n)
+		}
+		return nil
+	})
 
 	families := map[string]*family{}
 	var all strings.Builder
@@ -149,7 +138,7 @@ func TestEveryMetricIsDocumentedAndIsThere(t *testing.T) {
 		`gatehouse_bff_parts_missing_total{code="unavailable",part="profile"} 1`,
 		`gatehouse_bff_token_verifications_total{remembered="false",result="invalid"} 1`,
 		`gatehouse_bff_feed_mode{mode="stream"} 1`,
-		`gatehouse_users_relay_heard_total{deleted="false",news="true"} 1`,
+		`gatehouse_users_relay_heard_total{deleted="false",news="true"} 2`,
 		`gatehouse_auth_feed_watchers 1`,
 	} {
 		if !strings.Contains(all.String(), want+"\n") {
@@ -213,7 +202,9 @@ func TestOperatorsHaveAListenerOfTheirOwn(t *testing.T) {
 			t.Errorf("%s without operations: %d, want 404", path, status)
 		}
 	}
-	at := withOperations(t, s)["up"]
+	address := harness.FreeAddress(t)
+	at := "http://" + address
+	s.Restart(t, harness.RoleUp, "GATEHOUSE_OPS_LISTEN="+address)
 	for _, path := range []string{"/metrics", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/livez", "/readyz", "/debug/pprof/profile?seconds=1"} {
 		if status, body := harness.Get(t, at+path); status != http.StatusOK || body == "" {
 			t.Errorf("%s for operators: %d with %d bytes, want 200", path, status, len(body))
@@ -269,8 +260,8 @@ func (r readiness) part(name string) partState {
 
 func TestReadinessTellsOperatorsWhichPartAndWhy(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, harness.ThreeProcesses)
-	at := withOperations(t, s)
+	s := harness.Start(t, harness.ThreeProcesses, harness.WithOps())
+	at := s.Ops()
 	status, now := readinessAt(t, at[harness.RoleBff])
 	if status != http.StatusOK || !now.Ready || len(now.Parts) != 3 || !now.part(harness.RoleAuth).Ready || !now.part(harness.RoleUsers).Ready || now.Role != harness.RoleBff {
 		t.Errorf("with everything there: %d %+v", status, now)
@@ -303,8 +294,8 @@ func TestReadinessTellsOperatorsWhichPartAndWhy(t *testing.T) {
 // metrics that need it alone.
 func TestAScrapeGoesOnWithoutTheDatabase(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, harness.OneProcess)
-	at := withOperations(t, s)["up"]
+	s := harness.Start(t, harness.OneProcess, harness.WithOps())
+	at := s.Ops()[harness.RoleUp]
 	s.SignUp(t, "ada@example.com") // a call to tell of
 	lock, err := s.Owner.Begin(t.Context())
 	if err != nil {
@@ -343,8 +334,8 @@ func TestAScrapeGoesOnWithoutTheDatabase(t *testing.T) {
 
 func TestTheBacklogIsMeasured(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, harness.ThreeProcesses)
-	at := withOperations(t, s)
+	s := harness.Start(t, harness.ThreeProcesses, harness.WithOps())
+	at := s.Ops()
 	s.Processes[harness.RoleUsers].Kill()
 	s.SignUp(t, "ada@example.com")
 	for _, change := range []string{

@@ -130,14 +130,8 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			c := newCollector(t)
-			s := harness.Start(t, shape)
 			// Without operations, so that it is traces alone that are wanted.
-			for _, name := range []string{harness.RoleUsers, harness.RoleAuth, harness.RoleBff, "up"} {
-				if s.Processes[name] != nil {
-					s.Processes[name].Interrupt(t)
-					s.Start(t, name, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.url, "OTEL_BSP_SCHEDULE_DELAY=100")
-				}
-			}
+			s := harness.Start(t, shape, harness.WithSettings("OTEL_EXPORTER_OTLP_ENDPOINT="+c.url, "OTEL_BSP_SCHEDULE_DELAY=100"))
 			token := s.SignUp(t, "ada@example.com").Access
 			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/bff.v1.AccountService/GetMe", strings.NewReader("{}"))
 			if err != nil {
@@ -290,9 +284,8 @@ func TestWithoutTelemetryNothingIsTraced(t *testing.T) {
 // no exit.
 func TestACollectorThatIsAwayKeepsNobodyWaiting(t *testing.T) {
 	t.Parallel()
-	s := harness.Start(t, harness.OneProcess)
-	s.Processes["up"].Interrupt(t)
-	p := s.Start(t, "up", "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+harness.FreeAddress(t), "OTEL_BSP_SCHEDULE_DELAY=50")
+	s := harness.Start(t, harness.OneProcess, harness.WithSettings("OTEL_EXPORTER_OTLP_ENDPOINT=http://"+harness.FreeAddress(t), "OTEL_BSP_SCHEDULE_DELAY=50"))
+	p := s.Processes[harness.RoleUp]
 	s.SignUp(t, "ada@example.com")
 	harness.Eventually(t, timeToExport, "the log's line", func() error {
 		if !strings.Contains(p.Stderr.String(), "telemetry is lost") {

@@ -29,6 +29,7 @@ import (
 
 	"gatehouse/internal/postgres"
 	"gatehouse/internal/schema"
+	"gatehouse/internal/testneed"
 )
 
 // Database is a database with schema.sql applied, by the URLs of those who may
@@ -84,6 +85,17 @@ func New(t testing.TB) Database {
 		t.Fatal(err)
 	}
 	return applied(t, cluster.database(t, template))
+}
+
+// Tables makes a database for the test that has the tables of schema.sql and lacks the
+// roles, and returns its URL.
+func Tables(t testing.TB) string {
+	t.Helper()
+	template, err := cluster.template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cluster.urlOf(cluster.database(t, template))
 }
 
 // NewAs is New with options of CREATE DATABASE, such as a locale.
@@ -205,15 +217,9 @@ func (s *server) run(ctx context.Context) (err error) {
 
 const dirPrefix = "gatehouse-pgtest-"
 
-// makeDir makes a folder for the cluster: in memory where there is plenty, since
-// a database that lives for a test is not worth a disk's time.
+// makeDir makes a folder for the cluster.
 func makeDir() (string, error) {
-	const memory, plenty = "/dev/shm", 2 << 30
-	parent := os.TempDir()
-	var stat syscall.Statfs_t
-	if err := syscall.Statfs(memory, &stat); err == nil && stat.Bavail*uint64(stat.Bsize) >= plenty {
-		parent = memory
-	}
+	parent := testneed.MemoryDir()
 	removeLeftovers(parent)
 	dir, err := os.MkdirTemp(parent, fmt.Sprintf("%s%d-", dirPrefix, os.Getpid()))
 	if err != nil {

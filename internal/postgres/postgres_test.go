@@ -19,6 +19,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"gatehouse/internal/testneed"
 )
 
 // The tests run themselves again as a Gatehouse that can be killed.
@@ -36,6 +38,10 @@ func TestMain(m *testing.M) {
 }
 
 func testWithTemplate(m *testing.M) int {
+	if err := os.Setenv("TMPDIR", testneed.MemoryDir()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	above, err := os.MkdirTemp("", "gatehouse-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

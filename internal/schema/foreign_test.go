@@ -58,8 +58,7 @@ func TestASchemaOfOurNameWithoutOurMarkIsSomebodyElses(t *testing.T) {
 // Ours is kept although others have come, or one half of it has gone.
 func TestOurMarkIsEnough(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
-	apply(t, cfg)
+	cfg := applied(t)
 	exec(t, cfg.DatabaseURL, `CREATE TABLE public.orders (id integer)`, `DROP SCHEMA users CASCADE`)
 	apply(t, cfg)
 	wantNothingPlanned(t, cfg)

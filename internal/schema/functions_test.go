@@ -21,8 +21,7 @@ const insertEvent = `
 
 func TestPruningTheAuditTakesWhatIsOldAndNothingYoungerThan30Days(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
-	apply(t, cfg)
+	cfg := applied(t)
 	conn := pgtest.Connect(t, serviceURL(t, cfg, "auth"))
 	for _, age := range []string{"0 days", "29 days 23 hours", "30 days 1 hour", "99 days", "101 days"} {
 		if _, err := conn.Exec(t.Context(), insertEvent, age, age, nil, nil); err != nil {
@@ -51,8 +50,7 @@ func TestPruningTheAuditTakesWhatIsOldAndNothingYoungerThan30Days(t *testing.T) 
 
 func TestTheAuditForgetsWhereFromOnlyOnceTheAccountIsGone(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
-	apply(t, cfg)
+	cfg := applied(t)
 	const person, admin = "00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002"
 	exec(t, cfg.DatabaseURL, `INSERT INTO auth.accounts (id, email, password_hash) VALUES ('`+person+`', 'ada@example.com', 'x'), ('`+admin+`', 'root@example.com', 'x')`)
 	conn := pgtest.Connect(t, serviceURL(t, cfg, "auth"))
@@ -93,8 +91,7 @@ func TestTheAuditForgetsWhereFromOnlyOnceTheAccountIsGone(t *testing.T) {
 
 func TestOnlyAuthMayCallTheAuditsFunctions(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
-	apply(t, cfg)
+	cfg := applied(t)
 	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
 	other := database + "_other"
 	exec(t, cfg.DatabaseURL, `CREATE ROLE `+other+` LOGIN PASSWORD 'other'`, `GRANT USAGE ON SCHEMA auth TO `+other)
@@ -116,8 +113,7 @@ func TestOnlyAuthMayCallTheAuditsFunctions(t *testing.T) {
 // An upgrade finds no functions, or older ones.
 func TestAFunctionThatIsMissingOrChangedIsMadeAnew(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
-	apply(t, cfg)
+	cfg := applied(t)
 	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
 	role, other := pgx.Identifier{schema.RoleName(database, "auth")}.Sanitize(), database+"_other"
 	exec(t, cfg.DatabaseURL, `CREATE ROLE `+other)

@@ -24,8 +24,7 @@ func serviceURL(t *testing.T, cfg schema.Config, service string) string {
 
 func TestEachServiceReachesOnlyItsOwnSchema(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
-	apply(t, cfg)
+	cfg := applied(t)
 	const denied, undefined = "42501", "42P01"
 	old := query[bool](t, cfg.DatabaseURL, `SELECT current_setting('server_version_num')::integer < 150000`)
 	for _, test := range []struct{ service, sql, want string }{
@@ -82,8 +81,7 @@ func TestEachServiceReachesOnlyItsOwnSchema(t *testing.T) {
 // back.
 func TestARoleEndsIdleTransactionsItself(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
-	apply(t, cfg)
+	cfg := applied(t)
 	for _, service := range []string{"auth", "users"} {
 		if got := query[string](t, serviceURL(t, cfg, service), `SELECT current_setting('idle_in_transaction_session_timeout')`); got != "10s" {
 			t.Errorf("%s: idle transactions end after %q, want 10s", service, got)
@@ -131,8 +129,7 @@ func TestRoleNamesAndPasswordsMayBeOdd(t *testing.T) {
 
 func TestAPasswordIsSetWhenItDoesNotWork(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
-	apply(t, cfg)
+	cfg := applied(t)
 	role := schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), "auth")
 	stored := func() string {
 		return query[string](t, cfg.DatabaseURL, `SELECT coalesce(rolpassword, '') FROM pg_authid WHERE rolname = $1`, role)

@@ -22,11 +22,24 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // config is for an empty database and schema.sql as it is.
 func config(t *testing.T) schema.Config {
 	t.Helper()
+	return configFor(t, pgtest.Empty(t))
+}
+
+func configFor(t *testing.T, databaseURL string) schema.Config {
+	t.Helper()
 	return schema.Config{
 		SQL:         pgtest.SchemaSQL(t),
-		DatabaseURL: pgtest.Empty(t),
+		DatabaseURL: databaseURL,
 		Roles:       map[string]schema.Role{"auth": {Password: "for auth"}, "users": {Password: "for users"}},
 	}
+}
+
+// applied is for a database with the tables of schema.sql, to which it is then applied.
+func applied(t *testing.T) schema.Config {
+	t.Helper()
+	cfg := configFor(t, pgtest.Tables(t))
+	apply(t, cfg)
+	return cfg
 }
 
 // with is cfg with a later schema.sql: what is declared, and then changed.
