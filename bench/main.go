@@ -1,8 +1,8 @@
 // Command bench measures a Gatehouse binary and prints one table: GetMe, the composed
 // call, in one process, in three, and through a bare gateway and one on Fastify with
 // the same services; cached responses; half and three times the load at capacity;
-// signing in; the start time and idle memory of up. It also shows the aims and whether
-// they were met.
+// signing in; searches; the start time and idle memory of up. It also shows the aims and
+// whether they were met.
 //
 // The servers run as processes on an embedded Postgres that bench starts with up's
 // durability settings. bench itself generates the load.
@@ -39,6 +39,7 @@ type options struct {
 	binary      string
 	only        string
 	profiles    string
+	searched    int // profiles
 }
 
 func main() {
@@ -77,10 +78,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.StringVar(&o.binary, "binary", "", "path of a Gatehouse binary; built from source by default")
 	flags.StringVar(&o.only, "only", "", "comma-separated parts to measure, of "+strings.Join(partNames(), ", ")+"; default all")
 	flags.StringVar(&o.profiles, "profiles", "", "write CPU profiles of the processes under load to this folder instead of measuring")
+	flags.IntVar(&o.searched, "search-profiles", 100_000, "profiles to insert for the searches")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 || o.rounds < 1 || o.starts < 1 || o.connections < 1 || o.length <= 0 {
+	if flags.NArg() > 0 || o.rounds < 1 || o.starts < 1 || o.connections < 1 || o.searched < 1 || o.length <= 0 {
 		return errors.New("expected flags with positive numbers; see -help")
 	}
 	return measure(ctx, o, stdout, stderr)
@@ -153,6 +155,7 @@ var parts = []struct {
 	{"closedloop", (*results).measureClosedLoops},
 	{"overload", (*results).measureOverload},
 	{"signin", (*results).measureSignIns},
+	{"search", (*results).measureSearch},
 }
 
 func partNames() []string {

@@ -21,6 +21,7 @@ type results struct {
 	closedLoops closedLoops
 	overload    overload
 	signIns     signIns
+	searches    searches
 	firstStart  []float64 // milliseconds
 	laterStart  []float64
 	firstIdle   memory
@@ -48,7 +49,7 @@ func (r *results) print(out io.Writer, o options) error {
 	if len(r.turns[oneProcess]) > 0 {
 		r.printGetMe(t)
 	}
-	for _, part := range []interface{ print(*table) }{&r.kept, &r.halfLoad, &r.closedLoops, &r.overload, &r.signIns} {
+	for _, part := range []interface{ print(*table) }{&r.kept, &r.halfLoad, &r.closedLoops, &r.overload, &r.signIns, &r.searches} {
 		t.row()
 		part.print(t)
 	}
