@@ -188,7 +188,7 @@ type spent struct {
 
 // offer calls the function of that name and measures the servers' CPU time.
 func (h *stack) offer(ctx context.Context, s system, length time.Duration, rate float64, requests [][]byte) (spent, error) {
-	before, _, err := h.usage(s)
+	before, begin, err := h.usage(s)
 	if err != nil {
 		return spent{}, err
 	}
@@ -196,10 +196,11 @@ func (h *stack) offer(ctx context.Context, s system, length time.Duration, rate 
 	if err != nil {
 		return spent{}, err
 	}
-	after, _, err := h.usage(s)
+	after, end, err := h.usage(s)
 	if err != nil {
 		return spent{}, err
 	}
+	h.noise = append(h.noise, othersIn(before, after, end.Sub(begin).Seconds()))
 	used := after.servers + after.postgres - before.servers - before.postgres
 	return spent{got, float64(got.all) / used.Seconds()}, nil
 }

@@ -70,7 +70,22 @@ func (o options) repeat(progress io.Writer, name string, round func(int) error, 
 		if err := round(i); err != nil {
 			return i, err
 		}
+		if noise := lastNoise(series); noise > quietShare {
+			fmt.Fprintf(progress, "  warning: other processes used %.0f %% of the machine's CPU\n", 100*noise)
+		}
 	}
+}
+
+// lastNoise returns the share of CPU that other processes used in the noisiest turn of
+// the last round.
+func lastNoise(series []*[]turn) float64 {
+	noise := 0.0
+	for _, turns := range series {
+		if n := len(*turns); n > 0 {
+			noise = max(noise, (*turns)[n-1].others)
+		}
+	}
+	return noise
 }
 
 // noRatios is for a group that has no ratio to be steady.
