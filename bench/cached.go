@@ -294,9 +294,9 @@ func (k *kept) print(t *table) {
 	}
 	if len(k.composedAllocs.count) > 0 {
 		t.row("Allocations (bytes) of the gateway for each GetMe, composed", spread("%.0f", k.composedAllocs.count), spread("%.0f", k.composedAllocs.bytes))
-		t.row("  kept", spread("%.0f", k.keptAllocs.count), spread("%.0f", k.keptAllocs.bytes))
+		t.row("  cached", spread("%.0f", k.keptAllocs.count), spread("%.0f", k.keptAllocs.bytes))
 	}
 	if len(k.asked) > 0 {
-		t.judged("1 a part: 3", median(k.asked) == 3, fmt.Sprintf("Calls of auth and users for %d GetMe at once that nothing is kept of", crowd), spread("%.0f", k.asked))
+		t.judged("1 a part: 3", median(k.asked) == 3, fmt.Sprintf("Calls of auth and users for %d GetMe at once without a cache entry", crowd), spread("%.0f", k.asked))
 	}
 }

@@ -292,8 +292,8 @@ func (m *overload) print(t *table) {
 	}
 	for _, factor := range mixedFactors {
 		of := m.mixed[factor]
-		t.judged("the latter first", median(of.sheddable) < median(of.critical),
-			fmt.Sprintf("  %.1f times the peak, a quarter of it sheddable: share answered of the critical (of the sheddable)", factor),
+		t.judged("sheddable first", median(of.sheddable) < median(of.critical),
+			fmt.Sprintf("  %.1f times the peak, a quarter of it sheddable: share answered of critical calls (of sheddable)", factor),
 			spread("%.2f", of.critical), spread("%.2f", of.sheddable))
 	}
 	t.rounds("overload", m.rounds, len(m.peak))
