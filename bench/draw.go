@@ -2,8 +2,11 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"runtime"
 	"slices"
+	"time"
 
 	"gatehouse/bench/plot"
 )
@@ -28,8 +31,13 @@ func (r *results) draw(path string) error {
 			Mark: queueTarget + 2*median(r.overload.offered[unloaded].p99), MarkLabel: "the target plus twice the unloaded p99"},
 		{Title: "Closed loop: p99 of successful calls", XLabel: connections, YLabel: "ms", LogX: true, Lines: r.closedLoops.lines(shape, latency)},
 	}
-	text := plot.SVG("Goodput and p99 of GetMe in three processes against the offered load, in open and in closed loops.", charts)
+	text := plot.SVG("Goodput and p99 of GetMe in three processes against the offered load, in open and in closed loops.", r.caption(), charts)
 	return os.WriteFile(path, []byte(text), 0o644)
+}
+
+// caption says when the run was, and how much it was disturbed.
+func (r *results) caption() string {
+	return fmt.Sprintf("%s, %d cores. %s", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), noiseLine(r.noise))
 }
 
 // lines returns the goodput and the p99 at each load.

@@ -31,6 +31,7 @@ const (
 	width, height = 420, 290
 	left, right   = 62, 16
 	top, bottom   = 58, 46
+	captionHeight = 28
 )
 
 // style has colours for light and dark surroundings; the image has no background of
@@ -55,19 +56,20 @@ const style = `
   }
 `
 
-// SVG draws the charts in rows of two. The description is for readers who don't see
-// the image.
-func SVG(description string, charts []Chart) string {
+// SVG draws the charts in rows of two, with the caption below. The description is for
+// readers who don't see the image.
+func SVG(description, caption string, charts []Chart) string {
 	var b strings.Builder
 	rows := (len(charts) + 1) / 2
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img">`+"\n",
-		2*width, rows*height, 2*width, rows*height)
+		2*width, rows*height+captionHeight, 2*width, rows*height+captionHeight)
 	fmt.Fprintf(&b, "<title>%s</title>\n<style>%s</style>\n", html.EscapeString(description), style)
 	for i, chart := range charts {
 		fmt.Fprintf(&b, `<g transform="translate(%d %d)">`+"\n", i%2*width, i/2*height)
 		chart.draw(&b)
 		b.WriteString("</g>\n")
 	}
+	text(&b, "small", 18, float64(rows*height+captionHeight/2), "start", caption)
 	b.WriteString("</svg>\n")
 	return b.String()
 }

@@ -10,7 +10,7 @@ import (
 
 func TestSVGIsWellFormed(t *testing.T) {
 	t.Parallel()
-	svg := SVG("a < b", []Chart{
+	svg := SVG("a < b", "caption & noise", []Chart{
 		{Title: "goodput & p99", Lines: []Line{{Name: "on", X: []float64{1, 10}, Y: []float64{5, 1234}}}, Mark: 900, MarkLabel: "aim"},
 		{Title: "log", LogX: true, Lines: []Line{{Name: "<off>", X: []float64{8, 512}, Y: []float64{0, 0.5}}}},
 		{Title: "empty"},
@@ -32,7 +32,7 @@ func TestSVGIsWellFormed(t *testing.T) {
 	if lines != 2 {
 		t.Errorf("%d lines, want 2", lines)
 	}
-	for _, want := range []string{"1,250", "512", "prefers-color-scheme: dark"} {
+	for _, want := range []string{"1,250", "512", "caption &amp; noise", "prefers-color-scheme: dark"} {
 		if !strings.Contains(svg, want) {
 			t.Errorf("no %q in\n%s", want, svg)
 		}
