@@ -36,10 +36,10 @@ func noiseLine(noise []float64) string {
 		return ""
 	}
 	most := slices.Max(noise)
-	line := fmt.Sprintf("Other processes used %.0f %% of the machine's CPU in the median turn, %.0f %% in the noisiest.",
+	line := fmt.Sprintf("Other processes used %.0f %% of the CPU in the median turn, %.0f %% in the noisiest.",
 		math.Round(100*median(noise)), math.Round(100*most))
 	if median(noise) > quietShare || most > 4*quietShare {
-		line += " WARNING: the machine was not quiet."
+		line += " WARNING: this was not quiet."
 	}
 	return line
 }
