@@ -41,7 +41,7 @@ type options struct {
 	binary      string
 	only        string
 	profiles    string
-	searched    int // profiles
+	searched    int           // profiles
 	within      time.Duration // of the whole run
 	results     string        // folder of the dated file
 	plot        string        // file of the plot
