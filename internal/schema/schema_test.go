@@ -38,6 +38,7 @@ func configFor(t *testing.T, databaseURL string) schema.Config {
 func applied(t *testing.T) schema.Config {
 	t.Helper()
 	cfg := configFor(t, pgtest.Tables(t))
+	cfg.DevURL = pgtest.Empty(t) // saves time
 	apply(t, cfg)
 	return cfg
 }
