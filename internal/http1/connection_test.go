@@ -272,32 +272,37 @@ func TestAnEarlyAnswerIsRead(t *testing.T) {
 func TestIdleConnectionsAreBoundedAndGrowOld(t *testing.T) {
 	t.Parallel()
 	const calls, kept = 6, 2
-	var together sync.WaitGroup
-	together.Add(calls)
-	var closed atomic.Int64
-	s := listen(t, func(p *peer) {
-		if p.request() == nil {
-			return
+	for _, test := range []struct {
+		timeout time.Duration
+		closed  int64
+	}{{time.Hour, calls - kept}, {300 * time.Millisecond, calls}} {
+		var together sync.WaitGroup
+		together.Add(calls)
+		var closed atomic.Int64
+		s := listen(t, func(p *peer) {
+			if p.request() == nil {
+				return
+			}
+			together.Done()
+			together.Wait()
+			p.send(hello)
+			if p.ended() {
+				closed.Add(1)
+			}
+		})
+		c := client(t, s.address)
+		c.MaxIdle, c.IdleTimeout = kept, test.timeout
+		var callers sync.WaitGroup
+		for range calls {
+			callers.Go(func() { wantHello(t, "a call", c, request(t, http.MethodPost, "x")) })
 		}
-		together.Done()
-		together.Wait()
-		p.send(hello)
-		if p.ended() {
-			closed.Add(1)
+		callers.Wait()
+		for until := time.Now().Add(patience / 2); closed.Load() < test.closed && time.Now().Before(until); {
+			time.Sleep(5 * time.Millisecond)
 		}
-	})
-	c := client(t, s.address)
-	c.MaxIdle, c.IdleTimeout = kept, 300*time.Millisecond
-	var callers sync.WaitGroup
-	for range calls {
-		callers.Go(func() { wantHello(t, "a call", c, request(t, http.MethodPost, "x")) })
-	}
-	callers.Wait()
-	for until := time.Now().Add(patience); closed.Load() < calls && time.Now().Before(until); {
-		time.Sleep(5 * time.Millisecond)
-	}
-	if closed.Load() != calls {
-		t.Errorf("%d of %d connections were closed, want those that are too many at once and the others when they are old", closed.Load(), calls)
+		if closed.Load() != test.closed {
+			t.Errorf("%d calls at once, of whose connections %d are kept for %v: %d were closed, want %d", calls, kept, test.timeout, closed.Load(), test.closed)
+		}
 	}
 }
 
