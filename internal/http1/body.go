@@ -10,8 +10,8 @@ import (
 
 var errBodyClosed = errors.New("the body was closed")
 
-// body reads the body of a response from its connection, and gives the connection back
-// at its end.
+// body reads the body of a response from its connection, and returns the connection to
+// the pool at its end.
 type body struct {
 	transport *Transport
 	conn      *conn
@@ -19,11 +19,11 @@ type body struct {
 	stop      func() bool // of the watch over the request's context
 	framing   framing
 	remaining int64 // of the body, or of the current chunk
-	inChunks  bool  // a chunk was begun, so that its end comes before the next
+	inChunks  bool  // a chunk has been read, whose line end comes before the next
 	err       error // of every further read
 }
 
-// Read implements [io.Reader]. A body that ends before its time is
+// Read implements [io.Reader]. The error of a body that is cut short is
 // [io.ErrUnexpectedEOF].
 func (b *body) Read(p []byte) (int, error) {
 	if b.err != nil {
@@ -103,7 +103,8 @@ func (b *body) skipTrailers() error {
 	}
 }
 
-// end records how reading ended, and gives the connection back if it is as a new one.
+// end records how reading ended. It returns the connection to the pool if another call
+// can use it, and closes it otherwise.
 func (b *body) end(err error) {
 	b.err = err
 	watched := b.stop()

@@ -30,7 +30,7 @@ type conn struct {
 	start, end int
 	reused     bool // had a call before
 	idleSince  time.Time
-	answering  bool // a part of the response to the call has been read
+	answering  bool // an informational response to the call has been read
 
 	interrupt func() // ends reads and writes, now and later
 
@@ -46,8 +46,8 @@ func newConn(with net.Conn) *conn {
 		c.raw, _ = socket.SyscallConn() // nil with an error
 	}
 	c.probe = func(fd uintptr) bool {
-		// Sockets don't block. An open one has nothing to read before there is a
-		// request; a server that sends something all the same answers nobody.
+		// Sockets don't block. An open connection has nothing to read before a
+		// request is sent: whatever the server sends answers no request.
 		var one [1]byte
 		n, err := syscall.Read(int(fd), one[:])
 		c.open = n < 0 && (errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EWOULDBLOCK))
@@ -105,7 +105,7 @@ func (c *conn) readHead(most int) (string, error) {
 	scanned := 0
 	for {
 		have := c.in[c.start:c.end]
-		if !startsLikeHTTP(have) { // or one that speaks otherwise is waited for
+		if !startsLikeHTTP(have) { // a server of another protocol may never send the head's end
 			return "", errMalformed
 		}
 		if i := bytes.Index(have[scanned:], []byte("\r\n\r\n")); i >= 0 && scanned+i+4 <= most {
@@ -190,7 +190,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// shrink gives up the memory of a long head.
+// shrink releases the memory of a long head.
 func (c *conn) shrink() {
 	if len(c.in) > readBuffer {
 		c.in = make([]byte, readBuffer)

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// message is an encoded request. Its memory is used again.
+// message is an encoded request. Its memory is reused.
 type message struct{ bytes []byte }
 
 var messages = sync.Pool{New: func() any { return &message{bytes: make([]byte, 0, 2048)} }}
@@ -43,10 +43,12 @@ func encode(r *http.Request) (*message, error) {
 	return m, nil
 }
 
-// written are the fields that follow from the request, not from its header.
+// written are the fields that appendRequest derives from the request or refuses. Those
+// in the header are ignored, as net/http does.
 var written = []string{"Host", "Content-Length", "Transfer-Encoding", "Trailer"}
 
-// appendRequest refuses what a server might read as another request.
+// appendRequest appends the request as it is sent. It refuses what a server might read
+// as another request.
 func appendRequest(to []byte, r *http.Request) ([]byte, error) {
 	host := r.Host
 	if host == "" {

@@ -24,8 +24,8 @@ type Transport struct {
 	Dial func(ctx context.Context) (net.Conn, error)
 	// MaxIdle is how many connections are kept for later requests.
 	MaxIdle int
-	// IdleTimeout is how long they are kept. A server that closes its idle connections
-	// later than that does not close one on which a request is being sent.
+	// IdleTimeout is how long they are kept. It should be shorter than the server's, or
+	// the server may close a connection while a request is sent on it.
 	IdleTimeout time.Duration
 	// MaxHeaderBytes bounds the head of a response, and its trailers.
 	MaxHeaderBytes int
@@ -33,8 +33,8 @@ type Transport struct {
 	idle pool
 }
 
-// errStale says that the server had closed a connection before it could know of the
-// request on it.
+// errStale says that the server closed an idle connection, and that the request may be
+// sent on another one.
 var errStale = errors.New("the connection was closed")
 
 // RoundTrip implements [http.RoundTripper].
