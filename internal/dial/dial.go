@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -62,7 +63,7 @@ func Dial(route Route, urls string) (*connect.Client, error) {
 
 func newHTTPClient(route Route, t *transport) (*connect.Client, error) {
 	transport := connecthttp.NewTransport(
-		&http.Client{Transport: t, CheckRedirect: refuseRedirect}, t.urls[0].String(),
+		directClient{t}, t.urls[0].String(),
 		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*rpc.MaxMessageBytes),
 	)
 	balancer := newLoadBalancer(route.Callee, t.logger, t.endpoints)
@@ -70,6 +71,19 @@ func newHTTPClient(route Route, t *transport) (*connect.Client, error) {
 		return newClient(route, transport, balancer.callOnce)
 	}
 	return newClient(route, transport, balancer.balance)
+}
+
+// directClient makes requests without what [http.Client] adds: redirects, which would
+// carry the token elsewhere, and cookies.
+type directClient struct{ transport *transport }
+
+// Do implements [connecthttp.HTTPClient].
+func (c directClient) Do(r *http.Request) (*http.Response, error) {
+	response, err := c.transport.RoundTrip(r)
+	if err != nil { // connect looks into the errors of http.Client
+		return nil, &url.Error{Op: "Post", URL: r.URL.Redacted(), Err: err}
+	}
+	return response, nil
 }
 
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
