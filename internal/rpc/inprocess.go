@@ -172,9 +172,6 @@ func (v deadlineOnly) Done() <-chan struct{}       { return v.parent.Done() }
 func (v deadlineOnly) Err() error                  { return v.parent.Err() }
 func (v deadlineOnly) Value(any) any               { return nil }
 
-// AfterFunc lets package context watch the parent's end without a goroutine.
-func (v deadlineOnly) AfterFunc(f func()) func() bool { return context.AfterFunc(v.parent, f) }
-
 // ContextError gives a context's error its code, as the HTTP transport does.
 func ContextError(err error) error {
 	code := connect.CodeCanceled

@@ -80,9 +80,13 @@ func (s *inProcessUnary) Receive(into any) error {
 	}
 	s.over = true
 	// The callee's context has the end of the caller's, an earlier deadline, and none of
-	// the caller's values.
-	ctx, cancel := context.WithDeadline(deadlineOnly{s.ctx}, s.deadline)
+	// the caller's values. It is one of package context's own: one that hides the values
+	// would cost a goroutine for each context that the method derives from it.
+	ctx, cancel := context.WithDeadline(context.Background(), s.deadline)
 	defer cancel()
+	if s.ctx.Done() != nil {
+		defer context.AfterFunc(s.ctx, cancel)()
+	}
 	err := s.call(ctx)
 	if over := cmp.Or(s.ctx.Err(), ctx.Err()); over != nil {
 		return ContextError(over) // an answer that comes too late is none, even if it is here
