@@ -408,7 +408,7 @@ func (b *backend) hang(procedure string) (asked chan struct{}, ended chan error)
 	b.answers[procedure] = func(ctx context.Context, stream connect.ServerStream) error {
 		// As every method does: over HTTP/1.1 nobody learns before that when a
 		// caller leaves.
-		if info, _ := connect.CallInfoForServerContext(ctx); info.TransportInfo != nil {
+		if info, _ := connect.CallInfoForServerContext(ctx); info.Protocol != "" {
 			_ = stream.Receive(&emptypb.Empty{})
 		}
 		asked <- struct{}{}

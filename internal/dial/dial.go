@@ -89,9 +89,15 @@ func (c directClient) Do(r *http.Request) (*http.Response, error) {
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // InProcess returns a client of a server in the same process. It behaves as a
-// client from [Dial] does.
+// client from [Dial] does. The transport states the caller: nothing is signed.
 func InProcess(route Route, server *rpc.Server) (*connect.Client, error) {
-	return newClient(route, rpc.InProcessTransport(server))
+	chain, err := routeInterceptors(route)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewClient(rpc.InProcessTransport(server, rpc.InProcess{
+		Caller: route.Caller, DeadlineMargin: deadlineMargin, DefaultTimeout: defaultTimeout,
+	}), chain...), nil
 }
 
 func newClient(route Route, transport connect.Transport, between ...connect.ClientInterceptor) (*connect.Client, error) {
@@ -99,6 +105,16 @@ func newClient(route Route, transport connect.Transport, between ...connect.Clie
 	if err != nil {
 		return nil, err
 	}
+	chain, err := routeInterceptors(route)
+	if err != nil {
+		return nil, err
+	}
+	chain = append(append(chain, propagateDeadline), between...)
+	return connect.NewClient(transport, append(chain, sendIdentity(issuer))...), nil
+}
+
+// routeInterceptors are those of every transport.
+func routeInterceptors(route Route) ([]connect.ClientInterceptor, error) {
 	chain := []connect.ClientInterceptor{noteCallee(route.Callee)}
 	if route.Telemetry != nil {
 		measured, err := rpc.MeasureCalls(route.Telemetry)
@@ -107,8 +123,7 @@ func newClient(route Route, transport connect.Transport, between ...connect.Clie
 		}
 		chain = append(chain, measured)
 	}
-	chain = append(append(chain, propagateDeadline), between...)
-	return connect.NewClient(transport, append(chain, sendIdentity(issuer))...), nil
+	return chain, nil
 }
 
 // noteCallee reports to the call that is being answered which service it needs.

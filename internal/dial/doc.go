@@ -6,5 +6,6 @@
 // are silent or slow (eject.go), opens a circuit breaker for each endpoint
 // (breaker.go), retries within a budget (retry.go) and hedges slow reads (hedge.go).
 // [InProcess] returns a client of a server in the same process. Both pass on the
-// deadline, the request id and an internal token.
+// deadline and the request id, and state the caller: [Dial] with an internal token,
+// [InProcess] through its transport.
 package dial

@@ -55,12 +55,15 @@ type ServerConfig struct {
 
 // Server is a set of RPC services with everything around them.
 type Server struct {
-	rpc      *connect.Server
-	policies []*policy.Method
-	options  []connecthttp.Option
-	methods  map[string]*policy.Method // by procedure
-	logger   *slog.Logger
-	level    slog.Level
+	rpc *connect.Server
+	// registered and unknown are what rpc serves, for the in-process transport.
+	registered []connect.Method
+	unknown    connect.ServerFunc
+	policies   []*policy.Method
+	options    []connecthttp.Option
+	methods    map[string]*policy.Method // by procedure
+	logger     *slog.Logger
+	level      slog.Level
 	// clientIP is as ServerConfig says.
 	clientIP func(peer string, forwarded []string) string
 }
@@ -110,12 +113,14 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 			return nil, err
 		}
 		server.methods[p.Procedure] = p
-		server.rpc.Register(connect.Method{Spec: specs[i], Handler: handler})
+		server.registered = append(server.registered, connect.Method{Spec: specs[i], Handler: handler})
 	}
+	server.rpc.Register(server.registered...)
 	unknown := logAndMapErrors(callLog{config.Logger, config.Level, config.ClientIP, config.IsUnavailable}, nil)
-	server.rpc.SetUnknownHandler(other(unknown(func(context.Context, connect.Spec, connect.ServerStream) error {
+	server.unknown = other(unknown(func(context.Context, connect.Spec, connect.ServerStream) error {
 		return connect.NewError(connect.CodeUnimplemented, "")
-	})))
+	}))
+	server.rpc.SetUnknownHandler(server.unknown)
 	return server, nil
 }
 
