@@ -69,7 +69,7 @@ func newHTTPClient(route Route, t *transport) (*connect.Client, error) {
 	if route.Persistent {
 		return newClient(route, transport, balancer.callOnce)
 	}
-	return newClient(route, transport, balancer.balance)
+	return newClient(route, transport, (&batcher{balancer: balancer}).batchCalls, balancer.balance)
 }
 
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -77,7 +77,7 @@ func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLa
 // InProcess returns a client of a server in the same process. It behaves as a
 // client from [Dial] does.
 func InProcess(route Route, server *rpc.Server) (*connect.Client, error) {
-	return newClient(route, rpc.InProcessTransport(server))
+	return newClient(route, rpc.InProcessTransport(server), leaveBatch)
 }
 
 func newClient(route Route, transport connect.Transport, between ...connect.ClientInterceptor) (*connect.Client, error) {
