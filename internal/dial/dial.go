@@ -70,7 +70,7 @@ func newHTTPClient(route Route, t *transport) (*connect.Client, error) {
 	if route.Persistent {
 		return newClient(route, transport, balancer.callOnce)
 	}
-	return newClient(route, transport, balancer.balance)
+	return newClient(route, transport, (&batcher{balancer: balancer}).batchCalls, balancer.balance)
 }
 
 // directClient makes requests without what [http.Client] adds: redirects, which would
@@ -97,7 +97,7 @@ func InProcess(route Route, server *rpc.Server) (*connect.Client, error) {
 	}
 	return connect.NewClient(rpc.InProcessTransport(server, rpc.InProcess{
 		Caller: route.Caller, DeadlineMargin: deadlineMargin, DefaultTimeout: defaultTimeout,
-	}), chain...), nil
+	}), append(chain, leaveBatch)...), nil
 }
 
 func newClient(route Route, transport connect.Transport, between ...connect.ClientInterceptor) (*connect.Client, error) {
