@@ -14,6 +14,7 @@ import (
 	"gatehouse/auth/audit"
 	"gatehouse/auth/changes"
 	"gatehouse/auth/deployment"
+	"gatehouse/auth/janitor"
 	"gatehouse/auth/revocations"
 	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
@@ -45,34 +46,59 @@ type session struct {
 	tokenKey       string
 	idempotencyKey []byte
 	ended          bool
+	moved          bool // the caller's address or user agent is another one
 	sinceRotation  time.Duration
 	expiresIn      time.Duration
 	account        *authv1.Account
 }
 
 const (
-	lockSession = `
-		SELECT account_id, generation, token_hash, token_key, idempotency_key_hash
-		FROM auth.sessions WHERE id = @id FOR UPDATE`
+	sessionEnded = `(s.revoke_time IS NOT NULL OR s.epoch < ` + deployment.CurrentEpoch + ` OR s.expire_time <= clock_timestamp() OR a.status <> 'active')`
+
+	lockSession = `SELECT FROM auth.sessions WHERE id = @id FOR UPDATE`
 	// Read after the lock is held, so that the clock and the account are current
 	// and not from before the wait.
 	selectSessionNow = `
-		SELECT s.revoke_time IS NOT NULL OR s.epoch < ` + deployment.CurrentEpoch + ` OR s.expire_time <= clock_timestamp() OR a.status <> 'active',
-			extract(epoch FROM clock_timestamp() - s.rotate_time)::float8,
-			extract(epoch FROM s.expire_time - clock_timestamp())::float8
+		SELECT ` + accounts.Columns + `, s.generation, s.token_hash, s.token_key, s.idempotency_key_hash, ` + sessionEnded + `,
+			(s.user_agent, s.ip_address) <> (@user_agent, @ip_address),
+			extract(epoch FROM clock_timestamp() - s.rotate_time)::float8, ` + secondsLeft + `
 		FROM auth.sessions s JOIN auth.accounts a ON a.id = s.account_id
 		WHERE s.id = @id`
-	rotateSession = `
-		UPDATE auth.sessions
-		SET generation = @generation, token_hash = @token_hash, token_key = @token_key,
-			rotate_time = clock_timestamp(), idempotency_key_hash = @idempotency_key_hash,
-			last_used_time = clock_timestamp(), user_agent = @user_agent, ip_address = @ip_address,
-			expire_time = least(clock_timestamp() + @idle, max_expire_time)
-		WHERE id = @id
-		RETURNING extract(epoch FROM expire_time - clock_timestamp())::float8`
+
+	// It changes no indexed column, except that after the idle time was shortened the
+	// session is pruned sooner.
+	setRotated = `
+		generation = @next_generation, token_hash = @next_hash, token_key = @token_key,
+		rotate_time = clock_timestamp(), idempotency_key_hash = @idempotency_key_hash,
+		last_used_time = clock_timestamp(), user_agent = @user_agent, ip_address = @ip_address,
+		expire_time = least(clock_timestamp() + @idle::interval, s.max_expire_time),
+		prune_date = least(s.prune_date, (clock_timestamp() + @idle::interval + @kept::interval)::date)`
+	secondsLeft = `extract(epoch FROM s.expire_time - clock_timestamp())::float8`
+
+	// rotateCurrent rotates the session if the token is its current one. When it
+	// waits for the row's lock, it compares with the row as it is then; the account
+	// may be from before the wait, as a token's account may always be: see Refresh.
+	rotateCurrent = `
+		UPDATE auth.sessions s SET ` + setRotated + `
+		FROM auth.accounts a
+		WHERE s.id = @id AND s.generation = @generation AND s.token_hash = @token_hash AND a.id = s.account_id AND NOT ` + sessionEnded
+	// Gateways cache the address and the user agent until a change is recorded, and
+	// last_used_time and expire_time for some seconds only: see maxSessionsTTL in bff.
+	rotateUnmoved = rotateCurrent + ` AND s.user_agent = @user_agent AND s.ip_address = @ip_address
+		RETURNING ` + accounts.Columns + `, ` + secondsLeft
+	rotateMoved = `
+		WITH a AS (` + rotateCurrent + ` RETURNING ` + accounts.Columns + `, ` + secondsLeft + ` AS expires_in
+		), noted AS (` + changes.InsertSessions + `a)
+		SELECT ` + accounts.Columns + `, a.expires_in FROM a`
+	rotateSession = `UPDATE auth.sessions s SET ` + setRotated + ` WHERE s.id = @id RETURNING ` + secondsLeft
 )
 
 // Refresh implements authv1.SessionServiceHandler.
+//
+// Refreshes are most of auth's writes. The usual one, with the current token from
+// the known address, is one statement. After that, one round trip decides whether
+// the caller has moved or the refresh is repeated. Everything else is decided again
+// in a transaction that holds the session's lock.
 func (s *sessionService) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
 	token, ok := s.sessions.refreshKeys.Verify(req.GetRefreshToken())
 	if !ok {
@@ -81,12 +107,55 @@ func (s *sessionService) Refresh(ctx context.Context, req *authv1.RefreshRequest
 	// The account isn't locked, so its roles may change before the token is signed.
 	// With this time, the token expires before its revocation is pruned.
 	at := s.sessions.keys.Now()
-	var next string
+	found, next, err := s.refresh(ctx, token, req)
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := s.sessions.tokensAt(at, found.account, found.id, next, found.expiresIn)
+	if err != nil {
+		return nil, err
+	}
+	return &authv1.RefreshResponse{Tokens: tokens}, nil
+}
+
+// refresh returns the session and its refresh token after the call.
+func (s *sessionService) refresh(ctx context.Context, token tokens.Refresh, req *authv1.RefreshRequest) (*session, string, error) {
+	next, args := s.rotation(token.Session, token.Generation, req)
+	rotated, err := scanRotated(s.db.QueryRow(ctx, rotateUnmoved, args), token.Session)
+	if err != nil {
+		return nil, "", fmt.Errorf("refresh: %w", err)
+	}
+	if rotated != nil {
+		return rotated, next, nil
+	}
 	var found *session
+	err = s.db.TransactBatch(ctx, func(batch *pgx.Batch) error {
+		batch.Queue(rotateMoved, args).QueryRow(func(row pgx.Row) (err error) {
+			rotated, err = scanRotated(row, token.Session)
+			return err
+		})
+		queueLocked(batch, token.Session, req, &found)
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, "", fmt.Errorf("refresh: %w", err)
+	case rotated != nil:
+		return rotated, next, nil
+	case found != nil && !found.ended && s.mayRepeat(token, found, req.GetIdempotencyKey()):
+		if again, ok := s.reissue(found); ok {
+			return found, again, nil
+		}
+	}
+	return s.refreshLocked(ctx, token, req)
+}
+
+// refreshLocked refreshes in a transaction that locks the session first.
+func (s *sessionService) refreshLocked(ctx context.Context, token tokens.Refresh, req *authv1.RefreshRequest) (found *session, next string, err error) {
 	var refusal error // whose transaction is committed, unlike an error's
-	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
+	err = s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
 		next, refusal = "", nil
-		found, err = s.lockedSession(ctx, tx, token.Session)
+		found, err = lockedSession(ctx, tx, token.Session, req)
 		if err != nil {
 			return err
 		}
@@ -98,8 +167,8 @@ func (s *sessionService) Refresh(ctx context.Context, req *authv1.RefreshRequest
 			next, err = s.rotate(ctx, tx, found, req)
 			return err
 		case s.mayRepeat(token, found, req.GetIdempotencyKey()):
-			next, ok = s.sessions.refreshKeys.Reissue(tokens.Refresh{Session: found.id, Generation: found.generation}, found.tokenKey)
-			if !ok || !sameHash(found.tokenHash, next) {
+			var ok bool
+			if next, ok = s.reissue(found); !ok {
 				refusal = errSessionEnded // its key has been retired
 			}
 			return nil
@@ -111,26 +180,27 @@ func (s *sessionService) Refresh(ctx context.Context, req *authv1.RefreshRequest
 			return refuseNewer(ctx, tx, found, req.GetOrigin())
 		}
 		refusal = errRefreshReused
-		if err := revocations.RevokeSession(ctx, tx, found.id, "reuse"); err != nil {
-			return err
-		}
-		if err := changes.NoteSessions(ctx, tx, found.account.GetId()); err != nil {
-			return err
-		}
-		return audit.Write(ctx, tx, audit.Row{Event: audit.RefreshReuse, Outcome: audit.Refused, Reason: fault.Reason(errRefreshReused), Account: found.account.GetId(), Session: found.id.String(), Origin: req.GetOrigin()})
+		return revokeReused(ctx, tx, found, req.GetOrigin())
 	})
 	if err != nil {
-		return nil, fmt.Errorf("refresh: %w", err)
+		return nil, "", fmt.Errorf("refresh: %w", err)
 	}
 	if refusal != nil {
 		s.revocations.Soon() // a reuse revokes the session
-		return nil, refusal
+		return nil, "", refusal
 	}
-	tokens, err := s.sessions.tokensAt(at, found.account, found.id, next, found.expiresIn)
-	if err != nil {
-		return nil, err
+	return found, next, nil
+}
+
+// revokeReused ends the session of a reused token.
+func revokeReused(ctx context.Context, tx pgx.Tx, found *session, origin *authv1.Origin) error {
+	if err := revocations.RevokeSession(ctx, tx, found.id, "reuse"); err != nil {
+		return err
 	}
-	return &authv1.RefreshResponse{Tokens: tokens}, nil
+	if err := changes.NoteSessions(ctx, tx, found.account.GetId()); err != nil {
+		return err
+	}
+	return audit.Write(ctx, tx, audit.Row{Event: audit.RefreshReuse, Outcome: audit.Refused, Reason: fault.Reason(errRefreshReused), Account: found.account.GetId(), Session: found.id.String(), Origin: origin})
 }
 
 // auditEnded audits a token of a session that has ended. If its account was
@@ -143,42 +213,80 @@ func (s *sessionService) auditEnded(ctx context.Context, tx pgx.Tx, token tokens
 	return s.log.WriteRefusal(ctx, tx, row)
 }
 
+// queueLocked adds the statements that lock a session's row and read it into found,
+// which becomes nil when there is none.
+func queueLocked(batch *pgx.Batch, id uuid.UUID, req *authv1.RefreshRequest, found **session) {
+	args := pgx.NamedArgs{"id": id.String(), "user_agent": req.GetOrigin().GetUserAgent(), "ip_address": req.GetOrigin().GetIpAddress()}
+	batch.Queue(lockSession, args)
+	batch.Queue(selectSessionNow, args).QueryRow(func(row pgx.Row) (err error) {
+		one := &session{id: id}
+		var sinceRotation, expiresIn float64
+		one.account, err = accounts.Scan(row, &one.generation, &one.tokenHash, &one.tokenKey, &one.idempotencyKey,
+			&one.ended, &one.moved, &sinceRotation, &expiresIn)
+		one.sinceRotation, one.expiresIn = database.Seconds(sinceRotation), database.Seconds(expiresIn)
+		*found = one
+		if database.Missing(err) {
+			*found, err = nil, nil
+		}
+		return err
+	})
+}
+
 // lockedSession locks a session's row and reads it; nil when there is none.
-func (s *sessionService) lockedSession(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*session, error) {
-	found := &session{id: id}
-	var account string
-	err := tx.QueryRow(ctx, lockSession, pgx.NamedArgs{"id": id.String()}).
-		Scan(&account, &found.generation, &found.tokenHash, &found.tokenKey, &found.idempotencyKey)
+func lockedSession(ctx context.Context, tx pgx.Tx, id uuid.UUID, req *authv1.RefreshRequest) (found *session, err error) {
+	var batch pgx.Batch
+	queueLocked(&batch, id, req, &found)
+	if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
+		return nil, fmt.Errorf("lock the session: %w", err)
+	}
+	return found, nil
+}
+
+// rotation returns the token after a generation, and the arguments of the statements
+// that rotate the session to it.
+func (s *sessionService) rotation(id uuid.UUID, generation int32, req *authv1.RefreshRequest) (next string, args pgx.NamedArgs) {
+	next, key := s.sessions.refreshKeys.Issue(tokens.Refresh{Session: id, Generation: generation + 1})
+	hash, nextHash := tokens.HashOf(req.GetRefreshToken()), tokens.HashOf(next)
+	return next, pgx.NamedArgs{
+		"id": id.String(), "generation": generation, "token_hash": hash[:],
+		"next_generation": generation + 1, "next_hash": nextHash[:], "token_key": key,
+		"idempotency_key_hash": idempotencyHash(req.GetIdempotencyKey()), "idle": s.sessions.idle, "kept": janitor.SessionRetention,
+		"user_agent": req.GetOrigin().GetUserAgent(), "ip_address": req.GetOrigin().GetIpAddress(),
+	}
+}
+
+// scanRotated reads the row of rotateUnmoved or rotateMoved; nil when there is none.
+func scanRotated(row pgx.Row, id uuid.UUID) (*session, error) {
+	var expiresIn float64
+	account, err := accounts.Scan(row, &expiresIn)
 	if database.Missing(err) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("lock the session: %w", err)
+		return nil, fmt.Errorf("rotate: %w", err)
 	}
-	var sinceRotation, expiresIn float64
-	err = tx.QueryRow(ctx, selectSessionNow, pgx.NamedArgs{"id": id.String()}).Scan(&found.ended, &sinceRotation, &expiresIn)
-	if err != nil {
-		return nil, fmt.Errorf("read the session: %w", err)
-	}
-	found.sinceRotation, found.expiresIn = database.Seconds(sinceRotation), database.Seconds(expiresIn)
-	found.account, err = accounts.ByID(ctx, tx, account)
-	return found, err
+	return &session{id: id, account: account, expiresIn: database.Seconds(expiresIn)}, nil
 }
 
+// rotate rotates a locked session.
 func (s *sessionService) rotate(ctx context.Context, tx pgx.Tx, found *session, req *authv1.RefreshRequest) (string, error) {
-	next, key := s.sessions.refreshKeys.Issue(tokens.Refresh{Session: found.id, Generation: found.generation + 1})
-	hash := tokens.HashOf(next)
+	next, args := s.rotation(found.id, found.generation, req)
 	var expiresIn float64
-	err := tx.QueryRow(ctx, rotateSession, pgx.NamedArgs{
-		"id": found.id.String(), "generation": found.generation + 1, "token_hash": hash[:], "token_key": key,
-		"idempotency_key_hash": idempotencyHash(req.GetIdempotencyKey()), "idle": s.sessions.idle,
-		"user_agent": req.GetOrigin().GetUserAgent(), "ip_address": req.GetOrigin().GetIpAddress(),
-	}).Scan(&expiresIn)
-	if err != nil {
+	if err := tx.QueryRow(ctx, rotateSession, args).Scan(&expiresIn); err != nil {
 		return "", fmt.Errorf("rotate: %w", err)
 	}
 	found.expiresIn = database.Seconds(expiresIn)
+	if !found.moved {
+		return next, nil
+	}
 	return next, changes.NoteSessions(ctx, tx, found.account.GetId())
+}
+
+// reissue returns a session's current token, and whether the key that made it is
+// still there.
+func (s *sessionService) reissue(found *session) (string, bool) {
+	again, ok := s.sessions.refreshKeys.Reissue(tokens.Refresh{Session: found.id, Generation: found.generation}, found.tokenKey)
+	return again, ok && sameHash(found.tokenHash, again)
 }
 
 // mayRepeat distinguishes a repeated refresh from a stolen token.
