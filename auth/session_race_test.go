@@ -14,7 +14,7 @@ import (
 	"gatehouse/internal/database"
 )
 
-// losingConn loses the next answer of Postgres once it is told to.
+// losingConn drops the next answer of Postgres when lose is set.
 type losingConn struct {
 	net.Conn
 	lose *atomic.Bool
@@ -29,7 +29,7 @@ func (c losingConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Guarantees 1 and 8: what was committed although nobody heard of it.
+// Guarantees 1 and 8: a commit whose acknowledgement was lost.
 func TestALostAnswerOfPostgresEndsNoSession(t *testing.T) {
 	t.Parallel()
 	var lose atomic.Bool

@@ -68,7 +68,7 @@ func TestARefreshWritesToNoIndex(t *testing.T) {
 	}
 }
 
-// Guarantee 7: gateways hear of what they cache for long, and of nothing else.
+// Guarantee 7: gateways receive a change if and only if they cache it for longer.
 func TestARefreshAnnouncesOnlyAChangedClient(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

@@ -19,6 +19,7 @@ import (
 	"gatehouse/auth/keyring"
 	"gatehouse/auth/outbox"
 	"gatehouse/auth/passwords"
+	"gatehouse/auth/rotation"
 	"gatehouse/auth/throttle"
 	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
@@ -37,6 +38,7 @@ type sessions struct {
 	passwords   *passwords.Checker
 	keys        *keyring.Keyring
 	refreshKeys tokens.RefreshKeys
+	rotator     rotation.Rotator
 	deviceKeys  tokens.DeviceKeys
 	mails       *outbox.Outbox
 	idle, max   time.Duration // a session ends after idle without use, and after max
