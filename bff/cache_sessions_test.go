@@ -53,11 +53,11 @@ func TestSessionsMayNotBeCachedForLonger(t *testing.T) {
 		tagged++
 		longer, cache := *plan, *plan.Cache
 		cache.TTL, longer.Cache = maxSessionsTTL, &cache
-		if _, err := h.gateway.cacheAnswers(&longer); err != nil {
+		if _, err := answers{h.gateway.cache}.interceptor(&longer); err != nil {
 			t.Errorf("%s, cached for %s: %v", plan.Procedure, maxSessionsTTL, err)
 		}
 		cache.StaleIfError = time.Second
-		if _, err := h.gateway.cacheAnswers(&longer); err == nil {
+		if _, err := answers{h.gateway.cache}.interceptor(&longer); err == nil {
 			t.Errorf("%s may be cached for %s", plan.Procedure, maxSessionsTTL+time.Second)
 		}
 	}
