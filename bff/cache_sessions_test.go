@@ -38,6 +38,7 @@ func TestCachedSessionsExpire(t *testing.T) {
 func TestSessionsMayNotBeCachedForLonger(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
+	cached := answers{h.gateway.cache}
 	tagged := 0
 	for _, plan := range h.gateway.rpc.Methods() {
 		if plan.Cache == nil {
@@ -53,11 +54,11 @@ func TestSessionsMayNotBeCachedForLonger(t *testing.T) {
 		tagged++
 		longer, cache := *plan, *plan.Cache
 		cache.TTL, longer.Cache = maxSessionsTTL, &cache
-		if _, err := answers{h.gateway.cache}.interceptor(&longer); err != nil {
+		if _, err := cached.interceptor(&longer); err != nil {
 			t.Errorf("%s, cached for %s: %v", plan.Procedure, maxSessionsTTL, err)
 		}
 		cache.StaleIfError = time.Second
-		if _, err := answers{h.gateway.cache}.interceptor(&longer); err == nil {
+		if _, err := cached.interceptor(&longer); err == nil {
 			t.Errorf("%s may be cached for %s", plan.Procedure, maxSessionsTTL+time.Second)
 		}
 	}
