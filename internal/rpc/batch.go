@@ -121,6 +121,9 @@ func (c *batchedCall) run(server *Server, item *batchv1.CallRequest_Item) {
 	for _, name := range []string{"Authorization", RequestIDHeader} {
 		info.RequestHeader().SetValues(name, outer.RequestHeader().Values(name))
 	}
+	if caller := inProcessCallerOf(outer); caller != nil {
+		info.TransportInfo = caller
+	}
 	for _, name := range telemetry.Propagator.Fields() {
 		if value, ok := item.GetTrace()[name]; ok {
 			info.RequestHeader().Set(name, value)

@@ -323,7 +323,7 @@ func TestWhatLosesNothingNeedsNoPermission(t *testing.T) {
 		"ALTER TABLE auth.notes ALTER id TYPE bigint, ALTER small TYPE varchar(30), ALTER price TYPE numeric(12, 3);",
 		"ALTER TABLE auth.notes ALTER id TYPE numeric, ALTER small TYPE varchar, ALTER price TYPE numeric;",
 		"ALTER TABLE auth.notes ALTER id TYPE numeric, ALTER small TYPE text, ALTER price TYPE numeric;",
-		`DROP INDEX auth.sessions_expire_time_idx; ALTER TABLE auth.accounts ALTER status DROP DEFAULT, DROP CONSTRAINT accounts_status_known;
+		`DROP INDEX auth.sessions_prune_date_idx; ALTER TABLE auth.accounts ALTER status DROP DEFAULT, DROP CONSTRAINT accounts_status_known;
 		ALTER TABLE auth.notes ALTER id TYPE numeric, ALTER id DROP NOT NULL, ALTER small TYPE text, ALTER price TYPE numeric;`,
 	} {
 		next := with(cfg, 1002+i, change)
