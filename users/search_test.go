@@ -84,8 +84,8 @@ func TestSearchesReadFewRowsOfSkewedData(t *testing.T) {
 							t.Fatalf("%s: %v: %v", state.name, req, err)
 						}
 						if depth == 0 || depth == 1 || res.GetNextPageToken() == "" || depth == 6 {
-							for _, statement := range statements.All() {
-								for _, plan := range pgtest.Explain(t, conn, statement) {
+							for _, plans := range statements.Explain(t, conn) {
+								for _, plan := range plans {
 									if plan.Reads("Seq Scan") || plan.Reads("Bitmap Heap Scan") || plan.Blocks() > state.blocks || plan.Rows() > state.rows {
 										t.Errorf("%s: page %d of {%v} reads %d blocks and %d rows by\n%s", state.name, depth, req, plan.Blocks(), plan.Rows(), plan)
 									}
