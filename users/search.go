@@ -138,15 +138,15 @@ func bucketMatches(field searchField, order sortOrder, length int, hasAfter bool
 	if length > level {
 		only = fmt.Sprintf(`WHERE (SELECT count(*) FROM %s_candidates) > %d`, field.name, maxCandidates)
 	}
-	bucket := fmt.Sprintf(`left(%s, %d)`, field.key, level)
-	beginning := fmt.Sprintf(`left(%s, %d)`, field.query, level)
+	bucket := fmt.Sprintf(`left(%s COLLATE "C", %d)`, field.key, level)
+	beginning := fmt.Sprintf(`left(%s COLLATE "C", %d)`, field.query, level)
 	buckets := fmt.Sprintf(`(SELECT %s AS bucket) AS b`, beginning)
 	if length < level {
 		buckets = fmt.Sprintf(`(
 			WITH RECURSIVE buckets (bucket) AS (
-				(SELECT %[1]s FROM users.profiles WHERE %[1]s ~>=~ %[2]s ORDER BY %[1]s USING ~<~ LIMIT 1)
+				(SELECT %[1]s FROM users.profiles WHERE %[1]s >= %[2]s ORDER BY %[1]s LIMIT 1)
 				UNION ALL
-				SELECT (SELECT %[1]s FROM users.profiles WHERE %[1]s ~>~ b.bucket ORDER BY %[1]s USING ~<~ LIMIT 1)
+				SELECT (SELECT %[1]s FROM users.profiles WHERE %[1]s > b.bucket ORDER BY %[1]s LIMIT 1)
 				FROM buckets b WHERE starts_with(b.bucket, %[2]s)
 			)
 			SELECT bucket FROM buckets WHERE starts_with(bucket, %[2]s)) AS b`, bucket, beginning)
@@ -155,10 +155,24 @@ func bucketMatches(field searchField, order sortOrder, length int, hasAfter bool
 	return fmt.Sprintf(`(
 		SELECT p.%[1]s, p.id FROM unnest(string_to_array(@statuses, ',')) AS wanted (status) CROSS JOIN %[2]s CROSS JOIN LATERAL (
 			SELECT %[3]s AS %[1]s, id FROM users.profiles
-			WHERE %[4]s = b.bucket AND status = wanted.status AND left(%[5]s, char_length(%[6]s)) = %[6]s%[7]s %[8]s) AS p
+			WHERE %[4]s AND left(%[5]s, char_length(%[6]s)) = %[6]s
+			ORDER BY %[7]s%[8]s, status%[8]s, %[3]s%[8]s, id%[8]s
+			LIMIT @limit) AS p
 		%[9]s %[10]s)`,
-		order.column, buckets, order.expression, bucket, field.key, field.query, order.past(order.expression, hasAfter), order.first(order.expression),
+		order.column, buckets, order.expression, order.inBucket(bucket, hasAfter), field.key, field.query, bucket, order.direction,
 		only, order.first("p."+order.column))
+}
+
+// inBucket is the condition for the rows of a bucket and a status, or for those after a
+// position. Equality would keep the bucket out of the order, and an index on the order
+// alone would do, from which Postgres would filter the whole table.
+func (o sortOrder) inBucket(bucket string, hasAfter bool) string {
+	end := map[string]string{"<": ">=", ">": "<="}[o.compare]
+	condition := fmt.Sprintf(`(%s, status) %s (b.bucket, wanted.status)`, bucket, end)
+	if hasAfter {
+		return condition + fmt.Sprintf(` AND (%s, status, %s, id) %s (b.bucket, wanted.status, %s, @after_id)`, bucket, o.expression, o.compare, o.position)
+	}
+	return condition + fmt.Sprintf(` AND (%s, status) %s= (b.bucket, wanted.status)`, bucket, o.compare)
 }
 
 // candidateMatches names up to maxCandidates matches of a field, and one more.
