@@ -191,7 +191,8 @@ func sortedMatches(field searchField, order sortOrder, hasAfter bool) string {
 }
 
 // matchesByEmail selects the first matches of the email in order of email. Postgres
-// would begin at one of two lower bounds, so only the greater one is stated.
+// begins at one of two lower bounds, so only the greater one is stated: the position can
+// be that of a profile whose name matches, and whose email comes before the query.
 func (l listing) matchesByEmail(after *position) string {
 	begins := emailField.begins()
 	if after != nil && after.foldedEmail >= foldASCII(l.query) {
