@@ -329,8 +329,9 @@ CREATE INDEX profiles_name_prefix_idx ON users.profiles (lower((first_name || ' 
 CREATE INDEX profiles_last_name_prefix_idx ON users.profiles (lower(last_name COLLATE "und-x-icu") text_pattern_ops);
 -- One index per searched field, order and bucket: the profiles whose field begins with
 -- the same characters, in order; users/search.go says which. Searching by email in its
--- own order needs none. They include what their expressions read, without which Postgres
--- does not answer from the index alone.
+-- own order needs none. They are in the order of bytes by their collation, because row
+-- comparisons use an index's default operators only. They include what their expressions
+-- read, without which Postgres does not answer from the index alone.
 CREATE INDEX profiles_name_2_create_time_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu") COLLATE "C", 2), status, create_time, id) INCLUDE (first_name, last_name);
 CREATE INDEX profiles_name_4_create_time_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu") COLLATE "C", 4), status, create_time, id) INCLUDE (first_name, last_name);
 CREATE INDEX profiles_name_2_email_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu") COLLATE "C", 2), status, lower(email COLLATE "C"), id) INCLUDE (first_name, last_name, email);
