@@ -181,7 +181,7 @@ func TestTheSystemWorksThroughPgBouncerInTransactionMode(t *testing.T) {
 	}
 }
 
-// wholeStory has somebody sign in, refresh, change, and be revoked.
+// wholeStory has somebody sign in, refresh, be found, change, and be revoked.
 func wholeStory(t *testing.T, s *harness.System, admin harness.Client, email string, person *harness.Person) error {
 	tokens := &bffv1.Tokens{AccessToken: person.Access, RefreshToken: person.Refresh}
 	for range 10 {
@@ -204,6 +204,16 @@ func wholeStory(t *testing.T, s *harness.System, admin harness.Client, email str
 		})
 		if err != nil {
 			return fmt.Errorf("GetMe: %w", err)
+		}
+		err = harness.Patiently(func() error {
+			found, err := admin.Users.ListUsers(t.Context(), &bffv1.ListUsersRequest{Query: email})
+			if err == nil && len(found.GetUsers()) != 1 {
+				return fmt.Errorf("found %v", found)
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("ListUsers: %w", err)
 		}
 	}
 	var other *bffv1.Tokens
