@@ -17,8 +17,11 @@ var usersService = Definition{
 	Help:   "Run the users service: profiles.",
 	Listen: "127.0.0.1:8003",
 	Schema: true,
-	build:  buildUsers,
-	probe:  probeUsers,
+	// Its profiles are made and erased with the accounts.
+	Lifecycle: LifecycleAll,
+	Person:    true,
+	build:     buildUsers,
+	probe:     probeUsers,
 }
 
 func buildUsers(_ context.Context, h *host) (*built, error) {

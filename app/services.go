@@ -41,6 +41,11 @@ type Definition struct {
 	Schema bool
 	// Calls are the services that it calls.
 	Calls []Call
+	// Lifecycle says which changes of accounts it follows.
+	Lifecycle Lifecycle
+	// Person says that it holds data about people, which is exported with a person
+	// and erased with their account.
+	Person bool
 
 	// settings returns the groups of settings that it reads besides those that
 	// every service reads; nil for none.
@@ -57,6 +62,18 @@ type Definition struct {
 	// nothing.
 	examineDatabase func(ctx context.Context, report *doctor.Report, conn *pgx.Conn, s *settings)
 }
+
+// Lifecycle says which changes of accounts a service follows.
+type Lifecycle string
+
+const (
+	// LifecycleNone is a service that follows none.
+	LifecycleNone Lifecycle = ""
+	// LifecycleDeletions is a service that is told which accounts are deleted.
+	LifecycleDeletions Lifecycle = "deletions"
+	// LifecycleAll is a service that is told of every change of an account.
+	LifecycleAll Lifecycle = "all"
+)
 
 // Call is a service that another one calls.
 type Call struct {
