@@ -111,9 +111,9 @@ type Lifecycle string
 const (
 	// LifecycleNone is a service that follows none.
 	LifecycleNone Lifecycle = ""
-	// LifecycleDeletions is a service that is told which accounts are deleted.
+	// LifecycleDeletions is a service that learns which accounts are deleted.
 	LifecycleDeletions Lifecycle = "deletions"
-	// LifecycleAll is a service that is told of every change of an account.
+	// LifecycleAll is a service that learns of every change of an account.
 	LifecycleAll Lifecycle = "all"
 )
 
