@@ -2,6 +2,9 @@ package app
 
 import "gatehouse/bff"
 
+// PublicPolicy returns the policies of all public methods, tightened by settings.
+func PublicPolicy(settings string) (*bff.Policy, error) { return bff.PolicyOf(settings, backends()...) }
+
 // policyCommand prints the policy of each method.
 type policyCommand struct {
 	Markdown bool `help:"Print a page of documentation in Markdown."`
@@ -14,7 +17,7 @@ func (c *policyCommand) Run(p *program) error {
 	if err := invalid.err(); err != nil {
 		return err
 	}
-	policy, err := bff.PolicyOf(c.Policy)
+	policy, err := PublicPolicy(c.Policy)
 	if err != nil {
 		return err
 	}

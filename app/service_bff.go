@@ -18,7 +18,6 @@ var bffService = Definition{
 	},
 	build:   buildBff,
 	examine: examineBff,
-	Calls:   []Call{{Service: roleAuth}, {Service: roleUsers}},
 }
 
 func buildBff(_ context.Context, h *host) (*built, error) {
@@ -29,7 +28,7 @@ func buildBff(_ context.Context, h *host) (*built, error) {
 		parts = append(parts, bff.Part{Name: check.Name, Check: check.Run})
 	}
 	service, err := bff.New(bff.Config{
-		Auth: h.peer(roleAuth), Users: h.peer(roleUsers), PublicURL: find[*publicFlags](s).url,
+		Backends: h.backends, PublicURL: find[*publicFlags](s).url,
 		Origins: gateway.origins, Cookies: gateway.cookies, TrustedProxies: gateway.proxies,
 		Policy: find[*policyFlags](s).Policy, Throttle: throttle, QueueTarget: gateway.QueueTarget,
 		RedisURL: gateway.RedisURL, CacheBytes: gateway.cache, Parts: parts,

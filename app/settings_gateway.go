@@ -51,7 +51,7 @@ func (f *policyFlags) parse(p *problems) {
 	if f.Policy == "" {
 		return
 	}
-	if err := bff.CheckPolicy(f.Policy); err != nil {
+	if err := bff.CheckPolicy(f.Policy, backends()...); err != nil {
 		for text := range strings.Lines(err.Error()) {
 			p.add("GATEHOUSE_POLICY", strings.TrimSpace(text), "")
 		}

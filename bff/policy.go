@@ -39,15 +39,18 @@ type Page struct{ Pattern, Who string }
 type Field struct{ Name, Normal, Redacted string }
 
 // PolicyOf returns the policies of the gateway, tightened by settings (see
-// [rpc.ServerConfig]). Its error lists every fault of the schema's policies or of the
-// settings.
-func PolicyOf(settings string) (*Policy, error) {
-	cache, err := newCache(CacheNothing, nil)
+// [rpc.ServerConfig]). The backends need no clients. Its error lists every fault of the
+// schema's policies or of the settings.
+func PolicyOf(settings string, backends ...Backend) (*Policy, error) {
+	cache, err := newCache(CacheNothing, backends, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer cache.Close()
-	s := &Service{cache: cache}
+	s := &Service{cache: cache, backends: backends, gateway: &Gateway{cache: cache}}
+	if s.tellers, err = tellers(backends); err != nil {
+		return nil, err
+	}
 	s.rpc, err = s.newServer(Config{Logger: slog.New(slog.DiscardHandler), Policy: settings})
 	if err != nil {
 		return nil, err
@@ -61,10 +64,11 @@ func PolicyOf(settings string) (*Policy, error) {
 }
 
 // CheckPolicy reports what is wrong with the settings of GATEHOUSE_POLICY. It compiles
-// the methods' policies and builds nothing else.
-func CheckPolicy(settings string) error {
+// the methods' policies and builds nothing else. The backends need no clients.
+func CheckPolicy(settings string, backends ...Backend) error {
 	server := connect.NewServer()
-	(&Service{auth: &authService{}, account: &accountService{}, user: &userService{}}).register(server)
+	s := &Service{auth: &authService{}, account: &accountService{}, user: &userService{}, backends: backends, gateway: &Gateway{}}
+	s.register(server)
 	_, err := policy.Compile(slices.Collect(server.Specs()), rpc.DefaultLimit, settings)
 	return err
 }
