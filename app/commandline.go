@@ -21,6 +21,7 @@ type commands struct {
 	Policy       policyCommand      `cmd:"" help:"Print the access policy, limits and rates of each method."`
 	Healthcheck  healthcheckCommand `cmd:"" help:"Check whether a running role is ready: a probe for containers."`
 	Psql         psqlCommand        `cmd:"" help:"Open psql on the data of gatehouse up, or on DATABASE_URL."`
+	Compose      composeCommand     `cmd:"" help:"Print the services of compose.yaml: the schema and a container for each service."`
 	Version      versionCommand     `cmd:"" help:"Print the version."`
 
 	logFlags

@@ -16,6 +16,7 @@ var bffService = Definition{
 	settings: func() []group {
 		return []group{&publicFlags{}, &policyFlags{}, &throttleFlags{}, &gatewayFlags{}}
 	},
+	compose: []string{"GATEHOUSE_PUBLIC_URL: ${GATEHOUSE_PUBLIC_URL:-http://localhost:8001}"},
 	build:   buildBff,
 	examine: examineBff,
 }

@@ -141,7 +141,7 @@ func New(config Config) (*Service, error) {
 
 // join makes the parts of the gateway that call services.
 func (s *Service) join(config Config) {
-	s.gateway = &Gateway{cache: s.cache, clients: clientsOf(config.Backends)}
+	s.gateway = &Gateway{cache: s.cache, clients: clientsOf(config.Backends), exporters: exportersOf(config.Backends)}
 	auth, users := s.gateway.Client(authName), s.gateway.Client(usersName)
 	revocations := authv1.NewRevocationServiceClient(auth)
 	s.revoked = access.NewRevocations(revocations, authv1.NewKeyServiceClient(auth), s.verifier.Take, func(ctx context.Context, request *authv1.CheckAccessRequest) error {
@@ -173,7 +173,7 @@ func (s *Service) join(config Config) {
 		},
 	})
 	s.auth = &authService{directory: people, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
-	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache}
+	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache, exporters: s.gateway.exporters}
 	s.user = &userService{directory: people}
 }
 
