@@ -20,7 +20,7 @@ var authService = Definition{
 	Help:   "Run the auth service: accounts, passwords, sessions and signing keys.",
 	Listen: "127.0.0.1:8002",
 	Schema: true,
-	// Its outbox repeats each delivery until users acknowledges it.
+	// users reads what the delivery of a new account misses from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
 		return []group{&publicFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &throttleFlags{}}
@@ -38,7 +38,7 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		h.logger.Warn("mail disabled, password resets and email verification are unavailable", "fix", "set SMTP_URL")
 	}
 	service, err := auth.New(ctx, auth.Config{
-		DB: h.db, Users: usersv1.NewRelayServiceClient(h.peer(roleUsers)),
+		DB: h.db, Users: usersv1.NewRelayServiceClient(h.peer(roleUsers)), Readers: h.accountReaders,
 		Secrets: find[*secretFlags](s).keys, Issuer: find[*publicFlags](s).url,
 		Registration: auth.Registration(accounts.Registration), SessionIdle: accounts.sessionIdle, SessionMax: accounts.sessionMax,
 		PasswordMin: find[*passwordFlags](s).PasswordMin, Throttle: find[*throttleFlags](s).on(),
@@ -72,7 +72,12 @@ func ensureAdministrator(ctx context.Context, service *auth.Service, h *host) er
 	return nil
 }
 
-func probeAuth(ctx context.Context, client *connect.Client, _ string) (publicURL string, err error) {
+func probeAuth(ctx context.Context, client *connect.Client, caller string) (publicURL string, err error) {
+	if caller != roleBff {
+		// It names no account, so that it is refused once the caller is admitted.
+		_, err := authv1.NewAccountFeedServiceClient(client).FindMissingAccounts(ctx, &authv1.FindMissingAccountsRequest{})
+		return "", err
+	}
 	answer, err := authv1.NewKeyServiceClient(client).ListSigningKeys(ctx, &authv1.ListSigningKeysRequest{})
 	return answer.GetIssuer(), err
 }

@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/app/doctor"
 	"gatehouse/app/ops"
+	"gatehouse/auth"
 	"gatehouse/internal/serve"
 	"gatehouse/internal/telemetry"
 )
@@ -41,6 +42,9 @@ type Definition struct {
 	Schema bool
 	// Calls are the services that it calls.
 	Calls []Call
+	// Lifecycle says which changes of accounts it reads from auth, by the package
+	// internal/lifecycle.
+	Lifecycle Lifecycle
 
 	// settings returns the groups of settings that it reads besides those that
 	// every service reads; nil for none.
@@ -58,12 +62,50 @@ type Definition struct {
 	examineDatabase func(ctx context.Context, report *doctor.Report, conn *pgx.Conn, s *settings)
 }
 
+// Lifecycle says which changes of accounts a service reads.
+type Lifecycle int
+
+const (
+	lifecycleNone Lifecycle = iota
+	lifecycleDeletions
+	lifecycleAll
+)
+
+// allCalls are the services that it calls, with auth if it reads changes of accounts.
+func (d Definition) allCalls() []Call {
+	if d.Lifecycle == lifecycleNone || slices.ContainsFunc(d.Calls, func(c Call) bool { return c.Service == roleAuth }) {
+		return d.Calls
+	}
+	return append(slices.Clone(d.Calls), accountFeed)
+}
+
+// accountFeed is the call of a service that reads changes of accounts. It repeats
+// each read until auth answers. auth may call the service too, so that auth is built
+// later where both run in one process.
+var accountFeed = Call{Service: roleAuth, Persistent: true, later: true}
+
+// accountReaders are the services that read changes of accounts.
+func accountReaders() []auth.Reader {
+	var readers []auth.Reader
+	for _, service := range Services() {
+		if service.Lifecycle != lifecycleNone {
+			readers = append(readers, auth.Reader{Service: service.Name, DeletionsOnly: service.Lifecycle == lifecycleDeletions})
+		}
+	}
+	return readers
+}
+
 // Call is a service that another one calls.
 type Call struct {
 	Service string
 	// Persistent says that the caller repeats each call until it succeeds, at a
 	// pace of its own: the client then neither retries nor fails fast.
 	Persistent bool
+	// later says that the callee may be built after the caller, which does not call
+	// it before it runs.
+	later bool
+	// optional says that the caller does without where the URL is not set.
+	optional bool
 }
 
 // host is what a service is built from.
@@ -75,10 +117,13 @@ type host struct {
 
 	peers  map[string]*connect.Client
 	checks []ops.Check
+	// accountReaders are the services that read changes of accounts.
+	accountReaders []auth.Reader
 }
 
 // peer returns a client of a service that the definition calls. Whether that
 // service runs in this process makes no difference.
+// It is nil for an optional call without a URL.
 func (h *host) peer(service string) *connect.Client { return h.peers[service] }
 
 // built is a service as it was built.

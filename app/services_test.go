@@ -42,7 +42,7 @@ func TestTheListOfServicesIsConsistent(t *testing.T) {
 		t.Errorf("schema.sql declares the schema %s, and no service has that name", name)
 	}
 	for _, service := range Services() {
-		for _, call := range service.Calls {
+		for _, call := range service.allCalls() {
 			callee, err := serviceNamed(call.Service)
 			if err != nil || callee.probe == nil {
 				t.Errorf("%s calls %s, which has no methods for other services (%v)", service.Name, call.Service, err)

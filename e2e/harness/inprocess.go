@@ -14,6 +14,7 @@ import (
 
 	"gatehouse/auth"
 	"gatehouse/bff"
+	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/dial"
 	"gatehouse/internal/pgtest"
@@ -71,8 +72,7 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 	s := &Stack{Database: pgtest.New(t)}
 	usersDB := openDB(t, s.Database.Users, "users")
 	t.Cleanup(usersDB.Close)
-	profiles := users.New(users.Config{DB: usersDB, Logger: b.Logger})
-	b.running.Go(func() { profiles.Run(ctx) })
+	profiles := users.New(users.Config{DB: usersDB, Accounts: authv1.NewAccountFeedServiceClient(b.accountFeed(s)), Logger: b.Logger})
 	listeners := make([]net.Listener, b.Gateways)
 	for i := range listeners {
 		listeners[i] = b.listen()
@@ -90,6 +90,7 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 		b.running.Go(func() { service.Run(ctx) })
 		s.Auths = append(s.Auths, service)
 	}
+	b.running.Go(func() { profiles.Run(ctx) })
 	for i, listener := range listeners {
 		gateway, err := bff.New(bff.Config{
 			Auth:      b.client(i, RoleBff, RoleAuth, s.Auths[i%b.Auths].Register),
@@ -104,6 +105,20 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 	}
 	b.check(s.Auths[0].CreateAdministrator(t.Context(), AdminEmail, AdminPassword))
 	return s
+}
+
+// accountFeed returns users' client of the first auth, which is built later.
+func (b *stackBuilder) accountFeed(s *Stack) *connect.Client {
+	b.Helper()
+	client, err := dial.InProcessLater(dial.Route{Caller: RoleUsers, Callee: RoleAuth, Keys: b.keys}, sync.OnceValue(func() *rpc.Server {
+		server, err := rpc.NewServer(rpc.ServerConfig{Logger: b.Logger, Authorizer: rpc.ServicesOnly(b.keys, RoleAuth)}, s.Auths[0].Register)
+		if err != nil {
+			panic(err)
+		}
+		return server
+	}))
+	b.check(err)
+	return client
 }
 
 func (b *stackBuilder) check(err error) {

@@ -179,7 +179,7 @@ func newSystems(t testing.TB, copies int, opts []Option) []*System {
 	systems := make([]*System, copies)
 	for i := range systems {
 		systems[i] = &System{URL: "http://" + listen[RoleBff][i], Processes: map[string]*Process{}, Owner: owner, Roles: map[string]role{
-			RoleUsers: {Listen: listen[RoleUsers][i], Env: append([]string{usersDatabase}, common...)},
+			RoleUsers: {Listen: listen[RoleUsers][i], Env: append([]string{usersDatabase, authURL}, common...)},
 			RoleAuth:  {Listen: listen[RoleAuth][i], Env: slices.Concat(public, private, []string{usersURL})},
 			RoleBff:   {Listen: listen[RoleBff][i], Env: slices.Concat(public, []string{authURL, usersURL})},
 			RoleUp: {Listen: listen[RoleBff][i], Env: slices.Concat(public, private,

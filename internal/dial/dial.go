@@ -80,6 +80,19 @@ func InProcess(route Route, server *rpc.Server) (*connect.Client, error) {
 	return newClient(route, rpc.InProcessTransport(server))
 }
 
+// InProcessLater is [InProcess] for a server that is made after the client. Before
+// that, the client must not be used.
+func InProcessLater(route Route, server func() *rpc.Server) (*connect.Client, error) {
+	return newClient(route, laterTransport{server})
+}
+
+// laterTransport looks for its server when it is called.
+type laterTransport struct{ server func() *rpc.Server }
+
+func (t laterTransport) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+	return rpc.InProcessTransport(t.server()).NewClientStream(ctx, spec)
+}
+
 func newClient(route Route, transport connect.Transport, between ...connect.ClientInterceptor) (*connect.Client, error) {
 	issuer, err := rpc.NewIssuer(route.Keys, route.Caller, route.Callee)
 	if err != nil {
