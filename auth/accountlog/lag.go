@@ -22,7 +22,7 @@ type Lag struct {
 // times, and not all of them where a reader lacks many.
 const selectLags = `
 	WITH expected AS (
-		SELECT * FROM unnest(@services::text[], @deletions_only::boolean[]) AS e (service, deletions_only)
+		SELECT * FROM unnest(@services::text[], @deletions::boolean[]) AS e (service, deletions_only)
 	), readers AS (
 		SELECT service, coalesce(r.seen, '1:1:')::pg_snapshot AS seen, coalesce(r.deletions_only, e.deletions_only) AS deletions_only
 		FROM expected e FULL JOIN auth.account_readers r USING (service)
@@ -37,7 +37,7 @@ const selectLags = `
 // Lags returns the lag of each expected reader, and of any other that has read.
 func (l *Log) Lags(ctx context.Context, expected []Reader) ([]Lag, error) {
 	services, deletionsOnly := columns(expected)
-	rows, err := l.db.Query(ctx, selectLags, pgx.NamedArgs{"services": services, "deletions_only": deletionsOnly})
+	rows, err := l.db.Query(ctx, selectLags, pgx.NamedArgs{"services": services, "deletions": deletionsOnly})
 	if err != nil {
 		return nil, fmt.Errorf("read the lag of the readers: %w", err)
 	}

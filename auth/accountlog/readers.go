@@ -55,9 +55,10 @@ const (
 			OR EXISTS (
 				SELECT FROM auth.account_readers r
 				WHERE r.service = @service AND r.report_time < now() - @push_after::interval AND r.lease_time < now()
-					AND EXISTS (
-						SELECT FROM auth.account_log l
-						WHERE l.xid >= pg_snapshot_xmin(r.seen::pg_snapshot) AND NOT pg_visible_in_snapshot(l.xid, r.seen::pg_snapshot)))`
+					AND (
+						SELECT true FROM auth.account_log l
+						WHERE l.xid >= pg_snapshot_xmin(r.seen::pg_snapshot) AND NOT pg_visible_in_snapshot(l.xid, r.seen::pg_snapshot)
+						ORDER BY l.xid LIMIT 1))`
 	leasePush = `
 		INSERT INTO auth.account_readers (service, report_time, lease_time)
 		VALUES (@service, '-infinity', now() + @lease::interval)
@@ -112,9 +113,10 @@ var maintenance = []struct{ what, statement string }{
 		SELECT count(*) FROM done`},
 	{"delete the outbox rows of an older version", `
 		WITH confirmed AS (
-			SELECT o.account_id, o.version FROM auth.account_outbox o
-			JOIN auth.account_log l ON l.account_id = o.account_id, auth.account_readers r
-			WHERE r.service = 'users' AND o.version <= l.version AND pg_visible_in_snapshot(l.xid, r.seen::pg_snapshot)
+			SELECT o.account_id, o.version FROM auth.account_outbox o, auth.account_readers r
+			WHERE r.service = 'users' AND (
+				SELECT o.version <= l.version AND pg_visible_in_snapshot(l.xid, r.seen::pg_snapshot)
+				FROM auth.account_log l WHERE l.account_id = o.account_id)
 			LIMIT @most FOR UPDATE OF o SKIP LOCKED
 		), done AS (
 			DELETE FROM auth.account_outbox o USING confirmed c WHERE o.account_id = c.account_id AND o.version = c.version RETURNING o.account_id)
