@@ -27,7 +27,7 @@ CREATE TABLE auth.accounts (
     roles                 text[]      NOT NULL DEFAULT '{}',
     -- Raised by every change of roles or status; access tokens carry it as "ver".
     authz_version         bigint      NOT NULL DEFAULT 1,
-    -- Raised by every change that other services must hear of.
+    -- Raised by every change that other services must receive.
     version               bigint      NOT NULL DEFAULT 1,
     last_sign_in_time     timestamptz,
     create_time           timestamptz NOT NULL DEFAULT now(),

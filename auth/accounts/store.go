@@ -21,7 +21,7 @@ import (
 const AdministratorRole = "admin"
 
 // Store writes accounts with their audit rows. The account log, from which other
-// services hear of a change, is written by a trigger.
+// services receive changes, is written by a trigger.
 type Store struct {
 	DB          *database.Pool
 	Log         *audit.Log

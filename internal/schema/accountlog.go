@@ -16,7 +16,7 @@ import (
 // schema.sql that is older.
 const accountLogTable = "CREATE TABLE auth.account_log "
 
-// The function runs with the rights of whoever changes the account.
+// The function runs with the rights of the role that changes the account.
 const (
 	logAccountHead = `CREATE OR REPLACE FUNCTION auth.log_account() RETURNS trigger LANGUAGE plpgsql SET search_path = ` + functionPath
 	logAccountBody = `
