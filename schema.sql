@@ -397,12 +397,9 @@ CREATE INDEX changes_create_time_idx ON users.changes (create_time);
 
 -- The position of users in auth's account log; see internal/lifecycle.
 CREATE TABLE users.account_cursor (
-    cursor      text        NOT NULL DEFAULT '',
+    cursor  text    NOT NULL DEFAULT '',
     -- Whether profiles of accounts that auth does not have must be looked for.
-    sweep       boolean     NOT NULL DEFAULT false,
-    -- The copy that reads, until its lease ends.
-    holder      uuid,
-    lease_time  timestamptz NOT NULL DEFAULT '-infinity'
+    sweep   boolean NOT NULL DEFAULT false
 );
 CREATE UNIQUE INDEX account_cursor_one_row ON users.account_cursor ((true));
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"gatehouse/auth/accountlog"
 	authv1 "gatehouse/gen/auth/v1"
@@ -17,7 +18,8 @@ var errOtherReader = fault.New(connect.CodePermissionDenied, fault.ReasonPermiss
 
 // accountFeedService implements authv1.AccountFeedServiceHandler.
 type accountFeedService struct {
-	log *accountlog.Log
+	log     *accountlog.Log
+	readers []Reader
 }
 
 // WatchAccounts implements authv1.AccountFeedServiceHandler.
@@ -30,7 +32,7 @@ func (s *accountFeedService) WatchAccounts(ctx context.Context, req *authv1.Watc
 	if err != nil {
 		return nil, err
 	}
-	if err := s.log.Confirm(ctx, reader, from, false); err != nil {
+	if err := s.log.Confirm(ctx, reader, from); err != nil {
 		return nil, err
 	}
 	if err := s.log.Wait(ctx, from, reader, req.GetWait().AsDuration()); err != nil {
@@ -43,7 +45,7 @@ func (s *accountFeedService) WatchAccounts(ctx context.Context, req *authv1.Watc
 	if len(batch.Events) == 0 && !batch.More && req.GetCursor() != "" && from.AtRest() && batch.Next.Age(from) < cursorAge {
 		return &authv1.WatchAccountsResponse{Cursor: req.GetCursor()}, nil
 	}
-	if err := s.log.Confirm(ctx, reader, from, true); err != nil {
+	if err := s.log.NoteRead(ctx, reader); err != nil {
 		return nil, err
 	}
 	return &authv1.WatchAccountsResponse{Events: batch.Events, Cursor: batch.Next.Cursor(), More: batch.More}, nil
@@ -60,4 +62,17 @@ func (s *accountFeedService) FindMissingAccounts(ctx context.Context, req *authv
 		return nil, err
 	}
 	return &authv1.FindMissingAccountsResponse{AccountIds: missing}, nil
+}
+
+// GetErasure implements authv1.AccountFeedServiceHandler.
+func (s *accountFeedService) GetErasure(ctx context.Context, req *authv1.GetErasureRequest) (*authv1.GetErasureResponse, error) {
+	erasure, err := s.log.Erasure(ctx, req.GetAccountId(), s.readers)
+	if err != nil {
+		return nil, err
+	}
+	response := &authv1.GetErasureResponse{DeleteTime: timestamppb.New(erasure.DeleteTime)}
+	for _, reader := range erasure.Readers {
+		response.Services = append(response.Services, &authv1.ErasureConfirmation{Service: reader.Service, Confirmed: reader.Confirmed})
+	}
+	return response, nil
 }

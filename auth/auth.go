@@ -198,7 +198,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		},
 		audit: &auditService{db: db},
 		mail:  &mailService{db: db, mails: mails},
-		feed:  &accountFeedService{log: events},
+		feed:  &accountFeedService{log: events, readers: config.Readers},
 	}, nil
 }
 

@@ -148,7 +148,7 @@ func (s *Service) join(config Config) {
 	}
 	users := &directory{
 		accounts: authv1.NewAccountServiceClient(config.Auth), sessions: authv1.NewSessionServiceClient(config.Auth),
-		audit: authv1.NewAuditServiceClient(config.Auth), links: authv1.NewLinkServiceClient(config.Auth), mails: authv1.NewMailServiceClient(config.Auth), profiles: usersv1.NewProfileServiceClient(config.Users),
+		audit: authv1.NewAuditServiceClient(config.Auth), links: authv1.NewLinkServiceClient(config.Auth), mails: authv1.NewMailServiceClient(config.Auth), accountFeed: authv1.NewAccountFeedServiceClient(config.Auth), profiles: usersv1.NewProfileServiceClient(config.Users),
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
 	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.rates.limitAddress}

@@ -31,19 +31,28 @@ const confirm = `
 	VALUES (@service, @cursor, @seen, @deletions_only, now())
 	ON CONFLICT ON CONSTRAINT account_readers_pkey DO UPDATE
 	SET cursor = excluded.cursor, seen = excluded.seen, deletions_only = excluded.deletions_only, report_time = excluded.report_time
-	WHERE @always OR account_readers.cursor <> excluded.cursor OR account_readers.deletions_only <> excluded.deletions_only
+	WHERE account_readers.cursor <> excluded.cursor OR account_readers.deletions_only <> excluded.deletions_only
 		OR account_readers.report_time < now() - @report_interval::interval`
 
-// Confirm notes that a service has committed everything before the position. With
-// always, it writes even if nothing has changed: once that is committed, Postgres does
-// not give a transaction ID again that an earlier read has seen, even after a crash.
-func (l *Log) Confirm(ctx context.Context, reader Reader, p Position, always bool) error {
+// Confirm notes that a service has committed everything before the position.
+func (l *Log) Confirm(ctx context.Context, reader Reader, p Position) error {
 	_, err := l.db.Exec(ctx, confirm, pgx.NamedArgs{
 		"service": reader.Service, "cursor": p.Cursor(), "seen": p.seen, "deletions_only": reader.DeletionsOnly,
-		"always": always, "report_interval": reportInterval,
+		"report_interval": reportInterval,
 	})
 	if err != nil {
 		return fmt.Errorf("note what the reader has confirmed: %w", err)
+	}
+	return nil
+}
+
+const noteRead = `UPDATE auth.account_readers SET report_time = now() WHERE service = @service`
+
+// NoteRead writes that a service has read. Once that is committed, Postgres does not
+// give a transaction ID again that the read has seen, even after a crash.
+func (l *Log) NoteRead(ctx context.Context, reader Reader) error {
+	if _, err := l.db.Exec(ctx, noteRead, pgx.NamedArgs{"service": reader.Service}); err != nil {
+		return fmt.Errorf("note the read: %w", err)
 	}
 	return nil
 }

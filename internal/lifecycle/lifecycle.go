@@ -4,9 +4,9 @@
 // A Reader keeps its cursor in the service's own schema, in the transaction that
 // applies the changes before it, so that whatever is killed in between, nothing is
 // lost and nothing is applied twice. The next read reports the committed cursor,
-// which confirms the changes to auth. Of several copies of a service one reads at a
-// time, under a lease; the cursor is compared when it is committed, so that a copy
-// that lost its lease changes nothing.
+// which confirms the changes to auth. All copies of a service read; the first that
+// locks the cursor applies the changes, and the others, which find another cursor or
+// the lock, read again. So no change waits for a copy that was killed.
 //
 // When auth refuses the cursor, because it is too old or because one of the databases
 // was restored, the reader reads the log from its beginning and then erases what the
@@ -15,10 +15,8 @@
 // A service has the table account_cursor in its schema:
 //
 //	CREATE TABLE orders.account_cursor (
-//	    cursor      text        NOT NULL DEFAULT '',
-//	    sweep       boolean     NOT NULL DEFAULT false,
-//	    holder      uuid,
-//	    lease_time  timestamptz NOT NULL DEFAULT '-infinity'
+//	    cursor  text    NOT NULL DEFAULT '',
+//	    sweep   boolean NOT NULL DEFAULT false
 //	);
 //	CREATE UNIQUE INDEX account_cursor_one_row ON orders.account_cursor ((true));
 //
@@ -34,7 +32,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -50,17 +47,10 @@ const (
 	wait = 3 * time.Second
 	// readLimit bounds a read with its wait.
 	readLimit = wait + 10*time.Second
-	// lease is how long a copy may take for a read and its events before another one
-	// reads too.
-	lease = 8 * time.Second
-	// standby is how often a copy without the lease asks for it.
-	standby = time.Second
 	// gather lets changes that are near each other be read together.
 	gather     = 50 * time.Millisecond
 	minBackoff = 100 * time.Millisecond
-	maxBackoff = 5 * time.Second
-	// closeLimit bounds what is done after the end of the context.
-	closeLimit = 2 * time.Second
+	maxBackoff = 2 * time.Second
 )
 
 // Config says who reads, and what for.
@@ -86,25 +76,21 @@ type Config struct {
 // Reader reads the account log for one copy of a service.
 type Reader struct {
 	Config
-	holder    uuid.UUID
 	sql       statements
 	nextSweep time.Time
 }
 
 // statements are those of one schema.
-type statements struct{ lease, release, lock, advance, expire, swept string }
+type statements struct{ read, lock, advance, expire, swept string }
 
 // New returns a reader. Run reads for it.
 func New(config Config) *Reader {
 	table := pgx.Identifier{config.Service, "account_cursor"}.Sanitize()
-	return &Reader{Config: config, holder: uuid.New(), sql: statements{
-		lease: `
-			INSERT INTO ` + table + ` AS c (holder, lease_time) VALUES (@holder, now() + @lease::interval)
-			ON CONFLICT ((true)) DO UPDATE SET holder = excluded.holder, lease_time = excluded.lease_time
-			WHERE c.holder = excluded.holder OR c.holder IS NULL OR c.lease_time < now()
-			RETURNING cursor, sweep`,
-		release: `UPDATE ` + table + ` SET holder = NULL WHERE holder = @holder`,
-		lock:    `SELECT cursor FROM ` + table + ` FOR UPDATE`,
+	return &Reader{Config: config, sql: statements{
+		read: `
+			WITH made AS (INSERT INTO ` + table + ` DEFAULT VALUES ON CONFLICT ((true)) DO NOTHING RETURNING cursor, sweep)
+			SELECT cursor, sweep FROM ` + table + ` UNION ALL SELECT cursor, sweep FROM made`,
+		lock:    `SELECT cursor FROM ` + table + ` FOR UPDATE SKIP LOCKED`,
 		advance: `UPDATE ` + table + ` SET cursor = @cursor`,
 		expire:  `UPDATE ` + table + ` SET cursor = '', sweep = true WHERE cursor = @cursor`,
 		swept:   `UPDATE ` + table + ` SET sweep = false`,
@@ -116,7 +102,6 @@ func (r *Reader) Run(ctx context.Context) {
 	failures := outage.Log{
 		Logger: r.Logger, Failed: "lifecycle: account events not applied, retrying", Recovered: "lifecycle: recovered",
 	}
-	defer r.release(ctx)
 	backoff := minBackoff
 	for ctx.Err() == nil {
 		next, err := r.step(ctx)
@@ -136,25 +121,12 @@ func (r *Reader) Run(ctx context.Context) {
 	}
 }
 
-// release lets another copy read at once.
-func (r *Reader) release(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
-	defer cancel()
-	if _, err := r.DB.Exec(ctx, r.sql.release, pgx.NamedArgs{"holder": r.holder}); err != nil {
-		r.Logger.LogAttrs(ctx, slog.LevelDebug, "lifecycle: lease not released", slog.String("cause", err.Error()))
-	}
-}
-
 // step reads once, applies what it read, and returns the pause until the next step.
 func (r *Reader) step(ctx context.Context) (next time.Duration, err error) {
 	var cursor string
 	var sweep bool
-	err = r.DB.QueryRow(ctx, r.sql.lease, pgx.NamedArgs{"holder": r.holder, "lease": lease}).Scan(&cursor, &sweep)
-	if database.Missing(err) {
-		return standby, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("lease the cursor: %w", err)
+	if err := r.DB.QueryRow(ctx, r.sql.read).Scan(&cursor, &sweep); err != nil {
+		return 0, fmt.Errorf("read the cursor: %w", err)
 	}
 	response, err := r.read(ctx, cursor)
 	if connect.CodeOf(err) == connect.CodeFailedPrecondition && fault.Reason(err) == "CURSOR_EXPIRED" {
@@ -168,7 +140,11 @@ func (r *Reader) step(ctx context.Context) (next time.Duration, err error) {
 		return 0, fmt.Errorf("read the account log: %w", err)
 	}
 	if response.GetCursor() != cursor {
-		if err := r.apply(ctx, cursor, response); err != nil {
+		err := r.apply(ctx, cursor, response)
+		if errors.Is(err, errOvertaken) {
+			return gather, nil
+		}
+		if err != nil {
 			return 0, err
 		}
 	}
@@ -190,18 +166,19 @@ func (r *Reader) read(ctx context.Context, cursor string) (*authv1.WatchAccounts
 	})
 }
 
-// errOvertaken says that another copy has moved the cursor.
-var errOvertaken = errors.New("another copy has applied the events")
+// errOvertaken says that another copy has moved the cursor, or is about to.
+var errOvertaken = errors.New("another copy applies the events")
 
 // apply applies events with the cursor after them.
 func (r *Reader) apply(ctx context.Context, from string, response *authv1.WatchAccountsResponse) error {
 	err := r.DB.Transact(ctx, func(tx pgx.Tx) error {
 		var cursor string
-		if err := tx.QueryRow(ctx, r.sql.lock).Scan(&cursor); err != nil {
-			return fmt.Errorf("lock the cursor: %w", err)
-		}
-		if cursor != from {
+		err := tx.QueryRow(ctx, r.sql.lock).Scan(&cursor)
+		if database.Missing(err) || err == nil && cursor != from {
 			return errOvertaken
+		}
+		if err != nil {
+			return fmt.Errorf("lock the cursor: %w", err)
 		}
 		for _, event := range response.GetEvents() {
 			crashpoint.Reach(r.Service + ": before an account event is applied")
@@ -217,9 +194,6 @@ func (r *Reader) apply(ctx context.Context, from string, response *authv1.WatchA
 		}
 		return nil
 	})
-	if errors.Is(err, errOvertaken) {
-		return nil
-	}
 	if err == nil && len(response.GetEvents()) > 0 {
 		crashpoint.Reach(r.Service + ": after account events are committed")
 	}

@@ -40,9 +40,6 @@ func (r *Reader) sweep(ctx context.Context) error {
 			return fmt.Errorf("look for missing accounts: %w", err)
 		}
 		missing = append(missing, response.GetAccountIds()...)
-		if _, err := r.DB.Exec(ctx, r.sql.lease, pgx.NamedArgs{"holder": r.holder, "lease": lease}); err != nil {
-			return fmt.Errorf("renew the lease: %w", err)
-		}
 	}
 	if len(missing) > sweepFew && len(missing) > total/2 {
 		return fmt.Errorf("auth does not have %d of %d accounts, nothing is erased: restore auth's database", len(missing), total)

@@ -29,6 +29,9 @@ const (
 	// AccountFeedServiceFindMissingAccountsProcedure is the procedure name of the AccountFeedService's
 	// FindMissingAccounts RPC.
 	AccountFeedServiceFindMissingAccountsProcedure = "/auth.v1.AccountFeedService/FindMissingAccounts"
+	// AccountFeedServiceGetErasureProcedure is the procedure name of the AccountFeedService's
+	// GetErasure RPC.
+	AccountFeedServiceGetErasureProcedure = "/auth.v1.AccountFeedService/GetErasure"
 )
 
 var (
@@ -48,6 +51,14 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	accountFeedServiceGetErasureSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_auth_v1_account_feed_service_proto.Services().ByName("AccountFeedService").Methods().ByName("GetErasure"),
+			Procedure:        AccountFeedServiceGetErasureProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 )
 
 // AccountFeedServiceClient is a client for the auth.v1.AccountFeedService service.
@@ -62,6 +73,9 @@ type AccountFeedServiceClient interface {
 	// whose cursor has expired erases them. Errors: unavailable
 	// SERVICE_UNAVAILABLE.
 	FindMissingAccounts(context.Context, *FindMissingAccountsRequest) (*FindMissingAccountsResponse, error)
+	// GetErasure returns which services have confirmed the deletion of an account.
+	// Errors: not_found ERASURE_NOT_FOUND, unavailable SERVICE_UNAVAILABLE.
+	GetErasure(context.Context, *GetErasureRequest) (*GetErasureResponse, error)
 }
 
 // NewAccountFeedServiceClient constructs a client for the auth.v1.AccountFeedService service.
@@ -82,6 +96,9 @@ type AccountFeedServiceHandler interface {
 	// whose cursor has expired erases them. Errors: unavailable
 	// SERVICE_UNAVAILABLE.
 	FindMissingAccounts(context.Context, *FindMissingAccountsRequest) (*FindMissingAccountsResponse, error)
+	// GetErasure returns which services have confirmed the deletion of an account.
+	// Errors: not_found ERASURE_NOT_FOUND, unavailable SERVICE_UNAVAILABLE.
+	GetErasure(context.Context, *GetErasureRequest) (*GetErasureResponse, error)
 }
 
 // RegisterAccountFeedServiceHandler registers svc as the auth.v1.AccountFeedService implementation
@@ -91,6 +108,7 @@ func RegisterAccountFeedServiceHandler(server *connect.Server, svc AccountFeedSe
 	server.Register(
 		connect.Method{Spec: accountFeedServiceWatchAccountsSpec(), Handler: adapter.watchAccounts},
 		connect.Method{Spec: accountFeedServiceFindMissingAccountsSpec(), Handler: adapter.findMissingAccounts},
+		connect.Method{Spec: accountFeedServiceGetErasureSpec(), Handler: adapter.getErasure},
 	)
 }
 
@@ -103,6 +121,10 @@ func (UnimplementedAccountFeedServiceHandler) WatchAccounts(context.Context, *Wa
 
 func (UnimplementedAccountFeedServiceHandler) FindMissingAccounts(context.Context, *FindMissingAccountsRequest) (*FindMissingAccountsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "auth.v1.AccountFeedService.FindMissingAccounts is not implemented")
+}
+
+func (UnimplementedAccountFeedServiceHandler) GetErasure(context.Context, *GetErasureRequest) (*GetErasureResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "auth.v1.AccountFeedService.GetErasure is not implemented")
 }
 
 type accountFeedServiceClient struct {
@@ -120,6 +142,14 @@ func (c *accountFeedServiceClient) WatchAccounts(ctx context.Context, req *Watch
 func (c *accountFeedServiceClient) FindMissingAccounts(ctx context.Context, req *FindMissingAccountsRequest) (*FindMissingAccountsResponse, error) {
 	var res FindMissingAccountsResponse
 	if err := c.client.CallUnary(ctx, accountFeedServiceFindMissingAccountsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountFeedServiceClient) GetErasure(ctx context.Context, req *GetErasureRequest) (*GetErasureResponse, error) {
+	var res GetErasureResponse
+	if err := c.client.CallUnary(ctx, accountFeedServiceGetErasureSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -145,6 +175,18 @@ func (h accountFeedServiceHandler) findMissingAccounts(ctx context.Context, _ co
 		return err
 	}
 	res, err := h.svc.FindMissingAccounts(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountFeedServiceHandler) getErasure(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req GetErasureRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetErasure(ctx, &req)
 	if err != nil {
 		return err
 	}

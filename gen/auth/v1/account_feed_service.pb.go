@@ -357,6 +357,162 @@ func (x *FindMissingAccountsResponse) GetAccountIds() []string {
 	return nil
 }
 
+// GetErasureRequest contains a deleted account's id.
+type GetErasureRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account's id.
+	AccountId     string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetErasureRequest) Reset() {
+	*x = GetErasureRequest{}
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetErasureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetErasureRequest) ProtoMessage() {}
+
+func (x *GetErasureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetErasureRequest.ProtoReflect.Descriptor instead.
+func (*GetErasureRequest) Descriptor() ([]byte, []int) {
+	return file_auth_v1_account_feed_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetErasureRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+// GetErasureResponse says which services have confirmed the deletion.
+type GetErasureResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the account was deleted.
+	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
+	// The services that read account events, sorted by name.
+	Services      []*ErasureConfirmation `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetErasureResponse) Reset() {
+	*x = GetErasureResponse{}
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetErasureResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetErasureResponse) ProtoMessage() {}
+
+func (x *GetErasureResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetErasureResponse.ProtoReflect.Descriptor instead.
+func (*GetErasureResponse) Descriptor() ([]byte, []int) {
+	return file_auth_v1_account_feed_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetErasureResponse) GetDeleteTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteTime
+	}
+	return nil
+}
+
+func (x *GetErasureResponse) GetServices() []*ErasureConfirmation {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+// ErasureConfirmation says whether a service has erased an account's data.
+type ErasureConfirmation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service's name.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Whether the service has committed the deletion.
+	Confirmed     bool `protobuf:"varint,2,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ErasureConfirmation) Reset() {
+	*x = ErasureConfirmation{}
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ErasureConfirmation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ErasureConfirmation) ProtoMessage() {}
+
+func (x *ErasureConfirmation) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ErasureConfirmation.ProtoReflect.Descriptor instead.
+func (*ErasureConfirmation) Descriptor() ([]byte, []int) {
+	return file_auth_v1_account_feed_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ErasureConfirmation) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ErasureConfirmation) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
 var File_auth_v1_account_feed_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_account_feed_service_proto_rawDesc = "" +
@@ -386,14 +542,28 @@ const file_auth_v1_account_feed_service_proto_rawDesc = "" +
 	"accountIds\">\n" +
 	"\x1bFindMissingAccountsResponse\x12\x1f\n" +
 	"\vaccount_ids\x18\x01 \x03(\tR\n" +
-	"accountIds2\xea\x01\n" +
+	"accountIds\"<\n" +
+	"\x11GetErasureRequest\x12'\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\"\x8b\x01\n" +
+	"\x12GetErasureResponse\x12;\n" +
+	"\vdelete_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"deleteTime\x128\n" +
+	"\bservices\x18\x02 \x03(\v2\x1c.auth.v1.ErasureConfirmationR\bservices\"M\n" +
+	"\x13ErasureConfirmation\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xc3\x02\n" +
 	"\x12AccountFeedService\x12b\n" +
 	"\rWatchAccounts\x12\x1d.auth.v1.WatchAccountsRequest\x1a\x1e.auth.v1.WatchAccountsResponse\"\x12\x8a\xe7\x18\v\n" +
 	"\x05*\x03\n" +
 	"\x01*\x1a\x02\b\x14\x90\x02\x02\x12p\n" +
 	"\x13FindMissingAccounts\x12#.auth.v1.FindMissingAccountsRequest\x1a$.auth.v1.FindMissingAccountsResponse\"\x0e\x8a\xe7\x18\a\n" +
 	"\x05*\x03\n" +
-	"\x01*\x90\x02\x01B\x81\x01\n" +
+	"\x01*\x90\x02\x01\x12W\n" +
+	"\n" +
+	"GetErasure\x12\x1a.auth.v1.GetErasureRequest\x1a\x1b.auth.v1.GetErasureResponse\"\x10\x8a\xe7\x18\t\n" +
+	"\a*\x05\n" +
+	"\x03bff\x90\x02\x01B\x81\x01\n" +
 	"\vcom.auth.v1B\x17AccountFeedServiceProtoP\x01Z\x1cgatehouse/gen/auth/v1;authv1\xa2\x02\x03AXX\xaa\x02\aAuth.V1\xca\x02\aAuth\\V1\xe2\x02\x13Auth\\V1\\GPBMetadata\xea\x02\bAuth::V1b\x06proto3"
 
 var (
@@ -408,33 +578,40 @@ func file_auth_v1_account_feed_service_proto_rawDescGZIP() []byte {
 	return file_auth_v1_account_feed_service_proto_rawDescData
 }
 
-var file_auth_v1_account_feed_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_auth_v1_account_feed_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_auth_v1_account_feed_service_proto_goTypes = []any{
 	(*WatchAccountsRequest)(nil),        // 0: auth.v1.WatchAccountsRequest
 	(*WatchAccountsResponse)(nil),       // 1: auth.v1.WatchAccountsResponse
 	(*AccountEvent)(nil),                // 2: auth.v1.AccountEvent
 	(*FindMissingAccountsRequest)(nil),  // 3: auth.v1.FindMissingAccountsRequest
 	(*FindMissingAccountsResponse)(nil), // 4: auth.v1.FindMissingAccountsResponse
-	(*durationpb.Duration)(nil),         // 5: google.protobuf.Duration
-	(AccountStatus)(0),                  // 6: auth.v1.AccountStatus
-	(*timestamppb.Timestamp)(nil),       // 7: google.protobuf.Timestamp
-	(*ProfileSeed)(nil),                 // 8: auth.v1.ProfileSeed
+	(*GetErasureRequest)(nil),           // 5: auth.v1.GetErasureRequest
+	(*GetErasureResponse)(nil),          // 6: auth.v1.GetErasureResponse
+	(*ErasureConfirmation)(nil),         // 7: auth.v1.ErasureConfirmation
+	(*durationpb.Duration)(nil),         // 8: google.protobuf.Duration
+	(AccountStatus)(0),                  // 9: auth.v1.AccountStatus
+	(*timestamppb.Timestamp)(nil),       // 10: google.protobuf.Timestamp
+	(*ProfileSeed)(nil),                 // 11: auth.v1.ProfileSeed
 }
 var file_auth_v1_account_feed_service_proto_depIdxs = []int32{
-	5, // 0: auth.v1.WatchAccountsRequest.wait:type_name -> google.protobuf.Duration
-	2, // 1: auth.v1.WatchAccountsResponse.events:type_name -> auth.v1.AccountEvent
-	6, // 2: auth.v1.AccountEvent.status:type_name -> auth.v1.AccountStatus
-	7, // 3: auth.v1.AccountEvent.create_time:type_name -> google.protobuf.Timestamp
-	8, // 4: auth.v1.AccountEvent.profile:type_name -> auth.v1.ProfileSeed
-	0, // 5: auth.v1.AccountFeedService.WatchAccounts:input_type -> auth.v1.WatchAccountsRequest
-	3, // 6: auth.v1.AccountFeedService.FindMissingAccounts:input_type -> auth.v1.FindMissingAccountsRequest
-	1, // 7: auth.v1.AccountFeedService.WatchAccounts:output_type -> auth.v1.WatchAccountsResponse
-	4, // 8: auth.v1.AccountFeedService.FindMissingAccounts:output_type -> auth.v1.FindMissingAccountsResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	8,  // 0: auth.v1.WatchAccountsRequest.wait:type_name -> google.protobuf.Duration
+	2,  // 1: auth.v1.WatchAccountsResponse.events:type_name -> auth.v1.AccountEvent
+	9,  // 2: auth.v1.AccountEvent.status:type_name -> auth.v1.AccountStatus
+	10, // 3: auth.v1.AccountEvent.create_time:type_name -> google.protobuf.Timestamp
+	11, // 4: auth.v1.AccountEvent.profile:type_name -> auth.v1.ProfileSeed
+	10, // 5: auth.v1.GetErasureResponse.delete_time:type_name -> google.protobuf.Timestamp
+	7,  // 6: auth.v1.GetErasureResponse.services:type_name -> auth.v1.ErasureConfirmation
+	0,  // 7: auth.v1.AccountFeedService.WatchAccounts:input_type -> auth.v1.WatchAccountsRequest
+	3,  // 8: auth.v1.AccountFeedService.FindMissingAccounts:input_type -> auth.v1.FindMissingAccountsRequest
+	5,  // 9: auth.v1.AccountFeedService.GetErasure:input_type -> auth.v1.GetErasureRequest
+	1,  // 10: auth.v1.AccountFeedService.WatchAccounts:output_type -> auth.v1.WatchAccountsResponse
+	4,  // 11: auth.v1.AccountFeedService.FindMissingAccounts:output_type -> auth.v1.FindMissingAccountsResponse
+	6,  // 12: auth.v1.AccountFeedService.GetErasure:output_type -> auth.v1.GetErasureResponse
+	10, // [10:13] is the sub-list for method output_type
+	7,  // [7:10] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_account_feed_service_proto_init() }
@@ -449,7 +626,7 @@ func file_auth_v1_account_feed_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_auth_v1_account_feed_service_proto_rawDesc), len(file_auth_v1_account_feed_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
