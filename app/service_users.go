@@ -6,6 +6,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
 
+	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/users"
 )
@@ -19,15 +20,24 @@ var usersService = Definition{
 	RootSchema: true,
 	Serves:     []string{"users.v1.ChangeService", "users.v1.ProfileService", "users.v1.RelayService"},
 	Tells:      []string{"profile"},
-	// Its profiles are made and erased with the accounts.
+	// Its profiles have the email and status of their accounts, to search by.
 	Lifecycle: LifecycleAll,
 	Person:    true,
-	build:     buildUsers,
-	probe:     probeUsers,
+	// A deployment that is older than this call has no AUTH_URL here: auth then
+	// delivers accounts by itself.
+	Calls: []Call{{Service: roleAuth, Persistent: true, later: true, optional: true}},
+	build: buildUsers,
+	probe: probeUsers,
 }
 
 func buildUsers(_ context.Context, h *host) (*built, error) {
-	service := users.New(users.Config{DB: h.db, Logger: h.logger})
+	config := users.Config{DB: h.db, Logger: h.logger}
+	if auth := h.peer(roleAuth); auth != nil {
+		config.Accounts = authv1.NewAccountFeedServiceClient(auth)
+	} else {
+		h.logger.Warn("AUTH_URL not set, auth delivers accounts instead", "fix", "set AUTH_URL")
+	}
+	service := users.New(config)
 	return &built{service: service, register: service.Register, run: service.Run, measure: service.Measure}, nil
 }
 

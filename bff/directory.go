@@ -23,12 +23,13 @@ import (
 // status, roles and sessions to auth, and names to users. The services of the public
 // API share it.
 type directory struct {
-	accounts authv1.AccountServiceClient
-	sessions authv1.SessionServiceClient
-	links    authv1.LinkServiceClient
-	mails    authv1.MailServiceClient
-	audit    authv1.AuditServiceClient
-	profiles usersv1.ProfileServiceClient
+	accounts    authv1.AccountServiceClient
+	sessions    authv1.SessionServiceClient
+	links       authv1.LinkServiceClient
+	mails       authv1.MailServiceClient
+	accountFeed authv1.AccountFeedServiceClient
+	audit       authv1.AuditServiceClient
+	profiles    usersv1.ProfileServiceClient
 	// clientInfo returns who calls, and from which IP address and user agent.
 	clientInfo func(context.Context) *authv1.Origin
 	logger     *slog.Logger

@@ -4,8 +4,8 @@
 //
 // A profile has data of two owners. Names and locale change through ProfileService;
 // version, which answers return as the etag, counts those changes. Email and status
-// belong to auth: its relay sends each account's current state to RelayService, and
-// account_version is the version of the last one.
+// belong to auth: users reads them from auth's account log, and gets those of a new
+// account by RelayService at once. account_version is the version of the last one.
 package users
 
 import (
@@ -14,16 +14,20 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	authv1 "gatehouse/gen/auth/v1"
 	servicev1 "gatehouse/gen/service/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/feed"
+	"gatehouse/internal/lifecycle"
 )
 
 // Config configures the service.
 type Config struct {
 	// DB logs in as the role of users.
 	DB *pgxpool.Pool
+	// Accounts is auth's account log; nil leaves it to auth to deliver accounts.
+	Accounts authv1.AccountFeedServiceClient
 	// Logger gets what isn't logged with a call.
 	Logger *slog.Logger
 }
@@ -32,6 +36,7 @@ type Config struct {
 type Service struct {
 	db      *database.Pool
 	changes *feed.Tags
+	reader  *lifecycle.Reader // nil without a client of auth
 	logger  *slog.Logger
 }
 
@@ -44,6 +49,7 @@ var (
 // New returns the service.
 func New(config Config) *Service {
 	service := &Service{db: database.Retrying(config.DB), logger: config.Logger, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
+	service.reader = service.newReader(config.Accounts)
 	return service
 }
 

@@ -100,6 +100,28 @@ func InProcess(route Route, server *rpc.Server) (*connect.Client, error) {
 	}), append(chain, leaveBatch)...), nil
 }
 
+// InProcessLater is [InProcess] for a server that is made after the client. Before
+// that, the client must not be used.
+func InProcessLater(route Route, server func() *rpc.Server) (*connect.Client, error) {
+	chain, err := routeInterceptors(route)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewClient(laterTransport{server, rpc.InProcess{
+		Caller: route.Caller, DeadlineMargin: deadlineMargin, DefaultTimeout: defaultTimeout,
+	}}, append(chain, leaveBatch)...), nil
+}
+
+// laterTransport looks for its server when it is called.
+type laterTransport struct {
+	server func() *rpc.Server
+	rpc.InProcess
+}
+
+func (t laterTransport) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+	return rpc.InProcessTransport(t.server(), t.InProcess).NewClientStream(ctx, spec)
+}
+
 func newClient(route Route, transport connect.Transport, between ...connect.ClientInterceptor) (*connect.Client, error) {
 	issuer, err := rpc.NewIssuer(route.Keys, route.Caller, route.Callee)
 	if err != nil {

@@ -188,6 +188,7 @@ var story = []chapter{
 			},
 			{method: "retryMail", refusal: &refusal{unless: `pm.collectionVariables.get("mailFailed") === "true"`, reason: "MAIL_NOT_FAILED"}},
 			{method: "deleteUser"},
+			{method: "getErasure", holds: []string{"services[0].service"}},
 			{method: "logout"},
 		},
 	},
