@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -84,6 +85,7 @@ var examples = map[string]any{
 
 const (
 	adaID     = "0195514a-2f40-7cc3-98c4-dc0c0c07398f"
+	otherID   = "0195514a-6b71-7d03-8e5f-4a1c9b7d2e60"
 	mailID    = "0195514a-5d22-7a90-b1c7-93e2f4a6d8b0"
 	sessionID = "5b0d5c1e-7c39-4f4a-9d5e-2f8b1a6c3e47"
 )
@@ -128,7 +130,39 @@ func scalarExample(field protoreflect.FieldDescriptor) (any, error) {
 	if example, ok := examples[string(field.Name())]; ok {
 		return example, nil
 	}
-	return nil, fmt.Errorf("no example is known of %s", field.FullName())
+	return derivedExample(field)
+}
+
+// derivedExample returns an example that the type and the rules of a field allow.
+func derivedExample(field protoreflect.FieldDescriptor) (any, error) {
+	if field.Message() != nil {
+		if example, ok := messageExamples[field.Message().FullName()]; ok {
+			return example, nil
+		}
+		return nil, fmt.Errorf("no example is known of %s: give %s one", field.FullName(), field.Message().FullName())
+	}
+	switch field.Kind() {
+	case protoreflect.BoolKind:
+		return true, nil
+	case protoreflect.StringKind:
+		if strings.HasSuffix(string(field.Name()), "_id") {
+			return otherID, nil
+		}
+		return "text", nil
+	case protoreflect.BytesKind:
+		return "dGV4dA==", nil
+	case protoreflect.Int64Kind, protoreflect.Uint64Kind, protoreflect.Sint64Kind, protoreflect.Fixed64Kind, protoreflect.Sfixed64Kind:
+		return "1", nil
+	default:
+		return 1, nil
+	}
+}
+
+var messageExamples = map[protoreflect.FullName]any{
+	"google.protobuf.Timestamp": "2026-03-01T09:30:00Z",
+	"google.protobuf.Duration":  "5s",
+	"google.protobuf.Struct":    object{},
+	"google.protobuf.FieldMask": "id",
 }
 
 // requestExample returns an example request, without the fields in the path.

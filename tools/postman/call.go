@@ -180,6 +180,9 @@ func set(message map[string]any, path, value string) bool {
 
 // testOf returns the script that checks the response.
 func testOf(api *api, codes []int, success media, step step) ([]string, error) {
+	if step.free {
+		return []string{`pm.test("is understood", () => pm.expect(pm.response.code).to.be.oneOf(` + compact(append(codes, 401, 403, 404)) + "));"}, nil
+	}
 	lines, err := succeeds(api, codes, success, step)
 	if err != nil || step.refusal == nil {
 		return lines, err

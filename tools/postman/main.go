@@ -5,7 +5,8 @@
 //
 //	postman OPENAPI COLLECTION
 //
-// It fails if the story lacks an operation or has one that doesn't exist.
+// It fails if the story has an operation that doesn't exist. Operations that the story
+// lacks stand in a folder of their own.
 package main
 
 import (
@@ -109,12 +110,32 @@ func newCollection(api *api) (*collection, error) {
 			}
 			outer.Item = append(outer.Item, folder)
 		}
+		others, err := otherCalls(api, surface, included)
+		if err != nil {
+			return nil, err
+		}
+		outer.Item = append(outer.Item, others...)
 		c.Item = append(c.Item, outer)
 	}
-	for _, id := range slices.Sorted(maps.Keys(api.operations)) {
-		if !included[id] {
-			return nil, fmt.Errorf("%s is missing: add it to story.go", id)
-		}
-	}
 	return c, nil
+}
+
+// otherCalls returns a folder of the operations of a surface that the story does not
+// have: those of services of the application.
+func otherCalls(api *api, surface surface, included map[string]bool) ([]item, error) {
+	folder := item{Name: "Other services", Description: "Calls that belong to no story."}
+	for _, id := range slices.Sorted(maps.Keys(api.operations)) {
+		if included[id] || strings.HasPrefix(id, "connect") != (surface.name == "Connect") {
+			continue
+		}
+		call, err := newCall(api, api.operations[id], step{free: true})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", id, err)
+		}
+		folder.Item = append(folder.Item, *call)
+	}
+	if len(folder.Item) == 0 {
+		return nil, nil
+	}
+	return []item{folder}, nil
 }

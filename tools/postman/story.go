@@ -20,6 +20,8 @@ type step struct {
 	before, after []string
 	// refusal is for a call that needs a mailed link or a failed mail.
 	refusal *refusal
+	// free is for a call outside the story: what it names may not exist.
+	free bool
 }
 
 // refusal is the reason of the error that is expected unless a condition in JavaScript
