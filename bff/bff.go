@@ -7,6 +7,8 @@
 // found its token valid. The RPC methods stand in one file for each public service.
 // They fetch the parts of the response concurrently (composition.go), and one place
 // maps the errors of the services to public errors (fault.go).
+//
+// This package is large because each service that is added has its public methods here.
 package bff
 
 import (

@@ -91,7 +91,7 @@ func (s *service) Path() string {
 	return "/api/v1/" + s.Name
 }
 
-// CreatedPath is the REST path of what was created, by fields of the answer.
+// CreatedPath is the REST path of a new row, by fields of the answer.
 func (s *service) CreatedPath() string {
 	path := strings.Replace(s.Path(), "{user_id}", "{"+s.Singular+".user_id}", 1)
 	return path + "/{" + s.Singular + ".id}"
@@ -123,6 +123,7 @@ func (s *service) files() map[string]string {
 	if s.Person {
 		files[s.Name+"/person.go"] = "person.go"
 		files[s.Name+"/erase_test.go"] = "erase_test.go"
+		files["e2e/service_"+s.Name+"_test.go"] = "e2e_test.go"
 	}
 	return files
 }
@@ -341,11 +342,11 @@ func (s *service) next(root string, out io.Writer) error {
 		fmt.Fprintf(out, "  %s\n", path)
 	}
 	fmt.Fprintf(out, "\nand one word in %s. What is left to decide:\n\n", listFile)
-	fmt.Fprintf(out, "  1. proto/%s/v1/%s_service.proto      the fields of one %s\n", s.Name, s.Singular, s.Singular)
-	fmt.Fprintf(out, "  2. proto/bff/v1/%s_service.proto  what callers see of it, who may call, and how often\n", s.Singular)
-	fmt.Fprintf(out, "  3. %s/schema.sql  its columns, and the indexes of your statements\n", s.Name)
-	fmt.Fprintf(out, "  4. %s/*.go  the statements; bff/%s_service.go hands the fields on\n", s.Name, s.Singular)
-	fmt.Fprintf(out, "  5. bff/account_service.go  only if it becomes a part of GetMe\n")
+	fmt.Fprintf(out, "  1. proto/%s/v1/%s_service.proto: the fields of one %s\n", s.Name, s.Singular, s.Singular)
+	fmt.Fprintf(out, "  2. proto/bff/v1/%s_service.proto: what callers see of it, who may call, and how often\n", s.Singular)
+	fmt.Fprintf(out, "  3. %s/schema.sql: its columns, and the indexes of your statements\n", s.Name)
+	fmt.Fprintf(out, "  4. %s/*.go and bff/%s_service.go: the statements, and the fields that the gateway copies\n", s.Name, s.Singular)
+	fmt.Fprintf(out, "  5. bff/account_service.go: only if it becomes a part of GetMe\n")
 	fmt.Fprintf(out, "\nThen run make gen, and go test ./%s. make remove-service NAME=%s takes it out\nagain while no file is edited.\n", s.Name, s.Name)
 	return nil
 }
