@@ -291,7 +291,7 @@ func TestSecondProcessIsRefusedWithTheHoldersID(t *testing.T) {
 	dir := madeDir(t)
 	g := begin(t, "gatehouse", dir, nil).awaitReady(t)
 	_, err := Start(t.Context(), Config{Dir: dir})
-	if want := fmt.Sprintf("process id %d ", g.Process.Pid); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), want) {
+	if want := fmt.Sprintf("process ID %d ", g.Process.Pid); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), want) {
 		t.Errorf("Start = %v, want ErrInUse naming process %d", err, g.Process.Pid)
 	}
 	if err := g.stdin.Close(); err != nil {

@@ -306,7 +306,7 @@ func TestSecondStartIsRefusedWithTheHoldersID(t *testing.T) {
 	dir := madeDir(t)
 	first := start(t, dir)
 	_, err := Start(t.Context(), Config{Dir: dir, NoSync: true})
-	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("process id %d ", os.Getpid())) {
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("process ID %d ", os.Getpid())) {
 		t.Errorf("second Start = %v, want ErrInUse naming process %d", err, os.Getpid())
 	}
 	ask(t, first, `SELECT 'still there'`)
@@ -382,7 +382,7 @@ func TestDoneTellsOfACrashAndTheNextStartRecovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-s.Done()
-	if err := s.Stop(t.Context()); err == nil || !strings.Contains(err.Error(), "by itself: signal: killed") {
+	if err := s.Stop(t.Context()); err == nil || !strings.Contains(err.Error(), "already ended: signal: killed") {
 		t.Errorf("Stop after a crash = %v, want it told", err)
 	}
 	s = start(t, dir)
@@ -483,7 +483,7 @@ func TestAForeignPasswordIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Start(t.Context(), Config{Dir: dir, NoSync: true})
-	if err == nil || !strings.Contains(err.Error(), "password in "+s.Dir()+" isn't the cluster's") {
+	if err == nil || !strings.Contains(err.Error(), "password in "+s.Dir()+" is not the password of the cluster") {
 		t.Errorf("Start with another password = %v", err)
 	}
 	if running := processesIn(t, dir); running != nil {
@@ -541,7 +541,7 @@ func TestStopEndsPostgresTheHardWayWhenPatienceEnds(t *testing.T) {
 	if err := syscall.Kill(backend, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-answer; err == nil || !strings.Contains(err.Error(), "didn't shut down in time") {
+	if err := <-answer; err == nil || !strings.Contains(err.Error(), "did not shut down in time") {
 		t.Errorf("Stop = %v, want it told that the end was hard", err)
 	}
 	if running := processesIn(t, dir); running != nil {
