@@ -253,8 +253,8 @@ func (p *Method) compileCreated(policy *policyv1.Method) (err error) {
 	return nil
 }
 
-// checkRules compiles the validation rules of the request, so that an invalid rule is
-// found at the start and not by the first call.
+// checkRules compiles the validation rules of the request: otherwise the first caller
+// would find them broken.
 func (p *Method) checkRules() error {
 	err := protovalidate.Validate(p.request.New().Interface())
 	if broken, ok := errors.AsType[*protovalidate.CompilationError](err); ok {

@@ -275,7 +275,7 @@ func TestAllFaultsOfASchemaAreReportedAtOnce(t *testing.T) {
 }
 
 // What is said is what the plan holds, and what isn't has its default.
-func TestAPlanHoldsWhatTheSchemaSays(t *testing.T) {
+func TestACompiledPolicyMatchesTheSchema(t *testing.T) {
 	t.Parallel()
 	plain := planOf(t, rpctest.NewSchema())
 	if plain.TimeLimit != rpc.DefaultLimit || plain.Attempts != 1 || plain.Rate != nil || plain.Sheddable || plain.Cache != nil || plain.RecentSignIn || plain.IdempotencyKey || plain.Created != nil || len(plain.Invalidates) != 0 {

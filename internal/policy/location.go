@@ -13,7 +13,7 @@ import (
 // Location is a path with fields of the answer in it, such as
 // "/api/v1/users/{user.id}".
 type Location struct {
-	texts  []string // the text between the fields: one more than fields
+	texts  []string // one more than fields: what stands around them
 	fields []FieldPath
 }
 
@@ -37,7 +37,7 @@ func newLocation(answer protoreflect.MessageDescriptor, text string) (*Location,
 	return location, nil
 }
 
-// Path returns the path for an answer; "" if one of the fields is not set.
+// Path returns the path for an answer; "" where one of the fields is not set.
 func (l *Location) Path(answer proto.Message) string {
 	var path strings.Builder
 	for i, field := range l.fields {

@@ -40,12 +40,12 @@ type Method struct {
 	Invalidates []Tag
 	// IdempotencyKey reports that the method accepts an Idempotency-Key header.
 	IdempotencyKey bool
-	// Created is the path of the resource that the method creates; nil if it creates none.
+	// Created is where what a success made is found; nil when it makes nothing.
 	Created *Location
 
 	spec       connect.Spec
 	request    protoreflect.MessageType
-	normalizer *normalizer // nil if the request has no field to normalize
+	normalizer *normalizer // nil when the request has nothing to normalise
 }
 
 // Cache describes how the answers of a method are cached.
@@ -70,7 +70,7 @@ func (p *Method) ClientStreams() bool { return p.spec.StreamType&connect.StreamT
 // NewRequest returns an empty request message.
 func (p *Method) NewRequest() proto.Message { return p.request.New().Interface() }
 
-// Normalize rewrites the text fields of a request in place, as the schema declares.
+// Normalize rewrites the text fields of a request in place, as the schema says.
 func (p *Method) Normalize(request proto.Message) {
 	if p.normalizer != nil {
 		p.normalizer.apply(request.ProtoReflect())

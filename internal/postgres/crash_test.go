@@ -265,7 +265,7 @@ func TestAStalePidFileOfALivingProcessIsNoObstacle(t *testing.T) {
 	}
 }
 
-func TestAKillDuringInitdbLeavesNothingBelieved(t *testing.T) {
+func TestAKillDuringInitdbLeavesNoCluster(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
 	g := begin(t, "gatehouse", dir, nil)
@@ -302,7 +302,7 @@ func TestSecondProcessIsRefusedWithTheHoldersID(t *testing.T) {
 	}
 }
 
-func TestCtrlCReachesGatehouseAlone(t *testing.T) {
+func TestCtrlCReachesOnlyGatehouse(t *testing.T) {
 	t.Parallel()
 	dir := madeDir(t)
 	g := begin(t, "interrupted", dir, func(cmd *exec.Cmd) { cmd.SysProcAttr.Setpgid = true }).awaitReady(t)

@@ -132,7 +132,7 @@ func TestFolderClosedToPostgresSendsItsFilesElsewhere(t *testing.T) { // alone, 
 	stop(t, again)
 }
 
-func TestRemovedDataFolderBeginsAnew(t *testing.T) { // alone, for the folder in /var/lib
+func TestDeletedDataFolderStartsEmpty(t *testing.T) { // alone, for the folder in /var/lib
 	needRoot(t)
 	closed := filepath.Dir(newDir(t))
 	if err := os.Chmod(closed, 0o700); err != nil {

@@ -348,7 +348,7 @@ func TestStopDoesNotWaitForClients(t *testing.T) {
 	}
 }
 
-func TestStopLeavesNoSocketAndNoClaim(t *testing.T) {
+func TestStopLeavesNoSocketAndNoLock(t *testing.T) {
 	t.Parallel()
 	s := start(t, madeDir(t))
 	stop(t, s)
@@ -373,7 +373,7 @@ func TestStopLeavesNoSocketAndNoClaim(t *testing.T) {
 	}
 }
 
-func TestDoneTellsOfACrashAndTheNextStartRecovers(t *testing.T) {
+func TestDoneReportsACrashAndTheNextStartRecovers(t *testing.T) {
 	t.Parallel()
 	dir := madeDir(t)
 	s := startWith(t, Config{Dir: dir})
@@ -474,7 +474,7 @@ func TestLogIsRenewedAtEachStart(t *testing.T) {
 	}
 }
 
-func TestAForeignPasswordIsNoticed(t *testing.T) {
+func TestAWrongPasswordFileIsReported(t *testing.T) {
 	t.Parallel()
 	dir := madeDir(t)
 	s := start(t, dir)
@@ -521,7 +521,7 @@ func awaitLog(t *testing.T, s *Server, line string) {
 	})
 }
 
-func TestStopEndsPostgresTheHardWayWhenPatienceEnds(t *testing.T) {
+func TestStopKillsPostgresAfterTheTimeout(t *testing.T) {
 	t.Parallel()
 	dir := madeDir(t)
 	s := startWith(t, Config{Dir: dir})

@@ -168,7 +168,7 @@ func TestErrorsAreMappedWithinTheTraceAndPanicsCaughtOutsideOfIt(t *testing.T) {
 }
 
 // A step that isn't for a method is no part of its chain.
-func TestAStepMayLeaveAMethodAlone(t *testing.T) {
+func TestAnInterceptorMaySkipAMethod(t *testing.T) {
 	t.Parallel()
 	d := &diary{}
 	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Interceptors: rpc.Interceptors{Rate: func(plan *policy.Method) (connect.ServerInterceptor, error) {
@@ -394,7 +394,7 @@ func (l listsProfiles) ListProfiles(_ context.Context, req *usersv1.ListProfiles
 }
 
 // A cache's hit never reaches the method; the request was checked all the same.
-func TestWhatAStepAnswersIsCheckedFirst(t *testing.T) {
+func TestARequestIsCheckedBeforeAnInterceptorAnswersIt(t *testing.T) {
 	t.Parallel()
 	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Interceptors: rpc.Interceptors{Cache: func(*policy.Method) (connect.ServerInterceptor, error) {
 		return func(connect.ServerFunc) connect.ServerFunc {

@@ -64,7 +64,7 @@ func TestCallsGoThroughThoughClocksDiffer(t *testing.T) {
 	}
 }
 
-func TestACallOfAnotherTimeFindsTheServiceUnavailable(t *testing.T) {
+func TestATokenOutsideTheClockSkewIsUnavailable(t *testing.T) {
 	t.Parallel()
 	keys := InternalKeys{newKey}
 	server, err := NewServer(ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: ServicesOnly(keys, "users")}, func(server *connect.Server) {

@@ -129,7 +129,7 @@ func TestARequestThatCannotBeReadIsRefused(t *testing.T) {
 	}
 }
 
-func TestARequestThatBreaksOffIsNotOurFault(t *testing.T) {
+func TestAnInterruptedRequestIsTheCallersError(t *testing.T) {
 	t.Parallel()
 	url, log := gateway(t)
 	request := rpctest.PostRequest(t, url, jsonType, "")

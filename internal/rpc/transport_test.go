@@ -138,7 +138,7 @@ func TestAnErrorReachesItsCallerAlike(t *testing.T) {
 	}
 }
 
-func TestACallThatIsOverDoesNotBegin(t *testing.T) {
+func TestACallWithAnEndedContextDoesNotBegin(t *testing.T) {
 	t.Parallel()
 	for _, topology := range rpctest.Topologies {
 		t.Run(topology.Name, func(t *testing.T) {
