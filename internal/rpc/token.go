@@ -170,7 +170,8 @@ func (c *tokenVerifier) verify(token string) (string, error) {
 	return claims.Issuer, nil
 }
 
-// ServicesOnly admits only the services that the policy of a method names.
+// ServicesOnly admits only other services of this system, and to each method only
+// those that its policy names.
 func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 	check := newTokenVerifier(callee)
 	return func(p *policy.Method) (Admission, error) {
