@@ -264,7 +264,7 @@ func TestTenThousandHeadersAreRefused(t *testing.T) {
 			})
 		}
 	})
-	// What proxies and browsers send is no fault.
+	// Headers that browsers and proxies send are accepted.
 	var headers []string
 	for i := range 100 {
 		headers = append(headers, fmt.Sprintf("X-Some-%d", i), "value")

@@ -433,7 +433,7 @@ func TestARefusedOriginIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// A page can't remove HttpOnly cookies, and those of a deleted account are of no use.
+// A script cannot delete HttpOnly cookies, and the account of these cookies is deleted.
 func TestDeletingOnesOwnAccountClearsTheCookies(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})

@@ -42,7 +42,7 @@ func TestEveryPublicMethodHasACompletePolicy(t *testing.T) {
 		}
 		for _, tag := range tags {
 			if field := tag.Field(); field != nil && !lowered(field[len(field)-1]) {
-				t.Errorf("%s: the tag %s takes its id from a field that isn't brought to lower case", plan.Procedure, tag)
+				t.Errorf("%s: the tag %s takes its ID from a field that is not normalized to lower case", plan.Procedure, tag)
 			}
 		}
 	}

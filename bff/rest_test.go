@@ -453,7 +453,7 @@ func TestRatesAndQueuesApplyToREST(t *testing.T) {
 }
 
 // What goes with a call goes with one of REST.
-func TestARESTCallIsLoggedAndMeasured(t *testing.T) {
+func TestRESTPassesTheHeadersOfACall(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{apart: true})
 	var keys []string

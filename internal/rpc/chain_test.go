@@ -205,7 +205,7 @@ func TestAStepThatCantBeMadeKeepsTheServerFromStarting(t *testing.T) {
 }
 
 // reset is a method of any stream type that takes RequestPasswordResetRequest,
-// whose email is brought to its form and has to be one.
+// whose email is normalized and validated.
 func reset(t testing.TB, streamType connect.StreamType) connect.Spec {
 	t.Helper()
 	described := &descriptorpb.MethodDescriptorProto{
@@ -227,7 +227,7 @@ func reset(t testing.TB, streamType connect.StreamType) connect.Spec {
 
 var errNotYours = fault.New(connect.CodePermissionDenied, fault.ReasonPermissionDenied, "That is not yours.")
 
-// Whatever streams, each message is brought to its form, then held against its
+// On every kind of stream, each message is normalized, then validated against its
 // rules, and then asked whether its sender may say it; one that fails ends the
 // call before the method has it.
 func TestEachMessageOfAStreamIsChecked(t *testing.T) {

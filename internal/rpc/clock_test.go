@@ -16,7 +16,7 @@ import (
 
 // Clocks that differ by less than ClockSkew refuse no call, at no moment of a
 // token's life; where they differ by more, the callee is not available to the
-// caller, which is no fault of anybody's credential.
+// caller, which says nothing about the credential.
 func TestCallsGoThroughThoughClocksDiffer(t *testing.T) {
 	t.Parallel()
 	keys := InternalKeys{newKey}

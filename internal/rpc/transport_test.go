@@ -320,7 +320,7 @@ func TestACallIsBoundedByTheServersLimit(t *testing.T) {
 			}
 			_, err = rpctest.Get(ctx, client)
 			cancel()
-			want := connect.CodeUnavailable // our limit is no fault of the caller's
+			want := connect.CodeUnavailable // the limit is ours, not the caller's
 			if test.callersDeadline {
 				want = connect.CodeDeadlineExceeded
 			}
