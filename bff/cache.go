@@ -17,10 +17,10 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// defaultCacheBytes limits the memory of the cache if the settings do not.
+// defaultCacheBytes bounds the cache where the settings do not.
 const defaultCacheBytes = 64 << 20
 
-// CacheNothing turns off caching, and the sharing of in-flight calls among callers.
+// CacheNothing is the bound with which no answer is cached, or shared among callers.
 const CacheNothing = -1
 
 func newCache(bytes int64, current func(kinds []string) bool) (*answercache.Cache, error) {
@@ -45,12 +45,12 @@ func newCache(bytes int64, current func(kinds []string) bool) (*answercache.Cach
 	})
 }
 
-// answers is the cache as an interceptor.
+// answers is the cache in the chain of a call.
 type answers struct{ *answercache.Cache }
 
-// interceptor serves a method from the cache, or invalidates the cache entries that it
-// changes, or adds ETags to its responses. It returns an error if no feed reports changes
-// of a tag of a cached method. It is an [rpc.Interceptor].
+// interceptor answers a method from the cache, invalidates what it writes, or gives its
+// answers ETags. It returns an error when no feed reports changes of the data in a
+// cached answer. It is an [rpc.Interceptor].
 func (c answers) interceptor(plan *policy.Method) (connect.ServerInterceptor, error) {
 	switch {
 	case plan.Cache != nil:
@@ -85,7 +85,7 @@ func (c answers) interceptor(plan *policy.Method) (connect.ServerInterceptor, er
 	return nil, nil
 }
 
-// mayHold reports whether the cache may have a usable entry for a method now.
+// mayHold reports whether the cache may answer calls of a method now.
 func (c answers) mayHold(plan *policy.Method) bool {
 	if plan.Cache == nil {
 		return false
@@ -97,8 +97,7 @@ func (c answers) mayHold(plan *policy.Method) bool {
 	return c.Usable(kinds)
 }
 
-// cacheable lists the types of parts that may be cached; cacheableParts has a value of
-// each.
+// cacheable are the parts that may be cached, and cacheableParts the same as values.
 type cacheable interface {
 	*authv1.GetAccountResponse | *authv1.ListSessionsResponse | *usersv1.Profile
 	proto.Message
@@ -106,18 +105,18 @@ type cacheable interface {
 
 var cacheableParts = []proto.Message{&authv1.GetAccountResponse{}, &authv1.ListSessionsResponse{}, &usersv1.Profile{}}
 
-// checkNoSecrets returns an error if a part has a field that must not be cached.
+// checkNoSecrets refuses parts that could hold what must not be cached.
 func checkNoSecrets(parts ...proto.Message) error {
 	for _, part := range parts {
 		if message := part.ProtoReflect().Descriptor(); policy.HoldsSecrets(message) {
-			return fmt.Errorf("%s is cached and has a redacted field", message.FullName())
+			return fmt.Errorf("%s is cached, and holds a redacted field", message.FullName())
 		}
 	}
 	return nil
 }
 
-// cachedPart wraps the fetch of a part of an account with the cache, if the method's
-// responses are cached. kinds are the kinds of the part's tags.
+// cachedPart returns a fetch of a part that goes through the cache, where the
+// method's answers are cached. kinds are its tags, all of one account.
 func cachedPart[M cacheable](cache *answercache.Cache, name, account string, kinds []string, fetch func(context.Context) (M, error)) func(context.Context) (M, error) {
 	return func(ctx context.Context) (M, error) {
 		plan := rpc.CallFrom(ctx).Method

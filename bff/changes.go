@@ -23,11 +23,11 @@ const (
 	feedUsers = "users"
 )
 
-// maxChangeAge is the maximum age of the latest update of a feed. With an older one, a
-// cached answer could be staler than the cache promises.
+// maxChangeAge is how old the latest news of a feed may be. Beyond that, somebody
+// could have written something longer ago than a cached answer may be old.
 const maxChangeAge = time.Second
 
-// changeFeeds are the feeds that report the writes of all gateways.
+// changeFeeds are the feeds that report what others write.
 type changeFeeds []*changeFeed
 
 // current reports whether the feeds that report changes of these kinds of tags are
@@ -65,8 +65,8 @@ type changeFeed struct {
 	follower follow.Follower[changes]
 	now      func() time.Time
 	start    time.Time
-	// asOf is the time, since start, at which the service queried its database for the
-	// latest update; zero before the first update.
+	// asOf is how long after start the service queried its database for what is known
+	// here; zero before the first update.
 	asOf atomic.Int64
 }
 
@@ -97,7 +97,7 @@ func newUsersFeed(client usersv1.ChangeServiceClient, cache invalidator, logger 
 	})
 }
 
-// changeStream adapts the stream of either service to a stream of changes.
+// changeStream is a stream of either service as one of changes.
 type changeStream[M changes] struct{ follow.Stream[M] }
 
 func (s changeStream[M]) Receive() (changes, error) { return s.Stream.Receive() }
@@ -112,8 +112,8 @@ func newChangeFeed(name string, cache invalidator, logger *slog.Logger, open fun
 	return f
 }
 
-// isCurrent reports whether the feed has reported everything that was committed until a
-// second ago.
+// isCurrent reports whether everything that was committed until a second ago is
+// known.
 func (f *changeFeed) isCurrent(now time.Time) bool {
 	asOf := time.Duration(f.asOf.Load())
 	return asOf > 0 && now.Sub(f.start)-asOf <= maxChangeAge
@@ -121,9 +121,9 @@ func (f *changeFeed) isCurrent(now time.Time) bool {
 
 // apply applies an update, and reports whether it is less than a second old.
 //
-// The service sends the time from the start of its stream to its database query, and the
-// stream started after the gateway opened it. Adding the two needs no synchronised
-// clocks, and the age of a delayed update is never underestimated.
+// The service says how long after its stream began it queried its database, and its
+// stream cannot have begun before it was opened here. So no clock has to agree with
+// another, and an update that was long on its way does not pass for a new one.
 func (f *changeFeed) apply(ctx context.Context, update changes, opened time.Time) bool {
 	if update.GetComplete() {
 		f.cache.InvalidateAll()
@@ -137,7 +137,7 @@ func (f *changeFeed) apply(ctx context.Context, update changes, opened time.Time
 	if queried.After(now) {
 		queried = now
 	}
-	// An earlier stream may have reported a later moment.
+	// What an earlier stream reported of a later moment stays known.
 	if asOf := int64(queried.Sub(f.start)); asOf > f.asOf.Load() {
 		f.asOf.Store(asOf)
 	}

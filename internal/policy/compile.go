@@ -232,7 +232,7 @@ func (p *Method) compileCache(cache *policyv1.Cache) error {
 
 func (p *Method) compileInvalidates(tags []string) (err error) {
 	if len(tags) > 0 && p.ReadsOnly() {
-		return p.errorf("invalidates tags (purges), but the method has no side effects")
+		return p.errorf("purges, and the method has no side effects")
 	}
 	p.Invalidates, err = p.compileTags(tags)
 	return err
@@ -279,7 +279,7 @@ func checkInvalidates(methods []*Method) error {
 	for _, m := range methods {
 		for _, tag := range m.Invalidates {
 			if !known[tag.family()] {
-				faults = append(faults, m.errorf("invalidates %q, a tag that no cached method has", tag))
+				faults = append(faults, m.errorf("purges %q, a tag that no method's kept answers have", tag))
 			}
 		}
 	}

@@ -177,9 +177,9 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 		{name: "a purge by a read", spoil: func(s *rpctest.Schema) {
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/{id}"}})
 			s.Policy.Purges = []string{"account/{id}"}
-		}, fault: "invalidates tags (purges), but the method has no side effects"},
-		{name: "a purge of a tag that nobody has", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"acount/{id}"} }, fault: `invalidates "acount/{id}", a tag that no cached method has`},
-		{name: "a purge of a tag without its id", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"account"} }, fault: `invalidates "account", a tag that no cached method has`},
+		}, fault: "purges, and the method has no side effects"},
+		{name: "a purge of a tag that nobody has", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"acount/{id}"} }, fault: `purges "acount/{id}", a tag that no method's`},
+		{name: "a purge of a tag without its id", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"account"} }, fault: `purges "account", a tag that no method's`},
 		{name: "a purge of the caller's who isn't known", spoil: func(s *rpctest.Schema) {
 			s.Policy.Access, s.Policy.Purges = policy.Anyone(), []string{"account/{caller}"}
 		}, fault: "does not require a sign-in"},
