@@ -19,8 +19,9 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 )
 
-// directory reads and changes users. auth owns their email, status, roles and sessions;
-// users owns their names. The services of the public API share it.
+// directory reads and changes users, whose parts belong to two services: email,
+// status, roles and sessions to auth, and names to users. The services of the public
+// API share it.
 type directory struct {
 	accounts authv1.AccountServiceClient
 	sessions authv1.SessionServiceClient
@@ -38,7 +39,7 @@ const reasonNoProfile = "PROFILE_NOT_FOUND"
 
 var (
 	errProfilePending = fault.WithRetry(fault.New(connect.CodeUnavailable, "PROFILE_PENDING",
-		"The profile of this new account is not created yet. Try again in a moment."), time.Second)
+		"The account is new and its profile is on its way. Try again in a moment."), time.Second)
 	errMaskEmpty = fault.Invalid("UPDATE_MASK_INVALID", "update_mask", "name at least one of first_name, last_name and locale, or give one of them a value")
 )
 
@@ -142,8 +143,8 @@ func isProfileField(path string) bool {
 	return false
 }
 
-// maskOf returns the mask or, without one, the profile fields that have a value. It
-// returns an error if the mask names any other field.
+// maskOf returns the mask, or without one the profile fields that have a value.
+// It refuses a mask that names anything else, before a service is asked.
 func maskOf(values *bffv1.User, mask *fieldmaskpb.FieldMask) (*fieldmaskpb.FieldMask, error) {
 	for _, path := range mask.GetPaths() {
 		if !isProfileField(path) {

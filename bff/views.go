@@ -12,7 +12,7 @@ import (
 
 // This file converts messages of the services to messages of the public API.
 
-// userOf composes a user. Email, status and roles come from auth, names from users.
+// userOf composes a user: email, status and roles are auth's, names are users'.
 // profile may be nil.
 func userOf(account *authv1.Account, profile *usersv1.Profile) *bffv1.User {
 	status := bffv1.UserStatus_USER_STATUS_ACTIVE
