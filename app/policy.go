@@ -6,15 +6,17 @@ import "gatehouse/bff"
 type policyCommand struct {
 	Markdown bool `help:"Print a page of documentation in Markdown."`
 	policyFlags
+	upstreamFlags
 }
 
 func (c *policyCommand) Run(p *program) error {
 	var invalid problems
-	c.policyFlags.parse(&invalid)
+	c.upstreamFlags.parse(&invalid)
+	c.policyFlags.parse(&invalid, c.set)
 	if err := invalid.err(); err != nil {
 		return err
 	}
-	policy, err := bff.PolicyOf(c.Policy)
+	policy, err := bff.PolicyOf(c.Policy, c.set)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func (c answers) interceptor(plan *policy.Method) (connect.ServerInterceptor, er
 			Shared: plan.Cache.Shared,
 		}
 		for _, tag := range plan.Cache.Tags {
-			if feedOf[tag.Kind()] == "" {
+			if feedOf[tag.Kind()] == "" && plan.Cache.TTL > maxChangeAge {
 				return nil, fmt.Errorf("its cached answers have the tag %q, and no feed reports changes of that", tag)
 			}
 			method.Tags = append(method.Tags, tag)

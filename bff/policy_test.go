@@ -58,7 +58,7 @@ func TestNothingIsServedThatIsNotListed(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	mux := h.gateway.mux(Config{PublicURL: publicURL})
-	policy, err := PolicyOf("")
+	policy, err := PolicyOf("", nil)
 	wantNoError(t, "PolicyOf", err)
 	listed := map[string]bool{}
 	for _, method := range policy.Methods {

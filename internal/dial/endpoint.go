@@ -20,6 +20,7 @@ type endpoint struct {
 	url              *url.URL
 	http2            *http.Transport
 	http1            *http.Transport // for calls that are made again when they are lost
+	version          atomic.Int32    // an httpVersion
 	ping             func(context.Context) error
 
 	breaker    breaker

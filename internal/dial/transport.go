@@ -49,6 +49,7 @@ type transport struct {
 	lookup    func(ctx context.Context, host string) ([]netip.Addr, error)
 	resolved  atomic.Pointer[resolution]
 	resolving chan struct{} // full while somebody looks hosts up
+	version   httpVersion   // of HTTP, that endpoints speak
 }
 
 // resolution is the result of the latest lookup.
@@ -129,10 +130,11 @@ func asRepeatable(ctx context.Context) context.Context {
 }
 
 func (e *endpoint) roundTrip(r *http.Request) (*http.Response, error) {
-	if r.Context().Value(repeatableKey{}) == nil {
-		return e.http2.RoundTrip(r)
+	repeatable := r.Context().Value(repeatableKey{}) != nil
+	response, err := e.transportFor(r.Context(), repeatable).RoundTrip(r)
+	if !repeatable {
+		return response, err
 	}
-	response, err := e.http1.RoundTrip(r)
 	if err != nil && r.Context().Err() == nil {
 		if _, ok := errors.AsType[*dialError](err); !ok {
 			return nil, &connectionLostError{text: err.Error()}
@@ -312,6 +314,7 @@ func (p *transport) newEndpoint(to *url.URL, address string) *endpoint {
 	one.http1.Protocols.SetHTTP1(true)
 	one.http1.MaxIdleConnsPerHost = maxIdleHTTP1
 	one.http1.IdleConnTimeout = serve.IdleTimeout / 2 // before the peer lets go
+	one.setVersion(p.version)
 	return one
 }
 
