@@ -102,6 +102,8 @@ func TestAnUpstreamsMethodIsServedAsOneOfOurs(t *testing.T) {
 	}
 }
 
+func base64Of(data []byte) string { return base64.RawStdEncoding.EncodeToString(data) }
+
 func urlEncode(text string) string {
 	return strings.NewReplacer("{", "%7B", "}", "%7D", `"`, "%22", ":", "%3A", ",", "%2C").Replace(text)
 }

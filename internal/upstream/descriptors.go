@@ -209,22 +209,35 @@ func (d *describer) checkOptions(set *descriptorpb.FileDescriptorSet) {
 		if isLinked(file.GetName()) {
 			continue
 		}
-		for _, service := range file.GetService() {
-			for _, method := range service.GetMethod() {
-				if said := policyOf(method.GetOptions()); said != nil && hasUnknown(said.ProtoReflect()) {
-					d.add("use the policy.proto of this version of Gatehouse, or upgrade Gatehouse", "the policy of %s.%s says what this version does not know", service.GetName(), method.GetName())
-				}
-			}
-		}
-		eachMessage(file.GetMessageType(), func(m *descriptorpb.DescriptorProto) {
-			for _, field := range m.GetField() {
-				said, _ := proto.GetExtension(field.GetOptions(), policyv1.E_Field).(*policyv1.Field)
-				if said != nil && hasUnknown(said.ProtoReflect()) {
-					d.add("use the policy.proto of this version of Gatehouse, or upgrade Gatehouse", "the policy of the field %s.%s says what this version does not know", m.GetName(), field.GetName())
-				}
-			}
-		})
+		d.checkKnown(file)
 	}
+}
+
+// checkKnown refuses policies and rules that this version understands in part only.
+func (d *describer) checkKnown(file *descriptorpb.FileDescriptorProto) {
+	refuse := func(options proto.Message, extension protoreflect.ExtensionType, what, name string) {
+		if !proto.HasExtension(options, extension) {
+			return
+		}
+		if said, ok := proto.GetExtension(options, extension).(proto.Message); ok && hasUnknown(said.ProtoReflect()) {
+			d.add("use the proto files of this version of Gatehouse and no predefined rules of your own, or upgrade Gatehouse", "the %s of %s.%s says what this version does not know", what, file.GetPackage(), name)
+		}
+	}
+	for _, service := range file.GetService() {
+		for _, method := range service.GetMethod() {
+			refuse(method.GetOptions(), policyv1.E_Method, "policy", service.GetName()+"."+method.GetName())
+		}
+	}
+	eachMessage(file.GetMessageType(), func(m *descriptorpb.DescriptorProto) {
+		refuse(m.GetOptions(), validate.E_Message, "rule", m.GetName())
+		for _, oneof := range m.GetOneofDecl() {
+			refuse(oneof.GetOptions(), validate.E_Oneof, "rule", m.GetName()+"."+oneof.GetName())
+		}
+		for _, field := range m.GetField() {
+			refuse(field.GetOptions(), policyv1.E_Field, "policy", m.GetName()+"."+field.GetName())
+			refuse(field.GetOptions(), validate.E_Field, "rule", m.GetName()+"."+field.GetName())
+		}
+	})
 }
 
 func eachMessage(messages []*descriptorpb.DescriptorProto, visit func(*descriptorpb.DescriptorProto)) {
@@ -238,7 +251,13 @@ func eachMessage(messages []*descriptorpb.DescriptorProto, visit func(*descripto
 func hasUnknown(message protoreflect.Message) bool {
 	found := len(message.GetUnknown()) > 0
 	message.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		if field.Message() != nil && !field.IsList() && !field.IsMap() {
+		switch {
+		case field.IsMap() || field.Message() == nil:
+		case field.IsList():
+			for i := range value.List().Len() {
+				found = found || hasUnknown(value.List().Get(i).Message())
+			}
+		default:
 			found = found || hasUnknown(value.Message())
 		}
 		return !found
