@@ -1,4 +1,4 @@
--- schema number: 6
+-- schema number: 7
 --
 -- The whole schema, declaratively: `gatehouse schema apply` (or the Atlas CLI
 -- with atlas.hcl) changes a database to match it. Keys are UUIDv7, generated in
@@ -8,8 +8,8 @@
 -- Raise the number above with every change of the tables. `schema apply` stores
 -- it, and a binary with a smaller number then leaves the database alone. Atlas
 -- neither reads nor creates partitions, functions, triggers, views, domains,
--- sequences or row security; internal/schema creates the roles, the grants and
--- the functions.
+-- sequences, storage parameters or row security; internal/schema creates the
+-- roles, the grants and the functions, and compares the storage parameters.
 
 CREATE SCHEMA auth;
 CREATE SCHEMA users;
@@ -69,16 +69,23 @@ CREATE TABLE auth.sessions (
     device_id             uuid,
     -- The deployment's session_epoch when the session began.
     epoch                 bigint      NOT NULL DEFAULT 0,
+    -- The janitor looks at the session on this day and not before: it deletes the
+    -- session, or sets a later day. A refresh changes no indexed column, so that
+    -- Postgres leaves the indexes alone (heap-only tuples).
+    prune_date            date        NOT NULL DEFAULT CURRENT_DATE,
     CONSTRAINT sessions_pkey PRIMARY KEY (id),
     CONSTRAINT sessions_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
     CONSTRAINT sessions_generation_positive CHECK (generation > 0),
     CONSTRAINT sessions_token_hash_length CHECK (octet_length(token_hash) = 32),
     CONSTRAINT sessions_revoke_reason_known CHECK ((revoke_time IS NULL) = (revoke_reason IS NULL))
-);
-CREATE INDEX sessions_live_idx ON auth.sessions (account_id, last_used_time DESC) WHERE revoke_time IS NULL;
+)
+-- The free space of a page takes the next versions of its rows.
+WITH (fillfactor = 80);
+-- Without last_used_time and expire_time, which change with each refresh.
+CREATE INDEX sessions_live_idx ON auth.sessions (account_id) WHERE revoke_time IS NULL;
 -- For the cascade of the foreign key, which also deletes ended sessions.
 CREATE INDEX sessions_account_id_idx ON auth.sessions (account_id);
-CREATE INDEX sessions_expire_time_idx ON auth.sessions (expire_time);
+CREATE INDEX sessions_prune_date_idx ON auth.sessions (prune_date);
 CREATE INDEX sessions_revoke_time_idx ON auth.sessions (revoke_time) WHERE revoke_time IS NOT NULL;
 
 -- One row of state that all copies of auth share.
@@ -320,6 +327,22 @@ CREATE INDEX profiles_status_email_order_idx ON users.profiles (status, lower(em
 -- whole name also serves the first name.
 CREATE INDEX profiles_name_prefix_idx ON users.profiles (lower((first_name || ' ' || last_name) COLLATE "und-x-icu") text_pattern_ops);
 CREATE INDEX profiles_last_name_prefix_idx ON users.profiles (lower(last_name COLLATE "und-x-icu") text_pattern_ops);
+-- One index per searched field, order and bucket: the profiles whose field begins with
+-- the same characters, in order; users/search.go says which. Searching by email in its
+-- own order needs none. They include what their expressions read, without which Postgres
+-- does not answer from the index alone.
+CREATE INDEX profiles_name_2_create_time_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu"), 2) text_pattern_ops, status, create_time, id) INCLUDE (first_name, last_name);
+CREATE INDEX profiles_name_4_create_time_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu"), 4) text_pattern_ops, status, create_time, id) INCLUDE (first_name, last_name);
+CREATE INDEX profiles_name_2_email_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu"), 2) text_pattern_ops, status, lower(email COLLATE "C"), id) INCLUDE (first_name, last_name, email);
+CREATE INDEX profiles_name_4_email_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu"), 4) text_pattern_ops, status, lower(email COLLATE "C"), id) INCLUDE (first_name, last_name, email);
+CREATE INDEX profiles_last_name_2_create_time_idx ON users.profiles (left(lower(last_name COLLATE "und-x-icu"), 2) text_pattern_ops, status, create_time, id) INCLUDE (last_name);
+CREATE INDEX profiles_last_name_4_create_time_idx ON users.profiles (left(lower(last_name COLLATE "und-x-icu"), 4) text_pattern_ops, status, create_time, id) INCLUDE (last_name);
+CREATE INDEX profiles_last_name_2_email_idx ON users.profiles (left(lower(last_name COLLATE "und-x-icu"), 2) text_pattern_ops, status, lower(email COLLATE "C"), id) INCLUDE (last_name, email);
+CREATE INDEX profiles_last_name_4_email_idx ON users.profiles (left(lower(last_name COLLATE "und-x-icu"), 4) text_pattern_ops, status, lower(email COLLATE "C"), id) INCLUDE (last_name, email);
+CREATE INDEX profiles_email_2_create_time_idx ON users.profiles (left(lower(email COLLATE "C"), 2) text_pattern_ops, status, create_time, id) INCLUDE (email);
+CREATE INDEX profiles_email_4_create_time_idx ON users.profiles (left(lower(email COLLATE "C"), 4) text_pattern_ops, status, create_time, id) INCLUDE (email);
+CREATE INDEX profiles_email_6_create_time_idx ON users.profiles (left(lower(email COLLATE "C"), 6) text_pattern_ops, status, create_time, id) INCLUDE (email);
+CREATE INDEX profiles_email_8_create_time_idx ON users.profiles (left(lower(email COLLATE "C"), 8) text_pattern_ops, status, create_time, id) INCLUDE (email);
 
 -- Deleted accounts, so that a late account event does not bring one back. The
 -- janitor deletes a tombstone after a year, when no event can be on its way.

@@ -32,6 +32,7 @@ import (
 	"gatehouse/auth/outbox"
 	"gatehouse/auth/passwords"
 	"gatehouse/auth/relay"
+	"gatehouse/auth/rotation"
 	"gatehouse/auth/throttle"
 	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
@@ -169,7 +170,8 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	accounts := &accounts.Store{DB: db, Log: log, Relay: relay, Mails: mails, Revocations: revocation.feed}
 	sessions := &sessions{
 		db: db, log: log, passwords: passwords, keys: keys, refreshKeys: refreshKeys, deviceKeys: deviceKeys, mails: mails,
-		idle: config.SessionIdle, max: config.SessionMax,
+		rotator: rotation.Rotator{DB: db, Keys: refreshKeys, Idle: config.SessionIdle},
+		idle:    config.SessionIdle, max: config.SessionMax,
 	}
 	links := &links.Sender{Log: log, Throttle: throttle, Mails: mails}
 	return &Service{

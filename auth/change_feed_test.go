@@ -59,7 +59,15 @@ func TestEveryWriteNotesWhatItChanges(t *testing.T) {
 			token = response.GetTokens().GetRefreshToken()
 			return err
 		}, both},
-		{"a refresh", func() error { _, err := h.refresh(t, token, ""); return err }, []string{sessions}},
+		{"a refresh by the same client", func() error {
+			refreshed, err := h.refresh(t, token, "")
+			token = refreshed.GetRefreshToken()
+			return err
+		}, none},
+		{"a refresh from another address", func() error {
+			_, err := h.sessions.Refresh(t.Context(), &authv1.RefreshRequest{RefreshToken: token, Origin: &authv1.Origin{IpAddress: "192.0.2.9"}})
+			return err
+		}, []string{sessions}},
 		{"a token used again", func() error {
 			h.age(t, "1 minute")
 			if _, err := h.refresh(t, token, ""); err == nil {

@@ -164,8 +164,8 @@ func TestTheJanitorPrunesWhatIsOlderThanItsRetention(t *testing.T) {
 	}
 	h.happen(t, events)
 	for _, change := range []string{
-		"expire_time = now() - interval '31 days'",
-		"expire_time = now() - interval '29 days'",
+		"expire_time = now() - interval '31 days', prune_date = CURRENT_DATE - 1",
+		"expire_time = now() - interval '29 days', prune_date = CURRENT_DATE - 1",
 		"revoke_reason = 'logout', revoke_time = now() - interval '31 days'",
 		"revoke_reason = 'logout', revoke_time = now() - interval '29 days'",
 	} {

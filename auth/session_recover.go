@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
+	"gatehouse/auth/rotation"
 	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/fault"
@@ -26,12 +27,12 @@ const maxLostGenerations = 100
 // canRecover reports whether a token newer than its session's row continues the
 // session. Its key must be the row's or a newer one: a thief of an old secret key
 // that is still accepted could make tokens of any generation.
-func canRecover(keys tokens.RefreshKeys, token tokens.Refresh, found *session) bool {
-	ahead := int64(token.Generation) - int64(found.generation)
+func canRecover(keys tokens.RefreshKeys, token tokens.Refresh, found *rotation.Session) bool {
+	ahead := int64(token.Generation) - int64(found.Generation)
 	if ahead < 1 || ahead > maxLostGenerations {
 		return false
 	}
-	return keys.NotOlder(token, found.tokenKey)
+	return keys.NotOlder(token, found.TokenKey)
 }
 
 // The row may say that the password was given a moment ago, while what the lost
@@ -41,25 +42,25 @@ const forgetSignIn = `
 
 // recover moves a session to the generation after the token's and returns the
 // next token. It does not count as a recent sign-in.
-func (s *sessionService) recover(ctx context.Context, tx pgx.Tx, token tokens.Refresh, found *session, req *authv1.RefreshRequest) (string, error) {
-	if _, err := tx.Exec(ctx, forgetSignIn, pgx.NamedArgs{"id": found.id.String(), "recent": accounts.RecentSignIn}); err != nil {
+func (s *sessionService) recover(ctx context.Context, tx pgx.Tx, token tokens.Refresh, found *rotation.Session, req *authv1.RefreshRequest) (string, error) {
+	if _, err := tx.Exec(ctx, forgetSignIn, pgx.NamedArgs{"id": found.ID.String(), "recent": accounts.RecentSignIn}); err != nil {
 		return "", fmt.Errorf("forget the sign-in: %w", err)
 	}
-	found.generation = token.Generation
-	next, err := s.rotate(ctx, tx, found, req)
+	found.Generation = token.Generation
+	next, err := s.sessions.rotator.Rotate(ctx, tx, found, req)
 	if err != nil {
 		return "", err
 	}
 	return next, audit.Write(ctx, tx, audit.Row{
-		Event: audit.RefreshRecover, Outcome: audit.Succeeded, Account: found.account.GetId(), Session: found.id.String(), Origin: req.GetOrigin(),
+		Event: audit.RefreshRecover, Outcome: audit.Succeeded, Account: found.Account.GetId(), Session: found.ID.String(), Origin: req.GetOrigin(),
 	})
 }
 
 // refuseNewer audits that a token newer than its session's row was refused. It
 // does not end the session: only a stolen secret key makes such tokens, and it
 // would then end anybody's.
-func refuseNewer(ctx context.Context, tx pgx.Tx, found *session, origin *authv1.Origin) error {
+func refuseNewer(ctx context.Context, tx pgx.Tx, found *rotation.Session, origin *authv1.Origin) error {
 	return audit.Write(ctx, tx, audit.Row{
-		Event: audit.Refresh, Outcome: audit.Refused, Reason: fault.Reason(errRefreshInvalid), Account: found.account.GetId(), Session: found.id.String(), Origin: origin,
+		Event: audit.Refresh, Outcome: audit.Refused, Reason: fault.Reason(errRefreshInvalid), Account: found.Account.GetId(), Session: found.ID.String(), Origin: origin,
 	})
 }

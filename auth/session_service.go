@@ -51,19 +51,18 @@ func (s *sessionService) Logout(ctx context.Context, req *authv1.LogoutRequest) 
 	if !ok {
 		return nil, errRefreshInvalid
 	}
-	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
-		var account string
-		err := tx.QueryRow(ctx, selectSessionAccount, pgx.NamedArgs{"id": token.Session.String()}).Scan(&account)
-		if database.Missing(err) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("look up the session: %w", err)
-		}
-		if err := revocations.RevokeSession(ctx, tx, token.Session, "logout"); err != nil {
-			return err
-		}
-		return audit.Write(ctx, tx, audit.Row{Event: audit.Logout, Outcome: audit.Succeeded, Account: account, Session: token.Session.String(), Origin: req.GetOrigin()})
+	var account string
+	err := s.db.QueryRow(ctx, selectSessionAccount, pgx.NamedArgs{"id": token.Session.String()}).Scan(&account)
+	if database.Missing(err) {
+		return &authv1.LogoutResponse{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("log out: look up the session: %w", err)
+	}
+	row := audit.Row{Event: audit.Logout, Outcome: audit.Succeeded, Account: account, Session: token.Session.String(), Origin: req.GetOrigin()}
+	err = s.db.TransactBatch(ctx, func(batch *pgx.Batch) error {
+		revocations.QueueRevokeSession(batch, token.Session, "logout")
+		return audit.Queue(ctx, batch, row, "true", nil)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("log out: %w", err)
@@ -186,11 +185,9 @@ func (s *sessionService) Reauthenticate(ctx context.Context, req *authv1.Reauthe
 	if err != nil {
 		return nil, err
 	}
-	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, touchAuthentication, pgx.NamedArgs{"id": origin.GetSessionId()}); err != nil {
-			return fmt.Errorf("store the time: %w", err)
-		}
-		return audit.Write(ctx, tx, row)
+	err = s.db.TransactBatch(ctx, func(batch *pgx.Batch) error {
+		batch.Queue(touchAuthentication, pgx.NamedArgs{"id": origin.GetSessionId()})
+		return audit.Queue(ctx, batch, row, "true", nil)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reauthenticate: %w", err)

@@ -18,6 +18,8 @@ import (
 type ask struct {
 	line  string // the request line without its protocol
 	extra string // headers, each with its end
+	// body returns a person's message; nil if extra has everything.
+	body func(*person) string
 	// etags makes each person send the ETag of their last response.
 	etags bool
 	check func(status int, body []byte) error
@@ -53,6 +55,11 @@ func (a ask) of(p *person, address string) []byte {
 		b.WriteString("If-None-Match: " + p.etag + "\r\n")
 	}
 	b.WriteString(a.extra)
+	if a.body != nil {
+		message := a.body(p)
+		fmt.Fprintf(&b, "Content-Length: %d\r\n\r\n%s", len(message), message)
+		return []byte(b.String())
+	}
 	if !strings.Contains(a.extra, "\r\n\r\n") {
 		b.WriteString("\r\n")
 	}

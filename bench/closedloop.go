@@ -9,7 +9,8 @@ import (
 // closedLoops are the results of closed loops with increasing numbers of connections,
 // with the load shedder on and off, in one process and in three.
 type closedLoops struct {
-	rounds map[loopKey][]turn
+	turns  map[loopKey]*[]turn
+	rounds int
 }
 
 type loopKey struct {
@@ -20,14 +21,14 @@ type loopKey struct {
 
 var (
 	loopShapes      = []string{"one process", "three processes"}
-	loopConnections = []int{16, 64, 256, 512}
+	loopConnections = []int{8, 32, 128, 512}
 )
 
 // measureClosedLoops measures each system in every round. A client whose call is
 // refused retries at once.
 func (r *results) measureClosedLoops(ctx context.Context, h *stack, o options, progress io.Writer) error {
 	m := &r.closedLoops
-	m.rounds = map[loopKey][]turn{}
+	m.turns = map[loopKey]*[]turn{}
 	freeBff, freeBffAt, err := h.begin(ctx, "bff-unheld", h.binary, "bff", append(h.peers, keepNothing, unheld)...)
 	if err != nil {
 		return err
@@ -43,50 +44,74 @@ func (r *results) measureClosedLoops(ctx context.Context, h *stack, o options, p
 		"three processes": {three, {address: freeBffAt, ask: three.ask, gateway: freeBff, servers: []*process{freeBff, h.auth, h.users}}},
 		"one process":     {one, {address: freeServeAt, ask: one.ask, gateway: freeServe, servers: []*process{freeServe}}},
 	}
-	for round := range o.rounds {
-		fmt.Fprintf(progress, "closed loops: round %d of %d\n", round+1, o.rounds)
+	var series []*[]turn
+	for _, shape := range loopShapes {
+		for _, connections := range loopConnections {
+			for _, off := range []bool{false, true} {
+				turns := new([]turn)
+				m.turns[loopKey{shape, connections, off}] = turns
+				series = append(series, turns)
+			}
+		}
+	}
+	round := func(round int) error {
 		for _, shape := range loopShapes {
 			for _, connections := range loopConnections {
 				for i := range 2 { // each goes first every second time
-					off := (round+i)%2 == 1
-					which := 0
-					if off {
-						which = 1
-					}
+					which := (round + i) % 2
 					o.connections = connections
 					taken, err := h.measure(ctx, systems[shape][which], o)
 					if err != nil {
 						return err
 					}
-					key := loopKey{shape, connections, off}
-					m.rounds[key] = append(m.rounds[key], taken)
+					turns := m.turns[loopKey{shape, connections, which == 1}]
+					*turns = append(*turns, taken)
 				}
 			}
 		}
+		return nil
 	}
-	return nil
+	m.rounds, err = o.repeat(progress, "closed loops", round, func() [][]float64 {
+		var all [][]float64
+		for _, shape := range loopShapes {
+			for _, connections := range loopConnections {
+				all = append(all, m.ratio(shape, connections))
+			}
+		}
+		return all
+	}, series...)
+	return err
+}
+
+// of returns the turns with the load shedder on or off.
+func (m *closedLoops) of(shape string, connections int, off bool) []turn {
+	return *m.turns[loopKey{shape, connections, off}]
+}
+
+// ratio returns the goodput relative to that without the load shedder.
+func (m *closedLoops) ratio(shape string, connections int) []float64 {
+	return over(mapped(m.of(shape, connections, false), turn.rate), mapped(m.of(shape, connections, true), turn.rate))
 }
 
 func (m *closedLoops) print(t *table) {
-	if len(m.rounds) == 0 {
+	if len(m.turns) == 0 {
 		return
 	}
+	p99 := func(t turn) float64 { return t.percentile(99) }
 	for _, shape := range loopShapes {
-		t.row("Closed loops, " + shape + ": GetMe per second (shedder off), share refused")
+		t.row("Closed loops, "+shape, "GetMe/s", "shedder off", "share refused", "p99, ms", "p99, off")
 		for _, connections := range loopConnections {
-			on, off := m.rounds[loopKey{shape, connections, false}], m.rounds[loopKey{shape, connections, true}]
-			ratio := over(mapped(on, turn.rate), mapped(off, turn.rate))
+			on, off, ratio := m.of(shape, connections, false), m.of(shape, connections, true), m.ratio(shape, connections)
 			refused := mapped(on, func(t turn) float64 { return t.refused })
+			t.row(fmt.Sprintf("  %d connections", connections), spread("%.0f", mapped(on, turn.rate)), spread("%.0f", mapped(off, turn.rate)),
+				spread("%.3f", refused), spread("%.0f", mapped(on, p99)), spread("%.0f", mapped(off, p99)))
 			// With this many connections, calls wait at most for the target of 250 ms.
-			bears := float64(connections) <= median(mapped(off, turn.rate))/4
-			name := fmt.Sprintf("  %d connections", connections)
-			t.row(name, spread("%.0f", mapped(on, turn.rate)), spread("%.0f", mapped(off, turn.rate)), spread("%.3f", refused))
 			aim, met := "≥ 0.95, none refused", median(ratio) >= 0.95 && median(refused) == 0
-			if !bears {
+			if bears := float64(connections) <= median(mapped(off, turn.rate))/4; !bears {
 				aim, met = "≥ 0.90", median(ratio) >= 0.9
 			}
-			t.judged(aim, met, "    on ÷ off; p99, ms", spread("%.2f", ratio),
-				spread("%.0f", mapped(on, func(t turn) float64 { return t.percentile(99) })))
+			t.steady(aim, met, ratio, "    goodput ÷ that with the shedder off", spread("%.2f", ratio))
 		}
 	}
+	t.rounds("closed loops", m.rounds, len(m.of(loopShapes[0], loopConnections[0], false)))
 }

@@ -14,23 +14,59 @@ import (
 
 // measureGetMe measures each system in every round, so that other load on the machine
 // affects all of them equally.
-func (r *results) measureGetMe(ctx context.Context, h *stack, o options, progress io.Writer) error {
-	for round := range o.rounds {
-		fmt.Fprintf(progress, "GetMe: round %d of %d\n", round+1, o.rounds)
+// The two that are compared over JSON have a second turn with more connections.
+func (r *results) measureGetMe(ctx context.Context, h *stack, o options, progress io.Writer) (err error) {
+	var series []*[]turn
+	for which := range h.systems {
+		if h.systems[which].gateway != nil {
+			series = append(series, &r.turns[which])
+		}
+	}
+	more := o
+	more.connections = manyConnections
+	if h.noFastify == "" {
+		series = append(series, &r.many[threeOverJSON], &r.many[fastify])
+	}
+	one := func(which int, o options, into *[]turn) error {
+		taken, err := h.measure(ctx, h.systems[which], o)
+		*into = append(*into, taken)
+		return err
+	}
+	round := func(round int) error {
 		for turn := range systemCount {
 			which := (round + turn) % systemCount
 			if h.systems[which].gateway == nil {
 				continue
 			}
-			taken, err := h.measure(ctx, h.systems[which], o)
-			if err != nil {
+			if err := one(which, o, &r.turns[which]); err != nil {
 				return err
 			}
-			r.turns[which] = append(r.turns[which], taken)
+			if h.noFastify == "" && which >= threeOverJSON {
+				if err := one(which, more, &r.many[which]); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	ratios := func() [][]float64 {
+		return [][]float64{
+			cpuRatio(r.turns[threeOverJSON], r.turns[fastify]), cpuRatio(r.many[threeOverJSON], r.many[fastify]),
+			cpuRatio(r.turns[oneProcess], r.turns[threeProcesses]),
 		}
 	}
-	return nil
+	r.getMeRounds, err = o.repeat(progress, "GetMe", round, ratios, series...)
+	return err
 }
+
+// manyConnections is a second number of connections for the comparison with Fastify.
+const manyConnections = 32
+
+// cpuRatio divides the CPU times for each request of all servers, round by round.
+func cpuRatio(of, by []turn) []float64 { return over(mapped(of, turn.cpu), mapped(by, turn.cpu)) }
+
+// cpu returns the microseconds of all servers for each request.
+func (t turn) cpu() float64 { return t.perRequest(t.servers) }
 
 // turn is the result of one system in one round. CPU times cover the measured time
 // only.
@@ -42,6 +78,7 @@ type turn struct {
 	servers   time.Duration
 	postgres  time.Duration
 	load      time.Duration
+	others    float64 // the share of the machine's CPU that other processes used
 }
 
 func (h *stack) measure(ctx context.Context, s system, o options) (turn, error) {
@@ -75,7 +112,10 @@ func (h *stack) measure(ctx context.Context, s system, o options) (turn, error) 
 	if len(latencies) == 0 {
 		return turn{}, errors.New("no response in a whole turn: increase -length")
 	}
+	others := othersIn(before, after, end.Sub(begin).Seconds())
+	h.noise = append(h.noise, others)
 	return turn{
+		others:    others,
 		seconds:   end.Sub(begin).Seconds(),
 		latencies: latencies,
 		refused:   float64(refused) / float64(len(latencies)+refused),
@@ -90,6 +130,8 @@ func (h *stack) measure(ctx context.Context, s system, o options) (turn, error) 
 type usage struct {
 	each              map[int]time.Duration
 	servers, postgres time.Duration
+	// machine is that of all processes, ours that of bench and all that it started.
+	machine, ours time.Duration
 }
 
 func (u usage) of(pid int) time.Duration { return u.each[pid] }
@@ -112,10 +154,23 @@ func (h *stack) usage(s system) (usage, time.Time, error) {
 		return u, time.Time{}, err
 	}
 	now := time.Now()
+	machine, err := machineTime()
+	if err != nil {
+		return u, now, err
+	}
+	u.machine = machine
 	pids, err := h.postgres()
 	for _, pid := range pids {
 		// A process may end in between; those that serve the pools do not.
 		_ = read(pid, &u.postgres)
+	}
+	u.ours = own + u.postgres
+	for _, p := range h.processes {
+		if spent, ok := u.each[p.pid()]; ok {
+			u.ours += spent
+		} else if spent, err := cpuTime(p.pid()); err == nil { // it may have been stopped
+			u.ours += spent
+		}
 	}
 	return u, now, err
 }

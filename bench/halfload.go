@@ -19,8 +19,7 @@ type halfLoad struct {
 // and the load generator's.
 func (r *results) measureHalfLoad(ctx context.Context, h *stack, o options, progress io.Writer) error {
 	s := h.systems[threeProcesses]
-	for round := range o.rounds {
-		fmt.Fprintf(progress, "half load: round %d of %d\n", round+1, o.rounds)
+	_, err := o.repeat(progress, "half load", func(int) error {
 		full, err := h.measure(ctx, s, o)
 		if err != nil {
 			return err
@@ -34,8 +33,9 @@ func (r *results) measureHalfLoad(ctx context.Context, h *stack, o options, prog
 		m.rate = append(m.rate, rate)
 		m.whole, m.part = append(m.whole, percentileOf(got.whole, 99)), append(m.part, percentileOf(got.part, 99))
 		m.between, m.halfway = append(m.between, percentileOf(got.between, 99)), append(m.halfway, percentileOf(got.between, 50))
-	}
-	return nil
+		return nil
+	}, noRatios)
+	return err
 }
 
 func (m *halfLoad) print(t *table) {

@@ -1,15 +1,17 @@
 // Command bench measures a Gatehouse binary and prints one table: GetMe, the composed
 // call, in one process, in three, and through a bare gateway and one on Fastify with
-// the same services; cached responses; half and three times the load at capacity;
-// signing in; the start time and idle memory of up. It also shows the aims and whether
-// they were met.
+// the same services; calls compared with bare handlers; cached responses; closed and
+// open loops up to three times the capacity; a noisy neighbour; signing in; searches; the start
+// time and idle memory of up. It also shows the aims and whether they were met, and
+// writes a full run to a dated file.
 //
 // The servers run as processes on an embedded Postgres that bench starts with up's
 // durability settings. bench itself generates the load.
 //
 // This package is large because it holds everything that a comparison needs: the
-// measurements, the open-loop and closed-loop load generators, the bare gateway that
-// Gatehouse is compared with, and the processes under load with their CPU accounting.
+// measurements, the open-loop and closed-loop load generators, the bare gateway and the
+// bare handlers that Gatehouse is compared with, and the processes under load with
+// their CPU accounting.
 package main
 
 import (
@@ -39,6 +41,12 @@ type options struct {
 	binary      string
 	only        string
 	profiles    string
+	searched    int           // profiles
+	within      time.Duration // of the whole run
+	results     string        // folder of the dated file
+	plot        string        // file of the plot
+
+	until time.Time // when the group that is measured should end
 }
 
 func main() {
@@ -63,12 +71,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return runBareGateway(ctx)
 		case bareAnswerCommand:
 			return runBareAnswer(ctx)
+		case bareHandlersCommand:
+			return runBareHandlers(ctx)
 		}
 	}
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.IntVar(&o.rounds, "rounds", 5, "rounds under load, each with a turn of every system")
+	flags.IntVar(&o.rounds, "rounds", 5, "rounds of each group, each with a turn of every system; more if their ratio varies by more than 15 %")
 	flags.DurationVar(&o.length, "length", 2*time.Second, "how long a turn is measured")
 	flags.DurationVar(&o.settle, "settle", 500*time.Millisecond, "unmeasured load before each turn")
 	flags.IntVar(&o.connections, "connections", 8, "connections, each with one call at a time")
@@ -76,12 +86,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.DurationVar(&o.idle, "idle", 5*time.Second, "idle time of up before its memory is measured")
 	flags.StringVar(&o.binary, "binary", "", "path of a Gatehouse binary; built from source by default")
 	flags.StringVar(&o.only, "only", "", "comma-separated parts to measure, of "+strings.Join(partNames(), ", ")+"; default all")
+	flags.DurationVar(&o.within, "within", 10*time.Minute, "time limit of the whole run; a group that exceeds its share measures fewer rounds, at least one")
+	flags.StringVar(&o.results, "results", "", "write the results to a dated file in this folder; by default a full run writes to "+resultsFolder+", a run with -only nowhere")
+	flags.StringVar(&o.plot, "plot", "", "draw the overload and closedloop parts into this SVG file")
 	flags.StringVar(&o.profiles, "profiles", "", "write CPU profiles of the processes under load to this folder instead of measuring")
+	flags.IntVar(&o.searched, "search-profiles", 100_000, "profiles to insert for the searches")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 || o.rounds < 1 || o.starts < 1 || o.connections < 1 || o.length <= 0 {
+	if flags.NArg() > 0 || o.rounds < 1 || o.starts < 1 || o.connections < 1 || o.searched < 1 || o.length <= 0 || o.within <= 0 {
 		return errors.New("expected flags with positive numbers; see -help")
+	}
+	if o.results == "" && o.only == "" {
+		o.results = resultsFolder
 	}
 	return measure(ctx, o, stdout, stderr)
 }
@@ -103,8 +120,13 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 			return err
 		}
 	}
-	results := results{load: loadAverage()}
+	results := results{load: loadAverage(), size: sizeOf(o.binary)}
+	if !isQuiet() {
+		fmt.Fprintln(stderr, "warning: the machine is not quiet, load average", results.load)
+	}
+	schedule := newSchedule(o)
 	if o.wants(startPart) {
+		o.until = schedule.next(startPart)
 		fmt.Fprintln(stderr, "starting up", o.starts, "times")
 		if err := results.measureStarts(ctx, o, dir); err != nil {
 			return fmt.Errorf("measure the start: %w", err)
@@ -127,11 +149,13 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 		if !o.wants(part.name) {
 			continue
 		}
+		o.until = schedule.next(part.name)
 		if err := part.measure(&results, ctx, h, o, stderr); err != nil {
 			return fmt.Errorf("measure %s: %w", part.name, err)
 		}
 	}
-	return results.print(stdout, o)
+	results.noise = h.noise
+	return results.write(stdout, o)
 }
 
 // people share the load, so that none exceeds a method's rate limit.
@@ -140,19 +164,28 @@ const people = 400
 // startPart is measured first.
 const startPart = "start"
 
-// parts are measured in this order.
+// startShare is the start's share of the time, like the shares in parts.
+const startShare = 20
+
+// parts are measured in this order. A share is the part of the time that a part may
+// use, relative to the others; of a run of ten minutes about as many seconds.
 var parts = []struct {
 	name    string
+	share   float64
 	measure func(*results, context.Context, *stack, options, io.Writer) error
 }{
-	{"getme", (*results).measureGetMe},
-	{"kept", (*results).measureKept},
-	{"coalescing", (*results).measureCoalescing},
-	{"allocations", (*results).measureAllocations},
-	{"halfload", (*results).measureHalfLoad},
-	{"closedloop", (*results).measureClosedLoops},
-	{"overload", (*results).measureOverload},
-	{"signin", (*results).measureSignIns},
+	{"getme", 100, (*results).measureGetMe},
+	{"bareparts", 80, (*results).measureBareParts},
+	{"kept", 55, (*results).measureKept},
+	{"coalescing", 5, (*results).measureCoalescing},
+	{"allocations", 15, (*results).measureAllocations},
+	{"halfload", 20, (*results).measureHalfLoad},
+	{"closedloop", 90, (*results).measureClosedLoops},
+	{"overload", 130, (*results).measureOverload},
+	{"neighbour", 25, (*results).measureNeighbour},
+	{"roundtrips", 10, (*results).measureRoundTrips},
+	{"signin", 50, (*results).measureSignIns},
+	{"search", 60, (*results).measureSearch},
 }
 
 func partNames() []string {

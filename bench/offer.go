@@ -24,6 +24,7 @@ const offerConns = 3000
 type outcome struct {
 	seconds                     float64
 	all, refusedAll             int             // that were answered or refused, in the first second too
+	limited                     int             // refused with 429, because the caller's rate was exceeded
 	answeredAfter, refusedAfter []time.Duration // from when each was due
 	// whole is the time from sending a request to its response, part that of its slowest
 	// part by Server-Timing, and between the difference.
@@ -79,6 +80,7 @@ func offer(ctx context.Context, address string, length time.Duration, rate float
 	for i := range outcomes {
 		all.all += outcomes[i].all
 		all.refusedAll += outcomes[i].refusedAll
+		all.limited += outcomes[i].limited
 	}
 	for _, times := range []func(*outcome) *[]time.Duration{
 		func(o *outcome) *[]time.Duration { return &o.answeredAfter },
@@ -103,20 +105,22 @@ func (o *outcome) take(ctx context.Context, pool *connPool, queue <-chan due, co
 			return err
 		}
 		sent := time.Now()
-		answered, part, err := exchange(conn.Conn, conn.reader, d.request)
+		status, part, err := exchange(conn.Conn, conn.reader, d.request)
 		now := time.Now()
-		switch {
-		case answered:
-			o.all++
-		case err == nil:
-			o.refusedAll++
-		}
 		switch {
 		case err != nil:
 			_ = conn.Close()
 			return err
+		case status == http.StatusOK:
+			o.all++
+		case status == http.StatusServiceUnavailable:
+			o.refusedAll++
+		}
+		switch {
 		case d.at.Before(counted):
-		case answered:
+		case status == http.StatusTooManyRequests:
+			o.limited++
+		case status == http.StatusOK:
 			o.answeredAfter = append(o.answeredAfter, now.Sub(d.at))
 			o.whole, o.part = append(o.whole, now.Sub(sent)), append(o.part, part)
 			o.between = append(o.between, now.Sub(sent)-part)
@@ -176,25 +180,26 @@ func (p *connPool) close() {
 	}
 }
 
-// exchange sends a request, reports whether it succeeded rather than being shed, and
-// returns the time of the response's slowest part.
-func exchange(conn net.Conn, reader *bufio.Reader, request []byte) (bool, time.Duration, error) {
+// exchange sends a request and returns the status of the response: 200, 503 if it was
+// shed, or 429 if the caller's rate was exceeded. It also returns the time of the
+// response's slowest part.
+func exchange(conn net.Conn, reader *bufio.Reader, request []byte) (int, time.Duration, error) {
 	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return false, 0, err
+		return 0, 0, err
 	}
 	if _, err := conn.Write(request); err != nil {
-		return false, 0, fmt.Errorf("send a request: %w", err)
+		return 0, 0, fmt.Errorf("send a request: %w", err)
 	}
 	response, body, err := readResponse(reader)
 	switch {
 	case err != nil:
-		return false, 0, err
+		return 0, 0, err
 	case response.StatusCode == http.StatusOK:
-		return true, slowestPart(response.Header.Get("Server-Timing")), nil
-	case isRefusal(response):
-		return false, 0, nil
+		return http.StatusOK, slowestPart(response.Header.Get("Server-Timing")), nil
+	case isRefusal(response), response.StatusCode == http.StatusTooManyRequests:
+		return response.StatusCode, 0, nil
 	default:
-		return false, 0, fmt.Errorf("answered %s: %s", response.Status, body)
+		return 0, 0, fmt.Errorf("answered %s: %s", response.Status, body)
 	}
 }
 

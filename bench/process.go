@@ -16,12 +16,21 @@ import (
 	"time"
 )
 
-// build compiles the program as the Makefile does.
+// build compiles the program as make build does.
 func build(ctx context.Context, into string) error {
-	if out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", into, "gatehouse").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", into, "gatehouse").CombinedOutput(); err != nil {
 		return fmt.Errorf("build gatehouse: %w\n%s", err, out)
 	}
 	return nil
+}
+
+// sizeOf returns a file's size in bytes; 0 if it can't be read.
+func sizeOf(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // process is a running server with its log in a file.

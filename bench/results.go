@@ -3,24 +3,31 @@ package main
 import (
 	"fmt"
 	"io"
-	"math"
+	"os"
+	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
 // results are all measurements; parts that were not measured are empty.
 type results struct {
 	load        string              // the machine's, before it began
+	noise       []float64           // of each turn: the share of CPU that other processes used
+	size        int64               // of the program, in bytes
 	noFastify   string              // why there is none
 	turns       [systemCount][]turn // of each round
+	many        [systemCount][]turn // with manyConnections
+	getMeRounds int
+	bareParts   bareParts
 	kept        kept
 	halfLoad    halfLoad
 	closedLoops closedLoops
 	overload    overload
+	neighbour   neighbour
+	roundTrips  roundTrips
 	signIns     signIns
+	searches    searches
 	firstStart  []float64 // milliseconds
 	laterStart  []float64
 	firstIdle   memory
@@ -34,32 +41,69 @@ func (m memory) String() string { return fmt.Sprintf("%.0f (%.0f)", m.resident, 
 
 const heading = `Gatehouse on %s/%s, %d cores, %s, %s; load average %s before. Median (least–most).
 GetMe: Connect over %d HTTP/1.1 connections kept alive, each with one request at a time, of %d people; loopback;
-%d rounds, each with a turn of %s for every system; load and Postgres (fsync on) on the same machine.
+each round has a turn of %s for every system; load and Postgres (fsync on) on the same machine.
 Gatehouse has default settings, with rate limits, load shedding and a log line (to a file) for each call; the cache is off unless stated.
 The gateways of three processes, the bare one and Fastify are in front of the same auth and users. up is the Go process, without its Postgres.
-
+%s
 `
 
-// print writes the table.
-func (r *results) print(out io.Writer, o options) error {
-	fmt.Fprintf(out, heading, runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), time.Now().UTC().Format(time.DateOnly), r.load,
-		o.connections, people, o.rounds, o.length)
+func (r *results) heading(o options) string {
+	return fmt.Sprintf(heading, runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), time.Now().UTC().Format(time.DateOnly), r.load,
+		o.connections, people, o.length, noiseLine(r.noise))
+}
+
+// resultsFolder is the default folder of dated results.
+const resultsFolder = "docs/benchmarks"
+
+// write prints the table, and writes the dated file and the plot if they are wanted.
+func (r *results) write(out io.Writer, o options) error {
+	t := r.table(o)
+	fmt.Fprintln(out, r.heading(o))
+	if err := t.print(out); err != nil {
+		return err
+	}
+	if o.plot != "" {
+		if err := r.draw(o.plot); err != nil {
+			return fmt.Errorf("draw the plot: %w", err)
+		}
+	}
+	if o.results == "" {
+		return nil
+	}
+	if err := os.MkdirAll(o.results, 0o755); err != nil {
+		return err
+	}
+	date := time.Now().UTC().Format(time.DateOnly)
+	var page strings.Builder
+	fmt.Fprintf(&page, "# Benchmark of %s\n\nWritten by [bench](../../bench/README.md), which explains the rows.\n\n%s\n", date, r.heading(o))
+	if err := t.markdown(&page); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(o.results, date+".md"), []byte(page.String()), 0o644)
+}
+
+func (r *results) table(o options) *table {
 	t := newTable("one process", "three processes", "bare gateway", "three, JSON", "Fastify, JSON")
 	if len(r.turns[oneProcess]) > 0 {
 		r.printGetMe(t)
 	}
-	for _, part := range []interface{ print(*table) }{&r.kept, &r.halfLoad, &r.closedLoops, &r.overload, &r.signIns} {
-		t.row()
-		part.print(t)
+	for _, part := range []interface{ print(*table) }{
+		&r.bareParts, &r.kept, &r.halfLoad, &r.closedLoops, &r.overload, &r.neighbour, &r.roundTrips, &r.signIns, &r.searches,
+	} {
+		before := len(t.lines)
+		if part.print(t); len(t.lines) > before {
+			t.row()
+		}
 	}
 	if len(r.firstStart) > 0 {
-		t.row()
 		t.judged("< 1500", median(r.laterStart) < 1500, fmt.Sprintf("up to its banner, ms: with data (%d×)", len(r.laterStart)), spread("%.0f", r.laterStart))
 		t.row(fmt.Sprintf("  on an empty folder (%d×)", len(r.firstStart)), spread("%.0f", r.firstStart))
 		t.judged("< 60", r.laterIdle.resident < 60, fmt.Sprintf("up idle for %s, MiB resident (proportional): with data", o.idle), r.laterIdle.String())
 		t.judged("< 60", r.firstIdle.resident < 60, "  after making the data", r.firstIdle.String())
 	}
-	return t.print(out)
+	megabytes := float64(r.size) / 1e6
+	t.judged("≤ 40", megabytes <= 40, "Size of the program, MB", fmt.Sprintf("%.1f", megabytes))
+	return t
 }
 
 func (r *results) printGetMe(t *table) {
@@ -73,74 +117,32 @@ func (r *results) printGetMe(t *table) {
 	each("GetMe, requests/s", "%.0f", turn.rate)
 	each("  p50, ms", "%.1f", func(t turn) float64 { return t.percentile(50) })
 	each("  p99, ms", "%.1f", func(t turn) float64 { return t.percentile(99) })
-	each("  refused for want of room, %", "%.1f", func(t turn) float64 { return 100 * t.refused })
+	each("  refused by the load shedder, %", "%.1f", func(t turn) float64 { return 100 * t.refused })
 	each("  CPU µs/request, gateway", "%.0f", func(t turn) float64 { return t.perRequest(t.gateway) })
-	each("    all of ours", "%.0f", func(t turn) float64 { return t.perRequest(t.servers) })
+	each("    all of ours", "%.0f", turn.cpu)
 	each("    Postgres", "%.0f", func(t turn) float64 { return t.perRequest(t.postgres) })
 	each("    load", "%.0f", func(t turn) float64 { return t.perRequest(t.load) })
 
-	ratios := func(spent func(turn) time.Duration, which, to int) []float64 {
-		return over(mapped(r.turns[which], func(t turn) float64 { return t.perRequest(spent(t)) }),
-			mapped(r.turns[to], func(t turn) float64 { return t.perRequest(spent(t)) }))
+	alone := func(of, by []turn) string {
+		gateway := func(t turn) float64 { return t.perRequest(t.gateway) }
+		return spread("%.2f", over(mapped(of, gateway), mapped(by, gateway)))
 	}
-	all, alone := func(t turn) time.Duration { return t.servers }, func(t turn) time.Duration { return t.gateway }
-	toBare, toThree, toFastify := ratios(all, threeProcesses, bare), ratios(all, oneProcess, threeProcesses), ratios(all, threeOverJSON, fastify)
-	t.judged("≤ 1.25", median(toBare) <= 1.25, "  CPU of all of ours ÷ the bare gateway's", "", spread("%.2f", toBare))
-	t.row("    of the gateway alone", "", spread("%.2f", ratios(alone, threeProcesses, bare)))
-	t.judged("≤ 0.33", median(toThree) <= 1./3, "  CPU of all of ours ÷ the three processes'", spread("%.2f", toThree))
+	toBare, toThree := cpuRatio(r.turns[threeProcesses], r.turns[bare]), cpuRatio(r.turns[oneProcess], r.turns[threeProcesses])
+	t.steady("≤ 1.25", median(toBare) <= 1.25, toBare, "  CPU of all of ours ÷ the bare gateway's", "", spread("%.2f", toBare))
+	t.row("    of the gateway alone", "", alone(r.turns[threeProcesses], r.turns[bare]))
+	t.steady("≤ 0.33", median(toThree) <= 1./3, toThree, "  CPU of all of ours ÷ the three processes'", spread("%.2f", toThree))
+	t.rounds("GetMe", r.getMeRounds, len(r.turns[oneProcess]))
+	defer t.row()
 	if r.noFastify != "" {
 		t.row("  Fastify was skipped: " + r.noFastify)
 		return
 	}
-	t.judged("< 1", median(toFastify) < 1, "  CPU of all of ours ÷ Fastify's, both over JSON", "", "", "", spread("%.2f", toFastify))
-	t.row("    of the gateway alone", "", "", "", spread("%.2f", ratios(alone, threeOverJSON, fastify)))
-}
-
-// table is the printed table: each row has a name, figures, an aim and whether it was
-// met.
-type table struct {
-	text    strings.Builder
-	tabs    *tabwriter.Writer
-	columns int
-	missed  int
-}
-
-func newTable(columns ...string) *table {
-	t := &table{columns: len(columns)}
-	t.tabs = tabwriter.NewWriter(&t.text, 0, 0, 3, ' ', 0)
-	t.line(append(append([]string{""}, columns...), "aim", "met"))
-	return t
-}
-
-// row adds a row without an aim.
-func (t *table) row(cells ...string) { t.line(cells) }
-
-// judged adds a row with an aim.
-func (t *table) judged(aim string, met bool, cells ...string) {
-	answer := "yes"
-	if !met {
-		answer = "NO"
-		t.missed++
-	}
-	t.line(append(append(cells, make([]string, 1+t.columns-len(cells))...), aim, answer))
-}
-
-// line pads a row, because a row with fewer cells would end the columns.
-func (t *table) line(cells []string) {
-	fmt.Fprintln(t.tabs, strings.Join(append(cells, make([]string, 3+t.columns-len(cells))...), "\t"))
-}
-
-func (t *table) print(out io.Writer) error {
-	if err := t.tabs.Flush(); err != nil {
-		return err
-	}
-	for line := range strings.Lines(t.text.String()) {
-		if _, err := fmt.Fprintln(out, strings.TrimRight(line, " \n")); err != nil {
-			return err
-		}
-	}
-	_, err := fmt.Fprintf(out, "\naims missed: %d\n", t.missed)
-	return err
+	toFastify, many := cpuRatio(r.turns[threeOverJSON], r.turns[fastify]), cpuRatio(r.many[threeOverJSON], r.many[fastify])
+	t.steady("≤ 0.75", median(toFastify) <= 0.75, toFastify, "  CPU of all of ours ÷ Fastify's, both over JSON", "", "", "", spread("%.2f", toFastify))
+	t.row("    of the gateway alone", "", "", "", alone(r.turns[threeOverJSON], r.turns[fastify]))
+	t.row(fmt.Sprintf("  %d connections: CPU µs/request, all of ours", manyConnections), "", "", "",
+		spread("%.0f", mapped(r.many[threeOverJSON], turn.cpu)), spread("%.0f", mapped(r.many[fastify], turn.cpu)))
+	t.steady("≤ 0.75", median(many) <= 0.75, many, "    ÷ Fastify's", "", "", "", spread("%.2f", many))
 }
 
 // print writes the rows on signing in, which is measured in one process.
@@ -205,29 +207,4 @@ func mapped(turns []turn, figure func(turn) float64) []float64 {
 		figures = append(figures, figure(t))
 	}
 	return figures
-}
-
-// spread returns the median, the minimum and the maximum.
-func spread(format string, figures []float64) string {
-	if len(figures) == 0 {
-		return ""
-	}
-	return fmt.Sprintf(format+" ("+format+"–"+format+")", median(figures), slices.Min(figures), slices.Max(figures))
-}
-
-func median(figures []float64) float64 {
-	if len(figures) == 0 {
-		return math.NaN()
-	}
-	sorted := slices.Sorted(slices.Values(figures))
-	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
-}
-
-// over divides the rounds pairwise.
-func over(a, b []float64) []float64 {
-	var ratios []float64
-	for i := range min(len(a), len(b)) {
-		ratios = append(ratios, a[i]/b[i])
-	}
-	return ratios
 }

@@ -57,8 +57,9 @@ func (r *results) measureSignIns(ctx context.Context, h *stack, o options, progr
 	defer process.stop()
 	server := system{address: address, gateway: process}
 	people := h.people
-	for round := range o.rounds {
-		fmt.Fprintf(progress, "signing in: round %d of %d\n", round+1, o.rounds)
+	hashing := o
+	hashing.until = time.Now().Add(time.Until(o.until) / 2)
+	if _, err := hashing.repeat(progress, "signing in", func(int) error {
 		raw, err := rawHashes(o.length / 2)
 		if err != nil {
 			return err
@@ -83,10 +84,12 @@ func (r *results) measureSignIns(ctx context.Context, h *stack, o options, progr
 			return fmt.Errorf("refresh: %w: %s", err, server.gateway.lastWords())
 		}
 		r.signIns.refreshes = append(r.signIns.refreshes, refreshes)
+		return nil
+	}, noRatios); err != nil {
+		return err
 	}
 	r.signIns.offered = floodFactor * slices.Max(r.signIns.loginRate)
-	for round := range o.rounds {
-		fmt.Fprintf(progress, "a flood of logins: round %d of %d\n", round+1, o.rounds)
+	if _, err := o.repeat(progress, "a flood of logins", func(round int) error {
 		// Neither always comes after the other.
 		for turn := range 2 {
 			flood := (round+turn)%2 == 1
@@ -100,6 +103,9 @@ func (r *results) measureSignIns(ctx context.Context, h *stack, o options, progr
 				r.signIns.calm = append(r.signIns.calm, took)
 			}
 		}
+		return nil
+	}, noRatios); err != nil {
+		return err
 	}
 	held, err := memoryOf(server.gateway.pid())
 	r.signIns.peak = held.resident

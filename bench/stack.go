@@ -59,6 +59,8 @@ type stack struct {
 	peers []string
 	// auth and users serve every gateway that runs in its own process.
 	auth, users *process
+	// noise is the share of the machine's CPU that other processes used, of each turn.
+	noise []float64
 	// noFastify says why Fastify is skipped; empty if it runs.
 	noFastify string
 }

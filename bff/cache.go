@@ -23,6 +23,11 @@ const defaultCacheBytes = 64 << 20
 // CacheNothing is the bound with which no answer is cached, or shared among callers.
 const CacheNothing = -1
 
+// maxSessionsTTL bounds the life of cached sessions: a refresh changes their
+// last_used_time and expire_time, and is not announced unless the client's address
+// or user agent changes.
+const maxSessionsTTL = 10 * time.Second
+
 func newCache(bytes int64, current func(kinds []string) bool) (*answercache.Cache, error) {
 	return answercache.New(answercache.Config{
 		Bytes:   cmp.Or(bytes, defaultCacheBytes),
@@ -62,6 +67,9 @@ func (c answers) interceptor(plan *policy.Method) (connect.ServerInterceptor, er
 		for _, tag := range plan.Cache.Tags {
 			if feedOf[tag.Kind()] == "" && plan.Cache.TTL > maxChangeAge {
 				return nil, fmt.Errorf("its cached answers have the tag %q, and no feed reports changes of that", tag)
+			}
+			if age := plan.Cache.TTL + max(plan.Cache.StaleWhileRevalidate, plan.Cache.StaleIfError); tag.Kind() == sessionsKind && age > maxSessionsTTL {
+				return nil, fmt.Errorf("its cached answers have the tag %q for %s, and no feed reports when a session was used: at most %s", tag, age, maxSessionsTTL)
 			}
 			method.Tags = append(method.Tags, tag)
 		}

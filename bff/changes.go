@@ -16,7 +16,10 @@ import (
 )
 
 // feedOf is which service's feed reports changes of a kind of tag.
-var feedOf = map[string]string{"account": feedAuth, "sessions": feedAuth, "profile": feedUsers}
+var feedOf = map[string]string{"account": feedAuth, sessionsKind: feedAuth, "profile": feedUsers}
+
+// sessionsKind is the kind of tag of lists of sessions.
+const sessionsKind = "sessions"
 
 const (
 	feedAuth  = "auth"

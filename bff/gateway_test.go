@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authv1 "gatehouse/gen/auth/v1"
+	batchv1 "gatehouse/gen/batch/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/dial"
@@ -339,6 +341,7 @@ type backend struct {
 	mu      sync.Mutex
 	answers map[string]func(context.Context, connect.ServerStream) error
 	calls   map[string]int
+	batches atomic.Int64 // requests with several calls; none within a process
 	// onRequest looks at the headers of each call, if it is set.
 	onRequest func(*connect.Header)
 	keys      []*authv1.SigningKey
@@ -411,7 +414,7 @@ func (b *backend) hang(procedure string) (asked chan struct{}, ended chan error)
 	b.answers[procedure] = func(ctx context.Context, stream connect.ServerStream) error {
 		// As every method does: over HTTP/1.1 nobody learns before that when a
 		// caller leaves.
-		if info, _ := connect.CallInfoForServerContext(ctx); info.TransportInfo != nil {
+		if info, _ := connect.CallInfoForServerContext(ctx); info.Protocol != "" {
 			_ = stream.Receive(&emptypb.Empty{})
 		}
 		asked <- struct{}{}
@@ -448,7 +451,7 @@ func (b *backend) reach(t testing.TB, service string, w world) *connect.Client {
 	}
 	var client *connect.Client
 	if w.apart {
-		client, err = dial.Dial(route, serveHTTP(t, server.Mux(func() error { return nil })))
+		client, err = dial.Dial(route, serveHTTP(t, b.countBatches(server.Mux(func() error { return nil }))))
 	} else {
 		client, err = dial.InProcess(route, server)
 	}
@@ -456,6 +459,15 @@ func (b *backend) reach(t testing.TB, service string, w world) *connect.Client {
 		t.Fatal(err)
 	}
 	return client
+}
+
+func (b *backend) countBatches(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == batchv1.BatchServiceCallProcedure {
+			b.batches.Add(1)
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // publish makes auth publish the keys of these signers.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,14 +29,15 @@ func hostile(t *testing.T, write func(net.Conn)) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	wantNoError(t, "listen", err)
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
+	var group sync.WaitGroup
+	t.Cleanup(func() { _ = listener.Close(); group.Wait() })
+	group.Go(func() {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			go func() {
+			group.Go(func() {
 				defer func() { _ = conn.Close() }()
 				_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 				request, err := http.ReadRequest(bufio.NewReader(conn))
@@ -44,9 +46,9 @@ func hostile(t *testing.T, write func(net.Conn)) string {
 				}
 				_, _ = io.Copy(io.Discard, request.Body)
 				write(conn)
-			}()
+			})
 		}
-	}()
+	})
 	return "http://" + listener.Addr().String()
 }
 
@@ -131,7 +133,7 @@ type hostileCase struct {
 var hostileCases = []hostileCase{
 	{name: "closes the connection", write: writes(""), status: 503},
 	{name: "resets the connection", write: func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }, status: 503},
-	{name: "is silent", write: func(net.Conn) { time.Sleep(3 * time.Second) }, status: 503, slow: true},
+	{name: "is silent", write: func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, status: 503, slow: true},
 	{name: "sends its header byte by byte", write: repeats("HTTP/1.1 200 OK\r\n", "X", 50*time.Millisecond), status: 503, slow: true},
 	{name: "sends its body byte by byte", write: repeats("HTTP/1.1 200 OK\r\nContent-Type: application/proto\r\n\r\n", "\x08", 50*time.Millisecond), status: 503, slow: true},
 	{name: "sends half a header", write: writes("HTTP/1.1 200 OK\r\nContent-"), status: 503},

@@ -110,6 +110,7 @@ func paste(t *testing.T, fixture, script string) {
 		_, ports[port], _ = strings.Cut(harness.FreeAddress(t), ":")
 	}
 	env := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "PASSWORD=" + harness.AdminPassword}
+	var inherited []*os.File
 	switch fixture {
 	case pages.WhileUp:
 		house := harness.NewEmbedded(t)
@@ -129,7 +130,9 @@ func paste(t *testing.T, fixture, script string) {
 		}
 		defer running.stillWorks(t)
 	case pages.InTree:
-		work = folderForTree(t)
+		var lock *os.File
+		work, lock = folderForTree(t)
+		inherited = append(inherited, lock)
 		copyTree(t, work)
 		env = append(env, "GATEHOUSE_DATA_DIR="+harness.NewEmbedded(t).Dir, "GIT_CEILING_DIRECTORIES="+filepath.Dir(work))
 	default:
@@ -139,10 +142,16 @@ func paste(t *testing.T, fixture, script string) {
 		script = strings.ReplaceAll(script, ":"+port, ":"+own)
 	}
 	cmd := exec.Command("bash", "-c", script)
-	cmd.Dir = work
+	cmd.Dir, cmd.ExtraFiles = work, inherited
 	cmd.Env = append(os.Environ(), env...)
+	runGroup(t, cmd, filepath.Join(bin, "said"))
+}
+
+// runGroup runs a command, whose output goes to a file, and ends what it leaves running.
+func runGroup(t *testing.T, cmd *exec.Cmd, output string) {
+	t.Helper()
 	// A file, for what the commands leave running holds on to it.
-	said, err := os.Create(filepath.Join(bin, "said"))
+	said, err := os.Create(output)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,8 +172,9 @@ func paste(t *testing.T, fixture, script string) {
 
 // folderForTree returns an empty folder, which is the same in each run and this test's
 // alone: Go's build cache knows a package by its folder, so that elsewhere every package
-// would be compiled again.
-func folderForTree(t *testing.T) string {
+// would be compiled again. It is locked as long as somebody has the file open: the
+// commands inherit it, because they may outlive a test that is killed.
+func folderForTree(t *testing.T) (tree string, lock *os.File) {
 	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -178,7 +188,7 @@ func folderForTree(t *testing.T) string {
 	if err := os.MkdirAll(mine, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := os.OpenFile(filepath.Join(mine, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err = os.OpenFile(filepath.Join(mine, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,14 +196,14 @@ func folderForTree(t *testing.T) string {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	tree := filepath.Join(mine, "tree")
+	tree = filepath.Join(mine, "tree")
 	for _, prepare := range []error{os.RemoveAll(tree), os.Mkdir(tree, 0o700)} {
 		if prepare != nil {
 			t.Fatal(prepare)
 		}
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(tree) })
-	return tree
+	return tree, lock
 }
 
 // copyTree copies the files that git knows, and what make gen has downloaded.

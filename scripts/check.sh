@@ -16,6 +16,9 @@ go mod tidy -diff
 step "lint"
 make lint
 
+step "size of the program"
+scripts/size.sh
+
 step "go test"
 make test
 

@@ -1,9 +1,9 @@
 package users
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,44 +15,61 @@ const defaultPageSize = 25
 
 // [listing.statement] composes the statement of a page from these.
 const (
+	listedColumns = profileColumns + `, ` + foldedEmail + ` AS folded_email`
+
 	selectProfiles = `
-	SELECT ` + profileColumns + `, lower(email COLLATE "C") AS folded_email
+	SELECT ` + listedColumns + `
 	FROM users.profiles
 	WHERE true`
 
 	hasStatus = `
 		AND status = @status`
-
-	// Conditions that match a query. The collations are explicit for their case
-	// folding, which for names must cover more than ASCII whatever the database's
-	// own collation is. A prefix of the first name is a prefix of the whole name.
-	emailMatches = `
-		AND lower(email COLLATE "C") LIKE lower(@query COLLATE "C") || '%'`
-	nameMatches = `
-		AND lower((first_name || ' ' || last_name) COLLATE "und-x-icu") LIKE lower(@query COLLATE "und-x-icu") || '%'`
-	lastNameMatches = `
-		AND lower(last_name COLLATE "und-x-icu") LIKE lower(@query COLLATE "und-x-icu") || '%'`
-
-	// Conditions for the rows after a page, and the orders.
-	pastNewestFirst = `
-		AND (create_time, id) < (@after_create_time, @after_id)`
-	pastOldestFirst = `
-		AND (create_time, id) > (@after_create_time, @after_id)`
-	pastByEmail = `
-		AND (lower(email COLLATE "C"), id) > (@after_email, @after_id)`
-	newestFirst = `
-	ORDER BY create_time DESC, id DESC
-	LIMIT @limit`
-	oldestFirst = `
-	ORDER BY create_time, id
-	LIMIT @limit`
-	byEmail = `
-	ORDER BY folded_email, id
-	LIMIT @limit`
 )
 
-// likeLiteral escapes the wildcards of LIKE.
-var likeLiteral = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+// allStatuses are the values of the column status.
+const allStatuses = "active,disabled"
+
+// sortOrder is an order of a list. An index contains the expression and the id.
+type sortOrder struct {
+	column     string // the name of the expression in a result
+	expression string
+	direction  string
+	compare    string // how a row after a position compares with it
+	position   string // the argument that the expression is compared with
+}
+
+var (
+	newestFirst = sortOrder{"create_time", "create_time", " DESC", "<", "@after_create_time"}
+	oldestFirst = sortOrder{"create_time", "create_time", "", ">", "@after_create_time"}
+	byEmail     = sortOrder{"folded_email", foldedEmail, "", ">", "@after_email"}
+)
+
+// past is the condition for the rows after a page; empty for the first page.
+func (o sortOrder) past(expression string, hasAfter bool) string {
+	if !hasAfter {
+		return ""
+	}
+	return fmt.Sprintf(`
+		AND (%s, id) %s (%s, @after_id)`, expression, o.compare, o.position)
+}
+
+// first sorts and limits a selection.
+func (o sortOrder) first(expression string) string {
+	return fmt.Sprintf(`
+	ORDER BY %[1]s%[2]s, id%[2]s
+	LIMIT @limit`, expression, o.direction)
+}
+
+func (l listing) sortOrder() sortOrder {
+	switch l.order {
+	case usersv1.ProfileOrder_PROFILE_ORDER_OLDEST_FIRST:
+		return oldestFirst
+	case usersv1.ProfileOrder_PROFILE_ORDER_EMAIL:
+		return byEmail
+	default:
+		return newestFirst
+	}
+}
 
 // ListProfiles returns one page of profiles. The pages contain every profile that
 // exists throughout exactly once, whatever is created or deleted meanwhile; in order
@@ -65,32 +82,29 @@ func (s *Service) ListProfiles(ctx context.Context, req *usersv1.ListProfilesReq
 	if list.order == usersv1.ProfileOrder_PROFILE_ORDER_UNSPECIFIED {
 		list.order = usersv1.ProfileOrder_PROFILE_ORDER_NEWEST_FIRST
 	}
-	var after position
+	var after *position
 	if req.GetPageToken() != "" {
-		var ok bool
-		if after, ok = list.parse(req.GetPageToken()); !ok {
+		found, ok := list.parse(req.GetPageToken())
+		if !ok {
 			return nil, page.ErrToken
 		}
+		after = &found
 	}
 	size := int(req.GetPageSize())
 	if size == 0 {
 		size = defaultPageSize
 	}
 
-	args := []any{pgx.NamedArgs{
-		"status":            list.status,
-		"query":             likeLiteral.Replace(list.query),
-		"after_id":          after.id,
-		"after_create_time": after.createTime,
-		"after_email":       after.foldedEmail,
-		"limit":             size + 1, // one more shows that another page follows
-	}}
-	if list.query != "" {
-		// Not prepared, which would end in one generic plan for all queries: to use
-		// an index for a prefix, Postgres must know the prefix.
-		args = append([]any{pgx.QueryExecModeCacheDescribe}, args...)
+	args := pgx.NamedArgs{
+		"status":   list.status,
+		"statuses": cmp.Or(list.status, allStatuses),
+		"query":    list.query,
+		"limit":    size + 1, // one more shows that another page follows
 	}
-	rows, err := s.db.Query(ctx, list.statement(req.GetPageToken() == ""), args...)
+	if after != nil {
+		args["after_id"], args["after_create_time"], args["after_email"] = after.id, after.createTime, after.foldedEmail
+	}
+	rows, err := s.db.Query(ctx, list.statement(after), args)
 	if err != nil {
 		return nil, fmt.Errorf("list profiles: %w", err)
 	}
@@ -117,32 +131,16 @@ type listing struct {
 	order  usersv1.ProfileOrder
 }
 
-// statement returns the statement of the first page, or of one after a position.
-//
-// With a query it selects the first profiles of each condition, and of these the
-// first: Postgres then compares each condition's index with the order's. With one
-// OR condition it could not, and would scan all profiles for some prefixes.
-func (l listing) statement(firstPage bool) string {
-	past, order := pastNewestFirst, newestFirst
-	switch l.order {
-	case usersv1.ProfileOrder_PROFILE_ORDER_OLDEST_FIRST:
-		past, order = pastOldestFirst, oldestFirst
-	case usersv1.ProfileOrder_PROFILE_ORDER_EMAIL:
-		past, order = pastByEmail, byEmail
+// statement returns the statement of the first page, or of the one after a position.
+func (l listing) statement(after *position) string {
+	if l.query != "" {
+		return l.searchStatement(after)
 	}
-	profiles := selectProfiles
+	order, profiles := l.sortOrder(), selectProfiles
 	if l.status != "" {
 		profiles += hasStatus
 	}
-	if !firstPage {
-		profiles += past
-	}
-	if l.query == "" {
-		return profiles + order
-	}
-	return "(" + profiles + emailMatches + order + ") UNION " +
-		"(" + profiles + nameMatches + order + ") UNION " +
-		"(" + profiles + lastNameMatches + order + ")" + order
+	return profiles + order.past(order.expression, after != nil) + order.first(order.column)
 }
 
 // listedProfile is a profile with the columns of every order.

@@ -277,6 +277,7 @@ func TestWalkingThePagesIsStableWhileProfilesComeAndGo(t *testing.T) {
 	anyAccount := func() account {
 		return account{
 			email:      fmt.Sprintf("%c%d@example.com", 'a'+rand.IntN(26), rand.IntN(1000)),
+			firstName:  "Walker",
 			createTime: begin.Add(time.Duration(rand.IntN(20)) * time.Microsecond),
 		}
 	}
@@ -314,16 +315,16 @@ func TestWalkingThePagesIsStableWhileProfilesComeAndGo(t *testing.T) {
 	defer close(stop)
 
 	for _, order := range []usersv1.ProfileOrder{newestFirst, oldestFirst, byEmail} {
-		for range 10 {
+		for _, query := range slices.Repeat([]string{"", "w", "walker"}, 4) {
 			met := map[string]int{}
-			for _, id := range s.list(t, &usersv1.ListProfilesRequest{Order: order, PageSize: 1 + rand.Int32N(9)}) {
+			for _, id := range s.list(t, &usersv1.ListProfilesRequest{Order: order, Query: query, PageSize: 1 + rand.Int32N(9)}) {
 				if met[id]++; met[id] > 1 {
-					t.Errorf("%v: %s came %d times", order, id, met[id])
+					t.Errorf("%v, query %q: %s came %d times", order, query, id, met[id])
 				}
 			}
 			for id := range throughout {
 				if met[id] == 0 {
-					t.Errorf("%v: %s was there throughout and is missing", order, id)
+					t.Errorf("%v, query %q: %s was there throughout and is missing", order, query, id)
 				}
 			}
 		}

@@ -12,7 +12,8 @@ import (
 )
 
 // Among 50,000 profiles, no call may read a table from end to end, nor more than
-// 300 blocks of anything: for a page of 25, that is a dozen for each profile.
+// 700 blocks of anything: for a page of 25, that is a dozen for each profile, and a
+// few hundred matches of a query that are sorted.
 func TestEveryStatementIsServedByAnIndex(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -70,7 +71,7 @@ func TestEveryStatementIsServedByAnIndex(t *testing.T) {
 		}
 		for _, statement := range statements.All() {
 			for _, plan := range pgtest.Explain(t, conn, statement) {
-				if plan.Reads("Seq Scan") || plan.Blocks() > 300 {
+				if plan.Reads("Seq Scan") || plan.Blocks() > 700 {
 					t.Errorf("%s reads %d blocks by\n%s\n%s", call.name, plan.Blocks(), statement.SQL, plan)
 				}
 			}

@@ -8,10 +8,12 @@ package audit
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -73,11 +75,18 @@ type Row struct {
 	Origin  *authv1.Origin
 }
 
+// Every change of an account is audited in its transaction, so that no change is
+// forgotten here; that some events change less than this invalidates is harmless.
 const insertAudit = `
-	INSERT INTO auth.audit_events
-		(id, create_time, event, outcome, reason, account_id, actor_id, session_id, ip_address, user_agent, request_id)
-	VALUES
-		(@id, @create_time, @event, @outcome, @reason, @account_id, @actor_id, @session_id, @ip_address, @user_agent, @request_id)`
+	WITH written AS (
+		INSERT INTO auth.audit_events
+			(id, create_time, event, outcome, reason, account_id, actor_id, session_id, ip_address, user_agent, request_id)
+		SELECT @id, @create_time, @event, @outcome, @reason, @account_id, @actor_id, @session_id, @ip_address, @user_agent, @request_id
+		WHERE %s
+		RETURNING id)
+	` + changes.Insert + `written`
+
+var insertAuditAlways = fmt.Sprintf(insertAudit, "true")
 
 // Write writes an event. In a transaction, the event exists only if the change
 // does. The id holds the same time as create_time, so that one index serves both
@@ -86,30 +95,58 @@ func Write(ctx context.Context, db database.Execer, row Row) error {
 	return write(ctx, db, row, nil)
 }
 
+// Queue adds the statement that writes an account's event to a batch. It writes the
+// event only if the condition holds, in SQL with the arguments args, after the
+// batch's earlier statements.
+func Queue(ctx context.Context, batch *pgx.Batch, row Row, condition string, args pgx.NamedArgs) error {
+	all, err := arguments(row)
+	if err != nil {
+		return err
+	}
+	maps.Copy(all, args)
+	batch.Queue(fmt.Sprintf(insertAudit, condition), all).Exec(func(tag pgconn.CommandTag) error {
+		if tag.RowsAffected() > 0 { // the event's tags
+			countEvent(ctx, row)
+		}
+		return nil
+	})
+	return nil
+}
+
 // write writes an event; a refusal with a key may be counted instead.
 func write(ctx context.Context, db database.Execer, row Row, refusalKey []byte) error {
-	id, err := uuid.NewV7()
+	args, err := arguments(row)
 	if err != nil {
-		return fmt.Errorf("make an id: %w", err)
+		return err
 	}
-	if row.Session == "" {
-		row.Session = row.Origin.GetSessionId()
+	statement := insertAuditAlways
+	if refusalKey != nil {
+		statement, args["refusal_key"] = insertRefusal, refusalKey
 	}
-	statement, args := statementFor(pgx.NamedArgs{
-		"id": id.String(), "create_time": time.Unix(id.Time().UnixTime()), "event": string(row.Event), "outcome": string(row.Outcome), "reason": row.Reason,
-		"account_id": database.Optional(row.Account), "actor_id": database.Optional(row.Origin.GetAccountId()), "session_id": database.Optional(row.Session),
-		"ip_address": row.Origin.GetIpAddress(), "user_agent": row.Origin.GetUserAgent(), "request_id": row.Origin.GetRequestId(),
-	}, refusalKey)
 	if _, err := db.Exec(ctx, statement, args); err != nil {
 		return fmt.Errorf("audit %s: %w", row.Event, err)
 	}
 	countEvent(ctx, row)
-	// Every change of an account is audited in its transaction, so that no change is
-	// forgotten here; that some events change less than this invalidates is harmless.
-	if row.Outcome != Succeeded || row.Account == "" {
-		return nil
+	return nil
+}
+
+func arguments(row Row) (pgx.NamedArgs, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, fmt.Errorf("make an id: %w", err)
 	}
-	return changes.NoteAccount(ctx, db, row.Account)
+	if row.Session == "" {
+		row.Session = row.Origin.GetSessionId()
+	}
+	tags := []string{}
+	if row.Outcome == Succeeded && row.Account != "" {
+		tags = changes.OfAccount(row.Account)
+	}
+	return pgx.NamedArgs{
+		"id": id.String(), "create_time": time.Unix(id.Time().UnixTime()), "event": string(row.Event), "outcome": string(row.Outcome), "reason": row.Reason,
+		"account_id": database.Optional(row.Account), "actor_id": database.Optional(row.Origin.GetAccountId()), "session_id": database.Optional(row.Session),
+		"ip_address": row.Origin.GetIpAddress(), "user_agent": row.Origin.GetUserAgent(), "request_id": row.Origin.GetRequestId(), "tags": tags,
+	}, nil
 }
 
 var events, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.auth.events", metric.WithUnit("{event}"),

@@ -15,9 +15,9 @@ import (
 
 // The events have few kinds. The statement walks the kinds by an index, takes the
 // newest events of each requested kind, and of these the newest. So no filter makes
-// it read rows that it doesn't return. The row comparison keeps Postgres from
-// scanning the primary key, which it would estimate as cheaper where it takes a rare
-// kind for a common one.
+// it read rows that it doesn't return. The row comparisons, which include the account or
+// the actor, keep Postgres from scanning the primary key where it takes a rare kind for
+// a common one, and from sorting all events where it takes many for few.
 const (
 	listAudit = `
 	WITH RECURSIVE kinds (event, outcome) AS (
@@ -32,9 +32,9 @@ const (
 	), newest AS (
 		SELECT found.id FROM kinds k CROSS JOIN LATERAL (
 			SELECT e.id FROM auth.audit_events e
-			WHERE %[2]s AND (e.event, e.outcome, e.id) >= (k.event, k.outcome, @from)
-				AND (e.event, e.outcome, e.id) < (k.event, k.outcome, @before)
-			ORDER BY e.event DESC, e.outcome DESC, e.id DESC LIMIT @limit) AS found
+			WHERE (%[2]se.event, e.outcome, e.id) >= (%[3]sk.event, k.outcome, @from)
+				AND (%[2]se.event, e.outcome, e.id) < (%[3]sk.event, k.outcome, @before) AND %[4]s
+			ORDER BY %[5]se.event DESC, e.outcome DESC, e.id DESC LIMIT @limit) AS found
 		WHERE (@event = '' OR k.event = @event OR right(@event, 1) = '.' AND starts_with(k.event, @event))
 			AND @outcome IN ('', k.outcome)
 		ORDER BY found.id DESC LIMIT @limit
@@ -64,13 +64,13 @@ func (q Query) statement() string {
 	case q.Account != "" && q.Actor != "":
 		// Of the kinds that the actor's are. No index serves the second condition
 		// as it is written: an actor may have done the like to a hundred thousand.
-		return fmt.Sprintf(listAudit, ofActor, ofAccount+" AND e.actor_id IS NOT DISTINCT FROM @actor_id")
+		return fmt.Sprintf(listAudit, ofActor, `e.account_id, `, `@account_id, `, `e.actor_id IS NOT DISTINCT FROM @actor_id`, `e.account_id DESC, `)
 	case q.Account != "":
-		return fmt.Sprintf(listAudit, ofAccount, ofAccount)
+		return fmt.Sprintf(listAudit, ofAccount, `e.account_id, `, `@account_id, `, `true`, `e.account_id DESC, `)
 	case q.Actor != "":
-		return fmt.Sprintf(listAudit, ofActor, ofActor)
+		return fmt.Sprintf(listAudit, ofActor, `e.actor_id, `, `@actor_id, `, `true`, `e.actor_id DESC, `)
 	case q.Event != "" || q.Outcome != "":
-		return fmt.Sprintf(listAudit, `true`, `true`)
+		return fmt.Sprintf(listAudit, `true`, ``, ``, `true`, ``)
 	default:
 		return listWholeAudit
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
-
 	"gatehouse/auth/throttle"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
@@ -67,12 +65,3 @@ const insertRefusal = `
 		RETURNING id
 	)
 	SELECT auth.count_refusal(@refusal_key, now.minute) FROM now WHERE NOT EXISTS (SELECT FROM written)`
-
-// statementFor returns the statement that writes a row, with its arguments.
-func statementFor(args pgx.NamedArgs, refusalKey []byte) (string, pgx.NamedArgs) {
-	if refusalKey == nil {
-		return insertAudit, args
-	}
-	args["refusal_key"] = refusalKey
-	return insertRefusal, args
-}

@@ -18,9 +18,9 @@ import (
 
 const (
 	pruneInterval = time.Hour
-	// sessionRetention is how long a session is kept after its end: for its
+	// SessionRetention is how long a session is kept after its end: for its
 	// owner's export, and far longer than its revocation matters.
-	sessionRetention = 30 * 24 * time.Hour
+	SessionRetention = 30 * 24 * time.Hour
 )
 
 // Janitor prunes every hour.
@@ -85,12 +85,28 @@ const (
 			RETURNING key)
 		SELECT count(*) FROM gone`
 
+	// A session that is due and still lives, because it was used, gets a later day.
+	// Rows that others hold are skipped until the next hour, so that a refresh and
+	// this don't wait for each other.
 	pruneSessions = `
+		WITH due AS (
+			SELECT id, expire_time + @kept::interval AS until FROM auth.sessions
+			WHERE prune_date <= now()::date
+				AND (expire_time + @kept::interval < now() OR (expire_time + @kept::interval)::date > now()::date)
+			ORDER BY prune_date LIMIT @most FOR UPDATE SKIP LOCKED
+		), later AS (
+			UPDATE auth.sessions s SET prune_date = due.until::date
+			FROM due WHERE s.id = due.id AND due.until >= now()
+			RETURNING s.id
+		), gone AS (
+			DELETE FROM auth.sessions s USING due WHERE s.id = due.id AND due.until < now()
+			RETURNING s.id)
+		SELECT (SELECT count(*) FROM later) + (SELECT count(*) FROM gone)`
+
+	pruneRevokedSessions = `
 		WITH gone AS (
-			DELETE FROM auth.sessions WHERE id IN (
-				(SELECT id FROM auth.sessions WHERE expire_time < now() - @kept::interval ORDER BY expire_time LIMIT @most)
-				UNION
-				(SELECT id FROM auth.sessions WHERE revoke_time < now() - @kept::interval ORDER BY revoke_time LIMIT @most))
+			DELETE FROM auth.sessions WHERE id = ANY (ARRAY(
+				SELECT id FROM auth.sessions WHERE revoke_time < now() - @kept::interval ORDER BY revoke_time LIMIT @most))
 			RETURNING id)
 		SELECT count(*) FROM gone`
 )
@@ -110,7 +126,8 @@ func (j *Janitor) Prune(ctx context.Context) error {
 		{"prune the idempotency keys", pruneIdempotencyKeys, pgx.NamedArgs{"life": idempotency.Life, "most": most}},
 		{"prune the links", pruneLinks, pgx.NamedArgs{"kept": links.Retention, "most": most}},
 		{"prune the throttles", pruneThrottles, pgx.NamedArgs{"age": throttle.Retention, "most": most}},
-		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": sessionRetention, "most": most}},
+		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}},
+		{"prune the revoked sessions", pruneRevokedSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}},
 	} {
 		for done := int64(most); done >= most; {
 			err := j.db.Transact(ctx, func(tx pgx.Tx) error {

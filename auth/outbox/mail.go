@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 
 	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
@@ -72,9 +73,15 @@ type sealedMail struct {
 // mailPurpose is the purpose of sealing; the label is the row's id.
 const mailPurpose = "mail v1"
 
-const insertMail = `
-	INSERT INTO auth.mails (id, kind, recipient, account_id, locale, sealed_values)
-	VALUES (@id, @kind, @recipient, @account_id, @locale, @sealed_values)`
+const (
+	insertMail = `
+		INSERT INTO auth.mails (id, kind, recipient, account_id, locale, sealed_values)
+		VALUES (@id, @kind, @recipient, @account_id, @locale, @sealed_values)`
+	// To the account's email as it is then.
+	insertMailIf = `
+		INSERT INTO auth.mails (id, kind, recipient, account_id, locale, sealed_values)
+		SELECT @id, @kind, a.email, a.id, @locale, @sealed_values FROM auth.accounts a WHERE a.id = @account_id AND %s`
+)
 
 // Enqueue writes a mail's outbox row, in the transaction of the change that it is
 // about. Without a mailer it does nothing.
@@ -82,25 +89,49 @@ func (o *Outbox) Enqueue(ctx context.Context, db database.Execer, m Mail) error 
 	if !o.Enabled() {
 		return nil
 	}
-	id, err := uuid.NewV7()
+	args, err := o.arguments(m)
 	if err != nil {
-		return fmt.Errorf("make an id: %w", err)
+		return err
 	}
-	text, err := json.Marshal(sealedMail{Token: m.Token, Values: m.Values})
-	if err != nil {
-		return fmt.Errorf("encode the mail: %w", err)
-	}
-	sealed, err := secretkey.Seal(o.secrets[0], mailPurpose, id.String(), text)
-	if err != nil {
-		return fmt.Errorf("seal the mail: %w", err)
-	}
-	_, err = db.Exec(ctx, insertMail, pgx.NamedArgs{
-		"id": id.String(), "kind": string(m.Kind), "recipient": m.To, "account_id": database.Optional(m.Account),
-		"locale": m.Locale, "sealed_values": sealed,
-	})
-	if err != nil {
+	if _, err := db.Exec(ctx, insertMail, args); err != nil {
 		return fmt.Errorf("write the mail %s: %w", m.Kind, err)
 	}
 	o.Wake()
 	return nil
+}
+
+// Queue adds the statement that writes the outbox row of a mail to its account's
+// email to a batch. It writes the row only if the condition holds, in SQL with the
+// arguments args, after the batch's earlier statements. Without a mailer it does
+// nothing. Call Wake when the batch is committed.
+func (o *Outbox) Queue(batch *pgx.Batch, m Mail, condition string, args pgx.NamedArgs) error {
+	if !o.Enabled() {
+		return nil
+	}
+	all, err := o.arguments(m)
+	if err != nil {
+		return err
+	}
+	maps.Copy(all, args)
+	batch.Queue(fmt.Sprintf(insertMailIf, condition), all)
+	return nil
+}
+
+func (o *Outbox) arguments(m Mail) (pgx.NamedArgs, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, fmt.Errorf("make an id: %w", err)
+	}
+	text, err := json.Marshal(sealedMail{Token: m.Token, Values: m.Values})
+	if err != nil {
+		return nil, fmt.Errorf("encode the mail: %w", err)
+	}
+	sealed, err := secretkey.Seal(o.secrets[0], mailPurpose, id.String(), text)
+	if err != nil {
+		return nil, fmt.Errorf("seal the mail: %w", err)
+	}
+	return pgx.NamedArgs{
+		"id": id.String(), "kind": string(m.Kind), "recipient": m.To, "account_id": database.Optional(m.Account),
+		"locale": m.Locale, "sealed_values": sealed,
+	}, nil
 }

@@ -93,6 +93,11 @@ func RevokeSession(ctx context.Context, tx pgx.Tx, id uuid.UUID, reason string) 
 	return nil
 }
 
+// QueueRevokeSession adds the statement that ends a session to a batch.
+func QueueRevokeSession(batch *pgx.Batch, id uuid.UUID, reason string) {
+	batch.Queue(revokeOne, pgx.NamedArgs{"id": id.String(), "reason": reason, "life": Life})
+}
+
 const revokeAll = `
 	WITH ended AS (
 		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/multitracer"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"gatehouse/auth"
 	"gatehouse/bff"
@@ -42,6 +45,8 @@ type StackConfig struct {
 	// Wrap, if set, makes every call go over HTTP, and returns the handler that a
 	// gateway reaches a service through.
 	Wrap func(gateway int, service string, next http.Handler) http.Handler
+	// Tracer, if set, sees every statement of the services.
+	Tracer pgx.QueryTracer
 	// Logger discards if nil.
 	Logger *slog.Logger
 	// Mailer sends mail; nil if there is none.
@@ -69,7 +74,7 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 		b.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Stack{Database: pgtest.New(t)}
-	usersDB := openDB(t, s.Database.Users, "users")
+	usersDB := b.openDB(s.Database.Users, "users")
 	t.Cleanup(usersDB.Close)
 	profiles := users.New(users.Config{DB: usersDB, Logger: b.Logger})
 	b.running.Go(func() { profiles.Run(ctx) })
@@ -79,7 +84,7 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 	}
 	publicURL := "http://" + listeners[0].Addr().String()
 	for range b.Auths {
-		authDB := openDB(t, s.Database.Auth, "auth")
+		authDB := b.openDB(s.Database.Auth, "auth")
 		t.Cleanup(authDB.Close)
 		service, err := auth.New(ctx, auth.Config{
 			DB: authDB, Users: usersv1.NewRelayServiceClient(b.client(-1, RoleAuth, RoleUsers, profiles.Register)),
@@ -113,6 +118,21 @@ func (b *stackBuilder) check(err error) {
 	}
 }
 
+// openDB opens a service's pool, whose statements Tracer sees.
+func (b *stackBuilder) openDB(url, service string) *pgxpool.Pool {
+	b.Helper()
+	pool := openDB(b, url, service)
+	if b.Tracer == nil {
+		return pool
+	}
+	config := pool.Config()
+	pool.Close()
+	config.ConnConfig.Tracer = multitracer.New(config.ConnConfig.Tracer, b.Tracer)
+	pool, err := pgxpool.NewWithConfig(b.ctx, config)
+	b.check(err)
+	return pool
+}
+
 func (b *stackBuilder) listen() net.Listener {
 	b.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -132,7 +152,7 @@ func (b *stackBuilder) serve(listener net.Listener, handler http.Handler) {
 // -1 for auth's own.
 func (b *stackBuilder) client(gateway int, caller, callee string, register func(*connect.Server)) *connect.Client {
 	b.Helper()
-	server, err := rpc.NewServer(rpc.ServerConfig{Logger: b.Logger, Authorizer: rpc.ServicesOnly(b.keys, callee)}, register)
+	server, err := rpc.NewServer(rpc.ServerConfig{Logger: b.Logger, Authorizer: rpc.ServicesOnly(b.keys, callee), Internal: true}, register)
 	b.check(err)
 	route := dial.Route{Caller: caller, Callee: callee, Keys: b.keys}
 	if b.Wrap == nil {

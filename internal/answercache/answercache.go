@@ -145,20 +145,33 @@ type key [sha256.Size]byte
 
 // keyOf returns the key of a caller's request. of is the method or the part.
 func keyOf(of string, caller Caller, request []byte) key {
-	text := make([]byte, 0, 512)
-	text = binary.AppendUvarint(text, uint64(len(of)))
+	buffer := keyBuffers.Get().(*[]byte)
+	defer keyBuffers.Put(buffer)
+	text := binary.AppendUvarint((*buffer)[:0], uint64(len(of)))
 	text = append(text, of...)
 	if caller != nil {
 		text = caller.AppendCacheKey(text)
 	}
-	return sha256.Sum256(append(text, request...))
+	text = append(text, request...)
+	if cap(text) <= maxKeyBuffer {
+		*buffer = text
+	}
+	return sha256.Sum256(text)
 }
+
+// keyBuffers are reused: what a key is made of is needed only until it is hashed.
+var keyBuffers = sync.Pool{New: func() any { buffer := make([]byte, 0, 512); return &buffer }}
+
+// maxKeyBuffer bounds the buffers that are reused.
+const maxKeyBuffer = 16 << 10
 
 // entry is an answer or a part of one. It is immutable.
 type entry struct {
 	message proto.Message
 	// encoded is a message that encodes to the same bytes at no cost; nil for a part.
 	encoded proto.Message
+	// json is the message, which keeps its JSON; nil for a part.
+	json *inJSON
 	// digest is a hash of the message and its schema, as text.
 	digest string
 	size   int // of the message in binary
@@ -169,8 +182,8 @@ type entry struct {
 }
 
 // weight is roughly the entry's memory: a message takes more than its binary form,
-// which is stored as well.
-func (e *entry) weight() uint32 { return uint32(min(4*e.size+512+64*len(e.tags), 1<<30)) }
+// which is stored as well, and so may its JSON be.
+func (e *entry) weight() uint32 { return uint32(min(8*e.size+512+64*len(e.tags), 1<<30)) }
 
 // store stores an entry unless it is stale already. An entry that becomes stale at
 // this moment is found to be so when it is looked up.
@@ -184,6 +197,7 @@ func (c *Cache) store(k key, e *entry, kinds []string) {
 type cachedMethod struct {
 	Method
 	schemaHash string
+	keyPrefix  string          // of the keys of its entries
 	kinds      []string        // of its tags
 	server     *connect.Server // runs the method apart from any caller's call
 	count      func(context.Context, Result)
@@ -195,7 +209,7 @@ func (c *Cache) Interceptor(method Method) connect.ServerInterceptor {
 	schema := schemaHash(method.Schema.Input(), method.Schema.Output())
 	addETag := ETags(method.Schema)
 	return func(next connect.ServerFunc) connect.ServerFunc {
-		m := &cachedMethod{Method: method, schemaHash: schema, count: c.config.Counter(method.Procedure), server: connect.NewServer()}
+		m := &cachedMethod{Method: method, schemaHash: schema, keyPrefix: method.Procedure + schema, count: c.config.Counter(method.Procedure), server: connect.NewServer()}
 		for _, tag := range method.Tags {
 			m.kinds = append(m.kinds, tag.Kind())
 		}
@@ -251,18 +265,19 @@ func (c *Cache) answer(ctx context.Context, m *cachedMethod, request proto.Messa
 	if err != nil {
 		return answer{}, err
 	}
-	q := &query{method: m, key: keyOf(m.Procedure+m.schemaHash, caller, encoded), request: request}
+	k := keyOf(m.keyPrefix, caller, encoded)
+	found, ok := c.entries.GetIfPresent(k)
+	ok = ok && c.epochs.valid(found.tags, found.since)
+	now := c.config.Now()
+	if ok && now.Before(found.freshUntil) {
+		m.count(ctx, Hit)
+		return answer{entry: found}, nil
+	}
+	q := &query{method: m, key: k, request: request}
 	for _, tag := range m.Tags {
 		q.tags = append(q.tags, tag.For(callerID, request))
 	}
-	found, ok := c.entries.GetIfPresent(q.key)
-	ok = ok && c.epochs.valid(found.tags, found.since)
-	now := c.config.Now()
-	switch {
-	case ok && now.Before(found.freshUntil):
-		m.count(ctx, Hit)
-		return answer{entry: found}, nil
-	case ok && now.Before(found.freshUntil.Add(m.StaleWhileRevalidate)):
+	if ok && now.Before(found.freshUntil.Add(m.StaleWhileRevalidate)) {
 		m.count(ctx, Hit)
 		c.refresh(ctx, q)
 		return answer{entry: found}, nil

@@ -93,8 +93,11 @@ func (a answer) send(ctx context.Context, m *cachedMethod, stream connect.Server
 	if info.Protocol == "" {
 		return stream.Send(proto.Clone(a.message)) // in process, the receiver owns the message
 	}
-	if info.Codec == connect.CodecNameProto {
+	switch info.Codec {
+	case connect.CodecNameProto:
 		return stream.Send(a.encoded)
+	case connect.CodecNameJSON:
+		return stream.Send(a.json)
 	}
 	return stream.Send(a.message)
 }
@@ -116,11 +119,11 @@ func (m *cachedMethod) cacheControl(freshUntil, now time.Time) string {
 // setETag sets an answer's ETag and the headers that belong to it, and reports
 // whether the caller has the answer already.
 func setETag(info *connect.CallInfo, digest, control string) (notModified bool) {
-	tag := `"` + digest + "-" + info.Codec
+	end := `"`
 	if strings.Contains(info.RequestHeader().Get("Accept-Encoding"), "gzip") {
-		tag += "-gzip" // the bytes may differ
+		end = `-gzip"` // the bytes may differ
 	}
-	tag += `"`
+	tag := `"` + digest + "-" + info.Codec + end
 	header := info.ResponseHeader()
 	header.Set("ETag", tag)
 	header.Set("Cache-Control", control)

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"slices"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -15,7 +16,7 @@ import (
 // encode encodes a message deterministically: protobuf allows an encoder to write
 // the entries of a map in any order.
 func encode(message proto.Message) ([]byte, error) {
-	encoded, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(make([]byte, 0, 1024), message)
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(message)
 	if err != nil {
 		return nil, fmt.Errorf("encode a message: %w", err)
 	}
@@ -39,6 +40,20 @@ func preencoded(encoded []byte) proto.Message {
 	message := &emptypb.Empty{}
 	message.ProtoReflect().SetUnknown(slices.Clip(slices.Clone(encoded)))
 	return message
+}
+
+// inJSON is a message that is encoded in JSON at most once.
+type inJSON struct {
+	proto.Message
+	once sync.Once
+	text []byte
+	err  error
+}
+
+// JSON returns the message's JSON, by encode the first time.
+func (m *inJSON) JSON(encode func(proto.Message) ([]byte, error)) ([]byte, error) {
+	m.once.Do(func() { m.text, m.err = encode(m.Message) })
+	return m.text, m.err
 }
 
 // schemaHash returns a hash of everything that decides what messages mean: an

@@ -1,10 +1,12 @@
 // Package compose puts one answer together from parts that are fetched
 // concurrently.
 //
-// Each part starts as soon as the part that it needs has arrived; a part that
-// needs none starts at once. A required part's failure fails the answer and
-// cancels the other parts. An optional part's failure cancels nothing; Missing
-// reports it.
+// Wait starts the parts that need no other, and each other part as soon as the part
+// that it needs has arrived. Of the parts that start together, the last one runs on the
+// goroutine that starts them. Their first calls to the same service travel in one
+// request (package batch), so a part should make its call without waiting for anything
+// before. A required part's failure fails the answer and cancels the other parts. An
+// optional part's failure cancels nothing; Missing reports it.
 //
 //	c := compose.New(ctx, mapError)
 //	page := compose.Required(c, "profiles", limit, func(ctx context.Context) (*Page, error) { … })
@@ -25,11 +27,12 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sync/errgroup"
 
+	"gatehouse/internal/batch"
 	"gatehouse/internal/fault"
 )
 
@@ -46,17 +49,26 @@ type MapError func(ctx context.Context, err error) error
 type Composition struct {
 	call     context.Context // the context of the call that the answer is for
 	ctx      context.Context // the parts' context; canceled when a required part fails
+	cancel   context.CancelCauseFunc
 	mapError MapError
-	group    *errgroup.Group
-	slots    chan struct{} // holds one value for each running fetch
+	slots    chan struct{} // holds one value for each running fetch; nil when there are enough
 	tracer   trace.Tracer  // nil when the call is not traced
 	parts    []*state      // in the order of their declaration
+	first    []*state      // the parts that need no other
+	running  sync.WaitGroup
+	failing  sync.Once
+	failure  error // of the first required part that failed
 }
 
 // state is what a composition knows about a part.
 type state struct {
 	name     string
 	required bool
+	limit    time.Duration
+	fetch    func()   // fetches the part and sets its value and err
+	next     []*state // the parts that need this one
+	member   batch.Member
+	grouped  bool // member has been added to a round
 	err      error
 	started  bool
 	took     time.Duration
@@ -66,7 +78,6 @@ type state struct {
 type Part[T any] struct {
 	state
 	value T
-	done  chan struct{}
 }
 
 // Value returns the part's value. It is valid after Wait has returned nil; the
@@ -75,70 +86,96 @@ func (p *Part[T]) Value() T { return p.value }
 
 // New returns an empty composition for a call.
 func New(ctx context.Context, mapError MapError) *Composition {
-	c := &Composition{call: ctx, mapError: mapError, slots: make(chan struct{}, maxConcurrentFetches), tracer: tracerOf(ctx)}
-	c.group, c.ctx = errgroup.WithContext(ctx)
+	c := &Composition{call: ctx, mapError: mapError, tracer: tracerOf(ctx)}
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	return c
 }
 
-// Required starts fetching a part that the answer depends on. limit bounds the
+// Required declares a part that the answer depends on. limit bounds the
 // fetch.
 func Required[T any](c *Composition, name string, limit time.Duration, fetch func(context.Context) (T, error)) *Part[T] {
-	return start(c, true, name, limit, nil, withoutNeed(fetch))
+	return add(c, true, name, limit, nil, withoutNeed(fetch))
 }
 
 // RequiredFrom is Required for a part that is made from another part's value. It
 // fails with the other part's error when that part fails.
 func RequiredFrom[N, T any](c *Composition, name string, limit time.Duration, need *Part[N], fetch func(context.Context, N) (T, error)) *Part[T] {
-	return start(c, true, name, limit, need, fetch)
+	return add(c, true, name, limit, need, fetch)
 }
 
-// Optional starts fetching a part that the answer can do without.
+// Optional declares a part that the answer can do without.
 func Optional[T any](c *Composition, name string, limit time.Duration, fetch func(context.Context) (T, error)) *Part[T] {
-	return start(c, false, name, limit, nil, withoutNeed(fetch))
+	return add(c, false, name, limit, nil, withoutNeed(fetch))
 }
 
 // OptionalFrom is Optional for a part that is made from another part's value.
 func OptionalFrom[N, T any](c *Composition, name string, limit time.Duration, need *Part[N], fetch func(context.Context, N) (T, error)) *Part[T] {
-	return start(c, false, name, limit, need, fetch)
+	return add(c, false, name, limit, need, fetch)
 }
 
 func withoutNeed[T any](fetch func(context.Context) (T, error)) func(context.Context, struct{}) (T, error) {
 	return func(ctx context.Context, _ struct{}) (T, error) { return fetch(ctx) }
 }
 
-// start runs a part on its own goroutine. need is nil for a part that needs no
-// other.
-func start[N, T any](c *Composition, required bool, name string, limit time.Duration, need *Part[N], fetch func(context.Context, N) (T, error)) *Part[T] {
-	p := &Part[T]{state: state{name: name, required: required}, done: make(chan struct{})}
+// add declares a part. need is nil for a part that needs no other.
+func add[N, T any](c *Composition, required bool, name string, limit time.Duration, need *Part[N], fetch func(context.Context, N) (T, error)) *Part[T] {
+	p := &Part[T]{state: state{name: name, required: required, limit: limit}}
+	p.fetch = func() { p.value, p.err = run(c, &p.state, need, fetch) }
 	c.parts = append(c.parts, &p.state)
-	c.group.Go(func() error {
-		defer close(p.done)
-		growStack(0)
-		p.value, p.err = run(c, &p.state, limit, need, fetch)
-		if required {
-			return p.err
-		}
-		return nil
-	})
+	if need == nil {
+		c.first = append(c.first, &p.state)
+	} else {
+		need.next = append(need.next, &p.state)
+	}
 	return p
 }
 
-// growStack grows a new goroutine's stack once, to what a call needs, while there
-// is next to nothing on it to copy. Doubling it step by step below a call took a
-// seventh of GetMe's time. (CockroachDB's growstack.)
-//
-//go:noinline
-func growStack(at int) byte {
-	var stack [stackSize]byte
-	return stack[at]
+// start runs parts and those that need them: the last part on this goroutine, the
+// others each on their own.
+func (c *Composition) start(parts []*state) {
+	for len(parts) > 0 {
+		if len(parts) > 1 {
+			c.gather(parts)
+		}
+		last := len(parts) - 1
+		for _, p := range parts[:last] {
+			c.running.Go(func() {
+				batch.GrowStack()
+				c.fetch(p)
+				c.start(p.next)
+			})
+		}
+		c.fetch(parts[last])
+		parts = parts[last].next
+	}
 }
 
-const stackSize = 20 << 10
+// gather lets the calls of parts that start together travel together. A part that may
+// have to wait for a slot is none of them: the others would wait for it.
+func (c *Composition) gather(parts []*state) {
+	round := &batch.Round{}
+	for _, p := range parts[:min(len(parts), maxConcurrentFetches)] {
+		round.Add(&p.member, c.ctx, p.limit)
+		p.grouped = true
+	}
+}
 
-func run[N, T any](c *Composition, p *state, limit time.Duration, need *Part[N], fetch func(context.Context, N) (T, error)) (none T, err error) {
+func (c *Composition) fetch(p *state) {
+	if p.grouped {
+		defer p.member.Leave()
+	}
+	p.fetch()
+	if p.required && p.err != nil {
+		c.failing.Do(func() {
+			c.failure = p.err
+			c.cancel(p.err)
+		})
+	}
+}
+
+func run[N, T any](c *Composition, p *state, need *Part[N], fetch func(context.Context, N) (T, error)) (none T, err error) {
 	var needed N
 	if need != nil {
-		<-need.done
 		if need.err != nil {
 			return none, need.err
 		}
@@ -148,13 +185,15 @@ func run[N, T any](c *Composition, p *state, limit time.Duration, need *Part[N],
 		return none, c.mapError(c.ctx, err)
 	}
 	return observe(c, p, func(ctx context.Context) (T, error) {
-		select {
-		case c.slots <- struct{}{}:
-			defer func() { <-c.slots }()
-		case <-ctx.Done():
-			return none, c.mapError(ctx, ctx.Err())
+		if c.slots != nil {
+			select {
+			case c.slots <- struct{}{}:
+				defer func() { <-c.slots }()
+			case <-ctx.Done():
+				return none, c.mapError(ctx, ctx.Err())
+			}
 		}
-		return Fetch(ctx, c.mapError, limit, func(ctx context.Context) (T, error) { return fetch(ctx, needed) })
+		return Fetch(ctx, c.mapError, p.limit, func(ctx context.Context) (T, error) { return fetch(ctx, needed) })
 	})
 }
 
@@ -171,8 +210,8 @@ func Fetch[T any](ctx context.Context, mapError MapError, limit time.Duration, f
 	return value, nil
 }
 
-// recoverPanics returns a panic as an error: on one of errgroup's goroutines it
-// would end the process.
+// recoverPanics returns a panic as an error: on a goroutine of its own it would end the
+// process.
 func recoverPanics[T any](ctx context.Context, fetch func(context.Context) (T, error)) (value T, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
@@ -182,14 +221,19 @@ func recoverPanics[T any](ctx context.Context, fetch func(context.Context) (T, e
 	return fetch(ctx)
 }
 
-// Wait returns when every part has arrived or failed. When several required parts
-// failed, it returns the error of the one that was declared first, and prefers
-// any other error to a cancellation, which only follows from another part's
-// failure.
+// Wait fetches the parts, and returns when every part has arrived or failed. Call it
+// once. When several required parts failed, it returns the error of the one that was
+// declared first, and prefers any other error to a cancellation, which only follows from
+// another part's failure.
 func (c *Composition) Wait() error {
-	failure := c.group.Wait()
+	if len(c.parts) > maxConcurrentFetches {
+		c.slots = make(chan struct{}, maxConcurrentFetches)
+	}
+	c.start(c.first)
+	c.running.Wait()
+	c.cancel(nil)
 	c.addServerTiming()
-	if failure == nil {
+	if c.failure == nil {
 		return nil
 	}
 	for _, p := range c.parts {
@@ -197,7 +241,7 @@ func (c *Composition) Wait() error {
 			return p.err
 		}
 	}
-	return failure
+	return c.failure
 }
 
 // Missing is an optional part that failed.

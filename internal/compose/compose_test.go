@@ -39,18 +39,26 @@ var errWorded = fault.New(connect.CodeNotFound, "WORDED", "There is none.")
 // remote is an error as a service gives it.
 func remote(err *connect.Error) error { return err.WithRemote() }
 
+// waiting waits for the composition on a goroutine of its own.
+func waiting(c *Composition) <-chan error {
+	over := make(chan error, 1)
+	go func() { over <- c.Wait() }()
+	return over
+}
+
 func TestPartsRunAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	a, b, c := hold(), hold(), hold()
 	composed := New(t.Context(), mapError)
 	needed, more, wanted := Required(composed, "a", testLimit, a.fetch), Required(composed, "b", testLimit, b.fetch), Optional(composed, "c", testLimit, c.fetch)
+	over := waiting(composed)
 	for _, part := range []held{a, b, c} {
 		<-part.begun // all, before the first is let through
 	}
 	for _, part := range []held{c, a, b} {
 		part.let <- nil
 	}
-	wantNoError(t, "wait", composed.Wait())
+	wantNoError(t, "wait", <-over)
 	for _, got := range []*Part[string]{needed, more, wanted} {
 		if got.value != "value" {
 			t.Errorf("got %q, want the part's value", got.value)
@@ -69,8 +77,7 @@ func TestARequiredPartsFailureEndsTheRest(t *testing.T) {
 		Required(composed, "part", testLimit, slow.fetch)
 		Required(composed, "part", testLimit, failing.fetch)
 		Optional(composed, "spare", testLimit, spare.fetch)
-		over := make(chan error, 1)
-		go func() { over <- composed.Wait() }()
+		over := waiting(composed)
 
 		synctest.Wait() // all have begun: what hasn't, won't
 		failing.let <- remote(errWorded)
@@ -104,12 +111,13 @@ func TestAnOptionalPartsFailureEndsNothing(t *testing.T) {
 		lost := Optional(composed, "lost", testLimit, failing.fetch)
 		value := Required(composed, "part", testLimit, needed.fetch)
 		more := Optional(composed, "spare", testLimit, spare.fetch)
+		over := waiting(composed)
 
 		failing.let <- remote(errWorded)
 		synctest.Wait()
 		needed.let <- nil
 		spare.let <- nil
-		wantNoError(t, "wait", composed.Wait())
+		wantNoError(t, "wait", <-over)
 		for _, part := range []held{needed, spare} {
 			if err := <-part.ended; err != nil {
 				t.Errorf("another part's context: got %v, want it alive", err)
@@ -138,6 +146,7 @@ func TestErrorsAreInTheOrderOfNaming(t *testing.T) {
 					parts = append(parts, hold())
 					Optional(composed, name, testLimit, parts[len(parts)-1].fetch)
 				}
+				over := waiting(composed)
 				for _, i := range order {
 					var err error
 					if names[i] != "b" { // which comes
@@ -146,7 +155,7 @@ func TestErrorsAreInTheOrderOfNaming(t *testing.T) {
 					parts[i].let <- err
 					synctest.Wait()
 				}
-				wantNoError(t, "wait", composed.Wait())
+				wantNoError(t, "wait", <-over)
 				var got []string
 				for _, missing := range composed.Missing() {
 					got = append(got, missing.Part)
@@ -208,11 +217,14 @@ func TestAPanicInAPartIsAnInternalError(t *testing.T) {
 	composed = New(t.Context(), mapError)
 	slow := hold()
 	Required(composed, "part", testLimit, slow.fetch)
-	<-slow.begun
-	Required(composed, "part", testLimit, boom)
+	Required(composed, "part", testLimit, func(ctx context.Context) (string, error) {
+		<-slow.begun
+		return boom(ctx)
+	})
+	over := waiting(composed)
 	<-composed.ctx.Done()
 	slow.let <- nil
-	if err := composed.Wait(); fault.Reason(err) != fault.ReasonInternal || strings.Contains(err.Error(), "boom") {
+	if err := <-over; fault.Reason(err) != fault.ReasonInternal || strings.Contains(err.Error(), "boom") {
 		t.Errorf("required: got %v, want internal, and not the panic's text", err)
 	}
 }

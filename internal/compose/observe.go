@@ -25,6 +25,9 @@ func tracerOf(ctx context.Context) trace.Tracer {
 // observe runs a part's fetch, measures it, and records it as a span.
 func observe[T any](c *Composition, p *state, fetch func(context.Context) (T, error)) (value T, err error) {
 	ctx := c.ctx
+	if p.grouped {
+		ctx = &p.member
+	}
 	if c.tracer != nil {
 		var span trace.Span
 		ctx, span = c.tracer.Start(ctx, "part "+p.name)

@@ -231,6 +231,13 @@ func TestAStalePlanIsMadeAgain(t *testing.T) {
 			tag, err := pool.Exec(t.Context(), statement, 1)
 			return map[int64]string{1: "one"}[tag.RowsAffected()], err
 		},
+		"TransactBatch": func(pool *database.Pool) (text string, err error) {
+			err = pool.TransactBatch(t.Context(), func(batch *pgx.Batch) error {
+				batch.Queue(statement, 1).QueryRow(func(row pgx.Row) error { return row.Scan(&text) })
+				return nil
+			})
+			return text, err
+		},
 		"Transact": func(pool *database.Pool) (text string, err error) {
 			err = pool.Transact(t.Context(), func(tx pgx.Tx) error { return tx.QueryRow(t.Context(), statement, 1).Scan(&text) })
 			return text, err

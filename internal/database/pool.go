@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"gatehouse/internal/batch"
 )
 
 // Pool is a pool of connections that tries again what Postgres asks to have
@@ -77,6 +79,7 @@ func (t *pooledTx) release() {
 // Acquire is pgxpool's, except that it waits for a connection within ctx when
 // Postgres has none left for another one.
 func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	batch.From(ctx).Leave() // before it blocks
 	for n := 1; ; n++ {
 		conn, err := p.Pool.Acquire(ctx)
 		if err == nil {
@@ -114,8 +117,14 @@ func (p *Pool) Exec(ctx context.Context, sql string, arguments ...any) (tag pgco
 	return tag, err
 }
 
-// Query is pgxpool's, tried again until there is a first row.
+// Query is pgxpool's, tried again until there is a first row. For a call that came in a
+// batch with others it may share their round trip.
 func (p *Pool) Query(ctx context.Context, sql string, arguments ...any) (found pgx.Rows, err error) {
+	if member := batch.From(ctx); member != nil {
+		if found, err := p.queryInBatch(ctx, member, sql, arguments); found != nil || err != nil {
+			return found, err
+		}
+	}
 	err = retry(ctx, func() error {
 		conn, err := p.Acquire(ctx)
 		if err != nil {

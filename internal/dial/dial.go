@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -62,22 +63,41 @@ func Dial(route Route, urls string) (*connect.Client, error) {
 
 func newHTTPClient(route Route, t *transport) (*connect.Client, error) {
 	transport := connecthttp.NewTransport(
-		&http.Client{Transport: t, CheckRedirect: refuseRedirect}, t.urls[0].String(),
+		directClient{t}, t.urls[0].String(),
 		connecthttp.WithCompressors(), connecthttp.WithReadMaxBytes(4*rpc.MaxMessageBytes),
 	)
 	balancer := newLoadBalancer(route.Callee, t.logger, t.endpoints)
 	if route.Persistent {
 		return newClient(route, transport, balancer.callOnce)
 	}
-	return newClient(route, transport, balancer.balance)
+	return newClient(route, transport, (&batcher{balancer: balancer}).batchCalls, balancer.balance)
+}
+
+// directClient makes requests without what [http.Client] adds: redirects, which would
+// carry the token elsewhere, and cookies.
+type directClient struct{ transport *transport }
+
+// Do implements [connecthttp.HTTPClient].
+func (c directClient) Do(r *http.Request) (*http.Response, error) {
+	response, err := c.transport.RoundTrip(r)
+	if err != nil { // connect looks into the errors of http.Client
+		return nil, &url.Error{Op: "Post", URL: r.URL.Redacted(), Err: err}
+	}
+	return response, nil
 }
 
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // InProcess returns a client of a server in the same process. It behaves as a
-// client from [Dial] does.
+// client from [Dial] does. The transport states the caller: nothing is signed.
 func InProcess(route Route, server *rpc.Server) (*connect.Client, error) {
-	return newClient(route, rpc.InProcessTransport(server))
+	chain, err := routeInterceptors(route)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewClient(rpc.InProcessTransport(server, rpc.InProcess{
+		Caller: route.Caller, DeadlineMargin: deadlineMargin, DefaultTimeout: defaultTimeout,
+	}), append(chain, leaveBatch)...), nil
 }
 
 func newClient(route Route, transport connect.Transport, between ...connect.ClientInterceptor) (*connect.Client, error) {
@@ -85,6 +105,16 @@ func newClient(route Route, transport connect.Transport, between ...connect.Clie
 	if err != nil {
 		return nil, err
 	}
+	chain, err := routeInterceptors(route)
+	if err != nil {
+		return nil, err
+	}
+	chain = append(append(chain, propagateDeadline), between...)
+	return connect.NewClient(transport, append(chain, sendIdentity(issuer))...), nil
+}
+
+// routeInterceptors are those of every transport.
+func routeInterceptors(route Route) ([]connect.ClientInterceptor, error) {
 	chain := []connect.ClientInterceptor{noteCallee(route.Callee)}
 	if route.Telemetry != nil {
 		measured, err := rpc.MeasureCalls(route.Telemetry)
@@ -93,8 +123,7 @@ func newClient(route Route, transport connect.Transport, between ...connect.Clie
 		}
 		chain = append(chain, measured)
 	}
-	chain = append(append(chain, propagateDeadline), between...)
-	return connect.NewClient(transport, append(chain, sendIdentity(issuer))...), nil
+	return chain, nil
 }
 
 // noteCallee reports to the call that is being answered which service it needs.

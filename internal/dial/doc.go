@@ -4,7 +4,9 @@
 // [Dial] returns a client that resolves the service's URLs to endpoints
 // (transport.go), balances the calls over them (balancer.go), ejects endpoints that
 // are silent or slow (eject.go), opens a circuit breaker for each endpoint
-// (breaker.go), retries within a budget (retry.go) and hedges slow reads (hedge.go).
+// (breaker.go), retries within a budget (retry.go) and hedges slow reads (hedge.go). The
+// calls that the parts of a composition start together travel in one request (batch.go).
 // [InProcess] returns a client of a server in the same process. Both pass on the
-// deadline, the request id and an internal token.
+// deadline and the request id, and state the caller: [Dial] with an internal token,
+// [InProcess] through its transport.
 package dial

@@ -19,8 +19,8 @@ type endpoint struct {
 	service, address string
 	url              *url.URL
 	http2            *http.Transport
-	http1            *http.Transport // for calls that are made again when they are lost
-	version          atomic.Int32    // an httpVersion
+	http1            roundTripper // for calls that are made again when they are lost
+	version          atomic.Int32 // an httpVersion
 	ping             func(context.Context) error
 
 	breaker    breaker
@@ -41,6 +41,12 @@ type endpoint struct {
 	ejections int       // in a row
 	ejectedAt time.Time // the last time
 	holdUntil time.Time // until when a ping isn't enough to be healthy
+}
+
+// roundTripper makes the HTTP requests to one address.
+type roundTripper interface {
+	http.RoundTripper
+	CloseIdleConnections()
 }
 
 func newEndpoint(service, address string, logger *slog.Logger) *endpoint {

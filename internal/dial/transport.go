@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gatehouse/internal/http1"
 	"gatehouse/internal/serve"
 )
 
@@ -41,7 +42,8 @@ const (
 //
 // Each endpoint has one HTTP/2 connection, on which the server announces with GOAWAY
 // what it will not answer. Repeatable calls do not need the announcement and use
-// HTTP/1.1 connections, which in net/http cost less than half.
+// HTTP/1.1 connections, which cost far less: package http1's in clear, net/http's over
+// TLS.
 type transport struct {
 	urls      []*url.URL
 	service   string
@@ -305,17 +307,37 @@ func (p *transport) addressesOf(ctx context.Context, to *url.URL) ([]string, err
 // newEndpoint returns what speaks with one address, with TLS or without.
 func (p *transport) newEndpoint(to *url.URL, address string) *endpoint {
 	one := newEndpoint(p.service, address, p.logger)
-	one.url, one.http2, one.http1 = to, newHTTPTransport(address), newHTTPTransport(address)
+	one.url, one.http2, one.http1 = to, newHTTPTransport(address), newHTTP1Transport(to, address)
 	one.ping = one.pingHTTP
 	one.http2.Protocols.SetHTTP2(true)
 	one.http2.Protocols.SetUnencryptedHTTP2(true)
 	// Find out within seconds that a peer has gone without a word.
 	one.http2.HTTP2 = &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second}
-	one.http1.Protocols.SetHTTP1(true)
-	one.http1.MaxIdleConnsPerHost = maxIdleHTTP1
-	one.http1.IdleConnTimeout = serve.IdleTimeout / 2 // before the peer lets go
 	one.setVersion(p.version)
 	return one
+}
+
+func newHTTP1Transport(to *url.URL, address string) roundTripper {
+	if to.Scheme == "https" {
+		return newNetHTTP1Transport(address)
+	}
+	return &http1.Transport{
+		Dial:    func(ctx context.Context) (net.Conn, error) { return dialTCP(ctx, "tcp", address) },
+		MaxIdle: maxIdleHTTP1, IdleTimeout: http1IdleTimeout, MaxHeaderBytes: maxResponseHeader,
+	}
+}
+
+// http1IdleTimeout closes a connection before the server does.
+const http1IdleTimeout = serve.IdleTimeout / 2
+
+// newNetHTTP1Transport returns a transport of net/http, for TLS and for servers that are
+// not of this system.
+func newNetHTTP1Transport(address string) *http.Transport {
+	transport := newHTTPTransport(address)
+	transport.Protocols.SetHTTP1(true)
+	transport.MaxIdleConnsPerHost = maxIdleHTTP1
+	transport.IdleConnTimeout = http1IdleTimeout
+	return transport
 }
 
 func newHTTPTransport(address string) *http.Transport {

@@ -3,7 +3,6 @@ package dial
 import (
 	"context"
 	"log/slog"
-	"net/http"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
@@ -48,8 +47,8 @@ func DialUpstream(route UpstreamRoute) (*connect.Client, error) {
 	if route.GRPC {
 		options = append(options, connecthttp.WithGRPC())
 	}
-	transport := connecthttp.NewTransport(&http.Client{Transport: t, CheckRedirect: refuseRedirect}, t.urls[0].String(), options...)
-	chain := []connect.ClientInterceptor{noteCallee(route.Name)}
+	transport := connecthttp.NewTransport(directClient{t}, t.urls[0].String(), options...)
+	chain := []connect.ClientInterceptor{noteCallee(route.Name), leaveBatch}
 	if route.Telemetry != nil {
 		measured, err := rpc.MeasureCalls(route.Telemetry)
 		if err != nil {

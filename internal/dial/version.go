@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"net"
-	"net/http"
 	"strings"
 	"time"
 
@@ -45,6 +44,8 @@ func (e *endpoint) setVersion(version httpVersion) {
 	if version == versionOurs {
 		return
 	}
+	e.http1.CloseIdleConnections()
+	e.http1 = newNetHTTP1Transport(e.address)
 	if version == versionUnknown && e.url.Scheme == "https" {
 		version = version2
 		e.http2.Protocols.SetHTTP1(true)
@@ -55,7 +56,7 @@ func (e *endpoint) setVersion(version httpVersion) {
 
 // transportFor returns the transport for a request, by the version that the endpoint
 // speaks and whether the call is made again when it is lost.
-func (e *endpoint) transportFor(ctx context.Context, repeatable bool) *http.Transport {
+func (e *endpoint) transportFor(ctx context.Context, repeatable bool) roundTripper {
 	version := httpVersion(e.version.Load())
 	if version == versionUnknown {
 		version = e.probeVersion(ctx)

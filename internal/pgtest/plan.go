@@ -19,8 +19,11 @@ type Plan struct {
 	IndexName    string `json:"Index Name"`
 	Hit          int    `json:"Shared Hit Blocks"`
 	Read         int    `json:"Shared Read Blocks"`
-	Removed      int    `json:"Rows Removed by Filter"`
-	Plans        []Plan `json:"Plans"`
+	// Of each loop.
+	Returned float64 `json:"Actual Rows"`
+	Removed  float64 `json:"Rows Removed by Filter"`
+	Loops    float64 `json:"Actual Loops"`
+	Plans    []Plan  `json:"Plans"`
 }
 
 // Explain runs a statement again, and takes it back: with its values and, where
@@ -91,6 +94,18 @@ func literal(value any) string {
 // Blocks is how many blocks it read.
 func (p Plan) Blocks() int { return p.Hit + p.Read }
 
+// Rows is how many rows it read from tables and indexes.
+func (p Plan) Rows() int {
+	rows := 0
+	if p.RelationName != "" {
+		rows = int((p.Returned + p.Removed) * p.Loops)
+	}
+	for _, part := range p.Plans {
+		rows += part.Rows()
+	}
+	return rows
+}
+
 // Reads reports whether a part of it is of a type, such as "Seq Scan".
 func (p Plan) Reads(nodeType string) bool {
 	for _, part := range p.Plans {
@@ -102,7 +117,8 @@ func (p Plan) Reads(nodeType string) bool {
 }
 
 func (p Plan) String() string {
-	text := fmt.Sprintf("%s %s %s: %d blocks, %d rows removed", p.NodeType, p.RelationName, p.IndexName, p.Blocks(), p.Removed)
+	text := fmt.Sprintf("%s %s %s: %d blocks, %v loops, %v rows returned, %v removed",
+		p.NodeType, p.RelationName, p.IndexName, p.Blocks(), p.Loops, p.Returned, p.Removed)
 	for _, part := range p.Plans {
 		text += "\n  " + strings.ReplaceAll(part.String(), "\n", "\n  ")
 	}

@@ -105,7 +105,7 @@ func logAndMapErrors(log callLog, p *policy.Method) connect.ServerInterceptor {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			start := time.Now()
 			info, _ := connect.CallInfoForServerContext(ctx)
-			call := &Call{Method: p, RequestID: requestID(info.RequestHeader().Get(RequestIDHeader)), unavailable: log.unavailable}
+			call := &Call{Method: p, RequestID: requestIDOf(info), unavailable: log.unavailable}
 			info.ResponseHeader().Set(RequestIDHeader, call.RequestID)
 			ctx = context.WithValue(ctx, callKey{}, call)
 
@@ -219,6 +219,14 @@ func (l callLog) write(ctx context.Context, info *connect.CallInfo, call *Call, 
 		}
 	}
 	l.logger.LogAttrs(ctx, level, "call", attrs...)
+}
+
+// requestIDOf returns the request id that a call comes with, or a new one.
+func requestIDOf(info *connect.CallInfo) string {
+	if caller := inProcessCallerOf(info); caller != nil && caller.requestID != "" {
+		return caller.requestID // it passed requestID at the call that this one is made for
+	}
+	return requestID(info.RequestHeader().Get(RequestIDHeader))
 }
 
 // requestID takes the caller's id if it is harmless, else makes one.

@@ -75,7 +75,7 @@ func (m *method) interceptors(c *ServerConfig) []namedInterceptor {
 		// Within the trace: the trace has the error that the caller gets, and the log line
 		// has the trace id.
 		{name: "map errors", make: func(p *policy.Method) (connect.ServerInterceptor, error) {
-			return logAndMapErrors(callLog{c.Logger, c.Level, c.ClientIP, c.IsUnavailable}, p), nil
+			return logAndMapErrors(callLog{c.Logger, c.levelOf(p), c.ClientIP, c.IsUnavailable}, p), nil
 		}},
 		{name: "time limit", make: limitTime},
 		{name: "cross-origin check", make: c.CrossOrigin},

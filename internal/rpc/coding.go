@@ -19,6 +19,9 @@ const (
 // are case-insensitive, "x-gzip" is gzip, and "identity" is none (RFC 9110,
 // section 8.4.1). Of several it returns the list, which is none that there is.
 func ContentCoding(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
 	var codings []string
 	for coding := range strings.SplitSeq(strings.Join(values, ","), ",") {
 		coding = strings.ToLower(strings.TrimSpace(coding))
@@ -87,7 +90,7 @@ func canonicalize(r *http.Request) *http.Request {
 	}
 	header := r.Header
 	if r.Method == http.MethodPost {
-		header.Set("Content-Type", contentType(r)) // its parameters are checked
+		setHeader(header, "Content-Type", contentType(r)) // its parameters are checked
 	}
 	for _, name := range []string{"Content-Encoding", "Connect-Content-Encoding", "Grpc-Encoding"} {
 		if header.Get(name) == "" {
@@ -104,14 +107,21 @@ func canonicalize(r *http.Request) *http.Request {
 		return r
 	}
 	if AcceptsGzip(accepted) {
-		header.Set("Accept-Encoding", CodingGzip)
+		setHeader(header, "Accept-Encoding", CodingGzip)
 		return r
 	}
-	header.Set("Accept-Encoding", codingIdentity)
+	setHeader(header, "Accept-Encoding", codingIdentity)
 	if isConnect(r) && header.Get("Content-Encoding") == CodingGzip {
 		// connect would answer in the request's coding, which isn't accepted.
 		header.Del("Content-Encoding")
 		r.Body, r.ContentLength = &gzipBody{from: r.Body}, -1
 	}
 	return r
+}
+
+// setHeader is header.Set, which allocates, unless the header is so already.
+func setHeader(header http.Header, key, value string) {
+	if values := header[key]; len(values) != 1 || values[0] != value {
+		header.Set(key, value)
+	}
 }

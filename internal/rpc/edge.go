@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 
@@ -154,7 +155,11 @@ func checkPost(p *policy.Method, r *http.Request) *Refusal {
 	return nil
 }
 
+// checkCharset checks the parameters of a Content-Type whose media type is known.
 func checkCharset(r *http.Request) *Refusal {
+	if !strings.Contains(r.Header.Get("Content-Type"), ";") {
+		return nil
+	}
 	_, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return &Refusal{err: errContentTypeForm, status: http.StatusUnsupportedMediaType}
@@ -167,12 +172,12 @@ func checkCharset(r *http.Request) *Refusal {
 }
 
 func checkGet(r *http.Request) *Refusal {
-	query := r.URL.Query()
-	encoding, base64, version := query.Get("encoding"), query.Get("base64"), query.Get("connect")
+	query := getQueryOf(r.URL.RawQuery)
+	encoding, base64, version := query.encoding, query.base64, query.connect
 	switch {
-	case !query.Has("message"), encoding != "json" && encoding != "proto", base64 != "" && base64 != "0" && base64 != "1", version != "" && version != "v1":
+	case !query.hasMessage, encoding != "json" && encoding != "proto", base64 != "" && base64 != "0" && base64 != "1", version != "" && version != "v1":
 		return &Refusal{err: errQuery, status: http.StatusBadRequest}
-	case !isCompression(query.Get("compression")):
+	case !isCompression(query.compression):
 		return &Refusal{err: errCompression, status: http.StatusNotImplemented}
 	}
 	if timeout := r.Header.Get("Connect-Timeout-Ms"); timeout != "" && !connectTimeout.MatchString(timeout) {
@@ -182,6 +187,54 @@ func checkGet(r *http.Request) *Refusal {
 		return &Refusal{err: errGetBody, status: http.StatusBadRequest}
 	}
 	return nil
+}
+
+// getQuery is the query of a Connect GET.
+type getQuery struct {
+	connect, encoding, base64, compression string
+	hasMessage                             bool
+}
+
+// getQueryOf reads the query as [url.ParseQuery] does, without a map and without
+// unescaping the message. Of a name that is repeated, the first counts.
+func getQueryOf(raw string) getQuery {
+	var query getQuery
+	var seen [4]bool
+	for pair := range strings.SplitSeq(raw, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		if strings.Contains(pair, ";") {
+			continue
+		}
+		name, err := url.QueryUnescape(name)
+		if err != nil {
+			continue
+		}
+		if name == "message" {
+			query.hasMessage = query.hasMessage || isEscapedWell(value)
+			continue
+		}
+		for i, field := range [...]struct {
+			name string
+			into *string
+		}{{"connect", &query.connect}, {"encoding", &query.encoding}, {"base64", &query.base64}, {"compression", &query.compression}} {
+			if field.name != name || seen[i] {
+				continue
+			}
+			if value, err := url.QueryUnescape(value); err == nil {
+				*field.into, seen[i] = value, true
+			}
+		}
+	}
+	return query
+}
+
+// isEscapedWell reports whether [url.QueryUnescape] takes a text.
+func isEscapedWell(text string) bool {
+	if !strings.Contains(text, "%") {
+		return true
+	}
+	_, err := url.QueryUnescape(text)
+	return err == nil
 }
 
 // hasBody reads a byte of a body whose length isn't given.

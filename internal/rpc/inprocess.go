@@ -11,22 +11,60 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// inProcessTransport makes calls within a process behave as calls over HTTP
-// do, whose differences would else be found only once the services are apart:
-// a call whose time has passed isn't made, a context's end has its code, no
-// context value of the caller's is seen by the callee, and no cause or panic of
-// the callee's by the caller.
+// InProcess says who calls a server in the same process, and how long a call may take.
+type InProcess struct {
+	// Caller is the name of the calling service. The wiring states it: within a process
+	// nothing is signed, and neither a context nor a header can change it.
+	Caller string
+	// DeadlineMargin is taken off the deadline of a unary call, so that the caller has
+	// time to report the timeout. DefaultTimeout bounds a unary call without a deadline.
+	DeadlineMargin, DefaultTimeout time.Duration
+}
+
+// InProcessTransport makes calls within a process behave as calls over HTTP do, so that
+// no difference is found only once the services run in separate processes: a call whose
+// deadline has passed isn't made, a context's end has its code, no context value of the
+// caller's is seen by the callee, and no cause or panic of the callee's by the caller.
 //
 // Two differences are left. The method runs on the caller's goroutine, so one
 // that ignores its context keeps the caller waiting. And messages aren't
 // encoded, so none is refused for its size or for invalid UTF-8.
-func InProcessTransport(server *Server) connect.Transport {
-	return &inProcess{next: connectinprocess.New(server.rpc)}
+func InProcessTransport(server *Server, call InProcess) connect.Transport {
+	streams := connect.NewServer(func(next connect.ServerFunc) connect.ServerFunc {
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			info, _ := connect.CallInfoForServerContext(ctx)
+			info.TransportInfo = &inProcessCaller{name: call.Caller}
+			return next(ctx, spec, stream)
+		}
+	})
+	streams.Register(server.registered...)
+	streams.SetUnknownHandler(server.unknown)
+	return &inProcess{server: server.rpc, call: call, streams: connectinprocess.New(streams)}
 }
 
-type inProcess struct{ next connect.Transport }
+type inProcess struct {
+	server  *connect.Server
+	call    InProcess
+	streams connect.Transport
+}
+
+// inProcessCaller is what the in-process transport tells its server in the call's
+// TransportInfo, which a context value or a header of the caller's can't reach.
+type inProcessCaller struct {
+	name      string
+	requestID string // of a unary call; a stream has it in its header
+}
+
+// inProcessCallerOf returns who makes a call in process; nil for a call over HTTP.
+func inProcessCallerOf(info *connect.CallInfo) *inProcessCaller {
+	caller, _ := info.TransportInfo.(*inProcessCaller)
+	return caller
+}
 
 func (t *inProcess) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+	if spec.StreamType == connect.StreamTypeUnary {
+		return t.newUnaryStream(ctx, spec)
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, ContextError(err)
 	}
@@ -35,7 +73,10 @@ func (t *inProcess) NewClientStream(ctx context.Context, spec connect.Spec) (con
 	if outer != nil {
 		copyHeader(info.RequestHeader(), outer.RequestHeader())
 	}
-	stream, err := t.next.NewClientStream(inner, spec)
+	if id := CallFrom(ctx).RequestID; id != "" {
+		info.RequestHeader().Set(RequestIDHeader, id)
+	}
+	stream, err := t.streams.NewClientStream(inner, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -44,41 +85,39 @@ func (t *inProcess) NewClientStream(ctx context.Context, spec connect.Spec) (con
 
 type inProcessStream struct {
 	connect.ClientStream
-	ctx          context.Context //nolint:containedctx // a stream belongs to one call
-	streamType   connect.StreamType
+	ctx          context.Context    //nolint:containedctx // a stream belongs to one call
+	streamType   connect.StreamType // not unary
 	inner, outer *connect.CallInfo
 }
 
 func (s *inProcessStream) Send(message any) error {
-	if s.streamType == connect.StreamTypeUnary {
-		return s.asOverHTTP(s.ClientStream.Send(message))
-	}
 	err := s.ClientStream.Send(cloned(message))
 	if errors.Is(err, io.EOF) && s.streamType == connect.StreamTypeServer {
 		return nil // the callee has ended without reading it; Receive tells how
 	}
-	return s.asOverHTTP(err)
+	return asOverHTTP(s.ctx, err)
 }
 
 func (s *inProcessStream) Receive(message any) error {
 	err := s.ClientStream.Receive(message)
 	// Before the callee's end it may be writing its headers.
 	_, verdict := errors.AsType[*connect.Error](err)
-	if s.outer != nil && (s.streamType == connect.StreamTypeUnary || verdict || errors.Is(err, io.EOF)) {
+	if s.outer != nil && (verdict || errors.Is(err, io.EOF)) {
 		copyHeader(s.outer.ResponseHeader(), s.inner.ResponseHeader())
 		copyHeader(s.outer.ResponseTrailer(), s.inner.ResponseTrailer())
 	}
 	if err == nil {
 		err = s.ctx.Err() // an answer that comes too late is none, even if it is here
 	}
-	return s.asOverHTTP(err)
+	return asOverHTTP(s.ctx, err)
 }
 
-func (s *inProcessStream) asOverHTTP(err error) error {
+// asOverHTTP returns the callee's error as the caller would get it over HTTP.
+func asOverHTTP(ctx context.Context, err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
-	if over := s.ctx.Err(); over != nil {
+	if over := ctx.Err(); over != nil {
 		return ContextError(over)
 	}
 	failure, ok := errors.AsType[*connect.Error](err)
@@ -101,7 +140,7 @@ func (s *inProcessStream) asOverHTTP(err error) error {
 func cloneSent(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
-		if spec.StreamType != connect.StreamTypeUnary && info.TransportInfo == nil {
+		if spec.StreamType != connect.StreamTypeUnary && inProcessCallerOf(info) != nil {
 			stream = cloningStream{stream}
 		}
 		return next(ctx, spec, stream)

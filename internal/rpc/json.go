@@ -20,6 +20,30 @@ type jsonCodec struct{ *connectproto.JSONCodec }
 
 func newJSONCodec() jsonCodec { return jsonCodec{connectproto.NewJSONCodec()} }
 
+// encodedOnce is a message that keeps its JSON, such as a cached answer.
+type encodedOnce interface {
+	// JSON returns the message's JSON, by encode the first time.
+	JSON(encode func(proto.Message) ([]byte, error)) ([]byte, error)
+}
+
+// MarshalWrite implements [connect.Codec].
+func (c jsonCodec) MarshalWrite(ctx context.Context, dst io.Writer, msg any) error {
+	kept, ok := msg.(encodedOnce)
+	if !ok {
+		return c.JSONCodec.MarshalWrite(ctx, dst, msg)
+	}
+	text, err := kept.JSON(func(message proto.Message) ([]byte, error) {
+		var buffer bytes.Buffer
+		err := c.JSONCodec.MarshalWrite(ctx, &buffer, message)
+		return buffer.Bytes(), err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = dst.Write(text)
+	return err
+}
+
 // UnmarshalRead implements [connect.Codec].
 func (c jsonCodec) UnmarshalRead(ctx context.Context, src io.Reader, msg any) error {
 	text, err := io.ReadAll(src)

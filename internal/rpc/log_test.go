@@ -96,6 +96,9 @@ func TestEveryCallIsLoggedOnce(t *testing.T) {
 				{"a caller who may not", auth, nil, "INFO", "permission_denied", fault.ReasonPermissionDenied, "service:auth", ""},
 				{"a caller whom nobody knows", stranger, nil, "WARN", "unauthenticated", fault.ReasonInternalToken, "", "signature"},
 			} {
+				if test.client == stranger && topology.Name == "in process" {
+					continue // there are none: the wiring states the caller, without a key
+				}
 				fail = test.fail
 				_, _ = rpctest.Get(t.Context(), test.client)
 				lines := log.lines(t)

@@ -27,7 +27,8 @@ type Mux struct {
 	server  *Server
 	mux     *http.ServeMux
 	pages   []Page
-	mounted []string // the patterns of the methods and their services
+	mounted []string                // the patterns of the methods and their services
+	methods map[string]http.Handler // by procedure
 	// frontend serves what is below prefix; nil for none.
 	frontend http.Handler
 	prefix   string
@@ -45,7 +46,7 @@ type Page struct {
 // with gRPC reflection and health beside them, and /livez and /readyz. ready
 // tells what keeps the server from doing its own part; nil when it can.
 func (s *Server) Mux(ready func() error) *Mux {
-	mux := &Mux{server: s, mux: http.NewServeMux()}
+	mux := &Mux{server: s, mux: http.NewServeMux(), methods: map[string]http.Handler{}}
 	connecthttp.Mount(methodMux{mux}, s.rpc, s.options...)
 
 	limit := connectv1.WithReadMaxBytes(MaxMessageBytes)
@@ -119,18 +120,20 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		m.frontend.ServeHTTP(w, r)
 		return
 	}
-	if m.server.methods[r.URL.Path] == nil && r.Method == http.MethodPost && isRPC(r) && procedureForm.MatchString(r.URL.Path) {
+	if handler := m.methods[r.URL.Path]; handler != nil { // exact: the mux would do no more
+		handler.ServeHTTP(w, r)
+		return
+	}
+	if r.Method == http.MethodPost && isRPC(r) && procedureForm.MatchString(r.URL.Path) {
 		// Report an unknown method in the caller's protocol.
 		if _, pattern := m.mux.Handler(r); pattern == "" {
 			m.server.refuse(w, r, &Refusal{err: errUnknownMethod, status: http.StatusNotFound})
 			return
 		}
 	}
-	if m.server.methods[r.URL.Path] == nil {
-		if handler, pattern := m.mux.Handler(r); pattern == "" {
-			m.refuseUnknown(w, r, handler)
-			return
-		}
+	if handler, pattern := m.mux.Handler(r); pattern == "" {
+		m.refuseUnknown(w, r, handler)
+		return
 	}
 	m.mux.ServeHTTP(w, r)
 }
@@ -194,6 +197,7 @@ func (m methodMux) Handle(pattern string, handler http.Handler) {
 			handler = serve.UntilStop(withoutTimeLimits(handler))
 		}
 		handler = m.server.checkRequests(p, handler)
+		m.methods[pattern] = handler
 	}
 	m.mux.Handle(pattern, handler)
 	m.mounted = append(m.mounted, pattern)

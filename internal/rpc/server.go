@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"connectrpc.com/connect/v2/connectproto"
 
+	batchv1 "gatehouse/gen/batch/v1"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/serve"
 	"gatehouse/internal/telemetry"
@@ -45,7 +46,8 @@ type ServerConfig struct {
 	IsUnavailable func(error) bool
 	// Telemetry measures and traces each call; nil does neither.
 	Telemetry *telemetry.Telemetry
-	// Internal says that callers are services of ours, whose traces go on here.
+	// Internal says that callers are services of ours, whose traces go on here, and
+	// that they may call methods without side effects in batches.
 	Internal bool
 	// CompressMinBytes is the size from which answers are compressed for those
 	// who accept it; zero never compresses, as suits calls between services.
@@ -55,14 +57,18 @@ type ServerConfig struct {
 
 // Server is a set of RPC services with everything around them.
 type Server struct {
-	rpc      *connect.Server
-	policies []*policy.Method
-	options  []connecthttp.Option
-	methods  map[string]*policy.Method // by procedure
-	logger   *slog.Logger
-	level    slog.Level
+	rpc *connect.Server
+	// registered and unknown are what rpc serves, for the in-process transport.
+	registered []connect.Method
+	unknown    connect.ServerFunc
+	policies   []*policy.Method
+	options    []connecthttp.Option
+	methods    map[string]*policy.Method // by procedure
+	logger     *slog.Logger
+	level      slog.Level
 	// clientIP is as ServerConfig says.
 	clientIP func(peer string, forwarded []string) string
+	measured bool // it has telemetry
 }
 
 // NewServer builds a server of the services that register registers. It returns an
@@ -83,14 +89,19 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 		return method
 	})
 	register(survey)
+	batches := &batchService{}
+	if config.Internal {
+		batchv1.RegisterBatchServiceHandler(survey, batches)
+	}
 	specs := slices.Collect(survey.Specs())
 	policies, err := policy.Compile(specs, config.Limit, config.Policy)
 	if err != nil {
 		return nil, err
 	}
-	server := &Server{rpc: connect.NewServer(), policies: policies, methods: map[string]*policy.Method{}, logger: config.Logger, level: config.Level, clientIP: config.ClientIP, options: []connecthttp.Option{
+	server := &Server{rpc: connect.NewServer(), policies: policies, methods: map[string]*policy.Method{}, logger: config.Logger, level: config.Level, clientIP: config.ClientIP, measured: config.Telemetry != nil, options: []connecthttp.Option{
 		connecthttp.WithReadMaxBytes(MaxMessageBytes), connecthttp.WithCodecs(connectproto.NewBinaryCodec(), newJSONCodec()),
 	}}
+	batches.server = server
 	if config.CompressMinBytes > 0 {
 		server.options = append(server.options, connecthttp.WithCompressMinBytes(config.CompressMinBytes))
 	} else {
@@ -110,12 +121,14 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 			return nil, err
 		}
 		server.methods[p.Procedure] = p
-		server.rpc.Register(connect.Method{Spec: specs[i], Handler: handler})
+		server.registered = append(server.registered, connect.Method{Spec: specs[i], Handler: handler})
 	}
+	server.rpc.Register(server.registered...)
 	unknown := logAndMapErrors(callLog{config.Logger, config.Level, config.ClientIP, config.IsUnavailable}, nil)
-	server.rpc.SetUnknownHandler(other(unknown(func(context.Context, connect.Spec, connect.ServerStream) error {
+	server.unknown = other(unknown(func(context.Context, connect.Spec, connect.ServerStream) error {
 		return connect.NewError(connect.CodeUnimplemented, "")
-	})))
+	}))
+	server.rpc.SetUnknownHandler(server.unknown)
 	return server, nil
 }
 

@@ -185,17 +185,9 @@ func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 		return Admission{Authenticate: func(next connect.ServerFunc) connect.ServerFunc {
 			return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 				info, _ := connect.CallInfoForServerContext(ctx)
-				token, ok := BearerToken(info.RequestHeader().Get("Authorization"))
-				if !ok {
-					return errInternalToken
-				}
-				caller, err := check.verify(token)
-				if isClockError(err) {
-					// The caller is who it says, and another copy's clock may be right.
-					return fault.Unavailable().WithCause(fmt.Errorf("the caller's clock and ours differ by more than %s: %w", ClockSkew, err))
-				}
+				caller, err := check.caller(info)
 				if err != nil {
-					return errInternalToken.WithCause(err)
+					return err
 				}
 				CallFrom(ctx).Principal = "service:" + caller
 				if !slices.Contains(services, caller) {
@@ -205,6 +197,27 @@ func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 			}
 		}}, nil
 	}
+}
+
+// caller returns the name of the calling service: the one that the in-process transport
+// states, or else the one that made the call's token.
+func (c *tokenVerifier) caller(info *connect.CallInfo) (string, error) {
+	if caller := inProcessCallerOf(info); caller != nil {
+		return caller.name, nil
+	}
+	token, ok := BearerToken(info.RequestHeader().Get("Authorization"))
+	if !ok {
+		return "", errInternalToken
+	}
+	caller, err := c.verify(token)
+	if isClockError(err) {
+		// The caller is who it says, and another copy's clock may be right.
+		return "", fault.Unavailable().WithCause(fmt.Errorf("the caller's clock and ours differ by more than %s: %w", ClockSkew, err))
+	}
+	if err != nil {
+		return "", errInternalToken.WithCause(err)
+	}
+	return caller, nil
 }
 
 var (

@@ -12,6 +12,7 @@ import (
 func readerConfig(t *testing.T) (cfg schema.Config, url string) {
 	t.Helper()
 	cfg = configFor(t, pgtest.Tables(t))
+	cfg.DevURL = pgtest.Empty(t) // saves time
 	cfg.Reader = schema.Role{Password: "reader"}
 	apply(t, cfg)
 	name := schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), schema.Reader)

@@ -11,8 +11,8 @@
 //     would drop everything else that the database holds.
 //   - A database in which no service's schema exists. schema.sql itself is
 //     executed there, which needs no scratch database.
-//   - Roles, grants and functions, which Atlas doesn't see. They are compared
-//     with the catalog and corrected by statements that may be repeated.
+//   - Roles, grants, functions and storage parameters, which Atlas doesn't see. They
+//     are compared with the catalog and corrected by statements that may be repeated.
 //
 // Everything happens in one transaction under an advisory lock, so that a
 // failure leaves nothing behind and of several copies one does the work. What

@@ -84,18 +84,20 @@ func (t *target) unchanged(ctx context.Context) (bool, error) {
 	return same == len(t.services), nil
 }
 
-// Each line describes something that Atlas would see. Grants are looked at
-// apart from this.
+// Each line describes something that Atlas would see, or a storage parameter. Grants
+// are looked at apart from this.
 const selectCatalogHash = `
 WITH ours AS (
 	SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::text[])
 ), relations AS (
-	SELECT c.oid, c.relkind, c.relpersistence, format('%I.%I', n.nspname, c.relname) AS name
+	SELECT c.oid, c.relkind, c.relpersistence, c.reloptions, format('%I.%I', n.nspname, c.relname) AS name
 	FROM pg_catalog.pg_class c JOIN ours n ON n.oid = c.relnamespace
 ), lines AS (
 	SELECT format('schema %s %s', nspname, obj_description(oid, 'pg_namespace')) AS line FROM ours
 	UNION ALL
 	SELECT format('relation %s %s %s %s', name, relkind, relpersistence, obj_description(oid, 'pg_class')) FROM relations
+	UNION ALL
+	SELECT format('storage %s %s', name, array_to_string(reloptions, ',')) FROM relations WHERE relkind = 'r'
 	UNION ALL
 	SELECT format('column %s.%I %s %s %s %s%s %s %s', r.name, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
 		a.attcollation::regcollation, a.attidentity, a.attgenerated, pg_get_expr(d.adbin, d.adrelid), col_description(r.oid, a.attnum))

@@ -91,7 +91,7 @@ func (t *target) scope() *atlas.InspectRealmOption {
 	return &atlas.InspectRealmOption{Schemas: t.services}
 }
 
-func (t *target) diff(ctx context.Context, desired *atlas.Realm) (tableChanges, error) {
+func (t *target) diff(ctx context.Context, desired declared) (tableChanges, error) {
 	drv, err := postgres.Open(t.tx)
 	if err != nil {
 		return tableChanges{}, err
@@ -100,7 +100,7 @@ func (t *target) diff(ctx context.Context, desired *atlas.Realm) (tableChanges, 
 	if err != nil {
 		return tableChanges{}, fmt.Errorf("inspect the database: %w", err)
 	}
-	diff, err := drv.RealmDiff(current, desired, atlas.DiffNormalized())
+	diff, err := drv.RealmDiff(current, desired.realm, atlas.DiffNormalized())
 	if err != nil {
 		return tableChanges{}, fmt.Errorf("compare the database with schema.sql: %w", err)
 	}
@@ -120,7 +120,9 @@ func (t *target) diff(ctx context.Context, desired *atlas.Realm) (tableChanges, 
 	for _, c := range plan.Changes {
 		changes.statements = append(changes.statements, statement{sql: c.Cmd, args: c.Args, text: c.Cmd})
 	}
-	return changes, nil
+	storage, err := readStorage(ctx, t.tx, t.services)
+	changes.statements = append(changes.statements, storageChanges(storage, desired.storage)...)
+	return changes, err
 }
 
 // impossible finds what Atlas plans no statement for, and would find again at
@@ -224,10 +226,10 @@ func typeName(c *atlas.Column) string {
 // replay executes schema.sql on a scratch database and inspects it there, in a
 // transaction that is rolled back: even a crash leaves nothing to clean up in a
 // database that is used again.
-func (t *target) replay(ctx context.Context) (desired *atlas.Realm, err error) {
-	declared, err := t.schemaSQL()
+func (t *target) replay(ctx context.Context) (desired declared, err error) {
+	whole, err := t.schemaSQL()
 	if err != nil {
-		return nil, err
+		return declared{}, err
 	}
 	err = t.withScratch(ctx, func(tx *sql.Tx) error {
 		drv, err := postgres.Open(tx)
@@ -237,15 +239,16 @@ func (t *target) replay(ctx context.Context) (desired *atlas.Realm, err error) {
 		if err := drv.(migrate.CleanChecker).CheckClean(ctx, nil); err != nil {
 			return fmt.Errorf("the scratch database must be empty: %w", err)
 		}
-		for _, s := range declared.statements {
+		for _, s := range whole.statements {
 			if _, err := tx.ExecContext(ctx, s.sql); err != nil {
 				return fmt.Errorf("try schema.sql on the scratch database: execute %q: %w", s.text, err)
 			}
 		}
-		if desired, err = drv.InspectRealm(ctx, t.scope()); err != nil {
+		if desired.realm, err = drv.InspectRealm(ctx, t.scope()); err != nil {
 			return fmt.Errorf("inspect the scratch database: %w", err)
 		}
-		return nil
+		desired.storage, err = readStorage(ctx, tx, t.services)
+		return err
 	})
 	return desired, err
 }

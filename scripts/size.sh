@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Fails if the program, built as in the Dockerfile, is larger than it has to be. What it
+# consists of: docs/dependencies.md.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Bytes; lower it when the program shrinks. On amd64, with Go 1.26.
+bound=54000000
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+GOOS=linux GOARCH=amd64 CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$folder/gatehouse" .
+size=$(wc -c <"$folder/gatehouse")
+printf 'gatehouse: %s bytes, at most %s\n' "$size" "$bound"
+if [ "$size" -gt "$bound" ]; then
+	echo "too large: find out which package grew (go tool nm -size -sort size on a build with symbols), or raise the bound and say why" >&2
+	exit 1
+fi
