@@ -178,13 +178,13 @@ var hostileCases = []hostileCase{
 	{name: "a broken chunk", write: writes("HTTP/1.1 200 OK\r\nContent-Type: application/proto\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\x0a\x00\r\n"), status: 503},
 	{name: "headers of its own", write: answersWith(200, inProto, aThing(), evil, "Set-Cookie: __Host-gatehouse=s3cret internals; Path=/; Secure", "Access-Control-Allow-Origin: s3cret", "X-Request-Id: s3cret",
 		"Location: http://s3cret.example", "Strict-Transport-Security: max-age=0", "Cache-Control: public, s3cret", "Clear-Site-Data: \"s3cret\""), status: 200, want: `"t1"`},
-	{name: "an error that is not public", write: refuses(404, "not_found", secretText), status: 404, want: "UPSTREAM_REFUSED"},
-	{name: "an error with a reason that is not public", write: refuses(412, "failed_precondition", secretText, reasonOf("S3CRET_REASON")), status: 400, want: "UPSTREAM_REFUSED"},
+	{name: "an error that is not public", write: refuses(404, "not_found", secretText), status: 404, want: "UPSTREAM_NOT_FOUND"},
+	{name: "an error with a reason that is not public", write: refuses(412, "failed_precondition", secretText, reasonOf("S3CRET_REASON")), status: 400, want: "UPSTREAM_FAILED_PRECONDITION"},
 	{name: "an error that is public", write: refuses(412, "failed_precondition", "None is left.", &errdetails.DebugInfo{Detail: secretText}, reasonOf("OUT_OF_STOCK")), status: 400, want: "None is left."},
 	{name: "an error with control characters", write: refuses(412, "failed_precondition", "None\r\nSet-Cookie: a=b\x1b[31m", reasonOf("OUT_OF_STOCK")), status: 400, want: `"NoneSet-Cookie: a=b[31m"`},
 	{name: "an error of 100 KiB", write: refuses(412, "failed_precondition", strings.Repeat("x", 100<<10), reasonOf("OUT_OF_STOCK")), status: 400, want: `"` + strings.Repeat("x", 1024) + `"`},
 	{name: "an error that signs people out", write: refuses(401, "unauthenticated", secretText, reasonOf("TOKEN_EXPIRED")), status: 500, want: "INTERNAL"},
-	{name: "permission denied", write: refuses(403, "permission_denied", secretText), status: 403, want: "UPSTREAM_REFUSED"},
+	{name: "permission denied", write: refuses(403, "permission_denied", secretText), status: 403, want: "UPSTREAM_PERMISSION_DENIED"},
 	{name: "an internal error", write: refuses(500, "internal", secretText), status: 500, want: "INTERNAL"},
 	{name: "a panic", write: refuses(500, "unknown", secretText), status: 500, want: "INTERNAL"},
 	{name: "unavailable for an hour", write: refuses(503, "unavailable", secretText), status: 503},
@@ -201,7 +201,7 @@ func TestAHostileUpstreamsFaultsHaveAnAnswer(t *testing.T) {
 	for _, test := range hostileCases {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			h := open(t, withShop(t, hostile(t, test.write), append([]string{`    http: "1.1"`, "    reasons: [OUT_OF_STOCK]"}, restock...)...))
+			h := open(t, withShop(t, hostile(t, test.write), append([]string{`    http: "1.1"`, "    reasons: [OUT_OF_STOCK]"}, restock("500ms")...)...))
 			path, body := getThing, `{"userId":"`+alice+`","thingId":"t1"}`
 			if test.slow {
 				path, body = "/shop.v1.ShopService/Restock", `{"userId":"`+alice+`"}`
@@ -287,7 +287,7 @@ func TestAHostileGRPCUpstreamsFaultsHaveAnAnswer(t *testing.T) {
 		{hostileCase{name: "a message that says it is compressed", status: 503}, grpc(grpcFrame(1, aThing()), "Grpc-Status", "0")},
 		{hostileCase{name: "a message of 4 GiB", status: 503}, grpc([]byte{0, 0xff, 0xff, 0xff, 0xff, 1}, "Grpc-Status", "0")},
 		{hostileCase{name: "protobuf that is cut off", status: 503}, grpc(grpcFrame(0, aThing()[:4]), "Grpc-Status", "0")},
-		{hostileCase{name: "an error", status: 404, want: "UPSTREAM_REFUSED"}, grpc(nil, "Grpc-Status", "5", "Grpc-Message", "s3cret%0d%0a")},
+		{hostileCase{name: "an error", status: 404, want: "UPSTREAM_NOT_FOUND"}, grpc(nil, "Grpc-Status", "5", "Grpc-Message", "s3cret%0d%0a")},
 		{hostileCase{name: "an error after the message", status: 500, want: "INTERNAL"}, grpc(thing, "Grpc-Status", "13", "Grpc-Message", "s3cret")},
 		{hostileCase{name: "a code that there is not", status: 500, want: "INTERNAL"}, grpc(nil, "Grpc-Status", "77", "Grpc-Message", "s3cret")},
 		{hostileCase{name: "details that can't be read", status: 503}, grpc(nil, "Grpc-Status", "5", "Grpc-Status-Details-Bin", "AAAA")},
@@ -322,7 +322,7 @@ func TestAHostileStreamEndsWithAnError(t *testing.T) {
 		{"a message that can't be read", string(grpcFrame(0, aThing()[:4])), 2, fault.ReasonUnavailable},
 		{"a message of 4 GiB", "\x00\xff\xff\xff\xff", 2, fault.ReasonUnavailable},
 		{"an end that can't be read", string(grpcFrame(2, []byte(`{"error":s3cret`))), 2, fault.ReasonUnavailable},
-		{"an error that is not public", string(grpcFrame(2, []byte(`{"error":{"code":"not_found","message":"s3cret"},"metadata":{"x-evil":["s3cret"]}}`))), 2, "UPSTREAM_REFUSED"},
+		{"an error that is not public", string(grpcFrame(2, []byte(`{"error":{"code":"not_found","message":"s3cret"},"metadata":{"x-evil":["s3cret"]}}`))), 2, "UPSTREAM_NOT_FOUND"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -42,10 +42,12 @@ func withShop(t testing.TB, urls string, more ...string) world {
 	return world{served: true, upstreams: set}
 }
 
-// restock is a policy in the file.
-var restock = []string{
-	"    policy:", "      shop.v1.ShopService/Restock:", "        access: {self: {field: user_id, or_roles: [admin]}}", "        time_limit: 500ms",
-	"        rate: {count: 50, period: 1s}", "        criticality: SHEDDABLE",
+// restock is a policy in the file, with a time limit.
+func restock(limit string) []string {
+	return []string{
+		"    policy:", "      shop.v1.ShopService/Restock:", "        access: {self: {field: user_id, or_roles: [admin]}}", "        time_limit: " + limit,
+		"        rate: {count: 50, period: 1s}", "        criticality: SHEDDABLE",
+	}
 }
 
 const getThing = "/shop.v1.ShopService/GetThing"
@@ -56,11 +58,18 @@ func TestAnUpstreamsMethodIsServedAsOneOfOurs(t *testing.T) {
 	t.Parallel()
 	for name, entry := range map[string][]string{
 		"connect over HTTP/1.1": {"    http: \"1.1\""}, "connect over HTTP/2": {"    http: \"2\""}, "connect": nil, "gRPC": {"    protocol: grpc"},
+		"HTTP/1.1 alone": nil, "HTTP/2 alone": nil, "HTTP/2 alone, gRPC": {"    protocol: grpc"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			shop := upstreamtest.NewShop()
-			h := open(t, withShop(t, serveHTTP(t, shop), append(entry, restock...)...))
+			serve := serveHTTP
+			if strings.HasSuffix(name, "alone") {
+				serve = func(t testing.TB, handler http.Handler) string {
+					return serveOnly(t, handler, strings.Contains(name, "HTTP/2"))
+				}
+			}
+			h := open(t, withShop(t, serve(t, shop), append(entry, restock("10s")...)...))
 			mine := "Bearer " + h.token(alice)
 			thing := `{"userId":"` + alice + `","thingId":"t7"}`
 			for _, test := range []struct {
@@ -100,6 +109,18 @@ func TestAnUpstreamsMethodIsServedAsOneOfOurs(t *testing.T) {
 			checkBinary(t, h, shop, h.token(alice))
 		})
 	}
+}
+
+// serveOnly serves one version of HTTP in clear.
+func serveOnly(t testing.TB, handler http.Handler, two bool) string {
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(!two)
+	server.Config.Protocols.SetUnencryptedHTTP2(two)
+	server.Config.ErrorLog = discardLog
+	server.Start()
+	t.Cleanup(server.Close)
+	return server.URL
 }
 
 func base64Of(data []byte) string { return base64.RawStdEncoding.EncodeToString(data) }

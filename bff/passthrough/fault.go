@@ -28,19 +28,16 @@ const (
 	maxDetailBytes = 8 << 10
 )
 
-// reasonRefused is the reason of an upstream's error whose own reason is not public.
-const reasonRefused = "UPSTREAM_REFUSED"
-
-// refusals are the errors of upstreams that say nothing for callers, by code.
+// refusals stand for the errors of upstreams whose own reason is not public, by code.
 var refusals = map[connect.Code]*connect.Error{
-	connect.CodeInvalidArgument:    fault.New(connect.CodeInvalidArgument, reasonRefused, "The service does not accept this request. Check its fields."),
-	connect.CodeNotFound:           fault.New(connect.CodeNotFound, reasonRefused, "The service has nothing of that name. Check the request."),
-	connect.CodeAlreadyExists:      fault.New(connect.CodeAlreadyExists, reasonRefused, "The service has one already. Choose another name or id."),
-	connect.CodePermissionDenied:   fault.New(connect.CodePermissionDenied, reasonRefused, "The service does not let you do this. Ask for access."),
-	connect.CodeResourceExhausted:  fault.New(connect.CodeResourceExhausted, reasonRefused, "The service has no room or time left for you. Try again later, or ask for less."),
-	connect.CodeFailedPrecondition: fault.New(connect.CodeFailedPrecondition, reasonRefused, "The service can't do this in its present state. Look it up again first."),
-	connect.CodeAborted:            fault.New(connect.CodeAborted, reasonRefused, "Somebody else made a change at the same time. Look it up again, then retry."),
-	connect.CodeOutOfRange:         fault.New(connect.CodeOutOfRange, reasonRefused, "The request goes beyond what there is. Ask for less."),
+	connect.CodeInvalidArgument:    fault.New(connect.CodeInvalidArgument, "UPSTREAM_INVALID_ARGUMENT", "The service does not accept this request. Check its fields."),
+	connect.CodeNotFound:           fault.New(connect.CodeNotFound, "UPSTREAM_NOT_FOUND", "The service has nothing of that name. Check the request."),
+	connect.CodeAlreadyExists:      fault.New(connect.CodeAlreadyExists, "UPSTREAM_ALREADY_EXISTS", "The service has one already. Choose another name or id."),
+	connect.CodePermissionDenied:   fault.New(connect.CodePermissionDenied, "UPSTREAM_PERMISSION_DENIED", "The service does not let you do this. Ask for access."),
+	connect.CodeResourceExhausted:  fault.New(connect.CodeResourceExhausted, "UPSTREAM_RESOURCE_EXHAUSTED", "The service has no room or time left for you. Try again later, or ask for less."),
+	connect.CodeFailedPrecondition: fault.New(connect.CodeFailedPrecondition, "UPSTREAM_FAILED_PRECONDITION", "The service can't do this in its present state. Look it up again first."),
+	connect.CodeAborted:            fault.New(connect.CodeAborted, "UPSTREAM_ABORTED", "Somebody else made a change at the same time. Look it up again, then retry."),
+	connect.CodeOutOfRange:         fault.New(connect.CodeOutOfRange, "UPSTREAM_OUT_OF_RANGE", "The request goes beyond what there is. Ask for less."),
 	connect.CodeUnimplemented:      fault.New(connect.CodeUnimplemented, fault.ReasonUnknownMethod, "The service does not have this method just now."),
 }
 
@@ -121,7 +118,7 @@ const (
 // withReason passes an error on whose reason is public: its text and its details, other
 // than stack traces.
 func withReason(failure *connect.Error, reason string) error {
-	public := fault.New(failure.Code(), reason, publicText(failure.Message()))
+	public := fault.WithDetail(connect.NewError(failure.Code(), publicText(failure.Message())), &errdetails.ErrorInfo{Reason: reason, Domain: fault.Domain})
 	details := 0
 	for _, detail := range failure.Details() {
 		if detail.Type == errorInfoType || detail.Type == debugInfoType || len(detail.Value) > maxDetailBytes {

@@ -2,10 +2,12 @@ package passthrough
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
 	"connectrpc.com/connect/v2"
+	"connectrpc.com/vanguard"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -66,11 +68,31 @@ func CheckRoutes(own []connect.Spec, set *upstream.Set) error {
 			routes = append(routes, r)
 		}
 	}
+	for _, u := range set.Upstreams {
+		if err := checkTemplates(u); err != nil && len(problems) == 0 {
+			problems = append(problems, upstream.Problem{Text: fmt.Sprintf("upstream %s has a REST path that can't be served: %v", u.Name, err), Fix: "change its google.api.http option, or remove it"})
+		}
+	}
 	problems = slices.CompactFunc(problems, func(a, b upstream.Problem) bool { return a == b })
 	if len(problems) == 0 {
 		return nil
 	}
 	return problems
+}
+
+// checkTemplates finds what is wrong with the templates of REST paths.
+func checkTemplates(u *upstream.Upstream) error {
+	var services []*vanguard.Service
+	seen := map[protoreflect.FullName]bool{}
+	for _, method := range u.Methods {
+		schema, ok := method.Descriptor.Parent().(protoreflect.ServiceDescriptor)
+		if ok && !seen[schema.FullName()] {
+			seen[schema.FullName()] = true
+			services = append(services, vanguard.NewServiceWithSchema(schema, http.NotFoundHandler()))
+		}
+	}
+	_, err := vanguard.NewTranscoder(services)
+	return err
 }
 
 // routeOf returns the REST path of a method, and whether it has one that can be served.

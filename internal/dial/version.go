@@ -34,9 +34,13 @@ func versionOf(route UpstreamRoute) httpVersion {
 	}
 }
 
-// versionProbeTimeout bounds how long a copy may take to say which version it speaks.
-// One that says nothing is taken for HTTP/1.1, and asked again with the next call.
-const versionProbeTimeout = time.Second
+const (
+	// versionProbeTimeout bounds how long a copy may take to say which version it
+	// speaks. One that says nothing is taken for HTTP/1.1, and asked again after
+	// versionProbePause.
+	versionProbeTimeout = time.Second
+	versionProbePause   = 10 * time.Second
+)
 
 // setVersion limits an endpoint to the version that it speaks. TLS finds out by itself
 // (ALPN, RFC 7301).
@@ -58,8 +62,11 @@ func (e *endpoint) setVersion(version httpVersion) {
 // speaks and whether the call is made again when it is lost.
 func (e *endpoint) transportFor(ctx context.Context, repeatable bool) roundTripper {
 	version := httpVersion(e.version.Load())
-	if version == versionUnknown {
+	if version == versionUnknown && time.Now().UnixNano() >= e.versionAt.Load() {
 		version = e.probeVersion(ctx)
+	}
+	if version == versionUnknown {
+		version = version1
 	}
 	if version == version1 || version == versionOurs && repeatable {
 		return e.http1
@@ -75,7 +82,7 @@ func (e *endpoint) probeVersion(ctx context.Context) httpVersion {
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", e.address)
 	if err != nil {
-		return version1 // the call finds the same
+		return versionUnknown // the call finds the same
 	}
 	defer func() { _ = conn.Close() }()
 	deadline, _ := ctx.Deadline()
@@ -83,10 +90,10 @@ func (e *endpoint) probeVersion(ctx context.Context) httpVersion {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
 	defer stop()
 	if _, err := conn.Write([]byte(http2.ClientPreface)); err != nil {
-		return version1
+		return versionUnknown
 	}
 	if err := http2.NewFramer(conn, nil).WriteSettings(); err != nil {
-		return version1
+		return versionUnknown
 	}
 	reader := bufio.NewReader(conn)
 	first, err := reader.Peek(frameHeaderBytes)
@@ -98,7 +105,8 @@ func (e *endpoint) probeVersion(ctx context.Context) httpVersion {
 		e.version.Store(int32(version2))
 		return version2
 	}
-	return version1
+	e.versionAt.Store(time.Now().Add(versionProbePause).UnixNano())
+	return versionUnknown
 }
 
 const frameHeaderBytes = 9

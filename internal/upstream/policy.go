@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -35,6 +36,13 @@ func (d *describer) addPolicies(byProcedure map[string]*candidate, policies *yam
 			d.problems.add(key.Line, "leave one out", "%s has a policy in its proto and in the file", key.Value)
 			continue
 		}
+		if c.method.Options == nil {
+			c.method.Options = &descriptorpb.MethodOptions{}
+		}
+		value, ok := d.takeOptions(value, c.method.GetOptions(), key.Value)
+		if !ok {
+			continue
+		}
 		text, ok := d.policyJSON(value, (*policyv1.Method)(nil).ProtoReflect().Descriptor(), key.Value)
 		if !ok {
 			continue
@@ -52,11 +60,62 @@ func (d *describer) addPolicies(byProcedure map[string]*candidate, policies *yam
 			d.problems.add(key.Line, "add access: with anyone, signed_in, self or roles", "the policy of %s doesn't say who may call it", key.Value)
 			continue
 		}
-		if c.method.Options == nil {
-			c.method.Options = &descriptorpb.MethodOptions{}
-		}
 		proto.SetExtension(c.method.GetOptions(), policyv1.E_Method, policy)
 	}
+}
+
+// takeOptions applies the keys that stand for options of a proto: idempotency_level, and
+// http for google.api.http. It returns the mapping without them.
+func (d *describer) takeOptions(node *yaml.Node, options *descriptorpb.MethodOptions, what string) (*yaml.Node, bool) {
+	if node.Kind != yaml.MappingNode {
+		return node, true // reported by its reader
+	}
+	rest, valid := *node, true
+	rest.Content = nil
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key, value := node.Content[i], node.Content[i+1]
+		switch key.Value {
+		case "idempotency_level":
+			level, known := descriptorpb.MethodOptions_IdempotencyLevel_value[value.Value]
+			switch {
+			case options.IdempotencyLevel != nil:
+				d.problems.add(key.Line, "leave one out", "%s has an idempotency_level in its proto and in the file", what)
+				valid = false
+			case !known || level == 0:
+				d.problems.add(value.Line, "write NO_SIDE_EFFECTS or IDEMPOTENT", "idempotency_level of %s is %q", what, value.Value)
+				valid = false
+			}
+			options.IdempotencyLevel = descriptorpb.MethodOptions_IdempotencyLevel(level).Enum()
+		case "http":
+			valid = d.setRule(key, value, options, what) && valid
+		default:
+			rest.Content = append(rest.Content, key, value)
+		}
+	}
+	return &rest, valid
+}
+
+// setRule sets the REST path of a method.
+func (d *describer) setRule(key, value *yaml.Node, options *descriptorpb.MethodOptions, what string) bool {
+	if proto.HasExtension(options, annotations.E_Http) {
+		d.problems.add(key.Line, "leave one out", "%s has a REST path in its proto and in the file", what)
+		return false
+	}
+	rule := &annotations.HttpRule{}
+	text, ok := d.policyJSON(value, rule.ProtoReflect().Descriptor(), what)
+	if !ok {
+		return false
+	}
+	encoded, err := json.Marshal(text)
+	if err == nil {
+		err = protojson.Unmarshal(encoded, rule)
+	}
+	if err != nil {
+		d.problems.add(key.Line, "write one such as http: {get: /api/v1/things/{id}}, in quotes", "the REST path of %s can't be read", what)
+		return false
+	}
+	proto.SetExtension(options, annotations.E_Http, rule)
+	return true
 }
 
 // some names methods for a message.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	"connectrpc.com/connect/v2"
+	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -47,7 +49,7 @@ func TestTheFileSaysWhatIsPublished(t *testing.T) {
 	set, err := load(t, entry(
 		"    protocol: grpc", "    reasons: [OUT_OF_STOCK]", "    lifecycle: all", "    lifecycle_fields: [email]", "    credential_file: secret",
 		"    policy:", "      shop.v1.ShopService/Restock:", "        access: {signed_in: {}}", "        time_limit: 500ms", "        rate: {count: 50, period: 1s, burst: 5}",
-		"        criticality: SHEDDABLE", "        purges: [things]"), nil)
+		"        criticality: SHEDDABLE", "        purges: [things]", "        idempotency_level: IDEMPOTENT", "        http: {post: \"/api/v1/shop/things/{thing_id}:restock\", body: \"*\"}"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +74,10 @@ func TestTheFileSaysWhatIsPublished(t *testing.T) {
 	}
 	if got := u.Methods[0].Descriptor.ParentFile().SourceLocations().ByDescriptor(u.Methods[0].Descriptor).LeadingComments; !strings.Contains(got, "GetThing returns a thing") {
 		t.Errorf("the comment of GetThing: got %q", got)
+	}
+	rule, _ := proto.GetExtension(u.Methods[4].Descriptor.Options(), annotations.E_Http).(*annotations.HttpRule)
+	if rule.GetPost() != "/api/v1/shop/things/{thing_id}:restock" || u.Methods[4].Spec.IdempotencyLevel != connect.IdempotencyIdempotent {
+		t.Errorf("the options of the file: got %v and %v", rule, u.Methods[4].Spec.IdempotencyLevel)
 	}
 	if u.Lifecycle != "all" || u.Protocol != upstream.GRPC || u.Reasons[0] != "OUT_OF_STOCK" {
 		t.Errorf("got %+v", u)
@@ -136,6 +142,8 @@ func TestAMistakeOfTheFileStopsTheStart(t *testing.T) {
 		"people and no service":     {entry("    person: true"), nil, []string{`no service.v1.PersonService to export and erase them`}},
 		"person in words":           {entry("    person: maybe"), nil, []string{`person is "maybe"`}},
 
+		"a level that is none":        {policy("        access: {signed_in: {}}", "        idempotency_level: SAFE"), nil, []string{`^line 8: idempotency_level .* "SAFE": write NO_SIDE_EFFECTS or IDEMPOTENT`}},
+		"a REST path that is none":    {policy("        access: {signed_in: {}}", "        http: {fetch: /api/x}"), nil, []string{`^line 8: .* has no key "fetch" here: the keys are selector, get`}},
 		"a policy of no method":       {entry("    policy:", "      shop.v1.ShopService/Nope:", "        access: {anyone: {}}"), nil, []string{`^line 6: upstream shop has no method shop.v1.ShopService/Nope: write one of shop.v1.AdminService/Wipe, `}},
 		"a policy in both":            {entry("    policy:", "      shop.v1.ShopService/GetThing:", "        access: {anyone: {}}"), nil, []string{`^line 6: .*GetThing has a policy in its proto and in the file`}},
 		"no access":                   {policy("        time_limit: 5s"), nil, []string{`^line 6: .*doesn't say who may call it: add access`}},
