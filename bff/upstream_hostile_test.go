@@ -233,6 +233,8 @@ func checkHostile(t *testing.T, h *house, test hostileCase, response *http.Respo
 	}
 	if log := h.log.String(); test.status >= 500 && test.status != 501 && !strings.Contains(log, "upstream shop") {
 		t.Errorf("the log does not name the upstream:\n%s", log)
+	} else if test.status == http.StatusNotImplemented && !strings.Contains(log, "upstream lacks a published method") {
+		t.Errorf("the log does not say that the method is missing:\n%s", log)
 	}
 }
 

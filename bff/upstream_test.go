@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
@@ -321,5 +322,46 @@ func TestReflectionHidesWhatIsNotPublished(t *testing.T) {
 		if got := bytes.Contains(data, []byte(text)); got != want {
 			t.Errorf("the descriptors hold %q: %v, want %v", text, got, want)
 		}
+	}
+}
+
+// Calls go to the copies that answer.
+func TestACallFindsTheCopyThatAnswers(t *testing.T) {
+	t.Parallel()
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	shop := upstreamtest.NewShop()
+	h := open(t, withShop(t, gone.URL+","+serveHTTP(t, shop)))
+	for range 20 {
+		if response, text := h.send(t, getThing, `{"userId":"`+alice+`","thingId":"t1"}`, "Authorization", "Bearer "+h.token(alice)); response.StatusCode != http.StatusOK {
+			t.Fatalf("got %d %s, want 200", response.StatusCode, text)
+		}
+	}
+	if calls := shop.Calls.Load(); calls != 20 {
+		t.Errorf("the copy that answers got %d calls, want 20", calls)
+	}
+}
+
+// A stream ends at the upstream when its caller leaves.
+func TestAStreamEndsWithItsCaller(t *testing.T) {
+	t.Parallel()
+	shop := upstreamtest.NewShop()
+	shop.Things = -1
+	h := open(t, withShop(t, serveHTTP(t, shop)))
+	ctx, leave := context.WithCancel(t.Context())
+	ctx, info := connect.NewClientContext(ctx)
+	info.RequestHeader().Set("Authorization", "Bearer "+h.token(alice))
+	watch := shopMethod(t, h, "WatchThings")
+	stream, err := h.client().CallServerStream(ctx, connect.Spec{Procedure: "/shop.v1.ShopService/WatchThings", Schema: watch, StreamType: connect.StreamTypeServer}, dynamicpb.NewMessage(watch.Input()))
+	wantNoError(t, "open a stream", err)
+	wantNoError(t, "receive", stream.Receive(dynamicpb.NewMessage(watch.Output())))
+	leave()
+	_ = stream.Close()
+	deadline := time.Now().Add(30 * time.Second)
+	for shop.Watching.Load() > 0 && time.Now().Before(deadline) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if open := shop.Watching.Load(); open != 0 {
+		t.Errorf("%d streams are open at the upstream, want none", open)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/descriptorpb"
+
 	"gatehouse/e2e/harness"
 	"gatehouse/internal/identitytoken"
 	"gatehouse/internal/upstreamtest"
@@ -84,6 +86,21 @@ func checkIdentityKeys(t *testing.T, s *harness.System, shape harness.Shape) {
 	}
 }
 
+// checkDrift pins other descriptors than the shop serves.
+func checkDrift(t *testing.T, env []string, folder string) {
+	t.Helper()
+	file := upstreamtest.File()
+	file.MessageType[1].Field[2].Type = descriptorpb.FieldDescriptorProto_TYPE_INT64.Enum()
+	upstreamtest.Write(t, filepath.Join(folder, "shop.binpb"), upstreamtest.Encode(file))
+	const drift = "shop.v1.Thing.quantity is now of the type optional int32, and was optional int64"
+	if status, text := harness.RunCommand(t, env, "upstream", "check"); status != 1 || !strings.Contains(text, drift) {
+		t.Errorf("gatehouse upstream check: got %d %s, want 1 with %q", status, text, drift)
+	}
+	if _, text := harness.RunCommand(t, append(env, "GATEHOUSE_IDENTITY_KEY="+identityKey), "doctor", "bff"); !strings.Contains(text, "BAD  upstream shop: "+drift) {
+		t.Errorf("gatehouse doctor bff: got %s, want %q", text, drift)
+	}
+}
+
 // up publishes a service that describes itself, with one flag; the commands pin its
 // descriptors and tell how they differ.
 func TestAServiceDescribesItselfToUp(t *testing.T) {
@@ -115,6 +132,7 @@ func TestAServiceDescribesItselfToUp(t *testing.T) {
 			t.Errorf("gatehouse %s: got %d %s, want %d with %q", strings.Join(step.args, " "), status, text, step.status, missing)
 		}
 	}
+	checkDrift(t, env, filepath.Dir(list))
 	text := "upstreams:\n  shop:\n    url: http://" + address + "\n    descriptors: reflection\n"
 	upstreamtest.Write(t, list, []byte(text))
 	if status, text := harness.RunCommand(t, env, "upstream", "check"); status != harness.ExitUsage || !strings.Contains(text, "could widen its own policy") {

@@ -38,7 +38,21 @@ var refusals = map[connect.Code]*connect.Error{
 	connect.CodeFailedPrecondition: fault.New(connect.CodeFailedPrecondition, "UPSTREAM_FAILED_PRECONDITION", "The service can't do this in its present state. Look it up again first."),
 	connect.CodeAborted:            fault.New(connect.CodeAborted, "UPSTREAM_ABORTED", "Somebody else made a change at the same time. Look it up again, then retry."),
 	connect.CodeOutOfRange:         fault.New(connect.CodeOutOfRange, "UPSTREAM_OUT_OF_RANGE", "The request goes beyond what there is. Ask for less."),
-	connect.CodeUnimplemented:      fault.New(connect.CodeUnimplemented, fault.ReasonUnknownMethod, "The service does not have this method just now."),
+}
+
+var errMissing = fault.New(connect.CodeUnimplemented, fault.ReasonUnknownMethod, "The service does not have this method just now.")
+
+// missingWarningInterval is the least time between two warnings about one method.
+const missingWarningInterval = time.Minute
+
+// warnMissing logs that an upstream lacks a method that is published.
+func (m *passedMethod) warnMissing() {
+	now, warned := time.Now().UnixNano(), m.warnedAt.Load()
+	if time.Duration(now-warned) < missingWarningInterval || !m.warnedAt.CompareAndSwap(warned, now) {
+		return
+	}
+	m.upstreams.config.Logger.Warn("upstream lacks a published method: deploy the version that has it, or renew its descriptors with gatehouse upstream add",
+		"upstream", m.upstream.Name, "method", m.spec.Procedure)
 }
 
 // fault turns what an upstream's call failed with into what our caller may see. The
@@ -80,6 +94,9 @@ func (m *passedMethod) remote(failure *connect.Error) error {
 		return m.internal(failure, "it refuses the identity token: check the issuer, the audience and the keys that it verifies with, and its clock")
 	case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss:
 		return m.internal(failure, "see its own log")
+	case connect.CodeUnimplemented:
+		m.warnMissing()
+		return errMissing.WithCause(failure)
 	default:
 		if refusal := refusals[code]; refusal != nil {
 			return refusal.WithCause(failure)

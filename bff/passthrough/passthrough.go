@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync/atomic"
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
@@ -96,6 +97,7 @@ type passedMethod struct {
 	spec      connect.Spec
 	request   protoreflect.MessageType
 	response  protoreflect.MessageDescriptor
+	warnedAt  atomic.Int64 // that the upstream lacks the method, in Unix nanoseconds
 }
 
 // receive reads the request, and returns the context of the upstream's call.

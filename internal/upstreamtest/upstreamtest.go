@@ -57,6 +57,8 @@ type Shop struct {
 	http.Handler
 	// Calls counts the calls.
 	Calls atomic.Int64
+	// Watching counts the streams that are open.
+	Watching atomic.Int64
 
 	// Fail, if set, is asked for the error of each call; nil for none.
 	Fail func(ctx context.Context, procedure string) error
@@ -131,6 +133,8 @@ func (s *Shop) register(server *connect.Server, method protoreflect.MethodDescri
 }
 
 func (s *Shop) watch(ctx context.Context, method protoreflect.MethodDescriptor, stream connect.ServerStream) error {
+	s.Watching.Add(1)
+	defer s.Watching.Add(-1)
 	for i := 0; i != s.Things && ctx.Err() == nil; i++ {
 		response := dynamicpb.NewMessage(method.Output())
 		set(response, "thing", protoreflect.ValueOfMessage(s.thing(fmt.Sprint("t", i))))
