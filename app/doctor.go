@@ -222,7 +222,7 @@ func (e *examination) findDatabase(embedded, made bool) bool {
 		}
 		return !needed || database.DatabaseURL != ""
 	case !embedded:
-		config := schema.Config{SQL: e.schema, DatabaseURL: database.DatabaseURL, Shared: find[*shareFlags](e.settings).ShareDatabase}
+		config := schema.Config{SQL: e.schema, Own: ownSchemas(), DatabaseURL: database.DatabaseURL, Shared: find[*shareFlags](e.settings).ShareDatabase}
 		return !e.report.Foreign(config) && e.report.Owner(database.DatabaseURL, database.AtlasDevURL, schemas())
 	case !made:
 		return false
@@ -246,13 +246,13 @@ func (e *examination) databases() {
 			return
 		}
 	}
-	number, err := schema.Number(e.schema)
-	if err != nil {
-		e.report.Problem("schema.sql", err.Error(), "use a released binary")
-		return
-	}
 	for _, service := range e.settings.services {
-		if !service.Schema {
+		if !service.hasTables() {
+			continue
+		}
+		number, err := schema.Number(service.schemaText(e.schema))
+		if err != nil {
+			e.report.Problem("schema.sql of "+service.Name, err.Error(), "use a released binary")
 			continue
 		}
 		given := e.settings.logins[service.Name]
@@ -276,7 +276,7 @@ func (e *examination) databases() {
 func schemas() []string {
 	var names []string
 	for _, service := range Services() {
-		if service.Schema {
+		if service.hasTables() {
 			names = append(names, service.Name)
 		}
 	}

@@ -1,6 +1,15 @@
 package app
 
-import "gatehouse/bff"
+import (
+	"gatehouse/bff"
+	"gatehouse/internal/upstream"
+)
+
+// PublicPolicy returns the policies of all public methods, with those of upstreams (nil
+// for none), tightened by settings.
+func PublicPolicy(settings string, upstreams *upstream.Set) (*bff.Policy, error) {
+	return bff.PolicyOf(settings, upstreams, backends()...)
+}
 
 // policyCommand prints the policy of each method.
 type policyCommand struct {
@@ -16,7 +25,7 @@ func (c *policyCommand) Run(p *program) error {
 	if err := invalid.err(); err != nil {
 		return err
 	}
-	policy, err := bff.PolicyOf(c.Policy, c.set)
+	policy, err := PublicPolicy(c.Policy, c.set)
 	if err != nil {
 		return err
 	}

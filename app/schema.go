@@ -3,7 +3,9 @@ package app
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/alecthomas/kong"
 
@@ -35,7 +37,7 @@ type serviceLogins struct {
 func newServiceLogins() serviceLogins {
 	l := serviceLogins{byService: map[string]*loginFlags{}}
 	for _, service := range Services() {
-		if service.Schema {
+		if service.hasTables() {
 			l.byService[service.Name] = &loginFlags{service: service.Name}
 			l.Plugins = append(l.Plugins, named(service.Name, l.byService[service.Name]))
 		}
@@ -66,7 +68,7 @@ func (f *schemaFlags) config(p *program, app *kong.Application) (schema.Config, 
 		return schema.Config{}, nil, err
 	}
 	return schema.Config{
-		SQL: p.schema, DatabaseURL: f.DatabaseURL, DevURL: f.AtlasDevURL, Roles: rolesOf(logins), Reader: reader, Shared: f.ShareDatabase, Logger: p.logger,
+		SQL: p.schema, Own: ownSchemas(), DatabaseURL: f.DatabaseURL, DevURL: f.AtlasDevURL, Roles: rolesOf(logins), Reader: reader, Shared: f.ShareDatabase, Logger: p.logger,
 	}, f.keys, nil
 }
 
@@ -118,10 +120,18 @@ func (c *schemaApplyCommand) Run(p *program, app *kong.Application) error {
 		return fmt.Errorf("apply the schema: %w", err)
 	}
 	if result.Newer {
-		fmt.Fprintf(p.stdout, "The database has the newer schema %d: nothing was changed.\n", result.Number)
-		return nil
+		fmt.Fprintf(p.stdout, "The database has the newer schema %d: nothing of it was changed.\n", result.Number)
+	} else {
+		fmt.Fprintf(p.stdout, "The database has schema %d; %d statements were executed.\n", result.Number, len(result.Statements))
 	}
-	fmt.Fprintf(p.stdout, "The database has schema %d; %d statements were executed.\n", result.Number, len(result.Statements))
+	for _, service := range slices.Sorted(maps.Keys(result.Own)) {
+		own := result.Own[service]
+		if own.Newer {
+			fmt.Fprintf(p.stdout, "The service %s has the newer schema %d: nothing of it was changed.\n", service, own.Number)
+		} else {
+			fmt.Fprintf(p.stdout, "The service %s has schema %d.\n", service, own.Number)
+		}
+	}
 	return nil
 }
 
@@ -137,6 +147,10 @@ func (c *schemaStatusCommand) Run(p *program, app *kong.Application) error {
 		return fmt.Errorf("compare the schema: %w", refusal(err))
 	}
 	fmt.Fprintf(p.stdout, "The database has schema %d, this binary schema %d.\n", state.Stored, state.Number)
+	for _, service := range slices.Sorted(maps.Keys(state.Own)) {
+		own := state.Own[service]
+		fmt.Fprintf(p.stdout, "The service %s has schema %d, this binary schema %d.\n", service, own.Stored, own.Number)
+	}
 	switch {
 	case state.Newer():
 		fmt.Fprintln(p.stdout, "It is newer: this binary can run with it.")

@@ -16,10 +16,15 @@ import (
 const roleAuth = "auth"
 
 var authService = Definition{
-	Name:   roleAuth,
-	Help:   "Run the auth service: accounts, passwords, sessions and signing keys.",
-	Listen: "127.0.0.1:8002",
-	Schema: true,
+	Name:       roleAuth,
+	Help:       "Run the auth service: accounts, passwords, sessions and signing keys.",
+	Listen:     "127.0.0.1:8002",
+	RootSchema: true,
+	Serves: []string{
+		"auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.KeyService", "auth.v1.LinkService",
+		"auth.v1.MailService", "auth.v1.RevocationService", "auth.v1.SessionService",
+	},
+	Tells: []string{"account", "sessions"},
 	// Its outbox repeats each delivery until users acknowledges it.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {

@@ -20,7 +20,6 @@ var bffService = Definition{
 	},
 	build:   buildBff,
 	examine: examineBff,
-	Calls:   []Call{{Service: roleAuth}, {Service: roleUsers}},
 }
 
 func buildBff(_ context.Context, h *host) (*built, error) {
@@ -37,7 +36,7 @@ func buildBff(_ context.Context, h *host) (*built, error) {
 	}
 	service, err := bff.New(bff.Config{
 		Upstreams: upstreams.set, Identity: issuer,
-		Auth: h.peer(roleAuth), Users: h.peer(roleUsers), PublicURL: find[*publicFlags](s).url,
+		Backends: h.backends, PublicURL: find[*publicFlags](s).url,
 		Origins: gateway.origins, Cookies: gateway.cookies, TrustedProxies: gateway.proxies,
 		Policy: find[*policyFlags](s).Policy, Throttle: throttle, QueueTarget: gateway.QueueTarget,
 		RedisURL: gateway.RedisURL, CacheBytes: gateway.cache, Parts: parts,

@@ -13,12 +13,17 @@ import (
 const roleUsers = "users"
 
 var usersService = Definition{
-	Name:   roleUsers,
-	Help:   "Run the users service: profiles.",
-	Listen: "127.0.0.1:8003",
-	Schema: true,
-	build:  buildUsers,
-	probe:  probeUsers,
+	Name:       roleUsers,
+	Help:       "Run the users service: profiles.",
+	Listen:     "127.0.0.1:8003",
+	RootSchema: true,
+	Serves:     []string{"users.v1.ChangeService", "users.v1.ProfileService", "users.v1.RelayService"},
+	Tells:      []string{"profile"},
+	// Its profiles are made and erased with the accounts.
+	Lifecycle: LifecycleAll,
+	Person:    true,
+	build:     buildUsers,
+	probe:     probeUsers,
 }
 
 func buildUsers(_ context.Context, h *host) (*built, error) {

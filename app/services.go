@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
@@ -14,6 +15,7 @@ import (
 
 	"gatehouse/app/doctor"
 	"gatehouse/app/ops"
+	"gatehouse/bff"
 	"gatehouse/internal/serve"
 	"gatehouse/internal/telemetry"
 )
@@ -23,7 +25,34 @@ import (
 // reference pages derive from it. The last one is the gateway, which answers for
 // all of them when they run in one process.
 func Services() []Definition {
-	return []Definition{authService, usersService, bffService}
+	return behindGateway([]Definition{authService, usersService, bffService})
+}
+
+// behindGateway lets the gateway, the last service, call each service that publishes
+// methods, tells of changes or holds data about people.
+func behindGateway(services []Definition) []Definition {
+	gateway := &services[len(services)-1]
+	gateway.Calls = nil
+	for _, service := range services[:len(services)-1] {
+		if service.Public.Register != nil || len(service.Tells) > 0 || service.Person {
+			gateway.Calls = append(gateway.Calls, Call{Service: service.Name})
+		}
+	}
+	return services
+}
+
+// backends are the services behind the gateway, without clients.
+func backends() []bff.Backend {
+	var all []bff.Backend
+	for _, service := range Services() {
+		all = append(all, service.Backend(nil))
+	}
+	return all
+}
+
+// Backend is the service as the gateway sees it.
+func (d Definition) Backend(client *connect.Client) bff.Backend {
+	return bff.Backend{Name: d.Name, Client: client, Tells: d.Tells, Extension: d.Public}
 }
 
 // Definition describes one service.
@@ -36,11 +65,28 @@ type Definition struct {
 	Help string
 	// Listen is the default of GATEHOUSE_LISTEN. No two services share a port.
 	Listen string
-	// Schema says that the service has tables, in the Postgres schema of its
-	// name, which schema.sql declares.
-	Schema bool
-	// Calls are the services that it calls.
+	// Schema is the text of the service's own schema.sql, NAME/schema.sql, which
+	// has a number of its own and declares the Postgres schema of its name.
+	Schema string
+	// RootSchema says that schema.sql at the root declares that schema instead. A
+	// service with neither has no database.
+	RootSchema bool
+	// Serves are the proto services that it serves for other services, besides those
+	// of service.v1, such as "users.v1.ProfileService".
+	Serves []string
+	// Calls are the services that it calls. The gateway calls every service that is
+	// behind it, without an entry here.
 	Calls []Call
+	// Tells are the kinds of cache tags that its change feed reports, such as
+	// "profile"; none for a service without a change feed.
+	Tells []string
+	// Public is what it adds to the public API.
+	Public bff.Extension
+	// Lifecycle says which changes of accounts it follows.
+	Lifecycle Lifecycle
+	// Person says that it holds data about people, which is exported with a person
+	// and erased with their account.
+	Person bool
 
 	// settings returns the groups of settings that it reads besides those that
 	// every service reads; nil for none.
@@ -48,7 +94,8 @@ type Definition struct {
 	// build builds the service.
 	build func(ctx context.Context, host *host) (*built, error)
 	// probe makes a call that changes nothing, as the service caller. It returns
-	// the public URL that the service was started with, if it knows one.
+	// the public URL that the service was started with, if it knows one. Without
+	// it, the doctor calls a method that only reads (see defaultProbe).
 	probe func(ctx context.Context, client *connect.Client, caller string) (publicURL string, err error)
 	// examine lets the doctor look at what the service depends on besides its
 	// database and the services that it calls; nil for nothing.
@@ -57,6 +104,18 @@ type Definition struct {
 	// nothing.
 	examineDatabase func(ctx context.Context, report *doctor.Report, conn *pgx.Conn, s *settings)
 }
+
+// Lifecycle says which changes of accounts a service follows.
+type Lifecycle string
+
+const (
+	// LifecycleNone is a service that follows none.
+	LifecycleNone Lifecycle = ""
+	// LifecycleDeletions is a service that learns which accounts are deleted.
+	LifecycleDeletions Lifecycle = "deletions"
+	// LifecycleAll is a service that learns of every change of an account.
+	LifecycleAll Lifecycle = "all"
+)
 
 // Call is a service that another one calls.
 type Call struct {
@@ -73,13 +132,30 @@ type host struct {
 	logger    *slog.Logger  // labelled with the service's name
 	telemetry *telemetry.Telemetry
 
-	peers  map[string]*connect.Client
-	checks []ops.Check
+	peers    map[string]*connect.Client
+	missing  []string // services that were asked for, and that the definition does not call
+	backends []bff.Backend
+	checks   []ops.Check
 }
 
 // peer returns a client of a service that the definition calls. Whether that
-// service runs in this process makes no difference.
-func (h *host) peer(service string) *connect.Client { return h.peers[service] }
+// service runs in this process makes no difference. The start is refused when a
+// service asks for one that its definition does not call.
+func (h *host) peer(service string) *connect.Client {
+	client := h.peers[service]
+	if client == nil {
+		h.missing = append(h.missing, service)
+	}
+	return client
+}
+
+// check returns an error for peers that are missing.
+func (h *host) check() error {
+	if len(h.missing) > 0 {
+		return fmt.Errorf("it asks for the service %s, which its definition does not call: add it to Calls", strings.Join(h.missing, ", "))
+	}
+	return nil
+}
 
 // built is a service as it was built.
 type built struct {
@@ -108,6 +184,29 @@ type built struct {
 	measure func(metric.Meter) error
 }
 
+// hasTables reports whether the service has a database.
+func (d Definition) hasTables() bool { return d.RootSchema || d.Schema != "" }
+
+// schemaText returns the text that declares the service's tables. root is that of
+// schema.sql at the root.
+func (d Definition) schemaText(root string) string {
+	if d.RootSchema {
+		return root
+	}
+	return d.Schema
+}
+
+// ownSchemas are the texts of the services that have a schema.sql of their own.
+func ownSchemas() map[string]string {
+	texts := map[string]string{}
+	for _, service := range Services() {
+		if service.Schema != "" {
+			texts[service.Name] = service.Schema
+		}
+	}
+	return texts
+}
+
 // serviceNamed returns the definition with that name.
 func serviceNamed(name string) (Definition, error) {
 	all := Services()
@@ -116,9 +215,4 @@ func serviceNamed(name string) (Definition, error) {
 		return Definition{}, fmt.Errorf("unknown service %q", name)
 	}
 	return all[i], nil
-}
-
-// probeAs returns the service's probe for one caller.
-func (d Definition) probeAs(caller string) func(context.Context, *connect.Client) (string, error) {
-	return func(ctx context.Context, client *connect.Client) (string, error) { return d.probe(ctx, client, caller) }
 }

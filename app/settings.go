@@ -64,7 +64,7 @@ func newSettings(command string, services ...Definition) *settings {
 		s.add(&databaseFlags{})
 	}
 	for _, service := range services {
-		if service.Schema {
+		if service.hasTables() {
 			s.logins[service.Name] = &loginFlags{service: service.Name}
 		}
 		for _, call := range service.Calls {

@@ -52,7 +52,7 @@ func (f *policyFlags) parse(p *problems, upstreams *upstream.Set) {
 	if f.Policy == "" {
 		return
 	}
-	if err := bff.CheckPolicy(f.Policy, upstreams); err != nil {
+	if err := bff.CheckPolicy(f.Policy, upstreams, backends()...); err != nil {
 		for text := range strings.Lines(err.Error()) {
 			p.add("GATEHOUSE_POLICY", strings.TrimSpace(text), "")
 		}

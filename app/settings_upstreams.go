@@ -70,7 +70,7 @@ func (f *upstreamFlags) parse(p *problems) {
 	}
 	set, err := upstream.Load(config)
 	if err == nil {
-		err = bff.CheckUpstreams(set)
+		err = bff.CheckUpstreams(set, backends()...)
 	}
 	if err == nil {
 		f.set = set

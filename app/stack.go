@@ -179,8 +179,8 @@ func (s *Stack) startOps(ctx context.Context) (*ops.Operations, error) {
 func (s *Stack) openDatabases(ctx context.Context, definitions []Definition) error {
 	for _, definition := range definitions {
 		m := &member{Definition: definition}
-		if definition.Schema {
-			db, err := openDatabase(ctx, s.logins[definition.Name], definition.Name, s.schema)
+		if definition.hasTables() {
+			db, err := openDatabase(ctx, s.logins[definition.Name], definition.Name, definition.schemaText(s.schema))
 			if err != nil {
 				return err
 			}
@@ -216,12 +216,20 @@ func (s *Stack) build(ctx context.Context, name string, callers []string) error 
 			return err
 		}
 		h.peers[call.Service] = client
+		callee, err := serviceNamed(call.Service)
+		if err != nil {
+			return err
+		}
+		h.backends = append(h.backends, callee.Backend(client))
 		check := s.peerCheck(call.Service)
 		check.Name = call.Service
 		h.checks = append(h.checks, check)
 	}
 	var err error
-	if m.built, err = m.Definition.build(ctx, h); err != nil {
+	if m.built, err = m.Definition.build(ctx, h); err == nil {
+		err = h.check()
+	}
+	if err != nil {
 		return fmt.Errorf("build %s: %w", name, err)
 	}
 	if m.register == nil {
@@ -292,7 +300,7 @@ func (s *Stack) publicReady(m *member) func() error {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
-		err := databaseUsable(ctx, m.db, m.Name, s.schema)
+		err := databaseUsable(ctx, m.db, m.Name, m.schemaText(s.schema))
 		switch {
 		case errors.Is(err, database.ErrReadOnly):
 			return errors.New("its database takes no writes")
@@ -340,7 +348,7 @@ func (s *Stack) peerCheck(service string) ops.Check {
 		return ops.Check{Name: service, Run: func(context.Context) error { return nil }}
 	}
 	return ops.Check{Name: "database of " + service, Run: func(ctx context.Context) error {
-		return databaseUsable(ctx, m.db, service, s.schema)
+		return databaseUsable(ctx, m.db, service, m.schemaText(s.schema))
 	}}
 }
 

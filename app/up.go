@@ -100,7 +100,7 @@ func (c *upCommand) serve(ctx context.Context, p *program, b banner) error {
 	}
 	database := find[*databaseFlags](c.settings)
 	_, err = applySchema(p, schema.Config{
-		SQL: p.schema, DatabaseURL: database.DatabaseURL, DevURL: database.AtlasDevURL, Roles: rolesOf(logins),
+		SQL: p.schema, Own: ownSchemas(), DatabaseURL: database.DatabaseURL, DevURL: database.AtlasDevURL, Roles: rolesOf(logins),
 		Shared: find[*shareFlags](c.settings).ShareDatabase, Logger: p.logger,
 	}, find[*secretFlags](c.settings).keys)
 	if err != nil {

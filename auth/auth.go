@@ -214,6 +214,7 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterKeyServiceHandler(server, s.key)
 	authv1.RegisterRevocationServiceHandler(server, s.revocation)
 	authv1.RegisterChangeServiceHandler(server, s.change)
+	s.change.changes.Register(server)
 	authv1.RegisterLinkServiceHandler(server, s.link)
 	authv1.RegisterAuditServiceHandler(server, s.audit)
 	authv1.RegisterMailServiceHandler(server, s.mail)

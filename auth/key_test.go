@@ -386,6 +386,12 @@ func TestACopyThatReadsNoKeysSignsNoMore(t *testing.T) {
 	h.readKeys(t, time.Now().Add(-61*time.Second))
 	_, err := h.refresh(t, tokens.GetRefreshToken(), "")
 	wantReason(t, err, connect.CodeUnavailable, fault.ReasonUnavailable)
+	before := h.count(t, "SELECT count(*) FROM auth.sessions")
+	_, err = h.login(t, "ada@example.com", password)
+	wantReason(t, err, connect.CodeUnavailable, fault.ReasonUnavailable)
+	if n := h.count(t, "SELECT count(*) FROM auth.sessions"); n != before {
+		t.Errorf("a sign-in without tokens left %d sessions, want %d", n, before)
+	}
 	h.run(t)
 	eventually(t, "sign again once it reads", func() error {
 		_, err := h.refresh(t, tokens.GetRefreshToken(), "")

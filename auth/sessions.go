@@ -107,6 +107,9 @@ func (s *sessions) signIn(ctx context.Context, req *authv1.LoginRequest, found c
 	if err != nil {
 		return nil, err
 	}
+	if err := s.keys.CheckSigning(begun.at); err != nil {
+		return nil, err
+	}
 	account, err := s.beginChecked(ctx, begun, hash, newHash, found.email, row)
 	if err != nil {
 		return nil, fmt.Errorf("sign in: %w", err)

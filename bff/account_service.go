@@ -7,7 +7,6 @@ import (
 	"gatehouse/bff/browser"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
-	"gatehouse/internal/answercache"
 	"gatehouse/internal/compose"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -18,7 +17,7 @@ import (
 type accountService struct {
 	*directory
 	cookies *browser.Cookies
-	cache   *answercache.Cache
+	cache   *partCache
 }
 
 // GetMe implements bffv1.AccountServiceHandler.

@@ -11,7 +11,6 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/accesstoken"
-	"gatehouse/internal/answercache"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
 
@@ -25,7 +24,7 @@ type authService struct {
 	*directory
 	identity *identity
 	cookies  *browser.Cookies
-	cache    *answercache.Cache
+	cache    *partCache
 }
 
 // Register implements bffv1.AuthServiceHandler.

@@ -28,7 +28,6 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
-	"gatehouse/internal/answercache"
 	"gatehouse/internal/identitytoken"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/rest"
@@ -40,8 +39,8 @@ import (
 
 // Config is what the gateway needs.
 type Config struct {
-	// Auth and Users reach the services.
-	Auth, Users *connect.Client
+	// Backends are the services behind the gateway, auth and users among them.
+	Backends []Backend
 	// PublicURL is the URL of the gateway for browsers, and the issuer of its tokens.
 	PublicURL string
 	// Origins are the web origins that may call from a browser.
@@ -83,7 +82,10 @@ type Service struct {
 	identity *identity
 	verifier *access.Verifier
 	revoked  *access.Revocations
-	cache    *answercache.Cache
+	cache    *partCache
+	gateway  *Gateway
+	backends []Backend
+	tellers  map[string]string // by the kind of a tag, the service whose feed tells of it
 	changes  changeFeeds
 	// upstreams pass calls on.
 	upstreams *passthrough.Upstreams
@@ -103,14 +105,15 @@ const compressMinBytes = 1024
 // New builds the gateway. It returns an error when a method that it serves has
 // no policy, one that it can't enforce, or one that config would loosen.
 func New(config Config) (*Service, error) {
-	if err := checkNoSecrets(cacheableParts...); err != nil {
-		return nil, err
-	}
 	s := &Service{
-		origins: browser.NewOrigins(config.Origins, config.Logger),
-		proxies: &proxies{trusted: config.TrustedProxies, logger: config.Logger},
+		origins:  browser.NewOrigins(config.Origins, config.Logger),
+		proxies:  &proxies{trusted: config.TrustedProxies, logger: config.Logger},
+		backends: config.Backends,
 	}
 	var err error
+	if s.tellers, err = tellers(config.Backends); err != nil {
+		return nil, err
+	}
 	if config.Throttle {
 		if s.rates, err = newRates(config.RedisURL, s.proxies, config.Logger); err != nil {
 			return nil, err
@@ -119,17 +122,20 @@ func New(config Config) (*Service, error) {
 	if s.verifier, err = access.NewVerifier(config.PublicURL, config.Logger); err != nil {
 		return nil, err
 	}
-	if s.cache, err = newCache(config.CacheBytes, func(kinds []string) bool { return s.changes.current(kinds) }); err != nil {
+	if s.cache, err = newCache(config.CacheBytes, config.Backends, func(kinds []string) bool { return s.changes.current(kinds) }); err != nil {
 		s.verifier.Stop()
 		return nil, err
 	}
 	queued := flows{s.proxies, s.verifier}
 	if config.Throttle {
-		s.shedder = shed.New(shed.Config{Target: config.QueueTarget, Flow: queued.ofCall, RequestFlow: queued.ofRequest, MayBeCached: answers{s.cache}.mayHold, Logger: config.Logger})
+		s.shedder = shed.New(shed.Config{Target: config.QueueTarget, Flow: queued.ofCall, RequestFlow: queued.ofRequest, MayBeCached: s.answers().mayHold, Logger: config.Logger})
 	}
 	s.join(config)
 	if err = s.joinUpstreams(config); err == nil {
 		s.rpc, err = s.newServer(config)
+	}
+	if err == nil {
+		err = s.gateway.check()
 	}
 	if err != nil {
 		s.verifier.Stop()
@@ -147,22 +153,26 @@ func New(config Config) (*Service, error) {
 
 // join makes the parts of the gateway that call services.
 func (s *Service) join(config Config) {
-	revocations := authv1.NewRevocationServiceClient(config.Auth)
-	s.revoked = access.NewRevocations(revocations, authv1.NewKeyServiceClient(config.Auth), s.verifier.Take, func(ctx context.Context, request *authv1.CheckAccessRequest) error {
+	s.gateway = &Gateway{cache: s.cache, clients: clientsOf(config.Backends)}
+	auth, users := s.gateway.Client(authName), s.gateway.Client(usersName)
+	revocations := authv1.NewRevocationServiceClient(auth)
+	s.revoked = access.NewRevocations(revocations, authv1.NewKeyServiceClient(auth), s.verifier.Take, func(ctx context.Context, request *authv1.CheckAccessRequest) error {
 		_, err := callService(ctx, readLimit, func(ctx context.Context) (*authv1.CheckAccessResponse, error) {
 			return revocations.CheckAccess(ctx, request)
 		})
 		return err
 	}, config.Logger)
-	s.changes = changeFeeds{
-		newAuthFeed(authv1.NewChangeServiceClient(config.Auth), s.cache, config.Logger),
-		newUsersFeed(usersv1.NewChangeServiceClient(config.Users), s.cache, config.Logger),
+	for _, backend := range config.Backends {
+		if len(backend.Tells) > 0 {
+			s.changes = append(s.changes, newChangeFeed(backend, s.cache, config.Logger))
+		}
 	}
-	users := &directory{
-		accounts: authv1.NewAccountServiceClient(config.Auth), sessions: authv1.NewSessionServiceClient(config.Auth),
-		audit: authv1.NewAuditServiceClient(config.Auth), links: authv1.NewLinkServiceClient(config.Auth), mails: authv1.NewMailServiceClient(config.Auth), profiles: usersv1.NewProfileServiceClient(config.Users),
+	people := &directory{
+		accounts: authv1.NewAccountServiceClient(auth), sessions: authv1.NewSessionServiceClient(auth),
+		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), mails: authv1.NewMailServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
+	s.gateway.directory = people
 	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.rates.limitAddress}
 	s.identity.cookies = browser.NewCookies(browser.Config{
 		Profile: config.Cookies, PublicURL: config.PublicURL, Origins: s.origins, Verifier: s.verifier, Revoked: s.revoked,
@@ -170,19 +180,19 @@ func (s *Service) join(config Config) {
 		Identify: s.identity.identify, Limit: s.rates.limitAddress, ClientInfo: s.proxies.clientInfo,
 		Refresh: func(ctx context.Context, request *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
 			return callService(ctx, writeLimit, func(ctx context.Context) (*authv1.RefreshResponse, error) {
-				return users.sessions.Refresh(ctx, request)
+				return people.sessions.Refresh(ctx, request)
 			})
 		},
 	})
-	s.auth = &authService{directory: users, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
-	s.account = &accountService{directory: users, cookies: s.identity.cookies, cache: s.cache}
-	s.user = &userService{directory: users}
+	s.auth = &authService{directory: people, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
+	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache}
+	s.user = &userService{directory: people}
 }
 
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
 		Logger: config.Logger, ClientIP: s.proxies.addressOf, Authorizer: s.identity.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
-		Interceptors: rpc.Interceptors{CrossOrigin: browser.RefuseCrossOrigin, Rate: s.rates.limitRate, Idempotency: readIdempotencyKey, Cache: answers{s.cache}.interceptor, Queue: s.shedder.Wait},
+		Interceptors: rpc.Interceptors{CrossOrigin: browser.RefuseCrossOrigin, Rate: s.rates.limitRate, Idempotency: readIdempotencyKey, Cache: s.answers().interceptor, Queue: s.shedder.Wait},
 	}, s.register)
 }
 
@@ -191,6 +201,7 @@ func (s *Service) register(server *connect.Server) {
 	bffv1.RegisterAccountServiceHandler(server, s.account)
 	bffv1.RegisterUserServiceHandler(server, s.user)
 	s.upstreams.Register(server)
+	registerExtensions(server, s.gateway, s.backends)
 }
 
 // mux serves the API, the signing keys, the status and the pages.

@@ -8,6 +8,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"gatehouse/bff/browser"
 	authv1 "gatehouse/gen/auth/v1"
@@ -23,13 +24,33 @@ const defaultCacheBytes = 64 << 20
 // CacheNothing is the bound with which no answer is cached, or shared among callers.
 const CacheNothing = -1
 
+// sessionsKind is the kind of tag of lists of sessions.
+const sessionsKind = "sessions"
+
 // maxSessionsTTL bounds the life of cached sessions: a refresh changes their
 // last_used_time and expire_time, and is not announced unless the client's address
 // or user agent changes.
 const maxSessionsTTL = 10 * time.Second
 
-func newCache(bytes int64, current func(kinds []string) bool) (*answercache.Cache, error) {
-	return answercache.New(answercache.Config{
+// partCache is the cache, and which parts of answers it may hold.
+type partCache struct {
+	*answercache.Cache
+	cacheable map[protoreflect.FullName]bool
+}
+
+func newCache(bytes int64, backends []Backend, current func(kinds []string) bool) (*partCache, error) {
+	parts := ownParts()
+	for _, backend := range backends {
+		parts = append(parts, backend.Extension.Cacheable...)
+	}
+	if err := checkNoSecrets(parts...); err != nil {
+		return nil, err
+	}
+	cacheable := map[protoreflect.FullName]bool{}
+	for _, part := range parts {
+		cacheable[part.ProtoReflect().Descriptor().FullName()] = true
+	}
+	cache, err := answercache.New(answercache.Config{
 		Bytes:   cmp.Or(bytes, defaultCacheBytes),
 		Current: current,
 		Caller: func(ctx context.Context) answercache.Caller {
@@ -48,10 +69,16 @@ func newCache(bytes int64, current func(kinds []string) bool) (*answercache.Cach
 		},
 		Counter: cacheCounter,
 	})
+	return &partCache{cache, cacheable}, err
 }
 
 // answers is the cache in the chain of a call.
-type answers struct{ *answercache.Cache }
+type answers struct {
+	*partCache
+	tellers map[string]string // see [Service]
+}
+
+func (s *Service) answers() answers { return answers{s.cache, s.tellers} }
 
 // interceptor answers a method from the cache, invalidates what it writes, or gives its
 // answers ETags. It returns an error when no feed reports changes of the data in a
@@ -65,7 +92,7 @@ func (c answers) interceptor(plan *policy.Method) (connect.ServerInterceptor, er
 			Shared: plan.Cache.Shared,
 		}
 		for _, tag := range plan.Cache.Tags {
-			if feedOf[tag.Kind()] == "" && plan.Cache.TTL > maxChangeAge {
+			if c.tellers[tag.Kind()] == "" && plan.Cache.TTL > maxChangeAge {
 				return nil, fmt.Errorf("its cached answers have the tag %q, and no feed reports changes of that", tag)
 			}
 			if age := plan.Cache.TTL + max(plan.Cache.StaleWhileRevalidate, plan.Cache.StaleIfError); tag.Kind() == sessionsKind && age > maxSessionsTTL {
@@ -105,13 +132,10 @@ func (c answers) mayHold(plan *policy.Method) bool {
 	return c.Usable(kinds)
 }
 
-// cacheable are the parts that may be cached, and cacheableParts the same as values.
-type cacheable interface {
-	*authv1.GetAccountResponse | *authv1.ListSessionsResponse | *usersv1.Profile
-	proto.Message
+// ownParts are the parts of the gateway's own answers that may be cached.
+func ownParts() []proto.Message {
+	return []proto.Message{&authv1.GetAccountResponse{}, &authv1.ListSessionsResponse{}, &usersv1.Profile{}}
 }
-
-var cacheableParts = []proto.Message{&authv1.GetAccountResponse{}, &authv1.ListSessionsResponse{}, &usersv1.Profile{}}
 
 // checkNoSecrets refuses parts that could hold what must not be cached.
 func checkNoSecrets(parts ...proto.Message) error {
@@ -124,13 +148,18 @@ func checkNoSecrets(parts ...proto.Message) error {
 }
 
 // cachedPart returns a fetch of a part that goes through the cache, where the
-// method's answers are cached. kinds are its tags, all of one account.
-func cachedPart[M cacheable](cache *answercache.Cache, name, account string, kinds []string, fetch func(context.Context) (M, error)) func(context.Context) (M, error) {
+// method's answers are cached. kinds are its tags, all of one account. The part must be
+// one of ownParts or named by an extension.
+func cachedPart[M proto.Message](cache *partCache, name, account string, kinds []string, fetch func(context.Context) (M, error)) func(context.Context) (M, error) {
 	return func(ctx context.Context) (M, error) {
 		plan := rpc.CallFrom(ctx).Method
 		if plan == nil || plan.Cache == nil {
 			return fetch(ctx)
 		}
-		return answercache.FetchPart(ctx, cache, answercache.Part{Name: name, ID: account, Kinds: kinds, TTL: plan.Cache.TTL}, fetch)
+		var part M
+		if full := part.ProtoReflect().Descriptor().FullName(); !cache.cacheable[full] {
+			return part, fmt.Errorf("cache %s: %w", full, errNotCacheable)
+		}
+		return answercache.FetchPart(ctx, cache.Cache, answercache.Part{Name: name, ID: account, Kinds: kinds, TTL: plan.Cache.TTL}, fetch)
 	}
 }

@@ -38,7 +38,7 @@ func TestCachedSessionsExpire(t *testing.T) {
 func TestSessionsMayNotBeCachedForLonger(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	cached := answers{h.gateway.cache}
+	cached := h.gateway.answers()
 	tagged := 0
 	for _, plan := range h.gateway.rpc.Methods() {
 		if plan.Cache == nil {

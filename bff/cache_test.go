@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,6 +16,7 @@ import (
 
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	servicev1 "gatehouse/gen/service/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/answercache"
 	"gatehouse/internal/fault"
@@ -164,7 +164,7 @@ func TestAWritePurgesBeforeItIsAnswered(t *testing.T) {
 		// isValid reports whether an entry of the profile was valid, and stores another.
 		isValid := func() bool {
 			valid := true
-			_, _ = answercache.FetchPart(t.Context(), h.gateway.cache, answercache.Part{Name: "test", ID: write.id, Kinds: []string{"profile"}, TTL: time.Minute},
+			_, _ = answercache.FetchPart(t.Context(), h.gateway.cache.Cache, answercache.Part{Name: "test", ID: write.id, Kinds: []string{"profile"}, TTL: time.Minute},
 				func(context.Context) (*usersv1.Profile, error) { valid = false; return &usersv1.Profile{}, nil })
 			return valid
 		}
@@ -189,8 +189,8 @@ func TestAWritePurgesBeforeItIsAnswered(t *testing.T) {
 
 func TestNoPartThatIsKeptMayHoldSecrets(t *testing.T) {
 	t.Parallel()
-	wantNoError(t, "the parts that are kept", checkNoSecrets(cacheableParts...))
-	if err := checkNoSecrets(append(slices.Clone(cacheableParts), &authv1.LoginResponse{})...); err == nil || !strings.Contains(err.Error(), "auth.v1.LoginResponse") {
+	wantNoError(t, "the parts that are kept", checkNoSecrets(ownParts()...))
+	if err := checkNoSecrets(append(ownParts(), &authv1.LoginResponse{})...); err == nil || !strings.Contains(err.Error(), "auth.v1.LoginResponse") {
 		t.Errorf("a part with tokens: got %v, want a refusal that names it", err)
 	}
 }
@@ -304,7 +304,7 @@ func TestASilentFeedMeansPassingTheCacheBy(t *testing.T) {
 	if first, second := h.asksForMe(t, token), h.asksForMe(t, token); first != 3 || second != 0 {
 		t.Fatalf("with the feeds, GetMe asked the services %d and %d times, want 3 and 0: what was fetched in silence isn't kept", first, second)
 	}
-	h.hush(feedUsers)
+	h.hush(usersName)
 	for range 2 {
 		if got := h.asksForMe(t, token); got != 1 {
 			t.Errorf("while users' feed is silent, GetMe asked the services %d times, want once: for what users could have changed", got)
@@ -319,7 +319,7 @@ func TestASilentFeedMeansPassingTheCacheBy(t *testing.T) {
 	if first, second := sessions(), sessions(); first != 1 || second != 0 {
 		t.Errorf("while users' feed is silent, ListSessions asked the services %d and %d times, want 1 and 0", first, second)
 	}
-	h.hush(feedAuth)
+	h.hush(authName)
 	if got := sessions(); got != 1 {
 		t.Errorf("while auth's feed is silent, ListSessions asked the services %d times, want once", got)
 	}
@@ -389,15 +389,15 @@ func TestWithoutACacheNothingIsKeptOrShared(t *testing.T) {
 }
 
 // told is a message of a feed's.
-func told(after time.Duration, complete bool, tags ...string) *usersv1.WatchChangesResponse {
-	return &usersv1.WatchChangesResponse{Complete: complete, Tags: tags, Cursor: "c", AskedAfter: durationpb.New(after)}
+func told(after time.Duration, complete bool, tags ...string) *servicev1.WatchChangesResponse {
+	return &servicev1.WatchChangesResponse{Complete: complete, Tags: tags, Cursor: "c", AskedAfter: durationpb.New(after)}
 }
 
 // However long a message was on its way, it tells how things were when the
 // database was asked.
 func TestAMessageThatComesLateIsNoNews(t *testing.T) {
 	t.Parallel()
-	f := newUsersFeed(nil, &recordedInvalidations{}, discard)
+	f := newChangeFeed(Backend{Name: "notes"}, &recordedInvalidations{}, discard)
 	opened := time.Now()
 	now := opened
 	f.now = func() time.Time { return now }
@@ -427,7 +427,7 @@ func TestAMessageThatComesLateIsNoNews(t *testing.T) {
 func TestAFeedPurgesWhatItTells(t *testing.T) {
 	t.Parallel()
 	cache := &recordedInvalidations{}
-	f := newUsersFeed(nil, cache, discard)
+	f := newChangeFeed(Backend{Name: "notes"}, cache, discard)
 	f.apply(t.Context(), told(0, false, "profile/1"), time.Now())
 	if got := fmt.Sprint(cache.tags, cache.all); got != "[profile/1] 0" {
 		t.Errorf("of one profile that changed: got %s, want it invalidated", got)
@@ -452,7 +452,7 @@ func TestWhatIsFetchedWhileAFeedFallsSilentIsNotKept(t *testing.T) {
 	h := open(t, world{}).keep()
 	token := h.token(alice, "user")
 	answer(h.backend, authv1.SessionServiceListSessionsProcedure, func(context.Context, *authv1.ListSessionsRequest) (*authv1.ListSessionsResponse, error) {
-		h.hush(feedAuth)
+		h.hush(authName)
 		return &authv1.ListSessionsResponse{}, nil
 	})
 	for i := range 2 {

@@ -10,20 +10,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	authv1 "gatehouse/gen/auth/v1"
-	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/follow"
-)
-
-// feedOf is which service's feed reports changes of a kind of tag.
-var feedOf = map[string]string{"account": feedAuth, sessionsKind: feedAuth, "profile": feedUsers}
-
-// sessionsKind is the kind of tag of lists of sessions.
-const sessionsKind = "sessions"
-
-const (
-	feedAuth  = "auth"
-	feedUsers = "users"
 )
 
 // maxChangeAge is how old the latest news of a feed may be. Beyond that, somebody
@@ -38,7 +25,7 @@ type changeFeeds []*changeFeed
 func (f changeFeeds) current(kinds []string) bool {
 	now := time.Now()
 	for _, feed := range f {
-		if !feed.isCurrent(now) && slices.ContainsFunc(kinds, func(kind string) bool { return feedOf[kind] == feed.name }) {
+		if !feed.isCurrent(now) && slices.ContainsFunc(kinds, func(kind string) bool { return slices.Contains(feed.kinds, kind) }) {
 			return false
 		}
 	}
@@ -64,6 +51,7 @@ type invalidator interface {
 // entries.
 type changeFeed struct {
 	name     string
+	kinds    []string // of the tags that it reports
 	cache    invalidator
 	follower follow.Follower[changes]
 	now      func() time.Time
@@ -73,42 +61,17 @@ type changeFeed struct {
 	asOf atomic.Int64
 }
 
-// changes is an update of either service.
+// changes is an update of a service.
 type changes interface {
 	follow.Message
 	GetTags() []string
 	GetAskedAfter() *durationpb.Duration
 }
 
-func newAuthFeed(client authv1.ChangeServiceClient, cache invalidator, logger *slog.Logger) *changeFeed {
-	return newChangeFeed(feedAuth, cache, logger, func(ctx context.Context, cursor string) (follow.Stream[changes], error) {
-		stream, err := client.WatchChanges(ctx, &authv1.WatchChangesRequest{Cursor: cursor})
-		if err != nil {
-			return nil, err
-		}
-		return changeStream[*authv1.WatchChangesResponse]{stream}, nil
-	})
-}
-
-func newUsersFeed(client usersv1.ChangeServiceClient, cache invalidator, logger *slog.Logger) *changeFeed {
-	return newChangeFeed(feedUsers, cache, logger, func(ctx context.Context, cursor string) (follow.Stream[changes], error) {
-		stream, err := client.WatchChanges(ctx, &usersv1.WatchChangesRequest{Cursor: cursor})
-		if err != nil {
-			return nil, err
-		}
-		return changeStream[*usersv1.WatchChangesResponse]{stream}, nil
-	})
-}
-
-// changeStream is a stream of either service as one of changes.
-type changeStream[M changes] struct{ follow.Stream[M] }
-
-func (s changeStream[M]) Receive() (changes, error) { return s.Stream.Receive() }
-
-func newChangeFeed(name string, cache invalidator, logger *slog.Logger, open func(context.Context, string) (follow.Stream[changes], error)) *changeFeed {
-	f := &changeFeed{name: name, cache: cache, now: time.Now}
+func newChangeFeed(backend Backend, cache invalidator, logger *slog.Logger) *changeFeed {
+	f := &changeFeed{name: backend.Name, kinds: backend.Tells, cache: cache, now: time.Now}
 	f.start = time.Now().Add(-time.Minute) // so that asOf zero is not current
-	f.follower = follow.Follower[changes]{Name: "changes of " + name, Open: open, Logger: logger, Now: func() time.Time { return f.now() },
+	f.follower = follow.Follower[changes]{Name: "changes of " + backend.Name, Open: openChanges(backend), Logger: logger, Now: func() time.Time { return f.now() },
 		Apply: func(ctx context.Context, update changes, _ bool, opened time.Time) (bool, error) {
 			return f.apply(ctx, update, opened), nil
 		}}

@@ -116,7 +116,7 @@ func open(t testing.TB, w world) *house {
 	}
 	var err error
 	h.gateway, err = New(Config{
-		Auth: w.auth, Users: w.users, PublicURL: cmp.Or(w.publicURL, publicURL), Origins: w.origins, TrustedProxies: w.proxies, Policy: w.policy, Logger: logger,
+		Backends: backends(w.auth, w.users), PublicURL: cmp.Or(w.publicURL, publicURL), Origins: w.origins, TrustedProxies: w.proxies, Policy: w.policy, Logger: logger,
 		Telemetry: w.telemetry, Throttle: w.throttled, RedisURL: w.redis, CacheBytes: w.cacheBytes, Upstreams: w.upstreams, Identity: identityIssuer(t),
 	})
 	if err != nil {
@@ -138,6 +138,14 @@ func open(t testing.TB, w world) *house {
 	client := h.client(connecthttp.WithProtoJSON())
 	h.auth, h.accounts, h.users = bffv1.NewAuthServiceClient(client), bffv1.NewAccountServiceClient(client), bffv1.NewUserServiceClient(client)
 	return h
+}
+
+// backends are the services behind a gateway.
+func backends(auth, users *connect.Client) []Backend {
+	return []Backend{
+		{Name: authName, Client: auth, Tells: []string{"account", "sessions"}},
+		{Name: usersName, Client: users, Tells: []string{"profile"}},
+	}
 }
 
 // hears makes the last message of the stream of revocations one of that time.

@@ -45,15 +45,18 @@ type Page struct{ Pattern, Who string }
 type Field struct{ Name, Normal, Redacted string }
 
 // PolicyOf returns the policies of the gateway, with those of upstreams (nil for none),
-// tightened by settings (see [rpc.ServerConfig]). Its error lists every fault of the
-// schema's policies or of the settings.
-func PolicyOf(settings string, upstreams *upstream.Set) (*Policy, error) {
-	cache, err := newCache(CacheNothing, nil)
+// tightened by settings (see [rpc.ServerConfig]). The backends need no clients. Its error
+// lists every fault of the schema's policies or of the settings.
+func PolicyOf(settings string, upstreams *upstream.Set, backends ...Backend) (*Policy, error) {
+	cache, err := newCache(CacheNothing, backends, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer cache.Close()
-	s := &Service{cache: cache, upstreams: passthrough.Describe(upstreams)}
+	s := &Service{cache: cache, backends: backends, gateway: &Gateway{cache: cache}, upstreams: passthrough.Describe(upstreams)}
+	if s.tellers, err = tellers(backends); err != nil {
+		return nil, err
+	}
 	s.rpc, err = s.newServer(Config{Logger: slog.New(slog.DiscardHandler), Policy: settings})
 	if err != nil {
 		return nil, err
@@ -75,9 +78,9 @@ func PolicyOf(settings string, upstreams *upstream.Set) (*Policy, error) {
 
 // CheckPolicy reports what is wrong with the settings of GATEHOUSE_POLICY, for the
 // methods of the gateway and of upstreams (nil for none). It compiles the policies and
-// builds nothing else.
-func CheckPolicy(settings string, upstreams *upstream.Set) error {
-	_, err := policy.Compile(append(ownSpecs(), upstreams.Specs()...), rpc.DefaultLimit, settings)
+// builds nothing else. The backends need no clients.
+func CheckPolicy(settings string, upstreams *upstream.Set, backends ...Backend) error {
+	_, err := policy.Compile(append(ownSpecs(backends), upstreams.Specs()...), rpc.DefaultLimit, settings)
 	return err
 }
 

@@ -58,7 +58,7 @@ func TestNothingIsServedThatIsNotListed(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	mux := h.gateway.mux(Config{PublicURL: publicURL})
-	policy, err := PolicyOf("", nil)
+	policy, err := PolicyOf("", nil, backends(nil, nil)...)
 	wantNoError(t, "PolicyOf", err)
 	listed := map[string]bool{}
 	for _, method := range policy.Methods {
@@ -137,7 +137,7 @@ func TestATightenedTimeLimitHolds(t *testing.T) {
 	if got := <-left; got > limit || got <= 0 {
 		t.Errorf("users had %s left, want no more than the tightened %s", got, limit)
 	}
-	_, err := New(Config{Auth: h.backend.reach(t, "auth", world{}), Users: h.backend.reach(t, "users", world{}), PublicURL: publicURL, Logger: discard, Policy: "bff.v1.UserService/GetUser limit=6s"})
+	_, err := New(Config{Backends: backends(h.backend.reach(t, "auth", world{}), h.backend.reach(t, "users", world{})), PublicURL: publicURL, Logger: discard, Policy: "bff.v1.UserService/GetUser limit=6s"})
 	if err == nil || !strings.Contains(err.Error(), "bff.v1.UserService/GetUser: limit=6s is looser than the schema's 5s") {
 		t.Errorf("a gateway with a looser limit: got %v, want a refusal to start", err)
 	}

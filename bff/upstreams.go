@@ -17,7 +17,7 @@ const clientID = "gatehouse"
 
 // joinUpstreams makes what passes calls on to upstreams, and logs what they publish.
 func (s *Service) joinUpstreams(config Config) (err error) {
-	if err := CheckUpstreams(config.Upstreams); err != nil {
+	if err := CheckUpstreams(config.Upstreams, config.Backends...); err != nil {
 		return err
 	}
 	if config.Upstreams != nil && config.Identity == nil {
@@ -48,21 +48,23 @@ func identityOf(ctx context.Context) identitytoken.Caller {
 	return identitytoken.Caller{UserID: who.UserID, SessionID: who.SessionID, Roles: who.Roles, ClientID: clientID}
 }
 
-// CheckUpstreams reports names and paths of upstreams that are taken.
-func CheckUpstreams(set *upstream.Set) error {
+// CheckUpstreams reports names and paths of upstreams that are taken. The backends need
+// no clients.
+func CheckUpstreams(set *upstream.Set, backends ...Backend) error {
 	if set == nil {
 		return nil
 	}
-	err := passthrough.CheckRoutes(ownSpecs(), set)
+	err := passthrough.CheckRoutes(ownSpecs(backends), set)
 	if problems, ok := errors.AsType[upstream.Problems](err); ok && len(problems) == 0 {
 		return nil
 	}
 	return err
 }
 
-// ownSpecs describes the methods of the gateway itself.
-func ownSpecs() []connect.Spec {
+// ownSpecs describes the methods of the gateway itself and of its extensions.
+func ownSpecs(backends []Backend) []connect.Spec {
 	server := connect.NewServer()
-	(&Service{auth: &authService{}, account: &accountService{}, user: &userService{}}).register(server)
+	s := &Service{auth: &authService{}, account: &accountService{}, user: &userService{}, backends: backends, gateway: &Gateway{}}
+	s.register(server)
 	return slices.Collect(server.Specs())
 }

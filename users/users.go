@@ -51,4 +51,5 @@ func (s *Service) Register(server *connect.Server) {
 	usersv1.RegisterProfileServiceHandler(server, s)
 	usersv1.RegisterRelayServiceHandler(server, s)
 	usersv1.RegisterChangeServiceHandler(server, s)
+	s.changes.Register(server)
 }

@@ -20,7 +20,7 @@ import (
 
 const internalHead = `# Methods between the services
 
-Made by ` + "`make gen`" + ` from ` + "`proto/auth/v1`, `proto/batch/v1` and `proto/users/v1`" + `.
+Made by ` + "`make gen`" + ` from the protos in ` + "`proto`" + `, but for the public ` + "`bff/v1`" + `.
 
 Only other services can call these methods, with a signed token that names the caller.
 The public API is in [methods.md](methods.md).

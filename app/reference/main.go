@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 
 	"gatehouse/app"
-	"gatehouse/bff"
 )
 
 func main() {
@@ -55,7 +54,7 @@ func pages() (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("describe the audit events: %w", err)
 	}
-	policy, err := bff.PolicyOf("", nil)
+	policy, err := app.PublicPolicy("", nil)
 	if err != nil {
 		return nil, err
 	}

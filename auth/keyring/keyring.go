@@ -341,15 +341,28 @@ func (r *Keyring) Published() []*authv1.SigningKey {
 // AccessTokenLife is how long an access token is valid.
 const AccessTokenLife = accesstoken.Life
 
+// CheckSigning returns the error that AccessToken would return now, so that a caller
+// finds out before it commits what the token is for.
+func (r *Keyring) CheckSigning(at time.Time) error {
+	_, err := r.signingAt(at)
+	return err
+}
+
+// signingAt returns the key that signs a token of a call that began at that time.
+func (r *Keyring) signingAt(at time.Time) (signingKey, error) {
+	key, err := r.signing()
+	if err == nil && r.endedSince(at) {
+		err = fault.Unavailable().WithCause(errors.New("all sessions have ended since this call began"))
+	}
+	return key, err
+}
+
 // AccessToken signs a token for a session of the account. at must not be after the
 // account was read, so that a later revocation outlives the token.
 func (r *Keyring) AccessToken(account *authv1.Account, session uuid.UUID, at time.Time) (string, error) {
-	key, err := r.signing()
+	key, err := r.signingAt(at)
 	if err != nil {
 		return "", err
-	}
-	if r.endedSince(at) {
-		return "", fault.Unavailable().WithCause(errors.New("all sessions have ended since this call began"))
 	}
 	return accesstoken.Mint(accesstoken.Key{ID: key.kid, Private: key.private}, r.issuer, accesstoken.Subject{
 		AccountID: account.GetId(), SessionID: session.String(), Roles: account.GetRoles(), Version: account.GetAuthzVersion(),

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/multitracer"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"gatehouse/app"
 	"gatehouse/auth"
 	"gatehouse/bff"
 	usersv1 "gatehouse/gen/users/v1"
@@ -97,8 +98,10 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 	}
 	for i, listener := range listeners {
 		gateway, err := bff.New(bff.Config{
-			Auth:      b.client(i, RoleBff, RoleAuth, s.Auths[i%b.Auths].Register),
-			Users:     b.client(i, RoleBff, RoleUsers, profiles.Register),
+			Backends: b.backends(map[string]*connect.Client{
+				RoleAuth:  b.client(i, RoleBff, RoleAuth, s.Auths[i%b.Auths].Register),
+				RoleUsers: b.client(i, RoleBff, RoleUsers, profiles.Register),
+			}),
 			PublicURL: publicURL, Logger: b.Logger, TrustedProxies: b.TrustedProxies,
 		})
 		b.check(err)
@@ -109,6 +112,17 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 	}
 	b.check(s.Auths[0].CreateAdministrator(t.Context(), AdminEmail, AdminPassword))
 	return s
+}
+
+// backends are the services that have a client.
+func (b *stackBuilder) backends(clients map[string]*connect.Client) []bff.Backend {
+	var backends []bff.Backend
+	for _, service := range app.Services() {
+		if client := clients[service.Name]; client != nil {
+			backends = append(backends, service.Backend(client))
+		}
+	}
+	return backends
 }
 
 func (b *stackBuilder) check(err error) {

@@ -109,7 +109,7 @@ func (c *collector) names() []string {
 	defer c.mu.Unlock()
 	var all []string
 	for _, one := range c.spans {
-		all = append(all, fmt.Sprintf("%x %s %s %s", one.GetTraceId(), one.service, one.GetKind(), one.GetName()))
+		all = append(all, fmt.Sprintf("%x %s %s %s %x below %x", one.GetTraceId(), one.service, one.GetKind(), one.GetName(), one.GetSpanId(), one.GetParentSpanId()))
 	}
 	slices.Sort(all)
 	return all
@@ -172,7 +172,7 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 					// Between the two is the part of the answer that it is called for.
 					part := c.spanOf(trace, calls[0].GetParentSpanId())
 					if part == nil || string(part.GetParentSpanId()) != string(root[0].GetSpanId()) || string(answers[0].GetParentSpanId()) != string(calls[0].GetSpanId()) {
-						return fmt.Errorf("%s isn't below its caller", method)
+						return fmt.Errorf("%s isn't below its caller; there are\n%s", method, strings.Join(c.names(), "\n"))
 					}
 					want := "gatehouse"
 					if shape == "three processes" {

@@ -16,9 +16,11 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -32,8 +34,8 @@ import (
 	"gatehouse/internal/testneed"
 )
 
-// Database is a database with schema.sql applied, by the URLs of those who may
-// use it.
+// Database is a database with the tables of all services, by the URLs of those who
+// may use it.
 type Database struct {
 	Owner string // who applied the schema
 	Auth  string // the login role of auth
@@ -44,6 +46,19 @@ type Database struct {
 
 // URL returns the URL of a service's login role.
 func (d Database) URL(service string) string { return d.urls[service] }
+
+// Services returns the services that have tables.
+func (d Database) Services() []string { return slices.Sorted(maps.Keys(d.urls)) }
+
+// SetURL replaces the URL of a service's login role.
+func (d *Database) SetURL(service, url string) {
+	d.urls = maps.Clone(d.urls)
+	if d.urls == nil {
+		d.urls = map[string]string{}
+	}
+	d.urls[service] = url
+	d.Auth, d.Users = d.urls["auth"], d.urls["users"]
+}
 
 // Main runs the tests and exits. It belongs into TestMain.
 func Main(m *testing.M) { os.Exit(Run(m)) }
@@ -110,35 +125,83 @@ func NewAs(t testing.TB, options string) Database {
 // applied makes the roles of a database, and its tables if it has none.
 func applied(t testing.TB, name string) Database {
 	t.Helper()
-	services, err := schema.Services(cluster.schemaSQL)
+	return Apply(t, cluster.urlOf(name))
+}
+
+// Apply makes the tables and the roles of all services in the owner's database, where
+// they are missing. The password of a role is the name of its service.
+func Apply(t testing.TB, owner string) Database {
+	t.Helper()
+	config, err := schemaConfig(owner)
 	if err != nil {
 		t.Fatal(err)
 	}
-	roles := map[string]schema.Role{}
-	for _, service := range services {
-		roles[service] = schema.Role{Password: service}
+	services, err := config.Services()
+	if err != nil {
+		t.Fatal(err)
 	}
-	db := Database{Owner: cluster.urlOf(name), urls: map[string]string{}}
-	if _, err := schema.Apply(t.Context(), schema.Config{SQL: cluster.schemaSQL, DatabaseURL: db.Owner, Roles: roles}); err != nil {
+	parsed, err := pgx.ParseConfig(owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Roles = map[string]schema.Role{}
+	for _, service := range services {
+		config.Roles[service] = schema.Role{Password: service}
+	}
+	if _, err := schema.Apply(t.Context(), config); err != nil {
 		t.Fatalf("apply the schema: %v", err)
 	}
+	db := Database{Owner: owner}
 	for _, service := range services {
-		if db.urls[service], err = schema.ServiceURL(db.Owner, schema.RoleName(name, service), service); err != nil {
+		url, err := schema.ServiceURL(owner, schema.RoleName(parsed.Database, service), service)
+		if err != nil {
 			t.Fatal(err)
 		}
+		db.SetURL(service, url)
 	}
-	db.Auth, db.Users = db.urls["auth"], db.urls["users"]
 	return db
+}
+
+// SchemaConfig is the configuration that applies the tables of all services to a
+// database.
+func SchemaConfig(t testing.TB, databaseURL string) schema.Config {
+	t.Helper()
+	config, err := schemaConfig(databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+func schemaConfig(databaseURL string) (schema.Config, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return schema.Config{}, err
+	}
+	config := schema.Config{DatabaseURL: databaseURL, Own: map[string]string{}}
+	text, err := os.ReadFile(filepath.Join(root, "schema.sql"))
+	if err != nil {
+		return schema.Config{}, err
+	}
+	config.SQL = string(text)
+	own, err := filepath.Glob(filepath.Join(root, "*", "schema.sql"))
+	if err != nil {
+		return schema.Config{}, err
+	}
+	for _, path := range own {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return schema.Config{}, err
+		}
+		config.Own[filepath.Base(filepath.Dir(path))] = string(text)
+	}
+	return config, nil
 }
 
 // SchemaSQL is the text of the module's schema.sql.
 func SchemaSQL(t testing.TB) string {
 	t.Helper()
-	text, err := readSchemaSQL()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
+	return SchemaConfig(t, "").SQL
 }
 
 // Connect opens a connection that ends with the test.
@@ -177,7 +240,6 @@ type server struct {
 	makeTemplate sync.Once
 	templateErr  error
 	templateName string
-	schemaSQL    string
 }
 
 // Postgres starts in a second, and on a busy machine in ten.
@@ -279,15 +341,17 @@ func (s *server) template() (string, error) {
 }
 
 func (s *server) fillTemplate(ctx context.Context) (err error) {
-	if s.schemaSQL, err = readSchemaSQL(); err != nil {
+	name := newName()
+	config, err := schemaConfig(s.urlOf(name))
+	if err != nil {
 		return err
 	}
-	name := newName()
 	if err := s.create(ctx, name, "template0"); err != nil {
 		return err
 	}
 	s.templateName = name
-	_, err = schema.Apply(ctx, schema.Config{SQL: s.schemaSQL, DatabaseURL: s.urlOf(name), TablesOnly: true})
+	config.TablesOnly = true
+	_, err = schema.Apply(ctx, config)
 	return err
 }
 
@@ -318,7 +382,15 @@ func (s *server) drop(ctx context.Context, name string) error {
 	if _, err := s.admin.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
 		return err
 	}
-	for _, service := range []string{"auth", "users", schema.Reader} {
+	config, err := schemaConfig("")
+	if err != nil {
+		return err
+	}
+	services, err := config.Services()
+	if err != nil {
+		return err
+	}
+	for _, service := range append(services, schema.Reader) {
 		if _, err := s.admin.Exec(ctx, "DROP ROLE IF EXISTS "+schema.RoleName(name, service)); err != nil {
 			return err
 		}
@@ -340,16 +412,15 @@ func (s *server) urlOf(name string) string {
 	return u.String()
 }
 
-// readSchemaSQL finds schema.sql beside go.mod, above the package under test.
-func readSchemaSQL() (string, error) {
+// moduleRoot finds the folder with go.mod above the package under test.
+func moduleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			text, err := os.ReadFile(filepath.Join(dir, "schema.sql"))
-			return string(text), err
+			return dir, nil
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
 	"connectrpc.com/otelconnect"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -132,6 +133,9 @@ func (c *batchedCall) run(server *Server, item *batchv1.CallRequest_Item) {
 	var ctx context.Context = &c.member
 	if server.measured { // or the calls would share the labels of their metrics
 		ctx = otelconnect.ContextWithLabeler(ctx, &otelconnect.Labeler{})
+		if len(item.GetTrace()) > 0 { // otelconnect prefers a span of the context to the header
+			ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
+		}
 	}
 	c.err = server.rpc.Call(ctx, item.GetProcedure(), info, c)
 	if c.err == nil && c.answer == nil {

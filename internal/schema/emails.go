@@ -3,6 +3,7 @@ package schema
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -24,6 +25,9 @@ LIMIT 10`
 // of their letters, before the index that allows only one of them is made. A
 // database whose locale folds an I into something else than an i let them in.
 func (t *target) checkEmails(ctx context.Context) error {
+	if !slices.Contains(t.services, functionSchema) {
+		return nil
+	}
 	var unchecked bool
 	if err := t.tx.QueryRowContext(ctx, selectEmailsUnchecked).Scan(&unchecked); err != nil {
 		return fmt.Errorf("look for the emails' index: %w", err)

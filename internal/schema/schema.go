@@ -1,6 +1,8 @@
 // Package schema changes a database to what schema.sql declares: the tables of
 // each service in the schema of its name, the login role of each service with its
-// grants, and on request a login role for people who only read.
+// grants, and on request a login role for people who only read. A service may
+// declare its tables in a schema.sql of its own, which has a number of its own
+// (see source).
 //
 // Atlas finds what has to change: schema.sql is replayed on a scratch database,
 // both databases are inspected, and the difference is executed. The scratch
@@ -23,12 +25,9 @@ package schema
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
 	"fmt"
 	"log/slog"
-	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -41,6 +40,11 @@ type Config struct {
 	// SQL is the text of schema.sql, which carries a number (see Number) and
 	// declares a table applied_schema in each service's schema (see Services).
 	SQL string
+
+	// Own are the texts of the services that have a schema.sql of their own, by
+	// service. Each carries a number of its own and declares the schema of that
+	// service alone.
+	Own map[string]string
 
 	// DatabaseURL is the database to change, in either form that Postgres
 	// knows. Its user owns the database, or may create schemas in it, and has
@@ -86,11 +90,13 @@ type Proposal struct {
 
 // Result is what Apply did.
 type Result struct {
-	// Number is the one that the database now carries.
+	// Number is the one of schema.sql that the database now carries.
 	Number int
-	// Newer tells that Number is larger than schema.sql's, and that nothing
-	// was changed for that reason.
+	// Newer tells that Number is larger than schema.sql's, and that its tables
+	// and roles were not changed for that reason.
 	Newer bool
+	// Own is the same of each service that has a schema.sql of its own, by service.
+	Own map[string]Result
 	// Statements were executed, in this order. Passwords are masked.
 	Statements []string
 }
@@ -101,13 +107,21 @@ type State struct {
 	Stored int
 	// Number is the one of schema.sql.
 	Number int
-	// Pending is what Apply would do.
+	// Own are the numbers of each service that has a schema.sql of its own, by
+	// service.
+	Own map[string]State
+	// Pending is what Apply would do, for all services.
 	Pending Proposal
 }
 
 // Converged reports whether the database is as schema.sql declares it. Of a
 // database that a newer schema.sql made, nobody but the newer one can tell.
 func (s State) Converged() bool {
+	for _, own := range s.Own {
+		if own.Stored < own.Number {
+			return false
+		}
+	}
 	return s.Stored == s.Number && len(s.Pending.Statements) == 0
 }
 
@@ -125,23 +139,6 @@ func (e *DestructiveError) Error() string {
 		". Put it back into schema.sql, or permit the loss with --allow-destructive"
 }
 
-var numberLine = regexp.MustCompile(`(?m)^-- schema number: ([0-9]+)\s*$`)
-
-// Number is the one that the text of a schema.sql carries, in a line like
-//
-//	-- schema number: 1
-func Number(text string) (int, error) {
-	lines := numberLine.FindAllStringSubmatch(text, -1)
-	if len(lines) != 1 {
-		return 0, fmt.Errorf("schema.sql has %d lines like '-- schema number: 1', and needs one", len(lines))
-	}
-	number, err := strconv.ParseInt(lines[0][1], 10, 32)
-	if err != nil || number < 1 {
-		return 0, fmt.Errorf("schema.sql's number %s is out of range: start with 1", lines[0][1])
-	}
-	return int(number), nil
-}
-
 // Plan finds what Apply would do, and changes nothing. It always compares every
 // table, so that changes made by hand are found too. It proposes nothing for a
 // database that a newer schema.sql made.
@@ -157,8 +154,15 @@ func Status(ctx context.Context, cfg Config) (State, error) {
 		return State{}, err
 	}
 	defer t.close()
-	state := State{Stored: t.stored, Number: t.number}
-	if state.Newer() {
+	state := State{Own: map[string]State{}}
+	for _, s := range t.sources {
+		if s.own == "" {
+			state.Stored, state.Number = s.stored, s.number
+		} else {
+			state.Own[s.own] = State{Stored: s.stored, Number: s.number}
+		}
+	}
+	if t.skipNewer(); len(t.sources) == 0 {
 		return state, nil
 	}
 	if state.Pending, err = t.propose(ctx); err != nil {
@@ -197,14 +201,22 @@ func Apply(ctx context.Context, cfg Config) (Result, error) {
 		return Result{}, err
 	}
 	defer t.close()
-	if t.stored > t.number {
-		return Result{Number: t.stored, Newer: true}, nil
+	result := Result{Own: map[string]Result{}}
+	for _, s := range t.sources {
+		one := Result{Number: max(s.stored, s.number), Newer: s.newer()}
+		if s.own == "" {
+			result.Number, result.Newer = one.Number, one.Newer
+		} else {
+			result.Own[s.own] = one
+		}
 	}
-	done, err := t.apply(ctx)
+	if t.skipNewer(); len(t.sources) > 0 {
+		result.Statements, err = t.apply(ctx)
+	}
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{Number: t.number, Statements: done}, nil
+	return result, nil
 }
 
 func (t *target) apply(ctx context.Context) ([]string, error) {
@@ -215,17 +227,19 @@ func (t *target) apply(ctx context.Context) ([]string, error) {
 	if err := t.checkEmails(ctx); err != nil {
 		return nil, err
 	}
-	unchanged, err := t.unchanged(ctx)
+	changed, err := t.changed(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var done []string
-	if !unchanged {
-		if done, err = t.applyTables(ctx); err != nil {
+	if len(changed) > 0 {
+		if done, err = t.applyTables(ctx, changed); err != nil {
 			return nil, err
 		}
-		if err := t.remember(ctx); err != nil {
-			return nil, err
+		for _, s := range changed {
+			if err := t.remember(ctx, s); err != nil {
+				return nil, err
+			}
 		}
 	}
 	roles, err := t.applyRoles(ctx)
@@ -233,44 +247,38 @@ func (t *target) apply(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	done = append(done, roles...)
-	if unchanged && len(done) == 0 {
+	if len(changed) == 0 && len(done) == 0 {
 		return nil, nil
 	}
 	if err := t.tx.Commit(); err != nil {
 		return nil, fmt.Errorf("commit the schema: %w", err)
 	}
-	t.log.Info("schema applied", "database", t.database, "number", t.number, "before", t.stored, "statements", len(done))
+	for _, s := range t.sources {
+		t.log.Info("schema applied", "database", t.database, "file", s.file(), "number", s.number, "before", s.stored, "statements", len(done))
+	}
 	return done, nil
 }
 
 // target is the database to change, within the one transaction that changes it.
 type target struct {
 	Config
-	log        *slog.Logger
-	number     int
-	sourceHash [sha256.Size]byte
+	log *slog.Logger
 
-	conn      *pgx.ConnConfig
-	db        *sql.DB
-	tx        *sql.Tx
-	database  string
-	user      string
-	services  []string
-	fresh     bool // no service's schema exists
-	remembers bool // every service's table applied_schema exists
-	stored    int  // the number that was applied; 0 when none was
-	roles     []serviceRole
-	reader    *serviceRole   // nil for none
-	signIns   sync.WaitGroup // those who try the roles' passwords
+	conn     *pgx.ConnConfig
+	db       *sql.DB
+	tx       *sql.Tx
+	database string
+	user     string
+	sources  []*source
+	services []string // of all sources
+	roles    []serviceRole
+	reader   *serviceRole   // nil for none
+	signIns  sync.WaitGroup // those who try the roles' passwords
 }
 
 // open connects, waits for its turn and reads what was applied.
 func open(ctx context.Context, cfg Config) (*target, error) {
-	number, err := Number(cfg.SQL)
-	if err != nil {
-		return nil, err
-	}
-	services, err := Services(cfg.SQL)
+	sources, err := readSources(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -279,13 +287,12 @@ func open(ctx context.Context, cfg Config) (*target, error) {
 		return nil, fmt.Errorf("DATABASE_URL: %w", err)
 	}
 	t := &target{
-		Config:     cfg,
-		log:        cfg.Logger,
-		number:     number,
-		services:   services,
-		sourceHash: sha256.Sum256([]byte(cfg.SQL)),
-		conn:       conn,
-		db:         stdlib.OpenDB(*conn),
+		Config:   cfg,
+		log:      cfg.Logger,
+		sources:  sources,
+		services: servicesOf(sources),
+		conn:     conn,
+		db:       stdlib.OpenDB(*conn),
 	}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)

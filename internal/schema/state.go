@@ -32,27 +32,40 @@ func Ready(ctx context.Context, db Querier, service string, number int) error {
 }
 
 const selectNames = `
-SELECT current_database(), current_user, current_setting('server_encoding'),
-	NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::text[])),
+SELECT current_database(), current_user, current_setting('server_encoding')`
+
+const selectSource = `
+SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::text[])),
 	(SELECT count(*) = cardinality($1::text[]) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = ANY ($1::text[]) AND c.relname = 'applied_schema')`
 
 func (t *target) readState(ctx context.Context) error {
 	var encoding string
-	err := t.tx.QueryRowContext(ctx, selectNames, t.services).Scan(&t.database, &t.user, &encoding, &t.fresh, &t.remembers)
-	if err != nil {
+	if err := t.tx.QueryRowContext(ctx, selectNames).Scan(&t.database, &t.user, &encoding); err != nil {
 		return fmt.Errorf("look for the schemas: %w", err)
 	}
 	if err := database.EncodingError(t.database, encoding); err != nil {
 		return err
 	}
-	if !t.remembers {
+	for _, s := range t.sources {
+		if err := t.readSource(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *target) readSource(ctx context.Context, s *source) error {
+	if err := t.tx.QueryRowContext(ctx, selectSource, s.services).Scan(&s.fresh, &s.remembers); err != nil {
+		return fmt.Errorf("look for the schemas: %w", err)
+	}
+	if !s.remembers {
 		return nil
 	}
 	// A newer schema.sql may have been applied to some of the schemas only, when
 	// others were restored from a backup: the largest number counts.
-	numbers := "SELECT coalesce(max(number), 0) FROM (" + applied(t.services, "number") + ") AS applied"
-	if err := t.tx.QueryRowContext(ctx, numbers).Scan(&t.stored); err != nil {
+	numbers := "SELECT coalesce(max(number), 0) FROM (" + applied(s.services, "number") + ") AS applied"
+	if err := t.tx.QueryRowContext(ctx, numbers).Scan(&s.stored); err != nil {
 		return fmt.Errorf("read the schema's number: %w", err)
 	}
 	return nil
@@ -63,25 +76,39 @@ SELECT count(*) FILTER (WHERE number = $1 AND source_hash = $2 AND catalog_hash 
 	count(*) FILTER (WHERE number = $1 AND source_hash <> $2)
 FROM (%s) AS applied`
 
-// unchanged reports whether the tables are as the last Apply of this very
-// schema.sql left them.
-func (t *target) unchanged(ctx context.Context) (bool, error) {
-	if !t.remembers {
+// changed returns the sources whose tables are not as the last Apply of their very
+// text left them.
+func (t *target) changed(ctx context.Context) ([]*source, error) {
+	var changed []*source
+	for _, s := range t.sources {
+		same, err := t.unchanged(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		if !same {
+			changed = append(changed, s)
+		}
+	}
+	return changed, nil
+}
+
+func (t *target) unchanged(ctx context.Context, s *source) (bool, error) {
+	if !s.remembers {
 		return false, nil
 	}
-	catalog, err := t.catalogHash(ctx)
+	catalog, err := t.catalogHash(ctx, s)
 	if err != nil {
 		return false, err
 	}
 	var same, edited int
-	err = t.tx.QueryRowContext(ctx, fmt.Sprintf(countMatches, applied(t.services, "number, source_hash, catalog_hash")), t.number, t.sourceHash[:], catalog).Scan(&same, &edited)
+	err = t.tx.QueryRowContext(ctx, fmt.Sprintf(countMatches, applied(s.services, "number, source_hash, catalog_hash")), s.number, s.hash[:], catalog).Scan(&same, &edited)
 	if err != nil {
 		return false, fmt.Errorf("read what was applied: %w", err)
 	}
 	if edited > 0 {
-		t.log.Warn("schema.sql was changed without raising its number: older binaries won't know that they are older", "number", t.number)
+		t.log.Warn("schema.sql was changed without raising its number: older binaries won't know that they are older", "file", s.file(), "number", s.number)
 	}
-	return same == len(t.services), nil
+	return same == len(s.services), nil
 }
 
 // Each line describes something that Atlas would see, or a storage parameter. Grants
@@ -118,9 +145,9 @@ WITH ours AS (
 )
 SELECT sha256(convert_to(string_agg(line, E'\n' ORDER BY line COLLATE "C"), 'UTF8')) FROM lines`
 
-func (t *target) catalogHash(ctx context.Context) ([]byte, error) {
+func (t *target) catalogHash(ctx context.Context, s *source) ([]byte, error) {
 	var hash []byte
-	if err := t.tx.QueryRowContext(ctx, selectCatalogHash, t.services).Scan(&hash); err != nil {
+	if err := t.tx.QueryRowContext(ctx, selectCatalogHash, s.services).Scan(&hash); err != nil {
 		return nil, fmt.Errorf("hash the catalog: %w", err)
 	}
 	return hash, nil
@@ -132,13 +159,13 @@ ON CONFLICT ((true)) DO UPDATE
 SET number = excluded.number, source_hash = excluded.source_hash, catalog_hash = excluded.catalog_hash, apply_time = now()`
 
 // remember stores what was applied, for Ready and the next Apply.
-func (t *target) remember(ctx context.Context) error {
-	catalog, err := t.catalogHash(ctx)
+func (t *target) remember(ctx context.Context, s *source) error {
+	catalog, err := t.catalogHash(ctx, s)
 	if err != nil {
 		return err
 	}
-	for _, service := range t.services {
-		if _, err := t.tx.ExecContext(ctx, fmt.Sprintf(upsertState, pgx.Identifier{service}.Sanitize()), t.number, t.sourceHash[:], catalog); err != nil {
+	for _, service := range s.services {
+		if _, err := t.tx.ExecContext(ctx, fmt.Sprintf(upsertState, pgx.Identifier{service}.Sanitize()), s.number, s.hash[:], catalog); err != nil {
 			return fmt.Errorf("remember what was applied: %w", err)
 		}
 	}

@@ -8,8 +8,8 @@ import (
 	atlas "ariga.io/atlas/sql/schema"
 )
 
-// declared is what schema.sql makes of an empty database.
-type declared struct {
+// outcome is what sources make of an empty database.
+type outcome struct {
 	realm   *atlas.Realm
 	storage []storageParameter
 }

@@ -27,30 +27,64 @@ type tableChanges struct {
 }
 
 func (t *target) tableChanges(ctx context.Context) (tableChanges, error) {
-	if t.fresh {
-		return t.schemaSQL()
+	fresh, older := split(t.sources)
+	changes, err := declared(fresh)
+	if err != nil || len(older) == 0 {
+		return changes, err
 	}
-	desired, err := t.replay(ctx)
+	desired, err := t.replay(ctx, older)
 	if err != nil {
 		return tableChanges{}, err
 	}
-	return t.diff(ctx, desired)
+	altered, err := t.diff(ctx, desired, older)
+	return changes.and(altered), err
 }
 
-// applyTables executes the difference, and makes sure that none is left.
-func (t *target) applyTables(ctx context.Context) ([]string, error) {
-	if t.fresh {
-		changes, err := t.schemaSQL()
-		if err != nil {
-			return nil, err
+// split returns the sources none of whose schemas exists, and the others.
+func split(sources []*source) (fresh, older []*source) {
+	for _, s := range sources {
+		if s.fresh {
+			fresh = append(fresh, s)
+		} else {
+			older = append(older, s)
 		}
-		return texts(changes.statements), t.execute(ctx, changes.statements)
 	}
-	desired, err := t.replay(ctx)
+	return fresh, older
+}
+
+// and returns the changes followed by others.
+func (c tableChanges) and(others tableChanges) tableChanges {
+	return tableChanges{
+		statements:  slices.Concat(c.statements, others.statements),
+		destructive: slices.Concat(c.destructive, others.destructive),
+		addsTables:  c.addsTables || others.addsTables,
+	}
+}
+
+// applyTables executes what is new in the sources, and the difference to the others.
+func (t *target) applyTables(ctx context.Context, sources []*source) ([]string, error) {
+	fresh, older := split(sources)
+	made, err := declared(fresh)
 	if err != nil {
 		return nil, err
 	}
-	changes, err := t.diff(ctx, desired)
+	if err := t.execute(ctx, made.statements); err != nil {
+		return nil, err
+	}
+	altered, err := t.alterTables(ctx, older)
+	return append(texts(made.statements), altered...), err
+}
+
+// alterTables executes the difference, and makes sure that none is left.
+func (t *target) alterTables(ctx context.Context, sources []*source) ([]string, error) {
+	if len(sources) == 0 {
+		return nil, nil
+	}
+	desired, err := t.replay(ctx, sources)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := t.diff(ctx, desired, sources)
 	if err != nil || len(changes.statements) == 0 {
 		return nil, err
 	}
@@ -61,7 +95,7 @@ func (t *target) applyTables(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	// Atlas would retry a difference that it finds but cannot fix at every start.
-	rest, err := t.diff(ctx, desired)
+	rest, err := t.diff(ctx, desired, sources)
 	if err != nil {
 		return nil, err
 	}
@@ -72,11 +106,23 @@ func (t *target) applyTables(ctx context.Context) ([]string, error) {
 	return texts(changes.statements), nil
 }
 
-// schemaSQL is the whole of schema.sql.
-func (t *target) schemaSQL() (tableChanges, error) {
-	stmts, err := new(postgres.Driver).ScanStmts(t.SQL)
+// declared returns the whole texts of the sources.
+func declared(sources []*source) (tableChanges, error) {
+	var changes tableChanges
+	for _, s := range sources {
+		one, err := s.statements()
+		if err != nil {
+			return tableChanges{}, err
+		}
+		changes = changes.and(one)
+	}
+	return changes, nil
+}
+
+func (s *source) statements() (tableChanges, error) {
+	stmts, err := new(postgres.Driver).ScanStmts(s.sql)
 	if err != nil {
-		return tableChanges{}, fmt.Errorf("read schema.sql: %w", err)
+		return tableChanges{}, fmt.Errorf("read %s: %w", s.file(), err)
 	}
 	changes := tableChanges{addsTables: true}
 	for _, s := range stmts {
@@ -86,17 +132,17 @@ func (t *target) schemaSQL() (tableChanges, error) {
 	return changes, nil
 }
 
-// scope keeps Atlas from every schema that isn't a service's.
-func (t *target) scope() *atlas.InspectRealmOption {
-	return &atlas.InspectRealmOption{Schemas: t.services}
+// scope keeps Atlas from every schema that isn't one of the sources'.
+func scope(sources []*source) *atlas.InspectRealmOption {
+	return &atlas.InspectRealmOption{Schemas: servicesOf(sources)}
 }
 
-func (t *target) diff(ctx context.Context, desired declared) (tableChanges, error) {
+func (t *target) diff(ctx context.Context, desired outcome, sources []*source) (tableChanges, error) {
 	drv, err := postgres.Open(t.tx)
 	if err != nil {
 		return tableChanges{}, err
 	}
-	current, err := drv.InspectRealm(ctx, t.scope())
+	current, err := drv.InspectRealm(ctx, scope(sources))
 	if err != nil {
 		return tableChanges{}, fmt.Errorf("inspect the database: %w", err)
 	}
@@ -223,13 +269,13 @@ func typeName(c *atlas.Column) string {
 	return name
 }
 
-// replay executes schema.sql on a scratch database and inspects it there, in a
+// replay executes the sources on a scratch database and inspects it there, in a
 // transaction that is rolled back: even a crash leaves nothing to clean up in a
 // database that is used again.
-func (t *target) replay(ctx context.Context) (desired declared, err error) {
-	whole, err := t.schemaSQL()
+func (t *target) replay(ctx context.Context, sources []*source) (desired outcome, err error) {
+	changes, err := declared(sources)
 	if err != nil {
-		return declared{}, err
+		return outcome{}, err
 	}
 	err = t.withScratch(ctx, func(tx *sql.Tx) error {
 		drv, err := postgres.Open(tx)
@@ -239,15 +285,15 @@ func (t *target) replay(ctx context.Context) (desired declared, err error) {
 		if err := drv.(migrate.CleanChecker).CheckClean(ctx, nil); err != nil {
 			return fmt.Errorf("the scratch database must be empty: %w", err)
 		}
-		for _, s := range whole.statements {
+		for _, s := range changes.statements {
 			if _, err := tx.ExecContext(ctx, s.sql); err != nil {
 				return fmt.Errorf("try schema.sql on the scratch database: execute %q: %w", s.text, err)
 			}
 		}
-		if desired.realm, err = drv.InspectRealm(ctx, t.scope()); err != nil {
+		if desired.realm, err = drv.InspectRealm(ctx, scope(sources)); err != nil {
 			return fmt.Errorf("inspect the scratch database: %w", err)
 		}
-		desired.storage, err = readStorage(ctx, tx, t.services)
+		desired.storage, err = readStorage(ctx, tx, servicesOf(sources))
 		return err
 	})
 	return desired, err

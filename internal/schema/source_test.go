@@ -1,0 +1,150 @@
+package schema_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"gatehouse/internal/pgtest"
+	"gatehouse/internal/schema"
+)
+
+// notesText is the text of a service's own schema.sql, with more declarations.
+func notesText(number int, more string) string {
+	return fmt.Sprintf(`-- schema number: %d
+
+CREATE SCHEMA notes;
+
+CREATE TABLE notes.notes (
+    id    uuid NOT NULL,
+    title text NOT NULL,
+    CONSTRAINT notes_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE notes.applied_schema (
+    number        integer     NOT NULL,
+    source_hash   bytea       NOT NULL,
+    catalog_hash  bytea       NOT NULL,
+    apply_time    timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT applied_schema_number_positive CHECK (number > 0)
+);
+CREATE UNIQUE INDEX applied_schema_one_row ON notes.applied_schema ((true));
+%s`, number, more)
+}
+
+// withText is cfg with a service that has a text of its own.
+func withText(cfg schema.Config, text string) schema.Config {
+	cfg.Roles = maps.Clone(cfg.Roles)
+	cfg.Roles["notes"] = schema.Role{Password: "for notes"}
+	cfg.Own = map[string]string{"notes": text}
+	return cfg
+}
+
+func TestAServiceHasTablesOfItsOwnText(t *testing.T) {
+	t.Parallel()
+	older := applied(t)
+	cfg := withText(older, notesText(1, ""))
+	result := apply(t, cfg)
+	if result.Own["notes"].Number != 1 || !slices.Contains(result.Statements, "CREATE SCHEMA notes") {
+		t.Errorf("Apply = %+v, want the schema notes with number 1", result)
+	}
+	if slices.ContainsFunc(result.Statements, func(s string) bool { return strings.Contains(s, "CREATE TABLE auth.") }) {
+		t.Errorf("it made tables of auth: %q", result.Statements)
+	}
+	wantNothingPlanned(t, cfg)
+	// The binary from before the service runs on.
+	wantNothingPlanned(t, older)
+	conn := pgtest.Connect(t, serviceURL(t, cfg, "notes"))
+	if err := schema.Ready(t.Context(), conn, "notes", 1); err != nil {
+		t.Error(err)
+	}
+	if _, err := conn.Exec(t.Context(), `INSERT INTO notes.notes (id, title) VALUES (gen_random_uuid(), 'one')`); err != nil {
+		t.Errorf("the service's role can't write its table: %v", err)
+	}
+	for role, sql := range map[string]string{"notes": `SELECT FROM auth.accounts`, "auth": `SELECT FROM notes.notes`, "users": `SELECT FROM notes.notes`} {
+		if _, err := pgtest.Connect(t, serviceURL(t, cfg, role)).Exec(t.Context(), sql); err == nil {
+			t.Errorf("the role of %s may execute %s", role, sql)
+		}
+	}
+}
+
+// A service that is deployed alone has a newer text than the rest, or an older one.
+func TestTextsAreAppliedByTheirOwnNumbers(t *testing.T) {
+	t.Parallel()
+	column := `ALTER TABLE notes.notes ADD COLUMN body text;`
+	badges := `CREATE TABLE auth.badges (id uuid NOT NULL);`
+	base := applied(t)
+	first := withText(base, notesText(1, ""))
+	apply(t, first)
+
+	service := withText(base, notesText(2, column))
+	if result := apply(t, service); result.Own["notes"].Number != 2 || len(result.Statements) != 1 {
+		t.Errorf("Apply of a newer service = %+v, want one statement", result)
+	}
+	rest := withText(with(base, 1002, badges), notesText(1, "")) // of a binary with the older service
+	result := apply(t, rest)
+	if own := result.Own["notes"]; result.Number != 1002 || result.Newer || own.Number != 2 || !own.Newer {
+		t.Errorf("Apply of a newer schema.sql = %+v, want 1002 applied and the service's newer tables left alone", result)
+	}
+	if result := apply(t, withText(base, notesText(3, column+`ALTER TABLE notes.notes ADD COLUMN author uuid;`))); !result.Newer || result.Number != 1002 || result.Own["notes"].Newer || result.Own["notes"].Number != 3 {
+		t.Errorf("Apply of a service beside a newer schema.sql = %+v, want 3 applied and the rest left alone", result)
+	}
+	state, err := schema.Status(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own := state.Own["notes"]; own.Stored != 3 || own.Number != 1 || !own.Newer() || len(state.Pending.Statements) != 0 {
+		t.Errorf("Status of the first binary = %+v, want a newer service and nothing to do", state)
+	}
+	columns := query[int](t, base.DatabaseURL, `SELECT count(*)::int FROM information_schema.columns WHERE table_schema = 'notes' AND table_name = 'notes'`)
+	tables := query[int](t, base.DatabaseURL, `SELECT count(*)::int FROM pg_tables WHERE schemaname = 'auth' AND tablename = 'badges'`)
+	if columns != 4 || tables != 1 {
+		t.Errorf("notes has %d columns, want 4; auth has %d tables of badges, want 1", columns, tables)
+	}
+}
+
+// Nothing of either text is applied unless all of it can be.
+func TestTextsAreAppliedTogetherOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	base := applied(t)
+	apply(t, withText(base, notesText(1, "")))
+	before := query[string](t, base.DatabaseURL, catalog)
+	dropped := strings.Replace(notesText(2, ""), "    title text NOT NULL,\n", "", 1)
+	_, err := schema.Apply(t.Context(), withText(with(base, 1002, `CREATE TABLE auth.badges (id uuid NOT NULL);`), dropped))
+	if _, ok := errors.AsType[*schema.DestructiveError](err); !ok {
+		t.Fatalf("Apply = %v, want a DestructiveError", err)
+	}
+	if after := query[string](t, base.DatabaseURL, catalog); after != before {
+		t.Errorf("something was written: before\n%s\nafter\n%s", before, after)
+	}
+}
+
+func TestAnotherProgramsSchemaIsNoServices(t *testing.T) {
+	t.Parallel()
+	base := applied(t)
+	exec(t, base.DatabaseURL, `CREATE SCHEMA notes`, `CREATE TABLE notes.pages (id integer)`)
+	_, err := schema.Apply(t.Context(), withText(base, notesText(1, "")))
+	if foreign, ok := errors.AsType[*schema.ForeignError](err); !ok || foreign.Schema != "notes" {
+		t.Errorf("Apply = %v, want a ForeignError of notes", err)
+	}
+}
+
+func TestAServicesTextDeclaresItsSchemaAlone(t *testing.T) {
+	t.Parallel()
+	base := configFor(t, "postgres://nobody@localhost:1/nothing") // it is not asked
+	for name, test := range map[string]struct{ service, text, problem string }{
+		"another service's schema": {"letters", notesText(1, ""), "may declare letters alone"},
+		"two schemas":              {"notes", notesText(1, "CREATE SCHEMA letters;\n"), "may declare notes alone"},
+		"one of schema.sql":        {"auth", "-- schema number: 1\nCREATE SCHEMA auth;\n", "both declare the schema auth"},
+		"no number":                {"notes", "CREATE SCHEMA notes;\n", "notes/schema.sql"},
+	} {
+		cfg := base
+		cfg.Own = map[string]string{test.service: test.text}
+		if _, err := schema.Apply(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), test.problem) {
+			t.Errorf("%s: Apply = %v, want %q", name, err, test.problem)
+		}
+	}
+}
