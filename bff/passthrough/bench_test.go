@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"gatehouse/bff/access"
 	policyv1 "gatehouse/gen/policy/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/dial"
@@ -184,8 +185,8 @@ func BenchmarkPassThrough(b *testing.B) {
 		b.Fatal(err)
 	}
 	logger := slog.New(slog.DiscardHandler)
-	nobody := func(context.Context) identitytoken.Caller { return identitytoken.Caller{} }
-	client, err := dial.DialUpstream(dial.UpstreamRoute{Name: "bench", URLs: url, HTTP: "1.1", Logger: logger, Token: func(ctx context.Context) (string, error) { return issuer.Token("bench", nobody(ctx)) }})
+	nobody := func(context.Context) *access.Principal { return nil }
+	client, err := dial.DialUpstream(dial.UpstreamRoute{Name: "bench", URLs: url, HTTP: "1.1", Logger: logger, Token: func(ctx context.Context) (string, error) { return issuer.Token("bench", identityOf(nobody(ctx))) }})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 
+	"gatehouse/bff/access"
 	"gatehouse/internal/dial"
 	"gatehouse/internal/identitytoken"
 	"gatehouse/internal/rpc"
@@ -33,8 +34,8 @@ type Config struct {
 	Set *upstream.Set
 	// Issuer mints the identity tokens.
 	Issuer *identitytoken.Issuer
-	// Caller returns who is calling; the zero value where nobody has to sign in.
-	Caller func(context.Context) identitytoken.Caller
+	// Caller returns who is calling; nil where nobody has to sign in.
+	Caller func(context.Context) *access.Principal
 	// IdempotencyKey returns the key that the call came with, of a method that takes
 	// one; "" for none.
 	IdempotencyKey func(context.Context) string
@@ -56,17 +57,37 @@ func New(config Config) (*Upstreams, error) {
 	if config.Set == nil {
 		return s, nil
 	}
+	if config.Issuer == nil {
+		return nil, identitytoken.ErrNoKey
+	}
 	for _, u := range config.Set.Upstreams {
 		client, err := dial.DialUpstream(dial.UpstreamRoute{
 			Name: u.Name, URLs: u.URLs, GRPC: u.Protocol == upstream.GRPC, HTTP: u.HTTP, Telemetry: config.Telemetry, Logger: config.Logger,
-			Token: func(ctx context.Context) (string, error) { return config.Issuer.Token(u.Name, config.Caller(ctx)) },
+			Token: func(ctx context.Context) (string, error) {
+				return config.Issuer.Token(u.Name, identityOf(config.Caller(ctx)))
+			},
 		})
 		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
 		}
 		s.clients[u.Name] = client
+		config.Logger.Info("upstream published", "upstream", u.Name, "methods", len(u.Methods), "not_published", u.Unpublished)
+		if u.Lifecycle != "" || u.Person {
+			config.Logger.Warn("upstream gets no account events: this version does not deliver them, nor export or erase the data of the upstream", "upstream", u.Name)
+		}
 	}
 	return s, nil
+}
+
+// clientID is the OAuth client whose users sign in at the gateway itself.
+const clientID = "gatehouse"
+
+// identityOf is a caller as upstreams get to know it.
+func identityOf(who *access.Principal) identitytoken.Caller {
+	if who == nil {
+		return identitytoken.Caller{}
+	}
+	return identitytoken.Caller{UserID: who.UserID, SessionID: who.SessionID, Roles: who.Roles, ClientID: clientID}
 }
 
 // Describe returns upstreams whose methods are known and cannot be called.
