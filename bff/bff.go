@@ -23,14 +23,17 @@ import (
 	"gatehouse/bff/access"
 	"gatehouse/bff/browser"
 	"gatehouse/bff/intake"
+	"gatehouse/bff/passthrough"
 	"gatehouse/bff/shed"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/identitytoken"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/rest"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/telemetry"
+	"gatehouse/internal/upstream"
 	"gatehouse/web"
 )
 
@@ -59,6 +62,10 @@ type Config struct {
 	RedisURL string
 	// CacheBytes limits the memory of the cache: 64 MiB if zero, no cache with CacheNothing.
 	CacheBytes int64
+	// Upstreams are services of the application behind the gateway; nil for none.
+	Upstreams *upstream.Set
+	// Identity mints the tokens for them; nil without upstreams.
+	Identity *identitytoken.Issuer
 	// Parts are the dependencies whose status the first page shows, besides the
 	// gateway's own.
 	Parts  []Part
@@ -81,13 +88,15 @@ type Service struct {
 	backends []Backend
 	tellers  map[string]string // by the kind of a tag, the service whose feed tells of it
 	changes  changeFeeds
-	origins  *browser.Origins
-	proxies  *proxies
-	rates    *rates         // nil without rate limits
-	shedder  *shed.Shedder  // nil without queues
-	intake   *intake.Intake // nil without bounds on unread requests
-	rpc      *rpc.Server
-	handler  http.Handler
+	// upstreams pass calls on.
+	upstreams *passthrough.Upstreams
+	origins   *browser.Origins
+	proxies   *proxies
+	rates     *rates         // nil without rate limits
+	shedder   *shed.Shedder  // nil without queues
+	intake    *intake.Intake // nil without bounds on unread requests
+	rpc       *rpc.Server
+	handler   http.Handler
 }
 
 // compressMinBytes is the size from which the gateway compresses responses. Compressing
@@ -123,7 +132,10 @@ func New(config Config) (*Service, error) {
 		s.shedder = shed.New(shed.Config{Target: config.QueueTarget, Flow: queued.ofCall, RequestFlow: queued.ofRequest, MayBeCached: s.answers().mayHold, Logger: config.Logger})
 	}
 	s.join(config)
-	if s.rpc, err = s.newServer(config); err == nil {
+	if err = s.joinUpstreams(config); err == nil {
+		s.rpc, err = s.newServer(config)
+	}
+	if err == nil {
 		err = s.gateway.check()
 	}
 	if err != nil {
@@ -189,6 +201,7 @@ func (s *Service) register(server *connect.Server) {
 	bffv1.RegisterAuthServiceHandler(server, s.auth)
 	bffv1.RegisterAccountServiceHandler(server, s.account)
 	bffv1.RegisterUserServiceHandler(server, s.user)
+	s.upstreams.Register(server)
 	registerExtensions(server, s.gateway, s.backends)
 }
 
@@ -197,6 +210,7 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	mux := s.rpc.Mux(s.Ready)
 	rest.Handle(mux, "/api/")
 	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.verifier.ServeJWKS))
+	mux.Handle("GET "+identitytoken.JWKSPath, policy.Anyone(), config.Identity)
 	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip})
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)

@@ -29,7 +29,7 @@ import (
 func TestEveryMethodsPolicyIsEnforced(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	policy, err := PolicyOf("", backends(nil, nil)...)
+	policy, err := PolicyOf("", nil, backends(nil, nil)...)
 	wantNoError(t, "PolicyOf", err)
 	tokens := map[string]string{"nobody": "", "a user": h.token(bob, "user"), "an administrator": h.token(bob, "user", "admin")}
 	for _, method := range policy.Methods {

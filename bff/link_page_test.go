@@ -76,7 +76,7 @@ var (
 func TestLinkPagesNameMethodsForAnyone(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	policy, err := PolicyOf("", backends(nil, nil)...)
+	policy, err := PolicyOf("", nil, backends(nil, nil)...)
 	wantNoError(t, "PolicyOf", err)
 	methods := policy.Methods
 	for _, path := range linkPages {

@@ -9,13 +9,14 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"gatehouse/bff/passthrough"
 	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/upstream"
 )
 
 // Policy describes everything that the gateway serves, and its policies, in words.
@@ -23,7 +24,12 @@ type Policy struct {
 	Methods []Method
 	Pages   []Page
 	Fields  []Field
+	// Unpublished are the methods of upstreams that nobody can call.
+	Unpublished []Unpublished
 }
+
+// Unpublished is a method of an upstream that has no policy.
+type Unpublished struct{ Path, Upstream string }
 
 // Method is one public method and its policy. A property that it lacks is "-".
 type Method struct {
@@ -38,16 +44,16 @@ type Page struct{ Pattern, Who string }
 // Field is a field of a public message that is normalized, or redacted in logs.
 type Field struct{ Name, Normal, Redacted string }
 
-// PolicyOf returns the policies of the gateway, tightened by settings (see
-// [rpc.ServerConfig]). The backends need no clients. Its error lists every fault of the
-// schema's policies or of the settings.
-func PolicyOf(settings string, backends ...Backend) (*Policy, error) {
+// PolicyOf returns the policies of the gateway, with those of upstreams (nil for none),
+// tightened by settings (see [rpc.ServerConfig]). The backends need no clients. Its error
+// lists every fault of the schema's policies or of the settings.
+func PolicyOf(settings string, upstreams *upstream.Set, backends ...Backend) (*Policy, error) {
 	cache, err := newCache(CacheNothing, backends, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer cache.Close()
-	s := &Service{cache: cache, backends: backends, gateway: &Gateway{cache: cache}}
+	s := &Service{cache: cache, backends: backends, gateway: &Gateway{cache: cache}, upstreams: passthrough.Describe(upstreams)}
 	if s.tellers, err = tellers(backends); err != nil {
 		return nil, err
 	}
@@ -60,16 +66,21 @@ func PolicyOf(settings string, backends ...Backend) (*Policy, error) {
 		policy.Pages = append(policy.Pages, Page{Pattern: page.Pattern, Who: whoMay(page.Access)})
 	}
 	policy.Fields = fieldsOf(s.rpc.Methods())
+	if upstreams != nil {
+		for _, u := range upstreams.Upstreams {
+			for _, procedure := range u.Unpublished {
+				policy.Unpublished = append(policy.Unpublished, Unpublished{Path: procedure, Upstream: u.Name})
+			}
+		}
+	}
 	return policy, nil
 }
 
-// CheckPolicy reports what is wrong with the settings of GATEHOUSE_POLICY. It compiles
-// the methods' policies and builds nothing else. The backends need no clients.
-func CheckPolicy(settings string, backends ...Backend) error {
-	server := connect.NewServer()
-	s := &Service{auth: &authService{}, account: &accountService{}, user: &userService{}, backends: backends, gateway: &Gateway{}}
-	s.register(server)
-	_, err := policy.Compile(slices.Collect(server.Specs()), rpc.DefaultLimit, settings)
+// CheckPolicy reports what is wrong with the settings of GATEHOUSE_POLICY, for the
+// methods of the gateway and of upstreams (nil for none). It compiles the policies and
+// builds nothing else. The backends need no clients.
+func CheckPolicy(settings string, upstreams *upstream.Set, backends ...Backend) error {
+	_, err := policy.Compile(append(ownSpecs(backends), upstreams.Specs()...), rpc.DefaultLimit, settings)
 	return err
 }
 
@@ -217,7 +228,15 @@ func (p *Policy) tables() (methods, pages, fields [][]string) {
 // WriteText writes the tables for a terminal.
 func (p *Policy) WriteText(w io.Writer) error {
 	methods, pages, fields := p.tables()
-	for i, table := range [][][]string{methods, pages, fields} {
+	tables := [][][]string{methods, pages, fields}
+	if len(p.Unpublished) > 0 {
+		unpublished := [][]string{{"not published", "upstream"}}
+		for _, method := range p.Unpublished {
+			unpublished = append(unpublished, []string{method.Path, method.Upstream})
+		}
+		tables = append(tables, unpublished)
+	}
+	for i, table := range tables {
 		if i > 0 {
 			if _, err := fmt.Fprintln(w); err != nil {
 				return err

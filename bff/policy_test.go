@@ -58,7 +58,7 @@ func TestEveryServedPathIsListed(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	mux := h.gateway.mux(Config{PublicURL: publicURL})
-	policy, err := PolicyOf("", backends(nil, nil)...)
+	policy, err := PolicyOf("", nil, backends(nil, nil)...)
 	wantNoError(t, "PolicyOf", err)
 	listed := map[string]bool{}
 	for _, method := range policy.Methods {

@@ -50,7 +50,7 @@ func (s *Server) Mux(ready func() error) *Mux {
 	connecthttp.Mount(methodMux{mux}, s.rpc, s.options...)
 
 	limit := connectv1.WithReadMaxBytes(MaxMessageBytes)
-	reflector := grpcreflect.NewStaticReflector(append(s.Services(), grpchealth.HealthV1ServiceName)...)
+	reflector := newReflector(s)
 	for _, newHandler := range []func(*grpcreflect.Reflector, ...connectv1.HandlerOption) (string, http.Handler){
 		grpcreflect.NewHandlerV1, grpcreflect.NewHandlerV1Alpha,
 	} {
