@@ -7,6 +7,9 @@
 // found its token valid. The RPC methods stand in one file for each public service.
 // They fetch the parts of the response concurrently (composition.go), and one place
 // maps the errors of the services to public errors (fault.go).
+//
+// This package is large because every service has a file of public methods here: they
+// share admission, composition and the cache, and each service that is added brings one.
 package bff
 
 import (
