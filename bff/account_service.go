@@ -7,6 +7,7 @@ import (
 	"gatehouse/bff/browser"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	servicev1 "gatehouse/gen/service/v1"
 	"gatehouse/internal/compose"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -18,6 +19,8 @@ type accountService struct {
 	*directory
 	cookies *browser.Cookies
 	cache   *partCache
+	// exporters are those of the [Gateway].
+	exporters map[string]servicev1.PersonServiceClient
 }
 
 // GetMe implements bffv1.AccountServiceHandler.
@@ -177,6 +180,7 @@ func (s *accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest)
 		return s.accounts.ExportAccount(ctx, &authv1.ExportAccountRequest{AccountId: id, Origin: s.clientInfo(ctx)})
 	})
 	profile := compose.Required(c, "profile", readLimit, s.profileAfter(id))
+	services := exportFromServices(c, s.exporters, id)
 	if err := c.Wait(); err != nil {
 		return nil, err
 	}
@@ -188,6 +192,6 @@ func (s *accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest)
 	return &bffv1.ExportMeResponse{
 		User: userOf(export.GetAccount(), profile.Value()), Security: securityOf(export.GetSecurity()),
 		Sessions: sessionsOf(ctx, export.GetSessions()), AuditEvents: ownEventsOf(id, export.GetAuditEvents()),
-		Mails: mailsOf(export.GetMails()), ExportTime: timestamppb.Now(),
+		Mails: mailsOf(export.GetMails()), ExportTime: timestamppb.Now(), Services: services(),
 	}, nil
 }

@@ -7,6 +7,9 @@
 // the policies in words). Each public service has one file with its RPC methods. They
 // fetch the parts of the response concurrently (composition.go), and fault.go maps the
 // errors of the services to public errors.
+//
+// This package is large because every service has a file of public methods here: they
+// share admission, composition and the cache, and each service that is added brings one.
 package bff
 
 import (
@@ -154,7 +157,7 @@ func New(config Config) (*Service, error) {
 
 // join builds the components that call services.
 func (s *Service) join(config Config) {
-	s.gateway = &Gateway{cache: s.cache, clients: clientsOf(config.Backends)}
+	s.gateway = &Gateway{cache: s.cache, clients: clientsOf(config.Backends), exporters: exportersOf(config.Backends)}
 	auth, users := s.gateway.Client(authName), s.gateway.Client(usersName)
 	revocations := authv1.NewRevocationServiceClient(auth)
 	s.revoked = access.NewRevocations(revocations, authv1.NewKeyServiceClient(auth), s.verifier.Take, func(ctx context.Context, request *authv1.CheckAccessRequest) error {
@@ -186,7 +189,7 @@ func (s *Service) join(config Config) {
 		},
 	})
 	s.auth = &authService{directory: people, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
-	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache}
+	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache, exporters: s.gateway.exporters}
 	s.user = &userService{directory: people}
 }
 
