@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Writes every generated file, or with --check compares what it would write with
-# the tree and names the files that are stale. It has two steps:
+# the tree and names the files that are stale. It has three steps:
 #
-#   from proto/ and the source   gen/ (Go code and reasons.json), the OpenAPI document and the
-#                                Postman collection, the TypeScript client's src/gen and reasons.ts
+#   from proto/ and the source   gen/ (Go code and reasons.json), the TypeScript client's src/gen
+#                                and reasons.ts
+#   from descriptors             web/openapi.json and web/postman.json, by internal/openapi/generate
 #   from the compiled program    docs/reference and bff/testdata/methods.txt, by app/reference
 #
 # Each step writes into .generate/ and moves its files into the tree when all are
@@ -52,8 +53,7 @@ $check || buf format --write proto
 client=clients/typescript
 (cd tools && go run ./reasons .. ../.generate/gen/reasons.json "../.generate/$client/src/reasons.ts")
 buf generate -o .generate
-(cd tools && go run ./postman ../.generate/web/openapi.json ../.generate/web/postman.json)
-outputs=(gen web/openapi.json web/postman.json "$client/src/reasons.ts")
+outputs=(gen "$client/src/reasons.ts")
 
 # The plugin for TypeScript is an npm package.
 if [ ! -d "$client/node_modules" ] && command -v npm >/dev/null; then
@@ -66,6 +66,12 @@ else
 	echo "$client/src/gen is skipped: it needs npm, and $client/node_modules" >&2
 fi
 finish "${outputs[@]}"
+fail_if_stale
+
+mkdir -p .generate/web
+buf build proto -o .generate/public.binpb
+go run ./internal/openapi/generate .generate/public.binpb gen/reasons.json .generate/web/openapi.json .generate/web/postman.json
+finish web/openapi.json web/postman.json
 fail_if_stale
 
 go run ./app/reference .generate

@@ -1,4 +1,4 @@
-package main
+package openapi
 
 import (
 	"bytes"
@@ -7,12 +7,16 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // document is the OpenAPI document under construction.
 type document struct {
 	schemas  schemas
-	declared map[string]declaredError
+	names    names
+	lenient  bool
+	declared map[string]Error
 	used     map[string]bool // reasons
 	failed   map[string]*answer
 	tags     []object
@@ -21,11 +25,28 @@ type document struct {
 	headers, parameters map[string]bool
 }
 
-func newDocument(declared map[string]declaredError) *document {
-	return &document{
-		schemas: schemas{named: map[string]object{}}, declared: declared, used: map[string]bool{}, failed: map[string]*answer{},
+func newDocument(config Config) *document {
+	names := names{short: config.Package}
+	d := &document{
+		schemas: schemas{names: names, named: map[string]object{}}, names: names, lenient: config.Lenient,
+		declared: map[string]Error{}, used: map[string]bool{}, failed: map[string]*answer{},
 		paths: map[string]object{}, headers: map[string]bool{}, parameters: map[string]bool{},
 	}
+	for _, one := range config.Errors {
+		d.declared[one.Reason] = one
+	}
+	return d
+}
+
+// names are how things are called in the document: by their full name, or without its
+// package where that is the document's own.
+type names struct{ short protoreflect.FullName }
+
+func (n names) of(d protoreflect.Descriptor) string {
+	if d.ParentFile().Package() == n.short {
+		return string(d.Name())
+	}
+	return string(d.FullName())
 }
 
 // publicURL is the placeholder that each gateway replaces with its public URL.
@@ -50,7 +71,7 @@ func (d *document) parameter(name string) object {
 }
 
 // encode returns the document in a deterministic form.
-func (d *document) encode() (string, error) {
+func (d *document) encode() ([]byte, error) {
 	examples, reasons := object{}, object{}
 	for _, reason := range anywhere {
 		d.used[reason] = true
@@ -58,7 +79,7 @@ func (d *document) encode() (string, error) {
 	for _, reason := range slices.Sorted(maps.Keys(d.used)) {
 		declared, ok := d.declared[reason]
 		if !ok {
-			return "", fmt.Errorf("%s isn't declared anywhere in the source", reason)
+			return nil, fmt.Errorf("%s isn't declared anywhere in the source", reason)
 		}
 		reasons.set(reason, object{{"code", declared.Code}, {"status", d.statusOf(declared)}, {"message", d.message(declared)}})
 		if slices.Contains(anywhere, reason) {
@@ -66,7 +87,7 @@ func (d *document) encode() (string, error) {
 		}
 		example, err := d.errorExample(declared)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		examples.set(reason, object{{"summary", reason}, {"value", example}})
 	}
@@ -91,14 +112,14 @@ func (d *document) encode() (string, error) {
 	}
 	encoded, err := encode(whole)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	var text bytes.Buffer
 	if err := json.Indent(&text, encoded, "", "  "); err != nil {
-		return "", err
+		return nil, err
 	}
 	text.WriteByte('\n')
-	return text.String(), nil
+	return text.Bytes(), nil
 }
 
 func sorted(named map[string]object) object {

@@ -1,4 +1,4 @@
-package main
+package openapi
 
 import (
 	"fmt"
@@ -38,7 +38,7 @@ var (
 // splitErrors splits a method's comment at its last sentence if that lists errors:
 // "Errors: not_found USER_NOT_FOUND, invalid_argument A, B or C." It returns the rest
 // and the reasons, each of which must be declared with that code.
-func splitErrors(comment string, declared map[string]declaredError) (rest string, reasons []string, err error) {
+func splitErrors(comment string, declared map[string]Error) (rest string, reasons []string, err error) {
 	rest, sentence, ok := strings.Cut(comment, "Errors:")
 	if !ok {
 		return comment, nil, nil

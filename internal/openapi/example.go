@@ -1,4 +1,4 @@
-package main
+package openapi
 
 import (
 	"fmt"
@@ -164,7 +164,7 @@ func (s *schemas) example(message protoreflect.MessageDescriptor, shown func(pro
 		}
 		var value any
 		var err error
-		if field.Message() != nil && field.Message().ParentFile().Package() == publicPackage {
+		if field.Message() != nil && field.Message().ParentFile().Package() == s.names.short {
 			value, err = s.example(field.Message(), shown)
 		} else {
 			value, err = scalarExample(field)

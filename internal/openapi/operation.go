@@ -1,4 +1,4 @@
-package main
+package openapi
 
 import (
 	"errors"
@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	"gatehouse/internal/policy"
 )
 
 // surface is a protocol by which a method is called.
@@ -26,7 +28,7 @@ const (
 // method is a method with its description, policy and reasons.
 type method struct {
 	protoreflect.MethodDescriptor
-	policy      policy
+	policy      *policy.Method
 	description string
 	reasons     []string // that its comment names
 	reads       bool     // it has no side effects
@@ -34,30 +36,22 @@ type method struct {
 	signsIn     bool // its answer holds tokens
 }
 
-func (d *document) addService(service protoreflect.ServiceDescriptor) error {
-	name := string(service.Name())
+func (d *document) addService(service protoreflect.Descriptor) {
+	name := d.names.of(service)
 	d.tag(name, commentOf(service))
 	d.tag(name+" over Connect", "The same methods over Connect: `POST` with the whole request as JSON, "+
 		"or as binary with `Content-Type: application/proto`. What has no side effects can be had by `GET` too. gRPC and gRPC-Web go to the same paths.")
-	for i := range service.Methods().Len() {
-		if err := d.addMethod(service.Methods().Get(i)); err != nil {
-			return fmt.Errorf("%s: %w", service.Methods().Get(i).FullName(), err)
-		}
-	}
-	return nil
 }
 
-func (d *document) addMethod(descriptor protoreflect.MethodDescriptor) (err error) {
+func (d *document) addMethod(described Method) (err error) {
+	descriptor := described.Policy.Descriptor
 	if descriptor.IsStreamingClient() || descriptor.IsStreamingServer() {
 		return errors.New("streams can't be described")
 	}
-	m := &method{MethodDescriptor: descriptor, signsIn: holdsTokens(descriptor.Output())}
+	m := &method{MethodDescriptor: descriptor, policy: described.Policy, signsIn: holdsTokens(descriptor.Output())}
 	level := descriptor.Options().(*descriptorpb.MethodOptions).GetIdempotencyLevel()
 	m.reads = level == descriptorpb.MethodOptions_NO_SIDE_EFFECTS
 	m.idempotent = level != descriptorpb.MethodOptions_IDEMPOTENCY_UNKNOWN
-	if m.policy, err = policyOf(descriptor); err != nil {
-		return err
-	}
 	if m.description, m.reasons, err = splitErrors(commentOf(descriptor), d.declared); err != nil {
 		return fmt.Errorf("its comment: %w", err)
 	}
@@ -264,7 +258,7 @@ func (d *document) fieldParameter(field protoreflect.FieldDescriptor, name, in s
 
 func (d *document) operation(m *method, how surface, parameters []any, given *body) (object, error) {
 	name := string(m.Name())
-	id, tag := strings.ToLower(name[:1])+name[1:], string(m.Parent().Name())
+	id, tag := strings.ToLower(name[:1])+name[1:], d.names.of(m.Parent())
 	switch how {
 	case connectPost:
 		id, tag = "connect"+name, tag+" over Connect"
@@ -273,7 +267,7 @@ func (d *document) operation(m *method, how surface, parameters []any, given *bo
 	}
 	operation := object{
 		{"operationId", id}, {"tags", []string{tag}}, {"summary", words(name)},
-		{"description", m.description + "\n\n" + m.policy.sentences()},
+		{"description", m.description + "\n\n" + sentences(m.policy)},
 		{"security", securityOf(m)},
 	}
 	if m.policy.IdempotencyKey {
@@ -299,7 +293,7 @@ func (d *document) operation(m *method, how surface, parameters []any, given *bo
 		return nil, err
 	}
 	operation.set("responses", responses)
-	operation.set("x-gatehouse-policy", m.policy.extension())
+	operation.set("x-gatehouse-policy", policyExtension(m.policy))
 	return operation, nil
 }
 
@@ -307,7 +301,7 @@ func (d *document) operation(m *method, how surface, parameters []any, given *bo
 // none, or the cookie with the refresh token if the method takes one.
 func securityOf(m *method) []object {
 	switch {
-	case m.policy.personal():
+	case personal(m.policy):
 		return []object{{{"accessToken", []string{}}}, {{"sessionCookie", []string{}}}}
 	case m.Input().Fields().ByName("refresh_token") != nil:
 		return []object{{}, {{"refreshCookie", []string{}}}}
@@ -342,7 +336,7 @@ func (d *document) successes(m *method, how surface) (object, error) {
 	switch {
 	case how == rest && verb == "delete":
 		return object{{strconv.Itoa(http.StatusNoContent), object{{"description", text}, {"headers", d.successHeaders(m, how)}}}}, nil
-	case how == rest && m.policy.Created != "":
+	case how == rest && m.policy.Created != nil:
 		return d.created(m, text)
 	}
 	success, err := d.success(m, how, text, false)
@@ -364,7 +358,7 @@ func (d *document) created(m *method, text string) (object, error) {
 		}
 	}
 	answers := object{{strconv.Itoa(http.StatusCreated), made}}
-	for _, match := range braced.FindAllStringSubmatch(m.policy.Created, -1) {
+	for _, match := range braced.FindAllStringSubmatch(m.policy.Created.String(), -1) {
 		first, _, _ := strings.Cut(match[1], ".")
 		field := m.Output().Fields().ByName(protoreflect.Name(first))
 		if field == nil {

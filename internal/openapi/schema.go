@@ -1,4 +1,4 @@
-package main
+package openapi
 
 import (
 	"errors"
@@ -12,11 +12,14 @@ import (
 )
 
 // schemas are the JSON Schemas (2020-12) of messages, by name.
-type schemas struct{ named map[string]object }
+type schemas struct {
+	names names
+	named map[string]object
+}
 
 // ref returns a reference to a message's schema, and adds the schema if it is new.
 func (s *schemas) ref(message protoreflect.MessageDescriptor) (object, error) {
-	name := string(message.Name())
+	name := s.names.of(message)
 	if _, ok := s.named[name]; !ok {
 		s.named[name] = nil // ends the recursion of a message that contains itself
 		schema, err := s.object(message, nil)
@@ -32,7 +35,7 @@ func schemaRef(name string) object { return object{{"$ref", "#/components/schema
 
 // object returns the schema of a message without the fields in the path.
 func (s *schemas) object(message protoreflect.MessageDescriptor, elsewhere map[protoreflect.Name]bool) (object, error) {
-	if message.ParentFile().Package() != publicPackage {
+	if message.ParentFile().Package() != s.names.short {
 		return nil, errors.New("it isn't public")
 	}
 	properties, required := object{}, []string{}
@@ -158,8 +161,9 @@ func (s *schemas) enum(enum protoreflect.EnumDescriptor) object {
 			texts = append(texts, fmt.Sprintf("`%s`: %s", value.Name(), commentOf(value)))
 		}
 	}
-	s.named[string(enum.Name())] = object{{"type", "string"}, {"description", strings.Join(texts, "\n")}, {"enum", names}}
-	return schemaRef(string(enum.Name()))
+	name := s.names.of(enum)
+	s.named[name] = object{{"type", "string"}, {"description", strings.Join(texts, "\n")}, {"enum", names}}
+	return schemaRef(name)
 }
 
 // needsField matches the only form of CEL rules on messages that has a schema.

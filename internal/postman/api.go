@@ -1,4 +1,4 @@
-package main
+package postman
 
 import (
 	"encoding/json"
@@ -11,6 +11,8 @@ type api struct {
 	operations map[string]*operation
 	schemas    map[string]any
 	parameters map[string]parameter
+	// filled are values of request fields, by name.
+	filled map[string]string
 }
 
 type operation struct {
@@ -56,7 +58,7 @@ func readAPI(text []byte) (*api, error) {
 	if err := json.Unmarshal(text, &document); err != nil {
 		return nil, err
 	}
-	a := &api{operations: map[string]*operation{}, schemas: document.Components.Schemas, parameters: document.Components.Parameters}
+	a := &api{operations: map[string]*operation{}, schemas: document.Components.Schemas, parameters: document.Components.Parameters, filled: map[string]string{}}
 	for path, operations := range document.Paths {
 		for method, encoded := range operations {
 			one := operation{method: strings.ToUpper(method), path: path}
