@@ -70,21 +70,22 @@ type Config struct {
 
 // Service is the gateway.
 type Service struct {
-	auth     *authService
-	account  *accountService
-	user     *userService
-	identity *identity
-	verifier *access.Verifier
-	revoked  *access.Revocations
-	cache    *answercache.Cache
-	changes  changeFeeds
-	origins  *browser.Origins
-	proxies  *proxies
-	rates    *rates         // nil without rate limits
-	shedder  *shed.Shedder  // nil without queues
-	intake   *intake.Intake // nil without bounds on unread requests
-	rpc      *rpc.Server
-	handler  http.Handler
+	auth      *authService
+	account   *accountService
+	user      *userService
+	identity  *identity
+	verifier  *access.Verifier
+	revoked   *access.Revocations
+	cache     *answercache.Cache
+	changes   changeFeeds
+	origins   *browser.Origins
+	proxies   *proxies
+	rates     *rates         // nil without rate limits
+	shedder   *shed.Shedder  // nil without queues
+	intake    *intake.Intake // nil without bounds on unread requests
+	rpc       *rpc.Server
+	documents documents
+	handler   http.Handler
 }
 
 // compressMinBytes is the size from which answers are compressed: below it,
@@ -119,7 +120,10 @@ func New(config Config) (*Service, error) {
 		s.shedder = shed.New(shed.Config{Target: config.QueueTarget, Flow: queued.ofCall, RequestFlow: queued.ofRequest, MayBeCached: answers{s.cache}.mayHold, Logger: config.Logger})
 	}
 	s.join(config)
-	if s.rpc, err = s.newServer(config); err != nil {
+	if s.rpc, err = s.newServer(config); err == nil {
+		s.documents, err = newDocuments(s.rpc.Methods(), nil)
+	}
+	if err != nil {
 		s.verifier.Stop()
 		s.cache.Close()
 		return nil, err
@@ -185,7 +189,7 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	mux := s.rpc.Mux(s.Ready)
 	rest.Handle(mux, "/api/")
 	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.verifier.ServeJWKS))
-	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip})
+	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip, OpenAPI: s.documents.openAPI, Postman: s.documents.postman})
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)
 	}

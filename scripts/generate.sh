@@ -4,7 +4,8 @@
 #
 #   from proto/ and the source   gen/ (Go code and reasons.json), the TypeScript client's src/gen
 #                                and reasons.ts
-#   from descriptors             web/openapi.json and web/postman.json, by internal/openapi/generate
+#   from descriptors             web/openapi.json and web/postman.json, by internal/openapi/generate;
+#                                and the descriptors that its tests describe
 #   from the compiled program    docs/reference and bff/testdata/methods.txt, by app/reference
 #
 # Each step writes into .generate/ and moves its files into the tree when all are
@@ -68,10 +69,12 @@ fi
 finish "${outputs[@]}"
 fail_if_stale
 
-mkdir -p .generate/web
+mkdir -p .generate/web .generate/internal/openapi/testdata
 buf build proto -o .generate/public.binpb
+buf build internal/openapi/testdata --config internal/openapi/testdata/buf.yaml --as-file-descriptor-set --exclude-imports \
+	-o .generate/internal/openapi/testdata/shop.binpb
 go run ./internal/openapi/generate .generate/public.binpb gen/reasons.json .generate/web/openapi.json .generate/web/postman.json
-finish web/openapi.json web/postman.json
+finish web/openapi.json web/postman.json internal/openapi/testdata/shop.binpb
 fail_if_stale
 
 go run ./app/reference .generate

@@ -38,3 +38,6 @@ var pages embed.FS
 // OpenAPI returns the OpenAPI document of the public API, in which a placeholder
 // stands for the public URL.
 func OpenAPI() []byte { return openAPI }
+
+// Postman returns the Postman collection of the public API.
+func Postman() []byte { return postman }

@@ -124,7 +124,7 @@ func (d *document) failure(status int, reasons []string, rated bool) *answer {
 	lines, codes, shown, retry := []string{}, []string{}, object{}, false
 	for _, reason := range reasons {
 		declared := d.declared[reason]
-		lines = append(lines, fmt.Sprintf("- `%s`: %s", reason, cmp.Or(described[reason], d.message(declared))))
+		lines = append(lines, d.errorLine(reason))
 		shown.set(reason, object{{"$ref", "#/components/examples/" + reason}})
 		retry = retry || retries(declared)
 		if !slices.Contains(codes, declared.Code) {
@@ -160,16 +160,24 @@ func (d *document) failure(status int, reasons []string, rated bool) *answer {
 	return made
 }
 
+// errorLine describes a reason in a list.
+func (d *document) errorLine(reason string) string {
+	return fmt.Sprintf("- `%s`: %s", reason, cmp.Or(described[reason], d.message(d.declared[reason])))
+}
+
 // share names the error responses that several operations have, and returns them.
 func (d *document) share() object {
 	shared := object{}
 	count := map[int]int{}
 	for _, key := range slices.Sorted(maps.Keys(d.failed)) {
 		one := d.failed[key]
-		if one.uses == 1 {
+		if one.uses < 2 {
 			continue
 		}
 		name := strings.ReplaceAll(http.StatusText(one.status), " ", "")
+		if d.lenient {
+			name = "Upstream" + name
+		}
 		if count[one.status]++; count[one.status] > 1 {
 			name += fmt.Sprint(count[one.status])
 		}

@@ -72,9 +72,36 @@ func splitErrors(comment string, declared map[string]Error) (rest string, reason
 	return strings.TrimSpace(rest), reasons, nil
 }
 
+// errorsOf splits a comment as [splitErrors] does, and returns the errors that it lists,
+// declared or not. A comment with another text after "Errors:" stays whole.
+func errorsOf(comment string) (rest string, named []Error) {
+	rest, sentence, ok := strings.Cut(comment, "Errors:")
+	list, ended := strings.CutSuffix(strings.TrimSpace(sentence), ".")
+	if !ok || !ended || strings.ContainsAny(list, ".\n") {
+		return comment, nil
+	}
+	code := ""
+	for word := range strings.FieldsSeq(list) {
+		word = strings.TrimSuffix(word, ",")
+		switch {
+		case word == "or":
+		case statuses[word] != 0:
+			code = word
+		case reasonForm.MatchString(word) && code != "":
+			named = append(named, Error{Reason: word, Code: code, Message: "The service refuses the call for the reason " + word + "."})
+		default:
+			return comment, nil
+		}
+	}
+	return strings.TrimSpace(rest), named
+}
+
 // words turns "RevokeOtherSessions" into "Revoke other sessions".
 func words(camel string) string {
-	text := strings.ReplaceAll(snake(camel), "_", " ")
+	text := strings.TrimSpace(strings.ReplaceAll(snake(camel), "_", " "))
+	if text == "" {
+		return camel
+	}
 	return strings.ToUpper(text[:1]) + text[1:]
 }
 

@@ -13,8 +13,8 @@ import (
 
 // document is the OpenAPI document under construction.
 type document struct {
+	*names
 	schemas  schemas
-	names    names
 	lenient  bool
 	declared map[string]Error
 	used     map[string]bool // reasons
@@ -26,9 +26,9 @@ type document struct {
 }
 
 func newDocument(config Config) *document {
-	names := names{short: config.Package}
+	names := &names{short: config.Package, byName: map[string]protoreflect.Descriptor{}}
 	d := &document{
-		schemas: schemas{names: names, named: map[string]object{}}, names: names, lenient: config.Lenient,
+		names: names, schemas: schemas{names: names, lenient: config.Lenient, named: map[string]object{}}, lenient: config.Lenient,
 		declared: map[string]Error{}, used: map[string]bool{}, failed: map[string]*answer{},
 		paths: map[string]object{}, headers: map[string]bool{}, parameters: map[string]bool{},
 	}
@@ -40,13 +40,31 @@ func newDocument(config Config) *document {
 
 // names are how things are called in the document: by their full name, or without its
 // package where that is the document's own.
-type names struct{ short protoreflect.FullName }
+type names struct {
+	short  protoreflect.FullName
+	byName map[string]protoreflect.Descriptor
+}
 
-func (n names) of(d protoreflect.Descriptor) string {
-	if d.ParentFile().Package() == n.short {
-		return string(d.Name())
+func (n *names) isShort(d protoreflect.Descriptor) bool {
+	return n.short != "" && d.ParentFile().Package() == n.short
+}
+
+// of returns the name of a declaration. Where several upstreams have one of the same
+// name, all but the first get a number.
+func (n *names) of(d protoreflect.Descriptor) string {
+	whole := string(d.FullName())
+	switch {
+	case n.isShort(d):
+		whole = string(d.Name())
+	case d.ParentFile().Package() == "":
+		whole = "default." + whole
 	}
-	return string(d.FullName())
+	for name, i := whole, 2; ; name, i = fmt.Sprintf("%s-%d", whole, i), i+1 {
+		if known, ok := n.byName[name]; !ok || known == d {
+			n.byName[name] = d
+			return name
+		}
+	}
 }
 
 // publicURL is the placeholder that each gateway replaces with its public URL.

@@ -3,6 +3,10 @@ package openapi
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"strings"
 )
 
 // object is a JSON object with ordered members.
@@ -24,6 +28,18 @@ func (o object) get(name string) any {
 	return nil
 }
 
+// with returns the object with a member set, in its place if there was one.
+func (o object) with(name string, value any) object {
+	changed := slices.Clone(o)
+	for i, m := range changed {
+		if m.name == name {
+			changed[i].value = value
+			return changed
+		}
+	}
+	return append(changed, member{name, value})
+}
+
 // without returns the object without some members.
 func (o object) without(names ...string) object {
 	rest := object{}
@@ -37,6 +53,69 @@ next:
 		rest = append(rest, m)
 	}
 	return rest
+}
+
+// withoutPath returns the object without the member at a path, such as "user.id".
+func (o object) withoutPath(path string) object {
+	name, rest, nested := strings.Cut(path, ".")
+	inner, ok := o.get(name).(object)
+	switch {
+	case !nested:
+		return o.without(name)
+	case ok:
+		return o.with(name, inner.withoutPath(rest))
+	}
+	return o
+}
+
+// decode reads JSON with objects of type [object], and numbers as they are written.
+func decode(text []byte) (any, error) {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	value, err := decodeValue(decoder)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return nil, errors.New("there is more after the JSON")
+	}
+	return value, nil
+}
+
+func decodeValue(decoder *json.Decoder) (any, error) {
+	token, err := decoder.Token()
+	if err != nil {
+		return nil, err
+	}
+	switch token {
+	case json.Delim('{'):
+		decoded := object{}
+		for decoder.More() {
+			name, err := decoder.Token()
+			if err != nil {
+				return nil, err
+			}
+			value, err := decodeValue(decoder)
+			if err != nil {
+				return nil, err
+			}
+			decoded.set(name.(string), value) //nolint:forcetypeassert // a name is a string
+		}
+		_, err := decoder.Token()
+		return decoded, err
+	case json.Delim('['):
+		decoded := []any{}
+		for decoder.More() {
+			value, err := decodeValue(decoder)
+			if err != nil {
+				return nil, err
+			}
+			decoded = append(decoded, value)
+		}
+		_, err := decoder.Token()
+		return decoded, err
+	}
+	return token, nil
 }
 
 // MarshalJSON implements [json.Marshaler].

@@ -1,15 +1,13 @@
 package openapi
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"net/http"
-	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
-	"google.golang.org/genproto/googleapis/api/annotations"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 
@@ -30,6 +28,7 @@ type method struct {
 	protoreflect.MethodDescriptor
 	policy      *policy.Method
 	description string
+	name        string
 	reasons     []string // that its comment names
 	reads       bool     // it has no side effects
 	idempotent  bool
@@ -37,28 +36,51 @@ type method struct {
 }
 
 func (d *document) addService(service protoreflect.Descriptor) {
-	name := d.names.of(service)
-	d.tag(name, commentOf(service))
+	name := d.of(service)
+	d.tag(name, cmp.Or(commentOf(service), "The methods of "+name+"."))
 	d.tag(name+" over Connect", "The same methods over Connect: `POST` with the whole request as JSON, "+
 		"or as binary with `Content-Type: application/proto`. What has no side effects can be had by `GET` too. gRPC and gRPC-Web go to the same paths.")
 }
 
 func (d *document) addMethod(described Method) (err error) {
 	descriptor := described.Policy.Descriptor
-	if descriptor.IsStreamingClient() || descriptor.IsStreamingServer() {
-		return errors.New("streams can't be described")
+	m := &method{MethodDescriptor: descriptor, policy: described.Policy}
+	m.name = string(m.Name())
+	if !d.isShort(m) {
+		m.name = d.of(m.Parent()) + "." + m.name
 	}
-	m := &method{MethodDescriptor: descriptor, policy: described.Policy, signsIn: holdsTokens(descriptor.Output())}
+	m.signsIn = d.isShort(m) && holdsTokens(descriptor.Output())
 	level := descriptor.Options().(*descriptorpb.MethodOptions).GetIdempotencyLevel()
 	m.reads = level == descriptorpb.MethodOptions_NO_SIDE_EFFECTS
 	m.idempotent = level != descriptorpb.MethodOptions_IDEMPOTENCY_UNKNOWN
-	if m.description, m.reasons, err = splitErrors(commentOf(descriptor), d.declared); err != nil {
+	if m.description, m.reasons, err = d.describe(m, described.Reasons); err != nil {
 		return fmt.Errorf("its comment: %w", err)
+	}
+	if descriptor.IsStreamingClient() || descriptor.IsStreamingServer() {
+		return d.addStream(m)
 	}
 	if err := d.addREST(m); err != nil {
 		return err
 	}
 	return d.addConnect(m)
+}
+
+// describe returns a method's description, and the reasons of its errors.
+func (d *document) describe(m *method, further []string) (text string, reasons []string, err error) {
+	comment := commentOf(m)
+	if !d.lenient {
+		return splitErrors(comment, d.declared)
+	}
+	text, named := errorsOf(comment)
+	for _, one := range named {
+		if _, ok := d.declared[one.Reason]; !ok && slices.Contains(further, one.Reason) {
+			d.declared[one.Reason] = one
+		}
+		if known, ok := d.declared[one.Reason]; ok && known.Code == one.Code && !slices.Contains(reasons, one.Reason) {
+			reasons = append(reasons, one.Reason)
+		}
+	}
+	return cmp.Or(text, words(string(m.Name()))+"."), reasons, nil
 }
 
 func holdsTokens(message protoreflect.MessageDescriptor) bool {
@@ -76,7 +98,7 @@ func (d *document) addConnect(m *method) error {
 	if err != nil {
 		return err
 	}
-	example, err := d.schemas.requestExample(m.Input(), nil)
+	example, err := d.schemas.request(m)
 	if err != nil {
 		return err
 	}
@@ -90,7 +112,7 @@ func (d *document) addConnect(m *method) error {
 	}
 	message := object{
 		{"name", "message"}, {"in", "query"}, {"required", true}, {"description", "The request as JSON."},
-		{"content", object{{"application/json", object{{"schema", request}, {"example", example}}}}},
+		{"content", object{{"application/json", media(request, example)}}},
 	}
 	get, err := d.operation(m, connectGet, []any{message, d.parameter("encoding"), d.parameter("connect"), d.parameter("Connect-Timeout-Ms")}, nil)
 	if err != nil {
@@ -100,175 +122,15 @@ func (d *document) addConnect(m *method) error {
 	return nil
 }
 
-// braced matches a path parameter of google.api.http.
-var braced = regexp.MustCompile(`\{([a-z_.]+)\}`)
-
-func (d *document) addREST(m *method) error {
-	rule := httpRule(m)
-	verb, path := verbOf(rule)
-	if verb == "" || len(rule.GetAdditionalBindings()) > 0 || rule.GetResponseBody() != "" {
-		return errors.New("its google.api.http has to give one path, and the whole answer")
-	}
-	// The other fields of a message with a field in the path are in the body.
-	var parameters []any
-	elsewhere := map[protoreflect.Name]bool{}
-	for _, match := range braced.FindAllStringSubmatch(path, -1) {
-		field, err := fieldAt(m.Input(), match[1])
-		if err != nil {
-			return err
-		}
-		elsewhere[field.Name()] = elsewhere[field.Name()] || !strings.Contains(match[1], ".")
-		parameter, err := d.fieldParameter(field, strings.ReplaceAll(match[1], ".", "_"), "path")
-		if err != nil {
-			return err
-		}
-		parameters = append(parameters, parameter)
-	}
-	path = braced.ReplaceAllStringFunc(path, func(name string) string { return strings.ReplaceAll(name, ".", "_") })
-	given, err := d.restBody(m, rule.GetBody(), elsewhere)
-	if err != nil {
-		return err
-	}
-	if rule.GetBody() != "*" {
-		for i := range m.Input().Fields().Len() {
-			field := m.Input().Fields().Get(i)
-			if elsewhere[field.Name()] || string(field.Name()) == rule.GetBody() {
-				continue
-			}
-			parameter, err := d.fieldParameter(field, field.JSONName(), "query")
-			if err != nil {
-				return err
-			}
-			parameters = append(parameters, parameter)
-		}
-	}
-	operation, err := d.operation(m, rest, parameters, given)
-	if err != nil {
-		return err
-	}
-	d.addOperation(path, verb, operation)
-	return nil
-}
-
-func httpRule(m *method) *annotations.HttpRule {
-	rule, _ := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
-	return rule
-}
-
-func verbPath(m *method) string {
-	_, path := verbOf(httpRule(m))
-	return path
-}
-
-func verbOf(rule *annotations.HttpRule) (verb, path string) {
-	switch pattern := rule.GetPattern().(type) {
-	case *annotations.HttpRule_Get:
-		return "get", pattern.Get
-	case *annotations.HttpRule_Post:
-		return "post", pattern.Post
-	case *annotations.HttpRule_Patch:
-		return "patch", pattern.Patch
-	case *annotations.HttpRule_Put:
-		return "put", pattern.Put
-	case *annotations.HttpRule_Delete:
-		return "delete", pattern.Delete
-	}
-	return "", ""
-}
-
-func fieldAt(message protoreflect.MessageDescriptor, path string) (field protoreflect.FieldDescriptor, err error) {
-	for name := range strings.SplitSeq(path, ".") {
-		if message == nil || message.Fields().ByName(protoreflect.Name(name)) == nil {
-			return nil, fmt.Errorf("there is no field %s", path)
-		}
-		field = message.Fields().ByName(protoreflect.Name(name))
-		message = field.Message()
-	}
-	return field, nil
-}
-
-// body returns the request body.
-type body struct {
-	schema, example object
-	required        bool
-}
-
-// restBody returns the part of the request in the body; nil for none.
-func (d *document) restBody(m *method, rule string, elsewhere map[protoreflect.Name]bool) (*body, error) {
-	switch rule {
-	case "":
-		return nil, nil
-	case "*":
-		schema, err := d.schemas.object(m.Input(), elsewhere)
-		if err != nil {
-			return nil, err
-		}
-		if schema.get("properties") == nil {
-			return &body{schema: object{{"type", "object"}}, example: object{}}, nil
-		}
-		example, err := d.schemas.requestExample(m.Input(), elsewhere)
-		if err != nil {
-			return nil, err
-		}
-		if len(elsewhere) == 0 {
-			schema, err = d.schemas.ref(m.Input())
-		} else {
-			name := string(m.Name()) + "Body"
-			d.schemas.named[name] = schema
-			schema = schemaRef(name)
-		}
-		return &body{schema: schema, example: example, required: true}, err
-	}
-	field, err := fieldAt(m.Input(), rule)
-	if err != nil {
-		return nil, err
-	}
-	// Rules on fields in the path don't apply to the body.
-	schema, err := d.schemas.ref(field.Message())
-	if err != nil {
-		return nil, err
-	}
-	example, err := d.schemas.requestExample(field.Message(), nil)
-	return &body{schema: schema, example: example, required: true}, err
-}
-
-// fieldParameter returns the parameter for a field in the path or the query.
-func (d *document) fieldParameter(field protoreflect.FieldDescriptor, name, in string) (object, error) {
-	if field.Message() != nil && !isText(field) {
-		return nil, fmt.Errorf("%s can't be given in a %s", field.FullName(), in)
-	}
-	schema, needed, err := d.schemas.field(field)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", field.FullName(), err)
-	}
-	example, err := scalarExample(field)
-	if err != nil {
-		return nil, err
-	}
-	parameter := object{{"name", name}, {"in", in}, {"description", schema.get("description")}}
-	if needed || in == "path" {
-		parameter.set("required", true)
-	}
-	parameter.set("schema", schema.without("description", "examples", "readOnly"))
-	if in == "path" { // what an example of a query asks for may not be there
-		parameter.set("example", example)
-	}
-	return parameter, nil
-}
-
 func (d *document) operation(m *method, how surface, parameters []any, given *body) (object, error) {
-	name := string(m.Name())
-	id, tag := strings.ToLower(name[:1])+name[1:], d.names.of(m.Parent())
-	switch how {
-	case connectPost:
-		id, tag = "connect"+name, tag+" over Connect"
-	case connectGet:
-		id, tag = "connectGet"+name, tag+" over Connect"
+	id, tag := m.operationID(how), d.of(m.Parent())
+	if how != rest {
+		tag += " over Connect"
 	}
 	operation := object{
-		{"operationId", id}, {"tags", []string{tag}}, {"summary", words(name)},
+		{"operationId", id}, {"tags", []string{tag}}, {"summary", words(string(m.Name()))},
 		{"description", m.description + "\n\n" + sentences(m.policy)},
-		{"security", securityOf(m)},
+		{"security", d.securityOf(m)},
 	}
 	if m.policy.IdempotencyKey {
 		parameters = append(parameters, d.parameter("Idempotency-Key"))
@@ -285,7 +147,7 @@ func (d *document) operation(m *method, how surface, parameters []any, given *bo
 	if given != nil {
 		operation.set("requestBody", object{
 			{"required", given.required},
-			{"content", object{{"application/json", object{{"schema", given.schema}, {"example", given.example}}}}},
+			{"content", object{{"application/json", media(given.schema, given.example)}}},
 		})
 	}
 	responses, err := d.responses(m, how, given != nil)
@@ -297,13 +159,31 @@ func (d *document) operation(m *method, how surface, parameters []any, given *bo
 	return operation, nil
 }
 
+// operationID returns the id of one of a method's operations.
+func (m *method) operationID(how surface) string {
+	simple := string(m.Name())
+	if m.name == simple {
+		return map[surface]string{rest: strings.ToLower(simple[:1]) + simple[1:], connectPost: "connect" + simple, connectGet: "connectGet" + simple}[how]
+	}
+	return map[surface]string{rest: "", connectPost: "connect.", connectGet: "connectGet."}[how] + m.name
+}
+
+// media describes a message with its example, if there is one.
+func media(schema object, example any) object {
+	described := object{{"schema", schema}}
+	if example != nil {
+		described.set("example", example)
+	}
+	return described
+}
+
 // securityOf returns the accepted credentials: for a method that anyone may call,
 // none, or the cookie with the refresh token if the method takes one.
-func securityOf(m *method) []object {
+func (d *document) securityOf(m *method) []object {
 	switch {
 	case personal(m.policy):
 		return []object{{{"accessToken", []string{}}}, {{"sessionCookie", []string{}}}}
-	case m.Input().Fields().ByName("refresh_token") != nil:
+	case d.isShort(m) && m.Input().Fields().ByName("refresh_token") != nil:
 		return []object{{}, {{"refreshCookie", []string{}}}}
 	}
 	return []object{}
@@ -332,7 +212,7 @@ func (d *document) responses(m *method, how surface, hasBody bool) (object, erro
 
 func (d *document) successes(m *method, how surface) (object, error) {
 	verb, _ := verbOf(httpRule(m))
-	text := commentOf(m.Output())
+	text := d.outputText(m)
 	switch {
 	case how == rest && verb == "delete":
 		return object{{strconv.Itoa(http.StatusNoContent), object{{"description", text}, {"headers", d.successHeaders(m, how)}}}}, nil
@@ -386,8 +266,12 @@ func (d *document) success(m *method, how surface, text string, last bool) (obje
 	}
 	return object{
 		{"description", text}, {"headers", d.successHeaders(m, how)},
-		{"content", object{{"application/json", object{{"schema", schema}, {"example", example}}}}},
+		{"content", object{{"application/json", media(schema, example)}}},
 	}, nil
+}
+
+func (d *document) outputText(m *method) string {
+	return cmp.Or(commentOf(m.Output()), "The response of "+words(string(m.Name()))+".")
 }
 
 func (d *document) successHeaders(m *method, how surface) object {

@@ -3,7 +3,6 @@ package openapi
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	validate "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
@@ -11,19 +10,24 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// schemas are the JSON Schemas (2020-12) of messages, by name.
+// schemas are the JSON Schemas (2020-12) of messages and enums, by name.
 type schemas struct {
-	names names
-	named map[string]object
+	*names
+	lenient bool
+	named   map[string]object
 }
 
 // ref returns a reference to a message's schema, and adds the schema if it is new.
 func (s *schemas) ref(message protoreflect.MessageDescriptor) (object, error) {
-	name := s.names.of(message)
+	if schema, ok := wellKnown(message); ok {
+		return schema, nil
+	}
+	name := s.of(message)
 	if _, ok := s.named[name]; !ok {
 		s.named[name] = nil // ends the recursion of a message that contains itself
 		schema, err := s.object(message, nil)
 		if err != nil {
+			delete(s.named, name)
 			return nil, fmt.Errorf("%s: %w", message.FullName(), err)
 		}
 		s.named[name] = schema
@@ -35,7 +39,7 @@ func schemaRef(name string) object { return object{{"$ref", "#/components/schema
 
 // object returns the schema of a message without the fields in the path.
 func (s *schemas) object(message protoreflect.MessageDescriptor, elsewhere map[protoreflect.Name]bool) (object, error) {
-	if message.ParentFile().Package() != s.names.short {
+	if !s.lenient && message.ParentFile().Package() != s.short {
 		return nil, errors.New("it isn't public")
 	}
 	properties, required := object{}, []string{}
@@ -53,7 +57,10 @@ func (s *schemas) object(message protoreflect.MessageDescriptor, elsewhere map[p
 			required = append(required, field.JSONName())
 		}
 	}
-	schema := object{{"type", "object"}, {"description", commentOf(message)}}
+	schema := object{{"type", "object"}}
+	if text := s.messageText(message); text != "" {
+		schema.set("description", text)
+	}
 	if len(properties) > 0 {
 		schema.set("properties", properties)
 	}
@@ -63,7 +70,20 @@ func (s *schemas) object(message protoreflect.MessageDescriptor, elsewhere map[p
 	if not := atMostOne(message); not != nil {
 		schema.set("not", not)
 	}
+	if needed := atLeastOne(message); needed != nil {
+		schema.set("allOf", needed)
+	}
 	return schema, nil
+}
+
+// messageText describes a message, with the rules that JSON Schema can't express.
+func (s *schemas) messageText(message protoreflect.MessageDescriptor) string {
+	text := commentOf(message)
+	rules, _ := proto.GetExtension(message.Options(), validate.E_Message).(*validate.MessageRules)
+	if s.lenient {
+		text = withNotes(text, celNotes(rules.GetCel(), rules.GetCelExpression()))
+	}
+	return text
 }
 
 // atMostOne returns the schema that no message with a oneof may match: two of its
@@ -87,98 +107,177 @@ func atMostOne(message protoreflect.MessageDescriptor) object {
 	return object{{"anyOf", pairs}}
 }
 
+// atLeastOne returns a schema for each oneof that must have a value.
+func atLeastOne(message protoreflect.MessageDescriptor) []object {
+	var needed []object
+	for i := range message.Oneofs().Len() {
+		oneof := message.Oneofs().Get(i)
+		rules, _ := proto.GetExtension(oneof.Options(), validate.E_Oneof).(*validate.OneofRules)
+		if !rules.GetRequired() {
+			continue
+		}
+		var choices []object
+		for j := range oneof.Fields().Len() {
+			choices = append(choices, object{{"required", []string{oneof.Fields().Get(j).JSONName()}}})
+		}
+		needed = append(needed, object{{"anyOf", choices}})
+	}
+	return needed
+}
+
+func rulesOf(field protoreflect.FieldDescriptor) *validate.FieldRules {
+	rules, _ := proto.GetExtension(field.Options(), validate.E_Field).(*validate.FieldRules)
+	return rules
+}
+
 // field returns a field's schema, and whether it is required in requests: an omitted
 // field has the zero value, which its rules may refuse.
 func (s *schemas) field(field protoreflect.FieldDescriptor) (schema object, needed bool, err error) {
-	rules, _ := proto.GetExtension(field.Options(), validate.E_Field).(*validate.FieldRules)
-	if field.IsMap() {
-		return nil, false, errors.New("maps can't be described yet")
+	rules := rulesOf(field)
+	var found limits
+	switch {
+	case field.IsMap():
+		schema, found, err = s.mapOf(field, rules.GetMap())
+	case field.IsList():
+		schema, found, err = s.listOf(field, rules.GetRepeated())
+	default:
+		schema, found, err = s.single(field, rules)
 	}
-	if field.IsList() {
-		items, _, err := s.single(field, rules.GetRepeated().GetItems())
-		if err != nil {
-			return nil, false, err
-		}
-		schema = object{{"type", "array"}, {"items", items}}
-		needed, err = constrain(&schema, rules.GetRepeated(), map[string]string{"max_items": "maxItems", "min_items": "minItems", "unique": "uniqueItems", "items": ""})
-		if err != nil {
-			return nil, false, err
-		}
-	} else if schema, needed, err = s.single(field, rules); err != nil {
+	if err != nil {
 		return nil, false, err
 	}
+	if len(found.notes) > 0 && !s.lenient {
+		return nil, false, fmt.Errorf("the rule %s can't be described", found.notes[0])
+	}
 	comment := commentOf(field)
-	schema.set("description", comment)
+	if text := withNotes(comment, found.notes); text != "" {
+		schema = schema.with("description", text)
+	}
 	if strings.Contains(comment, "Set by the server.") {
 		schema.set("readOnly", true)
 	}
-	if !field.IsList() && field.Message() == nil && field.Enum() == nil || isText(field) {
-		example, err := scalarExample(field)
+	if !field.IsList() && !field.IsMap() && field.Enum() == nil && (field.Message() == nil || isText(field)) {
+		example, err := s.scalarExample(field)
 		if err != nil {
 			return nil, false, err
 		}
-		schema.set("examples", []any{example})
+		if example != nil {
+			schema.set("examples", []any{example})
+		}
 	}
+	needed = found.needed && !(field.HasPresence() && s.lenient)
 	needed = (needed || rules.GetRequired()) && rules.GetIgnore() != validate.Ignore_IGNORE_IF_ZERO_VALUE
-	return schema, needed, nil
+	return schema, needed || field.Cardinality() == protoreflect.Required, nil
 }
 
-// isText reports whether a message is a string in JSON.
-func isText(field protoreflect.FieldDescriptor) bool {
-	return field.Message() != nil && (field.Message().FullName() == "google.protobuf.Timestamp" || field.Message().FullName() == "google.protobuf.FieldMask") && !field.IsList()
+func (s *schemas) listOf(field protoreflect.FieldDescriptor, rules *validate.RepeatedRules) (object, limits, error) {
+	items, each, err := s.single(field, rules.GetItems())
+	if err != nil {
+		return nil, limits{}, err
+	}
+	schema := object{{"type", "array"}, {"items", items}}
+	whole, err := constrain(&schema, rules, listRules)
+	return schema, limits{needed: whole.needed, notes: append(each.notes, whole.notes...)}, err
+}
+
+func (s *schemas) mapOf(field protoreflect.FieldDescriptor, rules *validate.MapRules) (object, limits, error) {
+	value, each, err := s.single(field.MapValue(), rules.GetValues())
+	if err != nil {
+		return nil, limits{}, err
+	}
+	schema := object{{"type", "object"}, {"additionalProperties", value}}
+	if field.MapKey().Kind() == protoreflect.StringKind && rules.GetKeys() != nil {
+		key, found, err := s.single(field.MapKey(), rules.GetKeys())
+		if err != nil {
+			return nil, limits{}, err
+		}
+		schema.set("propertyNames", key)
+		each.notes = append(each.notes, found.notes...)
+	}
+	whole, err := constrain(&schema, rules, mapRules)
+	return schema, limits{needed: whole.needed, notes: append(each.notes, whole.notes...)}, err
 }
 
 // single returns the schema of one value of a field.
-func (s *schemas) single(field protoreflect.FieldDescriptor, rules *validate.FieldRules) (schema object, needed bool, err error) {
-	switch field.Kind() {
-	case protoreflect.StringKind:
-		schema = object{{"type", "string"}}
-		needed, err = constrain(&schema, rules.GetString(), map[string]string{
-			"min_len": "minLength", "max_len": "maxLength", "pattern": "pattern", "email": "email", "uuid": "uuid", "in": "enum",
-		})
-		return schema, needed, err
-	case protoreflect.BoolKind:
-		return object{{"type", "boolean"}}, false, nil
-	case protoreflect.Int32Kind:
-		schema = object{{"type", "integer"}, {"format", "int32"}}
-		needed, err = constrain(&schema, rules.GetInt32(), map[string]string{"gte": "minimum", "lte": "maximum"})
-		return schema, needed, err
+func (s *schemas) single(field protoreflect.FieldDescriptor, rules *validate.FieldRules) (schema object, found limits, err error) {
+	switch kind := field.Kind(); kind {
 	case protoreflect.EnumKind:
-		return s.enum(field.Enum()), false, nil
-	case protoreflect.MessageKind:
-		return s.message(field, rules)
+		schema = s.enum(field.Enum())
+		found, err = constrain(&schema, rules.GetEnum(), enumRules)
+	case protoreflect.MessageKind, protoreflect.GroupKind:
+		schema, found, err = s.message(field, rules)
+	default:
+		schema = scalar(kind)
+		found, err = constrain(&schema, typeRules(rules), rulesOfKind(kind))
 	}
-	return nil, false, fmt.Errorf("%s can't be described yet", field.Kind())
+	if s.lenient && err == nil && field.Message() == nil {
+		found.notes = append(found.notes, celNotes(rules.GetCel(), rules.GetCelExpression())...)
+	}
+	return schema, found, err
+}
+
+// scalar returns the schema of a kind in ProtoJSON.
+func scalar(kind protoreflect.Kind) object {
+	switch kind {
+	case protoreflect.StringKind:
+		return object{{"type", "string"}}
+	case protoreflect.BytesKind:
+		return object{{"type", "string"}, {"contentEncoding", "base64"}}
+	case protoreflect.BoolKind:
+		return object{{"type", "boolean"}}
+	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
+		return object{{"type", "integer"}, {"format", "int32"}}
+	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
+		return object{{"type", "integer"}, {"format", "int64"}, {"minimum", 0}}
+	case protoreflect.FloatKind:
+		return object{{"type", "number"}, {"format", "float"}}
+	case protoreflect.DoubleKind:
+		return object{{"type", "number"}, {"format", "double"}}
+	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
+		return object{{"type", "string"}, {"pattern", "^[0-9]+$"}}
+	default: // a signed number of 64 bits
+		return object{{"type", "string"}, {"pattern", "^-?[0-9]+$"}}
+	}
 }
 
 // enum returns a reference to the schema of an enum, which lists its values without
 // the unspecified one, which is omitted in JSON.
 func (s *schemas) enum(enum protoreflect.EnumDescriptor) object {
-	names, texts := []string{}, []string{commentOf(enum)}
-	for i := range enum.Values().Len() {
-		if value := enum.Values().Get(i); value.Number() != 0 {
-			names = append(names, string(value.Name()))
-			texts = append(texts, fmt.Sprintf("`%s`: %s", value.Name(), commentOf(value)))
-		}
+	if enum.FullName() == nullValue {
+		return object{{"type", "null"}}
 	}
-	name := s.names.of(enum)
-	s.named[name] = object{{"type", "string"}, {"description", strings.Join(texts, "\n")}, {"enum", names}}
+	values, texts := []string{}, []string{commentOf(enum)}
+	for i := range enum.Values().Len() {
+		value := enum.Values().Get(i)
+		if value.Number() == 0 && strings.HasSuffix(string(value.Name()), "_UNSPECIFIED") && enum.Values().Len() > 1 {
+			continue
+		}
+		values = append(values, string(value.Name()))
+		text := fmt.Sprintf("`%s`", value.Name())
+		if comment := commentOf(value); comment != "" {
+			text += ": " + comment
+		}
+		texts = append(texts, text)
+	}
+	name := s.of(enum)
+	s.named[name] = object{{"type", "string"}, {"description", strings.TrimSpace(strings.Join(texts, "\n"))}, {"enum", values}}
 	return schemaRef(name)
 }
 
-// needsField matches the only form of CEL rules on messages that has a schema.
-var needsField = regexp.MustCompile(`^this\.([a-z_]+) != ''$`)
-
-func (s *schemas) message(field protoreflect.FieldDescriptor, rules *validate.FieldRules) (schema object, needed bool, err error) {
-	switch field.Message().FullName() {
-	case "google.protobuf.Timestamp":
-		return object{{"type", "string"}, {"format", "date-time"}}, false, nil
-	case "google.protobuf.FieldMask":
-		return object{{"type", "string"}}, false, nil
+// message returns the schema of a field that is a message.
+func (s *schemas) message(field protoreflect.FieldDescriptor, rules *validate.FieldRules) (schema object, found limits, err error) {
+	if schema, ok := wellKnown(field.Message()); ok {
+		if isWrapper(field.Message()) {
+			found, err = constrain(&schema, typeRules(rules), rulesOfKind(field.Message().Fields().ByName("value").Kind()))
+		} else {
+			found, err = constrain(&schema, typeRules(rules), map[string]string{"example": ""})
+		}
+		found.needed = false // an omitted message is not the zero message
+		return schema, found, err
 	}
 	schema, err = s.ref(field.Message())
-	if err != nil || len(rules.GetCel()) == 0 {
-		return schema, false, err
+	if err != nil || len(rules.GetCel())+len(rules.GetCelExpression()) == 0 {
+		return schema, found, err
 	}
 	wanted, properties := []string{}, object{}
 	for _, rule := range rules.GetCel() {
@@ -186,77 +285,17 @@ func (s *schemas) message(field protoreflect.FieldDescriptor, rules *validate.Fi
 			continue
 		}
 		match := needsField.FindStringSubmatch(rule.GetExpression())
-		if match == nil {
-			return nil, false, fmt.Errorf("the rule %s can't be described", rule.GetId())
+		if match == nil || field.Message().Fields().ByName(protoreflect.Name(match[1])) == nil {
+			found.notes = append(found.notes, celNotes([]*validate.Rule{rule}, nil)...)
+			continue
 		}
 		name := field.Message().Fields().ByName(protoreflect.Name(match[1])).JSONName()
 		wanted = append(wanted, name)
 		properties.set(name, object{{"minLength", 1}})
 	}
-	return object{{"allOf", []object{schema, {{"required", wanted}, {"properties", properties}}}}}, false, nil
-}
-
-// constrain adds a field's rules to its schema and reports whether they refuse the
-// zero value. It fails on a rule without an equivalent in JSON Schema.
-func constrain(schema *object, rules proto.Message, names map[string]string) (needed bool, err error) {
-	message := rules.ProtoReflect()
-	for i := range message.Descriptor().Fields().Len() {
-		rule := message.Descriptor().Fields().Get(i)
-		if !message.Has(rule) {
-			continue
-		}
-		name, ok := names[string(rule.Name())]
-		if !ok {
-			return false, fmt.Errorf("the rule %s can't be described", rule.Name())
-		}
-		refuses, err := constrainBy(schema, name, message.Get(rule))
-		if err != nil {
-			return false, err
-		}
-		needed = needed || refuses
+	found.notes = append(found.notes, celNotes(nil, rules.GetCelExpression())...)
+	if len(wanted) > 0 {
+		schema = object{{"allOf", []object{schema, {{"required", wanted}, {"properties", properties}}}}}
 	}
-	return needed, nil
-}
-
-// constrainBy adds one rule to a schema and reports whether it refuses the zero value.
-func constrainBy(schema *object, name string, value protoreflect.Value) (refuses bool, err error) {
-	switch name {
-	case "": // described elsewhere
-		return false, nil
-	case "email", "uuid":
-		schema.set("format", name)
-		return true, nil
-	case "enum":
-		values, zero := []string{}, false
-		for i := range value.List().Len() {
-			if one := value.List().Get(i).String(); one != "" {
-				values = append(values, one)
-			} else {
-				zero = true // omitted in JSON
-			}
-		}
-		schema.set("enum", values)
-		return !zero, nil
-	case "pattern":
-		pattern, err := regexp.Compile(value.String())
-		if err != nil {
-			return false, err
-		}
-		schema.set("pattern", plainPattern(value.String()))
-		return !pattern.MatchString(""), nil
-	}
-	schema.set(name, value.Interface())
-	switch name {
-	case "minimum":
-		return value.Int() > 0, nil
-	case "minLength", "minItems":
-		return value.Uint() > 0, nil
-	}
-	return false, nil
-}
-
-// plainPattern translates an RE2 pattern to one that every regular-expression dialect
-// reads: many lack Unicode classes or need a flag for them.
-func plainPattern(pattern string) string {
-	return strings.ReplaceAll(pattern, `\p{Cc}`, `\x00-\x1f\x7f-\x9f`)
+	return schema, found, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,7 +23,7 @@ func newCall(api *api, operation *operation, step Step) (*item, error) {
 	if call.Name == "" {
 		call.Name = operation.Summary
 	}
-	if strings.HasPrefix(operation.OperationID, "connectGet") && operation.method == "GET" {
+	if strings.HasPrefix(operation.OperationID, "connectGet") && operation.method == http.MethodGet {
 		call.Name += " by GET"
 	}
 	if !operation.wantsToken() {
@@ -50,6 +51,10 @@ func newCall(api *api, operation *operation, step Step) (*item, error) {
 			Name: call.Name, Request: &asked, Code: codes[0], Language: "json",
 			Header: []keyValue{{Key: "Content-Type", Value: jsonType}}, Body: pretty(success.Example),
 		}}
+	}
+	if step.alone {
+		call.Event = []event{{Listen: "test", Script: script{Type: "text/javascript", Exec: operation.isDescribed()}}}
+		return call, nil
 	}
 	test, err := testOf(api, codes, success, step)
 	if err != nil {
@@ -83,6 +88,9 @@ var inBraces = regexp.MustCompile(`\{(\w+)\}`)
 
 func addressOf(api *api, operation *operation, step Step) (*address, error) {
 	path := inBraces.ReplaceAllStringFunc(operation.path, func(name string) string { return "{{" + camel(name[1:len(name)-1]) + "}}" })
+	if step.alone {
+		path = api.ownVariables(operation)
+	}
 	url := &address{Host: []string{"{{baseUrl}}"}, Path: strings.Split(strings.TrimPrefix(path, "/"), "/")}
 	var shown []string
 	for _, p := range operation.Parameters {
@@ -111,6 +119,21 @@ func addressOf(api *api, operation *operation, step Step) (*address, error) {
 		url.Raw += "?" + strings.Join(shown, "&")
 	}
 	return url, nil
+}
+
+// ownVariables returns the path of an operation that no chapter has, with a variable of
+// its own for each parameter in it, whose value is the parameter's example.
+func (a *api) ownVariables(o *operation) string {
+	path := o.path
+	for _, p := range o.Parameters {
+		if p.In != "path" {
+			continue
+		}
+		name := strings.ReplaceAll(o.OperationID, ".", "_") + "_" + p.Name
+		path = strings.ReplaceAll(path, "{"+p.Name+"}", "{{"+name+"}}")
+		a.variables = append(a.variables, keyValue{Key: name, Value: p.value(), Description: p.Description})
+	}
+	return path
 }
 
 // value returns the parameter's example, or its only possible value.
@@ -150,6 +173,9 @@ func (a *api) fill(example any, step Step) (any, error) {
 		return nil, err
 	}
 	message := map[string]any{}
+	if example == nil {
+		return message, nil
+	}
 	if err := json.Unmarshal(copied, &message); err != nil {
 		return nil, err
 	}
@@ -176,6 +202,17 @@ func set(message map[string]any, path, value string) bool {
 	}
 	message[name] = value
 	return true
+}
+
+// isDescribed returns the script that checks that the status is one of the operation's.
+func (o *operation) isDescribed() []string {
+	var codes []int
+	for _, text := range slices.Sorted(maps.Keys(o.Responses)) {
+		if code, err := strconv.Atoi(text); err == nil {
+			codes = append(codes, code)
+		}
+	}
+	return []string{`pm.test("answers as described", () => pm.expect(pm.response.code).to.be.oneOf(` + compact(codes) + "));"}
 }
 
 // testOf returns the script that checks the response.

@@ -6,6 +6,7 @@ package postman
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -35,6 +36,8 @@ type Step struct {
 	Before, After []string
 	// Refusal is for a call that needs a mailed link or a failed mail.
 	Refusal *Refusal
+	// alone says that it belongs to no chapter.
+	alone bool
 }
 
 // Refusal is the reason of the error that is expected unless a condition in JavaScript
@@ -48,8 +51,9 @@ type Variable struct {
 	InRequests bool
 }
 
-// Collection returns the collection of an OpenAPI document's operations. It fails if
-// the chapters lack an operation or have one that doesn't exist.
+// Collection returns the collection of an OpenAPI document's operations: those of the
+// chapters, and then the others, each service in a folder of its own. It fails if the
+// chapters have an operation that doesn't exist.
 func Collection(document []byte, variables []Variable, chapters []Chapter) ([]byte, error) {
 	api, err := readAPI(document)
 	if err != nil {
@@ -59,11 +63,39 @@ func Collection(document []byte, variables []Variable, chapters []Chapter) ([]by
 	if err != nil {
 		return nil, err
 	}
+	return made.encode()
+}
+
+// Add returns a collection with the operations of a further OpenAPI document.
+func Add(base, document []byte) ([]byte, error) {
+	var whole collection
+	if err := json.Unmarshal(base, &whole); err != nil {
+		return nil, fmt.Errorf("read the collection: %w", err)
+	}
+	api, err := readAPI(document)
+	if err != nil {
+		return nil, fmt.Errorf("read the OpenAPI document: %w", err)
+	}
+	added, err := newCollection(api, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	for i, outer := range added.Item {
+		if i >= len(whole.Item) || whole.Item[i].Name != outer.Name {
+			return nil, fmt.Errorf("the collection has no folder %s", outer.Name)
+		}
+		whole.Item[i].Item = append(whole.Item[i].Item, outer.Item...)
+	}
+	whole.Variable = append(whole.Variable, added.Variable...)
+	return whole.encode()
+}
+
+func (c *collection) encode() ([]byte, error) {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", " ")
-	err = encoder.Encode(made)
+	err := encoder.Encode(c)
 	return out.Bytes(), err
 }
 
@@ -107,34 +139,73 @@ func newCollection(api *api, variables []Variable, chapters []Chapter) (*collect
 	for _, surface := range surfaces {
 		outer := item{Name: surface.name, Description: surface.about}
 		for _, chapter := range chapters {
-			folder := item{Name: chapter.Name, Description: chapter.About}
-			for _, step := range chapter.Steps {
-				var found int
-				for _, id := range surface.operations(step.Method) {
-					operation, ok := api.operations[id]
-					if !ok {
-						continue
-					}
-					found++
-					included[id] = true
-					call, err := newCall(api, operation, step)
-					if err != nil {
-						return nil, fmt.Errorf("%s: %w", id, err)
-					}
-					folder.Item = append(folder.Item, *call)
-				}
-				if found == 0 {
-					return nil, fmt.Errorf("the chapters have %s, which does not exist over %s", step.Method, surface.name)
-				}
+			folder, err := api.folder(surface, chapter, included)
+			if err != nil {
+				return nil, err
 			}
-			outer.Item = append(outer.Item, folder)
+			outer.Item = append(outer.Item, *folder)
 		}
+		others, err := api.others(surface, included)
+		if err != nil {
+			return nil, err
+		}
+		outer.Item = append(outer.Item, others...)
 		c.Item = append(c.Item, outer)
 	}
-	for _, id := range slices.Sorted(maps.Keys(api.operations)) {
-		if !included[id] {
-			return nil, fmt.Errorf("%s is missing: add it to a chapter", id)
+	c.Variable = append(c.Variable, api.variables...)
+	return c, nil
+}
+
+// folder returns the folder of a chapter's calls.
+func (a *api) folder(surface surface, chapter Chapter, included map[string]bool) (*item, error) {
+	folder := &item{Name: chapter.Name, Description: chapter.About}
+	for _, step := range chapter.Steps {
+		var found int
+		for _, id := range surface.operations(step.Method) {
+			operation, ok := a.operations[id]
+			if !ok {
+				continue
+			}
+			found++
+			included[id] = true
+			call, err := newCall(a, operation, step)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", id, err)
+			}
+			folder.Item = append(folder.Item, *call)
+		}
+		if found == 0 {
+			return nil, fmt.Errorf("the chapters have %s, which does not exist over %s", step.Method, surface.name)
 		}
 	}
-	return c, nil
+	return folder, nil
+}
+
+// others returns folders with the operations of a surface that no chapter has. Their
+// tests look at the status alone: nothing says what they find.
+func (a *api) others(surface surface, included map[string]bool) ([]item, error) {
+	byTag := map[string][]*operation{}
+	for id, operation := range a.operations {
+		overConnect := strings.HasSuffix(operation.tag(), " over Connect")
+		if !included[id] && overConnect == (surface.name == "Connect") && operation.takesJSON() {
+			name := strings.TrimSuffix(operation.tag(), " over Connect")
+			byTag[name] = append(byTag[name], operation)
+		}
+	}
+	var folders []item
+	for _, tag := range slices.Sorted(maps.Keys(byTag)) {
+		folder := item{Name: tag, Description: a.tags[tag]}
+		slices.SortFunc(byTag[tag], func(a, b *operation) int {
+			return cmp.Or(cmp.Compare(a.path, b.path), cmp.Compare(b.method, a.method))
+		})
+		for _, operation := range byTag[tag] {
+			call, err := newCall(a, operation, Step{alone: true})
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", operation.OperationID, err)
+			}
+			folder.Item = append(folder.Item, *call)
+		}
+		folders = append(folders, folder)
+	}
+	return folders, nil
 }
