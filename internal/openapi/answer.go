@@ -74,12 +74,12 @@ type answer struct {
 	name    string // among the components, if it is shared
 }
 
-// MarshalJSON implements [json.Marshaler].
-func (a *answer) MarshalJSON() ([]byte, error) {
+// object returns the response, or a reference to it if it is shared.
+func (a *answer) object() object {
 	if a.name != "" {
-		return encode(object{{"$ref", "#/components/responses/" + a.name}})
+		return object{{"$ref", "#/components/responses/" + a.name}}
 	}
-	return encode(a.content)
+	return a.content
 }
 
 // failures returns the error responses for the reasons, by status.

@@ -118,37 +118,50 @@ func decodeValue(decoder *json.Decoder) (any, error) {
 	return token, nil
 }
 
-// MarshalJSON implements [json.Marshaler].
-func (o object) MarshalJSON() ([]byte, error) {
+// encode returns a value in JSON. It does not escape <, > and &: the output is not HTML.
+func encode(value any) ([]byte, error) {
 	var text bytes.Buffer
-	text.WriteByte('{')
-	for i, m := range o {
+	err := write(&text, value)
+	return text.Bytes(), err
+}
+
+func write(text *bytes.Buffer, value any) error {
+	switch v := value.(type) {
+	case object:
+		return writeList(text, "{}", len(v), func(i int) error {
+			if err := write(text, v[i].name); err != nil {
+				return err
+			}
+			text.WriteByte(':')
+			return write(text, v[i].value)
+		})
+	case []object:
+		return writeList(text, "[]", len(v), func(i int) error { return write(text, v[i]) })
+	case []any:
+		return writeList(text, "[]", len(v), func(i int) error { return write(text, v[i]) })
+	case *answer:
+		return write(text, v.object())
+	}
+	encoder := json.NewEncoder(text)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		return err
+	}
+	text.Truncate(text.Len() - 1) // the line's end
+	return nil
+}
+
+// writeList writes n elements between the two brackets.
+func writeList(text *bytes.Buffer, brackets string, n int, element func(i int) error) error {
+	text.WriteByte(brackets[0])
+	for i := range n {
 		if i > 0 {
 			text.WriteByte(',')
 		}
-		name, err := encode(m.name)
-		if err != nil {
-			return nil, err
+		if err := element(i); err != nil {
+			return err
 		}
-		value, err := encode(m.value)
-		if err != nil {
-			return nil, err
-		}
-		text.Write(name)
-		text.WriteByte(':')
-		text.Write(value)
 	}
-	text.WriteByte('}')
-	return text.Bytes(), nil
-}
-
-// encode does not escape <, > and &: the output is not HTML.
-func encode(value any) ([]byte, error) {
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(value); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSpace(text.Bytes()), nil
+	text.WriteByte(brackets[1])
+	return nil
 }
