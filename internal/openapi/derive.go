@@ -41,6 +41,15 @@ func elementRules(field protoreflect.FieldDescriptor) *validate.FieldRules {
 	return rulesOf(field)
 }
 
+// isLeftOut reports whether the proto says that examples don't have the field.
+func isLeftOut(field protoreflect.FieldDescriptor) bool {
+	option, _ := proto.GetExtension(field.Options(), policyv1.E_Field).(*policyv1.Field)
+	return option != nil && option.Example != nil && option.GetExample() == ""
+}
+
+// exampleID is the UUID in examples.
+const exampleID = "0195514a-2f40-7cc3-98c4-dc0c0c07398f"
+
 // givenExample returns the example of a field's options in JSON: of (policy.v1.field),
 // or the first of (buf.validate.field); nil for none.
 func givenExample(field protoreflect.FieldDescriptor) any {
@@ -196,9 +205,9 @@ func textExample(field protoreflect.FieldDescriptor, rules *validate.StringRules
 	case rules.GetEmail():
 		return "ada@example.com"
 	case rules.GetUuid():
-		return "0195514a-2f40-7cc3-98c4-dc0c0c07398f"
+		return exampleID
 	case rules.GetTuuid():
-		return "0195514a2f407cc398c4dc0c0c07398f"
+		return strings.ReplaceAll(exampleID, "-", "")
 	case rules.GetHostname(), rules.GetAddress():
 		return "www.example.com"
 	case rules.GetHostAndPort():

@@ -246,7 +246,7 @@ var headers = object{
 	{"Accept-Post", header("The accepted content types.", "application/json, application/proto")},
 	{"Cache-Control", header("Caching rules: only the caller may cache, and must revalidate every time.", "private, no-cache")},
 	{"ETag", header("The version of this response, for If-None-Match.", `"nUBgXBvvkzMTsPXGCxcX-json"`)},
-	{"Location", header("The URL of the created resource.", "/api/v1/users/"+adaID)},
+	{"Location", header("The URL of the created resource.", "/api/v1/users/"+exampleID)},
 	{"RateLimit", header("The remaining calls of the method's rate limit, and the seconds until more are available (draft-ietf-httpapi-ratelimit-headers-10).", `"GetMe";r=199;t=1`)},
 	{"RateLimit-Policy", header("The method's rate limit: calls per window in seconds.", `"GetMe";q=200;w=4`)},
 	{"Retry-After", header("The delay before a retry, in seconds.", "1")},

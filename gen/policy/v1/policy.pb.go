@@ -912,7 +912,8 @@ type Field struct {
 	// or no.
 	Redact *bool `protobuf:"varint,2,opt,name=redact,proto3,oneof" json:"redact,omitempty"`
 	// An example value of the field, for documents: a text as it is, or another
-	// value in JSON. Default: an example that its type and rules allow.
+	// value in JSON. An empty one leaves the field out of examples. Default: one
+	// that its type and rules allow.
 	Example       *string `protobuf:"bytes,3,opt,name=example,proto3,oneof" json:"example,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
