@@ -76,3 +76,21 @@ func TestExamplesFollowTypeAndRules(t *testing.T) {
 		}
 	}
 }
+
+// A pattern that is none is described in words, as a rule that JSON Schema lacks.
+func TestAPatternThatIsNoneIsANote(t *testing.T) {
+	t.Parallel()
+	rules := &validate.FieldRules{Type: &validate.FieldRules_String_{String_: &validate.StringRules{Pattern: new("(")}}}
+	field := newField(t, descriptorpb.FieldDescriptorProto_TYPE_STRING, rules, nil)
+	d := newDocument(Config{Lenient: true})
+	schema, needed, err := d.schemas.field(field)
+	wantNoError(t, err)
+	got, err := encode(schema)
+	wantNoError(t, err)
+	if want := "{\"type\":\"string\",\"description\":\"Further rules: `pattern (`.\"}"; string(got) != want || needed {
+		t.Errorf("got %s, needed %t, want %s", got, needed, want)
+	}
+	if _, _, err := newDocument(Config{}).schemas.field(field); err == nil {
+		t.Error("got no error of a document that may leave nothing out")
+	}
+}

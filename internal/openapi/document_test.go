@@ -223,6 +223,9 @@ func TestDocumentDescribesOperations(t *testing.T) {
 	if reasons := at(t, d, append(slices.Clone(stream), "responses", "200", "x-gatehouse-reasons")...).([]any); !slices.Contains(reasons, any("TOKEN_EXPIRED")) {
 		t.Errorf("a stream ends for %v, want TOKEN_EXPIRED among them", reasons)
 	}
+	if example := at(t, d, "paths", "/shop.v1.ShopService/GetItem", "get", "responses", "200", "content", "application/json", "example").(map[string]any); example["parts"] != nil || example["place"] == nil {
+		t.Errorf("got the example %v, want the place and no items within the item", example)
+	}
 	if paths := at(t, d, "paths").(map[string]any); len(paths) != 8 {
 		t.Errorf("got %d paths, want the 3 of REST and the 5 of Connect", len(paths))
 	}

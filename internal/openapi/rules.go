@@ -61,9 +61,9 @@ func typeRules(rules *validate.FieldRules) proto.Message {
 }
 
 // constrain adds a value's rules to its schema.
-func constrain(schema *object, rules proto.Message, names map[string]string) (found limits, err error) {
+func constrain(schema *object, rules proto.Message, names map[string]string) (found limits) {
 	if rules == nil || !rules.ProtoReflect().IsValid() {
-		return limits{}, nil
+		return limits{}
 	}
 	message := rules.ProtoReflect()
 	outside := outsideRange(message)
@@ -76,12 +76,10 @@ func constrain(schema *object, rules proto.Message, names map[string]string) (fo
 		name, ok := names[string(rule.Name())]
 		bound := strings.HasPrefix(string(rule.Name()), "gt") || strings.HasPrefix(string(rule.Name()), "lt")
 		if ok && !(outside && bound) {
-			refuses, err := constrainBy(schema, name, rule, value)
-			if err != nil {
-				return limits{}, err
+			if refuses, err := constrainBy(schema, name, rule, value); err == nil {
+				found.needed = found.needed || refuses
+				continue
 			}
-			found.needed = found.needed || refuses
-			continue
 		}
 		note := string(rule.Name())
 		if rule.Message() == nil && !rule.IsList() && rule.Kind() != protoreflect.BoolKind {
@@ -89,7 +87,7 @@ func constrain(schema *object, rules proto.Message, names map[string]string) (fo
 		}
 		found.notes = append(found.notes, "`"+note+"`")
 	}
-	return found, nil
+	return found
 }
 
 // outsideRange reports whether the lower bound of a number is above its upper one: the
@@ -130,6 +128,7 @@ func asNumber(value protoreflect.Value) float64 {
 }
 
 // constrainBy adds one rule to a schema and reports whether it refuses the zero value.
+// It fails on a pattern that is none.
 func constrainBy(schema *object, name string, rule protoreflect.FieldDescriptor, value protoreflect.Value) (refuses bool, err error) {
 	switch name {
 	case "": // described elsewhere
@@ -156,13 +155,16 @@ func constrainBy(schema *object, name string, rule protoreflect.FieldDescriptor,
 		schema.set("maxLength", value.Uint())
 		return value.Uint() > 0, nil
 	case "prefix", "suffix", "contains":
-		return constrainPattern(schema, map[string]string{"prefix": "^%s", "suffix": "%s$", "contains": "%s"}[name], value.String())
+		form := map[string]string{"prefix": "^%s", "suffix": "%s$", "contains": "%s"}[name]
+		addPattern(schema, fmt.Sprintf(form, regexp.QuoteMeta(value.String())))
+		return value.String() != "", nil
 	case "pattern":
 		pattern, err := regexp.Compile(value.String())
 		if err != nil {
 			return false, err
 		}
-		return !pattern.MatchString(""), addPattern(schema, plainPattern(value.String()))
+		addPattern(schema, plainPattern(value.String()))
+		return !pattern.MatchString(""), nil
 	}
 	*schema = schema.with(name, value.Interface())
 	switch name {
@@ -182,19 +184,14 @@ func constrainBy(schema *object, name string, rule protoreflect.FieldDescriptor,
 	return false, nil
 }
 
-func constrainPattern(schema *object, form, text string) (refuses bool, err error) {
-	return text != "", addPattern(schema, fmt.Sprintf(form, regexp.QuoteMeta(text)))
-}
-
 // addPattern adds a pattern to a schema that may have one.
-func addPattern(schema *object, pattern string) error {
+func addPattern(schema *object, pattern string) {
 	if schema.get("pattern") == nil {
 		schema.set("pattern", pattern)
-		return nil
+		return
 	}
 	all, _ := schema.get("allOf").([]object)
 	*schema = schema.with("allOf", append(all, object{{"pattern", pattern}}))
-	return nil
 }
 
 // plainPattern translates an RE2 pattern to one that every regular-expression dialect

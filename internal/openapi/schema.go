@@ -176,8 +176,8 @@ func (s *schemas) listOf(field protoreflect.FieldDescriptor, rules *validate.Rep
 		return nil, limits{}, err
 	}
 	schema := object{{"type", "array"}, {"items", items}}
-	whole, err := constrain(&schema, rules, listRules)
-	return schema, limits{needed: whole.needed, notes: append(each.notes, whole.notes...)}, err
+	whole := constrain(&schema, rules, listRules)
+	return schema, limits{needed: whole.needed, notes: append(each.notes, whole.notes...)}, nil
 }
 
 func (s *schemas) mapOf(field protoreflect.FieldDescriptor, rules *validate.MapRules) (object, limits, error) {
@@ -194,8 +194,8 @@ func (s *schemas) mapOf(field protoreflect.FieldDescriptor, rules *validate.MapR
 		schema.set("propertyNames", key)
 		each.notes = append(each.notes, found.notes...)
 	}
-	whole, err := constrain(&schema, rules, mapRules)
-	return schema, limits{needed: whole.needed, notes: append(each.notes, whole.notes...)}, err
+	whole := constrain(&schema, rules, mapRules)
+	return schema, limits{needed: whole.needed, notes: append(each.notes, whole.notes...)}, nil
 }
 
 // single returns the schema of one value of a field.
@@ -203,12 +203,12 @@ func (s *schemas) single(field protoreflect.FieldDescriptor, rules *validate.Fie
 	switch kind := field.Kind(); kind {
 	case protoreflect.EnumKind:
 		schema = s.enum(field.Enum())
-		found, err = constrain(&schema, rules.GetEnum(), enumRules)
+		found = constrain(&schema, rules.GetEnum(), enumRules)
 	case protoreflect.MessageKind, protoreflect.GroupKind:
 		schema, found, err = s.message(field, rules)
 	default:
 		schema = scalar(kind)
-		found, err = constrain(&schema, typeRules(rules), rulesOfKind(kind))
+		found = constrain(&schema, typeRules(rules), rulesOfKind(kind))
 	}
 	if s.lenient && err == nil && field.Message() == nil {
 		found.notes = append(found.notes, celNotes(rules.GetCel(), rules.GetCelExpression())...)
@@ -268,9 +268,9 @@ func (s *schemas) enum(enum protoreflect.EnumDescriptor) object {
 func (s *schemas) message(field protoreflect.FieldDescriptor, rules *validate.FieldRules) (schema object, found limits, err error) {
 	if schema, ok := wellKnown(field.Message()); ok {
 		if isWrapper(field.Message()) {
-			found, err = constrain(&schema, typeRules(rules), rulesOfKind(field.Message().Fields().ByName("value").Kind()))
+			found = constrain(&schema, typeRules(rules), rulesOfKind(field.Message().Fields().ByName("value").Kind()))
 		} else {
-			found, err = constrain(&schema, typeRules(rules), map[string]string{"example": ""})
+			found = constrain(&schema, typeRules(rules), map[string]string{"example": ""})
 		}
 		found.needed = false // an omitted message is not the zero message
 		return schema, found, err
