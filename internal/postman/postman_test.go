@@ -73,7 +73,7 @@ func TestChaptersComeFirst(t *testing.T) {
 		t.Errorf("got the body %s, want the variable in it", body)
 	}
 	if _, err := Collection([]byte(shop), nil, []Chapter{{Steps: []Step{{Method: "buyItem"}}}}); err == nil || !strings.Contains(err.Error(), "buyItem, which does not exist over REST") {
-		t.Errorf("got %v, want a refusal of what does not exist", err)
+		t.Errorf("got %v, want a refusal of the step", err)
 	}
 }
 
