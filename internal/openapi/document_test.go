@@ -119,10 +119,11 @@ func at(t testing.TB, document []byte, place ...string) any {
 	wantNoError(t, json.Unmarshal(document, &all))
 	value := all
 	for i := range place {
-		whole, ok := value.(map[string]any)
+		whole, _ := value.(map[string]any)
 		if ref, referred := whole["$ref"].(string); referred {
 			return at(t, document, append(strings.Split(ref, "/")[1:], place[i:]...)...)
 		}
+		var ok bool
 		if value, ok = whole[place[i]]; !ok {
 			t.Fatalf("got nothing at %s", strings.Join(place[:i+1], " "))
 		}
