@@ -99,6 +99,7 @@ type Service struct {
 	shedder   *shed.Shedder  // nil without queues
 	intake    *intake.Intake // nil without bounds on unread requests
 	rpc       *rpc.Server
+	documents documents
 	handler   http.Handler
 }
 
@@ -140,6 +141,9 @@ func New(config Config) (*Service, error) {
 	}
 	if err == nil {
 		err = s.gateway.check()
+	}
+	if err == nil {
+		s.documents, err = newDocuments(s.rpc.Methods(), config.Upstreams.ReasonsOf)
 	}
 	if err != nil {
 		s.verifier.Stop()
@@ -214,7 +218,7 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	rest.Handle(mux, "/api/")
 	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.verifier.ServeJWKS))
 	mux.Handle("GET "+identitytoken.JWKSPath, policy.Anyone(), config.Identity)
-	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip})
+	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip, OpenAPI: s.documents.openAPI, Postman: s.documents.postman})
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)
 	}

@@ -70,6 +70,7 @@ func compileMethod(spec connect.Spec, limit time.Duration) (*Method, error) {
 		m.compileInvalidates(policy.GetPurges()),
 		m.compileCreated(policy),
 		m.checkRules(),
+		m.compileExample(policy),
 		fieldFaults,
 	)
 }
@@ -249,6 +250,17 @@ func (p *Method) compileCreated(policy *policyv1.Method) (err error) {
 	}
 	if p.Created, err = newLocation(p.Descriptor.Output(), policy.GetCreated()); err != nil {
 		return p.errorf("has an invalid location %q in created: %w", policy.GetCreated(), err)
+	}
+	return nil
+}
+
+func (p *Method) compileExample(policy *policyv1.Method) error {
+	if policy.Example == nil {
+		return nil
+	}
+	p.Example = policy.GetExample()
+	if err := p.CheckExample([]byte(p.Example)); err != nil {
+		return p.errorf("has an example that isn't a valid request: %w", err)
 	}
 	return nil
 }

@@ -178,6 +178,8 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/{id}"}})
 			s.Policy.Purges = []string{"account/{id}"}
 		}, fault: "purges, and the method has no side effects"},
+		{name: "an example that is no JSON", spoil: func(s *rpctest.Schema) { s.Policy.Example = new("id") }, fault: "has an example that isn't a valid request"},
+		{name: "an example of other fields", spoil: func(s *rpctest.Schema) { s.Policy.Example = new(`{"nothing":1}`) }, fault: `unknown field "nothing"`},
 		{name: "a purge of a tag that nobody has", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"acount/{id}"} }, fault: `purges "acount/{id}", a tag that no method's`},
 		{name: "a purge of a tag without its id", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"account"} }, fault: `purges "account", a tag that no method's`},
 		{name: "a purge of the caller's who isn't known", spoil: func(s *rpctest.Schema) {

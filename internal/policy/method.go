@@ -3,7 +3,9 @@ package policy
 import (
 	"time"
 
+	"buf.build/go/protovalidate"
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -42,6 +44,8 @@ type Method struct {
 	IdempotencyKey bool
 	// Created is where what a success made is found; nil when it makes nothing.
 	Created *Location
+	// Example is a request in JSON, for documents; empty for none.
+	Example string
 
 	spec       connect.Spec
 	request    protoreflect.MessageType
@@ -69,6 +73,15 @@ func (p *Method) ClientStreams() bool { return p.spec.StreamType&connect.StreamT
 
 // NewRequest returns an empty request message.
 func (p *Method) NewRequest() proto.Message { return p.request.New().Interface() }
+
+// CheckExample reports why a request in JSON is not one that the method accepts.
+func (p *Method) CheckExample(text []byte) error {
+	request := p.NewRequest()
+	if err := protojson.Unmarshal(text, request); err != nil {
+		return err
+	}
+	return protovalidate.Validate(request)
+}
 
 // Normalize rewrites the text fields of a request in place, as the schema says.
 func (p *Method) Normalize(request proto.Message) {

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"gatehouse/internal/policy"
+
 	policyv1 "gatehouse/gen/policy/v1"
 )
 
@@ -66,6 +68,22 @@ type Method struct {
 	Spec connect.Spec
 	// Descriptor is the schema in Spec.
 	Descriptor protoreflect.MethodDescriptor
+}
+
+// ReasonsOf returns the reasons that the errors of a published method may have in
+// addition to the gateway's own.
+func (s *Set) ReasonsOf(method *policy.Method) []string {
+	if s == nil {
+		return nil
+	}
+	for _, u := range s.Upstreams {
+		for _, m := range u.Methods {
+			if m.Spec.Procedure == method.Procedure {
+				return u.Reasons
+			}
+		}
+	}
+	return nil
 }
 
 // Specs returns the published methods of all upstreams.

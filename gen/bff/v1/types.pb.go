@@ -997,99 +997,100 @@ var File_bff_v1_types_proto protoreflect.FileDescriptor
 
 const file_bff_v1_types_proto_rawDesc = "" +
 	"\n" +
-	"\x12bff/v1/types.proto\x12\x06bff.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\xe0\x04\n" +
+	"\x12bff/v1/types.proto\x12\x06bff.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x93\x05\n" +
 	"\x04User\x12#\n" +
 	"\x02id\x18\x01 \x01(\tB\x13\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
 	"\x02\x18\x01R\x02id\x12+\n" +
 	"\x05email\x18\x02 \x01(\tB\x15\xbaH\n" +
 	"\xd8\x01\x01r\x05\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
 	"\x02(\x01R\x05email\x12%\n" +
-	"\x0eemail_verified\x18\x03 \x01(\bR\remailVerified\x12B\n" +
+	"\x0eemail_verified\x18\x03 \x01(\bR\remailVerified\x12G\n" +
 	"\n" +
-	"first_name\x18\x04 \x01(\tB#\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
-	"\x04\b\x01 \x01R\tfirstName\x12@\n" +
-	"\tlast_name\x18\x05 \x01(\tB#\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
-	"\x04\b\x01 \x01R\blastName\x12O\n" +
-	"\x06locale\x18\x06 \x01(\tB7\xbaH,r*\x18#2&^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$\x92\xe7\x18\x04\n" +
-	"\x02\b\x01R\x06locale\x124\n" +
-	"\x06status\x18\a \x01(\x0e2\x12.bff.v1.UserStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12;\n" +
-	"\x05roles\x18\b \x03(\tB%\xbaH\"\x92\x01\x1f\x10 \"\x1br\x192\x17^[a-z][a-z0-9_-]{0,31}$R\x05roles\x12;\n" +
+	"first_name\x18\x04 \x01(\tB(\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\v\n" +
+	"\x04\b\x01 \x01\x1a\x03AdaR\tfirstName\x12J\n" +
+	"\tlast_name\x18\x05 \x01(\tB-\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x10\n" +
+	"\x04\b\x01 \x01\x1a\bLovelaceR\blastName\x12V\n" +
+	"\x06locale\x18\x06 \x01(\tB>\xbaH,r*\x18#2&^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$\x92\xe7\x18\v\n" +
+	"\x02\b\x01\x1a\x05en-GBR\x06locale\x124\n" +
+	"\x06status\x18\a \x01(\x0e2\x12.bff.v1.UserStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12G\n" +
+	"\x05roles\x18\b \x03(\tB1\xbaH\"\x92\x01\x1f\x10 \"\x1br\x192\x17^[a-z][a-z0-9_-]{0,31}$\x92\xe7\x18\b\x1a\x06editorR\x05roles\x12;\n" +
 	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\x12\x1b\n" +
-	"\x04etag\x18\v \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"\xd4\x01\n" +
-	"\x06Tokens\x12)\n" +
-	"\faccess_token\x18\x01 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vaccessToken\x12+\n" +
-	"\rrefresh_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\frefreshToken\x12%\n" +
+	"updateTime\x12,\n" +
+	"\x04etag\x18\v \x01(\tB\x18\xbaH\x04r\x02\x18@\x92\xe7\x18\r\x1a\vAAAAAAAAAAER\x04etag\"\xca\x02\n" +
+	"\x06Tokens\x12d\n" +
+	"\faccess_token\x18\x01 \x01(\tBA\x92\xe7\x18=\x10\x01\x1a9eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.e30.c2lnbmF0dXJlR\vaccessToken\x12D\n" +
+	"\rrefresh_token\x18\x02 \x01(\tB\x1f\x92\xe7\x18\x1b\x10\x01\x1a\x17ghr_b25lLWdlbmVyYXRpb24R\frefreshToken\x12-\n" +
 	"\n" +
-	"token_type\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\ttokenType\x12\x1d\n" +
+	"token_type\x18\x03 \x01(\tB\x0e\x92\xe7\x18\n" +
+	"\x10\x00\x1a\x06BearerR\ttokenType\x12(\n" +
 	"\n" +
-	"expires_in\x18\x04 \x01(\x05R\texpiresIn\x12,\n" +
-	"\x12refresh_expires_in\x18\x05 \x01(\x05R\x10refreshExpiresIn\"\x7f\n" +
+	"expires_in\x18\x04 \x01(\x05B\t\x92\xe7\x18\x05\x1a\x03300R\texpiresIn\x12;\n" +
+	"\x12refresh_expires_in\x18\x05 \x01(\x05B\r\x92\xe7\x18\t\x1a\a2592000R\x10refreshExpiresIn\"\x99\x01\n" +
 	"\bSignedIn\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12&\n" +
-	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12)\n" +
-	"\fdevice_token\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vdeviceToken\"\x12\n" +
-	"\x10VerificationSent\"\xe7\x02\n" +
+	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12C\n" +
+	"\fdevice_token\x18\x03 \x01(\tB \x92\xe7\x18\x1c\x10\x01\x1a\x18ghd_Zm9yLXRoaXMtZGV2aWNlR\vdeviceToken\"\x12\n" +
+	"\x10VerificationSent\"\x97\x05\n" +
 	"\n" +
-	"AuditEvent\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
+	"AuditEvent\x12:\n" +
+	"\x02id\x18\x01 \x01(\tB*\x92\xe7\x18&\x1a$0195514a-3c11-7b52-8f0e-1f6a0c9d2b71R\x02id\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12\x14\n" +
-	"\x05event\x18\x03 \x01(\tR\x05event\x12\x18\n" +
-	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x17\n" +
-	"\auser_id\x18\x06 \x01(\tR\x06userId\x12\x19\n" +
-	"\bactor_id\x18\a \x01(\tR\aactorId\x12\x1d\n" +
+	"createTime\x12)\n" +
+	"\x05event\x18\x03 \x01(\tB\x13\x92\xe7\x18\x0f\x1a\rsession.loginR\x05event\x12)\n" +
+	"\aoutcome\x18\x04 \x01(\tB\x0f\x92\xe7\x18\v\x1a\tsucceededR\aoutcome\x12\x1e\n" +
+	"\x06reason\x18\x05 \x01(\tB\x06\x92\xe7\x18\x02\x1a\x00R\x06reason\x12C\n" +
+	"\auser_id\x18\x06 \x01(\tB*\x92\xe7\x18&\x1a$0195514a-2f40-7cc3-98c4-dc0c0c07398fR\x06userId\x12E\n" +
+	"\bactor_id\x18\a \x01(\tB*\x92\xe7\x18&\x1a$0195514a-2f40-7cc3-98c4-dc0c0c07398fR\aactorId\x12I\n" +
 	"\n" +
-	"session_id\x18\b \x01(\tR\tsessionId\x12\x1d\n" +
+	"session_id\x18\b \x01(\tB*\x92\xe7\x18&\x1a$5b0d5c1e-7c39-4f4a-9d5e-2f8b1a6c3e47R\tsessionId\x120\n" +
 	"\n" +
-	"ip_address\x18\t \x01(\tR\tipAddress\x12\x1d\n" +
+	"ip_address\x18\t \x01(\tB\x11\x92\xe7\x18\r\x1a\v203.0.113.7R\tipAddress\x120\n" +
 	"\n" +
 	"user_agent\x18\n" +
-	" \x01(\tR\tuserAgent\x12\x1d\n" +
+	" \x01(\tB\x11\x92\xe7\x18\r\x1a\vMozilla/5.0R\tuserAgent\x12I\n" +
 	"\n" +
-	"request_id\x18\v \x01(\tR\trequestId\x12\x14\n" +
-	"\x05count\x18\f \x01(\x05R\x05count\"\x84\x03\n" +
-	"\x04Mail\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
-	"\trecipient\x18\x03 \x01(\tR\trecipient\x12\x17\n" +
-	"\auser_id\x18\x04 \x01(\tR\x06userId\x12*\n" +
+	"request_id\x18\v \x01(\tB*\x92\xe7\x18&\x1a$5f0c2f6e-6a3c-4a43-9a35-0d0a6b1c2d3eR\trequestId\x12\x14\n" +
+	"\x05count\x18\f \x01(\x05R\x05count\"\xb5\x04\n" +
+	"\x04Mail\x12:\n" +
+	"\x02id\x18\x01 \x01(\tB*\x92\xe7\x18&\x1a$0195514a-5d22-7a90-b1c7-93e2f4a6d8b0R\x02id\x12(\n" +
+	"\x04kind\x18\x02 \x01(\tB\x14\x92\xe7\x18\x10\x1a\x0ereset_passwordR\x04kind\x123\n" +
+	"\trecipient\x18\x03 \x01(\tB\x15\x92\xe7\x18\x11\x1a\x0fada@example.comR\trecipient\x12C\n" +
+	"\auser_id\x18\x04 \x01(\tB*\x92\xe7\x18&\x1a$0195514a-2f40-7cc3-98c4-dc0c0c07398fR\x06userId\x12*\n" +
 	"\x06status\x18\x05 \x01(\x0e2\x12.bff.v1.MailStatusR\x06status\x12\x1a\n" +
-	"\battempts\x18\x06 \x01(\x05R\battempts\x12\x1d\n" +
+	"\battempts\x18\x06 \x01(\x05R\battempts\x12%\n" +
 	"\n" +
-	"last_error\x18\a \x01(\tR\tlastError\x12;\n" +
+	"last_error\x18\a \x01(\tB\x06\x92\xe7\x18\x02\x1a\x00R\tlastError\x12;\n" +
 	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12F\n" +
-	"\x11next_attempt_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x125\n" +
+	"createTime\x12N\n" +
+	"\x11next_attempt_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x06\x92\xe7\x18\x02\x1a\x00R\x0fnextAttemptTime\x12Q\n" +
 	"\bend_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\x8f\x03\n" +
-	"\aSession\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampB\x1a\x92\xe7\x18\x16\x1a\x142026-03-02T00:00:00ZR\aendTime\"\x8d\x04\n" +
+	"\aSession\x12:\n" +
+	"\x02id\x18\x01 \x01(\tB*\x92\xe7\x18&\x1a$5b0d5c1e-7c39-4f4a-9d5e-2f8b1a6c3e47R\x02id\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12@\n" +
-	"\x0elast_used_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12;\n" +
-	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\x12\x1d\n" +
+	"\x0elast_used_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12W\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x1a\x92\xe7\x18\x16\x1a\x142026-03-31T09:30:00ZR\n" +
+	"expireTime\x120\n" +
 	"\n" +
-	"user_agent\x18\x05 \x01(\tR\tuserAgent\x12\x1d\n" +
+	"user_agent\x18\x05 \x01(\tB\x11\x92\xe7\x18\r\x1a\vMozilla/5.0R\tuserAgent\x120\n" +
 	"\n" +
-	"ip_address\x18\x06 \x01(\tR\tipAddress\x12\x18\n" +
-	"\acurrent\x18\a \x01(\bR\acurrent\x12;\n" +
-	"\vrevoke_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"revokeTime\x12#\n" +
-	"\rrevoke_reason\x18\t \x01(\tR\frevokeReason\"\xc8\x01\n" +
+	"ip_address\x18\x06 \x01(\tB\x11\x92\xe7\x18\r\x1a\v203.0.113.7R\tipAddress\x12\x18\n" +
+	"\acurrent\x18\a \x01(\bR\acurrent\x12C\n" +
+	"\vrevoke_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x06\x92\xe7\x18\x02\x1a\x00R\n" +
+	"revokeTime\x12+\n" +
+	"\rrevoke_reason\x18\t \x01(\tB\x06\x92\xe7\x18\x02\x1a\x00R\frevokeReason\"\xc8\x01\n" +
 	"\bSecurity\x12L\n" +
 	"\x14password_change_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x12passwordChangeTime\x12E\n" +
 	"\x11last_sign_in_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastSignInTime\x12'\n" +
-	"\x0factive_sessions\x18\x03 \x01(\x05R\x0eactiveSessions\"q\n" +
-	"\tPartError\x12\x12\n" +
-	"\x04part\x18\x01 \x01(\tR\x04part\x12\x1a\n" +
-	"\x04code\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\x04code\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n" +
+	"\x0factive_sessions\x18\x03 \x01(\x05R\x0eactiveSessions\"\xa8\x01\n" +
+	"\tPartError\x12!\n" +
+	"\x04part\x18\x01 \x01(\tB\r\x92\xe7\x18\t\x1a\aprofileR\x04part\x12'\n" +
+	"\x04code\x18\x02 \x01(\tB\x13\x92\xe7\x18\x0f\x10\x00\x1a\vunavailableR\x04code\x121\n" +
+	"\x06reason\x18\x03 \x01(\tB\x19\x92\xe7\x18\x15\x1a\x13SERVICE_UNAVAILABLER\x06reason\x12\x1c\n" +
 	"\tretryable\x18\x04 \x01(\bR\tretryable*[\n" +
 	"\n" +
 	"UserStatus\x12\x1b\n" +

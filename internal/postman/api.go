@@ -1,4 +1,4 @@
-package main
+package postman
 
 import (
 	"encoding/json"
@@ -11,12 +11,18 @@ type api struct {
 	operations map[string]*operation
 	schemas    map[string]any
 	parameters map[string]parameter
+	tags       map[string]string // their descriptions
+	// filled are values of request fields, by name.
+	filled map[string]string
+	// variables are those of operations that no chapter has.
+	variables []keyValue
 }
 
 type operation struct {
 	method, path string
 
 	OperationID string
+	Tags        []string
 	Summary     string
 	Description string
 	Security    []map[string][]string
@@ -47,6 +53,7 @@ const jsonType = "application/json"
 
 func readAPI(text []byte) (*api, error) {
 	var document struct {
+		Tags       []struct{ Name, Description string }
 		Paths      map[string]map[string]json.RawMessage
 		Components struct {
 			Schemas    map[string]any
@@ -56,7 +63,10 @@ func readAPI(text []byte) (*api, error) {
 	if err := json.Unmarshal(text, &document); err != nil {
 		return nil, err
 	}
-	a := &api{operations: map[string]*operation{}, schemas: document.Components.Schemas, parameters: document.Components.Parameters}
+	a := &api{operations: map[string]*operation{}, schemas: document.Components.Schemas, parameters: document.Components.Parameters, tags: map[string]string{}, filled: map[string]string{}}
+	for _, tag := range document.Tags {
+		a.tags[tag.Name] = tag.Description
+	}
 	for path, operations := range document.Paths {
 		for method, encoded := range operations {
 			one := operation{method: strings.ToUpper(method), path: path}
@@ -72,6 +82,17 @@ func readAPI(text []byte) (*api, error) {
 		}
 	}
 	return a, nil
+}
+
+func (o *operation) tag() string { return strings.Join(o.Tags, ", ") }
+
+// takesJSON reports whether a call is one message in JSON. Streams are not.
+func (o *operation) takesJSON() bool {
+	if o.RequestBody == nil {
+		return true
+	}
+	_, ok := o.RequestBody.Content[jsonType]
+	return ok
 }
 
 // wantsToken reports whether a call needs an access token.

@@ -1,4 +1,4 @@
-package main
+package postman
 
 // collection is the part of Postman's format v2.1 that is used.
 type collection struct {

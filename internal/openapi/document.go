@@ -1,4 +1,4 @@
-package main
+package openapi
 
 import (
 	"bytes"
@@ -7,12 +7,16 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // document is the OpenAPI document under construction.
 type document struct {
+	*names
 	schemas  schemas
-	declared map[string]declaredError
+	lenient  bool
+	declared map[string]Error
 	used     map[string]bool // reasons
 	failed   map[string]*answer
 	tags     []object
@@ -21,10 +25,45 @@ type document struct {
 	headers, parameters map[string]bool
 }
 
-func newDocument(declared map[string]declaredError) *document {
-	return &document{
-		schemas: schemas{named: map[string]object{}}, declared: declared, used: map[string]bool{}, failed: map[string]*answer{},
+func newDocument(config Config) *document {
+	names := &names{short: config.Package, byName: map[string]protoreflect.Descriptor{}}
+	d := &document{
+		names: names, schemas: schemas{names: names, lenient: config.Lenient, named: map[string]object{}}, lenient: config.Lenient,
+		declared: map[string]Error{}, used: map[string]bool{}, failed: map[string]*answer{},
 		paths: map[string]object{}, headers: map[string]bool{}, parameters: map[string]bool{},
+	}
+	for _, one := range config.Errors {
+		d.declared[one.Reason] = one
+	}
+	return d
+}
+
+// names are how things are called in the document: by their full name, or without its
+// package where that is the document's own.
+type names struct {
+	short  protoreflect.FullName
+	byName map[string]protoreflect.Descriptor
+}
+
+func (n *names) isShort(d protoreflect.Descriptor) bool {
+	return n.short != "" && d.ParentFile().Package() == n.short
+}
+
+// of returns the name of a declaration. Where several upstreams have one of the same
+// name, all but the first get a number.
+func (n *names) of(d protoreflect.Descriptor) string {
+	whole := string(d.FullName())
+	switch {
+	case n.isShort(d):
+		whole = string(d.Name())
+	case d.ParentFile().Package() == "":
+		whole = "default." + whole
+	}
+	for name, i := whole, 2; ; name, i = fmt.Sprintf("%s-%d", whole, i), i+1 {
+		if known, ok := n.byName[name]; !ok || known == d {
+			n.byName[name] = d
+			return name
+		}
 	}
 }
 
@@ -50,7 +89,7 @@ func (d *document) parameter(name string) object {
 }
 
 // encode returns the document in a deterministic form.
-func (d *document) encode() (string, error) {
+func (d *document) encode() ([]byte, error) {
 	examples, reasons := object{}, object{}
 	for _, reason := range anywhere {
 		d.used[reason] = true
@@ -58,7 +97,7 @@ func (d *document) encode() (string, error) {
 	for _, reason := range slices.Sorted(maps.Keys(d.used)) {
 		declared, ok := d.declared[reason]
 		if !ok {
-			return "", fmt.Errorf("%s isn't declared anywhere in the source", reason)
+			return nil, fmt.Errorf("%s isn't declared anywhere in the source", reason)
 		}
 		reasons.set(reason, object{{"code", declared.Code}, {"status", d.statusOf(declared)}, {"message", d.message(declared)}})
 		if slices.Contains(anywhere, reason) {
@@ -66,7 +105,7 @@ func (d *document) encode() (string, error) {
 		}
 		example, err := d.errorExample(declared)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		examples.set(reason, object{{"summary", reason}, {"value", example}})
 	}
@@ -91,14 +130,14 @@ func (d *document) encode() (string, error) {
 	}
 	encoded, err := encode(whole)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	var text bytes.Buffer
 	if err := json.Indent(&text, encoded, "", "  "); err != nil {
-		return "", err
+		return nil, err
 	}
 	text.WriteByte('\n')
-	return text.String(), nil
+	return text.Bytes(), nil
 }
 
 func sorted(named map[string]object) object {
@@ -207,7 +246,7 @@ var headers = object{
 	{"Accept-Post", header("The accepted content types.", "application/json, application/proto")},
 	{"Cache-Control", header("Caching rules: only the caller may cache, and must revalidate every time.", "private, no-cache")},
 	{"ETag", header("The version of this response, for If-None-Match.", `"nUBgXBvvkzMTsPXGCxcX-json"`)},
-	{"Location", header("The URL of the created resource.", "/api/v1/users/"+adaID)},
+	{"Location", header("The URL of the created resource.", "/api/v1/users/"+exampleID)},
 	{"RateLimit", header("The remaining calls of the method's rate limit, and the seconds until more are available (draft-ietf-httpapi-ratelimit-headers-10).", `"GetMe";r=199;t=1`)},
 	{"RateLimit-Policy", header("The method's rate limit: calls per window in seconds.", `"GetMe";q=200;w=4`)},
 	{"Retry-After", header("The delay before a retry, in seconds.", "1")},

@@ -1,4 +1,4 @@
-package main
+package openapi
 
 import (
 	"slices"
@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-var someErrors = map[string]declaredError{
+var someErrors = map[string]Error{
 	"USER_NOT_FOUND": {Reason: "USER_NOT_FOUND", Code: "not_found"},
 	"LINK_USED":      {Reason: "LINK_USED", Code: "failed_precondition"},
 	"LINK_EXPIRED":   {Reason: "LINK_EXPIRED", Code: "failed_precondition"},

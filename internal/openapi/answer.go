@@ -1,4 +1,4 @@
-package main
+package openapi
 
 import (
 	"cmp"
@@ -45,10 +45,10 @@ func derivedReasons(m *method, how surface, hasBody bool) []string {
 	add(hasBody, "CONTENT_TYPE_UNSUPPORTED", "REQUEST_TOO_LARGE", "REQUEST_TOO_SLOW", "TOO_MANY_UNFINISHED_REQUESTS", "COMPRESSION_UNSUPPORTED")
 	add(how == connectGet, "MALFORMED_REQUEST", "QUERY_INVALID", "BODY_UNEXPECTED", "COMPRESSION_UNSUPPORTED", "TIMEOUT_INVALID")
 	add(how == connectPost, "TIMEOUT_INVALID", "PROTOCOL_VERSION_UNSUPPORTED")
-	add(m.policy.personal(), "TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "TOKEN_STALE", "SESSION_ENDED")
+	add(personal(m.policy), "TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "TOKEN_STALE", "SESSION_ENDED")
 	// The gateway refreshes a session in cookies during the call.
-	add(m.policy.personal(), "REFRESH_TOKEN_INVALID", "REFRESH_TOKEN_REUSED")
-	add(m.policy.byRole(), "PERMISSION_DENIED")
+	add(personal(m.policy), "REFRESH_TOKEN_INVALID", "REFRESH_TOKEN_REUSED")
+	add(byRole(m.policy), "PERMISSION_DENIED")
 	add(m.policy.RecentSignIn, "REAUTHENTICATION_REQUIRED")
 	add(m.policy.Rate != nil, "RATE_LIMITED")
 	add(m.signsIn, "COOKIES_NEED_HTTPS", "COOKIES_CROSS_SITE")
@@ -74,12 +74,12 @@ type answer struct {
 	name    string // among the components, if it is shared
 }
 
-// MarshalJSON implements [json.Marshaler].
-func (a *answer) MarshalJSON() ([]byte, error) {
+// object returns the response, or a reference to it if it is shared.
+func (a *answer) object() object {
 	if a.name != "" {
-		return encode(object{{"$ref", "#/components/responses/" + a.name}})
+		return object{{"$ref", "#/components/responses/" + a.name}}
 	}
-	return encode(a.content)
+	return a.content
 }
 
 // failures returns the error responses for the reasons, by status.
@@ -109,7 +109,7 @@ func (d *document) failures(m *method, how surface, hasBody bool) ([]*answer, er
 	return failures, nil
 }
 
-func (d *document) statusOf(declared declaredError) int {
+func (d *document) statusOf(declared Error) int {
 	return cmp.Or(httpStatuses[declared.Reason], statuses[declared.Code])
 }
 
@@ -124,7 +124,7 @@ func (d *document) failure(status int, reasons []string, rated bool) *answer {
 	lines, codes, shown, retry := []string{}, []string{}, object{}, false
 	for _, reason := range reasons {
 		declared := d.declared[reason]
-		lines = append(lines, fmt.Sprintf("- `%s`: %s", reason, cmp.Or(described[reason], d.message(declared))))
+		lines = append(lines, d.errorLine(reason))
 		shown.set(reason, object{{"$ref", "#/components/examples/" + reason}})
 		retry = retry || retries(declared)
 		if !slices.Contains(codes, declared.Code) {
@@ -160,16 +160,24 @@ func (d *document) failure(status int, reasons []string, rated bool) *answer {
 	return made
 }
 
+// errorLine describes a reason in a list.
+func (d *document) errorLine(reason string) string {
+	return fmt.Sprintf("- `%s`: %s", reason, cmp.Or(described[reason], d.message(d.declared[reason])))
+}
+
 // share names the error responses that several operations have, and returns them.
 func (d *document) share() object {
 	shared := object{}
 	count := map[int]int{}
 	for _, key := range slices.Sorted(maps.Keys(d.failed)) {
 		one := d.failed[key]
-		if one.uses == 1 {
+		if one.uses < 2 {
 			continue
 		}
 		name := strings.ReplaceAll(http.StatusText(one.status), " ", "")
+		if d.lenient {
+			name = "Upstream" + name
+		}
 		if count[one.status]++; count[one.status] > 1 {
 			name += fmt.Sprint(count[one.status])
 		}
@@ -197,7 +205,7 @@ var described = map[string]string{
 	"REQUEST_TOO_LARGE": "A request may have 1 MiB and 200 headers.",
 }
 
-func (d *document) message(declared declaredError) string {
+func (d *document) message(declared Error) string {
 	if text, ok := worded[declared.Reason]; ok {
 		return text
 	}
@@ -212,12 +220,12 @@ func (d *document) message(declared declaredError) string {
 }
 
 // retries reports whether an error carries a delay before a retry.
-func retries(declared declaredError) bool {
+func retries(declared Error) bool {
 	return declared.Retry || declared.Reason == "RATE_LIMITED"
 }
 
 // errorExample returns an error in its wire form.
-func (d *document) errorExample(declared declaredError) (object, error) {
+func (d *document) errorExample(declared Error) (object, error) {
 	message := d.message(declared)
 	details := []proto.Message{&errdetails.ErrorInfo{Reason: declared.Reason, Domain: "gatehouse"}}
 	if field, fault, ok := strings.Cut(message, ": "); ok && declared.Code == "invalid_argument" {

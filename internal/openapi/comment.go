@@ -1,4 +1,4 @@
-package main
+package openapi
 
 import (
 	"fmt"
@@ -38,7 +38,7 @@ var (
 // splitErrors splits a method's comment at its last sentence if that lists errors:
 // "Errors: not_found USER_NOT_FOUND, invalid_argument A, B or C." It returns the rest
 // and the reasons, each of which must be declared with that code.
-func splitErrors(comment string, declared map[string]declaredError) (rest string, reasons []string, err error) {
+func splitErrors(comment string, declared map[string]Error) (rest string, reasons []string, err error) {
 	rest, sentence, ok := strings.Cut(comment, "Errors:")
 	if !ok {
 		return comment, nil, nil
@@ -72,9 +72,36 @@ func splitErrors(comment string, declared map[string]declaredError) (rest string
 	return strings.TrimSpace(rest), reasons, nil
 }
 
+// errorsOf splits a comment as [splitErrors] does, and returns the errors that it lists,
+// declared or not. A comment with another text after "Errors:" stays whole.
+func errorsOf(comment string) (rest string, named []Error) {
+	rest, sentence, ok := strings.Cut(comment, "Errors:")
+	list, ended := strings.CutSuffix(strings.TrimSpace(sentence), ".")
+	if !ok || !ended || strings.ContainsAny(list, ".\n") {
+		return comment, nil
+	}
+	code := ""
+	for word := range strings.FieldsSeq(list) {
+		word = strings.TrimSuffix(word, ",")
+		switch {
+		case word == "or":
+		case statuses[word] != 0:
+			code = word
+		case reasonForm.MatchString(word) && code != "":
+			named = append(named, Error{Reason: word, Code: code, Message: "The service refuses the call for the reason " + word + "."})
+		default:
+			return comment, nil
+		}
+	}
+	return strings.TrimSpace(rest), named
+}
+
 // words turns "RevokeOtherSessions" into "Revoke other sessions".
 func words(camel string) string {
-	text := strings.ReplaceAll(snake(camel), "_", " ")
+	text := strings.TrimSpace(strings.ReplaceAll(snake(camel), "_", " "))
+	if text == "" {
+		return camel
+	}
 	return strings.ToUpper(text[:1]) + text[1:]
 }
 

@@ -1,4 +1,4 @@
-package main
+package postman
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,23 +14,23 @@ import (
 )
 
 // newCall returns the item that calls an operation as in the step.
-func newCall(api *api, operation *operation, step step) (*item, error) {
-	url, err := addressOf(operation, step)
+func newCall(api *api, operation *operation, step Step) (*item, error) {
+	url, err := addressOf(api, operation, step)
 	if err != nil {
 		return nil, err
 	}
-	call := &item{Name: step.name, Request: &request{Method: operation.method, URL: *url, Header: []keyValue{}, Description: operation.Description}}
+	call := &item{Name: step.Name, Request: &request{Method: operation.method, URL: *url, Header: []keyValue{}, Description: operation.Description}}
 	if call.Name == "" {
 		call.Name = operation.Summary
 	}
-	if strings.HasPrefix(operation.OperationID, "connectGet") && operation.method == "GET" {
+	if strings.HasPrefix(operation.OperationID, "connectGet") && operation.method == http.MethodGet {
 		call.Name += " by GET"
 	}
 	if !operation.wantsToken() {
 		call.Request.Auth = &auth{Type: "noauth"}
 	}
 	if operation.RequestBody != nil {
-		message, err := filled(operation.RequestBody.Content[jsonType].Example, step)
+		message, err := api.fill(operation.RequestBody.Content[jsonType].Example, step)
 		if err != nil {
 			return nil, err
 		}
@@ -51,12 +52,16 @@ func newCall(api *api, operation *operation, step step) (*item, error) {
 			Header: []keyValue{{Key: "Content-Type", Value: jsonType}}, Body: pretty(success.Example),
 		}}
 	}
+	if step.alone {
+		call.Event = []event{{Listen: "test", Script: script{Type: "text/javascript", Exec: operation.isDescribed()}}}
+		return call, nil
+	}
 	test, err := testOf(api, codes, success, step)
 	if err != nil {
 		return nil, err
 	}
-	if len(step.before) > 0 {
-		call.Event = append(call.Event, event{Listen: "prerequest", Script: script{Type: "text/javascript", Exec: step.before}})
+	if len(step.Before) > 0 {
+		call.Event = append(call.Event, event{Listen: "prerequest", Script: script{Type: "text/javascript", Exec: step.Before}})
 	}
 	call.Event = append(call.Event, event{Listen: "test", Script: script{Type: "text/javascript", Exec: test}})
 	return call, nil
@@ -81,8 +86,11 @@ func (o *operation) success() ([]int, media) {
 
 var inBraces = regexp.MustCompile(`\{(\w+)\}`)
 
-func addressOf(operation *operation, step step) (*address, error) {
+func addressOf(api *api, operation *operation, step Step) (*address, error) {
 	path := inBraces.ReplaceAllStringFunc(operation.path, func(name string) string { return "{{" + camel(name[1:len(name)-1]) + "}}" })
+	if step.alone {
+		path = api.ownVariables(operation)
+	}
 	url := &address{Host: []string{"{{baseUrl}}"}, Path: strings.Split(strings.TrimPrefix(path, "/"), "/")}
 	var shown []string
 	for _, p := range operation.Parameters {
@@ -91,7 +99,7 @@ func addressOf(operation *operation, step step) (*address, error) {
 		}
 		value := p.value()
 		if content, ok := p.Content[jsonType]; ok {
-			message, err := filled(content.Example, step)
+			message, err := api.fill(content.Example, step)
 			if err != nil {
 				return nil, err
 			}
@@ -111,6 +119,21 @@ func addressOf(operation *operation, step step) (*address, error) {
 		url.Raw += "?" + strings.Join(shown, "&")
 	}
 	return url, nil
+}
+
+// ownVariables returns the path of an operation that no chapter has, with a variable of
+// its own for each parameter in it, whose value is the parameter's example.
+func (a *api) ownVariables(o *operation) string {
+	path := o.path
+	for _, p := range o.Parameters {
+		if p.In != "path" {
+			continue
+		}
+		name := strings.ReplaceAll(o.OperationID, ".", "_") + "_" + p.Name
+		path = strings.ReplaceAll(path, "{"+p.Name+"}", "{{"+name+"}}")
+		a.variables = append(a.variables, keyValue{Key: name, Value: p.value(), Description: p.Description})
+	}
+	return path
 }
 
 // value returns the parameter's example, or its only possible value.
@@ -142,21 +165,24 @@ func headersOf(operation *operation) []keyValue {
 	return headers
 }
 
-// filled returns an example with the values that the step sets. In REST, fields in the
+// fill returns an example with the values that the step sets. In REST, fields in the
 // path are not in the body.
-func filled(example any, step step) (any, error) {
+func (a *api) fill(example any, step Step) (any, error) {
 	copied, err := json.Marshal(example)
 	if err != nil {
 		return nil, err
 	}
 	message := map[string]any{}
+	if example == nil {
+		return message, nil
+	}
 	if err := json.Unmarshal(copied, &message); err != nil {
 		return nil, err
 	}
-	for path, value := range everywhere {
+	for path, value := range a.filled {
 		set(message, path, value)
 	}
-	for path, value := range step.set {
+	for path, value := range step.Set {
 		if !set(message, path, value) && path != "user.id" {
 			return nil, fmt.Errorf("its example has no %s", path)
 		}
@@ -178,28 +204,39 @@ func set(message map[string]any, path, value string) bool {
 	return true
 }
 
+// isDescribed returns the script that checks that the status is one of the operation's.
+func (o *operation) isDescribed() []string {
+	var codes []int
+	for _, text := range slices.Sorted(maps.Keys(o.Responses)) {
+		if code, err := strconv.Atoi(text); err == nil {
+			codes = append(codes, code)
+		}
+	}
+	return []string{`pm.test("answers as described", () => pm.expect(pm.response.code).to.be.oneOf(` + compact(codes) + "));"}
+}
+
 // testOf returns the script that checks the response.
-func testOf(api *api, codes []int, success media, step step) ([]string, error) {
+func testOf(api *api, codes []int, success media, step Step) ([]string, error) {
 	lines, err := succeeds(api, codes, success, step)
-	if err != nil || step.refusal == nil {
+	if err != nil || step.Refusal == nil {
 		return lines, err
 	}
 	shape, err := api.inline(map[string]any{"$ref": "#/components/schemas/Error"}, 0)
 	if err != nil {
 		return nil, err
 	}
-	whole := append([]string{"if (" + step.refusal.unless + ") {"}, indented(lines)...)
+	whole := append([]string{"if (" + step.Refusal.Unless + ") {"}, indented(lines)...)
 	return append(whole,
 		"} else {",
-		`  pm.test("is refused for the reason `+step.refusal.reason+`", () => {`,
+		`  pm.test("is refused for the reason `+step.Refusal.Reason+`", () => {`,
 		"    pm.expect(pm.response.code).to.equal(400);",
 		"    pm.response.to.have.jsonSchema("+compact(shape)+");",
-		`    pm.expect(pm.response.json().details.map(detail => detail.debug?.reason)).to.include("`+step.refusal.reason+`");`,
+		`    pm.expect(pm.response.json().details.map(detail => detail.debug?.reason)).to.include("`+step.Refusal.Reason+`");`,
 		"  });",
 		"}"), nil
 }
 
-func succeeds(api *api, codes []int, success media, step step) ([]string, error) {
+func succeeds(api *api, codes []int, success media, step Step) ([]string, error) {
 	list := compact(codes)
 	words := strings.Trim(strings.ReplaceAll(list, ",", " or "), "[]")
 	lines := []string{`pm.test("answers ` + words + `", () => pm.expect(pm.response.code).to.be.oneOf(` + list + "));"}
@@ -215,15 +252,15 @@ func succeeds(api *api, codes []int, success media, step step) ([]string, error)
 		`  pm.expect(pm.response.headers.get("Content-Type")).to.match(/^application\/json/);`,
 		"  pm.response.to.have.jsonSchema("+compact(shape)+");",
 		"});")
-	if len(step.holds) > 0 {
+	if len(step.Holds) > 0 {
 		lines = append(lines,
 			`pm.test("answers with all that is needed", () => {`,
-			"  for (const path of "+compact(step.holds)+") pm.expect(pm.response.json()).to.have.nested.property(path);",
+			"  for (const path of "+compact(step.Holds)+") pm.expect(pm.response.json()).to.have.nested.property(path);",
 			"});")
 	}
-	if len(step.after) > 0 {
+	if len(step.After) > 0 {
 		lines = append(lines, "if (pm.response.code < 300) {", "  const answer = pm.response.json();")
-		lines = append(append(lines, indented(step.after)...), "}")
+		lines = append(append(lines, indented(step.After)...), "}")
 	}
 	return lines, nil
 }
