@@ -306,6 +306,11 @@ CREATE TABLE users.profiles (
     email            text        NOT NULL,
     status           text        NOT NULL,
     account_version  bigint      NOT NULL,
+    -- The application's JSON objects: the first is the person's, the second its
+    -- administrators'. json, not jsonb, keeps the text as it was checked: jsonb would
+    -- write a number such as 1e300 with all of its digits.
+    attributes       json        NOT NULL DEFAULT '{}',
+    app_attributes   json        NOT NULL DEFAULT '{}',
     CONSTRAINT profiles_pkey PRIMARY KEY (id),
     CONSTRAINT profiles_status_known CHECK (status IN ('active', 'disabled'))
 );

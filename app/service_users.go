@@ -17,12 +17,15 @@ var usersService = Definition{
 	Help:   "Run the users service: profiles.",
 	Listen: "127.0.0.1:8003",
 	Schema: true,
-	build:  buildUsers,
-	probe:  probeUsers,
+	settings: func() []group {
+		return []group{&userSchemaFlags{}}
+	},
+	build: buildUsers,
+	probe: probeUsers,
 }
 
 func buildUsers(_ context.Context, h *host) (*built, error) {
-	service := users.New(users.Config{DB: h.db, Logger: h.logger})
+	service := users.New(users.Config{DB: h.db, Schema: find[*userSchemaFlags](h.settings).schema, Logger: h.logger})
 	return &built{service: service, register: service.Register, run: service.Run, measure: service.Measure}, nil
 }
 

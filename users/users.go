@@ -1,9 +1,9 @@
-// Package users owns profiles: people's names and locale, and the columns of their
-// accounts that listing and searching need. Only it accesses the Postgres schema
+// Package users owns profiles: people's names, locale and attributes, and the columns of
+// their accounts that listing and searching need. Only it accesses the Postgres schema
 // users.
 //
-// A profile has data of two owners. Names and locale change through ProfileService;
-// version, which answers return as the etag, counts those changes. Email and status
+// A profile has data of two owners. Names, locale and attributes change through
+// ProfileService; version, which answers return as the etag, counts those changes. Email and status
 // belong to auth: its relay sends each account's current state to RelayService, and
 // account_version is the version of the last one.
 package users
@@ -17,12 +17,15 @@ import (
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/feed"
+	"gatehouse/users/attributes"
 )
 
 // Config configures the service.
 type Config struct {
 	// DB logs in as the role of users.
 	DB *pgxpool.Pool
+	// Schema validates the attributes of users; nil accepts every JSON object.
+	Schema *attributes.Schema
 	// Logger gets what isn't logged with a call.
 	Logger *slog.Logger
 }
@@ -31,6 +34,7 @@ type Config struct {
 type Service struct {
 	db      *database.Pool
 	changes *feed.Tags
+	schema  *attributes.Schema
 	logger  *slog.Logger
 }
 
@@ -42,7 +46,7 @@ var (
 
 // New returns the service.
 func New(config Config) *Service {
-	service := &Service{db: database.Retrying(config.DB), logger: config.Logger, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
+	service := &Service{db: database.Retrying(config.DB), logger: config.Logger, schema: config.Schema, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
 	return service
 }
 

@@ -109,7 +109,7 @@ func (s *schemas) field(field protoreflect.FieldDescriptor) (schema object, need
 	if strings.Contains(comment, "Set by the server.") {
 		schema.set("readOnly", true)
 	}
-	if !field.IsList() && field.Message() == nil && field.Enum() == nil || isText(field) {
+	if !field.IsList() && field.Message() == nil && field.Enum() == nil || isText(field) || isObject(field) {
 		example, err := scalarExample(field)
 		if err != nil {
 			return nil, false, err
@@ -123,6 +123,11 @@ func (s *schemas) field(field protoreflect.FieldDescriptor) (schema object, need
 // isText reports whether a message is a string in JSON.
 func isText(field protoreflect.FieldDescriptor) bool {
 	return field.Message() != nil && (field.Message().FullName() == "google.protobuf.Timestamp" || field.Message().FullName() == "google.protobuf.FieldMask") && !field.IsList()
+}
+
+// isObject reports whether a message is an object of any keys in JSON.
+func isObject(field protoreflect.FieldDescriptor) bool {
+	return field.Message() != nil && field.Message().FullName() == "google.protobuf.Struct" && !field.IsList()
 }
 
 // single returns the schema of one value of a field.
@@ -171,6 +176,8 @@ func (s *schemas) message(field protoreflect.FieldDescriptor, rules *validate.Fi
 		return object{{"type", "string"}, {"format", "date-time"}}, false, nil
 	case "google.protobuf.FieldMask":
 		return object{{"type", "string"}}, false, nil
+	case "google.protobuf.Struct":
+		return object{{"type", "object"}, {"additionalProperties", true}}, false, nil
 	}
 	schema, err = s.ref(field.Message())
 	if err != nil || len(rules.GetCel()) == 0 {

@@ -141,8 +141,9 @@ type UpdateMeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, and optionally the etag that must be current.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// Which of first_name, last_name and locale to change. Without a mask, every
-	// field that is not empty changes.
+	// Which of first_name, last_name, locale, attributes and app_attributes to
+	// change. Without a mask, every field that is not empty changes. Attributes
+	// that the mask names and that are unset or null lose every key.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
