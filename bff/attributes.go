@@ -55,9 +55,18 @@ func attributesText(name string, attributes *structpb.Struct) (string, error) {
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
 	if encoder.Encode(attributes.AsMap()) != nil {
-		return "", fault.Invalid("ATTRIBUTES_INVALID", name, "has a number that JSON does not have: NaN or an infinity")
+		return "", fault.Invalid("ATTRIBUTES_INVALID", name, "must be JSON, which has neither NaN nor infinities")
 	}
 	return strings.TrimSuffix(text.String(), "\n"), nil
+}
+
+// actor returns who calls, for the audit event of a change.
+func (d *directory) actor(ctx context.Context) *usersv1.Actor {
+	client := d.clientInfo(ctx)
+	return &usersv1.Actor{
+		AccountId: client.GetAccountId(), SessionId: client.GetSessionId(),
+		IpAddress: client.GetIpAddress(), UserAgent: client.GetUserAgent(), RequestId: client.GetRequestId(),
+	}
 }
 
 func isAdministrator(ctx context.Context) bool { return caller(ctx).HasAny([]string{roleAdmin}) }
@@ -117,7 +126,7 @@ func (d *directory) newProfile(id string, user *bffv1.User) func(context.Context
 		if wanted.GetAppAttributes() != "" {
 			mask.Paths = append(mask.Paths, appAttributesField)
 		}
-		updated, err := d.profiles.UpdateProfile(ctx, &usersv1.UpdateProfileRequest{Profile: wanted, UpdateMask: mask})
+		updated, err := d.profiles.UpdateProfile(ctx, &usersv1.UpdateProfileRequest{Profile: wanted, UpdateMask: mask, Actor: d.actor(ctx)})
 		return updated.GetProfile(), err
 	}
 }

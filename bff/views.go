@@ -70,7 +70,7 @@ func auditEventsOf(events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 			Id: event.GetId(), CreateTime: event.GetCreateTime(), Event: event.GetEvent(), Outcome: event.GetOutcome(),
 			Reason: event.GetReason(), UserId: event.GetAccountId(), ActorId: event.GetActorId(), SessionId: event.GetSessionId(),
 			IpAddress: event.GetIpAddress(), UserAgent: event.GetUserAgent(), RequestId: event.GetRequestId(),
-			Count: max(1, event.GetCount()),
+			Count: max(1, event.GetCount()), Changed: event.GetChanged(),
 		})
 	}
 	return public

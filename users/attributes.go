@@ -32,9 +32,9 @@ const lockAttributes = `
 	FOR UPDATE`
 
 // patch applies patches to a profile's attributes and puts the results into args, the
-// arguments of updateProfile. Errors: PROFILE_NOT_FOUND, ETAG_MISMATCH,
+// arguments of updateProfile. It writes the audit event. Errors: PROFILE_NOT_FOUND, ETAG_MISMATCH,
 // ATTRIBUTES_INVALID, ATTRIBUTES_TOO_LARGE.
-func (s *Service) patch(ctx context.Context, tx pgx.Tx, args pgx.NamedArgs, patches []attributes.Patch) error {
+func (s *Service) patch(ctx context.Context, tx pgx.Tx, args pgx.NamedArgs, patches []attributes.Patch, actor *usersv1.Actor) error {
 	var version int64
 	var stored attributes.Pair
 	err := tx.QueryRow(ctx, lockAttributes, args).Scan(&version, &stored.Person, &stored.App)
@@ -53,5 +53,5 @@ func (s *Service) patch(ctx context.Context, tx pgx.Tx, args pgx.NamedArgs, patc
 		return err
 	}
 	args["attributes"], args["app_attributes"] = changed.Person, changed.App
-	return nil
+	return writeAuditEvent(ctx, tx, args["id"], changed.Keys, actor)
 }

@@ -211,3 +211,60 @@ func schema(t *testing.T, document string) *attributes.Schema {
 	}
 	return compiled
 }
+
+func TestAChangeOfAttributesWritesItsAuditEvent(t *testing.T) {
+	t.Parallel()
+	s := start(t, users.Config{DB: pgtest.Pool(t, pgtest.New(t).Users)})
+	audit := usersv1.NewAuditServiceClient(s.client(t, "auth"))
+	id, actor := s.apply(t, account{}), newID(t)
+	change := func(text string) error {
+		req := update(&usersv1.Profile{Id: id, Attributes: text}, "attributes")
+		req.Actor = &usersv1.Actor{AccountId: actor, SessionId: newID(t), IpAddress: "203.0.113.7", UserAgent: "Quasar/9", RequestId: "r1"}
+		_, err := s.profiles.UpdateProfile(t.Context(), req)
+		return err
+	}
+	pending := func() []*usersv1.AttributesChanged {
+		t.Helper()
+		res, err := audit.ListPendingEvents(t.Context(), &usersv1.ListPendingEventsRequest{PageSize: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.GetEvents()
+	}
+	if err := change(`{"theme":"dark"}`); err != nil {
+		t.Fatal(err)
+	}
+	for _, nothing := range []string{`{"theme":"dark"}`, `{}`, `{"a":"\u0000"}`} { // the same, nothing, refused
+		_ = change(nothing)
+	}
+	many := map[string]int{}
+	for n := range 60 {
+		many[fmt.Sprintf("k%02d", n)] = n
+	}
+	text, err := json.Marshal(many)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := change(string(text)); err != nil {
+		t.Fatal(err)
+	}
+	events := pending()
+	if len(events) != 2 || len(events[0].GetChanged()) != 1 || events[0].GetChanged()[0] != "attributes.theme" || len(events[1].GetChanged()) != 50 {
+		t.Fatalf("pending: %v, want one of the theme and one of 50 names", events)
+	}
+	first := events[0]
+	if first.GetAccountId() != id || first.GetActor().GetAccountId() != actor || first.GetActor().GetIpAddress() != "203.0.113.7" || first.GetActor().GetRequestId() != "r1" || !first.GetCreateTime().IsValid() {
+		t.Errorf("the event is %v", first)
+	}
+	for range 2 {
+		if _, err := audit.ConfirmEvents(t.Context(), &usersv1.ConfirmEventsRequest{Ids: []string{first.GetId()}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.applied(t, deleted(id, 2))
+	if left := pending(); len(left) != 1 || len(left[0].GetChanged()) != 0 || left[0].GetActor().GetIpAddress() != "" || left[0].GetAccountId() != id {
+		t.Errorf("after the deletion: %v, want the second event without names and address", left)
+	}
+	_, err = usersv1.NewAuditServiceClient(s.client(t, "bff")).ListPendingEvents(t.Context(), &usersv1.ListPendingEventsRequest{})
+	wantError(t, "the bff lists events", err, connect.CodePermissionDenied, fault.ReasonPermissionDenied)
+}

@@ -84,7 +84,7 @@ func (s *Service) UpdateProfile(ctx context.Context, req *usersv1.UpdateProfileR
 		updated, err = s.update(ctx, s.db, req.GetProfile(), args)
 	} else {
 		err = s.db.Transact(ctx, func(tx pgx.Tx) error {
-			if err := s.patch(ctx, tx, args, patches); err != nil {
+			if err := s.patch(ctx, tx, args, patches, req.GetActor()); err != nil {
 				return err
 			}
 			updated, err = s.update(ctx, tx, req.GetProfile(), args)

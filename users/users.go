@@ -30,7 +30,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Service implements ProfileService, RelayService and ChangeService.
+// Service implements ProfileService, RelayService, ChangeService and AuditService.
 type Service struct {
 	db      *database.Pool
 	changes *feed.Tags
@@ -42,6 +42,7 @@ var (
 	_ usersv1.ProfileServiceHandler = (*Service)(nil)
 	_ usersv1.RelayServiceHandler   = (*Service)(nil)
 	_ usersv1.ChangeServiceHandler  = (*Service)(nil)
+	_ usersv1.AuditServiceHandler   = (*Service)(nil)
 )
 
 // New returns the service.
@@ -55,4 +56,5 @@ func (s *Service) Register(server *connect.Server) {
 	usersv1.RegisterProfileServiceHandler(server, s)
 	usersv1.RegisterRelayServiceHandler(server, s)
 	usersv1.RegisterChangeServiceHandler(server, s)
+	usersv1.RegisterAuditServiceHandler(server, s)
 }

@@ -18,6 +18,7 @@ var examples = map[string]any{
 	"attributes":              object{{"theme", "dark"}},
 	"code":                    "unavailable",
 	"bff.v1.AuditEvent.count": 1,
+	"changed":                 "attributes.theme",
 	"create_time":             "2026-03-01T09:30:00Z",
 	"current":                 true,
 	"current_password":        "correct horse battery",
@@ -87,7 +88,7 @@ const (
 // unlikely fields are left out of example responses: they describe failures or past
 // states.
 var unlikely = map[protoreflect.FullName]bool{
-	"bff.v1.AuditEvent.reason": true, "bff.v1.Mail.last_error": true, "bff.v1.Mail.next_attempt_time": true,
+	"bff.v1.AuditEvent.changed": true, "bff.v1.AuditEvent.reason": true, "bff.v1.Mail.last_error": true, "bff.v1.Mail.next_attempt_time": true,
 	"bff.v1.Session.revoke_time": true, "bff.v1.Session.revoke_reason": true,
 }
 

@@ -516,7 +516,10 @@ type AuditEvent struct {
 	// How often it happened, at least 1. Repeated refusals of one event, for one
 	// reason and one user or network, are one event per minute, with the details
 	// of the first.
-	Count         int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
+	Count int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
+	// What "account.attributes.change" changed, such as "attributes.theme": at
+	// most 50 names, never values.
+	Changed       []string `protobuf:"bytes,13,rep,name=changed,proto3" json:"changed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -633,6 +636,13 @@ func (x *AuditEvent) GetCount() int32 {
 		return x.Count
 	}
 	return 0
+}
+
+func (x *AuditEvent) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
 }
 
 // Mail is one mail of the outbox, without its content.
@@ -1060,7 +1070,7 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12&\n" +
 	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12)\n" +
 	"\fdevice_token\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vdeviceToken\"\x12\n" +
-	"\x10VerificationSent\"\xe7\x02\n" +
+	"\x10VerificationSent\"\x81\x03\n" +
 	"\n" +
 	"AuditEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
@@ -1080,7 +1090,8 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	" \x01(\tR\tuserAgent\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\v \x01(\tR\trequestId\x12\x14\n" +
-	"\x05count\x18\f \x01(\x05R\x05count\"\x84\x03\n" +
+	"\x05count\x18\f \x01(\x05R\x05count\x12\x18\n" +
+	"\achanged\x18\r \x03(\tR\achanged\"\x84\x03\n" +
 	"\x04Mail\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +

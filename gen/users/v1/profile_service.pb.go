@@ -498,7 +498,9 @@ type UpdateProfileRequest struct {
 	Profile *Profile `protobuf:"bytes,1,opt,name=profile,proto3" json:"profile,omitempty"`
 	// The fields to change: first_name, last_name, locale, attributes,
 	// app_attributes.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Who changes it, for the audit event of changed attributes.
+	Actor         *Actor `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -543,6 +545,13 @@ func (x *UpdateProfileRequest) GetProfile() *Profile {
 func (x *UpdateProfileRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	if x != nil {
 		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateProfileRequest) GetActor() *Actor {
+	if x != nil {
+		return x.Actor
 	}
 	return nil
 }
@@ -689,7 +698,7 @@ var File_users_v1_profile_service_proto protoreflect.FileDescriptor
 
 const file_users_v1_profile_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1eusers/v1/profile_service.proto\x12\busers.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xf0\x02\n" +
+	"\x1eusers/v1/profile_service.proto\x12\busers.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\x1a\x1cusers/v1/audit_service.proto\"\xf0\x02\n" +
 	"\aProfile\x12\x18\n" +
 	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12&\n" +
 	"\n" +
@@ -719,11 +728,12 @@ const file_users_v1_profile_service_proto_rawDesc = "" +
 	"\x05order\x18\x05 \x01(\x0e2\x16.users.v1.ProfileOrderB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05order\"u\n" +
 	"\x14ListProfilesResponse\x12-\n" +
 	"\bprofiles\x18\x01 \x03(\v2\x11.users.v1.ProfileR\bprofiles\x12.\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\rnextPageToken\"\x90\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\rnextPageToken\"\xb7\x01\n" +
 	"\x14UpdateProfileRequest\x123\n" +
 	"\aprofile\x18\x01 \x01(\v2\x11.users.v1.ProfileB\x06\xbaH\x03\xc8\x01\x01R\aprofile\x12C\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\n" +
-	"updateMask\"D\n" +
+	"updateMask\x12%\n" +
+	"\x05actor\x18\x03 \x01(\v2\x0f.users.v1.ActorR\x05actor\"D\n" +
 	"\x15UpdateProfileResponse\x12+\n" +
 	"\aprofile\x18\x01 \x01(\v2\x11.users.v1.ProfileR\aprofile\"_\n" +
 	"\x16CheckAttributesRequest\x12\x1e\n" +
@@ -785,6 +795,7 @@ var file_users_v1_profile_service_proto_goTypes = []any{
 	(*CheckAttributesResponse)(nil), // 10: users.v1.CheckAttributesResponse
 	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
 	(*fieldmaskpb.FieldMask)(nil),   // 12: google.protobuf.FieldMask
+	(*Actor)(nil),                   // 13: users.v1.Actor
 }
 var file_users_v1_profile_service_proto_depIdxs = []int32{
 	11, // 0: users.v1.Profile.create_time:type_name -> google.protobuf.Timestamp
@@ -795,20 +806,21 @@ var file_users_v1_profile_service_proto_depIdxs = []int32{
 	2,  // 5: users.v1.ListProfilesResponse.profiles:type_name -> users.v1.Profile
 	2,  // 6: users.v1.UpdateProfileRequest.profile:type_name -> users.v1.Profile
 	12, // 7: users.v1.UpdateProfileRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 8: users.v1.UpdateProfileResponse.profile:type_name -> users.v1.Profile
-	3,  // 9: users.v1.ProfileService.GetProfile:input_type -> users.v1.GetProfileRequest
-	5,  // 10: users.v1.ProfileService.ListProfiles:input_type -> users.v1.ListProfilesRequest
-	7,  // 11: users.v1.ProfileService.UpdateProfile:input_type -> users.v1.UpdateProfileRequest
-	9,  // 12: users.v1.ProfileService.CheckAttributes:input_type -> users.v1.CheckAttributesRequest
-	4,  // 13: users.v1.ProfileService.GetProfile:output_type -> users.v1.GetProfileResponse
-	6,  // 14: users.v1.ProfileService.ListProfiles:output_type -> users.v1.ListProfilesResponse
-	8,  // 15: users.v1.ProfileService.UpdateProfile:output_type -> users.v1.UpdateProfileResponse
-	10, // 16: users.v1.ProfileService.CheckAttributes:output_type -> users.v1.CheckAttributesResponse
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	13, // 8: users.v1.UpdateProfileRequest.actor:type_name -> users.v1.Actor
+	2,  // 9: users.v1.UpdateProfileResponse.profile:type_name -> users.v1.Profile
+	3,  // 10: users.v1.ProfileService.GetProfile:input_type -> users.v1.GetProfileRequest
+	5,  // 11: users.v1.ProfileService.ListProfiles:input_type -> users.v1.ListProfilesRequest
+	7,  // 12: users.v1.ProfileService.UpdateProfile:input_type -> users.v1.UpdateProfileRequest
+	9,  // 13: users.v1.ProfileService.CheckAttributes:input_type -> users.v1.CheckAttributesRequest
+	4,  // 14: users.v1.ProfileService.GetProfile:output_type -> users.v1.GetProfileResponse
+	6,  // 15: users.v1.ProfileService.ListProfiles:output_type -> users.v1.ListProfilesResponse
+	8,  // 16: users.v1.ProfileService.UpdateProfile:output_type -> users.v1.UpdateProfileResponse
+	10, // 17: users.v1.ProfileService.CheckAttributes:output_type -> users.v1.CheckAttributesResponse
+	14, // [14:18] is the sub-list for method output_type
+	10, // [10:14] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_users_v1_profile_service_proto_init() }
@@ -816,6 +828,7 @@ func file_users_v1_profile_service_proto_init() {
 	if File_users_v1_profile_service_proto != nil {
 		return
 	}
+	file_users_v1_audit_service_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
