@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	bffv1 "gatehouse/gen/bff/v1"
@@ -60,8 +61,12 @@ func attributesText(name string, attributes *structpb.Struct) (string, error) {
 	return strings.TrimSuffix(text.String(), "\n"), nil
 }
 
-// actor returns who calls, for the audit event of a change.
-func (d *directory) actor(ctx context.Context) *usersv1.Actor {
+// actor returns who calls, for the audit event of changed attributes; nil if the mask
+// names none.
+func (d *directory) actor(ctx context.Context, mask *fieldmaskpb.FieldMask) *usersv1.Actor {
+	if !slices.Contains(mask.GetPaths(), attributesField) && !slices.Contains(mask.GetPaths(), appAttributesField) {
+		return nil
+	}
 	client := d.clientInfo(ctx)
 	return &usersv1.Actor{
 		AccountId: client.GetAccountId(), SessionId: client.GetSessionId(),
@@ -97,7 +102,11 @@ func (d *directory) checkAttributes(ctx context.Context, user *bffv1.User) error
 		return err
 	}
 	_, err = callService(ctx, readLimit, func(ctx context.Context) (*usersv1.CheckAttributesResponse, error) {
-		return d.profiles.CheckAttributes(ctx, &usersv1.CheckAttributesRequest{Attributes: wanted.GetAttributes(), AppAttributes: wanted.GetAppAttributes()})
+		checked, err := d.profiles.CheckAttributes(ctx, &usersv1.CheckAttributesRequest{Attributes: wanted.GetAttributes(), AppAttributes: wanted.GetAppAttributes()})
+		if connect.CodeOf(err) == connect.CodeUnimplemented { // a users of the version before, during a roll-out
+			err = fault.Unavailable().WithCause(err)
+		}
+		return checked, err
 	})
 	return err
 }
@@ -126,7 +135,7 @@ func (d *directory) newProfile(id string, user *bffv1.User) func(context.Context
 		if wanted.GetAppAttributes() != "" {
 			mask.Paths = append(mask.Paths, appAttributesField)
 		}
-		updated, err := d.profiles.UpdateProfile(ctx, &usersv1.UpdateProfileRequest{Profile: wanted, UpdateMask: mask, Actor: d.actor(ctx)})
+		updated, err := d.profiles.UpdateProfile(ctx, &usersv1.UpdateProfileRequest{Profile: wanted, UpdateMask: mask, Actor: d.actor(ctx, mask)})
 		return updated.GetProfile(), err
 	}
 }

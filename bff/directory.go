@@ -121,7 +121,7 @@ func (d *directory) updateProfile(ctx context.Context, id string, values *bffv1.
 	// Only once the account is there: an update must not be made whose answer can't
 	// be given.
 	updated := compose.RequiredFrom(c, "profile", writeLimit, account, func(ctx context.Context, _ *authv1.GetAccountResponse) (*usersv1.UpdateProfileResponse, error) {
-		response, err := d.profiles.UpdateProfile(ctx, &usersv1.UpdateProfileRequest{Profile: next, UpdateMask: mask, Actor: d.actor(ctx)})
+		response, err := d.profiles.UpdateProfile(ctx, &usersv1.UpdateProfileRequest{Profile: next, UpdateMask: mask, Actor: d.actor(ctx, mask)})
 		if fault.Reason(err) == reasonNoProfile {
 			return nil, errProfilePending.WithCause(err)
 		}
