@@ -17,17 +17,20 @@ var usersService = Definition{
 	Help:       "Run the users service: profiles.",
 	Listen:     "127.0.0.1:8003",
 	RootSchema: true,
-	Serves:     []string{"users.v1.ChangeService", "users.v1.ProfileService", "users.v1.RelayService"},
+	Serves:     []string{"users.v1.AuditService", "users.v1.ChangeService", "users.v1.ProfileService", "users.v1.RelayService"},
 	Tells:      []string{"profile"},
 	// Its profiles are made and erased with the accounts.
 	Lifecycle: LifecycleAll,
 	Person:    true,
-	build:     buildUsers,
-	probe:     probeUsers,
+	settings: func() []group {
+		return []group{&userSchemaFlags{}}
+	},
+	build: buildUsers,
+	probe: probeUsers,
 }
 
 func buildUsers(_ context.Context, h *host) (*built, error) {
-	service := users.New(users.Config{DB: h.db, Logger: h.logger})
+	service := users.New(users.Config{DB: h.db, Schema: find[*userSchemaFlags](h.settings).schema, Logger: h.logger})
 	return &built{service: service, register: service.Register, run: service.Run, measure: service.Measure}, nil
 }
 

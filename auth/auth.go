@@ -53,6 +53,9 @@ type Config struct {
 	// Users receives account changes; nil leaves them in the outbox, for
 	// another process to deliver.
 	Users usersv1.RelayServiceClient
+	// UsersAudit has the audit events of users; nil leaves them there, for another
+	// process to collect.
+	UsersAudit usersv1.AuditServiceClient
 	// Secrets are the secret keys, newest first, 32 bytes each.
 	Secrets [][]byte
 	// Issuer is the public URL, the "iss" of tokens.
@@ -103,13 +106,15 @@ type Mailer = outbox.Mailer
 // Service is the auth service: the RPC services that it registers, what runs in the
 // background, and the operations of commands.
 type Service struct {
-	db       *database.Pool
-	keys     *keyring.Keyring
-	changes  *feed.Tags
-	mails    *outbox.Outbox
-	relay    *relay.Relay
-	janitor  *janitor.Janitor
-	accounts *accounts.Store
+	db      *database.Pool
+	keys    *keyring.Keyring
+	changes *feed.Tags
+	mails   *outbox.Outbox
+	relay   *relay.Relay
+	janitor *janitor.Janitor
+	// collector stores the audit events of users.
+	collector *audit.Collector
+	accounts  *accounts.Store
 	// passwords hashes those that operators set.
 	passwords *passwords.Checker
 
@@ -176,7 +181,8 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	links := &links.Sender{Log: log, Throttle: throttle, Mails: mails}
 	return &Service{
 		db: db, keys: keys, changes: changes, mails: mails, relay: relay, accounts: accounts, passwords: passwords,
-		janitor: janitor.New(db, config.AuditLife, config.Logger),
+		janitor:   janitor.New(db, config.AuditLife, config.Logger),
+		collector: audit.NewCollector(db, config.UsersAudit, config.Logger),
 		account: &accountService{
 			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
 			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed,
@@ -221,12 +227,12 @@ func (s *Service) Register(server *connect.Server) {
 }
 
 // Run relays changes to users, feeds revocations, signing keys and changed tags to
-// gateways, delivers mail, rotates signing keys and prunes, until ctx ends.
+// gateways, collects audit events of users, delivers mail, rotates signing keys and prunes, until ctx ends.
 // Without it, tokens can be made for a minute after New.
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	for _, run := range []func(context.Context){
-		s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run,
+		s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run, s.collector.Run,
 	} {
 		group.Go(func() error { run(ctx); return nil })
 	}

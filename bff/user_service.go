@@ -17,6 +17,9 @@ type userService struct{ *directory }
 
 // CreateUser implements bffv1.UserServiceHandler.
 func (s *userService) CreateUser(ctx context.Context, req *bffv1.CreateUserRequest) (*bffv1.CreateUserResponse, error) {
+	if err := s.checkAttributes(ctx, req.GetUser()); err != nil {
+		return nil, err
+	}
 	created, err := s.createAccount(ctx, &authv1.CreateAccountRequest{
 		Email: req.GetUser().GetEmail(), Password: req.GetPassword(), Roles: req.GetUser().GetRoles(),
 		Profile: &authv1.ProfileSeed{
@@ -26,7 +29,7 @@ func (s *userService) CreateUser(ctx context.Context, req *bffv1.CreateUserReque
 	if err != nil {
 		return nil, err
 	}
-	user, missing := s.withProfile(ctx, created.GetAccount())
+	user, missing := s.withProfileFrom(ctx, created.GetAccount(), s.newProfile(created.GetAccount().GetId(), req.GetUser()))
 	return &bffv1.CreateUserResponse{User: user, Errors: missing}, nil
 }
 

@@ -12,7 +12,8 @@ import (
 
 // This file converts messages of the services to messages of the public API.
 
-// userOf composes a user: email, status and roles are auth's, names are users'.
+// userOf composes a user: email, status and roles are auth's, names and attributes are
+// users'.
 // profile may be nil.
 func userOf(account *authv1.Account, profile *usersv1.Profile) *bffv1.User {
 	status := bffv1.UserStatus_USER_STATUS_ACTIVE
@@ -23,6 +24,7 @@ func userOf(account *authv1.Account, profile *usersv1.Profile) *bffv1.User {
 		Id: account.GetId(), Email: account.GetEmail(), EmailVerified: account.GetEmailVerified(),
 		Status: status, Roles: account.GetRoles(),
 		FirstName: profile.GetFirstName(), LastName: profile.GetLastName(), Locale: profile.GetLocale(), Etag: profile.GetEtag(),
+		Attributes: attributesOf(profile.GetAttributes()), AppAttributes: attributesOf(profile.GetAppAttributes()),
 		CreateTime: account.GetCreateTime(), UpdateTime: later(account.GetUpdateTime(), profile.GetUpdateTime()),
 	}
 }
@@ -68,7 +70,7 @@ func auditEventsOf(events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 			Id: event.GetId(), CreateTime: event.GetCreateTime(), Event: event.GetEvent(), Outcome: event.GetOutcome(),
 			Reason: event.GetReason(), UserId: event.GetAccountId(), ActorId: event.GetActorId(), SessionId: event.GetSessionId(),
 			IpAddress: event.GetIpAddress(), UserAgent: event.GetUserAgent(), RequestId: event.GetRequestId(),
-			Count: max(1, event.GetCount()),
+			Count: max(1, event.GetCount()), Changed: event.GetChanged(),
 		})
 	}
 	return public

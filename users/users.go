@@ -1,9 +1,9 @@
-// Package users owns profiles: people's names and locale, and the columns of their
-// accounts that listing and searching need. Only it accesses the Postgres schema
+// Package users owns profiles: people's names, locale and attributes, and the columns of
+// their accounts that listing and searching need. Only it accesses the Postgres schema
 // users.
 //
-// A profile has data of two owners. Names and locale change through ProfileService;
-// version, which answers return as the etag, counts those changes. Email and status
+// A profile has data of two owners. Names, locale and attributes change through
+// ProfileService; version, which answers return as the etag, counts those changes. Email and status
 // belong to auth: its relay sends each account's current state to RelayService, and
 // account_version is the version of the last one.
 package users
@@ -18,20 +18,24 @@ import (
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/feed"
+	"gatehouse/users/attributes"
 )
 
 // Config configures the service.
 type Config struct {
 	// DB logs in as the role of users.
 	DB *pgxpool.Pool
+	// Schema validates the attributes of users; nil accepts every JSON object.
+	Schema *attributes.Schema
 	// Logger gets what isn't logged with a call.
 	Logger *slog.Logger
 }
 
-// Service implements ProfileService, RelayService and ChangeService.
+// Service implements ProfileService, RelayService, ChangeService and AuditService.
 type Service struct {
 	db      *database.Pool
 	changes *feed.Tags
+	schema  *attributes.Schema
 	logger  *slog.Logger
 }
 
@@ -39,11 +43,12 @@ var (
 	_ usersv1.ProfileServiceHandler = (*Service)(nil)
 	_ usersv1.RelayServiceHandler   = (*Service)(nil)
 	_ usersv1.ChangeServiceHandler  = (*Service)(nil)
+	_ usersv1.AuditServiceHandler   = (*Service)(nil)
 )
 
 // New returns the service.
 func New(config Config) *Service {
-	service := &Service{db: database.Retrying(config.DB), logger: config.Logger, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
+	service := &Service{db: database.Retrying(config.DB), logger: config.Logger, schema: config.Schema, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
 	return service
 }
 
@@ -54,4 +59,5 @@ func (s *Service) Register(server *connect.Server) {
 	usersv1.RegisterChangeServiceHandler(server, s)
 	s.changes.Register(server)
 	servicev1.RegisterPersonServiceHandler(server, s)
+	usersv1.RegisterAuditServiceHandler(server, s)
 }

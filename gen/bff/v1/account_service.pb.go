@@ -142,8 +142,9 @@ type UpdateMeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, and optionally the etag that must be current.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// Which of first_name, last_name and locale to change. Without a mask, every
-	// field that is not empty changes.
+	// Which of first_name, last_name, locale, attributes and app_attributes to
+	// change. Without a mask, every field that is not empty changes. Attributes
+	// that the mask names and that are unset or null lose every key.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1365,18 +1366,18 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tB\x18\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\f\x10\x00\x1a\bcGFnZS0yR\tpageToken\"\x81\x01\n" +
 	"\x19ListMyAuditEventsResponse\x12*\n" +
-	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x12.\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\rnextPageToken\"\x11\n" +
-	"\x0fExportMeRequest\"\xdc\x02\n" +
+	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x128\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x10\x92\xe7\x18\f\x10\x00\x1a\bcGFnZS0yR\rnextPageToken\"\x11\n" +
+	"\x0fExportMeRequest\"\xf8\x02\n" +
 	"\x10ExportMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12,\n" +
 	"\bsecurity\x18\x02 \x01(\v2\x10.bff.v1.SecurityR\bsecurity\x12+\n" +
 	"\bsessions\x18\x03 \x03(\v2\x0f.bff.v1.SessionR\bsessions\x125\n" +
 	"\faudit_events\x18\x04 \x03(\v2\x12.bff.v1.AuditEventR\vauditEvents\x12\"\n" +
-	"\x05mails\x18\x05 \x03(\v2\f.bff.v1.MailR\x05mails\x12;\n" +
-	"\vexport_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"\x05mails\x18\x05 \x03(\v2\f.bff.v1.MailR\x05mails\x12W\n" +
+	"\vexport_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x1a\x92\xe7\x18\x16\x1a\x142026-03-01T10:00:00ZR\n" +
 	"exportTime\x123\n" +
-	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices2\xd4\x11\n" +
+	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices2\xb8\x12\n" +
 	"\x0eAccountService\x12\xa7\x01\n" +
 	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"q\x8a\xe7\x18X\n" +
 	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:=\n" +

@@ -14,6 +14,7 @@ import (
 	_ "gatehouse/gen/policy/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -162,11 +163,20 @@ type User struct {
 	Roles []string `protobuf:"bytes,8,rep,name=roles,proto3" json:"roles,omitempty"`
 	// When the user was created. Set by the server.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When a field above last changed. Set by the server.
+	// When one of the user's fields last changed. Set by the server.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The version of the profile fields. An update that sends it succeeds only if
 	// it is current.
-	Etag          string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
+	// The application's data about the user that the user may change; unset if it
+	// has no keys. In an update it is a JSON Merge Patch (RFC 7396): null removes
+	// a key, and objects are merged. Together with app_attributes at most 16 KiB
+	// as JSON, nested at most 8 levels, with keys of at most 128 bytes.
+	Attributes *structpb.Struct `protobuf:"bytes,12,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	// The application's data about the user that only administrators may change;
+	// otherwise like attributes. An update without a mask ignores it if the
+	// caller is no administrator.
+	AppAttributes *structpb.Struct `protobuf:"bytes,13,opt,name=app_attributes,json=appAttributes,proto3" json:"app_attributes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +286,20 @@ func (x *User) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *User) GetAttributes() *structpb.Struct {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *User) GetAppAttributes() *structpb.Struct {
+	if x != nil {
+		return x.AppAttributes
+	}
+	return nil
 }
 
 // Tokens are the credentials of a session.
@@ -492,7 +516,10 @@ type AuditEvent struct {
 	// How often it happened, at least 1. Repeated refusals of one event, for one
 	// reason and one user or network, are one event per minute, with the details
 	// of the first.
-	Count         int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
+	Count int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
+	// What "account.attributes.change" changed, such as "attributes.theme": at
+	// most 50 names, never values.
+	Changed       []string `protobuf:"bytes,13,rep,name=changed,proto3" json:"changed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,6 +636,13 @@ func (x *AuditEvent) GetCount() int32 {
 		return x.Count
 	}
 	return 0
+}
+
+func (x *AuditEvent) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
 }
 
 // Mail is one mail of the outbox, without its content.
@@ -997,7 +1031,7 @@ var File_bff_v1_types_proto protoreflect.FileDescriptor
 
 const file_bff_v1_types_proto_rawDesc = "" +
 	"\n" +
-	"\x12bff/v1/types.proto\x12\x06bff.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x93\x05\n" +
+	"\x12bff/v1/types.proto\x12\x06bff.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x8c\x06\n" +
 	"\x04User\x12#\n" +
 	"\x02id\x18\x01 \x01(\tB\x13\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
 	"\x02\x18\x01R\x02id\x12+\n" +
@@ -1019,7 +1053,11 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"\vupdate_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12,\n" +
-	"\x04etag\x18\v \x01(\tB\x18\xbaH\x04r\x02\x18@\x92\xe7\x18\r\x1a\vAAAAAAAAAAER\x04etag\"\xca\x02\n" +
+	"\x04etag\x18\v \x01(\tB\x18\xbaH\x04r\x02\x18@\x92\xe7\x18\r\x1a\vAAAAAAAAAAER\x04etag\x127\n" +
+	"\n" +
+	"attributes\x18\f \x01(\v2\x17.google.protobuf.StructR\n" +
+	"attributes\x12>\n" +
+	"\x0eapp_attributes\x18\r \x01(\v2\x17.google.protobuf.StructR\rappAttributes\"\xca\x02\n" +
 	"\x06Tokens\x12d\n" +
 	"\faccess_token\x18\x01 \x01(\tBA\x92\xe7\x18=\x10\x01\x1a9eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.e30.c2lnbmF0dXJlR\vaccessToken\x12D\n" +
 	"\rrefresh_token\x18\x02 \x01(\tB\x1f\x92\xe7\x18\x1b\x10\x01\x1a\x17ghr_b25lLWdlbmVyYXRpb24R\frefreshToken\x12-\n" +
@@ -1033,7 +1071,7 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12&\n" +
 	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12C\n" +
 	"\fdevice_token\x18\x03 \x01(\tB \x92\xe7\x18\x1c\x10\x01\x1a\x18ghd_Zm9yLXRoaXMtZGV2aWNlR\vdeviceToken\"\x12\n" +
-	"\x10VerificationSent\"\x97\x05\n" +
+	"\x10VerificationSent\"\xb1\x05\n" +
 	"\n" +
 	"AuditEvent\x12:\n" +
 	"\x02id\x18\x01 \x01(\tB*\x92\xe7\x18&\x1a$0195514a-3c11-7b52-8f0e-1f6a0c9d2b71R\x02id\x12;\n" +
@@ -1053,7 +1091,8 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	" \x01(\tB\x11\x92\xe7\x18\r\x1a\vMozilla/5.0R\tuserAgent\x12I\n" +
 	"\n" +
 	"request_id\x18\v \x01(\tB*\x92\xe7\x18&\x1a$5f0c2f6e-6a3c-4a43-9a35-0d0a6b1c2d3eR\trequestId\x12\x14\n" +
-	"\x05count\x18\f \x01(\x05R\x05count\"\xb5\x04\n" +
+	"\x05count\x18\f \x01(\x05R\x05count\x12\x18\n" +
+	"\achanged\x18\r \x03(\tR\achanged\"\xb5\x04\n" +
 	"\x04Mail\x12:\n" +
 	"\x02id\x18\x01 \x01(\tB*\x92\xe7\x18&\x1a$0195514a-5d22-7a90-b1c7-93e2f4a6d8b0R\x02id\x12(\n" +
 	"\x04kind\x18\x02 \x01(\tB\x14\x92\xe7\x18\x10\x1a\x0ereset_passwordR\x04kind\x123\n" +
@@ -1134,29 +1173,32 @@ var file_bff_v1_types_proto_goTypes = []any{
 	(*Security)(nil),              // 9: bff.v1.Security
 	(*PartError)(nil),             // 10: bff.v1.PartError
 	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),       // 12: google.protobuf.Struct
 }
 var file_bff_v1_types_proto_depIdxs = []int32{
 	0,  // 0: bff.v1.User.status:type_name -> bff.v1.UserStatus
 	11, // 1: bff.v1.User.create_time:type_name -> google.protobuf.Timestamp
 	11, // 2: bff.v1.User.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 3: bff.v1.SignedIn.user:type_name -> bff.v1.User
-	3,  // 4: bff.v1.SignedIn.tokens:type_name -> bff.v1.Tokens
-	11, // 5: bff.v1.AuditEvent.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 6: bff.v1.Mail.status:type_name -> bff.v1.MailStatus
-	11, // 7: bff.v1.Mail.create_time:type_name -> google.protobuf.Timestamp
-	11, // 8: bff.v1.Mail.next_attempt_time:type_name -> google.protobuf.Timestamp
-	11, // 9: bff.v1.Mail.end_time:type_name -> google.protobuf.Timestamp
-	11, // 10: bff.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	11, // 11: bff.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
-	11, // 12: bff.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	11, // 13: bff.v1.Session.revoke_time:type_name -> google.protobuf.Timestamp
-	11, // 14: bff.v1.Security.password_change_time:type_name -> google.protobuf.Timestamp
-	11, // 15: bff.v1.Security.last_sign_in_time:type_name -> google.protobuf.Timestamp
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	12, // 3: bff.v1.User.attributes:type_name -> google.protobuf.Struct
+	12, // 4: bff.v1.User.app_attributes:type_name -> google.protobuf.Struct
+	2,  // 5: bff.v1.SignedIn.user:type_name -> bff.v1.User
+	3,  // 6: bff.v1.SignedIn.tokens:type_name -> bff.v1.Tokens
+	11, // 7: bff.v1.AuditEvent.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 8: bff.v1.Mail.status:type_name -> bff.v1.MailStatus
+	11, // 9: bff.v1.Mail.create_time:type_name -> google.protobuf.Timestamp
+	11, // 10: bff.v1.Mail.next_attempt_time:type_name -> google.protobuf.Timestamp
+	11, // 11: bff.v1.Mail.end_time:type_name -> google.protobuf.Timestamp
+	11, // 12: bff.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	11, // 13: bff.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
+	11, // 14: bff.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 15: bff.v1.Session.revoke_time:type_name -> google.protobuf.Timestamp
+	11, // 16: bff.v1.Security.password_change_time:type_name -> google.protobuf.Timestamp
+	11, // 17: bff.v1.Security.last_sign_in_time:type_name -> google.protobuf.Timestamp
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_types_proto_init() }

@@ -29,8 +29,8 @@ const (
 // CreateUserRequest creates a user.
 type CreateUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user: email (required), first_name, last_name, locale, roles. The
-	// server sets the other fields.
+	// The user: email (required), first_name, last_name, locale, roles,
+	// attributes, app_attributes. The server sets the other fields.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// The password: 8 to 128 characters of any kind. Common passwords, and
 	// passwords that contain the name in the email, are refused. If empty, the
@@ -376,8 +376,9 @@ type UpdateUserRequest struct {
 	// The user's id, the new values, and optionally the etag that must be
 	// current.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// Which of first_name, last_name and locale to change. Without a mask, every
-	// field that is not empty changes.
+	// Which of first_name, last_name, locale, attributes and app_attributes to
+	// change. Without a mask, every field that is not empty changes. Attributes
+	// that the mask names and that are unset or null lose every key.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
