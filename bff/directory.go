@@ -52,7 +52,7 @@ func (d *directory) account(id string) func(context.Context) (*authv1.GetAccount
 }
 
 // profile fetches a profile for a composition. One that isn't there is
-// unavailable: while its account exists, the relay is about to bring it.
+// unavailable: while its account exists, users is about to read it from auth.
 func (d *directory) profile(id string) func(context.Context) (*usersv1.Profile, error) {
 	return func(ctx context.Context) (*usersv1.Profile, error) {
 		response, err := d.profiles.GetProfile(ctx, &usersv1.GetProfileRequest{ProfileId: id})

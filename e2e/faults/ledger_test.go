@@ -134,7 +134,7 @@ func TestAnErasureReachesAThirdServiceWhateverIsKilled(t *testing.T) {
 	}
 }
 
-// A third service that is away delays nobody; GetErasure says what it has not
+// A third service that does not run delays nobody; GetErasure says what it has not
 // confirmed, also while an older auth deletes.
 func TestAnErasureIsIncompleteWhileAServiceIsAway(t *testing.T) {
 	t.Parallel()
