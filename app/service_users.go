@@ -23,8 +23,8 @@ var usersService = Definition{
 	// A deployment that is older than this call has no AUTH_URL here: auth then
 	// delivers accounts by itself.
 	Calls: []Call{{Service: roleAuth, Persistent: true, later: true, optional: true}},
-	build:     buildUsers,
-	probe:     probeUsers,
+	build: buildUsers,
+	probe: probeUsers,
 }
 
 func buildUsers(_ context.Context, h *host) (*built, error) {
