@@ -27,7 +27,7 @@ CREATE TABLE auth.accounts (
     roles                 text[]      NOT NULL DEFAULT '{}',
     -- Raised by every change of roles or status; access tokens carry it as "ver".
     authz_version         bigint      NOT NULL DEFAULT 1,
-    -- Raised by every change that the relay must deliver to users.
+    -- Raised by every change that other services must receive.
     version               bigint      NOT NULL DEFAULT 1,
     last_sign_in_time     timestamptz,
     create_time           timestamptz NOT NULL DEFAULT now(),
@@ -112,9 +112,46 @@ CREATE TABLE auth.signing_keys (
     CONSTRAINT signing_keys_public_key_length CHECK (octet_length(public_key) = 32)
 );
 
--- The outbox of account events: one row for each account with a change that users
--- has not acknowledged. The row says only that the account changed; the relay reads
--- the account's current state when it delivers.
+-- The account log: one row for each account, with the version of its latest change.
+-- A trigger on auth.accounts writes it, so that no change is missed, whichever version
+-- of auth makes it. Readers poll for rows after their last position by xid, which,
+-- unlike a sequence, misses no late commit. A deletion reduces the row to id and
+-- version, which is deleted after a year.
+CREATE TABLE auth.account_log (
+    account_id   uuid        NOT NULL,
+    xid          xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    version      bigint      NOT NULL,
+    deleted      boolean     NOT NULL DEFAULT false,
+    -- The initial profile, stored only until users has it.
+    profile      jsonb,
+    change_time  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT account_log_pkey PRIMARY KEY (account_id),
+    CONSTRAINT account_log_erased CHECK (NOT deleted OR profile IS NULL)
+);
+CREATE INDEX account_log_xid_idx ON auth.account_log (xid, account_id);
+CREATE INDEX account_log_deleted_xid_idx ON auth.account_log (xid, account_id) WHERE deleted;
+CREATE INDEX account_log_profile_xid_idx ON auth.account_log (xid) WHERE profile IS NOT NULL;
+-- For pruning.
+CREATE INDEX account_log_deleted_change_time_idx ON auth.account_log (change_time) WHERE deleted;
+
+-- The services that read the account log, and what each has confirmed.
+CREATE TABLE auth.account_readers (
+    service         text        NOT NULL,
+    -- The cursor that the service has committed with the changes before it, and the
+    -- snapshot of that cursor: the service has every change that is visible in it.
+    cursor          text        NOT NULL DEFAULT '',
+    seen            text        NOT NULL DEFAULT '1:1:',
+    deletions_only  boolean     NOT NULL DEFAULT false,
+    report_time     timestamptz NOT NULL DEFAULT now(),
+    -- Until then, one copy of auth delivers to a service that does not read by itself:
+    -- a users service older than number 7.
+    lease_time      timestamptz NOT NULL DEFAULT '-infinity',
+    CONSTRAINT account_readers_pkey PRIMARY KEY (service)
+);
+
+-- The outbox of a version of auth older than number 7, which writes and delivers
+-- these rows. This version only reads and deletes them. Remove the table with number
+-- 8.
 CREATE TABLE auth.account_outbox (
     account_id         uuid        NOT NULL,
     version            bigint      NOT NULL,
@@ -388,6 +425,14 @@ CREATE TABLE users.changes (
 );
 CREATE INDEX changes_xid_idx ON users.changes (xid);
 CREATE INDEX changes_create_time_idx ON users.changes (create_time);
+
+-- The position of users in auth's account log; see internal/lifecycle.
+CREATE TABLE users.account_cursor (
+    cursor  text    NOT NULL DEFAULT '',
+    -- Whether profiles of accounts that auth does not have must be looked for.
+    sweep   boolean NOT NULL DEFAULT false
+);
+CREATE UNIQUE INDEX account_cursor_one_row ON users.account_cursor ((true));
 
 -- Like auth.applied_schema: each service reads the number in its own schema.
 CREATE TABLE users.applied_schema (

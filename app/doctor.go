@@ -35,7 +35,7 @@ type doctorCommand struct {
 func doctorSettings() *settings {
 	s := upSettings()
 	for _, service := range Services() {
-		for _, call := range service.Calls {
+		for _, call := range service.AllCalls() {
 			s.peers[call.Service] = &peerFlags{service: call.Service}
 		}
 	}
@@ -290,10 +290,10 @@ func (e *examination) peers() {
 		publicURL = public.url
 	}
 	for _, service := range e.settings.services {
-		for _, call := range service.Calls {
+		for _, call := range service.AllCalls() {
 			flags := e.settings.peers[call.Service]
 			callee, err := serviceNamed(call.Service)
-			if flags == nil || err != nil {
+			if flags == nil || err != nil || call.optional && flags.URL == "" {
 				continue
 			}
 			e.report.Peer(doctor.Peer{

@@ -21,11 +21,11 @@ var authService = Definition{
 	Listen:     "127.0.0.1:8002",
 	RootSchema: true,
 	Serves: []string{
-		"auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.KeyService", "auth.v1.LinkService",
+		"auth.v1.AccountFeedService", "auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.KeyService", "auth.v1.LinkService",
 		"auth.v1.MailService", "auth.v1.RevocationService", "auth.v1.SessionService",
 	},
 	Tells: []string{"account", "sessions"},
-	// Its outbox repeats each delivery until users acknowledges it.
+	// users reads what the delivery of a new account misses from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
 		return []group{&publicFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &throttleFlags{}}
@@ -52,7 +52,7 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		h.logger.Warn("mail disabled, password resets and email verification are unavailable", "fix", "set SMTP_URL")
 	}
 	service, err := auth.New(ctx, auth.Config{
-		DB: h.db, Users: usersv1.NewRelayServiceClient(h.peer(roleUsers)), UsersAudit: usersv1.NewAuditServiceClient(h.peer(roleUsers)),
+		DB: h.db, Users: usersv1.NewRelayServiceClient(h.peer(roleUsers)), UsersAudit: usersv1.NewAuditServiceClient(h.peer(roleUsers)), Readers: h.accountReaders,
 		Secrets: find[*secretFlags](s).keys, Issuer: find[*publicFlags](s).url,
 		Registration: auth.Registration(accounts.Registration), SessionIdle: accounts.sessionIdle, SessionMax: accounts.sessionMax,
 		PasswordMin: find[*passwordFlags](s).PasswordMin, Throttle: find[*throttleFlags](s).on(),
@@ -86,7 +86,12 @@ func ensureAdministrator(ctx context.Context, service *auth.Service, h *host) er
 	return nil
 }
 
-func probeAuth(ctx context.Context, client *connect.Client, _ string) (publicURL string, err error) {
+func probeAuth(ctx context.Context, client *connect.Client, caller string) (publicURL string, err error) {
+	if caller != roleBff {
+		// It names no account, so that it is refused once the caller is admitted.
+		_, err := authv1.NewAccountFeedServiceClient(client).FindMissingAccounts(ctx, &authv1.FindMissingAccountsRequest{})
+		return "", err
+	}
 	answer, err := authv1.NewKeyServiceClient(client).ListSigningKeys(ctx, &authv1.ListSigningKeysRequest{})
 	return answer.GetIssuer(), err
 }

@@ -6,6 +6,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
 
+	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/users"
 )
@@ -22,6 +23,9 @@ var usersService = Definition{
 	// Its profiles are made and erased with the accounts.
 	Lifecycle: LifecycleAll,
 	Person:    true,
+	// A deployment that is older than this call has no AUTH_URL here: auth then
+	// delivers accounts by itself.
+	Calls: []Call{{Service: roleAuth, Persistent: true, later: true, optional: true}},
 	settings: func() []group {
 		return []group{&userSchemaFlags{}}
 	},
@@ -30,7 +34,13 @@ var usersService = Definition{
 }
 
 func buildUsers(_ context.Context, h *host) (*built, error) {
-	service := users.New(users.Config{DB: h.db, Schema: find[*userSchemaFlags](h.settings).schema, Logger: h.logger})
+	config := users.Config{DB: h.db, Schema: find[*userSchemaFlags](h.settings).schema, Logger: h.logger}
+	if auth := h.peer(roleAuth); auth != nil {
+		config.Accounts = authv1.NewAccountFeedServiceClient(auth)
+	} else {
+		h.logger.Warn("AUTH_URL not set, auth delivers accounts instead", "fix", "set AUTH_URL")
+	}
+	service := users.New(config)
 	return &built{service: service, register: service.Register, run: service.Run, measure: service.Measure}, nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"gatehouse/app/doctor"
 	"gatehouse/app/ops"
+	"gatehouse/auth"
 	"gatehouse/bff"
 	"gatehouse/internal/serve"
 	"gatehouse/internal/telemetry"
@@ -119,12 +120,41 @@ const (
 	LifecycleAll Lifecycle = "all"
 )
 
+// AllCalls are the services that it calls, with auth if it reads changes of accounts.
+func (d Definition) AllCalls() []Call {
+	if d.Lifecycle == LifecycleNone || slices.ContainsFunc(d.Calls, func(c Call) bool { return c.Service == roleAuth }) {
+		return d.Calls
+	}
+	return append(slices.Clone(d.Calls), accountFeed)
+}
+
+// accountFeed is the call of a service that reads changes of accounts. It repeats
+// each read until auth answers. auth may call the service too, so that auth is built
+// later where both run in one process.
+var accountFeed = Call{Service: roleAuth, Persistent: true, later: true}
+
+// accountReaders are the services that read changes of accounts.
+func accountReaders() []auth.Reader {
+	var readers []auth.Reader
+	for _, service := range Services() {
+		if service.Lifecycle != LifecycleNone {
+			readers = append(readers, auth.Reader{Service: service.Name, DeletionsOnly: service.Lifecycle == LifecycleDeletions})
+		}
+	}
+	return readers
+}
+
 // Call is a service that another one calls.
 type Call struct {
 	Service string
 	// Persistent says that the caller repeats each call until it succeeds, at a
 	// pace of its own: the client then neither retries nor fails fast.
 	Persistent bool
+	// later says that the callee may be built after the caller, which does not call
+	// it before it runs.
+	later bool
+	// optional says that the caller does without where the URL is not set.
+	optional bool
 }
 
 // host is what a service is built from.
@@ -138,14 +168,17 @@ type host struct {
 	missing  []string // services that were asked for, and that the definition does not call
 	backends []bff.Backend
 	checks   []ops.Check
+	// accountReaders are the services that read changes of accounts.
+	accountReaders []auth.Reader
 }
 
 // peer returns a client of a service that the definition calls. Whether that
 // service runs in this process makes no difference. The start is refused when a
-// service asks for one that its definition does not call.
+// service asks for one that its definition does not call. The client of an optional
+// call without a URL is nil.
 func (h *host) peer(service string) *connect.Client {
-	client := h.peers[service]
-	if client == nil {
+	client, called := h.peers[service]
+	if !called {
 		h.missing = append(h.missing, service)
 	}
 	return client

@@ -40,7 +40,7 @@ func TestTheListOfServicesIsConsistent(t *testing.T) {
 		}
 	}
 	for _, service := range Services() {
-		for _, call := range service.Calls {
+		for _, call := range service.AllCalls() {
 			if callee, err := serviceNamed(call.Service); err != nil || len(callee.Serves) == 0 {
 				t.Errorf("%s calls %s, which has no methods for other services (%v)", service.Name, call.Service, err)
 			}

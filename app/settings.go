@@ -67,7 +67,7 @@ func newSettings(command string, services ...Definition) *settings {
 		if service.HasTables() {
 			s.logins[service.Name] = &loginFlags{service: service.Name}
 		}
-		for _, call := range service.Calls {
+		for _, call := range service.AllCalls() {
 			if !here[call.Service] {
 				s.peers[call.Service] = &peerFlags{service: call.Service}
 			}
@@ -149,8 +149,8 @@ func (s *settings) checkValues(p *problems) {
 		if login := s.logins[service.Name]; login != nil {
 			checkDatabaseURL(p, login.name(), login.URL, s.command == service.Name)
 		}
-		for _, call := range service.Calls {
-			if peer := s.peers[call.Service]; peer != nil {
+		for _, call := range service.AllCalls() {
+			if peer := s.peers[call.Service]; peer != nil && !(call.optional && peer.URL == "") {
 				checkPeer(p, peer.name(), peer.URL)
 			}
 		}

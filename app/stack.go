@@ -203,10 +203,10 @@ func (s *Stack) build(ctx context.Context, name string, callers []string) error 
 	}
 	h := &host{
 		settings: s.settings, db: m.db, logger: s.logger.With("service", name), telemetry: s.ops.Telemetry,
-		peers: map[string]*connect.Client{},
+		peers: map[string]*connect.Client{}, accountReaders: accountReaders(),
 	}
-	for _, call := range m.Calls {
-		if s.members[call.Service] != nil {
+	for _, call := range m.AllCalls() {
+		if s.members[call.Service] != nil && !call.later {
 			if err := s.build(ctx, call.Service, append(callers, name)); err != nil {
 				return err
 			}
@@ -214,6 +214,9 @@ func (s *Stack) build(ctx context.Context, name string, callers []string) error 
 		client, err := s.connect(name, call)
 		if err != nil {
 			return err
+		}
+		if client == nil {
+			continue
 		}
 		h.peers[call.Service] = client
 		callee, err := serviceNamed(call.Service)
@@ -250,13 +253,18 @@ func (s *Stack) build(ctx context.Context, name string, callers []string) error 
 }
 
 // connect returns a client of a service, in process where it is part of the
-// stack.
+// stack. It is nil for an optional call without a URL.
 func (s *Stack) connect(caller string, call Call) (*connect.Client, error) {
 	route := dial.Route{
 		Caller: caller, Callee: call.Service, Keys: find[*internalFlags](s.settings).keys, Telemetry: s.ops.Telemetry, Persistent: call.Persistent,
 	}
-	if callee := s.members[call.Service]; callee != nil {
+	if callee := s.members[call.Service]; callee != nil && call.later {
+		return dial.InProcessLater(route, func() *rpc.Server { return callee.server })
+	} else if callee != nil {
 		return dial.InProcess(route, callee.server)
+	}
+	if call.optional && s.settings.peers[call.Service].URL == "" {
+		return nil, nil
 	}
 	if !call.Persistent { // a caller that repeats its calls logs their failures itself
 		route.Logger = s.logger.With("service", caller)
@@ -324,7 +332,8 @@ func (s *Stack) checks() []ops.Check {
 		checks = append(checks, check)
 	}
 	for _, service := range Services() {
-		if service.Name != s.front.Name && (s.members[service.Name] != nil || s.settings.peers[service.Name] != nil) {
+		peer := s.settings.peers[service.Name]
+		if service.Name != s.front.Name && (s.members[service.Name] != nil || peer != nil && peer.URL != "") {
 			checks = append(checks, s.peerCheck(service.Name))
 		}
 	}

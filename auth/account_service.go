@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"gatehouse/auth/accountlog"
 	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/deployment"
@@ -39,6 +40,7 @@ type accountService struct {
 	calls        *idempotency.Keys
 	log          *audit.Log
 	mails        *outbox.Outbox
+	events       *accountlog.Log
 	relay        *relay.Relay
 	revocations  *revocations.Feed
 }
@@ -143,7 +145,7 @@ func (s *accountService) SetAccountRoles(ctx context.Context, req *authv1.SetAcc
 }
 
 const (
-	deleteAccount = `DELETE FROM auth.accounts WHERE id = @id RETURNING version`
+	deleteAccount = `DELETE FROM auth.accounts WHERE id = @id`
 	// Rows that name the person but not the account: links that were requested for
 	// the address, mail that was sent there.
 	eraseByAddress = `
@@ -181,7 +183,7 @@ func (s *accountService) DeleteAccount(ctx context.Context, req *authv1.DeleteAc
 	}
 	crashpoint.Reach("auth: after the deletion is committed")
 	s.revocations.Soon()
-	s.relay.Deliver(ctx, req.GetAccountId())
+	s.events.Soon()
 	return &authv1.DeleteAccountResponse{}, nil
 }
 
@@ -189,8 +191,7 @@ func (s *accountService) DeleteAccount(ctx context.Context, req *authv1.DeleteAc
 // The audit keeps only the account's id. Sessions, links and mails that reference
 // the account are deleted with its row.
 func (s *accountService) erase(ctx context.Context, tx pgx.Tx, account *authv1.Account, row audit.Row) error {
-	var version int64
-	if err := tx.QueryRow(ctx, deleteAccount, pgx.NamedArgs{"id": account.GetId()}).Scan(&version); err != nil {
+	if _, err := tx.Exec(ctx, deleteAccount, pgx.NamedArgs{"id": account.GetId()}); err != nil {
 		return fmt.Errorf("delete the account: %w", err)
 	}
 	if err := accounts.KeepAdministrator(ctx, tx, account); err != nil {
@@ -203,8 +204,8 @@ func (s *accountService) erase(ctx context.Context, tx pgx.Tx, account *authv1.A
 	if err := revocations.RevokeBelow(ctx, tx, account.GetId(), account.GetAuthzVersion()+1); err != nil {
 		return err
 	}
-	crashpoint.Reach("auth: before the deletion's outbox is written")
-	if err := relay.EnqueueDeletion(ctx, tx, account.GetId(), version+1); err != nil {
+	crashpoint.Reach("auth: before the outbox is erased")
+	if err := accountlog.Erase(ctx, tx, account.GetId()); err != nil {
 		return err
 	}
 	if err := audit.Write(ctx, tx, row); err != nil {

@@ -20,8 +20,8 @@ func TestAnEmailBelongsToOneAccountInAnyCase(t *testing.T) {
 	h.signUp(t, "Ada@Example.com")
 	_, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{AccountId: newID(t), Email: "ada@example.COM", Password: password})
 	wantReason(t, err, connect.CodeAlreadyExists, "EMAIL_TAKEN")
-	if n := h.count(t, "SELECT count(*) FROM auth.account_outbox"); n != 1 {
-		t.Errorf("the outbox has %d rows, want only the first account's", n)
+	if n := h.count(t, "SELECT count(*) FROM auth.account_log"); n != 1 {
+		t.Errorf("the account log has %d rows, want only the first account's", n)
 	}
 }
 

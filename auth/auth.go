@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
+	"gatehouse/auth/accountlog"
 	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/changes"
@@ -50,12 +51,13 @@ const AdminRole = accounts.AdministratorRole
 type Config struct {
 	// DB logs in as auth's own role.
 	DB *pgxpool.Pool
-	// Users receives account changes; nil leaves them in the outbox, for
-	// another process to deliver.
+	// Users receives new accounts at once; nil leaves them to the account log.
 	Users usersv1.RelayServiceClient
 	// UsersAudit has the audit events of users; nil leaves them there, for another
 	// process to collect.
 	UsersAudit usersv1.AuditServiceClient
+	// Readers are the services that read the account log.
+	Readers []Reader
 	// Secrets are the secret keys, newest first, 32 bytes each.
 	Secrets [][]byte
 	// Issuer is the public URL, the "iss" of tokens.
@@ -100,6 +102,9 @@ const (
 	RegistrationClosed Registration = "closed"
 )
 
+// Reader is a service that reads the account log.
+type Reader = accountlog.Reader
+
 // Mailer sends one mail.
 type Mailer = outbox.Mailer
 
@@ -110,6 +115,8 @@ type Service struct {
 	keys    *keyring.Keyring
 	changes *feed.Tags
 	mails   *outbox.Outbox
+	events  *accountlog.Log
+	readers []Reader
 	relay   *relay.Relay
 	janitor *janitor.Janitor
 	// collector stores the audit events of users.
@@ -126,6 +133,7 @@ type Service struct {
 	link       *linkService
 	audit      *auditService
 	mail       *mailService
+	feed       *accountFeedService
 }
 
 // New opens the service: it loads the signing keys and makes the first one on
@@ -168,11 +176,12 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		return nil, err
 	}
 	changes := changes.New(config.DB, config.Logger)
-	relay := relay.New(db, config.Users, config.Logger)
+	events := accountlog.New(db, config.Logger)
+	relay := relay.New(events, config.Users, config.Logger)
 	revocation := newRevocationService(db, keys, config.Logger)
 	log := audit.NewLog(db, throttle)
 	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Throttle: throttle, Log: log}
-	accounts := &accounts.Store{DB: db, Log: log, Relay: relay, Mails: mails, Revocations: revocation.feed}
+	accounts := &accounts.Store{DB: db, Log: log, Events: events, Mails: mails, Revocations: revocation.feed}
 	sessions := &sessions{
 		db: db, log: log, passwords: passwords, keys: keys, refreshKeys: refreshKeys, deviceKeys: deviceKeys, mails: mails,
 		rotator: rotation.Rotator{DB: db, Keys: refreshKeys, Idle: config.SessionIdle},
@@ -180,12 +189,12 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	}
 	links := &links.Sender{Log: log, Throttle: throttle, Mails: mails}
 	return &Service{
-		db: db, keys: keys, changes: changes, mails: mails, relay: relay, accounts: accounts, passwords: passwords,
+		db: db, keys: keys, changes: changes, mails: mails, events: events, readers: config.Readers, relay: relay, accounts: accounts, passwords: passwords,
 		janitor:   janitor.New(db, config.AuditLife, config.Logger),
 		collector: audit.NewCollector(db, config.UsersAudit, config.Logger),
 		account: &accountService{
 			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
-			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed,
+			calls: calls, log: log, mails: mails, events: events, relay: relay, revocations: revocation.feed,
 		},
 		session:    &sessionService{db: db, sessions: sessions, passwords: passwords, log: log, revocations: revocation.feed},
 		key:        &keyService{keys: keys},
@@ -197,6 +206,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		},
 		audit: &auditService{db: db},
 		mail:  &mailService{db: db, mails: mails},
+		feed:  &accountFeedService{log: events, readers: config.Readers},
 	}, nil
 }
 
@@ -224,15 +234,17 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterLinkServiceHandler(server, s.link)
 	authv1.RegisterAuditServiceHandler(server, s.audit)
 	authv1.RegisterMailServiceHandler(server, s.mail)
+	authv1.RegisterAccountFeedServiceHandler(server, s.feed)
 }
 
-// Run relays changes to users, feeds revocations, signing keys and changed tags to
-// gateways, collects audit events of users, delivers mail, rotates signing keys and prunes, until ctx ends.
+// Run maintains the account log, delivers accounts to an older users service, feeds
+// revocations, signing keys and changed tags to gateways, collects audit events of users,
+// delivers mail, rotates signing keys and prunes, until ctx ends.
 // Without it, tokens can be made for a minute after New.
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	for _, run := range []func(context.Context){
-		s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run, s.collector.Run,
+		s.events.Run, s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run, s.collector.Run,
 	} {
 		group.Go(func() error { run(ctx); return nil })
 	}

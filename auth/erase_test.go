@@ -39,10 +39,10 @@ func TestADeletedAccountLeavesItsIdAlone(t *testing.T) {
 	if _, err := h.accounts.DeleteAccount(t.Context(), &authv1.DeleteAccountRequest{AccountId: ada.GetId(), Origin: origin}); err != nil {
 		t.Fatalf("DeleteAccount: %v", err)
 	}
-	for _, table := range []string{"accounts", "sessions", "links", "mails", "account_outbox", "throttles", "revocations"} {
+	for _, table := range []string{"accounts", "sessions", "links", "mails", "account_log", "throttles", "revocations"} {
 		n := h.count(t, `SELECT count(*) FROM auth.`+table+` r WHERE r::text ILIKE '%ada@%' OR r::text ILIKE '%192.0.2.33%' OR r::text ILIKE '%analytical%' OR r::text LIKE '%Ada%'`)
 		want := 0
-		if table == "links" || table == "account_outbox" {
+		if table == "links" || table == "account_log" {
 			want = 1 // Bob's names are the same
 		}
 		if n != want {

@@ -112,3 +112,16 @@ func (s *Service) TokenAsOfForTest(at time.Time) error {
 	_, err := s.keys.AccessToken(&authv1.Account{}, uuid.New(), at)
 	return err
 }
+
+// LagsForTest returns the lag of each reader of the account log.
+func (s *Service) LagsForTest(ctx context.Context) (map[string]time.Duration, error) {
+	lags, err := s.events.Lags(ctx, s.readers)
+	found := map[string]time.Duration{}
+	for _, lag := range lags {
+		found[lag.Service] = lag.Oldest
+	}
+	return found, err
+}
+
+// MaintainForTest maintains the account log once.
+func (s *Service) MaintainForTest(ctx context.Context) error { return s.events.Maintain(ctx) }

@@ -42,6 +42,7 @@ type harness struct {
 	service     *auth.Service
 	config      auth.Config
 	client      *connect.Client
+	server      *rpc.Server
 	owner       *pgxpool.Pool // arranges states that the API can't make
 }
 
@@ -82,11 +83,21 @@ func (h *harness) open(t testing.TB, config auth.Config) {
 	if err != nil {
 		t.Fatalf("rpc.InProcess: %v", err)
 	}
-	h.service, h.config = service, config
+	h.service, h.config, h.server = service, config, server
 	h.accounts, h.sessions = authv1.NewAccountServiceClient(client), authv1.NewSessionServiceClient(client)
 	h.revocations = authv1.NewRevocationServiceClient(client)
 	h.links, h.audit, h.client = authv1.NewLinkServiceClient(client), authv1.NewAuditServiceClient(client), client
 	h.mails = authv1.NewMailServiceClient(client)
+}
+
+// clientOf returns a client that calls as another service.
+func (h *harness) clientOf(t testing.TB, caller string) *connect.Client {
+	t.Helper()
+	client, err := dial.InProcess(dial.Route{Caller: caller, Callee: "auth", Keys: internalKeys}, h.server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
 }
 
 func openPool(t testing.TB, url string) *pgxpool.Pool {

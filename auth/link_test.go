@@ -570,7 +570,7 @@ func TestATokenStandsNowhereButInItsMail(t *testing.T) {
 		}
 	}
 	for kind, token := range tokens {
-		for _, table := range []string{"links", "mails", "audit_events", "accounts", "sessions", "account_outbox"} {
+		for _, table := range []string{"links", "mails", "audit_events", "accounts", "sessions", "account_log"} {
 			if n := h.count(t, "SELECT count(*) FROM auth."+table+" r WHERE r::text LIKE '%' || $1 || '%'", token[4:]); n != 0 {
 				t.Errorf("%s holds the token of kind %s", table, kind)
 			}

@@ -15,8 +15,6 @@ import (
 
 // backlog is the pending work, as the database has it.
 type backlog struct {
-	News           int64
-	NewsAge        float64
 	MailsPending   int64
 	MailsFailed    int64
 	MailAge        float64
@@ -24,14 +22,11 @@ type backlog struct {
 }
 
 const selectBacklog = `
-	SELECT news.n AS news, news.age AS news_age,
-		mails.n AS mails_pending, mails.age AS mail_age,
+	SELECT mails.n AS mails_pending, mails.age AS mail_age,
 		(SELECT count(*) FROM auth.mails WHERE fail_time IS NOT NULL) AS mails_failed,
 		extract(epoch FROM now() - signing.since)::float8 AS key_age,
 		extract(epoch FROM coalesce(signing.next, signing.since + @key_life::interval) - now())::float8 AS key_end
 	FROM (SELECT count(*) AS n, coalesce(extract(epoch FROM now() - min(create_time)), 0)::float8 AS age
-			FROM auth.account_outbox) AS news,
-		(SELECT count(*) AS n, coalesce(extract(epoch FROM now() - min(create_time)), 0)::float8 AS age
 			FROM auth.mails WHERE sent_time IS NULL AND fail_time IS NULL) AS mails,
 		(SELECT max(sign_time) FILTER (WHERE sign_time <= now()) AS since, min(sign_time) FILTER (WHERE sign_time > now()) AS next
 			FROM auth.signing_keys) AS signing`
@@ -50,25 +45,21 @@ func (s *Service) backlog(ctx context.Context) (backlog, error) {
 
 // Measure registers the gauges, which are read when the metrics are collected.
 func (s *Service) Measure(meter metric.Meter) error {
-	return errors.Join(s.measureBacklog(meter), s.measureFeed(meter), s.measureClock(meter), database.ObservePool(meter, "auth", s.db.Pool))
+	return errors.Join(s.measureBacklog(meter), s.measureLifecycle(meter), s.measureFeed(meter), s.measureClock(meter), database.ObservePool(meter, "auth", s.db.Pool))
 }
 
 // measureBacklog registers the gauges of the backlog. While the database is
 // unreachable they have no value, rather than the last one.
 func (s *Service) measureBacklog(meter metric.Meter) error {
-	news, err1 := meter.Int64ObservableGauge("gatehouse.auth.relay.backlog", metric.WithUnit("{account}"),
-		metric.WithDescription("Accounts whose changes have not been delivered to users."))
-	newsAge, err2 := meter.Float64ObservableGauge("gatehouse.auth.relay.oldest", metric.WithUnit("s"),
-		metric.WithDescription("Age of the oldest undelivered change; 0 without one."))
-	mails, err3 := meter.Int64ObservableGauge("gatehouse.auth.mails", metric.WithUnit("{mail}"),
+	mails, err1 := meter.Int64ObservableGauge("gatehouse.auth.mails", metric.WithUnit("{mail}"),
 		metric.WithDescription("Mails in the outbox, pending or failed (dead letters)."))
-	mailAge, err4 := meter.Float64ObservableGauge("gatehouse.auth.mails.oldest", metric.WithUnit("s"),
+	mailAge, err2 := meter.Float64ObservableGauge("gatehouse.auth.mails.oldest", metric.WithUnit("s"),
 		metric.WithDescription("Age of the oldest pending mail; 0 without one."))
-	keyAge, err5 := meter.Float64ObservableGauge("gatehouse.auth.signing_key.age", metric.WithUnit("s"),
+	keyAge, err3 := meter.Float64ObservableGauge("gatehouse.auth.signing_key.age", metric.WithUnit("s"),
 		metric.WithDescription("Time since the current signing key began to sign."))
-	keyEnd, err6 := meter.Float64ObservableGauge("gatehouse.auth.signing_key.next", metric.WithUnit("s"),
+	keyEnd, err4 := meter.Float64ObservableGauge("gatehouse.auth.signing_key.next", metric.WithUnit("s"),
 		metric.WithDescription("Time until the next signing key signs; negative when it is overdue."))
-	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return fmt.Errorf("measure the backlog: %w", err)
 	}
 	pending := metric.WithAttributeSet(attribute.NewSet(attribute.String("state", "pending")))
@@ -79,8 +70,6 @@ func (s *Service) measureBacklog(meter metric.Meter) error {
 		if err != nil {
 			return err
 		}
-		o.ObserveInt64(news, now.News)
-		o.ObserveFloat64(newsAge, now.NewsAge)
 		o.ObserveInt64(mails, now.MailsPending, pending)
 		o.ObserveInt64(mails, now.MailsFailed, failed)
 		o.ObserveFloat64(mailAge, now.MailAge)
@@ -89,7 +78,7 @@ func (s *Service) measureBacklog(meter metric.Meter) error {
 			o.ObserveFloat64(keyEnd, *now.KeyEnd)
 		}
 		return nil
-	}, news, newsAge, mails, mailAge, keyAge, keyEnd)
+	}, mails, mailAge, keyAge, keyEnd)
 	if err != nil {
 		return fmt.Errorf("measure the backlog: %w", err)
 	}

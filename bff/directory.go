@@ -23,12 +23,13 @@ import (
 // status, roles and sessions to auth, names and attributes to users. The services of the public
 // API share it.
 type directory struct {
-	accounts authv1.AccountServiceClient
-	sessions authv1.SessionServiceClient
-	links    authv1.LinkServiceClient
-	mails    authv1.MailServiceClient
-	audit    authv1.AuditServiceClient
-	profiles usersv1.ProfileServiceClient
+	accounts    authv1.AccountServiceClient
+	sessions    authv1.SessionServiceClient
+	links       authv1.LinkServiceClient
+	mails       authv1.MailServiceClient
+	accountFeed authv1.AccountFeedServiceClient
+	audit       authv1.AuditServiceClient
+	profiles    usersv1.ProfileServiceClient
 	// clientInfo returns who calls, and from which IP address and user agent.
 	clientInfo func(context.Context) *authv1.Origin
 	logger     *slog.Logger
@@ -50,8 +51,8 @@ func (d *directory) account(id string) func(context.Context) (*authv1.GetAccount
 	}
 }
 
-// profile fetches a profile for a composition. A missing profile is unavailable, not
-// not_found: if its account exists, auth's outbox is about to create it.
+// profile fetches a profile for a composition. One that isn't there is
+// unavailable: while its account exists, users is about to read it from auth.
 func (d *directory) profile(id string) func(context.Context) (*usersv1.Profile, error) {
 	return func(ctx context.Context) (*usersv1.Profile, error) {
 		response, err := d.profiles.GetProfile(ctx, &usersv1.GetProfileRequest{ProfileId: id})

@@ -3,11 +3,9 @@ package e2e
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
@@ -168,12 +166,7 @@ func rowsWith(t *testing.T, s *harness.System, trace string) (where []string) {
 // untilRelayed waits until users has received every change of an account.
 func untilRelayed(t *testing.T, s *harness.System) {
 	t.Helper()
-	harness.Eventually(t, time.Minute, "users receives the deletion", func() error {
-		if n := s.Count(t, "SELECT count(*) FROM auth.account_outbox"); n > 0 {
-			return fmt.Errorf("%d rows in the outbox", n)
-		}
-		return nil
-	})
+	s.UntilRead(t, harness.RoleUsers)
 }
 
 func sha256Of(text string) []byte {

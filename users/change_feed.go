@@ -2,6 +2,7 @@ package users
 
 import (
 	"context"
+	"sync"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -23,5 +24,12 @@ func (s *Service) WatchChanges(ctx context.Context, req *usersv1.WatchChangesReq
 	})
 }
 
-// Run feeds changes to gateways until ctx ends.
-func (s *Service) Run(ctx context.Context) { s.changes.Run(ctx) }
+// Run feeds changes to gateways, and reads those of accounts from auth, until ctx ends.
+func (s *Service) Run(ctx context.Context) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	if s.reader != nil {
+		group.Go(func() { s.reader.Run(ctx) })
+	}
+	s.changes.Run(ctx)
+}

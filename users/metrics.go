@@ -12,7 +12,7 @@ import (
 )
 
 var received, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.users.relay.heard", metric.WithUnit("{account}"),
-	metric.WithDescription("Account states received from auth's relay."))
+	metric.WithDescription("Account states received from auth."))
 
 func countReceived(ctx context.Context, deleted, applied bool) {
 	received.Add(ctx, 1, metric.WithAttributes(attribute.Bool("deleted", deleted), attribute.Bool("news", applied)))

@@ -11,12 +11,8 @@ import (
 	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/feed"
+	"gatehouse/internal/lifecycle"
 )
-
-// The states of one account are applied one after the other. Without this lock, two
-// concurrent ones would not see each other's rows: a late creation could miss the
-// tombstone that the deletion is writing, and restore the profile for good.
-const lockAccount = `SELECT pg_advisory_xact_lock(hashtextextended('users.account ' || @id::uuid::text, 0))`
 
 // ApplyAccount stores an account's state if it is newer than the stored one and the
 // account wasn't deleted.
@@ -28,33 +24,14 @@ func (s *Service) ApplyAccount(ctx context.Context, req *usersv1.ApplyAccountReq
 		}
 	}
 	id, version := req.GetAccountId(), req.GetVersion()
-	// READ COMMITTED: each statement sees what was committed before the lock was
-	// granted.
 	var applied bool
-	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, lockAccount, pgx.NamedArgs{"id": id}); err != nil {
-			return fmt.Errorf("lock the account's state: %w", err)
-		}
-		var err error
+	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
 		if deleted {
-			applied, err = s.applyDeleted(ctx, tx, id, version)
-		} else {
-			crashpoint.Reach("users: before the profile is written")
-			applied, err = applyPresent(ctx, tx, id, version, present)
+			present = nil
 		}
-		if err != nil {
-			return err
-		}
-		if !applied {
-			s.logger.DebugContext(ctx, "relay: stale account state ignored", "account_id", id, "version", version)
-		}
-		if applied {
-			if err := feed.Note(ctx, tx, changesTable, profileTag+id); err != nil {
-				return err
-			}
-		}
+		applied, err = s.applyState(ctx, tx, id, version, present)
 		crashpoint.Reach("users: before commit")
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("apply the account's state: %w", err)
@@ -62,6 +39,28 @@ func (s *Service) ApplyAccount(ctx context.Context, req *usersv1.ApplyAccountReq
 	countReceived(ctx, deleted, applied)
 	crashpoint.Reach("users: after commit")
 	return &usersv1.ApplyAccountResponse{}, nil
+}
+
+// applyState applies an account's state, or its deletion if present is nil, and
+// reports whether it was newer.
+func (s *Service) applyState(ctx context.Context, tx pgx.Tx, id string, version int64, present *usersv1.AccountState) (applied bool, err error) {
+	if err := lifecycle.Lock(ctx, tx, schemaName, id); err != nil {
+		return false, err
+	}
+	if present == nil {
+		applied, err = s.applyDeleted(ctx, tx, id, version)
+	} else {
+		crashpoint.Reach("users: before the profile is written")
+		applied, err = applyPresent(ctx, tx, id, version, present)
+	}
+	if err != nil {
+		return false, err
+	}
+	if !applied {
+		s.logger.DebugContext(ctx, "stale account state ignored", "account_id", id, "version", version)
+		return false, nil
+	}
+	return true, feed.Note(ctx, tx, changesTable, profileTag+id)
 }
 
 // acceptable refuses what Postgres cannot store, with an error for the caller.

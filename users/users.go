@@ -3,9 +3,10 @@
 // users.
 //
 // A profile has data of two owners. Names, locale and attributes change through
-// ProfileService; version, which answers return as the etag, counts those changes. Email and status
-// belong to auth: its relay sends each account's current state to RelayService, and
-// account_version is the version of the last one.
+// ProfileService;
+// version, which answers return as the etag, counts those changes. Email and status
+// belong to auth: users reads them from auth's account log, and gets those of a new
+// account by RelayService at once. account_version is the version of the last one.
 package users
 
 import (
@@ -14,10 +15,12 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	authv1 "gatehouse/gen/auth/v1"
 	servicev1 "gatehouse/gen/service/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/feed"
+	"gatehouse/internal/lifecycle"
 	"gatehouse/users/attributes"
 )
 
@@ -27,6 +30,8 @@ type Config struct {
 	DB *pgxpool.Pool
 	// Schema validates the attributes of users; nil accepts every JSON object.
 	Schema *attributes.Schema
+	// Accounts is auth's account log; nil leaves it to auth to deliver accounts.
+	Accounts authv1.AccountFeedServiceClient
 	// Logger gets what isn't logged with a call.
 	Logger *slog.Logger
 }
@@ -36,6 +41,7 @@ type Service struct {
 	db      *database.Pool
 	changes *feed.Tags
 	schema  *attributes.Schema
+	reader  *lifecycle.Reader // nil without a client of auth
 	logger  *slog.Logger
 }
 
@@ -49,6 +55,7 @@ var (
 // New returns the service.
 func New(config Config) *Service {
 	service := &Service{db: database.Retrying(config.DB), logger: config.Logger, schema: config.Schema, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
+	service.reader = service.newReader(config.Accounts)
 	return service
 }
 

@@ -2,16 +2,15 @@ package accounts
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/accountlog"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/outbox"
-	"gatehouse/auth/relay"
 	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/crashpoint"
@@ -21,18 +20,19 @@ import (
 // AdministratorRole is the built-in role that may administer users.
 const AdministratorRole = "admin"
 
-// Store writes accounts, with their outbox rows and audit rows.
+// Store writes accounts with their audit rows. The account log, from which other
+// services receive changes, is written by a trigger.
 type Store struct {
 	DB          *database.Pool
 	Log         *audit.Log
-	Relay       *relay.Relay
+	Events      *accountlog.Log
 	Mails       *outbox.Outbox
 	Revocations *revocations.Feed
 }
 
-// Change locks an account, calls apply to change it, and writes the outbox row and
-// the audit row in the same transaction. Afterwards it delivers the change to
-// users. apply returns whether anything changed. A refusal is audited too.
+// Change locks an account, calls apply to change it, raises its version and writes
+// the audit row in the same transaction. apply returns whether anything changed. A
+// refusal is audited too.
 func (s *Store) Change(ctx context.Context, id string, event audit.Event, origin *authv1.Origin,
 	apply func(tx pgx.Tx, before *authv1.Account) (bool, error),
 ) (*authv1.Account, error) {
@@ -55,13 +55,9 @@ func (s *Store) Change(ctx context.Context, id string, event audit.Event, origin
 		if err := KeepAdministrator(ctx, tx, before); err != nil {
 			return err
 		}
-		crashpoint.Reach("auth: before the change's outbox is written")
-		var version int64
-		if err := tx.QueryRow(ctx, raiseVersion, pgx.NamedArgs{"id": id}).Scan(&version); err != nil {
+		crashpoint.Reach("auth: before the change is logged")
+		if _, err := tx.Exec(ctx, raiseVersion, pgx.NamedArgs{"id": id}); err != nil {
 			return fmt.Errorf("raise the version: %w", err)
-		}
-		if err := relay.Enqueue(ctx, tx, id, version, nil); err != nil {
-			return err
 		}
 		if after, err = ByID(ctx, tx, id); err != nil {
 			return err
@@ -76,13 +72,13 @@ func (s *Store) Change(ctx context.Context, id string, event audit.Event, origin
 	crashpoint.Reach("auth: after the change is committed")
 	if changed {
 		s.Revocations.Soon()
-		s.Relay.Deliver(ctx, id)
+		s.Events.Soon()
 	}
 	return after, nil
 }
 
 const raiseVersion = `
-	UPDATE auth.accounts SET version = version + 1, update_time = clock_timestamp() WHERE id = @id RETURNING version`
+	UPDATE auth.accounts SET version = version + 1, update_time = clock_timestamp() WHERE id = @id`
 
 const (
 	// LockAdministrators serialises removals of administrators until the end of the
@@ -128,7 +124,7 @@ type New struct {
 	Origin          *authv1.Origin
 }
 
-// Write writes the account, its outbox row and its audit row. Errors:
+// Write writes the account, its initial profile and its audit row. Errors:
 // already_exists EMAIL_TAKEN or ACCOUNT_EXISTS.
 func (s *Store) Write(ctx context.Context, tx pgx.Tx, account New) (*authv1.Account, error) {
 	_, err := tx.Exec(ctx, insertAccount, pgx.NamedArgs{
@@ -143,12 +139,11 @@ func (s *Store) Write(ctx context.Context, tx pgx.Tx, account New) (*authv1.Acco
 	case err != nil:
 		return nil, fmt.Errorf("write the account: %w", err)
 	}
-	crashpoint.Reach("auth: before the outbox is written")
-	profile, err := encodeSeed(account.Profile)
+	crashpoint.Reach("auth: before the profile is written")
+	err = accountlog.SetProfile(ctx, tx, account.ID, accountlog.Profile{
+		FirstName: account.Profile.GetFirstName(), LastName: account.Profile.GetLastName(), Locale: account.Profile.GetLocale(),
+	})
 	if err != nil {
-		return nil, err
-	}
-	if err := relay.Enqueue(ctx, tx, account.ID, 1, profile); err != nil {
 		return nil, err
 	}
 	err = audit.Write(ctx, tx, audit.Row{Event: audit.AccountCreate, Outcome: audit.Succeeded, Account: account.ID, Origin: account.Origin})
@@ -156,17 +151,6 @@ func (s *Store) Write(ctx context.Context, tx pgx.Tx, account New) (*authv1.Acco
 		return nil, err
 	}
 	return ByID(ctx, tx, account.ID)
-}
-
-// encodeSeed encodes a new profile for the outbox row.
-func encodeSeed(profile *authv1.ProfileSeed) ([]byte, error) {
-	encoded, err := json.Marshal(relay.Profile{
-		FirstName: profile.GetFirstName(), LastName: profile.GetLastName(), Locale: profile.GetLocale(),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encode the profile: %w", err)
-	}
-	return encoded, nil
 }
 
 // ReplaceEmail writes an account's email with the statement and mails both

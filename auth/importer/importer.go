@@ -19,9 +19,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"gatehouse/auth/accountlog"
 	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
-	"gatehouse/auth/relay"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/email"
@@ -222,7 +222,7 @@ func importLines(ctx context.Context, db *database.Pool, imported []importedAcco
 }
 
 // writeImported writes the accounts whose email and id are free, with their
-// outbox and audit rows, and returns why the other lines are not taken.
+// initial profiles and audit rows, and returns why the other lines are not taken.
 func writeImported(ctx context.Context, tx pgx.Tx, imported []importedAccount) (map[int]string, error) {
 	inserts := &pgx.Batch{}
 	taken := map[int]string{}
@@ -252,11 +252,8 @@ func writeImported(ctx context.Context, tx pgx.Tx, imported []importedAccount) (
 			}
 			continue
 		}
-		profile, err := json.Marshal(relay.Profile{FirstName: account.FirstName, LastName: account.LastName, Locale: account.Locale})
+		err := accountlog.SetProfile(ctx, news, account.ID, accountlog.Profile{FirstName: account.FirstName, LastName: account.LastName, Locale: account.Locale})
 		if err != nil {
-			return nil, fmt.Errorf("encode the profile: %w", err)
-		}
-		if err := relay.Enqueue(ctx, news, account.ID, 1, profile); err != nil {
 			return nil, err
 		}
 		if err := audit.Write(ctx, news, audit.Row{Event: audit.AccountCreate, Outcome: audit.Succeeded, Account: account.ID, Origin: origin}); err != nil {
@@ -264,7 +261,7 @@ func writeImported(ctx context.Context, tx pgx.Tx, imported []importedAccount) (
 		}
 	}
 	if err := tx.SendBatch(ctx, news.Batch).Close(); err != nil {
-		return nil, fmt.Errorf("write the outbox and the audit: %w", err)
+		return nil, fmt.Errorf("write the profiles and the audit: %w", err)
 	}
 	return taken, nil
 }

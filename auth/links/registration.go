@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"gatehouse/auth/relay"
+	"gatehouse/auth/accountlog"
 	"gatehouse/auth/secretkey"
 	authv1 "gatehouse/gen/auth/v1"
 )
@@ -21,7 +21,7 @@ type Registration struct {
 // caller of VerifyEmail also registered, costs no password hash, and is useless to
 // a reader of the row.
 type registeredSeed struct {
-	relay.Profile
+	accountlog.Profile
 	Proof []byte `json:"proof,omitempty"`
 }
 
@@ -32,7 +32,7 @@ func proofOf(token, password string) []byte {
 // Encode encodes the registration for its link's row.
 func (r Registration) Encode(token string) ([]byte, error) {
 	encoded, err := json.Marshal(registeredSeed{
-		Profile: relay.Profile{
+		Profile: accountlog.Profile{
 			FirstName: r.Profile.GetFirstName(), LastName: r.Profile.GetLastName(), Locale: r.Profile.GetLocale(),
 		},
 		Proof: proofOf(token, r.Password),

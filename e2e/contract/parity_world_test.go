@@ -61,6 +61,7 @@ func newParityWorld(t *testing.T, s *harness.System) *parityWorld {
 	if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() + interval '1 hour' WHERE id = $1", w.people["admin"].Session); err != nil {
 		t.Fatal(err)
 	}
+	s.UntilRead(t, harness.RoleUsers)
 	for _, name := range []string{"stale", "ended", "disabled", "gone"} {
 		harness.Eventually(t, 5*time.Second, name+"'s token is refused", func() error {
 			if status, _, body := s.Post(t, "/bff.v1.AccountService/ListSessions", w.people[name].Access, "{}"); status != 401 {

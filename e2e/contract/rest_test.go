@@ -324,6 +324,12 @@ func (w *restWalk) deadLetter() {
 	at := restUsers + "/" + w.bob
 	w.ask("DELETE", at, w.admin, "", 204)
 	w.ask("GET", at, w.admin, "", 404)
+	harness.Eventually(w.t, 30*time.Second, "see the erasure complete", func() error {
+		if got, _ := w.ask("GET", at+"/erasure", w.admin, "", 200); len(got.list("services")) != 1 || got["complete"] != true {
+			return fmt.Errorf("it is %v", got)
+		}
+		return nil
+	})
 	w.ask("DELETE", at, w.admin, "", 404)
 }
 

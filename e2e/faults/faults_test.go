@@ -143,7 +143,7 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 	creation := map[string]string{
 		"bff: before auth is asked":             harness.RoleBff,
 		"auth: before the account is written":   harness.RoleAuth,
-		"auth: before the outbox is written":    harness.RoleAuth,
+		"auth: before the profile is written":   harness.RoleAuth,
 		"auth: before the account is committed": harness.RoleAuth,
 		"auth: after the account is committed":  harness.RoleAuth,
 		"users: before the profile is written":  harness.RoleUsers,
@@ -155,26 +155,26 @@ func TestKilledBetweenAnyTwoStepsThereAreBothOrNeither(t *testing.T) {
 	change := map[string]string{
 		"bff: before auth is asked to change the email": harness.RoleBff,
 		"auth: before the account is changed":           harness.RoleAuth,
-		"auth: before the change's outbox is written":   harness.RoleAuth,
+		"auth: before the change is logged":             harness.RoleAuth,
 		"auth: before the change is committed":          harness.RoleAuth,
 		"auth: after the change is committed":           harness.RoleAuth,
+		"users: before an account event is applied":     harness.RoleUsers,
 		"users: before the profile is written":          harness.RoleUsers,
-		"users: before commit":                          harness.RoleUsers,
-		"users: after commit":                           harness.RoleUsers,
-		"auth: after users has acknowledged":            harness.RoleAuth,
+		"users: before account events are committed":    harness.RoleUsers,
+		"users: after account events are committed":     harness.RoleUsers,
 		"bff: after auth has changed the email":         harness.RoleBff,
 	}
 	deletion := map[string]string{
-		"bff: before auth is asked to delete":           harness.RoleBff,
-		"auth: before the account is deleted":           harness.RoleAuth,
-		"auth: before the deletion's outbox is written": harness.RoleAuth,
-		"auth: before the deletion is committed":        harness.RoleAuth,
-		"auth: after the deletion is committed":         harness.RoleAuth,
-		"users: before the profile is deleted":          harness.RoleUsers,
-		"users: before commit":                          harness.RoleUsers,
-		"users: after commit":                           harness.RoleUsers,
-		"auth: after users has acknowledged":            harness.RoleAuth,
-		"bff: after auth has deleted":                   harness.RoleBff,
+		"bff: before auth is asked to delete":        harness.RoleBff,
+		"auth: before the account is deleted":        harness.RoleAuth,
+		"auth: before the outbox is erased":          harness.RoleAuth,
+		"auth: before the deletion is committed":     harness.RoleAuth,
+		"auth: after the deletion is committed":      harness.RoleAuth,
+		"users: before an account event is applied":  harness.RoleUsers,
+		"users: before the profile is deleted":       harness.RoleUsers,
+		"users: before account events are committed": harness.RoleUsers,
+		"users: after account events are committed":  harness.RoleUsers,
+		"bff: after auth has deleted":                harness.RoleBff,
 	}
 	for _, test := range []struct {
 		name  string
@@ -236,14 +236,15 @@ func wantBothOrNeither(t *testing.T, s *harness.System, at, email string, outcom
 	const state = `
 		SELECT (SELECT count(*) FROM auth.accounts WHERE email = $1),
 			(SELECT count(*) FROM users.profiles WHERE email = $1 AND first_name = 'Ada'),
-			(SELECT count(*) FROM auth.account_outbox)`
+			(SELECT count(*) FROM auth.account_log
+				WHERE NOT pg_visible_in_snapshot(xid, coalesce((SELECT seen FROM auth.account_readers WHERE service = 'users'), '1:1:')::pg_snapshot))`
 	var accounts, profiles, news int
 	harness.Eventually(t, 60*time.Second, "killed at "+at, func() error {
 		if err := s.Owner.QueryRow(t.Context(), state, email).Scan(&accounts, &profiles, &news); err != nil {
 			return err
 		}
 		if accounts != profiles || news != 0 {
-			return fmt.Errorf("%d accounts, %d profiles, %d rows in the outbox", accounts, profiles, news)
+			return fmt.Errorf("%d accounts, %d profiles, %d changes not confirmed", accounts, profiles, news)
 		}
 		return nil
 	})

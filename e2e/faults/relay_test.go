@@ -57,8 +57,8 @@ func TestTenThousandAccountsReachUsersHoweverOftenItIsKilled(t *testing.T) {
 		s.Start(t, harness.RoleUsers)
 	}
 	changes.Wait()
-	wantOutboxDelivered(t, s)
-	t.Logf("10,000 accounts were relayed in %s", time.Since(start))
+	s.UntilRead(t, harness.RoleUsers)
+	t.Logf("10,000 accounts were read in %s", time.Since(start))
 	if second.Processes[harness.RoleAuth].HasEnded() {
 		t.Error("the second auth has ended")
 	}
@@ -77,7 +77,7 @@ func TestTenThousandAccountsReachUsersHoweverOftenItIsKilled(t *testing.T) {
 }
 
 // wantTheSameOfBoth wants auth and users to say the same of every account.
-// queueAccounts puts 10,000 accounts into the outbox, and makes the database refuse
+// queueAccounts creates 10,000 accounts, and makes the database refuse
 // profiles that go back to an older version.
 func queueAccounts(t *testing.T, s *harness.System) {
 	t.Helper()
@@ -90,10 +90,8 @@ func queueAccounts(t *testing.T, s *harness.System) {
 			RETURN NEW;
 		END $$`,
 		`CREATE TRIGGER forward BEFORE UPDATE OF account_version ON users.profiles FOR EACH ROW EXECUTE FUNCTION users.forward()`,
-		`WITH made AS (
-			INSERT INTO auth.accounts (id, email, password_hash)
-			SELECT gen_random_uuid(), 'user' || n || '@example.com', '' FROM generate_series(1, 10000) n RETURNING id)
-		INSERT INTO auth.account_outbox (account_id, version, next_attempt_time) SELECT id, 1, now() FROM made`,
+		`INSERT INTO auth.accounts (id, email, password_hash)
+		SELECT gen_random_uuid(), 'user' || n || '@example.com', '' FROM generate_series(1, 10000) n`,
 	} {
 		if _, err := s.Owner.Exec(t.Context(), statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)

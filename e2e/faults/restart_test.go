@@ -227,7 +227,7 @@ func (l *load) wantGood(t *testing.T, what, token string) {
 
 func wantNothingHalfDone(t *testing.T, s *harness.System) {
 	t.Helper()
-	wantOutboxDelivered(t, s)
+	s.UntilRead(t, harness.RoleUsers)
 	wantSameAccountsInBoth(t, s)
 	// Acknowledged or not, an account was made with its session and its audit, or
 	// not at all.

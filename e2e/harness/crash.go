@@ -22,7 +22,10 @@ func NewCrashPoints(t testing.TB) CrashPoints {
 }
 
 // Option makes every process of a system have crash points.
-func (c CrashPoints) Option() Option { return WithSettings(crashFile + "=" + c.file) }
+func (c CrashPoints) Option() Option { return WithSettings(c.Setting()) }
+
+// Setting is the environment variable that makes a process have the crash points.
+func (c CrashPoints) Setting() string { return crashFile + "=" + c.file }
 
 // Arm makes the first process that reaches a point kill itself there.
 func (c CrashPoints) Arm(t testing.TB, point string) {

@@ -18,6 +18,7 @@ import (
 	"gatehouse/app"
 	"gatehouse/auth"
 	"gatehouse/bff"
+	authv1 "gatehouse/gen/auth/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/dial"
 	"gatehouse/internal/pgtest"
@@ -77,8 +78,7 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 	s := &Stack{Database: pgtest.New(t)}
 	usersDB := b.openDB(s.Database.Users, "users")
 	t.Cleanup(usersDB.Close)
-	profiles := users.New(users.Config{DB: usersDB, Logger: b.Logger})
-	b.running.Go(func() { profiles.Run(ctx) })
+	profiles := users.New(users.Config{DB: usersDB, Accounts: authv1.NewAccountFeedServiceClient(b.accountFeed(s)), Logger: b.Logger})
 	listeners := make([]net.Listener, b.Gateways)
 	for i := range listeners {
 		listeners[i] = b.listen()
@@ -96,6 +96,7 @@ func StartStack(t testing.TB, config StackConfig) *Stack {
 		b.running.Go(func() { service.Run(ctx) })
 		s.Auths = append(s.Auths, service)
 	}
+	b.running.Go(func() { profiles.Run(ctx) })
 	for i, listener := range listeners {
 		gateway, err := bff.New(bff.Config{
 			Backends: b.backends(map[string]*connect.Client{
@@ -123,6 +124,20 @@ func (b *stackBuilder) backends(clients map[string]*connect.Client) []bff.Backen
 		}
 	}
 	return backends
+}
+
+// accountFeed returns users' client of the first auth, which is built later.
+func (b *stackBuilder) accountFeed(s *Stack) *connect.Client {
+	b.Helper()
+	client, err := dial.InProcessLater(dial.Route{Caller: RoleUsers, Callee: RoleAuth, Keys: b.keys}, sync.OnceValue(func() *rpc.Server {
+		server, err := rpc.NewServer(rpc.ServerConfig{Logger: b.Logger, Authorizer: rpc.ServicesOnly(b.keys, RoleAuth)}, s.Auths[0].Register)
+		if err != nil {
+			panic(err)
+		}
+		return server
+	}))
+	b.check(err)
+	return client
 }
 
 func (b *stackBuilder) check(err error) {

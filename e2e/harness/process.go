@@ -59,16 +59,31 @@ func StartProcess(t testing.TB, env []string, args ...string) *Process {
 		}
 	}
 	p.Cmd.Env = append(append(p.Cmd.Env, AsGatehouse()), env...)
+	p.start(t)
+	return p
+}
+
+// StartProgram runs another program with an environment. It is killed at the end of the
+// test.
+func StartProgram(t testing.TB, program string, env []string) *Process {
+	t.Helper()
+	p := &Process{Cmd: exec.Command(program), Ended: make(chan struct{})}
+	p.Cmd.Env = env
+	p.start(t)
+	return p
+}
+
+func (p *Process) start(t testing.TB) {
+	t.Helper()
 	p.Cmd.Stdout, p.Cmd.Stderr = &p.Stdout, &p.Stderr
 	if err := p.Cmd.Start(); err != nil {
-		t.Fatalf("start gatehouse %v: %v", args, err)
+		t.Fatalf("start %v: %v", p.Cmd.Args, err)
 	}
 	go func() {
 		defer close(p.Ended)
 		_ = p.Cmd.Wait()
 	}()
 	t.Cleanup(p.Kill)
-	return p
 }
 
 // Kill kills the process and waits for its end.

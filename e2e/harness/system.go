@@ -207,7 +207,7 @@ func newSystems(t testing.TB, copies int, opts []Option) []*System {
 		if service.HasTables() {
 			env = append(slices.Clone(env), o.database.Setting(service.Name))
 		}
-		for _, call := range service.Calls {
+		for _, call := range service.AllCalls() {
 			env = append(slices.Clone(env), strings.ToUpper(call.Service)+"_URL="+urls(call.Service))
 		}
 		return env

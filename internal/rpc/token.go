@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -97,9 +98,10 @@ func (i *Issuer) Token() (string, error) {
 
 // tokenVerifier verifies the internal tokens of one callee.
 type tokenVerifier struct {
-	callee string
-	keys   map[string][][]byte // by caller
-	now    func() time.Time
+	callee  string
+	keys    map[string][][]byte // by caller
+	masters InternalKeys        // unless nil, any service may call; its keys are derived when it does
+	now     func() time.Time
 
 	mu   sync.RWMutex
 	seen map[string]seenToken
@@ -118,9 +120,19 @@ func newTokenVerifier(callee string) *tokenVerifier {
 	return &tokenVerifier{callee: callee, keys: map[string][][]byte{}, now: time.Now, seen: map[string]seenToken{}}
 }
 
+// anyService stands in a policy for every service.
+const anyService = "*"
+
+// serviceName is the form of a service's name.
+var serviceName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
+
 // addCallers adds the keys of callers, before the first call.
 func (c *tokenVerifier) addCallers(keys InternalKeys, callers []string) error {
 	for _, caller := range callers {
+		if caller == anyService {
+			c.masters = keys
+			continue
+		}
 		pair, err := keys.pair(caller, c.callee)
 		if err != nil {
 			return err
@@ -144,8 +156,15 @@ func (c *tokenVerifier) verify(token string) (string, error) {
 	}
 	var claims internalClaims
 	_, err := jwt.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) {
+		pair, ok := c.keys[claims.Issuer]
+		if !ok && c.masters != nil && serviceName.MatchString(claims.Issuer) {
+			var err error
+			if pair, err = c.masters.pair(claims.Issuer, c.callee); err != nil {
+				return nil, err
+			}
+		}
 		keys := jwt.VerificationKeySet{}
-		for _, key := range c.keys[claims.Issuer] {
+		for _, key := range pair {
 			keys.Keys = append(keys.Keys, key)
 		}
 		return keys, nil
@@ -171,7 +190,7 @@ func (c *tokenVerifier) verify(token string) (string, error) {
 }
 
 // ServicesOnly admits only other services of this system, and to each method only
-// those that its policy names.
+// those that its policy names, or any where that is "*".
 func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 	check := newTokenVerifier(callee)
 	return func(p *policy.Method) (Admission, error) {
@@ -190,7 +209,7 @@ func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 					return err
 				}
 				CallFrom(ctx).Principal = "service:" + caller
-				if !slices.Contains(services, caller) {
+				if !slices.Contains(services, caller) && !slices.Contains(services, anyService) {
 					return errInternalCaller
 				}
 				return next(ctx, spec, stream)

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -106,7 +107,11 @@ func (t *target) roleChanges(ctx context.Context, regrant bool) ([]statement, er
 		return nil, err
 	}
 	functions, err := t.functionChanges(ctx)
-	return append(append(changes, reader...), functions...), err
+	if err != nil {
+		return nil, err
+	}
+	accountLog, err := t.accountLogChanges(ctx)
+	return slices.Concat(changes, reader, functions, accountLog), err
 }
 
 const selectRole = `

@@ -59,6 +59,8 @@ const (
 	UserServiceListMailsProcedure = "/bff.v1.UserService/ListMails"
 	// UserServiceRetryMailProcedure is the procedure name of the UserService's RetryMail RPC.
 	UserServiceRetryMailProcedure = "/bff.v1.UserService/RetryMail"
+	// UserServiceGetErasureProcedure is the procedure name of the UserService's GetErasure RPC.
+	UserServiceGetErasureProcedure = "/bff.v1.UserService/GetErasure"
 	// UserServiceDeleteUserProcedure is the procedure name of the UserService's DeleteUser RPC.
 	UserServiceDeleteUserProcedure = "/bff.v1.UserService/DeleteUser"
 )
@@ -180,6 +182,14 @@ var (
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
+	userServiceGetErasureSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("GetErasure"),
+			Procedure:        UserServiceGetErasureProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 	userServiceDeleteUserSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType: connect.StreamTypeUnary,
@@ -259,6 +269,10 @@ type UserServiceClient interface {
 	// already erased. Errors: not_found MAIL_NOT_FOUND, failed_precondition
 	// MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
+	// GetErasure says for a deleted user which services have confirmed that they
+	// erased the user's data. Each service appears, confirmed or not. A deletion is
+	// known for a year. Errors: not_found ERASURE_NOT_FOUND.
+	GetErasure(context.Context, *GetErasureRequest) (*GetErasureResponse, error)
 	// DeleteUser erases a user's account and profile. It requires a sign-in or a
 	// Reauthenticate within the last five minutes. Errors: not_found
 	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
@@ -342,6 +356,10 @@ type UserServiceHandler interface {
 	// already erased. Errors: not_found MAIL_NOT_FOUND, failed_precondition
 	// MAIL_NOT_FAILED, MAIL_ERASED or MAIL_UNAVAILABLE.
 	RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error)
+	// GetErasure says for a deleted user which services have confirmed that they
+	// erased the user's data. Each service appears, confirmed or not. A deletion is
+	// known for a year. Errors: not_found ERASURE_NOT_FOUND.
+	GetErasure(context.Context, *GetErasureRequest) (*GetErasureResponse, error)
 	// DeleteUser erases a user's account and profile. It requires a sign-in or a
 	// Reauthenticate within the last five minutes. Errors: not_found
 	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
@@ -368,6 +386,7 @@ func RegisterUserServiceHandler(server *connect.Server, svc UserServiceHandler) 
 		connect.Method{Spec: userServiceListAuditEventsSpec(), Handler: adapter.listAuditEvents},
 		connect.Method{Spec: userServiceListMailsSpec(), Handler: adapter.listMails},
 		connect.Method{Spec: userServiceRetryMailSpec(), Handler: adapter.retryMail},
+		connect.Method{Spec: userServiceGetErasureSpec(), Handler: adapter.getErasure},
 		connect.Method{Spec: userServiceDeleteUserSpec(), Handler: adapter.deleteUser},
 	)
 }
@@ -433,6 +452,10 @@ func (UnimplementedUserServiceHandler) ListMails(context.Context, *ListMailsRequ
 
 func (UnimplementedUserServiceHandler) RetryMail(context.Context, *RetryMailRequest) (*RetryMailResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.RetryMail is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) GetErasure(context.Context, *GetErasureRequest) (*GetErasureResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.GetErasure is not implemented")
 }
 
 func (UnimplementedUserServiceHandler) DeleteUser(context.Context, *DeleteUserRequest) (*DeleteUserResponse, error) {
@@ -558,6 +581,14 @@ func (c *userServiceClient) ListMails(ctx context.Context, req *ListMailsRequest
 func (c *userServiceClient) RetryMail(ctx context.Context, req *RetryMailRequest) (*RetryMailResponse, error) {
 	var res RetryMailResponse
 	if err := c.client.CallUnary(ctx, userServiceRetryMailSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) GetErasure(ctx context.Context, req *GetErasureRequest) (*GetErasureResponse, error) {
+	var res GetErasureResponse
+	if err := c.client.CallUnary(ctx, userServiceGetErasureSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -747,6 +778,18 @@ func (h userServiceHandler) retryMail(ctx context.Context, _ connect.Spec, strea
 		return err
 	}
 	res, err := h.svc.RetryMail(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) getErasure(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req GetErasureRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetErasure(ctx, &req)
 	if err != nil {
 		return err
 	}

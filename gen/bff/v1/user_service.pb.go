@@ -1734,6 +1734,171 @@ func (x *RetryMailResponse) GetMail() *Mail {
 	return nil
 }
 
+// GetErasureRequest contains a deleted user's id.
+type GetErasureRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user's id.
+	UserId        string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetErasureRequest) Reset() {
+	*x = GetErasureRequest{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetErasureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetErasureRequest) ProtoMessage() {}
+
+func (x *GetErasureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetErasureRequest.ProtoReflect.Descriptor instead.
+func (*GetErasureRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *GetErasureRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+// GetErasureResponse says how far the erasure is.
+type GetErasureResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the account was deleted.
+	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
+	// The services that store data about users, sorted by name.
+	Services []*Erasure `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	// Whether every service has confirmed.
+	Complete      bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetErasureResponse) Reset() {
+	*x = GetErasureResponse{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetErasureResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetErasureResponse) ProtoMessage() {}
+
+func (x *GetErasureResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetErasureResponse.ProtoReflect.Descriptor instead.
+func (*GetErasureResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *GetErasureResponse) GetDeleteTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteTime
+	}
+	return nil
+}
+
+func (x *GetErasureResponse) GetServices() []*Erasure {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *GetErasureResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+// Erasure says whether a service has erased a user's data.
+type Erasure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service's name, such as "users".
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Whether the service has erased the data.
+	Confirmed     bool `protobuf:"varint,2,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Erasure) Reset() {
+	*x = Erasure{}
+	mi := &file_bff_v1_user_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Erasure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Erasure) ProtoMessage() {}
+
+func (x *Erasure) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_user_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Erasure.ProtoReflect.Descriptor instead.
+func (*Erasure) Descriptor() ([]byte, []int) {
+	return file_bff_v1_user_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Erasure) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Erasure) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
 var File_bff_v1_user_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_user_service_proto_rawDesc = "" +
@@ -1853,7 +2018,18 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\amail_id\x18\x01 \x01(\tB6\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18*\n" +
 	"\x02\x18\x01\x1a$0195514a-5d22-7a90-b1c7-93e2f4a6d8b0R\x06mailId\"5\n" +
 	"\x11RetryMailResponse\x12 \n" +
-	"\x04mail\x18\x01 \x01(\v2\f.bff.v1.MailR\x04mail2\x9f\x19\n" +
+	"\x04mail\x18\x01 \x01(\v2\f.bff.v1.MailR\x04mail\">\n" +
+	"\x11GetErasureRequest\x12)\n" +
+	"\auser_id\x18\x01 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
+	"\x02\x18\x01R\x06userId\"\x9a\x01\n" +
+	"\x12GetErasureResponse\x12;\n" +
+	"\vdelete_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"deleteTime\x12+\n" +
+	"\bservices\x18\x02 \x03(\v2\x0f.bff.v1.ErasureR\bservices\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"A\n" +
+	"\aErasure\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xb4\x1a\n" +
 	"\vUserService\x12\xa7\x02\n" +
 	"\n" +
 	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\"\xe1\x01\x8a\xe7\x18\xc4\x01\n" +
@@ -1915,7 +2091,11 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\tRetryMail\x12\x18.bff.v1.RetryMailRequest\x1a\x19.bff.v1.RetryMailResponse\"O\x8a\xe7\x18 \n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x02\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/mails/{mail_id}:retry\x90\x02\x02\x12\xc0\x01\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x02\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/mails/{mail_id}:retry\x90\x02\x02\x12\x92\x01\n" +
+	"\n" +
+	"GetErasure\x12\x19.bff.v1.GetErasureRequest\x1a\x1a.bff.v1.GetErasureResponse\"M\x8a\xe7\x18\x1f\n" +
+	"\t\"\a\n" +
+	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/users/{user_id}/erasure\x90\x02\x01\x12\xc0\x01\n" +
 	"\n" +
 	"DeleteUser\x12\x19.bff.v1.DeleteUserRequest\x1a\x1a.bff.v1.DeleteUserResponse\"{\x8a\xe7\x18X\n" +
 	"\t\"\a\n" +
@@ -1936,7 +2116,7 @@ func file_bff_v1_user_service_proto_rawDescGZIP() []byte {
 	return file_bff_v1_user_service_proto_rawDescData
 }
 
-var file_bff_v1_user_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_bff_v1_user_service_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_bff_v1_user_service_proto_goTypes = []any{
 	(*CreateUserRequest)(nil),          // 0: bff.v1.CreateUserRequest
 	(*CreateUserResponse)(nil),         // 1: bff.v1.CreateUserResponse
@@ -1970,80 +2150,87 @@ var file_bff_v1_user_service_proto_goTypes = []any{
 	(*ListMailsResponse)(nil),          // 29: bff.v1.ListMailsResponse
 	(*RetryMailRequest)(nil),           // 30: bff.v1.RetryMailRequest
 	(*RetryMailResponse)(nil),          // 31: bff.v1.RetryMailResponse
-	(*User)(nil),                       // 32: bff.v1.User
-	(*PartError)(nil),                  // 33: bff.v1.PartError
-	(UserStatus)(0),                    // 34: bff.v1.UserStatus
-	(*fieldmaskpb.FieldMask)(nil),      // 35: google.protobuf.FieldMask
-	(*Session)(nil),                    // 36: bff.v1.Session
-	(*timestamppb.Timestamp)(nil),      // 37: google.protobuf.Timestamp
-	(*AuditEvent)(nil),                 // 38: bff.v1.AuditEvent
-	(MailStatus)(0),                    // 39: bff.v1.MailStatus
-	(*Mail)(nil),                       // 40: bff.v1.Mail
+	(*GetErasureRequest)(nil),          // 32: bff.v1.GetErasureRequest
+	(*GetErasureResponse)(nil),         // 33: bff.v1.GetErasureResponse
+	(*Erasure)(nil),                    // 34: bff.v1.Erasure
+	(*User)(nil),                       // 35: bff.v1.User
+	(*PartError)(nil),                  // 36: bff.v1.PartError
+	(UserStatus)(0),                    // 37: bff.v1.UserStatus
+	(*fieldmaskpb.FieldMask)(nil),      // 38: google.protobuf.FieldMask
+	(*Session)(nil),                    // 39: bff.v1.Session
+	(*timestamppb.Timestamp)(nil),      // 40: google.protobuf.Timestamp
+	(*AuditEvent)(nil),                 // 41: bff.v1.AuditEvent
+	(MailStatus)(0),                    // 42: bff.v1.MailStatus
+	(*Mail)(nil),                       // 43: bff.v1.Mail
 }
 var file_bff_v1_user_service_proto_depIdxs = []int32{
-	32, // 0: bff.v1.CreateUserRequest.user:type_name -> bff.v1.User
-	32, // 1: bff.v1.CreateUserResponse.user:type_name -> bff.v1.User
-	33, // 2: bff.v1.CreateUserResponse.errors:type_name -> bff.v1.PartError
-	32, // 3: bff.v1.GetUserResponse.user:type_name -> bff.v1.User
-	34, // 4: bff.v1.ListUsersRequest.status:type_name -> bff.v1.UserStatus
-	32, // 5: bff.v1.ListUsersResponse.users:type_name -> bff.v1.User
-	32, // 6: bff.v1.UpdateUserRequest.user:type_name -> bff.v1.User
-	35, // 7: bff.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
-	32, // 8: bff.v1.UpdateUserResponse.user:type_name -> bff.v1.User
-	32, // 9: bff.v1.DisableUserResponse.user:type_name -> bff.v1.User
-	33, // 10: bff.v1.DisableUserResponse.errors:type_name -> bff.v1.PartError
-	32, // 11: bff.v1.EnableUserResponse.user:type_name -> bff.v1.User
-	33, // 12: bff.v1.EnableUserResponse.errors:type_name -> bff.v1.PartError
-	32, // 13: bff.v1.SetUserRolesResponse.user:type_name -> bff.v1.User
-	33, // 14: bff.v1.SetUserRolesResponse.errors:type_name -> bff.v1.PartError
-	32, // 15: bff.v1.ChangeUserEmailResponse.user:type_name -> bff.v1.User
-	33, // 16: bff.v1.ChangeUserEmailResponse.errors:type_name -> bff.v1.PartError
-	36, // 17: bff.v1.ListUserSessionsResponse.sessions:type_name -> bff.v1.Session
-	32, // 18: bff.v1.ForcePasswordResetResponse.user:type_name -> bff.v1.User
-	33, // 19: bff.v1.ForcePasswordResetResponse.errors:type_name -> bff.v1.PartError
-	37, // 20: bff.v1.ListAuditEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	37, // 21: bff.v1.ListAuditEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	38, // 22: bff.v1.ListAuditEventsResponse.events:type_name -> bff.v1.AuditEvent
-	39, // 23: bff.v1.ListMailsRequest.status:type_name -> bff.v1.MailStatus
-	40, // 24: bff.v1.ListMailsResponse.mails:type_name -> bff.v1.Mail
-	40, // 25: bff.v1.RetryMailResponse.mail:type_name -> bff.v1.Mail
-	0,  // 26: bff.v1.UserService.CreateUser:input_type -> bff.v1.CreateUserRequest
-	2,  // 27: bff.v1.UserService.GetUser:input_type -> bff.v1.GetUserRequest
-	4,  // 28: bff.v1.UserService.ListUsers:input_type -> bff.v1.ListUsersRequest
-	6,  // 29: bff.v1.UserService.UpdateUser:input_type -> bff.v1.UpdateUserRequest
-	8,  // 30: bff.v1.UserService.DisableUser:input_type -> bff.v1.DisableUserRequest
-	10, // 31: bff.v1.UserService.EnableUser:input_type -> bff.v1.EnableUserRequest
-	12, // 32: bff.v1.UserService.SetUserRoles:input_type -> bff.v1.SetUserRolesRequest
-	14, // 33: bff.v1.UserService.ChangeUserEmail:input_type -> bff.v1.ChangeUserEmailRequest
-	16, // 34: bff.v1.UserService.RevokeUserSessions:input_type -> bff.v1.RevokeUserSessionsRequest
-	20, // 35: bff.v1.UserService.ListUserSessions:input_type -> bff.v1.ListUserSessionsRequest
-	22, // 36: bff.v1.UserService.RevokeUserSession:input_type -> bff.v1.RevokeUserSessionRequest
-	24, // 37: bff.v1.UserService.ForcePasswordReset:input_type -> bff.v1.ForcePasswordResetRequest
-	26, // 38: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
-	28, // 39: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
-	30, // 40: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
-	18, // 41: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
-	1,  // 42: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
-	3,  // 43: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
-	5,  // 44: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
-	7,  // 45: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
-	9,  // 46: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
-	11, // 47: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
-	13, // 48: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
-	15, // 49: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
-	17, // 50: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
-	21, // 51: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
-	23, // 52: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
-	25, // 53: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
-	27, // 54: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
-	29, // 55: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
-	31, // 56: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
-	19, // 57: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
-	42, // [42:58] is the sub-list for method output_type
-	26, // [26:42] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	35, // 0: bff.v1.CreateUserRequest.user:type_name -> bff.v1.User
+	35, // 1: bff.v1.CreateUserResponse.user:type_name -> bff.v1.User
+	36, // 2: bff.v1.CreateUserResponse.errors:type_name -> bff.v1.PartError
+	35, // 3: bff.v1.GetUserResponse.user:type_name -> bff.v1.User
+	37, // 4: bff.v1.ListUsersRequest.status:type_name -> bff.v1.UserStatus
+	35, // 5: bff.v1.ListUsersResponse.users:type_name -> bff.v1.User
+	35, // 6: bff.v1.UpdateUserRequest.user:type_name -> bff.v1.User
+	38, // 7: bff.v1.UpdateUserRequest.update_mask:type_name -> google.protobuf.FieldMask
+	35, // 8: bff.v1.UpdateUserResponse.user:type_name -> bff.v1.User
+	35, // 9: bff.v1.DisableUserResponse.user:type_name -> bff.v1.User
+	36, // 10: bff.v1.DisableUserResponse.errors:type_name -> bff.v1.PartError
+	35, // 11: bff.v1.EnableUserResponse.user:type_name -> bff.v1.User
+	36, // 12: bff.v1.EnableUserResponse.errors:type_name -> bff.v1.PartError
+	35, // 13: bff.v1.SetUserRolesResponse.user:type_name -> bff.v1.User
+	36, // 14: bff.v1.SetUserRolesResponse.errors:type_name -> bff.v1.PartError
+	35, // 15: bff.v1.ChangeUserEmailResponse.user:type_name -> bff.v1.User
+	36, // 16: bff.v1.ChangeUserEmailResponse.errors:type_name -> bff.v1.PartError
+	39, // 17: bff.v1.ListUserSessionsResponse.sessions:type_name -> bff.v1.Session
+	35, // 18: bff.v1.ForcePasswordResetResponse.user:type_name -> bff.v1.User
+	36, // 19: bff.v1.ForcePasswordResetResponse.errors:type_name -> bff.v1.PartError
+	40, // 20: bff.v1.ListAuditEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	40, // 21: bff.v1.ListAuditEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	41, // 22: bff.v1.ListAuditEventsResponse.events:type_name -> bff.v1.AuditEvent
+	42, // 23: bff.v1.ListMailsRequest.status:type_name -> bff.v1.MailStatus
+	43, // 24: bff.v1.ListMailsResponse.mails:type_name -> bff.v1.Mail
+	43, // 25: bff.v1.RetryMailResponse.mail:type_name -> bff.v1.Mail
+	40, // 26: bff.v1.GetErasureResponse.delete_time:type_name -> google.protobuf.Timestamp
+	34, // 27: bff.v1.GetErasureResponse.services:type_name -> bff.v1.Erasure
+	0,  // 28: bff.v1.UserService.CreateUser:input_type -> bff.v1.CreateUserRequest
+	2,  // 29: bff.v1.UserService.GetUser:input_type -> bff.v1.GetUserRequest
+	4,  // 30: bff.v1.UserService.ListUsers:input_type -> bff.v1.ListUsersRequest
+	6,  // 31: bff.v1.UserService.UpdateUser:input_type -> bff.v1.UpdateUserRequest
+	8,  // 32: bff.v1.UserService.DisableUser:input_type -> bff.v1.DisableUserRequest
+	10, // 33: bff.v1.UserService.EnableUser:input_type -> bff.v1.EnableUserRequest
+	12, // 34: bff.v1.UserService.SetUserRoles:input_type -> bff.v1.SetUserRolesRequest
+	14, // 35: bff.v1.UserService.ChangeUserEmail:input_type -> bff.v1.ChangeUserEmailRequest
+	16, // 36: bff.v1.UserService.RevokeUserSessions:input_type -> bff.v1.RevokeUserSessionsRequest
+	20, // 37: bff.v1.UserService.ListUserSessions:input_type -> bff.v1.ListUserSessionsRequest
+	22, // 38: bff.v1.UserService.RevokeUserSession:input_type -> bff.v1.RevokeUserSessionRequest
+	24, // 39: bff.v1.UserService.ForcePasswordReset:input_type -> bff.v1.ForcePasswordResetRequest
+	26, // 40: bff.v1.UserService.ListAuditEvents:input_type -> bff.v1.ListAuditEventsRequest
+	28, // 41: bff.v1.UserService.ListMails:input_type -> bff.v1.ListMailsRequest
+	30, // 42: bff.v1.UserService.RetryMail:input_type -> bff.v1.RetryMailRequest
+	32, // 43: bff.v1.UserService.GetErasure:input_type -> bff.v1.GetErasureRequest
+	18, // 44: bff.v1.UserService.DeleteUser:input_type -> bff.v1.DeleteUserRequest
+	1,  // 45: bff.v1.UserService.CreateUser:output_type -> bff.v1.CreateUserResponse
+	3,  // 46: bff.v1.UserService.GetUser:output_type -> bff.v1.GetUserResponse
+	5,  // 47: bff.v1.UserService.ListUsers:output_type -> bff.v1.ListUsersResponse
+	7,  // 48: bff.v1.UserService.UpdateUser:output_type -> bff.v1.UpdateUserResponse
+	9,  // 49: bff.v1.UserService.DisableUser:output_type -> bff.v1.DisableUserResponse
+	11, // 50: bff.v1.UserService.EnableUser:output_type -> bff.v1.EnableUserResponse
+	13, // 51: bff.v1.UserService.SetUserRoles:output_type -> bff.v1.SetUserRolesResponse
+	15, // 52: bff.v1.UserService.ChangeUserEmail:output_type -> bff.v1.ChangeUserEmailResponse
+	17, // 53: bff.v1.UserService.RevokeUserSessions:output_type -> bff.v1.RevokeUserSessionsResponse
+	21, // 54: bff.v1.UserService.ListUserSessions:output_type -> bff.v1.ListUserSessionsResponse
+	23, // 55: bff.v1.UserService.RevokeUserSession:output_type -> bff.v1.RevokeUserSessionResponse
+	25, // 56: bff.v1.UserService.ForcePasswordReset:output_type -> bff.v1.ForcePasswordResetResponse
+	27, // 57: bff.v1.UserService.ListAuditEvents:output_type -> bff.v1.ListAuditEventsResponse
+	29, // 58: bff.v1.UserService.ListMails:output_type -> bff.v1.ListMailsResponse
+	31, // 59: bff.v1.UserService.RetryMail:output_type -> bff.v1.RetryMailResponse
+	33, // 60: bff.v1.UserService.GetErasure:output_type -> bff.v1.GetErasureResponse
+	19, // 61: bff.v1.UserService.DeleteUser:output_type -> bff.v1.DeleteUserResponse
+	45, // [45:62] is the sub-list for method output_type
+	28, // [28:45] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_user_service_proto_init() }
@@ -2058,7 +2245,7 @@ func file_bff_v1_user_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bff_v1_user_service_proto_rawDesc), len(file_bff_v1_user_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

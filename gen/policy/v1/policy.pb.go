@@ -659,7 +659,7 @@ func (x *Roles) GetAnyOf() []string {
 // Services allows other services of this system.
 type Services struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The names of the services: "auth", "bff" or "users".
+	// The names of the services, such as "bff", or "*" for every service.
 	AnyOf         []string `protobuf:"bytes,1,rep,name=any_of,json=anyOf,proto3" json:"any_of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

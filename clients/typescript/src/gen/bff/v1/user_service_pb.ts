@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file bff/v1/user_service.proto.
  */
 export const file_bff_v1_user_service: GenFile = /*@__PURE__*/
-  fileDesc("ChliZmYvdjEvdXNlcl9zZXJ2aWNlLnByb3RvEgZiZmYudjEiQQoRQ3JlYXRlVXNlclJlcXVlc3QSGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEhAKCHBhc3N3b3JkGAIgASgJIlMKEkNyZWF0ZVVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISIQoGZXJyb3JzGAIgAygLMhEuYmZmLnYxLlBhcnRFcnJvciIhCg5HZXRVc2VyUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJIi0KD0dldFVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXIifgoQTGlzdFVzZXJzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRINCgVxdWVyeRgDIAEoCRIiCgZzdGF0dXMYBCABKA4yEi5iZmYudjEuVXNlclN0YXR1cxIQCghvcmRlcl9ieRgFIAEoCSJJChFMaXN0VXNlcnNSZXNwb25zZRIbCgV1c2VycxgBIAMoCzIMLmJmZi52MS5Vc2VyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJgChFVcGRhdGVVc2VyUmVxdWVzdBIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIjAKElVwZGF0ZVVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXIiJQoSRGlzYWJsZVVzZXJSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkiVAoTRGlzYWJsZVVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISIQoGZXJyb3JzGAIgAygLMhEuYmZmLnYxLlBhcnRFcnJvciIkChFFbmFibGVVc2VyUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJIlMKEkVuYWJsZVVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISIQoGZXJyb3JzGAIgAygLMhEuYmZmLnYxLlBhcnRFcnJvciI1ChNTZXRVc2VyUm9sZXNSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkSDQoFcm9sZXMYAiADKAkiVQoUU2V0VXNlclJvbGVzUmVzcG9uc2USGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEiEKBmVycm9ycxgCIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3IiOAoWQ2hhbmdlVXNlckVtYWlsUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJEg0KBWVtYWlsGAIgASgJIlgKF0NoYW5nZVVzZXJFbWFpbFJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIhCgZlcnJvcnMYAiADKAsyES5iZmYudjEuUGFydEVycm9yIiwKGVJldm9rZVVzZXJTZXNzaW9uc1JlcXVlc3QSDwoHdXNlcl9pZBgBIAEoCSItChpSZXZva2VVc2VyU2Vzc2lvbnNSZXNwb25zZRIPCgdyZXZva2VkGAEgASgFIiQKEURlbGV0ZVVzZXJSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkiFAoSRGVsZXRlVXNlclJlc3BvbnNlIioKF0xpc3RVc2VyU2Vzc2lvbnNSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkiPQoYTGlzdFVzZXJTZXNzaW9uc1Jlc3BvbnNlEiEKCHNlc3Npb25zGAEgAygLMg8uYmZmLnYxLlNlc3Npb24iPwoYUmV2b2tlVXNlclNlc3Npb25SZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCSIbChlSZXZva2VVc2VyU2Vzc2lvblJlc3BvbnNlIiwKGUZvcmNlUGFzc3dvcmRSZXNldFJlcXVlc3QSDwoHdXNlcl9pZBgBIAEoCSJbChpGb3JjZVBhc3N3b3JkUmVzZXRSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISIQoGZXJyb3JzGAIgAygLMhEuYmZmLnYxLlBhcnRFcnJvciLgAQoWTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRIPCgd1c2VyX2lkGAMgASgJEhAKCGFjdG9yX2lkGAQgASgJEg0KBWV2ZW50GAUgASgJEg8KB291dGNvbWUYBiABKAkSLgoKc3RhcnRfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlYKF0xpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEiIKBmV2ZW50cxgBIAMoCzISLmJmZi52MS5BdWRpdEV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJdChBMaXN0TWFpbHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEiIKBnN0YXR1cxgDIAEoDjISLmJmZi52MS5NYWlsU3RhdHVzIkkKEUxpc3RNYWlsc1Jlc3BvbnNlEhsKBW1haWxzGAEgAygLMgwuYmZmLnYxLk1haWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiMKEFJldHJ5TWFpbFJlcXVlc3QSDwoHbWFpbF9pZBgBIAEoCSIvChFSZXRyeU1haWxSZXNwb25zZRIaCgRtYWlsGAEgASgLMgwuYmZmLnYxLk1haWwygAoKC1VzZXJTZXJ2aWNlEkMKCkNyZWF0ZVVzZXISGS5iZmYudjEuQ3JlYXRlVXNlclJlcXVlc3QaGi5iZmYudjEuQ3JlYXRlVXNlclJlc3BvbnNlEj8KB0dldFVzZXISFi5iZmYudjEuR2V0VXNlclJlcXVlc3QaFy5iZmYudjEuR2V0VXNlclJlc3BvbnNlIgOQAgESRQoJTGlzdFVzZXJzEhguYmZmLnYxLkxpc3RVc2Vyc1JlcXVlc3QaGS5iZmYudjEuTGlzdFVzZXJzUmVzcG9uc2UiA5ACARJDCgpVcGRhdGVVc2VyEhkuYmZmLnYxLlVwZGF0ZVVzZXJSZXF1ZXN0GhouYmZmLnYxLlVwZGF0ZVVzZXJSZXNwb25zZRJLCgtEaXNhYmxlVXNlchIaLmJmZi52MS5EaXNhYmxlVXNlclJlcXVlc3QaGy5iZmYudjEuRGlzYWJsZVVzZXJSZXNwb25zZSIDkAICEkgKCkVuYWJsZVVzZXISGS5iZmYudjEuRW5hYmxlVXNlclJlcXVlc3QaGi5iZmYudjEuRW5hYmxlVXNlclJlc3BvbnNlIgOQAgISTgoMU2V0VXNlclJvbGVzEhsuYmZmLnYxLlNldFVzZXJSb2xlc1JlcXVlc3QaHC5iZmYudjEuU2V0VXNlclJvbGVzUmVzcG9uc2UiA5ACAhJXCg9DaGFuZ2VVc2VyRW1haWwSHi5iZmYudjEuQ2hhbmdlVXNlckVtYWlsUmVxdWVzdBofLmJmZi52MS5DaGFuZ2VVc2VyRW1haWxSZXNwb25zZSIDkAICEmAKElJldm9rZVVzZXJTZXNzaW9ucxIhLmJmZi52MS5SZXZva2VVc2VyU2Vzc2lvbnNSZXF1ZXN0GiIuYmZmLnYxLlJldm9rZVVzZXJTZXNzaW9uc1Jlc3BvbnNlIgOQAgISWgoQTGlzdFVzZXJTZXNzaW9ucxIfLmJmZi52MS5MaXN0VXNlclNlc3Npb25zUmVxdWVzdBogLmJmZi52MS5MaXN0VXNlclNlc3Npb25zUmVzcG9uc2UiA5ACARJYChFSZXZva2VVc2VyU2Vzc2lvbhIgLmJmZi52MS5SZXZva2VVc2VyU2Vzc2lvblJlcXVlc3QaIS5iZmYudjEuUmV2b2tlVXNlclNlc3Npb25SZXNwb25zZRJbChJGb3JjZVBhc3N3b3JkUmVzZXQSIS5iZmYudjEuRm9yY2VQYXNzd29yZFJlc2V0UmVxdWVzdBoiLmJmZi52MS5Gb3JjZVBhc3N3b3JkUmVzZXRSZXNwb25zZRJXCg9MaXN0QXVkaXRFdmVudHMSHi5iZmYudjEuTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBofLmJmZi52MS5MaXN0QXVkaXRFdmVudHNSZXNwb25zZSIDkAIBEkUKCUxpc3RNYWlscxIYLmJmZi52MS5MaXN0TWFpbHNSZXF1ZXN0GhkuYmZmLnYxLkxpc3RNYWlsc1Jlc3BvbnNlIgOQAgESRQoJUmV0cnlNYWlsEhguYmZmLnYxLlJldHJ5TWFpbFJlcXVlc3QaGS5iZmYudjEuUmV0cnlNYWlsUmVzcG9uc2UiA5ACAhJDCgpEZWxldGVVc2VyEhkuYmZmLnYxLkRlbGV0ZVVzZXJSZXF1ZXN0GhouYmZmLnYxLkRlbGV0ZVVzZXJSZXNwb25zZWIGcHJvdG8z", [file_bff_v1_types, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("ChliZmYvdjEvdXNlcl9zZXJ2aWNlLnByb3RvEgZiZmYudjEiQQoRQ3JlYXRlVXNlclJlcXVlc3QSGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEhAKCHBhc3N3b3JkGAIgASgJIlMKEkNyZWF0ZVVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISIQoGZXJyb3JzGAIgAygLMhEuYmZmLnYxLlBhcnRFcnJvciIhCg5HZXRVc2VyUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJIi0KD0dldFVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXIifgoQTGlzdFVzZXJzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRINCgVxdWVyeRgDIAEoCRIiCgZzdGF0dXMYBCABKA4yEi5iZmYudjEuVXNlclN0YXR1cxIQCghvcmRlcl9ieRgFIAEoCSJJChFMaXN0VXNlcnNSZXNwb25zZRIbCgV1c2VycxgBIAMoCzIMLmJmZi52MS5Vc2VyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJgChFVcGRhdGVVc2VyUmVxdWVzdBIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIjAKElVwZGF0ZVVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXIiJQoSRGlzYWJsZVVzZXJSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkiVAoTRGlzYWJsZVVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISIQoGZXJyb3JzGAIgAygLMhEuYmZmLnYxLlBhcnRFcnJvciIkChFFbmFibGVVc2VyUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJIlMKEkVuYWJsZVVzZXJSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISIQoGZXJyb3JzGAIgAygLMhEuYmZmLnYxLlBhcnRFcnJvciI1ChNTZXRVc2VyUm9sZXNSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkSDQoFcm9sZXMYAiADKAkiVQoUU2V0VXNlclJvbGVzUmVzcG9uc2USGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEiEKBmVycm9ycxgCIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3IiOAoWQ2hhbmdlVXNlckVtYWlsUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJEg0KBWVtYWlsGAIgASgJIlgKF0NoYW5nZVVzZXJFbWFpbFJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIhCgZlcnJvcnMYAiADKAsyES5iZmYudjEuUGFydEVycm9yIiwKGVJldm9rZVVzZXJTZXNzaW9uc1JlcXVlc3QSDwoHdXNlcl9pZBgBIAEoCSItChpSZXZva2VVc2VyU2Vzc2lvbnNSZXNwb25zZRIPCgdyZXZva2VkGAEgASgFIiQKEURlbGV0ZVVzZXJSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkiFAoSRGVsZXRlVXNlclJlc3BvbnNlIioKF0xpc3RVc2VyU2Vzc2lvbnNSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkiPQoYTGlzdFVzZXJTZXNzaW9uc1Jlc3BvbnNlEiEKCHNlc3Npb25zGAEgAygLMg8uYmZmLnYxLlNlc3Npb24iPwoYUmV2b2tlVXNlclNlc3Npb25SZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCSIbChlSZXZva2VVc2VyU2Vzc2lvblJlc3BvbnNlIiwKGUZvcmNlUGFzc3dvcmRSZXNldFJlcXVlc3QSDwoHdXNlcl9pZBgBIAEoCSJbChpGb3JjZVBhc3N3b3JkUmVzZXRSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISIQoGZXJyb3JzGAIgAygLMhEuYmZmLnYxLlBhcnRFcnJvciLgAQoWTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRIPCgd1c2VyX2lkGAMgASgJEhAKCGFjdG9yX2lkGAQgASgJEg0KBWV2ZW50GAUgASgJEg8KB291dGNvbWUYBiABKAkSLgoKc3RhcnRfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlYKF0xpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEiIKBmV2ZW50cxgBIAMoCzISLmJmZi52MS5BdWRpdEV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJdChBMaXN0TWFpbHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEiIKBnN0YXR1cxgDIAEoDjISLmJmZi52MS5NYWlsU3RhdHVzIkkKEUxpc3RNYWlsc1Jlc3BvbnNlEhsKBW1haWxzGAEgAygLMgwuYmZmLnYxLk1haWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiMKEFJldHJ5TWFpbFJlcXVlc3QSDwoHbWFpbF9pZBgBIAEoCSIvChFSZXRyeU1haWxSZXNwb25zZRIaCgRtYWlsGAEgASgLMgwuYmZmLnYxLk1haWwiJAoRR2V0RXJhc3VyZVJlcXVlc3QSDwoHdXNlcl9pZBgBIAEoCSJ6ChJHZXRFcmFzdXJlUmVzcG9uc2USLwoLZGVsZXRlX3RpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiEKCHNlcnZpY2VzGAIgAygLMg8uYmZmLnYxLkVyYXN1cmUSEAoIY29tcGxldGUYAyABKAgiLQoHRXJhc3VyZRIPCgdzZXJ2aWNlGAEgASgJEhEKCWNvbmZpcm1lZBgCIAEoCDLKCgoLVXNlclNlcnZpY2USQwoKQ3JlYXRlVXNlchIZLmJmZi52MS5DcmVhdGVVc2VyUmVxdWVzdBoaLmJmZi52MS5DcmVhdGVVc2VyUmVzcG9uc2USPwoHR2V0VXNlchIWLmJmZi52MS5HZXRVc2VyUmVxdWVzdBoXLmJmZi52MS5HZXRVc2VyUmVzcG9uc2UiA5ACARJFCglMaXN0VXNlcnMSGC5iZmYudjEuTGlzdFVzZXJzUmVxdWVzdBoZLmJmZi52MS5MaXN0VXNlcnNSZXNwb25zZSIDkAIBEkMKClVwZGF0ZVVzZXISGS5iZmYudjEuVXBkYXRlVXNlclJlcXVlc3QaGi5iZmYudjEuVXBkYXRlVXNlclJlc3BvbnNlEksKC0Rpc2FibGVVc2VyEhouYmZmLnYxLkRpc2FibGVVc2VyUmVxdWVzdBobLmJmZi52MS5EaXNhYmxlVXNlclJlc3BvbnNlIgOQAgISSAoKRW5hYmxlVXNlchIZLmJmZi52MS5FbmFibGVVc2VyUmVxdWVzdBoaLmJmZi52MS5FbmFibGVVc2VyUmVzcG9uc2UiA5ACAhJOCgxTZXRVc2VyUm9sZXMSGy5iZmYudjEuU2V0VXNlclJvbGVzUmVxdWVzdBocLmJmZi52MS5TZXRVc2VyUm9sZXNSZXNwb25zZSIDkAICElcKD0NoYW5nZVVzZXJFbWFpbBIeLmJmZi52MS5DaGFuZ2VVc2VyRW1haWxSZXF1ZXN0Gh8uYmZmLnYxLkNoYW5nZVVzZXJFbWFpbFJlc3BvbnNlIgOQAgISYAoSUmV2b2tlVXNlclNlc3Npb25zEiEuYmZmLnYxLlJldm9rZVVzZXJTZXNzaW9uc1JlcXVlc3QaIi5iZmYudjEuUmV2b2tlVXNlclNlc3Npb25zUmVzcG9uc2UiA5ACAhJaChBMaXN0VXNlclNlc3Npb25zEh8uYmZmLnYxLkxpc3RVc2VyU2Vzc2lvbnNSZXF1ZXN0GiAuYmZmLnYxLkxpc3RVc2VyU2Vzc2lvbnNSZXNwb25zZSIDkAIBElgKEVJldm9rZVVzZXJTZXNzaW9uEiAuYmZmLnYxLlJldm9rZVVzZXJTZXNzaW9uUmVxdWVzdBohLmJmZi52MS5SZXZva2VVc2VyU2Vzc2lvblJlc3BvbnNlElsKEkZvcmNlUGFzc3dvcmRSZXNldBIhLmJmZi52MS5Gb3JjZVBhc3N3b3JkUmVzZXRSZXF1ZXN0GiIuYmZmLnYxLkZvcmNlUGFzc3dvcmRSZXNldFJlc3BvbnNlElcKD0xpc3RBdWRpdEV2ZW50cxIeLmJmZi52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0Gh8uYmZmLnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlIgOQAgESRQoJTGlzdE1haWxzEhguYmZmLnYxLkxpc3RNYWlsc1JlcXVlc3QaGS5iZmYudjEuTGlzdE1haWxzUmVzcG9uc2UiA5ACARJFCglSZXRyeU1haWwSGC5iZmYudjEuUmV0cnlNYWlsUmVxdWVzdBoZLmJmZi52MS5SZXRyeU1haWxSZXNwb25zZSIDkAICEkgKCkdldEVyYXN1cmUSGS5iZmYudjEuR2V0RXJhc3VyZVJlcXVlc3QaGi5iZmYudjEuR2V0RXJhc3VyZVJlc3BvbnNlIgOQAgESQwoKRGVsZXRlVXNlchIZLmJmZi52MS5EZWxldGVVc2VyUmVxdWVzdBoaLmJmZi52MS5EZWxldGVVc2VyUmVzcG9uc2ViBnByb3RvMw", [file_bff_v1_types, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * CreateUserRequest creates a user.
@@ -1513,6 +1513,153 @@ export const RetryMailResponseSchema: GenMessage<RetryMailResponse, {jsonType: R
   messageDesc(file_bff_v1_user_service, 31);
 
 /**
+ * GetErasureRequest contains a deleted user's id.
+ *
+ * @generated from message bff.v1.GetErasureRequest
+ */
+export type GetErasureRequest = Message<"bff.v1.GetErasureRequest"> & {
+  /**
+   * The user's id.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+};
+
+/**
+ * GetErasureRequest contains a deleted user's id.
+ *
+ * @generated from message bff.v1.GetErasureRequest
+ */
+export type GetErasureRequestJson = {
+  /**
+   * The user's id.
+   *
+   * @generated from field: string user_id = 1;
+   */
+  userId?: string;
+};
+
+/**
+ * Describes the message bff.v1.GetErasureRequest.
+ * Use `create(GetErasureRequestSchema)` to create a new message.
+ */
+export const GetErasureRequestSchema: GenMessage<GetErasureRequest, {jsonType: GetErasureRequestJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_user_service, 32);
+
+/**
+ * GetErasureResponse says how far the erasure is.
+ *
+ * @generated from message bff.v1.GetErasureResponse
+ */
+export type GetErasureResponse = Message<"bff.v1.GetErasureResponse"> & {
+  /**
+   * When the account was deleted.
+   *
+   * @generated from field: google.protobuf.Timestamp delete_time = 1;
+   */
+  deleteTime?: Timestamp | undefined;
+
+  /**
+   * The services that store data about users, sorted by name.
+   *
+   * @generated from field: repeated bff.v1.Erasure services = 2;
+   */
+  services: Erasure[];
+
+  /**
+   * Whether every service has confirmed.
+   *
+   * @generated from field: bool complete = 3;
+   */
+  complete: boolean;
+};
+
+/**
+ * GetErasureResponse says how far the erasure is.
+ *
+ * @generated from message bff.v1.GetErasureResponse
+ */
+export type GetErasureResponseJson = {
+  /**
+   * When the account was deleted.
+   *
+   * @generated from field: google.protobuf.Timestamp delete_time = 1;
+   */
+  deleteTime?: TimestampJson;
+
+  /**
+   * The services that store data about users, sorted by name.
+   *
+   * @generated from field: repeated bff.v1.Erasure services = 2;
+   */
+  services?: ErasureJson[];
+
+  /**
+   * Whether every service has confirmed.
+   *
+   * @generated from field: bool complete = 3;
+   */
+  complete?: boolean;
+};
+
+/**
+ * Describes the message bff.v1.GetErasureResponse.
+ * Use `create(GetErasureResponseSchema)` to create a new message.
+ */
+export const GetErasureResponseSchema: GenMessage<GetErasureResponse, {jsonType: GetErasureResponseJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_user_service, 33);
+
+/**
+ * Erasure says whether a service has erased a user's data.
+ *
+ * @generated from message bff.v1.Erasure
+ */
+export type Erasure = Message<"bff.v1.Erasure"> & {
+  /**
+   * The service's name, such as "users".
+   *
+   * @generated from field: string service = 1;
+   */
+  service: string;
+
+  /**
+   * Whether the service has erased the data.
+   *
+   * @generated from field: bool confirmed = 2;
+   */
+  confirmed: boolean;
+};
+
+/**
+ * Erasure says whether a service has erased a user's data.
+ *
+ * @generated from message bff.v1.Erasure
+ */
+export type ErasureJson = {
+  /**
+   * The service's name, such as "users".
+   *
+   * @generated from field: string service = 1;
+   */
+  service?: string;
+
+  /**
+   * Whether the service has erased the data.
+   *
+   * @generated from field: bool confirmed = 2;
+   */
+  confirmed?: boolean;
+};
+
+/**
+ * Describes the message bff.v1.Erasure.
+ * Use `create(ErasureSchema)` to create a new message.
+ */
+export const ErasureSchema: GenMessage<Erasure, {jsonType: ErasureJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_user_service, 34);
+
+/**
  * UserService administers users.
  *
  * @generated from service bff.v1.UserService
@@ -1705,6 +1852,18 @@ export const UserService: GenService<{
     methodKind: "unary";
     input: typeof RetryMailRequestSchema;
     output: typeof RetryMailResponseSchema;
+  },
+  /**
+   * GetErasure says for a deleted user which services have confirmed that they
+   * erased the user's data. Each service appears, confirmed or not. A deletion is
+   * known for a year. Errors: not_found ERASURE_NOT_FOUND.
+   *
+   * @generated from rpc bff.v1.UserService.GetErasure
+   */
+  getErasure: {
+    methodKind: "unary";
+    input: typeof GetErasureRequestSchema;
+    output: typeof GetErasureResponseSchema;
   },
   /**
    * DeleteUser erases a user's account and profile. It requires a sign-in or a

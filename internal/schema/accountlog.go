@@ -1,0 +1,100 @@
+package schema
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The account log is written by a trigger, so that it misses no change, whichever
+// version of auth makes it. Atlas sees neither the trigger nor its function, so they
+// are created here, with the functions.
+
+// accountLogTable is the table without which there is no trigger, as in a
+// schema.sql that is older.
+const accountLogTable = "CREATE TABLE auth.account_log "
+
+// The function runs with the rights of the role that changes the account.
+const (
+	logAccountHead = `CREATE OR REPLACE FUNCTION auth.log_account() RETURNS trigger LANGUAGE plpgsql SET search_path = ` + functionPath
+	logAccountBody = `
+	BEGIN
+		IF TG_OP = 'DELETE' THEN
+			INSERT INTO auth.account_log (account_id, version, deleted) VALUES (OLD.id, OLD.version + 1, true)
+			ON CONFLICT ON CONSTRAINT account_log_pkey DO UPDATE
+			SET xid = excluded.xid, version = excluded.version, deleted = true, profile = NULL, change_time = excluded.change_time;
+		ELSE
+			INSERT INTO auth.account_log (account_id, version) VALUES (NEW.id, NEW.version)
+			ON CONFLICT ON CONSTRAINT account_log_pkey DO UPDATE
+			SET xid = excluded.xid, version = excluded.version, deleted = false, change_time = excluded.change_time;
+		END IF;
+		RETURN NULL;
+	END`
+	accountLogTrigger = `CREATE TRIGGER account_log AFTER INSERT OR DELETE OR UPDATE OF version ON auth.accounts FOR EACH ROW EXECUTE FUNCTION auth.log_account()`
+)
+
+// fillAccountLog writes the accounts that were there before the trigger, and the
+// deletions that an older version of auth has not delivered. Creating the trigger has
+// locked the accounts.
+var fillAccountLog = []string{
+	`INSERT INTO auth.account_log (account_id, version)
+		SELECT id, version FROM auth.accounts
+		ON CONFLICT ON CONSTRAINT account_log_pkey DO NOTHING`,
+	`INSERT INTO auth.account_log (account_id, version, deleted)
+		SELECT account_id, version, true FROM auth.account_outbox o
+		WHERE deleted OR NOT EXISTS (SELECT FROM auth.accounts a WHERE a.id = o.account_id)
+		ON CONFLICT ON CONSTRAINT account_log_pkey DO NOTHING`,
+}
+
+const selectAccountLogDiffers = `
+SELECT NOT EXISTS (
+	SELECT FROM pg_catalog.pg_trigger g
+	JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid
+	JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid
+	WHERE g.tgrelid = to_regclass('auth.accounts') AND g.tgname = 'account_log' AND g.tgenabled = 'O'
+		AND pg_get_triggerdef(g.oid) = $1
+		AND p.oid = to_regprocedure('auth.log_account()') AND p.prosrc = $2 AND NOT p.prosecdef
+		AND p.proconfig = ARRAY['search_path=' || $3] AND p.proowner = c.relowner
+		AND NOT EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee <> p.proowner)
+)`
+
+// accountLogChanges are the statements that create the trigger if it is missing or
+// not as it should be, and then fill the log.
+func (t *target) accountLogChanges(ctx context.Context) ([]statement, error) {
+	if !strings.Contains(t.SQL, accountLogTable) {
+		return nil, nil
+	}
+	var differs bool
+	if err := t.tx.QueryRowContext(ctx, selectAccountLogDiffers, accountLogTrigger, logAccountBody, functionPath).Scan(&differs); err != nil {
+		return nil, fmt.Errorf("read the trigger of the account log: %w", err)
+	}
+	if !differs {
+		return nil, nil
+	}
+	var owner string
+	if err := t.tx.QueryRowContext(ctx, selectAccountsOwner).Scan(&owner); err != nil {
+		return nil, fmt.Errorf("read who owns the accounts: %w", err)
+	}
+	lines := []string{
+		"DROP TRIGGER IF EXISTS account_log ON auth.accounts",
+		"DROP FUNCTION IF EXISTS auth.log_account()",
+		logAccountHead + " AS $function$" + logAccountBody + "$function$",
+		"REVOKE ALL ON FUNCTION auth.log_account() FROM PUBLIC",
+		accountLogTrigger,
+	}
+	if owner != t.user {
+		lines = append(lines, "ALTER FUNCTION auth.log_account() OWNER TO "+pgx.Identifier{owner}.Sanitize())
+	}
+	var changes []statement
+	for _, line := range append(lines, fillAccountLog...) {
+		changes = append(changes, statement{sql: line, text: line})
+	}
+	return changes, nil
+}
+
+const selectAccountsOwner = `
+SELECT pg_get_userbyid(relowner) FROM pg_catalog.pg_class WHERE oid = to_regclass('auth.accounts')
+UNION ALL
+SELECT current_user LIMIT 1`
