@@ -22,6 +22,7 @@ type commands struct {
 	Healthcheck  healthcheckCommand `cmd:"" help:"Check whether a running role is ready: a probe for containers."`
 	Upstream     upstreamCommands   `cmd:"" help:"Add services of the application behind the gateway, and compare them with their descriptors."`
 	Psql         psqlCommand        `cmd:"" help:"Open psql on the data of gatehouse up, or on DATABASE_URL."`
+	Compose      composeCommand     `cmd:"" help:"Print the services of compose.yaml: the schema and a container for each service."`
 	Version      versionCommand     `cmd:"" help:"Print the version."`
 
 	logFlags

@@ -247,7 +247,7 @@ func (e *examination) databases() {
 		}
 	}
 	for _, service := range e.settings.services {
-		if !service.hasTables() {
+		if !service.HasTables() {
 			continue
 		}
 		number, err := schema.Number(service.schemaText(e.schema))
@@ -276,7 +276,7 @@ func (e *examination) databases() {
 func schemas() []string {
 	var names []string
 	for _, service := range Services() {
-		if service.hasTables() {
+		if service.HasTables() {
 			names = append(names, service.Name)
 		}
 	}

@@ -17,6 +17,7 @@ type schemaCommands struct {
 	Plan   schemaPlanCommand   `cmd:"" help:"Print the SQL that apply would execute."`
 	Apply  schemaApplyCommand  `cmd:"" help:"Change the database to what schema.sql declares, in one transaction. Changes that would lose data are refused."`
 	Status schemaStatusCommand `cmd:"" help:"Compare the database with schema.sql."`
+	List   schemaListCommand   `cmd:"" help:"Print the names of the Postgres schemas of all services, one on each line, such as for pg_dump."`
 }
 
 // schemaFlags are read by each of them.
@@ -37,7 +38,7 @@ type serviceLogins struct {
 func newServiceLogins() serviceLogins {
 	l := serviceLogins{byService: map[string]*loginFlags{}}
 	for _, service := range Services() {
-		if service.hasTables() {
+		if service.HasTables() {
 			l.byService[service.Name] = &loginFlags{service: service.Name}
 			l.Plugins = append(l.Plugins, named(service.Name, l.byService[service.Name]))
 		}
@@ -160,6 +161,18 @@ func (c *schemaStatusCommand) Run(p *program, app *kong.Application) error {
 		return errors.New("only the stored number is old: run gatehouse schema apply")
 	default:
 		return fmt.Errorf("%d statements are needed: see gatehouse schema plan", len(state.Pending.Statements))
+	}
+	return nil
+}
+
+// schemaListCommand prints what a backup has to hold.
+type schemaListCommand struct{}
+
+func (schemaListCommand) Run(p *program) error {
+	for _, name := range schemas() {
+		if _, err := fmt.Fprintln(p.stdout, name); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -30,6 +30,15 @@ var authService = Definition{
 	settings: func() []group {
 		return []group{&publicFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &throttleFlags{}}
 	},
+	compose: []string{
+		"GATEHOUSE_SECRET_KEY: " + variable("GATEHOUSE_SECRET_KEY"),
+		"GATEHOUSE_PUBLIC_URL: ${GATEHOUSE_PUBLIC_URL:-http://localhost:8001}",
+		"GATEHOUSE_REGISTRATION: ${GATEHOUSE_REGISTRATION:-open}",
+		"SMTP_URL: ${SMTP_URL}",
+		"GATEHOUSE_MAIL_FROM: ${GATEHOUSE_MAIL_FROM}",
+		"GATEHOUSE_ADMIN_EMAIL: ${GATEHOUSE_ADMIN_EMAIL:-admin@localhost}",
+		"GATEHOUSE_ADMIN_PASSWORD: " + variable("GATEHOUSE_ADMIN_PASSWORD"),
+	},
 	build:           buildAuth,
 	probe:           probeAuth,
 	examine:         examineAuth,

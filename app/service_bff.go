@@ -18,6 +18,7 @@ var bffService = Definition{
 	settings: func() []group {
 		return []group{&publicFlags{}, &upstreamFlags{}, &identityFlags{}, &policyFlags{}, &throttleFlags{}, &gatewayFlags{}}
 	},
+	compose: []string{"GATEHOUSE_PUBLIC_URL: ${GATEHOUSE_PUBLIC_URL:-http://localhost:8001}"},
 	build:   buildBff,
 	examine: examineBff,
 }

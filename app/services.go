@@ -52,7 +52,7 @@ func backends() []bff.Backend {
 
 // Backend is the service as the gateway sees it.
 func (d Definition) Backend(client *connect.Client) bff.Backend {
-	return bff.Backend{Name: d.Name, Client: client, Tells: d.Tells, Extension: d.Public}
+	return bff.Backend{Name: d.Name, Client: client, Tells: d.Tells, Person: d.Person, Extension: d.Public}
 }
 
 // Definition describes one service.
@@ -88,6 +88,8 @@ type Definition struct {
 	// and erased with their account.
 	Person bool
 
+	// compose are further lines of its environment in compose.yaml.
+	compose []string
 	// settings returns the groups of settings that it reads besides those that
 	// every service reads; nil for none.
 	settings func() []group
@@ -184,8 +186,8 @@ type built struct {
 	measure func(metric.Meter) error
 }
 
-// hasTables reports whether the service has a database.
-func (d Definition) hasTables() bool { return d.RootSchema || d.Schema != "" }
+// HasTables reports whether the service has a database.
+func (d Definition) HasTables() bool { return d.RootSchema || d.Schema != "" }
 
 // schemaText returns the text that declares the service's tables. root is that of
 // schema.sql at the root.

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	servicev1 "gatehouse/gen/service/v1"
+	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/schema"
 )
 
@@ -165,6 +167,40 @@ func TestADefaultProbeCallsAMethodThatOnlyReads(t *testing.T) {
 		_, err := service.probeAs(caller)(t.Context(), connect.NewClient(call))
 		if !strings.HasPrefix(call.procedure, want) || want == "" && call.procedure != "" {
 			t.Errorf("probed as %s: called %q (%v), want %q", caller, call.procedure, err, want)
+		}
+	}
+}
+
+func TestAServiceIsNotStartedUnlessItServesWhatItsDefinitionSays(t *testing.T) {
+	t.Parallel()
+	feed := func(server *connect.Server) {
+		servicev1.RegisterChangeServiceHandler(server, servicev1.UnimplementedChangeServiceHandler{})
+	}
+	person := func(server *connect.Server) {
+		servicev1.RegisterPersonServiceHandler(server, servicev1.UnimplementedPersonServiceHandler{})
+	}
+	profiles := func(server *connect.Server) {
+		usersv1.RegisterProfileServiceHandler(server, usersv1.UnimplementedProfileServiceHandler{})
+	}
+	serves := []string{"users.v1.ProfileService"}
+	for name, test := range map[string]struct {
+		definition Definition
+		register   func(*connect.Server)
+		problem    string
+	}{
+		"nothing":                    {Definition{}, nil, ""},
+		"what it says":               {Definition{Serves: serves}, profiles, ""},
+		"more than it says":          {Definition{}, profiles, "it serves users.v1.ProfileService, which its definition does not name"},
+		"less than it says":          {Definition{Serves: serves}, feed, "it does not serve users.v1.ProfileService"},
+		"a feed":                     {Definition{Tells: []string{"note"}}, feed, ""},
+		"no feed":                    {Definition{Tells: []string{"note"}}, nil, "register its feed"},
+		"people":                     {Definition{Person: true, Lifecycle: LifecycleDeletions}, person, ""},
+		"people who aren't exported": {Definition{Person: true, Lifecycle: LifecycleDeletions}, nil, "implement ExportPerson"},
+		"people who aren't erased":   {Definition{Person: true}, person, "set Lifecycle"},
+	} {
+		err := test.definition.checkServed(test.register)
+		if test.problem == "" && err != nil || test.problem != "" && (err == nil || !strings.Contains(err.Error(), test.problem)) {
+			t.Errorf("%s: %v, want %q", name, err, test.problem)
 		}
 	}
 }

@@ -64,7 +64,7 @@ func newSettings(command string, services ...Definition) *settings {
 		s.add(&databaseFlags{})
 	}
 	for _, service := range services {
-		if service.hasTables() {
+		if service.HasTables() {
 			s.logins[service.Name] = &loginFlags{service: service.Name}
 		}
 		for _, call := range service.Calls {

@@ -179,7 +179,7 @@ func (s *Stack) startOps(ctx context.Context) (*ops.Operations, error) {
 func (s *Stack) openDatabases(ctx context.Context, definitions []Definition) error {
 	for _, definition := range definitions {
 		m := &member{Definition: definition}
-		if definition.hasTables() {
+		if definition.HasTables() {
 			db, err := openDatabase(ctx, s.logins[definition.Name], definition.Name, definition.schemaText(s.schema))
 			if err != nil {
 				return err
@@ -227,7 +227,7 @@ func (s *Stack) build(ctx context.Context, name string, callers []string) error 
 	}
 	var err error
 	if m.built, err = m.Definition.build(ctx, h); err == nil {
-		err = h.check()
+		err = errors.Join(h.check(), m.checkServed(m.register))
 	}
 	if err != nil {
 		return fmt.Errorf("build %s: %w", name, err)

@@ -16,13 +16,14 @@ import (
 func TestAStackRunsInThisProcess(t *testing.T) {
 	t.Parallel()
 	database := pgtest.New(t)
-	stack, err := NewStack(t.Context(), StackConfig{
-		Schema: pgtest.SchemaSQL(t),
-		Settings: map[string]string{
-			"AUTH_DATABASE_URL": database.Auth, "USERS_DATABASE_URL": database.Users, "GATEHOUSE_REGISTRATION": "open",
-			"GATEHOUSE_INTERNAL_KEY": strings.Repeat("01", keyLength), "GATEHOUSE_SECRET_KEY": strings.Repeat("02", keyLength),
-		},
-	})
+	settings := map[string]string{
+		"GATEHOUSE_REGISTRATION": "open",
+		"GATEHOUSE_INTERNAL_KEY": strings.Repeat("01", keyLength), "GATEHOUSE_SECRET_KEY": strings.Repeat("02", keyLength),
+	}
+	for _, service := range database.Services() {
+		settings[loginSetting(service)] = database.URL(service)
+	}
+	stack, err := NewStack(t.Context(), StackConfig{Schema: pgtest.SchemaSQL(t), Settings: settings})
 	if err != nil {
 		t.Fatal(err)
 	}

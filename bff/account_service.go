@@ -7,6 +7,7 @@ import (
 	"gatehouse/bff/browser"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
+	servicev1 "gatehouse/gen/service/v1"
 	"gatehouse/internal/compose"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -18,13 +19,15 @@ type accountService struct {
 	*directory
 	cookies *browser.Cookies
 	cache   *partCache
+	// exporters are those of the [Gateway].
+	exporters map[string]servicev1.PersonServiceClient
 }
 
 // GetMe implements bffv1.AccountServiceHandler.
 func (s *accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bffv1.GetMeResponse, error) {
 	id := caller(ctx).UserID
 	c := compose.New(ctx, fromBackend)
-	// An account's security tells how many sessions there are.
+	// The account's security facts include the number of sessions.
 	account := compose.Required(c, "account", readLimit, cachedPart(s.cache, "account", id, []string{"account", "sessions"}, s.account(id)))
 	profile := compose.Required(c, "profile", readLimit, cachedPart(s.cache, "profile", id, []string{"profile"}, s.profileAfter(id)))
 	sessions := compose.Optional(c, "sessions", readLimit, cachedPart(s.cache, "sessions", id, []string{"sessions"}, s.liveSessions(id)))
@@ -157,8 +160,8 @@ func (s *accountService) ConfirmEmailChange(ctx context.Context, req *bffv1.Conf
 	return &bffv1.ConfirmEmailChangeResponse{}, nil
 }
 
-// ListMyAuditEvents implements bffv1.AccountServiceHandler. Failed sign-ins are
-// among them.
+// ListMyAuditEvents implements bffv1.AccountServiceHandler. The events include failed
+// sign-ins.
 func (s *accountService) ListMyAuditEvents(ctx context.Context, req *bffv1.ListMyAuditEventsRequest) (*bffv1.ListMyAuditEventsResponse, error) {
 	page, err := s.auditEvents(ctx, &authv1.ListAuditEventsRequest{
 		PageSize: req.GetPageSize(), PageToken: req.GetPageToken(), AccountId: caller(ctx).UserID,
@@ -177,6 +180,7 @@ func (s *accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest)
 		return s.accounts.ExportAccount(ctx, &authv1.ExportAccountRequest{AccountId: id, Origin: s.clientInfo(ctx)})
 	})
 	profile := compose.Required(c, "profile", readLimit, s.profileAfter(id))
+	services := exportFromServices(c, s.exporters, id)
 	if err := c.Wait(); err != nil {
 		return nil, err
 	}
@@ -188,6 +192,6 @@ func (s *accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest)
 	return &bffv1.ExportMeResponse{
 		User: userOf(export.GetAccount(), profile.Value()), Security: securityOf(export.GetSecurity()),
 		Sessions: sessionsOf(ctx, export.GetSessions()), AuditEvents: ownEventsOf(id, export.GetAuditEvents()),
-		Mails: mailsOf(export.GetMails()), ExportTime: timestamppb.Now(),
+		Mails: mailsOf(export.GetMails()), ExportTime: timestamppb.Now(), Services: services(),
 	}, nil
 }

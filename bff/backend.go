@@ -8,6 +8,8 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
+
+	servicev1 "gatehouse/gen/service/v1"
 )
 
 // Backend is a service behind the gateway.
@@ -19,6 +21,9 @@ type Backend struct {
 	// Tells are the kinds of cache tags whose changes the service's change feed
 	// reports; none for a service without a feed. No two services tell of one kind.
 	Tells []string
+	// Person says that the service holds data about people, which its PersonService
+	// exports.
+	Person bool
 	// Extension is what the service adds to the public API. The methods that are
 	// composed of auth and users are the gateway's own.
 	Extension Extension
@@ -41,6 +46,8 @@ type Gateway struct {
 
 	clients map[string]*connect.Client
 	missing []string
+	// exporters export what services store about people, by the service's name.
+	exporters map[string]servicev1.PersonServiceClient
 }
 
 // Client returns the client of a service by its name. The gateway refuses to start
@@ -76,6 +83,18 @@ func clientsOf(backends []Backend) map[string]*connect.Client {
 		clients[backend.Name] = backend.Client
 	}
 	return clients
+}
+
+// exportersOf returns the clients of the services that export data about people. The
+// answer has the profile of users in a field of its own.
+func exportersOf(backends []Backend) map[string]servicev1.PersonServiceClient {
+	exporters := map[string]servicev1.PersonServiceClient{}
+	for _, backend := range backends {
+		if backend.Person && backend.Name != usersName {
+			exporters[backend.Name] = servicev1.NewPersonServiceClient(backend.Client)
+		}
+	}
+	return exporters
 }
 
 // tellers returns the name of the backend whose feed tells of each kind of tag.

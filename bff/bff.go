@@ -1,12 +1,15 @@
 // Package bff is the gateway: the one public API, composed of responses from auth and
 // users. It owns no data, and any number of replicas can run.
 //
-// A call passes bff/shed and bff/intake, which bound what the gateway takes on, then
-// bff/browser for the cookies and origins of pages. It is admitted by its method's
-// policy (identity.go; policy.go describes the policies in words) once bff/access has
-// found its token valid. The RPC methods stand in one file for each public service.
-// They fetch the parts of the response concurrently (composition.go), and one place
-// maps the errors of the services to public errors (fault.go).
+// A call passes bff/shed and bff/intake, which limit concurrent calls and unread
+// requests, then bff/browser, which checks cookies and web origins. bff/access validates
+// the access token, and identity.go enforces the method's policy (policy.go describes
+// the policies in words). Each public service has one file with its RPC methods. They
+// fetch the parts of the response concurrently (composition.go), and fault.go maps the
+// errors of the services to public errors.
+//
+// This package is large because every service has a file of public methods here: they
+// share admission, composition and the cache, and each service that is added brings one.
 package bff
 
 import (
@@ -60,7 +63,7 @@ type Config struct {
 	// RedisURL is a Redis or Valkey through which gateways share what callers have
 	// used of their rates. Without one, each gateway counts only its own calls.
 	RedisURL string
-	// CacheBytes bounds the cache: 64 MiB if zero, no cache with CacheNothing.
+	// CacheBytes limits the memory of the cache: 64 MiB if zero, no cache with CacheNothing.
 	CacheBytes int64
 	// Upstreams are services of the application behind the gateway; nil for none.
 	Upstreams *upstream.Set
@@ -70,7 +73,8 @@ type Config struct {
 	// gateway's own.
 	Parts  []Part
 	Logger *slog.Logger
-	// Telemetry measures and traces each call; nil does neither.
+	// Telemetry measures and traces each call. If nil, calls are neither measured nor
+	// traced.
 	Telemetry *telemetry.Telemetry
 }
 
@@ -98,12 +102,12 @@ type Service struct {
 	handler   http.Handler
 }
 
-// compressMinBytes is the size from which answers are compressed: below it,
-// compressing costs more than it saves.
+// compressMinBytes is the size from which the gateway compresses responses. Compressing
+// a smaller one costs more than it saves.
 const compressMinBytes = 1024
 
-// New builds the gateway. It returns an error when a method that it serves has
-// no policy, one that it can't enforce, or one that config would loosen.
+// New builds the gateway. It returns an error if a method has no policy, a policy that
+// the gateway cannot enforce, or a policy that config would loosen.
 func New(config Config) (*Service, error) {
 	s := &Service{
 		origins:  browser.NewOrigins(config.Origins, config.Logger),
@@ -151,9 +155,9 @@ func New(config Config) (*Service, error) {
 	return s, nil
 }
 
-// join makes the parts of the gateway that call services.
+// join builds the components that call services.
 func (s *Service) join(config Config) {
-	s.gateway = &Gateway{cache: s.cache, clients: clientsOf(config.Backends)}
+	s.gateway = &Gateway{cache: s.cache, clients: clientsOf(config.Backends), exporters: exportersOf(config.Backends)}
 	auth, users := s.gateway.Client(authName), s.gateway.Client(usersName)
 	revocations := authv1.NewRevocationServiceClient(auth)
 	s.revoked = access.NewRevocations(revocations, authv1.NewKeyServiceClient(auth), s.verifier.Take, func(ctx context.Context, request *authv1.CheckAccessRequest) error {
@@ -185,7 +189,7 @@ func (s *Service) join(config Config) {
 		},
 	})
 	s.auth = &authService{directory: people, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
-	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache}
+	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache, exporters: s.gateway.exporters}
 	s.user = &userService{directory: people}
 }
 
@@ -222,8 +226,8 @@ func (s *Service) mux(config Config) *rpc.Mux {
 // ServeHTTP serves the public API and the pages.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// Run keeps the signing keys, the revocations and what is kept of answers
-// current until ctx ends.
+// Run keeps the signing keys, the revocations and the cache entries current until ctx
+// ends.
 func (s *Service) Run(ctx context.Context) {
 	defer s.verifier.Stop()
 	var group sync.WaitGroup
@@ -235,14 +239,14 @@ func (s *Service) Run(ctx context.Context) {
 	group.Wait()
 }
 
-// Ready reports what keeps the gateway from doing its own part. A service that
-// is down does not.
+// Ready returns an error while the gateway cannot authenticate calls. It does not depend
+// on whether the services are reachable.
 func (s *Service) Ready() error {
 	if !s.verifier.HasKeys() {
-		return errors.New("the signing keys have not come from auth yet")
+		return errors.New("no signing keys received from auth yet")
 	}
 	if !s.revoked.Ready() {
-		return errors.New("what is revoked has not come from auth yet")
+		return errors.New("no list of revocations received from auth yet")
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ type directory struct {
 	logger     *slog.Logger
 }
 
-// reasonNoProfile is what users says of a profile that isn't there.
+// reasonNoProfile is the reason of users' error for a profile that does not exist.
 const reasonNoProfile = "PROFILE_NOT_FOUND"
 
 var (
@@ -50,8 +50,8 @@ func (d *directory) account(id string) func(context.Context) (*authv1.GetAccount
 	}
 }
 
-// profile fetches a profile for a composition. One that isn't there is
-// unavailable: while its account exists, the relay is about to bring it.
+// profile fetches a profile for a composition. A missing profile is unavailable, not
+// not_found: if its account exists, auth's outbox is about to create it.
 func (d *directory) profile(id string) func(context.Context) (*usersv1.Profile, error) {
 	return func(ctx context.Context) (*usersv1.Profile, error) {
 		response, err := d.profiles.GetProfile(ctx, &usersv1.GetProfileRequest{ProfileId: id})
@@ -62,8 +62,7 @@ func (d *directory) profile(id string) func(context.Context) (*usersv1.Profile, 
 	}
 }
 
-// withProfile composes a user of an account that is known and the profile if it
-// can be had.
+// withProfile composes a user of the given account and its profile, which is optional.
 func (d *directory) withProfile(ctx context.Context, account *authv1.Account) (*bffv1.User, []*bffv1.PartError) {
 	c := compose.New(ctx, fromBackend)
 	profile := compose.Optional(c, "profile", readLimit, d.profile(account.GetId()))
@@ -71,7 +70,7 @@ func (d *directory) withProfile(ctx context.Context, account *authv1.Account) (*
 	return userOf(account, profile.Value()), partErrors(ctx, c, d.logger)
 }
 
-// createAccount chooses the id and asks auth for the account.
+// createAccount chooses an ID and creates the account in auth.
 func (d *directory) createAccount(ctx context.Context, request *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -86,9 +85,8 @@ func (d *directory) createAccount(ctx context.Context, request *authv1.CreateAcc
 	return created, err
 }
 
-// profileAfter fetches a profile; nil when there is none. Only once the account
-// is there too does that mean that the profile is on its way, rather than that
-// there is no such user.
+// profileAfter fetches a profile, or nil if it does not exist. The caller must also fetch
+// the account to distinguish a profile that is not created yet from an unknown user.
 func (d *directory) profileAfter(id string) func(context.Context) (*usersv1.Profile, error) {
 	fetch := d.profile(id)
 	return func(ctx context.Context) (*usersv1.Profile, error) {
@@ -108,8 +106,8 @@ func (d *directory) updateProfile(ctx context.Context, id string, values *bffv1.
 	}
 	c := compose.New(ctx, fromBackend)
 	account := compose.Required(c, "account", readLimit, d.account(id))
-	// Only once the account is there: an update must not be made whose answer can't
-	// be given.
+	// Fetch the account first: without it there is no response, and the update must not
+	// happen.
 	updated := compose.RequiredFrom(c, "profile", writeLimit, account, func(ctx context.Context, _ *authv1.GetAccountResponse) (*usersv1.UpdateProfileResponse, error) {
 		response, err := d.profiles.UpdateProfile(ctx, &usersv1.UpdateProfileRequest{
 			Profile: &usersv1.Profile{
@@ -128,7 +126,7 @@ func (d *directory) updateProfile(ctx context.Context, id string, values *bffv1.
 	return userOf(account.Value().GetAccount(), updated.Value().GetProfile()), nil
 }
 
-// profileFields are what of a user is a profile's: all that an update changes.
+// profileFields are the fields of a user that users owns. Only these can be updated.
 var profileFields = []struct {
 	path string
 	of   func(*bffv1.User) string
@@ -176,8 +174,9 @@ func (d *directory) revokeSessions(ctx context.Context, id, except string) (int3
 }
 
 func (d *directory) deleteAccount(ctx context.Context, id string) error {
-	// Of one's own account. For another's, the origin asks for it: an auth of the
-	// version before would look for a sign-in of the account that is deleted.
+	// Set the session only for the caller's own account. Otherwise auth finds it in the
+	// client info; the previous version of auth would look for the session among those
+	// of the deleted account.
 	recent := rpc.CallFrom(ctx).WantsRecentSignIn() && caller(ctx).Is(id)
 	crashpoint.Reach("bff: before auth is asked to delete")
 	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.DeleteAccountResponse, error) {

@@ -103,7 +103,7 @@ func TestLinkPagesNameMethodsForAnyone(t *testing.T) {
 }
 
 // The page's script finds the reason of an error where Connect puts it.
-func TestAnErrorSaysItsReasonToTheLinkPage(t *testing.T) {
+func TestTheLinkPageFindsTheReasonOfAnError(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	for _, path := range linkPages {

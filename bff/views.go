@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// This file turns messages of the services into those of the public API.
+// This file converts messages of the services to messages of the public API.
 
 // userOf composes a user: email, status and roles are auth's, names are users'.
 // profile may be nil.
@@ -74,9 +74,8 @@ func auditEventsOf(events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 	return public
 }
 
-// ownEventsOf returns events as their subject may see them. Events that another
-// person caused, such as an administrator, omit that person's IP address and user
-// agent.
+// ownEventsOf returns the events that concern a person, for that person. It omits the IP
+// address and the user agent of anybody else, for example of an administrator.
 func ownEventsOf(person string, events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 	public := auditEventsOf(events)
 	for _, event := range public {
@@ -85,7 +84,7 @@ func ownEventsOf(person string, events []*authv1.AuditEvent) []*bffv1.AuditEvent
 		}
 		event.IpAddress, event.UserAgent, event.RequestId = "", "", ""
 		if event.GetEvent() != eventSessionRevoke {
-			event.SessionId = "" // the one that asked, not one of the person's
+			event.SessionId = "" // it is a session of the actor, not of the person
 		}
 	}
 	return public
@@ -102,7 +101,7 @@ func mailsOf(mails []*authv1.Mail) []*bffv1.Mail {
 	return public
 }
 
-// mailOf is the mail as the public sees it; the statuses have the same numbers.
+// mailOf converts a mail. The statuses have the same numbers in both APIs.
 func mailOf(mail *authv1.Mail) *bffv1.Mail {
 	return &bffv1.Mail{
 		Id: mail.GetId(), Kind: mail.GetKind(), Recipient: mail.GetRecipient(), UserId: mail.GetAccountId(),

@@ -84,15 +84,20 @@ func settingsOf(t *testing.T, command []string) []string {
 func TestComposeStartsInOrderAndWatchesOverWhatRuns(t *testing.T) {
 	t.Parallel()
 	project := composefile.Fresh(t)
-	for _, want := range []struct{ service, on, condition string }{
+	type order struct{ service, on, condition string }
+	wants := []order{
 		{"schema", "postgres", types.ServiceConditionHealthy},
-		{"auth", "schema", types.ServiceConditionCompletedSuccessfully},
-		{"users", "schema", types.ServiceConditionCompletedSuccessfully},
 		{"bff", "auth", types.ServiceConditionHealthy},
 		{"bff", "users", types.ServiceConditionHealthy},
 		{"pgadmin", "postgres", types.ServiceConditionHealthy},
 		{"pgadmin", "schema", types.ServiceConditionCompletedSuccessfully},
-	} {
+	}
+	for _, service := range app.Services() {
+		if service.HasTables() {
+			wants = append(wants, order{service.Name, "schema", types.ServiceConditionCompletedSuccessfully})
+		}
+	}
+	for _, want := range wants {
 		if got := project.Services[want.service].DependsOn[want.on]; got.Condition != want.condition || !got.Required {
 			t.Errorf("%s waits for %s until %q, want %q", want.service, want.on, got.Condition, want.condition)
 		}
@@ -138,20 +143,24 @@ func TestComposePublishesTheGatewayAndPgAdminAlone(t *testing.T) {
 			t.Errorf("%s has the network mode %q", name, service.NetworkMode)
 		}
 	}
-	for service, want := range map[string][]string{
+	networks := map[string][]string{
 		"postgres": {"database", "pgadmin-database"},
 		"schema":   {"database"},
-		"auth":     {"database", "default"},
-		"users":    {"database", "default"},
-		"bff":      {"default"},
 		"pgadmin":  {"pgadmin", "pgadmin-database"},
-	} {
+	}
+	for _, service := range app.Services() {
+		networks[service.Name] = []string{"default"}
+		if service.HasTables() {
+			networks[service.Name] = []string{"database", "default"}
+		}
+	}
+	for service, want := range networks {
 		if got := slices.Sorted(maps.Keys(project.Services[service].Networks)); !slices.Equal(got, want) {
 			t.Errorf("%s is in the networks %q, want %q", service, got, want)
 		}
 	}
-	if len(project.Services) != 6 {
-		t.Errorf("there are %d services, want those above", len(project.Services))
+	if len(project.Services) != len(networks) {
+		t.Errorf("there are %d services, want %q", len(project.Services), slices.Sorted(maps.Keys(networks)))
 	}
 	// Postgres isn't reached from outside. A port can't be published from an
 	// internal network, so those who publish one have another as well.
@@ -356,5 +365,24 @@ func TestTheBuildContextHoldsEverySource(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// The services stand in one list, from which these files are made.
+func TestFilesNameTheServicesOfTheList(t *testing.T) {
+	t.Parallel()
+	compose, err := os.ReadFile("compose.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want, err := app.Compose(string(compose)); err != nil || want != string(compose) {
+		t.Errorf("compose.yaml isn't as gatehouse compose prints it (%v): run make gen", err)
+	}
+	atlas, err := os.ReadFile("atlas.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(atlas) != app.AtlasHCL() {
+		t.Error("atlas.hcl doesn't name the schemas of all services: run make gen")
 	}
 }

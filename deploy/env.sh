@@ -5,6 +5,11 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+# The variables that compose.yaml requires.
+required() {
+	sed -n 's/.*\${\([A-Z_]*\):?.*/\1/p' compose.yaml | sort -u
+}
+
 secret() {
 	secret=$(od -An -N32 -tx1 /dev/urandom | tr -d " \n")
 	[ ${#secret} = 64 ] || { echo "/dev/urandom: read failed" >&2; exit 1; }
@@ -18,7 +23,7 @@ if [ -e .env ]; then
 	# End the last line first if it has no newline.
 	[ -z "$(tail -c 1 .env)" ] || lines="
 "
-	for name in READER_DATABASE_PASSWORD PGADMIN_PASSWORD; do
+	for name in $(required | grep -e '_DATABASE_PASSWORD$' -e '^PGADMIN_PASSWORD$'); do
 		grep -q "^$name=" .env || { secret "$name"; made="$made $name"; }
 	done
 	for name in SMTP_URL GATEHOUSE_MAIL_FROM; do
@@ -32,8 +37,7 @@ if [ -e .env ]; then
 		echo ".env exists and is unchanged."
 	fi
 else
-	for name in POSTGRES_PASSWORD AUTH_DATABASE_PASSWORD USERS_DATABASE_PASSWORD READER_DATABASE_PASSWORD \
-		GATEHOUSE_INTERNAL_KEY GATEHOUSE_SECRET_KEY GATEHOUSE_ADMIN_PASSWORD PGADMIN_PASSWORD; do
+	for name in $(required); do
 		secret "$name"
 	done
 	# Empty: no mail is sent.

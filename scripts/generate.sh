@@ -4,7 +4,8 @@
 #
 #   from proto/ and the source   gen/ (Go code and reasons.json), the OpenAPI document and the
 #                                Postman collection, the TypeScript client's src/gen and reasons.ts
-#   from the compiled program    docs/reference and bff/testdata/methods.txt, by app/reference
+#   from the compiled program    docs/reference, bff/testdata/methods.txt, atlas.hcl and the services of
+#                                compose.yaml, by app/reference
 #
 # Each step writes into .generate/ and moves its files into the tree when all are
 # complete, so that a run that fails leaves the tree as it was.
@@ -69,5 +70,5 @@ finish "${outputs[@]}"
 fail_if_stale
 
 go run ./app/reference .generate
-finish $(cd .generate && find bff docs -type f)
+finish $(cd .generate && find bff docs atlas.hcl compose.yaml -type f)
 fail_if_stale

@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	servicev1 "gatehouse/gen/service/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/feed"
@@ -52,4 +53,5 @@ func (s *Service) Register(server *connect.Server) {
 	usersv1.RegisterRelayServiceHandler(server, s)
 	usersv1.RegisterChangeServiceHandler(server, s)
 	s.changes.Register(server)
+	servicev1.RegisterPersonServiceHandler(server, s)
 }

@@ -1,5 +1,6 @@
-// Command reference writes the pages of docs/reference that are derived from the
-// program: methods and errors from its OpenAPI document, settings and commands
+// Command reference writes the files that are derived from the list of services
+// (atlas.hcl, and the services of compose.yaml), and the pages of docs/reference that
+// are derived from the program: methods and errors from its OpenAPI document, settings and commands
 // from its command line, the policy and the internal methods from its protos, and
 // audit events from auth's source. make gen runs it, from the root:
 //
@@ -65,7 +66,17 @@ func pages() (map[string]string, error) {
 	if err := policy.WriteMarkdown(&policyPage); err != nil {
 		return nil, err
 	}
+	compose, err := os.ReadFile("compose.yaml")
+	if err != nil {
+		return nil, err
+	}
+	composed, err := app.Compose(string(compose))
+	if err != nil {
+		return nil, fmt.Errorf("compose.yaml: %w", err)
+	}
 	return map[string]string{
+		"atlas.hcl":                  app.AtlasHCL(),
+		"compose.yaml":               composed,
 		"bff/testdata/methods.txt":   policyText.String(),
 		"docs/reference/audit.md":    audit,
 		"docs/reference/commands.md": commandsPage(cli.Model),

@@ -42,8 +42,8 @@ func newBouncer(t *testing.T, database pgtest.Database) *bouncer {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	var roles string
-	for _, one := range []string{database.Auth, database.Users} {
-		config, err := pgx.ParseConfig(one)
+	for _, service := range database.Services() {
+		config, err := pgx.ParseConfig(database.URL(service))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +162,9 @@ func TestTheSystemWorksThroughPgBouncerInTransactionMode(t *testing.T) {
 	var through *bouncer
 	s := harness.Start(t, harness.ThreeProcesses, harness.WithDatabaseURLs(func(database *pgtest.Database) {
 		through = newBouncer(t, *database)
-		database.Auth, database.Users = through.before(t, database.Auth), through.before(t, database.Users)
+		for _, service := range database.Services() {
+			database.SetURL(service, through.before(t, database.URL(service)))
+		}
 	}))
 	admin := s.Admin(t).Client()
 	var group sync.WaitGroup

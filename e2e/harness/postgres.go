@@ -54,17 +54,7 @@ func StartPostgres(t *testing.T) (*Postgres, pgtest.Database) {
 	s := &Postgres{dir: dir}
 	s.Start(t)
 	t.Cleanup(func() { _ = s.server.Stop(context.Background()) })
-	database := pgtest.Database{Owner: s.server.URL("postgres")}
-	roles := map[string]schema.Role{"auth": {Password: "auth"}, "users": {Password: "users"}}
-	if _, err := schema.Apply(t.Context(), schema.Config{SQL: schemaSQL, DatabaseURL: database.Owner, Roles: roles}); err != nil {
-		t.Fatalf("apply the schema: %v", err)
-	}
-	for service, url := range map[string]*string{"auth": &database.Auth, "users": &database.Users} {
-		if *url, err = schema.ServiceURL(database.Owner, schema.RoleName("postgres", service), service); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return s, database
+	return s, pgtest.Apply(t, s.server.URL("postgres"))
 }
 
 // Start starts the server again. It retries: after the postmaster was killed, its
@@ -103,7 +93,7 @@ func (s *Postgres) Kill(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-s.server.Done()
-	_ = s.server.Stop(t.Context()) // returns that it had ended by itself
+	_ = s.server.Stop(t.Context()) // returns that it had already ended
 }
 
 // Execute runs statements as the owner of a database.
@@ -122,7 +112,7 @@ func Execute(t *testing.T, url string, statements ...string) {
 	}
 }
 
-// ServiceLogins returns the URLs of the logins of auth and users, whose passwords are
+// ServiceLogins returns the URLs of the logins of all services, whose passwords are
 // derived from SecretKey.
 func ServiceLogins(t *testing.T, databaseURL string) []string {
 	t.Helper()
@@ -135,7 +125,11 @@ func ServiceLogins(t *testing.T, databaseURL string) []string {
 		t.Fatal(err)
 	}
 	var urls []string
-	for _, service := range []string{"auth", "users"} {
+	services, err := pgtest.SchemaConfig(t, databaseURL).Services()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, service := range services {
 		password, err := hkdf.Key(sha256.New, secret, nil, "gatehouse database role v1: "+service, 24)
 		if err != nil {
 			t.Fatal(err)

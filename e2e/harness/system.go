@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"gatehouse/app"
 	"gatehouse/internal/pgtest"
 )
 
@@ -50,13 +51,36 @@ type role struct {
 	ops    string
 }
 
+// services returns the services in the order in which they start: each after those
+// that it calls.
+func services() []app.Definition {
+	all := app.Services()
+	var ordered []app.Definition
+	started := map[string]bool{}
+	for len(ordered) < len(all) {
+		before := len(ordered)
+		for _, service := range all {
+			waits := slices.ContainsFunc(service.Calls, func(call app.Call) bool { return !started[call.Service] })
+			if !started[service.Name] && !waits {
+				started[service.Name] = true
+				ordered = append(ordered, service)
+			}
+		}
+		if len(ordered) == before {
+			panic("services call each other in a circle")
+		}
+	}
+	return ordered
+}
+
 // Shape is how a system is spread over processes.
 type Shape string
 
-// The shapes. OneProcess is gatehouse up.
+// The shapes. OneProcess is gatehouse up; ThreeProcesses is a process for each service,
+// of which there are three or more.
 const (
 	OneProcess     Shape = "one process"
-	ThreeProcesses Shape = "three processes"
+	ThreeProcesses Shape = "a process for each service"
 )
 
 // Role returns which role runs a service in the shape.
@@ -106,8 +130,8 @@ func Start(t testing.TB, shape Shape, opts ...Option) *System {
 		s.Start(t, RoleUp)
 		return s
 	}
-	for _, name := range []string{RoleUsers, RoleAuth, RoleBff} {
-		s.Start(t, name)
+	for _, service := range services() {
+		s.Start(t, service.Name)
 	}
 	return s
 }
@@ -117,9 +141,9 @@ func Start(t testing.TB, shape Shape, opts ...Option) *System {
 func StartPair(t testing.TB, opts ...Option) [2]*System {
 	t.Helper()
 	pair := newSystems(t, 2, opts)
-	for _, name := range []string{RoleUsers, RoleAuth, RoleBff} {
+	for _, service := range services() {
 		for _, one := range pair {
-			one.Start(t, name)
+			one.Start(t, service.Name)
 		}
 	}
 	return [2]*System(pair)
@@ -160,9 +184,9 @@ func newSystems(t testing.TB, copies int, opts []Option) []*System {
 		o.urls(o.database)
 	}
 	listen := map[string][]string{}
-	for _, name := range []string{RoleUsers, RoleAuth, RoleBff} {
+	for _, service := range services() {
 		for range copies {
-			listen[name] = append(listen[name], FreeAddress(t))
+			listen[service.Name] = append(listen[service.Name], FreeAddress(t))
 		}
 	}
 	urls := func(name string) string { return "http://" + strings.Join(listen[name], ",http://") }
@@ -172,19 +196,30 @@ func newSystems(t testing.TB, copies int, opts []Option) []*System {
 	private := []string{
 		"GATEHOUSE_SECRET_KEY=" + SecretKey, "GATEHOUSE_REGISTRATION=open",
 		"GATEHOUSE_ADMIN_EMAIL=" + AdminEmail, "GATEHOUSE_ADMIN_PASSWORD=" + AdminPassword,
-		"AUTH_DATABASE_URL=" + o.database.Auth,
 	}
-	usersDatabase := "USERS_DATABASE_URL=" + o.database.Users
-	usersURL, authURL := "USERS_URL="+urls(RoleUsers), "AUTH_URL="+urls(RoleAuth)
+	// Besides those, a role reads its own database and where the services are that it calls.
+	settings := map[string][]string{RoleAuth: slices.Concat(public, private), RoleBff: public}
+	own := func(service app.Definition) []string {
+		env, known := settings[service.Name]
+		if !known {
+			env = common
+		}
+		if service.HasTables() {
+			env = append(slices.Clone(env), o.database.Setting(service.Name))
+		}
+		for _, call := range service.Calls {
+			env = append(slices.Clone(env), strings.ToUpper(call.Service)+"_URL="+urls(call.Service))
+		}
+		return env
+	}
 	systems := make([]*System, copies)
 	for i := range systems {
-		systems[i] = &System{URL: "http://" + listen[RoleBff][i], Processes: map[string]*Process{}, Owner: owner, Roles: map[string]role{
-			RoleUsers: {Listen: listen[RoleUsers][i], Env: append([]string{usersDatabase}, common...)},
-			RoleAuth:  {Listen: listen[RoleAuth][i], Env: slices.Concat(public, private, []string{usersURL})},
-			RoleBff:   {Listen: listen[RoleBff][i], Env: slices.Concat(public, []string{authURL, usersURL})},
-			RoleUp: {Listen: listen[RoleBff][i], Env: slices.Concat(public, private,
-				[]string{"DATABASE_URL=" + o.database.Owner, usersDatabase, "GATEHOUSE_DATA_DIR=" + t.TempDir()})},
-		}}
+		roles := map[string]role{RoleUp: {Listen: listen[RoleBff][i], Env: slices.Concat(public, private, o.database.Settings(),
+			[]string{"DATABASE_URL=" + o.database.Owner, "GATEHOUSE_DATA_DIR=" + t.TempDir()})}}
+		for _, service := range services() {
+			roles[service.Name] = role{Listen: listen[service.Name][i], Env: own(service)}
+		}
+		systems[i] = &System{URL: "http://" + listen[RoleBff][i], Processes: map[string]*Process{}, Owner: owner, Roles: roles}
 		for name, role := range systems[i].Roles {
 			role.Env = append(role.Env, o.settings...)
 			if o.ops {
@@ -217,10 +252,10 @@ func (s *System) Start(t testing.TB, name string, env ...string) *Process {
 		}
 		return nil
 	})
-	if name == RoleUsers {
+	if name != RoleAuth && name != RoleServe && name != RoleUp {
 		return p
 	}
-	// Once auth, serve or up is ready, the administrator can sign in.
+	// Once one of these is ready, the administrator can sign in.
 	var exists bool
 	err := s.Owner.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM auth.accounts WHERE 'admin' = ANY (roles))").Scan(&exists)
 	if err != nil || !exists {

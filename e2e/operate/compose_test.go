@@ -132,7 +132,11 @@ func composeDatabase(t *testing.T, project *types.Project) func(string) string {
 			t.Errorf("a URL leads to %s%s, want postgres:5432/%s", u.Host, u.Path, name)
 		}
 		given, _ = u.User.Password()
-		for _, service := range []string{"auth", "users", schema.Reader} {
+		services, err := pgtest.SchemaConfig(t, owner).Services()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, service := range append(services, schema.Reader) {
 			if u.User.Username() == schema.RoleName(name, service) {
 				local, err := schema.ServiceURL(owner, schema.RoleName(parsed.Path[1:], service), given)
 				if err != nil {

@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -49,6 +50,21 @@ func (d Database) URL(service string) string { return d.urls[service] }
 
 // Services returns the services that have tables.
 func (d Database) Services() []string { return slices.Sorted(maps.Keys(d.urls)) }
+
+// Setting returns the setting by which a service gets the URL of its login role, as
+// NAME=VALUE.
+func (d Database) Setting(service string) string {
+	return strings.ToUpper(service) + "_DATABASE_URL=" + d.urls[service]
+}
+
+// Settings returns the settings of all services.
+func (d Database) Settings() []string {
+	var settings []string
+	for _, service := range d.Services() {
+		settings = append(settings, d.Setting(service))
+	}
+	return settings
+}
 
 // SetURL replaces the URL of a service's login role.
 func (d *Database) SetURL(service, url string) {

@@ -19,14 +19,18 @@ import (
 // tables as Apply.
 func TestAtlasHCLSaysWhatApplyDoes(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
+	cfg := pgtest.SchemaConfig(t, pgtest.Empty(t))
+	services, err := cfg.Services()
+	if err != nil {
+		t.Fatal(err)
+	}
 	apply(t, cfg)
 	environment := map[string]string{"DATABASE_URL": cfg.DatabaseURL, "ATLAS_DEV_URL": pgtest.Empty(t)}
 
 	var project struct {
 		Envs []*struct {
 			Name    string   `spec:"name,name"`
-			Src     string   `spec:"src"`
+			Src     []string `spec:"src"`
 			URL     string   `spec:"url"`
 			Dev     string   `spec:"dev"`
 			Schemas []string `spec:"schemas"`
@@ -51,16 +55,24 @@ func TestAtlasHCLSaysWhatApplyDoes(t *testing.T) {
 	if env.URL != environment["DATABASE_URL"] || env.Dev != environment["ATLAS_DEV_URL"] {
 		t.Errorf("atlas.hcl's url and dev are %q and %q, want the environment's", env.URL, env.Dev)
 	}
-	if !slices.Equal(env.Schemas, []string{"auth", "users"}) {
-		t.Errorf("atlas.hcl's schemas are %q", env.Schemas)
+	if slices.Sort(services); !slices.Equal(slices.Sorted(slices.Values(env.Schemas)), services) {
+		t.Errorf("atlas.hcl's schemas are %q, want %q", env.Schemas, services)
 	}
-	file, ok := strings.CutPrefix(env.Src, "file://")
-	if !ok {
-		t.Fatalf("atlas.hcl's src is %q, want a file", env.Src)
+	read := schema.Config{DatabaseURL: env.URL, DevURL: env.Dev, TablesOnly: true, Own: map[string]string{}}
+	for _, src := range env.Src {
+		file, ok := strings.CutPrefix(src, "file://")
+		if !ok {
+			t.Fatalf("atlas.hcl's src has %q, want a file", src)
+		}
+		text, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if folder := filepath.Dir(file); folder != "." {
+			read.Own[folder] = string(text)
+		} else {
+			read.SQL = string(text)
+		}
 	}
-	text, err := os.ReadFile(filepath.Join(root, file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantNothingPlanned(t, schema.Config{SQL: string(text), DatabaseURL: env.URL, DevURL: env.Dev, TablesOnly: true})
+	wantNothingPlanned(t, read)
 }

@@ -74,6 +74,8 @@ var examples = map[string]any{
 	"bff.v1.PartError.code":   "unavailable",
 
 	"bff.v1.PartError.reason": "SERVICE_UNAVAILABLE",
+
+	"bff.v1.ExportMeResponse.services": object{},
 }
 
 const (

@@ -171,6 +171,8 @@ func (s *schemas) message(field protoreflect.FieldDescriptor, rules *validate.Fi
 		return object{{"type", "string"}, {"format", "date-time"}}, false, nil
 	case "google.protobuf.FieldMask":
 		return object{{"type", "string"}}, false, nil
+	case "google.protobuf.Struct":
+		return object{{"type", "object"}, {"additionalProperties", true}}, false, nil
 	}
 	schema, err = s.ref(field.Message())
 	if err != nil || len(rules.GetCel()) == 0 {

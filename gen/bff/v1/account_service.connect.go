@@ -223,8 +223,9 @@ type AccountServiceClient interface {
 	// account, the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListMyAuditEvents(context.Context, *ListMyAuditEventsRequest) (*ListMyAuditEventsResponse, error)
 	// ExportMe returns everything that is stored about the caller as one JSON
-	// document. Parts: account and profile (required). Errors: not_found
-	// USER_NOT_FOUND, unavailable PROFILE_PENDING.
+	// document. Parts: account, profile, and each service that stores data about
+	// people (required). Errors: not_found USER_NOT_FOUND, unavailable
+	// PROFILE_PENDING.
 	ExportMe(context.Context, *ExportMeRequest) (*ExportMeResponse, error)
 	// DeleteMe erases the caller's account and profile and everything else that
 	// is stored about them. The audit log keeps only the ids. It requires a
@@ -293,8 +294,9 @@ type AccountServiceHandler interface {
 	// account, the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListMyAuditEvents(context.Context, *ListMyAuditEventsRequest) (*ListMyAuditEventsResponse, error)
 	// ExportMe returns everything that is stored about the caller as one JSON
-	// document. Parts: account and profile (required). Errors: not_found
-	// USER_NOT_FOUND, unavailable PROFILE_PENDING.
+	// document. Parts: account, profile, and each service that stores data about
+	// people (required). Errors: not_found USER_NOT_FOUND, unavailable
+	// PROFILE_PENDING.
 	ExportMe(context.Context, *ExportMeRequest) (*ExportMeResponse, error)
 	// DeleteMe erases the caller's account and profile and everything else that
 	// is stored about them. The audit log keeps only the ids. It requires a

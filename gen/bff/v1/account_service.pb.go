@@ -13,6 +13,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -1223,7 +1224,10 @@ type ExportMeResponse struct {
 	// The stored mails to the caller.
 	Mails []*Mail `protobuf:"bytes,5,rep,name=mails,proto3" json:"mails,omitempty"`
 	// When the export was made.
-	ExportTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=export_time,json=exportTime,proto3" json:"export_time,omitempty"`
+	ExportTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=export_time,json=exportTime,proto3" json:"export_time,omitempty"`
+	// What the application's own services store about the caller, under the names of
+	// the services.
+	Services      *structpb.Struct `protobuf:"bytes,7,opt,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1300,11 +1304,18 @@ func (x *ExportMeResponse) GetExportTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ExportMeResponse) GetServices() *structpb.Struct {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
 var File_bff_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x0e\n" +
+	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x0e\n" +
 	"\fGetMeRequest\"\xb7\x01\n" +
 	"\rGetMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12+\n" +
@@ -1356,7 +1367,7 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x19ListMyAuditEventsResponse\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x12.\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\rnextPageToken\"\x11\n" +
-	"\x0fExportMeRequest\"\xa7\x02\n" +
+	"\x0fExportMeRequest\"\xdc\x02\n" +
 	"\x10ExportMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12,\n" +
 	"\bsecurity\x18\x02 \x01(\v2\x10.bff.v1.SecurityR\bsecurity\x12+\n" +
@@ -1364,7 +1375,8 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\faudit_events\x18\x04 \x03(\v2\x12.bff.v1.AuditEventR\vauditEvents\x12\"\n" +
 	"\x05mails\x18\x05 \x03(\v2\f.bff.v1.MailR\x05mails\x12;\n" +
 	"\vexport_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"exportTime2\xd4\x11\n" +
+	"exportTime\x123\n" +
+	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices2\xd4\x11\n" +
 	"\x0eAccountService\x12\xa7\x01\n" +
 	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"q\x8a\xe7\x18X\n" +
 	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:=\n" +
@@ -1471,6 +1483,7 @@ var file_bff_v1_account_service_proto_goTypes = []any{
 	(*AuditEvent)(nil),                    // 33: bff.v1.AuditEvent
 	(*Mail)(nil),                          // 34: bff.v1.Mail
 	(*timestamppb.Timestamp)(nil),         // 35: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),               // 36: google.protobuf.Struct
 }
 var file_bff_v1_account_service_proto_depIdxs = []int32{
 	28, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
@@ -1488,39 +1501,40 @@ var file_bff_v1_account_service_proto_depIdxs = []int32{
 	33, // 12: bff.v1.ExportMeResponse.audit_events:type_name -> bff.v1.AuditEvent
 	34, // 13: bff.v1.ExportMeResponse.mails:type_name -> bff.v1.Mail
 	35, // 14: bff.v1.ExportMeResponse.export_time:type_name -> google.protobuf.Timestamp
-	0,  // 15: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
-	2,  // 16: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
-	4,  // 17: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
-	6,  // 18: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
-	8,  // 19: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
-	10, // 20: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
-	12, // 21: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
-	16, // 22: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
-	18, // 23: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
-	20, // 24: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
-	22, // 25: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
-	24, // 26: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
-	26, // 27: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
-	14, // 28: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
-	1,  // 29: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
-	3,  // 30: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
-	5,  // 31: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
-	7,  // 32: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
-	9,  // 33: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
-	11, // 34: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
-	13, // 35: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
-	17, // 36: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
-	19, // 37: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
-	21, // 38: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
-	23, // 39: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
-	25, // 40: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
-	27, // 41: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
-	15, // 42: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
-	29, // [29:43] is the sub-list for method output_type
-	15, // [15:29] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	36, // 15: bff.v1.ExportMeResponse.services:type_name -> google.protobuf.Struct
+	0,  // 16: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
+	2,  // 17: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
+	4,  // 18: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
+	6,  // 19: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
+	8,  // 20: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
+	10, // 21: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
+	12, // 22: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
+	16, // 23: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
+	18, // 24: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
+	20, // 25: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
+	22, // 26: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
+	24, // 27: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
+	26, // 28: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
+	14, // 29: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
+	1,  // 30: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
+	3,  // 31: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
+	5,  // 32: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
+	7,  // 33: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
+	9,  // 34: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
+	11, // 35: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
+	13, // 36: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
+	17, // 37: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
+	19, // 38: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
+	21, // 39: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
+	23, // 40: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
+	25, // 41: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
+	27, // 42: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
+	15, // 43: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
+	30, // [30:44] is the sub-list for method output_type
+	16, // [16:30] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_account_service_proto_init() }
