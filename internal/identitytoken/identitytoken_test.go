@@ -89,6 +89,9 @@ func TestATokenIsForOneUpstreamAndOneMinute(t *testing.T) {
 	if _, err := verify(t, issuer, "bank", text, now); err == nil {
 		t.Error("another upstream accepts it")
 	}
+	if _, err := verify(t, issuer, "shop", mint(t, issuer, "bank", alice), now); err == nil {
+		t.Error("an upstream accepts the token of another")
+	}
 	if _, err := verify(t, issuer, "shop", text, now.Add(Life)); err == nil {
 		t.Error("it is accepted after its life")
 	}

@@ -150,18 +150,18 @@ func TestAMistakeOfTheFileStopsTheStart(t *testing.T) {
 		"two accesses":                {policy("        access: {anyone: {}, signed_in: {}}"), nil, []string{`can't be read: .*oneof`}},
 		"an unknown key of a policy":  {policy("        access: {anyone: {}}", "        timeout: 5s"), nil, []string{`^line 8: .* has no key "timeout" here: the keys are access, recent_sign_in, time_limit`}},
 		"a time that is none":         {policy("        access: {anyone: {}}", "        time_limit: fast"), nil, []string{`^line 8: time_limit .* "fast", which is no time`}},
-		"a time that is too long":     {policy("        access: {anyone: {}}", "        time_limit: 60s"), nil, []string{`^line 6: .*at most 25s can be kept`}},
-		"a field that there is not":   {policy("        access: {self: {field: owner}}"), nil, []string{`^line 6: .*by a field that can't tell`}},
+		"a time that is too long":     {policy("        access: {anyone: {}}", "        time_limit: 60s"), nil, []string{`^line 6: .*the maximum is 25s`}},
+		"a field that there is not":   {policy("        access: {self: {field: owner}}"), nil, []string{`^line 6: .*admits the account in a field that is not usable`}},
 		"services of ours":            {policy("        access: {services: {any_of: [bff]}}"), nil, []string{`says? anyone, signed_in, self or roles`}},
 		"a recent sign-in":            {policy("        access: {signed_in: {}}", "        recent_sign_in: true"), nil, []string{`wants a recent sign-in, which auth decides`}},
 		"a cache of a write":          {policy("        access: {signed_in: {}}", "        cache: {ttl: 1s, scope: PRIVATE}"), nil, []string{`^line 6: .*side effects: declare NO_SIDE_EFFECTS`}},
 		"a purge of nothing":          {policy("        access: {signed_in: {}}", "        purges: [nothings]"), nil, []string{`^line 6: .*purges "nothings", a tag that no method's`}},
-		"a rate of nothing":           {policy("        access: {signed_in: {}}", "        rate: {count: 0, period: 1s}"), nil, []string{`lets no call through`}},
+		"a rate of nothing":           {policy("        access: {signed_in: {}}", "        rate: {count: 0, period: 1s}"), nil, []string{`has a rate that admits no call`}},
 		"a criticality that is none":  {policy("        access: {signed_in: {}}", "        criticality: HIGH"), nil, []string{`"HIGH": write CRITICAL or SHEDDABLE`}},
 		"a count that is no number":   {policy("        access: {signed_in: {}}", "        rate: {count: many, period: 1s}"), nil, []string{`count .* is "many": write a int32`}},
 		"several mistakes, each once": {entry("    http: 9", "    reasons: [x]", "    bad: 1"), nil, []string{`http is "9"`, `"x" is no reason`, `no key "bad"`}},
 
-		"a contradiction in the proto": {entry(), func(f *descriptorpb.FileDescriptorProto) { policyOf(f, "GetThing").Created = proto.String("/api/v1/x") }, []string{`GetThing: its policy creates, and the method has no side effects`}},
+		"a contradiction in the proto": {entry(), func(f *descriptorpb.FileDescriptorProto) { policyOf(f, "GetThing").Created = proto.String("/api/v1/x") }, []string{`GetThing: its policy declares a created resource, but the method has no side effects`}},
 		"a policy of a client's stream": {entry(), func(f *descriptorpb.FileDescriptorProto) {
 			methodNamed(f, "WatchThings").ClientStreaming = proto.Bool(true)
 		}, []string{`takes a stream of requests: leave its policy out`}},
@@ -169,7 +169,7 @@ func TestAMistakeOfTheFileStopsTheStart(t *testing.T) {
 		"a cache that no feed invalidates": {entry(), func(f *descriptorpb.FileDescriptorProto) {
 			policyOf(f, "ListThings").Cache.Tags, policyOf(f, "CreateOrder").Purges = nil, nil
 			policyOf(f, "ListThings").Cache.Ttl = durationpb.New(5e9)
-		}, []string{`ListThings: its policy keeps answers for 5s`}},
+		}, []string{`ListThings: its policy caches answers for 5s`}},
 		"a policy of a newer version": {entry(), func(f *descriptorpb.FileDescriptorProto) {
 			policyOf(f, "GetThing").ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1))
 		}, []string{`the policy of shop.v1.ShopService.GetThing says what this version does not know: use the proto files`}},
