@@ -3,7 +3,8 @@
 # the tree and names the files that are stale. It has two steps:
 #
 #   from proto/ and the source   gen/ (Go code and reasons.json), the OpenAPI document and the
-#                                Postman collection, the TypeScript client's src/gen and reasons.ts
+#                                Postman collection, the Go client's gen, the TypeScript client's
+#                                src/gen and reasons.ts
 #   from the compiled program    docs/reference and bff/testdata/methods.txt, by app/reference
 #
 # Each step writes into .generate/ and moves its files into the tree when all are
@@ -52,8 +53,9 @@ $check || buf format --write proto
 client=clients/typescript
 (cd tools && go run ./reasons .. ../.generate/gen/reasons.json "../.generate/$client/src/reasons.ts")
 buf generate -o .generate
+buf generate -o .generate --template clients/go/buf.gen.yaml
 (cd tools && go run ./postman ../.generate/web/openapi.json ../.generate/web/postman.json)
-outputs=(gen web/openapi.json web/postman.json "$client/src/reasons.ts")
+outputs=(gen clients/go/gen web/openapi.json web/postman.json "$client/src/reasons.ts")
 
 # The plugin for TypeScript is an npm package.
 if [ ! -d "$client/node_modules" ] && command -v npm >/dev/null; then
