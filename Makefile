@@ -16,7 +16,7 @@ gen:
 	cd tools && go run ./protodeps ../.protodeps
 
 lint: .protodeps
-	@unformatted=$$(gofmt -l $$(git ls-files '*.go' | grep -vE '^(clients/go/)?gen/')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go' | grep -vE '(^|/)gen/')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
 	go vet ./...
 	go vet -tags crashpoint ./internal/crashpoint
 	cd tools && go vet ./...

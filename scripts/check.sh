@@ -47,4 +47,7 @@ step "Go client"
 step "TypeScript client"
 scripts/client.sh
 
+step "examples"
+scripts/examples.sh
+
 printf '\nmake check: all steps passed in %s s\n' "$SECONDS"
