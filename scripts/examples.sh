@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the examples, calls each directly with identity tokens that a test signs, and
-# then calls all of them through a running gateway. Needs Node, npm, and Debian's
+# then calls all of them through a running gateway. Needs Node, npm, a JDK, and Debian's
 # python3-grpcio, python3-protobuf, python3-jwt and python3-cryptography.
 set -euo pipefail
 cd "$(dirname "$0")/.."

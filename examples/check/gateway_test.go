@@ -76,3 +76,31 @@ func signWith(t *testing.T, method jwt.SigningMethod, key any, claims jwt.MapCla
 	}
 	return text
 }
+
+// invalidTokens returns tokens that each differ in one thing from a valid one for an
+// upstream.
+func invalidTokens(t *testing.T, g *gateway, audience string, roles ...string) map[string]string {
+	t.Helper()
+	claims := func() jwt.MapClaims { return g.claims(audience, roles...) }
+	public := g.key.Public().(ed25519.PublicKey)
+	_, stranger, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	past, now := time.Now().Add(-100*time.Second), time.Now()
+	return map[string]string{
+		"none at all":               "",
+		"garbage":                   "garbage",
+		"expired":                   g.sign(t, with(with(claims(), "iat", past.Unix()), "exp", past.Add(time.Minute).Unix())),
+		"without an end":            g.sign(t, with(claims(), "exp", nil)),
+		"valid for too long":        g.sign(t, with(claims(), "exp", now.Add(time.Hour).Unix())),
+		"for another upstream":      g.sign(t, with(claims(), "aud", "other")),
+		"for two upstreams":         g.sign(t, with(claims(), "aud", []string{audience, "other"})),
+		"of another issuer":         g.sign(t, with(claims(), "iss", "https://other.example.com")),
+		"algorithm none":            signWith(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, claims(), "identity+jwt", "k1"),
+		"HS256 with the public key": signWith(t, jwt.SigningMethodHS256, []byte(public), claims(), "identity+jwt", "k1"),
+		"an access token":           signWith(t, jwt.SigningMethodEdDSA, g.key, claims(), "at+jwt", "k1"),
+		"of an unknown key":         signWith(t, jwt.SigningMethodEdDSA, g.key, claims(), "identity+jwt", "k2"),
+		"signed by a stranger":      signWith(t, jwt.SigningMethodEdDSA, stranger, claims(), "identity+jwt", "k1"),
+	}
+}
