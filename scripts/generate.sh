@@ -2,8 +2,8 @@
 # Writes every generated file, or with --check compares what it would write with
 # the tree and names the files that are stale. It has three steps:
 #
-#   from proto/ and the source   gen/ (Go code and reasons.json), the TypeScript client's src/gen
-#                                and reasons.ts
+#   from proto/ and the source   gen/ (Go code and reasons.json), the Go client's gen, the
+#                                TypeScript client's src/gen and reasons.ts
 #   from descriptors             web/openapi.json and web/postman.json, by internal/openapi/generate;
 #                                and the descriptors that its tests describe
 #   from the compiled program    docs/reference, bff/testdata/methods.txt, atlas.hcl and the services of
@@ -55,7 +55,8 @@ $check || buf format --write proto
 client=clients/typescript
 (cd tools && go run ./reasons .. ../.generate/gen/reasons.json "../.generate/$client/src/reasons.ts")
 buf generate -o .generate
-outputs=(gen "$client/src/reasons.ts")
+buf generate -o .generate --template clients/go/buf.gen.yaml
+outputs=(gen clients/go/gen "$client/src/reasons.ts")
 
 # The plugin for TypeScript is an npm package.
 if [ ! -d "$client/node_modules" ] && command -v npm >/dev/null; then
