@@ -29,8 +29,6 @@ npm --prefix examples/typescript run build
 (cd examples/go && go mod tidy -diff && go vet ./... && go build -o stock .)
 (cd examples/check && go mod tidy -diff && go vet ./... && go test -count=1 ./...)
 
-# A gateway without upstreams refuses the setting, so that nothing is left to show.
-
 # Behind a gateway, as their READMEs say, but with one file for all of them and on free
 # ports.
 free_port() { node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close(); })'; }
