@@ -2,7 +2,7 @@
 
 BUF := go tool -modfile=tools/go.mod buf
 
-.PHONY: all gen web lint test test-fast check bench build
+.PHONY: all gen service remove-service web lint test test-fast check bench build
 
 all: gen lint test
 
@@ -14,6 +14,22 @@ gen:
 .protodeps: tools/go.mod tools/protodeps/main.go
 	rm -rf .protodeps
 	cd tools && go run ./protodeps ../.protodeps
+
+# Writes a service of its own: make service NAME=orders. SINGULAR=order says what one is
+# called where the name does not tell; PERSON=no leaves out that each row belongs to an
+# account, FEED=no the change feed and the cache.
+SERVICE = go -C tools run ./service
+service:
+	@$(SERVICE) add .. $(NAME) singular=$(SINGULAR) person=$(PERSON) feed=$(FEED)
+	scripts/generate.sh
+	@$(SERVICE) sums .. $(NAME) singular=$(SINGULAR)
+	@$(SERVICE) next .. $(NAME) singular=$(SINGULAR)
+
+# Takes out a service that make service wrote and nobody edited. Its data stays in the
+# database.
+remove-service:
+	@$(SERVICE) remove .. $(NAME) singular=$(SINGULAR)
+	scripts/generate.sh
 
 lint: .protodeps
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go' | grep -vE '(^|/)gen/')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }

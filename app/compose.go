@@ -84,7 +84,7 @@ func (d Definition) writeCompose(b *strings.Builder, front bool) {
 		fmt.Fprintf(b, "      %s: %s\n", loginSetting(d.Name), d.composeDatabaseURL())
 		waits = append(waits, "      schema: { condition: service_completed_successfully }\n")
 	}
-	for _, call := range d.Calls {
+	for _, call := range d.AllCalls() {
 		callee, err := serviceNamed(call.Service)
 		if err != nil {
 			continue // a test checks it

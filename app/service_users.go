@@ -20,7 +20,7 @@ var usersService = Definition{
 	RootSchema: true,
 	Serves:     []string{"users.v1.AuditService", "users.v1.ChangeService", "users.v1.ProfileService", "users.v1.RelayService"},
 	Tells:      []string{"profile"},
-	// Its profiles are made and erased with the accounts.
+	// Its profiles have the email and status of their accounts, to search by.
 	Lifecycle: LifecycleAll,
 	Person:    true,
 	// A deployment that is older than this call has no AUTH_URL here: auth then

@@ -215,10 +215,10 @@ func (s *Stack) build(ctx context.Context, name string, callers []string) error 
 		if err != nil {
 			return err
 		}
+		h.peers[call.Service] = client
 		if client == nil {
 			continue
 		}
-		h.peers[call.Service] = client
 		callee, err := serviceNamed(call.Service)
 		if err != nil {
 			return err

@@ -27,7 +27,7 @@ func schemasOfServices() []string {
 // mayKeepTheID reports whether a table may hold the id of who was erased: the audit, and
 // for some time what tells others of the deletion.
 func mayKeepTheID(table string) bool {
-	if slices.Contains([]string{"auth.audit_events", "auth.revocations"}, table) {
+	if slices.Contains([]string{"auth.audit_events", "auth.revocations", "auth.account_log"}, table) {
 		return true
 	}
 	_, name, _ := strings.Cut(table, ".")

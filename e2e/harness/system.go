@@ -52,7 +52,7 @@ type role struct {
 }
 
 // services returns the services in the order in which they start: each after those
-// that it calls.
+// that it calls and does not repeat its calls to.
 func services() []app.Definition {
 	all := app.Services()
 	var ordered []app.Definition
@@ -60,7 +60,7 @@ func services() []app.Definition {
 	for len(ordered) < len(all) {
 		before := len(ordered)
 		for _, service := range all {
-			waits := slices.ContainsFunc(service.Calls, func(call app.Call) bool { return !started[call.Service] })
+			waits := slices.ContainsFunc(service.Calls, func(call app.Call) bool { return !call.Persistent && !started[call.Service] })
 			if !started[service.Name] && !waits {
 				started[service.Name] = true
 				ordered = append(ordered, service)

@@ -1,0 +1,119 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gatehouse/internal/testneed"
+)
+
+// scaffold is a copy of the tree in which services are added and removed.
+type scaffold struct {
+	tree string
+	env  []string
+}
+
+func newScaffold(t *testing.T) scaffold {
+	t.Helper()
+	testneed.Program(t, "git")
+	tree, _ := folderForTree(t)
+	copyTree(t, tree)
+	s := scaffold{tree, append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(tree))}
+	s.must(t, "git", "init", "--quiet")
+	s.must(t, "git", "add", "--all")
+	return s
+}
+
+func (s scaffold) run(name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Dir, cmd.Env = s.tree, s.env
+	said, err := cmd.CombinedOutput()
+	return string(said), err
+}
+
+func (s scaffold) must(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	said, err := s.run(name, args...)
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, said)
+	}
+	return said
+}
+
+func (s scaffold) service(args ...string) (string, error) {
+	return s.run("go", append([]string{"-C", "tools", "run", "./service"}, args...)...)
+}
+
+// changes are the files that differ from the tree that was copied.
+func (s scaffold) changes(t *testing.T) string {
+	t.Helper()
+	return s.must(t, "git", "diff", "--name-only") + s.must(t, "git", "ls-files", "--others", "--exclude-standard")
+}
+
+// What is edited is not removed, and what is in the way is not overwritten.
+func TestAServiceIsRemovedOnlyUnedited(t *testing.T) {
+	s := newScaffold(t)
+	for _, args := range [][]string{
+		{"add", "..", "users"}, {"add", "..", "Orders"}, {"add", "..", "type"}, {"add", "..", "fish"}, {"add", "..", "orders", "singular=user"},
+		{"add", "..", "orders", "person=maybe"}, {"remove", "..", "orders"}, {"remove", "..", "users"},
+	} {
+		if said, err := s.service(args...); err == nil {
+			t.Errorf("%s is not refused: %s", strings.Join(args, " "), said)
+		}
+	}
+	if changed := s.changes(t); changed != "" {
+		t.Fatalf("what was refused has changed %s", changed)
+	}
+	if said, err := s.service("add", "..", "orders"); err != nil {
+		t.Fatalf("add: %v\n%s", err, said)
+	}
+	before := s.changes(t)
+	for name, edit := range map[string]func(path string) error{
+		"orders/read.go":  func(path string) error { return os.WriteFile(path, []byte("package orders\n"), 0o644) },
+		"orders/extra.go": func(path string) error { return os.WriteFile(path, []byte("package orders\n"), 0o644) },
+	} {
+		path := filepath.Join(s.tree, name)
+		original, readErr := os.ReadFile(path)
+		if err := edit(path); err != nil {
+			t.Fatal(err)
+		}
+		if said, err := s.service("remove", "..", "orders"); err == nil || !strings.Contains(said, name) {
+			t.Errorf("with %s edited: got %v, want a refusal that names it: %s", name, err, said)
+		}
+		restore := os.Remove(path)
+		if readErr == nil {
+			restore = os.WriteFile(path, original, 0o644)
+		}
+		if restore != nil {
+			t.Fatal(restore)
+		}
+	}
+	if after := s.changes(t); after != before {
+		t.Errorf("refusals have changed the tree: %s, before %s", after, before)
+	}
+	if said, err := s.service("remove", "..", "orders"); err != nil {
+		t.Fatalf("remove: %v\n%s", err, said)
+	}
+	if changed := s.changes(t); changed != "" {
+		t.Errorf("it has left %s", changed)
+	}
+}
+
+// Services of both kinds compile, pass their tests, run in one process and apart, and
+// leave nothing behind.
+func TestAServiceOfItsOwnRunsBeforeItIsEdited(t *testing.T) {
+	s := newScaffold(t)
+	s.must(t, "make", "service", "NAME=orders")
+	s.must(t, "make", "service", "NAME=parts", "PERSON=no", "FEED=no")
+	s.must(t, "go", "vet", "./orders", "./parts", "./bff", "./app", "./e2e", ".")
+	s.must(t, "go", "test", "./orders", "./parts", "./app", "./app/reference", "./checks")
+	s.must(t, "go", "test", "./e2e", "-run", "TestOrdersFromSignUpToErasure")
+	s.must(t, "make", "remove-service", "NAME=orders")
+	s.must(t, "make", "remove-service", "NAME=parts")
+	if changed := s.changes(t); changed != "" {
+		t.Errorf("it has left %s", changed)
+	}
+}

@@ -1,0 +1,352 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"errors"
+	"fmt"
+	"go/format"
+	"go/token"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"text/template"
+)
+
+//go:embed templates
+var templates embed.FS
+
+// service is what the templates are filled with.
+type service struct {
+	Name     string // orders
+	Types    string // Orders
+	Singular string // order
+	Type     string // Order
+	Upper    string // ORDER
+	Port     int
+	// Person says that each row belongs to an account.
+	Person bool
+	// Feed says that the service tells gateways of its changes, so that they cache.
+	Feed bool
+}
+
+var nameForm = regexp.MustCompile(`^[a-z][a-z0-9]{1,30}$`)
+
+// newService returns a service by its name and its options: singular, person and feed.
+func newService(name string, options []string) (*service, error) {
+	s := &service{Name: name, Singular: singular(name), Person: true, Feed: true}
+	for _, option := range options {
+		key, value, _ := strings.Cut(option, "=")
+		switch {
+		case value == "":
+		case key == "singular":
+			s.Singular = value
+		case key == "person" && (value == "yes" || value == "no"):
+			s.Person = value == "yes"
+		case key == "feed" && (value == "yes" || value == "no"):
+			s.Feed = value == "yes"
+		default:
+			return nil, fmt.Errorf("%s is no option: set SINGULAR to a word, PERSON or FEED to yes or no", option)
+		}
+	}
+	for key, value := range map[string]string{"NAME": s.Name, "SINGULAR": s.Singular} {
+		if !nameForm.MatchString(value) || token.IsKeyword(value) {
+			return nil, fmt.Errorf("%s is %q: choose one word of small letters and digits", key, value)
+		}
+	}
+	if s.Name == s.Singular {
+		return nil, fmt.Errorf("%s is both one and many: set SINGULAR to the name of one", s.Name)
+	}
+	s.Types, s.Type, s.Upper = title(s.Name), title(s.Singular), strings.ToUpper(s.Singular)
+	return s, nil
+}
+
+func title(word string) string {
+	if word == "" {
+		return ""
+	}
+	return strings.ToUpper(word[:1]) + word[1:]
+}
+
+// singular guesses; SINGULAR says it where this is wrong.
+func singular(name string) string {
+	for many, one := range map[string]string{"ies": "y", "sses": "ss", "xes": "x", "ches": "ch", "shes": "sh"} {
+		if stem, ok := strings.CutSuffix(name, many); ok {
+			return stem + one
+		}
+	}
+	return strings.TrimSuffix(name, "s")
+}
+
+// Path is the REST path of the collection.
+func (s *service) Path() string {
+	if s.Person {
+		return "/api/v1/users/{user_id}/" + s.Name
+	}
+	return "/api/v1/" + s.Name
+}
+
+// CreatedPath is the REST path of a new row, by fields of the answer.
+func (s *service) CreatedPath() string {
+	path := strings.Replace(s.Path(), "{user_id}", "{"+s.Singular+".user_id}", 1)
+	return path + "/{" + s.Singular + ".id}"
+}
+
+// TagField is the field of a request whose value a cache tag has.
+func (s *service) TagField() string {
+	if s.Person {
+		return "user_id"
+	}
+	return s.Singular + "_id"
+}
+
+// files are the templates by the files that they make.
+func (s *service) files() map[string]string {
+	files := map[string]string{
+		"proto/" + s.Name + "/v1/" + s.Singular + "_service.proto": "service.proto",
+		"proto/bff/v1/" + s.Singular + "_service.proto":            "public.proto",
+		"app/service_" + s.Name + ".go":                            "app.go",
+		"bff/" + s.Singular + "_service.go":                        "bff.go",
+		s.Name + "/schema.sql":                                     "schema.sql",
+		s.Name + "/service.go":                                     "service.go",
+		s.Name + "/create.go":                                      "create.go",
+		s.Name + "/read.go":                                        "read.go",
+		s.Name + "/cancel.go":                                      "cancel.go",
+		s.Name + "/service_test.go":                                "service_test.go",
+		s.Name + "/plan_test.go":                                   "plan_test.go",
+	}
+	if s.Person {
+		files[s.Name+"/person.go"] = "person.go"
+		files[s.Name+"/erase_test.go"] = "erase_test.go"
+		files["e2e/service_"+s.Name+"_test.go"] = "e2e_test.go"
+	}
+	return files
+}
+
+// add writes the files and enters the service in the list. It writes nothing where
+// something is in the way.
+func (s *service) add(root string) error {
+	var err error
+	if s.Port, err = freePort(root); err != nil {
+		return err
+	}
+	rendered := map[string][]byte{}
+	for path, name := range s.files() {
+		if _, err := os.Stat(filepath.Join(root, path)); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("%s exists: choose another NAME or SINGULAR, or move it away", path)
+		}
+		if rendered[path], err = s.render(name); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(root, s.Name)); !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("the folder %s exists: choose another NAME", s.Name)
+	}
+	if err := s.enter(root); err != nil {
+		return err
+	}
+	for path, text := range rendered {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(root, path), text, 0o644); err != nil {
+			return err
+		}
+	}
+	return s.writeSums(root)
+}
+
+func (s *service) render(name string) ([]byte, error) {
+	parsed, err := template.New(name+".tmpl").Delims("[[", "]]").ParseFS(templates, "templates/"+name+".tmpl")
+	if err != nil {
+		return nil, err
+	}
+	var text bytes.Buffer
+	if err := parsed.Execute(&text, s); err != nil {
+		return nil, err
+	}
+	if strings.HasSuffix(name, ".go") {
+		return format.Source(text.Bytes())
+	}
+	return text.Bytes(), nil
+}
+
+const firstPort = 8001
+
+var defaultPort = regexp.MustCompile(`Listen:\s*"127\.0\.0\.1:(\d+)"`)
+
+// freePort returns the first port that no service listens on by default.
+func freePort(root string) (int, error) {
+	paths, err := filepath.Glob(filepath.Join(root, "app", "service_*.go"))
+	if err != nil {
+		return 0, err
+	}
+	taken := map[int]bool{}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return 0, err
+		}
+		for _, match := range defaultPort.FindAllSubmatch(text, -1) {
+			port, err := strconv.Atoi(string(match[1]))
+			if err != nil {
+				return 0, err
+			}
+			taken[port] = true
+		}
+	}
+	port := firstPort
+	for taken[port] {
+		port++
+	}
+	return port, nil
+}
+
+// The list of services, and its last entry, the gateway.
+const (
+	listFile = "app/services.go"
+	lastWord = "bffService})"
+)
+
+func (s *service) word() string { return s.Name + "Service, " }
+
+// enter adds the service to the list.
+func (s *service) enter(root string) error {
+	return s.edit(root, lastWord, s.word()+lastWord)
+}
+
+// edit replaces a text that the list has once.
+func (s *service) edit(root, from, to string) error {
+	path := filepath.Join(root, listFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if strings.Count(string(text), from) != 1 {
+		return fmt.Errorf("%s does not have %q once: edit the list there by hand", listFile, from)
+	}
+	return os.WriteFile(path, []byte(strings.Replace(string(text), from, to, 1)), 0o644)
+}
+
+func (s *service) sums() string { return s.Name + "/scaffold.sum" }
+
+// writeSums writes down what each file is like, so that remove sees which were edited.
+func (s *service) writeSums(root string) error {
+	var text strings.Builder
+	paths, err := s.written(root)
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		content, err := os.ReadFile(filepath.Join(root, path))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&text, "%x  %s\n", sha256.Sum256(content), path)
+	}
+	return os.WriteFile(filepath.Join(root, s.sums()), []byte(text.String()), 0o644)
+}
+
+// written are the files that make service wrote: those of the list, or of the templates
+// where there is no list yet.
+func (s *service) written(root string) ([]string, error) {
+	text, err := os.ReadFile(filepath.Join(root, s.sums()))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var paths []string
+	for line := range strings.Lines(string(text)) {
+		_, path, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		paths = append(paths, path)
+	}
+	if err != nil {
+		for path := range s.files() {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	return paths, nil
+}
+
+// remove deletes what make service wrote, unless one of the files was edited.
+func (s *service) remove(root string) error {
+	text, err := os.ReadFile(filepath.Join(root, s.sums()))
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s does not exist: %s was not made by make service, or is gone", s.sums(), s.Name)
+	}
+	if err != nil {
+		return err
+	}
+	var paths, edited []string
+	for line := range strings.Lines(string(text)) {
+		sum, path, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		content, err := os.ReadFile(filepath.Join(root, path))
+		if err != nil || fmt.Sprintf("%x", sha256.Sum256(content)) != sum {
+			edited = append(edited, path)
+		}
+		paths = append(paths, path)
+	}
+	unknown, err := s.unknown(root, paths)
+	if err != nil {
+		return err
+	}
+	if edited = append(edited, unknown...); len(edited) > 0 {
+		return fmt.Errorf("%s edited since make service wrote the scaffold, nothing is removed: take the service out by hand", strings.Join(edited, ", "))
+	}
+	if err := s.edit(root, s.word(), ""); err != nil {
+		return err
+	}
+	for _, path := range append(paths, s.sums()) {
+		if err := os.Remove(filepath.Join(root, path)); err != nil {
+			return err
+		}
+	}
+	for _, folder := range []string{s.Name, "proto/" + s.Name + "/v1", "proto/" + s.Name} {
+		if err := os.Remove(filepath.Join(root, folder)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unknown are files of the service's folders that make service did not write.
+func (s *service) unknown(root string, known []string) (found []string, err error) {
+	for _, folder := range []string{s.Name, "proto/" + s.Name + "/v1"} {
+		entries, err := os.ReadDir(filepath.Join(root, folder))
+		if err != nil {
+			return nil, err
+		}
+		for _, entry := range entries {
+			path := folder + "/" + entry.Name()
+			if path != s.sums() && !slices.Contains(known, path) {
+				found = append(found, path)
+			}
+		}
+	}
+	return found, nil
+}
+
+// next says what is left to decide.
+func (s *service) next(root string, out io.Writer) error {
+	paths, err := s.written(root)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n%s runs in gatehouse up and serve, and as gatehouse %s. It is made of\n\n", s.Name, s.Name)
+	for _, path := range paths {
+		fmt.Fprintf(out, "  %s\n", path)
+	}
+	fmt.Fprintf(out, "\nand one word in %s. What is left to decide:\n\n", listFile)
+	fmt.Fprintf(out, "  1. proto/%s/v1/%s_service.proto: the fields of one %s\n", s.Name, s.Singular, s.Singular)
+	fmt.Fprintf(out, "  2. proto/bff/v1/%s_service.proto: what callers see of it, who may call, and how often\n", s.Singular)
+	fmt.Fprintf(out, "  3. %s/schema.sql: its columns, and the indexes of your statements\n", s.Name)
+	fmt.Fprintf(out, "  4. %s/*.go and bff/%s_service.go: the statements, and the fields that the gateway copies\n", s.Name, s.Singular)
+	fmt.Fprintf(out, "  5. bff/account_service.go: only if it becomes a part of GetMe\n")
+	fmt.Fprintf(out, "\nThen run make gen, and go test ./%s. make remove-service NAME=%s takes it out\nagain while no file is edited.\n", s.Name, s.Name)
+	return nil
+}
