@@ -291,7 +291,7 @@ CREATE TABLE auth.idempotency_keys (
 CREATE INDEX idempotency_keys_create_time_idx ON auth.idempotency_keys (create_time);
 
 -- The audit log: every change of an identity, and every refused attempt. It stores
--- ids, never an email or a secret. auth's role may insert and read. Three functions of
+-- ids and names of attributes, never an email or a secret. auth's role may insert and read. Three functions of
 -- the tables' owner do more: one prunes old events, one removes the address and
 -- user agent of an erased person, one raises the count of an existing refusal.
 CREATE TABLE auth.audit_events (
@@ -313,6 +313,8 @@ CREATE TABLE auth.audit_events (
     count           integer     NOT NULL DEFAULT 1,
     refusal_key     bytea,
     refusal_minute  timestamptz,
+    -- The names of the changed attributes; never values.
+    changed         text[]      NOT NULL DEFAULT '{}',
     CONSTRAINT audit_events_pkey PRIMARY KEY (id)
 );
 CREATE UNIQUE INDEX audit_events_refusal_key ON auth.audit_events (refusal_key, refusal_minute) WHERE refusal_key IS NOT NULL;
@@ -350,6 +352,11 @@ CREATE TABLE users.profiles (
     email            text        NOT NULL,
     status           text        NOT NULL,
     account_version  bigint      NOT NULL,
+    -- The application's JSON objects: the first is the person's, the second its
+    -- administrators'. json, not jsonb, keeps the text as it was checked: jsonb would
+    -- write a number such as 1e300 with all of its digits.
+    attributes       json        NOT NULL DEFAULT '{}',
+    app_attributes   json        NOT NULL DEFAULT '{}',
     CONSTRAINT profiles_pkey PRIMARY KEY (id),
     CONSTRAINT profiles_status_known CHECK (status IN ('active', 'disabled'))
 );
@@ -391,6 +398,22 @@ CREATE TABLE users.tombstones (
     CONSTRAINT tombstones_pkey PRIMARY KEY (id)
 );
 CREATE INDEX tombstones_delete_time_idx ON users.tombstones (delete_time);
+
+-- Audit events that auth has not confirmed yet. auth keeps the audit log.
+CREATE TABLE users.audit_outbox (
+    id           uuid        NOT NULL,
+    create_time  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    profile_id   uuid        NOT NULL,
+    -- The names of the changed attributes; never values.
+    changed      text[]      NOT NULL,
+    actor_id     uuid,
+    session_id   uuid,
+    ip_address   text        NOT NULL DEFAULT '',
+    user_agent   text        NOT NULL DEFAULT '',
+    request_id   text        NOT NULL DEFAULT '',
+    CONSTRAINT audit_outbox_pkey PRIMARY KEY (id)
+);
+CREATE INDEX audit_outbox_profile_id_idx ON users.audit_outbox (profile_id);
 
 -- Like auth.changes.
 CREATE TABLE users.changes (

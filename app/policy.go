@@ -1,23 +1,31 @@
 package app
 
-import "gatehouse/bff"
+import (
+	"gatehouse/bff"
+	"gatehouse/internal/upstream"
+)
 
-// PublicPolicy returns the policies of all public methods, tightened by settings.
-func PublicPolicy(settings string) (*bff.Policy, error) { return bff.PolicyOf(settings, backends()...) }
+// PublicPolicy returns the policies of all public methods, with those of upstreams (nil
+// for none), tightened by settings.
+func PublicPolicy(settings string, upstreams *upstream.Set) (*bff.Policy, error) {
+	return bff.PolicyOf(settings, upstreams, backends()...)
+}
 
 // policyCommand prints the policy of each method.
 type policyCommand struct {
 	Markdown bool `help:"Print a page of documentation in Markdown."`
 	policyFlags
+	upstreamFlags
 }
 
 func (c *policyCommand) Run(p *program) error {
 	var invalid problems
-	c.policyFlags.parse(&invalid)
+	c.upstreamFlags.parse(&invalid)
+	c.policyFlags.parse(&invalid, c.set)
 	if err := invalid.err(); err != nil {
 		return err
 	}
-	policy, err := PublicPolicy(c.Policy)
+	policy, err := PublicPolicy(c.Policy, c.set)
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		h.logger.Warn("mail disabled, password resets and email verification are unavailable", "fix", "set SMTP_URL")
 	}
 	service, err := auth.New(ctx, auth.Config{
-		DB: h.db, Users: usersv1.NewRelayServiceClient(h.peer(roleUsers)), Readers: h.accountReaders,
+		DB: h.db, Users: usersv1.NewRelayServiceClient(h.peer(roleUsers)), UsersAudit: usersv1.NewAuditServiceClient(h.peer(roleUsers)), Readers: h.accountReaders,
 		Secrets: find[*secretFlags](s).keys, Issuer: find[*publicFlags](s).url,
 		Registration: auth.Registration(accounts.Registration), SessionIdle: accounts.sessionIdle, SessionMax: accounts.sessionMax,
 		PasswordMin: find[*passwordFlags](s).PasswordMin, Throttle: find[*throttleFlags](s).on(),

@@ -2,9 +2,11 @@ package app
 
 import (
 	"context"
+	"net/http"
 
 	"gatehouse/app/doctor"
 	"gatehouse/bff"
+	"gatehouse/internal/identitytoken"
 )
 
 const roleBff = "bff"
@@ -14,7 +16,7 @@ var bffService = Definition{
 	Help:   "Run the gateway, the public API.",
 	Listen: "127.0.0.1:8001",
 	settings: func() []group {
-		return []group{&publicFlags{}, &policyFlags{}, &throttleFlags{}, &gatewayFlags{}}
+		return []group{&publicFlags{}, &upstreamFlags{}, &identityFlags{}, &policyFlags{}, &throttleFlags{}, &gatewayFlags{}}
 	},
 	compose: []string{"GATEHOUSE_PUBLIC_URL: ${GATEHOUSE_PUBLIC_URL:-http://localhost:8001}"},
 	build:   buildBff,
@@ -28,7 +30,13 @@ func buildBff(_ context.Context, h *host) (*built, error) {
 	for _, check := range h.checks {
 		parts = append(parts, bff.Part{Name: check.Name, Check: check.Run})
 	}
+	upstreams := find[*upstreamFlags](s)
+	issuer, err := identitytoken.NewIssuer(find[*publicFlags](s).url, find[*identityFlags](s).keys)
+	if err != nil {
+		return nil, err
+	}
 	service, err := bff.New(bff.Config{
+		Upstreams: upstreams.set, Identity: issuer,
 		Backends: h.backends, PublicURL: find[*publicFlags](s).url,
 		Origins: gateway.origins, Cookies: gateway.cookies, TrustedProxies: gateway.proxies,
 		Policy: find[*policyFlags](s).Policy, Throttle: throttle, QueueTarget: gateway.QueueTarget,
@@ -41,6 +49,7 @@ func buildBff(_ context.Context, h *host) (*built, error) {
 	b := &built{
 		service: service, handler: service, run: service.Run, measure: service.Measure,
 		ready: service.Ready, readyCheck: "keys and revocations",
+		checks: upstreamChecks(upstreams.set), pages: map[string]http.Handler{"GET " + identitytoken.JWKSPath: issuer},
 	}
 	if throttle {
 		b.connLimits = gateway.connLimits()
@@ -51,4 +60,5 @@ func buildBff(_ context.Context, h *host) (*built, error) {
 func examineBff(report *doctor.Report, s *settings, _ string) {
 	report.PublicURL(find[*publicFlags](s).url)
 	report.Redis(find[*gatewayFlags](s).RedisURL)
+	examineUpstreams(report, find[*upstreamFlags](s).set)
 }

@@ -18,7 +18,7 @@ var usersService = Definition{
 	Help:       "Run the users service: profiles.",
 	Listen:     "127.0.0.1:8003",
 	RootSchema: true,
-	Serves:     []string{"users.v1.ChangeService", "users.v1.ProfileService", "users.v1.RelayService"},
+	Serves:     []string{"users.v1.AuditService", "users.v1.ChangeService", "users.v1.ProfileService", "users.v1.RelayService"},
 	Tells:      []string{"profile"},
 	// Its profiles have the email and status of their accounts, to search by.
 	Lifecycle: LifecycleAll,
@@ -26,12 +26,15 @@ var usersService = Definition{
 	// A deployment that is older than this call has no AUTH_URL here: auth then
 	// delivers accounts by itself.
 	Calls: []Call{{Service: roleAuth, Persistent: true, later: true, optional: true}},
+	settings: func() []group {
+		return []group{&userSchemaFlags{}}
+	},
 	build: buildUsers,
 	probe: probeUsers,
 }
 
 func buildUsers(_ context.Context, h *host) (*built, error) {
-	config := users.Config{DB: h.db, Logger: h.logger}
+	config := users.Config{DB: h.db, Schema: find[*userSchemaFlags](h.settings).schema, Logger: h.logger}
 	if auth := h.peer(roleAuth); auth != nil {
 		config.Accounts = authv1.NewAccountFeedServiceClient(auth)
 	} else {

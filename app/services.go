@@ -207,6 +207,10 @@ type built struct {
 	ready func() error
 	// readyCheck is the name of the check that calls ready.
 	readyCheck string
+	// checks examine further dependencies of the service.
+	checks []ops.Check
+	// pages are for the operators' listener, by pattern; nil for none.
+	pages map[string]http.Handler
 	// prepare runs before the process listens; nil for nothing.
 	prepare func(context.Context) error
 	// run runs background work until its context ends.

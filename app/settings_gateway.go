@@ -12,6 +12,7 @@ import (
 	"gatehouse/bff/browser"
 	"gatehouse/internal/limit"
 	"gatehouse/internal/serve"
+	"gatehouse/internal/upstream"
 )
 
 // publicFlags say where people find the gateway.
@@ -45,13 +46,13 @@ type policyFlags struct {
 	Policy string `env:"GATEHOUSE_POLICY" placeholder:"LIST" help:"Tighten time limits and rates, one method per line or separated by semicolons, such as: bff.v1.AuthService/Login limit=5s rate=5/m burst=5."`
 }
 
-func (f *policyFlags) check(c *checks) { f.parse(c.problems) }
+func (f *policyFlags) check(c *checks) { f.parse(c.problems, find[*upstreamFlags](c.settings).set) }
 
-func (f *policyFlags) parse(p *problems) {
+func (f *policyFlags) parse(p *problems, upstreams *upstream.Set) {
 	if f.Policy == "" {
 		return
 	}
-	if err := bff.CheckPolicy(f.Policy, backends()...); err != nil {
+	if err := bff.CheckPolicy(f.Policy, upstreams, backends()...); err != nil {
 		for text := range strings.Lines(err.Error()) {
 			p.add("GATEHOUSE_POLICY", strings.TrimSpace(text), "")
 		}

@@ -149,6 +149,7 @@ func newStack(ctx context.Context, s *Stack) (_ *Stack, err error) {
 		if err := s.ops.Measure(s.members[definition.Name].measure); err != nil {
 			return nil, err
 		}
+		maps.Copy(s.ops.Pages, s.members[definition.Name].pages)
 	}
 	for _, definition := range definitions {
 		if prepare := s.members[definition.Name].prepare; prepare != nil {
@@ -336,7 +337,7 @@ func (s *Stack) checks() []ops.Check {
 			checks = append(checks, s.peerCheck(service.Name))
 		}
 	}
-	return checks
+	return append(checks, s.front.checks...)
 }
 
 // peerCheck checks a service: its database where it runs in this process, its

@@ -30,7 +30,7 @@ type upCommand struct {
 // upSettings are those of up: the ones of serve, and where its data is.
 func upSettings() *settings {
 	s := newSettings(commandUp, Services()...)
-	s.add(&dataFlags{}, &shareFlags{})
+	s.add(&dataFlags{}, &shareFlags{}, &developmentFlags{})
 	s.defaults["registration"] = string(auth.RegistrationOpen)
 	return s
 }
@@ -175,6 +175,7 @@ func secretFiles(s *settings) []secretFile {
 	return []secretFile{
 		{"internal.key", &find[*internalFlags](s).InternalKey},
 		{"secret.key", &find[*secretFlags](s).SecretKey},
+		{"identity.key", &find[*identityFlags](s).IdentityKey},
 	}
 }
 

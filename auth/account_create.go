@@ -16,6 +16,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/database"
+	"gatehouse/internal/once"
 )
 
 // CreateAccount implements authv1.AccountServiceHandler.
@@ -25,14 +26,14 @@ func (s *accountService) CreateAccount(ctx context.Context, req *authv1.CreateAc
 	}
 	call := s.calls.Call(req.GetIdempotencyKey(), req.GetOrigin())
 	row := audit.Row{Event: audit.AccountCreate, Origin: req.GetOrigin()}
-	return idempotency.Once(ctx, call, func(err error) error { return s.log.Refuse(ctx, row, err) }, func() (*authv1.CreateAccountResponse, error) {
+	return once.Do(ctx, call, func(err error) error { return s.log.Refuse(ctx, row, err) }, func() (*authv1.CreateAccountResponse, error) {
 		return s.createAccount(ctx, req, call)
 	}, func(made string) (*authv1.CreateAccountResponse, error) {
 		return s.createdAgain(ctx, req, made, row)
 	})
 }
 
-func (s *accountService) createAccount(ctx context.Context, req *authv1.CreateAccountRequest, call *idempotency.Call) (*authv1.CreateAccountResponse, error) {
+func (s *accountService) createAccount(ctx context.Context, req *authv1.CreateAccountRequest, call *once.Call) (*authv1.CreateAccountResponse, error) {
 	if err := accounts.RequireIfAsked(ctx, s.db, req.GetOrigin()); err != nil {
 		return nil, s.log.Refuse(ctx, audit.Row{Event: audit.AccountCreate, Origin: req.GetOrigin()}, err)
 	}
@@ -84,7 +85,7 @@ func (s *accountService) countSignUpMail(ctx context.Context, req *authv1.Create
 // register sends a link with which VerifyEmail creates the account. It neither
 // hashes nor checks whether the email has an account, so that neither the answer
 // nor its timing reveals it: links.Address checks when the mail is sent.
-func (s *accountService) register(ctx context.Context, req *authv1.CreateAccountRequest, call *idempotency.Call) (*authv1.CreateAccountResponse, error) {
+func (s *accountService) register(ctx context.Context, req *authv1.CreateAccountRequest, call *once.Call) (*authv1.CreateAccountResponse, error) {
 	row := audit.Row{Event: audit.LinkRequest, Origin: req.GetOrigin()}
 	if !s.mails.Enabled() {
 		return nil, s.log.Refuse(ctx, row, outbox.ErrUnavailable)
@@ -123,7 +124,7 @@ func (s *accountService) register(ctx context.Context, req *authv1.CreateAccount
 
 // invite creates an account without a password and sends its owner a link to
 // choose one.
-func (s *accountService) invite(ctx context.Context, req *authv1.CreateAccountRequest, call *idempotency.Call) (*authv1.CreateAccountResponse, error) {
+func (s *accountService) invite(ctx context.Context, req *authv1.CreateAccountRequest, call *once.Call) (*authv1.CreateAccountResponse, error) {
 	if !s.mails.Enabled() {
 		return nil, outbox.ErrUnavailable
 	}
@@ -134,7 +135,7 @@ func (s *accountService) invite(ctx context.Context, req *authv1.CreateAccountRe
 }
 
 // create creates the account, and calls with in the same transaction.
-func (s *accountService) create(ctx context.Context, req *authv1.CreateAccountRequest, call *idempotency.Call, hash string,
+func (s *accountService) create(ctx context.Context, req *authv1.CreateAccountRequest, call *once.Call, hash string,
 	with func(tx pgx.Tx, response *authv1.CreateAccountResponse) error,
 ) (*authv1.CreateAccountResponse, error) {
 	crashpoint.Reach("auth: before the account is written")

@@ -53,6 +53,9 @@ type Config struct {
 	DB *pgxpool.Pool
 	// Users receives new accounts at once; nil leaves them to the account log.
 	Users usersv1.RelayServiceClient
+	// UsersAudit has the audit events of users; nil leaves them there, for another
+	// process to collect.
+	UsersAudit usersv1.AuditServiceClient
 	// Readers are the services that read the account log.
 	Readers []Reader
 	// Secrets are the secret keys, newest first, 32 bytes each.
@@ -108,15 +111,17 @@ type Mailer = outbox.Mailer
 // Service is the auth service: the RPC services that it registers, what runs in the
 // background, and the operations of commands.
 type Service struct {
-	db       *database.Pool
-	keys     *keyring.Keyring
-	changes  *feed.Tags
-	mails    *outbox.Outbox
-	events   *accountlog.Log
-	readers  []Reader
-	relay    *relay.Relay
-	janitor  *janitor.Janitor
-	accounts *accounts.Store
+	db      *database.Pool
+	keys    *keyring.Keyring
+	changes *feed.Tags
+	mails   *outbox.Outbox
+	events  *accountlog.Log
+	readers []Reader
+	relay   *relay.Relay
+	janitor *janitor.Janitor
+	// collector stores the audit events of users.
+	collector *audit.Collector
+	accounts  *accounts.Store
 	// passwords hashes those that operators set.
 	passwords *passwords.Checker
 
@@ -185,7 +190,8 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	links := &links.Sender{Log: log, Throttle: throttle, Mails: mails}
 	return &Service{
 		db: db, keys: keys, changes: changes, mails: mails, events: events, readers: config.Readers, relay: relay, accounts: accounts, passwords: passwords,
-		janitor: janitor.New(db, config.AuditLife, config.Logger),
+		janitor:   janitor.New(db, config.AuditLife, config.Logger),
+		collector: audit.NewCollector(db, config.UsersAudit, config.Logger),
 		account: &accountService{
 			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
 			calls: calls, log: log, mails: mails, events: events, relay: relay, revocations: revocation.feed,
@@ -231,13 +237,14 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterAccountFeedServiceHandler(server, s.feed)
 }
 
-// Run maintains the account log, delivers accounts to an older users service, feeds revocations, signing keys and changed tags to
-// gateways, delivers mail, rotates signing keys and prunes, until ctx ends.
+// Run maintains the account log, delivers accounts to an older users service, feeds
+// revocations, signing keys and changed tags to gateways, collects audit events of users,
+// delivers mail, rotates signing keys and prunes, until ctx ends.
 // Without it, tokens can be made for a minute after New.
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	for _, run := range []func(context.Context){
-		s.events.Run, s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run,
+		s.events.Run, s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run, s.collector.Run,
 	} {
 		group.Go(func() error { run(ctx); return nil })
 	}

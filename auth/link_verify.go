@@ -18,6 +18,7 @@ import (
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
+	"gatehouse/internal/once"
 )
 
 // verifyTries bounds the retries of a VerifyEmail whose account changes meanwhile.
@@ -28,7 +29,7 @@ const verifyTries = 3
 func (s *linkService) VerifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest) (*authv1.VerifyEmailResponse, error) {
 	call := s.calls.Call(req.GetIdempotencyKey(), req.GetOrigin(), req.GetToken())
 	row := audit.Row{Event: audit.LinkVerify, Origin: req.GetOrigin()}
-	return idempotency.Once(ctx, call, func(err error) error { return s.log.Refuse(ctx, row, err) }, func() (*authv1.VerifyEmailResponse, error) {
+	return once.Do(ctx, call, func(err error) error { return s.log.Refuse(ctx, row, err) }, func() (*authv1.VerifyEmailResponse, error) {
 		return s.verifyEmail(ctx, req, call, row)
 	}, func(made string) (*authv1.VerifyEmailResponse, error) {
 		if confirmsOnly(req, made) {
@@ -49,7 +50,7 @@ func confirmsOnly(req *authv1.VerifyEmailRequest, account string) bool {
 	return req.GetPassword() == "" && account != "" && req.GetOrigin().GetAccountId() == account
 }
 
-func (s *linkService) verifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest, call *idempotency.Call, row audit.Row) (*authv1.VerifyEmailResponse, error) {
+func (s *linkService) verifyEmail(ctx context.Context, req *authv1.VerifyEmailRequest, call *once.Call, row audit.Row) (*authv1.VerifyEmailResponse, error) {
 	seen, err := links.Read(ctx, s.db, links.Select, req.GetToken(), links.Register, links.Verify, links.Invite)
 	row.Account = seen.Account
 	if err != nil {

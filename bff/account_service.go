@@ -27,7 +27,7 @@ type accountService struct {
 func (s *accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bffv1.GetMeResponse, error) {
 	id := caller(ctx).UserID
 	c := compose.New(ctx, fromBackend)
-	// An account's security tells how many sessions there are.
+	// The account's security facts include the number of sessions.
 	account := compose.Required(c, "account", readLimit, cachedPart(s.cache, "account", id, []string{"account", "sessions"}, s.account(id)))
 	profile := compose.Required(c, "profile", readLimit, cachedPart(s.cache, "profile", id, []string{"profile"}, s.profileAfter(id)))
 	sessions := compose.Optional(c, "sessions", readLimit, cachedPart(s.cache, "sessions", id, []string{"sessions"}, s.liveSessions(id)))
@@ -160,8 +160,8 @@ func (s *accountService) ConfirmEmailChange(ctx context.Context, req *bffv1.Conf
 	return &bffv1.ConfirmEmailChangeResponse{}, nil
 }
 
-// ListMyAuditEvents implements bffv1.AccountServiceHandler. Failed sign-ins are
-// among them.
+// ListMyAuditEvents implements bffv1.AccountServiceHandler. The events include failed
+// sign-ins.
 func (s *accountService) ListMyAuditEvents(ctx context.Context, req *bffv1.ListMyAuditEventsRequest) (*bffv1.ListMyAuditEventsResponse, error) {
 	page, err := s.auditEvents(ctx, &authv1.ListAuditEventsRequest{
 		PageSize: req.GetPageSize(), PageToken: req.GetPageToken(), AccountId: caller(ctx).UserID,

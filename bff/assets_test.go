@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestAssetsArePackedForThoseWhoTakeIt(t *testing.T) {
+func TestAssetsAreCompressedForClientsThatAcceptIt(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	path := h.assetPath(t, "/docs", "swagger-ui/swagger-ui.css")
@@ -41,7 +41,7 @@ func TestAssetsArePackedForThoseWhoTakeIt(t *testing.T) {
 	}
 }
 
-func TestAssetsAreKeptUntilTheyAreOthers(t *testing.T) {
+func TestAssetsAreCachedUntilTheyChange(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	current := h.assetPath(t, "/", "index.js")

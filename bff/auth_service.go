@@ -18,8 +18,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// authService implements bffv1.AuthServiceHandler: everything that nobody has to be
-// signed in for.
+// authService implements bffv1.AuthServiceHandler: the methods that need no signed-in
+// caller.
 type authService struct {
 	*directory
 	identity *identity
@@ -81,7 +81,7 @@ func (s *authService) Refresh(ctx context.Context, req *bffv1.RefreshRequest) (*
 
 // Logout implements bffv1.AuthServiceHandler.
 func (s *authService) Logout(ctx context.Context, req *bffv1.LogoutRequest) (*bffv1.LogoutResponse, error) {
-	s.cookies.Clear(ctx) // even where the session can't be ended: the page itself can't
+	s.cookies.Clear(ctx) // even if ending the session fails: a script cannot delete them
 	var err error
 	if token := req.GetRefreshToken(); token != "" {
 		err = s.logout(ctx, token)
@@ -160,8 +160,7 @@ func (s *authService) signedIn(ctx context.Context, account *authv1.Account, tok
 	return &bffv1.SignedIn{User: user, Tokens: public, DeviceToken: device}, missing
 }
 
-// handOver returns the tokens for the message; none if the response sets them in
-// cookies.
+// handOver returns the tokens for the message, or none if it has set them as cookies.
 func (s *authService) handOver(ctx context.Context, tokens *authv1.Tokens, device string) (*bffv1.Tokens, string) {
 	public := tokensOf(tokens)
 	if s.cookies.HandOver(ctx, tokens, device) {
@@ -170,9 +169,10 @@ func (s *authService) handOver(ctx context.Context, tokens *authv1.Tokens, devic
 	return public, device
 }
 
-var errRefreshTokenMissing = fault.Invalid(fault.ReasonInvalid, "refresh_token", "give the refresh token, unless the session is in cookies")
+var errRefreshTokenMissing = fault.Invalid(fault.ReasonInvalid, "refresh_token", "send the refresh token, or the cookies of the session")
 
-// errSessionNotEnded is for a session that may go on without its cookies.
+// errSessionNotEnded reports that the cookies are deleted and that the session may still
+// be valid.
 var errSessionNotEnded = fault.WithRetry(fault.New(connect.CodeUnavailable, "SESSION_NOT_ENDED",
 	"This browser is signed out, but its session could not be ended. Sign in again in a moment and end it in the list of sessions."), time.Second)
 
@@ -183,10 +183,9 @@ func (s *authService) logout(ctx context.Context, refreshToken string) error {
 	return err
 }
 
-// logoutByCookies ends the session that the cookies are of: by the refresh
-// token, or where that is no good, by the access token. Cookies that are of no
-// session leave nothing to end, which is a success. Errors: unavailable
-// SESSION_NOT_ENDED.
+// logoutByCookies ends the session in the cookies: by its refresh token, or by its access
+// token if auth rejects the refresh token. It succeeds if the cookies belong to no
+// session. Errors: unavailable SESSION_NOT_ENDED.
 func (s *authService) logoutByCookies(ctx context.Context, held browser.Carried) error {
 	ended := false
 	for _, token := range held.RefreshTokens() {
@@ -211,7 +210,7 @@ func (s *authService) logoutByCookies(ctx context.Context, held browser.Carried)
 func (s *authService) logoutByAccess(ctx context.Context, accessToken string) error {
 	who, err := s.identity.identify(ctx, accessToken)
 	if errors.Is(err, accesstoken.ErrUnknownKey) && !s.identity.revoked.Fresh() {
-		err = fault.Unavailable().WithCause(err) // the key may be newer than the lost stream
+		err = fault.Unavailable().WithCause(err) // auth may have published the key since the stream was lost
 	}
 	if err != nil {
 		return err
@@ -228,8 +227,8 @@ func isNoSession(err error) bool {
 	return false
 }
 
-// holder returns whose session the call carries, of a method that anyone may
-// call: empty for a call that carries none, or one that no longer counts.
+// holder returns the account and the session of the caller of a method that anyone may
+// call. Both are empty if the call carries no valid session.
 func (s *authService) holder(ctx context.Context) (account, session string, err error) {
 	info, _ := connect.CallInfoForServerContext(ctx)
 	who, err := s.identity.credential(ctx, info)

@@ -149,7 +149,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestABodyWithoutAnEndIsNotTaken(t *testing.T) {
+func TestAnEndlessBodyIsRefused(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true})
 	h.wantNoCalls(t, func() {
@@ -264,7 +264,7 @@ func TestTenThousandHeadersAreRefused(t *testing.T) {
 			})
 		}
 	})
-	// What proxies and browsers send is no fault.
+	// Headers that browsers and proxies send are accepted.
 	var headers []string
 	for i := range 100 {
 		headers = append(headers, fmt.Sprintf("X-Some-%d", i), "value")
@@ -348,7 +348,7 @@ func TestAMegabyteInTheQueryIsRefused(t *testing.T) {
 	})
 }
 
-func TestASlowBodyIsCut(t *testing.T) {
+func TestASlowBodyTimesOut(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true})
 	token := h.token(alice)
@@ -483,7 +483,7 @@ func TestForwardedHeadersOfStrangersAreIgnored(t *testing.T) {
 	}
 }
 
-func TestAMaskOfWhatIsNotThereAsksNobody(t *testing.T) {
+func TestAnInvalidMaskCausesNoCall(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true})
 	overBoth(t, h, func(t *testing.T) {

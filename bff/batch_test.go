@@ -65,7 +65,7 @@ func TestAPartThatFailsInABatchFailsAlone(t *testing.T) {
 }
 
 // Each part has its own cache entry although parts travel together.
-func TestOnlyPartsThatAreNotCachedTravel(t *testing.T) {
+func TestABatchHasOnlyThePartsThatAreNotCached(t *testing.T) {
 	t.Parallel()
 	account, sessions, profile := authv1.AccountServiceGetAccountProcedure, authv1.SessionServiceListSessionsProcedure, usersv1.ProfileServiceGetProfileProcedure
 	h := open(t, world{apart: true}).keep()

@@ -1,14 +1,15 @@
 // Package bff is the gateway: the one public API, composed of responses from auth and
 // users. It owns no data, and any number of replicas can run.
 //
-// A call passes bff/shed and bff/intake, which bound what the gateway takes on, then
-// bff/browser for the cookies and origins of pages. It is admitted by its method's
-// policy (identity.go; policy.go describes the policies in words) once bff/access has
-// found its token valid. The RPC methods stand in one file for each public service.
-// They fetch the parts of the response concurrently (composition.go), and one place
-// maps the errors of the services to public errors (fault.go).
+// A call passes bff/shed and bff/intake, which limit concurrent calls and unread
+// requests, then bff/browser, which checks cookies and web origins. bff/access validates
+// the access token, and identity.go enforces the method's policy (policy.go describes
+// the policies in words). Each public service has one file with its RPC methods. They
+// fetch the parts of the response concurrently (composition.go), and fault.go maps the
+// errors of the services to public errors.
 //
-// This package is large because each service that is added has its public methods here.
+// This package is large because every service has a file of public methods here: they
+// share admission, composition and the cache, and each service that is added brings one.
 package bff
 
 import (
@@ -25,14 +26,17 @@ import (
 	"gatehouse/bff/access"
 	"gatehouse/bff/browser"
 	"gatehouse/bff/intake"
+	"gatehouse/bff/passthrough"
 	"gatehouse/bff/shed"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
+	"gatehouse/internal/identitytoken"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/rest"
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/telemetry"
+	"gatehouse/internal/upstream"
 	"gatehouse/web"
 )
 
@@ -59,13 +63,18 @@ type Config struct {
 	// RedisURL is a Redis or Valkey through which gateways share what callers have
 	// used of their rates. Without one, each gateway counts only its own calls.
 	RedisURL string
-	// CacheBytes bounds the cache: 64 MiB if zero, no cache with CacheNothing.
+	// CacheBytes limits the memory of the cache: 64 MiB if zero, no cache with CacheNothing.
 	CacheBytes int64
+	// Upstreams are services of the application behind the gateway; nil for none.
+	Upstreams *upstream.Set
+	// Identity mints the tokens for them; nil without upstreams.
+	Identity *identitytoken.Issuer
 	// Parts are the dependencies whose status the first page shows, besides the
 	// gateway's own.
 	Parts  []Part
 	Logger *slog.Logger
-	// Telemetry measures and traces each call; nil does neither.
+	// Telemetry measures and traces each call. If nil, calls are neither measured nor
+	// traced.
 	Telemetry *telemetry.Telemetry
 }
 
@@ -82,21 +91,24 @@ type Service struct {
 	backends []Backend
 	tellers  map[string]string // by the kind of a tag, the service whose feed tells of it
 	changes  changeFeeds
-	origins  *browser.Origins
-	proxies  *proxies
-	rates    *rates         // nil without rate limits
-	shedder  *shed.Shedder  // nil without queues
-	intake   *intake.Intake // nil without bounds on unread requests
-	rpc      *rpc.Server
-	handler  http.Handler
+	// upstreams pass calls on.
+	upstreams *passthrough.Upstreams
+	origins   *browser.Origins
+	proxies   *proxies
+	rates     *rates         // nil without rate limits
+	shedder   *shed.Shedder  // nil without queues
+	intake    *intake.Intake // nil without bounds on unread requests
+	rpc       *rpc.Server
+	documents documents
+	handler   http.Handler
 }
 
-// compressMinBytes is the size from which answers are compressed: below it,
-// compressing costs more than it saves.
+// compressMinBytes is the size from which the gateway compresses responses. Compressing
+// a smaller one costs more than it saves.
 const compressMinBytes = 1024
 
-// New builds the gateway. It returns an error when a method that it serves has
-// no policy, one that it can't enforce, or one that config would loosen.
+// New builds the gateway. It returns an error if a method has no policy, a policy that
+// the gateway cannot enforce, or a policy that config would loosen.
 func New(config Config) (*Service, error) {
 	s := &Service{
 		origins:  browser.NewOrigins(config.Origins, config.Logger),
@@ -124,8 +136,14 @@ func New(config Config) (*Service, error) {
 		s.shedder = shed.New(shed.Config{Target: config.QueueTarget, Flow: queued.ofCall, RequestFlow: queued.ofRequest, MayBeCached: s.answers().mayHold, Logger: config.Logger})
 	}
 	s.join(config)
-	if s.rpc, err = s.newServer(config); err == nil {
+	if err = s.joinUpstreams(config); err == nil {
+		s.rpc, err = s.newServer(config)
+	}
+	if err == nil {
 		err = s.gateway.check()
+	}
+	if err == nil {
+		s.documents, err = newDocuments(s.rpc.Methods(), config.Upstreams.ReasonsOf)
 	}
 	if err != nil {
 		s.verifier.Stop()
@@ -141,7 +159,7 @@ func New(config Config) (*Service, error) {
 	return s, nil
 }
 
-// join makes the parts of the gateway that call services.
+// join builds the components that call services.
 func (s *Service) join(config Config) {
 	s.gateway = &Gateway{cache: s.cache, clients: clientsOf(config.Backends), exporters: exportersOf(config.Backends)}
 	auth, users := s.gateway.Client(authName), s.gateway.Client(usersName)
@@ -190,6 +208,7 @@ func (s *Service) register(server *connect.Server) {
 	bffv1.RegisterAuthServiceHandler(server, s.auth)
 	bffv1.RegisterAccountServiceHandler(server, s.account)
 	bffv1.RegisterUserServiceHandler(server, s.user)
+	s.upstreams.Register(server)
 	registerExtensions(server, s.gateway, s.backends)
 }
 
@@ -198,7 +217,8 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	mux := s.rpc.Mux(s.Ready)
 	rest.Handle(mux, "/api/")
 	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.verifier.ServeJWKS))
-	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip})
+	mux.Handle("GET "+identitytoken.JWKSPath, policy.Anyone(), config.Identity)
+	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip, OpenAPI: s.documents.openAPI, Postman: s.documents.postman})
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)
 	}
@@ -210,8 +230,8 @@ func (s *Service) mux(config Config) *rpc.Mux {
 // ServeHTTP serves the public API and the pages.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// Run keeps the signing keys, the revocations and what is kept of answers
-// current until ctx ends.
+// Run keeps the signing keys, the revocations and the cache entries current until ctx
+// ends.
 func (s *Service) Run(ctx context.Context) {
 	defer s.verifier.Stop()
 	var group sync.WaitGroup
@@ -223,14 +243,14 @@ func (s *Service) Run(ctx context.Context) {
 	group.Wait()
 }
 
-// Ready reports what keeps the gateway from doing its own part. A service that
-// is down does not.
+// Ready returns an error while the gateway cannot authenticate calls. It does not depend
+// on whether the services are reachable.
 func (s *Service) Ready() error {
 	if !s.verifier.HasKeys() {
-		return errors.New("the signing keys have not come from auth yet")
+		return errors.New("no signing keys received from auth yet")
 	}
 	if !s.revoked.Ready() {
-		return errors.New("what is revoked has not come from auth yet")
+		return errors.New("no list of revocations received from auth yet")
 	}
 	return nil
 }

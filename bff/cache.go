@@ -92,7 +92,7 @@ func (c answers) interceptor(plan *policy.Method) (connect.ServerInterceptor, er
 			Shared: plan.Cache.Shared,
 		}
 		for _, tag := range plan.Cache.Tags {
-			if c.tellers[tag.Kind()] == "" {
+			if c.tellers[tag.Kind()] == "" && plan.Cache.TTL > maxChangeAge {
 				return nil, fmt.Errorf("its cached answers have the tag %q, and no feed reports changes of that", tag)
 			}
 			if age := plan.Cache.TTL + max(plan.Cache.StaleWhileRevalidate, plan.Cache.StaleIfError); tag.Kind() == sessionsKind && age > maxSessionsTTL {

@@ -22,8 +22,8 @@ var cacheResults = [...]string{
 	answercache.Hit: "hit", answercache.Miss: "miss", answercache.Coalesced: "coalesced", answercache.Bypassed: "bypassed",
 }
 
-// cacheCounter returns the function that counts how a method's calls are answered.
-// The labels are made once: a hit costs next to nothing, and so must counting it.
+// cacheCounter returns the function that counts the cache results of a method's calls.
+// It builds the labels once, because counting must cost less than a cache hit.
 func cacheCounter(procedure string) func(context.Context, answercache.Result) {
 	var labels [len(cacheResults)]metric.MeasurementOption
 	for result, name := range cacheResults {
@@ -36,7 +36,7 @@ func cacheCounter(procedure string) func(context.Context, answercache.Result) {
 	}
 }
 
-// What invalidated an entry.
+// The values of the label that says what invalidated an entry.
 var (
 	invalidatedByCall = metric.WithAttributeSet(attribute.NewSet(attribute.String("by", "call")))
 	invalidatedByFeed = metric.WithAttributeSet(attribute.NewSet(attribute.String("by", "feed")))

@@ -58,7 +58,7 @@ func (h *house) asksForMe(t testing.TB, token string) int {
 	return h.asks(t, "GetMe", func() error { _, over := h.getMe(t, token); return over.err })
 }
 
-func TestAKeptAnswerIsItsCallersAlone(t *testing.T) {
+func TestACachedAnswerIsPrivateToItsCaller(t *testing.T) {
 	t.Parallel()
 	const otherSession = "0198c0de-cccc-7000-8000-00000000beef"
 	h := open(t, world{}).keep()
@@ -112,7 +112,7 @@ func TestEqualRequestsShareAnAnswer(t *testing.T) {
 	}
 }
 
-func TestAWriteShowsInTheNextRead(t *testing.T) {
+func TestAReadAfterAWriteSeesTheWrite(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()
 	token := h.token(alice, "user")
@@ -154,7 +154,7 @@ func (w watchedWriter) Write(data []byte) (int, error) {
 
 // A client that reads after it has the response to its write sees that write, so the
 // gateway must invalidate cache entries before it sends the response.
-func TestAWritePurgesBeforeItIsAnswered(t *testing.T) {
+func TestAWriteInvalidatesBeforeItsResponse(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()
 	for procedure, write := range map[string]struct{ body, id string }{
@@ -187,7 +187,7 @@ func TestAWritePurgesBeforeItIsAnswered(t *testing.T) {
 	}
 }
 
-func TestNoPartThatIsKeptMayHoldSecrets(t *testing.T) {
+func TestCachedPartsMayNotHaveSecrets(t *testing.T) {
 	t.Parallel()
 	wantNoError(t, "the parts that are kept", checkNoSecrets(ownParts()...))
 	if err := checkNoSecrets(append(ownParts(), &authv1.LoginResponse{})...); err == nil || !strings.Contains(err.Error(), "auth.v1.LoginResponse") {
@@ -195,7 +195,7 @@ func TestNoPartThatIsKeptMayHoldSecrets(t *testing.T) {
 	}
 }
 
-func TestAChangeOfOnePartReadsThatPartAnew(t *testing.T) {
+func TestAChangeOfOnePartFetchesOnlyThatPart(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()
 	token := h.token(alice, "user")
@@ -227,7 +227,7 @@ func TestAChangeOfOnePartReadsThatPartAnew(t *testing.T) {
 
 // A read that began before a write may have read what was there before it, and
 // end after it.
-func TestWhatAPurgeOvertookIsNotKept(t *testing.T) {
+func TestAFetchThatBeganBeforeAnInvalidationIsNotCached(t *testing.T) {
 	t.Parallel()
 	for name, purge := range map[string]func(*house){
 		"a tag": func(h *house) { h.gateway.cache.Invalidate("profile/" + alice) },
@@ -267,7 +267,7 @@ func TestWhatAPurgeOvertookIsNotKept(t *testing.T) {
 }
 
 // One part of a fetch that a purge overtakes while another part is still out.
-func TestAnOvertakenFetchIsNotKeptThoughItEndsLast(t *testing.T) {
+func TestAnInvalidatedFetchIsNotCachedEvenIfItEndsLast(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()
 	token := h.token(alice, "user")
@@ -291,7 +291,7 @@ func TestAnOvertakenFetchIsNotKeptThoughItEndsLast(t *testing.T) {
 	}
 }
 
-func TestASilentFeedMeansPassingTheCacheBy(t *testing.T) {
+func TestASilentFeedBypassesTheCache(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	token := h.token(alice, "user")
@@ -325,7 +325,7 @@ func TestASilentFeedMeansPassingTheCacheBy(t *testing.T) {
 	}
 }
 
-func TestAnswersThatFailOrLackSomethingAreNotKept(t *testing.T) {
+func TestErrorsAndIncompleteAnswersAreNotCached(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()
 	token := h.token(alice, "user")
@@ -353,7 +353,7 @@ func TestAnswersThatFailOrLackSomethingAreNotKept(t *testing.T) {
 	}
 }
 
-func TestAKeptAnswerExpires(t *testing.T) {
+func TestACachedAnswerExpires(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, testCacheEntryExpires)
 }
@@ -377,7 +377,7 @@ func testCacheEntryExpires(t *testing.T) {
 	}
 }
 
-func TestWithoutACacheNothingIsKeptOrShared(t *testing.T) {
+func TestWithoutACacheNothingIsCachedOrCoalesced(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{cacheBytes: CacheNothing}).keep()
 	token := h.token(alice, "user")
@@ -395,7 +395,7 @@ func told(after time.Duration, complete bool, tags ...string) *servicev1.WatchCh
 
 // However long a message was on its way, it tells how things were when the
 // database was asked.
-func TestAMessageThatComesLateIsNoNews(t *testing.T) {
+func TestADelayedUpdateIsNotCurrent(t *testing.T) {
 	t.Parallel()
 	f := newChangeFeed(Backend{Name: "notes"}, &recordedInvalidations{}, discard)
 	opened := time.Now()
@@ -424,7 +424,7 @@ func TestAMessageThatComesLateIsNoNews(t *testing.T) {
 	}
 }
 
-func TestAFeedPurgesWhatItTells(t *testing.T) {
+func TestAFeedInvalidatesTheTagsOfItsUpdates(t *testing.T) {
 	t.Parallel()
 	cache := &recordedInvalidations{}
 	f := newChangeFeed(Backend{Name: "notes"}, cache, discard)
@@ -447,7 +447,7 @@ type recordedInvalidations struct {
 func (r *recordedInvalidations) Invalidate(tags ...string) { r.tags = append(r.tags, tags...) }
 func (r *recordedInvalidations) InvalidateAll()            { r.all++ }
 
-func TestWhatIsFetchedWhileAFeedFallsSilentIsNotKept(t *testing.T) {
+func TestAFetchDuringWhichAFeedFallsSilentIsNotCached(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()
 	token := h.token(alice, "user")
@@ -479,7 +479,7 @@ func TestAWaiterKeepsItsOwnDeadline(t *testing.T) {
 
 const meByGet = "/bff.v1.AccountService/GetMe?connect=v1&encoding=json&message=%7B%7D"
 
-func TestWhoHasTheAnswerGetsA304(t *testing.T) {
+func TestACallerWithACurrentETagGetsA304(t *testing.T) {
 	t.Parallel()
 	for name, h := range map[string]*house{"kept": open(t, world{}).keep(), "passed by": open(t, world{})} {
 		bearer := []string{"Authorization", "Bearer " + h.token(alice, "user")}
@@ -549,7 +549,7 @@ func TestAnIncompleteAnswerHasNoETag(t *testing.T) {
 }
 
 // What isn't kept has an ETag too; what writes has none.
-func TestReadsThatAreNotKeptHaveETags(t *testing.T) {
+func TestReadsThatAreNotCachedHaveETags(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	answer(h.backend, usersv1.ProfileServiceListProfilesProcedure, func(context.Context, *usersv1.ListProfilesRequest) (*usersv1.ListProfilesResponse, error) {

@@ -19,18 +19,18 @@ import (
 
 const (
 	maxUserAgent = 512
-	maxLocale    = 35 // RFC 5646 lets no tag without extensions need more
+	maxLocale    = 35 // RFC 5646, section 4.4.1: enough for a tag without extensions
 )
 
-// proxies tells the address of a client behind trusted proxies.
+// proxies determines the IP address of a client behind trusted proxies.
 type proxies struct {
 	trusted []netip.Prefix
 	logger  *slog.Logger
-	// warned makes the warning about an untrusted proxy appear once.
+	// warned limits the warning about an untrusted proxy to once per process.
 	warned sync.Once
 }
 
-// clientInfo returns who calls, and from which IP address and user agent.
+// clientInfo returns the caller with their IP address and user agent.
 func (p *proxies) clientInfo(ctx context.Context) *authv1.Origin {
 	info, _ := connect.CallInfoForServerContext(ctx)
 	agent := strings.ToValidUTF8(info.RequestHeader().Get("User-Agent"), "")
@@ -48,15 +48,15 @@ func (p *proxies) clientInfo(ctx context.Context) *authv1.Origin {
 	return client
 }
 
-// acceptedLocale is the language that a client wants most (RFC 9110, section
-// 12.5.4), as a BCP 47 tag; empty when it names none.
+// acceptedLocale returns the language that a client prefers (RFC 9110, section 12.5.4)
+// as a BCP 47 tag, or "" if it names none.
 func acceptedLocale(header string) string {
 	tags, _, err := language.ParseAcceptLanguage(header)
 	if err != nil {
 		return ""
 	}
 	for _, tag := range tags {
-		// "mul" is what a * is read as.
+		// The parser returns "mul" for "*".
 		if text := tag.String(); len(text) <= maxLocale && text != "und" && text != "mul" {
 			return text
 		}
@@ -64,21 +64,22 @@ func acceptedLocale(header string) string {
 	return ""
 }
 
-// addressOfCall returns the IP address that a call comes from; "" if it is unknown.
+// addressOfCall returns the IP address of a call's client, or "" if it is unknown.
 func (p *proxies) addressOfCall(info *connect.CallInfo) string {
 	return p.addressOf(info.PeerAddr, info.RequestHeader().Values("X-Forwarded-For"))
 }
 
-// addressOfRequest is addressOfCall for a request that is no call yet.
+// addressOfRequest is addressOfCall for an HTTP request.
 func (p *proxies) addressOfRequest(r *http.Request) string {
 	return p.addressOf(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
 }
 
-// addressOf returns the IP address of a client by its peer and what proxies forwarded.
+// addressOf returns the IP address of a client from the address of the peer and the
+// forwarded addresses.
 func (p *proxies) addressOf(peer string, forwarded []string) string {
 	address := clientAddress(peer, forwarded, p.trusted)
 	if len(forwarded) > 0 && !strings.HasPrefix(forwarded[0], address) && isNear(address) {
-		// All clients behind a proxy that is not trusted count as one address.
+		// All clients behind an untrusted proxy share its address and its rate.
 		p.warned.Do(func() {
 			p.logger.Warn("client info: X-Forwarded-For ignored, peer is no trusted proxy; if it is yours, add it to GATEHOUSE_TRUSTED_PROXIES", "peer", address)
 		})
@@ -86,15 +87,15 @@ func (p *proxies) addressOf(peer string, forwarded []string) string {
 	return address
 }
 
-// isNear reports whether an address is one that proxies of one's own have.
+// isNear reports whether an address is in a range that the operator's own proxies use.
 func isNear(text string) bool {
 	address, err := netip.ParseAddr(text)
 	return err == nil && (address.IsPrivate() || address.IsLoopback() || address.IsLinkLocalUnicast())
 }
 
-// clientAddress is the peer's address, or, where the peer is a trusted proxy,
-// the rightmost forwarded address that no trusted proxy has: whatever stands
-// left of it may be made up.
+// clientAddress returns the peer's address or, if the peer is a trusted proxy, the
+// rightmost forwarded address that is not a trusted proxy. The client may have forged
+// the addresses left of it.
 func clientAddress(peer string, forwarded []string, trusted []netip.Prefix) string {
 	host, _, err := net.SplitHostPort(peer)
 	if err != nil {
@@ -123,8 +124,8 @@ func clientAddress(peer string, forwarded []string, trusted []netip.Prefix) stri
 	return address.String()
 }
 
-// forwardedAddress reads an element of X-Forwarded-For. Proxies write an address
-// bare, in brackets, or with a port.
+// forwardedAddress parses an element of X-Forwarded-For: an address without a port, in
+// brackets, or with a port.
 func forwardedAddress(hop string) (netip.Addr, bool) {
 	if withPort, err := netip.ParseAddrPort(hop); err == nil {
 		return withPort.Addr().Unmap().WithZone(""), true

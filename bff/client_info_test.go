@@ -168,7 +168,7 @@ func TestAProxyThatIsNotTrustedIsLoggedOnce(t *testing.T) {
 
 // auth receives the caller, the IP address and the user agent, in a form that it can
 // store.
-func TestServicesAreToldTheOrigin(t *testing.T) {
+func TestServicesReceiveTheClientInfo(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{proxies: networks(t, "192.0.2.0/24")}) // where direct calls from
 	origins := make(chan *authv1.Origin, 1)

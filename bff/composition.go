@@ -18,22 +18,21 @@ import (
 	"gatehouse/internal/telemetry"
 )
 
-// Time limits of calls to services. A write may have a password to hash, so it has
-// more time than a read.
+// Time limits of calls to services. A write has more time, because it may hash a
+// password.
 const (
 	readLimit  = 2 * time.Second
 	writeLimit = 5 * time.Second
 )
 
-// callService makes one call to a service within a time limit. Its errors are for
-// the gateway's caller.
+// callService makes one call to a service within a time limit. It returns public errors.
 func callService[T any](ctx context.Context, limit time.Duration, call func(context.Context) (T, error)) (T, error) {
 	return compose.Fetch(ctx, fromBackend, limit, call)
 }
 
-// partErrors returns the entries for the optional parts that an answer lacks, logs
-// and counts them, and keeps an incomplete answer out of every cache. Call it once,
-// after the composition's Wait.
+// partErrors returns the entries for the missing optional parts of a response, logs and
+// counts them, and forbids caching of an incomplete response. Call it once, after the
+// composition's Wait.
 func partErrors(ctx context.Context, c *compose.Composition, logger *slog.Logger) []*bffv1.PartError {
 	var entries []*bffv1.PartError
 	for _, missing := range c.Missing() {
@@ -41,7 +40,7 @@ func partErrors(ctx context.Context, c *compose.Composition, logger *slog.Logger
 		retryable := code == connect.CodeUnavailable || code == connect.CodeResourceExhausted || code == connect.CodeDeadlineExceeded
 		entries = append(entries, &bffv1.PartError{Part: missing.Part, Code: code.String(), Reason: reason, Retryable: retryable})
 		if ctx.Err() != nil {
-			continue // the caller is gone, and no answer will be sent
+			continue // the caller has disconnected: there is no response
 		}
 		countMissing(ctx, missing.Part, code)
 		attrs := []slog.Attr{
@@ -59,8 +58,8 @@ func partErrors(ctx context.Context, c *compose.Composition, logger *slog.Logger
 	return entries
 }
 
-// noStore keeps an answer out of every cache: one with tokens (RFC 6749, section
-// 5.1), or one that lacks a part.
+// noStore forbids caching of a response: one with tokens (RFC 6749, section 5.1), or one
+// with a missing part.
 func noStore(ctx context.Context) {
 	if info, ok := connect.CallInfoForServerContext(ctx); ok {
 		info.ResponseHeader().Set("Cache-Control", "no-store")

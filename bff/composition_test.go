@@ -42,7 +42,7 @@ func (panicking) NewClientStream(context.Context, connect.Spec) (connect.ClientS
 	panic("boom")
 }
 
-func TestTheGatewayOutlivesAPanicInAPart(t *testing.T) {
+func TestAPanicInAPartDoesNotStopTheGateway(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true, users: connect.NewClient(panicking{})})
 	_, got := h.getMe(t, h.token(alice))
@@ -57,7 +57,7 @@ func TestTheGatewayOutlivesAPanicInAPart(t *testing.T) {
 	wantMissing(t, "Login", res.GetErrors(), &bffv1.PartError{Part: "profile", Code: "internal", Reason: fault.ReasonInternal})
 }
 
-func TestTheAnswerTellsHowLongItsPartsTook(t *testing.T) {
+func TestServerTimingHasTheDurationOfEachPart(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true})
 	_, got := h.getMe(t, h.token(alice))

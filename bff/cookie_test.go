@@ -50,7 +50,7 @@ func (h *house) dated(in time.Duration) string {
 	return h.signer.token(func(_, claims map[string]any) { claims["exp"] = time.Now().Add(in).Unix() })
 }
 
-func TestTokensTravelInCookiesAlone(t *testing.T) {
+func TestTokensAreSentInCookiesOnly(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	answer(h.backend, authv1.SessionServiceLoginProcedure, func(context.Context, *authv1.LoginRequest) (*authv1.LoginResponse, error) {
@@ -182,7 +182,7 @@ func TestAFormCannotUseCookies(t *testing.T) {
 }
 
 // A method that doesn't ask who is calling costs no refresh.
-func TestASessionIsRefreshedWhereItIsAskedFor(t *testing.T) {
+func TestASessionIsRefreshedOnlyForMethodsThatNeedIt(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{throttled: true})
 	answer(h.backend, authv1.SessionServiceRefreshProcedure, func(context.Context, *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
@@ -207,7 +207,7 @@ func TestASessionIsRefreshedWhereItIsAskedFor(t *testing.T) {
 }
 
 // A kept answer comes with the fresh cookies of the one who asked.
-func TestAKeptAnswerComesWithItsCallersOwnCookies(t *testing.T) {
+func TestACachedAnswerHasTheCallersOwnCookies(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{}).keep()
 	fresh := h.token(alice)
@@ -280,7 +280,7 @@ func TestTheGatewayRefreshesASessionInCookies(t *testing.T) {
 	}
 }
 
-func TestAGoodSessionInCookiesIsLeftAlone(t *testing.T) {
+func TestAValidSessionInCookiesIsNotRefreshed(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	response, text := h.send(t, bffv1.AccountServiceGetMeProcedure, "{}", jar(h.token(alice), "ghr_old")...)
@@ -337,7 +337,7 @@ func TestManyCallsOfOneBrowserRefreshOnce(t *testing.T) {
 	})
 }
 
-func TestAFailedRefreshLeavesTheCookiesAlone(t *testing.T) {
+func TestAFailedRefreshKeepsTheCookies(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	for failure, want := range map[error]struct {
@@ -359,7 +359,7 @@ func TestAFailedRefreshLeavesTheCookiesAlone(t *testing.T) {
 	}
 }
 
-func TestLogoutTakesTheCookiesAway(t *testing.T) {
+func TestLogoutClearsTheCookies(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	var ended string
@@ -396,7 +396,7 @@ func TestCookiesNeedHTTPSOrLocalhost(t *testing.T) {
 	}
 }
 
-func TestCookiesGoNoFurther(t *testing.T) {
+func TestCookiesAreNotForwardedToServices(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{apart: true})
 	var seen []string
@@ -419,7 +419,7 @@ func TestCookiesGoNoFurther(t *testing.T) {
 	}
 }
 
-func TestARefusedOriginIsNamedInTheLogOnce(t *testing.T) {
+func TestARefusedOriginIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{origins: []string{app}})
 	for range 5 {
@@ -433,8 +433,8 @@ func TestARefusedOriginIsNamedInTheLogOnce(t *testing.T) {
 	}
 }
 
-// A page can't remove HttpOnly cookies, and those of a deleted account are of no use.
-func TestDeletingOneselfTakesTheCookiesAway(t *testing.T) {
+// A script cannot delete HttpOnly cookies, and the account of these cookies is deleted.
+func TestDeletingOnesOwnAccountClearsTheCookies(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	answer(h.backend, authv1.AccountServiceDeleteAccountProcedure, func(context.Context, *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {

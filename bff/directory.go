@@ -20,7 +20,7 @@ import (
 )
 
 // directory reads and changes users, whose parts belong to two services: email,
-// status, roles and sessions to auth, and names to users. The services of the public
+// status, roles and sessions to auth, names and attributes to users. The services of the public
 // API share it.
 type directory struct {
 	accounts    authv1.AccountServiceClient
@@ -35,13 +35,13 @@ type directory struct {
 	logger     *slog.Logger
 }
 
-// reasonNoProfile is what users says of a profile that isn't there.
+// reasonNoProfile is the reason of users' error for a profile that does not exist.
 const reasonNoProfile = "PROFILE_NOT_FOUND"
 
 var (
 	errProfilePending = fault.WithRetry(fault.New(connect.CodeUnavailable, "PROFILE_PENDING",
 		"The account is new and its profile is on its way. Try again in a moment."), time.Second)
-	errMaskEmpty = fault.Invalid("UPDATE_MASK_INVALID", "update_mask", "name at least one of first_name, last_name and locale, or give one of them a value")
+	errMaskEmpty = fault.Invalid("UPDATE_MASK_INVALID", "update_mask", "name at least one of "+changeable+", or give one of them a value")
 )
 
 // account fetches an account for a composition.
@@ -52,7 +52,7 @@ func (d *directory) account(id string) func(context.Context) (*authv1.GetAccount
 }
 
 // profile fetches a profile for a composition. One that isn't there is
-// unavailable: while its account exists, the relay is about to bring it.
+// unavailable: while its account exists, users is about to read it from auth.
 func (d *directory) profile(id string) func(context.Context) (*usersv1.Profile, error) {
 	return func(ctx context.Context) (*usersv1.Profile, error) {
 		response, err := d.profiles.GetProfile(ctx, &usersv1.GetProfileRequest{ProfileId: id})
@@ -63,16 +63,19 @@ func (d *directory) profile(id string) func(context.Context) (*usersv1.Profile, 
 	}
 }
 
-// withProfile composes a user of an account that is known and the profile if it
-// can be had.
+// withProfile composes a user of the given account and its profile, which is optional.
 func (d *directory) withProfile(ctx context.Context, account *authv1.Account) (*bffv1.User, []*bffv1.PartError) {
+	return d.withProfileFrom(ctx, account, d.profile(account.GetId()))
+}
+
+func (d *directory) withProfileFrom(ctx context.Context, account *authv1.Account, fetch func(context.Context) (*usersv1.Profile, error)) (*bffv1.User, []*bffv1.PartError) {
 	c := compose.New(ctx, fromBackend)
-	profile := compose.Optional(c, "profile", readLimit, d.profile(account.GetId()))
+	profile := compose.Optional(c, "profile", readLimit, fetch)
 	_ = c.Wait() // no part is required
 	return userOf(account, profile.Value()), partErrors(ctx, c, d.logger)
 }
 
-// createAccount chooses the id and asks auth for the account.
+// createAccount chooses an ID and creates the account in auth.
 func (d *directory) createAccount(ctx context.Context, request *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -87,9 +90,8 @@ func (d *directory) createAccount(ctx context.Context, request *authv1.CreateAcc
 	return created, err
 }
 
-// profileAfter fetches a profile; nil when there is none. Only once the account
-// is there too does that mean that the profile is on its way, rather than that
-// there is no such user.
+// profileAfter fetches a profile, or nil if it does not exist. The caller must also fetch
+// the account to distinguish a profile that is not created yet from an unknown user.
 func (d *directory) profileAfter(id string) func(context.Context) (*usersv1.Profile, error) {
 	fetch := d.profile(id)
 	return func(ctx context.Context) (*usersv1.Profile, error) {
@@ -103,21 +105,22 @@ func (d *directory) profileAfter(id string) func(context.Context) (*usersv1.Prof
 
 // updateProfile changes the masked profile fields and composes the user.
 func (d *directory) updateProfile(ctx context.Context, id string, values *bffv1.User, mask *fieldmaskpb.FieldMask) (*bffv1.User, error) {
-	mask, err := maskOf(values, mask)
+	mask, err := maskOf(values, mask, isAdministrator(ctx))
+	if err != nil {
+		return nil, err
+	}
+	next, err := withAttributes(&usersv1.Profile{
+		Id: id, FirstName: values.GetFirstName(), LastName: values.GetLastName(), Locale: values.GetLocale(), Etag: values.GetEtag(),
+	}, values)
 	if err != nil {
 		return nil, err
 	}
 	c := compose.New(ctx, fromBackend)
 	account := compose.Required(c, "account", readLimit, d.account(id))
-	// Only once the account is there: an update must not be made whose answer can't
-	// be given.
+	// Fetch the account first: without it there is no response, and the update must not
+	// happen.
 	updated := compose.RequiredFrom(c, "profile", writeLimit, account, func(ctx context.Context, _ *authv1.GetAccountResponse) (*usersv1.UpdateProfileResponse, error) {
-		response, err := d.profiles.UpdateProfile(ctx, &usersv1.UpdateProfileRequest{
-			Profile: &usersv1.Profile{
-				Id: id, FirstName: values.GetFirstName(), LastName: values.GetLastName(), Locale: values.GetLocale(), Etag: values.GetEtag(),
-			},
-			UpdateMask: mask,
-		})
+		response, err := d.profiles.UpdateProfile(ctx, &usersv1.UpdateProfileRequest{Profile: next, UpdateMask: mask, Actor: d.actor(ctx, mask)})
 		if fault.Reason(err) == reasonNoProfile {
 			return nil, errProfilePending.WithCause(err)
 		}
@@ -129,13 +132,19 @@ func (d *directory) updateProfile(ctx context.Context, id string, values *bffv1.
 	return userOf(account.Value().GetAccount(), updated.Value().GetProfile()), nil
 }
 
-// profileFields are what of a user is a profile's: all that an update changes.
+// profileFields are the fields of a user that users owns. Only these can be updated.
 var profileFields = []struct {
-	path string
-	of   func(*bffv1.User) string
+	path     string
+	hasValue func(*bffv1.User) bool
 }{
-	{"first_name", (*bffv1.User).GetFirstName}, {"last_name", (*bffv1.User).GetLastName}, {"locale", (*bffv1.User).GetLocale},
+	{"first_name", func(u *bffv1.User) bool { return u.GetFirstName() != "" }},
+	{"last_name", func(u *bffv1.User) bool { return u.GetLastName() != "" }},
+	{"locale", func(u *bffv1.User) bool { return u.GetLocale() != "" }},
+	{attributesField, func(u *bffv1.User) bool { return len(u.GetAttributes().GetFields()) > 0 }},
+	{appAttributesField, func(u *bffv1.User) bool { return len(u.GetAppAttributes().GetFields()) > 0 }},
 }
+
+const changeable = "first_name, last_name, locale, attributes and app_attributes"
 
 func isProfileField(path string) bool {
 	for _, field := range profileFields {
@@ -146,12 +155,16 @@ func isProfileField(path string) bool {
 	return false
 }
 
-// maskOf returns the mask, or without one the profile fields that have a value.
-// It refuses a mask that names anything else, before a service is asked.
-func maskOf(values *bffv1.User, mask *fieldmaskpb.FieldMask) (*fieldmaskpb.FieldMask, error) {
+// maskOf returns the mask, or without one the profile fields that have a value. It
+// refuses a mask that names anything else, or what the caller may not change, before a
+// service is asked.
+func maskOf(values *bffv1.User, mask *fieldmaskpb.FieldMask, administrator bool) (*fieldmaskpb.FieldMask, error) {
 	for _, path := range mask.GetPaths() {
-		if !isProfileField(path) {
-			return nil, fault.Invalid("UPDATE_MASK_INVALID", "update_mask", fmt.Sprintf("%.64q can't be changed: name only first_name, last_name and locale", path))
+		switch {
+		case !isProfileField(path):
+			return nil, fault.Invalid("UPDATE_MASK_INVALID", "update_mask", fmt.Sprintf("%.64q can't be changed: name only "+changeable, path))
+		case path == appAttributesField && !administrator:
+			return nil, errAppAttributes
 		}
 	}
 	if len(mask.GetPaths()) > 0 {
@@ -159,7 +172,8 @@ func maskOf(values *bffv1.User, mask *fieldmaskpb.FieldMask) (*fieldmaskpb.Field
 	}
 	mask = &fieldmaskpb.FieldMask{}
 	for _, field := range profileFields {
-		if field.of(values) != "" {
+		// Like roles and the email, app_attributes may come along with what was read.
+		if field.hasValue(values) && (field.path != appAttributesField || administrator) {
 			mask.Paths = append(mask.Paths, field.path)
 		}
 	}
@@ -177,8 +191,9 @@ func (d *directory) revokeSessions(ctx context.Context, id, except string) (int3
 }
 
 func (d *directory) deleteAccount(ctx context.Context, id string) error {
-	// Of one's own account. For another's, the origin asks for it: an auth of the
-	// version before would look for a sign-in of the account that is deleted.
+	// Set the session only for the caller's own account. Otherwise auth finds it in the
+	// client info; the previous version of auth would look for the session among those
+	// of the deleted account.
 	recent := rpc.CallFrom(ctx).WantsRecentSignIn() && caller(ctx).Is(id)
 	crashpoint.Reach("bff: before auth is asked to delete")
 	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.DeleteAccountResponse, error) {

@@ -101,7 +101,7 @@ var ways = map[string]struct{ request, because string }{
 const someLink = "ghl_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 // A method that is laxer than another with the same effect is a second way in.
-func TestEveryWayToAnEffectAsksForARecentSignIn(t *testing.T) {
+func TestEveryMethodWithASensitiveEffectRequiresARecentSignIn(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	reached := map[string]map[effect]bool{}

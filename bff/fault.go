@@ -11,14 +11,15 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// deadlineSlack is how near a caller's deadline must be for a part's time-out
-// to be the caller's doing: each hop keeps 10 ms of it.
+// deadlineSlack is the tolerance with which a timeout counts as the caller's deadline.
+// Each hop shortens the deadline by 10 ms.
 const deadlineSlack = 25 * time.Millisecond
 
-// fromBackend turns what a service failed with into what our caller may see. It
-// is the one place that does. What a service worded for the caller passes; no
-// answer at all is unavailable; whatever else is internal. ctx is the call's,
-// not the part's, so that a part's own limit isn't taken for the caller's.
+// fromBackend maps the error of a service to the public error; no other function does.
+// It passes on an error that the service meant for the caller, returns unavailable if
+// there was no response, and internal for anything else. ctx is the context of the call,
+// not of the part, so that the part's own time limit does not count as the caller's
+// deadline.
 func fromBackend(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -36,24 +37,24 @@ func fromBackend(ctx context.Context, err error) error {
 	case !ok:
 		return fault.ErrInternal.WithCause(err)
 	case !failure.IsRemote() && fault.Reason(failure) != "":
-		return failure // of our own making
+		return failure // the gateway created it
 	case !failure.IsRemote():
-		return fault.Unavailable().WithCause(err) // no answer that could be read
+		return fault.Unavailable().WithCause(err) // no readable response
 	case failure.Code() == connect.CodeUnavailable, failure.Code() == connect.CodeCanceled:
 		return fault.Unavailable().WithCause(err)
 	case forCallers(failure):
-		worded := connect.NewError(failure.Code(), failure.Message())
+		public := connect.NewError(failure.Code(), failure.Message())
 		for _, detail := range failure.Details() {
-			worded = worded.WithDetail(detail)
+			public = public.WithDetail(detail)
 		}
-		return worded
+		return public
 	default:
 		return fault.ErrInternal.WithCause(err)
 	}
 }
 
-// forCallers reports whether a service's error is meant for the gateway's caller,
-// rather than for the gateway.
+// forCallers reports whether a service's error is for the gateway's caller, not for the
+// gateway.
 func forCallers(failure *connect.Error) bool {
 	switch failure.Code() {
 	case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss, connect.CodeUnimplemented:

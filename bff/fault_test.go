@@ -90,7 +90,7 @@ func TestAServiceInTheSameProcessThatHangsIsUnavailable(t *testing.T) {
 }
 
 // What writes may wait for a password to be hashed, and no longer.
-func TestAWriteHasALimitToo(t *testing.T) {
+func TestAWriteHasATimeLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := open(t, world{})
@@ -105,7 +105,7 @@ func TestAWriteHasALimitToo(t *testing.T) {
 	})
 }
 
-func TestACallersOwnDeadlineIsTheirs(t *testing.T) {
+func TestACallersOwnDeadlineIsDeadlineExceeded(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {
 		for protocol, options := range protocols {
@@ -139,7 +139,7 @@ func TestACallersOwnDeadlineIsTheirs(t *testing.T) {
 
 // A part that exceeds its own limit before the caller's deadline is an unavailable
 // service, not an exceeded deadline.
-func TestALongDeadlineOfTheCallersDoesNotLengthenAPart(t *testing.T) {
+func TestACallersLongDeadlineDoesNotExtendAPart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := open(t, world{})
@@ -157,7 +157,7 @@ func TestALongDeadlineOfTheCallersDoesNotLengthenAPart(t *testing.T) {
 
 // The gateway reports an optional part as missing when the caller's deadline leaves no
 // time for it, and returns the other parts.
-func TestAnOptionalPartMayRunIntoTheCallersDeadline(t *testing.T) {
+func TestAnOptionalPartMayExceedTheCallersDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := open(t, world{})
@@ -172,7 +172,7 @@ func TestAnOptionalPartMayRunIntoTheCallersDeadline(t *testing.T) {
 	})
 }
 
-func TestACallerWhoLeavesEndsTheCallsBehind(t *testing.T) {
+func TestACancelledCallCancelsItsCallsToServices(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("apart=%v", apart), func(t *testing.T) {
@@ -221,7 +221,7 @@ func eventually(t testing.TB, what string, happened func() bool) {
 	}
 }
 
-func TestARefusalThatAServiceWordedPasses(t *testing.T) {
+func TestAPublicErrorOfAServiceIsPassedOn(t *testing.T) {
 	t.Parallel()
 	worded := fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_PASSWORD_CHECKS", "Many sign in just now. Try again in 3 seconds."), 3*time.Second)
 	for _, apart := range []bool{false, true} {
@@ -276,7 +276,7 @@ func violations(t testing.TB, err error) []*errdetails.BadRequest_FieldViolation
 
 // What a service says to the gateway, rather than to callers, stays here: it is
 // our fault, and above all no reason to sign anybody out.
-func TestAServicesFaultIsInternalAndUntold(t *testing.T) {
+func TestAnInternalErrorOfAServiceIsHidden(t *testing.T) {
 	t.Parallel()
 	for name, failure := range map[string]error{
 		"a plain error":             errors.New("pq: secret"),
@@ -349,7 +349,7 @@ func TestARefusalWithoutAReasonIsInternal(t *testing.T) {
 
 // Our own limit on a call is not the caller's deadline, even where it is the next to
 // end. A caller that has disconnected gets no other error.
-func TestWhoseTimeIsOver(t *testing.T) {
+func TestTimeoutsAreAttributedToTheCallerOrTheService(t *testing.T) {
 	t.Parallel()
 	ours, cancel := context.WithTimeout(t.Context(), deadlineSlack/2)
 	defer cancel()

@@ -272,7 +272,7 @@ func TestNoAnswerIsUnavailableToCurl(t *testing.T) {
 
 // A service that stops in the middle of things keeps no call waiting beyond its
 // limit, and leaves no goroutine behind, which TestMain checks.
-func TestNoFaultHoldsACallBeyondItsLimit(t *testing.T) {
+func TestNoFaultDelaysACallBeyondItsTimeLimit(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"drips", "drips its headers", "never ends its headers", "refuses each stream", "pings for ever"} {
 		t.Run(name, func(t *testing.T) {

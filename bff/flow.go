@@ -12,8 +12,8 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// flows tells for whom a call queues: its principal, or the network of its IP address
-// where nobody is signed in. Unverified claims do not count.
+// flows determines the flow of a call in the queue: its principal, or the network of its
+// IP address if it has none. It ignores unverified claims.
 type flows struct {
 	proxies  *proxies
 	verifier *access.Verifier
@@ -31,8 +31,8 @@ func (f flows) ofCall(ctx context.Context) limit.Flow {
 	return flowOf(f.proxies.addressOfCall(info))
 }
 
-// ofRequest returns the flow of a request as far as it is known without checking a
-// token: the principal of a token that was verified before, else the network.
+// ofRequest returns the flow of a request without verifying a token: the principal of a
+// cached token, or else the network.
 func (f flows) ofRequest(r *http.Request) limit.Flow {
 	if token, ok := rpc.BearerToken(r.Header.Get("Authorization")); ok {
 		if who := f.verifier.Remembered(token); who != nil {

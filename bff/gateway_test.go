@@ -36,6 +36,7 @@ import (
 	"gatehouse/internal/rpc"
 	"gatehouse/internal/serve"
 	"gatehouse/internal/telemetry"
+	"gatehouse/internal/upstream"
 )
 
 func TestMain(m *testing.M) {
@@ -84,6 +85,8 @@ type world struct {
 	// unheard leaves the gateway without a message of the stream of revocations.
 	unheard bool
 	keyless bool
+	// upstreams stand behind the gateway.
+	upstreams *upstream.Set
 }
 
 // house is a gateway with its backend and those who call it.
@@ -114,7 +117,7 @@ func open(t testing.TB, w world) *house {
 	var err error
 	h.gateway, err = New(Config{
 		Backends: backends(w.auth, w.users), PublicURL: cmp.Or(w.publicURL, publicURL), Origins: w.origins, TrustedProxies: w.proxies, Policy: w.policy, Logger: logger,
-		Telemetry: w.telemetry, Throttle: w.throttled, RedisURL: w.redis, CacheBytes: w.cacheBytes,
+		Telemetry: w.telemetry, Throttle: w.throttled, RedisURL: w.redis, CacheBytes: w.cacheBytes, Upstreams: w.upstreams, Identity: identityIssuer(t),
 	})
 	if err != nil {
 		t.Fatal(err)

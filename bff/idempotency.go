@@ -25,14 +25,15 @@ var errIdempotencyKey = fault.Invalid("IDEMPOTENCY_KEY_INVALID", idempotencyHead
 
 type idempotencyKeyKey struct{}
 
-// idempotencyKey returns the key that the call came with, for the service that
-// does its work once; nil when there is none.
+// idempotencyKey returns the idempotency key of the call, which the service uses to do
+// its work once; nil if there is none.
 func idempotencyKey(ctx context.Context) *authv1.IdempotencyKey {
 	key, _ := ctx.Value(idempotencyKeyKey{}).(*authv1.IdempotencyKey)
 	return key
 }
 
-// keyed reads the keys of calls to methods that take one. It is an [rpc.Interceptor].
+// readIdempotencyKey reads the keys of calls to methods that take one. It is an
+// [rpc.Interceptor].
 func readIdempotencyKey(plan *policy.Method) (connect.ServerInterceptor, error) {
 	if !plan.IdempotencyKey {
 		return nil, nil
@@ -69,7 +70,7 @@ func isIdempotencyKey(text string) bool {
 	return true
 }
 
-// requestHash tells two requests apart by what they say, secrets left out.
+// requestHash returns a hash of the request without its secrets.
 func requestHash(request proto.Message) ([]byte, error) {
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(policy.Redact(request))
 	if err != nil {
@@ -79,8 +80,7 @@ func requestHash(request proto.Message) ([]byte, error) {
 	return sum[:], nil
 }
 
-// repeatable lets a call to a service be made again when it gets no answer, if
-// it comes with a key by which the service knows it.
+// repeatable allows retries of a call to a service if the call has an idempotency key.
 func repeatable(ctx context.Context, key *authv1.IdempotencyKey) context.Context {
 	if key == nil {
 		return ctx

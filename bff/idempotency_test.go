@@ -30,7 +30,7 @@ func keyPassed(t *testing.T, h *house, call func() error) *authv1.IdempotencyKey
 	return got
 }
 
-func TestWhatMakesAccountsPassesItsKeyOn(t *testing.T) {
+func TestMethodsThatCreateAccountsPassTheKeyOn(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {
 		h := open(t, world{apart: apart})
@@ -62,7 +62,7 @@ func TestWhatMakesAccountsPassesItsKeyOn(t *testing.T) {
 	}
 }
 
-func TestAKeysRequestIsComparedByWhatItSaysWithoutItsSecrets(t *testing.T) {
+func TestTheRequestHashOmitsSecrets(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	hash := func(req *bffv1.RegisterRequest) []byte {
@@ -106,7 +106,7 @@ func TestMalformedIdempotencyKeysAreRefused(t *testing.T) {
 
 // By this header the client of auth tells what may be asked again when it gets
 // no answer: see rpc's tests.
-func TestOnlyACallWithAKeyMayReachAuthTwice(t *testing.T) {
+func TestOnlyCallsWithAKeyAreRetried(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {
 		h := open(t, world{apart: apart})
@@ -126,7 +126,7 @@ func TestOnlyACallWithAKeyMayReachAuthTwice(t *testing.T) {
 	}
 }
 
-func TestRefusalsOfAKeyPass(t *testing.T) {
+func TestErrorsOfAnIdempotencyKeyArePassedOn(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	for reason, test := range map[string]struct {

@@ -23,19 +23,18 @@ var (
 	errNoRole  = fault.New(connect.CodePermissionDenied, fault.ReasonPermissionDenied, "You need another role for this. Ask an administrator.")
 )
 
-// identity finds out who is calling, and admits calls by their methods' policies.
+// identity authenticates callers and authorizes calls by the policies of their methods.
 type identity struct {
 	verifier *access.Verifier
 	revoked  *access.Revocations
 	cookies  *browser.Cookies
-	// limit holds the caller's address to its rate.
+	// limit counts the call against the rate of the caller's IP address.
 	limit func(context.Context) error
 }
 
 type principalKey struct{}
 
-// caller returns who is calling. Methods whose policy admits anyone have none:
-// it is nil there.
+// caller returns the principal of the call; nil for a method that anyone may call.
 func caller(ctx context.Context) *access.Principal {
 	who, _ := ctx.Value(principalKey{}).(*access.Principal)
 	return who
@@ -65,12 +64,11 @@ func (i *identity) admit(plan *policy.Method) (rpc.Admission, error) {
 			return nil
 		}}, nil
 	default:
-		return rpc.Admission{}, fmt.Errorf("%s: its policy admits services of this system or nobody: the gateway serves the public", plan.Procedure)
+		return rpc.Admission{}, fmt.Errorf("%s: its policy admits no public caller, and the gateway serves public methods only", plan.Procedure)
 	}
 }
 
-// admitAnyone lets calls through without asking who makes them, within the rate of
-// their address.
+// admitAnyone admits calls without authentication, within the rate of their IP address.
 func (i *identity) admitAnyone(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		if err := i.limit(ctx); err != nil {
@@ -80,7 +78,7 @@ func (i *identity) admitAnyone(next connect.ServerFunc) connect.ServerFunc {
 	}
 }
 
-// requireSignIn lets through calls with a valid access token, or a session in cookies.
+// requireSignIn admits calls with a valid access token or a valid session in cookies.
 func (i *identity) requireSignIn(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		who, err := i.authenticate(ctx)
@@ -91,14 +89,13 @@ func (i *identity) requireSignIn(next connect.ServerFunc) connect.ServerFunc {
 	}
 }
 
-// authenticate returns who is calling, by the access token that the call carries
-// if it still counts, or the session in its cookies. With a refusal goes the
-// challenge of RFC 6750.
+// authenticate returns the principal of the call's access token or of the session in its
+// cookies. With an error it sends the challenge of RFC 6750.
 func (i *identity) authenticate(ctx context.Context) (*access.Principal, error) {
 	info, _ := connect.CallInfoForServerContext(ctx)
 	who, err := i.credential(ctx, info)
 	if errors.Is(err, accesstoken.ErrUnknownKey) && !i.revoked.Fresh() {
-		err = fault.Unavailable().WithCause(err) // the key may be newer than the lost stream
+		err = fault.Unavailable().WithCause(err) // auth may have published the key since the stream was lost
 	}
 	if err == nil {
 		rpc.CallFrom(ctx).Principal = "user:" + who.UserID
@@ -113,9 +110,9 @@ func (i *identity) authenticate(ctx context.Context) (*access.Principal, error) 
 	return who, err
 }
 
-// credential returns whose credentials a call carries: those of its one Authorization
-// header, or without one those in its cookies. Two headers are refused: a proxy may
-// have checked the other one.
+// credential returns the principal of the call's Authorization header or, without one, of
+// its cookies. It refuses two Authorization headers, because a proxy may have checked the
+// other one.
 func (i *identity) credential(ctx context.Context, info *connect.CallInfo) (*access.Principal, error) {
 	authorization := info.RequestHeader().Values("Authorization")
 	if len(authorization) > 1 {
@@ -128,8 +125,8 @@ func (i *identity) credential(ctx context.Context, info *connect.CallInfo) (*acc
 	return i.identify(ctx, token)
 }
 
-// identify returns whose access token it is. Verifying one that is not remembered
-// counts for the address's rate.
+// identify returns the principal of an access token. Verifying a token that is not cached
+// counts against the rate of the IP address.
 func (i *identity) identify(ctx context.Context, token string) (*access.Principal, error) {
 	if token == "" {
 		return nil, access.ErrTokenMissing

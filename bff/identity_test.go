@@ -29,7 +29,7 @@ import (
 func TestEveryMethodsPolicyIsEnforced(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	policy, err := PolicyOf("", backends(nil, nil)...)
+	policy, err := PolicyOf("", nil, backends(nil, nil)...)
 	wantNoError(t, "PolicyOf", err)
 	tokens := map[string]string{"nobody": "", "a user": h.token(bob, "user"), "an administrator": h.token(bob, "user", "admin")}
 	for _, method := range policy.Methods {
@@ -62,7 +62,7 @@ func TestEveryMethodsPolicyIsEnforced(t *testing.T) {
 	}
 }
 
-func TestSelfIsTheOneWhomTheRequestIsAbout(t *testing.T) {
+func TestSelfAdmitsTheAccountInTheRequest(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	get := func(token, id string) reply {
@@ -120,7 +120,7 @@ func TestSelfIsTheOneWhomTheRequestIsAbout(t *testing.T) {
 
 // The check of oneself doesn't lean on the validator: what names nobody isn't
 // oneself.
-func TestOneselfIsNobodyWhomTheRequestDoesNotName(t *testing.T) {
+func TestSelfAdmitsNobodyIfTheRequestNamesNoAccount(t *testing.T) {
 	t.Parallel()
 	gateway := open(t, world{}).gateway
 	var admit func(context.Context, proto.Message) error

@@ -31,7 +31,7 @@ func (h *house) halfSend(t testing.TB, path, from, token string) net.Conn {
 // reading is how many bodies are incomplete.
 func (h *house) reading() int { return h.gateway.intake.State().Reading }
 
-func TestHalfSentRequestsOfAStrangerRefuseNobodyElse(t *testing.T) {
+func TestIncompleteRequestsOfOneAddressDoNotAffectOthers(t *testing.T) {
 	t.Parallel()
 	for _, stranger := range []int{64, 600} {
 		t.Run(fmt.Sprint(stranger), func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestHalfSentRequestsOfAStrangerRefuseNobodyElse(t *testing.T) {
 }
 
 // It is not parallel: all requests must be sent before the first one's time is over.
-func TestWhoSendsTooManyRequestsHalfIsRefused(t *testing.T) {
+func TestTooManyIncompleteRequestsAreRefused(t *testing.T) {
 	h := open(t, world{served: true, throttled: true, proxies: networks(t, "127.0.0.0/8")})
 	for range intake.ReadingPerAddress {
 		h.halfSend(t, bffv1.AccountServiceGetMeProcedure, "198.51.100.7", h.token(bob))
@@ -82,7 +82,7 @@ func TestWhoSendsTooManyRequestsHalfIsRefused(t *testing.T) {
 
 // A body that stops is given up by its least speed, long before the server's own
 // limit, and what was read of it is forgotten.
-func TestABodyThatStopsIsGivenUp(t *testing.T) {
+func TestABodyThatStopsTimesOut(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true, throttled: true})
 	conn := h.halfSend(t, bffv1.AccountServiceGetMeProcedure, "", h.token(alice))

@@ -76,7 +76,7 @@ var (
 func TestLinkPagesNameMethodsForAnyone(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
-	policy, err := PolicyOf("", backends(nil, nil)...)
+	policy, err := PolicyOf("", nil, backends(nil, nil)...)
 	wantNoError(t, "PolicyOf", err)
 	methods := policy.Methods
 	for _, path := range linkPages {
@@ -103,7 +103,7 @@ func TestLinkPagesNameMethodsForAnyone(t *testing.T) {
 }
 
 // The page's script finds the reason of an error where Connect puts it.
-func TestAnErrorSaysItsReasonToTheLinkPage(t *testing.T) {
+func TestTheLinkPageFindsTheReasonOfAnError(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	for _, path := range linkPages {

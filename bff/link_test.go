@@ -14,7 +14,7 @@ import (
 
 // A signed-in user may verify their email without a password. The gateway sends auth
 // the caller's session, and only if it is still valid.
-func TestVerifyEmailSaysWhoIsSignedIn(t *testing.T) {
+func TestVerifyEmailSendsTheCallersSessionToAuth(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	var mu sync.Mutex

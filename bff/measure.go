@@ -26,7 +26,7 @@ func measureCache(meter metric.Meter, cache *answercache.Cache, feeds changeFeed
 	bytes, err1 := meter.Int64ObservableGauge("gatehouse.bff.cache.size", metric.WithUnit("By"),
 		metric.WithDescription("Approximate memory of the cache entries."))
 	current, err2 := meter.Int64ObservableGauge("gatehouse.bff.cache.current",
-		metric.WithDescription("1 while the feed of changes is no older than a second, so that answers are cached."))
+		metric.WithDescription("1 while the latest update of the change feed is at most a second old, so that the cache is in use; else 0."))
 	if err := errors.Join(err1, err2); err != nil {
 		return fmt.Errorf("register the cache's metrics: %w", err)
 	}
@@ -45,11 +45,11 @@ func measureCache(meter metric.Meter, cache *answercache.Cache, feeds changeFeed
 
 func measureRevocations(meter metric.Meter, revoked *access.Revocations) error {
 	age, err1 := meter.Float64ObservableGauge("gatehouse.bff.feed.age", metric.WithUnit("s"),
-		metric.WithDescription("Time since the last message of auth's stream of revocations; absent before the first."))
+		metric.WithDescription("Time since the last message of auth's revocation stream; absent before the first message."))
 	mode, err2 := meter.Int64ObservableGauge("gatehouse.bff.feed.mode",
-		metric.WithDescription("1 for the current way to learn of revocations: from the stream, or by asking auth about each call."))
+		metric.WithDescription("1 for the source of revocations that is in use: the stream, or a request to auth for each call; else 0."))
 	held, err3 := meter.Int64ObservableGauge("gatehouse.bff.revocations", metric.WithUnit("{revocation}"),
-		metric.WithDescription("Revocations that access tokens are checked against."))
+		metric.WithDescription("Revocations of unexpired access tokens that the gateway holds."))
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return fmt.Errorf("measure the feed: %w", err)
 	}
@@ -77,7 +77,7 @@ func measureRevocations(meter metric.Meter, revoked *access.Revocations) error {
 
 func measureClock(meter metric.Meter, revoked *access.Revocations) error {
 	offset, err1 := meter.Float64ObservableGauge("gatehouse.bff.clock.offset", metric.WithUnit("s"),
-		metric.WithDescription("By how much auth's clock is ahead of this process' clock; less than 0 when it is behind."))
+		metric.WithDescription("Offset of auth's clock to the clock of this process; negative if auth is behind."))
 	_, err2 := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		if now := revoked.State(); now.ClockKnown {
 			o.ObserveFloat64(offset, now.ClockAhead.Seconds())

@@ -225,7 +225,7 @@ func TestOpenAPIExamplesOfAnswersAreValid(t *testing.T) {
 }
 
 // The document describes the policies that the gateway enforces.
-func TestOpenAPITellsWhoMayCallAndWhatFollows(t *testing.T) {
+func TestOpenAPIDocumentsAccessAndErrors(t *testing.T) {
 	t.Parallel()
 	d := openAPIFor(t)
 	d.each(t, func(plan *policy.Method, connectPath, restPath, verb string) {

@@ -9,13 +9,14 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"gatehouse/bff/passthrough"
 	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/upstream"
 )
 
 // Policy describes everything that the gateway serves, and its policies, in words.
@@ -23,7 +24,12 @@ type Policy struct {
 	Methods []Method
 	Pages   []Page
 	Fields  []Field
+	// Unpublished are the methods of upstreams that nobody can call.
+	Unpublished []Unpublished
 }
+
+// Unpublished is a method of an upstream that has no policy.
+type Unpublished struct{ Path, Upstream string }
 
 // Method is one public method and its policy. A property that it lacks is "-".
 type Method struct {
@@ -32,22 +38,22 @@ type Method struct {
 	Fields string
 }
 
-// Page is an endpoint that is not a method, and who may request it.
+// Page is an HTTP endpoint that is not a method, and who may request it.
 type Page struct{ Pattern, Who string }
 
 // Field is a field of a public message that is normalized, or redacted in logs.
 type Field struct{ Name, Normal, Redacted string }
 
-// PolicyOf returns the policies of the gateway, tightened by settings (see
-// [rpc.ServerConfig]). The backends need no clients. Its error lists every fault of the
-// schema's policies or of the settings.
-func PolicyOf(settings string, backends ...Backend) (*Policy, error) {
+// PolicyOf returns the policies of the gateway, with those of upstreams (nil for none),
+// tightened by settings (see [rpc.ServerConfig]). The backends need no clients. Its error
+// lists every fault of the schema's policies or of the settings.
+func PolicyOf(settings string, upstreams *upstream.Set, backends ...Backend) (*Policy, error) {
 	cache, err := newCache(CacheNothing, backends, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer cache.Close()
-	s := &Service{cache: cache, backends: backends, gateway: &Gateway{cache: cache}}
+	s := &Service{cache: cache, backends: backends, gateway: &Gateway{cache: cache}, upstreams: passthrough.Describe(upstreams)}
 	if s.tellers, err = tellers(backends); err != nil {
 		return nil, err
 	}
@@ -60,16 +66,21 @@ func PolicyOf(settings string, backends ...Backend) (*Policy, error) {
 		policy.Pages = append(policy.Pages, Page{Pattern: page.Pattern, Who: whoMay(page.Access)})
 	}
 	policy.Fields = fieldsOf(s.rpc.Methods())
+	if upstreams != nil {
+		for _, u := range upstreams.Upstreams {
+			for _, procedure := range u.Unpublished {
+				policy.Unpublished = append(policy.Unpublished, Unpublished{Path: procedure, Upstream: u.Name})
+			}
+		}
+	}
 	return policy, nil
 }
 
-// CheckPolicy reports what is wrong with the settings of GATEHOUSE_POLICY. It compiles
-// the methods' policies and builds nothing else. The backends need no clients.
-func CheckPolicy(settings string, backends ...Backend) error {
-	server := connect.NewServer()
-	s := &Service{auth: &authService{}, account: &accountService{}, user: &userService{}, backends: backends, gateway: &Gateway{}}
-	s.register(server)
-	_, err := policy.Compile(slices.Collect(server.Specs()), rpc.DefaultLimit, settings)
+// CheckPolicy reports what is wrong with the settings of GATEHOUSE_POLICY, for the
+// methods of the gateway and of upstreams (nil for none). It compiles the policies and
+// builds nothing else. The backends need no clients.
+func CheckPolicy(settings string, upstreams *upstream.Set, backends ...Backend) error {
+	_, err := policy.Compile(append(ownSpecs(backends), upstreams.Specs()...), rpc.DefaultLimit, settings)
 	return err
 }
 
@@ -96,7 +107,7 @@ func methodsOf(plans []*policy.Method) []Method {
 	return methods
 }
 
-// whoMay describes in words who may call.
+// whoMay describes in words who may call a method.
 func whoMay(access *policyv1.Access) string {
 	switch who := access.GetWho().(type) {
 	case *policyv1.Access_Anyone:
@@ -161,7 +172,7 @@ func fieldNames(message protoreflect.MessageDescriptor) string {
 	return strings.Join(names, ", ")
 }
 
-// fieldsOf lists the fields that have a policy, of all public messages.
+// fieldsOf lists the fields of public messages that are normalized or redacted.
 func fieldsOf(plans []*policy.Method) []Field {
 	var fields []Field
 	for _, field := range policy.Fields(plans) {
@@ -199,15 +210,15 @@ func normalText(n *policyv1.Normalize) string {
 
 // tables returns the policy's tables, each with its header row.
 func (p *Policy) tables() (methods, pages, fields [][]string) {
-	methods = [][]string{{"method", "who may call", "recent sign-in", "time limit", "rate", "criticality", "tries", "idempotency key", "cache", "purges"}}
+	methods = [][]string{{"method", "who may call", "recent sign-in", "time limit", "rate", "criticality", "tries", "idempotency key", "cache", "invalidates"}}
 	for _, m := range p.Methods {
 		methods = append(methods, []string{m.Path, m.Who, m.RecentSignIn, m.Limit, m.Rate, m.Criticality, m.Tries, m.Key, m.Cache, m.Purges})
 	}
-	pages = [][]string{{"page", "who may have it"}}
+	pages = [][]string{{"page", "who may request it"}}
 	for _, page := range p.Pages {
 		pages = append(pages, []string{page.Pattern, page.Who})
 	}
-	fields = [][]string{{"field", "brought to", "redacted"}}
+	fields = [][]string{{"field", "normalization", "redacted"}}
 	for _, field := range p.Fields {
 		fields = append(fields, []string{field.Name, field.Normal, field.Redacted})
 	}
@@ -217,7 +228,15 @@ func (p *Policy) tables() (methods, pages, fields [][]string) {
 // WriteText writes the tables for a terminal.
 func (p *Policy) WriteText(w io.Writer) error {
 	methods, pages, fields := p.tables()
-	for i, table := range [][][]string{methods, pages, fields} {
+	tables := [][][]string{methods, pages, fields}
+	if len(p.Unpublished) > 0 {
+		unpublished := [][]string{{"not published", "upstream"}}
+		for _, method := range p.Unpublished {
+			unpublished = append(unpublished, []string{method.Path, method.Upstream})
+		}
+		tables = append(tables, unpublished)
+	}
+	for i, table := range tables {
 		if i > 0 {
 			if _, err := fmt.Fprintln(w); err != nil {
 				return err
@@ -258,20 +277,20 @@ func markdownTable(table [][]string) string {
 	return text.String()
 }
 
-const markdownPage = `# Policy: who may call what, and what holds for it
+const markdownPage = `# Policy of each method: access, limits and caching
 
-Made by ` + "`make gen`" + `, as ` + "`gatehouse policy --markdown`" + ` prints it, from the options of each method and field in ` + "`proto/bff/v1`" + `, which ` + "`proto/policy/v1/policy.proto`" + ` explains.
+` + "`make gen`" + ` writes this page, and ` + "`gatehouse policy --markdown`" + ` prints it, from the options of the methods and fields in ` + "`proto/bff/v1`" + `. ` + "`proto/policy/v1/policy.proto`" + ` documents the options.
 
-Each call passes, in this order: %s.
+Each call passes these interceptors in this order: %s.
 
-` + "`GATEHOUSE_POLICY`" + `, or the file that ` + "`GATEHOUSE_POLICY_FILE`" + ` names, may tighten a method's time limit and rate, never loosen them, and nothing else: a line for each method, such as ` + "`bff.v1.AuthService/Login limit=5s rate=5/m burst=5`" + `.
+` + "`GATEHOUSE_POLICY`" + `, or the file that ` + "`GATEHOUSE_POLICY_FILE`" + ` names, may lower the time limit and the rate of a method. It cannot raise them or change anything else. Write one line for each method, for example ` + "`bff.v1.AuthService/Login limit=5s rate=5/m burst=5`" + `.
 
 ## Methods
 
-A rate is for each principal, or where nobody is signed in, each address: calls for each period, and how many may come at once after a pause where that is another number.
-Under overload what is sheddable is refused first.
-Tries are how often a call of a service is tried before the gateway gives up.
-A private answer is kept for its caller alone, and a write purges what has one of its tags; in those, ` + "`{caller}`" + ` is the caller's id and any other name is a field of the request.
+A rate applies to each principal, or to each IP address where nobody is signed in: the number of calls in each period, then the burst if it differs from that number.
+Under overload, the gateway refuses sheddable calls first.
+Tries is the maximum number of attempts of a call to a service.
+The cache returns a private response only to the caller for whom it was made. A write invalidates the cache entries that have one of its tags. In a tag, ` + "`{caller}`" + ` is the caller's ID, and any other name is a field of the request.
 
 %s
 ## Pages
@@ -279,6 +298,6 @@ A private answer is kept for its caller alone, and a write purges what has one o
 %s
 ## Fields
 
-What is redacted is never in logs, traces, caches or idempotency records.
+Redacted fields never appear in logs, traces, caches or idempotency records.
 
 %s`

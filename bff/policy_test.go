@@ -23,7 +23,7 @@ import (
 )
 
 // Every public method says all that it can: a default is somebody's oversight.
-func TestEveryPublicMethodSaysWhatHoldsForIt(t *testing.T) {
+func TestEveryPublicMethodHasACompletePolicy(t *testing.T) {
 	t.Parallel()
 	for _, plan := range open(t, world{}).gateway.rpc.Methods() {
 		policy, _ := proto.GetExtension(plan.Descriptor.Options(), policyv1.E_Method).(*policyv1.Method)
@@ -42,7 +42,7 @@ func TestEveryPublicMethodSaysWhatHoldsForIt(t *testing.T) {
 		}
 		for _, tag := range tags {
 			if field := tag.Field(); field != nil && !lowered(field[len(field)-1]) {
-				t.Errorf("%s: the tag %s takes its id from a field that isn't brought to lower case", plan.Procedure, tag)
+				t.Errorf("%s: the tag %s takes its ID from a field that is not normalized to lower case", plan.Procedure, tag)
 			}
 		}
 	}
@@ -54,11 +54,11 @@ func lowered(field protoreflect.FieldDescriptor) bool {
 }
 
 // Whatever is at a path that we know of is listed, and what is listed is there.
-func TestNothingIsServedThatIsNotListed(t *testing.T) {
+func TestEveryServedPathIsListed(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	mux := h.gateway.mux(Config{PublicURL: publicURL})
-	policy, err := PolicyOf("", backends(nil, nil)...)
+	policy, err := PolicyOf("", nil, backends(nil, nil)...)
 	wantNoError(t, "PolicyOf", err)
 	listed := map[string]bool{}
 	for _, method := range policy.Methods {
@@ -90,7 +90,7 @@ func TestNothingIsServedThatIsNotListed(t *testing.T) {
 }
 
 // Services receive fields as the schema normalizes them.
-func TestRequestsAreBroughtToOneForm(t *testing.T) {
+func TestRequestsAreNormalized(t *testing.T) {
 	t.Parallel()
 	for name, w := range map[string]world{"in process": {}, "apart": {apart: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -144,7 +144,7 @@ func TestATightenedTimeLimitHolds(t *testing.T) {
 }
 
 // auth decides whether a sign-in is recent; the schema says where it must be.
-func TestARecentSignInIsAskedForWhereTheSchemaSaysSo(t *testing.T) {
+func TestARecentSignInIsRequiredWhereTheSchemaDeclaresIt(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	asked := map[string]bool{}

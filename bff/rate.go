@@ -28,13 +28,13 @@ import (
 // addressRate is the rate limit of one IP address, over all methods.
 var addressRate = limit.Rate{Interval: 20 * time.Millisecond, Burst: 500}
 
-// ratedAddresses is how many addresses the limiter remembers.
+// ratedAddresses is the maximum number of addresses that the limiter tracks.
 const ratedAddresses = 100_000
 
 var rateRefusals, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.bff.rate.refusals", metric.WithUnit("{call}"),
 	metric.WithDescription("Calls that were refused because their caller or IP address exceeded its rate."))
 
-// rates are the rate limiters of a gateway. A nil one limits nothing.
+// rates are the rate limiters of a gateway. A nil *rates limits nothing.
 type rates struct {
 	proxies   *proxies
 	addresses *limit.Local[netip.Prefix]

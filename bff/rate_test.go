@@ -63,7 +63,7 @@ func TestAnAddressHasABurstAndThenARate(t *testing.T) {
 	wantTooMany(t, "a rest saves up no more than the burst", h.gateway.rates.takeAddress("203.0.113.7"))
 }
 
-func TestAnIPv6AddressIsRatedByIts64(t *testing.T) {
+func TestIPv6AddressesShareTheRateOfTheir64(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	h.rated(t)
@@ -156,7 +156,7 @@ func TestAFloodOfSignInsNeverReachesAuth(t *testing.T) {
 	wantNoError(t, "another address", login("203.0.113.8").err)
 }
 
-func TestTheRateHoldsWhateverComesAtOnce(t *testing.T) {
+func TestTheRateHoldsForConcurrentCalls(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	h.rated(t)

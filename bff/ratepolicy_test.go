@@ -22,7 +22,7 @@ func left(header *connect.Header) string {
 	return header.Get("RateLimit-Policy") + " " + header.Get("RateLimit")
 }
 
-func TestACallerBeyondAMethodsRateIsToldWhenToComeBack(t *testing.T) {
+func TestACallOverTheRateGetsRetryAfter(t *testing.T) {
 	t.Parallel()
 	for name, options := range map[string][]connecthttp.Option{
 		"Connect JSON": {connecthttp.WithProtoJSON()}, "Connect proto": nil,
@@ -106,7 +106,7 @@ func TestRatesAreCountedByPrincipalElseByAddress(t *testing.T) {
 
 // The gateway refuses a caller over the rate before it decodes the message, so that
 // the refusal reveals nothing about the method's fields.
-func TestTheRateIsHeldBeforeAMessageIsRead(t *testing.T) {
+func TestTheRateIsCheckedBeforeTheMessageIsDecoded(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{throttled: true, policy: "bff.v1.AuthService/Login rate=1/h burst=1"})
 	if response, body := h.send(t, bffv1.AuthServiceLoginProcedure, `{"email":`); response.StatusCode != http.StatusBadRequest {
@@ -117,7 +117,7 @@ func TestTheRateIsHeldBeforeAMessageIsRead(t *testing.T) {
 	}
 }
 
-func TestTheRateComesBackAsItSays(t *testing.T) {
+func TestTheRateIsRestoredAsTheHeaderSays(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{throttled: true, policy: "bff.v1.AccountService/UpdateMe rate=2/m burst=2"})
 	synctest.Test(t, func(t *testing.T) {
@@ -145,7 +145,7 @@ func TestTheRateComesBackAsItSays(t *testing.T) {
 }
 
 // No answer of Redis is ever a caller's error.
-func TestARedisThatIsAwayIsNoCallersError(t *testing.T) {
+func TestAnUnreachableRedisIsNotTheCallersError(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{throttled: true, redis: "redis://127.0.0.1:1", policy: "bff.v1.AccountService/GetMe rate=3/h burst=3"})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -196,7 +196,7 @@ func TestAFloodOfCookiesNeverReachesAuth(t *testing.T) {
 
 // What the schema says must do for everyday's crowds: an office or a school
 // behind one address, a person with many tabs, an administrator's script.
-func TestNoRateRefusesWhatReasonablePeopleDo(t *testing.T) {
+func TestRatesAllowReasonableUse(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{throttled: true})
 	least := map[string]struct{ atOnce, anHour int }{

@@ -32,7 +32,7 @@ type asREST struct {
 
 // A call and its answer are the same whichever way they came: the body byte for
 // byte, and every header that isn't about the one answer.
-func TestRESTAnswersWhatConnectDoes(t *testing.T) {
+func TestRESTAnswersLikeConnect(t *testing.T) {
 	t.Parallel()
 	for name, w := range map[string]world{"in process": {}, "apart": {apart: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -124,7 +124,7 @@ func steady(header http.Header) http.Header {
 }
 
 // What there is no Connect call like, in the same shape.
-func TestRESTRefusesInOneShape(t *testing.T) {
+func TestRESTErrorsHaveOneForm(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true})
 	const form = "application/x-www-form-urlencoded"
@@ -223,7 +223,7 @@ func wantField(t *testing.T, what, body, want string) {
 
 // Without a mask what is given is changed, and nothing is cleared; with one, what
 // it names, in either spelling.
-func TestAPatchChangesWhatItNames(t *testing.T) {
+func TestAPatchChangesOnlyTheNamedFields(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	var asked *usersv1.UpdateProfileRequest
@@ -259,7 +259,7 @@ func TestAPatchChangesWhatItNames(t *testing.T) {
 	}
 }
 
-func TestARESTReadIsKeptByItsETag(t *testing.T) {
+func TestARESTReadIsRevalidatedByItsETag(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true})
 	overBoth(t, h, func(t *testing.T) {
@@ -285,7 +285,7 @@ func TestARESTReadIsKeptByItsETag(t *testing.T) {
 }
 
 // A created resource has 201 with its path in Location; a deleted one has 204.
-func TestRESTHasStatusesOfItsOwn(t *testing.T) {
+func TestRESTMapsCodesToItsOwnStatuses(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true})
 	json := []string{"Content-Type", "application/json", "Authorization", "Bearer " + h.token(alice, "admin")}
@@ -373,7 +373,7 @@ func TestARESTBodyIsBounded(t *testing.T) {
 	}
 }
 
-func TestASlowRESTBodyIsCut(t *testing.T) {
+func TestASlowRESTBodyTimesOut(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true})
 	h.wantNoCalls(t, func() {
@@ -384,7 +384,7 @@ func TestASlowRESTBodyIsCut(t *testing.T) {
 	})
 }
 
-func TestCookiesGoForRESTAsForConnect(t *testing.T) {
+func TestCookiesWorkOverREST(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{origins: []string{app}})
 	answer(h.backend, authv1.AccountServiceDeleteAccountProcedure, func(context.Context, *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
@@ -429,7 +429,7 @@ func TestCookiesGoForRESTAsForConnect(t *testing.T) {
 	}
 }
 
-func TestRatesAndRoomHoldForREST(t *testing.T) {
+func TestRatesAndQueuesApplyToREST(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{throttled: true, policy: "bff.v1.AccountService/GetMe rate=1/m burst=1"})
 	bearer := []string{"Authorization", "Bearer " + h.token(alice)}
@@ -453,7 +453,7 @@ func TestRatesAndRoomHoldForREST(t *testing.T) {
 }
 
 // What goes with a call goes with one of REST.
-func TestARESTCallIsOneLikeAnyOther(t *testing.T) {
+func TestRESTPassesTheHeadersOfACall(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{apart: true})
 	var keys []string

@@ -73,7 +73,7 @@ func TestARevokedTokenIsRefused(t *testing.T) {
 	passes("once the whole is said without it", newer)
 }
 
-func TestASilentStreamHasAuthAskedAboutEachToken(t *testing.T) {
+func TestWithASilentStreamTheGatewayAsksAuthAboutEachToken(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	token := h.token(alice)
@@ -185,7 +185,7 @@ func TestAStreamThatEndsOrFallsSilentIsOpenedAgain(t *testing.T) {
 	})
 }
 
-func TestTheGatewayIsReadyOnceItKnowsWhatIsRevoked(t *testing.T) {
+func TestTheGatewayIsReadyOnceItHasTheRevocations(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{unheard: true})
 	if h.gateway.Ready() == nil {
@@ -218,7 +218,7 @@ func (h *house) follow(t *testing.T) (stop func()) {
 	return func() { cancel(); <-stopped }
 }
 
-func TestKeysComeWithTheStreamAndWhenTheyChange(t *testing.T) {
+func TestTheStreamSendsKeysAtItsStartAndOnChange(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := open(t, world{keyless: true})
@@ -307,7 +307,7 @@ func TestAnOlderAuthIsAskedForItsKeysOnce(t *testing.T) {
 
 // A part of the whole is not the whole: until the last has come, what is in the
 // others can't be told from what isn't revoked.
-func TestTheWholeCountsOnceItsLastPartHasCome(t *testing.T) {
+func TestALargeUpdateAppliesWithItsLastMessage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := open(t, world{keyless: true, unheard: true})
@@ -355,7 +355,7 @@ func TestTheWholeCountsOnceItsLastPartHasCome(t *testing.T) {
 	})
 }
 
-func TestAStreamGoesOnWhereTheLastOneEnded(t *testing.T) {
+func TestAStreamResumesAtTheCursor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := open(t, world{})
@@ -388,7 +388,7 @@ func TestAStreamGoesOnWhereTheLastOneEnded(t *testing.T) {
 
 // A key may have come since the stream fell silent: nobody is to sign in again
 // because of that.
-func TestAnUnknownKeyIsNoFaultOfTheTokenWhileTheStreamIsSilent(t *testing.T) {
+func TestAnUnknownKeyIsUnavailableWhileTheStreamIsSilent(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	token := newSigner(2).token(func(_, _ map[string]any) {})

@@ -29,7 +29,7 @@ func (h *house) fill(t testing.TB, procedure string) {
 
 const getMe = bffv1.AccountServiceGetMeProcedure
 
-func TestWhatStandsInAQueueIsRefusedAndSaysWhenToComeBack(t *testing.T) {
+func TestARefusalOfTheQueueHasRetryAfter(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true, throttled: true})
 	h.fill(t, getMe)
@@ -75,7 +75,7 @@ func TestWhatStandsInAQueueIsRefusedAndSaysWhenToComeBack(t *testing.T) {
 	wantNoError(t, "UpdateMe", got.err)
 }
 
-func TestARefusalOfTheQueueGivesTheRateBack(t *testing.T) {
+func TestARefusalOfTheQueueRestoresTheRate(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{throttled: true, policy: "bff.v1.AccountService/GetMe rate=2/h burst=2"})
 	h.fill(t, getMe)
@@ -93,7 +93,7 @@ func TestARefusalOfTheQueueGivesTheRateBack(t *testing.T) {
 	wantUnavailable(t, "after six refusals of a rate of two an hour", got, fault.ReasonOverloaded)
 }
 
-func TestACallThatAServiceDoesNotAnswerGivesTheRateBack(t *testing.T) {
+func TestAnUnavailableServiceRestoresTheRate(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{served: true, throttled: true, policy: "bff.v1.AuthService/Refresh rate=2/h burst=2"})
 	refuse := atomic.Bool{}
@@ -126,7 +126,7 @@ func TestACallThatAServiceDoesNotAnswerGivesTheRateBack(t *testing.T) {
 	}
 }
 
-func TestMethodsAreInClassesByWhatTheyDoAndTheServicesThatTheyNeed(t *testing.T) {
+func TestClassesDependOnTheKindAndTheServicesOfAMethod(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{throttled: true})
 	_, got := h.getMe(t, h.token(alice))

@@ -112,7 +112,7 @@ func TestRegisterAsksForASignedInAccountOfANewID(t *testing.T) {
 	}
 }
 
-func TestIdempotencyKeysPass(t *testing.T) {
+func TestIdempotencyKeysArePassedOn(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {
 		h := open(t, world{apart: apart})
@@ -135,7 +135,7 @@ func TestIdempotencyKeysPass(t *testing.T) {
 	}
 }
 
-func TestRefusalsOfTheSignInPass(t *testing.T) {
+func TestSignInErrorsArePassedOn(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	for _, test := range []struct {

@@ -97,7 +97,7 @@ func TestSigningOutAlwaysClearsTheCookies(t *testing.T) {
 
 // Only a live session that may go on is worth an error, and even then the
 // browser is signed out.
-func TestSigningOutTellsOfASessionThatGoesOn(t *testing.T) {
+func TestSigningOutReportsASessionThatCouldNotBeEnded(t *testing.T) {
 	t.Parallel()
 	for _, failure := range []error{fault.Unavailable(), fault.ErrInternal} {
 		h := open(t, world{})
@@ -119,7 +119,7 @@ func TestSigningOutTellsOfASessionThatGoesOn(t *testing.T) {
 }
 
 // A strange page signs nobody out, and a client without cookies gets none.
-func TestSigningOutIsForTheCookiesOwnPages(t *testing.T) {
+func TestSigningOutWithCookiesNeedsAListedOrigin(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	ended := h.ending()
@@ -171,7 +171,7 @@ func TestEndingOnesOwnSessionClearsTheCookies(t *testing.T) {
 
 // Without the "__Host-" prefix anybody on this machine may have set a cookie of
 // the same name.
-func TestEachOfTwoCookiesOfOneNameIsTried(t *testing.T) {
+func TestEveryCookieOfTheSameNameIsTried(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{publicURL: "http://localhost:8001", served: true})
 	fresh := h.signer.token(func(_, claims map[string]any) { claims["iss"] = "http://localhost:8001" })
@@ -211,7 +211,7 @@ func TestEachOfTwoCookiesOfOneNameIsTried(t *testing.T) {
 }
 
 // A browser drops a SameSite=Strict cookie of another site without a word.
-func TestCookiesOfAnotherSiteAreRefusedInWords(t *testing.T) {
+func TestCrossSiteCookiesAreRefusedWithAReason(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{origins: []string{app, "http://localhost:*"}, served: true})
 	for _, test := range []struct {

@@ -18,8 +18,8 @@ type Part struct {
 }
 
 const (
-	// statusTTL is how long a result is given to all callers, who are not
-	// authenticated.
+	// statusTTL is how long a result is reused. The endpoint is unauthenticated, so a
+	// request must not always cause checks.
 	statusTTL   = time.Second
 	statusLimit = 2 * time.Second
 )
@@ -29,7 +29,7 @@ type statusHandler struct {
 	parts  []Part
 	now    func() time.Time
 	flight singleflight.Group
-	// The last result, and when it was made. Only the flight uses them.
+	// The last result and its time. Only the in-flight check accesses them.
 	last   []byte
 	lastAt time.Time
 }

@@ -19,7 +19,7 @@ func readParts(p *statusHandler) string {
 	return recorder.Body.String()
 }
 
-func TestPartsTellWhoIsAwayAndNotWhy(t *testing.T) {
+func TestStatusShowsUnhealthyPartsWithoutCauses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		away := errors.New("dial tcp 10.0.0.7:8003: connection refused")
@@ -42,7 +42,7 @@ func TestPartsTellWhoIsAwayAndNotWhy(t *testing.T) {
 	})
 }
 
-func TestPartsAreLookedAtOnceForAllWhoAsk(t *testing.T) {
+func TestStatusChecksAreSharedByConcurrentRequests(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var looks atomic.Int32

@@ -12,11 +12,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// userService implements bffv1.UserServiceHandler: what administrators do with users.
+// userService implements bffv1.UserServiceHandler: user management by administrators.
 type userService struct{ *directory }
 
 // CreateUser implements bffv1.UserServiceHandler.
 func (s *userService) CreateUser(ctx context.Context, req *bffv1.CreateUserRequest) (*bffv1.CreateUserResponse, error) {
+	if err := s.checkAttributes(ctx, req.GetUser()); err != nil {
+		return nil, err
+	}
 	created, err := s.createAccount(ctx, &authv1.CreateAccountRequest{
 		Email: req.GetUser().GetEmail(), Password: req.GetPassword(), Roles: req.GetUser().GetRoles(),
 		Profile: &authv1.ProfileSeed{
@@ -26,7 +29,7 @@ func (s *userService) CreateUser(ctx context.Context, req *bffv1.CreateUserReque
 	if err != nil {
 		return nil, err
 	}
-	user, missing := s.withProfile(ctx, created.GetAccount())
+	user, missing := s.withProfileFrom(ctx, created.GetAccount(), s.newProfile(created.GetAccount().GetId(), req.GetUser()))
 	return &bffv1.CreateUserResponse{User: user, Errors: missing}, nil
 }
 
@@ -54,7 +57,7 @@ func (s *userService) ListUsers(ctx context.Context, req *bffv1.ListUsersRequest
 	}
 	response := &bffv1.ListUsersResponse{NextPageToken: page.Value().GetNextPageToken()}
 	for _, profile := range page.Value().GetProfiles() {
-		// A profile whose account was deleted a moment ago is about to go.
+		// The account was just deleted; auth's outbox is about to delete the profile.
 		if account := accounts.Value()[profile.GetId()]; account != nil {
 			response.Users = append(response.Users, userOf(account, profile))
 		}
@@ -194,7 +197,7 @@ func (s *userService) RetryMail(ctx context.Context, req *bffv1.RetryMailRequest
 	return &bffv1.RetryMailResponse{Mail: mailOf(response.GetMail())}, nil
 }
 
-// user composes a user of both parts.
+// user composes a user of its account and its profile.
 func (s *userService) user(ctx context.Context, id string) (*bffv1.User, error) {
 	c := compose.New(ctx, fromBackend)
 	account := compose.Required(c, "account", readLimit, s.account(id))
@@ -220,8 +223,8 @@ var profileStatuses = map[bffv1.UserStatus]usersv1.ProfileStatus{
 	bffv1.UserStatus_USER_STATUS_DISABLED: usersv1.ProfileStatus_PROFILE_STATUS_DISABLED,
 }
 
-// accountsOf fetches the accounts of a page of profiles, by id. A page is no larger
-// than what one call may ask for.
+// accountsOf fetches the accounts of a page of profiles, by ID. The page limit is at most
+// the limit of one call to auth.
 func (s *userService) accountsOf(ctx context.Context, page *usersv1.ListProfilesResponse) (map[string]*authv1.Account, error) {
 	ids := make([]string, 0, len(page.GetProfiles()))
 	for _, profile := range page.GetProfiles() {
@@ -247,7 +250,7 @@ func (s *userService) setStatus(ctx context.Context, id string, status authv1.Ac
 	})
 }
 
-// changed lets auth change an account and composes the user as it now is.
+// changed changes an account in auth and composes the resulting user.
 func changed[R interface {
 	proto.Message
 	GetAccount() *authv1.Account

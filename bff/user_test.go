@@ -125,7 +125,7 @@ func TestAUserWithoutAccountOrProfile(t *testing.T) {
 	}
 }
 
-func TestGetMeCanDoWithoutSessions(t *testing.T) {
+func TestGetMeSucceedsWithoutSessions(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	res, got := h.getMe(t, h.token(alice))
@@ -152,7 +152,7 @@ func TestGetMeCanDoWithoutSessions(t *testing.T) {
 	}
 }
 
-func TestListUsersAsksTwiceWhateverTheSize(t *testing.T) {
+func TestListUsersMakesTwoCallsForAnyPageSize(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int32{1, 2, 25, 100} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
@@ -205,7 +205,7 @@ func TestListUsersAsksTwiceWhateverTheSize(t *testing.T) {
 	}
 }
 
-func TestListUsersOfAnEmptyPageAsksOnce(t *testing.T) {
+func TestListUsersOfAnEmptyPageMakesOneCall(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	answer(h.backend, usersv1.ProfileServiceListProfilesProcedure, func(context.Context, *usersv1.ListProfilesRequest) (*usersv1.ListProfilesResponse, error) {

@@ -440,7 +440,7 @@ func TestUnknownKeysCauseNoFetch(t *testing.T) {
 	}
 }
 
-func TestWithoutKeysNobodyIsSignedOut(t *testing.T) {
+func TestWithoutKeysTokensAreUnavailableNotInvalid(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{keyless: true})
 	for name, token := range map[string]string{"a good token": h.token(alice), "garbage": "garbage"} {
@@ -465,7 +465,7 @@ func TestWithoutKeysNobodyIsSignedOut(t *testing.T) {
 }
 
 // Keys that can't be right leave those that were there in force.
-func TestKeysThatCantBeRightAreNotTaken(t *testing.T) {
+func TestInvalidKeysAreRefused(t *testing.T) {
 	t.Parallel()
 	ours := newSigner(1).published()
 	for name, keys := range map[string][]*authv1.SigningKey{
@@ -488,7 +488,7 @@ func TestKeysThatCantBeRightAreNotTaken(t *testing.T) {
 	}
 }
 
-func TestARememberedTokenExpires(t *testing.T) {
+func TestACachedTokenExpires(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	var clock atomicTime
@@ -521,7 +521,7 @@ func (c *atomicTime) now() time.Time { c.mu.Lock(); defer c.mu.Unlock(); return 
 
 func (c *atomicTime) set(at time.Time) { c.mu.Lock(); defer c.mu.Unlock(); c.at = at }
 
-func TestARetiredKeyIsForgottenWithItsTokens(t *testing.T) {
+func TestARetiredKeyInvalidatesItsCachedTokens(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	older, newer := h.signer, newSigner(2)
@@ -551,7 +551,7 @@ func TestARetiredKeyIsForgottenWithItsTokens(t *testing.T) {
 
 // A token whose check begins before its key is retired and ends afterwards must
 // not be remembered beyond.
-func TestATokenCheckedWhileItsKeyRetiresIsNotRemembered(t *testing.T) {
+func TestATokenCheckedWhileItsKeyRetiresIsNotCached(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{})
 	v := h.gateway.verifier
@@ -644,7 +644,7 @@ func TestJWKS(t *testing.T) {
 
 // Refresh and the other ways in take no access token, and so must not trip over
 // a bad one: clients send the expired one along.
-func TestWaysInIgnoreAccessTokens(t *testing.T) {
+func TestSignInMethodsIgnoreAccessTokens(t *testing.T) {
 	t.Parallel()
 	h := open(t, world{keyless: true})
 	for _, token := range []string{"", "garbage", h.signer.token(func(_, c map[string]any) { c["exp"] = 1 })} {

@@ -10,9 +10,10 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// This file turns messages of the services into those of the public API.
+// This file converts messages of the services to messages of the public API.
 
-// userOf composes a user: email, status and roles are auth's, names are users'.
+// userOf composes a user: email, status and roles are auth's, names and attributes are
+// users'.
 // profile may be nil.
 func userOf(account *authv1.Account, profile *usersv1.Profile) *bffv1.User {
 	status := bffv1.UserStatus_USER_STATUS_ACTIVE
@@ -23,6 +24,7 @@ func userOf(account *authv1.Account, profile *usersv1.Profile) *bffv1.User {
 		Id: account.GetId(), Email: account.GetEmail(), EmailVerified: account.GetEmailVerified(),
 		Status: status, Roles: account.GetRoles(),
 		FirstName: profile.GetFirstName(), LastName: profile.GetLastName(), Locale: profile.GetLocale(), Etag: profile.GetEtag(),
+		Attributes: attributesOf(profile.GetAttributes()), AppAttributes: attributesOf(profile.GetAppAttributes()),
 		CreateTime: account.GetCreateTime(), UpdateTime: later(account.GetUpdateTime(), profile.GetUpdateTime()),
 	}
 }
@@ -68,15 +70,14 @@ func auditEventsOf(events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 			Id: event.GetId(), CreateTime: event.GetCreateTime(), Event: event.GetEvent(), Outcome: event.GetOutcome(),
 			Reason: event.GetReason(), UserId: event.GetAccountId(), ActorId: event.GetActorId(), SessionId: event.GetSessionId(),
 			IpAddress: event.GetIpAddress(), UserAgent: event.GetUserAgent(), RequestId: event.GetRequestId(),
-			Count: max(1, event.GetCount()),
+			Count: max(1, event.GetCount()), Changed: event.GetChanged(),
 		})
 	}
 	return public
 }
 
-// ownEventsOf returns events as their subject may see them. Events that another
-// person caused, such as an administrator, omit that person's IP address and user
-// agent.
+// ownEventsOf returns the events that concern a person, for that person. It omits the IP
+// address and the user agent of anybody else, for example of an administrator.
 func ownEventsOf(person string, events []*authv1.AuditEvent) []*bffv1.AuditEvent {
 	public := auditEventsOf(events)
 	for _, event := range public {
@@ -85,7 +86,7 @@ func ownEventsOf(person string, events []*authv1.AuditEvent) []*bffv1.AuditEvent
 		}
 		event.IpAddress, event.UserAgent, event.RequestId = "", "", ""
 		if event.GetEvent() != eventSessionRevoke {
-			event.SessionId = "" // the one that asked, not one of the person's
+			event.SessionId = "" // it is a session of the actor, not of the person
 		}
 	}
 	return public
@@ -102,7 +103,7 @@ func mailsOf(mails []*authv1.Mail) []*bffv1.Mail {
 	return public
 }
 
-// mailOf is the mail as the public sees it; the statuses have the same numbers.
+// mailOf converts a mail. The statuses have the same numbers in both APIs.
 func mailOf(mail *authv1.Mail) *bffv1.Mail {
 	return &bffv1.Mail{
 		Id: mail.GetId(), Kind: mail.GetKind(), Recipient: mail.GetRecipient(), UserId: mail.GetAccountId(),

@@ -33,6 +33,12 @@ var avoided = []struct{ phrase, use string }{
 	{`befalls?|befell`, "happens to"},
 	{`thereby|therein|thereof|hitherto|henceforth`, "use a short clause"},
 	{`as of now`, "now"},
+	{`brought to`, "normalized to"},
+	{`who may have`, "who may request"},
+	{`(is|are|was|were) let in`, "is admitted"},
+	{`of no (more )?use`, "unusable"},
+	{`is no (fault|obstacle|hindrance|news)`, "say what holds instead"},
+	{`has(n't| not) come`, "was not received"},
 }
 
 // avoidedWords matches any of them as whole words, over line breaks.

@@ -204,6 +204,7 @@ func administration(t *testing.T, s *harness.System) {
 	if err != nil || moved.GetUser().GetEmail() != "moved@example.com" {
 		t.Errorf("ChangeUserEmail: %v, %v", moved, err)
 	}
+	s.UntilRead(t, harness.RoleUsers)
 	found, err := admin.Users.ListUsers(t.Context(), &bffv1.ListUsersRequest{Query: "moved@"})
 	if err != nil || len(found.GetUsers()) != 1 || found.GetUsers()[0].GetId() != user.GetId() {
 		t.Errorf("searching the new email: %v, %v", found, err)
@@ -507,6 +508,7 @@ func myOwnAccount(t *testing.T, s *harness.System) {
 		}
 		return nil
 	})
+	s.UntilRead(t, harness.RoleUsers)
 	if n := s.Count(t, "SELECT count(*) FROM users.profiles WHERE id = $1", ada.ID); n != 0 {
 		t.Error("the profile outlived its account")
 	}

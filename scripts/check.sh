@@ -12,6 +12,7 @@ scripts/generate.sh --check
 step "go.mod is tidy"
 go mod tidy -diff
 (cd tools && go mod tidy -diff)
+(cd clients/go && go mod tidy -diff)
 
 step "lint"
 make lint
@@ -40,7 +41,13 @@ scripts/collection.sh
 step "pages in a browser"
 scripts/browser.sh
 
+step "Go client"
+(cd clients/go && go test ./...)
+
 step "TypeScript client"
 scripts/client.sh
+
+step "examples"
+scripts/examples.sh
 
 printf '\nmake check: all steps passed in %s s\n' "$SECONDS"

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Writes every generated file, or with --check compares what it would write with
-# the tree and names the files that are stale. It has two steps:
+# the tree and names the files that are stale. It has three steps:
 #
-#   from proto/ and the source   gen/ (Go code and reasons.json), the OpenAPI document and the
-#                                Postman collection, the TypeScript client's src/gen and reasons.ts
+#   from proto/ and the source   gen/ (Go code and reasons.json), the Go client's gen, the
+#                                TypeScript client's src/gen and reasons.ts
+#   from descriptors             web/openapi.json and web/postman.json, by internal/openapi/generate;
+#                                and the descriptors that its tests describe
 #   from the compiled program    docs/reference, bff/testdata/methods.txt, atlas.hcl and the services of
 #                                compose.yaml, by app/reference
 #
@@ -53,8 +55,8 @@ $check || buf format --write proto
 client=clients/typescript
 (cd tools && go run ./reasons .. ../.generate/gen/reasons.json "../.generate/$client/src/reasons.ts")
 buf generate -o .generate
-(cd tools && go run ./postman ../.generate/web/openapi.json ../.generate/web/postman.json)
-outputs=(gen web/openapi.json web/postman.json "$client/src/reasons.ts")
+buf generate -o .generate --template clients/go/buf.gen.yaml
+outputs=(gen clients/go/gen "$client/src/reasons.ts")
 
 # The plugin for TypeScript is an npm package.
 if [ ! -d "$client/node_modules" ] && command -v npm >/dev/null; then
@@ -67,6 +69,14 @@ else
 	echo "$client/src/gen is skipped: it needs npm, and $client/node_modules" >&2
 fi
 finish "${outputs[@]}"
+fail_if_stale
+
+mkdir -p .generate/web .generate/internal/openapi/testdata
+buf build proto -o .generate/public.binpb
+buf build internal/openapi/testdata --config internal/openapi/testdata/buf.yaml --as-file-descriptor-set --exclude-imports \
+	-o .generate/internal/openapi/testdata/shop.binpb
+go run ./internal/openapi/generate .generate/public.binpb gen/reasons.json .generate/web/openapi.json .generate/web/postman.json
+finish web/openapi.json web/postman.json internal/openapi/testdata/shop.binpb
 fail_if_stale
 
 go run ./app/reference .generate

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -15,6 +16,7 @@ import (
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/opaque"
+	"gatehouse/users/attributes"
 )
 
 var (
@@ -60,6 +62,8 @@ const updateProfile = `
 	SET first_name = coalesce(@first_name, first_name),
 		last_name = coalesce(@last_name, last_name),
 		locale = coalesce(@locale, locale),
+		attributes = coalesce(@attributes, attributes),
+		app_attributes = coalesce(@app_attributes, app_attributes),
 		version = version + 1,
 		update_time = clock_timestamp()
 	WHERE id = @id AND version = coalesce(@version, version)
@@ -68,39 +72,95 @@ const updateProfile = `
 	SELECT ` + profileColumns + ` FROM updated`
 
 // UpdateProfile writes the masked fields, even if they don't change. Errors:
-// UPDATE_MASK_INVALID, PROFILE_NOT_FOUND, ETAG_MISMATCH.
+// UPDATE_MASK_INVALID, PROFILE_NOT_FOUND, ETAG_MISMATCH, ATTRIBUTES_INVALID,
+// ATTRIBUTES_TOO_LARGE.
 func (s *Service) UpdateProfile(ctx context.Context, req *usersv1.UpdateProfileRequest) (*usersv1.UpdateProfileResponse, error) {
-	next := req.GetProfile()
-	args := pgx.NamedArgs{"id": next.GetId(), "first_name": nil, "last_name": nil, "locale": nil, "version": nil}
-	if len(req.GetUpdateMask().GetPaths()) == 0 {
-		return nil, errUpdateMask("is empty: name at least one of first_name, last_name, locale")
+	args, patches, err := masked(req)
+	if err != nil {
+		return nil, err
 	}
+	var updated profile
+	if len(patches) == 0 {
+		updated, err = s.update(ctx, s.db, req.GetProfile(), args)
+	} else {
+		err = s.db.Transact(ctx, func(tx pgx.Tx) error {
+			if err := s.patch(ctx, tx, args, patches, req.GetActor()); err != nil {
+				return err
+			}
+			updated, err = s.update(ctx, tx, req.GetProfile(), args)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &usersv1.UpdateProfileResponse{Profile: updated.message()}, nil
+}
+
+// masked returns the arguments of updateProfile, and the patches of attributes.
+func masked(req *usersv1.UpdateProfileRequest) (pgx.NamedArgs, []attributes.Patch, error) {
+	next := req.GetProfile()
+	args := pgx.NamedArgs{
+		"id": next.GetId(), "first_name": nil, "last_name": nil, "locale": nil, "attributes": nil, "app_attributes": nil, "version": nil,
+	}
+	if len(req.GetUpdateMask().GetPaths()) == 0 {
+		return nil, nil, errUpdateMask("is empty: name at least one of " + changeable)
+	}
+	var patches []attributes.Patch
 	for _, path := range req.GetUpdateMask().GetPaths() {
+		if patch, ok := patchOf(next, path); ok {
+			if !slices.Contains(patches, patch) {
+				patches = append(patches, patch)
+			}
+			continue
+		}
 		value, ok := ownersField(next, path)
 		if !ok {
-			return nil, errUpdateMask(fmt.Sprintf("%.64q can't be changed: name only first_name, last_name, locale", path))
+			return nil, nil, errUpdateMask(fmt.Sprintf("%.64q can't be changed: name only %s", path, changeable))
 		}
 		if err := plain("profile."+path, value); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		args[path] = value
 	}
 	if next.GetEtag() != "" {
 		args["version"] = etagVersion(next.GetEtag())
 	}
+	return args, patches, nil
+}
 
-	rows, err := s.db.Query(ctx, updateProfile, args)
+const changeable = "first_name, last_name, locale, attributes, app_attributes"
+
+func patchOf(next *usersv1.Profile, path string) (attributes.Patch, bool) {
+	text := next.GetAttributes()
+	switch path {
+	case attributes.Person:
+	case attributes.App:
+		text = next.GetAppAttributes()
+	default:
+		return attributes.Patch{}, false
+	}
+	return attributes.Patch{Object: path, Text: text, Clear: text == ""}, true
+}
+
+// querier is a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func (s *Service) update(ctx context.Context, db querier, next *usersv1.Profile, args pgx.NamedArgs) (profile, error) {
+	rows, err := db.Query(ctx, updateProfile, args)
 	if err != nil {
-		return nil, fmt.Errorf("update the profile: %w", err)
+		return profile{}, fmt.Errorf("update the profile: %w", err)
 	}
 	updated, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[profile])
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, s.whyNotUpdated(ctx, next)
+		return profile{}, s.whyNotUpdated(ctx, next)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("update the profile: %w", err)
+		return profile{}, fmt.Errorf("update the profile: %w", err)
 	}
-	return &usersv1.UpdateProfileResponse{Profile: updated.message()}, nil
+	return updated, nil
 }
 
 // whyNotUpdated distinguishes a stale etag from a missing profile.
@@ -141,20 +201,34 @@ type profile struct {
 	Version    int64
 	CreateTime time.Time
 	UpdateTime time.Time
+	// JSON, as it was checked.
+	Attributes    string
+	AppAttributes string
 }
 
-const profileColumns = `id, first_name, last_name, locale, version, create_time, update_time`
+const profileColumns = `id, first_name, last_name, locale, version, create_time, update_time,
+	attributes::text AS attributes, app_attributes::text AS app_attributes`
 
 func (p profile) message() *usersv1.Profile {
 	return &usersv1.Profile{
-		Id:         p.ID.String(),
-		FirstName:  p.FirstName,
-		LastName:   p.LastName,
-		Locale:     p.Locale,
-		CreateTime: timestamppb.New(p.CreateTime),
-		UpdateTime: timestamppb.New(p.UpdateTime),
-		Etag:       etag(p.Version),
+		Id:            p.ID.String(),
+		FirstName:     p.FirstName,
+		LastName:      p.LastName,
+		Locale:        p.Locale,
+		CreateTime:    timestamppb.New(p.CreateTime),
+		UpdateTime:    timestamppb.New(p.UpdateTime),
+		Etag:          etag(p.Version),
+		Attributes:    unlessEmpty(p.Attributes),
+		AppAttributes: unlessEmpty(p.AppAttributes),
 	}
+}
+
+// unlessEmpty returns the text of an object that has keys.
+func unlessEmpty(object string) string {
+	if object == "{}" {
+		return ""
+	}
+	return object
 }
 
 func etag(version int64) string {

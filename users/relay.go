@@ -111,6 +111,12 @@ const (
 	WHERE NOT EXISTS (SELECT FROM users.profiles WHERE id = @id AND account_version >= @account_version)
 	ON CONFLICT ON CONSTRAINT tombstones_pkey DO NOTHING`
 
+	// auth stores what is left of them without the names.
+	erasePendingEvents = `
+	UPDATE users.audit_outbox
+	SET changed = '{}', ip_address = '', user_agent = ''
+	WHERE profile_id = @id`
+
 	deleteProfile = `
 	DELETE FROM users.profiles
 	WHERE id = @id`
@@ -133,6 +139,10 @@ func (s *Service) applyDeleted(ctx context.Context, tx pgx.Tx, id string, versio
 	}
 	crashpoint.Reach("users: before the profile is deleted")
 	if _, err := tx.Exec(ctx, deleteProfile, pgx.NamedArgs{"id": id}); err != nil {
+		return false, err
+	}
+	// After the profile, whose lock a change of attributes holds until its event is there.
+	if _, err := tx.Exec(ctx, erasePendingEvents, pgx.NamedArgs{"id": id}); err != nil {
 		return false, err
 	}
 	_, err = tx.Exec(ctx, deleteOldTombstones)

@@ -1,8 +1,9 @@
-// Package users owns profiles: people's names and locale, and the columns of their
-// accounts that listing and searching need. Only it accesses the Postgres schema
+// Package users owns profiles: people's names, locale and attributes, and the columns of
+// their accounts that listing and searching need. Only it accesses the Postgres schema
 // users.
 //
-// A profile has data of two owners. Names and locale change through ProfileService;
+// A profile has data of two owners. Names, locale and attributes change through
+// ProfileService;
 // version, which answers return as the etag, counts those changes. Email and status
 // belong to auth: users reads them from auth's account log, and gets those of a new
 // account by RelayService at once. account_version is the version of the last one.
@@ -20,22 +21,26 @@ import (
 	"gatehouse/internal/database"
 	"gatehouse/internal/feed"
 	"gatehouse/internal/lifecycle"
+	"gatehouse/users/attributes"
 )
 
 // Config configures the service.
 type Config struct {
 	// DB logs in as the role of users.
 	DB *pgxpool.Pool
+	// Schema validates the attributes of users; nil accepts every JSON object.
+	Schema *attributes.Schema
 	// Accounts is auth's account log; nil leaves it to auth to deliver accounts.
 	Accounts authv1.AccountFeedServiceClient
 	// Logger gets what isn't logged with a call.
 	Logger *slog.Logger
 }
 
-// Service implements ProfileService, RelayService and ChangeService.
+// Service implements ProfileService, RelayService, ChangeService and AuditService.
 type Service struct {
 	db      *database.Pool
 	changes *feed.Tags
+	schema  *attributes.Schema
 	reader  *lifecycle.Reader // nil without a client of auth
 	logger  *slog.Logger
 }
@@ -44,11 +49,12 @@ var (
 	_ usersv1.ProfileServiceHandler = (*Service)(nil)
 	_ usersv1.RelayServiceHandler   = (*Service)(nil)
 	_ usersv1.ChangeServiceHandler  = (*Service)(nil)
+	_ usersv1.AuditServiceHandler   = (*Service)(nil)
 )
 
 // New returns the service.
 func New(config Config) *Service {
-	service := &Service{db: database.Retrying(config.DB), logger: config.Logger, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
+	service := &Service{db: database.Retrying(config.DB), logger: config.Logger, schema: config.Schema, changes: feed.NewTags(config.DB, changesTable, config.Logger)}
 	service.reader = service.newReader(config.Accounts)
 	return service
 }
@@ -60,4 +66,5 @@ func (s *Service) Register(server *connect.Server) {
 	usersv1.RegisterChangeServiceHandler(server, s)
 	s.changes.Register(server)
 	servicev1.RegisterPersonServiceHandler(server, s)
+	usersv1.RegisterAuditServiceHandler(server, s)
 }

@@ -14,6 +14,8 @@ type Config struct {
 	// AcceptsGzip reports whether a client accepts gzip, by the values of its
 	// Accept-Encoding header.
 	AcceptsGzip func(acceptEncoding []string) bool
+	// OpenAPI and Postman are served instead of [OpenAPI] and [Postman]; nil for those.
+	OpenAPI, Postman []byte
 }
 
 // Handler serves the site. Mount it at each of its Patterns.
@@ -30,8 +32,11 @@ func NewHandler(config Config) *Handler {
 	h.handle("GET /docs", page("docs.html", nil, docsPolicy))
 	h.handle("GET /redoc", page("redoc.html", nil, redocPolicy))
 	h.handle("GET "+assetsRoot, embeddedAssets().handler(config.AcceptsGzip))
-	h.handle("GET /openapi.json", document(openAPI, config))
-	h.handle("GET /postman.json", document(postman, config))
+	if config.OpenAPI == nil {
+		config.OpenAPI, config.Postman = openAPI, postman
+	}
+	h.handle("GET /openapi.json", document(config.OpenAPI, config))
+	h.handle("GET /postman.json", document(config.Postman, config))
 	for _, link := range linkPages {
 		h.handle("GET "+link.Path, private(page("link.html", link, linkPolicy)))
 	}

@@ -39,11 +39,13 @@ type Operations struct {
 	Config
 	// Telemetry is nil where neither metrics nor traces are wanted.
 	Telemetry *telemetry.Telemetry
+	// Pages are what the services serve here, by pattern. Add to it before Open.
+	Pages map[string]http.Handler
 }
 
 // Start starts the telemetry that is wanted. Call Stop in the end.
 func Start(ctx context.Context, config Config) (*Operations, error) {
-	o := &Operations{Config: config}
+	o := &Operations{Config: config, Pages: map[string]http.Handler{}}
 	if o.Listen == "" && !o.Traces {
 		return o, nil
 	}
@@ -101,6 +103,9 @@ func (o *Operations) Open(ctx context.Context, checks []Check) (run func(context
 func (o *Operations) handler(checks []Check) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", o.Telemetry.Handler())
+	for pattern, page := range o.Pages {
+		mux.Handle(pattern, page)
+	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -55,7 +55,7 @@ func pages() (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("describe the audit events: %w", err)
 	}
-	policy, err := app.PublicPolicy("")
+	policy, err := app.PublicPolicy("", nil)
 	if err != nil {
 		return nil, err
 	}

@@ -28,31 +28,32 @@ import (
 type Event string
 
 const (
-	AccountCreate  Event = "account.create"            // An account is created: by its owner, an administrator, an import or the first start.
-	AccountDelete  Event = "account.delete"            // An account is deleted, by its owner or an administrator.
-	AccountDisable Event = "account.disable"           // An account is disabled, which ends its sessions.
-	AccountEnable  Event = "account.enable"            // A disabled account is enabled.
-	AccountExport  Event = "account.export"            // A person exports the data of their account.
-	EmailChange    Event = "account.email.change"      // An account's email is changed, by its owner or an administrator.
-	RolesChange    Event = "account.roles.change"      // An account's roles are changed.
-	PasswordChange Event = "account.password.change"   // A password is replaced, by its owner or an operator.
-	PasswordForce  Event = "account.password.force"    // An administrator removes a password: a mailed link sets the next one.
-	LinkRequest    Event = "link.request"              // A link is requested. The answer does not reveal whether the account exists.
-	LinkSend       Event = "link.send"                 // A link that was requested without signing in is sent to the account's address.
-	LinkVerify     Event = "link.verify"               // The link of a registration or an invitation is used.
-	LinkReset      Event = "link.reset"                // A password reset link is used.
-	LinkEmail      Event = "link.email"                // The link that confirms a new email is used.
-	Login          Event = "session.login"             // Somebody signs in with a password.
-	Reauthenticate Event = "session.reauthenticate"    // A signed-in person confirms their password.
-	Logout         Event = "session.logout"            // A session is ended by its holder.
-	SessionRevoke  Event = "session.revoke"            // One or more sessions are revoked from another session, or by an administrator.
-	Refresh        Event = "session.refresh"           // A refresh token is refused. Accepted ones are not audited.
-	RefreshReuse   Event = "session.refresh.reuse"     // A refresh token is reused after it was replaced: its session is ended.
-	KeyRotate      Event = "key.rotate"                // An operator makes the next signing key sign.
-	KeyReplace     Event = "key.replace"               // An operator replaces all signing keys at once, which ends every session.
-	MailFail       Event = "mail.fail"                 // A mail becomes a dead letter: it could not be delivered.
-	MailRetry      Event = "mail.retry"                // An administrator retries a mail that became a dead letter.
-	RefreshRecover Event = "session.refresh.recovered" // A refresh token newer than its session's row is accepted: the database lost its last transactions.
+	AccountCreate    Event = "account.create"            // An account is created: by its owner, an administrator, an import or the first start.
+	AccountDelete    Event = "account.delete"            // An account is deleted, by its owner or an administrator.
+	AccountDisable   Event = "account.disable"           // An account is disabled, which ends its sessions.
+	AccountEnable    Event = "account.enable"            // A disabled account is enabled.
+	AccountExport    Event = "account.export"            // A person exports the data of their account.
+	EmailChange      Event = "account.email.change"      // An account's email is changed, by its owner or an administrator.
+	RolesChange      Event = "account.roles.change"      // An account's roles are changed.
+	AttributesChange Event = "account.attributes.change" // A person's attributes are changed, by themselves or an administrator.
+	PasswordChange   Event = "account.password.change"   // A password is replaced, by its owner or an operator.
+	PasswordForce    Event = "account.password.force"    // An administrator removes a password: a mailed link sets the next one.
+	LinkRequest      Event = "link.request"              // A link is requested. The answer does not reveal whether the account exists.
+	LinkSend         Event = "link.send"                 // A link that was requested without signing in is sent to the account's address.
+	LinkVerify       Event = "link.verify"               // The link of a registration or an invitation is used.
+	LinkReset        Event = "link.reset"                // A password reset link is used.
+	LinkEmail        Event = "link.email"                // The link that confirms a new email is used.
+	Login            Event = "session.login"             // Somebody signs in with a password.
+	Reauthenticate   Event = "session.reauthenticate"    // A signed-in person confirms their password.
+	Logout           Event = "session.logout"            // A session is ended by its holder.
+	SessionRevoke    Event = "session.revoke"            // One or more sessions are revoked from another session, or by an administrator.
+	Refresh          Event = "session.refresh"           // A refresh token is refused. Accepted ones are not audited.
+	RefreshReuse     Event = "session.refresh.reuse"     // A refresh token is reused after it was replaced: its session is ended.
+	KeyRotate        Event = "key.rotate"                // An operator makes the next signing key sign.
+	KeyReplace       Event = "key.replace"               // An operator replaces all signing keys at once, which ends every session.
+	MailFail         Event = "mail.fail"                 // A mail becomes a dead letter: it could not be delivered.
+	MailRetry        Event = "mail.retry"                // An administrator retries a mail that became a dead letter.
+	RefreshRecover   Event = "session.refresh.recovered" // A refresh token newer than its session's row is accepted: the database lost its last transactions.
 )
 
 // Outcome says whether an event took place.

@@ -10,10 +10,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth/audit"
-	"gatehouse/auth/idempotency"
 	"gatehouse/auth/links"
 	"gatehouse/auth/throttle"
 	"gatehouse/internal/database"
+	"gatehouse/internal/once"
 )
 
 const (
@@ -123,7 +123,7 @@ func (j *Janitor) Prune(ctx context.Context) error {
 	}{
 		{"erase from the audit", eraseAuditAgain, pgx.NamedArgs{"since": audit.LeastID(time.Now().Add(-2 * pruneInterval))}},
 		{"prune the audit", pruneAudit, pgx.NamedArgs{"keep": j.auditRetention}},
-		{"prune the idempotency keys", pruneIdempotencyKeys, pgx.NamedArgs{"life": idempotency.Life, "most": most}},
+		{"prune the idempotency keys", pruneIdempotencyKeys, pgx.NamedArgs{"life": once.Life, "most": most}},
 		{"prune the links", pruneLinks, pgx.NamedArgs{"kept": links.Retention, "most": most}},
 		{"prune the throttles", pruneThrottles, pgx.NamedArgs{"age": throttle.Retention, "most": most}},
 		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}},

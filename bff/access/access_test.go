@@ -28,7 +28,7 @@ func news(revocations ...*authv1.Revocation) *authv1.WatchRevocationsResponse {
 	return &authv1.WatchRevocationsResponse{Revocations: revocations}
 }
 
-func TestWhatConcernsNoLiveTokenIsForgotten(t *testing.T) {
+func TestRevocationsOfExpiredTokensArePruned(t *testing.T) {
 	t.Parallel()
 	r := NewRevocations(nil, nil, nil, nil, slog.New(slog.DiscardHandler))
 	now := time.Now()
@@ -64,7 +64,7 @@ func BenchmarkCheckAmong100000Revocations(b *testing.B) {
 	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "MB/held")
 }
 
-func TestTheMemoryOfTokensIsBounded(t *testing.T) {
+func TestTheTokenCacheIsBounded(t *testing.T) {
 	t.Parallel()
 	v, err := NewVerifier("https://gatehouse.example", slog.New(slog.DiscardHandler))
 	if err != nil {

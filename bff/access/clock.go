@@ -9,20 +9,20 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// clockOffset is by how much auth's clock is ahead of ours, as its stream of
-// revocations tells.
+// clockOffset is the offset of auth's clock to this process' clock, from the timestamps
+// in the revocation stream.
 //
-// A revocation is kept for as long as the tokens that it concerns, and for clocks
-// that differ by at most rpc.ClockSkew. A gateway whose clock is further behind
-// would believe a revoked token for longer than that, so it asks auth about each.
+// The gateway stores a revocation until the tokens that it concerns have expired, with a
+// tolerance of rpc.ClockSkew. If its clock is further behind, it would accept a revoked
+// token after it pruned the revocation. It then asks auth about each token.
 type clockOffset struct {
 	ahead time.Duration
-	known bool // an auth of the version before doesn't tell
+	known bool // the previous version of auth sends no timestamp
 	wrong bool
 }
 
-// note takes over what a message says of auth's clock. What the message was
-// underway for counts as auth being behind.
+// note updates the offset from the timestamp of a message. The delay of the message makes
+// auth's clock appear to be behind.
 func (c *clockOffset) note(message *authv1.WatchRevocationsResponse, now time.Time, logger *slog.Logger) {
 	if message.GetSendTime() == nil {
 		return

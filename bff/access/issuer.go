@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// issuerWarningInterval is the least time between two warnings about one kind of
-// misconfiguration that every call repeats.
+// issuerWarningInterval is the minimum time between two warnings. Every call repeats the
+// same misconfiguration.
 const issuerWarningInterval = time.Minute
 
-// issuerWarning logs that tokens with a valid signature of auth name another
-// issuer than this gateway's public URL. Every such token is refused, and
-// callers learn no more than TOKEN_INVALID.
+// issuerWarning logs that the issuer in tokens with a valid signature of auth is not this
+// gateway's public URL. The gateway refuses such tokens with TOKEN_INVALID, which does
+// not show the cause.
 type issuerWarning struct {
 	logger *slog.Logger
 

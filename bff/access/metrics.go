@@ -15,8 +15,8 @@ import (
 var verifications, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.bff.token.verifications", metric.WithUnit("{token}"),
 	metric.WithDescription("Access tokens that were verified, whatever the result."))
 
-// verified holds the labels of each result. They are made once, because counting must
-// cost no more than finding a verified token in memory.
+// verified holds the labels of each result. They are built once, because counting must
+// cost less than a lookup of a cached token.
 var verified = func() map[string][2]metric.MeasurementOption {
 	labels := map[string][2]metric.MeasurementOption{}
 	for _, result := range []string{"valid", "expired", "invalid", "no_keys"} {

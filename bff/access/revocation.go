@@ -37,7 +37,7 @@ type Revocations struct {
 	mu       sync.RWMutex
 	sessions map[string]time.Time // when the revocation expires, by session ID
 	versions map[string]leastVersion
-	heard    time.Time // when the last message came; zero before the first complete one
+	heard    time.Time // when the last message arrived; zero before the first complete update
 	clock    clockOffset
 }
 
@@ -46,7 +46,7 @@ type leastVersion struct {
 	until   time.Time
 }
 
-// NewRevocations returns the revocations before the first message of the stream.
+// NewRevocations returns revocations that have received no message yet.
 // useKeys receives the published signing keys. ask asks auth about one token; it sets
 // the time limit, and its errors are for the gateway's caller.
 func NewRevocations(source authv1.RevocationServiceClient, keys authv1.KeyServiceClient, useKeys func([]*authv1.SigningKey) error,
@@ -184,7 +184,7 @@ func (r *Revocations) Take(message *authv1.WatchRevocationsResponse) {
 	r.heard = now
 }
 
-// prune deletes revocations of which all tokens have expired.
+// prune deletes revocations whose tokens have all expired.
 func (r *Revocations) prune(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -209,7 +209,7 @@ type State struct {
 	Age time.Duration
 	// Sessions and accounts count the revocations.
 	Sessions, Accounts int
-	// ClockAhead is by how much auth's clock is ahead of ours, if ClockKnown.
+	// ClockAhead is the offset of auth's clock to ours, if ClockKnown.
 	ClockAhead time.Duration
 	ClockKnown bool
 }

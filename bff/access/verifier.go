@@ -1,7 +1,7 @@
-// Package access decides whether an access token counts: a Verifier checks its
-// signature with the keys that auth publishes and remembers the result, and Revocations
-// know which unexpired tokens are revoked, from a stream of auth. Neither calls auth for
-// a token while the stream is current.
+// Package access validates access tokens. A Verifier checks the signature with the keys
+// that auth publishes, and caches the result. Revocations holds the revocations of
+// unexpired tokens, which it receives in a stream from auth. Neither calls auth for a
+// token while the stream is current.
 package access
 
 import (
@@ -50,7 +50,7 @@ func NewVerifier(issuer string, logger *slog.Logger) (*Verifier, error) {
 		ExpiryCalculator: otter.ExpiryWriting[string, *Principal](5 * time.Minute),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make the memory of tokens: %w", err)
+		return nil, fmt.Errorf("create the token cache: %w", err)
 	}
 	return &Verifier{issuer: issuer, Now: time.Now, seen: seen, issuerWarning: &issuerWarning{logger: logger}}, nil
 }
@@ -95,7 +95,7 @@ func newKeySet(published []*authv1.SigningKey) (*keySet, error) {
 			return nil, fmt.Errorf("signing key %q has %d bytes", kid, len(key.GetPublicKey()))
 		}
 		if _, ok := set.byID[kid]; ok || kid == "" {
-			return nil, fmt.Errorf("signing key %q: its id is empty or another's too", kid)
+			return nil, fmt.Errorf("signing key %q: its ID is empty or not unique", kid)
 		}
 		set.byID[kid] = key.GetPublicKey()
 	}

@@ -37,7 +37,7 @@ const (
 )
 
 var errCookiesNeedHTTPS = fault.New(connect.CodeFailedPrecondition, "COOKIES_NEED_HTTPS",
-	"Session cookies need https, or localhost. Leave X-Gatehouse-Session out, or have GATEHOUSE_PUBLIC_URL begin with https://.")
+	"Session cookies need https, or localhost. Omit X-Gatehouse-Session, or set GATEHOUSE_PUBLIC_URL to an https:// URL.")
 
 // Config is what session cookies need.
 type Config struct {

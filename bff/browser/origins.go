@@ -20,15 +20,15 @@ import (
 const sessionModeHeader = "X-Gatehouse-Session"
 
 var errCrossOrigin = fault.New(connect.CodePermissionDenied, "CROSS_ORIGIN",
-	"This page may not use the session's cookies: its origin is not listed in GATEHOUSE_ORIGINS, or the browser doesn't say where the call comes from.")
+	"This page may not use the session's cookies: its origin is not listed in GATEHOUSE_ORIGINS, or the browser does not send the origin.")
 
-// errCookiesCrossSite is for a page that may call but can't have the cookies:
-// they are SameSite=Strict, so the browser drops them without a word.
+// errCookiesCrossSite is for a page that may call but cannot use cookies: they are
+// SameSite=Strict, so the browser silently drops them.
 var errCookiesCrossSite = fault.New(connect.CodeFailedPrecondition, "COOKIES_CROSS_SITE",
-	"Browsers keep no session cookies for a page of another site than the gateway's. Open the page and the gateway under one host name (localhost and 127.0.0.1 are two sites), or leave X-Gatehouse-Session out and keep the tokens yourself.")
+	"Browsers drop the session cookies because the page and the gateway are on different sites. Open both under one host name (localhost and 127.0.0.1 are two sites), or omit X-Gatehouse-Session and store the tokens yourself.")
 
-// isCrossSite reports whether a browser says that the page is of another site
-// (Fetch Metadata, section 2.4).
+// isCrossSite reports whether the browser marks the request as cross-site (Fetch
+// Metadata, section 2.4).
 func isCrossSite(r *http.Request) bool { return r.Header.Get("Sec-Fetch-Site") == "cross-site" }
 
 // Origins says which web origins may call, for CORS and for cookies alike.
@@ -38,12 +38,12 @@ type Origins struct {
 	logger     *slog.Logger
 
 	mu sync.Mutex
-	// logged are the origins whose refusal is in the log since then.
+	// logged are the origins that were logged since the time in since.
 	logged map[string]struct{}
 	since  time.Time
 }
 
-// So many origins are named in the log at the most, in so much time.
+// At most refusalsLogged origins are logged in each refusalInterval.
 const (
 	refusalsLogged  = 100
 	refusalInterval = time.Minute
@@ -56,15 +56,15 @@ func NewOrigins(origins []string, logger *slog.Logger) *Origins {
 		if strings.HasSuffix(origin, anyPort) {
 			continue
 		}
-		// A pattern such as "*" is no origin: it admits nobody.
+		// A pattern such as "*" is not an origin and matches none.
 		if err := s.protection.AddTrustedOrigin(origin); err != nil {
-			logger.Warn("an origin that isn't one admits nobody", "origin", origin, "setting", "GATEHOUSE_ORIGINS")
+			logger.Warn("web origins: entry ignored, not an origin", "origin", origin, "setting", "GATEHOUSE_ORIGINS")
 		}
 	}
 	return s
 }
 
-// anyPort ends an origin that stands for all ports of its host.
+// anyPort is the suffix of an entry that matches all ports of its host.
 const anyPort = ":*"
 
 func (s *Origins) lists(origin string) bool {
@@ -81,16 +81,16 @@ func (s *Origins) lists(origin string) bool {
 	})
 }
 
-// mayBegin reports whether a request may begin a session in cookies. A client
-// that is no browser doesn't say where it comes from, and may.
+// mayBegin reports whether a request may begin a session in cookies. A client that is not
+// a browser sends no origin, and may.
 func (s *Origins) mayBegin(r *http.Request) bool {
 	return s.protection.Check(r) == nil || s.lists(r.Header.Get("Origin"))
 }
 
-// mayUse reports whether a request may use the cookies that it comes with. A
-// browser sends them with whatever any page asks for, so it has to show that it
-// was a page of ours: by Sec-Fetch-Site (Fetch Metadata), or by a listed Origin.
-// A write has also to be one that a form could not have sent.
+// mayUse reports whether a request may use its cookies. A browser adds them to the
+// requests of any page, so the request must come from a page of the gateway
+// (Sec-Fetch-Site, Fetch Metadata) or of a listed origin (Origin). A form must not be
+// able to send a write.
 func (s *Origins) mayUse(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "none":
@@ -102,8 +102,8 @@ func (s *Origins) mayUse(r *http.Request) bool {
 	return r.Method == http.MethodGet || r.Method == http.MethodHead || s.mayBegin(r) && !isForm(r)
 }
 
-// isForm reports whether a form could have sent the request (Fetch, section
-// 4.10: what needs no preflight).
+// isForm reports whether a form could have sent the request (Fetch, section 4.10:
+// requests without a preflight).
 func isForm(r *http.Request) bool {
 	if r.Method != http.MethodPost || r.Header.Get("Connect-Protocol-Version") != "" {
 		return false
@@ -117,11 +117,11 @@ func isForm(r *http.Request) bool {
 	}
 }
 
-// Handler answers preflights, and lets the listed origins read answers, with
-// cookies or without.
+// Handler answers preflight requests, and allows the listed origins to read responses,
+// with or without cookies.
 func (s *Origins) Handler(next http.Handler) http.Handler {
 	policy := cors.New(cors.Options{
-		// By a function: an empty list would admit every origin.
+		// Not AllowedOrigins: an empty list would admit every origin.
 		AllowOriginFunc:  s.lists,
 		AllowedMethods:   append(connectcors.AllowedMethods(), http.MethodHead, http.MethodPatch, http.MethodDelete),
 		AllowedHeaders:   append(connectcors.AllowedHeaders(), "Authorization", "Idempotency-Key", "If-None-Match", "X-Request-Id", sessionModeHeader),
@@ -131,21 +131,21 @@ func (s *Origins) Handler(next http.Handler) http.Handler {
 	}).Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if origin := r.Header.Get("Origin"); origin != "" && !s.lists(origin) && !isOwn(r, origin) {
-			s.tell(origin)
+			s.logRefusal(origin)
 		}
 		policy.ServeHTTP(w, r)
 	})
 }
 
-// isOwn reports whether a page of the gateway's own asks.
+// isOwn reports whether the request comes from a page of the gateway.
 func isOwn(r *http.Request, origin string) bool {
 	parsed, err := url.Parse(origin)
 	return r.Header.Get("Sec-Fetch-Site") == "same-origin" || err == nil && parsed.Host != "" && parsed.Host == r.Host
 }
 
-// tell logs a refused origin, so that an operator can find the reason. It limits how
-// often it logs, so that callers cannot fill the log.
-func (s *Origins) tell(origin string) {
+// logRefusal logs a refused origin, so that an operator can find the reason. It limits
+// how often it logs, so that callers cannot fill the log.
+func (s *Origins) logRefusal(origin string) {
 	if len(origin) > 255 {
 		origin = origin[:255]
 	}

@@ -1,6 +1,5 @@
-// Package intake bounds the requests that have no response yet: for each IP address
-// their number and their bytes, in all their bytes, and for each the time that its body
-// may take.
+// Package intake limits the requests that have no response yet: their number and bytes
+// for each IP address, their bytes in total, and the time in which a body must arrive.
 package intake
 
 import (
@@ -34,7 +33,7 @@ const (
 	// response yet.
 	BytesPerAddress = 16 << 20
 	bytesInAll      = 128 << 20
-	// A body may take readingGrace, and a second more for each leastSpeed bytes.
+	// A body must arrive within readingGrace plus one second for each leastSpeed bytes.
 	readingGrace = 5 * time.Second
 	leastSpeed   = 8 << 10
 	// StreamsPerAddress limits the streams of gRPC reflection, which have no other
@@ -57,10 +56,10 @@ type Intake struct {
 	addresses map[netip.Prefix]*address
 }
 
-// addressIntake counts the requests of one address that are being read.
+// address counts the requests of one address that are being read.
 type address struct{ requests, reading, streams, bytes int }
 
-// New returns the bounds for the methods. network returns the network that a request
+// New returns the limits for the methods. network returns the network that a request
 // counts against.
 func New(plans []*policy.Method, network func(*http.Request) netip.Prefix) *Intake {
 	in := &Intake{network: network, limits: map[string]time.Duration{}, addresses: map[netip.Prefix]*address{}}
@@ -70,7 +69,7 @@ func New(plans []*policy.Method, network func(*http.Request) netip.Prefix) *Inta
 	return in
 }
 
-// Handler bounds the requests that it passes to the next handler.
+// Handler limits the requests that it passes to the next handler.
 func (in *Intake) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body == nil || r.Body == http.NoBody {
@@ -94,7 +93,7 @@ func (in *Intake) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// State counts what is being read.
+// State counts the requests that are being read.
 type State struct {
 	// Reading counts incomplete bodies, and Streams those of gRPC reflection.
 	Reading, Streams int
@@ -102,7 +101,7 @@ type State struct {
 	Addresses, Bytes int
 }
 
-// State returns what is being read now.
+// State returns the current counts.
 func (in *Intake) State() State {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -114,7 +113,7 @@ func (in *Intake) State() State {
 	return now
 }
 
-// open begins to read a request's body.
+// open starts counting a request and returns its body.
 func (in *Intake) open(w http.ResponseWriter, r *http.Request) *body {
 	limit, ok := in.limits[r.URL.Path]
 	if !ok || limit == 0 {
@@ -154,7 +153,7 @@ func (in *Intake) open(w http.ResponseWriter, r *http.Request) *body {
 	return b
 }
 
-// intakeBody is a request's body while it is read.
+// body is a request's body while it is read.
 type body struct {
 	io.ReadCloser
 	intake  *Intake
@@ -165,7 +164,7 @@ type body struct {
 	limit   time.Duration
 	stream  bool
 	read    int
-	until   time.Time // the deadline that is set
+	until   time.Time // the read deadline in force
 	// Guarded by the intake's lock.
 	reading bool
 	refusal *connect.Error
@@ -194,8 +193,8 @@ func (b *body) Read(p []byte) (int, error) {
 		b.allow()
 	}
 	if errors.Is(err, io.EOF) && !b.stream {
-		// While the call runs, the server watches the connection for its end, and would
-		// take an exceeded deadline for that.
+		// While the call runs, the server reads from the connection to detect that it is
+		// closed, and would interpret an exceeded deadline as closed.
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
 	if refusal := b.note(n, err != nil); refusal != nil {

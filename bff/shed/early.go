@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// RefuseEarly refuses calls that their queue would refuse at once, before anything
-// else is done for them. Calls that speak another protocol than Connect, and those
-// that a cache may answer, are refused by the queue itself.
+// RefuseEarly refuses calls that their queue would refuse immediately, before any other
+// work. It leaves calls of other protocols than Connect, and calls that the cache may
+// answer, to the queue.
 func (s *Shedder) RefuseEarly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		m := s.methods[r.URL.Path]

@@ -13,8 +13,8 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// preparedRefusal is a response of the Connect protocol that is encoded once, at the
-// start: refusing a call must cost next to nothing under overload.
+// preparedRefusal is a response of the Connect protocol that is encoded once, at start,
+// because refusing a call must be cheap under overload.
 type preparedRefusal struct {
 	header http.Header
 	status int
@@ -24,7 +24,7 @@ type preparedRefusal struct {
 func prepareRefusal(err *connect.Error) preparedRefusal {
 	written := &writtenAnswer{header: http.Header{}}
 	request := &http.Request{Method: http.MethodPost, Header: http.Header{"Content-Type": {"application/json"}}}
-	_ = connecthttp.NewErrorWriter().Write(written, request, err) // a buffer takes everything
+	_ = connecthttp.NewErrorWriter().Write(written, request, err) // writing to a buffer does not fail
 	if after, ok := fault.RetryDelay(err); ok {
 		written.header.Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
 	}

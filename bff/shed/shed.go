@@ -1,7 +1,7 @@
 // Package shed queues calls, and refuses some of them under overload. It owns the
 // queues: which calls share one, how many run concurrently, and which are refused
-// first. For whom a call queues, and whether a cache may answer it, are functions of
-// the gateway.
+// first. The gateway provides the functions that return the flow of a call and whether
+// the cache may answer it.
 package shed
 
 import (
@@ -52,17 +52,17 @@ const (
 	writes    = "writes"
 	passwords = "passwords"
 
-	// DefaultTarget is how long a call may wait for its turn before calls like
-	// it are refused.
+	// DefaultTarget is the queueing delay of a class above which the load shedder refuses
+	// calls.
 	DefaultTarget = 250 * time.Millisecond
 
-	// slotsPerCore keeps the cores busy though most of a call is waiting for the
-	// services; leastSlots does on a small machine.
+	// slotsPerCore keeps the cores busy although a call mostly waits for services;
+	// leastSlots does the same on a small machine.
 	slotsPerCore = 32
 	leastSlots   = 64
-	// passwordSlots are more than auth's queue takes.
+	// passwordSlots exceeds the length of auth's queue.
 	passwordSlots = 1024
-	// waitingCalls bounds the memory of a class's queue.
+	// waitingCalls limits the memory of a class's queue.
 	waitingCalls = 4096
 )
 
@@ -76,27 +76,27 @@ var (
 		metric.WithExplicitBucketBoundaries(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1))
 )
 
-// ErrOverloaded asks the caller to retry after a second, in which the queue adapts to a
-// change of the load.
+// ErrOverloaded asks the caller to retry after a second: the queue adapts to a change of
+// the load within that time.
 var ErrOverloaded = fault.WithRetry(fault.New(connect.CodeUnavailable, fault.ReasonOverloaded,
-	"There is more to do than can be done just now. Try again in a moment."), time.Second)
+	"The gateway is overloaded. Try again in a moment."), time.Second)
 
 // Config is what the load shedder needs.
 type Config struct {
-	// Target is how long a call may wait for its turn before calls like it are refused;
-	// DefaultQueueTarget if zero.
+	// Target is the queueing delay of a class above which the load shedder refuses calls;
+	// DefaultTarget if zero.
 	Target time.Duration
-	// Flow returns for whom a call queues, and RequestFlow the same for a request whose
-	// caller is not authenticated yet.
+	// Flow returns the flow of a call, and RequestFlow the flow of a request whose caller
+	// is not authenticated yet. The queue is fair among flows.
 	Flow        func(context.Context) limit.Flow
 	RequestFlow func(*http.Request) limit.Flow
-	// MayBeCached reports whether a cache may answer calls of a method: such calls are
-	// not refused before the cache was asked.
+	// MayBeCached reports whether the cache may answer calls of a method. Such calls are
+	// not refused before the cache lookup.
 	MayBeCached func(*policy.Method) bool
 	Logger      *slog.Logger
 }
 
-// Shedder holds the queues of all classes. A nil one does nothing.
+// Shedder holds the queues of all classes. A nil *Shedder does nothing.
 type Shedder struct {
 	config  Config
 	methods map[string]*methodQueue // by procedure
@@ -123,7 +123,7 @@ type Class struct {
 	label metric.MeasurementOption
 }
 
-// methodQueue is how one method is queued.
+// methodQueue assigns the calls of one method to a class.
 type methodQueue struct {
 	shedder *Shedder
 	plan    *policy.Method
@@ -228,8 +228,7 @@ func (s *Shedder) class(kind string, needs uint64, services string) *Class {
 	return class
 }
 
-// ClassOf returns the class that the calls of a method queue in now; nil if they do not
-// queue.
+// ClassOf returns the current class of a method; nil if its calls do not queue.
 func (s *Shedder) ClassOf(procedure string) *Class {
 	if m := s.methods[procedure]; m != nil {
 		return m.class.Load().Class
@@ -275,14 +274,15 @@ func (s *Shedder) Wait(plan *policy.Method) (connect.ServerInterceptor, error) {
 	}, nil
 }
 
-// call returns the call as the queue sees it. A sheddable call is refused while
-// critical calls of other classes wait for a service that it also calls.
+// call returns the queue's view of the call. A sheddable call is refused while critical
+// calls of other classes wait for a service that it also calls.
 func (m *methodQueue) call(class *methodClass, flow limit.Flow) limit.Call {
 	return limit.Call{Flow: flow, Sheddable: m.plan.Sheddable, Shed: m.plan.Sheddable && m.shedder.pressed(class.needs)}
 }
 
 // pressed reports whether critical calls wait in the queue of a class that calls one of
-// the services. It ignores passwords, which spend most of their time in auth's queue.
+// the services. It ignores the class of passwords, whose calls mostly wait in auth's
+// queue.
 func (s *Shedder) pressed(needs uint64) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -324,7 +324,7 @@ func (s slotStream) Send(message any) error {
 	return s.ServerStream.Send(message)
 }
 
-// count counts a refusal, and logs at most once in shedLogInterval that there are some.
+// count counts a refusal, and logs refusals at most once per shedLogInterval.
 func (m *methodQueue) count(class *methodClass, reason limit.Refusal) {
 	sheds.Add(context.Background(), 1, class.refusals[reason])
 	s := m.shedder

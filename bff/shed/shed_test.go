@@ -109,7 +109,7 @@ func TestEveryMethodThatTakesAPasswordIsInAClassOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestWhatIsLessCriticalIsRefusedFirst(t *testing.T) {
+func TestSheddableMethodsAreRefusedFirst(t *testing.T) {
 	t.Parallel()
 	s := newTestShedder(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -146,7 +146,7 @@ func TestWhatIsLessCriticalIsRefusedFirst(t *testing.T) {
 }
 
 // ListMyAuditEvents needs auth alone, GetMe auth and users: they are in two classes.
-func TestWhatIsLessCriticalGivesWayToOtherClassesOfTheSameService(t *testing.T) {
+func TestSheddableMethodsYieldToOtherClassesOfTheSameService(t *testing.T) {
 	t.Parallel()
 	s := newTestShedder(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -182,7 +182,7 @@ func TestWhatIsLessCriticalGivesWayToOtherClassesOfTheSameService(t *testing.T) 
 
 // To have a password hashed takes long, and auth has it queue: that says nothing
 // of how GetMe fares.
-func TestAFloodOfSignInsTakesNoSlotFromAnybodyElse(t *testing.T) {
+func TestAFloodOfSignInsTakesNoSlotsOfOtherClasses(t *testing.T) {
 	t.Parallel()
 	s := newTestShedder(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -219,7 +219,7 @@ func TestAFloodOfSignInsTakesNoSlotFromAnybodyElse(t *testing.T) {
 	})
 }
 
-func TestAPanicGivesItsSlotBack(t *testing.T) {
+func TestAPanicReleasesItsSlot(t *testing.T) {
 	t.Parallel()
 	s := newTestShedder(t)
 	call := s.queued(t, "GetMe", func() { panic("on purpose") })
@@ -247,7 +247,7 @@ func (s slowReader) Send(any) error {
 	return nil
 }
 
-func TestASlowReaderOfAnAnswerHoldsNoSlot(t *testing.T) {
+func TestASlowClientHoldsNoSlot(t *testing.T) {
 	t.Parallel()
 	s := newTestShedder(t)
 	call := s.queued(t, "GetMe", func() {})

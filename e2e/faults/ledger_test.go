@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -134,7 +135,7 @@ func TestAnErasureReachesAThirdServiceWhateverIsKilled(t *testing.T) {
 	}
 }
 
-// A third service that is unreachable delays nobody; GetErasure says what it has not
+// A third service that does not run delays nobody; GetErasure says what it has not
 // confirmed, also while an older auth deletes.
 func TestAnErasureIsIncompleteWhileAServiceIsAway(t *testing.T) {
 	t.Parallel()
@@ -209,5 +210,32 @@ func TestARestoredServiceErasesWhatWasDeletedMeanwhile(t *testing.T) {
 	})
 	if n := l.Count(t, "SELECT count(*) FROM ledger.entries WHERE account_id = $1", bob.ID); n != 1 {
 		t.Errorf("an account that exists has %d entries, want 1", n)
+	}
+}
+
+// If auth does not have most of the accounts that a service knows, auth has more likely
+// lost its database than its people.
+func TestAServiceErasesNothingWhenAuthHasLostItsAccounts(t *testing.T) {
+	t.Parallel()
+	l := startLedger(t, harness.NewCrashPoints(t))
+	l.signUp(t, "ada@example.com")
+	l.process.Kill()
+	for _, statement := range []string{
+		`INSERT INTO ledger.entries SELECT gen_random_uuid(), 'of a lost account' FROM generate_series(1, 150)`,
+		`UPDATE ledger.account_cursor SET cursor = 'of another database'`,
+	} {
+		if _, err := l.Owner.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	l.run(t)
+	harness.Eventually(t, 30*time.Second, "the ledger says that it erases nothing", func() error {
+		if text := l.process.Stderr.String(); !strings.Contains(text, "auth does not have 150 of 151 accounts, nothing is erased") {
+			return fmt.Errorf("its log is %s", text)
+		}
+		return nil
+	})
+	if n := l.Count(t, "SELECT count(*) FROM ledger.entries"); n != 151 {
+		t.Errorf("%d entries are left, want all 151", n)
 	}
 }

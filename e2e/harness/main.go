@@ -25,6 +25,10 @@ var schemaSQL string
 // Main is the TestMain of packages that start processes. The root of the repository
 // becomes the working directory.
 func Main(m *testing.M) {
+	if at, asShop := os.LookupEnv(runAsShop); asShop {
+		serveShop(at)
+		return
+	}
 	path, asProgram := os.LookupEnv(runAsGatehouse)
 	if !asProgram {
 		path = filepath.Join(root(), "schema.sql")

@@ -93,7 +93,7 @@ func (s *Postgres) Kill(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-s.server.Done()
-	_ = s.server.Stop(t.Context()) // returns that it had ended by itself
+	_ = s.server.Stop(t.Context()) // returns that it had already ended
 }
 
 // Execute runs statements as the owner of a database.

@@ -44,7 +44,7 @@ func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 	stop := make(chan struct{})
 	var callers sync.WaitGroup
 	var requests, unavailable atomic.Int64
-	// A busy machine may take a part too long: that is no fault of a rotation's.
+	// A busy machine may take a part too long: that is not a failure of the rotation.
 	busy := func(err error) bool {
 		if connect.CodeOf(err) == connect.CodeUnavailable {
 			unavailable.Add(1)

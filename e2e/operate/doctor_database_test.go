@@ -21,7 +21,7 @@ func TestDoctorLooksAtWhatSessionsBeginWith(t *testing.T) {
 		fix     string
 	}{
 		"read-only": {drift: []string{"ALTER DATABASE $ SET default_transaction_read_only = on"},
-			fault: "database of users: the server takes no writes", fix: "name the server that takes writes in USERS_DATABASE_URL"},
+			fault: "database of users: the server accepts no writes", fix: "name the server that takes writes in USERS_DATABASE_URL"},
 		"isolation": {drift: []string{"ALTER ROLE $_users IN DATABASE $ SET default_transaction_isolation = 'repeatable read'"},
 			fault: "database of users: its role's sessions begin as repeatable read", fix: "run gatehouse schema apply"},
 		"client encoding": {drift: []string{"ALTER ROLE $_users IN DATABASE $ SET client_encoding = LATIN1"},

@@ -82,7 +82,7 @@ func (c *collector) find(trace, method string, kind tracev1.Span_SpanKind) []spa
 	return found
 }
 
-// spanOf returns a span of a trace by its id; nil if it hasn't come.
+// spanOf returns a span of a trace by its id; nil if it was not received.
 func (c *collector) spanOf(trace string, id []byte) *span {
 	c.mu.Lock()
 	defer c.mu.Unlock()

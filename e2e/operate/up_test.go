@@ -51,7 +51,7 @@ func TestUpRunsEverythingAndSaysHowToUseIt(t *testing.T) {
 		second := harness.StartProcess(t, append(slices.Clone(h.Env), "GATEHOUSE_LISTEN="+harness.FreeAddress(t)))
 		second.Wait(t)
 		if code, said := second.Cmd.ProcessState.ExitCode(), second.Stderr.String(); code != 1 || !strings.Contains(said, strconv.Itoa(first.Cmd.Process.Pid)) {
-			t.Errorf("exit status %d, said %q; want 1 and the first one's process id", code, said)
+			t.Errorf("exit status %d, said %q; want 1 and the first one's process ID", code, said)
 		}
 	})
 	t.Run("an interrupt stops it within 5 s and leaves nothing behind", func(t *testing.T) {
@@ -132,7 +132,7 @@ func TestUpEndsWhenItsPostgresDoes(t *testing.T) {
 		}
 	}
 	p.Wait(t)
-	if code := p.Cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(p.Stderr.String(), "ended by itself") {
+	if code := p.Cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(p.Stderr.String(), "already ended") {
 		t.Errorf("exit status %d, said %s", code, p.Stderr.String())
 	}
 }

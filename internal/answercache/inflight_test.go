@@ -165,7 +165,7 @@ func (s *sharer) askWith(ctx context.Context, who Caller, info *connect.CallInfo
 	return stream.answer.(*bffv1.ListUsersResponse).GetNextPageToken(), nil
 }
 
-func TestSharedAnswersMayBeStaleAsFarAsTheySay(t *testing.T) {
+func TestSharedAnswersMayBeStaleWithinThePolicy(t *testing.T) {
 	t.Parallel()
 	h := open(t, megabyte)
 	now := time.Now()
@@ -337,7 +337,7 @@ func TestAMessageHasOneForm(t *testing.T) {
 
 // What a method says beside its answer is for the one caller whose call it was
 // made for, and it learns of none who shares it.
-func TestWhatIsSaidBesideAnAnswerIsForOneCaller(t *testing.T) {
+func TestHeadersOfAnAnswerAreForOneCaller(t *testing.T) {
 	t.Parallel()
 	h := open(t, megabyte)
 	s := newSharer(t, h, Method{TTL: 10 * time.Second})
@@ -459,7 +459,7 @@ func TestACallEndsWhenAllHaveLeft(t *testing.T) {
 	}
 }
 
-func TestAPanicFailsAllWhoWaitAndNobodyElse(t *testing.T) {
+func TestAPanicFailsOnlyTheCallsThatWaitForIt(t *testing.T) {
 	t.Parallel()
 	s := newSharer(t, open(t, megabyte), Method{TTL: time.Second})
 	s.panics.Store(true)

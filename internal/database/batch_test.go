@@ -174,7 +174,7 @@ func TestWhatCantShareARoundTripIsSentOnItsOwn(t *testing.T) {
 
 // A connection whose prepared statement is stale fails the whole batch; each query is
 // then sent again until it has a result.
-func TestAStalePlanInABatchIsMadeAgain(t *testing.T) {
+func TestAStalePlanInABatchIsRetried(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	exec(t, db.Owner, "CREATE TABLE auth.things (n int, text text)", "GRANT ALL ON auth.things TO PUBLIC", "INSERT INTO auth.things VALUES (1, 'one')")

@@ -96,7 +96,7 @@ func eventually(t *testing.T, limit time.Duration, what string, try func() error
 }
 
 // Not parallel: it turns the whole server read-only.
-func TestConnectionsThatTakeNoWritesAreReplaced(t *testing.T) {
+func TestReadOnlyConnectionsAreReplaced(t *testing.T) {
 	db := pgtest.New(t)
 	exec(t, db.Owner, "CREATE TABLE auth.written (n int)", "GRANT INSERT, SELECT ON auth.written TO PUBLIC")
 	pool := open(t, db.Auth)
@@ -165,7 +165,7 @@ func withParameter(url, parameter string) string {
 	return url + "?" + parameter
 }
 
-func TestSessionsHaveTheirSettingsWhateverTheDatabaseSets(t *testing.T) {
+func TestSessionSettingsOverrideThoseOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	config, err := pgx.ParseConfig(db.Auth)
@@ -207,7 +207,7 @@ func TestSessionsHaveTheirSettingsWhateverTheDatabaseSets(t *testing.T) {
 	}
 }
 
-func TestAStalePlanIsMadeAgain(t *testing.T) {
+func TestAStalePlanIsRetried(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	exec(t, db.Owner, "CREATE TABLE auth.things (n int, text text)", "GRANT ALL ON auth.things TO PUBLIC", "INSERT INTO auth.things VALUES (1, 'one')")
@@ -261,7 +261,7 @@ func TestAStalePlanIsMadeAgain(t *testing.T) {
 	}
 }
 
-func TestAnUndoneTransactionRunsAgain(t *testing.T) {
+func TestAnAbortedTransactionIsRetried(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	exec(t, db.Owner, "CREATE TABLE auth.counters (id int, n int)", "GRANT ALL ON auth.counters TO PUBLIC", "INSERT INTO auth.counters VALUES (1, 0), (2, 0)")

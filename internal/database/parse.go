@@ -1,7 +1,6 @@
-// Package database opens the services' connections to Postgres, and is the one
-// place that says what they rely on: the settings of a session, whether the
-// server takes writes, which errors ask for another try, and what the PG…
-// environment may do.
+// Package database opens the services' connections to Postgres. It defines the settings of
+// a session, whether the server must accept writes, which errors are retried, and which
+// PG… environment variables have an effect.
 package database
 
 import (
@@ -14,18 +13,16 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// ignoredVariables are those of libpq's environment variables that would change
-// where a URL leads or what a session does, although the URL names a server. The
-// others only fill in what a URL leaves out: host, port, user, database,
-// password, and the files and modes of TLS.
+// ignoredVariables are the environment variables of libpq that would change the server or
+// the session although the URL names a server. The other variables only provide what the
+// URL omits: host, port, user, database, password, and the files and modes of TLS.
 var ignoredVariables = []string{
 	"PGSERVICE", "PGOPTIONS", "PGTARGETSESSIONATTRS", "PGTZ", "PGAPPNAME", "PGCONNECT_TIMEOUT",
 	"PGMINPROTOCOLVERSION", "PGMAXPROTOCOLVERSION",
 }
 
-// socketVariables are about TLS and signing in over a network. By a socket
-// folder, which is how the embedded Postgres is reached, they could only be in
-// the way.
+// socketVariables concern TLS and authentication over a network. They are ignored for a
+// socket, as of the embedded Postgres, where they could only cause failures.
 var socketVariables = []string{"PGSSLNEGOTIATION", "PGSSLCERTMODE", "PGSSLSNI", "PGCHANNELBINDING", "PGREQUIREAUTH"}
 
 var namesSocket = regexp.MustCompile(`(?i)[?&\s]host=('?/|%2f)|^host=('?/|%2f)`)
@@ -33,7 +30,7 @@ var namesSocket = regexp.MustCompile(`(?i)[?&\s]host=('?/|%2f)|^host=('?/|%2f)`)
 // pgx can't parse without the environment, which belongs to the whole process.
 var environment sync.Mutex
 
-// withoutEnvironment hides the ignored variables from the parsing of a URL.
+// withoutEnvironment runs parse without the ignored variables in the environment.
 func withoutEnvironment(url string, parse func()) {
 	environment.Lock()
 	defer environment.Unlock()
@@ -50,9 +47,8 @@ func withoutEnvironment(url string, parse func()) {
 	parse()
 }
 
-// ParseConfig is pgx.ParseConfig without the environment variables that would
-// change what the URL says. It takes a pool's parameters too, such as
-// pool_max_conns, which are nothing to one connection.
+// ParseConfig is pgx.ParseConfig without the environment variables that would override the
+// URL. It accepts and ignores the parameters of a pool, such as pool_max_conns.
 func ParseConfig(url string) (*pgx.ConnConfig, error) {
 	config, err := parsePoolConfig(url)
 	if err != nil {
@@ -61,7 +57,7 @@ func ParseConfig(url string) (*pgx.ConnConfig, error) {
 	return config.ConnConfig, nil
 }
 
-// parsePoolConfig is pgxpool.ParseConfig, likewise.
+// parsePoolConfig is pgxpool.ParseConfig without the same environment variables.
 func parsePoolConfig(url string) (config *pgxpool.Config, err error) {
 	withoutEnvironment(url, func() { config, err = pgxpool.ParseConfig(url) })
 	return config, err

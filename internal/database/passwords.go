@@ -13,9 +13,9 @@ import (
 
 const invalidPassword = "28P01"
 
-// passwords are those that a role may have just now: while a secret is rotated, the
-// role has the old password until the schema is applied, and the new one afterwards.
-// Connections use the one that was accepted last.
+// passwords are the possible passwords of a role. While a secret is rotated, the role has
+// the old password until the schema is applied, and then the new one. Connections use the
+// password that was accepted last.
 type passwords struct {
 	known   []string
 	current atomic.Int64
@@ -32,14 +32,14 @@ func newPasswords(first string, others []string) *passwords {
 	return p
 }
 
-// use gives a connection its password before it is made.
+// use sets the password of a connection before it is opened.
 func (p *passwords) use(_ context.Context, config *pgx.ConnConfig) error {
 	config.Password = p.known[p.current.Load()]
 	return nil
 }
 
-// refused moves on from a password with which a connection was refused. It reports
-// whether err is such a refusal, after which another try may succeed.
+// refused switches to the next password if err reports a wrong password. It reports whether
+// it did, so that another attempt may succeed.
 func (p *passwords) refused(err error) bool {
 	refusal, ok := errors.AsType[*pgconn.PgError](err)
 	failed, connecting := errors.AsType[*pgconn.ConnectError](err)
@@ -51,7 +51,7 @@ func (p *passwords) refused(err error) bool {
 	return true
 }
 
-// connect makes a connection with the first password that is accepted.
+// connect opens a connection with the first password that is accepted.
 func (p *passwords) connect(ctx context.Context, config *pgx.ConnConfig) (conn *pgx.Conn, err error) {
 	for range p.known {
 		config.Password = p.known[p.current.Load()]
@@ -62,7 +62,7 @@ func (p *passwords) connect(ctx context.Context, config *pgx.ConnConfig) (conn *
 	return nil, err
 }
 
-// otherPasswords is how many passwords a pool's role may have besides one.
+// otherPasswords is the number of alternative passwords of a pool's role.
 func otherPasswords(pool *pgxpool.Pool) int {
 	watch, ok := pool.Config().ConnConfig.Tracer.(*watcher)
 	if !ok {

@@ -15,24 +15,23 @@ import (
 	"gatehouse/internal/batch"
 )
 
-// Pool is a pool of connections that tries again what Postgres asks to have
-// tried again. Each statement outside of a transaction is one of its own.
+// Pool is a pool of connections that retries statements after a retryable error of
+// Postgres. Each statement outside of a transaction is its own transaction.
 type Pool struct{ *pgxpool.Pool }
 
 // Retrying returns a Pool over the connections of another.
 func Retrying(pool *pgxpool.Pool) *Pool { return &Pool{pool} }
 
-// Transact runs work in one transaction, which begins as read committed. The
-// error that work returns rolls it back. Work runs again, in a new transaction,
-// when Postgres undid the one before: it must leave nothing behind that a
-// second run would not overwrite.
+// Transact runs work in a transaction at read committed, and rolls it back if work returns
+// an error. It runs work again, in a new transaction, if Postgres aborted the transaction
+// with a retryable error: the results of work must not depend on an earlier run.
 func (p *Pool) Transact(ctx context.Context, work func(pgx.Tx) error) error {
 	return retry(ctx, func() error {
 		return p.heed(pgx.BeginTxFunc(ctx, p, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, work))
 	})
 }
 
-// BeginTx is pgxpool's, waiting for a connection as Acquire does.
+// BeginTx is pgxpool's BeginTx, but waits for a connection like Acquire.
 func (p *Pool) BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error) {
 	conn, err := p.Acquire(ctx)
 	if err != nil {
@@ -51,7 +50,7 @@ func (p *Pool) Begin(ctx context.Context) (pgx.Tx, error) {
 	return p.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 }
 
-// pooledTx gives its connection back when it ends.
+// pooledTx releases its connection when it ends.
 type pooledTx struct {
 	pgx.Tx
 	conn *pgxpool.Conn
@@ -76,8 +75,8 @@ func (t *pooledTx) release() {
 	}
 }
 
-// Acquire is pgxpool's, except that it waits for a connection within ctx when
-// Postgres has none left for another one.
+// Acquire is pgxpool's Acquire, except that it waits, until ctx ends, while Postgres
+// accepts no more connections.
 func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	batch.From(ctx).Leave() // before it blocks
 	for n := 1; ; n++ {
@@ -95,7 +94,8 @@ func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	}
 }
 
-// unboundedWaits is after how many waits who gave no time gives up: seconds.
+// unboundedWaits is the maximum number of waits, in total some seconds, of a caller whose
+// context has no deadline.
 const unboundedWaits = 50
 
 func bounded(ctx context.Context) bool {
@@ -103,7 +103,7 @@ func bounded(ctx context.Context) bool {
 	return ok
 }
 
-// Exec is pgxpool's, tried again.
+// Exec is pgxpool's Exec with retries.
 func (p *Pool) Exec(ctx context.Context, sql string, arguments ...any) (tag pgconn.CommandTag, err error) {
 	err = retry(ctx, func() error {
 		conn, err := p.Acquire(ctx)
@@ -117,8 +117,8 @@ func (p *Pool) Exec(ctx context.Context, sql string, arguments ...any) (tag pgco
 	return tag, err
 }
 
-// Query is pgxpool's, tried again until there is a first row. For a call that came in a
-// batch with others it may share their round trip.
+// Query is pgxpool's Query with retries until the first row arrives. A call in a batch may
+// share the round trip of the other calls.
 func (p *Pool) Query(ctx context.Context, sql string, arguments ...any) (found pgx.Rows, err error) {
 	if member := batch.From(ctx); member != nil {
 		if found, err := p.queryInBatch(ctx, member, sql, arguments); found != nil || err != nil {
@@ -148,12 +148,12 @@ func (p *Pool) Query(ctx context.Context, sql string, arguments ...any) (found p
 	if err != nil && found == nil {
 		return nil, err
 	}
-	// An error of the statement is for the reader of the rows, as pgx has it.
+	// As in pgx, the reader of the rows receives an error of the statement.
 	return found, nil
 }
 
-// rows are a result whose first row was looked for. They give their connection
-// back at their end.
+// rows are a result whose first row was already read. They release their connection when
+// they are closed.
 type rows struct {
 	pgx.Rows
 	conn          *pgxpool.Conn
@@ -185,7 +185,7 @@ func (r *rows) release() {
 	}
 }
 
-// QueryRow is pgxpool's, tried again. The statement runs with Scan.
+// QueryRow is pgxpool's QueryRow with retries. Scan runs the statement.
 func (p *Pool) QueryRow(ctx context.Context, sql string, arguments ...any) pgx.Row {
 	return rowFunc(func(destinations []any) error {
 		found, err := p.Query(ctx, sql, arguments...)
@@ -211,8 +211,8 @@ type rowFunc func(destinations []any) error
 
 func (f rowFunc) Scan(destinations ...any) error { return f(destinations) }
 
-// heed has the pool make new connections when an error says that its old ones
-// are of no use, and returns the error.
+// heed resets the pool if an error shows that its connections are unusable, and returns the
+// error.
 func (p *Pool) heed(err error) error {
 	if _, all := condemns(err); all {
 		p.Reset()
@@ -220,28 +220,28 @@ func (p *Pool) heed(err error) error {
 	return err
 }
 
-// What a pool has unless its URL says otherwise.
+// The defaults of a pool, which its URL may override.
 const (
 	maxConnections = 16
 	maxIdleTime    = 5 * time.Minute
-	// A connection ends after so long, each by chance a little later, so that
-	// they don't all follow a change of the server's address at one moment.
+	// The maximum lifetime of a connection, with a random addition so that connections do
+	// not all reconnect at once after a change of the server's address.
 	maxLifetime    = 30 * time.Minute
 	lifetimeJitter = 10 * time.Minute
 	connectTimeout = 2 * time.Second
 	markCondemned  = "gatehouse: condemned"
 )
 
-// Open opens the pool of a service, whose connections have the SessionSettings
-// and take writes, and checks the database's encoding. Errors: ErrReadOnly, and
-// a sentence about a URL that can't be read.
+// Open opens the pool of a service and checks the encoding of the database. The connections
+// have the SessionSettings and accept writes. Errors: ErrReadOnly, and an error for a
+// malformed URL, which does not contain the URL.
 //
-// The role may have one of the other passwords instead of the URL's: the one that is
-// accepted is used, and when it is refused later, the next.
+// The role may have one of the other passwords instead of the URL's. The pool uses the
+// password that is accepted; if it is refused later, it tries the next.
 func Open(ctx context.Context, url, service string, otherPasswords ...string) (*pgxpool.Pool, error) {
 	config, err := parsePoolConfig(url)
 	if err != nil {
-		return nil, errors.New(strings.ToUpper(service) + "_DATABASE_URL can't be read as a Postgres URL")
+		return nil, errors.New(strings.ToUpper(service) + "_DATABASE_URL is not a valid Postgres URL")
 	}
 	given := func(setting string) bool { return strings.Contains(url, setting) }
 	if !given("pool_max_conns") {
@@ -317,8 +317,7 @@ func probe(ctx context.Context, config *pgx.ConnConfig, known *passwords) (poole
 	return process != conn.PgConn().PID(), nil
 }
 
-// Writable returns ErrReadOnly when the pool's connections take no writes, and
-// has it look for others.
+// Writable returns ErrReadOnly and resets the pool if its connections accept no writes.
 func Writable(ctx context.Context, pool *pgxpool.Pool) error {
 	var readOnly bool
 	if err := pool.QueryRow(ctx, "SELECT current_setting('transaction_read_only')::boolean").Scan(&readOnly); err != nil {
@@ -331,8 +330,8 @@ func Writable(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// watcher looks at the errors of all statements, and has connections that are of
-// no more use closed when they are given back.
+// watcher inspects the errors of all statements, and marks unusable connections, which the
+// pool then closes when they are released.
 type watcher struct {
 	pool      atomic.Pointer[pgxpool.Pool]
 	next      pgx.QueryTracer

@@ -15,15 +15,15 @@ func ObservePool(meter metric.Meter, service string, pool *pgxpool.Pool) error {
 	connections, err1 := meter.Int64ObservableUpDownCounter("gatehouse.database.connections",
 		metric.WithUnit("{connection}"), metric.WithDescription("Connections to Postgres."))
 	most, err2 := meter.Int64ObservableGauge("gatehouse.database.connections.max",
-		metric.WithUnit("{connection}"), metric.WithDescription("Connections to Postgres that there may be."))
+		metric.WithUnit("{connection}"), metric.WithDescription("Maximum number of connections to Postgres."))
 	acquires, err3 := meter.Int64ObservableCounter("gatehouse.database.acquires",
-		metric.WithUnit("{acquire}"), metric.WithDescription("How often a connection was taken from the pool."))
+		metric.WithUnit("{acquire}"), metric.WithDescription("Connections that were acquired from the pool."))
 	waits, err4 := meter.Int64ObservableCounter("gatehouse.database.acquire.waits",
-		metric.WithUnit("{acquire}"), metric.WithDescription("How often no connection was free, so that one was waited for or made."))
+		metric.WithUnit("{acquire}"), metric.WithDescription("Acquires that found no idle connection and had to wait for one or open one."))
 	waited, err5 := meter.Float64ObservableCounter("gatehouse.database.acquire.wait_time",
-		metric.WithUnit("s"), metric.WithDescription("How long was waited for connections in all."))
+		metric.WithUnit("s"), metric.WithDescription("Total time spent waiting for connections."))
 	canceled, err6 := meter.Int64ObservableCounter("gatehouse.database.acquires.canceled",
-		metric.WithUnit("{acquire}"), metric.WithDescription("How often the wait for a connection was given up."))
+		metric.WithUnit("{acquire}"), metric.WithDescription("Acquires that were cancelled while they waited for a connection."))
 	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return fmt.Errorf("measure the pool of %s: %w", service, err)
 	}

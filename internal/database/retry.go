@@ -10,17 +10,16 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// SQLSTATEs (Postgres, appendix A) that have a meaning of their own here.
+// SQLSTATEs (Postgres, appendix A) that are handled specially.
 const (
 	readOnlyTransaction = "25006"
 	tooManyConnections  = "53300"
 	featureNotSupported = "0A000"
 )
 
-// AsksForRetry reports whether Postgres undid a statement, with its transaction,
-// for a reason that another try may not meet: a serialization failure, a
-// deadlock, or a prepared statement that a change of the tables or a pooler has
-// made useless.
+// AsksForRetry reports whether Postgres aborted a statement and its transaction with a
+// retryable error: a serialization failure, a deadlock, or a prepared statement that a
+// schema change or a pooler has invalidated.
 func AsksForRetry(err error) bool {
 	refusal, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -33,21 +32,21 @@ func AsksForRetry(err error) bool {
 	return statementIsStale(refusal)
 }
 
-// statementIsStale reports whether a prepared statement isn't what the client
-// believes. "cached plan must not change result type" has no code of its own;
-// the routine's name isn't translated, unlike the message.
+// statementIsStale reports whether a prepared statement is invalid. "cached plan must not
+// change result type" has no specific code; unlike the message, the name of the routine is
+// not translated.
 func statementIsStale(refusal *pgconn.PgError) bool {
 	switch refusal.Code {
 	case featureNotSupported:
 		return refusal.Routine == "RevalidateCachedQuery"
-	case "26000", "42P05": // there is no such prepared statement; there is one already
+	case "26000", "42P05": // the prepared statement does not exist; it already exists
 		return true
 	}
 	return false
 }
 
-// condemns reports whether an error says that its connection is of no more use,
-// and whether the pool's others are likely no better.
+// condemns reports whether an error shows that its connection is unusable, and whether the
+// other connections of the pool probably are too.
 func condemns(err error) (one, all bool) {
 	refusal, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -65,11 +64,11 @@ func condemns(err error) (one, all bool) {
 const (
 	maxTries   = 10
 	retryDelay = 5 * time.Millisecond
-	// maxRetryDelay bounds the wait before a try, which doubles each time.
+	// maxRetryDelay limits the backoff, which doubles with each attempt.
 	maxRetryDelay = 250 * time.Millisecond
 )
 
-// retry runs work again while its error asks for that and there is time.
+// retry runs work again while its error is retryable and ctx has not ended.
 func retry(ctx context.Context, work func() error) error {
 	for n := 1; ; n++ {
 		err := work()
@@ -79,8 +78,8 @@ func retry(ctx context.Context, work func() error) error {
 	}
 }
 
-// pause waits before the next try, each time longer and by chance, so that those
-// who collided don't again; false when ctx ends first.
+// pause waits with exponential backoff and jitter, so that transactions that collided do not
+// collide again. It reports false if ctx ends first.
 func pause(ctx context.Context, n int) bool {
 	longest := min(retryDelay<<min(n, 10), maxRetryDelay)
 	timer := time.NewTimer(retryDelay + rand.N(longest))

@@ -14,17 +14,15 @@ import (
 // Setting is a parameter of a session.
 type Setting struct{ Name, Value string }
 
-// SessionSettings are what every session of a service relies on, whatever the
-// database or the server sets. Each login role carries them in its database,
-// which holds behind a pooler too; a direct connection also asks for them when
-// it starts, which goes before anything else.
+// SessionSettings are the settings of every session of a service, which override those of
+// the database and the server. They are stored for each login role in its database, so that
+// they apply behind a pooler too. A direct connection also sends them at its start, which
+// takes precedence.
 //
-// The isolation is the one under which a statement sees what was committed
-// before a lock was granted. The search path leaves out the schema public, in
-// which up to Postgres 14 everybody may create functions for others to call.
-// Work that its caller gave up must not hold locks, so an idle transaction ends;
-// the other limits are far beyond what a call may take, for statements whose
-// cancellation got lost.
+// At read committed, a statement sees what was committed before it obtained a lock. The
+// search path omits the schema public, in which everybody may create functions up to
+// Postgres 14. The timeout of idle transactions releases the locks of abandoned work. The
+// other timeouts are far longer than any call, for statements whose cancellation was lost.
 func SessionSettings(service string) []Setting {
 	return []Setting{
 		{"default_transaction_isolation", "read committed"},
@@ -37,14 +35,14 @@ func SessionSettings(service string) []Setting {
 	}
 }
 
-// limits are the settings that a URL may give other values.
+// limits are the settings that a URL may override.
 var limits = []string{"idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout"}
 
-// A pooler such as PgBouncer follows these for each of its clients, and refuses
-// a client that asks for any other when it starts.
+// A pooler such as PgBouncer tracks these settings for each client, and refuses a client
+// that sends any other setting at its start.
 var everywhere = []string{"client_encoding", "TimeZone"}
 
-// setSession puts the settings into what a connection asks for when it starts.
+// setSession adds the settings to the startup parameters of a connection.
 func setSession(config *pgx.ConnConfig, service string, pooled bool) {
 	for _, setting := range SessionSettings(service) {
 		if pooled && !slices.Contains(everywhere, setting.Name) {
@@ -64,20 +62,19 @@ func setSession(config *pgx.ConnConfig, service string, pooled bool) {
 	}
 }
 
-// SetOwnerSession prepares the connection of the user who applies the schema,
-// which every pooler lets start.
+// SetOwnerSession sets the startup parameters of the connection that applies the schema.
+// Every pooler accepts them.
 func SetOwnerSession(config *pgx.ConnConfig, url string) {
 	setSession(config, "", true)
 	requireWritable(config, url)
 }
 
-// ErrReadOnly says that a server takes no writes, as a standby does, or a
-// primary that was replaced.
-var ErrReadOnly = errors.New("the server takes no writes: it is a standby, or default_transaction_read_only is on")
+// ErrReadOnly is the error if a server accepts no writes, such as a standby or a demoted
+// primary.
+var ErrReadOnly = errors.New("the server accepts no writes: it is a standby, or default_transaction_read_only is on")
 
-// requireWritable refuses a server that takes no writes, unless the URL says by
-// target_session_attrs what servers it wants. Of several hosts, the next is
-// tried.
+// requireWritable refuses a server that accepts no writes, unless the URL has
+// target_session_attrs. pgx then tries the next host of the URL.
 func requireWritable(config *pgx.ConnConfig, url string) {
 	if !strings.Contains(url, "target_session_attrs") {
 		config.ValidateConnect = validateWritable
@@ -100,7 +97,7 @@ type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Encoding is the one in which a database has to store text.
+// Encoding is the required encoding of a database.
 const Encoding = "UTF8"
 
 // CheckEncoding returns an error unless the database can store every text.

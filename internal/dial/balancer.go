@@ -22,11 +22,10 @@ var errBreakersOpen = errors.New("circuit breaker open: no endpoint has answered
 // healthy endpoints, a call goes to the one with fewer calls in flight (Mitzenmacher,
 // "The Power of Two Choices in Randomized Load Balancing", 2001).
 //
-// Each endpoint has a circuit breaker. An endpoint that is silent or slow while
-// others answer is ejected (eject.go), and one that answers that it can't serve is
-// passed over (refusal.go). A repeatable call that takes long is made at
-// a second endpoint too (hedge.go). A write is made once, at an endpoint that is
-// believed to be healthy.
+// Each endpoint has a circuit breaker. An endpoint that is silent or slow while others
+// answer is ejected (eject.go), and other endpoints are preferred to one that responds that
+// it is unavailable (refusal.go). A repeatable call that takes long is hedged at a second
+// endpoint (hedge.go). A write is made once, at an endpoint that is considered healthy.
 type loadBalancer struct {
 	service   string
 	logger    *slog.Logger
@@ -54,7 +53,7 @@ func (b *loadBalancer) balance(next connect.ClientFunc) connect.ClientFunc {
 			return b.openStream(ctx, spec, next)
 		}
 		again := repeatable(ctx, spec) && attemptsOf(ctx) > 1
-		if again { // a call that is lost with its connection has to be made again, then
+		if again { // then a call that is lost with its connection must be retried
 			ctx = asRepeatable(ctx)
 		}
 		return &unaryCall{make: func(request, response any) error {
@@ -64,7 +63,7 @@ func (b *loadBalancer) balance(next connect.ClientFunc) connect.ClientFunc {
 	}
 }
 
-// callOnce sends each call exactly once, whatever the circuit breakers say.
+// callOnce sends each call exactly once, even if the circuit breakers are open.
 func (b *loadBalancer) callOnce(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 		if spec.StreamType != connect.StreamTypeUnary {
@@ -111,7 +110,8 @@ func (b *loadBalancer) openStream(ctx context.Context, spec connect.Spec, next c
 	return next(ctx, spec)
 }
 
-// lookupError gives the error of a lookup its code, as the HTTP transport does.
+// lookupError maps the error of a lookup to an error with its code, as the HTTP transport
+// does.
 func lookupError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return rpc.ContextError(ctx.Err())
@@ -141,8 +141,7 @@ func pick(endpoints, avoid []*endpoint, repeatable bool) (*placement, bool) {
 			probes = append(probes, one)
 		}
 	}
-	// A repeatable call finds out whether an endpoint answers again. A write goes
-	// to one that is believed to be healthy.
+	// Use a repeatable call to probe whether an endpoint answers again, not a write.
 	if repeatable {
 		if at, ok := enter(endpoints, probes...); ok {
 			return at, true
@@ -156,7 +155,7 @@ func pick(endpoints, avoid []*endpoint, repeatable bool) (*placement, bool) {
 	return enter(endpoints, slices.Concat(probes, away, ejected)...)
 }
 
-// enter enters the circuit breaker of the first that lets a call pass.
+// enter enters the circuit breaker of the first endpoint whose breaker admits a call.
 func enter(endpoints []*endpoint, candidates ...*endpoint) (*placement, bool) {
 	for _, one := range candidates {
 		if probe, ok := one.breaker.enter(); ok {
@@ -216,8 +215,8 @@ type placement struct {
 	at            *endpoint
 	endpoints     []*endpoint
 	probe         bool // of the breaker of the endpoint
-	bypassBreaker bool // the breaker wasn't asked, and isn't told
-	done          bool // nothing is accounted for any more
+	bypassBreaker bool // the attempt neither asks the breaker nor reports its outcome
+	done          bool // the attempt was accounted for
 }
 
 // newPlacement counts the attempt as in flight, until it is finished.
@@ -231,7 +230,7 @@ func placementFrom(ctx context.Context) *placement {
 	return p
 }
 
-// endpoint returns the chosen one; nil when none was.
+// endpoint returns the chosen endpoint; nil if none was chosen.
 func (p *placement) endpoint() *endpoint {
 	if p == nil {
 		return nil
@@ -241,8 +240,8 @@ func (p *placement) endpoint() *endpoint {
 	return p.at
 }
 
-// moveTo says that the attempt is made at another endpoint, since the one before
-// took no connection. unheard says that it gave no answer at all.
+// moveTo moves the attempt to another endpoint after dialling the previous one failed.
+// unheard reports that the previous endpoint did not respond at all.
 func (p *placement) moveTo(next *endpoint, unheard bool) {
 	if p == nil {
 		return
@@ -268,7 +267,7 @@ func (p *placement) release(unheard bool) {
 	}
 }
 
-// finish accounts for the attempt's end. It returns the endpoint that made it.
+// finish accounts for the end of the attempt, and returns its endpoint.
 func (p *placement) finish(how outcome) *endpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// batchMemory is how long a service that knows no batches gets none. It may be
-	// replaced by a newer version meanwhile.
+	// batchMemory is how long no batches are sent to a service that does not support them.
+	// A newer version may replace it meanwhile.
 	batchMemory = time.Minute
 	// maxBatchBytes bounds the requests of a batch; larger ones are sent on their own.
 	maxBatchBytes = rpc.MaxMessageBytes / 2
@@ -50,7 +50,7 @@ func (b *batcher) batchCalls(next connect.ClientFunc) connect.ClientFunc {
 	}
 }
 
-// transportFunc makes the rest of a client's chain a transport.
+// transportFunc adapts the rest of a client's chain to a transport.
 type transportFunc connect.ClientFunc
 
 func (f transportFunc) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
@@ -115,8 +115,8 @@ func (c *batchableCall) make(ctx context.Context, client batchv1.BatchServiceCli
 	case c.answer.GetError() != nil:
 		err := rpc.BatchError(c.answer.GetError())
 		if connect.CodeOf(err) == connect.CodeDeadlineExceeded {
-			// The service gave up early for the sake of the others. This call's time is
-			// over when it would be without them.
+			// The service ended this call early, so that the others reach their caller.
+			// Wait until this call's own deadline.
 			<-ctx.Done()
 			return rpc.ContextError(ctx.Err())
 		}
@@ -138,8 +138,7 @@ func (c *batchableCall) mayRetryAlone(ctx context.Context, err error) bool {
 	return isRefusal(err) && attemptsOf(ctx) > 1 && ctx.Err() == nil && c.batcher.balancer.budget.spend(0)
 }
 
-// send sends calls in one request. It leaves those unanswered that have to be sent on
-// their own.
+// send sends calls in one request. It sets no answer for a call that must be sent alone.
 func (b *batcher) send(ctx context.Context, client batchv1.BatchServiceClient, calls []any) {
 	request := &batchv1.CallRequest{Items: make([]*batchv1.CallRequest_Item, len(calls))}
 	size := 0

@@ -21,8 +21,8 @@ const (
 	breakerMinCalls  = 20  // at least
 	breakerWindow    = 10 * time.Second
 	breakerDelay     = 500 * time.Millisecond
-	// fastRefusal is how soon an endpoint that is alive says that it can't serve;
-	// later is as good as silence.
+	// fastRefusal is the time within which an unavailable response shows that the endpoint
+	// is alive. A later one counts as silence.
 	fastRefusal = time.Second
 )
 
@@ -34,25 +34,25 @@ type breaker struct {
 	circuit circuitbreaker.CircuitBreaker[any]
 }
 
-// newBreaker returns a breaker that is closed. It logs and counts when it opens
-// and when it closes; a probe that failed is not worth a line.
+// newBreaker returns a closed breaker. It logs and counts when it opens and when it closes,
+// but not failed probes.
 func newBreaker(service, endpoint string, logger *slog.Logger) breaker {
 	label := endpointLabel(service, endpoint)
-	tell := func(opened, open int64) {
+	report := func(opened, open int64) {
 		breakerOpenings.Add(context.Background(), opened, label)
 		breakersOpen.Record(context.Background(), open, label)
 	}
-	tell(0, 0) // so that they are there before the first
+	report(0, 0) // export 0 before the first event
 	return breaker{circuitbreaker.NewBuilder[any]().
 		WithFailureRateThreshold(breakerThreshold, breakerMinCalls, breakerWindow).
 		WithDelay(breakerDelay).WithSuccessThreshold(1).
 		OnStateChanged(func(change circuitbreaker.StateChangedEvent) {
 			switch {
 			case change.OldState == circuitbreaker.ClosedState:
-				tell(1, 1)
+				report(1, 1)
 				logger.Warn("circuit breaker opened", "service", service, "endpoint", endpoint, "pause", breakerDelay.String())
 			case change.NewState == circuitbreaker.ClosedState:
-				tell(0, 0)
+				report(0, 0)
 				logger.Info("circuit breaker closed", "service", service, "endpoint", endpoint)
 			}
 		}).Build()}
@@ -64,7 +64,7 @@ var (
 	breakerOpenings, _ = breakerMeter.Int64Counter("gatehouse.rpc.breaker.openings", metric.WithUnit("{opening}"),
 		metric.WithDescription("How often the circuit breaker of an endpoint opened, because it answered less than half of its calls."))
 	breakersOpen, _ = breakerMeter.Int64Gauge("gatehouse.rpc.breaker.open",
-		metric.WithDescription("1 while the circuit breaker of an endpoint is open: it gets no call but a probe twice a second."))
+		metric.WithDescription("1 while the circuit breaker of an endpoint is open: the endpoint receives only a probe twice a second; else 0."))
 )
 
 // enter asks for permission to call, and reports whether the call is the probe. Every
@@ -76,7 +76,7 @@ func (b breaker) enter() (probe, ok bool) {
 	return b.circuit.IsHalfOpen(), true
 }
 
-// isOpen reports whether the endpoint gets no call but a probe.
+// isOpen reports whether the endpoint receives only probes.
 func (b breaker) isOpen() bool { return !b.circuit.IsClosed() }
 
 // wantsProbe reports whether it is open and its pause is over.
@@ -86,34 +86,34 @@ func (b breaker) wantsProbe() bool {
 
 func (b breaker) leave(probe bool, how outcome) {
 	switch {
-	case !probe && !b.circuit.IsClosed(): // begun before it opened: old news
+	case !probe && !b.circuit.IsClosed(): // it began before the breaker opened
 	case how == outcomeAnswer:
 		b.circuit.RecordSuccess()
 	case how == outcomeSilence:
 		b.circuit.RecordFailure()
-	case probe: // it found nothing out: let another
+	case probe: // inconclusive: admit another probe
 		b.circuit.Open()
 		b.circuit.HalfOpen()
 	}
 }
 
-// outcome is what a call tells of its backend.
+// outcome is what a call shows about its endpoint.
 type outcome int
 
 const (
-	outcomeAnswer  outcome = iota // be it a refusal
+	outcomeAnswer  outcome = iota // an answer, even an error
 	outcomeSilence                // no answer
-	outcomeUnknown                // its caller left or gave it too little time, or it wasn't sent
+	outcomeUnknown                // cancelled, too little time, or not sent
 )
 
-// outcomeOf says what an attempt that took so long tells of its endpoint.
+// outcomeOf returns the outcome of an attempt from its error and duration.
 func outcomeOf(ctx context.Context, err error, took time.Duration) outcome {
 	if err == nil {
 		return outcomeAnswer
 	}
 	if failed, ok := errors.AsType[*dialError](err); ok && !failed.timedOut {
-		// Refused at once: to ask costs nobody anything, and the first call
-		// after it listens again should be answered.
+		// The connection was refused immediately. Attempts are cheap, and the first call
+		// after the endpoint listens again should succeed.
 		return outcomeUnknown
 	}
 	failure, ok := errors.AsType[*connect.Error](err)
@@ -131,12 +131,12 @@ func outcomeOf(ctx context.Context, err error, took time.Duration) outcome {
 	case failure.IsRemote(), failure.Code() == connect.CodeResourceExhausted: // larger than we read
 		return outcomeAnswer
 	default:
-		return outcomeSilence // or one that can't be read
+		return outcomeSilence // or an unreadable answer
 	}
 }
 
-// hadCallersTime reports whether a call had all the time that our own caller gave us,
-// rather than a limit of ours.
+// hadCallersTime reports whether the deadline of a call came from our caller, not from a
+// limit of this process.
 func hadCallersTime(ctx context.Context) bool {
 	call := rpc.CallFrom(ctx)
 	deadline, ok := ctx.Deadline()

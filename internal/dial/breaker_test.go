@@ -71,7 +71,7 @@ func TestABreakerOpensProbesAndCloses(t *testing.T) {
 }
 
 // Operators learn of it once, however many probes fail meanwhile.
-func TestOperatorsAreToldOfABreaker(t *testing.T) {
+func TestABreakerIsLoggedAndMeasured(t *testing.T) {
 	t.Parallel()
 	reader := metric.NewManualReader()
 	otel.SetMeterProvider(metric.NewMeterProvider(metric.WithReader(reader)))
@@ -188,7 +188,7 @@ func TestOneProbeAtATime(t *testing.T) {
 
 // What was begun before a breaker opened says nothing of the time after, even if
 // it ends while a probe is under way.
-func TestAnOldCallIsNoProbe(t *testing.T) {
+func TestACallFromBeforeTheOpeningIsNotAProbe(t *testing.T) {
 	t.Parallel()
 	for _, late := range []error{nil, silent()} {
 		synctest.Test(t, func(t *testing.T) {
@@ -278,7 +278,7 @@ func TestWhatABreakerCounts(t *testing.T) {
 }
 
 // Callers who leave, or give no time, must not take a service from the others.
-func TestCallersOpenNoBreaker(t *testing.T) {
+func TestCallersMistakesDoNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
 	hanging := make(chan struct{})
 	var once sync.Once

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -91,35 +92,34 @@ func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLa
 // InProcess returns a client of a server in the same process. It behaves as a
 // client from [Dial] does. The transport states the caller: nothing is signed.
 func InProcess(route Route, server *rpc.Server) (*connect.Client, error) {
-	chain, err := routeInterceptors(route)
-	if err != nil {
-		return nil, err
-	}
-	return connect.NewClient(rpc.InProcessTransport(server, rpc.InProcess{
-		Caller: route.Caller, DeadlineMargin: deadlineMargin, DefaultTimeout: defaultTimeout,
-	}), append(chain, leaveBatch)...), nil
+	return newInProcess(route, rpc.InProcessTransport(server, inProcessCall(route)))
 }
 
 // InProcessLater is [InProcess] for a server that is made after the client. Before
 // that, the client must not be used.
 func InProcessLater(route Route, server func() *rpc.Server) (*connect.Client, error) {
+	return newInProcess(route, laterTransport(sync.OnceValue(func() connect.Transport {
+		return rpc.InProcessTransport(server(), inProcessCall(route))
+	})))
+}
+
+func newInProcess(route Route, transport connect.Transport) (*connect.Client, error) {
 	chain, err := routeInterceptors(route)
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewClient(laterTransport{server, rpc.InProcess{
-		Caller: route.Caller, DeadlineMargin: deadlineMargin, DefaultTimeout: defaultTimeout,
-	}}, append(chain, leaveBatch)...), nil
+	return connect.NewClient(transport, append(chain, leaveBatch)...), nil
 }
 
-// laterTransport looks for its server when it is called.
-type laterTransport struct {
-	server func() *rpc.Server
-	rpc.InProcess
+func inProcessCall(route Route) rpc.InProcess {
+	return rpc.InProcess{Caller: route.Caller, DeadlineMargin: deadlineMargin, DefaultTimeout: defaultTimeout}
 }
+
+// laterTransport returns its transport when the first call is made.
+type laterTransport func() connect.Transport
 
 func (t laterTransport) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-	return rpc.InProcessTransport(t.server(), t.InProcess).NewClientStream(ctx, spec)
+	return t().NewClientStream(ctx, spec)
 }
 
 func newClient(route Route, transport connect.Transport, between ...connect.ClientInterceptor) (*connect.Client, error) {

@@ -20,7 +20,7 @@ import (
 	"gatehouse/internal/serve"
 )
 
-func TestAServiceThatIsAwayIsUnavailable(t *testing.T) {
+func TestAnUnreachableServiceIsUnavailable(t *testing.T) {
 	t.Parallel()
 	stranger := rpctest.Serve(t, http.NotFoundHandler())
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -47,7 +47,7 @@ func (e *endpoint) pingHTTP(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make a ping: %w", err)
 	}
-	response, err := e.http1.RoundTrip(request)
+	response, err := e.transportFor(ctx, true).RoundTrip(request)
 	if err != nil {
 		return fmt.Errorf("ping: %w", err)
 	}

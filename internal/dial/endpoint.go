@@ -20,6 +20,8 @@ type endpoint struct {
 	url              *url.URL
 	http2            *http.Transport
 	http1            roundTripper // for calls that are made again when they are lost
+	version          atomic.Int32 // an httpVersion
+	versionAt        atomic.Int64 // when it may be probed again, in Unix nanoseconds
 	ping             func(context.Context) error
 
 	breaker    breaker

@@ -96,7 +96,7 @@ var noAnswers = map[string]http.HandlerFunc{
 	"a page":                   text(200, "text/html", "<p>Welcome"),
 }
 
-func TestAReadThatGotNoAnswerIsMadeAgain(t *testing.T) {
+func TestAReadWithoutAnAnswerIsRetried(t *testing.T) {
 	t.Parallel()
 	for name, fault := range noAnswers {
 		for _, test := range []struct {
@@ -125,7 +125,7 @@ func TestAReadThatGotNoAnswerIsMadeAgain(t *testing.T) {
 	}
 }
 
-func TestAWriteThatMayHaveBeenMadeIsNotMadeAgain(t *testing.T) {
+func TestAWriteThatMayHaveHappenedIsNotRetried(t *testing.T) {
 	t.Parallel()
 	for name, silent := range noAnswers {
 		t.Run(name, func(t *testing.T) {
@@ -153,7 +153,7 @@ func TestAWriteThatMayHaveBeenMadeIsNotMadeAgain(t *testing.T) {
 	}
 }
 
-func TestWhatAServiceSaidIsNotAskedAgain(t *testing.T) {
+func TestAServicesErrorIsNotRetried(t *testing.T) {
 	t.Parallel()
 	worded := func(err error) rpctest.GetProfile {
 		return func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
@@ -250,7 +250,7 @@ func TestASlowOutageCostsAtMostATenthMore(t *testing.T) {
 	})
 }
 
-func TestARefusedDialIsTriedAgainForAWriteToo(t *testing.T) {
+func TestARefusedDialIsRetriedForWritesToo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		service := &scripted{ends: func(_ context.Context, n int) error {
@@ -342,7 +342,7 @@ func TestRetriesAreSpreadOverTime(t *testing.T) {
 
 // A call that a method makes is tried as often as the method's policy says, once
 // if it says nothing; a dial that was refused was no try.
-func TestAMethodsPolicySaysHowOftenItsCallsAreTried(t *testing.T) {
+func TestThePolicyLimitsTheAttempts(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		retry *policyv1.Retry

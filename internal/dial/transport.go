@@ -51,6 +51,7 @@ type transport struct {
 	lookup    func(ctx context.Context, host string) ([]netip.Addr, error)
 	resolved  atomic.Pointer[resolution]
 	resolving chan struct{} // full while somebody looks hosts up
+	version   httpVersion   // of HTTP, that endpoints speak
 }
 
 // resolution is the result of the latest lookup.
@@ -131,10 +132,11 @@ func asRepeatable(ctx context.Context) context.Context {
 }
 
 func (e *endpoint) roundTrip(r *http.Request) (*http.Response, error) {
-	if r.Context().Value(repeatableKey{}) == nil {
-		return e.http2.RoundTrip(r)
+	repeatable := r.Context().Value(repeatableKey{}) != nil
+	response, err := e.transportFor(r.Context(), repeatable).RoundTrip(r)
+	if !repeatable {
+		return response, err
 	}
-	response, err := e.http1.RoundTrip(r)
 	if err != nil && r.Context().Err() == nil {
 		if _, ok := errors.AsType[*dialError](err); !ok {
 			return nil, &connectionLostError{text: err.Error()}
@@ -311,22 +313,31 @@ func (p *transport) newEndpoint(to *url.URL, address string) *endpoint {
 	one.http2.Protocols.SetUnencryptedHTTP2(true)
 	// Find out within seconds that a peer has gone without a word.
 	one.http2.HTTP2 = &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second}
+	one.setVersion(p.version)
 	return one
 }
 
 func newHTTP1Transport(to *url.URL, address string) roundTripper {
-	const idleTimeout = serve.IdleTimeout / 2 // before the server closes the connection
 	if to.Scheme == "https" {
-		transport := newHTTPTransport(address)
-		transport.Protocols.SetHTTP1(true)
-		transport.MaxIdleConnsPerHost = maxIdleHTTP1
-		transport.IdleConnTimeout = idleTimeout
-		return transport
+		return newNetHTTP1Transport(address)
 	}
 	return &http1.Transport{
 		Dial:    func(ctx context.Context) (net.Conn, error) { return dialTCP(ctx, "tcp", address) },
-		MaxIdle: maxIdleHTTP1, IdleTimeout: idleTimeout, MaxHeaderBytes: maxResponseHeader,
+		MaxIdle: maxIdleHTTP1, IdleTimeout: http1IdleTimeout, MaxHeaderBytes: maxResponseHeader,
 	}
+}
+
+// http1IdleTimeout closes a connection before the server does.
+const http1IdleTimeout = serve.IdleTimeout / 2
+
+// newNetHTTP1Transport returns a transport of net/http, for TLS and for servers that are
+// not of this system.
+func newNetHTTP1Transport(address string) *http.Transport {
+	transport := newHTTPTransport(address)
+	transport.Protocols.SetHTTP1(true)
+	transport.MaxIdleConnsPerHost = maxIdleHTTP1
+	transport.IdleConnTimeout = http1IdleTimeout
+	return transport
 }
 
 func newHTTPTransport(address string) *http.Transport {

@@ -129,7 +129,7 @@ func TestARollingRestartLosesNoCall(t *testing.T) {
 }
 
 // A host that can't be found says so; one that can is none the worse for it.
-func TestAnUnknownHostIsNoHindrance(t *testing.T) {
+func TestAnUnknownHostDoesNotAffectOtherHosts(t *testing.T) {
 	t.Parallel()
 	service := newFlaky(t)
 	client := rpctest.Dial(t, rpctest.BFFToUsers, "http://users.invalid:1,"+service.url)

@@ -173,7 +173,7 @@ func (q *Queue) Enter(ctx context.Context, call Call) (time.Duration, error) {
 	switch {
 	case e.refusal == "" && ctx.Err() == nil:
 		return waited, nil
-	case e.refusal == "": // it was let in as its context ended
+	case e.refusal == "": // it was admitted when its context ended
 		q.Leave(0)
 		return waited, ctx.Err()
 	case ctx.Err() != nil:

@@ -152,7 +152,7 @@ func TestAClosedLoopBeyondTheTargetLosesNoThroughput(t *testing.T) {
 	})
 }
 
-func TestUnderThreeTimesTheLoadWhatIsAnsweredIsAnsweredInTime(t *testing.T) {
+func TestUnderThreeTimesTheLoadAnswersAreInTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q, settle, all := newQueue(10), &outcomes{}, &outcomes{}
@@ -247,7 +247,7 @@ func TestSheddableCallsAreRefusedFirst(t *testing.T) {
 	})
 }
 
-func TestWhatCannotMeetItsDeadlineDoesNotRun(t *testing.T) {
+func TestACallThatCannotMeetItsDeadlineDoesNotRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(1)
@@ -270,7 +270,7 @@ func TestWhatCannotMeetItsDeadlineDoesNotRun(t *testing.T) {
 	})
 }
 
-func TestWhoGivesUpLeavesTheQueue(t *testing.T) {
+func TestACancelledCallLeavesTheQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(1)
@@ -291,7 +291,7 @@ func TestWhoGivesUpLeavesTheQueue(t *testing.T) {
 }
 
 // Calls that all wait for a service that is silent hold every slot.
-func TestWhereNothingMovesCallsAreRefused(t *testing.T) {
+func TestAStalledQueueRefusesCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q, all := newQueue(4), &outcomes{}
@@ -311,7 +311,7 @@ func TestWhereNothingMovesCallsAreRefused(t *testing.T) {
 	})
 }
 
-func TestTheQueueIsBoundedInMemoryAndTheGreediestPays(t *testing.T) {
+func TestAFullQueueRefusesTheLargestFlow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q := limit.NewQueue(limit.QueueConfig{Slots: 1, Target: target, Waiting: 100})

@@ -56,7 +56,7 @@ func TestACallerHasABurstAndThenARate(t *testing.T) {
 	})
 }
 
-func TestARateHoldsWhateverComesAtOnce(t *testing.T) {
+func TestARateHoldsForConcurrentCalls(t *testing.T) {
 	local, rate := newLocal(t, 100), Rate{Interval: time.Hour, Burst: 500}
 	var group sync.WaitGroup
 	var admitted atomic.Int64

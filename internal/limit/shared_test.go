@@ -122,7 +122,7 @@ func (r *Rates) is(state int32) func() bool {
 
 // Two gateways that share a rate admit within 5 % of that rate, however the caller
 // divides its calls between them.
-func TestGatewaysThatShareARateLetThroughNoMoreThanIt(t *testing.T) {
+func TestGatewaysThatShareARateDoNotExceedIt(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)
 	one, oneLog := openRates(t, server.url())
@@ -166,7 +166,7 @@ func TestGatewaysThatShareARateLetThroughNoMoreThanIt(t *testing.T) {
 // When Redis dies, hangs or refuses, each gateway goes on with its own count,
 // which is up to date; nothing fails, nobody is unlimited, the log says it once,
 // and Redis counts again when it is back.
-func TestTheLocalRateHoldsWhileRedisGivesNoAnswer(t *testing.T) {
+func TestTheLocalRateAppliesWhileRedisIsUnreachable(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name       string
@@ -266,7 +266,7 @@ func (r *redisServer) configure(t *testing.T, args ...string) {
 }
 
 // What is slow but alive mustn't slow every call down.
-func TestASlowRedisHoldsNoCallUpForLongerThanItsBudget(t *testing.T) {
+func TestASlowRedisDelaysACallByAtMostTheBudget(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)
 	var delay atomic.Int64
@@ -350,7 +350,7 @@ func TestACallersOwnDeadlineIsNotHeldAgainstRedis(t *testing.T) {
 
 // What is kept of a caller goes by itself, and a value that is none is no way
 // round the rate.
-func TestWhatRedisKeepsEndsByItself(t *testing.T) {
+func TestKeysInRedisExpire(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)
 	rates, _ := openRates(t, server.url())
@@ -374,7 +374,7 @@ func TestWhatRedisKeepsEndsByItself(t *testing.T) {
 	eventually(t, "an interval later there is one again", func() bool { return rates.Take(t.Context(), key, rate).Wait == 0 })
 }
 
-func TestARedisURLThatIsNoneIsRefusedWithoutShowingIt(t *testing.T) {
+func TestAnInvalidRedisURLIsRefusedWithoutShowingIt(t *testing.T) {
 	for _, url := range []string{"http://host", "redis://:geheim@ho st:6379", "postgres://x", "6379", "redis://:geheim@host:port"} {
 		err := CheckURL(url)
 		if err == nil || strings.Contains(err.Error(), "geheim") {
@@ -399,7 +399,7 @@ func BenchmarkTakeShared(b *testing.B) {
 }
 
 // What one gateway gives back, all have.
-func TestWhatIsGivenBackIsGivenBackInRedisToo(t *testing.T) {
+func TestGiveBackAppliesInRedisToo(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)
 	one, _ := openRates(t, server.url())

@@ -16,11 +16,11 @@ import (
 	policyv1 "gatehouse/gen/policy/v1"
 )
 
-// Bounds on the values in a policy.
+// Limits of the values in a policy.
 const (
 	maxTimeLimit  = 25 * time.Second // the HTTP server cuts off at writeTimeout
 	maxRatePeriod = 24 * time.Hour
-	// untaggedTTL is how old an answer may be that no write can purge.
+	// untaggedTTL is the maximum TTL of an answer that no write can invalidate.
 	untaggedTTL = time.Second
 )
 
@@ -48,11 +48,11 @@ func Compile(specs []connect.Spec, limit time.Duration, settings string) ([]*Met
 func compileMethod(spec connect.Spec, limit time.Duration) (*Method, error) {
 	method, ok := spec.Schema.(protoreflect.MethodDescriptor)
 	if !ok {
-		return nil, fmt.Errorf("%s: it has no schema, so nothing says who may call it", spec.Procedure)
+		return nil, fmt.Errorf("%s: it has no schema, which must declare who may call it", spec.Procedure)
 	}
 	policy, ok := proto.GetExtension(method.Options(), policyv1.E_Method).(*policyv1.Method)
 	if !ok || policy.GetAccess().GetWho() == nil {
-		return nil, fmt.Errorf("%s: its schema doesn't say who may call it: add an option (policy.v1.method).access", spec.Procedure)
+		return nil, fmt.Errorf("%s: its schema does not declare who may call it: add an option (policy.v1.method).access", spec.Procedure)
 	}
 	m := &Method{
 		Procedure: spec.Procedure, Descriptor: method, Access: policy.GetAccess(), spec: spec,
@@ -70,11 +70,12 @@ func compileMethod(spec connect.Spec, limit time.Duration) (*Method, error) {
 		m.compileInvalidates(policy.GetPurges()),
 		m.compileCreated(policy),
 		m.checkRules(),
+		m.compileExample(policy),
 		fieldFaults,
 	)
 }
 
-// messageType finds the Go type of a message. One that isn't linked in has none.
+// messageType returns the Go type of a message, if it is linked into the program.
 func messageType(message protoreflect.MessageDescriptor) protoreflect.MessageType {
 	linked, err := protoregistry.GlobalTypes.FindMessageByName(message.FullName())
 	if err == nil && linked.Descriptor() == message {
@@ -93,7 +94,7 @@ func (p *Method) compileAccess(policy *policyv1.Method) (err error) {
 	case *policyv1.Access_Self:
 		p.Self, err = findField(p.Descriptor.Input(), who.Self.GetField())
 		if err != nil {
-			return p.errorf("lets oneself call by a field that can't tell: %w", err)
+			return p.errorf("admits the account in a field that is not usable: %w", err)
 		}
 	case *policyv1.Access_Roles:
 		if len(who.Roles.GetAnyOf()) == 0 {
@@ -106,7 +107,7 @@ func (p *Method) compileAccess(policy *policyv1.Method) (err error) {
 	}
 	p.RecentSignIn = policy.GetRecentSignIn()
 	if p.RecentSignIn && !p.needsSignIn() {
-		return p.errorf("wants a recent sign-in of callers who don't sign in")
+		return p.errorf("requires a recent sign-in, but does not require a sign-in")
 	}
 	return nil
 }
@@ -116,15 +117,15 @@ func (p *Method) compileLimits(policy *policyv1.Method, limit time.Duration) err
 	if !p.Streams() {
 		p.TimeLimit = limit
 	}
-	if said := policy.GetTimeLimit(); said != nil {
-		given, err := positive(said)
+	if declared := policy.GetTimeLimit(); declared != nil {
+		given, err := positive(declared)
 		switch {
 		case err != nil:
 			faults = append(faults, p.errorf("has a time limit that %w", err))
 		case p.Streams():
-			faults = append(faults, p.errorf("has a time limit, and a stream has no end of its own"))
+			faults = append(faults, p.errorf("has a time limit, but streams have none: remove it"))
 		case given > maxTimeLimit:
-			faults = append(faults, p.errorf("has a time limit of %s: at most %s can be kept", given, maxTimeLimit))
+			faults = append(faults, p.errorf("has a time limit of %s: the maximum is %s", given, maxTimeLimit))
 		default:
 			p.TimeLimit = given
 		}
@@ -142,7 +143,7 @@ func (p *Method) compileLimits(policy *policyv1.Method, limit time.Duration) err
 		case policyv1.Criticality_CRITICALITY_SHEDDABLE:
 			p.Sheddable = true
 		default:
-			faults = append(faults, p.errorf("has a criticality that isn't one: say CRITICAL or SHEDDABLE"))
+			faults = append(faults, p.errorf("has an unknown criticality: use CRITICAL or SHEDDABLE"))
 		}
 	}
 	return errors.Join(faults...)
@@ -151,10 +152,10 @@ func (p *Method) compileLimits(policy *policyv1.Method, limit time.Duration) err
 func (p *Method) compileRetry(policy *policyv1.Method) error {
 	p.IdempotencyKey = policy.GetIdempotencyKey()
 	if p.IdempotencyKey && p.ReadsOnly() {
-		return p.errorf("takes an idempotency key, and the method has no side effects that a key could keep to one")
+		return p.errorf("takes an idempotency key, but the method has no side effects: remove idempotency_key")
 	}
 	if p.IdempotencyKey && p.Streams() {
-		return p.errorf("takes an idempotency key, and a stream can't be given again")
+		return p.errorf("takes an idempotency key, but a stream cannot be replayed")
 	}
 	retry := policy.GetRetry()
 	if retry == nil {
@@ -163,11 +164,11 @@ func (p *Method) compileRetry(policy *policyv1.Method) error {
 	p.Attempts = int(retry.GetAttempts())
 	switch {
 	case p.Attempts < 2 || p.Attempts > MaxAttempts:
-		return p.errorf("retries with %d attempts: say 2 to %d, or leave it out", p.Attempts, MaxAttempts)
+		return p.errorf("retries with %d attempts: use 2 to %d, or remove retry", p.Attempts, MaxAttempts)
 	case p.Streams():
-		return p.errorf("retries, and a stream can't be given again")
+		return p.errorf("retries, but a stream cannot be replayed")
 	case p.spec.IdempotencyLevel == connect.IdempotencyUnknown && !p.IdempotencyKey:
-		return p.errorf("retries what may not be done twice: declare an idempotency_level, or take an idempotency key")
+		return p.errorf("retries a method that is not idempotent: declare an idempotency_level, or take an idempotency key")
 	}
 	return nil
 }
@@ -178,53 +179,53 @@ func (p *Method) compileCache(cache *policyv1.Cache) error {
 	}
 	switch {
 	case !p.ReadsOnly():
-		return p.errorf("keeps answers of a method with side effects: declare NO_SIDE_EFFECTS, or leave the cache out")
+		return p.errorf("caches a method with side effects: declare NO_SIDE_EFFECTS, or remove the cache")
 	case p.Streams():
-		return p.errorf("keeps answers, and a stream's can't be kept")
+		return p.errorf("caches a stream, which is not possible")
 	}
 	ttl, err := positive(cache.GetTtl())
 	if err != nil {
-		return p.errorf("keeps answers for a ttl that %w", err)
+		return p.errorf("has a cache with a ttl that %w", err)
 	}
 	kept := &Cache{TTL: ttl, Shared: cache.GetScope() == policyv1.CacheScope_CACHE_SCOPE_SHARED}
 	switch cache.GetScope() {
 	case policyv1.CacheScope_CACHE_SCOPE_SHARED:
 		if _, anyone := p.Access.GetWho().(*policyv1.Access_Anyone); !anyone {
-			return p.errorf("shares kept answers among callers, and not anyone may call")
+			return p.errorf("shares cached answers among all callers, but not everybody may call: use a private cache")
 		}
 	case policyv1.CacheScope_CACHE_SCOPE_PRIVATE:
 		if !p.needsSignIn() {
-			return p.errorf("keeps answers for each caller, and nobody says who they are")
+			return p.errorf("has a private cache, but the method does not require a sign-in")
 		}
 		if cache.GetStaleWhileRevalidate() != nil || cache.GetStaleIfError() != nil {
-			return p.errorf("gives stale answers from a private cache: only a shared one may")
+			return p.errorf("has a private cache with stale answers: only a shared cache may have them")
 		}
 	default:
-		return p.errorf("doesn't say whose the kept answers are: add a scope")
+		return p.errorf("has a cache without a scope: add a scope")
 	}
 	for name, knob := range map[string]struct {
-		said *durationpb.Duration
-		to   *time.Duration
+		declared *durationpb.Duration
+		to       *time.Duration
 	}{
 		"stale_while_revalidate": {cache.GetStaleWhileRevalidate(), &kept.StaleWhileRevalidate},
 		"stale_if_error":         {cache.GetStaleIfError(), &kept.StaleIfError},
 	} {
-		if knob.said == nil {
+		if knob.declared == nil {
 			continue
 		}
-		if *knob.to, err = positive(knob.said); err != nil {
+		if *knob.to, err = positive(knob.declared); err != nil {
 			return p.errorf("has a %s that %w", name, err)
 		}
 	}
 	if field := firstRedacted(p.Descriptor.Output()); field != nil {
-		return p.errorf("keeps answers that hold the redacted field %s", field.FullName())
+		return p.errorf("caches answers with the redacted field %s", field.FullName())
 	}
 	kept.Tags, err = p.compileTags(cache.GetTags())
 	if err != nil {
 		return err
 	}
 	if len(kept.Tags) == 0 && ttl > untaggedTTL {
-		return p.errorf("keeps answers for %s that no write can purge: give it tags, or at most %s", ttl, untaggedTTL)
+		return p.errorf("caches answers for %s that no write can invalidate: add tags, or use a ttl of at most %s", ttl, untaggedTTL)
 	}
 	p.Cache = kept
 	return nil
@@ -243,12 +244,23 @@ func (p *Method) compileCreated(policy *policyv1.Method) (err error) {
 	case policy.Created == nil:
 		return nil
 	case p.ReadsOnly():
-		return p.errorf("creates, and the method has no side effects")
+		return p.errorf("declares a created resource, but the method has no side effects")
 	case p.Streams():
-		return p.errorf("creates, and a stream's answer has no one place")
+		return p.errorf("declares a created resource, but the method is a stream")
 	}
 	if p.Created, err = newLocation(p.Descriptor.Output(), policy.GetCreated()); err != nil {
-		return p.errorf("creates at %q: %w", policy.GetCreated(), err)
+		return p.errorf("has an invalid location %q in created: %w", policy.GetCreated(), err)
+	}
+	return nil
+}
+
+func (p *Method) compileExample(policy *policyv1.Method) error {
+	if policy.Example == nil {
+		return nil
+	}
+	p.Example = policy.GetExample()
+	if err := p.CheckExample([]byte(p.Example)); err != nil {
+		return p.errorf("has an example that isn't a valid request: %w", err)
 	}
 	return nil
 }
@@ -258,12 +270,12 @@ func (p *Method) compileCreated(policy *policyv1.Method) (err error) {
 func (p *Method) checkRules() error {
 	err := protovalidate.Validate(p.request.New().Interface())
 	if broken, ok := errors.AsType[*protovalidate.CompilationError](err); ok {
-		return fmt.Errorf("%s: the rules of its request can't be held: %w", p.Procedure, broken)
+		return fmt.Errorf("%s: the validation rules of its request do not compile: %w", p.Procedure, broken)
 	}
 	return nil
 }
 
-// checkInvalidates refuses tags to invalidate that no cache entry has: they are
+// checkInvalidates refuses tags to invalidate that no cached method has. Such tags are
 // misspelt or obsolete.
 func checkInvalidates(methods []*Method) error {
 	known := map[string]bool{}
@@ -287,12 +299,12 @@ func checkInvalidates(methods []*Method) error {
 }
 
 // positive returns a duration that must be set and greater than zero.
-func positive(said *durationpb.Duration) (time.Duration, error) {
+func positive(declared *durationpb.Duration) (time.Duration, error) {
 	switch {
-	case said == nil:
-		return 0, errors.New("isn't said")
-	case said.CheckValid() != nil || said.AsDuration() <= 0:
-		return 0, errors.New("isn't a time of more than nothing")
+	case declared == nil:
+		return 0, errors.New("is not set")
+	case declared.CheckValid() != nil || declared.AsDuration() <= 0:
+		return 0, errors.New("is not a positive duration")
 	}
-	return said.AsDuration(), nil
+	return declared.AsDuration(), nil
 }

@@ -41,35 +41,35 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 		fault string
 		where string // the method if ""
 	}{
-		{name: "no access", spoil: func(s *rpctest.Schema) { s.Policy.Access = nil }, fault: "doesn't say who may call"},
-		{name: "an access of nobody", spoil: func(s *rpctest.Schema) { s.Policy.Access = &policyv1.Access{} }, fault: "doesn't say who may call"},
+		{name: "no access", spoil: func(s *rpctest.Schema) { s.Policy.Access = nil }, fault: "does not declare who may call"},
+		{name: "an access of nobody", spoil: func(s *rpctest.Schema) { s.Policy.Access = &policyv1.Access{} }, fault: "does not declare who may call"},
 		{name: "no role", spoil: func(s *rpctest.Schema) {
 			s.Policy.Access = &policyv1.Access{Who: &policyv1.Access_Roles{Roles: &policyv1.Roles{}}}
 		}, fault: "names no role"},
 		{name: "no service", spoil: func(s *rpctest.Schema) {
 			s.Policy.Access = &policyv1.Access{Who: &policyv1.Access_Services{Services: &policyv1.Services{}}}
 		}, fault: "names no service"},
-		{name: "oneself by no field", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "" }, fault: `no one field ""`},
-		{name: "oneself by a field that isn't there", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "user_id" }, fault: `no one field "user_id"`},
-		{name: "oneself by a number", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "number" }, fault: `"number" is no string`},
-		{name: "oneself by a list", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "names" }, fault: `no one field "names"`},
-		{name: "oneself by one of many", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "inners.id" }, fault: `no one field "inners.id"`},
-		{name: "oneself by a map", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "by_name.key" }, fault: `no one field "by_name.key"`},
-		{name: "oneself by a message", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "inner" }, fault: `"inner" is no string`},
+		{name: "oneself by no field", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "" }, fault: `no single field ""`},
+		{name: "oneself by a field that isn't there", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "user_id" }, fault: `no single field "user_id"`},
+		{name: "oneself by a number", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "number" }, fault: `"number" is not a string`},
+		{name: "oneself by a list", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "names" }, fault: `no single field "names"`},
+		{name: "oneself by one of many", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "inners.id" }, fault: `no single field "inners.id"`},
+		{name: "oneself by a map", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "by_name.key" }, fault: `no single field "by_name.key"`},
+		{name: "oneself by a message", spoil: func(s *rpctest.Schema) { s.Policy.Access.GetSelf().Field = "inner" }, fault: `"inner" is not a string`},
 
 		{name: "a recent sign-in of anyone", spoil: func(s *rpctest.Schema) { s.Policy.Access, s.Policy.RecentSignIn = policy.Anyone(), new(true) }, fault: "recent sign-in"},
 		{name: "a recent sign-in of services", spoil: func(s *rpctest.Schema) {
 			s.Policy.Access, s.Policy.RecentSignIn = rpctest.ForServices("bff").GetAccess(), new(true)
 		}, fault: "recent sign-in"},
 
-		{name: "no time", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = &durationpb.Duration{} }, fault: "time limit that isn't a time of more than nothing"},
-		{name: "less than no time", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = rpctest.Seconds(-1) }, fault: "time limit that isn't a time"},
-		{name: "a time that isn't one", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = &durationpb.Duration{Seconds: 1, Nanos: -1} }, fault: "time limit that isn't a time"},
-		{name: "too much time", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = rpctest.Seconds(26) }, fault: "at most 25s"},
+		{name: "no time", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = &durationpb.Duration{} }, fault: "time limit that is not a positive duration"},
+		{name: "less than no time", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = rpctest.Seconds(-1) }, fault: "time limit that is not a positive duration"},
+		{name: "a time that isn't one", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = &durationpb.Duration{Seconds: 1, Nanos: -1} }, fault: "time limit that is not a positive duration"},
+		{name: "too much time", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = rpctest.Seconds(26) }, fault: "maximum is 25s"},
 		{name: "a time limit of a stream", spoil: func(s *rpctest.Schema) {
 			s.StreamAnswers()
 			s.Policy.TimeLimit = rpctest.Seconds(1)
-		}, fault: "a stream has no end of its own"},
+		}, fault: "streams have none"},
 
 		{name: "no attempts", spoil: func(s *rpctest.Schema) {
 			s.ReadOnly()
@@ -83,32 +83,32 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 			s.ReadOnly()
 			s.Policy.Retry = &policyv1.Retry{Attempts: new(int32(4))}
 		}, fault: "retries with 4 attempts"},
-		{name: "a retry of a method that is not idempotent", spoil: func(s *rpctest.Schema) { s.Policy.Retry = &policyv1.Retry{Attempts: new(int32(2))} }, fault: "may not be done twice"},
+		{name: "a retry of a method that is not idempotent", spoil: func(s *rpctest.Schema) { s.Policy.Retry = &policyv1.Retry{Attempts: new(int32(2))} }, fault: "not idempotent"},
 		{name: "a retry of a stream", spoil: func(s *rpctest.Schema) {
 			s.ReadOnly()
 			s.StreamAnswers()
 			s.Policy.Retry = &policyv1.Retry{Attempts: new(int32(2))}
-		}, fault: "stream can't be given again"},
+		}, fault: "stream cannot be replayed"},
 
-		{name: "a rate of nothing said", spoil: func(s *rpctest.Schema) { s.Policy.Rate = &policyv1.Rate{} }, fault: "period that isn't said"},
+		{name: "a rate of nothing said", spoil: func(s *rpctest.Schema) { s.Policy.Rate = &policyv1.Rate{} }, fault: "period that is not set"},
 		{name: "a rate without a count", spoil: func(s *rpctest.Schema) { s.Policy.Rate = &policyv1.Rate{Period: rpctest.Seconds(60)} }, fault: "count of at least 1"},
 		{name: "a rate of less than nothing", spoil: func(s *rpctest.Schema) {
 			s.Policy.Rate = &policyv1.Rate{Count: new(int32(-1)), Period: rpctest.Seconds(60)}
 		}, fault: "count of at least 1"},
-		{name: "a rate without a period", spoil: func(s *rpctest.Schema) { s.Policy.Rate = &policyv1.Rate{Count: new(int32(1))} }, fault: "period that isn't said"},
+		{name: "a rate without a period", spoil: func(s *rpctest.Schema) { s.Policy.Rate = &policyv1.Rate{Count: new(int32(1))} }, fault: "period that is not set"},
 		{name: "a period too short", spoil: func(s *rpctest.Schema) {
 			s.Policy.Rate = &policyv1.Rate{Count: new(int32(1)), Period: durationpb.New(time.Millisecond)}
-		}, fault: "say 1 s to 24 h"},
+		}, fault: "use 1 s to 24 h"},
 		{name: "a period too long", spoil: func(s *rpctest.Schema) {
 			s.Policy.Rate = &policyv1.Rate{Count: new(int32(1)), Period: rpctest.Seconds(86401)}
-		}, fault: "say 1 s to 24 h"},
+		}, fault: "use 1 s to 24 h"},
 		{name: "a burst of none", spoil: func(s *rpctest.Schema) {
 			s.Policy.Rate = proto.CloneOf(minute)
 			s.Policy.Rate.Burst = new(int32(0))
 		}, fault: "burst of at least 1"},
 
-		{name: "a criticality that is said and isn't", spoil: func(s *rpctest.Schema) { s.Policy.Criticality = new(policyv1.Criticality_CRITICALITY_UNSPECIFIED) }, fault: "criticality that isn't one"},
-		{name: "a criticality that isn't known", spoil: func(s *rpctest.Schema) { s.Policy.Criticality = new(policyv1.Criticality(7)) }, fault: "criticality that isn't one"},
+		{name: "a criticality that is said and isn't", spoil: func(s *rpctest.Schema) { s.Policy.Criticality = new(policyv1.Criticality_CRITICALITY_UNSPECIFIED) }, fault: "unknown criticality"},
+		{name: "a criticality that isn't known", spoil: func(s *rpctest.Schema) { s.Policy.Criticality = new(policyv1.Criticality(7)) }, fault: "unknown criticality"},
 
 		{name: "a cache of a write", spoil: func(s *rpctest.Schema) { s.Policy.Cache = &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private} }, fault: "side effects"},
 		{name: "a cache of an idempotent write", spoil: func(s *rpctest.Schema) {
@@ -118,36 +118,36 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 		{name: "a cache of a stream", spoil: func(s *rpctest.Schema) {
 			s.StreamAnswers()
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private})
-		}, fault: "a stream's can't be kept"},
-		{name: "a cache for no time", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(0), Scope: &private}) }, fault: "ttl that isn't a time"},
-		{name: "a cache for a time that isn't said", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Scope: &private}) }, fault: "ttl that isn't said"},
+		}, fault: "caches a stream"},
+		{name: "a cache for no time", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(0), Scope: &private}) }, fault: "ttl that is not a positive duration"},
+		{name: "a cache for a time that isn't said", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Scope: &private}) }, fault: "ttl that is not set"},
 		{name: "a cache of nobody's", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1)}) }, fault: "add a scope"},
 		{name: "a cache of an unspecified scope", spoil: func(s *rpctest.Schema) {
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: new(policyv1.CacheScope_CACHE_SCOPE_UNSPECIFIED)})
 		}, fault: "add a scope"},
 		{name: "a private cache that revalidates late", spoil: func(s *rpctest.Schema) {
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, StaleWhileRevalidate: rpctest.Seconds(1)})
-		}, fault: "only a shared one may"},
+		}, fault: "only a shared cache may"},
 		{name: "a private cache that hides errors", spoil: func(s *rpctest.Schema) {
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, StaleIfError: rpctest.Seconds(1)})
-		}, fault: "only a shared one may"},
+		}, fault: "only a shared cache may"},
 		{name: "a private cache of anyone", spoil: func(s *rpctest.Schema) {
 			s.Policy.Access = policy.Anyone()
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private})
-		}, fault: "nobody says who they are"},
-		{name: "a shared cache of one's own", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &shared}) }, fault: "not anyone may call"},
+		}, fault: "does not require a sign-in"},
+		{name: "a shared cache of one's own", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &shared}) }, fault: "not everybody may call"},
 		{name: "a shared cache of the signed in", spoil: func(s *rpctest.Schema) {
 			s.Policy.Access = signedIn
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &shared})
-		}, fault: "not anyone may call"},
+		}, fault: "not everybody may call"},
 		{name: "a shared cache with the caller's tag", spoil: func(s *rpctest.Schema) {
 			s.Policy.Access = policy.Anyone()
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &shared, Tags: []string{"account/{caller}"}})
-		}, fault: "no caller is known"},
+		}, fault: "does not require a sign-in"},
 		{name: "a stale answer for no time", spoil: func(s *rpctest.Schema) {
 			s.Policy.Access = policy.Anyone()
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &shared, StaleIfError: rpctest.Seconds(0)})
-		}, fault: "stale_if_error that isn't a time"},
+		}, fault: "stale_if_error that is not a positive duration"},
 		{name: "a kept secret", spoil: func(s *rpctest.Schema) {
 			s.Response.Field = append(s.Response.Field, proto.CloneOf(s.Inner.Field[2]))
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private})
@@ -156,17 +156,17 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 			s.Response.Field = append(s.Response.Field, proto.CloneOf(s.Request.Field[5]))
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private})
 		}, fault: "redacted field sketch.v1.Inner.token"},
-		{name: "a long life that no write can end", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(2), Scope: &private}) }, fault: "no write can purge"},
+		{name: "a long life that no write can end", spoil: func(s *rpctest.Schema) { keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(2), Scope: &private}) }, fault: "no write can invalidate"},
 
 		{name: "a tag that isn't one", spoil: func(s *rpctest.Schema) {
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/id"}})
 		}, fault: `a tag "account/id"`},
 		{name: "a tag of a field that isn't there", spoil: func(s *rpctest.Schema) {
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/{user_id}"}})
-		}, fault: `no one field "user_id"`},
+		}, fault: `no single field "user_id"`},
 		{name: "a tag of a number", spoil: func(s *rpctest.Schema) {
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/{number}"}})
-		}, fault: `"number" is no string`},
+		}, fault: `"number" is not a string`},
 		{name: "a tag of a secret", spoil: func(s *rpctest.Schema) {
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/{password}"}})
 		}, fault: "sketch.v1.Request.password is redacted"},
@@ -178,58 +178,60 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 			keeps(s, &policyv1.Cache{Ttl: rpctest.Seconds(1), Scope: &private, Tags: []string{"account/{id}"}})
 			s.Policy.Purges = []string{"account/{id}"}
 		}, fault: "purges, and the method has no side effects"},
+		{name: "an example that is no JSON", spoil: func(s *rpctest.Schema) { s.Policy.Example = new("id") }, fault: "has an example that isn't a valid request"},
+		{name: "an example of other fields", spoil: func(s *rpctest.Schema) { s.Policy.Example = new(`{"nothing":1}`) }, fault: `unknown field "nothing"`},
 		{name: "a purge of a tag that nobody has", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"acount/{id}"} }, fault: `purges "acount/{id}", a tag that no method's`},
 		{name: "a purge of a tag without its id", spoil: func(s *rpctest.Schema) { s.Policy.Purges = []string{"account"} }, fault: `purges "account", a tag that no method's`},
 		{name: "a purge of the caller's who isn't known", spoil: func(s *rpctest.Schema) {
 			s.Policy.Access, s.Policy.Purges = policy.Anyone(), []string{"account/{caller}"}
-		}, fault: "no caller is known"},
+		}, fault: "does not require a sign-in"},
 
 		{name: "a key for a read", spoil: func(s *rpctest.Schema) {
 			s.ReadOnly()
 			s.Policy.IdempotencyKey = new(true)
-		}, fault: "idempotency key, and the method has no side effects"},
+		}, fault: "idempotency key, but the method has no side effects"},
 		{name: "a key for a stream", spoil: func(s *rpctest.Schema) {
 			s.StreamAnswers()
 			s.Policy.IdempotencyKey = new(true)
-		}, fault: "idempotency key, and a stream"},
+		}, fault: "idempotency key, but a stream"},
 
-		{name: "a place that isn't one", spoil: func(s *rpctest.Schema) { s.Policy.Created = new("things/{id}") }, fault: `creates at "things/{id}": write a path`},
-		{name: "no place", spoil: func(s *rpctest.Schema) { s.Policy.Created = new("") }, fault: `creates at "": write a path`},
-		{name: "a place by a field that isn't there", spoil: func(s *rpctest.Schema) { s.Policy.Created = new("/things/{user_id}") }, fault: `Response has no one field "user_id"`},
+		{name: "a place that isn't one", spoil: func(s *rpctest.Schema) { s.Policy.Created = new("things/{id}") }, fault: `invalid location "things/{id}" in created: write a path`},
+		{name: "no place", spoil: func(s *rpctest.Schema) { s.Policy.Created = new("") }, fault: `invalid location "" in created: write a path`},
+		{name: "a place by a field that isn't there", spoil: func(s *rpctest.Schema) { s.Policy.Created = new("/things/{user_id}") }, fault: `Response has no single field "user_id"`},
 		{name: "a place of a read's", spoil: func(s *rpctest.Schema) {
 			s.ReadOnly()
 			s.Policy.Created = new("/things/{id}")
-		}, fault: "creates, and the method has no side effects"},
+		}, fault: "created resource, but the method has no side effects"},
 		{name: "a place of a stream's", spoil: func(s *rpctest.Schema) {
 			s.StreamAnswers()
 			s.Policy.Created = new("/things/{id}")
-		}, fault: "creates, and a stream"},
+		}, fault: "created resource, but the method is a stream"},
 
-		{name: "a number to normalise", spoil: func(s *rpctest.Schema) { s.Normalize(2, &policyv1.Normalize{Trim: new(true)}) }, fault: "no text", where: "sketch.v1.Request.number"},
-		{name: "a message to normalise", spoil: func(s *rpctest.Schema) { s.Normalize(4, &policyv1.Normalize{Trim: new(true)}) }, fault: "no text", where: "sketch.v1.Request.inner"},
-		{name: "a map to normalise", spoil: func(s *rpctest.Schema) { s.Normalize(7, &policyv1.Normalize{Trim: new(true)}) }, fault: "no text", where: "sketch.v1.Request.by_name"},
+		{name: "a number to normalise", spoil: func(s *rpctest.Schema) { s.Normalize(2, &policyv1.Normalize{Trim: new(true)}) }, fault: "not a string", where: "sketch.v1.Request.number"},
+		{name: "a message to normalise", spoil: func(s *rpctest.Schema) { s.Normalize(4, &policyv1.Normalize{Trim: new(true)}) }, fault: "not a string", where: "sketch.v1.Request.inner"},
+		{name: "a map to normalise", spoil: func(s *rpctest.Schema) { s.Normalize(7, &policyv1.Normalize{Trim: new(true)}) }, fault: "not a string", where: "sketch.v1.Request.by_name"},
 		{name: "a map's key to normalise", spoil: func(s *rpctest.Schema) {
 			rpctest.SetField(s.Request.NestedType[0].Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{Trim: new(true)}})
-		}, fault: "no text", where: "sketch.v1.Request.ByNameEntry.key"},
-		{name: "nothing to do", spoil: func(s *rpctest.Schema) { s.Normalize(1, &policyv1.Normalize{}) }, fault: "by no step", where: "sketch.v1.Request.id"},
-		{name: "steps that are all refused", spoil: func(s *rpctest.Schema) { s.Normalize(1, &policyv1.Normalize{Trim: new(false)}) }, fault: "by no step", where: "sketch.v1.Request.id"},
-		{name: "an email in lower case", spoil: func(s *rpctest.Schema) { s.Normalize(1, &policyv1.Normalize{Email: new(true), LowerCase: new(true)}) }, fault: "the email's rule is whole", where: "sketch.v1.Request.id"},
+		}, fault: "not a string", where: "sketch.v1.Request.ByNameEntry.key"},
+		{name: "nothing to do", spoil: func(s *rpctest.Schema) { s.Normalize(1, &policyv1.Normalize{}) }, fault: "empty normalization", where: "sketch.v1.Request.id"},
+		{name: "steps that are all refused", spoil: func(s *rpctest.Schema) { s.Normalize(1, &policyv1.Normalize{Trim: new(false)}) }, fault: "empty normalization", where: "sketch.v1.Request.id"},
+		{name: "an email in lower case", spoil: func(s *rpctest.Schema) { s.Normalize(1, &policyv1.Normalize{Email: new(true), LowerCase: new(true)}) }, fault: "email with other normalizations", where: "sketch.v1.Request.id"},
 		{name: "a form that is said and isn't", spoil: func(s *rpctest.Schema) {
 			s.Normalize(1, &policyv1.Normalize{Form: new(policyv1.UnicodeForm_UNICODE_FORM_UNSPECIFIED)})
-		}, fault: "Unicode form that isn't one", where: "sketch.v1.Request.id"},
+		}, fault: "unknown Unicode normalization form", where: "sketch.v1.Request.id"},
 		{name: "a fault deep within", spoil: func(s *rpctest.Schema) {
 			rpctest.SetField(s.Inner.Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{}})
-		}, fault: "by no step", where: "sketch.v1.Inner.id"},
+		}, fault: "empty normalization", where: "sketch.v1.Inner.id"},
 		{name: "a fault in the response", spoil: func(s *rpctest.Schema) {
 			rpctest.SetField(s.Response.Field[0], &policyv1.Field{Normalize: &policyv1.Normalize{}})
-		}, fault: "by no step", where: "sketch.v1.Response.id"},
+		}, fault: "empty normalization", where: "sketch.v1.Response.id"},
 
 		{name: "a rule that can't be read", spoil: func(s *rpctest.Schema) {
 			s.Request.Options = &descriptorpb.MessageOptions{}
 			proto.SetExtension(s.Request.Options, validate.E_Message, &validate.MessageRules{
 				Cel: []*validate.Rule{{Id: new("broken"), Expression: new("this.nothing ==")}},
 			})
-		}, fault: "the rules of its request can't be held"},
+		}, fault: "validation rules of its request do not compile"},
 	} {
 		s := rpctest.NewSchema()
 		test.spoil(s)
@@ -275,7 +277,7 @@ func TestAllFaultsOfASchemaAreReportedAtOnce(t *testing.T) {
 }
 
 // What is said is what the plan holds, and what isn't has its default.
-func TestAPlanHoldsWhatTheSchemaSays(t *testing.T) {
+func TestACompiledPolicyMatchesTheSchema(t *testing.T) {
 	t.Parallel()
 	plain := planOf(t, rpctest.NewSchema())
 	if plain.TimeLimit != rpc.DefaultLimit || plain.Attempts != 1 || plain.Rate != nil || plain.Sheddable || plain.Cache != nil || plain.RecentSignIn || plain.IdempotencyKey || plain.Created != nil || len(plain.Invalidates) != 0 {
@@ -387,9 +389,9 @@ func TestSettingsTightenAndNeverLoosen(t *testing.T) {
 	}
 	for _, test := range []struct{ settings, fault string }{
 		{name + " limit=2001ms", "looser than the schema's 2s"},
-		{name + " limit=0s", "no time"},
-		{name + " limit=-1s", "no time"},
-		{name + " limit=soon", "no time"},
+		{name + " limit=0s", "not a duration"},
+		{name + " limit=-1s", "not a duration"},
+		{name + " limit=soon", "not a duration"},
 		{name + " limit=", "must have one value"},
 		{name + " limit=1s limit=2s", "must have one value"},
 		{name + " rate=11/m", "looser than the schema's 10/m burst=5"},
@@ -399,13 +401,13 @@ func TestSettingsTightenAndNeverLoosen(t *testing.T) {
 		{name + " burst=6", "looser"},
 		{name + " rate=0/m", "count of at least 1"},
 		{name + " rate=many/m", "count of at least 1"},
-		{name + " rate=1/fortnight", "say 1 s to 24 h"},
-		{name + " rate=1", "say 1 s to 24 h"},
+		{name + " rate=1/fortnight", "use 1 s to 24 h"},
+		{name + " rate=1", "use 1 s to 24 h"},
 		{name + " rate=1/m burst=0", "burst of at least 1"},
-		{name + " access=anyone", "can't be set"},
-		{name + " limit", "can't be set"},
-		{name, "nothing is said of it"},
-		{name + " limit=1s\n" + name + " rate=1/m", "named twice"},
+		{name + " access=anyone", "cannot be set"},
+		{name + " limit", "cannot be set"},
+		{name, "no options"},
+		{name + " limit=1s\n" + name + " rate=1/m", "two entries"},
 		{"sketch.v1.SketchService/Cal limit=1s", "no such method"},
 		{"* limit=1s", "no such method"},
 	} {

@@ -1,5 +1,5 @@
-// Package policy owns what the schema says of a method beyond its messages: who may
-// call it, for how long, how often, what may be cached, retried, normalized and logged.
+// Package policy owns the policies that the schema declares for a method: access, time
+// limit, rate, caching, retries, normalization and redaction.
 //
 // [Compile] reads the options of proto/policy/v1, reports every contradiction, and
 // tightens time limits and rates by settings. The resulting [Method] does not change.

@@ -37,13 +37,13 @@ func findField(message protoreflect.MessageDescriptor, path string) (FieldPath, 
 			field = message.Fields().ByName(protoreflect.Name(step))
 		}
 		if field == nil || field.IsList() || field.IsMap() {
-			return nil, fmt.Errorf("%s has no one field %q", whole, path)
+			return nil, fmt.Errorf("%s has no single field %q", whole, path)
 		}
 		fields = append(fields, field)
 		message = field.Message()
 	}
 	if fields[len(fields)-1].Kind() != protoreflect.StringKind {
-		return nil, fmt.Errorf("the field %q is no string", path)
+		return nil, fmt.Errorf("the field %q is not a string", path)
 	}
 	return fields, nil
 }
@@ -57,8 +57,8 @@ func fieldPolicy(field protoreflect.FieldDescriptor) *policyv1.Field {
 	return policy
 }
 
-// reachable visits a message's fields and those of every message in it, each
-// once, until visit returns false.
+// reachable visits the fields of a message and of every message in it, each once, until
+// visit returns false.
 func reachable(message protoreflect.MessageDescriptor, visit func(protoreflect.FieldDescriptor) bool) {
 	seen := map[protoreflect.FullName]bool{}
 	var walk func(protoreflect.MessageDescriptor) bool
@@ -95,8 +95,8 @@ func Fields(methods []*Method) []protoreflect.FieldDescriptor {
 	})
 }
 
-// firstRedacted returns a redacted field of the message or of one in it; nil
-// when there is none.
+// firstRedacted returns a redacted field of the message or of a message in it; nil if
+// there is none.
 func firstRedacted(message protoreflect.MessageDescriptor) (found protoreflect.FieldDescriptor) {
 	reachable(message, func(field protoreflect.FieldDescriptor) bool {
 		if fieldPolicy(field).GetRedact() {
@@ -125,13 +125,13 @@ func checkNormalize(field protoreflect.FieldDescriptor, n *policyv1.Normalize) e
 	others := n.GetTrim() || n.GetCollapseSpaces() || n.GetLowerCase() || n.Form != nil
 	switch {
 	case field.Kind() != protoreflect.StringKind || field.ContainingMessage().IsMapEntry():
-		return errors.New("normalises what is no text")
+		return errors.New("normalizes a field that is not a string")
 	case n.GetEmail() && others:
-		return errors.New("normalises an email and by other steps too: the email's rule is whole")
+		return errors.New("combines email with other normalizations: email includes them, so remove the others")
 	case !n.GetEmail() && !others:
-		return errors.New("normalises by no step")
+		return errors.New("has an empty normalization: add a step, or remove it")
 	case n.Form != nil && n.GetForm() != policyv1.UnicodeForm_UNICODE_FORM_NFC && n.GetForm() != policyv1.UnicodeForm_UNICODE_FORM_NFKC:
-		return errors.New("normalises to a Unicode form that isn't one: say NFC or NFKC")
+		return errors.New("has an unknown Unicode normalization form: use NFC or NFKC")
 	}
 	return nil
 }

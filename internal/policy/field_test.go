@@ -30,7 +30,7 @@ func newDynamic(t testing.TB, method protoreflect.MethodDescriptor, json string)
 	return message
 }
 
-func TestTextsAreBroughtToOneForm(t *testing.T) {
+func TestTextsAreNormalized(t *testing.T) {
 	t.Parallel()
 	nfc, nfkc := policyv1.UnicodeForm_UNICODE_FORM_NFC, policyv1.UnicodeForm_UNICODE_FORM_NFKC
 	yes := new(true)
@@ -111,7 +111,7 @@ func TestEveryTextOfAMessageIsNormalized(t *testing.T) {
 	}
 }
 
-func TestWhatIsRedactedIsGone(t *testing.T) {
+func TestRedactedFieldsAreRemoved(t *testing.T) {
 	t.Parallel()
 	request := newDynamic(t, planOf(t, rpctest.NewSchema()).Descriptor, `{"id":"a","password":"s3cret","inner":{"id":"b","token":"s3cret","next":{"token":"s3cret"}},"inners":[{"token":"s3cret","id":"c"}],"by_name":{"d":{"token":"s3cret"}}}`)
 	request.ProtoReflect().SetUnknown([]byte("\xfa\x06\x06s3cret"))
@@ -148,7 +148,7 @@ func TestWhatIsRedactedIsGone(t *testing.T) {
 var secretive = regexp.MustCompile(`password|passphrase|token|secret|credential|private|key|code|otp|challenge`)
 
 // A field that is named like a secret must declare whether it is one.
-func TestEveryFieldNamedLikeASecretSaysWhetherItIsOne(t *testing.T) {
+func TestEveryFieldNamedLikeASecretDeclaresRedaction(t *testing.T) {
 	t.Parallel()
 	// Told apart once, by name: a secret that is said to be none shows here.
 	open := map[protoreflect.Name]bool{"page_token": true, "next_page_token": true, "token_type": true, "public_key": true, "code": true}

@@ -13,8 +13,9 @@ import (
 // Location is a path with fields of the answer in it, such as
 // "/api/v1/users/{user.id}".
 type Location struct {
-	texts  []string // one more than fields: what stands around them
-	fields []FieldPath
+	template string
+	texts    []string // one more than fields: what stands around them
+	fields   []FieldPath
 }
 
 var (
@@ -26,7 +27,7 @@ func newLocation(answer protoreflect.MessageDescriptor, text string) (*Location,
 	if !locationText.MatchString(text) {
 		return nil, errors.New(`write a path with fields of the answer in braces, such as "/api/v1/users/{user.id}"`)
 	}
-	location := &Location{texts: locationField.Split(text, -1)}
+	location := &Location{template: text, texts: locationField.Split(text, -1)}
 	for _, match := range locationField.FindAllStringSubmatch(text, -1) {
 		field, err := findField(answer, match[1])
 		if err != nil {
@@ -36,6 +37,9 @@ func newLocation(answer protoreflect.MessageDescriptor, text string) (*Location,
 	}
 	return location, nil
 }
+
+// String returns the path as the schema states it, with the fields in braces.
+func (l *Location) String() string { return l.template }
 
 // Path returns the path for an answer; "" where one of the fields is not set.
 func (l *Location) Path(answer proto.Message) string {

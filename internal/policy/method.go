@@ -3,14 +3,16 @@ package policy
 import (
 	"time"
 
+	"buf.build/go/protovalidate"
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	policyv1 "gatehouse/gen/policy/v1"
 )
 
-// MaxAttempts is the most attempts that a policy may allow.
+// MaxAttempts is the maximum number of attempts that a policy may allow.
 const MaxAttempts = 3
 
 // Method is the policy of one method, compiled from its schema and tightened by
@@ -20,40 +22,41 @@ type Method struct {
 	Procedure string
 	// Method is the schema.
 	Descriptor protoreflect.MethodDescriptor
-	// Access says who may call.
+	// Access declares who may call the method.
 	Access *policyv1.Access
-	// Self leads to the request's field that names the account, where Access asks
-	// for it.
+	// Self is the path to the request's field with the account ID, if Access is self.
 	Self FieldPath
-	// RecentSignIn tells that the caller must have signed in within 5 minutes.
+	// RecentSignIn reports that the caller must have signed in within the last 5 minutes.
 	RecentSignIn bool
-	// TimeLimit is the longest that a call may take; zero for streams.
+	// TimeLimit is the maximum duration of a call; zero for streams.
 	TimeLimit time.Duration
-	// Attempts is how often a call of a service may be tried: at least 1.
+	// Attempts is the maximum number of attempts of a call to a service, at least 1.
 	Attempts int
-	// Rate is how often one caller may call; nil without limit.
+	// Rate is the rate limit of each caller; nil for none.
 	Rate *Rate
-	// Sheddable tells that it may be refused first under overload.
+	// Sheddable reports that the method's calls are refused first under overload.
 	Sheddable bool
-	// Cache is how answers may be kept; nil for not at all.
+	// Cache describes how answers are cached; nil if they are not.
 	Cache *Cache
-	// Purges are the tags of the kept answers that a success makes stale.
+	// Invalidates are the tags of the cache entries that a call invalidates.
 	Invalidates []Tag
-	// IdempotencyKey tells that an Idempotency-Key header counts.
+	// IdempotencyKey reports that the method accepts an Idempotency-Key header.
 	IdempotencyKey bool
 	// Created is where what a success made is found; nil when it makes nothing.
 	Created *Location
+	// Example is a request in JSON, for documents; empty for none.
+	Example string
 
 	spec       connect.Spec
 	request    protoreflect.MessageType
 	normalizer *normalizer // nil when the request has nothing to normalise
 }
 
-// Cache says how the answers of a method may be cached.
+// Cache describes how the answers of a method are cached.
 type Cache struct {
 	TTL time.Duration
-	// Shared tells that all callers may have the same answer; else it is the
-	// caller's alone.
+	// Shared reports that all callers receive the same answer; otherwise only the caller
+	// for whom it was made receives it.
 	Shared                             bool
 	StaleWhileRevalidate, StaleIfError time.Duration
 	Tags                               []Tag
@@ -70,6 +73,15 @@ func (p *Method) ClientStreams() bool { return p.spec.StreamType&connect.StreamT
 
 // NewRequest returns an empty request message.
 func (p *Method) NewRequest() proto.Message { return p.request.New().Interface() }
+
+// CheckExample reports why a request in JSON is not one that the method accepts.
+func (p *Method) CheckExample(text []byte) error {
+	request := p.NewRequest()
+	if err := protojson.Unmarshal(text, request); err != nil {
+		return err
+	}
+	return protovalidate.Validate(request)
+}
 
 // Normalize rewrites the text fields of a request in place, as the schema says.
 func (p *Method) Normalize(request proto.Message) {

@@ -27,15 +27,14 @@ type messageField struct {
 	form  *normalizer
 }
 
-// newNormalizer compiles the policies of a message's fields; nil when no field is
-// normalized.
+// newNormalizer compiles the normalizations of a message's fields; nil if there are none.
 func newNormalizer(message protoreflect.MessageDescriptor) *normalizer {
 	return compileNormalizer(message, map[protoreflect.FullName]*normalizer{})
 }
 
 func compileNormalizer(message protoreflect.MessageDescriptor, made map[protoreflect.FullName]*normalizer) *normalizer {
 	if known, ok := made[message.FullName()]; ok {
-		return known // a message may hold itself
+		return known // the message type is recursive
 	}
 	if !hasText(message) {
 		return nil
@@ -128,7 +127,7 @@ func textNormalizer(policy *policyv1.Normalize) func(string) string {
 	}
 	steps = append(steps, form)
 	if policy.GetLowerCase() {
-		// Lower case may take a text out of its form again.
+		// Lower case may denormalize a text.
 		steps = append(steps, strings.ToLower, form)
 	}
 	if policy.GetCollapseSpaces() {

@@ -8,18 +8,18 @@ import (
 	policyv1 "gatehouse/gen/policy/v1"
 )
 
-// Rate is how often one caller may call: Count calls in each Period, and after a pause
-// Burst at once.
+// Rate is the rate limit of a caller: Count calls in each Period, and a burst of Burst
+// calls after a pause.
 type Rate struct {
 	Count, Burst int
 	Period       time.Duration
 }
 
-func compileRate(said *policyv1.Rate) (*Rate, error) {
-	period, err := positive(said.GetPeriod())
-	rate := &Rate{Count: int(said.GetCount()), Burst: int(said.GetCount()), Period: period}
-	if said.Burst != nil {
-		rate.Burst = int(said.GetBurst())
+func compileRate(declared *policyv1.Rate) (*Rate, error) {
+	period, err := positive(declared.GetPeriod())
+	rate := &Rate{Count: int(declared.GetCount()), Burst: int(declared.GetCount()), Period: period}
+	if declared.Burst != nil {
+		rate.Burst = int(declared.GetBurst())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("has a period that %w", err)
@@ -30,11 +30,11 @@ func compileRate(said *policyv1.Rate) (*Rate, error) {
 func (r *Rate) check() error {
 	switch {
 	case r.Count < 1:
-		return errors.New("lets no call through: say a count of at least 1")
+		return errors.New("admits no call: use a count of at least 1")
 	case r.Burst < 1:
-		return errors.New("lets no call through: say a burst of at least 1")
+		return errors.New("admits no call: use a burst of at least 1")
 	case r.Period < time.Second || r.Period > maxRatePeriod:
-		return fmt.Errorf("has a period of %s: say 1 s to 24 h", r.Period)
+		return fmt.Errorf("has a period of %s: use 1 s to 24 h", r.Period)
 	}
 	return nil
 }
@@ -44,8 +44,8 @@ func (r *Rate) within(other *Rate) bool {
 	return r.Burst <= other.Burst && float64(r.Count)*float64(other.Period) <= float64(other.Count)*float64(r.Period)
 }
 
-// String writes it as settings do: "10/m", and what may come at once if that is
-// another number.
+// String formats the rate as in the settings: "10/m", followed by the burst if it differs
+// from the count.
 func (r *Rate) String() string {
 	text := fmt.Sprintf("%d/%s", r.Count, periodText(r.Period))
 	if r.Burst != r.Count {

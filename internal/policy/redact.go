@@ -32,7 +32,7 @@ func redact(message protoreflect.Message) {
 	})
 }
 
-// HoldsSecrets reports whether a message may hold what is kept out of caches.
+// HoldsSecrets reports whether a message may contain a redacted field.
 func HoldsSecrets(message protoreflect.MessageDescriptor) bool { return firstRedacted(message) != nil }
 
 var secretsByMessage sync.Map // of protoreflect.MessageDescriptor to map[protoreflect.FieldNumber]bool

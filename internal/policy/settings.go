@@ -14,9 +14,9 @@ import (
 //	bff.v1.AuthService/Login rate=5/m burst=5
 //	bff.v1.AccountService/GetMe limit=1s; bff.v1.UserService/ListUsers rate=2/s
 //
-// An empty line, or what follows a #, says nothing. It returns every fault: a
-// method that isn't there, a knob that settings can't turn, and whatever would
-// allow more than the schema does.
+// It ignores empty lines and comments after a #. It returns every mistake: an unknown
+// method, an option that settings cannot change, and a value that would allow more than
+// the schema does.
 func tighten(methods []*Method, settings string) error {
 	byName := map[string]*Method{}
 	for _, m := range methods {
@@ -37,9 +37,9 @@ func tighten(methods []*Method, settings string) error {
 			case m == nil:
 				faults = append(faults, fmt.Errorf("%s: there is no such method", words[0]))
 			case seen[name]:
-				faults = append(faults, fmt.Errorf("%s: it is named twice", words[0]))
+				faults = append(faults, fmt.Errorf("%s: the method has two entries", words[0]))
 			case len(words) == 1:
-				faults = append(faults, fmt.Errorf("%s: nothing is said of it", words[0]))
+				faults = append(faults, fmt.Errorf("%s: the entry has no options: add limit=, rate= or burst=", words[0]))
 			default:
 				if err := m.tighten(words[1:]); err != nil {
 					faults = append(faults, fmt.Errorf("%s: %w", words[0], err))
@@ -51,27 +51,26 @@ func tighten(methods []*Method, settings string) error {
 	return errors.Join(faults...)
 }
 
-// tighten tightens one policy by words such as "limit=1s", "rate=10/m" and
-// "burst=5".
+// tighten tightens one policy by options such as "limit=1s", "rate=10/m" and "burst=5".
 func (p *Method) tighten(words []string) error {
-	said := map[string]string{}
+	options := map[string]string{}
 	for _, word := range words {
 		knob, value, ok := strings.Cut(word, "=")
 		if !ok || knob != "limit" && knob != "rate" && knob != "burst" {
-			return fmt.Errorf("%q can't be set: settings may only tighten limit=, rate= and burst=", word)
+			return fmt.Errorf("%q cannot be set: settings may only tighten limit=, rate= and burst=", word)
 		}
-		if value == "" || said[knob] != "" {
+		if value == "" || options[knob] != "" {
 			return fmt.Errorf("%s= must have one value", knob)
 		}
-		said[knob] = value
+		options[knob] = value
 	}
-	if said["limit"] != "" {
-		if err := p.tightenLimit(said["limit"]); err != nil {
+	if options["limit"] != "" {
+		if err := p.tightenLimit(options["limit"]); err != nil {
 			return err
 		}
 	}
-	if said["rate"] != "" || said["burst"] != "" {
-		return p.tightenRate(said["rate"], said["burst"])
+	if options["rate"] != "" || options["burst"] != "" {
+		return p.tightenRate(options["rate"], options["burst"])
 	}
 	return nil
 }
@@ -80,7 +79,7 @@ func (p *Method) tightenLimit(text string) error {
 	limit, err := time.ParseDuration(text)
 	switch {
 	case err != nil || limit <= 0:
-		return fmt.Errorf("limit=%s is no time: give one such as 500ms or 2s", text)
+		return fmt.Errorf("limit=%s is not a duration: use for example 500ms or 2s", text)
 	case p.TimeLimit == 0:
 		return errors.New("a stream has no time limit to tighten")
 	case limit > p.TimeLimit:
@@ -90,8 +89,8 @@ func (p *Method) tightenLimit(text string) error {
 	return nil
 }
 
-// tightenRate narrows the rate. A burst that isn't said is the schema's or the
-// new count, whichever is less.
+// tightenRate lowers the rate. The default of the burst is the lower of the schema's burst
+// and the new count.
 func (p *Method) tightenRate(text, burst string) error {
 	rate := Rate{}
 	switch {
@@ -109,14 +108,14 @@ func (p *Method) tightenRate(text, burst string) error {
 	case p.Rate != nil:
 		rate = *p.Rate
 	default:
-		return errors.New("burst= needs a rate=, since the schema has none")
+		return errors.New("burst= needs a rate=, because the schema has no rate")
 	}
 	if burst != "" {
 		rate.Burst, _ = strconv.Atoi(burst)
 	}
 	switch err := rate.check(); {
 	case err != nil:
-		return fmt.Errorf("rate=%s burst=%s %w: give one such as rate=10/m burst=5", text, burst, err)
+		return fmt.Errorf("rate=%s burst=%s %w: use for example rate=10/m burst=5", text, burst, err)
 	case p.Rate != nil && !rate.within(p.Rate):
 		return fmt.Errorf("rate=%s is looser than the schema's %s: settings may only tighten", &rate, p.Rate)
 	}

@@ -7,11 +7,11 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Tag names what a cache entry depends on: a kind of thing, and mostly the id of one.
+// Tag identifies data that a cache entry depends on: a kind, and usually an ID.
 type Tag struct {
 	kind string
-	// Whose it is: the caller's, or that of the id in the request's field;
-	// neither for a kind of which there is one.
+	// The source of the ID: the caller, or a field of the request; neither for a tag
+	// without an ID.
 	caller bool
 	field  FieldPath
 	text   string
@@ -34,14 +34,14 @@ func (t Tag) For(callerID string, request proto.Message) string {
 // Kind returns the kind of the tag, such as "account".
 func (t Tag) Kind() string { return t.kind }
 
-// Field returns the way to the request's field that the tag takes its id from;
-// nil when it takes none.
+// Field returns the path to the request's field with the tag's ID; nil if the ID comes
+// from elsewhere or there is none.
 func (t Tag) Field() FieldPath { return t.field }
 
-// String returns the tag as the schema has it.
+// String returns the tag as written in the schema.
 func (t Tag) String() string { return t.text }
 
-// family tells which tags can match: those of one kind with an id, or without.
+// family identifies the tags that can match: those of one kind, with or without an ID.
 func (t Tag) family() string {
 	if t.caller || t.field != nil {
 		return t.kind + "/"
@@ -64,17 +64,17 @@ func (p *Method) compileTags(texts []string) ([]Tag, error) {
 		case "":
 		case "caller":
 			if tag.caller = true; !p.needsSignIn() {
-				faults = append(faults, p.errorf("has a tag %q, and no caller is known", text))
+				faults = append(faults, p.errorf("has a tag %q, but the method does not require a sign-in", text))
 			}
 		default:
 			field, err := findField(p.Descriptor.Input(), source)
 			if err != nil {
-				faults = append(faults, p.errorf("has a tag %q that can't be told: %w", text, err))
+				faults = append(faults, p.errorf("has a tag %q with an invalid field: %w", text, err))
 				continue
 			}
 			for _, step := range field {
 				if fieldPolicy(step).GetRedact() {
-					faults = append(faults, p.errorf("has a tag %q, and %s is redacted", text, step.FullName()))
+					faults = append(faults, p.errorf("has a tag %q, but %s is redacted", text, step.FullName()))
 				}
 			}
 			tag.field = field

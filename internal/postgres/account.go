@@ -15,12 +15,12 @@ import (
 type account struct {
 	name     string
 	uid, gid int
-	other    bool // not the user that runs this process
+	other    bool // it is not the user of this process
 }
 
-// chooseAccount returns ourselves, unless we are root, as whom Postgres refuses to
-// run. Then it is the first owner of the given paths who isn't root, so that what
-// exists keeps its owner, or else postgres or nobody.
+// chooseAccount returns the user of this process, unless that is root: Postgres refuses to
+// run as root. Then it returns the first owner of the given paths who is not root, so that
+// existing files keep their owner, or else postgres or nobody.
 func chooseAccount(paths ...string) (account, error) {
 	if uid := os.Geteuid(); uid != 0 {
 		return account{name: userName(uid), uid: uid, gid: os.Getegid()}, nil
@@ -68,7 +68,7 @@ func owner(info fs.FileInfo) (uid, gid int) {
 	return int(stat.Uid), int(stat.Gid)
 }
 
-// give makes path the account's.
+// give changes the owner of path to the account.
 func (a account) give(path string) error {
 	if !a.other {
 		return nil
@@ -76,8 +76,8 @@ func (a account) give(path string) error {
 	return os.Lchown(path, a.uid, a.gid)
 }
 
-// mayEnter reports whether the permission bits of dir, and of all above it, let
-// the account pass. It runs without supplementary groups.
+// mayEnter reports whether the permission bits of dir and its parents let the account
+// traverse them. The account has no supplementary groups.
 func (a account) mayEnter(dir string) bool {
 	if !a.other {
 		return true

@@ -14,7 +14,7 @@ import (
 	"syscall"
 )
 
-// oldest is the least major version that may make a new cluster.
+// oldest is the minimum major version for a new cluster.
 const oldest = 14
 
 // binaries are the programs of one Postgres.
@@ -24,8 +24,8 @@ type binaries struct {
 	major            int
 }
 
-// findBinaries returns the first Postgres that can run a cluster of that major
-// version, or for 0 can make one. If nothing suits, it is downloaded.
+// findBinaries returns the first Postgres that can run a cluster of the given major
+// version, or that can create one if the version is 0. If none is found, it downloads one.
 func findBinaries(ctx context.Context, cfg Config, h *home, cluster int) (binaries, error) {
 	dirs := cfg.SearchDirs
 	if dirs == nil {
@@ -39,7 +39,7 @@ func findBinaries(ctx context.Context, cfg Config, h *home, cluster int) (binari
 		case ctx.Err() != nil:
 			return binaries{}, context.Cause(ctx)
 		case err != nil:
-			cfg.Logger.Debug("no Postgres that runs", "dir", dir, "err", err)
+			cfg.Logger.Debug("postgres: binary does not run", "dir", dir, "err", err)
 		case bin.major == cluster, cluster == 0 && bin.major >= oldest:
 			return bin, nil
 		default:
@@ -55,18 +55,18 @@ func findBinaries(ctx context.Context, cfg Config, h *home, cluster int) (binari
 		need += " (only " + strings.Join(slices.Compact(others), ", ") + ")"
 	}
 	if release == "" {
-		return binaries{}, fmt.Errorf("%s: install it, or set DATABASE_URL to a Postgres that runs already", need)
+		return binaries{}, fmt.Errorf("%s: install it, or set DATABASE_URL to a running Postgres", need)
 	}
 	bin, err := download(ctx, cfg, h, release)
 	if err != nil {
-		return binaries{}, fmt.Errorf("%s, and it can't be downloaded: %w; install Postgres, "+
-			"or set DATABASE_URL to one that runs already, or use docker compose up", need, err)
+		return binaries{}, fmt.Errorf("%s, and the download failed: %w; install Postgres, "+
+			"or set DATABASE_URL to a running one, or use docker compose up", need, err)
 	}
 	return bin, nil
 }
 
-// usualDirs are the folders of PATH and those where Debian's packages, Homebrew and
-// Postgres.app put Postgres, newest first.
+// usualDirs returns the folders of PATH and the folders in which the packages of Debian,
+// Homebrew and Postgres.app install Postgres, newest first.
 func usualDirs() []string {
 	var dirs []string
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
@@ -80,7 +80,7 @@ func usualDirs() []string {
 		"/usr/local/opt/postgresql*/bin",
 		"/Applications/Postgres.app/Contents/Versions/*/bin",
 	} {
-		found, _ := filepath.Glob(pattern) // errs on a bad pattern only
+		found, _ := filepath.Glob(pattern) // fails only for a malformed pattern
 		slices.SortFunc(found, func(a, b string) int { return cmp.Compare(numberIn(b), numberIn(a)) })
 		dirs = append(dirs, found...)
 	}
@@ -96,10 +96,10 @@ func numberIn(path string) int {
 
 var versionAnswer = regexp.MustCompile(`^postgres \(PostgreSQL\) ((\d+)\S*)`)
 
-// inspect asks the Postgres in dir for its version, as the account, which may not
-// be allowed to run it.
+// inspect runs the Postgres in dir as the account to read its version. It fails if the
+// account is not allowed to run it.
 func inspect(ctx context.Context, as account, dir string) (binaries, error) {
-	// Postgres looks for the rest of itself beside the file, not beside a link to it.
+	// Postgres looks for its other files in the folder of the binary, not of a link to it.
 	initdb, err1 := filepath.EvalSymlinks(filepath.Join(dir, "initdb"))
 	postgres, err2 := filepath.EvalSymlinks(filepath.Join(dir, "postgres"))
 	if err := errors.Join(err1, err2); err != nil {
@@ -113,7 +113,7 @@ func inspect(ctx context.Context, as account, dir string) (binaries, error) {
 	}
 	match := versionAnswer.FindSubmatch(out)
 	if match == nil {
-		return binaries{}, fmt.Errorf("ask %s for its version: it said %q", postgres, out)
+		return binaries{}, fmt.Errorf("ask %s for its version: unexpected output %q", postgres, out)
 	}
 	major, err := strconv.Atoi(string(match[2]))
 	return binaries{initdb: initdb, postgres: postgres, version: string(match[1]), major: major}, err

@@ -13,8 +13,7 @@ import (
 	"syscall"
 )
 
-// clusterMajor is the major version of the cluster in data, or 0 where there is
-// none.
+// clusterMajor returns the major version of the cluster in data, or 0 if there is none.
 func clusterMajor(data string) (int, error) {
 	text, err := os.ReadFile(filepath.Join(data, "PG_VERSION"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -30,22 +29,22 @@ func clusterMajor(data string) (int, error) {
 	return major, nil
 }
 
-// refuseOthersFiles errs unless data is empty or missing.
+// refuseOthersFiles returns an error unless data is empty or missing.
 func refuseOthersFiles(data string) error {
 	entries, err := os.ReadDir(data)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if len(entries) > 0 {
-		return fmt.Errorf("%s has files but no PG_VERSION, so it isn't a whole database cluster; restore it, or move it to another folder to start with an empty database", data)
+		return fmt.Errorf("%s has files but no PG_VERSION, so it is not a complete database cluster; restore it, or move it to another folder to start with an empty database", data)
 	}
 	return nil
 }
 
-// makeCluster returns the superuser's password. It works in an unfinished folder, so
-// that a kill at any moment leaves either a cluster or none.
+// makeCluster creates a cluster and returns the superuser's password. It works in an
+// unfinished folder, so that a kill at any moment leaves either a complete cluster or none.
 func (h *home) makeCluster(ctx context.Context, cfg Config, bin binaries) (_ string, err error) {
-	cfg.Logger.Info("making a database cluster", "dir", h.data(), "version", bin.version)
+	cfg.Logger.Info("postgres: creating a database cluster", "dir", h.data(), "version", bin.version)
 
 	temp, err := os.MkdirTemp(h.dir, unfinished)
 	if err != nil {
@@ -78,13 +77,13 @@ func (h *home) makeCluster(ctx context.Context, cfg Config, bin binaries) (_ str
 		return "", fmt.Errorf("initdb: %w\n%s", err, bytes.TrimSpace(out))
 	}
 
-	// First the password: without its cluster it is replaced by the next try, while
-	// a cluster without its password would be lost.
+	// Write the password first: the next attempt replaces a password without a cluster,
+	// but a cluster without its password would be lost.
 	if err := h.keepPassword(password); err != nil {
 		return "", err
 	}
 	if err := os.Rename(data, h.data()); err != nil {
-		return "", fmt.Errorf("move the cluster to its place: %w", err)
+		return "", fmt.Errorf("rename the new cluster: %w", err)
 	}
 	return password, syncFolder(h.dir)
 }
@@ -102,7 +101,7 @@ func (h *home) keepPassword(password string) error {
 	return os.Rename(path, h.passwordFile())
 }
 
-// writeSecret makes a durable file that only its owner can read.
+// writeSecret writes a file that only its owner can read, and syncs it to disk.
 func writeSecret(path, secret string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -112,7 +111,7 @@ func writeSecret(path, secret string) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// syncFolder makes the names in a folder durable.
+// syncFolder syncs the entries of a folder to disk.
 func syncFolder(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -121,7 +120,7 @@ func syncFolder(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// openCluster returns the superuser's password of the cluster that is there.
+// openCluster returns the superuser's password of the existing cluster.
 func (h *home) openCluster() (string, error) {
 	if err := h.adoptCluster(); err != nil {
 		return "", fmt.Errorf("give the cluster to %s: %w", h.account.name, err)
@@ -133,9 +132,9 @@ func (h *home) openCluster() (string, error) {
 	return string(bytes.TrimSpace(password)), nil
 }
 
-// adoptCluster hands a cluster of root's to the account: one that root copied or
-// restored from a backup looks like that. The folder itself comes last, so that an
-// interrupted adoption is taken up again.
+// adoptCluster changes the owner of a cluster from root to the account, for example after
+// root has restored it from a backup. It changes the folder itself last, so that the next
+// start repeats an interrupted change.
 func (h *home) adoptCluster() error {
 	info, err := os.Stat(h.data())
 	if err != nil {

@@ -265,7 +265,7 @@ func TestAStalePidFileOfALivingProcessIsNoObstacle(t *testing.T) {
 	}
 }
 
-func TestAKillDuringInitdbLeavesNothingBelieved(t *testing.T) {
+func TestAKillDuringInitdbLeavesNoCluster(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
 	g := begin(t, "gatehouse", dir, nil)
@@ -291,7 +291,7 @@ func TestSecondProcessIsRefusedWithTheHoldersID(t *testing.T) {
 	dir := madeDir(t)
 	g := begin(t, "gatehouse", dir, nil).awaitReady(t)
 	_, err := Start(t.Context(), Config{Dir: dir})
-	if want := fmt.Sprintf("process id %d ", g.Process.Pid); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), want) {
+	if want := fmt.Sprintf("process ID %d ", g.Process.Pid); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), want) {
 		t.Errorf("Start = %v, want ErrInUse naming process %d", err, g.Process.Pid)
 	}
 	if err := g.stdin.Close(); err != nil {
@@ -302,7 +302,7 @@ func TestSecondProcessIsRefusedWithTheHoldersID(t *testing.T) {
 	}
 }
 
-func TestCtrlCReachesGatehouseAlone(t *testing.T) {
+func TestCtrlCReachesOnlyGatehouse(t *testing.T) {
 	t.Parallel()
 	dir := madeDir(t)
 	g := begin(t, "interrupted", dir, func(cmd *exec.Cmd) { cmd.SysProcAttr.Setpgid = true }).awaitReady(t)

@@ -21,15 +21,15 @@ import (
 	"github.com/xi2/xz"
 )
 
-// The builds are those of the embedded-postgres library, and so are the versions
-// and the repository. The library itself is not used: it can't fetch without
-// running what it fetched, and takes an archive whose checksum is missing.
+// The builds, the versions and the repository are those of the embedded-postgres library.
+// The library itself is not used: it cannot download without running the download, and it
+// accepts an archive without a checksum.
 const (
 	defaultRepository = "https://repo1.maven.org/maven2"
 	defaultRelease    = "17.5.0"
 )
 
-// releases are the ones to download for a cluster, by its major version.
+// releases are the releases to download, by the major version of the cluster.
 var releases = map[int]string{
 	14: "14.18.0",
 	15: "15.13.0",
@@ -38,10 +38,10 @@ var releases = map[int]string{
 	18: "18.3.0",
 }
 
-// downloadTime bounds a download that hardly moves.
+// downloadTime is the time limit of a download.
 const downloadTime = 10 * time.Minute
 
-// downloaded are the folders of programs that earlier starts downloaded.
+// downloaded returns the folders of the binaries that earlier starts downloaded.
 func (h *home) downloaded() []string {
 	entries, _ := os.ReadDir(filepath.Join(h.dir, "binaries")) // missing until the first download
 	var dirs []string
@@ -51,8 +51,8 @@ func (h *home) downloaded() []string {
 	return dirs
 }
 
-// download fetches a release, checks it, and unpacks it into the home, where it
-// appears only when it is whole.
+// download downloads a release, verifies its checksum, and unpacks it. The folder gets its
+// name only when it is complete.
 func download(ctx context.Context, cfg Config, h *home, release string) (binaries, error) {
 	platform, err := platform()
 	if err != nil {
@@ -64,7 +64,7 @@ func download(ctx context.Context, cfg Config, h *home, release string) (binarie
 	}
 	name := "embedded-postgres-binaries-" + platform
 	url := fmt.Sprintf("%s/io/zonky/test/postgres/%s/%s/%s-%s.jar", strings.TrimSuffix(repository, "/"), name, release, name, release)
-	cfg.Logger.Info("downloading Postgres, since none is installed", "version", release, "url", url)
+	cfg.Logger.Info("postgres: downloading, none is installed", "version", release, "url", url)
 	ctx, cancel := context.WithTimeoutCause(ctx, downloadTime, fmt.Errorf("it took longer than %v", downloadTime))
 	defer cancel()
 
@@ -89,7 +89,7 @@ func download(ctx context.Context, cfg Config, h *home, release string) (binarie
 	if err := makeFolder(filepath.Dir(place)); err != nil && !errors.Is(err, fs.ErrExist) {
 		return binaries{}, err
 	}
-	if err := os.RemoveAll(place); err != nil { // one that doesn't run, else we weren't here
+	if err := os.RemoveAll(place); err != nil { // an earlier download that does not run
 		return binaries{}, err
 	}
 	if err := os.Rename(tree, place); err != nil {
@@ -98,7 +98,7 @@ func download(ctx context.Context, cfg Config, h *home, release string) (binarie
 	return inspect(ctx, h.account, filepath.Join(place, "bin"))
 }
 
-// platform is what the builds call this system.
+// platform returns the name of this system in the builds' URLs.
 func platform() (string, error) {
 	arch, ok := map[string]string{"amd64": "amd64", "arm64": "arm64v8"}[runtime.GOARCH]
 	if !ok || runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
@@ -110,7 +110,7 @@ func platform() (string, error) {
 	return runtime.GOOS + "-" + arch, nil
 }
 
-// fetchChecked downloads a file that must have the SHA-256 sum published beside it.
+// fetchChecked downloads a file and verifies it against its published SHA-256 checksum.
 func fetchChecked(ctx context.Context, url, to string) error {
 	var published strings.Builder
 	if err := fetch(ctx, url+".sha256", &published); err != nil {
@@ -180,11 +180,11 @@ func unpackJar(jar, to string) error {
 		}
 		return nil
 	}
-	return errors.New("there is no .txz in it")
+	return errors.New("it contains no .txz")
 }
 
-// unpackTar unpacks below a folder that nothing in the archive can leave. Everyone
-// may read the files, whatever the umask: they are run by another account.
+// unpackTar unpacks an archive below a folder. No entry can escape from the folder. The
+// files are world-readable regardless of the umask, because another account runs them.
 func unpackTar(from io.Reader, to string) error {
 	root, err := os.OpenRoot(to)
 	if err != nil {
@@ -244,7 +244,7 @@ func unpackFile(root *os.Root, name string, mode fs.FileMode, content io.Reader)
 	return errors.Join(err, f.Chmod(readable), f.Close())
 }
 
-// makeFolders makes the folder of that local name, and those above it.
+// makeFolders creates the folder of a local name, and its parents.
 func makeFolders(root *os.Root, name string) error {
 	if name == "." {
 		return nil

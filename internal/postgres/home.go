@@ -15,15 +15,15 @@ import (
 	"syscall"
 )
 
-// systemDir is where Postgres' folder is made when root's data folder is closed to
-// the user that runs Postgres.
+// systemDir is the parent of Postgres' folder if the user that runs Postgres cannot reach
+// root's data folder.
 const systemDir = "/var/lib/gatehouse"
 
-// unfinished begins the names of things that get their own name once they are
-// whole. What a killed Gatehouse left under such a name is worthless.
+// unfinished is the prefix of the names of incomplete files and folders, which are renamed
+// once they are complete. A later start deletes any that a killed Gatehouse left.
 const unfinished = "unfinished-"
 
-// home is the folder that holds everything of one Postgres.
+// home is the folder with all files of one Postgres.
 type home struct {
 	dir     string // absolute, symbolic links resolved
 	account account
@@ -32,8 +32,8 @@ type home struct {
 func (h *home) data() string         { return filepath.Join(h.dir, "data") }
 func (h *home) passwordFile() string { return filepath.Join(h.dir, "password") }
 
-// findHome decides where Postgres lives and who runs it, and makes the folder. One
-// that exists is kept, whatever became of the permissions since.
+// findHome chooses the folder of Postgres and the user that runs it, and creates the
+// folder. It keeps an existing folder, even if its permissions have changed.
 func findHome(dir string) (*home, error) {
 	if dir == "" {
 		return nil, errors.New("no data folder given")
@@ -63,12 +63,12 @@ func findHome(dir string) (*home, error) {
 		return nil, err
 	}
 	if !h.account.mayEnter(h.dir) {
-		return nil, fmt.Errorf("the user %s, who runs postgres, can't reach %s: let others pass through each folder on the way (chmod o+x)", h.account.name, h.dir)
+		return nil, fmt.Errorf("the user %s, who runs postgres, cannot reach %s: let others traverse each parent folder (chmod o+x)", h.account.name, h.dir)
 	}
 	return h, nil
 }
 
-// folderMode is for folders through which Postgres must reach its own.
+// folderMode is the mode of folders that Postgres must traverse to reach its own.
 func folderMode() fs.FileMode {
 	if os.Geteuid() == 0 {
 		return 0o711
@@ -76,7 +76,7 @@ func folderMode() fs.FileMode {
 	return 0o700
 }
 
-// makeFolder is os.Mkdir whatever the umask.
+// makeFolder is os.Mkdir regardless of the umask.
 func makeFolder(path string) error {
 	if err := os.Mkdir(path, folderMode()); err != nil {
 		return err
@@ -84,9 +84,9 @@ func makeFolder(path string) error {
 	return os.Chmod(path, folderMode())
 }
 
-// makeHome makes the folder that entry names, or a link of that name to a folder
-// which the account can reach. Of two that do so at once both succeed; the lock
-// will part them.
+// makeHome creates the folder entry, or a symbolic link of that name to a folder that the
+// account can reach. If two processes do so at the same time, both succeed; the lock then
+// admits one.
 func makeHome(entry string) error {
 	dir := filepath.Dir(entry)
 	account, err := chooseAccount()
@@ -116,9 +116,9 @@ func makeHome(entry string) error {
 	return nil
 }
 
-// makeAway makes a folder named after dir. One that is there already belonged to a
-// data folder that was removed, together with the keys that fit its data: it is
-// left alone, and the newcomer gets a number.
+// makeAway creates a folder named after dir. If the name exists, it belongs to a data
+// folder that was deleted together with the keys of its data: makeAway does not touch it,
+// and appends a number to the new name.
 func makeAway(dir string) (string, error) {
 	sum := sha256.Sum256([]byte(dir))
 	name := filepath.Join(systemDir, fmt.Sprintf("%s-%x", filepath.Base(filepath.Dir(dir)), sum[:4]))
@@ -131,10 +131,10 @@ func makeAway(dir string) (string, error) {
 	}
 }
 
-// ErrInUse is returned when a living Gatehouse uses the data folder.
+// ErrInUse is the error if another running Gatehouse uses the data folder.
 var ErrInUse = errors.New("data folder in use")
 
-// lock claims the home until unlock, or until this process ends, however it ends.
+// lock locks the home until unlock, or until this process ends for any reason.
 func (h *home) lock() (*os.File, error) {
 	path := filepath.Join(h.dir, "lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
@@ -153,7 +153,7 @@ func (h *home) lock() (*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
-		return nil, fmt.Errorf("%w: the gatehouse with process id %s runs there and holds %s; stop it, or choose another data folder", ErrInUse, bytes.TrimSpace(holder), path)
+		return nil, fmt.Errorf("%w: the gatehouse with process ID %s is running and holds %s; stop it, or choose another data folder", ErrInUse, bytes.TrimSpace(holder), path)
 	}
 	if err := errors.Join(f.Truncate(0), writePid(f)); err != nil {
 		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
@@ -166,15 +166,14 @@ func writePid(f *os.File) error {
 	return err
 }
 
-// unlock doesn't leave the unlocking to Close: a child that another goroutine forked
-// just now holds a copy of the descriptor until it runs its program.
+// unlock releases the lock explicitly. Close would not: a child process that another
+// goroutine has just forked holds a copy of the descriptor until it executes its program.
 func unlock(lock *os.File) error {
 	return errors.Join(syscall.Flock(int(lock.Fd()), syscall.LOCK_UN), lock.Close())
 }
 
-// sweep removes what was never finished. A failure is only reported: programs that
-// a killed initdb left behind may still be writing there for a moment, and the next
-// start sweeps again.
+// sweep deletes unfinished files and folders. It only logs a failure: the children of a
+// killed initdb may still be writing for a moment, and the next start sweeps again.
 func (h *home) sweep(log *slog.Logger) {
 	entries, err := os.ReadDir(h.dir)
 	for _, entry := range entries {
@@ -183,12 +182,12 @@ func (h *home) sweep(log *slog.Logger) {
 		}
 	}
 	if err != nil {
-		log.Warn("could not remove what an interrupted start left", "err", err)
+		log.Warn("postgres: deleting unfinished files failed", "err", err)
 	}
 }
 
-// newLog begins a log and keeps the one before it, where the reason of a crash may
-// stand. Gone are older ones, so that they don't grow for ever.
+// newLog creates a log file and keeps the previous one, which may have the reason of a
+// crash. It deletes older ones to limit disk usage.
 func (h *home) newLog() (*os.File, error) {
 	path := filepath.Join(h.dir, "postgres.log")
 	if err := os.Rename(path, path+".1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -201,7 +200,7 @@ func (h *home) newLog() (*os.File, error) {
 	return f, nil
 }
 
-// lastLines quotes the end of a log for an error to show.
+// lastLines returns the end of a log, for an error message.
 func lastLines(log *os.File) string {
 	const lines, width = 10, 200
 	info, err := log.Stat()
@@ -209,7 +208,7 @@ func lastLines(log *os.File) string {
 		return ""
 	}
 	end := make([]byte, min(info.Size(), lines*width))
-	n, _ := log.ReadAt(end, info.Size()-int64(len(end))) // whatever can be read
+	n, _ := log.ReadAt(end, info.Size()-int64(len(end))) // use the bytes before an error
 	text := strings.Split(strings.TrimSpace(string(end[:n])), "\n")
 	return strings.Join(text[max(0, len(text)-lines):], "\n")
 }

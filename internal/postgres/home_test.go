@@ -132,7 +132,7 @@ func TestFolderClosedToPostgresSendsItsFilesElsewhere(t *testing.T) { // alone, 
 	stop(t, again)
 }
 
-func TestRemovedDataFolderBeginsAnew(t *testing.T) { // alone, for the folder in /var/lib
+func TestDeletedDataFolderStartsEmpty(t *testing.T) { // alone, for the folder in /var/lib
 	needRoot(t)
 	closed := filepath.Dir(newDir(t))
 	if err := os.Chmod(closed, 0o700); err != nil {
@@ -167,7 +167,7 @@ func TestFolderClosedLaterIsExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Start(t.Context(), Config{Dir: dir, NoSync: true})
-	if err == nil || !strings.Contains(err.Error(), "the user postgres, who runs postgres, can't reach "+dir) {
+	if err == nil || !strings.Contains(err.Error(), "the user postgres, who runs postgres, cannot reach "+dir) {
 		t.Errorf("Start in a folder closed later = %v, want it explained", err)
 	}
 }
@@ -221,7 +221,7 @@ func TestUnfinishedClustersAreSweptAway(t *testing.T) {
 
 func TestFilesThatAreNoClusterAreLeftAlone(t *testing.T) {
 	t.Parallel()
-	for name, want := range map[string]string{"notes.txt": "isn't a whole database cluster", "PG_VERSION": "the cluster's version"} {
+	for name, want := range map[string]string{"notes.txt": "is not a complete database cluster", "PG_VERSION": "the cluster's version"} {
 		dir := newDir(t)
 		file := filepath.Join(dir, "postgres", "data", name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {

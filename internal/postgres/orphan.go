@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// report is what a postmaster tells of itself in postmaster.pid.
+// report is the content of postmaster.pid.
 type report struct {
 	pid   int
 	ready bool // accepts connections
 }
 
-// readReport returns a zero report where there is no file. Postgres writes the file
-// line by line: what is missing stays zero.
+// readReport reads postmaster.pid, or returns a zero report if it does not exist. Postgres
+// writes the file line by line, so fields may be missing; they are zero.
 func readReport(data string) (report, error) {
 	text, err := os.ReadFile(pidFile(data))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -38,15 +38,15 @@ func readReport(data string) (report, error) {
 
 func pidFile(data string) string { return filepath.Join(data, "postmaster.pid") }
 
-// stopOrphan ends a Postgres that outlived its Gatehouse. We hold the lock, so no
-// living Gatehouse wants it.
+// stopOrphan stops a Postgres that outlived its Gatehouse. The caller holds the lock, so no
+// running Gatehouse uses it.
 func stopOrphan(ctx context.Context, log *slog.Logger, data string) error {
 	r, err := readReport(data)
 	if err != nil {
 		return fmt.Errorf("look for a running postgres: %w", err)
 	}
-	// The process is taken hold of first and recognised then, so that a signal can't
-	// reach another that got its number in between.
+	// Open the process before identifying it, so that the signal cannot reach another
+	// process that reuses the ID.
 	process, err := os.FindProcess(r.pid)
 	if err != nil {
 		return removeStale(pidFile(data))
@@ -55,22 +55,22 @@ func stopOrphan(ctx context.Context, log *slog.Logger, data string) error {
 	if !runsOn(r.pid, data) {
 		return removeStale(pidFile(data))
 	}
-	log.Warn("stopping a Postgres that outlived its Gatehouse", "pid", r.pid)
+	log.Warn("postgres: stopping an orphan that outlived its Gatehouse", "pid", r.pid)
 
 	for _, step := range stopSteps {
 		if err := process.Signal(step.signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			return fmt.Errorf("stop the postgres with process id %d: %w", r.pid, err)
+			return fmt.Errorf("stop the postgres with process ID %d: %w", r.pid, err)
 		}
 		gone, err := awaitEnd(ctx, step.patience, r.pid, data)
 		if err != nil || gone {
 			return err
 		}
 	}
-	return fmt.Errorf("the postgres with process id %d on %s can't be stopped", r.pid, data)
+	return fmt.Errorf("the postgres with process ID %d on %s cannot be stopped", r.pid, data)
 }
 
-// awaitEnd looks again and again: the end of a process that isn't our child isn't
-// told to us.
+// awaitEnd polls until a process has ended. The kernel does not notify us, because it is
+// not a child process.
 func awaitEnd(ctx context.Context, patience time.Duration, pid int, data string) (gone bool, err error) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -87,8 +87,8 @@ func awaitEnd(ctx context.Context, patience time.Duration, pid int, data string)
 	return true, nil
 }
 
-// removeStale removes a pid file whose process is gone. Postgres would do so itself,
-// but not where the number now belongs to another process of the same user.
+// removeStale deletes a PID file whose process has ended. Postgres does so itself, except
+// if another process of the same user has reused the ID.
 func removeStale(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove stale %w", err)

@@ -7,11 +7,11 @@
 //
 //	lock          held while a Gatehouse uses the folder; contains its process id
 //	password      of the superuser
-//	postgres.log  what Postgres said since its start; postgres.log.1 is from before
+//	postgres.log  the log since Postgres' start; postgres.log.1 is the previous one
 //	binaries/     a downloaded Postgres
 //	data/         the cluster
 //	run/          the socket
-//	unfinished-…  anything on its way to one of the names above
+//	unfinished-…  incomplete files and folders, renamed once they are complete
 //
 // Postgres refuses to run as root. When Gatehouse is root, Postgres runs as the user
 // postgres, or as nobody if there is no such user. That user owns data and run and can
@@ -21,9 +21,9 @@
 //
 // # Access
 //
-// Postgres listens on no port, only on a socket in a folder closed to all but the
-// user that runs it and root, and there asks for a password (SCRAM). The superuser
-// is gatehouse, with a random password.
+// Postgres listens on no port. It listens on a socket in a folder that only root and the
+// user that runs it can enter, and requires a password (SCRAM). The superuser is
+// gatehouse, with a random password.
 //
 // # Lifecycle
 //
@@ -50,7 +50,7 @@ import (
 
 const superuser = "gatehouse"
 
-// Config says where a Postgres lives and how it is run.
+// Config configures a Postgres.
 type Config struct {
 	// Dir is Gatehouse's data folder. Start creates it if it is missing. Other users
 	// have no access, except that as root Start lets the Postgres user traverse it.
@@ -63,8 +63,8 @@ type Config struct {
 	// corrupt the data.
 	NoSync bool
 
-	// SearchDirs are the folders in which to look for initdb and postgres, best
-	// first; nil for PATH and where packages put them.
+	// SearchDirs are the folders in which to search for initdb and postgres, in order of
+	// preference; nil for PATH and the folders of common packages.
 	SearchDirs []string
 
 	// Repository is the URL of a Maven repository, from which Postgres is
@@ -72,23 +72,22 @@ type Config struct {
 	Repository string
 }
 
-// Server is a running Postgres. It must be stopped, even when Postgres has ended by
-// itself.
+// Server is a running Postgres. The caller must call Stop, even if Postgres has ended.
 type Server struct {
 	dir      string
 	sockets  string
 	password string
 	process  *process
 
-	// release undoes what the running Postgres needed, when it has ended.
+	// release deletes the socket folder and releases the lock after Postgres has ended.
 	release func() error
 	stopped sync.Once
 	stopErr error
 }
 
-// Start runs Postgres for the data folder, after making a cluster if there is none,
-// and returns when it accepts connections. If ctx ends before, nothing is left
-// running. It returns ErrInUse if another Gatehouse runs there.
+// Start runs Postgres for the data folder, and returns when it accepts connections. It
+// creates a cluster if there is none. If ctx ends first, it stops Postgres. It returns
+// ErrInUse if another Gatehouse uses the data folder.
 func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -138,7 +137,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	return s, nil
 }
 
-// run starts the postmaster and waits until it lets us in.
+// run starts the postmaster and waits until it accepts connections.
 func (s *Server) run(ctx context.Context, cfg Config, home *home, bin binaries) error {
 	log, err := home.newLog()
 	if err != nil {
@@ -147,7 +146,7 @@ func (s *Server) run(ctx context.Context, cfg Config, home *home, bin binaries) 
 	defer log.Close() // the postmaster has its own descriptor
 
 	args := append([]string{"-D", home.data()}, settings(cfg, s.sockets)...)
-	// It is stopped by signals, whatever becomes of ctx. SIGINT is a fast shutdown.
+	// Only signals stop it, not the end of ctx. SIGINT is a fast shutdown.
 	cmd := command(context.WithoutCancel(ctx), home.account, syscall.SIGINT, bin.postgres, args...)
 	cmd.Dir = home.data()
 	cmd.Stdout, cmd.Stderr = log, log
@@ -163,8 +162,8 @@ func (s *Server) run(ctx context.Context, cfg Config, home *home, bin binaries) 
 	return nil
 }
 
-// settings go on the command line, so that the cluster's own files stay as initdb
-// wrote them and another version of Gatehouse may set others.
+// settings are passed on the command line, so that the cluster's files remain as initdb
+// wrote them and another version of Gatehouse can use other settings.
 func settings(cfg Config, sockets string) []string {
 	durable := "on"
 	if cfg.NoSync {
@@ -181,16 +180,16 @@ func settings(cfg Config, sockets string) []string {
 		"fsync=" + durable,
 		"synchronous_commit=" + durable,
 		"full_page_writes=" + durable,
-		"jit=off",             // compiling costs more than queries of ours take
-		"log_checkpoints=off", // a line every few minutes that nobody reads
+		"jit=off",             // compiling takes longer than our queries
+		"log_checkpoints=off", // frequent and not useful
 	} {
 		args = append(args, "-c", setting)
 	}
 	return args
 }
 
-// awaitReady reads the postmaster's own report: attempts to connect would leave a
-// complaint in its log each.
+// awaitReady polls the postmaster's status file. A failed connection attempt would write a
+// line to Postgres' log.
 func (s *Server) awaitReady(ctx context.Context, data string) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -220,7 +219,7 @@ func (s *Server) enter(ctx context.Context) error {
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && refusal.Code == "28P01" { // invalid_password
-		return fmt.Errorf("the password in %s isn't the cluster's: %w", s.dir, err)
+		return fmt.Errorf("the password in %s is not the password of the cluster: %w", s.dir, err)
 	}
 	if err != nil {
 		return err
@@ -228,8 +227,8 @@ func (s *Server) enter(ctx context.Context) error {
 	return conn.Close(ctx)
 }
 
-// URL is for connecting to a database as the superuser. The database postgres is
-// always there.
+// URL returns the URL of a database, for the superuser. The database postgres always
+// exists.
 func (s *Server) URL(database string) string {
 	u := url.URL{
 		Scheme:   "postgres",
@@ -240,17 +239,16 @@ func (s *Server) URL(database string) string {
 	return u.String()
 }
 
-// Dir is the folder where Postgres' files really are.
+// Dir returns the folder with Postgres' files, with symbolic links resolved.
 func (s *Server) Dir() string { return s.dir }
 
-// Done is closed when Postgres has ended, for whatever reason.
+// Done returns a channel that is closed when Postgres has ended for any reason.
 func (s *Server) Done() <-chan struct{} { return s.process.done }
 
-// Stop ends Postgres and returns when it is gone, with its socket and its claim on
-// the folder. It doesn't wait for clients: what they haven't committed is rolled
-// back. After 5 s, or when ctx ends, Postgres is ended the hard way, which loses
-// nothing but makes the next start recover. Stop returns an error if it wasn't a
-// clean end, or if Postgres had ended by itself.
+// Stop stops Postgres, deletes its socket and releases the lock of the folder. It does not
+// wait for clients; Postgres rolls back their open transactions. After 5 s, or when ctx
+// ends, Stop kills Postgres, which loses no data but makes the next start recover. It
+// returns an error if the shutdown was not clean, or if Postgres had already ended.
 func (s *Server) Stop(ctx context.Context) error {
 	s.stopped.Do(func() {
 		err := s.end(ctx)
@@ -263,7 +261,7 @@ func (s *Server) Stop(ctx context.Context) error {
 
 func (s *Server) end(ctx context.Context) error {
 	if s.process.ended() {
-		return fmt.Errorf("it had ended by itself: %v", s.process.cmd.ProcessState)
+		return fmt.Errorf("it had already ended: %v", s.process.cmd.ProcessState)
 	}
 	return s.process.stop(ctx)
 }

@@ -306,7 +306,7 @@ func TestSecondStartIsRefusedWithTheHoldersID(t *testing.T) {
 	dir := madeDir(t)
 	first := start(t, dir)
 	_, err := Start(t.Context(), Config{Dir: dir, NoSync: true})
-	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("process id %d ", os.Getpid())) {
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("process ID %d ", os.Getpid())) {
 		t.Errorf("second Start = %v, want ErrInUse naming process %d", err, os.Getpid())
 	}
 	ask(t, first, `SELECT 'still there'`)
@@ -348,7 +348,7 @@ func TestStopDoesNotWaitForClients(t *testing.T) {
 	}
 }
 
-func TestStopLeavesNoSocketAndNoClaim(t *testing.T) {
+func TestStopLeavesNoSocketAndNoLock(t *testing.T) {
 	t.Parallel()
 	s := start(t, madeDir(t))
 	stop(t, s)
@@ -373,7 +373,7 @@ func TestStopLeavesNoSocketAndNoClaim(t *testing.T) {
 	}
 }
 
-func TestDoneTellsOfACrashAndTheNextStartRecovers(t *testing.T) {
+func TestDoneReportsACrashAndTheNextStartRecovers(t *testing.T) {
 	t.Parallel()
 	dir := madeDir(t)
 	s := startWith(t, Config{Dir: dir})
@@ -382,7 +382,7 @@ func TestDoneTellsOfACrashAndTheNextStartRecovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-s.Done()
-	if err := s.Stop(t.Context()); err == nil || !strings.Contains(err.Error(), "by itself: signal: killed") {
+	if err := s.Stop(t.Context()); err == nil || !strings.Contains(err.Error(), "already ended: signal: killed") {
 		t.Errorf("Stop after a crash = %v, want it told", err)
 	}
 	s = start(t, dir)
@@ -474,7 +474,7 @@ func TestLogIsRenewedAtEachStart(t *testing.T) {
 	}
 }
 
-func TestAForeignPasswordIsNoticed(t *testing.T) {
+func TestAWrongPasswordFileIsReported(t *testing.T) {
 	t.Parallel()
 	dir := madeDir(t)
 	s := start(t, dir)
@@ -483,7 +483,7 @@ func TestAForeignPasswordIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Start(t.Context(), Config{Dir: dir, NoSync: true})
-	if err == nil || !strings.Contains(err.Error(), "password in "+s.Dir()+" isn't the cluster's") {
+	if err == nil || !strings.Contains(err.Error(), "password in "+s.Dir()+" is not the password of the cluster") {
 		t.Errorf("Start with another password = %v", err)
 	}
 	if running := processesIn(t, dir); running != nil {
@@ -521,7 +521,7 @@ func awaitLog(t *testing.T, s *Server, line string) {
 	})
 }
 
-func TestStopEndsPostgresTheHardWayWhenPatienceEnds(t *testing.T) {
+func TestStopKillsPostgresAfterTheTimeout(t *testing.T) {
 	t.Parallel()
 	dir := madeDir(t)
 	s := startWith(t, Config{Dir: dir})
@@ -541,7 +541,7 @@ func TestStopEndsPostgresTheHardWayWhenPatienceEnds(t *testing.T) {
 	if err := syscall.Kill(backend, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-answer; err == nil || !strings.Contains(err.Error(), "didn't shut down in time") {
+	if err := <-answer; err == nil || !strings.Contains(err.Error(), "did not shut down in time") {
 		t.Errorf("Stop = %v, want it told that the end was hard", err)
 	}
 	if running := processesIn(t, dir); running != nil {

@@ -11,11 +11,12 @@ import (
 	"time"
 )
 
-// command is a program to be run by the account, which gets the signal when we die.
+// command returns a command that runs as the account. The kernel sends it the signal when
+// this process dies.
 //
-// It has a session of its own, so that Ctrl-C in a terminal reaches Gatehouse alone,
-// which stops Postgres last. Its environment is bare: our secrets are none of its
-// business, and the user's PG… variables would change what it does.
+// It runs in its own session, so that Ctrl-C in a terminal reaches only Gatehouse, which
+// stops Postgres last. Its environment has neither our secrets nor the user's PG…
+// variables, which would change its behaviour.
 func command(ctx context.Context, as account, atOurDeath syscall.Signal, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = []string{"LC_ALL=C", "TZ=UTC"}
@@ -29,15 +30,15 @@ func command(ctx context.Context, as account, atOurDeath syscall.Signal, program
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(as.uid), Gid: uint32(as.gid)}
 	}
 	signalAtOurDeath(cmd.SysProcAttr, atOurDeath)
-	// What initdb runs in turn is in its process group.
+	// The children of initdb are in its process group.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	return cmd
 }
 
 // output runs a command to its end and returns what it wrote.
 func output(cmd *exec.Cmd) ([]byte, error) {
-	// With a buffer, unlike a file, the wait is also for the command's children,
-	// which hold the other end of the pipe.
+	// With a buffer, unlike with a file, Wait also waits for the command's children, which
+	// hold the other end of the pipe.
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	p, err := startProcess(cmd)
@@ -59,8 +60,8 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// For the kernel the parent is the thread that forked: were it to end, the
-		// child would get the signal meant for our death.
+		// The kernel considers the forking thread the parent. If that thread ended, the
+		// child would receive the signal for the parent's death.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 
@@ -86,9 +87,10 @@ func (p *process) ended() bool {
 	}
 }
 
-// stopSteps end a postmaster: roll back and shut down; else drop everything and
-// recover at the next start, for which it gives its children 5 s; else just end.
-// SIGTERM isn't among them: it waits for clients to leave.
+// stopSteps are the signals that stop a postmaster, in order: a fast shutdown, which rolls
+// back open transactions; an immediate shutdown, which makes the next start recover, and
+// for which Postgres gives its children 5 s; and a kill. SIGTERM is not used, because it
+// waits for clients to disconnect.
 var stopSteps = []struct {
 	signal   syscall.Signal
 	patience time.Duration
@@ -98,8 +100,8 @@ var stopSteps = []struct {
 	{syscall.SIGKILL, 10 * time.Second},
 }
 
-// stop ends a postmaster and returns when it has ended. The end of ctx is the end
-// of the patience with the first step.
+// stop stops a postmaster and returns when it has ended. When ctx ends, it continues with
+// the second signal.
 func (p *process) stop(ctx context.Context) error {
 	for i, step := range stopSteps {
 		if err := p.cmd.Process.Signal(step.signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -108,7 +110,7 @@ func (p *process) stop(ctx context.Context) error {
 		select {
 		case <-p.done:
 			if i > 0 {
-				return errors.New("it didn't shut down in time and was ended; the next start recovers")
+				return errors.New("it did not shut down in time and was killed; the next start recovers")
 			}
 			return p.err
 		case <-ctx.Done():
@@ -116,5 +118,5 @@ func (p *process) stop(ctx context.Context) error {
 		case <-time.After(step.patience):
 		}
 	}
-	return errors.New("it can't be stopped")
+	return errors.New("it cannot be stopped")
 }

@@ -8,8 +8,8 @@ import (
 
 func signalAtOurDeath(attr *syscall.SysProcAttr, signal syscall.Signal) { attr.Pdeathsig = signal }
 
-// runsOn reports whether a process works in the folder data, as a postmaster does on
-// its cluster and a process that merely got its number does not.
+// runsOn reports whether the working directory of a process is data, which identifies the
+// postmaster of the cluster.
 func runsOn(pid int, data string) bool {
 	cwd, err := os.Stat(fmt.Sprintf("/proc/%d/cwd", pid))
 	if err != nil {

@@ -9,11 +9,12 @@ import (
 	"syscall"
 )
 
-// signalAtOurDeath can't be had: the next Start stops what was left.
+// signalAtOurDeath does nothing: there is no such signal here, and the next Start stops an
+// orphan.
 func signalAtOurDeath(*syscall.SysProcAttr, syscall.Signal) {}
 
-// runsOn reports whether a process is a postmaster on the cluster in data, by the
-// argument that we give it.
+// runsOn reports whether a process is the postmaster of the cluster in data, by its -D
+// argument.
 func runsOn(pid int, data string) bool {
 	out, err := exec.Command("ps", "-ww", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
 	return err == nil && strings.Contains(string(out), " -D "+data+" ")

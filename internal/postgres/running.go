@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 )
 
-// Address is where the Postgres of another process can be reached.
+// Address is the address of the Postgres of another process.
 type Address struct{ sockets, password string }
 
 // Running finds the Postgres that another Gatehouse runs for the data folder, and
@@ -34,7 +34,7 @@ func Running(dir string) (Address, bool) {
 	return Address{sockets: sockets, password: string(bytes.TrimSpace(password))}, true
 }
 
-// URL is for connecting to a database as the superuser.
+// URL returns the URL of a database, for the superuser.
 func (a Address) URL(database string) string {
 	return (&Server{sockets: a.sockets, password: a.password}).URL(database)
 }

@@ -10,18 +10,19 @@ import (
 	"strings"
 )
 
-// port only names the socket.
+// port is only part of the socket's name.
 const port = 5432
 
-// maxSocketPath is what fits into a socket address on the strictest system.
+// maxSocketPath is the maximum length of a socket's path on the strictest system.
 const maxSocketPath = 103
 
 func socketIn(dir string) string {
 	return filepath.Join(dir, ".s.PGSQL."+strconv.Itoa(port))
 }
 
-// makeSocketFolder makes a folder for the socket that only the account can enter.
-// It is the home's "run", or where that doesn't suit, "run" is a link to it.
+// makeSocketFolder creates a folder for the socket that only the account can enter: "run"
+// in the home, or a folder elsewhere to which "run" is a symbolic link if the home's path
+// is not suitable.
 func (h *home) makeSocketFolder() (string, error) {
 	if err := h.removeSocketFolder(); err != nil {
 		return "", err
@@ -44,9 +45,9 @@ func (h *home) makeSocketFolder() (string, error) {
 	return short, h.account.give(short)
 }
 
-// suitsSocket reports whether a path is short enough for a socket address, and free
-// of the comma, which separates hosts in connection URLs, and of the quote, which
-// Postgres' settings would need escaped.
+// suitsSocket reports whether a path is short enough for a socket address, and contains
+// neither a comma, which separates hosts in connection URLs, nor a quote, which would have
+// to be escaped in Postgres' settings.
 func suitsSocket(dir string) bool {
 	return len(socketIn(dir)) <= maxSocketPath && !strings.ContainsAny(dir, `,"`)
 }
@@ -62,8 +63,8 @@ func (h *home) makeShortFolder() (string, error) {
 	return os.MkdirTemp(base, "gatehouse-")
 }
 
-// removeSocketFolder removes the folder and what Postgres puts there, and nothing
-// else: where a link leads is not to be trusted with more.
+// removeSocketFolder deletes the folder and the files that Postgres creates in it, and no
+// other file, because "run" may be a link to an unexpected folder.
 func (h *home) removeSocketFolder() error {
 	run := filepath.Join(h.dir, "run")
 	paths := []string{run}

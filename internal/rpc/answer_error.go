@@ -43,12 +43,12 @@ func publicError(ctx context.Context, err error) *connect.Error {
 	}
 }
 
-// CodeOf returns the code with which a call of this server answers its caller
-// when its method returns err.
+// CodeOf returns the code that a caller of this server receives when a method returns
+// err.
 func CodeOf(ctx context.Context, err error) connect.Code { return publicError(ctx, err).Code() }
 
-// isContextError reports whether err is a context's error, bare or as a code of this
-// server's own.
+// isContextError reports whether err is a context error, or an error with the same
+// meaning that this server created.
 func isContextError(err error, code connect.Code, bare error) bool {
 	failure, ok := errors.AsType[*connect.Error](err)
 	if ok {
@@ -57,7 +57,7 @@ func isContextError(err error, code connect.Code, bare error) bool {
 	return errors.Is(err, bare)
 }
 
-// violationsError returns the error for what the validator found.
+// violationsError returns the public error for violations of validation rules.
 func violationsError(violations *validate.Violations) *connect.Error {
 	bad := &errdetails.BadRequest{}
 	var faults []string
@@ -73,14 +73,14 @@ func violationsError(violations *validate.Violations) *connect.Error {
 
 var errTooSlow = fault.New(connect.CodeDeadlineExceeded, "REQUEST_TOO_SLOW", "The request's body didn't arrive in time. Send it without pauses.")
 
-// BodyRefusal is the error of a request's body that is not read. Its caller gets
-// Err.
+// BodyRefusal is the read error of a request's body that the server refuses to read. The
+// caller receives Err.
 type BodyRefusal struct{ Err *connect.Error }
 
 func (r BodyRefusal) Error() string { return r.Err.Error() }
 
-// decodeErrorStream gives errors of reading the request their public form where the
-// request is read: later, the same code could be about the answer of another service.
+// decodeErrorStream maps errors of reading the request to public errors. It does so where
+// the request is read, because later the same code may come from another service.
 type decodeErrorStream struct{ connect.ServerStream }
 
 func (s decodeErrorStream) Receive(message any) error {
@@ -94,7 +94,7 @@ func (s decodeErrorStream) Receive(message any) error {
 	}
 	switch failure.Code() {
 	case connect.CodeDeadlineExceeded:
-		// The server's limit for the body, which is no fault of ours.
+		// The body exceeds the server's limit, which is the caller's mistake.
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return errTooSlow.WithCause(err)
 		}
@@ -107,9 +107,9 @@ func (s decodeErrorStream) Receive(message any) error {
 	return malformedError(failure)
 }
 
-// malformedError returns the error for what the decoder found. The decoder's text
-// names the place and, in JSON, the field and sometimes the value. A value may be a
-// password: only what comes before it is kept.
+// malformedError returns the public error for an error of the decoder. The decoder's text
+// has the position and, in JSON, the field and sometimes the value. The value may be a
+// password, so the public error ends before it.
 func malformedError(failure *connect.Error) *connect.Error {
 	text := strings.TrimPrefix(failure.Message(), "unmarshal message: ")
 	text = strings.TrimSpace(strings.TrimPrefix(strings.ReplaceAll(text, "\u00a0", " "), "proto:"))
@@ -129,13 +129,13 @@ func malformedError(failure *connect.Error) *connect.Error {
 	return fault.New(connect.CodeInvalidArgument, fault.ReasonMalformed, message+". Send a valid message of this method.").WithCause(failure)
 }
 
-// fieldOf finds the field in "invalid value for string field email: 5" and in "unknown
-// field \"hat\"", and what is wrong with it; "" where none is named.
+// fieldOf returns the field and its problem from a text such as "invalid value for string
+// field email: 5" or "unknown field \"hat\""; "" if the text names no field.
 func fieldOf(text string) (field, problem string) {
-	for about, problem := range map[string]string{"unknown field ": "is unknown", "duplicate field ": "is given more than once"} {
+	for about, problem := range map[string]string{"unknown field ": "is unknown", "duplicate field ": "occurs more than once"} {
 		if quoted, ok := strings.CutPrefix(text, about); ok {
 			name, err := strconv.Unquote(quoted)
-			if err != nil || !fieldForm.MatchString(name) { // who knows what was sent there
+			if err != nil || !fieldForm.MatchString(name) { // it may contain a secret
 				return "", ""
 			}
 			return name, problem
@@ -143,7 +143,7 @@ func fieldOf(text string) (field, problem string) {
 	}
 	rest, ok := strings.CutPrefix(text, "invalid value for ")
 	kind, rest, found := strings.Cut(rest, " field ")
-	if !ok || !found || strings.Contains(kind, " ") { // what follows may be of the value
+	if !ok || !found || strings.Contains(kind, " ") { // the rest may be part of the value
 		return "", ""
 	}
 	field, _, ok = strings.Cut(rest, ":")

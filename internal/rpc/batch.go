@@ -28,11 +28,11 @@ import (
 // calls travel to Postgres together (internal/database).
 type batchService struct{ server *Server }
 
-// A call that gets no answer ends this much before the deadline of its batch, so that
-// the answers of the others still reach their caller.
+// The deadline of each call is this much before the deadline of its batch, so that the
+// answers of the other calls still reach the caller.
 const (
 	minBatchMargin   = 10 * time.Millisecond
-	batchMarginShare = 10 // of the time that is left
+	batchMarginShare = 10 // at most a tenth of the remaining time
 )
 
 // Call implements batchv1.BatchServiceHandler.
@@ -61,8 +61,8 @@ func (s *batchService) Call(ctx context.Context, req *batchv1.CallRequest) (*bat
 	return answers(calls)
 }
 
-// levelOf returns the level of a method's calls in the log. A batch has no line unless
-// it fails: each of its calls has one.
+// levelOf returns the log level of a method's calls. A batch is logged only if it fails,
+// because each of its calls is logged.
 func (c *ServerConfig) levelOf(p *policy.Method) slog.Level {
 	if p.Procedure == batchv1.BatchServiceCallProcedure {
 		return min(c.Level, slog.LevelDebug)
@@ -70,9 +70,9 @@ func (c *ServerConfig) levelOf(p *policy.Method) slog.Level {
 	return c.Level
 }
 
-// answers returns the response with the answer of each call. If no call was answered
-// because something that the service needs is unavailable or silent, the batch fails
-// so: the caller's load balancer then treats it like any other call that failed so.
+// answers returns the response with the answer of each call. If all calls failed because
+// a dependency of the service is unavailable or did not respond, the batch fails with
+// the same error, so that the caller's load balancer treats it like a single call.
 func answers(calls []batchedCall) (*batchv1.CallResponse, error) {
 	response := &batchv1.CallResponse{Items: make([]*batchv1.CallResponse_Item, len(calls))}
 	unanswered, size := 0, 0
@@ -131,7 +131,7 @@ func (c *batchedCall) run(server *Server, item *batchv1.CallRequest_Item) {
 		}
 	}
 	var ctx context.Context = &c.member
-	if server.measured { // or the calls would share the labels of their metrics
+	if server.measured { // otherwise the calls would share their metric labels
 		ctx = otelconnect.ContextWithLabeler(ctx, &otelconnect.Labeler{})
 		if len(item.GetTrace()) > 0 { // otelconnect prefers a span of the context to the header
 			ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
@@ -172,7 +172,7 @@ func (c *batchedCall) Send(message any) (err error) {
 	return err
 }
 
-// errorOf returns the error of a method's chain, which is public already.
+// errorOf returns the error of a method's chain. It is already a public error.
 func errorOf(err error) *connect.Error {
 	if failure, ok := errors.AsType[*connect.Error](err); ok {
 		return failure
@@ -188,8 +188,8 @@ func encodeError(failure *connect.Error) *batchv1.Error {
 	return encoded
 }
 
-// BatchError returns the error of a call that was answered in a batch, as the HTTP
-// transport returns that of a call of its own.
+// BatchError returns the error of a call in a batch as the HTTP transport would return it
+// for a single call.
 func BatchError(encoded *batchv1.Error) error {
 	failure := connect.NewError(connect.Code(encoded.GetCode()), encoded.GetMessage()).WithRemote()
 	for _, detail := range encoded.GetDetails() {

@@ -21,35 +21,34 @@ import (
 	"gatehouse/internal/serve"
 )
 
-// requestIDHeader carries a request's id from hop to hop and back.
+// requestIDHeader carries the request ID to each service and back to the caller.
 const RequestIDHeader = "X-Request-Id"
 
-// Call is what a server knows of the call that it is answering.
+// Call describes the call that a server is handling.
 type Call struct {
 	// Plan is what holds for the method; nil for a method that isn't there.
 	Method *policy.Method
-	// Request is the message, normalised, valid and admitted, for what looks at it
-	// before the method does; nil where nothing does, and where a client streams.
-	// It shares its parts with the method's own, and must not be changed.
+	// Request is the normalized, valid and authorized message, for interceptors that
+	// read it before the method. It is nil if there are none, and for client streams.
+	// It shares memory with the message of the method and must not be changed.
 	Request proto.Message
-	// RequestID is the caller's X-Request-Id, or one made here.
+	// RequestID is the caller's X-Request-Id, or a generated ID.
 	RequestID string
-	// Principal says who is calling, for the log: "user:…" or "service:…".
+	// Principal is the caller's name in the log: "user:…" or "service:…".
 	Principal string
-	// CallersDeadline says that the call's deadline is the caller's own, and
-	// OurLimit that it is ours.
+	// CallersDeadline reports that the caller set the deadline of the call, and OurLimit
+	// that this server did.
 	CallersDeadline, OurLimit bool
-	// OnCallee is called with the name of each service that is called for this
-	// call; nil for nothing.
+	// OnCallee, unless nil, is called with the name of each service that this call calls.
 	OnCallee func(service string)
 
-	Deadline time.Time // of the caller; zero where ours is sooner
+	Deadline time.Time // the caller's; zero if the time limit of the method is sooner
 
 	unavailable func(error) bool // ServerConfig.IsUnavailable
 }
 
-// isUnavailable reports whether err means that something the method needs could not
-// be reached.
+// isUnavailable reports whether err means that a dependency of the method is
+// unreachable.
 func (c *Call) isUnavailable(err error) bool {
 	if c.unavailable != nil {
 		return c.unavailable(err)
@@ -57,17 +56,16 @@ func (c *Call) isUnavailable(err error) bool {
 	return isNetworkError(err)
 }
 
-// WantsRecentSignIn reports whether the method's policy asks for one. What isn't
-// known to do without does.
+// WantsRecentSignIn reports whether the method requires a recent sign-in. A method
+// without a known policy does.
 func (c *Call) WantsRecentSignIn() bool { return c.Method == nil || c.Method.RecentSignIn }
 
 // errReconnect is the error of a stream whose server stops.
-var errReconnect = fault.WithRetry(fault.New(connect.CodeUnavailable, "SERVER_STOPPING", "This copy of the service is stopping. Open the stream again: another copy answers."), 0)
+var errReconnect = fault.WithRetry(fault.New(connect.CodeUnavailable, "SERVER_STOPPING", "This replica of the service is stopping. Open the stream again to reach another replica."), 0)
 
 type callKey struct{}
 
-// CallFrom returns the call that ctx belongs to. Outside a call it returns an
-// empty one.
+// CallFrom returns the call that ctx belongs to, or an empty Call if there is none.
 func CallFrom(ctx context.Context) *Call {
 	if call, ok := ctx.Value(callKey{}).(*Call); ok {
 		return call
@@ -75,8 +73,8 @@ func CallFrom(ctx context.Context) *Call {
 	return &Call{}
 }
 
-// Detached returns a context for work that continues after the call that started it,
-// within a limit of its own. It knows the call, and is not cancelled with it.
+// Detached returns a context for work that may outlive the call that started it. It
+// belongs to the call, has its own time limit, and is not cancelled with the call.
 func Detached(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	call := *CallFrom(ctx)
 	call.CallersDeadline, call.OurLimit = false, true
@@ -136,7 +134,7 @@ func logAndMapErrors(log callLog, p *policy.Method) connect.ServerInterceptor {
 	}
 }
 
-// errPanic is what a panic becomes; its value stays in the log.
+// errPanic is a recovered panic. Its value is logged, not sent.
 type errPanic struct {
 	value any
 	stack []byte
@@ -153,16 +151,16 @@ func callRecovering(ctx context.Context, spec connect.Spec, stream connect.Serve
 	return next(ctx, spec, stream)
 }
 
-// callLog writes the one line that each call has.
+// callLog writes one log line for each call.
 type callLog struct {
 	logger   *slog.Logger
-	level    slog.Level // of a call that went well or that its caller got wrong
+	level    slog.Level // of a call that succeeds, or fails by the caller's mistake
 	clientIP func(peer string, forwarded []string) string
 	// unavailable is ServerConfig.IsUnavailable.
 	unavailable func(error) bool
 }
 
-// milliseconds is a duration as the log has it, to the microsecond.
+// milliseconds formats a duration for the log, rounded to microseconds.
 func milliseconds(took time.Duration) slog.Attr {
 	return slog.Float64("duration_ms", float64(took.Microseconds())/1000)
 }
@@ -176,11 +174,11 @@ func (l callLog) write(ctx context.Context, info *connect.CallInfo, call *Call, 
 			level, ours = slog.LevelError, true
 		case connect.CodeUnavailable:
 			level, ours = slog.LevelWarn, true
-			if fault.Reason(failure) == fault.ReasonOverloaded { // a line for each would be more load
+			if fault.Reason(failure) == fault.ReasonOverloaded { // logging each would add load
 				level = slog.LevelDebug
 			}
 		case connect.CodeUnauthenticated:
-			if fault.Reason(failure) == fault.ReasonInternalToken { // a key or a clock of ours is off
+			if fault.Reason(failure) == fault.ReasonInternalToken { // one of our keys or clocks is wrong
 				level, ours = slog.LevelWarn, true
 			}
 		}
@@ -212,8 +210,8 @@ func (l callLog) write(ctx context.Context, info *connect.CallInfo, call *Call, 
 	}
 	if failure != nil {
 		attrs = append(attrs, slog.String("reason", fault.Reason(failure)))
-		// The causes of a caller's own mistakes may quote what was sent: only
-		// ours are logged.
+		// The cause of a caller's mistake may quote the request. Log only causes of
+		// server errors.
 		if cause := errors.Unwrap(failure); cause != nil && ours {
 			attrs = append(attrs, slog.String("cause", cause.Error()))
 		}
@@ -221,15 +219,15 @@ func (l callLog) write(ctx context.Context, info *connect.CallInfo, call *Call, 
 	l.logger.LogAttrs(ctx, level, "call", attrs...)
 }
 
-// requestIDOf returns the request id that a call comes with, or a new one.
+// requestIDOf returns the request ID of a call, or a new one.
 func requestIDOf(info *connect.CallInfo) string {
 	if caller := inProcessCallerOf(info); caller != nil && caller.requestID != "" {
-		return caller.requestID // it passed requestID at the call that this one is made for
+		return caller.requestID // the calling service has already checked it
 	}
 	return requestID(info.RequestHeader().Get(RequestIDHeader))
 }
 
-// requestID takes the caller's id if it is harmless, else makes one.
+// requestID returns the caller's ID if it is safe to log, or else a new one.
 func requestID(given string) string {
 	if given == "" || len(given) > 64 {
 		return newRequestID()

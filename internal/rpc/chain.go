@@ -13,8 +13,8 @@ import (
 	"gatehouse/internal/policy"
 )
 
-// An Interceptor makes the interceptor of one method, once, at the start. It returns
-// nil for methods that it does not apply to.
+// An Interceptor creates the interceptor of one method, once, when the server is built.
+// It returns nil for methods that it does not apply to.
 type Interceptor func(*policy.Method) (connect.ServerInterceptor, error)
 
 // Interceptors are the parts of the chain that differ from server to server; each may
@@ -30,8 +30,8 @@ type Interceptors struct {
 	Idempotency Interceptor
 	// Cache serves cached answers, and coalesces calls in flight.
 	Cache Interceptor
-	// Queue waits for a slot. It comes after everything that waits for the caller, so
-	// that no slot is held meanwhile.
+	// Queue waits for a slot. It follows every interceptor that waits for the caller, so
+	// that a slow caller does not hold a slot.
 	Queue Interceptor
 	// Finish processes the answer before it is sent.
 	Finish Interceptor
@@ -52,28 +52,28 @@ type Admission struct {
 	AuthorizeMessage func(context.Context, proto.Message) error
 }
 
-// namedInterceptor is a part of the chain, with its name in the documents. Where one
-// reads the message, the message is decoded ahead of the method.
+// namedInterceptor is an entry of the chain, with its name in the documentation. If one
+// of them reads the message, the message is decoded before the method runs.
 type namedInterceptor struct {
 	name         string
 	make         Interceptor
 	readsMessage bool
 }
 
-// check is something that each decoded message passes.
+// check is a check of each decoded message.
 type check struct {
 	name string
 	run  func(context.Context, *method, proto.Message) error
 }
 
-// interceptors returns what each call passes, the outermost first. This is the one
-// order: checks that are cheap and need little come before those that are expensive.
+// interceptors returns the interceptors of a method, the outermost first. No other place
+// defines the order. Cheap checks come before expensive ones.
 func (m *method) interceptors(c *ServerConfig) []namedInterceptor {
 	return []namedInterceptor{
 		{name: "recover", make: func(*policy.Method) (connect.ServerInterceptor, error) { return recoverPanics(c.Logger), nil }},
 		{name: "trace", make: c.Trace},
-		// Within the trace: the trace has the error that the caller gets, and the log line
-		// has the trace id.
+		// Inside the trace, so that the span has the public error and the log line has the
+		// trace ID.
 		{name: "map errors", make: func(p *policy.Method) (connect.ServerInterceptor, error) {
 			return logAndMapErrors(callLog{c.Logger, c.levelOf(p), c.ClientIP, c.IsUnavailable}, p), nil
 		}},
@@ -92,7 +92,7 @@ func (m *method) interceptors(c *ServerConfig) []namedInterceptor {
 	}
 }
 
-// checks are what a message passes once it is decoded.
+// checks are the checks of a decoded message, in order.
 var checks = []check{
 	{"normalise", normalize},
 	{"validate", validateRequest},
@@ -123,7 +123,7 @@ func Order() []string {
 type method struct {
 	policy    *policy.Method
 	admission Admission
-	readAhead bool // an interceptor before the method looks at the message
+	readAhead bool // an interceptor reads the message before the method
 }
 
 // chain wraps a method in its interceptors.
@@ -134,7 +134,7 @@ func chain(config *ServerConfig, p *policy.Method, handler connect.ServerFunc) (
 		return nil, fmt.Errorf("enforce the policies: %w", err)
 	}
 	if m.admission.Authenticate == nil {
-		return nil, fmt.Errorf("%s: nothing asks who is calling", p.Procedure)
+		return nil, fmt.Errorf("%s: no interceptor authenticates the caller", p.Procedure)
 	}
 	if p.Streams() {
 		handler = cloneSent(handler)
@@ -142,7 +142,7 @@ func chain(config *ServerConfig, p *policy.Method, handler connect.ServerFunc) (
 	if p.Created != nil {
 		handler = setLocation(p, handler)
 	}
-	// A method that forgets to read its message must not get round this.
+	// A method that does not read its message must not bypass this.
 	m.readAhead = m.admission.AuthorizeMessage != nil
 	for _, step := range slices.Backward(m.interceptors(config)) {
 		if step.make == nil {

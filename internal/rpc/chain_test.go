@@ -168,7 +168,7 @@ func TestErrorsAreMappedWithinTheTraceAndPanicsCaughtOutsideOfIt(t *testing.T) {
 }
 
 // A step that isn't for a method is no part of its chain.
-func TestAStepMayLeaveAMethodAlone(t *testing.T) {
+func TestAnInterceptorMaySkipAMethod(t *testing.T) {
 	t.Parallel()
 	d := &diary{}
 	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Interceptors: rpc.Interceptors{Rate: func(plan *policy.Method) (connect.ServerInterceptor, error) {
@@ -205,7 +205,7 @@ func TestAStepThatCantBeMadeKeepsTheServerFromStarting(t *testing.T) {
 }
 
 // reset is a method of any stream type that takes RequestPasswordResetRequest,
-// whose email is brought to its form and has to be one.
+// whose email is normalized and validated.
 func reset(t testing.TB, streamType connect.StreamType) connect.Spec {
 	t.Helper()
 	described := &descriptorpb.MethodDescriptorProto{
@@ -227,7 +227,7 @@ func reset(t testing.TB, streamType connect.StreamType) connect.Spec {
 
 var errNotYours = fault.New(connect.CodePermissionDenied, fault.ReasonPermissionDenied, "That is not yours.")
 
-// Whatever streams, each message is brought to its form, then held against its
+// On every kind of stream, each message is normalized, then validated against its
 // rules, and then asked whether its sender may say it; one that fails ends the
 // call before the method has it.
 func TestEachMessageOfAStreamIsChecked(t *testing.T) {
@@ -394,7 +394,7 @@ func (l listsProfiles) ListProfiles(_ context.Context, req *usersv1.ListProfiles
 }
 
 // A cache's hit never reaches the method; the request was checked all the same.
-func TestWhatAStepAnswersIsCheckedFirst(t *testing.T) {
+func TestARequestIsCheckedBeforeAnInterceptorAnswersIt(t *testing.T) {
 	t.Parallel()
 	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Interceptors: rpc.Interceptors{Cache: func(*policy.Method) (connect.ServerInterceptor, error) {
 		return func(connect.ServerFunc) connect.ServerFunc {

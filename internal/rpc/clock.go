@@ -12,18 +12,18 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// ClockSkew is by how much the clocks of two machines of the system may differ
-// without any call being refused for it. Internal and access tokens carry times
-// of their maker's clock, which others judge by their own.
+// ClockSkew is the tolerated difference between the clocks of two machines of the system.
+// Internal tokens and access tokens have times of their issuer's clock, and the verifier
+// compares them with its own clock.
 const ClockSkew = 45 * time.Second
 
-// maxNumericDate is the first time that a JWT's number does not tell exactly:
-// 2^53, to which a double rounds 2^53 + 1 too.
+// maxNumericDate is 2^53, the first number that a double does not represent uniquely:
+// 2^53 + 1 is rounded to it.
 const maxNumericDate = 1 << 53
 
-// CheckNumericDate refuses a JWT's time that is no number, or one that a double
-// does not hold exactly (RFC 7519, section 2; RFC 8259, section 6): converted to
-// a [time.Time], 1e300 is in the past.
+// CheckNumericDate returns an error if a time in a JWT is not a number, or not one that a
+// double represents exactly (RFC 7519, section 2; RFC 8259, section 6). Converted to a
+// [time.Time], 1e300 would be in the past.
 func CheckNumericDate(raw json.RawMessage) error {
 	text := strings.TrimSpace(string(raw))
 	if text == "null" {
@@ -31,7 +31,7 @@ func CheckNumericDate(raw json.RawMessage) error {
 	}
 	seconds, err := strconv.ParseFloat(text, 64)
 	if err != nil {
-		return errors.New("is no number")
+		return errors.New("is not a number")
 	}
 	if math.IsNaN(seconds) || math.Abs(seconds) >= maxNumericDate {
 		return fmt.Errorf("%g is beyond 2^53", seconds)
@@ -50,7 +50,7 @@ func (c *internalClaims) UnmarshalJSON(data []byte) error {
 	}
 	for name, value := range raw {
 		for _, date := range []string{"exp", "nbf", "iat"} {
-			if !strings.EqualFold(name, date) { // as encoding/json takes it
+			if !strings.EqualFold(name, date) { // encoding/json ignores case
 				continue
 			}
 			if err := CheckNumericDate(value); err != nil {

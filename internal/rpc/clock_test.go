@@ -16,7 +16,7 @@ import (
 
 // Clocks that differ by less than ClockSkew refuse no call, at no moment of a
 // token's life; where they differ by more, the callee is not available to the
-// caller, which is no fault of anybody's credential.
+// caller, which says nothing about the credential.
 func TestCallsGoThroughThoughClocksDiffer(t *testing.T) {
 	t.Parallel()
 	keys := InternalKeys{newKey}
@@ -64,7 +64,7 @@ func TestCallsGoThroughThoughClocksDiffer(t *testing.T) {
 	}
 }
 
-func TestACallOfAnotherTimeFindsTheServiceUnavailable(t *testing.T) {
+func TestATokenOutsideTheClockSkewIsUnavailable(t *testing.T) {
 	t.Parallel()
 	keys := InternalKeys{newKey}
 	server, err := NewServer(ServerConfig{Logger: slog.New(slog.DiscardHandler), Authorizer: ServicesOnly(keys, "users")}, func(server *connect.Server) {

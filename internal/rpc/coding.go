@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// connect compares content codings byte by byte and takes the first that it
-// knows, whatever its weight. Here headers are brought to the one form that it
-// reads as RFC 9110 means them.
+// connect compares content codings byte by byte and chooses the first that it knows,
+// ignoring weights. These functions rewrite the headers to a form that connect
+// interprets as RFC 9110 requires.
 
 const (
 	CodingGzip     = "gzip"
 	codingIdentity = "identity"
 )
 
-// contentCoding returns the one coding that values name, "" for none. Codings
-// are case-insensitive, "x-gzip" is gzip, and "identity" is none (RFC 9110,
-// section 8.4.1). Of several it returns the list, which is none that there is.
+// contentCoding returns the content coding in the values of the header, or "" for none.
+// Codings are case-insensitive, "x-gzip" is gzip, and "identity" is none (RFC 9110,
+// section 8.4.1). If there are several, it returns the list, which is not a known coding.
 func ContentCoding(values []string) string {
 	if len(values) == 0 {
 		return ""
@@ -36,9 +36,9 @@ func ContentCoding(values []string) string {
 	return strings.Join(codings, ", ")
 }
 
-// AcceptsGzip reports whether an answer is best compressed with gzip, by the
-// values of Accept-Encoding (RFC 9110, section 12.5.3). Without the header it is
-// not.
+// AcceptsGzip reports whether a client prefers a response that is compressed with gzip,
+// from the values of Accept-Encoding (RFC 9110, section 12.5.3). Without the header it
+// does not.
 func AcceptsGzip(accepted []string) bool {
 	const unsaid = -1
 	gzip, identity, other := float64(unsaid), float64(unsaid), float64(unsaid)
@@ -63,8 +63,8 @@ func AcceptsGzip(accepted []string) bool {
 	return gzip > 0 && gzip >= identity
 }
 
-// weightOf reads the parameters of an element, such as "q=0.5" (RFC 9110, section
-// 12.4.2). A weight that can't be read is none.
+// weightOf parses the weight in the parameters of an element, such as "q=0.5" (RFC 9110,
+// section 12.4.2). The weight is 0 if it is malformed.
 func weightOf(parameters string) float64 {
 	for parameter := range strings.SplitSeq(parameters, ";") {
 		name, value, _ := strings.Cut(parameter, "=")
@@ -112,14 +112,14 @@ func canonicalize(r *http.Request) *http.Request {
 	}
 	setHeader(header, "Accept-Encoding", codingIdentity)
 	if isConnect(r) && header.Get("Content-Encoding") == CodingGzip {
-		// connect would answer in the request's coding, which isn't accepted.
+		// connect would use the coding of the request, which the client does not accept.
 		header.Del("Content-Encoding")
 		r.Body, r.ContentLength = &gzipBody{from: r.Body}, -1
 	}
 	return r
 }
 
-// setHeader is header.Set, which allocates, unless the header is so already.
+// setHeader is header.Set, which allocates, except if the header already has the value.
 func setHeader(header http.Header, key, value string) {
 	if values := header[key]; len(values) != 1 || values[0] != value {
 		header.Set(key, value)

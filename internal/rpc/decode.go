@@ -12,9 +12,9 @@ import (
 	"gatehouse/internal/policy"
 )
 
-// decodeOnce checks each message before the method gets it, and reads it only once.
-// Where an interceptor reads the message, it is read ahead and then handed to the
-// method; else, and for a client's stream, each message is checked as the method
+// decodeOnce checks each message before the method receives it, and decodes it only once.
+// If an interceptor reads the message, decodeOnce decodes it first and later passes it to
+// the method. Otherwise, and for client streams, it checks each message when the method
 // receives it.
 func (m *method) decodeOnce(p *policy.Method) (connect.ServerInterceptor, error) {
 	ahead := m.readAhead && !p.ClientStreams()
@@ -56,16 +56,15 @@ func (s *checkedStream) Receive(message any) error {
 	}
 	received, ok := message.(proto.Message)
 	if !ok {
-		return fmt.Errorf("%s: received into %T, which is no message", s.method.policy.Procedure, message)
+		return fmt.Errorf("%s: received into %T, which is not a message", s.method.policy.Procedure, message)
 	}
 	return s.method.check(s.ctx, received)
 }
 
-// decodedStream gives a message that was received already, and then what
-// follows on the stream.
+// decodedStream returns a message that was already received, then the rest of the stream.
 type decodedStream struct {
 	connect.ServerStream
-	message proto.Message // nil once it is given
+	message proto.Message // nil once it was returned
 }
 
 func (s *decodedStream) Receive(into any) error {
@@ -81,7 +80,7 @@ func (s *decodedStream) Receive(into any) error {
 func moveMessage(into any, message proto.Message) error {
 	to, ok := into.(proto.Message)
 	if !ok {
-		return errors.New("a method receives into what is no message")
+		return errors.New("a method receives into a value that is not a message")
 	}
 	target, source := to.ProtoReflect(), message.ProtoReflect()
 	proto.Reset(to)

@@ -1,11 +1,11 @@
-// Package rpc owns what surrounds every call of a server, so that a service holds only its methods.
+// Package rpc owns the server and the interceptors of every call, so that a service contains only its methods.
 //
-// What applies to a method stands in its schema (proto/policy/v1) and is compiled
-// once, into its [policy.Method]. A [Server] passes each call through the chain of its
-// method (chain.go), in the order that [Order] returns: assign a request id, log, map
+// The schema of a method declares its policy (proto/policy/v1), which is compiled once,
+// into its [policy.Method]. A [Server] passes each call through the chain of its
+// method (chain.go), in the order that [Order] returns: assign a request ID, log, map
 // errors, limit the time, authenticate, decode, normalize, validate, authorize, and
-// only then call the method. The same Server is reached over HTTP ([Server.Mux]:
-// Connect, gRPC and gRPC-Web) or in the same process ([InProcessTransport]), and behaves
-// the same. Package dial has the clients, package rest the REST paths, package serve
-// the HTTP server.
+// then call the method. A Server behaves the same whether it is called over HTTP
+// ([Server.Mux]: Connect, gRPC and gRPC-Web) or in the same process
+// ([InProcessTransport]). Package dial has the clients, package rest the REST paths,
+// package serve the HTTP server.
 package rpc

@@ -15,15 +15,15 @@ import (
 	"gatehouse/internal/policy"
 )
 
-// Some requests connect refuses before any step of ours sees a call: in words of
-// its own, with no reason, or with nothing but a status, and nothing of it in
-// the log. Here they are refused in ours.
+// connect refuses some malformed requests before the interceptors run: with its own
+// message and no reason, or only with a status, and without a log line. This file refuses
+// them first, with public errors.
 
-// refusal is an error with the HTTP status that it has in the Connect protocol.
+// Refusal is an error with its HTTP status in the Connect protocol.
 type Refusal struct {
 	err    *connect.Error
 	status int
-	allow  string // the methods that there are, where the method was wrong
+	allow  string // the allowed HTTP methods, if the request's is not allowed
 }
 
 var (
@@ -80,7 +80,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *Refusal) {
 	}
 	if no.status == http.StatusUnsupportedMediaType {
 		w.Header().Set("Accept-Post", "application/json, application/proto")
-		r = inJSON(r) // it speaks no protocol of ours, whatever it is named like
+		r = inJSON(r) // it uses none of our protocols, whatever its Content-Type resembles
 	}
 	inGRPC := isRPC(r) && !isConnect(r)
 	status := no.status
@@ -98,8 +98,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *Refusal) {
 	}
 }
 
-// checkRequest returns what is wrong with a request for a method, as far as HTTP shows
-// it; nil for nothing.
+// checkRequest returns an error if the HTTP request for a method is malformed, else nil.
 func checkRequest(p *policy.Method, r *http.Request) *Refusal {
 	switch {
 	case tooManyHeaders(r.Header):
@@ -114,8 +113,8 @@ func checkRequest(p *policy.Method, r *http.Request) *Refusal {
 	return checkGet(r)
 }
 
-// maxHeaders is more than browsers and the proxies on the way send together.
-// Their size is bounded elsewhere, but ten thousand short ones fit into it.
+// maxHeaders is more than a browser and its proxies send together. The HTTP server limits
+// the size of headers, but ten thousand short ones are within that limit.
 const maxHeaders = 200
 
 func tooManyHeaders(header http.Header) bool {
@@ -165,7 +164,7 @@ func checkCharset(r *http.Request) *Refusal {
 		return &Refusal{err: errContentTypeForm, status: http.StatusUnsupportedMediaType}
 	}
 	switch strings.ToLower(params["charset"]) {
-	case "", "utf-8", "utf8": // both are its labels (Encoding Standard)
+	case "", "utf-8", "utf8": // both are labels of UTF-8 (Encoding Standard)
 		return nil
 	}
 	return &Refusal{err: errCharset, status: http.StatusUnsupportedMediaType}
@@ -195,8 +194,8 @@ type getQuery struct {
 	hasMessage                             bool
 }
 
-// getQueryOf reads the query as [url.ParseQuery] does, without a map and without
-// unescaping the message. Of a name that is repeated, the first counts.
+// getQueryOf parses the query like [url.ParseQuery], without a map and without unescaping
+// the message. It uses the first value of a repeated name.
 func getQueryOf(raw string) getQuery {
 	var query getQuery
 	var seen [4]bool
@@ -228,7 +227,7 @@ func getQueryOf(raw string) getQuery {
 	return query
 }
 
-// isEscapedWell reports whether [url.QueryUnescape] takes a text.
+// isEscapedWell reports whether [url.QueryUnescape] accepts a text.
 func isEscapedWell(text string) bool {
 	if !strings.Contains(text, "%") {
 		return true
@@ -237,7 +236,7 @@ func isEscapedWell(text string) bool {
 	return err == nil
 }
 
-// hasBody reads a byte of a body whose length isn't given.
+// hasBody reports whether a request has a body. If the length is unknown, it reads a byte.
 func hasBody(r *http.Request) bool {
 	if r.ContentLength >= 0 || r.Body == nil {
 		return r.ContentLength > 0
@@ -255,7 +254,7 @@ func contentType(r *http.Request) string {
 	return strings.ToLower(strings.TrimSpace(kind))
 }
 
-// speaks reports whether a method can be called with such a body.
+// speaks reports whether the Content-Type is one that a method accepts.
 func speaks(p *policy.Method, kind string) bool {
 	for _, protocol := range []string{"application/grpc", "application/grpc-web"} {
 		if codec, ok := strings.CutPrefix(kind, protocol); ok && (codec == "" || codec == "+proto" || codec == "+json") {
@@ -268,18 +267,18 @@ func speaks(p *policy.Method, kind string) bool {
 	return kind == "application/proto" || kind == "application/json"
 }
 
-// isConnect reports whether the request speaks the Connect protocol.
+// isConnect reports whether the request uses the Connect protocol.
 func isConnect(r *http.Request) bool {
 	kind := contentType(r)
 	return kind == "application/json" || kind == "application/proto" || strings.HasPrefix(kind, "application/connect+")
 }
 
-// isRPC reports whether the request's body is of a protocol of ours.
+// isRPC reports whether the request's body uses one of our protocols.
 func isRPC(r *http.Request) bool {
 	return isConnect(r) || strings.HasPrefix(contentType(r), "application/grpc")
 }
 
-// statusWriter answers with a status of its own.
+// statusWriter overrides the status of a response.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
@@ -287,8 +286,8 @@ type statusWriter struct {
 
 func (w statusWriter) WriteHeader(int) { w.ResponseWriter.WriteHeader(w.status) }
 
-// CheckJSONBody returns what is wrong with how a request sends a body of JSON; nil for
-// nothing.
+// CheckJSONBody returns an error if the headers of a request do not describe a JSON body,
+// else nil.
 func CheckJSONBody(r *http.Request) *Refusal {
 	if r.ContentLength != 0 {
 		if contentType(r) != "application/json" {
@@ -304,8 +303,7 @@ func CheckJSONBody(r *http.Request) *Refusal {
 	return nil
 }
 
-// inJSON is the request as one whose errors are in JSON, whatever it says that
-// it sends.
+// inJSON returns the request with a Content-Type for which errors are sent as JSON.
 func inJSON(r *http.Request) *http.Request {
 	r = r.Clone(r.Context())
 	r.Header.Set("Content-Type", "application/json")

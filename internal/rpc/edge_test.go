@@ -19,7 +19,7 @@ const (
 
 // The server reports faults in the HTTP request in the same form as all other errors,
 // and logs them.
-func TestWhatNoCallCanBeMadeOfIsRefusedInWords(t *testing.T) {
+func TestMalformedHTTPRequestsAreRefusedWithAReason(t *testing.T) {
 	t.Parallel()
 	message := "message=%7B%22profileId%22%3A%22" + rpctest.ProfileID + "%22%7D"
 	for _, test := range []struct {

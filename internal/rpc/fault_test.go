@@ -98,7 +98,7 @@ func TestARequestThatCannotBeReadIsRefused(t *testing.T) {
 		{"a boolean for an enum", listPath, jsonType, `{"order":true}`, "order", ""},
 		{"a string for a message", updatePath, jsonType, `{"profile":"` + secret + `"}`, "", ""},
 		{"a string for a time", updatePath, jsonType, `{"profile":{"createTime":"` + secret + `"}}`, "", ""},
-		{"a field twice", "", jsonType, `{"profileId":"` + secret + `","profileId":"` + secret + `"}`, "profileId", "The request could not be read at line 1:31: profileId is given more than once."},
+		{"a field twice", "", jsonType, `{"profileId":"` + secret + `","profileId":"` + secret + `"}`, "profileId", "The request could not be read at line 1:31: profileId occurs more than once."},
 		{"a string that looks like an unknown field", updatePath, jsonType, `{"profile":{"createTime":"(line 1:2): unknown field ` + secret + `"}}`, "", ""},
 		{"invalid UTF-8 in JSON", "", jsonType, "{\"profileId\":\"" + secret + "\xff\"}", "", "The request could not be read at line 1:14: it holds invalid UTF-8. Send a valid message of this method."},
 		{"invalid UTF-8 in protobuf", "", protoType, string(badUTF8), "", "The request could not be read: it holds invalid UTF-8. Send a valid message of this method."},
@@ -129,7 +129,7 @@ func TestARequestThatCannotBeReadIsRefused(t *testing.T) {
 	}
 }
 
-func TestARequestThatBreaksOffIsNotOurFault(t *testing.T) {
+func TestAnInterruptedRequestIsTheCallersError(t *testing.T) {
 	t.Parallel()
 	url, log := gateway(t)
 	request := rpctest.PostRequest(t, url, jsonType, "")

@@ -9,16 +9,15 @@ import (
 	"gatehouse/internal/policy"
 )
 
-// Frontend is a surface that turns requests of its own into calls of the Connect
-// protocol, such as REST: what the server has to know of it, and what it learns of
-// one call.
+// Frontend describes a surface, such as REST, that converts its requests to calls of the
+// Connect protocol, and returns the result of one call to it.
 type Frontend struct {
-	// Protocol is the surface's name in the log.
+	// Protocol is the name of the surface in the log.
 	Protocol string
-	// Status returns the HTTP status of the answer; 0 for that of the Connect
+	// Status returns the HTTP status of the response, or 0 for the status of the Connect
 	// protocol. The failure is nil for a success.
 	Status func(failure *connect.Error) int
-	// Failure is the error of the call, once it has one.
+	// Failure is the error of the call, set when the call fails.
 	Failure *connect.Error
 }
 
@@ -35,8 +34,8 @@ func frontendFrom(ctx context.Context) *Frontend {
 	return frontend
 }
 
-// setLocation tells a frontend where to find what the method created, in the
-// Location header.
+// setLocation sets the Location header of a frontend's call to the path of the resource
+// that the method created.
 func setLocation(method *policy.Method, next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		if frontendFrom(ctx) != nil {

@@ -10,8 +10,8 @@ import (
 // ErrTooMuch is the error of a message that is larger than [MaxMessageBytes].
 var ErrTooMuch = connect.NewError(connect.CodeResourceExhausted, "the message is too large")
 
-// GzipReader decompresses at most [MaxMessageBytes]: a few bytes may become a
-// gigabyte. It fails with [ErrTooMuch].
+// GzipReader decompresses at most [MaxMessageBytes], because a few bytes may expand to a
+// gigabyte. Beyond that it returns [ErrTooMuch].
 type GzipReader struct {
 	gzip.Reader
 	left int

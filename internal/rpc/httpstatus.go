@@ -38,7 +38,7 @@ func connectStatus(code connect.Code) int {
 	}
 }
 
-// httpStatus is the status of a call's answer; 0 within a process.
+// httpStatus returns the HTTP status of a call's response; 0 for a call in process.
 func httpStatus(ctx context.Context, info *connect.CallInfo, failure *connect.Error, notModified bool) int {
 	server, ok := connecthttp.ServerInfoForContext(ctx)
 	if !ok || server == nil || info.Protocol == "" {

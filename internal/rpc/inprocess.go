@@ -11,24 +11,24 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// InProcess says who calls a server in the same process, and how long a call may take.
+// InProcess configures calls to a server in the same process.
 type InProcess struct {
-	// Caller is the name of the calling service. The wiring states it: within a process
-	// nothing is signed, and neither a context nor a header can change it.
+	// Caller is the name of the calling service. The wiring sets it. Calls in process are
+	// not signed, and neither a context nor a header can change the name.
 	Caller string
 	// DeadlineMargin is taken off the deadline of a unary call, so that the caller has
 	// time to report the timeout. DefaultTimeout bounds a unary call without a deadline.
 	DeadlineMargin, DefaultTimeout time.Duration
 }
 
-// InProcessTransport makes calls within a process behave as calls over HTTP do, so that
-// no difference is found only once the services run in separate processes: a call whose
-// deadline has passed isn't made, a context's end has its code, no context value of the
-// caller's is seen by the callee, and no cause or panic of the callee's by the caller.
+// InProcessTransport returns a transport whose calls behave like calls over HTTP, so that
+// a service behaves the same in one process and in several. It does not make a call whose
+// deadline has passed, maps context errors to their codes, hides the caller's context
+// values from the callee, and hides the callee's causes and panics from the caller.
 //
-// Two differences are left. The method runs on the caller's goroutine, so one
-// that ignores its context keeps the caller waiting. And messages aren't
-// encoded, so none is refused for its size or for invalid UTF-8.
+// Two differences remain. The method runs on the caller's goroutine, so a method that
+// ignores its context blocks the caller. Messages are not encoded, so none is refused
+// for its size or for invalid UTF-8.
 func InProcessTransport(server *Server, call InProcess) connect.Transport {
 	streams := connect.NewServer(func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
@@ -48,14 +48,14 @@ type inProcess struct {
 	streams connect.Transport
 }
 
-// inProcessCaller is what the in-process transport tells its server in the call's
-// TransportInfo, which a context value or a header of the caller's can't reach.
+// inProcessCaller identifies the caller to the server. The transport passes it in the
+// call's TransportInfo, which neither a context value nor a header can change.
 type inProcessCaller struct {
 	name      string
-	requestID string // of a unary call; a stream has it in its header
+	requestID string // of a unary call; a stream sends it in its header
 }
 
-// inProcessCallerOf returns who makes a call in process; nil for a call over HTTP.
+// inProcessCallerOf returns the caller of a call in process; nil for a call over HTTP.
 func inProcessCallerOf(info *connect.CallInfo) *inProcessCaller {
 	caller, _ := info.TransportInfo.(*inProcessCaller)
 	return caller
@@ -93,26 +93,26 @@ type inProcessStream struct {
 func (s *inProcessStream) Send(message any) error {
 	err := s.ClientStream.Send(cloned(message))
 	if errors.Is(err, io.EOF) && s.streamType == connect.StreamTypeServer {
-		return nil // the callee has ended without reading it; Receive tells how
+		return nil // the callee ended without reading it; Receive returns its error
 	}
 	return asOverHTTP(s.ctx, err)
 }
 
 func (s *inProcessStream) Receive(message any) error {
 	err := s.ClientStream.Receive(message)
-	// Before the callee's end it may be writing its headers.
+	// The callee may write its headers until it ends.
 	_, verdict := errors.AsType[*connect.Error](err)
 	if s.outer != nil && (verdict || errors.Is(err, io.EOF)) {
 		copyHeader(s.outer.ResponseHeader(), s.inner.ResponseHeader())
 		copyHeader(s.outer.ResponseTrailer(), s.inner.ResponseTrailer())
 	}
 	if err == nil {
-		err = s.ctx.Err() // an answer that comes too late is none, even if it is here
+		err = s.ctx.Err() // discard an answer that arrives after the deadline, as HTTP does
 	}
 	return asOverHTTP(s.ctx, err)
 }
 
-// asOverHTTP returns the callee's error as the caller would get it over HTTP.
+// asOverHTTP returns the callee's error as the caller would receive it over HTTP.
 func asOverHTTP(ctx context.Context, err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
@@ -135,8 +135,8 @@ func asOverHTTP(ctx context.Context, err error) error {
 	return bare
 }
 
-// cloneSent clones each message that a method sends on a stream: the method may change
-// it while a caller in the same process still reads it.
+// cloneSent clones each message that a method sends on a stream, because the method may
+// change it while a caller in the same process still reads it.
 func cloneSent(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 		info, _ := connect.CallInfoForServerContext(ctx)
@@ -164,7 +164,8 @@ func copyHeader(to, from *connect.Header) {
 	}
 }
 
-// deadlineOnly is a context's deadline and end without its values.
+// deadlineOnly is a context with the parent's deadline and cancellation, but without its
+// values.
 type deadlineOnly struct{ parent context.Context }
 
 func (v deadlineOnly) Deadline() (time.Time, bool) { return v.parent.Deadline() }
@@ -172,7 +173,7 @@ func (v deadlineOnly) Done() <-chan struct{}       { return v.parent.Done() }
 func (v deadlineOnly) Err() error                  { return v.parent.Err() }
 func (v deadlineOnly) Value(any) any               { return nil }
 
-// ContextError gives a context's error its code, as the HTTP transport does.
+// ContextError maps a context error to an error with its code, as the HTTP transport does.
 func ContextError(err error) error {
 	code := connect.CodeCanceled
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -79,9 +79,9 @@ func (s *inProcessUnary) Receive(into any) error {
 		return io.EOF
 	}
 	s.over = true
-	// The callee's context has the end of the caller's, an earlier deadline, and none of
-	// the caller's values. It is one of package context's own: one that hides the values
-	// would cost a goroutine for each context that the method derives from it.
+	// The callee's context is cancelled with the caller's, has an earlier deadline, and
+	// has none of the caller's values. Its type is from package context: with any other
+	// type, each context that the method derives from it would cost a goroutine.
 	ctx, cancel := context.WithDeadline(context.Background(), s.deadline)
 	defer cancel()
 	if s.ctx.Done() != nil {
@@ -89,7 +89,7 @@ func (s *inProcessUnary) Receive(into any) error {
 	}
 	err := s.call(ctx)
 	if over := cmp.Or(s.ctx.Err(), ctx.Err()); over != nil {
-		return ContextError(over) // an answer that comes too late is none, even if it is here
+		return ContextError(over) // discard an answer that arrives after the deadline, as HTTP does
 	}
 	if err != nil {
 		return asOverHTTP(ctx, err)
@@ -103,7 +103,7 @@ func (s *inProcessUnary) Receive(into any) error {
 // call runs the method.
 func (s *inProcessUnary) call(ctx context.Context) (err error) {
 	defer func() {
-		if value := recover(); value != nil { // of the server's own: the chain recovers a method's
+		if value := recover(); value != nil { // a panic in the server: the chain recovers those of methods
 			err = errors.New("the server panicked")
 		}
 	}()
@@ -112,7 +112,7 @@ func (s *inProcessUnary) call(ctx context.Context) (err error) {
 		for key, values := range s.outer.RequestHeader().All() {
 			s.info.RequestHeader().SetValues(key, slices.Clip(values))
 		}
-		// When the call is over, its headers are the caller's.
+		// After the call, the headers belong to the caller.
 		defer func() {
 			*s.outer.ResponseHeader(), *s.outer.ResponseTrailer() = *s.info.ResponseHeader(), *s.info.ResponseTrailer()
 		}()

@@ -13,16 +13,16 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// jsonCodec passes over fields that it doesn't know, as those of a newer client
-// are, but refuses an enum's value by a name that there isn't. protojson passes
-// over both or neither, and with a misspelt status a list would be of all.
+// jsonCodec ignores unknown fields, which a newer client may send, but refuses unknown
+// names of enum values. protojson ignores either both or none; if it ignored a misspelt
+// status, a list would not be filtered.
 type jsonCodec struct{ *connectproto.JSONCodec }
 
 func newJSONCodec() jsonCodec { return jsonCodec{connectproto.NewJSONCodec()} }
 
-// encodedOnce is a message that keeps its JSON, such as a cached answer.
+// encodedOnce is a message that stores its JSON, such as a cached answer.
 type encodedOnce interface {
-	// JSON returns the message's JSON, by encode the first time.
+	// JSON returns the message's JSON. The first call encodes it.
 	JSON(encode func(proto.Message) ([]byte, error)) ([]byte, error)
 }
 
@@ -69,12 +69,12 @@ func (c jsonCodec) UnmarshalRead(ctx context.Context, src io.Reader, msg any) er
 	return checkEnumNames(message.ProtoReflect().Descriptor(), read)
 }
 
-// checkEnumNames finds an unknown name of an enum value, and reports it in protojson's
-// words.
+// checkEnumNames returns an error for an unknown name of an enum value, with the text that
+// protojson would use.
 func checkEnumNames(message protoreflect.MessageDescriptor, read any) error {
 	object, ok := read.(map[string]any)
 	if !ok {
-		return nil // a message with a form of its own, such as a time
+		return nil // a message with a special JSON form, such as a timestamp
 	}
 	for name, value := range object {
 		field := message.Fields().ByJSONName(name)

@@ -21,8 +21,8 @@ import (
 	"gatehouse/internal/serve"
 )
 
-// Mux serves a server's methods, and pages. Each page states who may have it, as each
-// method does in its schema, so that nothing is served that is not listed.
+// Mux serves a server's methods, and pages. Each page declares its access, as each method
+// does in its schema, so that the mux serves no path without a policy.
 type Mux struct {
 	server  *Server
 	mux     *http.ServeMux
@@ -38,19 +38,19 @@ type Mux struct {
 type Page struct {
 	// Pattern is as in [http.ServeMux], such as "GET /livez".
 	Pattern string
-	// Access says who may have it.
+	// Access declares who may request it.
 	Access *policyv1.Access
 }
 
-// Mux returns a mux that serves the services over Connect, gRPC and gRPC-Web,
-// with gRPC reflection and health beside them, and /livez and /readyz. ready
-// tells what keeps the server from doing its own part; nil when it can.
+// Mux returns a mux that serves the services over Connect, gRPC and gRPC-Web, gRPC
+// reflection and health, and /livez and /readyz. ready returns an error while the server
+// is not ready.
 func (s *Server) Mux(ready func() error) *Mux {
 	mux := &Mux{server: s, mux: http.NewServeMux(), methods: map[string]http.Handler{}}
 	connecthttp.Mount(methodMux{mux}, s.rpc, s.options...)
 
 	limit := connectv1.WithReadMaxBytes(MaxMessageBytes)
-	reflector := grpcreflect.NewStaticReflector(append(s.Services(), grpchealth.HealthV1ServiceName)...)
+	reflector := newReflector(s)
 	for _, newHandler := range []func(*grpcreflect.Reflector, ...connectv1.HandlerOption) (string, http.Handler){
 		grpcreflect.NewHandlerV1, grpcreflect.NewHandlerV1Alpha,
 	} {
@@ -68,7 +68,7 @@ func (s *Server) Mux(ready func() error) *Mux {
 			err = serve.ErrStopping
 		}
 		if err != nil {
-			// The reasons are ours, written for operators; they hold no secret.
+			// Readiness errors are written for operators and contain no secret.
 			writeText(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
 			return
 		}
@@ -83,15 +83,15 @@ func (m *Mux) HandlePrefix(prefix string, frontend http.Handler) {
 	m.prefix, m.frontend = prefix, frontend
 }
 
-// Methods returns the policies of the methods that it serves.
+// Methods returns the policies of the methods that the mux serves.
 func (m *Mux) Methods() []*policy.Method { return m.server.Methods() }
 
-// Handle serves a page to those who may have it. As with [http.ServeMux], what
-// can't be served is a panic: a pattern that is taken, and an access other than
-// anyone's, since nothing here asks who is calling.
+// Handle registers a page. Like [http.ServeMux], it panics if the pattern is already
+// registered. It also panics if the access is not for anyone, because the mux
+// authenticates no callers.
 func (m *Mux) Handle(pattern string, access *policyv1.Access, handler http.Handler) {
 	if access.GetAnyone() == nil {
-		panic(fmt.Sprintf("rpc: %s: only what anyone may have can be a page", pattern))
+		panic(fmt.Sprintf("rpc: %s: a page must be for anyone", pattern))
 	}
 	m.mux.Handle(pattern, handler)
 	m.pages = append(m.pages, Page{Pattern: pattern, Access: access})
@@ -104,7 +104,7 @@ func (m *Mux) Pages() []Page {
 
 func pagePath(page Page) string { return page.Pattern[strings.Index(page.Pattern, "/"):] }
 
-// Patterns returns all that it serves: the pages, and the methods and their
+// Patterns returns all patterns that the mux serves: the pages, and the methods and
 // services as Connect mounts them.
 func (m *Mux) Patterns() []string {
 	patterns := slices.Clone(m.mounted)
@@ -116,11 +116,11 @@ func (m *Mux) Patterns() []string {
 
 // ServeHTTP implements [http.Handler].
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if m.belowPrefix(r.URL.Path) { // first: the mux redirects from paths that are not clean
+	if m.belowPrefix(r.URL.Path) { // before the mux, which redirects paths that are not clean
 		m.frontend.ServeHTTP(w, r)
 		return
 	}
-	if handler := m.methods[r.URL.Path]; handler != nil { // exact: the mux would do no more
+	if handler := m.methods[r.URL.Path]; handler != nil { // exact match: faster than the mux
 		handler.ServeHTTP(w, r)
 		return
 	}
@@ -146,8 +146,8 @@ func (m *Mux) belowPrefix(path string) bool {
 	return ok && (below == "" || below[0] == '/')
 }
 
-// refuseUnknown answers a request that the mux has nothing for. The mux's own
-// handler knows whether the path has other HTTP methods.
+// refuseUnknown responds to a request that matches no pattern. The mux's own handler
+// determines whether the path supports other HTTP methods.
 func (m *Mux) refuseUnknown(w http.ResponseWriter, r *http.Request, handler http.Handler) {
 	answer := &discardWriter{header: http.Header{}}
 	handler.ServeHTTP(answer, r)
@@ -164,8 +164,8 @@ var (
 		"This path does not support this HTTP method. The Allow header lists those that it supports.")
 )
 
-// RefusePath answers a request for a path that does not exist, or, where allow lists
-// HTTP methods, for one that has others than the request's.
+// RefusePath responds to a request for an unknown path or, if allow lists HTTP methods,
+// for a path that does not support the HTTP method of the request.
 func (m *Mux) RefusePath(w http.ResponseWriter, r *http.Request, allow string) {
 	no := &Refusal{err: errUnknownPath, status: http.StatusNotFound}
 	if allow != "" {
@@ -174,10 +174,10 @@ func (m *Mux) RefusePath(w http.ResponseWriter, r *http.Request, allow string) {
 	m.server.refuse(w, inJSON(r), no)
 }
 
-// Refuse answers a request that no call can be made of.
+// Refuse responds to a request that cannot be converted to a call.
 func (m *Mux) Refuse(w http.ResponseWriter, r *http.Request, no *Refusal) { m.server.refuse(w, r, no) }
 
-// discardWriter keeps the header of an answer, and discards its body.
+// discardWriter keeps the header of a response, and discards its body.
 type discardWriter struct {
 	header http.Header
 	status int
@@ -187,8 +187,8 @@ func (w *discardWriter) Header() http.Header         { return w.header }
 func (w *discardWriter) Write(p []byte) (int, error) { return len(p), nil }
 func (w *discardWriter) WriteHeader(status int)      { w.status = status }
 
-// methodMux mounts methods. Streams are without the server's time limits, which
-// would cut them off in the middle.
+// methodMux mounts methods. It removes the HTTP server's time limits from streams, which
+// would otherwise be cut off.
 type methodMux struct{ *Mux }
 
 func (m methodMux) Handle(pattern string, handler http.Handler) {
@@ -212,8 +212,8 @@ func withoutTimeLimits(next http.Handler) http.Handler {
 	})
 }
 
-// interruptReads wakes a handler that waits for more of its request when the request's
-// context ends, as it does when the server stops.
+// interruptReads interrupts the reading of a request's body when the request's context
+// ends, for example because the server stops.
 func interruptReads(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		woken := make(chan struct{})

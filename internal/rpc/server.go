@@ -16,49 +16,49 @@ import (
 	"gatehouse/internal/telemetry"
 )
 
-// MaxMessageBytes bounds a request's body and each message, decompressed.
+// MaxMessageBytes limits a request's body and each decompressed message.
 const MaxMessageBytes = serve.MaxBodyBytes
 
-// DefaultLimit is how long a call may take when nothing says otherwise.
+// DefaultLimit is the time limit of a call if neither the method nor the server sets one.
 const DefaultLimit = 10 * time.Second
 
-// ServerConfig says how a server behaves.
+// ServerConfig configures a server.
 type ServerConfig struct {
-	// Logger gets one line for each call.
+	// Logger receives one line for each call.
 	Logger *slog.Logger
-	// Level is that of a call that went well or that its caller got wrong.
+	// Level is the log level of a call that succeeds, or fails by the caller's mistake.
 	Level slog.Level
-	// ClientIP is the address in the log of who calls from peer, with those headers
-	// X-Forwarded-For; the peer's if nil.
+	// ClientIP returns the client's address for the log, from the peer's address and the
+	// X-Forwarded-For headers. If nil, the log has the peer's address.
 	ClientIP func(peer string, forwarded []string) string
-	// Authorizer admits callers.
+	// Authorizer authenticates and authorizes callers.
 	Authorizer Authorizer
-	// Limit is the longest that a unary call may take whose method doesn't say;
-	// DefaultLimit if zero.
+	// Limit is the time limit of a unary call whose method has none; DefaultLimit if zero.
 	Limit time.Duration
-	// Policy tightens time limits and rates: a line or what stands between two
-	// semicolons for each method, such as
+	// Policy tightens time limits and rates. It has one entry for each method, separated
+	// by line breaks or semicolons, such as
 	// "bff.v1.AuthService/Login limit=2s rate=5/m burst=5".
 	Policy string
-	// IsUnavailable reports whether an error of a method means that something it needs,
-	// such as its database, could not be reached or could not serve: the caller gets
-	// unavailable. Nil means network errors.
+	// IsUnavailable reports whether an error of a method means that a dependency, such as
+	// its database, is unavailable. The caller then receives unavailable. If nil, only
+	// network errors count.
 	IsUnavailable func(error) bool
-	// Telemetry measures and traces each call; nil does neither.
+	// Telemetry measures and traces each call. If nil, calls are neither measured nor
+	// traced.
 	Telemetry *telemetry.Telemetry
-	// Internal says that callers are services of ours, whose traces go on here, and
-	// that they may call methods without side effects in batches.
+	// Internal declares that the callers are services of this system: the server continues
+	// their traces, and serves methods without side effects in batches.
 	Internal bool
-	// CompressMinBytes is the size from which answers are compressed for those
-	// who accept it; zero never compresses, as suits calls between services.
+	// CompressMinBytes is the size from which the server compresses responses for clients
+	// that accept it. Zero disables compression, which suits calls between services.
 	CompressMinBytes int
 	Interceptors
 }
 
-// Server is a set of RPC services with everything around them.
+// Server is a set of RPC services with their interceptors.
 type Server struct {
 	rpc *connect.Server
-	// registered and unknown are what rpc serves, for the in-process transport.
+	// registered and unknown are the handlers of rpc, for the in-process transport.
 	registered []connect.Method
 	unknown    connect.ServerFunc
 	policies   []*policy.Method
@@ -66,13 +66,13 @@ type Server struct {
 	methods    map[string]*policy.Method // by procedure
 	logger     *slog.Logger
 	level      slog.Level
-	// clientIP is as ServerConfig says.
+	// clientIP is ServerConfig.ClientIP.
 	clientIP func(peer string, forwarded []string) string
 	measured bool // it has telemetry
 }
 
-// NewServer builds a server of the services that register registers. It returns an
-// error when a method's policy does not declare who may call it, or cannot be enforced.
+// NewServer builds a server of the services that register registers. It returns an error
+// if a method's policy does not declare who may call it, or cannot be enforced.
 func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, error) {
 	if config.Limit == 0 {
 		config.Limit = DefaultLimit
@@ -80,9 +80,9 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	if config.ClientIP == nil {
 		config.ClientIP = peerIP
 	}
-	// Each method has its own chain of the interceptors that its policy needs, so that
-	// a call needs no lookup. The methods are collected first: an interceptor sees them
-	// as they are registered, in the order of Specs.
+	// Each method has its own chain of the interceptors that its policy needs, so that a
+	// call needs no lookup. Collect the methods first: the interceptor is called for each
+	// method at registration, in the order of Specs.
 	var methods []connect.ServerFunc
 	survey := connect.NewServer(func(method connect.ServerFunc) connect.ServerFunc {
 		methods = append(methods, method)
@@ -132,13 +132,13 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 	return server, nil
 }
 
-// Methods returns the policies of the methods that it serves.
+// Methods returns the policies of the methods that the server serves.
 func (s *Server) Methods() []*policy.Method { return s.policies }
 
-// Serves reports whether a procedure is one of its methods.
+// Serves reports whether a procedure is a method of the server.
 func (s *Server) Serves(procedure string) bool { return s.methods[procedure] != nil }
 
-// Services returns the full names of the services that it serves, sorted.
+// Services returns the full names of the server's services, sorted.
 func (s *Server) Services() []string {
 	var names []string
 	for _, p := range s.policies {

@@ -11,8 +11,8 @@ import (
 	"gatehouse/internal/telemetry"
 )
 
-// callBuckets are of seconds: a call within a process takes half a millisecond,
-// one that hashes a password a hundred times as long.
+// callBuckets are histogram buckets in seconds. A call in process takes half a
+// millisecond; one that hashes a password takes a hundred times as long.
 var callBuckets = metric.WithExplicitBucketBoundaries(
 	0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -23,13 +23,13 @@ func telemetryOptions(t *telemetry.Telemetry) []otelconnect.Option {
 	}
 }
 
-// otherMethod stands for every method that there isn't: what callers make up
-// must not become labels.
+// otherMethod is the label of all unknown methods: callers must not be able to create
+// labels.
 const otherMethod = "/_OTHER"
 
-// measureServer returns interceptors that measure and trace the calls that a server
-// answers: one for its methods, and one for unknown methods. Between services the
-// caller's trace is continued; that of a stranger is only linked to.
+// measureServer returns interceptors that measure and trace the calls to a server: one
+// for its methods, and one for unknown methods. The span of a call between services
+// continues the caller's trace; the span of a public call only links to it.
 func measureServer(t *telemetry.Telemetry, internal bool) (measured, other connect.ServerInterceptor, err error) {
 	options := telemetryOptions(t)
 	if internal {
@@ -63,8 +63,8 @@ func MeasureCalls(t *telemetry.Telemetry) (connect.ClientInterceptor, error) {
 	return func(next connect.ClientFunc) connect.ClientFunc {
 		call := measured(next)
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-			// Labels that a method gives the call that it answers are not of the
-			// calls that it makes.
+			// The labels that a method sets belong to its own call, not to the calls that
+			// it makes.
 			return call(otelconnect.ContextWithLabeler(ctx, &otelconnect.Labeler{}), spec)
 		}
 	}, nil

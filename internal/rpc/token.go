@@ -19,13 +19,13 @@ import (
 	"gatehouse/internal/policy"
 )
 
-// Internal tokens are short JWTs (RFC 7519, HS256) by which one service shows
-// another who it is. Each pair of caller and callee has its own key, so that no
-// service can call in the name of another.
+// Internal tokens are short-lived JWTs (RFC 7519, HS256) that authenticate one service to
+// another. Each pair of caller and callee has its own key, so that no service can
+// impersonate another.
 //
-// A token says that it was issued internalTokenBackdate ago and is reused until
-// as much is left of its life, so that the callee's clock may be behind and ahead
-// by as much, and by the callee's leeway besides: [ClockSkew] in all.
+// The issuer backdates a token by internalTokenBackdate, and reuses it until only that
+// much of its lifetime remains. So the callee's clock may be behind or ahead by that much
+// plus the callee's leeway: [ClockSkew] in total.
 const (
 	internalTokenLife     = 60 * time.Second
 	internalTokenBackdate = 20 * time.Second
@@ -33,11 +33,11 @@ const (
 	internalTokenLeeway   = ClockSkew - internalTokenBackdate
 )
 
-// InternalKeys is the system's internal key, newest first: tokens are made with
-// the first and accepted from any. Each is 32 bytes.
+// InternalKeys are the system's internal keys of 32 bytes, newest first. Tokens are signed
+// with the first and accepted with any.
 type InternalKeys [][]byte
 
-// pair derives the keys of one caller with one callee (RFC 5869).
+// pair derives the keys of a pair of caller and callee (RFC 5869).
 func (k InternalKeys) pair(caller, callee string) ([][]byte, error) {
 	var keys [][]byte
 	for _, master := range k {
@@ -50,7 +50,7 @@ func (k InternalKeys) pair(caller, callee string) ([][]byte, error) {
 	return keys, nil
 }
 
-// Issuer makes one caller's tokens for one callee.
+// Issuer issues tokens of one caller for one callee.
 type Issuer struct {
 	caller, callee string
 	key            []byte
@@ -67,7 +67,7 @@ func NewIssuer(keys InternalKeys, caller, callee string) (*Issuer, error) {
 		return nil, err
 	}
 	if len(pair) == 0 {
-		return nil, fmt.Errorf("no internal key: %s can't call %s", caller, callee)
+		return nil, fmt.Errorf("no internal key: %s cannot call %s", caller, callee)
 	}
 	return &Issuer{caller: caller, callee: callee, key: pair[0], now: time.Now}, nil
 }
@@ -76,8 +76,8 @@ func NewIssuer(keys InternalKeys, caller, callee string) (*Issuer, error) {
 func (i *Issuer) Token() (string, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	// By the wall clock, as the callee judges it: the other one stands still
-	// while a laptop sleeps.
+	// Compare the wall clock, as the callee does: the monotonic clock stops while a laptop
+	// sleeps.
 	now := i.now().Round(0)
 	if age := now.Sub(i.made); i.token != "" && age >= 0 && age < internalTokenReuse {
 		return i.token, nil
@@ -112,7 +112,7 @@ type seenToken struct {
 	expire time.Time
 }
 
-// maxSeenTokens bounds the cache of verified tokens: a few for each process of each
+// maxSeenTokens limits the cache of verified tokens: a few for each process of each
 // caller.
 const maxSeenTokens = 256
 
@@ -142,7 +142,7 @@ func (c *tokenVerifier) addCallers(keys InternalKeys, callers []string) error {
 	return nil
 }
 
-// verify returns the name of the service that made the token.
+// verify returns the name of the service that issued the token.
 func (c *tokenVerifier) verify(token string) (string, error) {
 	if strings.ContainsAny(token, "\r\n") { // which the base64 decoder skips, even a strict one
 		return "", errors.New("token with a line break")
@@ -178,7 +178,7 @@ func (c *tokenVerifier) verify(token string) (string, error) {
 		return "", err
 	}
 	if claims.IssuedAt == nil || claims.ExpiresAt.Sub(claims.IssuedAt.Time) > internalTokenLife {
-		return "", fmt.Errorf("internal token lives longer than %s", internalTokenLife)
+		return "", fmt.Errorf("internal token is valid for longer than %s", internalTokenLife)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -218,8 +218,8 @@ func ServicesOnly(keys InternalKeys, callee string) Authorizer {
 	}
 }
 
-// caller returns the name of the calling service: the one that the in-process transport
-// states, or else the one that made the call's token.
+// caller returns the name of the calling service: from the in-process transport, or from
+// the call's token.
 func (c *tokenVerifier) caller(info *connect.CallInfo) (string, error) {
 	if caller := inProcessCallerOf(info); caller != nil {
 		return caller.name, nil
@@ -230,7 +230,7 @@ func (c *tokenVerifier) caller(info *connect.CallInfo) (string, error) {
 	}
 	caller, err := c.verify(token)
 	if isClockError(err) {
-		// The caller is who it says, and another copy's clock may be right.
+		// The token is authentic, and the clock of another replica may be right.
 		return "", fault.Unavailable().WithCause(fmt.Errorf("the caller's clock and ours differ by more than %s: %w", ClockSkew, err))
 	}
 	if err != nil {
@@ -244,7 +244,7 @@ var (
 	errInternalCaller = fault.New(connect.CodePermissionDenied, fault.ReasonPermissionDenied, "This service may not call this method.")
 )
 
-// BearerToken returns the token of an Authorization header (RFC 6750), and
+// BearerToken returns the token in an Authorization header (RFC 6750), and reports
 // whether there is one.
 func BearerToken(header string) (string, bool) {
 	scheme, token, ok := strings.Cut(header, " ")

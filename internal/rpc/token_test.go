@@ -71,7 +71,7 @@ func askUsers(t testing.TB, keys InternalKeys) func(authorization ...string) (pr
 	}
 }
 
-func TestOnlyAServiceThatMayCallIsLetIn(t *testing.T) {
+func TestOnlyListedServicesMayCall(t *testing.T) {
 	t.Parallel()
 	keys := InternalKeys{newKey}
 	ask := askUsers(t, keys)
@@ -272,7 +272,7 @@ func TestTheInternalKeyCanBeChanged(t *testing.T) {
 	}
 }
 
-func TestTheMemoryOfTokensIsBoundedAndForgetsTheExpired(t *testing.T) {
+func TestTheTokenCacheIsBoundedAndDropsExpiredTokens(t *testing.T) {
 	t.Parallel()
 	keys := InternalKeys{newKey}
 	check := newTokenVerifier("users")

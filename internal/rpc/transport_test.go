@@ -138,7 +138,7 @@ func TestAnErrorReachesItsCallerAlike(t *testing.T) {
 	}
 }
 
-func TestACallThatIsOverDoesNotBegin(t *testing.T) {
+func TestACallWithAnEndedContextDoesNotBegin(t *testing.T) {
 	t.Parallel()
 	for _, topology := range rpctest.Topologies {
 		t.Run(topology.Name, func(t *testing.T) {
@@ -320,7 +320,7 @@ func TestACallIsBoundedByTheServersLimit(t *testing.T) {
 			}
 			_, err = rpctest.Get(ctx, client)
 			cancel()
-			want := connect.CodeUnavailable // our limit is no fault of the caller's
+			want := connect.CodeUnavailable // the limit is ours, not the caller's
 			if test.callersDeadline {
 				want = connect.CodeDeadlineExceeded
 			}

@@ -83,7 +83,7 @@ func SetField(field *descriptorpb.FieldDescriptorProto, policy *policyv1.Field) 
 	proto.SetExtension(field.Options, policyv1.E_Field, policy)
 }
 
-// normalize says how a field of the request is brought to one form.
+// normalize sets the normalization of a field of the request.
 func (s *Schema) Normalize(number int, how *policyv1.Normalize) {
 	SetField(s.Request.Field[number-1], &policyv1.Field{Normalize: how})
 }

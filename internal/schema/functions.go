@@ -44,14 +44,19 @@ var functions = []function{
 	},
 	{
 		// What an account did, and what was done to it by who was not signed in,
-		// came from its person. An administrator's own traces stay.
+		// came from its person. An administrator's own traces stay. The names of
+		// attributes go too, also where an administrator changed them.
 		name: "erase_audit", arguments: "uuid",
 		header: "(account uuid) RETURNS bigint",
 		body: `
 	WITH erased AS (
-		UPDATE auth.audit_events e SET ip_address = '', user_agent = ''
-		WHERE (e.actor_id = account OR e.account_id = account AND e.actor_id IS NULL)
-			AND (e.ip_address <> '' OR e.user_agent <> '')
+		UPDATE auth.audit_events e SET
+			ip_address = CASE WHEN e.actor_id = account OR e.actor_id IS NULL THEN '' ELSE e.ip_address END,
+			user_agent = CASE WHEN e.actor_id = account OR e.actor_id IS NULL THEN '' ELSE e.user_agent END,
+			changed = CASE WHEN e.account_id = account THEN '{}' ELSE e.changed END
+		WHERE ((e.actor_id = account OR e.account_id = account AND e.actor_id IS NULL)
+				AND (e.ip_address <> '' OR e.user_agent <> '')
+				OR e.account_id = account AND e.changed <> '{}')
 			AND NOT EXISTS (SELECT FROM auth.accounts a WHERE a.id = account)
 		RETURNING e.id
 	)

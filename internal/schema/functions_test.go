@@ -65,6 +65,10 @@ func TestTheAuditForgetsWhereFromOnlyOnceTheAccountIsGone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	exec(t, cfg.DatabaseURL, `UPDATE auth.audit_events SET changed = '{attributes.theme}' WHERE account_id IS NOT NULL`)
+	named := func() []string {
+		return query[[]string](t, cfg.DatabaseURL, `SELECT array_agg(event ORDER BY event) FROM auth.audit_events WHERE changed <> '{}'`)
+	}
 	traced := func() []string {
 		return query[[]string](t, cfg.DatabaseURL,
 			`SELECT array_agg(event ORDER BY event) FROM auth.audit_events WHERE ip_address <> '' AND user_agent <> ''`)
@@ -79,10 +83,16 @@ func TestTheAuditForgetsWhereFromOnlyOnceTheAccountIsGone(t *testing.T) {
 	if got := traced(); len(got) != 6 {
 		t.Errorf("while the account is there, only %q say from where, want all 6", got)
 	}
+	if got := named(); len(got) != 5 {
+		t.Errorf("while the account is there, only %q name attributes, want all 5", got)
+	}
 	exec(t, cfg.DatabaseURL, `DELETE FROM auth.accounts WHERE id = '`+person+`'`)
 	erase()
 	if got, want := traced(), []string{"by an administrator", "of another", "of nobody"}; !slices.Equal(got, want) {
 		t.Errorf("once it is gone, %q say from where, want %q", got, want)
+	}
+	if got, want := named(), []string{"as an administrator", "of another"}; !slices.Equal(got, want) {
+		t.Errorf("once it is gone, %q name attributes, want %q", got, want)
 	}
 	if n := query[int](t, cfg.DatabaseURL, `SELECT count(*) FROM auth.audit_events WHERE account_id = '`+person+`'`); n != 3 {
 		t.Errorf("%d events name the account, want all 3", n)

@@ -12,44 +12,44 @@ import (
 	"gatehouse/internal/schema"
 )
 
-// notesText is the text of a service's own schema.sql, with more declarations.
-func notesText(number int, more string) string {
+// sampleText is the text of a service's own schema.sql, with more declarations.
+func sampleText(number int, more string) string {
 	return fmt.Sprintf(`-- schema number: %d
 
-CREATE SCHEMA notes;
+CREATE SCHEMA sample;
 
-CREATE TABLE notes.notes (
+CREATE TABLE sample.sample (
     id    uuid NOT NULL,
     title text NOT NULL,
-    CONSTRAINT notes_pkey PRIMARY KEY (id)
+    CONSTRAINT sample_pkey PRIMARY KEY (id)
 );
 
-CREATE TABLE notes.applied_schema (
+CREATE TABLE sample.applied_schema (
     number        integer     NOT NULL,
     source_hash   bytea       NOT NULL,
     catalog_hash  bytea       NOT NULL,
     apply_time    timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT applied_schema_number_positive CHECK (number > 0)
 );
-CREATE UNIQUE INDEX applied_schema_one_row ON notes.applied_schema ((true));
+CREATE UNIQUE INDEX applied_schema_one_row ON sample.applied_schema ((true));
 %s`, number, more)
 }
 
 // withText is cfg with a service that has a text of its own.
 func withText(cfg schema.Config, text string) schema.Config {
 	cfg.Roles = maps.Clone(cfg.Roles)
-	cfg.Roles["notes"] = schema.Role{Password: "for notes"}
-	cfg.Own = map[string]string{"notes": text}
+	cfg.Roles["sample"] = schema.Role{Password: "for sample"}
+	cfg.Own = map[string]string{"sample": text}
 	return cfg
 }
 
 func TestAServiceHasTablesOfItsOwnText(t *testing.T) {
 	t.Parallel()
 	older := applied(t)
-	cfg := withText(older, notesText(1, ""))
+	cfg := withText(older, sampleText(1, ""))
 	result := apply(t, cfg)
-	if result.Own["notes"].Number != 1 || !slices.Contains(result.Statements, "CREATE SCHEMA notes") {
-		t.Errorf("Apply = %+v, want the schema notes with number 1", result)
+	if result.Own["sample"].Number != 1 || !slices.Contains(result.Statements, "CREATE SCHEMA sample") {
+		t.Errorf("Apply = %+v, want the schema sample with number 1", result)
 	}
 	if slices.ContainsFunc(result.Statements, func(s string) bool { return strings.Contains(s, "CREATE TABLE auth.") }) {
 		t.Errorf("it made tables of auth: %q", result.Statements)
@@ -57,14 +57,14 @@ func TestAServiceHasTablesOfItsOwnText(t *testing.T) {
 	wantNothingPlanned(t, cfg)
 	// The binary from before the service runs on.
 	wantNothingPlanned(t, older)
-	conn := pgtest.Connect(t, serviceURL(t, cfg, "notes"))
-	if err := schema.Ready(t.Context(), conn, "notes", 1); err != nil {
+	conn := pgtest.Connect(t, serviceURL(t, cfg, "sample"))
+	if err := schema.Ready(t.Context(), conn, "sample", 1); err != nil {
 		t.Error(err)
 	}
-	if _, err := conn.Exec(t.Context(), `INSERT INTO notes.notes (id, title) VALUES (gen_random_uuid(), 'one')`); err != nil {
+	if _, err := conn.Exec(t.Context(), `INSERT INTO sample.sample (id, title) VALUES (gen_random_uuid(), 'one')`); err != nil {
 		t.Errorf("the service's role can't write its table: %v", err)
 	}
-	for role, sql := range map[string]string{"notes": `SELECT FROM auth.accounts`, "auth": `SELECT FROM notes.notes`, "users": `SELECT FROM notes.notes`} {
+	for role, sql := range map[string]string{"sample": `SELECT FROM auth.accounts`, "auth": `SELECT FROM sample.sample`, "users": `SELECT FROM sample.sample`} {
 		if _, err := pgtest.Connect(t, serviceURL(t, cfg, role)).Exec(t.Context(), sql); err == nil {
 			t.Errorf("the role of %s may execute %s", role, sql)
 		}
@@ -74,35 +74,35 @@ func TestAServiceHasTablesOfItsOwnText(t *testing.T) {
 // A service that is deployed alone has a newer text than the rest, or an older one.
 func TestTextsAreAppliedByTheirOwnNumbers(t *testing.T) {
 	t.Parallel()
-	column := `ALTER TABLE notes.notes ADD COLUMN body text;`
+	column := `ALTER TABLE sample.sample ADD COLUMN body text;`
 	badges := `CREATE TABLE auth.badges (id uuid NOT NULL);`
 	base := applied(t)
-	first := withText(base, notesText(1, ""))
+	first := withText(base, sampleText(1, ""))
 	apply(t, first)
 
-	service := withText(base, notesText(2, column))
-	if result := apply(t, service); result.Own["notes"].Number != 2 || len(result.Statements) != 1 {
+	service := withText(base, sampleText(2, column))
+	if result := apply(t, service); result.Own["sample"].Number != 2 || len(result.Statements) != 1 {
 		t.Errorf("Apply of a newer service = %+v, want one statement", result)
 	}
-	rest := withText(with(base, 1002, badges), notesText(1, "")) // of a binary with the older service
+	rest := withText(with(base, 1002, badges), sampleText(1, "")) // of a binary with the older service
 	result := apply(t, rest)
-	if own := result.Own["notes"]; result.Number != 1002 || result.Newer || own.Number != 2 || !own.Newer {
+	if own := result.Own["sample"]; result.Number != 1002 || result.Newer || own.Number != 2 || !own.Newer {
 		t.Errorf("Apply of a newer schema.sql = %+v, want 1002 applied and the service's newer tables left alone", result)
 	}
-	if result := apply(t, withText(base, notesText(3, column+`ALTER TABLE notes.notes ADD COLUMN author uuid;`))); !result.Newer || result.Number != 1002 || result.Own["notes"].Newer || result.Own["notes"].Number != 3 {
+	if result := apply(t, withText(base, sampleText(3, column+`ALTER TABLE sample.sample ADD COLUMN author uuid;`))); !result.Newer || result.Number != 1002 || result.Own["sample"].Newer || result.Own["sample"].Number != 3 {
 		t.Errorf("Apply of a service beside a newer schema.sql = %+v, want 3 applied and the rest left alone", result)
 	}
 	state, err := schema.Status(t.Context(), first)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if own := state.Own["notes"]; own.Stored != 3 || own.Number != 1 || !own.Newer() || len(state.Pending.Statements) != 0 {
+	if own := state.Own["sample"]; own.Stored != 3 || own.Number != 1 || !own.Newer() || len(state.Pending.Statements) != 0 {
 		t.Errorf("Status of the first binary = %+v, want a newer service and nothing to do", state)
 	}
-	columns := query[int](t, base.DatabaseURL, `SELECT count(*)::int FROM information_schema.columns WHERE table_schema = 'notes' AND table_name = 'notes'`)
+	columns := query[int](t, base.DatabaseURL, `SELECT count(*)::int FROM information_schema.columns WHERE table_schema = 'sample' AND table_name = 'sample'`)
 	tables := query[int](t, base.DatabaseURL, `SELECT count(*)::int FROM pg_tables WHERE schemaname = 'auth' AND tablename = 'badges'`)
 	if columns != 4 || tables != 1 {
-		t.Errorf("notes has %d columns, want 4; auth has %d tables of badges, want 1", columns, tables)
+		t.Errorf("sample has %d columns, want 4; auth has %d tables of badges, want 1", columns, tables)
 	}
 }
 
@@ -110,9 +110,9 @@ func TestTextsAreAppliedByTheirOwnNumbers(t *testing.T) {
 func TestTextsAreAppliedTogetherOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	base := applied(t)
-	apply(t, withText(base, notesText(1, "")))
+	apply(t, withText(base, sampleText(1, "")))
 	before := query[string](t, base.DatabaseURL, catalog)
-	dropped := strings.Replace(notesText(2, ""), "    title text NOT NULL,\n", "", 1)
+	dropped := strings.Replace(sampleText(2, ""), "    title text NOT NULL,\n", "", 1)
 	_, err := schema.Apply(t.Context(), withText(with(base, 1002, `CREATE TABLE auth.badges (id uuid NOT NULL);`), dropped))
 	if _, ok := errors.AsType[*schema.DestructiveError](err); !ok {
 		t.Fatalf("Apply = %v, want a DestructiveError", err)
@@ -125,10 +125,10 @@ func TestTextsAreAppliedTogetherOrNotAtAll(t *testing.T) {
 func TestAnotherProgramsSchemaIsNoServices(t *testing.T) {
 	t.Parallel()
 	base := applied(t)
-	exec(t, base.DatabaseURL, `CREATE SCHEMA notes`, `CREATE TABLE notes.pages (id integer)`)
-	_, err := schema.Apply(t.Context(), withText(base, notesText(1, "")))
-	if foreign, ok := errors.AsType[*schema.ForeignError](err); !ok || foreign.Schema != "notes" {
-		t.Errorf("Apply = %v, want a ForeignError of notes", err)
+	exec(t, base.DatabaseURL, `CREATE SCHEMA sample`, `CREATE TABLE sample.pages (id integer)`)
+	_, err := schema.Apply(t.Context(), withText(base, sampleText(1, "")))
+	if foreign, ok := errors.AsType[*schema.ForeignError](err); !ok || foreign.Schema != "sample" {
+		t.Errorf("Apply = %v, want a ForeignError of sample", err)
 	}
 }
 
@@ -136,10 +136,10 @@ func TestAServicesTextDeclaresItsSchemaAlone(t *testing.T) {
 	t.Parallel()
 	base := configFor(t, "postgres://nobody@localhost:1/nothing") // it is not asked
 	for name, test := range map[string]struct{ service, text, problem string }{
-		"another service's schema": {"letters", notesText(1, ""), "may declare letters alone"},
-		"two schemas":              {"notes", notesText(1, "CREATE SCHEMA letters;\n"), "may declare notes alone"},
+		"another service's schema": {"letters", sampleText(1, ""), "may declare letters alone"},
+		"two schemas":              {"sample", sampleText(1, "CREATE SCHEMA letters;\n"), "may declare sample alone"},
 		"one of schema.sql":        {"auth", "-- schema number: 1\nCREATE SCHEMA auth;\n", "both declare the schema auth"},
-		"no number":                {"notes", "CREATE SCHEMA notes;\n", "notes/schema.sql"},
+		"no number":                {"sample", "CREATE SCHEMA sample;\n", "sample/schema.sql"},
 	} {
 		cfg := base
 		cfg.Own = map[string]string{test.service: test.text}

@@ -8,23 +8,22 @@ import (
 	"syscall"
 )
 
-// ConnLimits bound the connections of a listener.
+// ConnLimits limit the connections of a listener.
 type ConnLimits struct {
-	// Total is how many there may be; three quarters of the files that the process
-	// may have open if zero.
+	// Total is the maximum number of connections; if zero, three quarters of the files
+	// that the process may open.
 	Total int
-	// PerAddress is how many may come from one address (of IPv6: one /64); a quarter
-	// of the total if zero. Addresses within Trusted have no such bound.
+	// PerAddress is the maximum for one address (IPv6: one /64); a quarter of the total if
+	// zero. It does not apply to addresses in Trusted.
 	PerAddress int
 	Trusted    []netip.Prefix
 }
 
-// LimitConns returns a listener that bounds its connections, so that nobody can
-// keep others out by opening as many as there may be. What comes from an address
-// that has too many is closed at once. When there are too many in all, the address
-// with the most of them loses one on which no call is under way; a newcomer is
-// closed only where that address has none. Serve it with [Serve] or [ServeUntil],
-// which tell it what is under way.
+// LimitConns returns a listener that limits its connections, so that one client cannot
+// use up all of them. It closes a new connection from an address that has too many. If
+// there are too many in total, it closes an idle connection of the address with the most
+// connections, or the new connection if that address has no idle one. Serve it with [Run]
+// or [RunUntil], which report which connections are idle.
 func LimitConns(listener net.Listener, limits ConnLimits) net.Listener {
 	if limits.Total == 0 {
 		limits.Total = max(openFiles()/4*3, 64)
@@ -35,7 +34,7 @@ func LimitConns(listener net.Listener, limits ConnLimits) net.Listener {
 	return &limitedListener{Listener: listener, limits: limits, byAddress: map[netip.Prefix]*addressConns{}}
 }
 
-// openFiles is how many files the process may have open.
+// openFiles returns how many files the process may open.
 func openFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -56,7 +55,7 @@ type limitedListener struct {
 // addressConns are the connections of one address.
 type addressConns struct {
 	count int
-	idle  map[*limitedConn]struct{} // on which no call is under way
+	idle  map[*limitedConn]struct{} // without a call in flight
 }
 
 type limitedConn struct {
@@ -111,8 +110,8 @@ func (l *limitedListener) admit(conn net.Conn) net.Conn {
 	return limited
 }
 
-// victim returns a connection on which no call is under way, of the address that
-// has the most connections; nil if there is none.
+// victim returns an idle connection of the address with the most connections; nil if it
+// has none.
 func (l *limitedListener) victim() *limitedConn {
 	var most *addressConns
 	for _, one := range l.byAddress {

@@ -9,15 +9,14 @@ import (
 	"sync/atomic"
 )
 
-// A request that has both Content-Length and Transfer-Encoding may be an attempt
-// at smuggling: a proxy before us may have seen its end elsewhere, and taken what
-// follows for another request. The connection has to end with the answer (RFC
-// 9112, section 6.1). net/http goes by Transfer-Encoding, as it should, but takes
-// the Content-Length away and keeps the connection, so the bytes that it reads
-// are looked at before it.
+// A request that has both Content-Length and Transfer-Encoding may be an attempt at request
+// smuggling: a proxy in front may have found its end elsewhere, and treated the rest as
+// another request. The server must close the connection after the response (RFC 9112,
+// section 6.1). net/http correctly uses Transfer-Encoding, but deletes the Content-Length
+// and keeps the connection open, so framingConn inspects the bytes before net/http does.
 
-// framingListener accepts connections that remember whether a Content-Length was
-// sent on them.
+// framingListener accepts connections that record whether the client sent a
+// Content-Length.
 type framingListener struct{ net.Listener }
 
 func (l framingListener) Accept() (net.Conn, error) {
@@ -28,17 +27,16 @@ func (l framingListener) Accept() (net.Conn, error) {
 	return &framingConn{Conn: conn}, nil
 }
 
-// framingConn looks for a line that begins with "Content-Length". It doesn't
-// know where requests begin, so one of an earlier request counts, and so does
-// one in a body: then a chunked request costs its connection for no reason, which
-// is safe.
+// framingConn searches for a line that begins with "Content-Length". It does not know where
+// a request begins, so it also finds lines of earlier requests and of bodies. Then the
+// server closes the connection of a chunked request without need, which is safe.
 type framingConn struct {
 	net.Conn
-	// done says that there is nothing to look for any more: it was found, or the
-	// connection speaks HTTP/2, whose framing leaves no doubt.
+	// done reports that the search is over: the line was found, or the connection uses
+	// HTTP/2, whose framing is unambiguous.
 	done, found atomic.Bool
-	// matched is how many bytes of lengthField the current line begins with; -1 for
-	// another line. One goroutine at a time reads a connection.
+	// matched is how many bytes of lengthField the current line matches so far; -1 if it
+	// does not match. Only one goroutine at a time reads a connection.
 	matched int
 }
 
@@ -84,8 +82,8 @@ func (c *framingConn) scan(read []byte) {
 	}
 }
 
-// CloseWrite lets net/http end what it sends first: the answer would else be lost
-// where more of the request is still on its way.
+// CloseWrite lets net/http close the writing side first. Otherwise the client could lose
+// the response while it still sends the request.
 func (c *framingConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -102,8 +100,7 @@ func withFraming(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// closeAmbiguous closes the connection of a request with both lengths, once it is
-// answered.
+// closeAmbiguous closes the connection of a request with both headers after the response.
 func closeAmbiguous(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if conn, ok := r.Context().Value(framingKey{}).(*framingConn); ok {

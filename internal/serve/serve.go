@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// MaxBodyBytes bounds a request's body.
+// MaxBodyBytes limits a request's body.
 const MaxBodyBytes = 1 << 20
 
 // Limits of every HTTP server here.
@@ -122,10 +122,10 @@ func shutDown(grace context.Context, server *http.Server) error {
 	}
 }
 
-// stopState is what a server's handlers know of its stop, through their context.
+// stopState is the state of a server's stop. Handlers receive it in their context.
 type stopState struct {
 	stopping   atomic.Bool
-	endStreams chan struct{} // closed when streams are to end
+	endStreams chan struct{} // closed when streams must end
 }
 
 type stopKey struct{}
@@ -136,8 +136,8 @@ func Stopping(ctx context.Context) bool {
 	return ok && state.stopping.Load()
 }
 
-// closeConnections closes the connection of each request that comes while the server
-// is stopping, once it is answered. HTTP/2 turns the header into a GOAWAY.
+// closeConnections closes the connection of each request that arrives while the server is
+// stopping, after the response. In HTTP/2 the header causes a GOAWAY.
 func (s *stopState) closeConnections(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.stopping.Load() {
@@ -147,8 +147,7 @@ func (s *stopState) closeConnections(next http.Handler) http.Handler {
 	})
 }
 
-// errStopping is the cause with which the context of a stream ends when its server
-// stops.
+// ErrStopping is the cause with which the context of a stream ends when its server stops.
 var ErrStopping = errors.New("the server stops")
 
 // UntilStop ends the context of a stream when the server stops, with the cause
@@ -173,8 +172,8 @@ func UntilStop(next http.Handler) http.Handler {
 	})
 }
 
-// unusedConns are connections without a request so far, as browsers open them in
-// advance. Shutdown would wait for them for too long.
+// unusedConns are connections that have had no request yet; browsers open some in advance.
+// Shutdown would wait too long for them.
 type unusedConns struct {
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestASampleServesManyScrapes(t *testing.T) {
+func TestASampleIsSharedByScrapes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		taken := 0
@@ -30,7 +30,7 @@ func TestASampleServesManyScrapes(t *testing.T) {
 	})
 }
 
-func TestASampleThatTakesTooLongIsGivenUp(t *testing.T) {
+func TestASlowSampleTimesOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0

@@ -2,6 +2,7 @@
  * The TypeScript client of Gatehouse: see {@link createGatehouse}. Messages and
  * services are generated from the public API, bff.v1.
  */
+export { attributesPatch, withAttributes, type MergePatch, type UserWith } from "./attributes.js";
 export { createGatehouse, type Gatehouse, type GatehouseOptions } from "./gatehouse.js";
 export { GatehouseError, type FieldViolation } from "./error.js";
 export type { SessionEvents } from "./events.js";

@@ -29,7 +29,7 @@ function admits(range: string, version: string): boolean {
       .trim()
       .split(/\s+/)
       .every((comparator) => {
-        const [, operator, least] = /^(>=|\^)(\d+(?:\.\d+)*)$/.exec(comparator) ?? [];
+        const [, operator, least] = /^(>=|\^)(\d+(?:\.\d+)*)(?:\.x)?$/.exec(comparator) ?? [];
         if (!operator || !least) throw new Error(`cannot read ${comparator} in ${range}`);
         const [lower, given] = [numbers(least), numbers(version)];
         return compare(given, lower) >= 0 && (operator === ">=" || given[0] === lower[0]);

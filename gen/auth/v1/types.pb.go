@@ -625,7 +625,10 @@ type AuditEvent struct {
 	// How often it happened, at least 1. Repeated refusals of one event, for one
 	// reason and one account or network, are one event per minute, with the
 	// details of the first.
-	Count         int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
+	Count int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
+	// What "account.attributes.change" changed, such as "attributes.theme": at
+	// most 50 names, never values.
+	Changed       []string `protobuf:"bytes,13,rep,name=changed,proto3" json:"changed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -742,6 +745,13 @@ func (x *AuditEvent) GetCount() int32 {
 		return x.Count
 	}
 	return 0
+}
+
+func (x *AuditEvent) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
 }
 
 // Mail is one mail of the outbox, without its content.
@@ -1058,7 +1068,7 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12\x1f\n" +
 	"\x06locale\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18#R\x06locale\x123\n" +
-	"\x16require_recent_sign_in\x18\a \x01(\bR\x13requireRecentSignIn\"\xed\x02\n" +
+	"\x16require_recent_sign_in\x18\a \x01(\bR\x13requireRecentSignIn\"\x87\x03\n" +
 	"\n" +
 	"AuditEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
@@ -1079,7 +1089,8 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	" \x01(\tR\tuserAgent\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\v \x01(\tR\trequestId\x12\x14\n" +
-	"\x05count\x18\f \x01(\x05R\x05count\"\x8b\x03\n" +
+	"\x05count\x18\f \x01(\x05R\x05count\x12\x18\n" +
+	"\achanged\x18\r \x03(\tR\achanged\"\x8b\x03\n" +
 	"\x04Mail\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +

@@ -178,7 +178,9 @@ type AccountServiceClient interface {
 	GetMe(context.Context, *GetMeRequest) (*GetMeResponse, error)
 	// UpdateMe changes the caller's profile fields. Parts: account and profile
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
-	// invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
+	// invalid_argument UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or
+	// ATTRIBUTES_TOO_LARGE, permission_denied APP_ATTRIBUTES_READ_ONLY,
+	// unavailable PROFILE_PENDING.
 	UpdateMe(context.Context, *UpdateMeRequest) (*UpdateMeResponse, error)
 	// Reauthenticate checks the caller's password again. For the next five
 	// minutes the session may call methods that require a recent sign-in. Errors:
@@ -249,7 +251,9 @@ type AccountServiceHandler interface {
 	GetMe(context.Context, *GetMeRequest) (*GetMeResponse, error)
 	// UpdateMe changes the caller's profile fields. Parts: account and profile
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
-	// invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
+	// invalid_argument UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or
+	// ATTRIBUTES_TOO_LARGE, permission_denied APP_ATTRIBUTES_READ_ONLY,
+	// unavailable PROFILE_PENDING.
 	UpdateMe(context.Context, *UpdateMeRequest) (*UpdateMeResponse, error)
 	// Reauthenticate checks the caller's password again. For the next five
 	// minutes the session may call methods that require a recent sign-in. Errors:

@@ -142,8 +142,9 @@ type UpdateMeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new values, and optionally the etag that must be current.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// Which of first_name, last_name and locale to change. Without a mask, every
-	// field that is not empty changes.
+	// Which of first_name, last_name, locale, attributes and app_attributes to
+	// change. Without a mask, every field that is not empty changes. Attributes
+	// that the mask names and that are unset or null lose every key.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1321,71 +1322,71 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12+\n" +
 	"\bsessions\x18\x02 \x03(\v2\x0f.bff.v1.SessionR\bsessions\x12,\n" +
 	"\bsecurity\x18\x03 \x01(\v2\x10.bff.v1.SecurityR\bsecurity\x12)\n" +
-	"\x06errors\x18\x04 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\"x\n" +
+	"\x06errors\x18\x04 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\"\x92\x01\n" +
 	"\x0fUpdateMeRequest\x12(\n" +
-	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserB\x06\xbaH\x03\xc8\x01\x01R\x04user\x12;\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserB\x06\xbaH\x03\xc8\x01\x01R\x04user\x12U\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x18\x92\xe7\x18\x14\x1a\x12firstName,lastNameR\n" +
 	"updateMask\"4\n" +
 	"\x10UpdateMeResponse\x12 \n" +
-	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\"E\n" +
-	"\x15ReauthenticateRequest\x12,\n" +
-	"\bpassword\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x02\x10\x01R\bpassword\"\x18\n" +
-	"\x16ReauthenticateResponse\"\x89\x01\n" +
-	"\x15ChangePasswordRequest\x12;\n" +
-	"\x10current_password\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x02\x10\x01R\x0fcurrentPassword\x123\n" +
-	"\fnew_password\x18\x02 \x01(\tB\x10\xbaH\ar\x05\x10\b\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\vnewPassword\"\x18\n" +
+	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\"\\\n" +
+	"\x15ReauthenticateRequest\x12C\n" +
+	"\bpassword\x18\x01 \x01(\tB'\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x19\x10\x01\x1a\x15correct horse batteryR\bpassword\"\x18\n" +
+	"\x16ReauthenticateResponse\"\xc2\x01\n" +
+	"\x15ChangePasswordRequest\x12R\n" +
+	"\x10current_password\x18\x01 \x01(\tB'\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x19\x10\x01\x1a\x15correct horse batteryR\x0fcurrentPassword\x12U\n" +
+	"\fnew_password\x18\x02 \x01(\tB2\xbaH\ar\x05\x10\b\x18\x80\x01\x92\xe7\x18$\x10\x01\x1a a loom weaves flowers and leavesR\vnewPassword\"\x18\n" +
 	"\x16ChangePasswordResponse\"\x15\n" +
 	"\x13ListSessionsRequest\"C\n" +
 	"\x14ListSessionsResponse\x12+\n" +
-	"\bsessions\x18\x01 \x03(\v2\x0f.bff.v1.SessionR\bsessions\"G\n" +
-	"\x14RevokeSessionRequest\x12/\n" +
+	"\bsessions\x18\x01 \x03(\v2\x0f.bff.v1.SessionR\bsessions\"m\n" +
+	"\x14RevokeSessionRequest\x12U\n" +
 	"\n" +
-	"session_id\x18\x01 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
-	"\x02\x18\x01R\tsessionId\"\x17\n" +
+	"session_id\x18\x01 \x01(\tB6\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18*\n" +
+	"\x02\x18\x01\x1a$5b0d5c1e-7c39-4f4a-9d5e-2f8b1a6c3e47R\tsessionId\"\x17\n" +
 	"\x15RevokeSessionResponse\"\x1c\n" +
-	"\x1aRevokeOtherSessionsRequest\"7\n" +
-	"\x1bRevokeOtherSessionsResponse\x12\x18\n" +
-	"\arevoked\x18\x01 \x01(\x05R\arevoked\"\x11\n" +
+	"\x1aRevokeOtherSessionsRequest\"@\n" +
+	"\x1bRevokeOtherSessionsResponse\x12!\n" +
+	"\arevoked\x18\x01 \x01(\x05B\a\x92\xe7\x18\x03\x1a\x012R\arevoked\"\x11\n" +
 	"\x0fDeleteMeRequest\"\x12\n" +
 	"\x10DeleteMeResponse\"\x1a\n" +
-	"\x18RevokeAllSessionsRequest\"5\n" +
-	"\x19RevokeAllSessionsResponse\x12\x18\n" +
-	"\arevoked\x18\x01 \x01(\x05R\arevoked\"\x1e\n" +
+	"\x18RevokeAllSessionsRequest\">\n" +
+	"\x19RevokeAllSessionsResponse\x12!\n" +
+	"\arevoked\x18\x01 \x01(\x05B\a\x92\xe7\x18\x03\x1a\x012R\arevoked\"\x1e\n" +
 	"\x1cSendVerificationEmailRequest\"\x1f\n" +
-	"\x1dSendVerificationEmailResponse\"P\n" +
-	"\x19RequestEmailChangeRequest\x123\n" +
-	"\tnew_email\x18\x01 \x01(\tB\x16\xbaH\vr\t\x88\xa6\x1d\x01\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
-	"\x02(\x01R\bnewEmail\"\x1c\n" +
-	"\x1aRequestEmailChangeResponse\"C\n" +
-	"\x19ConfirmEmailChangeRequest\x12&\n" +
-	"\x05token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x05token\"\x1c\n" +
-	"\x1aConfirmEmailChangeResponse\"q\n" +
-	"\x18ListMyAuditEventsRequest\x12&\n" +
-	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12-\n" +
+	"\x1dSendVerificationEmailResponse\"l\n" +
+	"\x19RequestEmailChangeRequest\x12O\n" +
+	"\tnew_email\x18\x01 \x01(\tB2\xbaH\vr\t\x88\xa6\x1d\x01\x18\xfe\x01`\x01\x92\xe7\x18 \n" +
+	"\x02(\x01\x1a\x1aada@analytical.example.comR\bnewEmail\"\x1c\n" +
+	"\x1aRequestEmailChangeResponse\"d\n" +
+	"\x19ConfirmEmailChangeRequest\x12G\n" +
+	"\x05token\x18\x01 \x01(\tB1\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18#\x10\x01\x1a\x1fghl_b3Blbi1pdC1hcy1pdC1zdGFuZHMR\x05token\"\x1c\n" +
+	"\x1aConfirmEmailChangeResponse\"\x83\x01\n" +
+	"\x18ListMyAuditEventsRequest\x12.\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\x11\xbaH\x06\x1a\x04\x18d(\x00\x92\xe7\x18\x04\x1a\x0225R\bpageSize\x127\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x00R\tpageToken\"w\n" +
+	"page_token\x18\x02 \x01(\tB\x18\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\f\x10\x00\x1a\bcGFnZS0yR\tpageToken\"\x81\x01\n" +
 	"\x19ListMyAuditEventsResponse\x12*\n" +
-	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x12.\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\rnextPageToken\"\x11\n" +
-	"\x0fExportMeRequest\"\xdc\x02\n" +
+	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x128\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x10\x92\xe7\x18\f\x10\x00\x1a\bcGFnZS0yR\rnextPageToken\"\x11\n" +
+	"\x0fExportMeRequest\"\xf8\x02\n" +
 	"\x10ExportMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12,\n" +
 	"\bsecurity\x18\x02 \x01(\v2\x10.bff.v1.SecurityR\bsecurity\x12+\n" +
 	"\bsessions\x18\x03 \x03(\v2\x0f.bff.v1.SessionR\bsessions\x125\n" +
 	"\faudit_events\x18\x04 \x03(\v2\x12.bff.v1.AuditEventR\vauditEvents\x12\"\n" +
-	"\x05mails\x18\x05 \x03(\v2\f.bff.v1.MailR\x05mails\x12;\n" +
-	"\vexport_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"\x05mails\x18\x05 \x03(\v2\f.bff.v1.MailR\x05mails\x12W\n" +
+	"\vexport_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x1a\x92\xe7\x18\x16\x1a\x142026-03-01T10:00:00ZR\n" +
 	"exportTime\x123\n" +
-	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices2\xd4\x11\n" +
+	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices2\xb8\x12\n" +
 	"\x0eAccountService\x12\xa7\x01\n" +
 	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"q\x8a\xe7\x18X\n" +
 	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:=\n" +
 	"\x02\b\n" +
 	"\x10\x01*\x10account/{caller}*\x10profile/{caller}*\x11sessions/{caller}\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/api/v1/me\x90\x02\x01\x12\x81\x01\n" +
-	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\"B\x8a\xe7\x18&\n" +
+	"/api/v1/me\x90\x02\x01\x12\xd4\x01\n" +
+	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\"\x94\x01\x8a\xe7\x18x\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
-	"*\b\b<\x12\x02\b<\x18\x1e0\x01B\x10profile/{caller}\x82\xd3\xe4\x93\x02\x12:\x04user2\n" +
+	"*\b\b<\x12\x02\b<\x18\x1e0\x01B\x10profile/{caller}ZP{\"user\":{\"firstName\":\"Ada\",\"lastName\":\"King\"},\"updateMask\":\"firstName,lastName\"}\x82\xd3\xe4\x93\x02\x12:\x04user2\n" +
 	"/api/v1/me\x12\x8b\x01\n" +
 	"\x0eReauthenticate\x12\x1d.bff.v1.ReauthenticateRequest\x1a\x1e.bff.v1.ReauthenticateResponse\":\x8a\xe7\x18\x12\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
@@ -1418,9 +1419,9 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x12ConfirmEmailChange\x12!.bff.v1.ConfirmEmailChangeRequest\x1a\".bff.v1.ConfirmEmailChangeResponse\"@\x8a\xe7\x18\x12\n" +
 	"\x02\n" +
 	"\x00\x1a\x02\b\n" +
-	"*\x06\b<\x12\x02\b<0\x01\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/auth/confirmEmailChange\x12\x97\x01\n" +
-	"\x11ListMyAuditEvents\x12 .bff.v1.ListMyAuditEventsRequest\x1a!.bff.v1.ListMyAuditEventsResponse\"=\x8a\xe7\x18\x18\n" +
-	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/me/auditEvents\x90\x02\x01\x12x\n" +
+	"*\x06\b<\x12\x02\b<0\x01\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/auth/confirmEmailChange\x12\xa8\x01\n" +
+	"\x11ListMyAuditEvents\x12 .bff.v1.ListMyAuditEventsRequest\x1a!.bff.v1.ListMyAuditEventsResponse\"N\x8a\xe7\x18)\n" +
+	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/me/auditEvents\x90\x02\x01\x12x\n" +
 	"\bExportMe\x12\x17.bff.v1.ExportMeRequest\x1a\x18.bff.v1.ExportMeResponse\"9\x8a\xe7\x18\x19\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
 	"\"\x02\b\x03*\t\b\n" +

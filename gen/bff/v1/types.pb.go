@@ -14,6 +14,7 @@ import (
 	_ "gatehouse/gen/policy/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -162,11 +163,20 @@ type User struct {
 	Roles []string `protobuf:"bytes,8,rep,name=roles,proto3" json:"roles,omitempty"`
 	// When the user was created. Set by the server.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When a field above last changed. Set by the server.
+	// When one of the user's fields last changed. Set by the server.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The version of the profile fields. An update that sends it succeeds only if
 	// it is current.
-	Etag          string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
+	// The application's data about the user that the user may change; unset if it
+	// has no keys. In an update it is a JSON Merge Patch (RFC 7396): null removes
+	// a key, and objects are merged. Together with app_attributes at most 16 KiB
+	// as JSON, nested at most 8 levels, with keys of at most 128 bytes.
+	Attributes *structpb.Struct `protobuf:"bytes,12,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	// The application's data about the user that only administrators may change;
+	// otherwise like attributes. An update without a mask ignores it if the
+	// caller is no administrator.
+	AppAttributes *structpb.Struct `protobuf:"bytes,13,opt,name=app_attributes,json=appAttributes,proto3" json:"app_attributes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +286,20 @@ func (x *User) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *User) GetAttributes() *structpb.Struct {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *User) GetAppAttributes() *structpb.Struct {
+	if x != nil {
+		return x.AppAttributes
+	}
+	return nil
 }
 
 // Tokens are the credentials of a session.
@@ -492,7 +516,10 @@ type AuditEvent struct {
 	// How often it happened, at least 1. Repeated refusals of one event, for one
 	// reason and one user or network, are one event per minute, with the details
 	// of the first.
-	Count         int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
+	Count int32 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`
+	// What "account.attributes.change" changed, such as "attributes.theme": at
+	// most 50 names, never values.
+	Changed       []string `protobuf:"bytes,13,rep,name=changed,proto3" json:"changed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,6 +636,13 @@ func (x *AuditEvent) GetCount() int32 {
 		return x.Count
 	}
 	return 0
+}
+
+func (x *AuditEvent) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
 }
 
 // Mail is one mail of the outbox, without its content.
@@ -997,99 +1031,105 @@ var File_bff_v1_types_proto protoreflect.FileDescriptor
 
 const file_bff_v1_types_proto_rawDesc = "" +
 	"\n" +
-	"\x12bff/v1/types.proto\x12\x06bff.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\xe0\x04\n" +
+	"\x12bff/v1/types.proto\x12\x06bff.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x8c\x06\n" +
 	"\x04User\x12#\n" +
 	"\x02id\x18\x01 \x01(\tB\x13\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
 	"\x02\x18\x01R\x02id\x12+\n" +
 	"\x05email\x18\x02 \x01(\tB\x15\xbaH\n" +
 	"\xd8\x01\x01r\x05\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
 	"\x02(\x01R\x05email\x12%\n" +
-	"\x0eemail_verified\x18\x03 \x01(\bR\remailVerified\x12B\n" +
+	"\x0eemail_verified\x18\x03 \x01(\bR\remailVerified\x12G\n" +
 	"\n" +
-	"first_name\x18\x04 \x01(\tB#\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
-	"\x04\b\x01 \x01R\tfirstName\x12@\n" +
-	"\tlast_name\x18\x05 \x01(\tB#\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x06\n" +
-	"\x04\b\x01 \x01R\blastName\x12O\n" +
-	"\x06locale\x18\x06 \x01(\tB7\xbaH,r*\x18#2&^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$\x92\xe7\x18\x04\n" +
-	"\x02\b\x01R\x06locale\x124\n" +
-	"\x06status\x18\a \x01(\x0e2\x12.bff.v1.UserStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12;\n" +
-	"\x05roles\x18\b \x03(\tB%\xbaH\"\x92\x01\x1f\x10 \"\x1br\x192\x17^[a-z][a-z0-9_-]{0,31}$R\x05roles\x12;\n" +
+	"first_name\x18\x04 \x01(\tB(\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\v\n" +
+	"\x04\b\x01 \x01\x1a\x03AdaR\tfirstName\x12J\n" +
+	"\tlast_name\x18\x05 \x01(\tB-\xbaH\x16r\x14\x90\xa6\x1d\x01\x18d2\f^[^\\p{Cc}]*$\x92\xe7\x18\x10\n" +
+	"\x04\b\x01 \x01\x1a\bLovelaceR\blastName\x12V\n" +
+	"\x06locale\x18\x06 \x01(\tB>\xbaH,r*\x18#2&^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$\x92\xe7\x18\v\n" +
+	"\x02\b\x01\x1a\x05en-GBR\x06locale\x124\n" +
+	"\x06status\x18\a \x01(\x0e2\x12.bff.v1.UserStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12G\n" +
+	"\x05roles\x18\b \x03(\tB1\xbaH\"\x92\x01\x1f\x10 \"\x1br\x192\x17^[a-z][a-z0-9_-]{0,31}$\x92\xe7\x18\b\x1a\x06editorR\x05roles\x12;\n" +
 	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\x12\x1b\n" +
-	"\x04etag\x18\v \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"\xd4\x01\n" +
-	"\x06Tokens\x12)\n" +
-	"\faccess_token\x18\x01 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vaccessToken\x12+\n" +
-	"\rrefresh_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\frefreshToken\x12%\n" +
+	"updateTime\x12,\n" +
+	"\x04etag\x18\v \x01(\tB\x18\xbaH\x04r\x02\x18@\x92\xe7\x18\r\x1a\vAAAAAAAAAAER\x04etag\x127\n" +
 	"\n" +
-	"token_type\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\ttokenType\x12\x1d\n" +
+	"attributes\x18\f \x01(\v2\x17.google.protobuf.StructR\n" +
+	"attributes\x12>\n" +
+	"\x0eapp_attributes\x18\r \x01(\v2\x17.google.protobuf.StructR\rappAttributes\"\xca\x02\n" +
+	"\x06Tokens\x12d\n" +
+	"\faccess_token\x18\x01 \x01(\tBA\x92\xe7\x18=\x10\x01\x1a9eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.e30.c2lnbmF0dXJlR\vaccessToken\x12D\n" +
+	"\rrefresh_token\x18\x02 \x01(\tB\x1f\x92\xe7\x18\x1b\x10\x01\x1a\x17ghr_b25lLWdlbmVyYXRpb24R\frefreshToken\x12-\n" +
 	"\n" +
-	"expires_in\x18\x04 \x01(\x05R\texpiresIn\x12,\n" +
-	"\x12refresh_expires_in\x18\x05 \x01(\x05R\x10refreshExpiresIn\"\x7f\n" +
+	"token_type\x18\x03 \x01(\tB\x0e\x92\xe7\x18\n" +
+	"\x10\x00\x1a\x06BearerR\ttokenType\x12(\n" +
+	"\n" +
+	"expires_in\x18\x04 \x01(\x05B\t\x92\xe7\x18\x05\x1a\x03300R\texpiresIn\x12;\n" +
+	"\x12refresh_expires_in\x18\x05 \x01(\x05B\r\x92\xe7\x18\t\x1a\a2592000R\x10refreshExpiresIn\"\x99\x01\n" +
 	"\bSignedIn\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12&\n" +
-	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12)\n" +
-	"\fdevice_token\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vdeviceToken\"\x12\n" +
-	"\x10VerificationSent\"\xe7\x02\n" +
+	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12C\n" +
+	"\fdevice_token\x18\x03 \x01(\tB \x92\xe7\x18\x1c\x10\x01\x1a\x18ghd_Zm9yLXRoaXMtZGV2aWNlR\vdeviceToken\"\x12\n" +
+	"\x10VerificationSent\"\xb1\x05\n" +
 	"\n" +
-	"AuditEvent\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
+	"AuditEvent\x12:\n" +
+	"\x02id\x18\x01 \x01(\tB*\x92\xe7\x18&\x1a$0195514a-3c11-7b52-8f0e-1f6a0c9d2b71R\x02id\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12\x14\n" +
-	"\x05event\x18\x03 \x01(\tR\x05event\x12\x18\n" +
-	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x17\n" +
-	"\auser_id\x18\x06 \x01(\tR\x06userId\x12\x19\n" +
-	"\bactor_id\x18\a \x01(\tR\aactorId\x12\x1d\n" +
+	"createTime\x12)\n" +
+	"\x05event\x18\x03 \x01(\tB\x13\x92\xe7\x18\x0f\x1a\rsession.loginR\x05event\x12)\n" +
+	"\aoutcome\x18\x04 \x01(\tB\x0f\x92\xe7\x18\v\x1a\tsucceededR\aoutcome\x12\x1e\n" +
+	"\x06reason\x18\x05 \x01(\tB\x06\x92\xe7\x18\x02\x1a\x00R\x06reason\x12C\n" +
+	"\auser_id\x18\x06 \x01(\tB*\x92\xe7\x18&\x1a$0195514a-2f40-7cc3-98c4-dc0c0c07398fR\x06userId\x12E\n" +
+	"\bactor_id\x18\a \x01(\tB*\x92\xe7\x18&\x1a$0195514a-2f40-7cc3-98c4-dc0c0c07398fR\aactorId\x12I\n" +
 	"\n" +
-	"session_id\x18\b \x01(\tR\tsessionId\x12\x1d\n" +
+	"session_id\x18\b \x01(\tB*\x92\xe7\x18&\x1a$5b0d5c1e-7c39-4f4a-9d5e-2f8b1a6c3e47R\tsessionId\x120\n" +
 	"\n" +
-	"ip_address\x18\t \x01(\tR\tipAddress\x12\x1d\n" +
+	"ip_address\x18\t \x01(\tB\x11\x92\xe7\x18\r\x1a\v203.0.113.7R\tipAddress\x120\n" +
 	"\n" +
 	"user_agent\x18\n" +
-	" \x01(\tR\tuserAgent\x12\x1d\n" +
+	" \x01(\tB\x11\x92\xe7\x18\r\x1a\vMozilla/5.0R\tuserAgent\x12I\n" +
 	"\n" +
-	"request_id\x18\v \x01(\tR\trequestId\x12\x14\n" +
-	"\x05count\x18\f \x01(\x05R\x05count\"\x84\x03\n" +
-	"\x04Mail\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
-	"\trecipient\x18\x03 \x01(\tR\trecipient\x12\x17\n" +
-	"\auser_id\x18\x04 \x01(\tR\x06userId\x12*\n" +
+	"request_id\x18\v \x01(\tB*\x92\xe7\x18&\x1a$5f0c2f6e-6a3c-4a43-9a35-0d0a6b1c2d3eR\trequestId\x12\x14\n" +
+	"\x05count\x18\f \x01(\x05R\x05count\x12\x18\n" +
+	"\achanged\x18\r \x03(\tR\achanged\"\xb5\x04\n" +
+	"\x04Mail\x12:\n" +
+	"\x02id\x18\x01 \x01(\tB*\x92\xe7\x18&\x1a$0195514a-5d22-7a90-b1c7-93e2f4a6d8b0R\x02id\x12(\n" +
+	"\x04kind\x18\x02 \x01(\tB\x14\x92\xe7\x18\x10\x1a\x0ereset_passwordR\x04kind\x123\n" +
+	"\trecipient\x18\x03 \x01(\tB\x15\x92\xe7\x18\x11\x1a\x0fada@example.comR\trecipient\x12C\n" +
+	"\auser_id\x18\x04 \x01(\tB*\x92\xe7\x18&\x1a$0195514a-2f40-7cc3-98c4-dc0c0c07398fR\x06userId\x12*\n" +
 	"\x06status\x18\x05 \x01(\x0e2\x12.bff.v1.MailStatusR\x06status\x12\x1a\n" +
-	"\battempts\x18\x06 \x01(\x05R\battempts\x12\x1d\n" +
+	"\battempts\x18\x06 \x01(\x05R\battempts\x12%\n" +
 	"\n" +
-	"last_error\x18\a \x01(\tR\tlastError\x12;\n" +
+	"last_error\x18\a \x01(\tB\x06\x92\xe7\x18\x02\x1a\x00R\tlastError\x12;\n" +
 	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12F\n" +
-	"\x11next_attempt_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextAttemptTime\x125\n" +
+	"createTime\x12N\n" +
+	"\x11next_attempt_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x06\x92\xe7\x18\x02\x1a\x00R\x0fnextAttemptTime\x12Q\n" +
 	"\bend_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\x8f\x03\n" +
-	"\aSession\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampB\x1a\x92\xe7\x18\x16\x1a\x142026-03-02T00:00:00ZR\aendTime\"\x8d\x04\n" +
+	"\aSession\x12:\n" +
+	"\x02id\x18\x01 \x01(\tB*\x92\xe7\x18&\x1a$5b0d5c1e-7c39-4f4a-9d5e-2f8b1a6c3e47R\x02id\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12@\n" +
-	"\x0elast_used_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12;\n" +
-	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\x12\x1d\n" +
+	"\x0elast_used_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12W\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x1a\x92\xe7\x18\x16\x1a\x142026-03-31T09:30:00ZR\n" +
+	"expireTime\x120\n" +
 	"\n" +
-	"user_agent\x18\x05 \x01(\tR\tuserAgent\x12\x1d\n" +
+	"user_agent\x18\x05 \x01(\tB\x11\x92\xe7\x18\r\x1a\vMozilla/5.0R\tuserAgent\x120\n" +
 	"\n" +
-	"ip_address\x18\x06 \x01(\tR\tipAddress\x12\x18\n" +
-	"\acurrent\x18\a \x01(\bR\acurrent\x12;\n" +
-	"\vrevoke_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"revokeTime\x12#\n" +
-	"\rrevoke_reason\x18\t \x01(\tR\frevokeReason\"\xc8\x01\n" +
+	"ip_address\x18\x06 \x01(\tB\x11\x92\xe7\x18\r\x1a\v203.0.113.7R\tipAddress\x12\x18\n" +
+	"\acurrent\x18\a \x01(\bR\acurrent\x12C\n" +
+	"\vrevoke_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x06\x92\xe7\x18\x02\x1a\x00R\n" +
+	"revokeTime\x12+\n" +
+	"\rrevoke_reason\x18\t \x01(\tB\x06\x92\xe7\x18\x02\x1a\x00R\frevokeReason\"\xc8\x01\n" +
 	"\bSecurity\x12L\n" +
 	"\x14password_change_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x12passwordChangeTime\x12E\n" +
 	"\x11last_sign_in_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastSignInTime\x12'\n" +
-	"\x0factive_sessions\x18\x03 \x01(\x05R\x0eactiveSessions\"q\n" +
-	"\tPartError\x12\x12\n" +
-	"\x04part\x18\x01 \x01(\tR\x04part\x12\x1a\n" +
-	"\x04code\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\x04code\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n" +
+	"\x0factive_sessions\x18\x03 \x01(\x05R\x0eactiveSessions\"\xa8\x01\n" +
+	"\tPartError\x12!\n" +
+	"\x04part\x18\x01 \x01(\tB\r\x92\xe7\x18\t\x1a\aprofileR\x04part\x12'\n" +
+	"\x04code\x18\x02 \x01(\tB\x13\x92\xe7\x18\x0f\x10\x00\x1a\vunavailableR\x04code\x121\n" +
+	"\x06reason\x18\x03 \x01(\tB\x19\x92\xe7\x18\x15\x1a\x13SERVICE_UNAVAILABLER\x06reason\x12\x1c\n" +
 	"\tretryable\x18\x04 \x01(\bR\tretryable*[\n" +
 	"\n" +
 	"UserStatus\x12\x1b\n" +
@@ -1133,29 +1173,32 @@ var file_bff_v1_types_proto_goTypes = []any{
 	(*Security)(nil),              // 9: bff.v1.Security
 	(*PartError)(nil),             // 10: bff.v1.PartError
 	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),       // 12: google.protobuf.Struct
 }
 var file_bff_v1_types_proto_depIdxs = []int32{
 	0,  // 0: bff.v1.User.status:type_name -> bff.v1.UserStatus
 	11, // 1: bff.v1.User.create_time:type_name -> google.protobuf.Timestamp
 	11, // 2: bff.v1.User.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 3: bff.v1.SignedIn.user:type_name -> bff.v1.User
-	3,  // 4: bff.v1.SignedIn.tokens:type_name -> bff.v1.Tokens
-	11, // 5: bff.v1.AuditEvent.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 6: bff.v1.Mail.status:type_name -> bff.v1.MailStatus
-	11, // 7: bff.v1.Mail.create_time:type_name -> google.protobuf.Timestamp
-	11, // 8: bff.v1.Mail.next_attempt_time:type_name -> google.protobuf.Timestamp
-	11, // 9: bff.v1.Mail.end_time:type_name -> google.protobuf.Timestamp
-	11, // 10: bff.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	11, // 11: bff.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
-	11, // 12: bff.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	11, // 13: bff.v1.Session.revoke_time:type_name -> google.protobuf.Timestamp
-	11, // 14: bff.v1.Security.password_change_time:type_name -> google.protobuf.Timestamp
-	11, // 15: bff.v1.Security.last_sign_in_time:type_name -> google.protobuf.Timestamp
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	12, // 3: bff.v1.User.attributes:type_name -> google.protobuf.Struct
+	12, // 4: bff.v1.User.app_attributes:type_name -> google.protobuf.Struct
+	2,  // 5: bff.v1.SignedIn.user:type_name -> bff.v1.User
+	3,  // 6: bff.v1.SignedIn.tokens:type_name -> bff.v1.Tokens
+	11, // 7: bff.v1.AuditEvent.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 8: bff.v1.Mail.status:type_name -> bff.v1.MailStatus
+	11, // 9: bff.v1.Mail.create_time:type_name -> google.protobuf.Timestamp
+	11, // 10: bff.v1.Mail.next_attempt_time:type_name -> google.protobuf.Timestamp
+	11, // 11: bff.v1.Mail.end_time:type_name -> google.protobuf.Timestamp
+	11, // 12: bff.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	11, // 13: bff.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
+	11, // 14: bff.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 15: bff.v1.Session.revoke_time:type_name -> google.protobuf.Timestamp
+	11, // 16: bff.v1.Security.password_change_time:type_name -> google.protobuf.Timestamp
+	11, // 17: bff.v1.Security.last_sign_in_time:type_name -> google.protobuf.Timestamp
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_types_proto_init() }

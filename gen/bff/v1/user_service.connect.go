@@ -204,10 +204,13 @@ type UserServiceClient interface {
 	// CreateUser creates an account and its profile. Without a password, it mails
 	// an invitation by which the user chooses one. It requires a sign-in or a
 	// Reauthenticate within the last five minutes. Parts: account (required),
-	// profile (optional). Errors: already_exists EMAIL_TAKEN, invalid_argument
-	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED or
-	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// profile (optional; if it is missing, the attributes may not be stored:
+	// repeat the call with the same Idempotency-Key, or UpdateUser). Errors:
+	// already_exists EMAIL_TAKEN, invalid_argument PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_CONTAINS_EMAIL,
+	// ATTRIBUTES_INVALID or ATTRIBUTES_TOO_LARGE, failed_precondition
+	// REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
+	// TOO_MANY_PASSWORD_CHECKS.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
 	// GetUser returns one user. Parts: account and profile (required). Errors:
 	// not_found USER_NOT_FOUND, unavailable PROFILE_PENDING.
@@ -217,7 +220,9 @@ type UserServiceClient interface {
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
 	// UpdateUser changes a user's profile fields. Parts: account and profile
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
-	// invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
+	// invalid_argument UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or
+	// ATTRIBUTES_TOO_LARGE, permission_denied APP_ATTRIBUTES_READ_ONLY,
+	// unavailable PROFILE_PENDING.
 	UpdateUser(context.Context, *UpdateUserRequest) (*UpdateUserResponse, error)
 	// DisableUser disables a user: it ends their sessions, and they cannot sign
 	// in. Parts: account (required), profile (optional). Errors: not_found
@@ -286,10 +291,13 @@ type UserServiceHandler interface {
 	// CreateUser creates an account and its profile. Without a password, it mails
 	// an invitation by which the user chooses one. It requires a sign-in or a
 	// Reauthenticate within the last five minutes. Parts: account (required),
-	// profile (optional). Errors: already_exists EMAIL_TAKEN, invalid_argument
-	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED or
-	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// profile (optional; if it is missing, the attributes may not be stored:
+	// repeat the call with the same Idempotency-Key, or UpdateUser). Errors:
+	// already_exists EMAIL_TAKEN, invalid_argument PASSWORD_TOO_SHORT,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_CONTAINS_EMAIL,
+	// ATTRIBUTES_INVALID or ATTRIBUTES_TOO_LARGE, failed_precondition
+	// REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
+	// TOO_MANY_PASSWORD_CHECKS.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
 	// GetUser returns one user. Parts: account and profile (required). Errors:
 	// not_found USER_NOT_FOUND, unavailable PROFILE_PENDING.
@@ -299,7 +307,9 @@ type UserServiceHandler interface {
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
 	// UpdateUser changes a user's profile fields. Parts: account and profile
 	// (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
-	// invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
+	// invalid_argument UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or
+	// ATTRIBUTES_TOO_LARGE, permission_denied APP_ATTRIBUTES_READ_ONLY,
+	// unavailable PROFILE_PENDING.
 	UpdateUser(context.Context, *UpdateUserRequest) (*UpdateUserResponse, error)
 	// DisableUser disables a user: it ends their sessions, and they cannot sign
 	// in. Parts: account (required), profile (optional). Errors: not_found

@@ -29,8 +29,8 @@ const (
 // CreateUserRequest creates a user.
 type CreateUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user: email (required), first_name, last_name, locale, roles. The
-	// server sets the other fields.
+	// The user: email (required), first_name, last_name, locale, roles,
+	// attributes, app_attributes. The server sets the other fields.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// The password: 8 to 128 characters of any kind. Common passwords, and
 	// passwords that contain the name in the email, are refused. If empty, the
@@ -376,8 +376,9 @@ type UpdateUserRequest struct {
 	// The user's id, the new values, and optionally the etag that must be
 	// current.
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// Which of first_name, last_name and locale to change. Without a mask, every
-	// field that is not empty changes.
+	// Which of first_name, last_name, locale, attributes and app_attributes to
+	// change. Without a mask, every field that is not empty changes. Attributes
+	// that the mask names and that are unset or null lose every key.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1902,13 +1903,13 @@ var File_bff_v1_user_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\xf1\x03\n" +
+	"\x19bff/v1/user_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x88\x04\n" +
 	"\x11CreateUserRequest\x12\xaa\x03\n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserB\x87\x03\xbaH\x83\x03\xba\x01;\n" +
 	"\x11create_user.email\x12\x14user.email is needed\x1a\x10this.email != ''\xba\x01\xbe\x02\n" +
-	"\x14create_user.mailable\x12\x82\x01user.email must be an email that mail can be sent to: at most 64 characters before the @, and no dot first, last or beside another\x1a\xa0\x01this.email == '' || !this.email.isEmail() || (this.email.matches('^[^.@]+([.][^.@]+)*@([^.@]+[.])*[^.@]*[^.@0-9][^.@]*$') && this.email.matches('^[^@]{1,64}@'))\xc8\x01\x01R\x04user\x12/\n" +
-	"\bpassword\x18\x02 \x01(\tB\x13\xbaH\n" +
-	"\xd8\x01\x01r\x05\x10\b\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\bpassword\"a\n" +
+	"\x14create_user.mailable\x12\x82\x01user.email must be an email that mail can be sent to: at most 64 characters before the @, and no dot first, last or beside another\x1a\xa0\x01this.email == '' || !this.email.isEmail() || (this.email.matches('^[^.@]+([.][^.@]+)*@([^.@]+[.])*[^.@]*[^.@0-9][^.@]*$') && this.email.matches('^[^@]{1,64}@'))\xc8\x01\x01R\x04user\x12F\n" +
+	"\bpassword\x18\x02 \x01(\tB*\xbaH\n" +
+	"\xd8\x01\x01r\x05\x10\b\x18\x80\x01\x92\xe7\x18\x19\x10\x01\x1a\x15correct horse batteryR\bpassword\"a\n" +
 	"\x12CreateUserResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12)\n" +
 	"\x06errors\x18\x02 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\";\n" +
@@ -1916,22 +1917,22 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\auser_id\x18\x01 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
 	"\x02\x18\x01R\x06userId\"3\n" +
 	"\x0fGetUserResponse\x12 \n" +
-	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\"\x9f\x02\n" +
-	"\x10ListUsersRequest\x12&\n" +
-	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12-\n" +
+	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\"\xc1\x02\n" +
+	"\x10ListUsersRequest\x12.\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\x11\xbaH\x06\x1a\x04\x18d(\x00\x92\xe7\x18\x04\x1a\x0225R\bpageSize\x127\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x00R\tpageToken\x124\n" +
-	"\x05query\x18\x03 \x01(\tB\x1e\xbaH\x13r\x11\x18\xfe\x012\f^[^\\p{Cc}]*$\x92\xe7\x18\x04\n" +
-	"\x02 \x01R\x05query\x124\n" +
-	"\x06status\x18\x04 \x01(\x0e2\x12.bff.v1.UserStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12H\n" +
-	"\border_by\x18\x05 \x01(\tB-\xbaH*r(R\x00R\x10create_time descR\vcreate_timeR\x05emailR\aorderBy\"g\n" +
+	"page_token\x18\x02 \x01(\tB\x18\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\f\x10\x00\x1a\bcGFnZS0yR\tpageToken\x129\n" +
+	"\x05query\x18\x03 \x01(\tB#\xbaH\x13r\x11\x18\xfe\x012\f^[^\\p{Cc}]*$\x92\xe7\x18\t\n" +
+	"\x02 \x01\x1a\x03adaR\x05query\x124\n" +
+	"\x06status\x18\x04 \x01(\x0e2\x12.bff.v1.UserStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12S\n" +
+	"\border_by\x18\x05 \x01(\tB8\xbaH*r(R\x00R\x10create_time descR\vcreate_timeR\x05email\x92\xe7\x18\a\x1a\x05emailR\aorderBy\"q\n" +
 	"\x11ListUsersResponse\x12\"\n" +
-	"\x05users\x18\x01 \x03(\v2\f.bff.v1.UserR\x05users\x12.\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\rnextPageToken\"\xaf\x01\n" +
+	"\x05users\x18\x01 \x03(\v2\f.bff.v1.UserR\x05users\x128\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x10\x92\xe7\x18\f\x10\x00\x1a\bcGFnZS0yR\rnextPageToken\"\xc9\x01\n" +
 	"\x11UpdateUserRequest\x12]\n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserB;\xbaH8\xba\x012\n" +
-	"\x0eupdate_user.id\x12\x11user.id is needed\x1a\rthis.id != ''\xc8\x01\x01R\x04user\x12;\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"\x0eupdate_user.id\x12\x11user.id is needed\x1a\rthis.id != ''\xc8\x01\x01R\x04user\x12U\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x18\x92\xe7\x18\x14\x1a\x12firstName,lastNameR\n" +
 	"updateMask\"6\n" +
 	"\x12UpdateUserResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\"?\n" +
@@ -1946,11 +1947,11 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\x02\x18\x01R\x06userId\"a\n" +
 	"\x12EnableUserResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12)\n" +
-	"\x06errors\x18\x02 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\"}\n" +
+	"\x06errors\x18\x02 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\"\x89\x01\n" +
 	"\x13SetUserRolesRequest\x12)\n" +
 	"\auser_id\x18\x01 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
-	"\x02\x18\x01R\x06userId\x12;\n" +
-	"\x05roles\x18\x02 \x03(\tB%\xbaH\"\x92\x01\x1f\x10 \"\x1br\x192\x17^[a-z][a-z0-9_-]{0,31}$R\x05roles\"c\n" +
+	"\x02\x18\x01R\x06userId\x12G\n" +
+	"\x05roles\x18\x02 \x03(\tB1\xbaH\"\x92\x01\x1f\x10 \"\x1br\x192\x17^[a-z][a-z0-9_-]{0,31}$\x92\xe7\x18\b\x1a\x06editorR\x05roles\"c\n" +
 	"\x14SetUserRolesResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12)\n" +
 	"\x06errors\x18\x02 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\"q\n" +
@@ -1964,9 +1965,9 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\x06errors\x18\x02 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\"F\n" +
 	"\x19RevokeUserSessionsRequest\x12)\n" +
 	"\auser_id\x18\x01 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
-	"\x02\x18\x01R\x06userId\"6\n" +
-	"\x1aRevokeUserSessionsResponse\x12\x18\n" +
-	"\arevoked\x18\x01 \x01(\x05R\arevoked\">\n" +
+	"\x02\x18\x01R\x06userId\"?\n" +
+	"\x1aRevokeUserSessionsResponse\x12!\n" +
+	"\arevoked\x18\x01 \x01(\x05B\a\x92\xe7\x18\x03\x1a\x012R\arevoked\">\n" +
 	"\x11DeleteUserRequest\x12)\n" +
 	"\auser_id\x18\x01 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
 	"\x02\x18\x01R\x06userId\"\x14\n" +
@@ -1975,47 +1976,47 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\auser_id\x18\x01 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
 	"\x02\x18\x01R\x06userId\"G\n" +
 	"\x18ListUserSessionsResponse\x12+\n" +
-	"\bsessions\x18\x01 \x03(\v2\x0f.bff.v1.SessionR\bsessions\"v\n" +
+	"\bsessions\x18\x01 \x03(\v2\x0f.bff.v1.SessionR\bsessions\"\x9c\x01\n" +
 	"\x18RevokeUserSessionRequest\x12)\n" +
 	"\auser_id\x18\x01 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
-	"\x02\x18\x01R\x06userId\x12/\n" +
+	"\x02\x18\x01R\x06userId\x12U\n" +
 	"\n" +
-	"session_id\x18\x02 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
-	"\x02\x18\x01R\tsessionId\"\x1b\n" +
+	"session_id\x18\x02 \x01(\tB6\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18*\n" +
+	"\x02\x18\x01\x1a$5b0d5c1e-7c39-4f4a-9d5e-2f8b1a6c3e47R\tsessionId\"\x1b\n" +
 	"\x19RevokeUserSessionResponse\"F\n" +
 	"\x19ForcePasswordResetRequest\x12)\n" +
 	"\auser_id\x18\x01 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
 	"\x02\x18\x01R\x06userId\"i\n" +
 	"\x1aForcePasswordResetResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12)\n" +
-	"\x06errors\x18\x02 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\"\x95\x03\n" +
-	"\x16ListAuditEventsRequest\x12&\n" +
-	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12-\n" +
+	"\x06errors\x18\x02 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\"\xf2\x03\n" +
+	"\x16ListAuditEventsRequest\x12.\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\x11\xbaH\x06\x1a\x04\x18d(\x00\x92\xe7\x18\x04\x1a\x0225R\bpageSize\x127\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x00R\tpageToken\x12,\n" +
+	"page_token\x18\x02 \x01(\tB\x18\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\f\x10\x00\x1a\bcGFnZS0yR\tpageToken\x12,\n" +
 	"\auser_id\x18\x03 \x01(\tB\x13\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
 	"\x02\x18\x01R\x06userId\x12.\n" +
 	"\bactor_id\x18\x04 \x01(\tB\x13\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
-	"\x02\x18\x01R\aactorId\x12\x1d\n" +
-	"\x05event\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\x05event\x125\n" +
-	"\aoutcome\x18\x06 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\tsucceededR\arefusedR\aoutcome\x129\n" +
+	"\x02\x18\x01R\aactorId\x120\n" +
+	"\x05event\x18\x05 \x01(\tB\x1a\xbaH\x04r\x02\x18@\x92\xe7\x18\x0f\x1a\rsession.loginR\x05event\x125\n" +
+	"\aoutcome\x18\x06 \x01(\tB\x1b\xbaH\x18r\x16R\x00R\tsucceededR\arefusedR\aoutcome\x12U\n" +
 	"\n" +
-	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"u\n" +
+	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x1a\x92\xe7\x18\x16\x1a\x142026-03-01T00:00:00ZR\tstartTime\x12Q\n" +
+	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x1a\x92\xe7\x18\x16\x1a\x142026-03-02T00:00:00ZR\aendTime\"\x7f\n" +
 	"\x17ListAuditEventsResponse\x12*\n" +
-	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x12.\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\rnextPageToken\"\x9f\x01\n" +
-	"\x10ListMailsRequest\x12&\n" +
-	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12-\n" +
+	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x128\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x10\x92\xe7\x18\f\x10\x00\x1a\bcGFnZS0yR\rnextPageToken\"\xb1\x01\n" +
+	"\x10ListMailsRequest\x12.\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\x11\xbaH\x06\x1a\x04\x18d(\x00\x92\xe7\x18\x04\x1a\x0225R\bpageSize\x127\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x00R\tpageToken\x124\n" +
-	"\x06status\x18\x03 \x01(\x0e2\x12.bff.v1.MailStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\"g\n" +
+	"page_token\x18\x02 \x01(\tB\x18\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\f\x10\x00\x1a\bcGFnZS0yR\tpageToken\x124\n" +
+	"\x06status\x18\x03 \x01(\x0e2\x12.bff.v1.MailStatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\"q\n" +
 	"\x11ListMailsResponse\x12\"\n" +
-	"\x05mails\x18\x01 \x03(\v2\f.bff.v1.MailR\x05mails\x12.\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\rnextPageToken\"=\n" +
-	"\x10RetryMailRequest\x12)\n" +
-	"\amail_id\x18\x01 \x01(\tB\x10\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18\x04\n" +
-	"\x02\x18\x01R\x06mailId\"5\n" +
+	"\x05mails\x18\x01 \x03(\v2\f.bff.v1.MailR\x05mails\x128\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x10\x92\xe7\x18\f\x10\x00\x1a\bcGFnZS0yR\rnextPageToken\"c\n" +
+	"\x10RetryMailRequest\x12O\n" +
+	"\amail_id\x18\x01 \x01(\tB6\xbaH\x05r\x03\xb0\x01\x01\x92\xe7\x18*\n" +
+	"\x02\x18\x01\x1a$0195514a-5d22-7a90-b1c7-93e2f4a6d8b0R\x06mailId\"5\n" +
 	"\x11RetryMailResponse\x12 \n" +
 	"\x04mail\x18\x01 \x01(\v2\f.bff.v1.MailR\x04mail\">\n" +
 	"\x11GetErasureRequest\x12)\n" +
@@ -2028,26 +2029,26 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"A\n" +
 	"\aErasure\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
-	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xaf\x17\n" +
-	"\vUserService\x12\x9e\x01\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xb4\x1a\n" +
+	"\vUserService\x12\xa7\x02\n" +
 	"\n" +
-	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\"Y\x8a\xe7\x18=\n" +
+	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\"\xe1\x01\x8a\xe7\x18\xc4\x01\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\x14\x12\x02\b\x01\x18\xc8\x010\x01H\x01R\x17/api/v1/users/{user.id}\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/users\x12\xb9\x01\n" +
+	"\"\x02\b\x03*\t\b\x14\x12\x02\b\x01\x18\xc8\x010\x01H\x01R\x17/api/v1/users/{user.id}Z\x84\x01{\"user\":{\"email\":\"grace@example.com\",\"firstName\":\"Grace\",\"lastName\":\"Hopper\",\"roles\":[\"editor\"]},\"password\":\"correct horse battery\"}\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/users\x12\xb9\x01\n" +
 	"\aGetUser\x12\x16.bff.v1.GetUserRequest\x1a\x17.bff.v1.GetUserResponse\"}\x8a\xe7\x18W\n" +
 	"\x12\x1a\x10\n" +
 	"\auser_id\x12\x05admin\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:,\n" +
 	"\x02\b\n" +
-	"\x10\x01*\x11account/{user_id}*\x11profile/{user_id}\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/users/{user_id}\x90\x02\x01\x12}\n" +
-	"\tListUsers\x12\x18.bff.v1.ListUsersRequest\x1a\x19.bff.v1.ListUsersResponse\";\x8a\xe7\x18\x1f\n" +
+	"\x10\x01*\x11account/{user_id}*\x11profile/{user_id}\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/users/{user_id}\x90\x02\x01\x12\x8e\x01\n" +
+	"\tListUsers\x12\x18.bff.v1.ListUsersRequest\x1a\x19.bff.v1.ListUsersResponse\"L\x8a\xe7\x180\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/users\x90\x02\x01\x12\xa6\x01\n" +
+	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/users\x90\x02\x01\x12\xa6\x02\n" +
 	"\n" +
-	"UpdateUser\x12\x19.bff.v1.UpdateUserRequest\x1a\x1a.bff.v1.UpdateUserResponse\"a\x8a\xe7\x188\n" +
+	"UpdateUser\x12\x19.bff.v1.UpdateUserRequest\x1a\x1a.bff.v1.UpdateUserResponse\"\xe0\x01\x8a\xe7\x18\xb6\x01\n" +
 	"\x12\x1a\x10\n" +
 	"\auser.id\x12\x05admin\x1a\x02\b\n" +
-	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11profile/{user.id}\x82\xd3\xe4\x93\x02\x1f:\x04user2\x17/api/v1/users/{user.id}\x12\xc0\x01\n" +
+	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11profile/{user.id}Z|{\"user\":{\"id\":\"0195514a-2f40-7cc3-98c4-dc0c0c07398f\",\"firstName\":\"Ada\",\"lastName\":\"King\"},\"updateMask\":\"firstName,lastName\"}\x82\xd3\xe4\x93\x02\x1f:\x04user2\x17/api/v1/users/{user.id}\x12\xc0\x01\n" +
 	"\vDisableUser\x12\x1a.bff.v1.DisableUserRequest\x1a\x1b.bff.v1.DisableUserResponse\"x\x8a\xe7\x18G\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
@@ -2056,11 +2057,11 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"EnableUser\x12\x19.bff.v1.EnableUserRequest\x1a\x1a.bff.v1.EnableUserResponse\"e\x8a\xe7\x185\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/users/{user_id}:enable\x90\x02\x02\x12\xb2\x01\n" +
-	"\fSetUserRoles\x12\x1b.bff.v1.SetUserRolesRequest\x1a\x1c.bff.v1.SetUserRolesResponse\"g\x8a\xe7\x185\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/users/{user_id}:enable\x90\x02\x02\x12\xf9\x01\n" +
+	"\fSetUserRoles\x12\x1b.bff.v1.SetUserRolesRequest\x1a\x1c.bff.v1.SetUserRolesResponse\"\xad\x01\x8a\xe7\x18{\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/users/{user_id}:setRoles\x90\x02\x02\x12\xbe\x01\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}ZD{\"userId\":\"0195514a-2f40-7cc3-98c4-dc0c0c07398f\",\"roles\":[\"editor\"]}\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/users/{user_id}:setRoles\x90\x02\x02\x12\xbe\x01\n" +
 	"\x0fChangeUserEmail\x12\x1e.bff.v1.ChangeUserEmailRequest\x1a\x1f.bff.v1.ChangeUserEmailResponse\"j\x8a\xe7\x185\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
@@ -2080,13 +2081,13 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\x12ForcePasswordReset\x12!.bff.v1.ForcePasswordResetRequest\x1a\".bff.v1.ForcePasswordResetResponse\"~\x8a\xe7\x18E\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
-	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02/:\x01*\"*/api/v1/users/{user_id}:forcePasswordReset\x12\x95\x01\n" +
-	"\x0fListAuditEvents\x12\x1e.bff.v1.ListAuditEventsRequest\x1a\x1f.bff.v1.ListAuditEventsResponse\"A\x8a\xe7\x18\x1f\n" +
+	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02/:\x01*\"*/api/v1/users/{user_id}:forcePasswordReset\x12\xa6\x01\n" +
+	"\x0fListAuditEvents\x12\x1e.bff.v1.ListAuditEventsRequest\x1a\x1f.bff.v1.ListAuditEventsResponse\"R\x8a\xe7\x180\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/auditEvents\x90\x02\x01\x12}\n" +
-	"\tListMails\x12\x18.bff.v1.ListMailsRequest\x1a\x19.bff.v1.ListMailsResponse\";\x8a\xe7\x18\x1f\n" +
+	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/auditEvents\x90\x02\x01\x12\x8e\x01\n" +
+	"\tListMails\x12\x18.bff.v1.ListMailsRequest\x1a\x19.bff.v1.ListMailsResponse\"L\x8a\xe7\x180\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/mails\x90\x02\x01\x12\x91\x01\n" +
+	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}\x82\xd3\xe4\x93\x02\x0f\x12\r/api/v1/mails\x90\x02\x01\x12\x91\x01\n" +
 	"\tRetryMail\x12\x18.bff.v1.RetryMailRequest\x1a\x19.bff.v1.RetryMailResponse\"O\x8a\xe7\x18 \n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +

@@ -227,7 +227,10 @@ type Method struct {
 	// as "/api/v1/users/{user.id}". If one of them is unset, nothing was created
 	// yet: the status is 202 without Location. Not for streams or methods without
 	// side effects. Default: a success creates nothing.
-	Created       *string `protobuf:"bytes,10,opt,name=created,proto3,oneof" json:"created,omitempty"`
+	Created *string `protobuf:"bytes,10,opt,name=created,proto3,oneof" json:"created,omitempty"`
+	// An example of the request in JSON, for documents. It must be valid.
+	// Default: made of examples of the required fields.
+	Example       *string `protobuf:"bytes,11,opt,name=example,proto3,oneof" json:"example,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -328,6 +331,13 @@ func (x *Method) GetIdempotencyKey() bool {
 func (x *Method) GetCreated() string {
 	if x != nil && x.Created != nil {
 		return *x.Created
+	}
+	return ""
+}
+
+func (x *Method) GetExample() string {
+	if x != nil && x.Example != nil {
+		return *x.Example
 	}
 	return ""
 }
@@ -900,7 +910,11 @@ type Field struct {
 	// Whether the field is kept out of logs, traces, cache entries and
 	// idempotency records. A field whose name looks like a secret must state yes
 	// or no.
-	Redact        *bool `protobuf:"varint,2,opt,name=redact,proto3,oneof" json:"redact,omitempty"`
+	Redact *bool `protobuf:"varint,2,opt,name=redact,proto3,oneof" json:"redact,omitempty"`
+	// An example value of the field, for documents: a text as it is, or another
+	// value in JSON. An empty one leaves the field out of examples. Default: one
+	// that its type and rules allow.
+	Example       *string `protobuf:"bytes,3,opt,name=example,proto3,oneof" json:"example,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -947,6 +961,13 @@ func (x *Field) GetRedact() bool {
 		return *x.Redact
 	}
 	return false
+}
+
+func (x *Field) GetExample() string {
+	if x != nil && x.Example != nil {
+		return *x.Example
+	}
+	return ""
 }
 
 // Normalize brings a text into one form. The steps run in this order: form,
@@ -1073,7 +1094,7 @@ var File_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x16policy/v1/policy.proto\x12\tpolicy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf4\x03\n" +
+	"\x16policy/v1/policy.proto\x12\tpolicy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9f\x04\n" +
 	"\x06Method\x12)\n" +
 	"\x06access\x18\x01 \x01(\v2\x11.policy.v1.AccessR\x06access\x12)\n" +
 	"\x0erecent_sign_in\x18\x02 \x01(\bH\x00R\frecentSignIn\x88\x01\x01\x128\n" +
@@ -1086,12 +1107,15 @@ const file_policy_v1_policy_proto_rawDesc = "" +
 	"\x06purges\x18\b \x03(\tR\x06purges\x12,\n" +
 	"\x0fidempotency_key\x18\t \x01(\bH\x02R\x0eidempotencyKey\x88\x01\x01\x12\x1d\n" +
 	"\acreated\x18\n" +
-	" \x01(\tH\x03R\acreated\x88\x01\x01B\x11\n" +
+	" \x01(\tH\x03R\acreated\x88\x01\x01\x12\x1d\n" +
+	"\aexample\x18\v \x01(\tH\x04R\aexample\x88\x01\x01B\x11\n" +
 	"\x0f_recent_sign_inB\x0e\n" +
 	"\f_criticalityB\x12\n" +
 	"\x10_idempotency_keyB\n" +
 	"\n" +
-	"\b_created\"\xf4\x01\n" +
+	"\b_createdB\n" +
+	"\n" +
+	"\b_example\"\xf4\x01\n" +
 	"\x06Access\x12+\n" +
 	"\x06anyone\x18\x01 \x01(\v2\x11.policy.v1.AnyoneH\x00R\x06anyone\x122\n" +
 	"\tsigned_in\x18\x02 \x01(\v2\x13.policy.v1.SignedInH\x00R\bsignedIn\x12%\n" +
@@ -1124,11 +1148,14 @@ const file_policy_v1_policy_proto_rawDesc = "" +
 	"\x16stale_while_revalidate\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x14staleWhileRevalidate\x12?\n" +
 	"\x0estale_if_error\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\fstaleIfError\x12\x12\n" +
 	"\x04tags\x18\x05 \x03(\tR\x04tagsB\b\n" +
-	"\x06_scope\"c\n" +
+	"\x06_scope\"\x8e\x01\n" +
 	"\x05Field\x122\n" +
 	"\tnormalize\x18\x01 \x01(\v2\x14.policy.v1.NormalizeR\tnormalize\x12\x1b\n" +
-	"\x06redact\x18\x02 \x01(\bH\x00R\x06redact\x88\x01\x01B\t\n" +
-	"\a_redact\"\x81\x02\n" +
+	"\x06redact\x18\x02 \x01(\bH\x00R\x06redact\x88\x01\x01\x12\x1d\n" +
+	"\aexample\x18\x03 \x01(\tH\x01R\aexample\x88\x01\x01B\t\n" +
+	"\a_redactB\n" +
+	"\n" +
+	"\b_example\"\x81\x02\n" +
 	"\tNormalize\x12\x17\n" +
 	"\x04trim\x18\x01 \x01(\bH\x00R\x04trim\x88\x01\x01\x12,\n" +
 	"\x0fcollapse_spaces\x18\x02 \x01(\bH\x01R\x0ecollapseSpaces\x88\x01\x01\x12\"\n" +

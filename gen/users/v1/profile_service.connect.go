@@ -33,6 +33,9 @@ const (
 	// ProfileServiceUpdateProfileProcedure is the procedure name of the ProfileService's UpdateProfile
 	// RPC.
 	ProfileServiceUpdateProfileProcedure = "/users.v1.ProfileService/UpdateProfile"
+	// ProfileServiceCheckAttributesProcedure is the procedure name of the ProfileService's
+	// CheckAttributes RPC.
+	ProfileServiceCheckAttributesProcedure = "/users.v1.ProfileService/CheckAttributes"
 )
 
 var (
@@ -59,6 +62,14 @@ var (
 			Procedure:  ProfileServiceUpdateProfileProcedure,
 		}
 	})
+	profileServiceCheckAttributesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_users_v1_profile_service_proto.Services().ByName("ProfileService").Methods().ByName("CheckAttributes"),
+			Procedure:        ProfileServiceCheckAttributesProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 )
 
 // ProfileServiceClient is a client for the users.v1.ProfileService service.
@@ -70,8 +81,12 @@ type ProfileServiceClient interface {
 	ListProfiles(context.Context, *ListProfilesRequest) (*ListProfilesResponse, error)
 	// UpdateProfile changes the masked fields. Errors: not_found
 	// PROFILE_NOT_FOUND, aborted ETAG_MISMATCH, invalid_argument
-	// UPDATE_MASK_INVALID.
+	// UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or ATTRIBUTES_TOO_LARGE.
 	UpdateProfile(context.Context, *UpdateProfileRequest) (*UpdateProfileResponse, error)
+	// CheckAttributes checks the attributes of a user that is about to be
+	// created. Errors: invalid_argument ATTRIBUTES_INVALID or
+	// ATTRIBUTES_TOO_LARGE.
+	CheckAttributes(context.Context, *CheckAttributesRequest) (*CheckAttributesResponse, error)
 }
 
 // NewProfileServiceClient constructs a client for the users.v1.ProfileService service. Multiple
@@ -89,8 +104,12 @@ type ProfileServiceHandler interface {
 	ListProfiles(context.Context, *ListProfilesRequest) (*ListProfilesResponse, error)
 	// UpdateProfile changes the masked fields. Errors: not_found
 	// PROFILE_NOT_FOUND, aborted ETAG_MISMATCH, invalid_argument
-	// UPDATE_MASK_INVALID.
+	// UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or ATTRIBUTES_TOO_LARGE.
 	UpdateProfile(context.Context, *UpdateProfileRequest) (*UpdateProfileResponse, error)
+	// CheckAttributes checks the attributes of a user that is about to be
+	// created. Errors: invalid_argument ATTRIBUTES_INVALID or
+	// ATTRIBUTES_TOO_LARGE.
+	CheckAttributes(context.Context, *CheckAttributesRequest) (*CheckAttributesResponse, error)
 }
 
 // RegisterProfileServiceHandler registers svc as the users.v1.ProfileService implementation on
@@ -101,6 +120,7 @@ func RegisterProfileServiceHandler(server *connect.Server, svc ProfileServiceHan
 		connect.Method{Spec: profileServiceGetProfileSpec(), Handler: adapter.getProfile},
 		connect.Method{Spec: profileServiceListProfilesSpec(), Handler: adapter.listProfiles},
 		connect.Method{Spec: profileServiceUpdateProfileSpec(), Handler: adapter.updateProfile},
+		connect.Method{Spec: profileServiceCheckAttributesSpec(), Handler: adapter.checkAttributes},
 	)
 }
 
@@ -117,6 +137,10 @@ func (UnimplementedProfileServiceHandler) ListProfiles(context.Context, *ListPro
 
 func (UnimplementedProfileServiceHandler) UpdateProfile(context.Context, *UpdateProfileRequest) (*UpdateProfileResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "users.v1.ProfileService.UpdateProfile is not implemented")
+}
+
+func (UnimplementedProfileServiceHandler) CheckAttributes(context.Context, *CheckAttributesRequest) (*CheckAttributesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "users.v1.ProfileService.CheckAttributes is not implemented")
 }
 
 type profileServiceClient struct {
@@ -142,6 +166,14 @@ func (c *profileServiceClient) ListProfiles(ctx context.Context, req *ListProfil
 func (c *profileServiceClient) UpdateProfile(ctx context.Context, req *UpdateProfileRequest) (*UpdateProfileResponse, error) {
 	var res UpdateProfileResponse
 	if err := c.client.CallUnary(ctx, profileServiceUpdateProfileSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *profileServiceClient) CheckAttributes(ctx context.Context, req *CheckAttributesRequest) (*CheckAttributesResponse, error) {
+	var res CheckAttributesResponse
+	if err := c.client.CallUnary(ctx, profileServiceCheckAttributesSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -179,6 +211,18 @@ func (h profileServiceHandler) updateProfile(ctx context.Context, _ connect.Spec
 		return err
 	}
 	res, err := h.svc.UpdateProfile(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h profileServiceHandler) checkAttributes(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req CheckAttributesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CheckAttributes(ctx, &req)
 	if err != nil {
 		return err
 	}

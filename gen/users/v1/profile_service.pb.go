@@ -154,7 +154,15 @@ type Profile struct {
 	// When a field that users owns last changed.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The version of the fields that users owns.
-	Etag          string `protobuf:"bytes,7,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,7,opt,name=etag,proto3" json:"etag,omitempty"`
+	// The application's data that the person may change: a JSON object as text,
+	// empty if it has no keys. Text, because a google.protobuf.Struct is up to
+	// six times as large, and a page of profiles has a limit. In an update it is
+	// a JSON Merge Patch (RFC 7396), and empty removes every key.
+	Attributes string `protobuf:"bytes,8,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	// The application's data that only administrators and services may change;
+	// otherwise like attributes.
+	AppAttributes string `protobuf:"bytes,9,opt,name=app_attributes,json=appAttributes,proto3" json:"app_attributes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -234,6 +242,20 @@ func (x *Profile) GetUpdateTime() *timestamppb.Timestamp {
 func (x *Profile) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *Profile) GetAttributes() string {
+	if x != nil {
+		return x.Attributes
+	}
+	return ""
+}
+
+func (x *Profile) GetAppAttributes() string {
+	if x != nil {
+		return x.AppAttributes
 	}
 	return ""
 }
@@ -474,8 +496,11 @@ type UpdateProfileRequest struct {
 	// The profile: its id, the new values, and optionally the etag that must be
 	// current.
 	Profile *Profile `protobuf:"bytes,1,opt,name=profile,proto3" json:"profile,omitempty"`
-	// The fields to change: first_name, last_name, locale.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// The fields to change: first_name, last_name, locale, attributes,
+	// app_attributes.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Who changes it, for the audit event of changed attributes.
+	Actor         *Actor `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -520,6 +545,13 @@ func (x *UpdateProfileRequest) GetProfile() *Profile {
 func (x *UpdateProfileRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	if x != nil {
 		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateProfileRequest) GetActor() *Actor {
+	if x != nil {
+		return x.Actor
 	}
 	return nil
 }
@@ -570,11 +602,103 @@ func (x *UpdateProfileResponse) GetProfile() *Profile {
 	return nil
 }
 
+// CheckAttributesRequest contains the attributes of a new user.
+type CheckAttributesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Like Profile.attributes in an update.
+	Attributes string `protobuf:"bytes,1,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	// Like Profile.app_attributes in an update.
+	AppAttributes string `protobuf:"bytes,2,opt,name=app_attributes,json=appAttributes,proto3" json:"app_attributes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckAttributesRequest) Reset() {
+	*x = CheckAttributesRequest{}
+	mi := &file_users_v1_profile_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckAttributesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckAttributesRequest) ProtoMessage() {}
+
+func (x *CheckAttributesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_users_v1_profile_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckAttributesRequest.ProtoReflect.Descriptor instead.
+func (*CheckAttributesRequest) Descriptor() ([]byte, []int) {
+	return file_users_v1_profile_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CheckAttributesRequest) GetAttributes() string {
+	if x != nil {
+		return x.Attributes
+	}
+	return ""
+}
+
+func (x *CheckAttributesRequest) GetAppAttributes() string {
+	if x != nil {
+		return x.AppAttributes
+	}
+	return ""
+}
+
+// CheckAttributesResponse says that the attributes can be stored.
+type CheckAttributesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckAttributesResponse) Reset() {
+	*x = CheckAttributesResponse{}
+	mi := &file_users_v1_profile_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckAttributesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckAttributesResponse) ProtoMessage() {}
+
+func (x *CheckAttributesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_users_v1_profile_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckAttributesResponse.ProtoReflect.Descriptor instead.
+func (*CheckAttributesResponse) Descriptor() ([]byte, []int) {
+	return file_users_v1_profile_service_proto_rawDescGZIP(), []int{8}
+}
+
 var File_users_v1_profile_service_proto protoreflect.FileDescriptor
 
 const file_users_v1_profile_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1eusers/v1/profile_service.proto\x12\busers.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xa9\x02\n" +
+	"\x1eusers/v1/profile_service.proto\x12\busers.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\x1a\x1cusers/v1/audit_service.proto\"\xf0\x02\n" +
 	"\aProfile\x12\x18\n" +
 	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\x12&\n" +
 	"\n" +
@@ -585,7 +709,11 @@ const file_users_v1_profile_service_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x1b\n" +
-	"\x04etag\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"<\n" +
+	"\x04etag\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12\x1e\n" +
+	"\n" +
+	"attributes\x18\b \x01(\tR\n" +
+	"attributes\x12%\n" +
+	"\x0eapp_attributes\x18\t \x01(\tR\rappAttributes\"<\n" +
 	"\x11GetProfileRequest\x12'\n" +
 	"\n" +
 	"profile_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tprofileId\"A\n" +
@@ -600,13 +728,20 @@ const file_users_v1_profile_service_proto_rawDesc = "" +
 	"\x05order\x18\x05 \x01(\x0e2\x16.users.v1.ProfileOrderB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05order\"u\n" +
 	"\x14ListProfilesResponse\x12-\n" +
 	"\bprofiles\x18\x01 \x03(\v2\x11.users.v1.ProfileR\bprofiles\x12.\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\rnextPageToken\"\x90\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x00R\rnextPageToken\"\xb7\x01\n" +
 	"\x14UpdateProfileRequest\x123\n" +
 	"\aprofile\x18\x01 \x01(\v2\x11.users.v1.ProfileB\x06\xbaH\x03\xc8\x01\x01R\aprofile\x12C\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\n" +
-	"updateMask\"D\n" +
+	"updateMask\x12%\n" +
+	"\x05actor\x18\x03 \x01(\v2\x0f.users.v1.ActorR\x05actor\"D\n" +
 	"\x15UpdateProfileResponse\x12+\n" +
-	"\aprofile\x18\x01 \x01(\v2\x11.users.v1.ProfileR\aprofile*g\n" +
+	"\aprofile\x18\x01 \x01(\v2\x11.users.v1.ProfileR\aprofile\"_\n" +
+	"\x16CheckAttributesRequest\x12\x1e\n" +
+	"\n" +
+	"attributes\x18\x01 \x01(\tR\n" +
+	"attributes\x12%\n" +
+	"\x0eapp_attributes\x18\x02 \x01(\tR\rappAttributes\"\x19\n" +
+	"\x17CheckAttributesResponse*g\n" +
 	"\rProfileStatus\x12\x1e\n" +
 	"\x1aPROFILE_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15PROFILE_STATUS_ACTIVE\x10\x01\x12\x1b\n" +
@@ -615,7 +750,7 @@ const file_users_v1_profile_service_proto_rawDesc = "" +
 	"\x19PROFILE_ORDER_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aPROFILE_ORDER_NEWEST_FIRST\x10\x01\x12\x1e\n" +
 	"\x1aPROFILE_ORDER_OLDEST_FIRST\x10\x02\x12\x17\n" +
-	"\x13PROFILE_ORDER_EMAIL\x10\x032\xad\x02\n" +
+	"\x13PROFILE_ORDER_EMAIL\x10\x032\x97\x03\n" +
 	"\x0eProfileService\x12Y\n" +
 	"\n" +
 	"GetProfile\x12\x1b.users.v1.GetProfileRequest\x1a\x1c.users.v1.GetProfileResponse\"\x10\x8a\xe7\x18\t\n" +
@@ -626,7 +761,10 @@ const file_users_v1_profile_service_proto_rawDesc = "" +
 	"\x03bff\x90\x02\x01\x12_\n" +
 	"\rUpdateProfile\x12\x1e.users.v1.UpdateProfileRequest\x1a\x1f.users.v1.UpdateProfileResponse\"\r\x8a\xe7\x18\t\n" +
 	"\a*\x05\n" +
-	"\x03bffB\x84\x01\n" +
+	"\x03bff\x12h\n" +
+	"\x0fCheckAttributes\x12 .users.v1.CheckAttributesRequest\x1a!.users.v1.CheckAttributesResponse\"\x10\x8a\xe7\x18\t\n" +
+	"\a*\x05\n" +
+	"\x03bff\x90\x02\x01B\x84\x01\n" +
 	"\fcom.users.v1B\x13ProfileServiceProtoP\x01Z\x1egatehouse/gen/users/v1;usersv1\xa2\x02\x03UXX\xaa\x02\bUsers.V1\xca\x02\bUsers\\V1\xe2\x02\x14Users\\V1\\GPBMetadata\xea\x02\tUsers::V1b\x06proto3"
 
 var (
@@ -642,41 +780,47 @@ func file_users_v1_profile_service_proto_rawDescGZIP() []byte {
 }
 
 var file_users_v1_profile_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_users_v1_profile_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_users_v1_profile_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_users_v1_profile_service_proto_goTypes = []any{
-	(ProfileStatus)(0),            // 0: users.v1.ProfileStatus
-	(ProfileOrder)(0),             // 1: users.v1.ProfileOrder
-	(*Profile)(nil),               // 2: users.v1.Profile
-	(*GetProfileRequest)(nil),     // 3: users.v1.GetProfileRequest
-	(*GetProfileResponse)(nil),    // 4: users.v1.GetProfileResponse
-	(*ListProfilesRequest)(nil),   // 5: users.v1.ListProfilesRequest
-	(*ListProfilesResponse)(nil),  // 6: users.v1.ListProfilesResponse
-	(*UpdateProfileRequest)(nil),  // 7: users.v1.UpdateProfileRequest
-	(*UpdateProfileResponse)(nil), // 8: users.v1.UpdateProfileResponse
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil), // 10: google.protobuf.FieldMask
+	(ProfileStatus)(0),              // 0: users.v1.ProfileStatus
+	(ProfileOrder)(0),               // 1: users.v1.ProfileOrder
+	(*Profile)(nil),                 // 2: users.v1.Profile
+	(*GetProfileRequest)(nil),       // 3: users.v1.GetProfileRequest
+	(*GetProfileResponse)(nil),      // 4: users.v1.GetProfileResponse
+	(*ListProfilesRequest)(nil),     // 5: users.v1.ListProfilesRequest
+	(*ListProfilesResponse)(nil),    // 6: users.v1.ListProfilesResponse
+	(*UpdateProfileRequest)(nil),    // 7: users.v1.UpdateProfileRequest
+	(*UpdateProfileResponse)(nil),   // 8: users.v1.UpdateProfileResponse
+	(*CheckAttributesRequest)(nil),  // 9: users.v1.CheckAttributesRequest
+	(*CheckAttributesResponse)(nil), // 10: users.v1.CheckAttributesResponse
+	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),   // 12: google.protobuf.FieldMask
+	(*Actor)(nil),                   // 13: users.v1.Actor
 }
 var file_users_v1_profile_service_proto_depIdxs = []int32{
-	9,  // 0: users.v1.Profile.create_time:type_name -> google.protobuf.Timestamp
-	9,  // 1: users.v1.Profile.update_time:type_name -> google.protobuf.Timestamp
+	11, // 0: users.v1.Profile.create_time:type_name -> google.protobuf.Timestamp
+	11, // 1: users.v1.Profile.update_time:type_name -> google.protobuf.Timestamp
 	2,  // 2: users.v1.GetProfileResponse.profile:type_name -> users.v1.Profile
 	0,  // 3: users.v1.ListProfilesRequest.status:type_name -> users.v1.ProfileStatus
 	1,  // 4: users.v1.ListProfilesRequest.order:type_name -> users.v1.ProfileOrder
 	2,  // 5: users.v1.ListProfilesResponse.profiles:type_name -> users.v1.Profile
 	2,  // 6: users.v1.UpdateProfileRequest.profile:type_name -> users.v1.Profile
-	10, // 7: users.v1.UpdateProfileRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 8: users.v1.UpdateProfileResponse.profile:type_name -> users.v1.Profile
-	3,  // 9: users.v1.ProfileService.GetProfile:input_type -> users.v1.GetProfileRequest
-	5,  // 10: users.v1.ProfileService.ListProfiles:input_type -> users.v1.ListProfilesRequest
-	7,  // 11: users.v1.ProfileService.UpdateProfile:input_type -> users.v1.UpdateProfileRequest
-	4,  // 12: users.v1.ProfileService.GetProfile:output_type -> users.v1.GetProfileResponse
-	6,  // 13: users.v1.ProfileService.ListProfiles:output_type -> users.v1.ListProfilesResponse
-	8,  // 14: users.v1.ProfileService.UpdateProfile:output_type -> users.v1.UpdateProfileResponse
-	12, // [12:15] is the sub-list for method output_type
-	9,  // [9:12] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	12, // 7: users.v1.UpdateProfileRequest.update_mask:type_name -> google.protobuf.FieldMask
+	13, // 8: users.v1.UpdateProfileRequest.actor:type_name -> users.v1.Actor
+	2,  // 9: users.v1.UpdateProfileResponse.profile:type_name -> users.v1.Profile
+	3,  // 10: users.v1.ProfileService.GetProfile:input_type -> users.v1.GetProfileRequest
+	5,  // 11: users.v1.ProfileService.ListProfiles:input_type -> users.v1.ListProfilesRequest
+	7,  // 12: users.v1.ProfileService.UpdateProfile:input_type -> users.v1.UpdateProfileRequest
+	9,  // 13: users.v1.ProfileService.CheckAttributes:input_type -> users.v1.CheckAttributesRequest
+	4,  // 14: users.v1.ProfileService.GetProfile:output_type -> users.v1.GetProfileResponse
+	6,  // 15: users.v1.ProfileService.ListProfiles:output_type -> users.v1.ListProfilesResponse
+	8,  // 16: users.v1.ProfileService.UpdateProfile:output_type -> users.v1.UpdateProfileResponse
+	10, // 17: users.v1.ProfileService.CheckAttributes:output_type -> users.v1.CheckAttributesResponse
+	14, // [14:18] is the sub-list for method output_type
+	10, // [10:14] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_users_v1_profile_service_proto_init() }
@@ -684,13 +828,14 @@ func file_users_v1_profile_service_proto_init() {
 	if File_users_v1_profile_service_proto != nil {
 		return
 	}
+	file_users_v1_audit_service_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_users_v1_profile_service_proto_rawDesc), len(file_users_v1_profile_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

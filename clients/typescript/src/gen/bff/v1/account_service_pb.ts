@@ -130,8 +130,9 @@ export type UpdateMeRequest = Message<"bff.v1.UpdateMeRequest"> & {
   user?: User | undefined;
 
   /**
-   * Which of first_name, last_name and locale to change. Without a mask, every
-   * field that is not empty changes.
+   * Which of first_name, last_name, locale, attributes and app_attributes to
+   * change. Without a mask, every field that is not empty changes. Attributes
+   * that the mask names and that are unset or null lose every key.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
@@ -152,8 +153,9 @@ export type UpdateMeRequestJson = {
   user?: UserJson;
 
   /**
-   * Which of first_name, last_name and locale to change. Without a mask, every
-   * field that is not empty changes.
+   * Which of first_name, last_name, locale, attributes and app_attributes to
+   * change. Without a mask, every field that is not empty changes. Attributes
+   * that the mask names and that are unset or null lose every key.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
@@ -1041,7 +1043,9 @@ export const AccountService: GenService<{
   /**
    * UpdateMe changes the caller's profile fields. Parts: account and profile
    * (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
-   * invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
+   * invalid_argument UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or
+   * ATTRIBUTES_TOO_LARGE, permission_denied APP_ATTRIBUTES_READ_ONLY,
+   * unavailable PROFILE_PENDING.
    *
    * @generated from rpc bff.v1.AccountService.UpdateMe
    */

@@ -7,15 +7,15 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp, TimestampJson } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Message } from "@bufbuild/protobuf";
+import type { StructJson, Timestamp, TimestampJson } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { JsonObject, Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file bff/v1/types.proto.
  */
 export const file_bff_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChJiZmYvdjEvdHlwZXMucHJvdG8SBmJmZi52MSKTAgoEVXNlchIKCgJpZBgBIAEoCRINCgVlbWFpbBgCIAEoCRIWCg5lbWFpbF92ZXJpZmllZBgDIAEoCBISCgpmaXJzdF9uYW1lGAQgASgJEhEKCWxhc3RfbmFtZRgFIAEoCRIOCgZsb2NhbGUYBiABKAkSIgoGc3RhdHVzGAcgASgOMhIuYmZmLnYxLlVzZXJTdGF0dXMSDQoFcm9sZXMYCCADKAkSLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGAsgASgJInkKBlRva2VucxIUCgxhY2Nlc3NfdG9rZW4YASABKAkSFQoNcmVmcmVzaF90b2tlbhgCIAEoCRISCgp0b2tlbl90eXBlGAMgASgJEhIKCmV4cGlyZXNfaW4YBCABKAUSGgoScmVmcmVzaF9leHBpcmVzX2luGAUgASgFIlwKCFNpZ25lZEluEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIeCgZ0b2tlbnMYAiABKAsyDi5iZmYudjEuVG9rZW5zEhQKDGRldmljZV90b2tlbhgDIAEoCSISChBWZXJpZmljYXRpb25TZW50IvsBCgpBdWRpdEV2ZW50EgoKAmlkGAEgASgJEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVldmVudBgDIAEoCRIPCgdvdXRjb21lGAQgASgJEg4KBnJlYXNvbhgFIAEoCRIPCgd1c2VyX2lkGAYgASgJEhAKCGFjdG9yX2lkGAcgASgJEhIKCnNlc3Npb25faWQYCCABKAkSEgoKaXBfYWRkcmVzcxgJIAEoCRISCgp1c2VyX2FnZW50GAogASgJEhIKCnJlcXVlc3RfaWQYCyABKAkSDQoFY291bnQYDCABKAUipAIKBE1haWwSCgoCaWQYASABKAkSDAoEa2luZBgCIAEoCRIRCglyZWNpcGllbnQYAyABKAkSDwoHdXNlcl9pZBgEIAEoCRIiCgZzdGF0dXMYBSABKA4yEi5iZmYudjEuTWFpbFN0YXR1cxIQCghhdHRlbXB0cxgGIAEoBRISCgpsYXN0X2Vycm9yGAcgASgJEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI1ChFuZXh0X2F0dGVtcHRfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIqwCCgdTZXNzaW9uEgoKAmlkGAEgASgJEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5sYXN0X3VzZWRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnVzZXJfYWdlbnQYBSABKAkSEgoKaXBfYWRkcmVzcxgGIAEoCRIPCgdjdXJyZW50GAcgASgIEi8KC3Jldm9rZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCg1yZXZva2VfcmVhc29uGAkgASgJIpQBCghTZWN1cml0eRI4ChRwYXNzd29yZF9jaGFuZ2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNQoRbGFzdF9zaWduX2luX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhcKD2FjdGl2ZV9zZXNzaW9ucxgDIAEoBSJKCglQYXJ0RXJyb3ISDAoEcGFydBgBIAEoCRIMCgRjb2RlGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIRCglyZXRyeWFibGUYBCABKAgqWwoKVXNlclN0YXR1cxIbChdVU0VSX1NUQVRVU19VTlNQRUNJRklFRBAAEhYKElVTRVJfU1RBVFVTX0FDVElWRRABEhgKFFVTRVJfU1RBVFVTX0RJU0FCTEVEEAIqcAoKTWFpbFN0YXR1cxIbChdNQUlMX1NUQVRVU19VTlNQRUNJRklFRBAAEhcKE01BSUxfU1RBVFVTX1BFTkRJTkcQARIUChBNQUlMX1NUQVRVU19TRU5UEAISFgoSTUFJTF9TVEFUVVNfRkFJTEVEEANiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("ChJiZmYvdjEvdHlwZXMucHJvdG8SBmJmZi52MSLxAgoEVXNlchIKCgJpZBgBIAEoCRINCgVlbWFpbBgCIAEoCRIWCg5lbWFpbF92ZXJpZmllZBgDIAEoCBISCgpmaXJzdF9uYW1lGAQgASgJEhEKCWxhc3RfbmFtZRgFIAEoCRIOCgZsb2NhbGUYBiABKAkSIgoGc3RhdHVzGAcgASgOMhIuYmZmLnYxLlVzZXJTdGF0dXMSDQoFcm9sZXMYCCADKAkSLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGAsgASgJEisKCmF0dHJpYnV0ZXMYDCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ei8KDmFwcF9hdHRyaWJ1dGVzGA0gASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJ5CgZUb2tlbnMSFAoMYWNjZXNzX3Rva2VuGAEgASgJEhUKDXJlZnJlc2hfdG9rZW4YAiABKAkSEgoKdG9rZW5fdHlwZRgDIAEoCRISCgpleHBpcmVzX2luGAQgASgFEhoKEnJlZnJlc2hfZXhwaXJlc19pbhgFIAEoBSJcCghTaWduZWRJbhIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISHgoGdG9rZW5zGAIgASgLMg4uYmZmLnYxLlRva2VucxIUCgxkZXZpY2VfdG9rZW4YAyABKAkiEgoQVmVyaWZpY2F0aW9uU2VudCKMAgoKQXVkaXRFdmVudBIKCgJpZBgBIAEoCRIvCgtjcmVhdGVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFZXZlbnQYAyABKAkSDwoHb3V0Y29tZRgEIAEoCRIOCgZyZWFzb24YBSABKAkSDwoHdXNlcl9pZBgGIAEoCRIQCghhY3Rvcl9pZBgHIAEoCRISCgpzZXNzaW9uX2lkGAggASgJEhIKCmlwX2FkZHJlc3MYCSABKAkSEgoKdXNlcl9hZ2VudBgKIAEoCRISCgpyZXF1ZXN0X2lkGAsgASgJEg0KBWNvdW50GAwgASgFEg8KB2NoYW5nZWQYDSADKAkipAIKBE1haWwSCgoCaWQYASABKAkSDAoEa2luZBgCIAEoCRIRCglyZWNpcGllbnQYAyABKAkSDwoHdXNlcl9pZBgEIAEoCRIiCgZzdGF0dXMYBSABKA4yEi5iZmYudjEuTWFpbFN0YXR1cxIQCghhdHRlbXB0cxgGIAEoBRISCgpsYXN0X2Vycm9yGAcgASgJEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI1ChFuZXh0X2F0dGVtcHRfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIqwCCgdTZXNzaW9uEgoKAmlkGAEgASgJEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5sYXN0X3VzZWRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnVzZXJfYWdlbnQYBSABKAkSEgoKaXBfYWRkcmVzcxgGIAEoCRIPCgdjdXJyZW50GAcgASgIEi8KC3Jldm9rZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCg1yZXZva2VfcmVhc29uGAkgASgJIpQBCghTZWN1cml0eRI4ChRwYXNzd29yZF9jaGFuZ2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNQoRbGFzdF9zaWduX2luX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhcKD2FjdGl2ZV9zZXNzaW9ucxgDIAEoBSJKCglQYXJ0RXJyb3ISDAoEcGFydBgBIAEoCRIMCgRjb2RlGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIRCglyZXRyeWFibGUYBCABKAgqWwoKVXNlclN0YXR1cxIbChdVU0VSX1NUQVRVU19VTlNQRUNJRklFRBAAEhYKElVTRVJfU1RBVFVTX0FDVElWRRABEhgKFFVTRVJfU1RBVFVTX0RJU0FCTEVEEAIqcAoKTWFpbFN0YXR1cxIbChdNQUlMX1NUQVRVU19VTlNQRUNJRklFRBAAEhcKE01BSUxfU1RBVFVTX1BFTkRJTkcQARIUChBNQUlMX1NUQVRVU19TRU5UEAISFgoSTUFJTF9TVEFUVVNfRkFJTEVEEANiBnByb3RvMw", [file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * User is one person. It combines the account (from auth) and the profile (from
@@ -90,7 +90,7 @@ export type User = Message<"bff.v1.User"> & {
   createTime?: Timestamp | undefined;
 
   /**
-   * When a field above last changed. Set by the server.
+   * When one of the user's fields last changed. Set by the server.
    *
    * @generated from field: google.protobuf.Timestamp update_time = 10;
    */
@@ -103,6 +103,25 @@ export type User = Message<"bff.v1.User"> & {
    * @generated from field: string etag = 11;
    */
   etag: string;
+
+  /**
+   * The application's data about the user that the user may change; unset if it
+   * has no keys. In an update it is a JSON Merge Patch (RFC 7396): null removes
+   * a key, and objects are merged. Together with app_attributes at most 16 KiB
+   * as JSON, nested at most 8 levels, with keys of at most 128 bytes.
+   *
+   * @generated from field: google.protobuf.Struct attributes = 12;
+   */
+  attributes?: JsonObject | undefined;
+
+  /**
+   * The application's data about the user that only administrators may change;
+   * otherwise like attributes. An update without a mask ignores it if the
+   * caller is no administrator.
+   *
+   * @generated from field: google.protobuf.Struct app_attributes = 13;
+   */
+  appAttributes?: JsonObject | undefined;
 };
 
 /**
@@ -178,7 +197,7 @@ export type UserJson = {
   createTime?: TimestampJson;
 
   /**
-   * When a field above last changed. Set by the server.
+   * When one of the user's fields last changed. Set by the server.
    *
    * @generated from field: google.protobuf.Timestamp update_time = 10;
    */
@@ -191,6 +210,25 @@ export type UserJson = {
    * @generated from field: string etag = 11;
    */
   etag?: string;
+
+  /**
+   * The application's data about the user that the user may change; unset if it
+   * has no keys. In an update it is a JSON Merge Patch (RFC 7396): null removes
+   * a key, and objects are merged. Together with app_attributes at most 16 KiB
+   * as JSON, nested at most 8 levels, with keys of at most 128 bytes.
+   *
+   * @generated from field: google.protobuf.Struct attributes = 12;
+   */
+  attributes?: StructJson;
+
+  /**
+   * The application's data about the user that only administrators may change;
+   * otherwise like attributes. An update without a mask ignores it if the
+   * caller is no administrator.
+   *
+   * @generated from field: google.protobuf.Struct app_attributes = 13;
+   */
+  appAttributes?: StructJson;
 };
 
 /**
@@ -473,6 +511,14 @@ export type AuditEvent = Message<"bff.v1.AuditEvent"> & {
    * @generated from field: int32 count = 12;
    */
   count: number;
+
+  /**
+   * What "account.attributes.change" changed, such as "attributes.theme": at
+   * most 50 names, never values.
+   *
+   * @generated from field: repeated string changed = 13;
+   */
+  changed: string[];
 };
 
 /**
@@ -567,6 +613,14 @@ export type AuditEventJson = {
    * @generated from field: int32 count = 12;
    */
   count?: number;
+
+  /**
+   * What "account.attributes.change" changed, such as "attributes.theme": at
+   * most 50 names, never values.
+   *
+   * @generated from field: repeated string changed = 13;
+   */
+  changed?: string[];
 };
 
 /**

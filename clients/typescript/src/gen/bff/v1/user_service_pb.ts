@@ -23,8 +23,8 @@ export const file_bff_v1_user_service: GenFile = /*@__PURE__*/
  */
 export type CreateUserRequest = Message<"bff.v1.CreateUserRequest"> & {
   /**
-   * The user: email (required), first_name, last_name, locale, roles. The
-   * server sets the other fields.
+   * The user: email (required), first_name, last_name, locale, roles,
+   * attributes, app_attributes. The server sets the other fields.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -47,8 +47,8 @@ export type CreateUserRequest = Message<"bff.v1.CreateUserRequest"> & {
  */
 export type CreateUserRequestJson = {
   /**
-   * The user: email (required), first_name, last_name, locale, roles. The
-   * server sets the other fields.
+   * The user: email (required), first_name, last_name, locale, roles,
+   * attributes, app_attributes. The server sets the other fields.
    *
    * @generated from field: bff.v1.User user = 1;
    */
@@ -349,8 +349,9 @@ export type UpdateUserRequest = Message<"bff.v1.UpdateUserRequest"> & {
   user?: User | undefined;
 
   /**
-   * Which of first_name, last_name and locale to change. Without a mask, every
-   * field that is not empty changes.
+   * Which of first_name, last_name, locale, attributes and app_attributes to
+   * change. Without a mask, every field that is not empty changes. Attributes
+   * that the mask names and that are unset or null lose every key.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
@@ -372,8 +373,9 @@ export type UpdateUserRequestJson = {
   user?: UserJson;
 
   /**
-   * Which of first_name, last_name and locale to change. Without a mask, every
-   * field that is not empty changes.
+   * Which of first_name, last_name, locale, attributes and app_attributes to
+   * change. Without a mask, every field that is not empty changes. Attributes
+   * that the mask names and that are unset or null lose every key.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
@@ -1667,10 +1669,13 @@ export const UserService: GenService<{
    * CreateUser creates an account and its profile. Without a password, it mails
    * an invitation by which the user chooses one. It requires a sign-in or a
    * Reauthenticate within the last five minutes. Parts: account (required),
-   * profile (optional). Errors: already_exists EMAIL_TAKEN, invalid_argument
-   * PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-   * PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED or
-   * MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+   * profile (optional; if it is missing, the attributes may not be stored:
+   * repeat the call with the same Idempotency-Key, or UpdateUser). Errors:
+   * already_exists EMAIL_TAKEN, invalid_argument PASSWORD_TOO_SHORT,
+   * PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_CONTAINS_EMAIL,
+   * ATTRIBUTES_INVALID or ATTRIBUTES_TOO_LARGE, failed_precondition
+   * REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
+   * TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.UserService.CreateUser
    */
@@ -1704,7 +1709,9 @@ export const UserService: GenService<{
   /**
    * UpdateUser changes a user's profile fields. Parts: account and profile
    * (required). Errors: not_found USER_NOT_FOUND, aborted ETAG_MISMATCH,
-   * invalid_argument UPDATE_MASK_INVALID, unavailable PROFILE_PENDING.
+   * invalid_argument UPDATE_MASK_INVALID, ATTRIBUTES_INVALID or
+   * ATTRIBUTES_TOO_LARGE, permission_denied APP_ATTRIBUTES_READ_ONLY,
+   * unavailable PROFILE_PENDING.
    *
    * @generated from rpc bff.v1.UserService.UpdateUser
    */

@@ -1,0 +1,53 @@
+package bff
+
+import (
+	"fmt"
+
+	"gatehouse/gen"
+	"gatehouse/internal/openapi"
+	"gatehouse/internal/policy"
+	"gatehouse/internal/postman"
+	"gatehouse/web"
+)
+
+// ownPackage is the package of the gateway's own methods.
+const ownPackage = "bff.v1"
+
+// documents describe all methods that the gateway serves. They are nil if those are its
+// own alone, which the embedded documents describe.
+type documents struct{ openAPI, postman []byte }
+
+// newDocuments adds the methods of other packages than the gateway's to the embedded
+// documents. reasonsOf returns the reasons that such a method's errors may have in
+// addition to the gateway's; nil for none. It fails if something of a method has a name
+// or a path that is taken.
+func newDocuments(methods []*policy.Method, reasonsOf func(*policy.Method) []string) (documents, error) {
+	var others []openapi.Method
+	for _, method := range methods {
+		if method.Descriptor.ParentFile().Package() == ownPackage {
+			continue
+		}
+		other := openapi.Method{Policy: method}
+		if reasonsOf != nil {
+			other.Reasons = reasonsOf(method)
+		}
+		others = append(others, other)
+	}
+	if len(others) == 0 {
+		return documents{}, nil
+	}
+	declared, err := openapi.ReadErrors(gen.Reasons())
+	if err != nil {
+		return documents{}, err
+	}
+	added, err := openapi.Document(openapi.Config{Methods: others, Errors: declared, Lenient: true})
+	if err != nil {
+		return documents{}, fmt.Errorf("describe the methods of upstreams: %w", err)
+	}
+	var whole documents
+	if whole.openAPI, err = openapi.Merge(web.OpenAPI(), added); err != nil {
+		return documents{}, fmt.Errorf("describe the methods of upstreams: %w", err)
+	}
+	whole.postman, err = postman.Add(web.Postman(), added)
+	return whole, err
+}

@@ -1,0 +1,73 @@
+package openapi
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// streamType is the content type of streams over Connect.
+const streamType = "application/connect+json"
+
+// addStream describes a stream, which Connect serves by POST. Its status is 200 even
+// if it fails: the error ends the stream.
+func (d *document) addStream(m *method) error {
+	if !d.lenient {
+		return errors.New("streams can't be described")
+	}
+	request, err := d.schemas.ref(m.Input())
+	if err != nil {
+		return err
+	}
+	requestExample, err := d.schemas.request(m)
+	if err != nil {
+		return err
+	}
+	response, err := d.schemas.ref(m.Output())
+	if err != nil {
+		return err
+	}
+	responseExample, err := d.schemas.responseExample(m.Output(), false)
+	if err != nil {
+		return err
+	}
+	failures, err := d.failures(m, connectPost, true)
+	if err != nil {
+		return err
+	}
+	lines, reasons, before := []string{}, []string{}, object{}
+	for _, one := range failures {
+		switch one.status {
+		case http.StatusUnsupportedMediaType, http.StatusRequestHeaderFieldsTooLarge:
+			before.set(strconv.Itoa(one.status), one)
+			continue
+		}
+		one.uses--
+		for _, reason := range one.reasons {
+			reasons = append(reasons, reason)
+			lines = append(lines, d.errorLine(reason))
+		}
+	}
+	slices.Sort(reasons)
+	slices.Sort(lines)
+	parameters := []any{d.parameter("Connect-Protocol-Version"), d.parameter("Connect-Timeout-Ms")}
+	operation := object{
+		{"operationId", m.operationID(connectPost)}, {"tags", []string{d.of(m.Parent()) + " over Connect"}}, {"summary", words(string(m.Name()))},
+		{"description", m.description + "\n\n" + sentences(m.policy) + "\n\nA stream: each message, of the request too, is in an envelope of the Connect protocol."},
+		{"security", d.securityOf(m)},
+		{"parameters", parameters},
+		{"requestBody", object{{"required", true}, {"content", object{{streamType, media(request, requestExample)}}}}},
+	}
+	responses := object{{"200", object{
+		{"description", d.outputText(m) + "\n\nAn error ends the stream, for one of these reasons:\n\n" + strings.Join(lines, "\n")},
+		{"headers", object{{"X-Request-Id", d.header("X-Request-Id")}}},
+		{"content", object{{streamType, media(response, responseExample)}}},
+		{"x-gatehouse-reasons", reasons},
+	}}}
+	operation.set("responses", append(responses, before...))
+	operation.set("x-gatehouse-policy", policyExtension(m.policy))
+	d.addOperation("/"+string(m.Parent().FullName())+"/"+string(m.Name()), "post", operation)
+	return nil
+}
