@@ -161,7 +161,7 @@ func (c *recordedCall) NewClientStream(_ context.Context, spec connect.Spec) (co
 
 func TestADefaultProbeCallsAMethodThatOnlyReads(t *testing.T) {
 	t.Parallel()
-	for caller, want := range map[string]string{roleBff: "/users.v1.ProfileService/", roleAuth: ""} {
+	for caller, want := range map[string]string{roleBff: "/users.v1.ProfileService/", roleAuth: "/users.v1.AuditService/ListPendingEvents", "strange": ""} {
 		call := &recordedCall{}
 		service := Definition{Name: roleUsers, Serves: usersService.Serves}
 		_, err := service.probeAs(caller)(t.Context(), connect.NewClient(call))

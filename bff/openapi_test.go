@@ -294,7 +294,8 @@ func TestOpenAPIHasEveryReasonInTheSource(t *testing.T) {
 	for _, reason := range declared {
 		_, listed := d.Reasons[reason]
 		homeless := slices.Contains(homelessReasons, reason)
-		switch internal := internalReasons[reason] != ""; {
+		// Methods of upstreams are in the document of a gateway that publishes some.
+		switch internal := internalReasons[reason] != "" || strings.HasPrefix(reason, "UPSTREAM_"); {
 		case internal && (listed || given[reason]):
 			t.Errorf("%s: got it in the document, and it should reach nobody", reason)
 		case !internal && !listed:
