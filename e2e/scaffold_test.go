@@ -106,7 +106,12 @@ func TestAServiceIsRemovedOnlyUnedited(t *testing.T) {
 // leave nothing behind.
 func TestAServiceOfItsOwnRunsBeforeItIsEdited(t *testing.T) {
 	s := newScaffold(t)
-	s.must(t, "make", "service", "NAME=orders")
+	_, said, _ := strings.Cut(s.must(t, "make", "service", "NAME=orders"), "\norders runs in")
+	said, _, _ = strings.Cut(said, "\nThen run")
+	page, err := os.ReadFile(filepath.Join(s.tree, "docs/how-to/add-a-service.md"))
+	if err != nil || said == "" || !strings.Contains(string(page), strings.TrimSpace(said)) {
+		t.Errorf("docs/how-to/add-a-service.md does not show what make service says (%v):%s", err, said)
+	}
 	s.must(t, "make", "service", "NAME=parts", "PERSON=no", "FEED=no")
 	s.must(t, "go", "vet", "./orders", "./parts", "./bff", "./app", "./e2e", ".")
 	s.must(t, "go", "test", "./orders", "./parts", "./app", "./app/reference", "./checks")
