@@ -267,8 +267,7 @@ func hasUnknown(message protoreflect.Message) bool {
 
 // candidate is a method of the upstream, and whether it is published.
 type candidate struct {
-	options *descriptorpb.MethodOptions
-	method  *descriptorpb.MethodDescriptorProto
+	method *descriptorpb.MethodDescriptorProto
 	// internal says that its own policy names services that may call it.
 	internal bool
 }
