@@ -329,20 +329,21 @@ CREATE INDEX profiles_name_prefix_idx ON users.profiles (lower((first_name || ' 
 CREATE INDEX profiles_last_name_prefix_idx ON users.profiles (lower(last_name COLLATE "und-x-icu") text_pattern_ops);
 -- One index per searched field, order and bucket: the profiles whose field begins with
 -- the same characters, in order; users/search.go says which. Searching by email in its
--- own order needs none. They include what their expressions read, without which Postgres
--- does not answer from the index alone.
-CREATE INDEX profiles_name_2_create_time_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu"), 2) text_pattern_ops, status, create_time, id) INCLUDE (first_name, last_name);
-CREATE INDEX profiles_name_4_create_time_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu"), 4) text_pattern_ops, status, create_time, id) INCLUDE (first_name, last_name);
-CREATE INDEX profiles_name_2_email_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu"), 2) text_pattern_ops, status, lower(email COLLATE "C"), id) INCLUDE (first_name, last_name, email);
-CREATE INDEX profiles_name_4_email_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu"), 4) text_pattern_ops, status, lower(email COLLATE "C"), id) INCLUDE (first_name, last_name, email);
-CREATE INDEX profiles_last_name_2_create_time_idx ON users.profiles (left(lower(last_name COLLATE "und-x-icu"), 2) text_pattern_ops, status, create_time, id) INCLUDE (last_name);
-CREATE INDEX profiles_last_name_4_create_time_idx ON users.profiles (left(lower(last_name COLLATE "und-x-icu"), 4) text_pattern_ops, status, create_time, id) INCLUDE (last_name);
-CREATE INDEX profiles_last_name_2_email_idx ON users.profiles (left(lower(last_name COLLATE "und-x-icu"), 2) text_pattern_ops, status, lower(email COLLATE "C"), id) INCLUDE (last_name, email);
-CREATE INDEX profiles_last_name_4_email_idx ON users.profiles (left(lower(last_name COLLATE "und-x-icu"), 4) text_pattern_ops, status, lower(email COLLATE "C"), id) INCLUDE (last_name, email);
-CREATE INDEX profiles_email_2_create_time_idx ON users.profiles (left(lower(email COLLATE "C"), 2) text_pattern_ops, status, create_time, id) INCLUDE (email);
-CREATE INDEX profiles_email_4_create_time_idx ON users.profiles (left(lower(email COLLATE "C"), 4) text_pattern_ops, status, create_time, id) INCLUDE (email);
-CREATE INDEX profiles_email_6_create_time_idx ON users.profiles (left(lower(email COLLATE "C"), 6) text_pattern_ops, status, create_time, id) INCLUDE (email);
-CREATE INDEX profiles_email_8_create_time_idx ON users.profiles (left(lower(email COLLATE "C"), 8) text_pattern_ops, status, create_time, id) INCLUDE (email);
+-- own order needs none. They are in the order of bytes by their collation, because row
+-- comparisons use an index's default operators only. They include what their expressions
+-- read, without which Postgres does not answer from the index alone.
+CREATE INDEX profiles_name_2_create_time_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu") COLLATE "C", 2), status, create_time, id) INCLUDE (first_name, last_name);
+CREATE INDEX profiles_name_4_create_time_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu") COLLATE "C", 4), status, create_time, id) INCLUDE (first_name, last_name);
+CREATE INDEX profiles_name_2_email_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu") COLLATE "C", 2), status, lower(email COLLATE "C"), id) INCLUDE (first_name, last_name, email);
+CREATE INDEX profiles_name_4_email_idx ON users.profiles (left(lower((first_name || ' ' || last_name) COLLATE "und-x-icu") COLLATE "C", 4), status, lower(email COLLATE "C"), id) INCLUDE (first_name, last_name, email);
+CREATE INDEX profiles_last_name_2_create_time_idx ON users.profiles (left(lower(last_name COLLATE "und-x-icu") COLLATE "C", 2), status, create_time, id) INCLUDE (last_name);
+CREATE INDEX profiles_last_name_4_create_time_idx ON users.profiles (left(lower(last_name COLLATE "und-x-icu") COLLATE "C", 4), status, create_time, id) INCLUDE (last_name);
+CREATE INDEX profiles_last_name_2_email_idx ON users.profiles (left(lower(last_name COLLATE "und-x-icu") COLLATE "C", 2), status, lower(email COLLATE "C"), id) INCLUDE (last_name, email);
+CREATE INDEX profiles_last_name_4_email_idx ON users.profiles (left(lower(last_name COLLATE "und-x-icu") COLLATE "C", 4), status, lower(email COLLATE "C"), id) INCLUDE (last_name, email);
+CREATE INDEX profiles_email_2_create_time_idx ON users.profiles (left(lower(email COLLATE "C") COLLATE "C", 2), status, create_time, id) INCLUDE (email);
+CREATE INDEX profiles_email_4_create_time_idx ON users.profiles (left(lower(email COLLATE "C") COLLATE "C", 4), status, create_time, id) INCLUDE (email);
+CREATE INDEX profiles_email_6_create_time_idx ON users.profiles (left(lower(email COLLATE "C") COLLATE "C", 6), status, create_time, id) INCLUDE (email);
+CREATE INDEX profiles_email_8_create_time_idx ON users.profiles (left(lower(email COLLATE "C") COLLATE "C", 8), status, create_time, id) INCLUDE (email);
 
 -- Deleted accounts, so that a late account event does not bring one back. The
 -- janitor deletes a tombstone after a year, when no event can be on its way.

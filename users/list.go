@@ -104,11 +104,7 @@ func (s *Service) ListProfiles(ctx context.Context, req *usersv1.ListProfilesReq
 	if after != nil {
 		args["after_id"], args["after_create_time"], args["after_email"] = after.id, after.createTime, after.foldedEmail
 	}
-	rows, err := s.db.Query(ctx, list.statement(after), args)
-	if err != nil {
-		return nil, fmt.Errorf("list profiles: %w", err)
-	}
-	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[listedProfile])
+	found, err := s.selectPage(ctx, list, after, args)
 	if err != nil {
 		return nil, fmt.Errorf("list profiles: %w", err)
 	}
@@ -124,6 +120,18 @@ func (s *Service) ListProfiles(ctx context.Context, req *usersv1.ListProfilesReq
 	return res, nil
 }
 
+// selectPage runs the statement of a page, in one round trip.
+func (s *Service) selectPage(ctx context.Context, list listing, after *position, args pgx.NamedArgs) ([]listedProfile, error) {
+	if list.query != "" {
+		return s.search(ctx, list.searchStatement(after), args)
+	}
+	rows, err := s.db.Query(ctx, list.statement(after), args)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByName[listedProfile])
+}
+
 // listing is the query of all pages of a list.
 type listing struct {
 	query  string
@@ -131,11 +139,9 @@ type listing struct {
 	order  usersv1.ProfileOrder
 }
 
-// statement returns the statement of the first page, or of the one after a position.
+// statement returns the statement of the first page, or of the one after a position,
+// of a list without a query.
 func (l listing) statement(after *position) string {
-	if l.query != "" {
-		return l.searchStatement(after)
-	}
 	order, profiles := l.sortOrder(), selectProfiles
 	if l.status != "" {
 		profiles += hasStatus

@@ -4,11 +4,8 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/pgtest"
-	"gatehouse/users"
 )
 
 // Among 50,000 profiles, no call may read a table from end to end, nor more than
@@ -16,67 +13,66 @@ import (
 // few hundred matches of a query that are sorted.
 func TestEveryStatementIsServedByAnIndex(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
-	config, err := pgxpool.ParseConfig(db.Users)
-	if err != nil {
-		t.Fatal(err)
+	s := startPlanned(t)
+	s.exec(t, "INSERT INTO users.tombstones (id, account_version) SELECT gen_random_uuid(), 1 FROM generate_series(1, 50000)", "VACUUM ANALYZE users.tombstones")
+	conn := pgtest.Connect(t, s.database.Users)
+	for _, state := range allStatistics(insertPersons) {
+		s.exec(t, state.statements...)
+		id := s.apply(t, account{email: "zoë@example.com", firstName: "Zoë", lastName: "Quine", status: disabled})
+		for _, call := range append(s.listCalls(t), s.profileCalls(t, id)...) {
+			s.sent.Forget()
+			if err := call.make(); err != nil {
+				t.Fatalf("%s: %s: %v", state.name, call.name, err)
+			}
+			explained := s.sent.Explain(t, conn)
+			if len(explained) == 0 {
+				t.Errorf("%s: %s: no statement was seen", state.name, call.name)
+			}
+			for sql, plans := range explained {
+				for _, plan := range plans {
+					if plan.Reads("Seq Scan") || plan.Blocks() > 700 {
+						t.Errorf("%s: %s reads %d blocks by\n%s\n%s", state.name, call.name, plan.Blocks(), sql, plan)
+					}
+				}
+			}
+		}
 	}
-	statements := &pgtest.Recorder{}
-	config.ConnConfig.Tracer = statements
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	s := start(t, users.Config{DB: pool})
-	populate(t, db)
-	id := s.apply(t, account{email: "zoë@example.com", firstName: "Zoë", lastName: "Quine", status: disabled})
-	conn := pgtest.Connect(t, db.Users)
+}
 
-	var calls []call
-	for _, order := range []usersv1.ProfileOrder{newestFirst, oldestFirst, byEmail} {
-		for _, status := range []usersv1.ProfileStatus{0, active, disabled} {
+// listCalls read the first two pages of lists.
+func (p planned) listCalls(t *testing.T) (calls []call) {
+	for _, order := range orders {
+		for _, status := range statuses {
 			for _, query := range []string{"", "p", "person4", "person49999@example.com", "zoë", "quine", "ada", "ada lovelace4000", "nobody"} {
 				calls = append(calls, call{fmt.Sprintf("list %v %v %q", order, status, query), func() error {
 					req := &usersv1.ListProfilesRequest{Order: order, Status: status, Query: query}
-					res, err := s.profiles.ListProfiles(t.Context(), req)
+					res, err := p.profiles.ListProfiles(t.Context(), req)
 					if req.PageToken = res.GetNextPageToken(); err == nil && req.GetPageToken() != "" {
-						_, err = s.profiles.ListProfiles(t.Context(), req)
+						_, err = p.profiles.ListProfiles(t.Context(), req)
 					}
 					return err
 				}})
 			}
 		}
 	}
-	calls = append(calls, call{"get", func() error {
-		_, err := s.profiles.GetProfile(t.Context(), &usersv1.GetProfileRequest{ProfileId: id})
+	return calls
+}
+
+// profileCalls are of a profile, which the last one deletes.
+func (p planned) profileCalls(t *testing.T, id string) []call {
+	return []call{{"get", func() error {
+		_, err := p.profiles.GetProfile(t.Context(), &usersv1.GetProfileRequest{ProfileId: id})
 		return err
-	}}, call{"update", func() error {
-		_, err := s.profiles.UpdateProfile(t.Context(), update(&usersv1.Profile{Id: id}, "locale"))
+	}}, {"update", func() error {
+		_, err := p.profiles.UpdateProfile(t.Context(), update(&usersv1.Profile{Id: id}, "locale"))
 		return err
-	}}, call{"apply a present account", func() error {
-		_, err := s.relay.ApplyAccount(t.Context(), present(id, 2, account{}))
+	}}, {"apply a present account", func() error {
+		_, err := p.relay.ApplyAccount(t.Context(), present(id, 2, account{}))
 		return err
-	}}, call{"apply a deleted account", func() error {
-		_, err := s.relay.ApplyAccount(t.Context(), deleted(id, 3))
+	}}, {"apply a deleted account", func() error {
+		_, err := p.relay.ApplyAccount(t.Context(), deleted(id, 3))
 		return err
-	}})
-	for _, call := range calls {
-		statements.Forget()
-		if err := call.make(); err != nil {
-			t.Fatalf("%s: %v", call.name, err)
-		}
-		if len(statements.All()) == 0 {
-			t.Errorf("%s: no statement was seen", call.name)
-		}
-		for _, statement := range statements.All() {
-			for _, plan := range pgtest.Explain(t, conn, statement) {
-				if plan.Reads("Seq Scan") || plan.Blocks() > 700 {
-					t.Errorf("%s reads %d blocks by\n%s\n%s", call.name, plan.Blocks(), statement.SQL, plan)
-				}
-			}
-		}
-	}
+	}}}
 }
 
 type call struct {
@@ -84,22 +80,10 @@ type call struct {
 	make func() error
 }
 
-// populate makes 50,000 profiles and as many tombstones, one profile in nine
-// disabled.
-func populate(t testing.TB, db pgtest.Database) {
-	t.Helper()
-	for _, statement := range []string{
-		`INSERT INTO users.profiles (id, first_name, last_name, create_time, email, status, account_version)
-		SELECT gen_random_uuid(), (ARRAY['Ada', 'Émile', 'Grace', 'Linus'])[1 + n % 4], 'Lovelace' || n * 7919 % 50000,
-			'2026-01-01'::timestamptz + n * interval '1 minute', 'person' || n * 6101 % 50000 || '@example.com',
-			CASE WHEN n % 9 = 0 THEN 'disabled' ELSE 'active' END, 1
-		FROM generate_series(1, 50000) AS n`,
-		`INSERT INTO users.tombstones (id, account_version)
-		SELECT gen_random_uuid(), 1 FROM generate_series(1, 50000)`,
-		`VACUUM ANALYZE users.profiles, users.tombstones`,
-	} {
-		if _, err := pgtest.Connect(t, db.Owner).Exec(t.Context(), statement); err != nil {
-			t.Fatalf("%s: %v", statement, err)
-		}
-	}
-}
+// insertPersons makes 50,000 profiles, one in nine disabled.
+const insertPersons = `
+	INSERT INTO users.profiles (id, first_name, last_name, create_time, email, status, account_version)
+	SELECT gen_random_uuid(), (ARRAY['Ada', 'Émile', 'Grace', 'Linus'])[1 + n % 4], 'Lovelace' || n * 7919 % 50000,
+		'2026-01-01'::timestamptz + n * interval '1 minute', 'person' || n * 6101 % 50000 || '@example.com',
+		CASE WHEN n % 9 = 0 THEN 'disabled' ELSE 'active' END, 1
+	FROM generate_series(1, 50000) AS n`

@@ -1,10 +1,13 @@
 package users
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // A search selects the profiles whose email, last name or whole name begins with the
@@ -19,7 +22,9 @@ import (
 // longer buckets because those of numbered accounts begin alike, in the order of time.
 //
 // No plan depends on the values of the arguments, on which Postgres' statistics may be
-// missing or misleading: each statement has one plan, which Postgres keeps.
+// missing or misleading: each statement has one plan, which Postgres keeps. Nor do they
+// depend on the statistics themselves: searchSettings exclude the plans that read all
+// matches to sort them, which look cheap where few are expected.
 
 // maxCandidates is how many matches of a field are sorted.
 const maxCandidates = 250
@@ -63,6 +68,28 @@ func (f searchField) from() string { return fmt.Sprintf(`%s %s %s`, f.key, f.not
 // and sorting all of it instead of its beginning.
 func (f searchField) until() string {
 	return fmt.Sprintf(` AND (%[1]s, %[1]s) %[2]s (%[3]s || repeat(U&'\+10FFFF', 1024), '')`, f.key, f.below, f.query)
+}
+
+// searchSettings are of a search's transaction. Compilation (JIT) takes longer than a
+// search, and begins where the estimates are high. Planning takes about as long, and is
+// done once for each connection instead of for each of its first searches.
+const searchSettings = `
+	SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true),
+		set_config('enable_sort', 'off', true), set_config('jit', 'off', true),
+		set_config('plan_cache_mode', 'force_generic_plan', true)`
+
+// search runs a statement of searchStatement. The settings go with it in one round trip:
+// Postgres plans the statement after they are made, and forgets them at the end.
+func (s *Service) search(ctx context.Context, statement string, args pgx.NamedArgs) (found []listedProfile, err error) {
+	err = s.db.TransactBatch(ctx, func(batch *pgx.Batch) error {
+		batch.Queue(searchSettings)
+		batch.Queue(statement, args).Query(func(rows pgx.Rows) (err error) {
+			found, err = pgx.CollectRows(rows, pgx.RowToStructByName[listedProfile])
+			return err
+		})
+		return nil
+	})
+	return found, err
 }
 
 // withoutValues keeps the values of a statement's arguments from the planner.
@@ -113,15 +140,15 @@ func bucketMatches(field searchField, order sortOrder, length int, hasAfter bool
 	if length > level {
 		only = fmt.Sprintf(`WHERE (SELECT count(*) FROM %s_candidates) > %d`, field.name, maxCandidates)
 	}
-	bucket := fmt.Sprintf(`left(%s, %d)`, field.key, level)
-	beginning := fmt.Sprintf(`left(%s, %d)`, field.query, level)
+	bucket := fmt.Sprintf(`left(%s COLLATE "C", %d)`, field.key, level)
+	beginning := fmt.Sprintf(`left(%s COLLATE "C", %d)`, field.query, level)
 	buckets := fmt.Sprintf(`(SELECT %s AS bucket) AS b`, beginning)
 	if length < level {
 		buckets = fmt.Sprintf(`(
 			WITH RECURSIVE buckets (bucket) AS (
-				(SELECT %[1]s FROM users.profiles WHERE %[1]s ~>=~ %[2]s ORDER BY %[1]s USING ~<~ LIMIT 1)
+				(SELECT %[1]s FROM users.profiles WHERE %[1]s >= %[2]s ORDER BY %[1]s LIMIT 1)
 				UNION ALL
-				SELECT (SELECT %[1]s FROM users.profiles WHERE %[1]s ~>~ b.bucket ORDER BY %[1]s USING ~<~ LIMIT 1)
+				SELECT (SELECT %[1]s FROM users.profiles WHERE %[1]s > b.bucket ORDER BY %[1]s LIMIT 1)
 				FROM buckets b WHERE starts_with(b.bucket, %[2]s)
 			)
 			SELECT bucket FROM buckets WHERE starts_with(bucket, %[2]s)) AS b`, bucket, beginning)
@@ -130,10 +157,24 @@ func bucketMatches(field searchField, order sortOrder, length int, hasAfter bool
 	return fmt.Sprintf(`(
 		SELECT p.%[1]s, p.id FROM unnest(string_to_array(@statuses, ',')) AS wanted (status) CROSS JOIN %[2]s CROSS JOIN LATERAL (
 			SELECT %[3]s AS %[1]s, id FROM users.profiles
-			WHERE %[4]s = b.bucket AND status = wanted.status AND left(%[5]s, char_length(%[6]s)) = %[6]s%[7]s %[8]s) AS p
+			WHERE %[4]s AND left(%[5]s, char_length(%[6]s)) = %[6]s
+			ORDER BY %[7]s%[8]s, status%[8]s, %[3]s%[8]s, id%[8]s
+			LIMIT @limit) AS p
 		%[9]s %[10]s)`,
-		order.column, buckets, order.expression, bucket, field.key, field.query, order.past(order.expression, hasAfter), order.first(order.expression),
+		order.column, buckets, order.expression, order.inBucket(bucket, hasAfter), field.key, field.query, bucket, order.direction,
 		only, order.first("p."+order.column))
+}
+
+// inBucket is the condition for the rows of a bucket and a status, or for those after a
+// position. Equality would keep the bucket out of the order, and an index on the order
+// alone would do, from which Postgres would filter the whole table.
+func (o sortOrder) inBucket(bucket string, hasAfter bool) string {
+	end := map[string]string{"<": ">=", ">": "<="}[o.compare]
+	condition := fmt.Sprintf(`(%s, status) %s (b.bucket, wanted.status)`, bucket, end)
+	if hasAfter {
+		return condition + fmt.Sprintf(` AND (%s, status, %s, id) %s (b.bucket, wanted.status, %s, @after_id)`, bucket, o.expression, o.compare, o.position)
+	}
+	return condition + fmt.Sprintf(` AND (%s, status) %s= (b.bucket, wanted.status)`, bucket, o.compare)
 }
 
 // candidateMatches names up to maxCandidates matches of a field, and one more.
@@ -152,7 +193,8 @@ func sortedMatches(field searchField, order sortOrder, hasAfter bool) string {
 }
 
 // matchesByEmail selects the first matches of the email in order of email. Postgres
-// would begin at one of two lower bounds, so only the greater one is stated.
+// begins at one of two lower bounds, so only the greater one is stated: the position can
+// be that of a profile whose name matches, and whose email comes before the query.
 func (l listing) matchesByEmail(after *position) string {
 	begins := emailField.begins()
 	if after != nil && after.foldedEmail >= foldASCII(l.query) {

@@ -181,7 +181,18 @@ func TestTheSystemWorksThroughPgBouncerInTransactionMode(t *testing.T) {
 	}
 }
 
-// wholeStory has somebody sign in, refresh, change, and be revoked.
+// search finds the account of an email.
+func search(t *testing.T, admin harness.Client, email string) error {
+	return harness.Patiently(func() error {
+		found, err := admin.Users.ListUsers(t.Context(), &bffv1.ListUsersRequest{Query: email})
+		if err == nil && len(found.GetUsers()) != 1 {
+			return fmt.Errorf("found %v", found)
+		}
+		return err
+	})
+}
+
+// wholeStory has somebody sign in, refresh, be found, change, and be revoked.
 func wholeStory(t *testing.T, s *harness.System, admin harness.Client, email string, person *harness.Person) error {
 	tokens := &bffv1.Tokens{AccessToken: person.Access, RefreshToken: person.Refresh}
 	for range 10 {
@@ -204,6 +215,9 @@ func wholeStory(t *testing.T, s *harness.System, admin harness.Client, email str
 		})
 		if err != nil {
 			return fmt.Errorf("GetMe: %w", err)
+		}
+		if err := search(t, admin, email); err != nil {
+			return fmt.Errorf("ListUsers: %w", err)
 		}
 	}
 	var other *bffv1.Tokens

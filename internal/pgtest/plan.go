@@ -31,7 +31,13 @@ type Plan struct {
 // come to keep.
 func Explain(t testing.TB, conn *pgx.Conn, statement pgx.TraceQueryStartData) []Plan {
 	t.Helper()
-	plans := []Plan{explained(t, conn, statement.SQL, statement.Args...)}
+	return explainAfter(t, conn, nil, statement)
+}
+
+// explainAfter is Explain for a statement after others of its transaction.
+func explainAfter(t testing.TB, conn *pgx.Conn, before []pgx.TraceQueryStartData, statement pgx.TraceQueryStartData) []Plan {
+	t.Helper()
+	plans := []Plan{explained(t, conn, before, statement.SQL, statement.Args...)}
 	if len(statement.Args) == 0 {
 		return plans
 	}
@@ -54,16 +60,21 @@ func Explain(t testing.TB, conn *pgx.Conn, statement pgx.TraceQueryStartData) []
 	for _, value := range values {
 		literals = append(literals, literal(value))
 	}
-	return append(plans, explained(t, conn, "EXECUTE any_values ("+strings.Join(literals, ", ")+")"))
+	return append(plans, explained(t, conn, before, "EXECUTE any_values ("+strings.Join(literals, ", ")+")"))
 }
 
-func explained(t testing.TB, conn *pgx.Conn, sql string, args ...any) Plan {
+func explained(t testing.TB, conn *pgx.Conn, before []pgx.TraceQueryStartData, sql string, args ...any) Plan {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tx.Rollback(t.Context())
+	for _, earlier := range before {
+		if _, err := tx.Exec(t.Context(), earlier.SQL, earlier.Args...); err != nil {
+			t.Fatalf("%s: %v", earlier.SQL, err)
+		}
+	}
 	var text []byte
 	if err := tx.QueryRow(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+sql, args...).Scan(&text); err != nil {
 		t.Fatalf("explain %s: %v", sql, err)
@@ -130,6 +141,7 @@ func (p Plan) String() string {
 type Recorder struct {
 	mu         sync.Mutex
 	statements []pgx.TraceQueryStartData
+	batches    [][]pgx.TraceQueryStartData
 }
 
 // TraceQueryStart implements pgx.QueryTracer.
@@ -147,14 +159,50 @@ func (r *Recorder) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.Tr
 // TraceQueryEnd implements pgx.QueryTracer.
 func (r *Recorder) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
+// TraceBatchStart implements pgx.BatchTracer.
+func (r *Recorder) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	var statements []pgx.TraceQueryStartData
+	for _, query := range data.Batch.QueuedQueries {
+		statements = append(statements, pgx.TraceQueryStartData{SQL: query.SQL, Args: query.Arguments})
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.batches = append(r.batches, statements)
+	return ctx
+}
+
+// TraceBatchQuery implements pgx.BatchTracer.
+func (r *Recorder) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+// TraceBatchEnd implements pgx.BatchTracer.
+func (r *Recorder) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
 // Forget discards the recorded statements.
 func (r *Recorder) Forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.statements = nil
+	r.statements, r.batches = nil, nil
 }
 
-// All are the statements since then.
+// Explain explains what was recorded, each statement of a batch after those before it,
+// which may have changed settings. The plans are by statement.
+func (r *Recorder) Explain(t testing.TB, conn *pgx.Conn) map[string][]Plan {
+	t.Helper()
+	plans := map[string][]Plan{}
+	for _, statement := range r.All() {
+		plans[statement.SQL] = append(plans[statement.SQL], Explain(t, conn, statement)...)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, statements := range r.batches {
+		for i, statement := range statements {
+			plans[statement.SQL] = append(plans[statement.SQL], explainAfter(t, conn, statements[:i], statement)...)
+		}
+	}
+	return plans
+}
+
+// All are the statements since then that were sent on their own, not in a batch.
 func (r *Recorder) All() []pgx.TraceQueryStartData {
 	r.mu.Lock()
 	defer r.mu.Unlock()
