@@ -39,7 +39,7 @@ CREATE TABLE auth.accounts (
 -- Emails that differ only in ASCII case are one account, whatever case folding
 -- the database's locale has for an I; foldEmail does the same in Go.
 CREATE UNIQUE INDEX accounts_email_fold_key ON auth.accounts (lower(email COLLATE "C"));
--- For binaries older than number 6; remove it with number 7.
+-- For binaries older than number 6; remove it with number 8.
 CREATE UNIQUE INDEX accounts_email_key ON auth.accounts (lower(email));
 -- Administrators are few. Each removal first checks that another one remains.
 CREATE INDEX accounts_admins_idx ON auth.accounts (id)
@@ -217,7 +217,7 @@ CREATE TABLE auth.links (
 );
 CREATE INDEX links_account_id_idx ON auth.links (account_id);
 CREATE INDEX links_email_fold_idx ON auth.links (lower(email COLLATE "C"));
--- For binaries older than number 6; remove it with number 7.
+-- For binaries older than number 6; remove it with number 8.
 CREATE INDEX links_email_idx ON auth.links (lower(email));
 CREATE INDEX links_expire_time_idx ON auth.links (expire_time);
 
@@ -255,7 +255,7 @@ CREATE INDEX mails_sent_time_idx ON auth.mails (sent_time) WHERE sent_time IS NO
 CREATE INDEX mails_fail_time_idx ON auth.mails (fail_time) WHERE fail_time IS NOT NULL;
 CREATE INDEX mails_account_id_idx ON auth.mails (account_id);
 CREATE INDEX mails_recipient_fold_idx ON auth.mails (lower(recipient COLLATE "C"));
--- For binaries older than number 6; remove it with number 7.
+-- For binaries older than number 6; remove it with number 8.
 CREATE INDEX mails_recipient_idx ON auth.mails (lower(recipient));
 
 -- Recent failed attempts per account, address or device. The key is a MAC of the
