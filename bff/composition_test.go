@@ -44,7 +44,7 @@ func (panicking) NewClientStream(context.Context, connect.Spec) (connect.ClientS
 
 func TestAPanicInAPartDoesNotStopTheGateway(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true, users: connect.NewClient(panicking{})})
+	h := newHarness(t, options{served: true, users: connect.NewClient(panicking{})})
 	_, got := h.getMe(t, h.token(alice))
 	wantError(t, "GetMe", got, http.StatusInternalServerError, connect.CodeInternal, fault.ReasonInternal)
 	if log := h.log.String(); !strings.Contains(log, "panic: boom") || !strings.Contains(log, "composition_test.go") {
@@ -59,7 +59,7 @@ func TestAPanicInAPartDoesNotStopTheGateway(t *testing.T) {
 
 func TestServerTimingHasTheDurationOfEachPart(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	_, got := h.getMe(t, h.token(alice))
 	wantNoError(t, "GetMe", got.err)
 	timing := got.header.Get("Server-Timing")

@@ -15,7 +15,7 @@ import (
 
 func TestLinkPagesAreStrictAndOffline(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	kinds := map[string]string{
 		"/link/verify": "text/html; charset=utf-8", "/link/reset": "text/html; charset=utf-8", "/link/email": "text/html; charset=utf-8",
 		"/link/link.js": "text/javascript; charset=utf-8", "/link/link.css": "text/css; charset=utf-8",
@@ -75,7 +75,7 @@ var (
 // What a page's script sends is what the method that it names takes.
 func TestLinkPagesNameMethodsForAnyone(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	policy, err := PolicyOf("", nil, backends(nil, nil)...)
 	wantNoError(t, "PolicyOf", err)
 	methods := policy.Methods
@@ -105,7 +105,7 @@ func TestLinkPagesNameMethodsForAnyone(t *testing.T) {
 // The page's script finds the reason of an error where Connect puts it.
 func TestTheLinkPageFindsTheReasonOfAnError(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	for _, path := range linkPages {
 		_, page := h.get(t, path)
 		form := linkForm.FindStringSubmatch(page)

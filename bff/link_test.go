@@ -16,7 +16,7 @@ import (
 // the caller's session, and only if it is still valid.
 func TestVerifyEmailSendsTheCallersSessionToAuth(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	var mu sync.Mutex
 	var by *authv1.Origin
 	answer(h.backend, authv1.LinkServiceVerifyEmailProcedure, func(_ context.Context, req *authv1.VerifyEmailRequest) (*authv1.VerifyEmailResponse, error) {

@@ -65,7 +65,7 @@ func TestTakenNamesAndPathsStopTheStart(t *testing.T) {
 			upstreamtest.Write(t, filepath.Join(folder, "shop.binpb"), upstreamtest.Encode(file))
 			set, err := upstream.Load(upstream.Config{Path: upstreamtest.Write(t, filepath.Join(folder, "u.yaml"), []byte("upstreams:\n  shop: {url: \"http://a\", descriptors: shop.binpb}\n"))})
 			wantNoError(t, "load", err)
-			service, err := New(Config{Backends: backends(newBackend().reach(t, "auth", world{}), newBackend().reach(t, "users", world{})), PublicURL: publicURL, Upstreams: set, Identity: identityIssuer(t), Logger: discard, CacheBytes: CacheNothing})
+			service, err := New(Config{Backends: backends(newBackend().reach(t, "auth", options{}), newBackend().reach(t, "users", options{})), PublicURL: publicURL, Upstreams: set, Identity: identityIssuer(t), Logger: discard, CacheBytes: CacheNothing})
 			if err == nil {
 				service.verifier.Stop()
 				service.cache.Close()

@@ -22,7 +22,7 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// The walk through the house, in each of its shapes.
+// TestStory walks through the public API, in each shape of the stack.
 func TestStory(t *testing.T) {
 	t.Parallel()
 	for _, shape := range harness.Shapes {
