@@ -27,7 +27,7 @@ func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 	said := func(text string) int {
 		return min(strings.Count(first.Stderr.String(), text), strings.Count(second.Stderr.String(), text))
 	}
-	const away, shared = "gives no answer in time", "rates are shared"
+	const unreachable, shared = "Redis unreachable", "limits are shared"
 	people := 0
 	// admitted is how many of 60 calls of one person are let through.
 	admitted := func() (count int) {
@@ -47,18 +47,18 @@ func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 	together := func(when string) {
 		for try := range 5 {
 			harness.Eventually(t, 30*time.Second, "both share "+when, func() error {
-				if said(shared) <= said(away) {
+				if said(shared) <= said(unreachable) {
 					return connect.NewError(connect.CodeUnavailable, "not yet")
 				}
 				return nil
 			})
-			before := strings.Count(first.Stderr.String()+second.Stderr.String(), away)
+			before := strings.Count(first.Stderr.String()+second.Stderr.String(), unreachable)
 			count := admitted()
 			if count >= 19 && count <= 21 {
 				return
 			}
 			// On a machine that is too busy, Redis isn't in time.
-			if try == 4 || before == strings.Count(first.Stderr.String()+second.Stderr.String(), away) {
+			if try == 4 || before == strings.Count(first.Stderr.String()+second.Stderr.String(), unreachable) {
 				t.Fatalf("%s, %d of 60 calls were let through, want 20", when, count)
 			}
 		}
