@@ -10,7 +10,7 @@ import (
 
 func TestAssetsAreCompressedForClientsThatAcceptIt(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	path := h.assetPath(t, "/docs", "swagger-ui/swagger-ui.css")
 	_, plain := h.fetch(t, http.MethodGet, path, "", "Accept-Encoding", "identity")
 	if !strings.Contains(plain, ".swagger-ui") {
@@ -43,7 +43,7 @@ func TestAssetsAreCompressedForClientsThatAcceptIt(t *testing.T) {
 
 func TestAssetsAreCachedUntilTheyChange(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	current := h.assetPath(t, "/", "index.js")
 	for path, want := range map[string]string{
 		current: "public, max-age=31536000, immutable", "/assets/0123456789abcdef/index.js": "no-store",
@@ -62,7 +62,7 @@ func TestAssetsAreCachedUntilTheyChange(t *testing.T) {
 }
 
 // assetPath returns where an asset is served, as a page names it.
-func (h *house) assetPath(t *testing.T, page, name string) string {
+func (h *harness) assetPath(t *testing.T, page, name string) string {
 	t.Helper()
 	_, body := h.get(t, page)
 	for _, path := range assetPath.FindAllString(body, -1) {

@@ -22,7 +22,7 @@ func attributeOf(key, value string) *structpb.Struct {
 // A repeated call must not overwrite what the user has changed since the first one.
 func TestARepeatedCreateUserKeepsAttributesThatAreThere(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	stored := ""
 	answer(h.backend, usersv1.ProfileServiceCheckAttributesProcedure, func(context.Context, *usersv1.CheckAttributesRequest) (*usersv1.CheckAttributesResponse, error) {
 		return &usersv1.CheckAttributesResponse{}, nil
@@ -57,7 +57,7 @@ func TestARepeatedCreateUserKeepsAttributesThatAreThere(t *testing.T) {
 // During a roll-out users may be of the version before, which does not know attributes.
 func TestAttributesOfANewUserWaitForANewerUsers(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	h.fail(usersv1.ProfileServiceCheckAttributesProcedure, connect.NewError(connect.CodeUnimplemented, "unknown"))
 	_, got := ask(t, h.users.CreateUser, &bffv1.CreateUserRequest{User: &bffv1.User{Email: "ada@example.com", AppAttributes: attributeOf("plan", "pro")}}, h.token(alice, "admin"))
 	wantUnavailable(t, "CreateUser with attributes", got, "SERVICE_UNAVAILABLE")
@@ -70,7 +70,7 @@ func TestAttributesOfANewUserWaitForANewerUsers(t *testing.T) {
 
 func TestOnlyAdministratorsChangeAppAttributes(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	var asked []string
 	answer(h.backend, usersv1.ProfileServiceUpdateProfileProcedure, func(_ context.Context, req *usersv1.UpdateProfileRequest) (*usersv1.UpdateProfileResponse, error) {
 		asked = req.GetUpdateMask().GetPaths()

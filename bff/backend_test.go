@@ -19,8 +19,8 @@ import (
 
 func TestAGatewayIsNotBuiltWhenABackendDoesNotFit(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
-	auth, users := h.backend.reach(t, authName, world{}), h.backend.reach(t, usersName, world{})
+	h := newHarness(t, options{})
+	auth, users := h.backend.reach(t, authName, options{}), h.backend.reach(t, usersName, options{})
 	for name, test := range map[string]struct {
 		backends []Backend
 		problem  string
@@ -43,7 +43,7 @@ func TestAGatewayIsNotBuiltWhenABackendDoesNotFit(t *testing.T) {
 
 func TestOnlyPartsThatAreNamedAreCached(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{}).keep()
+	h := newHarness(t, options{}).withCache()
 	_, got := h.getMe(t, h.token(alice, "user"))
 	wantNoError(t, "GetMe", got.err)
 	delete(h.gateway.cache.cacheable, (&usersv1.Profile{}).ProtoReflect().Descriptor().FullName())

@@ -45,7 +45,7 @@ var (
 const getMeQuery = "?connect=v1&encoding=json&message="
 
 // overBoth runs a test over HTTP/1.1 and HTTP/2.
-func overBoth(t *testing.T, h *house, run func(*testing.T)) {
+func overBoth(t *testing.T, h *harness, run func(*testing.T)) {
 	t.Helper()
 	plain := &http.Transport{}
 	t.Cleanup(plain.CloseIdleConnections)
@@ -56,7 +56,7 @@ func overBoth(t *testing.T, h *house, run func(*testing.T)) {
 }
 
 // wantNoCalls runs what must cause no call of a service.
-func (h *house) wantNoCalls(t *testing.T, run func()) {
+func (h *harness) wantNoCalls(t *testing.T, run func()) {
 	t.Helper()
 	before := h.called("")
 	run()
@@ -66,7 +66,7 @@ func (h *house) wantNoCalls(t *testing.T, run func()) {
 }
 
 // post sends a body of a type, which may be of unknown length.
-func (h *house) post(t *testing.T, path, kind string, body io.Reader, headers ...string) (*http.Response, string) {
+func (h *harness) post(t *testing.T, path, kind string, body io.Reader, headers ...string) (*http.Response, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, h.url+path, body)
 	wantNoError(t, path, err)
@@ -124,7 +124,7 @@ func wantAllocated(t *testing.T, what string, most uint64, run func()) {
 
 func TestALargeBodyIsRefused(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	large := `{"unknown":"` + strings.Repeat("x", rpc.MaxMessageBytes+1000) + `"}`
 	overBoth(t, h, func(t *testing.T) {
 		h.wantNoCalls(t, func() {
@@ -138,26 +138,26 @@ func TestALargeBodyIsRefused(t *testing.T) {
 	})
 }
 
-// endless is a body that goes on for as long as somebody takes it.
-type endless struct{ taken atomic.Int64 }
+// endless is a body without an end.
+type endless struct{ read atomic.Int64 }
 
 func (e *endless) Read(p []byte) (int, error) {
 	for i := range p {
 		p[i] = ' '
 	}
-	e.taken.Add(int64(len(p)))
+	e.read.Add(int64(len(p)))
 	return len(p), nil
 }
 
 func TestAnEndlessBodyIsRefused(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	h.wantNoCalls(t, func() {
 		body := &endless{}
 		response, text := h.post(t, loginPath, "application/json", body)
 		wantRefusal(t, "HTTP/2", response, text, http.StatusTooManyRequests, connect.CodeResourceExhausted, fault.ReasonTooLarge)
-		if taken := body.taken.Load(); taken > 8<<20 {
-			t.Errorf("HTTP/2: %d bytes were taken, want little more than 1 MiB", taken)
+		if read := body.read.Load(); read > 8<<20 {
+			t.Errorf("HTTP/2: %d bytes were read, want little more than 1 MiB", read)
 		}
 
 		conn := dialRaw(t, h.url)
@@ -205,7 +205,7 @@ func zipBomb(t *testing.T) []byte {
 }
 
 func TestABombIsNotUnpacked(t *testing.T) {
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	bomb := zipBomb(t)
 	envelope := append(binary.BigEndian.AppendUint32([]byte{1}, uint32(len(bomb))), bomb...)
 	h.wantNoCalls(t, func() {
@@ -228,7 +228,7 @@ func TestABombIsNotUnpacked(t *testing.T) {
 }
 
 func TestTenThousandHeadersAreRefused(t *testing.T) {
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	token := h.token(alice)
 	h.wantNoCalls(t, func() {
 		// As short as can be, they would fit into the bound of their size.
@@ -281,7 +281,7 @@ func getMeOverHTTP2(message, token string) []string {
 }
 
 // requester speaks HTTP/2 frame by frame with the gateway.
-func requester(t *testing.T, h *house) *wire {
+func requester(t *testing.T, h *harness) *wire {
 	t.Helper()
 	conn := dialRaw(t, h.url)
 	_, err := io.WriteString(conn, http2.ClientPreface)
@@ -296,7 +296,7 @@ func requester(t *testing.T, h *house) *wire {
 
 // answerOverHTTP2 sends a request of these headers and returns the status, or
 // how the connection ended.
-func answerOverHTTP2(t *testing.T, h *house, pairs []string) string {
+func answerOverHTTP2(t *testing.T, h *harness, pairs []string) string {
 	t.Helper()
 	w := requester(t, h)
 	go w.longRequest(w.encode(pairs...))
@@ -327,7 +327,7 @@ func (w *wire) longRequest(block []byte) {
 }
 
 func TestAMegabyteInTheQueryIsRefused(t *testing.T) {
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	token, message := h.token(alice), `{"unknown":"`+strings.Repeat("x", 1<<20)+`"}`
 	h.wantNoCalls(t, func() {
 		wantAllocated(t, "HTTP/1.1", 16<<20, func() {
@@ -350,7 +350,7 @@ func TestAMegabyteInTheQueryIsRefused(t *testing.T) {
 
 func TestASlowBodyTimesOut(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	token := h.token(alice)
 	var both sync.WaitGroup
 	both.Go(func() {
@@ -390,7 +390,7 @@ func TestASlowBodyTimesOut(t *testing.T) {
 
 func TestAThousandUnknownKeysCauseNoCall(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	h.wantNoCalls(t, func() {
 		var callers sync.WaitGroup
 		for caller := range 8 {
@@ -410,7 +410,7 @@ func TestAThousandUnknownKeysCauseNoCall(t *testing.T) {
 // from the gateway alone.
 func TestForgedIdentityHeadersReachNobody(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{apart: true})
+	h := newHarness(t, options{apart: true})
 	var forged []string
 	for _, name := range []string{
 		"X-User-Id", "X-User-Roles", "X-Forwarded-User", "X-Forwarded-Email", "X-Auth-Request-User", "Remote-User", "X-Remote-User",
@@ -463,7 +463,7 @@ func TestForgedIdentityHeadersReachNobody(t *testing.T) {
 
 func TestForwardedHeadersOfStrangersAreIgnored(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	addresses := make(chan string, 1)
 	answer(h.backend, authv1.SessionServiceLoginProcedure, func(_ context.Context, req *authv1.LoginRequest) (*authv1.LoginResponse, error) {
 		addresses <- req.GetOrigin().GetIpAddress()
@@ -485,7 +485,7 @@ func TestForwardedHeadersOfStrangersAreIgnored(t *testing.T) {
 
 func TestAnInvalidMaskCausesNoCall(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	overBoth(t, h, func(t *testing.T) {
 		for _, mask := range [][]string{
 			{"nickname"}, {"email"}, {"first_name", "nickname"}, {"firstName"}, {"user.first_name"}, {"roles"}, {"id"}, {"*"}, {""},
@@ -512,7 +512,7 @@ func TestAnInvalidMaskCausesNoCall(t *testing.T) {
 }
 
 func TestMalformedMessagesAreRefused(t *testing.T) {
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	const jsonType, protoType = "application/json", "application/proto"
 	deep := 500_000
 	for name, test := range map[string]struct{ kind, body string }{
@@ -588,7 +588,7 @@ func readPings(t *testing.T, w *wire) (read, ponged chan struct{}) {
 
 // CVE-2023-39325: requests that are reset at once must not pile up.
 func TestRapidResetsDoNotPileUp(t *testing.T) {
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	asked, ended := h.hang(authv1.AccountServiceGetAccountProcedure)
 	calls := countCalls(asked, ended)
 	w := requester(t, h)

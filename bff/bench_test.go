@@ -19,7 +19,7 @@ import (
 )
 
 func BenchmarkVerifyKnownToken(b *testing.B) {
-	h := open(b, world{})
+	h := newHarness(b, options{})
 	token := h.token(alice, "user")
 	b.ReportAllocs()
 	for b.Loop() {
@@ -30,7 +30,7 @@ func BenchmarkVerifyKnownToken(b *testing.B) {
 }
 
 func BenchmarkVerifyNewToken(b *testing.B) {
-	h := open(b, world{})
+	h := newHarness(b, options{})
 	tokens := make([]string, 1000)
 	for i := range tokens {
 		tokens[i] = h.signer.token(func(_, claims map[string]any) { claims["jti"] = fmt.Sprint(i) })
@@ -45,7 +45,7 @@ func BenchmarkVerifyNewToken(b *testing.B) {
 
 // BenchmarkRawEd25519Verify is what a new token costs at least.
 func BenchmarkRawEd25519Verify(b *testing.B) {
-	h := open(b, world{})
+	h := newHarness(b, options{})
 	token := h.token(alice, "user")
 	at := strings.LastIndexByte(token, '.')
 	signature, err := base64.RawURLEncoding.DecodeString(token[at+1:])
@@ -57,16 +57,16 @@ func BenchmarkRawEd25519Verify(b *testing.B) {
 	}
 }
 
-// BenchmarkComposeGetMe is what GetMe takes beside its caller's HTTP and its
-// services' work: three calls within the process, and their composition.
-func BenchmarkComposeGetMe(b *testing.B) { benchmarkGetMe(b, world{}) }
+// BenchmarkComposeGetMe measures three calls in process and their composition, without the
+// HTTP of the caller.
+func BenchmarkComposeGetMe(b *testing.B) { benchmarkGetMe(b, options{}) }
 
-// BenchmarkComposeGetMeApart is the same with the services behind HTTP/2, as
-// between processes: both ends of the three calls are counted.
-func BenchmarkComposeGetMeApart(b *testing.B) { benchmarkGetMe(b, world{apart: true}) }
+// BenchmarkComposeGetMeApart is BenchmarkComposeGetMe with the services behind HTTP/2. It
+// includes both ends of the three calls.
+func BenchmarkComposeGetMeApart(b *testing.B) { benchmarkGetMe(b, options{apart: true}) }
 
-func benchmarkGetMe(b *testing.B, w world) {
-	h := open(b, w)
+func benchmarkGetMe(b *testing.B, o options) {
+	h := newHarness(b, o)
 	ctx := context.WithValue(b.Context(), principalKey{}, &access.Principal{UserID: alice, SessionID: session})
 	service := h.gateway.account
 	b.ReportAllocs()
@@ -81,7 +81,7 @@ func benchmarkGetMe(b *testing.B, w world) {
 // and JSON, every step of the chain, and a service within the process. Against
 // BenchmarkComposeGetMe it tells what the steps take.
 func BenchmarkChain(b *testing.B) {
-	h := open(b, world{})
+	h := newHarness(b, options{})
 	token := "Bearer " + h.token(alice, "user")
 	for _, method := range []struct{ name, procedure, body string }{
 		{"GetMe", bffv1.AccountServiceGetMeProcedure, `{}`},
@@ -111,11 +111,11 @@ func BenchmarkGetMe(b *testing.B) {
 		metrics, traces bool
 	}{{"off", false, false}, {"metrics", true, false}, {"metrics and traces", true, true}} {
 		b.Run(told.name, func(b *testing.B) {
-			var w world
+			var o options
 			if told.metrics || told.traces {
-				w.telemetry = newTelemetry(b, telemetry.Config{Metrics: told.metrics, Traces: told.traces})
+				o.telemetry = newTelemetry(b, telemetry.Config{Metrics: told.metrics, Traces: told.traces})
 			}
-			h := open(b, w)
+			h := newHarness(b, o)
 			token := h.token(alice, "user")
 			ctx, info := connect.NewClientContext(b.Context())
 			info.RequestHeader().Set("Authorization", "Bearer "+token)
@@ -144,11 +144,10 @@ func newTelemetry(t testing.TB, config telemetry.Config) *telemetry.Telemetry {
 	return told
 }
 
-// BenchmarkShed is what it costs to refuse a call, against BenchmarkChain's calls
-// that are answered. More callers wait than there are places for those who are
-// turned away, so that the time is that of refusals and not of their pauses.
+// BenchmarkShed measures the cost of refusing a call; compare BenchmarkChain. There are more
+// callers than delayed refusals, so that the result does not include the delays.
 func BenchmarkShed(b *testing.B) {
-	h := open(b, world{throttled: true})
+	h := newHarness(b, options{limited: true})
 	h.fill(b, bffv1.AccountServiceExportMeProcedure)
 	token := "Bearer " + h.token(alice, "user")
 	b.ReportAllocs()

@@ -14,7 +14,7 @@ import (
 func TestCachedSessionsExpire(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := open(t, world{}).keep()
+		h := newHarness(t, options{}).withCache()
 		token := h.token(alice, "user")
 		list := func() {
 			_, over := ask(t, h.accounts.ListSessions, &bffv1.ListSessionsRequest{}, token)
@@ -37,7 +37,7 @@ func TestCachedSessionsExpire(t *testing.T) {
 
 func TestSessionsMayNotBeCachedForLonger(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	cached := h.gateway.answers()
 	tagged := 0
 	for _, plan := range h.gateway.rpc.Methods() {

@@ -41,15 +41,15 @@ func (b *body) Read(p []byte) (int, error) {
 // the connection and the database: throttling, metrics, the log in JSON, and services in
 // the same process.
 func BenchmarkCall(b *testing.B) {
-	h := open(b, world{throttled: true, telemetry: newTelemetry(b, telemetry.Config{Metrics: true}), cacheBytes: CacheNothing})
-	kept := open(b, world{throttled: true, telemetry: newTelemetry(b, telemetry.Config{Metrics: true})}).keep()
+	h := newHarness(b, options{limited: true, telemetry: newTelemetry(b, telemetry.Config{Metrics: true}), cacheBytes: CacheNothing})
+	kept := newHarness(b, options{limited: true, telemetry: newTelemetry(b, telemetry.Config{Metrics: true})}).withCache()
 	for _, c := range []struct {
-		name   string
-		house  *house
-		method string
-		target string
-		body   string
-		status int
+		name    string
+		harness *harness
+		method  string
+		target  string
+		body    string
+		status  int
 	}{
 		{"GetMe", h, http.MethodPost, bffv1.AccountServiceGetMeProcedure, `{}`, http.StatusOK},
 		{"GetUser", h, http.MethodPost, bffv1.UserServiceGetUserProcedure, `{"userId":"` + alice + `"}`, http.StatusOK},
@@ -58,11 +58,11 @@ func BenchmarkCall(b *testing.B) {
 	} {
 		var requests []*http.Request
 		for i := range callers {
-			request := c.house.callRequest(c.method, c.target, fmt.Sprintf("%s%04d", alice[:len(alice)-4], i))
+			request := c.harness.callRequest(c.method, c.target, fmt.Sprintf("%s%04d", alice[:len(alice)-4], i))
 			request.RemoteAddr = fmt.Sprintf("10.0.%d.%d:4711", i/250, i%250)
 			if c.body == "" {
 				first := &sink{header: http.Header{}}
-				c.house.gateway.ServeHTTP(first, request)
+				c.harness.gateway.ServeHTTP(first, request)
 				if c.status == http.StatusNotModified {
 					request.Header.Set("If-None-Match", first.header.Get("Etag"))
 				}
@@ -82,12 +82,12 @@ func BenchmarkCall(b *testing.B) {
 					request.Body, request.ContentLength = text, int64(len(c.body))
 				}
 				answer := &sink{header: http.Header{}, status: http.StatusOK}
-				c.house.gateway.ServeHTTP(answer, request)
+				c.harness.gateway.ServeHTTP(answer, request)
 				if answer.status != c.status {
 					b.Fatalf("got %d, want %d", answer.status, c.status)
 				}
-				if c.house.log.text.Len() > 1<<20 {
-					c.house.log.text.Reset()
+				if c.harness.log.text.Len() > 1<<20 {
+					c.harness.log.text.Reset()
 				}
 			}
 		})
@@ -97,7 +97,7 @@ func BenchmarkCall(b *testing.B) {
 // callers are more than one, so that nobody reaches the rate of a method.
 const callers = 2000
 
-func (h *house) callRequest(method, target, user string) *http.Request {
+func (h *harness) callRequest(method, target, user string) *http.Request {
 	request, err := http.NewRequest(method, target, http.NoBody)
 	if err != nil {
 		panic(err)

@@ -152,7 +152,7 @@ func TestAProxyThatIsNotTrustedIsLoggedOnce(t *testing.T) {
 		"a client that sends the header": {nil, "203.0.113.7:1", "10.0.0.1", 0},
 		"a neighbour without the header": {nil, "10.0.0.5:1", "", 0},
 	} {
-		h := open(t, world{proxies: test.proxies})
+		h := newHarness(t, options{proxies: test.proxies})
 		for range 3 {
 			info := &connect.CallInfo{PeerAddr: test.peer}
 			if test.forwarded != "" {
@@ -170,7 +170,7 @@ func TestAProxyThatIsNotTrustedIsLoggedOnce(t *testing.T) {
 // store.
 func TestServicesReceiveTheClientInfo(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{proxies: networks(t, "192.0.2.0/24")}) // where direct calls from
+	h := newHarness(t, options{proxies: networks(t, "192.0.2.0/24")}) // where direct calls from
 	origins := make(chan *authv1.Origin, 1)
 	answer(h.backend, authv1.SessionServiceReauthenticateProcedure, func(_ context.Context, req *authv1.ReauthenticateRequest) (*authv1.ReauthenticateResponse, error) {
 		origins <- req.GetOrigin()
@@ -227,7 +227,7 @@ func TestAcceptedLocale(t *testing.T) {
 
 func TestTheLocaleReachesAuth(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	asked := make(chan *authv1.RequestPasswordResetRequest, 1)
 	answer(h.backend, authv1.LinkServiceRequestPasswordResetProcedure, func(_ context.Context, req *authv1.RequestPasswordResetRequest) (*authv1.RequestPasswordResetResponse, error) {
 		asked <- req

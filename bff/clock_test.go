@@ -18,14 +18,14 @@ import (
 // than its revocation is kept: it asks auth about each instead.
 func TestAGatewayWhoseClockIsFarFromAuthsAsksAboutEachToken(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	tell := func(ahead time.Duration, told bool) {
 		message := &authv1.WatchRevocationsResponse{Complete: true}
 		if told {
 			message.SendTime = timestamppb.New(time.Now().Add(ahead))
 		}
 		h.gateway.revoked.Take(message)
-		h.hears(time.Now().Add(time.Hour)) // for as long as the test may take
+		h.receiveRevocations(time.Now().Add(time.Hour)) // for as long as the test may take
 	}
 	ended := false
 	answer(h.backend, authv1.RevocationServiceCheckAccessProcedure, func(context.Context, *authv1.CheckAccessRequest) (*authv1.CheckAccessResponse, error) {

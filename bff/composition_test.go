@@ -26,7 +26,7 @@ func TestWhatMayBeRetried(t *testing.T) {
 	} {
 		composed := compose.New(t.Context(), fromBackend)
 		compose.Optional(composed, "part", readLimit, func(context.Context) (string, error) {
-			return "", remote(fault.New(code, "WORDED", "Not now."))
+			return "", remote(fault.New(code, "NOT_NOW", "Not now."))
 		})
 		wantNoError(t, "wait", composed.Wait())
 		if missing := partErrors(t.Context(), composed, discard); len(missing) != 1 || missing[0].GetRetryable() != want || missing[0].GetReason() == "" {
@@ -44,7 +44,7 @@ func (panicking) NewClientStream(context.Context, connect.Spec) (connect.ClientS
 
 func TestAPanicInAPartDoesNotStopTheGateway(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true, users: connect.NewClient(panicking{})})
+	h := newHarness(t, options{served: true, users: connect.NewClient(panicking{})})
 	_, got := h.getMe(t, h.token(alice))
 	wantError(t, "GetMe", got, http.StatusInternalServerError, connect.CodeInternal, fault.ReasonInternal)
 	if log := h.log.String(); !strings.Contains(log, "panic: boom") || !strings.Contains(log, "composition_test.go") {
@@ -59,7 +59,7 @@ func TestAPanicInAPartDoesNotStopTheGateway(t *testing.T) {
 
 func TestServerTimingHasTheDurationOfEachPart(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	_, got := h.getMe(t, h.token(alice))
 	wantNoError(t, "GetMe", got.err)
 	timing := got.header.Get("Server-Timing")
@@ -79,7 +79,7 @@ func TestServerTimingHasTheDurationOfEachPart(t *testing.T) {
 		t.Errorf("GetUser: got %v with Server-Timing %q, want the failing part's duration", got.err, got.header.Get("Server-Timing"))
 	}
 
-	h.fail(authv1.SessionServiceLoginProcedure, fault.New(5, "WORDED", "No."))
+	h.fail(authv1.SessionServiceLoginProcedure, fault.New(5, "NOT_NOW", "No."))
 	_, got = ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
 	if timing := got.header.Get("Server-Timing"); got.err == nil || timing != "" {
 		t.Errorf("a refused Login: got Server-Timing %q, want none: how long auth took tells who has an account", timing)

@@ -46,13 +46,13 @@ func cookiesOf(header http.Header) map[string]*http.Cookie {
 }
 
 // dated is an access token that expires then.
-func (h *house) dated(in time.Duration) string {
+func (h *harness) dated(in time.Duration) string {
 	return h.signer.token(func(_, claims map[string]any) { claims["exp"] = time.Now().Add(in).Unix() })
 }
 
 func TestTokensAreSentInCookiesOnly(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	answer(h.backend, authv1.SessionServiceLoginProcedure, func(context.Context, *authv1.LoginRequest) (*authv1.LoginResponse, error) {
 		return &authv1.LoginResponse{Account: accountOf(alice), Tokens: someTokens(), DeviceToken: "device"}, nil
 	})
@@ -96,7 +96,7 @@ func TestTokensAreSentInCookiesOnly(t *testing.T) {
 
 func TestADeviceIsKnownByItsCookie(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	var shown string
 	answer(h.backend, authv1.SessionServiceLoginProcedure, func(_ context.Context, req *authv1.LoginRequest) (*authv1.LoginResponse, error) {
 		shown = req.GetDeviceToken()
@@ -115,7 +115,7 @@ func TestADeviceIsKnownByItsCookie(t *testing.T) {
 
 func TestCookiesAreForPagesOfListedOriginsOnly(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{origins: []string{app}})
+	h := newHarness(t, options{origins: []string{app}})
 	json := []string{"Content-Type", "application/json"}
 	for _, test := range []struct {
 		name    string
@@ -163,14 +163,14 @@ func TestCookiesAreForPagesOfListedOriginsOnly(t *testing.T) {
 	}
 	response, text = h.send(t, bffv1.AccountServiceGetMeProcedure, "{}", "Authorization", "Bearer "+h.token(alice), "Cookie", accessJar+"=x", "Sec-Fetch-Site", "cross-site")
 	if response.StatusCode != http.StatusOK {
-		t.Errorf("an Authorization header beside cookies: %d %s, want it to count alone", response.StatusCode, text)
+		t.Errorf("an Authorization header and cookies: %d %s, want the cookies ignored", response.StatusCode, text)
 	}
 }
 
 // What a form can send is no call, whatever page it stands on.
 func TestAFormCannotUseCookies(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{origins: []string{app}})
+	h := newHarness(t, options{origins: []string{app}})
 	for _, kind := range []string{"application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain", "Text/Plain;application/json", ""} {
 		for _, page := range [][]string{{"Sec-Fetch-Site", "same-origin"}, {"Sec-Fetch-Site", "cross-site", "Origin", app}} {
 			response, text := h.fetch(t, http.MethodPost, bffv1.AccountServiceGetMeProcedure, "{}", append(page, "Content-Type", kind, "Cookie", accessJar+"="+h.token(alice))...)
@@ -184,7 +184,7 @@ func TestAFormCannotUseCookies(t *testing.T) {
 // A method that doesn't ask who is calling costs no refresh.
 func TestASessionIsRefreshedOnlyForMethodsThatNeedIt(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{throttled: true})
+	h := newHarness(t, options{limited: true})
 	answer(h.backend, authv1.SessionServiceRefreshProcedure, func(context.Context, *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
 		return &authv1.RefreshResponse{Tokens: &authv1.Tokens{AccessToken: h.token(alice), RefreshToken: "ghr_next", ExpiresIn: 300, RefreshExpiresIn: 3600}}, nil
 	})
@@ -206,10 +206,10 @@ func TestASessionIsRefreshedOnlyForMethodsThatNeedIt(t *testing.T) {
 	}
 }
 
-// A kept answer comes with the fresh cookies of the one who asked.
+// A cached response is sent with the new cookies of its caller.
 func TestACachedAnswerHasTheCallersOwnCookies(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{}).keep()
+	h := newHarness(t, options{}).withCache()
 	fresh := h.token(alice)
 	answer(h.backend, authv1.SessionServiceRefreshProcedure, func(_ context.Context, req *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
 		return &authv1.RefreshResponse{Tokens: &authv1.Tokens{AccessToken: fresh, RefreshToken: "next of " + req.GetRefreshToken(), ExpiresIn: 300, RefreshExpiresIn: 3600}}, nil
@@ -245,20 +245,20 @@ func TestACachedAnswerHasTheCallersOwnCookies(t *testing.T) {
 
 func TestTheGatewayRefreshesASessionInCookies(t *testing.T) {
 	t.Parallel()
-	for name, access := range map[string]func(h *house) string{
-		"that has expired":        func(h *house) string { return h.dated(-time.Minute) },
-		"that is about to":        func(h *house) string { return h.dated(20 * time.Second) },
-		"whose cookie is gone":    func(*house) string { return "" },
-		"of a key that is gone":   func(*house) string { return newSigner(9).token(func(_, _ map[string]any) {}) },
-		"of roles since changed":  func(h *house) string { return h.dated(4 * time.Minute) },
-		"that is no token at all": func(*house) string { return "x" },
+	for name, access := range map[string]func(h *harness) string{
+		"that has expired":        func(h *harness) string { return h.dated(-time.Minute) },
+		"that is about to":        func(h *harness) string { return h.dated(20 * time.Second) },
+		"whose cookie is gone":    func(*harness) string { return "" },
+		"of a key that is gone":   func(*harness) string { return newSigner(9).token(func(_, _ map[string]any) {}) },
+		"of roles since changed":  func(h *harness) string { return h.dated(4 * time.Minute) },
+		"that is no token at all": func(*harness) string { return "x" },
 	} {
-		h := open(t, world{})
+		h := newHarness(t, options{})
 		if name == "of roles since changed" {
 			h.gateway.revoked.Take(&authv1.WatchRevocationsResponse{Revocations: []*authv1.Revocation{{
 				Of: &authv1.Revocation_LeastVersion{LeastVersion: &authv1.LeastVersion{AccountId: alice, Version: 2}}, ExpiresIn: 60,
 			}}})
-			h.hears(time.Now().Add(time.Hour))
+			h.receiveRevocations(time.Now().Add(time.Hour))
 		}
 		fresh := h.signer.token(func(_, claims map[string]any) { claims["ver"] = 2 })
 		var seen []*authv1.RefreshRequest
@@ -282,7 +282,7 @@ func TestTheGatewayRefreshesASessionInCookies(t *testing.T) {
 
 func TestAValidSessionInCookiesIsNotRefreshed(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	response, text := h.send(t, bffv1.AccountServiceGetMeProcedure, "{}", jar(h.token(alice), "ghr_old")...)
 	if response.StatusCode != http.StatusOK || len(response.Cookies()) > 0 || h.backend.called(authv1.SessionServiceRefreshProcedure) > 0 {
 		t.Errorf("%d %s with cookies %v after %d refreshes, want an answer and nothing else",
@@ -293,7 +293,7 @@ func TestAValidSessionInCookiesIsNotRefreshed(t *testing.T) {
 func TestManyCallsOfOneBrowserRefreshOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := open(t, world{})
+		h := newHarness(t, options{})
 		fresh, proceed := h.token(alice), make(chan struct{})
 		answer(h.backend, authv1.SessionServiceRefreshProcedure, func(ctx context.Context, _ *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
 			select {
@@ -339,7 +339,7 @@ func TestManyCallsOfOneBrowserRefreshOnce(t *testing.T) {
 
 func TestAFailedRefreshKeepsTheCookies(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	for failure, want := range map[error]struct {
 		status int
 		reason string
@@ -361,7 +361,7 @@ func TestAFailedRefreshKeepsTheCookies(t *testing.T) {
 
 func TestLogoutClearsTheCookies(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	var ended string
 	answer(h.backend, authv1.SessionServiceLogoutProcedure, func(_ context.Context, req *authv1.LogoutRequest) (*authv1.LogoutResponse, error) {
 		ended = req.GetRefreshToken()
@@ -384,7 +384,7 @@ func TestCookiesNeedHTTPSOrLocalhost(t *testing.T) {
 		"http://localhost:8001": true, "http://127.0.0.1:8001": true, "http://[::1]:8001": true, "http://app.localhost": true,
 		"http://gatehouse.example": false, "http://10.0.0.1": false, "http://localhost.evil.example": false,
 	} {
-		h := open(t, world{publicURL: url})
+		h := newHarness(t, options{publicURL: url})
 		response, text := h.send(t, bffv1.AuthServiceLoginProcedure, loginBody, "X-Gatehouse-Session", "cookie")
 		plain := cookiesOf(response.Header)["gatehouse-access"]
 		if works && (plain == nil || plain.Secure || !plain.HttpOnly) {
@@ -398,7 +398,7 @@ func TestCookiesNeedHTTPSOrLocalhost(t *testing.T) {
 
 func TestCookiesAreNotForwardedToServices(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{apart: true})
+	h := newHarness(t, options{apart: true})
 	var seen []string
 	h.backend.onRequest = func(header *connect.Header) {
 		for name, values := range header.All() {
@@ -421,7 +421,7 @@ func TestCookiesAreNotForwardedToServices(t *testing.T) {
 
 func TestARefusedOriginIsLoggedOnce(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{origins: []string{app}})
+	h := newHarness(t, options{origins: []string{app}})
 	for range 5 {
 		h.getMe(t, "", "Origin", "https://evil.example")
 		h.getMe(t, "", "Origin", app)
@@ -436,7 +436,7 @@ func TestARefusedOriginIsLoggedOnce(t *testing.T) {
 // A script cannot delete HttpOnly cookies, and the account of these cookies is deleted.
 func TestDeletingOnesOwnAccountClearsTheCookies(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	answer(h.backend, authv1.AccountServiceDeleteAccountProcedure, func(context.Context, *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
 		return &authv1.DeleteAccountResponse{}, nil
 	})
@@ -447,7 +447,7 @@ func TestDeletingOnesOwnAccountClearsTheCookies(t *testing.T) {
 	set := cookiesOf(response.Header)
 	for _, name := range []string{accessJar, refreshJar} {
 		if got := set[name]; got == nil || got.Value != "" || got.MaxAge >= 0 {
-			t.Errorf("DeleteMe: cookie %s is %v, want it taken away", name, got)
+			t.Errorf("DeleteMe: cookie %s is %v, want it deleted", name, got)
 		}
 	}
 }

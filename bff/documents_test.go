@@ -72,7 +72,7 @@ func (r ownOrLinked) FindDescriptorByName(name protoreflect.FullName) (protorefl
 
 func TestDocumentsHaveTheMethodsOfUpstreams(t *testing.T) {
 	t.Parallel()
-	methods := append(open(t, world{}).gateway.rpc.Methods(), shopMethods(t)...)
+	methods := append(newHarness(t, options{}).gateway.rpc.Methods(), shopMethods(t)...)
 	whole, err := newDocuments(methods, func(*policy.Method) []string { return []string{"OUT_OF_STOCK"} })
 	wantNoError(t, "make the documents", err)
 	site := httptest.NewServer(web.NewHandler(web.Config{PublicURL: publicURL, AcceptsGzip: rpc.AcceptsGzip, OpenAPI: whole.openAPI, Postman: whole.postman}))
@@ -100,7 +100,7 @@ func TestDocumentsHaveTheMethodsOfUpstreams(t *testing.T) {
 // A gateway without upstreams serves the embedded documents and builds none.
 func TestDocumentsAreEmbeddedWithoutUpstreams(t *testing.T) {
 	t.Parallel()
-	whole, err := newDocuments(open(t, world{}).gateway.rpc.Methods(), nil)
+	whole, err := newDocuments(newHarness(t, options{}).gateway.rpc.Methods(), nil)
 	wantNoError(t, "make the documents", err)
 	if whole.openAPI != nil || whole.postman != nil {
 		t.Errorf("got %d and %d bytes, want none", len(whole.openAPI), len(whole.postman))

@@ -103,7 +103,7 @@ const someLink = "ghl_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 // A method that is laxer than another with the same effect is a second way in.
 func TestEveryMethodWithASensitiveEffectRequiresARecentSignIn(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	reached := map[string]map[effect]bool{}
 	for _, plan := range h.gateway.rpc.Methods() {
 		name := strings.TrimPrefix(plan.Procedure, "/")

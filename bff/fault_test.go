@@ -40,7 +40,7 @@ func TestAServiceThatGivesNoAnswerIsUnavailable(t *testing.T) {
 	for name, service := range faults {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := open(t, world{served: true, users: deadEnd(t, "users", service(t))})
+			h := newHarness(t, options{served: true, users: deadEnd(t, "users", service(t))})
 			for protocol, options := range protocols {
 				t.Run(protocol, func(t *testing.T) {
 					t.Parallel()
@@ -72,7 +72,7 @@ func TestAServiceThatGivesNoAnswerIsUnavailable(t *testing.T) {
 func TestAServiceInTheSameProcessThatHangsIsUnavailable(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := open(t, world{})
+		h := newHarness(t, options{})
 		defer h.gateway.verifier.Stop()
 		asked, ended := h.hang(usersv1.ProfileServiceGetProfileProcedure)
 
@@ -93,7 +93,7 @@ func TestAServiceInTheSameProcessThatHangsIsUnavailable(t *testing.T) {
 func TestAWriteHasATimeLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := open(t, world{})
+		h := newHarness(t, options{})
 		defer h.gateway.verifier.Stop()
 		h.hang(authv1.SessionServiceLoginProcedure)
 		began := time.Now()
@@ -108,18 +108,18 @@ func TestAWriteHasATimeLimit(t *testing.T) {
 func TestACallersOwnDeadlineIsDeadlineExceeded(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {
-		for protocol, options := range protocols {
+		for protocol, clientOptions := range protocols {
 			t.Run(fmt.Sprintf("apart=%v/%s", apart, protocol), func(t *testing.T) {
 				t.Parallel()
-				h := open(t, world{served: true, apart: apart})
+				h := newHarness(t, options{served: true, apart: apart})
 				asked, ended := h.hang(usersv1.ProfileServiceGetProfileProcedure)
 				if hasStatus(protocol) {
-					h.within("Connect-Timeout-Ms", "50")
+					h.setDeadline("Connect-Timeout-Ms", "50")
 				} else {
-					h.within("Grpc-Timeout", "50m")
+					h.setDeadline("Grpc-Timeout", "50m")
 				}
 				began := time.Now()
-				_, got := ask(t, bffv1.NewAccountServiceClient(h.client(options...)).GetMe, &bffv1.GetMeRequest{}, h.token(alice))
+				_, got := ask(t, bffv1.NewAccountServiceClient(h.client(clientOptions...)).GetMe, &bffv1.GetMeRequest{}, h.token(alice))
 				if !hasStatus(protocol) {
 					got.status = http.StatusGatewayTimeout
 				}
@@ -142,10 +142,10 @@ func TestACallersOwnDeadlineIsDeadlineExceeded(t *testing.T) {
 func TestACallersLongDeadlineDoesNotExtendAPart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := open(t, world{})
+		h := newHarness(t, options{})
 		defer h.gateway.verifier.Stop()
 		h.hang(usersv1.ProfileServiceGetProfileProcedure)
-		h.within("Connect-Timeout-Ms", "9000")
+		h.setDeadline("Connect-Timeout-Ms", "9000")
 		began := time.Now()
 		_, got := h.getMe(t, h.token(alice))
 		wantUnavailable(t, "GetMe", got, fault.ReasonUnavailable)
@@ -160,10 +160,10 @@ func TestACallersLongDeadlineDoesNotExtendAPart(t *testing.T) {
 func TestAnOptionalPartMayExceedTheCallersDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := open(t, world{})
+		h := newHarness(t, options{})
 		defer h.gateway.verifier.Stop()
 		h.hang(authv1.SessionServiceListSessionsProcedure)
-		h.within("Connect-Timeout-Ms", "200")
+		h.setDeadline("Connect-Timeout-Ms", "200")
 		res, got := h.getMe(t, h.token(alice))
 		wantNoError(t, "GetMe", got.err)
 		wantMissing(t, "GetMe", res.GetErrors(), &bffv1.PartError{
@@ -177,7 +177,7 @@ func TestACancelledCallCancelsItsCallsToServices(t *testing.T) {
 	for _, apart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("apart=%v", apart), func(t *testing.T) {
 			t.Parallel()
-			h := open(t, world{served: true, apart: apart})
+			h := newHarness(t, options{served: true, apart: apart})
 			asked, ended := h.hang(usersv1.ProfileServiceGetProfileProcedure)
 			ctx, leave := context.WithCancel(t.Context())
 			ctx, info := connect.NewClientContext(ctx)
@@ -223,22 +223,22 @@ func eventually(t testing.TB, what string, happened func() bool) {
 
 func TestAPublicErrorOfAServiceIsPassedOn(t *testing.T) {
 	t.Parallel()
-	worded := fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_PASSWORD_CHECKS", "Many sign in just now. Try again in 3 seconds."), 3*time.Second)
+	throttled := fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_PASSWORD_CHECKS", "Many sign in just now. Try again in 3 seconds."), 3*time.Second)
 	for _, apart := range []bool{false, true} {
-		for protocol, options := range protocols {
+		for protocol, clientOptions := range protocols {
 			t.Run(fmt.Sprintf("apart=%v/%s", apart, protocol), func(t *testing.T) {
 				t.Parallel()
-				h := open(t, world{served: true, apart: apart})
-				login := bffv1.NewAuthServiceClient(h.client(options...)).Login
+				h := newHarness(t, options{served: true, apart: apart})
+				login := bffv1.NewAuthServiceClient(h.client(clientOptions...)).Login
 				request := &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}
 
-				h.fail(authv1.SessionServiceLoginProcedure, worded)
+				h.fail(authv1.SessionServiceLoginProcedure, throttled)
 				_, got := ask(t, login, request, "")
 				if code, reason := connect.CodeOf(got.err), fault.Reason(got.err); code != connect.CodeResourceExhausted || reason != "TOO_MANY_PASSWORD_CHECKS" {
 					t.Errorf("got %s %s, want resource_exhausted TOO_MANY_PASSWORD_CHECKS", code, reason)
 				}
-				if failure, ok := errors.AsType[*connect.Error](got.err); ok && failure.Message() != worded.Message() {
-					t.Errorf("got %q, want %q", failure.Message(), worded.Message())
+				if failure, ok := errors.AsType[*connect.Error](got.err); ok && failure.Message() != throttled.Message() {
+					t.Errorf("got %q, want %q", failure.Message(), throttled.Message())
 				}
 				if after, _ := fault.RetryDelay(got.err); after != 3*time.Second {
 					t.Errorf("got RetryInfo %s, want 3s", after)
@@ -295,7 +295,7 @@ func TestAnInternalErrorOfAServiceIsHidden(t *testing.T) {
 		for _, apart := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/apart=%v", name, apart), func(t *testing.T) {
 				t.Parallel()
-				h := open(t, world{apart: apart})
+				h := newHarness(t, options{apart: apart})
 				for _, procedure := range []string{usersv1.ProfileServiceGetProfileProcedure, authv1.SessionServiceListSessionsProcedure} {
 					if failure == nil {
 						answer(h.backend, procedure, func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
@@ -335,7 +335,7 @@ func withDomain(code connect.Code, domain string) error {
 func TestARefusalWithoutAReasonIsInternal(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{"unauthenticated", "permission_denied", "invalid_argument", "already_exists", "resource_exhausted", "aborted", "nonsense"} {
-		h := open(t, world{users: deadEnd(t, "users", broken(t, says(400, "application/json", `{"code":"`+code+`","message":"secret"}`)))})
+		h := newHarness(t, options{users: deadEnd(t, "users", broken(t, says(400, "application/json", `{"code":"`+code+`","message":"secret"}`)))})
 		_, got := ask(t, h.users.ListUsers, &bffv1.ListUsersRequest{}, h.token(alice, "admin"))
 		wantError(t, code, got, http.StatusInternalServerError, connect.CodeInternal, fault.ReasonInternal)
 		if strings.Contains(got.err.Error(), "secret") {
@@ -386,7 +386,7 @@ func TestAWrongInternalKeyIsInternal(t *testing.T) {
 		Logger: discard, Authorizer: rpc.ServicesOnly(rpc.InternalKeys{make([]byte, 32)}, "users"),
 	}, func(server *connect.Server) { other.register(server, "users") })
 	wantNoError(t, "NewServer", err)
-	h := open(t, world{served: true, users: deadEnd(t, "users", serveHTTP(t, server.Mux(func() error { return nil })))})
+	h := newHarness(t, options{served: true, users: deadEnd(t, "users", serveHTTP(t, server.Mux(func() error { return nil })))})
 	_, got := h.getMe(t, h.token(alice))
 	wantError(t, "GetMe", got, http.StatusInternalServerError, connect.CodeInternal, fault.ReasonInternal)
 	if calls := other.called(""); calls != 0 {
@@ -397,7 +397,7 @@ func TestAWrongInternalKeyIsInternal(t *testing.T) {
 // The gateway logs the cause of an error, for required and for optional parts.
 func TestTheCauseOfAMissingPartIsLogged(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	h.fail(authv1.SessionServiceListSessionsProcedure, fault.New(connect.CodeDataLoss, "TORN_PAGE", "page 7"))
 	_, got := h.getMe(t, h.token(alice), "X-Request-Id", "r-1")
 	wantNoError(t, "GetMe", got.err)

@@ -225,7 +225,7 @@ func dripHeaders(w *wire) {
 }
 
 // wantUnavailableOverGRPC asks with gRPC's own client.
-func wantUnavailableOverGRPC(t testing.TB, h *house) {
+func wantUnavailableOverGRPC(t testing.TB, h *harness) {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(h.url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	wantNoError(t, "NewClient", err)
@@ -258,7 +258,7 @@ func wantUnavailableOverGRPC(t testing.TB, h *house) {
 // The REST-less curl, too, sees a status, a time to come again, and nothing else.
 func TestNoAnswerIsUnavailableToCurl(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true, users: deadEnd(t, "users", refusing(t))})
+	h := newHarness(t, options{served: true, users: deadEnd(t, "users", refusing(t))})
 	response, body := h.send(t, bffv1.AccountServiceGetMeProcedure, "{}", "Authorization", "Bearer "+h.token(alice))
 	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") != "1" || !strings.Contains(body, fault.ReasonUnavailable) {
 		t.Errorf("got %d, Retry-After %q, %s; want 503, 1 and the reason", response.StatusCode, response.Header.Get("Retry-After"), body)
@@ -277,7 +277,7 @@ func TestNoFaultDelaysACallBeyondItsTimeLimit(t *testing.T) {
 	for _, name := range []string{"drips", "drips its headers", "never ends its headers", "refuses each stream", "pings for ever"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := open(t, world{served: true, users: deadEnd(t, "users", framed(t, wireFaults[name]))})
+			h := newHarness(t, options{served: true, users: deadEnd(t, "users", framed(t, wireFaults[name]))})
 			began := time.Now()
 			_, got := h.getMe(t, h.token(alice))
 			wantUnavailable(t, "GetMe", got, fault.ReasonUnavailable)

@@ -62,35 +62,35 @@ var (
 
 var internalKeys = rpc.InternalKeys{bytes.Repeat([]byte{7}, 32)}
 
-// world is what a test wants of the house; the zero value is all in one
-// process, called without a network.
-type world struct {
-	// served puts the gateway on a port, and apart the services too.
+// options configures a harness. With the zero value everything runs in one process and
+// is called without a network.
+type options struct {
+	// served serves the gateway on a port; apart serves the services on ports too.
 	served, apart bool
-	// auth and users reach something else than the backend.
+	// auth and users replace the clients of the backend.
 	auth, users *connect.Client
 	origins     []string
 	proxies     []netip.Prefix
-	publicURL   string // of another name than the usual
-	// policy tightens methods.
+	publicURL   string // the default is the constant publicURL
+	// policy holds overrides that tighten methods.
 	policy string
-	// throttled holds callers to their rates, and the gateway to its room.
-	throttled bool
-	// redis is where gateways share rates.
+	// limited enables rate limits and the concurrency limit.
+	limited bool
+	// redis is the URL of the Redis that holds the shared rate limits.
 	redis string
-	// telemetry measures and traces the calls to the gateway and to its services.
+	// telemetry receives the metrics and traces of the gateway and its services.
 	telemetry  *telemetry.Telemetry
 	cacheBytes int64
-	// keyless leaves the gateway without the signing keys.
-	// unheard leaves the gateway without a message of the stream of revocations.
-	unheard bool
-	keyless bool
-	// upstreams stand behind the gateway.
+	// noRevocations and noKeys start the gateway without a message of the stream of
+	// revocations, and without the signing keys.
+	noRevocations bool
+	noKeys        bool
+	// upstreams are the application's own services.
 	upstreams *upstream.Set
 }
 
-// house is a gateway with its backend and those who call it.
-type house struct {
+// harness is a gateway with its backend and clients.
+type harness struct {
 	*backend
 	gateway *Service
 	signer  signer
@@ -103,35 +103,35 @@ type house struct {
 	users    bffv1.UserServiceClient
 }
 
-func open(t testing.TB, w world) *house {
+func newHarness(t testing.TB, o options) *harness {
 	t.Helper()
-	h := &house{backend: newBackend(), log: &journal{}, url: publicURL}
+	h := &harness{backend: newBackend(), log: &journal{}, url: publicURL}
 	h.signer = h.backend.signer
 	logger := slog.New(slog.NewJSONHandler(h.log, nil))
-	if w.auth == nil {
-		w.auth = h.backend.reach(t, "auth", w)
+	if o.auth == nil {
+		o.auth = h.backend.reach(t, "auth", o)
 	}
-	if w.users == nil {
-		w.users = h.backend.reach(t, "users", w)
+	if o.users == nil {
+		o.users = h.backend.reach(t, "users", o)
 	}
 	var err error
 	h.gateway, err = New(Config{
-		Backends: backends(w.auth, w.users), PublicURL: cmp.Or(w.publicURL, publicURL), Origins: w.origins, TrustedProxies: w.proxies, Policy: w.policy, Logger: logger,
-		Telemetry: w.telemetry, Throttle: w.throttled, RedisURL: w.redis, CacheBytes: w.cacheBytes, Upstreams: w.upstreams, Identity: identityIssuer(t),
+		Backends: backends(o.auth, o.users), PublicURL: cmp.Or(o.publicURL, publicURL), Origins: o.origins, TrustedProxies: o.proxies, Policy: o.policy, Logger: logger,
+		Telemetry: o.telemetry, Throttle: o.limited, RedisURL: o.redis, CacheBytes: o.cacheBytes, Upstreams: o.upstreams, Identity: identityIssuer(t),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.gateway.verifier.Stop(); h.gateway.cache.Close() })
-	if !w.keyless {
+	if !o.noKeys {
 		h.fetchKeys(t)
 	}
-	if !w.unheard {
+	if !o.noRevocations {
 		h.gateway.revoked.Take(&authv1.WatchRevocationsResponse{Complete: true})
-		h.hears(time.Now().Add(time.Hour)) // for as long as the test may take
+		h.receiveRevocations(time.Now().Add(time.Hour)) // for as long as the test may take
 	}
 	h.http = &http.Client{Transport: direct{h.gateway}}
-	if w.served || w.apart {
+	if o.served || o.apart {
 		h.url = serveHTTP(t, h.gateway)
 		h.http = h2cClient(t)
 	}
@@ -140,7 +140,7 @@ func open(t testing.TB, w world) *house {
 	return h
 }
 
-// backends are the services behind a gateway.
+// backends returns the services behind a gateway.
 func backends(auth, users *connect.Client) []Backend {
 	return []Backend{
 		{Name: authName, Client: auth, Tells: []string{"account", "sessions"}},
@@ -148,29 +148,30 @@ func backends(auth, users *connect.Client) []Backend {
 	}
 }
 
-// hears makes the last message of the stream of revocations one of that time.
-func (h *house) hears(at time.Time) {
+// receiveRevocations makes the gateway receive a message of the stream of revocations at
+// that time.
+func (h *harness) receiveRevocations(at time.Time) {
 	h.gateway.revoked.Now = func() time.Time { return at }
 	h.gateway.revoked.Take(&authv1.WatchRevocationsResponse{})
 	h.gateway.revoked.Now = time.Now
 }
 
-// fetchKeys has the gateway take the keys that auth publishes.
-func (h *house) fetchKeys(t testing.TB) {
+// fetchKeys loads the keys that auth publishes into the gateway's verifier.
+func (h *harness) fetchKeys(t testing.TB) {
 	t.Helper()
 	wantNoError(t, "take the keys", h.gateway.verifier.Take(h.published().GetKeys()))
 }
 
-func (h *house) client(options ...connecthttp.Option) *connect.Client {
+func (h *harness) client(options ...connecthttp.Option) *connect.Client {
 	return connect.NewClient(connecthttp.NewTransport(h.http, h.url, options...))
 }
 
-// token is an access token as auth makes them.
-func (h *house) token(user string, roles ...string) string {
+// token returns an access token like those that auth issues.
+func (h *harness) token(user string, roles ...string) string {
 	return h.signer.token(func(_, claims map[string]any) { claims["sub"], claims["roles"] = user, roles })
 }
 
-// serveHTTP puts a handler on a port until the test is over.
+// serveHTTP serves a handler on a port until the test ends.
 func serveHTTP(t testing.TB, handler http.Handler) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -196,8 +197,8 @@ func h2cClient(t testing.TB) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// timed sends a deadline that the caller doesn't keep, so that the answer tells
-// who did.
+// timed sends a deadline that the caller does not enforce itself, so that the error
+// shows which side enforced it.
 type timed struct {
 	next          http.RoundTripper
 	header, value string
@@ -209,8 +210,8 @@ func (c timed) RoundTrip(r *http.Request) (*http.Response, error) {
 	return c.next.RoundTrip(r)
 }
 
-// within gives every call of the house's from now on a deadline.
-func (h *house) within(header, value string) {
+// setDeadline adds a deadline header to all later calls of the harness.
+func (h *harness) setDeadline(header, value string) {
 	h.http.Transport = timed{next: h.http.Transport, header: header, value: value}
 }
 
@@ -230,7 +231,7 @@ func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// reply is what comes back beside a message.
+// reply holds a call's status, metadata and error.
 type reply struct {
 	status  int
 	header  *connect.Header
@@ -258,24 +259,24 @@ func ask[Req, Res any](t testing.TB, method func(context.Context, *Req) (*Res, e
 }
 
 // getMe asks who the token's holder is.
-func (h *house) getMe(t testing.TB, token string, headers ...string) (*bffv1.GetMeResponse, reply) {
+func (h *harness) getMe(t testing.TB, token string, headers ...string) (*bffv1.GetMeResponse, reply) {
 	t.Helper()
 	return ask(t, h.accounts.GetMe, &bffv1.GetMeRequest{}, token, headers...)
 }
 
 // get fetches a page.
-func (h *house) get(t testing.TB, path string, headers ...string) (*http.Response, string) {
+func (h *harness) get(t testing.TB, path string, headers ...string) (*http.Response, string) {
 	t.Helper()
 	return h.fetch(t, http.MethodGet, path, "", headers...)
 }
 
 // send posts JSON.
-func (h *house) send(t testing.TB, path, body string, headers ...string) (*http.Response, string) {
+func (h *harness) send(t testing.TB, path, body string, headers ...string) (*http.Response, string) {
 	t.Helper()
 	return h.fetch(t, http.MethodPost, path, body, append(headers, "Content-Type", "application/json")...)
 }
 
-func (h *house) fetch(t testing.TB, method, path, body string, headers ...string) (*http.Response, string) {
+func (h *harness) fetch(t testing.TB, method, path, body string, headers ...string) (*http.Response, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, h.url+path, strings.NewReader(body))
 	wantNoError(t, method+" "+path, err)
@@ -448,17 +449,17 @@ func (b *backend) called(procedure string) int {
 }
 
 // reach returns the gateway's client of one service.
-func (b *backend) reach(t testing.TB, service string, w world) *connect.Client {
+func (b *backend) reach(t testing.TB, service string, o options) *connect.Client {
 	t.Helper()
-	route := dial.Route{Caller: "bff", Callee: service, Keys: internalKeys, Telemetry: w.telemetry}
+	route := dial.Route{Caller: "bff", Callee: service, Keys: internalKeys, Telemetry: o.telemetry}
 	server, err := rpc.NewServer(rpc.ServerConfig{
-		Logger: discard, Authorizer: rpc.ServicesOnly(internalKeys, service), Telemetry: w.telemetry, Internal: true,
+		Logger: discard, Authorizer: rpc.ServicesOnly(internalKeys, service), Telemetry: o.telemetry, Internal: true,
 	}, func(server *connect.Server) { b.register(server, service) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	var client *connect.Client
-	if w.apart {
+	if o.apart {
 		client, err = dial.Dial(route, serveHTTP(t, b.countBatches(server.Mux(func() error { return nil }))))
 	} else {
 		client, err = dial.InProcess(route, server)

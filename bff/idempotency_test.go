@@ -15,7 +15,7 @@ import (
 )
 
 // keyPassed calls a method with a key and returns what auth got of it.
-func keyPassed(t *testing.T, h *house, call func() error) *authv1.IdempotencyKey {
+func keyPassed(t *testing.T, h *harness, call func() error) *authv1.IdempotencyKey {
 	t.Helper()
 	var got *authv1.IdempotencyKey
 	answer(h.backend, authv1.AccountServiceCreateAccountProcedure, func(_ context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
@@ -33,7 +33,7 @@ func keyPassed(t *testing.T, h *house, call func() error) *authv1.IdempotencyKey
 func TestMethodsThatCreateAccountsPassTheKeyOn(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {
-		h := open(t, world{apart: apart})
+		h := newHarness(t, options{apart: apart})
 		admin := h.token(alice, "admin")
 		for _, key := range []string{"", "k-1", "clé", strings.Repeat("k", maxIdempotencyKey)} {
 			for procedure, call := range map[string]func() error{
@@ -64,7 +64,7 @@ func TestMethodsThatCreateAccountsPassTheKeyOn(t *testing.T) {
 
 func TestTheRequestHashOmitsSecrets(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	hash := func(req *bffv1.RegisterRequest) []byte {
 		return keyPassed(t, h, func() error {
 			_, got := ask(t, h.auth.Register, req, "", idempotencyHeader, "k-1")
@@ -90,7 +90,7 @@ func TestTheRequestHashOmitsSecrets(t *testing.T) {
 
 func TestMalformedIdempotencyKeysAreRefused(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	for _, keys := range [][]string{{strings.Repeat("k", maxIdempotencyKey+1)}, {strings.Repeat("é", maxIdempotencyKey)}, {"k\xff"}, {"k\tk"}, {"k\u200b"}, {"k-1", "k-2"}, {"k-1", ""}} {
 		var headers []string
 		for _, key := range keys {
@@ -109,7 +109,7 @@ func TestMalformedIdempotencyKeysAreRefused(t *testing.T) {
 func TestOnlyCallsWithAKeyAreRetried(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {
-		h := open(t, world{apart: apart})
+		h := newHarness(t, options{apart: apart})
 		for _, key := range []string{"", "k-1"} {
 			var got string
 			answer(h.backend, authv1.AccountServiceCreateAccountProcedure, func(ctx context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
@@ -128,7 +128,7 @@ func TestOnlyCallsWithAKeyAreRetried(t *testing.T) {
 
 func TestErrorsOfAnIdempotencyKeyArePassedOn(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	for reason, test := range map[string]struct {
 		code   connect.Code
 		status int

@@ -28,7 +28,7 @@ import (
 // says of it must be what it does.
 func TestEveryMethodsPolicyIsEnforced(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	policy, err := PolicyOf("", nil, backends(nil, nil)...)
 	wantNoError(t, "PolicyOf", err)
 	tokens := map[string]string{"nobody": "", "a user": h.token(bob, "user"), "an administrator": h.token(bob, "user", "admin")}
@@ -64,7 +64,7 @@ func TestEveryMethodsPolicyIsEnforced(t *testing.T) {
 
 func TestSelfAdmitsTheAccountInTheRequest(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	get := func(token, id string) reply {
 		_, got := ask(t, h.users.GetUser, &bffv1.GetUserRequest{UserId: id}, token)
 		return got
@@ -122,7 +122,7 @@ func TestSelfAdmitsTheAccountInTheRequest(t *testing.T) {
 // oneself.
 func TestSelfAdmitsNobodyIfTheRequestNamesNoAccount(t *testing.T) {
 	t.Parallel()
-	gateway := open(t, world{}).gateway
+	gateway := newHarness(t, options{}).gateway
 	var admit func(context.Context, proto.Message) error
 	for _, plan := range gateway.rpc.Methods() {
 		if plan.Procedure == bffv1.UserServiceUpdateUserProcedure {
@@ -147,7 +147,7 @@ func TestSelfAdmitsNobodyIfTheRequestNamesNoAccount(t *testing.T) {
 
 func TestRolesAreThoseOfTheToken(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	answer(h.backend, usersv1.ProfileServiceListProfilesProcedure, func(context.Context, *usersv1.ListProfilesRequest) (*usersv1.ListProfilesResponse, error) {
 		return &usersv1.ListProfilesResponse{}, nil
 	})
@@ -172,7 +172,7 @@ func TestRolesAreThoseOfTheToken(t *testing.T) {
 // The roles of a GET over the wire are no looser.
 func TestConnectGETIsAdmittedLikePOST(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	path := bffv1.UserServiceGetUserProcedure + "?connect=v1&encoding=json&message=%7B%22userId%22%3A%22" + bob + "%22%7D"
 	for name, test := range map[string]struct {
 		token  string
@@ -202,7 +202,7 @@ func TestAPolicyThatCantBeEnforcedKeepsTheGatewayFromStarting(t *testing.T) {
 	self := func(field string) *policyv1.Access {
 		return &policyv1.Access{Who: &policyv1.Access_Self{Self: &policyv1.Self{Field: field, OrRoles: []string{"admin"}}}}
 	}
-	gateway := open(t, world{}).gateway
+	gateway := newHarness(t, options{}).gateway
 	start := func(access *policyv1.Access) error {
 		_, err := rpc.NewServer(rpc.ServerConfig{Logger: discard, Authorizer: gateway.identity.admit}, func(server *connect.Server) {
 			server.Register(connect.Method{Spec: connect.Spec{Procedure: procedure, Schema: updateUserFor(t, access)}})
@@ -261,7 +261,7 @@ func updateUserFor(t testing.TB, access *policyv1.Access) protoreflect.MethodDes
 
 func TestAServerOfMethodsThatAreNotPublicDoesNotStart(t *testing.T) {
 	t.Parallel()
-	gateway := open(t, world{}).gateway
+	gateway := newHarness(t, options{}).gateway
 	for name, register := range map[string]func(*connect.Server){
 		usersv1.ProfileServiceGetProfileProcedure: func(server *connect.Server) {
 			usersv1.RegisterProfileServiceHandler(server, usersv1.UnimplementedProfileServiceHandler{})
@@ -287,7 +287,7 @@ func TestAServerOfMethodsThatAreNotPublicDoesNotStart(t *testing.T) {
 
 func TestUnknownMethodsAreUnimplemented(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	for _, path := range []string{"/bff.v1.UserService/Nothing", "/bff.v1.UserService/getUser", "/bff.v1.UserService/"} {
 		response, body := h.send(t, path, "{}", "Authorization", "Bearer "+h.token(alice, "admin"))
 		if response.StatusCode != http.StatusNotImplemented || !strings.Contains(body, "unimplemented") {

@@ -18,7 +18,7 @@ import (
 // What is received and not complete is bounded in bytes, for each address.
 func TestUnfinishedBodiesOfOneAddressAreBoundedInBytes(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true, throttled: true, proxies: networks(t, "127.0.0.0/8")})
+	h := newHarness(t, options{served: true, limited: true, proxies: networks(t, "127.0.0.0/8")})
 	const size = 1_000_000
 	refused := make(chan string, 100)
 	for range intake.BytesPerAddress/size + 3 {
@@ -53,7 +53,7 @@ func TestUnfinishedBodiesOfOneAddressAreBoundedInBytes(t *testing.T) {
 // A stream of gRPC reflection ends when its caller ends it.
 func TestStreamsOfReflectionAreBoundedForEachAddress(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true, throttled: true, proxies: networks(t, "127.0.0.0/8")})
+	h := newHarness(t, options{served: true, limited: true, proxies: networks(t, "127.0.0.0/8")})
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	t.Cleanup(transport.CloseIdleConnections)

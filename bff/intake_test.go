@@ -18,7 +18,7 @@ import (
 )
 
 // halfSend begins a request as if from an address, and never ends it.
-func (h *house) halfSend(t testing.TB, path, from, token string) net.Conn {
+func (h *harness) halfSend(t testing.TB, path, from, token string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
 	wantNoError(t, "dial", err)
@@ -29,14 +29,14 @@ func (h *house) halfSend(t testing.TB, path, from, token string) net.Conn {
 }
 
 // reading is how many bodies are incomplete.
-func (h *house) reading() int { return h.gateway.intake.State().Reading }
+func (h *harness) reading() int { return h.gateway.intake.State().Reading }
 
 func TestIncompleteRequestsOfOneAddressDoNotAffectOthers(t *testing.T) {
 	t.Parallel()
 	for _, stranger := range []int{64, 600} {
 		t.Run(fmt.Sprint(stranger), func(t *testing.T) {
 			t.Parallel()
-			h := open(t, world{served: true, throttled: true, proxies: networks(t, "127.0.0.0/8")})
+			h := newHarness(t, options{served: true, limited: true, proxies: networks(t, "127.0.0.0/8")})
 			for i := range stranger {
 				path := []string{bffv1.AuthServiceRefreshProcedure, bffv1.AccountServiceUpdateMeProcedure, bffv1.AccountServiceGetMeProcedure, bffv1.AuthServiceLoginProcedure}[i%4]
 				h.halfSend(t, path, "198.51.100.7", h.token(bob))
@@ -65,7 +65,7 @@ func TestIncompleteRequestsOfOneAddressDoNotAffectOthers(t *testing.T) {
 
 // It is not parallel: all requests must be sent before the first one's time is over.
 func TestTooManyIncompleteRequestsAreRefused(t *testing.T) {
-	h := open(t, world{served: true, throttled: true, proxies: networks(t, "127.0.0.0/8")})
+	h := newHarness(t, options{served: true, limited: true, proxies: networks(t, "127.0.0.0/8")})
 	for range intake.ReadingPerAddress {
 		h.halfSend(t, bffv1.AccountServiceGetMeProcedure, "198.51.100.7", h.token(bob))
 	}
@@ -80,11 +80,11 @@ func TestTooManyIncompleteRequestsAreRefused(t *testing.T) {
 	}
 }
 
-// A body that stops is given up by its least speed, long before the server's own
-// limit, and what was read of it is forgotten.
+// A body that stalls ends by the minimum rate, long before the server's own timeout, and the
+// part that was read is discarded.
 func TestABodyThatStopsTimesOut(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true, throttled: true})
+	h := newHarness(t, options{served: true, limited: true})
 	conn := h.halfSend(t, bffv1.AccountServiceGetMeProcedure, "", h.token(alice))
 	wantNoError(t, "set a deadline", conn.SetReadDeadline(time.Now().Add(time.Minute)))
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)

@@ -13,7 +13,7 @@ import (
 func TestTokensOfAnotherIssuerAreLoggedOnceAMinute(t *testing.T) {
 	t.Parallel()
 	const message, elsewhere = "auth issues them for another public URL", "https://elsewhere.example"
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	now := time.Now().Truncate(time.Second)
 	h.gateway.verifier.Now = func() time.Time { return now }
 	refuse := func(name, token, reason string) {

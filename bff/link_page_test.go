@@ -15,7 +15,7 @@ import (
 
 func TestLinkPagesAreStrictAndOffline(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	kinds := map[string]string{
 		"/link/verify": "text/html; charset=utf-8", "/link/reset": "text/html; charset=utf-8", "/link/email": "text/html; charset=utf-8",
 		"/link/link.js": "text/javascript; charset=utf-8", "/link/link.css": "text/css; charset=utf-8",
@@ -75,7 +75,7 @@ var (
 // What a page's script sends is what the method that it names takes.
 func TestLinkPagesNameMethodsForAnyone(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	policy, err := PolicyOf("", nil, backends(nil, nil)...)
 	wantNoError(t, "PolicyOf", err)
 	methods := policy.Methods
@@ -105,20 +105,20 @@ func TestLinkPagesNameMethodsForAnyone(t *testing.T) {
 // The page's script finds the reason of an error where Connect puts it.
 func TestTheLinkPageFindsTheReasonOfAnError(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	for _, path := range linkPages {
 		_, page := h.get(t, path)
 		form := linkForm.FindStringSubmatch(page)
 		procedure, password := form[1], form[2]
 		method := strings.Replace(procedure, "/bff.v1.AuthService/", "/auth.v1.LinkService/", 1)
 		method = strings.Replace(method, "/bff.v1.AccountService/", "/auth.v1.LinkService/", 1)
-		h.fail(method, fault.New(connect.CodeFailedPrecondition, "LINK_USED", "Worded."))
+		h.fail(method, fault.New(connect.CodeFailedPrecondition, "LINK_USED", "Used."))
 		body := `{"token":"ghl_x"}`
 		if password != "" {
-			body = `{"token":"ghl_x","` + password + `":"long enough to be taken"}`
+			body = `{"token":"ghl_x","` + password + `":"long enough"}`
 		}
 		response, got := h.send(t, procedure, body)
-		for _, part := range []string{`"code":"failed_precondition"`, `"message":"Worded."`, `"debug":{`, `"reason":"LINK_USED"`} {
+		for _, part := range []string{`"code":"failed_precondition"`, `"message":"Used."`, `"debug":{`, `"reason":"LINK_USED"`} {
 			if response.StatusCode != http.StatusBadRequest || !strings.Contains(strings.ReplaceAll(got, " ", ""), part) {
 				t.Errorf("POST %s: got %d %s, want %s", procedure, response.StatusCode, got, part)
 			}

@@ -16,7 +16,7 @@ import (
 // the caller's session, and only if it is still valid.
 func TestVerifyEmailSendsTheCallersSessionToAuth(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	var mu sync.Mutex
 	var by *authv1.Origin
 	answer(h.backend, authv1.LinkServiceVerifyEmailProcedure, func(_ context.Context, req *authv1.VerifyEmailRequest) (*authv1.VerifyEmailResponse, error) {
@@ -24,7 +24,7 @@ func TestVerifyEmailSendsTheCallersSessionToAuth(t *testing.T) {
 		defer mu.Unlock()
 		by = req.GetOrigin()
 		if by.GetAccountId() == "" {
-			return nil, fault.New(connect.CodeInvalidArgument, "PASSWORD_TOO_SHORT", "worded")
+			return nil, fault.New(connect.CodeInvalidArgument, "PASSWORD_TOO_SHORT", "too short")
 		}
 		return &authv1.VerifyEmailResponse{Account: accountOf(alice)}, nil
 	})

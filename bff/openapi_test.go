@@ -72,7 +72,7 @@ const documentURL = "https://gatehouse.example/openapi.json"
 
 func openAPIFor(t testing.TB) *document {
 	t.Helper()
-	_, body := open(t, world{}).get(t, "/openapi.json")
+	_, body := newHarness(t, options{}).get(t, "/openapi.json")
 	text := []byte(body)
 	d := &document{compiler: jsonschema.NewCompiler()}
 	wantNoError(t, "read the document", json.Unmarshal(text, d))
@@ -115,7 +115,7 @@ func (d *document) check(t testing.TB, what string, text []byte, place ...string
 // each calls f with each method's operations over Connect (POST) and REST.
 func (d *document) each(t testing.TB, f func(plan *policy.Method, connectPath, restPath, verb string)) {
 	t.Helper()
-	for _, plan := range open(t, world{}).gateway.rpc.Methods() {
+	for _, plan := range newHarness(t, options{}).gateway.rpc.Methods() {
 		rule, _ := proto.GetExtension(plan.Descriptor.Options(), annotations.E_Http).(*annotations.HttpRule)
 		path, verb := rule.GetGet()+rule.GetPost()+rule.GetPatch()+rule.GetDelete(), ""
 		switch rule.GetPattern().(type) {
@@ -328,7 +328,7 @@ func reasonsInTheSource(t testing.TB) []string {
 
 func TestOpenAPIIsServed(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{origins: []string{app}})
+	h := newHarness(t, options{origins: []string{app}})
 	response, body := h.get(t, "/openapi.json", "Origin", "https://tool.example")
 	var d document
 	wantNoError(t, "read it", json.Unmarshal([]byte(body), &d))

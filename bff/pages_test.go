@@ -14,7 +14,7 @@ var anyURL = regexp.MustCompile(`(?i)(https?:)?//[a-z0-9][^\s"'<>]*`)
 
 func TestPagesAreStrictAndOffline(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	for path, holds := range map[string]string{"/": `href="/docs"`, "/docs": "swagger-ui-bundle.js", "/redoc": "redoc.standalone.js"} {
 		response, body := h.get(t, path)
 		if response.StatusCode != http.StatusOK || !strings.Contains(body, holds) {
@@ -60,7 +60,7 @@ var assetPath = regexp.MustCompile(`/assets/[^"]+`)
 
 func TestOtherPathsAreNotFound(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	for _, path := range []string{"/x", "/docs/x", "/index.html", "/../etc/passwd", "/.well-known/", "/.well-known/openid-configuration", "/debug/pprof/", "/metrics", "/assets/", "/assets/x/web.go", "/assets/x/index.html"} {
 		response, text := h.get(t, path)
 		if response.StatusCode != http.StatusNotFound {
@@ -85,7 +85,7 @@ const app = "https://app.example"
 
 func TestListedOriginsMayCall(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{origins: []string{app, "http://localhost:5173"}})
+	h := newHarness(t, options{origins: []string{app, "http://localhost:5173"}})
 	for _, origin := range []string{app, "http://localhost:5173"} {
 		response, _ := h.fetch(t, http.MethodOptions, bffv1.AuthServiceLoginProcedure, "", "Origin", origin,
 			"Access-Control-Request-Method", "POST",
@@ -124,7 +124,7 @@ func TestListedOriginsMayCall(t *testing.T) {
 func TestOtherOriginsMayNot(t *testing.T) {
 	t.Parallel()
 	for _, listed := range [][]string{{app}, {"*"}, {"https://*.example"}, {}, nil} {
-		h := open(t, world{origins: listed})
+		h := newHarness(t, options{origins: listed})
 		for _, origin := range []string{
 			"https://evil.example", "http://app.example", app + ":8443", app + ".evil.example", "https://evil.app.example", "https://app.exampl", "null", publicURL, "*",
 		} {

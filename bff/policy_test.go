@@ -25,7 +25,7 @@ import (
 // Every public method says all that it can: a default is somebody's oversight.
 func TestEveryPublicMethodHasACompletePolicy(t *testing.T) {
 	t.Parallel()
-	for _, plan := range open(t, world{}).gateway.rpc.Methods() {
+	for _, plan := range newHarness(t, options{}).gateway.rpc.Methods() {
 		policy, _ := proto.GetExtension(plan.Descriptor.Options(), policyv1.E_Method).(*policyv1.Method)
 		for knob, said := range map[string]bool{
 			"time_limit": policy.GetTimeLimit() != nil || plan.Descriptor.IsStreamingServer(),
@@ -56,7 +56,7 @@ func lowered(field protoreflect.FieldDescriptor) bool {
 // Whatever is at a path that we know of is listed, and what is listed is there.
 func TestEveryServedPathIsListed(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	mux := h.gateway.mux(Config{PublicURL: publicURL})
 	policy, err := PolicyOf("", nil, backends(nil, nil)...)
 	wantNoError(t, "PolicyOf", err)
@@ -92,10 +92,10 @@ func TestEveryServedPathIsListed(t *testing.T) {
 // Services receive fields as the schema normalizes them.
 func TestRequestsAreNormalized(t *testing.T) {
 	t.Parallel()
-	for name, w := range map[string]world{"in process": {}, "apart": {apart: true}} {
+	for name, w := range map[string]options{"in process": {}, "apart": {apart: true}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := open(t, w)
+			h := newHarness(t, w)
 			var account *authv1.CreateAccountRequest
 			answer(h.backend, authv1.AccountServiceCreateAccountProcedure, func(_ context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
 				account = proto.CloneOf(req)
@@ -125,7 +125,7 @@ func TestRequestsAreNormalized(t *testing.T) {
 func TestATightenedTimeLimitHolds(t *testing.T) {
 	t.Parallel()
 	const limit = 1500 * time.Millisecond // sooner than a part's own
-	h := open(t, world{policy: "bff.v1.UserService/GetUser limit=" + limit.String()})
+	h := newHarness(t, options{policy: "bff.v1.UserService/GetUser limit=" + limit.String()})
 	left := make(chan time.Duration, 1)
 	answer(h.backend, usersv1.ProfileServiceGetProfileProcedure, func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 		deadline, _ := ctx.Deadline()
@@ -137,7 +137,7 @@ func TestATightenedTimeLimitHolds(t *testing.T) {
 	if got := <-left; got > limit || got <= 0 {
 		t.Errorf("users had %s left, want no more than the tightened %s", got, limit)
 	}
-	_, err := New(Config{Backends: backends(h.backend.reach(t, "auth", world{}), h.backend.reach(t, "users", world{})), PublicURL: publicURL, Logger: discard, Policy: "bff.v1.UserService/GetUser limit=6s"})
+	_, err := New(Config{Backends: backends(h.backend.reach(t, "auth", options{}), h.backend.reach(t, "users", options{})), PublicURL: publicURL, Logger: discard, Policy: "bff.v1.UserService/GetUser limit=6s"})
 	if err == nil || !strings.Contains(err.Error(), "bff.v1.UserService/GetUser: limit=6s is looser than the schema's 5s") {
 		t.Errorf("a gateway with a looser limit: got %v, want a refusal to start", err)
 	}
@@ -146,7 +146,7 @@ func TestATightenedTimeLimitHolds(t *testing.T) {
 // auth decides whether a sign-in is recent; the schema says where it must be.
 func TestARecentSignInIsRequiredWhereTheSchemaDeclaresIt(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	asked := map[string]bool{}
 	answer(h.backend, authv1.AccountServiceSetAccountStatusProcedure, func(_ context.Context, req *authv1.SetAccountStatusRequest) (*authv1.SetAccountStatusResponse, error) {
 		asked[req.GetStatus().String()] = req.GetOrigin().GetRequireRecentSignIn()

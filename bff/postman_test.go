@@ -21,7 +21,7 @@ type called struct {
 
 func TestTheCollectionCallsEveryOperation(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	read := func(path string, into any) {
 		response, body := h.get(t, path)
 		if kind := response.Header.Get("Content-Type"); response.StatusCode != http.StatusOK || kind != "application/json" {

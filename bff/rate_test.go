@@ -18,7 +18,7 @@ import (
 )
 
 // rated gives a gateway a rate whose clock the test turns.
-func (h *house) rated(t testing.TB) *atomicTime {
+func (h *harness) rated(t testing.TB) *atomicTime {
 	t.Helper()
 	held, err := newRates("", h.gateway.proxies, discard)
 	wantNoError(t, "newRates", err)
@@ -29,7 +29,7 @@ func (h *house) rated(t testing.TB) *atomicTime {
 }
 
 // spend uses up what the address has.
-func (h *house) spend(t testing.TB, address string) {
+func (h *harness) spend(t testing.TB, address string) {
 	t.Helper()
 	for i := range addressRate.Burst {
 		if err := h.gateway.rates.takeAddress(address); err != nil {
@@ -48,7 +48,7 @@ func wantTooMany(t testing.TB, what string, err error) {
 
 func TestAnAddressHasABurstAndThenARate(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	clock := h.rated(t)
 	h.spend(t, "203.0.113.7")
 	wantTooMany(t, "after the burst", h.gateway.rates.takeAddress("203.0.113.7"))
@@ -65,7 +65,7 @@ func TestAnAddressHasABurstAndThenARate(t *testing.T) {
 
 func TestIPv6AddressesShareTheRateOfTheir64(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	h.rated(t)
 	h.spend(t, "2001:db8:1:2::1")
 	wantTooMany(t, "the same /64", h.gateway.rates.takeAddress("2001:db8:1:2:ffff::9"))
@@ -81,7 +81,7 @@ func TestIPv6AddressesShareTheRateOfTheir64(t *testing.T) {
 // verified, and what carries no token, costs no check and isn't counted.
 func TestAFloodOfTokensIsRefusedBeforeTheyAreChecked(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	known := h.token(alice)
 	_, got := h.getMe(t, known)
 	wantNoError(t, "a good token", got.err)
@@ -117,7 +117,7 @@ var addressOfDirect = netip.MustParseAddr("192.0.2.1")
 
 func TestAFloodOfSignInsNeverReachesAuth(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{proxies: networks(t, "192.0.2.0/24")})
+	h := newHarness(t, options{proxies: networks(t, "192.0.2.0/24")})
 	answer(h.backend, authv1.SessionServiceLoginProcedure, func(_ context.Context, req *authv1.LoginRequest) (*authv1.LoginResponse, error) {
 		return &authv1.LoginResponse{Account: accountOf(alice), Tokens: someTokens()}, nil
 	})
@@ -158,7 +158,7 @@ func TestAFloodOfSignInsNeverReachesAuth(t *testing.T) {
 
 func TestTheRateHoldsForConcurrentCalls(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	h.rated(t)
 	var group sync.WaitGroup
 	admitted := make(chan struct{}, 4*addressRate.Burst)
@@ -181,7 +181,7 @@ func TestTheRateHoldsForConcurrentCalls(t *testing.T) {
 // floods the gateway stays limited.
 func TestTheMemoryOfAddressesIsBounded(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	h.rated(t)
 	h.spend(t, "203.0.113.7")
 	for i := range 2 * ratedAddresses {
@@ -199,7 +199,7 @@ func TestTheMemoryOfAddressesIsBounded(t *testing.T) {
 // A password of 10 MB goes no further than the edge.
 func TestAHugePasswordIsRefusedAtTheEdge(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	before := h.called("")
 	response, body := h.send(t, "/bff.v1.AuthService/Login", `{"email":"ada@example.com","password":"`+strings.Repeat("x", 10<<20)+`"}`)
 	if response.StatusCode != http.StatusTooManyRequests || !strings.Contains(body, "The request is too large") {

@@ -24,17 +24,17 @@ func left(header *connect.Header) string {
 
 func TestACallOverTheRateGetsRetryAfter(t *testing.T) {
 	t.Parallel()
-	for name, options := range map[string][]connecthttp.Option{
+	for name, clientOptions := range map[string][]connecthttp.Option{
 		"Connect JSON": {connecthttp.WithProtoJSON()}, "Connect proto": nil,
 		"gRPC": {connecthttp.WithGRPC()}, "gRPC-Web": {connecthttp.WithGRPCWeb()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := open(t, world{served: true, throttled: true, policy: "bff.v1.AuthService/Login rate=2/m burst=2"})
+			h := newHarness(t, options{served: true, limited: true, policy: "bff.v1.AuthService/Login rate=2/m burst=2"})
 			answer(h.backend, authv1.SessionServiceLoginProcedure, func(context.Context, *authv1.LoginRequest) (*authv1.LoginResponse, error) {
 				return &authv1.LoginResponse{Account: accountOf(alice), Tokens: someTokens()}, nil
 			})
-			client := bffv1.NewAuthServiceClient(h.client(options...))
+			client := bffv1.NewAuthServiceClient(h.client(clientOptions...))
 			login := func() reply {
 				_, got := ask(t, client.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "a secret of hers"}, "")
 				return got
@@ -71,7 +71,7 @@ func TestACallOverTheRateGetsRetryAfter(t *testing.T) {
 // by their address. Each method counts for itself.
 func TestRatesAreCountedByPrincipalElseByAddress(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{throttled: true, proxies: networks(t, "192.0.2.0/24"),
+	h := newHarness(t, options{limited: true, proxies: networks(t, "192.0.2.0/24"),
 		policy: "bff.v1.AccountService/GetMe rate=1/h burst=1; bff.v1.AuthService/Refresh rate=1/h burst=1"})
 	me := func(token, from string) error {
 		_, got := h.getMe(t, token, "X-Forwarded-For", from)
@@ -108,7 +108,7 @@ func TestRatesAreCountedByPrincipalElseByAddress(t *testing.T) {
 // the refusal reveals nothing about the method's fields.
 func TestTheRateIsCheckedBeforeTheMessageIsDecoded(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{throttled: true, policy: "bff.v1.AuthService/Login rate=1/h burst=1"})
+	h := newHarness(t, options{limited: true, policy: "bff.v1.AuthService/Login rate=1/h burst=1"})
 	if response, body := h.send(t, bffv1.AuthServiceLoginProcedure, `{"email":`); response.StatusCode != http.StatusBadRequest {
 		t.Fatalf("a broken message: %d %s", response.StatusCode, body)
 	}
@@ -119,7 +119,7 @@ func TestTheRateIsCheckedBeforeTheMessageIsDecoded(t *testing.T) {
 
 func TestTheRateIsRestoredAsTheHeaderSays(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{throttled: true, policy: "bff.v1.AccountService/UpdateMe rate=2/m burst=2"})
+	h := newHarness(t, options{limited: true, policy: "bff.v1.AccountService/UpdateMe rate=2/m burst=2"})
 	synctest.Test(t, func(t *testing.T) {
 		held, err := newRates("", h.gateway.proxies, discard)
 		wantNoError(t, "newRates", err)
@@ -147,7 +147,7 @@ func TestTheRateIsRestoredAsTheHeaderSays(t *testing.T) {
 // No answer of Redis is ever a caller's error.
 func TestAnUnreachableRedisIsNotTheCallersError(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{throttled: true, redis: "redis://127.0.0.1:1", policy: "bff.v1.AccountService/GetMe rate=3/h burst=3"})
+	h := newHarness(t, options{limited: true, redis: "redis://127.0.0.1:1", policy: "bff.v1.AccountService/GetMe rate=3/h burst=3"})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); h.gateway.rates.callers.Run(ctx) }()
@@ -166,7 +166,7 @@ func TestAnUnreachableRedisIsNotTheCallersError(t *testing.T) {
 // auth is asked.
 func TestAFloodOfCookiesNeverReachesAuth(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{throttled: true})
+	h := newHarness(t, options{limited: true})
 	refreshes := 0
 	answer(h.backend, authv1.SessionServiceRefreshProcedure, func(context.Context, *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
 		refreshes++
@@ -198,7 +198,7 @@ func TestAFloodOfCookiesNeverReachesAuth(t *testing.T) {
 // behind one address, a person with many tabs, an administrator's script.
 func TestRatesAllowReasonableUse(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{throttled: true})
+	h := newHarness(t, options{limited: true})
 	least := map[string]struct{ atOnce, anHour int }{
 		"Login": {50, 3600}, "Register": {40, 1200}, "Refresh": {200, 36000}, "Logout": {200, 36000},
 		"RequestPasswordReset": {30, 1200}, "VerifyEmail": {40, 1800}, "ResetPassword": {40, 1800}, "ConfirmEmailChange": {40, 1800},

@@ -24,7 +24,7 @@ func gzipped(t *testing.T, text string) string {
 // that is too large: 429 is for who calls too often.
 func TestRESTReadsHeadersAsRFC9110Says(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	large := `{"email":"` + strings.Repeat("a", rpc.MaxMessageBytes) + `"}`
 	login := "/api/v1/auth/login"
 	for _, test := range []struct {

@@ -34,10 +34,10 @@ type asREST struct {
 // byte, and every header that isn't about the one answer.
 func TestRESTAnswersLikeConnect(t *testing.T) {
 	t.Parallel()
-	for name, w := range map[string]world{"in process": {}, "apart": {apart: true}} {
+	for name, w := range map[string]options{"in process": {}, "apart": {apart: true}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := open(t, w)
+			h := newHarness(t, w)
 			h.fail(authv1.AccountServiceDeleteAccountProcedure, fault.New(connect.CodeFailedPrecondition, "LAST_ADMINISTRATOR", "no"))
 			h.fail(authv1.SessionServiceRevokeSessionProcedure, fault.New(connect.CodeNotFound, "SESSION_NOT_FOUND", "no"))
 			h.fail(authv1.AccountServiceChangeAccountEmailProcedure, fault.New(connect.CodeAlreadyExists, "EMAIL_TAKEN", "no"))
@@ -126,7 +126,7 @@ func steady(header http.Header) http.Header {
 // What there is no Connect call like, in the same shape.
 func TestRESTErrorsHaveOneForm(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	const form = "application/x-www-form-urlencoded"
 	h.wantNoCalls(t, func() {
 		for _, test := range []struct {
@@ -159,7 +159,7 @@ func TestRESTErrorsHaveOneForm(t *testing.T) {
 			{name: "Connect's parameter", method: "GET", path: "/api/v1/users?connect=v1", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "connect"},
 			{name: "a parameter of the body's", method: "POST", path: "/api/v1/auth/login?email=a%40example.com", body: "{}", headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "email"},
 			{name: "a parameter of the path's", method: "GET", path: "/api/v1/users/" + bob + "?userId=" + alice, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "userId"},
-			{name: "a parameter beside the body", method: "PATCH", path: "/api/v1/users/" + bob + "?user.id=" + alice, body: "{}", headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "user.id"},
+			{name: "a parameter in addition to the body", method: "PATCH", path: "/api/v1/users/" + bob + "?user.id=" + alice, body: "{}", headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "user.id"},
 			{name: "a number that isn't one", method: "GET", path: "/api/v1/users?page_size=x", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "pageSize"},
 			{name: "a number too large", method: "GET", path: "/api/v1/users?pageSize=99999999999", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "pageSize"},
 			{name: "a number out of bounds", method: "GET", path: "/api/v1/users?pageSize=101", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonInvalid, field: "page_size"},
@@ -225,7 +225,7 @@ func wantField(t *testing.T, what, body, want string) {
 // it names, in either spelling.
 func TestAPatchChangesOnlyTheNamedFields(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	var asked *usersv1.UpdateProfileRequest
 	answer(h.backend, usersv1.ProfileServiceUpdateProfileProcedure, func(_ context.Context, req *usersv1.UpdateProfileRequest) (*usersv1.UpdateProfileResponse, error) {
 		asked = proto.CloneOf(req)
@@ -261,7 +261,7 @@ func TestAPatchChangesOnlyTheNamedFields(t *testing.T) {
 
 func TestARESTReadIsRevalidatedByItsETag(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	overBoth(t, h, func(t *testing.T) {
 		bearer := []string{"Authorization", "Bearer " + h.token(alice), "Accept-Encoding", "identity"}
 		first, body := h.get(t, "/api/v1/me", bearer...)
@@ -287,7 +287,7 @@ func TestARESTReadIsRevalidatedByItsETag(t *testing.T) {
 // A created resource has 201 with its path in Location; a deleted one has 204.
 func TestRESTMapsCodesToItsOwnStatuses(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	json := []string{"Content-Type", "application/json", "Authorization", "Bearer " + h.token(alice, "admin")}
 	answer(h.backend, authv1.AccountServiceDeleteAccountProcedure, func(context.Context, *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
 		return &authv1.DeleteAccountResponse{}, nil
@@ -326,7 +326,7 @@ func TestRESTMapsCodesToItsOwnStatuses(t *testing.T) {
 
 // What bounds a Connect call bounds one of REST.
 func TestARESTBodyIsBounded(t *testing.T) {
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	h.wantNoCalls(t, func() {
 		patch := func(t *testing.T, what string, body io.Reader, headers ...string) {
 			t.Helper()
@@ -356,8 +356,8 @@ func TestARESTBodyIsBounded(t *testing.T) {
 			patch(t, "with a length", strings.NewReader(large))
 			endlessly := &endless{}
 			patch(t, "without an end", endlessly)
-			if taken := endlessly.taken.Load(); taken > 16<<20 {
-				t.Errorf("the server read %d bytes of an endless body", taken)
+			if read := endlessly.read.Load(); read > 16<<20 {
+				t.Errorf("the server read %d bytes of an endless body", read)
 			}
 			wantAllocated(t, "a bomb", 32<<20, func() { patch(t, "a bomb", bytes.NewReader(bomb), "Content-Encoding", "gzip") })
 		})
@@ -375,7 +375,7 @@ func TestARESTBodyIsBounded(t *testing.T) {
 
 func TestASlowRESTBodyTimesOut(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true})
+	h := newHarness(t, options{served: true})
 	h.wantNoCalls(t, func() {
 		conn := dialRaw(t, h.url)
 		fmt.Fprintf(conn, "POST /api/v1/me/password HTTP/1.1\r\nHost: gatehouse\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", h.token(alice))
@@ -386,7 +386,7 @@ func TestASlowRESTBodyTimesOut(t *testing.T) {
 
 func TestCookiesWorkOverREST(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{origins: []string{app}})
+	h := newHarness(t, options{origins: []string{app}})
 	answer(h.backend, authv1.AccountServiceDeleteAccountProcedure, func(context.Context, *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
 		return &authv1.DeleteAccountResponse{}, nil
 	})
@@ -431,7 +431,7 @@ func TestCookiesWorkOverREST(t *testing.T) {
 
 func TestRatesAndQueuesApplyToREST(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{throttled: true, policy: "bff.v1.AccountService/GetMe rate=1/m burst=1"})
+	h := newHarness(t, options{limited: true, policy: "bff.v1.AccountService/GetMe rate=1/m burst=1"})
 	bearer := []string{"Authorization", "Bearer " + h.token(alice)}
 	response, _ := h.get(t, "/api/v1/me", bearer...)
 	if response.StatusCode != http.StatusOK || response.Header.Get("Ratelimit") == "" || response.Header.Get("Ratelimit-Policy") == "" {
@@ -455,7 +455,7 @@ func TestRatesAndQueuesApplyToREST(t *testing.T) {
 // What goes with a call goes with one of REST.
 func TestRESTPassesTheHeadersOfACall(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{apart: true})
+	h := newHarness(t, options{apart: true})
 	var keys []string
 	answer(h.backend, authv1.AccountServiceCreateAccountProcedure, func(_ context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
 		keys = append(keys, req.GetIdempotencyKey().GetKey(), req.GetIdempotencyKey().GetProcedure())

@@ -31,7 +31,7 @@ func news(revocations ...*authv1.Revocation) *authv1.WatchRevocationsResponse {
 }
 
 // admitted asks for something that every token whose holder is known may have.
-func (h *house) admitted(t testing.TB, token string) reply {
+func (h *harness) admitted(t testing.TB, token string) reply {
 	t.Helper()
 	_, got := h.getMe(t, token)
 	return got
@@ -39,7 +39,7 @@ func (h *house) admitted(t testing.TB, token string) reply {
 
 func TestARevokedTokenIsRefused(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	token := h.token(alice) // of version 1
 	newer := h.signer.token(func(_, claims map[string]any) { claims["sub"], claims["ver"] = alice, 3 })
 	refused := func(what, token, reason string) {
@@ -75,7 +75,7 @@ func TestARevokedTokenIsRefused(t *testing.T) {
 
 func TestWithASilentStreamTheGatewayAsksAuthAboutEachToken(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	token := h.token(alice)
 	now := time.Now()
 	h.gateway.revoked.Now = func() time.Time { return now }
@@ -118,7 +118,7 @@ func TestTheGatewayFollowsTheStream(t *testing.T) {
 	for _, apart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("apart=%v", apart), func(t *testing.T) {
 			t.Parallel()
-			h := open(t, world{apart: apart})
+			h := newHarness(t, options{apart: apart})
 			ctx, stop := context.WithCancel(t.Context())
 			stopped := make(chan struct{})
 			go func() { defer close(stopped); h.gateway.Run(ctx) }()
@@ -137,7 +137,7 @@ func TestTheGatewayFollowsTheStream(t *testing.T) {
 func TestAStreamThatEndsOrFallsSilentIsOpenedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := open(t, world{})
+		h := newHarness(t, options{})
 		opened := func() int { return h.called(authv1.RevocationServiceWatchRevocationsProcedure) }
 		set := func(stream func(context.Context, connect.ServerStream) error) {
 			h.mu.Lock()
@@ -187,7 +187,7 @@ func TestAStreamThatEndsOrFallsSilentIsOpenedAgain(t *testing.T) {
 
 func TestTheGatewayIsReadyOnceItHasTheRevocations(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{unheard: true})
+	h := newHarness(t, options{noRevocations: true})
 	if h.gateway.Ready() == nil {
 		t.Error("it is ready before")
 	}
@@ -198,7 +198,7 @@ func TestTheGatewayIsReadyOnceItHasTheRevocations(t *testing.T) {
 }
 
 // onStream replaces auth's stream.
-func (h *house) onStream(stream func(ctx context.Context, req *authv1.WatchRevocationsRequest, s connect.ServerStream) error) {
+func (h *harness) onStream(stream func(ctx context.Context, req *authv1.WatchRevocationsRequest, s connect.ServerStream) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.answers[authv1.RevocationServiceWatchRevocationsProcedure] = func(ctx context.Context, s connect.ServerStream) error {
@@ -211,7 +211,7 @@ func (h *house) onStream(stream func(ctx context.Context, req *authv1.WatchRevoc
 }
 
 // follow runs the gateway until the returned function is called.
-func (h *house) follow(t *testing.T) (stop func()) {
+func (h *harness) follow(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); h.gateway.Run(ctx) }()
@@ -221,7 +221,7 @@ func (h *house) follow(t *testing.T) (stop func()) {
 func TestTheStreamSendsKeysAtItsStartAndOnChange(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := open(t, world{keyless: true})
+		h := newHarness(t, options{noKeys: true})
 		newer := newSigner(2)
 		old, fresh := h.token(alice), newer.token(func(_, _ map[string]any) {})
 		verifies := func(token string) bool { _, err := h.gateway.verifier.Verify(token); return err == nil }
@@ -262,7 +262,7 @@ func TestTheStreamSendsKeysAtItsStartAndOnChange(t *testing.T) {
 		}
 		say(&authv1.WatchRevocationsResponse{SigningKeys: &authv1.SigningKeys{}})
 		if !verifies(fresh) {
-			t.Error("no keys were taken over")
+			t.Error("the keys were replaced by an empty list")
 		}
 		if n := h.called(authv1.KeyServiceListSigningKeysProcedure); n != 0 {
 			t.Errorf("auth was asked for keys %d times, though it says them", n)
@@ -274,7 +274,7 @@ func TestTheStreamSendsKeysAtItsStartAndOnChange(t *testing.T) {
 func TestAnOlderAuthIsAskedForItsKeysOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := open(t, world{keyless: true})
+		h := newHarness(t, options{noKeys: true})
 		answer(h.backend, authv1.KeyServiceListSigningKeysProcedure, func(context.Context, *authv1.ListSigningKeysRequest) (*authv1.ListSigningKeysResponse, error) {
 			return &authv1.ListSigningKeysResponse{Keys: h.published().GetKeys()}, nil
 		})
@@ -310,7 +310,7 @@ func TestAnOlderAuthIsAskedForItsKeysOnce(t *testing.T) {
 func TestALargeUpdateAppliesWithItsLastMessage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := open(t, world{keyless: true, unheard: true})
+		h := newHarness(t, options{noKeys: true, noRevocations: true})
 		goOn := make(chan struct{})
 		cursors := make(chan string, 2)
 		h.onStream(func(ctx context.Context, req *authv1.WatchRevocationsRequest, s connect.ServerStream) error {
@@ -358,7 +358,7 @@ func TestALargeUpdateAppliesWithItsLastMessage(t *testing.T) {
 func TestAStreamResumesAtTheCursor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := open(t, world{})
+		h := newHarness(t, options{})
 		var asked []string
 		h.onStream(func(_ context.Context, req *authv1.WatchRevocationsRequest, s connect.ServerStream) error {
 			asked = append(asked, req.GetCursor())
@@ -390,10 +390,10 @@ func TestAStreamResumesAtTheCursor(t *testing.T) {
 // because of that.
 func TestAnUnknownKeyIsUnavailableWhileTheStreamIsSilent(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	token := newSigner(2).token(func(_, _ map[string]any) {})
 	wantError(t, "while it speaks", h.admitted(t, token), http.StatusUnauthorized, connect.CodeUnauthenticated, invalid)
-	h.hears(time.Now().Add(-time.Hour))
+	h.receiveRevocations(time.Now().Add(-time.Hour))
 	before := h.called("")
 	wantUnavailable(t, "while it is silent", h.admitted(t, token), fault.ReasonUnavailable)
 	wantError(t, "garbage all the same", h.admitted(t, "garbage"), http.StatusUnauthorized, connect.CodeUnauthenticated, invalid)

@@ -18,7 +18,7 @@ import (
 )
 
 // fill takes all slots of a method's class until the test is over.
-func (h *house) fill(t testing.TB, procedure string) {
+func (h *harness) fill(t testing.TB, procedure string) {
 	t.Helper()
 	queue := h.gateway.shedder.ClassOf(procedure).Queue
 	for queue.State().Running < queue.State().Slots {
@@ -31,14 +31,14 @@ const getMe = bffv1.AccountServiceGetMeProcedure
 
 func TestARefusalOfTheQueueHasRetryAfter(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true, throttled: true})
+	h := newHarness(t, options{served: true, limited: true})
 	h.fill(t, getMe)
 	before := h.called("")
-	for name, options := range map[string][]connecthttp.Option{
+	for name, clientOptions := range map[string][]connecthttp.Option{
 		"Connect JSON": {connecthttp.WithProtoJSON()}, "Connect proto": nil,
 		"gRPC": {connecthttp.WithGRPC()}, "gRPC-Web": {connecthttp.WithGRPCWeb()},
 	} {
-		client := bffv1.NewAccountServiceClient(h.client(options...))
+		client := bffv1.NewAccountServiceClient(h.client(clientOptions...))
 		for range 2 { // from the queue, and where it is overloaded, from prepared bytes
 			_, got := ask(t, client.GetMe, &bffv1.GetMeRequest{}, h.token(alice))
 			if strings.HasPrefix(name, "Connect") {
@@ -77,7 +77,7 @@ func TestARefusalOfTheQueueHasRetryAfter(t *testing.T) {
 
 func TestARefusalOfTheQueueRestoresTheRate(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{throttled: true, policy: "bff.v1.AccountService/GetMe rate=2/h burst=2"})
+	h := newHarness(t, options{limited: true, policy: "bff.v1.AccountService/GetMe rate=2/h burst=2"})
 	h.fill(t, getMe)
 	var group sync.WaitGroup
 	for range 6 {
@@ -95,7 +95,7 @@ func TestARefusalOfTheQueueRestoresTheRate(t *testing.T) {
 
 func TestAnUnavailableServiceRestoresTheRate(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{served: true, throttled: true, policy: "bff.v1.AuthService/Refresh rate=2/h burst=2"})
+	h := newHarness(t, options{served: true, limited: true, policy: "bff.v1.AuthService/Refresh rate=2/h burst=2"})
 	refuse := atomic.Bool{}
 	refuse.Store(true)
 	answer(h.backend, authv1.SessionServiceRefreshProcedure, func(context.Context, *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
@@ -128,7 +128,7 @@ func TestAnUnavailableServiceRestoresTheRate(t *testing.T) {
 
 func TestClassesDependOnTheKindAndTheServicesOfAMethod(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{throttled: true})
+	h := newHarness(t, options{limited: true})
 	_, got := h.getMe(t, h.token(alice))
 	wantNoError(t, "GetMe", got.err)
 	_, got = ask(t, h.accounts.UpdateMe, &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: "Ada"}}, h.token(alice))

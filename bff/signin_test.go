@@ -16,12 +16,12 @@ import (
 )
 
 // signIns are the ways to get a user with tokens.
-var signIns = map[string]func(testing.TB, *house) (*bffv1.SignedIn, []*bffv1.PartError, reply){
-	"Login": func(t testing.TB, h *house) (*bffv1.SignedIn, []*bffv1.PartError, reply) {
+var signIns = map[string]func(testing.TB, *harness) (*bffv1.SignedIn, []*bffv1.PartError, reply){
+	"Login": func(t testing.TB, h *harness) (*bffv1.SignedIn, []*bffv1.PartError, reply) {
 		res, got := ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "a secret of hers"}, "")
 		return res.GetSignedIn(), res.GetErrors(), got
 	},
-	"Register": func(t testing.TB, h *house) (*bffv1.SignedIn, []*bffv1.PartError, reply) {
+	"Register": func(t testing.TB, h *harness) (*bffv1.SignedIn, []*bffv1.PartError, reply) {
 		res, got := ask(t, h.auth.Register, &bffv1.RegisterRequest{Email: "ada@example.com", Password: "a secret of hers", FirstName: "Ada"}, "")
 		return res.GetSignedIn(), res.GetErrors(), got
 	},
@@ -30,7 +30,7 @@ var signIns = map[string]func(testing.TB, *house) (*bffv1.SignedIn, []*bffv1.Par
 func TestSigningInWorksWithoutUsers(t *testing.T) {
 	t.Parallel()
 	for name, signIn := range signIns {
-		h := open(t, world{})
+		h := newHarness(t, options{})
 		in, missing, got := signIn(t, h)
 		wantNoError(t, name, got.err)
 		wantMissing(t, name, missing)
@@ -62,7 +62,7 @@ func TestSigningInWorksWithoutUsers(t *testing.T) {
 
 func TestTokensAreKeptOutOfCaches(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	for name, signIn := range signIns {
 		_, _, got := signIn(t, h)
 		if cache := got.header.Get("Cache-Control"); cache != "no-store" {
@@ -77,7 +77,7 @@ func TestTokensAreKeptOutOfCaches(t *testing.T) {
 
 func TestTheLogSaysWhoSignedIn(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	for _, signIn := range signIns {
 		in, _, _ := signIn(t, h)
 		lines := h.log.lines(t, "call")
@@ -89,7 +89,7 @@ func TestTheLogSaysWhoSignedIn(t *testing.T) {
 
 func TestRegisterAsksForASignedInAccountOfANewID(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	asked := make(chan *authv1.CreateAccountRequest, 2)
 	answer(h.backend, authv1.AccountServiceCreateAccountProcedure, func(_ context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
 		asked <- req
@@ -115,7 +115,7 @@ func TestRegisterAsksForASignedInAccountOfANewID(t *testing.T) {
 func TestIdempotencyKeysArePassedOn(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {
-		h := open(t, world{apart: apart})
+		h := newHarness(t, options{apart: apart})
 		asked := make(chan *authv1.RefreshRequest, 1)
 		answer(h.backend, authv1.SessionServiceRefreshProcedure, func(_ context.Context, req *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
 			asked <- req
@@ -137,7 +137,7 @@ func TestIdempotencyKeysArePassedOn(t *testing.T) {
 
 func TestSignInErrorsArePassedOn(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	for _, test := range []struct {
 		reason string
 		code   connect.Code

@@ -21,7 +21,7 @@ var errForeign = fault.New(connect.CodeUnauthenticated, "REFRESH_TOKEN_INVALID",
 
 // ending has auth end the sessions of the refresh tokens "ghr_good…" and of
 // access tokens, and returns what it was asked to end.
-func (h *house) ending() func() []string {
+func (h *harness) ending() func() []string {
 	var mu sync.Mutex
 	var ended []string
 	answer(h.backend, authv1.SessionServiceLogoutProcedure, func(_ context.Context, req *authv1.LogoutRequest) (*authv1.LogoutResponse, error) {
@@ -64,23 +64,23 @@ func TestSigningOutAlwaysClearsTheCookies(t *testing.T) {
 	mine := alice + " " + session
 	for _, test := range []struct {
 		name   string
-		cookie func(h *house) string
+		cookie func(h *harness) string
 		ended  []string
 	}{
-		{"a good session", func(h *house) string { return accessJar + "=" + h.token(alice) + "; " + refreshJar + "=ghr_good" }, []string{"ghr_good"}},
-		{"the refresh cookie alone", func(*house) string { return refreshJar + "=ghr_good" }, []string{"ghr_good"}},
-		{"the access cookie alone", func(h *house) string { return accessJar + "=" + h.token(alice) }, []string{mine}},
-		{"a damaged refresh cookie", func(*house) string { return refreshJar + "=ghr_damaged" }, nil},
-		{"a damaged refresh cookie beside a good access cookie", func(h *house) string { return refreshJar + "=ghr_damaged; " + accessJar + "=" + h.token(alice) }, []string{mine}},
-		{"a foreign refresh cookie and a foreign access cookie", func(*house) string { return refreshJar + "=ghr_x; " + accessJar + "=a.b.c" }, nil},
-		{"an expired access cookie", func(h *house) string { return accessJar + "=" + h.dated(-time.Hour) }, nil},
-		{"a cookie that can't be read", func(*house) string { return refreshJar + "=gh\"r\xff" }, nil},
-		{"an empty cookie", func(*house) string { return refreshJar + "=" }, nil},
-		{"two refresh cookies, the good one last", func(*house) string { return refreshJar + "=ghr_x; " + refreshJar + "=ghr_good2" }, []string{"ghr_good2"}},
-		{"no cookie, in cookie mode", func(*house) string { return "" }, nil},
+		{"a good session", func(h *harness) string { return accessJar + "=" + h.token(alice) + "; " + refreshJar + "=ghr_good" }, []string{"ghr_good"}},
+		{"the refresh cookie alone", func(*harness) string { return refreshJar + "=ghr_good" }, []string{"ghr_good"}},
+		{"the access cookie alone", func(h *harness) string { return accessJar + "=" + h.token(alice) }, []string{mine}},
+		{"a damaged refresh cookie", func(*harness) string { return refreshJar + "=ghr_damaged" }, nil},
+		{"a damaged refresh cookie and a valid access cookie", func(h *harness) string { return refreshJar + "=ghr_damaged; " + accessJar + "=" + h.token(alice) }, []string{mine}},
+		{"a foreign refresh cookie and a foreign access cookie", func(*harness) string { return refreshJar + "=ghr_x; " + accessJar + "=a.b.c" }, nil},
+		{"an expired access cookie", func(h *harness) string { return accessJar + "=" + h.dated(-time.Hour) }, nil},
+		{"a cookie that can't be read", func(*harness) string { return refreshJar + "=gh\"r\xff" }, nil},
+		{"an empty cookie", func(*harness) string { return refreshJar + "=" }, nil},
+		{"two refresh cookies, the good one last", func(*harness) string { return refreshJar + "=ghr_x; " + refreshJar + "=ghr_good2" }, []string{"ghr_good2"}},
+		{"no cookie, in cookie mode", func(*harness) string { return "" }, nil},
 	} {
 		for _, path := range []string{bffv1.AuthServiceLogoutProcedure, "/api/v1/auth/logout"} {
-			h := open(t, world{served: true})
+			h := newHarness(t, options{served: true})
 			ended := h.ending()
 			headers := []string{"Sec-Fetch-Site", "same-origin", "X-Gatehouse-Session", "cookie"}
 			if cookie := test.cookie(h); cookie != "" {
@@ -100,7 +100,7 @@ func TestSigningOutAlwaysClearsTheCookies(t *testing.T) {
 func TestSigningOutReportsASessionThatCouldNotBeEnded(t *testing.T) {
 	t.Parallel()
 	for _, failure := range []error{fault.Unavailable(), fault.ErrInternal} {
-		h := open(t, world{})
+		h := newHarness(t, options{})
 		h.fail(authv1.SessionServiceLogoutProcedure, failure)
 		h.fail(authv1.SessionServiceRevokeSessionProcedure, failure)
 		for _, cookies := range [][]string{jar("", "ghr_good"), jar(h.token(alice), "ghr_good"), jar(h.token(alice), "")} {
@@ -121,7 +121,7 @@ func TestSigningOutReportsASessionThatCouldNotBeEnded(t *testing.T) {
 // A strange page signs nobody out, and a client without cookies gets none.
 func TestSigningOutWithCookiesNeedsAListedOrigin(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	ended := h.ending()
 	for _, headers := range [][]string{
 		{"Cookie", refreshJar + "=ghr_good", "Sec-Fetch-Site", "cross-site", "Origin", "https://evil.example"},
@@ -142,7 +142,7 @@ func TestSigningOutWithCookiesNeedsAListedOrigin(t *testing.T) {
 // What ends the caller's own session otherwise leaves no cookies of it either.
 func TestEndingOnesOwnSessionClearsTheCookies(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	h.ending()
 	answer(h.backend, authv1.SessionServiceRevokeSessionsProcedure, func(context.Context, *authv1.RevokeSessionsRequest) (*authv1.RevokeSessionsResponse, error) {
 		return &authv1.RevokeSessionsResponse{Revoked: 1}, nil
@@ -173,7 +173,7 @@ func TestEndingOnesOwnSessionClearsTheCookies(t *testing.T) {
 // the same name.
 func TestEveryCookieOfTheSameNameIsTried(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{publicURL: "http://localhost:8001", served: true})
+	h := newHarness(t, options{publicURL: "http://localhost:8001", served: true})
 	fresh := h.signer.token(func(_, claims map[string]any) { claims["iss"] = "http://localhost:8001" })
 	answer(h.backend, authv1.SessionServiceRefreshProcedure, func(_ context.Context, req *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
 		if req.GetRefreshToken() != "ghr_good" {
@@ -186,15 +186,15 @@ func TestEveryCookieOfTheSameNameIsTried(t *testing.T) {
 		status       int
 		refreshed    bool
 	}{
-		"the access token of the second":           {bffv1.AccountServiceGetMeProcedure, "gatehouse-access=x; gatehouse-access=" + fresh, 200, false},
-		"the access token of the first":            {bffv1.AccountServiceGetMeProcedure, "gatehouse-access=" + fresh + "; gatehouse-access=x", 200, false},
-		"the refresh token of the second":          {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=x; gatehouse-refresh=ghr_good", 200, true},
-		"the refresh token of the third":           {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=x; gatehouse-refresh=y; gatehouse-refresh=ghr_good", 200, true},
-		"an empty one before":                      {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=; gatehouse-refresh=ghr_good", 200, true},
-		"none of them":                             {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=x; gatehouse-refresh=y; gatehouse-access=z", 401, false},
-		"no more than four":                        {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=a; gatehouse-refresh=b; gatehouse-refresh=c; gatehouse-refresh=d; gatehouse-refresh=ghr_good", 401, false},
-		"Refresh by the second":                    {bffv1.AuthServiceRefreshProcedure, "gatehouse-refresh=x; gatehouse-refresh=ghr_good", 200, true},
-		"the second beside an old session's first": {bffv1.AccountServiceGetMeProcedure, "gatehouse-access=x; gatehouse-refresh=x; gatehouse-access=y; gatehouse-refresh=ghr_good", 200, true},
+		"the access token of the second":                 {bffv1.AccountServiceGetMeProcedure, "gatehouse-access=x; gatehouse-access=" + fresh, 200, false},
+		"the access token of the first":                  {bffv1.AccountServiceGetMeProcedure, "gatehouse-access=" + fresh + "; gatehouse-access=x", 200, false},
+		"the refresh token of the second":                {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=x; gatehouse-refresh=ghr_good", 200, true},
+		"the refresh token of the third":                 {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=x; gatehouse-refresh=y; gatehouse-refresh=ghr_good", 200, true},
+		"an empty one before":                            {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=; gatehouse-refresh=ghr_good", 200, true},
+		"none of them":                                   {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=x; gatehouse-refresh=y; gatehouse-access=z", 401, false},
+		"no more than four":                              {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=a; gatehouse-refresh=b; gatehouse-refresh=c; gatehouse-refresh=d; gatehouse-refresh=ghr_good", 401, false},
+		"Refresh by the second":                          {bffv1.AuthServiceRefreshProcedure, "gatehouse-refresh=x; gatehouse-refresh=ghr_good", 200, true},
+		"a new session's cookies after an old session's": {bffv1.AccountServiceGetMeProcedure, "gatehouse-access=x; gatehouse-refresh=x; gatehouse-access=y; gatehouse-refresh=ghr_good", 200, true},
 	} {
 		response, text := h.send(t, test.path, "{}", "Cookie", test.cookie, "Sec-Fetch-Site", "same-origin")
 		next := cookiesOf(response.Header)["gatehouse-refresh"]
@@ -213,14 +213,14 @@ func TestEveryCookieOfTheSameNameIsTried(t *testing.T) {
 // A browser drops a SameSite=Strict cookie of another site without a word.
 func TestCrossSiteCookiesAreRefusedWithAReason(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{origins: []string{app, "http://localhost:*"}, served: true})
+	h := newHarness(t, options{origins: []string{app, "http://localhost:*"}, served: true})
 	for _, test := range []struct {
 		name    string
 		headers []string
 		reason  string
 	}{
 		{"a listed page of another site", []string{"X-Gatehouse-Session", "cookie", "Sec-Fetch-Site", "cross-site", "Origin", app}, "COOKIES_CROSS_SITE"},
-		{"localhost beside 127.0.0.1", []string{"X-Gatehouse-Session", "Cookie", "Sec-Fetch-Site", "cross-site", "Origin", "http://localhost:5173"}, "COOKIES_CROSS_SITE"},
+		{"localhost and 127.0.0.1", []string{"X-Gatehouse-Session", "Cookie", "Sec-Fetch-Site", "cross-site", "Origin", "http://localhost:5173"}, "COOKIES_CROSS_SITE"},
 		{"a listed page of the same site", []string{"X-Gatehouse-Session", "cookie", "Sec-Fetch-Site", "same-site", "Origin", app}, ""},
 		{"an own page", []string{"X-Gatehouse-Session", "cookie", "Sec-Fetch-Site", "same-origin"}, ""},
 		{"no browser", []string{"X-Gatehouse-Session", "cookie"}, ""},

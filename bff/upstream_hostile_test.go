@@ -201,7 +201,7 @@ func TestAHostileUpstreamsFaultsHaveAnAnswer(t *testing.T) {
 	for _, test := range hostileCases {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			h := open(t, withShop(t, hostile(t, test.write), append([]string{`    http: "1.1"`, "    reasons: [OUT_OF_STOCK]"}, restock("500ms")...)...))
+			h := newHarness(t, withShop(t, hostile(t, test.write), append([]string{`    http: "1.1"`, "    reasons: [OUT_OF_STOCK]"}, restock("500ms")...)...))
 			path, body := getThing, `{"userId":"`+alice+`","thingId":"t1"}`
 			if test.slow {
 				path, body = "/shop.v1.ShopService/Restock", `{"userId":"`+alice+`"}`
@@ -214,7 +214,7 @@ func TestAHostileUpstreamsFaultsHaveAnAnswer(t *testing.T) {
 
 // checkHostile checks what the caller got, and that nothing of the upstream's own came
 // with it.
-func checkHostile(t *testing.T, h *house, test hostileCase, response *http.Response, text string) {
+func checkHostile(t *testing.T, h *harness, test hostileCase, response *http.Response, text string) {
 	t.Helper()
 	want := test.want
 	if test.status == http.StatusServiceUnavailable {
@@ -244,7 +244,7 @@ func TestAnUnsolicitedAnswerReachesNobody(t *testing.T) {
 	forged := protowire.AppendBytes([]byte{0x0a}, protowire.AppendString([]byte{0x0a}, "s3cret"))
 	one := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/proto\r\nContent-Length: %d\r\n\r\n%s", len(aThing()), aThing())
 	two := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/proto\r\nContent-Length: %d\r\n\r\n%s", len(forged), forged)
-	h := open(t, withShop(t, hostile(t, writes(one+two)), `    http: "1.1"`))
+	h := newHarness(t, withShop(t, hostile(t, writes(one+two)), `    http: "1.1"`))
 	for range 5 {
 		response, text := h.send(t, getThing, `{"userId":"`+alice+`","thingId":"t1"}`, "Authorization", "Bearer "+h.token(alice))
 		if response.StatusCode == http.StatusOK && !strings.Contains(text, `"t1"`) || strings.Contains(text, "s3cret") {
@@ -302,7 +302,7 @@ func TestAHostileGRPCUpstreamsFaultsHaveAnAnswer(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			h := open(t, withShop(t, serveHTTP(t, test.handler), "    protocol: grpc"))
+			h := newHarness(t, withShop(t, serveHTTP(t, test.handler), "    protocol: grpc"))
 			response, text := h.send(t, getThing, `{"userId":"`+alice+`","thingId":"t1"}`, "Authorization", "Bearer "+h.token(alice))
 			checkHostile(t, h, test.hostileCase, response, text)
 		})
@@ -329,7 +329,7 @@ func TestAHostileStreamEndsWithAnError(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			head := "HTTP/1.1 200 OK\r\nContent-Type: application/connect+proto\r\n\r\n"
-			h := open(t, withShop(t, hostile(t, writes(head+strings.Repeat(string(message), test.messages)+test.tail)), `    http: "1.1"`))
+			h := newHarness(t, withShop(t, hostile(t, writes(head+strings.Repeat(string(message), test.messages)+test.tail)), `    http: "1.1"`))
 			response, text := h.fetch(t, http.MethodPost, "/shop.v1.ShopService/WatchThings", string(grpcFrame(0, []byte(`{}`))), "Content-Type", "application/connect+json", "Authorization", "Bearer "+h.token(alice))
 			if got := strings.Count(text, `"t1"`); response.StatusCode != http.StatusOK || got != test.messages || !strings.Contains(text, test.want) || strings.Contains(text, "s3cret") {
 				t.Errorf("got %d %q, want %d messages and then %s", response.StatusCode, text, test.messages, test.want)

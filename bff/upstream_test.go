@@ -31,8 +31,8 @@ func identityIssuer(t testing.TB) *identitytoken.Issuer {
 	return issuer
 }
 
-// withShop is a world with a shop at the URLs. more are lines of its entry.
-func withShop(t testing.TB, urls string, more ...string) world {
+// withShop returns options with a shop at the URLs. more are lines of its entry.
+func withShop(t testing.TB, urls string, more ...string) options {
 	t.Helper()
 	folder := t.TempDir()
 	upstreamtest.Write(t, filepath.Join(folder, "shop.binpb"), upstreamtest.Encode(upstreamtest.File()))
@@ -40,7 +40,7 @@ func withShop(t testing.TB, urls string, more ...string) world {
 	path := upstreamtest.Write(t, filepath.Join(folder, "upstreams.yaml"), []byte(strings.Join(lines, "\n")+"\n"))
 	set, err := upstream.Load(upstream.Config{Path: path})
 	wantNoError(t, "load the upstreams", err)
-	return world{served: true, upstreams: set}
+	return options{served: true, upstreams: set}
 }
 
 // restock is a policy in the file, with a time limit.
@@ -70,7 +70,7 @@ func TestAnUpstreamsMethodIsServedAsOneOfOurs(t *testing.T) {
 					return serveOnly(t, handler, strings.Contains(name, "HTTP/2"))
 				}
 			}
-			h := open(t, withShop(t, serve(t, shop), append(entry, restock("10s")...)...))
+			h := newHarness(t, withShop(t, serve(t, shop), append(entry, restock("10s")...)...))
 			mine := "Bearer " + h.token(alice)
 			thing := `{"userId":"` + alice + `","thingId":"t7"}`
 			for _, test := range []struct {
@@ -131,10 +131,10 @@ func urlEncode(text string) string {
 }
 
 // checkBinary calls in binary, over each protocol, and streams.
-func checkBinary(t *testing.T, h *house, _ *upstreamtest.Shop, token string) {
+func checkBinary(t *testing.T, h *harness, _ *upstreamtest.Shop, token string) {
 	t.Helper()
-	for protocol, options := range map[string][]connecthttp.Option{"connect": nil, "gRPC": {connecthttp.WithGRPC()}, "gRPC-Web": {connecthttp.WithGRPCWeb()}} {
-		client := h.client(options...)
+	for protocol, clientOptions := range map[string][]connecthttp.Option{"connect": nil, "gRPC": {connecthttp.WithGRPC()}, "gRPC-Web": {connecthttp.WithGRPCWeb()}} {
+		client := h.client(clientOptions...)
 		ctx, info := connect.NewClientContext(t.Context())
 		info.RequestHeader().Set("Authorization", "Bearer "+token)
 		method := shopMethod(t, h, "GetThing")
@@ -165,7 +165,7 @@ func checkBinary(t *testing.T, h *house, _ *upstreamtest.Shop, token string) {
 	}
 }
 
-func shopMethod(t testing.TB, h *house, name string) protoreflect.MethodDescriptor {
+func shopMethod(t testing.TB, h *harness, name string) protoreflect.MethodDescriptor {
 	t.Helper()
 	for _, p := range h.gateway.rpc.Methods() {
 		if p.Procedure == "/shop.v1.ShopService/"+name {
@@ -184,7 +184,7 @@ func setText(message protoreflect.Message, name protoreflect.Name, text string) 
 // sent besides the message.
 func TestNothingOfTheCallersPassesToAnUpstream(t *testing.T) {
 	t.Parallel()
-	h := open(t, withShop(t, serveHTTP(t, upstreamtest.NewShop())))
+	h := newHarness(t, withShop(t, serveHTTP(t, upstreamtest.NewShop())))
 	token := h.token(alice, "editor")
 	forged := []string{
 		"X-User-Id", bob, "X-Forwarded-User", bob, "X-Identity", "admin", "X-Gatehouse-User", bob, "Cookie", "a=b", "Forwarded", "for=203.0.113.9",
@@ -223,7 +223,7 @@ func TestNothingOfTheCallersPassesToAnUpstream(t *testing.T) {
 }
 
 // verifyIdentity verifies an identity token by the published keys, as an upstream does.
-func (h *house) verifyIdentity(t testing.TB, token string) jwt.MapClaims {
+func (h *harness) verifyIdentity(t testing.TB, token string) jwt.MapClaims {
 	t.Helper()
 	_, text := h.get(t, identitytoken.JWKSPath)
 	var set struct {
@@ -255,7 +255,7 @@ func TestAnUnreachableUpstream(t *testing.T) {
 	t.Parallel()
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
-	h := open(t, withShop(t, gone.URL))
+	h := newHarness(t, withShop(t, gone.URL))
 	for range 3 {
 		response, text := h.send(t, getThing, `{"userId":"`+alice+`","thingId":"t1"}`, "Authorization", "Bearer "+h.token(alice))
 		if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") != "1" || !strings.Contains(text, fault.ReasonUnavailable) {
@@ -273,7 +273,7 @@ func TestAnUnreachableUpstream(t *testing.T) {
 // An idempotency key passes, of methods that take one.
 func TestAnIdempotencyKeyReachesTheUpstream(t *testing.T) {
 	t.Parallel()
-	h := open(t, withShop(t, serveHTTP(t, upstreamtest.NewShop())))
+	h := newHarness(t, withShop(t, serveHTTP(t, upstreamtest.NewShop())))
 	var texts []string
 	for range 2 {
 		response, text := h.send(t, "/shop.v1.ShopService/CreateOrder", `{"thingId":"t1"}`, "Authorization", "Bearer "+h.token(alice), "Idempotency-Key", "k-1")
@@ -292,7 +292,7 @@ func TestAnIdempotencyKeyReachesTheUpstream(t *testing.T) {
 func TestAnUpstreamsAnswersAreCached(t *testing.T) {
 	t.Parallel()
 	shop := upstreamtest.NewShop()
-	h := open(t, withShop(t, serveHTTP(t, shop)))
+	h := newHarness(t, withShop(t, serveHTTP(t, shop)))
 	list := func() {
 		t.Helper()
 		if response, text := h.send(t, "/shop.v1.ShopService/ListThings", `{}`); response.StatusCode != http.StatusOK || !strings.Contains(text, "Paper tape") {
@@ -315,7 +315,7 @@ func TestAnUpstreamsAnswersAreCached(t *testing.T) {
 // Reflection describes the published methods, and nothing of the others.
 func TestReflectionHidesWhatIsNotPublished(t *testing.T) {
 	t.Parallel()
-	h := open(t, withShop(t, serveHTTP(t, upstreamtest.NewShop())))
+	h := newHarness(t, withShop(t, serveHTTP(t, upstreamtest.NewShop())))
 	data, err := upstream.Fetch(context.Background(), h.url, "2")
 	wantNoError(t, "fetch the descriptors", err)
 	for text, want := range map[string]bool{"GetThing": true, "What people call it": true, "Audit is not": false, "AdminService": false, "Secret": false, "Wipe": false, "Restock": false} {
@@ -331,7 +331,7 @@ func TestACallFindsTheCopyThatAnswers(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
 	shop := upstreamtest.NewShop()
-	h := open(t, withShop(t, gone.URL+","+serveHTTP(t, shop)))
+	h := newHarness(t, withShop(t, gone.URL+","+serveHTTP(t, shop)))
 	for range 20 {
 		if response, text := h.send(t, getThing, `{"userId":"`+alice+`","thingId":"t1"}`, "Authorization", "Bearer "+h.token(alice)); response.StatusCode != http.StatusOK {
 			t.Fatalf("got %d %s, want 200", response.StatusCode, text)
@@ -347,7 +347,7 @@ func TestAStreamEndsWithItsCaller(t *testing.T) {
 	t.Parallel()
 	shop := upstreamtest.NewShop()
 	shop.Things = -1
-	h := open(t, withShop(t, serveHTTP(t, shop)))
+	h := newHarness(t, withShop(t, serveHTTP(t, shop)))
 	ctx, leave := context.WithCancel(t.Context())
 	ctx, info := connect.NewClientContext(ctx)
 	info.RequestHeader().Set("Authorization", "Bearer "+h.token(alice))

@@ -40,7 +40,7 @@ func wantMessage(t testing.TB, what string, got, want proto.Message) {
 func TestAUserIsComposedOfAccountAndProfile(t *testing.T) {
 	t.Parallel()
 	for _, apart := range []bool{false, true} {
-		h := open(t, world{apart: apart})
+		h := newHarness(t, options{apart: apart})
 		res, got := ask(t, h.users.GetUser, &bffv1.GetUserRequest{UserId: alice}, h.token(alice))
 		wantNoError(t, "GetUser", got.err)
 		wantMessage(t, "GetUser", res.GetUser(), wantUser(alice))
@@ -60,7 +60,7 @@ func TestAUserWithoutAccountOrProfile(t *testing.T) {
 		for _, first := range []string{"account", "profile"} {
 			t.Run(method+", the "+first+" first", func(t *testing.T) {
 				t.Parallel()
-				h := open(t, world{})
+				h := newHarness(t, options{})
 				account, profile := make(chan error), make(chan error)
 				answer(h.backend, authv1.AccountServiceGetAccountProcedure, func(ctx context.Context, req *authv1.GetAccountRequest) (*authv1.GetAccountResponse, error) {
 					select {
@@ -127,7 +127,7 @@ func TestAUserWithoutAccountOrProfile(t *testing.T) {
 
 func TestGetMeSucceedsWithoutSessions(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	res, got := h.getMe(t, h.token(alice))
 	wantNoError(t, "GetMe", got.err)
 	wantMessage(t, "GetMe", res, &bffv1.GetMeResponse{
@@ -157,7 +157,7 @@ func TestListUsersMakesTwoCallsForAnyPageSize(t *testing.T) {
 	for _, size := range []int32{1, 2, 25, 100} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			t.Parallel()
-			h := open(t, world{})
+			h := newHarness(t, options{})
 			var ids []string
 			for i := range size {
 				ids = append(ids, uuid.NewSHA1(uuid.Nil, []byte{byte(i)}).String())
@@ -207,7 +207,7 @@ func TestListUsersMakesTwoCallsForAnyPageSize(t *testing.T) {
 
 func TestListUsersOfAnEmptyPageMakesOneCall(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	answer(h.backend, usersv1.ProfileServiceListProfilesProcedure, func(context.Context, *usersv1.ListProfilesRequest) (*usersv1.ListProfilesResponse, error) {
 		return &usersv1.ListProfilesResponse{}, nil
 	})
@@ -224,7 +224,7 @@ func TestListUsersOfAnEmptyPageMakesOneCall(t *testing.T) {
 
 func TestEveryOrderAndStatusHasItsCounterpart(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	asked := make(chan *usersv1.ListProfilesRequest, 1)
 	answer(h.backend, usersv1.ProfileServiceListProfilesProcedure, func(_ context.Context, req *usersv1.ListProfilesRequest) (*usersv1.ListProfilesResponse, error) {
 		asked <- req
@@ -252,7 +252,7 @@ func TestEveryOrderAndStatusHasItsCounterpart(t *testing.T) {
 
 func TestUpdatesPassValuesMaskAndEtag(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	asked := make(chan *usersv1.UpdateProfileRequest, 1)
 	answer(h.backend, usersv1.ProfileServiceUpdateProfileProcedure, func(_ context.Context, req *usersv1.UpdateProfileRequest) (*usersv1.UpdateProfileResponse, error) {
 		asked <- req
@@ -327,7 +327,7 @@ func TestUpdatesThatAreRefused(t *testing.T) {
 		{"auth away", authv1.AccountServiceGetAccountProcedure, fault.Unavailable(), 503, connect.CodeUnavailable, fault.ReasonUnavailable},
 		{"users away", usersv1.ProfileServiceUpdateProfileProcedure, fault.Unavailable(), 503, connect.CodeUnavailable, fault.ReasonUnavailable},
 	} {
-		h := open(t, world{})
+		h := newHarness(t, options{})
 		h.fail(test.procedure, test.err)
 		_, got := ask(t, h.users.UpdateUser, &bffv1.UpdateUserRequest{User: &bffv1.User{Id: alice, FirstName: "F", Etag: "v0"}}, h.token(alice))
 		wantError(t, test.name, got, test.status, test.code, test.reason)
@@ -348,11 +348,11 @@ func TestChangesOfAnAccountNeedNoProfile(t *testing.T) {
 		GetErrors() []*bffv1.PartError
 	}
 	for name, test := range map[string]struct {
-		prepare func(*house)
-		call    func(*house) (composed, reply)
+		prepare func(*harness)
+		call    func(*harness) (composed, reply)
 	}{
 		"DisableUser": {
-			func(h *house) {
+			func(h *harness) {
 				answer(h.backend, authv1.AccountServiceSetAccountStatusProcedure, func(_ context.Context, req *authv1.SetAccountStatusRequest) (*authv1.SetAccountStatusResponse, error) {
 					if req.GetAccountId() != bob || req.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_DISABLED {
 						t.Errorf("DisableUser asked for %v", req)
@@ -360,12 +360,12 @@ func TestChangesOfAnAccountNeedNoProfile(t *testing.T) {
 					return &authv1.SetAccountStatusResponse{Account: changed}, nil
 				})
 			},
-			func(h *house) (composed, reply) {
+			func(h *harness) (composed, reply) {
 				return ask(t, h.users.DisableUser, &bffv1.DisableUserRequest{UserId: bob}, h.token(alice, "admin"))
 			},
 		},
 		"EnableUser": {
-			func(h *house) {
+			func(h *harness) {
 				answer(h.backend, authv1.AccountServiceSetAccountStatusProcedure, func(_ context.Context, req *authv1.SetAccountStatusRequest) (*authv1.SetAccountStatusResponse, error) {
 					if req.GetAccountId() != bob || req.GetStatus() != authv1.AccountStatus_ACCOUNT_STATUS_ACTIVE {
 						t.Errorf("EnableUser asked for %v", req)
@@ -373,12 +373,12 @@ func TestChangesOfAnAccountNeedNoProfile(t *testing.T) {
 					return &authv1.SetAccountStatusResponse{Account: changed}, nil
 				})
 			},
-			func(h *house) (composed, reply) {
+			func(h *harness) (composed, reply) {
 				return ask(t, h.users.EnableUser, &bffv1.EnableUserRequest{UserId: bob}, h.token(alice, "admin"))
 			},
 		},
 		"SetUserRoles": {
-			func(h *house) {
+			func(h *harness) {
 				answer(h.backend, authv1.AccountServiceSetAccountRolesProcedure, func(_ context.Context, req *authv1.SetAccountRolesRequest) (*authv1.SetAccountRolesResponse, error) {
 					if req.GetAccountId() != bob || !slices.Equal(req.GetRoles(), []string{"a", "b"}) || req.GetOrigin().GetAccountId() != alice {
 						t.Errorf("SetUserRoles asked for %v", req)
@@ -386,12 +386,12 @@ func TestChangesOfAnAccountNeedNoProfile(t *testing.T) {
 					return &authv1.SetAccountRolesResponse{Account: changed}, nil
 				})
 			},
-			func(h *house) (composed, reply) {
+			func(h *harness) (composed, reply) {
 				return ask(t, h.users.SetUserRoles, &bffv1.SetUserRolesRequest{UserId: bob, Roles: []string{"a", "b"}}, h.token(alice, "admin"))
 			},
 		},
 		"ChangeUserEmail": {
-			func(h *house) {
+			func(h *harness) {
 				answer(h.backend, authv1.AccountServiceChangeAccountEmailProcedure, func(_ context.Context, req *authv1.ChangeAccountEmailRequest) (*authv1.ChangeAccountEmailResponse, error) {
 					if req.GetAccountId() != bob || req.GetEmail() != "b@example.com" {
 						t.Errorf("ChangeUserEmail asked for %v", req)
@@ -399,12 +399,12 @@ func TestChangesOfAnAccountNeedNoProfile(t *testing.T) {
 					return &authv1.ChangeAccountEmailResponse{Account: changed}, nil
 				})
 			},
-			func(h *house) (composed, reply) {
+			func(h *harness) (composed, reply) {
 				return ask(t, h.users.ChangeUserEmail, &bffv1.ChangeUserEmailRequest{UserId: bob, Email: "b@example.com"}, h.token(alice, "admin"))
 			},
 		},
 		"CreateUser": {
-			func(h *house) {
+			func(h *harness) {
 				answer(h.backend, authv1.AccountServiceCreateAccountProcedure, func(_ context.Context, req *authv1.CreateAccountRequest) (*authv1.CreateAccountResponse, error) {
 					if id, err := uuid.Parse(req.GetAccountId()); err != nil || id.Version() != 7 || req.GetSignIn() ||
 						req.GetEmail() != "b@example.com" || req.GetPassword() != "long enough" || !slices.Equal(req.GetRoles(), []string{"a"}) ||
@@ -414,14 +414,14 @@ func TestChangesOfAnAccountNeedNoProfile(t *testing.T) {
 					return &authv1.CreateAccountResponse{Account: changed}, nil
 				})
 			},
-			func(h *house) (composed, reply) {
+			func(h *harness) (composed, reply) {
 				return ask(t, h.users.CreateUser, &bffv1.CreateUserRequest{
 					User: &bffv1.User{Email: "b@example.com", FirstName: "F", LastName: "L", Locale: "de", Roles: []string{"a"}}, Password: "long enough",
 				}, h.token(alice, "admin"))
 			},
 		},
 	} {
-		h := open(t, world{})
+		h := newHarness(t, options{})
 		test.prepare(h)
 		want := wantUser(bob)
 		want.Roles = changed.GetRoles()
@@ -446,7 +446,7 @@ func TestChangesOfAnAccountNeedNoProfile(t *testing.T) {
 
 func TestDeletingOneselfNeedsARecentSignIn(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	asked := make(chan *authv1.DeleteAccountRequest, 1)
 	answer(h.backend, authv1.AccountServiceDeleteAccountProcedure, func(_ context.Context, req *authv1.DeleteAccountRequest) (*authv1.DeleteAccountResponse, error) {
 		asked <- req
@@ -467,7 +467,7 @@ func TestDeletingOneselfNeedsARecentSignIn(t *testing.T) {
 
 func TestSessionsAreEndedForTheRightAccount(t *testing.T) {
 	t.Parallel()
-	h := open(t, world{})
+	h := newHarness(t, options{})
 	all, one := make(chan *authv1.RevokeSessionsRequest, 1), make(chan *authv1.RevokeSessionRequest, 1)
 	answer(h.backend, authv1.SessionServiceRevokeSessionsProcedure, func(_ context.Context, req *authv1.RevokeSessionsRequest) (*authv1.RevokeSessionsResponse, error) {
 		all <- req

@@ -36,8 +36,8 @@ func TestTheCommandsInTheDocumentsWork(t *testing.T) {
 	}
 }
 
-// As the commands, but beside no other test: what they compile would take the
-// time from those that go by the clock.
+// The pages do not run in parallel with other tests: compiling them would slow down tests that
+// depend on time.
 func TestTheCodeInTheDocumentsWorks(t *testing.T) {
 	for _, page := range pages.WithCommands(t) {
 		if page.Fixture == pages.InTree {
@@ -113,11 +113,11 @@ func paste(t *testing.T, fixture, script string) {
 	var inherited []*os.File
 	switch fixture {
 	case pages.WhileUp:
-		house := harness.NewEmbedded(t)
-		house.Env = append(house.Env, "GATEHOUSE_ADMIN_PASSWORD="+harness.AdminPassword)
-		house.Up(t)
-		ports["8001"] = house.URL[strings.LastIndex(house.URL, ":")+1:]
-		env = append(env, "GATEHOUSE_DATA_DIR="+house.Dir)
+		up := harness.NewEmbedded(t)
+		up.Env = append(up.Env, "GATEHOUSE_ADMIN_PASSWORD="+harness.AdminPassword)
+		up.Up(t)
+		ports["8001"] = up.URL[strings.LastIndex(up.URL, ":")+1:]
+		env = append(env, "GATEHOUSE_DATA_DIR="+up.Dir)
 	case pages.OnDatabase:
 		env = append(env, "DATABASE_URL="+passwordDatabase(t))
 	case pages.BesideSystem, pages.AfterSystem:

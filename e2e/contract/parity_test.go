@@ -30,17 +30,16 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// The parity corpus: a call gets the same answer on every surface,
-// and the same error. Each case of testdata/parity says once what that is, and
-// runs through every surface that can send it.
+// The parity corpus: a call gets the same response or the same error on every surface.
+// Each case of testdata/parity states it once and runs on every surface that can send it.
 
-// parityCase is one call and what comes of it. Its texts may hold what the world
-// fills in, such as {{alice.id}}: see [parityWorld.fill].
+// parityCase is one call and its expected result. Its texts may hold placeholders, such
+// as {{alice.id}}: see [subject.fill].
 type parityCase struct {
 	Name string
 	// Call is the method, such as "UserService/GetUser".
 	Call string
-	// As is whose access token goes with it: a person's of the world, or "".
+	// As is the person of the fixture whose access token is sent, or "".
 	As string
 	// Send is the request. Text is one as JSON that says what no message can, and
 	// Wire one in hex.
@@ -114,8 +113,8 @@ var paritySurfaces = flag.String("surfaces", "", "the surfaces that TestParity r
 
 // Each case of the table comes to what it says, over every surface.
 //
-// It has the machine for itself: beside all other tests it can take longer than
-// the five minutes that its tokens live.
+// It does not run in parallel with other tests: it could then take longer than the lifetime of
+// its tokens, five minutes.
 func TestParity(t *testing.T) {
 	p := &parity{surfaces: surfaces, calls: map[string]int{}, answered: map[string]bool{}, refused: map[string]bool{}}
 	if *paritySurfaces != "" {
@@ -129,25 +128,25 @@ func TestParity(t *testing.T) {
 			p.surfaces = append(p.surfaces, known[i])
 		}
 	}
-	t.Run("in the whole house", func(t *testing.T) {
+	t.Run("one process", func(t *testing.T) {
 		s := harness.Start(t, harness.OneProcess, harness.WithSettings("GATEHOUSE_THROTTLE=off"))
 		foreign := publishForeignKey(t, s)
-		w := newParityWorld(t, s)
+		w := newParityFixture(t, s)
 		w.signTokens(t, foreign)
 		for _, file := range []string{"refused", "account", "auth", "users", "input"} {
 			w.renew(t)
 			p.run(t, w, file)
 		}
 	})
-	t.Run("in a house that throttles", func(t *testing.T) {
+	t.Run("one process, throttled", func(t *testing.T) {
 		s := harness.Start(t, harness.OneProcess, harness.WithSettings("GATEHOUSE_POLICY=bff.v1.AccountService/GetMe rate=1/h burst=1;bff.v1.AuthService/Logout rate=1/h burst=1"))
-		w := newParityWorld(t, s)
+		w := newParityFixture(t, s)
 		w.failToSignIn(t, "guessed@example.com")
 		p.run(t, w, "throttled")
 	})
-	t.Run("in a stack whose services are unreachable", func(t *testing.T) {
+	t.Run("three processes, services unreachable", func(t *testing.T) {
 		s := harness.Start(t, harness.ThreeProcesses, harness.WithSettings("GATEHOUSE_THROTTLE=off"))
-		w := newParityWorld(t, s)
+		w := newParityFixture(t, s)
 		p.run(t, w, "without-mail")
 		s.Processes[harness.RoleUsers].Kill()
 		w.until(t, http.StatusServiceUnavailable)
@@ -186,9 +185,9 @@ type parity struct {
 	answers map[*parityCase]map[string]proto.Message
 }
 
-// run runs a file's cases through each surface, surfaces beside each other, and
+// run runs a file's cases through each surface, surfaces in parallel, and
 // compares what the reads answered.
-func (p *parity) run(t *testing.T, w *parityWorld, file string) {
+func (p *parity) run(t *testing.T, w *parityFixture, file string) {
 	t.Helper()
 	cases := readCases(t, file)
 	p.cases += len(cases)
@@ -226,7 +225,7 @@ func (p *parity) run(t *testing.T, w *parityWorld, file string) {
 }
 
 // try runs one case on one surface, if the surface can.
-func (p *parity) try(t *testing.T, w *parityWorld, c *parityCase, on surface, caller caller) {
+func (p *parity) try(t *testing.T, w *parityFixture, c *parityCase, on surface, caller caller) {
 	call, of := w.prepare(t, c, on)
 	if call == nil {
 		return
@@ -247,14 +246,14 @@ func (p *parity) try(t *testing.T, w *parityWorld, c *parityCase, on surface, ca
 	}
 }
 
-// prepare makes the case's own world and returns its call; nil where the surface
+// prepare runs the steps before the case and returns its call; nil where the surface
 // isn't for it.
-func (w *parityWorld) prepare(t *testing.T, c *parityCase, on surface) (*wireCall, *subject) {
+func (w *parityFixture) prepare(t *testing.T, c *parityCase, on surface) (*wireCall, *subject) {
 	t.Helper()
 	if c.Not[on.name] != "" || c.Only != nil && c.Only[on.name] == "" {
 		return nil, nil
 	}
-	of := &subject{world: w, t: t, links: map[string]string{}}
+	of := &subject{fixture: w, t: t, links: map[string]string{}}
 	call := &wireCall{procedure: "/bff.v1." + c.Call, header: map[string]string{}}
 	call.method = methodOf(c.Call)
 	var err error
@@ -306,7 +305,7 @@ func methodOf(call string) protoreflect.MethodDescriptor {
 
 // ask makes a call, and again as long as too many passwords are checked: one
 // is at a time, and who waits for long is sent away.
-func (w *parityWorld) ask(ctx context.Context, on caller, c *wireCall) (*outcome, error) {
+func (w *parityFixture) ask(ctx context.Context, on caller, c *wireCall) (*outcome, error) {
 	for {
 		got, err := w.once(ctx, on, c)
 		if err != nil || got.failure == nil || got.failure.reason() != "TOO_MANY_PASSWORD_CHECKS" {
@@ -315,7 +314,7 @@ func (w *parityWorld) ask(ctx context.Context, on caller, c *wireCall) (*outcome
 	}
 }
 
-func (w *parityWorld) once(ctx context.Context, on caller, c *wireCall) (*outcome, error) {
+func (w *parityFixture) once(ctx context.Context, on caller, c *wireCall) (*outcome, error) {
 	if hashes[strings.TrimPrefix(c.procedure, "/bff.v1.")] {
 		w.hashing.Lock()
 		defer w.hashing.Unlock()
@@ -337,7 +336,7 @@ var connectStatus = map[string]int{
 }
 
 // check compares what came of a call with what the case says.
-func (w *parityWorld) check(t *testing.T, c *parityCase, on surface, of *subject, got *outcome) {
+func (w *parityFixture) check(t *testing.T, c *parityCase, on surface, of *subject, got *outcome) {
 	t.Helper()
 	code, reason, _ := strings.Cut(c.Error, " ")
 	if got.status != 0 {
@@ -438,7 +437,7 @@ var answerShapes = map[string]*regexp.Regexp{
 	"<text>":          regexp.MustCompile(`.`),
 }
 
-// differ tells where an answer isn't as it should be.
+// differ describes the differences between a response and the expected one.
 func differ(at string, got, want any) (faults []string) {
 	switch want := want.(type) {
 	case map[string]any:
@@ -504,7 +503,7 @@ func differ(at string, got, want any) (faults []string) {
 
 // until waits until bob's GetMe has a status: what is kept of answers is given
 // for a moment after a part has gone.
-func (w *parityWorld) until(t *testing.T, want int) {
+func (w *parityFixture) until(t *testing.T, want int) {
 	t.Helper()
 	harness.Eventually(t, 10*time.Second, fmt.Sprintf("GetMe has the status %d", want), func() error {
 		if status, _, body := w.Post(t, "/bff.v1.AccountService/GetMe", w.people["bob"].Access, "{}"); status != want {

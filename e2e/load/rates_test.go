@@ -27,9 +27,9 @@ func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 	said := func(text string) int {
 		return min(strings.Count(first.Stderr.String(), text), strings.Count(second.Stderr.String(), text))
 	}
-	const away, shared = "gives no answer in time", "rates are shared"
+	const unreachable, shared = "Redis unreachable", "limits are shared"
 	people := 0
-	// admitted is how many of 60 calls of one person are let through.
+	// admitted is how many of 60 calls of one person are admitted.
 	admitted := func() (count int) {
 		people++
 		token := s.SignUp(t, strings.Repeat("a", people)+"@example.com").Access
@@ -47,26 +47,26 @@ func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 	together := func(when string) {
 		for try := range 5 {
 			harness.Eventually(t, 30*time.Second, "both share "+when, func() error {
-				if said(shared) <= said(away) {
+				if said(shared) <= said(unreachable) {
 					return connect.NewError(connect.CodeUnavailable, "not yet")
 				}
 				return nil
 			})
-			before := strings.Count(first.Stderr.String()+second.Stderr.String(), away)
+			before := strings.Count(first.Stderr.String()+second.Stderr.String(), unreachable)
 			count := admitted()
 			if count >= 19 && count <= 21 {
 				return
 			}
 			// On a machine that is too busy, Redis isn't in time.
-			if try == 4 || before == strings.Count(first.Stderr.String()+second.Stderr.String(), away) {
-				t.Fatalf("%s, %d of 60 calls were let through, want 20", when, count)
+			if try == 4 || before == strings.Count(first.Stderr.String()+second.Stderr.String(), unreachable) {
+				t.Fatalf("%s, %d of 60 calls were admitted, want 20", when, count)
 			}
 		}
 	}
 	together("with Redis")
 	harness.KillRedis(redis)
 	if count := admitted(); count != 40 {
-		t.Errorf("without Redis, %d of 60 calls were let through, want 20 by each gateway", count)
+		t.Errorf("without Redis, %d of 60 calls were admitted, want 20 by each gateway", count)
 	}
 	harness.StartRedis(t, redisAt)
 	together("with Redis again")

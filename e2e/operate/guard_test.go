@@ -73,7 +73,7 @@ func TestADatabaseOfOthersIsLeftAlone(t *testing.T) {
 	}{
 		"one like Supabase's": {
 			`CREATE SCHEMA auth; CREATE TABLE auth.users (id uuid PRIMARY KEY, email text); CREATE SCHEMA users; CREATE TABLE users.profiles (id uuid)`,
-			[]string{"the schema auth", "somebody else's", "CREATE DATABASE gatehouse"},
+			[]string{"the schema auth", "belongs to another program", "CREATE DATABASE gatehouse"},
 		},
 		"one with tables in public": {
 			`CREATE TABLE public.orders (id integer)`, []string{"the database ", "public.orders", "GATEHOUSE_SHARE_DATABASE=true", "CREATE DATABASE gatehouse"},

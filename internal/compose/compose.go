@@ -1,12 +1,11 @@
-// Package compose puts one answer together from parts that are fetched
-// concurrently.
+// Package compose builds one response from parts that are fetched concurrently.
 //
-// Wait starts the parts that need no other, and each other part as soon as the part
-// that it needs has arrived. Of the parts that start together, the last one runs on the
-// goroutine that starts them. Their first calls to the same service travel in one
-// request (package batch), so a part should make its call without waiting for anything
-// before. A required part's failure fails the answer and cancels the other parts. An
-// optional part's failure cancels nothing; Missing reports it.
+// Wait starts the parts without a dependency, and each other part as soon as its dependency
+// has been fetched. Of the parts that start together, the last one runs on the goroutine
+// that starts them. Their first calls to the same service are sent in one request (package
+// batch), so a part should make its call without waiting for anything before. The failure of
+// a required part fails the composition and cancels the other parts. The failure of an
+// optional part cancels nothing; Missing reports it.
 //
 //	c := compose.New(ctx, mapError)
 //	page := compose.Required(c, "profiles", limit, func(ctx context.Context) (*Page, error) { … })
@@ -17,9 +16,8 @@
 //	}
 //	use(page.Value(), accounts.Value(), sessions.Value(), c.Missing())
 //
-// A part names the part that it needs by a handle that an earlier call returned,
-// so parts cannot wait for each other in a cycle. The answer depends on what the
-// parts return, not on the order in which they finish.
+// A part names its dependency by a handle that an earlier call returned, so there are no
+// cycles. The result does not depend on the order in which the parts finish.
 package compose
 
 import (
@@ -39,34 +37,33 @@ import (
 // maxConcurrentFetches bounds the fetches that one composition runs at a time.
 const maxConcurrentFetches = 16
 
-// MapError maps the error of a part's fetch to the error that the caller of the
-// composed answer receives. ctx is the call's context without the part's own
-// time limit, so that the two limits can be told apart. It is never called with
-// a nil error.
+// MapError maps the error of a fetch to the error that the caller of the composition
+// receives. ctx is the context of the call, without the time limit of the part, so that the
+// two can be distinguished. It is never called with a nil error.
 type MapError func(ctx context.Context, err error) error
 
-// Composition is one answer while it is put together.
+// Composition is a response that is being built.
 type Composition struct {
-	call     context.Context // the context of the call that the answer is for
+	call     context.Context // the context of the incoming call
 	ctx      context.Context // the parts' context; canceled when a required part fails
 	cancel   context.CancelCauseFunc
 	mapError MapError
-	slots    chan struct{} // holds one value for each running fetch; nil when there are enough
+	slots    chan struct{} // holds a value for each running fetch; nil when there are no more parts than slots
 	tracer   trace.Tracer  // nil when the call is not traced
 	parts    []*state      // in the order of their declaration
-	first    []*state      // the parts that need no other
+	first    []*state      // the parts without a dependency
 	running  sync.WaitGroup
 	failing  sync.Once
 	failure  error // of the first required part that failed
 }
 
-// state is what a composition knows about a part.
+// state is the state of a part that does not depend on its type.
 type state struct {
 	name     string
 	required bool
 	limit    time.Duration
 	fetch    func()   // fetches the part and sets its value and err
-	next     []*state // the parts that need this one
+	next     []*state // the parts that depend on this one
 	member   batch.Member
 	grouped  bool // member has been added to a round
 	err      error
@@ -80,8 +77,8 @@ type Part[T any] struct {
 	value T
 }
 
-// Value returns the part's value. It is valid after Wait has returned nil; the
-// zero value stands for an optional part that failed.
+// Value returns the value of the part after Wait has returned nil. It is the zero value for
+// an optional part that failed.
 func (p *Part[T]) Value() T { return p.value }
 
 // New returns an empty composition for a call.
@@ -91,33 +88,32 @@ func New(ctx context.Context, mapError MapError) *Composition {
 	return c
 }
 
-// Required declares a part that the answer depends on. limit bounds the
-// fetch.
+// Required declares a part without which the composition fails. limit bounds the fetch.
 func Required[T any](c *Composition, name string, limit time.Duration, fetch func(context.Context) (T, error)) *Part[T] {
-	return add(c, true, name, limit, nil, withoutNeed(fetch))
+	return add(c, true, name, limit, nil, ignoreNeed(fetch))
 }
 
-// RequiredFrom is Required for a part that is made from another part's value. It
-// fails with the other part's error when that part fails.
+// RequiredFrom is Required for a part that depends on the value of another part. If that part
+// fails, it fails with the same error.
 func RequiredFrom[N, T any](c *Composition, name string, limit time.Duration, need *Part[N], fetch func(context.Context, N) (T, error)) *Part[T] {
 	return add(c, true, name, limit, need, fetch)
 }
 
-// Optional declares a part that the answer can do without.
+// Optional declares a part without which the composition can succeed.
 func Optional[T any](c *Composition, name string, limit time.Duration, fetch func(context.Context) (T, error)) *Part[T] {
-	return add(c, false, name, limit, nil, withoutNeed(fetch))
+	return add(c, false, name, limit, nil, ignoreNeed(fetch))
 }
 
-// OptionalFrom is Optional for a part that is made from another part's value.
+// OptionalFrom is Optional for a part that depends on the value of another part.
 func OptionalFrom[N, T any](c *Composition, name string, limit time.Duration, need *Part[N], fetch func(context.Context, N) (T, error)) *Part[T] {
 	return add(c, false, name, limit, need, fetch)
 }
 
-func withoutNeed[T any](fetch func(context.Context) (T, error)) func(context.Context, struct{}) (T, error) {
+func ignoreNeed[T any](fetch func(context.Context) (T, error)) func(context.Context, struct{}) (T, error) {
 	return func(ctx context.Context, _ struct{}) (T, error) { return fetch(ctx) }
 }
 
-// add declares a part. need is nil for a part that needs no other.
+// add declares a part. need is its dependency, or nil.
 func add[N, T any](c *Composition, required bool, name string, limit time.Duration, need *Part[N], fetch func(context.Context, N) (T, error)) *Part[T] {
 	p := &Part[T]{state: state{name: name, required: required, limit: limit}}
 	p.fetch = func() { p.value, p.err = run(c, &p.state, need, fetch) }
@@ -130,12 +126,12 @@ func add[N, T any](c *Composition, required bool, name string, limit time.Durati
 	return p
 }
 
-// start runs parts and those that need them: the last part on this goroutine, the
-// others each on their own.
+// start runs parts and their dependents: the last part on this goroutine, each other part on
+// a new one.
 func (c *Composition) start(parts []*state) {
 	for len(parts) > 0 {
 		if len(parts) > 1 {
-			c.gather(parts)
+			c.groupCalls(parts)
 		}
 		last := len(parts) - 1
 		for _, p := range parts[:last] {
@@ -150,9 +146,9 @@ func (c *Composition) start(parts []*state) {
 	}
 }
 
-// gather lets the calls of parts that start together travel together. A part that may
-// have to wait for a slot is none of them: the others would wait for it.
-func (c *Composition) gather(parts []*state) {
+// groupCalls adds parts that start together to one batch round. It excludes parts that may
+// have to wait for a slot, because the round would wait for them.
+func (c *Composition) groupCalls(parts []*state) {
 	round := &batch.Round{}
 	for _, p := range parts[:min(len(parts), maxConcurrentFetches)] {
 		round.Add(&p.member, c.ctx, p.limit)
@@ -197,8 +193,7 @@ func run[N, T any](c *Composition, p *state, need *Part[N], fetch func(context.C
 	})
 }
 
-// Fetch fetches one part outside of a composition, within a time limit. It maps
-// the error in the same way.
+// Fetch fetches a single part outside of a composition, with a time limit and MapError.
 func Fetch[T any](ctx context.Context, mapError MapError, limit time.Duration, fetch func(context.Context) (T, error)) (T, error) {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -210,8 +205,8 @@ func Fetch[T any](ctx context.Context, mapError MapError, limit time.Duration, f
 	return value, nil
 }
 
-// recoverPanics returns a panic as an error: on a goroutine of its own it would end the
-// process.
+// recoverPanics returns a panic as an error. On a goroutine of this package, the panic would
+// end the process.
 func recoverPanics[T any](ctx context.Context, fetch func(context.Context) (T, error)) (value T, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
@@ -221,10 +216,9 @@ func recoverPanics[T any](ctx context.Context, fetch func(context.Context) (T, e
 	return fetch(ctx)
 }
 
-// Wait fetches the parts, and returns when every part has arrived or failed. Call it
-// once. When several required parts failed, it returns the error of the one that was
-// declared first, and prefers any other error to a cancellation, which only follows from
-// another part's failure.
+// Wait fetches the parts, and returns when all have been fetched or have failed. Call it
+// once. If several required parts failed, it returns the error of the one that was declared
+// first, ignoring cancellations, which result from the failure of another part.
 func (c *Composition) Wait() error {
 	if len(c.parts) > maxConcurrentFetches {
 		c.slots = make(chan struct{}, maxConcurrentFetches)
@@ -250,8 +244,8 @@ type Missing struct {
 	Err  error // as the MapError function returned it
 }
 
-// Missing returns the optional parts that failed, in the order of their
-// declaration. Call it after Wait.
+// Missing returns the optional parts that failed, in the order of declaration. Call it after
+// Wait.
 func (c *Composition) Missing() []Missing {
 	var missing []Missing
 	for _, p := range c.parts {

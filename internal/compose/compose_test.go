@@ -16,11 +16,11 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// held is a part that waits until it is let through.
+// held is a part that blocks until it is released.
 type held struct {
 	begun chan struct{}
 	let   chan error
-	ended chan error // how its context was, when it was let
+	ended chan error // the error of its context at its release
 }
 
 func hold() held {
@@ -34,12 +34,12 @@ func (h held) fetch(ctx context.Context) (string, error) {
 	return "value", err
 }
 
-var errWorded = fault.New(connect.CodeNotFound, "WORDED", "There is none.")
+var errNotFound = fault.New(connect.CodeNotFound, "NONE", "There is none.")
 
-// remote is an error as a service gives it.
+// remote returns an error like one from a service.
 func remote(err *connect.Error) error { return err.WithRemote() }
 
-// waiting waits for the composition on a goroutine of its own.
+// waiting runs Wait on another goroutine.
 func waiting(c *Composition) <-chan error {
 	over := make(chan error, 1)
 	go func() { over <- c.Wait() }()
@@ -53,7 +53,7 @@ func TestPartsRunAtTheSameTime(t *testing.T) {
 	needed, more, wanted := Required(composed, "a", testLimit, a.fetch), Required(composed, "b", testLimit, b.fetch), Optional(composed, "c", testLimit, c.fetch)
 	over := waiting(composed)
 	for _, part := range []held{a, b, c} {
-		<-part.begun // all, before the first is let through
+		<-part.begun // all parts, before the first is released
 	}
 	for _, part := range []held{c, a, b} {
 		part.let <- nil
@@ -69,7 +69,7 @@ func TestPartsRunAtTheSameTime(t *testing.T) {
 	}
 }
 
-func TestARequiredPartsFailureEndsTheRest(t *testing.T) {
+func TestTheFailureOfARequiredPartCancelsTheOthers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		failing, slow, spare := hold(), hold(), hold()
@@ -79,20 +79,20 @@ func TestARequiredPartsFailureEndsTheRest(t *testing.T) {
 		Optional(composed, "spare", testLimit, spare.fetch)
 		over := waiting(composed)
 
-		synctest.Wait() // all have begun: what hasn't, won't
-		failing.let <- remote(errWorded)
+		synctest.Wait() // all parts that start have started
+		failing.let <- remote(errNotFound)
 		synctest.Wait()
 		if composed.ctx.Err() == nil {
 			t.Error("the others' context has not ended")
 		}
 		select {
 		case err := <-over:
-			t.Fatalf("wait returned (%v) while parts were under way", err)
+			t.Fatalf("Wait returned (%v) while parts were running", err)
 		default:
 		}
 		slow.let <- context.Canceled
 		spare.let <- nil
-		if err := <-over; fault.Reason(err) != "WORDED" || connect.CodeOf(err) != connect.CodeNotFound {
+		if err := <-over; fault.Reason(err) != "NONE" || connect.CodeOf(err) != connect.CodeNotFound {
 			t.Errorf("got %v, want the first failure", err)
 		}
 		for _, part := range []held{slow, spare} {
@@ -103,7 +103,7 @@ func TestARequiredPartsFailureEndsTheRest(t *testing.T) {
 	})
 }
 
-func TestAnOptionalPartsFailureEndsNothing(t *testing.T) {
+func TestTheFailureOfAnOptionalPartCancelsNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		failing, needed, spare := hold(), hold(), hold()
@@ -113,27 +113,27 @@ func TestAnOptionalPartsFailureEndsNothing(t *testing.T) {
 		more := Optional(composed, "spare", testLimit, spare.fetch)
 		over := waiting(composed)
 
-		failing.let <- remote(errWorded)
+		failing.let <- remote(errNotFound)
 		synctest.Wait()
 		needed.let <- nil
 		spare.let <- nil
 		wantNoError(t, "wait", <-over)
 		for _, part := range []held{needed, spare} {
 			if err := <-part.ended; err != nil {
-				t.Errorf("another part's context: got %v, want it alive", err)
+				t.Errorf("another part's context: got %v, want it not ended", err)
 			}
 		}
 		if value.value != "value" || more.value != "value" {
-			t.Errorf("got %q and %q of the others, want their values", value.value, more.value)
+			t.Errorf("the other parts are %q and %q, want their values", value.value, more.value)
 		}
 		if lost.value != "" {
-			t.Errorf("got %q of the failed part, want nothing", lost.value)
+			t.Errorf("the failed part is %q, want the zero value", lost.value)
 		}
-		wantMissing(t, composed, "lost WORDED")
+		wantMissing(t, composed, "lost NONE")
 	})
 }
 
-func TestErrorsAreInTheOrderOfNaming(t *testing.T) {
+func TestErrorsAreInTheOrderOfDeclaration(t *testing.T) {
 	t.Parallel()
 	for _, order := range [][]int{{0, 1, 2, 3}, {3, 2, 1, 0}, {2, 0, 3, 1}, {1, 3, 0, 2}} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
@@ -149,8 +149,8 @@ func TestErrorsAreInTheOrderOfNaming(t *testing.T) {
 				over := waiting(composed)
 				for _, i := range order {
 					var err error
-					if names[i] != "b" { // which comes
-						err = remote(errWorded)
+					if names[i] != "b" { // which succeeds
+						err = remote(errNotFound)
 					}
 					parts[i].let <- err
 					synctest.Wait()
@@ -168,7 +168,7 @@ func TestErrorsAreInTheOrderOfNaming(t *testing.T) {
 	}
 }
 
-func TestEachPartHasALimitOfItsOwn(t *testing.T) {
+func TestEachPartHasItsOwnTimeLimit(t *testing.T) {
 	t.Parallel()
 	wait := func(ctx context.Context) (string, error) {
 		<-ctx.Done()
@@ -185,7 +185,7 @@ func TestEachPartHasALimitOfItsOwn(t *testing.T) {
 		})
 		wantNoError(t, "wait", composed.Wait())
 		if took := time.Since(began); took != 3*time.Second || long.value != "value" {
-			t.Errorf("got %q after %s, want the value, and 3s for the longest part", long.value, took)
+			t.Errorf("got %q after %s, want the value after 3s", long.value, took)
 		}
 		wantMissing(t, composed, "short "+fault.ReasonUnavailable, "long "+fault.ReasonUnavailable)
 
@@ -197,7 +197,7 @@ func TestEachPartHasALimitOfItsOwn(t *testing.T) {
 			t.Errorf("a required part beyond its limit: got %v, want unavailable", err)
 		}
 		if took := time.Since(began); took != time.Second {
-			t.Errorf("a required part beyond its limit ended the rest after %s, want 1s", took)
+			t.Errorf("a required part beyond its limit cancelled the others after %s, want 1s", took)
 		}
 	})
 }
@@ -225,7 +225,7 @@ func TestAPanicInAPartIsAnInternalError(t *testing.T) {
 	<-composed.ctx.Done()
 	slow.let <- nil
 	if err := <-over; fault.Reason(err) != fault.ReasonInternal || strings.Contains(err.Error(), "boom") {
-		t.Errorf("required: got %v, want internal, and not the panic's text", err)
+		t.Errorf("required: got %v, want internal without the text of the panic", err)
 	}
 }
 
@@ -241,7 +241,7 @@ func TestAtMostSixteenFetchesRunAtATime(t *testing.T) {
 				defer running.Add(-1)
 				for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
 				}
-				time.Sleep(10 * time.Millisecond) // in a bubble
+				time.Sleep(10 * time.Millisecond) // of synctest
 				return 0, nil
 			})
 		}
@@ -251,14 +251,14 @@ func TestAtMostSixteenFetchesRunAtATime(t *testing.T) {
 		}
 		// 160 fetches of 10 ms, 16 at a time.
 		if took := time.Since(start); took != 100*time.Millisecond {
-			t.Errorf("took %s, want 100ms: every slot is in use", took)
+			t.Errorf("took %s, want 100ms with all slots in use", took)
 		}
 	})
 }
 
 const testLimit = 2 * time.Second
 
-// mapError maps errors as the gateway does, in short.
+// mapError is a simple version of the gateway's.
 func mapError(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):

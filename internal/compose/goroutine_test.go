@@ -7,14 +7,15 @@ import (
 	"testing"
 )
 
-// goroutine returns the first line of the goroutine's stack, which has its number.
+// goroutine returns the first line of the stack of the current goroutine, which contains its
+// ID.
 func goroutine() string {
 	stack := make([]byte, 64)
 	stack = stack[:runtime.Stack(stack, false)]
 	return string(stack[:bytes.IndexByte(stack, '[')])
 }
 
-// A goroutine is started for each part that runs beside another one, and no more.
+// Each additional concurrent part starts one goroutine.
 func TestTheLastPartRunsOnItsCallersGoroutine(t *testing.T) {
 	t.Parallel()
 	where := func(context.Context) (string, error) { return goroutine(), nil }

@@ -15,8 +15,7 @@ import (
 	"connectrpc.com/connect/v2"
 )
 
-// node is a part of a random composition: which earlier part it needs, if any, how long
-// it takes, and whether it fails then.
+// node is a part of a random composition: its dependency, its duration, and whether it fails.
 type node struct {
 	required bool
 	needs    []int // at most one
@@ -33,7 +32,7 @@ func randomGraph(random *rand.Rand) []node {
 	for i := range graph {
 		graph[i] = node{
 			required: random.IntN(3) > 0,
-			// No two things happen at the same time, nor beyond a limit.
+			// All events have different times, within the time limits.
 			takes: time.Duration(1 + random.Int64N(int64(testLimit)-2)),
 			fails: random.IntN(6) == 0,
 		}
@@ -44,9 +43,9 @@ func randomGraph(random *rand.Rand) []node {
 	return graph
 }
 
-// happening is what should come of a node, or did.
+// happening is the expected or the actual course of a node.
 type happening struct {
-	began, ended time.Duration // -1 if it never did
+	began, ended time.Duration // -1 for never
 	canceled     bool
 	value        int
 	reason       string
@@ -54,8 +53,8 @@ type happening struct {
 
 func reasonOf(i int) string { return fmt.Sprintf("FAILED_%d", i) }
 
-// model runs a graph in the head: each node begins when all that it needs is
-// there; the first required failure ends the rest.
+// model computes the expected course: each node starts when its dependency has ended, and the
+// first failure of a required node cancels the others.
 func model(graph []node) (happenings []happening, failure string) {
 	happenings = make([]happening, len(graph))
 	end := time.Duration(-1)
@@ -97,7 +96,7 @@ func model(graph []node) (happenings []happening, failure string) {
 	return happenings, failure
 }
 
-// play runs a graph for real.
+// play runs a graph with this package.
 func play(ctx context.Context, graph []node) (happenings []happening, failure string, missing []string) {
 	happenings = make([]happening, len(graph))
 	start := time.Now()
@@ -139,7 +138,7 @@ func play(ctx context.Context, graph []node) (happenings []happening, failure st
 	return happenings, "", missing
 }
 
-// declare declares a node by what fits it of the ways to do so.
+// declare declares a node with the function for its kind.
 func declare(c *Composition, n node, name string, parts []*Part[int], fetch func(context.Context, int) (int, error)) *Part[int] {
 	alone := func(ctx context.Context) (int, error) { return fetch(ctx, 0) }
 	switch {
@@ -154,9 +153,8 @@ func declare(c *Composition, n node, name string, parts []*Part[int], fetch func
 	}
 }
 
-// Whatever a composition looks like, its answer is what one gets by thinking it
-// through one part at a time: each part began the moment that it could, and the
-// first required failure reached all that was under way.
+// Random compositions behave as in the model: each part starts as soon as it can, and the
+// first failure of a required part cancels all running parts.
 func TestAnyGraphIsComposedAsInAModel(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(2000) {
@@ -189,8 +187,8 @@ func TestAnyGraphIsComposedAsInAModel(t *testing.T) {
 }
 
 // When the caller cancels, the context of every running part ends, and no other part
-// begins.
-func TestACallersLeavingReachesEveryPart(t *testing.T) {
+// starts.
+func TestTheCallersCancellationReachesEveryPart(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(300) {
 		random := rand.New(rand.NewPCG(seed, 1))
@@ -205,34 +203,34 @@ func TestACallersLeavingReachesEveryPart(t *testing.T) {
 			start := time.Now()
 			got, _, _ := play(ctx, graph)
 			if took := time.Since(start); took > leaves {
-				t.Errorf("seed %d: over after %s, want %s, when the caller left\ngraph %v", seed, took, leaves, graph)
+				t.Errorf("seed %d: ended after %s, want %s, the time of the cancellation\ngraph %v", seed, took, leaves, graph)
 			}
 			for i, h := range got {
 				if h.began > leaves || h.ended > leaves {
-					t.Errorf("seed %d: part %d: got %+v after the caller left at %s", seed, i, h, leaves)
+					t.Errorf("seed %d: part %d: got %+v after the cancellation at %s", seed, i, h, leaves)
 				}
 			}
 		})
 	}
 }
 
-// Once there can be no answer, nothing more is asked for, even if what it needs
-// comes after all.
-func TestNothingBeginsAfterAFailure(t *testing.T) {
+// After the failure of a required part no part starts, even if its dependency is fetched
+// later.
+func TestNoPartStartsAfterAFailure(t *testing.T) {
 	t.Parallel()
 	for range 50 {
 		synctest.Test(t, func(t *testing.T) {
 			c := New(t.Context(), mapError)
-			deaf := Optional(c, "deaf", testLimit, func(context.Context) (int, error) {
-				time.Sleep(time.Second) // whatever its context says
+			slow := Optional(c, "slow", testLimit, func(context.Context) (int, error) {
+				time.Sleep(time.Second) // ignores its context
 				return 1, nil
 			})
-			RequiredFrom(c, "next", testLimit, deaf, func(context.Context, int) (int, error) {
-				t.Error("a part began after the failure")
+			RequiredFrom(c, "next", testLimit, slow, func(context.Context, int) (int, error) {
+				t.Error("a part started after the failure")
 				return 0, nil
 			})
-			Required(c, "failing", testLimit, func(context.Context) (int, error) { return 0, remote(errWorded) })
-			if err := c.Wait(); fault.Reason(err) != "WORDED" {
+			Required(c, "failing", testLimit, func(context.Context) (int, error) { return 0, remote(errNotFound) })
+			if err := c.Wait(); fault.Reason(err) != "NONE" {
 				t.Errorf("got %v, want the failure", err)
 			}
 		})
@@ -240,8 +238,8 @@ func TestNothingBeginsAfterAFailure(t *testing.T) {
 }
 
 // When two parts fail before either can be cancelled, the caller always receives the
-// failure of the part that was named first.
-func TestTheFirstNamedFailureIsTold(t *testing.T) {
+// failure of the part that was declared first.
+func TestTheFailureDeclaredFirstIsReturned(t *testing.T) {
 	t.Parallel()
 	for range 200 {
 		c := New(t.Context(), mapError)
@@ -257,7 +255,7 @@ func TestTheFirstNamedFailureIsTold(t *testing.T) {
 		if err := c.Wait(); fault.Reason(err) != "FIRST" && fault.Reason(err) != "SECOND" {
 			t.Fatalf("got %v, want a failure", err)
 		} else if first, second := c.parts[0].err, c.parts[1].err; fault.Reason(first) == "FIRST" && fault.Reason(second) == "SECOND" && fault.Reason(err) != "FIRST" {
-			t.Fatalf("both failed by themselves: got %v, want the first named", err)
+			t.Fatalf("both parts failed: got %v, want the failure declared first", err)
 		}
 	}
 }

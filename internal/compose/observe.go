@@ -12,8 +12,8 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// tracerOf returns the tracer for spans below the call's span, or nil when the
-// call is not traced.
+// tracerOf returns the tracer for child spans of the call's span, or nil if the call is not
+// traced.
 func tracerOf(ctx context.Context) trace.Tracer {
 	span := trace.SpanFromContext(ctx)
 	if !span.SpanContext().IsValid() {
@@ -22,7 +22,7 @@ func tracerOf(ctx context.Context) trace.Tracer {
 	return span.TracerProvider().Tracer("gatehouse/internal/compose")
 }
 
-// observe runs a part's fetch, measures it, and records it as a span.
+// observe runs the fetch of a part, measures its duration, and records a span.
 func observe[T any](c *Composition, p *state, fetch func(context.Context) (T, error)) (value T, err error) {
 	ctx := c.ctx
 	if p.grouped {
@@ -44,8 +44,7 @@ func observe[T any](c *Composition, p *state, fetch func(context.Context) (T, er
 	return value, err
 }
 
-// addServerTiming tells the caller how long each part took (W3C Server Timing).
-// The header holds the parts' names and durations, and nothing of the answer.
+// addServerTiming adds a response header with the duration of each part (W3C Server Timing).
 func (c *Composition) addServerTiming() {
 	info, ok := connect.CallInfoForServerContext(c.call)
 	if !ok {

@@ -12,7 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// recorder keeps the spans that are made with it.
+// recorder records spans.
 type recorder struct {
 	noop.TracerProvider
 	mu    sync.Mutex
@@ -62,7 +62,7 @@ func (s *recordedSpan) End(...trace.SpanEndOption) {
 	s.in.ended = append(s.in.ended, s)
 }
 
-func TestEachPartHasASpanBelowItsCall(t *testing.T) {
+func TestEachPartHasAChildSpanOfTheCall(t *testing.T) {
 	t.Parallel()
 	spans := &recorder{}
 	root := spans.span("call", trace.SpanID{1})
@@ -72,18 +72,18 @@ func TestEachPartHasASpanBelowItsCall(t *testing.T) {
 	}
 	a := Required(c, "a", testLimit, within)
 	b := RequiredFrom(c, "b", testLimit, a, func(ctx context.Context, _ trace.SpanID) (trace.SpanID, error) { return within(ctx) })
-	Optional(c, "c", testLimit, func(context.Context) (int, error) { return 0, remote(errWorded) })
+	Optional(c, "c", testLimit, func(context.Context) (int, error) { return 0, remote(errNotFound) })
 	wantNoError(t, "wait", c.Wait())
 
 	var got []string
 	for _, span := range spans.ended {
 		if span.parent != root.context.SpanID() {
-			t.Errorf("%s is below %s, want the call", span.name, span.parent)
+			t.Errorf("the parent of %s is %s, want the call", span.name, span.parent)
 		}
 		got = append(got, strings.TrimSpace(span.name+" "+span.failure))
 	}
 	slices.Sort(got)
-	if want := []string{"part a", "part b", "part c not_found WORDED"}; !slices.Equal(got, want) {
+	if want := []string{"part a", "part b", "part c not_found NONE"}; !slices.Equal(got, want) {
 		t.Errorf("got spans %q, want %q", got, want)
 	}
 	if a.value == root.context.SpanID() || a.value == b.value {
@@ -94,6 +94,6 @@ func TestEachPartHasASpanBelowItsCall(t *testing.T) {
 func TestAnUntracedCallMakesNoSpans(t *testing.T) {
 	t.Parallel()
 	if c := New(t.Context(), mapError); c.tracer != nil {
-		t.Error("got a tracer without a span to be below of")
+		t.Error("got a tracer without a parent span")
 	}
 }

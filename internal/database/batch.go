@@ -13,16 +13,15 @@ import (
 	"gatehouse/internal/batch"
 )
 
-// batchedQuery is the query of one member of a round (package batch), the first that it
-// sends to Postgres.
+// batchedQuery is the first query of one member of a round (package batch).
 type batchedQuery struct {
 	sql       string
 	arguments []any
-	rows      *readRows // nil if the query has to be sent on its own
+	rows      *readRows // nil if the query must be sent alone
 }
 
-// queryInBatch sends a query in one round trip with those of the other calls of a batch.
-// It returns nil rows if the query has to be sent on its own.
+// queryInBatch sends a query in one round trip with those of the other members. It returns
+// nil rows if the query must be sent alone.
 func (p *Pool) queryInBatch(ctx context.Context, member *batch.Member, sql string, arguments []any) (pgx.Rows, error) {
 	query := &batchedQuery{sql: sql, arguments: arguments}
 	_, err := member.Do(ctx, p.Pool, query, func(queries []any) { p.sendBatch(ctx, queries) })
@@ -32,8 +31,8 @@ func (p *Pool) queryInBatch(ctx context.Context, member *batch.Member, sql strin
 	return query.rows, nil
 }
 
-// sendBatch reads the results of all queries. A failure undoes the whole batch, so each
-// query of it is sent again on its own, which also tries again what asks for that.
+// sendBatch sends the queries and reads all results. If one fails, Postgres rolls back the
+// whole batch, and each query is sent again alone, with retries.
 func (p *Pool) sendBatch(ctx context.Context, queries []any) {
 	conn, err := p.Acquire(ctx)
 	if err != nil {
@@ -48,7 +47,7 @@ func (p *Pool) sendBatch(ctx context.Context, queries []any) {
 	results := conn.SendBatch(ctx, &sent)
 	read := make([]*readRows, 0, len(queries))
 	for range queries {
-		rows, _ := results.Query() // the rows have its error
+		rows, _ := results.Query() // rows.Err returns its error
 		found := readAll(rows)
 		if err = rows.Err(); err != nil {
 			break
@@ -57,7 +56,7 @@ func (p *Pool) sendBatch(ctx context.Context, queries []any) {
 	}
 	closed := results.Close()
 	if err := errors.Join(err, closed); err != nil {
-		_ = p.heed(err)
+		_ = p.resetIfUnusable(err)
 		return
 	}
 	for i, one := range queries {
@@ -65,7 +64,7 @@ func (p *Pool) sendBatch(ctx context.Context, queries []any) {
 	}
 }
 
-// readRows are the rows of a query that were read from the connection.
+// readRows are the rows of a query, copied from the connection.
 type readRows struct {
 	fields []pgconn.FieldDescription
 	tag    pgconn.CommandTag
@@ -96,20 +95,20 @@ func cloneValues(values [][]byte) [][]byte {
 	for _, value := range values {
 		size += len(value)
 	}
-	held, cloned := make([]byte, 0, size), make([][]byte, len(values))
+	buffer, cloned := make([]byte, 0, size), make([][]byte, len(values))
 	for i, value := range values {
 		if value == nil { // NULL
 			continue
 		}
-		start := len(held)
-		held = append(held, value...)
-		cloned[i] = held[start:len(held):len(held)]
+		start := len(buffer)
+		buffer = append(buffer, value...)
+		cloned[i] = buffer[start:len(buffer):len(buffer)]
 	}
 	return cloned
 }
 
-// typeMaps are reused because they remember how to decode. A connection's own must not
-// be used once the connection is back in the pool.
+// typeMaps are reused because they cache decoding plans. The map of a connection must not be
+// used after the connection was released.
 var typeMaps = sync.Pool{New: func() any { return pgtype.NewMap() }}
 
 // Close implements pgx.Rows.
@@ -130,7 +129,7 @@ func (r *readRows) CommandTag() pgconn.CommandTag { return r.tag }
 // FieldDescriptions implements pgx.Rows.
 func (r *readRows) FieldDescriptions() []pgconn.FieldDescription { return r.fields }
 
-// Conn implements pgx.Rows: the connection serves others already.
+// Conn implements pgx.Rows. The connection was already released.
 func (r *readRows) Conn() *pgx.Conn { return nil }
 
 // TypeMap implements pgx.Rows.
@@ -167,7 +166,7 @@ func (r *readRows) Scan(destinations ...any) error {
 	return r.fail(pgx.ScanRow(r.TypeMap(), r.fields, values, destinations...))
 }
 
-// fail closes the rows when a value can't be decoded, as pgx does.
+// fail closes the rows after a decoding error, like pgx.
 func (r *readRows) fail(err error) error {
 	if err != nil {
 		r.err = err

@@ -85,8 +85,8 @@ const (
 	selectError = "SELECT 1 / (1 - $1::int)"
 )
 
-// Queries have the results that they have on their own: every kind of value, many rows,
-// none, and their own errors.
+// A batched query has the same results as a single one: all types of values, many rows, no
+// rows, and its own errors.
 func TestTheFirstQueriesOfARoundShareARoundTrip(t *testing.T) {
 	t.Parallel()
 	pool, trips := tracedPool(t, pgtest.New(t).Auth)
@@ -136,8 +136,8 @@ func TestTheFirstQueriesOfARoundShareARoundTrip(t *testing.T) {
 	wantSent("a second query of a member", []string{selectNone, selectOne}, []string{selectOne})
 }
 
-// A transaction and a query that fails do not hold the others up.
-func TestWhatCantShareARoundTripIsSentOnItsOwn(t *testing.T) {
+// A transaction or a failing query does not affect the other members.
+func TestTransactionsAndFailedBatchesAreSentAlone(t *testing.T) {
 	t.Parallel()
 	pool, trips := tracedPool(t, pgtest.New(t).Auth)
 	one := func(ctx context.Context) {
@@ -155,7 +155,7 @@ func TestWhatCantShareARoundTripIsSentOnItsOwn(t *testing.T) {
 		}
 	})
 	if len(trips.sent) != 4 { // with begin and rollback
-		t.Errorf("a transaction: sent %q, want each on its own", trips.sent)
+		t.Errorf("a transaction: sent %q, want each query alone", trips.sent)
 	}
 	trips.sent = nil
 
@@ -165,15 +165,15 @@ func TestWhatCantShareARoundTripIsSentOnItsOwn(t *testing.T) {
 		}
 	})
 	if len(trips.sent) != 3 || len(trips.sent[0]) != 2 {
-		t.Errorf("an error: sent %q, want a batch, and then each on its own", trips.sent)
+		t.Errorf("an error: sent %q, want a batch and then each query alone", trips.sent)
 	}
 	if n := pool.Stat().AcquiredConns(); n != 0 {
-		t.Errorf("%d connections were not given back", n)
+		t.Errorf("%d connections were not released", n)
 	}
 }
 
-// A connection whose prepared statement is stale fails the whole batch; each query is
-// then sent again until it has a result.
+// A stale prepared statement fails the whole batch. Each query is then sent alone, with
+// retries.
 func TestAStalePlanInABatchIsRetried(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

@@ -52,7 +52,7 @@ func name(t *testing.T, url string) string {
 	return config.Database
 }
 
-// fill has the pool hold n connections.
+// fill makes the pool open n connections.
 func fill(t *testing.T, pool *database.Pool, n int, statement string) {
 	t.Helper()
 	var held []*pgxpool.Conn
@@ -79,7 +79,7 @@ func fill(t *testing.T, pool *database.Pool, n int, statement string) {
 	}
 }
 
-// eventually tries until it works.
+// eventually calls try until it returns nil.
 func eventually(t *testing.T, limit time.Duration, what string, try func() error) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
@@ -112,12 +112,12 @@ func TestReadOnlyConnectionsAreReplaced(t *testing.T) {
 		exec(t, db.Owner, "ALTER SYSTEM SET default_transaction_read_only = "+value, "SELECT pg_reload_conf()")
 	}
 	t.Cleanup(func() { set("off") })
-	// Some of the sessions are in use while it happens.
+	// Some connections are in use at the switch.
 	held, err := pool.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(held.Release) // before the pool is closed, which waits for it
+	t.Cleanup(held.Release) // closing the pool waits for it
 	set("on")
 	eventually(t, 20*time.Second, "the kept sessions take no writes", func() error {
 		err := write()
@@ -133,7 +133,7 @@ func TestReadOnlyConnectionsAreReplaced(t *testing.T) {
 		return nil
 	})
 	if idle := pool.Stat().IdleConns(); idle != 0 {
-		t.Errorf("%d connections that take no writes are still kept", idle)
+		t.Errorf("the pool still has %d read-only connections", idle)
 	}
 	held.Release()
 	if _, err := database.Open(t.Context(), db.Auth, "auth"); !errors.Is(err, database.ErrReadOnly) {
@@ -143,7 +143,7 @@ func TestReadOnlyConnectionsAreReplaced(t *testing.T) {
 	eventually(t, 20*time.Second, "writes succeed again", write)
 }
 
-// Not parallel, as the one before.
+// Not parallel: it turns the whole server read-only.
 func TestAURLMayAskForAReadOnlyServer(t *testing.T) {
 	db := pgtest.New(t)
 	exec(t, db.Owner, "ALTER DATABASE "+name(t, db.Owner)+" SET default_transaction_read_only = on")
@@ -188,17 +188,17 @@ func TestSessionSettingsOverrideThoseOfTheDatabase(t *testing.T) {
 		}
 	}
 	check(open(t, db.Auth))
-	// As behind a pooler, which lets a client set next to nothing.
+	// Like behind a pooler, which refuses most settings of a client.
 	plain, err := pgxpool.New(t.Context(), db.Auth)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(plain.Close)
 	check(database.Retrying(plain))
-	// And without what the role carries.
+	// And without the settings of the role.
 	exec(t, db.Owner, "ALTER ROLE "+config.User+" IN DATABASE "+config.Database+" RESET ALL")
 	check(open(t, db.Auth))
-	// A URL may choose the limits, and nothing else.
+	// A URL may override only the timeouts.
 	pool := open(t, withParameter(withParameter(db.Auth, "statement_timeout=7000"), "default_transaction_isolation=serializable"))
 	var timeout, isolation string
 	err = pool.QueryRow(t.Context(), "SELECT current_setting('statement_timeout'), current_setting('transaction_isolation')").Scan(&timeout, &isolation)
@@ -251,10 +251,10 @@ func TestAStalePlanIsRetried(t *testing.T) {
 				t.Errorf("%s = %q, %v", what, text, err)
 			}
 		}
-		// They are given back in the background.
+		// They are released in the background.
 		eventually(t, 20*time.Second, what+" gives its connections back", func() error {
 			if n := pool.Stat().AcquiredConns(); n != 0 {
-				return fmt.Errorf("%d are out", n)
+				return fmt.Errorf("%d are in use", n)
 			}
 			return nil
 		})
@@ -268,7 +268,7 @@ func TestAnAbortedTransactionIsRetried(t *testing.T) {
 	pool := open(t, db.Auth)
 	var tries atomic.Int64
 	var group sync.WaitGroup
-	// Those who lock the two rows in opposite orders deadlock.
+	// Transactions that lock the two rows in opposite orders deadlock.
 	for i := range 8 {
 		first, second := 1+i%2, 2-i%2
 		group.Go(func() {
@@ -294,11 +294,11 @@ func TestAnAbortedTransactionIsRetried(t *testing.T) {
 		t.Errorf("counters = %d and %d, %v; want 8 each", one, two, err)
 	}
 	if tries.Load() <= 8 {
-		t.Error("no transaction was undone: nothing was tested")
+		t.Error("no transaction was aborted, so nothing was tested")
 	}
 }
 
-func TestACallWaitsForAConnectionThatPostgresDoesNotHave(t *testing.T) {
+func TestACallWaitsWhilePostgresHasTooManyConnections(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	config, err := pgx.ParseConfig(db.Auth)
@@ -325,16 +325,16 @@ func TestACallWaitsForAConnectionThatPostgresDoesNotHave(t *testing.T) {
 		})
 	}
 	group.Wait()
-	// Its time, and no longer.
+	// Until its deadline.
 	exec(t, db.Owner, "ALTER ROLE "+config.User+" CONNECTION LIMIT 0")
 	pool.Reset()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if err := pool.QueryRow(ctx, "SELECT 1").Scan(new(int)); err == nil {
-		t.Error("there was a connection")
+		t.Error("Acquire returned a connection")
 	}
 	if ctx.Err() == nil {
-		t.Error("the call gave up before its time")
+		t.Error("the call failed before its deadline")
 	}
 }
 
@@ -344,12 +344,12 @@ func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 	_, err := database.Open(t.Context(), url, "auth")
 	for _, part := range []string{name(t, url), "LATIN1", "createdb --encoding=UTF8"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
-			t.Errorf("Open = %v, want it to say %q", err, part)
+			t.Errorf("Open = %v, want an error with %q", err, part)
 		}
 	}
 }
 
-func TestOneConnectionTakesAPoolsURL(t *testing.T) {
+func TestASingleConnectionAcceptsAPoolsURL(t *testing.T) {
 	t.Parallel()
 	config, err := database.ParseConfig(withParameter(pgtest.Empty(t), "pool_max_conns=4"))
 	if err != nil {
@@ -366,7 +366,7 @@ func TestOneConnectionTakesAPoolsURL(t *testing.T) {
 }
 
 // Not parallel: it sets the environment.
-func TestTheEnvironmentDoesNotChangeWhatAURLSays(t *testing.T) {
+func TestTheEnvironmentDoesNotOverrideAURL(t *testing.T) {
 	db := pgtest.New(t)
 	for name, value := range map[string]string{
 		"PGSERVICE": "elsewhere", "PGOPTIONS": "-c search_path=nowhere", "PGTARGETSESSIONATTRS": "standby", "PGTZ": "Mars/Base",

@@ -38,9 +38,9 @@ func (p *passwords) use(_ context.Context, config *pgx.ConnConfig) error {
 	return nil
 }
 
-// refused switches to the next password if err reports a wrong password. It reports whether
+// switchIfWrong switches to the next password if err reports a wrong password. It reports whether
 // it did, so that another attempt may succeed.
-func (p *passwords) refused(err error) bool {
+func (p *passwords) switchIfWrong(err error) bool {
 	refusal, ok := errors.AsType[*pgconn.PgError](err)
 	failed, connecting := errors.AsType[*pgconn.ConnectError](err)
 	if !ok || refusal.Code != invalidPassword || !connecting || len(p.known) == 1 {
@@ -55,7 +55,7 @@ func (p *passwords) refused(err error) bool {
 func (p *passwords) connect(ctx context.Context, config *pgx.ConnConfig) (conn *pgx.Conn, err error) {
 	for range p.known {
 		config.Password = p.known[p.current.Load()]
-		if conn, err = pgx.ConnectConfig(ctx, config); err == nil || !p.refused(err) {
+		if conn, err = pgx.ConnectConfig(ctx, config); err == nil || !p.switchIfWrong(err) {
 			return conn, err
 		}
 	}
@@ -64,7 +64,7 @@ func (p *passwords) connect(ctx context.Context, config *pgx.ConnConfig) (conn *
 
 // otherPasswords is the number of alternative passwords of a pool's role.
 func otherPasswords(pool *pgxpool.Pool) int {
-	watch, ok := pool.Config().ConnConfig.Tracer.(*watcher)
+	watch, ok := pool.Config().ConnConfig.Tracer.(*errorTracer)
 	if !ok {
 		return 0
 	}

@@ -11,9 +11,9 @@ import (
 	"gatehouse/internal/pgtest"
 )
 
-// While a secret key is rotated, the schema is applied between two calls, and the
-// role has another password for the connections that follow.
-func TestConnectionsUseThePasswordThatTheRoleHasNow(t *testing.T) {
+// During a rotation of secret keys, the schema is applied between two calls, which changes
+// the password of the role for later connections.
+func TestConnectionsUseTheCurrentPasswordOfTheRole(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	address, err := url.Parse(db.Auth)
@@ -29,7 +29,7 @@ func TestConnectionsUseThePasswordThatTheRoleHasNow(t *testing.T) {
 	}
 	opened, err := database.Open(t.Context(), address.String(), "auth", "two")
 	if err != nil {
-		t.Fatalf("open with two passwords, of which the role has the second: %v", err)
+		t.Fatalf("open with two passwords, the second of which is valid: %v", err)
 	}
 	t.Cleanup(opened.Close)
 	pool := database.Retrying(opened)

@@ -27,7 +27,7 @@ func Retrying(pool *pgxpool.Pool) *Pool { return &Pool{pool} }
 // with a retryable error: the results of work must not depend on an earlier run.
 func (p *Pool) Transact(ctx context.Context, work func(pgx.Tx) error) error {
 	return retry(ctx, func() error {
-		return p.heed(pgx.BeginTxFunc(ctx, p, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, work))
+		return p.resetIfUnusable(pgx.BeginTxFunc(ctx, p, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, work))
 	})
 }
 
@@ -40,7 +40,7 @@ func (p *Pool) BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, erro
 	tx, err := conn.BeginTx(ctx, options)
 	if err != nil {
 		conn.Release()
-		return nil, p.heed(err)
+		return nil, p.resetIfUnusable(err)
 	}
 	return &pooledTx{Tx: tx, conn: conn}, nil
 }
@@ -85,10 +85,10 @@ func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
 			return conn, nil
 		}
 		if wrongPassword(err) && n <= otherPasswords(p.Pool) {
-			continue // the watcher has moved on to the next
+			continue // the tracer has switched to the next password
 		}
 		refusal, ok := errors.AsType[*pgconn.PgError](err)
-		if !ok || refusal.Code != tooManyConnections || n == unboundedWaits && !bounded(ctx) || !pause(ctx, n) {
+		if !ok || refusal.Code != tooManyConnections || n == unboundedWaits && !bounded(ctx) || !backOff(ctx, n) {
 			return nil, err
 		}
 	}
@@ -112,7 +112,7 @@ func (p *Pool) Exec(ctx context.Context, sql string, arguments ...any) (tag pgco
 		}
 		defer conn.Release()
 		tag, err = conn.Exec(ctx, sql, arguments...)
-		return p.heed(err)
+		return p.resetIfUnusable(err)
 	})
 	return tag, err
 }
@@ -133,7 +133,7 @@ func (p *Pool) Query(ctx context.Context, sql string, arguments ...any) (found p
 		result, err := conn.Query(ctx, sql, arguments...)
 		if err != nil {
 			conn.Release()
-			return p.heed(err)
+			return p.resetIfUnusable(err)
 		}
 		begun := &rows{Rows: result, conn: conn}
 		begun.ready = begun.Rows.Next()
@@ -143,7 +143,7 @@ func (p *Pool) Query(ctx context.Context, sql string, arguments ...any) (found p
 			return nil
 		}
 		begun.release()
-		return p.heed(result.Err())
+		return p.resetIfUnusable(result.Err())
 	})
 	if err != nil && found == nil {
 		return nil, err
@@ -211,10 +211,10 @@ type rowFunc func(destinations []any) error
 
 func (f rowFunc) Scan(destinations ...any) error { return f(destinations) }
 
-// heed resets the pool if an error shows that its connections are unusable, and returns the
+// resetIfUnusable resets the pool if an error shows that its connections are unusable, and returns the
 // error.
-func (p *Pool) heed(err error) error {
-	if _, all := condemns(err); all {
+func (p *Pool) resetIfUnusable(err error) error {
+	if _, all := makesUnusable(err); all {
 		p.Reset()
 	}
 	return err
@@ -229,7 +229,7 @@ const (
 	maxLifetime    = 30 * time.Minute
 	lifetimeJitter = 10 * time.Minute
 	connectTimeout = 2 * time.Second
-	markCondemned  = "gatehouse: condemned"
+	unusableKey    = "gatehouse: unusable"
 )
 
 // Open opens the pool of a service and checks the encoding of the database. The connections
@@ -270,10 +270,10 @@ func Open(ctx context.Context, url, service string, otherPasswords ...string) (*
 	if pooled && !given("default_query_exec_mode") {
 		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
-	watch := &watcher{next: config.ConnConfig.Tracer, passwords: known}
+	watch := &errorTracer{next: config.ConnConfig.Tracer, passwords: known}
 	config.BeforeConnect = known.use
 	config.ConnConfig.Tracer = watch
-	config.AfterRelease = func(conn *pgx.Conn) bool { return !condemned(conn) }
+	config.AfterRelease = func(conn *pgx.Conn) bool { return !isUnusable(conn) }
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("open the database of %s: %w", service, err)
@@ -330,26 +330,26 @@ func Writable(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// watcher inspects the errors of all statements, and marks unusable connections, which the
+// errorTracer inspects the errors of all statements, and marks unusable connections, which the
 // pool then closes when they are released.
-type watcher struct {
+type errorTracer struct {
 	pool      atomic.Pointer[pgxpool.Pool]
 	next      pgx.QueryTracer
 	passwords *passwords
 }
 
 // TraceConnectStart implements pgx.ConnectTracer.
-func (w *watcher) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+func (w *errorTracer) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
 	return ctx
 }
 
 // TraceConnectEnd implements pgx.ConnectTracer.
-func (w *watcher) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
-	w.passwords.refused(data.Err)
+func (w *errorTracer) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
+	w.passwords.switchIfWrong(data.Err)
 }
 
 // TraceQueryStart implements pgx.QueryTracer.
-func (w *watcher) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+func (w *errorTracer) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	if w.next != nil {
 		return w.next.TraceQueryStart(ctx, conn, data)
 	}
@@ -357,39 +357,39 @@ func (w *watcher) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.
 }
 
 // TraceQueryEnd implements pgx.QueryTracer.
-func (w *watcher) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryEndData) {
+func (w *errorTracer) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryEndData) {
 	if w.next != nil {
 		w.next.TraceQueryEnd(ctx, conn, data)
 	}
-	w.look(conn, data.Err)
+	w.inspect(conn, data.Err)
 }
 
 // TraceBatchStart implements pgx.BatchTracer.
-func (w *watcher) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+func (w *errorTracer) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
 	return ctx
 }
 
 // TraceBatchQuery implements pgx.BatchTracer.
-func (w *watcher) TraceBatchQuery(_ context.Context, conn *pgx.Conn, data pgx.TraceBatchQueryData) {
-	w.look(conn, data.Err)
+func (w *errorTracer) TraceBatchQuery(_ context.Context, conn *pgx.Conn, data pgx.TraceBatchQueryData) {
+	w.inspect(conn, data.Err)
 }
 
 // TraceBatchEnd implements pgx.BatchTracer.
-func (w *watcher) TraceBatchEnd(_ context.Context, conn *pgx.Conn, data pgx.TraceBatchEndData) {
-	w.look(conn, data.Err)
+func (w *errorTracer) TraceBatchEnd(_ context.Context, conn *pgx.Conn, data pgx.TraceBatchEndData) {
+	w.inspect(conn, data.Err)
 }
 
-func (w *watcher) look(conn *pgx.Conn, err error) {
-	one, all := condemns(err)
+func (w *errorTracer) inspect(conn *pgx.Conn, err error) {
+	one, all := makesUnusable(err)
 	if one {
-		conn.PgConn().CustomData()[markCondemned] = true
+		conn.PgConn().CustomData()[unusableKey] = true
 	}
 	if pool := w.pool.Load(); all && pool != nil {
 		pool.Reset()
 	}
 }
 
-func condemned(conn *pgx.Conn) bool {
-	_, ok := conn.PgConn().CustomData()[markCondemned]
+func isUnusable(conn *pgx.Conn) bool {
+	_, ok := conn.PgConn().CustomData()[unusableKey]
 	return ok
 }

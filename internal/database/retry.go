@@ -45,9 +45,9 @@ func statementIsStale(refusal *pgconn.PgError) bool {
 	return false
 }
 
-// condemns reports whether an error shows that its connection is unusable, and whether the
+// makesUnusable reports whether an error shows that its connection is unusable, and whether the
 // other connections of the pool probably are too.
-func condemns(err error) (one, all bool) {
+func makesUnusable(err error) (one, all bool) {
 	refusal, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return false, false
@@ -72,15 +72,15 @@ const (
 func retry(ctx context.Context, work func() error) error {
 	for n := 1; ; n++ {
 		err := work()
-		if err == nil || n == maxTries || !AsksForRetry(err) || !pause(ctx, n) {
+		if err == nil || n == maxTries || !AsksForRetry(err) || !backOff(ctx, n) {
 			return err
 		}
 	}
 }
 
-// pause waits with exponential backoff and jitter, so that transactions that collided do not
+// backOff waits with exponential backoff and jitter, so that transactions that collided do not
 // collide again. It reports false if ctx ends first.
-func pause(ctx context.Context, n int) bool {
+func backOff(ctx context.Context, n int) bool {
 	longest := min(retryDelay<<min(n, 10), maxRetryDelay)
 	timer := time.NewTimer(retryDelay + rand.N(longest))
 	defer timer.Stop()

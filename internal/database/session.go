@@ -35,17 +35,17 @@ func SessionSettings(service string) []Setting {
 	}
 }
 
-// limits are the settings that a URL may override.
-var limits = []string{"idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout"}
+// overridable are the settings that a URL may override.
+var overridable = []string{"idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout"}
 
-// A pooler such as PgBouncer tracks these settings for each client, and refuses a client
-// that sends any other setting at its start.
-var everywhere = []string{"client_encoding", "TimeZone"}
+// poolerSettings are the settings that a pooler such as PgBouncer tracks for each client. It
+// refuses a client that sends any other setting at its start.
+var poolerSettings = []string{"client_encoding", "TimeZone"}
 
 // setSession adds the settings to the startup parameters of a connection.
 func setSession(config *pgx.ConnConfig, service string, pooled bool) {
 	for _, setting := range SessionSettings(service) {
-		if pooled && !slices.Contains(everywhere, setting.Name) {
+		if pooled && !slices.Contains(poolerSettings, setting.Name) {
 			continue
 		}
 		given := ""
@@ -54,7 +54,7 @@ func setSession(config *pgx.ConnConfig, service string, pooled bool) {
 				given = name
 			}
 		}
-		if given != "" && slices.Contains(limits, setting.Name) {
+		if given != "" && slices.Contains(overridable, setting.Name) {
 			continue
 		}
 		delete(config.RuntimeParams, given)
@@ -110,11 +110,11 @@ func CheckEncoding(ctx context.Context, db Querier) error {
 	return EncodingError(name, encoding)
 }
 
-// EncodingError is nil for a database whose encoding is the needed one.
+// EncodingError returns nil if the encoding is the required one.
 func EncodingError(name, encoding string) error {
 	if encoding == Encoding {
 		return nil
 	}
-	return fmt.Errorf("the database %s stores text as %s, which can't hold every name: "+
-		"make one with createdb --encoding=UTF8 --template=template0, and move the data there with pg_dump", name, encoding)
+	return fmt.Errorf("the database %s stores text as %s, which can't represent every name: "+
+		"create one with createdb --encoding=UTF8 --template=template0, and move the data there with pg_dump", name, encoding)
 }

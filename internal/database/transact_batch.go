@@ -6,11 +6,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TransactBatch sends the statements that queue adds in one round trip. They run in
-// order, as one transaction, each with a snapshot of its own: when one fails, none
-// has an effect. The transaction is committed once TransactBatch returns nil, and
-// not when a statement's callback runs: a callback can't undo it. Like the work of
-// Transact, queue runs again when Postgres undid the transaction before.
+// TransactBatch sends the statements that queue adds in one round trip. They run in order, in
+// one transaction, each with its own snapshot. The error of a statement rolls back the
+// transaction; the error of a callback does not. The transaction is committed if
+// TransactBatch returns nil, not yet when the callbacks run. Like the work of Transact, queue
+// runs again if Postgres aborted the transaction with a retryable error.
 func (p *Pool) TransactBatch(ctx context.Context, queue func(*pgx.Batch) error) error {
 	return retry(ctx, func() error {
 		var batch pgx.Batch
@@ -22,6 +22,6 @@ func (p *Pool) TransactBatch(ctx context.Context, queue func(*pgx.Batch) error) 
 			return err
 		}
 		defer conn.Release()
-		return p.heed(conn.SendBatch(ctx, &batch).Close())
+		return p.resetIfUnusable(conn.SendBatch(ctx, &batch).Close())
 	})
 }

@@ -24,7 +24,7 @@ func TestABatchIsOneTransaction(t *testing.T) {
 			return nil
 		})
 	}
-	for range 2 { // also with prepared statements
+	for range 2 { // the second time with prepared statements
 		if err := write(1, 2); err != nil {
 			t.Fatal(err)
 		}
@@ -41,14 +41,14 @@ func TestABatchIsOneTransaction(t *testing.T) {
 	}
 }
 
-func TestAnUndoneBatchRunsAgain(t *testing.T) {
+func TestAnAbortedBatchIsRetried(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	exec(t, db.Owner, "CREATE TABLE auth.counters (id int, n int)", "GRANT ALL ON auth.counters TO PUBLIC", "INSERT INTO auth.counters VALUES (1, 0), (2, 0)")
 	pool := open(t, db.Auth)
 	var tries atomic.Int64
 	var group sync.WaitGroup
-	for i := range 8 { // which deadlock
+	for i := range 8 { // these deadlock
 		first, second := 1+i%2, 2-i%2
 		group.Go(func() {
 			err := pool.TransactBatch(t.Context(), func(batch *pgx.Batch) error {
@@ -71,6 +71,6 @@ func TestAnUndoneBatchRunsAgain(t *testing.T) {
 		t.Errorf("counters = %d and %d, %v; want 8 each", one, two, err)
 	}
 	if tries.Load() <= 8 {
-		t.Error("no batch was undone: nothing was tested")
+		t.Error("no batch was aborted, so nothing was tested")
 	}
 }

@@ -10,19 +10,16 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// unavailableStates are SQLSTATEs, or their classes, of a server that cannot serve
-// now, or that undid what was asked and may do it on another try: connection lost
-// (08), stale or duplicate prepared statement (26000, 42P05), transaction rolled back
-// (40), too many connections (53), shutting down (57), read-only, as a standby is
-// until it is promoted (25006), transaction timeout (25P03), lock not available
-// (55P03).
+// unavailableStates are SQLSTATEs, or their classes, of errors that may not occur on a retry:
+// connection lost (08), stale or duplicate prepared statement (26000, 42P05), transaction
+// rolled back (40), too many connections (53), shutting down (57), read-only, like a standby
+// before its promotion (25006), transaction timeout (25P03), lock not available (55P03).
 var unavailableStates = []string{"08", "26000", "40", "42P05", "53", "57", "25006", "25P03", "55P03"}
 
-// IsUnavailable reports whether Postgres could not be reached or could not serve, as
-// against having answered with a refusal.
+// IsUnavailable reports whether Postgres was unreachable or temporarily unable to execute a
+// statement, rather than having rejected it.
 func IsUnavailable(err error) bool {
-	// Whatever Postgres says to a connection, such as that the password is wrong, is
-	// no answer to a statement.
+	// An error of connecting, such as a wrong password, is no response to a statement.
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
 	}

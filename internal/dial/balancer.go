@@ -16,16 +16,16 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-var errBreakersOpen = errors.New("circuit breaker open: no endpoint has answered lately")
+var errBreakersOpen = errors.New("circuit breaker open: no endpoint has responded lately")
 
 // loadBalancer spreads the calls to a service over its endpoints. Of two random
 // healthy endpoints, a call goes to the one with fewer calls in flight (Mitzenmacher,
 // "The Power of Two Choices in Randomized Load Balancing", 2001).
 //
 // Each endpoint has a circuit breaker. An endpoint that is silent or slow while others
-// answer is ejected (eject.go), and other endpoints are preferred to one that responds that
-// it is unavailable (refusal.go). A repeatable call that takes long is hedged at a second
-// endpoint (hedge.go). A write is made once, at an endpoint that is considered healthy.
+// respond is ejected (eject.go). Other endpoints are preferred to one that responds that it
+// is unavailable (refusal.go). A slow repeatable call is hedged at a second endpoint
+// (hedge.go). A write is made once, at an endpoint that is considered healthy.
 type loadBalancer struct {
 	service   string
 	logger    *slog.Logger
@@ -34,7 +34,7 @@ type loadBalancer struct {
 	label     metric.MeasurementOption
 	streams   sync.Map // procedure → the *endpoint of the latest stream
 
-	mu sync.Mutex // held while an endpoint is ejected, or becomes healthy
+	mu sync.Mutex // held while an endpoint is ejected or restored
 }
 
 func newLoadBalancer(service string, logger *slog.Logger, endpoints func(context.Context) ([]*endpoint, error)) *loadBalancer {
@@ -45,15 +45,15 @@ func newLoadBalancer(service string, logger *slog.Logger, endpoints func(context
 	return b
 }
 
-// balance sends each unary call to a chosen endpoint, and again where that is safe. A
-// stream is opened once: its reader opens it again.
+// balance sends each unary call to a chosen endpoint, and retries it where that is safe. It
+// opens a stream once: the reader of a stream reopens it.
 func (b *loadBalancer) balance(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 		if spec.StreamType != connect.StreamTypeUnary {
 			return b.openStream(ctx, spec, next)
 		}
 		again := repeatable(ctx, spec) && attemptsOf(ctx) > 1
-		if again { // then a call that is lost with its connection must be retried
+		if again { // HTTP/1.1 may lose the call, which is then retried
 			ctx = asRepeatable(ctx)
 		}
 		return &unaryCall{make: func(request, response any) error {
@@ -95,7 +95,7 @@ func (b *loadBalancer) openStream(ctx context.Context, spec connect.Spec, next c
 		var avoid []*endpoint
 		if last, ok := b.streams.Load(spec.Procedure); ok {
 			avoid = append(avoid, last.(*endpoint))
-			b.suspect(last.(*endpoint), endpoints)
+			b.pingInBackground(last.(*endpoint), endpoints)
 		}
 		chosen := leastBusy(without(healthy(endpoints), avoid))
 		if chosen == nil {
@@ -126,7 +126,7 @@ func pick(endpoints, avoid []*endpoint, repeatable bool) (*placement, bool) {
 		return enter(endpoints, endpoints[0])
 	}
 	now := time.Now()
-	var probes, away, ejected []*endpoint
+	var probes, avoided, ejected []*endpoint
 	for _, one := range without(endpoints, avoid) {
 		switch {
 		case one.ejected.Load():
@@ -136,12 +136,12 @@ func pick(endpoints, avoid []*endpoint, repeatable bool) (*placement, bool) {
 				probes = append(probes, one)
 			}
 		case one.isAvoided(now):
-			away = append(away, one)
+			avoided = append(avoided, one)
 		case repeatable && one.refusals.takeProbe(now):
 			probes = append(probes, one)
 		}
 	}
-	// Use a repeatable call to probe whether an endpoint answers again, not a write.
+	// A probe may fail, so only a repeatable call is used as one.
 	if repeatable {
 		if at, ok := enter(endpoints, probes...); ok {
 			return at, true
@@ -152,7 +152,7 @@ func pick(endpoints, avoid []*endpoint, repeatable bool) (*placement, bool) {
 			return at, true
 		}
 	}
-	return enter(endpoints, slices.Concat(probes, away, ejected)...)
+	return enter(endpoints, slices.Concat(probes, avoided, ejected)...)
 }
 
 // enter enters the circuit breaker of the first endpoint whose breaker admits a call.
@@ -208,21 +208,21 @@ func leastBusy(endpoints []*endpoint) *endpoint {
 
 type placementKey struct{}
 
-// placement is the endpoint at which an attempt is made. The transport moves it
-// when a dial fails.
+// placement is the endpoint of an attempt. The transport moves it to another endpoint when
+// a dial fails.
 type placement struct {
 	mu            sync.Mutex
 	at            *endpoint
 	endpoints     []*endpoint
-	probe         bool // of the breaker of the endpoint
-	bypassBreaker bool // the attempt neither asks the breaker nor reports its outcome
-	done          bool // the attempt was accounted for
+	probe         bool // the attempt is the probe of the circuit breaker
+	bypassBreaker bool // the circuit breaker neither blocks nor counts the attempt
+	done          bool // the outcome was recorded
 }
 
-// newPlacement counts the attempt as in flight, until it is finished.
-func newPlacement(at *endpoint, endpoints []*endpoint, probe, unguarded bool) *placement {
+// newPlacement counts the attempt as in flight until finish is called.
+func newPlacement(at *endpoint, endpoints []*endpoint, probe, bypassBreaker bool) *placement {
 	at.beginCall()
-	return &placement{at: at, endpoints: endpoints, probe: probe, bypassBreaker: unguarded}
+	return &placement{at: at, endpoints: endpoints, probe: probe, bypassBreaker: bypassBreaker}
 }
 
 func placementFrom(ctx context.Context) *placement {
@@ -241,8 +241,8 @@ func (p *placement) endpoint() *endpoint {
 }
 
 // moveTo moves the attempt to another endpoint after dialling the previous one failed.
-// unheard reports that the previous endpoint did not respond at all.
-func (p *placement) moveTo(next *endpoint, unheard bool) {
+// timedOut reports that the dial timed out, rather than being refused.
+func (p *placement) moveTo(next *endpoint, timedOut bool) {
 	if p == nil {
 		return
 	}
@@ -251,23 +251,23 @@ func (p *placement) moveTo(next *endpoint, unheard bool) {
 	if p.done || p.at == next {
 		return
 	}
-	p.release(unheard)
+	p.release(timedOut)
 	next.beginCall()
 	p.at, p.probe = next, false
 }
 
-func (p *placement) release(unheard bool) {
+func (p *placement) release(timedOut bool) {
 	p.at.inFlight.Add(-1)
 	how := outcomeUnknown
-	if unheard {
-		how = outcomeSilence
+	if timedOut {
+		how = outcomeNoResponse
 	}
 	if !p.bypassBreaker {
 		p.at.breaker.leave(p.probe, how)
 	}
 }
 
-// finish accounts for the end of the attempt, and returns its endpoint.
+// finish records the outcome of the attempt and returns its endpoint.
 func (p *placement) finish(how outcome) *endpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -20,22 +20,22 @@ import (
 	"gatehouse/internal/rpctest"
 )
 
-// cluster is a service with several endpoints, each of which may be frozen: then it
-// answers neither calls nor pings.
+// cluster is a service with several endpoints. A frozen endpoint responds to neither calls
+// nor pings.
 type cluster struct {
 	scripted
-	log    bytes.Buffer
-	asked  []atomic.Int64
-	frozen []atomic.Bool
-	takes  []atomic.Int64 // for an answer
-	client *connect.Client
+	log      bytes.Buffer
+	requests []atomic.Int64
+	frozen   []atomic.Bool
+	latency  []atomic.Int64 // of responses, in nanoseconds
+	client   *connect.Client
 }
 
 func newCluster(count int) *cluster {
-	c := &cluster{asked: make([]atomic.Int64, count), frozen: make([]atomic.Bool, count), takes: make([]atomic.Int64, count)}
-	c.ends = func(ctx context.Context, _ int) error {
+	c := &cluster{requests: make([]atomic.Int64, count), frozen: make([]atomic.Bool, count), latency: make([]atomic.Int64, count)}
+	c.respond = func(ctx context.Context, _ int) error {
 		i := dial.EndpointOf(ctx)
-		c.asked[i].Add(1)
+		c.requests[i].Add(1)
 		return c.wait(ctx, i)
 	}
 	logger := slog.New(slog.NewTextHandler(&c.log, nil))
@@ -55,15 +55,15 @@ func (c *cluster) wait(ctx context.Context, i int) error {
 		} else if err != nil {
 			return connect.NewError(connect.CodeCanceled, "left").WithCause(err)
 		}
-		if !c.frozen[i].Load() && time.Since(began) >= time.Duration(c.takes[i].Load()) {
+		if !c.frozen[i].Load() && time.Since(began) >= time.Duration(c.latency[i].Load()) {
 			return nil
 		}
 	}
 }
 
-// load calls in closed loops for a while. It returns how many calls were answered
-// and how many were not.
-func (c *cluster) load(t *testing.T, loops int, duration time.Duration, call func(context.Context) error) (answered, failed int64) {
+// load calls in closed loops for a while. It returns the numbers of successful and failed
+// calls.
+func (c *cluster) load(t *testing.T, loops int, duration time.Duration, call func(context.Context) error) (succeeded, failed int64) {
 	t.Helper()
 	var good, bad atomic.Int64
 	var callers sync.WaitGroup
@@ -89,7 +89,7 @@ func (c *cluster) load(t *testing.T, loops int, duration time.Duration, call fun
 func (c *cluster) read(ctx context.Context) error  { _, err := rpctest.Get(ctx, c.client); return err }
 func (c *cluster) write(ctx context.Context) error { return update(ctx, c.client) }
 
-func TestAFrozenEndpointIsEjectedAndReturnsWhenItAnswers(t *testing.T) {
+func TestAFrozenEndpointIsEjectedUntilItRespondsAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(2)
@@ -99,20 +99,20 @@ func TestAFrozenEndpointIsEjectedAndReturnsWhenItAnswers(t *testing.T) {
 		if !strings.Contains(c.log.String(), `msg="load balancer: endpoint ejected" service=users endpoint=0 reason=silence`) {
 			t.Fatalf("2s after an endpoint froze the log has\n%s", c.log.String())
 		}
-		c.asked[0].Store(0)
+		c.requests[0].Store(0)
 		for name, call := range map[string]func(context.Context) error{"reads": c.read, "writes": c.write} {
-			if answered, failed := c.load(t, 8, 2*time.Second, call); failed > 0 || answered < 100 {
-				t.Errorf("%s: %d were answered and %d failed, want all answered", name, answered, failed)
+			if succeeded, failed := c.load(t, 8, 2*time.Second, call); failed > 0 || succeeded < 100 {
+				t.Errorf("%s: %d calls succeeded and %d failed, want no failures", name, succeeded, failed)
 			}
 		}
-		if asked := c.asked[0].Load(); asked > 0 {
-			t.Errorf("the ejected endpoint got %d calls", asked)
+		if asked := c.requests[0].Load(); asked > 0 {
+			t.Errorf("the ejected endpoint received %d calls", asked)
 		}
 		c.frozen[0].Store(false)
 		time.Sleep(1100 * time.Millisecond)
 		c.load(t, 8, time.Second, c.write)
-		if c.asked[0].Load() == 0 || !strings.Contains(c.log.String(), "load balancer: endpoint healthy") {
-			t.Errorf("after it answers again it got %d calls; the log has\n%s", c.asked[0].Load(), c.log.String())
+		if c.requests[0].Load() == 0 || !strings.Contains(c.log.String(), "load balancer: endpoint healthy") {
+			t.Errorf("after the endpoint responds again it received %d calls; the log has\n%s", c.requests[0].Load(), c.log.String())
 		}
 	})
 }
@@ -136,34 +136,34 @@ func TestNeverMoreThanHalfOfTheEndpointsAreEjected(t *testing.T) {
 					c.frozen[i].Store(false)
 				}
 				c.load(t, 8, 3*time.Second, c.read)
-				if answered, failed := c.load(t, 8, time.Second, c.read); failed > 0 || answered == 0 {
-					t.Errorf("after all answer again: %d answered, %d failed", answered, failed)
+				if succeeded, failed := c.load(t, 8, time.Second, c.read); failed > 0 || succeeded == 0 {
+					t.Errorf("after all endpoints respond again: %d calls succeeded, %d failed", succeeded, failed)
 				}
 			})
 		})
 	}
 }
 
-func TestASlowEndpointIsEjectedThoughItAnswersPings(t *testing.T) {
+func TestASlowEndpointIsEjectedThoughItRespondsToPings(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(2)
-		c.takes[0].Store(int64(800 * time.Millisecond))
-		c.takes[1].Store(int64(10 * time.Millisecond))
+		c.latency[0].Store(int64(800 * time.Millisecond))
+		c.latency[1].Store(int64(10 * time.Millisecond))
 		c.load(t, 16, 10*time.Second, c.write)
 		if !strings.Contains(c.log.String(), "endpoint=0 reason=latency") || strings.Contains(c.log.String(), "ejected\" service=users endpoint=1") {
-			t.Errorf("one endpoint takes 80 times as long: the log has\n%s", c.log.String())
+			t.Errorf("one endpoint is 80 times slower: the log has\n%s", c.log.String())
 		}
 	})
 }
 
-// A slow read is asked at the other endpoint too; a write never is.
+// A slow read is hedged at the other endpoint; a write never is.
 func TestReadsAreHedgedWithinTheBudgetAndWritesAreNot(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(2)
 		c.load(t, 8, 2*time.Second, c.read)
-		c.takes[0].Store(int64(700 * time.Millisecond))
+		c.latency[0].Store(int64(700 * time.Millisecond))
 		began := time.Now()
 		for range 5 {
 			if err := c.read(t.Context()); err != nil {
@@ -171,46 +171,46 @@ func TestReadsAreHedgedWithinTheBudgetAndWritesAreNot(t *testing.T) {
 			}
 		}
 		if took := time.Since(began); took > time.Second {
-			t.Errorf("five reads took %s, want hedges to answer them within 1s", took)
+			t.Errorf("five reads took %s, want them within 1s because of the hedges", took)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(2)
-		c.takes[0].Store(int64(600 * time.Millisecond))
-		c.takes[1].Store(int64(600 * time.Millisecond))
+		c.latency[0].Store(int64(600 * time.Millisecond))
+		c.latency[1].Store(int64(600 * time.Millisecond))
 		for name, call := range map[string]func(context.Context) error{"reads": c.read, "writes": c.write} {
-			c.scripted.asked.Store(0)
-			answered, failed := c.load(t, 8, 60*time.Second, call)
-			calls, asked := float64(answered+failed), float64(c.scripted.asked.Load())
-			if name == "writes" && asked != calls || asked > 1.1*calls+1 {
-				t.Errorf("%s: %v calls made %v attempts", name, calls, asked)
+			c.scripted.requests.Store(0)
+			succeeded, failed := c.load(t, 8, 60*time.Second, call)
+			calls, attempts := float64(succeeded+failed), float64(c.scripted.requests.Load())
+			if name == "writes" && attempts != calls || attempts > 1.1*calls+1 {
+				t.Errorf("%s: %v calls made %v attempts", name, calls, attempts)
 			}
 		}
 	})
 }
 
-func TestAllCircuitBreakersOpenAnswersAtOnce(t *testing.T) {
+func TestACallFailsAtOnceWhileAllCircuitBreakersAreOpen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(2)
-		var answer error = silent()
-		c.ends = func(ctx context.Context, _ int) error { c.asked[dial.EndpointOf(ctx)].Add(1); return answer }
+		var answer error = connectionReset()
+		c.respond = func(ctx context.Context, _ int) error { c.requests[dial.EndpointOf(ctx)].Add(1); return answer }
 		_ = write(t, c.client, 100)
-		began, asked := time.Now(), c.scripted.asked.Load()
+		began, requests := time.Now(), c.scripted.requests.Load()
 		for range 100 {
 			err := update(t.Context(), c.client)
 			rpctest.WantError(t, "open", err, connect.CodeUnavailable, fault.ReasonUnavailable)
 			if after, ok := fault.RetryDelay(err); !ok || after <= 0 {
-				t.Fatalf("open: got %v, want it to say when to come again", err)
+				t.Fatalf("open: got %v, want a retry delay", err)
 			}
 		}
-		if time.Since(began) != 0 || c.scripted.asked.Load() != asked {
-			t.Errorf("100 calls took %s and made %d attempts, want none", time.Since(began), c.scripted.asked.Load()-asked)
+		if time.Since(began) != 0 || c.scripted.requests.Load() != requests {
+			t.Errorf("100 calls took %s and made %d attempts, want none", time.Since(began), c.scripted.requests.Load()-requests)
 		}
 		answer = nil
 		time.Sleep(time.Second)
 		if err := write(t, c.client, 10); err != nil {
-			t.Errorf("1s after it answers again: got %v", err)
+			t.Errorf("1s after the endpoints respond again: got %v", err)
 		}
 	})
 }

@@ -15,22 +15,22 @@ import (
 )
 
 const (
-	// batchMemory is how long no batches are sent to a service that does not support them.
-	// A newer version may replace it meanwhile.
-	batchMemory = time.Minute
+	// batchPause is how long no batches are sent to a service that did not support them. A
+	// newer version that does may replace it meanwhile.
+	batchPause = time.Minute
 	// maxBatchBytes bounds the requests of a batch; larger ones are sent on their own.
 	maxBatchBytes = rpc.MaxMessageBytes / 2
 )
 
 // batcher sends the calls that the parts of a composition start together (package
-// batch) in one request. It comes before the load balancer, to which the request is one
+// batch) in one request. It runs before the load balancer, which treats the request as one
 // call without side effects.
 type batcher struct {
-	balancer *loadBalancer
-	pause    atomic.Int64 // until when no batch is sent, in Unix nanoseconds
+	balancer    *loadBalancer
+	pausedUntil atomic.Int64 // in Unix nanoseconds
 }
 
-// batchCalls is an interceptor.
+// batchCalls is a client interceptor.
 func (b *batcher) batchCalls(next connect.ClientFunc) connect.ClientFunc {
 	client := batchv1.NewBatchServiceClient(connect.NewClient(transportFunc(next)))
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
@@ -39,7 +39,7 @@ func (b *batcher) batchCalls(next connect.ClientFunc) connect.ClientFunc {
 			return next(ctx, spec)
 		}
 		trace, ok := traceHeaders(ctx)
-		if !ok || spec.StreamType != connect.StreamTypeUnary || spec.IdempotencyLevel != connect.IdempotencyNoSideEffects || time.Now().UnixNano() < b.pause.Load() {
+		if !ok || spec.StreamType != connect.StreamTypeUnary || spec.IdempotencyLevel != connect.IdempotencyNoSideEffects || time.Now().UnixNano() < b.pausedUntil.Load() {
 			member.Leave()
 			return next(ctx, spec)
 		}
@@ -57,8 +57,8 @@ func (f transportFunc) NewClientStream(ctx context.Context, spec connect.Spec) (
 	return f(ctx, spec)
 }
 
-// leaveBatch is the interceptor of clients that send no batches: the other parts of the
-// composition need not wait for their calls.
+// leaveBatch is the interceptor of clients that send no batches. It keeps the other parts of
+// the composition from waiting for a call that does not join their batch.
 func leaveBatch(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 		batch.From(ctx).Leave()
@@ -89,7 +89,7 @@ type batchableCall struct {
 	next    connect.ClientFunc
 	trace   map[string]string
 	message []byte // the encoded request
-	// One of these is set when the call was answered in a batch.
+	// One of these is set after the call was made in a batch.
 	answer *batchv1.CallResponse_Item
 	err    error
 }
@@ -115,8 +115,8 @@ func (c *batchableCall) make(ctx context.Context, client batchv1.BatchServiceCli
 	case c.answer.GetError() != nil:
 		err := rpc.BatchError(c.answer.GetError())
 		if connect.CodeOf(err) == connect.CodeDeadlineExceeded {
-			// The service ended this call early, so that the others reach their caller.
-			// Wait until this call's own deadline.
+			// The service ended this call before its deadline so that it could return the
+			// batch in time.
 			<-ctx.Done()
 			return rpc.ContextError(ctx.Err())
 		}
@@ -132,13 +132,14 @@ func (c *batchableCall) make(ctx context.Context, client batchv1.BatchServiceCli
 	return nil
 }
 
-// mayRetryAlone reports whether a call is retried that failed while others of its batch
-// were answered, which the load balancer has not seen.
+// mayRetryAlone reports whether to retry a call that failed although its batch succeeded.
+// The load balancer only sees the success of the batch.
 func (c *batchableCall) mayRetryAlone(ctx context.Context, err error) bool {
 	return isRefusal(err) && attemptsOf(ctx) > 1 && ctx.Err() == nil && c.batcher.balancer.budget.spend(0)
 }
 
-// send sends calls in one request. It sets no answer for a call that must be sent alone.
+// send sends calls in one request. A call that must be sent alone gets neither an answer
+// nor an error.
 func (b *batcher) send(ctx context.Context, client batchv1.BatchServiceClient, calls []any) {
 	request := &batchv1.CallRequest{Items: make([]*batchv1.CallRequest_Item, len(calls))}
 	size := 0
@@ -157,10 +158,10 @@ func (b *batcher) send(ctx context.Context, client batchv1.BatchServiceClient, c
 	response, err := client.Call(ctx, request)
 	switch code := connect.CodeOf(err); {
 	case err != nil && code == connect.CodeUnimplemented:
-		b.pause.Store(time.Now().Add(batchMemory).UnixNano())
+		b.pausedUntil.Store(time.Now().Add(batchPause).UnixNano())
 		return
 	case err == nil && len(response.GetItems()) != len(calls):
-		err = connect.NewError(connect.CodeInternal, "the response of a batch lacks answers")
+		err = connect.NewError(connect.CodeInternal, "the response of the batch has the wrong number of items")
 	}
 	for i, one := range calls {
 		if call := one.(*batchableCall); err != nil {

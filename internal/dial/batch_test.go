@@ -17,11 +17,11 @@ import (
 	"gatehouse/internal/rpctest"
 )
 
-// pair is two endpoints of a service, whose requests are counted by path.
+// pair is a service with two endpoints, which counts requests by path.
 type pair struct {
 	mu       sync.Mutex
 	requests map[string]int
-	refuses  [2]atomic.Bool
+	refusing [2]atomic.Bool
 	client   *connect.Client
 }
 
@@ -30,7 +30,7 @@ func newPair(t *testing.T) *pair {
 	var urls [2]string
 	for i := range urls {
 		server := rpctest.NewServer(t, "users", rpc.ServerConfig{Internal: true}, rpctest.RegisterProfiles(func(ctx context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
-			if p.refuses[i].Load() {
+			if p.refusing[i].Load() {
 				return nil, fault.Unavailable()
 			}
 			return rpctest.Found(ctx, req)
@@ -47,7 +47,7 @@ func newPair(t *testing.T) *pair {
 	return p
 }
 
-// read makes calls that start together, and returns their errors.
+// read makes calls that start together and returns their errors.
 func (p *pair) read(ctx context.Context, calls int) []error {
 	var round batch.Round
 	members, failures := make([]batch.Member, calls), make([]error, calls)
@@ -65,20 +65,19 @@ func (p *pair) read(ctx context.Context, calls int) []error {
 	return failures
 }
 
-// An endpoint that can't serve any call of a batch is tried as little as one that can't
-// serve a single call: the batch goes to another endpoint.
-func TestARefusedBatchIsMadeAtAnotherEndpoint(t *testing.T) {
+// A batch that an endpoint refuses is retried at another endpoint, like a single call.
+func TestARefusedBatchIsRetriedAtAnotherEndpoint(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	const rounds = 40
 	for range rounds { // earns a budget
 		p.read(t.Context(), 2)
 	}
-	p.refuses[0].Store(true)
+	p.refusing[0].Store(true)
 	for i := range rounds {
 		for _, err := range p.read(t.Context(), 2) {
 			if err != nil {
-				t.Errorf("round %d: %v, want the other endpoint's answer", i, err)
+				t.Errorf("round %d: %v, want the response of the other endpoint", i, err)
 			}
 		}
 	}
@@ -88,7 +87,7 @@ func TestARefusedBatchIsMadeAtAnotherEndpoint(t *testing.T) {
 	}
 }
 
-func TestARequestOnItsOwnIsNoBatch(t *testing.T) {
+func TestASingleCallIsNotBatched(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	if err := p.read(t.Context(), 1)[0]; err != nil {

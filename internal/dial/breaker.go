@@ -21,20 +21,19 @@ const (
 	breakerMinCalls  = 20  // at least
 	breakerWindow    = 10 * time.Second
 	breakerDelay     = 500 * time.Millisecond
-	// fastRefusal is the time within which an unavailable response shows that the endpoint
-	// is alive. A later one counts as silence.
+	// fastRefusal is the time within which an "unavailable" response shows that the endpoint
+	// is alive. A later one counts as no response.
 	fastRefusal = time.Second
 )
 
 // breaker is a circuit breaker. It opens once half of at least 20 calls in 10 s got no
-// answer; after half a second it lets one probe through, which closes it or opens it
-// again. A refused connection does not count, nor does a quick refusal by an endpoint
-// that is alive.
+// response. After half a second it becomes half-open and admits one probe, which closes or
+// reopens it. Refused connections do not count, and neither do fast "unavailable" responses.
 type breaker struct {
 	circuit circuitbreaker.CircuitBreaker[any]
 }
 
-// newBreaker returns a closed breaker. It logs and counts when it opens and when it closes,
+// newBreaker returns a closed breaker, which logs and measures its openings and closings,
 // but not failed probes.
 func newBreaker(service, endpoint string, logger *slog.Logger) breaker {
 	label := endpointLabel(service, endpoint)
@@ -42,7 +41,7 @@ func newBreaker(service, endpoint string, logger *slog.Logger) breaker {
 		breakerOpenings.Add(context.Background(), opened, label)
 		breakersOpen.Record(context.Background(), open, label)
 	}
-	report(0, 0) // export 0 before the first event
+	report(0, 0) // creates the time series
 	return breaker{circuitbreaker.NewBuilder[any]().
 		WithFailureRateThreshold(breakerThreshold, breakerMinCalls, breakerWindow).
 		WithDelay(breakerDelay).WithSuccessThreshold(1).
@@ -67,8 +66,8 @@ var (
 		metric.WithDescription("1 while the circuit breaker of an endpoint is open: the endpoint receives only a probe twice a second; else 0."))
 )
 
-// enter asks for permission to call, and reports whether the call is the probe. Every
-// call that got permission must report its outcome with leave.
+// enter reports whether a call is admitted, and whether it is the probe. The caller must
+// report the outcome of an admitted call with leave.
 func (b breaker) enter() (probe, ok bool) {
 	if !b.circuit.TryAcquirePermit() {
 		return false, false
@@ -79,65 +78,65 @@ func (b breaker) enter() (probe, ok bool) {
 // isOpen reports whether the endpoint receives only probes.
 func (b breaker) isOpen() bool { return !b.circuit.IsClosed() }
 
-// wantsProbe reports whether it is open and its pause is over.
+// wantsProbe reports whether the breaker admits a probe.
 func (b breaker) wantsProbe() bool {
 	return b.circuit.IsOpen() && b.circuit.RemainingDelay() <= 0 || b.circuit.IsHalfOpen()
 }
 
 func (b breaker) leave(probe bool, how outcome) {
 	switch {
-	case !probe && !b.circuit.IsClosed(): // it began before the breaker opened
-	case how == outcomeAnswer:
+	case !probe && !b.circuit.IsClosed(): // started before the breaker opened
+	case how == outcomeResponse:
 		b.circuit.RecordSuccess()
-	case how == outcomeSilence:
+	case how == outcomeNoResponse:
 		b.circuit.RecordFailure()
-	case probe: // inconclusive: admit another probe
+	case probe: // inconclusive: admit the next call as the probe
 		b.circuit.Open()
 		b.circuit.HalfOpen()
 	}
 }
 
-// outcome is what a call shows about its endpoint.
+// outcome is the result of an attempt, for the health of its endpoint.
 type outcome int
 
 const (
-	outcomeAnswer  outcome = iota // an answer, even an error
-	outcomeSilence                // no answer
-	outcomeUnknown                // cancelled, too little time, or not sent
+	outcomeResponse   outcome = iota // a response, which may be an error
+	outcomeNoResponse                // timeout or lost connection
+	outcomeUnknown                   // cancelled, too short a deadline, or not sent
 )
 
 // outcomeOf returns the outcome of an attempt from its error and duration.
 func outcomeOf(ctx context.Context, err error, took time.Duration) outcome {
 	if err == nil {
-		return outcomeAnswer
+		return outcomeResponse
 	}
 	if failed, ok := errors.AsType[*dialError](err); ok && !failed.timedOut {
-		// The connection was refused immediately. Attempts are cheap, and the first call
-		// after the endpoint listens again should succeed.
+		// The connection was refused. Such attempts are cheap, and without an open breaker
+		// the first call after a restart of the endpoint succeeds.
 		return outcomeUnknown
 	}
 	failure, ok := errors.AsType[*connect.Error](err)
 	switch {
 	case context.Cause(ctx) == errAttemptTimeout:
-		return outcomeSilence
+		return outcomeNoResponse
 	case !ok, errors.Is(ctx.Err(), context.Canceled):
 		return outcomeUnknown
-	case failure.Code() == connect.CodeDeadlineExceeded && hadCallersTime(ctx):
+	case failure.Code() == connect.CodeDeadlineExceeded && usesCallersDeadline(ctx):
 		return outcomeUnknown
 	case failure.Code() == connect.CodeUnavailable && failure.IsRemote() && fault.Reason(failure) != "" && took < fastRefusal:
-		return outcomeAnswer
+		return outcomeResponse
 	case failure.Code() == connect.CodeUnavailable, failure.Code() == connect.CodeDeadlineExceeded:
-		return outcomeSilence
-	case failure.IsRemote(), failure.Code() == connect.CodeResourceExhausted: // larger than we read
-		return outcomeAnswer
+		return outcomeNoResponse
+	case failure.IsRemote(), failure.Code() == connect.CodeResourceExhausted: // the response exceeds our limit
+		return outcomeResponse
 	default:
-		return outcomeSilence // or an unreadable answer
+		return outcomeNoResponse // or not a valid response
 	}
 }
 
-// hadCallersTime reports whether the deadline of a call came from our caller, not from a
-// limit of this process.
-func hadCallersTime(ctx context.Context) bool {
+// usesCallersDeadline reports whether the deadline of a call came from the caller of this
+// process, not from a limit of this process.
+func usesCallersDeadline(ctx context.Context) bool {
 	call := rpc.CallFrom(ctx)
 	deadline, ok := ctx.Deadline()
 	return ok && call.CallersDeadline && !deadline.Add(deadlineMargin).Before(call.Deadline)

@@ -24,7 +24,7 @@ import (
 	"gatehouse/internal/rpctest"
 )
 
-// write calls once: a write isn't made again.
+// write makes write calls, which are not retried, and returns the last error.
 func write(t testing.TB, client *connect.Client, times int) (err error) {
 	for range times {
 		err = update(t.Context(), client)
@@ -35,51 +35,51 @@ func write(t testing.TB, client *connect.Client, times int) (err error) {
 func TestABreakerOpensProbesAndCloses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		answer := silent()
-		service := &scripted{ends: func(context.Context, int) error { return answer }}
+		result := connectionReset()
+		service := &scripted{respond: func(context.Context, int) error { return result }}
 		client := service.client()
-		asked := func(what string, want int64) {
+		wantRequests := func(what string, want int64) {
 			t.Helper()
-			if got := service.asked.Swap(0); got != want {
-				t.Errorf("%s: the service was asked %d times, want %d", what, got, want)
+			if got := service.requests.Swap(0); got != want {
+				t.Errorf("%s: the service received %d requests, want %d", what, got, want)
 			}
 		}
 		_ = write(t, client, 19)
-		asked("19 failures", 19)
+		wantRequests("19 failures", 19)
 		_ = write(t, client, 1)
-		asked("the 20th", 1)
+		wantRequests("the 20th", 1)
 		began := time.Now()
 		err := write(t, client, 100)
 		rpctest.WantError(t, "open", err, connect.CodeUnavailable, fault.ReasonUnavailable)
-		asked("open", 0)
+		wantRequests("open", 0)
 		if took := time.Since(began); took != 0 {
 			t.Errorf("100 calls while open took %s", took)
 		}
 		time.Sleep(500*time.Millisecond - time.Nanosecond)
 		_ = write(t, client, 10)
-		asked("after a little less than 500ms", 0)
+		wantRequests("after a little less than 500ms", 0)
 		time.Sleep(time.Nanosecond)
 		_ = write(t, client, 10)
-		asked("after 500ms", 1)
+		wantRequests("after 500ms", 1)
 		time.Sleep(500 * time.Millisecond)
-		answer = nil
+		result = nil
 		if err := write(t, client, 10); err != nil {
-			t.Errorf("after a probe that was answered: got %v", err)
+			t.Errorf("after a successful probe: got %v", err)
 		}
-		asked("closed again", 10)
+		wantRequests("closed again", 10)
 	})
 }
 
-// Operators learn of it once, however many probes fail meanwhile.
+// A failed probe logs nothing and counts no opening.
 func TestABreakerIsLoggedAndMeasured(t *testing.T) {
 	t.Parallel()
 	reader := metric.NewManualReader()
 	otel.SetMeterProvider(metric.NewMeterProvider(metric.WithReader(reader)))
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		answer := silent()
-		service := &scripted{ends: func(context.Context, int) error { return answer }}
-		client := connect.NewClient(service, dial.BalanceOne("told", slog.New(slog.NewTextHandler(&log, nil))))
+		result := connectionReset()
+		service := &scripted{respond: func(context.Context, int) error { return result }}
+		client := connect.NewClient(service, dial.BalanceOne("observed", slog.New(slog.NewTextHandler(&log, nil))))
 		want := func(what string, openings, open int64, lines ...string) {
 			t.Helper()
 			got := map[string]int64{}
@@ -100,7 +100,7 @@ func TestABreakerIsLoggedAndMeasured(t *testing.T) {
 						points = data.DataPoints
 					}
 					for _, point := range points {
-						if service, _ := point.Attributes.Value("service"); service.AsString() == "told" {
+						if service, _ := point.Attributes.Value("service"); service.AsString() == "observed" {
 							got[one.Name] = point.Value
 						}
 					}
@@ -109,11 +109,11 @@ func TestABreakerIsLoggedAndMeasured(t *testing.T) {
 			if wanted := map[string]int64{"gatehouse.rpc.breaker.openings": openings, "gatehouse.rpc.breaker.open": open}; !maps.Equal(got, wanted) {
 				t.Errorf("%s: got the metrics %v, want %v", what, got, wanted)
 			}
-			said := strings.Split(strings.TrimSuffix(log.String(), "\n"), "\n")
+			logged := strings.Split(strings.TrimSuffix(log.String(), "\n"), "\n")
 			if log.Len() == 0 {
-				said = nil
+				logged = nil
 			}
-			if !slices.EqualFunc(said, lines, strings.Contains) {
+			if !slices.EqualFunc(logged, lines, strings.Contains) {
 				t.Errorf("%s: the log has\n%s\nwant %q", what, log.String(), lines)
 			}
 			log.Reset()
@@ -121,30 +121,30 @@ func TestABreakerIsLoggedAndMeasured(t *testing.T) {
 		_ = write(t, client, 19)
 		want("19 failures", 0, 0)
 		_ = write(t, client, 2)
-		want("20 failures", 1, 1, "level=WARN msg=\"circuit breaker opened\" service=told endpoint=0 pause=500ms")
+		want("20 failures", 1, 1, "level=WARN msg=\"circuit breaker opened\" service=observed endpoint=0 pause=500ms")
 		for range 3 {
 			time.Sleep(500 * time.Millisecond)
 			_ = write(t, client, 2)
 		}
 		want("three probes that failed", 1, 1)
 		time.Sleep(500 * time.Millisecond)
-		answer = nil
+		result = nil
 		_ = write(t, client, 1)
-		want("a probe that was answered", 1, 0, "level=INFO msg=\"circuit breaker closed\" service=told endpoint=0")
+		want("a successful probe", 1, 0, "level=INFO msg=\"circuit breaker closed\" service=observed endpoint=0")
 	})
 }
 
 func TestOneProbeAtATime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		let := make(chan error)
+		results := make(chan error)
 		hanging := false
-		service := &scripted{ends: func(ctx context.Context, _ int) error {
+		service := &scripted{respond: func(ctx context.Context, _ int) error {
 			if !hanging {
-				return silent()
+				return connectionReset()
 			}
 			select {
-			case err := <-let:
+			case err := <-results:
 				return err
 			case <-ctx.Done():
 				return connect.NewError(connect.CodeCanceled, "").WithCause(ctx.Err())
@@ -153,17 +153,17 @@ func TestOneProbeAtATime(t *testing.T) {
 		client := service.client()
 		_ = write(t, client, 20)
 		time.Sleep(500 * time.Millisecond)
-		service.asked.Store(0)
+		service.requests.Store(0)
 		hanging = true
 		ctx, leave := context.WithCancel(t.Context())
 		var calls sync.WaitGroup
 		calls.Go(func() { _ = update(ctx, client) })
 		synctest.Wait()
 		_ = write(t, client, 10)
-		if asked := service.asked.Load(); asked != 1 {
-			t.Fatalf("while a probe is under way the service was asked %d times, want once", asked)
+		if n := service.requests.Load(); n != 1 {
+			t.Fatalf("during a probe the service received %d requests, want 1", n)
 		}
-		// Its caller leaves: that tells nothing, and the next one probes.
+		// The probe is cancelled, which is inconclusive, so the next call is the probe.
 		leave()
 		calls.Wait()
 		calls.Go(func() {
@@ -173,34 +173,34 @@ func TestOneProbeAtATime(t *testing.T) {
 		})
 		synctest.Wait()
 		_ = write(t, client, 10)
-		if asked := service.asked.Load(); asked != 2 {
-			t.Fatalf("after a probe whose caller left the service was asked %d times, want twice", asked)
+		if n := service.requests.Load(); n != 2 {
+			t.Fatalf("after a cancelled probe the service received %d requests, want 2", n)
 		}
-		let <- nil
+		results <- nil
 		calls.Wait()
 		hanging = false
 		_ = write(t, client, 1)
-		if asked := service.asked.Load(); asked != 3 {
-			t.Errorf("closed: the service was asked %d times, want 3", asked)
+		if n := service.requests.Load(); n != 3 {
+			t.Errorf("closed: the service received %d requests, want 3", n)
 		}
 	})
 }
 
-// What was begun before a breaker opened says nothing of the time after, even if
-// it ends while a probe is under way.
+// A call that started before the breaker opened does not affect it, even if it ends during a
+// probe.
 func TestACallFromBeforeTheOpeningIsNotAProbe(t *testing.T) {
 	t.Parallel()
-	for _, late := range []error{nil, silent()} {
+	for _, late := range []error{nil, connectionReset()} {
 		synctest.Test(t, func(t *testing.T) {
-			let, probed := make(chan error), make(chan error)
-			service := &scripted{ends: func(_ context.Context, n int) error {
+			oldResults, probeResult := make(chan error), make(chan error)
+			service := &scripted{respond: func(_ context.Context, n int) error {
 				switch {
 				case n <= 30:
-					return <-let
+					return <-oldResults
 				case n == 51:
-					return <-probed
+					return <-probeResult
 				case n <= 50:
-					return silent()
+					return connectionReset()
 				}
 				return nil
 			}}
@@ -215,22 +215,22 @@ func TestACallFromBeforeTheOpeningIsNotAProbe(t *testing.T) {
 			probe.Go(func() { _ = update(t.Context(), client) })
 			synctest.Wait()
 			for range 30 {
-				let <- late
+				oldResults <- late
 			}
 			old.Wait()
-			if err := write(t, client, 10); err == nil || service.asked.Load() != 51 {
-				t.Errorf("late ends (%v): the service was asked %d times, want 51: the probe is the last", late, service.asked.Load())
+			if err := write(t, client, 10); err == nil || service.requests.Load() != 51 {
+				t.Errorf("late ends (%v): the service received %d requests, want 51, the probe being the last", late, service.requests.Load())
 			}
-			probed <- nil
+			probeResult <- nil
 			probe.Wait()
 			if err := write(t, client, 1); err != nil {
-				t.Errorf("late ends (%v): after the probe was answered: got %v", late, err)
+				t.Errorf("late ends (%v): after the probe succeeded: got %v", late, err)
 			}
 		})
 	}
 }
 
-func TestWhatABreakerCounts(t *testing.T) {
+func TestTheOutcomesThatABreakerCounts(t *testing.T) {
 	t.Parallel()
 	refusal := fault.New(connect.CodeNotFound, "NONE", "There is none.").WithRemote()
 	late := connect.NewError(connect.CodeDeadlineExceeded, "late")
@@ -239,46 +239,46 @@ func TestWhatABreakerCounts(t *testing.T) {
 		every time.Duration
 		opens bool
 	}{
-		"no answer":                    {ends: func(int) error { return silent() }, opens: true},
-		"a limit of ours passed":       {ends: func(int) error { return late }, opens: true},
-		"an immediate unavailable":     {ends: func(int) error { return fault.Unavailable().WithRemote() }},
-		"a host that is deaf":          {ends: func(int) error { return dial.NewDialError(true) }, opens: true},
-		"refused connections":          {ends: func(int) error { return dial.NewDialError(false) }},
-		"something that can't be read": {ends: func(int) error { return connect.NewError(connect.CodeUnknown, "not proto") }, opens: true},
+		"no response":               {ends: func(int) error { return connectionReset() }, opens: true},
+		"a timeout of this process": {ends: func(int) error { return late }, opens: true},
+		"an immediate unavailable":  {ends: func(int) error { return fault.Unavailable().WithRemote() }},
+		"a dial that times out":     {ends: func(int) error { return dial.NewDialError(true) }, opens: true},
+		"refused connections":       {ends: func(int) error { return dial.NewDialError(false) }},
+		"an invalid response":       {ends: func(int) error { return connect.NewError(connect.CodeUnknown, "not proto") }, opens: true},
 		"half": {ends: func(n int) error {
 			if n%2 == 0 {
-				return silent()
+				return connectionReset()
 			}
 			return nil
 		}, opens: true},
 		"a third": {ends: func(n int) error {
 			if n%3 == 0 {
-				return silent()
+				return connectionReset()
 			}
 			return nil
 		}},
-		"refusals":               {ends: func(int) error { return refusal }},
-		"faults of its own":      {ends: func(int) error { return connect.NewError(connect.CodeInternal, "").WithRemote() }},
-		"too many for it":        {ends: func(int) error { return fault.New(connect.CodeResourceExhausted, "MANY", "Too many.").WithRemote() }},
-		"answers too large":      {ends: func(int) error { return connect.NewError(connect.CodeResourceExhausted, "message size") }},
-		"a failure now and then": {ends: func(int) error { return silent() }, every: 600 * time.Millisecond},
+		"errors of the service":        {ends: func(int) error { return refusal }},
+		"internal errors":              {ends: func(int) error { return connect.NewError(connect.CodeInternal, "").WithRemote() }},
+		"resource_exhausted":           {ends: func(int) error { return fault.New(connect.CodeResourceExhausted, "MANY", "Too many.").WithRemote() }},
+		"responses that are too large": {ends: func(int) error { return connect.NewError(connect.CodeResourceExhausted, "message size") }},
+		"rare failures":                {ends: func(int) error { return connectionReset() }, every: 600 * time.Millisecond},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			service := &scripted{ends: func(_ context.Context, n int) error { return test.ends(n) }}
+			service := &scripted{respond: func(_ context.Context, n int) error { return test.ends(n) }}
 			client := service.client()
 			for range 60 {
 				_ = write(t, client, 1)
 				time.Sleep(test.every)
 			}
-			if opened := service.asked.Load() < 60; opened != test.opens {
+			if opened := service.requests.Load() < 60; opened != test.opens {
 				t.Errorf("%s: the breaker opened: %v, want %v", name, opened, test.opens)
 			}
 		})
 	}
 }
 
-// Callers who leave, or give no time, must not take a service from the others.
-func TestCallersMistakesDoNotOpenTheBreaker(t *testing.T) {
+// Callers that cancel or have short deadlines must not make a service unavailable to others.
+func TestCallersCancellationsDoNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
 	hanging := make(chan struct{})
 	var once sync.Once
@@ -286,7 +286,7 @@ func TestCallersMistakesDoNotOpenTheBreaker(t *testing.T) {
 	t.Cleanup(free)
 	service := newFlaky(t)
 	front := throughAServer(t, rpctest.Dial(t, rpctest.BFFToUsers, service.url))
-	service.from(func(int) http.HandlerFunc {
+	service.respondWith(func(int) http.HandlerFunc {
 		return func(_ http.ResponseWriter, r *http.Request) {
 			select {
 			case <-r.Context().Done():
@@ -305,32 +305,32 @@ func TestCallersMistakesDoNotOpenTheBreaker(t *testing.T) {
 		_, _ = rpctest.Get(ctx, front)
 		leave()
 	}
-	service.from(func(int) http.HandlerFunc { return nil })
+	service.respondWith(func(int) http.HandlerFunc { return nil })
 	if _, err := rpctest.Get(t.Context(), front); err != nil {
-		t.Errorf("after 60 calls whose callers had no time: got %v, want an answer", err)
+		t.Errorf("after 60 cancelled or short calls: got %v, want a response", err)
 	}
 }
 
-// throughAServer puts a server in between that passes its calls on, so that they
-// have a caller's deadline.
+// throughAServer returns a client of a server that forwards its calls, so that they have a
+// caller's deadline.
 func throughAServer(t testing.TB, behind *connect.Client) *connect.Client {
 	route := rpctest.BFFToUsers
-	route.Persistent = true // the breaker that matters is the one behind
+	route.Persistent = true // only the breaker behind the server is tested
 	return rpctest.OverHTTP(t, route, rpctest.NewProfiles(t, func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 		return rpctest.Get(ctx, behind)
 	}))
 }
 
-func TestAnOpenBreakerAnswersAtOnceAndNotForLong(t *testing.T) {
+func TestAnOpenBreakerFailsCallsAtOnceUntilAProbeSucceeds(t *testing.T) {
 	t.Parallel()
 	service := newFlaky(t)
 	client := rpctest.Dial(t, rpctest.BFFToUsers, service.url)
-	service.from(func(int) http.HandlerFunc { return abort })
+	service.respondWith(func(int) http.HandlerFunc { return abort })
 	for range 40 {
 		_ = update(t.Context(), client)
 	}
-	if asked := service.asked.Load(); asked != 20 {
-		t.Errorf("40 calls: the service was asked %d times, want 20", asked)
+	if n := service.requests.Load(); n != 20 {
+		t.Errorf("40 calls: the service received %d requests, want 20", n)
 	}
 	times := make([]time.Duration, 0, 200)
 	for range cap(times) {
@@ -339,27 +339,27 @@ func TestAnOpenBreakerAnswersAtOnceAndNotForLong(t *testing.T) {
 		times = append(times, time.Since(began))
 		rpctest.WantError(t, "open", err, connect.CodeUnavailable, fault.ReasonUnavailable)
 		if after, ok := fault.RetryDelay(err); !ok || after <= 0 {
-			t.Errorf("open: got %v, want it to say when to come again", err)
+			t.Errorf("open: got %v, want a retry delay", err)
 		}
 	}
 	slices.Sort(times)
 	if median := times[len(times)/2]; median > time.Millisecond {
 		t.Errorf("open: half of the calls took over %s, want under 1ms", median)
 	}
-	service.from(func(int) http.HandlerFunc { return nil })
+	service.respondWith(func(int) http.HandlerFunc { return nil })
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := rpctest.Get(t.Context(), client); err == nil {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatal("the service answers again, and the breaker is open after 30s")
+			t.Fatal("the breaker is still open 30s after the service recovered")
 		}
 	}
 }
 
-// A refused connection costs nothing, so a service that was restarted is asked
-// as soon as it listens.
-func TestAServiceThatListensAgainIsAskedAtOnce(t *testing.T) {
+// Refused connections do not open the breaker, so a restarted service receives calls as soon
+// as it listens.
+func TestARestartedServiceReceivesCallsAtOnce(t *testing.T) {
 	t.Parallel()
 	service := newRestartable(t, rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady))
 	client := rpctest.Dial(t, rpctest.BFFToUsers, "http://"+service.address)
@@ -369,10 +369,10 @@ func TestAServiceThatListensAgainIsAskedAtOnce(t *testing.T) {
 	}
 	for range 100 {
 		_, err := rpctest.Get(t.Context(), client)
-		rpctest.WantError(t, "while nobody listens", err, connect.CodeUnavailable, "")
+		rpctest.WantError(t, "without a listener", err, connect.CodeUnavailable, "")
 	}
 	service.start()
 	if _, err := rpctest.Get(t.Context(), client); err != nil {
-		t.Errorf("after the restart: got %v, want an answer", err)
+		t.Errorf("after the restart: got %v, want a response", err)
 	}
 }

@@ -19,37 +19,34 @@ import (
 )
 
 const (
-	// deadlineMargin is taken off the deadline that is passed on, so that the caller
-	// has time to report the timeout.
+	// deadlineMargin is subtracted from the deadline of each outgoing call, so that this
+	// process has time to report a timeout to its own caller.
 	deadlineMargin = 10 * time.Millisecond
-	// defaultTimeout is the timeout of a call whose caller has no deadline, such as
-	// the relay's.
+	// defaultTimeout is the timeout of a call without a deadline, such as a background
+	// job's.
 	defaultTimeout = 5 * time.Second
 )
 
-// Route says who calls whom, and with which keys.
+// Route configures the calls from one service to another.
 type Route struct {
 	Caller, Callee string
 	Keys           rpc.InternalKeys
-	// Telemetry measures and traces each call; nil does neither.
+	// Telemetry measures and traces the calls; nil disables both.
 	Telemetry *telemetry.Telemetry
-	// Logger gets a line when an endpoint is ejected or its circuit breaker opens,
-	// and when it is healthy again; nil for none.
+	// Logger receives changes of the endpoints' health; nil disables them.
 	Logger *slog.Logger
-	// Persistent says that the caller retries by itself: each call is made exactly
-	// once, whatever the circuit breakers say.
+	// Persistent is for a caller that retries by itself: each call is made exactly once,
+	// even while the circuit breakers are open.
 	Persistent bool
 }
 
-// Dial returns a client of the service at the URLs, which are separated by
-// commas: HTTP/2 and, for what may be called twice, HTTP/1.1; in clear for
-// http://, over TLS for https://. It connects when first called, and again
-// whenever it must.
+// Dial returns a client of the service at the URLs, which are separated by commas. Calls use
+// HTTP/2, and repeatable calls HTTP/1.1, in clear text for http:// and over TLS for
+// https://. The client connects at the first call and reconnects as needed.
 //
-// A load balancer spreads the calls over all addresses of the URLs' hosts. A call
-// that got no answer is retried, at another endpoint if there is one, where the
-// method's idempotency level and the retry budget allow it. An endpoint that answers
-// no calls is ejected for a while.
+// A load balancer spreads the calls over all addresses of the URLs' hosts. A call that got
+// no response is retried, at another endpoint if there is one, if the method's idempotency
+// level and the retry budget allow it. An endpoint that does not respond is ejected.
 func Dial(route Route, urls string) (*connect.Client, error) {
 	logger := route.Logger
 	if logger == nil {
@@ -74,14 +71,14 @@ func newHTTPClient(route Route, t *transport) (*connect.Client, error) {
 	return newClient(route, transport, (&batcher{balancer: balancer}).batchCalls, balancer.balance)
 }
 
-// directClient makes requests without what [http.Client] adds: redirects, which would
-// carry the token elsewhere, and cookies.
+// directClient sends requests without the redirects and cookies of [http.Client]. A redirect
+// would send the token to another server.
 type directClient struct{ transport *transport }
 
 // Do implements [connecthttp.HTTPClient].
 func (c directClient) Do(r *http.Request) (*http.Response, error) {
 	response, err := c.transport.RoundTrip(r)
-	if err != nil { // connect looks into the errors of http.Client
+	if err != nil { // connect expects the errors of http.Client
 		return nil, &url.Error{Op: "Post", URL: r.URL.Redacted(), Err: err}
 	}
 	return response, nil
@@ -89,16 +86,16 @@ func (c directClient) Do(r *http.Request) (*http.Response, error) {
 
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// InProcess returns a client of a server in the same process. It behaves as a
-// client from [Dial] does. The transport states the caller: nothing is signed.
+// InProcess returns a client of a server in the same process, which behaves like a client
+// from [Dial]. The transport states the caller, without an internal token.
 func InProcess(route Route, server *rpc.Server) (*connect.Client, error) {
 	return newInProcess(route, rpc.InProcessTransport(server, inProcessCall(route)))
 }
 
-// InProcessLater is [InProcess] for a server that is made after the client. Before
-// that, the client must not be used.
+// InProcessLater is [InProcess] for a server that is created after the client. The client
+// must not be used before.
 func InProcessLater(route Route, server func() *rpc.Server) (*connect.Client, error) {
-	return newInProcess(route, laterTransport(sync.OnceValue(func() connect.Transport {
+	return newInProcess(route, lazyTransport(sync.OnceValue(func() connect.Transport {
 		return rpc.InProcessTransport(server(), inProcessCall(route))
 	})))
 }
@@ -115,10 +112,10 @@ func inProcessCall(route Route) rpc.InProcess {
 	return rpc.InProcess{Caller: route.Caller, DeadlineMargin: deadlineMargin, DefaultTimeout: defaultTimeout}
 }
 
-// laterTransport returns its transport when the first call is made.
-type laterTransport func() connect.Transport
+// lazyTransport returns its transport when the first call is made.
+type lazyTransport func() connect.Transport
 
-func (t laterTransport) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+func (t lazyTransport) NewClientStream(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 	return t().NewClientStream(ctx, spec)
 }
 
@@ -135,7 +132,7 @@ func newClient(route Route, transport connect.Transport, between ...connect.Clie
 	return connect.NewClient(transport, append(chain, sendIdentity(issuer))...), nil
 }
 
-// routeInterceptors are those of every transport.
+// routeInterceptors returns the interceptors that all transports share.
 func routeInterceptors(route Route) ([]connect.ClientInterceptor, error) {
 	chain := []connect.ClientInterceptor{noteCallee(route.Callee)}
 	if route.Telemetry != nil {
@@ -148,7 +145,7 @@ func routeInterceptors(route Route) ([]connect.ClientInterceptor, error) {
 	return chain, nil
 }
 
-// noteCallee reports to the call that is being answered which service it needs.
+// noteCallee reports the called service to the call in whose context it is made.
 func noteCallee(service string) connect.ClientInterceptor {
 	return func(next connect.ClientFunc) connect.ClientFunc {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
@@ -160,13 +157,13 @@ func noteCallee(service string) connect.ClientInterceptor {
 	}
 }
 
-// sendIdentity sends the internal token and the request id.
+// sendIdentity adds the internal token and the request ID.
 func sendIdentity(issuer *rpc.Issuer) connect.ClientInterceptor {
 	return func(next connect.ClientFunc) connect.ClientFunc {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 			token, err := issuer.Token()
 			if err != nil {
-				return nil, fmt.Errorf("make an internal token: %w", err)
+				return nil, fmt.Errorf("issue an internal token: %w", err)
 			}
 			info, _ := connect.CallInfoForClientContext(ctx)
 			info.RequestHeader().Set("Authorization", "Bearer "+token)
@@ -178,7 +175,7 @@ func sendIdentity(issuer *rpc.Issuer) connect.ClientInterceptor {
 	}
 }
 
-// propagateDeadline passes on the deadline less [deadlineMargin], and makes no call
+// propagateDeadline shortens the deadline by [deadlineMargin], and does not make a call
 // whose deadline has passed.
 func propagateDeadline(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
@@ -205,7 +202,7 @@ func propagateDeadline(next connect.ClientFunc) connect.ClientFunc {
 	}
 }
 
-// deadlineStream releases the timer of its deadline when the call is over.
+// deadlineStream releases the timer of its deadline when the call ends.
 type deadlineStream struct {
 	connect.ClientStream
 	cancel context.CancelFunc

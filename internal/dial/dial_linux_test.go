@@ -17,20 +17,20 @@ import (
 	"gatehouse/internal/rpctest"
 )
 
-// The call has time left; it is the service that gives no answer.
-func TestAHostThatDoesNotAnswerIsUnavailable(t *testing.T) {
+// The call has time left, so the error is not deadline_exceeded.
+func TestAnUnresponsiveHostIsUnavailable(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
-	_, err := rpctest.Get(t.Context(), rpctest.Dial(t, rpctest.BFFToUsers, "http://"+deafHost(t)))
-	rpctest.WantError(t, "a host that doesn't answer", err, connect.CodeUnavailable, "")
+	_, err := rpctest.Get(t.Context(), rpctest.Dial(t, rpctest.BFFToUsers, "http://"+unresponsiveHost(t)))
+	rpctest.WantError(t, "an unresponsive host", err, connect.CodeUnavailable, "")
 	if took := time.Since(start); took < time.Second || took > 4*time.Second {
-		t.Errorf("a host that doesn't answer: gave up after %v, want about 1s", took)
+		t.Errorf("an unresponsive host: the call failed after %v, want about 1s", took)
 	}
 }
 
-// deafHost returns an address where connections are neither taken nor refused:
-// its queue is full.
-func deafHost(t testing.TB) string {
+// unresponsiveHost returns an address that neither accepts nor refuses connections: the
+// backlog of its listener is full.
+func unresponsiveHost(t testing.TB) string {
 	t.Helper()
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -55,18 +55,18 @@ func deafHost(t testing.TB) string {
 		}
 		t.Cleanup(func() { _ = conn.Close() })
 	}
-	t.Fatal("the queue never fills")
+	t.Fatal("the backlog is not full")
 	return ""
 }
 
-// A host with several addresses is as many copies, and one that moves is found.
-func TestAHostsAddressesAreFollowed(t *testing.T) {
+// Each address of a host is an endpoint, and changed addresses are looked up again.
+func TestChangedAddressesOfAHostAreUsed(t *testing.T) {
 	t.Parallel()
-	var asked [4]atomic.Int64
+	var requests [4]atomic.Int64
 	mux := rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady)
 	counting := func(i int) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			asked[i].Add(1)
+			requests[i].Add(1)
 			mux.ServeHTTP(w, r)
 		})
 	}
@@ -89,8 +89,8 @@ func TestAHostsAddressesAreFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if asked[1].Load() < 5 || asked[2].Load() < 5 {
-		t.Errorf("two addresses were asked %d and %d times, want about 20 each", asked[1].Load(), asked[2].Load())
+	if requests[1].Load() < 5 || requests[2].Load() < 5 {
+		t.Errorf("two addresses received %d and %d requests, want about 20 each", requests[1].Load(), requests[2].Load())
 	}
 
 	three := &restartable{t: t, address: "127.0.0.3:" + port, handler: counting(3)}
@@ -103,11 +103,11 @@ func TestAHostsAddressesAreFollowed(t *testing.T) {
 			t.Errorf("stop: %v", err)
 		}
 	}
-	// The call that finds both gone is made again, at the new address.
+	// The call whose dials fail is retried at the new address.
 	if _, err := rpctest.Get(t.Context(), client); err != nil {
-		t.Errorf("after the move: got %v, want an answer", err)
+		t.Errorf("after the move: got %v, want a response", err)
 	}
-	if asked[3].Load() == 0 {
-		t.Error("the new address wasn't asked")
+	if requests[3].Load() == 0 {
+		t.Error("the new address received no request")
 	}
 }

@@ -38,9 +38,9 @@ func TestAnUnreachableServiceIsUnavailable(t *testing.T) {
 		name, url string
 		code      connect.Code
 	}{
-		{"nobody listens", "http://" + listener.Addr().String(), connect.CodeUnavailable},
-		{"a certificate that nobody vouches for", untrusted.URL, connect.CodeUnavailable},
-		{"somebody else", stranger, connect.CodeUnimplemented},
+		{"no listener", "http://" + listener.Addr().String(), connect.CodeUnavailable},
+		{"an untrusted certificate", untrusted.URL, connect.CodeUnavailable},
+		{"another server", stranger, connect.CodeUnimplemented},
 	} {
 		_, err := rpctest.Get(t.Context(), rpctest.Dial(t, rpctest.BFFToUsers, test.url))
 		rpctest.WantError(t, test.name, err, test.code, "")
@@ -49,14 +49,14 @@ func TestAnUnreachableServiceIsUnavailable(t *testing.T) {
 		}
 	}
 	if _, err := dial.Dial(rpctest.BFFToUsers, stranger+",http://["); err == nil {
-		t.Error("no URL: got a client, want an error")
+		t.Error("an invalid URL: got a client, want an error")
 	}
 	if _, err := dial.Dial(dial.Route{Caller: "bff", Callee: "users"}, stranger); err == nil {
 		t.Error("without a key: got a client, want an error")
 	}
 }
 
-func TestAClientConnectsAgain(t *testing.T) {
+func TestAClientReconnects(t *testing.T) {
 	t.Parallel()
 	mux := rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady)
 	url, stop, stopped := rpctest.ServeStoppable(t, mux)
@@ -69,7 +69,7 @@ func TestAClientConnectsAgain(t *testing.T) {
 		t.Fatalf("stop: %v", err)
 	}
 	_, err := rpctest.Get(t.Context(), client)
-	rpctest.WantError(t, "while nobody listens", err, connect.CodeUnavailable, "")
+	rpctest.WantError(t, "without a listener", err, connect.CodeUnavailable, "")
 
 	listener, err := net.Listen("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
@@ -79,11 +79,11 @@ func TestAClientConnectsAgain(t *testing.T) {
 	t.Cleanup(cancel)
 	rpctest.Servers.Go(func() error { return serve.Run(ctx, listener, mux, slog.New(slog.DiscardHandler)) })
 	if _, err := rpctest.Get(t.Context(), client); err != nil {
-		t.Errorf("after the restart: got %v, want an answer", err)
+		t.Errorf("after the restart: got %v, want a response", err)
 	}
 }
 
-// A redirect would carry the token to whom it isn't for.
+// A redirect would send the token to another server.
 func TestAClientFollowsNoRedirect(t *testing.T) {
 	t.Parallel()
 	var followed atomic.Bool
@@ -99,7 +99,7 @@ func TestAClientFollowsNoRedirect(t *testing.T) {
 	}
 }
 
-func TestAnAnswerIsBounded(t *testing.T) {
+func TestTheSizeOfAResponseIsBounded(t *testing.T) {
 	t.Parallel()
 	var size int
 	client := rpctest.OverHTTP(t, rpctest.BFFToUsers, rpctest.NewProfiles(t, func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
@@ -107,9 +107,9 @@ func TestAnAnswerIsBounded(t *testing.T) {
 	}))
 	size = 3 << 20
 	if res, err := rpctest.Get(t.Context(), client); err != nil || len(res.GetProfile().GetFirstName()) != size {
-		t.Errorf("an answer of %d bytes: got %d bytes, %v, want all", size, len(res.GetProfile().GetFirstName()), err)
+		t.Errorf("a response of %d bytes: got %d bytes, %v, want all", size, len(res.GetProfile().GetFirstName()), err)
 	}
 	size = 5 << 20
 	_, err := rpctest.Get(t.Context(), client)
-	rpctest.WantError(t, "an answer of 5 MiB", err, connect.CodeResourceExhausted, "")
+	rpctest.WantError(t, "a response of 5 MiB", err, connect.CodeResourceExhausted, "")
 }

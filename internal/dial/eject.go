@@ -12,27 +12,28 @@ import (
 )
 
 const (
-	// An endpoint with calls in flight that has answered none for silentAfter is
-	// pinged. One that doesn't answer within pingLimit is silent.
+	// An endpoint with calls in flight that has not responded for silentAfter is pinged. It
+	// is silent if it does not respond within pingTimeout.
 	silentAfter  = 300 * time.Millisecond
 	pingTimeout  = 700 * time.Millisecond
 	pingInterval = time.Second
-	// unansweredMost is how many attempts in a row, over unansweredFor, may get no
-	// answer in time while other endpoints answer.
-	maxUnanswered = 5
-	unansweredFor = time.Second
-	// An endpoint is slow whose median is slowTimes that of another, for the same
-	// method, and at least slowLeast.
+	// An endpoint is ejected after maxTimeouts consecutive timeouts within at least
+	// timeoutPeriod while other endpoints respond.
+	maxTimeouts   = 5
+	timeoutPeriod = time.Second
+	// An endpoint is slow if its median latency for a method is slowFactor times that of
+	// another endpoint and at least slowMedian, over at least slowSamples calls.
 	slowFactor  = 5
 	slowMedian  = 100 * time.Millisecond
 	slowSamples = 20
-	// slowHold is for how long a slow endpoint stays ejected at least, which a ping
-	// can't tell from a healthy one. It grows with each ejection in a row.
+	// slowHold is the minimum ejection time of a slow endpoint, which a ping cannot
+	// distinguish from a healthy one. Ejections within slowMemory of each other multiply it,
+	// by at most maxSlowHolds.
 	slowHold     = 5 * time.Second
 	maxSlowHolds = 6
 	slowMemory   = time.Minute
-	// answeredLately is how recently another endpoint must have answered.
-	answeredLately = time.Second
+	// recentResponse is how recently another endpoint must have responded.
+	recentResponse = time.Second
 )
 
 const (
@@ -40,12 +41,12 @@ const (
 	ejectedForLatency = "latency"
 )
 
-// pingHTTP asks whether the process lives, over HTTP/1.1. A process that is frozen
-// has a kernel that still accepts connections; HTTP/2 has pings of its own.
+// pingHTTP requests /livez over HTTP/1.1. A connection is not enough: the kernel accepts
+// connections for a frozen process.
 func (e *endpoint) pingHTTP(ctx context.Context) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.url.Scheme+"://"+e.url.Host+"/livez", nil)
 	if err != nil {
-		return fmt.Errorf("make a ping: %w", err)
+		return fmt.Errorf("create a ping: %w", err)
 	}
 	response, err := e.transportFor(ctx, true).RoundTrip(request)
 	if err != nil {
@@ -56,11 +57,11 @@ func (e *endpoint) pingHTTP(ctx context.Context) error {
 	return nil
 }
 
-// answersPing reports whether the endpoint answers a ping. A refusal is an answer:
-// a process that has ended isn't silent, and the next dial finds out.
-func (e *endpoint) answersPing() bool { return !errors.Is(pingOnce(e), errSilentPing) }
+// respondsToPing reports whether the endpoint responds to a ping. A refused connection is a
+// response: the process has ended, which the next dial detects.
+func (e *endpoint) respondsToPing() bool { return !errors.Is(pingOnce(e), errSilentPing) }
 
-var errSilentPing = errors.New("no answer to a ping")
+var errSilentPing = errors.New("no response to a ping")
 
 func pingOnce(e *endpoint) error {
 	ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
@@ -72,9 +73,9 @@ func pingOnce(e *endpoint) error {
 	return err
 }
 
-// watch looks at an endpoint until it has no calls in flight, if there are others.
-func (b *loadBalancer) watch(e *endpoint, endpoints []*endpoint) {
-	if len(endpoints) > 1 && !e.ejected.Load() && e.watched.CompareAndSwap(false, true) {
+// monitor checks an endpoint until it has no calls in flight, if there are other endpoints.
+func (b *loadBalancer) monitor(e *endpoint, endpoints []*endpoint) {
+	if len(endpoints) > 1 && !e.ejected.Load() && e.monitored.CompareAndSwap(false, true) {
 		time.AfterFunc(silentAfter, func() { b.check(e, endpoints) })
 	}
 }
@@ -83,17 +84,17 @@ func (b *loadBalancer) check(e *endpoint, endpoints []*endpoint) {
 	wait := silentAfter - e.silentFor()
 	switch {
 	case e.removed.Load() || e.ejected.Load():
-		e.watched.Store(false)
+		e.monitored.Store(false)
 		return
 	case e.inFlight.Load() == 0:
-		e.watched.Store(false)
-		if e.inFlight.Load() > 0 { // since
-			b.watch(e, endpoints)
+		e.monitored.Store(false)
+		if e.inFlight.Load() > 0 { // a call began in between
+			b.monitor(e, endpoints)
 		}
 		return
 	case wait > 0:
-	case !e.answersPing() && b.eject(e, endpoints, ejectedForSilence):
-		e.watched.Store(false)
+	case !e.respondsToPing() && b.eject(e, endpoints, ejectedForSilence):
+		e.monitored.Store(false)
 		return
 	default:
 		wait = pingInterval
@@ -101,20 +102,20 @@ func (b *loadBalancer) check(e *endpoint, endpoints []*endpoint) {
 	time.AfterFunc(wait, func() { b.check(e, endpoints) })
 }
 
-// suspect pings an endpoint that may be silent, without waiting for the result.
-func (b *loadBalancer) suspect(e *endpoint, endpoints []*endpoint) {
+// pingInBackground pings an endpoint that may be silent, and ejects it if it is.
+func (b *loadBalancer) pingInBackground(e *endpoint, endpoints []*endpoint) {
 	if len(endpoints) > 1 && !e.ejected.Load() && !e.removed.Load() {
 		time.AfterFunc(0, func() {
-			if !e.answersPing() {
+			if !e.respondsToPing() {
 				b.eject(e, endpoints, ejectedForSilence)
 			}
 		})
 	}
 }
 
-// recordAnswer records that an endpoint answered, and how fast.
-func (b *loadBalancer) recordAnswer(e *endpoint, endpoints []*endpoint, procedure string, took time.Duration, ok bool) {
-	e.recordAnswer()
+// recordResponse records a response and its latency. ok reports that it is not an error.
+func (b *loadBalancer) recordResponse(e *endpoint, endpoints []*endpoint, procedure string, took time.Duration, ok bool) {
+	e.recordResponse()
 	if len(endpoints) == 1 {
 		return
 	}
@@ -128,26 +129,26 @@ func (b *loadBalancer) recordAnswer(e *endpoint, endpoints []*endpoint, procedur
 	}
 }
 
-// recordSilence records that an attempt got no answer in time. An endpoint that
-// answers pings, but no calls for a while, is slow.
-func (b *loadBalancer) recordSilence(e *endpoint, endpoints []*endpoint) {
-	unanswered := e.unanswered.Add(1)
-	quiet := time.Since(time.Unix(0, e.answeredAt.Load()))
-	if len(endpoints) == 1 || unanswered < maxUnanswered || quiet < unansweredFor || e.ejected.Load() {
+// recordTimeout records an attempt that got no response in time. An endpoint that responds
+// to pings, but not to calls, is slow.
+func (b *loadBalancer) recordTimeout(e *endpoint, endpoints []*endpoint) {
+	timeouts := e.timeouts.Add(1)
+	silence := time.Since(time.Unix(0, e.respondedAt.Load()))
+	if len(endpoints) == 1 || timeouts < maxTimeouts || silence < timeoutPeriod || e.ejected.Load() {
 		return
 	}
 	time.AfterFunc(0, func() {
 		reason := ejectedForLatency
-		if !e.answersPing() {
+		if !e.respondsToPing() {
 			reason = ejectedForSilence
 		}
-		if e.unanswered.Load() >= maxUnanswered {
+		if e.timeouts.Load() >= maxTimeouts {
 			b.eject(e, endpoints, reason)
 		}
 	})
 }
 
-// isSlow reports whether the endpoint answers a method much later than another.
+// isSlow reports whether the endpoint is much slower for a method than another one.
 func isSlow(e *endpoint, endpoints []*endpoint, procedure string) bool {
 	median, known := e.latenciesOf(procedure).quantile(0.5, slowSamples)
 	if !known || median < slowMedian {
@@ -163,24 +164,24 @@ func isSlow(e *endpoint, endpoints []*endpoint, procedure string) bool {
 	return false
 }
 
-// eject takes an endpoint out, unless half of them are out or no other answers. It
-// reports whether the endpoint is out.
+// eject ejects an endpoint, unless that would eject more than half of the endpoints or no
+// other endpoint responds. It reports whether the endpoint is ejected.
 func (b *loadBalancer) eject(e *endpoint, endpoints []*endpoint, reason string) bool {
 	if e.ejected.Load() {
 		return true
 	}
-	if !b.anotherAnswers(e, endpoints, reason == ejectedForSilence) {
+	if !b.anotherResponds(e, endpoints, reason == ejectedForSilence) {
 		return false
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := 1
+	ejected := 1
 	for _, other := range endpoints {
 		if other.ejected.Load() {
-			out++
+			ejected++
 		}
 	}
-	if e.ejected.Load() || e.removed.Load() || 2*out > len(endpoints) {
+	if e.ejected.Load() || e.removed.Load() || 2*ejected > len(endpoints) {
 		return e.ejected.Load()
 	}
 	now := time.Now()
@@ -199,24 +200,24 @@ func (b *loadBalancer) eject(e *endpoint, endpoints []*endpoint, reason string) 
 	return true
 }
 
-// anotherAnswers reports whether another endpoint has answered lately, or, where
-// there were no calls to answer, does answer a ping.
-func (b *loadBalancer) anotherAnswers(e *endpoint, endpoints []*endpoint, ask bool) bool {
-	lately := time.Now().Add(-answeredLately).UnixNano()
+// anotherResponds reports whether another endpoint has responded recently or, if ping is
+// set, responds to a ping.
+func (b *loadBalancer) anotherResponds(e *endpoint, endpoints []*endpoint, ping bool) bool {
+	since := time.Now().Add(-recentResponse).UnixNano()
 	for _, other := range endpoints {
-		if other != e && !other.ejected.Load() && other.answeredAt.Load() > lately {
+		if other != e && !other.ejected.Load() && other.respondedAt.Load() > since {
 			return true
 		}
 	}
 	for _, other := range endpoints {
-		if ask && other != e && !other.ejected.Load() && pingOnce(other) == nil {
+		if ping && other != e && !other.ejected.Load() && pingOnce(other) == nil {
 			return true
 		}
 	}
 	return false
 }
 
-// probe pings an ejected endpoint once a second until it answers.
+// probe pings an ejected endpoint once a second until it is restored.
 func (b *loadBalancer) probe(e *endpoint) {
 	if e.removed.Load() || !e.ejected.Load() {
 		return
@@ -226,7 +227,8 @@ func (b *loadBalancer) probe(e *endpoint) {
 	}
 }
 
-// restore lets an ejected endpoint have calls again, unless it is too soon.
+// restore ends an ejection whose minimum time is over. It reports whether the endpoint is
+// not ejected.
 func (b *loadBalancer) restore(e *endpoint) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -234,7 +236,7 @@ func (b *loadBalancer) restore(e *endpoint) bool {
 		return !e.ejected.Load()
 	}
 	e.latencies.Clear()
-	e.recordAnswer()
+	e.recordResponse()
 	e.avoidUntil.Store(0)
 	e.breaker.circuit.Close()
 	e.ejected.Store(false)

@@ -14,37 +14,37 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// endpoint is one resolved address of a service, and what calls to it have shown.
+// endpoint is one resolved address of a service, with the state of its health.
 type endpoint struct {
 	service, address string
 	url              *url.URL
 	http2            *http.Transport
-	http1            roundTripper // for calls that are made again when they are lost
+	http1            roundTripper // for repeatable calls
 	version          atomic.Int32 // an httpVersion
-	versionAt        atomic.Int64 // when it may be probed again, in Unix nanoseconds
+	versionAt        atomic.Int64 // when the version may be probed again, in Unix nanoseconds
 	ping             func(context.Context) error
 
 	breaker    breaker
 	refusals   refusals
 	inFlight   atomic.Int64
-	avoidUntil atomic.Int64 // until when it is passed over after a failed dial, in Unix nanoseconds
+	avoidUntil atomic.Int64 // until when other endpoints are preferred after a failed dial, in Unix nanoseconds
 	ejected    atomic.Bool
 	removed    atomic.Bool // the service no longer has this address
 
-	watched    atomic.Bool  // its silence is being watched
-	busySince  atomic.Int64 // when it last began to have calls in flight, in Unix nanoseconds
-	answeredAt atomic.Int64 // when it last answered
-	unanswered atomic.Int64 // attempts since the last answer that got none in time
+	monitored   atomic.Bool  // a check by the load balancer is scheduled
+	busySince   atomic.Int64 // when the calls in flight last rose from zero, in Unix nanoseconds
+	respondedAt atomic.Int64 // the time of the last response, in Unix nanoseconds
+	timeouts    atomic.Int64 // since the last response
 
 	latencies sync.Map // procedure → *latencies
 
-	// The load balancer's mutex guards the rest.
+	// The mutex of the load balancer guards the rest.
 	ejections int       // in a row
 	ejectedAt time.Time // the last time
-	holdUntil time.Time // until when a ping isn't enough to be healthy
+	holdUntil time.Time // the earliest end of the ejection
 }
 
-// roundTripper makes the HTTP requests to one address.
+// roundTripper sends HTTP requests to one address.
 type roundTripper interface {
 	http.RoundTripper
 	CloseIdleConnections()
@@ -65,18 +65,17 @@ func (e *endpoint) beginCall() {
 	}
 }
 
-func (e *endpoint) recordAnswer() {
-	e.answeredAt.Store(time.Now().UnixNano())
-	e.unanswered.Store(0)
+func (e *endpoint) recordResponse() {
+	e.respondedAt.Store(time.Now().UnixNano())
+	e.timeouts.Store(0)
 }
 
-// silentFor returns for how long the endpoint has had calls in flight without an
-// answer.
+// silentFor returns how long the endpoint has had calls in flight without a response.
 func (e *endpoint) silentFor() time.Duration {
-	return time.Duration(time.Now().UnixNano() - max(e.busySince.Load(), e.answeredAt.Load()))
+	return time.Duration(time.Now().UnixNano() - max(e.busySince.Load(), e.respondedAt.Load()))
 }
 
-// latenciesOf returns what is known of a method's latencies.
+// latenciesOf returns the latencies of a method.
 func (e *endpoint) latenciesOf(procedure string) *latencies {
 	if known, ok := e.latencies.Load(procedure); ok {
 		return known.(*latencies)
@@ -85,8 +84,8 @@ func (e *endpoint) latenciesOf(procedure string) *latencies {
 	return known.(*latencies)
 }
 
-// latencies counts how long answers took, recent ones more than old ones, in
-// buckets each 2^(1/4) times as long as the one before.
+// latencies is a histogram of response times in which old samples decay. Each bucket is
+// 2^(1/4) times as wide as the one before.
 type latencies struct {
 	mu      sync.Mutex
 	buckets [64]uint32
@@ -95,7 +94,7 @@ type latencies struct {
 
 const (
 	latencyUnit    = 100 * time.Microsecond
-	latencySamples = 1024 // then each counts half
+	latencySamples = 1024 // after so many, all counts are halved
 )
 
 func (l *latencies) add(took time.Duration) {
@@ -116,17 +115,17 @@ func (l *latencies) add(took time.Duration) {
 	}
 }
 
-// quantile returns within which time a share of the answers came. It reports false
-// when fewer than least are known.
-func (l *latencies) quantile(share float64, least uint32) (time.Duration, bool) {
+// quantile returns the q-quantile of the latencies. It reports false if there are fewer than
+// minSamples.
+func (l *latencies) quantile(q float64, minSamples uint32) (time.Duration, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.total < least {
+	if l.total < minSamples {
 		return 0, false
 	}
 	var sum uint32
 	for i, n := range l.buckets {
-		if sum += n; float64(sum) >= share*float64(l.total) {
+		if sum += n; float64(sum) >= q*float64(l.total) {
 			return time.Duration(float64(latencyUnit) * math.Exp2(float64(i)/4)), true
 		}
 	}
@@ -148,8 +147,7 @@ func endpointLabel(service, endpoint string, more ...attribute.KeyValue) metric.
 	return metric.WithAttributeSet(attribute.NewSet(append(more, attribute.String("service", service), attribute.String("endpoint", endpoint))...))
 }
 
-// report shows the endpoint's state. One that was removed is neither ejected nor is
-// its breaker open.
+// report updates the metrics. A removed endpoint counts as neither ejected nor open.
 func (e *endpoint) report() {
 	ctx, label := context.Background(), endpointLabel(e.service, e.address)
 	ejected := int64(0)

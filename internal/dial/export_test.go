@@ -10,14 +10,13 @@ import (
 	"connectrpc.com/connect/v2"
 )
 
-// BalanceOne returns the load balancer of a service with one endpoint, for a transport
-// of the test's own.
+// BalanceOne returns the load balancer of a service with one endpoint.
 func BalanceOne(service string, logger *slog.Logger) connect.ClientInterceptor {
 	return Balance(service, logger, 1, nil)
 }
 
-// Balance returns the load balancer of a service with count endpoints, which answer
-// pings as the test says.
+// Balance returns the load balancer of a service with count endpoints, which the
+// test pings with ping.
 func Balance(service string, logger *slog.Logger, count int, ping func(ctx context.Context, endpoint int) error) connect.ClientInterceptor {
 	endpoints := make([]*endpoint, count)
 	for i := range endpoints {
@@ -27,27 +26,27 @@ func Balance(service string, logger *slog.Logger, count int, ping func(ctx conte
 	return newLoadBalancer(service, logger, func(context.Context) ([]*endpoint, error) { return endpoints, nil }).balance
 }
 
-// EndpointOf returns at which endpoint of Balanced an attempt is made.
+// EndpointOf returns the index of the endpoint of an attempt.
 func EndpointOf(ctx context.Context) int {
 	i, _ := strconv.Atoi(placementFrom(ctx).endpoint().address)
 	return i
 }
 
-// NewDialError is the error of a connection that was refused or timed out.
-func NewDialError(deaf bool) error {
-	failure := &dialError{text: "no connection", timedOut: deaf}
+// NewDialError returns the error of a dial that timed out or was refused.
+func NewDialError(timedOut bool) error {
+	failure := &dialError{text: "no connection", timedOut: timedOut}
 	return connect.NewError(connect.CodeUnavailable, failure.Error()).WithCause(failure)
 }
 
-// DialWith is Dial with another way to look hosts up.
+// DialWith is Dial with another lookup function.
 func DialWith(t testing.TB, route Route, urls string, lookup func(context.Context, string) ([]netip.Addr, error)) *connect.Client {
 	t.Helper()
-	peers, err := newTransport(route.Callee, urls, slog.New(slog.DiscardHandler))
+	transport, err := newTransport(route.Callee, urls, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	peers.lookup = lookup
-	client, err := newHTTPClient(route, peers)
+	transport.lookup = lookup
+	client, err := newHTTPClient(route, transport)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,28 +14,28 @@ import (
 )
 
 const (
-	// hedgeLeast and hedgeMost bound after what time a call is made at a second
-	// endpoint: the first one's p99, once that is known of enough calls.
+	// A hedge starts after the p99 latency of the first endpoint, between hedgeMin and
+	// hedgeMax, or after hedgeDefault while there are fewer than hedgeSamples samples.
 	hedgeMin     = 10 * time.Millisecond
 	hedgeMax     = time.Second
 	hedgeDefault = 250 * time.Millisecond
 	hedgeSamples = 50
-	// hedgeAgain is when a hedge for which there was no budget is tried again.
+	// hedgeRetry is how long a hedge waits if it has no budget or no endpoint.
 	hedgeRetry = 50 * time.Millisecond
-	// hedgeKeep is what hedges leave of the budget for retries.
+	// hedgeReserve is the part of the budget that hedges leave to retries.
 	hedgeReserve = 2
-	// attemptLimit is the least time that an attempt has before it is given up in
-	// favor of another one: four times the p99, if that is longer.
+	// minAttemptTimeout is the minimum time before an attempt is cancelled in favour of a
+	// hedge. The timeout is four times the p99, if that is longer.
 	minAttemptTimeout = time.Second
 )
 
 var (
-	errAttemptTimeout = errors.New("no answer within the time limit of an attempt")
-	errHedgeWon       = errors.New("another endpoint answered first")
-	errHedgeUnneeded  = errors.New("the first attempt was answered")
+	errAttemptTimeout = errors.New("no response within the timeout of an attempt")
+	errHedgeWon       = errors.New("another endpoint responded first")
+	errHedgeUnneeded  = errors.New("the first attempt got a response")
 )
 
-// balancedCall is a unary call that is made at one endpoint after another.
+// balancedCall is a unary call with its attempts.
 type balancedCall struct {
 	balancer   *loadBalancer
 	spec       connect.Spec
@@ -46,8 +46,7 @@ type balancedCall struct {
 	tried      []*endpoint
 }
 
-// make calls until there is an answer, or another attempt could do harm or is too
-// much.
+// make makes attempts until one gets a response, or no further attempt is safe or allowed.
 func (c *balancedCall) make(ctx context.Context, response any) error {
 	b := c.balancer
 	b.budget.earn()
@@ -71,15 +70,14 @@ func (c *balancedCall) make(ctx context.Context, response any) error {
 			err = lookupError(ctx, err)
 		}
 		last = err
-		if last == nil || c.attempts >= attemptsFor(ctx, last) || !mayRetry(ctx, c.spec, last) && !c.mayServeElsewhere(endpoints, last) || !b.budget.spend(0) || !backOff(ctx, c.attempts) {
+		if last == nil || c.attempts >= attemptsFor(ctx, last) || !mayRetry(ctx, c.spec, last) && !c.mayTryAnother(endpoints, last) || !b.budget.spend(0) || !backOff(ctx, c.attempts) {
 			return last
 		}
 		retries.Add(ctx, 1, b.label)
 	}
 }
 
-// try makes an attempt, and a hedge where that is allowed and the attempt takes
-// long.
+// try makes an attempt, and a hedge if the attempt is slow and the call is repeatable.
 func (c *balancedCall) try(ctx context.Context, at *placement, response any) error {
 	c.attempts++
 	first := at.at
@@ -92,19 +90,19 @@ func (c *balancedCall) try(ctx context.Context, at *placement, response any) err
 	firstCtx, cancelFirst := context.WithCancelCause(ctx)
 	defer cancelFirst(nil)
 	h := &hedge{call: c, ctx: ctx, headers: headers, endpoints: at.endpoints, cancelFirst: cancelFirst, done: make(chan struct{})}
-	h.kind = message.ProtoReflect().Type()
+	h.responseType = message.ProtoReflect().Type()
 	delay, limit := hedgeTimes(first.latenciesOf(c.spec.Procedure))
-	// A write that may be repeated isn't made twice at the same time: the hedge
-	// takes its place.
+	// Two attempts of a repeatable write must not run at the same time: the hedge replaces
+	// the first attempt.
 	if h.replaces = c.spec.IdempotencyLevel != connect.IdempotencyNoSideEffects; h.replaces {
 		delay = limit
 	}
 	h.limit = limit - delay
-	h.arm(delay)
+	h.schedule(delay)
 	began := time.Now()
 	err := c.attempt(firstCtx, at, response)
-	answered := outcomeOf(firstCtx, err, time.Since(began)) == outcomeAnswer
-	if !h.finish(answered && !isRefusal(err)) {
+	responded := outcomeOf(firstCtx, err, time.Since(began)) == outcomeResponse
+	if !h.finish(responded && !isRefusal(err)) {
 		return err
 	}
 	c.attempts++
@@ -125,10 +123,10 @@ func hedgeTimes(known *latencies) (delay, limit time.Duration) {
 	return min(max(p99, hedgeMin), hedgeMax), max(4*p99, minAttemptTimeout)
 }
 
-// attempt makes the call at one endpoint, and accounts for how that went.
+// attempt makes the call at one endpoint and records the outcome.
 func (c *balancedCall) attempt(ctx context.Context, at *placement, response any) error {
 	b := c.balancer
-	b.watch(at.at, at.endpoints)
+	b.monitor(at.at, at.endpoints)
 	ctx = context.WithValue(ctx, placementKey{}, at)
 	began := time.Now()
 	err := attempt(ctx, c.spec, c.next, c.request, response)
@@ -136,54 +134,54 @@ func (c *balancedCall) attempt(ctx context.Context, at *placement, response any)
 	how := outcomeOf(ctx, err, took)
 	end := at.finish(how)
 	switch {
-	case how == outcomeAnswer:
-		b.recordAnswer(end, at.endpoints, c.spec.Procedure, took, err == nil)
-		b.noteRefusal(end, at.endpoints, err)
+	case how == outcomeResponse:
+		b.recordResponse(end, at.endpoints, c.spec.Procedure, took, err == nil)
+		b.recordRefusal(end, at.endpoints, err)
 	case context.Cause(ctx) == errHedgeWon:
-		// It would have taken longer still. To count only what was waited for would
-		// make the p99 fall, and more calls be hedged, without end.
+		// The response would have taken longer. Without this sample the p99 would fall, and
+		// ever more calls would be hedged.
 		end.latenciesOf(c.spec.Procedure).add(took)
-		b.recordSilence(end, at.endpoints)
-	case how == outcomeSilence:
-		b.recordSilence(end, at.endpoints)
+		b.recordTimeout(end, at.endpoints)
+	case how == outcomeNoResponse:
+		b.recordTimeout(end, at.endpoints)
 	}
 	return err
 }
 
-// hedge is a second attempt of a call, at another endpoint than the first. It
-// begins when its timer fires; the answer that comes first counts.
+// hedge is a second attempt of a call, at another endpoint. It starts when its timer fires;
+// the first response is used.
 type hedge struct {
-	call        *balancedCall
-	ctx         context.Context
-	headers     map[string][]string
-	endpoints   []*endpoint
-	kind        protoreflect.MessageType // of the response
-	cancelFirst context.CancelCauseFunc
-	replaces    bool          // the first attempt ends when this one begins
-	limit       time.Duration // after which the first attempt ends
+	call         *balancedCall
+	ctx          context.Context
+	headers      map[string][]string
+	endpoints    []*endpoint
+	responseType protoreflect.MessageType // of the response
+	cancelFirst  context.CancelCauseFunc
+	replaces     bool          // the first attempt is cancelled when the hedge starts
+	limit        time.Duration // the time from the start of the hedge after which the first attempt is cancelled
 
-	mu     sync.Mutex
-	timer  *time.Timer
-	over   bool // it must not begin any more
-	begun  bool
-	cancel context.CancelCauseFunc
-	at     *endpoint
+	mu      sync.Mutex
+	timer   *time.Timer
+	stopped bool // it must not start any more
+	started bool
+	cancel  context.CancelCauseFunc
+	at      *endpoint
 
-	done     chan struct{} // closed when what follows is set
+	done     chan struct{} // closed when the fields below are set
 	info     *connect.CallInfo
 	response proto.Message
 	err      error
 }
 
-func (h *hedge) arm(delay time.Duration) {
+func (h *hedge) schedule(delay time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.timer = time.AfterFunc(delay, h.run)
 }
 
-// run makes the attempt, if there is a budget and another endpoint for it.
+// run makes the attempt, if there is budget and another endpoint.
 func (h *hedge) run() {
-	ctx, at, ok := h.begin()
+	ctx, at, ok := h.start()
 	if !ok {
 		return
 	}
@@ -192,15 +190,15 @@ func (h *hedge) run() {
 	defer close(h.done)
 	began := time.Now()
 	h.err = h.call.attempt(ctx, at, h.response)
-	if outcomeOf(ctx, h.err, time.Since(began)) == outcomeAnswer && !isRefusal(h.err) {
+	if outcomeOf(ctx, h.err, time.Since(began)) == outcomeResponse && !isRefusal(h.err) {
 		h.cancelFirst(errHedgeWon)
 	}
 }
 
-func (h *hedge) begin() (context.Context, *placement, bool) {
+func (h *hedge) start() (context.Context, *placement, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.over {
+	if h.stopped {
 		return nil, nil, false
 	}
 	b := h.call.balancer
@@ -222,36 +220,36 @@ func (h *hedge) begin() (context.Context, *placement, bool) {
 	if h.replaces {
 		h.cancelFirst(errAttemptTimeout)
 	}
-	h.response = h.kind.New().Interface()
+	h.response = h.responseType.New().Interface()
 	ctx, cancel := context.WithCancelCause(h.ctx)
 	ctx, h.info = connect.NewClientContext(ctx)
 	for key, values := range h.headers {
 		h.info.RequestHeader().SetValues(key, values)
 	}
-	h.begun, h.at, h.cancel = true, at.at, cancel
+	h.started, h.at, h.cancel = true, at.at, cancel
 	return ctx, at, true
 }
 
-// finish ends the hedge when the first attempt has ended. It reports whether the
-// hedge's result is the call's.
-func (h *hedge) finish(answered bool) bool {
+// finish stops the hedge after the first attempt. It reports whether the result of the
+// hedge is that of the call.
+func (h *hedge) finish(succeeded bool) bool {
 	h.mu.Lock()
-	h.over = true
+	h.stopped = true
 	h.timer.Stop()
-	begun := h.begun
+	begun := h.started
 	h.mu.Unlock()
 	if !begun {
 		return false
 	}
-	if answered {
+	if succeeded {
 		h.cancel(errHedgeUnneeded)
 	}
 	<-h.done
 	h.cancel(nil)
-	return !answered
+	return !succeeded
 }
 
-// requestHeaders copies the headers of a call, which an attempt changes.
+// requestHeaders copies the headers of a call, which each attempt modifies.
 func requestHeaders(ctx context.Context) map[string][]string {
 	info, ok := connect.CallInfoForClientContext(ctx)
 	if !ok || info.RequestHeader().Len() == 0 {
@@ -264,7 +262,7 @@ func requestHeaders(ctx context.Context) map[string][]string {
 	return headers
 }
 
-// copyHeaders gives the call the headers of the hedge's answer.
+// copyHeaders copies the response headers of the hedge to the call.
 func (h *hedge) copyHeaders(ctx context.Context) {
 	info, ok := connect.CallInfoForClientContext(ctx)
 	if !ok {

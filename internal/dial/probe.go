@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// Readiness is the answer of a role to the question whether it is ready.
+// Readiness is the response of a role's /readyz.
 type Readiness struct {
 	Ready bool
 	Text  string
-	// Time is the role's clock, to the second; zero if it didn't say.
+	// Time is the clock of the role, to the second; zero if unknown.
 	Time time.Time
 }
 
-// Probe asks a copy of the role at the URLs whether it is ready, the way that
-// [Dial] would reach it. An error means that none gave an answer.
+// Probe requests /readyz from one endpoint of the role at the URLs, over the same transport
+// as [Dial]. An error means that no endpoint responded.
 func Probe(ctx context.Context, urls string) (Readiness, error) {
 	transport, err := newTransport("", urls, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -28,16 +28,16 @@ func Probe(ctx context.Context, urls string) (Readiness, error) {
 	defer transport.close()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(transport.urls[0].String(), "/")+"/readyz", nil)
 	if err != nil {
-		return Readiness{}, fmt.Errorf("ask for readiness: %w", err)
+		return Readiness{}, fmt.Errorf("request /readyz: %w", err)
 	}
 	response, err := (&http.Client{Transport: transport, CheckRedirect: refuseRedirect}).Do(request)
 	if err != nil {
-		return Readiness{}, fmt.Errorf("ask for readiness: %w", err)
+		return Readiness{}, fmt.Errorf("request /readyz: %w", err)
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, 1024))
 	if err != nil {
-		return Readiness{}, fmt.Errorf("read the answer: %w", err)
+		return Readiness{}, fmt.Errorf("read the response of /readyz: %w", err)
 	}
 	answer := Readiness{Ready: response.StatusCode == http.StatusOK, Text: strings.TrimSpace(string(text))}
 	if clock, err := http.ParseTime(response.Header.Get("Date")); err == nil {

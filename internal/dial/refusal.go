@@ -10,59 +10,60 @@ import (
 )
 
 const (
-	// refusalsMost is how many calls in a row an endpoint may answer with
-	// "unavailable", as it does when its database is unreachable. Such an endpoint
-	// has the fewest calls in flight, so the choice by load alone would prefer it.
-	refusalsMost = 3
-	// refusalProbe is how often one repeatable call finds out whether it serves again.
+	// refusalThreshold is how many consecutive "unavailable" responses make other endpoints
+	// preferred. Such an endpoint, for example one whose database is unreachable, has the
+	// fewest calls in flight, so a choice by load alone would prefer it.
+	refusalThreshold = 3
+	// refusalProbe is the interval at which a repeatable call probes the endpoint.
 	refusalProbe = 500 * time.Millisecond
-	// refusalMemory bounds how long it is passed over when no such call is made.
+	// refusalMemory is how long other endpoints are preferred if no call probes.
 	refusalMemory = 5 * time.Second
 )
 
-// refusals counts the calls in a row that a live endpoint said it can't serve.
+// refusals counts the consecutive refusals of an endpoint that is alive.
 type refusals struct {
 	count   atomic.Int64
 	probeAt atomic.Int64 // when the next probe is due, in Unix nanoseconds
 }
 
-// isRefusal reports whether the error is an endpoint's answer that a dependency of it
-// is unavailable. A load shedder's refusal is none: to pass a busy endpoint over
-// would only move its load.
+// isRefusal reports whether the error is the response of an endpoint that a dependency of it
+// is unavailable. It excludes the refusals of a load shedder: avoiding a busy endpoint would
+// only move its load.
 func isRefusal(err error) bool {
 	return connect.CodeOf(err) == connect.CodeUnavailable && fault.Reason(err) == fault.ReasonUnavailable
 }
 
-// isRefusing reports whether the endpoint should be passed over.
+// isRefusing reports whether other endpoints should be preferred.
 func (r *refusals) isRefusing(now time.Time) bool {
-	return r.count.Load() >= refusalsMost && now.UnixNano() < r.probeAt.Load()+int64(refusalMemory)
+	return r.count.Load() >= refusalThreshold && now.UnixNano() < r.probeAt.Load()+int64(refusalMemory)
 }
 
-// takeProbe reports whether the caller should probe the endpoint: one does at a time.
+// takeProbe reports whether the caller should probe the endpoint. It returns true once per
+// refusalProbe.
 func (r *refusals) takeProbe(now time.Time) bool {
 	due := r.probeAt.Load()
 	return r.isRefusing(now) && now.UnixNano() >= due && r.probeAt.CompareAndSwap(due, now.Add(refusalProbe).UnixNano())
 }
 
-// noteRefusal counts an answer that is a refusal. Only success ends a row: a request
-// that is invalid is refused without a look at the database.
-func (b *loadBalancer) noteRefusal(e *endpoint, endpoints []*endpoint, err error) {
+// recordRefusal counts a response that is a refusal. Only a success resets the count: other
+// errors, such as an invalid request, do not show that the dependency is available.
+func (b *loadBalancer) recordRefusal(e *endpoint, endpoints []*endpoint, err error) {
 	switch {
 	case len(endpoints) == 1:
 	case isRefusal(err):
 		e.refusals.probeAt.Store(time.Now().Add(refusalProbe).UnixNano())
-		if e.refusals.count.Add(1) == refusalsMost {
+		if e.refusals.count.Add(1) == refusalThreshold {
 			b.logger.Warn("load balancer: endpoint refuses calls, others are preferred", "service", b.service, "endpoint", e.address)
 		}
 	case err == nil && e.refusals.count.Load() > 0:
-		if e.refusals.count.Swap(0) >= refusalsMost {
+		if e.refusals.count.Swap(0) >= refusalThreshold {
 			b.logger.Info("load balancer: endpoint serves calls again", "service", b.service, "endpoint", e.address)
 		}
 	}
 }
 
-// withoutRefusing leaves out the endpoints that refuse calls, unless more than half
-// of all would then get none, or none would be left.
+// withoutRefusing removes the endpoints that refuse calls, unless fewer than half of all
+// endpoints would remain.
 func withoutRefusing(healthy, endpoints []*endpoint, now time.Time) []*endpoint {
 	var serving []*endpoint
 	for _, one := range healthy {
@@ -76,8 +77,7 @@ func withoutRefusing(healthy, endpoints []*endpoint, now time.Time) []*endpoint 
 	return serving
 }
 
-// mayServeElsewhere reports whether a call that was refused may be made at a healthy
-// endpoint that it has not tried.
-func (c *balancedCall) mayServeElsewhere(endpoints []*endpoint, err error) bool {
+// mayTryAnother reports whether a refused call may be made at another healthy endpoint.
+func (c *balancedCall) mayTryAnother(endpoints []*endpoint, err error) bool {
 	return c.repeatable && isRefusal(err) && len(without(healthy(endpoints), c.tried)) > 0
 }

@@ -16,20 +16,18 @@ import (
 )
 
 const (
-	firstBackoff = 25 * time.Millisecond // the longest wait before the second attempt; then twice that
-	// A retry or a hedge costs what ten calls earn, so that a backend that answers
-	// nothing gets at most 1.1 times its load. What quiet times have earned is
-	// soon spent.
+	firstBackoff = 25 * time.Millisecond // the maximum wait before the second attempt, which then doubles
+	// Ten calls earn one retry or hedge, so that an unresponsive backend receives at most
+	// 1.1 times its load. maxBudget bounds the budget that is saved without failures.
 	budgetPerCall = 0.1
 	maxBudget     = 50
 )
 
-// unaryCall holds the request back until the answer is wanted, so that it can be sent
-// more than once.
+// unaryCall delays the request until Receive, so that it can be sent more than once.
 type unaryCall struct {
 	make    func(request, response any) error
 	request any
-	made    bool
+	called  bool
 }
 
 func (c *unaryCall) SendHeaders() error { return nil }
@@ -42,17 +40,17 @@ func (c *unaryCall) Send(message any) error {
 }
 
 func (c *unaryCall) Receive(message any) error {
-	if c.made {
+	if c.called {
 		return io.EOF
 	}
-	c.made = true
+	c.called = true
 	return c.make(c.request, message)
 }
 
-// attempt makes one call, as connect.Client does.
+// attempt makes one call, like connect.Client.
 func attempt(ctx context.Context, spec connect.Spec, next connect.ClientFunc, request, response any) (err error) {
 	if info, ok := connect.CallInfoForClientContext(ctx); ok {
-		for _, header := range []*connect.Header{info.ResponseHeader(), info.ResponseTrailer()} { // of the attempt before
+		for _, header := range []*connect.Header{info.ResponseHeader(), info.ResponseTrailer()} { // of the previous attempt
 			for key := range header.All() {
 				header.Delete(key)
 			}
@@ -76,8 +74,8 @@ func attempt(ctx context.Context, spec connect.Spec, next connect.ClientFunc, re
 	return stream.Receive(response)
 }
 
-// attemptsOf returns how often a call may be tried, by the policy of the method that
-// makes it.
+// attemptsOf returns the maximum number of attempts of a call, from the policy of the method
+// in whose context it is made.
 func attemptsOf(ctx context.Context) int {
 	if method := rpc.CallFrom(ctx).Method; method != nil {
 		return method.Attempts
@@ -85,8 +83,8 @@ func attemptsOf(ctx context.Context) int {
 	return policy.MaxAttempts
 }
 
-// attemptsFor is how often a call may be tried that fails so. What was never sent
-// was no try.
+// attemptsFor returns the maximum number of attempts of a call that failed with err. The
+// policy does not limit attempts that sent nothing.
 func attemptsFor(ctx context.Context, err error) int {
 	if _, unsent := errors.AsType[*dialError](err); unsent {
 		return policy.MaxAttempts
@@ -95,21 +93,21 @@ func attemptsFor(ctx context.Context, err error) int {
 }
 
 // mayRetry reports whether another attempt is safe and may succeed: the failed one was
-// never sent, or the method may be called twice. A service that stated a retry delay
-// is not asked again.
+// never sent, or the call is repeatable. A call whose error has a retry delay is not
+// retried.
 func mayRetry(ctx context.Context, spec connect.Spec, err error) bool {
 	if _, ok := errors.AsType[*dialError](err); ok {
 		return ctx.Err() == nil
 	}
-	if !repeatable(ctx, spec) || outcomeOf(ctx, err, fastRefusal) != outcomeSilence || connect.CodeOf(err) == connect.CodeDeadlineExceeded {
+	if !repeatable(ctx, spec) || outcomeOf(ctx, err, fastRefusal) != outcomeNoResponse || connect.CodeOf(err) == connect.CodeDeadlineExceeded {
 		return false
 	}
-	_, told := fault.RetryDelay(err)
-	return !told
+	_, hasDelay := fault.RetryDelay(err)
+	return !hasDelay
 }
 
-// repeatable reports whether calling twice has the effect of calling once, by the
-// method's idempotency level or the call's idempotency key.
+// repeatable reports whether the call is idempotent, by the method's idempotency level or the
+// call's idempotency key.
 func repeatable(ctx context.Context, spec connect.Spec) bool {
 	if spec.IdempotencyLevel != connect.IdempotencyUnknown {
 		return true
@@ -118,8 +116,8 @@ func repeatable(ctx context.Context, spec connect.Spec) bool {
 	return ok && info.RequestHeader().Get("Idempotency-Key") != ""
 }
 
-// backOff waits before another attempt, for a random time up to a limit that doubles
-// (full jitter). It reports whether there is time for the attempt.
+// backOff waits before the next attempt (exponential backoff with full jitter). It reports
+// whether the deadline leaves time for the attempt.
 func backOff(ctx context.Context, attempts int) bool {
 	wait := rand.N(firstBackoff << (attempts - 1))
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait+deadlineMargin {
@@ -135,8 +133,8 @@ func backOff(ctx context.Context, attempts int) bool {
 	}
 }
 
-// budget limits retries to a share of the calls. failsafe-go's counts calls in flight,
-// which would let calls that come one after another each be retried.
+// budget limits retries and hedges to a fraction of the calls. The budget of failsafe-go
+// counts calls in flight, so it would permit a retry of every call of a sequential caller.
 type budget struct {
 	mu     sync.Mutex
 	tokens float64
@@ -148,18 +146,19 @@ func (b *budget) earn() {
 	b.tokens = min(b.tokens+budgetPerCall, maxBudget)
 }
 
-// spend takes what one attempt costs, if as much as keep is left after it.
+// spend spends the cost of one attempt if at least keep remains, and reports whether it
+// did.
 func (b *budget) spend(keep float64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.tokens < 1+keep-1e-9 { // ten times a tenth is a little less than one
+	if b.tokens < 1+keep-1e-9 { // 0.1 added ten times is slightly less than 1
 		return false
 	}
 	b.tokens--
 	return true
 }
 
-// refund returns what was spent for an attempt that wasn't made.
+// refund returns the cost of an attempt that was not made.
 func (b *budget) refund() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

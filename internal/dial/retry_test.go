@@ -25,21 +25,21 @@ import (
 	"gatehouse/internal/rpctest"
 )
 
-// flaky is a service that treats some requests otherwise, and counts them all.
+// flaky is a service that counts requests and overrides the handler of some.
 type flaky struct {
-	url   string
-	asked atomic.Int64
-	treat atomic.Pointer[func(n int) http.HandlerFunc] // nil answers
+	url      string
+	requests atomic.Int64
+	override atomic.Pointer[func(n int) http.HandlerFunc] // nil for none
 }
 
-// newFlaky serves profiles to whom it doesn't treat otherwise.
+// newFlaky returns a service that serves profiles.
 func newFlaky(t testing.TB) *flaky {
 	f := &flaky{}
 	mux := rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady)
 	f.url = rpctest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n := int(f.asked.Add(1))
-		if treat := f.treat.Load(); treat != nil {
-			if special := (*treat)(n); special != nil {
+		n := int(f.requests.Add(1))
+		if override := f.override.Load(); override != nil {
+			if special := (*override)(n); special != nil {
 				special(w, r)
 				return
 			}
@@ -49,18 +49,19 @@ func newFlaky(t testing.TB) *flaky {
 	return f
 }
 
-// from treats requests from now on, counted from one.
-func (f *flaky) from(treat func(n int) http.HandlerFunc) {
-	f.asked.Store(0)
-	f.treat.Store(&treat)
+// respondWith overrides the handlers of later requests, which are numbered from one. A nil
+// handler serves profiles.
+func (f *flaky) respondWith(override func(n int) http.HandlerFunc) {
+	f.requests.Store(0)
+	f.override.Store(&override)
 }
 
-// earned returns a client of a service that has answered for a while.
-func earned(t testing.TB, f *flaky) *connect.Client {
+// clientWithBudget returns a client with a retry budget.
+func clientWithBudget(t testing.TB, f *flaky) *connect.Client {
 	client := rpctest.Dial(t, rpctest.BFFToUsers, f.url)
 	for range 50 {
 		if _, err := rpctest.Get(t.Context(), client); err != nil {
-			t.Fatalf("get from a service that answers: %v", err)
+			t.Fatalf("earn a retry budget: %v", err)
 		}
 	}
 	return client
@@ -73,8 +74,8 @@ func update(ctx context.Context, client *connect.Client) error {
 
 func abort(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
-// torn begins an answer and ends it in the middle.
-func torn(w http.ResponseWriter, _ *http.Request) {
+// truncated sends a part of a response.
+func truncated(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/proto")
 	_, _ = io.WriteString(w, "\x0a\x7f")
 	_ = http.NewResponseController(w).Flush()
@@ -89,36 +90,36 @@ func text(status int, contentType, body string) http.HandlerFunc {
 	}
 }
 
-var noAnswers = map[string]http.HandlerFunc{
-	"a stream that is aborted": abort,
-	"an answer that is torn":   torn,
-	"a proxy's 503":            text(503, "text/plain", "no healthy upstream"),
-	"a page":                   text(200, "text/html", "<p>Welcome"),
+var noResponses = map[string]http.HandlerFunc{
+	"an aborted stream":    abort,
+	"a truncated response": truncated,
+	"a proxy's 503":        text(503, "text/plain", "no healthy upstream"),
+	"an HTML page":         text(200, "text/html", "<p>Welcome"),
 }
 
-func TestAReadWithoutAnAnswerIsRetried(t *testing.T) {
+func TestAReadWithoutAResponseIsRetried(t *testing.T) {
 	t.Parallel()
-	for name, fault := range noAnswers {
+	for name, fault := range noResponses {
 		for _, test := range []struct {
 			failures, attempts int
-			answered           bool
+			succeeds           bool
 		}{{1, 2, true}, {2, 3, true}, {math.MaxInt, 3, false}} {
 			t.Run(fmt.Sprint(name, test), func(t *testing.T) {
 				t.Parallel()
 				service := newFlaky(t)
-				client := earned(t, service)
-				service.from(func(n int) http.HandlerFunc {
+				client := clientWithBudget(t, service)
+				service.respondWith(func(n int) http.HandlerFunc {
 					if n <= test.failures {
 						return fault
 					}
 					return nil
 				})
 				res, err := rpctest.Get(t.Context(), client)
-				if (err == nil) != test.answered || test.answered && res.GetProfile().GetFirstName() != "Ada" {
-					t.Errorf("got %v, %v, want an answer: %v", res, err, test.answered)
+				if (err == nil) != test.succeeds || test.succeeds && res.GetProfile().GetFirstName() != "Ada" {
+					t.Errorf("got %v, %v, want a response: %v", res, err, test.succeeds)
 				}
-				if asked := int(service.asked.Load()); asked != test.attempts {
-					t.Errorf("the service was asked %d times, want %d", asked, test.attempts)
+				if n := int(service.requests.Load()); n != test.attempts {
+					t.Errorf("the service received %d requests, want %d", n, test.attempts)
 				}
 			})
 		}
@@ -127,18 +128,18 @@ func TestAReadWithoutAnAnswerIsRetried(t *testing.T) {
 
 func TestAWriteThatMayHaveHappenedIsNotRetried(t *testing.T) {
 	t.Parallel()
-	for name, silent := range noAnswers {
+	for name, silent := range noResponses {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			service := newFlaky(t)
-			client := earned(t, service)
+			client := clientWithBudget(t, service)
 			always := func(int) http.HandlerFunc { return silent }
-			service.from(always)
-			if err := update(t.Context(), client); err == nil || service.asked.Load() != 1 {
-				t.Errorf("got %v after %d attempts, want an error after one", err, service.asked.Load())
+			service.respondWith(always)
+			if err := update(t.Context(), client); err == nil || service.requests.Load() != 1 {
+				t.Errorf("got %v after %d attempts, want an error after one", err, service.requests.Load())
 			}
 
-			service.from(func(n int) http.HandlerFunc {
+			service.respondWith(func(n int) http.HandlerFunc {
 				if n == 1 {
 					return silent
 				}
@@ -146,8 +147,8 @@ func TestAWriteThatMayHaveHappenedIsNotRetried(t *testing.T) {
 			})
 			ctx, info := connect.NewClientContext(t.Context())
 			info.RequestHeader().Set("Idempotency-Key", "k-1")
-			if err := update(ctx, client); fault.Reason(err) != fault.ReasonInvalid || service.asked.Load() != 2 {
-				t.Errorf("with a key: got %v after %d attempts, want the validator's refusal after two", err, service.asked.Load())
+			if err := update(ctx, client); fault.Reason(err) != fault.ReasonInvalid || service.requests.Load() != 2 {
+				t.Errorf("with a key: got %v after %d attempts, want a validation error after two", err, service.requests.Load())
 			}
 		})
 	}
@@ -155,32 +156,32 @@ func TestAWriteThatMayHaveHappenedIsNotRetried(t *testing.T) {
 
 func TestAServicesErrorIsNotRetried(t *testing.T) {
 	t.Parallel()
-	worded := func(err error) rpctest.GetProfile {
+	failing := func(err error) rpctest.GetProfile {
 		return func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
 			return nil, err
 		}
 	}
 	for name, err := range map[string]error{
-		"a refusal":                     fault.New(connect.CodeNotFound, "NONE", "There is none."),
-		"a fault of its own":            fmt.Errorf("boom"),
-		"too much":                      fault.New(connect.CodeResourceExhausted, "MANY", "Too many."),
-		"that one may come in a second": fault.Unavailable(),
+		"not found":          fault.New(connect.CodeNotFound, "NONE", "There is none."),
+		"internal":           fmt.Errorf("boom"),
+		"resource exhausted": fault.New(connect.CodeResourceExhausted, "MANY", "Too many."),
+		"unavailable":        fault.Unavailable(),
 	} {
 		service := newFlaky(t)
-		client := earned(t, service)
-		mux := rpctest.NewProfiles(t, worded(err)).Mux(rpctest.IsReady)
-		service.from(func(int) http.HandlerFunc { return mux.ServeHTTP })
-		if _, err := rpctest.Get(t.Context(), client); err == nil || service.asked.Load() != 1 {
-			t.Errorf("%s: got %v after %d attempts, want it after one", name, err, service.asked.Load())
+		client := clientWithBudget(t, service)
+		mux := rpctest.NewProfiles(t, failing(err)).Mux(rpctest.IsReady)
+		service.respondWith(func(int) http.HandlerFunc { return mux.ServeHTTP })
+		if _, err := rpctest.Get(t.Context(), client); err == nil || service.requests.Load() != 1 {
+			t.Errorf("%s: got %v after %d attempts, want an error after one", name, err, service.requests.Load())
 		}
 	}
 }
 
-// What retries cost stays in proportion, whatever is going on.
-func TestAnOutageCostsAtMostATenthMore(t *testing.T) {
+// The retry budget bounds the requests to 1.1 times the calls.
+func TestRetriesAddAtMostATenthOfTheLoad(t *testing.T) {
 	t.Parallel()
 	for name, fails := range map[string]func(n int) bool{
-		"all fails":             func(int) bool { return true },
+		"all fail":              func(int) bool { return true },
 		"two of five fail":      func(n int) bool { return n%5 < 2 },
 		"every other one fails": func(n int) bool { return n%2 == 0 },
 	} {
@@ -188,7 +189,7 @@ func TestAnOutageCostsAtMostATenthMore(t *testing.T) {
 			t.Parallel()
 			service := newFlaky(t)
 			client := rpctest.Dial(t, rpctest.BFFToUsers, service.url)
-			service.from(func(n int) http.HandlerFunc {
+			service.respondWith(func(n int) http.HandlerFunc {
 				if fails(n) {
 					return abort
 				}
@@ -197,22 +198,22 @@ func TestAnOutageCostsAtMostATenthMore(t *testing.T) {
 			const calls = 300
 			for i := 1; i <= calls; i++ {
 				_, _ = rpctest.Get(t.Context(), client)
-				if asked := service.asked.Load(); float64(asked) > 1.1*float64(i) {
-					t.Fatalf("after %d calls the service was asked %d times, want at most 1.1 times as often", i, asked)
+				if n := service.requests.Load(); float64(n) > 1.1*float64(i) {
+					t.Fatalf("after %d calls the service received %d requests, want at most 1.1 times as many", i, n)
 				}
 			}
 		})
 	}
 }
 
-// scripted is a transport on which each unary call ends as the test says.
+// scripted is a transport whose calls end with the result of respond.
 type scripted struct {
-	asked atomic.Int64
-	ends  func(ctx context.Context, n int) error
+	requests atomic.Int64
+	respond  func(ctx context.Context, n int) error
 }
 
 func (s *scripted) NewClientStream(ctx context.Context, _ connect.Spec) (connect.ClientStream, error) {
-	return scriptedStream{func() error { return s.ends(ctx, int(s.asked.Add(1))) }}, nil
+	return scriptedStream{func() error { return s.respond(ctx, int(s.requests.Add(1))) }}, nil
 }
 
 type scriptedStream struct{ end func() error }
@@ -227,25 +228,25 @@ func (s *scripted) client() *connect.Client {
 }
 
 func always(err error) *scripted {
-	return &scripted{ends: func(context.Context, int) error { return err }}
+	return &scripted{respond: func(context.Context, int) error { return err }}
 }
-func silent() error { return connect.NewError(connect.CodeUnavailable, "connection reset") }
+func connectionReset() error { return connect.NewError(connect.CodeUnavailable, "connection reset") }
 
-// At a pace at which no breaker opens, too.
-func TestASlowOutageCostsAtMostATenthMore(t *testing.T) {
+// At this rate of calls, no circuit breaker opens.
+func TestRetriesAddAtMostATenthOfASmallLoad(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		service := always(silent())
+		service := always(connectionReset())
 		client := service.client()
 		for i := 1; i <= 1000; i++ {
 			_, _ = rpctest.Get(t.Context(), client)
-			if asked := service.asked.Load(); float64(asked) > 1.1*float64(i) {
-				t.Fatalf("after %d calls the service was asked %d times, want at most 1.1 times as often", i, asked)
+			if n := service.requests.Load(); float64(n) > 1.1*float64(i) {
+				t.Fatalf("after %d calls the service received %d requests, want at most 1.1 times as many", i, n)
 			}
-			time.Sleep(time.Second) // in a bubble
+			time.Sleep(time.Second) // of synctest
 		}
-		if asked := service.asked.Load(); asked < 1095 {
-			t.Errorf("1000 calls: the service was asked %d times, want retries as the budget allows, 1100", asked)
+		if n := service.requests.Load(); n < 1095 {
+			t.Errorf("1000 calls: the service received %d requests, want the 1100 that the budget allows", n)
 		}
 	})
 }
@@ -253,7 +254,7 @@ func TestASlowOutageCostsAtMostATenthMore(t *testing.T) {
 func TestARefusedDialIsRetriedForWritesToo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		service := &scripted{ends: func(_ context.Context, n int) error {
+		service := &scripted{respond: func(_ context.Context, n int) error {
 			if n == 100 {
 				return dial.NewDialError(false)
 			}
@@ -262,55 +263,55 @@ func TestARefusedDialIsRetriedForWritesToo(t *testing.T) {
 		client := service.client()
 		for range 100 {
 			if err := update(t.Context(), client); err != nil {
-				t.Fatalf("got %v, want an answer", err)
+				t.Fatalf("got %v, want a response", err)
 			}
 		}
-		if asked := service.asked.Load(); asked != 101 {
-			t.Errorf("asked %d times, want 101", asked)
+		if n := service.requests.Load(); n != 101 {
+			t.Errorf("the service received %d requests, want 101", n)
 		}
 	})
 }
 
-func TestNoAttemptIsMadeThatCannotFinish(t *testing.T) {
+func TestNoRetryIsMadeWithoutTimeForIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		service := &scripted{ends: func(_ context.Context, n int) error {
+		service := &scripted{respond: func(_ context.Context, n int) error {
 			if n <= 100 {
 				return nil
 			}
-			return silent()
+			return connectionReset()
 		}}
 		client := service.client()
 		for range 100 {
 			_, _ = rpctest.Get(t.Context(), client)
 		}
 		for _, left := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 40 * time.Millisecond, time.Second} {
-			service.asked.Store(100)
+			service.requests.Store(100)
 			began := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), left)
 			_, err := rpctest.Get(ctx, client)
 			cancel()
 			rpctest.WantError(t, left.String(), err, connect.CodeUnavailable, "")
 			if took := time.Since(began); took > left {
-				t.Errorf("with %s left: over after %s", left, took)
+				t.Errorf("with %s left: the call ended after %s", left, took)
 			}
-			if asked := service.asked.Load() - 100; left <= 10*time.Millisecond && asked != 1 || left == time.Second && asked != 3 {
-				t.Errorf("with %s left: %d attempts", left, asked)
+			if n := service.requests.Load() - 100; left <= 10*time.Millisecond && n != 1 || left == time.Second && n != 3 {
+				t.Errorf("with %s left: %d attempts", left, n)
 			}
 		}
 	})
 }
 
-// The waits before attempts fill their range, so that callers don't come in step.
-func TestRetriesAreSpreadOverTime(t *testing.T) {
+// The backoff is random over its whole range, so that callers do not retry in step.
+func TestTheBackoffIsRandom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var last time.Time
 		var waits []time.Duration
-		service := &scripted{ends: func(_ context.Context, n int) error {
+		service := &scripted{respond: func(_ context.Context, n int) error {
 			defer func() { last = time.Now() }()
 			if n%20 == 0 {
-				return silent()
+				return connectionReset()
 			}
 			if n%20 == 1 && n > 1 {
 				waits = append(waits, time.Since(last))
@@ -335,30 +336,30 @@ func TestRetriesAreSpreadOverTime(t *testing.T) {
 			}
 		}
 		if len(waits) < 100 || early < len(waits)/20 || late < len(waits)/20 {
-			t.Errorf("of %d waits %d were under 5ms and %d over 20ms, want them all over the range", len(waits), early, late)
+			t.Errorf("of %d waits %d were under 5ms and %d over 20ms, want them spread over the range", len(waits), early, late)
 		}
 	})
 }
 
-// A call that a method makes is tried as often as the method's policy says, once
-// if it says nothing; a dial that was refused was no try.
+// The policy of the calling method limits the attempts of its calls, to one by default. A
+// refused dial is not limited.
 func TestThePolicyLimitsTheAttempts(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		retry *policyv1.Retry
-		ends  error
-		asks  int
+		err   error
+		want  int
 	}{
-		{nil, silent(), 1},
-		{&policyv1.Retry{Attempts: new(int32(2))}, silent(), 2},
-		{&policyv1.Retry{Attempts: new(int32(3))}, silent(), 3},
+		{nil, connectionReset(), 1},
+		{&policyv1.Retry{Attempts: new(int32(2))}, connectionReset(), 2},
+		{&policyv1.Retry{Attempts: new(int32(3))}, connectionReset(), 3},
 		{nil, dial.NewDialError(false), 3},
 	} {
-		service := &scripted{ends: func(_ context.Context, n int) error {
+		service := &scripted{respond: func(_ context.Context, n int) error {
 			if n <= 50 {
 				return nil
 			}
-			return test.ends
+			return test.err
 		}}
 		client := service.client()
 		for range 50 { // for the budget
@@ -376,15 +377,15 @@ func TestThePolicyLimitsTheAttempts(t *testing.T) {
 		})
 		request := dynamicpb.NewMessage(spec.Schema.(protoreflect.MethodDescriptor).Input())
 		err := rpctest.InProcess(t, rpctest.BFFToUsers, server).CallUnary(t.Context(), spec, request, request)
-		if asked := int(service.asked.Load()) - 50; err == nil || asked != test.asks {
-			t.Errorf("a policy of %v, a service that ends with %v: got %v after %d tries, want an error after %d", test.retry, test.ends, err, asked, test.asks)
+		if n := int(service.requests.Load()) - 50; err == nil || n != test.want {
+			t.Errorf("a policy of %v and the error %v: got %v after %d attempts, want an error after %d", test.retry, test.err, err, n, test.want)
 		}
 	}
 }
 
-// A connection of HTTP/1.1 may be closed just as a call is sent on it, and the
-// call be lost: only what is then made again goes there.
-func TestWhatIsNotMadeAgainGoesWhereNothingIsLost(t *testing.T) {
+// A server may close an HTTP/1.1 connection while a call is sent, which loses the call. So
+// only calls that may be retried use HTTP/1.1.
+func TestOnlyRepeatableCallsUseHTTP1(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		retry *policyv1.Retry
@@ -392,7 +393,7 @@ func TestWhatIsNotMadeAgainGoesWhereNothingIsLost(t *testing.T) {
 	}{{nil, 2}, {&policyv1.Retry{Attempts: new(int32(3))}, 1}} {
 		service := newFlaky(t)
 		var major atomic.Int64
-		service.from(func(int) http.HandlerFunc {
+		service.respondWith(func(int) http.HandlerFunc {
 			return func(w http.ResponseWriter, r *http.Request) {
 				major.Store(int64(r.ProtoMajor))
 				w.Header().Set("Content-Type", "application/proto")
@@ -417,29 +418,29 @@ func TestWhatIsNotMadeAgainGoesWhereNothingIsLost(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := int(major.Load()); got != test.want {
-			t.Errorf("a policy of %v: the call went over HTTP/%d, want HTTP/%d", test.retry, got, test.want)
+			t.Errorf("a policy of %v: the call used HTTP/%d, want HTTP/%d", test.retry, got, test.want)
 		}
 	}
 }
 
-// Those who follow a stream or ask persistently have a pace of their own.
-func TestStreamsAndPersistentCallersAreLeftAlone(t *testing.T) {
+// The readers of streams and persistent callers retry by themselves.
+func TestStreamsAndPersistentCallsAreNotRetried(t *testing.T) {
 	t.Parallel()
 	service := newFlaky(t)
-	service.from(func(int) http.HandlerFunc { return abort })
+	service.respondWith(func(int) http.HandlerFunc { return abort })
 	route := rpctest.BFFToUsers
 	route.Persistent = true
 	client := rpctest.Dial(t, route, service.url)
 	for range 60 {
 		if _, err := rpctest.Get(t.Context(), client); err == nil {
-			t.Fatal("got an answer of a service that gives none")
+			t.Fatal("got a response from a service that aborts every call")
 		}
 	}
-	if asked := service.asked.Load(); asked != 60 {
-		t.Errorf("60 calls of a persistent caller: the service was asked %d times, want 60", asked)
+	if n := service.requests.Load(); n != 60 {
+		t.Errorf("60 persistent calls: the service received %d requests, want 60", n)
 	}
 
-	script := always(silent())
+	script := always(connectionReset())
 	streaming := script.client()
 	for range 60 {
 		stream, err := streaming.CallServerStream(t.Context(), connect.Spec{StreamType: connect.StreamTypeServer, IdempotencyLevel: connect.IdempotencyNoSideEffects}, rpctest.GetRequest())
@@ -447,18 +448,18 @@ func TestStreamsAndPersistentCallersAreLeftAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := stream.Receive(&usersv1.GetProfileResponse{}); connect.CodeOf(err) != connect.CodeUnavailable {
-			t.Errorf("a stream: got %v, want its own end", err)
+			t.Errorf("a stream: got %v, want unavailable", err)
 		}
 	}
-	if asked := script.asked.Load(); asked != 60 {
-		t.Errorf("60 streams: the service was asked %d times, want 60", asked)
+	if n := script.requests.Load(); n != 60 {
+		t.Errorf("60 streams: the service received %d requests, want 60", n)
 	}
-	if _, err := rpctest.Get(t.Context(), streaming); fault.Reason(err) != "" || script.asked.Load() == 60 {
-		t.Errorf("after 60 streams that ended: got %v, want the service asked", err)
+	if _, err := rpctest.Get(t.Context(), streaming); fault.Reason(err) != "" || script.requests.Load() == 60 {
+		t.Errorf("after 60 streams that ended: got %v, want a request to the service", err)
 	}
 }
 
-// deadURL is where nobody listens.
+// deadURL returns the URL of an address without a listener.
 func deadURL(t testing.TB) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

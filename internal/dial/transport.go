@@ -27,31 +27,31 @@ const (
 	lookupInterval = 5 * time.Second
 	lookupTimeout  = time.Second
 	// An endpoint is avoided for avoidRefused after it refused a connection, and for
-	// avoidTimedOut after a dial timed out, which takes longer to find out.
+	// avoidTimedOut after a dial timed out, because each timeout delays a call.
 	avoidRefused  = time.Second
 	avoidTimedOut = 10 * time.Second
 	// maxIdleHTTP1 bounds the idle HTTP/1.1 connections to an endpoint.
 	maxIdleHTTP1 = 256
-	// maxResponseHeader bounds the memory for the headers of an answer.
+	// maxResponseHeader bounds the size of response headers.
 	maxResponseHeader = 64 << 10
 )
 
-// transport resolves a service's URLs to endpoints, one for each address, and sends
-// each request to the endpoint that the load balancer chose. When the connection
-// cannot be made, nothing was sent, and the next endpoint is tried.
+// transport resolves a service's URLs to endpoints, one for each address, and sends each
+// request to the endpoint that the load balancer chose. If the dial fails, nothing was
+// sent, and it tries the next endpoint.
 //
-// Each endpoint has one HTTP/2 connection, on which the server announces with GOAWAY
-// what it will not answer. Repeatable calls do not need the announcement and use
-// HTTP/1.1 connections, which cost far less: package http1's in clear, net/http's over
-// TLS.
+// Each endpoint has one HTTP/2 connection. A server that shuts down names, in its GOAWAY
+// frame, the requests that it did not process. Repeatable calls do not need that guarantee
+// and use HTTP/1.1 connections, which cost far less: package http1 in clear text, net/http
+// over TLS.
 type transport struct {
 	urls      []*url.URL
 	service   string
 	logger    *slog.Logger
 	lookup    func(ctx context.Context, host string) ([]netip.Addr, error)
 	resolved  atomic.Pointer[resolution]
-	resolving chan struct{} // full while somebody looks hosts up
-	version   httpVersion   // of HTTP, that endpoints speak
+	resolving chan struct{} // holds a value during a lookup
+	version   httpVersion   // of the endpoints
 }
 
 // resolution is the result of the latest lookup.
@@ -68,7 +68,7 @@ func newTransport(service, urls string, logger *slog.Logger) (*transport, error)
 	for text := range strings.SplitSeq(urls, ",") {
 		parsed, err := url.Parse(strings.TrimSpace(text))
 		if err != nil {
-			return nil, fmt.Errorf("read where a service is: %w", err)
+			return nil, fmt.Errorf("parse the URL of a service: %w", err)
 		}
 		p.urls = append(p.urls, parsed)
 	}
@@ -120,13 +120,13 @@ func (p *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		one.avoidUntil.Store(time.Now().Add(failed.avoidFor()).UnixNano())
 		failure, timedOut = err, failed.timedOut
 	}
-	p.resolved.Store(&resolution{endpoints: endpoints}) // made long ago: they may have moved
+	p.resolved.Store(&resolution{endpoints: endpoints}) // expired: the addresses may have changed
 	return nil, failure
 }
 
 type repeatableKey struct{}
 
-// asRepeatable marks a call as one that is made again when it is lost.
+// asRepeatable marks a call that is retried if its connection is lost.
 func asRepeatable(ctx context.Context) context.Context {
 	return context.WithValue(ctx, repeatableKey{}, true)
 }
@@ -145,9 +145,9 @@ func (e *endpoint) roundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// dialOrder returns the endpoints in the order in which they are dialled: the chosen
-// one, the other healthy ones, those that refused a connection lately, and the ejected
-// ones. One whose circuit breaker is open is left out unless it was chosen.
+// dialOrder returns the endpoints in the order in which they are dialled: the chosen one,
+// other healthy ones, those that are avoided after a failed dial, and ejected ones. It
+// omits endpoints with an open circuit breaker, unless one was chosen.
 func dialOrder(endpoints []*endpoint, chosen *endpoint, now time.Time) []*endpoint {
 	if len(endpoints) == 1 {
 		return endpoints
@@ -156,7 +156,7 @@ func dialOrder(endpoints []*endpoint, chosen *endpoint, now time.Time) []*endpoi
 	if chosen != nil {
 		order = append(order, chosen)
 	}
-	var away, ejected []*endpoint
+	var avoided, ejected []*endpoint
 	first := rand.IntN(len(endpoints))
 	for i := range endpoints {
 		one := endpoints[(first+i)%len(endpoints)]
@@ -166,18 +166,18 @@ func dialOrder(endpoints []*endpoint, chosen *endpoint, now time.Time) []*endpoi
 			ejected = append(ejected, one)
 		case one.breaker.isOpen():
 		case one.isAvoided(now):
-			away = append(away, one)
+			avoided = append(avoided, one)
 		default:
 			order = append(order, one)
 		}
 	}
-	if order = slices.Concat(order, away, ejected); len(order) == 0 {
+	if order = slices.Concat(order, avoided, ejected); len(order) == 0 {
 		return endpoints
 	}
 	return order
 }
 
-// rewind returns a request whose body can be sent once more.
+// rewind returns the request with an unread body.
 func rewind(r *http.Request) (*http.Request, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return r, nil
@@ -212,8 +212,8 @@ func (e *endpoint) rewrite(r *http.Request) *http.Request {
 	return r
 }
 
-// endpoints returns the service's endpoints. When the latest lookup is old, one caller
-// looks the hosts up while the others use the known endpoints.
+// endpoints returns the service's endpoints. When the latest lookup has expired, one caller
+// looks up the hosts while the others use the known endpoints.
 func (p *transport) endpoints(ctx context.Context) ([]*endpoint, error) {
 	known := p.resolved.Load()
 	if known != nil && time.Since(known.at) < lookupInterval {
@@ -233,7 +233,7 @@ func (p *transport) endpoints(ctx context.Context) ([]*endpoint, error) {
 		}
 	}
 	defer func() { <-p.resolving }()
-	if now := p.resolved.Load(); now != known { // by whom we waited for
+	if now := p.resolved.Load(); now != known { // another caller has looked up the hosts
 		return now.endpoints, nil
 	}
 	endpoints, err := p.resolve(ctx, known)
@@ -304,14 +304,14 @@ func (p *transport) addressesOf(ctx context.Context, to *url.URL) ([]string, err
 	return addresses, nil
 }
 
-// newEndpoint returns what speaks with one address, with TLS or without.
+// newEndpoint returns the endpoint of an address.
 func (p *transport) newEndpoint(to *url.URL, address string) *endpoint {
 	one := newEndpoint(p.service, address, p.logger)
 	one.url, one.http2, one.http1 = to, newHTTPTransport(address), newHTTP1Transport(to, address)
 	one.ping = one.pingHTTP
 	one.http2.Protocols.SetHTTP2(true)
 	one.http2.Protocols.SetUnencryptedHTTP2(true)
-	// Find out within seconds that a peer has gone without a word.
+	// Detect within seconds a connection that was lost without a FIN or RST.
 	one.http2.HTTP2 = &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second}
 	one.setVersion(p.version)
 	return one
@@ -330,8 +330,7 @@ func newHTTP1Transport(to *url.URL, address string) roundTripper {
 // http1IdleTimeout closes a connection before the server does.
 const http1IdleTimeout = serve.IdleTimeout / 2
 
-// newNetHTTP1Transport returns a transport of net/http, for TLS and for servers that are
-// not of this system.
+// newNetHTTP1Transport returns a transport of net/http, for TLS and for upstreams.
 func newNetHTTP1Transport(address string) *http.Transport {
 	transport := newHTTPTransport(address)
 	transport.Protocols.SetHTTP1(true)
@@ -350,21 +349,21 @@ func newHTTPTransport(address string) *http.Transport {
 		Protocols:              new(http.Protocols),
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxResponseHeader,
-		IdleConnTimeout:        serve.IdleTimeout, // or those to addresses that are no more would stay
+		IdleConnTimeout:        serve.IdleTimeout, // closes connections to removed addresses
 	}
 }
 
-// connectionLostError says that a connection was lost. It does not unwrap: connect
-// would take the end of our request's context for that of our caller's.
+// connectionLostError is the error of a lost connection. It does not unwrap: connect would
+// mistake a wrapped context error for the end of the caller's context.
 type connectionLostError struct{ text string }
 
 func (e *connectionLostError) Error() string { return e.text }
 
-// dialError says that there was no connection, so that nothing was sent. It does not
-// unwrap: connect would take the timeout of the dial for that of the call.
+// dialError is the error of a failed dial, after which nothing was sent. It does not unwrap:
+// connect would mistake the timeout of the dial for that of the call.
 type dialError struct {
 	text     string
-	timedOut bool // there was no answer within the time for it, rather than a refusal
+	timedOut bool // rather than refused
 }
 
 func newDialError(err error) *dialError {

@@ -27,29 +27,28 @@ func TestCallsAreSpreadOverAllEndpoints(t *testing.T) {
 		}
 	}
 	for i, one := range []*flaky{a, b, c} {
-		if asked := one.asked.Load(); asked < 8 {
-			t.Errorf("endpoint %d was asked %d times, want about 30", i, asked)
+		if n := one.requests.Load(); n < 8 {
+			t.Errorf("endpoint %d received %d requests, want about 30", i, n)
 		}
 	}
 }
 
-// Nothing of such a call was sent, so even a write may go elsewhere; no budget
-// is needed for that.
-func TestARefusedDialGoesToAnotherCopy(t *testing.T) {
+// Nothing was sent, so even a write is sent to another endpoint, without using the budget.
+func TestARefusedDialGoesToAnotherEndpoint(t *testing.T) {
 	t.Parallel()
 	service := newFlaky(t)
 	client := rpctest.Dial(t, rpctest.BFFToUsers, deadURL(t)+","+service.url+","+deadURL(t))
 	for i := range 30 {
-		if err := update(t.Context(), client); fault.Reason(err) != fault.ReasonInvalid { // an answer
-			t.Fatalf("call %d: got %v, want the validator's refusal", i, err)
+		if err := update(t.Context(), client); fault.Reason(err) != fault.ReasonInvalid { // a response of the service
+			t.Fatalf("call %d: got %v, want a validation error", i, err)
 		}
 	}
-	if asked := service.asked.Load(); asked != 30 {
-		t.Errorf("the copy that listens was asked %d times, want 30", asked)
+	if n := service.requests.Load(); n != 30 {
+		t.Errorf("the endpoint that listens received %d requests, want 30", n)
 	}
 }
 
-// restartable is a service that can be stopped and started on one address.
+// restartable is a service that can be stopped and started again on the same address.
 type restartable struct {
 	t       testing.TB
 	address string
@@ -82,13 +81,12 @@ func (r *restartable) start() {
 	})
 }
 
-// While copies are restarted one after another, no call is lost: neither a read
-// nor a write.
+// While endpoints restart one after another, no call fails.
 func TestARollingRestartLosesNoCall(t *testing.T) {
 	t.Parallel()
 	mux := rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady)
-	copies := []*restartable{newRestartable(t, mux), newRestartable(t, mux)}
-	client := rpctest.Dial(t, rpctest.BFFToUsers, "http://"+copies[0].address+",http://"+copies[1].address)
+	endpoints := []*restartable{newRestartable(t, mux), newRestartable(t, mux)}
+	client := rpctest.Dial(t, rpctest.BFFToUsers, "http://"+endpoints[0].address+",http://"+endpoints[1].address)
 
 	var over atomic.Bool
 	var calls atomic.Int64
@@ -100,7 +98,7 @@ func TestARollingRestartLosesNoCall(t *testing.T) {
 					t.Errorf("a read: %v", err)
 				}
 				if err := update(t.Context(), client); fault.Reason(err) != fault.ReasonInvalid {
-					t.Errorf("a write: got %v, want the validator's refusal", err)
+					t.Errorf("a write: got %v, want a validation error", err)
 				}
 				calls.Add(2)
 			}
@@ -112,7 +110,7 @@ func TestARollingRestartLosesNoCall(t *testing.T) {
 		}
 	}
 	for range 2 {
-		for _, one := range copies {
+		for _, one := range endpoints {
 			until(200)
 			one.stop()
 			until(200) // while it stops
@@ -128,24 +126,22 @@ func TestARollingRestartLosesNoCall(t *testing.T) {
 	t.Logf("%d calls", calls.Load())
 }
 
-// A host that can't be found says so; one that can is none the worse for it.
 func TestAnUnknownHostDoesNotAffectOtherHosts(t *testing.T) {
 	t.Parallel()
 	service := newFlaky(t)
 	client := rpctest.Dial(t, rpctest.BFFToUsers, "http://users.invalid:1,"+service.url)
 	for range 3 {
 		if _, err := rpctest.Get(t.Context(), client); err != nil {
-			t.Errorf("got %v, want an answer", err)
+			t.Errorf("got %v, want a response", err)
 		}
 	}
 }
 
-// An answer's headers take no more memory than they may.
-func TestAnAnswersHeadersAreBounded(t *testing.T) {
+func TestTheSizeOfResponseHeadersIsBounded(t *testing.T) {
 	t.Parallel()
 	service := newFlaky(t)
 	client := rpctest.Dial(t, rpctest.BFFToUsers, service.url)
-	service.from(func(int) http.HandlerFunc {
+	service.respondWith(func(int) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			for i := range 1024 {
 				w.Header().Set(fmt.Sprint("X-Filler-", i), strings.Repeat("x", 1024))

@@ -12,29 +12,28 @@ import (
 	"gatehouse/internal/telemetry"
 )
 
-// UpstreamRoute says how the gateway calls a service that is not of this system.
+// UpstreamRoute configures the calls to an upstream, a service of the application.
 type UpstreamRoute struct {
-	// Name is the upstream's in logs and metrics.
+	// Name is the upstream's name in logs and metrics.
 	Name string
-	// URLs are those of its copies, separated by commas.
+	// URLs are separated by commas.
 	URLs string
-	// GRPC says that it speaks gRPC instead of the Connect protocol.
+	// GRPC selects gRPC instead of the Connect protocol.
 	GRPC bool
-	// HTTP is the version of HTTP that it speaks: "1.1" or "2"; anything else finds
-	// out with the first call of each copy.
+	// HTTP is its version of HTTP: "1.1" or "2". With any other value, the first call to each
+	// endpoint detects it.
 	HTTP string
-	// Token returns the token that tells it who is calling.
+	// Token returns the identity token of the caller.
 	Token func(context.Context) (string, error)
-	// Telemetry measures and traces each call; nil does neither.
+	// Telemetry measures and traces the calls; nil disables both.
 	Telemetry *telemetry.Telemetry
-	// Logger gets a line when a copy is ejected or its circuit breaker opens, and when
-	// it is healthy again.
+	// Logger receives changes of the endpoints' health.
 	Logger *slog.Logger
 }
 
-// DialUpstream returns a client of an upstream. Its calls are balanced, retried, hedged
-// and broken off as those of [Dial] are. They carry the token, the request id and the
-// trace, and no other header of the call that they are made for.
+// DialUpstream returns a client of an upstream, with the load balancer, retries, hedges and
+// circuit breakers of [Dial]. Its calls carry the token, the request ID and the trace, and no
+// other header of the incoming call.
 func DialUpstream(route UpstreamRoute) (*connect.Client, error) {
 	t, err := newTransport(route.Name, route.URLs, route.Logger)
 	if err != nil {
@@ -60,7 +59,7 @@ func DialUpstream(route UpstreamRoute) (*connect.Client, error) {
 	return connect.NewClient(transport, append(chain, propagateDeadline, balancer.balance, sendToken(route.Token))...), nil
 }
 
-// sendToken sends a token and the request id.
+// sendToken adds a token and the request ID.
 func sendToken(token func(context.Context) (string, error)) connect.ClientInterceptor {
 	return func(next connect.ClientFunc) connect.ClientFunc {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {

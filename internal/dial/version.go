@@ -10,14 +10,14 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// httpVersion is how an upstream's copies are spoken to.
+// httpVersion is the HTTP version of a service's endpoints.
 type httpVersion int32
 
 const (
-	// versionOurs is that of the services of this system, which speak HTTP/1.1 and
+	// versionInternal is for the services of this system, which support HTTP/1.1 and
 	// HTTP/2: repeatable calls use HTTP/1.1.
-	versionOurs httpVersion = iota
-	// versionUnknown is found out with the first call.
+	versionInternal httpVersion = iota
+	// versionUnknown is detected at the first call.
 	versionUnknown
 	version1
 	version2
@@ -35,17 +35,16 @@ func versionOf(route UpstreamRoute) httpVersion {
 }
 
 const (
-	// versionProbeTimeout bounds how long a copy may take to say which version it
-	// speaks. One that says nothing is taken for HTTP/1.1, and asked again after
-	// versionProbePause.
+	// versionProbeTimeout bounds a version probe. An endpoint that does not respond is
+	// treated as HTTP/1.1 and probed again after versionProbePause.
 	versionProbeTimeout = time.Second
 	versionProbePause   = 10 * time.Second
 )
 
-// setVersion limits an endpoint to the version that it speaks. TLS finds out by itself
-// (ALPN, RFC 7301).
+// setVersion limits an endpoint to an HTTP version. TLS negotiates an unknown version (ALPN,
+// RFC 7301).
 func (e *endpoint) setVersion(version httpVersion) {
-	if version == versionOurs {
+	if version == versionInternal {
 		return
 	}
 	e.http1.CloseIdleConnections()
@@ -58,8 +57,8 @@ func (e *endpoint) setVersion(version httpVersion) {
 	e.version.Store(int32(version))
 }
 
-// transportFor returns the transport for a request, by the version that the endpoint
-// speaks and whether the call is made again when it is lost.
+// transportFor returns the transport for a request, by the endpoint's HTTP version and
+// whether the call is repeatable.
 func (e *endpoint) transportFor(ctx context.Context, repeatable bool) roundTripper {
 	version := httpVersion(e.version.Load())
 	if version == versionUnknown && time.Now().UnixNano() >= e.versionAt.Load() {
@@ -68,21 +67,21 @@ func (e *endpoint) transportFor(ctx context.Context, repeatable bool) roundTripp
 	if version == versionUnknown {
 		version = version1
 	}
-	if version == version1 || version == versionOurs && repeatable {
+	if version == version1 || version == versionInternal && repeatable {
 		return e.http1
 	}
 	return e.http2
 }
 
-// probeVersion asks an endpoint whether it speaks HTTP/2 in clear: it sends the
-// preface of HTTP/2 (RFC 9113, section 3.4), which a server of HTTP/1.1 answers with an
-// error, or with nothing.
+// probeVersion detects whether an endpoint supports HTTP/2 in clear text. It sends the
+// HTTP/2 preface (RFC 9113, section 3.4), to which an HTTP/1.1 server responds with an error
+// or not at all.
 func (e *endpoint) probeVersion(ctx context.Context) httpVersion {
 	ctx, cancel := context.WithTimeout(ctx, versionProbeTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", e.address)
 	if err != nil {
-		return versionUnknown // the call finds the same
+		return versionUnknown // the dial of the call fails too
 	}
 	defer func() { _ = conn.Close() }()
 	deadline, _ := ctx.Deadline()

@@ -1,4 +1,4 @@
 package feed
 
-// SelectForTest reads what has changed.
+// SelectForTest returns the query of a poll.
 func (t *Tags) SelectForTest() string { return t.query }

@@ -30,18 +30,18 @@ import (
 
 const (
 	interval = 250 * time.Millisecond
-	// pollLimit bounds a poll for new rows. wholeLimit bounds a poll for all live rows,
+	// pollTimeout bounds a poll for new rows. fullPollTimeout bounds a poll for all live rows,
 	// which takes longer on a busy machine and which watchers must wait for.
-	pollLimit     = 2 * time.Second
-	wholeLimit    = 20 * time.Second
-	pruneInterval = time.Minute
+	pollTimeout     = 2 * time.Second
+	fullPollTimeout = 20 * time.Second
+	pruneInterval   = time.Minute
 	// watcherBuffer is how many polls a watcher may fall behind: 10 seconds.
 	watcherBuffer = 40
 )
 
 var errFellBehind = fault.WithRetry(fault.New(connect.CodeUnavailable, fault.ReasonUnavailable, "The stream has ended. Open it again."), time.Second)
 
-// Config says what a feed reads.
+// Config configures a feed.
 type Config[T any] struct {
 	DB *pgxpool.Pool
 	// Name names the rows in the log, such as "revocations".
@@ -54,8 +54,8 @@ type Config[T any] struct {
 	Polled func(read time.Time)
 	// Prune is the statement that deletes expired rows.
 	Prune string
-	// Reach is how long a cursor is valid; zero for no limit, where the live rows are
-	// all that a watcher needs.
+	// Reach is how long a cursor is valid. Zero is no limit, for a feed whose watchers need
+	// only the live rows.
 	Reach  time.Duration
 	Logger *slog.Logger
 }
@@ -90,7 +90,7 @@ type Feed[T any] struct {
 	mu       sync.Mutex
 	live     map[string]Item[T]
 	watchers map[*watcher[T]]struct{}
-	begun    int // polls
+	polls    int // started so far
 	wake     chan struct{}
 	stopped  bool
 }
@@ -99,11 +99,11 @@ type watcher[T any] struct {
 	news   chan News[T]
 	cursor string // the position to resume from; "" for all live rows
 	opened time.Time
-	// begun is the number of the last poll that began before the watcher joined. The
-	// watcher receives only later polls: an earlier one may have seen fewer rows than
-	// the instance that the watcher was connected to before.
-	begun int
-	told  bool
+	// skipUntil is the number of the last poll that started before the watcher joined. The
+	// watcher receives only later polls: an earlier one may have read fewer rows than the
+	// instance that the watcher was connected to before.
+	skipUntil int
+	started   bool
 }
 
 // New returns a feed. Run polls for it.
@@ -131,10 +131,10 @@ func (f *Feed[T]) Watch(ctx context.Context, cursor string, send func(News[T]) e
 		case <-ctx.Done():
 			return ctx.Err()
 		case news, ok := <-w.news:
-			for ok && len(w.news) > 0 { // to catch up in one go
+			for ok && len(w.news) > 0 { // a watcher that is behind catches up with one message
 				var next News[T]
 				if next, ok = <-w.news; ok {
-					news = news.and(next)
+					news = news.merge(next)
 				}
 			}
 			if !ok && f.hasStopped() {
@@ -144,14 +144,14 @@ func (f *Feed[T]) Watch(ctx context.Context, cursor string, send func(News[T]) e
 				return errFellBehind
 			}
 			if err := send(news); err != nil {
-				return fmt.Errorf("tell a watcher: %w", err)
+				return fmt.Errorf("send to a watcher: %w", err)
 			}
 		}
 	}
 }
 
-// and merges the next message into n.
-func (n News[T]) and(next News[T]) News[T] {
+// merge merges the next message into n.
+func (n News[T]) merge(next News[T]) News[T] {
 	next.First = n.First
 	if !next.Complete {
 		next.Complete, next.Items = n.Complete, slices.Concat(n.Items, next.Items)
@@ -169,7 +169,7 @@ func (f *Feed[T]) join(cursor string) *watcher[T] {
 		close(w.news)
 		return w
 	}
-	w.begun = f.begun
+	w.skipUntil = f.polls
 	f.watchers[w] = struct{}{}
 	f.Soon()
 	return w
@@ -197,13 +197,13 @@ func (f *Feed[T]) Run(ctx context.Context) {
 		Logger: f.config.Logger, Failed: "feed: database unreachable, retrying", Recovered: "feed: recovered",
 		Attrs: []slog.Attr{slog.String("feed", f.config.Name)},
 	}
-	seen, database, pruned := nothing, "", time.Now()
+	seen, database, pruned := emptySnapshot, "", time.Now()
 	for {
-		number := f.begin()
+		number := f.beginPoll()
 		p, err := f.poll(ctx, seen)
 		if err == nil && database != "" && p.database != database {
-			p, err = f.poll(ctx, nothing)
-			p.anew = true
+			p, err = f.poll(ctx, emptySnapshot)
+			p.databaseChanged = true
 		}
 		if ctx.Err() != nil {
 			return
@@ -211,18 +211,18 @@ func (f *Feed[T]) Run(ctx context.Context) {
 		// After a failure, the server may be a different one, or may have crashed and
 		// reused transaction IDs. So the next poll reads all live rows, and watchers
 		// receive those that are new.
-		seen = nothing
+		seen = emptySnapshot
 		if err == nil {
 			seen, database = p.snapshot, p.database
 			if f.config.Polled != nil {
 				f.config.Polled(p.read)
 			}
-			f.tell(number, p)
+			f.broadcast(number, p)
 		}
 		failures.Note(ctx, err)
 		if time.Since(pruned) > pruneInterval {
 			pruned = time.Now()
-			f.forget(pruned)
+			f.dropExpired(pruned)
 			if err := f.Prune(ctx); err != nil && ctx.Err() == nil {
 				f.config.Logger.LogAttrs(ctx, slog.LevelWarn, "feed: pruning failed", slog.String("feed", f.config.Name), slog.String("cause", err.Error()))
 			}
@@ -242,45 +242,45 @@ func (f *Feed[T]) Prune(ctx context.Context) error {
 	return err
 }
 
-// begin counts a poll and returns its number.
-func (f *Feed[T]) begin() int {
+// beginPoll counts a poll and returns its number.
+func (f *Feed[T]) beginPoll() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.begun++
-	return f.begun
+	f.polls++
+	return f.polls
 }
 
-// tell sends every watcher its message after a successful poll.
-func (f *Feed[T]) tell(number int, p poll[T]) {
+// broadcast sends every watcher its message after a successful poll.
+func (f *Feed[T]) broadcast(number int, p poll[T]) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if p.anew {
+	if p.databaseChanged {
 		clear(f.live)
 	}
-	var news, whole []Item[T]
+	var added, all []Item[T]
 	for id, item := range p.found {
 		if _, known := f.live[id]; !known {
 			f.live[id] = item
-			news = append(news, item)
+			added = append(added, item)
 		}
 	}
 	for w := range f.watchers {
-		if w.begun >= number {
+		if w.skipUntil >= number {
 			continue
 		}
-		message := News[T]{First: !w.told, Items: news, Cursor: p.cursor(), Read: p.read, AskedAfter: p.asked.Sub(w.opened)}
+		message := News[T]{First: !w.started, Items: added, Cursor: p.cursor(), Read: p.read, AskedAfter: p.asked.Sub(w.opened)}
 		from, known := p.resume(w.cursor, f.config.Reach)
 		switch {
-		case w.told && !p.anew:
-		case !w.told && known:
+		case w.started && !p.databaseChanged:
+		case !w.started && known:
 			message.Items = f.since(from)
 		default:
-			if whole == nil {
-				whole = f.since(0)
+			if all == nil {
+				all = f.since(0)
 			}
-			message.Items, message.Complete = whole, true
+			message.Items, message.Complete = all, true
 		}
-		w.told = true
+		w.started = true
 		select {
 		case w.news <- message:
 		default:
@@ -301,8 +301,8 @@ func (f *Feed[T]) since(xid uint64) []Item[T] {
 	return items
 }
 
-// forget drops expired rows from memory.
-func (f *Feed[T]) forget(now time.Time) {
+// dropExpired drops expired rows from memory.
+func (f *Feed[T]) dropExpired(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, item := range f.live {

@@ -17,21 +17,21 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// copies is a service's feed on a database, and a second copy of it.
-type copies struct {
-	db     *pgxpool.Pool
-	one    *feed.Tags
-	two    *feed.Tags
-	stopIt context.CancelFunc
+// instances are two instances of a feed on one database.
+type instances struct {
+	db   *pgxpool.Pool
+	one  *feed.Tags
+	two  *feed.Tags
+	stop context.CancelFunc
 }
 
-func start(t *testing.T) *copies {
+func start(t *testing.T) *instances {
 	t.Helper()
 	db := pgtest.Pool(t, pgtest.New(t).Users)
 	logger := slog.New(slog.DiscardHandler)
-	c := &copies{db: db, one: feed.NewTags(db, "users.changes", logger), two: feed.NewTags(db, "users.changes", logger)}
+	c := &instances{db: db, one: feed.NewTags(db, "users.changes", logger), two: feed.NewTags(db, "users.changes", logger)}
 	ctx, stop := context.WithCancel(context.Background())
-	c.stopIt = stop
+	c.stop = stop
 	for _, f := range []*feed.Tags{c.one, c.two} {
 		done := make(chan struct{})
 		go func() { defer close(done); f.Run(ctx) }()
@@ -40,7 +40,7 @@ func start(t *testing.T) *copies {
 	return c
 }
 
-func (c *copies) note(t *testing.T, tags ...string) {
+func (c *instances) note(t *testing.T, tags ...string) {
 	t.Helper()
 	if err := feed.Note(t.Context(), c.db, "users.changes", tags...); err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func watch(t *testing.T, f *feed.Tags, cursor string) <-chan feed.TagNews {
 	return news
 }
 
-// until reads news until some has the tag, and returns all that was read.
+// until reads messages until one has the tag, and returns all messages read.
 func until(t *testing.T, news <-chan feed.TagNews, tag string) []feed.TagNews {
 	t.Helper()
 	var read []feed.TagNews
@@ -73,7 +73,7 @@ func until(t *testing.T, news <-chan feed.TagNews, tag string) []feed.TagNews {
 				return read
 			}
 		case <-deadline:
-			t.Fatalf("30 s without %s; read %v", tag, read)
+			t.Fatalf("%s was not received within 30 s; received %v", tag, read)
 		}
 	}
 }
@@ -84,28 +84,28 @@ func first(t *testing.T, news <-chan feed.TagNews) feed.TagNews {
 	case one := <-news:
 		return one
 	case <-time.After(30 * time.Second):
-		t.Fatal("30 s without a word")
+		t.Fatal("no message within 30 s")
 		return feed.TagNews{}
 	}
 }
 
-func TestEachCopyTellsWhatIsNoted(t *testing.T) {
+func TestEveryInstanceSendsTheTags(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	for _, f := range []*feed.Tags{c.one, c.two} {
 		news := watch(t, f, "")
 		if begins := first(t, news); !begins.Complete || len(begins.Tags) > 0 {
-			t.Errorf("the first message is %v, want that anything may have changed", begins)
+			t.Errorf("the first message is %v, want it complete and without tags", begins)
 		}
 		c.note(t, "profile/a", "profile/b", "profile/a")
-		told := until(t, news, "profile/a")
-		last := told[len(told)-1]
+		messages := until(t, news, "profile/a")
+		last := messages[len(messages)-1]
 		if want := []string{"profile/a", "profile/b"}; !slices.Equal(last.Tags, want) {
-			t.Errorf("told %v, want %v", last.Tags, want)
+			t.Errorf("got the tags %v, want %v", last.Tags, want)
 		}
-		for i, one := range told {
-			if one.AskedAfter < 0 || i > 0 && one.AskedAfter <= told[i-1].AskedAfter {
-				t.Errorf("message %d was asked for %s after the stream began, and the one before it %s", i, one.AskedAfter, told[max(0, i-1)].AskedAfter)
+		for i, one := range messages {
+			if one.AskedAfter < 0 || i > 0 && one.AskedAfter <= messages[i-1].AskedAfter {
+				t.Errorf("message %d: AskedAfter is %s, and that of the message before it %s", i, one.AskedAfter, messages[max(0, i-1)].AskedAfter)
 			}
 		}
 	}
@@ -113,7 +113,7 @@ func TestEachCopyTellsWhatIsNoted(t *testing.T) {
 
 // A watcher receives the rows of a transaction that began before a poll and committed
 // after it, even though it has received the rows of later transactions.
-func TestALateCommitIsTold(t *testing.T) {
+func TestALateCommitIsSent(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	news := watch(t, c.one, "")
@@ -138,24 +138,24 @@ func TestALateCommitIsTold(t *testing.T) {
 	until(t, news, "profile/late")
 }
 
-func TestAWatcherGoesOnFromItsCursorAtAnotherCopy(t *testing.T) {
+func TestAWatcherResumesFromItsCursorAtAnotherInstance(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	news := watch(t, c.one, "")
 	first(t, news)
-	c.note(t, "profile/heard")
-	told := until(t, news, "profile/heard")
-	cursor := told[len(told)-1].Cursor
+	c.note(t, "profile/received")
+	messages := until(t, news, "profile/received")
+	cursor := messages[len(messages)-1].Cursor
 	c.note(t, "profile/missed")
-	for name, f := range map[string]*feed.Tags{"the same copy": c.one, "another copy": c.two} {
+	for name, f := range map[string]*feed.Tags{"the same instance": c.one, "another instance": c.two} {
 		if again := first(t, watch(t, f, cursor)); again.Complete || !slices.Contains(again.Tags, "profile/missed") {
-			t.Errorf("%s: told %v, want what was missed", name, again)
+			t.Errorf("%s: got %v, want the missed tag", name, again)
 		}
 	}
 }
 
-// What is asked for from long ago may be gone.
-func TestACursorThatIsTooOldMeansThatAnythingMayHaveChanged(t *testing.T) {
+// The rows after an expired cursor may have been deleted.
+func TestAnExpiredOrForeignCursorGetsACompleteMessage(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	cursor := first(t, watch(t, c.one, "")).Cursor
@@ -169,12 +169,12 @@ func TestACursorThatIsTooOldMeansThatAnythingMayHaveChanged(t *testing.T) {
 		cursor   string
 		complete bool
 	}{
-		{"one of just now", cursor, false},
-		{"one of 20 s ago", cursor[:at] + strconv.Itoa(given-20), false},
-		{"one of two minutes ago", cursor[:at] + strconv.Itoa(given-120), true},
-		{"one of tomorrow", cursor[:at] + strconv.Itoa(given+86400), true},
-		{"one without a time", cursor[:at-1], true},
-		{"another database's", "1" + cursor, true},
+		{"a cursor of now", cursor, false},
+		{"20 s old", cursor[:at] + strconv.Itoa(given-20), false},
+		{"two minutes old", cursor[:at] + strconv.Itoa(given-120), true},
+		{"of tomorrow", cursor[:at] + strconv.Itoa(given+86400), true},
+		{"without a time", cursor[:at-1], true},
+		{"of another database", "1" + cursor, true},
 		{"garbage", "garbage", true},
 	} {
 		if got := first(t, watch(t, c.one, test.cursor)); got.Complete != test.complete {
@@ -183,8 +183,8 @@ func TestACursorThatIsTooOldMeansThatAnythingMayHaveChanged(t *testing.T) {
 	}
 }
 
-// Rows stay for as long as a cursor may ask for them, and then go.
-func TestOldChangesGo(t *testing.T) {
+// Rows are kept for as long as a valid cursor may need them.
+func TestOldChangesArePruned(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Pool(t, pgtest.New(t).Users)
 	f := feed.NewTags(db, "users.changes", slog.New(slog.DiscardHandler))
@@ -201,12 +201,11 @@ func TestOldChangesGo(t *testing.T) {
 	}
 	var left int
 	if err := db.QueryRow(t.Context(), "SELECT count(*) FROM users.changes").Scan(&left); err != nil || left != 3 {
-		t.Errorf("%d rows are left, %v; want the 3 of the last three minutes", left, err)
+		t.Errorf("%d rows remain, %v; want the 3 of the last three minutes", left, err)
 	}
 }
 
-// An idle poll reads by the index only what is new.
-func TestAPollReadsByTheIndex(t *testing.T) {
+func TestAPollUsesTheIndex(t *testing.T) {
 	t.Parallel()
 	database := pgtest.New(t)
 	db := pgtest.Pool(t, database.Users)

@@ -10,30 +10,31 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// poll is what a poll read.
+// poll is the result of one poll.
 type poll[T any] struct {
 	asked, read time.Time
-	database    string // which run of which server, and which database there
-	clock       int64  // the database's, in seconds
-	snapshot    string // what was visible: the next poll reads what wasn't
-	horizon     uint64 // the oldest transaction that had not ended
-	// Whether the database is another one than before, so that only this counts.
-	anew  bool
-	found map[string]Item[T]
+	database    string // identifies the database and the start of its server
+	clock       int64  // Postgres' clock, in seconds
+	snapshot    string // the next poll reads the rows that are not visible in it
+	horizon     uint64 // the ID of the oldest running transaction
+	// databaseChanged reports that the database is not that of the previous poll: rows from
+	// before are dropped.
+	databaseChanged bool
+	found           map[string]Item[T]
 }
 
-// A cursor is the database, the horizon and the time of a poll: whatever its
-// reader hasn't heard has this transaction's number or a larger one.
+// cursor returns the database, the horizon and the time of the poll. The transactions that
+// the poll did not see have the horizon as their ID, or a larger one.
 func (p poll[T]) cursor() string {
 	return p.database + "." + strconv.FormatUint(p.horizon, 10) + "." + strconv.FormatInt(p.clock, 10)
 }
 
-// cursorSlack is how far a reader goes back. When Postgres crashes, numbers of
-// transactions that left no trace are given again.
+// cursorSlack is how many transaction IDs before its horizon a cursor resumes. A crash of
+// Postgres can reuse the IDs of transactions that wrote nothing to disk.
 const cursorSlack = 1000
 
-// resume returns the transaction from which a cursor's reader needs what is
-// live, and whether the cursor is one of this database's that isn't too old.
+// resume returns the ID of the transaction from which the reader of a cursor needs the live
+// rows. It reports false if the cursor belongs to another database or is too old.
 func (p poll[T]) resume(cursor string, reach time.Duration) (uint64, bool) {
 	database, rest, _ := strings.Cut(cursor, ".")
 	text, clock, _ := strings.Cut(rest, ".")
@@ -48,21 +49,22 @@ func (p poll[T]) resume(cursor string, reach time.Duration) (uint64, bool) {
 	return horizon - min(horizon, cursorSlack), true
 }
 
-// nothing is a snapshot in which nothing is visible.
-const nothing = "1:1:"
+// emptySnapshot is a snapshot in which no transaction is visible.
+const emptySnapshot = "1:1:"
 
-// A server that was restored or took another's place started at another time.
+// The start time distinguishes a server that was restored or replaced by another one.
 const selectPosition = `
 	SELECT d.oid::text || '-' || extract(epoch FROM pg_postmaster_start_time())::text, extract(epoch FROM clock_timestamp())::bigint,
 		s::text, pg_snapshot_xmin(s)::text
 	FROM pg_catalog.pg_database d, pg_current_snapshot() s WHERE d.datname = current_database()`
 
-// poll reads what was written, but for what was visible in the snapshot, in one
-// round trip. Each statement sees at least what the one before it saw.
+// poll reads, in one round trip, the rows that are not visible in the snapshot seen. The
+// position is read first: each statement of the batch sees at least the rows that the
+// statement before it saw, so the rows are never behind the position.
 func (f *Feed[T]) poll(ctx context.Context, seen string) (poll[T], error) {
-	limit := pollLimit
-	if seen == nothing {
-		limit = wholeLimit
+	limit := pollTimeout
+	if seen == emptySnapshot {
+		limit = fullPollTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -86,12 +88,12 @@ func (f *Feed[T]) poll(ctx context.Context, seen string) (poll[T], error) {
 	return p, nil
 }
 
-// Poll polls from a snapshot, or from the beginning if that is empty. It returns
-// the next snapshot and how many rows it found. It is for measurements: Run has
-// its own.
+// Poll polls once from a snapshot, or from the beginning if it is empty. It returns the
+// next snapshot and the number of rows found. It is for measurements, and does not affect
+// the polls of Run.
 func (f *Feed[T]) Poll(ctx context.Context, seen string) (snapshot string, found int, err error) {
 	if seen == "" {
-		seen = nothing
+		seen = emptySnapshot
 	}
 	p, err := f.poll(ctx, seen)
 	return p.snapshot, len(p.found), err

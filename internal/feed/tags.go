@@ -14,10 +14,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// tagReach is how long a cursor of tags is valid. Polls read rows for twice as long,
+// tagCursorLifetime is how long a cursor of tags is valid. Polls read rows for twice as long,
 // and the rows are deleted a minute after that, so that a watcher that resumes misses
 // none.
-const tagReach = time.Minute
+const tagCursorLifetime = time.Minute
 
 // Tags is a feed of the tags of changed data, each a kind and an ID, such as
 // "profile/01890a5d-…". A tag is live for two minutes. Tags are stored in a table of
@@ -48,7 +48,7 @@ func NewTags(db *pgxpool.Pool, table string, logger *slog.Logger) *Tags {
 	return &Tags{
 		query: selectTags,
 		Feed: New(Config[string]{
-			DB: db, Name: "changes", Reach: tagReach, Logger: logger,
+			DB: db, Name: "changes", Reach: tagCursorLifetime, Logger: logger,
 			Prune: `DELETE FROM ` + table + ` WHERE create_time < clock_timestamp() - interval '3 minutes'`,
 			Queue: func(batch *pgx.Batch, seen string, found map[string]Item[string]) {
 				batch.Queue(selectTags, pgx.NamedArgs{"seen": seen}).Query(func(rows pgx.Rows) error { return readTags(rows, found) })
@@ -60,16 +60,16 @@ func NewTags(db *pgxpool.Pool, table string, logger *slog.Logger) *Tags {
 // WatchTags is [Feed.Watch] for tags.
 func (t *Tags) WatchTags(ctx context.Context, cursor string, send func(TagNews) error) error {
 	return t.Watch(ctx, cursor, func(news News[string]) error {
-		told := TagNews{Complete: news.Complete, Cursor: news.Cursor, AskedAfter: news.AskedAfter}
+		message := TagNews{Complete: news.Complete, Cursor: news.Cursor, AskedAfter: news.AskedAfter}
 		if news.Complete {
-			return send(told)
+			return send(message)
 		}
 		for _, item := range news.Items {
-			told.Tags = append(told.Tags, item.Value)
+			message.Tags = append(message.Tags, item.Value)
 		}
-		slices.Sort(told.Tags)
-		told.Tags = slices.Compact(told.Tags)
-		return send(told)
+		slices.Sort(message.Tags)
+		message.Tags = slices.Compact(message.Tags)
+		return send(message)
 	})
 }
 
@@ -98,7 +98,7 @@ type execer interface {
 func Note(ctx context.Context, db execer, table string, tags ...string) error {
 	_, err := db.Exec(ctx, `INSERT INTO `+table+` (tag) SELECT unnest(string_to_array(@tags, ' '))`, pgx.NamedArgs{"tags": strings.Join(tags, " ")})
 	if err != nil {
-		return fmt.Errorf("note what changes: %w", err)
+		return fmt.Errorf("insert the tags of changed data: %w", err)
 	}
 	return nil
 }

@@ -5,18 +5,19 @@ import (
 	"time"
 )
 
-// band holds the waiting calls of one priority. Each call is in two lists: the list of
-// its flow, and the list of all arrivals.
+// band holds the waiting calls of one priority. Each call is in two linked lists: that of its
+// flow, and that of the band.
 type band struct {
 	flows          map[Flow]*flow
-	first, last    *flow  // the order in which flows take turns
+	first, last    *flow  // the round robin order of the flows
 	oldest, newest *entry // of all
 	waiting, held  int
 
-	// above is the time since which the oldest call has waited longer than the target.
-	above      time.Time
-	overloaded bool
-	relieved   time.Time // when the last overload ended
+	// aboveTargetSince is when the wait of the oldest call exceeded the target; zero if it
+	// does not.
+	aboveTargetSince time.Time
+	overloaded       bool
+	overloadEnd      time.Time // of the last overload
 }
 
 // flow holds the waiting calls of one caller.
@@ -33,7 +34,7 @@ type entry struct {
 	at   time.Time
 	band *band
 	flow *flow
-	// Neighbours among all arrivals, and within the flow.
+	// Neighbours in the list of the band, and in that of the flow.
 	older, newer         *entry
 	flowOlder, flowNewer *entry
 	// decided is closed when the call may run or is refused.
@@ -48,20 +49,20 @@ func (e *entry) decide(refusal Refusal) {
 	close(e.decided)
 }
 
-// refuse takes the waiting call out of its band and refuses it.
+// refuse removes the waiting call from its band and refuses it.
 func (e *entry) refuse(refusal Refusal) {
 	e.band.remove(e)
 	e.decide(refusal)
 }
 
-// tooLate reports whether the call's context has ended, or its deadline is before done.
+// tooLate reports whether the call's context has ended, or ends before done.
 func (e *entry) tooLate(done time.Time) bool {
 	deadline, ok := e.ctx.Deadline()
 	return e.ctx.Err() != nil || ok && deadline.Before(done)
 }
 
-// of returns the number of waiting calls of a flow.
-func (b *band) of(key Flow) int {
+// waitingOf returns the number of waiting calls of a flow.
+func (b *band) waitingOf(key Flow) int {
 	if f := b.flows[key]; f != nil {
 		return f.waiting
 	}
@@ -92,8 +93,8 @@ func (b *band) push(ctx context.Context, call Call, now time.Time) *entry {
 	return e
 }
 
-// pop takes out the call whose turn it is. Under overload the turns go the other
-// way round.
+// pop removes and returns the next call: the oldest of the first flow or, under overload, the
+// newest of the last flow.
 func (b *band) pop() *entry {
 	f := b.first
 	e := f.oldest
@@ -175,25 +176,25 @@ func (b *band) toFront(f *flow) {
 	b.first = f
 }
 
-// look detects when a standing queue forms and when it ends. While there is one, it
-// refuses the calls that have waited too long. delay is how long calls would wait if
-// none were refused; free reports whether a slot is free for the next call.
-func (b *band) look(now time.Time, target, delay time.Duration, free bool) {
+// detectOverload detects the begin and the end of a standing queue. During one, it refuses
+// the calls that have waited too long. delay is how long calls would wait if none were
+// refused; free reports whether there is a free slot.
+func (b *band) detectOverload(now time.Time, target, delay time.Duration, free bool) {
 	switch {
 	case b.oldest == nil && (free || !b.overloaded):
-		b.relieve(now)
+		b.endOverload(now)
 		return
 	case b.overloaded:
-		if delay < time.Duration(relief*float64(target)) {
-			b.relieve(now)
+		if delay < time.Duration(recoveryFraction*float64(target)) {
+			b.endOverload(now)
 		}
 	case now.Sub(b.oldest.at) < target:
-		b.above = time.Time{}
-	case b.above.IsZero():
-		b.above = now
-		b.overloaded = now.Sub(b.relieved) < resume
+		b.aboveTargetSince = time.Time{}
+	case b.aboveTargetSince.IsZero():
+		b.aboveTargetSince = now
+		b.overloaded = now.Sub(b.overloadEnd) < relapseWindow
 	default:
-		b.overloaded = now.Sub(b.above) >= interval
+		b.overloaded = now.Sub(b.aboveTargetSince) >= interval
 	}
 	if !b.overloaded {
 		return
@@ -203,11 +204,11 @@ func (b *band) look(now time.Time, target, delay time.Duration, free bool) {
 	}
 }
 
-func (b *band) relieve(now time.Time) {
+func (b *band) endOverload(now time.Time) {
 	if b.overloaded {
-		b.relieved = now
+		b.overloadEnd = now
 	}
-	b.overloaded, b.above = false, time.Time{}
+	b.overloaded, b.aboveTargetSince = false, time.Time{}
 }
 
 func (b *band) refuseAll(refusal Refusal) {
@@ -216,15 +217,15 @@ func (b *band) refuseAll(refusal Refusal) {
 	}
 }
 
-// due returns the time until look must run again.
-func (b *band) due(now time.Time, target time.Duration) time.Duration {
+// nextCheck returns the time until detectOverload must run again.
+func (b *band) nextCheck(now time.Time, target time.Duration) time.Duration {
 	switch {
 	case b.oldest == nil:
 		return target
-	case b.above.IsZero():
+	case b.aboveTargetSince.IsZero():
 		return max(b.oldest.at.Add(target).Sub(now), 0)
 	case b.overloaded:
 		return max(b.oldest.at.Add(target).Sub(now), 0)
 	}
-	return max(b.above.Add(interval).Sub(now), 0)
+	return max(b.aboveTargetSince.Add(interval).Sub(now), 0)
 }

@@ -7,6 +7,6 @@
 // them between processes through Redis or Valkey, and falls back to a Local while the
 // server does not answer.
 //
-// [Queue] is a concurrency limit with a queue. It refuses calls only while there is a
-// standing queue.
+// [Queue] is a concurrency limit with a queue. It refuses calls only during a standing
+// queue.
 package limit

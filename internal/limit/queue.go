@@ -13,21 +13,21 @@ const (
 	// before the queue is a standing queue rather than a burst (CoDel, RFC 8289,
 	// section 3.2).
 	interval = 100 * time.Millisecond
-	// resume is for how long after an overload the next one is believed at once, as
-	// CoDel does when it has dropped a moment ago.
-	resume = 2 * time.Second
-	// relief is the fraction of the target below which the expected delay must fall for
+	// relapseWindow is how long after an overload the queue detects the next one without
+	// waiting for an interval, as CoDel does shortly after it has dropped packets.
+	relapseWindow = 2 * time.Second
+	// recoveryFraction is the fraction of the target below which the expected delay must fall for
 	// an overload to end.
-	relief = 0.8
-	// standing is the fraction of the target that the expected delay may reach under
+	recoveryFraction = 0.8
+	// arrivalFraction is the fraction of the target that the expected delay may reach under
 	// overload before the queue refuses new calls.
-	standing = 0.5
+	arrivalFraction = 0.5
 
 	rateWindow = 100 * time.Millisecond
 	// rateGain is the weight of one window in the moving average of the rate.
 	rateGain = 0.3
-	// quickestWindow is the window of the minimum call duration.
-	quickestWindow = 10 * time.Second
+	// minDurationWindow is the window of the minimum call duration.
+	minDurationWindow = 10 * time.Second
 )
 
 // Flow identifies the caller: the verified subject of a token or, without a token, the
@@ -88,18 +88,18 @@ func (r Refusal) Error() string { return "refused for " + string(r) }
 type Queue struct {
 	slots, most int
 	target      time.Duration
-	// overloaded reports, without the lock, whether TurnAway may refuse a call.
+	// overloaded is the result of Overloaded, without the lock.
 	overloaded atomic.Bool
 	// pressed is the result of Pressed, without the lock.
 	pressed atomic.Bool
 
-	mu       sync.Mutex
-	running  int
-	critical band
-	rest     band // of sheddable calls
-	timer    *time.Timer
-	drain    drain
-	quickest quickest
+	mu          sync.Mutex
+	running     int
+	critical    band
+	rest        band // of sheddable calls
+	timer       *time.Timer
+	drain       drain
+	minDuration minDuration
 }
 
 // QueueConfig configures a queue.
@@ -161,7 +161,7 @@ func (q *Queue) Enter(ctx context.Context, call Call) (time.Duration, error) {
 		return time.Since(now), refusal
 	}
 	e := q.bandOf(call).push(ctx, call, now)
-	q.arm(now)
+	q.scheduleControl(now)
 	q.mu.Unlock()
 
 	select {
@@ -173,7 +173,7 @@ func (q *Queue) Enter(ctx context.Context, call Call) (time.Duration, error) {
 	switch {
 	case e.refusal == "" && ctx.Err() == nil:
 		return waited, nil
-	case e.refusal == "": // it was admitted when its context ended
+	case e.refusal == "": // it was admitted, but its context has ended
 		q.Leave(0)
 		return waited, ctx.Err()
 	case ctx.Err() != nil:
@@ -185,12 +185,12 @@ func (q *Queue) Enter(ctx context.Context, call Call) (time.Duration, error) {
 // Overloaded reports whether TurnAway may refuse a call.
 func (q *Queue) Overloaded() bool { return q.overloaded.Load() }
 
-// Pressed reports whether calls that are not sheddable wait too long although calls
-// leave. If no calls leave, a dependency does not answer, which is not overload.
+// Pressed reports whether calls that are not sheddable wait too long although running calls
+// finish. If no calls finish, a dependency does not respond, which is not overload.
 func (q *Queue) Pressed() bool { return q.pressed.Load() }
 
-// TurnAway refuses a call that Enter would refuse at once, before any other work is
-// done for the call. It returns the reason, or "" for a call that may Enter.
+// TurnAway refuses a call that Enter would refuse at once, before any other work is done for
+// the call. It returns the reason, or "" for a call that may enter.
 func (q *Queue) TurnAway(ctx context.Context, call Call) Refusal {
 	q.mu.Lock()
 	q.control(time.Now())
@@ -232,7 +232,7 @@ func (q *Queue) Leave(ran time.Duration) {
 	defer q.mu.Unlock()
 	now := time.Now()
 	q.running--
-	q.quickest.note(now, ran)
+	q.minDuration.record(now, ran)
 	q.drain.left++
 	q.control(now)
 	for q.running < q.slots {
@@ -252,7 +252,7 @@ func (q *Queue) next(now time.Time) *entry {
 	for _, b := range []*band{&q.critical, &q.rest} {
 		for b.waiting > 0 {
 			e := b.pop()
-			if e.tooLate(now.Add(q.quickest.least())) {
+			if e.tooLate(now.Add(q.minDuration.least())) {
 				e.decide(RefusedDeadline)
 				continue
 			}
@@ -279,11 +279,11 @@ func (q *Queue) withdraw(e *entry) {
 func (q *Queue) control(now time.Time) {
 	q.drain.measure(now, q.waiting() > 0)
 	free := q.running < q.slots
-	q.critical.look(now, q.target, q.delay(q.critical.waiting+q.critical.held), free)
+	q.critical.detectOverload(now, q.target, q.delay(q.critical.waiting+q.critical.held), free)
 	if q.critical.overloaded {
 		q.rest.refuseAll(RefusedSheddable)
 	}
-	q.rest.look(now, q.target, q.delay(q.waiting()+q.critical.held+q.rest.held), free)
+	q.rest.detectOverload(now, q.target, q.delay(q.waiting()+q.critical.held+q.rest.held), free)
 	q.overloaded.Store(q.critical.overloaded || q.rest.overloaded)
 	q.pressed.Store(q.critical.overloaded && q.drain.perSecond*q.target.Seconds() >= float64(q.slots))
 }
@@ -305,18 +305,19 @@ func (q *Queue) turnAway(call Call) Refusal {
 	if !b.overloaded {
 		return ""
 	}
-	size := max(int(q.drain.perSecond*q.target.Seconds()*standing), 1)
+	size := max(int(q.drain.perSecond*q.target.Seconds()*arrivalFraction), 1)
 	if b.waiting < size {
 		return ""
 	}
 	// Admit a flow that has less than its share while other flows have more.
-	if b.of(call.Flow) < max(1, size/len(b.flows)) && b.waiting > len(b.flows) {
+	if b.waitingOf(call.Flow) < max(1, size/len(b.flows)) && b.waiting > len(b.flows) {
 		return ""
 	}
 	return RefusedArrival
 }
 
-// admission is turnAway, and also makes room in a full queue.
+// admission is turnAway for a call that would wait. In a full queue it refuses a waiting call
+// instead of a call with higher priority or of a smaller flow.
 func (q *Queue) admission(call Call) Refusal {
 	if refusal := q.turnAway(call); refusal != "" {
 		return refusal
@@ -333,7 +334,7 @@ func (q *Queue) admission(call Call) Refusal {
 		return RefusedMemory
 	}
 	share := max(1, q.most/(len(b.flows)+1))
-	if b.of(call.Flow) >= share {
+	if b.waitingOf(call.Flow) >= share {
 		return RefusedMemory
 	}
 	for _, f := range b.flows {
@@ -347,30 +348,30 @@ func (q *Queue) admission(call Call) Refusal {
 }
 
 // arm sets a timer that runs control when no call enters or leaves.
-func (q *Queue) arm(now time.Time) {
-	next := min(q.critical.due(now, q.target), q.rest.due(now, q.target))
+func (q *Queue) scheduleControl(now time.Time) {
+	next := min(q.critical.nextCheck(now, q.target), q.rest.nextCheck(now, q.target))
 	if q.timer == nil {
-		q.timer = time.AfterFunc(next, q.ring)
+		q.timer = time.AfterFunc(next, q.onTimer)
 		return
 	}
 	q.timer.Reset(next)
 }
 
-func (q *Queue) ring() {
+func (q *Queue) onTimer() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
 	q.control(now)
 	if q.waiting() > 0 {
-		q.arm(now)
+		q.scheduleControl(now)
 	}
 }
 
-// drain measures how many calls leave per second while others wait.
+// drain measures how many calls finish per second while others wait.
 type drain struct {
 	begin     time.Time
 	left      int
-	busy      bool // somebody waited when the window began
+	busy      bool // whether calls were waiting when the window began
 	known     bool
 	perSecond float64
 }
@@ -390,23 +391,23 @@ func (d *drain) measure(now time.Time, waiting bool) {
 	d.begin, d.left, d.busy = now, 0, waiting
 }
 
-// quickest tracks the minimum duration of recent calls.
-type quickest struct {
+// minDuration tracks the minimum duration of recent calls.
+type minDuration struct {
 	begin        time.Time
 	before, this time.Duration
 }
 
-func (c *quickest) note(now time.Time, ran time.Duration) {
+func (c *minDuration) record(now time.Time, ran time.Duration) {
 	if ran <= 0 {
 		return
 	}
-	if now.Sub(c.begin) > quickestWindow {
+	if now.Sub(c.begin) > minDurationWindow {
 		c.begin, c.before, c.this = now, c.this, ran
 	}
 	c.this = min(c.this, ran)
 }
 
-func (c *quickest) least() time.Duration {
+func (c *minDuration) least() time.Duration {
 	if c.before == 0 {
 		return c.this
 	}

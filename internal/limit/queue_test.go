@@ -21,10 +21,10 @@ func newQueue(slots int) *limit.Queue {
 
 func of(name string) limit.Call { return limit.Call{Flow: limit.Flow{Subject: name}} }
 
-// outcomes counts what became of calls.
+// outcomes counts the outcomes of calls.
 type outcomes struct {
 	served   atomic.Int64
-	longest  atomic.Int64 // wait of a call that was served
+	longest  atomic.Int64 // wait of an admitted call
 	mu       sync.Mutex
 	refusals map[limit.Refusal]int
 }
@@ -44,7 +44,7 @@ func (o *outcomes) of(reason limit.Refusal) int {
 	return o.refusals[reason]
 }
 
-// call runs one call that takes so long.
+// call makes one call whose duration is takes.
 func (o *outcomes) call(ctx context.Context, t *testing.T, q *limit.Queue, call limit.Call, takes time.Duration) error {
 	waited, err := q.Enter(ctx, call)
 	var refusal limit.Refusal
@@ -68,16 +68,14 @@ func (o *outcomes) call(ctx context.Context, t *testing.T, q *limit.Queue, call 
 	return err
 }
 
-// loop makes calls one after the other until the time is over, and again at once
-// when it is refused.
+// loop makes calls in a closed loop, and retries at once after a refusal.
 func (o *outcomes) loop(t *testing.T, q *limit.Queue, call limit.Call, takes, lasts time.Duration) {
 	for end := time.Now().Add(lasts); time.Now().Before(end); {
 		_ = o.call(t.Context(), t, q, call, takes)
 	}
 }
 
-// offer makes so many calls a second, each by a caller of its own, whatever becomes
-// of them.
+// offer makes calls in an open loop, each by a different caller.
 func (o *outcomes) offer(t *testing.T, q *limit.Queue, perSecond int, call limit.Call, takes, lasts time.Duration) {
 	var group sync.WaitGroup
 	for i := range int(lasts.Seconds() * float64(perSecond)) {
@@ -93,11 +91,11 @@ func wantIdle(t *testing.T, q *limit.Queue) {
 	t.Helper()
 	synctest.Wait()
 	if state := q.State(); state.Running != 0 || state.Waiting != 0 || state.Held != 0 {
-		t.Errorf("in the end %+v, want nothing running, waiting or held", state)
+		t.Errorf("at the end %+v, want nothing running, waiting or held", state)
 	}
 }
 
-// Ten slots of 10 ms are 1000 calls a second, of which 250 may wait.
+// Ten slots with calls of 10 ms serve 1000 calls per second, so 250 may wait for 250 ms.
 func TestNothingIsRefusedWhileTheQueueStaysUnderItsTarget(t *testing.T) {
 	t.Parallel()
 	for _, connections := range []int{12, 64, 200, 250} {
@@ -126,7 +124,7 @@ func TestABurstIsServedThoughItWaitsLongerThanTheTarget(t *testing.T) {
 		}
 		group.Wait()
 		if all.refused() != 0 {
-			t.Errorf("of 330 calls at once, refused %v, want none: the last waits 330 ms, which is no standing queue", all.refusals)
+			t.Errorf("of 330 calls at once, refused %v, want none: the last one waits 330 ms, but there is no standing queue", all.refusals)
 		}
 		wantIdle(t, q)
 	})
@@ -152,7 +150,7 @@ func TestAClosedLoopBeyondTheTargetLosesNoThroughput(t *testing.T) {
 	})
 }
 
-func TestUnderThreeTimesTheLoadAnswersAreInTime(t *testing.T) {
+func TestUnderTripleLoadAdmittedCallsWaitAtMostTheTarget(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q, settle, all := newQueue(10), &outcomes{}, &outcomes{}
@@ -162,9 +160,9 @@ func TestUnderThreeTimesTheLoadAnswersAreInTime(t *testing.T) {
 			t.Errorf("%d served, want 5000", all.served.Load())
 		}
 		if longest := time.Duration(all.longest.Load()); longest > target+20*time.Millisecond {
-			t.Errorf("one that was answered waited %s, want at most %s", longest, target)
+			t.Errorf("an admitted call waited %s, want at most %s", longest, target)
 		}
-		// To be turned away on arrival costs the least.
+		// A refusal on arrival costs least.
 		if all.of(limit.RefusedArrival) < 2*all.of(limit.RefusedDelay) {
 			t.Errorf("refused %v, want most of them on arrival", all.refusals)
 		}
@@ -172,7 +170,7 @@ func TestUnderThreeTimesTheLoadAnswersAreInTime(t *testing.T) {
 	})
 }
 
-func TestAfterAnOverloadNothingIsRefusedAnyMore(t *testing.T) {
+func TestNothingIsRefusedAfterAnOverload(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q, flood, later := newQueue(10), &outcomes{}, &outcomes{}
@@ -186,13 +184,13 @@ func TestAfterAnOverloadNothingIsRefusedAnyMore(t *testing.T) {
 		flood.offer(t, q, 3000, of("flood"), 10*time.Millisecond, 2500*time.Millisecond)
 		group.Wait()
 		if flood.refused() == 0 || later.refused() != 0 {
-			t.Errorf("refused %v, and after it %v, want some and none", flood.refusals, later.refusals)
+			t.Errorf("refused %v during the overload and %v after it, want some and none", flood.refusals, later.refusals)
 		}
 		wantIdle(t, q)
 	})
 }
 
-func TestFlowsTakeTurns(t *testing.T) {
+func TestFlowsAreServedRoundRobin(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q, greedy, modest := newQueue(10), &outcomes{}, &outcomes{}
@@ -204,9 +202,9 @@ func TestFlowsTakeTurns(t *testing.T) {
 			group.Go(func() { modest.loop(t, q, of("modest"), 10*time.Millisecond, 3*time.Second) })
 		}
 		group.Wait()
-		// Five connections that each wait one turn and run for 10 ms.
+		// Five connections, each waiting one round and then running for 10 ms.
 		if modest.refused() != 0 || modest.served.Load() < 500 {
-			t.Errorf("beside a greedy caller %d calls served, refused %v, want none refused", modest.served.Load(), modest.refusals)
+			t.Errorf("%d calls of a modest caller served, refused %v, want none refused", modest.served.Load(), modest.refusals)
 		}
 		if greedy.refused() == 0 || greedy.served.Load() < 1000 {
 			t.Errorf("of the greedy caller's %d served, refused %v, want some of both", greedy.served.Load(), greedy.refusals)
@@ -226,7 +224,7 @@ func TestSheddableCallsAreRefusedFirst(t *testing.T) {
 		})
 		group.Wait()
 		if waitedFor.refused() != 0 || others.refused() == 0 || others.served.Load() < 900 {
-			t.Errorf("refused %v of those that are waited for and %v of the others, of which %d were served; want none, some, and what was left",
+			t.Errorf("refused %v of the critical calls and %v of the sheddable ones, of which %d were served; want none, some, and the spare capacity",
 				waitedFor.refusals, others.refusals, others.served.Load())
 		}
 		wantIdle(t, q)
@@ -241,7 +239,7 @@ func TestSheddableCallsAreRefusedFirst(t *testing.T) {
 		})
 		group.Wait()
 		if others.served.Load() > 50 || others.of(limit.RefusedSheddable) == 0 {
-			t.Errorf("%d sheddable calls served while others are refused, refused %v", others.served.Load(), others.refusals)
+			t.Errorf("%d sheddable calls served while critical ones are refused, refused %v", others.served.Load(), others.refusals)
 		}
 		wantIdle(t, q)
 	})
@@ -255,7 +253,7 @@ func TestACallThatCannotMeetItsDeadlineDoesNotRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(100 * time.Millisecond)
-		// It would be let in 50 ms before its deadline, and calls take 100 ms.
+		// It would be admitted 50 ms before its deadline, but calls take 100 ms.
 		ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
 		defer cancel()
 		result := make(chan error, 1)
@@ -264,7 +262,7 @@ func TestACallThatCannotMeetItsDeadlineDoesNotRun(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		q.Leave(100 * time.Millisecond)
 		if err := <-result; !errors.Is(err, limit.RefusedDeadline) {
-			t.Errorf("a call that can't be answered in time: %v, want %v", err, limit.RefusedDeadline)
+			t.Errorf("a call that can't meet its deadline: %v, want %v", err, limit.RefusedDeadline)
 		}
 		wantIdle(t, q)
 	})
@@ -290,7 +288,7 @@ func TestACancelledCallLeavesTheQueue(t *testing.T) {
 	})
 }
 
-// Calls that all wait for a service that is silent hold every slot.
+// Calls that wait for an unresponsive service hold all slots.
 func TestAStalledQueueRefusesCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -335,13 +333,13 @@ func TestAFullQueueRefusesTheLargestFlow(t *testing.T) {
 		q.Leave(0)
 		group.Wait()
 		if modest.served.Load() != 1 || greedy.of(limit.RefusedMemory) != 51 {
-			t.Errorf("%d of the modest one served, of the greedy one refused %v, want 1 and 51", modest.served.Load(), greedy.refusals)
+			t.Errorf("%d calls of the modest flow served, of the greedy one refused %v, want 1 and 51", modest.served.Load(), greedy.refusals)
 		}
 		wantIdle(t, q)
 	})
 }
 
-func TestTheQueueUnderRealGoroutines(t *testing.T) {
+func TestTheQueueInRealTime(t *testing.T) {
 	t.Parallel()
 	q, all := newQueue(4), &outcomes{}
 	var group sync.WaitGroup
@@ -356,6 +354,6 @@ func TestTheQueueUnderRealGoroutines(t *testing.T) {
 	}
 	group.Wait()
 	if state := q.State(); state.Running != 0 || state.Waiting != 0 {
-		t.Errorf("in the end %+v, want nothing running or waiting", state)
+		t.Errorf("at the end %+v, want nothing running or waiting", state)
 	}
 }

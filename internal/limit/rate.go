@@ -41,8 +41,8 @@ type Verdict struct {
 	Full time.Duration
 }
 
-// verdict words what a caller's time says: used is how long after now nothing
-// would be used up any more, over by how much that is too late for this call.
+// verdict returns the Verdict for a caller. used is the time until the whole burst is
+// available again; over is the time until the call would be admitted, or at most zero.
 func (r Rate) verdict(used, over time.Duration) Verdict {
 	return Verdict{Wait: max(over, 0), Left: int(max(r.window()-used, 0) / r.Interval), Full: used}
 }
@@ -60,7 +60,7 @@ type Local[Key comparable] struct {
 func NewLocal[Key comparable](callers int) (*Local[Key], error) {
 	free, err := otter.New(&otter.Options[Key, *atomic.Int64]{MaximumSize: callers})
 	if err != nil {
-		return nil, fmt.Errorf("make the memory of callers: %w", err)
+		return nil, fmt.Errorf("create the store of callers: %w", err)
 	}
 	return &Local[Key]{Now: time.Now, free: free}, nil
 }
@@ -74,7 +74,7 @@ func (l *Local[Key]) Take(key Key, rate Rate) Verdict {
 	for {
 		now, before := l.Now().UnixNano(), free.Load()
 		used := time.Duration(max(before-now, 0))
-		if used > rate.window() { // the clock went back
+		if used > rate.window() { // the clock was set back
 			free.CompareAndSwap(before, now+int64(rate.window()))
 			continue
 		}

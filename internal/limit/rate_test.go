@@ -28,7 +28,7 @@ func TestACallerHasABurstAndThenARate(t *testing.T) {
 				t.Errorf("call %d: got %+v, want %+v", i+1, got, want)
 			}
 		}
-		for range 3 { // refused calls cost nothing
+		for range 3 { // refused calls do not count
 			if got, want := local.Take("ada", rate), (Verdict{Wait: time.Second, Full: 5 * time.Second}); got != want {
 				t.Errorf("beyond the burst: got %+v, want %+v", got, want)
 			}
@@ -45,9 +45,9 @@ func TestACallerHasABurstAndThenARate(t *testing.T) {
 			t.Errorf("after the interval: got %+v", got)
 		}
 		if got := local.Take("ada", rate); got.Wait == 0 {
-			t.Errorf("one interval brings two calls: %+v", got)
+			t.Errorf("a second call in the same interval: %+v", got)
 		}
-		time.Sleep(time.Hour) // saves up no more than the burst
+		time.Sleep(time.Hour) // does not accumulate more than the burst
 		for i := range 6 {
 			if got := local.Take("ada", rate); (got.Wait > 0) != (i == 5) {
 				t.Errorf("call %d after an hour: got %+v", i+1, got)
@@ -75,8 +75,8 @@ func TestARateHoldsForConcurrentCalls(t *testing.T) {
 	}
 }
 
-// A clock that goes back locks nobody out for longer than the burst takes.
-func TestAClockThatGoesBackLocksNobodyOut(t *testing.T) {
+// After the clock is set back, callers wait at most as long as after a burst.
+func TestTheWaitAfterTheClockIsSetBackIsBounded(t *testing.T) {
 	local, rate := newLocal(t, 100), Rate{Interval: time.Second, Burst: 5}
 	now := time.Now()
 	local.Now = func() time.Time { return now }
@@ -85,7 +85,7 @@ func TestAClockThatGoesBackLocksNobodyOut(t *testing.T) {
 	}
 	now = now.Add(-24 * time.Hour)
 	if got := local.Take("ada", rate); got.Wait > time.Second {
-		t.Errorf("after the clock went back: got %+v, want a wait of at most a second", got)
+		t.Errorf("after the clock was set back: got %+v, want a wait of at most a second", got)
 	}
 	now = now.Add(time.Second)
 	if got := local.Take("ada", rate); got.Wait > 0 {
@@ -95,7 +95,7 @@ func TestAClockThatGoesBackLocksNobodyOut(t *testing.T) {
 
 // The number of callers in memory is bounded, and a caller that exceeds its rate is not
 // evicted when many others come.
-func TestTheMemoryOfCallersIsBoundedAndKeepsTheFlood(t *testing.T) {
+func TestTheStoreOfCallersIsBoundedAndKeepsHeavyCallers(t *testing.T) {
 	const callers = 1000
 	local, rate := newLocal(t, callers), Rate{Interval: time.Hour, Burst: 10}
 	for range 10 {
@@ -104,11 +104,11 @@ func TestTheMemoryOfCallersIsBoundedAndKeepsTheFlood(t *testing.T) {
 	for i := range 20 * callers {
 		local.Take(fmt.Sprint(i), rate)
 		if i%50 == 0 && local.Take("flood", rate).Wait == 0 {
-			t.Fatalf("after %d other callers, the flood was forgotten", i)
+			t.Fatalf("after %d other callers, the heavy caller was evicted", i)
 		}
 	}
 	if got := local.Callers(); got > callers {
-		t.Errorf("%d callers are remembered, want at most %d", got, callers)
+		t.Errorf("%d callers are stored, want at most %d", got, callers)
 	}
 }
 
@@ -124,14 +124,14 @@ func BenchmarkTakeLocal(b *testing.B) {
 	}
 }
 
-func TestAnAddressCountsByItsNetwork(t *testing.T) {
+func TestNetwork(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"203.0.113.7": "203.0.113.7/32", "::ffff:203.0.113.7": "203.0.113.7/32",
 		"2001:db8:1:2::1": "2001:db8:1:2::/64", "2001:db8:1:2:ffff::9": "2001:db8:1:2::/64", "fe80::1%eth0": "fe80::/64",
 	} {
 		if got := Network(netip.MustParseAddr(text)).String(); got != want {
-			t.Errorf("%s counts as %s, want %s", text, got, want)
+			t.Errorf("Network(%s) = %s, want %s", text, got, want)
 		}
 	}
 }

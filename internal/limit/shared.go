@@ -17,14 +17,14 @@ import (
 const (
 	// rememberedCallers is how many callers this process stores.
 	rememberedCallers = 100_000
-	// budget is how long a call may wait for Redis.
-	budget = 20 * time.Millisecond
-	// patience is the timeout for a reconnection to Redis, which no call waits for, and
-	// retryInterval the interval between the attempts.
-	patience      = time.Second
-	retryInterval = 250 * time.Millisecond
+	// callTimeout is how long a call may wait for Redis.
+	callTimeout = 20 * time.Millisecond
+	// reconnectTimeout is the timeout of a reconnection, which no call waits for, and
+	// retryInterval is the interval between the attempts.
+	reconnectTimeout = time.Second
+	retryInterval    = 250 * time.Millisecond
 	// lostAfter is how many consecutive checks must fail before Redis is considered
-	// unreachable. A single check may be late because this process was.
+	// unreachable. A single timeout may be caused by a delay of this process.
 	lostAfter = 3
 
 	keyPrefix = "gatehouse:rate:"
@@ -51,7 +51,7 @@ type Rates struct {
 const (
 	unknown = iota
 	shared
-	away
+	unreachable
 )
 
 // NewRates returns rates that are shared through the Redis or Valkey at the URL,
@@ -69,16 +69,16 @@ func NewRates(url string, logger *slog.Logger) (*Rates, error) {
 	if err != nil {
 		return nil, err
 	}
-	quiet()
+	disableClientLog()
 	r.redis = redis.NewClient(options)
 	return r, nil
 }
 
 // quiet disables the client's own log, which would repeat our message for each attempt.
-var quiet = sync.OnceFunc(logging.Disable)
+var disableClientLog = sync.OnceFunc(logging.Disable)
 
-// CheckURL returns an error unless the URL is one of a Redis or Valkey. The error
-// doesn't hold it: there may be a password in it.
+// CheckURL returns an error unless the URL is one of a Redis or Valkey. The error does not
+// contain the URL, which may contain a password.
 func CheckURL(url string) error {
 	_, err := parseURL(url)
 	return err
@@ -87,13 +87,13 @@ func CheckURL(url string) error {
 func parseURL(url string) (*redis.Options, error) {
 	options, err := redis.ParseURL(url)
 	if err != nil {
-		return nil, errors.New("it is no URL of a Redis or Valkey, such as redis://host:6379 or rediss://user:password@host:6380/0")
+		return nil, errors.New("it is not a URL of a Redis or Valkey, such as redis://host:6379 or rediss://user:password@host:6380/0")
 	}
 	options.ContextTimeoutEnabled = true
-	options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = budget, budget, budget
-	options.DialTimeout, options.DialerRetries = patience, 1
-	options.MaxRetries = -1 // the local rate is the better second try
-	// What only some servers understand, and each connection would ask for.
+	options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = callTimeout, callTimeout, callTimeout
+	options.DialTimeout, options.DialerRetries = reconnectTimeout, 1
+	options.MaxRetries = -1 // the fallback is the local rate
+	// Disable requests at each connect that not all servers support.
 	options.Protocol, options.DisableIdentity = 2, true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return options, nil
@@ -110,7 +110,7 @@ func (r *Rates) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		r.found(err)
+		r.recordState(err)
 		var retry <-chan time.Time
 		if err != nil {
 			retry = time.After(retryInterval)
@@ -124,56 +124,56 @@ func (r *Rates) Run(ctx context.Context) {
 	}
 }
 
-// probe checks that Redis, once connected, counts a call within the budget of a call.
+// probe connects to Redis and checks that it counts a call within callTimeout.
 func (r *Rates) probe(ctx context.Context) error {
 	key, rate := Key{Rule: "probe"}, Rate{Interval: time.Millisecond, Burst: 1000}
-	reach, cancel := context.WithTimeout(ctx, patience)
+	connect, cancel := context.WithTimeout(ctx, reconnectTimeout)
 	defer cancel()
-	if _, err := r.ask(reach, key, rate); err != nil {
+	if _, err := r.takeShared(connect, key, rate); err != nil {
 		return err
 	}
-	inTime, cancel := context.WithTimeout(ctx, budget)
+	inTime, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := r.ask(inTime, key, rate)
+	_, err := r.takeShared(inTime, key, rate)
 	return err
 }
 
-// found records the state of Redis, and logs a change.
-func (r *Rates) found(err error) {
+// recordState records whether Redis is reachable, and logs a change.
+func (r *Rates) recordState(err error) {
 	if err == nil {
 		r.failures.Store(0)
 		if r.state.Swap(shared) != shared {
-			r.logger.Info("rates are shared through REDIS_URL")
+			r.logger.Info("rate limits: Redis reachable, limits are shared")
 		}
 		return
 	}
-	if r.state.Swap(away) != away {
-		r.logger.Warn("REDIS_URL gives no answer in time: each gateway holds callers to their rates by itself until it does", "cause", err.Error())
+	if r.state.Swap(unreachable) != unreachable {
+		r.logger.Warn("rate limits: Redis unreachable, each gateway applies its own limits", "cause", err.Error())
 	}
 }
 
 // Take counts one call if the rate admits it.
 func (r *Rates) Take(ctx context.Context, key Key, rate Rate) Verdict {
-	here := r.local.Take(key, rate)
-	if here.Wait > 0 || r.state.Load() != shared {
-		return here
+	local := r.local.Take(key, rate)
+	if local.Wait > 0 || r.state.Load() != shared {
+		return local
 	}
-	inTime, cancel := context.WithTimeout(ctx, budget)
+	inTime, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	everywhere, err := r.ask(inTime, key, rate)
+	global, err := r.takeShared(inTime, key, rate)
 	switch {
 	case err == nil:
 		r.failures.Store(0)
-		return everywhere
-	case ctx.Err() != nil: // its caller went away
+		return global
+	case ctx.Err() != nil: // not a failure of Redis
 	case r.failures.Add(1) >= lostAfter:
-		r.found(err)
+		r.recordState(err)
 		select {
 		case r.lost <- struct{}{}:
 		default:
 		}
 	}
-	return here
+	return local
 }
 
 // gcra is Local.Take for all processes, by the server's clock, in microseconds. Its keys
@@ -205,7 +205,7 @@ func (r *Rates) GiveBack(ctx context.Context, key Key, rate Rate) {
 	if r.state.Load() != shared {
 		return
 	}
-	inTime, cancel := context.WithTimeout(context.WithoutCancel(ctx), budget)
+	inTime, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	_ = giveBack.Run(inTime, r.redis, []string{keyPrefix + key.Rule + ":" + key.Caller}, microseconds(rate.Interval)).Err()
 }
@@ -223,16 +223,16 @@ end
 return 1
 `)
 
-func (r *Rates) ask(ctx context.Context, key Key, rate Rate) (Verdict, error) {
-	answer, err := gcra.Run(ctx, r.redis, []string{keyPrefix + key.Rule + ":" + key.Caller},
+func (r *Rates) takeShared(ctx context.Context, key Key, rate Rate) (Verdict, error) {
+	reply, err := gcra.Run(ctx, r.redis, []string{keyPrefix + key.Rule + ":" + key.Caller},
 		microseconds(rate.Interval), microseconds(rate.window())).Int64Slice()
 	if err != nil {
-		return Verdict{}, fmt.Errorf("ask Redis: %w", err)
+		return Verdict{}, fmt.Errorf("count a call in Redis: %w", err)
 	}
-	if len(answer) != 2 || answer[0] < 0 || answer[1] < 0 {
-		return Verdict{}, fmt.Errorf("ask Redis: it answers %v", answer)
+	if len(reply) != 2 || reply[0] < 0 || reply[1] < 0 {
+		return Verdict{}, fmt.Errorf("count a call in Redis: unexpected reply %v", reply)
 	}
-	return rate.verdict(time.Duration(answer[0])*time.Microsecond, time.Duration(answer[1])*time.Microsecond), nil
+	return rate.verdict(time.Duration(reply[0])*time.Microsecond, time.Duration(reply[1])*time.Microsecond), nil
 }
 
 func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

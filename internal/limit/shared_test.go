@@ -19,8 +19,7 @@ import (
 	"gatehouse/internal/testneed"
 )
 
-// redisServer is a real one, on a port of its own. It can be stopped, hung and
-// started again.
+// redisServer is a real server on its own port, which can be stopped, frozen and restarted.
 type redisServer struct {
 	address string
 	cmd     *exec.Cmd
@@ -101,7 +100,7 @@ func (j *journal) count(what string) int {
 	return strings.Count(j.text.String(), what)
 }
 
-// openRates returns rates that run until the test is over.
+// openRates returns rates that run until the test ends.
 func openRates(t testing.TB, url string) (*Rates, *journal) {
 	t.Helper()
 	log := &journal{}
@@ -132,11 +131,11 @@ func TestGatewaysThatShareARateDoNotExceedIt(t *testing.T) {
 		name   string
 		choose func(i int) *Rates
 	}{
-		{"in turn", func(i int) *Rates { return []*Rates{one, two}[i%2] }},
-		{"one alone", func(int) *Rates { return one }},
+		{"alternating", func(i int) *Rates { return []*Rates{one, two}[i%2] }},
+		{"one", func(int) *Rates { return one }},
 		{"mostly one", func(i int) *Rates { return []*Rates{one, two}[max(i%10-8, 0)] }},
 	} {
-		// A machine that is too busy for Redis to be in time shows nothing.
+		// On a machine so busy that Redis times out, the result is not meaningful.
 		for try := range 5 {
 			eventually(t, "both share", func() bool { return one.is(shared)() && two.is(shared)() })
 			warned := oneLog.count("WARN") + twoLog.count("WARN")
@@ -151,21 +150,21 @@ func TestGatewaysThatShareARateDoNotExceedIt(t *testing.T) {
 				time.Sleep(500 * time.Microsecond)
 			}
 			want := float64(rate.Burst) + float64(time.Since(begin))/float64(rate.Interval)
-			t.Logf("%s: %d of %d were let through, want %.0f", c.name, admitted, sent, want)
+			t.Logf("%s: %d of %d calls were admitted, want %.0f", c.name, admitted, sent, want)
 			if oneLog.count("WARN")+twoLog.count("WARN") > warned {
 				continue
 			}
 			if off := float64(admitted)/want - 1; off < -0.05 || off > 0.05 {
-				t.Errorf("%s: %d of %d were let through, want %.0f (%+.1f %%)", c.name, admitted, sent, want, 100*off)
+				t.Errorf("%s: %d of %d calls were admitted, want %.0f (%+.1f %%)", c.name, admitted, sent, want, 100*off)
 			}
 			break
 		}
 	}
 }
 
-// When Redis dies, hangs or refuses, each gateway goes on with its own count,
-// which is up to date; nothing fails, nobody is unlimited, the log says it once,
-// and Redis counts again when it is back.
+// While Redis is stopped, frozen or refuses, each gateway applies its own limits, with its
+// current counts. No call fails or is unlimited, one warning is logged, and limits are shared
+// again after the recovery.
 func TestTheLocalRateAppliesWhileRedisIsUnreachable(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -173,10 +172,10 @@ func TestTheLocalRateAppliesWhileRedisIsUnreachable(t *testing.T) {
 		gone, back func(*testing.T, *redisServer)
 	}{
 		{"killed", func(_ *testing.T, s *redisServer) { s.kill() }, func(t *testing.T, s *redisServer) { s.start(t) }},
-		{"hung", func(t *testing.T, s *redisServer) { s.signal(t, syscall.SIGSTOP) }, func(t *testing.T, s *redisServer) { s.signal(t, syscall.SIGCONT) }},
+		{"frozen", func(t *testing.T, s *redisServer) { s.signal(t, syscall.SIGSTOP) }, func(t *testing.T, s *redisServer) { s.signal(t, syscall.SIGCONT) }},
 		{"read only", func(t *testing.T, s *redisServer) { s.configure(t, "REPLICAOF", "127.0.0.1", "1") }, func(t *testing.T, s *redisServer) { s.configure(t, "REPLICAOF", "NO", "ONE") }},
-		{"wants a password", func(t *testing.T, s *redisServer) {
-			// A connection that is open stays signed in, so those are ended, over one that is.
+		{"requires a password", func(t *testing.T, s *redisServer) {
+			// Open connections remain authenticated, so one of them closes the others.
 			client := redis.NewClient(&redis.Options{Addr: s.address})
 			defer client.Close()
 			conn := client.Conn()
@@ -205,7 +204,7 @@ func TestTheLocalRateAppliesWhileRedisIsUnreachable(t *testing.T) {
 						admitted++
 					}
 					if took := time.Since(begin); took > time.Second {
-						t.Errorf("a call was held up for %s", took)
+						t.Errorf("a call was delayed by %s", took)
 					}
 				}
 				return admitted
@@ -215,11 +214,11 @@ func TestTheLocalRateAppliesWhileRedisIsUnreachable(t *testing.T) {
 			}
 			c.gone(t, server)
 			if got := take(40); got != 20 {
-				t.Errorf("while it is gone, %d were admitted, want the 20 that were left", got)
+				t.Errorf("while it is unreachable, %d were admitted, want the remaining 20", got)
 			}
 			eventually(t, "it is noticed", func() bool {
 				rates.Take(t.Context(), Key{Rule: "Login", Caller: "another"}, Rate{Interval: time.Nanosecond, Burst: 1})
-				return rates.is(away)()
+				return rates.is(unreachable)()
 			})
 			begin := time.Now()
 			for i := range 1000 {
@@ -243,10 +242,10 @@ func TestTheLocalRateAppliesWhileRedisIsUnreachable(t *testing.T) {
 				rates.Take(t.Context(), late, rate)
 			}
 			if other.Take(t.Context(), late, rate).Wait == 0 {
-				t.Error("after it is back, another gateway doesn't know what was used here")
+				t.Error("after the recovery, another gateway has a full burst")
 			}
-			if got := log.count("rates are shared"); got != 2 {
-				t.Errorf("the log says %d times that rates are shared, want twice", got)
+			if got := log.count("limits are shared"); got != 2 {
+				t.Errorf("the log says %d times that limits are shared, want twice", got)
 			}
 		})
 	}
@@ -265,8 +264,7 @@ func (r *redisServer) configure(t *testing.T, args ...string) {
 	}
 }
 
-// What is slow but alive mustn't slow every call down.
-func TestASlowRedisDelaysACallByAtMostTheBudget(t *testing.T) {
+func TestASlowRedisDelaysCallsByAtMostTheTimeout(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)
 	var delay atomic.Int64
@@ -278,16 +276,16 @@ func TestASlowRedisDelaysACallByAtMostTheBudget(t *testing.T) {
 	for i := range 200 {
 		rates.Take(t.Context(), Key{Rule: "Login", Caller: fmt.Sprint(i)}, Rate{Interval: time.Second, Burst: 10})
 	}
-	// Three are late by 20 ms each; a probe in between may bring it back for none.
+	// Three calls time out after 20 ms each. A probe succeeds only within the timeout too.
 	if took := time.Since(begin); took > 2*time.Second {
-		t.Errorf("200 calls took %s beside a Redis that takes 200 ms for each", took)
+		t.Errorf("200 calls took %s with a Redis whose latency is 200 ms", took)
 	}
-	eventually(t, "it counts as away", rates.is(away))
+	eventually(t, "Redis is considered unreachable", rates.is(unreachable))
 	delay.Store(0)
 	eventually(t, "it is shared again", rates.is(shared))
 }
 
-// slowProxy passes on to target, each piece after the delay.
+// slowProxy forwards to target after the delay.
 func slowProxy(t *testing.T, target string, delay *atomic.Int64) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -330,8 +328,7 @@ func slowProxy(t *testing.T, target string, delay *atomic.Int64) string {
 	return listener.Addr().String()
 }
 
-// A caller that goes away isn't Redis' fault.
-func TestACallersOwnDeadlineIsNotHeldAgainstRedis(t *testing.T) {
+func TestTheDeadlineOfACallerIsNoFailureOfRedis(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)
 	rates, log := openRates(t, server.url())
@@ -344,12 +341,11 @@ func TestACallersOwnDeadlineIsNotHeldAgainstRedis(t *testing.T) {
 		}
 	}
 	if !rates.is(shared)() || log.count("level=WARN") > 0 {
-		t.Error("Redis counts as away")
+		t.Error("Redis is considered unreachable")
 	}
 }
 
-// What is kept of a caller goes by itself, and a value that is none is no way
-// round the rate.
+// Keys expire, and a value too far in the future is limited to the burst.
 func TestKeysInRedisExpire(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)
@@ -361,20 +357,20 @@ func TestKeysInRedisExpire(t *testing.T) {
 	rates.Take(t.Context(), key, rate)
 	kept := keyPrefix + "Login:ada"
 	if left := client.PTTL(t.Context(), kept).Val(); left <= 0 || left > 101*time.Millisecond {
-		t.Errorf("it ends in %s, want in 100 ms at the most", left)
+		t.Errorf("the key expires in %s, want at most 100 ms", left)
 	}
-	// Far ahead, as a clock that went back leaves it.
+	// A time far in the future, as after the clock was set back.
 	ahead := fmt.Sprint(time.Now().Add(24 * time.Hour).UnixMicro())
 	if err := client.Set(t.Context(), kept, ahead, 0).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if got := rates.Take(t.Context(), key, rate); got.Wait <= 0 || got.Wait > rate.Interval {
-		t.Errorf("far ahead: %+v, want a wait of an interval at the most", got)
+		t.Errorf("a time far in the future: %+v, want a wait of at most one interval", got)
 	}
 	eventually(t, "an interval later there is one again", func() bool { return rates.Take(t.Context(), key, rate).Wait == 0 })
 }
 
-func TestAnInvalidRedisURLIsRefusedWithoutShowingIt(t *testing.T) {
+func TestTheErrorForAnInvalidRedisURLDoesNotContainIt(t *testing.T) {
 	for _, url := range []string{"http://host", "redis://:geheim@ho st:6379", "postgres://x", "6379", "redis://:geheim@host:port"} {
 		err := CheckURL(url)
 		if err == nil || strings.Contains(err.Error(), "geheim") {
@@ -398,8 +394,8 @@ func BenchmarkTakeShared(b *testing.B) {
 	}
 }
 
-// What one gateway gives back, all have.
-func TestGiveBackAppliesInRedisToo(t *testing.T) {
+// GiveBack at one gateway applies to all.
+func TestGiveBackIsShared(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)
 	one, _ := openRates(t, server.url())
@@ -410,10 +406,10 @@ func TestGiveBackAppliesInRedisToo(t *testing.T) {
 	key := Key{Rule: "/bff.v1.AccountService/GetMe", Caller: "ada"}
 	for i := range 3 * burst {
 		if wait := one.Take(t.Context(), key, rate).Wait; wait > 0 {
-			t.Fatalf("call %d, after each was given back: wait %s", i+1, wait)
+			t.Fatalf("call %d, after a GiveBack of each: wait %s", i+1, wait)
 		}
 		ended, cancel := context.WithCancel(t.Context())
-		cancel() // the caller has gone
+		cancel() // GiveBack ignores it
 		one.GiveBack(ended, key, rate)
 	}
 	admitted := 0
@@ -423,10 +419,10 @@ func TestGiveBackAppliesInRedisToo(t *testing.T) {
 		}
 	}
 	if admitted != burst {
-		t.Errorf("after all was given back the other gateway let %d calls through, want the burst of %d", admitted, burst)
+		t.Errorf("after a GiveBack of all calls the other gateway admitted %d, want the burst of %d", admitted, burst)
 	}
 	two.GiveBack(t.Context(), key, rate)
 	if one.Take(t.Context(), key, rate).Wait > 0 || one.Take(t.Context(), key, rate).Wait == 0 {
-		t.Error("one call was given back, want exactly one more let through")
+		t.Error("after one GiveBack want exactly one more call admitted")
 	}
 }

@@ -1,11 +1,11 @@
 // Package once makes a repeated call with the same Idempotency-Key return the result of
 // the first.
 //
-// The transaction that does the work records the key with the id of the thing that it made; for a
-// day, a repeated call finds it, and its service composes the answer again. A key is
-// scoped to one caller and one method. Only digests of the key and of the request are
-// stored, in a table of the service's schema with the columns name bytea, the primary
-// key, payload bytea, create_time timestamptz, and the id of the thing that was made.
+// The transaction that does the work records the key with the ID of its result. For a day, a
+// repeated call finds the ID, and the service builds the response from it. A key is scoped
+// to one caller and one method. Only digests of the key and of the request are stored, in a
+// table of the service's schema with the columns name bytea (the primary key), payload bytea,
+// create_time timestamptz, and the ID of the result.
 package once
 
 import (
@@ -24,7 +24,7 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// Life is how long a key is remembered.
+// Life is how long a key is valid.
 const Life = 24 * time.Hour
 
 var (
@@ -33,20 +33,19 @@ var (
 		"A call with this Idempotency-Key is at work. Repeat it in a moment for its answer."), time.Second)
 )
 
-// Config says where keys are recorded.
+// Config configures the table of keys.
 type Config struct {
 	DB *database.Pool
 	// Table is the table of keys, such as "orders.idempotency_keys".
 	Table string
-	// Result is its column for the id of the thing that was made, of type uuid, such as "order_id".
+	// Result is its column for the ID of the result, of type uuid, such as "order_id".
 	Result string
-	// MACKeys turn the digests into message authentication codes (HMAC-SHA-256), the
-	// newest first, for a service whose requests hold secrets. Without one, digests are
-	// SHA-256.
+	// MACKeys are keys for HMAC-SHA-256 digests, the newest first, for a service whose
+	// requests contain secrets. Without keys, digests are SHA-256.
 	MACKeys [][]byte
 }
 
-// Keys recognises keys.
+// Keys records and recognizes idempotency keys.
 type Keys struct {
 	db      *database.Pool
 	macKeys [][]byte // one nil key for plain digests
@@ -77,7 +76,7 @@ func New(config Config) *Keys {
 	return keys
 }
 
-// Prune deletes at most so many keys that have expired, and returns how many it deleted.
+// Prune deletes at most that many expired keys, and returns how many it deleted.
 func (k *Keys) Prune(ctx context.Context, most int) (int, error) {
 	tag, err := k.db.Exec(ctx, k.prune, pgx.NamedArgs{"life": Life, "most": most})
 	if err != nil {
@@ -88,27 +87,27 @@ func (k *Keys) Prune(ctx context.Context, most int) (int, error) {
 
 // Request is a call with a key.
 type Request struct {
-	// Caller is who calls, Procedure the public method, Key the value of the header.
+	// Caller identifies the caller, Procedure the public method; Key is the value of the
+	// header.
 	Caller, Procedure, Key string
 	// Hash is a hash of the request.
 	Hash []byte
-	// Secrets are parts of the request that its hash leaves out although they
-	// distinguish requests.
+	// Secrets are parts of the request that its hash omits, but that distinguish requests.
 	Secrets []string
 }
 
-// Call is a call with a key; nil is one without.
+// Call is a call with a key, or nil for a call without one.
 type Call struct {
 	keys *Keys
-	lock int64 // the same in every copy, whichever MAC keys it has
-	// Under each MAC key: of caller, method and key, and of the request.
+	lock int64 // independent of the MAC keys, which may differ between processes
+	// The digests under each MAC key: of caller, method and key; and of the request.
 	names, payloads [][]byte
 }
 
 // Call returns the call of a request.
 func (k *Keys) Call(request Request) *Call {
-	name := listed(request.Caller, request.Procedure, request.Key)
-	payload := listed(append([]string{string(request.Hash)}, request.Secrets...)...)
+	name := encodeList(request.Caller, request.Procedure, request.Key)
+	payload := encodeList(append([]string{string(request.Hash)}, request.Secrets...)...)
 	sum := sha256.Sum256(name)
 	call := &Call{keys: k, lock: int64(binary.BigEndian.Uint64(sum[:]))}
 	for _, key := range k.macKeys {
@@ -128,8 +127,8 @@ func digest(macKey, data []byte) []byte {
 	return mac.Sum(nil)
 }
 
-// listed encodes texts so that no two lists have the same encoding.
-func listed(texts ...string) []byte {
+// encodeList encodes texts so that no two lists have the same encoding.
+func encodeList(texts ...string) []byte {
 	var all []byte
 	for _, text := range texts {
 		all = binary.BigEndian.AppendUint32(all, uint32(len(text)))
@@ -138,22 +137,21 @@ func listed(texts ...string) []byte {
 	return all
 }
 
-// madeBefore ends a call whose work is done already.
-type madeBefore struct {
-	result string // the id of the thing that it made; "" when it made nothing
+// completedError ends a call whose work was done before.
+type completedError struct {
+	result string // its ID; "" for none
 }
 
-func (madeBefore) Error() string { return "the call was made before" }
+func (completedError) Error() string { return "the call was completed before" }
 
-// Do does a call's work, or, if that was done before with the same key, answers again
-// for what it made. refuse records a refusal and returns it; nil returns it alone.
-// Errors, in addition to those of all three: invalid_argument IDEMPOTENCY_KEY_REUSED,
-// aborted REQUEST_IN_PROGRESS.
+// Do calls work or, if the work was done before with the same key, again with the ID of its
+// result. refuse, unless nil, records a refusal and returns it. Errors, in addition to those
+// of the functions: invalid_argument IDEMPOTENCY_KEY_REUSED, aborted REQUEST_IN_PROGRESS.
 func Do[Response any](ctx context.Context, call *Call, refuse func(error) error,
 	work func() (Response, error), again func(result string) (Response, error),
 ) (Response, error) {
-	// Checked before the work, which may be expensive; Claim checks again.
-	err := call.unmade(ctx)
+	// The work may be expensive, so this checks before it. Claim checks again.
+	err := call.checkUnused(ctx)
 	if err == nil {
 		var response Response
 		if response, err = work(); err == nil {
@@ -162,17 +160,17 @@ func Do[Response any](ctx context.Context, call *Call, refuse func(error) error,
 	} else if refuse != nil {
 		err = refuse(err)
 	}
-	before, ok := errors.AsType[madeBefore](err)
+	completed, ok := errors.AsType[completedError](err)
 	if !ok {
 		var none Response
 		return none, err
 	}
-	return again(before.result)
+	return again(completed.result)
 }
 
-// unmade returns madeBefore for a call whose work is done. Errors:
+// checkUnused returns a completedError for a call whose work was done before. Errors:
 // invalid_argument IDEMPOTENCY_KEY_REUSED.
-func (c *Call) unmade(ctx context.Context) error {
+func (c *Call) checkUnused(ctx context.Context) error {
 	if c == nil {
 		return nil
 	}
@@ -181,8 +179,8 @@ func (c *Call) unmade(ctx context.Context) error {
 
 func (c *Call) lookUp(ctx context.Context, db database.Querier) error {
 	var name, payload []byte
-	var before madeBefore
-	err := db.QueryRow(ctx, c.keys.selectMade, pgx.NamedArgs{"names": c.names, "life": Life}).Scan(&name, &payload, &before.result)
+	var completed completedError
+	err := db.QueryRow(ctx, c.keys.selectMade, pgx.NamedArgs{"names": c.names, "life": Life}).Scan(&name, &payload, &completed.result)
 	if database.Missing(err) {
 		return nil
 	}
@@ -191,7 +189,7 @@ func (c *Call) lookUp(ctx context.Context, db database.Querier) error {
 	}
 	for i := range c.names {
 		if hmac.Equal(name, c.names[i]) && hmac.Equal(payload, c.payloads[i]) {
-			return before
+			return completed
 		}
 	}
 	return errKeyReused
@@ -199,25 +197,25 @@ func (c *Call) lookUp(ctx context.Context, db database.Querier) error {
 
 const tryLock = `SELECT pg_try_advisory_xact_lock(@lock)`
 
-// Claim keeps calls with the same key from doing the work while the transaction
-// lasts. Errors: madeBefore, which Do answers, aborted REQUEST_IN_PROGRESS,
+// Claim locks the key until the end of the transaction, so that no other call with the key
+// does the work. Errors: completedError, which Do handles; aborted REQUEST_IN_PROGRESS;
 // invalid_argument IDEMPOTENCY_KEY_REUSED.
 func (c *Call) Claim(ctx context.Context, tx pgx.Tx) error {
 	if c == nil {
 		return nil
 	}
-	var ours bool
-	if err := tx.QueryRow(ctx, tryLock, pgx.NamedArgs{"lock": c.lock}).Scan(&ours); err != nil {
+	var locked bool
+	if err := tx.QueryRow(ctx, tryLock, pgx.NamedArgs{"lock": c.lock}).Scan(&locked); err != nil {
 		return fmt.Errorf("lock the idempotency key: %w", err)
 	}
-	if !ours {
+	if !locked {
 		return errInProgress
 	}
 	return c.lookUp(ctx, tx)
 }
 
-// Made records that the work is done, and the id of the thing that it made; "" for nothing. Call
-// it in the transaction of the work.
+// Made records the key with the ID of the result, or "" for none. Call it in the transaction
+// of the work.
 func (c *Call) Made(ctx context.Context, tx pgx.Tx, result string) error {
 	if c == nil {
 		return nil

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// shop makes orders, each once for a key.
+// shop creates orders, one for each key.
 type shop struct {
 	db   *database.Pool
 	keys *once.Keys
@@ -38,7 +38,7 @@ func newShop(t *testing.T, macKeys ...[]byte) shop {
 	return shop{db, once.New(once.Config{DB: db, Table: "shop.idempotency_keys", Result: "order_id", MACKeys: macKeys})}
 }
 
-// order makes an order by a call with a key. before runs once the key is claimed.
+// order creates an order by a call with a key. before runs after the key is claimed.
 func (s shop) order(ctx context.Context, caller, key, request string, before func()) (id string, err error) {
 	hash := sha256.Sum256([]byte(request))
 	call := s.keys.Call(once.Request{Caller: caller, Procedure: "/shop/Order", Key: key, Hash: hash[:]})
@@ -79,7 +79,7 @@ func TestARepeatedCallReturnsTheFirstResult(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again, err := s.order(t.Context(), "ada", "k-1", "a lamp", nil); err != nil || again != first {
-		t.Errorf("repeated: %s (%v), want %s", again, err, first)
+		t.Errorf("the repeated call: %s (%v), want %s", again, err, first)
 	}
 	if _, err := s.order(t.Context(), "ada", "k-1", "two lamps", nil); fault.Reason(err) != "IDEMPOTENCY_KEY_REUSED" {
 		t.Errorf("the key with another request: %v, want IDEMPOTENCY_KEY_REUSED", err)
@@ -94,7 +94,7 @@ func TestARepeatedCallReturnsTheFirstResult(t *testing.T) {
 	}
 }
 
-func TestAFailedCallLeavesItsKeyFree(t *testing.T) {
+func TestAFailedCallDoesNotUseItsKey(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -102,7 +102,7 @@ func TestAFailedCallLeavesItsKeyFree(t *testing.T) {
 		t.Fatal("the first call did not fail")
 	}
 	if _, err := s.order(t.Context(), "ada", "k-1", "a lamp", nil); err != nil || s.count(t) != 1 {
-		t.Errorf("repeated: %v with %d orders, want one", err, s.count(t))
+		t.Errorf("the repeated call: %v with %d orders, want one", err, s.count(t))
 	}
 }
 
@@ -113,12 +113,12 @@ func TestConcurrentCallsDoTheWorkOnce(t *testing.T) {
 	var group sync.WaitGroup
 	group.Go(func() {
 		if _, err := s.order(t.Context(), "ada", "k-1", "a lamp", func() { close(claimed); <-release }); err != nil {
-			t.Errorf("the first: %v", err)
+			t.Errorf("the first call: %v", err)
 		}
 	})
 	<-claimed
 	if _, err := s.order(t.Context(), "ada", "k-1", "a lamp", nil); fault.Reason(err) != "REQUEST_IN_PROGRESS" {
-		t.Errorf("the second, meanwhile: %v, want REQUEST_IN_PROGRESS", err)
+		t.Errorf("the concurrent call: %v, want REQUEST_IN_PROGRESS", err)
 	}
 	close(release)
 	group.Wait()
@@ -127,7 +127,7 @@ func TestConcurrentCallsDoTheWorkOnce(t *testing.T) {
 	}
 }
 
-// While secret keys are rotated, copies have other newest keys.
+// During a rotation of secret keys, processes differ in their newest key.
 func TestAKeyIsRecognisedUnderEachMACKey(t *testing.T) {
 	t.Parallel()
 	older, newer := []byte("older"), []byte("newer")
@@ -142,7 +142,7 @@ func TestAKeyIsRecognisedUnderEachMACKey(t *testing.T) {
 	}
 }
 
-func TestAnExpiredKeyIsForgotten(t *testing.T) {
+func TestAnExpiredKeyIsPruned(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)
 	if _, err := s.order(t.Context(), "ada", "k-1", "a lamp", nil); err != nil {
@@ -156,7 +156,7 @@ func TestAnExpiredKeyIsForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := s.order(t.Context(), "ada", "k-1", "two lamps", nil); err != nil || s.count(t) != 2 {
-		t.Errorf("after its life: %v with %d orders, want a second", err, s.count(t))
+		t.Errorf("after the key expired: %v with %d orders, want a second", err, s.count(t))
 	}
 	if _, err := s.db.Exec(t.Context(), age, pgx.NamedArgs{"life": once.Life}); err != nil {
 		t.Fatal(err)

@@ -8,12 +8,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The account log is written by a trigger, so that it misses no change, whichever
-// version of auth makes it. Atlas sees neither the trigger nor its function, so they
-// are created here, with the functions.
+// A trigger writes the account log, so that it misses no change by any version of auth.
+// Atlas does not support triggers and functions, so they are created here, with the
+// functions.
 
-// accountLogTable is the table without which there is no trigger, as in a
-// schema.sql that is older.
+// accountLogTable declares the table of the log. A schema.sql without it, an older one, has
+// no trigger.
 const accountLogTable = "CREATE TABLE auth.account_log "
 
 // The function runs with the rights of the role that changes the account.
@@ -35,9 +35,8 @@ const (
 	accountLogTrigger = `CREATE TRIGGER account_log AFTER INSERT OR DELETE OR UPDATE OF version ON auth.accounts FOR EACH ROW EXECUTE FUNCTION auth.log_account()`
 )
 
-// fillAccountLog writes the accounts that were there before the trigger, and the
-// deletions that an older version of auth has not delivered. Creating the trigger has
-// locked the accounts.
+// fillAccountLog adds the existing accounts and the undelivered deletions of an older version
+// of auth. It runs after the creation of the trigger, which has locked the accounts.
 var fillAccountLog = []string{
 	`INSERT INTO auth.account_log (account_id, version)
 		SELECT id, version FROM auth.accounts
@@ -60,8 +59,8 @@ SELECT NOT EXISTS (
 		AND NOT EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee <> p.proowner)
 )`
 
-// accountLogChanges are the statements that create the trigger if it is missing or
-// not as it should be, and then fill the log.
+// accountLogChanges returns the statements that create the trigger and fill the log, if the
+// trigger is missing or differs.
 func (t *target) accountLogChanges(ctx context.Context) ([]statement, error) {
 	if !strings.Contains(t.SQL, accountLogTable) {
 		return nil, nil
@@ -75,7 +74,7 @@ func (t *target) accountLogChanges(ctx context.Context) ([]statement, error) {
 	}
 	var owner string
 	if err := t.tx.QueryRowContext(ctx, selectAccountsOwner).Scan(&owner); err != nil {
-		return nil, fmt.Errorf("read who owns the accounts: %w", err)
+		return nil, fmt.Errorf("read the owner of the accounts: %w", err)
 	}
 	lines := []string{
 		"DROP TRIGGER IF EXISTS account_log ON auth.accounts",

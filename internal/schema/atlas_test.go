@@ -15,9 +15,8 @@ import (
 	"gatehouse/internal/schema"
 )
 
-// The Atlas CLI reads atlas.hcl. What it finds there has to lead to the same
-// tables as Apply.
-func TestAtlasHCLSaysWhatApplyDoes(t *testing.T) {
+// The Atlas CLI reads atlas.hcl, which must lead to the same tables as Apply.
+func TestAtlasHCLMatchesApply(t *testing.T) {
 	t.Parallel()
 	cfg := pgtest.SchemaConfig(t, pgtest.Empty(t))
 	services, err := cfg.Services()
@@ -53,7 +52,7 @@ func TestAtlasHCLSaysWhatApplyDoes(t *testing.T) {
 	}
 	env := project.Envs[0]
 	if env.URL != environment["DATABASE_URL"] || env.Dev != environment["ATLAS_DEV_URL"] {
-		t.Errorf("atlas.hcl's url and dev are %q and %q, want the environment's", env.URL, env.Dev)
+		t.Errorf("atlas.hcl's url and dev are %q and %q, want those of the environment", env.URL, env.Dev)
 	}
 	if slices.Sort(services); !slices.Equal(slices.Sorted(slices.Values(env.Schemas)), services) {
 		t.Errorf("atlas.hcl's schemas are %q, want %q", env.Schemas, services)

@@ -11,7 +11,7 @@ const (
 	selectEmailsUnchecked = `
 SELECT to_regclass('auth.accounts') IS NOT NULL AND to_regclass('auth.accounts_email_fold_key') IS NULL`
 
-	// At most ten, of emails that the index by the locale took for different ones.
+	// At most ten emails that an index by the locale accepted more than once.
 	selectEmailCollisions = `
 SELECT string_agg(id::text, ' and ' ORDER BY create_time, id)
 FROM auth.accounts
@@ -21,16 +21,16 @@ ORDER BY min(create_time)
 LIMIT 10`
 )
 
-// checkEmails finds accounts whose emails are one and the same but for the case
-// of their letters, before the index that allows only one of them is made. A
-// database whose locale folds an I into something else than an i let them in.
+// checkEmails returns an error for accounts whose emails differ only in case, before the
+// index that makes them unique is created. Older versions accepted them in a database whose
+// locale does not fold I to i.
 func (t *target) checkEmails(ctx context.Context) error {
 	if !slices.Contains(t.services, functionSchema) {
 		return nil
 	}
 	var unchecked bool
 	if err := t.tx.QueryRowContext(ctx, selectEmailsUnchecked).Scan(&unchecked); err != nil {
-		return fmt.Errorf("look for the emails' index: %w", err)
+		return fmt.Errorf("look up the index of the emails: %w", err)
 	}
 	if !unchecked {
 		return nil
@@ -54,6 +54,6 @@ func (t *target) checkEmails(ctx context.Context) error {
 	if len(found) == 0 {
 		return nil
 	}
-	return fmt.Errorf("accounts have one email but for the case of its letters, which the database's locale took for different emails: %s. "+
-		"Nothing was changed: with the version that runs now, change the email of all but one of each, or delete them, and try again", strings.Join(found, "; "))
+	return fmt.Errorf("accounts have emails that differ only in case, which the locale of the database accepted: %s. "+
+		"Nothing was changed. With the running version, change the email of all but one account of each group, or delete them; then try again", strings.Join(found, "; "))
 }

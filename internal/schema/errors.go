@@ -10,7 +10,7 @@ import (
 	"gatehouse/internal/database"
 )
 
-// The SQLSTATEs that have an answer of their own here.
+// SQLSTATEs (Postgres, appendix A) with an error text of their own.
 const (
 	invalidPassword       = "28P01"
 	invalidAuthorization  = "28000"
@@ -31,28 +31,28 @@ func connectError(err error) error {
 	case errors.Is(err, database.ErrReadOnly):
 		return fmt.Errorf("%w: name the server that takes writes in DATABASE_URL", err)
 	case hasCode(err, invalidCatalogName):
-		return fmt.Errorf("the database doesn't exist: make it with createdb: %w", err)
+		return fmt.Errorf("the database doesn't exist: create it with createdb: %w", err)
 	case hasCode(err, invalidPassword, invalidAuthorization):
 		return fmt.Errorf("the server refuses the user or the password: %w", err)
 	case hasCode(err):
 		return fmt.Errorf("connect to Postgres: %w", err)
 	}
-	return fmt.Errorf("the server can't be reached; is Postgres running, and is its address right? %w", err)
+	return fmt.Errorf("the server can't be reached: check that Postgres runs, and its address: %w", err)
 }
 
 func executeError(s statement, err error) error {
 	switch {
 	case hasCode(err, lockNotAvailable):
-		return fmt.Errorf("a table is in use: another transaction held it for 10 s. Nothing was changed; try again: execute %q: %w", s.text, err)
+		return fmt.Errorf("another transaction held a lock on a table for 10 s. Nothing was changed. Try again: execute %q: %w", s.text, err)
 	case hasCode(err, insufficientPrivilege):
-		return fmt.Errorf("the user of DATABASE_URL may not do this: execute %q: %w", s.text, err)
+		return fmt.Errorf("the user of DATABASE_URL lacks the privilege: execute %q: %w", s.text, err)
 	}
 	return fmt.Errorf("execute %q: %w", s.text, err)
 }
 
 func scratchError(err error) error {
 	if hasCode(err, insufficientPrivilege) {
-		return fmt.Errorf("a scratch database is needed to compare with: grant CREATEDB to the user of DATABASE_URL, or name an empty database in ATLAS_DEV_URL: %w", err)
+		return fmt.Errorf("the comparison needs a scratch database: grant CREATEDB to the user of DATABASE_URL, or name an empty database in ATLAS_DEV_URL: %w", err)
 	}
-	return fmt.Errorf("make a scratch database: %w", err)
+	return fmt.Errorf("create a scratch database: %w", err)
 }

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// ForeignError is returned instead of touching what somebody else made: for a
-// schema that has one of our names and not our mark, or for a database that
-// holds other tables while Config.Shared isn't set. Nothing was written.
+// ForeignError reports objects of another program: a schema that has the name of a service
+// and no table applied_schema, or tables in a database that Config.Shared does not permit to
+// share. Nothing was changed.
 type ForeignError struct {
 	Database string
-	// Schema is the service's schema that has another owner; "" when the database
-	// could be shared, but Config.Shared isn't set.
+	// Schema is the schema of another program that has the name of a service. It is empty
+	// if the database could be shared with Config.Shared.
 	Schema string
 	// Services are the services whose schemas Apply would create.
 	Services []string
@@ -22,14 +22,14 @@ type ForeignError struct {
 
 func (e *ForeignError) Error() string {
 	if e.Schema != "" {
-		return fmt.Sprintf("the schema %s in the database %s is somebody else's: it isn't empty and has no table %s.applied_schema, which marks ours. Nothing was changed. %s",
-			e.Schema, e.Database, e.Schema, e.own())
+		return fmt.Sprintf("the schema %s in the database %s belongs to another program: it isn't empty and has no table %s.applied_schema. Nothing was changed. %s",
+			e.Schema, e.Database, e.Schema, e.advice())
 	}
-	return fmt.Sprintf("the database %s holds tables that aren't Gatehouse's (%s). Nothing was changed. %s; or, to keep the schemas %s in this one as well, set GATEHOUSE_SHARE_DATABASE=true (--share-database)",
-		e.Database, strings.Join(e.Relations, ", "), e.own(), strings.Join(e.Services, " and "))
+	return fmt.Sprintf("the database %s holds tables that aren't Gatehouse's (%s). Nothing was changed. %s. Or, to create the schemas %s in this database, set GATEHOUSE_SHARE_DATABASE=true (--share-database)",
+		e.Database, strings.Join(e.Relations, ", "), e.advice(), strings.Join(e.Services, " and "))
 }
 
-// CheckOwnership returns a *ForeignError where Apply would, and changes nothing.
+// CheckOwnership returns the *ForeignError that Apply would return. It changes nothing.
 func CheckOwnership(ctx context.Context, cfg Config) error {
 	t, err := open(ctx, cfg)
 	if err != nil {
@@ -39,17 +39,17 @@ func CheckOwnership(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// own is how to make a database for Gatehouse alone.
-func (e *ForeignError) own() string {
+// advice says how to create a database for Gatehouse.
+func (e *ForeignError) advice() string {
 	name := "gatehouse"
 	if e.Database == name {
 		name = "gatehouse_accounts"
 	}
-	return `Make a database of its own: psql "$DATABASE_URL" --command 'CREATE DATABASE ` + name + `', and name that one in DATABASE_URL`
+	return `Create a separate database: psql "$DATABASE_URL" --command 'CREATE DATABASE ` + name + `', and set DATABASE_URL to it`
 }
 
-// Our mark on a schema is the table applied_schema. The catalogs are read, not
-// the table, since its owner may be anybody.
+// A schema of ours has a table applied_schema. This reads the catalog and not the table,
+// which may belong to another user.
 const selectOwnership = `
 SELECT n.nspname,
 	EXISTS (
@@ -64,8 +64,7 @@ FROM pg_catalog.pg_namespace n
 WHERE n.nspname = ANY ($1::text[])
 ORDER BY n.nspname`
 
-// What an extension made counts for nobody: many servers install some into
-// every database.
+// Objects of extensions are excluded: many servers install some into every database.
 const selectOtherRelations = `
 SELECT format('%I.%I', n.nspname, c.relname)
 FROM pg_catalog.pg_class c
@@ -77,11 +76,11 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 ORDER BY c.relkind <> 'r', n.nspname, c.relname
 LIMIT 4`
 
-// checkOwnership refuses a database in which somebody else would be disturbed.
+// checkOwnership returns a *ForeignError if Apply would touch objects of another program.
 func (t *target) checkOwnership(ctx context.Context) error {
 	rows, err := t.tx.QueryContext(ctx, selectOwnership, t.services)
 	if err != nil {
-		return fmt.Errorf("look for whose the schemas are: %w", err)
+		return fmt.Errorf("read the ownership of the schemas: %w", err)
 	}
 	defer rows.Close()
 	ours := false
@@ -89,7 +88,7 @@ func (t *target) checkOwnership(ctx context.Context) error {
 		var name string
 		var marked, empty bool
 		if err := rows.Scan(&name, &marked, &empty); err != nil {
-			return fmt.Errorf("look for whose the schemas are: %w", err)
+			return fmt.Errorf("read the ownership of the schemas: %w", err)
 		}
 		if !marked && !empty {
 			return &ForeignError{Database: t.database, Schema: name, Services: t.services}
@@ -97,32 +96,31 @@ func (t *target) checkOwnership(ctx context.Context) error {
 		ours = ours || marked
 	}
 	if err := rows.Err(); err != nil {
-		return fmt.Errorf("look for whose the schemas are: %w", err)
+		return fmt.Errorf("read the ownership of the schemas: %w", err)
 	}
 	if ours || t.Shared {
 		return nil
 	}
-	return t.checkOthers(ctx)
+	return t.checkEmpty(ctx)
 }
 
-// checkOthers refuses a database that holds anything, in which nothing of ours
-// is yet.
-func (t *target) checkOthers(ctx context.Context) error {
+// checkEmpty returns a *ForeignError if the database contains relations.
+func (t *target) checkEmpty(ctx context.Context) error {
 	rows, err := t.tx.QueryContext(ctx, selectOtherRelations)
 	if err != nil {
-		return fmt.Errorf("look for what others keep in the database: %w", err)
+		return fmt.Errorf("list the relations of the database: %w", err)
 	}
 	defer rows.Close()
 	var found []string
 	for rows.Next() {
 		var name string
 		if err := rows.Scan(&name); err != nil {
-			return fmt.Errorf("look for what others keep in the database: %w", err)
+			return fmt.Errorf("list the relations of the database: %w", err)
 		}
 		found = append(found, name)
 	}
 	if err := rows.Err(); err != nil {
-		return fmt.Errorf("look for what others keep in the database: %w", err)
+		return fmt.Errorf("list the relations of the database: %w", err)
 	}
 	if len(found) == 0 {
 		return nil

@@ -7,8 +7,8 @@ import (
 	"gatehouse/internal/schema"
 )
 
-// catalog describes every object of a database that people make, so that two of
-// it tell whether anything was written.
+// catalog describes all objects of a database, so that a comparison of two results shows
+// whether anything was written.
 const catalog = `
 SELECT coalesce(string_agg(line, E'\n' ORDER BY line), '') FROM (
 	SELECT format('schema %s %s', nspname, nspacl) AS line FROM pg_namespace WHERE nspname !~ '^pg_'
@@ -18,8 +18,8 @@ SELECT coalesce(string_agg(line, E'\n' ORDER BY line), '') FROM (
 	SELECT format('role %s', rolname) FROM pg_roles WHERE rolname LIKE current_database() || '%'
 ) AS lines`
 
-// A database such as Supabase's has schemas of our names, which are theirs.
-func TestASchemaOfOurNameWithoutOurMarkIsSomebodyElses(t *testing.T) {
+// Some database products, such as Supabase, have their own schema auth.
+func TestAForeignSchemaWithTheNameOfAServiceIsRefused(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		schema     string
@@ -35,7 +35,7 @@ func TestASchemaOfOurNameWithoutOurMarkIsSomebodyElses(t *testing.T) {
 			cfg := config(t)
 			exec(t, cfg.DatabaseURL, test.statements...)
 			before := query[string](t, cfg.DatabaseURL, catalog)
-			// No permission permits it.
+			// No setting permits it.
 			cfg.AllowDestructive, cfg.Shared = true, true
 			_, errApply := schema.Apply(t.Context(), cfg)
 			_, errPlan := schema.Plan(t.Context(), cfg)
@@ -46,7 +46,7 @@ func TestASchemaOfOurNameWithoutOurMarkIsSomebodyElses(t *testing.T) {
 					t.Errorf("%s = %v, want a ForeignError of %s", what, err, test.schema)
 					continue
 				}
-				wantError(t, err, "somebody else's", "CREATE DATABASE gatehouse")
+				wantError(t, err, "belongs to another program", "CREATE DATABASE gatehouse")
 			}
 			if after := query[string](t, cfg.DatabaseURL, catalog); after != before {
 				t.Errorf("something was written: before\n%s\nafter\n%s", before, after)
@@ -55,16 +55,17 @@ func TestASchemaOfOurNameWithoutOurMarkIsSomebodyElses(t *testing.T) {
 	}
 }
 
-// Ours is kept although others have come, or one half of it has gone.
-func TestOurMarkIsEnough(t *testing.T) {
+// A database with one of our schemas is accepted although other tables were added, or the
+// other schema was dropped.
+func TestADatabaseWithOneOfOurSchemasIsAccepted(t *testing.T) {
 	t.Parallel()
-	cfg := applied(t)
+	cfg := appliedConfig(t)
 	exec(t, cfg.DatabaseURL, `CREATE TABLE public.orders (id integer)`, `DROP SCHEMA users CASCADE`)
 	apply(t, cfg)
 	wantNothingPlanned(t, cfg)
 }
 
-func TestADatabaseOfOthersIsSharedOnlyWhenSomebodySaysSo(t *testing.T) {
+func TestADatabaseWithOtherTablesIsSharedOnlyIfConfigured(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	exec(t, cfg.DatabaseURL, `CREATE TABLE public.orders (id integer PRIMARY KEY)`)
@@ -79,6 +80,6 @@ func TestADatabaseOfOthersIsSharedOnlyWhenSomebodySaysSo(t *testing.T) {
 	}
 	cfg.Shared = true
 	apply(t, cfg)
-	cfg.Shared = false // said once
+	cfg.Shared = false // needed only once
 	wantNothingPlanned(t, cfg)
 }

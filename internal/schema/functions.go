@@ -8,9 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// function does for a service what its role may not do itself. It runs as the
-// owner of the tables. Atlas doesn't see functions, so they are created here, with
-// the grants.
+// function is an SQL function that performs, as the owner of the tables, a restricted
+// operation for a service whose role lacks the privilege. Atlas does not support functions,
+// so they are created here, with the grants.
 type function struct {
 	name      string // without its schema, functionSchema
 	arguments string // their types
@@ -18,15 +18,15 @@ type function struct {
 	body      string
 }
 
-// functionSchema is the service that has the functions.
+// functionSchema is the schema of the functions, and the service that may call them.
 const functionSchema = "auth"
 
-// The audit can't be changed by the service that writes it, but for these.
+// auth may insert into and read its audit log; these functions are the only way to change it.
 var functions = []function{
 	{
-		// An event's id begins with its time in milliseconds (UUIDv7), so that
-		// the primary key serves. At most 10,000 rows go at a time: the caller
-		// repeats it until fewer do.
+		// An event's ID begins with its time in milliseconds (UUIDv7), so the primary key
+		// serves as the index. A call deletes at most 10,000 rows; the caller repeats it
+		// until it deletes fewer.
 		name: "prune_audit", arguments: "interval",
 		header: "(keep interval) RETURNS bigint",
 		body: `
@@ -43,9 +43,9 @@ var functions = []function{
 	SELECT count(*) FROM gone`,
 	},
 	{
-		// What an account did, and what was done to it by who was not signed in,
-		// came from its person. An administrator's own traces stay. The names of
-		// attributes go too, also where an administrator changed them.
+		// Actions of the account, and actions on it without an actor, are attributed to its
+		// person, so their client info is erased. That of an administrator who acted on the
+		// account is kept. The names of changed attributes are erased for all actors.
 		name: "erase_audit", arguments: "uuid",
 		header: "(account uuid) RETURNS bigint",
 		body: `
@@ -63,8 +63,8 @@ var functions = []function{
 	SELECT count(*) FROM erased`,
 	},
 	{
-		// A refusal of a kind, account or network and minute that is there
-		// already is counted there.
+		// The event that already records a refusal of the same kind, account or network,
+		// and minute counts the further ones.
 		name: "count_refusal", arguments: "bytea, timestamp with time zone",
 		header: "(key bytea, minute timestamp with time zone) RETURNS bigint",
 		body: `
@@ -79,12 +79,12 @@ var functions = []function{
 
 func (f function) signature() string { return functionSchema + "." + f.name + "(" + f.arguments + ")" }
 
-// Its rights are its owner's, so nobody may have it find other tables or
-// operators than its own.
+// functionPath keeps a caller from substituting tables or operators in a function, which
+// runs with the privileges of its owner.
 const functionPath = "pg_catalog, pg_temp"
 
-// A function is as it should be if it says, may and belongs to what the statements
-// below say.
+// selectFunctionDiffers compares the definition, the grants and the owner of a function with
+// those that the statements below create.
 const selectFunctionDiffers = `
 SELECT NOT EXISTS (
 	SELECT FROM pg_catalog.pg_proc p
@@ -105,8 +105,8 @@ SELECT pg_get_userbyid(relowner) FROM pg_catalog.pg_class WHERE oid = to_regclas
 UNION ALL
 SELECT current_user LIMIT 1`
 
-// functionChanges are the statements that make the functions that are missing or
-// not as they should be, and give them to auth's role alone.
+// functionChanges returns the statements that create the functions that are missing or
+// differ, and grant them to auth's role only.
 func (t *target) functionChanges(ctx context.Context) ([]statement, error) {
 	i := slices.IndexFunc(t.roles, func(r serviceRole) bool { return r.service == functionSchema })
 	if i < 0 {
@@ -115,7 +115,7 @@ func (t *target) functionChanges(ctx context.Context) ([]statement, error) {
 	role := t.roles[i]
 	var owner string
 	if err := t.tx.QueryRowContext(ctx, selectAuditOwner).Scan(&owner); err != nil {
-		return nil, fmt.Errorf("read who owns the audit: %w", err)
+		return nil, fmt.Errorf("read the owner of the audit log: %w", err)
 	}
 	var changes []statement
 	for _, f := range functions {
@@ -138,8 +138,8 @@ func (t *target) functionChanges(ctx context.Context) ([]statement, error) {
 	return changes, nil
 }
 
-// statements replace the function. Within the transaction, no other session finds
-// it missing.
+// statements returns the statements that replace the function. They run in one transaction,
+// so no other session sees the function missing.
 func (f function) statements(role string) []string {
 	return []string{
 		"DROP FUNCTION IF EXISTS " + f.signature(),

@@ -12,16 +12,16 @@ import (
 	"gatehouse/internal/schema"
 )
 
-// insertEvent writes an event of a certain age, as auth does.
+// insertEvent inserts an event of the given age, like auth.
 const insertEvent = `
 	INSERT INTO auth.audit_events (id, create_time, event, outcome, account_id, actor_id, ip_address, user_agent)
 	SELECT overlay(gen_random_uuid()::text PLACING substr(ms, 1, 8) || '-' || substr(ms, 9, 4) FROM 1 FOR 13)::uuid,
 		now() - $1::interval, $2, 'succeeded', $3, $4, '192.0.2.1', 'curl'
 	FROM lpad(to_hex((extract(epoch FROM now() - $1::interval) * 1000)::bigint), 12, '0') AS ms`
 
-func TestPruningTheAuditTakesWhatIsOldAndNothingYoungerThan30Days(t *testing.T) {
+func TestPruningTheAuditKeepsAtLeast30Days(t *testing.T) {
 	t.Parallel()
-	cfg := applied(t)
+	cfg := appliedConfig(t)
 	conn := pgtest.Connect(t, serviceURL(t, cfg, "auth"))
 	for _, age := range []string{"0 days", "29 days 23 hours", "30 days 1 hour", "99 days", "101 days"} {
 		if _, err := conn.Exec(t.Context(), insertEvent, age, age, nil, nil); err != nil {
@@ -48,9 +48,9 @@ func TestPruningTheAuditTakesWhatIsOldAndNothingYoungerThan30Days(t *testing.T) 
 	}
 }
 
-func TestTheAuditForgetsWhereFromOnlyOnceTheAccountIsGone(t *testing.T) {
+func TestClientInfoIsErasedFromTheAuditOnlyAfterTheAccount(t *testing.T) {
 	t.Parallel()
-	cfg := applied(t)
+	cfg := appliedConfig(t)
 	const person, admin = "00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002"
 	exec(t, cfg.DatabaseURL, `INSERT INTO auth.accounts (id, email, password_hash) VALUES ('`+person+`', 'ada@example.com', 'x'), ('`+admin+`', 'root@example.com', 'x')`)
 	conn := pgtest.Connect(t, serviceURL(t, cfg, "auth"))
@@ -81,27 +81,27 @@ func TestTheAuditForgetsWhereFromOnlyOnceTheAccountIsGone(t *testing.T) {
 	}
 	erase()
 	if got := traced(); len(got) != 6 {
-		t.Errorf("while the account is there, only %q say from where, want all 6", got)
+		t.Errorf("while the account exists, only %q have client info, want all 6", got)
 	}
 	if got := named(); len(got) != 5 {
-		t.Errorf("while the account is there, only %q name attributes, want all 5", got)
+		t.Errorf("while the account exists, only %q have attribute names, want all 5", got)
 	}
 	exec(t, cfg.DatabaseURL, `DELETE FROM auth.accounts WHERE id = '`+person+`'`)
 	erase()
 	if got, want := traced(), []string{"by an administrator", "of another", "of nobody"}; !slices.Equal(got, want) {
-		t.Errorf("once it is gone, %q say from where, want %q", got, want)
+		t.Errorf("after the deletion, %q have client info, want %q", got, want)
 	}
 	if got, want := named(), []string{"as an administrator", "of another"}; !slices.Equal(got, want) {
-		t.Errorf("once it is gone, %q name attributes, want %q", got, want)
+		t.Errorf("after the deletion, %q have attribute names, want %q", got, want)
 	}
 	if n := query[int](t, cfg.DatabaseURL, `SELECT count(*) FROM auth.audit_events WHERE account_id = '`+person+`'`); n != 3 {
-		t.Errorf("%d events name the account, want all 3", n)
+		t.Errorf("%d events have the account's ID, want all 3", n)
 	}
 }
 
 func TestOnlyAuthMayCallTheAuditsFunctions(t *testing.T) {
 	t.Parallel()
-	cfg := applied(t)
+	cfg := appliedConfig(t)
 	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
 	other := database + "_other"
 	exec(t, cfg.DatabaseURL, `CREATE ROLE `+other+` LOGIN PASSWORD 'other'`, `GRANT USAGE ON SCHEMA auth TO `+other)
@@ -120,10 +120,10 @@ func TestOnlyAuthMayCallTheAuditsFunctions(t *testing.T) {
 	}
 }
 
-// An upgrade finds no functions, or older ones.
-func TestAFunctionThatIsMissingOrChangedIsMadeAnew(t *testing.T) {
+// At an upgrade, functions are missing or older.
+func TestAMissingOrChangedFunctionIsReplaced(t *testing.T) {
 	t.Parallel()
-	cfg := applied(t)
+	cfg := appliedConfig(t)
 	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
 	role, other := pgx.Identifier{schema.RoleName(database, "auth")}.Sanitize(), database+"_other"
 	exec(t, cfg.DatabaseURL, `CREATE ROLE `+other)
@@ -150,13 +150,13 @@ func TestAFunctionThatIsMissingOrChangedIsMadeAnew(t *testing.T) {
 		exec(t, cfg.DatabaseURL, change)
 		planned := plan(t, cfg)
 		if len(planned.Statements) == 0 || !strings.Contains(fmt.Sprint(planned.Statements), "_audit") {
-			t.Errorf("%s: Plan = %q, want it noticed", change, planned.Statements)
+			t.Errorf("%s: Plan = %q, want it replaced", change, planned.Statements)
 		}
 		if done := apply(t, cfg); !slices.Equal(done.Statements, planned.Statements) {
-			t.Errorf("%s: Apply executed %q, planned was %q", change, done.Statements, planned.Statements)
+			t.Errorf("%s: Apply executed %q, but the plan was %q", change, done.Statements, planned.Statements)
 		}
 		if got := definition(); got != want {
-			t.Errorf("%s: it is then\n%s\nwant\n%s", change, got, want)
+			t.Errorf("%s: the function is\n%s\nwant\n%s", change, got, want)
 		}
 		wantNothingPlanned(t, cfg)
 	}

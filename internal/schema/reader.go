@@ -13,24 +13,23 @@ import (
 	"gatehouse/internal/database"
 )
 
-// Reader is what RoleName calls the login role of people who look at the tables.
-// It is made only when Config.Reader is given.
+// Reader is the service name, for RoleName, of the read-only login role for people. The role
+// is created only if Config.Reader is set.
 const Reader = "reader"
 
-// The reader is granted single columns, so that a new column is hidden until
-// somebody decides otherwise: of type bytea, in which hashes and sealed values are
-// kept, the reader gets the hashes of applied_schema and those of readableBytes
-// only; of the other types all but secretTexts.
+// The reader is granted columns by type. Columns of type bytea hold hashes and encrypted
+// values: they are hidden, except those of applied_schema and readableBytes. Columns of
+// other types are visible, except secretTexts.
 
-// readerSettings end what a person has left open: an idle transaction keeps
-// Postgres from cleaning up. What the reader may do, its grants say.
+// readerSettings limit abandoned sessions: an idle transaction blocks vacuum. The grants
+// alone restrict access.
 var readerSettings = []database.Setting{
 	{Name: "default_transaction_read_only", Value: "on"},
 	{Name: "idle_in_transaction_session_timeout", Value: "1min"},
 	{Name: "statement_timeout", Value: "1min"},
 }
 
-// readerColumns is a query of every column, and whether the reader is granted it.
+// readerColumns returns a query of all columns and whether the reader may read each.
 func readerColumns(services []string) string {
 	return `
 	SELECT n.nspname, c.oid, c.relname, c.relacl, a.attname, a.attnum, a.attacl,
@@ -54,7 +53,7 @@ func literals(list []string) string {
 
 func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// readReader reads the role of the reader, if there is to be one.
+// readReader reads the role of the reader, if one is configured.
 func (t *target) readReader(ctx context.Context) error {
 	if t.Reader == (Role{}) {
 		return nil
@@ -64,7 +63,7 @@ func (t *target) readReader(ctx context.Context) error {
 		r.Name = RoleName(t.database, Reader)
 	}
 	if r.Name == t.user || slices.ContainsFunc(t.roles, func(other serviceRole) bool { return other.Name == r.Name }) {
-		return fmt.Errorf("the role %s can change tables, and can't be the login role that only reads as well", r.Name)
+		return fmt.Errorf("the role %s can change tables, so it can't be the read-only login role. Name another role", r.Name)
 	}
 	if err := t.readRole(ctx, r); err != nil {
 		return fmt.Errorf("read the role %s: %w", r.Name, err)
@@ -73,8 +72,8 @@ func (t *target) readReader(ctx context.Context) error {
 	return nil
 }
 
-// readerChanges are the statements for the reader; regrant tells that tables are
-// still to come.
+// readerChanges returns the statements for the reader. regrant reports that tables or roles
+// will be created.
 func (t *target) readerChanges(ctx context.Context, regrant bool) ([]statement, error) {
 	if t.reader == nil {
 		return nil, nil
@@ -94,8 +93,8 @@ func (t *target) readerChanges(ctx context.Context, regrant bool) ([]statement, 
 	return changes, nil
 }
 
-// readerGrants take everything from the reader and give it the columns. Which
-// ones there are is asked when it is executed, since tables may be made before.
+// readerGrants returns statements that revoke all privileges of the reader and grant it the
+// columns. The list of columns is read on execution, after new tables were created.
 func (t *target) readerGrants() []statement {
 	role, name, schemas := t.reader.ident(), pgx.Identifier{t.database}.Sanitize(), identifiers(t.services)
 	lines := []string{
@@ -126,8 +125,8 @@ END`
 	return statements
 }
 
-// Privileges of the reader as the catalog holds them, compared with those that
-// readerGrants gives.
+// selectReaderDiffers compares the privileges of the reader with those that readerGrants
+// grants.
 const selectReaderDiffers = `
 WITH reader AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1), columns AS (%s)
 SELECT EXISTS (
@@ -162,25 +161,26 @@ func (t *target) readerDiffers(ctx context.Context) (bool, error) {
 	return differ, nil
 }
 
-const selectReaderReach = `
+const selectReaderExcessGrant = `
 SELECT nspname || '.' || relname || '.' || attname
 FROM (%s) columns
 WHERE has_column_privilege($1, oid, attnum, 'INSERT') OR has_column_privilege($1, oid, attnum, 'UPDATE')
 	OR has_table_privilege($1, oid, 'DELETE') OR NOT readable AND has_column_privilege($1, oid, attnum, 'SELECT')
 LIMIT 1`
 
-// checkReaderReach finds what revoking from the reader itself can't take away.
-func (t *target) checkReaderReach(ctx context.Context) error {
+// checkReaderMemberships returns an error if the reader has privileges as a member of another
+// role, which readerGrants does not revoke.
+func (t *target) checkReaderMemberships(ctx context.Context) error {
 	if t.reader == nil {
 		return nil
 	}
 	var column string
-	err := t.tx.QueryRowContext(ctx, fmt.Sprintf(selectReaderReach, readerColumns(t.services)), t.reader.Name).Scan(&column)
+	err := t.tx.QueryRowContext(ctx, fmt.Sprintf(selectReaderExcessGrant, readerColumns(t.services)), t.reader.Name).Scan(&column)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("check the grants of %s: %w", t.reader.Name, err)
 	}
-	return fmt.Errorf("the role %s reaches %s as a member of another role: revoke that membership", t.reader.Name, column)
+	return fmt.Errorf("the role %s has access to %s as a member of another role: revoke that membership", t.reader.Name, column)
 }

@@ -12,7 +12,7 @@ import (
 func readerConfig(t *testing.T) (cfg schema.Config, url string) {
 	t.Helper()
 	cfg = configFor(t, pgtest.Tables(t))
-	cfg.DevURL = pgtest.Empty(t) // saves time
+	cfg.DevURL = pgtest.Empty(t) // faster than a scratch database
 	cfg.Reader = schema.Role{Password: "reader"}
 	apply(t, cfg)
 	name := schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), schema.Reader)
@@ -21,7 +21,7 @@ func readerConfig(t *testing.T) (cfg schema.Config, url string) {
 
 const denied = "42501"
 
-func TestTheReaderReadsAndDoesNothingElse(t *testing.T) {
+func TestTheReaderCanOnlyRead(t *testing.T) {
 	t.Parallel()
 	cfg, url := readerConfig(t)
 	exec(t, cfg.DatabaseURL, `INSERT INTO auth.accounts (id, email, password_hash) VALUES (gen_random_uuid(), 'ada@example.com', 'x')`)
@@ -44,7 +44,7 @@ func TestTheReaderReadsAndDoesNothingElse(t *testing.T) {
 		`SELECT token_hash FROM auth.links`:                     denied,
 		`SELECT sealed_values FROM auth.mails`:                  denied,
 		`SELECT rolpassword FROM pg_authid`:                     denied,
-		// Without the setting that a session can change, the grants stand alone.
+		// A session can change this setting, so the grants alone must suffice.
 		`UPDATE auth.accounts SET status = 'disabled'`: denied,
 		`DELETE FROM users.profiles`:                   denied,
 		`INSERT INTO auth.audit_events (id, event, outcome) VALUES (gen_random_uuid(), 'login', 'ok')`: denied,
@@ -72,15 +72,15 @@ func TestTheReaderReadsAndDoesNothingElse(t *testing.T) {
 	wantNothingPlanned(t, cfg)
 }
 
-// A column whose name sounds secret has to be hidden, or to be listed here with
-// the reason for which it isn't.
-func TestTheReaderReadsNoColumnThatSoundsSecret(t *testing.T) {
+// A column with a name that suggests a secret must be hidden, or listed here with the reason
+// why it is none.
+func TestColumnsWithSecretNamesAreHiddenFromTheReader(t *testing.T) {
 	t.Parallel()
 	_, url := readerConfig(t)
 	harmless := []string{
 		"auth.accounts.password_change_time",                                  // a time
-		"auth.signing_keys.public_key",                                        // what everybody may know
-		"auth.sessions.token_key",                                             // the id of a key
+		"auth.signing_keys.public_key",                                        // public
+		"auth.sessions.token_key",                                             // the ID of a key
 		"auth.audit_events.refusal_key",                                       // a MAC that counts refusals
 		"auth.applied_schema.source_hash", "auth.applied_schema.catalog_hash", // of schema.sql
 		"users.applied_schema.source_hash", "users.applied_schema.catalog_hash",
@@ -92,12 +92,12 @@ func TestTheReaderReadsNoColumnThatSoundsSecret(t *testing.T) {
 			AND has_column_privilege(c.oid, a.attnum, 'SELECT')`
 	columns := query[[]string](t, url, readable)
 	if len(columns) < 50 {
-		t.Fatalf("the reader reads %d columns only: %q", len(columns), columns)
+		t.Fatalf("the reader can read only %d columns: %q", len(columns), columns)
 	}
 	secret := regexp.MustCompile(`hash|secret|sealed|password|token|key|payload`)
 	for _, column := range columns {
 		if name := column[regexp.MustCompile(`[^.]*$`).FindStringIndex(column)[0]:]; secret.MatchString(name) && !slices.Contains(harmless, column) {
-			t.Errorf("the reader reads %s", column)
+			t.Errorf("the reader can read %s", column)
 		}
 	}
 }
@@ -119,16 +119,16 @@ func TestTheReadersGrantsAreRestored(t *testing.T) {
 	} {
 		exec(t, cfg.DatabaseURL, drift)
 		if plan, err := schema.Plan(t.Context(), cfg); err != nil || len(plan.Statements) == 0 {
-			t.Errorf("after %s: plan %q, %v; want it restored", drift, plan.Statements, err)
+			t.Errorf("after %s: plan %q, %v; want the grants restored", drift, plan.Statements, err)
 		}
 		apply(t, cfg)
 		wantNothingPlanned(t, cfg)
 	}
 	if got := query[bool](t, url, `SELECT NOT has_column_privilege('auth.accounts', 'password_hash', 'SELECT') AND has_column_privilege('auth.accounts', 'email', 'SELECT')`); !got {
-		t.Error("the reader's columns are not as they were")
+		t.Error("the reader's columns differ after the restoration")
 	}
 
-	// Without the setting nothing is made, and what is there stays.
+	// Without the setting, no role is created and an existing one is not changed.
 	cfg.Reader = schema.Role{}
 	wantNothingPlanned(t, cfg)
 	apply(t, cfg)
@@ -144,13 +144,13 @@ func TestTheReaderMustNotBeAnotherRole(t *testing.T) {
 	for _, name := range []string{query[string](t, cfg.DatabaseURL, `SELECT current_user::text`), schema.RoleName(database, "auth")} {
 		cfg.Reader = schema.Role{Name: name, Password: "reader"}
 		if _, err := schema.Apply(t.Context(), cfg); err == nil {
-			t.Errorf("the reader may be %s", name)
+			t.Errorf("the role %s was accepted as the reader", name)
 		}
 	}
 	cfg.Reader = schema.Role{Password: "reader"}
 	reader, auth := schema.RoleName(database, schema.Reader), schema.RoleName(database, "auth")
 	exec(t, cfg.DatabaseURL, `GRANT "`+auth+`" TO "`+reader+`"; REVOKE SELECT (email) ON auth.accounts FROM "`+reader+`"`)
 	if _, err := schema.Apply(t.Context(), cfg); err == nil {
-		t.Error("the reader may be a member of a service's role")
+		t.Error("a member of a service's role was accepted as the reader")
 	}
 }

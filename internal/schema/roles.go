@@ -22,21 +22,21 @@ import (
 	"gatehouse/internal/database"
 )
 
-// Role is the login role of a service. It reaches the schema of its service,
-// and nothing else of ours.
+// Role is the login role of a service. It has access to the schema of its service only.
 type Role struct {
-	// Name is RoleName(database, service) unless it is given.
+	// Name is the name of the role; RoleName(database, service) if it is empty.
 	Name string
-	// Password is set when the role is made, and whenever the role can't sign
-	// in with it. An empty one leaves the password alone.
+	// Password is set when the role is created, and when the role can't log in with it. If
+	// it is empty, the password stays as it is.
 	Password string
 }
 
-// Postgres cuts names off after this many bytes.
+// Postgres truncates longer names.
 const maxNameBytes = 63
 
-// RoleName is the name of a service's login role. Roles belong to a whole
-// server, so it contains the database's name, shortened where there is no room.
+// RoleName returns the default name of a service's login role. Roles belong to a whole
+// server, so the name contains that of the database, truncated and hashed if it is too
+// long.
 func RoleName(database, service string) string {
 	name := database + "_" + service
 	if len(name) <= maxNameBytes {
@@ -51,21 +51,21 @@ func RoleName(database, service string) string {
 	return head + tail
 }
 
-// serviceRole is a Role with what applying it needs.
+// serviceRole is a Role and its state in the database.
 type serviceRole struct {
 	Role
 	service string
 	exists  bool
-	// attributes are those to give to it.
+	// attributes are the attributes to set.
 	attributes []string
-	// signsIn tells that its password is to stay. It is known when the
-	// target's signIns are done.
-	signsIn bool
+	// passwordValid reports that the password need not be set. It is valid after the
+	// passwordChecks of the target.
+	passwordValid bool
 }
 
 func (r serviceRole) ident() string { return pgx.Identifier{r.Name}.Sanitize() }
 
-// applyRoles makes the roles and grants, where they aren't as they should be.
+// applyRoles creates or corrects the roles, grants and functions.
 func (t *target) applyRoles(ctx context.Context) ([]string, error) {
 	changes, err := t.roleChanges(ctx, false)
 	if err != nil || len(changes) == 0 {
@@ -74,16 +74,16 @@ func (t *target) applyRoles(ctx context.Context) ([]string, error) {
 	if err := t.execute(ctx, changes); err != nil {
 		return nil, err
 	}
-	return texts(changes), errors.Join(t.checkReach(ctx), t.checkReaderReach(ctx))
+	return texts(changes), errors.Join(t.checkMemberships(ctx), t.checkReaderMemberships(ctx))
 }
 
-// roleChanges are the statements that applyRoles executes. They need every
-// table; regrant tells that some are still to come.
+// roleChanges returns the statements of applyRoles, which run after all tables were created.
+// regrant reports that tables will be created.
 func (t *target) roleChanges(ctx context.Context, regrant bool) ([]statement, error) {
 	if t.TablesOnly {
 		return nil, nil
 	}
-	t.signIns.Wait()
+	t.passwordChecks.Wait()
 	var changes []statement
 	for _, r := range t.roles {
 		change, err := r.changes()
@@ -119,8 +119,8 @@ SELECT rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbyp
 FROM pg_catalog.pg_roles
 WHERE rolname = $1`
 
-// readRoles reads the services' roles. It starts goroutines that try their
-// passwords, for which roleChanges waits.
+// readRoles reads the roles of the services. It starts goroutines that check their passwords,
+// for which roleChanges waits.
 func (t *target) readRoles(ctx context.Context) error {
 	if t.TablesOnly {
 		return nil
@@ -135,11 +135,11 @@ func (t *target) readRoles(ctx context.Context) error {
 			r.Name = RoleName(t.database, r.service)
 		}
 		if r.Name == t.user {
-			return fmt.Errorf("the role %s owns the tables, and can't be the login role of %s as well", r.Name, r.service)
+			return fmt.Errorf("the role %s owns the tables, so it can't be the login role of %s. Name another role", r.Name, r.service)
 		}
 		for _, other := range t.roles[:i] {
 			if r.Name == other.Name {
-				return fmt.Errorf("%s and %s need a login role each, and both are given %s", other.service, r.service, r.Name)
+				return fmt.Errorf("%s and %s have the same login role %s: name one for each", other.service, r.service, r.Name)
 			}
 		}
 	}
@@ -176,31 +176,30 @@ func (t *target) readRole(ctx context.Context, r *serviceRole) error {
 			r.attributes = append(r.attributes, a.attribute)
 		}
 	}
-	t.signIns.Go(func() { r.signsIn = r.Password == "" || t.signsIn(ctx, r.Role) })
+	t.passwordChecks.Go(func() { r.passwordValid = r.Password == "" || t.canSignIn(ctx, r.Role) })
 	return nil
 }
 
-// signsIn tries the password. Only Postgres can tell whether it is right: what
-// it stores is hidden from all but superusers, and what we would store beside
-// it would not notice a change by hand.
-func (t *target) signsIn(ctx context.Context, r Role) bool {
+// canSignIn checks a password by logging in. Only superusers can read the stored verifier,
+// and a copy of ours would miss a manual change.
+func (t *target) canSignIn(ctx context.Context, r Role) bool {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	cfg := t.conn.Copy()
 	cfg.User, cfg.Password = r.Name, r.Password
-	cfg.ValidateConnect = nil // the reader's sessions take no writes, and only the password is asked about
+	cfg.ValidateConnect = nil // the reader's sessions are read-only, which is no reason to set the password
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		// These two come after the password was found right, or before anybody
-		// looked at it. After any other failure, setting it does no harm.
+		// Postgres returns these after it accepted the password, or without checking it.
+		// After any other error, setting the password does no harm.
 		return hasCode(err, insufficientPrivilege, tooManyConnections)
 	}
 	conn.Close(ctx)
 	return true
 }
 
-// changes are the statements that create or alter the role itself. Postgres gets
-// a verifier instead of the password, so that no log of statements shows it.
+// changes returns the statements that create or alter the role. They contain a SCRAM verifier
+// instead of the password, so that no statement log contains the password.
 func (r serviceRole) changes() ([]statement, error) {
 	command, attributes := "ALTER ROLE ", r.attributes
 	if !r.exists {
@@ -208,7 +207,7 @@ func (r serviceRole) changes() ([]statement, error) {
 	}
 	command += r.ident()
 	text := strings.Join(append([]string{command}, attributes...), " ")
-	if r.signsIn || r.Password == "" {
+	if r.passwordValid || r.Password == "" {
 		if len(attributes) == 0 {
 			return nil, nil
 		}
@@ -221,7 +220,8 @@ func (r serviceRole) changes() ([]statement, error) {
 	return []statement{{sql: text + " PASSWORD '" + verifier + "'", text: text + " PASSWORD '********'"}}, nil
 }
 
-// scramVerifier is what Postgres stores of a password (RFC 5803, RFC 7677).
+// scramVerifier returns the verifier that Postgres stores for a password (RFC 5803, RFC
+// 7677).
 func scramVerifier(password string) (string, error) {
 	if p, err := precis.OpaqueString.String(password); err == nil {
 		password = p
@@ -244,9 +244,9 @@ func mac(key []byte, text string) []byte {
 	return h.Sum(nil)
 }
 
-// Privileges as the catalog holds them, compared with those that grants gives.
-// The role without a service is PUBLIC. $1 and $2 are the services and their
-// roles, $3 the append-only tables, $4 and $5 services and their session settings.
+// selectGrantsDiffer compares the privileges with those that grants returns. The role
+// without a service is PUBLIC. $1 and $2 are the services and their roles, $3 the
+// append-only tables, $4 and $5 services and their session settings.
 const selectGrantsDiffer = `
 WITH grantees (service, role) AS (
 	SELECT service, r.oid FROM unnest($1::text[], $2::text[]) AS given (service, name)
@@ -302,12 +302,12 @@ func (t *target) grantsDiffer(ctx context.Context) (bool, error) {
 	return differ, nil
 }
 
-// grants revoke everything from PUBLIC and from the services' roles, and grant
-// each role what its service needs. Within the transaction, a running service
-// notices nothing. Grants to any other role are somebody's intention and stay.
+// grants returns statements that revoke all privileges of PUBLIC and of the services' roles,
+// and grant each role those that its service needs. They run in one transaction, so a
+// running service is not interrupted. Grants to other roles are kept.
 //
-// The session settings are given to the roles because a role's setting holds
-// behind a pooler too, which refuses most that clients set.
+// The session settings are set for the roles, which works behind a pooler too: a pooler
+// refuses most settings from clients.
 func (t *target) grants() []statement {
 	name := pgx.Identifier{t.database}.Sanitize()
 	all, schemas := "PUBLIC", identifiers(t.services)
@@ -344,7 +344,7 @@ func (t *target) grants() []statement {
 	return statements
 }
 
-const selectReach = `
+const selectExcessGrant = `
 SELECT r.rolname
 FROM unnest($1::text[], $2::text[]) AS given (service, name)
 JOIN pg_catalog.pg_roles r ON r.rolname = given.name
@@ -352,20 +352,20 @@ JOIN pg_catalog.pg_namespace n ON n.nspname = ANY ($1::text[]) AND n.nspname <> 
 WHERE has_schema_privilege(r.oid, n.oid, 'USAGE')
 LIMIT 1`
 
-// checkReach finds what no grant of ours can fix: a role that existed before and
-// is a member of another one.
-func (t *target) checkReach(ctx context.Context) error {
+// checkMemberships returns an error if a role has access to another service's schema as a
+// member of another role, which grants does not revoke.
+func (t *target) checkMemberships(ctx context.Context) error {
 	var role string
 	var names []string
 	for _, r := range t.roles {
 		names = append(names, r.Name)
 	}
-	err := t.tx.QueryRowContext(ctx, selectReach, t.services, names).Scan(&role)
+	err := t.tx.QueryRowContext(ctx, selectExcessGrant, t.services, names).Scan(&role)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("check the grants: %w", err)
 	}
-	return fmt.Errorf("the role %s reaches another service's schema as a member of another role: revoke that membership", role)
+	return fmt.Errorf("the role %s has access to another service's schema as a member of another role: revoke that membership", role)
 }

@@ -12,7 +12,7 @@ import (
 	"gatehouse/internal/schema"
 )
 
-// serviceURL is what a service connects with.
+// serviceURL returns the URL with which a service connects.
 func serviceURL(t *testing.T, cfg schema.Config, service string) string {
 	t.Helper()
 	role := cfg.Roles[service]
@@ -22,9 +22,9 @@ func serviceURL(t *testing.T, cfg schema.Config, service string) string {
 	return as(t, cfg.DatabaseURL, role.Name, role.Password)
 }
 
-func TestEachServiceReachesOnlyItsOwnSchema(t *testing.T) {
+func TestEachServiceHasAccessToItsOwnSchemaOnly(t *testing.T) {
 	t.Parallel()
-	cfg := applied(t)
+	cfg := appliedConfig(t)
 	const denied, undefined = "42501", "42P01"
 	old := query[bool](t, cfg.DatabaseURL, `SELECT current_setting('server_version_num')::integer < 150000`)
 	for _, test := range []struct{ service, sql, want string }{
@@ -66,7 +66,7 @@ func TestEachServiceReachesOnlyItsOwnSchema(t *testing.T) {
 		{"auth", `ALTER TABLE auth.accounts DISABLE TRIGGER ALL`, denied},
 	} {
 		if old && strings.Contains(test.sql, " public.") {
-			continue // everybody may, and services don't look there
+			continue // permitted to everyone up to Postgres 14
 		}
 		conn := pgtest.Connect(t, serviceURL(t, cfg, test.service))
 		_, err := conn.Exec(t.Context(), test.sql)
@@ -77,11 +77,10 @@ func TestEachServiceReachesOnlyItsOwnSchema(t *testing.T) {
 	}
 }
 
-// A pooler hands on no such setting of a client's: the role has it, and gets it
-// back.
-func TestARoleEndsIdleTransactionsItself(t *testing.T) {
+// A pooler does not forward this setting of a client, so the role must have it.
+func TestTheSessionSettingsOfARoleAreRestored(t *testing.T) {
 	t.Parallel()
-	cfg := applied(t)
+	cfg := appliedConfig(t)
 	for _, service := range []string{"auth", "users"} {
 		if got := query[string](t, serviceURL(t, cfg, service), `SELECT current_setting('idle_in_transaction_session_timeout')`); got != "10s" {
 			t.Errorf("%s: idle transactions end after %q, want 10s", service, got)
@@ -92,12 +91,12 @@ func TestARoleEndsIdleTransactionsItself(t *testing.T) {
 		" IN DATABASE "+database+" RESET idle_in_transaction_session_timeout")
 	apply(t, cfg)
 	if got := query[string](t, serviceURL(t, cfg, "auth"), `SELECT current_setting('idle_in_transaction_session_timeout')`); got != "10s" {
-		t.Errorf("after it was taken away and applied again: %q, want 10s", got)
+		t.Errorf("after a reset and Apply: %q, want 10s", got)
 	}
 	wantNothingPlanned(t, cfg)
 }
 
-func TestRoleNamesAndPasswordsMayBeOdd(t *testing.T) {
+func TestRoleNamesAndPasswordsAreQuoted(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
@@ -112,7 +111,7 @@ func TestRoleNamesAndPasswordsMayBeOdd(t *testing.T) {
 	result := apply(t, cfg)
 	for _, s := range result.Statements {
 		if strings.Contains(s, "Straße") || strings.Contains(s, "SCRAM") {
-			t.Errorf("a statement shows a password: %s", s)
+			t.Errorf("a statement contains a password: %s", s)
 		}
 	}
 	wantNothingPlanned(t, cfg)
@@ -123,13 +122,13 @@ func TestRoleNamesAndPasswordsMayBeOdd(t *testing.T) {
 	}
 	const scram = `SELECT count(*) FROM pg_authid WHERE rolname = ANY ($1) AND rolpassword LIKE 'SCRAM-SHA-256$4096:%'`
 	if n := query[int](t, cfg.DatabaseURL, scram, []string{cfg.Roles["auth"].Name, cfg.Roles["users"].Name}); n != 2 {
-		t.Errorf("%d passwords are kept as SCRAM verifiers, want 2", n)
+		t.Errorf("%d passwords are stored as SCRAM verifiers, want 2", n)
 	}
 }
 
-func TestAPasswordIsSetWhenItDoesNotWork(t *testing.T) {
+func TestAPasswordIsSetOnlyIfItIsWrong(t *testing.T) {
 	t.Parallel()
-	cfg := applied(t)
+	cfg := appliedConfig(t)
 	role := schema.RoleName(query[string](t, cfg.DatabaseURL, `SELECT current_database()`), "auth")
 	stored := func() string {
 		return query[string](t, cfg.DatabaseURL, `SELECT coalesce(rolpassword, '') FROM pg_authid WHERE rolname = $1`, role)
@@ -146,7 +145,7 @@ func TestAPasswordIsSetWhenItDoesNotWork(t *testing.T) {
 
 	apply(t, cfg)
 	if stored() != first {
-		t.Error("a password that works was set again")
+		t.Error("a valid password was set again")
 	}
 
 	exec(t, cfg.DatabaseURL, "ALTER ROLE "+role+" PASSWORD 'by hand'")
@@ -168,11 +167,11 @@ func TestAPasswordIsSetWhenItDoesNotWork(t *testing.T) {
 	cfg.Roles["auth"] = schema.Role{Name: cfg.Roles["auth"].Name, Password: ""}
 	apply(t, cfg)
 	if stored() != kept {
-		t.Error("an unknown password did not stay")
+		t.Error("an unknown password was changed")
 	}
 }
 
-func TestARoleWithoutAPasswordIsMade(t *testing.T) {
+func TestARoleWithoutAPasswordIsCreated(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	cfg.Roles = nil
@@ -180,17 +179,17 @@ func TestARoleWithoutAPasswordIsMade(t *testing.T) {
 	wantNothingPlanned(t, cfg)
 	const roles = `SELECT count(*) FROM pg_authid WHERE rolname LIKE current_database() || '%' AND rolcanlogin AND rolpassword IS NULL`
 	if n := query[int](t, cfg.DatabaseURL, roles); n != 2 {
-		t.Errorf("%d roles were made, want 2", n)
+		t.Errorf("%d roles were created, want 2", n)
 	}
 }
 
-func TestRolesMustBeTwoThatOwnNothing(t *testing.T) {
+func TestRolesMustDifferAndNotOwnTheTables(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	same := cfg
 	same.Roles = map[string]schema.Role{"auth": {Name: "one"}, "users": {Name: "one"}}
 	_, err := schema.Apply(t.Context(), same)
-	wantError(t, err, "a login role each", "one")
+	wantError(t, err, "the same login role", "one")
 
 	owning := cfg
 	owning.Roles = map[string]schema.Role{"auth": {Name: query[string](t, cfg.DatabaseURL, `SELECT current_user`)}}
@@ -204,7 +203,7 @@ func TestRolesMustBeTwoThatOwnNothing(t *testing.T) {
 	_, err = schema.Apply(t.Context(), with(cfg, 1002, `CREATE TABLE auth.badges (id uuid NOT NULL);`))
 	wantError(t, err, users, "member of another role")
 	if query[bool](t, cfg.DatabaseURL, `SELECT to_regclass('auth.badges') IS NOT NULL`) {
-		t.Error("the table auth.badges stayed, though the roles were refused")
+		t.Error("the table auth.badges was created although the roles were refused")
 	}
 }
 
@@ -267,11 +266,11 @@ func TestServiceURL(t *testing.T) {
 			t.Errorf("ServiceURL(%q) = %q, with user %q and password %q", databaseURL, got, cfg.User, cfg.Password)
 		}
 		if strings.Contains(got, "secret") || strings.Contains(got, "user=me") || strings.Contains(got, "me:") {
-			t.Errorf("ServiceURL(%q) = %q, which shows the owner's credentials", databaseURL, got)
+			t.Errorf("ServiceURL(%q) = %q, which contains the owner's credentials", databaseURL, got)
 		}
 		if cfg.Host != want.Host || cfg.Port != want.Port || cfg.Database != "db" || len(cfg.Fallbacks) != len(want.Fallbacks) ||
 			(cfg.TLSConfig == nil) != (want.TLSConfig == nil) || !maps.Equal(cfg.RuntimeParams, want.RuntimeParams) {
-			t.Errorf("ServiceURL(%q) = %q, which leads elsewhere", databaseURL, got)
+			t.Errorf("ServiceURL(%q) = %q, which names another server or database", databaseURL, got)
 		}
 	}
 	for _, wrong := range []string{"", "postgres://me:secret@host:port/db", "no URL at all"} {

@@ -1,26 +1,23 @@
-// Package schema changes a database to what schema.sql declares: the tables of
-// each service in the schema of its name, the login role of each service with its
-// grants, and on request a login role for people who only read. A service may
-// declare its tables in a schema.sql of its own, which has a number of its own
-// (see source).
+// Package schema migrates a database to the state that schema.sql declares: the tables of
+// each service in the schema of its name, the login role of each service with its grants,
+// and optionally a read-only login role for people. A service may have its own schema.sql
+// with its own number (see source).
 //
-// Atlas finds what has to change: schema.sql is replayed on a scratch database,
-// both databases are inspected, and the difference is executed. The scratch
-// database is made and dropped on the same server, unless one is given. Three
-// things are kept from Atlas:
+// Atlas computes the changes: schema.sql is replayed on a scratch database, both databases
+// are inspected, and the difference is executed. The scratch database is created and dropped
+// on the same server, unless one is configured. Atlas does not handle:
 //
-//   - Other schemas. Both inspections name the services' own; without that, Atlas
-//     would drop everything else that the database holds.
-//   - A database in which no service's schema exists. schema.sql itself is
-//     executed there, which needs no scratch database.
-//   - Roles, grants, functions and storage parameters, which Atlas doesn't see. They
-//     are compared with the catalog and corrected by statements that may be repeated.
+//   - Other schemas. Both inspections are limited to the services' schemas; otherwise Atlas
+//     would drop all other objects of the database.
+//   - A database without any schema of a service. It executes schema.sql itself, which needs
+//     no scratch database.
+//   - Roles, grants, functions and storage parameters, which Atlas does not support. They are
+//     compared with the catalog and corrected with idempotent statements.
 //
-// Everything happens in one transaction under an advisory lock, so that a
-// failure leaves nothing behind and of several copies one does the work. What
-// was applied is remembered in the table applied_schema of each schema: the
-// number of schema.sql and hashes of its text and of the tables. While those
-// hold, Apply costs a few queries and no scratch database.
+// All changes are made in one transaction under an advisory lock, so that a failure leaves no
+// partial state, and so that one of several concurrent processes makes them. The table
+// applied_schema of each schema stores the number of schema.sql and hashes of its text and of
+// the tables. While those match, Apply runs a few queries and needs no scratch database.
 package schema
 
 import (
@@ -35,87 +32,84 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// Config says what to apply, and where.
+// Config configures Apply, Plan and Status.
 type Config struct {
 	// SQL is the text of schema.sql, which carries a number (see Number) and
 	// declares a table applied_schema in each service's schema (see Services).
 	SQL string
 
-	// Own are the texts of the services that have a schema.sql of their own, by
-	// service. Each carries a number of its own and declares the schema of that
-	// service alone.
+	// Own are the texts of the services that have their own schema.sql, by service. Each has
+	// its own number and declares the schema of that service only.
 	Own map[string]string
 
-	// DatabaseURL is the database to change, in either form that Postgres
-	// knows. Its user owns the database, or may create schemas in it, and has
-	// CREATEROLE; without DevURL it has CREATEDB as well. It need not be a
-	// superuser.
+	// DatabaseURL is the database to change, as a URI or as keywords and values. Its user
+	// must own the database or be able to create schemas in it, and needs CREATEROLE and,
+	// without DevURL, CREATEDB. It need not be a superuser.
 	DatabaseURL string
 
-	// DevURL (ATLAS_DEV_URL) is an empty database to replay schema.sql on, for
-	// a user who may not create one. It is left empty.
+	// DevURL (ATLAS_DEV_URL) is an empty database to replay schema.sql on, for a user without
+	// CREATEDB. It remains empty.
 	DevURL string
 
-	// Roles are the login roles by service. A service without one has a role of
-	// the default name and no password.
+	// Roles are the login roles by service. The default is a role of the default name without
+	// a password.
 	Roles map[string]Role
 
-	// Reader is the login role of people who only read. It is left alone when it
-	// is empty. It may read the tables of all services without their secrets (see
+	// Reader is the read-only login role for people. If it is empty, an existing role is not
+	// changed. The role may read the tables of all services, except secrets (see
 	// readableBytes and secretTexts).
 	Reader Role
 
-	// TablesOnly leaves roles, grants and functions to somebody else.
+	// TablesOnly excludes roles, grants and functions.
 	TablesOnly bool
 
 	// AllowDestructive permits changes that lose data.
 	AllowDestructive bool
 
-	// Shared permits the first Apply to a database that holds the tables of other
-	// programs. Apply still refuses a schema of theirs that has the name of a service.
+	// Shared permits the first Apply to a database that contains tables of other programs.
+	// Apply still refuses a schema of another program that has the name of a service.
 	Shared bool
 
-	// Logger receives the changes that were made; nil for none.
+	// Logger receives the applied numbers; nil disables logging.
 	Logger *slog.Logger
 }
 
-// Proposal is what Apply would do.
+// Proposal lists the changes that Apply would make.
 type Proposal struct {
-	// Statements are in the order of their execution. Passwords are masked.
+	// Statements are in the order of execution. Passwords are masked.
 	Statements []string
-	// Destructive says what would be lost, one sentence each; Apply refuses
-	// to do so unless it is allowed.
+	// Destructive describes each change that loses data. Apply refuses them without
+	// AllowDestructive.
 	Destructive []string
 }
 
-// Result is what Apply did.
+// Result lists the changes that Apply made.
 type Result struct {
-	// Number is the one of schema.sql that the database now carries.
+	// Number is the number that the database now has.
 	Number int
-	// Newer tells that Number is larger than schema.sql's, and that its tables
-	// and roles were not changed for that reason.
+	// Newer reports that Number is larger than that of schema.sql. Tables and roles were then
+	// not changed.
 	Newer bool
-	// Own is the same of each service that has a schema.sql of its own, by service.
+	// Own are the results of the services that have their own schema.sql, by service.
 	Own map[string]Result
-	// Statements were executed, in this order. Passwords are masked.
+	// Statements are in the order of execution. Passwords are masked.
 	Statements []string
 }
 
 // State compares a database with schema.sql.
 type State struct {
-	// Stored is the number that was applied; 0 when none was.
+	// Stored is the applied number; 0 if none was applied.
 	Stored int
-	// Number is the one of schema.sql.
+	// Number is the number of schema.sql.
 	Number int
-	// Own are the numbers of each service that has a schema.sql of its own, by
-	// service.
+	// Own are the numbers of the services that have their own schema.sql, by service.
 	Own map[string]State
-	// Pending is what Apply would do, for all services.
+	// Pending lists the changes that Apply would make, for all services.
 	Pending Proposal
 }
 
-// Converged reports whether the database is as schema.sql declares it. Of a
-// database that a newer schema.sql made, nobody but the newer one can tell.
+// Converged reports whether the database has the state that schema.sql declares. It is false
+// for a database with a larger number.
 func (s State) Converged() bool {
 	for _, own := range s.Own {
 		if own.Stored < own.Number {
@@ -125,29 +119,28 @@ func (s State) Converged() bool {
 	return s.Stored == s.Number && len(s.Pending.Statements) == 0
 }
 
-// Newer reports whether the database carries a larger number than schema.sql.
+// Newer reports whether the database has a larger number than schema.sql.
 func (s State) Newer() bool { return s.Stored > s.Number }
 
-// DestructiveError is returned by Apply instead of losing data.
+// DestructiveError is the error of Apply for changes that lose data. Nothing was changed.
 type DestructiveError struct {
-	// Changes are what would be lost, one sentence each.
+	// Changes describes each change that loses data.
 	Changes []string
 }
 
 func (e *DestructiveError) Error() string {
-	return "refused, because data would be lost (a rename counts as well): " + strings.Join(e.Changes, "; ") +
-		". Put it back into schema.sql, or permit the loss with --allow-destructive"
+	return "refused, because data would be lost (a rename is a drop and an add): " + strings.Join(e.Changes, "; ") +
+		". Restore it in schema.sql, or permit the loss with --allow-destructive"
 }
 
-// Plan finds what Apply would do, and changes nothing. It always compares every
-// table, so that changes made by hand are found too. It proposes nothing for a
-// database that a newer schema.sql made.
+// Plan returns the changes that Apply would make, and makes none. It compares every table,
+// even if the stored hashes match. It proposes nothing for a database with a larger number.
 func Plan(ctx context.Context, cfg Config) (Proposal, error) {
 	state, err := Status(ctx, cfg)
 	return state.Pending, err
 }
 
-// Status compares the database with schema.sql as Plan does.
+// Status compares the database with schema.sql, like Plan.
 func Status(ctx context.Context, cfg Config) (State, error) {
 	t, err := open(ctx, cfg)
 	if err != nil {
@@ -192,9 +185,9 @@ func (t *target) propose(ctx context.Context) (Proposal, error) {
 	}, nil
 }
 
-// Apply makes the database be as schema.sql declares it. Changes that lose data
-// are refused with a *DestructiveError. A database that carries a larger number
-// is left alone.
+// Apply migrates the database to the state that schema.sql declares. It does not change a
+// database with a larger number. Errors: *DestructiveError for changes that lose data,
+// *ForeignError for a database of another program.
 func Apply(ctx context.Context, cfg Config) (Result, error) {
 	t, err := open(ctx, cfg)
 	if err != nil {
@@ -220,7 +213,7 @@ func Apply(ctx context.Context, cfg Config) (Result, error) {
 }
 
 func (t *target) apply(ctx context.Context) ([]string, error) {
-	// First, since the passwords are tried while the tables are looked at.
+	// First, because the passwords are checked concurrently with the tables.
 	if err := t.readRoles(ctx); err != nil {
 		return nil, err
 	}
@@ -237,7 +230,7 @@ func (t *target) apply(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		for _, s := range changed {
-			if err := t.remember(ctx, s); err != nil {
+			if err := t.storeState(ctx, s); err != nil {
 				return nil, err
 			}
 		}
@@ -259,24 +252,24 @@ func (t *target) apply(ctx context.Context) ([]string, error) {
 	return done, nil
 }
 
-// target is the database to change, within the one transaction that changes it.
+// target is the database to change, with the transaction that changes it.
 type target struct {
 	Config
 	log *slog.Logger
 
-	conn     *pgx.ConnConfig
-	db       *sql.DB
-	tx       *sql.Tx
-	database string
-	user     string
-	sources  []*source
-	services []string // of all sources
-	roles    []serviceRole
-	reader   *serviceRole   // nil for none
-	signIns  sync.WaitGroup // those who try the roles' passwords
+	conn           *pgx.ConnConfig
+	db             *sql.DB
+	tx             *sql.Tx
+	database       string
+	user           string
+	sources        []*source
+	services       []string // of all sources
+	roles          []serviceRole
+	reader         *serviceRole   // nil for none
+	passwordChecks sync.WaitGroup // running checks of the roles' passwords
 }
 
-// open connects, waits for its turn and reads what was applied.
+// open connects, acquires the advisory lock and reads the stored state.
 func open(ctx context.Context, cfg Config) (*target, error) {
 	sources, err := readSources(cfg)
 	if err != nil {
@@ -304,14 +297,14 @@ func open(ctx context.Context, cfg Config) (*target, error) {
 	return t, nil
 }
 
-// The key of the advisory lock on the database to change.
+// lockKey is the key of the advisory lock on the database to change.
 const lockKey = 0x67617465_01
 
-// beginTx makes a transaction wait for its turn. Every name is qualified, and
-// nothing may depend on what the user's search_path hides. Another copy may hold
-// the advisory lock for as long as it is at work, and building an index may take
-// its time; but it waits only briefly for another transaction, since every later
-// one queues behind it.
+// beginTx acquires the advisory lock. The search path is empty so that no unqualified name
+// depends on the user's. There is no timeout for the advisory lock, which another process
+// holds until it has finished, or for statements, because building an index may take long.
+// The timeout for table locks is short, because later transactions queue behind the waiting
+// one.
 const beginTx = `
 SET LOCAL search_path = '';
 SET LOCAL statement_timeout = 0;
@@ -335,16 +328,16 @@ func (t *target) begin(ctx context.Context) error {
 	return t.checkOwnership(ctx)
 }
 
-// close rolls back what was not committed.
+// close rolls back an uncommitted transaction and closes the connections.
 func (t *target) close() {
-	t.signIns.Wait()
+	t.passwordChecks.Wait()
 	if t.tx != nil {
 		t.tx.Rollback()
 	}
 	t.db.Close()
 }
 
-// statement is one to execute. Its text is what people may see of it.
+// statement is a statement to execute. Its text is for logs and output, without passwords.
 type statement struct {
 	sql  string
 	args []any

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// config is for an empty database and schema.sql as it is.
+// config returns the configuration for an empty database and the schema.sql of the tree.
 func config(t *testing.T) schema.Config {
 	t.Helper()
 	return configFor(t, pgtest.Empty(t))
@@ -34,16 +34,16 @@ func configFor(t *testing.T, databaseURL string) schema.Config {
 	}
 }
 
-// applied is for a database with the tables of schema.sql, to which it is then applied.
-func applied(t *testing.T) schema.Config {
+// appliedConfig returns the configuration for a database to which schema.sql was applied.
+func appliedConfig(t *testing.T) schema.Config {
 	t.Helper()
 	cfg := configFor(t, pgtest.Tables(t))
-	cfg.DevURL = pgtest.Empty(t) // saves time
+	cfg.DevURL = pgtest.Empty(t) // faster than a scratch database
 	apply(t, cfg)
 	return cfg
 }
 
-// with is cfg with a later schema.sql: what is declared, and then changed.
+// with returns cfg with a later schema.sql, which ends with change.
 func with(cfg schema.Config, number int, change string) schema.Config {
 	_, rest, _ := strings.Cut(cfg.SQL, "\n")
 	cfg.SQL = fmt.Sprintf("-- schema number: %d\n%s\n%s\n", number, rest, change)
@@ -71,13 +71,13 @@ func plan(t *testing.T, cfg schema.Config) schema.Proposal {
 func wantNothingPlanned(t *testing.T, cfg schema.Config) {
 	t.Helper()
 	if p := plan(t, cfg); len(p.Statements) != 0 || len(p.Destructive) != 0 {
-		t.Errorf("Plan = %q, destroying %q, want nothing", p.Statements, p.Destructive)
+		t.Errorf("Plan = %q, destructive %q, want no changes", p.Statements, p.Destructive)
 	}
 }
 
 func exec(t *testing.T, databaseURL string, statements ...string) {
 	t.Helper()
-	ctx := context.WithoutCancel(t.Context()) // so that a cleanup may
+	ctx := context.WithoutCancel(t.Context()) // usable in a cleanup
 	conn, err := pgx.Connect(ctx, databaseURL)
 	if err != nil {
 		t.Fatalf("connect: %v", err)
@@ -108,18 +108,18 @@ func query[T any](t *testing.T, databaseURL, sql string, args ...any) T {
 func wantError(t *testing.T, err error, parts ...string) {
 	t.Helper()
 	if err == nil {
-		t.Fatalf("no error, want one that says %q", parts)
+		t.Fatalf("no error, want one with %q", parts)
 	}
 	for _, part := range parts {
 		if !strings.Contains(err.Error(), part) {
-			t.Errorf("error %q does not say %q", err, part)
+			t.Errorf("error %q lacks %q", err, part)
 		}
 	}
 }
 
 const insertAccount = `INSERT INTO auth.accounts (id, email, password_hash) VALUES (gen_random_uuid(), 'ada@example.com', 'x')`
 
-func TestApplyMakesAnEmptyDatabaseAsDeclared(t *testing.T) {
+func TestApplyCreatesTheDeclaredState(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 
@@ -136,7 +136,7 @@ func TestApplyMakesAnEmptyDatabaseAsDeclared(t *testing.T) {
 		t.Errorf("Apply = number %d, newer %v, want %d, false", result.Number, result.Newer, number)
 	}
 	if !slices.Equal(result.Statements, before.Pending.Statements) {
-		t.Errorf("Apply executed\n%q\nwhich is not what was planned:\n%q", result.Statements, before.Pending.Statements)
+		t.Errorf("Apply executed\n%q\nbut the plan was\n%q", result.Statements, before.Pending.Statements)
 	}
 	after, err := schema.Status(t.Context(), cfg)
 	if err != nil {
@@ -168,9 +168,9 @@ func TestApplyingTwiceChangesNothing(t *testing.T) {
 	}
 }
 
-// A fresh install executes schema.sql itself, where an older database gets what
-// Atlas makes of it. Whatever Atlas doesn't see would differ.
-func TestAFreshInstallEqualsADiff(t *testing.T) {
+// A new installation executes schema.sql, an older database the statements of Atlas. They
+// would differ in objects that Atlas does not support.
+func TestANewInstallationEqualsAnUpgrade(t *testing.T) {
 	t.Parallel()
 	fresh, diffed := config(t), config(t)
 	apply(t, fresh)
@@ -185,9 +185,9 @@ func TestAFreshInstallEqualsADiff(t *testing.T) {
 	}
 }
 
-// What stands in schema.sql and isn't seen by Atlas would be made by a fresh
-// install, and never by an upgrade.
-func TestSchemaSQLHoldsOnlyWhatApplyConverges(t *testing.T) {
+// A new installation would create an object of schema.sql that Atlas does not support, and
+// an upgrade never would.
+func TestSchemaSQLHasNoUnsupportedObjects(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	cfg.TablesOnly = true
@@ -211,7 +211,7 @@ SELECT coalesce(array_agg(what), '{}') FROM (
 	WHERE connamespace IN (SELECT oid FROM ours) AND condeferrable
 ) AS unseen`
 	if got := query[[]string](t, cfg.DatabaseURL, unseen); len(got) != 0 {
-		t.Errorf("schema.sql makes what Apply can't converge: %q", got)
+		t.Errorf("schema.sql creates objects that an upgrade would not create: %q", got)
 	}
 }
 
@@ -242,7 +242,7 @@ COMMENT ON TABLE users.groups IS 'many together';`)
 ALTER TABLE auth.accounts ADD COLUMN nickname text NOT NULL DEFAULT 'none';
 CREATE TABLE users.groups (id uuid NOT NULL, CONSTRAINT groups_pkey PRIMARY KEY (id));`)
 	if p := plan(t, wider); len(p.Statements) == 0 || len(p.Destructive) != 0 {
-		t.Errorf("Plan = %q, destroying %q, want statements that destroy nothing", p.Statements, p.Destructive)
+		t.Errorf("Plan = %q, destructive %q, want statements and none destructive", p.Statements, p.Destructive)
 	}
 	apply(t, wider)
 	wantNothingPlanned(t, wider)
@@ -255,7 +255,7 @@ CREATE TABLE users.tags (id integer NOT NULL);`
 func withNotes(t *testing.T) schema.Config {
 	t.Helper()
 	cfg := with(config(t), 1001, notes)
-	cfg.DevURL = pgtest.Empty(t) // saves time
+	cfg.DevURL = pgtest.Empty(t) // faster than a scratch database
 	apply(t, cfg)
 	exec(t, cfg.DatabaseURL, `INSERT INTO auth.notes VALUES (1, 'kept', 'short', 12.25)`, `INSERT INTO users.tags VALUES (1)`)
 	return cfg
@@ -294,7 +294,7 @@ func TestDestructiveChangesNeedPermission(t *testing.T) {
 	}
 	wantNothingPlanned(t, cfg)
 	if got := query[string](t, cfg.DatabaseURL, `SELECT body FROM auth.notes JOIN users.tags USING (id)`); got != "kept" {
-		t.Errorf("the note says %q after the refusals, want it kept", got)
+		t.Errorf("the note is %q after the refusals, want it unchanged", got)
 	}
 
 	all := with(cfg, 1003, `
@@ -309,14 +309,14 @@ DROP TABLE users.tags;`)
 		"table users.tags is dropped",
 	}
 	if got := plan(t, all).Destructive; !slices.Equal(slices.Sorted(slices.Values(got)), want) {
-		t.Errorf("Plan would destroy %q, want %q", got, want)
+		t.Errorf("the destructive changes are %q, want %q", got, want)
 	}
 	all.AllowDestructive = true
 	apply(t, all)
 	wantNothingPlanned(t, all)
 }
 
-func TestWhatLosesNothingNeedsNoPermission(t *testing.T) {
+func TestHarmlessChangesNeedNoPermission(t *testing.T) {
 	t.Parallel()
 	cfg := withNotes(t)
 	for i, change := range []string{
@@ -328,18 +328,18 @@ func TestWhatLosesNothingNeedsNoPermission(t *testing.T) {
 	} {
 		next := with(cfg, 1002+i, change)
 		if p := plan(t, next); len(p.Statements) == 0 || len(p.Destructive) > 0 {
-			t.Errorf("%s: Plan = %q, destroying %q, want statements that destroy nothing", change, p.Statements, p.Destructive)
+			t.Errorf("%s: Plan = %q, destructive %q, want statements and none destructive", change, p.Statements, p.Destructive)
 		}
 		if _, err := schema.Apply(t.Context(), next); err != nil {
-			t.Errorf("%s: Apply = %v, want it done without permission", change, err)
+			t.Errorf("%s: Apply = %v, want nil without permission", change, err)
 		}
 	}
 	if got := query[string](t, cfg.DatabaseURL, `SELECT id || body || small || price FROM auth.notes`); got != "1keptshort12.250" {
-		t.Errorf("the note is %q, want it kept", got)
+		t.Errorf("the note is %q, want it unchanged", got)
 	}
 }
 
-func TestApplyLeavesWhatOthersKeepInTheDatabase(t *testing.T) {
+func TestApplyDoesNotTouchOtherSchemas(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	cfg.Shared = true
@@ -354,7 +354,7 @@ func TestApplyLeavesWhatOthersKeepInTheDatabase(t *testing.T) {
 		`INSERT INTO shop.orders VALUES (1, 'theirs')`,
 		`GRANT USAGE ON SCHEMA shop TO `+reader,
 		`GRANT SELECT ON shop.orders TO `+reader)
-	// The database goes first, at the end.
+	// Cleanups run in reverse order, so the database is dropped before the role.
 	t.Cleanup(func() { dropRole(t, cfg.DatabaseURL, reader) })
 
 	apply(t, cfg)
@@ -365,7 +365,7 @@ func TestApplyLeavesWhatOthersKeepInTheDatabase(t *testing.T) {
 
 	wantNothingPlanned(t, next)
 	if got := query[string](t, cfg.DatabaseURL, `SELECT note FROM shop.notes WHERE shop.answer() = 42`); got != "theirs" {
-		t.Errorf("shop.notes = %q, want what was there", got)
+		t.Errorf("shop.notes = %q, want it unchanged", got)
 	}
 	if got := query[int](t, cfg.DatabaseURL, `SELECT count(*) FROM public.settings`); got != 0 {
 		t.Errorf("public.settings has %d rows, want none", got)
@@ -376,14 +376,14 @@ func TestApplyLeavesWhatOthersKeepInTheDatabase(t *testing.T) {
 	}
 }
 
-func TestAFailureLeavesNothing(t *testing.T) {
+func TestAFailureLeavesNoPartialState(t *testing.T) {
 	t.Parallel()
 	t.Run("of a change", func(t *testing.T) {
 		t.Parallel()
 		cfg := config(t)
 		apply(t, cfg)
 		exec(t, cfg.DatabaseURL, insertAccount)
-		// Rows are in the way of the last statement only.
+		// Only the last statement fails, because of existing rows.
 		next := with(cfg, 1002, `
 CREATE TABLE auth.badges (id uuid NOT NULL);
 ALTER TABLE auth.accounts ADD COLUMN nickname text NOT NULL;`)
@@ -400,10 +400,10 @@ ALTER TABLE auth.accounts ADD COLUMN nickname text NOT NULL;`)
 		_, err := schema.Apply(t.Context(), with(cfg, 1002, `ALTER TABLE auth.accounts ADD CONSTRAINT odd CHECK (no_such_column);`))
 		wantError(t, err, "no_such_column")
 		if n := query[int](t, cfg.DatabaseURL, `SELECT count(*) FROM pg_namespace WHERE nspname IN ('auth', 'users')`); n != 0 {
-			t.Errorf("%d schemas stayed", n)
+			t.Errorf("%d schemas remain", n)
 		}
 		if n := query[int](t, cfg.DatabaseURL, `SELECT count(*) FROM pg_roles WHERE rolname LIKE current_database() || '%'`); n != 0 {
-			t.Errorf("%d roles stayed", n)
+			t.Errorf("%d roles remain", n)
 		}
 	})
 	t.Run("to reach what is declared", func(t *testing.T) {
@@ -418,7 +418,7 @@ ALTER TABLE auth.accounts ADD COLUMN nickname text NOT NULL;`)
 	})
 }
 
-func TestSeveralCopiesApplyAtOnce(t *testing.T) {
+func TestConcurrentApplies(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	rounds := []schema.Config{cfg, with(cfg, 1002, `CREATE TABLE auth.badges (id uuid NOT NULL);`)}
@@ -429,14 +429,14 @@ func TestSeveralCopiesApplyAtOnce(t *testing.T) {
 			workers.Go(func() {
 				result, err := schema.Apply(t.Context(), cfg)
 				if err != nil {
-					t.Errorf("round %d, copy %d: %v", i, copy, err)
+					t.Errorf("round %d, process %d: %v", i, copy, err)
 				}
 				workedCopies[copy], results[copy] = min(1, len(result.Statements)), result.Number
 			})
 		}
 		workers.Wait()
 		if sum := sum(workedCopies[:]); sum != 1 {
-			t.Errorf("round %d: %d copies did the work, want one", i, sum)
+			t.Errorf("round %d: %d of them made changes, want one", i, sum)
 		}
 		number, _ := schema.Number(cfg.SQL)
 		if results != [6]int{number, number, number, number, number, number} {
@@ -454,7 +454,7 @@ func sum(list []int) (total int) {
 }
 
 // Guarantee 11.
-func TestANewerDatabaseIsLeftAlone(t *testing.T) {
+func TestADatabaseWithALargerNumberIsNotChanged(t *testing.T) {
 	t.Parallel()
 	older := with(config(t), 1001, ``)
 	newer := with(older, 1002, `CREATE TABLE users.groups (id uuid NOT NULL); ALTER TABLE auth.accounts ADD COLUMN nickname text;`)
@@ -466,14 +466,14 @@ func TestANewerDatabaseIsLeftAlone(t *testing.T) {
 	result := apply(t, older)
 
 	if !result.Newer || result.Number != 1002 || len(result.Statements) != 0 {
-		t.Errorf("the older Apply = %+v, want it to find number 1002 and do nothing", result)
+		t.Errorf("the older Apply = %+v, want number 1002 and no statements", result)
 	}
 	state, err := schema.Status(t.Context(), older)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !state.Newer() || state.Stored != 1002 || state.Number != 1001 || len(state.Pending.Statements) != 0 {
-		t.Errorf("the older Status = %+v, want a newer database with nothing pending", state)
+		t.Errorf("the older Status = %+v, want Newer and nothing pending", state)
 	}
 	wantNothingPlanned(t, newer)
 }
@@ -496,10 +496,10 @@ func TestReadyComparesTheNumber(t *testing.T) {
 	wantError(t, schema.Ready(t.Context(), empty, "bff", 1), "bff")
 }
 
-func TestADriftIsFoundAndMended(t *testing.T) {
+func TestADriftIsDetectedAndFixed(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
-	cfg.DevURL = pgtest.Empty(t) // saves time
+	cfg.DevURL = pgtest.Empty(t) // faster than a scratch database
 	apply(t, cfg)
 	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
 	for _, test := range []struct{ name, drift, want string }{
@@ -524,10 +524,10 @@ func TestADriftIsFoundAndMended(t *testing.T) {
 		exec(t, cfg.DatabaseURL, strings.ReplaceAll(test.drift, "$", database))
 		planned := plan(t, cfg)
 		if !strings.Contains(strings.Join(planned.Statements, "\n"), test.want) {
-			t.Errorf("%s: Plan = %q, want %q among it", test.name, planned.Statements, test.want)
+			t.Errorf("%s: Plan = %q, want it to contain %q", test.name, planned.Statements, test.want)
 		}
 		if result := apply(t, cfg); !slices.Equal(result.Statements, planned.Statements) {
-			t.Errorf("%s: Apply executed\n%q\nwant what was planned:\n%q", test.name, result.Statements, planned.Statements)
+			t.Errorf("%s: Apply executed\n%q\nbut the plan was\n%q", test.name, result.Statements, planned.Statements)
 		}
 		if result := apply(t, cfg); len(result.Statements) != 0 {
 			t.Errorf("%s: the next Apply executed %q, want nothing", test.name, result.Statements)
@@ -536,7 +536,7 @@ func TestADriftIsFoundAndMended(t *testing.T) {
 	wantNothingPlanned(t, cfg)
 }
 
-func TestNumberMustStandInSchemaSQL(t *testing.T) {
+func TestNumber(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		text string
@@ -568,7 +568,7 @@ func TestTheRepositorysSchemaHasANumber(t *testing.T) {
 	}
 }
 
-// What a start costs when the schema is as it was.
+// BenchmarkApplyUnchanged measures the cost of a start with an unchanged schema.
 func BenchmarkApplyUnchanged(b *testing.B) {
 	cfg := schema.Config{
 		SQL:         pgtest.SchemaSQL(b),
@@ -582,7 +582,7 @@ func BenchmarkApplyUnchanged(b *testing.B) {
 	}
 }
 
-// A comparison of every table, with a scratch database.
+// BenchmarkPlan measures a comparison of all tables, with a scratch database.
 func BenchmarkPlan(b *testing.B) {
 	cfg := schema.Config{SQL: pgtest.SchemaSQL(b), DatabaseURL: pgtest.New(b).Owner, TablesOnly: true}
 	for b.Loop() {

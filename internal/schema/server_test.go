@@ -1,6 +1,6 @@
 package schema_test
 
-// What Apply asks of the server, of its owner there and of the scratch databases.
+// Tests of the requirements on the server, the owner and the scratch databases.
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 	"gatehouse/internal/schema"
 )
 
-func TestScratchDatabasesDoNotStay(t *testing.T) {
+func TestScratchDatabasesAreDropped(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	random := make([]byte, 4)
@@ -36,14 +36,14 @@ func TestScratchDatabasesDoNotStay(t *testing.T) {
 		})
 	}
 	apply(t, cfg)
-	// Fails in the middle, having made a scratch database.
+	// This fails after the creation of a scratch database.
 	if _, err := schema.Plan(t.Context(), with(cfg, 1002, "SELECT no_such_column;")); err == nil {
 		t.Error("Plan accepted a wrong schema.sql")
 	}
 	plan(t, cfg)
 	const exists = `SELECT count(*) FROM pg_database WHERE datname = $1`
 	if query[int](t, cfg.DatabaseURL, exists, abandoned) != 0 {
-		t.Errorf("%s is older than an hour, and stayed", abandoned)
+		t.Errorf("%s is older than an hour, and was not dropped", abandoned)
 	}
 	for _, name := range []string{atWork, notOurs} {
 		if query[int](t, cfg.DatabaseURL, exists, name) != 1 {
@@ -52,8 +52,8 @@ func TestScratchDatabasesDoNotStay(t *testing.T) {
 	}
 }
 
-// owner makes a database for a user who is no superuser and owns it. Roles
-// belong to the whole server, so the user goes after the database.
+// owner creates a database that is owned by a user who is no superuser. Roles belong to the
+// whole server, so the user is dropped after the database.
 func owner(t *testing.T, attributes string) schema.Config {
 	t.Helper()
 	random := make([]byte, 4)
@@ -65,8 +65,7 @@ func owner(t *testing.T, attributes string) schema.Config {
 	cfg := config(t)
 	database := query[string](t, cfg.DatabaseURL, `SELECT current_database()`)
 	exec(t, cfg.DatabaseURL, "ALTER DATABASE "+database+" OWNER TO "+name)
-	// Else the login roles outlive their maker's privileges in no way that
-	// matters, but they would keep the maker from being dropped.
+	// The grants of the login roles would keep the user from being dropped.
 	t.Cleanup(func() { exec(t, admin, "DROP DATABASE IF EXISTS "+database+" WITH (FORCE)") })
 	cfg.DatabaseURL = as(t, cfg.DatabaseURL, name, "owner")
 	return cfg
@@ -103,7 +102,7 @@ func TestApplyNeedsNoSuperuser(t *testing.T) {
 func TestApplyWithoutCreateDB(t *testing.T) {
 	t.Parallel()
 	cfg := owner(t, "CREATEROLE")
-	// Neither a fresh install nor an unchanged database needs a scratch one.
+	// Neither an empty nor an unchanged database needs a scratch database.
 	apply(t, cfg)
 	apply(t, cfg)
 	next := with(cfg, 1002, `CREATE TABLE users.groups (id uuid NOT NULL);`)
@@ -116,7 +115,7 @@ func TestApplyWithoutCreateDB(t *testing.T) {
 	apply(t, next)
 	wantNothingPlanned(t, next)
 	if n := query[int](t, next.DevURL, `SELECT count(*) FROM pg_namespace WHERE nspname IN ('auth', 'users')`); n != 0 {
-		t.Errorf("%d schemas stayed in ATLAS_DEV_URL's database", n)
+		t.Errorf("%d schemas remain in the database of ATLAS_DEV_URL", n)
 	}
 
 	exec(t, next.DevURL, `CREATE TABLE public.precious (id integer)`)
@@ -129,7 +128,7 @@ func TestApplyWithoutCreateDB(t *testing.T) {
 	wantError(t, err, "ATLAS_DEV_URL")
 }
 
-func TestSeveralCopiesShareOneDevDatabase(t *testing.T) {
+func TestConcurrentAppliesShareOneDevDatabase(t *testing.T) {
 	t.Parallel()
 	dev := pgtest.Empty(t)
 	var workers sync.WaitGroup
@@ -148,7 +147,7 @@ func TestSeveralCopiesShareOneDevDatabase(t *testing.T) {
 	workers.Wait()
 }
 
-func TestTheTargetIsNoScratchDatabase(t *testing.T) {
+func TestTheTargetIsRefusedAsTheScratchDatabase(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	apply(t, cfg)
@@ -157,7 +156,7 @@ func TestTheTargetIsNoScratchDatabase(t *testing.T) {
 	_, err := schema.Plan(t.Context(), cfg)
 	wantError(t, err, "ATLAS_DEV_URL", "must be empty")
 	if n := query[int](t, cfg.DatabaseURL, `SELECT count(*) FROM auth.accounts`); n != 1 {
-		t.Errorf("%d accounts are left, want 1", n)
+		t.Errorf("%d accounts remain, want 1", n)
 	}
 }
 
@@ -171,7 +170,7 @@ func TestApplyWithoutCreateRole(t *testing.T) {
 	wantNothingPlanned(t, cfg)
 }
 
-func TestApplyNeedsTheRightToCreateSchemas(t *testing.T) {
+func TestApplyNeedsThePrivilegeToCreateSchemas(t *testing.T) {
 	t.Parallel()
 	cfg := owner(t, "CREATEDB CREATEROLE")
 	user, err := pgx.ParseConfig(cfg.DatabaseURL)
@@ -187,11 +186,11 @@ func TestApplyNeedsTheRightToCreateSchemas(t *testing.T) {
 	exec(t, other, "GRANT CREATE ON DATABASE "+query[string](t, other, `SELECT current_database()`)+" TO "+user.User)
 	apply(t, cfg)
 	wantNothingPlanned(t, cfg)
-	// Its schemas keep the user from being dropped.
+	// The schemas would keep the user from being dropped.
 	exec(t, other, "DROP SCHEMA auth, users CASCADE")
 }
 
-func TestApplySaysWhatIsWrongWithTheServer(t *testing.T) {
+func TestTheErrorsOfConnecting(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	missing, _ := url.Parse(cfg.DatabaseURL)
@@ -210,13 +209,13 @@ func TestApplySaysWhatIsWrongWithTheServer(t *testing.T) {
 			_, err := schema.Apply(t.Context(), cfg)
 			wantError(t, err, test.want)
 			if strings.Contains(err.Error(), "secret") {
-				t.Errorf("error %q shows the password", err)
+				t.Errorf("error %q contains the password", err)
 			}
 		})
 	}
 }
 
-func TestApplyStopsWithItsContext(t *testing.T) {
+func TestApplyEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
 	conn := pgtest.Connect(t, cfg.DatabaseURL)
@@ -234,7 +233,7 @@ func TestApplyStopsWithItsContext(t *testing.T) {
 	for !query[bool](t, cfg.DatabaseURL, waiting) {
 		select {
 		case err := <-done:
-			t.Fatalf("Apply = %v while another copy was at work, want it to wait", err)
+			t.Fatalf("Apply = %v while another process held the lock, want it to wait", err)
 		default:
 		}
 	}

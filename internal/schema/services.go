@@ -10,8 +10,8 @@ import (
 
 var schemaLine = regexp.MustCompile(`(?m)^CREATE SCHEMA ([a-z][a-z0-9_]*);`)
 
-// Services returns the services whose tables the text of a schema.sql declares:
-// each has the schema of its name, with a table applied_schema in it.
+// Services returns the services that the text of a schema.sql declares. Each has a schema of
+// its name with a table applied_schema.
 func Services(text string) ([]string, error) {
 	var names []string
 	for _, found := range schemaLine.FindAllStringSubmatch(text, -1) {
@@ -23,18 +23,18 @@ func Services(text string) ([]string, error) {
 	return names, nil
 }
 
-// Rules for single tables and columns, as schema.table and schema.table.column.
-// A service without an entry may change all of its tables.
+// Rules for tables and columns, as schema.table and schema.table.column. By default a service
+// may change all rows of its tables.
 var (
-	// appendOnly are the tables whose rows a service can neither change nor delete.
+	// appendOnly are the tables whose rows a service may neither update nor delete.
 	appendOnly = []string{"auth.audit_events"}
-	// readableBytes are the columns of type bytea that the reader may see.
+	// readableBytes are the columns of type bytea that the reader may read.
 	readableBytes = []string{"auth.signing_keys.public_key", "auth.audit_events.refusal_key"}
-	// secretTexts are the columns of other types that the reader may not see.
+	// secretTexts are the columns of other types that the reader may not read.
 	secretTexts = []string{"auth.accounts.password_hash"}
 )
 
-// identifiers returns the services' schemas as a list in SQL.
+// identifiers returns an SQL list of the services' schemas.
 func identifiers(services []string) string {
 	quoted := make([]string, len(services))
 	for i, service := range services {
@@ -43,8 +43,8 @@ func identifiers(services []string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// applied selects columns of the table applied_schema of every service.
-func applied(services []string, columns string) string {
+// selectApplied returns a query of columns of the table applied_schema of every service.
+func selectApplied(services []string, columns string) string {
 	selects := make([]string, len(services))
 	for i, service := range services {
 		selects[i] = "SELECT " + columns + " FROM " + pgx.Identifier{service, "applied_schema"}.Sanitize()

@@ -9,23 +9,22 @@ import (
 	"strconv"
 )
 
-// source is one text of declarations: schema.sql at the root, or a service's own.
-// Each is compared with the database by itself, so that a service which is deployed
-// alone changes its own tables and nothing else. Roles and grants are applied for
-// the services of all sources together.
+// source is one schema.sql: the one at the root or that of a service. Each is compared with
+// the database separately, so that a service that is deployed alone changes only its own
+// tables. Roles and grants are applied for the services of all sources together.
 type source struct {
-	own      string // the service whose own text it is; empty for schema.sql at the root
+	own      string // the service of the text; empty for schema.sql at the root
 	sql      string
 	number   int
 	services []string
 	hash     [sha256.Size]byte
 
-	fresh     bool // none of its schemas exists
-	remembers bool // the table applied_schema of each of them exists
-	stored    int  // the number that was applied; 0 when none was
+	fresh    bool // none of its schemas exists
+	hasState bool // each of its schemas has a table applied_schema
+	stored   int  // the applied number; 0 if none was applied
 }
 
-// file is the name of the text for people.
+// file returns the name of the file for messages.
 func (s *source) file() string {
 	if s.own == "" {
 		return "schema.sql"
@@ -33,7 +32,7 @@ func (s *source) file() string {
 	return s.own + "/schema.sql"
 }
 
-// newer reports whether the database carries a larger number than the text.
+// newer reports whether the database has a larger number than the text.
 func (s *source) newer() bool { return s.stored > s.number }
 
 // readSources returns the texts of a configuration.
@@ -49,7 +48,7 @@ func readSources(cfg Config) ([]*source, error) {
 			return nil, fmt.Errorf("%s/schema.sql: %w", service, err)
 		}
 		if !slices.Equal(s.services, []string{service}) {
-			return nil, fmt.Errorf("%s declares the schemas %v: it may declare %s alone", s.file(), s.services, service)
+			return nil, fmt.Errorf("%s declares the schemas %v: it may declare only %s", s.file(), s.services, service)
 		}
 		if slices.Contains(root.services, service) {
 			return nil, fmt.Errorf("%s and schema.sql both declare the schema %s: keep one", s.file(), service)
@@ -71,13 +70,13 @@ func readSource(own, text string) (*source, error) {
 	return &source{own: own, sql: text, number: number, services: services, hash: sha256.Sum256([]byte(text))}, nil
 }
 
-// Services returns the services whose tables the configuration declares.
+// Services returns the services that the configuration declares.
 func (c Config) Services() ([]string, error) {
 	sources, err := readSources(c)
 	return servicesOf(sources), err
 }
 
-// skipNewer leaves out the sources of which the database carries a larger number.
+// skipNewer removes the sources for which the database has a larger number.
 func (t *target) skipNewer() {
 	t.sources = slices.DeleteFunc(t.sources, (*source).newer)
 	t.services = servicesOf(t.sources)
@@ -93,13 +92,13 @@ func servicesOf(sources []*source) []string {
 
 var numberLine = regexp.MustCompile(`(?m)^-- schema number: ([0-9]+)\s*$`)
 
-// Number is the one that the text of a schema.sql carries, in a line like
+// Number returns the number of a schema.sql, which is in a line like
 //
 //	-- schema number: 1
 func Number(text string) (int, error) {
 	lines := numberLine.FindAllStringSubmatch(text, -1)
 	if len(lines) != 1 {
-		return 0, fmt.Errorf("schema.sql has %d lines like '-- schema number: 1', and needs one", len(lines))
+		return 0, fmt.Errorf("schema.sql has %d lines like '-- schema number: 1', and needs exactly one", len(lines))
 	}
 	number, err := strconv.ParseInt(lines[0][1], 10, 32)
 	if err != nil || number < 1 {

@@ -12,7 +12,7 @@ import (
 	"gatehouse/internal/schema"
 )
 
-// sampleText is the text of a service's own schema.sql, with more declarations.
+// sampleText returns the schema.sql of the service sample, with more declarations.
 func sampleText(number int, more string) string {
 	return fmt.Sprintf(`-- schema number: %d
 
@@ -35,7 +35,7 @@ CREATE UNIQUE INDEX applied_schema_one_row ON sample.applied_schema ((true));
 %s`, number, more)
 }
 
-// withText is cfg with a service that has a text of its own.
+// withText returns cfg with the schema.sql of the service sample.
 func withText(cfg schema.Config, text string) schema.Config {
 	cfg.Roles = maps.Clone(cfg.Roles)
 	cfg.Roles["sample"] = schema.Role{Password: "for sample"}
@@ -43,19 +43,19 @@ func withText(cfg schema.Config, text string) schema.Config {
 	return cfg
 }
 
-func TestAServiceHasTablesOfItsOwnText(t *testing.T) {
+func TestTheTablesOfAServicesOwnSchemaAreCreated(t *testing.T) {
 	t.Parallel()
-	older := applied(t)
+	older := appliedConfig(t)
 	cfg := withText(older, sampleText(1, ""))
 	result := apply(t, cfg)
 	if result.Own["sample"].Number != 1 || !slices.Contains(result.Statements, "CREATE SCHEMA sample") {
 		t.Errorf("Apply = %+v, want the schema sample with number 1", result)
 	}
 	if slices.ContainsFunc(result.Statements, func(s string) bool { return strings.Contains(s, "CREATE TABLE auth.") }) {
-		t.Errorf("it made tables of auth: %q", result.Statements)
+		t.Errorf("it created tables of auth: %q", result.Statements)
 	}
 	wantNothingPlanned(t, cfg)
-	// The binary from before the service runs on.
+	// A binary without the service accepts the database.
 	wantNothingPlanned(t, older)
 	conn := pgtest.Connect(t, serviceURL(t, cfg, "sample"))
 	if err := schema.Ready(t.Context(), conn, "sample", 1); err != nil {
@@ -66,17 +66,17 @@ func TestAServiceHasTablesOfItsOwnText(t *testing.T) {
 	}
 	for role, sql := range map[string]string{"sample": `SELECT FROM auth.accounts`, "auth": `SELECT FROM sample.sample`, "users": `SELECT FROM sample.sample`} {
 		if _, err := pgtest.Connect(t, serviceURL(t, cfg, role)).Exec(t.Context(), sql); err == nil {
-			t.Errorf("the role of %s may execute %s", role, sql)
+			t.Errorf("the role of %s can execute %s", role, sql)
 		}
 	}
 }
 
-// A service that is deployed alone has a newer text than the rest, or an older one.
-func TestTextsAreAppliedByTheirOwnNumbers(t *testing.T) {
+// A service that is deployed alone has a newer or older schema.sql than the other services.
+func TestEachSchemaIsAppliedByItsOwnNumber(t *testing.T) {
 	t.Parallel()
 	column := `ALTER TABLE sample.sample ADD COLUMN body text;`
 	badges := `CREATE TABLE auth.badges (id uuid NOT NULL);`
-	base := applied(t)
+	base := appliedConfig(t)
 	first := withText(base, sampleText(1, ""))
 	apply(t, first)
 
@@ -87,17 +87,17 @@ func TestTextsAreAppliedByTheirOwnNumbers(t *testing.T) {
 	rest := withText(with(base, 1002, badges), sampleText(1, "")) // of a binary with the older service
 	result := apply(t, rest)
 	if own := result.Own["sample"]; result.Number != 1002 || result.Newer || own.Number != 2 || !own.Newer {
-		t.Errorf("Apply of a newer schema.sql = %+v, want 1002 applied and the service's newer tables left alone", result)
+		t.Errorf("Apply of a newer schema.sql = %+v, want 1002 applied and the newer tables of the service unchanged", result)
 	}
 	if result := apply(t, withText(base, sampleText(3, column+`ALTER TABLE sample.sample ADD COLUMN author uuid;`))); !result.Newer || result.Number != 1002 || result.Own["sample"].Newer || result.Own["sample"].Number != 3 {
-		t.Errorf("Apply of a service beside a newer schema.sql = %+v, want 3 applied and the rest left alone", result)
+		t.Errorf("Apply of a service with an older schema.sql at the root = %+v, want 3 applied and the other tables unchanged", result)
 	}
 	state, err := schema.Status(t.Context(), first)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if own := state.Own["sample"]; own.Stored != 3 || own.Number != 1 || !own.Newer() || len(state.Pending.Statements) != 0 {
-		t.Errorf("Status of the first binary = %+v, want a newer service and nothing to do", state)
+		t.Errorf("Status of the first binary = %+v, want a newer service and nothing pending", state)
 	}
 	columns := query[int](t, base.DatabaseURL, `SELECT count(*)::int FROM information_schema.columns WHERE table_schema = 'sample' AND table_name = 'sample'`)
 	tables := query[int](t, base.DatabaseURL, `SELECT count(*)::int FROM pg_tables WHERE schemaname = 'auth' AND tablename = 'badges'`)
@@ -106,10 +106,10 @@ func TestTextsAreAppliedByTheirOwnNumbers(t *testing.T) {
 	}
 }
 
-// Nothing of either text is applied unless all of it can be.
-func TestTextsAreAppliedTogetherOrNotAtAll(t *testing.T) {
+// Either all of both schemas is applied or nothing.
+func TestSchemasAreAppliedAtomically(t *testing.T) {
 	t.Parallel()
-	base := applied(t)
+	base := appliedConfig(t)
 	apply(t, withText(base, sampleText(1, "")))
 	before := query[string](t, base.DatabaseURL, catalog)
 	dropped := strings.Replace(sampleText(2, ""), "    title text NOT NULL,\n", "", 1)
@@ -122,9 +122,9 @@ func TestTextsAreAppliedTogetherOrNotAtAll(t *testing.T) {
 	}
 }
 
-func TestAnotherProgramsSchemaIsNoServices(t *testing.T) {
+func TestAForeignSchemaWithTheNameOfASampleServiceIsRefused(t *testing.T) {
 	t.Parallel()
-	base := applied(t)
+	base := appliedConfig(t)
 	exec(t, base.DatabaseURL, `CREATE SCHEMA sample`, `CREATE TABLE sample.pages (id integer)`)
 	_, err := schema.Apply(t.Context(), withText(base, sampleText(1, "")))
 	if foreign, ok := errors.AsType[*schema.ForeignError](err); !ok || foreign.Schema != "sample" {
@@ -132,12 +132,12 @@ func TestAnotherProgramsSchemaIsNoServices(t *testing.T) {
 	}
 }
 
-func TestAServicesTextDeclaresItsSchemaAlone(t *testing.T) {
+func TestAServicesSchemaDeclaresItsOwnSchemaOnly(t *testing.T) {
 	t.Parallel()
-	base := configFor(t, "postgres://nobody@localhost:1/nothing") // it is not asked
+	base := configFor(t, "postgres://nobody@localhost:1/nothing") // never connected to
 	for name, test := range map[string]struct{ service, text, problem string }{
-		"another service's schema": {"letters", sampleText(1, ""), "may declare letters alone"},
-		"two schemas":              {"sample", sampleText(1, "CREATE SCHEMA letters;\n"), "may declare sample alone"},
+		"another service's schema": {"letters", sampleText(1, ""), "may declare only letters"},
+		"two schemas":              {"sample", sampleText(1, "CREATE SCHEMA letters;\n"), "may declare only sample"},
 		"one of schema.sql":        {"auth", "-- schema number: 1\nCREATE SCHEMA auth;\n", "both declare the schema auth"},
 		"no number":                {"sample", "CREATE SCHEMA sample;\n", "sample/schema.sql"},
 	} {

@@ -15,11 +15,11 @@ type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Ready reports whether a service's schema is as new as the number that its
-// binary carries, or newer. The service's own login role may ask.
+// Ready returns an error if the applied number of a service's schema is smaller than number,
+// that of the binary. The login role of the service has the privileges that it needs.
 func Ready(ctx context.Context, db Querier, service string, number int) error {
 	var stored int
-	err := db.QueryRow(ctx, applied([]string{service}, "number")).Scan(&stored)
+	err := db.QueryRow(ctx, selectApplied([]string{service}, "number")).Scan(&stored)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows) || hasCode(err, undefinedTable, insufficientPrivilege):
 		return fmt.Errorf("the schema %s was never applied: run `gatehouse schema apply` (%w)", service, err)
@@ -42,7 +42,7 @@ SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::
 func (t *target) readState(ctx context.Context) error {
 	var encoding string
 	if err := t.tx.QueryRowContext(ctx, selectNames).Scan(&t.database, &t.user, &encoding); err != nil {
-		return fmt.Errorf("look for the schemas: %w", err)
+		return fmt.Errorf("look up the schemas: %w", err)
 	}
 	if err := database.EncodingError(t.database, encoding); err != nil {
 		return err
@@ -56,15 +56,15 @@ func (t *target) readState(ctx context.Context) error {
 }
 
 func (t *target) readSource(ctx context.Context, s *source) error {
-	if err := t.tx.QueryRowContext(ctx, selectSource, s.services).Scan(&s.fresh, &s.remembers); err != nil {
-		return fmt.Errorf("look for the schemas: %w", err)
+	if err := t.tx.QueryRowContext(ctx, selectSource, s.services).Scan(&s.fresh, &s.hasState); err != nil {
+		return fmt.Errorf("look up the schemas: %w", err)
 	}
-	if !s.remembers {
+	if !s.hasState {
 		return nil
 	}
-	// A newer schema.sql may have been applied to some of the schemas only, when
-	// others were restored from a backup: the largest number counts.
-	numbers := "SELECT coalesce(max(number), 0) FROM (" + applied(s.services, "number") + ") AS applied"
+	// The numbers differ after a restore of some of the schemas. The largest one protects
+	// the schemas of a newer version.
+	numbers := "SELECT coalesce(max(number), 0) FROM (" + selectApplied(s.services, "number") + ") AS applied"
 	if err := t.tx.QueryRowContext(ctx, numbers).Scan(&s.stored); err != nil {
 		return fmt.Errorf("read the schema's number: %w", err)
 	}
@@ -76,8 +76,7 @@ SELECT count(*) FILTER (WHERE number = $1 AND source_hash = $2 AND catalog_hash 
 	count(*) FILTER (WHERE number = $1 AND source_hash <> $2)
 FROM (%s) AS applied`
 
-// changed returns the sources whose tables are not as the last Apply of their very
-// text left them.
+// changed returns the sources whose text or tables have changed since the last Apply.
 func (t *target) changed(ctx context.Context) ([]*source, error) {
 	var changed []*source
 	for _, s := range t.sources {
@@ -93,7 +92,7 @@ func (t *target) changed(ctx context.Context) ([]*source, error) {
 }
 
 func (t *target) unchanged(ctx context.Context, s *source) (bool, error) {
-	if !s.remembers {
+	if !s.hasState {
 		return false, nil
 	}
 	catalog, err := t.catalogHash(ctx, s)
@@ -101,18 +100,18 @@ func (t *target) unchanged(ctx context.Context, s *source) (bool, error) {
 		return false, err
 	}
 	var same, edited int
-	err = t.tx.QueryRowContext(ctx, fmt.Sprintf(countMatches, applied(s.services, "number, source_hash, catalog_hash")), s.number, s.hash[:], catalog).Scan(&same, &edited)
+	err = t.tx.QueryRowContext(ctx, fmt.Sprintf(countMatches, selectApplied(s.services, "number, source_hash, catalog_hash")), s.number, s.hash[:], catalog).Scan(&same, &edited)
 	if err != nil {
-		return false, fmt.Errorf("read what was applied: %w", err)
+		return false, fmt.Errorf("read the applied schema: %w", err)
 	}
 	if edited > 0 {
-		t.log.Warn("schema.sql was changed without raising its number: older binaries won't know that they are older", "file", s.file(), "number", s.number)
+		t.log.Warn("schema: schema.sql changed without a new number, so older binaries do not detect it", "file", s.file(), "number", s.number)
 	}
 	return same == len(s.services), nil
 }
 
-// Each line describes something that Atlas would see, or a storage parameter. Grants
-// are looked at apart from this.
+// selectCatalogHash hashes one line for each object that Atlas supports and for each storage
+// parameter. Grants are compared separately.
 const selectCatalogHash = `
 WITH ours AS (
 	SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::text[])
@@ -158,15 +157,15 @@ INSERT INTO %s.applied_schema (number, source_hash, catalog_hash) VALUES ($1, $2
 ON CONFLICT ((true)) DO UPDATE
 SET number = excluded.number, source_hash = excluded.source_hash, catalog_hash = excluded.catalog_hash, apply_time = now()`
 
-// remember stores what was applied, for Ready and the next Apply.
-func (t *target) remember(ctx context.Context, s *source) error {
+// storeState stores the applied number and hashes, for Ready and the next Apply.
+func (t *target) storeState(ctx context.Context, s *source) error {
 	catalog, err := t.catalogHash(ctx, s)
 	if err != nil {
 		return err
 	}
 	for _, service := range s.services {
 		if _, err := t.tx.ExecContext(ctx, fmt.Sprintf(upsertState, pgx.Identifier{service}.Sanitize()), s.number, s.hash[:], catalog); err != nil {
-			return fmt.Errorf("remember what was applied: %w", err)
+			return fmt.Errorf("store the applied schema: %w", err)
 		}
 	}
 	return nil

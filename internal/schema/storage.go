@@ -8,14 +8,14 @@ import (
 	atlas "ariga.io/atlas/sql/schema"
 )
 
-// outcome is what sources make of an empty database.
-type outcome struct {
+// desiredState is the state of an empty database after executing the sources.
+type desiredState struct {
 	realm   *atlas.Realm
 	storage []storageParameter
 }
 
-// storageParameter is one of a table, such as its fillfactor. Atlas doesn't see
-// them. One that schema.sql doesn't declare is somebody's intention and stays.
+// storageParameter is a storage parameter of a table, such as its fillfactor. Atlas does not
+// support them. Parameters that schema.sql does not declare are kept.
 type storageParameter struct{ table, name, value string }
 
 const selectStorage = `
@@ -46,8 +46,8 @@ func readStorage(ctx context.Context, tx *sql.Tx, services []string) ([]storageP
 	return found, nil
 }
 
-// storageChanges are the statements that set the declared storage parameters. They
-// rewrite no row, and block neither reads nor writes.
+// storageChanges returns the statements that set the declared storage parameters. They
+// rewrite no rows, and block neither reads nor writes.
 func storageChanges(current, desired []storageParameter) []statement {
 	has := map[storageParameter]bool{}
 	for _, one := range current {

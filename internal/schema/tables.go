@@ -22,12 +22,12 @@ import (
 type tableChanges struct {
 	statements  []statement
 	destructive []string
-	// addsTables tells that there will be tables that no role has a grant on.
+	// addsTables reports that tables will be created, which need grants.
 	addsTables bool
 }
 
 func (t *target) tableChanges(ctx context.Context) (tableChanges, error) {
-	fresh, older := split(t.sources)
+	fresh, older := splitByState(t.sources)
 	changes, err := declared(fresh)
 	if err != nil || len(older) == 0 {
 		return changes, err
@@ -40,8 +40,8 @@ func (t *target) tableChanges(ctx context.Context) (tableChanges, error) {
 	return changes.and(altered), err
 }
 
-// split returns the sources none of whose schemas exists, and the others.
-func split(sources []*source) (fresh, older []*source) {
+// splitByState separates the sources without existing schemas from the others.
+func splitByState(sources []*source) (fresh, older []*source) {
 	for _, s := range sources {
 		if s.fresh {
 			fresh = append(fresh, s)
@@ -61,9 +61,9 @@ func (c tableChanges) and(others tableChanges) tableChanges {
 	}
 }
 
-// applyTables executes what is new in the sources, and the difference to the others.
+// applyTables creates the tables of new sources and alters those of the others.
 func (t *target) applyTables(ctx context.Context, sources []*source) ([]string, error) {
-	fresh, older := split(sources)
+	fresh, older := splitByState(sources)
 	made, err := declared(fresh)
 	if err != nil {
 		return nil, err
@@ -75,7 +75,7 @@ func (t *target) applyTables(ctx context.Context, sources []*source) ([]string, 
 	return append(texts(made.statements), altered...), err
 }
 
-// alterTables executes the difference, and makes sure that none is left.
+// alterTables executes the difference and verifies that none remains.
 func (t *target) alterTables(ctx context.Context, sources []*source) ([]string, error) {
 	if len(sources) == 0 {
 		return nil, nil
@@ -94,19 +94,19 @@ func (t *target) alterTables(ctx context.Context, sources []*source) ([]string, 
 	if err := t.execute(ctx, changes.statements); err != nil {
 		return nil, err
 	}
-	// Atlas would retry a difference that it finds but cannot fix at every start.
+	// Otherwise each start would retry a difference that Atlas cannot remove.
 	rest, err := t.diff(ctx, desired, sources)
 	if err != nil {
 		return nil, err
 	}
 	if len(rest.statements) > 0 {
-		return nil, fmt.Errorf("schema.sql can't be reached by altering the tables, which would still lack: %s",
+		return nil, fmt.Errorf("the tables can't be altered to match schema.sql. These changes remain: %s",
 			strings.Join(texts(rest.statements), "; "))
 	}
 	return texts(changes.statements), nil
 }
 
-// declared returns the whole texts of the sources.
+// declared returns all statements of the sources.
 func declared(sources []*source) (tableChanges, error) {
 	var changes tableChanges
 	for _, s := range sources {
@@ -132,12 +132,12 @@ func (s *source) statements() (tableChanges, error) {
 	return changes, nil
 }
 
-// scope keeps Atlas from every schema that isn't one of the sources'.
+// scope limits Atlas to the schemas of the sources.
 func scope(sources []*source) *atlas.InspectRealmOption {
 	return &atlas.InspectRealmOption{Schemas: servicesOf(sources)}
 }
 
-func (t *target) diff(ctx context.Context, desired outcome, sources []*source) (tableChanges, error) {
+func (t *target) diff(ctx context.Context, desired desiredState, sources []*source) (tableChanges, error) {
 	drv, err := postgres.Open(t.tx)
 	if err != nil {
 		return tableChanges{}, err
@@ -150,7 +150,7 @@ func (t *target) diff(ctx context.Context, desired outcome, sources []*source) (
 	if err != nil {
 		return tableChanges{}, fmt.Errorf("compare the database with schema.sql: %w", err)
 	}
-	if err := impossible(diff); err != nil {
+	if err := checkUnsupported(diff); err != nil {
 		return tableChanges{}, err
 	}
 	changes := tableChanges{destructive: destructive(diff)}
@@ -171,9 +171,9 @@ func (t *target) diff(ctx context.Context, desired outcome, sources []*source) (
 	return changes, err
 }
 
-// impossible finds what Atlas plans no statement for, and would find again at
-// every start.
-func impossible(diff []atlas.Change) error {
+// checkUnsupported returns an error for a change for which Atlas plans no statement, and
+// which it would find again at every start.
+func checkUnsupported(diff []atlas.Change) error {
 	for _, c := range diff {
 		object, ok := c.(*atlas.ModifyObject)
 		if !ok {
@@ -186,14 +186,14 @@ func impossible(diff []atlas.Change) error {
 		}
 		for _, value := range from.Values {
 			if !slices.Contains(to.Values, value) {
-				return fmt.Errorf("the enum %s.%s can't lose its value %q: keep it, or make another type", from.Schema.Name, from.T, value)
+				return fmt.Errorf("the value %[3]q of the enum %[1]s.%[2]s can't be removed: keep it, or create another type", from.Schema.Name, from.T, value)
 			}
 		}
 	}
 	return nil
 }
 
-// destructive says which changes lose data, or may.
+// destructive describes the changes that lose data or may lose data.
 func destructive(diff []atlas.Change) []string {
 	var lost []string
 	for _, c := range diff {
@@ -220,8 +220,8 @@ func destructive(diff []atlas.Change) []string {
 	return lost
 }
 
-// widens reports whether every value of one type is one of the other. It knows
-// the common cases; a type that it doesn't know counts as narrower.
+// widens reports whether type to can represent every value of type from. It supports common
+// types, and returns false for others.
 func widens(from, to atlas.Type) bool {
 	switch from := from.(type) {
 	case *atlas.IntegerType:
@@ -269,13 +269,12 @@ func typeName(c *atlas.Column) string {
 	return name
 }
 
-// replay executes the sources on a scratch database and inspects it there, in a
-// transaction that is rolled back: even a crash leaves nothing to clean up in a
-// database that is used again.
-func (t *target) replay(ctx context.Context, sources []*source) (desired outcome, err error) {
+// replay executes the sources on a scratch database and inspects the result. It rolls back
+// the transaction, so that the database in DevURL remains empty even after a crash.
+func (t *target) replay(ctx context.Context, sources []*source) (desired desiredState, err error) {
 	changes, err := declared(sources)
 	if err != nil {
-		return outcome{}, err
+		return desiredState{}, err
 	}
 	err = t.withScratch(ctx, func(tx *sql.Tx) error {
 		drv, err := postgres.Open(tx)
@@ -287,7 +286,7 @@ func (t *target) replay(ctx context.Context, sources []*source) (desired outcome
 		}
 		for _, s := range changes.statements {
 			if _, err := tx.ExecContext(ctx, s.sql); err != nil {
-				return fmt.Errorf("try schema.sql on the scratch database: execute %q: %w", s.text, err)
+				return fmt.Errorf("replay schema.sql on the scratch database: execute %q: %w", s.text, err)
 			}
 		}
 		if desired.realm, err = drv.InspectRealm(ctx, scope(sources)); err != nil {
@@ -299,8 +298,8 @@ func (t *target) replay(ctx context.Context, sources []*source) (desired outcome
 	return desired, err
 }
 
-// withScratch gives f a transaction on the database in DevURL, or on one that
-// exists only meanwhile.
+// withScratch calls f with a transaction on the database in DevURL or on a temporary
+// database.
 func (t *target) withScratch(ctx context.Context, f func(*sql.Tx) error) error {
 	if t.DevURL != "" {
 		conn, err := parseURL(t.DevURL)
@@ -312,7 +311,7 @@ func (t *target) withScratch(ctx context.Context, f func(*sql.Tx) error) error {
 		}
 		return nil
 	}
-	// CREATE DATABASE refuses to run in the transaction of the target.
+	// CREATE DATABASE can't run in the transaction of the target.
 	admin, err := t.db.Conn(ctx)
 	if err != nil {
 		return connectError(err)
@@ -324,11 +323,11 @@ func (t *target) withScratch(ctx context.Context, f func(*sql.Tx) error) error {
 		return err
 	}
 	defer func() {
-		// Also when the caller has given up.
+		// Even if ctx has ended.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
 		if err := dropScratch(ctx, admin, name); err != nil {
-			t.log.Warn("the scratch database stays until a later run drops it", "database", name, "error", err)
+			t.log.Warn("schema: scratch database not dropped, a later run drops it", "database", name, "error", err)
 		}
 	}()
 	conn := t.conn.Copy()
@@ -336,9 +335,9 @@ func (t *target) withScratch(ctx context.Context, f func(*sql.Tx) error) error {
 	return inScratch(ctx, conn, f)
 }
 
-// The key of the advisory lock on a scratch database that others may be given
-// as well. Not lockKey, which the caller already holds if by mistake both URLs
-// name one database.
+// scratchLockKey is the key of the advisory lock on a scratch database, which processes may
+// share. It differs from lockKey, which this process already holds if both URLs name the
+// same database by mistake.
 const scratchLockKey = 0x67617465_02
 
 func inScratch(ctx context.Context, cfg *pgx.ConnConfig, f func(*sql.Tx) error) error {
@@ -355,8 +354,8 @@ func inScratch(ctx context.Context, cfg *pgx.ConnConfig, f func(*sql.Tx) error) 
 	return f(tx)
 }
 
-// The name of a scratch database tells when it was made, on Postgres' clock.
-// template0 holds nothing, whatever others have put into template1.
+// createScratch creates a scratch database whose name contains its creation time on Postgres'
+// clock. Its template is template0, because template1 may have been modified.
 func createScratch(ctx context.Context, admin *sql.Conn) (string, error) {
 	var now int64
 	if err := admin.QueryRowContext(ctx, `SELECT extract(epoch FROM now())::bigint`).Scan(&now); err != nil {
@@ -383,12 +382,12 @@ WHERE datname ~ '^gatehouse_scratch_[0-9]{10}_[0-9a-f]{8}$'
 	AND split_part(datname, '_', 3)::bigint < extract(epoch FROM now()) - 3600
 	AND datdba = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)`
 
-// dropLeftovers drops the scratch databases of runs that crashed more than an
-// hour ago. What can't be dropped now, a later run will try again.
+// dropLeftovers drops the scratch databases of runs that crashed more than an hour ago. A
+// later run retries after a failure.
 func (t *target) dropLeftovers(ctx context.Context, admin *sql.Conn) {
 	rows, err := admin.QueryContext(ctx, selectLeftovers)
 	if err != nil {
-		t.log.Debug("look for left-over scratch databases", "error", err)
+		t.log.Debug("schema: listing abandoned scratch databases failed", "error", err)
 		return
 	}
 	defer rows.Close()
@@ -404,6 +403,6 @@ func (t *target) dropLeftovers(ctx context.Context, admin *sql.Conn) {
 		err = errors.Join(err, dropScratch(ctx, admin, name))
 	}
 	if err != nil {
-		t.log.Debug("drop left-over scratch databases", "error", err)
+		t.log.Debug("schema: dropping abandoned scratch databases failed", "error", err)
 	}
 }

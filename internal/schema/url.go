@@ -12,8 +12,8 @@ import (
 	"gatehouse/internal/database"
 )
 
-// ServiceURL is databaseURL with another user: the hosts, the database and all
-// settings stay. It takes both forms that Postgres knows, and keeps the form.
+// ServiceURL returns databaseURL with another user and password. It supports both forms of
+// Postgres, URIs and keywords with values, and keeps the form.
 func ServiceURL(databaseURL, role, password string) (string, error) {
 	conn, err := parseURL(databaseURL)
 	if err != nil {
@@ -28,11 +28,11 @@ func ServiceURL(databaseURL, role, password string) (string, error) {
 		strings.Join(otherSettings(databaseURL), " "), quote(role), quote(password), quote(conn.Database)), nil
 }
 
-// replaced are the settings that ServiceURL gives.
+// replaced are the parameters that ServiceURL sets.
 var replaced = []string{"user", "password", "dbname", "database"}
 
-// hosts are what stands before the path. net/url can't be asked: of Postgres'
-// URIs it takes neither a list of hosts nor an escaped socket folder.
+// hosts returns the host part of a URI without its scheme. net/url supports neither lists of
+// hosts nor escaped socket directories.
 func hosts(rest string) string {
 	if i := strings.IndexAny(rest, "@/"); i >= 0 && rest[i] == '@' {
 		rest = rest[i+1:]
@@ -62,24 +62,23 @@ func parameters(rest string) string {
 	return "?" + strings.Join(kept, "&")
 }
 
-// escape also takes what may stand in a path or a query. Postgres reads a plus
-// as a plus.
+// escape percent-encodes a part of a URI. Postgres does not decode a plus as a space.
 func escape(s string) string {
 	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
 }
 
-// otherSettings are those of a string of keywords and values, less the ones
-// that are replaced. pgx has read it before: it is well formed.
+// otherSettings returns the settings of a string of keywords and values that are not
+// replaced. pgx has parsed it before, so it is well formed.
 func otherSettings(dsn string) []string {
 	var kept []string
 	for {
-		dsn = strings.TrimLeft(dsn, blanks)
+		dsn = strings.TrimLeft(dsn, whitespace)
 		key, rest, ok := strings.Cut(dsn, "=")
 		if !ok {
 			return kept
 		}
-		key = strings.TrimRight(key, blanks)
-		rest = strings.TrimLeft(rest, blanks)
+		key = strings.TrimRight(key, whitespace)
+		rest = strings.TrimLeft(rest, whitespace)
 		value := rest[:valueLength(rest)]
 		if !slices.Contains(replaced, key) {
 			kept = append(kept, key+"="+value)
@@ -88,9 +87,10 @@ func otherSettings(dsn string) []string {
 	}
 }
 
-const blanks = " \t\n\r\v\f"
+const whitespace = " \t\n\r\v\f"
 
-// valueLength is where a value ends: at its closing quote, or at a blank.
+// valueLength returns the length of the value at the start of s, which ends at its closing
+// quote or at whitespace.
 func valueLength(s string) int {
 	quoted := strings.HasPrefix(s, "'")
 	for i := 0; i < len(s); i++ {
@@ -99,7 +99,7 @@ func valueLength(s string) int {
 			i++
 		case quoted && s[i] == '\'' && i > 0:
 			return i + 1
-		case !quoted && strings.IndexByte(blanks, s[i]) >= 0:
+		case !quoted && strings.IndexByte(whitespace, s[i]) >= 0:
 			return i
 		}
 	}
@@ -112,14 +112,14 @@ func quote(value string) string {
 
 func parseURL(databaseURL string) (*pgx.ConnConfig, error) {
 	if databaseURL == "" {
-		return nil, errors.New("is empty: name a database, like postgres://user:password@host:5432/database")
+		return nil, errors.New("is empty: set it to a database, like postgres://user:password@host:5432/database")
 	}
 	conn, err := database.ParseConfig(databaseURL)
 	if err != nil {
 		return nil, err
 	}
 	database.SetOwnerSession(conn, databaseURL)
-	// Without cached plans, a statement may follow one that changed its table.
+	// A cached plan would be invalid after a statement that changed its table.
 	conn.DefaultQueryExecMode = pgx.QueryExecModeDescribeExec
 	if conn.Database == "" {
 		conn.Database = conn.User
@@ -127,7 +127,7 @@ func parseURL(databaseURL string) (*pgx.ConnConfig, error) {
 	return conn, nil
 }
 
-// WithoutPassword is databaseURL without its password, for where others see it.
+// WithoutPassword returns databaseURL without its password, for output.
 func WithoutPassword(databaseURL string) (string, error) {
 	conn, err := parseURL(databaseURL)
 	if err != nil {

@@ -24,28 +24,26 @@ import (
 	"gatehouse/internal/mailtest"
 )
 
-// parityWorld is a system with the people whom the cases are about. Nothing that
-// a case does changes what another case sees of them: a person who is changed is made
-// for the case and the surface.
-type parityWorld struct {
+// parityFixture is a system with the persons that the cases use. No case changes a person
+// that another case uses: each case and surface creates the persons that it changes.
+type parityFixture struct {
 	*harness.System
 	people map[string]*harness.Person
-	// hashing is held by who has a password looked at.
+	// hashing is held during a call that hashes a password.
 	hashing sync.Mutex
 }
 
-// newParityWorld signs up alice and bob, who change nothing; the administrator,
-// the one there is; stale, whose roles have changed since; ended, whose session
-// was revoked; disabled; gone, who was deleted; and weary, who signed in an hour
-// ago.
-func newParityWorld(t *testing.T, s *harness.System) *parityWorld {
+// newParityFixture signs in the administrator and signs up alice and bob, who stay
+// unchanged; stale, whose roles have changed since; ended, whose session is revoked;
+// disabled; gone, who is deleted; and weary, who signed in an hour ago.
+func newParityFixture(t *testing.T, s *harness.System) *parityFixture {
 	t.Helper()
-	w := &parityWorld{System: s, people: map[string]*harness.Person{"": {}, "garbage": {Access: "not.a.token"}}}
+	w := &parityFixture{System: s, people: map[string]*harness.Person{"": {}, "garbage": {Access: "not.a.token"}}}
 	w.people["admin"] = s.Admin(t)
 	for _, name := range []string{"alice", "bob", "stale", "ended", "disabled", "gone", "weary"} {
 		w.people[name] = s.SignUp(t, "parity-"+name+"@example.com")
 	}
-	of := &subject{world: w, t: t, links: map[string]string{}}
+	of := &subject{fixture: w, t: t, links: map[string]string{}}
 	for _, step := range []parityStep{
 		{Call: "UserService/SetUserRoles", As: "admin", Send: map[string]any{"userId": "{{stale.id}}", "roles": []string{"editor"}}},
 		{Call: "AuthService/Logout", Send: map[string]any{"refreshToken": "{{ended.refresh}}"}},
@@ -73,11 +71,11 @@ func newParityWorld(t *testing.T, s *harness.System) *parityWorld {
 	return w
 }
 
-// renew gets those whose sessions are alive new tokens: the old ones last for
-// five minutes.
-func (w *parityWorld) renew(t *testing.T) {
+// renew refreshes the tokens of the persons with a live session: access tokens expire
+// after five minutes.
+func (w *parityFixture) renew(t *testing.T) {
 	t.Helper()
-	of := &subject{world: w, t: t, links: map[string]string{}}
+	of := &subject{fixture: w, t: t, links: map[string]string{}}
 	for _, name := range []string{"admin", "alice", "bob", "weary"} {
 		of.take(parityStep{Call: "AuthService/Refresh", Send: map[string]any{"refreshToken": "{{" + name + ".refresh}}"}})
 		w.people[name].Access, w.people[name].Refresh = of.stepField("tokens.accessToken"), of.stepField("tokens.refreshToken")
@@ -86,8 +84,8 @@ func (w *parityWorld) renew(t *testing.T) {
 
 const foreignKeyID = "parity"
 
-// publishForeignKey has auth publish a key that another holds the private half
-// of, so that tokens can be signed that auth never would.
+// publishForeignKey makes auth publish a public key whose private key the test holds, so
+// that the test can sign tokens that auth never issues.
 func publishForeignKey(t testing.TB, s *harness.System) ed25519.PrivateKey {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
@@ -103,9 +101,9 @@ func publishForeignKey(t testing.TB, s *harness.System) ed25519.PrivateKey {
 	return private
 }
 
-// signTokens makes bearers of alice's token with one thing changed: expired,
-// stranger, whose token is for another audience, and unsigned.
-func (w *parityWorld) signTokens(t testing.TB, key ed25519.PrivateKey) {
+// signTokens adds persons with a variant of alice's token: twin (unchanged), expired,
+// stranger (another audience) and forger (another signature).
+func (w *parityFixture) signTokens(t testing.TB, key ed25519.PrivateKey) {
 	t.Helper()
 	sign := func(change func(claims jwt.MapClaims)) *harness.Person {
 		var claims jwt.MapClaims
@@ -133,10 +131,10 @@ func (w *parityWorld) signTokens(t testing.TB, key ed25519.PrivateKey) {
 	w.people["forger"] = &harness.Person{Access: w.people["twin"].Access[:len(w.people["twin"].Access)-10] + "AAAAAAAAAA"}
 }
 
-// failToSignIn fails often enough that the account has to wait, for an hour.
-func (w *parityWorld) failToSignIn(t *testing.T, email string) {
+// failToSignIn fails until the account is throttled, for an hour.
+func (w *parityFixture) failToSignIn(t *testing.T, email string) {
 	t.Helper()
-	of := &subject{world: w, t: t, links: map[string]string{}}
+	of := &subject{fixture: w, t: t, links: map[string]string{}}
 	for range 5 {
 		of.take(parityStep{Call: "AuthService/Login", Send: map[string]any{"email": email, "password": "wrong"}, Reason: "CREDENTIALS_INVALID"})
 	}
@@ -145,11 +143,11 @@ func (w *parityWorld) failToSignIn(t *testing.T, email string) {
 	}
 }
 
-// subject is whom one case is about on one surface. New has signed up for it,
-// made was invited by the administrator; each is made when they are first named.
-// Moved is nobody yet, but has a mailbox.
+// subject holds the persons of one case on one surface. new signed up, made was invited
+// by the administrator; each is created at its first use. moved has a mailbox and no
+// account.
 type subject struct {
-	world     *parityWorld
+	fixture   *parityFixture
 	t         *testing.T
 	new, made *harness.Person
 	random    string
@@ -159,11 +157,11 @@ type subject struct {
 
 var placeholder = regexp.MustCompile(`\{\{([a-z]+)(?:[. ]([A-Za-z0-9._]+))?\}\}`)
 
-// fill puts in what a text names: {{alice.id}}, a fact of a person of the world,
-// new or made; {{random}}, which is another for each case and surface; {{step.…}},
-// a field of the last answer; {{mail.kept}} or {{mail.erased}}, the id
-// of a mail that was given up; {{long 101}}, so many letters; and
-// {{byte ff}}, which need not be text.
+// fill replaces the placeholders of a text: {{alice.id}}, a field of a person of the
+// fixture, of new or of made; {{random}}, which differs for each case and surface;
+// {{step.…}}, a field of the last response; {{mail.kept}} or {{mail.erased}}, the ID of a
+// failed mail; {{long 101}}, that many letters; and {{byte ff}}, a byte, which need not be
+// valid UTF-8.
 func (s *subject) fill(text string) string {
 	return placeholder.ReplaceAllStringFunc(text, func(found string) string {
 		parts := placeholder.FindStringSubmatch(found)
@@ -247,9 +245,9 @@ func (s *subject) person(name string) *harness.Person {
 		}
 		return s.made
 	}
-	person := s.world.people[name]
+	person := s.fixture.people[name]
 	if person == nil {
-		s.t.Fatalf("there is no %q in this world", name)
+		s.t.Fatalf("the fixture has no person %q", name)
 	}
 	return person
 }
@@ -263,7 +261,7 @@ func (s *subject) signUp() *harness.Person {
 	if err := protojson.Unmarshal(text, &in); err != nil {
 		s.t.Fatal(err)
 	}
-	return harness.PersonOf(s.t, s.world.Connect, in.GetSignedIn())
+	return harness.PersonOf(s.t, s.fixture.Connect, in.GetSignedIn())
 }
 
 // take makes a call before the case's own, and returns what it answers.
@@ -278,7 +276,7 @@ func (s *subject) take(step parityStep) map[string]any {
 	if step.As != "" {
 		call.header["Authorization"] = "Bearer " + s.token(step.As)
 	}
-	got, err := s.world.ask(s.t.Context(), plainJSON{s.world.URL, "POST"}, call)
+	got, err := s.fixture.ask(s.t.Context(), plainJSON{s.fixture.URL, "POST"}, call)
 	if err != nil {
 		s.t.Fatalf("%s: %v", step.Call, err)
 	}
@@ -328,7 +326,7 @@ func (s *subject) mailGivenUp(which string) (id string) {
 		INSERT INTO auth.mails (id, kind, recipient, sealed_values, last_error, fail_time)
 		VALUES (gen_random_uuid(), 'new_sign_in', 'away@example.com', CASE $1 WHEN 'kept' THEN '\x00'::bytea END, 'greylisted', now())
 		RETURNING id::text`
-	if err := s.world.Owner.QueryRow(s.t.Context(), insert, which).Scan(&id); err != nil {
+	if err := s.fixture.Owner.QueryRow(s.t.Context(), insert, which).Scan(&id); err != nil {
 		s.t.Fatal(err)
 	}
 	return id
@@ -344,7 +342,7 @@ func (s *subject) link(kind, to string) (token string) {
 	}
 	defer func() { s.links[kind+to] = token }()
 	harness.Eventually(s.t, 30*time.Second, "find the mail to "+to, func() error {
-		files, err := filepath.Glob(filepath.Join(s.world.Mailbox(), "*-"+kind+"-*.eml"))
+		files, err := filepath.Glob(filepath.Join(s.fixture.Mailbox(), "*-"+kind+"-*.eml"))
 		if err != nil {
 			return err
 		}
