@@ -15,9 +15,9 @@ gen:
 	rm -rf .protodeps
 	cd tools && go run ./protodeps ../.protodeps
 
-# Writes a service of its own: make service NAME=orders. SINGULAR=order says what one is
-# called where the name does not tell; PERSON=no leaves out that each row belongs to an
-# account, FEED=no the change feed and the cache.
+# Writes a new service: make service NAME=orders. SINGULAR=order is the singular, if it is
+# not NAME without its final s. With PERSON=no, rows belong to no account; with FEED=no,
+# there is no change feed, and the gateway does not cache.
 SERVICE = go -C tools run ./service
 service:
 	@$(SERVICE) add .. $(NAME) singular=$(SINGULAR) person=$(PERSON) feed=$(FEED)
@@ -25,7 +25,7 @@ service:
 	@$(SERVICE) sums .. $(NAME) singular=$(SINGULAR)
 	@$(SERVICE) next .. $(NAME) singular=$(SINGULAR)
 
-# Takes out a service that make service wrote and nobody edited. Its data stays in the
+# Removes a service that make service wrote and nobody edited. Its data stays in the
 # database.
 remove-service:
 	@$(SERVICE) remove .. $(NAME) singular=$(SINGULAR)
