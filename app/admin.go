@@ -14,7 +14,7 @@ import (
 	"gatehouse/internal/email"
 )
 
-// adminCommands are for an operator who can't sign in.
+// adminCommands are for operators, who need no session for them.
 type adminCommands struct {
 	List          adminListCommand   `cmd:"" help:"List the administrators."`
 	Create        adminCreateCommand `cmd:"" help:"Create an administrator."`
@@ -139,7 +139,7 @@ func (c *adminGrantCommand) Run(p *program, app *kong.Application) error {
 type adminRevokeCommand struct{ roleFlags }
 
 func (c *adminRevokeCommand) Run(p *program, app *kong.Application) error {
-	return c.change(p, app, "is no administrator any more", "is no administrator", func(service *auth.Service) (bool, error) {
+	return c.change(p, app, "is no longer an administrator", "is not an administrator", func(service *auth.Service) (bool, error) {
 		return service.RevokeRole(p.ctx, c.Email, auth.AdminRole)
 	})
 }

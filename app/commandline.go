@@ -8,8 +8,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// commands is the command line. The services' commands stand between serve and
-// schema.
+// commands is the command line. The services' commands come between serve and schema.
 type commands struct {
 	Up           upCommand          `cmd:"" default:"withargs" help:"Run everything in one process, on an embedded Postgres unless DATABASE_URL is set. The default."`
 	Serve        stackCommand       `cmd:"" help:"Run all services in one process on a given Postgres."`

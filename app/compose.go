@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The lines of compose.yaml between which the services stand.
+// The lines of compose.yaml that enclose the services.
 const (
 	composeBegin = "  # The services, written by make gen as gatehouse compose prints them.\n"
 	composeEnd   = "  # The end of the services, written by make gen.\n"
@@ -26,7 +26,7 @@ func Compose(text string) (string, error) {
 	before, rest, begins := strings.Cut(text, composeBegin)
 	_, after, ends := strings.Cut(rest, composeEnd)
 	if !begins || !ends {
-		return "", errors.New("it lacks the lines between which the services stand")
+		return "", errors.New("the lines that enclose the services are missing")
 	}
 	return before + composeBegin + composeServices() + composeEnd + after, nil
 }

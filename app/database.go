@@ -83,7 +83,7 @@ func derivePasswords(service string, secrets [][]byte) ([]string, error) {
 	return passwords, nil
 }
 
-// rolesOf returns the login roles that the schema is to make.
+// rolesOf returns the login roles that applying the schema creates.
 func rolesOf(logins map[string]login) map[string]schema.Role {
 	roles := map[string]schema.Role{}
 	for service, login := range logins {

@@ -30,8 +30,8 @@ type doctorCommand struct {
 	settings *settings // of every command
 }
 
-// doctorSettings are those of every command that doctor can be asked about. The
-// defaults that differ between these are left to the role.
+// doctorSettings are those of every command that doctor can examine. Defaults that
+// differ between the commands are the role's.
 func doctorSettings() *settings {
 	s := upSettings()
 	for _, service := range Services() {
@@ -122,7 +122,7 @@ func (e *examination) checkSettings(app *kong.Application) {
 	var invalid problems
 	e.settings.check(&invalid, app)
 	if len(invalid) == 0 {
-		e.report.OK("settings", "they can be used")
+		e.report.OK("settings", "they are valid")
 	}
 	for _, one := range invalid {
 		subject := one.setting
@@ -139,20 +139,20 @@ func (e *examination) ports() {
 }
 
 // dataFolder examines the data folder, takes the keys from it that aren't given,
-// and reports whether up has made a database there.
+// and reports whether up has created a database there.
 func (e *examination) dataFolder(embedded bool) (made bool) {
 	const subject = "GATEHOUSE_DATA_DIR"
 	dir := find[*dataFlags](e.settings).DataDir
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		e.report.OK(subject, "%s will be made", dir)
+		e.report.OK(subject, "%s will be created", dir)
 		return false
 	case err != nil:
 		e.report.Problem(subject, err.Error(), "make the folder readable, or name another")
 		return false
 	case !info.IsDir():
-		e.report.Problem(subject, dir+" is no folder", "name another")
+		e.report.Problem(subject, dir+" is not a folder", "name another")
 		return false
 	}
 	probe, err := os.CreateTemp(dir, ".doctor-")
@@ -176,8 +176,8 @@ func (e *examination) dataFolder(embedded bool) (made bool) {
 	return made
 }
 
-// keyFile examines a key that up keeps in a file, and reports whether all is well
-// with it.
+// keyFile examines a key that up keeps in a file, and reports whether it can be
+// used.
 func (e *examination) keyFile(path string, value *string, needed bool) bool {
 	if *value != "" {
 		return true // given, and checked as a setting
@@ -185,7 +185,7 @@ func (e *examination) keyFile(path string, value *string, needed bool) bool {
 	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && needed:
-		e.report.Problem(path, "it is gone, and the data beside it can't be used without", "put it back from a backup of the data folder")
+		e.report.Problem(path, "it is missing, and the data can't be used without it", "put it back from a backup of the data folder")
 		return false
 	case errors.Is(err, fs.ErrNotExist):
 		return true
@@ -207,7 +207,7 @@ func (e *examination) keyFile(path string, value *string, needed bool) bool {
 }
 
 // findDatabase finds the database of up and of serve, and reports whether the
-// services' own can be examined.
+// services' own databases can be examined.
 func (e *examination) findDatabase(embedded, made bool) bool {
 	if len(e.settings.services) == 1 {
 		return true
@@ -231,7 +231,7 @@ func (e *examination) findDatabase(embedded, made bool) bool {
 	}
 	server, running := postgres.Running(find[*dataFlags](e.settings).DataDir)
 	if !running {
-		e.report.OK("embedded Postgres", "it is not running, so that its data was not examined")
+		e.report.OK("embedded Postgres", "it is not running, so its data was not examined")
 		return false
 	}
 	database.DatabaseURL = server.URL(embeddedDatabase)

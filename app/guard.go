@@ -46,7 +46,7 @@ func refusal(err error) error {
 
 // checkSecrets refuses secret keys that don't open the database's signing keys:
 // the passwords of the services' roles, which are derived from the secret key,
-// would change under a running system. A database without signing keys takes
+// would change under a running system. A database without signing keys accepts
 // any.
 func checkSecrets(ctx context.Context, databaseURL string, secrets [][]byte) error {
 	if len(secrets) == 0 {

@@ -43,7 +43,7 @@ func (c *adminImportCommand) Run(p *program, app *kong.Application) error {
 			return err
 		}
 		if refused > 0 {
-			return fmt.Errorf("%d lines were refused: fix them, and import them alone", refused)
+			return fmt.Errorf("%d lines were refused: fix them, and import only those", refused)
 		}
 		return nil
 	})

@@ -24,7 +24,7 @@ import (
 // exitUsage is the exit status for a command line or settings that are invalid.
 const exitUsage = 2
 
-// program is what every command gets from its surroundings.
+// program is the environment of every command.
 type program struct {
 	ctx    context.Context // ends with the first interrupt
 	schema string          // text of schema.sql
@@ -33,8 +33,8 @@ type program struct {
 }
 
 // gcPercent lets the heap grow to three times the live data before a collection.
-// There is little live data, so that the default collected too often: a tenth of
-// the gateway's CPU time, saved for some 8 MiB of memory.
+// There is little live data, so the default collects too often. This saves a tenth of
+// the gateway's CPU time and costs some 8 MiB of memory.
 const gcPercent = 200
 
 // Main runs the command of the process's arguments and exits. schema is the text

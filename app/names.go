@@ -49,8 +49,8 @@ func checkNames(p *problems, app *kong.Application, environ []string) {
 
 // nearMisses returns the environment names that are one typing error away from a
 // setting without our prefix, such as SMTP_ULR, with that setting. They may
-// belong to another program, so that they only cause a warning, and none where
-// the setting itself is set.
+// belong to another program, so they only cause a warning, and none if the setting
+// itself is set.
 func nearMisses(app *kong.Application, environ []string) map[string]string {
 	all := settingNames(app)
 	set := map[string]bool{}

@@ -32,7 +32,7 @@ func (f *offlineFlags) with(p *program, invalid *problems, work func(*auth.Servi
 	if f.SecretKey == "" && f.Login.URL == "" && f.DatabaseURL == "" {
 		text, err := os.ReadFile(filepath.Join(f.DataDir, "secret.key"))
 		if err != nil {
-			invalid.add("GATEHOUSE_DATA_DIR", fmt.Sprintf("%q is no data folder of gatehouse up", f.DataDir),
+			invalid.add("GATEHOUSE_DATA_DIR", fmt.Sprintf("%q is not a data folder of gatehouse up", f.DataDir),
 				"run this where gatehouse up was started, or set DATABASE_URL and GATEHOUSE_SECRET_KEY")
 			return invalid.err()
 		}

@@ -25,8 +25,8 @@ func (d Definition) probeAs(caller string) func(context.Context, *connect.Client
 }
 
 // defaultProbe calls a method that only reads and that the caller may call. Its
-// request is empty: whether the service has an answer to it or refuses it, the caller
-// was admitted.
+// request is empty: the caller was admitted if the service answers it, and also if it
+// refuses it as invalid.
 func (d Definition) defaultProbe(ctx context.Context, client *connect.Client, caller string) error {
 	method, err := d.readingMethod(caller)
 	if err != nil || method == nil {
@@ -57,7 +57,7 @@ func (d Definition) readingMethod(caller string) (protoreflect.MethodDescriptor,
 		}
 		service, ok := found.(protoreflect.ServiceDescriptor)
 		if !ok {
-			return nil, fmt.Errorf("%s is no proto service", name)
+			return nil, fmt.Errorf("%s is not a proto service", name)
 		}
 		for i := range service.Methods().Len() {
 			method := service.Methods().Get(i)

@@ -15,7 +15,7 @@ import (
 
 // psqlCommand opens psql on Gatehouse's data.
 type psqlCommand struct {
-	Command string `short:"c" placeholder:"SQL" help:"Run this SQL and end, such as 'SELECT email FROM auth.accounts'. Without it, open a prompt."`
+	Command string `short:"c" placeholder:"SQL" help:"Run this SQL and exit, such as 'SELECT email FROM auth.accounts'. Without it, open a prompt."`
 	dataFlags
 	databaseFlags
 }
@@ -25,7 +25,7 @@ func (c *psqlCommand) Run(p *program, app *kong.Application) (err error) {
 	checkNames(&invalid, app, os.Environ())
 	c.checkURLs(&invalid, false)
 	if _, err := os.Stat(filepath.Join(c.DataDir, "postgres")); c.DatabaseURL == "" && err != nil {
-		invalid.add("GATEHOUSE_DATA_DIR", fmt.Sprintf("%q is no data folder of gatehouse up", c.DataDir),
+		invalid.add("GATEHOUSE_DATA_DIR", fmt.Sprintf("%q is not a data folder of gatehouse up", c.DataDir),
 			"run this where gatehouse up was started, or set DATABASE_URL")
 	}
 	if err := invalid.err(); err != nil {
@@ -47,7 +47,7 @@ func (c *psqlCommand) Run(p *program, app *kong.Application) (err error) {
 	if err != nil {
 		return problems{{"DATABASE_URL", "can't be parsed as a Postgres URL", "set it to one such as postgres://user:password@host:5432/gatehouse"}}
 	}
-	// Pass the password by the environment: arguments are visible to everybody.
+	// The password is passed by the environment: arguments are visible to everybody.
 	open, err := schema.WithoutPassword(c.DatabaseURL)
 	if err != nil {
 		return err

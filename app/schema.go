@@ -121,14 +121,14 @@ func (c *schemaApplyCommand) Run(p *program, app *kong.Application) error {
 		return fmt.Errorf("apply the schema: %w", err)
 	}
 	if result.Newer {
-		fmt.Fprintf(p.stdout, "The database has the newer schema %d: nothing of it was changed.\n", result.Number)
+		fmt.Fprintf(p.stdout, "The database has the newer schema %d: it was not changed.\n", result.Number)
 	} else {
 		fmt.Fprintf(p.stdout, "The database has schema %d; %d statements were executed.\n", result.Number, len(result.Statements))
 	}
 	for _, service := range slices.Sorted(maps.Keys(result.Own)) {
 		own := result.Own[service]
 		if own.Newer {
-			fmt.Fprintf(p.stdout, "The service %s has the newer schema %d: nothing of it was changed.\n", service, own.Number)
+			fmt.Fprintf(p.stdout, "The service %s has the newer schema %d: it was not changed.\n", service, own.Number)
 		} else {
 			fmt.Fprintf(p.stdout, "The service %s has schema %d.\n", service, own.Number)
 		}
@@ -165,7 +165,7 @@ func (c *schemaStatusCommand) Run(p *program, app *kong.Application) error {
 	return nil
 }
 
-// schemaListCommand prints what a backup has to hold.
+// schemaListCommand prints the schemas that a backup must contain.
 type schemaListCommand struct{}
 
 func (schemaListCommand) Run(p *program) error {

@@ -10,9 +10,9 @@ import (
 	servicev1 "gatehouse/gen/service/v1"
 )
 
-// checkServed compares what a service registers with its definition: what it misses
-// would fail at the first call, and what the definition does not name would be on no
-// page.
+// checkServed compares the proto services that a service registers with its
+// definition. One that is not registered would fail at the first call; one that the
+// definition does not name would be on no page.
 func (d Definition) checkServed(register func(*connect.Server)) error {
 	served := map[string]bool{}
 	if register != nil {
@@ -36,11 +36,11 @@ func (d Definition) checkServed(register func(*connect.Server)) error {
 	const changes, person = servicev1.ChangeServiceName, servicev1.PersonServiceName
 	switch {
 	case len(d.Tells) > 0 && !served[changes]:
-		return fmt.Errorf("its definition names kinds that it tells of, and it does not serve %s: register its feed", changes)
+		return fmt.Errorf("its definition names kinds of changes in Tells, and it does not serve %s: register its feed", changes)
 	case d.Person && !served[person]:
 		return fmt.Errorf("it holds data about people, and does not serve %s, which exports them: implement ExportPerson", person)
 	case d.Person && d.Lifecycle == LifecycleNone:
-		return fmt.Errorf("it holds data about people, and does not follow the deletions of accounts, by which they are erased: set Lifecycle")
+		return fmt.Errorf("it holds data about people, and does not follow the deletions of accounts: set Lifecycle, so that it erases their data")
 	}
 	return nil
 }

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Serve listens for callers and for operators, runs the background work, and
-// calls ready once the front service answers. It returns when ctx has ended,
-// calls in flight are answered and all work has stopped.
+// Serve listens for callers and for operators, runs the background work, and calls
+// ready as soon as the front service answers. It returns when ctx has ended, calls in
+// flight are answered and all work has stopped.
 func (s *Stack) Serve(ctx context.Context, ready func()) error {
 	ignoreBrokenPipes()
 	listen := find[*listenFlags](s.settings).Listen

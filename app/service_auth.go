@@ -25,7 +25,7 @@ var authService = Definition{
 		"auth.v1.MailService", "auth.v1.RevocationService", "auth.v1.SessionService",
 	},
 	Tells: []string{"account", "sessions"},
-	// users reads what the delivery of a new account misses from the account log.
+	// If the delivery of a new account fails, users reads it from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
 		return []group{&publicFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &throttleFlags{}}
@@ -81,7 +81,7 @@ func ensureAdministrator(ctx context.Context, service *auth.Service, h *host) er
 		return fmt.Errorf("create the administrator: %w", err)
 	}
 	if !created {
-		h.logger.Info("administrator exists, GATEHOUSE_ADMIN_PASSWORD not applied", "fix", "gatehouse admin reset-password EMAIL sets a password")
+		h.logger.Info("administrator exists, GATEHOUSE_ADMIN_PASSWORD not applied", "fix", "to set a password, run gatehouse admin reset-password EMAIL")
 	}
 	return nil
 }

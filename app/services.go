@@ -72,8 +72,8 @@ type Definition struct {
 	// RootSchema says that schema.sql at the root declares that schema instead. A
 	// service with neither has no database.
 	RootSchema bool
-	// Serves are the proto services that it serves for other services, besides those
-	// of service.v1, such as "users.v1.ProfileService".
+	// Serves are the proto services that it serves for other services, such as
+	// "users.v1.ProfileService", without those of service.v1.
 	Serves []string
 	// Calls are the services that it calls. The gateway calls every service that is
 	// behind it, without an entry here.
@@ -81,11 +81,11 @@ type Definition struct {
 	// Tells are the kinds of cache tags that its change feed reports, such as
 	// "profile"; none for a service without a change feed.
 	Tells []string
-	// Public is what it adds to the public API.
+	// Public is its part of the public API.
 	Public bff.Extension
 	// Lifecycle says which changes of accounts it follows.
 	Lifecycle Lifecycle
-	// Person says that it holds data about people, which is exported with a person
+	// Person says that it holds data about people. The data is exported with a person
 	// and erased with their account.
 	Person bool
 
@@ -153,11 +153,11 @@ type Call struct {
 	// later says that the callee may be built after the caller, which does not call
 	// it before it runs.
 	later bool
-	// optional says that the caller does without where the URL is not set.
+	// optional says that the caller works without it if the URL is not set.
 	optional bool
 }
 
-// host is what a service is built from.
+// host has the dependencies from which a service is built.
 type host struct {
 	settings  *settings
 	db        *pgxpool.Pool // nil without a schema
@@ -202,8 +202,8 @@ type built struct {
 	handler  http.Handler
 	// connLimits bound the connections of the public; nil for no limits.
 	connLimits *serve.ConnLimits
-	// ready returns what keeps the service from answering, besides its database;
-	// nil for nothing.
+	// ready returns why the service is not ready, besides its database. The field
+	// is nil if there is no other reason.
 	ready func() error
 	// readyCheck is the name of the check that calls ready.
 	readyCheck string

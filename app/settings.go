@@ -19,7 +19,7 @@ import (
 
 // group is a pointer to a struct of settings that belong together.
 type group interface {
-	// check reports what is wrong with the settings, and keeps their values.
+	// check reports the problems of the settings, and keeps their values.
 	check(c *checks)
 }
 
@@ -189,10 +189,10 @@ func (s *settings) setDefaults(command *kong.Node) {
 	}
 }
 
-// problem is what is wrong with one setting, and how to fix it.
+// problem is a problem of one setting, and its fix.
 type problem struct{ setting, text, fix string }
 
-// problems is everything that is wrong with the settings.
+// problems are all problems of the settings.
 type problems []problem
 
 func (p problems) Error() string {

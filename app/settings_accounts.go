@@ -9,9 +9,9 @@ import (
 	"gatehouse/internal/email"
 )
 
-// passwordFlags say what a new password has to be.
+// passwordFlags are the rules for new passwords.
 type passwordFlags struct {
-	PasswordMin int `env:"GATEHOUSE_PASSWORD_MIN" default:"8" placeholder:"NUMBER" help:"Require at least this many characters in a new password: 8 to 64. 15 is recommended where no second factor is asked for."`
+	PasswordMin int `env:"GATEHOUSE_PASSWORD_MIN" default:"8" placeholder:"NUMBER" help:"Require at least this many characters in a new password: 8 to 64. 15 is recommended for passwords without a second factor."`
 }
 
 func (f *passwordFlags) check(c *checks) { f.parse(c.problems) }
@@ -22,14 +22,14 @@ func (f *passwordFlags) parse(p *problems) {
 	}
 }
 
-// checkPassword checks a password that an account is to have.
+// checkPassword checks a new password of an account.
 func (f *passwordFlags) checkPassword(p *problems, name, password string) {
 	if length := len([]rune(password)); length < f.PasswordMin || length > 128 {
 		p.add(name, fmt.Sprintf("has %d characters", length), fmt.Sprintf("use %d to 128", f.PasswordMin))
 	}
 }
 
-// defaultRegistration is the one that the tag of accountFlags says.
+// defaultRegistration is the default in the tag of accountFlags.
 const defaultRegistration = string(auth.RegistrationVerify)
 
 // accountFlags are the rules for accounts and sessions.
@@ -74,7 +74,7 @@ func (f *accountFlags) check(c *checks) {
 	}
 }
 
-// checkEmail checks an email that an account is to have.
+// checkEmail checks a new email of an account.
 func checkEmail(p *problems, name, address string) {
 	if !email.Mailable(email.Normalize(address)) {
 		p.add(name, fmt.Sprintf("%q is not an email that mail can be sent to", address), "use one such as admin@example.com")

@@ -79,7 +79,7 @@ func (f *readerFlags) parse(p *problems) schema.Role {
 
 // shareFlags permit a database that others use.
 type shareFlags struct {
-	ShareDatabase bool `env:"GATEHOUSE_SHARE_DATABASE" help:"Create the services' schemas in a database that already holds other tables. Without it such a database is refused, or the question is asked at a terminal."`
+	ShareDatabase bool `env:"GATEHOUSE_SHARE_DATABASE" help:"Create the services' schemas in a database that already holds other tables. Otherwise such a database is refused, unless a person at the terminal permits it."`
 }
 
 func (*shareFlags) check(*checks) {}

@@ -15,12 +15,12 @@ import (
 	"gatehouse/internal/upstream"
 )
 
-// publicFlags say where people find the gateway.
+// publicFlags have the public address of the gateway.
 type publicFlags struct {
 	PublicURL string `env:"GATEHOUSE_PUBLIC_URL" placeholder:"URL" help:"Issue tokens and links for this URL, at which browsers reach the gateway. http://localhost:8001 if empty, or with up, the port of GATEHOUSE_LISTEN."`
 
-	// listen is the address whose port the URL has where none is given; empty
-	// for the gateway's usual one. Set by up.
+	// listen is the address whose port the default URL has; empty for the
+	// gateway's default port. Set by up.
 	listen string
 	url    string
 }

@@ -18,7 +18,7 @@ import (
 type mailFlags struct {
 	SMTPURL       string `name:"smtp-url" aliases:"smtpurl" env:"SMTP_URL" placeholder:"URL" help:"Send mail through this server, such as smtps://user:password@mail.example.com:465, or smtp:// with STARTTLS. In up, mail goes to a mailbox in the data folder if empty."`
 	MailFrom      string `env:"GATEHOUSE_MAIL_FROM" placeholder:"EMAIL" help:"Send mail from this address; no-reply at the public URL's host if empty."`
-	MailTemplates string `env:"GATEHOUSE_MAIL_TEMPLATES" placeholder:"FOLDER" help:"Prefer the mail templates in this folder to the built-in ones, for translations and changes."`
+	MailTemplates string `env:"GATEHOUSE_MAIL_TEMPLATES" placeholder:"FOLDER" help:"Use the mail templates in this folder instead of the built-in ones of the same name. If empty, only the built-in ones are used."`
 
 	// mailbox is the folder for mail where there is no server; set by up.
 	mailbox string
@@ -61,7 +61,7 @@ func (f *mailFlags) parse(p *problems, publicURL string) {
 	}
 }
 
-// mailer returns what sends mail; nil if nothing does.
+// mailer returns the sender of mail; nil if no mail can be sent.
 func (f *mailFlags) mailer(logger *slog.Logger) auth.Mailer {
 	switch {
 	case f.smtp != nil:

@@ -9,7 +9,7 @@ import (
 	"gatehouse/internal/upstream"
 )
 
-// upstreamFlags name the services of the application that stand behind the gateway.
+// upstreamFlags name the services of the application behind the gateway.
 type upstreamFlags struct {
 	Upstreams string `env:"GATEHOUSE_UPSTREAMS" placeholder:"FILE" help:"Publish the services of the application that this YAML file lists. None if empty."`
 

@@ -9,7 +9,7 @@ import (
 	"gatehouse/users/attributes"
 )
 
-// userSchemaFlags say what attributes a user may have.
+// userSchemaFlags are the rules for users' attributes.
 type userSchemaFlags struct {
 	UserSchema string `env:"GATEHOUSE_USER_SCHEMA" placeholder:"FILE" help:"Validate changes of users' attributes against the JSON Schema (draft 2020-12) in this file. If empty, every JSON object is accepted."`
 

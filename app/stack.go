@@ -23,7 +23,7 @@ import (
 	"gatehouse/internal/rpc"
 )
 
-// StackConfig says what a stack runs, and with which settings.
+// StackConfig has the services of a stack and their settings.
 type StackConfig struct {
 	// Schema is the text of schema.sql. The databases must have it already.
 	Schema string
@@ -31,8 +31,8 @@ type StackConfig struct {
 	// service last; all of them if empty.
 	Services []string
 	// Settings are the settings by their environment names, as serve reads them
-	// for all services, and as its own command for a single one. What isn't
-	// given has its default, or the value in the process's environment.
+	// for all services, and as its own command for a single one. A missing one has
+	// the value in the process's environment, or its default.
 	Settings map[string]string
 	// Logger gets the services' log; nil for none.
 	Logger *slog.Logger
@@ -291,7 +291,7 @@ func (s *Stack) handler(m *member) http.Handler {
 	return m.server.Mux(s.publicReady(m))
 }
 
-// Ready returns what keeps the front service from answering; nil for nothing.
+// Ready returns why the front service is not ready; nil if it is.
 func (s *Stack) Ready() error {
 	if s.front.ready != nil {
 		return s.front.ready()
@@ -299,8 +299,13 @@ func (s *Stack) Ready() error {
 	return s.publicReady(s.front)()
 }
 
-// publicReady checks a service's database. Its errors name no host or user,
-// since readiness is public.
+// Readiness is public, so these errors name no host and no user.
+var (
+	errReadOnlyDatabase = errors.New("its database accepts no writes: unless a failover is in progress, name the server that takes writes in its database URL")
+	errUnusableDatabase = errors.New("its database can't be used: run gatehouse doctor where the service runs")
+)
+
+// publicReady checks a service's database.
 func (s *Stack) publicReady(m *member) func() error {
 	return func() error {
 		if m.db == nil {
@@ -311,16 +316,16 @@ func (s *Stack) publicReady(m *member) func() error {
 		err := databaseUsable(ctx, m.db, m.Name, m.schemaText(s.schema))
 		switch {
 		case errors.Is(err, database.ErrReadOnly):
-			return errors.New("its database takes no writes")
+			return errReadOnlyDatabase
 		case err != nil:
-			return errors.New("its database can't be used")
+			return errUnusableDatabase
 		}
 		return nil
 	}
 }
 
-// checks are the readiness checks that operators see: the front service can't do
-// without its own, and is ready while another service is down.
+// checks are the readiness checks that operators see. The front service requires its
+// own, and is ready while another service is down.
 func (s *Stack) checks() []ops.Check {
 	var checks []ops.Check
 	if s.front.ready != nil {

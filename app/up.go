@@ -27,7 +27,7 @@ type upCommand struct {
 	settings *settings
 }
 
-// upSettings are those of up: the ones of serve, and where its data is.
+// upSettings are those of up: the ones of serve, and the data folder.
 func upSettings() *settings {
 	s := newSettings(commandUp, Services()...)
 	s.add(&dataFlags{}, &shareFlags{}, &developmentFlags{})
@@ -35,7 +35,7 @@ func upSettings() *settings {
 	return s
 }
 
-// dataFlags say where up keeps its data.
+// dataFlags have the folder in which up keeps its data.
 type dataFlags struct {
 	DataDir string `env:"GATEHOUSE_DATA_DIR" default:".gatehouse" placeholder:"FOLDER" help:"Keep the embedded Postgres and the generated secrets in this folder."`
 }
@@ -197,7 +197,7 @@ func keptSecret(path string) (string, error) {
 	if err := writeSynced(fresh, []byte(hex.EncodeToString(key)+"\n")); err != nil {
 		return "", err
 	}
-	// A link rather than a rename: two that start at once must use one key.
+	// A link rather than a rename: two processes that start at once must use one key.
 	if err := os.Link(fresh, path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}

@@ -18,7 +18,7 @@ import (
 	"gatehouse/internal/upstream"
 )
 
-// upstreamCommands are for those who put a service of the application behind the
+// upstreamCommands are for developers who put a service of the application behind the
 // gateway.
 type upstreamCommands struct {
 	Add   upstreamAddCommand   `cmd:"" help:"Fetch the descriptors of a service, write them to a file and add the service to the list; for one that is listed, renew the file."`
@@ -31,7 +31,7 @@ const defaultUpstreams = "upstreams.yaml"
 type upstreamAddCommand struct {
 	Name       string `arg:"" placeholder:"NAME" help:"The upstream's name."`
 	URL        string `required:"" placeholder:"URL" help:"The URLs of its copies, comma-separated."`
-	Reflection bool   `required:"" help:"Fetch the descriptors by gRPC reflection, from the first URL. A set that buf build wrote is named in the file by hand."`
+	Reflection bool   `required:"" help:"Fetch the descriptors by gRPC reflection, from the first URL. To use a set that buf build wrote, edit the file instead."`
 	GRPC       bool   `name:"grpc" help:"Call it by gRPC instead of the Connect protocol."`
 	upstreamFlags
 }
@@ -106,7 +106,7 @@ func (c *upstreamCheckCommand) Run(p *program, app *kong.Application) error {
 			fmt.Fprintf(p.stdout, "  ! %s\n", one)
 		}
 		if len(drift) == 0 {
-			fmt.Fprintln(p.stdout, "  its pinned descriptors are those that it serves")
+			fmt.Fprintln(p.stdout, "  its pinned descriptors match those that it serves")
 		}
 	}
 	if bad > 0 {

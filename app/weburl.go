@@ -12,7 +12,7 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// addressError is what is wrong with a web address, and how to fix it.
+// addressError is a problem of a web address, and its fix.
 type addressError struct{ problem, fix string }
 
 func (e addressError) Error() string { return e.problem + ": " + e.fix }

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -16,12 +15,10 @@ import (
 	"gatehouse/auth/keyring"
 	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/database"
-	"gatehouse/internal/fault"
 	"gatehouse/internal/feed"
 )
-
-var errTokenStale = fault.New(connect.CodeUnauthenticated, "TOKEN_STALE", "Your roles or your account have changed since this access token was made. Refresh it.")
 
 // revocationService implements authv1.RevocationServiceHandler.
 type revocationService struct {
@@ -125,7 +122,7 @@ func (s *revocationService) CheckAccess(ctx context.Context, req *authv1.CheckAc
 	case !live:
 		return nil, errSessionEnded
 	case req.GetAuthzVersion() < version:
-		return nil, errTokenStale
+		return nil, accesstoken.ErrStale
 	}
 	return &authv1.CheckAccessResponse{}, nil
 }

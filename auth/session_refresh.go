@@ -13,13 +13,14 @@ import (
 	"gatehouse/auth/rotation"
 	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/fault"
 )
 
 var (
 	errRefreshInvalid = fault.New(connect.CodeUnauthenticated, "REFRESH_TOKEN_INVALID", "This is not a refresh token of ours. Sign in.")
 	errRefreshReused  = fault.New(connect.CodeUnauthenticated, "REFRESH_TOKEN_REUSED", "This refresh token was used before, so its session has been ended for safety. Sign in again.")
-	errSessionEnded   = fault.New(connect.CodeUnauthenticated, "SESSION_ENDED", "This session has ended. Sign in again.")
+	errSessionEnded   = accesstoken.ErrSessionEnded
 )
 
 // Refresh implements authv1.SessionServiceHandler.

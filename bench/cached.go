@@ -16,20 +16,20 @@ import (
 
 // The kinds of requests for cached responses.
 const (
-	keptAnswer = iota
+	cachedAnswer = iota
 	bareOne
-	keptUnchanged
+	cachedUnchanged
 	bareUnchanged
-	keptCount
+	cachedCount
 )
 
-// kept are the costs of cached responses, compared with a bare handler of the same
+// cached are the costs of cached responses, compared with a bare handler of the same
 // bytes, and of a thousand simultaneous requests.
-type kept struct {
-	turns  [keptCount][]turn // of each round
+type cached struct {
+	turns  [cachedCount][]turn // of each round
 	rounds int
 	// allocations per request, counted by the Go runtime.
-	composedAllocs, keptAllocs allocations
+	composedAllocs, cachedAllocs allocations
 	// asked is the number of calls to auth and users for a thousand simultaneous calls
 	// without a cache entry: one for each of GetMe's parts.
 	asked []float64
@@ -37,10 +37,10 @@ type kept struct {
 
 type allocations struct{ count, bytes []float64 }
 
-// measureKept starts its own gateways in front of the auth and users of the three
+// measureCached starts its own gateways in front of the auth and users of the three
 // processes.
-func (r *results) measureKept(ctx context.Context, h *stack, o options, progress io.Writer) error {
-	gateway, address, err := h.begin(ctx, "keeping", h.binary, "bff", h.peers...)
+func (r *results) measureCached(ctx context.Context, h *stack, o options, progress io.Writer) error {
+	gateway, address, err := h.begin(ctx, "bff-cached", h.binary, "bff", h.peers...)
 	if err != nil {
 		return err
 	}
@@ -66,20 +66,20 @@ func (r *results) measureKept(ctx context.Context, h *stack, o options, progress
 	}
 	defer hand.stop()
 	behind := []*process{gateway, h.auth, h.users}
-	systems := [keptCount]system{
-		keptAnswer:    {address: address, ask: byGet, gateway: gateway, servers: behind},
-		bareOne:       {address: handAt, ask: byGet, gateway: hand, servers: []*process{hand}},
-		keptUnchanged: {address: address, ask: ifChanged, gateway: gateway, servers: behind},
-		bareUnchanged: {address: handAt, ask: ifChanged, gateway: hand, servers: []*process{hand}},
+	systems := [cachedCount]system{
+		cachedAnswer:    {address: address, ask: byGet, gateway: gateway, servers: behind},
+		bareOne:         {address: handAt, ask: byGet, gateway: hand, servers: []*process{hand}},
+		cachedUnchanged: {address: address, ask: ifChanged, gateway: gateway, servers: behind},
+		bareUnchanged:   {address: handAt, ask: ifChanged, gateway: hand, servers: []*process{hand}},
 	}
-	k := &r.kept
+	k := &r.cached
 	var series []*[]turn
 	for which := range k.turns {
 		series = append(series, &k.turns[which])
 	}
 	round := func(round int) error {
-		for turn := range keptCount {
-			which := (round + turn) % keptCount
+		for turn := range cachedCount {
+			which := (round + turn) % cachedCount
 			taken, err := h.measure(ctx, systems[which], o)
 			if err != nil {
 				return err
@@ -89,7 +89,7 @@ func (r *results) measureKept(ctx context.Context, h *stack, o options, progress
 		return nil
 	}
 	k.rounds, err = o.repeat(progress, "cached responses", round, func() [][]float64 {
-		return [][]float64{cpuRatio(k.turns[bareOne], k.turns[keptAnswer]), cpuRatio(k.turns[bareUnchanged], k.turns[keptUnchanged])}
+		return [][]float64{cpuRatio(k.turns[bareOne], k.turns[cachedAnswer]), cpuRatio(k.turns[bareUnchanged], k.turns[cachedUnchanged])}
 	}, series...)
 	return err
 }
@@ -128,8 +128,8 @@ func (r *results) measureAllocations(ctx context.Context, h *stack, o options, p
 		ask  ask
 		env  []string
 	}{
-		{&r.kept.composedAllocs, overProto, []string{keepNothing}},
-		{&r.kept.keptAllocs, byGet, nil},
+		{&r.cached.composedAllocs, overProto, []string{noCache}},
+		{&r.cached.cachedAllocs, byGet, nil},
 	} {
 		fmt.Fprintln(progress, "allocations")
 		if err := h.allocations(ctx, one.into, one.ask, o, one.env...); err != nil {
@@ -200,7 +200,7 @@ func allocated(ctx context.Context, operations string) (counted, error) {
 		_, _ = fmt.Sscanf(line, "go_memstats_alloc_bytes_total %g", &c.bytes)
 	}
 	if c.count == 0 || c.bytes == 0 {
-		return c, fmt.Errorf("%s doesn't tell what it allocates", operations)
+		return c, fmt.Errorf("%s does not report its allocations", operations)
 	}
 	return c, nil
 }
@@ -213,7 +213,7 @@ const crowd = 1000
 func (r *results) measureCoalescing(ctx context.Context, h *stack, o options, progress io.Writer) error {
 	for round := range min(o.rounds, 3) {
 		fmt.Fprintf(progress, "a thousand at once: round %d\n", round+1)
-		gateway, address, err := h.begin(ctx, "crowded", h.binary, "bff", append(h.peers, unheld)...)
+		gateway, address, err := h.begin(ctx, "bff-coalescing", h.binary, "bff", append(h.peers, unthrottled)...)
 		if err != nil {
 			return err
 		}
@@ -222,7 +222,7 @@ func (r *results) measureCoalescing(ctx context.Context, h *stack, o options, pr
 		if err != nil {
 			return err
 		}
-		r.kept.asked = append(r.kept.asked, asked)
+		r.cached.asked = append(r.cached.asked, asked)
 	}
 	return nil
 }
@@ -278,23 +278,23 @@ func (h *stack) partsAsked() (float64, error) {
 	return float64(count), nil
 }
 
-func (k *kept) print(t *table) {
-	if len(k.turns[keptAnswer]) > 0 {
+func (k *cached) print(t *table) {
+	if len(k.turns[cachedAnswer]) > 0 {
 		of := func(which int) []float64 { return mapped(k.turns[which], turn.cpu) }
 		for _, one := range []struct {
-			name       string
-			kept, bare int
-			aim        float64
-		}{{"GetMe cached", keptAnswer, bareOne, 0.75}, {"  304", keptUnchanged, bareUnchanged, 0.8}} {
-			t.row(one.name+", by GET: CPU µs/request, all of ours (a bare handler of the same bytes)", spread("%.0f", of(one.kept)), spread("%.0f", of(one.bare)))
-			share := over(of(one.bare), of(one.kept))
+			name         string
+			cached, bare int
+			aim          float64
+		}{{"GetMe cached", cachedAnswer, bareOne, 0.75}, {"  304", cachedUnchanged, bareUnchanged, 0.8}} {
+			t.row(one.name+", by GET: CPU µs/request, all of ours (a bare handler of the same bytes)", spread("%.0f", of(one.cached)), spread("%.0f", of(one.bare)))
+			share := over(of(one.bare), of(one.cached))
 			t.steady(fmt.Sprintf("≥ %.2f", one.aim), median(share) >= one.aim, share, "    requests per CPU-second ÷ the bare handler's", spread("%.2f", share))
 		}
-		t.rounds("cached responses", k.rounds, len(k.turns[keptAnswer]))
+		t.rounds("cached responses", k.rounds, len(k.turns[cachedAnswer]))
 	}
 	if len(k.composedAllocs.count) > 0 {
 		t.row("Allocations (bytes) of the gateway for each GetMe, composed", spread("%.0f", k.composedAllocs.count), spread("%.0f", k.composedAllocs.bytes))
-		t.row("  cached", spread("%.0f", k.keptAllocs.count), spread("%.0f", k.keptAllocs.bytes))
+		t.row("  cached", spread("%.0f", k.cachedAllocs.count), spread("%.0f", k.cachedAllocs.bytes))
 	}
 	if len(k.asked) > 0 {
 		t.judged("1 a part: 3", median(k.asked) == 3, fmt.Sprintf("Calls of auth and users for %d GetMe at once without a cache entry", crowd), spread("%.0f", k.asked))

@@ -29,12 +29,12 @@ var (
 func (r *results) measureClosedLoops(ctx context.Context, h *stack, o options, progress io.Writer) error {
 	m := &r.closedLoops
 	m.turns = map[loopKey]*[]turn{}
-	freeBff, freeBffAt, err := h.begin(ctx, "bff-unheld", h.binary, "bff", append(h.peers, keepNothing, unheld)...)
+	freeBff, freeBffAt, err := h.begin(ctx, "bff-unthrottled", h.binary, "bff", append(h.peers, noCache, unthrottled)...)
 	if err != nil {
 		return err
 	}
 	defer freeBff.stop()
-	freeServe, freeServeAt, err := h.begin(ctx, "serve-unheld", h.binary, "serve", keepNothing, unheld)
+	freeServe, freeServeAt, err := h.begin(ctx, "serve-unthrottled", h.binary, "serve", noCache, unthrottled)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (t turn) cpu() float64 { return t.perRequest(t.servers) }
 type turn struct {
 	seconds   float64
 	latencies []time.Duration // of each answer, sorted
-	refused   float64         // the share of requests that there was no room for
+	refused   float64         // the share of requests that were shed
 	gateway   time.Duration
 	servers   time.Duration
 	postgres  time.Duration
@@ -91,14 +91,14 @@ func (h *stack) measure(ctx context.Context, s system, o options) (turn, error) 
 	}
 	defer load.stop()
 	if err := load.run(o.settle); err != nil {
-		return turn{}, fmt.Errorf("%w: %s", err, s.gateway.lastWords())
+		return turn{}, fmt.Errorf("%w: %s", err, s.gateway.logTail())
 	}
 	before, begin, err := h.usage(s)
 	if err != nil {
 		return turn{}, err
 	}
 	if err := load.run(o.length); err != nil {
-		return turn{}, fmt.Errorf("%w: %s", err, s.gateway.lastWords())
+		return turn{}, fmt.Errorf("%w: %s", err, s.gateway.logTail())
 	}
 	after, end, err := h.usage(s)
 	if err != nil {

@@ -27,7 +27,7 @@ func (r *results) measureHalfLoad(ctx context.Context, h *stack, o options, prog
 		rate := full.rate() / 2
 		got, err := offer(ctx, s.address, 2*o.length, rate, s.ask.ofAll(h.people, s.address))
 		if err != nil {
-			return fmt.Errorf("%w: %s", err, s.gateway.lastWords())
+			return fmt.Errorf("%w: %s", err, s.gateway.logTail())
 		}
 		m := &r.halfLoad
 		m.rate = append(m.rate, rate)

@@ -25,7 +25,7 @@ type load struct {
 type sample struct {
 	end      time.Time
 	took     time.Duration
-	answered bool // rather than refused for want of room
+	answered bool // rather than shed
 }
 
 // startLoad starts a load. A request fails if it takes longer than the length plus a

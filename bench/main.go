@@ -176,7 +176,7 @@ var parts = []struct {
 }{
 	{"getme", 100, (*results).measureGetMe},
 	{"bareparts", 80, (*results).measureBareParts},
-	{"kept", 55, (*results).measureKept},
+	{"cached", 55, (*results).measureCached},
 	{"coalescing", 5, (*results).measureCoalescing},
 	{"allocations", 15, (*results).measureAllocations},
 	{"halfload", 20, (*results).measureHalfLoad},

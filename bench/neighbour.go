@@ -13,11 +13,11 @@ import (
 // neighbour are the results of each round for people who call at a low rate, with and
 // without a principal who floods the gateway.
 type neighbour struct {
-	apart              bool
-	offered            []float64 // calls a second of the flood
-	limited, shed      []float64 // share of the flood refused by the rate, by the load shedder
-	calmP99, besideP99 []float64 // of the others, in ms
-	calm, beside       []float64 // share of the others' calls that succeeded
+	apart               bool
+	offered             []float64 // calls a second of the flood
+	limited, shed       []float64 // share of the flood refused by the rate, by the load shedder
+	calmP99, floodedP99 []float64 // of the others, in ms
+	calm, flooded       []float64 // share of the others' calls that succeeded
 }
 
 // neighbourRate is the calls a second of all others together.
@@ -42,7 +42,7 @@ func (r *results) measureNeighbour(ctx context.Context, h *stack, o options, pro
 		m.offered = append(m.offered, rate)
 		for turn := range 2 { // each goes first every second time
 			if err := m.turn(ctx, h, s, o.length*3/2, rate, (round+turn)%2 == 1); err != nil {
-				return fmt.Errorf("%w: %s", err, s.gateway.lastWords())
+				return fmt.Errorf("%w: %s", err, s.gateway.logTail())
 			}
 		}
 		return nil
@@ -71,24 +71,24 @@ func (m *neighbour) turn(ctx context.Context, h *stack, s system, length time.Du
 		m.calm, m.calmP99 = append(m.calm, others.answered()), append(m.calmP99, others.accepted(99))
 		return nil
 	}
-	m.beside, m.besideP99 = append(m.beside, others.answered()), append(m.besideP99, others.accepted(99))
+	m.flooded, m.floodedP99 = append(m.flooded, others.answered()), append(m.floodedP99, others.accepted(99))
 	all := float64(max(1, len(flood.answeredAfter)+len(flood.refusedAfter)+flood.limited))
 	m.limited, m.shed = append(m.limited, float64(flood.limited)/all), append(m.shed, float64(len(flood.refusedAfter))/all)
 	return nil
 }
 
 func (m *neighbour) print(t *table) {
-	if len(m.beside) == 0 {
+	if len(m.flooded) == 0 {
 		return
 	}
 	where := ""
 	if !m.apart {
-		where = "; beside the load, on one core"
+		where = "; the load shares one core"
 	}
 	t.row("Noisy neighbour, three processes: calls/s of one account (share refused by its rate; shed)"+where,
 		spread("%.0f", m.offered), spread("%.2f", m.limited), spread("%.2f", m.shed))
-	t.judged("≥ 0.99", median(m.beside) >= 0.99, fmt.Sprintf("  %d GetMe/s of others beside it: share answered (without it)", neighbourRate),
-		spread("%.3f", m.beside), spread("%.3f", m.calm))
+	t.judged("≥ 0.99", median(m.flooded) >= 0.99, fmt.Sprintf("  %d GetMe/s of others during the flood: share answered (without it)", neighbourRate),
+		spread("%.3f", m.flooded), spread("%.3f", m.calm))
 	bound := 250 + 2*median(m.calmP99)
-	t.judged(fmt.Sprintf("< %.0f", bound), median(m.besideP99) < bound, "    p99, ms (without it)", spread("%.1f", m.besideP99), spread("%.1f", m.calmP99))
+	t.judged(fmt.Sprintf("< %.0f", bound), median(m.floodedP99) < bound, "    p99, ms (without it)", spread("%.1f", m.floodedP99), spread("%.1f", m.calmP99))
 }

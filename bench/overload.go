@@ -70,11 +70,11 @@ func (r *results) measureOverload(ctx context.Context, h *stack, o options, prog
 		requests := s.ask.ofAll(h.people, s.address)
 		if capacity == 0 {
 			if capacity, err = findCapacity(ctx, s.address, requests, o.length/2); err != nil {
-				return fmt.Errorf("%w: %s", err, s.gateway.lastWords())
+				return fmt.Errorf("%w: %s", err, s.gateway.logTail())
 			}
 		}
 		if capacity, err = m.round(ctx, h, s, requests, o.length*3/2, capacity); err != nil {
-			return fmt.Errorf("%w: %s", err, s.gateway.lastWords())
+			return fmt.Errorf("%w: %s", err, s.gateway.logTail())
 		}
 		for _, p := range s.servers {
 			p.forget()
@@ -252,7 +252,7 @@ func (h *stack) apart(ctx context.Context) (s system, apart bool, release func()
 	if err != nil {
 		return s, false, nil, err
 	}
-	gateway, address, err := h.begin(ctx, "bff-apart", h.binary, "bff", append(peers, keepNothing)...)
+	gateway, address, err := h.begin(ctx, "bff-apart", h.binary, "bff", append(peers, noCache)...)
 	if err != nil {
 		return s, false, nil, err
 	}
@@ -267,7 +267,7 @@ func (m *overload) print(t *table) {
 	}
 	where := "the load has cores of its own"
 	if !m.apart {
-		where = "beside the load, on one core"
+		where = "the load shares one core"
 	}
 	t.row("Open loops, three processes; "+where, "GetMe/s", "p50, ms", "p99, ms", "share refused", "p99 of refusals, ms")
 	of := func(name string, o *offered) {

@@ -100,8 +100,8 @@ func (p *process) stop() {
 // forget truncates the log, which would otherwise grow with every round.
 func (p *process) forget() { _ = p.log.Truncate(0) }
 
-// lastWords returns the end of the log.
-func (p *process) lastWords() string {
+// logTail returns the end of the log.
+func (p *process) logTail() string {
 	text, err := os.ReadFile(p.log.Name())
 	if err != nil {
 		return err.Error()
@@ -122,9 +122,9 @@ func (p *process) answers(ctx context.Context, address string) error {
 		}
 		select {
 		case <-p.ended:
-			return fmt.Errorf("%s ended: %s", p.name(), p.lastWords())
+			return fmt.Errorf("%s ended: %s", p.name(), p.logTail())
 		case <-ctx.Done():
-			return fmt.Errorf("%s isn't ready: %w: %s", p.name(), ctx.Err(), p.lastWords())
+			return fmt.Errorf("%s isn't ready: %w: %s", p.name(), ctx.Err(), p.logTail())
 		case <-ticker.C:
 		}
 	}

@@ -33,11 +33,11 @@ func (h *stack) profile(ctx context.Context, o options) error {
 		return err
 	}
 	toUsers := "USERS_URL=http://" + users
-	auth, err := begin("auth", toUsers, unheld)
+	auth, err := begin("auth", toUsers, unthrottled)
 	if err != nil {
 		return err
 	}
-	gateway, err := begin("bff", toUsers, "AUTH_URL=http://"+auth, keepNothing)
+	gateway, err := begin("bff", toUsers, "AUTH_URL=http://"+auth, noCache)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (h *stack) profile(ctx context.Context, o options) error {
 		return err
 	}
 	clear(operations)
-	serve, err := begin("serve", keepNothing)
+	serve, err := begin("serve", noCache)
 	if err != nil {
 		return err
 	}
@@ -53,13 +53,13 @@ func (h *stack) profile(ctx context.Context, o options) error {
 		return err
 	}
 	clear(operations)
-	keeping, err := begin("bff", toUsers, "AUTH_URL=http://"+auth)
+	cached, err := begin("bff", toUsers, "AUTH_URL=http://"+auth)
 	if err != nil {
 		return err
 	}
-	operations["kept"] = operations["bff"]
+	operations["cached"] = operations["bff"]
 	delete(operations, "bff")
-	return h.profileUnder(ctx, keeping, byGet, operations, o)
+	return h.profileUnder(ctx, cached, byGet, operations, o)
 }
 
 // profileUnder loads a gateway and writes a profile of each command.

@@ -20,7 +20,7 @@ type results struct {
 	many        [systemCount][]turn // with manyConnections
 	getMeRounds int
 	bareParts   bareParts
-	kept        kept
+	cached      cached
 	halfLoad    halfLoad
 	closedLoops closedLoops
 	overload    overload
@@ -88,7 +88,7 @@ func (r *results) table(o options) *table {
 		r.printGetMe(t)
 	}
 	for _, part := range []interface{ print(*table) }{
-		&r.bareParts, &r.kept, &r.halfLoad, &r.closedLoops, &r.overload, &r.neighbour, &r.roundTrips, &r.signIns, &r.searches,
+		&r.bareParts, &r.cached, &r.halfLoad, &r.closedLoops, &r.overload, &r.neighbour, &r.roundTrips, &r.signIns, &r.searches,
 	} {
 		before := len(t.lines)
 		if part.print(t); len(t.lines) > before {
@@ -158,9 +158,9 @@ func (s *signIns) print(t *table) {
 	t.judged("≥ 0.95", median(used) >= 0.95, fmt.Sprintf("  per second ÷ what %d hashes at a time allow", hashSlots()), spread("%.2f", used))
 	t.row("Refresh, per CPU-second", spread("%.0f", s.refreshes))
 	t.row(fmt.Sprintf("GetMe at %d/s, ms: p50", meRate), spread("%.2f", fiftieth(s.calm)))
-	t.judged("< 1.1 ×", median(fiftieth(s.flooded)) < 1.1*median(fiftieth(s.calm)), fmt.Sprintf("  beside %.0f logins/s offered: p50", s.offered), spread("%.2f", fiftieth(s.flooded)))
+	t.judged("< 1.1 ×", median(fiftieth(s.flooded)) < 1.1*median(fiftieth(s.calm)), fmt.Sprintf("  with %.0f logins/s offered: p50", s.offered), spread("%.2f", fiftieth(s.flooded)))
 	t.row("  p99", spread("%.1f", ninetyNinth(s.calm)))
-	t.judged("< 10 more", median(ninetyNinth(s.flooded)) < median(ninetyNinth(s.calm))+10, "  beside the flood: p99", spread("%.1f", ninetyNinth(s.flooded)))
+	t.judged("< 10 more", median(ninetyNinth(s.flooded)) < median(ninetyNinth(s.calm))+10, "  during the flood: p99", spread("%.1f", ninetyNinth(s.flooded)))
 	t.row("  MiB resident afterwards", fmt.Sprintf("%.0f", s.peak), "", "", "", "", "bounded")
 }
 

@@ -21,8 +21,8 @@ func measured() *results {
 	for which := range barePartsCount {
 		r.bareParts.turns[which] = turns
 	}
-	for which := range keptCount {
-		r.kept.turns[which] = turns
+	for which := range cachedCount {
+		r.cached.turns[which] = turns
 	}
 	r.closedLoops.turns = map[loopKey]*[]turn{}
 	for _, shape := range loopShapes {
@@ -39,7 +39,7 @@ func measured() *results {
 	for _, factor := range mixedFactors {
 		r.overload.mixed[factor] = &mixed{critical: figures, sheddable: figures}
 	}
-	r.neighbour = neighbour{offered: figures, limited: figures, shed: figures, calmP99: figures, besideP99: figures, calm: figures, beside: figures}
+	r.neighbour = neighbour{offered: figures, limited: figures, shed: figures, calmP99: figures, floodedP99: figures, calm: figures, flooded: figures}
 	r.roundTrips = roundTrips{refresh: figures, login: figures, hot: figures, announced: figures}
 	r.laterStart, r.firstStart = figures, figures
 	return r

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// schedule divides the time of the whole run between the parts. What a part does not
-// use is left to those after it.
+// schedule divides the time of the whole run between the parts. The later parts share
+// the time that a part does not use.
 type schedule struct {
 	end    time.Time
 	shares map[string]float64 // of the parts that have not begun

@@ -22,7 +22,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
-// signIns is what signing in costs, and what a flood of it does to others.
+// signIns are the costs of signing in, and the effect of a flood of logins on others.
 type signIns struct {
 	raw       []float64 // Argon2id hashes per CPU-second, in bench itself
 	logins    []float64 // per CPU-second of the server
@@ -34,23 +34,23 @@ type signIns struct {
 	peak          float64 // MiB resident after the floods
 }
 
-// me is how long GetMe took in a round, in milliseconds.
+// me has the durations of GetMe in a round, in milliseconds.
 type me struct{ p50, p99 float64 }
 
 const (
 	password = "correct horse battery"
-	// meRate is far from what the machine can do: what is asked is whether the
-	// flood disturbs it.
+	// meRate is far below the machine's capacity, so that only the flood can disturb
+	// it.
 	meRate      = 100
 	floodFactor = 10
-	// floodConns bounds the flood's calls under way.
+	// floodConns bounds the flood's calls in flight.
 	floodConns = 256
 )
 
-// measureSignIns asks one process alone, whose hashing could disturb what else it
-// does. It holds nobody back, for the load is to be all that it can do.
+// measureSignIns measures one process, in which hashing could disturb other calls. Its
+// throttling is off, so that it does as much as it can.
 func (r *results) measureSignIns(ctx context.Context, h *stack, o options, progress io.Writer) error {
-	process, address, err := h.begin(ctx, "unheld", h.binary, "serve", unheld, keepNothing)
+	process, address, err := h.begin(ctx, "unthrottled", h.binary, "serve", unthrottled, noCache)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (r *results) measureSignIns(ctx context.Context, h *stack, o options, progr
 			return call(ctx, client, server.address, bffv1.AuthServiceLoginProcedure, "", login(worker%len(people)), nil)
 		})
 		if err != nil {
-			return fmt.Errorf("login: %w: %s", err, server.gateway.lastWords())
+			return fmt.Errorf("login: %w: %s", err, server.gateway.logTail())
 		}
 		r.signIns.logins, r.signIns.loginRate = append(r.signIns.logins, logins), append(r.signIns.loginRate, perSecond)
 		refreshes, _, err := h.closedLoop(ctx, server, min(8, len(people)), o.length, func(ctx context.Context, client *http.Client, worker int) error {
@@ -81,7 +81,7 @@ func (r *results) measureSignIns(ctx context.Context, h *stack, o options, progr
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("refresh: %w: %s", err, server.gateway.lastWords())
+			return fmt.Errorf("refresh: %w: %s", err, server.gateway.logTail())
 		}
 		r.signIns.refreshes = append(r.signIns.refreshes, refreshes)
 		return nil
@@ -90,12 +90,12 @@ func (r *results) measureSignIns(ctx context.Context, h *stack, o options, progr
 	}
 	r.signIns.offered = floodFactor * slices.Max(r.signIns.loginRate)
 	if _, err := o.repeat(progress, "a flood of logins", func(round int) error {
-		// Neither always comes after the other.
+		// The two alternate.
 		for turn := range 2 {
 			flood := (round+turn)%2 == 1
 			took, err := h.disturbed(ctx, server, people, o.length, flood, r.signIns.offered)
 			if err != nil {
-				return fmt.Errorf("GetMe beside logins: %w: %s", err, server.gateway.lastWords())
+				return fmt.Errorf("GetMe during logins: %w: %s", err, server.gateway.logTail())
 			}
 			if flood {
 				r.signIns.flooded = append(r.signIns.flooded, took)
@@ -112,11 +112,11 @@ func (r *results) measureSignIns(ctx context.Context, h *stack, o options, progr
 	return err
 }
 
-// hashSlots is how many password hashes the server makes at a time.
+// hashSlots is how many password hashes the server computes at a time.
 func hashSlots() int { return max(1, runtime.NumCPU()-1) }
 
-// rawHashes returns how many of auth's hashes this machine makes in a
-// CPU-second, with nothing around them.
+// rawHashes returns how many of auth's hashes this machine computes in a CPU-second,
+// without a call around them.
 func rawHashes(length time.Duration) (float64, error) {
 	salt := make([]byte, 16)
 	before, err := cpuTime(os.Getpid())
@@ -131,7 +131,7 @@ func rawHashes(length time.Duration) (float64, error) {
 	return float64(count) / (after - before).Seconds(), err
 }
 
-// closedLoop has workers that call again as soon as the answer is there. It
+// closedLoop runs workers that call again as soon as they have the answer. It
 // returns calls per CPU-second of the server and per second.
 func (h *stack) closedLoop(ctx context.Context, s system, workers int, length time.Duration,
 	work func(context.Context, *http.Client, int) error,
@@ -150,7 +150,7 @@ func (h *stack) closedLoop(ctx context.Context, s system, workers int, length ti
 		group.Go(func() {
 			for time.Since(begin) < length && errs[worker] == nil {
 				switch err := work(ctx, client, worker); {
-				case errors.Is(err, errRefused): // it cost little, and counts for nothing
+				case errors.Is(err, errRefused): // it cost little, and is not counted
 				case err != nil:
 					errs[worker] = err
 				default:
@@ -167,16 +167,16 @@ func (h *stack) closedLoop(ctx context.Context, s system, workers int, length ti
 }
 
 // disturbed measures GetMe at a steady rate, from when each was due, with or
-// without a flood of logins beside it.
+// without a flood of logins.
 func (h *stack) disturbed(ctx context.Context, s system, people []*person, length time.Duration, flood bool, offered float64) (me, error) {
 	if err := h.refresh(ctx); err != nil {
 		return me{}, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var beside sync.WaitGroup
+	var floods sync.WaitGroup
 	if flood {
-		beside.Go(func() { flooding(ctx, s.address, offered, len(people)) })
+		floods.Go(func() { flooding(ctx, s.address, offered, len(people)) })
 	}
 	client := newHTTPClient(64)
 	defer client.CloseIdleConnections()
@@ -205,15 +205,15 @@ func (h *stack) disturbed(ctx context.Context, s system, people []*person, lengt
 	}
 	calls.Wait()
 	cancel()
-	beside.Wait()
+	floods.Wait()
 	if failure != nil || len(took) == 0 {
-		return me{}, errors.Join(failure, errors.New("GetMe failed beside logins"))
+		return me{}, errors.Join(failure, errors.New("GetMe failed during logins"))
 	}
 	slices.Sort(took)
 	return me{p50: took[(len(took)-1)*50/100], p99: took[(len(took)-1)*99/100]}, nil
 }
 
-// flooding offers logins at a rate until ctx ends, whatever becomes of them.
+// flooding offers logins at a rate until ctx ends, whatever their results.
 func flooding(ctx context.Context, address string, perSecond float64, people int) {
 	client := newHTTPClient(floodConns)
 	defer client.CloseIdleConnections()
@@ -231,7 +231,7 @@ func flooding(ctx context.Context, address string, perSecond float64, people int
 					defer func() { <-room }()
 					_ = call(ctx, client, address, bffv1.AuthServiceLoginProcedure, "", login(rand.IntN(people)), nil)
 				})
-			default: // as many as that are waiting already
+			default: // that many are already waiting
 			}
 		}
 	}
@@ -244,7 +244,7 @@ func login(person int) *bffv1.LoginRequest {
 
 func email(person int) string { return fmt.Sprintf("person%d@example.com", person) }
 
-// someAddress is one of the many that the load says it comes from.
+// someAddress returns one of the many client addresses of the load.
 func someAddress() string { return fmt.Sprintf("198.18.%d.%d", rand.IntN(256), rand.IntN(256)) }
 
 func newHTTPClient(conns int) *http.Client {
@@ -253,11 +253,11 @@ func newHTTPClient(conns int) *http.Client {
 	}}
 }
 
-// errRefused is for a call that came when there was too much to do.
+// errRefused is the error of a call that was shed.
 var errRefused = errors.New("refused")
 
-// call makes one call over Connect with the proto codec, each as if from an
-// address of its own: one for all would be held to its rate.
+// call makes one call over Connect with the proto codec. Each call has a client address
+// of its own, because one address for all would exceed its rate limit.
 func call(ctx context.Context, client *http.Client, address, procedure, token string, message proto.Message, answer proto.Message) error {
 	body, err := proto.Marshal(message)
 	if err != nil {

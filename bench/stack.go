@@ -68,11 +68,11 @@ type stack struct {
 // databaseName is also the prefix of the services' database roles.
 const databaseName = "gatehouse"
 
-// keepNothing disables the cache, so that every response is composed.
-const keepNothing = "GATEHOUSE_CACHE_BYTES=0"
+// noCache disables the cache, so that every response is composed.
+const noCache = "GATEHOUSE_CACHE_BYTES=0"
 
-// unheld disables rate limits and load shedding.
-const unheld = "GATEHOUSE_THROTTLE=off"
+// unthrottled disables rate limits and load shedding.
+const unthrottled = "GATEHOUSE_THROTTLE=off"
 
 // open starts Postgres and all systems on it.
 func open(ctx context.Context, binary, dir string) (_ *stack, err error) {
@@ -105,7 +105,7 @@ func open(ctx context.Context, binary, dir string) (_ *stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	bff, bffAt, err := h.begin(ctx, "bff", binary, "bff", append(h.peers, keepNothing)...)
+	bff, bffAt, err := h.begin(ctx, "bff", binary, "bff", append(h.peers, noCache)...)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func open(ctx context.Context, binary, dir string) (_ *stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	serve, serveAt, err := h.begin(ctx, "serve", binary, "serve", keepNothing)
+	serve, serveAt, err := h.begin(ctx, "serve", binary, "serve", noCache)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (h *stack) services(ctx context.Context, suffix string) (users, auth *proce
 	}
 	toUsers := "USERS_URL=http://" + usersAt
 	// Failed sign-ins must not throttle the addresses of the load.
-	auth, authAt, err := h.begin(ctx, "auth"+suffix, h.binary, "auth", toUsers, unheld)
+	auth, authAt, err := h.begin(ctx, "auth"+suffix, h.binary, "auth", toUsers, unthrottled)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -211,7 +211,7 @@ func (h *stack) prepare(ctx context.Context, binary, dir string) (map[string][]s
 	}
 	<-apply.ended
 	if !apply.cmd.ProcessState.Success() {
-		return nil, fmt.Errorf("apply the schema: %s", apply.lastWords())
+		return nil, fmt.Errorf("apply the schema: %s", apply.logTail())
 	}
 	apply.stop()
 	return map[string][]string{
@@ -278,7 +278,7 @@ func (h *stack) compare(ctx context.Context, p *person) error {
 		}
 		answer, err := h.me(ctx, which, p)
 		if err != nil {
-			return fmt.Errorf("GetMe: %w: %s", err, s.gateway.lastWords())
+			return fmt.Errorf("GetMe: %w: %s", err, s.gateway.logTail())
 		}
 		for _, session := range answer.GetSessions() {
 			if session.GetCurrent() {

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// measureStarts times up from its start to its banner: on an empty data folder,
-// and again and again on what the first run left. Of the first and the last it
-// reads the memory, once they have rested.
+// measureStarts times up from its start to its banner: on an empty data folder, and
+// repeatedly on the data of the first run. After an idle time, it reads the memory of
+// the first and of the last run.
 func (r *results) measureStarts(ctx context.Context, o options, dir string) error {
 	data := filepath.Join(dir, "up")
 	for i := 0; i <= o.starts; i++ {
@@ -31,7 +31,7 @@ func (r *results) measureStarts(ctx context.Context, o options, dir string) erro
 			return err
 		}
 	}
-	// A first start is slow to repeat: three tell whether it swings.
+	// A first start is slow to repeat: three show how much it varies.
 	for i := range 2 {
 		if err := measureStart(ctx, o, dir, fmt.Sprintf("%s%d", data, i), &r.firstStart, nil); err != nil {
 			return err
@@ -40,8 +40,7 @@ func (r *results) measureStarts(ctx context.Context, o options, dir string) erro
 	return nil
 }
 
-// measureStart adds the time of a start, and reads the memory if that is asked
-// for.
+// measureStart adds the time of a start, and reads the memory into "into" unless it is nil.
 func measureStart(ctx context.Context, o options, dir, data string, times *[]float64, into *memory) error {
 	p, took, err := startUp(ctx, o.binary, filepath.Join(dir, "up.log"), data)
 	if err != nil {
@@ -63,7 +62,7 @@ func measureStart(ctx context.Context, o options, dir, data string, times *[]flo
 
 const bannerLine = "Gatehouse is ready."
 
-// startUp runs up and returns when its banner has come, and how long that took.
+// startUp runs up, and returns after its banner with the time that it took.
 func startUp(ctx context.Context, binary, logPath, data string) (*process, time.Duration, error) {
 	address, err := freeAddress()
 	if err != nil {
@@ -87,5 +86,5 @@ func startUp(ctx context.Context, binary, logPath, data string) (*process, time.
 		}
 	}
 	p.stop()
-	return nil, 0, errors.New("up ended without its banner: " + p.lastWords())
+	return nil, 0, errors.New("up ended without its banner: " + p.logTail())
 }

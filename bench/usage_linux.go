@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cpuTime is what a process has used since its start, of threads that have
-// ended too, to the nanosecond: the clock that clock_getcpuclockid(3) names.
-// /proc/PID/stat counts in hundredths of a second.
+// cpuTime returns the CPU time of a process since its start, with that of ended
+// threads, in nanoseconds: the clock that clock_getcpuclockid(3) names. /proc/PID/stat
+// counts in hundredths of a second.
 func cpuTime(pid int) (time.Duration, error) {
 	const scheduled = 2 // CPUCLOCK_SCHED
 	var spent unix.Timespec
@@ -49,7 +49,7 @@ func childrenOf(parent int) ([]int, error) {
 	return children, nil
 }
 
-// memoryOf reads what a process holds.
+// memoryOf reads the memory of a process.
 func memoryOf(pid int) (memory, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
@@ -76,7 +76,7 @@ func memoryOf(pid int) (memory, error) {
 	return m, nil
 }
 
-// loadAverage is that of the last one, five and fifteen minutes.
+// loadAverage returns the load average of the last one, five and fifteen minutes.
 func loadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {

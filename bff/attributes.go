@@ -56,7 +56,7 @@ func attributesText(name string, attributes *structpb.Struct) (string, error) {
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
 	if encoder.Encode(attributes.AsMap()) != nil {
-		return "", fault.Invalid("ATTRIBUTES_INVALID", name, "must be JSON, which has neither NaN nor infinities")
+		return "", fault.Invalid(fault.ReasonAttributes, name, "must be JSON, which has neither NaN nor infinities")
 	}
 	return strings.TrimSuffix(text.String(), "\n"), nil
 }

@@ -13,6 +13,7 @@ import (
 	"gatehouse/internal/crashpoint"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/rpc"
+	"gatehouse/internal/updatemask"
 
 	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
@@ -38,11 +39,8 @@ type directory struct {
 // reasonNoProfile is the reason of users' error for a profile that does not exist.
 const reasonNoProfile = "PROFILE_NOT_FOUND"
 
-var (
-	errProfilePending = fault.WithRetry(fault.New(connect.CodeUnavailable, "PROFILE_PENDING",
-		"The account is new and its profile is on its way. Try again in a moment."), time.Second)
-	errMaskEmpty = fault.Invalid("UPDATE_MASK_INVALID", "update_mask", "name at least one of "+changeable+", or give one of them a value")
-)
+var errProfilePending = fault.WithRetry(fault.New(connect.CodeUnavailable, "PROFILE_PENDING",
+	"The account is new and its profile is on its way. Try again in a moment."), time.Second)
 
 // account fetches an account for a composition.
 func (d *directory) account(id string) func(context.Context) (*authv1.GetAccountResponse, error) {
@@ -144,8 +142,6 @@ var profileFields = []struct {
 	{appAttributesField, func(u *bffv1.User) bool { return len(u.GetAppAttributes().GetFields()) > 0 }},
 }
 
-const changeable = "first_name, last_name, locale, attributes and app_attributes"
-
 func isProfileField(path string) bool {
 	for _, field := range profileFields {
 		if field.path == path {
@@ -162,7 +158,7 @@ func maskOf(values *bffv1.User, mask *fieldmaskpb.FieldMask, administrator bool)
 	for _, path := range mask.GetPaths() {
 		switch {
 		case !isProfileField(path):
-			return nil, fault.Invalid("UPDATE_MASK_INVALID", "update_mask", fmt.Sprintf("%.64q can't be changed: name only "+changeable, path))
+			return nil, updatemask.ErrField(path)
 		case path == appAttributesField && !administrator:
 			return nil, errAppAttributes
 		}
@@ -178,7 +174,7 @@ func maskOf(values *bffv1.User, mask *fieldmaskpb.FieldMask, administrator bool)
 		}
 	}
 	if len(mask.GetPaths()) == 0 {
-		return nil, errMaskEmpty
+		return nil, updatemask.ErrEmpty
 	}
 	return mask, nil
 }

@@ -121,7 +121,7 @@ func TestAServiceDescribesItselfToUp(t *testing.T) {
 		want   []string
 	}{
 		{[]string{"upstream", "add", "shop", "--url", "http://" + address, "--reflection"}, 0, []string{"Wrote ", "shop.binpb", "Added shop to "}},
-		{[]string{"upstream", "check"}, 0, []string{"shop: 4 methods published, 3 not published", "its pinned descriptors are those that it serves"}},
+		{[]string{"upstream", "check"}, 0, []string{"shop: 4 methods published, 3 not published", "its pinned descriptors match those that it serves"}},
 		{[]string{"policy"}, 0, []string{"/shop.v1.ShopService/GetThing", "oneself or admin", "NOT PUBLISHED", "/shop.v1.ShopService/Audit"}},
 		{[]string{"upstream", "add", "shop", "--url", "http://" + address, "--reflection"}, 0, []string{"lists shop already"}},
 		{[]string{"bff"}, harness.ExitUsage, []string{"GATEHOUSE_IDENTITY_KEY: is not set"}},

@@ -15,7 +15,7 @@ export npm_config_loglevel=error
 }
 npm --prefix examples/typescript ci
 
-# What is committed is what the protos say.
+# The committed generated code is current.
 buf generate -o "$work/gen" --template examples/go/buf.gen.yaml
 buf generate -o "$work/gen" --template examples/typescript/buf.gen.yaml
 diff -r "$work/gen/examples/go/gen" examples/go/gen

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the parity corpus through the TypeScript client, which needs Node, and
-# through plain JSON, which it must agree with. go test runs the other surfaces.
+# Runs the parity corpus through the TypeScript client, which needs Node, and through
+# plain JSON, and compares the answers. go test runs the other surfaces.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

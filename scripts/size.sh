@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fails if the program, built as in the Dockerfile, is larger than it has to be. What it
-# consists of: docs/dependencies.md.
+# Fails if the program, built as in the Dockerfile, is larger than the bound below.
+# docs/dependencies.md lists what it consists of.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -32,8 +32,8 @@ const lockAttributes = `
 	FOR UPDATE`
 
 // patch applies patches to a profile's attributes and puts the results into args, the
-// arguments of updateProfile. It writes the audit event. Errors: PROFILE_NOT_FOUND, ETAG_MISMATCH,
-// ATTRIBUTES_INVALID, ATTRIBUTES_TOO_LARGE.
+// arguments of updateProfile. It writes the audit event. Errors: PROFILE_NOT_FOUND,
+// ETAG_MISMATCH, ATTRIBUTES_INVALID, ATTRIBUTES_TOO_LARGE.
 func (s *Service) patch(ctx context.Context, tx pgx.Tx, args pgx.NamedArgs, patches []attributes.Patch, actor *usersv1.Actor) error {
 	var version int64
 	var stored attributes.Pair
@@ -44,7 +44,7 @@ func (s *Service) patch(ctx context.Context, tx pgx.Tx, args pgx.NamedArgs, patc
 	if err != nil {
 		return fmt.Errorf("lock the attributes: %w", err)
 	}
-	// Before the patch is judged: it may be right for the version that it was made for.
+	// Checked before the patch, which may be valid for the version it was made for.
 	if wanted := args["version"]; wanted != nil && wanted != version {
 		return errEtagMismatch
 	}

@@ -20,7 +20,7 @@ const insertAuditEvent = `
 	INSERT INTO users.audit_outbox (id, profile_id, changed, actor_id, session_id, ip_address, user_agent, request_id)
 	VALUES (@id, @profile_id, @changed, @actor_id, @session_id, @ip_address, @user_agent, @request_id)`
 
-// writeAuditEvent writes that attributes were changed, in the transaction of the change.
+// writeAuditEvent records a change of attributes, in the transaction of the change.
 func writeAuditEvent(ctx context.Context, tx pgx.Tx, profile any, changed []string, actor *usersv1.Actor) error {
 	if len(changed) == 0 {
 		return nil

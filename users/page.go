@@ -19,8 +19,8 @@ type position struct {
 	foldedEmail string    // set if the order is by email
 }
 
-// A position in a page token is its id, and what the order goes by: the email, or the
-// time in microseconds, which is as fine as Postgres has it.
+// A page token contains the position's id and its sort key: the email, or the time in
+// microseconds, the resolution of Postgres.
 const positionIDLength = len(uuid.UUID{})
 
 // token returns the page token of the page that begins after p.
@@ -47,7 +47,7 @@ func (l listing) parse(token string) (position, bool) {
 	} else if len(by) == 8 {
 		p.createTime = time.UnixMicro(int64(binary.BigEndian.Uint64(by)))
 	}
-	// A token that this listing made is what its position encodes to.
+	// A token is valid only in the form that token returns for its position.
 	return p, l.token(p) == token
 }
 

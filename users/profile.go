@@ -16,6 +16,7 @@ import (
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/opaque"
+	"gatehouse/internal/updatemask"
 	"gatehouse/users/attributes"
 )
 
@@ -104,7 +105,7 @@ func masked(req *usersv1.UpdateProfileRequest) (pgx.NamedArgs, []attributes.Patc
 		"id": next.GetId(), "first_name": nil, "last_name": nil, "locale": nil, "attributes": nil, "app_attributes": nil, "version": nil,
 	}
 	if len(req.GetUpdateMask().GetPaths()) == 0 {
-		return nil, nil, errUpdateMask("is empty: name at least one of " + changeable)
+		return nil, nil, updatemask.ErrEmpty
 	}
 	var patches []attributes.Patch
 	for _, path := range req.GetUpdateMask().GetPaths() {
@@ -116,7 +117,7 @@ func masked(req *usersv1.UpdateProfileRequest) (pgx.NamedArgs, []attributes.Patc
 		}
 		value, ok := ownersField(next, path)
 		if !ok {
-			return nil, nil, errUpdateMask(fmt.Sprintf("%.64q can't be changed: name only %s", path, changeable))
+			return nil, nil, updatemask.ErrField(path)
 		}
 		if err := plain("profile."+path, value); err != nil {
 			return nil, nil, err
@@ -128,8 +129,6 @@ func masked(req *usersv1.UpdateProfileRequest) (pgx.NamedArgs, []attributes.Patc
 	}
 	return args, patches, nil
 }
-
-const changeable = "first_name, last_name, locale, attributes, app_attributes"
 
 func patchOf(next *usersv1.Profile, path string) (attributes.Patch, bool) {
 	text := next.GetAttributes()
@@ -186,10 +185,6 @@ func ownersField(profile *usersv1.Profile, path string) (string, bool) {
 		return profile.GetLocale(), true
 	}
 	return "", false
-}
-
-func errUpdateMask(problem string) error {
-	return fault.Invalid("UPDATE_MASK_INVALID", "update_mask", problem)
 }
 
 // profile is a row of users.profiles, without the columns that auth owns.

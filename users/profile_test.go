@@ -88,7 +88,7 @@ func TestUpdateProfileRefusesAMaskThatItCantFollow(t *testing.T) {
 		paths []string
 		named string
 	}{
-		{nil, "empty"},
+		{nil, "names no field to change"},
 		{[]string{"email"}, `"email"`},
 		{[]string{"first_name", "id"}, `"id"`},
 		{[]string{"*"}, `"*"`},

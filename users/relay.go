@@ -111,7 +111,7 @@ const (
 	WHERE NOT EXISTS (SELECT FROM users.profiles WHERE id = @id AND account_version >= @account_version)
 	ON CONFLICT ON CONSTRAINT tombstones_pkey DO NOTHING`
 
-	// auth stores what is left of them without the names.
+	// auth then stores these events without the names.
 	erasePendingEvents = `
 	UPDATE users.audit_outbox
 	SET changed = '{}', ip_address = '', user_agent = ''
@@ -141,7 +141,7 @@ func (s *Service) applyDeleted(ctx context.Context, tx pgx.Tx, id string, versio
 	if _, err := tx.Exec(ctx, deleteProfile, pgx.NamedArgs{"id": id}); err != nil {
 		return false, err
 	}
-	// After the profile, whose lock a change of attributes holds until its event is there.
+	// After the profile: a change of attributes locks it until its event is committed.
 	if _, err := tx.Exec(ctx, erasePendingEvents, pgx.NamedArgs{"id": id}); err != nil {
 		return false, err
 	}

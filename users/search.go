@@ -63,7 +63,7 @@ func (f searchField) begins() string { return f.from() + f.until() }
 
 func (f searchField) from() string { return fmt.Sprintf(`%s %s %s`, f.key, f.notBefore, f.query) }
 
-// until is the upper end: no key is longer than the greatest characters after the query.
+// until is the upper end of the range: the query followed by the greatest characters.
 // The row comparison keeps Postgres from estimating the range as small, and then reading
 // and sorting all of it instead of its beginning.
 func (f searchField) until() string {
@@ -129,7 +129,7 @@ func (l listing) searchStatement(after *position) string {
 	ORDER BY p.%[1]s%[5]s, p.id%[5]s`, order.column, strings.Join(fields, " UNION "), order.first(order.column), listedColumns, order.direction))
 }
 
-// bucketMatches selects the first matches of a field by walking its buckets in order.
+// bucketMatches selects the first matches of a field by reading its buckets in order.
 func bucketMatches(field searchField, order sortOrder, length int, hasAfter bool) string {
 	level, only := slices.Max(field.levels), ""
 	for _, l := range slices.Backward(field.levels) {
@@ -166,8 +166,8 @@ func bucketMatches(field searchField, order sortOrder, length int, hasAfter bool
 }
 
 // inBucket is the condition for the rows of a bucket and a status, or for those after a
-// position. Equality would keep the bucket out of the order, and an index on the order
-// alone would do, from which Postgres would filter the whole table.
+// position. With an equality, the bucket would not be part of the order: Postgres could
+// then use an index on the order alone, and filter the whole table.
 func (o sortOrder) inBucket(bucket string, hasAfter bool) string {
 	end := map[string]string{"<": ">=", ">": "<="}[o.compare]
 	condition := fmt.Sprintf(`(%s, status) %s (b.bucket, wanted.status)`, bucket, end)
@@ -177,7 +177,7 @@ func (o sortOrder) inBucket(bucket string, hasAfter bool) string {
 	return condition + fmt.Sprintf(` AND (%s, status) %s= (b.bucket, wanted.status)`, bucket, o.compare)
 }
 
-// candidateMatches names up to maxCandidates matches of a field, and one more.
+// candidateMatches selects up to maxCandidates matches of a field, and one more.
 func candidateMatches(field searchField, order sortOrder) string {
 	return fmt.Sprintf(`%[1]s_candidates AS MATERIALIZED (
 		SELECT %[2]s AS %[3]s, id, status FROM users.profiles WHERE %[4]s ORDER BY %[5]s %[6]s LIMIT %[7]d

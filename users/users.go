@@ -3,10 +3,10 @@
 // users.
 //
 // A profile has data of two owners. Names, locale and attributes change through
-// ProfileService;
-// version, which answers return as the etag, counts those changes. Email and status
-// belong to auth: users reads them from auth's account log, and gets those of a new
-// account by RelayService at once. account_version is the version of the last one.
+// ProfileService; version, which answers return as the etag, counts those changes.
+// Email and status belong to auth: users reads them from auth's account log, and gets
+// those of a new account at once through RelayService. account_version is the version
+// of the account that they are from.
 package users
 
 import (
@@ -30,9 +30,9 @@ type Config struct {
 	DB *pgxpool.Pool
 	// Schema validates the attributes of users; nil accepts every JSON object.
 	Schema *attributes.Schema
-	// Accounts is auth's account log; nil leaves it to auth to deliver accounts.
+	// Accounts is auth's account log; nil if auth delivers accounts instead.
 	Accounts authv1.AccountFeedServiceClient
-	// Logger gets what isn't logged with a call.
+	// Logger gets the log lines that do not belong to a call.
 	Logger *slog.Logger
 }
 

@@ -22,14 +22,14 @@ func (r *Report) Issuer(ctx context.Context, conn *pgx.Conn, publicURL string) {
 	}
 	if stored != "" && publicURL != "" && stored != publicURL {
 		r.Problem("GATEHOUSE_PUBLIC_URL", fmt.Sprintf("it is %s here, and auth started with %s last: each refuses the other's tokens", publicURL, stored),
-			"give all copies one; if the URL changes on purpose, start auth with the new one: clients refresh the tokens of the old")
+			"set one URL on all copies; to change it on purpose, start auth with the new one, and clients refresh their tokens")
 	}
 }
 
-// What is wrong with a secret key that doesn't open the database's signing keys.
+// The problem of a secret key that doesn't open the database's signing keys.
 const (
 	WrongSecret    = "it isn't the one that sealed this database's signing keys"
-	WrongSecretFix = "give the one that did; after a comma, if it is the older one"
+	WrongSecretFix = "set the one that did; after a comma, if it is the older one"
 )
 
 // Secrets examines whether the secret keys open the signing keys.
@@ -53,11 +53,11 @@ func (r *Report) SigningKeyAge(ctx context.Context, conn *pgx.Conn, life time.Du
 	age, err := auth.SigningAge(ctx, conn)
 	switch {
 	case err != nil:
-		return // Secrets says so
+		return // Secrets reports it
 	case age == 0:
-		r.OK("signing keys", "there are none yet: auth makes the first")
+		r.OK("signing keys", "there are none yet: auth creates the first")
 	case age > life+life/10+time.Hour:
-		r.Problem("signing keys", fmt.Sprintf("the current one has signed for %s, and GATEHOUSE_KEY_LIFE is %s", coarse(age), coarse(life)), "start auth, which changes them, or run gatehouse keys rotate")
+		r.Problem("signing keys", fmt.Sprintf("the current one has signed for %s, and GATEHOUSE_KEY_LIFE is %s", coarse(age), coarse(life)), "start auth, which rotates them, or run gatehouse keys rotate")
 	default:
 		r.OK("signing keys", "the current one has signed for %s", coarse(age))
 	}

@@ -12,8 +12,8 @@ import (
 const maxClockOffset = 5 * time.Second
 
 // clock compares a clock, read between asked and now, with ours. coarse is its
-// resolution. It returns false where calls would be refused for the difference,
-// so that nothing else can be found out with one.
+// resolution. It returns false if calls would be refused because of the difference:
+// then no other check that calls the service can succeed.
 func (r *Report) clock(subject string, theirs, asked time.Time, coarse time.Duration) (usable bool) {
 	ahead, behind := time.Until(theirs), asked.Sub(theirs)-coarse
 	offset, word := ahead, "ahead of"

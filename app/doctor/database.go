@@ -30,19 +30,19 @@ func (r *Report) connect(ctx context.Context, setting, databaseURL string) *pgx.
 	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch refusal.Code {
 		case "28P01", "28000":
-			r.Problem(setting, fmt.Sprintf("Postgres doesn't let %s in to %s: %s", config.User, where, refusal.Message),
+			r.Problem(setting, fmt.Sprintf("Postgres refuses the sign-in of %s to %s: %s", config.User, where, refusal.Message),
 				"correct the user and the password, or run gatehouse schema apply, which makes the services' own")
 		case "3D000":
 			r.Problem(setting, where+" doesn't exist", "create the database, or correct its name")
 		case "53300":
-			r.Problem(setting, "Postgres has no connection left for "+where, "raise max_connections, or give the pools less with ?pool_max_conns=")
+			r.Problem(setting, "Postgres has no connection left for "+where, "raise max_connections, or limit the pools with ?pool_max_conns=")
 		default:
 			r.Problem(setting, fmt.Sprintf("Postgres refuses %s: %s (SQLSTATE %s)", where, refusal.Message, refusal.Code), "see Postgres' log")
 		}
 		return nil
 	}
 	if unknown, ok := errors.AsType[*net.DNSError](err); ok && unknown.IsNotFound {
-		r.Problem(setting, "no host is called "+unknown.Name, "correct the host's name")
+		r.Problem(setting, "there is no host "+unknown.Name, "correct the host's name")
 		return nil
 	}
 	r.Problem(setting, "Postgres can't be reached at "+where, "start it, or correct the host and the port; look for a firewall or a missing ?sslmode=")
@@ -52,7 +52,7 @@ func (r *Report) connect(ctx context.Context, setting, databaseURL string) *pgx.
 // Database is a service's own database.
 type Database struct {
 	Service string
-	// Setting is what its URL comes from.
+	// Setting is the name of the setting with its URL.
 	Setting, URL string
 	// SchemaNumber is the one that this binary needs.
 	SchemaNumber int
@@ -62,7 +62,7 @@ type Database struct {
 	Examine func(context.Context, *pgx.Conn)
 }
 
-// roleState is what a service's login role sees of its database.
+// roleState describes a service's login role and its database.
 type roleState struct {
 	Role      string
 	Superuser bool
@@ -129,7 +129,7 @@ func (r *Report) Database(db Database) {
 		db.Examine(ctx, conn)
 	}
 	if r.Problems() == before {
-		r.OK(subject, "%s signs in, and its schema is as it should be", state.Role)
+		r.OK(subject, "%s can sign in, and its schema is correct", state.Role)
 	}
 }
 
@@ -158,10 +158,10 @@ func (r *Report) Owner(databaseURL, devURL string, schemas []string) (applied bo
 	}
 	before, user := r.Problems(), conn.Config().User
 	if !roles && !applied {
-		r.Problem(subject, user+" may not make the services' roles", fmt.Sprintf("ALTER ROLE %s CREATEROLE", pgx.Identifier{user}.Sanitize()))
+		r.Problem(subject, user+" may not create the services' roles", fmt.Sprintf("ALTER ROLE %s CREATEROLE", pgx.Identifier{user}.Sanitize()))
 	}
 	if !databases && devURL == "" {
-		r.Problem(subject, user+" may not make a scratch database, which planning the schema needs",
+		r.Problem(subject, user+" may not create a scratch database, which planning the schema needs",
 			fmt.Sprintf("ALTER ROLE %s CREATEDB, or set ATLAS_DEV_URL to an empty database", pgx.Identifier{user}.Sanitize()))
 	}
 	if r.Problems() == before {

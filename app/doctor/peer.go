@@ -16,7 +16,7 @@ import (
 
 // Peer is another service, as one service calls it.
 type Peer struct {
-	// Setting is what its URL comes from.
+	// Setting is the name of the setting with its URL.
 	Setting, URL string
 	Route        dial.Route
 	// Probe makes a call that changes nothing, and returns the public URL that the
@@ -46,7 +46,7 @@ func (r *Report) Peer(peer Peer) {
 		r.probe(ctx, peer)
 	}
 	if r.Problems() == before && !answer.Ready {
-		r.Problem(peer.Setting, fmt.Sprintf("%s answers that it is %s", peer.Route.Callee, strings.TrimPrefix(answer.Text, "not ready: ")),
+		r.Problem(peer.Setting, fmt.Sprintf("%s is not ready: %s", peer.Route.Callee, strings.TrimPrefix(answer.Text, "not ready: ")),
 			"run gatehouse doctor "+peer.Route.Callee+" where it runs")
 	}
 	if r.Problems() == before {
@@ -65,13 +65,13 @@ func (r *Report) probe(ctx context.Context, peer Peer) {
 	publicURL, err := peer.Probe(ctx, client)
 	if publicURL != "" && peer.PublicURL != "" && publicURL != peer.PublicURL {
 		r.Problem("GATEHOUSE_PUBLIC_URL", fmt.Sprintf("it is %s here and %s at %s: the gateway would refuse every access token", peer.PublicURL, publicURL, callee),
-			"give "+callee+" and the gateway the same")
+			"set the same URL for "+callee+" and the gateway")
 	}
 	switch {
 	case fault.Reason(err) == fault.ReasonInternalToken:
-		r.Problem("GATEHOUSE_INTERNAL_KEY", callee+" has another one: it doesn't know who is calling", "give all roles the same")
+		r.Problem("GATEHOUSE_INTERNAL_KEY", callee+" has another key and refuses the call", "set the same key for all roles")
 	case connect.CodeOf(err) == connect.CodeUnimplemented:
-		r.Problem(peer.Setting, fmt.Sprintf("what answers at %s is not %s of this version", peer.URL, callee), "correct the address")
+		r.Problem(peer.Setting, fmt.Sprintf("the server at %s is not %s of this version", peer.URL, callee), "correct the address")
 	case err != nil && fault.Reason(err) == "" && connect.CodeOf(err) != connect.CodeNotFound:
 		r.Problem(peer.Setting, fmt.Sprintf("%s can't be called: %s", callee, connect.CodeOf(err)), "see its log")
 	}

@@ -23,13 +23,13 @@ func (r *Report) Mail(server *mailer.SMTP, mailbox, from, to string) {
 	const subject = "mail"
 	switch {
 	case server == nil && to != "":
-		r.Problem("--test-mail", "there is no mail server to send by", "set SMTP_URL")
+		r.Problem("--test-mail", "there is no mail server to send with", "set SMTP_URL")
 		return
 	case server == nil && mailbox != "":
 		r.OK(subject, "each mail becomes a file in %s", mailbox)
 		return
 	case server == nil:
-		r.OK(subject, "nobody can be mailed, since SMTP_URL is not set")
+		r.OK(subject, "no mail can be sent, because SMTP_URL is not set")
 		return
 	}
 	ctx, cancel := r.check()
@@ -39,7 +39,7 @@ func (r *Report) Mail(server *mailer.SMTP, mailbox, from, to string) {
 		return
 	}
 	if to == "" {
-		r.OK(subject, "%s lets us in; nothing was sent", server.Server())
+		r.OK(subject, "%s accepts the sign-in; nothing was sent", server.Server())
 		return
 	}
 	id := uuid.NewString()
@@ -52,7 +52,7 @@ func (r *Report) Mail(server *mailer.SMTP, mailbox, from, to string) {
 		r.mailProblem(server, err)
 		return
 	}
-	r.OK(subject, "%s took a mail from %s to %s", server.Server(), from, to)
+	r.OK(subject, "%s accepted a mail from %s to %s", server.Server(), from, to)
 }
 
 func (r *Report) mailProblem(server *mailer.SMTP, err error) {
@@ -85,7 +85,7 @@ func (r *Report) PublicURL(text string) {
 		return // a problem of the settings
 	}
 	if parsed.Scheme == "http" && !browser.IsLoopback(parsed.Hostname()) {
-		r.Problem(subject, fmt.Sprintf("%s is plain http: passwords and tokens go unprotected, and no session begins in cookies", text),
+		r.Problem(subject, fmt.Sprintf("%s is plain http: passwords and tokens are sent unprotected, and no session starts in cookies", text),
 			"put a proxy that speaks TLS in front, and begin the URL with https://")
 		return
 	}
@@ -94,19 +94,19 @@ func (r *Report) PublicURL(text string) {
 		return
 	}
 	if parsed.Scheme == "http" {
-		r.OK(subject, "%s is this machine, so that plain http will do", text)
+		r.OK(subject, "%s is this machine, for which plain http is enough", text)
 		return
 	}
 	ctx, cancel := r.check()
 	defer cancel()
 	if _, err := (&net.Resolver{}).LookupHost(ctx, parsed.Hostname()); err != nil {
-		r.Problem(subject, "no host is called "+parsed.Hostname(), "correct the URL, or make a DNS record")
+		r.Problem(subject, "there is no host "+parsed.Hostname(), "correct the URL, or create a DNS record")
 		return
 	}
 	r.OK(subject, "%s is https, and its host has an address", text)
 }
 
-// Port examines whether a role could listen on an address, or does already.
+// Port examines whether a role could listen on an address, or already does.
 func (r *Report) Port(setting, address string) {
 	if address == "" {
 		return
@@ -118,7 +118,7 @@ func (r *Report) Port(setting, address string) {
 		return
 	}
 	if !errors.Is(err, syscall.EADDRINUSE) {
-		r.Problem(setting, fmt.Sprintf("%s can't be listened on: %s", address, rootCause(err)), "correct the address; a port below 1024 may need a right")
+		r.Problem(setting, fmt.Sprintf("%s can't be listened on: %s", address, rootCause(err)), "correct the address; a port below 1024 may need a privilege")
 		return
 	}
 	ctx, cancel := r.check()
@@ -128,7 +128,7 @@ func (r *Report) Port(setting, address string) {
 		r.OK(setting, "Gatehouse listens on %s already", address)
 		return
 	}
-	r.Problem(setting, address+" is taken by something else", "stop what listens there, or set "+setting+" to another address")
+	r.Problem(setting, address+" is used by another program", "stop what listens there, or set "+setting+" to another address")
 }
 
 // Foreign reports whether up would refuse the database because others keep
@@ -138,7 +138,7 @@ func (r *Report) Foreign(config schema.Config) bool {
 	defer cancel()
 	found, ok := errors.AsType[*schema.ForeignError](schema.CheckOwnership(ctx, config))
 	if ok {
-		r.Problem("DATABASE_URL", found.Error(), "unset DATABASE_URL for an embedded Postgres, or do as it says")
+		r.Problem("DATABASE_URL", found.Error(), "unset DATABASE_URL to use an embedded Postgres, or follow that advice")
 	}
 	return ok
 }

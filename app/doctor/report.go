@@ -13,8 +13,7 @@ import (
 // checkLimit bounds one check.
 const checkLimit = 5 * time.Second
 
-// Report is what was examined and found. Its methods examine one dependency
-// each.
+// Report collects findings. Each of its methods examines one dependency.
 type Report struct {
 	ctx      context.Context //nolint:containedctx // of the one command
 	findings []finding
@@ -26,10 +25,10 @@ func NewReport(ctx context.Context) *Report {
 	return &Report{ctx: ctx, pools: map[string]int{}}
 }
 
-// finding is what one check found: that all is well, or a problem and its fix.
+// finding is the result of one check: ok, or a problem and its fix.
 type finding struct{ subject, ok, problem, fix string }
 
-// OK reports that a subject is as it should be.
+// OK reports that a check of a subject found no problem.
 func (r *Report) OK(subject, format string, args ...any) {
 	r.add(finding{subject: subject, ok: fmt.Sprintf(format, args...)})
 }
@@ -39,8 +38,7 @@ func (r *Report) Problem(subject, problem, fix string) {
 	r.add(finding{subject: subject, problem: problem, fix: fix})
 }
 
-// add adds a finding. Services that share a process share some dependencies, so
-// that the same finding may come twice.
+// add adds a finding, once: services that share a process share some dependencies.
 func (r *Report) add(f finding) {
 	if !slices.Contains(r.findings, f) {
 		r.findings = append(r.findings, f)

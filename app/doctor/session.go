@@ -10,8 +10,8 @@ import (
 	"gatehouse/internal/database"
 )
 
-// sessionState is what a service's sessions start with, and what its server
-// allows.
+// sessionState has the settings with which a service's sessions start, and the limits
+// of its server.
 type sessionState struct {
 	Database       string
 	ServerEncoding string
@@ -19,7 +19,7 @@ type sessionState struct {
 	Isolation      string
 	ReadOnly       bool
 	Locale         string
-	Allowed        int // connections for those who are no superusers
+	Allowed        int // connections of roles that are not superusers
 	RoleLimit      int // -1 for none
 	DatabaseLimit  int // -1 for none
 }
@@ -52,21 +52,21 @@ func (r *Report) session(ctx context.Context, conn *pgx.Conn, setting, databaseU
 	before := r.Problems()
 	if state.ServerEncoding != database.Encoding {
 		r.Problem(subject, fmt.Sprintf("%s stores text as %s, which can't hold every name", state.Database, state.ServerEncoding),
-			"make a database with createdb --encoding=UTF8 --template=template0, and move the data there with pg_dump")
+			"create a database with createdb --encoding=UTF8 --template=template0, and move the data there with pg_dump")
 	}
 	if state.ReadOnly {
 		r.Problem(subject, database.ErrReadOnly.Error(),
 			"name the server that takes writes in "+setting+"; of several hosts, target_session_attrs=read-write chooses it")
 	}
 	if state.Isolation != "read committed" {
-		r.Problem(subject, "its role's sessions begin as "+state.Isolation, "run gatehouse schema apply, which has them begin as read committed")
+		r.Problem(subject, "its role's sessions begin as "+state.Isolation, "run gatehouse schema apply, which sets read committed for the role")
 	}
 	if state.ClientEncoding != database.Encoding {
-		r.Problem(subject, "its role's sessions begin with client_encoding "+state.ClientEncoding, "run gatehouse schema apply, which has them begin with UTF8")
+		r.Problem(subject, "its role's sessions begin with client_encoding "+state.ClientEncoding, "run gatehouse schema apply, which sets UTF8 for the role")
 	}
 	r.connections(conn, setting, databaseURL, subject, state)
 	if r.Problems() == before {
-		r.OK(subject, "it stores text as UTF8, takes writes, and its sessions begin as read committed; its locale %s has no part in comparing emails", state.Locale)
+		r.OK(subject, "it stores text as UTF8, takes writes, and its sessions begin as read committed; its locale %s does not affect the comparison of emails", state.Locale)
 	}
 }
 
@@ -92,7 +92,7 @@ func (r *Report) connections(conn *pgx.Conn, setting, databaseURL, subject strin
 	r.pools[server] += most
 	if sum := r.pools[server]; sum > state.Allowed {
 		r.Problem(subject, fmt.Sprintf("one copy may open %d connections to %s, which allows %d to all copies together", sum, server, state.Allowed),
-			"raise max_connections, or give the pools less with pool_max_conns in the URLs: the sum over all copies has to fit")
+			"raise max_connections, or limit the pools with pool_max_conns in the URLs: the sum over all copies must not exceed it")
 		return
 	}
 	r.OK(subject, "one copy may open %d connections, its other services' included; %s allows %d, which is enough for %d copies",

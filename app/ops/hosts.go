@@ -13,7 +13,7 @@ import (
 // browser can reach it too, and a page whose owner points its host name at that
 // address (DNS rebinding) could read the answers. Such a request has the page's
 // host name in its Host header, so the listener answers only names that no
-// stranger can own.
+// stranger can register.
 
 // Hosts decides which Host headers the operators' listener answers.
 type Hosts struct{ names []string }

@@ -19,7 +19,7 @@ import (
 	"gatehouse/internal/telemetry"
 )
 
-// Config says what operators get to see of a process.
+// Config configures what operators can see of a process.
 type Config struct {
 	// Role is what /readyz calls the process.
 	Role string
@@ -37,13 +37,13 @@ type Config struct {
 // Operations is the telemetry of a process and its operators' listener.
 type Operations struct {
 	Config
-	// Telemetry is nil where neither metrics nor traces are wanted.
+	// Telemetry is nil if there is neither a listener nor a collector of traces.
 	Telemetry *telemetry.Telemetry
-	// Pages are what the services serve here, by pattern. Add to it before Open.
+	// Pages are the services' handlers on this listener, by pattern. Add to it before Open.
 	Pages map[string]http.Handler
 }
 
-// Start starts the telemetry that is wanted. Call Stop in the end.
+// Start starts the telemetry that the configuration asks for. Call Stop in the end.
 func Start(ctx context.Context, config Config) (*Operations, error) {
 	o := &Operations{Config: config, Pages: map[string]http.Handler{}}
 	if o.Listen == "" && !o.Traces {

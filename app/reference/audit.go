@@ -67,7 +67,7 @@ func eventsOf(path string) (rows []string, err error) {
 		about := strings.TrimSpace(constant.Comment.Text())
 		event, unquoted := strconv.Unquote(literal.Value)
 		if unquoted != nil || about == "" {
-			err = fmt.Errorf("%s: %s has no comment that says what happened", path, constant.Names[0])
+			err = fmt.Errorf("%s: %s has no comment that describes the event", path, constant.Names[0])
 		}
 		rows = append(rows, fmt.Sprintf("| `%s` | %s |\n", event, about))
 		return true

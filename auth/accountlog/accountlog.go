@@ -8,7 +8,7 @@
 // sequence, a transaction that commits late is not missed, and one that stays open
 // delays nothing.
 //
-// What is read is an account's current state, so that one row serves any number of
+// A read returns an account's current state, so one row serves any number of
 // changes. The cursor that a reader has committed confirms everything before it
 // (readers.go).
 package accountlog
@@ -90,7 +90,7 @@ func (l *Log) Soon() {
 	}
 }
 
-// stop lets no reader wait any longer.
+// stop wakes the readers. Later ones do not wait.
 func (l *Log) stop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

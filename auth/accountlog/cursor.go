@@ -16,8 +16,8 @@ import (
 // Retention is how long a deletion is kept, and how long a cursor is valid.
 const Retention = 365 * 24 * time.Hour
 
-// ErrExpired says that a cursor leads nowhere.
-var ErrExpired = fault.New(connect.CodeFailedPrecondition, "CURSOR_EXPIRED", "The cursor is of another database or too old. Read from the beginning, and erase the accounts that FindMissingAccounts returns.")
+// ErrExpired refuses a cursor that is no longer valid.
+var ErrExpired = fault.New(connect.CodeFailedPrecondition, "CURSOR_EXPIRED", "The cursor is too old, or belongs to another database. Read from the beginning, and erase the accounts that FindMissingAccounts returns.")
 
 // nothing is a snapshot in which nothing is visible.
 const nothing = "1:1:"
@@ -34,7 +34,7 @@ type Position struct {
 	afterID  string
 }
 
-// moment is what Postgres says at the start of a read.
+// moment is the state of Postgres at the start of a read.
 type moment struct {
 	database string
 	clock    int64
@@ -42,9 +42,9 @@ type moment struct {
 	xmax     uint64
 }
 
-// Another database's transactions have other numbers; so have those of a server that
-// was restored to an earlier time or that took another's place, from where its
-// timeline begins.
+// Another database's transactions have other numbers. So have those of a server that
+// was restored to an earlier time or that replaced another one, from the start of its
+// timeline.
 const selectMoment = `
 	SELECT c.system_identifier::text || '-' || k.timeline_id::text || '-' || d.oid::text,
 		extract(epoch FROM clock_timestamp())::bigint, s::text, pg_snapshot_xmax(s)::text

@@ -12,8 +12,8 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// ErrNoErasure says that the log has no deletion of an account.
-var ErrNoErasure = fault.New(connect.CodeNotFound, "ERASURE_NOT_FOUND", "No deletion of this user is known. Check the ID; a deletion is known for a year.")
+// ErrNoErasure is the error for an account without a deletion in the log.
+var ErrNoErasure = fault.New(connect.CodeNotFound, "ERASURE_NOT_FOUND", "There is no record of a deletion of this user. Check the ID; records are kept for a year.")
 
 // Erasure says which readers have confirmed a deletion.
 type Erasure struct {

@@ -19,7 +19,7 @@ type Lag struct {
 }
 
 // Rows are read in the order of their transactions, which is nearly that of their
-// times, and not all of them where a reader lacks many.
+// times, and only the first of them if a reader has many left to confirm.
 const selectLags = `
 	WITH expected AS (
 		SELECT * FROM unnest(@services::text[], @deletions::boolean[]) AS e (service, deletions_only)

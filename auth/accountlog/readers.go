@@ -19,10 +19,10 @@ type Reader struct {
 	DeletionsOnly bool
 }
 
-// reportInterval is how often a reader without changes is noted.
+// reportInterval is how often a read without changes is stored.
 const reportInterval = 10 * time.Second
 
-// pushAfter is after how long without a read auth delivers to users by itself. A users
+// pushAfter is the time without a read after which auth delivers to users. A users
 // service that reads does so at least every reportInterval.
 const pushAfter = 30 * time.Second
 
@@ -34,25 +34,25 @@ const confirm = `
 	WHERE account_readers.cursor <> excluded.cursor OR account_readers.deletions_only <> excluded.deletions_only
 		OR account_readers.report_time < now() - @report_interval::interval`
 
-// Confirm notes that a service has committed everything before the position.
+// Confirm records that a service has committed everything before the position.
 func (l *Log) Confirm(ctx context.Context, reader Reader, p Position) error {
 	_, err := l.db.Exec(ctx, confirm, pgx.NamedArgs{
 		"service": reader.Service, "cursor": p.Cursor(), "seen": p.seen, "deletions_only": reader.DeletionsOnly,
 		"report_interval": reportInterval,
 	})
 	if err != nil {
-		return fmt.Errorf("note what the reader has confirmed: %w", err)
+		return fmt.Errorf("record the reader's position: %w", err)
 	}
 	return nil
 }
 
 const noteRead = `UPDATE auth.account_readers SET report_time = now() WHERE service = @service`
 
-// NoteRead writes that a service has read. Once that is committed, Postgres does not
+// NoteRead records that a service has read. Once that is committed, Postgres does not
 // give a transaction ID again that the read has seen, even after a crash.
 func (l *Log) NoteRead(ctx context.Context, reader Reader) error {
 	if _, err := l.db.Exec(ctx, noteRead, pgx.NamedArgs{"service": reader.Service}); err != nil {
-		return fmt.Errorf("note the read: %w", err)
+		return fmt.Errorf("record the read: %w", err)
 	}
 	return nil
 }
@@ -110,9 +110,9 @@ func (l *Log) Unlease(ctx context.Context, p Position) error {
 	return nil
 }
 
-// maintenance deletes what has served its purpose, in batches.
+// maintenance deletes rows that are no longer needed, in batches.
 var maintenance = []struct{ what, statement string }{
-	{"forget initial profiles", `
+	{"delete initial profiles", `
 		WITH confirmed AS (
 			SELECT l.account_id FROM auth.account_log l, auth.account_readers r
 			WHERE r.service = 'users' AND l.profile IS NOT NULL AND pg_visible_in_snapshot(l.xid, r.seen::pg_snapshot)

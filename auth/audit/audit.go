@@ -1,4 +1,4 @@
-// Package audit records what changed or tried an identity.
+// Package audit records sign-ins, changes of accounts, and refused attempts at either.
 //
 // An event is written in the transaction of its change, so that both exist or
 // neither does. Repeated refusals are aggregated into one row a minute, so that
@@ -24,7 +24,7 @@ import (
 	"gatehouse/internal/telemetry"
 )
 
-// Event names what changed or tried an identity.
+// Event is a kind of audit event.
 type Event string
 
 const (
@@ -76,8 +76,9 @@ type Row struct {
 	Origin  *authv1.Origin
 }
 
-// Every change of an account is audited in its transaction, so that no change is
-// forgotten here; that some events change less than this invalidates is harmless.
+// Every change of an account is audited in its transaction, so invalidating cache
+// entries here misses none. Some events invalidate more than they change, which is
+// harmless.
 const insertAudit = `
 	WITH written AS (
 		INSERT INTO auth.audit_events
@@ -151,7 +152,7 @@ func arguments(row Row) (pgx.NamedArgs, error) {
 }
 
 var events, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.auth.events", metric.WithUnit("{event}"),
-	metric.WithDescription("Audit events: what changed or tried an identity."))
+	metric.WithDescription("Audit events: sign-ins, changes of accounts, and refused attempts at either."))
 
 func countEvent(ctx context.Context, row Row) {
 	events.Add(ctx, 1, metric.WithAttributes(

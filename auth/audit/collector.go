@@ -49,7 +49,7 @@ func (c *Collector) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if connect.CodeOf(err) == connect.CodeUnimplemented { // a users of the version before
+		if connect.CodeOf(err) == connect.CodeUnimplemented { // a users service of the previous version
 			err = nil
 		}
 		failures.Note(ctx, err)
@@ -64,8 +64,8 @@ func (c *Collector) Run(ctx context.Context) {
 	}
 }
 
-// The account may have been deleted since: then its names of attributes, and where a
-// deleted actor called from, are left out, as auth.erase_audit would.
+// The account may have been deleted since: then the names of its attributes, and the
+// IP address and user agent of a deleted actor, are left out, as in auth.erase_audit.
 const insertCollected = `
 	INSERT INTO auth.audit_events
 		(id, create_time, event, outcome, account_id, actor_id, session_id, ip_address, user_agent, request_id, changed)

@@ -16,8 +16,8 @@ import (
 // The events have few kinds. The statement walks the kinds by an index, takes the
 // newest events of each requested kind, and of these the newest. So no filter makes
 // it read rows that it doesn't return. The row comparisons, which include the account or
-// the actor, keep Postgres from scanning the primary key where it takes a rare kind for
-// a common one, and from sorting all events where it takes many for few.
+// the actor, keep Postgres from scanning the primary key if it overestimates the number
+// of events of a kind, and from sorting all events if it underestimates it.
 const (
 	listAudit = `
 	WITH RECURSIVE kinds (event, outcome) AS (
@@ -62,8 +62,8 @@ func (q Query) statement() string {
 	const ofAccount, ofActor = `e.account_id = @account_id`, `e.actor_id = @actor_id`
 	switch {
 	case q.Account != "" && q.Actor != "":
-		// Of the kinds that the actor's are. No index serves the second condition
-		// as it is written: an actor may have done the like to a hundred thousand.
+		// Of the kinds of the actor's events. The second condition is written so that
+		// no index serves it: an actor may have changed a hundred thousand accounts.
 		return fmt.Sprintf(listAudit, ofActor, `e.account_id, `, `@account_id, `, `e.actor_id IS NOT DISTINCT FROM @actor_id`, `e.account_id DESC, `)
 	case q.Account != "":
 		return fmt.Sprintf(listAudit, ofAccount, `e.account_id, `, `@account_id, `, `true`, `e.account_id DESC, `)

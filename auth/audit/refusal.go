@@ -36,7 +36,7 @@ func (l *Log) Refuse(ctx context.Context, row Row, err error) error {
 	return err
 }
 
-// WriteRefusal writes a refusal, or counts it where this minute has a row for it.
+// WriteRefusal writes a refusal, or counts it if this minute already has a row for it.
 func (l *Log) WriteRefusal(ctx context.Context, db database.Execer, row Row) error {
 	subject := row.Subject
 	switch {

@@ -53,11 +53,11 @@ const (
 )
 
 // NoteIssuer stores this replica's issuer, and warns if the replica that started
-// before has another one: each refuses the other's tokens. The latest start wins,
+// before it has another one: each refuses the other's tokens. The latest start wins,
 // so that the issuer can be changed on purpose.
 func NoteIssuer(ctx context.Context, db *database.Pool, ours string, logger *slog.Logger) error {
 	if ours == "" {
-		return nil // a command, which makes no tokens
+		return nil // a command, which issues no tokens
 	}
 	var stored string
 	var age float64
@@ -102,7 +102,7 @@ func WatchIssuer(issuer string, logger *slog.Logger) *IssuerWatch {
 	return &IssuerWatch{issuer: issuer, logger: logger}
 }
 
-// See takes the stored issuer as read now.
+// See compares the stored issuer, as just read, with the replica's.
 func (w *IssuerWatch) See(stored string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,7 +1,7 @@
 // Package idempotency makes a repeated call with the same Idempotency-Key return
 // the result of the first; see package once.
 //
-// Secrets are not stored: who signs in by a repeated call has to give the account's
+// Secrets are not stored: a repeated call that signs in must contain the account's
 // password, and is throttled like a login. A key is scoped to the signed-in account,
 // otherwise to the address. Only MACs of the key and of the request are stored.
 package idempotency
@@ -17,9 +17,9 @@ import (
 	"gatehouse/internal/once"
 )
 
-// ErrTargetGone says that the account of the first call was deleted.
+// ErrTargetGone refuses a key whose first call created an account that was deleted.
 var ErrTargetGone = fault.New(connect.CodeFailedPrecondition, "IDEMPOTENCY_TARGET_GONE",
-	"The account that the first call with this Idempotency-Key made is deleted. Send a new key to make another.")
+	"The account that the first call with this Idempotency-Key created has been deleted. Send a new key to create another.")
 
 // Keys recognises keys.
 type Keys struct{ keys *once.Keys }

@@ -72,7 +72,7 @@ func Run(ctx context.Context, db *database.Pool, source io.Reader, dryRun bool, 
 		number++
 		line := bytes.TrimSpace(lines.Bytes())
 		if number == 1 {
-			line = bytes.TrimPrefix(line, []byte("\ufeff")) // as some editors begin a file
+			line = bytes.TrimPrefix(line, []byte("\ufeff")) // a byte order mark, which some editors write
 		}
 		if len(line) == 0 {
 			continue
@@ -107,12 +107,12 @@ func Run(ctx context.Context, db *database.Pool, source io.Reader, dryRun bool, 
 // The API's other constraints on profiles.
 var localeForm = regexp.MustCompile(`^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$`)
 
-// parseImported reads a line and holds it against what the API asks of an
-// account. Its errors name the field.
+// parseImported parses a line and checks it against the API's rules for accounts.
+// Its errors name the field.
 func parseImported(line []byte) (importedAccount, error) {
 	account := importedAccount{Status: accounts.Active}
 	if !utf8.Valid(line) {
-		return account, errors.New("it holds invalid UTF-8")
+		return account, errors.New("it contains invalid UTF-8")
 	}
 	decoder := json.NewDecoder(bytes.NewReader(line))
 	decoder.DisallowUnknownFields()
@@ -157,15 +157,15 @@ func validImported(account importedAccount) error {
 	case err != nil:
 		return err
 	case strings.ContainsFunc(account.FirstName, unicode.IsControl):
-		return errors.New("first_name: it holds a control character")
+		return errors.New("first_name: it contains a control character")
 	case strings.ContainsFunc(account.LastName, unicode.IsControl):
-		return errors.New("last_name: it holds a control character")
+		return errors.New("last_name: it contains a control character")
 	case strings.Contains(account.FirstName, "<") || strings.Contains(account.FirstName, "://"):
 		return errors.New("first_name: it must be a name, without < and ://")
 	case strings.Contains(account.LastName, "<") || strings.Contains(account.LastName, "://"):
 		return errors.New("last_name: it must be a name, without < and ://")
 	case !localeForm.MatchString(account.Locale):
-		return errors.New(`locale: it is no BCP 47 tag, such as "pt-BR"`)
+		return errors.New(`locale: it is not a BCP 47 tag, such as "pt-BR"`)
 	case account.Status != accounts.Active && account.Status != accounts.Disabled:
 		return fmt.Errorf("status: it is neither %q nor %q", accounts.Active, accounts.Disabled)
 	case account.PasswordHash == "":
@@ -177,7 +177,7 @@ func validImported(account importedAccount) error {
 	return nil
 }
 
-// queued puts statements off until the batch is sent.
+// queued defers statements until the batch is sent.
 type queued struct{ *pgx.Batch }
 
 func (q queued) Exec(_ context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
@@ -222,7 +222,7 @@ func importLines(ctx context.Context, db *database.Pool, imported []importedAcco
 }
 
 // writeImported writes the accounts whose email and id are free, with their
-// initial profiles and audit rows, and returns why the other lines are not taken.
+// initial profiles and audit rows, and returns why the other lines are refused.
 func writeImported(ctx context.Context, tx pgx.Tx, imported []importedAccount) (map[int]string, error) {
 	inserts := &pgx.Batch{}
 	taken := map[int]string{}

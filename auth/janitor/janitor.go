@@ -85,7 +85,7 @@ const (
 			RETURNING key)
 		SELECT count(*) FROM gone`
 
-	// A session that is due and still lives, because it was used, gets a later day.
+	// A session that is due but not ended, because it was used, gets a later day.
 	// Rows that others hold are skipped until the next hour, so that a refresh and
 	// this don't wait for each other.
 	pruneSessions = `

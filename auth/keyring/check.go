@@ -11,8 +11,8 @@ import (
 	"gatehouse/auth/secretkey"
 )
 
-// ErrSecret says that a signing key was sealed with a secret key that isn't
-// among those given.
+// ErrSecret is the error for a signing key that was sealed with a secret key that
+// isn't among those given.
 var ErrSecret = errors.New("a signing key is sealed with another secret key")
 
 const selectSealedKeys = `SELECT kid, sealed_private_key FROM auth.signing_keys`

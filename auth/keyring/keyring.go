@@ -24,9 +24,9 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// Purposes that signing keys are sealed for. Once the session epoch was raised it
-// is the second, which binaries without epochs can't open: they would accept
-// sessions that have ended, so they must not sign or start.
+// The purposes for which signing keys are sealed. Once the session epoch has been
+// raised, it is the second, which binaries without epochs can't open: they would
+// accept sessions that have ended, so they must not sign or start.
 const (
 	signingKeyPurpose      = "signing key v1"
 	signingKeyEpochPurpose = "signing key v2"
@@ -324,7 +324,7 @@ func (r *Keyring) Issuer() string { return r.issuer }
 // Life is how long a key signs.
 func (r *Keyring) Life() time.Duration { return r.life }
 
-// Now returns the time by which tokens are made.
+// Now returns the time for issuing tokens.
 func (r *Keyring) Now() time.Time { return r.now() }
 
 // Published returns the public keys, the latest to sign first.
@@ -342,7 +342,7 @@ func (r *Keyring) Published() []*authv1.SigningKey {
 const AccessTokenLife = accesstoken.Life
 
 // CheckSigning returns the error that AccessToken would return now, so that a caller
-// finds out before it commits what the token is for.
+// gets it before it commits the change that the token is for.
 func (r *Keyring) CheckSigning(at time.Time) error {
 	_, err := r.signingAt(at)
 	return err

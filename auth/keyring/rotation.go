@@ -42,7 +42,7 @@ type keyPlan struct {
 
 func (p keyPlan) nothing() bool { return !p.make && len(p.retire) == 0 }
 
-// planKeys rekeys what the schedule changes in the keys, the latest to sign first.
+// planKeys returns what the schedule changes in the keys, the latest to sign first.
 func planKeys(stored []Stored, life time.Duration) keyPlan {
 	at, ok := current(stored)
 	if !ok {
@@ -136,11 +136,11 @@ type Key struct {
 	SignsIn time.Duration
 	// Signing says whether it is the current key.
 	Signing bool
-	// Age is the time since it was made.
+	// Age is the time since it was created.
 	Age time.Duration
 }
 
-// List rekeys the signing keys, the latest to sign first.
+// List returns the signing keys, the latest to sign first.
 func (r *Keyring) List(ctx context.Context) ([]Key, error) {
 	var keys []Key
 	err := r.db.Transact(ctx, func(tx pgx.Tx) error {
@@ -169,7 +169,7 @@ const hastenKey = `
 	RETURNING extract(epoch FROM sign_time - clock_timestamp())::float8`
 
 // Rotate makes the next key sign as soon as it was published for long enough, and
-// rekeys its id and the time until then. Tokens of the current key stay valid
+// returns its id and the time until then. Tokens of the current key stay valid
 // until they expire.
 func (r *Keyring) Rotate(ctx context.Context) (next Key, err error) {
 	err = r.db.Transact(ctx, func(tx pgx.Tx) error {
@@ -204,7 +204,7 @@ func (r *Keyring) Rotate(ctx context.Context) (next Key, err error) {
 const deleteAllKeys = `DELETE FROM auth.signing_keys`
 
 // Replace replaces all keys with a new one at once and ends every session, for
-// when a key may have leaked. It rekeys the new key's id. No token has to be
+// when a key may have leaked. It returns the new key's id. No token has to be
 // revoked, since no key verifies it. Binaries without epochs can't open the new
 // key.
 func (r *Keyring) Replace(ctx context.Context) (kid string, err error) {

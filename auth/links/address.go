@@ -18,11 +18,11 @@ import (
 // valueRequest is the mail's value with the id of the request that caused it.
 const valueRequest = "request_id"
 
-// Address decides, just before a mail is sent, what was not decided within the
-// request, whose duration would have revealed it: whether the email has an
-// account, and so which mail it gets. It returns false when none is to be sent: to
-// no account, to a disabled one, or with a link that has ended. A late mail's link
-// is renewed.
+// Address decides, just before a mail is sent, whether the email has an account, and
+// so which mail it gets. The request did not decide it, because its duration would
+// have revealed the answer. Address returns false when no mail is to be sent: without
+// an account, to a disabled one, or with a link that has ended. It renews the link of
+// a late mail.
 func Address(ctx context.Context, db *database.Pool, m outbox.Mail, late bool) (outbox.Mail, bool, error) {
 	var to outbox.Mail
 	var wanted bool

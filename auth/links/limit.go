@@ -64,7 +64,7 @@ func (s *Sender) CountOwn(ctx context.Context, kind Kind, account string) (Count
 	return Count{counted: counted}, err
 }
 
-// Uncount takes a count back when an error prevents the mail, and returns the error.
+// Uncount reverts a count when an error prevents the mail, and returns the error.
 func (s *Sender) Uncount(ctx context.Context, asked Count, err error) error {
 	if err == nil {
 		return nil

@@ -58,7 +58,7 @@ const (
 )
 
 var (
-	ErrInvalid    = fault.New(connect.CodeInvalidArgument, "LINK_INVALID", "This link is not complete, or not one of ours. Open it as it stands in the mail, or ask for another.")
+	ErrInvalid    = fault.New(connect.CodeInvalidArgument, "LINK_INVALID", "This link is incomplete, or was not issued here. Open it exactly as it is in the mail, or ask for another.")
 	errUsed       = fault.New(connect.CodeFailedPrecondition, "LINK_USED", "This link was used already, and works once. Ask for another if you need it.")
 	errExpired    = fault.New(connect.CodeFailedPrecondition, "LINK_EXPIRED", "This link is too old. Ask for another, and use it within 30 minutes.")
 	errSuperseded = fault.New(connect.CodeFailedPrecondition, "LINK_SUPERSEDED", "The account has changed since this link was sent. Ask for another if you need it.")
@@ -112,7 +112,7 @@ const (
 
 // Read returns the token's link if it is open and of one of the kinds.
 // Errors: invalid_argument LINK_INVALID, failed_precondition LINK_USED,
-// LINK_EXPIRED or LINK_SUPERSEDED. With the last three comes the link.
+// LINK_EXPIRED or LINK_SUPERSEDED. With the last three it also returns the link.
 func Read(ctx context.Context, db database.Querier, query, token string, kinds ...Kind) (Link, error) {
 	if !isLinkToken(token) {
 		return Link{}, ErrInvalid
@@ -151,7 +151,8 @@ func isLinkToken(text string) bool {
 	return ok && len(secret) == linkSecret
 }
 
-// ErrChanged asks for a retry of the transaction: the account changed meanwhile.
+// ErrChanged is returned by a transaction that has to be retried, because the account
+// has changed meanwhile.
 var ErrChanged = errors.New("the link's account has changed meanwhile")
 
 // Lock locks the account that a link is about, then the link, and returns
@@ -185,7 +186,7 @@ func Lock(ctx context.Context, tx pgx.Tx, token string, kinds ...Kind) (Link, *a
 }
 
 const (
-	// Held to the end of the transaction, in place of the account that doesn't
+	// Held to the end of the transaction, instead of the account that doesn't
 	// exist yet: otherwise two registrations of one email would each hold the link
 	// that the other has to end.
 	lockEmail = `SELECT pg_advisory_xact_lock(hashtextextended('gatehouse email ' || lower(@email COLLATE "C"), 0))`
@@ -197,12 +198,12 @@ func lockOwner(ctx context.Context, tx pgx.Tx, l Link) (*authv1.Account, error) 
 	if l.Account != "" {
 		account, err := accounts.Lock(ctx, tx, l.Account)
 		if fault.Reason(err) == fault.Reason(accounts.ErrNotFound) {
-			return nil, ErrInvalid // the link is gone with it
+			return nil, ErrInvalid // the link was deleted with the account
 		}
 		return account, err
 	}
 	if l.Kind != Register {
-		return nil, ErrInvalid // nobody was sent it yet
+		return nil, ErrInvalid // it has not been sent yet
 	}
 	if _, err := tx.Exec(ctx, lockEmail, pgx.NamedArgs{"email": l.Email}); err != nil {
 		return nil, fmt.Errorf("lock the email: %w", err)

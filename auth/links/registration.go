@@ -45,8 +45,8 @@ func (r Registration) Encode(token string) ([]byte, error) {
 
 // ProfileFor returns the initial profile of an account that a link creates: the
 // fields of VerifyEmail take precedence over those of the registration. The latter
-// count only if both calls gave the same password: somebody else than the mailbox's
-// owner may have registered.
+// are used only if both calls gave the same password: somebody other than the
+// mailbox's owner may have registered.
 func ProfileFor(l Link, req *authv1.VerifyEmailRequest) (*authv1.ProfileSeed, error) {
 	seed := &authv1.ProfileSeed{}
 	if len(l.Profile) > 0 {

@@ -58,7 +58,7 @@ type Mail struct {
 	Values map[string]string
 }
 
-// ErrUnavailable says that the system has no mail server.
+// ErrUnavailable is the error of a system without a mail server.
 var ErrUnavailable = fault.New(connect.CodeFailedPrecondition, "MAIL_UNAVAILABLE", "This system can't send mail. Ask an administrator.")
 
 // Enabled reports whether mail can be sent at all.

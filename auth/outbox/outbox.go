@@ -49,7 +49,7 @@ const (
 	refusals = 3
 	// A mail that is sent late gets a link that works as long as any other.
 	lateAfter = 25 * time.Minute
-	// LinkLife is how long the link in a mail works from when it is sent.
+	// LinkLife is how long the link in a mail works after the mail is sent.
 	LinkLife      = 30 * time.Minute
 	pruneInterval = 10 * time.Minute
 )
@@ -171,7 +171,7 @@ const leaseMails = `
 	RETURNING id::text, kind, recipient, account_id::text, locale, sealed_values AS sealed, attempts,
 		create_time < now() - @late::interval AS late`
 
-// leaseDue leases at most so many of the rows that are due, none to a held domain.
+// leaseDue leases up to most of the rows that are due, and none to a held domain.
 func (o *Outbox) leaseDue(ctx context.Context, most int, held []string) ([]lease, error) {
 	if most == 0 || !o.Enabled() {
 		return nil, nil
@@ -276,8 +276,9 @@ func lingering(ctx context.Context, grace time.Duration) (context.Context, conte
 }
 
 var (
-	errNotWanted = errors.New("the mail has no recipient any more")
-	// ErrLinkEnded says that a mail's link was used or superseded before it was sent.
+	errNotWanted = errors.New("the mail no longer has a recipient")
+	// ErrLinkEnded is the error for a mail whose link was used or superseded before it was
+	// sent.
 	ErrLinkEnded = errors.New("the link has ended")
 )
 
@@ -363,7 +364,7 @@ func judge(row lease, m Mail, err error, stopping bool) verdict {
 	return v
 }
 
-// backoffAfter returns the backoff after so many attempts: 10 s, doubled each time
+// backoffAfter returns the backoff after a number of attempts: 10 s, doubled each time
 // up to an hour, with a jitter of a quarter.
 func backoffAfter(attempts int) time.Duration {
 	backoff := min(maxBackoff, firstBackoff<<min(max(attempts-1, 0), 20))
@@ -479,7 +480,7 @@ func (o *Outbox) postpone(ctx context.Context, row lease, v verdict) error {
 }
 
 // Retention of sent mails, dead letters and their contents. A mail that is still
-// pending after so long was never leased: there is no mailer any more.
+// pending after this time was never leased: there is no longer a mailer.
 var pruneMails = []string{
 	`DELETE FROM auth.mails WHERE sent_time < now() - interval '1 day'`,
 	`DELETE FROM auth.mails WHERE fail_time < now() - interval '30 days'`,

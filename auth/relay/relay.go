@@ -113,7 +113,7 @@ func (r *Relay) Run(ctx context.Context) {
 	}
 }
 
-// deliverBatch delivers at most so many changes, and reports whether there are more.
+// deliverBatch delivers up to most changes, and reports whether there are more.
 func (r *Relay) deliverBatch(ctx context.Context, most int) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lease)
 	defer cancel()

@@ -1,5 +1,5 @@
-// Package revocations writes and reads what invalidates access tokens before they
-// expire.
+// Package revocations writes and reads the revocations that invalidate access tokens
+// before they expire.
 //
 // A revocation is written in the transaction that ends a session or raises an
 // account's authorisation version. The feed sends it to the gateways, which verify

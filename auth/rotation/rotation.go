@@ -1,8 +1,8 @@
 // Package rotation rotates the refresh token of a session's row.
 //
 // A rotation replaces the current token, of one generation, by that of the next. Of
-// concurrent rotations with one token, one takes place; the others find the row as
-// that one left it, and may repeat its answer.
+// concurrent rotations with one token, one takes place; the others find the row
+// already rotated, and may repeat the answer.
 package rotation
 
 import (
@@ -43,7 +43,7 @@ type Session struct {
 	Account        *authv1.Account
 	tokenHash      []byte
 	idempotencyKey []byte
-	moved          bool // the caller's address or user agent is another one
+	moved          bool // the client's IP address or user agent has changed
 	sinceRotation  time.Duration
 }
 
@@ -96,8 +96,8 @@ type Rotator struct {
 	Idle time.Duration
 }
 
-// Current rotates the session if the token is its current one and the client is
-// where it was, in one round trip. It returns the session and its next token; nil if
+// Current rotates the session if the token is its current one and the client's IP
+// address and user agent are unchanged, in one round trip. It returns the session and its next token; nil if
 // it did not rotate.
 func (r Rotator) Current(ctx context.Context, token tokens.Refresh, req *authv1.RefreshRequest) (*Session, string, error) {
 	next, args := r.rotation(token.Session, token.Generation, req)
@@ -105,9 +105,9 @@ func (r Rotator) Current(ctx context.Context, token tokens.Refresh, req *authv1.
 	return rotated, next, err
 }
 
-// Moved rotates the session if the token is its current one, wherever the client is,
-// in one round trip. It returns the session and its next token. If it did not rotate,
-// it returns the next token as empty and the session as it is, nil if there is none.
+// Moved rotates the session if the token is its current one, whatever the client's IP
+// address and user agent, in one round trip. It returns the session and its next token. If it did not rotate,
+// it returns an empty token, and the session as it is; nil if there is none.
 func (r Rotator) Moved(ctx context.Context, token tokens.Refresh, req *authv1.RefreshRequest) (*Session, string, error) {
 	next, args := r.rotation(token.Session, token.Generation, req)
 	var rotated, found *Session
@@ -197,8 +197,8 @@ func (r Rotator) Rotate(ctx context.Context, tx pgx.Tx, found *Session, req *aut
 	return next, changes.NoteSessions(ctx, tx, found.Account.GetId())
 }
 
-// Reissue returns a session's current token, and whether the key that made it is
-// still there.
+// Reissue returns a session's current token, and whether the key that it was made
+// with is still configured.
 func (r Rotator) Reissue(found *Session) (string, bool) {
 	again, ok := r.Keys.Reissue(tokens.Refresh{Session: found.ID, Generation: found.Generation}, found.TokenKey)
 	return again, ok && sameHash(found.tokenHash, again)
@@ -225,7 +225,8 @@ func idempotencyHash(key string) []byte {
 	return hash[:]
 }
 
-// IsCurrent reports whether a verified token, as its text says it, is the session's.
+// IsCurrent reports whether a verified token, with this text, is the session's current
+// one.
 func (found *Session) IsCurrent(token tokens.Refresh, text string) bool {
 	return token.Generation == found.Generation && sameHash(found.tokenHash, text)
 }

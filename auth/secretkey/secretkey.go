@@ -62,7 +62,7 @@ func Seal(secret []byte, purpose, label string, plain []byte) ([]byte, error) {
 	return box.Seal(nonce, nonce, plain, []byte(label)), nil
 }
 
-// ErrSealed says that none of the secret keys sealed the data.
+// ErrSealed is the error for data that none of the secret keys sealed.
 var ErrSealed = errors.New("sealed with another key")
 
 // Open decrypts data that one of the secret keys sealed. Errors: ErrSealed.

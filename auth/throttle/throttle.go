@@ -1,9 +1,9 @@
 // Package throttle slows down repeated failures.
 //
 // The delay grows with each failure, up to a bound. An attempt is counted as a
-// failure before it is checked, on Postgres' clock, and taken back if it succeeds:
+// failure before it is checked, on Postgres' clock, and reverted if it succeeds:
 // concurrent attempts, on any number of replicas, get no more checks than
-// sequential ones would. Attempts beyond that queue for those in flight (line.go).
+// sequential ones would. Attempts beyond that queue for those in flight (queue.go).
 // While a block lasts, attempts are refused without a check, even with the right
 // password.
 package throttle
@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	// freeFailures cause no delay: after so many it is a second, and each
+	// freeFailures cause no delay. The next failure causes one of a second, and each
 	// further failure doubles it.
 	freeFailures = 5
 	maxDelay     = 15 * time.Minute
@@ -47,7 +47,7 @@ type Throttle struct {
 	db      *database.Pool
 	mac     []byte
 	enabled bool
-	lines   lines
+	queues  queues
 }
 
 // New returns a throttle whose keys are derived from the secret key. A disabled
@@ -60,12 +60,12 @@ func New(db *database.Pool, secret []byte, enabled bool) (*Throttle, error) {
 	return &Throttle{db: db, mac: mac, enabled: enabled}, nil
 }
 
-// Key names what failures are counted for, without revealing it in the database.
+// Key returns the key under which failures are counted. It does not reveal the name.
 func (t *Throttle) Key(kind, name string) []byte {
 	return secretkey.MAC(t.mac, []byte(kind+":"+name))
 }
 
-// addressKey names a client's network. It is nil when the address is unknown.
+// addressKey returns the key of a client's network; nil when the address is unknown.
 func (t *Throttle) addressKey(address string) []byte {
 	network := Network(address)
 	if network == "" {
@@ -74,8 +74,9 @@ func (t *Throttle) addressKey(address string) []byte {
 	return t.Key("address", network)
 }
 
-// Network names what counts as one address, of IPv6 the /64; "" when the address
-// is unknown. Stored keys depend on it, so its text can't change.
+// Network returns the network whose addresses count as one: the address itself, or
+// for IPv6 its /64; "" when the address is unknown. Stored keys depend on this text,
+// so it can't change.
 func Network(text string) string {
 	address, err := netip.ParseAddr(text)
 	if err != nil {
@@ -115,7 +116,7 @@ type count struct {
 	Time time.Time `db:"update_time"`
 }
 
-// Block says why an attempt has to wait. The zero value doesn't block.
+// Block is the reason why an attempt has to wait. The zero value doesn't block.
 type Block struct {
 	Delay time.Duration
 	// Address says that failures from the client's network are the reason.
@@ -135,7 +136,7 @@ func (t *Throttle) Begin(ctx context.Context, client Client) (Attempt, Block, er
 	if client.DeviceID != "" {
 		key := t.Key("device", client.DeviceID)
 		begun.cleared = [][]byte{key}
-		counted, blocked, err := t.countInLine(ctx, key)
+		counted, blocked, err := t.countQueued(ctx, key)
 		if err != nil || blocked.delay == 0 {
 			begun.counted = counted
 			return begun, Block{}, err
@@ -149,7 +150,7 @@ func (t *Throttle) Begin(ctx context.Context, client Client) (Attempt, Block, er
 	if address != nil {
 		keys = append(keys, address)
 	}
-	counted, blocked, err := t.countInLine(ctx, keys...)
+	counted, blocked, err := t.countQueued(ctx, keys...)
 	if err != nil {
 		return Attempt{}, Block{}, err
 	}
@@ -165,7 +166,7 @@ func (t *Throttle) Begin(ctx context.Context, client Client) (Attempt, Block, er
 }
 
 // Count counts an event for a key: after free ones in a row, the next is
-// blocked for a while. Cancel takes the count back.
+// blocked for a while. Cancel reverts the count.
 func (t *Throttle) Count(ctx context.Context, free int, key []byte) (Attempt, Block, error) {
 	if !t.enabled {
 		return Attempt{}, Block{}, nil
@@ -238,7 +239,7 @@ func (t *Throttle) count(ctx context.Context, free, pending int, keys ...[]byte)
 	}
 	var found hold
 	_, err = pgx.ForEachRow(rows, []any{&found.key, &found.delay, &found.inFlight}, func() error {
-		// Of several, one that no attempt in flight can end; otherwise the longest.
+		// Of several blocks, return one that no attempt in flight can end, or else the longest.
 		if held.delay == time.Millisecond || held.inFlight && !found.inFlight {
 			held = hold{key: bytes.Clone(found.key), delay: max(found.delay, time.Millisecond+1), inFlight: found.inFlight}
 		}
@@ -290,11 +291,11 @@ const settleAttempt = `
 	FROM locked JOIN unnest(@counted::bytea[], @times::timestamptz[]) AS counted (key, time) USING (key)
 	WHERE t.key = locked.key AND t.failures > 0 AND NOT t.key = ANY (@cleared)`
 
-// Succeed takes back an attempt's failures, and forgets the earlier ones of the
-// account and the device.
+// Succeed reverts an attempt's failures, and deletes the earlier ones of the account
+// and the device.
 func (t *Throttle) Succeed(ctx context.Context, a Attempt) error { return t.settle(ctx, a, a.cleared) }
 
-// Cancel takes back an attempt's failures: its password was not checked.
+// Cancel reverts an attempt's failures: its password was not checked.
 func (t *Throttle) Cancel(ctx context.Context, a Attempt) error { return t.settle(ctx, a, nil) }
 
 func (t *Throttle) settle(ctx context.Context, a Attempt, cleared [][]byte) error {

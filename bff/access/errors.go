@@ -10,6 +10,4 @@ var (
 	ErrTokenMissing = fault.New(connect.CodeUnauthenticated, "TOKEN_MISSING", "Sign in, and send the access token as \"Authorization: Bearer …\".")
 	ErrTokenInvalid = fault.New(connect.CodeUnauthenticated, "TOKEN_INVALID", "This is not a valid access token. Sign in again.")
 	errTokenExpired = fault.New(connect.CodeUnauthenticated, "TOKEN_EXPIRED", "The access token has expired. Refresh it.")
-	errSessionEnded = fault.New(connect.CodeUnauthenticated, "SESSION_ENDED", "This session has ended. Sign in again.")
-	errTokenStale   = fault.New(connect.CodeUnauthenticated, "TOKEN_STALE", "Your roles or your account have changed since this access token was made. Refresh it.")
 )

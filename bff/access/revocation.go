@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/follow"
 )
 
@@ -65,9 +66,9 @@ func (r *Revocations) Check(ctx context.Context, who *Principal) error {
 	r.mu.RUnlock()
 	switch {
 	case ended:
-		return errSessionEnded
+		return accesstoken.ErrSessionEnded
 	case stale:
-		return errTokenStale
+		return accesstoken.ErrStale
 	case fresh:
 		return nil
 	}

@@ -52,7 +52,7 @@ func TestWritesSucceedAgainOnceTheDatabaseTakesThem(t *testing.T) {
 		}
 		return nil
 	})
-	harness.Eventually(t, 20*time.Second, "readiness tells it", ready(http.StatusServiceUnavailable, "takes no writes"))
+	harness.Eventually(t, 20*time.Second, "readiness reports it", ready(http.StatusServiceUnavailable, "its database accepts no writes: unless a failover is in progress, "))
 	harness.Execute(t, database.Owner, "SET default_transaction_read_only = off", "ALTER SYSTEM SET default_transaction_read_only = off", "SELECT pg_reload_conf()")
 	harness.Eventually(t, 20*time.Second, "writes succeed again", func() error { return loginAsAdmin(t, s) })
 	harness.Eventually(t, 20*time.Second, "auth is ready again", ready(http.StatusOK, ""))

@@ -48,7 +48,7 @@ func TestAdminListsGrantsAndRevokes(t *testing.T) {
 	if _, said := harness.RunCommand(t, dir, "admin", "list"); !strings.Contains(said, "ada@example.com") || strings.Count(said, "active") != 2 {
 		t.Errorf("admin list said %s", said)
 	}
-	if status, said := harness.RunCommand(t, dir, "admin", "revoke", "ada@example.com"); status != 0 || !strings.Contains(said, "no administrator any more") {
+	if status, said := harness.RunCommand(t, dir, "admin", "revoke", "ada@example.com"); status != 0 || !strings.Contains(said, "no longer an administrator") {
 		t.Errorf("admin revoke: exit status %d, said %s", status, said)
 	}
 	if got := roles(); slices.Contains(got, "admin") {

@@ -64,7 +64,7 @@ func TestDoctorSaysWhatADatabaseOfAnotherEncodingLacks(t *testing.T) {
 	}
 	env := []string{"USERS_DATABASE_URL=" + url, "GATEHOUSE_INTERNAL_KEY=" + harness.InternalKey}
 	status, said := doctor(t, env, harness.RoleUsers)
-	wantFault(t, "LATIN1", status, said, fmt.Sprintf("database of users: %s stores text as LATIN1", config.Database), "make a database with createdb --encoding=UTF8")
+	wantFault(t, "LATIN1", status, said, fmt.Sprintf("database of users: %s stores text as LATIN1", config.Database), "create a database with createdb --encoding=UTF8")
 	for what, args := range map[string][]string{"schema apply": {"schema", "apply"}, "users": {"users"}} {
 		p := harness.StartProcess(t, append(env, "DATABASE_URL="+url, "GATEHOUSE_SECRET_KEY="+harness.SecretKey, "GATEHOUSE_LISTEN="+harness.FreeAddress(t)), args...)
 		p.Wait(t)
@@ -84,7 +84,7 @@ func TestDoctorComparesTheIssuer(t *testing.T) {
 		t.Errorf("the same issuer: exit status %d and\n%s", status, said)
 	}
 	status, said = doctor(t, append(env, "GATEHOUSE_PUBLIC_URL=https://other.example"), harness.RoleAuth)
-	wantFault(t, "another issuer", status, said, "GATEHOUSE_PUBLIC_URL: it is https://other.example here, and auth started with "+s.URL+" last", "give all copies one")
+	wantFault(t, "another issuer", status, said, "GATEHOUSE_PUBLIC_URL: it is https://other.example here, and auth started with "+s.URL+" last", "set one URL on all copies")
 
 	env = append(s.Roles[harness.RoleBff].Env, "GATEHOUSE_LISTEN="+harness.FreeAddress(t))
 	status, said = doctor(t, env, harness.RoleBff)
@@ -92,5 +92,5 @@ func TestDoctorComparesTheIssuer(t *testing.T) {
 		t.Errorf("a gateway with the same issuer: exit status %d and\n%s", status, said)
 	}
 	status, said = doctor(t, append(env, "GATEHOUSE_PUBLIC_URL=https://other.example"), harness.RoleBff)
-	wantFault(t, "a gateway with another issuer", status, said, "GATEHOUSE_PUBLIC_URL: it is https://other.example here and "+s.URL+" at auth", "give auth and the gateway the same")
+	wantFault(t, "a gateway with another issuer", status, said, "GATEHOUSE_PUBLIC_URL: it is https://other.example here and "+s.URL+" at auth", "set the same URL for auth and the gateway")
 }

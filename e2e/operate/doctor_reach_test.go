@@ -22,7 +22,7 @@ func TestDoctorSignsInToTheMailServer(t *testing.T) {
 	server := mailtest.Start(t, mailtest.Config{User: "gatehouse", Password: "right"})
 	with := func(user string) string { return strings.Replace("SMTP_URL="+server.URL(), "://", "://"+user+"@", 1) }
 	status, said := doctor(t, upEnv(t, with("gatehouse:right")))
-	wantHealthy(t, "the right password", status, said, "ok   mail: "+server.Address()+" lets us in; nothing was sent")
+	wantHealthy(t, "the right password", status, said, "ok   mail: "+server.Address()+" accepts the sign-in; nothing was sent")
 	if got := server.Received(); len(got) != 0 {
 		t.Errorf("the doctor has sent %v", got)
 	}
@@ -32,7 +32,7 @@ func TestDoctorSignsInToTheMailServer(t *testing.T) {
 		t.Errorf("it prints a secret:\n%s", said)
 	}
 	status, said = doctor(t, upEnv(t, with("gatehouse:right")), "--test-mail", "ada@example.com")
-	wantHealthy(t, "a test mail", status, said, "took a mail from", "to ada@example.com")
+	wantHealthy(t, "a test mail", status, said, "accepted a mail from", "to ada@example.com")
 	if got := server.Received(); len(got) != 1 || got[0].To != "ada@example.com" || !strings.Contains(got[0].Text, "mail works") {
 		t.Errorf("the server has received %v", got)
 	}
@@ -90,14 +90,14 @@ func TestDoctorLooksAtPortsAndThePublicURL(t *testing.T) {
 	t.Cleanup(func() { _ = other.Close() })
 	for _, setting := range []string{"GATEHOUSE_LISTEN", "GATEHOUSE_OPS_LISTEN"} {
 		status, said = doctor(t, upEnv(t, setting+"="+listener.Addr().String()))
-		wantFault(t, "a port that is taken", status, said, setting+": "+listener.Addr().String()+" is taken by something else", "stop what listens there")
+		wantFault(t, "a port that is taken", status, said, setting+": "+listener.Addr().String()+" is used by another program", "stop what listens there")
 	}
 	status, said = doctor(t, upEnv(t, "GATEHOUSE_LISTEN=192.0.2.1:8001"))
 	wantFault(t, "an address that isn't ours", status, said, "GATEHOUSE_LISTEN: 192.0.2.1:8001 can't be listened on", "correct the address")
 	status, said = doctor(t, upEnv(t, "GATEHOUSE_PUBLIC_URL=http://gatehouse.example"))
 	wantFault(t, "plain http", status, said, "GATEHOUSE_PUBLIC_URL: http://gatehouse.example is plain http", "put a proxy that speaks TLS in front")
 	status, said = doctor(t, upEnv(t, "GATEHOUSE_PUBLIC_URL=https://nowhere.invalid"))
-	wantFault(t, "no such host", status, said, "GATEHOUSE_PUBLIC_URL: no host is called nowhere.invalid", "correct the URL")
+	wantFault(t, "no such host", status, said, "GATEHOUSE_PUBLIC_URL: there is no host nowhere.invalid", "correct the URL")
 }
 
 func TestDoctorLooksAtTheAgeOfTheSigningKey(t *testing.T) {

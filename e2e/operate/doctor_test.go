@@ -49,7 +49,7 @@ func TestDoctorLooksAtUpBeforeAndWhileAndAfterItRuns(t *testing.T) {
 	t.Parallel()
 	h := harness.NewEmbedded(t)
 	status, said := doctor(t, h.Env)
-	wantHealthy(t, "before the first run", status, said, "will be made")
+	wantHealthy(t, "before the first run", status, said, "will be created")
 	if _, err := os.Stat(h.Dir); err == nil {
 		t.Error("the doctor has made the data folder")
 	}
@@ -82,13 +82,13 @@ func TestDoctorLooksAtUpBeforeAndWhileAndAfterItRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	status, said = doctor(t, h.Env)
-	wantFault(t, "a key that is gone", status, said, secret+": it is gone, and the data beside it can't be used without", "put it back")
+	wantFault(t, "a key that is gone", status, said, secret+": it is missing, and the data can't be used without it", "put it back")
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	status, said = doctor(t, []string{"GATEHOUSE_DATA_DIR=" + file})
-	wantFault(t, "a folder that is a file", status, said, "GATEHOUSE_DATA_DIR: "+file+" is no folder", "name another")
+	wantFault(t, "a folder that is a file", status, said, "GATEHOUSE_DATA_DIR: "+file+" is not a folder", "name another")
 }
 
 // unsynced are what the doctor says of the tests' own Postgres, which is quick
@@ -148,16 +148,16 @@ func TestDoctorFindsWhatKeepsARoleFromRunning(t *testing.T) {
 	}{
 		"a misspelt setting": {harness.RoleBff, []string{"GATEHOUSE_ORIGIN=x"}, "GATEHOUSE_ORIGIN: is not a setting", "did you mean GATEHOUSE_ORIGINS?"},
 		"another internal key": {harness.RoleBff, []string{"GATEHOUSE_INTERNAL_KEY=" + otherKey},
-			"GATEHOUSE_INTERNAL_KEY: auth has another one", "give all roles the same"},
+			"GATEHOUSE_INTERNAL_KEY: auth has another key and refuses the call", "set the same key for all roles"},
 		"another internal key at users": {harness.RoleAuth, []string{"GATEHOUSE_INTERNAL_KEY=" + otherKey},
-			"GATEHOUSE_INTERNAL_KEY: users has another one", "give all roles the same"},
+			"GATEHOUSE_INTERNAL_KEY: users has another key and refuses the call", "set the same key for all roles"},
 		"users where auth should be": {harness.RoleBff, []string{"AUTH_URL=" + setting(harness.RoleBff, "USERS_URL")},
-			"AUTH_URL: what answers at " + setting(harness.RoleBff, "USERS_URL") + " is not auth", "correct the address"},
+			"AUTH_URL: the server at " + setting(harness.RoleBff, "USERS_URL") + " is not auth", "correct the address"},
 		"nobody": {harness.RoleBff, []string{"USERS_URL=http://" + harness.FreeAddress(t)}, "USERS_URL: nothing answers at ", "start users there"},
 		"another secret key": {harness.RoleAuth, []string{"GATEHOUSE_SECRET_KEY=" + otherKey},
-			"GATEHOUSE_SECRET_KEY: it isn't the one that sealed this database's signing keys", "give the one that did"},
+			"GATEHOUSE_SECRET_KEY: it isn't the one that sealed this database's signing keys", "set the one that did"},
 		"a wrong password": {harness.RoleAuth, []string{"AUTH_DATABASE_URL=" + strings.Replace(authDatabase, ":auth@", ":wrong@", 1)},
-			"AUTH_DATABASE_URL: Postgres doesn't let ", "correct the user and the password"},
+			"AUTH_DATABASE_URL: Postgres refuses the sign-in of ", "correct the user and the password"},
 		"no such database": {harness.RoleAuth, []string{"AUTH_DATABASE_URL=" + withPath(t, authDatabase, "/nowhere")},
 			"AUTH_DATABASE_URL: nowhere on ", "create the database"},
 		"no such host": {harness.RoleAuth, []string{"AUTH_DATABASE_URL=postgres://auth:auth@nowhere.invalid/db"},
@@ -220,8 +220,8 @@ func TestDoctorAsksWhetherTheOwnerMayApplyTheSchema(t *testing.T) {
 	poor.User = url.UserPassword(name, "poor")
 	env := []string{"GATEHOUSE_DATA_DIR=" + filepath.Join(t.TempDir(), "data")}
 	status, said := doctor(t, append(env, "DATABASE_URL="+poor.String()))
-	wantFault(t, "a poor owner", status, said, "DATABASE_URL: "+name+" may not make the services' roles", `ALTER ROLE "`+name+`" CREATEROLE`)
-	wantFault(t, "a poor owner", status, said, "DATABASE_URL: "+name+" may not make a scratch database", `ALTER ROLE "`+name+`" CREATEDB`)
+	wantFault(t, "a poor owner", status, said, "DATABASE_URL: "+name+" may not create the services' roles", `ALTER ROLE "`+name+`" CREATEROLE`)
+	wantFault(t, "a poor owner", status, said, "DATABASE_URL: "+name+" may not create a scratch database", `ALTER ROLE "`+name+`" CREATEDB`)
 	status, said = doctor(t, append(env, "DATABASE_URL="+database))
 	wantHealthy(t, "the owner", status, said, "may apply the schema")
 }

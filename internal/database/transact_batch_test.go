@@ -1,9 +1,11 @@
 package database_test
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -48,15 +50,20 @@ func TestAnAbortedBatchIsRetried(t *testing.T) {
 	pool := open(t, db.Auth)
 	var tries atomic.Int64
 	var group sync.WaitGroup
-	for i := range 8 { // these deadlock
-		first, second := 1+i%2, 2-i%2
+	// Each batch locks one row, and then waits until both have. Postgres takes a second
+	// to notice the deadlock, so there is only one.
+	gate := pgtest.Connect(t, db.Owner)
+	if _, err := gate.Exec(t.Context(), "SELECT pg_advisory_lock(1)"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
 		group.Go(func() {
 			err := pool.TransactBatch(t.Context(), func(batch *pgx.Batch) error {
 				tries.Add(1)
-				for _, id := range []int{first, second} {
-					batch.Queue("UPDATE auth.counters SET n = n + 1 WHERE id = $1", id)
-					batch.Queue("SELECT pg_sleep(0.02)")
-				}
+				const increment = "UPDATE auth.counters SET n = n + 1 WHERE id = $1"
+				batch.Queue(increment, 1+i)
+				batch.Queue("SELECT pg_advisory_xact_lock_shared(1)")
+				batch.Queue(increment, 2-i)
 				return nil
 			})
 			if err != nil {
@@ -64,13 +71,26 @@ func TestAnAbortedBatchIsRetried(t *testing.T) {
 			}
 		})
 	}
+	const waitingForGate = `
+		SELECT count(*) FROM pg_locks
+		WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+	eventually(t, 30*time.Second, "both batches hold a row", func() error {
+		var waiting int
+		if err := gate.QueryRow(t.Context(), waitingForGate).Scan(&waiting); err != nil || waiting != 2 {
+			return fmt.Errorf("%d batches wait, %v; want 2", waiting, err)
+		}
+		return nil
+	})
+	if _, err := gate.Exec(t.Context(), "SELECT pg_advisory_unlock(1)"); err != nil {
+		t.Fatal(err)
+	}
 	group.Wait()
 	var one, two int
 	err := pool.QueryRow(t.Context(), "SELECT min(n), max(n) FROM auth.counters").Scan(&one, &two)
-	if err != nil || one != 8 || two != 8 {
-		t.Errorf("counters = %d and %d, %v; want 8 each", one, two, err)
+	if err != nil || one != 2 || two != 2 {
+		t.Errorf("counters = %d and %d, %v; want 2 each", one, two, err)
 	}
-	if tries.Load() <= 8 {
+	if tries.Load() <= 2 {
 		t.Error("no batch was aborted, so nothing was tested")
 	}
 }

@@ -27,6 +27,7 @@ const (
 	ReasonPermissionDenied = "PERMISSION_DENIED"
 	ReasonInternalToken    = "INTERNAL_TOKEN_INVALID"
 	ReasonOverloaded       = "OVERLOADED"
+	ReasonAttributes       = "ATTRIBUTES_INVALID"
 )
 
 // NewError returns an error with a code, a reason in UPPER_SNAKE that programs

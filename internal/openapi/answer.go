@@ -190,12 +190,11 @@ func (d *document) share() object {
 
 // composedMessages are examples of messages that are composed at run time.
 var composedMessages = map[string]string{
-	"INVALID_ARGUMENT":    "email: must be a valid email address",
-	"MALFORMED_REQUEST":   "The request could not be read. Send a valid message of this method.",
-	"PERMISSION_DENIED":   "You need another role for this. Ask an administrator.",
-	"PASSWORD_TOO_SHORT":  "password: give it at least 8 characters",
-	"PASSWORD_TOO_LONG":   "password: give it at most 128 characters",
-	"UPDATE_MASK_INVALID": "update_mask: name at least one of first_name, last_name and locale, or give one of them a value",
+	"INVALID_ARGUMENT":   "email: must be a valid email address",
+	"MALFORMED_REQUEST":  "The request could not be read. Send a valid message of this method.",
+	"PERMISSION_DENIED":  "You need another role for this. Ask an administrator.",
+	"PASSWORD_TOO_SHORT": "password: give it at least 8 characters",
+	"PASSWORD_TOO_LONG":  "password: give it at most 128 characters",
 }
 
 // described explains reasons that have several messages.

@@ -1,6 +1,6 @@
-// Command reasons writes the list of reasons that public errors have, as the Go
-// source declares them: as JSON, with a Go file beside it that embeds it, for the
-// documents of the API; and as TypeScript for the client.
+// Command reasons writes the list of public errors that the Go source declares: as
+// JSON, with a Go file that embeds it, for the documents of the API; and their reasons
+// as TypeScript for the client.
 //
 //	reasons SOURCE JSON TYPESCRIPT
 package main

@@ -26,10 +26,11 @@ type declaredError struct {
 var skippedFolders = []string{"bench", "clients", "docs", "e2e", "gen", "node_modules", "testdata", "tools", "web"}
 
 // declaredErrors returns, by reason, the errors that the Go source below a folder
-// declares: the calls of New and Invalid of package fault. Where several share a
-// reason, the first in the order of their files counts.
+// declares: the calls of New and Invalid of package fault. If several in one package
+// have the same reason, it returns the first. It refuses a reason that two packages
+// declare, because their sentences would differ sooner or later.
 func declaredErrors(folder string) (map[string]declaredError, error) {
-	source := &source{files: token.NewFileSet(), constants: map[string]string{}, found: map[string]declaredError{}}
+	source := &source{files: token.NewFileSet(), constants: map[string]string{}, found: map[string]declaredError{}, places: map[string]string{}}
 	if err := source.parse(folder); err != nil {
 		return nil, err
 	}
@@ -52,6 +53,7 @@ type source struct {
 	constants map[string]string // by package.Name
 	in        string            // the package of the file being read
 	found     map[string]declaredError
+	places    map[string]string // the folder of each found error
 }
 
 func (s *source) parse(folder string) error {
@@ -113,13 +115,30 @@ func (s *source) errorsOf(file *ast.File) (err error) {
 		case one.Reason == "":
 			err = fmt.Errorf("%s: the reason is neither a string nor a constant", s.files.Position(call.Pos()))
 		case !ok:
-			s.found[one.Reason] = one
+			s.found[one.Reason], s.places[one.Reason] = one, s.folderOf(call)
 		case known.Code != one.Code:
 			err = fmt.Errorf("%s: %s has the code %s here, and %s elsewhere", s.files.Position(call.Pos()), one.Reason, one.Code, known.Code)
+		case s.places[one.Reason] != s.folderOf(call) && !s.isShared(one.Reason):
+			err = fmt.Errorf("%s: %s is declared in %s: use that declaration, or move it to a package that both import", s.files.Position(call.Pos()), one.Reason, s.places[one.Reason])
 		}
 		return true
 	})
 	return err
+}
+
+func (s *source) folderOf(node ast.Node) string {
+	return filepath.Dir(s.files.Position(node.Pos()).Filename)
+}
+
+// isShared reports whether a reason is a constant of package fault. Several packages
+// may declare errors with such a reason.
+func (s *source) isShared(reason string) bool {
+	for name, value := range s.constants {
+		if strings.HasPrefix(name, "fault.") && value == reason {
+			return true
+		}
+	}
+	return false
 }
 
 // calledName returns the name of the function of package fault that is called; ""
@@ -151,8 +170,8 @@ func codeOf(expression ast.Expr) string {
 
 var formatVerb = regexp.MustCompile(`%[.0-9]*[a-z]`)
 
-// text evaluates a string literal, a constant or a Sprintf, whose verbs become N;
-// "" for anything else.
+// text evaluates a string literal, a constant, a concatenation of these, or a Sprintf,
+// whose verbs become N; "" for anything else.
 func (s *source) text(expression ast.Expr) string {
 	switch e := expression.(type) {
 	case *ast.BasicLit:
@@ -163,6 +182,10 @@ func (s *source) text(expression ast.Expr) string {
 	case *ast.SelectorExpr:
 		if from, ok := e.X.(*ast.Ident); ok {
 			return s.constants[from.Name+"."+e.Sel.Name]
+		}
+	case *ast.BinaryExpr:
+		if left, right := s.text(e.X), s.text(e.Y); e.Op == token.ADD && left != "" && right != "" {
+			return left + right
 		}
 	case *ast.CallExpr:
 		if function, ok := e.Fun.(*ast.SelectorExpr); ok && function.Sel.Name == "Sprintf" {

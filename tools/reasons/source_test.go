@@ -2,7 +2,11 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -21,6 +25,36 @@ func TestErrorsAreFoundInTheSource(t *testing.T) {
 		want.Reason = reason
 		if got := found[reason]; got != want {
 			t.Errorf("%s: got %+v, want %+v", reason, got, want)
+		}
+	}
+}
+
+func TestAReasonIsDeclaredInOnePackage(t *testing.T) {
+	t.Parallel()
+	const (
+		shared   = "package fault\n\nconst ReasonBusy = \"BUSY\"\n"
+		declares = "package %s\n\nvar err = fault.New(connect.CodeAborted, %s, \"It is \" + \"closed.\")\n"
+	)
+	for name, test := range map[string]struct{ first, second, refused string }{
+		"two reasons":             {`"SHOP_CLOSED"`, `"BAR_CLOSED"`, ""},
+		"a reason twice":          {`"SHOP_CLOSED"`, `"SHOP_CLOSED"`, "SHOP_CLOSED is declared in"},
+		"a reason of all twice":   {"fault.ReasonBusy", "fault.ReasonBusy", ""},
+		"a constant and its text": {"fault.ReasonBusy", `"BUSY"`, ""},
+	} {
+		folder := t.TempDir()
+		for pkg, text := range map[string]string{"fault": shared, "shop": fmt.Sprintf(declares, "shop", test.first), "bar": fmt.Sprintf(declares, "bar", test.second)} {
+			if err := errors.Join(os.Mkdir(filepath.Join(folder, pkg), 0o755), os.WriteFile(filepath.Join(folder, pkg, pkg+".go"), []byte(text), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found, err := declaredErrors(folder)
+		if test.refused == "" && err != nil || test.refused != "" && (err == nil || !strings.Contains(err.Error(), test.refused)) {
+			t.Errorf("%s: got %v, want %q", name, err, test.refused)
+		}
+		for _, one := range found {
+			if one.Message != "It is closed." {
+				t.Errorf("%s: got the message %q of a concatenation", name, one.Message)
+			}
 		}
 	}
 }

@@ -1,8 +1,8 @@
-// Command service writes a new service of the application, or takes one out again that
-// nobody has edited: make service and make remove-service.
+// Command service writes a new service of the application, or removes one that nobody
+// has edited: make service and make remove-service.
 //
-// NAME/scaffold.sum lists the files that it wrote, with their hashes. The one word in
-// app/services.go is its only edit of a file that was there before.
+// NAME/scaffold.sum lists the files that it wrote, with their hashes. It edits only one
+// existing file: it adds one word to app/services.go.
 package main
 
 import (

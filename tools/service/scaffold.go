@@ -21,7 +21,7 @@ import (
 //go:embed templates
 var templates embed.FS
 
-// service is what the templates are filled with.
+// service is the data of the templates.
 type service struct {
 	Name     string // orders
 	Types    string // Orders
@@ -31,7 +31,7 @@ type service struct {
 	Port     int
 	// Person says that each row belongs to an account.
 	Person bool
-	// Feed says that the service tells gateways of its changes, so that they cache.
+	// Feed says that the service reports its changes to gateways, which then cache.
 	Feed bool
 }
 
@@ -51,7 +51,7 @@ func newService(name string, options []string) (*service, error) {
 		case key == "feed" && (value == "yes" || value == "no"):
 			s.Feed = value == "yes"
 		default:
-			return nil, fmt.Errorf("%s is no option: set SINGULAR to a word, PERSON or FEED to yes or no", option)
+			return nil, fmt.Errorf("%s is not an option: set SINGULAR to a word, PERSON or FEED to yes or no", option)
 		}
 	}
 	for key, value := range map[string]string{"NAME": s.Name, "SINGULAR": s.Singular} {
@@ -60,7 +60,7 @@ func newService(name string, options []string) (*service, error) {
 		}
 	}
 	if s.Name == s.Singular {
-		return nil, fmt.Errorf("%s is both one and many: set SINGULAR to the name of one", s.Name)
+		return nil, fmt.Errorf("%s is both the singular and the plural: set SINGULAR to another word", s.Name)
 	}
 	s.Types, s.Type, s.Upper = title(s.Name), title(s.Singular), strings.ToUpper(s.Singular)
 	return s, nil
@@ -73,7 +73,7 @@ func title(word string) string {
 	return strings.ToUpper(word[:1]) + word[1:]
 }
 
-// singular guesses; SINGULAR says it where this is wrong.
+// singular guesses the singular of a name. The option singular replaces a wrong guess.
 func singular(name string) string {
 	for many, one := range map[string]string{"ies": "y", "sses": "ss", "xes": "x", "ches": "ch", "shes": "sh"} {
 		if stem, ok := strings.CutSuffix(name, many); ok {
@@ -128,8 +128,8 @@ func (s *service) files() map[string]string {
 	return files
 }
 
-// add writes the files and enters the service in the list. It writes nothing where
-// something is in the way.
+// add writes the files and adds the service to the list. It writes nothing if one of
+// the files exists.
 func (s *service) add(root string) error {
 	var err error
 	if s.Port, err = freePort(root); err != nil {
@@ -138,7 +138,7 @@ func (s *service) add(root string) error {
 	rendered := map[string][]byte{}
 	for path, name := range s.files() {
 		if _, err := os.Stat(filepath.Join(root, path)); !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("%s exists: choose another NAME or SINGULAR, or move it away", path)
+			return fmt.Errorf("%s exists: choose another NAME or SINGULAR, or move it", path)
 		}
 		if rendered[path], err = s.render(name); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
@@ -235,7 +235,7 @@ func (s *service) edit(root, from, to string) error {
 
 func (s *service) sums() string { return s.Name + "/scaffold.sum" }
 
-// writeSums writes down what each file is like, so that remove sees which were edited.
+// writeSums stores a hash of each file, by which remove recognises edited files.
 func (s *service) writeSums(root string) error {
 	var text strings.Builder
 	paths, err := s.written(root)
@@ -277,7 +277,7 @@ func (s *service) written(root string) ([]string, error) {
 func (s *service) remove(root string) error {
 	text, err := os.ReadFile(filepath.Join(root, s.sums()))
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%s does not exist: %s was not made by make service, or is gone", s.sums(), s.Name)
+		return fmt.Errorf("%s does not exist: %s was not written by make service, or has been removed", s.sums(), s.Name)
 	}
 	if err != nil {
 		return err
@@ -296,7 +296,7 @@ func (s *service) remove(root string) error {
 		return err
 	}
 	if edited = append(edited, unknown...); len(edited) > 0 {
-		return fmt.Errorf("%s edited since make service wrote the scaffold, nothing is removed: take the service out by hand", strings.Join(edited, ", "))
+		return fmt.Errorf("%s edited since make service wrote the scaffold, nothing is removed: remove the service by hand", strings.Join(edited, ", "))
 	}
 	if err := s.edit(root, s.word(), ""); err != nil {
 		return err
@@ -331,7 +331,7 @@ func (s *service) unknown(root string, known []string) (found []string, err erro
 	return found, nil
 }
 
-// next says what is left to decide.
+// next prints the decisions that remain.
 func (s *service) next(root string, out io.Writer) error {
 	paths, err := s.written(root)
 	if err != nil {
@@ -347,6 +347,6 @@ func (s *service) next(root string, out io.Writer) error {
 	fmt.Fprintf(out, "  3. %s/schema.sql: its columns, and the indexes of your statements\n", s.Name)
 	fmt.Fprintf(out, "  4. %s/*.go and bff/%s_service.go: the statements, and the fields that the gateway copies\n", s.Name, s.Singular)
 	fmt.Fprintf(out, "  5. bff/account_service.go: only if it becomes a part of GetMe\n")
-	fmt.Fprintf(out, "\nThen run make gen, and go test ./%s. make remove-service NAME=%s takes it out\nagain while no file is edited.\n", s.Name, s.Name)
+	fmt.Fprintf(out, "\nThen run make gen, and go test ./%s. make remove-service NAME=%s removes it\nwhile no file is edited.\n", s.Name, s.Name)
 	return nil
 }

@@ -3,7 +3,7 @@
 // only administrators and services write the second, app_attributes.
 //
 // A change is a JSON Merge Patch (RFC 7396). Its result must keep the limits below
-// and, if there is a [Schema], must not violate it where the change did something.
+// and, if there is a [Schema], must not violate it in a value that the change touched.
 // Numbers are IEEE 754 doubles, as in google.protobuf.Struct.
 package attributes
 
@@ -85,7 +85,7 @@ func check(name string, value any, depth int) error {
 				return invalid(name, fmt.Sprintf("has a key of %d bytes: use at most %d", len(key), MaxKeyBytes))
 			}
 			if strings.ContainsRune(key, 0) {
-				return invalid(name, "has a key with the NUL character: remove it")
+				return invalid(name, "contains a key with the NUL character: remove it")
 			}
 			if err := check(name+"."+key, value[key], depth+1); err != nil {
 				return err
@@ -102,16 +102,14 @@ func check(name string, value any, depth int) error {
 		}
 	case string:
 		if strings.ContainsRune(value, 0) {
-			return invalid(name, "has the NUL character: remove it")
+			return invalid(name, "contains the NUL character: remove it")
 		}
 	}
 	return nil
 }
 
-const reasonInvalid = "ATTRIBUTES_INVALID"
-
 func invalid(field, problem string) *connect.Error {
-	return fault.Invalid(reasonInvalid, field, problem)
+	return fault.Invalid(fault.ReasonAttributes, field, problem)
 }
 
 // Text returns the object as JSON without white space, with sorted keys. The numbers

@@ -52,7 +52,7 @@ func Apply(schema *Schema, stored Pair, patches ...Patch) (Changed, error) {
 	if result.Pair, err = after.text(); err != nil {
 		return Changed{}, err
 	}
-	// What was stored under a larger limit may shrink step by step.
+	// Objects that were stored under a larger limit may shrink step by step.
 	if size := result.size(); size > MaxBytes && size > stored.size() {
 		return Changed{}, ErrTooLarge
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 )
 
-// syntaxError says where a document stops being JSON.
+// syntaxError returns the position of a document's first JSON error.
 func syntaxError(document []byte, err error) *SchemaError {
 	offset := len(document)
 	var any any
@@ -24,7 +24,7 @@ func syntaxError(document []byte, err error) *SchemaError {
 	return &SchemaError{line, column, "it is not JSON: " + err.Error(), "correct the syntax there"}
 }
 
-// compileError says where a document is no schema.
+// compileError returns the position at which a document is not a valid schema.
 func compileError(document []byte, err error) *SchemaError {
 	const fix = "correct the keyword there"
 	if refused, ok := errors.AsType[*jsonschema.SchemaValidationError](err); ok {

@@ -18,10 +18,10 @@ import (
 // the properties attributes and app_attributes.
 type Schema struct{ compiled *jsonschema.Schema }
 
-// SchemaError is a fault in a schema's document.
+// SchemaError is a mistake in a schema's document.
 type SchemaError struct {
 	Line, Column int
-	// Problem says what is wrong, and Fix what to do.
+	// Problem is the mistake, and Fix the correction.
 	Problem, Fix string
 }
 
@@ -58,14 +58,14 @@ func Compile(document []byte) (*Schema, error) {
 	return &Schema{compiled: compiled}, nil
 }
 
-// noLoader loads no other document: what validates users is in one file.
+// noLoader refuses other documents: a schema is one file.
 type noLoader struct{}
 
 var errRemote = errors.New("schemas in other documents are not loaded")
 
 func (noLoader) Load(string) (any, error) { return nil, errRemote }
 
-// checkShape refuses a document that would describe something else than both objects.
+// checkShape refuses a document that does not describe the two objects.
 func checkShape(document []byte, parsed any) *SchemaError {
 	root, ok := parsed.(map[string]any)
 	if !ok {
@@ -128,11 +128,11 @@ func refusal(found []violation) error {
 	details, texts := &errdetails.BadRequest{}, []string{}
 	for _, v := range found[:min(len(found), maxViolations)] {
 		details.FieldViolations = append(details.FieldViolations, &errdetails.BadRequest_FieldViolation{
-			Field: v.place.String(), Description: v.problem, Reason: reasonInvalid,
+			Field: v.place.String(), Description: v.problem, Reason: fault.ReasonAttributes,
 		})
 		texts = append(texts, v.place.String()+": "+v.problem)
 	}
-	return fault.WithDetail(fault.New(connect.CodeInvalidArgument, reasonInvalid, strings.Join(texts, "; ")), details)
+	return fault.WithDetail(fault.New(connect.CodeInvalidArgument, fault.ReasonAttributes, strings.Join(texts, "; ")), details)
 }
 
 // violations returns what the schema refuses, by place.
@@ -160,7 +160,7 @@ func (s *Schema) violations(o objects) ([]violation, error) {
 	return slices.CompactFunc(found, func(a, b violation) bool { return a.key == b.key }), nil
 }
 
-// collect adds the innermost violations: those that no other explains.
+// collect adds the innermost violations, which have no more specific cause.
 func collect(refused *jsonschema.ValidationError, found *[]violation) {
 	for _, cause := range refused.Causes {
 		collect(cause, found)
@@ -191,7 +191,8 @@ func collect(refused *jsonschema.ValidationError, found *[]violation) {
 	}
 }
 
-// problemOf says what a keyword wants. The library's own text would contain the value.
+// problemOf returns a sentence about a keyword that refused a value. The library's own
+// text would contain the value.
 func problemOf(what jsonschema.ErrorKind) string {
 	switch what := what.(type) {
 	case *kind.Type:

@@ -12,58 +12,58 @@ import (
 // network don't refuse each other: it proceeds once one of them has succeeded,
 // and is refused once they have failed.
 const (
-	// lineWait bounds the time in the queue. It leaves a gateway's call time for
+	// queueWait bounds the time in the queue. It leaves a gateway's call time for
 	// the hash.
-	lineWait = 2 * time.Second
-	// linePoll is how often the first in the queue polls: the attempts in flight
+	queueWait = 2 * time.Second
+	// queuePoll is how often the first in the queue polls: the attempts in flight
 	// may be another replica's.
-	linePoll = 30 * time.Millisecond
-	// maxLine bounds the queue of one key.
-	maxLine = 64
+	queuePoll = 30 * time.Millisecond
+	// maxQueue bounds the queue of one key.
+	maxQueue = 64
 )
 
-// lines are the queues of this process, by throttle key. The first attempt in a
+// queues are the queues of this process, by throttle key. The first attempt in a
 // queue polls the database, the others wait for the first.
-type lines struct {
+type queues struct {
 	mu   sync.Mutex
-	open map[string]*line
+	open map[string]*queue
 }
 
-type line struct {
+type queue struct {
 	waiting int
 	first   chan struct{} // holds a value while somebody is the first
 }
 
 // exists reports whether attempts queue for the key.
-func (l *lines) exists(key []byte) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.open[string(key)] != nil
+func (q *queues) exists(key []byte) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.open[string(key)] != nil
 }
 
 // join waits until the caller is the first in the queue, and returns a function
 // that leaves it; nil if the queue is full or ctx ends.
-func (l *lines) join(ctx context.Context, key []byte) (leave func()) {
-	l.mu.Lock()
-	joined := l.open[string(key)]
+func (q *queues) join(ctx context.Context, key []byte) (leave func()) {
+	q.mu.Lock()
+	joined := q.open[string(key)]
 	if joined == nil {
-		joined = &line{first: make(chan struct{}, 1)}
-		if l.open == nil {
-			l.open = map[string]*line{}
+		joined = &queue{first: make(chan struct{}, 1)}
+		if q.open == nil {
+			q.open = map[string]*queue{}
 		}
-		l.open[string(key)] = joined
+		q.open[string(key)] = joined
 	}
-	if joined.waiting >= maxLine {
-		l.mu.Unlock()
+	if joined.waiting >= maxQueue {
+		q.mu.Unlock()
 		return nil
 	}
 	joined.waiting++
-	l.mu.Unlock()
+	q.mu.Unlock()
 	remove := func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
+		q.mu.Lock()
+		defer q.mu.Unlock()
 		if joined.waiting--; joined.waiting == 0 {
-			delete(l.open, string(key))
+			delete(q.open, string(key))
 		}
 	}
 	select {
@@ -75,12 +75,12 @@ func (l *lines) join(ctx context.Context, key []byte) (leave func()) {
 	}
 }
 
-// countInLine counts an attempt as a failure for each key. It queues if only
+// countQueued counts an attempt as a failure for each key. It queues if only
 // attempts in flight block it, and otherwise returns the block.
-func (t *Throttle) countInLine(ctx context.Context, keys ...[]byte) ([]count, hold, error) {
+func (t *Throttle) countQueued(ctx context.Context, keys ...[]byte) ([]count, hold, error) {
 	var held hold
 	for _, key := range keys {
-		if t.lines.exists(key) {
+		if t.queues.exists(key) {
 			held = hold{key: key, delay: time.Second, inFlight: true}
 			break
 		}
@@ -90,15 +90,15 @@ func (t *Throttle) countInLine(ctx context.Context, keys ...[]byte) ([]count, ho
 		if err != nil || !held.inFlight {
 			return counted, held, err
 		}
-		return t.waitInLine(ctx, held, keys)
+		return t.waitInQueue(ctx, held, keys)
 	}
-	return t.waitInLine(ctx, held, keys)
+	return t.waitInQueue(ctx, held, keys)
 }
 
-func (t *Throttle) waitInLine(ctx context.Context, held hold, keys [][]byte) ([]count, hold, error) {
-	waiting, cancel := context.WithTimeout(ctx, lineWait)
+func (t *Throttle) waitInQueue(ctx context.Context, held hold, keys [][]byte) ([]count, hold, error) {
+	waiting, cancel := context.WithTimeout(ctx, queueWait)
 	defer cancel()
-	leave := t.lines.join(waiting, held.key)
+	leave := t.queues.join(waiting, held.key)
 	if leave == nil {
 		return nil, held, ctx.Err()
 	}
@@ -109,7 +109,7 @@ func (t *Throttle) waitInLine(ctx context.Context, held hold, keys [][]byte) ([]
 			return counted, held, err
 		}
 		select {
-		case <-time.After(linePoll/2 + rand.N(linePoll)):
+		case <-time.After(queuePoll/2 + rand.N(queuePoll)):
 		case <-waiting.Done():
 			return nil, held, ctx.Err()
 		}

@@ -1,0 +1,14 @@
+package accesstoken
+
+import (
+	"connectrpc.com/connect/v2"
+
+	"gatehouse/internal/fault"
+)
+
+// These errors refuse a token that is no longer valid, although it has not expired: the
+// gateway returns them by the revocations that it knows, auth by its database.
+var (
+	ErrSessionEnded = fault.New(connect.CodeUnauthenticated, "SESSION_ENDED", "This session has ended. Sign in again.")
+	ErrStale        = fault.New(connect.CodeUnauthenticated, "TOKEN_STALE", "This access token is out of date: your roles or your account have changed. Refresh it.")
+)
