@@ -43,7 +43,7 @@ func TestAGatewayIsNotBuiltWhenABackendDoesNotFit(t *testing.T) {
 
 func TestOnlyPartsThatAreNamedAreCached(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, options{}).keep()
+	h := newHarness(t, options{}).withCache()
 	_, got := h.getMe(t, h.token(alice, "user"))
 	wantNoError(t, "GetMe", got.err)
 	delete(h.gateway.cache.cacheable, (&usersv1.Profile{}).ProtoReflect().Descriptor().FullName())

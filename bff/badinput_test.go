@@ -138,14 +138,14 @@ func TestALargeBodyIsRefused(t *testing.T) {
 	})
 }
 
-// endless is a body that goes on for as long as somebody takes it.
-type endless struct{ taken atomic.Int64 }
+// endless is a body without an end.
+type endless struct{ read atomic.Int64 }
 
 func (e *endless) Read(p []byte) (int, error) {
 	for i := range p {
 		p[i] = ' '
 	}
-	e.taken.Add(int64(len(p)))
+	e.read.Add(int64(len(p)))
 	return len(p), nil
 }
 
@@ -156,8 +156,8 @@ func TestAnEndlessBodyIsRefused(t *testing.T) {
 		body := &endless{}
 		response, text := h.post(t, loginPath, "application/json", body)
 		wantRefusal(t, "HTTP/2", response, text, http.StatusTooManyRequests, connect.CodeResourceExhausted, fault.ReasonTooLarge)
-		if taken := body.taken.Load(); taken > 8<<20 {
-			t.Errorf("HTTP/2: %d bytes were taken, want little more than 1 MiB", taken)
+		if read := body.read.Load(); read > 8<<20 {
+			t.Errorf("HTTP/2: %d bytes were read, want little more than 1 MiB", read)
 		}
 
 		conn := dialRaw(t, h.url)

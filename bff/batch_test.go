@@ -19,12 +19,12 @@ import (
 // they would have been without it.
 func TestAPartThatFailsInABatchFailsAlone(t *testing.T) {
 	t.Parallel()
-	worded := fault.New(connect.CodeNotFound, "USER_NOT_FOUND", "There is no such user.")
+	notFound := fault.New(connect.CodeNotFound, "USER_NOT_FOUND", "There is no such user.")
 	for name, test := range map[string]struct {
 		fails func(*harness)
 		want  *bffv1.PartError
 	}{
-		"error":       {func(h *harness) { h.fail(authv1.SessionServiceListSessionsProcedure, worded) }, &bffv1.PartError{Part: "sessions", Code: "not_found", Reason: "USER_NOT_FOUND"}},
+		"error":       {func(h *harness) { h.fail(authv1.SessionServiceListSessionsProcedure, notFound) }, &bffv1.PartError{Part: "sessions", Code: "not_found", Reason: "USER_NOT_FOUND"}},
 		"unavailable": {func(h *harness) { h.fail(authv1.SessionServiceListSessionsProcedure, fault.Unavailable()) }, &bffv1.PartError{Part: "sessions", Code: "unavailable", Reason: fault.ReasonUnavailable, Retryable: true}},
 		"bug":         {func(h *harness) { h.fail(authv1.SessionServiceListSessionsProcedure, errors.New("secret")) }, &bffv1.PartError{Part: "sessions", Code: "internal", Reason: fault.ReasonInternal}},
 		"panic": {func(h *harness) {
@@ -57,7 +57,7 @@ func TestAPartThatFailsInABatchFailsAlone(t *testing.T) {
 	t.Run("required", func(t *testing.T) {
 		t.Parallel()
 		h := newHarness(t, options{apart: true})
-		h.fail(authv1.AccountServiceGetAccountProcedure, worded)
+		h.fail(authv1.AccountServiceGetAccountProcedure, notFound)
 		if _, got := h.getMe(t, h.token(alice)); fault.Reason(got.err) != "USER_NOT_FOUND" {
 			t.Errorf("GetMe: %v, want the required part's error", got.err)
 		}
@@ -68,7 +68,7 @@ func TestAPartThatFailsInABatchFailsAlone(t *testing.T) {
 func TestABatchHasOnlyThePartsThatAreNotCached(t *testing.T) {
 	t.Parallel()
 	account, sessions, profile := authv1.AccountServiceGetAccountProcedure, authv1.SessionServiceListSessionsProcedure, usersv1.ProfileServiceGetProfileProcedure
-	h := newHarness(t, options{apart: true}).keep()
+	h := newHarness(t, options{apart: true}).withCache()
 	for _, step := range []struct {
 		changed string
 		want    []string

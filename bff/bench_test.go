@@ -57,12 +57,12 @@ func BenchmarkRawEd25519Verify(b *testing.B) {
 	}
 }
 
-// BenchmarkComposeGetMe is what GetMe takes beside its caller's HTTP and its
-// services' work: three calls within the process, and their composition.
+// BenchmarkComposeGetMe measures three calls in process and their composition, without the
+// HTTP of the caller.
 func BenchmarkComposeGetMe(b *testing.B) { benchmarkGetMe(b, options{}) }
 
-// BenchmarkComposeGetMeApart is the same with the services behind HTTP/2, as
-// between processes: both ends of the three calls are counted.
+// BenchmarkComposeGetMeApart is BenchmarkComposeGetMe with the services behind HTTP/2. It
+// includes both ends of the three calls.
 func BenchmarkComposeGetMeApart(b *testing.B) { benchmarkGetMe(b, options{apart: true}) }
 
 func benchmarkGetMe(b *testing.B, o options) {
@@ -144,9 +144,8 @@ func newTelemetry(t testing.TB, config telemetry.Config) *telemetry.Telemetry {
 	return told
 }
 
-// BenchmarkShed is what it costs to refuse a call, against BenchmarkChain's calls
-// that are answered. More callers wait than there are places for those who are
-// turned away, so that the time is that of refusals and not of their pauses.
+// BenchmarkShed measures the cost of refusing a call; compare BenchmarkChain. There are more
+// callers than delayed refusals, so that the result does not include the delays.
 func BenchmarkShed(b *testing.B) {
 	h := newHarness(b, options{limited: true})
 	h.fill(b, bffv1.AccountServiceExportMeProcedure)

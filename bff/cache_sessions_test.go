@@ -14,7 +14,7 @@ import (
 func TestCachedSessionsExpire(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := newHarness(t, options{}).keep()
+		h := newHarness(t, options{}).withCache()
 		token := h.token(alice, "user")
 		list := func() {
 			_, over := ask(t, h.accounts.ListSessions, &bffv1.ListSessionsRequest{}, token)

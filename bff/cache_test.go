@@ -23,7 +23,7 @@ import (
 )
 
 // keep has the feeds of changes speak for as long as the test may take.
-func (h *harness) keep() *harness {
+func (h *harness) withCache() *harness {
 	for _, feed := range h.gateway.changes {
 		feed.asOf.Store(int64(time.Hour))
 	}
@@ -61,7 +61,7 @@ func (h *harness) asksForMe(t testing.TB, token string) int {
 func TestACachedAnswerIsPrivateToItsCaller(t *testing.T) {
 	t.Parallel()
 	const otherSession = "0198c0de-cccc-7000-8000-00000000beef"
-	h := newHarness(t, options{}).keep()
+	h := newHarness(t, options{}).withCache()
 	whose := map[string]string{
 		"alice's": h.tokenOf(alice, session, 1, "user"), "bob's": h.tokenOf(bob, session, 1, "user"),
 		"alice's other session": h.tokenOf(alice, otherSession, 1, "user"), "alice with other roles": h.tokenOf(alice, session, 1, "admin"),
@@ -98,7 +98,7 @@ func TestACachedAnswerIsPrivateToItsCaller(t *testing.T) {
 // The id is written in any case, and asks for the same.
 func TestEqualRequestsShareAnAnswer(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, options{}).keep()
+	h := newHarness(t, options{}).withCache()
 	token := h.token(alice, "admin")
 	for i, want := range []int{2, 0} {
 		id := []string{bob, "0198C0DE-BBBB-7000-8000-000000000B0B"}[i]
@@ -114,7 +114,7 @@ func TestEqualRequestsShareAnAnswer(t *testing.T) {
 
 func TestAReadAfterAWriteSeesTheWrite(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, options{}).keep()
+	h := newHarness(t, options{}).withCache()
 	token := h.token(alice, "user")
 	h.asksForMe(t, token)
 	answer(h.backend, usersv1.ProfileServiceGetProfileProcedure, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
@@ -156,7 +156,7 @@ func (w watchedWriter) Write(data []byte) (int, error) {
 // gateway must invalidate cache entries before it sends the response.
 func TestAWriteInvalidatesBeforeItsResponse(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, options{}).keep()
+	h := newHarness(t, options{}).withCache()
 	for procedure, write := range map[string]struct{ body, id string }{
 		bffv1.AccountServiceUpdateMeProcedure: {`{"user":{"firstName":"Grace"}}`, alice},
 		bffv1.UserServiceUpdateUserProcedure:  {`{"user":{"id":"` + bob + `","firstName":"Grace"}}`, bob},
@@ -175,7 +175,7 @@ func TestAWriteInvalidatesBeforeItsResponse(t *testing.T) {
 		watched := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			h.gateway.ServeHTTP(watchedWriter{w, func() {
 				if written++; written == 1 && isValid() {
-					t.Errorf("%s is answered before the profile of %s is invalidated", procedure, write.id)
+					t.Errorf("%s responds before the profile of %s is invalidated", procedure, write.id)
 				}
 			}}, r)
 		})
@@ -197,7 +197,7 @@ func TestCachedPartsMayNotHaveSecrets(t *testing.T) {
 
 func TestAChangeOfOnePartFetchesOnlyThatPart(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, options{}).keep()
+	h := newHarness(t, options{}).withCache()
 	token := h.token(alice, "user")
 	for _, change := range []struct {
 		tag   string
@@ -233,7 +233,7 @@ func TestAFetchThatBeganBeforeAnInvalidationIsNotCached(t *testing.T) {
 		"a tag": func(h *harness) { h.gateway.cache.Invalidate("profile/" + alice) },
 		"all":   func(h *harness) { h.gateway.cache.InvalidateAll() },
 	} {
-		h := newHarness(t, options{}).keep()
+		h := newHarness(t, options{}).withCache()
 		token := h.token(alice, "user")
 		asked, release := make(chan struct{}, 1), make(chan struct{})
 		answer(h.backend, usersv1.ProfileServiceGetProfileProcedure, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
@@ -269,7 +269,7 @@ func TestAFetchThatBeganBeforeAnInvalidationIsNotCached(t *testing.T) {
 // One part of a fetch that a purge overtakes while another part is still out.
 func TestAnInvalidatedFetchIsNotCachedEvenIfItEndsLast(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, options{}).keep()
+	h := newHarness(t, options{}).withCache()
 	token := h.token(alice, "user")
 	asked, release := make(chan struct{}), make(chan struct{})
 	answer(h.backend, usersv1.ProfileServiceGetProfileProcedure, func(_ context.Context, req *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
@@ -300,7 +300,7 @@ func TestASilentFeedBypassesTheCache(t *testing.T) {
 			t.Fatalf("before the feeds spoke, GetMe asked the services %d times, want 3", got)
 		}
 	}
-	h.keep()
+	h.withCache()
 	if first, second := h.asksForMe(t, token), h.asksForMe(t, token); first != 3 || second != 0 {
 		t.Fatalf("with the feeds, GetMe asked the services %d and %d times, want 3 and 0: what was fetched in silence isn't kept", first, second)
 	}
@@ -327,7 +327,7 @@ func TestASilentFeedBypassesTheCache(t *testing.T) {
 
 func TestErrorsAndIncompleteAnswersAreNotCached(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, options{}).keep()
+	h := newHarness(t, options{}).withCache()
 	token := h.token(alice, "user")
 	h.fail(authv1.SessionServiceListSessionsProcedure, errors.New("away"))
 	for range 2 {
@@ -359,7 +359,7 @@ func TestACachedAnswerExpires(t *testing.T) {
 }
 
 func testCacheEntryExpires(t *testing.T) {
-	h := newHarness(t, options{}).keep()
+	h := newHarness(t, options{}).withCache()
 	token := h.token(alice, "user")
 	h.asksForMe(t, token)
 	time.Sleep(9 * time.Second)
@@ -379,7 +379,7 @@ func testCacheEntryExpires(t *testing.T) {
 
 func TestWithoutACacheNothingIsCachedOrCoalesced(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, options{cacheBytes: CacheNothing}).keep()
+	h := newHarness(t, options{cacheBytes: CacheNothing}).withCache()
 	token := h.token(alice, "user")
 	for range 2 {
 		if got := h.asksForMe(t, token); got != 3 {
@@ -449,14 +449,14 @@ func (r *recordedInvalidations) InvalidateAll()            { r.all++ }
 
 func TestAFetchDuringWhichAFeedFallsSilentIsNotCached(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, options{}).keep()
+	h := newHarness(t, options{}).withCache()
 	token := h.token(alice, "user")
 	answer(h.backend, authv1.SessionServiceListSessionsProcedure, func(context.Context, *authv1.ListSessionsRequest) (*authv1.ListSessionsResponse, error) {
 		h.hush(authName)
 		return &authv1.ListSessionsResponse{}, nil
 	})
 	for i := range 2 {
-		h.keep()
+		h.withCache()
 		got := h.asks(t, "ListSessions", func() error {
 			_, over := ask(t, h.accounts.ListSessions, &bffv1.ListSessionsRequest{}, token)
 			return over.err
@@ -470,7 +470,7 @@ func TestAFetchDuringWhichAFeedFallsSilentIsNotCached(t *testing.T) {
 // A caller's own deadline is kept though the others' answer takes longer.
 func TestAWaiterKeepsItsOwnDeadline(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, options{served: true}).keep()
+	h := newHarness(t, options{served: true}).withCache()
 	h.hang(authv1.AccountServiceGetAccountProcedure)
 	h.setDeadline("Connect-Timeout-Ms", "100")
 	_, over := h.getMe(t, h.token(alice, "user"))
@@ -481,7 +481,7 @@ const meByGet = "/bff.v1.AccountService/GetMe?connect=v1&encoding=json&message=%
 
 func TestACallerWithACurrentETagGetsA304(t *testing.T) {
 	t.Parallel()
-	for name, h := range map[string]*harness{"kept": newHarness(t, options{}).keep(), "passed by": newHarness(t, options{})} {
+	for name, h := range map[string]*harness{"cached": newHarness(t, options{}).withCache(), "not cached": newHarness(t, options{})} {
 		bearer := []string{"Authorization", "Bearer " + h.token(alice, "user")}
 		first, body := h.get(t, meByGet, bearer...)
 		tag := first.Header.Get("Etag")

@@ -42,7 +42,7 @@ func (b *body) Read(p []byte) (int, error) {
 // the same process.
 func BenchmarkCall(b *testing.B) {
 	h := newHarness(b, options{limited: true, telemetry: newTelemetry(b, telemetry.Config{Metrics: true}), cacheBytes: CacheNothing})
-	kept := newHarness(b, options{limited: true, telemetry: newTelemetry(b, telemetry.Config{Metrics: true})}).keep()
+	kept := newHarness(b, options{limited: true, telemetry: newTelemetry(b, telemetry.Config{Metrics: true})}).withCache()
 	for _, c := range []struct {
 		name    string
 		harness *harness

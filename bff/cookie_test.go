@@ -163,7 +163,7 @@ func TestCookiesAreForPagesOfListedOriginsOnly(t *testing.T) {
 	}
 	response, text = h.send(t, bffv1.AccountServiceGetMeProcedure, "{}", "Authorization", "Bearer "+h.token(alice), "Cookie", accessJar+"=x", "Sec-Fetch-Site", "cross-site")
 	if response.StatusCode != http.StatusOK {
-		t.Errorf("an Authorization header beside cookies: %d %s, want it to count alone", response.StatusCode, text)
+		t.Errorf("an Authorization header and cookies: %d %s, want the cookies ignored", response.StatusCode, text)
 	}
 }
 
@@ -206,10 +206,10 @@ func TestASessionIsRefreshedOnlyForMethodsThatNeedIt(t *testing.T) {
 	}
 }
 
-// A kept answer comes with the fresh cookies of the one who asked.
+// A cached response is sent with the new cookies of its caller.
 func TestACachedAnswerHasTheCallersOwnCookies(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, options{}).keep()
+	h := newHarness(t, options{}).withCache()
 	fresh := h.token(alice)
 	answer(h.backend, authv1.SessionServiceRefreshProcedure, func(_ context.Context, req *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
 		return &authv1.RefreshResponse{Tokens: &authv1.Tokens{AccessToken: fresh, RefreshToken: "next of " + req.GetRefreshToken(), ExpiresIn: 300, RefreshExpiresIn: 3600}}, nil
@@ -447,7 +447,7 @@ func TestDeletingOnesOwnAccountClearsTheCookies(t *testing.T) {
 	set := cookiesOf(response.Header)
 	for _, name := range []string{accessJar, refreshJar} {
 		if got := set[name]; got == nil || got.Value != "" || got.MaxAge >= 0 {
-			t.Errorf("DeleteMe: cookie %s is %v, want it taken away", name, got)
+			t.Errorf("DeleteMe: cookie %s is %v, want it deleted", name, got)
 		}
 	}
 }

@@ -19,8 +19,8 @@ type documents struct{ openAPI, postman []byte }
 
 // newDocuments adds the methods of other packages than the gateway's to the embedded
 // documents. reasonsOf returns the reasons that such a method's errors may have in
-// addition to the gateway's; nil for none. It fails if something of a method has a name
-// or a path that is taken.
+// addition to the gateway's; nil for none. It returns an error if a name or a path of a
+// method is in use.
 func newDocuments(methods []*policy.Method, reasonsOf func(*policy.Method) []string) (documents, error) {
 	var others []openapi.Method
 	for _, method := range methods {

@@ -39,7 +39,7 @@ var faults = map[string]func(testing.TB) string{
 	"answers 502 with a page":    func(t testing.TB) string { return broken(t, says(502, "text/html", "<p>bad gateway")) },
 	"answers 503 with text":      func(t testing.TB) string { return broken(t, says(503, "text/plain", "no healthy upstream: 10.1.2.3")) },
 	"answers 504 with a page":    func(t testing.TB) string { return broken(t, says(504, "text/html", "<p>gateway timeout")) },
-	"answers a worded unavailable": func(t testing.TB) string {
+	"answers unavailable": func(t testing.TB) string {
 		return broken(t, says(503, "application/json", `{"code":"unavailable","message":"dial tcp 10.1.2.3: secret"}`))
 	},
 	"answers its own deadline": func(t testing.TB) string {

@@ -223,7 +223,7 @@ func eventually(t testing.TB, what string, happened func() bool) {
 
 func TestAPublicErrorOfAServiceIsPassedOn(t *testing.T) {
 	t.Parallel()
-	worded := fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_PASSWORD_CHECKS", "Many sign in just now. Try again in 3 seconds."), 3*time.Second)
+	throttled := fault.WithRetry(fault.New(connect.CodeResourceExhausted, "TOO_MANY_PASSWORD_CHECKS", "Many sign in just now. Try again in 3 seconds."), 3*time.Second)
 	for _, apart := range []bool{false, true} {
 		for protocol, clientOptions := range protocols {
 			t.Run(fmt.Sprintf("apart=%v/%s", apart, protocol), func(t *testing.T) {
@@ -232,13 +232,13 @@ func TestAPublicErrorOfAServiceIsPassedOn(t *testing.T) {
 				login := bffv1.NewAuthServiceClient(h.client(clientOptions...)).Login
 				request := &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}
 
-				h.fail(authv1.SessionServiceLoginProcedure, worded)
+				h.fail(authv1.SessionServiceLoginProcedure, throttled)
 				_, got := ask(t, login, request, "")
 				if code, reason := connect.CodeOf(got.err), fault.Reason(got.err); code != connect.CodeResourceExhausted || reason != "TOO_MANY_PASSWORD_CHECKS" {
 					t.Errorf("got %s %s, want resource_exhausted TOO_MANY_PASSWORD_CHECKS", code, reason)
 				}
-				if failure, ok := errors.AsType[*connect.Error](got.err); ok && failure.Message() != worded.Message() {
-					t.Errorf("got %q, want %q", failure.Message(), worded.Message())
+				if failure, ok := errors.AsType[*connect.Error](got.err); ok && failure.Message() != throttled.Message() {
+					t.Errorf("got %q, want %q", failure.Message(), throttled.Message())
 				}
 				if after, _ := fault.RetryDelay(got.err); after != 3*time.Second {
 					t.Errorf("got RetryInfo %s, want 3s", after)

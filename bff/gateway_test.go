@@ -74,7 +74,7 @@ type options struct {
 	publicURL   string // the default is the constant publicURL
 	// policy holds overrides that tighten methods.
 	policy string
-	// limited holds callers to their rates, and the gateway to its room.
+	// limited enables rate limits and the concurrency limit.
 	limited bool
 	// redis is the URL of the Redis that holds the shared rate limits.
 	redis string

@@ -80,8 +80,8 @@ func TestTooManyIncompleteRequestsAreRefused(t *testing.T) {
 	}
 }
 
-// A body that stops is given up by its least speed, long before the server's own
-// limit, and what was read of it is forgotten.
+// A body that stalls ends by the minimum rate, long before the server's own timeout, and the
+// part that was read is discarded.
 func TestABodyThatStopsTimesOut(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, options{served: true, limited: true})

@@ -112,10 +112,10 @@ func TestTheLinkPageFindsTheReasonOfAnError(t *testing.T) {
 		procedure, password := form[1], form[2]
 		method := strings.Replace(procedure, "/bff.v1.AuthService/", "/auth.v1.LinkService/", 1)
 		method = strings.Replace(method, "/bff.v1.AccountService/", "/auth.v1.LinkService/", 1)
-		h.fail(method, fault.New(connect.CodeFailedPrecondition, "LINK_USED", "Worded."))
+		h.fail(method, fault.New(connect.CodeFailedPrecondition, "LINK_USED", "Used."))
 		body := `{"token":"ghl_x"}`
 		if password != "" {
-			body = `{"token":"ghl_x","` + password + `":"long enough to be taken"}`
+			body = `{"token":"ghl_x","` + password + `":"long enough"}`
 		}
 		response, got := h.send(t, procedure, body)
 		for _, part := range []string{`"code":"failed_precondition"`, `"message":"Worded."`, `"debug":{`, `"reason":"LINK_USED"`} {

@@ -24,7 +24,7 @@ func TestVerifyEmailSendsTheCallersSessionToAuth(t *testing.T) {
 		defer mu.Unlock()
 		by = req.GetOrigin()
 		if by.GetAccountId() == "" {
-			return nil, fault.New(connect.CodeInvalidArgument, "PASSWORD_TOO_SHORT", "worded")
+			return nil, fault.New(connect.CodeInvalidArgument, "PASSWORD_TOO_SHORT", "too short")
 		}
 		return &authv1.VerifyEmailResponse{Account: accountOf(alice)}, nil
 	})

@@ -159,7 +159,7 @@ func TestRESTErrorsHaveOneForm(t *testing.T) {
 			{name: "Connect's parameter", method: "GET", path: "/api/v1/users?connect=v1", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "connect"},
 			{name: "a parameter of the body's", method: "POST", path: "/api/v1/auth/login?email=a%40example.com", body: "{}", headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "email"},
 			{name: "a parameter of the path's", method: "GET", path: "/api/v1/users/" + bob + "?userId=" + alice, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "userId"},
-			{name: "a parameter beside the body", method: "PATCH", path: "/api/v1/users/" + bob + "?user.id=" + alice, body: "{}", headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "user.id"},
+			{name: "a parameter in addition to the body", method: "PATCH", path: "/api/v1/users/" + bob + "?user.id=" + alice, body: "{}", headers: []string{"Content-Type", "application/json"}, status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "user.id"},
 			{name: "a number that isn't one", method: "GET", path: "/api/v1/users?page_size=x", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "pageSize"},
 			{name: "a number too large", method: "GET", path: "/api/v1/users?pageSize=99999999999", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonMalformed, field: "pageSize"},
 			{name: "a number out of bounds", method: "GET", path: "/api/v1/users?pageSize=101", status: 400, code: connect.CodeInvalidArgument, reason: fault.ReasonInvalid, field: "page_size"},
@@ -356,8 +356,8 @@ func TestARESTBodyIsBounded(t *testing.T) {
 			patch(t, "with a length", strings.NewReader(large))
 			endlessly := &endless{}
 			patch(t, "without an end", endlessly)
-			if taken := endlessly.taken.Load(); taken > 16<<20 {
-				t.Errorf("the server read %d bytes of an endless body", taken)
+			if read := endlessly.read.Load(); read > 16<<20 {
+				t.Errorf("the server read %d bytes of an endless body", read)
 			}
 			wantAllocated(t, "a bomb", 32<<20, func() { patch(t, "a bomb", bytes.NewReader(bomb), "Content-Encoding", "gzip") })
 		})

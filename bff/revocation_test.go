@@ -262,7 +262,7 @@ func TestTheStreamSendsKeysAtItsStartAndOnChange(t *testing.T) {
 		}
 		say(&authv1.WatchRevocationsResponse{SigningKeys: &authv1.SigningKeys{}})
 		if !verifies(fresh) {
-			t.Error("no keys were taken over")
+			t.Error("the keys were replaced by an empty list")
 		}
 		if n := h.called(authv1.KeyServiceListSigningKeysProcedure); n != 0 {
 			t.Errorf("auth was asked for keys %d times, though it says them", n)

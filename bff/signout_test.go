@@ -71,7 +71,7 @@ func TestSigningOutAlwaysClearsTheCookies(t *testing.T) {
 		{"the refresh cookie alone", func(*harness) string { return refreshJar + "=ghr_good" }, []string{"ghr_good"}},
 		{"the access cookie alone", func(h *harness) string { return accessJar + "=" + h.token(alice) }, []string{mine}},
 		{"a damaged refresh cookie", func(*harness) string { return refreshJar + "=ghr_damaged" }, nil},
-		{"a damaged refresh cookie beside a good access cookie", func(h *harness) string { return refreshJar + "=ghr_damaged; " + accessJar + "=" + h.token(alice) }, []string{mine}},
+		{"a damaged refresh cookie and a valid access cookie", func(h *harness) string { return refreshJar + "=ghr_damaged; " + accessJar + "=" + h.token(alice) }, []string{mine}},
 		{"a foreign refresh cookie and a foreign access cookie", func(*harness) string { return refreshJar + "=ghr_x; " + accessJar + "=a.b.c" }, nil},
 		{"an expired access cookie", func(h *harness) string { return accessJar + "=" + h.dated(-time.Hour) }, nil},
 		{"a cookie that can't be read", func(*harness) string { return refreshJar + "=gh\"r\xff" }, nil},
@@ -186,15 +186,15 @@ func TestEveryCookieOfTheSameNameIsTried(t *testing.T) {
 		status       int
 		refreshed    bool
 	}{
-		"the access token of the second":           {bffv1.AccountServiceGetMeProcedure, "gatehouse-access=x; gatehouse-access=" + fresh, 200, false},
-		"the access token of the first":            {bffv1.AccountServiceGetMeProcedure, "gatehouse-access=" + fresh + "; gatehouse-access=x", 200, false},
-		"the refresh token of the second":          {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=x; gatehouse-refresh=ghr_good", 200, true},
-		"the refresh token of the third":           {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=x; gatehouse-refresh=y; gatehouse-refresh=ghr_good", 200, true},
-		"an empty one before":                      {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=; gatehouse-refresh=ghr_good", 200, true},
-		"none of them":                             {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=x; gatehouse-refresh=y; gatehouse-access=z", 401, false},
-		"no more than four":                        {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=a; gatehouse-refresh=b; gatehouse-refresh=c; gatehouse-refresh=d; gatehouse-refresh=ghr_good", 401, false},
-		"Refresh by the second":                    {bffv1.AuthServiceRefreshProcedure, "gatehouse-refresh=x; gatehouse-refresh=ghr_good", 200, true},
-		"the second beside an old session's first": {bffv1.AccountServiceGetMeProcedure, "gatehouse-access=x; gatehouse-refresh=x; gatehouse-access=y; gatehouse-refresh=ghr_good", 200, true},
+		"the access token of the second":                 {bffv1.AccountServiceGetMeProcedure, "gatehouse-access=x; gatehouse-access=" + fresh, 200, false},
+		"the access token of the first":                  {bffv1.AccountServiceGetMeProcedure, "gatehouse-access=" + fresh + "; gatehouse-access=x", 200, false},
+		"the refresh token of the second":                {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=x; gatehouse-refresh=ghr_good", 200, true},
+		"the refresh token of the third":                 {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=x; gatehouse-refresh=y; gatehouse-refresh=ghr_good", 200, true},
+		"an empty one before":                            {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=; gatehouse-refresh=ghr_good", 200, true},
+		"none of them":                                   {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=x; gatehouse-refresh=y; gatehouse-access=z", 401, false},
+		"no more than four":                              {bffv1.AccountServiceGetMeProcedure, "gatehouse-refresh=a; gatehouse-refresh=b; gatehouse-refresh=c; gatehouse-refresh=d; gatehouse-refresh=ghr_good", 401, false},
+		"Refresh by the second":                          {bffv1.AuthServiceRefreshProcedure, "gatehouse-refresh=x; gatehouse-refresh=ghr_good", 200, true},
+		"a new session's cookies after an old session's": {bffv1.AccountServiceGetMeProcedure, "gatehouse-access=x; gatehouse-refresh=x; gatehouse-access=y; gatehouse-refresh=ghr_good", 200, true},
 	} {
 		response, text := h.send(t, test.path, "{}", "Cookie", test.cookie, "Sec-Fetch-Site", "same-origin")
 		next := cookiesOf(response.Header)["gatehouse-refresh"]
@@ -220,7 +220,7 @@ func TestCrossSiteCookiesAreRefusedWithAReason(t *testing.T) {
 		reason  string
 	}{
 		{"a listed page of another site", []string{"X-Gatehouse-Session", "cookie", "Sec-Fetch-Site", "cross-site", "Origin", app}, "COOKIES_CROSS_SITE"},
-		{"localhost beside 127.0.0.1", []string{"X-Gatehouse-Session", "Cookie", "Sec-Fetch-Site", "cross-site", "Origin", "http://localhost:5173"}, "COOKIES_CROSS_SITE"},
+		{"localhost and 127.0.0.1", []string{"X-Gatehouse-Session", "Cookie", "Sec-Fetch-Site", "cross-site", "Origin", "http://localhost:5173"}, "COOKIES_CROSS_SITE"},
 		{"a listed page of the same site", []string{"X-Gatehouse-Session", "cookie", "Sec-Fetch-Site", "same-site", "Origin", app}, ""},
 		{"an own page", []string{"X-Gatehouse-Session", "cookie", "Sec-Fetch-Site", "same-origin"}, ""},
 		{"no browser", []string{"X-Gatehouse-Session", "cookie"}, ""},

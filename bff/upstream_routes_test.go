@@ -15,9 +15,8 @@ import (
 	"gatehouse/internal/upstreamtest"
 )
 
-// A name or a path that is taken stops the start, and so does a path that cannot be
-// served.
-func TestTakenNamesAndPathsStopTheStart(t *testing.T) {
+// A name or a path that is in use or cannot be served stops the start.
+func TestNamesAndPathsInUseStopTheStart(t *testing.T) {
 	t.Parallel()
 	path := func(rule *annotations.HttpRule) func(*descriptorpb.FileDescriptorProto) {
 		return func(file *descriptorpb.FileDescriptorProto) {
@@ -36,7 +35,7 @@ func TestTakenNamesAndPathsStopTheStart(t *testing.T) {
 		"a path that hides one":             {get("/api/v1/users/someone"), "and the gateway serves /api/v1/users/{user_id} there"},
 		"a path that covers one":            {get("/api/v1/{thing_id}"), "and the gateway serves /api/v1/"},
 		"a path that covers all":            {get("/api/{thing_id=**}"), "and the gateway serves /api/v1/"},
-		"a path beside one":                 {get("/api/v1/users/{user_id}/things/{thing_id}"), ""},
+		"a path below one":                  {get("/api/v1/users/{user_id}/things/{thing_id}"), ""},
 		"another verb at one":               {path(&annotations.HttpRule{Pattern: &annotations.HttpRule_Put{Put: "/api/v1/me"}, Body: "*"}), ""},
 		"a path twice":                      {get("/api/v1/shop/things"), "and shop serves /api/v1/shop/things there"},
 		"a path elsewhere":                  {get("/things"), `has the REST path "/things": it must begin with /api/`},

@@ -22,8 +22,8 @@ func (s *Service) joinUpstreams(config Config) (err error) {
 	return err
 }
 
-// CheckUpstreams reports names and paths of upstreams that are taken. The backends need
-// no clients.
+// CheckUpstreams returns an error for names and paths of upstreams that are in use. The
+// backends need no clients.
 func CheckUpstreams(set *upstream.Set, backends ...Backend) error {
 	if set == nil {
 		return nil

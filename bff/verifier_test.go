@@ -480,7 +480,7 @@ func TestInvalidKeysAreRefused(t *testing.T) {
 			t.Parallel()
 			h := newHarness(t, options{})
 			if err := h.gateway.verifier.Take(keys); err == nil {
-				t.Error("the keys were taken")
+				t.Error("the keys were accepted")
 			}
 			_, got := h.getMe(t, h.token(alice))
 			wantNoError(t, "a good token", got.err)

@@ -36,8 +36,8 @@ func TestTheCommandsInTheDocumentsWork(t *testing.T) {
 	}
 }
 
-// As the commands, but beside no other test: what they compile would take the
-// time from those that go by the clock.
+// The pages do not run in parallel with other tests: compiling them would slow down tests that
+// depend on time.
 func TestTheCodeInTheDocumentsWorks(t *testing.T) {
 	for _, page := range pages.WithCommands(t) {
 		if page.Fixture == pages.InTree {

@@ -69,7 +69,7 @@ func TestWhoDeletesTheirAccountIsErasedFromEveryTable(t *testing.T) {
 			id := made.GetSignedIn().GetUser().GetId()
 			tokens := []*bffv1.Tokens{made.GetSignedIn().GetTokens()}
 			if _, err := anybody.Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "wilhelmina@murray.example", Password: "wrong"}); err == nil {
-				t.Error("a wrong password was taken")
+				t.Error("a wrong password was accepted")
 			}
 			login, err := anybody.Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "wilhelmina@murray.example", Password: harness.Password})
 			if err != nil {

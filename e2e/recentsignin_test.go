@@ -70,9 +70,9 @@ func TestAnOldSignInChangesNobody(t *testing.T) {
 			if strings.Contains(request, "%s") {
 				request = fmt.Sprintf(request, ada)
 			}
-			answered, _, body := s.Post(t, fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name()), token, request)
-			if answered != http.StatusBadRequest || !strings.Contains(body, "REAUTHENTICATION_REQUIRED") {
-				t.Errorf("%s by an old sign-in: got %d %s, want REAUTHENTICATION_REQUIRED", method.Name(), answered, body)
+			status, _, body := s.Post(t, fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name()), token, request)
+			if status != http.StatusBadRequest || !strings.Contains(body, "REAUTHENTICATION_REQUIRED") {
+				t.Errorf("%s by an old sign-in: got %d %s, want REAUTHENTICATION_REQUIRED", method.Name(), status, body)
 			}
 		}
 	}

@@ -132,7 +132,7 @@ func TestTheAuditTellsAdministratorsAllAndPeopleWhatConcernsThem(t *testing.T) {
 	admin := s.Admin(t).Client()
 	id := ada.ID
 	if _, err := s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "ada@example.com", Password: "wrong"}); err == nil {
-		t.Error("a wrong password was taken")
+		t.Error("a wrong password was accepted")
 	}
 	_, _ = s.Client("").Auth.Login(t.Context(), &bffv1.LoginRequest{Email: "nobody@example.com", Password: "wrong"})
 	roles, err := admin.Users.SetUserRoles(t.Context(), &bffv1.SetUserRolesRequest{UserId: id, Roles: []string{"editor"}})

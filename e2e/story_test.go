@@ -37,7 +37,7 @@ func TestStory(t *testing.T) {
 				"oneself and others":                       oneselfAndOthers,
 				"bad input":                                badInput,
 				"reflection":                               reflection,
-				"what stands beside the API":               besideTheAPI,
+				"pages and documents":                      pagesAndDocuments,
 				"logs hold no secret":                      logsHoldNoSecret,
 				"my own account":                           myOwnAccount,
 				"what is revoked is refused":               revokedTokens,
@@ -437,7 +437,7 @@ func reflection(t *testing.T, s *harness.System) {
 	}
 }
 
-func besideTheAPI(t *testing.T, s *harness.System) {
+func pagesAndDocuments(t *testing.T, s *harness.System) {
 	for path, want := range map[string]string{
 		"/": "Gatehouse", "/docs": "swagger-ui-bundle.js", "/redoc": "redoc.standalone.js", "/openapi.json": "/bff.v1.AccountService/GetMe",
 		"/postman.json": "{{baseUrl}}/api/v1/me", "/status.json": `"name":"users","well":true`, "/.well-known/jwks.json": `"crv":"Ed25519"`, "/livez": "ok", "/readyz": "ok",

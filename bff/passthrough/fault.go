@@ -101,7 +101,7 @@ func (m *passedMethod) remote(failure *connect.Error) error {
 		if refusal := refusals[code]; refusal != nil {
 			return refusal.WithCause(failure)
 		}
-		return m.internal(failure, "it answered with a code that there is not")
+		return m.internal(failure, "it responded with an unknown code")
 	}
 }
 

@@ -32,9 +32,9 @@ type route struct {
 // error is of type [upstream.Problems].
 func CheckRoutes(own []connect.Spec, set *upstream.Set) error {
 	var problems upstream.Problems
-	taken := map[string]string{}
+	owners := map[string]string{}
 	for _, service := range reservedServices {
-		taken[service] = "the gateway"
+		owners[service] = "the gateway"
 	}
 	var routes []route
 	for _, spec := range own {
@@ -42,7 +42,7 @@ func CheckRoutes(own []connect.Spec, set *upstream.Set) error {
 		if !ok {
 			continue
 		}
-		taken[string(method.Parent().FullName())] = "the gateway"
+		owners[string(method.Parent().FullName())] = "the gateway"
 		if r, ok, _ := routeOf(method, "the gateway"); ok {
 			routes = append(routes, r)
 		}
@@ -50,10 +50,10 @@ func CheckRoutes(own []connect.Spec, set *upstream.Set) error {
 	for _, u := range set.Upstreams {
 		for _, method := range u.Methods {
 			service := string(method.Descriptor.Parent().FullName())
-			if owner := taken[service]; owner != "" && owner != u.Name {
+			if owner := owners[service]; owner != "" && owner != u.Name {
 				problems = append(problems, upstream.Problem{Text: fmt.Sprintf("upstream %s publishes %s, and %s has that name", u.Name, service, owner), Fix: "rename the proto package or the service"})
 			}
-			taken[service] = u.Name
+			owners[service] = u.Name
 			r, ok, fault := routeOf(method.Descriptor, u.Name)
 			if fault != "" {
 				problems = append(problems, upstream.Problem{Text: fmt.Sprintf("upstream %s: %s %s", u.Name, method.Spec.Procedure, fault), Fix: "change its google.api.http option, or remove it"})

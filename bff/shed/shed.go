@@ -301,14 +301,14 @@ type slot struct {
 	released atomic.Bool
 }
 
-// release gives the slot back, once. answered reports that the call ran to its
-// response, so that its duration is a sample for the queue.
-func (s *slot) release(answered bool) {
+// release releases the slot, once. completed reports that the call ran to its response, so
+// that its duration is a sample for the queue.
+func (s *slot) release(completed bool) {
 	if s.released.Swap(true) {
 		return
 	}
 	var ran time.Duration
-	if answered {
+	if completed {
 		ran = time.Since(s.since)
 	}
 	s.queue.Leave(ran)

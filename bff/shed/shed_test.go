@@ -140,7 +140,7 @@ func TestSheddableMethodsAreRefusedFirst(t *testing.T) {
 		}
 		group.Wait()
 		if refused.Load() != 0 || shed.Load() == 0 {
-			t.Errorf("%d of GetMe refused and %d of ListUsers (%d answered), want none and some", refused.Load(), shed.Load(), listed.Load())
+			t.Errorf("%d of GetMe refused and %d of ListUsers (%d succeeded), want none and some", refused.Load(), shed.Load(), listed.Load())
 		}
 	})
 }
@@ -206,7 +206,7 @@ func TestAFloodOfSignInsTakesNoSlotsOfOtherClasses(t *testing.T) {
 			for range 20 {
 				group.Go(func() {
 					if err := getMe(as(t.Context(), fmt.Sprint(i)), nil); err != nil {
-						t.Errorf("GetMe beside the flood: %v", err)
+						t.Errorf("GetMe during the flood: %v", err)
 					}
 				})
 			}
@@ -214,7 +214,7 @@ func TestAFloodOfSignInsTakesNoSlotsOfOtherClasses(t *testing.T) {
 		}
 		group.Wait()
 		if logins.Load() < 5*passwordSlots || refused.Load() == 0 {
-			t.Errorf("%d logins were answered and %d refused, want %d at a time and the rest refused", logins.Load(), refused.Load(), passwordSlots)
+			t.Errorf("%d logins succeeded and %d were refused, want %d at a time and the rest refused", logins.Load(), refused.Load(), passwordSlots)
 		}
 	})
 }
@@ -234,16 +234,16 @@ func TestAPanicReleasesItsSlot(t *testing.T) {
 	}
 }
 
-// slowReader is a caller who doesn't take the answer.
+// slowReader is a stream whose client does not read the response.
 type slowReader struct {
 	connect.ServerStream
-	sending chan struct{}
-	taken   chan struct{}
+	sending  chan struct{}
+	received chan struct{}
 }
 
 func (s slowReader) Send(any) error {
 	close(s.sending)
-	<-s.taken
+	<-s.received
 	return nil
 }
 
@@ -251,14 +251,14 @@ func TestASlowClientHoldsNoSlot(t *testing.T) {
 	t.Parallel()
 	s := newTestShedder(t)
 	call := s.queued(t, "GetMe", func() {})
-	reader := slowReader{sending: make(chan struct{}), taken: make(chan struct{})}
+	reader := slowReader{sending: make(chan struct{}), received: make(chan struct{})}
 	done := make(chan error, 1)
 	go func() { done <- call(t.Context(), reader) }()
 	<-reader.sending
 	if state := s.methods[getMe].class.Load().Queue.State(); state.Running != 0 {
-		t.Errorf("while the answer is being taken %+v, want nothing running", state)
+		t.Errorf("while the response is being sent %+v, want nothing running", state)
 	}
-	close(reader.taken)
+	close(reader.received)
 	if err := <-done; err != nil {
 		t.Errorf("GetMe: %v", err)
 	}

@@ -57,7 +57,7 @@ func (v *values) chance(percent int) bool { return v.IntN(100) < percent }
 
 func pick[T any](v *values, from []T) T { return from[v.IntN(len(from))] }
 
-// resolve follows a schema's reference, and joins what stands beside it.
+// resolve follows the reference of a schema, and merges its sibling keywords.
 func (v *values) resolve(schema map[string]any) map[string]any {
 	ref, ok := schema["$ref"].(string)
 	if !ok {

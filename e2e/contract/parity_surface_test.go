@@ -251,17 +251,17 @@ func (p restJSON) call(ctx context.Context, c *wireCall) (*outcome, error) {
 	}
 	method, path := methodAndPath(rule)
 	var fields map[string]any
-	body := c.text // as it is, where it can't be taken apart
+	body := c.text // as it is, if it can't be parsed
 	if err := json.Unmarshal([]byte(c.text), &fields); err == nil {
 		path = pathVariable.ReplaceAllStringFunc(path, func(found string) string {
 			return url.PathEscape(fmt.Sprint(takeField(fields, strings.Split(strings.Trim(found, "{}"), "."))))
 		})
 		if rule.GetBody() != "*" {
-			taken := takeField(fields, []string{rule.GetBody()})
+			field := takeField(fields, []string{rule.GetBody()})
 			if query := queryOf("", fields); len(query) > 0 {
 				path += "?" + query.Encode()
 			}
-			written, err := json.Marshal(taken)
+			written, err := json.Marshal(field)
 			if err != nil {
 				return nil, err
 			}

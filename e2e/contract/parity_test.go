@@ -113,8 +113,8 @@ var paritySurfaces = flag.String("surfaces", "", "the surfaces that TestParity r
 
 // Each case of the table comes to what it says, over every surface.
 //
-// It has the machine for itself: beside all other tests it can take longer than
-// the five minutes that its tokens live.
+// It does not run in parallel with other tests: it could then take longer than the lifetime of
+// its tokens, five minutes.
 func TestParity(t *testing.T) {
 	p := &parity{surfaces: surfaces, calls: map[string]int{}, answered: map[string]bool{}, refused: map[string]bool{}}
 	if *paritySurfaces != "" {
@@ -185,7 +185,7 @@ type parity struct {
 	answers map[*parityCase]map[string]proto.Message
 }
 
-// run runs a file's cases through each surface, surfaces beside each other, and
+// run runs a file's cases through each surface, surfaces in parallel, and
 // compares what the reads answered.
 func (p *parity) run(t *testing.T, w *parityFixture, file string) {
 	t.Helper()

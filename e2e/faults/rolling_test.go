@@ -184,8 +184,8 @@ type traffic struct {
 	failed   []string
 }
 
-// call counts what came of a call, and reports whether it succeeded. That the
-// machine has no more room for passwords is the machine's: then it calls again.
+// call makes a call, counts its outcome, and reports whether it succeeded. It retries while
+// the queue for hashing passwords is full, which depends on the machine.
 func (c *traffic) call(ctx context.Context, method string, do func(context.Context) error) bool {
 	// Not with ctx: a call that was begun is waited for.
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)

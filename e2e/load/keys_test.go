@@ -18,7 +18,7 @@ import (
 	bffv1 "gatehouse/gen/bff/v1"
 )
 
-// keys runs gatehouse keys beside the twin and returns what it prints.
+// keys runs gatehouse keys while the twin runs, and returns its output.
 func keys(t testing.TB, w *harness.Stack, status int, args ...string) string {
 	t.Helper()
 	p := harness.StartProcess(t, []string{"AUTH_DATABASE_URL=" + w.Database.Auth, "GATEHOUSE_SECRET_KEY=" + hex.EncodeToString([]byte(harness.StackSecret))}, append([]string{"keys"}, args...)...)
@@ -73,7 +73,7 @@ func TestARotationUnderLoadFailsNoRequest(t *testing.T) {
 					t.Errorf("Refresh: %v", err)
 					return
 				}
-				// The other gateway gets it at once, the old one beside it.
+				// The other gateway gets it at once, in addition to the old one.
 				for _, token := range []string{refreshed.GetTokens().GetAccessToken(), person.Access} {
 					if _, err := other.Client(token).Account.GetMe(t.Context(), &bffv1.GetMeRequest{}); err != nil && !busy(err) {
 						t.Errorf("GetMe with a token of %s: %v", kidOf(t, token), err)

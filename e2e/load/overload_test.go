@@ -137,7 +137,7 @@ func TestWithUsersFrozenRefreshGoesOn(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(time.Second) // the slots of the methods that need users are taken
+	time.Sleep(time.Second) // the slots of the methods that need users are in use
 	for _, one := range everybody {
 		if err := one.Renew(t.Context(), ""); err != nil {
 			t.Errorf("Refresh while users is frozen: %v (%s)", err, fault.Reason(err))
@@ -181,7 +181,7 @@ func TestIdleConnectionsOfOneAddressKeepNobodyOut(t *testing.T) {
 		}
 		for range 5 {
 			if err := call("127.0.0.1"); err != nil {
-				t.Errorf("beside idle connections from %s: %v", stranger, err)
+				t.Errorf("with idle connections from %s: %v", stranger, err)
 			}
 		}
 	}

@@ -335,8 +335,7 @@ func TestAMessageHasOneForm(t *testing.T) {
 	}
 }
 
-// What a method says beside its answer is for the one caller whose call it was
-// made for, and it learns of none who shares it.
+// Headers are sent only to the caller whose call was made, not to those that share it.
 func TestHeadersOfAnAnswerAreForOneCaller(t *testing.T) {
 	t.Parallel()
 	h := open(t, megabyte)

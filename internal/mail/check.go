@@ -28,7 +28,7 @@ func (s *SMTP) Check(ctx context.Context) error {
 	}
 	session, err := client.DialToSMTPClientWithContext(ctx)
 	if err != nil {
-		return s.worded(ctx, fmt.Errorf("reach the mail server: %w", err))
+		return s.describeError(ctx, fmt.Errorf("reach the mail server: %w", err))
 	}
 	_ = client.CloseWithSMTPClient(session)
 	return nil

@@ -155,11 +155,11 @@ func (s *SMTP) Send(ctx context.Context, message Message) error {
 	}
 	session, err := client.DialToSMTPClientWithContext(ctx)
 	if err != nil {
-		return s.worded(ctx, fmt.Errorf("reach the mail server: %w", err))
+		return s.describeError(ctx, fmt.Errorf("reach the mail server: %w", err))
 	}
 	err = client.SendWithSMTPClient(session, msg)
 	if err != nil && !msg.IsDelivered() {
-		return s.worded(ctx, err)
+		return s.describeError(ctx, err)
 	}
 	// The mail is sent: an error of QUIT no longer matters.
 	_ = client.CloseWithSMTPClient(session)
@@ -199,8 +199,9 @@ func (s *SMTP) dial(ctx context.Context, network, address string) (net.Conn, err
 	return (&net.Dialer{}).DialContext(ctx, network, address)
 }
 
-// worded makes an error one that says what the server did.
-func (s *SMTP) worded(ctx context.Context, err error) error {
+// describeError returns a Refusal for a response of the server, or an error that describes
+// the timeout.
+func (s *SMTP) describeError(ctx context.Context, err error) error {
 	if failure, ok := errors.AsType[*gomail.SendError](err); ok {
 		text, _, _ := strings.Cut(failure.Error(), ", affected ")
 		if failure.ErrorCode() == 0 {

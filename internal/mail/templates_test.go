@@ -172,7 +172,7 @@ func TestATemplateThatIsBrokenIsRefusedWithItsFileAndReason(t *testing.T) {
 			t.Parallel()
 			_, err := Open(fstest.MapFS{test.file: {Data: []byte(test.text)}})
 			if err == nil {
-				t.Fatalf("%s was taken:\n%s", test.file, test.text)
+				t.Fatalf("%s was accepted:\n%s", test.file, test.text)
 			}
 			if text := err.Error(); !strings.Contains(text, test.reason) || test.file != layoutFile && !strings.Contains(text, test.file) {
 				t.Errorf("got %q, want it to name %s and %q", text, test.file, test.reason)

@@ -20,7 +20,7 @@ func TestATokenHasOneSpelling(t *testing.T) {
 		}
 		for name, other := range otherSpellings("ghx_", text) {
 			if got, ok := Decode("ghx_", other); ok && bytes.Equal(got, raw) {
-				t.Errorf("%d bytes, %s: %q is taken for %q", length, name, other, text)
+				t.Errorf("%d bytes, %s: %q was decoded like %q", length, name, other, text)
 			}
 		}
 	}

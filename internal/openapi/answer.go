@@ -188,8 +188,8 @@ func (d *document) share() object {
 	return shared
 }
 
-// worded are the messages that the source composes at run time.
-var worded = map[string]string{
+// composedMessages are examples of messages that are composed at run time.
+var composedMessages = map[string]string{
 	"INVALID_ARGUMENT":    "email: must be a valid email address",
 	"MALFORMED_REQUEST":   "The request could not be read. Send a valid message of this method.",
 	"PERMISSION_DENIED":   "You need another role for this. Ask an administrator.",
@@ -206,7 +206,7 @@ var described = map[string]string{
 }
 
 func (d *document) message(declared Error) string {
-	if text, ok := worded[declared.Reason]; ok {
+	if text, ok := composedMessages[declared.Reason]; ok {
 		return text
 	}
 	field := declared.Field

@@ -18,8 +18,8 @@ import (
 //go:embed common.bin
 var common []byte
 
-// prefixLength leaves one chance in some ten million that a password which
-// isn't in the list is taken for one that is.
+// prefixLength is the length of the stored hash prefixes. The probability of a false positive
+// is about one in ten million.
 const prefixLength = 5
 
 // Common reports whether the password is among the most common ones, in any

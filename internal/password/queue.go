@@ -41,7 +41,7 @@ const (
 	// 2015, after CoDel, Nichols and Jacobson 2012).
 	targetDelay = 250 * time.Millisecond
 	// burstDelay is how long a call may wait in a burst: a queue that empties by
-	// itself is no overload. It leaves a gateway's call time to be answered.
+	// itself is no overload. It is shorter than the deadline of the gateway's calls.
 	burstDelay = 3 * time.Second
 	// maxWaiting bounds the queue of one class.
 	maxWaiting = 256

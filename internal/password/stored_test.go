@@ -192,7 +192,7 @@ func TestCommonPasswordsAreKnownInAnyCase(t *testing.T) {
 	}
 	for _, password := range []string{"", "correct horse battery", "пароль надёжный", "a quiet lighthouse keeper"} {
 		if Common(password) {
-			t.Errorf("%q is taken for a common one", password)
+			t.Errorf("%q was found to be common", password)
 		}
 	}
 	if count := len(common) / prefixLength; count < 40_000 || len(common)%prefixLength != 0 || len(common) > 256*1024 {
@@ -205,7 +205,7 @@ func TestUncommonPasswordsAreNotTakenForCommonOnes(t *testing.T) {
 	for i := range 100_000 {
 		sum := sha256.Sum256(fmt.Append(nil, "uncommon", i))
 		if password := base64.RawURLEncoding.EncodeToString(sum[:12]); Common(password) {
-			t.Errorf("%q is taken for a common one", password)
+			t.Errorf("%q was found to be common", password)
 		}
 	}
 }

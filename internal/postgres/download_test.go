@@ -179,10 +179,10 @@ func TestDoubtfulDownloadsAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var shortened []byte
+	var truncated []byte
 	for _, file := range archive.File {
 		if content, err := fs.ReadFile(archive, file.Name); err == nil && len(content) > 0 {
-			shortened, err = zipped(content[:len(content)/2])
+			truncated, err = zipped(content[:len(content)/2])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -206,7 +206,7 @@ func TestDoubtfulDownloadsAreRefused(t *testing.T) {
 		{"archive missing", nil, sumOf(jar), "404 Not Found"},
 		{"archive cut short", half, sumOf(jar), "instead of " + sumOf(jar)},
 		{"archive cut short before it was summed", half, sumOf(half), "not a valid zip file"},
-		{"inner archive cut short", shortened, sumOf(shortened), "data is truncated"},
+		{"inner archive cut short", truncated, sumOf(truncated), "data is truncated"},
 		{"inner archive empty", empty, sumOf(empty), "postgres-linux-x86_64.txz"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -232,7 +232,7 @@ func TestFilesThatAreNoClusterAreLeftAlone(t *testing.T) {
 		}
 		_, err := Start(t.Context(), Config{Dir: dir, NoSync: true})
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("Start beside %s = %v, want %q", name, err, want)
+			t.Errorf("Start with an existing %s = %v, want %q", name, err, want)
 		}
 		if text, err := os.ReadFile(file); err != nil || string(text) != "mine" {
 			t.Errorf("%s holds %q, %v", name, text, err)

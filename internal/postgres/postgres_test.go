@@ -341,7 +341,7 @@ func TestStopDoesNotWaitForClients(t *testing.T) {
 	begun := time.Now()
 	stop(t, s)
 	if took := time.Since(begun); took > 3*time.Second {
-		t.Errorf("Stop took %v beside an open transaction", took)
+		t.Errorf("Stop took %v with an open transaction", took)
 	}
 	if err := s.Stop(t.Context()); err != nil {
 		t.Errorf("second Stop() = %v, want the first one's answer", err)

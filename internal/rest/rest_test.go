@@ -28,7 +28,7 @@ func TestAPathThatCantBeServedIsRefused(t *testing.T) {
 	}{
 		{name: "one that can be", rule: post("/api/v1/sketches")},
 		{name: "none", rule: nil},
-		{name: "beside the prefix", rule: post("/sketches"), fault: rpctest.SchemaProcedure},
+		{name: "outside the prefix", rule: post("/sketches"), fault: rpctest.SchemaProcedure},
 		{name: "a second one", rule: post("/api/v1/sketches", post("/api/v2/sketches")), fault: rpctest.SchemaProcedure},
 		{name: "a stream's", rule: post("/api/v1/sketches"), streams: true, fault: rpctest.SchemaProcedure},
 		{name: "half of a variable", rule: post("/api/v1/{id"), fault: "sketch.v1.SketchService/Call"},

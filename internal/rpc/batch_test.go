@@ -95,6 +95,6 @@ func TestABatchFailsWhenNoneOfItsCallsIsAnswered(t *testing.T) {
 	invalid := &batchv1.CallRequest_Item{Procedure: usersv1.ProfileServiceGetProfileProcedure}
 	response, err := client.Call(t.Context(), &batchv1.CallRequest{Items: []*batchv1.CallRequest_Item{refused, invalid}})
 	if err != nil || connect.Code(response.GetItems()[0].GetError().GetCode()) != connect.CodeUnavailable {
-		t.Errorf("one call is answered: got %v, %v; want an error of the other", response, err)
+		t.Errorf("one call succeeds: got %v, %v; want an error of the other", response, err)
 	}
 }

@@ -393,22 +393,22 @@ func (l listsProfiles) ListProfiles(_ context.Context, req *usersv1.ListProfiles
 	return &usersv1.ListProfilesResponse{}, nil
 }
 
-// A cache's hit never reaches the method; the request was checked all the same.
+// A cache hit does not reach the method, but its request is checked.
 func TestARequestIsCheckedBeforeAnInterceptorAnswersIt(t *testing.T) {
 	t.Parallel()
 	server := rpctest.NewServer(t, "users", rpc.ServerConfig{Interceptors: rpc.Interceptors{Cache: func(*policy.Method) (connect.ServerInterceptor, error) {
 		return func(connect.ServerFunc) connect.ServerFunc {
 			return func(_ context.Context, _ connect.Spec, stream connect.ServerStream) error {
-				return stream.Send(&usersv1.GetProfileResponse{Profile: &usersv1.Profile{FirstName: "kept"}})
+				return stream.Send(&usersv1.GetProfileResponse{Profile: &usersv1.Profile{FirstName: "cached"}})
 			}
 		}, nil
 	}}}, rpctest.RegisterProfiles(func(context.Context, *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
-		t.Error("the method ran, want the kept answer")
+		t.Error("the method ran, want the cached response")
 		return nil, nil
 	}))
 	client := rpctest.InProcess(t, rpctest.BFFToUsers, server)
-	if res, err := rpctest.Get(t.Context(), client); err != nil || res.GetProfile().GetFirstName() != "kept" {
-		t.Errorf("got %v, %v, want the kept answer", res, err)
+	if res, err := rpctest.Get(t.Context(), client); err != nil || res.GetProfile().GetFirstName() != "cached" {
+		t.Errorf("got %v, %v, want the cached response", res, err)
 	}
 	_, err := usersv1.NewProfileServiceClient(client).GetProfile(t.Context(), &usersv1.GetProfileRequest{ProfileId: "x"})
 	rpctest.WantError(t, "a bad request", err, connect.CodeInvalidArgument, fault.ReasonInvalid)

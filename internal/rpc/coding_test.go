@@ -51,7 +51,7 @@ func TestHeadersAreReadAsRFC9110Says(t *testing.T) {
 		{name: "the other label of UTF-8", headers: []string{"Content-Type", "application/json;charset=utf8"}, status: 200},
 		{name: "a semicolon", headers: []string{"Content-Type", "application/json;"}, status: 200},
 		{name: "parameters that can't be read", headers: []string{"Content-Type", "application/json; a=b; a=c"}, status: 415, holds: "CONTENT_TYPE_UNSUPPORTED"},
-		{name: "another charset beside a parameter", headers: []string{"Content-Type", "application/json; odata=verbose; charset=latin1"}, status: 415, holds: "CONTENT_TYPE_UNSUPPORTED"},
+		{name: "another charset after a parameter", headers: []string{"Content-Type", "application/json; odata=verbose; charset=latin1"}, status: 415, holds: "CONTENT_TYPE_UNSUPPORTED"},
 		{name: "gzip", headers: []string{"Accept-Encoding", "gzip"}, status: 200, coding: "gzip"},
 		{name: "no gzip, with a space", headers: []string{"Accept-Encoding", "gzip ;q=0"}, status: 200},
 		{name: "gzip behind another", headers: []string{"Accept-Encoding", "br;q=1.0, gzip;q=0.8"}, status: 200, coding: "gzip"},

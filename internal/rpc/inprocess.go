@@ -16,7 +16,7 @@ type InProcess struct {
 	// Caller is the name of the calling service. The wiring sets it. Calls in process are
 	// not signed, and neither a context nor a header can change the name.
 	Caller string
-	// DeadlineMargin is taken off the deadline of a unary call, so that the caller has
+	// DeadlineMargin is subtracted from the deadline of a unary call, so that the caller has
 	// time to report the timeout. DefaultTimeout bounds a unary call without a deadline.
 	DeadlineMargin, DefaultTimeout time.Duration
 }

@@ -97,7 +97,7 @@ func TestHealthFollowsReadiness(t *testing.T) {
 	}
 }
 
-// What stands beside the methods is listed, and nothing else is there.
+// All pages besides the methods are listed.
 func TestAMuxListsItsPages(t *testing.T) {
 	t.Parallel()
 	mux := rpctest.NewProfiles(t, rpctest.Found).Mux(rpctest.IsReady)

@@ -65,7 +65,7 @@ func TestLabelsOfACallAreNotOfTheCallsThatItMakes(t *testing.T) {
 				}
 			}
 			if labelled != 1 {
-				t.Errorf("%d metrics have the label, want the answered call's alone:\n%s", labelled, text)
+				t.Errorf("%d metrics have the label, want only that of the admitted call:\n%s", labelled, text)
 			}
 			for _, want := range []string{
 				`rpc_client_call_duration_seconds_count{rpc_method="users.v1.ProfileService/GetProfile"`,

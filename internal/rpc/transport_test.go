@@ -196,8 +196,8 @@ func TestAContextsEndReachesBothSides(t *testing.T) {
 	t.Parallel()
 	const limit = 100 * time.Millisecond
 	late := func(ctx context.Context) (*usersv1.GetProfileResponse, error) { return nil, ctx.Err() }
-	deaf := func(ctx context.Context) (*usersv1.GetProfileResponse, error) {
-		<-time.After(limit) // at the callee the time is up a moment sooner
+	ignoring := func(ctx context.Context) (*usersv1.GetProfileResponse, error) {
+		<-time.After(limit) // the deadline of the callee is earlier
 		return rpctest.Found(ctx, nil)
 	}
 
@@ -209,9 +209,9 @@ func TestAContextsEndReachesBothSides(t *testing.T) {
 			code   connect.Code
 		}{
 			{"a deadline", false, late, connect.CodeDeadlineExceeded},
-			{"a deadline that the method makes nothing of", false, deaf, connect.CodeDeadlineExceeded},
+			{"a deadline that the method ignores", false, ignoring, connect.CodeDeadlineExceeded},
 			{"a cancellation", true, late, connect.CodeCanceled},
-			{"a cancellation that the method makes nothing of", true, deaf, connect.CodeCanceled},
+			{"a cancellation that the method ignores", true, ignoring, connect.CodeCanceled},
 		} {
 			t.Run(topology.Name+"/"+test.name, func(t *testing.T) {
 				t.Parallel()

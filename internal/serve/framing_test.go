@@ -12,8 +12,8 @@ import (
 	"gatehouse/internal/rpctest"
 )
 
-// A request whose length is given twice may be two requests for a proxy before
-// us: nothing that follows on its connection is answered.
+// A proxy in front of this server may read a request with two lengths as two requests, so
+// the connection is closed after it (request smuggling).
 func TestARequestWithTwoLengthsEndsItsConnection(t *testing.T) {
 	t.Parallel()
 	url := rpctest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -67,7 +67,7 @@ func TestARequestWithTwoLengthsEndsItsConnection(t *testing.T) {
 			_, _ = io.WriteString(conn, "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
 			next, err := http.ReadResponse(reader, nil)
 			if (err != nil) != test.ends {
-				t.Errorf("the next request: %v, %v; answered on an ended connection or not on a good one", next, err)
+				t.Errorf("the next request: %v, %v; a response on an ended connection or none on a valid one", next, err)
 			}
 		})
 	}

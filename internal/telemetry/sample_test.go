@@ -12,8 +12,8 @@ import (
 func TestASampleIsSharedByScrapes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		taken := 0
-		sample := NewSample(func(context.Context) (int, error) { taken++; return taken, nil })
+		samples := 0
+		sample := NewSample(func(context.Context) (int, error) { samples++; return samples, nil })
 		var scrapes sync.WaitGroup
 		for range 20 {
 			scrapes.Go(func() {
@@ -42,11 +42,11 @@ func TestASlowSampleTimesOut(t *testing.T) {
 		start := time.Now()
 		for range 3 {
 			if _, err := sample.Take(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("got %v, want it given up", err)
+				t.Errorf("got %v, want deadline exceeded", err)
 			}
 		}
 		if took := time.Since(start); took != sampleLimit || tries != 1 {
-			t.Errorf("three scrapes took %s and %d tries, want %s and one: a database in trouble isn't asked the more for it", took, tries, sampleLimit)
+			t.Errorf("three scrapes took %s and %d tries, want %s and one: a slow database is not queried more often", took, tries, sampleLimit)
 		}
 	})
 }

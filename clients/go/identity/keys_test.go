@@ -178,7 +178,7 @@ func TestAWithdrawnKeyIsRefused(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the withdrawn key is still accepted after %d fetches", g.count())
 		}
-		time.Sleep(time.Millisecond) // the refresh runs beside the calls
+		time.Sleep(time.Millisecond) // the refresh runs concurrently with the calls
 	}
 }
 
