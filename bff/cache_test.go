@@ -92,7 +92,7 @@ func TestACachedAnswerIsPrivateToItsCaller(t *testing.T) {
 	}
 	// What is kept doesn't open what is closed.
 	_, over := ask(t, h.users.GetUser, &bffv1.GetUserRequest{UserId: bob}, h.tokenOf(alice, session, 1, "user"))
-	wantError(t, "somebody else's user, kept for an administrator", over, http.StatusForbidden, connect.CodePermissionDenied, fault.ReasonPermissionDenied)
+	wantError(t, "a user that is cached for an administrator", over, http.StatusForbidden, connect.CodePermissionDenied, fault.ReasonPermissionDenied)
 }
 
 // The id is written in any case, and asks for the same.

@@ -26,7 +26,7 @@ func TestWhatMayBeRetried(t *testing.T) {
 	} {
 		composed := compose.New(t.Context(), fromBackend)
 		compose.Optional(composed, "part", readLimit, func(context.Context) (string, error) {
-			return "", remote(fault.New(code, "WORDED", "Not now."))
+			return "", remote(fault.New(code, "NOT_NOW", "Not now."))
 		})
 		wantNoError(t, "wait", composed.Wait())
 		if missing := partErrors(t.Context(), composed, discard); len(missing) != 1 || missing[0].GetRetryable() != want || missing[0].GetReason() == "" {
@@ -79,7 +79,7 @@ func TestServerTimingHasTheDurationOfEachPart(t *testing.T) {
 		t.Errorf("GetUser: got %v with Server-Timing %q, want the failing part's duration", got.err, got.header.Get("Server-Timing"))
 	}
 
-	h.fail(authv1.SessionServiceLoginProcedure, fault.New(5, "WORDED", "No."))
+	h.fail(authv1.SessionServiceLoginProcedure, fault.New(5, "NOT_NOW", "No."))
 	_, got = ask(t, h.auth.Login, &bffv1.LoginRequest{Email: "ada@example.com", Password: "x"}, "")
 	if timing := got.header.Get("Server-Timing"); got.err == nil || timing != "" {
 		t.Errorf("a refused Login: got Server-Timing %q, want none: how long auth took tells who has an account", timing)

@@ -118,7 +118,7 @@ func TestTheLinkPageFindsTheReasonOfAnError(t *testing.T) {
 			body = `{"token":"ghl_x","` + password + `":"long enough"}`
 		}
 		response, got := h.send(t, procedure, body)
-		for _, part := range []string{`"code":"failed_precondition"`, `"message":"Worded."`, `"debug":{`, `"reason":"LINK_USED"`} {
+		for _, part := range []string{`"code":"failed_precondition"`, `"message":"Used."`, `"debug":{`, `"reason":"LINK_USED"`} {
 			if response.StatusCode != http.StatusBadRequest || !strings.Contains(strings.ReplaceAll(got, " ", ""), part) {
 				t.Errorf("POST %s: got %d %s, want %s", procedure, response.StatusCode, got, part)
 			}

@@ -1,6 +1,7 @@
 package checks
 
 import (
+	"fmt"
 	"go/parser"
 	"go/scanner"
 	"go/token"
@@ -39,6 +40,23 @@ var avoided = []struct{ phrase, use string }{
 	{`of no (more )?use`, "unusable"},
 	{`is no (fault|obstacle|hindrance|news)`, "say what holds instead"},
 	{`has(n't| not) come`, "was not received"},
+	{`houses?`, "stack, harness, fixture"},
+	{`deaf`, "unresponsive"},
+	{`worded`, "name the error"},
+	{`kept answers?`, "cache entry, cached response"},
+	{`passed over`, "avoided"},
+	{`somebody else's`, "name the owner"},
+	{`none the worse`, "is not affected"},
+	{`makes? nothing of`, "ignores"},
+	{`now and then`, "rarely, sometimes"},
+	{`in one go`, "at once"},
+	{`is there already`, "exists"},
+}
+
+// avoidedNames are words that no Go identifier contains, with the standard term.
+var avoidedNames = map[string]string{
+	"house": "stack, harness, fixture", "world": "fixture, options", "deaf": "unresponsive",
+	"worded": "name the error", "mended": "fixed", "landed": "completed",
 }
 
 // avoidedWords matches any of them as whole words, over line breaks.
@@ -60,8 +78,8 @@ func suggestion(found string) string {
 	return found
 }
 
-// TestTheLanguageIsStandard refuses the avoided words in comments and strings of Go,
-// in the contract, in documents, in pages, and in scripts.
+// TestTheLanguageIsStandard refuses the avoided words in comments, strings and identifiers
+// of Go, in the contract, in documents, in pages, and in scripts.
 func TestTheLanguageIsStandard(t *testing.T) {
 	t.Parallel()
 	for _, path := range tracked(t, ".go", ".md", ".proto", ".html", ".ts", ".js", ".sql", ".sh", ".yaml", "Makefile", "Dockerfile") {
@@ -73,6 +91,9 @@ func TestTheLanguageIsStandard(t *testing.T) {
 			t.Fatal(err)
 		}
 		if filepath.Ext(path) == ".go" {
+			for _, problem := range wrongNames(path, text) {
+				t.Error(problem)
+			}
 			text = prose(t, path, text)
 		}
 		for _, found := range avoidedWords.FindAllIndex(text, -1) {
@@ -105,6 +126,31 @@ func prose(t *testing.T, path string, text []byte) []byte {
 			return kept
 		case token.COMMENT, token.STRING:
 			copy(kept[file.Offset(position):], literal)
+		}
+	}
+}
+
+var wordOfName = regexp.MustCompile(`[A-Z]?[a-z]+`)
+
+// wrongNames returns a problem for each identifier with one of the avoidedNames.
+func wrongNames(path string, text []byte) []string {
+	files := token.NewFileSet()
+	file := files.AddFile(path, files.Base(), len(text))
+	var s scanner.Scanner
+	s.Init(file, text, nil, 0)
+	var problems []string
+	for {
+		position, kind, name := s.Scan()
+		if kind == token.EOF {
+			return problems
+		}
+		if kind != token.IDENT {
+			continue
+		}
+		for _, word := range wordOfName.FindAllString(name, -1) {
+			if use := avoidedNames[strings.ToLower(word)]; use != "" {
+				problems = append(problems, fmt.Sprintf("%s: %q in %s: %s", files.Position(position), strings.ToLower(word), name, use))
+			}
 		}
 	}
 }

@@ -437,7 +437,7 @@ var answerShapes = map[string]*regexp.Regexp{
 	"<text>":          regexp.MustCompile(`.`),
 }
 
-// differ tells where an answer isn't as it should be.
+// differ describes the differences between a response and the expected one.
 func differ(at string, got, want any) (faults []string) {
 	switch want := want.(type) {
 	case map[string]any:

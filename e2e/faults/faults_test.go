@@ -256,7 +256,7 @@ func wantBothOrNeither(t *testing.T, s *harness.System, at, email string, outcom
 	}
 }
 
-func TestServicesRefuseWhoeverIsNotAService(t *testing.T) {
+func TestServicesRefuseOtherCallers(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.ThreeProcesses)
 	ada := s.SignUp(t, "ada@example.com")

@@ -277,7 +277,7 @@ func (m *model) step(random *rand.Rand) {
 			}
 		})
 	case n < 67:
-		m.signsInAnew(who, gateway)
+		m.signsInAgain(who, gateway)
 	case n < 75:
 		m.endsASession(who, gateway)
 	case n < 76:
@@ -360,7 +360,7 @@ func (m *model) changes(who *reader, gateway int, what *fact, change func(harnes
 	what.settles(m.isAllowed(do()))
 }
 
-func (m *model) signsInAnew(who *reader, gateway int) {
+func (m *model) signsInAgain(who *reader, gateway int) {
 	who.write.Lock()
 	defer who.write.Unlock()
 	if len(who.live) > 4 {

@@ -29,7 +29,7 @@ func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 	}
 	const unreachable, shared = "Redis unreachable", "limits are shared"
 	people := 0
-	// admitted is how many of 60 calls of one person are let through.
+	// admitted is how many of 60 calls of one person are admitted.
 	admitted := func() (count int) {
 		people++
 		token := s.SignUp(t, strings.Repeat("a", people)+"@example.com").Access
@@ -59,14 +59,14 @@ func TestGatewaysShareRatesThroughRedis(t *testing.T) {
 			}
 			// On a machine that is too busy, Redis isn't in time.
 			if try == 4 || before == strings.Count(first.Stderr.String()+second.Stderr.String(), unreachable) {
-				t.Fatalf("%s, %d of 60 calls were let through, want 20", when, count)
+				t.Fatalf("%s, %d of 60 calls were admitted, want 20", when, count)
 			}
 		}
 	}
 	together("with Redis")
 	harness.KillRedis(redis)
 	if count := admitted(); count != 40 {
-		t.Errorf("without Redis, %d of 60 calls were let through, want 20 by each gateway", count)
+		t.Errorf("without Redis, %d of 60 calls were admitted, want 20 by each gateway", count)
 	}
 	harness.StartRedis(t, redisAt)
 	together("with Redis again")

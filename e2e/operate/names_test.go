@@ -24,7 +24,7 @@ func TestAMisspeltSettingGetsASuggestion(t *testing.T) {
 	}
 }
 
-// A name without our prefix may be somebody else's: it is only warned about.
+// A name without our prefix may belong to another program, so it only causes a warning.
 func TestANameThatIsAlmostASettingIsWarnedAbout(t *testing.T) {
 	t.Parallel()
 	const warning = "unknown environment variable, similar to a setting"

@@ -150,7 +150,7 @@ func TestGatewaysThatShareARateDoNotExceedIt(t *testing.T) {
 				time.Sleep(500 * time.Microsecond)
 			}
 			want := float64(rate.Burst) + float64(time.Since(begin))/float64(rate.Interval)
-			t.Logf("%s: %d of %d were let through, want %.0f", c.name, admitted, sent, want)
+			t.Logf("%s: %d of %d calls were admitted, want %.0f", c.name, admitted, sent, want)
 			if oneLog.count("WARN")+twoLog.count("WARN") > warned {
 				continue
 			}

@@ -291,7 +291,7 @@ func checkInvalidates(methods []*Method) error {
 	for _, m := range methods {
 		for _, tag := range m.Invalidates {
 			if !known[tag.family()] {
-				faults = append(faults, m.errorf("purges %q, a tag that no method's kept answers have", tag))
+				faults = append(faults, m.errorf("purges %q, a tag that no method's cache entries have", tag))
 			}
 		}
 	}
