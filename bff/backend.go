@@ -97,8 +97,8 @@ func exportersOf(backends []Backend) map[string]servicev1.PersonServiceClient {
 	return exporters
 }
 
-// tellers returns the name of the backend whose feed tells of each kind of tag.
-func tellers(backends []Backend) (map[string]string, error) {
+// feedOwnersOf returns, for each kind of tag, the backend whose feed reports its changes.
+func feedOwnersOf(backends []Backend) (map[string]string, error) {
 	found := map[string]string{}
 	for _, backend := range backends {
 		for _, kind := range backend.Tells {

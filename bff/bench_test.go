@@ -106,14 +106,14 @@ func BenchmarkGetMe(b *testing.B) {
 	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
 	b.Cleanup(collector.Close)
 	b.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
-	for _, told := range []struct {
+	for _, test := range []struct {
 		name            string
 		metrics, traces bool
 	}{{"off", false, false}, {"metrics", true, false}, {"metrics and traces", true, true}} {
-		b.Run(told.name, func(b *testing.B) {
+		b.Run(test.name, func(b *testing.B) {
 			var o options
-			if told.metrics || told.traces {
-				o.telemetry = newTelemetry(b, telemetry.Config{Metrics: told.metrics, Traces: told.traces})
+			if test.metrics || test.traces {
+				o.telemetry = newTelemetry(b, telemetry.Config{Metrics: test.metrics, Traces: test.traces})
 			}
 			h := newHarness(b, o)
 			token := h.token(alice, "user")
@@ -132,16 +132,16 @@ func BenchmarkGetMe(b *testing.B) {
 func newTelemetry(t testing.TB, config telemetry.Config) *telemetry.Telemetry {
 	t.Helper()
 	config.Name, config.Logger = "test", discard
-	told, err := telemetry.New(context.Background(), config)
+	tel, err := telemetry.New(context.Background(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := told.Stop(context.Background()); err != nil {
+		if err := tel.Stop(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
-	return told
+	return tel
 }
 
 // BenchmarkShed measures the cost of refusing a call; compare BenchmarkChain. There are more

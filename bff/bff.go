@@ -80,17 +80,17 @@ type Config struct {
 
 // Service is the gateway.
 type Service struct {
-	auth     *authService
-	account  *accountService
-	user     *userService
-	identity *identity
-	verifier *access.Verifier
-	revoked  *access.Revocations
-	cache    *partCache
-	gateway  *Gateway
-	backends []Backend
-	tellers  map[string]string // by the kind of a tag, the service whose feed tells of it
-	changes  changeFeeds
+	auth       *authService
+	account    *accountService
+	user       *userService
+	identity   *identity
+	verifier   *access.Verifier
+	revoked    *access.Revocations
+	cache      *partCache
+	gateway    *Gateway
+	backends   []Backend
+	feedOwners map[string]string // the service whose feed reports the changes of a tag, by its kind
+	changes    changeFeeds
 	// upstreams pass calls on.
 	upstreams *passthrough.Upstreams
 	origins   *browser.Origins
@@ -116,7 +116,7 @@ func New(config Config) (*Service, error) {
 		backends: config.Backends,
 	}
 	var err error
-	if s.tellers, err = tellers(config.Backends); err != nil {
+	if s.feedOwners, err = feedOwnersOf(config.Backends); err != nil {
 		return nil, err
 	}
 	if config.Throttle {

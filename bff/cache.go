@@ -75,10 +75,10 @@ func newCache(bytes int64, backends []Backend, current func(kinds []string) bool
 // answers is the cache in the chain of a call.
 type answers struct {
 	*partCache
-	tellers map[string]string // see [Service]
+	feedOwners map[string]string // see [Service]
 }
 
-func (s *Service) answers() answers { return answers{s.cache, s.tellers} }
+func (s *Service) answers() answers { return answers{s.cache, s.feedOwners} }
 
 // interceptor answers a method from the cache, invalidates what it writes, or gives its
 // answers ETags. It returns an error when no feed reports changes of the data in a
@@ -92,7 +92,7 @@ func (c answers) interceptor(plan *policy.Method) (connect.ServerInterceptor, er
 			Shared: plan.Cache.Shared,
 		}
 		for _, tag := range plan.Cache.Tags {
-			if c.tellers[tag.Kind()] == "" && plan.Cache.TTL > maxChangeAge {
+			if c.feedOwners[tag.Kind()] == "" && plan.Cache.TTL > maxChangeAge {
 				return nil, fmt.Errorf("its cached answers have the tag %q, and no feed reports changes of that", tag)
 			}
 			if age := plan.Cache.TTL + max(plan.Cache.StaleWhileRevalidate, plan.Cache.StaleIfError); tag.Kind() == sessionsKind && age > maxSessionsTTL {

@@ -22,7 +22,7 @@ import (
 	"gatehouse/internal/fault"
 )
 
-// keep has the feeds of changes speak for as long as the test may take.
+// withCache makes the feeds of changes current for longer than the test takes.
 func (h *harness) withCache() *harness {
 	for _, feed := range h.gateway.changes {
 		feed.asOf.Store(int64(time.Hour))
@@ -30,8 +30,8 @@ func (h *harness) withCache() *harness {
 	return h
 }
 
-// hush has a service's feed of changes fall silent.
-func (h *harness) hush(source string) {
+// silenceFeed makes a service's feed of changes out of date.
+func (h *harness) silenceFeed(source string) {
 	for _, feed := range h.gateway.changes {
 		if feed.name == source {
 			feed.asOf.Store(int64(time.Second))
@@ -304,7 +304,7 @@ func TestASilentFeedBypassesTheCache(t *testing.T) {
 	if first, second := h.asksForMe(t, token), h.asksForMe(t, token); first != 3 || second != 0 {
 		t.Fatalf("with the feeds, GetMe asked the services %d and %d times, want 3 and 0: what was fetched in silence isn't kept", first, second)
 	}
-	h.hush(usersName)
+	h.silenceFeed(usersName)
 	for range 2 {
 		if got := h.asksForMe(t, token); got != 1 {
 			t.Errorf("while users' feed is silent, GetMe asked the services %d times, want once: for what users could have changed", got)
@@ -319,7 +319,7 @@ func TestASilentFeedBypassesTheCache(t *testing.T) {
 	if first, second := sessions(), sessions(); first != 1 || second != 0 {
 		t.Errorf("while users' feed is silent, ListSessions asked the services %d and %d times, want 1 and 0", first, second)
 	}
-	h.hush(authName)
+	h.silenceFeed(authName)
 	if got := sessions(); got != 1 {
 		t.Errorf("while auth's feed is silent, ListSessions asked the services %d times, want once", got)
 	}
@@ -388,8 +388,8 @@ func TestWithoutACacheNothingIsCachedOrCoalesced(t *testing.T) {
 	}
 }
 
-// told is a message of a feed's.
-func told(after time.Duration, complete bool, tags ...string) *servicev1.WatchChangesResponse {
+// changeMessage returns a message of a feed of changes.
+func changeMessage(after time.Duration, complete bool, tags ...string) *servicev1.WatchChangesResponse {
 	return &servicev1.WatchChangesResponse{Complete: complete, Tags: tags, Cursor: "c", AskedAfter: durationpb.New(after)}
 }
 
@@ -415,7 +415,7 @@ func TestADelayedUpdateIsNotCurrent(t *testing.T) {
 		{"one of a clock that runs ahead", 11 * time.Second, 20 * time.Second, true, true},
 	} {
 		now = opened.Add(step.at)
-		if got := f.apply(t.Context(), told(step.after, false), opened); got != step.news || f.isCurrent(now) != step.currents {
+		if got := f.apply(t.Context(), changeMessage(step.after, false), opened); got != step.news || f.isCurrent(now) != step.currents {
 			t.Errorf("%s: news %v, current %v; want %v, %v", step.what, got, f.isCurrent(now), step.news, step.currents)
 		}
 	}
@@ -428,11 +428,11 @@ func TestAFeedInvalidatesTheTagsOfItsUpdates(t *testing.T) {
 	t.Parallel()
 	cache := &recordedInvalidations{}
 	f := newChangeFeed(Backend{Name: "notes"}, cache, discard)
-	f.apply(t.Context(), told(0, false, "profile/1"), time.Now())
+	f.apply(t.Context(), changeMessage(0, false, "profile/1"), time.Now())
 	if got := fmt.Sprint(cache.tags, cache.all); got != "[profile/1] 0" {
 		t.Errorf("of one profile that changed: got %s, want it invalidated", got)
 	}
-	f.apply(t.Context(), told(0, true), time.Now())
+	f.apply(t.Context(), changeMessage(0, true), time.Now())
 	if cache.all != 1 {
 		t.Errorf("when it is not known what changed: everything was invalidated %d times, want once", cache.all)
 	}
@@ -452,7 +452,7 @@ func TestAFetchDuringWhichAFeedFallsSilentIsNotCached(t *testing.T) {
 	h := newHarness(t, options{}).withCache()
 	token := h.token(alice, "user")
 	answer(h.backend, authv1.SessionServiceListSessionsProcedure, func(context.Context, *authv1.ListSessionsRequest) (*authv1.ListSessionsResponse, error) {
-		h.hush(authName)
+		h.silenceFeed(authName)
 		return &authv1.ListSessionsResponse{}, nil
 	})
 	for i := range 2 {

@@ -19,9 +19,9 @@ import (
 func TestAGatewayWhoseClockIsFarFromAuthsAsksAboutEachToken(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, options{})
-	tell := func(ahead time.Duration, told bool) {
+	tell := func(ahead time.Duration, sent bool) {
 		message := &authv1.WatchRevocationsResponse{Complete: true}
-		if told {
+		if sent {
 			message.SendTime = timestamppb.New(time.Now().Add(ahead))
 		}
 		h.gateway.revoked.Take(message)
@@ -37,7 +37,7 @@ func TestAGatewayWhoseClockIsFarFromAuthsAsksAboutEachToken(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		ahead time.Duration
-		told  bool
+		sent  bool
 		asks  bool
 	}{
 		{"an auth that doesn't tell its time", 0, false, false},
@@ -48,7 +48,7 @@ func TestAGatewayWhoseClockIsFarFromAuthsAsksAboutEachToken(t *testing.T) {
 		{"3 minutes behind", -3 * time.Minute, true, true},
 		{"the same time again", 0, true, false},
 	} {
-		tell(test.ahead, test.told)
+		tell(test.ahead, test.sent)
 		before := h.called(authv1.RevocationServiceCheckAccessProcedure)
 		ended = false
 		_, got := h.getMe(t, h.token(alice), "Cache-Control", "no-cache")
@@ -60,7 +60,7 @@ func TestAGatewayWhoseClockIsFarFromAuthsAsksAboutEachToken(t *testing.T) {
 		if _, got = h.getMe(t, h.token(alice)); test.asks {
 			wantError(t, test.name+", a session that has ended", got, http.StatusUnauthorized, connect.CodeUnauthenticated, "SESSION_ENDED")
 		}
-		if state := h.gateway.revoked.State(); state.ClockKnown != test.told && test.told || (state.ClockAhead-test.ahead).Abs() > 10*time.Second {
+		if state := h.gateway.revoked.State(); state.ClockKnown != test.sent && test.sent || (state.ClockAhead-test.ahead).Abs() > 10*time.Second {
 			t.Errorf("auth is %s: the gateway thinks %v (%v)", test.name, state.ClockAhead, state.ClockKnown)
 		}
 	}

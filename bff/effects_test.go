@@ -54,12 +54,12 @@ var harmless = []string{
 }
 
 const (
-	strangers = "nobody is signed in: it makes an account of the caller's own, without roles"
-	byLink    = "the link shows that its holder reads the account's mail, and works once"
-	byItself  = "it takes the password, and is what a recent sign-in is"
-	byToken   = "it takes the session's refresh token, and reaches that session alone"
-	takesAway = "it only ends sessions: who is attacked must be able to do that at once"
-	mayUndo   = "it only takes access away, EnableUser gives it back, and an incident must not wait for a password"
+	strangers    = "nobody is signed in: it makes an account of the caller's own, without roles"
+	byLink       = "the link shows that its holder reads the account's mail, and works once"
+	byItself     = "it takes the password, and is what a recent sign-in is"
+	byToken      = "it takes the session's refresh token, and reaches that session alone"
+	endsSessions = "it only ends sessions: who is attacked must be able to do that at once"
+	mayUndo      = "it only takes access away, EnableUser gives it back, and an incident must not wait for a password"
 )
 
 // ways are the public methods that are no reads, each with a request that
@@ -77,9 +77,9 @@ var ways = map[string]struct{ request, because string }{
 	"bff.v1.AccountService/UpdateMe":              {`{"user":{"firstName":"Ada"}}`, ""},
 	"bff.v1.AccountService/Reauthenticate":        {`{"password":"correct horse battery"}`, byItself},
 	"bff.v1.AccountService/ChangePassword":        {`{"currentPassword":"correct horse battery","newPassword":"battery horse correct"}`, ""},
-	"bff.v1.AccountService/RevokeSession":         {`{"sessionId":"` + bob + `"}`, takesAway},
-	"bff.v1.AccountService/RevokeOtherSessions":   {`{}`, takesAway},
-	"bff.v1.AccountService/RevokeAllSessions":     {`{}`, takesAway},
+	"bff.v1.AccountService/RevokeSession":         {`{"sessionId":"` + bob + `"}`, endsSessions},
+	"bff.v1.AccountService/RevokeOtherSessions":   {`{}`, endsSessions},
+	"bff.v1.AccountService/RevokeAllSessions":     {`{}`, endsSessions},
 	"bff.v1.AccountService/SendVerificationEmail": {`{}`, ""},
 	"bff.v1.AccountService/RequestEmailChange":    {`{"newEmail":"ada@example.org"}`, ""},
 	"bff.v1.AccountService/ConfirmEmailChange":    {`{"token":"` + someLink + `"}`, byLink},
@@ -91,8 +91,8 @@ var ways = map[string]struct{ request, because string }{
 	"bff.v1.UserService/EnableUser":         {`{"userId":"` + bob + `"}`, ""},
 	"bff.v1.UserService/SetUserRoles":       {`{"userId":"` + bob + `","roles":["admin"]}`, ""},
 	"bff.v1.UserService/ChangeUserEmail":    {`{"userId":"` + bob + `","email":"bob@example.org"}`, ""},
-	"bff.v1.UserService/RevokeUserSessions": {`{"userId":"` + bob + `"}`, takesAway},
-	"bff.v1.UserService/RevokeUserSession":  {`{"userId":"` + bob + `","sessionId":"` + alice + `"}`, takesAway},
+	"bff.v1.UserService/RevokeUserSessions": {`{"userId":"` + bob + `"}`, endsSessions},
+	"bff.v1.UserService/RevokeUserSession":  {`{"userId":"` + bob + `","sessionId":"` + alice + `"}`, endsSessions},
 	"bff.v1.UserService/ForcePasswordReset": {`{"userId":"` + bob + `"}`, ""},
 	"bff.v1.UserService/RetryMail":          {`{"mailId":"` + bob + `"}`, ""},
 	"bff.v1.UserService/DeleteUser":         {`{"userId":"` + bob + `"}`, ""},

@@ -247,8 +247,8 @@ func wantUnavailableOverGRPC(t testing.TB, h *harness) {
 	if failure.Code() != codes.Unavailable || reason != fault.ReasonUnavailable || after != time.Second {
 		t.Errorf("GetMe: got %v, reason %q, RetryInfo %s; want unavailable %s, 1s", err, reason, after, fault.ReasonUnavailable)
 	}
-	if told := append(header.Get("retry-after"), trailer.Get("retry-after")...); len(told) == 0 || told[0] != "1" {
-		t.Errorf("GetMe: got retry-after %q, want 1", told)
+	if retryAfter := append(header.Get("retry-after"), trailer.Get("retry-after")...); len(retryAfter) == 0 || retryAfter[0] != "1" {
+		t.Errorf("GetMe: got retry-after %q, want 1", retryAfter)
 	}
 	if strings.Contains(err.Error(), "secret") {
 		t.Errorf("GetMe: got %v, want no text from the service", err)

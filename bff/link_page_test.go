@@ -87,7 +87,7 @@ func TestLinkPagesNameMethodsForAnyone(t *testing.T) {
 			continue
 		}
 		at := slices.IndexFunc(methods, func(m Method) bool { return m.Path == found[1] })
-		if at < 0 || methods[at].Who != whoMay(&policyv1.Access{Who: &policyv1.Access_Anyone{}}) {
+		if at < 0 || methods[at].Who != describeAccess(&policyv1.Access{Who: &policyv1.Access_Anyone{}}) {
 			t.Errorf("GET %s: it names %s, want a method for anyone", path, found[1])
 			continue
 		}

@@ -54,7 +54,7 @@ func PolicyOf(settings string, upstreams *upstream.Set, backends ...Backend) (*P
 	}
 	defer cache.Close()
 	s := &Service{cache: cache, backends: backends, gateway: &Gateway{cache: cache}, upstreams: passthrough.Describe(upstreams)}
-	if s.tellers, err = tellers(backends); err != nil {
+	if s.feedOwners, err = feedOwnersOf(backends); err != nil {
 		return nil, err
 	}
 	s.rpc, err = s.newServer(Config{Logger: slog.New(slog.DiscardHandler), Policy: settings})
@@ -63,7 +63,7 @@ func PolicyOf(settings string, upstreams *upstream.Set, backends ...Backend) (*P
 	}
 	policy := &Policy{Methods: methodsOf(s.rpc.Methods())}
 	for _, page := range s.mux(Config{}).Pages() {
-		policy.Pages = append(policy.Pages, Page{Pattern: page.Pattern, Who: whoMay(page.Access)})
+		policy.Pages = append(policy.Pages, Page{Pattern: page.Pattern, Who: describeAccess(page.Access)})
 	}
 	policy.Fields = fieldsOf(s.rpc.Methods())
 	if upstreams != nil {
@@ -88,7 +88,7 @@ func methodsOf(plans []*policy.Method) []Method {
 	var methods []Method
 	for _, plan := range plans {
 		method := Method{
-			Path: plan.Procedure, Who: whoMay(plan.Access), RecentSignIn: yes(plan.RecentSignIn), Limit: "-", Rate: "-",
+			Path: plan.Procedure, Who: describeAccess(plan.Access), RecentSignIn: yes(plan.RecentSignIn), Limit: "-", Rate: "-",
 			Criticality: "critical", Tries: fmt.Sprint(plan.Attempts), Key: yes(plan.IdempotencyKey), Cache: cacheText(plan.Cache),
 			Purges: tagsText(plan.Invalidates), Fields: fieldNames(plan.Descriptor.Input()),
 		}
@@ -107,8 +107,8 @@ func methodsOf(plans []*policy.Method) []Method {
 	return methods
 }
 
-// whoMay describes in words who may call a method.
-func whoMay(access *policyv1.Access) string {
+// describeAccess describes who may call a method.
+func describeAccess(access *policyv1.Access) string {
 	switch who := access.GetWho().(type) {
 	case *policyv1.Access_Anyone:
 		return "anyone"

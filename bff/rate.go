@@ -98,7 +98,7 @@ func (r *rates) limitRate(plan *policy.Method) (connect.ServerInterceptor, error
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			info, _ := connect.CallInfoForServerContext(ctx)
-			who := r.whoCounts(ctx, info)
+			who := r.callerOf(ctx, info)
 			if who == "" {
 				return next(ctx, spec, stream)
 			}
@@ -127,10 +127,10 @@ func (r *rates) limitRate(plan *policy.Method) (connect.ServerInterceptor, error
 var errRateLimited = fault.New(connect.CodeResourceExhausted, "RATE_LIMITED",
 	"You have called this method too often. Wait as long as Retry-After says, then call it less often.")
 
-// whoCounts returns the caller whose rate the call counts against: the principal, or
-// the network of the IP address where nobody is signed in. It returns "" if there is
-// neither; such a call is not limited.
-func (r *rates) whoCounts(ctx context.Context, info *connect.CallInfo) string {
+// callerOf returns the caller whose rate limit applies to the call: the principal or, without
+// one, the network of the IP address. It returns "" if there is neither; such a call is not
+// limited.
+func (r *rates) callerOf(ctx context.Context, info *connect.CallInfo) string {
 	if who := caller(ctx); who != nil {
 		return who.UserID
 	}

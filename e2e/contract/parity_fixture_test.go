@@ -184,7 +184,7 @@ func (s *subject) fill(text string) string {
 		case "step":
 			return s.stepField(of)
 		case "mail":
-			return s.mailGivenUp(of)
+			return s.failedMail(of)
 		}
 		person := s.person(name)
 		switch of {
@@ -318,9 +318,9 @@ func (s *subject) stepField(path string) string {
 	return text
 }
 
-// mailGivenUp makes a dead letter and returns its id:
-// one that is still kept, or one whose text is erased.
-func (s *subject) mailGivenUp(which string) (id string) {
+// failedMail inserts a dead letter and returns its ID: with its text (kept), or with an erased
+// text.
+func (s *subject) failedMail(which string) (id string) {
 	s.t.Helper()
 	const insert = `
 		INSERT INTO auth.mails (id, kind, recipient, sealed_values, last_error, fail_time)

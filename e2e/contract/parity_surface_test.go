@@ -395,12 +395,12 @@ func (t connectClient) call(ctx context.Context, c *wireCall) (*outcome, error) 
 	if err == nil {
 		return o, nil
 	}
-	told, ok := errors.AsType[*connect.Error](err)
-	if !ok || !told.IsRemote() {
+	reported, ok := errors.AsType[*connect.Error](err)
+	if !ok || !reported.IsRemote() {
 		return nil, fmt.Errorf("the client failed by itself: %w", err)
 	}
-	o.message, o.failure = nil, &failure{code: told.Code().String(), message: told.Message()}
-	for _, detail := range told.Details() {
+	o.message, o.failure = nil, &failure{code: reported.Code().String(), message: reported.Message()}
+	for _, detail := range reported.Details() {
 		if err := o.failure.add(detail.Type, detail.Value); err != nil {
 			return nil, err
 		}
@@ -446,23 +446,23 @@ func (g grpcGo) call(ctx context.Context, c *wireCall) (*outcome, error) {
 	}
 	var header, trailer metadata.MD
 	err = g.conn.Invoke(ctx, c.procedure, request, o.message, grpc.Header(&header), grpc.Trailer(&trailer))
-	for _, told := range []metadata.MD{header, trailer} {
-		for name, values := range told {
+	for _, reported := range []metadata.MD{header, trailer} {
+		for name, values := range reported {
 			o.header[http.CanonicalHeaderKey(name)] = values
 		}
 	}
 	if err == nil {
 		return o, nil
 	}
-	told, _ := status.FromError(err)
+	reported, _ := status.FromError(err)
 	o.message = nil
-	o.failure, err = readStatus(told.Proto())
+	o.failure, err = readStatus(reported.Proto())
 	return o, err
 }
 
-func readStatus(told *rpcstatus.Status) (*failure, error) {
-	f := &failure{code: connect.Code(told.GetCode()).String(), message: told.GetMessage()}
-	for _, detail := range told.GetDetails() {
+func readStatus(reported *rpcstatus.Status) (*failure, error) {
+	f := &failure{code: connect.Code(reported.GetCode()).String(), message: reported.GetMessage()}
+	for _, detail := range reported.GetDetails() {
 		if err := f.add(string(detail.MessageName()), detail.GetValue()); err != nil {
 			return nil, err
 		}
@@ -533,11 +533,11 @@ func (g grpcurl) call(ctx context.Context, c *wireCall) (*outcome, error) {
 		o.message, err = c.answer(stdout)
 		return o, err
 	}
-	var told rpcstatus.Status
-	if err := protojson.Unmarshal(stderr, &told); err != nil {
+	var reported rpcstatus.Status
+	if err := protojson.Unmarshal(stderr, &reported); err != nil {
 		return nil, fmt.Errorf("the error is %.300q: %w", stderr, err)
 	}
-	o.failure, err = readStatus(&told)
+	o.failure, err = readStatus(&reported)
 	return o, err
 }
 

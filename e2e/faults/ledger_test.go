@@ -137,7 +137,7 @@ func TestAnErasureReachesAThirdServiceWhateverIsKilled(t *testing.T) {
 
 // A third service that does not run delays nobody; GetErasure says what it has not
 // confirmed, also while an older auth deletes.
-func TestAnErasureIsIncompleteWhileAServiceIsAway(t *testing.T) {
+func TestAnErasureIsIncompleteWhileAServiceIsUnreachable(t *testing.T) {
 	t.Parallel()
 	l := startLedger(t, harness.NewCrashPoints(t))
 	admin := l.Admin(t).Client()

@@ -45,10 +45,10 @@ func TestTenThousandAccountsReachUsersHoweverOftenItIsKilled(t *testing.T) {
 			}
 		})
 	}
-	told := func() int { return s.Count(t, "SELECT count(*) FROM users.profiles") }
+	delivered := func() int { return s.Count(t, "SELECT count(*) FROM users.profiles") }
 	for kill := range 3 {
 		harness.Eventually(t, 60*time.Second, "users receives more accounts", func() error {
-			if n := told(); n < (kill+1)*2000 {
+			if n := delivered(); n < (kill+1)*2000 {
 				return fmt.Errorf("%d profiles", n)
 			}
 			return nil

@@ -282,7 +282,7 @@ func TestWithoutTelemetryNothingIsTraced(t *testing.T) {
 
 // An unreachable collector costs its traces and a line in the log, no call and
 // no exit.
-func TestACollectorThatIsAwayKeepsNobodyWaiting(t *testing.T) {
+func TestAnUnreachableCollectorDelaysNoCall(t *testing.T) {
 	t.Parallel()
 	s := harness.Start(t, harness.OneProcess, harness.WithSettings("OTEL_EXPORTER_OTLP_ENDPOINT=http://"+harness.FreeAddress(t), "OTEL_BSP_SCHEDULE_DELAY=50"))
 	p := s.Processes[harness.RoleUp]

@@ -350,7 +350,7 @@ func TestHeadersOfAnAnswerAreForOneCaller(t *testing.T) {
 		info.ResponseHeader().Set("Server-Timing", "part;dur=1")
 	}
 	var mu sync.Mutex
-	var told []string
+	var received []string
 	ask := func(id string) {
 		info := &connect.CallInfo{PeerAddr: "192.0.2.1:4711"}
 		info.RequestHeader().Set("Authorization", "Bearer "+id)
@@ -362,7 +362,7 @@ func TestHeadersOfAnAnswerAreForOneCaller(t *testing.T) {
 		defer mu.Unlock()
 		for _, name := range []string{"Set-Cookie", "Server-Timing"} {
 			if value := info.ResponseHeader().Get(name); value != "" {
-				told = append(told, name+": "+value)
+				received = append(received, name+": "+value)
 			}
 		}
 	}
@@ -374,8 +374,8 @@ func TestHeadersOfAnAnswerAreForOneCaller(t *testing.T) {
 	close(s.gate)
 	callers.Wait()
 	ask("who finds it kept")
-	if len(told) != 2 || s.calls.Load() != 1 {
-		t.Errorf("of 11 callers who shared %d calls' answer, these headers came to them: %q; want one call's, once", s.calls.Load(), told)
+	if len(received) != 2 || s.calls.Load() != 1 {
+		t.Errorf("of 11 callers who shared %d calls' answer, these headers came to them: %q; want one call's, once", s.calls.Load(), received)
 	}
 }
 

@@ -72,11 +72,11 @@ func TestPartsRunAtTheSameTime(t *testing.T) {
 func TestTheFailureOfARequiredPartCancelsTheOthers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		failing, slow, spare := hold(), hold(), hold()
+		failing, slow, other := hold(), hold(), hold()
 		composed := New(t.Context(), mapError)
 		Required(composed, "part", testLimit, slow.fetch)
 		Required(composed, "part", testLimit, failing.fetch)
-		Optional(composed, "spare", testLimit, spare.fetch)
+		Optional(composed, "other", testLimit, other.fetch)
 		over := waiting(composed)
 
 		synctest.Wait() // all parts that start have started
@@ -91,11 +91,11 @@ func TestTheFailureOfARequiredPartCancelsTheOthers(t *testing.T) {
 		default:
 		}
 		slow.let <- context.Canceled
-		spare.let <- nil
+		other.let <- nil
 		if err := <-over; fault.Reason(err) != "NONE" || connect.CodeOf(err) != connect.CodeNotFound {
 			t.Errorf("got %v, want the first failure", err)
 		}
-		for _, part := range []held{slow, spare} {
+		for _, part := range []held{slow, other} {
 			if err := <-part.ended; !errors.Is(err, context.Canceled) {
 				t.Errorf("another part's context: got %v, want canceled", err)
 			}
@@ -106,19 +106,19 @@ func TestTheFailureOfARequiredPartCancelsTheOthers(t *testing.T) {
 func TestTheFailureOfAnOptionalPartCancelsNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		failing, needed, spare := hold(), hold(), hold()
+		failing, needed, other := hold(), hold(), hold()
 		composed := New(t.Context(), mapError)
 		lost := Optional(composed, "lost", testLimit, failing.fetch)
 		value := Required(composed, "part", testLimit, needed.fetch)
-		more := Optional(composed, "spare", testLimit, spare.fetch)
+		more := Optional(composed, "other", testLimit, other.fetch)
 		over := waiting(composed)
 
 		failing.let <- remote(errNotFound)
 		synctest.Wait()
 		needed.let <- nil
-		spare.let <- nil
+		other.let <- nil
 		wantNoError(t, "wait", <-over)
-		for _, part := range []held{needed, spare} {
+		for _, part := range []held{needed, other} {
 			if err := <-part.ended; err != nil {
 				t.Errorf("another part's context: got %v, want it not ended", err)
 			}

@@ -105,8 +105,8 @@ func TestAFrozenEndpointIsEjectedUntilItRespondsAgain(t *testing.T) {
 				t.Errorf("%s: %d calls succeeded and %d failed, want no failures", name, succeeded, failed)
 			}
 		}
-		if asked := c.requests[0].Load(); asked > 0 {
-			t.Errorf("the ejected endpoint received %d calls", asked)
+		if n := c.requests[0].Load(); n > 0 {
+			t.Errorf("the ejected endpoint received %d calls", n)
 		}
 		c.frozen[0].Store(false)
 		time.Sleep(1100 * time.Millisecond)

@@ -17,8 +17,8 @@ const (
 	silentAfter  = 300 * time.Millisecond
 	pingTimeout  = 700 * time.Millisecond
 	pingInterval = time.Second
-	// An endpoint is ejected after maxTimeouts consecutive timeouts within at least
-	// timeoutPeriod while other endpoints respond.
+	// An endpoint is ejected after maxTimeouts consecutive timeouts and at least timeoutPeriod
+	// without a response, while other endpoints respond.
 	maxTimeouts   = 5
 	timeoutPeriod = time.Second
 	// An endpoint is slow if its median latency for a method is slowFactor times that of

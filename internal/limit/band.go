@@ -176,7 +176,7 @@ func (b *band) toFront(f *flow) {
 	b.first = f
 }
 
-// detectOverload detects the begin and the end of a standing queue. During one, it refuses
+// detectOverload detects the start and the end of a standing queue. During one, it refuses
 // the calls that have waited too long. delay is how long calls would wait if none were
 // refused; free reports whether there is a free slot.
 func (b *band) detectOverload(now time.Time, target, delay time.Duration, free bool) {

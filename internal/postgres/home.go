@@ -103,7 +103,7 @@ func makeHome(entry string) error {
 	if err := makeFolder(systemDir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	away, err := makeAway(dir)
+	away, err := createSystemFolder(dir)
 	if err != nil {
 		return err
 	}
@@ -116,10 +116,10 @@ func makeHome(entry string) error {
 	return nil
 }
 
-// makeAway creates a folder named after dir. If the name exists, it belongs to a data
-// folder that was deleted together with the keys of its data: makeAway does not touch it,
+// createSystemFolder creates a folder named after dir. If the name exists, it belongs to a data
+// folder that was deleted together with the keys of its data: createSystemFolder does not touch it,
 // and appends a number to the new name.
-func makeAway(dir string) (string, error) {
+func createSystemFolder(dir string) (string, error) {
 	sum := sha256.Sum256([]byte(dir))
 	name := filepath.Join(systemDir, fmt.Sprintf("%s-%x", filepath.Base(filepath.Dir(dir)), sum[:4]))
 	path := name

@@ -203,7 +203,7 @@ func TestAwkwardPathsAreNoObstacle(t *testing.T) {
 	}
 }
 
-func TestUnfinishedClustersAreSweptAway(t *testing.T) {
+func TestUnfinishedClustersAreRemoved(t *testing.T) {
 	t.Parallel()
 	dir := madeDir(t)
 	half := filepath.Join(dir, "postgres", unfinished+"123", "data")

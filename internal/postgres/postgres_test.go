@@ -390,7 +390,7 @@ func TestDoneReportsACrashAndTheNextStartRecovers(t *testing.T) {
 	}
 	<-s.Done()
 	if err := s.Stop(t.Context()); err == nil || !strings.Contains(err.Error(), "already ended: signal: killed") {
-		t.Errorf("Stop after a crash = %v, want it told", err)
+		t.Errorf("Stop after a crash = %v, want an error that reports it", err)
 	}
 	s = start(t, dir)
 	if got := ask(t, s, `SELECT word FROM kept`); got != "a word" {
@@ -545,7 +545,7 @@ func TestStopKillsPostgresAfterTheTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := <-answer; err == nil || !strings.Contains(err.Error(), "did not shut down in time") {
-		t.Errorf("Stop = %v, want it told that the end was hard", err)
+		t.Errorf("Stop = %v, want an error that reports the kill", err)
 	}
 	awaitNoProcess(t, dir)
 	s = start(t, dir)

@@ -29,7 +29,7 @@ func command(ctx context.Context, as account, atOurDeath syscall.Signal, program
 	if as.other {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(as.uid), Gid: uint32(as.gid)}
 	}
-	signalAtOurDeath(cmd.SysProcAttr, atOurDeath)
+	setParentDeathSignal(cmd.SysProcAttr, atOurDeath)
 	// The children of initdb are in its process group.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	return cmd

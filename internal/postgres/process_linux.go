@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-func signalAtOurDeath(attr *syscall.SysProcAttr, signal syscall.Signal) { attr.Pdeathsig = signal }
+func setParentDeathSignal(attr *syscall.SysProcAttr, signal syscall.Signal) { attr.Pdeathsig = signal }
 
 // runsOn reports whether the working directory of a process is data, which identifies the
 // postmaster of the cluster.

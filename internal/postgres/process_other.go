@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// signalAtOurDeath does nothing: there is no such signal here, and the next Start stops an
+// setParentDeathSignal does nothing: there is no such signal here, and the next Start stops an
 // orphan.
-func signalAtOurDeath(*syscall.SysProcAttr, syscall.Signal) {}
+func setParentDeathSignal(*syscall.SysProcAttr, syscall.Signal) {}
 
 // runsOn reports whether a process is the postmaster of the cluster in data, by its -D
 // argument.

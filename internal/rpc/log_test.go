@@ -91,7 +91,7 @@ func TestEveryCallIsLoggedOnce(t *testing.T) {
 				{"a success", client, nil, "INFO", "ok", "", "service:bff", ""},
 				{"a caller's mistake", client, fault.New(connect.CodeNotFound, "PROFILE_NOT_FOUND", "No.").WithCause(errors.New("of theirs")), "INFO", "not_found", "PROFILE_NOT_FOUND", "service:bff", ""},
 				{"a mistake of ours", client, errors.New("of ours"), "ERROR", "internal", fault.ReasonInternal, "service:bff", "of ours"},
-				{"no store", client, storeIsAway(t), "WARN", "unavailable", fault.ReasonUnavailable, "service:bff", "connect"},
+				{"no store", client, unreachableStore(t), "WARN", "unavailable", fault.ReasonUnavailable, "service:bff", "connect"},
 				{"a panic", client, errPanics, "ERROR", "internal", fault.ReasonInternal, "service:bff", "log_test.go"},
 				{"a caller who may not", auth, nil, "INFO", "permission_denied", fault.ReasonPermissionDenied, "service:auth", ""},
 				{"a caller whom nobody knows", stranger, nil, "WARN", "unauthenticated", fault.ReasonInternalToken, "", "signature"},

@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// storeIsAway returns what pgx says when nobody listens where the store was.
-func storeIsAway(t testing.TB) error {
+// unreachableStore returns the error of pgx for an address without a listener.
+func unreachableStore(t testing.TB) error {
 	t.Helper()
 	_, err := pgconn.Connect(t.Context(), "postgres://gatehouse:hunter2-s3cret@127.0.0.1:1/hunter2-s3cret?sslmode=disable&connect_timeout=2")
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); !ok {

@@ -23,14 +23,14 @@ import (
 // newTelemetry makes metrics, and returns what shows them.
 func newTelemetry(t testing.TB) (*telemetry.Telemetry, func() string) {
 	t.Helper()
-	told, err := telemetry.New(t.Context(), telemetry.Config{Name: "test", Metrics: true, Logger: slog.New(slog.DiscardHandler)})
+	tel, err := telemetry.New(t.Context(), telemetry.Config{Name: "test", Metrics: true, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return told, func() string {
+	return tel, func() string {
 		t.Helper()
 		recorder := httptest.NewRecorder()
-		told.Handler().ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+		tel.Handler().ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 		return recorder.Body.String()
 	}
 }
@@ -42,9 +42,9 @@ func TestLabelsOfACallAreNotOfTheCallsThatItMakes(t *testing.T) {
 	for _, topology := range rpctest.Topologies {
 		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
-			told, shown := newTelemetry(t)
-			route := dial.Route{Caller: "bff", Callee: "users", Keys: rpctest.Keys, Telemetry: told}
-			config := rpc.ServerConfig{Telemetry: told, Internal: true}
+			tel, shown := newTelemetry(t)
+			route := dial.Route{Caller: "bff", Callee: "users", Keys: rpctest.Keys, Telemetry: tel}
+			config := rpc.ServerConfig{Telemetry: tel, Internal: true}
 			inner := topology.Reach(t, route, rpctest.NewServer(t, "users", config, rpctest.RegisterProfiles(rpctest.Found)))
 			outer := topology.Reach(t, route, rpctest.NewServer(t, "users", config, func(server *connect.Server) {
 				usersv1.RegisterProfileServiceHandler(server, labelling{next: inner})

@@ -71,7 +71,7 @@ func TestAnErrorReachesItsCallerAlike(t *testing.T) {
 		{"a panic", func() error { panic(secret) }, internal, fault.ReasonInternal, "", 0, ""},
 		{"a panic with a typed error", func() error { panic(taken) }, internal, fault.ReasonInternal, "", 0, ""},
 		{"a nil dereference", func() error { var p *struct{ err error }; return p.err }, internal, fault.ReasonInternal, "", 0, ""},
-		{"no store", func() error { return storeIsAway(t) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
+		{"no store", func() error { return unreachableStore(t) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
 		{"the store refuses our password", func() error { return refusedByPostgres(t, "28P01") }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
 		{"a store that shuts down", func() error { return postgresError("57P01", secret) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
 		{"a store that lost the connection", func() error { return fmt.Errorf("load: %w", postgresError("08006", secret)) }, unavailable, fault.ReasonUnavailable, "", time.Second, "1"},
