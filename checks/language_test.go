@@ -39,6 +39,9 @@ var avoided = []struct{ phrase, use string }{
 	{`of no (more )?use`, "unusable"},
 	{`is no (fault|obstacle|hindrance|news)`, "say what holds instead"},
 	{`has(n't| not) come`, "was not received"},
+	{`as it stands`, "exactly as it is"},
+	{`leads? nowhere`, "does not resolve"},
+	{`for want of`, "because there is no"},
 }
 
 // avoidedWords matches any of them as whole words, over line breaks.
