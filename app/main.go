@@ -3,7 +3,7 @@
 // ([Stack]).
 //
 // This package is large because it holds every command, every setting with the check
-// of its value, and the wiring of all services. A setting is declared once, beside its
+// of its value, and the wiring of all services. A setting is declared once, with its
 // check and its help text, and every command that needs it embeds it.
 package app
 

@@ -88,7 +88,7 @@ func ensureAdministrator(ctx context.Context, service *auth.Service, h *host) er
 
 func probeAuth(ctx context.Context, client *connect.Client, caller string) (publicURL string, err error) {
 	if caller != roleBff {
-		// It names no account, so that it is refused once the caller is admitted.
+		// It names no account: it is refused after the caller was admitted.
 		_, err := authv1.NewAccountFeedServiceClient(client).FindMissingAccounts(ctx, &authv1.FindMissingAccountsRequest{})
 		return "", err
 	}

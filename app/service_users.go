@@ -46,7 +46,7 @@ func buildUsers(_ context.Context, h *host) (*built, error) {
 
 func probeUsers(ctx context.Context, client *connect.Client, caller string) (publicURL string, err error) {
 	if caller == roleAuth {
-		// It names no account, so that it is refused once the caller is admitted.
+		// It names no account: it is refused after the caller was admitted.
 		_, err = usersv1.NewRelayServiceClient(client).ApplyAccount(ctx, &usersv1.ApplyAccountRequest{})
 		return "", err
 	}

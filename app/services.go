@@ -129,7 +129,7 @@ func (d Definition) AllCalls() []Call {
 }
 
 // accountFeed is the call of a service that reads changes of accounts. It repeats
-// each read until auth answers. auth may call the service too, so that auth is built
+// each read until auth answers. auth may call the service too, so auth is built
 // later where both run in one process.
 var accountFeed = Call{Service: roleAuth, Persistent: true, later: true}
 

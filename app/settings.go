@@ -14,7 +14,7 @@ import (
 
 // A setting is a field of a group: its name, flag, default and help are the
 // field's tags, its check is the group's check method. A command reads several
-// groups. Each group is text until it is checked, so that every problem is
+// groups. Each group is text until it is checked, so every problem is
 // reported at once.
 
 // group is a pointer to a struct of settings that belong together.

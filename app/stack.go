@@ -59,7 +59,7 @@ type member struct {
 	server *rpc.Server   // nil without methods for other services
 }
 
-// NewStack builds a stack from settings. Close it in the end. Its services do
+// NewStack builds a stack from settings. Close it after use. Its services do
 // their background work while Run runs, and answer through Handler.
 func NewStack(ctx context.Context, config StackConfig) (*Stack, error) {
 	var definitions []Definition

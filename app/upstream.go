@@ -115,7 +115,8 @@ func (c *upstreamCheckCommand) Run(p *program, app *kong.Application) error {
 	return nil
 }
 
-// newMethod begins the lines about methods that nobody can call, which break nothing.
+// newMethod begins the lines about methods that are not pinned: nobody can call them, so
+// they break nothing.
 const newMethod = "new: "
 
 // driftOf compares the pinned descriptors of an upstream with those that it serves.

@@ -25,7 +25,7 @@ func TestEveryWriteNotesTheProfileThatItChanges(t *testing.T) {
 		want []string
 	}{
 		{"a new account", func() error { _, err := s.relay.ApplyAccount(t.Context(), present(id, 1, account{})); return err }, profile},
-		{"old news", func() error { _, err := s.relay.ApplyAccount(t.Context(), present(id, 1, account{})); return err }, nil},
+		{"an old state", func() error { _, err := s.relay.ApplyAccount(t.Context(), present(id, 1, account{})); return err }, nil},
 		{"an update", func() error {
 			_, err := s.profiles.UpdateProfile(t.Context(), update(&usersv1.Profile{Id: id, Locale: "en"}, "locale"))
 			return err

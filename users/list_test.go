@@ -268,8 +268,8 @@ func TestAPageTokenOfTheLongestEmailIsAccepted(t *testing.T) {
 	}
 }
 
-// Whatever comes and goes while the pages are walked, none that was there
-// throughout is missing, and none comes twice.
+// Whatever is created and deleted while the pages are read, each profile that exists
+// throughout is on exactly one of them.
 func TestWalkingThePagesIsStableWhileProfilesComeAndGo(t *testing.T) {
 	t.Parallel()
 	s := start(t, users.Config{DB: pgtest.Pool(t, pgtest.New(t).Users)})

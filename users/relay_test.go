@@ -90,7 +90,7 @@ func TestADeletedAccountNeverComesBack(t *testing.T) {
 	}
 }
 
-// A tombstone guards against news that is late, which it can't be by a year.
+// A tombstone guards against a late call. None is a year late.
 func TestATombstoneGoesAfterAYear(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -116,7 +116,7 @@ func TestTwoAccountsMayHoldOneEmailForAWhile(t *testing.T) {
 	a := s.apply(t, account{email: "a@example.com"})
 	b := s.apply(t, account{email: "b@example.com"})
 
-	// They exchange their emails; the relay brings b's news first.
+	// They exchange their emails; the relay delivers b's state first.
 	s.applied(t, present(b, 2, account{email: "a@example.com"}))
 	if got := s.list(t, &usersv1.ListProfilesRequest{Query: "a@example.com", Order: byEmail, PageSize: 1}); !slices.Equal(got, []string{a, b}) {
 		t.Errorf("half-way: got %q, want %q and %q", got, a, b)
@@ -163,8 +163,8 @@ func TestApplyAccountRefusesStatesThatCantBe(t *testing.T) {
 	}
 }
 
-// Whatever the order, the repetitions and the company in which the states
-// arrive, the highest version's stays.
+// The state with the highest version remains, in whatever order and however often the
+// states arrive.
 func TestTheHighestVersionStaysHoweverTheStatesArrive(t *testing.T) {
 	t.Parallel()
 	s := start(t, users.Config{DB: pgtest.Pool(t, pgtest.New(t).Users)})

@@ -26,8 +26,8 @@ type Peer struct {
 	PublicURL string
 }
 
-// Peer examines another service: that it answers, is ready, is what it should
-// be, and has the same internal key and time.
+// Peer examines another service: that it answers, is ready, is the expected one, and
+// has the same internal key and time.
 func (r *Report) Peer(peer Peer) {
 	if !isWebAddress(peer.URL) {
 		return // a problem of the settings

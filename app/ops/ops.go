@@ -43,7 +43,7 @@ type Operations struct {
 	Pages map[string]http.Handler
 }
 
-// Start starts the telemetry that the configuration asks for. Call Stop in the end.
+// Start starts the telemetry that the configuration asks for. Call Stop at the end.
 func Start(ctx context.Context, config Config) (*Operations, error) {
 	o := &Operations{Config: config, Pages: map[string]http.Handler{}}
 	if o.Listen == "" && !o.Traces {

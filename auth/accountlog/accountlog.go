@@ -1,8 +1,8 @@
 // Package accountlog is the durable log of account events: one row for each account,
 // with the version of its latest change, which other services read by a cursor.
 //
-// A trigger on auth.accounts writes the log (internal/schema), so that no change is
-// missed, whichever version of auth makes it. A row carries the ID of the transaction
+// A trigger on auth.accounts writes the log (internal/schema), so no change is missed,
+// whichever version of auth makes it. A row carries the ID of the transaction
 // that wrote it. A cursor is the snapshot of the previous read, so that the next one
 // finds exactly the rows that were not visible then (cursor.go): unlike with a
 // sequence, a transaction that commits late is not missed, and one that stays open

@@ -91,7 +91,7 @@ const insertAudit = `
 var insertAuditAlways = fmt.Sprintf(insertAudit, "true")
 
 // Write writes an event. In a transaction, the event exists only if the change
-// does. The id holds the same time as create_time, so that one index serves both
+// does. The id contains the same time as create_time, so one index serves both
 // the order and the time of a query.
 func Write(ctx context.Context, db database.Execer, row Row) error {
 	return write(ctx, db, row, nil)

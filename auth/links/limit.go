@@ -75,7 +75,7 @@ func (s *Sender) Uncount(ctx context.Context, asked Count, err error) error {
 	return err
 }
 
-// By the email, so that an account makes no difference.
+// By the email, so that the result does not depend on whether an account exists.
 const existsUsableLink = `
 	SELECT EXISTS (SELECT FROM auth.links
 		WHERE lower(email COLLATE "C") = lower(@email COLLATE "C") AND kind = @kind AND end_time IS NULL

@@ -77,7 +77,7 @@ const (
 	insertMail = `
 		INSERT INTO auth.mails (id, kind, recipient, account_id, locale, sealed_values)
 		VALUES (@id, @kind, @recipient, @account_id, @locale, @sealed_values)`
-	// To the account's email as it is then.
+	// To the account's email at the time when the statement runs.
 	insertMailIf = `
 		INSERT INTO auth.mails (id, kind, recipient, account_id, locale, sealed_values)
 		SELECT @id, @kind, a.email, a.id, @locale, @sealed_values FROM auth.accounts a WHERE a.id = @account_id AND %s`

@@ -62,7 +62,7 @@ type Snippet struct {
 	Language, Commands, NotRun string
 	Line                       int
 
-	block string // as it stands in the page
+	block string // the text of the page
 }
 
 // parse returns the fixture that a page names and its blocks.

@@ -29,7 +29,7 @@ const (
 	// returns.
 	MaxBytes = 16 << 10
 	// MaxPatchBytes is the size of one patch. It is larger than MaxBytes, because a
-	// patch also names what it removes.
+	// patch also names the keys that it removes.
 	MaxPatchBytes = 64 << 10
 	// MaxDepth is how deep objects and arrays may be nested, the outermost included.
 	MaxDepth = 8
@@ -139,7 +139,7 @@ func (o Object) Merge(patch Object) Object {
 		case nil:
 			delete(merged, key)
 		case map[string]any:
-			// A value that is no object counts as an empty one, so that nulls within
+			// A value that is not an object counts as an empty one, so that nulls within
 			// the patch are not stored.
 			inner, _ := merged[key].(map[string]any)
 			merged[key] = map[string]any(Object(inner).Merge(value))

@@ -40,11 +40,11 @@ func compileError(document []byte, err error) *SchemaError {
 	}
 	if missing, ok := errors.AsType[*jsonschema.JSONPointerNotFoundError](err); ok {
 		_, fragment, _ := strings.Cut(missing.URL, "#")
-		return at(document, placeOfRef(document, "#"+fragment), "the $ref to #"+fragment+" leads nowhere", "name a schema of this document, such as #/$defs/name")
+		return at(document, placeOfRef(document, "#"+fragment), "the $ref to #"+fragment+" does not resolve", "name a schema of this document, such as #/$defs/name")
 	}
 	if missing, ok := errors.AsType[*jsonschema.AnchorNotFoundError](err); ok {
 		_, fragment, _ := strings.Cut(missing.Reference, "#")
-		return at(document, placeOfRef(document, "#"+fragment), "the $ref to #"+fragment+" leads nowhere", "name a schema of this document, such as #/$defs/name")
+		return at(document, placeOfRef(document, "#"+fragment), "the $ref to #"+fragment+" does not resolve", "name a schema of this document, such as #/$defs/name")
 	}
 	if remote, ok := errors.AsType[*jsonschema.LoadURLError](err); ok {
 		return at(document, placeOfRef(document, ""), fmt.Sprintf("the $ref to %s is in another document", remote.URL), "copy that schema into this file, below $defs")
