@@ -18,8 +18,10 @@ import (
 // restPrefix is where every REST path begins.
 const restPrefix = "/api/"
 
-// reservedServices are names of services that the gateway serves besides its methods.
-var reservedServices = []string{"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
+// reservedServices are names of services that the gateway serves besides its methods,
+// and the folders of its pages and REST paths, which a service without a package could
+// have as its name.
+var reservedServices = []string{"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", "api", "assets", "link"}
 
 // route is a REST path, and who serves it.
 type route struct {
@@ -116,6 +118,8 @@ func routeOf(method protoreflect.MethodDescriptor, owner string) (_ route, ok bo
 		return r, false, "has more than one REST path"
 	case !strings.HasPrefix(r.path, restPrefix):
 		return r, false, fmt.Sprintf("has the REST path %q: it must begin with %s", r.path, restPrefix)
+	case strings.Contains(r.path, "%") || strings.Contains(r.path, "/."):
+		return r, false, fmt.Sprintf("has the REST path %q: it must be written as it is, without %% and dots at the beginning of a segment", r.path)
 	case rule.GetCustom() != nil:
 		return r, false, fmt.Sprintf("has the HTTP method %s, which REST paths do not have", r.verb)
 	}
