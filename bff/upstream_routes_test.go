@@ -101,6 +101,12 @@ func TestTakenNamesAndPathsStopTheStart(t *testing.T) {
 			}}}
 			file.SourceCodeInfo = nil
 		}, "publishes bff.v1.UserService, and the gateway has that name: rename"},
+		"a service in the gateway's package": {func(file *descriptorpb.FileDescriptorProto) {
+			withoutPackage("Shop", "Do")(file)
+			file.Package = proto.String("bff.v1")
+			method := file.GetService()[0].GetMethod()[0]
+			method.InputType, method.OutputType = proto.String(".bff.v1.M"), proto.String(".bff.v1.M")
+		}, "publishes bff.v1.Shop, and bff.v1 is a package of the gateway: rename"},
 		"a service at the folder of pages": {withoutPackage("assets", "Do"), "publishes assets, and the gateway has that name: rename"},
 		"a service at the link pages":      {withoutPackage("link", "reset"), "publishes link, and the gateway has that name: rename"},
 		"a service at the REST paths":      {withoutPackage("api", "v1"), "publishes api, and the gateway has that name: rename"},

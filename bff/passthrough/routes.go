@@ -38,6 +38,7 @@ func CheckRoutes(own []connect.Spec, set *upstream.Set) error {
 	for _, service := range reservedServices {
 		taken[service] = "the gateway"
 	}
+	packages := map[protoreflect.FullName]bool{}
 	var routes []route
 	for _, spec := range own {
 		method, ok := spec.Schema.(protoreflect.MethodDescriptor)
@@ -45,6 +46,7 @@ func CheckRoutes(own []connect.Spec, set *upstream.Set) error {
 			continue
 		}
 		taken[string(method.Parent().FullName())] = "the gateway"
+		packages[method.ParentFile().Package()] = true
 		if r, ok, _ := routeOf(method, "the gateway"); ok {
 			routes = append(routes, r)
 		}
@@ -54,6 +56,9 @@ func CheckRoutes(own []connect.Spec, set *upstream.Set) error {
 			service := string(method.Descriptor.Parent().FullName())
 			if owner := taken[service]; owner != "" && owner != u.Name {
 				problems = append(problems, upstream.Problem{Text: fmt.Sprintf("upstream %s publishes %s, and %s has that name", u.Name, service, owner), Fix: "rename the proto package or the service"})
+			}
+			if pkg := method.Descriptor.ParentFile().Package(); taken[service] == "" && packages[pkg] {
+				problems = append(problems, upstream.Problem{Text: fmt.Sprintf("upstream %s publishes %s, and %s is a package of the gateway", u.Name, service, pkg), Fix: "rename the proto package"})
 			}
 			taken[service] = u.Name
 			r, ok, fault := routeOf(method.Descriptor, u.Name)
