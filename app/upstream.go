@@ -39,6 +39,9 @@ type upstreamAddCommand struct {
 func (c *upstreamAddCommand) Run(p *program, app *kong.Application) error {
 	var invalid problems
 	checkNames(&invalid, app, os.Environ())
+	if !upstream.ValidName(c.Name) {
+		invalid.add("NAME", fmt.Sprintf("%q can't be the name of an upstream", c.Name), upstream.NameRule)
+	}
 	if err := invalid.err(); err != nil {
 		return err
 	}
@@ -67,8 +70,11 @@ func (c *upstreamAddCommand) Run(p *program, app *kong.Application) error {
 	if c.GRPC {
 		protocol = upstream.GRPC
 	}
-	if len(text) == 0 {
+	switch {
+	case len(text) == 0:
 		text = []byte("upstreams:\n")
+	case text[len(text)-1] != '\n':
+		text = append(text, '\n')
 	}
 	entry := fmt.Sprintf("  %s:\n    url: %s\n    protocol: %s\n    descriptors: %[1]s.binpb\n", c.Name, c.URL, protocol)
 	if err := os.WriteFile(list, append(text, entry...), 0o644); err != nil { //nolint:gosec // it holds no secret

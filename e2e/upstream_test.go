@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -101,6 +102,31 @@ func checkDrift(t *testing.T, env []string, folder string) {
 	}
 }
 
+// add keeps a list that was written by hand readable, and refuses a name that cannot be
+// in one.
+func addToHandWritten(t *testing.T, env []string, list, address string) {
+	t.Helper()
+	upstreamtest.Write(t, list, []byte("upstreams:\n  shop:\n    descriptors: shop.binpb\n    url: http://"+address)) // no newline
+	add := func(name string, status int) string {
+		t.Helper()
+		got, text := harness.RunCommand(t, env, "upstream", "add", name, "--url", "http://"+address, "--reflection")
+		if got != status {
+			t.Errorf("add %s: got %d %s, want %d", name, got, text, status)
+		}
+		return text
+	}
+	add("store", 0)
+	if _, text := harness.RunCommand(t, env, "policy"); !strings.Contains(text, "upstreams shop and store both publish shop.v1.ShopService") {
+		t.Errorf("after add, policy says %s, want that both publish the service", text)
+	}
+	if text := add("../Shop", harness.ExitUsage); !strings.Contains(text, `NAME: "../Shop" can't be the name of an upstream`) {
+		t.Errorf("add ../Shop says %s", text)
+	}
+	if _, err := os.Stat(filepath.Join(filepath.Dir(filepath.Dir(list)), "Shop.binpb")); err == nil {
+		t.Error("add wrote a file outside the folder of the list")
+	}
+}
+
 // up publishes a service that describes itself, with one flag; the commands pin its
 // descriptors and tell how they differ.
 func TestAServiceDescribesItselfToUp(t *testing.T) {
@@ -133,6 +159,7 @@ func TestAServiceDescribesItselfToUp(t *testing.T) {
 		}
 	}
 	checkDrift(t, env, filepath.Dir(list))
+	addToHandWritten(t, env, list, address)
 	text := "upstreams:\n  shop:\n    url: http://" + address + "\n    descriptors: reflection\n"
 	upstreamtest.Write(t, list, []byte(text))
 	if status, text := harness.RunCommand(t, env, "upstream", "check"); status != harness.ExitUsage || !strings.Contains(text, "could widen its own policy") {

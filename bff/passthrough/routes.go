@@ -18,8 +18,10 @@ import (
 // restPrefix is where every REST path begins.
 const restPrefix = "/api/"
 
-// reservedServices are names of services that the gateway serves besides its methods.
-var reservedServices = []string{"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
+// reservedServices are names of services that the gateway serves besides its methods,
+// and the folders of its pages and REST paths, which a service without a package could
+// have as its name.
+var reservedServices = []string{"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", "api", "assets", "link"}
 
 // route is a REST path, and who serves it.
 type route struct {
@@ -36,6 +38,7 @@ func CheckRoutes(own []connect.Spec, set *upstream.Set) error {
 	for _, service := range reservedServices {
 		owners[service] = "the gateway"
 	}
+	packages := map[protoreflect.FullName]bool{}
 	var routes []route
 	for _, spec := range own {
 		method, ok := spec.Schema.(protoreflect.MethodDescriptor)
@@ -43,6 +46,7 @@ func CheckRoutes(own []connect.Spec, set *upstream.Set) error {
 			continue
 		}
 		owners[string(method.Parent().FullName())] = "the gateway"
+		packages[method.ParentFile().Package()] = true
 		if r, ok, _ := routeOf(method, "the gateway"); ok {
 			routes = append(routes, r)
 		}
@@ -52,6 +56,9 @@ func CheckRoutes(own []connect.Spec, set *upstream.Set) error {
 			service := string(method.Descriptor.Parent().FullName())
 			if owner := owners[service]; owner != "" && owner != u.Name {
 				problems = append(problems, upstream.Problem{Text: fmt.Sprintf("upstream %s publishes %s, and %s has that name", u.Name, service, owner), Fix: "rename the proto package or the service"})
+			}
+			if pkg := method.Descriptor.ParentFile().Package(); owners[service] == "" && packages[pkg] {
+				problems = append(problems, upstream.Problem{Text: fmt.Sprintf("upstream %s publishes %s, and %s is a package of the gateway", u.Name, service, pkg), Fix: "rename the proto package"})
 			}
 			owners[service] = u.Name
 			r, ok, fault := routeOf(method.Descriptor, u.Name)
@@ -116,6 +123,8 @@ func routeOf(method protoreflect.MethodDescriptor, owner string) (_ route, ok bo
 		return r, false, "has more than one REST path"
 	case !strings.HasPrefix(r.path, restPrefix):
 		return r, false, fmt.Sprintf("has the REST path %q: it must begin with %s", r.path, restPrefix)
+	case strings.Contains(r.path, "%") || strings.Contains(r.path, "/."):
+		return r, false, fmt.Sprintf("has the REST path %q: it must be written as it is, without %% and dots at the beginning of a segment", r.path)
 	case rule.GetCustom() != nil:
 		return r, false, fmt.Sprintf("has the HTTP method %s, which REST paths do not have", r.verb)
 	}

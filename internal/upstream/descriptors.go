@@ -322,7 +322,7 @@ func (d *describer) publish(files []*descriptorpb.FileDescriptorProto, byProcedu
 		}
 	}
 	if len(d.upstream.Methods) == 0 {
-		d.add("add a policy for each method that callers may use, in its proto or in the file", "it publishes no method, since nothing says who may call one")
+		d.add("add a policy for each method that callers may use, in its proto or in the file: "+some(byProcedure), "it publishes no method, since nothing says who may call one")
 	}
 }
 
@@ -382,6 +382,6 @@ func (d *describer) checkPolicy(m *policy.Method) {
 	case m.Access.GetServices() != nil:
 		d.problems.add(line, "say anyone, signed_in, self or roles", "upstream %s: %s admits services of Gatehouse, and the gateway serves the public", d.upstream.Name, m.Procedure)
 	case m.RecentSignIn:
-		d.problems.add(line, "check auth_time in the upstream, or leave it out", "upstream %s: %s wants a recent sign-in, which auth decides and an upstream does not ask", d.upstream.Name, m.Procedure)
+		d.problems.add(line, "leave it out", "upstream %s: %s wants a recent sign-in, which auth decides and an upstream does not ask", d.upstream.Name, m.Procedure)
 	}
 }

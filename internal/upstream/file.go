@@ -190,10 +190,16 @@ func (l *loader) addEntry(name, entry *yaml.Node) {
 	l.set.Upstreams = append(l.set.Upstreams, u)
 }
 
+// NameRule says what the name of an upstream is made of.
+const NameRule = "use 2 to 32 lower-case letters, digits and hyphens, a letter first"
+
+// ValidName reports whether an upstream can have a name.
+func ValidName(name string) bool { return nameForm.MatchString(name) }
+
 func (l *loader) checkName(u *Upstream) {
 	switch {
-	case !nameForm.MatchString(u.Name):
-		l.problems.add(u.line, "use 2 to 32 lower-case letters, digits and hyphens, a letter first", "%q can't be the name of an upstream", u.Name)
+	case !ValidName(u.Name):
+		l.problems.add(u.line, NameRule, "%q can't be the name of an upstream", u.Name)
 	case slices.Contains(l.config.Taken, u.Name):
 		l.problems.add(u.line, "choose another name", "%s is the name of a service of Gatehouse", u.Name)
 	}

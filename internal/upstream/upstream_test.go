@@ -165,7 +165,7 @@ func TestAMistakeOfTheFileStopsTheStart(t *testing.T) {
 		"a policy of a client's stream": {entry(), func(f *descriptorpb.FileDescriptorProto) {
 			methodNamed(f, "WatchThings").ClientStreaming = proto.Bool(true)
 		}, []string{`takes a stream of requests: leave its policy out`}},
-		"nothing that is published": {entry(), func(f *descriptorpb.FileDescriptorProto) { f.Service = f.GetService()[:1] }, []string{`publishes no method, since nothing says who may call one`}},
+		"nothing that is published": {entry(), func(f *descriptorpb.FileDescriptorProto) { f.Service = f.GetService()[:1] }, []string{`publishes no method, since nothing says who may call one: add a policy for each method that callers may use, in its proto or in the file: shop.v1.AdminService/`}},
 		"a cache that no feed invalidates": {entry(), func(f *descriptorpb.FileDescriptorProto) {
 			policyOf(f, "ListThings").Cache.Tags, policyOf(f, "CreateOrder").Purges = nil, nil
 			policyOf(f, "ListThings").Cache.Ttl = durationpb.New(5e9)
