@@ -9,10 +9,11 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/trace"
 
+	"gatehouse/internal/callmetrics"
 	"gatehouse/internal/telemetry"
 )
 
-// spanOptions lets otelconnect make spans only: durations measure the calls.
+// spanOptions lets otelconnect make spans only: callmetrics measures the calls.
 func spanOptions(t *telemetry.Telemetry) []otelconnect.Option {
 	return []otelconnect.Option{
 		otelconnect.WithMeterProvider(noop.NewMeterProvider()), otelconnect.WithTracerProvider(t.Tracers()),
@@ -28,20 +29,18 @@ const otherMethod = "/_OTHER"
 // for its methods, and one for unknown methods. The span of a call between services
 // continues the caller's trace; the span of a public call only links to it.
 func measureServer(t *telemetry.Telemetry, internal bool) (measured, other connect.ServerInterceptor, err error) {
-	options, system := spanOptions(t), ""
+	options := spanOptions(t)
 	if internal {
-		system = systemConnect
 		options = append(options, otelconnect.WithTrustRemote(), otelconnect.WithRPCSystem(otelconnect.ConnectRPCSystem))
 	}
 	spans, err := otelconnect.NewServerInterceptor(options...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("trace the calls: %w", err)
 	}
-	took, err := newDurations(t, "rpc.server.call.duration", "Measures the duration of an incoming Remote Procedure Call (RPC).")
+	measure, err := callmetrics.NewServer(t, internal)
 	if err != nil {
 		return nil, nil, err
 	}
-	measure := took.measureCalls(system)
 	measured = func(next connect.ServerFunc) connect.ServerFunc {
 		untraced := measure(next)
 		traced := spans(untraced) // outside, so that the measurement knows its trace
@@ -80,12 +79,12 @@ func MeasureCalls(t *telemetry.Telemetry) (connect.ClientInterceptor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trace the calls: %w", err)
 	}
-	took, err := newDurations(t, "rpc.client.call.duration", "Measures the duration of an outgoing Remote Procedure Call (RPC).")
+	measure, err := callmetrics.NewClient(t)
 	if err != nil {
 		return nil, err
 	}
 	return func(next connect.ClientFunc) connect.ClientFunc {
-		untraced := took.measureClient(next)
+		untraced := measure(next)
 		traced := spans(untraced)
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 			if t.Traces() || trace.SpanContextFromContext(ctx).IsValid() {

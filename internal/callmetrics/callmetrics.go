@@ -1,4 +1,7 @@
-package rpc
+// Package callmetrics measures the duration of calls, with the names and the labels of
+// OpenTelemetry's conventions for RPC. It builds each set of labels once, where
+// otelconnect builds one for each call.
+package callmetrics
 
 import (
 	"context"
@@ -25,9 +28,7 @@ import (
 var callBuckets = metric.WithExplicitBucketBoundaries(
 	0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
-// durations is the histogram of the calls of one side, with the name and the labels of
-// OpenTelemetry's conventions for RPC. It builds each set of labels once, where
-// otelconnect builds one for each call.
+// durations is the histogram of the calls of one side.
 type durations struct {
 	histogram metric.Float64Histogram
 
@@ -116,21 +117,25 @@ const (
 	systemGRPC    = "grpc"
 )
 
-// measureCalls is the interceptor of a server. system names the protocol of every call,
-// or is empty where callers choose it. Unknown methods are one method in the labels.
-func (d *durations) measureCalls(system string) connect.ServerInterceptor {
+// NewServer returns the interceptor of a server. Calls between services are labelled as
+// Connect's in every topology; other calls with the protocol that their caller chose.
+func NewServer(t *telemetry.Telemetry, internal bool) (connect.ServerInterceptor, error) {
+	d, err := newDurations(t, "rpc.server.call.duration", "Measures the duration of an incoming Remote Procedure Call (RPC).")
+	if err != nil {
+		return nil, err
+	}
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
 			start := time.Now()
 			err := next(ctx, spec, stream)
-			labels := callLabels{procedure: spec.Procedure, system: system, outcome: outcomeOf(err)}
-			if system == "" {
+			labels := callLabels{procedure: spec.Procedure, system: systemConnect, outcome: outcomeOf(err)}
+			if !internal {
 				labels.system = systemOf(ctx)
 			}
 			d.record(ctx, labels, time.Since(start))
 			return err
 		}
-	}
+	}, nil
 }
 
 func systemOf(ctx context.Context) string {
@@ -144,7 +149,15 @@ func systemOf(ctx context.Context) string {
 	return info.Protocol
 }
 
-// measureClient is the interceptor of a client.
+// NewClient returns the interceptor of a client.
+func NewClient(t *telemetry.Telemetry) (connect.ClientInterceptor, error) {
+	d, err := newDurations(t, "rpc.client.call.duration", "Measures the duration of an outgoing Remote Procedure Call (RPC).")
+	if err != nil {
+		return nil, err
+	}
+	return d.measureClient, nil
+}
+
 func (d *durations) measureClient(next connect.ClientFunc) connect.ClientFunc {
 	return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 		call := &measuredCall{ctx: ctx, procedure: spec.Procedure, durations: d, start: time.Now()}
