@@ -10,6 +10,8 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/lmittmann/tint"
 	"golang.org/x/term"
+
+	"gatehouse/internal/jsonlog"
 )
 
 // logFlags set the level and the format of the log. Every command has them.
@@ -44,5 +46,5 @@ func (f logFlags) logger(out io.Writer) *slog.Logger {
 	if f.LogFormat == "text" || terminal && f.LogFormat != "json" {
 		return slog.New(tint.NewTextHandler(out, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: !terminal}))
 	}
-	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level}))
+	return slog.New(jsonlog.New(out, level))
 }

@@ -47,7 +47,7 @@ var (
 // of returns one person's request.
 func (a ask) of(p *person, address string) []byte {
 	var b strings.Builder
-	b.WriteString(a.line + " HTTP/1.1\r\nHost: " + address + "\r\nUser-Agent: gatehouse-bench\r\n")
+	b.WriteString(a.line + " HTTP/1.1\r\nHost: " + address + "\r\nUser-Agent: " + userAgent + "\r\n")
 	for name, value := range p.headers() {
 		b.WriteString(name + ": " + value + "\r\n")
 	}

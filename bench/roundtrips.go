@@ -97,7 +97,7 @@ func (h *stack) counted(ctx context.Context, proxy *countingProxy, settings []st
 
 func refreshOne(ctx context.Context, client *http.Client, address string, p *person) error {
 	var answer bffv1.RefreshResponse
-	if err := call(ctx, client, address, bffv1.AuthServiceRefreshProcedure, "", &bffv1.RefreshRequest{RefreshToken: p.refreshToken}, &answer); err != nil {
+	if err := callFrom(ctx, p.address, client, address, bffv1.AuthServiceRefreshProcedure, "", &bffv1.RefreshRequest{RefreshToken: p.refreshToken}, &answer); err != nil {
 		return err
 	}
 	p.refreshToken, p.accessToken = answer.GetTokens().GetRefreshToken(), answer.GetTokens().GetAccessToken()

@@ -74,7 +74,7 @@ func (r *results) measureSignIns(ctx context.Context, h *stack, o options, progr
 		r.signIns.logins, r.signIns.loginRate = append(r.signIns.logins, logins), append(r.signIns.loginRate, perSecond)
 		refreshes, _, err := h.closedLoop(ctx, server, min(8, len(people)), o.length, func(ctx context.Context, client *http.Client, worker int) error {
 			var answer bffv1.RefreshResponse
-			err := call(ctx, client, server.address, bffv1.AuthServiceRefreshProcedure, "", &bffv1.RefreshRequest{RefreshToken: people[worker].refreshToken}, &answer)
+			err := callFrom(ctx, people[worker].address, client, server.address, bffv1.AuthServiceRefreshProcedure, "", &bffv1.RefreshRequest{RefreshToken: people[worker].refreshToken}, &answer)
 			if err == nil {
 				people[worker].refreshToken, people[worker].accessToken = answer.GetTokens().GetRefreshToken(), answer.GetTokens().GetAccessToken()
 			}
@@ -256,9 +256,17 @@ func newHTTPClient(conns int) *http.Client {
 // errRefused is the error of a call that was shed.
 var errRefused = errors.New("refused")
 
+// userAgent is the same in every request: a refresh announces a changed one.
+const userAgent = "gatehouse-bench"
+
 // call makes one call over Connect with the proto codec. Each call has a client address
 // of its own, because one address for all would exceed its rate limit.
 func call(ctx context.Context, client *http.Client, address, procedure, token string, message proto.Message, answer proto.Message) error {
+	return callFrom(ctx, someAddress(), client, address, procedure, token, message, answer)
+}
+
+// callFrom makes one call over Connect with the proto codec, as if from an IP address.
+func callFrom(ctx context.Context, from string, client *http.Client, address, procedure, token string, message proto.Message, answer proto.Message) error {
 	body, err := proto.Marshal(message)
 	if err != nil {
 		return err
@@ -269,7 +277,8 @@ func call(ctx context.Context, client *http.Client, address, procedure, token st
 	}
 	request.Header.Set("Content-Type", "application/proto")
 	request.Header.Set("Connect-Protocol-Version", "1")
-	request.Header.Set("X-Forwarded-For", someAddress())
+	request.Header.Set("X-Forwarded-For", from)
+	request.Header.Set("User-Agent", userAgent)
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}

@@ -240,13 +240,16 @@ type person struct {
 	accountID, sessionID      string
 	accessToken, refreshToken string
 	etag                      string // of their GetMe
+	// address is the IP address that they sign in and refresh from.
+	address string
 }
 
 // register creates accounts through the gateway at an address, and checks that all
 // systems respond to them equally.
 func (h *stack) register(ctx context.Context, address string, count int) error {
-	client := bffv1.NewAuthServiceClient(clientOf(address, false, nil))
 	for range count {
+		p := &person{address: someAddress()}
+		client := bffv1.NewAuthServiceClient(clientOf(address, false, p))
 		h.registered++
 		response, err := client.Register(ctx, &bffv1.RegisterRequest{
 			Email: email(h.registered - 1), Password: password, FirstName: "Ada", LastName: "Lovelace",
@@ -255,10 +258,8 @@ func (h *stack) register(ctx context.Context, address string, count int) error {
 			return fmt.Errorf("register: %w", err)
 		}
 		tokens := response.GetSignedIn().GetTokens()
-		p := &person{
-			accountID:   response.GetSignedIn().GetUser().GetId(),
-			accessToken: tokens.GetAccessToken(), refreshToken: tokens.GetRefreshToken(),
-		}
+		p.accountID = response.GetSignedIn().GetUser().GetId()
+		p.accessToken, p.refreshToken = tokens.GetAccessToken(), tokens.GetRefreshToken()
 		if err := h.compare(ctx, p); err != nil {
 			return err
 		}
@@ -326,8 +327,8 @@ func (h *stack) refresh(ctx context.Context) error {
 	if time.Since(h.refreshed) < tokenRest {
 		return nil
 	}
-	client := bffv1.NewAuthServiceClient(clientOf(h.systems[threeProcesses].address, false, nil))
 	for _, p := range h.people {
+		client := bffv1.NewAuthServiceClient(clientOf(h.systems[threeProcesses].address, false, &person{address: p.address}))
 		response, err := client.Refresh(ctx, &bffv1.RefreshRequest{RefreshToken: p.refreshToken})
 		if err != nil {
 			return fmt.Errorf("refresh: %w", err)
@@ -338,8 +339,8 @@ func (h *stack) refresh(ctx context.Context) error {
 	return nil
 }
 
-// clientOf returns a client of a gateway, optionally with an access token. Each has its
-// own address, because one address for all would exceed its rate limit.
+// clientOf returns a client of a gateway, with the address and the access token of a
+// person, who may not have a token yet.
 func clientOf(address string, json bool, p *person) *connect.Client {
 	var options []connecthttp.Option
 	if json {
@@ -348,8 +349,9 @@ func clientOf(address string, json bool, p *person) *connect.Client {
 	return connect.NewClient(connecthttp.NewTransport(http.DefaultClient, "http://"+address, options...), func(next connect.ClientFunc) connect.ClientFunc {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 			info, _ := connect.CallInfoForClientContext(ctx)
-			info.RequestHeader().Set("X-Forwarded-For", someAddress())
-			if p != nil {
+			info.RequestHeader().Set("X-Forwarded-For", p.address)
+			info.RequestHeader().Set("User-Agent", userAgent)
+			if p.accessToken != "" {
 				for name, value := range p.headers() {
 					info.RequestHeader().Set(name, value)
 				}

@@ -72,7 +72,8 @@ func New(plans []*policy.Method, network func(*http.Request) netip.Prefix) *Inta
 // Handler limits the requests that it passes to the next handler.
 func (in *Intake) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Body == nil || r.Body == http.NoBody {
+		// The server wraps the body of each request, also of one without any.
+		if r.Body == nil || r.ContentLength == 0 {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -17,10 +17,13 @@ import (
 
 // Pool is a pool of connections that retries statements after a retryable error of
 // Postgres. Each statement outside of a transaction is its own transaction.
-type Pool struct{ *pgxpool.Pool }
+type Pool struct {
+	*pgxpool.Pool
+	statements parsedStatements
+}
 
 // Retrying returns a Pool over the connections of another.
-func Retrying(pool *pgxpool.Pool) *Pool { return &Pool{pool} }
+func Retrying(pool *pgxpool.Pool) *Pool { return &Pool{Pool: pool} }
 
 // Transact runs work in a transaction at read committed, and rolls it back if work returns
 // an error. It runs work again, in a new transaction, if Postgres aborted the transaction
@@ -105,6 +108,7 @@ func bounded(ctx context.Context) bool {
 
 // Exec is pgxpool's Exec with retries.
 func (p *Pool) Exec(ctx context.Context, sql string, arguments ...any) (tag pgconn.CommandTag, err error) {
+	arguments = p.parseOnce(arguments)
 	err = retry(ctx, func() error {
 		conn, err := p.Acquire(ctx)
 		if err != nil {
@@ -120,6 +124,7 @@ func (p *Pool) Exec(ctx context.Context, sql string, arguments ...any) (tag pgco
 // Query is pgxpool's Query with retries until the first row arrives. A call in a batch may
 // share the round trip of the other calls.
 func (p *Pool) Query(ctx context.Context, sql string, arguments ...any) (found pgx.Rows, err error) {
+	arguments = p.parseOnce(arguments)
 	if member := batch.From(ctx); member != nil {
 		if found, err := p.queryInBatch(ctx, member, sql, arguments); found != nil || err != nil {
 			return found, err

@@ -11,7 +11,6 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connectproto"
-	"connectrpc.com/otelconnect"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -131,11 +130,8 @@ func (c *batchedCall) run(server *Server, item *batchv1.CallRequest_Item) {
 		}
 	}
 	var ctx context.Context = &c.member
-	if server.measured { // otherwise the calls would share their metric labels
-		ctx = otelconnect.ContextWithLabeler(ctx, &otelconnect.Labeler{})
-		if len(item.GetTrace()) > 0 { // otelconnect prefers a span of the context to the header
-			ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
-		}
+	if server.measured && len(item.GetTrace()) > 0 { // otelconnect prefers a span of the context to the header
+		ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
 	}
 	c.err = server.rpc.Call(ctx, item.GetProcedure(), info, c)
 	if c.err == nil && c.answer == nil {

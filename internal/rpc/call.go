@@ -216,7 +216,10 @@ func (l callLog) write(ctx context.Context, info *connect.CallInfo, call *Call, 
 			attrs = append(attrs, slog.String("cause", cause.Error()))
 		}
 	}
-	l.logger.LogAttrs(ctx, level, "call", attrs...)
+	// LogAttrs would look up the place of the call, which no handler writes.
+	record := slog.NewRecord(time.Now(), level, "call", 0)
+	record.AddAttrs(attrs...)
+	_ = l.logger.Handler().Handle(ctx, record)
 }
 
 // requestIDOf returns the request ID of a call, or a new one.

@@ -6,20 +6,18 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/otelconnect"
-	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
 
+	"gatehouse/internal/callmetrics"
 	"gatehouse/internal/telemetry"
 )
 
-// callBuckets are histogram buckets in seconds. A call in process takes half a
-// millisecond; one that hashes a password takes a hundred times as long.
-var callBuckets = metric.WithExplicitBucketBoundaries(
-	0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-
-func telemetryOptions(t *telemetry.Telemetry) []otelconnect.Option {
+// spanOptions lets otelconnect make spans only: callmetrics measures the calls.
+func spanOptions(t *telemetry.Telemetry) []otelconnect.Option {
 	return []otelconnect.Option{
-		otelconnect.WithMeterProvider(t.Meters()), otelconnect.WithTracerProvider(t.Tracers()),
-		otelconnect.WithPropagator(telemetry.Propagator), otelconnect.WithDurationHistogramOptions(callBuckets),
+		otelconnect.WithMeterProvider(noop.NewMeterProvider()), otelconnect.WithTracerProvider(t.Tracers()),
+		otelconnect.WithPropagator(telemetry.Propagator),
 	}
 }
 
@@ -31,13 +29,27 @@ const otherMethod = "/_OTHER"
 // for its methods, and one for unknown methods. The span of a call between services
 // continues the caller's trace; the span of a public call only links to it.
 func measureServer(t *telemetry.Telemetry, internal bool) (measured, other connect.ServerInterceptor, err error) {
-	options := telemetryOptions(t)
+	options := spanOptions(t)
 	if internal {
 		options = append(options, otelconnect.WithTrustRemote(), otelconnect.WithRPCSystem(otelconnect.ConnectRPCSystem))
 	}
-	measured, err = otelconnect.NewServerInterceptor(options...)
+	spans, err := otelconnect.NewServerInterceptor(options...)
 	if err != nil {
-		return nil, nil, fmt.Errorf("measure the calls: %w", err)
+		return nil, nil, fmt.Errorf("trace the calls: %w", err)
+	}
+	measure, err := callmetrics.NewServer(t, internal)
+	if err != nil {
+		return nil, nil, err
+	}
+	measured = func(next connect.ServerFunc) connect.ServerFunc {
+		untraced := measure(next)
+		traced := spans(untraced) // outside, so that the measurement knows its trace
+		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+			if t.Traces() || inTrace(ctx) {
+				return traced(ctx, spec, stream)
+			}
+			return untraced(ctx, spec, stream)
+		}
 	}
 	other = func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
@@ -50,22 +62,35 @@ func measureServer(t *telemetry.Telemetry, internal bool) (measured, other conne
 	return measured, other, nil
 }
 
+// inTrace reports whether the caller of a call sent a trace context. It is passed on,
+// and its ID logged, even if this process exports no spans.
+func inTrace(ctx context.Context) bool {
+	info, _ := connect.CallInfoForServerContext(ctx)
+	return info.RequestHeader().Get("Traceparent") != "" || trace.SpanContextFromContext(ctx).IsValid()
+}
+
 // passThrough is the interceptor of a server without telemetry.
 func passThrough(next connect.ServerFunc) connect.ServerFunc { return next }
 
 // MeasureCalls returns an interceptor that measures and traces the calls that a client
 // makes.
 func MeasureCalls(t *telemetry.Telemetry) (connect.ClientInterceptor, error) {
-	measured, err := otelconnect.NewClientInterceptor(append(telemetryOptions(t), otelconnect.WithRPCSystem(otelconnect.ConnectRPCSystem))...)
+	spans, err := otelconnect.NewClientInterceptor(append(spanOptions(t), otelconnect.WithRPCSystem(otelconnect.ConnectRPCSystem))...)
 	if err != nil {
-		return nil, fmt.Errorf("measure the calls: %w", err)
+		return nil, fmt.Errorf("trace the calls: %w", err)
+	}
+	measure, err := callmetrics.NewClient(t)
+	if err != nil {
+		return nil, err
 	}
 	return func(next connect.ClientFunc) connect.ClientFunc {
-		call := measured(next)
+		untraced := measure(next)
+		traced := spans(untraced)
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
-			// The labels that a method sets belong to its own call, not to the calls that
-			// it makes.
-			return call(otelconnect.ContextWithLabeler(ctx, &otelconnect.Labeler{}), spec)
+			if t.Traces() || trace.SpanContextFromContext(ctx).IsValid() {
+				return traced(ctx, spec)
+			}
+			return untraced(ctx, spec)
 		}
 	}, nil
 }

@@ -3,15 +3,14 @@ package rpc_test
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"connectrpc.com/otelconnect"
-	"go.opentelemetry.io/otel/attribute"
-	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/dial"
@@ -35,60 +34,87 @@ func newTelemetry(t testing.TB) (*telemetry.Telemetry, func() string) {
 	}
 }
 
-// A method may label the call that it answers. The calls that it makes aren't
-// about that, wherever the callee runs.
-func TestLabelsOfACallAreNotOfTheCallsThatItMakes(t *testing.T) {
+// Both ends of a call count it, under its method, protocol and outcome, and under
+// nothing that a caller chooses.
+func TestBothEndsMeasureACall(t *testing.T) {
 	t.Parallel()
 	for _, topology := range rpctest.Topologies {
 		t.Run(topology.Name, func(t *testing.T) {
 			t.Parallel()
 			tel, shown := newTelemetry(t)
 			route := dial.Route{Caller: "bff", Callee: "users", Keys: rpctest.Keys, Telemetry: tel}
-			config := rpc.ServerConfig{Telemetry: tel, Internal: true}
-			inner := topology.Reach(t, route, rpctest.NewServer(t, "users", config, rpctest.RegisterProfiles(rpctest.Found)))
-			outer := topology.Reach(t, route, rpctest.NewServer(t, "users", config, func(server *connect.Server) {
-				usersv1.RegisterProfileServiceHandler(server, labelling{next: inner})
-			}))
-			if _, err := usersv1.NewProfileServiceClient(outer).UpdateProfile(t.Context(), &usersv1.UpdateProfileRequest{
-				Profile: &usersv1.Profile{Id: rpctest.ProfileID}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"first_name"}},
-			}); err != nil {
-				t.Fatal(err)
-			}
-			text := shown()
-			labelled := 0
-			for line := range strings.Lines(text) {
-				if strings.Contains(line, `_count{label="outer"`) {
-					labelled++
-					if !strings.HasPrefix(line, "rpc_server_") || !strings.Contains(line, "UpdateProfile") {
-						t.Errorf("the label is on another call: %s", line)
-					}
+			server := rpctest.NewServer(t, "users", rpc.ServerConfig{Telemetry: tel, Internal: true}, rpctest.RegisterProfiles(rpctest.Found))
+			client := topology.Reach(t, route, server)
+			for range 2 {
+				if _, err := rpctest.Get(t.Context(), client); err != nil {
+					t.Fatal(err)
 				}
 			}
-			if labelled != 1 {
-				t.Errorf("%d metrics have the label, want only that of the admitted call:\n%s", labelled, text)
+			if _, err := usersv1.NewProfileServiceClient(client).GetProfile(t.Context(), &usersv1.GetProfileRequest{ProfileId: "none"}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+				t.Fatalf("got %v, want invalid_argument", err)
 			}
-			for _, want := range []string{
-				`rpc_client_call_duration_seconds_count{rpc_method="users.v1.ProfileService/GetProfile"`,
-				`rpc_server_call_duration_seconds_count{rpc_method="users.v1.ProfileService/GetProfile",rpc_response_status_code="OK",rpc_system_name="connectrpc"} 1`,
-			} {
-				if !strings.Contains(text, want) {
-					t.Errorf("nothing shows %s:\n%s", want, text)
+			if err := client.CallUnary(t.Context(), connect.Spec{Procedure: "/chosen.by.Caller/Method"}, rpctest.GetRequest(), &usersv1.GetProfileResponse{}); connect.CodeOf(err) != connect.CodeUnimplemented {
+				t.Fatalf("got %v, want unimplemented", err)
+			}
+			got := map[string]string{}
+			for line := range strings.Lines(shown()) {
+				if series, count, ok := strings.Cut(line, "} "); ok && strings.HasPrefix(series, "rpc_") && strings.Contains(series, "_count{") {
+					got[serverAddress.ReplaceAllString(series, "")] = strings.TrimSpace(count)
 				}
+			}
+			const get = `rpc_method="users.v1.ProfileService/GetProfile"`
+			want := map[string]string{}
+			for _, side := range []string{"client", "server"} {
+				name := "rpc_" + side + "_call_duration_seconds_count{"
+				other := `rpc_method="_OTHER"`
+				if side == "client" {
+					other = `rpc_method="chosen.by.Caller/Method"`
+				}
+				want[name+get+`,rpc_response_status_code="OK",rpc_system_name="connectrpc"`] = "2"
+				want[name+`error_type="INVALID_ARGUMENT",`+get+`,rpc_response_status_code="INVALID_ARGUMENT",rpc_system_name="connectrpc"`] = "1"
+				if side == "server" && topology.Name == "http" {
+					continue // the mux refuses an unknown path before the server
+				}
+				want[name+`error_type="UNIMPLEMENTED",`+other+`,rpc_response_status_code="UNIMPLEMENTED",rpc_system_name="connectrpc"`] = "1"
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("got %v\nwant %v", got, want)
 			}
 		})
 	}
 }
 
-type labelling struct {
-	usersv1.UnimplementedProfileServiceHandler
-	next *connect.Client
-}
+// serverAddress are the labels of the callee, which only a call over HTTP has.
+var serverAddress = regexp.MustCompile(`,server_address="127.0.0.1",server_port="\d+"`)
 
-func (l labelling) UpdateProfile(ctx context.Context, _ *usersv1.UpdateProfileRequest) (*usersv1.UpdateProfileResponse, error) {
-	labeler, _ := otelconnect.LabelerFromContext(ctx)
-	labeler.Add(attribute.String("label", "outer"))
-	if _, err := rpctest.Get(ctx, l.next); err != nil {
-		return nil, err
+// A caller's trace goes on to the services that the call calls, though this process
+// exports no spans.
+func TestATraceIsPassedOnWithoutSpans(t *testing.T) {
+	t.Parallel()
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
+			t.Parallel()
+			told, shown := newTelemetry(t)
+			log := &lockedBuffer{}
+			config := rpc.ServerConfig{Telemetry: told, Internal: true, Logger: slog.New(slog.NewJSONHandler(log, nil))}
+			route := dial.Route{Caller: "bff", Callee: "users", Keys: rpctest.Keys, Telemetry: told}
+			inner := topology.Reach(t, route, rpctest.NewServer(t, "users", config, rpctest.RegisterProfiles(rpctest.Found)))
+			outer := topology.Reach(t, route, rpctest.NewServer(t, "users", config, rpctest.RegisterProfiles(func(ctx context.Context, _ *usersv1.GetProfileRequest) (*usersv1.GetProfileResponse, error) {
+				return rpctest.Get(ctx, inner)
+			})))
+			const trace = "0af7651916cd43dd8448eb211c80319c"
+			ctx, info := connect.NewClientContext(t.Context())
+			info.RequestHeader().Set("Traceparent", "00-"+trace+"-b7ad6b7169203331-01")
+			if _, err := rpctest.Get(ctx, outer); err != nil {
+				t.Fatal(err)
+			}
+			lines := log.lines(t)
+			if len(lines) != 2 || lines[0]["trace_id"] != trace || lines[1]["trace_id"] != trace {
+				t.Errorf("got %v, want the trace %s in both lines", lines, trace)
+			}
+			if want := `rpc_server_call_duration_seconds_count{rpc_method="users.v1.ProfileService/GetProfile",rpc_response_status_code="OK",rpc_system_name="connectrpc"} 2`; !strings.Contains(shown(), want) {
+				t.Errorf("nothing shows %s:\n%s", want, shown())
+			}
+		})
 	}
-	return &usersv1.UpdateProfileResponse{}, nil
 }

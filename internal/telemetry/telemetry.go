@@ -56,6 +56,7 @@ type Config struct {
 type Telemetry struct {
 	meters   metric.MeterProvider
 	tracers  trace.TracerProvider
+	traces   bool
 	registry *prometheus.Registry
 	logger   *slog.Logger
 	stops    []func(context.Context) error
@@ -63,7 +64,7 @@ type Telemetry struct {
 
 // New sets up the telemetry that config enables. The caller must call Stop.
 func New(ctx context.Context, config Config) (*Telemetry, error) {
-	t := &Telemetry{meters: nometric.NewMeterProvider(), tracers: notrace.NewTracerProvider(), logger: config.Logger}
+	t := &Telemetry{meters: nometric.NewMeterProvider(), tracers: notrace.NewTracerProvider(), traces: config.Traces, logger: config.Logger}
 	about, err := resource.New(ctx,
 		// Named by string, because the packages of the semantic conventions are versioned
 		// separately.
@@ -124,6 +125,9 @@ func (t *Telemetry) Meters() metric.MeterProvider { return t.meters }
 
 // Tracers returns the provider of tracers.
 func (t *Telemetry) Tracers() trace.TracerProvider { return t.tracers }
+
+// Traces reports whether traces are exported.
+func (t *Telemetry) Traces() bool { return t.traces }
 
 // scrapes is the maximum number of concurrent scrapes.
 const scrapes = 4
