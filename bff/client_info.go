@@ -106,6 +106,9 @@ func clientAddress(peer string, forwarded []string, trusted []netip.Prefix) stri
 		return ""
 	}
 	address = address.Unmap().WithZone("")
+	if len(forwarded) == 0 {
+		return address.String()
+	}
 	hops := strings.Split(strings.Join(forwarded, ","), ",")
 	for _, hop := range slices.Backward(hops) {
 		if !slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(address) }) {

@@ -169,7 +169,7 @@ func (d *durations) measureClient(next connect.ClientFunc) connect.ClientFunc {
 		call.ClientStream = stream
 		// The client always closes a unary call.
 		if spec.StreamType != connect.StreamTypeUnary && ctx.Done() != nil {
-			call.unwatch = context.AfterFunc(ctx, func() { call.end(ctx.Err()) })
+			call.unwatch = context.AfterFunc(ctx, func() { call.end(nil) })
 		}
 		return call, nil
 	}
@@ -203,22 +203,26 @@ func (c *measuredCall) Send(message any) error {
 func (c *measuredCall) Receive(message any) error {
 	err := c.ClientStream.Receive(message)
 	if err != nil {
-		c.end(err)
+		c.finish(err)
 	}
 	return err
 }
 
 func (c *measuredCall) Close() error {
 	err := c.ClientStream.Close()
-	c.end(nil)
+	c.finish(nil)
 	return err
 }
 
-// end records the call, once.
-func (c *measuredCall) end(err error) {
+func (c *measuredCall) finish(err error) {
 	if c.unwatch != nil {
 		c.unwatch()
 	}
+	c.end(err)
+}
+
+// end records the call, once. A call that its caller ends has not failed.
+func (c *measuredCall) end(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {

@@ -9,8 +9,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/dial"
@@ -114,6 +116,51 @@ func TestATraceIsPassedOnWithoutSpans(t *testing.T) {
 			}
 			if want := `rpc_server_call_duration_seconds_count{rpc_method="users.v1.ProfileService/GetProfile",rpc_response_status_code="OK",rpc_system_name="connectrpc"} 2`; !strings.Contains(shown(), want) {
 				t.Errorf("nothing shows %s:\n%s", want, shown())
+			}
+		})
+	}
+}
+
+// A caller that ends a stream has not seen it fail, and each call counts once, however
+// it ends.
+func TestAStreamThatItsCallerEndsIsMeasuredOnce(t *testing.T) {
+	t.Parallel()
+	for _, topology := range rpctest.Topologies {
+		t.Run(topology.Name, func(t *testing.T) {
+			t.Parallel()
+			told, shown := newTelemetry(t)
+			spec := rpctest.Method(t, rpctest.ForServices("bff"), connect.StreamTypeServer)
+			server := rpctest.NewServer(t, "users", rpc.ServerConfig{}, func(server *connect.Server) {
+				server.Register(connect.Method{Spec: spec, Handler: func(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+					if err := stream.Receive(&wrapperspb.StringValue{}); err != nil {
+						return err
+					}
+					if err := stream.Send(&wrapperspb.StringValue{}); err != nil {
+						return err
+					}
+					<-ctx.Done()
+					return ctx.Err()
+				}})
+			})
+			client := topology.Reach(t, dial.Route{Caller: "bff", Callee: "users", Keys: rpctest.Keys, Telemetry: told}, server)
+			ctx, cancel := context.WithCancel(t.Context())
+			stream, err := client.CallServerStream(ctx, spec, &wrapperspb.StringValue{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := stream.Receive(&wrapperspb.StringValue{}); err != nil {
+				t.Fatal(err)
+			}
+			cancel() // ends the call, before the stream is closed
+			count := regexp.MustCompile(`rpc_client_call_duration_seconds_count{(.*)} (\d+)`)
+			var found [][]string
+			for deadline := time.Now().Add(30 * time.Second); len(found) == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+				found = count.FindAllStringSubmatch(shown(), -1)
+			}
+			_ = stream.Close()
+			found = count.FindAllStringSubmatch(shown(), -1)
+			if len(found) != 1 || found[0][2] != "1" || !strings.Contains(found[0][1], `rpc_response_status_code="OK"`) {
+				t.Errorf("got %v, want one call that is OK", found)
 			}
 		})
 	}
