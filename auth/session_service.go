@@ -27,6 +27,7 @@ var (
 
 // sessionService implements authv1.SessionServiceHandler.
 type sessionService struct {
+	authv1.UnimplementedSessionServiceHandler // until challenges are answered
 	db          *database.Pool
 	sessions    *sessions
 	passwords   *passwords.Checker
