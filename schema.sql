@@ -292,7 +292,7 @@ CREATE TABLE auth.totp_factors (
     account_id      uuid        NOT NULL,
     sealed_secret   bytea       NOT NULL,
     -- The id of the secret key that seals it.
-    secret_key      text        NOT NULL,
+    key_id          text        NOT NULL,
     -- The step of the last accepted code: a code works once.
     last_step       bigint      NOT NULL DEFAULT 0,
     create_time     timestamptz NOT NULL DEFAULT now(),

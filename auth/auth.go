@@ -23,7 +23,9 @@ import (
 
 	"gatehouse/auth/accountlog"
 	"gatehouse/auth/accounts"
+	"gatehouse/auth/admission"
 	"gatehouse/auth/audit"
+	"gatehouse/auth/challenge"
 	"gatehouse/auth/changes"
 	"gatehouse/auth/deployment"
 	"gatehouse/auth/idempotency"
@@ -78,6 +80,8 @@ type Config struct {
 	MailFrom string
 	// MailTemplates render mail; nil for the built-in ones.
 	MailTemplates *post.Templates
+	// SecondFactorRoles are the roles that access tokens of level 1 do not get.
+	SecondFactorRoles []string
 	// KeyLife is how long a signing key signs; 30 days if zero.
 	KeyLife time.Duration
 	// AuditLife is how long audit events are kept.
@@ -142,7 +146,7 @@ type Service struct {
 func New(ctx context.Context, config Config) (*Service, error) {
 	config = withDefaults(config)
 	db := database.Retrying(config.DB)
-	keys, err := keyring.Open(ctx, keyring.Config{DB: db, Secrets: config.Secrets, Issuer: config.Issuer, Life: config.KeyLife, Now: config.Now, Logger: config.Logger})
+	keys, err := keyring.Open(ctx, keyring.Config{DB: db, Secrets: config.Secrets, Issuer: config.Issuer, Life: config.KeyLife, SecondFactorRoles: config.SecondFactorRoles, Now: config.Now, Logger: config.Logger})
 	if err != nil {
 		return nil, err
 	}
@@ -183,9 +187,13 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Throttle: throttle, Log: log}
 	accounts := &accounts.Store{DB: db, Log: log, Events: events, Mails: mails, Revocations: revocation.feed}
 	sessions := &sessions{
-		db: db, log: log, passwords: passwords, keys: keys, refreshKeys: refreshKeys, deviceKeys: deviceKeys, mails: mails,
-		rotator: rotation.Rotator{DB: db, Keys: refreshKeys, Idle: config.SessionIdle},
-		idle:    config.SessionIdle, max: config.SessionMax,
+		db: db, log: log, passwords: passwords,
+		Desk: &admission.Desk{
+			DB: db, Log: log, Keys: keys, RefreshKeys: refreshKeys, DeviceKeys: deviceKeys, Mails: mails, Revocations: revocation.feed,
+			Rotator:    rotation.Rotator{DB: db, Keys: refreshKeys, Idle: config.SessionIdle},
+			Challenges: &challenge.Store{Secrets: config.Secrets},
+			Idle:       config.SessionIdle, Max: config.SessionMax,
+		},
 	}
 	links := &links.Sender{Log: log, Throttle: throttle, Mails: mails}
 	return &Service{

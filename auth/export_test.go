@@ -18,6 +18,7 @@ import (
 	"gatehouse/auth/secretkey"
 	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/database"
 	"gatehouse/internal/password"
 )
@@ -109,7 +110,7 @@ func RefreshTokenForTest(secret []byte, session uuid.UUID, generation int32) str
 
 // TokenAsOfForTest makes an access token for a call that began at a moment.
 func (s *Service) TokenAsOfForTest(at time.Time) error {
-	_, err := s.keys.AccessToken(&authv1.Account{}, uuid.New(), at)
+	_, err := s.keys.AccessToken(&authv1.Account{}, uuid.New(), accesstoken.SignIn{}, at)
 	return err
 }
 
