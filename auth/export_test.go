@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/crypto/argon2"
 
+	"gatehouse/auth/admission"
 	"gatehouse/auth/keyring"
 	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
@@ -107,6 +108,9 @@ func RefreshTokenForTest(secret []byte, session uuid.UUID, generation int32) str
 	token, _ := keys.Issue(tokens.Refresh{Session: session, Generation: generation})
 	return token
 }
+
+// DeskForTest returns what admits people.
+func (s *Service) DeskForTest() *admission.Desk { return s.session.sessions.Desk }
 
 // TokenAsOfForTest makes an access token for a call that began at a moment.
 func (s *Service) TokenAsOfForTest(at time.Time) error {

@@ -15,6 +15,7 @@ import (
 	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
 	"gatehouse/auth/passwords"
+	"gatehouse/auth/purge"
 	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
@@ -246,15 +247,20 @@ func (s *linkService) givePassword(ctx context.Context, tx pgx.Tx, account *auth
 }
 
 // replacePassword sets the password of an account whose owner has proven the email.
-// It revokes all sessions: somebody else may have begun them.
+// It revokes all sessions, and if the email was not verified before, removes everything
+// else that somebody else may have attached.
 func (s *linkService) replacePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
+	if !account.GetEmailVerified() {
+		if err := purge.Unproven(ctx, tx, account); err != nil {
+			return err
+		}
+	} else if _, err := revocations.RevokeSessions(ctx, tx, account.GetId(), "", "password reset"); err != nil {
+		return err
+	}
 	args := accounts.PasswordArgs(hash)
 	args["id"] = account.GetId()
 	if _, err := tx.Exec(ctx, updateProvenPassword, args); err != nil {
 		return fmt.Errorf("write the password: %w", err)
-	}
-	if _, err := revocations.RevokeSessions(ctx, tx, account.GetId(), "", "password reset"); err != nil {
-		return err
 	}
 	return audit.Write(ctx, tx, audit.Row{Event: audit.PasswordChange, Outcome: audit.Succeeded, Account: account.GetId(), Origin: origin})
 }
