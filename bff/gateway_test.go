@@ -87,6 +87,9 @@ type world struct {
 	keyless bool
 	// upstreams stand behind the gateway.
 	upstreams *upstream.Set
+	// secondFactor requires one of every session, and for the roles.
+	secondFactor      bool
+	secondFactorRoles []string
 }
 
 // house is a gateway with its backend and those who call it.
@@ -118,6 +121,7 @@ func open(t testing.TB, w world) *house {
 	h.gateway, err = New(Config{
 		Backends: backends(w.auth, w.users), PublicURL: cmp.Or(w.publicURL, publicURL), Origins: w.origins, TrustedProxies: w.proxies, Policy: w.policy, Logger: logger,
 		Telemetry: w.telemetry, Throttle: w.throttled, RedisURL: w.redis, CacheBytes: w.cacheBytes, Upstreams: w.upstreams, Identity: identityIssuer(t),
+		SecondFactorRequired: w.secondFactor, SecondFactorRoles: w.secondFactorRoles,
 	})
 	if err != nil {
 		t.Fatal(err)
