@@ -27,18 +27,23 @@ func (d *Desk) Offer(ctx context.Context, purpose challenge.Purpose, outcome *Ou
 	if outcome.Challenge == nil {
 		return nil
 	}
-	return d.offer(ctx, purpose, outcome.Challenge, outcome.Account.GetId())
+	var err error
+	if outcome.Challenge.Methods, err = d.methodsOf(ctx, outcome.Account.GetId()); err != nil {
+		return err
+	}
+	return d.addPasskeyOptions(ctx, purpose, outcome.Challenge, outcome.Account.GetId())
 }
 
-func (d *Desk) offer(ctx context.Context, purpose challenge.Purpose, owed *authv1.Challenge, account string) error {
+// methodsOf returns the methods by which an account can give a second proof, in the order
+// in which to offer them.
+func (d *Desk) methodsOf(ctx context.Context, account string) ([]string, error) {
 	var totp, passkey *time.Time
 	var recovery bool
 	err := d.DB.QueryRow(ctx, selectFactors, pgx.NamedArgs{"account_id": account}).Scan(&totp, &passkey, &recovery)
 	if err != nil {
-		return fmt.Errorf("read the account's factors: %w", err)
+		return nil, fmt.Errorf("read the account's factors: %w", err)
 	}
-	owed.Methods = d.methods(totp, passkey, recovery)
-	return d.addPasskeyOptions(ctx, purpose, owed, account)
+	return d.methods(totp, passkey, recovery), nil
 }
 
 // methods returns the methods of the factors in the order in which to offer them: the

@@ -30,26 +30,23 @@ var ErrSessionEnded = fault.New(connect.CodeUnauthenticated, "SESSION_ENDED", "T
 // methods before or nothing yet, and offers it. Errors: failed_precondition
 // FACTOR_REQUIRED if the session gave nothing and the account has no passkey.
 func (d *Desk) Challenge(ctx context.Context, origin *authv1.Origin, before []string) (*authv1.Challenge, error) {
-	owed := &authv1.Challenge{ExpiresIn: int32(challenge.Life.Seconds())}
-	var err error
+	methods, err := d.methodsOf(ctx, origin.GetAccountId())
+	if err != nil {
+		return nil, err
+	}
+	if len(before) == 0 { // nothing but a passkey can be the first proof
+		if methods = slices.DeleteFunc(methods, func(m string) bool { return m != string(Passkey) }); len(methods) == 0 {
+			return nil, challenge.ErrFactorRequired
+		}
+	}
+	owed := &authv1.Challenge{Methods: methods, ExpiresIn: int32(challenge.Life.Seconds())}
 	owed.Token, err = d.Challenges.Issue(ctx, d.DB, challenge.Challenge{
 		Purpose: challenge.StepUp, Account: origin.GetAccountId(), Session: origin.GetSessionId(), AMR: before,
 	}, nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.offer(ctx, challenge.StepUp, owed, origin.GetAccountId()); err != nil {
-		return nil, err
-	}
-	if len(before) > 0 {
-		return owed, nil
-	}
-	// Nothing but a passkey can be the first proof.
-	if !slices.Contains(owed.Methods, string(Passkey)) {
-		return nil, challenge.ErrFactorRequired
-	}
-	owed.Methods = []string{string(Passkey)}
-	return owed, nil
+	return owed, d.addPasskeyOptions(ctx, challenge.StepUp, owed, origin.GetAccountId())
 }
 
 // CompleteReauthentication answers the challenge of a step-up. Errors: those of
