@@ -1,4 +1,4 @@
--- schema number: 7
+-- schema number: 8
 --
 -- The whole schema, declaratively: `gatehouse schema apply` (or the Atlas CLI
 -- with atlas.hcl) changes a database to match it. Keys are UUIDv7, generated in
@@ -32,9 +32,21 @@ CREATE TABLE auth.accounts (
     last_sign_in_time     timestamptz,
     create_time           timestamptz NOT NULL DEFAULT now(),
     update_time           timestamptz NOT NULL DEFAULT now(),
+    -- Whether a password sign-in owes a second proof. While it does, the password's
+    -- hash is in factor_password_hash, and password_hash has a decoy that no password
+    -- matches, or is empty if there is no password: a binary older than number 8 would
+    -- sign in by the password alone.
+    second_factor         boolean     NOT NULL DEFAULT false,
+    factor_password_hash  text        NOT NULL DEFAULT '',
+    -- Whether the account has a way to sign in other than a password: a passkey.
+    has_sign_in           boolean     NOT NULL DEFAULT false,
+    -- When the owner last got a mail about a wrong code after a right password.
+    factor_alert_time     timestamptz,
     CONSTRAINT accounts_pkey PRIMARY KEY (id),
     CONSTRAINT accounts_email_length CHECK (char_length(email) BETWEEN 3 AND 254),
-    CONSTRAINT accounts_status_known CHECK (status IN ('active', 'disabled'))
+    CONSTRAINT accounts_status_known CHECK (status IN ('active', 'disabled')),
+    -- It stops a binary older than number 8 from writing a hash that it would accept.
+    CONSTRAINT accounts_decoy CHECK (NOT second_factor OR password_hash = '' OR password_hash LIKE '$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$%')
 );
 -- Emails that differ only in ASCII case are one account, whatever case folding
 -- the database's locale has for an I; foldEmail does the same in Go.
@@ -42,6 +54,9 @@ CREATE UNIQUE INDEX accounts_email_fold_key ON auth.accounts (lower(email COLLAT
 -- For binaries older than number 6; remove it with number 8.
 CREATE UNIQUE INDEX accounts_email_key ON auth.accounts (lower(email));
 -- Administrators are few. Each removal first checks that another one remains.
+CREATE INDEX accounts_sign_in_admins_idx ON auth.accounts (id)
+    WHERE status = 'active' AND 'admin' = ANY (roles) AND (password_hash <> '' OR has_sign_in);
+-- For binaries older than number 8; remove it with number 9.
 CREATE INDEX accounts_admins_idx ON auth.accounts (id)
     WHERE status = 'active' AND 'admin' = ANY (roles) AND password_hash <> '';
 
@@ -55,7 +70,7 @@ CREATE TABLE auth.sessions (
     rotate_time           timestamptz NOT NULL DEFAULT now(),
     -- The hash of the Idempotency-Key that the client sent with the last rotation.
     idempotency_key_hash  bytea,
-    -- When the user last gave the password.
+    -- When the user last gave a first proof, such as the password.
     authenticate_time     timestamptz NOT NULL DEFAULT now(),
     user_agent            text        NOT NULL DEFAULT '',
     ip_address            text        NOT NULL DEFAULT '',
@@ -73,9 +88,21 @@ CREATE TABLE auth.sessions (
     -- session, or sets a later day. A refresh changes no indexed column, so that
     -- Postgres leaves the indexes alone (heap-only tuples).
     prune_date            date        NOT NULL DEFAULT CURRENT_DATE,
+    -- The assurance level, and the methods of the proofs that it rests on (RFC 8176).
+    level                 smallint    NOT NULL DEFAULT 1,
+    amr                   text[]      NOT NULL DEFAULT '{pwd}',
+    -- When the user last gave a second proof, or a passkey.
+    second_factor_time    timestamptz,
+    -- The OAuth client and the scopes of a grant; NULL and empty for a session of
+    -- Gatehouse's own.
+    client_id             text,
+    scopes                text[]      NOT NULL DEFAULT '{}',
+    -- The identity of another provider that the session began with.
+    identity_id           uuid,
     CONSTRAINT sessions_pkey PRIMARY KEY (id),
     CONSTRAINT sessions_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
     CONSTRAINT sessions_generation_positive CHECK (generation > 0),
+    CONSTRAINT sessions_level_known CHECK (level IN (1, 2)),
     CONSTRAINT sessions_token_hash_length CHECK (octet_length(token_hash) = 32),
     CONSTRAINT sessions_revoke_reason_known CHECK ((revoke_time IS NULL) = (revoke_reason IS NULL))
 )
@@ -220,6 +247,113 @@ CREATE INDEX links_email_fold_idx ON auth.links (lower(email COLLATE "C"));
 -- For binaries older than number 6; remove it with number 8.
 CREATE INDEX links_email_idx ON auth.links (lower(email));
 CREATE INDEX links_expire_time_idx ON auth.links (expire_time);
+
+-- What is still owed before a session begins or changes its level, and what an
+-- enrolment waits for. The table stores the hash of the challenge's token.
+CREATE TABLE auth.challenges (
+    token_hash            bytea       NOT NULL,
+    -- A statement always names the purpose: a challenge of one purpose is none of
+    -- another.
+    purpose               text        NOT NULL,
+    -- NULL while nobody is identified.
+    account_id            uuid,
+    -- The session that is to change; NULL if one is to begin.
+    session_id            uuid,
+    -- The device whose token was sent with the first proof, if it was the account's.
+    device_id             uuid,
+    -- The methods of the proofs that were given.
+    amr                   text[]      NOT NULL DEFAULT '{}',
+    -- Answers, counted before each is checked.
+    tries                 integer     NOT NULL DEFAULT 0,
+    -- What the purpose needs to remember, sealed.
+    sealed_state          bytea,
+    -- A hash of the Idempotency-Key and the answer that ended it, the session that
+    -- the answer made or changed, and its generation then: a repetition gets the
+    -- same tokens.
+    idempotency_key_hash  bytea,
+    made_session_id       uuid,
+    made_generation       integer,
+    create_time           timestamptz NOT NULL DEFAULT now(),
+    expire_time           timestamptz NOT NULL,
+    -- When the challenge stopped working before expire_time, and why.
+    end_time              timestamptz,
+    end_reason            text,
+    CONSTRAINT challenges_pkey PRIMARY KEY (token_hash),
+    CONSTRAINT challenges_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
+    CONSTRAINT challenges_token_hash_length CHECK (octet_length(token_hash) = 32),
+    CONSTRAINT challenges_tries_positive CHECK (tries >= 0),
+    CONSTRAINT challenges_end_reason_known CHECK ((end_time IS NULL) = (end_reason IS NULL))
+);
+CREATE INDEX challenges_account_id_idx ON auth.challenges (account_id);
+CREATE INDEX challenges_expire_time_idx ON auth.challenges (expire_time);
+
+-- Authenticator apps (RFC 6238), at most one for each account.
+CREATE TABLE auth.totp_factors (
+    account_id      uuid        NOT NULL,
+    sealed_secret   bytea       NOT NULL,
+    -- The id of the secret key that seals it.
+    key_id          text        NOT NULL,
+    -- The step of the last accepted code: a code works once.
+    last_step       bigint      NOT NULL DEFAULT 0,
+    create_time     timestamptz NOT NULL DEFAULT now(),
+    last_used_time  timestamptz,
+    CONSTRAINT totp_factors_pkey PRIMARY KEY (account_id),
+    CONSTRAINT totp_factors_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE
+);
+
+-- Recovery codes, as SHA-256 hashes: a code has 80 random bits.
+CREATE TABLE auth.recovery_codes (
+    code_hash   bytea  NOT NULL,
+    account_id  uuid   NOT NULL,
+    use_time    timestamptz,
+    CONSTRAINT recovery_codes_pkey PRIMARY KEY (code_hash),
+    CONSTRAINT recovery_codes_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
+    CONSTRAINT recovery_codes_code_hash_length CHECK (octet_length(code_hash) = 32)
+);
+CREATE INDEX recovery_codes_account_id_idx ON auth.recovery_codes (account_id);
+
+-- Devices that need no second proof. Each sign-in moves a row to another id, which
+-- the device's new token names.
+CREATE TABLE auth.remembered_devices (
+    device_id            uuid        NOT NULL,
+    account_id           uuid        NOT NULL,
+    -- Whether the account's email was unverified then: once it is verified, the row
+    -- counts for nothing, even if a binary older than number 8 verified it.
+    attached_unverified  boolean     NOT NULL DEFAULT false,
+    create_time          timestamptz NOT NULL DEFAULT now(),
+    last_used_time       timestamptz NOT NULL DEFAULT now(),
+    expire_time          timestamptz NOT NULL,
+    user_agent           text        NOT NULL DEFAULT '',
+    ip_address           text        NOT NULL DEFAULT '',
+    CONSTRAINT remembered_devices_pkey PRIMARY KEY (device_id),
+    CONSTRAINT remembered_devices_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE
+);
+CREATE INDEX remembered_devices_account_id_idx ON auth.remembered_devices (account_id);
+CREATE INDEX remembered_devices_expire_time_idx ON auth.remembered_devices (expire_time);
+
+-- Passkeys (WebAuthn credentials).
+CREATE TABLE auth.passkeys (
+    id               uuid        NOT NULL,
+    account_id       uuid        NOT NULL,
+    credential_id    bytea       NOT NULL,
+    -- The credential as the WebAuthn library stores it.
+    record           jsonb       NOT NULL,
+    sign_count       bigint      NOT NULL DEFAULT 0,
+    rp_id            text        NOT NULL,
+    aaguid           uuid        NOT NULL,
+    name             text        NOT NULL,
+    backup_eligible  boolean     NOT NULL DEFAULT false,
+    backed_up        boolean     NOT NULL DEFAULT false,
+    create_time      timestamptz NOT NULL DEFAULT now(),
+    last_used_time   timestamptz,
+    -- When the passkey was found to be a clone; it no longer signs in.
+    block_time       timestamptz,
+    CONSTRAINT passkeys_pkey PRIMARY KEY (id),
+    CONSTRAINT passkeys_account_id_fkey FOREIGN KEY (account_id) REFERENCES auth.accounts (id) ON DELETE CASCADE,
+    CONSTRAINT passkeys_sign_count_positive CHECK (sign_count >= 0)
+);
+CREATE UNIQUE INDEX passkeys_credential_id_key ON auth.passkeys (credential_id);
+CREATE INDEX passkeys_account_id_idx ON auth.passkeys (account_id);
 
 -- The mail outbox. A mail is written in the transaction that causes it. A row is
 -- pending, sent, or failed (a dead letter).

@@ -28,12 +28,14 @@ var authService = Definition{
 	// If the delivery of a new account fails, users reads it from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
-		return []group{&publicFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &throttleFlags{}}
+		return []group{&publicFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &factorFlags{}, &throttleFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_SECRET_KEY: " + variable("GATEHOUSE_SECRET_KEY"),
 		"GATEHOUSE_PUBLIC_URL: ${GATEHOUSE_PUBLIC_URL:-http://localhost:8001}",
 		"GATEHOUSE_REGISTRATION: ${GATEHOUSE_REGISTRATION:-open}",
+		"GATEHOUSE_SECOND_FACTOR: ${GATEHOUSE_SECOND_FACTOR:-optional}",
+		"GATEHOUSE_SECOND_FACTOR_ROLES: ${GATEHOUSE_SECOND_FACTOR_ROLES}",
 		"SMTP_URL: ${SMTP_URL}",
 		"GATEHOUSE_MAIL_FROM: ${GATEHOUSE_MAIL_FROM}",
 		"GATEHOUSE_ADMIN_EMAIL: ${GATEHOUSE_ADMIN_EMAIL:-admin@localhost}",
@@ -56,7 +58,8 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		Secrets: find[*secretFlags](s).keys, Issuer: find[*publicFlags](s).url,
 		Registration: auth.Registration(accounts.Registration), SessionIdle: accounts.sessionIdle, SessionMax: accounts.sessionMax,
 		PasswordMin: find[*passwordFlags](s).PasswordMin, Throttle: find[*throttleFlags](s).on(),
-		KeyLife: accounts.keyLife, AuditLife: accounts.auditLife,
+		SecondFactorRoles: find[*factorFlags](s).roles,
+		KeyLife:           accounts.keyLife, AuditLife: accounts.auditLife,
 		Mailer: mail.mailer(h.logger), MailFrom: mail.from, MailTemplates: mail.templates,
 		Logger: h.logger,
 	})

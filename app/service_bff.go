@@ -16,9 +16,13 @@ var bffService = Definition{
 	Help:   "Run the gateway, the public API.",
 	Listen: "127.0.0.1:8001",
 	settings: func() []group {
-		return []group{&publicFlags{}, &upstreamFlags{}, &identityFlags{}, &policyFlags{}, &throttleFlags{}, &gatewayFlags{}}
+		return []group{&publicFlags{}, &upstreamFlags{}, &identityFlags{}, &policyFlags{}, &factorFlags{}, &throttleFlags{}, &gatewayFlags{}}
 	},
-	compose: []string{"GATEHOUSE_PUBLIC_URL: ${GATEHOUSE_PUBLIC_URL:-http://localhost:8001}"},
+	compose: []string{
+		"GATEHOUSE_PUBLIC_URL: ${GATEHOUSE_PUBLIC_URL:-http://localhost:8001}",
+		"GATEHOUSE_SECOND_FACTOR: ${GATEHOUSE_SECOND_FACTOR:-optional}",
+		"GATEHOUSE_SECOND_FACTOR_ROLES: ${GATEHOUSE_SECOND_FACTOR_ROLES}",
+	},
 	build:   buildBff,
 	examine: examineBff,
 }
@@ -37,6 +41,7 @@ func buildBff(_ context.Context, h *host) (*built, error) {
 	}
 	service, err := bff.New(bff.Config{
 		Upstreams: upstreams.set, Identity: issuer,
+		SecondFactorRequired: find[*factorFlags](s).required(), SecondFactorRoles: find[*factorFlags](s).roles,
 		Backends: h.backends, PublicURL: find[*publicFlags](s).url,
 		Origins: gateway.origins, Cookies: gateway.cookies, TrustedProxies: gateway.proxies,
 		Policy: find[*policyFlags](s).Policy, Throttle: throttle, QueueTarget: gateway.QueueTarget,

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth/accounts"
+	"gatehouse/auth/admission"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/idempotency"
 	"gatehouse/auth/links"
@@ -58,11 +59,13 @@ func (s *accountService) createAccount(ctx context.Context, req *authv1.CreateAc
 		if !req.GetSignIn() {
 			return nil
 		}
-		begun, err := s.sessions.begin(ctx, tx, response.GetAccount(), "", req.GetOrigin())
+		begun, err := s.sessions.Admit(ctx, tx, admission.Entry{
+			Account: req.GetAccountId(), Proof: admission.Proof{Kind: admission.Password}, Hash: hash, Origin: req.GetOrigin(),
+		})
 		if err != nil {
 			return err
 		}
-		response.Tokens, response.DeviceToken = begun.tokens, begun.deviceToken
+		response.Tokens, response.DeviceToken = begun.Tokens, begun.DeviceToken
 		if !s.mails.Enabled() {
 			return nil
 		}
@@ -172,7 +175,7 @@ func (s *accountService) createdAgain(ctx context.Context, req *authv1.CreateAcc
 		return &authv1.CreateAccountResponse{VerificationSent: true}, nil
 	}
 	if req.GetSignIn() {
-		login, err := s.sessions.signInAgain(ctx, made, req.GetPassword(), row)
+		login, err := s.sessions.signInAgain(ctx, made, req.GetPassword(), false, row)
 		return &authv1.CreateAccountResponse{Account: login.GetAccount(), Tokens: login.GetTokens(), DeviceToken: login.GetDeviceToken()}, err
 	}
 	account, err := accounts.Scan(s.db.QueryRow(ctx, accounts.Select, pgx.NamedArgs{"id": made}))

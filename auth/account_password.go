@@ -18,9 +18,9 @@ import (
 
 // It replaces only the password that was checked.
 const updatePassword = `
-	UPDATE auth.accounts
-	SET password_hash = @new_hash, password_change_time = clock_timestamp(), update_time = clock_timestamp()
-	WHERE id = @id AND password_hash = @hash AND status = 'active'`
+	UPDATE auth.accounts a
+	SET ` + accounts.SetPasswordHash + `, password_change_time = clock_timestamp(), update_time = clock_timestamp()
+	WHERE id = @id AND ` + accounts.PasswordHash + ` = @known AND status = 'active'`
 
 // ChangePassword implements authv1.AccountServiceHandler.
 func (s *accountService) ChangePassword(ctx context.Context, req *authv1.ChangePasswordRequest) (*authv1.ChangePasswordResponse, error) {
@@ -51,7 +51,9 @@ func (s *accountService) ChangePassword(ctx context.Context, req *authv1.ChangeP
 		return nil, err
 	}
 	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, updatePassword, pgx.NamedArgs{"id": origin.GetAccountId(), "hash": known.hash, "new_hash": newHash})
+		args := accounts.PasswordArgs(newHash)
+		args["id"], args["known"] = origin.GetAccountId(), known.hash
+		tag, err := tx.Exec(ctx, updatePassword, args)
 		if err != nil {
 			return fmt.Errorf("write it: %w", err)
 		}
@@ -80,7 +82,7 @@ func (s *accountService) ChangePassword(ctx context.Context, req *authv1.ChangeP
 }
 
 const (
-	removePassword = `UPDATE auth.accounts SET password_hash = '' WHERE id = @id`
+	removePassword = `UPDATE auth.accounts SET password_hash = '', factor_password_hash = '' WHERE id = @id`
 	// An invited account that nobody has used yet.
 	selectInvited = `
 		SELECT password_hash = '' AND last_sign_in_time IS NULL AND NOT email_verified FROM auth.accounts WHERE id = @id`

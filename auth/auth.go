@@ -23,7 +23,9 @@ import (
 
 	"gatehouse/auth/accountlog"
 	"gatehouse/auth/accounts"
+	"gatehouse/auth/admission"
 	"gatehouse/auth/audit"
+	"gatehouse/auth/challenge"
 	"gatehouse/auth/changes"
 	"gatehouse/auth/deployment"
 	"gatehouse/auth/idempotency"
@@ -78,6 +80,8 @@ type Config struct {
 	MailFrom string
 	// MailTemplates render mail; nil for the built-in ones.
 	MailTemplates *post.Templates
+	// SecondFactorRoles are the roles that access tokens of level 1 do not get.
+	SecondFactorRoles []string
 	// KeyLife is how long a signing key signs; 30 days if zero.
 	KeyLife time.Duration
 	// AuditLife is how long audit events are kept.
@@ -142,15 +146,7 @@ type Service struct {
 func New(ctx context.Context, config Config) (*Service, error) {
 	config = withDefaults(config)
 	db := database.Retrying(config.DB)
-	keys, err := keyring.Open(ctx, keyring.Config{DB: db, Secrets: config.Secrets, Issuer: config.Issuer, Life: config.KeyLife, Now: config.Now, Logger: config.Logger})
-	if err != nil {
-		return nil, err
-	}
-	refreshKeys, err := tokens.NewRefreshKeys(config.Secrets)
-	if err != nil {
-		return nil, err
-	}
-	deviceKeys, err := tokens.NewDeviceKeys(config.Secrets)
+	desk, err := openDesk(ctx, db, config)
 	if err != nil {
 		return nil, err
 	}
@@ -178,18 +174,15 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	changes := changes.New(config.DB, config.Logger)
 	events := accountlog.New(db, config.Logger)
 	relay := relay.New(events, config.Users, config.Logger)
-	revocation := newRevocationService(db, keys, config.Logger)
+	revocation := newRevocationService(db, desk.Keys, config.Logger)
 	log := audit.NewLog(db, throttle)
 	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Throttle: throttle, Log: log}
 	accounts := &accounts.Store{DB: db, Log: log, Events: events, Mails: mails, Revocations: revocation.feed}
-	sessions := &sessions{
-		db: db, log: log, passwords: passwords, keys: keys, refreshKeys: refreshKeys, deviceKeys: deviceKeys, mails: mails,
-		rotator: rotation.Rotator{DB: db, Keys: refreshKeys, Idle: config.SessionIdle},
-		idle:    config.SessionIdle, max: config.SessionMax,
-	}
+	desk.Log, desk.Mails, desk.Revocations = log, mails, revocation.feed
+	sessions := &sessions{Desk: desk, db: db, log: log, passwords: passwords}
 	links := &links.Sender{Log: log, Throttle: throttle, Mails: mails}
 	return &Service{
-		db: db, keys: keys, changes: changes, mails: mails, events: events, readers: config.Readers, relay: relay, accounts: accounts, passwords: passwords,
+		db: db, keys: desk.Keys, changes: changes, mails: mails, events: events, readers: config.Readers, relay: relay, accounts: accounts, passwords: passwords,
 		janitor:   janitor.New(db, config.AuditLife, config.Logger),
 		collector: audit.NewCollector(db, config.UsersAudit, config.Logger),
 		account: &accountService{
@@ -197,7 +190,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 			calls: calls, log: log, mails: mails, events: events, relay: relay, revocations: revocation.feed,
 		},
 		session:    &sessionService{db: db, sessions: sessions, passwords: passwords, log: log, revocations: revocation.feed},
-		key:        &keyService{keys: keys},
+		key:        &keyService{keys: desk.Keys},
 		revocation: revocation,
 		change:     &changeService{changes: changes},
 		link: &linkService{
@@ -207,6 +200,31 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		audit: &auditService{db: db},
 		mail:  &mailService{db: db, mails: mails},
 		feed:  &accountFeedService{log: events, readers: config.Readers},
+	}, nil
+}
+
+// openDesk opens the keys, and returns the desk that admits with them. It has no log, mails
+// and revocations yet.
+func openDesk(ctx context.Context, db *database.Pool, config Config) (*admission.Desk, error) {
+	keys, err := keyring.Open(ctx, keyring.Config{
+		DB: db, Secrets: config.Secrets, Issuer: config.Issuer, Life: config.KeyLife, SecondFactorRoles: config.SecondFactorRoles,
+		Now: config.Now, Logger: config.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	refreshKeys, err := tokens.NewRefreshKeys(config.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	deviceKeys, err := tokens.NewDeviceKeys(config.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	return &admission.Desk{
+		DB: db, Keys: keys, RefreshKeys: refreshKeys, DeviceKeys: deviceKeys,
+		Rotator:    rotation.Rotator{DB: db, Keys: refreshKeys, Idle: config.SessionIdle},
+		Challenges: &challenge.Store{Secrets: config.Secrets}, Idle: config.SessionIdle, Max: config.SessionMax,
 	}, nil
 }
 

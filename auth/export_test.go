@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/crypto/argon2"
 
+	"gatehouse/auth/admission"
 	"gatehouse/auth/keyring"
 	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
@@ -18,6 +19,7 @@ import (
 	"gatehouse/auth/secretkey"
 	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/database"
 	"gatehouse/internal/password"
 )
@@ -107,9 +109,12 @@ func RefreshTokenForTest(secret []byte, session uuid.UUID, generation int32) str
 	return token
 }
 
+// DeskForTest returns what admits people.
+func (s *Service) DeskForTest() *admission.Desk { return s.session.sessions.Desk }
+
 // TokenAsOfForTest makes an access token for a call that began at a moment.
 func (s *Service) TokenAsOfForTest(at time.Time) error {
-	_, err := s.keys.AccessToken(&authv1.Account{}, uuid.New(), at)
+	_, err := s.keys.AccessToken(&authv1.Account{}, uuid.New(), accesstoken.SignIn{}, at)
 	return err
 }
 

@@ -5,15 +5,17 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth/accounts"
+	"gatehouse/auth/admission"
 	"gatehouse/auth/audit"
+	"gatehouse/auth/challenge"
 	"gatehouse/auth/idempotency"
 	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
 	"gatehouse/auth/passwords"
+	"gatehouse/auth/purge"
 	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
@@ -39,8 +41,8 @@ func (s *linkService) VerifyEmail(ctx context.Context, req *authv1.VerifyEmailRe
 			}
 			return &authv1.VerifyEmailResponse{Account: account}, err
 		}
-		login, err := s.sessions.signInAgain(ctx, made, req.GetPassword(), row)
-		return &authv1.VerifyEmailResponse{Account: login.GetAccount(), Tokens: login.GetTokens(), DeviceToken: login.GetDeviceToken()}, err
+		login, err := s.sessions.signInAgain(ctx, made, req.GetPassword(), req.GetAcceptsChallenge(), row)
+		return &authv1.VerifyEmailResponse{Account: login.GetAccount(), Tokens: login.GetTokens(), DeviceToken: login.GetDeviceToken(), Challenge: login.GetChallenge()}, err
 	})
 }
 
@@ -80,7 +82,7 @@ func (s *linkService) verifyEmail(ctx context.Context, req *authv1.VerifyEmailRe
 	}
 	s.revocations.Soon()
 	s.relay.Deliver(ctx, response.GetAccount().GetId())
-	return response, nil
+	return response, s.sessions.Offer(ctx, challenge.SignIn, &admission.Outcome{Account: response.GetAccount(), Challenge: response.GetChallenge()})
 }
 
 // ownerProof is what a link's holder has proven in addition to the link.
@@ -142,7 +144,7 @@ func (s *linkService) verified(ctx context.Context, tx pgx.Tx, req *authv1.Verif
 	}
 	response := &authv1.VerifyEmailResponse{}
 	if proof.signedIn == "" {
-		if response, err = s.beginVerified(ctx, tx, account, req.GetOrigin()); err != nil {
+		if response, err = s.beginVerified(ctx, tx, account, req, proof); err != nil {
 			return nil, err
 		}
 	}
@@ -154,32 +156,27 @@ func (s *linkService) verified(ctx context.Context, tx pgx.Tx, req *authv1.Verif
 	return response, audit.Write(ctx, tx, done)
 }
 
-// beginVerified begins the session of a link's holder. The device counts as known:
-// the owner needs no mail about a sign-in by mail.
-func (s *linkService) beginVerified(ctx context.Context, tx pgx.Tx, account *authv1.Account, origin *authv1.Origin) (*authv1.VerifyEmailResponse, error) {
-	if _, err := tx.Exec(ctx, noteSignIn, pgx.NamedArgs{"id": account.GetId()}); err != nil {
-		return nil, fmt.Errorf("note the sign-in: %w", err)
+// beginVerified begins the session of a link's holder, or writes the challenge that they
+// owe. The owner needs no mail about a sign-in by mail.
+func (s *linkService) beginVerified(ctx context.Context, tx pgx.Tx, account *authv1.Account, req *authv1.VerifyEmailRequest, proof ownerProof) (*authv1.VerifyEmailResponse, error) {
+	entry := admission.Entry{
+		Account: account.GetId(), Proof: admission.Proof{Kind: admission.Link}, AcceptsChallenge: req.GetAcceptsChallenge(), Origin: req.GetOrigin(),
 	}
-	account, err := accounts.ByID(ctx, tx, account.GetId())
+	if proof.known != "" {
+		entry.Proof.AMR = []string{"pwd"}
+	}
+	begun, err := s.sessions.Admit(ctx, tx, entry)
 	if err != nil {
 		return nil, err
 	}
-	owner, err := uuid.Parse(account.GetId())
-	if err != nil {
-		return nil, fmt.Errorf("read the account's id: %w", err)
-	}
-	begun, err := s.sessions.begin(ctx, tx, account, s.sessions.deviceKeys.Issue(uuid.New(), owner), origin)
-	if err != nil {
-		return nil, err
-	}
-	return &authv1.VerifyEmailResponse{Tokens: begun.tokens, DeviceToken: begun.deviceToken}, nil
+	return &authv1.VerifyEmailResponse{Tokens: begun.Tokens, DeviceToken: begun.DeviceToken, Challenge: begun.Challenge}, nil
 }
 
 const (
 	verifyOwned = `
 		UPDATE auth.accounts SET email_verified = true, update_time = clock_timestamp()
 		WHERE id = @id AND NOT email_verified`
-	hasPassword = `SELECT password_hash = @hash FROM auth.accounts WHERE id = @id`
+	hasPassword = `SELECT ` + accounts.PasswordHash + ` = @hash FROM auth.accounts a WHERE id = @id`
 )
 
 // takeOver gives an account to the holder of its link. A holder who has proven to be
@@ -209,8 +206,6 @@ func (s *linkService) takeOver(ctx context.Context, tx pgx.Tx, account *authv1.A
 	return nil
 }
 
-const noteSignIn = `UPDATE auth.accounts SET last_sign_in_time = clock_timestamp() WHERE id = @id`
-
 // createVerified creates the account of a registration.
 func (s *linkService) createVerified(ctx context.Context, tx pgx.Tx, l links.Link, req *authv1.VerifyEmailRequest, proof ownerProof) (*authv1.Account, error) {
 	if s.registration == RegistrationClosed {
@@ -233,8 +228,8 @@ func (s *linkService) createVerified(ctx context.Context, tx pgx.Tx, l links.Lin
 }
 
 const updateProvenPassword = `
-	UPDATE auth.accounts
-	SET password_hash = @hash, email_verified = true,
+	UPDATE auth.accounts a
+	SET ` + accounts.SetPasswordHash + `, email_verified = true,
 		password_change_time = clock_timestamp(), update_time = clock_timestamp()
 	WHERE id = @id`
 
@@ -252,13 +247,20 @@ func (s *linkService) givePassword(ctx context.Context, tx pgx.Tx, account *auth
 }
 
 // replacePassword sets the password of an account whose owner has proven the email.
-// It revokes all sessions: somebody else may have begun them.
+// It revokes all sessions, and if the email was not verified before, removes everything
+// else that somebody else may have attached.
 func (s *linkService) replacePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
-	if _, err := tx.Exec(ctx, updateProvenPassword, pgx.NamedArgs{"id": account.GetId(), "hash": hash}); err != nil {
-		return fmt.Errorf("write the password: %w", err)
-	}
-	if _, err := revocations.RevokeSessions(ctx, tx, account.GetId(), "", "password reset"); err != nil {
+	if !account.GetEmailVerified() {
+		if err := purge.Unproven(ctx, tx, account); err != nil {
+			return err
+		}
+	} else if _, err := revocations.RevokeSessions(ctx, tx, account.GetId(), "", "password reset"); err != nil {
 		return err
+	}
+	args := accounts.PasswordArgs(hash)
+	args["id"] = account.GetId()
+	if _, err := tx.Exec(ctx, updateProvenPassword, args); err != nil {
+		return fmt.Errorf("write the password: %w", err)
 	}
 	return audit.Write(ctx, tx, audit.Row{Event: audit.PasswordChange, Outcome: audit.Succeeded, Account: account.GetId(), Origin: origin})
 }

@@ -82,8 +82,8 @@ func (s *Service) makeAdministrator(ctx context.Context, email, password string,
 }
 
 const resetPassword = `
-	UPDATE auth.accounts
-	SET password_hash = @hash, password_change_time = clock_timestamp(), update_time = clock_timestamp()
+	UPDATE auth.accounts a
+	SET ` + accounts.SetPasswordHash + `, password_change_time = clock_timestamp(), update_time = clock_timestamp()
 	WHERE lower(email COLLATE "C") = lower(@email COLLATE "C") RETURNING id`
 
 // SetPassword replaces an account's password and ends its sessions, for an
@@ -99,7 +99,9 @@ func (s *Service) SetPassword(ctx context.Context, email, password string) error
 	}
 	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
 		var id string
-		err := tx.QueryRow(ctx, resetPassword, pgx.NamedArgs{"email": email, "hash": hash}).Scan(&id)
+		args := accounts.PasswordArgs(hash)
+		args["email"] = email
+		err := tx.QueryRow(ctx, resetPassword, args).Scan(&id)
 		if database.Missing(err) {
 			return accounts.ErrNotFound
 		}

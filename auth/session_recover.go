@@ -47,7 +47,7 @@ func (s *sessionService) recover(ctx context.Context, tx pgx.Tx, token tokens.Re
 		return "", fmt.Errorf("forget the sign-in: %w", err)
 	}
 	found.Generation = token.Generation
-	next, err := s.sessions.rotator.Rotate(ctx, tx, found, req)
+	next, err := s.sessions.Rotator.Rotate(ctx, tx, found, req)
 	if err != nil {
 		return "", err
 	}

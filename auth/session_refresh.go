@@ -30,18 +30,18 @@ var (
 // the caller has moved or the refresh is repeated. Everything else is decided again
 // in a transaction that holds the session's lock.
 func (s *sessionService) Refresh(ctx context.Context, req *authv1.RefreshRequest) (*authv1.RefreshResponse, error) {
-	token, ok := s.sessions.refreshKeys.Verify(req.GetRefreshToken())
+	token, ok := s.sessions.RefreshKeys.Verify(req.GetRefreshToken())
 	if !ok {
 		return nil, errRefreshInvalid
 	}
 	// The account isn't locked, so its roles may change before the token is signed.
 	// With this time, the token expires before its revocation is pruned.
-	at := s.sessions.keys.Now()
+	at := s.sessions.Keys.Now()
 	found, next, err := s.refresh(ctx, token, req)
 	if err != nil {
 		return nil, err
 	}
-	tokens, err := s.sessions.tokensAt(at, found.Account, found.ID, next, found.ExpiresIn)
+	tokens, err := s.sessions.TokensAt(at, found.Account, found.ID, found.SignIn, next, found.ExpiresIn)
 	if err != nil {
 		return nil, err
 	}
@@ -50,9 +50,9 @@ func (s *sessionService) Refresh(ctx context.Context, req *authv1.RefreshRequest
 
 // refresh returns the session and its refresh token after the call.
 func (s *sessionService) refresh(ctx context.Context, token tokens.Refresh, req *authv1.RefreshRequest) (*rotation.Session, string, error) {
-	found, next, err := s.sessions.rotator.Current(ctx, token, req)
+	found, next, err := s.sessions.Rotator.Current(ctx, token, req)
 	if err == nil && found == nil {
-		found, next, err = s.sessions.rotator.Moved(ctx, token, req)
+		found, next, err = s.sessions.Rotator.Moved(ctx, token, req)
 	}
 	switch {
 	case err != nil:
@@ -60,7 +60,7 @@ func (s *sessionService) refresh(ctx context.Context, token tokens.Refresh, req 
 	case next != "":
 		return found, next, nil
 	case found != nil && !found.Ended && found.MayRepeat(token, req.GetIdempotencyKey()):
-		if again, ok := s.sessions.rotator.Reissue(found); ok {
+		if again, ok := s.sessions.Rotator.Reissue(found); ok {
 			return found, again, nil
 		}
 	}
@@ -81,15 +81,15 @@ func (s *sessionService) refreshLocked(ctx context.Context, token tokens.Refresh
 			refusal = errSessionEnded
 			return s.auditEnded(ctx, tx, token, found, req.GetOrigin())
 		case found.IsCurrent(token, req.GetRefreshToken()):
-			next, err = s.sessions.rotator.Rotate(ctx, tx, found, req)
+			next, err = s.sessions.Rotator.Rotate(ctx, tx, found, req)
 			return err
 		case found.MayRepeat(token, req.GetIdempotencyKey()):
 			var ok bool
-			if next, ok = s.sessions.rotator.Reissue(found); !ok {
+			if next, ok = s.sessions.Rotator.Reissue(found); !ok {
 				refusal = errSessionEnded // its key has been retired
 			}
 			return nil
-		case token.Generation > found.Generation && canRecover(s.sessions.refreshKeys, token, found):
+		case token.Generation > found.Generation && canRecover(s.sessions.RefreshKeys, token, found):
 			next, err = s.recover(ctx, tx, token, found, req)
 			return err
 		case token.Generation > found.Generation:

@@ -45,9 +45,19 @@ func (s *sessionService) Login(ctx context.Context, req *authv1.LoginRequest) (*
 
 const selectSessionAccount = `SELECT account_id FROM auth.sessions WHERE id = @id`
 
+// CompleteLogin implements authv1.SessionServiceHandler.
+func (s *sessionService) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginRequest) (*authv1.CompleteLoginResponse, error) {
+	return s.sessions.CompleteLogin(ctx, req)
+}
+
+// CompleteReauthentication implements authv1.SessionServiceHandler.
+func (s *sessionService) CompleteReauthentication(ctx context.Context, req *authv1.CompleteReauthenticationRequest) (*authv1.CompleteReauthenticationResponse, error) {
+	return s.sessions.CompleteReauthentication(ctx, req)
+}
+
 // Logout implements authv1.SessionServiceHandler.
 func (s *sessionService) Logout(ctx context.Context, req *authv1.LogoutRequest) (*authv1.LogoutResponse, error) {
-	token, ok := s.sessions.refreshKeys.Verify(req.GetRefreshToken())
+	token, ok := s.sessions.RefreshKeys.Verify(req.GetRefreshToken())
 	if !ok {
 		return nil, errRefreshInvalid
 	}
@@ -144,7 +154,7 @@ func (s *sessionService) RevokeSessions(ctx context.Context, req *authv1.RevokeS
 
 const (
 	selectSessionCredentials = `
-		SELECT a.email, a.password_hash, coalesce(s.device_id, s.id)
+		SELECT a.email, ` + accounts.PasswordHash + `, coalesce(s.device_id, s.id), a.second_factor
 		FROM auth.sessions s JOIN auth.accounts a ON a.id = s.account_id
 		WHERE s.id = @id AND s.account_id = @account_id AND s.revoke_time IS NULL AND s.epoch >= ` + deployment.CurrentEpoch + ` AND s.expire_time > now() AND a.status = 'active'`
 	touchAuthentication = `
@@ -153,14 +163,17 @@ const (
 
 // sessionCredentials are those of a session's account. Failures count for the
 // session's device, or, without one, for the session.
-type sessionCredentials struct{ email, hash, device string }
+type sessionCredentials struct {
+	email, hash, device string
+	secondFactor        bool
+}
 
 // credentialsOf returns those of the calling session. Errors: unauthenticated
 // SESSION_ENDED.
 func credentialsOf(ctx context.Context, db database.Querier, origin *authv1.Origin) (found sessionCredentials, err error) {
 	err = db.QueryRow(ctx, selectSessionCredentials, pgx.NamedArgs{
 		"id": database.Optional(origin.GetSessionId()), "account_id": database.Optional(origin.GetAccountId()),
-	}).Scan(&found.email, &found.hash, &found.device)
+	}).Scan(&found.email, &found.hash, &found.device, &found.secondFactor)
 	if database.Missing(err) {
 		return found, errSessionEnded
 	}
@@ -178,12 +191,18 @@ func (s *sessionService) Reauthenticate(ctx context.Context, req *authv1.Reauthe
 		return nil, err
 	}
 	row := audit.Row{Event: audit.Reauthenticate, Outcome: audit.Succeeded, Account: origin.GetAccountId(), Origin: origin}
+	if req.GetPassword() == "" {
+		return s.challenge(ctx, req, row, nil)
+	}
 	_, err = s.passwords.Try(ctx, passwords.Attempt{
 		Client: throttle.Client{Email: accounts.FoldEmail(known.email), DeviceID: known.device, Address: origin.GetIpAddress()},
 		Caller: passwords.SignedIn(origin.GetAccountId()), Password: req.GetPassword(), Hash: known.hash, Wrong: errPasswordWrong, Row: row,
 	})
 	if err != nil {
 		return nil, err
+	}
+	if known.secondFactor {
+		return s.challenge(ctx, req, row, []string{"pwd"})
 	}
 	err = s.db.TransactBatch(ctx, func(batch *pgx.Batch) error {
 		batch.Queue(touchAuthentication, pgx.NamedArgs{"id": origin.GetSessionId()})
@@ -193,4 +212,16 @@ func (s *sessionService) Reauthenticate(ctx context.Context, req *authv1.Reauthe
 		return nil, fmt.Errorf("reauthenticate: %w", err)
 	}
 	return &authv1.ReauthenticateResponse{}, nil
+}
+
+// challenge returns the challenge of a step-up whose session gave the methods before.
+func (s *sessionService) challenge(ctx context.Context, req *authv1.ReauthenticateRequest, row audit.Row, before []string) (*authv1.ReauthenticateResponse, error) {
+	if !req.GetAcceptsChallenge() {
+		return nil, s.log.Refuse(ctx, row, accounts.ErrSecondFactor)
+	}
+	owed, err := s.sessions.Challenge(ctx, req.GetOrigin(), before)
+	if err != nil {
+		return nil, fmt.Errorf("reauthenticate: %w", s.log.Refuse(ctx, row, err))
+	}
+	return &authv1.ReauthenticateResponse{Challenge: owed}, nil
 }

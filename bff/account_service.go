@@ -56,13 +56,15 @@ func (s *accountService) UpdateMe(ctx context.Context, req *bffv1.UpdateMeReques
 
 // Reauthenticate implements bffv1.AccountServiceHandler.
 func (s *accountService) Reauthenticate(ctx context.Context, req *bffv1.ReauthenticateRequest) (*bffv1.ReauthenticateResponse, error) {
-	_, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.ReauthenticateResponse, error) {
-		return s.sessions.Reauthenticate(ctx, &authv1.ReauthenticateRequest{Password: req.GetPassword(), Origin: s.clientInfo(ctx)})
+	response, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.ReauthenticateResponse, error) {
+		return s.sessions.Reauthenticate(ctx, &authv1.ReauthenticateRequest{
+			Password: req.GetPassword(), Origin: s.clientInfo(ctx), AcceptsChallenge: true,
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &bffv1.ReauthenticateResponse{}, nil
+	return &bffv1.ReauthenticateResponse{Challenge: challengeOf(response.GetChallenge())}, nil
 }
 
 // ChangePassword implements bffv1.AccountServiceHandler.

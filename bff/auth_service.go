@@ -48,10 +48,15 @@ func (s *authService) Login(ctx context.Context, req *bffv1.LoginRequest) (*bffv
 	response, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.LoginResponse, error) {
 		return s.sessions.Login(ctx, &authv1.LoginRequest{
 			Email: req.GetEmail(), Password: req.GetPassword(), DeviceToken: cmp.Or(req.GetDeviceToken(), browser.CarriedBy(ctx).Device), Origin: s.clientInfo(ctx),
+			AcceptsChallenge: true,
 		})
 	})
 	if err != nil {
 		return nil, err
+	}
+	if owed := response.GetChallenge(); owed != nil {
+		noStore(ctx)
+		return &bffv1.LoginResponse{Result: &bffv1.LoginResponse_Challenge{Challenge: challengeOf(owed)}}, nil
 	}
 	signedIn, missing := s.signedIn(ctx, response.GetAccount(), response.GetTokens(), response.GetDeviceToken())
 	return &bffv1.LoginResponse{Result: &bffv1.LoginResponse_SignedIn{SignedIn: signedIn}, Errors: missing}, nil
@@ -112,7 +117,7 @@ func (s *authService) VerifyEmail(ctx context.Context, req *bffv1.VerifyEmailReq
 	response, err := callService(ctx, writeLimit, func(ctx context.Context) (*authv1.VerifyEmailResponse, error) {
 		return s.links.VerifyEmail(repeatable(ctx, key), &authv1.VerifyEmailRequest{
 			Token: req.GetToken(), Password: req.GetPassword(), AccountId: id.String(), Origin: origin, IdempotencyKey: key,
-			FirstName: req.FirstName, LastName: req.LastName, Locale: req.Locale,
+			FirstName: req.FirstName, LastName: req.LastName, Locale: req.Locale, AcceptsChallenge: true,
 		})
 	})
 	if err != nil {
@@ -122,7 +127,7 @@ func (s *authService) VerifyEmail(ctx context.Context, req *bffv1.VerifyEmailReq
 		noStore(ctx)
 		s.cache.Invalidate("account/" + response.GetAccount().GetId())
 		user, missing := s.withProfile(ctx, response.GetAccount())
-		return &bffv1.VerifyEmailResponse{User: user, Errors: missing}, nil
+		return &bffv1.VerifyEmailResponse{User: user, Errors: missing, Challenge: challengeOf(response.GetChallenge())}, nil
 	}
 	signedIn, missing := s.signedIn(ctx, response.GetAccount(), response.GetTokens(), response.GetDeviceToken())
 	return &bffv1.VerifyEmailResponse{

@@ -44,6 +44,11 @@ import (
 type Config struct {
 	// Backends are the services behind the gateway, auth and users among them.
 	Backends []Backend
+	// SecondFactorRequired asks level 2 or a remembered device of every method that its
+	// policy does not open to level 1.
+	SecondFactorRequired bool
+	// SecondFactorRoles are the roles that do not count in a token of level 1.
+	SecondFactorRoles []string
 	// PublicURL is the URL of the gateway for browsers, and the issuer of its tokens.
 	PublicURL string
 	// Origins are the web origins that may call from a browser.
@@ -124,7 +129,7 @@ func New(config Config) (*Service, error) {
 			return nil, err
 		}
 	}
-	if s.verifier, err = access.NewVerifier(config.PublicURL, config.Logger); err != nil {
+	if s.verifier, err = access.NewVerifier(config.PublicURL, config.SecondFactorRoles, config.Logger); err != nil {
 		return nil, err
 	}
 	if s.cache, err = newCache(config.CacheBytes, config.Backends, func(kinds []string) bool { return s.changes.current(kinds) }); err != nil {
@@ -181,7 +186,7 @@ func (s *Service) join(config Config) {
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
 	s.gateway.directory = people
-	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.rates.limitAddress}
+	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.rates.limitAddress, secondFactorRequired: config.SecondFactorRequired}
 	s.identity.cookies = browser.NewCookies(browser.Config{
 		Profile: config.Cookies, PublicURL: config.PublicURL, Origins: s.origins, Verifier: s.verifier, Revoked: s.revoked,
 		Serves:   func(path string) bool { return s.rpc.Serves(path) },

@@ -43,7 +43,7 @@ func (p *proxies) clientInfo(ctx context.Context) *authv1.Origin {
 	}
 	if who := caller(ctx); who != nil {
 		client.AccountId, client.SessionId = who.UserID, who.SessionID
-		client.RequireRecentSignIn = rpc.CallFrom(ctx).WantsRecentSignIn()
+		client.RequireRecentSignIn, client.RequireOwnLevel = rpc.CallFrom(ctx).WantsRecentSignIn(), rpc.CallFrom(ctx).WantsOwnLevel()
 	}
 	return client
 }

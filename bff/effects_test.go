@@ -28,23 +28,25 @@ const (
 // effectsOf are the effects of auth's methods. One that isn't here, and not in
 // harmless, fails the test: say what it changes.
 var effectsOf = map[string][]effect{
-	authv1.AccountServiceCreateAccountProcedure:      {ofExistence, ofEmail, ofPassword, ofRoles, ofSessions},
-	authv1.AccountServiceDeleteAccountProcedure:      {ofExistence, ofSessions},
-	authv1.AccountServiceSetAccountStatusProcedure:   {ofStatus, ofSessions},
-	authv1.AccountServiceSetAccountRolesProcedure:    {ofRoles},
-	authv1.AccountServiceChangeAccountEmailProcedure: {ofEmail},
-	authv1.AccountServiceChangePasswordProcedure:     {ofPassword, ofSessions},
-	authv1.AccountServiceForcePasswordResetProcedure: {ofPassword, ofSessions},
-	authv1.LinkServiceVerifyEmailProcedure:           {ofExistence, ofEmail, ofPassword, ofSessions},
-	authv1.LinkServiceResetPasswordProcedure:         {ofPassword, ofSessions},
-	authv1.LinkServiceRequestEmailChangeProcedure:    {ofEmail},
-	authv1.LinkServiceConfirmEmailChangeProcedure:    {ofEmail},
-	authv1.SessionServiceLoginProcedure:              {ofSessions},
-	authv1.SessionServiceRefreshProcedure:            {ofSessions},
-	authv1.SessionServiceLogoutProcedure:             {ofSessions},
-	authv1.SessionServiceReauthenticateProcedure:     {ofSessions},
-	authv1.SessionServiceRevokeSessionProcedure:      {ofSessions},
-	authv1.SessionServiceRevokeSessionsProcedure:     {ofSessions},
+	authv1.AccountServiceCreateAccountProcedure:            {ofExistence, ofEmail, ofPassword, ofRoles, ofSessions},
+	authv1.AccountServiceDeleteAccountProcedure:            {ofExistence, ofSessions},
+	authv1.AccountServiceSetAccountStatusProcedure:         {ofStatus, ofSessions},
+	authv1.AccountServiceSetAccountRolesProcedure:          {ofRoles},
+	authv1.AccountServiceChangeAccountEmailProcedure:       {ofEmail},
+	authv1.AccountServiceChangePasswordProcedure:           {ofPassword, ofSessions},
+	authv1.AccountServiceForcePasswordResetProcedure:       {ofPassword, ofSessions},
+	authv1.LinkServiceVerifyEmailProcedure:                 {ofExistence, ofEmail, ofPassword, ofSessions},
+	authv1.LinkServiceResetPasswordProcedure:               {ofPassword, ofSessions},
+	authv1.LinkServiceRequestEmailChangeProcedure:          {ofEmail},
+	authv1.LinkServiceConfirmEmailChangeProcedure:          {ofEmail},
+	authv1.SessionServiceLoginProcedure:                    {ofSessions},
+	authv1.SessionServiceRefreshProcedure:                  {ofSessions},
+	authv1.SessionServiceLogoutProcedure:                   {ofSessions},
+	authv1.SessionServiceReauthenticateProcedure:           {ofSessions},
+	authv1.SessionServiceCompleteLoginProcedure:            {ofSessions},
+	authv1.SessionServiceCompleteReauthenticationProcedure: {ofSessions},
+	authv1.SessionServiceRevokeSessionProcedure:            {ofSessions},
+	authv1.SessionServiceRevokeSessionsProcedure:           {ofSessions},
 }
 
 // harmless are methods that change nothing of an identity.
@@ -56,7 +58,7 @@ var harmless = []string{
 const (
 	strangers    = "nobody is signed in: it makes an account of the caller's own, without roles"
 	byLink       = "the link shows that its holder reads the account's mail, and works once"
-	byItself     = "it takes the password, and is what a recent sign-in is"
+	byItself     = "it takes the password or the second factor, and is what a recent sign-in is"
 	byToken      = "it takes the session's refresh token, and reaches that session alone"
 	endsSessions = "it only ends sessions: who is attacked must be able to do that at once"
 	mayUndo      = "it only takes access away, EnableUser gives it back, and an incident must not wait for a password"
@@ -69,21 +71,23 @@ var ways = map[string]struct{ request, because string }{
 	"bff.v1.AuthService/Register":             {`{"email":"ada@example.com","password":"correct horse battery","firstName":"Ada","lastName":"Lovelace"}`, strangers},
 	"bff.v1.AuthService/VerifyEmail":          {`{"token":"` + someLink + `","password":"correct horse battery"}`, byLink},
 	"bff.v1.AuthService/Login":                {`{"email":"ada@example.com","password":"correct horse battery"}`, byItself},
+	"bff.v1.AuthService/CompleteLogin":        {`{"challengeToken":"ghc_x","totpCode":"492039"}`, byItself},
 	"bff.v1.AuthService/Refresh":              {`{"refreshToken":"ghr_x"}`, byToken},
 	"bff.v1.AuthService/Logout":               {`{"refreshToken":"ghr_x"}`, byToken},
 	"bff.v1.AuthService/RequestPasswordReset": {`{"email":"ada@example.com"}`, ""},
 	"bff.v1.AuthService/ResetPassword":        {`{"token":"` + someLink + `","newPassword":"correct horse battery"}`, byLink},
 
-	"bff.v1.AccountService/UpdateMe":              {`{"user":{"firstName":"Ada"}}`, ""},
-	"bff.v1.AccountService/Reauthenticate":        {`{"password":"correct horse battery"}`, byItself},
-	"bff.v1.AccountService/ChangePassword":        {`{"currentPassword":"correct horse battery","newPassword":"battery horse correct"}`, ""},
-	"bff.v1.AccountService/RevokeSession":         {`{"sessionId":"` + bob + `"}`, endsSessions},
-	"bff.v1.AccountService/RevokeOtherSessions":   {`{}`, endsSessions},
-	"bff.v1.AccountService/RevokeAllSessions":     {`{}`, endsSessions},
-	"bff.v1.AccountService/SendVerificationEmail": {`{}`, ""},
-	"bff.v1.AccountService/RequestEmailChange":    {`{"newEmail":"ada@example.org"}`, ""},
-	"bff.v1.AccountService/ConfirmEmailChange":    {`{"token":"` + someLink + `"}`, byLink},
-	"bff.v1.AccountService/DeleteMe":              {`{}`, ""},
+	"bff.v1.AccountService/UpdateMe":                 {`{"user":{"firstName":"Ada"}}`, ""},
+	"bff.v1.AccountService/Reauthenticate":           {`{"password":"correct horse battery"}`, byItself},
+	"bff.v1.AccountService/CompleteReauthentication": {`{"challengeToken":"ghc_x","totpCode":"492039"}`, byItself},
+	"bff.v1.AccountService/ChangePassword":           {`{"currentPassword":"correct horse battery","newPassword":"battery horse correct"}`, ""},
+	"bff.v1.AccountService/RevokeSession":            {`{"sessionId":"` + bob + `"}`, endsSessions},
+	"bff.v1.AccountService/RevokeOtherSessions":      {`{}`, endsSessions},
+	"bff.v1.AccountService/RevokeAllSessions":        {`{}`, endsSessions},
+	"bff.v1.AccountService/SendVerificationEmail":    {`{}`, ""},
+	"bff.v1.AccountService/RequestEmailChange":       {`{"newEmail":"ada@example.org"}`, ""},
+	"bff.v1.AccountService/ConfirmEmailChange":       {`{"token":"` + someLink + `"}`, byLink},
+	"bff.v1.AccountService/DeleteMe":                 {`{}`, ""},
 
 	"bff.v1.UserService/CreateUser":         {`{"user":{"email":"bob@example.com","firstName":"Bob","lastName":"Babbage","roles":["admin"]}}`, ""},
 	"bff.v1.UserService/UpdateUser":         {`{"user":{"id":"` + bob + `","firstName":"Bob"}}`, ""},

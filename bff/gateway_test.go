@@ -87,6 +87,9 @@ type options struct {
 	noKeys        bool
 	// upstreams are the application's own services.
 	upstreams *upstream.Set
+	// secondFactor requires one of every session, and for the roles.
+	secondFactor      bool
+	secondFactorRoles []string
 }
 
 // harness is a gateway with its backend and clients.
@@ -118,6 +121,7 @@ func newHarness(t testing.TB, o options) *harness {
 	h.gateway, err = New(Config{
 		Backends: backends(o.auth, o.users), PublicURL: cmp.Or(o.publicURL, publicURL), Origins: o.origins, TrustedProxies: o.proxies, Policy: o.policy, Logger: logger,
 		Telemetry: o.telemetry, Throttle: o.limited, RedisURL: o.redis, CacheBytes: o.cacheBytes, Upstreams: o.upstreams, Identity: identityIssuer(t),
+		SecondFactorRequired: o.secondFactor, SecondFactorRoles: o.secondFactorRoles,
 	})
 	if err != nil {
 		t.Fatal(err)

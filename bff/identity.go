@@ -30,6 +30,9 @@ type identity struct {
 	cookies  *browser.Cookies
 	// limit counts the call against the rate of the caller's IP address.
 	limit func(context.Context) error
+	// secondFactorRequired says that the installation requires level 2, or a remembered
+	// device.
+	secondFactorRequired bool
 }
 
 type principalKey struct{}
@@ -46,18 +49,19 @@ func (i *identity) admit(plan *policy.Method) (rpc.Admission, error) {
 	case *policyv1.Access_Anyone:
 		return rpc.Admission{Authenticate: i.admitAnyone}, nil
 	case *policyv1.Access_SignedIn:
-		return rpc.Admission{Authenticate: i.requireSignIn}, nil
+		return rpc.Admission{Authenticate: i.requireSignIn, Authorize: i.checkLevel(plan)}, nil
 	case *policyv1.Access_Roles:
 		roles := who.Roles.GetAnyOf()
+		level := i.checkLevel(plan)
 		return rpc.Admission{Authenticate: i.requireSignIn, Authorize: func(ctx context.Context) error {
 			if !caller(ctx).HasAny(roles) {
 				return errNoRole
 			}
-			return nil
+			return level(ctx)
 		}}, nil
 	case *policyv1.Access_Self:
 		roles := who.Self.GetOrRoles()
-		return rpc.Admission{Authenticate: i.requireSignIn, AuthorizeMessage: func(ctx context.Context, request proto.Message) error {
+		return rpc.Admission{Authenticate: i.requireSignIn, Authorize: i.checkLevel(plan), AuthorizeMessage: func(ctx context.Context, request proto.Message) error {
 			if who := caller(ctx); !who.HasAny(roles) && !who.Is(plan.Self.In(request)) {
 				return errNotSelf
 			}
@@ -85,7 +89,9 @@ func (i *identity) requireSignIn(next connect.ServerFunc) connect.ServerFunc {
 		if err != nil {
 			return err
 		}
-		return next(context.WithValue(ctx, principalKey{}, who), spec, stream)
+		err = next(context.WithValue(ctx, principalKey{}, who), spec, stream)
+		askSecondFactor(ctx, err)
+		return err
 	}
 }
 

@@ -1,6 +1,7 @@
 package bff
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,7 +34,7 @@ type Unpublished struct{ Path, Upstream string }
 
 // Method is one public method and its policy. A property that it lacks is "-".
 type Method struct {
-	Path, Who, RecentSignIn, Limit, Rate, Criticality, Tries, Key, Cache, Purges string
+	Path, Who, Level, Scopes, RecentSignIn, Limit, Rate, Criticality, Tries, Key, Cache, Purges string
 	// Fields are the names of its request's fields.
 	Fields string
 }
@@ -88,7 +89,7 @@ func methodsOf(plans []*policy.Method) []Method {
 	var methods []Method
 	for _, plan := range plans {
 		method := Method{
-			Path: plan.Procedure, Who: describeAccess(plan.Access), RecentSignIn: yes(plan.RecentSignIn), Limit: "-", Rate: "-",
+			Path: plan.Procedure, Who: describeAccess(plan.Access), Level: levelText(plan.Assurance), Scopes: cmp.Or(strings.Join(plan.Scopes, " "), "-"), RecentSignIn: yes(plan.RecentSignIn), Limit: "-", Rate: "-",
 			Criticality: "critical", Tries: fmt.Sprint(plan.Attempts), Key: yes(plan.IdempotencyKey), Cache: cacheText(plan.Cache),
 			Purges: tagsText(plan.Invalidates), Fields: fieldNames(plan.Descriptor.Input()),
 		}
@@ -120,6 +121,20 @@ func describeAccess(access *policyv1.Access) string {
 		return strings.Join(who.Roles.GetAnyOf(), " or ")
 	default:
 		return "nobody"
+	}
+}
+
+// levelText says which level of assurance a method requires.
+func levelText(assurance policyv1.Assurance) string {
+	switch assurance {
+	case policyv1.Assurance_ASSURANCE_ONE:
+		return "1"
+	case policyv1.Assurance_ASSURANCE_TWO:
+		return "2"
+	case policyv1.Assurance_ASSURANCE_OWN:
+		return "own"
+	default:
+		return "-"
 	}
 }
 
@@ -210,9 +225,9 @@ func normalText(n *policyv1.Normalize) string {
 
 // tables returns the policy's tables, each with its header row.
 func (p *Policy) tables() (methods, pages, fields [][]string) {
-	methods = [][]string{{"method", "who may call", "recent sign-in", "time limit", "rate", "criticality", "tries", "idempotency key", "cache", "invalidates"}}
+	methods = [][]string{{"method", "who may call", "level", "scopes", "recent sign-in", "time limit", "rate", "criticality", "tries", "idempotency key", "cache", "invalidates"}}
 	for _, m := range p.Methods {
-		methods = append(methods, []string{m.Path, m.Who, m.RecentSignIn, m.Limit, m.Rate, m.Criticality, m.Tries, m.Key, m.Cache, m.Purges})
+		methods = append(methods, []string{m.Path, m.Who, m.Level, m.Scopes, m.RecentSignIn, m.Limit, m.Rate, m.Criticality, m.Tries, m.Key, m.Cache, m.Purges})
 	}
 	pages = [][]string{{"page", "who may request it"}}
 	for _, page := range p.Pages {
@@ -288,6 +303,8 @@ Each call passes these interceptors in this order: %s.
 ## Methods
 
 A rate applies to each principal, or to each IP address where nobody is signed in: the number of calls in each period, then the burst if it differs from that number.
+The level is that of the caller's session: 1 even where ` + "`GATEHOUSE_SECOND_FACTOR`" + ` is ` + "`required`" + `, 2, or 2 if the caller's account has a second factor (own). Without one, ` + "`required`" + ` asks level 2 or a remembered device.
+An API key or an OAuth client's token must hold one of the scopes; without any, only Gatehouse's own sessions may call.
 Under overload, the gateway refuses sheddable calls first.
 Tries is the maximum number of attempts of a call to a service.
 The cache returns a private response only to the caller for whom it was made. A write invalidates the cache entries that have one of its tags. In a tag, ` + "`{caller}`" + ` is the caller's ID, and any other name is a field of the request.

@@ -85,9 +85,9 @@ const (
 	// transaction, so that two can't remove each other.
 	LockAdministrators = "SELECT pg_advisory_xact_lock(hashtextextended('gatehouse administrators', 0))"
 	// ExistsAdministrators selects whether an active administrator exists. One
-	// without a password can't sign in, and doesn't count.
+	// without a password or another way to sign in doesn't count.
 	ExistsAdministrators = `
-		SELECT EXISTS (SELECT FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles) AND password_hash <> '')`
+		SELECT EXISTS (SELECT FROM auth.accounts WHERE status = 'active' AND 'admin' = ANY (roles) AND (password_hash <> '' OR has_sign_in))`
 )
 
 // KeepAdministrator refuses a change that leaves no active administrator, where the

@@ -44,7 +44,8 @@ const (
 	LinkReset        Event = "link.reset"                // A password reset link is used.
 	LinkEmail        Event = "link.email"                // The link that confirms a new email is used.
 	Login            Event = "session.login"             // Somebody signs in with a password.
-	Reauthenticate   Event = "session.reauthenticate"    // A signed-in person confirms their password.
+	Challenge        Event = "session.challenge"         // Somebody gives the right password of an account that has a second factor.
+	Reauthenticate   Event = "session.reauthenticate"    // A signed-in person confirms their password, and the second factor if they have one.
 	Logout           Event = "session.logout"            // A session is ended by its holder.
 	SessionRevoke    Event = "session.revoke"            // One or more sessions are revoked from another session, or by an administrator.
 	Refresh          Event = "session.refresh"           // A refresh token is refused. Accepted ones are not audited.

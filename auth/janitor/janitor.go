@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth/audit"
+	"gatehouse/auth/challenge"
 	"gatehouse/auth/links"
 	"gatehouse/auth/throttle"
 	"gatehouse/internal/database"
@@ -77,6 +78,13 @@ const (
 			RETURNING token_hash)
 		SELECT count(*) FROM gone`
 
+	pruneChallenges = `
+		WITH gone AS (
+			DELETE FROM auth.challenges WHERE token_hash = ANY (ARRAY(
+				SELECT token_hash FROM auth.challenges WHERE expire_time < now() - @kept::interval ORDER BY expire_time LIMIT @most))
+			RETURNING token_hash)
+		SELECT count(*) FROM gone`
+
 	// The condition is repeated: a failure that is counted meanwhile renews its row.
 	pruneThrottles = `
 		WITH gone AS (
@@ -111,7 +119,7 @@ const (
 		SELECT count(*) FROM gone`
 )
 
-// Prune deletes audit events, sessions, links, idempotency keys and failures whose
+// Prune deletes audit events, sessions, links, challenges, idempotency keys and failures whose
 // retention has ended, in batches that hold no lock for long. It does nothing
 // while another replica prunes.
 func (j *Janitor) Prune(ctx context.Context) error {
@@ -125,6 +133,7 @@ func (j *Janitor) Prune(ctx context.Context) error {
 		{"prune the audit", pruneAudit, pgx.NamedArgs{"keep": j.auditRetention}},
 		{"prune the idempotency keys", pruneIdempotencyKeys, pgx.NamedArgs{"life": once.Life, "most": most}},
 		{"prune the links", pruneLinks, pgx.NamedArgs{"kept": links.Retention, "most": most}},
+		{"prune the challenges", pruneChallenges, pgx.NamedArgs{"kept": challenge.Retention, "most": most}},
 		{"prune the throttles", pruneThrottles, pgx.NamedArgs{"age": throttle.Retention, "most": most}},
 		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}},
 		{"prune the revoked sessions", pruneRevokedSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}},

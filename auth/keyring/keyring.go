@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,6 +61,8 @@ type Keyring struct {
 	secrets [][]byte
 	logger  *slog.Logger
 	now     func() time.Time // for the times in tokens
+	// secondFactorRoles are left out of tokens of level 1.
+	secondFactorRoles []string
 
 	mu   sync.RWMutex
 	keys []signingKey // the latest sign_time first
@@ -118,6 +121,8 @@ type Config struct {
 	Issuer string
 	// Life is how long a key signs; DefaultLife if zero.
 	Life time.Duration
+	// SecondFactorRoles are the roles that a token of level 1 does not get.
+	SecondFactorRoles []string
 	// Now is the clock for the times in tokens; time.Now if nil.
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -130,7 +135,7 @@ func Open(ctx context.Context, config Config) (*Keyring, error) {
 	if len(secrets) == 0 {
 		return nil, errors.New("no secret key")
 	}
-	ring := &Keyring{db: config.DB, life: config.Life, issuer: config.Issuer, secrets: secrets, logger: config.Logger, now: config.Now}
+	ring := &Keyring{db: config.DB, life: config.Life, issuer: config.Issuer, secrets: secrets, logger: config.Logger, now: config.Now, secondFactorRoles: config.SecondFactorRoles}
 	if ring.life == 0 {
 		ring.life = DefaultLife
 	}
@@ -359,12 +364,29 @@ func (r *Keyring) signingAt(at time.Time) (signingKey, error) {
 
 // AccessToken signs a token for a session of the account. at must not be after the
 // account was read, so that a later revocation outlives the token.
-func (r *Keyring) AccessToken(account *authv1.Account, session uuid.UUID, at time.Time) (string, error) {
+//
+// Roles that need a second factor are left out of a token of level 1.
+func (r *Keyring) AccessToken(account *authv1.Account, session uuid.UUID, signIn accesstoken.SignIn, at time.Time) (string, error) {
 	key, err := r.signingAt(at)
 	if err != nil {
 		return "", err
 	}
 	return accesstoken.Mint(accesstoken.Key{ID: key.kid, Private: key.private}, r.issuer, accesstoken.Subject{
-		AccountID: account.GetId(), SessionID: session.String(), Roles: account.GetRoles(), Version: account.GetAuthzVersion(),
+		AccountID: account.GetId(), SessionID: session.String(), Roles: r.granted(account.GetRoles(), signIn.Level),
+		Version: account.GetAuthzVersion(), SignIn: signIn,
 	}, at)
+}
+
+// granted returns the roles for a token of the level.
+func (r *Keyring) granted(roles []string, level int) []string {
+	if level >= 2 || len(r.secondFactorRoles) == 0 {
+		return roles
+	}
+	left := make([]string, 0, len(roles))
+	for _, role := range roles {
+		if !slices.Contains(r.secondFactorRoles, role) {
+			left = append(left, role)
+		}
+	}
+	return left
 }

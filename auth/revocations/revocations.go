@@ -102,10 +102,14 @@ const revokeAll = `
 	WITH ended AS (
 		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
 		WHERE account_id = @account_id AND revoke_time IS NULL AND epoch >= ` + deployment.CurrentEpoch + ` AND expire_time > now()
-			AND (@except::uuid IS NULL OR id <> @except::uuid) RETURNING id)
+			AND (@except::uuid IS NULL OR id <> @except::uuid) RETURNING id
+	), superseded AS (
+		UPDATE auth.challenges SET end_time = clock_timestamp(), end_reason = 'superseded'
+		WHERE account_id = @account_id AND end_time IS NULL AND (@except::uuid IS NULL OR session_id IS DISTINCT FROM @except::uuid))
 	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
 
-// RevokeSessions ends an account's sessions, all but one if except is set.
+// RevokeSessions ends an account's sessions, all but one if except is set, and with
+// them the challenges of sign-ins that are under way.
 func RevokeSessions(ctx context.Context, tx pgx.Tx, account, except, reason string) (int32, error) {
 	tag, err := tx.Exec(ctx, revokeAll, pgx.NamedArgs{"account_id": account, "except": database.Optional(except), "reason": reason, "life": Life})
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"gatehouse/auth/janitor"
 	"gatehouse/auth/tokens"
 	authv1 "gatehouse/gen/auth/v1"
+	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/database"
 )
 
@@ -41,6 +42,7 @@ type Session struct {
 	Ended          bool
 	ExpiresIn      time.Duration
 	Account        *authv1.Account
+	SignIn         accesstoken.SignIn
 	tokenHash      []byte
 	idempotencyKey []byte
 	moved          bool // the client's IP address or user agent has changed
@@ -56,7 +58,7 @@ const (
 	selectSessionNow = `
 		SELECT ` + accounts.Columns + `, s.generation, s.token_hash, s.token_key, s.idempotency_key_hash, ` + sessionEnded + `,
 			(s.user_agent, s.ip_address) <> (@user_agent, @ip_address),
-			extract(epoch FROM clock_timestamp() - s.rotate_time)::float8, ` + secondsLeft + `
+			extract(epoch FROM clock_timestamp() - s.rotate_time)::float8, ` + secondsLeft + `, ` + signIn + `
 		FROM auth.sessions s JOIN auth.accounts a ON a.id = s.account_id
 		WHERE s.id = @id`
 
@@ -69,6 +71,7 @@ const (
 		expire_time = least(clock_timestamp() + @idle::interval, s.max_expire_time),
 		prune_date = least(s.prune_date, (clock_timestamp() + @idle::interval + @kept::interval)::date)`
 	secondsLeft = `extract(epoch FROM s.expire_time - clock_timestamp())::float8`
+	signIn      = `s.level, s.amr, s.authenticate_time`
 
 	// rotateCurrent rotates the session if the token is its current one. When it
 	// waits for the row's lock, it compares with the row as it is then; the account
@@ -80,11 +83,11 @@ const (
 	// Gateways cache the address and the user agent until a change is recorded, and
 	// last_used_time and expire_time for some seconds only: see maxSessionsTTL in bff.
 	rotateUnmoved = rotateCurrent + ` AND s.user_agent = @user_agent AND s.ip_address = @ip_address
-		RETURNING ` + accounts.Columns + `, ` + secondsLeft
+		RETURNING ` + accounts.Columns + `, ` + secondsLeft + `, ` + signIn
 	rotateMoved = `
-		WITH a AS (` + rotateCurrent + ` RETURNING ` + accounts.Columns + `, ` + secondsLeft + ` AS expires_in
+		WITH a AS (` + rotateCurrent + ` RETURNING ` + accounts.Columns + `, ` + secondsLeft + ` AS expires_in, ` + signIn + `
 		), noted AS (` + changes.InsertSessions + `a)
-		SELECT ` + accounts.Columns + `, a.expires_in FROM a`
+		SELECT ` + accounts.Columns + `, a.expires_in, a.level, a.amr, a.authenticate_time FROM a`
 	rotateSession = `UPDATE auth.sessions s SET ` + setRotated + ` WHERE s.id = @id RETURNING ` + secondsLeft
 )
 
@@ -137,7 +140,7 @@ func queueLocked(batch *pgx.Batch, id uuid.UUID, req *authv1.RefreshRequest, fou
 		one := &Session{ID: id}
 		var sinceRotation, expiresIn float64
 		one.Account, err = accounts.Scan(row, &one.Generation, &one.tokenHash, &one.TokenKey, &one.idempotencyKey,
-			&one.Ended, &one.moved, &sinceRotation, &expiresIn)
+			&one.Ended, &one.moved, &sinceRotation, &expiresIn, &one.SignIn.Level, &one.SignIn.AMR, &one.SignIn.AuthTime)
 		one.sinceRotation, one.ExpiresIn = database.Seconds(sinceRotation), database.Seconds(expiresIn)
 		*found = one
 		if database.Missing(err) {
@@ -173,14 +176,16 @@ func (r Rotator) rotation(id uuid.UUID, generation int32, req *authv1.RefreshReq
 // scanRotated reads the row of rotateUnmoved or rotateMoved; nil when there is none.
 func scanRotated(row pgx.Row, id uuid.UUID) (*Session, error) {
 	var expiresIn float64
-	account, err := accounts.Scan(row, &expiresIn)
+	rotated := &Session{ID: id}
+	account, err := accounts.Scan(row, &expiresIn, &rotated.SignIn.Level, &rotated.SignIn.AMR, &rotated.SignIn.AuthTime)
 	if database.Missing(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("rotate: %w", err)
 	}
-	return &Session{ID: id, Account: account, ExpiresIn: database.Seconds(expiresIn)}, nil
+	rotated.Account, rotated.ExpiresIn = account, database.Seconds(expiresIn)
+	return rotated, nil
 }
 
 // Rotate rotates a locked session.

@@ -66,7 +66,7 @@ func BenchmarkCheckAmong100000Revocations(b *testing.B) {
 
 func TestTheTokenCacheIsBounded(t *testing.T) {
 	t.Parallel()
-	v, err := NewVerifier("https://gatehouse.example", slog.New(slog.DiscardHandler))
+	v, err := NewVerifier("https://gatehouse.example", nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

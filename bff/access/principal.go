@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"gatehouse/internal/accesstoken"
 )
 
 // Principal is the authenticated caller, from an access token.
@@ -13,6 +15,7 @@ type Principal struct {
 	SessionID string
 	Roles     []string
 	Version   int64 // the account's authorisation version
+	SignIn    accesstoken.SignIn
 	Expire    time.Time
 	epoch     int // of the keys that the token was checked with
 }
@@ -30,7 +33,7 @@ func (p *Principal) Is(accountID string) bool { return strings.EqualFold(account
 func (p *Principal) CacheID() string { return p.UserID }
 
 // AppendCacheKey implements [answercache.Caller]. Answers show which session is the
-// caller's own, and roles and version decide what a caller may see.
+// caller's own, and roles, version and level decide what a caller may see.
 func (p *Principal) AppendCacheKey(key []byte) []byte {
 	add := func(text string) {
 		key = binary.AppendUvarint(key, uint64(len(text)))
@@ -39,6 +42,7 @@ func (p *Principal) AppendCacheKey(key []byte) []byte {
 	add(p.UserID)
 	add(p.SessionID)
 	key = binary.AppendVarint(key, p.Version)
+	key = binary.AppendVarint(key, int64(p.SignIn.Level))
 	key = binary.AppendUvarint(key, uint64(len(p.Roles)))
 	for _, role := range p.Roles {
 		add(role)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -28,9 +29,13 @@ const rememberedTokens = 20_000
 // revocations. A token never causes a request for a key.
 type Verifier struct {
 	issuer string
-	Now    func() time.Time
-	keys   atomic.Pointer[keySet]
-	seen   *otter.Cache[string, *Principal]
+	// secondFactorRoles are dropped from a principal of level 1: a version of auth
+	// older than schema number 8 issues them.
+	secondFactorRoles []string
+
+	Now  func() time.Time
+	keys atomic.Pointer[keySet]
+	seen *otter.Cache[string, *Principal]
 
 	issuerWarning *issuerWarning
 }
@@ -44,7 +49,8 @@ type keySet struct {
 }
 
 // NewVerifier returns a verifier that has no keys yet, for the tokens of an issuer.
-func NewVerifier(issuer string, logger *slog.Logger) (*Verifier, error) {
+// secondFactorRoles do not count in a token of level 1.
+func NewVerifier(issuer string, secondFactorRoles []string, logger *slog.Logger) (*Verifier, error) {
 	seen, err := otter.New(&otter.Options[string, *Principal]{
 		MaximumSize:      rememberedTokens,
 		ExpiryCalculator: otter.ExpiryWriting[string, *Principal](5 * time.Minute),
@@ -52,7 +58,7 @@ func NewVerifier(issuer string, logger *slog.Logger) (*Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create the token cache: %w", err)
 	}
-	return &Verifier{issuer: issuer, Now: time.Now, seen: seen, issuerWarning: &issuerWarning{logger: logger}}, nil
+	return &Verifier{issuer: issuer, secondFactorRoles: secondFactorRoles, Now: time.Now, seen: seen, issuerWarning: &issuerWarning{logger: logger}}, nil
 }
 
 // Stop stops the goroutines of the token cache.
@@ -176,9 +182,17 @@ func (v *Verifier) Check(token string) (who *Principal, err error) {
 		return nil, ErrTokenInvalid.WithCause(err)
 	}
 	found := &Principal{
-		UserID: subject.AccountID, SessionID: subject.SessionID, Roles: subject.Roles,
-		Version: subject.Version, Expire: expire, epoch: keys.epoch,
+		UserID: subject.AccountID, SessionID: subject.SessionID, Roles: v.granted(subject.Roles, subject.Level),
+		Version: subject.Version, SignIn: subject.SignIn, Expire: expire, epoch: keys.epoch,
 	}
 	v.seen.Set(token, found)
 	return found, nil
+}
+
+// granted returns the roles of a principal of the level.
+func (v *Verifier) granted(roles []string, level int) []string {
+	if level >= 2 || len(v.secondFactorRoles) == 0 {
+		return roles
+	}
+	return slices.DeleteFunc(slices.Clone(roles), func(role string) bool { return slices.Contains(v.secondFactorRoles, role) })
 }

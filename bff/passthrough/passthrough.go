@@ -87,7 +87,10 @@ func identityOf(who *access.Principal) identitytoken.Caller {
 	if who == nil {
 		return identitytoken.Caller{}
 	}
-	return identitytoken.Caller{UserID: who.UserID, SessionID: who.SessionID, Roles: who.Roles, ClientID: clientID}
+	return identitytoken.Caller{
+		UserID: who.UserID, SessionID: who.SessionID, Roles: who.Roles, ClientID: clientID,
+		ACR: who.SignIn.ACR(), AMR: who.SignIn.AMR, AuthTime: who.SignIn.AuthTime,
+	}
 }
 
 // Describe returns upstreams whose methods are known and cannot be called.

@@ -2,8 +2,8 @@
 // gateway verifies them.
 //
 // An access token is a JWT of RFC 9068, signed with Ed25519. It names the account,
-// the session, the account's roles and its authorization version, and is valid for
-// [Life].
+// the session, the account's roles and its authorization version, says how the subject
+// signed in, and is valid for [Life].
 package accesstoken
 
 import (
@@ -28,6 +28,8 @@ const (
 	audience  = "gatehouse"
 	clientID  = "gatehouse"
 	mediaType = "at+jwt"
+	levelOne  = "aal1"
+	levelTwo  = "aal2"
 )
 
 var (
@@ -53,6 +55,25 @@ type Subject struct {
 	Roles     []string
 	// Version is the account's authorization version, 1 or higher.
 	Version int64
+	SignIn
+}
+
+// SignIn says how and when the subject signed in (RFC 9068, section 2.2.1).
+type SignIn struct {
+	// Level is the level of assurance, 1 or 2. A token without a level has level 1.
+	Level int
+	// AMR are the methods that were used (RFC 8176, and "email", "fed" and "rec").
+	AMR []string
+	// AuthTime is when the first of them was; zero if the token does not say.
+	AuthTime time.Time
+}
+
+// ACR is the name of the level: "aal1" or "aal2".
+func (s SignIn) ACR() string {
+	if s.Level >= 2 {
+		return levelTwo
+	}
+	return levelOne
 }
 
 // Key is a signing key and its id.
@@ -63,14 +84,19 @@ type Key struct {
 
 // Mint signs a token for a subject as of a moment.
 func Mint(key Key, issuer string, subject Subject, at time.Time) (string, error) {
-	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claims{
+	said := claims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer: issuer, Audience: jwt.ClaimStrings{audience}, Subject: subject.AccountID,
 			IssuedAt: jwt.NewNumericDate(at), ExpiresAt: jwt.NewNumericDate(at.Add(Life)),
 			ID: uuid.NewString(),
 		},
 		ClientID: clientID, SessionID: subject.SessionID, Roles: subject.Roles, Version: subject.Version,
-	})
+		ACR: subject.ACR(), AMR: subject.AMR,
+	}
+	if !subject.AuthTime.IsZero() {
+		said.AuthTime = jwt.NewNumericDate(subject.AuthTime)
+	}
+	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, said)
 	token.Header["typ"] = mediaType
 	token.Header["kid"] = key.ID
 	signed, err := token.SignedString(key.Private)
@@ -111,7 +137,7 @@ func Verify(token string, v Verification) (Subject, time.Time, error) {
 	if err := c.check(v.Now()); err != nil {
 		return Subject{}, time.Time{}, err
 	}
-	return Subject{AccountID: c.Subject, SessionID: c.SessionID, Roles: c.Roles, Version: c.Version}, c.ExpiresAt.Time, nil
+	return Subject{AccountID: c.Subject, SessionID: c.SessionID, Roles: c.Roles, Version: c.Version, SignIn: c.signIn()}, c.ExpiresAt.Time, nil
 }
 
 // chooseKey returns the key that the token's header names, if the header is one
@@ -143,6 +169,21 @@ type claims struct {
 	SessionID string   `json:"sid"`
 	Roles     []string `json:"roles"`
 	Version   int64    `json:"ver"`
+
+	ACR      string           `json:"acr,omitempty"`
+	AMR      []string         `json:"amr,omitempty"`
+	AuthTime *jwt.NumericDate `json:"auth_time,omitempty"`
+}
+
+func (c *claims) signIn() SignIn {
+	said := SignIn{Level: 1, AMR: c.AMR}
+	if c.ACR == levelTwo {
+		said.Level = 2
+	}
+	if c.AuthTime != nil {
+		said.AuthTime = c.AuthTime.Time
+	}
+	return said
 }
 
 // check checks what the JWT library does not.
@@ -228,6 +269,12 @@ func (c *claims) field(name string) any {
 		return &c.Roles
 	case "ver":
 		return &c.Version
+	case "acr":
+		return &c.ACR
+	case "amr":
+		return &c.AMR
+	case "auth_time":
+		return &c.AuthTime
 	default:
 		return new(json.RawMessage)
 	}

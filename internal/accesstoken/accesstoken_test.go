@@ -24,6 +24,7 @@ func TestAMintedTokenIsVerified(t *testing.T) {
 	want := accesstoken.Subject{
 		AccountID: "0198c0de-aaaa-7000-8000-00000000a11c", SessionID: "0198c0de-cccc-7000-8000-00000000beef",
 		Roles: []string{"admin", "user"}, Version: 3,
+		SignIn: accesstoken.SignIn{Level: 2, AMR: []string{"mfa", "otp", "pwd"}, AuthTime: at.Add(-time.Minute)},
 	}
 	token, err := accesstoken.Mint(accesstoken.Key{ID: "k1", Private: private}, issuer, want, at)
 	if err != nil {

@@ -12,3 +12,12 @@ var (
 	ErrSessionEnded = fault.New(connect.CodeUnauthenticated, "SESSION_ENDED", "This session has ended. Sign in again.")
 	ErrStale        = fault.New(connect.CodeUnauthenticated, "TOKEN_STALE", "This access token is out of date: your roles or your account have changed. Refresh it.")
 )
+
+// ErrSecondFactor refuses a token of a session whose level of assurance is too low. The
+// gateway returns it by the policy, auth by the account.
+var ErrSecondFactor = fault.New(connect.CodeFailedPrecondition, ReasonSecondFactor,
+	"This needs your second factor. Give it (Reauthenticate, then CompleteReauthentication; to sign in, Login, then CompleteLogin), then repeat this.")
+
+// ReasonSecondFactor is the reason of ErrSecondFactor, which the header of RFC 9470 goes
+// with.
+const ReasonSecondFactor = "SECOND_FACTOR_REQUIRED"

@@ -15,6 +15,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	policyv1 "gatehouse/gen/policy/v1"
 )
 
 // httpStatuses are the statuses of errors found before the call, for which HTTP has
@@ -50,6 +52,7 @@ func derivedReasons(m *method, how surface, hasBody bool) []string {
 	add(personal(m.policy), "REFRESH_TOKEN_INVALID", "REFRESH_TOKEN_REUSED")
 	add(byRole(m.policy), "PERMISSION_DENIED")
 	add(m.policy.RecentSignIn, "REAUTHENTICATION_REQUIRED")
+	add(personal(m.policy) && m.policy.Assurance != policyv1.Assurance_ASSURANCE_ONE, "SECOND_FACTOR_REQUIRED")
 	add(m.policy.Rate != nil, "RATE_LIMITED")
 	add(m.signsIn, "COOKIES_NEED_HTTPS", "COOKIES_CROSS_SITE")
 	if m.policy.IdempotencyKey {

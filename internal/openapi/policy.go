@@ -45,7 +45,16 @@ func sentences(p *policy.Method) string {
 	if p.RecentSignIn {
 		text += ", with a sign-in or a `Reauthenticate` within five minutes"
 	}
+	switch p.Assurance {
+	case policyv1.Assurance_ASSURANCE_TWO:
+		text += ", with a second factor"
+	case policyv1.Assurance_ASSURANCE_OWN:
+		text += ", with the second factor if the account has one"
+	}
 	text += "."
+	if len(p.Scopes) > 0 {
+		text += fmt.Sprintf("\n**Scopes of API keys and OAuth clients:** one of `%s`.", strings.Join(p.Scopes, "`, `"))
+	}
 	if p.Rate != nil {
 		text += fmt.Sprintf("\n**Rate:** %s for each %s.", rateWords(p.Rate), map[bool]string{true: "user", false: "address"}[personal(p)])
 	}
@@ -84,6 +93,14 @@ func policyExtension(p *policy.Method) object {
 		extension.set("access", "anyone")
 	}
 	extension.set("recentSignIn", p.RecentSignIn)
+	if level, ok := map[policyv1.Assurance]string{
+		policyv1.Assurance_ASSURANCE_ONE: "one", policyv1.Assurance_ASSURANCE_TWO: "two", policyv1.Assurance_ASSURANCE_OWN: "own",
+	}[p.Assurance]; ok {
+		extension.set("assurance", level)
+	}
+	if len(p.Scopes) > 0 {
+		extension.set("scopes", p.Scopes)
+	}
 	if p.TimeLimit > 0 {
 		extension.set("timeLimitSeconds", p.TimeLimit.Seconds())
 	}

@@ -165,7 +165,9 @@ func (s *schemas) field(field protoreflect.FieldDescriptor) (schema object, need
 			schema.set("examples", []any{example})
 		}
 	}
-	needed = found.needed && !(field.HasPresence() && s.lenient)
+	oneof := field.ContainingOneof()
+	alternative := oneof != nil && !oneof.IsSynthetic() // another one may be there instead
+	needed = found.needed && !(field.HasPresence() && s.lenient) && !alternative
 	needed = (needed || rules.GetRequired()) && rules.GetIgnore() != validate.Ignore_IGNORE_IF_ZERO_VALUE
 	return schema, needed || field.Cardinality() == protoreflect.Required, nil
 }

@@ -3,6 +3,8 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -108,6 +110,47 @@ func (p *Method) compileAccess(policy *policyv1.Method) (err error) {
 	p.RecentSignIn = policy.GetRecentSignIn()
 	if p.RecentSignIn && !p.needsSignIn() {
 		return p.errorf("requires a recent sign-in, but does not require a sign-in")
+	}
+	return errors.Join(p.compileAssurance(policy), p.compileScopes(policy.GetScopes()))
+}
+
+func (p *Method) compileAssurance(policy *policyv1.Method) error {
+	if policy.Assurance == nil {
+		return nil
+	}
+	p.Assurance = policy.GetAssurance()
+	switch p.Assurance {
+	case policyv1.Assurance_ASSURANCE_ONE, policyv1.Assurance_ASSURANCE_TWO, policyv1.Assurance_ASSURANCE_OWN:
+	default:
+		return p.errorf("has an unknown assurance: use ASSURANCE_ONE, ASSURANCE_TWO or ASSURANCE_OWN")
+	}
+	if !p.needsSignIn() {
+		return p.errorf("has an assurance, but does not require a sign-in")
+	}
+	return nil
+}
+
+// scope is the form of a scope. A space separates scopes in a token (RFC 6749, section
+// 3.3).
+var scope = regexp.MustCompile(`^[a-z][a-z0-9_.-]*(:[a-z0-9_.-]+)*$`)
+
+func (p *Method) compileScopes(scopes []string) error {
+	p.Scopes = scopes
+	if len(scopes) == 0 {
+		return nil
+	}
+	for i, one := range scopes {
+		if !scope.MatchString(one) || slices.Contains(scopes[:i], one) {
+			return p.errorf("has the scope %q, which is not a scope or comes twice: use one such as users:read", one)
+		}
+	}
+	switch {
+	case !p.needsSignIn():
+		return p.errorf("names scopes, but does not require a sign-in")
+	case p.RecentSignIn:
+		return p.errorf("names scopes and requires a recent sign-in, which limited credentials never have")
+	case p.Assurance == policyv1.Assurance_ASSURANCE_TWO, p.Assurance == policyv1.Assurance_ASSURANCE_OWN:
+		return p.errorf("names scopes and requires %s, which limited credentials never have", p.Assurance)
 	}
 	return nil
 }

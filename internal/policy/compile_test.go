@@ -62,6 +62,22 @@ func TestASchemaThatContradictsItselfIsRefused(t *testing.T) {
 			s.Policy.Access, s.Policy.RecentSignIn = rpctest.ForServices("bff").GetAccess(), new(true)
 		}, fault: "recent sign-in"},
 
+		{name: "an assurance that is said and isn't", spoil: func(s *rpctest.Schema) { s.Policy.Assurance = new(policyv1.Assurance_ASSURANCE_UNSPECIFIED) }, fault: "unknown assurance"},
+		{name: "an assurance of anyone", spoil: func(s *rpctest.Schema) {
+			s.Policy.Access, s.Policy.Assurance = policy.Anyone(), new(policyv1.Assurance_ASSURANCE_ONE)
+		}, fault: "does not require a sign-in"},
+		{name: "scopes of anyone", spoil: func(s *rpctest.Schema) { s.Policy.Access, s.Policy.Scopes = policy.Anyone(), []string{"users:read"} }, fault: "does not require a sign-in"},
+		{name: "a scope that isn't one", spoil: func(s *rpctest.Schema) { s.Policy.Scopes = []string{"users read"} }, fault: "not a scope"},
+		{name: "no scope", spoil: func(s *rpctest.Schema) { s.Policy.Scopes = []string{""} }, fault: "not a scope"},
+		{name: "a scope twice", spoil: func(s *rpctest.Schema) { s.Policy.Scopes = []string{"users:read", "users:read"} }, fault: "comes twice"},
+		{name: "scopes with a recent sign-in", spoil: func(s *rpctest.Schema) { s.Policy.Scopes, s.Policy.RecentSignIn = []string{"users:read"}, new(true) }, fault: "limited credentials never have"},
+		{name: "scopes with level 2", spoil: func(s *rpctest.Schema) {
+			s.Policy.Scopes, s.Policy.Assurance = []string{"users:read"}, new(policyv1.Assurance_ASSURANCE_TWO)
+		}, fault: "limited credentials never have"},
+		{name: "scopes with the account's level", spoil: func(s *rpctest.Schema) {
+			s.Policy.Scopes, s.Policy.Assurance = []string{"users:read"}, new(policyv1.Assurance_ASSURANCE_OWN)
+		}, fault: "limited credentials never have"},
+
 		{name: "no time", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = &durationpb.Duration{} }, fault: "time limit that is not a positive duration"},
 		{name: "less than no time", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = rpctest.Seconds(-1) }, fault: "time limit that is not a positive duration"},
 		{name: "a time that isn't one", spoil: func(s *rpctest.Schema) { s.Policy.TimeLimit = &durationpb.Duration{Seconds: 1, Nanos: -1} }, fault: "time limit that is not a positive duration"},

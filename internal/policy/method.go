@@ -28,6 +28,12 @@ type Method struct {
 	Self FieldPath
 	// RecentSignIn reports that the caller must have signed in within the last 5 minutes.
 	RecentSignIn bool
+	// Assurance is the level that the caller's session must have; unspecified for the
+	// installation's default.
+	Assurance policyv1.Assurance
+	// Scopes are those of which an API key or an OAuth client's token must hold one;
+	// without any, only Gatehouse's own sessions may call.
+	Scopes []string
 	// TimeLimit is the maximum duration of a call; zero for streams.
 	TimeLimit time.Duration
 	// Attempts is the maximum number of attempts of a call to a service, at least 1.

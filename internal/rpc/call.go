@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
+	policyv1 "gatehouse/gen/policy/v1"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/serve"
@@ -59,6 +60,12 @@ func (c *Call) isUnavailable(err error) bool {
 // WantsRecentSignIn reports whether the method requires a recent sign-in. A method
 // without a known policy does.
 func (c *Call) WantsRecentSignIn() bool { return c.Method == nil || c.Method.RecentSignIn }
+
+// WantsOwnLevel reports whether the method requires level 2 of an account that has a
+// second factor. A method without a known policy does.
+func (c *Call) WantsOwnLevel() bool {
+	return c.Method == nil || c.Method.Assurance == policyv1.Assurance_ASSURANCE_OWN
+}
 
 // errReconnect is the error of a stream whose server stops.
 var errReconnect = fault.WithRetry(fault.New(connect.CodeUnavailable, "SERVER_STOPPING", "This replica of the service is stopping. Open the stream again to reach another replica."), 0)

@@ -31,7 +31,7 @@ var (
 	// readableBytes are the columns of type bytea that the reader may read.
 	readableBytes = []string{"auth.signing_keys.public_key", "auth.audit_events.refusal_key"}
 	// secretTexts are the columns of other types that the reader may not read.
-	secretTexts = []string{"auth.accounts.password_hash"}
+	secretTexts = []string{"auth.accounts.password_hash", "auth.accounts.factor_password_hash"}
 )
 
 // identifiers returns an SQL list of the services' schemas.

@@ -383,5 +383,7 @@ func (d *describer) checkPolicy(m *policy.Method) {
 		d.problems.add(line, "say anyone, signed_in, self or roles", "upstream %s: %s admits services of Gatehouse, and the gateway serves the public", d.upstream.Name, m.Procedure)
 	case m.RecentSignIn:
 		d.problems.add(line, "leave it out", "upstream %s: %s wants a recent sign-in, which auth decides and an upstream does not ask", d.upstream.Name, m.Procedure)
+	case m.Assurance == policyv1.Assurance_ASSURANCE_OWN:
+		d.problems.add(line, "say ASSURANCE_TWO, or leave it out", "upstream %s: %s wants the level of the caller's account, which auth decides and an upstream does not ask", d.upstream.Name, m.Procedure)
 	}
 }

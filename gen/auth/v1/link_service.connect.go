@@ -93,10 +93,12 @@ type LinkServiceClient interface {
 	// caller who gives the account's password is signed in. A caller who is
 	// signed in to the account and gives none stays signed in. Any other password
 	// becomes the account's password, ends its sessions, and signs the caller in,
-	// because a stranger may have started those sessions. Errors:
+	// because a stranger may have started those sessions. A caller whose account
+	// has a second factor gets a challenge instead of being signed in. Errors:
 	// permission_denied ACCOUNT_DISABLED, invalid_argument PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-	// resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// failed_precondition SECOND_FACTOR_REQUIRED if the caller does not accept
+	// challenges, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
 	// SendVerification mails the caller a link by which they verify the account's
 	// email. It succeeds if the email is already verified. Errors: not_found
@@ -134,10 +136,12 @@ type LinkServiceHandler interface {
 	// caller who gives the account's password is signed in. A caller who is
 	// signed in to the account and gives none stays signed in. Any other password
 	// becomes the account's password, ends its sessions, and signs the caller in,
-	// because a stranger may have started those sessions. Errors:
+	// because a stranger may have started those sessions. A caller whose account
+	// has a second factor gets a challenge instead of being signed in. Errors:
 	// permission_denied ACCOUNT_DISABLED, invalid_argument PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
-	// resource_exhausted TOO_MANY_PASSWORD_CHECKS.
+	// failed_precondition SECOND_FACTOR_REQUIRED if the caller does not accept
+	// challenges, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
 	// SendVerification mails the caller a link by which they verify the account's
 	// email. It succeeds if the email is already verified. Errors: not_found

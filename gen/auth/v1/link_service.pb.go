@@ -43,9 +43,12 @@ type VerifyEmailRequest struct {
 	// Like first_name.
 	LastName *string `protobuf:"bytes,7,opt,name=last_name,json=lastName,proto3,oneof" json:"last_name,omitempty"`
 	// Like first_name.
-	Locale        *string `protobuf:"bytes,8,opt,name=locale,proto3,oneof" json:"locale,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Locale *string `protobuf:"bytes,8,opt,name=locale,proto3,oneof" json:"locale,omitempty"`
+	// Whether the caller can pass on a challenge. A gateway older than schema
+	// number 8 cannot.
+	AcceptsChallenge bool `protobuf:"varint,9,opt,name=accepts_challenge,json=acceptsChallenge,proto3" json:"accepts_challenge,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *VerifyEmailRequest) Reset() {
@@ -134,15 +137,25 @@ func (x *VerifyEmailRequest) GetLocale() string {
 	return ""
 }
 
+func (x *VerifyEmailRequest) GetAcceptsChallenge() bool {
+	if x != nil {
+		return x.AcceptsChallenge
+	}
+	return false
+}
+
 // VerifyEmailResponse contains the account and the tokens of the new session.
 type VerifyEmailResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account.
 	Account *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// The tokens of the new session. Unset if the caller's own session continues.
+	// The tokens of the new session. Unset if the caller's own session continues,
+	// and with a challenge.
 	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	// The device token for the next Login.
-	DeviceToken   string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
+	DeviceToken string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
+	// Set if a second proof is owed before a session begins.
+	Challenge     *Challenge `protobuf:"bytes,4,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,6 +209,13 @@ func (x *VerifyEmailResponse) GetDeviceToken() string {
 		return x.DeviceToken
 	}
 	return ""
+}
+
+func (x *VerifyEmailResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
 }
 
 // SendVerificationRequest requests a link.
@@ -672,7 +692,7 @@ var File_auth_v1_link_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_link_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1aauth/v1/link_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\xa2\x03\n" +
+	"\x1aauth/v1/link_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\xcf\x03\n" +
 	"\x12VerifyEmailRequest\x12&\n" +
 	"\x05token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x05token\x12*\n" +
 	"\bpassword\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x01R\bpassword\x12'\n" +
@@ -683,15 +703,17 @@ const file_auth_v1_link_service_proto_rawDesc = "" +
 	"\n" +
 	"first_name\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18dH\x00R\tfirstName\x88\x01\x01\x12)\n" +
 	"\tlast_name\x18\a \x01(\tB\a\xbaH\x04r\x02\x18dH\x01R\blastName\x88\x01\x01\x12$\n" +
-	"\x06locale\x18\b \x01(\tB\a\xbaH\x04r\x02\x18#H\x02R\x06locale\x88\x01\x01B\r\n" +
+	"\x06locale\x18\b \x01(\tB\a\xbaH\x04r\x02\x18#H\x02R\x06locale\x88\x01\x01\x12+\n" +
+	"\x11accepts_challenge\x18\t \x01(\bR\x10acceptsChallengeB\r\n" +
 	"\v_first_nameB\f\n" +
 	"\n" +
 	"_last_nameB\t\n" +
-	"\a_locale\"\x95\x01\n" +
+	"\a_locale\"\xc7\x01\n" +
 	"\x13VerifyEmailResponse\x12*\n" +
 	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\x12'\n" +
 	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12)\n" +
-	"\fdevice_token\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vdeviceToken\"J\n" +
+	"\fdevice_token\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vdeviceToken\x120\n" +
+	"\tchallenge\x18\x04 \x01(\v2\x12.auth.v1.ChallengeR\tchallenge\"J\n" +
 	"\x17SendVerificationRequest\x12/\n" +
 	"\x06origin\x18\x01 \x01(\v2\x0f.auth.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\"\x1a\n" +
 	"\x18SendVerificationResponse\"h\n" +
@@ -765,35 +787,37 @@ var file_auth_v1_link_service_proto_goTypes = []any{
 	(*IdempotencyKey)(nil),               // 13: auth.v1.IdempotencyKey
 	(*Account)(nil),                      // 14: auth.v1.Account
 	(*Tokens)(nil),                       // 15: auth.v1.Tokens
+	(*Challenge)(nil),                    // 16: auth.v1.Challenge
 }
 var file_auth_v1_link_service_proto_depIdxs = []int32{
 	12, // 0: auth.v1.VerifyEmailRequest.origin:type_name -> auth.v1.Origin
 	13, // 1: auth.v1.VerifyEmailRequest.idempotency_key:type_name -> auth.v1.IdempotencyKey
 	14, // 2: auth.v1.VerifyEmailResponse.account:type_name -> auth.v1.Account
 	15, // 3: auth.v1.VerifyEmailResponse.tokens:type_name -> auth.v1.Tokens
-	12, // 4: auth.v1.SendVerificationRequest.origin:type_name -> auth.v1.Origin
-	12, // 5: auth.v1.RequestPasswordResetRequest.origin:type_name -> auth.v1.Origin
-	12, // 6: auth.v1.ResetPasswordRequest.origin:type_name -> auth.v1.Origin
-	12, // 7: auth.v1.RequestEmailChangeRequest.origin:type_name -> auth.v1.Origin
-	12, // 8: auth.v1.ConfirmEmailChangeRequest.origin:type_name -> auth.v1.Origin
-	14, // 9: auth.v1.ConfirmEmailChangeResponse.account:type_name -> auth.v1.Account
-	0,  // 10: auth.v1.LinkService.VerifyEmail:input_type -> auth.v1.VerifyEmailRequest
-	2,  // 11: auth.v1.LinkService.SendVerification:input_type -> auth.v1.SendVerificationRequest
-	4,  // 12: auth.v1.LinkService.RequestPasswordReset:input_type -> auth.v1.RequestPasswordResetRequest
-	6,  // 13: auth.v1.LinkService.ResetPassword:input_type -> auth.v1.ResetPasswordRequest
-	8,  // 14: auth.v1.LinkService.RequestEmailChange:input_type -> auth.v1.RequestEmailChangeRequest
-	10, // 15: auth.v1.LinkService.ConfirmEmailChange:input_type -> auth.v1.ConfirmEmailChangeRequest
-	1,  // 16: auth.v1.LinkService.VerifyEmail:output_type -> auth.v1.VerifyEmailResponse
-	3,  // 17: auth.v1.LinkService.SendVerification:output_type -> auth.v1.SendVerificationResponse
-	5,  // 18: auth.v1.LinkService.RequestPasswordReset:output_type -> auth.v1.RequestPasswordResetResponse
-	7,  // 19: auth.v1.LinkService.ResetPassword:output_type -> auth.v1.ResetPasswordResponse
-	9,  // 20: auth.v1.LinkService.RequestEmailChange:output_type -> auth.v1.RequestEmailChangeResponse
-	11, // 21: auth.v1.LinkService.ConfirmEmailChange:output_type -> auth.v1.ConfirmEmailChangeResponse
-	16, // [16:22] is the sub-list for method output_type
-	10, // [10:16] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	16, // 4: auth.v1.VerifyEmailResponse.challenge:type_name -> auth.v1.Challenge
+	12, // 5: auth.v1.SendVerificationRequest.origin:type_name -> auth.v1.Origin
+	12, // 6: auth.v1.RequestPasswordResetRequest.origin:type_name -> auth.v1.Origin
+	12, // 7: auth.v1.ResetPasswordRequest.origin:type_name -> auth.v1.Origin
+	12, // 8: auth.v1.RequestEmailChangeRequest.origin:type_name -> auth.v1.Origin
+	12, // 9: auth.v1.ConfirmEmailChangeRequest.origin:type_name -> auth.v1.Origin
+	14, // 10: auth.v1.ConfirmEmailChangeResponse.account:type_name -> auth.v1.Account
+	0,  // 11: auth.v1.LinkService.VerifyEmail:input_type -> auth.v1.VerifyEmailRequest
+	2,  // 12: auth.v1.LinkService.SendVerification:input_type -> auth.v1.SendVerificationRequest
+	4,  // 13: auth.v1.LinkService.RequestPasswordReset:input_type -> auth.v1.RequestPasswordResetRequest
+	6,  // 14: auth.v1.LinkService.ResetPassword:input_type -> auth.v1.ResetPasswordRequest
+	8,  // 15: auth.v1.LinkService.RequestEmailChange:input_type -> auth.v1.RequestEmailChangeRequest
+	10, // 16: auth.v1.LinkService.ConfirmEmailChange:input_type -> auth.v1.ConfirmEmailChangeRequest
+	1,  // 17: auth.v1.LinkService.VerifyEmail:output_type -> auth.v1.VerifyEmailResponse
+	3,  // 18: auth.v1.LinkService.SendVerification:output_type -> auth.v1.SendVerificationResponse
+	5,  // 19: auth.v1.LinkService.RequestPasswordReset:output_type -> auth.v1.RequestPasswordResetResponse
+	7,  // 20: auth.v1.LinkService.ResetPassword:output_type -> auth.v1.ResetPasswordResponse
+	9,  // 21: auth.v1.LinkService.RequestEmailChange:output_type -> auth.v1.RequestEmailChangeResponse
+	11, // 22: auth.v1.LinkService.ConfirmEmailChange:output_type -> auth.v1.ConfirmEmailChangeResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_link_service_proto_init() }

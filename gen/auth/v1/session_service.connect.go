@@ -25,6 +25,9 @@ const (
 const (
 	// SessionServiceLoginProcedure is the procedure name of the SessionService's Login RPC.
 	SessionServiceLoginProcedure = "/auth.v1.SessionService/Login"
+	// SessionServiceCompleteLoginProcedure is the procedure name of the SessionService's CompleteLogin
+	// RPC.
+	SessionServiceCompleteLoginProcedure = "/auth.v1.SessionService/CompleteLogin"
 	// SessionServiceRefreshProcedure is the procedure name of the SessionService's Refresh RPC.
 	SessionServiceRefreshProcedure = "/auth.v1.SessionService/Refresh"
 	// SessionServiceLogoutProcedure is the procedure name of the SessionService's Logout RPC.
@@ -32,6 +35,9 @@ const (
 	// SessionServiceReauthenticateProcedure is the procedure name of the SessionService's
 	// Reauthenticate RPC.
 	SessionServiceReauthenticateProcedure = "/auth.v1.SessionService/Reauthenticate"
+	// SessionServiceCompleteReauthenticationProcedure is the procedure name of the SessionService's
+	// CompleteReauthentication RPC.
+	SessionServiceCompleteReauthenticationProcedure = "/auth.v1.SessionService/CompleteReauthentication"
 	// SessionServiceListSessionsProcedure is the procedure name of the SessionService's ListSessions
 	// RPC.
 	SessionServiceListSessionsProcedure = "/auth.v1.SessionService/ListSessions"
@@ -49,6 +55,13 @@ var (
 			StreamType: connect.StreamTypeUnary,
 			Schema:     File_auth_v1_session_service_proto.Services().ByName("SessionService").Methods().ByName("Login"),
 			Procedure:  SessionServiceLoginProcedure,
+		}
+	})
+	sessionServiceCompleteLoginSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_auth_v1_session_service_proto.Services().ByName("SessionService").Methods().ByName("CompleteLogin"),
+			Procedure:  SessionServiceCompleteLoginProcedure,
 		}
 	})
 	sessionServiceRefreshSpec = sync.OnceValue(func() connect.Spec {
@@ -72,6 +85,13 @@ var (
 			StreamType: connect.StreamTypeUnary,
 			Schema:     File_auth_v1_session_service_proto.Services().ByName("SessionService").Methods().ByName("Reauthenticate"),
 			Procedure:  SessionServiceReauthenticateProcedure,
+		}
+	})
+	sessionServiceCompleteReauthenticationSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_auth_v1_session_service_proto.Services().ByName("SessionService").Methods().ByName("CompleteReauthentication"),
+			Procedure:  SessionServiceCompleteReauthenticationProcedure,
 		}
 	})
 	sessionServiceListSessionsSpec = sync.OnceValue(func() connect.Spec {
@@ -101,10 +121,19 @@ var (
 
 // SessionServiceClient is a client for the auth.v1.SessionService service.
 type SessionServiceClient interface {
-	// Login checks a password and starts a session. Errors: unauthenticated
-	// CREDENTIALS_INVALID, permission_denied ACCOUNT_DISABLED, resource_exhausted
-	// TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
+	// Login checks a password and starts a session, or returns a challenge if the
+	// account has a second factor. Errors: unauthenticated CREDENTIALS_INVALID,
+	// permission_denied ACCOUNT_DISABLED, failed_precondition
+	// SECOND_FACTOR_REQUIRED if the caller does not accept challenges,
+	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	Login(context.Context, *LoginRequest) (*LoginResponse, error)
+	// CompleteLogin answers a challenge and starts a session, or returns another
+	// challenge. A repetition with the same idempotency key and proof gets the
+	// same tokens again for two minutes, unless they were used. Errors:
+	// invalid_argument CHALLENGE_INVALID or CODE_WRONG, failed_precondition
+	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
+	// CHALLENGE_EXHAUSTED, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+	CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. A repetition of the
 	// latest exchange gets the same refresh token again for 10 s, and with the
 	// same idempotency key for 30 min. Any other use of an old token ends the
@@ -116,10 +145,16 @@ type SessionServiceClient interface {
 	// REFRESH_TOKEN_INVALID.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
 	// Reauthenticate checks the password of a session's account again and stores
-	// the time. Errors: invalid_argument PASSWORD_WRONG, unauthenticated
-	// SESSION_ENDED, resource_exhausted TOO_MANY_PASSWORD_CHECKS or
-	// TOO_MANY_ATTEMPTS.
+	// the time, or returns a challenge if the account has a second factor. Without
+	// a password it returns a challenge for a passkey. Errors: invalid_argument
+	// PASSWORD_WRONG, failed_precondition SECOND_FACTOR_REQUIRED if the caller does
+	// not accept challenges, unauthenticated SESSION_ENDED, resource_exhausted
+	// TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
+	// CompleteReauthentication answers a challenge of Reauthenticate: the session
+	// is at level 2 after it and has signed in recently. Repetitions and errors
+	// are those of CompleteLogin, and unauthenticated SESSION_ENDED.
+	CompleteReauthentication(context.Context, *CompleteReauthenticationRequest) (*CompleteReauthenticationResponse, error)
 	// ListSessions returns an account's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one session. Errors: not_found SESSION_NOT_FOUND.
@@ -137,10 +172,19 @@ func NewSessionServiceClient(client *connect.Client) SessionServiceClient {
 
 // SessionServiceHandler is an implementation of the auth.v1.SessionService service.
 type SessionServiceHandler interface {
-	// Login checks a password and starts a session. Errors: unauthenticated
-	// CREDENTIALS_INVALID, permission_denied ACCOUNT_DISABLED, resource_exhausted
-	// TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
+	// Login checks a password and starts a session, or returns a challenge if the
+	// account has a second factor. Errors: unauthenticated CREDENTIALS_INVALID,
+	// permission_denied ACCOUNT_DISABLED, failed_precondition
+	// SECOND_FACTOR_REQUIRED if the caller does not accept challenges,
+	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	Login(context.Context, *LoginRequest) (*LoginResponse, error)
+	// CompleteLogin answers a challenge and starts a session, or returns another
+	// challenge. A repetition with the same idempotency key and proof gets the
+	// same tokens again for two minutes, unless they were used. Errors:
+	// invalid_argument CHALLENGE_INVALID or CODE_WRONG, failed_precondition
+	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
+	// CHALLENGE_EXHAUSTED, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+	CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. A repetition of the
 	// latest exchange gets the same refresh token again for 10 s, and with the
 	// same idempotency key for 30 min. Any other use of an old token ends the
@@ -152,10 +196,16 @@ type SessionServiceHandler interface {
 	// REFRESH_TOKEN_INVALID.
 	Logout(context.Context, *LogoutRequest) (*LogoutResponse, error)
 	// Reauthenticate checks the password of a session's account again and stores
-	// the time. Errors: invalid_argument PASSWORD_WRONG, unauthenticated
-	// SESSION_ENDED, resource_exhausted TOO_MANY_PASSWORD_CHECKS or
-	// TOO_MANY_ATTEMPTS.
+	// the time, or returns a challenge if the account has a second factor. Without
+	// a password it returns a challenge for a passkey. Errors: invalid_argument
+	// PASSWORD_WRONG, failed_precondition SECOND_FACTOR_REQUIRED if the caller does
+	// not accept challenges, unauthenticated SESSION_ENDED, resource_exhausted
+	// TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
+	// CompleteReauthentication answers a challenge of Reauthenticate: the session
+	// is at level 2 after it and has signed in recently. Repetitions and errors
+	// are those of CompleteLogin, and unauthenticated SESSION_ENDED.
+	CompleteReauthentication(context.Context, *CompleteReauthenticationRequest) (*CompleteReauthenticationResponse, error)
 	// ListSessions returns an account's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one session. Errors: not_found SESSION_NOT_FOUND.
@@ -171,9 +221,11 @@ func RegisterSessionServiceHandler(server *connect.Server, svc SessionServiceHan
 	adapter := sessionServiceHandler{svc: svc}
 	server.Register(
 		connect.Method{Spec: sessionServiceLoginSpec(), Handler: adapter.login},
+		connect.Method{Spec: sessionServiceCompleteLoginSpec(), Handler: adapter.completeLogin},
 		connect.Method{Spec: sessionServiceRefreshSpec(), Handler: adapter.refresh},
 		connect.Method{Spec: sessionServiceLogoutSpec(), Handler: adapter.logout},
 		connect.Method{Spec: sessionServiceReauthenticateSpec(), Handler: adapter.reauthenticate},
+		connect.Method{Spec: sessionServiceCompleteReauthenticationSpec(), Handler: adapter.completeReauthentication},
 		connect.Method{Spec: sessionServiceListSessionsSpec(), Handler: adapter.listSessions},
 		connect.Method{Spec: sessionServiceRevokeSessionSpec(), Handler: adapter.revokeSession},
 		connect.Method{Spec: sessionServiceRevokeSessionsSpec(), Handler: adapter.revokeSessions},
@@ -187,6 +239,10 @@ func (UnimplementedSessionServiceHandler) Login(context.Context, *LoginRequest) 
 	return nil, connect.NewError(connect.CodeUnimplemented, "auth.v1.SessionService.Login is not implemented")
 }
 
+func (UnimplementedSessionServiceHandler) CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "auth.v1.SessionService.CompleteLogin is not implemented")
+}
+
 func (UnimplementedSessionServiceHandler) Refresh(context.Context, *RefreshRequest) (*RefreshResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "auth.v1.SessionService.Refresh is not implemented")
 }
@@ -197,6 +253,10 @@ func (UnimplementedSessionServiceHandler) Logout(context.Context, *LogoutRequest
 
 func (UnimplementedSessionServiceHandler) Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "auth.v1.SessionService.Reauthenticate is not implemented")
+}
+
+func (UnimplementedSessionServiceHandler) CompleteReauthentication(context.Context, *CompleteReauthenticationRequest) (*CompleteReauthenticationResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "auth.v1.SessionService.CompleteReauthentication is not implemented")
 }
 
 func (UnimplementedSessionServiceHandler) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
@@ -223,6 +283,14 @@ func (c *sessionServiceClient) Login(ctx context.Context, req *LoginRequest) (*L
 	return &res, nil
 }
 
+func (c *sessionServiceClient) CompleteLogin(ctx context.Context, req *CompleteLoginRequest) (*CompleteLoginResponse, error) {
+	var res CompleteLoginResponse
+	if err := c.client.CallUnary(ctx, sessionServiceCompleteLoginSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
 func (c *sessionServiceClient) Refresh(ctx context.Context, req *RefreshRequest) (*RefreshResponse, error) {
 	var res RefreshResponse
 	if err := c.client.CallUnary(ctx, sessionServiceRefreshSpec(), req, &res); err != nil {
@@ -242,6 +310,14 @@ func (c *sessionServiceClient) Logout(ctx context.Context, req *LogoutRequest) (
 func (c *sessionServiceClient) Reauthenticate(ctx context.Context, req *ReauthenticateRequest) (*ReauthenticateResponse, error) {
 	var res ReauthenticateResponse
 	if err := c.client.CallUnary(ctx, sessionServiceReauthenticateSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *sessionServiceClient) CompleteReauthentication(ctx context.Context, req *CompleteReauthenticationRequest) (*CompleteReauthenticationResponse, error) {
+	var res CompleteReauthenticationResponse
+	if err := c.client.CallUnary(ctx, sessionServiceCompleteReauthenticationSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -285,6 +361,18 @@ func (h sessionServiceHandler) login(ctx context.Context, _ connect.Spec, stream
 	return stream.Send(res)
 }
 
+func (h sessionServiceHandler) completeLogin(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req CompleteLoginRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CompleteLogin(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
 func (h sessionServiceHandler) refresh(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
 	var req RefreshRequest
 	if err := stream.Receive(&req); err != nil {
@@ -315,6 +403,18 @@ func (h sessionServiceHandler) reauthenticate(ctx context.Context, _ connect.Spe
 		return err
 	}
 	res, err := h.svc.Reauthenticate(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h sessionServiceHandler) completeReauthentication(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req CompleteReauthenticationRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CompleteReauthentication(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -34,9 +34,12 @@ type LoginRequest struct {
 	Origin *Origin `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
 	// The device token of an earlier sign-in on this device; may be empty. A
 	// token that auth did not issue is ignored.
-	DeviceToken   string `protobuf:"bytes,4,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DeviceToken string `protobuf:"bytes,4,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
+	// Whether the caller can pass on a challenge. A gateway older than schema
+	// number 8 cannot.
+	AcceptsChallenge bool `protobuf:"varint,5,opt,name=accepts_challenge,json=acceptsChallenge,proto3" json:"accepts_challenge,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *LoginRequest) Reset() {
@@ -97,7 +100,14 @@ func (x *LoginRequest) GetDeviceToken() string {
 	return ""
 }
 
-// LoginResponse contains the tokens of the new session.
+func (x *LoginRequest) GetAcceptsChallenge() bool {
+	if x != nil {
+		return x.AcceptsChallenge
+	}
+	return false
+}
+
+// LoginResponse contains the tokens of the new session, or a challenge.
 type LoginResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The account that signed in.
@@ -106,7 +116,9 @@ type LoginResponse struct {
 	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	// The device token for this device's next Login, so that strangers who guess
 	// passwords cannot lock it out.
-	DeviceToken   string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
+	DeviceToken string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
+	// Set if a second proof is owed; the other fields are then unset.
+	Challenge     *Challenge `protobuf:"bytes,4,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -162,6 +174,168 @@ func (x *LoginResponse) GetDeviceToken() string {
 	return ""
 }
 
+func (x *LoginResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
+// CompleteLoginRequest answers a challenge.
+type CompleteLoginRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The challenge's token.
+	ChallengeToken string `protobuf:"bytes,1,opt,name=challenge_token,json=challengeToken,proto3" json:"challenge_token,omitempty"`
+	// The answer.
+	Proof *Proof `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`
+	// Whether this device is to need no second proof for a while.
+	RememberDevice bool `protobuf:"varint,3,opt,name=remember_device,json=rememberDevice,proto3" json:"remember_device,omitempty"`
+	// A key that the client repeats when it retries; may be empty.
+	IdempotencyKey string `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// The verified caller and client.
+	Origin        *Origin `protobuf:"bytes,5,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompleteLoginRequest) Reset() {
+	*x = CompleteLoginRequest{}
+	mi := &file_auth_v1_session_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteLoginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteLoginRequest) ProtoMessage() {}
+
+func (x *CompleteLoginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_session_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteLoginRequest.ProtoReflect.Descriptor instead.
+func (*CompleteLoginRequest) Descriptor() ([]byte, []int) {
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CompleteLoginRequest) GetChallengeToken() string {
+	if x != nil {
+		return x.ChallengeToken
+	}
+	return ""
+}
+
+func (x *CompleteLoginRequest) GetProof() *Proof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *CompleteLoginRequest) GetRememberDevice() bool {
+	if x != nil {
+		return x.RememberDevice
+	}
+	return false
+}
+
+func (x *CompleteLoginRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *CompleteLoginRequest) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+// CompleteLoginResponse contains the tokens of the new session, or a challenge.
+type CompleteLoginResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account that signed in.
+	Account *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// The new session's tokens.
+	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// The device token for this device's next Login.
+	DeviceToken string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
+	// Set if a further proof is owed; the other fields are then unset.
+	Challenge     *Challenge `protobuf:"bytes,4,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompleteLoginResponse) Reset() {
+	*x = CompleteLoginResponse{}
+	mi := &file_auth_v1_session_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteLoginResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteLoginResponse) ProtoMessage() {}
+
+func (x *CompleteLoginResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_session_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteLoginResponse.ProtoReflect.Descriptor instead.
+func (*CompleteLoginResponse) Descriptor() ([]byte, []int) {
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CompleteLoginResponse) GetAccount() *Account {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *CompleteLoginResponse) GetTokens() *Tokens {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *CompleteLoginResponse) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
+	}
+	return ""
+}
+
+func (x *CompleteLoginResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
 // RefreshRequest contains a refresh token.
 type RefreshRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -177,7 +351,7 @@ type RefreshRequest struct {
 
 func (x *RefreshRequest) Reset() {
 	*x = RefreshRequest{}
-	mi := &file_auth_v1_session_service_proto_msgTypes[2]
+	mi := &file_auth_v1_session_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -189,7 +363,7 @@ func (x *RefreshRequest) String() string {
 func (*RefreshRequest) ProtoMessage() {}
 
 func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_session_service_proto_msgTypes[2]
+	mi := &file_auth_v1_session_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -202,7 +376,7 @@ func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshRequest.ProtoReflect.Descriptor instead.
 func (*RefreshRequest) Descriptor() ([]byte, []int) {
-	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{2}
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RefreshRequest) GetRefreshToken() string {
@@ -237,7 +411,7 @@ type RefreshResponse struct {
 
 func (x *RefreshResponse) Reset() {
 	*x = RefreshResponse{}
-	mi := &file_auth_v1_session_service_proto_msgTypes[3]
+	mi := &file_auth_v1_session_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -249,7 +423,7 @@ func (x *RefreshResponse) String() string {
 func (*RefreshResponse) ProtoMessage() {}
 
 func (x *RefreshResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_session_service_proto_msgTypes[3]
+	mi := &file_auth_v1_session_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -262,7 +436,7 @@ func (x *RefreshResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshResponse.ProtoReflect.Descriptor instead.
 func (*RefreshResponse) Descriptor() ([]byte, []int) {
-	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{3}
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RefreshResponse) GetTokens() *Tokens {
@@ -285,7 +459,7 @@ type LogoutRequest struct {
 
 func (x *LogoutRequest) Reset() {
 	*x = LogoutRequest{}
-	mi := &file_auth_v1_session_service_proto_msgTypes[4]
+	mi := &file_auth_v1_session_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +471,7 @@ func (x *LogoutRequest) String() string {
 func (*LogoutRequest) ProtoMessage() {}
 
 func (x *LogoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_session_service_proto_msgTypes[4]
+	mi := &file_auth_v1_session_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +484,7 @@ func (x *LogoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogoutRequest.ProtoReflect.Descriptor instead.
 func (*LogoutRequest) Descriptor() ([]byte, []int) {
-	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{4}
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LogoutRequest) GetRefreshToken() string {
@@ -336,7 +510,7 @@ type LogoutResponse struct {
 
 func (x *LogoutResponse) Reset() {
 	*x = LogoutResponse{}
-	mi := &file_auth_v1_session_service_proto_msgTypes[5]
+	mi := &file_auth_v1_session_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +522,7 @@ func (x *LogoutResponse) String() string {
 func (*LogoutResponse) ProtoMessage() {}
 
 func (x *LogoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_session_service_proto_msgTypes[5]
+	mi := &file_auth_v1_session_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,23 +535,26 @@ func (x *LogoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogoutResponse.ProtoReflect.Descriptor instead.
 func (*LogoutResponse) Descriptor() ([]byte, []int) {
-	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{5}
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{7}
 }
 
 // ReauthenticateRequest contains a password.
 type ReauthenticateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The password of the calling account.
+	// The password of the calling account; empty to begin with a challenge.
 	Password string `protobuf:"bytes,1,opt,name=password,proto3" json:"password,omitempty"`
 	// The calling account and session.
-	Origin        *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Origin *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Whether the caller can pass on a challenge. A gateway older than schema
+	// number 8 cannot.
+	AcceptsChallenge bool `protobuf:"varint,3,opt,name=accepts_challenge,json=acceptsChallenge,proto3" json:"accepts_challenge,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ReauthenticateRequest) Reset() {
 	*x = ReauthenticateRequest{}
-	mi := &file_auth_v1_session_service_proto_msgTypes[6]
+	mi := &file_auth_v1_session_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +566,7 @@ func (x *ReauthenticateRequest) String() string {
 func (*ReauthenticateRequest) ProtoMessage() {}
 
 func (x *ReauthenticateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_session_service_proto_msgTypes[6]
+	mi := &file_auth_v1_session_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +579,7 @@ func (x *ReauthenticateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReauthenticateRequest.ProtoReflect.Descriptor instead.
 func (*ReauthenticateRequest) Descriptor() ([]byte, []int) {
-	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{6}
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReauthenticateRequest) GetPassword() string {
@@ -419,16 +596,26 @@ func (x *ReauthenticateRequest) GetOrigin() *Origin {
 	return nil
 }
 
-// ReauthenticateResponse says that the password was right.
+func (x *ReauthenticateRequest) GetAcceptsChallenge() bool {
+	if x != nil {
+		return x.AcceptsChallenge
+	}
+	return false
+}
+
+// ReauthenticateResponse says that the password was right, or contains a
+// challenge.
 type ReauthenticateResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Set if a second proof is owed.
+	Challenge     *Challenge `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReauthenticateResponse) Reset() {
 	*x = ReauthenticateResponse{}
-	mi := &file_auth_v1_session_service_proto_msgTypes[7]
+	mi := &file_auth_v1_session_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -440,7 +627,7 @@ func (x *ReauthenticateResponse) String() string {
 func (*ReauthenticateResponse) ProtoMessage() {}
 
 func (x *ReauthenticateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_session_service_proto_msgTypes[7]
+	mi := &file_auth_v1_session_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -453,7 +640,143 @@ func (x *ReauthenticateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReauthenticateResponse.ProtoReflect.Descriptor instead.
 func (*ReauthenticateResponse) Descriptor() ([]byte, []int) {
-	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{7}
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ReauthenticateResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
+// CompleteReauthenticationRequest answers a challenge.
+type CompleteReauthenticationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The challenge's token.
+	ChallengeToken string `protobuf:"bytes,1,opt,name=challenge_token,json=challengeToken,proto3" json:"challenge_token,omitempty"`
+	// The answer.
+	Proof *Proof `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`
+	// A key that the client repeats when it retries; may be empty.
+	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// The calling account and session.
+	Origin        *Origin `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompleteReauthenticationRequest) Reset() {
+	*x = CompleteReauthenticationRequest{}
+	mi := &file_auth_v1_session_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteReauthenticationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteReauthenticationRequest) ProtoMessage() {}
+
+func (x *CompleteReauthenticationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_session_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteReauthenticationRequest.ProtoReflect.Descriptor instead.
+func (*CompleteReauthenticationRequest) Descriptor() ([]byte, []int) {
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CompleteReauthenticationRequest) GetChallengeToken() string {
+	if x != nil {
+		return x.ChallengeToken
+	}
+	return ""
+}
+
+func (x *CompleteReauthenticationRequest) GetProof() *Proof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *CompleteReauthenticationRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *CompleteReauthenticationRequest) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+// CompleteReauthenticationResponse contains new tokens of the session, or a
+// challenge.
+type CompleteReauthenticationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session's tokens of the next generation. Unset with a challenge.
+	Tokens *Tokens `protobuf:"bytes,1,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// Set if a further proof is owed.
+	Challenge     *Challenge `protobuf:"bytes,2,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompleteReauthenticationResponse) Reset() {
+	*x = CompleteReauthenticationResponse{}
+	mi := &file_auth_v1_session_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteReauthenticationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteReauthenticationResponse) ProtoMessage() {}
+
+func (x *CompleteReauthenticationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_session_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteReauthenticationResponse.ProtoReflect.Descriptor instead.
+func (*CompleteReauthenticationResponse) Descriptor() ([]byte, []int) {
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CompleteReauthenticationResponse) GetTokens() *Tokens {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *CompleteReauthenticationResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
 }
 
 // ListSessionsRequest contains an account's id.
@@ -467,7 +790,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_auth_v1_session_service_proto_msgTypes[8]
+	mi := &file_auth_v1_session_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +802,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_session_service_proto_msgTypes[8]
+	mi := &file_auth_v1_session_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +815,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{8}
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListSessionsRequest) GetAccountId() string {
@@ -513,7 +836,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_auth_v1_session_service_proto_msgTypes[9]
+	mi := &file_auth_v1_session_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +848,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_session_service_proto_msgTypes[9]
+	mi := &file_auth_v1_session_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +861,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{9}
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -563,7 +886,7 @@ type RevokeSessionRequest struct {
 
 func (x *RevokeSessionRequest) Reset() {
 	*x = RevokeSessionRequest{}
-	mi := &file_auth_v1_session_service_proto_msgTypes[10]
+	mi := &file_auth_v1_session_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +898,7 @@ func (x *RevokeSessionRequest) String() string {
 func (*RevokeSessionRequest) ProtoMessage() {}
 
 func (x *RevokeSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_session_service_proto_msgTypes[10]
+	mi := &file_auth_v1_session_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +911,7 @@ func (x *RevokeSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionRequest.ProtoReflect.Descriptor instead.
 func (*RevokeSessionRequest) Descriptor() ([]byte, []int) {
-	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{10}
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RevokeSessionRequest) GetAccountId() string {
@@ -621,7 +944,7 @@ type RevokeSessionResponse struct {
 
 func (x *RevokeSessionResponse) Reset() {
 	*x = RevokeSessionResponse{}
-	mi := &file_auth_v1_session_service_proto_msgTypes[11]
+	mi := &file_auth_v1_session_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +956,7 @@ func (x *RevokeSessionResponse) String() string {
 func (*RevokeSessionResponse) ProtoMessage() {}
 
 func (x *RevokeSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_session_service_proto_msgTypes[11]
+	mi := &file_auth_v1_session_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +969,7 @@ func (x *RevokeSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionResponse.ProtoReflect.Descriptor instead.
 func (*RevokeSessionResponse) Descriptor() ([]byte, []int) {
-	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{11}
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{15}
 }
 
 // RevokeSessionsRequest contains an account's id.
@@ -664,7 +987,7 @@ type RevokeSessionsRequest struct {
 
 func (x *RevokeSessionsRequest) Reset() {
 	*x = RevokeSessionsRequest{}
-	mi := &file_auth_v1_session_service_proto_msgTypes[12]
+	mi := &file_auth_v1_session_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +999,7 @@ func (x *RevokeSessionsRequest) String() string {
 func (*RevokeSessionsRequest) ProtoMessage() {}
 
 func (x *RevokeSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_session_service_proto_msgTypes[12]
+	mi := &file_auth_v1_session_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +1012,7 @@ func (x *RevokeSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionsRequest.ProtoReflect.Descriptor instead.
 func (*RevokeSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{12}
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RevokeSessionsRequest) GetAccountId() string {
@@ -724,7 +1047,7 @@ type RevokeSessionsResponse struct {
 
 func (x *RevokeSessionsResponse) Reset() {
 	*x = RevokeSessionsResponse{}
-	mi := &file_auth_v1_session_service_proto_msgTypes[13]
+	mi := &file_auth_v1_session_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +1059,7 @@ func (x *RevokeSessionsResponse) String() string {
 func (*RevokeSessionsResponse) ProtoMessage() {}
 
 func (x *RevokeSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_session_service_proto_msgTypes[13]
+	mi := &file_auth_v1_session_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +1072,7 @@ func (x *RevokeSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionsResponse.ProtoReflect.Descriptor instead.
 func (*RevokeSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{13}
+	return file_auth_v1_session_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RevokeSessionsResponse) GetRevoked() int32 {
@@ -763,17 +1086,30 @@ var File_auth_v1_session_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_session_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dauth/v1/session_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xba\x01\n" +
+	"\x1dauth/v1/session_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x16policy/v1/policy.proto\"\xe7\x01\n" +
 	"\fLoginRequest\x12 \n" +
 	"\x05email\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xfe\x01R\x05email\x12,\n" +
 	"\bpassword\x18\x02 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x02\x10\x01R\bpassword\x12'\n" +
 	"\x06origin\x18\x03 \x01(\v2\x0f.auth.v1.OriginR\x06origin\x121\n" +
-	"\fdevice_token\x18\x04 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\vdeviceToken\"\x8f\x01\n" +
+	"\fdevice_token\x18\x04 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\vdeviceToken\x12+\n" +
+	"\x11accepts_challenge\x18\x05 \x01(\bR\x10acceptsChallenge\"\xc1\x01\n" +
 	"\rLoginResponse\x12*\n" +
 	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\x12'\n" +
 	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12)\n" +
-	"\fdevice_token\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vdeviceToken\"\xa9\x01\n" +
+	"\fdevice_token\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vdeviceToken\x120\n" +
+	"\tchallenge\x18\x04 \x01(\v2\x12.auth.v1.ChallengeR\tchallenge\"\x8a\x02\n" +
+	"\x14CompleteLoginRequest\x129\n" +
+	"\x0fchallenge_token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x0echallengeToken\x12,\n" +
+	"\x05proof\x18\x02 \x01(\v2\x0e.auth.v1.ProofB\x06\xbaH\x03\xc8\x01\x01R\x05proof\x12'\n" +
+	"\x0fremember_device\x18\x03 \x01(\bR\x0erememberDevice\x127\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\x0eidempotencyKey\x12'\n" +
+	"\x06origin\x18\x05 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\xc9\x01\n" +
+	"\x15CompleteLoginResponse\x12*\n" +
+	"\aaccount\x18\x01 \x01(\v2\x10.auth.v1.AccountR\aaccount\x12'\n" +
+	"\x06tokens\x18\x02 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x12)\n" +
+	"\fdevice_token\x18\x03 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\vdeviceToken\x120\n" +
+	"\tchallenge\x18\x04 \x01(\v2\x12.auth.v1.ChallengeR\tchallenge\"\xa9\x01\n" +
 	"\x0eRefreshRequest\x125\n" +
 	"\rrefresh_token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\frefreshToken\x127\n" +
 	"\x0fidempotency_key\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\x0eidempotencyKey\x12'\n" +
@@ -783,11 +1119,21 @@ const file_auth_v1_session_service_proto_rawDesc = "" +
 	"\rLogoutRequest\x125\n" +
 	"\rrefresh_token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\frefreshToken\x12'\n" +
 	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"\x10\n" +
-	"\x0eLogoutResponse\"v\n" +
-	"\x15ReauthenticateRequest\x12,\n" +
-	"\bpassword\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x02\x10\x01R\bpassword\x12/\n" +
-	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\"\x18\n" +
-	"\x16ReauthenticateResponse\">\n" +
+	"\x0eLogoutResponse\"\xa1\x01\n" +
+	"\x15ReauthenticateRequest\x12*\n" +
+	"\bpassword\x18\x01 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x02\x10\x01R\bpassword\x12/\n" +
+	"\x06origin\x18\x02 \x01(\v2\x0f.auth.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\x12+\n" +
+	"\x11accepts_challenge\x18\x03 \x01(\bR\x10acceptsChallenge\"J\n" +
+	"\x16ReauthenticateResponse\x120\n" +
+	"\tchallenge\x18\x01 \x01(\v2\x12.auth.v1.ChallengeR\tchallenge\"\xf4\x01\n" +
+	"\x1fCompleteReauthenticationRequest\x129\n" +
+	"\x0fchallenge_token\x18\x01 \x01(\tB\x10\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18\x02\x10\x01R\x0echallengeToken\x12,\n" +
+	"\x05proof\x18\x02 \x01(\v2\x0e.auth.v1.ProofB\x06\xbaH\x03\xc8\x01\x01R\x05proof\x127\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\x01\x92\xe7\x18\x02\x10\x01R\x0eidempotencyKey\x12/\n" +
+	"\x06origin\x18\x04 \x01(\v2\x0f.auth.v1.OriginB\x06\xbaH\x03\xc8\x01\x01R\x06origin\"}\n" +
+	" CompleteReauthenticationResponse\x12'\n" +
+	"\x06tokens\x18\x01 \x01(\v2\x0f.auth.v1.TokensR\x06tokens\x120\n" +
+	"\tchallenge\x18\x02 \x01(\v2\x12.auth.v1.ChallengeR\tchallenge\">\n" +
 	"\x13ListSessionsRequest\x12'\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\"D\n" +
@@ -806,9 +1152,12 @@ const file_auth_v1_session_service_proto_rawDesc = "" +
 	"\x11except_session_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x0fexceptSessionId\x12'\n" +
 	"\x06origin\x18\x03 \x01(\v2\x0f.auth.v1.OriginR\x06origin\"2\n" +
 	"\x16RevokeSessionsResponse\x12\x18\n" +
-	"\arevoked\x18\x01 \x01(\x05R\arevoked2\xf9\x04\n" +
+	"\arevoked\x18\x01 \x01(\x05R\arevoked2\xd8\x06\n" +
 	"\x0eSessionService\x12E\n" +
 	"\x05Login\x12\x15.auth.v1.LoginRequest\x1a\x16.auth.v1.LoginResponse\"\r\x8a\xe7\x18\t\n" +
+	"\a*\x05\n" +
+	"\x03bff\x12]\n" +
+	"\rCompleteLogin\x12\x1d.auth.v1.CompleteLoginRequest\x1a\x1e.auth.v1.CompleteLoginResponse\"\r\x8a\xe7\x18\t\n" +
 	"\a*\x05\n" +
 	"\x03bff\x12N\n" +
 	"\aRefresh\x12\x17.auth.v1.RefreshRequest\x1a\x18.auth.v1.RefreshResponse\"\x10\x8a\xe7\x18\t\n" +
@@ -818,6 +1167,9 @@ const file_auth_v1_session_service_proto_rawDesc = "" +
 	"\a*\x05\n" +
 	"\x03bff\x90\x02\x02\x12`\n" +
 	"\x0eReauthenticate\x12\x1e.auth.v1.ReauthenticateRequest\x1a\x1f.auth.v1.ReauthenticateResponse\"\r\x8a\xe7\x18\t\n" +
+	"\a*\x05\n" +
+	"\x03bff\x12~\n" +
+	"\x18CompleteReauthentication\x12(.auth.v1.CompleteReauthenticationRequest\x1a).auth.v1.CompleteReauthenticationResponse\"\r\x8a\xe7\x18\t\n" +
 	"\a*\x05\n" +
 	"\x03bff\x12]\n" +
 	"\fListSessions\x12\x1c.auth.v1.ListSessionsRequest\x1a\x1d.auth.v1.ListSessionsResponse\"\x10\x8a\xe7\x18\t\n" +
@@ -843,57 +1195,78 @@ func file_auth_v1_session_service_proto_rawDescGZIP() []byte {
 	return file_auth_v1_session_service_proto_rawDescData
 }
 
-var file_auth_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_auth_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_auth_v1_session_service_proto_goTypes = []any{
-	(*LoginRequest)(nil),           // 0: auth.v1.LoginRequest
-	(*LoginResponse)(nil),          // 1: auth.v1.LoginResponse
-	(*RefreshRequest)(nil),         // 2: auth.v1.RefreshRequest
-	(*RefreshResponse)(nil),        // 3: auth.v1.RefreshResponse
-	(*LogoutRequest)(nil),          // 4: auth.v1.LogoutRequest
-	(*LogoutResponse)(nil),         // 5: auth.v1.LogoutResponse
-	(*ReauthenticateRequest)(nil),  // 6: auth.v1.ReauthenticateRequest
-	(*ReauthenticateResponse)(nil), // 7: auth.v1.ReauthenticateResponse
-	(*ListSessionsRequest)(nil),    // 8: auth.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),   // 9: auth.v1.ListSessionsResponse
-	(*RevokeSessionRequest)(nil),   // 10: auth.v1.RevokeSessionRequest
-	(*RevokeSessionResponse)(nil),  // 11: auth.v1.RevokeSessionResponse
-	(*RevokeSessionsRequest)(nil),  // 12: auth.v1.RevokeSessionsRequest
-	(*RevokeSessionsResponse)(nil), // 13: auth.v1.RevokeSessionsResponse
-	(*Origin)(nil),                 // 14: auth.v1.Origin
-	(*Account)(nil),                // 15: auth.v1.Account
-	(*Tokens)(nil),                 // 16: auth.v1.Tokens
-	(*Session)(nil),                // 17: auth.v1.Session
+	(*LoginRequest)(nil),                     // 0: auth.v1.LoginRequest
+	(*LoginResponse)(nil),                    // 1: auth.v1.LoginResponse
+	(*CompleteLoginRequest)(nil),             // 2: auth.v1.CompleteLoginRequest
+	(*CompleteLoginResponse)(nil),            // 3: auth.v1.CompleteLoginResponse
+	(*RefreshRequest)(nil),                   // 4: auth.v1.RefreshRequest
+	(*RefreshResponse)(nil),                  // 5: auth.v1.RefreshResponse
+	(*LogoutRequest)(nil),                    // 6: auth.v1.LogoutRequest
+	(*LogoutResponse)(nil),                   // 7: auth.v1.LogoutResponse
+	(*ReauthenticateRequest)(nil),            // 8: auth.v1.ReauthenticateRequest
+	(*ReauthenticateResponse)(nil),           // 9: auth.v1.ReauthenticateResponse
+	(*CompleteReauthenticationRequest)(nil),  // 10: auth.v1.CompleteReauthenticationRequest
+	(*CompleteReauthenticationResponse)(nil), // 11: auth.v1.CompleteReauthenticationResponse
+	(*ListSessionsRequest)(nil),              // 12: auth.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),             // 13: auth.v1.ListSessionsResponse
+	(*RevokeSessionRequest)(nil),             // 14: auth.v1.RevokeSessionRequest
+	(*RevokeSessionResponse)(nil),            // 15: auth.v1.RevokeSessionResponse
+	(*RevokeSessionsRequest)(nil),            // 16: auth.v1.RevokeSessionsRequest
+	(*RevokeSessionsResponse)(nil),           // 17: auth.v1.RevokeSessionsResponse
+	(*Origin)(nil),                           // 18: auth.v1.Origin
+	(*Account)(nil),                          // 19: auth.v1.Account
+	(*Tokens)(nil),                           // 20: auth.v1.Tokens
+	(*Challenge)(nil),                        // 21: auth.v1.Challenge
+	(*Proof)(nil),                            // 22: auth.v1.Proof
+	(*Session)(nil),                          // 23: auth.v1.Session
 }
 var file_auth_v1_session_service_proto_depIdxs = []int32{
-	14, // 0: auth.v1.LoginRequest.origin:type_name -> auth.v1.Origin
-	15, // 1: auth.v1.LoginResponse.account:type_name -> auth.v1.Account
-	16, // 2: auth.v1.LoginResponse.tokens:type_name -> auth.v1.Tokens
-	14, // 3: auth.v1.RefreshRequest.origin:type_name -> auth.v1.Origin
-	16, // 4: auth.v1.RefreshResponse.tokens:type_name -> auth.v1.Tokens
-	14, // 5: auth.v1.LogoutRequest.origin:type_name -> auth.v1.Origin
-	14, // 6: auth.v1.ReauthenticateRequest.origin:type_name -> auth.v1.Origin
-	17, // 7: auth.v1.ListSessionsResponse.sessions:type_name -> auth.v1.Session
-	14, // 8: auth.v1.RevokeSessionRequest.origin:type_name -> auth.v1.Origin
-	14, // 9: auth.v1.RevokeSessionsRequest.origin:type_name -> auth.v1.Origin
-	0,  // 10: auth.v1.SessionService.Login:input_type -> auth.v1.LoginRequest
-	2,  // 11: auth.v1.SessionService.Refresh:input_type -> auth.v1.RefreshRequest
-	4,  // 12: auth.v1.SessionService.Logout:input_type -> auth.v1.LogoutRequest
-	6,  // 13: auth.v1.SessionService.Reauthenticate:input_type -> auth.v1.ReauthenticateRequest
-	8,  // 14: auth.v1.SessionService.ListSessions:input_type -> auth.v1.ListSessionsRequest
-	10, // 15: auth.v1.SessionService.RevokeSession:input_type -> auth.v1.RevokeSessionRequest
-	12, // 16: auth.v1.SessionService.RevokeSessions:input_type -> auth.v1.RevokeSessionsRequest
-	1,  // 17: auth.v1.SessionService.Login:output_type -> auth.v1.LoginResponse
-	3,  // 18: auth.v1.SessionService.Refresh:output_type -> auth.v1.RefreshResponse
-	5,  // 19: auth.v1.SessionService.Logout:output_type -> auth.v1.LogoutResponse
-	7,  // 20: auth.v1.SessionService.Reauthenticate:output_type -> auth.v1.ReauthenticateResponse
-	9,  // 21: auth.v1.SessionService.ListSessions:output_type -> auth.v1.ListSessionsResponse
-	11, // 22: auth.v1.SessionService.RevokeSession:output_type -> auth.v1.RevokeSessionResponse
-	13, // 23: auth.v1.SessionService.RevokeSessions:output_type -> auth.v1.RevokeSessionsResponse
-	17, // [17:24] is the sub-list for method output_type
-	10, // [10:17] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	18, // 0: auth.v1.LoginRequest.origin:type_name -> auth.v1.Origin
+	19, // 1: auth.v1.LoginResponse.account:type_name -> auth.v1.Account
+	20, // 2: auth.v1.LoginResponse.tokens:type_name -> auth.v1.Tokens
+	21, // 3: auth.v1.LoginResponse.challenge:type_name -> auth.v1.Challenge
+	22, // 4: auth.v1.CompleteLoginRequest.proof:type_name -> auth.v1.Proof
+	18, // 5: auth.v1.CompleteLoginRequest.origin:type_name -> auth.v1.Origin
+	19, // 6: auth.v1.CompleteLoginResponse.account:type_name -> auth.v1.Account
+	20, // 7: auth.v1.CompleteLoginResponse.tokens:type_name -> auth.v1.Tokens
+	21, // 8: auth.v1.CompleteLoginResponse.challenge:type_name -> auth.v1.Challenge
+	18, // 9: auth.v1.RefreshRequest.origin:type_name -> auth.v1.Origin
+	20, // 10: auth.v1.RefreshResponse.tokens:type_name -> auth.v1.Tokens
+	18, // 11: auth.v1.LogoutRequest.origin:type_name -> auth.v1.Origin
+	18, // 12: auth.v1.ReauthenticateRequest.origin:type_name -> auth.v1.Origin
+	21, // 13: auth.v1.ReauthenticateResponse.challenge:type_name -> auth.v1.Challenge
+	22, // 14: auth.v1.CompleteReauthenticationRequest.proof:type_name -> auth.v1.Proof
+	18, // 15: auth.v1.CompleteReauthenticationRequest.origin:type_name -> auth.v1.Origin
+	20, // 16: auth.v1.CompleteReauthenticationResponse.tokens:type_name -> auth.v1.Tokens
+	21, // 17: auth.v1.CompleteReauthenticationResponse.challenge:type_name -> auth.v1.Challenge
+	23, // 18: auth.v1.ListSessionsResponse.sessions:type_name -> auth.v1.Session
+	18, // 19: auth.v1.RevokeSessionRequest.origin:type_name -> auth.v1.Origin
+	18, // 20: auth.v1.RevokeSessionsRequest.origin:type_name -> auth.v1.Origin
+	0,  // 21: auth.v1.SessionService.Login:input_type -> auth.v1.LoginRequest
+	2,  // 22: auth.v1.SessionService.CompleteLogin:input_type -> auth.v1.CompleteLoginRequest
+	4,  // 23: auth.v1.SessionService.Refresh:input_type -> auth.v1.RefreshRequest
+	6,  // 24: auth.v1.SessionService.Logout:input_type -> auth.v1.LogoutRequest
+	8,  // 25: auth.v1.SessionService.Reauthenticate:input_type -> auth.v1.ReauthenticateRequest
+	10, // 26: auth.v1.SessionService.CompleteReauthentication:input_type -> auth.v1.CompleteReauthenticationRequest
+	12, // 27: auth.v1.SessionService.ListSessions:input_type -> auth.v1.ListSessionsRequest
+	14, // 28: auth.v1.SessionService.RevokeSession:input_type -> auth.v1.RevokeSessionRequest
+	16, // 29: auth.v1.SessionService.RevokeSessions:input_type -> auth.v1.RevokeSessionsRequest
+	1,  // 30: auth.v1.SessionService.Login:output_type -> auth.v1.LoginResponse
+	3,  // 31: auth.v1.SessionService.CompleteLogin:output_type -> auth.v1.CompleteLoginResponse
+	5,  // 32: auth.v1.SessionService.Refresh:output_type -> auth.v1.RefreshResponse
+	7,  // 33: auth.v1.SessionService.Logout:output_type -> auth.v1.LogoutResponse
+	9,  // 34: auth.v1.SessionService.Reauthenticate:output_type -> auth.v1.ReauthenticateResponse
+	11, // 35: auth.v1.SessionService.CompleteReauthentication:output_type -> auth.v1.CompleteReauthenticationResponse
+	13, // 36: auth.v1.SessionService.ListSessions:output_type -> auth.v1.ListSessionsResponse
+	15, // 37: auth.v1.SessionService.RevokeSession:output_type -> auth.v1.RevokeSessionResponse
+	17, // 38: auth.v1.SessionService.RevokeSessions:output_type -> auth.v1.RevokeSessionsResponse
+	30, // [30:39] is the sub-list for method output_type
+	21, // [21:30] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_session_service_proto_init() }
@@ -908,7 +1281,7 @@ func file_auth_v1_session_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_auth_v1_session_service_proto_rawDesc), len(file_auth_v1_session_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

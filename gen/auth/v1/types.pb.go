@@ -15,6 +15,7 @@ import (
 	_ "gatehouse/gen/policy/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -511,10 +512,14 @@ type Origin struct {
 	// The client's preferred language as a BCP 47 tag; empty if it states none.
 	Locale string `protobuf:"bytes,6,opt,name=locale,proto3" json:"locale,omitempty"`
 	// Whether to refuse the change with REAUTHENTICATION_REQUIRED unless
-	// session_id gave its password within the last five minutes.
+	// session_id signed in within the last five minutes: with a second factor if
+	// the account has one.
 	RequireRecentSignIn bool `protobuf:"varint,7,opt,name=require_recent_sign_in,json=requireRecentSignIn,proto3" json:"require_recent_sign_in,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Whether to refuse the change with SECOND_FACTOR_REQUIRED if the account has a
+	// second factor and session_id is at level 1.
+	RequireOwnLevel bool `protobuf:"varint,8,opt,name=require_own_level,json=requireOwnLevel,proto3" json:"require_own_level,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Origin) Reset() {
@@ -596,6 +601,191 @@ func (x *Origin) GetRequireRecentSignIn() bool {
 	return false
 }
 
+func (x *Origin) GetRequireOwnLevel() bool {
+	if x != nil {
+		return x.RequireOwnLevel
+	}
+	return false
+}
+
+// Challenge is what a sign-in or a step-up still owes.
+type Challenge struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token that the answer names.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The proofs of which one is owed, in the order in which to offer them:
+	// "totp", "passkey" or "recovery_code".
+	Methods []string `protobuf:"bytes,2,rep,name=methods,proto3" json:"methods,omitempty"`
+	// Seconds until the challenge expires.
+	ExpiresIn int32 `protobuf:"varint,3,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`
+	// For navigator.credentials.get, if methods has "passkey".
+	PasskeyOptions *structpb.Struct `protobuf:"bytes,4,opt,name=passkey_options,json=passkeyOptions,proto3" json:"passkey_options,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Challenge) Reset() {
+	*x = Challenge{}
+	mi := &file_auth_v1_types_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Challenge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Challenge) ProtoMessage() {}
+
+func (x *Challenge) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_types_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Challenge.ProtoReflect.Descriptor instead.
+func (*Challenge) Descriptor() ([]byte, []int) {
+	return file_auth_v1_types_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Challenge) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *Challenge) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *Challenge) GetExpiresIn() int32 {
+	if x != nil {
+		return x.ExpiresIn
+	}
+	return 0
+}
+
+func (x *Challenge) GetPasskeyOptions() *structpb.Struct {
+	if x != nil {
+		return x.PasskeyOptions
+	}
+	return nil
+}
+
+// Proof is the answer to a challenge: one use of an authenticator.
+type Proof struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The authenticator.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Proof_TotpCode
+	//	*Proof_RecoveryCode
+	//	*Proof_Passkey
+	Kind          isProof_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Proof) Reset() {
+	*x = Proof{}
+	mi := &file_auth_v1_types_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Proof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Proof) ProtoMessage() {}
+
+func (x *Proof) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_types_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Proof.ProtoReflect.Descriptor instead.
+func (*Proof) Descriptor() ([]byte, []int) {
+	return file_auth_v1_types_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Proof) GetKind() isProof_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Proof) GetTotpCode() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Proof_TotpCode); ok {
+			return x.TotpCode
+		}
+	}
+	return ""
+}
+
+func (x *Proof) GetRecoveryCode() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Proof_RecoveryCode); ok {
+			return x.RecoveryCode
+		}
+	}
+	return ""
+}
+
+func (x *Proof) GetPasskey() *structpb.Struct {
+	if x != nil {
+		if x, ok := x.Kind.(*Proof_Passkey); ok {
+			return x.Passkey
+		}
+	}
+	return nil
+}
+
+type isProof_Kind interface {
+	isProof_Kind()
+}
+
+type Proof_TotpCode struct {
+	// The current code of an authenticator app.
+	TotpCode string `protobuf:"bytes,1,opt,name=totp_code,json=totpCode,proto3,oneof"`
+}
+
+type Proof_RecoveryCode struct {
+	// A recovery code.
+	RecoveryCode string `protobuf:"bytes,2,opt,name=recovery_code,json=recoveryCode,proto3,oneof"`
+}
+
+type Proof_Passkey struct {
+	// The credential that navigator.credentials.get returned, as JSON.
+	Passkey *structpb.Struct `protobuf:"bytes,3,opt,name=passkey,proto3,oneof"`
+}
+
+func (*Proof_TotpCode) isProof_Kind() {}
+
+func (*Proof_RecoveryCode) isProof_Kind() {}
+
+func (*Proof_Passkey) isProof_Kind() {}
+
 // AuditEvent is one row of the audit log: who did or tried what to whom, and
 // from where.
 type AuditEvent struct {
@@ -635,7 +825,7 @@ type AuditEvent struct {
 
 func (x *AuditEvent) Reset() {
 	*x = AuditEvent{}
-	mi := &file_auth_v1_types_proto_msgTypes[5]
+	mi := &file_auth_v1_types_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +837,7 @@ func (x *AuditEvent) String() string {
 func (*AuditEvent) ProtoMessage() {}
 
 func (x *AuditEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_types_proto_msgTypes[5]
+	mi := &file_auth_v1_types_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +850,7 @@ func (x *AuditEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEvent.ProtoReflect.Descriptor instead.
 func (*AuditEvent) Descriptor() ([]byte, []int) {
-	return file_auth_v1_types_proto_rawDescGZIP(), []int{5}
+	return file_auth_v1_types_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AuditEvent) GetId() string {
@@ -783,7 +973,7 @@ type Mail struct {
 
 func (x *Mail) Reset() {
 	*x = Mail{}
-	mi := &file_auth_v1_types_proto_msgTypes[6]
+	mi := &file_auth_v1_types_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +985,7 @@ func (x *Mail) String() string {
 func (*Mail) ProtoMessage() {}
 
 func (x *Mail) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_types_proto_msgTypes[6]
+	mi := &file_auth_v1_types_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +998,7 @@ func (x *Mail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mail.ProtoReflect.Descriptor instead.
 func (*Mail) Descriptor() ([]byte, []int) {
-	return file_auth_v1_types_proto_rawDescGZIP(), []int{6}
+	return file_auth_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Mail) GetId() string {
@@ -901,7 +1091,7 @@ type IdempotencyKey struct {
 
 func (x *IdempotencyKey) Reset() {
 	*x = IdempotencyKey{}
-	mi := &file_auth_v1_types_proto_msgTypes[7]
+	mi := &file_auth_v1_types_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1103,7 @@ func (x *IdempotencyKey) String() string {
 func (*IdempotencyKey) ProtoMessage() {}
 
 func (x *IdempotencyKey) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_types_proto_msgTypes[7]
+	mi := &file_auth_v1_types_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1116,7 @@ func (x *IdempotencyKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdempotencyKey.ProtoReflect.Descriptor instead.
 func (*IdempotencyKey) Descriptor() ([]byte, []int) {
-	return file_auth_v1_types_proto_rawDescGZIP(), []int{7}
+	return file_auth_v1_types_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *IdempotencyKey) GetKey() string {
@@ -966,7 +1156,7 @@ type ProfileSeed struct {
 
 func (x *ProfileSeed) Reset() {
 	*x = ProfileSeed{}
-	mi := &file_auth_v1_types_proto_msgTypes[8]
+	mi := &file_auth_v1_types_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1168,7 @@ func (x *ProfileSeed) String() string {
 func (*ProfileSeed) ProtoMessage() {}
 
 func (x *ProfileSeed) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_types_proto_msgTypes[8]
+	mi := &file_auth_v1_types_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1181,7 @@ func (x *ProfileSeed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileSeed.ProtoReflect.Descriptor instead.
 func (*ProfileSeed) Descriptor() ([]byte, []int) {
-	return file_auth_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_auth_v1_types_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProfileSeed) GetFirstName() string {
@@ -1019,7 +1209,7 @@ var File_auth_v1_types_proto protoreflect.FileDescriptor
 
 const file_auth_v1_types_proto_rawDesc = "" +
 	"\n" +
-	"\x13auth/v1/types.proto\x12\aauth.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xbb\x02\n" +
+	"\x13auth/v1/types.proto\x12\aauth.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xbb\x02\n" +
 	"\aAccount\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05email\x18\x02 \x01(\tR\x05email\x12%\n" +
@@ -1054,7 +1244,7 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\rrefresh_token\x18\x02 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\frefreshToken\x12\x1d\n" +
 	"\n" +
 	"expires_in\x18\x03 \x01(\x05R\texpiresIn\x12,\n" +
-	"\x12refresh_expires_in\x18\x04 \x01(\x05R\x10refreshExpiresIn\"\xb3\x02\n" +
+	"\x12refresh_expires_in\x18\x04 \x01(\x05R\x10refreshExpiresIn\"\xdf\x02\n" +
 	"\x06Origin\x12*\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\taccountId\x12*\n" +
@@ -1068,7 +1258,19 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\x12\x1f\n" +
 	"\x06locale\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18#R\x06locale\x123\n" +
-	"\x16require_recent_sign_in\x18\a \x01(\bR\x13requireRecentSignIn\"\x87\x03\n" +
+	"\x16require_recent_sign_in\x18\a \x01(\bR\x13requireRecentSignIn\x12*\n" +
+	"\x11require_own_level\x18\b \x01(\bR\x0frequireOwnLevel\"\xac\x01\n" +
+	"\tChallenge\x12\x1c\n" +
+	"\x05token\x18\x01 \x01(\tB\x06\x92\xe7\x18\x02\x10\x01R\x05token\x12\x18\n" +
+	"\amethods\x18\x02 \x03(\tR\amethods\x12\x1d\n" +
+	"\n" +
+	"expires_in\x18\x03 \x01(\x05R\texpiresIn\x12H\n" +
+	"\x0fpasskey_options\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01R\x0epasskeyOptions\"\xb0\x01\n" +
+	"\x05Proof\x12,\n" +
+	"\ttotp_code\x18\x01 \x01(\tB\r\xbaH\x04r\x02\x18 \x92\xe7\x18\x02\x10\x01H\x00R\btotpCode\x124\n" +
+	"\rrecovery_code\x18\x02 \x01(\tB\r\xbaH\x04r\x02\x18@\x92\xe7\x18\x02\x10\x01H\x00R\frecoveryCode\x12;\n" +
+	"\apasskey\x18\x03 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01H\x00R\apasskeyB\x06\n" +
+	"\x04kind\"\x87\x03\n" +
 	"\n" +
 	"AuditEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
@@ -1142,7 +1344,7 @@ func file_auth_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_auth_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_auth_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_auth_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_auth_v1_types_proto_goTypes = []any{
 	(AccountStatus)(0),            // 0: auth.v1.AccountStatus
 	(MailStatus)(0),               // 1: auth.v1.MailStatus
@@ -1151,32 +1353,37 @@ var file_auth_v1_types_proto_goTypes = []any{
 	(*Session)(nil),               // 4: auth.v1.Session
 	(*Tokens)(nil),                // 5: auth.v1.Tokens
 	(*Origin)(nil),                // 6: auth.v1.Origin
-	(*AuditEvent)(nil),            // 7: auth.v1.AuditEvent
-	(*Mail)(nil),                  // 8: auth.v1.Mail
-	(*IdempotencyKey)(nil),        // 9: auth.v1.IdempotencyKey
-	(*ProfileSeed)(nil),           // 10: auth.v1.ProfileSeed
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*Challenge)(nil),             // 7: auth.v1.Challenge
+	(*Proof)(nil),                 // 8: auth.v1.Proof
+	(*AuditEvent)(nil),            // 9: auth.v1.AuditEvent
+	(*Mail)(nil),                  // 10: auth.v1.Mail
+	(*IdempotencyKey)(nil),        // 11: auth.v1.IdempotencyKey
+	(*ProfileSeed)(nil),           // 12: auth.v1.ProfileSeed
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),       // 14: google.protobuf.Struct
 }
 var file_auth_v1_types_proto_depIdxs = []int32{
 	0,  // 0: auth.v1.Account.status:type_name -> auth.v1.AccountStatus
-	11, // 1: auth.v1.Account.create_time:type_name -> google.protobuf.Timestamp
-	11, // 2: auth.v1.Account.update_time:type_name -> google.protobuf.Timestamp
-	11, // 3: auth.v1.SecurityFacts.password_change_time:type_name -> google.protobuf.Timestamp
-	11, // 4: auth.v1.SecurityFacts.last_sign_in_time:type_name -> google.protobuf.Timestamp
-	11, // 5: auth.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	11, // 6: auth.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
-	11, // 7: auth.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	11, // 8: auth.v1.Session.revoke_time:type_name -> google.protobuf.Timestamp
-	11, // 9: auth.v1.AuditEvent.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 10: auth.v1.Mail.status:type_name -> auth.v1.MailStatus
-	11, // 11: auth.v1.Mail.create_time:type_name -> google.protobuf.Timestamp
-	11, // 12: auth.v1.Mail.next_attempt_time:type_name -> google.protobuf.Timestamp
-	11, // 13: auth.v1.Mail.end_time:type_name -> google.protobuf.Timestamp
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	13, // 1: auth.v1.Account.create_time:type_name -> google.protobuf.Timestamp
+	13, // 2: auth.v1.Account.update_time:type_name -> google.protobuf.Timestamp
+	13, // 3: auth.v1.SecurityFacts.password_change_time:type_name -> google.protobuf.Timestamp
+	13, // 4: auth.v1.SecurityFacts.last_sign_in_time:type_name -> google.protobuf.Timestamp
+	13, // 5: auth.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	13, // 6: auth.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
+	13, // 7: auth.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	13, // 8: auth.v1.Session.revoke_time:type_name -> google.protobuf.Timestamp
+	14, // 9: auth.v1.Challenge.passkey_options:type_name -> google.protobuf.Struct
+	14, // 10: auth.v1.Proof.passkey:type_name -> google.protobuf.Struct
+	13, // 11: auth.v1.AuditEvent.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 12: auth.v1.Mail.status:type_name -> auth.v1.MailStatus
+	13, // 13: auth.v1.Mail.create_time:type_name -> google.protobuf.Timestamp
+	13, // 14: auth.v1.Mail.next_attempt_time:type_name -> google.protobuf.Timestamp
+	13, // 15: auth.v1.Mail.end_time:type_name -> google.protobuf.Timestamp
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_types_proto_init() }
@@ -1184,13 +1391,18 @@ func file_auth_v1_types_proto_init() {
 	if File_auth_v1_types_proto != nil {
 		return
 	}
+	file_auth_v1_types_proto_msgTypes[6].OneofWrappers = []any{
+		(*Proof_TotpCode)(nil),
+		(*Proof_RecoveryCode)(nil),
+		(*Proof_Passkey)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_auth_v1_types_proto_rawDesc), len(file_auth_v1_types_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

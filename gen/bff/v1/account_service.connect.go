@@ -30,6 +30,9 @@ const (
 	// AccountServiceReauthenticateProcedure is the procedure name of the AccountService's
 	// Reauthenticate RPC.
 	AccountServiceReauthenticateProcedure = "/bff.v1.AccountService/Reauthenticate"
+	// AccountServiceCompleteReauthenticationProcedure is the procedure name of the AccountService's
+	// CompleteReauthentication RPC.
+	AccountServiceCompleteReauthenticationProcedure = "/bff.v1.AccountService/CompleteReauthentication"
 	// AccountServiceChangePasswordProcedure is the procedure name of the AccountService's
 	// ChangePassword RPC.
 	AccountServiceChangePasswordProcedure = "/bff.v1.AccountService/ChangePassword"
@@ -84,6 +87,13 @@ var (
 			StreamType: connect.StreamTypeUnary,
 			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("Reauthenticate"),
 			Procedure:  AccountServiceReauthenticateProcedure,
+		}
+	})
+	accountServiceCompleteReauthenticationSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("CompleteReauthentication"),
+			Procedure:  AccountServiceCompleteReauthenticationProcedure,
 		}
 	})
 	accountServiceChangePasswordSpec = sync.OnceValue(func() connect.Spec {
@@ -183,10 +193,20 @@ type AccountServiceClient interface {
 	// unavailable PROFILE_PENDING.
 	UpdateMe(context.Context, *UpdateMeRequest) (*UpdateMeResponse, error)
 	// Reauthenticate checks the caller's password again. For the next five
-	// minutes the session may call methods that require a recent sign-in. Errors:
-	// invalid_argument PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS or
+	// minutes the session may call methods that require a recent sign-in. If the
+	// account has a second factor, the answer has a challenge, and
+	// CompleteReauthentication takes the second proof. Without a password, the
+	// challenge is for a passkey. Errors: invalid_argument PASSWORD_WRONG,
+	// failed_precondition FACTOR_REQUIRED, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
+	// CompleteReauthentication answers the challenge of Reauthenticate. The
+	// session is at level 2 after it. Send an Idempotency-Key header, and send the
+	// same key when you retry: for two minutes the answer is the same. Errors:
+	// invalid_argument CHALLENGE_INVALID or CODE_WRONG,
+	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
+	// CHALLENGE_EXHAUSTED, resource_exhausted TOO_MANY_ATTEMPTS.
+	CompleteReauthentication(context.Context, *CompleteReauthenticationRequest) (*CompleteReauthenticationResponse, error)
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It requires a sign-in or a Reauthenticate within the last five
 	// minutes. Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
@@ -256,10 +276,20 @@ type AccountServiceHandler interface {
 	// unavailable PROFILE_PENDING.
 	UpdateMe(context.Context, *UpdateMeRequest) (*UpdateMeResponse, error)
 	// Reauthenticate checks the caller's password again. For the next five
-	// minutes the session may call methods that require a recent sign-in. Errors:
-	// invalid_argument PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS or
+	// minutes the session may call methods that require a recent sign-in. If the
+	// account has a second factor, the answer has a challenge, and
+	// CompleteReauthentication takes the second proof. Without a password, the
+	// challenge is for a passkey. Errors: invalid_argument PASSWORD_WRONG,
+	// failed_precondition FACTOR_REQUIRED, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
+	// CompleteReauthentication answers the challenge of Reauthenticate. The
+	// session is at level 2 after it. Send an Idempotency-Key header, and send the
+	// same key when you retry: for two minutes the answer is the same. Errors:
+	// invalid_argument CHALLENGE_INVALID or CODE_WRONG,
+	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
+	// CHALLENGE_EXHAUSTED, resource_exhausted TOO_MANY_ATTEMPTS.
+	CompleteReauthentication(context.Context, *CompleteReauthenticationRequest) (*CompleteReauthenticationResponse, error)
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It requires a sign-in or a Reauthenticate within the last five
 	// minutes. Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
@@ -318,6 +348,7 @@ func RegisterAccountServiceHandler(server *connect.Server, svc AccountServiceHan
 		connect.Method{Spec: accountServiceGetMeSpec(), Handler: adapter.getMe},
 		connect.Method{Spec: accountServiceUpdateMeSpec(), Handler: adapter.updateMe},
 		connect.Method{Spec: accountServiceReauthenticateSpec(), Handler: adapter.reauthenticate},
+		connect.Method{Spec: accountServiceCompleteReauthenticationSpec(), Handler: adapter.completeReauthentication},
 		connect.Method{Spec: accountServiceChangePasswordSpec(), Handler: adapter.changePassword},
 		connect.Method{Spec: accountServiceListSessionsSpec(), Handler: adapter.listSessions},
 		connect.Method{Spec: accountServiceRevokeSessionSpec(), Handler: adapter.revokeSession},
@@ -345,6 +376,10 @@ func (UnimplementedAccountServiceHandler) UpdateMe(context.Context, *UpdateMeReq
 
 func (UnimplementedAccountServiceHandler) Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.Reauthenticate is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) CompleteReauthentication(context.Context, *CompleteReauthenticationRequest) (*CompleteReauthenticationResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.CompleteReauthentication is not implemented")
 }
 
 func (UnimplementedAccountServiceHandler) ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error) {
@@ -414,6 +449,14 @@ func (c *accountServiceClient) UpdateMe(ctx context.Context, req *UpdateMeReques
 func (c *accountServiceClient) Reauthenticate(ctx context.Context, req *ReauthenticateRequest) (*ReauthenticateResponse, error) {
 	var res ReauthenticateResponse
 	if err := c.client.CallUnary(ctx, accountServiceReauthenticateSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) CompleteReauthentication(ctx context.Context, req *CompleteReauthenticationRequest) (*CompleteReauthenticationResponse, error) {
+	var res CompleteReauthenticationResponse
+	if err := c.client.CallUnary(ctx, accountServiceCompleteReauthenticationSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -539,6 +582,18 @@ func (h accountServiceHandler) reauthenticate(ctx context.Context, _ connect.Spe
 		return err
 	}
 	res, err := h.svc.Reauthenticate(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) completeReauthentication(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req CompleteReauthenticationRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CompleteReauthentication(ctx, &req)
 	if err != nil {
 		return err
 	}

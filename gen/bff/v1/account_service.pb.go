@@ -243,7 +243,7 @@ func (x *UpdateMeResponse) GetUser() *User {
 // ReauthenticateRequest contains a password.
 type ReauthenticateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The caller's password.
+	// The caller's password. Omit it to begin with a passkey.
 	Password      string `protobuf:"bytes,1,opt,name=password,proto3" json:"password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -286,9 +286,12 @@ func (x *ReauthenticateRequest) GetPassword() string {
 	return ""
 }
 
-// ReauthenticateResponse says that the password was right.
+// ReauthenticateResponse says that the password was right, or contains a
+// challenge.
 type ReauthenticateResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Set if a second proof is owed.
+	Challenge     *Challenge `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -323,6 +326,183 @@ func (*ReauthenticateResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{5}
 }
 
+func (x *ReauthenticateResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
+// CompleteReauthenticationRequest answers a challenge.
+type CompleteReauthenticationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The challenge's token.
+	ChallengeToken string `protobuf:"bytes,1,opt,name=challenge_token,json=challengeToken,proto3" json:"challenge_token,omitempty"`
+	// The proof: one of the challenge's methods.
+	//
+	// Types that are valid to be assigned to Proof:
+	//
+	//	*CompleteReauthenticationRequest_TotpCode
+	//	*CompleteReauthenticationRequest_RecoveryCode
+	//	*CompleteReauthenticationRequest_Passkey
+	Proof         isCompleteReauthenticationRequest_Proof `protobuf_oneof:"proof"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompleteReauthenticationRequest) Reset() {
+	*x = CompleteReauthenticationRequest{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteReauthenticationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteReauthenticationRequest) ProtoMessage() {}
+
+func (x *CompleteReauthenticationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteReauthenticationRequest.ProtoReflect.Descriptor instead.
+func (*CompleteReauthenticationRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CompleteReauthenticationRequest) GetChallengeToken() string {
+	if x != nil {
+		return x.ChallengeToken
+	}
+	return ""
+}
+
+func (x *CompleteReauthenticationRequest) GetProof() isCompleteReauthenticationRequest_Proof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *CompleteReauthenticationRequest) GetTotpCode() string {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteReauthenticationRequest_TotpCode); ok {
+			return x.TotpCode
+		}
+	}
+	return ""
+}
+
+func (x *CompleteReauthenticationRequest) GetRecoveryCode() string {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteReauthenticationRequest_RecoveryCode); ok {
+			return x.RecoveryCode
+		}
+	}
+	return ""
+}
+
+func (x *CompleteReauthenticationRequest) GetPasskey() *structpb.Struct {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteReauthenticationRequest_Passkey); ok {
+			return x.Passkey
+		}
+	}
+	return nil
+}
+
+type isCompleteReauthenticationRequest_Proof interface {
+	isCompleteReauthenticationRequest_Proof()
+}
+
+type CompleteReauthenticationRequest_TotpCode struct {
+	// The current code of the authenticator app.
+	TotpCode string `protobuf:"bytes,2,opt,name=totp_code,json=totpCode,proto3,oneof"`
+}
+
+type CompleteReauthenticationRequest_RecoveryCode struct {
+	// A recovery code. It works once.
+	RecoveryCode string `protobuf:"bytes,3,opt,name=recovery_code,json=recoveryCode,proto3,oneof"`
+}
+
+type CompleteReauthenticationRequest_Passkey struct {
+	// The credential that navigator.credentials.get returned, by its toJSON.
+	Passkey *structpb.Struct `protobuf:"bytes,4,opt,name=passkey,proto3,oneof"`
+}
+
+func (*CompleteReauthenticationRequest_TotpCode) isCompleteReauthenticationRequest_Proof() {}
+
+func (*CompleteReauthenticationRequest_RecoveryCode) isCompleteReauthenticationRequest_Proof() {}
+
+func (*CompleteReauthenticationRequest_Passkey) isCompleteReauthenticationRequest_Proof() {}
+
+// CompleteReauthenticationResponse contains new tokens of the session, or a
+// challenge.
+type CompleteReauthenticationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session's new tokens; those from before are replaced. Unset with a
+	// challenge.
+	Tokens *Tokens `protobuf:"bytes,1,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// Set if a further proof is owed.
+	Challenge     *Challenge `protobuf:"bytes,2,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompleteReauthenticationResponse) Reset() {
+	*x = CompleteReauthenticationResponse{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteReauthenticationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteReauthenticationResponse) ProtoMessage() {}
+
+func (x *CompleteReauthenticationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteReauthenticationResponse.ProtoReflect.Descriptor instead.
+func (*CompleteReauthenticationResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CompleteReauthenticationResponse) GetTokens() *Tokens {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *CompleteReauthenticationResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
 // ChangePasswordRequest replaces the password.
 type ChangePasswordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -337,7 +517,7 @@ type ChangePasswordRequest struct {
 
 func (x *ChangePasswordRequest) Reset() {
 	*x = ChangePasswordRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[6]
+	mi := &file_bff_v1_account_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -349,7 +529,7 @@ func (x *ChangePasswordRequest) String() string {
 func (*ChangePasswordRequest) ProtoMessage() {}
 
 func (x *ChangePasswordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[6]
+	mi := &file_bff_v1_account_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -362,7 +542,7 @@ func (x *ChangePasswordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePasswordRequest.ProtoReflect.Descriptor instead.
 func (*ChangePasswordRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{6}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ChangePasswordRequest) GetCurrentPassword() string {
@@ -388,7 +568,7 @@ type ChangePasswordResponse struct {
 
 func (x *ChangePasswordResponse) Reset() {
 	*x = ChangePasswordResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[7]
+	mi := &file_bff_v1_account_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -400,7 +580,7 @@ func (x *ChangePasswordResponse) String() string {
 func (*ChangePasswordResponse) ProtoMessage() {}
 
 func (x *ChangePasswordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[7]
+	mi := &file_bff_v1_account_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -413,7 +593,7 @@ func (x *ChangePasswordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePasswordResponse.ProtoReflect.Descriptor instead.
 func (*ChangePasswordResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{7}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{9}
 }
 
 // ListSessionsRequest lists the caller's sessions.
@@ -425,7 +605,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[8]
+	mi := &file_bff_v1_account_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +617,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[8]
+	mi := &file_bff_v1_account_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +630,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{8}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{10}
 }
 
 // ListSessionsResponse contains sessions.
@@ -464,7 +644,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[9]
+	mi := &file_bff_v1_account_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +656,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[9]
+	mi := &file_bff_v1_account_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +669,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{9}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -510,7 +690,7 @@ type RevokeSessionRequest struct {
 
 func (x *RevokeSessionRequest) Reset() {
 	*x = RevokeSessionRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[10]
+	mi := &file_bff_v1_account_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +702,7 @@ func (x *RevokeSessionRequest) String() string {
 func (*RevokeSessionRequest) ProtoMessage() {}
 
 func (x *RevokeSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[10]
+	mi := &file_bff_v1_account_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +715,7 @@ func (x *RevokeSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionRequest.ProtoReflect.Descriptor instead.
 func (*RevokeSessionRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{10}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RevokeSessionRequest) GetSessionId() string {
@@ -554,7 +734,7 @@ type RevokeSessionResponse struct {
 
 func (x *RevokeSessionResponse) Reset() {
 	*x = RevokeSessionResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[11]
+	mi := &file_bff_v1_account_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +746,7 @@ func (x *RevokeSessionResponse) String() string {
 func (*RevokeSessionResponse) ProtoMessage() {}
 
 func (x *RevokeSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[11]
+	mi := &file_bff_v1_account_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +759,7 @@ func (x *RevokeSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionResponse.ProtoReflect.Descriptor instead.
 func (*RevokeSessionResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{11}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{13}
 }
 
 // RevokeOtherSessionsRequest ends the caller's other sessions.
@@ -591,7 +771,7 @@ type RevokeOtherSessionsRequest struct {
 
 func (x *RevokeOtherSessionsRequest) Reset() {
 	*x = RevokeOtherSessionsRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[12]
+	mi := &file_bff_v1_account_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +783,7 @@ func (x *RevokeOtherSessionsRequest) String() string {
 func (*RevokeOtherSessionsRequest) ProtoMessage() {}
 
 func (x *RevokeOtherSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[12]
+	mi := &file_bff_v1_account_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +796,7 @@ func (x *RevokeOtherSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeOtherSessionsRequest.ProtoReflect.Descriptor instead.
 func (*RevokeOtherSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{12}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{14}
 }
 
 // RevokeOtherSessionsResponse contains the number of ended sessions.
@@ -630,7 +810,7 @@ type RevokeOtherSessionsResponse struct {
 
 func (x *RevokeOtherSessionsResponse) Reset() {
 	*x = RevokeOtherSessionsResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[13]
+	mi := &file_bff_v1_account_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +822,7 @@ func (x *RevokeOtherSessionsResponse) String() string {
 func (*RevokeOtherSessionsResponse) ProtoMessage() {}
 
 func (x *RevokeOtherSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[13]
+	mi := &file_bff_v1_account_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +835,7 @@ func (x *RevokeOtherSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeOtherSessionsResponse.ProtoReflect.Descriptor instead.
 func (*RevokeOtherSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{13}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RevokeOtherSessionsResponse) GetRevoked() int32 {
@@ -674,7 +854,7 @@ type DeleteMeRequest struct {
 
 func (x *DeleteMeRequest) Reset() {
 	*x = DeleteMeRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[14]
+	mi := &file_bff_v1_account_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +866,7 @@ func (x *DeleteMeRequest) String() string {
 func (*DeleteMeRequest) ProtoMessage() {}
 
 func (x *DeleteMeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[14]
+	mi := &file_bff_v1_account_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +879,7 @@ func (x *DeleteMeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteMeRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{14}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{16}
 }
 
 // DeleteMeResponse says that the account was erased.
@@ -711,7 +891,7 @@ type DeleteMeResponse struct {
 
 func (x *DeleteMeResponse) Reset() {
 	*x = DeleteMeResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[15]
+	mi := &file_bff_v1_account_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +903,7 @@ func (x *DeleteMeResponse) String() string {
 func (*DeleteMeResponse) ProtoMessage() {}
 
 func (x *DeleteMeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[15]
+	mi := &file_bff_v1_account_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +916,7 @@ func (x *DeleteMeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteMeResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{15}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{17}
 }
 
 // RevokeAllSessionsRequest ends the caller's sessions.
@@ -748,7 +928,7 @@ type RevokeAllSessionsRequest struct {
 
 func (x *RevokeAllSessionsRequest) Reset() {
 	*x = RevokeAllSessionsRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[16]
+	mi := &file_bff_v1_account_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +940,7 @@ func (x *RevokeAllSessionsRequest) String() string {
 func (*RevokeAllSessionsRequest) ProtoMessage() {}
 
 func (x *RevokeAllSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[16]
+	mi := &file_bff_v1_account_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +953,7 @@ func (x *RevokeAllSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAllSessionsRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAllSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{16}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{18}
 }
 
 // RevokeAllSessionsResponse contains the number of ended sessions.
@@ -787,7 +967,7 @@ type RevokeAllSessionsResponse struct {
 
 func (x *RevokeAllSessionsResponse) Reset() {
 	*x = RevokeAllSessionsResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[17]
+	mi := &file_bff_v1_account_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +979,7 @@ func (x *RevokeAllSessionsResponse) String() string {
 func (*RevokeAllSessionsResponse) ProtoMessage() {}
 
 func (x *RevokeAllSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[17]
+	mi := &file_bff_v1_account_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +992,7 @@ func (x *RevokeAllSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAllSessionsResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAllSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{17}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RevokeAllSessionsResponse) GetRevoked() int32 {
@@ -831,7 +1011,7 @@ type SendVerificationEmailRequest struct {
 
 func (x *SendVerificationEmailRequest) Reset() {
 	*x = SendVerificationEmailRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[18]
+	mi := &file_bff_v1_account_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +1023,7 @@ func (x *SendVerificationEmailRequest) String() string {
 func (*SendVerificationEmailRequest) ProtoMessage() {}
 
 func (x *SendVerificationEmailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[18]
+	mi := &file_bff_v1_account_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +1036,7 @@ func (x *SendVerificationEmailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVerificationEmailRequest.ProtoReflect.Descriptor instead.
 func (*SendVerificationEmailRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{18}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{20}
 }
 
 // SendVerificationEmailResponse says that the link was queued for delivery.
@@ -868,7 +1048,7 @@ type SendVerificationEmailResponse struct {
 
 func (x *SendVerificationEmailResponse) Reset() {
 	*x = SendVerificationEmailResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[19]
+	mi := &file_bff_v1_account_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +1060,7 @@ func (x *SendVerificationEmailResponse) String() string {
 func (*SendVerificationEmailResponse) ProtoMessage() {}
 
 func (x *SendVerificationEmailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[19]
+	mi := &file_bff_v1_account_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +1073,7 @@ func (x *SendVerificationEmailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVerificationEmailResponse.ProtoReflect.Descriptor instead.
 func (*SendVerificationEmailResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{19}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{21}
 }
 
 // RequestEmailChangeRequest requests a change of the email.
@@ -907,7 +1087,7 @@ type RequestEmailChangeRequest struct {
 
 func (x *RequestEmailChangeRequest) Reset() {
 	*x = RequestEmailChangeRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[20]
+	mi := &file_bff_v1_account_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1099,7 @@ func (x *RequestEmailChangeRequest) String() string {
 func (*RequestEmailChangeRequest) ProtoMessage() {}
 
 func (x *RequestEmailChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[20]
+	mi := &file_bff_v1_account_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1112,7 @@ func (x *RequestEmailChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestEmailChangeRequest.ProtoReflect.Descriptor instead.
 func (*RequestEmailChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{20}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RequestEmailChangeRequest) GetNewEmail() string {
@@ -951,7 +1131,7 @@ type RequestEmailChangeResponse struct {
 
 func (x *RequestEmailChangeResponse) Reset() {
 	*x = RequestEmailChangeResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[21]
+	mi := &file_bff_v1_account_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1143,7 @@ func (x *RequestEmailChangeResponse) String() string {
 func (*RequestEmailChangeResponse) ProtoMessage() {}
 
 func (x *RequestEmailChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[21]
+	mi := &file_bff_v1_account_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1156,7 @@ func (x *RequestEmailChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestEmailChangeResponse.ProtoReflect.Descriptor instead.
 func (*RequestEmailChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{21}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{23}
 }
 
 // ConfirmEmailChangeRequest contains the token of a link.
@@ -990,7 +1170,7 @@ type ConfirmEmailChangeRequest struct {
 
 func (x *ConfirmEmailChangeRequest) Reset() {
 	*x = ConfirmEmailChangeRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[22]
+	mi := &file_bff_v1_account_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1182,7 @@ func (x *ConfirmEmailChangeRequest) String() string {
 func (*ConfirmEmailChangeRequest) ProtoMessage() {}
 
 func (x *ConfirmEmailChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[22]
+	mi := &file_bff_v1_account_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1195,7 @@ func (x *ConfirmEmailChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmEmailChangeRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmEmailChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{22}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConfirmEmailChangeRequest) GetToken() string {
@@ -1034,7 +1214,7 @@ type ConfirmEmailChangeResponse struct {
 
 func (x *ConfirmEmailChangeResponse) Reset() {
 	*x = ConfirmEmailChangeResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[23]
+	mi := &file_bff_v1_account_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1046,7 +1226,7 @@ func (x *ConfirmEmailChangeResponse) String() string {
 func (*ConfirmEmailChangeResponse) ProtoMessage() {}
 
 func (x *ConfirmEmailChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[23]
+	mi := &file_bff_v1_account_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1059,7 +1239,7 @@ func (x *ConfirmEmailChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmEmailChangeResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmEmailChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{23}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{25}
 }
 
 // ListMyAuditEventsRequest requests one page.
@@ -1076,7 +1256,7 @@ type ListMyAuditEventsRequest struct {
 
 func (x *ListMyAuditEventsRequest) Reset() {
 	*x = ListMyAuditEventsRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[24]
+	mi := &file_bff_v1_account_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1268,7 @@ func (x *ListMyAuditEventsRequest) String() string {
 func (*ListMyAuditEventsRequest) ProtoMessage() {}
 
 func (x *ListMyAuditEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[24]
+	mi := &file_bff_v1_account_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1281,7 @@ func (x *ListMyAuditEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMyAuditEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListMyAuditEventsRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{24}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListMyAuditEventsRequest) GetPageSize() int32 {
@@ -1131,7 +1311,7 @@ type ListMyAuditEventsResponse struct {
 
 func (x *ListMyAuditEventsResponse) Reset() {
 	*x = ListMyAuditEventsResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[25]
+	mi := &file_bff_v1_account_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1323,7 @@ func (x *ListMyAuditEventsResponse) String() string {
 func (*ListMyAuditEventsResponse) ProtoMessage() {}
 
 func (x *ListMyAuditEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[25]
+	mi := &file_bff_v1_account_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1336,7 @@ func (x *ListMyAuditEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMyAuditEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListMyAuditEventsResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{25}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListMyAuditEventsResponse) GetEvents() []*AuditEvent {
@@ -1182,7 +1362,7 @@ type ExportMeRequest struct {
 
 func (x *ExportMeRequest) Reset() {
 	*x = ExportMeRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[26]
+	mi := &file_bff_v1_account_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1374,7 @@ func (x *ExportMeRequest) String() string {
 func (*ExportMeRequest) ProtoMessage() {}
 
 func (x *ExportMeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[26]
+	mi := &file_bff_v1_account_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1387,7 @@ func (x *ExportMeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportMeRequest.ProtoReflect.Descriptor instead.
 func (*ExportMeRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{26}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{28}
 }
 
 // ExportMeResponse is everything that is stored about the caller, except
@@ -1235,7 +1415,7 @@ type ExportMeResponse struct {
 
 func (x *ExportMeResponse) Reset() {
 	*x = ExportMeResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[27]
+	mi := &file_bff_v1_account_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1427,7 @@ func (x *ExportMeResponse) String() string {
 func (*ExportMeResponse) ProtoMessage() {}
 
 func (x *ExportMeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[27]
+	mi := &file_bff_v1_account_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1440,7 @@ func (x *ExportMeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportMeResponse.ProtoReflect.Descriptor instead.
 func (*ExportMeResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{27}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ExportMeResponse) GetUser() *User {
@@ -1328,10 +1508,21 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x18\x92\xe7\x18\x14\x1a\x12firstName,lastNameR\n" +
 	"updateMask\"4\n" +
 	"\x10UpdateMeResponse\x12 \n" +
-	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\"\\\n" +
-	"\x15ReauthenticateRequest\x12C\n" +
-	"\bpassword\x18\x01 \x01(\tB'\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x19\x10\x01\x1a\x15correct horse batteryR\bpassword\"\x18\n" +
-	"\x16ReauthenticateResponse\"\xc2\x01\n" +
+	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\"Z\n" +
+	"\x15ReauthenticateRequest\x12A\n" +
+	"\bpassword\x18\x01 \x01(\tB%\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x19\x10\x01\x1a\x15correct horse batteryR\bpassword\"I\n" +
+	"\x16ReauthenticateResponse\x12/\n" +
+	"\tchallenge\x18\x01 \x01(\v2\x11.bff.v1.ChallengeR\tchallenge\"\xd3\x02\n" +
+	"\x1fCompleteReauthenticationRequest\x12^\n" +
+	"\x0fchallenge_token\x18\x01 \x01(\tB5\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18'\x10\x01\x1a#ghc_dGhpcyBpcyBub3QgYSBjaGFsbGVuZ2UR\x0echallengeToken\x126\n" +
+	"\ttotp_code\x18\x02 \x01(\tB\x17\xbaH\x06r\x04\x10\x01\x18 \x92\xe7\x18\n" +
+	"\x10\x01\x1a\x06492039H\x00R\btotpCode\x12K\n" +
+	"\rrecovery_code\x18\x03 \x01(\tB$\xbaH\x06r\x04\x10\x01\x18@\x92\xe7\x18\x17\x10\x01\x1a\x137XQ2-M4RT-9KCB-V0HSH\x00R\frecoveryCode\x12;\n" +
+	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01H\x00R\apasskeyB\x0e\n" +
+	"\x05proof\x12\x05\xbaH\x02\b\x01\"{\n" +
+	" CompleteReauthenticationResponse\x12&\n" +
+	"\x06tokens\x18\x01 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12/\n" +
+	"\tchallenge\x18\x02 \x01(\v2\x11.bff.v1.ChallengeR\tchallenge\"\xc2\x01\n" +
 	"\x15ChangePasswordRequest\x12R\n" +
 	"\x10current_password\x18\x01 \x01(\tB'\xbaH\ar\x05\x10\x01\x18\x80\b\x92\xe7\x18\x19\x10\x01\x1a\x15correct horse batteryR\x0fcurrentPassword\x12U\n" +
 	"\fnew_password\x18\x02 \x01(\tB2\xbaH\ar\x05\x10\b\x18\x80\x01\x92\xe7\x18$\x10\x01\x1a a loom weaves flowers and leavesR\vnewPassword\"\x18\n" +
@@ -1377,21 +1568,24 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x05mails\x18\x05 \x03(\v2\f.bff.v1.MailR\x05mails\x12W\n" +
 	"\vexport_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x1a\x92\xe7\x18\x16\x1a\x142026-03-01T10:00:00ZR\n" +
 	"exportTime\x123\n" +
-	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices2\xb8\x12\n" +
-	"\x0eAccountService\x12\xa7\x01\n" +
-	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"q\x8a\xe7\x18X\n" +
+	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices2\x84\x15\n" +
+	"\x0eAccountService\x12\xa9\x01\n" +
+	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"s\x8a\xe7\x18Z\n" +
 	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:=\n" +
 	"\x02\b\n" +
-	"\x10\x01*\x10account/{caller}*\x10profile/{caller}*\x11sessions/{caller}\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"\x10\x01*\x10account/{caller}*\x10profile/{caller}*\x11sessions/{caller}`\x01\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/api/v1/me\x90\x02\x01\x12\xd4\x01\n" +
 	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\"\x94\x01\x8a\xe7\x18x\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
 	"*\b\b<\x12\x02\b<\x18\x1e0\x01B\x10profile/{caller}ZP{\"user\":{\"firstName\":\"Ada\",\"lastName\":\"King\"},\"updateMask\":\"firstName,lastName\"}\x82\xd3\xe4\x93\x02\x12:\x04user2\n" +
-	"/api/v1/me\x12\x8b\x01\n" +
-	"\x0eReauthenticate\x12\x1d.bff.v1.ReauthenticateRequest\x1a\x1e.bff.v1.ReauthenticateResponse\":\x8a\xe7\x18\x12\n" +
+	"/api/v1/me\x12\xb3\x01\n" +
+	"\x0eReauthenticate\x12\x1d.bff.v1.ReauthenticateRequest\x1a\x1e.bff.v1.ReauthenticateResponse\"b\x8a\xe7\x18:\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
 	"*\x06\b\n" +
-	"\x12\x02\b<0\x01\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/api/v1/me/reauthenticate\x12\xac\x01\n" +
+	"\x12\x02\b<0\x01Z${\"password\":\"correct horse battery\"}`\x01\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/api/v1/me/reauthenticate\x12\x9d\x02\n" +
+	"\x18CompleteReauthentication\x12'.bff.v1.CompleteReauthenticationRequest\x1a(.bff.v1.CompleteReauthenticationResponse\"\xad\x01\x8a\xe7\x18{\n" +
+	"\x02\x12\x00\x1a\x02\b\n" +
+	"\"\x02\b\x03*\x06\b\x1e\x12\x02\b<0\x01B\x11sessions/{caller}H\x01ZL{\"challengeToken\":\"ghc_dGhpcyBpcyBub3QgYSBjaGFsbGVuZ2U\",\"totpCode\":\"492039\"}`\x01\x82\xd3\xe4\x93\x02(:\x01*\"#/api/v1/me/completeReauthentication\x12\xac\x01\n" +
 	"\x0eChangePassword\x12\x1d.bff.v1.ChangePasswordRequest\x1a\x1e.bff.v1.ChangePasswordResponse\"[\x8a\xe7\x189\n" +
 	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
 	"*\x06\b\n" +
@@ -1407,11 +1601,11 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\"\x02\b\x03*\b\b<\x12\x02\b<\x18\x1e0\x01B\x11sessions/{caller}\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/me/sessions:revokeOthers\x90\x02\x02\x12\xb4\x01\n" +
 	"\x11RevokeAllSessions\x12 .bff.v1.RevokeAllSessionsRequest\x1a!.bff.v1.RevokeAllSessionsResponse\"Z\x8a\xe7\x18+\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
-	"\"\x02\b\x03*\b\b<\x12\x02\b<\x18\x1e0\x01B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/me/sessions:revokeAll\x90\x02\x02\x12\xaa\x01\n" +
-	"\x15SendVerificationEmail\x12$.bff.v1.SendVerificationEmailRequest\x1a%.bff.v1.SendVerificationEmailResponse\"D\x8a\xe7\x18\x15\n" +
+	"\"\x02\b\x03*\b\b<\x12\x02\b<\x18\x1e0\x01B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/me/sessions:revokeAll\x90\x02\x02\x12\xac\x01\n" +
+	"\x15SendVerificationEmail\x12$.bff.v1.SendVerificationEmailRequest\x1a%.bff.v1.SendVerificationEmailResponse\"F\x8a\xe7\x18\x17\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
 	"*\t\b\n" +
-	"\x12\x03\b\x90\x1c\x18\x050\x01\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/me:sendVerificationEmail\x12\x93\x01\n" +
+	"\x12\x03\b\x90\x1c\x18\x050\x01`\x01\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/me:sendVerificationEmail\x12\x93\x01\n" +
 	"\x12RequestEmailChange\x12!.bff.v1.RequestEmailChangeRequest\x1a\".bff.v1.RequestEmailChangeResponse\"6\x8a\xe7\x18\x17\n" +
 	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
 	"*\t\b\n" +
@@ -1446,96 +1640,106 @@ func file_bff_v1_account_service_proto_rawDescGZIP() []byte {
 	return file_bff_v1_account_service_proto_rawDescData
 }
 
-var file_bff_v1_account_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_bff_v1_account_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_bff_v1_account_service_proto_goTypes = []any{
-	(*GetMeRequest)(nil),                  // 0: bff.v1.GetMeRequest
-	(*GetMeResponse)(nil),                 // 1: bff.v1.GetMeResponse
-	(*UpdateMeRequest)(nil),               // 2: bff.v1.UpdateMeRequest
-	(*UpdateMeResponse)(nil),              // 3: bff.v1.UpdateMeResponse
-	(*ReauthenticateRequest)(nil),         // 4: bff.v1.ReauthenticateRequest
-	(*ReauthenticateResponse)(nil),        // 5: bff.v1.ReauthenticateResponse
-	(*ChangePasswordRequest)(nil),         // 6: bff.v1.ChangePasswordRequest
-	(*ChangePasswordResponse)(nil),        // 7: bff.v1.ChangePasswordResponse
-	(*ListSessionsRequest)(nil),           // 8: bff.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),          // 9: bff.v1.ListSessionsResponse
-	(*RevokeSessionRequest)(nil),          // 10: bff.v1.RevokeSessionRequest
-	(*RevokeSessionResponse)(nil),         // 11: bff.v1.RevokeSessionResponse
-	(*RevokeOtherSessionsRequest)(nil),    // 12: bff.v1.RevokeOtherSessionsRequest
-	(*RevokeOtherSessionsResponse)(nil),   // 13: bff.v1.RevokeOtherSessionsResponse
-	(*DeleteMeRequest)(nil),               // 14: bff.v1.DeleteMeRequest
-	(*DeleteMeResponse)(nil),              // 15: bff.v1.DeleteMeResponse
-	(*RevokeAllSessionsRequest)(nil),      // 16: bff.v1.RevokeAllSessionsRequest
-	(*RevokeAllSessionsResponse)(nil),     // 17: bff.v1.RevokeAllSessionsResponse
-	(*SendVerificationEmailRequest)(nil),  // 18: bff.v1.SendVerificationEmailRequest
-	(*SendVerificationEmailResponse)(nil), // 19: bff.v1.SendVerificationEmailResponse
-	(*RequestEmailChangeRequest)(nil),     // 20: bff.v1.RequestEmailChangeRequest
-	(*RequestEmailChangeResponse)(nil),    // 21: bff.v1.RequestEmailChangeResponse
-	(*ConfirmEmailChangeRequest)(nil),     // 22: bff.v1.ConfirmEmailChangeRequest
-	(*ConfirmEmailChangeResponse)(nil),    // 23: bff.v1.ConfirmEmailChangeResponse
-	(*ListMyAuditEventsRequest)(nil),      // 24: bff.v1.ListMyAuditEventsRequest
-	(*ListMyAuditEventsResponse)(nil),     // 25: bff.v1.ListMyAuditEventsResponse
-	(*ExportMeRequest)(nil),               // 26: bff.v1.ExportMeRequest
-	(*ExportMeResponse)(nil),              // 27: bff.v1.ExportMeResponse
-	(*User)(nil),                          // 28: bff.v1.User
-	(*Session)(nil),                       // 29: bff.v1.Session
-	(*Security)(nil),                      // 30: bff.v1.Security
-	(*PartError)(nil),                     // 31: bff.v1.PartError
-	(*fieldmaskpb.FieldMask)(nil),         // 32: google.protobuf.FieldMask
-	(*AuditEvent)(nil),                    // 33: bff.v1.AuditEvent
-	(*Mail)(nil),                          // 34: bff.v1.Mail
-	(*timestamppb.Timestamp)(nil),         // 35: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),               // 36: google.protobuf.Struct
+	(*GetMeRequest)(nil),                     // 0: bff.v1.GetMeRequest
+	(*GetMeResponse)(nil),                    // 1: bff.v1.GetMeResponse
+	(*UpdateMeRequest)(nil),                  // 2: bff.v1.UpdateMeRequest
+	(*UpdateMeResponse)(nil),                 // 3: bff.v1.UpdateMeResponse
+	(*ReauthenticateRequest)(nil),            // 4: bff.v1.ReauthenticateRequest
+	(*ReauthenticateResponse)(nil),           // 5: bff.v1.ReauthenticateResponse
+	(*CompleteReauthenticationRequest)(nil),  // 6: bff.v1.CompleteReauthenticationRequest
+	(*CompleteReauthenticationResponse)(nil), // 7: bff.v1.CompleteReauthenticationResponse
+	(*ChangePasswordRequest)(nil),            // 8: bff.v1.ChangePasswordRequest
+	(*ChangePasswordResponse)(nil),           // 9: bff.v1.ChangePasswordResponse
+	(*ListSessionsRequest)(nil),              // 10: bff.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),             // 11: bff.v1.ListSessionsResponse
+	(*RevokeSessionRequest)(nil),             // 12: bff.v1.RevokeSessionRequest
+	(*RevokeSessionResponse)(nil),            // 13: bff.v1.RevokeSessionResponse
+	(*RevokeOtherSessionsRequest)(nil),       // 14: bff.v1.RevokeOtherSessionsRequest
+	(*RevokeOtherSessionsResponse)(nil),      // 15: bff.v1.RevokeOtherSessionsResponse
+	(*DeleteMeRequest)(nil),                  // 16: bff.v1.DeleteMeRequest
+	(*DeleteMeResponse)(nil),                 // 17: bff.v1.DeleteMeResponse
+	(*RevokeAllSessionsRequest)(nil),         // 18: bff.v1.RevokeAllSessionsRequest
+	(*RevokeAllSessionsResponse)(nil),        // 19: bff.v1.RevokeAllSessionsResponse
+	(*SendVerificationEmailRequest)(nil),     // 20: bff.v1.SendVerificationEmailRequest
+	(*SendVerificationEmailResponse)(nil),    // 21: bff.v1.SendVerificationEmailResponse
+	(*RequestEmailChangeRequest)(nil),        // 22: bff.v1.RequestEmailChangeRequest
+	(*RequestEmailChangeResponse)(nil),       // 23: bff.v1.RequestEmailChangeResponse
+	(*ConfirmEmailChangeRequest)(nil),        // 24: bff.v1.ConfirmEmailChangeRequest
+	(*ConfirmEmailChangeResponse)(nil),       // 25: bff.v1.ConfirmEmailChangeResponse
+	(*ListMyAuditEventsRequest)(nil),         // 26: bff.v1.ListMyAuditEventsRequest
+	(*ListMyAuditEventsResponse)(nil),        // 27: bff.v1.ListMyAuditEventsResponse
+	(*ExportMeRequest)(nil),                  // 28: bff.v1.ExportMeRequest
+	(*ExportMeResponse)(nil),                 // 29: bff.v1.ExportMeResponse
+	(*User)(nil),                             // 30: bff.v1.User
+	(*Session)(nil),                          // 31: bff.v1.Session
+	(*Security)(nil),                         // 32: bff.v1.Security
+	(*PartError)(nil),                        // 33: bff.v1.PartError
+	(*fieldmaskpb.FieldMask)(nil),            // 34: google.protobuf.FieldMask
+	(*Challenge)(nil),                        // 35: bff.v1.Challenge
+	(*structpb.Struct)(nil),                  // 36: google.protobuf.Struct
+	(*Tokens)(nil),                           // 37: bff.v1.Tokens
+	(*AuditEvent)(nil),                       // 38: bff.v1.AuditEvent
+	(*Mail)(nil),                             // 39: bff.v1.Mail
+	(*timestamppb.Timestamp)(nil),            // 40: google.protobuf.Timestamp
 }
 var file_bff_v1_account_service_proto_depIdxs = []int32{
-	28, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
-	29, // 1: bff.v1.GetMeResponse.sessions:type_name -> bff.v1.Session
-	30, // 2: bff.v1.GetMeResponse.security:type_name -> bff.v1.Security
-	31, // 3: bff.v1.GetMeResponse.errors:type_name -> bff.v1.PartError
-	28, // 4: bff.v1.UpdateMeRequest.user:type_name -> bff.v1.User
-	32, // 5: bff.v1.UpdateMeRequest.update_mask:type_name -> google.protobuf.FieldMask
-	28, // 6: bff.v1.UpdateMeResponse.user:type_name -> bff.v1.User
-	29, // 7: bff.v1.ListSessionsResponse.sessions:type_name -> bff.v1.Session
-	33, // 8: bff.v1.ListMyAuditEventsResponse.events:type_name -> bff.v1.AuditEvent
-	28, // 9: bff.v1.ExportMeResponse.user:type_name -> bff.v1.User
-	30, // 10: bff.v1.ExportMeResponse.security:type_name -> bff.v1.Security
-	29, // 11: bff.v1.ExportMeResponse.sessions:type_name -> bff.v1.Session
-	33, // 12: bff.v1.ExportMeResponse.audit_events:type_name -> bff.v1.AuditEvent
-	34, // 13: bff.v1.ExportMeResponse.mails:type_name -> bff.v1.Mail
-	35, // 14: bff.v1.ExportMeResponse.export_time:type_name -> google.protobuf.Timestamp
-	36, // 15: bff.v1.ExportMeResponse.services:type_name -> google.protobuf.Struct
-	0,  // 16: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
-	2,  // 17: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
-	4,  // 18: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
-	6,  // 19: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
-	8,  // 20: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
-	10, // 21: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
-	12, // 22: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
-	16, // 23: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
-	18, // 24: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
-	20, // 25: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
-	22, // 26: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
-	24, // 27: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
-	26, // 28: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
-	14, // 29: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
-	1,  // 30: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
-	3,  // 31: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
-	5,  // 32: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
-	7,  // 33: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
-	9,  // 34: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
-	11, // 35: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
-	13, // 36: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
-	17, // 37: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
-	19, // 38: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
-	21, // 39: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
-	23, // 40: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
-	25, // 41: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
-	27, // 42: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
-	15, // 43: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
-	30, // [30:44] is the sub-list for method output_type
-	16, // [16:30] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	30, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
+	31, // 1: bff.v1.GetMeResponse.sessions:type_name -> bff.v1.Session
+	32, // 2: bff.v1.GetMeResponse.security:type_name -> bff.v1.Security
+	33, // 3: bff.v1.GetMeResponse.errors:type_name -> bff.v1.PartError
+	30, // 4: bff.v1.UpdateMeRequest.user:type_name -> bff.v1.User
+	34, // 5: bff.v1.UpdateMeRequest.update_mask:type_name -> google.protobuf.FieldMask
+	30, // 6: bff.v1.UpdateMeResponse.user:type_name -> bff.v1.User
+	35, // 7: bff.v1.ReauthenticateResponse.challenge:type_name -> bff.v1.Challenge
+	36, // 8: bff.v1.CompleteReauthenticationRequest.passkey:type_name -> google.protobuf.Struct
+	37, // 9: bff.v1.CompleteReauthenticationResponse.tokens:type_name -> bff.v1.Tokens
+	35, // 10: bff.v1.CompleteReauthenticationResponse.challenge:type_name -> bff.v1.Challenge
+	31, // 11: bff.v1.ListSessionsResponse.sessions:type_name -> bff.v1.Session
+	38, // 12: bff.v1.ListMyAuditEventsResponse.events:type_name -> bff.v1.AuditEvent
+	30, // 13: bff.v1.ExportMeResponse.user:type_name -> bff.v1.User
+	32, // 14: bff.v1.ExportMeResponse.security:type_name -> bff.v1.Security
+	31, // 15: bff.v1.ExportMeResponse.sessions:type_name -> bff.v1.Session
+	38, // 16: bff.v1.ExportMeResponse.audit_events:type_name -> bff.v1.AuditEvent
+	39, // 17: bff.v1.ExportMeResponse.mails:type_name -> bff.v1.Mail
+	40, // 18: bff.v1.ExportMeResponse.export_time:type_name -> google.protobuf.Timestamp
+	36, // 19: bff.v1.ExportMeResponse.services:type_name -> google.protobuf.Struct
+	0,  // 20: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
+	2,  // 21: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
+	4,  // 22: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
+	6,  // 23: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
+	8,  // 24: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
+	10, // 25: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
+	12, // 26: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
+	14, // 27: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
+	18, // 28: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
+	20, // 29: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
+	22, // 30: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
+	24, // 31: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
+	26, // 32: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
+	28, // 33: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
+	16, // 34: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
+	1,  // 35: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
+	3,  // 36: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
+	5,  // 37: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
+	7,  // 38: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
+	9,  // 39: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
+	11, // 40: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
+	13, // 41: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
+	15, // 42: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
+	19, // 43: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
+	21, // 44: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
+	23, // 45: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
+	25, // 46: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
+	27, // 47: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
+	29, // 48: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
+	17, // 49: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
+	35, // [35:50] is the sub-list for method output_type
+	20, // [20:35] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_account_service_proto_init() }
@@ -1544,13 +1748,18 @@ func file_bff_v1_account_service_proto_init() {
 		return
 	}
 	file_bff_v1_types_proto_init()
+	file_bff_v1_account_service_proto_msgTypes[6].OneofWrappers = []any{
+		(*CompleteReauthenticationRequest_TotpCode)(nil),
+		(*CompleteReauthenticationRequest_RecoveryCode)(nil),
+		(*CompleteReauthenticationRequest_Passkey)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bff_v1_account_service_proto_rawDesc), len(file_bff_v1_account_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

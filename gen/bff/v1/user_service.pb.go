@@ -2029,13 +2029,13 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"A\n" +
 	"\aErasure\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
-	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xb4\x1a\n" +
-	"\vUserService\x12\xa7\x02\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xbf\x1a\n" +
+	"\vUserService\x12\xa9\x02\n" +
 	"\n" +
-	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\"\xe1\x01\x8a\xe7\x18\xc4\x01\n" +
+	"CreateUser\x12\x19.bff.v1.CreateUserRequest\x1a\x1a.bff.v1.CreateUserResponse\"\xe3\x01\x8a\xe7\x18\xc6\x01\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\x14\x12\x02\b\x01\x18\xc8\x010\x01H\x01R\x17/api/v1/users/{user.id}Z\x84\x01{\"user\":{\"email\":\"grace@example.com\",\"firstName\":\"Grace\",\"lastName\":\"Hopper\",\"roles\":[\"editor\"]},\"password\":\"correct horse battery\"}\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/users\x12\xb9\x01\n" +
+	"\"\x02\b\x03*\t\b\x14\x12\x02\b\x01\x18\xc8\x010\x01H\x01R\x17/api/v1/users/{user.id}Z\x84\x01{\"user\":{\"email\":\"grace@example.com\",\"firstName\":\"Grace\",\"lastName\":\"Hopper\",\"roles\":[\"editor\"]},\"password\":\"correct horse battery\"}`\x03\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/users\x12\xb9\x01\n" +
 	"\aGetUser\x12\x16.bff.v1.GetUserRequest\x1a\x17.bff.v1.GetUserResponse\"}\x8a\xe7\x18W\n" +
 	"\x12\x1a\x10\n" +
 	"\auser_id\x12\x05admin\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:,\n" +
@@ -2057,15 +2057,15 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"EnableUser\x12\x19.bff.v1.EnableUserRequest\x1a\x1a.bff.v1.EnableUserResponse\"e\x8a\xe7\x185\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/users/{user_id}:enable\x90\x02\x02\x12\xf9\x01\n" +
-	"\fSetUserRoles\x12\x1b.bff.v1.SetUserRolesRequest\x1a\x1c.bff.v1.SetUserRolesResponse\"\xad\x01\x8a\xe7\x18{\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/users/{user_id}:enable\x90\x02\x02\x12\xfb\x01\n" +
+	"\fSetUserRoles\x12\x1b.bff.v1.SetUserRolesRequest\x1a\x1c.bff.v1.SetUserRolesResponse\"\xaf\x01\x8a\xe7\x18}\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}ZD{\"userId\":\"0195514a-2f40-7cc3-98c4-dc0c0c07398f\",\"roles\":[\"editor\"]}\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/users/{user_id}:setRoles\x90\x02\x02\x12\xbe\x01\n" +
-	"\x0fChangeUserEmail\x12\x1e.bff.v1.ChangeUserEmailRequest\x1a\x1f.bff.v1.ChangeUserEmailResponse\"j\x8a\xe7\x185\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}ZD{\"userId\":\"0195514a-2f40-7cc3-98c4-dc0c0c07398f\",\"roles\":[\"editor\"]}`\x03\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/users/{user_id}:setRoles\x90\x02\x02\x12\xc0\x01\n" +
+	"\x0fChangeUserEmail\x12\x1e.bff.v1.ChangeUserEmailRequest\x1a\x1f.bff.v1.ChangeUserEmailResponse\"l\x8a\xe7\x187\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
-	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}\x82\xd3\xe4\x93\x02(:\x01*\"#/api/v1/users/{user_id}:changeEmail\x90\x02\x02\x12\xc9\x01\n" +
+	"\"\x02\b\x03*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}`\x03\x82\xd3\xe4\x93\x02(:\x01*\"#/api/v1/users/{user_id}:changeEmail\x90\x02\x02\x12\xc9\x01\n" +
 	"\x12RevokeUserSessions\x12!.bff.v1.RevokeUserSessionsRequest\x1a\".bff.v1.RevokeUserSessionsResponse\"l\x8a\xe7\x184\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
@@ -2077,11 +2077,11 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\x11RevokeUserSession\x12 .bff.v1.RevokeUserSessionRequest\x1a!.bff.v1.RevokeUserSessionResponse\"i\x8a\xe7\x180\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\n" +
-	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02/*-/api/v1/users/{user_id}/sessions/{session_id}\x12\xdb\x01\n" +
-	"\x12ForcePasswordReset\x12!.bff.v1.ForcePasswordResetRequest\x1a\".bff.v1.ForcePasswordResetResponse\"~\x8a\xe7\x18E\n" +
+	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02/*-/api/v1/users/{user_id}/sessions/{session_id}\x12\xde\x01\n" +
+	"\x12ForcePasswordReset\x12!.bff.v1.ForcePasswordResetRequest\x1a\".bff.v1.ForcePasswordResetResponse\"\x80\x01\x8a\xe7\x18G\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
-	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02/:\x01*\"*/api/v1/users/{user_id}:forcePasswordReset\x12\xa6\x01\n" +
+	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x12sessions/{user_id}`\x03\x82\xd3\xe4\x93\x02/:\x01*\"*/api/v1/users/{user_id}:forcePasswordReset\x12\xa6\x01\n" +
 	"\x0fListAuditEvents\x12\x1e.bff.v1.ListAuditEventsRequest\x1a\x1f.bff.v1.ListAuditEventsResponse\"R\x8a\xe7\x180\n" +
 	"\t\"\a\n" +
 	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/auditEvents\x90\x02\x01\x12\x8e\x01\n" +
@@ -2095,12 +2095,12 @@ const file_bff_v1_user_service_proto_rawDesc = "" +
 	"\n" +
 	"GetErasure\x12\x19.bff.v1.GetErasureRequest\x1a\x1a.bff.v1.GetErasureResponse\"M\x8a\xe7\x18\x1f\n" +
 	"\t\"\a\n" +
-	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/users/{user_id}/erasure\x90\x02\x01\x12\xc0\x01\n" +
+	"\x05admin\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/users/{user_id}/erasure\x90\x02\x01\x12\xc2\x01\n" +
 	"\n" +
-	"DeleteUser\x12\x19.bff.v1.DeleteUserRequest\x1a\x1a.bff.v1.DeleteUserResponse\"{\x8a\xe7\x18X\n" +
+	"DeleteUser\x12\x19.bff.v1.DeleteUserRequest\x1a\x1a.bff.v1.DeleteUserResponse\"}\x8a\xe7\x18Z\n" +
 	"\t\"\a\n" +
 	"\x05admin\x10\x01\x1a\x02\b\n" +
-	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x11profile/{user_id}B\x12sessions/{user_id}\x82\xd3\xe4\x93\x02\x19*\x17/api/v1/users/{user_id}Bs\n" +
+	"*\t\b\xac\x02\x12\x02\b<\x18d0\x01B\x11account/{user_id}B\x11profile/{user_id}B\x12sessions/{user_id}`\x03\x82\xd3\xe4\x93\x02\x19*\x17/api/v1/users/{user_id}Bs\n" +
 	"\n" +
 	"com.bff.v1B\x10UserServiceProtoP\x01Z\x1agatehouse/gen/bff/v1;bffv1\xa2\x02\x03BXX\xaa\x02\x06Bff.V1\xca\x02\x06Bff\\V1\xe2\x02\x12Bff\\V1\\GPBMetadata\xea\x02\aBff::V1b\x06proto3"
 

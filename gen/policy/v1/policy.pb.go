@@ -32,6 +32,66 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Assurance is the level of assurance that a method requires of a session. Level 1
+// is one proof, such as a password. Level 2 is a second proof of another kind, or a
+// passkey.
+type Assurance int32
+
+const (
+	// Unset. It must not be written explicitly.
+	Assurance_ASSURANCE_UNSPECIFIED Assurance = 0
+	// Level 1, even where GATEHOUSE_SECOND_FACTOR requires two.
+	Assurance_ASSURANCE_ONE Assurance = 1
+	// Level 2, for every account.
+	Assurance_ASSURANCE_TWO Assurance = 2
+	// Level 2 if the caller's account has a second factor, otherwise level 1. auth
+	// decides.
+	Assurance_ASSURANCE_OWN Assurance = 3
+)
+
+// Enum value maps for Assurance.
+var (
+	Assurance_name = map[int32]string{
+		0: "ASSURANCE_UNSPECIFIED",
+		1: "ASSURANCE_ONE",
+		2: "ASSURANCE_TWO",
+		3: "ASSURANCE_OWN",
+	}
+	Assurance_value = map[string]int32{
+		"ASSURANCE_UNSPECIFIED": 0,
+		"ASSURANCE_ONE":         1,
+		"ASSURANCE_TWO":         2,
+		"ASSURANCE_OWN":         3,
+	}
+)
+
+func (x Assurance) Enum() *Assurance {
+	p := new(Assurance)
+	*p = x
+	return p
+}
+
+func (x Assurance) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Assurance) Descriptor() protoreflect.EnumDescriptor {
+	return file_policy_v1_policy_proto_enumTypes[0].Descriptor()
+}
+
+func (Assurance) Type() protoreflect.EnumType {
+	return &file_policy_v1_policy_proto_enumTypes[0]
+}
+
+func (x Assurance) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Assurance.Descriptor instead.
+func (Assurance) EnumDescriptor() ([]byte, []int) {
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{0}
+}
+
 // Criticality says which calls are refused first under overload.
 type Criticality int32
 
@@ -69,11 +129,11 @@ func (x Criticality) String() string {
 }
 
 func (Criticality) Descriptor() protoreflect.EnumDescriptor {
-	return file_policy_v1_policy_proto_enumTypes[0].Descriptor()
+	return file_policy_v1_policy_proto_enumTypes[1].Descriptor()
 }
 
 func (Criticality) Type() protoreflect.EnumType {
-	return &file_policy_v1_policy_proto_enumTypes[0]
+	return &file_policy_v1_policy_proto_enumTypes[1]
 }
 
 func (x Criticality) Number() protoreflect.EnumNumber {
@@ -82,7 +142,7 @@ func (x Criticality) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Criticality.Descriptor instead.
 func (Criticality) EnumDescriptor() ([]byte, []int) {
-	return file_policy_v1_policy_proto_rawDescGZIP(), []int{0}
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{1}
 }
 
 // CacheScope says who shares a cache entry.
@@ -122,11 +182,11 @@ func (x CacheScope) String() string {
 }
 
 func (CacheScope) Descriptor() protoreflect.EnumDescriptor {
-	return file_policy_v1_policy_proto_enumTypes[1].Descriptor()
+	return file_policy_v1_policy_proto_enumTypes[2].Descriptor()
 }
 
 func (CacheScope) Type() protoreflect.EnumType {
-	return &file_policy_v1_policy_proto_enumTypes[1]
+	return &file_policy_v1_policy_proto_enumTypes[2]
 }
 
 func (x CacheScope) Number() protoreflect.EnumNumber {
@@ -135,7 +195,7 @@ func (x CacheScope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CacheScope.Descriptor instead.
 func (CacheScope) EnumDescriptor() ([]byte, []int) {
-	return file_policy_v1_policy_proto_rawDescGZIP(), []int{1}
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{2}
 }
 
 // UnicodeForm is a Unicode normalization form.
@@ -176,11 +236,11 @@ func (x UnicodeForm) String() string {
 }
 
 func (UnicodeForm) Descriptor() protoreflect.EnumDescriptor {
-	return file_policy_v1_policy_proto_enumTypes[2].Descriptor()
+	return file_policy_v1_policy_proto_enumTypes[3].Descriptor()
 }
 
 func (UnicodeForm) Type() protoreflect.EnumType {
-	return &file_policy_v1_policy_proto_enumTypes[2]
+	return &file_policy_v1_policy_proto_enumTypes[3]
 }
 
 func (x UnicodeForm) Number() protoreflect.EnumNumber {
@@ -189,7 +249,7 @@ func (x UnicodeForm) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UnicodeForm.Descriptor instead.
 func (UnicodeForm) EnumDescriptor() ([]byte, []int) {
-	return file_policy_v1_policy_proto_rawDescGZIP(), []int{2}
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{3}
 }
 
 // Method is the policy of one RPC method.
@@ -197,9 +257,10 @@ type Method struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who may call. Required: there is no default.
 	Access *Access `protobuf:"bytes,1,opt,name=access,proto3" json:"access,omitempty"`
-	// Whether the caller must have given a password or a second factor within the
-	// last five minutes. auth stores that time and decides. Only for methods
-	// whose callers are signed in. Default: no.
+	// Whether the caller must have signed in within the last five minutes: with a
+	// second factor if the account has one, otherwise with a password. auth
+	// stores the times and decides. Only for methods whose callers are signed in.
+	// Default: no.
 	RecentSignIn *bool `protobuf:"varint,2,opt,name=recent_sign_in,json=recentSignIn,proto3,oneof" json:"recent_sign_in,omitempty"`
 	// The time limit of a call, if the caller's own deadline is not sooner: at
 	// most 25 s, because HTTP answers are cut off at 30 s. Not for streams, which
@@ -230,7 +291,16 @@ type Method struct {
 	Created *string `protobuf:"bytes,10,opt,name=created,proto3,oneof" json:"created,omitempty"`
 	// An example of the request in JSON, for documents. It must be valid.
 	// Default: made of examples of the required fields.
-	Example       *string `protobuf:"bytes,11,opt,name=example,proto3,oneof" json:"example,omitempty"`
+	Example *string `protobuf:"bytes,11,opt,name=example,proto3,oneof" json:"example,omitempty"`
+	// The level of assurance that the caller's session must have. Only for methods
+	// whose callers are signed in. Default: level 1, and with
+	// GATEHOUSE_SECOND_FACTOR=required level 2 or a remembered device.
+	Assurance *Assurance `protobuf:"varint,12,opt,name=assurance,proto3,enum=policy.v1.Assurance,oneof" json:"assurance,omitempty"`
+	// The scopes of which an API key or an OAuth client's token must hold one,
+	// such as "users:read". Only for methods whose callers are signed in, and not
+	// together with recent_sign_in, ASSURANCE_TWO or ASSURANCE_OWN. Default: only
+	// Gatehouse's own sessions may call.
+	Scopes        []string `protobuf:"bytes,13,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -340,6 +410,20 @@ func (x *Method) GetExample() string {
 		return *x.Example
 	}
 	return ""
+}
+
+func (x *Method) GetAssurance() Assurance {
+	if x != nil && x.Assurance != nil {
+		return *x.Assurance
+	}
+	return Assurance_ASSURANCE_UNSPECIFIED
+}
+
+func (x *Method) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
 }
 
 // Access says who may call a method: exactly one of these.
@@ -1094,7 +1178,7 @@ var File_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x16policy/v1/policy.proto\x12\tpolicy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9f\x04\n" +
+	"\x16policy/v1/policy.proto\x12\tpolicy.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfe\x04\n" +
 	"\x06Method\x12)\n" +
 	"\x06access\x18\x01 \x01(\v2\x11.policy.v1.AccessR\x06access\x12)\n" +
 	"\x0erecent_sign_in\x18\x02 \x01(\bH\x00R\frecentSignIn\x88\x01\x01\x128\n" +
@@ -1108,14 +1192,18 @@ const file_policy_v1_policy_proto_rawDesc = "" +
 	"\x0fidempotency_key\x18\t \x01(\bH\x02R\x0eidempotencyKey\x88\x01\x01\x12\x1d\n" +
 	"\acreated\x18\n" +
 	" \x01(\tH\x03R\acreated\x88\x01\x01\x12\x1d\n" +
-	"\aexample\x18\v \x01(\tH\x04R\aexample\x88\x01\x01B\x11\n" +
+	"\aexample\x18\v \x01(\tH\x04R\aexample\x88\x01\x01\x127\n" +
+	"\tassurance\x18\f \x01(\x0e2\x14.policy.v1.AssuranceH\x05R\tassurance\x88\x01\x01\x12\x16\n" +
+	"\x06scopes\x18\r \x03(\tR\x06scopesB\x11\n" +
 	"\x0f_recent_sign_inB\x0e\n" +
 	"\f_criticalityB\x12\n" +
 	"\x10_idempotency_keyB\n" +
 	"\n" +
 	"\b_createdB\n" +
 	"\n" +
-	"\b_example\"\xf4\x01\n" +
+	"\b_exampleB\f\n" +
+	"\n" +
+	"_assurance\"\xf4\x01\n" +
 	"\x06Access\x12+\n" +
 	"\x06anyone\x18\x01 \x01(\v2\x11.policy.v1.AnyoneH\x00R\x06anyone\x122\n" +
 	"\tsigned_in\x18\x02 \x01(\v2\x13.policy.v1.SignedInH\x00R\bsignedIn\x12%\n" +
@@ -1168,6 +1256,11 @@ const file_policy_v1_policy_proto_rawDesc = "" +
 	"\v_lower_caseB\a\n" +
 	"\x05_formB\b\n" +
 	"\x06_email*_\n" +
+	"\tAssurance\x12\x19\n" +
+	"\x15ASSURANCE_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rASSURANCE_ONE\x10\x01\x12\x11\n" +
+	"\rASSURANCE_TWO\x10\x02\x12\x11\n" +
+	"\rASSURANCE_OWN\x10\x03*_\n" +
 	"\vCriticality\x12\x1b\n" +
 	"\x17CRITICALITY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14CRITICALITY_CRITICAL\x10\x01\x12\x19\n" +
@@ -1198,56 +1291,58 @@ func file_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_policy_v1_policy_proto_rawDescData
 }
 
-var file_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_policy_v1_policy_proto_goTypes = []any{
-	(Criticality)(0),                   // 0: policy.v1.Criticality
-	(CacheScope)(0),                    // 1: policy.v1.CacheScope
-	(UnicodeForm)(0),                   // 2: policy.v1.UnicodeForm
-	(*Method)(nil),                     // 3: policy.v1.Method
-	(*Access)(nil),                     // 4: policy.v1.Access
-	(*Anyone)(nil),                     // 5: policy.v1.Anyone
-	(*SignedIn)(nil),                   // 6: policy.v1.SignedIn
-	(*Self)(nil),                       // 7: policy.v1.Self
-	(*Roles)(nil),                      // 8: policy.v1.Roles
-	(*Services)(nil),                   // 9: policy.v1.Services
-	(*Retry)(nil),                      // 10: policy.v1.Retry
-	(*Rate)(nil),                       // 11: policy.v1.Rate
-	(*Cache)(nil),                      // 12: policy.v1.Cache
-	(*Field)(nil),                      // 13: policy.v1.Field
-	(*Normalize)(nil),                  // 14: policy.v1.Normalize
-	(*durationpb.Duration)(nil),        // 15: google.protobuf.Duration
-	(*descriptorpb.MethodOptions)(nil), // 16: google.protobuf.MethodOptions
-	(*descriptorpb.FieldOptions)(nil),  // 17: google.protobuf.FieldOptions
+	(Assurance)(0),                     // 0: policy.v1.Assurance
+	(Criticality)(0),                   // 1: policy.v1.Criticality
+	(CacheScope)(0),                    // 2: policy.v1.CacheScope
+	(UnicodeForm)(0),                   // 3: policy.v1.UnicodeForm
+	(*Method)(nil),                     // 4: policy.v1.Method
+	(*Access)(nil),                     // 5: policy.v1.Access
+	(*Anyone)(nil),                     // 6: policy.v1.Anyone
+	(*SignedIn)(nil),                   // 7: policy.v1.SignedIn
+	(*Self)(nil),                       // 8: policy.v1.Self
+	(*Roles)(nil),                      // 9: policy.v1.Roles
+	(*Services)(nil),                   // 10: policy.v1.Services
+	(*Retry)(nil),                      // 11: policy.v1.Retry
+	(*Rate)(nil),                       // 12: policy.v1.Rate
+	(*Cache)(nil),                      // 13: policy.v1.Cache
+	(*Field)(nil),                      // 14: policy.v1.Field
+	(*Normalize)(nil),                  // 15: policy.v1.Normalize
+	(*durationpb.Duration)(nil),        // 16: google.protobuf.Duration
+	(*descriptorpb.MethodOptions)(nil), // 17: google.protobuf.MethodOptions
+	(*descriptorpb.FieldOptions)(nil),  // 18: google.protobuf.FieldOptions
 }
 var file_policy_v1_policy_proto_depIdxs = []int32{
-	4,  // 0: policy.v1.Method.access:type_name -> policy.v1.Access
-	15, // 1: policy.v1.Method.time_limit:type_name -> google.protobuf.Duration
-	10, // 2: policy.v1.Method.retry:type_name -> policy.v1.Retry
-	11, // 3: policy.v1.Method.rate:type_name -> policy.v1.Rate
-	0,  // 4: policy.v1.Method.criticality:type_name -> policy.v1.Criticality
-	12, // 5: policy.v1.Method.cache:type_name -> policy.v1.Cache
-	5,  // 6: policy.v1.Access.anyone:type_name -> policy.v1.Anyone
-	6,  // 7: policy.v1.Access.signed_in:type_name -> policy.v1.SignedIn
-	7,  // 8: policy.v1.Access.self:type_name -> policy.v1.Self
-	8,  // 9: policy.v1.Access.roles:type_name -> policy.v1.Roles
-	9,  // 10: policy.v1.Access.services:type_name -> policy.v1.Services
-	15, // 11: policy.v1.Rate.period:type_name -> google.protobuf.Duration
-	15, // 12: policy.v1.Cache.ttl:type_name -> google.protobuf.Duration
-	1,  // 13: policy.v1.Cache.scope:type_name -> policy.v1.CacheScope
-	15, // 14: policy.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
-	15, // 15: policy.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
-	14, // 16: policy.v1.Field.normalize:type_name -> policy.v1.Normalize
-	2,  // 17: policy.v1.Normalize.form:type_name -> policy.v1.UnicodeForm
-	16, // 18: policy.v1.method:extendee -> google.protobuf.MethodOptions
-	17, // 19: policy.v1.field:extendee -> google.protobuf.FieldOptions
-	3,  // 20: policy.v1.method:type_name -> policy.v1.Method
-	13, // 21: policy.v1.field:type_name -> policy.v1.Field
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	20, // [20:22] is the sub-list for extension type_name
-	18, // [18:20] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	5,  // 0: policy.v1.Method.access:type_name -> policy.v1.Access
+	16, // 1: policy.v1.Method.time_limit:type_name -> google.protobuf.Duration
+	11, // 2: policy.v1.Method.retry:type_name -> policy.v1.Retry
+	12, // 3: policy.v1.Method.rate:type_name -> policy.v1.Rate
+	1,  // 4: policy.v1.Method.criticality:type_name -> policy.v1.Criticality
+	13, // 5: policy.v1.Method.cache:type_name -> policy.v1.Cache
+	0,  // 6: policy.v1.Method.assurance:type_name -> policy.v1.Assurance
+	6,  // 7: policy.v1.Access.anyone:type_name -> policy.v1.Anyone
+	7,  // 8: policy.v1.Access.signed_in:type_name -> policy.v1.SignedIn
+	8,  // 9: policy.v1.Access.self:type_name -> policy.v1.Self
+	9,  // 10: policy.v1.Access.roles:type_name -> policy.v1.Roles
+	10, // 11: policy.v1.Access.services:type_name -> policy.v1.Services
+	16, // 12: policy.v1.Rate.period:type_name -> google.protobuf.Duration
+	16, // 13: policy.v1.Cache.ttl:type_name -> google.protobuf.Duration
+	2,  // 14: policy.v1.Cache.scope:type_name -> policy.v1.CacheScope
+	16, // 15: policy.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
+	16, // 16: policy.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
+	15, // 17: policy.v1.Field.normalize:type_name -> policy.v1.Normalize
+	3,  // 18: policy.v1.Normalize.form:type_name -> policy.v1.UnicodeForm
+	17, // 19: policy.v1.method:extendee -> google.protobuf.MethodOptions
+	18, // 20: policy.v1.field:extendee -> google.protobuf.FieldOptions
+	4,  // 21: policy.v1.method:type_name -> policy.v1.Method
+	14, // 22: policy.v1.field:type_name -> policy.v1.Field
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	21, // [21:23] is the sub-list for extension type_name
+	19, // [19:21] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_policy_v1_policy_proto_init() }
@@ -1273,7 +1368,7 @@ func file_policy_v1_policy_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_policy_v1_policy_proto_rawDesc), len(file_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   12,
 			NumExtensions: 2,
 			NumServices:   0,

@@ -240,7 +240,7 @@ func (x *UpdateMeResponse) GetUser() *User {
 // ReauthenticateRequest contains a password.
 type ReauthenticateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The caller's password.
+	// The caller's password. Omit it to begin with a passkey.
 	Password      string `protobuf:"bytes,1,opt,name=password,proto3" json:"password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -283,9 +283,12 @@ func (x *ReauthenticateRequest) GetPassword() string {
 	return ""
 }
 
-// ReauthenticateResponse says that the password was right.
+// ReauthenticateResponse says that the password was right, or contains a
+// challenge.
 type ReauthenticateResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Set if a second proof is owed.
+	Challenge     *Challenge `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -320,6 +323,183 @@ func (*ReauthenticateResponse) Descriptor() ([]byte, []int) {
 	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{5}
 }
 
+func (x *ReauthenticateResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
+// CompleteReauthenticationRequest answers a challenge.
+type CompleteReauthenticationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The challenge's token.
+	ChallengeToken string `protobuf:"bytes,1,opt,name=challenge_token,json=challengeToken,proto3" json:"challenge_token,omitempty"`
+	// The proof: one of the challenge's methods.
+	//
+	// Types that are valid to be assigned to Proof:
+	//
+	//	*CompleteReauthenticationRequest_TotpCode
+	//	*CompleteReauthenticationRequest_RecoveryCode
+	//	*CompleteReauthenticationRequest_Passkey
+	Proof         isCompleteReauthenticationRequest_Proof `protobuf_oneof:"proof"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompleteReauthenticationRequest) Reset() {
+	*x = CompleteReauthenticationRequest{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteReauthenticationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteReauthenticationRequest) ProtoMessage() {}
+
+func (x *CompleteReauthenticationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteReauthenticationRequest.ProtoReflect.Descriptor instead.
+func (*CompleteReauthenticationRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CompleteReauthenticationRequest) GetChallengeToken() string {
+	if x != nil {
+		return x.ChallengeToken
+	}
+	return ""
+}
+
+func (x *CompleteReauthenticationRequest) GetProof() isCompleteReauthenticationRequest_Proof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *CompleteReauthenticationRequest) GetTotpCode() string {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteReauthenticationRequest_TotpCode); ok {
+			return x.TotpCode
+		}
+	}
+	return ""
+}
+
+func (x *CompleteReauthenticationRequest) GetRecoveryCode() string {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteReauthenticationRequest_RecoveryCode); ok {
+			return x.RecoveryCode
+		}
+	}
+	return ""
+}
+
+func (x *CompleteReauthenticationRequest) GetPasskey() *structpb.Struct {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteReauthenticationRequest_Passkey); ok {
+			return x.Passkey
+		}
+	}
+	return nil
+}
+
+type isCompleteReauthenticationRequest_Proof interface {
+	isCompleteReauthenticationRequest_Proof()
+}
+
+type CompleteReauthenticationRequest_TotpCode struct {
+	// The current code of the authenticator app.
+	TotpCode string `protobuf:"bytes,2,opt,name=totp_code,json=totpCode,proto3,oneof"`
+}
+
+type CompleteReauthenticationRequest_RecoveryCode struct {
+	// A recovery code. It works once.
+	RecoveryCode string `protobuf:"bytes,3,opt,name=recovery_code,json=recoveryCode,proto3,oneof"`
+}
+
+type CompleteReauthenticationRequest_Passkey struct {
+	// The credential that navigator.credentials.get returned, by its toJSON.
+	Passkey *structpb.Struct `protobuf:"bytes,4,opt,name=passkey,proto3,oneof"`
+}
+
+func (*CompleteReauthenticationRequest_TotpCode) isCompleteReauthenticationRequest_Proof() {}
+
+func (*CompleteReauthenticationRequest_RecoveryCode) isCompleteReauthenticationRequest_Proof() {}
+
+func (*CompleteReauthenticationRequest_Passkey) isCompleteReauthenticationRequest_Proof() {}
+
+// CompleteReauthenticationResponse contains new tokens of the session, or a
+// challenge.
+type CompleteReauthenticationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session's new tokens; those from before are replaced. Unset with a
+	// challenge.
+	Tokens *Tokens `protobuf:"bytes,1,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// Set if a further proof is owed.
+	Challenge     *Challenge `protobuf:"bytes,2,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompleteReauthenticationResponse) Reset() {
+	*x = CompleteReauthenticationResponse{}
+	mi := &file_bff_v1_account_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteReauthenticationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteReauthenticationResponse) ProtoMessage() {}
+
+func (x *CompleteReauthenticationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_account_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteReauthenticationResponse.ProtoReflect.Descriptor instead.
+func (*CompleteReauthenticationResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CompleteReauthenticationResponse) GetTokens() *Tokens {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *CompleteReauthenticationResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
 // ChangePasswordRequest replaces the password.
 type ChangePasswordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -334,7 +514,7 @@ type ChangePasswordRequest struct {
 
 func (x *ChangePasswordRequest) Reset() {
 	*x = ChangePasswordRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[6]
+	mi := &file_bff_v1_account_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -346,7 +526,7 @@ func (x *ChangePasswordRequest) String() string {
 func (*ChangePasswordRequest) ProtoMessage() {}
 
 func (x *ChangePasswordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[6]
+	mi := &file_bff_v1_account_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -359,7 +539,7 @@ func (x *ChangePasswordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePasswordRequest.ProtoReflect.Descriptor instead.
 func (*ChangePasswordRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{6}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ChangePasswordRequest) GetCurrentPassword() string {
@@ -385,7 +565,7 @@ type ChangePasswordResponse struct {
 
 func (x *ChangePasswordResponse) Reset() {
 	*x = ChangePasswordResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[7]
+	mi := &file_bff_v1_account_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -397,7 +577,7 @@ func (x *ChangePasswordResponse) String() string {
 func (*ChangePasswordResponse) ProtoMessage() {}
 
 func (x *ChangePasswordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[7]
+	mi := &file_bff_v1_account_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -410,7 +590,7 @@ func (x *ChangePasswordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePasswordResponse.ProtoReflect.Descriptor instead.
 func (*ChangePasswordResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{7}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{9}
 }
 
 // ListSessionsRequest lists the caller's sessions.
@@ -422,7 +602,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[8]
+	mi := &file_bff_v1_account_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +614,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[8]
+	mi := &file_bff_v1_account_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +627,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{8}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{10}
 }
 
 // ListSessionsResponse contains sessions.
@@ -461,7 +641,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[9]
+	mi := &file_bff_v1_account_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +653,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[9]
+	mi := &file_bff_v1_account_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +666,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{9}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -507,7 +687,7 @@ type RevokeSessionRequest struct {
 
 func (x *RevokeSessionRequest) Reset() {
 	*x = RevokeSessionRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[10]
+	mi := &file_bff_v1_account_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -519,7 +699,7 @@ func (x *RevokeSessionRequest) String() string {
 func (*RevokeSessionRequest) ProtoMessage() {}
 
 func (x *RevokeSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[10]
+	mi := &file_bff_v1_account_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -532,7 +712,7 @@ func (x *RevokeSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionRequest.ProtoReflect.Descriptor instead.
 func (*RevokeSessionRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{10}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RevokeSessionRequest) GetSessionId() string {
@@ -551,7 +731,7 @@ type RevokeSessionResponse struct {
 
 func (x *RevokeSessionResponse) Reset() {
 	*x = RevokeSessionResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[11]
+	mi := &file_bff_v1_account_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +743,7 @@ func (x *RevokeSessionResponse) String() string {
 func (*RevokeSessionResponse) ProtoMessage() {}
 
 func (x *RevokeSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[11]
+	mi := &file_bff_v1_account_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +756,7 @@ func (x *RevokeSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeSessionResponse.ProtoReflect.Descriptor instead.
 func (*RevokeSessionResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{11}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{13}
 }
 
 // RevokeOtherSessionsRequest ends the caller's other sessions.
@@ -588,7 +768,7 @@ type RevokeOtherSessionsRequest struct {
 
 func (x *RevokeOtherSessionsRequest) Reset() {
 	*x = RevokeOtherSessionsRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[12]
+	mi := &file_bff_v1_account_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +780,7 @@ func (x *RevokeOtherSessionsRequest) String() string {
 func (*RevokeOtherSessionsRequest) ProtoMessage() {}
 
 func (x *RevokeOtherSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[12]
+	mi := &file_bff_v1_account_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +793,7 @@ func (x *RevokeOtherSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeOtherSessionsRequest.ProtoReflect.Descriptor instead.
 func (*RevokeOtherSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{12}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{14}
 }
 
 // RevokeOtherSessionsResponse contains the number of ended sessions.
@@ -627,7 +807,7 @@ type RevokeOtherSessionsResponse struct {
 
 func (x *RevokeOtherSessionsResponse) Reset() {
 	*x = RevokeOtherSessionsResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[13]
+	mi := &file_bff_v1_account_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +819,7 @@ func (x *RevokeOtherSessionsResponse) String() string {
 func (*RevokeOtherSessionsResponse) ProtoMessage() {}
 
 func (x *RevokeOtherSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[13]
+	mi := &file_bff_v1_account_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +832,7 @@ func (x *RevokeOtherSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeOtherSessionsResponse.ProtoReflect.Descriptor instead.
 func (*RevokeOtherSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{13}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RevokeOtherSessionsResponse) GetRevoked() int32 {
@@ -671,7 +851,7 @@ type DeleteMeRequest struct {
 
 func (x *DeleteMeRequest) Reset() {
 	*x = DeleteMeRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[14]
+	mi := &file_bff_v1_account_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -683,7 +863,7 @@ func (x *DeleteMeRequest) String() string {
 func (*DeleteMeRequest) ProtoMessage() {}
 
 func (x *DeleteMeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[14]
+	mi := &file_bff_v1_account_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -696,7 +876,7 @@ func (x *DeleteMeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteMeRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{14}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{16}
 }
 
 // DeleteMeResponse says that the account was erased.
@@ -708,7 +888,7 @@ type DeleteMeResponse struct {
 
 func (x *DeleteMeResponse) Reset() {
 	*x = DeleteMeResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[15]
+	mi := &file_bff_v1_account_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +900,7 @@ func (x *DeleteMeResponse) String() string {
 func (*DeleteMeResponse) ProtoMessage() {}
 
 func (x *DeleteMeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[15]
+	mi := &file_bff_v1_account_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +913,7 @@ func (x *DeleteMeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteMeResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{15}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{17}
 }
 
 // RevokeAllSessionsRequest ends the caller's sessions.
@@ -745,7 +925,7 @@ type RevokeAllSessionsRequest struct {
 
 func (x *RevokeAllSessionsRequest) Reset() {
 	*x = RevokeAllSessionsRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[16]
+	mi := &file_bff_v1_account_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +937,7 @@ func (x *RevokeAllSessionsRequest) String() string {
 func (*RevokeAllSessionsRequest) ProtoMessage() {}
 
 func (x *RevokeAllSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[16]
+	mi := &file_bff_v1_account_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +950,7 @@ func (x *RevokeAllSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAllSessionsRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAllSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{16}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{18}
 }
 
 // RevokeAllSessionsResponse contains the number of ended sessions.
@@ -784,7 +964,7 @@ type RevokeAllSessionsResponse struct {
 
 func (x *RevokeAllSessionsResponse) Reset() {
 	*x = RevokeAllSessionsResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[17]
+	mi := &file_bff_v1_account_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +976,7 @@ func (x *RevokeAllSessionsResponse) String() string {
 func (*RevokeAllSessionsResponse) ProtoMessage() {}
 
 func (x *RevokeAllSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[17]
+	mi := &file_bff_v1_account_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +989,7 @@ func (x *RevokeAllSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAllSessionsResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAllSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{17}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RevokeAllSessionsResponse) GetRevoked() int32 {
@@ -828,7 +1008,7 @@ type SendVerificationEmailRequest struct {
 
 func (x *SendVerificationEmailRequest) Reset() {
 	*x = SendVerificationEmailRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[18]
+	mi := &file_bff_v1_account_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +1020,7 @@ func (x *SendVerificationEmailRequest) String() string {
 func (*SendVerificationEmailRequest) ProtoMessage() {}
 
 func (x *SendVerificationEmailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[18]
+	mi := &file_bff_v1_account_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +1033,7 @@ func (x *SendVerificationEmailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVerificationEmailRequest.ProtoReflect.Descriptor instead.
 func (*SendVerificationEmailRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{18}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{20}
 }
 
 // SendVerificationEmailResponse says that the link was queued for delivery.
@@ -865,7 +1045,7 @@ type SendVerificationEmailResponse struct {
 
 func (x *SendVerificationEmailResponse) Reset() {
 	*x = SendVerificationEmailResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[19]
+	mi := &file_bff_v1_account_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1057,7 @@ func (x *SendVerificationEmailResponse) String() string {
 func (*SendVerificationEmailResponse) ProtoMessage() {}
 
 func (x *SendVerificationEmailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[19]
+	mi := &file_bff_v1_account_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1070,7 @@ func (x *SendVerificationEmailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVerificationEmailResponse.ProtoReflect.Descriptor instead.
 func (*SendVerificationEmailResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{19}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{21}
 }
 
 // RequestEmailChangeRequest requests a change of the email.
@@ -904,7 +1084,7 @@ type RequestEmailChangeRequest struct {
 
 func (x *RequestEmailChangeRequest) Reset() {
 	*x = RequestEmailChangeRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[20]
+	mi := &file_bff_v1_account_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1096,7 @@ func (x *RequestEmailChangeRequest) String() string {
 func (*RequestEmailChangeRequest) ProtoMessage() {}
 
 func (x *RequestEmailChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[20]
+	mi := &file_bff_v1_account_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1109,7 @@ func (x *RequestEmailChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestEmailChangeRequest.ProtoReflect.Descriptor instead.
 func (*RequestEmailChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{20}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RequestEmailChangeRequest) GetNewEmail() string {
@@ -948,7 +1128,7 @@ type RequestEmailChangeResponse struct {
 
 func (x *RequestEmailChangeResponse) Reset() {
 	*x = RequestEmailChangeResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[21]
+	mi := &file_bff_v1_account_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1140,7 @@ func (x *RequestEmailChangeResponse) String() string {
 func (*RequestEmailChangeResponse) ProtoMessage() {}
 
 func (x *RequestEmailChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[21]
+	mi := &file_bff_v1_account_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1153,7 @@ func (x *RequestEmailChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestEmailChangeResponse.ProtoReflect.Descriptor instead.
 func (*RequestEmailChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{21}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{23}
 }
 
 // ConfirmEmailChangeRequest contains the token of a link.
@@ -987,7 +1167,7 @@ type ConfirmEmailChangeRequest struct {
 
 func (x *ConfirmEmailChangeRequest) Reset() {
 	*x = ConfirmEmailChangeRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[22]
+	mi := &file_bff_v1_account_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1179,7 @@ func (x *ConfirmEmailChangeRequest) String() string {
 func (*ConfirmEmailChangeRequest) ProtoMessage() {}
 
 func (x *ConfirmEmailChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[22]
+	mi := &file_bff_v1_account_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1192,7 @@ func (x *ConfirmEmailChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmEmailChangeRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmEmailChangeRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{22}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConfirmEmailChangeRequest) GetToken() string {
@@ -1031,7 +1211,7 @@ type ConfirmEmailChangeResponse struct {
 
 func (x *ConfirmEmailChangeResponse) Reset() {
 	*x = ConfirmEmailChangeResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[23]
+	mi := &file_bff_v1_account_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1223,7 @@ func (x *ConfirmEmailChangeResponse) String() string {
 func (*ConfirmEmailChangeResponse) ProtoMessage() {}
 
 func (x *ConfirmEmailChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[23]
+	mi := &file_bff_v1_account_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1236,7 @@ func (x *ConfirmEmailChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmEmailChangeResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmEmailChangeResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{23}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{25}
 }
 
 // ListMyAuditEventsRequest requests one page.
@@ -1073,7 +1253,7 @@ type ListMyAuditEventsRequest struct {
 
 func (x *ListMyAuditEventsRequest) Reset() {
 	*x = ListMyAuditEventsRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[24]
+	mi := &file_bff_v1_account_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1265,7 @@ func (x *ListMyAuditEventsRequest) String() string {
 func (*ListMyAuditEventsRequest) ProtoMessage() {}
 
 func (x *ListMyAuditEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[24]
+	mi := &file_bff_v1_account_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1278,7 @@ func (x *ListMyAuditEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMyAuditEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListMyAuditEventsRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{24}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListMyAuditEventsRequest) GetPageSize() int32 {
@@ -1128,7 +1308,7 @@ type ListMyAuditEventsResponse struct {
 
 func (x *ListMyAuditEventsResponse) Reset() {
 	*x = ListMyAuditEventsResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[25]
+	mi := &file_bff_v1_account_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1320,7 @@ func (x *ListMyAuditEventsResponse) String() string {
 func (*ListMyAuditEventsResponse) ProtoMessage() {}
 
 func (x *ListMyAuditEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[25]
+	mi := &file_bff_v1_account_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1333,7 @@ func (x *ListMyAuditEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMyAuditEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListMyAuditEventsResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{25}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListMyAuditEventsResponse) GetEvents() []*AuditEvent {
@@ -1179,7 +1359,7 @@ type ExportMeRequest struct {
 
 func (x *ExportMeRequest) Reset() {
 	*x = ExportMeRequest{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[26]
+	mi := &file_bff_v1_account_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1371,7 @@ func (x *ExportMeRequest) String() string {
 func (*ExportMeRequest) ProtoMessage() {}
 
 func (x *ExportMeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[26]
+	mi := &file_bff_v1_account_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1384,7 @@ func (x *ExportMeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportMeRequest.ProtoReflect.Descriptor instead.
 func (*ExportMeRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{26}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{28}
 }
 
 // ExportMeResponse is everything that is stored about the caller, except
@@ -1232,7 +1412,7 @@ type ExportMeResponse struct {
 
 func (x *ExportMeResponse) Reset() {
 	*x = ExportMeResponse{}
-	mi := &file_bff_v1_account_service_proto_msgTypes[27]
+	mi := &file_bff_v1_account_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1424,7 @@ func (x *ExportMeResponse) String() string {
 func (*ExportMeResponse) ProtoMessage() {}
 
 func (x *ExportMeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_account_service_proto_msgTypes[27]
+	mi := &file_bff_v1_account_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1437,7 @@ func (x *ExportMeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportMeResponse.ProtoReflect.Descriptor instead.
 func (*ExportMeResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{27}
+	return file_bff_v1_account_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ExportMeResponse) GetUser() *User {
@@ -1327,8 +1507,18 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x10UpdateMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\"3\n" +
 	"\x15ReauthenticateRequest\x12\x1a\n" +
-	"\bpassword\x18\x01 \x01(\tR\bpassword\"\x18\n" +
-	"\x16ReauthenticateResponse\"e\n" +
+	"\bpassword\x18\x01 \x01(\tR\bpassword\"I\n" +
+	"\x16ReauthenticateResponse\x12/\n" +
+	"\tchallenge\x18\x01 \x01(\v2\x11.bff.v1.ChallengeR\tchallenge\"\xce\x01\n" +
+	"\x1fCompleteReauthenticationRequest\x12'\n" +
+	"\x0fchallenge_token\x18\x01 \x01(\tR\x0echallengeToken\x12\x1d\n" +
+	"\ttotp_code\x18\x02 \x01(\tH\x00R\btotpCode\x12%\n" +
+	"\rrecovery_code\x18\x03 \x01(\tH\x00R\frecoveryCode\x123\n" +
+	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructH\x00R\apasskeyB\a\n" +
+	"\x05proof\"{\n" +
+	" CompleteReauthenticationResponse\x12&\n" +
+	"\x06tokens\x18\x01 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12/\n" +
+	"\tchallenge\x18\x02 \x01(\v2\x11.bff.v1.ChallengeR\tchallenge\"e\n" +
 	"\x15ChangePasswordRequest\x12)\n" +
 	"\x10current_password\x18\x01 \x01(\tR\x0fcurrentPassword\x12!\n" +
 	"\fnew_password\x18\x02 \x01(\tR\vnewPassword\"\x18\n" +
@@ -1372,11 +1562,12 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x05mails\x18\x05 \x03(\v2\f.bff.v1.MailR\x05mails\x12;\n" +
 	"\vexport_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"exportTime\x123\n" +
-	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices2\x90\t\n" +
+	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices2\xff\t\n" +
 	"\x0eAccountService\x129\n" +
 	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"\x03\x90\x02\x01\x12=\n" +
 	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\x12O\n" +
-	"\x0eReauthenticate\x12\x1d.bff.v1.ReauthenticateRequest\x1a\x1e.bff.v1.ReauthenticateResponse\x12O\n" +
+	"\x0eReauthenticate\x12\x1d.bff.v1.ReauthenticateRequest\x1a\x1e.bff.v1.ReauthenticateResponse\x12m\n" +
+	"\x18CompleteReauthentication\x12'.bff.v1.CompleteReauthenticationRequest\x1a(.bff.v1.CompleteReauthenticationResponse\x12O\n" +
 	"\x0eChangePassword\x12\x1d.bff.v1.ChangePasswordRequest\x1a\x1e.bff.v1.ChangePasswordResponse\x12N\n" +
 	"\fListSessions\x12\x1b.bff.v1.ListSessionsRequest\x1a\x1c.bff.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12L\n" +
 	"\rRevokeSession\x12\x1c.bff.v1.RevokeSessionRequest\x1a\x1d.bff.v1.RevokeSessionResponse\x12c\n" +
@@ -1403,96 +1594,106 @@ func file_bff_v1_account_service_proto_rawDescGZIP() []byte {
 	return file_bff_v1_account_service_proto_rawDescData
 }
 
-var file_bff_v1_account_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_bff_v1_account_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_bff_v1_account_service_proto_goTypes = []any{
-	(*GetMeRequest)(nil),                  // 0: bff.v1.GetMeRequest
-	(*GetMeResponse)(nil),                 // 1: bff.v1.GetMeResponse
-	(*UpdateMeRequest)(nil),               // 2: bff.v1.UpdateMeRequest
-	(*UpdateMeResponse)(nil),              // 3: bff.v1.UpdateMeResponse
-	(*ReauthenticateRequest)(nil),         // 4: bff.v1.ReauthenticateRequest
-	(*ReauthenticateResponse)(nil),        // 5: bff.v1.ReauthenticateResponse
-	(*ChangePasswordRequest)(nil),         // 6: bff.v1.ChangePasswordRequest
-	(*ChangePasswordResponse)(nil),        // 7: bff.v1.ChangePasswordResponse
-	(*ListSessionsRequest)(nil),           // 8: bff.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),          // 9: bff.v1.ListSessionsResponse
-	(*RevokeSessionRequest)(nil),          // 10: bff.v1.RevokeSessionRequest
-	(*RevokeSessionResponse)(nil),         // 11: bff.v1.RevokeSessionResponse
-	(*RevokeOtherSessionsRequest)(nil),    // 12: bff.v1.RevokeOtherSessionsRequest
-	(*RevokeOtherSessionsResponse)(nil),   // 13: bff.v1.RevokeOtherSessionsResponse
-	(*DeleteMeRequest)(nil),               // 14: bff.v1.DeleteMeRequest
-	(*DeleteMeResponse)(nil),              // 15: bff.v1.DeleteMeResponse
-	(*RevokeAllSessionsRequest)(nil),      // 16: bff.v1.RevokeAllSessionsRequest
-	(*RevokeAllSessionsResponse)(nil),     // 17: bff.v1.RevokeAllSessionsResponse
-	(*SendVerificationEmailRequest)(nil),  // 18: bff.v1.SendVerificationEmailRequest
-	(*SendVerificationEmailResponse)(nil), // 19: bff.v1.SendVerificationEmailResponse
-	(*RequestEmailChangeRequest)(nil),     // 20: bff.v1.RequestEmailChangeRequest
-	(*RequestEmailChangeResponse)(nil),    // 21: bff.v1.RequestEmailChangeResponse
-	(*ConfirmEmailChangeRequest)(nil),     // 22: bff.v1.ConfirmEmailChangeRequest
-	(*ConfirmEmailChangeResponse)(nil),    // 23: bff.v1.ConfirmEmailChangeResponse
-	(*ListMyAuditEventsRequest)(nil),      // 24: bff.v1.ListMyAuditEventsRequest
-	(*ListMyAuditEventsResponse)(nil),     // 25: bff.v1.ListMyAuditEventsResponse
-	(*ExportMeRequest)(nil),               // 26: bff.v1.ExportMeRequest
-	(*ExportMeResponse)(nil),              // 27: bff.v1.ExportMeResponse
-	(*User)(nil),                          // 28: bff.v1.User
-	(*Session)(nil),                       // 29: bff.v1.Session
-	(*Security)(nil),                      // 30: bff.v1.Security
-	(*PartError)(nil),                     // 31: bff.v1.PartError
-	(*fieldmaskpb.FieldMask)(nil),         // 32: google.protobuf.FieldMask
-	(*AuditEvent)(nil),                    // 33: bff.v1.AuditEvent
-	(*Mail)(nil),                          // 34: bff.v1.Mail
-	(*timestamppb.Timestamp)(nil),         // 35: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),               // 36: google.protobuf.Struct
+	(*GetMeRequest)(nil),                     // 0: bff.v1.GetMeRequest
+	(*GetMeResponse)(nil),                    // 1: bff.v1.GetMeResponse
+	(*UpdateMeRequest)(nil),                  // 2: bff.v1.UpdateMeRequest
+	(*UpdateMeResponse)(nil),                 // 3: bff.v1.UpdateMeResponse
+	(*ReauthenticateRequest)(nil),            // 4: bff.v1.ReauthenticateRequest
+	(*ReauthenticateResponse)(nil),           // 5: bff.v1.ReauthenticateResponse
+	(*CompleteReauthenticationRequest)(nil),  // 6: bff.v1.CompleteReauthenticationRequest
+	(*CompleteReauthenticationResponse)(nil), // 7: bff.v1.CompleteReauthenticationResponse
+	(*ChangePasswordRequest)(nil),            // 8: bff.v1.ChangePasswordRequest
+	(*ChangePasswordResponse)(nil),           // 9: bff.v1.ChangePasswordResponse
+	(*ListSessionsRequest)(nil),              // 10: bff.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),             // 11: bff.v1.ListSessionsResponse
+	(*RevokeSessionRequest)(nil),             // 12: bff.v1.RevokeSessionRequest
+	(*RevokeSessionResponse)(nil),            // 13: bff.v1.RevokeSessionResponse
+	(*RevokeOtherSessionsRequest)(nil),       // 14: bff.v1.RevokeOtherSessionsRequest
+	(*RevokeOtherSessionsResponse)(nil),      // 15: bff.v1.RevokeOtherSessionsResponse
+	(*DeleteMeRequest)(nil),                  // 16: bff.v1.DeleteMeRequest
+	(*DeleteMeResponse)(nil),                 // 17: bff.v1.DeleteMeResponse
+	(*RevokeAllSessionsRequest)(nil),         // 18: bff.v1.RevokeAllSessionsRequest
+	(*RevokeAllSessionsResponse)(nil),        // 19: bff.v1.RevokeAllSessionsResponse
+	(*SendVerificationEmailRequest)(nil),     // 20: bff.v1.SendVerificationEmailRequest
+	(*SendVerificationEmailResponse)(nil),    // 21: bff.v1.SendVerificationEmailResponse
+	(*RequestEmailChangeRequest)(nil),        // 22: bff.v1.RequestEmailChangeRequest
+	(*RequestEmailChangeResponse)(nil),       // 23: bff.v1.RequestEmailChangeResponse
+	(*ConfirmEmailChangeRequest)(nil),        // 24: bff.v1.ConfirmEmailChangeRequest
+	(*ConfirmEmailChangeResponse)(nil),       // 25: bff.v1.ConfirmEmailChangeResponse
+	(*ListMyAuditEventsRequest)(nil),         // 26: bff.v1.ListMyAuditEventsRequest
+	(*ListMyAuditEventsResponse)(nil),        // 27: bff.v1.ListMyAuditEventsResponse
+	(*ExportMeRequest)(nil),                  // 28: bff.v1.ExportMeRequest
+	(*ExportMeResponse)(nil),                 // 29: bff.v1.ExportMeResponse
+	(*User)(nil),                             // 30: bff.v1.User
+	(*Session)(nil),                          // 31: bff.v1.Session
+	(*Security)(nil),                         // 32: bff.v1.Security
+	(*PartError)(nil),                        // 33: bff.v1.PartError
+	(*fieldmaskpb.FieldMask)(nil),            // 34: google.protobuf.FieldMask
+	(*Challenge)(nil),                        // 35: bff.v1.Challenge
+	(*structpb.Struct)(nil),                  // 36: google.protobuf.Struct
+	(*Tokens)(nil),                           // 37: bff.v1.Tokens
+	(*AuditEvent)(nil),                       // 38: bff.v1.AuditEvent
+	(*Mail)(nil),                             // 39: bff.v1.Mail
+	(*timestamppb.Timestamp)(nil),            // 40: google.protobuf.Timestamp
 }
 var file_bff_v1_account_service_proto_depIdxs = []int32{
-	28, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
-	29, // 1: bff.v1.GetMeResponse.sessions:type_name -> bff.v1.Session
-	30, // 2: bff.v1.GetMeResponse.security:type_name -> bff.v1.Security
-	31, // 3: bff.v1.GetMeResponse.errors:type_name -> bff.v1.PartError
-	28, // 4: bff.v1.UpdateMeRequest.user:type_name -> bff.v1.User
-	32, // 5: bff.v1.UpdateMeRequest.update_mask:type_name -> google.protobuf.FieldMask
-	28, // 6: bff.v1.UpdateMeResponse.user:type_name -> bff.v1.User
-	29, // 7: bff.v1.ListSessionsResponse.sessions:type_name -> bff.v1.Session
-	33, // 8: bff.v1.ListMyAuditEventsResponse.events:type_name -> bff.v1.AuditEvent
-	28, // 9: bff.v1.ExportMeResponse.user:type_name -> bff.v1.User
-	30, // 10: bff.v1.ExportMeResponse.security:type_name -> bff.v1.Security
-	29, // 11: bff.v1.ExportMeResponse.sessions:type_name -> bff.v1.Session
-	33, // 12: bff.v1.ExportMeResponse.audit_events:type_name -> bff.v1.AuditEvent
-	34, // 13: bff.v1.ExportMeResponse.mails:type_name -> bff.v1.Mail
-	35, // 14: bff.v1.ExportMeResponse.export_time:type_name -> google.protobuf.Timestamp
-	36, // 15: bff.v1.ExportMeResponse.services:type_name -> google.protobuf.Struct
-	0,  // 16: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
-	2,  // 17: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
-	4,  // 18: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
-	6,  // 19: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
-	8,  // 20: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
-	10, // 21: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
-	12, // 22: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
-	16, // 23: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
-	18, // 24: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
-	20, // 25: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
-	22, // 26: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
-	24, // 27: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
-	26, // 28: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
-	14, // 29: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
-	1,  // 30: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
-	3,  // 31: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
-	5,  // 32: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
-	7,  // 33: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
-	9,  // 34: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
-	11, // 35: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
-	13, // 36: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
-	17, // 37: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
-	19, // 38: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
-	21, // 39: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
-	23, // 40: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
-	25, // 41: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
-	27, // 42: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
-	15, // 43: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
-	30, // [30:44] is the sub-list for method output_type
-	16, // [16:30] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	30, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
+	31, // 1: bff.v1.GetMeResponse.sessions:type_name -> bff.v1.Session
+	32, // 2: bff.v1.GetMeResponse.security:type_name -> bff.v1.Security
+	33, // 3: bff.v1.GetMeResponse.errors:type_name -> bff.v1.PartError
+	30, // 4: bff.v1.UpdateMeRequest.user:type_name -> bff.v1.User
+	34, // 5: bff.v1.UpdateMeRequest.update_mask:type_name -> google.protobuf.FieldMask
+	30, // 6: bff.v1.UpdateMeResponse.user:type_name -> bff.v1.User
+	35, // 7: bff.v1.ReauthenticateResponse.challenge:type_name -> bff.v1.Challenge
+	36, // 8: bff.v1.CompleteReauthenticationRequest.passkey:type_name -> google.protobuf.Struct
+	37, // 9: bff.v1.CompleteReauthenticationResponse.tokens:type_name -> bff.v1.Tokens
+	35, // 10: bff.v1.CompleteReauthenticationResponse.challenge:type_name -> bff.v1.Challenge
+	31, // 11: bff.v1.ListSessionsResponse.sessions:type_name -> bff.v1.Session
+	38, // 12: bff.v1.ListMyAuditEventsResponse.events:type_name -> bff.v1.AuditEvent
+	30, // 13: bff.v1.ExportMeResponse.user:type_name -> bff.v1.User
+	32, // 14: bff.v1.ExportMeResponse.security:type_name -> bff.v1.Security
+	31, // 15: bff.v1.ExportMeResponse.sessions:type_name -> bff.v1.Session
+	38, // 16: bff.v1.ExportMeResponse.audit_events:type_name -> bff.v1.AuditEvent
+	39, // 17: bff.v1.ExportMeResponse.mails:type_name -> bff.v1.Mail
+	40, // 18: bff.v1.ExportMeResponse.export_time:type_name -> google.protobuf.Timestamp
+	36, // 19: bff.v1.ExportMeResponse.services:type_name -> google.protobuf.Struct
+	0,  // 20: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
+	2,  // 21: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
+	4,  // 22: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
+	6,  // 23: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
+	8,  // 24: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
+	10, // 25: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
+	12, // 26: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
+	14, // 27: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
+	18, // 28: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
+	20, // 29: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
+	22, // 30: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
+	24, // 31: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
+	26, // 32: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
+	28, // 33: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
+	16, // 34: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
+	1,  // 35: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
+	3,  // 36: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
+	5,  // 37: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
+	7,  // 38: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
+	9,  // 39: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
+	11, // 40: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
+	13, // 41: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
+	15, // 42: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
+	19, // 43: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
+	21, // 44: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
+	23, // 45: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
+	25, // 46: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
+	27, // 47: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
+	29, // 48: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
+	17, // 49: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
+	35, // [35:50] is the sub-list for method output_type
+	20, // [20:35] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_account_service_proto_init() }
@@ -1501,13 +1702,18 @@ func file_bff_v1_account_service_proto_init() {
 		return
 	}
 	file_bff_v1_types_proto_init()
+	file_bff_v1_account_service_proto_msgTypes[6].OneofWrappers = []any{
+		(*CompleteReauthenticationRequest_TotpCode)(nil),
+		(*CompleteReauthenticationRequest_RecoveryCode)(nil),
+		(*CompleteReauthenticationRequest_Passkey)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bff_v1_account_service_proto_rawDesc), len(file_bff_v1_account_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,8 @@ const (
 	AuthServiceVerifyEmailProcedure = "/bff.v1.AuthService/VerifyEmail"
 	// AuthServiceLoginProcedure is the procedure name of the AuthService's Login RPC.
 	AuthServiceLoginProcedure = "/bff.v1.AuthService/Login"
+	// AuthServiceCompleteLoginProcedure is the procedure name of the AuthService's CompleteLogin RPC.
+	AuthServiceCompleteLoginProcedure = "/bff.v1.AuthService/CompleteLogin"
 	// AuthServiceRefreshProcedure is the procedure name of the AuthService's Refresh RPC.
 	AuthServiceRefreshProcedure = "/bff.v1.AuthService/Refresh"
 	// AuthServiceLogoutProcedure is the procedure name of the AuthService's Logout RPC.
@@ -60,6 +62,13 @@ var (
 			StreamType: connect.StreamTypeUnary,
 			Schema:     File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("Login"),
 			Procedure:  AuthServiceLoginProcedure,
+		}
+	})
+	authServiceCompleteLoginSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("CompleteLogin"),
+			Procedure:  AuthServiceCompleteLoginProcedure,
 		}
 	})
 	authServiceRefreshSpec = sync.OnceValue(func() connect.Spec {
@@ -110,20 +119,30 @@ type AuthServiceClient interface {
 	// caller who is already signed in to the account may omit the password and
 	// stays signed in. Any other password becomes the account's password, and the
 	// account's earlier password and sessions become invalid, because a stranger
-	// may have registered with this email. Parts: account (required), profile
-	// (optional). Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
+	// may have registered with this email. If the account has a second factor,
+	// the answer has a challenge for CompleteLogin instead of tokens. Parts:
+	// account (required), profile (optional). Errors: invalid_argument
+	// LINK_INVALID, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
 	// permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
-	// Login checks an email and a password and starts a session. After five
-	// failures for an account or from an address, each further attempt must wait
-	// longer, up to 15 minutes. Parts: account (required), profile (optional).
-	// Errors: unauthenticated CREDENTIALS_INVALID, permission_denied
+	// Login checks an email and a password and starts a session. If the account
+	// has a second factor, it returns a challenge for CompleteLogin instead. After
+	// five failures for an account or from an address, each further attempt must
+	// wait longer, up to 15 minutes. Parts: account (required), profile
+	// (optional). Errors: unauthenticated CREDENTIALS_INVALID, permission_denied
 	// ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Login(context.Context, *LoginRequest) (*LoginResponse, error)
+	// CompleteLogin answers the challenge of a sign-in and starts a session; it
+	// may return another challenge. Send an Idempotency-Key header, and send the
+	// same key when you retry: for two minutes the answer is the same. Parts:
+	// account (required), profile (optional). Errors: invalid_argument CHALLENGE_INVALID or CODE_WRONG,
+	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
+	// CHALLENGE_EXHAUSTED, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+	CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
 	// header, and send the same key when you retry, so that a lost answer does
 	// not end the session. Any other use of an old token ends the session.
@@ -172,20 +191,30 @@ type AuthServiceHandler interface {
 	// caller who is already signed in to the account may omit the password and
 	// stays signed in. Any other password becomes the account's password, and the
 	// account's earlier password and sessions become invalid, because a stranger
-	// may have registered with this email. Parts: account (required), profile
-	// (optional). Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
+	// may have registered with this email. If the account has a second factor,
+	// the answer has a challenge for CompleteLogin instead of tokens. Parts:
+	// account (required), profile (optional). Errors: invalid_argument
+	// LINK_INVALID, PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
 	// permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
-	// Login checks an email and a password and starts a session. After five
-	// failures for an account or from an address, each further attempt must wait
-	// longer, up to 15 minutes. Parts: account (required), profile (optional).
-	// Errors: unauthenticated CREDENTIALS_INVALID, permission_denied
+	// Login checks an email and a password and starts a session. If the account
+	// has a second factor, it returns a challenge for CompleteLogin instead. After
+	// five failures for an account or from an address, each further attempt must
+	// wait longer, up to 15 minutes. Parts: account (required), profile
+	// (optional). Errors: unauthenticated CREDENTIALS_INVALID, permission_denied
 	// ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Login(context.Context, *LoginRequest) (*LoginResponse, error)
+	// CompleteLogin answers the challenge of a sign-in and starts a session; it
+	// may return another challenge. Send an Idempotency-Key header, and send the
+	// same key when you retry: for two minutes the answer is the same. Parts:
+	// account (required), profile (optional). Errors: invalid_argument CHALLENGE_INVALID or CODE_WRONG,
+	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
+	// CHALLENGE_EXHAUSTED, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+	CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
 	// header, and send the same key when you retry, so that a lost answer does
 	// not end the session. Any other use of an old token ends the session.
@@ -219,6 +248,7 @@ func RegisterAuthServiceHandler(server *connect.Server, svc AuthServiceHandler) 
 		connect.Method{Spec: authServiceRegisterSpec(), Handler: adapter.register},
 		connect.Method{Spec: authServiceVerifyEmailSpec(), Handler: adapter.verifyEmail},
 		connect.Method{Spec: authServiceLoginSpec(), Handler: adapter.login},
+		connect.Method{Spec: authServiceCompleteLoginSpec(), Handler: adapter.completeLogin},
 		connect.Method{Spec: authServiceRefreshSpec(), Handler: adapter.refresh},
 		connect.Method{Spec: authServiceLogoutSpec(), Handler: adapter.logout},
 		connect.Method{Spec: authServiceRequestPasswordResetSpec(), Handler: adapter.requestPasswordReset},
@@ -239,6 +269,10 @@ func (UnimplementedAuthServiceHandler) VerifyEmail(context.Context, *VerifyEmail
 
 func (UnimplementedAuthServiceHandler) Login(context.Context, *LoginRequest) (*LoginResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.Login is not implemented")
+}
+
+func (UnimplementedAuthServiceHandler) CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.CompleteLogin is not implemented")
 }
 
 func (UnimplementedAuthServiceHandler) Refresh(context.Context, *RefreshRequest) (*RefreshResponse, error) {
@@ -280,6 +314,14 @@ func (c *authServiceClient) VerifyEmail(ctx context.Context, req *VerifyEmailReq
 func (c *authServiceClient) Login(ctx context.Context, req *LoginRequest) (*LoginResponse, error) {
 	var res LoginResponse
 	if err := c.client.CallUnary(ctx, authServiceLoginSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *authServiceClient) CompleteLogin(ctx context.Context, req *CompleteLoginRequest) (*CompleteLoginResponse, error) {
+	var res CompleteLoginResponse
+	if err := c.client.CallUnary(ctx, authServiceCompleteLoginSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -349,6 +391,18 @@ func (h authServiceHandler) login(ctx context.Context, _ connect.Spec, stream co
 		return err
 	}
 	res, err := h.svc.Login(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h authServiceHandler) completeLogin(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req CompleteLoginRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CompleteLogin(ctx, &req)
 	if err != nil {
 		return err
 	}

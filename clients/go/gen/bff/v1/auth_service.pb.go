@@ -9,6 +9,7 @@ package bffv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -268,6 +269,7 @@ type LoginResponse struct {
 	// Types that are valid to be assigned to Result:
 	//
 	//	*LoginResponse_SignedIn
+	//	*LoginResponse_Challenge
 	Result isLoginResponse_Result `protobuf_oneof:"result"`
 	// The optional parts that are missing.
 	Errors        []*PartError `protobuf:"bytes,3,rep,name=errors,proto3" json:"errors,omitempty"`
@@ -321,6 +323,15 @@ func (x *LoginResponse) GetSignedIn() *SignedIn {
 	return nil
 }
 
+func (x *LoginResponse) GetChallenge() *Challenge {
+	if x != nil {
+		if x, ok := x.Result.(*LoginResponse_Challenge); ok {
+			return x.Challenge
+		}
+	}
+	return nil
+}
+
 func (x *LoginResponse) GetErrors() []*PartError {
 	if x != nil {
 		return x.Errors
@@ -337,7 +348,233 @@ type LoginResponse_SignedIn struct {
 	SignedIn *SignedIn `protobuf:"bytes,1,opt,name=signed_in,json=signedIn,proto3,oneof"`
 }
 
+type LoginResponse_Challenge struct {
+	// A second proof is owed: CompleteLogin takes it.
+	Challenge *Challenge `protobuf:"bytes,2,opt,name=challenge,proto3,oneof"`
+}
+
 func (*LoginResponse_SignedIn) isLoginResponse_Result() {}
+
+func (*LoginResponse_Challenge) isLoginResponse_Result() {}
+
+// CompleteLoginRequest answers a challenge.
+type CompleteLoginRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The challenge's token.
+	ChallengeToken string `protobuf:"bytes,1,opt,name=challenge_token,json=challengeToken,proto3" json:"challenge_token,omitempty"`
+	// The proof: one of the challenge's methods.
+	//
+	// Types that are valid to be assigned to Proof:
+	//
+	//	*CompleteLoginRequest_TotpCode
+	//	*CompleteLoginRequest_RecoveryCode
+	//	*CompleteLoginRequest_Passkey
+	Proof isCompleteLoginRequest_Proof `protobuf_oneof:"proof"`
+	// Whether to ask for no second proof on this device for a while. It needs the
+	// device_token of the answer at the next Login.
+	RememberDevice bool `protobuf:"varint,7,opt,name=remember_device,json=rememberDevice,proto3" json:"remember_device,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *CompleteLoginRequest) Reset() {
+	*x = CompleteLoginRequest{}
+	mi := &file_bff_v1_auth_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteLoginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteLoginRequest) ProtoMessage() {}
+
+func (x *CompleteLoginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_auth_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteLoginRequest.ProtoReflect.Descriptor instead.
+func (*CompleteLoginRequest) Descriptor() ([]byte, []int) {
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CompleteLoginRequest) GetChallengeToken() string {
+	if x != nil {
+		return x.ChallengeToken
+	}
+	return ""
+}
+
+func (x *CompleteLoginRequest) GetProof() isCompleteLoginRequest_Proof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *CompleteLoginRequest) GetTotpCode() string {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteLoginRequest_TotpCode); ok {
+			return x.TotpCode
+		}
+	}
+	return ""
+}
+
+func (x *CompleteLoginRequest) GetRecoveryCode() string {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteLoginRequest_RecoveryCode); ok {
+			return x.RecoveryCode
+		}
+	}
+	return ""
+}
+
+func (x *CompleteLoginRequest) GetPasskey() *structpb.Struct {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteLoginRequest_Passkey); ok {
+			return x.Passkey
+		}
+	}
+	return nil
+}
+
+func (x *CompleteLoginRequest) GetRememberDevice() bool {
+	if x != nil {
+		return x.RememberDevice
+	}
+	return false
+}
+
+type isCompleteLoginRequest_Proof interface {
+	isCompleteLoginRequest_Proof()
+}
+
+type CompleteLoginRequest_TotpCode struct {
+	// The current code of the authenticator app.
+	TotpCode string `protobuf:"bytes,2,opt,name=totp_code,json=totpCode,proto3,oneof"`
+}
+
+type CompleteLoginRequest_RecoveryCode struct {
+	// A recovery code. It works once.
+	RecoveryCode string `protobuf:"bytes,3,opt,name=recovery_code,json=recoveryCode,proto3,oneof"`
+}
+
+type CompleteLoginRequest_Passkey struct {
+	// The credential that navigator.credentials.get returned, by its toJSON.
+	Passkey *structpb.Struct `protobuf:"bytes,4,opt,name=passkey,proto3,oneof"`
+}
+
+func (*CompleteLoginRequest_TotpCode) isCompleteLoginRequest_Proof() {}
+
+func (*CompleteLoginRequest_RecoveryCode) isCompleteLoginRequest_Proof() {}
+
+func (*CompleteLoginRequest_Passkey) isCompleteLoginRequest_Proof() {}
+
+// CompleteLoginResponse contains the outcome.
+type CompleteLoginResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The outcome.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*CompleteLoginResponse_SignedIn
+	//	*CompleteLoginResponse_Challenge
+	Result isCompleteLoginResponse_Result `protobuf_oneof:"result"`
+	// The optional parts that are missing.
+	Errors        []*PartError `protobuf:"bytes,3,rep,name=errors,proto3" json:"errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompleteLoginResponse) Reset() {
+	*x = CompleteLoginResponse{}
+	mi := &file_bff_v1_auth_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteLoginResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteLoginResponse) ProtoMessage() {}
+
+func (x *CompleteLoginResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_auth_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteLoginResponse.ProtoReflect.Descriptor instead.
+func (*CompleteLoginResponse) Descriptor() ([]byte, []int) {
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CompleteLoginResponse) GetResult() isCompleteLoginResponse_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *CompleteLoginResponse) GetSignedIn() *SignedIn {
+	if x != nil {
+		if x, ok := x.Result.(*CompleteLoginResponse_SignedIn); ok {
+			return x.SignedIn
+		}
+	}
+	return nil
+}
+
+func (x *CompleteLoginResponse) GetChallenge() *Challenge {
+	if x != nil {
+		if x, ok := x.Result.(*CompleteLoginResponse_Challenge); ok {
+			return x.Challenge
+		}
+	}
+	return nil
+}
+
+func (x *CompleteLoginResponse) GetErrors() []*PartError {
+	if x != nil {
+		return x.Errors
+	}
+	return nil
+}
+
+type isCompleteLoginResponse_Result interface {
+	isCompleteLoginResponse_Result()
+}
+
+type CompleteLoginResponse_SignedIn struct {
+	// The user is signed in.
+	SignedIn *SignedIn `protobuf:"bytes,1,opt,name=signed_in,json=signedIn,proto3,oneof"`
+}
+
+type CompleteLoginResponse_Challenge struct {
+	// A further proof is owed.
+	Challenge *Challenge `protobuf:"bytes,2,opt,name=challenge,proto3,oneof"`
+}
+
+func (*CompleteLoginResponse_SignedIn) isCompleteLoginResponse_Result() {}
+
+func (*CompleteLoginResponse_Challenge) isCompleteLoginResponse_Result() {}
 
 // RefreshRequest contains a refresh token.
 type RefreshRequest struct {
@@ -350,7 +587,7 @@ type RefreshRequest struct {
 
 func (x *RefreshRequest) Reset() {
 	*x = RefreshRequest{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[4]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +599,7 @@ func (x *RefreshRequest) String() string {
 func (*RefreshRequest) ProtoMessage() {}
 
 func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[4]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +612,7 @@ func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshRequest.ProtoReflect.Descriptor instead.
 func (*RefreshRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{4}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RefreshRequest) GetRefreshToken() string {
@@ -396,7 +633,7 @@ type RefreshResponse struct {
 
 func (x *RefreshResponse) Reset() {
 	*x = RefreshResponse{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[5]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -408,7 +645,7 @@ func (x *RefreshResponse) String() string {
 func (*RefreshResponse) ProtoMessage() {}
 
 func (x *RefreshResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[5]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -421,7 +658,7 @@ func (x *RefreshResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshResponse.ProtoReflect.Descriptor instead.
 func (*RefreshResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{5}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RefreshResponse) GetTokens() *Tokens {
@@ -442,7 +679,7 @@ type LogoutRequest struct {
 
 func (x *LogoutRequest) Reset() {
 	*x = LogoutRequest{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[6]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -454,7 +691,7 @@ func (x *LogoutRequest) String() string {
 func (*LogoutRequest) ProtoMessage() {}
 
 func (x *LogoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[6]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -467,7 +704,7 @@ func (x *LogoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogoutRequest.ProtoReflect.Descriptor instead.
 func (*LogoutRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{6}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LogoutRequest) GetRefreshToken() string {
@@ -486,7 +723,7 @@ type LogoutResponse struct {
 
 func (x *LogoutResponse) Reset() {
 	*x = LogoutResponse{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[7]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -498,7 +735,7 @@ func (x *LogoutResponse) String() string {
 func (*LogoutResponse) ProtoMessage() {}
 
 func (x *LogoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[7]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -511,7 +748,7 @@ func (x *LogoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogoutResponse.ProtoReflect.Descriptor instead.
 func (*LogoutResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{7}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{9}
 }
 
 // VerifyEmailRequest contains the token of a link.
@@ -537,7 +774,7 @@ type VerifyEmailRequest struct {
 
 func (x *VerifyEmailRequest) Reset() {
 	*x = VerifyEmailRequest{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[8]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +786,7 @@ func (x *VerifyEmailRequest) String() string {
 func (*VerifyEmailRequest) ProtoMessage() {}
 
 func (x *VerifyEmailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[8]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +799,7 @@ func (x *VerifyEmailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyEmailRequest.ProtoReflect.Descriptor instead.
 func (*VerifyEmailRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{8}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *VerifyEmailRequest) GetToken() string {
@@ -606,19 +843,22 @@ type VerifyEmailResponse struct {
 	// The user. Profile fields are unset if errors names the part "profile".
 	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// The tokens of the new session. Unset if the caller was signed in to the
-	// account and gave no password: that session continues.
+	// account and gave no password: that session continues. Also unset with a
+	// challenge.
 	Tokens *Tokens `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	// The optional parts that are missing.
 	Errors []*PartError `protobuf:"bytes,3,rep,name=errors,proto3" json:"errors,omitempty"`
 	// Store it on this device and send it with the next Login.
-	DeviceToken   string `protobuf:"bytes,4,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
+	DeviceToken string `protobuf:"bytes,4,opt,name=device_token,json=deviceToken,proto3" json:"device_token,omitempty"`
+	// Set if a second proof is owed before a session begins.
+	Challenge     *Challenge `protobuf:"bytes,5,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VerifyEmailResponse) Reset() {
 	*x = VerifyEmailResponse{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[9]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +870,7 @@ func (x *VerifyEmailResponse) String() string {
 func (*VerifyEmailResponse) ProtoMessage() {}
 
 func (x *VerifyEmailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[9]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +883,7 @@ func (x *VerifyEmailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyEmailResponse.ProtoReflect.Descriptor instead.
 func (*VerifyEmailResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{9}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *VerifyEmailResponse) GetUser() *User {
@@ -674,6 +914,13 @@ func (x *VerifyEmailResponse) GetDeviceToken() string {
 	return ""
 }
 
+func (x *VerifyEmailResponse) GetChallenge() *Challenge {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
 // RequestPasswordResetRequest contains an email.
 type RequestPasswordResetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -685,7 +932,7 @@ type RequestPasswordResetRequest struct {
 
 func (x *RequestPasswordResetRequest) Reset() {
 	*x = RequestPasswordResetRequest{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[10]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +944,7 @@ func (x *RequestPasswordResetRequest) String() string {
 func (*RequestPasswordResetRequest) ProtoMessage() {}
 
 func (x *RequestPasswordResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[10]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +957,7 @@ func (x *RequestPasswordResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestPasswordResetRequest.ProtoReflect.Descriptor instead.
 func (*RequestPasswordResetRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{10}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RequestPasswordResetRequest) GetEmail() string {
@@ -730,7 +977,7 @@ type RequestPasswordResetResponse struct {
 
 func (x *RequestPasswordResetResponse) Reset() {
 	*x = RequestPasswordResetResponse{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[11]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +989,7 @@ func (x *RequestPasswordResetResponse) String() string {
 func (*RequestPasswordResetResponse) ProtoMessage() {}
 
 func (x *RequestPasswordResetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[11]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +1002,7 @@ func (x *RequestPasswordResetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestPasswordResetResponse.ProtoReflect.Descriptor instead.
 func (*RequestPasswordResetResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{11}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{13}
 }
 
 // ResetPasswordRequest contains the token of a link.
@@ -771,7 +1018,7 @@ type ResetPasswordRequest struct {
 
 func (x *ResetPasswordRequest) Reset() {
 	*x = ResetPasswordRequest{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[12]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +1030,7 @@ func (x *ResetPasswordRequest) String() string {
 func (*ResetPasswordRequest) ProtoMessage() {}
 
 func (x *ResetPasswordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[12]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +1043,7 @@ func (x *ResetPasswordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPasswordRequest.ProtoReflect.Descriptor instead.
 func (*ResetPasswordRequest) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{12}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResetPasswordRequest) GetToken() string {
@@ -822,7 +1069,7 @@ type ResetPasswordResponse struct {
 
 func (x *ResetPasswordResponse) Reset() {
 	*x = ResetPasswordResponse{}
-	mi := &file_bff_v1_auth_service_proto_msgTypes[13]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +1081,7 @@ func (x *ResetPasswordResponse) String() string {
 func (*ResetPasswordResponse) ProtoMessage() {}
 
 func (x *ResetPasswordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_auth_service_proto_msgTypes[13]
+	mi := &file_bff_v1_auth_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,14 +1094,14 @@ func (x *ResetPasswordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPasswordResponse.ProtoReflect.Descriptor instead.
 func (*ResetPasswordResponse) Descriptor() ([]byte, []int) {
-	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{13}
+	return file_bff_v1_auth_service_proto_rawDescGZIP(), []int{15}
 }
 
 var File_bff_v1_auth_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/auth_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\"\x7f\n" +
+	"\x19bff/v1/auth_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x7f\n" +
 	"\x0fRegisterRequest\x12\x14\n" +
 	"\x05email\x18\x01 \x01(\tR\x05email\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\x12\x1d\n" +
@@ -869,9 +1116,22 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\fLoginRequest\x12\x14\n" +
 	"\x05email\x18\x01 \x01(\tR\x05email\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\x12!\n" +
-	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\"u\n" +
+	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\"\xa8\x01\n" +
 	"\rLoginResponse\x12/\n" +
-	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x12)\n" +
+	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x121\n" +
+	"\tchallenge\x18\x02 \x01(\v2\x11.bff.v1.ChallengeH\x00R\tchallenge\x12)\n" +
+	"\x06errors\x18\x03 \x03(\v2\x11.bff.v1.PartErrorR\x06errorsB\b\n" +
+	"\x06result\"\xec\x01\n" +
+	"\x14CompleteLoginRequest\x12'\n" +
+	"\x0fchallenge_token\x18\x01 \x01(\tR\x0echallengeToken\x12\x1d\n" +
+	"\ttotp_code\x18\x02 \x01(\tH\x00R\btotpCode\x12%\n" +
+	"\rrecovery_code\x18\x03 \x01(\tH\x00R\frecoveryCode\x123\n" +
+	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructH\x00R\apasskey\x12'\n" +
+	"\x0fremember_device\x18\a \x01(\bR\x0erememberDeviceB\a\n" +
+	"\x05proof\"\xb0\x01\n" +
+	"\x15CompleteLoginResponse\x12/\n" +
+	"\tsigned_in\x18\x01 \x01(\v2\x10.bff.v1.SignedInH\x00R\bsignedIn\x121\n" +
+	"\tchallenge\x18\x02 \x01(\v2\x11.bff.v1.ChallengeH\x00R\tchallenge\x12)\n" +
 	"\x06errors\x18\x03 \x03(\v2\x11.bff.v1.PartErrorR\x06errorsB\b\n" +
 	"\x06result\"5\n" +
 	"\x0eRefreshRequest\x12#\n" +
@@ -891,23 +1151,25 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\v_first_nameB\f\n" +
 	"\n" +
 	"_last_nameB\t\n" +
-	"\a_locale\"\xad\x01\n" +
+	"\a_locale\"\xde\x01\n" +
 	"\x13VerifyEmailResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12&\n" +
 	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12)\n" +
 	"\x06errors\x18\x03 \x03(\v2\x11.bff.v1.PartErrorR\x06errors\x12!\n" +
-	"\fdevice_token\x18\x04 \x01(\tR\vdeviceToken\"3\n" +
+	"\fdevice_token\x18\x04 \x01(\tR\vdeviceToken\x12/\n" +
+	"\tchallenge\x18\x05 \x01(\v2\x11.bff.v1.ChallengeR\tchallenge\"3\n" +
 	"\x1bRequestPasswordResetRequest\x12\x14\n" +
 	"\x05email\x18\x01 \x01(\tR\x05email\"\x1e\n" +
 	"\x1cRequestPasswordResetResponse\"O\n" +
 	"\x14ResetPasswordRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12!\n" +
 	"\fnew_password\x18\x02 \x01(\tR\vnewPassword\"\x17\n" +
-	"\x15ResetPasswordResponse2\xfa\x03\n" +
+	"\x15ResetPasswordResponse2\xc8\x04\n" +
 	"\vAuthService\x12=\n" +
 	"\bRegister\x12\x17.bff.v1.RegisterRequest\x1a\x18.bff.v1.RegisterResponse\x12F\n" +
 	"\vVerifyEmail\x12\x1a.bff.v1.VerifyEmailRequest\x1a\x1b.bff.v1.VerifyEmailResponse\x124\n" +
-	"\x05Login\x12\x14.bff.v1.LoginRequest\x1a\x15.bff.v1.LoginResponse\x12?\n" +
+	"\x05Login\x12\x14.bff.v1.LoginRequest\x1a\x15.bff.v1.LoginResponse\x12L\n" +
+	"\rCompleteLogin\x12\x1c.bff.v1.CompleteLoginRequest\x1a\x1d.bff.v1.CompleteLoginResponse\x12?\n" +
 	"\aRefresh\x12\x16.bff.v1.RefreshRequest\x1a\x17.bff.v1.RefreshResponse\"\x03\x90\x02\x02\x12<\n" +
 	"\x06Logout\x12\x15.bff.v1.LogoutRequest\x1a\x16.bff.v1.LogoutResponse\"\x03\x90\x02\x02\x12a\n" +
 	"\x14RequestPasswordReset\x12#.bff.v1.RequestPasswordResetRequest\x1a$.bff.v1.RequestPasswordResetResponse\x12L\n" +
@@ -927,57 +1189,69 @@ func file_bff_v1_auth_service_proto_rawDescGZIP() []byte {
 	return file_bff_v1_auth_service_proto_rawDescData
 }
 
-var file_bff_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_bff_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_bff_v1_auth_service_proto_goTypes = []any{
 	(*RegisterRequest)(nil),              // 0: bff.v1.RegisterRequest
 	(*RegisterResponse)(nil),             // 1: bff.v1.RegisterResponse
 	(*LoginRequest)(nil),                 // 2: bff.v1.LoginRequest
 	(*LoginResponse)(nil),                // 3: bff.v1.LoginResponse
-	(*RefreshRequest)(nil),               // 4: bff.v1.RefreshRequest
-	(*RefreshResponse)(nil),              // 5: bff.v1.RefreshResponse
-	(*LogoutRequest)(nil),                // 6: bff.v1.LogoutRequest
-	(*LogoutResponse)(nil),               // 7: bff.v1.LogoutResponse
-	(*VerifyEmailRequest)(nil),           // 8: bff.v1.VerifyEmailRequest
-	(*VerifyEmailResponse)(nil),          // 9: bff.v1.VerifyEmailResponse
-	(*RequestPasswordResetRequest)(nil),  // 10: bff.v1.RequestPasswordResetRequest
-	(*RequestPasswordResetResponse)(nil), // 11: bff.v1.RequestPasswordResetResponse
-	(*ResetPasswordRequest)(nil),         // 12: bff.v1.ResetPasswordRequest
-	(*ResetPasswordResponse)(nil),        // 13: bff.v1.ResetPasswordResponse
-	(*SignedIn)(nil),                     // 14: bff.v1.SignedIn
-	(*VerificationSent)(nil),             // 15: bff.v1.VerificationSent
-	(*PartError)(nil),                    // 16: bff.v1.PartError
-	(*Tokens)(nil),                       // 17: bff.v1.Tokens
-	(*User)(nil),                         // 18: bff.v1.User
+	(*CompleteLoginRequest)(nil),         // 4: bff.v1.CompleteLoginRequest
+	(*CompleteLoginResponse)(nil),        // 5: bff.v1.CompleteLoginResponse
+	(*RefreshRequest)(nil),               // 6: bff.v1.RefreshRequest
+	(*RefreshResponse)(nil),              // 7: bff.v1.RefreshResponse
+	(*LogoutRequest)(nil),                // 8: bff.v1.LogoutRequest
+	(*LogoutResponse)(nil),               // 9: bff.v1.LogoutResponse
+	(*VerifyEmailRequest)(nil),           // 10: bff.v1.VerifyEmailRequest
+	(*VerifyEmailResponse)(nil),          // 11: bff.v1.VerifyEmailResponse
+	(*RequestPasswordResetRequest)(nil),  // 12: bff.v1.RequestPasswordResetRequest
+	(*RequestPasswordResetResponse)(nil), // 13: bff.v1.RequestPasswordResetResponse
+	(*ResetPasswordRequest)(nil),         // 14: bff.v1.ResetPasswordRequest
+	(*ResetPasswordResponse)(nil),        // 15: bff.v1.ResetPasswordResponse
+	(*SignedIn)(nil),                     // 16: bff.v1.SignedIn
+	(*VerificationSent)(nil),             // 17: bff.v1.VerificationSent
+	(*PartError)(nil),                    // 18: bff.v1.PartError
+	(*Challenge)(nil),                    // 19: bff.v1.Challenge
+	(*structpb.Struct)(nil),              // 20: google.protobuf.Struct
+	(*Tokens)(nil),                       // 21: bff.v1.Tokens
+	(*User)(nil),                         // 22: bff.v1.User
 }
 var file_bff_v1_auth_service_proto_depIdxs = []int32{
-	14, // 0: bff.v1.RegisterResponse.signed_in:type_name -> bff.v1.SignedIn
-	15, // 1: bff.v1.RegisterResponse.verification_sent:type_name -> bff.v1.VerificationSent
-	16, // 2: bff.v1.RegisterResponse.errors:type_name -> bff.v1.PartError
-	14, // 3: bff.v1.LoginResponse.signed_in:type_name -> bff.v1.SignedIn
-	16, // 4: bff.v1.LoginResponse.errors:type_name -> bff.v1.PartError
-	17, // 5: bff.v1.RefreshResponse.tokens:type_name -> bff.v1.Tokens
-	18, // 6: bff.v1.VerifyEmailResponse.user:type_name -> bff.v1.User
-	17, // 7: bff.v1.VerifyEmailResponse.tokens:type_name -> bff.v1.Tokens
-	16, // 8: bff.v1.VerifyEmailResponse.errors:type_name -> bff.v1.PartError
-	0,  // 9: bff.v1.AuthService.Register:input_type -> bff.v1.RegisterRequest
-	8,  // 10: bff.v1.AuthService.VerifyEmail:input_type -> bff.v1.VerifyEmailRequest
-	2,  // 11: bff.v1.AuthService.Login:input_type -> bff.v1.LoginRequest
-	4,  // 12: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
-	6,  // 13: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
-	10, // 14: bff.v1.AuthService.RequestPasswordReset:input_type -> bff.v1.RequestPasswordResetRequest
-	12, // 15: bff.v1.AuthService.ResetPassword:input_type -> bff.v1.ResetPasswordRequest
-	1,  // 16: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
-	9,  // 17: bff.v1.AuthService.VerifyEmail:output_type -> bff.v1.VerifyEmailResponse
-	3,  // 18: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
-	5,  // 19: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
-	7,  // 20: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
-	11, // 21: bff.v1.AuthService.RequestPasswordReset:output_type -> bff.v1.RequestPasswordResetResponse
-	13, // 22: bff.v1.AuthService.ResetPassword:output_type -> bff.v1.ResetPasswordResponse
-	16, // [16:23] is the sub-list for method output_type
-	9,  // [9:16] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	16, // 0: bff.v1.RegisterResponse.signed_in:type_name -> bff.v1.SignedIn
+	17, // 1: bff.v1.RegisterResponse.verification_sent:type_name -> bff.v1.VerificationSent
+	18, // 2: bff.v1.RegisterResponse.errors:type_name -> bff.v1.PartError
+	16, // 3: bff.v1.LoginResponse.signed_in:type_name -> bff.v1.SignedIn
+	19, // 4: bff.v1.LoginResponse.challenge:type_name -> bff.v1.Challenge
+	18, // 5: bff.v1.LoginResponse.errors:type_name -> bff.v1.PartError
+	20, // 6: bff.v1.CompleteLoginRequest.passkey:type_name -> google.protobuf.Struct
+	16, // 7: bff.v1.CompleteLoginResponse.signed_in:type_name -> bff.v1.SignedIn
+	19, // 8: bff.v1.CompleteLoginResponse.challenge:type_name -> bff.v1.Challenge
+	18, // 9: bff.v1.CompleteLoginResponse.errors:type_name -> bff.v1.PartError
+	21, // 10: bff.v1.RefreshResponse.tokens:type_name -> bff.v1.Tokens
+	22, // 11: bff.v1.VerifyEmailResponse.user:type_name -> bff.v1.User
+	21, // 12: bff.v1.VerifyEmailResponse.tokens:type_name -> bff.v1.Tokens
+	18, // 13: bff.v1.VerifyEmailResponse.errors:type_name -> bff.v1.PartError
+	19, // 14: bff.v1.VerifyEmailResponse.challenge:type_name -> bff.v1.Challenge
+	0,  // 15: bff.v1.AuthService.Register:input_type -> bff.v1.RegisterRequest
+	10, // 16: bff.v1.AuthService.VerifyEmail:input_type -> bff.v1.VerifyEmailRequest
+	2,  // 17: bff.v1.AuthService.Login:input_type -> bff.v1.LoginRequest
+	4,  // 18: bff.v1.AuthService.CompleteLogin:input_type -> bff.v1.CompleteLoginRequest
+	6,  // 19: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
+	8,  // 20: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
+	12, // 21: bff.v1.AuthService.RequestPasswordReset:input_type -> bff.v1.RequestPasswordResetRequest
+	14, // 22: bff.v1.AuthService.ResetPassword:input_type -> bff.v1.ResetPasswordRequest
+	1,  // 23: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
+	11, // 24: bff.v1.AuthService.VerifyEmail:output_type -> bff.v1.VerifyEmailResponse
+	3,  // 25: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
+	5,  // 26: bff.v1.AuthService.CompleteLogin:output_type -> bff.v1.CompleteLoginResponse
+	7,  // 27: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
+	9,  // 28: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
+	13, // 29: bff.v1.AuthService.RequestPasswordReset:output_type -> bff.v1.RequestPasswordResetResponse
+	15, // 30: bff.v1.AuthService.ResetPassword:output_type -> bff.v1.ResetPasswordResponse
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_auth_service_proto_init() }
@@ -992,15 +1266,25 @@ func file_bff_v1_auth_service_proto_init() {
 	}
 	file_bff_v1_auth_service_proto_msgTypes[3].OneofWrappers = []any{
 		(*LoginResponse_SignedIn)(nil),
+		(*LoginResponse_Challenge)(nil),
 	}
-	file_bff_v1_auth_service_proto_msgTypes[8].OneofWrappers = []any{}
+	file_bff_v1_auth_service_proto_msgTypes[4].OneofWrappers = []any{
+		(*CompleteLoginRequest_TotpCode)(nil),
+		(*CompleteLoginRequest_RecoveryCode)(nil),
+		(*CompleteLoginRequest_Passkey)(nil),
+	}
+	file_bff_v1_auth_service_proto_msgTypes[5].OneofWrappers = []any{
+		(*CompleteLoginResponse_SignedIn)(nil),
+		(*CompleteLoginResponse_Challenge)(nil),
+	}
+	file_bff_v1_auth_service_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bff_v1_auth_service_proto_rawDesc), len(file_bff_v1_auth_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

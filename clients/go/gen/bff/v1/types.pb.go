@@ -447,6 +447,82 @@ func (x *SignedIn) GetDeviceToken() string {
 	return ""
 }
 
+// Challenge is what a sign-in or a Reauthenticate still owes: one more proof.
+type Challenge struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Send it with the proof. It is valid for 10 minutes and at most five wrong
+	// answers.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The proofs of which one is owed, in the order in which to offer them:
+	// "totp", "passkey" or "recovery_code".
+	Methods []string `protobuf:"bytes,2,rep,name=methods,proto3" json:"methods,omitempty"`
+	// Seconds until the challenge expires.
+	ExpiresIn int32 `protobuf:"varint,3,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`
+	// For PublicKeyCredential.parseRequestOptionsFromJSON, if methods has
+	// "passkey".
+	PasskeyOptions *structpb.Struct `protobuf:"bytes,4,opt,name=passkey_options,json=passkeyOptions,proto3" json:"passkey_options,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Challenge) Reset() {
+	*x = Challenge{}
+	mi := &file_bff_v1_types_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Challenge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Challenge) ProtoMessage() {}
+
+func (x *Challenge) ProtoReflect() protoreflect.Message {
+	mi := &file_bff_v1_types_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Challenge.ProtoReflect.Descriptor instead.
+func (*Challenge) Descriptor() ([]byte, []int) {
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Challenge) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *Challenge) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *Challenge) GetExpiresIn() int32 {
+	if x != nil {
+		return x.ExpiresIn
+	}
+	return 0
+}
+
+func (x *Challenge) GetPasskeyOptions() *structpb.Struct {
+	if x != nil {
+		return x.PasskeyOptions
+	}
+	return nil
+}
+
 // VerificationSent says that a link was mailed, which completes the
 // registration. It is the same whether or not the email has an account.
 type VerificationSent struct {
@@ -457,7 +533,7 @@ type VerificationSent struct {
 
 func (x *VerificationSent) Reset() {
 	*x = VerificationSent{}
-	mi := &file_bff_v1_types_proto_msgTypes[3]
+	mi := &file_bff_v1_types_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +545,7 @@ func (x *VerificationSent) String() string {
 func (*VerificationSent) ProtoMessage() {}
 
 func (x *VerificationSent) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_types_proto_msgTypes[3]
+	mi := &file_bff_v1_types_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +558,7 @@ func (x *VerificationSent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerificationSent.ProtoReflect.Descriptor instead.
 func (*VerificationSent) Descriptor() ([]byte, []int) {
-	return file_bff_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{4}
 }
 
 // AuditEvent is a change of an identity, or a refused attempt: who did what to
@@ -524,7 +600,7 @@ type AuditEvent struct {
 
 func (x *AuditEvent) Reset() {
 	*x = AuditEvent{}
-	mi := &file_bff_v1_types_proto_msgTypes[4]
+	mi := &file_bff_v1_types_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +612,7 @@ func (x *AuditEvent) String() string {
 func (*AuditEvent) ProtoMessage() {}
 
 func (x *AuditEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_types_proto_msgTypes[4]
+	mi := &file_bff_v1_types_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +625,7 @@ func (x *AuditEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEvent.ProtoReflect.Descriptor instead.
 func (*AuditEvent) Descriptor() ([]byte, []int) {
-	return file_bff_v1_types_proto_rawDescGZIP(), []int{4}
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AuditEvent) GetId() string {
@@ -672,7 +748,7 @@ type Mail struct {
 
 func (x *Mail) Reset() {
 	*x = Mail{}
-	mi := &file_bff_v1_types_proto_msgTypes[5]
+	mi := &file_bff_v1_types_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +760,7 @@ func (x *Mail) String() string {
 func (*Mail) ProtoMessage() {}
 
 func (x *Mail) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_types_proto_msgTypes[5]
+	mi := &file_bff_v1_types_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +773,7 @@ func (x *Mail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mail.ProtoReflect.Descriptor instead.
 func (*Mail) Descriptor() ([]byte, []int) {
-	return file_bff_v1_types_proto_rawDescGZIP(), []int{5}
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Mail) GetId() string {
@@ -797,7 +873,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_bff_v1_types_proto_msgTypes[6]
+	mi := &file_bff_v1_types_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +885,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_types_proto_msgTypes[6]
+	mi := &file_bff_v1_types_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +898,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_bff_v1_types_proto_rawDescGZIP(), []int{6}
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Session) GetId() string {
@@ -903,7 +979,7 @@ type Security struct {
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_bff_v1_types_proto_msgTypes[7]
+	mi := &file_bff_v1_types_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +991,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_types_proto_msgTypes[7]
+	mi := &file_bff_v1_types_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +1004,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_bff_v1_types_proto_rawDescGZIP(), []int{7}
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Security) GetPasswordChangeTime() *timestamppb.Timestamp {
@@ -969,7 +1045,7 @@ type PartError struct {
 
 func (x *PartError) Reset() {
 	*x = PartError{}
-	mi := &file_bff_v1_types_proto_msgTypes[8]
+	mi := &file_bff_v1_types_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1057,7 @@ func (x *PartError) String() string {
 func (*PartError) ProtoMessage() {}
 
 func (x *PartError) ProtoReflect() protoreflect.Message {
-	mi := &file_bff_v1_types_proto_msgTypes[8]
+	mi := &file_bff_v1_types_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1070,7 @@ func (x *PartError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartError.ProtoReflect.Descriptor instead.
 func (*PartError) Descriptor() ([]byte, []int) {
-	return file_bff_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_bff_v1_types_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PartError) GetPart() string {
@@ -1061,7 +1137,13 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"\bSignedIn\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12&\n" +
 	"\x06tokens\x18\x02 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12!\n" +
-	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\"\x12\n" +
+	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\"\x9c\x01\n" +
+	"\tChallenge\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
+	"\amethods\x18\x02 \x03(\tR\amethods\x12\x1d\n" +
+	"\n" +
+	"expires_in\x18\x03 \x01(\x05R\texpiresIn\x12@\n" +
+	"\x0fpasskey_options\x18\x04 \x01(\v2\x17.google.protobuf.StructR\x0epasskeyOptions\"\x12\n" +
 	"\x10VerificationSent\"\x81\x03\n" +
 	"\n" +
 	"AuditEvent\x12\x0e\n" +
@@ -1150,46 +1232,48 @@ func file_bff_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_bff_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_bff_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_bff_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_bff_v1_types_proto_goTypes = []any{
 	(UserStatus)(0),               // 0: bff.v1.UserStatus
 	(MailStatus)(0),               // 1: bff.v1.MailStatus
 	(*User)(nil),                  // 2: bff.v1.User
 	(*Tokens)(nil),                // 3: bff.v1.Tokens
 	(*SignedIn)(nil),              // 4: bff.v1.SignedIn
-	(*VerificationSent)(nil),      // 5: bff.v1.VerificationSent
-	(*AuditEvent)(nil),            // 6: bff.v1.AuditEvent
-	(*Mail)(nil),                  // 7: bff.v1.Mail
-	(*Session)(nil),               // 8: bff.v1.Session
-	(*Security)(nil),              // 9: bff.v1.Security
-	(*PartError)(nil),             // 10: bff.v1.PartError
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 12: google.protobuf.Struct
+	(*Challenge)(nil),             // 5: bff.v1.Challenge
+	(*VerificationSent)(nil),      // 6: bff.v1.VerificationSent
+	(*AuditEvent)(nil),            // 7: bff.v1.AuditEvent
+	(*Mail)(nil),                  // 8: bff.v1.Mail
+	(*Session)(nil),               // 9: bff.v1.Session
+	(*Security)(nil),              // 10: bff.v1.Security
+	(*PartError)(nil),             // 11: bff.v1.PartError
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),       // 13: google.protobuf.Struct
 }
 var file_bff_v1_types_proto_depIdxs = []int32{
 	0,  // 0: bff.v1.User.status:type_name -> bff.v1.UserStatus
-	11, // 1: bff.v1.User.create_time:type_name -> google.protobuf.Timestamp
-	11, // 2: bff.v1.User.update_time:type_name -> google.protobuf.Timestamp
-	12, // 3: bff.v1.User.attributes:type_name -> google.protobuf.Struct
-	12, // 4: bff.v1.User.app_attributes:type_name -> google.protobuf.Struct
+	12, // 1: bff.v1.User.create_time:type_name -> google.protobuf.Timestamp
+	12, // 2: bff.v1.User.update_time:type_name -> google.protobuf.Timestamp
+	13, // 3: bff.v1.User.attributes:type_name -> google.protobuf.Struct
+	13, // 4: bff.v1.User.app_attributes:type_name -> google.protobuf.Struct
 	2,  // 5: bff.v1.SignedIn.user:type_name -> bff.v1.User
 	3,  // 6: bff.v1.SignedIn.tokens:type_name -> bff.v1.Tokens
-	11, // 7: bff.v1.AuditEvent.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 8: bff.v1.Mail.status:type_name -> bff.v1.MailStatus
-	11, // 9: bff.v1.Mail.create_time:type_name -> google.protobuf.Timestamp
-	11, // 10: bff.v1.Mail.next_attempt_time:type_name -> google.protobuf.Timestamp
-	11, // 11: bff.v1.Mail.end_time:type_name -> google.protobuf.Timestamp
-	11, // 12: bff.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	11, // 13: bff.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
-	11, // 14: bff.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	11, // 15: bff.v1.Session.revoke_time:type_name -> google.protobuf.Timestamp
-	11, // 16: bff.v1.Security.password_change_time:type_name -> google.protobuf.Timestamp
-	11, // 17: bff.v1.Security.last_sign_in_time:type_name -> google.protobuf.Timestamp
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	13, // 7: bff.v1.Challenge.passkey_options:type_name -> google.protobuf.Struct
+	12, // 8: bff.v1.AuditEvent.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 9: bff.v1.Mail.status:type_name -> bff.v1.MailStatus
+	12, // 10: bff.v1.Mail.create_time:type_name -> google.protobuf.Timestamp
+	12, // 11: bff.v1.Mail.next_attempt_time:type_name -> google.protobuf.Timestamp
+	12, // 12: bff.v1.Mail.end_time:type_name -> google.protobuf.Timestamp
+	12, // 13: bff.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	12, // 14: bff.v1.Session.last_used_time:type_name -> google.protobuf.Timestamp
+	12, // 15: bff.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 16: bff.v1.Session.revoke_time:type_name -> google.protobuf.Timestamp
+	12, // 17: bff.v1.Security.password_change_time:type_name -> google.protobuf.Timestamp
+	12, // 18: bff.v1.Security.last_sign_in_time:type_name -> google.protobuf.Timestamp
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_types_proto_init() }
@@ -1203,7 +1287,7 @@ func file_bff_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bff_v1_types_proto_rawDesc), len(file_bff_v1_types_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

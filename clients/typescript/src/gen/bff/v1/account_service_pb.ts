@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { AuditEvent, AuditEventJson, Mail, MailJson, PartError, PartErrorJson, Security, SecurityJson, Session, SessionJson, User, UserJson } from "./types_pb.js";
+import type { AuditEvent, AuditEventJson, Challenge, ChallengeJson, Mail, MailJson, PartError, PartErrorJson, Security, SecurityJson, Session, SessionJson, Tokens, TokensJson, User, UserJson } from "./types_pb.js";
 import { file_bff_v1_types } from "./types_pb.js";
 import type { FieldMask, FieldMaskJson, StructJson, Timestamp, TimestampJson } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_field_mask, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
@@ -14,7 +14,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file bff/v1/account_service.proto.
  */
 export const file_bff_v1_account_service: GenFile = /*@__PURE__*/
-  fileDesc("ChxiZmYvdjEvYWNjb3VudF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiDgoMR2V0TWVSZXF1ZXN0IpUBCg1HZXRNZVJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIhCghzZXNzaW9ucxgCIAMoCzIPLmJmZi52MS5TZXNzaW9uEiIKCHNlY3VyaXR5GAMgASgLMhAuYmZmLnYxLlNlY3VyaXR5EiEKBmVycm9ycxgEIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3IiXgoPVXBkYXRlTWVSZXF1ZXN0EhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siLgoQVXBkYXRlTWVSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXIiKQoVUmVhdXRoZW50aWNhdGVSZXF1ZXN0EhAKCHBhc3N3b3JkGAEgASgJIhgKFlJlYXV0aGVudGljYXRlUmVzcG9uc2UiRwoVQ2hhbmdlUGFzc3dvcmRSZXF1ZXN0EhgKEGN1cnJlbnRfcGFzc3dvcmQYASABKAkSFAoMbmV3X3Bhc3N3b3JkGAIgASgJIhgKFkNoYW5nZVBhc3N3b3JkUmVzcG9uc2UiFQoTTGlzdFNlc3Npb25zUmVxdWVzdCI5ChRMaXN0U2Vzc2lvbnNSZXNwb25zZRIhCghzZXNzaW9ucxgBIAMoCzIPLmJmZi52MS5TZXNzaW9uIioKFFJldm9rZVNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkiFwoVUmV2b2tlU2Vzc2lvblJlc3BvbnNlIhwKGlJldm9rZU90aGVyU2Vzc2lvbnNSZXF1ZXN0Ii4KG1Jldm9rZU90aGVyU2Vzc2lvbnNSZXNwb25zZRIPCgdyZXZva2VkGAEgASgFIhEKD0RlbGV0ZU1lUmVxdWVzdCISChBEZWxldGVNZVJlc3BvbnNlIhoKGFJldm9rZUFsbFNlc3Npb25zUmVxdWVzdCIsChlSZXZva2VBbGxTZXNzaW9uc1Jlc3BvbnNlEg8KB3Jldm9rZWQYASABKAUiHgocU2VuZFZlcmlmaWNhdGlvbkVtYWlsUmVxdWVzdCIfCh1TZW5kVmVyaWZpY2F0aW9uRW1haWxSZXNwb25zZSIuChlSZXF1ZXN0RW1haWxDaGFuZ2VSZXF1ZXN0EhEKCW5ld19lbWFpbBgBIAEoCSIcChpSZXF1ZXN0RW1haWxDaGFuZ2VSZXNwb25zZSIqChlDb25maXJtRW1haWxDaGFuZ2VSZXF1ZXN0Eg0KBXRva2VuGAEgASgJIhwKGkNvbmZpcm1FbWFpbENoYW5nZVJlc3BvbnNlIkEKGExpc3RNeUF1ZGl0RXZlbnRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJYChlMaXN0TXlBdWRpdEV2ZW50c1Jlc3BvbnNlEiIKBmV2ZW50cxgBIAMoCzISLmJmZi52MS5BdWRpdEV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIRCg9FeHBvcnRNZVJlcXVlc3QimAIKEEV4cG9ydE1lUmVzcG9uc2USGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEiIKCHNlY3VyaXR5GAIgASgLMhAuYmZmLnYxLlNlY3VyaXR5EiEKCHNlc3Npb25zGAMgAygLMg8uYmZmLnYxLlNlc3Npb24SKAoMYXVkaXRfZXZlbnRzGAQgAygLMhIuYmZmLnYxLkF1ZGl0RXZlbnQSGwoFbWFpbHMYBSADKAsyDC5iZmYudjEuTWFpbBIvCgtleHBvcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoIc2VydmljZXMYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0MpAJCg5BY2NvdW50U2VydmljZRI5CgVHZXRNZRIULmJmZi52MS5HZXRNZVJlcXVlc3QaFS5iZmYudjEuR2V0TWVSZXNwb25zZSIDkAIBEj0KCFVwZGF0ZU1lEhcuYmZmLnYxLlVwZGF0ZU1lUmVxdWVzdBoYLmJmZi52MS5VcGRhdGVNZVJlc3BvbnNlEk8KDlJlYXV0aGVudGljYXRlEh0uYmZmLnYxLlJlYXV0aGVudGljYXRlUmVxdWVzdBoeLmJmZi52MS5SZWF1dGhlbnRpY2F0ZVJlc3BvbnNlEk8KDkNoYW5nZVBhc3N3b3JkEh0uYmZmLnYxLkNoYW5nZVBhc3N3b3JkUmVxdWVzdBoeLmJmZi52MS5DaGFuZ2VQYXNzd29yZFJlc3BvbnNlEk4KDExpc3RTZXNzaW9ucxIbLmJmZi52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0GhwuYmZmLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlIgOQAgESTAoNUmV2b2tlU2Vzc2lvbhIcLmJmZi52MS5SZXZva2VTZXNzaW9uUmVxdWVzdBodLmJmZi52MS5SZXZva2VTZXNzaW9uUmVzcG9uc2USYwoTUmV2b2tlT3RoZXJTZXNzaW9ucxIiLmJmZi52MS5SZXZva2VPdGhlclNlc3Npb25zUmVxdWVzdBojLmJmZi52MS5SZXZva2VPdGhlclNlc3Npb25zUmVzcG9uc2UiA5ACAhJdChFSZXZva2VBbGxTZXNzaW9ucxIgLmJmZi52MS5SZXZva2VBbGxTZXNzaW9uc1JlcXVlc3QaIS5iZmYudjEuUmV2b2tlQWxsU2Vzc2lvbnNSZXNwb25zZSIDkAICEmQKFVNlbmRWZXJpZmljYXRpb25FbWFpbBIkLmJmZi52MS5TZW5kVmVyaWZpY2F0aW9uRW1haWxSZXF1ZXN0GiUuYmZmLnYxLlNlbmRWZXJpZmljYXRpb25FbWFpbFJlc3BvbnNlElsKElJlcXVlc3RFbWFpbENoYW5nZRIhLmJmZi52MS5SZXF1ZXN0RW1haWxDaGFuZ2VSZXF1ZXN0GiIuYmZmLnYxLlJlcXVlc3RFbWFpbENoYW5nZVJlc3BvbnNlElsKEkNvbmZpcm1FbWFpbENoYW5nZRIhLmJmZi52MS5Db25maXJtRW1haWxDaGFuZ2VSZXF1ZXN0GiIuYmZmLnYxLkNvbmZpcm1FbWFpbENoYW5nZVJlc3BvbnNlEl0KEUxpc3RNeUF1ZGl0RXZlbnRzEiAuYmZmLnYxLkxpc3RNeUF1ZGl0RXZlbnRzUmVxdWVzdBohLmJmZi52MS5MaXN0TXlBdWRpdEV2ZW50c1Jlc3BvbnNlIgOQAgESQgoIRXhwb3J0TWUSFy5iZmYudjEuRXhwb3J0TWVSZXF1ZXN0GhguYmZmLnYxLkV4cG9ydE1lUmVzcG9uc2UiA5ACARI9CghEZWxldGVNZRIXLmJmZi52MS5EZWxldGVNZVJlcXVlc3QaGC5iZmYudjEuRGVsZXRlTWVSZXNwb25zZWIGcHJvdG8z", [file_bff_v1_types, file_google_protobuf_field_mask, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("ChxiZmYvdjEvYWNjb3VudF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiDgoMR2V0TWVSZXF1ZXN0IpUBCg1HZXRNZVJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIhCghzZXNzaW9ucxgCIAMoCzIPLmJmZi52MS5TZXNzaW9uEiIKCHNlY3VyaXR5GAMgASgLMhAuYmZmLnYxLlNlY3VyaXR5EiEKBmVycm9ycxgEIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3IiXgoPVXBkYXRlTWVSZXF1ZXN0EhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siLgoQVXBkYXRlTWVSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXIiKQoVUmVhdXRoZW50aWNhdGVSZXF1ZXN0EhAKCHBhc3N3b3JkGAEgASgJIj4KFlJlYXV0aGVudGljYXRlUmVzcG9uc2USJAoJY2hhbGxlbmdlGAEgASgLMhEuYmZmLnYxLkNoYWxsZW5nZSKdAQofQ29tcGxldGVSZWF1dGhlbnRpY2F0aW9uUmVxdWVzdBIXCg9jaGFsbGVuZ2VfdG9rZW4YASABKAkSEwoJdG90cF9jb2RlGAIgASgJSAASFwoNcmVjb3ZlcnlfY29kZRgDIAEoCUgAEioKB3Bhc3NrZXkYBCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SABCBwoFcHJvb2YiaAogQ29tcGxldGVSZWF1dGhlbnRpY2F0aW9uUmVzcG9uc2USHgoGdG9rZW5zGAEgASgLMg4uYmZmLnYxLlRva2VucxIkCgljaGFsbGVuZ2UYAiABKAsyES5iZmYudjEuQ2hhbGxlbmdlIkcKFUNoYW5nZVBhc3N3b3JkUmVxdWVzdBIYChBjdXJyZW50X3Bhc3N3b3JkGAEgASgJEhQKDG5ld19wYXNzd29yZBgCIAEoCSIYChZDaGFuZ2VQYXNzd29yZFJlc3BvbnNlIhUKE0xpc3RTZXNzaW9uc1JlcXVlc3QiOQoUTGlzdFNlc3Npb25zUmVzcG9uc2USIQoIc2Vzc2lvbnMYASADKAsyDy5iZmYudjEuU2Vzc2lvbiIqChRSZXZva2VTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJIhcKFVJldm9rZVNlc3Npb25SZXNwb25zZSIcChpSZXZva2VPdGhlclNlc3Npb25zUmVxdWVzdCIuChtSZXZva2VPdGhlclNlc3Npb25zUmVzcG9uc2USDwoHcmV2b2tlZBgBIAEoBSIRCg9EZWxldGVNZVJlcXVlc3QiEgoQRGVsZXRlTWVSZXNwb25zZSIaChhSZXZva2VBbGxTZXNzaW9uc1JlcXVlc3QiLAoZUmV2b2tlQWxsU2Vzc2lvbnNSZXNwb25zZRIPCgdyZXZva2VkGAEgASgFIh4KHFNlbmRWZXJpZmljYXRpb25FbWFpbFJlcXVlc3QiHwodU2VuZFZlcmlmaWNhdGlvbkVtYWlsUmVzcG9uc2UiLgoZUmVxdWVzdEVtYWlsQ2hhbmdlUmVxdWVzdBIRCgluZXdfZW1haWwYASABKAkiHAoaUmVxdWVzdEVtYWlsQ2hhbmdlUmVzcG9uc2UiKgoZQ29uZmlybUVtYWlsQ2hhbmdlUmVxdWVzdBINCgV0b2tlbhgBIAEoCSIcChpDb25maXJtRW1haWxDaGFuZ2VSZXNwb25zZSJBChhMaXN0TXlBdWRpdEV2ZW50c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiWAoZTGlzdE15QXVkaXRFdmVudHNSZXNwb25zZRIiCgZldmVudHMYASADKAsyEi5iZmYudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiEQoPRXhwb3J0TWVSZXF1ZXN0IpgCChBFeHBvcnRNZVJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIiCghzZWN1cml0eRgCIAEoCzIQLmJmZi52MS5TZWN1cml0eRIhCghzZXNzaW9ucxgDIAMoCzIPLmJmZi52MS5TZXNzaW9uEigKDGF1ZGl0X2V2ZW50cxgEIAMoCzISLmJmZi52MS5BdWRpdEV2ZW50EhsKBW1haWxzGAUgAygLMgwuYmZmLnYxLk1haWwSLwoLZXhwb3J0X3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKCHNlcnZpY2VzGAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdDL/CQoOQWNjb3VudFNlcnZpY2USOQoFR2V0TWUSFC5iZmYudjEuR2V0TWVSZXF1ZXN0GhUuYmZmLnYxLkdldE1lUmVzcG9uc2UiA5ACARI9CghVcGRhdGVNZRIXLmJmZi52MS5VcGRhdGVNZVJlcXVlc3QaGC5iZmYudjEuVXBkYXRlTWVSZXNwb25zZRJPCg5SZWF1dGhlbnRpY2F0ZRIdLmJmZi52MS5SZWF1dGhlbnRpY2F0ZVJlcXVlc3QaHi5iZmYudjEuUmVhdXRoZW50aWNhdGVSZXNwb25zZRJtChhDb21wbGV0ZVJlYXV0aGVudGljYXRpb24SJy5iZmYudjEuQ29tcGxldGVSZWF1dGhlbnRpY2F0aW9uUmVxdWVzdBooLmJmZi52MS5Db21wbGV0ZVJlYXV0aGVudGljYXRpb25SZXNwb25zZRJPCg5DaGFuZ2VQYXNzd29yZBIdLmJmZi52MS5DaGFuZ2VQYXNzd29yZFJlcXVlc3QaHi5iZmYudjEuQ2hhbmdlUGFzc3dvcmRSZXNwb25zZRJOCgxMaXN0U2Vzc2lvbnMSGy5iZmYudjEuTGlzdFNlc3Npb25zUmVxdWVzdBocLmJmZi52MS5MaXN0U2Vzc2lvbnNSZXNwb25zZSIDkAIBEkwKDVJldm9rZVNlc3Npb24SHC5iZmYudjEuUmV2b2tlU2Vzc2lvblJlcXVlc3QaHS5iZmYudjEuUmV2b2tlU2Vzc2lvblJlc3BvbnNlEmMKE1Jldm9rZU90aGVyU2Vzc2lvbnMSIi5iZmYudjEuUmV2b2tlT3RoZXJTZXNzaW9uc1JlcXVlc3QaIy5iZmYudjEuUmV2b2tlT3RoZXJTZXNzaW9uc1Jlc3BvbnNlIgOQAgISXQoRUmV2b2tlQWxsU2Vzc2lvbnMSIC5iZmYudjEuUmV2b2tlQWxsU2Vzc2lvbnNSZXF1ZXN0GiEuYmZmLnYxLlJldm9rZUFsbFNlc3Npb25zUmVzcG9uc2UiA5ACAhJkChVTZW5kVmVyaWZpY2F0aW9uRW1haWwSJC5iZmYudjEuU2VuZFZlcmlmaWNhdGlvbkVtYWlsUmVxdWVzdBolLmJmZi52MS5TZW5kVmVyaWZpY2F0aW9uRW1haWxSZXNwb25zZRJbChJSZXF1ZXN0RW1haWxDaGFuZ2USIS5iZmYudjEuUmVxdWVzdEVtYWlsQ2hhbmdlUmVxdWVzdBoiLmJmZi52MS5SZXF1ZXN0RW1haWxDaGFuZ2VSZXNwb25zZRJbChJDb25maXJtRW1haWxDaGFuZ2USIS5iZmYudjEuQ29uZmlybUVtYWlsQ2hhbmdlUmVxdWVzdBoiLmJmZi52MS5Db25maXJtRW1haWxDaGFuZ2VSZXNwb25zZRJdChFMaXN0TXlBdWRpdEV2ZW50cxIgLmJmZi52MS5MaXN0TXlBdWRpdEV2ZW50c1JlcXVlc3QaIS5iZmYudjEuTGlzdE15QXVkaXRFdmVudHNSZXNwb25zZSIDkAIBEkIKCEV4cG9ydE1lEhcuYmZmLnYxLkV4cG9ydE1lUmVxdWVzdBoYLmJmZi52MS5FeHBvcnRNZVJlc3BvbnNlIgOQAgESPQoIRGVsZXRlTWUSFy5iZmYudjEuRGVsZXRlTWVSZXF1ZXN0GhguYmZmLnYxLkRlbGV0ZU1lUmVzcG9uc2ViBnByb3RvMw", [file_bff_v1_types, file_google_protobuf_field_mask, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * GetMeRequest is empty: the caller is the subject.
@@ -211,7 +211,7 @@ export const UpdateMeResponseSchema: GenMessage<UpdateMeResponse, {jsonType: Upd
  */
 export type ReauthenticateRequest = Message<"bff.v1.ReauthenticateRequest"> & {
   /**
-   * The caller's password.
+   * The caller's password. Omit it to begin with a passkey.
    *
    * @generated from field: string password = 1;
    */
@@ -225,7 +225,7 @@ export type ReauthenticateRequest = Message<"bff.v1.ReauthenticateRequest"> & {
  */
 export type ReauthenticateRequestJson = {
   /**
-   * The caller's password.
+   * The caller's password. Omit it to begin with a passkey.
    *
    * @generated from field: string password = 1;
    */
@@ -240,19 +240,33 @@ export const ReauthenticateRequestSchema: GenMessage<ReauthenticateRequest, {jso
   messageDesc(file_bff_v1_account_service, 4);
 
 /**
- * ReauthenticateResponse says that the password was right.
+ * ReauthenticateResponse says that the password was right, or contains a
+ * challenge.
  *
  * @generated from message bff.v1.ReauthenticateResponse
  */
 export type ReauthenticateResponse = Message<"bff.v1.ReauthenticateResponse"> & {
+  /**
+   * Set if a second proof is owed.
+   *
+   * @generated from field: bff.v1.Challenge challenge = 1;
+   */
+  challenge?: Challenge | undefined;
 };
 
 /**
- * ReauthenticateResponse says that the password was right.
+ * ReauthenticateResponse says that the password was right, or contains a
+ * challenge.
  *
  * @generated from message bff.v1.ReauthenticateResponse
  */
 export type ReauthenticateResponseJson = {
+  /**
+   * Set if a second proof is owed.
+   *
+   * @generated from field: bff.v1.Challenge challenge = 1;
+   */
+  challenge?: ChallengeJson;
 };
 
 /**
@@ -261,6 +275,146 @@ export type ReauthenticateResponseJson = {
  */
 export const ReauthenticateResponseSchema: GenMessage<ReauthenticateResponse, {jsonType: ReauthenticateResponseJson}> = /*@__PURE__*/
   messageDesc(file_bff_v1_account_service, 5);
+
+/**
+ * CompleteReauthenticationRequest answers a challenge.
+ *
+ * @generated from message bff.v1.CompleteReauthenticationRequest
+ */
+export type CompleteReauthenticationRequest = Message<"bff.v1.CompleteReauthenticationRequest"> & {
+  /**
+   * The challenge's token.
+   *
+   * @generated from field: string challenge_token = 1;
+   */
+  challengeToken: string;
+
+  /**
+   * The proof: one of the challenge's methods.
+   *
+   * @generated from oneof bff.v1.CompleteReauthenticationRequest.proof
+   */
+  proof: {
+    /**
+     * The current code of the authenticator app.
+     *
+     * @generated from field: string totp_code = 2;
+     */
+    value: string;
+    case: "totpCode";
+  } | {
+    /**
+     * A recovery code. It works once.
+     *
+     * @generated from field: string recovery_code = 3;
+     */
+    value: string;
+    case: "recoveryCode";
+  } | {
+    /**
+     * The credential that navigator.credentials.get returned, by its toJSON.
+     *
+     * @generated from field: google.protobuf.Struct passkey = 4;
+     */
+    value: JsonObject;
+    case: "passkey";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * CompleteReauthenticationRequest answers a challenge.
+ *
+ * @generated from message bff.v1.CompleteReauthenticationRequest
+ */
+export type CompleteReauthenticationRequestJson = {
+  /**
+   * The challenge's token.
+   *
+   * @generated from field: string challenge_token = 1;
+   */
+  challengeToken?: string;
+
+  /**
+   * The current code of the authenticator app.
+   *
+   * @generated from field: string totp_code = 2;
+   */
+  totpCode?: string;
+
+  /**
+   * A recovery code. It works once.
+   *
+   * @generated from field: string recovery_code = 3;
+   */
+  recoveryCode?: string;
+
+  /**
+   * The credential that navigator.credentials.get returned, by its toJSON.
+   *
+   * @generated from field: google.protobuf.Struct passkey = 4;
+   */
+  passkey?: StructJson;
+};
+
+/**
+ * Describes the message bff.v1.CompleteReauthenticationRequest.
+ * Use `create(CompleteReauthenticationRequestSchema)` to create a new message.
+ */
+export const CompleteReauthenticationRequestSchema: GenMessage<CompleteReauthenticationRequest, {jsonType: CompleteReauthenticationRequestJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_account_service, 6);
+
+/**
+ * CompleteReauthenticationResponse contains new tokens of the session, or a
+ * challenge.
+ *
+ * @generated from message bff.v1.CompleteReauthenticationResponse
+ */
+export type CompleteReauthenticationResponse = Message<"bff.v1.CompleteReauthenticationResponse"> & {
+  /**
+   * The session's new tokens; those from before are replaced. Unset with a
+   * challenge.
+   *
+   * @generated from field: bff.v1.Tokens tokens = 1;
+   */
+  tokens?: Tokens | undefined;
+
+  /**
+   * Set if a further proof is owed.
+   *
+   * @generated from field: bff.v1.Challenge challenge = 2;
+   */
+  challenge?: Challenge | undefined;
+};
+
+/**
+ * CompleteReauthenticationResponse contains new tokens of the session, or a
+ * challenge.
+ *
+ * @generated from message bff.v1.CompleteReauthenticationResponse
+ */
+export type CompleteReauthenticationResponseJson = {
+  /**
+   * The session's new tokens; those from before are replaced. Unset with a
+   * challenge.
+   *
+   * @generated from field: bff.v1.Tokens tokens = 1;
+   */
+  tokens?: TokensJson;
+
+  /**
+   * Set if a further proof is owed.
+   *
+   * @generated from field: bff.v1.Challenge challenge = 2;
+   */
+  challenge?: ChallengeJson;
+};
+
+/**
+ * Describes the message bff.v1.CompleteReauthenticationResponse.
+ * Use `create(CompleteReauthenticationResponseSchema)` to create a new message.
+ */
+export const CompleteReauthenticationResponseSchema: GenMessage<CompleteReauthenticationResponse, {jsonType: CompleteReauthenticationResponseJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_account_service, 7);
 
 /**
  * ChangePasswordRequest replaces the password.
@@ -311,7 +465,7 @@ export type ChangePasswordRequestJson = {
  * Use `create(ChangePasswordRequestSchema)` to create a new message.
  */
 export const ChangePasswordRequestSchema: GenMessage<ChangePasswordRequest, {jsonType: ChangePasswordRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 6);
+  messageDesc(file_bff_v1_account_service, 8);
 
 /**
  * ChangePasswordResponse says that the password was changed.
@@ -334,7 +488,7 @@ export type ChangePasswordResponseJson = {
  * Use `create(ChangePasswordResponseSchema)` to create a new message.
  */
 export const ChangePasswordResponseSchema: GenMessage<ChangePasswordResponse, {jsonType: ChangePasswordResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 7);
+  messageDesc(file_bff_v1_account_service, 9);
 
 /**
  * ListSessionsRequest lists the caller's sessions.
@@ -357,7 +511,7 @@ export type ListSessionsRequestJson = {
  * Use `create(ListSessionsRequestSchema)` to create a new message.
  */
 export const ListSessionsRequestSchema: GenMessage<ListSessionsRequest, {jsonType: ListSessionsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 8);
+  messageDesc(file_bff_v1_account_service, 10);
 
 /**
  * ListSessionsResponse contains sessions.
@@ -392,7 +546,7 @@ export type ListSessionsResponseJson = {
  * Use `create(ListSessionsResponseSchema)` to create a new message.
  */
 export const ListSessionsResponseSchema: GenMessage<ListSessionsResponse, {jsonType: ListSessionsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 9);
+  messageDesc(file_bff_v1_account_service, 11);
 
 /**
  * RevokeSessionRequest names a session.
@@ -427,7 +581,7 @@ export type RevokeSessionRequestJson = {
  * Use `create(RevokeSessionRequestSchema)` to create a new message.
  */
 export const RevokeSessionRequestSchema: GenMessage<RevokeSessionRequest, {jsonType: RevokeSessionRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 10);
+  messageDesc(file_bff_v1_account_service, 12);
 
 /**
  * RevokeSessionResponse says that the session has ended.
@@ -450,7 +604,7 @@ export type RevokeSessionResponseJson = {
  * Use `create(RevokeSessionResponseSchema)` to create a new message.
  */
 export const RevokeSessionResponseSchema: GenMessage<RevokeSessionResponse, {jsonType: RevokeSessionResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 11);
+  messageDesc(file_bff_v1_account_service, 13);
 
 /**
  * RevokeOtherSessionsRequest ends the caller's other sessions.
@@ -473,7 +627,7 @@ export type RevokeOtherSessionsRequestJson = {
  * Use `create(RevokeOtherSessionsRequestSchema)` to create a new message.
  */
 export const RevokeOtherSessionsRequestSchema: GenMessage<RevokeOtherSessionsRequest, {jsonType: RevokeOtherSessionsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 12);
+  messageDesc(file_bff_v1_account_service, 14);
 
 /**
  * RevokeOtherSessionsResponse contains the number of ended sessions.
@@ -508,7 +662,7 @@ export type RevokeOtherSessionsResponseJson = {
  * Use `create(RevokeOtherSessionsResponseSchema)` to create a new message.
  */
 export const RevokeOtherSessionsResponseSchema: GenMessage<RevokeOtherSessionsResponse, {jsonType: RevokeOtherSessionsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 13);
+  messageDesc(file_bff_v1_account_service, 15);
 
 /**
  * DeleteMeRequest erases the caller's account.
@@ -531,7 +685,7 @@ export type DeleteMeRequestJson = {
  * Use `create(DeleteMeRequestSchema)` to create a new message.
  */
 export const DeleteMeRequestSchema: GenMessage<DeleteMeRequest, {jsonType: DeleteMeRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 14);
+  messageDesc(file_bff_v1_account_service, 16);
 
 /**
  * DeleteMeResponse says that the account was erased.
@@ -554,7 +708,7 @@ export type DeleteMeResponseJson = {
  * Use `create(DeleteMeResponseSchema)` to create a new message.
  */
 export const DeleteMeResponseSchema: GenMessage<DeleteMeResponse, {jsonType: DeleteMeResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 15);
+  messageDesc(file_bff_v1_account_service, 17);
 
 /**
  * RevokeAllSessionsRequest ends the caller's sessions.
@@ -577,7 +731,7 @@ export type RevokeAllSessionsRequestJson = {
  * Use `create(RevokeAllSessionsRequestSchema)` to create a new message.
  */
 export const RevokeAllSessionsRequestSchema: GenMessage<RevokeAllSessionsRequest, {jsonType: RevokeAllSessionsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 16);
+  messageDesc(file_bff_v1_account_service, 18);
 
 /**
  * RevokeAllSessionsResponse contains the number of ended sessions.
@@ -612,7 +766,7 @@ export type RevokeAllSessionsResponseJson = {
  * Use `create(RevokeAllSessionsResponseSchema)` to create a new message.
  */
 export const RevokeAllSessionsResponseSchema: GenMessage<RevokeAllSessionsResponse, {jsonType: RevokeAllSessionsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 17);
+  messageDesc(file_bff_v1_account_service, 19);
 
 /**
  * SendVerificationEmailRequest requests a link.
@@ -635,7 +789,7 @@ export type SendVerificationEmailRequestJson = {
  * Use `create(SendVerificationEmailRequestSchema)` to create a new message.
  */
 export const SendVerificationEmailRequestSchema: GenMessage<SendVerificationEmailRequest, {jsonType: SendVerificationEmailRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 18);
+  messageDesc(file_bff_v1_account_service, 20);
 
 /**
  * SendVerificationEmailResponse says that the link was queued for delivery.
@@ -658,7 +812,7 @@ export type SendVerificationEmailResponseJson = {
  * Use `create(SendVerificationEmailResponseSchema)` to create a new message.
  */
 export const SendVerificationEmailResponseSchema: GenMessage<SendVerificationEmailResponse, {jsonType: SendVerificationEmailResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 19);
+  messageDesc(file_bff_v1_account_service, 21);
 
 /**
  * RequestEmailChangeRequest requests a change of the email.
@@ -693,7 +847,7 @@ export type RequestEmailChangeRequestJson = {
  * Use `create(RequestEmailChangeRequestSchema)` to create a new message.
  */
 export const RequestEmailChangeRequestSchema: GenMessage<RequestEmailChangeRequest, {jsonType: RequestEmailChangeRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 20);
+  messageDesc(file_bff_v1_account_service, 22);
 
 /**
  * RequestEmailChangeResponse says that the link was queued for delivery.
@@ -716,7 +870,7 @@ export type RequestEmailChangeResponseJson = {
  * Use `create(RequestEmailChangeResponseSchema)` to create a new message.
  */
 export const RequestEmailChangeResponseSchema: GenMessage<RequestEmailChangeResponse, {jsonType: RequestEmailChangeResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 21);
+  messageDesc(file_bff_v1_account_service, 23);
 
 /**
  * ConfirmEmailChangeRequest contains the token of a link.
@@ -751,7 +905,7 @@ export type ConfirmEmailChangeRequestJson = {
  * Use `create(ConfirmEmailChangeRequestSchema)` to create a new message.
  */
 export const ConfirmEmailChangeRequestSchema: GenMessage<ConfirmEmailChangeRequest, {jsonType: ConfirmEmailChangeRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 22);
+  messageDesc(file_bff_v1_account_service, 24);
 
 /**
  * ConfirmEmailChangeResponse says that the email was changed.
@@ -774,7 +928,7 @@ export type ConfirmEmailChangeResponseJson = {
  * Use `create(ConfirmEmailChangeResponseSchema)` to create a new message.
  */
 export const ConfirmEmailChangeResponseSchema: GenMessage<ConfirmEmailChangeResponse, {jsonType: ConfirmEmailChangeResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 23);
+  messageDesc(file_bff_v1_account_service, 25);
 
 /**
  * ListMyAuditEventsRequest requests one page.
@@ -825,7 +979,7 @@ export type ListMyAuditEventsRequestJson = {
  * Use `create(ListMyAuditEventsRequestSchema)` to create a new message.
  */
 export const ListMyAuditEventsRequestSchema: GenMessage<ListMyAuditEventsRequest, {jsonType: ListMyAuditEventsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 24);
+  messageDesc(file_bff_v1_account_service, 26);
 
 /**
  * ListMyAuditEventsResponse is one page.
@@ -874,7 +1028,7 @@ export type ListMyAuditEventsResponseJson = {
  * Use `create(ListMyAuditEventsResponseSchema)` to create a new message.
  */
 export const ListMyAuditEventsResponseSchema: GenMessage<ListMyAuditEventsResponse, {jsonType: ListMyAuditEventsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 25);
+  messageDesc(file_bff_v1_account_service, 27);
 
 /**
  * ExportMeRequest requests everything that is stored about the caller.
@@ -897,7 +1051,7 @@ export type ExportMeRequestJson = {
  * Use `create(ExportMeRequestSchema)` to create a new message.
  */
 export const ExportMeRequestSchema: GenMessage<ExportMeRequest, {jsonType: ExportMeRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 26);
+  messageDesc(file_bff_v1_account_service, 28);
 
 /**
  * ExportMeResponse is everything that is stored about the caller, except
@@ -1020,7 +1174,7 @@ export type ExportMeResponseJson = {
  * Use `create(ExportMeResponseSchema)` to create a new message.
  */
 export const ExportMeResponseSchema: GenMessage<ExportMeResponse, {jsonType: ExportMeResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_account_service, 27);
+  messageDesc(file_bff_v1_account_service, 29);
 
 /**
  * AccountService serves the caller's own account.
@@ -1056,8 +1210,11 @@ export const AccountService: GenService<{
   },
   /**
    * Reauthenticate checks the caller's password again. For the next five
-   * minutes the session may call methods that require a recent sign-in. Errors:
-   * invalid_argument PASSWORD_WRONG, resource_exhausted TOO_MANY_ATTEMPTS or
+   * minutes the session may call methods that require a recent sign-in. If the
+   * account has a second factor, the answer has a challenge, and
+   * CompleteReauthentication takes the second proof. Without a password, the
+   * challenge is for a passkey. Errors: invalid_argument PASSWORD_WRONG,
+   * failed_precondition FACTOR_REQUIRED, resource_exhausted TOO_MANY_ATTEMPTS or
    * TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AccountService.Reauthenticate
@@ -1066,6 +1223,21 @@ export const AccountService: GenService<{
     methodKind: "unary";
     input: typeof ReauthenticateRequestSchema;
     output: typeof ReauthenticateResponseSchema;
+  },
+  /**
+   * CompleteReauthentication answers the challenge of Reauthenticate. The
+   * session is at level 2 after it. Send an Idempotency-Key header, and send the
+   * same key when you retry: for two minutes the answer is the same. Errors:
+   * invalid_argument CHALLENGE_INVALID or CODE_WRONG,
+   * failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
+   * CHALLENGE_EXHAUSTED, resource_exhausted TOO_MANY_ATTEMPTS.
+   *
+   * @generated from rpc bff.v1.AccountService.CompleteReauthentication
+   */
+  completeReauthentication: {
+    methodKind: "unary";
+    input: typeof CompleteReauthenticationRequestSchema;
+    output: typeof CompleteReauthenticationResponseSchema;
   },
   /**
    * ChangePassword replaces the caller's password and ends their other

@@ -4,15 +4,17 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { PartError, PartErrorJson, SignedIn, SignedInJson, Tokens, TokensJson, User, UserJson, VerificationSent, VerificationSentJson } from "./types_pb.js";
+import type { Challenge, ChallengeJson, PartError, PartErrorJson, SignedIn, SignedInJson, Tokens, TokensJson, User, UserJson, VerificationSent, VerificationSentJson } from "./types_pb.js";
 import { file_bff_v1_types } from "./types_pb.js";
-import type { Message } from "@bufbuild/protobuf";
+import type { StructJson } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
+import type { JsonObject, Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file bff/v1/auth_service.proto.
  */
 export const file_bff_v1_auth_service: GenFile = /*@__PURE__*/
-  fileDesc("ChliZmYvdjEvYXV0aF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiWQoPUmVnaXN0ZXJSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhIKCmZpcnN0X25hbWUYAyABKAkSEQoJbGFzdF9uYW1lGAQgASgJIp0BChBSZWdpc3RlclJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEjUKEXZlcmlmaWNhdGlvbl9zZW50GAIgASgLMhguYmZmLnYxLlZlcmlmaWNhdGlvblNlbnRIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCJFCgxMb2dpblJlcXVlc3QSDQoFZW1haWwYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFAoMZGV2aWNlX3Rva2VuGAMgASgJImMKDUxvZ2luUmVzcG9uc2USJQoJc2lnbmVkX2luGAEgASgLMhAuYmZmLnYxLlNpZ25lZEluSAASIQoGZXJyb3JzGAMgAygLMhEuYmZmLnYxLlBhcnRFcnJvckIICgZyZXN1bHQiJwoOUmVmcmVzaFJlcXVlc3QSFQoNcmVmcmVzaF90b2tlbhgBIAEoCSIxCg9SZWZyZXNoUmVzcG9uc2USHgoGdG9rZW5zGAEgASgLMg4uYmZmLnYxLlRva2VucyImCg1Mb2dvdXRSZXF1ZXN0EhUKDXJlZnJlc2hfdG9rZW4YASABKAkiEAoOTG9nb3V0UmVzcG9uc2UiowEKElZlcmlmeUVtYWlsUmVxdWVzdBINCgV0b2tlbhgBIAEoCRIQCghwYXNzd29yZBgCIAEoCRIXCgpmaXJzdF9uYW1lGAMgASgJSACIAQESFgoJbGFzdF9uYW1lGAQgASgJSAGIAQESEwoGbG9jYWxlGAUgASgJSAKIAQFCDQoLX2ZpcnN0X25hbWVCDAoKX2xhc3RfbmFtZUIJCgdfbG9jYWxlIooBChNWZXJpZnlFbWFpbFJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIeCgZ0b2tlbnMYAiABKAsyDi5iZmYudjEuVG9rZW5zEiEKBmVycm9ycxgDIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3ISFAoMZGV2aWNlX3Rva2VuGAQgASgJIiwKG1JlcXVlc3RQYXNzd29yZFJlc2V0UmVxdWVzdBINCgVlbWFpbBgBIAEoCSIeChxSZXF1ZXN0UGFzc3dvcmRSZXNldFJlc3BvbnNlIjsKFFJlc2V0UGFzc3dvcmRSZXF1ZXN0Eg0KBXRva2VuGAEgASgJEhQKDG5ld19wYXNzd29yZBgCIAEoCSIXChVSZXNldFBhc3N3b3JkUmVzcG9uc2Uy+gMKC0F1dGhTZXJ2aWNlEj0KCFJlZ2lzdGVyEhcuYmZmLnYxLlJlZ2lzdGVyUmVxdWVzdBoYLmJmZi52MS5SZWdpc3RlclJlc3BvbnNlEkYKC1ZlcmlmeUVtYWlsEhouYmZmLnYxLlZlcmlmeUVtYWlsUmVxdWVzdBobLmJmZi52MS5WZXJpZnlFbWFpbFJlc3BvbnNlEjQKBUxvZ2luEhQuYmZmLnYxLkxvZ2luUmVxdWVzdBoVLmJmZi52MS5Mb2dpblJlc3BvbnNlEj8KB1JlZnJlc2gSFi5iZmYudjEuUmVmcmVzaFJlcXVlc3QaFy5iZmYudjEuUmVmcmVzaFJlc3BvbnNlIgOQAgISPAoGTG9nb3V0EhUuYmZmLnYxLkxvZ291dFJlcXVlc3QaFi5iZmYudjEuTG9nb3V0UmVzcG9uc2UiA5ACAhJhChRSZXF1ZXN0UGFzc3dvcmRSZXNldBIjLmJmZi52MS5SZXF1ZXN0UGFzc3dvcmRSZXNldFJlcXVlc3QaJC5iZmYudjEuUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXNwb25zZRJMCg1SZXNldFBhc3N3b3JkEhwuYmZmLnYxLlJlc2V0UGFzc3dvcmRSZXF1ZXN0Gh0uYmZmLnYxLlJlc2V0UGFzc3dvcmRSZXNwb25zZWIGcHJvdG8z", [file_bff_v1_types]);
+  fileDesc("ChliZmYvdjEvYXV0aF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiWQoPUmVnaXN0ZXJSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhIKCmZpcnN0X25hbWUYAyABKAkSEQoJbGFzdF9uYW1lGAQgASgJIp0BChBSZWdpc3RlclJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEjUKEXZlcmlmaWNhdGlvbl9zZW50GAIgASgLMhguYmZmLnYxLlZlcmlmaWNhdGlvblNlbnRIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCJFCgxMb2dpblJlcXVlc3QSDQoFZW1haWwYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFAoMZGV2aWNlX3Rva2VuGAMgASgJIosBCg1Mb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCKrAQoUQ29tcGxldGVMb2dpblJlcXVlc3QSFwoPY2hhbGxlbmdlX3Rva2VuGAEgASgJEhMKCXRvdHBfY29kZRgCIAEoCUgAEhcKDXJlY292ZXJ5X2NvZGUYAyABKAlIABIqCgdwYXNza2V5GAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEhcKD3JlbWVtYmVyX2RldmljZRgHIAEoCEIHCgVwcm9vZiKTAQoVQ29tcGxldGVMb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCInCg5SZWZyZXNoUmVxdWVzdBIVCg1yZWZyZXNoX3Rva2VuGAEgASgJIjEKD1JlZnJlc2hSZXNwb25zZRIeCgZ0b2tlbnMYASABKAsyDi5iZmYudjEuVG9rZW5zIiYKDUxvZ291dFJlcXVlc3QSFQoNcmVmcmVzaF90b2tlbhgBIAEoCSIQCg5Mb2dvdXRSZXNwb25zZSKjAQoSVmVyaWZ5RW1haWxSZXF1ZXN0Eg0KBXRva2VuGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhcKCmZpcnN0X25hbWUYAyABKAlIAIgBARIWCglsYXN0X25hbWUYBCABKAlIAYgBARITCgZsb2NhbGUYBSABKAlIAogBAUINCgtfZmlyc3RfbmFtZUIMCgpfbGFzdF9uYW1lQgkKB19sb2NhbGUisAEKE1ZlcmlmeUVtYWlsUmVzcG9uc2USGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEh4KBnRva2VucxgCIAEoCzIOLmJmZi52MS5Ub2tlbnMSIQoGZXJyb3JzGAMgAygLMhEuYmZmLnYxLlBhcnRFcnJvchIUCgxkZXZpY2VfdG9rZW4YBCABKAkSJAoJY2hhbGxlbmdlGAUgASgLMhEuYmZmLnYxLkNoYWxsZW5nZSIsChtSZXF1ZXN0UGFzc3dvcmRSZXNldFJlcXVlc3QSDQoFZW1haWwYASABKAkiHgocUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXNwb25zZSI7ChRSZXNldFBhc3N3b3JkUmVxdWVzdBINCgV0b2tlbhgBIAEoCRIUCgxuZXdfcGFzc3dvcmQYAiABKAkiFwoVUmVzZXRQYXNzd29yZFJlc3BvbnNlMsgECgtBdXRoU2VydmljZRI9CghSZWdpc3RlchIXLmJmZi52MS5SZWdpc3RlclJlcXVlc3QaGC5iZmYudjEuUmVnaXN0ZXJSZXNwb25zZRJGCgtWZXJpZnlFbWFpbBIaLmJmZi52MS5WZXJpZnlFbWFpbFJlcXVlc3QaGy5iZmYudjEuVmVyaWZ5RW1haWxSZXNwb25zZRI0CgVMb2dpbhIULmJmZi52MS5Mb2dpblJlcXVlc3QaFS5iZmYudjEuTG9naW5SZXNwb25zZRJMCg1Db21wbGV0ZUxvZ2luEhwuYmZmLnYxLkNvbXBsZXRlTG9naW5SZXF1ZXN0Gh0uYmZmLnYxLkNvbXBsZXRlTG9naW5SZXNwb25zZRI/CgdSZWZyZXNoEhYuYmZmLnYxLlJlZnJlc2hSZXF1ZXN0GhcuYmZmLnYxLlJlZnJlc2hSZXNwb25zZSIDkAICEjwKBkxvZ291dBIVLmJmZi52MS5Mb2dvdXRSZXF1ZXN0GhYuYmZmLnYxLkxvZ291dFJlc3BvbnNlIgOQAgISYQoUUmVxdWVzdFBhc3N3b3JkUmVzZXQSIy5iZmYudjEuUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXF1ZXN0GiQuYmZmLnYxLlJlcXVlc3RQYXNzd29yZFJlc2V0UmVzcG9uc2USTAoNUmVzZXRQYXNzd29yZBIcLmJmZi52MS5SZXNldFBhc3N3b3JkUmVxdWVzdBodLmJmZi52MS5SZXNldFBhc3N3b3JkUmVzcG9uc2ViBnByb3RvMw", [file_bff_v1_types, file_google_protobuf_struct]);
 
 /**
  * RegisterRequest requests an account.
@@ -257,6 +259,14 @@ export type LoginResponse = Message<"bff.v1.LoginResponse"> & {
      */
     value: SignedIn;
     case: "signedIn";
+  } | {
+    /**
+     * A second proof is owed: CompleteLogin takes it.
+     *
+     * @generated from field: bff.v1.Challenge challenge = 2;
+     */
+    value: Challenge;
+    case: "challenge";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -281,6 +291,13 @@ export type LoginResponseJson = {
   signedIn?: SignedInJson;
 
   /**
+   * A second proof is owed: CompleteLogin takes it.
+   *
+   * @generated from field: bff.v1.Challenge challenge = 2;
+   */
+  challenge?: ChallengeJson;
+
+  /**
    * The optional parts that are missing.
    *
    * @generated from field: repeated bff.v1.PartError errors = 3;
@@ -294,6 +311,181 @@ export type LoginResponseJson = {
  */
 export const LoginResponseSchema: GenMessage<LoginResponse, {jsonType: LoginResponseJson}> = /*@__PURE__*/
   messageDesc(file_bff_v1_auth_service, 3);
+
+/**
+ * CompleteLoginRequest answers a challenge.
+ *
+ * @generated from message bff.v1.CompleteLoginRequest
+ */
+export type CompleteLoginRequest = Message<"bff.v1.CompleteLoginRequest"> & {
+  /**
+   * The challenge's token.
+   *
+   * @generated from field: string challenge_token = 1;
+   */
+  challengeToken: string;
+
+  /**
+   * The proof: one of the challenge's methods.
+   *
+   * @generated from oneof bff.v1.CompleteLoginRequest.proof
+   */
+  proof: {
+    /**
+     * The current code of the authenticator app.
+     *
+     * @generated from field: string totp_code = 2;
+     */
+    value: string;
+    case: "totpCode";
+  } | {
+    /**
+     * A recovery code. It works once.
+     *
+     * @generated from field: string recovery_code = 3;
+     */
+    value: string;
+    case: "recoveryCode";
+  } | {
+    /**
+     * The credential that navigator.credentials.get returned, by its toJSON.
+     *
+     * @generated from field: google.protobuf.Struct passkey = 4;
+     */
+    value: JsonObject;
+    case: "passkey";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * Whether to ask for no second proof on this device for a while. It needs the
+   * device_token of the answer at the next Login.
+   *
+   * @generated from field: bool remember_device = 7;
+   */
+  rememberDevice: boolean;
+};
+
+/**
+ * CompleteLoginRequest answers a challenge.
+ *
+ * @generated from message bff.v1.CompleteLoginRequest
+ */
+export type CompleteLoginRequestJson = {
+  /**
+   * The challenge's token.
+   *
+   * @generated from field: string challenge_token = 1;
+   */
+  challengeToken?: string;
+
+  /**
+   * The current code of the authenticator app.
+   *
+   * @generated from field: string totp_code = 2;
+   */
+  totpCode?: string;
+
+  /**
+   * A recovery code. It works once.
+   *
+   * @generated from field: string recovery_code = 3;
+   */
+  recoveryCode?: string;
+
+  /**
+   * The credential that navigator.credentials.get returned, by its toJSON.
+   *
+   * @generated from field: google.protobuf.Struct passkey = 4;
+   */
+  passkey?: StructJson;
+
+  /**
+   * Whether to ask for no second proof on this device for a while. It needs the
+   * device_token of the answer at the next Login.
+   *
+   * @generated from field: bool remember_device = 7;
+   */
+  rememberDevice?: boolean;
+};
+
+/**
+ * Describes the message bff.v1.CompleteLoginRequest.
+ * Use `create(CompleteLoginRequestSchema)` to create a new message.
+ */
+export const CompleteLoginRequestSchema: GenMessage<CompleteLoginRequest, {jsonType: CompleteLoginRequestJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_auth_service, 4);
+
+/**
+ * CompleteLoginResponse contains the outcome.
+ *
+ * @generated from message bff.v1.CompleteLoginResponse
+ */
+export type CompleteLoginResponse = Message<"bff.v1.CompleteLoginResponse"> & {
+  /**
+   * The outcome.
+   *
+   * @generated from oneof bff.v1.CompleteLoginResponse.result
+   */
+  result: {
+    /**
+     * The user is signed in.
+     *
+     * @generated from field: bff.v1.SignedIn signed_in = 1;
+     */
+    value: SignedIn;
+    case: "signedIn";
+  } | {
+    /**
+     * A further proof is owed.
+     *
+     * @generated from field: bff.v1.Challenge challenge = 2;
+     */
+    value: Challenge;
+    case: "challenge";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * The optional parts that are missing.
+   *
+   * @generated from field: repeated bff.v1.PartError errors = 3;
+   */
+  errors: PartError[];
+};
+
+/**
+ * CompleteLoginResponse contains the outcome.
+ *
+ * @generated from message bff.v1.CompleteLoginResponse
+ */
+export type CompleteLoginResponseJson = {
+  /**
+   * The user is signed in.
+   *
+   * @generated from field: bff.v1.SignedIn signed_in = 1;
+   */
+  signedIn?: SignedInJson;
+
+  /**
+   * A further proof is owed.
+   *
+   * @generated from field: bff.v1.Challenge challenge = 2;
+   */
+  challenge?: ChallengeJson;
+
+  /**
+   * The optional parts that are missing.
+   *
+   * @generated from field: repeated bff.v1.PartError errors = 3;
+   */
+  errors?: PartErrorJson[];
+};
+
+/**
+ * Describes the message bff.v1.CompleteLoginResponse.
+ * Use `create(CompleteLoginResponseSchema)` to create a new message.
+ */
+export const CompleteLoginResponseSchema: GenMessage<CompleteLoginResponse, {jsonType: CompleteLoginResponseJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_auth_service, 5);
 
 /**
  * RefreshRequest contains a refresh token.
@@ -328,7 +520,7 @@ export type RefreshRequestJson = {
  * Use `create(RefreshRequestSchema)` to create a new message.
  */
 export const RefreshRequestSchema: GenMessage<RefreshRequest, {jsonType: RefreshRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 4);
+  messageDesc(file_bff_v1_auth_service, 6);
 
 /**
  * RefreshResponse contains new tokens.
@@ -363,7 +555,7 @@ export type RefreshResponseJson = {
  * Use `create(RefreshResponseSchema)` to create a new message.
  */
 export const RefreshResponseSchema: GenMessage<RefreshResponse, {jsonType: RefreshResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 5);
+  messageDesc(file_bff_v1_auth_service, 7);
 
 /**
  * LogoutRequest contains a refresh token.
@@ -398,7 +590,7 @@ export type LogoutRequestJson = {
  * Use `create(LogoutRequestSchema)` to create a new message.
  */
 export const LogoutRequestSchema: GenMessage<LogoutRequest, {jsonType: LogoutRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 6);
+  messageDesc(file_bff_v1_auth_service, 8);
 
 /**
  * LogoutResponse says that the session was ended.
@@ -421,7 +613,7 @@ export type LogoutResponseJson = {
  * Use `create(LogoutResponseSchema)` to create a new message.
  */
 export const LogoutResponseSchema: GenMessage<LogoutResponse, {jsonType: LogoutResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 7);
+  messageDesc(file_bff_v1_auth_service, 9);
 
 /**
  * VerifyEmailRequest contains the token of a link.
@@ -520,7 +712,7 @@ export type VerifyEmailRequestJson = {
  * Use `create(VerifyEmailRequestSchema)` to create a new message.
  */
 export const VerifyEmailRequestSchema: GenMessage<VerifyEmailRequest, {jsonType: VerifyEmailRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 8);
+  messageDesc(file_bff_v1_auth_service, 10);
 
 /**
  * VerifyEmailResponse contains the signed-in user.
@@ -537,7 +729,8 @@ export type VerifyEmailResponse = Message<"bff.v1.VerifyEmailResponse"> & {
 
   /**
    * The tokens of the new session. Unset if the caller was signed in to the
-   * account and gave no password: that session continues.
+   * account and gave no password: that session continues. Also unset with a
+   * challenge.
    *
    * @generated from field: bff.v1.Tokens tokens = 2;
    */
@@ -556,6 +749,13 @@ export type VerifyEmailResponse = Message<"bff.v1.VerifyEmailResponse"> & {
    * @generated from field: string device_token = 4;
    */
   deviceToken: string;
+
+  /**
+   * Set if a second proof is owed before a session begins.
+   *
+   * @generated from field: bff.v1.Challenge challenge = 5;
+   */
+  challenge?: Challenge | undefined;
 };
 
 /**
@@ -573,7 +773,8 @@ export type VerifyEmailResponseJson = {
 
   /**
    * The tokens of the new session. Unset if the caller was signed in to the
-   * account and gave no password: that session continues.
+   * account and gave no password: that session continues. Also unset with a
+   * challenge.
    *
    * @generated from field: bff.v1.Tokens tokens = 2;
    */
@@ -592,6 +793,13 @@ export type VerifyEmailResponseJson = {
    * @generated from field: string device_token = 4;
    */
   deviceToken?: string;
+
+  /**
+   * Set if a second proof is owed before a session begins.
+   *
+   * @generated from field: bff.v1.Challenge challenge = 5;
+   */
+  challenge?: ChallengeJson;
 };
 
 /**
@@ -599,7 +807,7 @@ export type VerifyEmailResponseJson = {
  * Use `create(VerifyEmailResponseSchema)` to create a new message.
  */
 export const VerifyEmailResponseSchema: GenMessage<VerifyEmailResponse, {jsonType: VerifyEmailResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 9);
+  messageDesc(file_bff_v1_auth_service, 11);
 
 /**
  * RequestPasswordResetRequest contains an email.
@@ -634,7 +842,7 @@ export type RequestPasswordResetRequestJson = {
  * Use `create(RequestPasswordResetRequestSchema)` to create a new message.
  */
 export const RequestPasswordResetRequestSchema: GenMessage<RequestPasswordResetRequest, {jsonType: RequestPasswordResetRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 10);
+  messageDesc(file_bff_v1_auth_service, 12);
 
 /**
  * RequestPasswordResetResponse says that a link was queued for delivery if the
@@ -659,7 +867,7 @@ export type RequestPasswordResetResponseJson = {
  * Use `create(RequestPasswordResetResponseSchema)` to create a new message.
  */
 export const RequestPasswordResetResponseSchema: GenMessage<RequestPasswordResetResponse, {jsonType: RequestPasswordResetResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 11);
+  messageDesc(file_bff_v1_auth_service, 13);
 
 /**
  * ResetPasswordRequest contains the token of a link.
@@ -708,7 +916,7 @@ export type ResetPasswordRequestJson = {
  * Use `create(ResetPasswordRequestSchema)` to create a new message.
  */
 export const ResetPasswordRequestSchema: GenMessage<ResetPasswordRequest, {jsonType: ResetPasswordRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 12);
+  messageDesc(file_bff_v1_auth_service, 14);
 
 /**
  * ResetPasswordResponse says that the password was set. Sign in with it.
@@ -731,7 +939,7 @@ export type ResetPasswordResponseJson = {
  * Use `create(ResetPasswordResponseSchema)` to create a new message.
  */
 export const ResetPasswordResponseSchema: GenMessage<ResetPasswordResponse, {jsonType: ResetPasswordResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 13);
+  messageDesc(file_bff_v1_auth_service, 15);
 
 /**
  * AuthService handles sign-up, sign-in and sign-out.
@@ -762,8 +970,10 @@ export const AuthService: GenService<{
    * caller who is already signed in to the account may omit the password and
    * stays signed in. Any other password becomes the account's password, and the
    * account's earlier password and sessions become invalid, because a stranger
-   * may have registered with this email. Parts: account (required), profile
-   * (optional). Errors: invalid_argument LINK_INVALID, PASSWORD_TOO_SHORT,
+   * may have registered with this email. If the account has a second factor,
+   * the answer has a challenge for CompleteLogin instead of tokens. Parts:
+   * account (required), profile (optional). Errors: invalid_argument
+   * LINK_INVALID, PASSWORD_TOO_SHORT,
    * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
    * failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
    * permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
@@ -777,10 +987,11 @@ export const AuthService: GenService<{
     output: typeof VerifyEmailResponseSchema;
   },
   /**
-   * Login checks an email and a password and starts a session. After five
-   * failures for an account or from an address, each further attempt must wait
-   * longer, up to 15 minutes. Parts: account (required), profile (optional).
-   * Errors: unauthenticated CREDENTIALS_INVALID, permission_denied
+   * Login checks an email and a password and starts a session. If the account
+   * has a second factor, it returns a challenge for CompleteLogin instead. After
+   * five failures for an account or from an address, each further attempt must
+   * wait longer, up to 15 minutes. Parts: account (required), profile
+   * (optional). Errors: unauthenticated CREDENTIALS_INVALID, permission_denied
    * ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS or
    * TOO_MANY_PASSWORD_CHECKS.
    *
@@ -790,6 +1001,21 @@ export const AuthService: GenService<{
     methodKind: "unary";
     input: typeof LoginRequestSchema;
     output: typeof LoginResponseSchema;
+  },
+  /**
+   * CompleteLogin answers the challenge of a sign-in and starts a session; it
+   * may return another challenge. Send an Idempotency-Key header, and send the
+   * same key when you retry: for two minutes the answer is the same. Parts:
+   * account (required), profile (optional). Errors: invalid_argument CHALLENGE_INVALID or CODE_WRONG,
+   * failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
+   * CHALLENGE_EXHAUSTED, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+   *
+   * @generated from rpc bff.v1.AuthService.CompleteLogin
+   */
+  completeLogin: {
+    methodKind: "unary";
+    input: typeof CompleteLoginRequestSchema;
+    output: typeof CompleteLoginResponseSchema;
   },
   /**
    * Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key

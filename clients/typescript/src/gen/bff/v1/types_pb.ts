@@ -15,7 +15,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file bff/v1/types.proto.
  */
 export const file_bff_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChJiZmYvdjEvdHlwZXMucHJvdG8SBmJmZi52MSLxAgoEVXNlchIKCgJpZBgBIAEoCRINCgVlbWFpbBgCIAEoCRIWCg5lbWFpbF92ZXJpZmllZBgDIAEoCBISCgpmaXJzdF9uYW1lGAQgASgJEhEKCWxhc3RfbmFtZRgFIAEoCRIOCgZsb2NhbGUYBiABKAkSIgoGc3RhdHVzGAcgASgOMhIuYmZmLnYxLlVzZXJTdGF0dXMSDQoFcm9sZXMYCCADKAkSLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGAsgASgJEisKCmF0dHJpYnV0ZXMYDCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ei8KDmFwcF9hdHRyaWJ1dGVzGA0gASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJ5CgZUb2tlbnMSFAoMYWNjZXNzX3Rva2VuGAEgASgJEhUKDXJlZnJlc2hfdG9rZW4YAiABKAkSEgoKdG9rZW5fdHlwZRgDIAEoCRISCgpleHBpcmVzX2luGAQgASgFEhoKEnJlZnJlc2hfZXhwaXJlc19pbhgFIAEoBSJcCghTaWduZWRJbhIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISHgoGdG9rZW5zGAIgASgLMg4uYmZmLnYxLlRva2VucxIUCgxkZXZpY2VfdG9rZW4YAyABKAkiEgoQVmVyaWZpY2F0aW9uU2VudCKMAgoKQXVkaXRFdmVudBIKCgJpZBgBIAEoCRIvCgtjcmVhdGVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFZXZlbnQYAyABKAkSDwoHb3V0Y29tZRgEIAEoCRIOCgZyZWFzb24YBSABKAkSDwoHdXNlcl9pZBgGIAEoCRIQCghhY3Rvcl9pZBgHIAEoCRISCgpzZXNzaW9uX2lkGAggASgJEhIKCmlwX2FkZHJlc3MYCSABKAkSEgoKdXNlcl9hZ2VudBgKIAEoCRISCgpyZXF1ZXN0X2lkGAsgASgJEg0KBWNvdW50GAwgASgFEg8KB2NoYW5nZWQYDSADKAkipAIKBE1haWwSCgoCaWQYASABKAkSDAoEa2luZBgCIAEoCRIRCglyZWNpcGllbnQYAyABKAkSDwoHdXNlcl9pZBgEIAEoCRIiCgZzdGF0dXMYBSABKA4yEi5iZmYudjEuTWFpbFN0YXR1cxIQCghhdHRlbXB0cxgGIAEoBRISCgpsYXN0X2Vycm9yGAcgASgJEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI1ChFuZXh0X2F0dGVtcHRfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIqwCCgdTZXNzaW9uEgoKAmlkGAEgASgJEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5sYXN0X3VzZWRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnVzZXJfYWdlbnQYBSABKAkSEgoKaXBfYWRkcmVzcxgGIAEoCRIPCgdjdXJyZW50GAcgASgIEi8KC3Jldm9rZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCg1yZXZva2VfcmVhc29uGAkgASgJIpQBCghTZWN1cml0eRI4ChRwYXNzd29yZF9jaGFuZ2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNQoRbGFzdF9zaWduX2luX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhcKD2FjdGl2ZV9zZXNzaW9ucxgDIAEoBSJKCglQYXJ0RXJyb3ISDAoEcGFydBgBIAEoCRIMCgRjb2RlGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIRCglyZXRyeWFibGUYBCABKAgqWwoKVXNlclN0YXR1cxIbChdVU0VSX1NUQVRVU19VTlNQRUNJRklFRBAAEhYKElVTRVJfU1RBVFVTX0FDVElWRRABEhgKFFVTRVJfU1RBVFVTX0RJU0FCTEVEEAIqcAoKTWFpbFN0YXR1cxIbChdNQUlMX1NUQVRVU19VTlNQRUNJRklFRBAAEhcKE01BSUxfU1RBVFVTX1BFTkRJTkcQARIUChBNQUlMX1NUQVRVU19TRU5UEAISFgoSTUFJTF9TVEFUVVNfRkFJTEVEEANiBnByb3RvMw", [file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("ChJiZmYvdjEvdHlwZXMucHJvdG8SBmJmZi52MSLxAgoEVXNlchIKCgJpZBgBIAEoCRINCgVlbWFpbBgCIAEoCRIWCg5lbWFpbF92ZXJpZmllZBgDIAEoCBISCgpmaXJzdF9uYW1lGAQgASgJEhEKCWxhc3RfbmFtZRgFIAEoCRIOCgZsb2NhbGUYBiABKAkSIgoGc3RhdHVzGAcgASgOMhIuYmZmLnYxLlVzZXJTdGF0dXMSDQoFcm9sZXMYCCADKAkSLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGAsgASgJEisKCmF0dHJpYnV0ZXMYDCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ei8KDmFwcF9hdHRyaWJ1dGVzGA0gASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJ5CgZUb2tlbnMSFAoMYWNjZXNzX3Rva2VuGAEgASgJEhUKDXJlZnJlc2hfdG9rZW4YAiABKAkSEgoKdG9rZW5fdHlwZRgDIAEoCRISCgpleHBpcmVzX2luGAQgASgFEhoKEnJlZnJlc2hfZXhwaXJlc19pbhgFIAEoBSJcCghTaWduZWRJbhIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISHgoGdG9rZW5zGAIgASgLMg4uYmZmLnYxLlRva2VucxIUCgxkZXZpY2VfdG9rZW4YAyABKAkicQoJQ2hhbGxlbmdlEg0KBXRva2VuGAEgASgJEg8KB21ldGhvZHMYAiADKAkSEgoKZXhwaXJlc19pbhgDIAEoBRIwCg9wYXNza2V5X29wdGlvbnMYBCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IhIKEFZlcmlmaWNhdGlvblNlbnQijAIKCkF1ZGl0RXZlbnQSCgoCaWQYASABKAkSLwoLY3JlYXRlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWV2ZW50GAMgASgJEg8KB291dGNvbWUYBCABKAkSDgoGcmVhc29uGAUgASgJEg8KB3VzZXJfaWQYBiABKAkSEAoIYWN0b3JfaWQYByABKAkSEgoKc2Vzc2lvbl9pZBgIIAEoCRISCgppcF9hZGRyZXNzGAkgASgJEhIKCnVzZXJfYWdlbnQYCiABKAkSEgoKcmVxdWVzdF9pZBgLIAEoCRINCgVjb3VudBgMIAEoBRIPCgdjaGFuZ2VkGA0gAygJIqQCCgRNYWlsEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEQoJcmVjaXBpZW50GAMgASgJEg8KB3VzZXJfaWQYBCABKAkSIgoGc3RhdHVzGAUgASgOMhIuYmZmLnYxLk1haWxTdGF0dXMSEAoIYXR0ZW1wdHMYBiABKAUSEgoKbGFzdF9lcnJvchgHIAEoCRIvCgtjcmVhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNQoRbmV4dF9hdHRlbXB0X3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKsAgoHU2Vzc2lvbhIKCgJpZBgBIAEoCRIvCgtjcmVhdGVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoObGFzdF91c2VkX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgp1c2VyX2FnZW50GAUgASgJEhIKCmlwX2FkZHJlc3MYBiABKAkSDwoHY3VycmVudBgHIAEoCBIvCgtyZXZva2VfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNcmV2b2tlX3JlYXNvbhgJIAEoCSKUAQoIU2VjdXJpdHkSOAoUcGFzc3dvcmRfY2hhbmdlX3RpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjUKEWxhc3Rfc2lnbl9pbl90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9hY3RpdmVfc2Vzc2lvbnMYAyABKAUiSgoJUGFydEVycm9yEgwKBHBhcnQYASABKAkSDAoEY29kZRgCIAEoCRIOCgZyZWFzb24YAyABKAkSEQoJcmV0cnlhYmxlGAQgASgIKlsKClVzZXJTdGF0dXMSGwoXVVNFUl9TVEFUVVNfVU5TUEVDSUZJRUQQABIWChJVU0VSX1NUQVRVU19BQ1RJVkUQARIYChRVU0VSX1NUQVRVU19ESVNBQkxFRBACKnAKCk1haWxTdGF0dXMSGwoXTUFJTF9TVEFUVVNfVU5TUEVDSUZJRUQQABIXChNNQUlMX1NUQVRVU19QRU5ESU5HEAESFAoQTUFJTF9TVEFUVVNfU0VOVBACEhYKEk1BSUxfU1RBVFVTX0ZBSUxFRBADYgZwcm90bzM", [file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * User is one person. It combines the account (from auth) and the profile (from
@@ -395,6 +395,89 @@ export const SignedInSchema: GenMessage<SignedIn, {jsonType: SignedInJson}> = /*
   messageDesc(file_bff_v1_types, 2);
 
 /**
+ * Challenge is what a sign-in or a Reauthenticate still owes: one more proof.
+ *
+ * @generated from message bff.v1.Challenge
+ */
+export type Challenge = Message<"bff.v1.Challenge"> & {
+  /**
+   * Send it with the proof. It is valid for 10 minutes and at most five wrong
+   * answers.
+   *
+   * @generated from field: string token = 1;
+   */
+  token: string;
+
+  /**
+   * The proofs of which one is owed, in the order in which to offer them:
+   * "totp", "passkey" or "recovery_code".
+   *
+   * @generated from field: repeated string methods = 2;
+   */
+  methods: string[];
+
+  /**
+   * Seconds until the challenge expires.
+   *
+   * @generated from field: int32 expires_in = 3;
+   */
+  expiresIn: number;
+
+  /**
+   * For PublicKeyCredential.parseRequestOptionsFromJSON, if methods has
+   * "passkey".
+   *
+   * @generated from field: google.protobuf.Struct passkey_options = 4;
+   */
+  passkeyOptions?: JsonObject | undefined;
+};
+
+/**
+ * Challenge is what a sign-in or a Reauthenticate still owes: one more proof.
+ *
+ * @generated from message bff.v1.Challenge
+ */
+export type ChallengeJson = {
+  /**
+   * Send it with the proof. It is valid for 10 minutes and at most five wrong
+   * answers.
+   *
+   * @generated from field: string token = 1;
+   */
+  token?: string;
+
+  /**
+   * The proofs of which one is owed, in the order in which to offer them:
+   * "totp", "passkey" or "recovery_code".
+   *
+   * @generated from field: repeated string methods = 2;
+   */
+  methods?: string[];
+
+  /**
+   * Seconds until the challenge expires.
+   *
+   * @generated from field: int32 expires_in = 3;
+   */
+  expiresIn?: number;
+
+  /**
+   * For PublicKeyCredential.parseRequestOptionsFromJSON, if methods has
+   * "passkey".
+   *
+   * @generated from field: google.protobuf.Struct passkey_options = 4;
+   */
+  passkeyOptions?: StructJson;
+};
+
+/**
+ * Describes the message bff.v1.Challenge.
+ * Use `create(ChallengeSchema)` to create a new message.
+ */
+export const ChallengeSchema: GenMessage<Challenge, {jsonType: ChallengeJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_types, 3);
+
+/**
  * VerificationSent says that a link was mailed, which completes the
  * registration. It is the same whether or not the email has an account.
  *
@@ -417,7 +500,7 @@ export type VerificationSentJson = {
  * Use `create(VerificationSentSchema)` to create a new message.
  */
 export const VerificationSentSchema: GenMessage<VerificationSent, {jsonType: VerificationSentJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_types, 3);
+  messageDesc(file_bff_v1_types, 4);
 
 /**
  * AuditEvent is a change of an identity, or a refused attempt: who did what to
@@ -628,7 +711,7 @@ export type AuditEventJson = {
  * Use `create(AuditEventSchema)` to create a new message.
  */
 export const AuditEventSchema: GenMessage<AuditEvent, {jsonType: AuditEventJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_types, 4);
+  messageDesc(file_bff_v1_types, 5);
 
 /**
  * Mail is one mail of the outbox, without its content.
@@ -789,7 +872,7 @@ export type MailJson = {
  * Use `create(MailSchema)` to create a new message.
  */
 export const MailSchema: GenMessage<Mail, {jsonType: MailJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_types, 5);
+  messageDesc(file_bff_v1_types, 6);
 
 /**
  * Session is one signed-in device.
@@ -936,7 +1019,7 @@ export type SessionJson = {
  * Use `create(SessionSchema)` to create a new message.
  */
 export const SessionSchema: GenMessage<Session, {jsonType: SessionJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_types, 6);
+  messageDesc(file_bff_v1_types, 7);
 
 /**
  * Security is the state of an account's security, for its owner.
@@ -999,7 +1082,7 @@ export type SecurityJson = {
  * Use `create(SecuritySchema)` to create a new message.
  */
 export const SecuritySchema: GenMessage<Security, {jsonType: SecurityJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_types, 7);
+  messageDesc(file_bff_v1_types, 8);
 
 /**
  * PartError says which optional part of a composed answer is missing, and why.
@@ -1076,7 +1159,7 @@ export type PartErrorJson = {
  * Use `create(PartErrorSchema)` to create a new message.
  */
 export const PartErrorSchema: GenMessage<PartError, {jsonType: PartErrorJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_types, 8);
+  messageDesc(file_bff_v1_types, 9);
 
 /**
  * UserStatus says whether a user may sign in.

@@ -1,0 +1,141 @@
+package bff
+
+import (
+	"context"
+	"testing"
+
+	"connectrpc.com/connect/v2"
+
+	authv1 "gatehouse/gen/auth/v1"
+	bffv1 "gatehouse/gen/bff/v1"
+	policyv1 "gatehouse/gen/policy/v1"
+	"gatehouse/internal/accesstoken"
+	"gatehouse/internal/fault"
+	"gatehouse/internal/policy"
+)
+
+const stepUp = `Bearer error="insufficient_user_authentication", acr_values="aal2"`
+
+// tokenAt is an access token with the claims that say how alice signed in.
+func (h *harness) tokenAt(acr string, amr []string, roles ...string) string {
+	return h.signer.token(func(_, claims map[string]any) {
+		claims["roles"] = roles
+		if acr != "" {
+			claims["acr"], claims["amr"], claims["auth_time"] = acr, amr, claims["iat"]
+		}
+	})
+}
+
+// A token without a level is at level 1; so is one with a level that we do not know.
+func TestALevelIsCheckedAsThePolicySays(t *testing.T) {
+	t.Parallel()
+	for _, required := range []bool{false, true} {
+		h := newHarness(t, options{secondFactor: required})
+		identity := h.gateway.identity
+		for name, credential := range map[string]struct {
+			token           string
+			two, remembered bool
+		}{
+			"no acr":            {token: h.tokenAt("", nil)},
+			"aal1":              {token: h.tokenAt("aal1", []string{"pwd"})},
+			"another acr":       {token: h.tokenAt("aal3", []string{"pwd"})},
+			"remembered device": {token: h.tokenAt("aal1", []string{"pwd", "rba"}), remembered: true},
+			"aal2":              {token: h.tokenAt("aal2", []string{"mfa", "otp", "pwd"}), two: true},
+		} {
+			who, err := h.gateway.verifier.Verify(credential.token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx := context.WithValue(t.Context(), principalKey{}, who)
+			for assurance, want := range map[policyv1.Assurance]bool{
+				policyv1.Assurance_ASSURANCE_UNSPECIFIED: !required || credential.two || credential.remembered,
+				policyv1.Assurance_ASSURANCE_ONE:         true,
+				policyv1.Assurance_ASSURANCE_TWO:         credential.two,
+				policyv1.Assurance_ASSURANCE_OWN:         !required || credential.two || credential.remembered, // and auth decides
+			} {
+				if err := identity.checkLevel(&policy.Method{Assurance: assurance})(ctx); (err == nil) != want {
+					t.Errorf("required %t, %s at %s: got %v, want admitted %t", required, name, assurance, err, want)
+				}
+			}
+		}
+	}
+}
+
+func TestEveryMethodThatIsNotOpenToLevelOneAsksASecondFactorWhereItIsRequired(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, options{secondFactor: true})
+	for _, plan := range h.gateway.rpc.Methods() {
+		admission, err := h.gateway.identity.admit(plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, anyone := plan.Access.GetWho().(*policyv1.Access_Anyone); anyone {
+			continue
+		}
+		who, err := h.gateway.verifier.Verify(h.tokenAt("", nil, "admin", "user"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = admission.Authorize(context.WithValue(t.Context(), principalKey{}, who))
+		open := plan.Assurance == policyv1.Assurance_ASSURANCE_ONE
+		if (err == nil) != open || !open && fault.Reason(err) != accesstoken.ReasonSecondFactor {
+			t.Errorf("%s: got %v, want open %t", plan.Procedure, err, open)
+		}
+	}
+	_, got := ask(t, h.accounts.ListSessions, &bffv1.ListSessionsRequest{}, h.tokenAt("aal1", []string{"pwd"}))
+	if fault.Reason(got.err) != accesstoken.ReasonSecondFactor {
+		t.Errorf("ListSessions: got %v, want %s", got.err, accesstoken.ReasonSecondFactor)
+	}
+	if header := got.header.Get("Www-Authenticate"); header != stepUp {
+		t.Errorf("ListSessions: got the header %q, want %q", header, stepUp)
+	}
+}
+
+// auth decides for the level of the account; its refusal has the same header.
+func TestTheAccountsOwnLevelIsAskedOfAuthWhereTheSchemaDeclaresIt(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, options{})
+	asked := map[string]bool{}
+	answer(h.backend, authv1.AccountServiceSetAccountRolesProcedure, func(_ context.Context, req *authv1.SetAccountRolesRequest) (*authv1.SetAccountRolesResponse, error) {
+		asked["SetUserRoles"] = req.GetOrigin().GetRequireOwnLevel()
+		return nil, accesstoken.ErrSecondFactor
+	})
+	answer(h.backend, authv1.AccountServiceSetAccountStatusProcedure, func(_ context.Context, req *authv1.SetAccountStatusRequest) (*authv1.SetAccountStatusResponse, error) {
+		asked["DisableUser"] = req.GetOrigin().GetRequireOwnLevel()
+		return &authv1.SetAccountStatusResponse{Account: accountOf(bob)}, nil
+	})
+	_, got := ask(t, h.users.SetUserRoles, &bffv1.SetUserRolesRequest{UserId: bob, Roles: []string{"editor"}}, h.token(alice, "admin"))
+	if fault.Reason(got.err) != accesstoken.ReasonSecondFactor || got.header.Get("Www-Authenticate") != stepUp {
+		t.Errorf("SetUserRoles: got %v with the header %q, want auth's refusal with %q", got.err, got.header.Get("Www-Authenticate"), stepUp)
+	}
+	_, got = ask(t, h.users.DisableUser, &bffv1.DisableUserRequest{UserId: bob}, h.token(alice, "admin"))
+	wantNoError(t, "DisableUser", got.err)
+	if !asked["SetUserRoles"] || asked["DisableUser"] {
+		t.Errorf("auth was asked for the account's level by %v, want by SetUserRoles alone", asked)
+	}
+}
+
+// An auth older than schema number 8 still puts the role into a token of level 1.
+func TestARoleThatNeedsASecondFactorDoesNotCountAtLevelOne(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, options{secondFactorRoles: []string{"admin"}})
+	answer(h.backend, authv1.AccountServiceSetAccountStatusProcedure, func(context.Context, *authv1.SetAccountStatusRequest) (*authv1.SetAccountStatusResponse, error) {
+		return &authv1.SetAccountStatusResponse{Account: accountOf(bob)}, nil
+	})
+	for name, test := range map[string]struct {
+		token string
+		code  connect.Code
+	}{
+		"no acr": {h.tokenAt("", nil, "admin"), connect.CodePermissionDenied},
+		"aal1":   {h.tokenAt("aal1", []string{"pwd"}, "admin"), connect.CodePermissionDenied},
+		"aal2":   {h.tokenAt("aal2", []string{"mfa", "otp", "pwd"}, "admin"), 0},
+	} {
+		_, got := ask(t, h.users.DisableUser, &bffv1.DisableUserRequest{UserId: bob}, test.token)
+		if got := connect.CodeOf(got.err); test.code != 0 && got != test.code {
+			t.Errorf("%s: got %v, want %s", name, got, test.code)
+		}
+		if test.code == 0 {
+			wantNoError(t, name, got.err)
+		}
+	}
+}
