@@ -54,7 +54,7 @@ func PolicyOf(settings string, upstreams *upstream.Set, backends ...Backend) (*P
 	}
 	defer cache.Close()
 	s := &Service{cache: cache, backends: backends, gateway: &Gateway{cache: cache}, upstreams: passthrough.Describe(upstreams)}
-	if s.tellers, err = tellers(backends); err != nil {
+	if s.tellers, err = tellers(slices.Concat(backends, upstreamFeeds(upstreams, backends))); err != nil {
 		return nil, err
 	}
 	s.rpc, err = s.newServer(Config{Logger: slog.New(slog.DiscardHandler), Policy: settings})
@@ -66,6 +66,13 @@ func PolicyOf(settings string, upstreams *upstream.Set, backends ...Backend) (*P
 		policy.Pages = append(policy.Pages, Page{Pattern: page.Pattern, Who: whoMay(page.Access)})
 	}
 	policy.Fields = fieldsOf(s.rpc.Methods())
+	if len(upstreams.Following()) > 0 {
+		feed, err := describeAccountFeed(upstreams)
+		if err != nil {
+			return nil, err
+		}
+		policy.Methods = append(policy.Methods, methodsOf(feed.Server().Methods())...)
+	}
 	if upstreams != nil {
 		for _, u := range upstreams.Upstreams {
 			for _, procedure := range u.Unpublished {
@@ -118,6 +125,8 @@ func whoMay(access *policyv1.Access) string {
 		return strings.Join(append([]string{"oneself"}, who.Self.GetOrRoles()...), " or ")
 	case *policyv1.Access_Roles:
 		return strings.Join(who.Roles.GetAnyOf(), " or ")
+	case *policyv1.Access_Upstreams:
+		return "upstreams with a credential"
 	default:
 		return "nobody"
 	}

@@ -46,13 +46,16 @@ type Upstream struct {
 	LifecycleFields []string
 	// Person says that it holds data about people.
 	Person bool
-	// CredentialFile holds the secret with which it calls the gateway.
+	// CredentialFile holds the secret with which it reads account events.
 	CredentialFile string
 
 	// Methods are the published methods, in the order of the descriptors.
 	Methods []Method
 	// Unpublished are the procedures of the other methods: nobody can call them.
 	Unpublished []string
+
+	credentials []credential
+	kinds       []string // of the cache tags of its methods
 
 	files      *protoregistry.Files            // of the published methods
 	services   map[protoreflect.FullName]bool  // all that its descriptors have
