@@ -62,12 +62,12 @@ func TestAnUpstreamReadsAccountEventsByItsCredential(t *testing.T) {
 		want, refused string
 		asked         string
 	}{
-		"all": {[]string{"    lifecycle: all"}, []string{"Bearer " + shopSecret}, 200, `"ACCOUNT_STATUS_DISABLED"`, "ada@", "shop all c1 7s"},
+		"all": {[]string{"    lifecycle: all"}, []string{"Bearer " + shopSecret}, 200, `"ACCOUNT_STATUS_DISABLED"`, "ada@", "shop all c1 p3 7s"},
 		"with fields": {
-			[]string{"    lifecycle: all", "    lifecycle_fields: [email, create_time]"}, []string{"bearer " + shopSecret}, 200, `"email":"ada@example.com", "createTime":"1970`, "Ada", "shop all c1 7s",
+			[]string{"    lifecycle: all", "    lifecycle_fields: [email, create_time]"}, []string{"bearer " + shopSecret}, 200, `"email":"ada@example.com", "createTime":"1970`, "Ada", "shop all c1 p3 7s",
 		},
-		"by the former secret":     {[]string{"    lifecycle: all"}, []string{"Bearer " + formerSecret}, 200, `"cursor":"c2"`, "ada@", "shop all c1 7s"},
-		"deletions only":           {[]string{"    lifecycle: deletions"}, []string{"Bearer " + shopSecret}, 200, `"cursor":"c2"`, "ada@", "shop deletions c1 7s"},
+		"by the former secret":     {[]string{"    lifecycle: all"}, []string{"Bearer " + formerSecret}, 200, `"cursor":"c2"`, "ada@", "shop all c1 p3 7s"},
+		"deletions only":           {[]string{"    lifecycle: deletions"}, []string{"Bearer " + shopSecret}, 200, `"cursor":"c2"`, "ada@", "shop deletions c1 p3 7s"},
 		"no credential":            {[]string{"    lifecycle: all"}, nil, 401, "CREDENTIAL_INVALID", "", ""},
 		"another secret":           {[]string{"    lifecycle: all"}, []string{"Bearer " + strings.Repeat("x", 40)}, 401, "CREDENTIAL_INVALID", "", ""},
 		"half of the secret":       {[]string{"    lifecycle: all"}, []string{"Bearer " + shopSecret[:36]}, 401, "CREDENTIAL_INVALID", "", ""},
@@ -81,14 +81,14 @@ func TestAnUpstreamReadsAccountEventsByItsCredential(t *testing.T) {
 			h := open(t, withContractShop(t, "http://127.0.0.1:1", test.entry...))
 			asked := make(chan string, 1)
 			answer(h.backend, authv1.AccountFeedServiceWatchAccountsProcedure, func(_ context.Context, req *authv1.WatchAccountsRequest) (*authv1.WatchAccountsResponse, error) {
-				asked <- fmt.Sprint(req.GetService(), map[bool]string{true: " deletions ", false: " all "}[req.GetDeletionsOnly()], req.GetCursor(), " ", req.GetWait().AsDuration())
+				asked <- fmt.Sprint(req.GetService(), map[bool]string{true: " deletions ", false: " all "}[req.GetDeletionsOnly()], req.GetCursor(), " ", req.GetPosition(), " ", req.GetWait().AsDuration())
 				return &authv1.WatchAccountsResponse{Cursor: "c2", Events: []*authv1.AccountEvent{{
 					AccountId: alice, Version: 3, Status: authv1.AccountStatus_ACCOUNT_STATUS_DISABLED, Email: "ada@example.com", CreateTime: &timestamppb.Timestamp{},
 					Profile: &authv1.ProfileSeed{FirstName: "Ada"},
 				}}}, nil
 			})
 			var headers []string
-			body := `{"cursor":"c1","wait":"7s"}`
+			body := `{"cursor":"c1","position":"p3","wait":"7s"}`
 			if name == "too long a wait is shown" {
 				body = `{"wait":"16s"}`
 			}

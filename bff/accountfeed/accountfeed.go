@@ -105,7 +105,7 @@ func (f *Feed) WatchAccounts(ctx context.Context, req *servicev1.WatchAccountsRe
 	wait := req.GetWait().AsDuration()
 	response, err := compose.Fetch(ctx, f.config.PublicError, wait+answerSlack, func(ctx context.Context) (*authv1.WatchAccountsResponse, error) {
 		return f.config.Feed.WatchAccounts(ctx, &authv1.WatchAccountsRequest{
-			Service: u.Name, Cursor: req.GetCursor(), Wait: durationpb.New(wait), DeletionsOnly: u.DeletionsOnly(),
+			Service: u.Name, Cursor: req.GetCursor(), Position: req.GetPosition(), Wait: durationpb.New(wait), DeletionsOnly: u.DeletionsOnly(),
 		})
 	})
 	if errors.Is(context.Cause(ctx), serve.ErrStopping) {

@@ -85,7 +85,11 @@ type WatchAccountsRequest struct {
 	// Empty reads from the beginning.
 	Cursor string `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// How long to wait for a change if there is none, at most 15 s.
-	Wait          *durationpb.Duration `protobuf:"bytes,2,opt,name=wait,proto3" json:"wait,omitempty"`
+	Wait *durationpb.Duration `protobuf:"bytes,2,opt,name=wait,proto3" json:"wait,omitempty"`
+	// From where to read, if that is not the cursor: the cursor of a later response,
+	// whose changes the caller has applied except for those of some accounts. It
+	// confirms nothing.
+	Position      string `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -132,6 +136,13 @@ func (x *WatchAccountsRequest) GetWait() *durationpb.Duration {
 		return x.Wait
 	}
 	return nil
+}
+
+func (x *WatchAccountsRequest) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
 }
 
 // WatchAccountsResponse contains the accounts that have changed.
@@ -387,10 +398,11 @@ var File_service_v1_account_feed_service_proto protoreflect.FileDescriptor
 const file_service_v1_account_feed_service_proto_rawDesc = "" +
 	"\n" +
 	"%service/v1/account_feed_service.proto\x12\n" +
-	"service.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"v\n" +
+	"service.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\x9d\x01\n" +
 	"\x14WatchAccountsRequest\x12!\n" +
 	"\x06cursor\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x06cursor\x12;\n" +
-	"\x04wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b\x0f2\x00R\x04wait\"u\n" +
+	"\x04wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b\x0f2\x00R\x04wait\x12%\n" +
+	"\bposition\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\bposition\"u\n" +
 	"\x15WatchAccountsResponse\x120\n" +
 	"\x06events\x18\x01 \x03(\v2\x18.service.v1.AccountEventR\x06events\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x12\n" +
