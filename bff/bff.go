@@ -97,14 +97,14 @@ type Service struct {
 	upstreams *passthrough.Upstreams
 	// accountFeed lets upstreams follow accounts; nil if none does.
 	accountFeed *accountfeed.Feed
-	origins   *browser.Origins
-	proxies   *proxies
-	rates     *rates         // nil without rate limits
-	shedder   *shed.Shedder  // nil without queues
-	intake    *intake.Intake // nil without bounds on unread requests
-	rpc       *rpc.Server
-	documents documents
-	handler   http.Handler
+	origins     *browser.Origins
+	proxies     *proxies
+	rates       *rates         // nil without rate limits
+	shedder     *shed.Shedder  // nil without queues
+	intake      *intake.Intake // nil without bounds on unread requests
+	rpc         *rpc.Server
+	documents   documents
+	handler     http.Handler
 }
 
 // compressMinBytes is the size from which the gateway compresses responses. Compressing

@@ -37,25 +37,13 @@ func TestAnAccountThatIsStuckKeepsNobodyElseWaiting(t *testing.T) {
 				return s.Count(t, "SELECT count(*) FROM users.profiles WHERE id = $1", person.ID)
 			}
 			process := shape.Role(harness.RoleUsers)
-			wantStuck := func(want string) {
-				t.Helper()
-				harness.Eventually(t, time.Minute, "the metric is "+want, func() error {
-					_, text := harness.Get(t, s.Ops()[process]+"/metrics")
-					for line := range strings.Lines(text) {
-						if strings.HasPrefix(line, "gatehouse_lifecycle_stuck{") && strings.Contains(line, `service="users"`) && strings.HasSuffix(strings.TrimSpace(line), " "+want) {
-							return nil
-						}
-					}
-					return fmt.Errorf("it is not")
-				})
-			}
 			harness.Eventually(t, time.Minute, "the other account is erased", func() error {
 				if n := profiles(other); n > 0 {
 					return fmt.Errorf("%d profiles", n)
 				}
 				return nil
 			})
-			wantStuck("1")
+			wantStuck(t, s, process, "1")
 			if profiles(stuck) != 1 {
 				t.Fatal("the account is not stuck: the test tests nothing")
 			}
@@ -89,7 +77,21 @@ func TestAnAccountThatIsStuckKeepsNobodyElseWaiting(t *testing.T) {
 			if profiles(stuck) != 0 {
 				t.Error("the account that was stuck has a profile")
 			}
-			wantStuck("0")
+			wantStuck(t, s, process, "0")
 		})
 	}
+}
+
+// wantStuck waits until the metric says how many accounts are stuck.
+func wantStuck(t *testing.T, s *harness.System, process, want string) {
+	t.Helper()
+	harness.Eventually(t, time.Minute, "the metric is "+want, func() error {
+		_, text := harness.Get(t, s.Ops()[process]+"/metrics")
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(line, "gatehouse_lifecycle_stuck{") && strings.Contains(line, `service="users"`) && strings.HasSuffix(strings.TrimSpace(line), " "+want) {
+				return nil
+			}
+		}
+		return fmt.Errorf("it is not")
+	})
 }

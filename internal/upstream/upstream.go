@@ -74,19 +74,19 @@ type Method struct {
 }
 
 // ReasonsOf returns the reasons that the errors of a published method may have in
-// addition to the gateway's own.
-func (s *Set) ReasonsOf(method *policy.Method) []string {
+// addition to the gateway's own, and whether an upstream publishes the method.
+func (s *Set) ReasonsOf(method *policy.Method) (reasons []string, published bool) {
 	if s == nil {
-		return nil
+		return nil, false
 	}
 	for _, u := range s.Upstreams {
 		for _, m := range u.Methods {
 			if m.Spec.Procedure == method.Procedure {
-				return u.Reasons
+				return u.Reasons, true
 			}
 		}
 	}
-	return nil
+	return nil, false
 }
 
 // Specs returns the published methods of all upstreams.
