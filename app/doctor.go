@@ -111,9 +111,11 @@ func (e *examination) checkSettings(app *kong.Application) {
 	if e.settings.command == commandUp {
 		find[*mailFlags](e.settings).mailbox = filepath.Join(find[*dataFlags](e.settings).DataDir, "mailbox")
 		find[*publicFlags](e.settings).listen = find[*listenFlags](e.settings).Listen
-		for _, key := range secretFiles(e.settings) {
-			if *key.value == "" { // up is going to make it
-				*key.value = hex.EncodeToString(make([]byte, keyLength))
+		for i, key := range secretFiles(e.settings) {
+			if *key.value == "" { // up generates it, different from the others
+				placeholder := make([]byte, keyLength)
+				placeholder[0] = byte(i)
+				*key.value = hex.EncodeToString(placeholder)
 			}
 		}
 	}

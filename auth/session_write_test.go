@@ -63,8 +63,10 @@ func TestARefreshWritesToNoIndex(t *testing.T) {
 		}
 		updates = h.count(t, "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relid = 'auth.sessions'::regclass")
 	}
-	if hot := h.count(t, "SELECT n_tup_hot_upd FROM pg_stat_user_tables WHERE relid = 'auth.sessions'::regclass"); hot < updates*95/100 {
-		t.Errorf("%d of %d updates of sessions were heap-only, want 95 %%", hot, updates)
+	// With an index on a column that a refresh changes, none is heap-only. A few aren't
+	// while a snapshot, such as autovacuum's, keeps Postgres from pruning a full page.
+	if hot := h.count(t, "SELECT n_tup_hot_upd FROM pg_stat_user_tables WHERE relid = 'auth.sessions'::regclass"); hot < updates*3/4 {
+		t.Errorf("%d of %d updates of sessions were heap-only, want three quarters at least", hot, updates)
 	}
 }
 

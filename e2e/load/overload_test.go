@@ -6,6 +6,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -73,17 +76,40 @@ func TestAClosedLoopIsQueuedAndNotRefused(t *testing.T) {
 	for _, shape := range harness.Shapes {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
-			s := harness.Start(t, shape, harness.WithSettings(busyMachine, "GATEHOUSE_CACHE_BYTES=0"))
+			s := harness.Start(t, shape, harness.WithOps(), harness.WithSettings(busyMachine, "GATEHOUSE_CACHE_BYTES=0"))
 			var tokens []string
 			for i := range 40 { // so that nobody goes beyond a method's rate
 				tokens = append(tokens, s.SignUp(t, fmt.Sprintf("loop%d@example.com", i)).Access)
 			}
-			const calls = 1500
-			if answered, refused := closedLoop(t, s, 64, calls, tokens, bffv1.AccountServiceGetMeProcedure); answered != calls {
-				t.Errorf("of %d calls over 64 connections %d were answered; the others: %v", calls, answered, refused)
+			// 64 connections find a slot each; of twice as many as there are slots, some wait in
+			// the queue.
+			for _, connections := range []int{64, 2 * max(64, 32*runtime.NumCPU())} {
+				const calls = 1500
+				if answered, refused := closedLoop(t, s, connections, calls, tokens, bffv1.AccountServiceGetMeProcedure); answered != calls {
+					t.Errorf("of %d calls over %d connections %d were answered; the others: %v", calls, connections, answered, refused)
+				}
+			}
+			if waited := queueDelays(t, s); waited == 0 {
+				t.Error("no call waited in the queue")
 			}
 		})
 	}
+}
+
+// queueDelays returns how long calls waited in the gateway's queue, in seconds.
+func queueDelays(t *testing.T, s *harness.System) (sum float64) {
+	t.Helper()
+	for _, url := range s.Ops() {
+		_, text := harness.Get(t, url+"/metrics")
+		for _, sample := range regexp.MustCompile(`(?m)^gatehouse_bff_queue_delay_seconds_sum\{[^}]*\} (\S+)$`).FindAllStringSubmatch(text, -1) {
+			one, err := strconv.ParseFloat(sample[1], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += one
+		}
+	}
+	return sum
 }
 
 func TestAHundredRefreshesOfOneTokenAreAllServed(t *testing.T) {

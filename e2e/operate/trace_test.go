@@ -175,7 +175,7 @@ func TestATraceGoesThroughEveryHop(t *testing.T) {
 						return fmt.Errorf("%s isn't below its caller; there are\n%s", method, strings.Join(c.names(), "\n"))
 					}
 					want := "gatehouse"
-					if shape == "three processes" {
+					if shape == harness.ThreeProcesses {
 						want += "-" + role
 					}
 					if answers[0].service != want {

@@ -155,9 +155,7 @@ func TestStopLeavesNoProcess(t *testing.T) {
 		t.Fatalf("%d processes work in %s: this test doesn't see them all", n, dir)
 	}
 	stop(t, s)
-	if running := processesIn(t, dir); running != nil {
-		t.Errorf("left running: %v", running)
-	}
+	awaitNoProcess(t, dir)
 }
 
 func TestAKilledGatehouseTakesItsPostgresAlong(t *testing.T) {
@@ -312,9 +310,7 @@ func TestCtrlCReachesOnlyGatehouse(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Errorf("the child, which writes before it stops, ended with %v; %s", err, g.errors)
 	}
-	if running := processesIn(t, dir); running != nil {
-		t.Errorf("left running: %v", running)
-	}
+	awaitNoProcess(t, dir)
 }
 
 func TestOrdinaryUserRunsPostgresAsItself(t *testing.T) {
@@ -357,9 +353,7 @@ func TestOrdinaryUserRunsPostgresAsItself(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Errorf("the child ended with %v; %s", err, g.errors)
 	}
-	if running := processesIn(t, dir); running != nil {
-		t.Errorf("left running: %v", running)
-	}
+	awaitNoProcess(t, dir)
 
 	// Root may use the folder once without taking it away from its owner.
 	s := start(t, filepath.Join(dir, "theirs"))

@@ -179,6 +179,13 @@ func processesIn(t *testing.T, dir string) []int {
 	return pids
 }
 
+// awaitNoProcess waits until no process works below dir: a killed child closes its
+// files, which ends the wait for it, shortly before it leaves /proc.
+func awaitNoProcess(t *testing.T, dir string) {
+	t.Helper()
+	await(t, "the end of every process", func() bool { return processesIn(t, dir) == nil })
+}
+
 func TestDataSurvivesARestart(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
@@ -421,9 +428,7 @@ func TestStartEndsWithItsContext(t *testing.T) {
 			if left, _ := filepath.Glob(filepath.Join(dir, "postgres", unfinished+"*")); left != nil {
 				t.Errorf("left behind: %v", left)
 			}
-			if running := processesIn(t, dir); running != nil {
-				t.Errorf("left running: %v", running)
-			}
+			awaitNoProcess(t, dir)
 			start(t, dir)
 		})
 	}
@@ -486,9 +491,7 @@ func TestAWrongPasswordFileIsReported(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "password in "+s.Dir()+" is not the password of the cluster") {
 		t.Errorf("Start with another password = %v", err)
 	}
-	if running := processesIn(t, dir); running != nil {
-		t.Errorf("left running: %v", running)
-	}
+	awaitNoProcess(t, dir)
 }
 
 // The kernel takes the thread that forked for the parent.
@@ -544,9 +547,7 @@ func TestStopKillsPostgresAfterTheTimeout(t *testing.T) {
 	if err := <-answer; err == nil || !strings.Contains(err.Error(), "did not shut down in time") {
 		t.Errorf("Stop = %v, want it told that the end was hard", err)
 	}
-	if running := processesIn(t, dir); running != nil {
-		t.Errorf("left running: %v", running)
-	}
+	awaitNoProcess(t, dir)
 	s = start(t, dir)
 	if got := ask(t, s, `SELECT word FROM kept`); got != "a word" {
 		t.Errorf("after a hard stop the row holds %q", got)
