@@ -292,3 +292,31 @@ func TestDriftIsReported(t *testing.T) {
 		}
 	}
 }
+
+// What a service answers to the gateway alone is not published, whatever it says of it
+// itself, and the file cannot publish it.
+func TestWhatTheGatewayAsksForIsNotPublished(t *testing.T) {
+	t.Parallel()
+	person, change := upstreamtest.ContractFiles()[0], upstreamtest.ContractFiles()[1]
+	everybody := &policyv1.Method{Access: &policyv1.Access{Who: &policyv1.Access_Anyone{Anyone: &policyv1.Anyone{}}}}
+	proto.SetExtension(person.GetService()[0].GetMethod()[0].GetOptions(), policyv1.E_Method, everybody)
+	proto.ClearExtension(change.GetService()[0].GetMethod()[0].GetOptions(), policyv1.E_Method)
+	set := upstreamtest.Encode(upstreamtest.File(), person, change)
+	const watch = "service.v1.ChangeService/WatchChanges"
+	loaded, err := loadSet(t, entry(), set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range loaded.Upstreams[0].Methods {
+		if strings.HasPrefix(m.Spec.Procedure, "/service.v1.") {
+			t.Errorf("%s is published", m.Spec.Procedure)
+		}
+	}
+	if got := strings.Join(loaded.Upstreams[0].Unpublished, " "); !strings.Contains(got, "/service.v1.PersonService/ExportPerson") || !strings.Contains(got, "/"+watch) {
+		t.Errorf("not published: got %s, want ExportPerson and WatchChanges among them", got)
+	}
+	_, err = loadSet(t, entry("    policy:", "      "+watch+":", "        access: {anyone: {}}"), set)
+	if err == nil || !strings.Contains(err.Error(), watch+" is for the gateway alone: leave its policy out") {
+		t.Errorf("with a policy in the file: got %v, want a refusal", err)
+	}
+}
