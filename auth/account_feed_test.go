@@ -360,3 +360,58 @@ func TestARestoredLogIsReadOnce(t *testing.T) {
 		t.Errorf("again: %v, want nothing", got)
 	}
 }
+
+// A reader that is ahead of its cursor, because it cannot apply the change of one
+// account, reads on and confirms nothing.
+func TestAPositionAheadOfTheCursorConfirmsNothing(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	feed := authv1.NewAccountFeedServiceClient(h.client)
+	h.signUp(t, "ada@example.com")
+	read := func(cursor, position string) *authv1.WatchAccountsResponse {
+		t.Helper()
+		response, err := feed.WatchAccounts(t.Context(), &authv1.WatchAccountsRequest{Service: "bff", Cursor: cursor, Position: position})
+		if err != nil {
+			t.Fatalf("WatchAccounts: %v", err)
+		}
+		return response
+	}
+	ahead := read("", "").GetCursor()
+	bob, _ := h.signUp(t, "bob@example.com")
+	if got := read("", ahead).GetEvents(); len(got) != 1 || got[0].GetAccountId() != bob.GetId() {
+		t.Errorf("from the position: got %v, want the event of Bob alone", got)
+	}
+	if h.lagOf(t, "bff") == 0 {
+		t.Error("the reader counts as having the first event")
+	}
+	if _, err := feed.WatchAccounts(t.Context(), &authv1.WatchAccountsRequest{Service: "bff", Position: "1/nowhere"}); err == nil {
+		t.Error("a position that does not resolve was taken")
+	}
+}
+
+// A reader counts from the moment when a gateway registers it, and keeps what it has
+// confirmed when it is registered again.
+func TestARegisteredReaderCountsBeforeItsFirstRead(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.signUp(t, "ada@example.com")
+	feed := authv1.NewAccountFeedServiceClient(h.client)
+	register := func() {
+		t.Helper()
+		_, err := feed.RegisterReaders(t.Context(), &authv1.RegisterReadersRequest{Readers: []*authv1.AccountReader{{Service: "the-shop"}, {Service: "stall", DeletionsOnly: true}}})
+		if err != nil {
+			t.Fatalf("RegisterReaders: %v", err)
+		}
+	}
+	register()
+	if h.lagOf(t, "the-shop") == 0 || h.lagOf(t, "stall") != 0 {
+		t.Errorf("the lag of the shop is %s, want that of the account; that of the stall %s, want none without a deletion", h.lagOf(t, "the-shop"), h.lagOf(t, "stall"))
+	}
+	shop := &reader{harness: h, service: "the-shop"}
+	shop.all(t)
+	shop.next(t)
+	register()
+	if lag := h.lagOf(t, "the-shop"); lag != 0 {
+		t.Errorf("registered again, the shop lags by %s, want nothing", lag)
+	}
+}

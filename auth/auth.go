@@ -137,7 +137,7 @@ type Service struct {
 	link       *linkService
 	audit      *auditService
 	mail       *mailService
-	feed       *accountFeedService
+	feed       *accountlog.Service
 }
 
 // New opens the service: it loads the signing keys and makes the first one on
@@ -199,7 +199,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		},
 		audit: &auditService{db: db},
 		mail:  &mailService{db: db, mails: mails},
-		feed:  &accountFeedService{log: events, readers: config.Readers},
+		feed:  &accountlog.Service{Log: events, Expected: config.Readers},
 	}, nil
 }
 

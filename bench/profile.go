@@ -28,7 +28,7 @@ func (h *stack) profile(ctx context.Context, o options) error {
 		_, listens, err := h.begin(ctx, command+"-profiled", h.binary, command, append(env, "GATEHOUSE_OPS_LISTEN="+address)...)
 		return listens, err
 	}
-	users, err := begin("users")
+	users, err := begin("users", h.peers[1])
 	if err != nil {
 		return err
 	}

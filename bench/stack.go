@@ -129,17 +129,22 @@ func open(ctx context.Context, binary, dir string) (_ *stack, err error) {
 
 // services starts users and auth, and returns the settings with their URLs.
 func (h *stack) services(ctx context.Context, suffix string) (users, auth *process, peers []string, err error) {
-	users, usersAt, err := h.begin(ctx, "users"+suffix, h.binary, "users")
+	authAt, err := freeAddress() // which users reads accounts from, and repeats until it answers
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	toAuth := "AUTH_URL=http://" + authAt
+	users, usersAt, err := h.begin(ctx, "users"+suffix, h.binary, "users", toAuth)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	toUsers := "USERS_URL=http://" + usersAt
 	// Failed sign-ins must not throttle the addresses of the load.
-	auth, authAt, err := h.begin(ctx, "auth"+suffix, h.binary, "auth", toUsers, unthrottled)
+	auth, err = h.beginAt(ctx, authAt, "auth"+suffix, h.binary, "auth", toUsers, unthrottled)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	return users, auth, []string{toUsers, "AUTH_URL=http://" + authAt}, nil
+	return users, auth, []string{toUsers, toAuth}, nil
 }
 
 // fastifyFolder is the folder of the Fastify gateway, relative to the repository's root.
@@ -171,6 +176,11 @@ func (h *stack) begin(ctx context.Context, name, program, command string, env ..
 	if err != nil {
 		return nil, "", err
 	}
+	p, err := h.beginAt(ctx, address, name, program, command, env...)
+	return p, address, err
+}
+
+func (h *stack) beginAt(ctx context.Context, address, name, program, command string, env ...string) (*process, error) {
 	of, ok := h.environment[command]
 	if !ok {
 		of = h.environment[bareCommand]
@@ -178,10 +188,10 @@ func (h *stack) begin(ctx context.Context, name, program, command string, env ..
 	env = slices.Concat(of, env, []string{"GATEHOUSE_LISTEN=" + address})
 	p, err := start(ctx, program, []string{command}, env, nil, filepath.Join(h.dir, name+".log"))
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	h.processes = append(h.processes, p)
-	return p, address, p.answers(ctx, address)
+	return p, p.answers(ctx, address)
 }
 
 // prepare creates the database and returns each command's settings, as in

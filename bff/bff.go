@@ -18,12 +18,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
 
 	"gatehouse/bff/access"
+	"gatehouse/bff/accountfeed"
 	"gatehouse/bff/browser"
 	"gatehouse/bff/intake"
 	"gatehouse/bff/passthrough"
@@ -98,14 +100,16 @@ type Service struct {
 	changes    changeFeeds
 	// upstreams pass calls on.
 	upstreams *passthrough.Upstreams
-	origins   *browser.Origins
-	proxies   *proxies
-	rates     *rates         // nil without rate limits
-	shedder   *shed.Shedder  // nil without queues
-	intake    *intake.Intake // nil without bounds on unread requests
-	rpc       *rpc.Server
-	documents documents
-	handler   http.Handler
+	// accountFeed lets upstreams follow accounts; nil if none does.
+	accountFeed *accountfeed.Feed
+	origins     *browser.Origins
+	proxies     *proxies
+	rates       *rates         // nil without rate limits
+	shedder     *shed.Shedder  // nil without queues
+	intake      *intake.Intake // nil without bounds on unread requests
+	rpc         *rpc.Server
+	documents   documents
+	handler     http.Handler
 }
 
 // compressMinBytes is the size from which the gateway compresses responses. Compressing
@@ -121,7 +125,7 @@ func New(config Config) (*Service, error) {
 		backends: config.Backends,
 	}
 	var err error
-	if s.feedOwners, err = feedOwnersOf(config.Backends); err != nil {
+	if s.feedOwners, err = feedOwnersOf(slices.Concat(config.Backends, upstreamFeeds(config.Upstreams, config.Backends))); err != nil {
 		return nil, err
 	}
 	if config.Throttle {
@@ -221,6 +225,9 @@ func (s *Service) register(server *connect.Server) {
 func (s *Service) mux(config Config) *rpc.Mux {
 	mux := s.rpc.Mux(s.Ready)
 	rest.Handle(mux, "/api/")
+	if s.accountFeed != nil {
+		mux.Join(s.accountFeed.Server())
+	}
 	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.verifier.ServeJWKS))
 	mux.Handle("GET "+identitytoken.JWKSPath, policy.Anyone(), config.Identity)
 	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip, OpenAPI: s.documents.openAPI, Postman: s.documents.postman})
@@ -241,6 +248,9 @@ func (s *Service) Run(ctx context.Context) {
 	defer s.verifier.Stop()
 	var group sync.WaitGroup
 	group.Go(func() { s.changes.run(ctx); s.cache.Close() })
+	if s.accountFeed != nil {
+		group.Go(func() { s.accountFeed.Run(ctx) })
+	}
 	if s.rates != nil {
 		group.Go(func() { s.rates.callers.Run(ctx) })
 	}

@@ -440,12 +440,16 @@ func TestAFeedInvalidatesTheTagsOfItsUpdates(t *testing.T) {
 
 // recordedInvalidations are what a feed invalidates.
 type recordedInvalidations struct {
-	tags []string
-	all  int
+	kinds []string
+	tags  []string
+	all   int
 }
 
 func (r *recordedInvalidations) Invalidate(tags ...string) { r.tags = append(r.tags, tags...) }
 func (r *recordedInvalidations) InvalidateAll()            { r.all++ }
+func (r *recordedInvalidations) InvalidateKinds(kinds ...string) {
+	r.kinds = append(r.kinds, kinds...)
+}
 
 func TestAFetchDuringWhichAFeedFallsSilentIsNotCached(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,14 +45,18 @@ func (f changeFeeds) run(ctx context.Context) {
 // invalidator is the cache that a feed invalidates.
 type invalidator interface {
 	Invalidate(tags ...string)
+	InvalidateKinds(kinds ...string)
 	InvalidateAll()
 }
 
 // changeFeed follows the changes that a service reports, and invalidates cache
 // entries.
 type changeFeed struct {
-	name     string
-	kinds    []string // of the tags that it reports
+	name  string
+	kinds []string // of the tags that it reports
+	// foreign says that the service is an upstream, which invalidates nothing but tags of
+	// its kinds.
+	foreign  bool
 	cache    invalidator
 	follower follow.Follower[changes]
 	now      func() time.Time
@@ -91,10 +96,20 @@ func (f *changeFeed) isCurrent(now time.Time) bool {
 // stream cannot have begun before it was opened here. So no clock has to agree with
 // another, and an update that was long on its way does not pass for a new one.
 func (f *changeFeed) apply(ctx context.Context, update changes, opened time.Time) bool {
-	if update.GetComplete() {
+	switch {
+	case update.GetComplete() && f.foreign:
+		f.cache.InvalidateKinds(f.kinds...)
+	case update.GetComplete():
 		f.cache.InvalidateAll()
 	}
-	if tags := update.GetTags(); len(tags) > 0 {
+	tags := update.GetTags()
+	if f.foreign {
+		tags = slices.DeleteFunc(slices.Clone(tags), func(tag string) bool {
+			kind, _, _ := strings.Cut(tag, "/")
+			return !slices.Contains(f.kinds, kind)
+		})
+	}
+	if len(tags) > 0 {
 		f.cache.Invalidate(tags...)
 		countInvalidations(ctx, len(tags), invalidatedByFeed)
 	}

@@ -3,6 +3,7 @@ package bff
 import (
 	"fmt"
 
+	"gatehouse/bff/passthrough"
 	"gatehouse/gen"
 	"gatehouse/internal/openapi"
 	"gatehouse/internal/policy"
@@ -18,10 +19,10 @@ const ownPackage = "bff.v1"
 type documents struct{ openAPI, postman []byte }
 
 // newDocuments adds the methods of other packages than the gateway's to the embedded
-// documents. reasonsOf returns the reasons that such a method's errors may have in
-// addition to the gateway's; nil for none. It returns an error if a name or a path of a
-// method is in use.
-func newDocuments(methods []*policy.Method, reasonsOf func(*policy.Method) []string) (documents, error) {
+// documents. reasonsOf returns the reasons that the errors of an upstream's method may
+// have in addition to the gateway's, and whether it is one; nil for no upstreams. It returns an
+// error if a name or a path of a method is in use.
+func newDocuments(methods []*policy.Method, reasonsOf func(*policy.Method) (reasons []string, published bool)) (documents, error) {
 	var others []openapi.Method
 	for _, method := range methods {
 		if method.Descriptor.ParentFile().Package() == ownPackage {
@@ -29,7 +30,10 @@ func newDocuments(methods []*policy.Method, reasonsOf func(*policy.Method) []str
 		}
 		other := openapi.Method{Policy: method}
 		if reasonsOf != nil {
-			other.Reasons = reasonsOf(method)
+			var published bool
+			if other.Reasons, published = reasonsOf(method); published {
+				other.Always = passthrough.Reasons()
+			}
 		}
 		others = append(others, other)
 	}

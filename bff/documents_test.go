@@ -73,12 +73,12 @@ func (r ownOrLinked) FindDescriptorByName(name protoreflect.FullName) (protorefl
 func TestDocumentsHaveTheMethodsOfUpstreams(t *testing.T) {
 	t.Parallel()
 	methods := append(newHarness(t, options{}).gateway.rpc.Methods(), shopMethods(t)...)
-	whole, err := newDocuments(methods, func(*policy.Method) []string { return []string{"OUT_OF_STOCK"} })
+	whole, err := newDocuments(methods, func(*policy.Method) ([]string, bool) { return []string{"OUT_OF_STOCK"}, true })
 	wantNoError(t, "make the documents", err)
 	site := httptest.NewServer(web.NewHandler(web.Config{PublicURL: publicURL, AcceptsGzip: rpc.AcceptsGzip, OpenAPI: whole.openAPI, Postman: whole.postman}))
 	t.Cleanup(site.Close)
 	for path, wants := range map[string][]string{
-		"/openapi.json": {`"/api/v1/shop/items/{id}"`, `"/shop.v1.ShopService/Ping"`, `"OUT_OF_STOCK":{`, `"/api/v1/me"`, `"servers":[{"url":"` + publicURL},
+		"/openapi.json": {`"/api/v1/shop/items/{id}"`, `"/shop.v1.ShopService/Ping"`, `"OUT_OF_STOCK":{`, `"UPSTREAM_NOT_FOUND":{`, `"UPSTREAM_RESOURCE_EXHAUSTED":{`, `"/api/v1/me"`, `"servers":[{"url":"` + publicURL},
 		"/postman.json": {`{{baseUrl}}/api/v1/shop/items/{{shop_v1_ShopService_GetItem_id}}`, `{"key":"shop_v1_ShopService_GetItem_id","value":"0195`, `{{baseUrl}}/shop.v1.ShopService/Ping`, `{{baseUrl}}/api/v1/me"`, `"value":"` + publicURL},
 	} {
 		response, err := http.Get(site.URL + path)

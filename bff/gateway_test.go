@@ -523,6 +523,7 @@ func (b *backend) watchRevocations(ctx context.Context, stream connect.ServerStr
 func (b *backend) register(server *connect.Server, service string) {
 	survey := connect.NewServer()
 	if service == "auth" {
+		authv1.RegisterAccountFeedServiceHandler(survey, authv1.UnimplementedAccountFeedServiceHandler{})
 		authv1.RegisterAccountServiceHandler(survey, authv1.UnimplementedAccountServiceHandler{})
 		authv1.RegisterSessionServiceHandler(survey, authv1.UnimplementedSessionServiceHandler{})
 		authv1.RegisterKeyServiceHandler(survey, authv1.UnimplementedKeyServiceHandler{})

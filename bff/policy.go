@@ -55,7 +55,7 @@ func PolicyOf(settings string, upstreams *upstream.Set, backends ...Backend) (*P
 	}
 	defer cache.Close()
 	s := &Service{cache: cache, backends: backends, gateway: &Gateway{cache: cache}, upstreams: passthrough.Describe(upstreams)}
-	if s.feedOwners, err = feedOwnersOf(backends); err != nil {
+	if s.feedOwners, err = feedOwnersOf(slices.Concat(backends, upstreamFeeds(upstreams, backends))); err != nil {
 		return nil, err
 	}
 	s.rpc, err = s.newServer(Config{Logger: slog.New(slog.DiscardHandler), Policy: settings})
@@ -67,6 +67,13 @@ func PolicyOf(settings string, upstreams *upstream.Set, backends ...Backend) (*P
 		policy.Pages = append(policy.Pages, Page{Pattern: page.Pattern, Who: describeAccess(page.Access)})
 	}
 	policy.Fields = fieldsOf(s.rpc.Methods())
+	if len(upstreams.Following()) > 0 {
+		feed, err := describeAccountFeed(upstreams)
+		if err != nil {
+			return nil, err
+		}
+		policy.Methods = append(policy.Methods, methodsOf(feed.Server().Methods())...)
+	}
 	if upstreams != nil {
 		for _, u := range upstreams.Upstreams {
 			for _, procedure := range u.Unpublished {
@@ -119,6 +126,8 @@ func describeAccess(access *policyv1.Access) string {
 		return strings.Join(append([]string{"oneself"}, who.Self.GetOrRoles()...), " or ")
 	case *policyv1.Access_Roles:
 		return strings.Join(who.Roles.GetAnyOf(), " or ")
+	case *policyv1.Access_Upstreams:
+		return "upstreams with a credential"
 	default:
 		return "nobody"
 	}

@@ -104,6 +104,9 @@ func callersOf(method string) ([]string, error) {
 		return nil, fmt.Errorf("%s: %w", method, err)
 	}
 	policy, ok := proto.GetExtension(found.Options(), policyv1.E_Method).(*policyv1.Method)
+	if policy.GetAccess().GetUpstreams() != nil {
+		return []string{"upstreams, by the gateway"}, nil
+	}
 	if !ok || len(policy.GetAccess().GetServices().GetAnyOf()) == 0 {
 		return nil, fmt.Errorf("the policy of %s names no service that may call it", method)
 	}

@@ -46,6 +46,20 @@ func (l *Log) Confirm(ctx context.Context, reader Reader, p Position) error {
 	return nil
 }
 
+const register = `
+	INSERT INTO auth.account_readers (service, deletions_only, report_time)
+	SELECT service, deletions_only, '-infinity' FROM unnest(@services::text[], @deletions::boolean[]) AS e (service, deletions_only)
+	ON CONFLICT ON CONSTRAINT account_readers_pkey DO NOTHING`
+
+// Register makes readers known that have not read yet.
+func (l *Log) Register(ctx context.Context, readers []Reader) error {
+	services, deletionsOnly := columns(readers)
+	if _, err := l.db.Exec(ctx, register, pgx.NamedArgs{"services": services, "deletions": deletionsOnly}); err != nil {
+		return fmt.Errorf("register the readers: %w", err)
+	}
+	return nil
+}
+
 const noteRead = `UPDATE auth.account_readers SET report_time = now() WHERE service = @service`
 
 // NoteRead records that a service has read. Once that is committed, Postgres does not

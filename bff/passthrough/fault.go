@@ -40,6 +40,16 @@ var refusals = map[connect.Code]*connect.Error{
 	connect.CodeOutOfRange:         fault.New(connect.CodeOutOfRange, "UPSTREAM_OUT_OF_RANGE", "The request goes beyond what there is. Ask for less."),
 }
 
+// Reasons returns the reasons of the errors that stand for an upstream's, sorted.
+func Reasons() []string {
+	var reasons []string
+	for _, refusal := range refusals {
+		reasons = append(reasons, fault.Reason(refusal))
+	}
+	slices.Sort(reasons)
+	return reasons
+}
+
 var errMissing = fault.New(connect.CodeUnimplemented, fault.ReasonUnknownMethod, "The service does not have this method just now.")
 
 // missingWarningInterval is the least time between two warnings about one method.

@@ -72,9 +72,6 @@ func New(config Config) (*Upstreams, error) {
 		}
 		s.clients[u.Name] = client
 		config.Logger.Info("upstream published", "upstream", u.Name, "methods", len(u.Methods), "not_published", u.Unpublished)
-		if u.Lifecycle != "" || u.Person {
-			config.Logger.Warn("upstream gets no account events: this version does not deliver them, nor export or erase the data of the upstream", "upstream", u.Name)
-		}
 	}
 	return s, nil
 }
@@ -92,6 +89,9 @@ func identityOf(who *access.Principal) identitytoken.Caller {
 		ACR: who.SignIn.ACR(), AMR: who.SignIn.AMR, AuthTime: who.SignIn.AuthTime,
 	}
 }
+
+// Client returns the client of an upstream, for calls of the gateway itself.
+func (s *Upstreams) Client(name string) *connect.Client { return s.clients[name] }
 
 // Describe returns upstreams whose methods are known and cannot be called.
 func Describe(set *upstream.Set) *Upstreams { return &Upstreams{config: Config{Set: set}} }

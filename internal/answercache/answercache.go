@@ -136,6 +136,10 @@ func (c *Cache) Usable(kinds []string) bool { return c.config.Bytes >= 0 && c.co
 // call's answer that will have one of them.
 func (c *Cache) Invalidate(tags ...string) { c.epochs.invalidate(tags...) }
 
+// InvalidateKinds invalidates the entries that have a tag of one of the kinds. The kinds
+// are few and known: they are remembered for good.
+func (c *Cache) InvalidateKinds(kinds ...string) { c.epochs.invalidateKinds(kinds...) }
+
 // InvalidateAll makes every entry stale.
 func (c *Cache) InvalidateAll() { c.epochs.invalidateAll() }
 

@@ -28,3 +28,20 @@ func TestTheCacheIsBounded(t *testing.T) {
 		t.Errorf("%d marks are remembered, want at most %d; what was invalidated stays stale, and what is new is valid", len(e.marks), maxMarks)
 	}
 }
+
+// An invalidation of a kind makes stale what has a tag of it, with or without an ID,
+// and what is being fetched, and nothing else.
+func TestAKindIsInvalidatedAsAWhole(t *testing.T) {
+	t.Parallel()
+	var e epochs
+	before := e.current()
+	e.invalidateKinds("things")
+	for tag, want := range map[string]bool{"things": false, "things/7": false, "thing": true, "account/things": true} {
+		if got := e.valid([]string{tag}, before); got != want {
+			t.Errorf("what was fetched before with the tag %s is valid: %v, want %v", tag, got, want)
+		}
+		if !e.valid([]string{tag}, e.current()) {
+			t.Errorf("what is fetched afterwards with the tag %s is stale", tag)
+		}
+	}
+}

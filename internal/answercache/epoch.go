@@ -1,6 +1,9 @@
 package answercache
 
-import "sync"
+import (
+	"strings"
+	"sync"
+)
 
 // epoch counts invalidations. A tag that is invalidated after an epoch makes stale
 // what was fetched in that epoch or before.
@@ -17,6 +20,8 @@ type epochs struct {
 	now   epoch
 	floor epoch // everything that was fetched before it is stale, whatever its tags
 	marks map[string]epoch
+	// kinds are invalidations of all tags of a kind.
+	kinds map[string]epoch
 }
 
 // current returns the epoch in which a fetch starts: read it before the services are
@@ -38,6 +43,11 @@ func (e *epochs) valid(tags []string, since epoch) bool {
 		if e.marks[tag] > since {
 			return false
 		}
+		if len(e.kinds) > 0 {
+			if kind, _, _ := strings.Cut(tag, "/"); e.kinds[kind] > since {
+				return false
+			}
+		}
 	}
 	return true
 }
@@ -58,10 +68,23 @@ func (e *epochs) invalidate(tags ...string) {
 	}
 }
 
+func (e *epochs) invalidateKinds(kinds ...string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.now++
+	if e.kinds == nil {
+		e.kinds = map[string]epoch{}
+	}
+	for _, kind := range kinds {
+		e.kinds[kind] = e.now
+	}
+}
+
 func (e *epochs) invalidateAll() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.now++
 	e.floor = e.now
 	clear(e.marks)
+	clear(e.kinds)
 }

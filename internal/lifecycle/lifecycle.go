@@ -3,7 +3,8 @@
 //
 // A Reader keeps its cursor in the service's own schema, in the transaction that
 // applies the changes before it, so that whatever is killed in between, nothing is
-// lost and nothing is applied twice. The next read reports the committed cursor,
+// lost and nothing is applied twice. An event that cannot be applied keeps only those of
+// its own account waiting (stuck.go). The next read reports the committed cursor,
 // which confirms the changes to auth. All copies of a service read; the first that
 // locks the cursor applies the changes, and the others, which find another cursor or
 // the lock, read again. So no change waits for a copy that was killed.
@@ -64,8 +65,8 @@ type Config struct {
 	// DeletionsOnly reads only deletions.
 	DeletionsOnly bool
 	// Apply applies an event in the transaction that commits the cursor. It ignores
-	// events that are not newer than what the service has. If it fails, the events
-	// are read again, and those after them are not read until it succeeds.
+	// events that are not newer than what the service has. If it fails again and again,
+	// the events of other accounts are applied without it, and it is retried (stuck.go).
 	Apply func(ctx context.Context, tx pgx.Tx, event *authv1.AccountEvent) error
 	// List returns, in ascending order, up to most ids of accounts of which the
 	// service has data, greater than after, which is "" at first.
@@ -78,6 +79,8 @@ type Reader struct {
 	Config
 	sql       statements
 	nextSweep time.Time
+	failed    int      // batches in a row that could not be applied
+	ahead     *advance // nil while the cursor says what has been applied
 }
 
 // statements are those of one schema.
@@ -103,6 +106,7 @@ func (r *Reader) Run(ctx context.Context) {
 		Logger: r.Logger, Failed: "lifecycle: account events not applied, retrying", Recovered: "lifecycle: recovered",
 	}
 	backoff := minBackoff
+	r.measure(ctx)
 	for ctx.Err() == nil {
 		next, err := r.step(ctx)
 		if ctx.Err() != nil {
@@ -128,9 +132,18 @@ func (r *Reader) step(ctx context.Context) (next time.Duration, err error) {
 	if err := r.DB.QueryRow(ctx, r.sql.read).Scan(&cursor, &sweep); err != nil {
 		return 0, fmt.Errorf("read the cursor: %w", err)
 	}
+	if r.ahead != nil && r.ahead.cursor != cursor { // another copy has moved it
+		r.setAhead(ctx, nil)
+	}
+	if r.ahead != nil {
+		if err := r.retry(ctx); err != nil || r.ahead == nil {
+			return 0, err
+		}
+	}
 	response, err := r.read(ctx, cursor)
 	if connect.CodeOf(err) == connect.CodeFailedPrecondition && fault.Reason(err) == "CURSOR_EXPIRED" {
 		r.Logger.LogAttrs(ctx, slog.LevelWarn, "lifecycle: cursor expired, reading the account log from the beginning")
+		r.setAhead(ctx, nil)
 		if _, err := r.DB.Exec(ctx, r.sql.expire, pgx.NamedArgs{"cursor": cursor}); err != nil {
 			return 0, fmt.Errorf("reset the cursor: %w", err)
 		}
@@ -139,31 +152,48 @@ func (r *Reader) step(ctx context.Context) (next time.Duration, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("read the account log: %w", err)
 	}
-	if response.GetCursor() != cursor {
-		err := r.apply(ctx, cursor, response)
-		if errors.Is(err, errOvertaken) {
-			return gather, nil
-		}
-		if err != nil {
-			return 0, err
-		}
-	}
-	if response.GetMore() {
-		return 0, nil
+	next, err = r.take(ctx, cursor, response)
+	if err != nil || response.GetMore() {
+		return next, err
 	}
 	if sweep && time.Now().After(r.nextSweep) {
 		r.nextSweep = time.Now().Add(sweepInterval)
-		return gather, r.sweep(ctx)
+		return next, r.sweep(ctx)
 	}
-	return gather, nil
+	return next, nil
+}
+
+// take applies what was read, and returns the pause until the next step.
+func (r *Reader) take(ctx context.Context, cursor string, response *authv1.WatchAccountsResponse) (next time.Duration, err error) {
+	switch {
+	case r.ahead != nil:
+		next, err = aheadPause, r.applyApart(ctx, response)
+	case response.GetCursor() != cursor:
+		next, err = gather, r.apply(ctx, cursor, response)
+		if errors.Is(err, errOvertaken) {
+			return gather, nil
+		}
+		if err != nil && r.isStuck(err) {
+			r.setAhead(ctx, &advance{cursor: cursor, stuck: map[string]*stuckEvent{}})
+			next, err = aheadPause, r.applyApart(ctx, response)
+		}
+	default:
+		next = gather
+	}
+	if err == nil && response.GetMore() {
+		next = 0
+	}
+	return next, err
 }
 
 func (r *Reader) read(ctx context.Context, cursor string) (*authv1.WatchAccountsResponse, error) {
+	request := &authv1.WatchAccountsRequest{Service: r.Service, Cursor: cursor, Wait: durationpb.New(wait), DeletionsOnly: r.DeletionsOnly}
+	if r.ahead != nil {
+		request.Position = r.ahead.position
+	}
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
-	return r.Feed.WatchAccounts(ctx, &authv1.WatchAccountsRequest{
-		Service: r.Service, Cursor: cursor, Wait: durationpb.New(wait), DeletionsOnly: r.DeletionsOnly,
-	})
+	return r.Feed.WatchAccounts(ctx, request)
 }
 
 // errOvertaken says that another copy has moved the cursor, or is about to.
@@ -194,6 +224,9 @@ func (r *Reader) apply(ctx context.Context, from string, response *authv1.WatchA
 		}
 		return nil
 	})
+	if err == nil {
+		r.failed = 0
+	}
 	if err == nil && len(response.GetEvents()) > 0 {
 		crashpoint.Reach(r.Service + ": after account events are committed")
 	}

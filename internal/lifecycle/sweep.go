@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -44,13 +45,17 @@ func (r *Reader) sweep(ctx context.Context) error {
 	if len(missing) > sweepFew && len(missing) > total/2 {
 		return fmt.Errorf("auth does not have %d of %d accounts, nothing is erased: restore auth's database", len(missing), total)
 	}
+	var faults []error // of one account must not keep the others
 	for _, id := range missing {
 		err := r.DB.Transact(ctx, func(tx pgx.Tx) error {
 			return r.Apply(ctx, tx, &authv1.AccountEvent{AccountId: id, Version: math.MaxInt64, Deleted: true})
 		})
 		if err != nil {
-			return fmt.Errorf("erase account %s: %w", id, err)
+			faults = append(faults, fmt.Errorf("erase account %s: %w", id, err))
 		}
+	}
+	if len(faults) > 0 {
+		return errors.Join(faults...)
 	}
 	if _, err := r.DB.Exec(ctx, r.sql.swept); err != nil {
 		return fmt.Errorf("end the sweep: %w", err)

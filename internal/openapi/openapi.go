@@ -37,6 +37,9 @@ type Method struct {
 	Policy *policy.Method
 	// Reasons are those that may reach callers, in addition to Config.Errors.
 	Reasons []string
+	// Always are reasons of Config.Errors that any call may fail with, whether the comment
+	// names them or not.
+	Always []string
 }
 
 // Error is a public error.

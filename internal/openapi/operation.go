@@ -56,6 +56,7 @@ func (d *document) addMethod(described Method) (err error) {
 	if m.description, m.reasons, err = d.describe(m, described.Reasons); err != nil {
 		return fmt.Errorf("its comment: %w", err)
 	}
+	m.reasons = append(m.reasons, described.Always...)
 	if descriptor.IsStreamingClient() || descriptor.IsStreamingServer() {
 		return d.addStream(m)
 	}

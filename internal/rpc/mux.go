@@ -47,7 +47,7 @@ type Page struct {
 // is not ready.
 func (s *Server) Mux(ready func() error) *Mux {
 	mux := &Mux{server: s, mux: http.NewServeMux(), methods: map[string]http.Handler{}}
-	connecthttp.Mount(methodMux{mux}, s.rpc, s.options...)
+	connecthttp.Mount(methodMux{Mux: mux, of: s}, s.rpc, s.options...)
 
 	limit := connectv1.WithReadMaxBytes(MaxMessageBytes)
 	reflector := newReflector(s)
@@ -75,6 +75,13 @@ func (s *Server) Mux(ready func() error) *Mux {
 		writeText(w, http.StatusOK, "ok\n")
 	}))
 	return mux
+}
+
+// Join serves the methods of another server too, for callers of another kind. They are
+// not among Methods, and neither reflection nor a [Frontend] knows them. All of them end
+// when the HTTP server stops, as streams do.
+func (m *Mux) Join(s *Server) {
+	connecthttp.Mount(methodMux{Mux: m, of: s, untilStop: true}, s.rpc, s.options...)
 }
 
 // HandlePrefix sends each request below a prefix, such as "/api/", to a [Frontend]'s
@@ -187,16 +194,23 @@ func (w *discardWriter) Header() http.Header         { return w.header }
 func (w *discardWriter) Write(p []byte) (int, error) { return len(p), nil }
 func (w *discardWriter) WriteHeader(status int)      { w.status = status }
 
-// methodMux mounts methods. It removes the HTTP server's time limits from streams, which
-// would otherwise be cut off.
-type methodMux struct{ *Mux }
+// methodMux mounts the methods of a server. It removes the HTTP server's time limits from
+// streams, which would otherwise be cut off.
+type methodMux struct {
+	*Mux
+	of        *Server
+	untilStop bool
+}
 
 func (m methodMux) Handle(pattern string, handler http.Handler) {
-	if p := m.server.methods[pattern]; p != nil {
-		if p.Streams() {
+	if p := m.of.methods[pattern]; p != nil {
+		switch {
+		case p.Streams():
 			handler = serve.UntilStop(withoutTimeLimits(handler))
+		case m.untilStop:
+			handler = serve.UntilStop(handler)
 		}
-		handler = m.server.checkRequests(p, handler)
+		handler = m.of.checkRequests(p, handler)
 		m.methods[pattern] = handler
 	}
 	m.mux.Handle(pattern, handler)

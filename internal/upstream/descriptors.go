@@ -26,8 +26,6 @@ import (
 // maxDescriptorBytes bounds a descriptor set.
 const maxDescriptorBytes = 16 << 20
 
-const personService = "service.v1.PersonService"
-
 // describer reads the descriptors and policies of one upstream.
 type describer struct {
 	upstream *Upstream
@@ -268,7 +266,8 @@ func hasUnknown(message protoreflect.Message) bool {
 // candidate is a method of the upstream, and whether it is published.
 type candidate struct {
 	method *descriptorpb.MethodDescriptorProto
-	// internal says that its own policy names services that may call it.
+	// internal says that its own policy names services that may call it, or that it is a
+	// method of the contract between the gateway and a service.
 	internal bool
 }
 
@@ -286,7 +285,9 @@ func (d *describer) survey(files []*descriptorpb.FileDescriptorProto) map[string
 			d.upstream.services[name] = true
 			for _, method := range service.GetMethod() {
 				c := &candidate{method: method}
-				c.internal = policyOf(method.GetOptions()).GetAccess().GetServices() != nil
+				access := policyOf(method.GetOptions()).GetAccess()
+				// What a service of this package answers is for the gateway alone.
+				c.internal = file.GetPackage() == contractPackage || access.GetServices() != nil || access.GetUpstreams() != nil
 				byProcedure[procedureOf(name, protoreflect.Name(method.GetName()))] = c
 			}
 		}
@@ -346,8 +347,21 @@ func (d *describer) compile() {
 	for _, m := range compiled {
 		if m != nil && err == nil {
 			d.checkPolicy(m)
+			d.noteKinds(m)
 		}
 	}
+}
+
+// noteKinds collects the kinds of a method's cache tags.
+func (d *describer) noteKinds(m *policy.Method) {
+	if m.Cache == nil {
+		return
+	}
+	for _, tag := range m.Cache.Tags {
+		d.upstream.kinds = append(d.upstream.kinds, tag.Kind())
+	}
+	slices.Sort(d.upstream.kinds)
+	d.upstream.kinds = slices.Compact(d.upstream.kinds)
 }
 
 // lineOf returns the line of the file's policy that an error's text begins with; that
@@ -379,7 +393,7 @@ func leaves(err error) []error {
 func (d *describer) checkPolicy(m *policy.Method) {
 	line := d.lineOf(m.Procedure)
 	switch {
-	case m.Access.GetServices() != nil:
+	case m.Access.GetServices() != nil, m.Access.GetUpstreams() != nil:
 		d.problems.add(line, "say anyone, signed_in, self or roles", "upstream %s: %s admits services of Gatehouse, and the gateway serves the public", d.upstream.Name, m.Procedure)
 	case m.RecentSignIn:
 		d.problems.add(line, "leave it out", "upstream %s: %s wants a recent sign-in, which auth decides and an upstream does not ask", d.upstream.Name, m.Procedure)

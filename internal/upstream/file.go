@@ -52,6 +52,7 @@ func Load(config Config) (*Set, error) {
 		l.problems.add(0, "join some of them behind one name", "%d upstreams are more than the %d that can be told apart", len(l.set.Upstreams), maxUpstreams)
 	}
 	l.checkOwners()
+	l.checkCredentials()
 	if err := l.problems.err(); err != nil {
 		return nil, err
 	}
@@ -185,7 +186,7 @@ func (l *loader) addEntry(name, entry *yaml.Node) {
 	if u.Protocol == GRPC && u.HTTP == "1.1" {
 		l.problems.add(name.Line, "leave http out, or set protocol: connect", "%s speaks gRPC, which needs HTTP/2, over HTTP/1.1", what)
 	}
-	l.checkCredential(u)
+	l.checkLifecycle(u)
 	l.describe(u, descriptors, policy)
 	l.set.Upstreams = append(l.set.Upstreams, u)
 }
@@ -276,28 +277,6 @@ func (l *loader) checkURLs(line int, u *Upstream) {
 		if first = cmp.Or(first, parsed); strings.TrimSuffix(parsed.Path, "/") != strings.TrimSuffix(first.Path, "/") || parsed.Scheme != first.Scheme {
 			l.problems.add(line, "give all copies one scheme and one path", "the urls of %s differ in more than the host", u.Name)
 		}
-	}
-}
-
-// minCredential is the least length of a secret: 128 bits in hex.
-const minCredential = 32
-
-func (l *loader) checkCredential(u *Upstream) {
-	if len(u.LifecycleFields) > 0 && u.Lifecycle != "all" {
-		l.problems.add(u.line, "set lifecycle: all, or leave the fields out", "upstream %s lists lifecycle_fields, and does not get events of changes", u.Name)
-	}
-	if u.CredentialFile == "" {
-		if u.Lifecycle != "" {
-			l.problems.add(u.line, "add credential_file: the file of a random secret, such as openssl rand -hex 32 writes", "upstream %s wants account events and has no credential to read them with", u.Name)
-		}
-		return
-	}
-	secret, err := os.ReadFile(u.CredentialFile)
-	switch {
-	case err != nil:
-		l.problems.add(u.line, "name a file that this process can read", "the credential_file of %s can't be read", u.Name)
-	case len(strings.TrimSpace(string(secret))) < minCredential:
-		l.problems.add(u.line, "write one with openssl rand -hex 32", "the credential_file of %s holds a secret of less than %d characters", u.Name, minCredential)
 	}
 }
 

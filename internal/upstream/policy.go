@@ -35,6 +35,9 @@ func (d *describer) addPolicies(byProcedure map[string]*candidate, policies *yam
 		case policyOf(c.method.GetOptions()) != nil:
 			d.problems.add(key.Line, "leave one out", "%s has a policy in its proto and in the file", key.Value)
 			continue
+		case c.internal:
+			d.problems.add(key.Line, "leave its policy out", "%s is for the gateway alone", key.Value)
+			continue
 		}
 		if c.method.Options == nil {
 			c.method.Options = &descriptorpb.MethodOptions{}

@@ -46,13 +46,16 @@ type Upstream struct {
 	LifecycleFields []string
 	// Person says that it holds data about people.
 	Person bool
-	// CredentialFile holds the secret with which it calls the gateway.
+	// CredentialFile holds the secret with which it reads account events.
 	CredentialFile string
 
 	// Methods are the published methods, in the order of the descriptors.
 	Methods []Method
 	// Unpublished are the procedures of the other methods: nobody can call them.
 	Unpublished []string
+
+	credentials []credential
+	kinds       []string // of the cache tags of its methods
 
 	files      *protoregistry.Files            // of the published methods
 	services   map[protoreflect.FullName]bool  // all that its descriptors have
@@ -71,19 +74,19 @@ type Method struct {
 }
 
 // ReasonsOf returns the reasons that the errors of a published method may have in
-// addition to the gateway's own.
-func (s *Set) ReasonsOf(method *policy.Method) []string {
+// addition to the gateway's own, and whether an upstream publishes the method.
+func (s *Set) ReasonsOf(method *policy.Method) (reasons []string, published bool) {
 	if s == nil {
-		return nil
+		return nil, false
 	}
 	for _, u := range s.Upstreams {
 		for _, m := range u.Methods {
 			if m.Spec.Procedure == method.Procedure {
-				return u.Reasons
+				return u.Reasons, true
 			}
 		}
 	}
-	return nil
+	return nil, false
 }
 
 // Specs returns the published methods of all upstreams.

@@ -10,6 +10,7 @@ import (
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"connectrpc.com/connect/v2"
 	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -35,12 +36,28 @@ func load(t *testing.T, text string, edit func(*descriptorpb.FileDescriptorProto
 	return loadSet(t, text, upstreamtest.Encode(file))
 }
 
+// encodeAs encodes the shop's file as one of another package.
+func encodeAs(t *testing.T, file *descriptorpb.FileDescriptorProto, name string) []byte {
+	t.Helper()
+	text := strings.ReplaceAll(prototext.Format(file), ".shop.v1.", "."+name+".v1.")
+	text = strings.ReplaceAll(text, "/api/v1/shop/", "/api/v1/"+name+"/")
+	renamed := &descriptorpb.FileDescriptorProto{}
+	if err := prototext.Unmarshal([]byte(text), renamed); err != nil {
+		t.Fatal(err)
+	}
+	return upstreamtest.Encode(renamed)
+}
+
 func loadSet(t *testing.T, text string, set []byte) (*upstream.Set, error) {
 	t.Helper()
 	folder := t.TempDir()
 	upstreamtest.Write(t, filepath.Join(folder, "shop.binpb"), set)
 	upstreamtest.Write(t, filepath.Join(folder, "short"), []byte("short"))
 	upstreamtest.Write(t, filepath.Join(folder, "secret"), []byte(strings.Repeat("a", 64)))
+	upstreamtest.Write(t, filepath.Join(folder, "three"), []byte(strings.Repeat(strings.Repeat("b", 64)+"\n", 3)))
+	stall := upstreamtest.File()
+	stall.Name, stall.Package, stall.Service = proto.String("stall.proto"), proto.String("stall.v1"), stall.GetService()[1:]
+	upstreamtest.Write(t, filepath.Join(folder, "stall.binpb"), encodeAs(t, stall, "stall"))
 	return upstream.Load(upstream.Config{Path: upstreamtest.Write(t, filepath.Join(folder, "upstreams.yaml"), []byte(text)), Taken: []string{"auth", "users"}})
 }
 
@@ -139,7 +156,11 @@ func TestAMistakeOfTheFileStopsTheStart(t *testing.T) {
 		"a short credential":        {entry("    lifecycle: all", "    credential_file: short"), nil, []string{`less than 32 characters`}},
 		"a credential elsewhere":    {entry("    credential_file: nope"), nil, []string{`credential_file of shop can't be read`}},
 		"fields without events":     {entry("    lifecycle_fields: [email]"), nil, []string{`does not get events of changes`}},
-		"people and no service":     {entry("    person: true"), nil, []string{`no service.v1.PersonService to export and erase them`}},
+		"people and no service":     {entry("    person: true", "    lifecycle: deletions", "    credential_file: secret"), nil, []string{`no service.v1.PersonService to export and erase them`}},
+		"people who stay for ever":  {entry("    person: true"), nil, []string{`does not follow the deletions of accounts, by which they are erased: set lifecycle: deletions`, `no service.v1.PersonService`}},
+		"a field of no event":       {entry("    lifecycle: all", "    lifecycle_fields: [password]", "    credential_file: secret"), nil, []string{`lists the field "password" in lifecycle_fields: the fields are email and create_time`}},
+		"three secrets":             {entry("    credential_file: three"), nil, []string{`credential_file of shop holds 3 secrets: write one`}},
+		"a shared credential":       {entry("    credential_file: secret") + "  stall: {url: http://stall, descriptors: stall.binpb, credential_file: secret}\n", nil, []string{`upstreams shop and stall have the same credential: write one for each`}},
 		"person in words":           {entry("    person: maybe"), nil, []string{`person is "maybe"`}},
 
 		"a level that is none":        {policy("        access: {signed_in: {}}", "        idempotency_level: SAFE"), nil, []string{`^line 8: idempotency_level .* "SAFE": write NO_SIDE_EFFECTS or IDEMPOTENT`}},
@@ -152,6 +173,7 @@ func TestAMistakeOfTheFileStopsTheStart(t *testing.T) {
 		"a time that is none":         {policy("        access: {anyone: {}}", "        time_limit: fast"), nil, []string{`^line 8: time_limit .* "fast", which is no time`}},
 		"a time that is too long":     {policy("        access: {anyone: {}}", "        time_limit: 60s"), nil, []string{`^line 6: .*the maximum is 25s`}},
 		"a field that there is not":   {policy("        access: {self: {field: owner}}"), nil, []string{`^line 6: .*admits the account in a field that is not usable`}},
+		"services of ours, by a file": {policy("        access: {upstreams: {}}"), nil, []string{`says? anyone, signed_in, self or roles`}},
 		"services of ours":            {policy("        access: {services: {any_of: [bff]}}"), nil, []string{`says? anyone, signed_in, self or roles`}},
 		"a recent sign-in":            {policy("        access: {signed_in: {}}", "        recent_sign_in: true"), nil, []string{`wants a recent sign-in, which auth decides`}},
 		"a cache of a write":          {policy("        access: {signed_in: {}}", "        cache: {ttl: 1s, scope: PRIVATE}"), nil, []string{`^line 6: .*side effects: declare NO_SIDE_EFFECTS`}},
@@ -268,5 +290,33 @@ func TestDriftIsReported(t *testing.T) {
 		if err != nil || strings.Join(got, "|") != test.want {
 			t.Errorf("%s: got %q, %v, want %q", name, strings.Join(got, "|"), err, test.want)
 		}
+	}
+}
+
+// What a service answers to the gateway alone is not published, whatever it says of it
+// itself, and the file cannot publish it.
+func TestWhatTheGatewayAsksForIsNotPublished(t *testing.T) {
+	t.Parallel()
+	person, change := upstreamtest.ContractFiles()[0], upstreamtest.ContractFiles()[1]
+	everybody := &policyv1.Method{Access: &policyv1.Access{Who: &policyv1.Access_Anyone{Anyone: &policyv1.Anyone{}}}}
+	proto.SetExtension(person.GetService()[0].GetMethod()[0].GetOptions(), policyv1.E_Method, everybody)
+	proto.ClearExtension(change.GetService()[0].GetMethod()[0].GetOptions(), policyv1.E_Method)
+	set := upstreamtest.Encode(upstreamtest.File(), person, change)
+	const watch = "service.v1.ChangeService/WatchChanges"
+	loaded, err := loadSet(t, entry(), set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range loaded.Upstreams[0].Methods {
+		if strings.HasPrefix(m.Spec.Procedure, "/service.v1.") {
+			t.Errorf("%s is published", m.Spec.Procedure)
+		}
+	}
+	if got := strings.Join(loaded.Upstreams[0].Unpublished, " "); !strings.Contains(got, "/service.v1.PersonService/ExportPerson") || !strings.Contains(got, "/"+watch) {
+		t.Errorf("not published: got %s, want ExportPerson and WatchChanges among them", got)
+	}
+	_, err = loadSet(t, entry("    policy:", "      "+watch+":", "        access: {anyone: {}}"), set)
+	if err == nil || !strings.Contains(err.Error(), watch+" is for the gateway alone: leave its policy out") {
+		t.Errorf("with a policy in the file: got %v, want a refusal", err)
 	}
 }

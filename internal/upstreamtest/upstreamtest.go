@@ -62,6 +62,8 @@ type Shop struct {
 
 	// Fail, if set, is asked for the error of each call; nil for none.
 	Fail func(ctx context.Context, procedure string) error
+	// People, if set, keeps who made orders.
+	People *People
 	// Things is how many things a stream sends before it ends; without end if negative.
 	Things int
 
@@ -70,8 +72,8 @@ type Shop struct {
 	file   protoreflect.FileDescriptor
 }
 
-// NewShop returns a shop.
-func NewShop() *Shop {
+// NewShop returns a shop, which also serves what is registered besides.
+func NewShop(besides ...func(*connect.Server)) *Shop {
 	file, err := protodesc.NewFile(File(), protoregistry.GlobalFiles)
 	if err != nil {
 		panic(err)
@@ -83,6 +85,9 @@ func NewShop() *Shop {
 		for j := range services.Get(i).Methods().Len() {
 			s.register(server, services.Get(i).Methods().Get(j))
 		}
+	}
+	for _, register := range besides {
+		register(server)
 	}
 	mux := http.NewServeMux()
 	connecthttp.Mount(mux, server)
@@ -177,6 +182,9 @@ func (s *Shop) answer(ctx context.Context, method protoreflect.MethodDescriptor,
 		key := info.RequestHeader().Get("Idempotency-Key")
 		set(order, "id", protoreflect.ValueOfString(s.order(key)))
 		set(order, "key", protoreflect.ValueOfString(key))
+		if s.People != nil {
+			s.People.AddOrder(subjectOf(info.RequestHeader().Get("Authorization")), order.Get(field(order, "id")).String())
+		}
 	}
 	return response
 }

@@ -29,6 +29,9 @@ const (
 	// AccountFeedServiceFindMissingAccountsProcedure is the procedure name of the AccountFeedService's
 	// FindMissingAccounts RPC.
 	AccountFeedServiceFindMissingAccountsProcedure = "/auth.v1.AccountFeedService/FindMissingAccounts"
+	// AccountFeedServiceRegisterReadersProcedure is the procedure name of the AccountFeedService's
+	// RegisterReaders RPC.
+	AccountFeedServiceRegisterReadersProcedure = "/auth.v1.AccountFeedService/RegisterReaders"
 	// AccountFeedServiceGetErasureProcedure is the procedure name of the AccountFeedService's
 	// GetErasure RPC.
 	AccountFeedServiceGetErasureProcedure = "/auth.v1.AccountFeedService/GetErasure"
@@ -49,6 +52,14 @@ var (
 			Schema:           File_auth_v1_account_feed_service_proto.Services().ByName("AccountFeedService").Methods().ByName("FindMissingAccounts"),
 			Procedure:        AccountFeedServiceFindMissingAccountsProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	accountFeedServiceRegisterReadersSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_auth_v1_account_feed_service_proto.Services().ByName("AccountFeedService").Methods().ByName("RegisterReaders"),
+			Procedure:        AccountFeedServiceRegisterReadersProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
 	accountFeedServiceGetErasureSpec = sync.OnceValue(func() connect.Spec {
@@ -73,6 +84,11 @@ type AccountFeedServiceClient interface {
 	// whose cursor has expired erases them. Errors: unavailable
 	// SERVICE_UNAVAILABLE.
 	FindMissingAccounts(context.Context, *FindMissingAccountsRequest) (*FindMissingAccountsResponse, error)
+	// RegisterReaders makes upstreams that read account events through the gateway
+	// known before their first read, so that GetErasure and the metric of the lag
+	// count them. What a reader has confirmed stays. Errors: unavailable
+	// SERVICE_UNAVAILABLE.
+	RegisterReaders(context.Context, *RegisterReadersRequest) (*RegisterReadersResponse, error)
 	// GetErasure returns which services have confirmed the deletion of an account.
 	// Errors: not_found ERASURE_NOT_FOUND, unavailable SERVICE_UNAVAILABLE.
 	GetErasure(context.Context, *GetErasureRequest) (*GetErasureResponse, error)
@@ -96,6 +112,11 @@ type AccountFeedServiceHandler interface {
 	// whose cursor has expired erases them. Errors: unavailable
 	// SERVICE_UNAVAILABLE.
 	FindMissingAccounts(context.Context, *FindMissingAccountsRequest) (*FindMissingAccountsResponse, error)
+	// RegisterReaders makes upstreams that read account events through the gateway
+	// known before their first read, so that GetErasure and the metric of the lag
+	// count them. What a reader has confirmed stays. Errors: unavailable
+	// SERVICE_UNAVAILABLE.
+	RegisterReaders(context.Context, *RegisterReadersRequest) (*RegisterReadersResponse, error)
 	// GetErasure returns which services have confirmed the deletion of an account.
 	// Errors: not_found ERASURE_NOT_FOUND, unavailable SERVICE_UNAVAILABLE.
 	GetErasure(context.Context, *GetErasureRequest) (*GetErasureResponse, error)
@@ -108,6 +129,7 @@ func RegisterAccountFeedServiceHandler(server *connect.Server, svc AccountFeedSe
 	server.Register(
 		connect.Method{Spec: accountFeedServiceWatchAccountsSpec(), Handler: adapter.watchAccounts},
 		connect.Method{Spec: accountFeedServiceFindMissingAccountsSpec(), Handler: adapter.findMissingAccounts},
+		connect.Method{Spec: accountFeedServiceRegisterReadersSpec(), Handler: adapter.registerReaders},
 		connect.Method{Spec: accountFeedServiceGetErasureSpec(), Handler: adapter.getErasure},
 	)
 }
@@ -121,6 +143,10 @@ func (UnimplementedAccountFeedServiceHandler) WatchAccounts(context.Context, *Wa
 
 func (UnimplementedAccountFeedServiceHandler) FindMissingAccounts(context.Context, *FindMissingAccountsRequest) (*FindMissingAccountsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "auth.v1.AccountFeedService.FindMissingAccounts is not implemented")
+}
+
+func (UnimplementedAccountFeedServiceHandler) RegisterReaders(context.Context, *RegisterReadersRequest) (*RegisterReadersResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "auth.v1.AccountFeedService.RegisterReaders is not implemented")
 }
 
 func (UnimplementedAccountFeedServiceHandler) GetErasure(context.Context, *GetErasureRequest) (*GetErasureResponse, error) {
@@ -142,6 +168,14 @@ func (c *accountFeedServiceClient) WatchAccounts(ctx context.Context, req *Watch
 func (c *accountFeedServiceClient) FindMissingAccounts(ctx context.Context, req *FindMissingAccountsRequest) (*FindMissingAccountsResponse, error) {
 	var res FindMissingAccountsResponse
 	if err := c.client.CallUnary(ctx, accountFeedServiceFindMissingAccountsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountFeedServiceClient) RegisterReaders(ctx context.Context, req *RegisterReadersRequest) (*RegisterReadersResponse, error) {
+	var res RegisterReadersResponse
+	if err := c.client.CallUnary(ctx, accountFeedServiceRegisterReadersSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -175,6 +209,18 @@ func (h accountFeedServiceHandler) findMissingAccounts(ctx context.Context, _ co
 		return err
 	}
 	res, err := h.svc.FindMissingAccounts(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountFeedServiceHandler) registerReaders(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RegisterReadersRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RegisterReaders(ctx, &req)
 	if err != nil {
 		return err
 	}

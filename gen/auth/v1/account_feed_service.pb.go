@@ -38,6 +38,10 @@ type WatchAccountsRequest struct {
 	Wait *durationpb.Duration `protobuf:"bytes,3,opt,name=wait,proto3" json:"wait,omitempty"`
 	// Whether the service wants only deletions.
 	DeletionsOnly bool `protobuf:"varint,4,opt,name=deletions_only,json=deletionsOnly,proto3" json:"deletions_only,omitempty"`
+	// From where to read, if that is not the cursor: the cursor of a later response,
+	// whose changes the service has applied except for those of some accounts. It
+	// confirms nothing.
+	Position      string `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -98,6 +102,13 @@ func (x *WatchAccountsRequest) GetDeletionsOnly() bool {
 		return x.DeletionsOnly
 	}
 	return false
+}
+
+func (x *WatchAccountsRequest) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
 }
 
 // WatchAccountsResponse contains the accounts that have changed.
@@ -357,6 +368,144 @@ func (x *FindMissingAccountsResponse) GetAccountIds() []string {
 	return nil
 }
 
+// RegisterReadersRequest lists readers.
+type RegisterReadersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The readers.
+	Readers       []*AccountReader `protobuf:"bytes,1,rep,name=readers,proto3" json:"readers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterReadersRequest) Reset() {
+	*x = RegisterReadersRequest{}
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterReadersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterReadersRequest) ProtoMessage() {}
+
+func (x *RegisterReadersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterReadersRequest.ProtoReflect.Descriptor instead.
+func (*RegisterReadersRequest) Descriptor() ([]byte, []int) {
+	return file_auth_v1_account_feed_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RegisterReadersRequest) GetReaders() []*AccountReader {
+	if x != nil {
+		return x.Readers
+	}
+	return nil
+}
+
+// AccountReader is a service that reads account events.
+type AccountReader struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service's name.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Whether it reads only deletions.
+	DeletionsOnly bool `protobuf:"varint,2,opt,name=deletions_only,json=deletionsOnly,proto3" json:"deletions_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountReader) Reset() {
+	*x = AccountReader{}
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountReader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountReader) ProtoMessage() {}
+
+func (x *AccountReader) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountReader.ProtoReflect.Descriptor instead.
+func (*AccountReader) Descriptor() ([]byte, []int) {
+	return file_auth_v1_account_feed_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AccountReader) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *AccountReader) GetDeletionsOnly() bool {
+	if x != nil {
+		return x.DeletionsOnly
+	}
+	return false
+}
+
+// RegisterReadersResponse is empty.
+type RegisterReadersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterReadersResponse) Reset() {
+	*x = RegisterReadersResponse{}
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterReadersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterReadersResponse) ProtoMessage() {}
+
+func (x *RegisterReadersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterReadersResponse.ProtoReflect.Descriptor instead.
+func (*RegisterReadersResponse) Descriptor() ([]byte, []int) {
+	return file_auth_v1_account_feed_service_proto_rawDescGZIP(), []int{7}
+}
+
 // GetErasureRequest contains a deleted account's id.
 type GetErasureRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -368,7 +517,7 @@ type GetErasureRequest struct {
 
 func (x *GetErasureRequest) Reset() {
 	*x = GetErasureRequest{}
-	mi := &file_auth_v1_account_feed_service_proto_msgTypes[5]
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -380,7 +529,7 @@ func (x *GetErasureRequest) String() string {
 func (*GetErasureRequest) ProtoMessage() {}
 
 func (x *GetErasureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_account_feed_service_proto_msgTypes[5]
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -393,7 +542,7 @@ func (x *GetErasureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetErasureRequest.ProtoReflect.Descriptor instead.
 func (*GetErasureRequest) Descriptor() ([]byte, []int) {
-	return file_auth_v1_account_feed_service_proto_rawDescGZIP(), []int{5}
+	return file_auth_v1_account_feed_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetErasureRequest) GetAccountId() string {
@@ -416,7 +565,7 @@ type GetErasureResponse struct {
 
 func (x *GetErasureResponse) Reset() {
 	*x = GetErasureResponse{}
-	mi := &file_auth_v1_account_feed_service_proto_msgTypes[6]
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -428,7 +577,7 @@ func (x *GetErasureResponse) String() string {
 func (*GetErasureResponse) ProtoMessage() {}
 
 func (x *GetErasureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_account_feed_service_proto_msgTypes[6]
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -441,7 +590,7 @@ func (x *GetErasureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetErasureResponse.ProtoReflect.Descriptor instead.
 func (*GetErasureResponse) Descriptor() ([]byte, []int) {
-	return file_auth_v1_account_feed_service_proto_rawDescGZIP(), []int{6}
+	return file_auth_v1_account_feed_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetErasureResponse) GetDeleteTime() *timestamppb.Timestamp {
@@ -471,7 +620,7 @@ type ErasureConfirmation struct {
 
 func (x *ErasureConfirmation) Reset() {
 	*x = ErasureConfirmation{}
-	mi := &file_auth_v1_account_feed_service_proto_msgTypes[7]
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +632,7 @@ func (x *ErasureConfirmation) String() string {
 func (*ErasureConfirmation) ProtoMessage() {}
 
 func (x *ErasureConfirmation) ProtoReflect() protoreflect.Message {
-	mi := &file_auth_v1_account_feed_service_proto_msgTypes[7]
+	mi := &file_auth_v1_account_feed_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +645,7 @@ func (x *ErasureConfirmation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErasureConfirmation.ProtoReflect.Descriptor instead.
 func (*ErasureConfirmation) Descriptor() ([]byte, []int) {
-	return file_auth_v1_account_feed_service_proto_rawDescGZIP(), []int{7}
+	return file_auth_v1_account_feed_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ErasureConfirmation) GetService() string {
@@ -517,12 +666,13 @@ var File_auth_v1_account_feed_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_account_feed_service_proto_rawDesc = "" +
 	"\n" +
-	"\"auth/v1/account_feed_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xd6\x01\n" +
-	"\x14WatchAccountsRequest\x127\n" +
-	"\aservice\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,62}$R\aservice\x12!\n" +
+	"\"auth/v1/account_feed_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\xfe\x01\n" +
+	"\x14WatchAccountsRequest\x128\n" +
+	"\aservice\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\aservice\x12!\n" +
 	"\x06cursor\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x06cursor\x12;\n" +
 	"\x04wait\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b\x0f2\x00R\x04wait\x12%\n" +
-	"\x0edeletions_only\x18\x04 \x01(\bR\rdeletionsOnly\"r\n" +
+	"\x0edeletions_only\x18\x04 \x01(\bR\rdeletionsOnly\x12%\n" +
+	"\bposition\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\bposition\"r\n" +
 	"\x15WatchAccountsResponse\x12-\n" +
 	"\x06events\x18\x01 \x03(\v2\x15.auth.v1.AccountEventR\x06events\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x12\n" +
@@ -542,7 +692,14 @@ const file_auth_v1_account_feed_service_proto_rawDesc = "" +
 	"accountIds\">\n" +
 	"\x1bFindMissingAccountsResponse\x12\x1f\n" +
 	"\vaccount_ids\x18\x01 \x03(\tR\n" +
-	"accountIds\"<\n" +
+	"accountIds\"V\n" +
+	"\x16RegisterReadersRequest\x12<\n" +
+	"\areaders\x18\x01 \x03(\v2\x16.auth.v1.AccountReaderB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\areaders\"p\n" +
+	"\rAccountReader\x128\n" +
+	"\aservice\x18\x01 \x01(\tB\x1e\xbaH\x1br\x192\x17^[a-z][a-z0-9_-]{0,62}$R\aservice\x12%\n" +
+	"\x0edeletions_only\x18\x02 \x01(\bR\rdeletionsOnly\"\x19\n" +
+	"\x17RegisterReadersResponse\"<\n" +
 	"\x11GetErasureRequest\x12'\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\"\x8b\x01\n" +
@@ -552,14 +709,17 @@ const file_auth_v1_account_feed_service_proto_rawDesc = "" +
 	"\bservices\x18\x02 \x03(\v2\x1c.auth.v1.ErasureConfirmationR\bservices\"M\n" +
 	"\x13ErasureConfirmation\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
-	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xc3\x02\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed2\xab\x03\n" +
 	"\x12AccountFeedService\x12b\n" +
 	"\rWatchAccounts\x12\x1d.auth.v1.WatchAccountsRequest\x1a\x1e.auth.v1.WatchAccountsResponse\"\x12\x8a\xe7\x18\v\n" +
 	"\x05*\x03\n" +
 	"\x01*\x1a\x02\b\x14\x90\x02\x02\x12p\n" +
 	"\x13FindMissingAccounts\x12#.auth.v1.FindMissingAccountsRequest\x1a$.auth.v1.FindMissingAccountsResponse\"\x0e\x8a\xe7\x18\a\n" +
 	"\x05*\x03\n" +
-	"\x01*\x90\x02\x01\x12W\n" +
+	"\x01*\x90\x02\x01\x12f\n" +
+	"\x0fRegisterReaders\x12\x1f.auth.v1.RegisterReadersRequest\x1a .auth.v1.RegisterReadersResponse\"\x10\x8a\xe7\x18\t\n" +
+	"\a*\x05\n" +
+	"\x03bff\x90\x02\x02\x12W\n" +
 	"\n" +
 	"GetErasure\x12\x1a.auth.v1.GetErasureRequest\x1a\x1b.auth.v1.GetErasureResponse\"\x10\x8a\xe7\x18\t\n" +
 	"\a*\x05\n" +
@@ -578,40 +738,46 @@ func file_auth_v1_account_feed_service_proto_rawDescGZIP() []byte {
 	return file_auth_v1_account_feed_service_proto_rawDescData
 }
 
-var file_auth_v1_account_feed_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_auth_v1_account_feed_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_auth_v1_account_feed_service_proto_goTypes = []any{
 	(*WatchAccountsRequest)(nil),        // 0: auth.v1.WatchAccountsRequest
 	(*WatchAccountsResponse)(nil),       // 1: auth.v1.WatchAccountsResponse
 	(*AccountEvent)(nil),                // 2: auth.v1.AccountEvent
 	(*FindMissingAccountsRequest)(nil),  // 3: auth.v1.FindMissingAccountsRequest
 	(*FindMissingAccountsResponse)(nil), // 4: auth.v1.FindMissingAccountsResponse
-	(*GetErasureRequest)(nil),           // 5: auth.v1.GetErasureRequest
-	(*GetErasureResponse)(nil),          // 6: auth.v1.GetErasureResponse
-	(*ErasureConfirmation)(nil),         // 7: auth.v1.ErasureConfirmation
-	(*durationpb.Duration)(nil),         // 8: google.protobuf.Duration
-	(AccountStatus)(0),                  // 9: auth.v1.AccountStatus
-	(*timestamppb.Timestamp)(nil),       // 10: google.protobuf.Timestamp
-	(*ProfileSeed)(nil),                 // 11: auth.v1.ProfileSeed
+	(*RegisterReadersRequest)(nil),      // 5: auth.v1.RegisterReadersRequest
+	(*AccountReader)(nil),               // 6: auth.v1.AccountReader
+	(*RegisterReadersResponse)(nil),     // 7: auth.v1.RegisterReadersResponse
+	(*GetErasureRequest)(nil),           // 8: auth.v1.GetErasureRequest
+	(*GetErasureResponse)(nil),          // 9: auth.v1.GetErasureResponse
+	(*ErasureConfirmation)(nil),         // 10: auth.v1.ErasureConfirmation
+	(*durationpb.Duration)(nil),         // 11: google.protobuf.Duration
+	(AccountStatus)(0),                  // 12: auth.v1.AccountStatus
+	(*timestamppb.Timestamp)(nil),       // 13: google.protobuf.Timestamp
+	(*ProfileSeed)(nil),                 // 14: auth.v1.ProfileSeed
 }
 var file_auth_v1_account_feed_service_proto_depIdxs = []int32{
-	8,  // 0: auth.v1.WatchAccountsRequest.wait:type_name -> google.protobuf.Duration
+	11, // 0: auth.v1.WatchAccountsRequest.wait:type_name -> google.protobuf.Duration
 	2,  // 1: auth.v1.WatchAccountsResponse.events:type_name -> auth.v1.AccountEvent
-	9,  // 2: auth.v1.AccountEvent.status:type_name -> auth.v1.AccountStatus
-	10, // 3: auth.v1.AccountEvent.create_time:type_name -> google.protobuf.Timestamp
-	11, // 4: auth.v1.AccountEvent.profile:type_name -> auth.v1.ProfileSeed
-	10, // 5: auth.v1.GetErasureResponse.delete_time:type_name -> google.protobuf.Timestamp
-	7,  // 6: auth.v1.GetErasureResponse.services:type_name -> auth.v1.ErasureConfirmation
-	0,  // 7: auth.v1.AccountFeedService.WatchAccounts:input_type -> auth.v1.WatchAccountsRequest
-	3,  // 8: auth.v1.AccountFeedService.FindMissingAccounts:input_type -> auth.v1.FindMissingAccountsRequest
-	5,  // 9: auth.v1.AccountFeedService.GetErasure:input_type -> auth.v1.GetErasureRequest
-	1,  // 10: auth.v1.AccountFeedService.WatchAccounts:output_type -> auth.v1.WatchAccountsResponse
-	4,  // 11: auth.v1.AccountFeedService.FindMissingAccounts:output_type -> auth.v1.FindMissingAccountsResponse
-	6,  // 12: auth.v1.AccountFeedService.GetErasure:output_type -> auth.v1.GetErasureResponse
-	10, // [10:13] is the sub-list for method output_type
-	7,  // [7:10] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	12, // 2: auth.v1.AccountEvent.status:type_name -> auth.v1.AccountStatus
+	13, // 3: auth.v1.AccountEvent.create_time:type_name -> google.protobuf.Timestamp
+	14, // 4: auth.v1.AccountEvent.profile:type_name -> auth.v1.ProfileSeed
+	6,  // 5: auth.v1.RegisterReadersRequest.readers:type_name -> auth.v1.AccountReader
+	13, // 6: auth.v1.GetErasureResponse.delete_time:type_name -> google.protobuf.Timestamp
+	10, // 7: auth.v1.GetErasureResponse.services:type_name -> auth.v1.ErasureConfirmation
+	0,  // 8: auth.v1.AccountFeedService.WatchAccounts:input_type -> auth.v1.WatchAccountsRequest
+	3,  // 9: auth.v1.AccountFeedService.FindMissingAccounts:input_type -> auth.v1.FindMissingAccountsRequest
+	5,  // 10: auth.v1.AccountFeedService.RegisterReaders:input_type -> auth.v1.RegisterReadersRequest
+	8,  // 11: auth.v1.AccountFeedService.GetErasure:input_type -> auth.v1.GetErasureRequest
+	1,  // 12: auth.v1.AccountFeedService.WatchAccounts:output_type -> auth.v1.WatchAccountsResponse
+	4,  // 13: auth.v1.AccountFeedService.FindMissingAccounts:output_type -> auth.v1.FindMissingAccountsResponse
+	7,  // 14: auth.v1.AccountFeedService.RegisterReaders:output_type -> auth.v1.RegisterReadersResponse
+	9,  // 15: auth.v1.AccountFeedService.GetErasure:output_type -> auth.v1.GetErasureResponse
+	12, // [12:16] is the sub-list for method output_type
+	8,  // [8:12] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_account_feed_service_proto_init() }
@@ -626,7 +792,7 @@ func file_auth_v1_account_feed_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_auth_v1_account_feed_service_proto_rawDesc), len(file_auth_v1_account_feed_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

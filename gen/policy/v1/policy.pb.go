@@ -438,6 +438,7 @@ type Access struct {
 	//	*Access_Self
 	//	*Access_Roles
 	//	*Access_Services
+	//	*Access_Upstreams
 	Who           isAccess_Who `protobuf_oneof:"who"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -525,6 +526,15 @@ func (x *Access) GetServices() *Services {
 	return nil
 }
 
+func (x *Access) GetUpstreams() *Upstreams {
+	if x != nil {
+		if x, ok := x.Who.(*Access_Upstreams); ok {
+			return x.Upstreams
+		}
+	}
+	return nil
+}
+
 type isAccess_Who interface {
 	isAccess_Who()
 }
@@ -554,6 +564,12 @@ type Access_Services struct {
 	Services *Services `protobuf:"bytes,5,opt,name=services,proto3,oneof"`
 }
 
+type Access_Upstreams struct {
+	// Services of the application behind the gateway, with the credential of their
+	// entry. Only for methods of the gateway itself.
+	Upstreams *Upstreams `protobuf:"bytes,6,opt,name=upstreams,proto3,oneof"`
+}
+
 func (*Access_Anyone) isAccess_Who() {}
 
 func (*Access_SignedIn) isAccess_Who() {}
@@ -563,6 +579,8 @@ func (*Access_Self) isAccess_Who() {}
 func (*Access_Roles) isAccess_Who() {}
 
 func (*Access_Services) isAccess_Who() {}
+
+func (*Access_Upstreams) isAccess_Who() {}
 
 // Anyone allows every caller.
 type Anyone struct {
@@ -786,6 +804,43 @@ func (x *Services) GetAnyOf() []string {
 	return nil
 }
 
+// Upstreams allows services of the application behind the gateway.
+type Upstreams struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Upstreams) Reset() {
+	*x = Upstreams{}
+	mi := &file_policy_v1_policy_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Upstreams) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Upstreams) ProtoMessage() {}
+
+func (x *Upstreams) ProtoReflect() protoreflect.Message {
+	mi := &file_policy_v1_policy_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Upstreams.ProtoReflect.Descriptor instead.
+func (*Upstreams) Descriptor() ([]byte, []int) {
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{7}
+}
+
 // Retry bounds the attempts of a call to a service.
 type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -797,7 +852,7 @@ type Retry struct {
 
 func (x *Retry) Reset() {
 	*x = Retry{}
-	mi := &file_policy_v1_policy_proto_msgTypes[7]
+	mi := &file_policy_v1_policy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +864,7 @@ func (x *Retry) String() string {
 func (*Retry) ProtoMessage() {}
 
 func (x *Retry) ProtoReflect() protoreflect.Message {
-	mi := &file_policy_v1_policy_proto_msgTypes[7]
+	mi := &file_policy_v1_policy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +877,7 @@ func (x *Retry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry.ProtoReflect.Descriptor instead.
 func (*Retry) Descriptor() ([]byte, []int) {
-	return file_policy_v1_policy_proto_rawDescGZIP(), []int{7}
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Retry) GetAttempts() int32 {
@@ -848,7 +903,7 @@ type Rate struct {
 
 func (x *Rate) Reset() {
 	*x = Rate{}
-	mi := &file_policy_v1_policy_proto_msgTypes[8]
+	mi := &file_policy_v1_policy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +915,7 @@ func (x *Rate) String() string {
 func (*Rate) ProtoMessage() {}
 
 func (x *Rate) ProtoReflect() protoreflect.Message {
-	mi := &file_policy_v1_policy_proto_msgTypes[8]
+	mi := &file_policy_v1_policy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +928,7 @@ func (x *Rate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rate.ProtoReflect.Descriptor instead.
 func (*Rate) Descriptor() ([]byte, []int) {
-	return file_policy_v1_policy_proto_rawDescGZIP(), []int{8}
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Rate) GetCount() int32 {
@@ -922,7 +977,7 @@ type Cache struct {
 
 func (x *Cache) Reset() {
 	*x = Cache{}
-	mi := &file_policy_v1_policy_proto_msgTypes[9]
+	mi := &file_policy_v1_policy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +989,7 @@ func (x *Cache) String() string {
 func (*Cache) ProtoMessage() {}
 
 func (x *Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_policy_v1_policy_proto_msgTypes[9]
+	mi := &file_policy_v1_policy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1002,7 @@ func (x *Cache) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cache.ProtoReflect.Descriptor instead.
 func (*Cache) Descriptor() ([]byte, []int) {
-	return file_policy_v1_policy_proto_rawDescGZIP(), []int{9}
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Cache) GetTtl() *durationpb.Duration {
@@ -1005,7 +1060,7 @@ type Field struct {
 
 func (x *Field) Reset() {
 	*x = Field{}
-	mi := &file_policy_v1_policy_proto_msgTypes[10]
+	mi := &file_policy_v1_policy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1072,7 @@ func (x *Field) String() string {
 func (*Field) ProtoMessage() {}
 
 func (x *Field) ProtoReflect() protoreflect.Message {
-	mi := &file_policy_v1_policy_proto_msgTypes[10]
+	mi := &file_policy_v1_policy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1085,7 @@ func (x *Field) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Field.ProtoReflect.Descriptor instead.
 func (*Field) Descriptor() ([]byte, []int) {
-	return file_policy_v1_policy_proto_rawDescGZIP(), []int{10}
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Field) GetNormalize() *Normalize {
@@ -1076,7 +1131,7 @@ type Normalize struct {
 
 func (x *Normalize) Reset() {
 	*x = Normalize{}
-	mi := &file_policy_v1_policy_proto_msgTypes[11]
+	mi := &file_policy_v1_policy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1143,7 @@ func (x *Normalize) String() string {
 func (*Normalize) ProtoMessage() {}
 
 func (x *Normalize) ProtoReflect() protoreflect.Message {
-	mi := &file_policy_v1_policy_proto_msgTypes[11]
+	mi := &file_policy_v1_policy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1156,7 @@ func (x *Normalize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Normalize.ProtoReflect.Descriptor instead.
 func (*Normalize) Descriptor() ([]byte, []int) {
-	return file_policy_v1_policy_proto_rawDescGZIP(), []int{11}
+	return file_policy_v1_policy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Normalize) GetTrim() bool {
@@ -1203,13 +1258,14 @@ const file_policy_v1_policy_proto_rawDesc = "" +
 	"\n" +
 	"\b_exampleB\f\n" +
 	"\n" +
-	"_assurance\"\xf4\x01\n" +
+	"_assurance\"\xaa\x02\n" +
 	"\x06Access\x12+\n" +
 	"\x06anyone\x18\x01 \x01(\v2\x11.policy.v1.AnyoneH\x00R\x06anyone\x122\n" +
 	"\tsigned_in\x18\x02 \x01(\v2\x13.policy.v1.SignedInH\x00R\bsignedIn\x12%\n" +
 	"\x04self\x18\x03 \x01(\v2\x0f.policy.v1.SelfH\x00R\x04self\x12(\n" +
 	"\x05roles\x18\x04 \x01(\v2\x10.policy.v1.RolesH\x00R\x05roles\x121\n" +
-	"\bservices\x18\x05 \x01(\v2\x13.policy.v1.ServicesH\x00R\bservicesB\x05\n" +
+	"\bservices\x18\x05 \x01(\v2\x13.policy.v1.ServicesH\x00R\bservices\x124\n" +
+	"\tupstreams\x18\x06 \x01(\v2\x14.policy.v1.UpstreamsH\x00R\tupstreamsB\x05\n" +
 	"\x03who\"\b\n" +
 	"\x06Anyone\"\n" +
 	"\n" +
@@ -1220,7 +1276,8 @@ const file_policy_v1_policy_proto_rawDesc = "" +
 	"\x05Roles\x12\x15\n" +
 	"\x06any_of\x18\x01 \x03(\tR\x05anyOf\"!\n" +
 	"\bServices\x12\x15\n" +
-	"\x06any_of\x18\x01 \x03(\tR\x05anyOf\"5\n" +
+	"\x06any_of\x18\x01 \x03(\tR\x05anyOf\"\v\n" +
+	"\tUpstreams\"5\n" +
 	"\x05Retry\x12\x1f\n" +
 	"\battempts\x18\x01 \x01(\x05H\x00R\battempts\x88\x01\x01B\v\n" +
 	"\t_attempts\"\x83\x01\n" +
@@ -1292,7 +1349,7 @@ func file_policy_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_policy_v1_policy_proto_goTypes = []any{
 	(Assurance)(0),                     // 0: policy.v1.Assurance
 	(Criticality)(0),                   // 1: policy.v1.Criticality
@@ -1305,44 +1362,46 @@ var file_policy_v1_policy_proto_goTypes = []any{
 	(*Self)(nil),                       // 8: policy.v1.Self
 	(*Roles)(nil),                      // 9: policy.v1.Roles
 	(*Services)(nil),                   // 10: policy.v1.Services
-	(*Retry)(nil),                      // 11: policy.v1.Retry
-	(*Rate)(nil),                       // 12: policy.v1.Rate
-	(*Cache)(nil),                      // 13: policy.v1.Cache
-	(*Field)(nil),                      // 14: policy.v1.Field
-	(*Normalize)(nil),                  // 15: policy.v1.Normalize
-	(*durationpb.Duration)(nil),        // 16: google.protobuf.Duration
-	(*descriptorpb.MethodOptions)(nil), // 17: google.protobuf.MethodOptions
-	(*descriptorpb.FieldOptions)(nil),  // 18: google.protobuf.FieldOptions
+	(*Upstreams)(nil),                  // 11: policy.v1.Upstreams
+	(*Retry)(nil),                      // 12: policy.v1.Retry
+	(*Rate)(nil),                       // 13: policy.v1.Rate
+	(*Cache)(nil),                      // 14: policy.v1.Cache
+	(*Field)(nil),                      // 15: policy.v1.Field
+	(*Normalize)(nil),                  // 16: policy.v1.Normalize
+	(*durationpb.Duration)(nil),        // 17: google.protobuf.Duration
+	(*descriptorpb.MethodOptions)(nil), // 18: google.protobuf.MethodOptions
+	(*descriptorpb.FieldOptions)(nil),  // 19: google.protobuf.FieldOptions
 }
 var file_policy_v1_policy_proto_depIdxs = []int32{
 	5,  // 0: policy.v1.Method.access:type_name -> policy.v1.Access
-	16, // 1: policy.v1.Method.time_limit:type_name -> google.protobuf.Duration
-	11, // 2: policy.v1.Method.retry:type_name -> policy.v1.Retry
-	12, // 3: policy.v1.Method.rate:type_name -> policy.v1.Rate
+	17, // 1: policy.v1.Method.time_limit:type_name -> google.protobuf.Duration
+	12, // 2: policy.v1.Method.retry:type_name -> policy.v1.Retry
+	13, // 3: policy.v1.Method.rate:type_name -> policy.v1.Rate
 	1,  // 4: policy.v1.Method.criticality:type_name -> policy.v1.Criticality
-	13, // 5: policy.v1.Method.cache:type_name -> policy.v1.Cache
+	14, // 5: policy.v1.Method.cache:type_name -> policy.v1.Cache
 	0,  // 6: policy.v1.Method.assurance:type_name -> policy.v1.Assurance
 	6,  // 7: policy.v1.Access.anyone:type_name -> policy.v1.Anyone
 	7,  // 8: policy.v1.Access.signed_in:type_name -> policy.v1.SignedIn
 	8,  // 9: policy.v1.Access.self:type_name -> policy.v1.Self
 	9,  // 10: policy.v1.Access.roles:type_name -> policy.v1.Roles
 	10, // 11: policy.v1.Access.services:type_name -> policy.v1.Services
-	16, // 12: policy.v1.Rate.period:type_name -> google.protobuf.Duration
-	16, // 13: policy.v1.Cache.ttl:type_name -> google.protobuf.Duration
-	2,  // 14: policy.v1.Cache.scope:type_name -> policy.v1.CacheScope
-	16, // 15: policy.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
-	16, // 16: policy.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
-	15, // 17: policy.v1.Field.normalize:type_name -> policy.v1.Normalize
-	3,  // 18: policy.v1.Normalize.form:type_name -> policy.v1.UnicodeForm
-	17, // 19: policy.v1.method:extendee -> google.protobuf.MethodOptions
-	18, // 20: policy.v1.field:extendee -> google.protobuf.FieldOptions
-	4,  // 21: policy.v1.method:type_name -> policy.v1.Method
-	14, // 22: policy.v1.field:type_name -> policy.v1.Field
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	21, // [21:23] is the sub-list for extension type_name
-	19, // [19:21] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	11, // 12: policy.v1.Access.upstreams:type_name -> policy.v1.Upstreams
+	17, // 13: policy.v1.Rate.period:type_name -> google.protobuf.Duration
+	17, // 14: policy.v1.Cache.ttl:type_name -> google.protobuf.Duration
+	2,  // 15: policy.v1.Cache.scope:type_name -> policy.v1.CacheScope
+	17, // 16: policy.v1.Cache.stale_while_revalidate:type_name -> google.protobuf.Duration
+	17, // 17: policy.v1.Cache.stale_if_error:type_name -> google.protobuf.Duration
+	16, // 18: policy.v1.Field.normalize:type_name -> policy.v1.Normalize
+	3,  // 19: policy.v1.Normalize.form:type_name -> policy.v1.UnicodeForm
+	18, // 20: policy.v1.method:extendee -> google.protobuf.MethodOptions
+	19, // 21: policy.v1.field:extendee -> google.protobuf.FieldOptions
+	4,  // 22: policy.v1.method:type_name -> policy.v1.Method
+	15, // 23: policy.v1.field:type_name -> policy.v1.Field
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	22, // [22:24] is the sub-list for extension type_name
+	20, // [20:22] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_policy_v1_policy_proto_init() }
@@ -1357,19 +1416,20 @@ func file_policy_v1_policy_proto_init() {
 		(*Access_Self)(nil),
 		(*Access_Roles)(nil),
 		(*Access_Services)(nil),
+		(*Access_Upstreams)(nil),
 	}
-	file_policy_v1_policy_proto_msgTypes[7].OneofWrappers = []any{}
 	file_policy_v1_policy_proto_msgTypes[8].OneofWrappers = []any{}
 	file_policy_v1_policy_proto_msgTypes[9].OneofWrappers = []any{}
 	file_policy_v1_policy_proto_msgTypes[10].OneofWrappers = []any{}
 	file_policy_v1_policy_proto_msgTypes[11].OneofWrappers = []any{}
+	file_policy_v1_policy_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_policy_v1_policy_proto_rawDesc), len(file_policy_v1_policy_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 2,
 			NumServices:   0,
 		},
