@@ -47,7 +47,7 @@ func TestEmailsThatCollideAreToldBeforeTheSchemaChanges(t *testing.T) {
 	_, err := schema.Apply(t.Context(), config)
 	_, planned := schema.Plan(t.Context(), config)
 	for _, err := range []error{err, planned} {
-		for _, part := range []string{one, other, "one email", "Nothing was changed"} {
+		for _, part := range []string{one, other, "emails that differ only in case", "Nothing was changed"} {
 			if err == nil || !strings.Contains(err.Error(), part) {
 				t.Errorf("got %v, want it to say %q", err, part)
 			}

@@ -102,7 +102,7 @@ func TestAPageTokenOfAnotherListingIsRefused(t *testing.T) {
 // mailStatements are the statements that name the outbox, with their arguments.
 type mailStatements struct {
 	mu   sync.Mutex
-	seen map[string]pgx.NamedArgs
+	seen map[string]pgx.QueryRewriter
 }
 
 func (m *mailStatements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
@@ -111,7 +111,7 @@ func (m *mailStatements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data 
 	if strings.Contains(data.SQL, "auth.mails") || strings.Contains(data.SQL, "auth.links") {
 		m.seen[data.SQL] = nil
 		if len(data.Args) > 0 {
-			m.seen[data.SQL], _ = data.Args[0].(pgx.NamedArgs)
+			m.seen[data.SQL], _ = data.Args[0].(pgx.QueryRewriter)
 		}
 	}
 	return ctx
@@ -123,7 +123,7 @@ func (m *mailStatements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQuer
 // by the plan for any values.
 func TestEveryStatementAboutMailIsServedByAnIndex(t *testing.T) {
 	t.Parallel()
-	statements := &mailStatements{seen: map[string]pgx.NamedArgs{}}
+	statements := &mailStatements{seen: map[string]pgx.QueryRewriter{}}
 	h, _ := newMailHarness(t, mailtest.Config{Rcpt: func(to string) error {
 		if strings.HasPrefix(to, "refused") {
 			return mailtest.Refuse(451, "later")
@@ -186,7 +186,7 @@ func TestEveryStatementAboutMailIsServedByAnIndex(t *testing.T) {
 	}
 }
 
-func genericPlan(t *testing.T, conn *pgx.Conn, sql string, args pgx.NamedArgs) string {
+func genericPlan(t *testing.T, conn *pgx.Conn, sql string, args pgx.QueryRewriter) string {
 	t.Helper()
 	if args != nil {
 		var err error

@@ -41,7 +41,7 @@ func explainAfter(t testing.TB, conn *pgx.Conn, before []pgx.TraceQueryStartData
 	if len(statement.Args) == 0 {
 		return plans
 	}
-	args, prepared := statement.Args[0].(pgx.NamedArgs)
+	args, prepared := statement.Args[0].(pgx.QueryRewriter)
 	if !prepared {
 		return plans
 	}
