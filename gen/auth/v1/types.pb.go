@@ -258,8 +258,12 @@ type SecurityFacts struct {
 	LastSignInTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_sign_in_time,json=lastSignInTime,proto3" json:"last_sign_in_time,omitempty"`
 	// The number of active sessions.
 	ActiveSessions int32 `protobuf:"varint,3,opt,name=active_sessions,json=activeSessions,proto3" json:"active_sessions,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Whether the account has a second factor.
+	SecondFactor bool `protobuf:"varint,4,opt,name=second_factor,json=secondFactor,proto3" json:"second_factor,omitempty"`
+	// The number of recovery codes that were not used.
+	RecoveryCodesLeft int32 `protobuf:"varint,5,opt,name=recovery_codes_left,json=recoveryCodesLeft,proto3" json:"recovery_codes_left,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *SecurityFacts) Reset() {
@@ -309,6 +313,20 @@ func (x *SecurityFacts) GetLastSignInTime() *timestamppb.Timestamp {
 func (x *SecurityFacts) GetActiveSessions() int32 {
 	if x != nil {
 		return x.ActiveSessions
+	}
+	return 0
+}
+
+func (x *SecurityFacts) GetSecondFactor() bool {
+	if x != nil {
+		return x.SecondFactor
+	}
+	return false
+}
+
+func (x *SecurityFacts) GetRecoveryCodesLeft() int32 {
+	if x != nil {
+		return x.RecoveryCodesLeft
 	}
 	return 0
 }
@@ -1220,11 +1238,13 @@ const file_auth_v1_types_proto_rawDesc = "" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"\xcd\x01\n" +
+	"updateTime\"\xb2\x02\n" +
 	"\rSecurityFacts\x12L\n" +
 	"\x14password_change_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x12passwordChangeTime\x12E\n" +
 	"\x11last_sign_in_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastSignInTime\x12'\n" +
-	"\x0factive_sessions\x18\x03 \x01(\x05R\x0eactiveSessions\"\xf5\x02\n" +
+	"\x0factive_sessions\x18\x03 \x01(\x05R\x0eactiveSessions\x12+\n" +
+	"\rsecond_factor\x18\x04 \x01(\bB\x06\x92\xe7\x18\x02\x10\x00R\fsecondFactor\x126\n" +
+	"\x13recovery_codes_left\x18\x05 \x01(\x05B\x06\x92\xe7\x18\x02\x10\x00R\x11recoveryCodesLeft\"\xf5\x02\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +

@@ -1408,9 +1408,13 @@ type ExportMeResponse struct {
 	ExportTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=export_time,json=exportTime,proto3" json:"export_time,omitempty"`
 	// What the application's own services store about the caller, under the names of
 	// the services.
-	Services      *structpb.Struct `protobuf:"bytes,7,opt,name=services,proto3" json:"services,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Services *structpb.Struct `protobuf:"bytes,7,opt,name=services,proto3" json:"services,omitempty"`
+	// The authenticator app, without its secret; unset if there is none.
+	Totp *TOTPFactor `protobuf:"bytes,8,opt,name=totp,proto3" json:"totp,omitempty"`
+	// The remembered devices, the last used first.
+	RememberedDevices []*RememberedDevice `protobuf:"bytes,9,rep,name=remembered_devices,json=rememberedDevices,proto3" json:"remembered_devices,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ExportMeResponse) Reset() {
@@ -1492,11 +1496,25 @@ func (x *ExportMeResponse) GetServices() *structpb.Struct {
 	return nil
 }
 
+func (x *ExportMeResponse) GetTotp() *TOTPFactor {
+	if x != nil {
+		return x.Totp
+	}
+	return nil
+}
+
+func (x *ExportMeResponse) GetRememberedDevices() []*RememberedDevice {
+	if x != nil {
+		return x.RememberedDevices
+	}
+	return nil
+}
+
 var File_bff_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x0e\n" +
+	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x0e\n" +
 	"\fGetMeRequest\"\xb7\x01\n" +
 	"\rGetMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12+\n" +
@@ -1559,7 +1577,7 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x19ListMyAuditEventsResponse\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x128\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tB\x10\x92\xe7\x18\f\x10\x00\x1a\bcGFnZS0yR\rnextPageToken\"\x11\n" +
-	"\x0fExportMeRequest\"\xf8\x02\n" +
+	"\x0fExportMeRequest\"\xe9\x03\n" +
 	"\x10ExportMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12,\n" +
 	"\bsecurity\x18\x02 \x01(\v2\x10.bff.v1.SecurityR\bsecurity\x12+\n" +
@@ -1568,7 +1586,9 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x05mails\x18\x05 \x03(\v2\f.bff.v1.MailR\x05mails\x12W\n" +
 	"\vexport_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x1a\x92\xe7\x18\x16\x1a\x142026-03-01T10:00:00ZR\n" +
 	"exportTime\x123\n" +
-	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices2\x84\x15\n" +
+	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices\x12&\n" +
+	"\x04totp\x18\b \x01(\v2\x12.bff.v1.TOTPFactorR\x04totp\x12G\n" +
+	"\x12remembered_devices\x18\t \x03(\v2\x18.bff.v1.RememberedDeviceR\x11rememberedDevices2\x8f\x1e\n" +
 	"\x0eAccountService\x12\xa9\x01\n" +
 	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"s\x8a\xe7\x18Z\n" +
 	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:=\n" +
@@ -1589,7 +1609,32 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x0eChangePassword\x12\x1d.bff.v1.ChangePasswordRequest\x1a\x1e.bff.v1.ChangePasswordResponse\"[\x8a\xe7\x189\n" +
 	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
 	"*\x06\b\n" +
-	"\x12\x02\b<0\x01B\x10account/{caller}B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/api/v1/me/password\x12\xa1\x01\n" +
+	"\x12\x02\b<0\x01B\x10account/{caller}B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/api/v1/me/password\x12\x83\x01\n" +
+	"\vListFactors\x12\x1a.bff.v1.ListFactorsRequest\x1a\x1b.bff.v1.ListFactorsResponse\";\x8a\xe7\x18\x1a\n" +
+	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x01`\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/me/factors\x90\x02\x01\x12\x99\x01\n" +
+	"\x12BeginTOTPEnrolment\x12!.bff.v1.BeginTOTPEnrolmentRequest\x1a\".bff.v1.BeginTOTPEnrolmentResponse\"<\x8a\xe7\x18\x18\n" +
+	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
+	"*\b\b\x14\x12\x02\b<\x18\n" +
+	"0\x01`\x01\x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/api/v1/me/totp:begin\x12\xc4\x01\n" +
+	"\x13FinishTOTPEnrolment\x12\".bff.v1.FinishTOTPEnrolmentRequest\x1a#.bff.v1.FinishTOTPEnrolmentResponse\"d\x8a\xe7\x18?\n" +
+	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
+	"*\b\b\x14\x12\x02\b<\x18\n" +
+	"0\x01B\x10account/{caller}B\x11sessions/{caller}H\x01`\x01\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/v1/me/totp:finish\x12\x9b\x01\n" +
+	"\n" +
+	"RemoveTOTP\x12\x19.bff.v1.RemoveTOTPRequest\x1a\x1a.bff.v1.RemoveTOTPResponse\"V\x8a\xe7\x18;\n" +
+	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
+	"*\b\b\x14\x12\x02\b<\x18\n" +
+	"0\x01B\x10account/{caller}B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\x11*\x0f/api/v1/me/totp\x12\xbb\x01\n" +
+	"\x17RegenerateRecoveryCodes\x12&.bff.v1.RegenerateRecoveryCodesRequest\x1a'.bff.v1.RegenerateRecoveryCodesResponse\"O\x8a\xe7\x18(\n" +
+	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
+	"*\b\b\x14\x12\x02\b<\x18\n" +
+	"0\x01B\x10account/{caller}\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/api/v1/me/recoveryCodes\x12\x9c\x01\n" +
+	"\fForgetDevice\x12\x1b.bff.v1.ForgetDeviceRequest\x1a\x1c.bff.v1.ForgetDeviceResponse\"Q\x8a\xe7\x18'\n" +
+	"\x02\x12\x00\x1a\x02\b\n" +
+	"*\b\b<\x12\x02\b<\x18\x1e0\x01B\x11sessions/{caller}\x82\xd3\xe4\x93\x02 *\x1e/api/v1/me/devices/{device_id}\x12\xa4\x01\n" +
+	"\rForgetDevices\x12\x1c.bff.v1.ForgetDevicesRequest\x1a\x1d.bff.v1.ForgetDevicesResponse\"V\x8a\xe7\x18+\n" +
+	"\x02\x12\x00\x1a\x02\b\n" +
+	"\"\x02\b\x03*\b\b<\x12\x02\b<\x18\x1e0\x01B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/api/v1/me/devices:forget\x90\x02\x02\x12\xa1\x01\n" +
 	"\fListSessions\x12\x1b.bff.v1.ListSessionsRequest\x1a\x1c.bff.v1.ListSessionsResponse\"V\x8a\xe7\x184\n" +
 	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:\x19\n" +
 	"\x02\b\x05\x10\x01*\x11sessions/{caller}\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/me/sessions\x90\x02\x01\x12\xa1\x01\n" +
@@ -1683,6 +1728,22 @@ var file_bff_v1_account_service_proto_goTypes = []any{
 	(*AuditEvent)(nil),                       // 38: bff.v1.AuditEvent
 	(*Mail)(nil),                             // 39: bff.v1.Mail
 	(*timestamppb.Timestamp)(nil),            // 40: google.protobuf.Timestamp
+	(*TOTPFactor)(nil),                       // 41: bff.v1.TOTPFactor
+	(*RememberedDevice)(nil),                 // 42: bff.v1.RememberedDevice
+	(*ListFactorsRequest)(nil),               // 43: bff.v1.ListFactorsRequest
+	(*BeginTOTPEnrolmentRequest)(nil),        // 44: bff.v1.BeginTOTPEnrolmentRequest
+	(*FinishTOTPEnrolmentRequest)(nil),       // 45: bff.v1.FinishTOTPEnrolmentRequest
+	(*RemoveTOTPRequest)(nil),                // 46: bff.v1.RemoveTOTPRequest
+	(*RegenerateRecoveryCodesRequest)(nil),   // 47: bff.v1.RegenerateRecoveryCodesRequest
+	(*ForgetDeviceRequest)(nil),              // 48: bff.v1.ForgetDeviceRequest
+	(*ForgetDevicesRequest)(nil),             // 49: bff.v1.ForgetDevicesRequest
+	(*ListFactorsResponse)(nil),              // 50: bff.v1.ListFactorsResponse
+	(*BeginTOTPEnrolmentResponse)(nil),       // 51: bff.v1.BeginTOTPEnrolmentResponse
+	(*FinishTOTPEnrolmentResponse)(nil),      // 52: bff.v1.FinishTOTPEnrolmentResponse
+	(*RemoveTOTPResponse)(nil),               // 53: bff.v1.RemoveTOTPResponse
+	(*RegenerateRecoveryCodesResponse)(nil),  // 54: bff.v1.RegenerateRecoveryCodesResponse
+	(*ForgetDeviceResponse)(nil),             // 55: bff.v1.ForgetDeviceResponse
+	(*ForgetDevicesResponse)(nil),            // 56: bff.v1.ForgetDevicesResponse
 }
 var file_bff_v1_account_service_proto_depIdxs = []int32{
 	30, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
@@ -1705,41 +1766,57 @@ var file_bff_v1_account_service_proto_depIdxs = []int32{
 	39, // 17: bff.v1.ExportMeResponse.mails:type_name -> bff.v1.Mail
 	40, // 18: bff.v1.ExportMeResponse.export_time:type_name -> google.protobuf.Timestamp
 	36, // 19: bff.v1.ExportMeResponse.services:type_name -> google.protobuf.Struct
-	0,  // 20: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
-	2,  // 21: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
-	4,  // 22: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
-	6,  // 23: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
-	8,  // 24: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
-	10, // 25: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
-	12, // 26: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
-	14, // 27: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
-	18, // 28: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
-	20, // 29: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
-	22, // 30: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
-	24, // 31: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
-	26, // 32: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
-	28, // 33: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
-	16, // 34: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
-	1,  // 35: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
-	3,  // 36: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
-	5,  // 37: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
-	7,  // 38: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
-	9,  // 39: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
-	11, // 40: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
-	13, // 41: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
-	15, // 42: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
-	19, // 43: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
-	21, // 44: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
-	23, // 45: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
-	25, // 46: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
-	27, // 47: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
-	29, // 48: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
-	17, // 49: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
-	35, // [35:50] is the sub-list for method output_type
-	20, // [20:35] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	41, // 20: bff.v1.ExportMeResponse.totp:type_name -> bff.v1.TOTPFactor
+	42, // 21: bff.v1.ExportMeResponse.remembered_devices:type_name -> bff.v1.RememberedDevice
+	0,  // 22: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
+	2,  // 23: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
+	4,  // 24: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
+	6,  // 25: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
+	8,  // 26: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
+	43, // 27: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
+	44, // 28: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
+	45, // 29: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
+	46, // 30: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
+	47, // 31: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
+	48, // 32: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
+	49, // 33: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
+	10, // 34: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
+	12, // 35: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
+	14, // 36: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
+	18, // 37: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
+	20, // 38: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
+	22, // 39: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
+	24, // 40: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
+	26, // 41: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
+	28, // 42: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
+	16, // 43: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
+	1,  // 44: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
+	3,  // 45: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
+	5,  // 46: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
+	7,  // 47: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
+	9,  // 48: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
+	50, // 49: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
+	51, // 50: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
+	52, // 51: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
+	53, // 52: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
+	54, // 53: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
+	55, // 54: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
+	56, // 55: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
+	11, // 56: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
+	13, // 57: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
+	15, // 58: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
+	19, // 59: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
+	21, // 60: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
+	23, // 61: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
+	25, // 62: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
+	27, // 63: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
+	29, // 64: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
+	17, // 65: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
+	44, // [44:66] is the sub-list for method output_type
+	22, // [22:44] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_account_service_proto_init() }
@@ -1747,6 +1824,7 @@ func file_bff_v1_account_service_proto_init() {
 	if File_bff_v1_account_service_proto != nil {
 		return
 	}
+	file_bff_v1_factors_proto_init()
 	file_bff_v1_types_proto_init()
 	file_bff_v1_account_service_proto_msgTypes[6].OneofWrappers = []any{
 		(*CompleteReauthenticationRequest_TotpCode)(nil),

@@ -975,8 +975,18 @@ type Security struct {
 	LastSignInTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_sign_in_time,json=lastSignInTime,proto3" json:"last_sign_in_time,omitempty"`
 	// The number of active sessions.
 	ActiveSessions int32 `protobuf:"varint,3,opt,name=active_sessions,json=activeSessions,proto3" json:"active_sessions,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Whether the user has a second factor, which a sign-in by password then
+	// asks.
+	SecondFactor bool `protobuf:"varint,4,opt,name=second_factor,json=secondFactor,proto3" json:"second_factor,omitempty"`
+	// The number of recovery codes that were not used.
+	RecoveryCodesLeft int32 `protobuf:"varint,5,opt,name=recovery_codes_left,json=recoveryCodesLeft,proto3" json:"recovery_codes_left,omitempty"`
+	// The level of the calling session: 1, or 2 after a second factor or a
+	// passkey (NIST SP 800-63B).
+	Level int32 `protobuf:"varint,6,opt,name=level,proto3" json:"level,omitempty"`
+	// The user's roles that the calling session lacks, because they need level 2.
+	WithheldRoles []string `protobuf:"bytes,7,rep,name=withheld_roles,json=withheldRoles,proto3" json:"withheld_roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Security) Reset() {
@@ -1028,6 +1038,34 @@ func (x *Security) GetActiveSessions() int32 {
 		return x.ActiveSessions
 	}
 	return 0
+}
+
+func (x *Security) GetSecondFactor() bool {
+	if x != nil {
+		return x.SecondFactor
+	}
+	return false
+}
+
+func (x *Security) GetRecoveryCodesLeft() int32 {
+	if x != nil {
+		return x.RecoveryCodesLeft
+	}
+	return 0
+}
+
+func (x *Security) GetLevel() int32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *Security) GetWithheldRoles() []string {
+	if x != nil {
+		return x.WithheldRoles
+	}
+	return nil
 }
 
 // PartError says which optional part of a composed answer is missing, and why.
@@ -1204,11 +1242,16 @@ const file_bff_v1_types_proto_rawDesc = "" +
 	"\acurrent\x18\a \x01(\bR\acurrent\x12C\n" +
 	"\vrevoke_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x06\x92\xe7\x18\x02\x1a\x00R\n" +
 	"revokeTime\x12+\n" +
-	"\rrevoke_reason\x18\t \x01(\tB\x06\x92\xe7\x18\x02\x1a\x00R\frevokeReason\"\xc8\x01\n" +
+	"\rrevoke_reason\x18\t \x01(\tB\x06\x92\xe7\x18\x02\x1a\x00R\frevokeReason\"\x84\x03\n" +
 	"\bSecurity\x12L\n" +
 	"\x14password_change_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x12passwordChangeTime\x12E\n" +
 	"\x11last_sign_in_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastSignInTime\x12'\n" +
-	"\x0factive_sessions\x18\x03 \x01(\x05R\x0eactiveSessions\"\xa8\x01\n" +
+	"\x0factive_sessions\x18\x03 \x01(\x05R\x0eactiveSessions\x12+\n" +
+	"\rsecond_factor\x18\x04 \x01(\bB\x06\x92\xe7\x18\x02\x10\x00R\fsecondFactor\x12:\n" +
+	"\x13recovery_codes_left\x18\x05 \x01(\x05B\n" +
+	"\x92\xe7\x18\x06\x10\x00\x1a\x0210R\x11recoveryCodesLeft\x12\x1d\n" +
+	"\x05level\x18\x06 \x01(\x05B\a\x92\xe7\x18\x03\x1a\x012R\x05level\x122\n" +
+	"\x0ewithheld_roles\x18\a \x03(\tB\v\x92\xe7\x18\a\x1a\x05adminR\rwithheldRoles\"\xa8\x01\n" +
 	"\tPartError\x12!\n" +
 	"\x04part\x18\x01 \x01(\tB\r\x92\xe7\x18\t\x1a\aprofileR\x04part\x12'\n" +
 	"\x04code\x18\x02 \x01(\tB\x13\x92\xe7\x18\x0f\x10\x00\x1a\vunavailableR\x04code\x121\n" +

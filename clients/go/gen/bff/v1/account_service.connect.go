@@ -36,6 +36,25 @@ const (
 	// AccountServiceChangePasswordProcedure is the procedure name of the AccountService's
 	// ChangePassword RPC.
 	AccountServiceChangePasswordProcedure = "/bff.v1.AccountService/ChangePassword"
+	// AccountServiceListFactorsProcedure is the procedure name of the AccountService's ListFactors RPC.
+	AccountServiceListFactorsProcedure = "/bff.v1.AccountService/ListFactors"
+	// AccountServiceBeginTOTPEnrolmentProcedure is the procedure name of the AccountService's
+	// BeginTOTPEnrolment RPC.
+	AccountServiceBeginTOTPEnrolmentProcedure = "/bff.v1.AccountService/BeginTOTPEnrolment"
+	// AccountServiceFinishTOTPEnrolmentProcedure is the procedure name of the AccountService's
+	// FinishTOTPEnrolment RPC.
+	AccountServiceFinishTOTPEnrolmentProcedure = "/bff.v1.AccountService/FinishTOTPEnrolment"
+	// AccountServiceRemoveTOTPProcedure is the procedure name of the AccountService's RemoveTOTP RPC.
+	AccountServiceRemoveTOTPProcedure = "/bff.v1.AccountService/RemoveTOTP"
+	// AccountServiceRegenerateRecoveryCodesProcedure is the procedure name of the AccountService's
+	// RegenerateRecoveryCodes RPC.
+	AccountServiceRegenerateRecoveryCodesProcedure = "/bff.v1.AccountService/RegenerateRecoveryCodes"
+	// AccountServiceForgetDeviceProcedure is the procedure name of the AccountService's ForgetDevice
+	// RPC.
+	AccountServiceForgetDeviceProcedure = "/bff.v1.AccountService/ForgetDevice"
+	// AccountServiceForgetDevicesProcedure is the procedure name of the AccountService's ForgetDevices
+	// RPC.
+	AccountServiceForgetDevicesProcedure = "/bff.v1.AccountService/ForgetDevices"
 	// AccountServiceListSessionsProcedure is the procedure name of the AccountService's ListSessions
 	// RPC.
 	AccountServiceListSessionsProcedure = "/bff.v1.AccountService/ListSessions"
@@ -101,6 +120,57 @@ var (
 			StreamType: connect.StreamTypeUnary,
 			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("ChangePassword"),
 			Procedure:  AccountServiceChangePasswordProcedure,
+		}
+	})
+	accountServiceListFactorsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("ListFactors"),
+			Procedure:        AccountServiceListFactorsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	accountServiceBeginTOTPEnrolmentSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("BeginTOTPEnrolment"),
+			Procedure:  AccountServiceBeginTOTPEnrolmentProcedure,
+		}
+	})
+	accountServiceFinishTOTPEnrolmentSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("FinishTOTPEnrolment"),
+			Procedure:  AccountServiceFinishTOTPEnrolmentProcedure,
+		}
+	})
+	accountServiceRemoveTOTPSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("RemoveTOTP"),
+			Procedure:  AccountServiceRemoveTOTPProcedure,
+		}
+	})
+	accountServiceRegenerateRecoveryCodesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("RegenerateRecoveryCodes"),
+			Procedure:  AccountServiceRegenerateRecoveryCodesProcedure,
+		}
+	})
+	accountServiceForgetDeviceSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("ForgetDevice"),
+			Procedure:  AccountServiceForgetDeviceProcedure,
+		}
+	})
+	accountServiceForgetDevicesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("ForgetDevices"),
+			Procedure:        AccountServiceForgetDevicesProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
 	accountServiceListSessionsSpec = sync.OnceValue(func() connect.Spec {
@@ -214,6 +284,42 @@ type AccountServiceClient interface {
 	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
 	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
+	// ListFactors returns the caller's second factors: authenticator app,
+	// recovery codes and remembered devices.
+	ListFactors(context.Context, *ListFactorsRequest) (*ListFactorsResponse, error)
+	// BeginTOTPEnrolment returns a secret for an authenticator app. Nothing
+	// changes until FinishTOTPEnrolment. It requires a sign-in or a
+	// Reauthenticate within the last five minutes, at level 2 if the caller has a
+	// second factor. Errors: failed_precondition REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, resource_exhausted
+	// TOO_MANY_ATTEMPTS.
+	BeginTOTPEnrolment(context.Context, *BeginTOTPEnrolmentRequest) (*BeginTOTPEnrolmentResponse, error)
+	// FinishTOTPEnrolment makes the authenticator app the caller's second factor,
+	// instead of an earlier one, and returns recovery codes and tokens at level
+	// 2. A repetition within two minutes with the same Idempotency-Key returns
+	// the same answer. It requires a sign-in or a Reauthenticate within the last
+	// five minutes. Errors: invalid_argument CODE_WRONG or CHALLENGE_INVALID,
+	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
+	// CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, resource_exhausted
+	// TOO_MANY_ATTEMPTS.
+	FinishTOTPEnrolment(context.Context, *FinishTOTPEnrolmentRequest) (*FinishTOTPEnrolmentResponse, error)
+	// RemoveTOTP removes the caller's authenticator app. With the last second
+	// factor, the recovery codes go too, and the caller's sessions are at level
+	// 1. It requires a sign-in or a Reauthenticate within the last five minutes.
+	// Errors: failed_precondition REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED or FACTOR_REQUIRED.
+	RemoveTOTP(context.Context, *RemoveTOTPRequest) (*RemoveTOTPResponse, error)
+	// RegenerateRecoveryCodes replaces the caller's recovery codes. It requires a
+	// sign-in or a Reauthenticate within the last five minutes. Errors:
+	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
+	// FACTOR_REQUIRED.
+	RegenerateRecoveryCodes(context.Context, *RegenerateRecoveryCodesRequest) (*RegenerateRecoveryCodesResponse, error)
+	// ForgetDevice ends one of the caller's remembered devices: the next sign-in
+	// on it asks for the second factor. Errors: not_found DEVICE_NOT_FOUND.
+	ForgetDevice(context.Context, *ForgetDeviceRequest) (*ForgetDeviceResponse, error)
+	// ForgetDevices ends all of the caller's remembered devices.
+	ForgetDevices(context.Context, *ForgetDevicesRequest) (*ForgetDevicesResponse, error)
 	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one of the caller's sessions. Errors: not_found
@@ -297,6 +403,42 @@ type AccountServiceHandler interface {
 	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
 	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
+	// ListFactors returns the caller's second factors: authenticator app,
+	// recovery codes and remembered devices.
+	ListFactors(context.Context, *ListFactorsRequest) (*ListFactorsResponse, error)
+	// BeginTOTPEnrolment returns a secret for an authenticator app. Nothing
+	// changes until FinishTOTPEnrolment. It requires a sign-in or a
+	// Reauthenticate within the last five minutes, at level 2 if the caller has a
+	// second factor. Errors: failed_precondition REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, resource_exhausted
+	// TOO_MANY_ATTEMPTS.
+	BeginTOTPEnrolment(context.Context, *BeginTOTPEnrolmentRequest) (*BeginTOTPEnrolmentResponse, error)
+	// FinishTOTPEnrolment makes the authenticator app the caller's second factor,
+	// instead of an earlier one, and returns recovery codes and tokens at level
+	// 2. A repetition within two minutes with the same Idempotency-Key returns
+	// the same answer. It requires a sign-in or a Reauthenticate within the last
+	// five minutes. Errors: invalid_argument CODE_WRONG or CHALLENGE_INVALID,
+	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
+	// CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, resource_exhausted
+	// TOO_MANY_ATTEMPTS.
+	FinishTOTPEnrolment(context.Context, *FinishTOTPEnrolmentRequest) (*FinishTOTPEnrolmentResponse, error)
+	// RemoveTOTP removes the caller's authenticator app. With the last second
+	// factor, the recovery codes go too, and the caller's sessions are at level
+	// 1. It requires a sign-in or a Reauthenticate within the last five minutes.
+	// Errors: failed_precondition REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED or FACTOR_REQUIRED.
+	RemoveTOTP(context.Context, *RemoveTOTPRequest) (*RemoveTOTPResponse, error)
+	// RegenerateRecoveryCodes replaces the caller's recovery codes. It requires a
+	// sign-in or a Reauthenticate within the last five minutes. Errors:
+	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
+	// FACTOR_REQUIRED.
+	RegenerateRecoveryCodes(context.Context, *RegenerateRecoveryCodesRequest) (*RegenerateRecoveryCodesResponse, error)
+	// ForgetDevice ends one of the caller's remembered devices: the next sign-in
+	// on it asks for the second factor. Errors: not_found DEVICE_NOT_FOUND.
+	ForgetDevice(context.Context, *ForgetDeviceRequest) (*ForgetDeviceResponse, error)
+	// ForgetDevices ends all of the caller's remembered devices.
+	ForgetDevices(context.Context, *ForgetDevicesRequest) (*ForgetDevicesResponse, error)
 	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one of the caller's sessions. Errors: not_found
@@ -350,6 +492,13 @@ func RegisterAccountServiceHandler(server *connect.Server, svc AccountServiceHan
 		connect.Method{Spec: accountServiceReauthenticateSpec(), Handler: adapter.reauthenticate},
 		connect.Method{Spec: accountServiceCompleteReauthenticationSpec(), Handler: adapter.completeReauthentication},
 		connect.Method{Spec: accountServiceChangePasswordSpec(), Handler: adapter.changePassword},
+		connect.Method{Spec: accountServiceListFactorsSpec(), Handler: adapter.listFactors},
+		connect.Method{Spec: accountServiceBeginTOTPEnrolmentSpec(), Handler: adapter.beginTOTPEnrolment},
+		connect.Method{Spec: accountServiceFinishTOTPEnrolmentSpec(), Handler: adapter.finishTOTPEnrolment},
+		connect.Method{Spec: accountServiceRemoveTOTPSpec(), Handler: adapter.removeTOTP},
+		connect.Method{Spec: accountServiceRegenerateRecoveryCodesSpec(), Handler: adapter.regenerateRecoveryCodes},
+		connect.Method{Spec: accountServiceForgetDeviceSpec(), Handler: adapter.forgetDevice},
+		connect.Method{Spec: accountServiceForgetDevicesSpec(), Handler: adapter.forgetDevices},
 		connect.Method{Spec: accountServiceListSessionsSpec(), Handler: adapter.listSessions},
 		connect.Method{Spec: accountServiceRevokeSessionSpec(), Handler: adapter.revokeSession},
 		connect.Method{Spec: accountServiceRevokeOtherSessionsSpec(), Handler: adapter.revokeOtherSessions},
@@ -384,6 +533,34 @@ func (UnimplementedAccountServiceHandler) CompleteReauthentication(context.Conte
 
 func (UnimplementedAccountServiceHandler) ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.ChangePassword is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) ListFactors(context.Context, *ListFactorsRequest) (*ListFactorsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.ListFactors is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) BeginTOTPEnrolment(context.Context, *BeginTOTPEnrolmentRequest) (*BeginTOTPEnrolmentResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.BeginTOTPEnrolment is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) FinishTOTPEnrolment(context.Context, *FinishTOTPEnrolmentRequest) (*FinishTOTPEnrolmentResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.FinishTOTPEnrolment is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) RemoveTOTP(context.Context, *RemoveTOTPRequest) (*RemoveTOTPResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.RemoveTOTP is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) RegenerateRecoveryCodes(context.Context, *RegenerateRecoveryCodesRequest) (*RegenerateRecoveryCodesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.RegenerateRecoveryCodes is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) ForgetDevice(context.Context, *ForgetDeviceRequest) (*ForgetDeviceResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.ForgetDevice is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) ForgetDevices(context.Context, *ForgetDevicesRequest) (*ForgetDevicesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.ForgetDevices is not implemented")
 }
 
 func (UnimplementedAccountServiceHandler) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
@@ -465,6 +642,62 @@ func (c *accountServiceClient) CompleteReauthentication(ctx context.Context, req
 func (c *accountServiceClient) ChangePassword(ctx context.Context, req *ChangePasswordRequest) (*ChangePasswordResponse, error) {
 	var res ChangePasswordResponse
 	if err := c.client.CallUnary(ctx, accountServiceChangePasswordSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) ListFactors(ctx context.Context, req *ListFactorsRequest) (*ListFactorsResponse, error) {
+	var res ListFactorsResponse
+	if err := c.client.CallUnary(ctx, accountServiceListFactorsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) BeginTOTPEnrolment(ctx context.Context, req *BeginTOTPEnrolmentRequest) (*BeginTOTPEnrolmentResponse, error) {
+	var res BeginTOTPEnrolmentResponse
+	if err := c.client.CallUnary(ctx, accountServiceBeginTOTPEnrolmentSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) FinishTOTPEnrolment(ctx context.Context, req *FinishTOTPEnrolmentRequest) (*FinishTOTPEnrolmentResponse, error) {
+	var res FinishTOTPEnrolmentResponse
+	if err := c.client.CallUnary(ctx, accountServiceFinishTOTPEnrolmentSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) RemoveTOTP(ctx context.Context, req *RemoveTOTPRequest) (*RemoveTOTPResponse, error) {
+	var res RemoveTOTPResponse
+	if err := c.client.CallUnary(ctx, accountServiceRemoveTOTPSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) RegenerateRecoveryCodes(ctx context.Context, req *RegenerateRecoveryCodesRequest) (*RegenerateRecoveryCodesResponse, error) {
+	var res RegenerateRecoveryCodesResponse
+	if err := c.client.CallUnary(ctx, accountServiceRegenerateRecoveryCodesSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) ForgetDevice(ctx context.Context, req *ForgetDeviceRequest) (*ForgetDeviceResponse, error) {
+	var res ForgetDeviceResponse
+	if err := c.client.CallUnary(ctx, accountServiceForgetDeviceSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) ForgetDevices(ctx context.Context, req *ForgetDevicesRequest) (*ForgetDevicesResponse, error) {
+	var res ForgetDevicesResponse
+	if err := c.client.CallUnary(ctx, accountServiceForgetDevicesSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -606,6 +839,90 @@ func (h accountServiceHandler) changePassword(ctx context.Context, _ connect.Spe
 		return err
 	}
 	res, err := h.svc.ChangePassword(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) listFactors(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListFactorsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListFactors(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) beginTOTPEnrolment(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req BeginTOTPEnrolmentRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.BeginTOTPEnrolment(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) finishTOTPEnrolment(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req FinishTOTPEnrolmentRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.FinishTOTPEnrolment(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) removeTOTP(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RemoveTOTPRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RemoveTOTP(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) regenerateRecoveryCodes(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RegenerateRecoveryCodesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RegenerateRecoveryCodes(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) forgetDevice(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ForgetDeviceRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ForgetDevice(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) forgetDevices(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ForgetDevicesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ForgetDevices(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -1405,9 +1405,13 @@ type ExportMeResponse struct {
 	ExportTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=export_time,json=exportTime,proto3" json:"export_time,omitempty"`
 	// What the application's own services store about the caller, under the names of
 	// the services.
-	Services      *structpb.Struct `protobuf:"bytes,7,opt,name=services,proto3" json:"services,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Services *structpb.Struct `protobuf:"bytes,7,opt,name=services,proto3" json:"services,omitempty"`
+	// The authenticator app, without its secret; unset if there is none.
+	Totp *TOTPFactor `protobuf:"bytes,8,opt,name=totp,proto3" json:"totp,omitempty"`
+	// The remembered devices, the last used first.
+	RememberedDevices []*RememberedDevice `protobuf:"bytes,9,rep,name=remembered_devices,json=rememberedDevices,proto3" json:"remembered_devices,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ExportMeResponse) Reset() {
@@ -1489,11 +1493,25 @@ func (x *ExportMeResponse) GetServices() *structpb.Struct {
 	return nil
 }
 
+func (x *ExportMeResponse) GetTotp() *TOTPFactor {
+	if x != nil {
+		return x.Totp
+	}
+	return nil
+}
+
+func (x *ExportMeResponse) GetRememberedDevices() []*RememberedDevice {
+	if x != nil {
+		return x.RememberedDevices
+	}
+	return nil
+}
+
 var File_bff_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
+	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x12bff/v1/types.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
 	"\fGetMeRequest\"\xb7\x01\n" +
 	"\rGetMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12+\n" +
@@ -1553,7 +1571,7 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x19ListMyAuditEventsResponse\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x11\n" +
-	"\x0fExportMeRequest\"\xdc\x02\n" +
+	"\x0fExportMeRequest\"\xcd\x03\n" +
 	"\x10ExportMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12,\n" +
 	"\bsecurity\x18\x02 \x01(\v2\x10.bff.v1.SecurityR\bsecurity\x12+\n" +
@@ -1562,13 +1580,23 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x05mails\x18\x05 \x03(\v2\f.bff.v1.MailR\x05mails\x12;\n" +
 	"\vexport_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"exportTime\x123\n" +
-	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices2\xff\t\n" +
+	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices\x12&\n" +
+	"\x04totp\x18\b \x01(\v2\x12.bff.v1.TOTPFactorR\x04totp\x12G\n" +
+	"\x12remembered_devices\x18\t \x03(\v2\x18.bff.v1.RememberedDeviceR\x11rememberedDevices2\xd8\x0e\n" +
 	"\x0eAccountService\x129\n" +
 	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"\x03\x90\x02\x01\x12=\n" +
 	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\x12O\n" +
 	"\x0eReauthenticate\x12\x1d.bff.v1.ReauthenticateRequest\x1a\x1e.bff.v1.ReauthenticateResponse\x12m\n" +
 	"\x18CompleteReauthentication\x12'.bff.v1.CompleteReauthenticationRequest\x1a(.bff.v1.CompleteReauthenticationResponse\x12O\n" +
-	"\x0eChangePassword\x12\x1d.bff.v1.ChangePasswordRequest\x1a\x1e.bff.v1.ChangePasswordResponse\x12N\n" +
+	"\x0eChangePassword\x12\x1d.bff.v1.ChangePasswordRequest\x1a\x1e.bff.v1.ChangePasswordResponse\x12K\n" +
+	"\vListFactors\x12\x1a.bff.v1.ListFactorsRequest\x1a\x1b.bff.v1.ListFactorsResponse\"\x03\x90\x02\x01\x12[\n" +
+	"\x12BeginTOTPEnrolment\x12!.bff.v1.BeginTOTPEnrolmentRequest\x1a\".bff.v1.BeginTOTPEnrolmentResponse\x12^\n" +
+	"\x13FinishTOTPEnrolment\x12\".bff.v1.FinishTOTPEnrolmentRequest\x1a#.bff.v1.FinishTOTPEnrolmentResponse\x12C\n" +
+	"\n" +
+	"RemoveTOTP\x12\x19.bff.v1.RemoveTOTPRequest\x1a\x1a.bff.v1.RemoveTOTPResponse\x12j\n" +
+	"\x17RegenerateRecoveryCodes\x12&.bff.v1.RegenerateRecoveryCodesRequest\x1a'.bff.v1.RegenerateRecoveryCodesResponse\x12I\n" +
+	"\fForgetDevice\x12\x1b.bff.v1.ForgetDeviceRequest\x1a\x1c.bff.v1.ForgetDeviceResponse\x12Q\n" +
+	"\rForgetDevices\x12\x1c.bff.v1.ForgetDevicesRequest\x1a\x1d.bff.v1.ForgetDevicesResponse\"\x03\x90\x02\x02\x12N\n" +
 	"\fListSessions\x12\x1b.bff.v1.ListSessionsRequest\x1a\x1c.bff.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12L\n" +
 	"\rRevokeSession\x12\x1c.bff.v1.RevokeSessionRequest\x1a\x1d.bff.v1.RevokeSessionResponse\x12c\n" +
 	"\x13RevokeOtherSessions\x12\".bff.v1.RevokeOtherSessionsRequest\x1a#.bff.v1.RevokeOtherSessionsResponse\"\x03\x90\x02\x02\x12]\n" +
@@ -1637,6 +1665,22 @@ var file_bff_v1_account_service_proto_goTypes = []any{
 	(*AuditEvent)(nil),                       // 38: bff.v1.AuditEvent
 	(*Mail)(nil),                             // 39: bff.v1.Mail
 	(*timestamppb.Timestamp)(nil),            // 40: google.protobuf.Timestamp
+	(*TOTPFactor)(nil),                       // 41: bff.v1.TOTPFactor
+	(*RememberedDevice)(nil),                 // 42: bff.v1.RememberedDevice
+	(*ListFactorsRequest)(nil),               // 43: bff.v1.ListFactorsRequest
+	(*BeginTOTPEnrolmentRequest)(nil),        // 44: bff.v1.BeginTOTPEnrolmentRequest
+	(*FinishTOTPEnrolmentRequest)(nil),       // 45: bff.v1.FinishTOTPEnrolmentRequest
+	(*RemoveTOTPRequest)(nil),                // 46: bff.v1.RemoveTOTPRequest
+	(*RegenerateRecoveryCodesRequest)(nil),   // 47: bff.v1.RegenerateRecoveryCodesRequest
+	(*ForgetDeviceRequest)(nil),              // 48: bff.v1.ForgetDeviceRequest
+	(*ForgetDevicesRequest)(nil),             // 49: bff.v1.ForgetDevicesRequest
+	(*ListFactorsResponse)(nil),              // 50: bff.v1.ListFactorsResponse
+	(*BeginTOTPEnrolmentResponse)(nil),       // 51: bff.v1.BeginTOTPEnrolmentResponse
+	(*FinishTOTPEnrolmentResponse)(nil),      // 52: bff.v1.FinishTOTPEnrolmentResponse
+	(*RemoveTOTPResponse)(nil),               // 53: bff.v1.RemoveTOTPResponse
+	(*RegenerateRecoveryCodesResponse)(nil),  // 54: bff.v1.RegenerateRecoveryCodesResponse
+	(*ForgetDeviceResponse)(nil),             // 55: bff.v1.ForgetDeviceResponse
+	(*ForgetDevicesResponse)(nil),            // 56: bff.v1.ForgetDevicesResponse
 }
 var file_bff_v1_account_service_proto_depIdxs = []int32{
 	30, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
@@ -1659,41 +1703,57 @@ var file_bff_v1_account_service_proto_depIdxs = []int32{
 	39, // 17: bff.v1.ExportMeResponse.mails:type_name -> bff.v1.Mail
 	40, // 18: bff.v1.ExportMeResponse.export_time:type_name -> google.protobuf.Timestamp
 	36, // 19: bff.v1.ExportMeResponse.services:type_name -> google.protobuf.Struct
-	0,  // 20: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
-	2,  // 21: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
-	4,  // 22: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
-	6,  // 23: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
-	8,  // 24: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
-	10, // 25: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
-	12, // 26: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
-	14, // 27: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
-	18, // 28: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
-	20, // 29: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
-	22, // 30: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
-	24, // 31: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
-	26, // 32: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
-	28, // 33: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
-	16, // 34: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
-	1,  // 35: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
-	3,  // 36: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
-	5,  // 37: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
-	7,  // 38: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
-	9,  // 39: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
-	11, // 40: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
-	13, // 41: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
-	15, // 42: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
-	19, // 43: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
-	21, // 44: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
-	23, // 45: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
-	25, // 46: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
-	27, // 47: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
-	29, // 48: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
-	17, // 49: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
-	35, // [35:50] is the sub-list for method output_type
-	20, // [20:35] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	41, // 20: bff.v1.ExportMeResponse.totp:type_name -> bff.v1.TOTPFactor
+	42, // 21: bff.v1.ExportMeResponse.remembered_devices:type_name -> bff.v1.RememberedDevice
+	0,  // 22: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
+	2,  // 23: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
+	4,  // 24: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
+	6,  // 25: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
+	8,  // 26: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
+	43, // 27: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
+	44, // 28: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
+	45, // 29: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
+	46, // 30: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
+	47, // 31: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
+	48, // 32: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
+	49, // 33: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
+	10, // 34: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
+	12, // 35: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
+	14, // 36: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
+	18, // 37: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
+	20, // 38: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
+	22, // 39: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
+	24, // 40: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
+	26, // 41: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
+	28, // 42: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
+	16, // 43: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
+	1,  // 44: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
+	3,  // 45: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
+	5,  // 46: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
+	7,  // 47: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
+	9,  // 48: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
+	50, // 49: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
+	51, // 50: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
+	52, // 51: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
+	53, // 52: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
+	54, // 53: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
+	55, // 54: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
+	56, // 55: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
+	11, // 56: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
+	13, // 57: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
+	15, // 58: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
+	19, // 59: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
+	21, // 60: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
+	23, // 61: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
+	25, // 62: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
+	27, // 63: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
+	29, // 64: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
+	17, // 65: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
+	44, // [44:66] is the sub-list for method output_type
+	22, // [22:44] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_account_service_proto_init() }
@@ -1701,6 +1761,7 @@ func file_bff_v1_account_service_proto_init() {
 	if File_bff_v1_account_service_proto != nil {
 		return
 	}
+	file_bff_v1_factors_proto_init()
 	file_bff_v1_types_proto_init()
 	file_bff_v1_account_service_proto_msgTypes[6].OneofWrappers = []any{
 		(*CompleteReauthenticationRequest_TotpCode)(nil),

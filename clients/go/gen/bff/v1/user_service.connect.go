@@ -52,6 +52,12 @@ const (
 	// UserServiceForcePasswordResetProcedure is the procedure name of the UserService's
 	// ForcePasswordReset RPC.
 	UserServiceForcePasswordResetProcedure = "/bff.v1.UserService/ForcePasswordReset"
+	// UserServiceListUserFactorsProcedure is the procedure name of the UserService's ListUserFactors
+	// RPC.
+	UserServiceListUserFactorsProcedure = "/bff.v1.UserService/ListUserFactors"
+	// UserServiceResetUserFactorsProcedure is the procedure name of the UserService's ResetUserFactors
+	// RPC.
+	UserServiceResetUserFactorsProcedure = "/bff.v1.UserService/ResetUserFactors"
 	// UserServiceListAuditEventsProcedure is the procedure name of the UserService's ListAuditEvents
 	// RPC.
 	UserServiceListAuditEventsProcedure = "/bff.v1.UserService/ListAuditEvents"
@@ -158,6 +164,21 @@ var (
 			Procedure:  UserServiceForcePasswordResetProcedure,
 		}
 	})
+	userServiceListUserFactorsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("ListUserFactors"),
+			Procedure:        UserServiceListUserFactorsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	userServiceResetUserFactorsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_user_service_proto.Services().ByName("UserService").Methods().ByName("ResetUserFactors"),
+			Procedure:  UserServiceResetUserFactorsProcedure,
+		}
+	})
 	userServiceListAuditEventsSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -258,6 +279,19 @@ type UserServiceClient interface {
 	// profile (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
 	// REAUTHENTICATION_REQUIRED, MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
+	// ListUserFactors returns a user's second factors. Errors: not_found
+	// USER_NOT_FOUND.
+	ListUserFactors(context.Context, *ListUserFactorsRequest) (*ListUserFactorsResponse, error)
+	// ResetUserFactors helps a user who lost their second factors: it removes
+	// authenticator app, recovery codes, passkeys and remembered devices, ends
+	// the user's sessions, and mails them. Unless force_password_reset is false,
+	// it also removes the password and mails a link to set a new one. Nobody can
+	// reset their own factors. It requires a sign-in or a Reauthenticate within
+	// the last five minutes. Parts: account (required), profile (optional).
+	// Errors: not_found USER_NOT_FOUND, permission_denied OWN_FACTORS,
+	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED,
+	// MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
+	ResetUserFactors(context.Context, *ResetUserFactorsRequest) (*ResetUserFactorsResponse, error)
 	// ListAuditEvents returns one page of the audit log, the newest event first.
 	// Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListAuditEvents(context.Context, *ListAuditEventsRequest) (*ListAuditEventsResponse, error)
@@ -345,6 +379,19 @@ type UserServiceHandler interface {
 	// profile (optional). Errors: not_found USER_NOT_FOUND, failed_precondition
 	// REAUTHENTICATION_REQUIRED, MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
 	ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error)
+	// ListUserFactors returns a user's second factors. Errors: not_found
+	// USER_NOT_FOUND.
+	ListUserFactors(context.Context, *ListUserFactorsRequest) (*ListUserFactorsResponse, error)
+	// ResetUserFactors helps a user who lost their second factors: it removes
+	// authenticator app, recovery codes, passkeys and remembered devices, ends
+	// the user's sessions, and mails them. Unless force_password_reset is false,
+	// it also removes the password and mails a link to set a new one. Nobody can
+	// reset their own factors. It requires a sign-in or a Reauthenticate within
+	// the last five minutes. Parts: account (required), profile (optional).
+	// Errors: not_found USER_NOT_FOUND, permission_denied OWN_FACTORS,
+	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED,
+	// MAIL_UNAVAILABLE or LAST_ADMINISTRATOR.
+	ResetUserFactors(context.Context, *ResetUserFactorsRequest) (*ResetUserFactorsResponse, error)
 	// ListAuditEvents returns one page of the audit log, the newest event first.
 	// Errors: invalid_argument PAGE_TOKEN_INVALID.
 	ListAuditEvents(context.Context, *ListAuditEventsRequest) (*ListAuditEventsResponse, error)
@@ -383,6 +430,8 @@ func RegisterUserServiceHandler(server *connect.Server, svc UserServiceHandler) 
 		connect.Method{Spec: userServiceListUserSessionsSpec(), Handler: adapter.listUserSessions},
 		connect.Method{Spec: userServiceRevokeUserSessionSpec(), Handler: adapter.revokeUserSession},
 		connect.Method{Spec: userServiceForcePasswordResetSpec(), Handler: adapter.forcePasswordReset},
+		connect.Method{Spec: userServiceListUserFactorsSpec(), Handler: adapter.listUserFactors},
+		connect.Method{Spec: userServiceResetUserFactorsSpec(), Handler: adapter.resetUserFactors},
 		connect.Method{Spec: userServiceListAuditEventsSpec(), Handler: adapter.listAuditEvents},
 		connect.Method{Spec: userServiceListMailsSpec(), Handler: adapter.listMails},
 		connect.Method{Spec: userServiceRetryMailSpec(), Handler: adapter.retryMail},
@@ -440,6 +489,14 @@ func (UnimplementedUserServiceHandler) RevokeUserSession(context.Context, *Revok
 
 func (UnimplementedUserServiceHandler) ForcePasswordReset(context.Context, *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.ForcePasswordReset is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) ListUserFactors(context.Context, *ListUserFactorsRequest) (*ListUserFactorsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.ListUserFactors is not implemented")
+}
+
+func (UnimplementedUserServiceHandler) ResetUserFactors(context.Context, *ResetUserFactorsRequest) (*ResetUserFactorsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.UserService.ResetUserFactors is not implemented")
 }
 
 func (UnimplementedUserServiceHandler) ListAuditEvents(context.Context, *ListAuditEventsRequest) (*ListAuditEventsResponse, error) {
@@ -557,6 +614,22 @@ func (c *userServiceClient) RevokeUserSession(ctx context.Context, req *RevokeUs
 func (c *userServiceClient) ForcePasswordReset(ctx context.Context, req *ForcePasswordResetRequest) (*ForcePasswordResetResponse, error) {
 	var res ForcePasswordResetResponse
 	if err := c.client.CallUnary(ctx, userServiceForcePasswordResetSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) ListUserFactors(ctx context.Context, req *ListUserFactorsRequest) (*ListUserFactorsResponse, error) {
+	var res ListUserFactorsResponse
+	if err := c.client.CallUnary(ctx, userServiceListUserFactorsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *userServiceClient) ResetUserFactors(ctx context.Context, req *ResetUserFactorsRequest) (*ResetUserFactorsResponse, error) {
+	var res ResetUserFactorsResponse
+	if err := c.client.CallUnary(ctx, userServiceResetUserFactorsSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -742,6 +815,30 @@ func (h userServiceHandler) forcePasswordReset(ctx context.Context, _ connect.Sp
 		return err
 	}
 	res, err := h.svc.ForcePasswordReset(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) listUserFactors(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ListUserFactorsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListUserFactors(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h userServiceHandler) resetUserFactors(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req ResetUserFactorsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ResetUserFactors(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { BeginTOTPEnrolmentRequestSchema, BeginTOTPEnrolmentResponseSchema, FinishTOTPEnrolmentRequestSchema, FinishTOTPEnrolmentResponseSchema, ForgetDeviceRequestSchema, ForgetDeviceResponseSchema, ForgetDevicesRequestSchema, ForgetDevicesResponseSchema, ListFactorsRequestSchema, ListFactorsResponseSchema, RegenerateRecoveryCodesRequestSchema, RegenerateRecoveryCodesResponseSchema, RememberedDevice, RememberedDeviceJson, RemoveTOTPRequestSchema, RemoveTOTPResponseSchema, TOTPFactor, TOTPFactorJson } from "./factors_pb.js";
+import { file_bff_v1_factors } from "./factors_pb.js";
 import type { AuditEvent, AuditEventJson, Challenge, ChallengeJson, Mail, MailJson, PartError, PartErrorJson, Security, SecurityJson, Session, SessionJson, Tokens, TokensJson, User, UserJson } from "./types_pb.js";
 import { file_bff_v1_types } from "./types_pb.js";
 import type { FieldMask, FieldMaskJson, StructJson, Timestamp, TimestampJson } from "@bufbuild/protobuf/wkt";
@@ -14,7 +16,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file bff/v1/account_service.proto.
  */
 export const file_bff_v1_account_service: GenFile = /*@__PURE__*/
-  fileDesc("ChxiZmYvdjEvYWNjb3VudF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiDgoMR2V0TWVSZXF1ZXN0IpUBCg1HZXRNZVJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIhCghzZXNzaW9ucxgCIAMoCzIPLmJmZi52MS5TZXNzaW9uEiIKCHNlY3VyaXR5GAMgASgLMhAuYmZmLnYxLlNlY3VyaXR5EiEKBmVycm9ycxgEIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3IiXgoPVXBkYXRlTWVSZXF1ZXN0EhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siLgoQVXBkYXRlTWVSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXIiKQoVUmVhdXRoZW50aWNhdGVSZXF1ZXN0EhAKCHBhc3N3b3JkGAEgASgJIj4KFlJlYXV0aGVudGljYXRlUmVzcG9uc2USJAoJY2hhbGxlbmdlGAEgASgLMhEuYmZmLnYxLkNoYWxsZW5nZSKdAQofQ29tcGxldGVSZWF1dGhlbnRpY2F0aW9uUmVxdWVzdBIXCg9jaGFsbGVuZ2VfdG9rZW4YASABKAkSEwoJdG90cF9jb2RlGAIgASgJSAASFwoNcmVjb3ZlcnlfY29kZRgDIAEoCUgAEioKB3Bhc3NrZXkYBCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SABCBwoFcHJvb2YiaAogQ29tcGxldGVSZWF1dGhlbnRpY2F0aW9uUmVzcG9uc2USHgoGdG9rZW5zGAEgASgLMg4uYmZmLnYxLlRva2VucxIkCgljaGFsbGVuZ2UYAiABKAsyES5iZmYudjEuQ2hhbGxlbmdlIkcKFUNoYW5nZVBhc3N3b3JkUmVxdWVzdBIYChBjdXJyZW50X3Bhc3N3b3JkGAEgASgJEhQKDG5ld19wYXNzd29yZBgCIAEoCSIYChZDaGFuZ2VQYXNzd29yZFJlc3BvbnNlIhUKE0xpc3RTZXNzaW9uc1JlcXVlc3QiOQoUTGlzdFNlc3Npb25zUmVzcG9uc2USIQoIc2Vzc2lvbnMYASADKAsyDy5iZmYudjEuU2Vzc2lvbiIqChRSZXZva2VTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJIhcKFVJldm9rZVNlc3Npb25SZXNwb25zZSIcChpSZXZva2VPdGhlclNlc3Npb25zUmVxdWVzdCIuChtSZXZva2VPdGhlclNlc3Npb25zUmVzcG9uc2USDwoHcmV2b2tlZBgBIAEoBSIRCg9EZWxldGVNZVJlcXVlc3QiEgoQRGVsZXRlTWVSZXNwb25zZSIaChhSZXZva2VBbGxTZXNzaW9uc1JlcXVlc3QiLAoZUmV2b2tlQWxsU2Vzc2lvbnNSZXNwb25zZRIPCgdyZXZva2VkGAEgASgFIh4KHFNlbmRWZXJpZmljYXRpb25FbWFpbFJlcXVlc3QiHwodU2VuZFZlcmlmaWNhdGlvbkVtYWlsUmVzcG9uc2UiLgoZUmVxdWVzdEVtYWlsQ2hhbmdlUmVxdWVzdBIRCgluZXdfZW1haWwYASABKAkiHAoaUmVxdWVzdEVtYWlsQ2hhbmdlUmVzcG9uc2UiKgoZQ29uZmlybUVtYWlsQ2hhbmdlUmVxdWVzdBINCgV0b2tlbhgBIAEoCSIcChpDb25maXJtRW1haWxDaGFuZ2VSZXNwb25zZSJBChhMaXN0TXlBdWRpdEV2ZW50c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiWAoZTGlzdE15QXVkaXRFdmVudHNSZXNwb25zZRIiCgZldmVudHMYASADKAsyEi5iZmYudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiEQoPRXhwb3J0TWVSZXF1ZXN0IpgCChBFeHBvcnRNZVJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIiCghzZWN1cml0eRgCIAEoCzIQLmJmZi52MS5TZWN1cml0eRIhCghzZXNzaW9ucxgDIAMoCzIPLmJmZi52MS5TZXNzaW9uEigKDGF1ZGl0X2V2ZW50cxgEIAMoCzISLmJmZi52MS5BdWRpdEV2ZW50EhsKBW1haWxzGAUgAygLMgwuYmZmLnYxLk1haWwSLwoLZXhwb3J0X3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKCHNlcnZpY2VzGAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdDL/CQoOQWNjb3VudFNlcnZpY2USOQoFR2V0TWUSFC5iZmYudjEuR2V0TWVSZXF1ZXN0GhUuYmZmLnYxLkdldE1lUmVzcG9uc2UiA5ACARI9CghVcGRhdGVNZRIXLmJmZi52MS5VcGRhdGVNZVJlcXVlc3QaGC5iZmYudjEuVXBkYXRlTWVSZXNwb25zZRJPCg5SZWF1dGhlbnRpY2F0ZRIdLmJmZi52MS5SZWF1dGhlbnRpY2F0ZVJlcXVlc3QaHi5iZmYudjEuUmVhdXRoZW50aWNhdGVSZXNwb25zZRJtChhDb21wbGV0ZVJlYXV0aGVudGljYXRpb24SJy5iZmYudjEuQ29tcGxldGVSZWF1dGhlbnRpY2F0aW9uUmVxdWVzdBooLmJmZi52MS5Db21wbGV0ZVJlYXV0aGVudGljYXRpb25SZXNwb25zZRJPCg5DaGFuZ2VQYXNzd29yZBIdLmJmZi52MS5DaGFuZ2VQYXNzd29yZFJlcXVlc3QaHi5iZmYudjEuQ2hhbmdlUGFzc3dvcmRSZXNwb25zZRJOCgxMaXN0U2Vzc2lvbnMSGy5iZmYudjEuTGlzdFNlc3Npb25zUmVxdWVzdBocLmJmZi52MS5MaXN0U2Vzc2lvbnNSZXNwb25zZSIDkAIBEkwKDVJldm9rZVNlc3Npb24SHC5iZmYudjEuUmV2b2tlU2Vzc2lvblJlcXVlc3QaHS5iZmYudjEuUmV2b2tlU2Vzc2lvblJlc3BvbnNlEmMKE1Jldm9rZU90aGVyU2Vzc2lvbnMSIi5iZmYudjEuUmV2b2tlT3RoZXJTZXNzaW9uc1JlcXVlc3QaIy5iZmYudjEuUmV2b2tlT3RoZXJTZXNzaW9uc1Jlc3BvbnNlIgOQAgISXQoRUmV2b2tlQWxsU2Vzc2lvbnMSIC5iZmYudjEuUmV2b2tlQWxsU2Vzc2lvbnNSZXF1ZXN0GiEuYmZmLnYxLlJldm9rZUFsbFNlc3Npb25zUmVzcG9uc2UiA5ACAhJkChVTZW5kVmVyaWZpY2F0aW9uRW1haWwSJC5iZmYudjEuU2VuZFZlcmlmaWNhdGlvbkVtYWlsUmVxdWVzdBolLmJmZi52MS5TZW5kVmVyaWZpY2F0aW9uRW1haWxSZXNwb25zZRJbChJSZXF1ZXN0RW1haWxDaGFuZ2USIS5iZmYudjEuUmVxdWVzdEVtYWlsQ2hhbmdlUmVxdWVzdBoiLmJmZi52MS5SZXF1ZXN0RW1haWxDaGFuZ2VSZXNwb25zZRJbChJDb25maXJtRW1haWxDaGFuZ2USIS5iZmYudjEuQ29uZmlybUVtYWlsQ2hhbmdlUmVxdWVzdBoiLmJmZi52MS5Db25maXJtRW1haWxDaGFuZ2VSZXNwb25zZRJdChFMaXN0TXlBdWRpdEV2ZW50cxIgLmJmZi52MS5MaXN0TXlBdWRpdEV2ZW50c1JlcXVlc3QaIS5iZmYudjEuTGlzdE15QXVkaXRFdmVudHNSZXNwb25zZSIDkAIBEkIKCEV4cG9ydE1lEhcuYmZmLnYxLkV4cG9ydE1lUmVxdWVzdBoYLmJmZi52MS5FeHBvcnRNZVJlc3BvbnNlIgOQAgESPQoIRGVsZXRlTWUSFy5iZmYudjEuRGVsZXRlTWVSZXF1ZXN0GhguYmZmLnYxLkRlbGV0ZU1lUmVzcG9uc2ViBnByb3RvMw", [file_bff_v1_types, file_google_protobuf_field_mask, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("ChxiZmYvdjEvYWNjb3VudF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiDgoMR2V0TWVSZXF1ZXN0IpUBCg1HZXRNZVJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIhCghzZXNzaW9ucxgCIAMoCzIPLmJmZi52MS5TZXNzaW9uEiIKCHNlY3VyaXR5GAMgASgLMhAuYmZmLnYxLlNlY3VyaXR5EiEKBmVycm9ycxgEIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3IiXgoPVXBkYXRlTWVSZXF1ZXN0EhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siLgoQVXBkYXRlTWVSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXIiKQoVUmVhdXRoZW50aWNhdGVSZXF1ZXN0EhAKCHBhc3N3b3JkGAEgASgJIj4KFlJlYXV0aGVudGljYXRlUmVzcG9uc2USJAoJY2hhbGxlbmdlGAEgASgLMhEuYmZmLnYxLkNoYWxsZW5nZSKdAQofQ29tcGxldGVSZWF1dGhlbnRpY2F0aW9uUmVxdWVzdBIXCg9jaGFsbGVuZ2VfdG9rZW4YASABKAkSEwoJdG90cF9jb2RlGAIgASgJSAASFwoNcmVjb3ZlcnlfY29kZRgDIAEoCUgAEioKB3Bhc3NrZXkYBCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SABCBwoFcHJvb2YiaAogQ29tcGxldGVSZWF1dGhlbnRpY2F0aW9uUmVzcG9uc2USHgoGdG9rZW5zGAEgASgLMg4uYmZmLnYxLlRva2VucxIkCgljaGFsbGVuZ2UYAiABKAsyES5iZmYudjEuQ2hhbGxlbmdlIkcKFUNoYW5nZVBhc3N3b3JkUmVxdWVzdBIYChBjdXJyZW50X3Bhc3N3b3JkGAEgASgJEhQKDG5ld19wYXNzd29yZBgCIAEoCSIYChZDaGFuZ2VQYXNzd29yZFJlc3BvbnNlIhUKE0xpc3RTZXNzaW9uc1JlcXVlc3QiOQoUTGlzdFNlc3Npb25zUmVzcG9uc2USIQoIc2Vzc2lvbnMYASADKAsyDy5iZmYudjEuU2Vzc2lvbiIqChRSZXZva2VTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJIhcKFVJldm9rZVNlc3Npb25SZXNwb25zZSIcChpSZXZva2VPdGhlclNlc3Npb25zUmVxdWVzdCIuChtSZXZva2VPdGhlclNlc3Npb25zUmVzcG9uc2USDwoHcmV2b2tlZBgBIAEoBSIRCg9EZWxldGVNZVJlcXVlc3QiEgoQRGVsZXRlTWVSZXNwb25zZSIaChhSZXZva2VBbGxTZXNzaW9uc1JlcXVlc3QiLAoZUmV2b2tlQWxsU2Vzc2lvbnNSZXNwb25zZRIPCgdyZXZva2VkGAEgASgFIh4KHFNlbmRWZXJpZmljYXRpb25FbWFpbFJlcXVlc3QiHwodU2VuZFZlcmlmaWNhdGlvbkVtYWlsUmVzcG9uc2UiLgoZUmVxdWVzdEVtYWlsQ2hhbmdlUmVxdWVzdBIRCgluZXdfZW1haWwYASABKAkiHAoaUmVxdWVzdEVtYWlsQ2hhbmdlUmVzcG9uc2UiKgoZQ29uZmlybUVtYWlsQ2hhbmdlUmVxdWVzdBINCgV0b2tlbhgBIAEoCSIcChpDb25maXJtRW1haWxDaGFuZ2VSZXNwb25zZSJBChhMaXN0TXlBdWRpdEV2ZW50c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiWAoZTGlzdE15QXVkaXRFdmVudHNSZXNwb25zZRIiCgZldmVudHMYASADKAsyEi5iZmYudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiEQoPRXhwb3J0TWVSZXF1ZXN0IvACChBFeHBvcnRNZVJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIiCghzZWN1cml0eRgCIAEoCzIQLmJmZi52MS5TZWN1cml0eRIhCghzZXNzaW9ucxgDIAMoCzIPLmJmZi52MS5TZXNzaW9uEigKDGF1ZGl0X2V2ZW50cxgEIAMoCzISLmJmZi52MS5BdWRpdEV2ZW50EhsKBW1haWxzGAUgAygLMgwuYmZmLnYxLk1haWwSLwoLZXhwb3J0X3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEikKCHNlcnZpY2VzGAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIgCgR0b3RwGAggASgLMhIuYmZmLnYxLlRPVFBGYWN0b3ISNAoScmVtZW1iZXJlZF9kZXZpY2VzGAkgAygLMhguYmZmLnYxLlJlbWVtYmVyZWREZXZpY2Uy2A4KDkFjY291bnRTZXJ2aWNlEjkKBUdldE1lEhQuYmZmLnYxLkdldE1lUmVxdWVzdBoVLmJmZi52MS5HZXRNZVJlc3BvbnNlIgOQAgESPQoIVXBkYXRlTWUSFy5iZmYudjEuVXBkYXRlTWVSZXF1ZXN0GhguYmZmLnYxLlVwZGF0ZU1lUmVzcG9uc2USTwoOUmVhdXRoZW50aWNhdGUSHS5iZmYudjEuUmVhdXRoZW50aWNhdGVSZXF1ZXN0Gh4uYmZmLnYxLlJlYXV0aGVudGljYXRlUmVzcG9uc2USbQoYQ29tcGxldGVSZWF1dGhlbnRpY2F0aW9uEicuYmZmLnYxLkNvbXBsZXRlUmVhdXRoZW50aWNhdGlvblJlcXVlc3QaKC5iZmYudjEuQ29tcGxldGVSZWF1dGhlbnRpY2F0aW9uUmVzcG9uc2USTwoOQ2hhbmdlUGFzc3dvcmQSHS5iZmYudjEuQ2hhbmdlUGFzc3dvcmRSZXF1ZXN0Gh4uYmZmLnYxLkNoYW5nZVBhc3N3b3JkUmVzcG9uc2USSwoLTGlzdEZhY3RvcnMSGi5iZmYudjEuTGlzdEZhY3RvcnNSZXF1ZXN0GhsuYmZmLnYxLkxpc3RGYWN0b3JzUmVzcG9uc2UiA5ACARJbChJCZWdpblRPVFBFbnJvbG1lbnQSIS5iZmYudjEuQmVnaW5UT1RQRW5yb2xtZW50UmVxdWVzdBoiLmJmZi52MS5CZWdpblRPVFBFbnJvbG1lbnRSZXNwb25zZRJeChNGaW5pc2hUT1RQRW5yb2xtZW50EiIuYmZmLnYxLkZpbmlzaFRPVFBFbnJvbG1lbnRSZXF1ZXN0GiMuYmZmLnYxLkZpbmlzaFRPVFBFbnJvbG1lbnRSZXNwb25zZRJDCgpSZW1vdmVUT1RQEhkuYmZmLnYxLlJlbW92ZVRPVFBSZXF1ZXN0GhouYmZmLnYxLlJlbW92ZVRPVFBSZXNwb25zZRJqChdSZWdlbmVyYXRlUmVjb3ZlcnlDb2RlcxImLmJmZi52MS5SZWdlbmVyYXRlUmVjb3ZlcnlDb2Rlc1JlcXVlc3QaJy5iZmYudjEuUmVnZW5lcmF0ZVJlY292ZXJ5Q29kZXNSZXNwb25zZRJJCgxGb3JnZXREZXZpY2USGy5iZmYudjEuRm9yZ2V0RGV2aWNlUmVxdWVzdBocLmJmZi52MS5Gb3JnZXREZXZpY2VSZXNwb25zZRJRCg1Gb3JnZXREZXZpY2VzEhwuYmZmLnYxLkZvcmdldERldmljZXNSZXF1ZXN0Gh0uYmZmLnYxLkZvcmdldERldmljZXNSZXNwb25zZSIDkAICEk4KDExpc3RTZXNzaW9ucxIbLmJmZi52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0GhwuYmZmLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlIgOQAgESTAoNUmV2b2tlU2Vzc2lvbhIcLmJmZi52MS5SZXZva2VTZXNzaW9uUmVxdWVzdBodLmJmZi52MS5SZXZva2VTZXNzaW9uUmVzcG9uc2USYwoTUmV2b2tlT3RoZXJTZXNzaW9ucxIiLmJmZi52MS5SZXZva2VPdGhlclNlc3Npb25zUmVxdWVzdBojLmJmZi52MS5SZXZva2VPdGhlclNlc3Npb25zUmVzcG9uc2UiA5ACAhJdChFSZXZva2VBbGxTZXNzaW9ucxIgLmJmZi52MS5SZXZva2VBbGxTZXNzaW9uc1JlcXVlc3QaIS5iZmYudjEuUmV2b2tlQWxsU2Vzc2lvbnNSZXNwb25zZSIDkAICEmQKFVNlbmRWZXJpZmljYXRpb25FbWFpbBIkLmJmZi52MS5TZW5kVmVyaWZpY2F0aW9uRW1haWxSZXF1ZXN0GiUuYmZmLnYxLlNlbmRWZXJpZmljYXRpb25FbWFpbFJlc3BvbnNlElsKElJlcXVlc3RFbWFpbENoYW5nZRIhLmJmZi52MS5SZXF1ZXN0RW1haWxDaGFuZ2VSZXF1ZXN0GiIuYmZmLnYxLlJlcXVlc3RFbWFpbENoYW5nZVJlc3BvbnNlElsKEkNvbmZpcm1FbWFpbENoYW5nZRIhLmJmZi52MS5Db25maXJtRW1haWxDaGFuZ2VSZXF1ZXN0GiIuYmZmLnYxLkNvbmZpcm1FbWFpbENoYW5nZVJlc3BvbnNlEl0KEUxpc3RNeUF1ZGl0RXZlbnRzEiAuYmZmLnYxLkxpc3RNeUF1ZGl0RXZlbnRzUmVxdWVzdBohLmJmZi52MS5MaXN0TXlBdWRpdEV2ZW50c1Jlc3BvbnNlIgOQAgESQgoIRXhwb3J0TWUSFy5iZmYudjEuRXhwb3J0TWVSZXF1ZXN0GhguYmZmLnYxLkV4cG9ydE1lUmVzcG9uc2UiA5ACARI9CghEZWxldGVNZRIXLmJmZi52MS5EZWxldGVNZVJlcXVlc3QaGC5iZmYudjEuRGVsZXRlTWVSZXNwb25zZWIGcHJvdG8z", [file_bff_v1_factors, file_bff_v1_types, file_google_protobuf_field_mask, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * GetMeRequest is empty: the caller is the subject.
@@ -1109,6 +1111,20 @@ export type ExportMeResponse = Message<"bff.v1.ExportMeResponse"> & {
    * @generated from field: google.protobuf.Struct services = 7;
    */
   services?: JsonObject | undefined;
+
+  /**
+   * The authenticator app, without its secret; unset if there is none.
+   *
+   * @generated from field: bff.v1.TOTPFactor totp = 8;
+   */
+  totp?: TOTPFactor | undefined;
+
+  /**
+   * The remembered devices, the last used first.
+   *
+   * @generated from field: repeated bff.v1.RememberedDevice remembered_devices = 9;
+   */
+  rememberedDevices: RememberedDevice[];
 };
 
 /**
@@ -1167,6 +1183,20 @@ export type ExportMeResponseJson = {
    * @generated from field: google.protobuf.Struct services = 7;
    */
   services?: StructJson;
+
+  /**
+   * The authenticator app, without its secret; unset if there is none.
+   *
+   * @generated from field: bff.v1.TOTPFactor totp = 8;
+   */
+  totp?: TOTPFactorJson;
+
+  /**
+   * The remembered devices, the last used first.
+   *
+   * @generated from field: repeated bff.v1.RememberedDevice remembered_devices = 9;
+   */
+  rememberedDevices?: RememberedDeviceJson[];
 };
 
 /**
@@ -1253,6 +1283,98 @@ export const AccountService: GenService<{
     methodKind: "unary";
     input: typeof ChangePasswordRequestSchema;
     output: typeof ChangePasswordResponseSchema;
+  },
+  /**
+   * ListFactors returns the caller's second factors: authenticator app,
+   * recovery codes and remembered devices.
+   *
+   * @generated from rpc bff.v1.AccountService.ListFactors
+   */
+  listFactors: {
+    methodKind: "unary";
+    input: typeof ListFactorsRequestSchema;
+    output: typeof ListFactorsResponseSchema;
+  },
+  /**
+   * BeginTOTPEnrolment returns a secret for an authenticator app. Nothing
+   * changes until FinishTOTPEnrolment. It requires a sign-in or a
+   * Reauthenticate within the last five minutes, at level 2 if the caller has a
+   * second factor. Errors: failed_precondition REAUTHENTICATION_REQUIRED,
+   * SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, resource_exhausted
+   * TOO_MANY_ATTEMPTS.
+   *
+   * @generated from rpc bff.v1.AccountService.BeginTOTPEnrolment
+   */
+  beginTOTPEnrolment: {
+    methodKind: "unary";
+    input: typeof BeginTOTPEnrolmentRequestSchema;
+    output: typeof BeginTOTPEnrolmentResponseSchema;
+  },
+  /**
+   * FinishTOTPEnrolment makes the authenticator app the caller's second factor,
+   * instead of an earlier one, and returns recovery codes and tokens at level
+   * 2. A repetition within two minutes with the same Idempotency-Key returns
+   * the same answer. It requires a sign-in or a Reauthenticate within the last
+   * five minutes. Errors: invalid_argument CODE_WRONG or CHALLENGE_INVALID,
+   * failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
+   * CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, REAUTHENTICATION_REQUIRED,
+   * SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, resource_exhausted
+   * TOO_MANY_ATTEMPTS.
+   *
+   * @generated from rpc bff.v1.AccountService.FinishTOTPEnrolment
+   */
+  finishTOTPEnrolment: {
+    methodKind: "unary";
+    input: typeof FinishTOTPEnrolmentRequestSchema;
+    output: typeof FinishTOTPEnrolmentResponseSchema;
+  },
+  /**
+   * RemoveTOTP removes the caller's authenticator app. With the last second
+   * factor, the recovery codes go too, and the caller's sessions are at level
+   * 1. It requires a sign-in or a Reauthenticate within the last five minutes.
+   * Errors: failed_precondition REAUTHENTICATION_REQUIRED,
+   * SECOND_FACTOR_REQUIRED or FACTOR_REQUIRED.
+   *
+   * @generated from rpc bff.v1.AccountService.RemoveTOTP
+   */
+  removeTOTP: {
+    methodKind: "unary";
+    input: typeof RemoveTOTPRequestSchema;
+    output: typeof RemoveTOTPResponseSchema;
+  },
+  /**
+   * RegenerateRecoveryCodes replaces the caller's recovery codes. It requires a
+   * sign-in or a Reauthenticate within the last five minutes. Errors:
+   * failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
+   * FACTOR_REQUIRED.
+   *
+   * @generated from rpc bff.v1.AccountService.RegenerateRecoveryCodes
+   */
+  regenerateRecoveryCodes: {
+    methodKind: "unary";
+    input: typeof RegenerateRecoveryCodesRequestSchema;
+    output: typeof RegenerateRecoveryCodesResponseSchema;
+  },
+  /**
+   * ForgetDevice ends one of the caller's remembered devices: the next sign-in
+   * on it asks for the second factor. Errors: not_found DEVICE_NOT_FOUND.
+   *
+   * @generated from rpc bff.v1.AccountService.ForgetDevice
+   */
+  forgetDevice: {
+    methodKind: "unary";
+    input: typeof ForgetDeviceRequestSchema;
+    output: typeof ForgetDeviceResponseSchema;
+  },
+  /**
+   * ForgetDevices ends all of the caller's remembered devices.
+   *
+   * @generated from rpc bff.v1.AccountService.ForgetDevices
+   */
+  forgetDevices: {
+    methodKind: "unary";
+    input: typeof ForgetDevicesRequestSchema;
+    output: typeof ForgetDevicesResponseSchema;
   },
   /**
    * ListSessions returns the caller's active sessions, the last used first.

@@ -15,7 +15,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file bff/v1/types.proto.
  */
 export const file_bff_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChJiZmYvdjEvdHlwZXMucHJvdG8SBmJmZi52MSLxAgoEVXNlchIKCgJpZBgBIAEoCRINCgVlbWFpbBgCIAEoCRIWCg5lbWFpbF92ZXJpZmllZBgDIAEoCBISCgpmaXJzdF9uYW1lGAQgASgJEhEKCWxhc3RfbmFtZRgFIAEoCRIOCgZsb2NhbGUYBiABKAkSIgoGc3RhdHVzGAcgASgOMhIuYmZmLnYxLlVzZXJTdGF0dXMSDQoFcm9sZXMYCCADKAkSLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGAsgASgJEisKCmF0dHJpYnV0ZXMYDCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ei8KDmFwcF9hdHRyaWJ1dGVzGA0gASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJ5CgZUb2tlbnMSFAoMYWNjZXNzX3Rva2VuGAEgASgJEhUKDXJlZnJlc2hfdG9rZW4YAiABKAkSEgoKdG9rZW5fdHlwZRgDIAEoCRISCgpleHBpcmVzX2luGAQgASgFEhoKEnJlZnJlc2hfZXhwaXJlc19pbhgFIAEoBSJcCghTaWduZWRJbhIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISHgoGdG9rZW5zGAIgASgLMg4uYmZmLnYxLlRva2VucxIUCgxkZXZpY2VfdG9rZW4YAyABKAkicQoJQ2hhbGxlbmdlEg0KBXRva2VuGAEgASgJEg8KB21ldGhvZHMYAiADKAkSEgoKZXhwaXJlc19pbhgDIAEoBRIwCg9wYXNza2V5X29wdGlvbnMYBCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IhIKEFZlcmlmaWNhdGlvblNlbnQijAIKCkF1ZGl0RXZlbnQSCgoCaWQYASABKAkSLwoLY3JlYXRlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWV2ZW50GAMgASgJEg8KB291dGNvbWUYBCABKAkSDgoGcmVhc29uGAUgASgJEg8KB3VzZXJfaWQYBiABKAkSEAoIYWN0b3JfaWQYByABKAkSEgoKc2Vzc2lvbl9pZBgIIAEoCRISCgppcF9hZGRyZXNzGAkgASgJEhIKCnVzZXJfYWdlbnQYCiABKAkSEgoKcmVxdWVzdF9pZBgLIAEoCRINCgVjb3VudBgMIAEoBRIPCgdjaGFuZ2VkGA0gAygJIqQCCgRNYWlsEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEQoJcmVjaXBpZW50GAMgASgJEg8KB3VzZXJfaWQYBCABKAkSIgoGc3RhdHVzGAUgASgOMhIuYmZmLnYxLk1haWxTdGF0dXMSEAoIYXR0ZW1wdHMYBiABKAUSEgoKbGFzdF9lcnJvchgHIAEoCRIvCgtjcmVhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNQoRbmV4dF9hdHRlbXB0X3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKsAgoHU2Vzc2lvbhIKCgJpZBgBIAEoCRIvCgtjcmVhdGVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoObGFzdF91c2VkX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgp1c2VyX2FnZW50GAUgASgJEhIKCmlwX2FkZHJlc3MYBiABKAkSDwoHY3VycmVudBgHIAEoCBIvCgtyZXZva2VfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNcmV2b2tlX3JlYXNvbhgJIAEoCSKUAQoIU2VjdXJpdHkSOAoUcGFzc3dvcmRfY2hhbmdlX3RpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjUKEWxhc3Rfc2lnbl9pbl90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9hY3RpdmVfc2Vzc2lvbnMYAyABKAUiSgoJUGFydEVycm9yEgwKBHBhcnQYASABKAkSDAoEY29kZRgCIAEoCRIOCgZyZWFzb24YAyABKAkSEQoJcmV0cnlhYmxlGAQgASgIKlsKClVzZXJTdGF0dXMSGwoXVVNFUl9TVEFUVVNfVU5TUEVDSUZJRUQQABIWChJVU0VSX1NUQVRVU19BQ1RJVkUQARIYChRVU0VSX1NUQVRVU19ESVNBQkxFRBACKnAKCk1haWxTdGF0dXMSGwoXTUFJTF9TVEFUVVNfVU5TUEVDSUZJRUQQABIXChNNQUlMX1NUQVRVU19QRU5ESU5HEAESFAoQTUFJTF9TVEFUVVNfU0VOVBACEhYKEk1BSUxfU1RBVFVTX0ZBSUxFRBADYgZwcm90bzM", [file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("ChJiZmYvdjEvdHlwZXMucHJvdG8SBmJmZi52MSLxAgoEVXNlchIKCgJpZBgBIAEoCRINCgVlbWFpbBgCIAEoCRIWCg5lbWFpbF92ZXJpZmllZBgDIAEoCBISCgpmaXJzdF9uYW1lGAQgASgJEhEKCWxhc3RfbmFtZRgFIAEoCRIOCgZsb2NhbGUYBiABKAkSIgoGc3RhdHVzGAcgASgOMhIuYmZmLnYxLlVzZXJTdGF0dXMSDQoFcm9sZXMYCCADKAkSLwoLY3JlYXRlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGAsgASgJEisKCmF0dHJpYnV0ZXMYDCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ei8KDmFwcF9hdHRyaWJ1dGVzGA0gASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJ5CgZUb2tlbnMSFAoMYWNjZXNzX3Rva2VuGAEgASgJEhUKDXJlZnJlc2hfdG9rZW4YAiABKAkSEgoKdG9rZW5fdHlwZRgDIAEoCRISCgpleHBpcmVzX2luGAQgASgFEhoKEnJlZnJlc2hfZXhwaXJlc19pbhgFIAEoBSJcCghTaWduZWRJbhIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISHgoGdG9rZW5zGAIgASgLMg4uYmZmLnYxLlRva2VucxIUCgxkZXZpY2VfdG9rZW4YAyABKAkicQoJQ2hhbGxlbmdlEg0KBXRva2VuGAEgASgJEg8KB21ldGhvZHMYAiADKAkSEgoKZXhwaXJlc19pbhgDIAEoBRIwCg9wYXNza2V5X29wdGlvbnMYBCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IhIKEFZlcmlmaWNhdGlvblNlbnQijAIKCkF1ZGl0RXZlbnQSCgoCaWQYASABKAkSLwoLY3JlYXRlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWV2ZW50GAMgASgJEg8KB291dGNvbWUYBCABKAkSDgoGcmVhc29uGAUgASgJEg8KB3VzZXJfaWQYBiABKAkSEAoIYWN0b3JfaWQYByABKAkSEgoKc2Vzc2lvbl9pZBgIIAEoCRISCgppcF9hZGRyZXNzGAkgASgJEhIKCnVzZXJfYWdlbnQYCiABKAkSEgoKcmVxdWVzdF9pZBgLIAEoCRINCgVjb3VudBgMIAEoBRIPCgdjaGFuZ2VkGA0gAygJIqQCCgRNYWlsEgoKAmlkGAEgASgJEgwKBGtpbmQYAiABKAkSEQoJcmVjaXBpZW50GAMgASgJEg8KB3VzZXJfaWQYBCABKAkSIgoGc3RhdHVzGAUgASgOMhIuYmZmLnYxLk1haWxTdGF0dXMSEAoIYXR0ZW1wdHMYBiABKAUSEgoKbGFzdF9lcnJvchgHIAEoCRIvCgtjcmVhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNQoRbmV4dF9hdHRlbXB0X3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKsAgoHU2Vzc2lvbhIKCgJpZBgBIAEoCRIvCgtjcmVhdGVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoObGFzdF91c2VkX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgp1c2VyX2FnZW50GAUgASgJEhIKCmlwX2FkZHJlc3MYBiABKAkSDwoHY3VycmVudBgHIAEoCBIvCgtyZXZva2VfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNcmV2b2tlX3JlYXNvbhgJIAEoCSLvAQoIU2VjdXJpdHkSOAoUcGFzc3dvcmRfY2hhbmdlX3RpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjUKEWxhc3Rfc2lnbl9pbl90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9hY3RpdmVfc2Vzc2lvbnMYAyABKAUSFQoNc2Vjb25kX2ZhY3RvchgEIAEoCBIbChNyZWNvdmVyeV9jb2Rlc19sZWZ0GAUgASgFEg0KBWxldmVsGAYgASgFEhYKDndpdGhoZWxkX3JvbGVzGAcgAygJIkoKCVBhcnRFcnJvchIMCgRwYXJ0GAEgASgJEgwKBGNvZGUYAiABKAkSDgoGcmVhc29uGAMgASgJEhEKCXJldHJ5YWJsZRgEIAEoCCpbCgpVc2VyU3RhdHVzEhsKF1VTRVJfU1RBVFVTX1VOU1BFQ0lGSUVEEAASFgoSVVNFUl9TVEFUVVNfQUNUSVZFEAESGAoUVVNFUl9TVEFUVVNfRElTQUJMRUQQAipwCgpNYWlsU3RhdHVzEhsKF01BSUxfU1RBVFVTX1VOU1BFQ0lGSUVEEAASFwoTTUFJTF9TVEFUVVNfUEVORElORxABEhQKEE1BSUxfU1RBVFVTX1NFTlQQAhIWChJNQUlMX1NUQVRVU19GQUlMRUQQA2IGcHJvdG8z", [file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * User is one person. It combines the account (from auth) and the profile (from
@@ -1047,6 +1047,36 @@ export type Security = Message<"bff.v1.Security"> & {
    * @generated from field: int32 active_sessions = 3;
    */
   activeSessions: number;
+
+  /**
+   * Whether the user has a second factor, which a sign-in by password then
+   * asks.
+   *
+   * @generated from field: bool second_factor = 4;
+   */
+  secondFactor: boolean;
+
+  /**
+   * The number of recovery codes that were not used.
+   *
+   * @generated from field: int32 recovery_codes_left = 5;
+   */
+  recoveryCodesLeft: number;
+
+  /**
+   * The level of the calling session: 1, or 2 after a second factor or a
+   * passkey (NIST SP 800-63B).
+   *
+   * @generated from field: int32 level = 6;
+   */
+  level: number;
+
+  /**
+   * The user's roles that the calling session lacks, because they need level 2.
+   *
+   * @generated from field: repeated string withheld_roles = 7;
+   */
+  withheldRoles: string[];
 };
 
 /**
@@ -1075,6 +1105,36 @@ export type SecurityJson = {
    * @generated from field: int32 active_sessions = 3;
    */
   activeSessions?: number;
+
+  /**
+   * Whether the user has a second factor, which a sign-in by password then
+   * asks.
+   *
+   * @generated from field: bool second_factor = 4;
+   */
+  secondFactor?: boolean;
+
+  /**
+   * The number of recovery codes that were not used.
+   *
+   * @generated from field: int32 recovery_codes_left = 5;
+   */
+  recoveryCodesLeft?: number;
+
+  /**
+   * The level of the calling session: 1, or 2 after a second factor or a
+   * passkey (NIST SP 800-63B).
+   *
+   * @generated from field: int32 level = 6;
+   */
+  level?: number;
+
+  /**
+   * The user's roles that the calling session lacks, because they need level 2.
+   *
+   * @generated from field: repeated string withheld_roles = 7;
+   */
+  withheldRoles?: string[];
 };
 
 /**
