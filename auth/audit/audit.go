@@ -54,6 +54,12 @@ const (
 	KeyReplace       Event = "key.replace"               // An operator replaces all signing keys at once, which ends every session.
 	MailFail         Event = "mail.fail"                 // A mail becomes a dead letter: it could not be delivered.
 	MailRetry        Event = "mail.retry"                // An administrator retries a mail that became a dead letter.
+	FactorAdd        Event = "factor.add"                // A second factor is added to an account, or replaced by another of its kind.
+	FactorRemove     Event = "factor.remove"             // A second factor is removed by its owner.
+	FactorReset      Event = "factor.reset"              // All second factors of an account are removed, by an administrator or an operator.
+	FactorRecover    Event = "factor.recover"            // A recovery code is used as the second factor, or the codes are replaced.
+	DeviceRemember   Event = "device.remember"           // A device is remembered: the second factor is not asked there.
+	DeviceForget     Event = "device.forget"             // One or all remembered devices of an account are forgotten.
 	RefreshRecover   Event = "session.refresh.recovered" // A refresh token newer than its session's row is accepted: the database lost its last transactions.
 )
 

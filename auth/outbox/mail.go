@@ -29,6 +29,13 @@ const (
 	EmailChanged    Kind = "email_changed"          // to both addresses, once it is changed
 	PasswordChanged Kind = "password_changed"
 	NewSignIn       Kind = "new_sign_in" // from an unknown device
+
+	TOTPAdded        Kind = "totp_added"
+	TOTPRemoved      Kind = "totp_removed"
+	FactorsReset     Kind = "factors_reset"        // by an administrator
+	RecoveryCodeUsed Kind = "recovery_code_used"   // values: codes_left
+	FactorFailed     Kind = "second_factor_failed" // a wrong code after a right password
+	EnrolmentCode    Kind = "enrolment_code"       // values: code
 )
 
 // Page is the last part of the path of a mail's link; empty for a mail without a
@@ -54,7 +61,8 @@ type Mail struct {
 	// Token is the link's, for kinds with a link.
 	Token string
 	// Values are the template's other values, by name: "ip_address",
-	// "user_agent", "time" (RFC 3339), "new_email", "old_email", "first_name".
+	// "user_agent", "time" (RFC 3339), "new_email", "old_email", "first_name",
+	// "code", "codes_left".
 	Values map[string]string
 }
 

@@ -128,25 +128,44 @@ type Block struct {
 // until it is blocked itself. Errors: resource_exhausted TOO_MANY_ATTEMPTS, with
 // the block.
 func (t *Throttle) Begin(ctx context.Context, client Client) (Attempt, Block, error) {
+	var device []byte
+	if client.DeviceID != "" {
+		device = t.Key("device", client.DeviceID)
+	}
+	return t.begin(ctx, device, t.Key("account", client.Email), t.addressKey(client.Address))
+}
+
+// BeginFactor is Begin for an attempt at an account's second factor. It counts for
+// keys of its own, which only a right second factor clears: somebody who knows the
+// password could otherwise clear them before each guess. The address has none, because
+// only those who know the password get here.
+func (t *Throttle) BeginFactor(ctx context.Context, account, deviceID string) (Attempt, Block, error) {
+	var device []byte
+	if deviceID != "" {
+		device = t.Key("factor device", deviceID)
+	}
+	return t.begin(ctx, device, t.Key("factor", account), nil)
+}
+
+// begin counts an attempt for the device and, if there is none or it is blocked, for
+// the account and the address. The device and the address may be nil.
+func (t *Throttle) begin(ctx context.Context, device, account, address []byte) (Attempt, Block, error) {
 	if !t.enabled {
 		return Attempt{}, Block{}, nil
 	}
 	var begun Attempt
 	deviceDelay := time.Duration(0)
-	if client.DeviceID != "" {
-		key := t.Key("device", client.DeviceID)
-		begun.cleared = [][]byte{key}
-		counted, blocked, err := t.countQueued(ctx, key)
+	if device != nil {
+		begun.cleared = [][]byte{device}
+		counted, blocked, err := t.countQueued(ctx, device)
 		if err != nil || blocked.delay == 0 {
 			begun.counted = counted
 			return begun, Block{}, err
 		}
 		deviceDelay = blocked.delay
 	}
-	account := t.Key("account", client.Email)
 	begun.cleared = append(begun.cleared, account)
 	keys := [][]byte{account}
-	address := t.addressKey(client.Address)
 	if address != nil {
 		keys = append(keys, address)
 	}

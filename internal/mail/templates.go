@@ -63,7 +63,7 @@ type Letter struct {
 	// Site is where the recipient has their account.
 	Site string
 	// Values are "ip_address", "user_agent", "time" (RFC 3339), "new_email",
-	// "old_email" and "first_name", as far as they are known.
+	// "old_email", "first_name", "code" and "codes_left", as far as they are known.
 	Values map[string]string
 }
 
@@ -79,6 +79,8 @@ type page struct {
 	Minutes int
 	// The rest may be empty.
 	FirstName, IPAddress, UserAgent, Time, NewEmail, OldEmail string
+	// Code is to be typed into a page; CodesLeft is how many recovery codes remain.
+	Code, CodesLeft string
 }
 
 // Open reads the templates: those of a folder laid out like the built-in ones go
@@ -218,14 +220,17 @@ func parse(tag, layout, body string) (template, error) {
 	return made, nil
 }
 
-const sampleLink = "https://example.com/link/verify#token=sample"
+const (
+	sampleLink = "https://example.com/link/verify#token=sample"
+	sampleCode = "SMPL2345"
+)
 
 // check renders it with everything and with nothing.
 func (t template) check(original template) error {
 	sample := page{Email: "ada@example.com", Site: "https://example.com", Host: "example.com", Link: sampleLink, Minutes: 30}
 	bare := sample
 	sample.FirstName, sample.IPAddress, sample.UserAgent, sample.Time = "Ada", "203.0.113.7", "Firefox", "2026-01-02 03:04 UTC"
-	sample.NewEmail, sample.OldEmail = "new@example.com", "old@example.com"
+	sample.NewEmail, sample.OldEmail, sample.Code, sample.CodesLeft = "new@example.com", "old@example.com", sampleCode, "9"
 	for _, p := range []page{sample, bare} {
 		got, err := t.render(p)
 		if err != nil {
@@ -242,12 +247,18 @@ func (t template) check(original template) error {
 			return errors.New(`its "text" has no {{.Link}}`)
 		case hasLink(want.HTML) && !hasLink(got.HTML):
 			return errors.New(`its "html" has no {{.Link}}`)
+		case hasCode(want.Text) && !hasCode(got.Text):
+			return errors.New(`its "text" has no {{.Code}}`)
+		case hasCode(want.HTML) && !hasCode(got.HTML):
+			return errors.New(`its "html" has no {{.Code}}`)
 		}
 	}
 	return nil
 }
 
 func hasLink(text string) bool { return strings.Contains(text, sampleLink) }
+
+func hasCode(text string) bool { return strings.Contains(text, sampleCode) }
 
 // Has reports whether there is a template of the kind.
 func (t *Templates) Has(kind string) bool {
@@ -275,6 +286,8 @@ func (t *Templates) Render(letter Letter) (Rendered, error) {
 		Time:      moment(letter.Values["time"]),
 		NewEmail:  short(letter.Values["new_email"]),
 		OldEmail:  short(letter.Values["old_email"]),
+		Code:      short(letter.Values["code"]),
+		CodesLeft: short(letter.Values["codes_left"]),
 	})
 	if err != nil {
 		return Rendered{}, fmt.Errorf("render the mail %q in %s: %w", letter.Kind, found.language, err)

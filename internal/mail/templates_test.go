@@ -20,7 +20,7 @@ func letter(kind, locale string) Letter {
 		Kind: kind, Locale: locale, To: "ada@example.com", Site: "https://example.com", LinkLife: 30 * time.Minute,
 		Values: map[string]string{
 			"first_name": "Ada", "ip_address": "203.0.113.7", "user_agent": "Firefox", "time": "2026-01-02T03:04:05Z",
-			"new_email": "new@example.com", "old_email": "old@example.com",
+			"new_email": "new@example.com", "old_email": "old@example.com", "code": "K7MQ2XWB", "codes_left": "9",
 		},
 	}
 	if slices.Contains(withLink, kind) {
@@ -42,8 +42,8 @@ func TestEveryKindIsWrittenInEveryLanguage(t *testing.T) {
 	t.Parallel()
 	templates := open(t, nil)
 	kinds := slices.Sorted(maps.Keys(templates.byLanguage["en"]))
-	if len(kinds) != 10 {
-		t.Errorf("there are %d kinds, want 10: %v", len(kinds), kinds)
+	if len(kinds) != 16 {
+		t.Errorf("there are %d kinds, want 16: %v", len(kinds), kinds)
 	}
 	for language, has := range templates.byLanguage {
 		if got := slices.Sorted(maps.Keys(has)); !slices.Equal(got, kinds) {
@@ -94,6 +94,12 @@ func TestWhatAMailIsAboutStandsInIt(t *testing.T) {
 		"email_change_requested": {"new@example.com"},
 		"email_changed":          {"old@example.com", "new@example.com"},
 		"password_changed":       {"2026-01-02 03:04 UTC"},
+		"totp_added":             {"203.0.113.7", "Firefox", "2026-01-02 03:04 UTC"},
+		"totp_removed":           {"203.0.113.7", "Firefox", "2026-01-02 03:04 UTC"},
+		"factors_reset":          {"2026-01-02 03:04 UTC"},
+		"recovery_code_used":     {"203.0.113.7", "2026-01-02 03:04 UTC", ": 9."},
+		"second_factor_failed":   {"203.0.113.7", "2026-01-02 03:04 UTC"},
+		"enrolment_code":         {"K7MQ2XWB"},
 	} {
 		for _, language := range []string{"en", "de"} {
 			got, err := templates.Render(letter(kind, language))
