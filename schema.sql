@@ -20,6 +20,9 @@ CREATE TABLE auth.accounts (
     id                    uuid        NOT NULL,
     email                 text        NOT NULL,
     email_verified        boolean     NOT NULL DEFAULT false,
+    -- Whether an administrator or an operator made the account: a second factor may be
+    -- attached before its email is verified.
+    vouched               boolean     NOT NULL DEFAULT false,
     -- Empty until the owner chooses a password: after an invitation or a forced reset.
     password_hash         text        NOT NULL,
     password_change_time  timestamptz NOT NULL DEFAULT now(),

@@ -16,12 +16,13 @@ import (
 
 // adminCommands are for operators, who need no session for them.
 type adminCommands struct {
-	List          adminListCommand   `cmd:"" help:"List the administrators."`
-	Create        adminCreateCommand `cmd:"" help:"Create an administrator."`
-	Grant         adminGrantCommand  `cmd:"" help:"Give an existing account the role admin."`
-	Revoke        adminRevokeCommand `cmd:"" help:"Take the role admin from an account. Refused for the last administrator."`
-	ResetPassword adminResetCommand  `cmd:"" help:"Set a new password for an account, and end its sessions."`
-	Import        adminImportCommand `cmd:"" help:"Import accounts from another system, with their password hashes."`
+	List          adminListCommand         `cmd:"" help:"List the administrators."`
+	Create        adminCreateCommand       `cmd:"" help:"Create an administrator."`
+	Grant         adminGrantCommand        `cmd:"" help:"Give an existing account the role admin."`
+	Revoke        adminRevokeCommand       `cmd:"" help:"Take the role admin from an account. Refused for the last administrator."`
+	ResetPassword adminResetCommand        `cmd:"" help:"Set a new password for an account, and end its sessions."`
+	ResetFactors  adminResetFactorsCommand `cmd:"" help:"Remove the second factors of an account whose owner lost them, and end its sessions. The password stays."`
+	Import        adminImportCommand       `cmd:"" help:"Import accounts from another system, with their password hashes."`
 }
 
 // passwordCommandFlags name an account and its new password.
@@ -72,6 +73,33 @@ func (c *adminResetCommand) Run(p *program, app *kong.Application) error {
 	// Any email: that of an account may be older than the rule for new ones.
 	return c.with(p, app, &problems{}, func(service *auth.Service, password string) error {
 		return service.SetPassword(p.ctx, c.Email, password)
+	})
+}
+
+type adminResetFactorsCommand struct {
+	Email string `arg:"" help:"The account's email."`
+	offlineFlags
+}
+
+func (c *adminResetFactorsCommand) Run(p *program, app *kong.Application) error {
+	var invalid problems
+	checkNames(&invalid, app, os.Environ())
+	// Any email: that of an account may be older than the rule for new ones.
+	c.Email = email.Normalize(c.Email)
+	return c.with(p, &invalid, func(service *auth.Service) error {
+		hasPassword, err := service.ResetFactors(p.ctx, c.Email)
+		if connect.CodeOf(err) == connect.CodeNotFound {
+			return fmt.Errorf("no account has the email %s", c.Email)
+		}
+		if err != nil {
+			return err
+		}
+		next := "The password is unchanged: sign in with it, and add a second factor again."
+		if !hasPassword {
+			next = "The account has no password: set one with gatehouse admin reset-password."
+		}
+		_, err = fmt.Fprintf(p.stdout, "%s has no second factor and no session now.\n%s\n", c.Email, next)
+		return err
 	})
 }
 

@@ -21,14 +21,14 @@ var authService = Definition{
 	Listen:     "127.0.0.1:8002",
 	RootSchema: true,
 	Serves: []string{
-		"auth.v1.AccountFeedService", "auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.KeyService", "auth.v1.LinkService",
+		"auth.v1.AccountFeedService", "auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.FactorService", "auth.v1.KeyService", "auth.v1.LinkService",
 		"auth.v1.MailService", "auth.v1.RevocationService", "auth.v1.SessionService",
 	},
 	Tells: []string{"account", "sessions"},
 	// If the delivery of a new account fails, users reads it from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
-		return []group{&publicFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &factorFlags{}, &throttleFlags{}}
+		return []group{&publicFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_SECRET_KEY: " + variable("GATEHOUSE_SECRET_KEY"),
@@ -58,8 +58,9 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		Secrets: find[*secretFlags](s).keys, Issuer: find[*publicFlags](s).url,
 		Registration: auth.Registration(accounts.Registration), SessionIdle: accounts.sessionIdle, SessionMax: accounts.sessionMax,
 		PasswordMin: find[*passwordFlags](s).PasswordMin, Throttle: find[*throttleFlags](s).on(),
-		SecondFactorRoles: find[*factorFlags](s).roles,
-		KeyLife:           accounts.keyLife, AuditLife: accounts.auditLife,
+		SecondFactorRequired: find[*factorFlags](s).required(), SecondFactorRoles: find[*factorFlags](s).roles,
+		RememberDevice: find[*deviceFlags](s).rememberDevice,
+		KeyLife:        accounts.keyLife, AuditLife: accounts.auditLife,
 		Mailer: mail.mailer(h.logger), MailFrom: mail.from, MailTemplates: mail.templates,
 		Logger: h.logger,
 	})
@@ -108,5 +109,7 @@ func examineAuth(report *doctor.Report, s *settings, testMail string) {
 func examineAuthDatabase(ctx context.Context, report *doctor.Report, conn *pgx.Conn, s *settings) {
 	report.Issuer(ctx, conn, find[*publicFlags](s).url)
 	report.Secrets(ctx, conn, find[*secretFlags](s).keys)
+	second := find[*factorFlags](s)
+	report.SecondFactors(ctx, conn, find[*secretFlags](s).keys, second.roles, second.required(), find[*mailFlags](s).enabled())
 	report.SigningKeyAge(ctx, conn, find[*accountFlags](s).keyLife)
 }

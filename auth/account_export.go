@@ -60,6 +60,9 @@ func (s *accountService) ExportAccount(ctx context.Context, req *authv1.ExportAc
 	if response.Mails, err = exported(ctx, s.db, selectAllMails, every, func(row pgx.CollectableRow) (*authv1.Mail, error) { return scanMail(row) }); err != nil {
 		return nil, fmt.Errorf("export the mails: %w", err)
 	}
+	if response.Factors, err = s.factors.ListFactors(ctx, &authv1.ListFactorsRequest{AccountId: id}); err != nil {
+		return nil, fmt.Errorf("export the second factors: %w", err)
+	}
 	err = audit.Write(ctx, s.db, audit.Row{Event: audit.AccountExport, Outcome: audit.Succeeded, Account: id, Origin: req.GetOrigin()})
 	if err != nil {
 		return nil, err

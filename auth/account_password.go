@@ -8,6 +8,7 @@ import (
 
 	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
+	"gatehouse/auth/devices"
 	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
 	"gatehouse/auth/passwords"
@@ -65,6 +66,9 @@ func (s *accountService) ChangePassword(ctx context.Context, req *authv1.ChangeP
 			return err
 		}
 		if _, err := revocations.RevokeSessions(ctx, tx, origin.GetAccountId(), origin.GetSessionId(), "password changed"); err != nil {
+			return err
+		}
+		if _, err := devices.Forget(ctx, tx, origin.GetAccountId(), nil); err != nil {
 			return err
 		}
 		if err := s.mails.Enqueue(ctx, tx, outbox.Mail{

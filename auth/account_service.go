@@ -13,6 +13,7 @@ import (
 	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/deployment"
+	"gatehouse/auth/factors"
 	"gatehouse/auth/idempotency"
 	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
@@ -43,10 +44,12 @@ type accountService struct {
 	events       *accountlog.Log
 	relay        *relay.Relay
 	revocations  *revocations.Feed
+	factors      *factors.Service
 }
 
 const selectAccountFacts = `
 	SELECT ` + accounts.Columns + `, a.password_change_time, a.last_sign_in_time,
+		a.second_factor, (SELECT count(*) FROM auth.recovery_codes r WHERE r.account_id = a.id AND r.use_time IS NULL),
 		(SELECT count(*) FROM auth.sessions s
 		 WHERE s.account_id = a.id AND s.revoke_time IS NULL AND s.epoch >= ` + deployment.CurrentEpoch + ` AND s.expire_time > now())
 	FROM auth.accounts a WHERE a.id = @id`
@@ -55,16 +58,16 @@ const selectAccountFacts = `
 func (s *accountService) GetAccount(ctx context.Context, req *authv1.GetAccountRequest) (*authv1.GetAccountResponse, error) {
 	var passwordChanged time.Time
 	var signedIn *time.Time
-	var sessions int32
+	security := &authv1.SecurityFacts{}
 	account, err := accounts.Scan(s.db.QueryRow(ctx, selectAccountFacts, pgx.NamedArgs{"id": req.GetAccountId()}),
-		&passwordChanged, &signedIn, &sessions)
+		&passwordChanged, &signedIn, &security.SecondFactor, &security.RecoveryCodesLeft, &security.ActiveSessions)
 	if database.Missing(err) {
 		return nil, accounts.ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the account: %w", err)
 	}
-	security := &authv1.SecurityFacts{PasswordChangeTime: timestamppb.New(passwordChanged), ActiveSessions: sessions}
+	security.PasswordChangeTime = timestamppb.New(passwordChanged)
 	if signedIn != nil {
 		security.LastSignInTime = timestamppb.New(*signedIn)
 	}

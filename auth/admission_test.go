@@ -313,6 +313,13 @@ func (h *harness) waysIn(t *testing.T, account *authv1.Account, link, key string
 			}
 			return h.sessions.CompleteReauthentication(t.Context(), &authv1.CompleteReauthenticationRequest{ChallengeToken: response.GetChallenge().GetToken(), Proof: proof, Origin: origin})
 		},
+		"auth.v1.FactorService.FinishTOTPEnrolment": func() (interface{ GetTokens() *authv1.Tokens }, error) {
+			begun, err := h.factors.BeginTOTPEnrolment(t.Context(), &authv1.BeginTOTPEnrolmentRequest{Origin: origin})
+			if err != nil {
+				return (*authv1.FinishTOTPEnrolmentResponse)(nil), err
+			}
+			return h.factors.FinishTOTPEnrolment(t.Context(), &authv1.FinishTOTPEnrolmentRequest{EnrolmentToken: begun.GetEnrolmentToken(), Code: "000000", Origin: origin})
+		},
 		"auth.v1.LinkService.VerifyEmail": func() (interface{ GetTokens() *authv1.Tokens }, error) {
 			return h.links.VerifyEmail(t.Context(), &authv1.VerifyEmailRequest{Token: link, Password: password, AccountId: newID(t), AcceptsChallenge: true})
 		},

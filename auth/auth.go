@@ -28,6 +28,7 @@ import (
 	"gatehouse/auth/challenge"
 	"gatehouse/auth/changes"
 	"gatehouse/auth/deployment"
+	"gatehouse/auth/factors"
 	"gatehouse/auth/idempotency"
 	"gatehouse/auth/janitor"
 	"gatehouse/auth/keyring"
@@ -80,6 +81,11 @@ type Config struct {
 	MailFrom string
 	// MailTemplates render mail; nil for the built-in ones.
 	MailTemplates *post.Templates
+	// SecondFactorRequired says that every account must have a second factor.
+	SecondFactorRequired bool
+	// RememberDevice is how long a remembered device skips the second factor; 0
+	// remembers none.
+	RememberDevice time.Duration
 	// SecondFactorRoles are the roles that access tokens of level 1 do not get.
 	SecondFactorRoles []string
 	// KeyLife is how long a signing key signs; 30 days if zero.
@@ -138,6 +144,7 @@ type Service struct {
 	audit      *auditService
 	mail       *mailService
 	feed       *accountlog.Service
+	factors    *factors.Service
 }
 
 // New opens the service: it loads the signing keys and makes the first one on
@@ -181,13 +188,19 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	desk.Log, desk.Mails, desk.Revocations = log, mails, revocation.feed
 	sessions := &sessions{Desk: desk, db: db, log: log, passwords: passwords}
 	links := &links.Sender{Log: log, Throttle: throttle, Mails: mails}
+	factors := &factors.Service{
+		Store: &factors.Store{DB: db, Secrets: config.Secrets, Throttle: throttle, Mails: mails, Logger: config.Logger},
+		Desk:  sessions.Desk, Accounts: accounts, Links: links, Log: log, Issuer: config.Issuer,
+		Required: config.SecondFactorRequired, Roles: config.SecondFactorRoles,
+	}
+	sessions.Verifiers = append(sessions.Verifiers, factors.Verifiers()...)
 	return &Service{
 		db: db, keys: desk.Keys, changes: changes, mails: mails, events: events, readers: config.Readers, relay: relay, accounts: accounts, passwords: passwords,
 		janitor:   janitor.New(db, config.AuditLife, config.Logger),
 		collector: audit.NewCollector(db, config.UsersAudit, config.Logger),
 		account: &accountService{
 			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
-			calls: calls, log: log, mails: mails, events: events, relay: relay, revocations: revocation.feed,
+			calls: calls, log: log, mails: mails, events: events, relay: relay, revocations: revocation.feed, factors: factors,
 		},
 		session:    &sessionService{db: db, sessions: sessions, passwords: passwords, log: log, revocations: revocation.feed},
 		key:        &keyService{keys: desk.Keys},
@@ -199,7 +212,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		},
 		audit: &auditService{db: db},
 		mail:  &mailService{db: db, mails: mails},
-		feed:  &accountlog.Service{Log: events, Expected: config.Readers},
+		feed:  &accountlog.Service{Log: events, Expected: config.Readers}, factors: factors,
 	}, nil
 }
 
@@ -225,6 +238,7 @@ func openDesk(ctx context.Context, db *database.Pool, config Config) (*admission
 		DB: db, Keys: keys, RefreshKeys: refreshKeys, DeviceKeys: deviceKeys,
 		Rotator:    rotation.Rotator{DB: db, Keys: refreshKeys, Idle: config.SessionIdle},
 		Challenges: &challenge.Store{Secrets: config.Secrets}, Idle: config.SessionIdle, Max: config.SessionMax,
+		RememberDevice: config.RememberDevice,
 	}, nil
 }
 
@@ -253,6 +267,7 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterAuditServiceHandler(server, s.audit)
 	authv1.RegisterMailServiceHandler(server, s.mail)
 	authv1.RegisterAccountFeedServiceHandler(server, s.feed)
+	authv1.RegisterFactorServiceHandler(server, s.factors)
 }
 
 // Run maintains the account log, delivers accounts to an older users service, feeds
@@ -262,7 +277,7 @@ func (s *Service) Register(server *connect.Server) {
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	for _, run := range []func(context.Context){
-		s.events.Run, s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run, s.collector.Run,
+		s.events.Run, s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run, s.collector.Run, s.factors.Run,
 	} {
 		group.Go(func() error { run(ctx); return nil })
 	}

@@ -35,6 +35,20 @@ func HashForTest(text string, memory, passes uint32) string {
 // HashesForTest returns how many passwords were hashed so far.
 func (s *Service) HashesForTest() int64 { return s.passwords.Hasher.Count() }
 
+// AdmitForTest begins a session of an account as Login does once it has checked the
+// password.
+func (s *Service) AdmitForTest(ctx context.Context, account string) (*authv1.LoginResponse, error) {
+	found, err := readCredentials(ctx, s.db, selectCredentialsByID, pgx.NamedArgs{"id": account})
+	if err != nil {
+		return nil, err
+	}
+	outcome, err := s.session.sessions.AdmitAlone(ctx, admission.Entry{
+		Account: account, Proof: admission.Proof{Kind: admission.Password}, Hash: found.hash,
+		MayBeChallenged: found.secondFactor, AcceptsChallenge: true, Origin: &authv1.Origin{},
+	})
+	return &authv1.LoginResponse{Account: outcome.Account, Tokens: outcome.Tokens, Challenge: outcome.Challenge}, err
+}
+
 // ReadKeysForTest reads the signing keys as if at another time.
 func (s *Service) ReadKeysForTest(ctx context.Context, at time.Time) error {
 	rows, err := s.db.Query(ctx, keyring.Select)

@@ -39,6 +39,7 @@ type harness struct {
 	links       authv1.LinkServiceClient
 	audit       authv1.AuditServiceClient
 	mails       authv1.MailServiceClient
+	factors     authv1.FactorServiceClient
 	service     *auth.Service
 	config      auth.Config
 	client      *connect.Client
@@ -87,7 +88,7 @@ func (h *harness) open(t testing.TB, config auth.Config) {
 	h.accounts, h.sessions = authv1.NewAccountServiceClient(client), authv1.NewSessionServiceClient(client)
 	h.revocations = authv1.NewRevocationServiceClient(client)
 	h.links, h.audit, h.client = authv1.NewLinkServiceClient(client), authv1.NewAuditServiceClient(client), client
-	h.mails = authv1.NewMailServiceClient(client)
+	h.mails, h.factors = authv1.NewMailServiceClient(client), authv1.NewFactorServiceClient(client)
 }
 
 // clientOf returns a client that calls as another service.
@@ -110,7 +111,7 @@ func openPool(t testing.TB, url string) *pgxpool.Pool {
 	return pool
 }
 
-func newID(t *testing.T) string {
+func newID(t testing.TB) string {
 	t.Helper()
 	id, err := uuid.NewV7()
 	if err != nil {

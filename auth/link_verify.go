@@ -250,7 +250,11 @@ func (s *linkService) givePassword(ctx context.Context, tx pgx.Tx, account *auth
 // It revokes all sessions, and if the email was not verified before, removes everything
 // else that somebody else may have attached.
 func (s *linkService) replacePassword(ctx context.Context, tx pgx.Tx, account *authv1.Account, hash string, origin *authv1.Origin) error {
-	if !account.GetEmailVerified() {
+	verified, err := accounts.IsVerified(ctx, tx, account.GetId())
+	if err != nil {
+		return err
+	}
+	if !verified {
 		if err := purge.Unproven(ctx, tx, account); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth/deployment"
+	"gatehouse/auth/factors"
 	"gatehouse/auth/importer"
 	"gatehouse/auth/keyring"
 )
@@ -20,6 +21,29 @@ var ErrSecret = keyring.ErrSecret
 // nothing. Errors: ErrSecret.
 func CheckSecrets(ctx context.Context, db *pgx.Conn, secrets [][]byte) error {
 	return keyring.CheckSecrets(ctx, db, secrets)
+}
+
+// ErrFactorSecret says that the secret of an authenticator app was sealed with a secret key
+// that isn't among those given.
+var ErrFactorSecret = factors.ErrSecret
+
+// CheckFactorSecrets checks that the secret keys include those that seal the secrets of
+// authenticator apps. Errors: ErrFactorSecret.
+func CheckFactorSecrets(ctx context.Context, db *pgx.Conn, secrets [][]byte) error {
+	return factors.CheckSecrets(ctx, db, secrets)
+}
+
+// SecondFactors returns the state of second factors, for accounts that must have one
+// because of their roles or because all must.
+func SecondFactors(ctx context.Context, db *pgx.Conn, roles []string, required bool) (factors.State, error) {
+	return factors.ReadState(ctx, db, roles, required)
+}
+
+// ResetFactors removes the second factors of an account, ends its sessions and keeps its
+// password, also for the last administrator. It reports whether there is a password.
+// Errors: not_found USER_NOT_FOUND.
+func (s *Service) ResetFactors(ctx context.Context, email string) (hasPassword bool, err error) {
+	return s.factors.ResetByOperator(ctx, email, operator)
 }
 
 // SigningAge returns how long the current signing key has been signing; 0 without

@@ -19,6 +19,8 @@ type accountService struct {
 	*directory
 	cookies *browser.Cookies
 	cache   *partCache
+	// withheld returns those of an account's roles that a session of a level lacks.
+	withheld func(roles []string, level int) []string
 	// exporters are those of the [Gateway].
 	exporters map[string]servicev1.PersonServiceClient
 }
@@ -40,7 +42,7 @@ func (s *accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bff
 	return &bffv1.GetMeResponse{
 		User:     userOf(account.Value().GetAccount(), profile.Value()),
 		Sessions: sessionsOf(ctx, sessions.Value().GetSessions()),
-		Security: securityOf(account.Value().GetSecurity()),
+		Security: s.ownSecurity(ctx, account.Value().GetAccount(), account.Value().GetSecurity()),
 		Errors:   partErrors(ctx, c, s.logger),
 	}, nil
 }
@@ -192,8 +194,9 @@ func (s *accountService) ExportMe(ctx context.Context, _ *bffv1.ExportMeRequest)
 	noStore(ctx)
 	export := account.Value()
 	return &bffv1.ExportMeResponse{
-		User: userOf(export.GetAccount(), profile.Value()), Security: securityOf(export.GetSecurity()),
+		User: userOf(export.GetAccount(), profile.Value()), Security: s.ownSecurity(ctx, export.GetAccount(), export.GetSecurity()),
 		Sessions: sessionsOf(ctx, export.GetSessions()), AuditEvents: ownEventsOf(id, export.GetAuditEvents()),
 		Mails: mailsOf(export.GetMails()), ExportTime: timestamppb.Now(), Services: services(),
+		Totp: totpOf(export.GetFactors().GetTotp()), RememberedDevices: devicesOf(export.GetFactors().GetRememberedDevices()),
 	}, nil
 }

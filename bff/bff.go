@@ -186,7 +186,7 @@ func (s *Service) join(config Config) {
 	}
 	people := &directory{
 		accounts: authv1.NewAccountServiceClient(auth), sessions: authv1.NewSessionServiceClient(auth),
-		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
+		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
 	s.gateway.directory = people
@@ -202,7 +202,7 @@ func (s *Service) join(config Config) {
 		},
 	})
 	s.auth = &authService{directory: people, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
-	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache, exporters: s.gateway.exporters}
+	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache, exporters: s.gateway.exporters, withheld: s.verifier.Withheld}
 	s.user = &userService{directory: people}
 }
 

@@ -27,6 +27,7 @@ type directory struct {
 	accounts    authv1.AccountServiceClient
 	sessions    authv1.SessionServiceClient
 	links       authv1.LinkServiceClient
+	factors     authv1.FactorServiceClient
 	mails       authv1.MailServiceClient
 	accountFeed authv1.AccountFeedServiceClient
 	audit       authv1.AuditServiceClient

@@ -36,10 +36,13 @@ func later(a, b *timestamppb.Timestamp) *timestamppb.Timestamp {
 	return a
 }
 
-func securityOf(facts *authv1.SecurityFacts) *bffv1.Security {
+// ownSecurity returns the caller's security, with the level of the calling session.
+func (s *accountService) ownSecurity(ctx context.Context, account *authv1.Account, facts *authv1.SecurityFacts) *bffv1.Security {
+	level := caller(ctx).SignIn.Level
 	return &bffv1.Security{
 		PasswordChangeTime: facts.GetPasswordChangeTime(), LastSignInTime: facts.GetLastSignInTime(),
-		ActiveSessions: facts.GetActiveSessions(),
+		ActiveSessions: facts.GetActiveSessions(), SecondFactor: facts.GetSecondFactor(), RecoveryCodesLeft: facts.GetRecoveryCodesLeft(),
+		Level: int32(level), WithheldRoles: s.withheld(account.GetRoles(), level),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -42,6 +43,30 @@ func (r *Report) Secrets(ctx context.Context, conn *pgx.Conn, secrets [][]byte) 
 		r.Problem("GATEHOUSE_SECRET_KEY", WrongSecret, WrongSecretFix)
 	case err != nil:
 		r.Problem(databaseOfAuth, "its signing keys can't be read", "run gatehouse schema apply, and see Postgres' log")
+	}
+}
+
+// SecondFactors examines whether authenticator apps can be used, which administrators
+// must have a second factor and lack one, and reminds of remembered devices.
+func (r *Report) SecondFactors(ctx context.Context, conn *pgx.Conn, secrets [][]byte, roles []string, required, mail bool) {
+	if len(secrets) == 0 {
+		return // a problem of the settings
+	}
+	if err := auth.CheckFactorSecrets(ctx, conn, secrets); errors.Is(err, auth.ErrFactorSecret) {
+		r.Problem("GATEHOUSE_SECRET_KEY", "it doesn't open the secrets of some authenticator apps, whose owners can't sign in",
+			"give the key that sealed them too, after a comma, until auth has sealed them again, which it does within an hour")
+	}
+	state, err := auth.SecondFactors(ctx, conn, roles, required)
+	if err != nil {
+		r.Problem(databaseOfAuth, "its second factors can't be read", "run gatehouse schema apply, and see Postgres' log")
+		return
+	}
+	if len(state.Lacking) > 0 && !mail {
+		r.Problem("second factors", fmt.Sprintf("%d accounts must have one and have none, such as %s: somebody who knows the password can add the first", state.Lacked, strings.Join(state.Lacking, ", ")),
+			"ask their owners to sign in and add one, or set SMTP_URL, so that a mailed code is needed too")
+	}
+	if state.Devices > 0 {
+		r.OK("remembered devices", "%d skip the second factor; after a restore from a backup, clear the table auth.remembered_devices", state.Devices)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/auth/accountlog"
 	"gatehouse/auth/audit"
+	"gatehouse/auth/devices"
 	"gatehouse/auth/outbox"
 	"gatehouse/auth/revocations"
 	authv1 "gatehouse/gen/auth/v1"
@@ -111,8 +112,8 @@ func KeepAdministrator(ctx context.Context, tx pgx.Tx, before *authv1.Account) e
 }
 
 const insertAccount = `
-	INSERT INTO auth.accounts (id, email, email_verified, password_hash, roles, last_sign_in_time)
-	VALUES (@id, @email, @email_verified, @password_hash, @roles, CASE WHEN @signed_in::boolean THEN now() END)`
+	INSERT INTO auth.accounts (id, email, email_verified, vouched, password_hash, roles, last_sign_in_time)
+	VALUES (@id, @email, @email_verified, NOT @signed_in::boolean, @password_hash, @roles, CASE WHEN @signed_in::boolean THEN now() END)`
 
 // New is a new account.
 type New struct {
@@ -162,6 +163,9 @@ func (s *Store) ReplaceEmail(ctx context.Context, tx pgx.Tx, statement string, b
 	}
 	if err != nil {
 		return fmt.Errorf("write the email: %w", err)
+	}
+	if _, err := devices.Forget(ctx, tx, before.GetId(), nil); err != nil {
+		return err
 	}
 	values := outbox.Circumstances(origin)
 	values["new_email"], values["old_email"] = email, before.GetEmail()

@@ -22,6 +22,7 @@ import (
 	"gatehouse/auth/audit"
 	"gatehouse/auth/challenge"
 	"gatehouse/auth/deployment"
+	"gatehouse/auth/devices"
 	"gatehouse/auth/janitor"
 	"gatehouse/auth/keyring"
 	"gatehouse/auth/outbox"
@@ -50,6 +51,9 @@ type Desk struct {
 	Challenges  *challenge.Store
 	// Idle and Max end a session: after Idle without use, and after Max.
 	Idle, Max time.Duration
+	// RememberDevice is how long a remembered device needs no second proof; 0 remembers
+	// none.
+	RememberDevice time.Duration
 	// Verifiers check proofs, one for each kind in authv1.Proof that can be given.
 	Verifiers []Verifier
 	// PasskeyOptions returns the options of a passkey for a challenge that was just
@@ -72,6 +76,8 @@ type Entry struct {
 	// DeviceToken is that of an earlier sign-in; it may be empty, or another
 	// account's.
 	DeviceToken string
+	// RememberDevice gives the session a device of its own, to be remembered.
+	RememberDevice bool
 	// MayBeChallenged says that the account had a second factor a moment ago.
 	MayBeChallenged bool
 	// AcceptsChallenge says that the caller can pass on a challenge.
@@ -90,6 +96,7 @@ type Outcome struct {
 	// Challenge is set if a second proof is owed, instead of the tokens.
 	Challenge *authv1.Challenge
 	session   uuid.UUID
+	device    uuid.UUID
 	mailed    bool
 }
 
@@ -102,31 +109,40 @@ const (
 	admissible = `
 		a.id = @account_id AND a.status = 'active' AND (@hash::text = '' OR ` + accounts.PasswordHash + ` = @hash)`
 	owes = `a.second_factor AND @level::integer < 2`
-	// admitAccount begins a session unless a second proof is owed, and says which.
-	admitAccount = `
-		WITH a AS (
+	// noDevice and rememberedDevice begin admitAccount. The second one moves the row of
+	// the device to another id if it is remembered and a second proof is owed.
+	noDevice         = `WITH device AS (SELECT NULL::uuid AS device_id WHERE false)`
+	rememberedDevice = `
+		WITH device AS (` + devices.Move + admissible + ` AND ` + owes + ` RETURNING d.device_id
+		), moved AS (
+			UPDATE auth.sessions SET device_id = @next_device
+			WHERE account_id = @account_id AND device_id = @known_device AND revoke_time IS NULL AND ` + recognised + `)`
+	recognised = `EXISTS (SELECT FROM device)`
+	// admitAccount begins a session unless a second proof is owed, and says which. A
+	// remembered device needs none, and proves nothing: the level stays.
+	admitAccount = `, a AS (
 			UPDATE auth.accounts a
 			SET last_sign_in_time = clock_timestamp(),
 				password_hash = CASE WHEN @new_hash::text = '' OR a.second_factor THEN a.password_hash ELSE @new_hash END,
 				factor_password_hash = CASE WHEN @new_hash = '' OR NOT a.second_factor THEN a.factor_password_hash ELSE @new_hash END
-			WHERE ` + admissible + ` AND NOT (` + owes + `)
+			WHERE ` + admissible + ` AND (NOT (` + owes + `) OR ` + recognised + `)
 			RETURNING ` + accounts.Columns + `
 		), begun AS (` + insertSession + ` FROM a)
-		SELECT ` + accounts.Columns + `, false FROM a
+		SELECT ` + accounts.Columns + `, false, ` + recognised + ` FROM a
 		UNION ALL
-		SELECT ` + accounts.Columns + `, true FROM auth.accounts a WHERE ` + admissible + ` AND ` + owes
+		SELECT ` + accounts.Columns + `, true, false FROM auth.accounts a WHERE ` + admissible + ` AND ` + owes + ` AND NOT ` + recognised
 	insertSession = `
 		INSERT INTO auth.sessions
 			(id, account_id, token_hash, token_key, user_agent, ip_address, device_id, epoch, expire_time, max_expire_time, prune_date,
 			level, amr, authenticate_time, second_factor_time)
-		SELECT @id, @account_id, @token_hash, @token_key, @user_agent, @ip_address, @device_id, ` + deployment.CurrentEpoch + `,
+		SELECT @id, @account_id, @token_hash, @token_key, @user_agent, @ip_address, coalesce((SELECT device_id FROM device), @device_id), ` + deployment.CurrentEpoch + `,
 			now() + least(@idle::interval, @max::interval), now() + @max::interval,
 			(now() + least(@idle::interval, @max::interval) + @kept::interval)::date,
-			@level, @amr, coalesce(@since, now()), CASE WHEN @level::integer = 2 THEN now() END`
+			@level, CASE WHEN ` + recognised + ` THEN @amr::text[] || '{rba}' ELSE @amr END, coalesce(@since, now()), CASE WHEN @level::integer = 2 THEN now() END`
 	// Conditions of the statements that follow.
 	sessionBegun   = `EXISTS (SELECT FROM auth.sessions WHERE id = @begun)`
 	anotherSession = sessionBegun + ` AND EXISTS (SELECT FROM auth.sessions WHERE account_id = @account_id AND id <> @begun)`
-	challengeOwed  = `EXISTS (SELECT FROM auth.accounts a WHERE ` + admissible + ` AND ` + owes + `)`
+	challengeOwed  = `EXISTS (SELECT FROM auth.accounts a WHERE ` + admissible + ` AND ` + owes + `) AND NOT EXISTS (SELECT FROM auth.sessions WHERE id = @id)`
 )
 
 // session is a session to write, and what its client gets.
@@ -136,8 +152,12 @@ type session struct {
 	token       string    // the refresh token
 	deviceToken string
 	device      string // "" unless the shown device token is the account's
-	signIn      accesstoken.SignIn
-	args        pgx.NamedArgs // of admitAccount
+	// deviceID is the device's in deviceToken. nextToken is the device token if the
+	// device is remembered.
+	deviceID  uuid.UUID
+	nextToken string
+	signIn    accesstoken.SignIn
+	args      pgx.NamedArgs // of admitAccount
 }
 
 // newSession makes a session. Call it before the account and the epoch are read.
@@ -157,12 +177,14 @@ func (d *Desk) newSession(e Entry) (session, error) {
 	device, known := d.DeviceKeys.Verify(e.DeviceToken, e.Account)
 	if known {
 		begun.device = device.String()
-	} else {
+	}
+	if !known || e.RememberDevice {
 		device = uuid.New()
 	}
+	next := uuid.New()
 	token, key := d.RefreshKeys.Issue(tokens.Refresh{Session: begun.id, Generation: 1})
 	hash := tokens.HashOf(token)
-	begun.token, begun.deviceToken = token, d.DeviceKeys.Issue(device, owner)
+	begun.token, begun.deviceID, begun.deviceToken, begun.nextToken = token, device, d.DeviceKeys.Issue(device, owner), d.DeviceKeys.Issue(next, owner)
 	begun.signIn = accesstoken.SignIn{Level: level, AMR: amr, AuthTime: begun.at}
 	var since *time.Time
 	if !e.since.IsZero() {
@@ -171,6 +193,7 @@ func (d *Desk) newSession(e Entry) (session, error) {
 	begun.args = pgx.NamedArgs{
 		"id": begun.id.String(), "account_id": e.Account, "token_hash": hash[:], "token_key": key,
 		"user_agent": e.Origin.GetUserAgent(), "ip_address": e.Origin.GetIpAddress(), "device_id": device.String(),
+		"known_device": database.Optional(begun.device), "next_device": next.String(),
 		"idle": d.Idle, "max": d.Max, "kept": janitor.SessionRetention,
 		"hash": e.Hash, "new_hash": e.NewHash, "level": level, "amr": amr, "since": since,
 	}
@@ -220,13 +243,17 @@ func (d *Desk) admit(ctx context.Context, e Entry, transact func(queue func(*pgx
 	}
 	token := challenge.NewToken()
 	challenged := e.MayBeChallenged && e.AcceptsChallenge && begun.signIn.Level < 2
+	device := noDevice
+	if e.MayBeChallenged && begun.device != "" && d.RememberDevice > 0 {
+		device = rememberedDevice
+	}
 	var account *authv1.Account
-	var owed bool
+	var owed, remembered bool
 	err = transact(func(batch *pgx.Batch) error {
-		account, owed = nil, false
+		account, owed, remembered = nil, false, false
 		batch.Queue(lockAccount, begun.args)
-		batch.Queue(admitAccount, begun.args).QueryRow(func(row pgx.Row) (err error) {
-			account, err = accounts.Scan(row, &owed)
+		batch.Queue(device+admitAccount, begun.args).QueryRow(func(row pgx.Row) (err error) {
+			account, err = accounts.Scan(row, &owed, &remembered)
 			if database.Missing(err) {
 				account, err = nil, nil
 			}
@@ -251,8 +278,14 @@ func (d *Desk) admit(ctx context.Context, e Entry, transact func(queue func(*pgx
 	case account == nil:
 		return Outcome{}, nil
 	}
+	if remembered {
+		begun.deviceToken, begun.signIn.AMR = begun.nextToken, append(begun.signIn.AMR, "rba")
+	}
 	issued, err := d.TokensAt(begun.at, account, begun.id, begun.signIn, begun.token, min(d.Idle, d.Max))
-	return Outcome{Account: account, Tokens: issued, DeviceToken: begun.deviceToken, session: begun.id, mailed: d.mailsAbout(e, begun)}, err
+	return Outcome{
+		Account: account, Tokens: issued, DeviceToken: begun.deviceToken,
+		session: begun.id, device: begun.deviceID, mailed: d.mailsAbout(e, begun),
+	}, err
 }
 
 // queueChallenge adds the challenge of an entry that owes a second proof, and its audit

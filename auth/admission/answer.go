@@ -15,6 +15,7 @@ import (
 	"gatehouse/auth/accounts"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/challenge"
+	"gatehouse/auth/devices"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 	"gatehouse/internal/fault"
@@ -71,6 +72,8 @@ type answer struct {
 	row     audit.Row
 	// session is the calling one, which the challenge has to be for; "" for none.
 	session string
+	// verifier checks the proof; nil for the one of its kind.
+	verifier *Verifier
 }
 
 // answerID returns nil without a key.
@@ -101,11 +104,15 @@ func (d *Desk) verifier(proof *authv1.Proof) (Verifier, bool) {
 // call right.
 func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, account *authv1.Account, c challenge.Challenge, proof Proof) (challenge.Made, error)) (again challenge.Made, err error) {
 	verifier, ok := d.verifier(a.attempt.Proof)
+	if a.verifier != nil {
+		verifier, ok = *a.verifier, true
+	}
 	if !ok {
 		return challenge.Made{}, d.Log.Refuse(ctx, a.row, challenge.ErrInvalid)
 	}
 	seen, err := d.read(ctx, &a, verifier)
 	if err != nil {
+		countExpired(ctx, verifier.Kind, err)
 		return challenge.Made{}, d.Log.Refuse(ctx, a.row, err)
 	}
 	if made, ok := seen.Repeated(); ok {
@@ -146,6 +153,7 @@ func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, accou
 	if err != nil && result == Right {
 		result = Unchecked
 	}
+	countAnswer(ctx, verifier.Kind, result)
 	if failure := settle(ctx, result); failure != nil && err == nil {
 		return challenge.Made{}, failure
 	}
@@ -227,6 +235,7 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 		attempt: Attempt{Proof: req.GetProof(), Origin: req.GetOrigin(), RememberDevice: req.GetRememberDevice()},
 	}, func(tx pgx.Tx, account *authv1.Account, c challenge.Challenge, proof Proof) (challenge.Made, error) {
 		entry := Entry{Account: account.GetId(), Email: account.GetEmail(), Proof: proof, Origin: req.GetOrigin(), AcceptsChallenge: true}
+		entry.RememberDevice = req.GetRememberDevice() && d.RememberDevice > 0
 		if len(c.AMR) > 0 {
 			entry.before, entry.since = c.AMR, c.CreateTime
 		}
@@ -240,6 +249,11 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 		if outcome.Tokens == nil {
 			return challenge.Made{}, challenge.Superseded()
 		}
+		if entry.RememberDevice {
+			if err := d.remember(ctx, tx, outcome, req.GetOrigin()); err != nil {
+				return challenge.Made{}, err
+			}
+		}
 		return challenge.Made{Session: outcome.session.String(), Generation: 1}, nil
 	})
 	if err != nil {
@@ -252,6 +266,17 @@ func (d *Desk) CompleteLogin(ctx context.Context, req *authv1.CompleteLoginReque
 		return nil, err
 	}
 	return &authv1.CompleteLoginResponse{Account: outcome.Account, Tokens: outcome.Tokens, DeviceToken: outcome.DeviceToken}, nil
+}
+
+// remember makes the device of a session that has just begun a remembered one.
+func (d *Desk) remember(ctx context.Context, tx pgx.Tx, begun Outcome, origin *authv1.Origin) error {
+	account := begun.Account.GetId()
+	if err := devices.Remember(ctx, tx, account, begun.device, d.RememberDevice, origin); err != nil {
+		return err
+	}
+	return audit.Write(ctx, tx, audit.Row{
+		Event: audit.DeviceRemember, Outcome: audit.Succeeded, Account: account, Session: begun.session.String(), Origin: origin,
+	})
 }
 
 // deviceToken returns the token of a device; "" without one.

@@ -31,6 +31,7 @@ func (d *Desk) Offer(ctx context.Context, purpose challenge.Purpose, outcome *Ou
 	if outcome.Challenge.Methods, err = d.methodsOf(ctx, outcome.Account.GetId()); err != nil {
 		return err
 	}
+	countChallenge(ctx, "begun", firstOf(outcome.Challenge.GetMethods()))
 	return d.addPasskeyOptions(ctx, purpose, outcome.Challenge, outcome.Account.GetId())
 }
 

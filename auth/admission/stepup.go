@@ -41,6 +41,7 @@ func (d *Desk) Challenge(ctx context.Context, origin *authv1.Origin, before []st
 	if err != nil {
 		return nil, err
 	}
+	countChallenge(ctx, "begun", firstOf(methods))
 	return owed, d.addPasskeyOptions(ctx, challenge.StepUp, owed, origin.GetAccountId())
 }
 
@@ -75,13 +76,10 @@ func (d *Desk) CompleteReauthentication(ctx context.Context, req *authv1.Complet
 	return &authv1.CompleteReauthenticationResponse{Tokens: issued}, nil
 }
 
-const (
-	raiseSession = `
-		UPDATE auth.sessions SET level = @level, amr = @amr, second_factor_time = clock_timestamp(),
-			authenticate_time = coalesce(@since, clock_timestamp())
-		WHERE id = @id RETURNING authenticate_time`
-	raiseAuthorization = `UPDATE auth.accounts SET authz_version = authz_version + 1 WHERE id = @id RETURNING authz_version`
-)
+const raiseSession = `
+	UPDATE auth.sessions SET level = @level, amr = @amr, second_factor_time = clock_timestamp(),
+		authenticate_time = coalesce(@since, clock_timestamp())
+	WHERE id = @id RETURNING authenticate_time`
 
 // raise gives the calling session the level of a challenge's proofs, and returns its
 // tokens of the next generation: a stolen token of the lower level does not gain it. The
@@ -132,11 +130,7 @@ func (d *Desk) raise(ctx context.Context, tx pgx.Tx, at time.Time, origin *authv
 // RaiseAuthorization revokes an account's access tokens: those of a changed level must
 // not be used. Refresh gives each session new ones. The account is locked.
 func RaiseAuthorization(ctx context.Context, tx pgx.Tx, account string) error {
-	var version int64
-	if err := tx.QueryRow(ctx, raiseAuthorization, pgx.NamedArgs{"id": account}).Scan(&version); err != nil {
-		return fmt.Errorf("raise the authorisation version: %w", err)
-	}
-	return revocations.RevokeBelow(ctx, tx, account, version)
+	return revocations.RaiseVersion(ctx, tx, account)
 }
 
 // Step is a change of the level of the calling session by a proof that needs no

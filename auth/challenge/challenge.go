@@ -44,6 +44,8 @@ type Purpose string
 const (
 	SignIn Purpose = "sign_in" // a session begins
 	StepUp Purpose = "step_up" // a session gets to level 2, or signs in recently
+	// EnrolTOTP waits for a code of an authenticator app that is being enrolled.
+	EnrolTOTP Purpose = "enrol_totp"
 )
 
 // Challenge is a row of auth.challenges.
@@ -228,7 +230,7 @@ func read(ctx context.Context, db database.Querier, statement string, purpose Pu
 	case ended != "":
 		return found, errSuperseded
 	case expired:
-		return found, errExpired
+		return found, ErrExpired
 	case tries >= maxTries:
 		return found, errExhausted
 	}

@@ -187,8 +187,8 @@ func (q queued) Exec(_ context.Context, sql string, args ...any) (pgconn.Command
 
 const (
 	insertImported = `
-		INSERT INTO auth.accounts (id, email, email_verified, password_hash, roles, status)
-		VALUES (@id, @email, @email_verified, @password_hash, @roles, @status)
+		INSERT INTO auth.accounts (id, email, email_verified, vouched, password_hash, roles, status)
+		VALUES (@id, @email, @email_verified, true, @password_hash, @roles, @status)
 		ON CONFLICT DO NOTHING`
 	existsEmail = `SELECT EXISTS (SELECT FROM auth.accounts WHERE lower(email COLLATE "C") = lower(@email COLLATE "C"))`
 )

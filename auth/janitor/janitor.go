@@ -85,6 +85,13 @@ const (
 			RETURNING token_hash)
 		SELECT count(*) FROM gone`
 
+	pruneDevices = `
+		WITH gone AS (
+			DELETE FROM auth.remembered_devices WHERE device_id = ANY (ARRAY(
+				SELECT device_id FROM auth.remembered_devices WHERE expire_time < now() ORDER BY expire_time LIMIT @most))
+			RETURNING device_id)
+		SELECT count(*) FROM gone`
+
 	// The condition is repeated: a failure that is counted meanwhile renews its row.
 	pruneThrottles = `
 		WITH gone AS (
@@ -134,6 +141,7 @@ func (j *Janitor) Prune(ctx context.Context) error {
 		{"prune the idempotency keys", pruneIdempotencyKeys, pgx.NamedArgs{"life": once.Life, "most": most}},
 		{"prune the links", pruneLinks, pgx.NamedArgs{"kept": links.Retention, "most": most}},
 		{"prune the challenges", pruneChallenges, pgx.NamedArgs{"kept": challenge.Retention, "most": most}},
+		{"prune the remembered devices", pruneDevices, pgx.NamedArgs{"most": most}},
 		{"prune the throttles", pruneThrottles, pgx.NamedArgs{"age": throttle.Retention, "most": most}},
 		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}},
 		{"prune the revoked sessions", pruneRevokedSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}},

@@ -79,6 +79,21 @@ func RevokeBelow(ctx context.Context, tx pgx.Tx, account string, version int64) 
 	return nil
 }
 
+const raiseVersion = `
+	WITH raised AS (
+		UPDATE auth.accounts SET authz_version = authz_version + 1 WHERE id = @account_id RETURNING id, authz_version)
+	INSERT INTO auth.revocations (account_id, least_version, expire_time)
+	SELECT id, authz_version, clock_timestamp() + @life::interval FROM raised`
+
+// RaiseVersion raises an account's authorisation version and revokes the tokens below
+// it: its sessions continue, and their next tokens say what is true now.
+func RaiseVersion(ctx context.Context, tx pgx.Tx, account string) error {
+	if _, err := tx.Exec(ctx, raiseVersion, pgx.NamedArgs{"account_id": account, "life": Life}); err != nil {
+		return fmt.Errorf("raise the version of the account: %w", err)
+	}
+	return nil
+}
+
 const revokeOne = `
 	WITH ended AS (
 		UPDATE auth.sessions SET revoke_time = clock_timestamp(), revoke_reason = @reason
@@ -105,11 +120,14 @@ const revokeAll = `
 			AND (@except::uuid IS NULL OR id <> @except::uuid) RETURNING id
 	), superseded AS (
 		UPDATE auth.challenges SET end_time = clock_timestamp(), end_reason = 'superseded'
-		WHERE account_id = @account_id AND end_time IS NULL AND (@except::uuid IS NULL OR session_id IS DISTINCT FROM @except::uuid))
+		WHERE account_id = @account_id AND end_time IS NULL AND (@except::uuid IS NULL OR session_id IS DISTINCT FROM @except::uuid)
+	), forgotten AS (
+		DELETE FROM auth.remembered_devices WHERE account_id = @account_id AND @except::uuid IS NULL)
 	INSERT INTO auth.revocations (session_id, expire_time) SELECT id, now() + @life::interval FROM ended`
 
 // RevokeSessions ends an account's sessions, all but one if except is set, and with
-// them the challenges of sign-ins that are under way.
+// them the challenges of sign-ins that are under way. With all sessions it also forgets
+// the remembered devices: what ends them means that a device may be in other hands.
 func RevokeSessions(ctx context.Context, tx pgx.Tx, account, except, reason string) (int32, error) {
 	tag, err := tx.Exec(ctx, revokeAll, pgx.NamedArgs{"account_id": account, "except": database.Optional(except), "reason": reason, "life": Life})
 	if err != nil {

@@ -196,3 +196,12 @@ func (v *Verifier) granted(roles []string, level int) []string {
 	}
 	return slices.DeleteFunc(slices.Clone(roles), func(role string) bool { return slices.Contains(v.secondFactorRoles, role) })
 }
+
+// Withheld returns those of an account's roles that a session of the level lacks, because
+// they need level 2.
+func (v *Verifier) Withheld(roles []string, level int) []string {
+	if level >= 2 {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(roles), func(role string) bool { return !slices.Contains(v.secondFactorRoles, role) })
+}
