@@ -32,6 +32,7 @@ var withoutSession = map[string]bool{
 	bffv1.AuthServiceRegisterProcedure:              true,
 	bffv1.AuthServiceVerifyEmailProcedure:           true,
 	bffv1.AuthServiceLoginProcedure:                 true,
+	bffv1.AuthServiceCompleteLoginProcedure:         true,
 	bffv1.AuthServiceRefreshProcedure:               true,
 	bffv1.AuthServiceLogoutProcedure:                true,
 	bffv1.AuthServiceRequestPasswordResetProcedure:  true,
@@ -85,8 +86,12 @@ func (s *session) intercept(next connect.ClientFunc) connect.ClientFunc {
 			if withoutSession[spec.Procedure] {
 				return s.signIn(ctx, call, request, response)
 			}
+			requested := time.Now()
 			if err := s.authorized(ctx, func() error { return call(request) }); err != nil {
 				return err
+			}
+			if tokens := nextTokens(response); tokens != nil {
+				return s.exclusively(ctx, func() error { return s.replace(ctx, tokens, requested) })
 			}
 			if ending[spec.Procedure] {
 				return s.exclusively(ctx, func() error { return s.end(ctx) })
@@ -244,10 +249,33 @@ func signedInBy(response any) (*bffv1.Tokens, string) {
 		return r.GetSignedIn().GetTokens(), r.GetSignedIn().GetDeviceToken()
 	case *bffv1.LoginResponse:
 		return r.GetSignedIn().GetTokens(), r.GetSignedIn().GetDeviceToken()
+	case *bffv1.CompleteLoginResponse:
+		return r.GetSignedIn().GetTokens(), r.GetSignedIn().GetDeviceToken()
 	case *bffv1.VerifyEmailResponse:
 		return r.GetTokens(), r.GetDeviceToken()
 	}
 	return nil, ""
+}
+
+// nextTokens returns the next tokens of the caller's own session in a response, or nil:
+// after a change of its level.
+func nextTokens(response any) *bffv1.Tokens {
+	switch r := response.(type) {
+	case *bffv1.CompleteReauthenticationResponse:
+		return r.GetTokens()
+	case *bffv1.FinishTOTPEnrolmentResponse:
+		return r.GetTokens()
+	}
+	return nil
+}
+
+// replace stores the session's next tokens. The caller holds the lock.
+func (s *session) replace(ctx context.Context, tokens *bffv1.Tokens, requested time.Time) error {
+	stored, err := s.store.Load(ctx)
+	if err != nil || !stored.SignedIn() {
+		return err
+	}
+	return s.save(ctx, sessionOf(tokens, stored.ID, stored.DeviceToken, requested))
 }
 
 // logout ends the session here even if the call fails: the person may be leaving.

@@ -1,5 +1,5 @@
 import { clone, create } from "@bufbuild/protobuf";
-import { Code, ConnectError, createClient, type Interceptor, type Transport, type UnaryRequest } from "@connectrpc/connect";
+import { Code, ConnectError, createClient, type Interceptor, type Transport, type UnaryRequest, type UnaryResponse } from "@connectrpc/connect";
 import { GatehouseError } from "./error.js";
 import type { Emitter } from "./events.js";
 import { AuthService, LogoutResponseSchema, type LoginRequest, type LogoutRequest } from "./gen/bff/v1/auth_service_pb.js";
@@ -7,7 +7,7 @@ import type { Tokens } from "./gen/bff/v1/types_pb.js";
 import { lockAcrossTabs, lockWithin, type Lock } from "./lock.js";
 import type { Reason } from "./reasons.js";
 import { newKey, unlessAborted } from "./retry.js";
-import { isEnding, needsNoSession, signInOf } from "./signin.js";
+import { isEnding, needsNoSession, nextTokensOf, signInOf } from "./signin.js";
 import { isWebStorage, type TokenStorage } from "./storage.js";
 
 /** A session as the storage holds it. */
@@ -68,9 +68,21 @@ export class BearerSession {
     if (call.method === AuthService.method.logout && !(call.message as LogoutRequest).refreshToken) return this.#logout(call, next);
     if (needsNoSession(call)) return this.#signIn(call, next);
     const response = await this.#authorized(call, next);
+    if (!response.stream) await this.#continue(response);
     if (isEnding(call)) await this.#lock.exclusively(() => this.#end());
     return response;
   };
+
+  /** Stores the next tokens of the session that a response has, such as after a second factor. */
+  async #continue(response: UnaryResponse) {
+    const tokens = nextTokensOf(response);
+    if (!tokens) return;
+    const requestedAt = Date.now(); // a little late, which only makes the refresh a little late
+    await this.#lock.exclusively(async () => {
+      const stored = await this.#read();
+      if (stored) await this.#store(tokens, stored.session, requestedAt);
+    });
+  }
 
   async isSignedIn(): Promise<boolean> {
     return (await this.#read()) !== undefined;

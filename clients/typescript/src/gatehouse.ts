@@ -4,6 +4,7 @@ import { BearerSession } from "./bearer.js";
 import { CookieSession } from "./cookie.js";
 import { GatehouseError } from "./error.js";
 import { Emitter, type SessionEvents } from "./events.js";
+import { factorsOf, type Factors } from "./factors.js";
 import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { UserService } from "./gen/bff/v1/user_service_pb.js";
@@ -37,6 +38,8 @@ export interface Gatehouse {
   readonly auth: Omit<Client<typeof AuthService>, "refresh">;
   /** The signed-in person's own account. */
   readonly account: Client<typeof AccountService>;
+  /** The signed-in person's second factors. */
+  readonly factors: Factors;
   /** User management, for administrators. */
   readonly users: Client<typeof UserService>;
   /** The transport with this session, for other Connect clients, such as connect-query. */
@@ -69,9 +72,11 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
   const session =
     mode === "cookie" ? new CookieSession(key, connectTransport(), emitter) : new BearerSession(options.storage ?? defaultStorage(), key, connectTransport(), emitter);
   const transport = connectTransport(...(options.interceptors ?? []), session.interceptor);
+  const account = createClient(AccountService, transport);
   return {
     auth: createClient(AuthService, transport),
-    account: createClient(AccountService, transport),
+    account,
+    factors: factorsOf(account),
     users: createClient(UserService, transport),
     transport,
     isSignedIn: () => session.isSignedIn(),

@@ -6,9 +6,11 @@ export { attributesPatch, withAttributes, type MergePatch, type UserWith } from 
 export { createGatehouse, type Gatehouse, type GatehouseOptions } from "./gatehouse.js";
 export { GatehouseError, type FieldViolation } from "./error.js";
 export type { SessionEvents } from "./events.js";
+export type { Factors } from "./factors.js";
 export { reasons, type Reason } from "./reasons.js";
 export { memoryStorage, type TokenStorage } from "./storage.js";
 export * from "./gen/bff/v1/account_service_pb.js";
 export * from "./gen/bff/v1/auth_service_pb.js";
+export * from "./gen/bff/v1/factors_pb.js";
 export * from "./gen/bff/v1/types_pb.js";
 export * from "./gen/bff/v1/user_service_pb.js";

@@ -1,6 +1,7 @@
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { Code, type Interceptor } from "@connectrpc/connect";
 import { GatehouseError } from "./error.js";
+import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { UserService } from "./gen/bff/v1/user_service_pb.js";
 
@@ -9,6 +10,9 @@ export const keyed: ReadonlySet<unknown> = new Set([
   AuthService.method.refresh,
   AuthService.method.register,
   AuthService.method.verifyEmail,
+  AuthService.method.completeLogin,
+  AccountService.method.completeReauthentication,
+  AccountService.method.finishTOTPEnrolment,
   UserService.method.createUser,
 ]);
 

@@ -22,3 +22,9 @@ export function signInOf(response: UnaryResponse): { tokens: Tokens; deviceToken
   const { tokens, deviceToken } = message.result?.case === "signedIn" ? (message.result.value as SignedIn) : message;
   return tokens?.$typeName === "bff.v1.Tokens" ? { tokens, deviceToken: deviceToken ?? "" } : undefined;
 }
+
+/** Returns the next tokens of the caller's own session in a response, if there are any: after a change of its level. */
+export function nextTokensOf(response: UnaryResponse): Tokens | undefined {
+  const { tokens } = response.message as Message & { tokens?: Tokens };
+  return tokens?.$typeName === "bff.v1.Tokens" ? tokens : undefined;
+}
