@@ -26,6 +26,12 @@ var recentRequests = map[protoreflect.Name]string{
 	"ChangeUserEmail":    `{"userId":"%s","email":"backdoor@example.com"}`,
 	"ForcePasswordReset": `{"userId":"%s"}`,
 	"DeleteUser":         `{"userId":"%s"}`,
+
+	"BeginTOTPEnrolment":      `{}`,
+	"FinishTOTPEnrolment":     `{"enrolmentToken":"ghc_bm90LW91cnM","code":"123456"}`,
+	"RemoveTOTP":              `{}`,
+	"RegenerateRecoveryCodes": `{}`,
+	"ResetUserFactors":        `{"userId":"%s"}`,
 }
 
 // A stolen access token of an administrator's session ends with its five minutes:

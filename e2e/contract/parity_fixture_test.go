@@ -2,6 +2,7 @@ package contract
 
 import (
 	"crypto/ed25519"
+	"encoding/base32"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"gatehouse/auth/totp"
 	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/mailtest"
@@ -59,6 +61,11 @@ func newParityFixture(t *testing.T, s *harness.System) *parityFixture {
 	if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.sessions SET authenticate_time = now() + interval '1 hour' WHERE id = $1", w.people["admin"].Session); err != nil {
 		t.Fatal(err)
 	}
+	// Its own second factor would have to be given for each of its calls.
+	if _, err := s.Owner.Exec(t.Context(), "UPDATE auth.sessions SET level = 2, second_factor_time = now() WHERE id = $1", w.people["admin"].Session); err != nil {
+		t.Fatal(err)
+	}
+	w.renew(t)
 	s.UntilRead(t, harness.RoleUsers)
 	for _, name := range []string{"stale", "ended", "disabled", "gone"} {
 		harness.Eventually(t, 5*time.Second, name+"'s token is refused", func() error {
@@ -150,6 +157,7 @@ type subject struct {
 	fixture   *parityFixture
 	t         *testing.T
 	new, made *harness.Person
+	secret    string // of an authenticator app that is being enrolled
 	random    string
 	step      any               // what the last step answered
 	links     map[string]string // that were mailed
@@ -161,7 +169,8 @@ var placeholder = regexp.MustCompile(`\{\{([a-z]+)(?:[. ]([A-Za-z0-9._]+))?\}\}`
 // fixture, of new or of made; {{random}}, which differs for each case and surface;
 // {{step.…}}, a field of the last response; {{mail.kept}} or {{mail.erased}}, the ID of a
 // failed mail; {{long 101}}, that many letters; and {{byte ff}}, a byte, which need not be
-// valid UTF-8.
+// valid UTF-8; {{totp 1}}, the code of the app that is being enrolled, so many steps from
+// now.
 func (s *subject) fill(text string) string {
 	return placeholder.ReplaceAllStringFunc(text, func(found string) string {
 		parts := placeholder.FindStringSubmatch(found)
@@ -185,6 +194,8 @@ func (s *subject) fill(text string) string {
 			return s.stepField(of)
 		case "mail":
 			return s.failedMail(of)
+		case "totp":
+			return s.totp(of)
 		}
 		person := s.person(name)
 		switch of {
@@ -293,7 +304,26 @@ func (s *subject) take(step parityStep) map[string]any {
 	var answer map[string]any
 	_ = json.Unmarshal(written, &answer)
 	s.step = answer
+	if secret, ok := answer["secret"].(string); ok {
+		s.secret = secret
+	}
+	tokens, _ := answer["tokens"].(map[string]any)
+	if access, ok := tokens["accessToken"].(string); ok && step.As == "new" {
+		s.new.Access = access
+	}
 	return answer
+}
+
+func (s *subject) totp(steps string) string {
+	ahead, err := strconv.ParseInt(steps, 10, 64)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	raw, err := base32.StdEncoding.DecodeString(s.secret)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return totp.Secret(raw).Code(time.Now().Unix()/totp.Period + ahead)
 }
 
 // stepField is a field of the last answer, such as "mails.0.id".

@@ -148,6 +148,7 @@ func TestParity(t *testing.T) {
 		s := harness.Start(t, harness.ThreeProcesses, harness.WithSettings("GATEHOUSE_THROTTLE=off"))
 		w := newParityFixture(t, s)
 		p.run(t, w, "without-mail")
+		p.run(t, w, "factors")
 		s.Processes[harness.RoleUsers].Kill()
 		w.until(t, http.StatusServiceUnavailable)
 		p.run(t, w, "without-users")
