@@ -172,6 +172,13 @@ func driveForMetrics(t *testing.T, s *harness.System) {
 			t.Fatal("a wrong password signs in")
 		}
 	}
+	begun, err := ada.Account.BeginTOTPEnrolment(t.Context(), &bffv1.BeginTOTPEnrolmentRequest{})
+	if err != nil {
+		t.Fatalf("BeginTOTPEnrolment: %v", err)
+	}
+	if _, err := ada.Account.FinishTOTPEnrolment(t.Context(), &bffv1.FinishTOTPEnrolmentRequest{EnrolmentToken: begun.GetEnrolmentToken(), Code: "0"}); err == nil {
+		t.Fatal("a wrong code enrols an app")
+	}
 	for i := range 20 {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("%s/bff.v1.AuthService/Hostile%d", s.URL, i), strings.NewReader("{}"))
 		if err != nil {
