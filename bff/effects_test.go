@@ -23,6 +23,7 @@ const (
 	ofRoles     effect = "roles"
 	ofStatus    effect = "status"
 	ofSessions  effect = "sessions"
+	ofFactors   effect = "second factors"
 )
 
 // effectsOf are the effects of auth's methods. One that isn't here, and not in
@@ -35,6 +36,12 @@ var effectsOf = map[string][]effect{
 	authv1.AccountServiceChangeAccountEmailProcedure:       {ofEmail},
 	authv1.AccountServiceChangePasswordProcedure:           {ofPassword, ofSessions},
 	authv1.AccountServiceForcePasswordResetProcedure:       {ofPassword, ofSessions},
+	authv1.FactorServiceBeginTOTPEnrolmentProcedure:        {ofFactors},
+	authv1.FactorServiceFinishTOTPEnrolmentProcedure:       {ofFactors, ofSessions},
+	authv1.FactorServiceRemoveTOTPProcedure:                {ofFactors, ofSessions},
+	authv1.FactorServiceRegenerateRecoveryCodesProcedure:   {ofFactors},
+	authv1.FactorServiceForgetDevicesProcedure:             {ofSessions},
+	authv1.FactorServiceResetFactorsProcedure:              {ofFactors, ofPassword, ofSessions},
 	authv1.LinkServiceVerifyEmailProcedure:                 {ofExistence, ofEmail, ofPassword, ofSessions},
 	authv1.LinkServiceResetPasswordProcedure:               {ofPassword, ofSessions},
 	authv1.LinkServiceRequestEmailChangeProcedure:          {ofEmail},
@@ -61,6 +68,7 @@ const (
 	byItself     = "it takes the password or the second factor, and is what a recent sign-in is"
 	byToken      = "it takes the session's refresh token, and reaches that session alone"
 	endsSessions = "it only ends sessions: who is attacked must be able to do that at once"
+	asksAgain    = "it only makes devices need the second factor again: who is attacked must be able to do that at once"
 	mayUndo      = "it only takes access away, EnableUser gives it back, and an incident must not wait for a password"
 )
 
@@ -80,6 +88,12 @@ var ways = map[string]struct{ request, because string }{
 	"bff.v1.AccountService/UpdateMe":                 {`{"user":{"firstName":"Ada"}}`, ""},
 	"bff.v1.AccountService/Reauthenticate":           {`{"password":"correct horse battery"}`, byItself},
 	"bff.v1.AccountService/CompleteReauthentication": {`{"challengeToken":"ghc_x","totpCode":"492039"}`, byItself},
+	"bff.v1.AccountService/BeginTOTPEnrolment":       {`{}`, ""},
+	"bff.v1.AccountService/FinishTOTPEnrolment":      {`{"enrolmentToken":"ghc_x","code":"492039"}`, ""},
+	"bff.v1.AccountService/RemoveTOTP":               {`{}`, ""},
+	"bff.v1.AccountService/RegenerateRecoveryCodes":  {`{}`, ""},
+	"bff.v1.AccountService/ForgetDevice":             {`{"deviceId":"` + bob + `"}`, asksAgain},
+	"bff.v1.AccountService/ForgetDevices":            {`{}`, asksAgain},
 	"bff.v1.AccountService/ChangePassword":           {`{"currentPassword":"correct horse battery","newPassword":"battery horse correct"}`, ""},
 	"bff.v1.AccountService/RevokeSession":            {`{"sessionId":"` + bob + `"}`, endsSessions},
 	"bff.v1.AccountService/RevokeOtherSessions":      {`{}`, endsSessions},
@@ -98,6 +112,7 @@ var ways = map[string]struct{ request, because string }{
 	"bff.v1.UserService/RevokeUserSessions": {`{"userId":"` + bob + `"}`, endsSessions},
 	"bff.v1.UserService/RevokeUserSession":  {`{"userId":"` + bob + `","sessionId":"` + alice + `"}`, endsSessions},
 	"bff.v1.UserService/ForcePasswordReset": {`{"userId":"` + bob + `"}`, ""},
+	"bff.v1.UserService/ResetUserFactors":   {`{"userId":"` + bob + `"}`, ""},
 	"bff.v1.UserService/RetryMail":          {`{"mailId":"` + bob + `"}`, ""},
 	"bff.v1.UserService/DeleteUser":         {`{"userId":"` + bob + `"}`, ""},
 }

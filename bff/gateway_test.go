@@ -529,6 +529,7 @@ func (b *backend) register(server *connect.Server, service string) {
 		authv1.RegisterKeyServiceHandler(survey, authv1.UnimplementedKeyServiceHandler{})
 		authv1.RegisterRevocationServiceHandler(survey, authv1.UnimplementedRevocationServiceHandler{})
 		authv1.RegisterLinkServiceHandler(survey, authv1.UnimplementedLinkServiceHandler{})
+		authv1.RegisterFactorServiceHandler(survey, authv1.UnimplementedFactorServiceHandler{})
 	} else {
 		usersv1.RegisterProfileServiceHandler(survey, usersv1.UnimplementedProfileServiceHandler{})
 	}

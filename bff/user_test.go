@@ -131,7 +131,7 @@ func TestGetMeSucceedsWithoutSessions(t *testing.T) {
 	res, got := h.getMe(t, h.token(alice))
 	wantNoError(t, "GetMe", got.err)
 	wantMessage(t, "GetMe", res, &bffv1.GetMeResponse{
-		User: wantUser(alice), Sessions: []*bffv1.Session{{Id: session, Current: true}}, Security: &bffv1.Security{ActiveSessions: 1},
+		User: wantUser(alice), Sessions: []*bffv1.Session{{Id: session, Current: true}}, Security: &bffv1.Security{ActiveSessions: 1, Level: 1},
 	})
 	if cache := got.header.Get("Cache-Control"); cache != "" {
 		t.Errorf("a whole answer: got Cache-Control %q, want none", cache)
@@ -144,7 +144,7 @@ func TestGetMeSucceedsWithoutSessions(t *testing.T) {
 		res, got = ask(t, client.GetMe, &bffv1.GetMeRequest{}, h.token(alice))
 		wantNoError(t, "GetMe", got.err)
 		wantMessage(t, name+" GetMe", res, &bffv1.GetMeResponse{
-			User: wantUser(alice), Security: &bffv1.Security{ActiveSessions: 1}, Errors: []*bffv1.PartError{away("sessions")},
+			User: wantUser(alice), Security: &bffv1.Security{ActiveSessions: 1, Level: 1}, Errors: []*bffv1.PartError{away("sessions")},
 		})
 		if cache := got.header.Get("Cache-Control"); got.status != http.StatusOK || cache != "no-store" {
 			t.Errorf("%s of an answer that lacks a part: got %d, Cache-Control %q, want 200, no-store", name, got.status, cache)
