@@ -22,13 +22,13 @@ var authService = Definition{
 	RootSchema: true,
 	Serves: []string{
 		"auth.v1.AccountFeedService", "auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.FactorService", "auth.v1.KeyService", "auth.v1.LinkService",
-		"auth.v1.MailService", "auth.v1.RevocationService", "auth.v1.SessionService",
+		"auth.v1.MailService", "auth.v1.PasskeyService", "auth.v1.RevocationService", "auth.v1.SessionService",
 	},
 	Tells: []string{"account", "sessions"},
 	// If the delivery of a new account fails, users reads it from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
-		return []group{&publicFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
+		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_SECRET_KEY: " + variable("GATEHOUSE_SECRET_KEY"),
@@ -57,7 +57,7 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		DB: h.db, Users: usersv1.NewRelayServiceClient(h.peer(roleUsers)), UsersAudit: usersv1.NewAuditServiceClient(h.peer(roleUsers)), Readers: h.accountReaders,
 		Secrets: find[*secretFlags](s).keys, Issuer: find[*publicFlags](s).url,
 		Registration: auth.Registration(accounts.Registration), SessionIdle: accounts.sessionIdle, SessionMax: accounts.sessionMax,
-		PasswordMin: find[*passwordFlags](s).PasswordMin, Throttle: find[*throttleFlags](s).on(),
+		PasswordMin: find[*passwordFlags](s).PasswordMin, Passkeys: find[*passkeyFlags](s).party, Throttle: find[*throttleFlags](s).on(),
 		SecondFactorRequired: find[*factorFlags](s).required(), SecondFactorRoles: find[*factorFlags](s).roles,
 		RememberDevice: find[*deviceFlags](s).rememberDevice,
 		KeyLife:        accounts.keyLife, AuditLife: accounts.auditLife,
@@ -102,6 +102,12 @@ func probeAuth(ctx context.Context, client *connect.Client, caller string) (publ
 
 func examineAuth(report *doctor.Report, s *settings, testMail string) {
 	report.PublicURL(find[*publicFlags](s).url)
+	keys := find[*passkeyFlags](s)
+	if keys.party != nil {
+		report.Passkeys(keys.rpID, keys.party.Origins(), "")
+	} else {
+		report.Passkeys("", nil, keys.offBecause)
+	}
 	mail := find[*mailFlags](s)
 	report.Mail(mail.smtp, mail.mailbox, mail.from, testMail)
 }
@@ -112,4 +118,7 @@ func examineAuthDatabase(ctx context.Context, report *doctor.Report, conn *pgx.C
 	second := find[*factorFlags](s)
 	report.SecondFactors(ctx, conn, find[*secretFlags](s).keys, second.roles, second.required(), find[*mailFlags](s).enabled())
 	report.SigningKeyAge(ctx, conn, find[*accountFlags](s).keyLife)
+	if keys := find[*passkeyFlags](s); keys.party != nil {
+		report.StrandedPasskeys(ctx, conn, keys.rpID)
+	}
 }

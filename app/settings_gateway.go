@@ -61,18 +61,12 @@ func (f *policyFlags) parse(p *problems, upstreams *upstream.Set) {
 
 // gatewayFlags are the gateway's.
 type gatewayFlags struct {
-	Origins        string        `env:"GATEHOUSE_ORIGINS" placeholder:"LIST" help:"Allow browsers to call from these web origins, comma-separated; http://localhost:* allows all ports of this machine. The public URL's if empty; in up on localhost, also http://localhost:* and http://127.0.0.1:*."`
 	Cookies        string        `env:"GATEHOUSE_COOKIES" default:"auto" placeholder:"auto|secure|localhost" help:"Protect session cookies for https only (secure) or for plain http on localhost only (localhost); auto chooses by the public URL."`
 	RedisURL       string        `env:"REDIS_URL" placeholder:"URL" help:"Share rate limits between gateways through this Redis or Valkey, such as redis://host:6379 or rediss:// with TLS. Each gateway counts alone if empty."`
 	CacheBytes     int64         `env:"GATEHOUSE_CACHE_BYTES" default:"67108864" placeholder:"BYTES" help:"Limit the memory of the answer cache; 0 turns the cache off."`
 	QueueTarget    time.Duration `env:"GATEHOUSE_QUEUE_TARGET" default:"250ms" placeholder:"TIME" help:"Refuse calls with 503 while the queueing delay stays above this time: 10ms to 5s."`
 	TrustedProxies string        `env:"GATEHOUSE_TRUSTED_PROXIES" placeholder:"LIST" help:"Trust X-Forwarded-For from these networks, comma-separated; none if empty. Networks that hold every address are refused."`
 
-	// development also allows the origins of development servers on this
-	// machine; set by up.
-	development bool
-
-	origins []string
 	cookies browser.CookieProfile
 	proxies []netip.Prefix
 	cache   int64
@@ -95,13 +89,6 @@ func (f *gatewayFlags) check(c *checks) {
 		c.add("GATEHOUSE_CACHE_BYTES", fmt.Sprintf("%d is too little for a cache", f.CacheBytes), "set it to at least 1048576, or to 0 for no cache")
 	}
 	f.checkCookies(c, publicURL)
-	f.origins = parseOrigins(c.problems, f.Origins)
-	if len(f.origins) == 0 {
-		f.origins = []string{publicURL}
-		if f.development && isDevelopment(publicURL) {
-			f.origins = append(f.origins, developmentOrigins...)
-		}
-	}
 	if f.RedisURL != "" && limit.CheckURL(f.RedisURL) != nil {
 		c.add("REDIS_URL", "is not the URL of a Redis or Valkey", "set it to one such as redis://host:6379 or rediss://user:password@host:6380/0")
 	}

@@ -53,7 +53,7 @@ func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 	dir, listen := find[*dataFlags](c.settings).DataDir, find[*listenFlags](c.settings).Listen
 	keepSecrets(c.settings, dir, &invalid)
 	find[*mailFlags](c.settings).mailbox = filepath.Join(dir, "mailbox")
-	find[*gatewayFlags](c.settings).development = true
+	find[*originFlags](c.settings).development = true
 	find[*publicFlags](c.settings).listen = listen
 	c.settings.check(&invalid, app)
 	if err := invalid.err(); err != nil {

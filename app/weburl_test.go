@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // What browsers send as the Origin of a page there, or a fix.
@@ -78,7 +77,7 @@ func TestOriginsAreWrittenAsBrowsersWriteThem(t *testing.T) {
 		{development: true, given: "https://app.example.com", want: []string{"https://app.example.com"}},
 	} {
 		var m problems
-		flags := &gatewayFlags{QueueTarget: 250 * time.Millisecond, Origins: test.given, Cookies: "auto", CacheBytes: 1 << 20, development: test.development}
+		flags := &originFlags{Origins: test.given, development: test.development}
 		s := &settings{}
 		s.add(&publicFlags{PublicURL: test.publicURL}, flags)
 		s.checkValues(&m)

@@ -34,6 +34,7 @@ import (
 	"gatehouse/auth/keyring"
 	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
+	"gatehouse/auth/passkeys"
 	"gatehouse/auth/passwords"
 	"gatehouse/auth/relay"
 	"gatehouse/auth/rotation"
@@ -45,6 +46,7 @@ import (
 	"gatehouse/internal/feed"
 	post "gatehouse/internal/mail"
 	"gatehouse/internal/password"
+	"gatehouse/internal/webauthn"
 )
 
 // AdminRole is the built-in role that may administer users.
@@ -72,6 +74,8 @@ type Config struct {
 	// PasswordMin is the minimum length of a new password, in characters;
 	// DefaultPasswordMin if zero.
 	PasswordMin int
+	// Passkeys is the relying party of passkeys; nil turns them off.
+	Passkeys *webauthn.Party
 	// Throttle delays repeated failures; off only for tests and measurements.
 	Throttle bool
 	// Mailer sends mail; nil without a mail server.
@@ -144,6 +148,7 @@ type Service struct {
 	audit      *auditService
 	mail       *mailService
 	feed       *accountlog.Service
+	passkey    *factors.PasskeyService
 	factors    *factors.Service
 }
 
@@ -185,22 +190,24 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	log := audit.NewLog(db, throttle)
 	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Throttle: throttle, Log: log}
 	accounts := &accounts.Store{DB: db, Log: log, Events: events, Mails: mails, Revocations: revocation.feed}
+	passkeys := &passkeys.Store{Party: config.Passkeys, DB: db, Challenges: desk.Challenges, Mails: mails}
+	desk.Verifiers, desk.PasskeyOptions = []admission.Verifier{passkeys.Verifier()}, passkeys.Options
 	desk.Log, desk.Mails, desk.Revocations = log, mails, revocation.feed
 	sessions := &sessions{Desk: desk, db: db, log: log, passwords: passwords}
 	links := &links.Sender{Log: log, Throttle: throttle, Mails: mails}
-	factors := &factors.Service{
+	factorService := &factors.Service{
 		Store: &factors.Store{DB: db, Secrets: config.Secrets, Throttle: throttle, Mails: mails, Logger: config.Logger},
-		Desk:  sessions.Desk, Accounts: accounts, Links: links, Log: log, Issuer: config.Issuer,
+		Desk:  sessions.Desk, Passkeys: passkeys, Accounts: accounts, Links: links, Log: log, Issuer: config.Issuer,
 		Required: config.SecondFactorRequired, Roles: config.SecondFactorRoles,
 	}
-	sessions.Verifiers = append(sessions.Verifiers, factors.Verifiers()...)
+	sessions.Verifiers = append(sessions.Verifiers, factorService.Verifiers()...)
 	return &Service{
 		db: db, keys: desk.Keys, changes: changes, mails: mails, events: events, readers: config.Readers, relay: relay, accounts: accounts, passwords: passwords,
 		janitor:   janitor.New(db, config.AuditLife, config.Logger),
 		collector: audit.NewCollector(db, config.UsersAudit, config.Logger),
 		account: &accountService{
 			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
-			calls: calls, log: log, mails: mails, events: events, relay: relay, revocations: revocation.feed, factors: factors,
+			calls: calls, log: log, mails: mails, events: events, relay: relay, revocations: revocation.feed, factors: factorService,
 		},
 		session:    &sessionService{db: db, sessions: sessions, passwords: passwords, log: log, revocations: revocation.feed},
 		key:        &keyService{keys: desk.Keys},
@@ -210,9 +217,10 @@ func New(ctx context.Context, config Config) (*Service, error) {
 			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
 			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed,
 		},
-		audit: &auditService{db: db},
-		mail:  &mailService{db: db, mails: mails},
-		feed:  &accountlog.Service{Log: events, Expected: config.Readers}, factors: factors,
+		audit:   &auditService{db: db},
+		mail:    &mailService{db: db, mails: mails},
+		factors: factorService, passkey: &factors.PasskeyService{Service: factorService},
+		feed: &accountlog.Service{Log: events, Expected: config.Readers},
 	}, nil
 }
 
@@ -267,6 +275,7 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterAuditServiceHandler(server, s.audit)
 	authv1.RegisterMailServiceHandler(server, s.mail)
 	authv1.RegisterAccountFeedServiceHandler(server, s.feed)
+	authv1.RegisterPasskeyServiceHandler(server, s.passkey)
 	authv1.RegisterFactorServiceHandler(server, s.factors)
 }
 

@@ -55,6 +55,9 @@ type Config struct {
 	PublicURL string
 	// Origins are the web origins that may call from a browser.
 	Origins []string
+	// RelatedOrigins is the document that lets pages of other domains use our passkeys
+	// (Web Authentication Level 3, section 5.11); nil for none.
+	RelatedOrigins []byte
 	// Cookies says how session cookies are protected; CookiesAuto if empty.
 	Cookies browser.CookieProfile
 	// TrustedProxies are the networks whose X-Forwarded-For is trusted.
@@ -186,7 +189,7 @@ func (s *Service) join(config Config) {
 	}
 	people := &directory{
 		accounts: authv1.NewAccountServiceClient(auth), sessions: authv1.NewSessionServiceClient(auth),
-		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
+		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), passkeys: authv1.NewPasskeyServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
 	s.gateway.directory = people
@@ -230,6 +233,7 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	}
 	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.verifier.ServeJWKS))
 	mux.Handle("GET "+identitytoken.JWKSPath, policy.Anyone(), config.Identity)
+	mux.Handle("GET "+relatedOriginsPath, policy.Anyone(), relatedOrigins(config.RelatedOrigins))
 	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip, OpenAPI: s.documents.openAPI, Postman: s.documents.postman})
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)

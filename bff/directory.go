@@ -28,6 +28,7 @@ type directory struct {
 	sessions    authv1.SessionServiceClient
 	links       authv1.LinkServiceClient
 	factors     authv1.FactorServiceClient
+	passkeys    authv1.PasskeyServiceClient
 	mails       authv1.MailServiceClient
 	accountFeed authv1.AccountFeedServiceClient
 	audit       authv1.AuditServiceClient

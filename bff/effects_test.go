@@ -23,6 +23,7 @@ const (
 	ofRoles     effect = "roles"
 	ofStatus    effect = "status"
 	ofSessions  effect = "sessions"
+	ofPasskeys  effect = "passkeys"
 	ofFactors   effect = "second factors"
 )
 
@@ -54,12 +55,18 @@ var effectsOf = map[string][]effect{
 	authv1.SessionServiceCompleteReauthenticationProcedure: {ofSessions},
 	authv1.SessionServiceRevokeSessionProcedure:            {ofSessions},
 	authv1.SessionServiceRevokeSessionsProcedure:           {ofSessions},
+
+	authv1.PasskeyServiceBeginPasskeyRegistrationProcedure:  {ofPasskeys},
+	authv1.PasskeyServiceFinishPasskeyRegistrationProcedure: {ofPasskeys, ofSessions},
+	authv1.PasskeyServiceDeletePasskeyProcedure:             {ofPasskeys, ofSessions},
+	authv1.PasskeyServiceRemovePasswordProcedure:            {ofPassword},
 }
 
 // harmless are methods that change nothing of an identity.
 var harmless = []string{
 	authv1.AccountServiceGetAccountProcedure, authv1.LinkServiceSendVerificationProcedure,
 	authv1.LinkServiceRequestPasswordResetProcedure, authv1.MailServiceRetryMailProcedure,
+	authv1.PasskeyServiceBeginPasskeyLoginProcedure, authv1.PasskeyServiceRenamePasskeyProcedure,
 }
 
 const (
@@ -102,6 +109,13 @@ var ways = map[string]struct{ request, because string }{
 	"bff.v1.AccountService/RequestEmailChange":       {`{"newEmail":"ada@example.org"}`, ""},
 	"bff.v1.AccountService/ConfirmEmailChange":       {`{"token":"` + someLink + `"}`, byLink},
 	"bff.v1.AccountService/DeleteMe":                 {`{}`, ""},
+
+	"bff.v1.AuthService/BeginPasskeyLogin":            {`{}`, ""},
+	"bff.v1.AccountService/BeginPasskeyRegistration":  {`{}`, ""},
+	"bff.v1.AccountService/FinishPasskeyRegistration": {`{"registrationToken":"ghc_x","response":{}}`, ""},
+	"bff.v1.AccountService/RenamePasskey":             {`{"passkeyId":"` + bob + `","name":"Laptop"}`, ""},
+	"bff.v1.AccountService/DeletePasskey":             {`{"passkeyId":"` + bob + `"}`, ""},
+	"bff.v1.AccountService/RemovePassword":            {`{}`, ""},
 
 	"bff.v1.UserService/CreateUser":         {`{"user":{"email":"bob@example.com","firstName":"Bob","lastName":"Babbage","roles":["admin"]}}`, ""},
 	"bff.v1.UserService/UpdateUser":         {`{"user":{"id":"` + bob + `","firstName":"Bob"}}`, ""},

@@ -16,7 +16,7 @@ func (s *accountService) ListFactors(ctx context.Context, _ *bffv1.ListFactorsRe
 		return nil, err
 	}
 	return &bffv1.ListFactorsResponse{
-		Totp: totpOf(found.GetTotp()), RecoveryCodesLeft: found.GetRecoveryCodesLeft(), RememberedDevices: devicesOf(found.GetRememberedDevices()),
+		Totp: totpOf(found.GetTotp()), Passkeys: passkeysOf(found.GetPasskeys()), RecoveryCodesLeft: found.GetRecoveryCodesLeft(), RememberedDevices: devicesOf(found.GetRememberedDevices()),
 	}, nil
 }
 
@@ -116,7 +116,7 @@ func (s *userService) ListUserFactors(ctx context.Context, req *bffv1.ListUserFa
 		return nil, err
 	}
 	return &bffv1.ListUserFactorsResponse{
-		Totp: totpOf(found.GetTotp()), RecoveryCodesLeft: found.GetRecoveryCodesLeft(), RememberedDevices: devicesOf(found.GetRememberedDevices()),
+		Totp: totpOf(found.GetTotp()), Passkeys: passkeysOf(found.GetPasskeys()), RecoveryCodesLeft: found.GetRecoveryCodesLeft(), RememberedDevices: devicesOf(found.GetRememberedDevices()),
 	}, nil
 }
 

@@ -23,6 +23,9 @@ scripts/size.sh
 step "go test"
 make test
 
+step "fuzzing"
+scripts/fuzz.sh
+
 step "parity through the TypeScript client"
 scripts/parity.sh
 

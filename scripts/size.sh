@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Bytes; lower it when the program shrinks. On amd64, with Go 1.26.
-bound=55000000
+bound=59000000
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/auth"
+	"gatehouse/auth/passkeys"
 )
 
 const databaseOfAuth = "database of auth"
@@ -94,4 +96,34 @@ func coarse(d time.Duration) string {
 		return fmt.Sprintf("%d days", d/(24*time.Hour))
 	}
 	return d.Round(time.Second).String()
+}
+
+// Passkeys reports where passkeys may be used, or why they are off. rpID is empty if they
+// are.
+func (r *Report) Passkeys(rpID string, origins []string, offBecause string) {
+	switch {
+	case rpID != "":
+		r.OK(subjectPasskeys, "for %s, on pages of %s", rpID, strings.Join(origins, ", "))
+	case offBecause != "":
+		r.OK(subjectPasskeys, "off, because %s", offBecause)
+	default:
+		r.OK(subjectPasskeys, "off, by GATEHOUSE_PASSKEYS")
+	}
+}
+
+const subjectPasskeys = "passkeys"
+
+// StrandedPasskeys counts the passkeys that were registered for another RP ID.
+func (r *Report) StrandedPasskeys(ctx context.Context, conn *pgx.Conn, rpID string) {
+	stranded, err := passkeys.Stranded(ctx, conn, rpID)
+	if err != nil || len(stranded) == 0 {
+		return // a database without the table is another problem
+	}
+	var found []string
+	for other, count := range stranded {
+		found = append(found, fmt.Sprintf("%d for %s", count, other))
+	}
+	slices.Sort(found)
+	r.Problem("GATEHOUSE_PASSKEY_RP_ID", fmt.Sprintf("it is %s, and these passkeys do not sign in: %s", rpID, strings.Join(found, ", ")),
+		"set it to the domain that most were registered for, if that is a parent of the public URL's host; the owners of the others sign in another way and register new ones")
 }

@@ -20,8 +20,10 @@ const RecentSignIn = 5 * time.Minute
 
 var (
 	ErrReauthenticate = fault.New(connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED", "Give your password again (Reauthenticate), then repeat this within five minutes.")
-	ErrSecondFactor   = accesstoken.ErrSecondFactor
-	ErrUnverified     = fault.New(connect.CodeFailedPrecondition, "EMAIL_UNVERIFIED", "Verify your email first (SendVerificationEmail), then repeat this.")
+	// ErrPasskeyAgain refuses what needs a recent sign-in by passkey.
+	ErrPasskeyAgain = fault.New(connect.CodeFailedPrecondition, "REAUTHENTICATION_REQUIRED", "Use a passkey again (Reauthenticate without a password, then CompleteReauthentication), then repeat this within five minutes.")
+	ErrSecondFactor = accesstoken.ErrSecondFactor
+	ErrUnverified   = fault.New(connect.CodeFailedPrecondition, "EMAIL_UNVERIFIED", "Verify your email first (SendVerificationEmail), then repeat this.")
 )
 
 // An account that has a second factor signed in recently if it gave both proofs.

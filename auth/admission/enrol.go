@@ -29,6 +29,9 @@ type Enrolment struct {
 	// Verify checks the answer and stores the factor. As with a Verifier, an error with
 	// the code invalid_argument is a wrong answer, which is counted.
 	Verify func(ctx context.Context, tx pgx.Tx, c challenge.Challenge) error
+	// Methods returns the methods of the proof besides those of its kind, once Verify
+	// has succeeded; nil for none.
+	Methods func() []string
 	// Enrol does what follows.
 	Enrol func(ctx context.Context, tx pgx.Tx, account *authv1.Account) error
 }
@@ -47,7 +50,11 @@ func (d *Desk) Enrol(ctx context.Context, e Enrolment) (*authv1.Tokens, *challen
 	made, err := d.answer(ctx, answer{
 		purpose: e.Purpose, token: e.Token, id: id, row: e.Row, session: e.Origin.GetSessionId(), attempt: Attempt{Origin: e.Origin},
 		verifier: &Verifier{Kind: e.Kind, Verify: func(ctx context.Context, tx pgx.Tx, a Attempt) (Proof, error) {
-			return Proof{Kind: e.Kind}, e.Verify(ctx, tx, a.Challenge)
+			proof, err := Proof{Kind: e.Kind}, e.Verify(ctx, tx, a.Challenge)
+			if err == nil && e.Methods != nil {
+				proof.AMR = e.Methods()
+			}
+			return proof, err
 		}},
 	}, func(tx pgx.Tx, account *authv1.Account, _ challenge.Challenge, proof Proof) (made challenge.Made, err error) {
 		if err := e.Enrol(ctx, tx, account); err != nil {

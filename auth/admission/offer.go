@@ -74,5 +74,8 @@ func (d *Desk) addPasskeyOptions(ctx context.Context, purpose challenge.Purpose,
 	}
 	var err error
 	owed.PasskeyOptions, err = d.PasskeyOptions(ctx, purpose, owed.GetToken(), account)
+	if owed.PasskeyOptions == nil { // none that can be used here
+		owed.Methods = slices.DeleteFunc(owed.Methods, func(method string) bool { return method == string(Passkey) })
+	}
 	return err
 }

@@ -61,6 +61,10 @@ const (
 	DeviceRemember   Event = "device.remember"           // A device is remembered: the second factor is not asked there.
 	DeviceForget     Event = "device.forget"             // One or all remembered devices of an account are forgotten.
 	RefreshRecover   Event = "session.refresh.recovered" // A refresh token newer than its session's row is accepted: the database lost its last transactions.
+
+	PasskeyBlock        Event = "passkey.block"           // A passkey that may have been copied is used: it is blocked.
+	PasskeyBackupChange Event = "passkey.backup_change"   // A passkey becomes eligible for backup, or ceases to be.
+	PasswordRemove      Event = "account.password.remove" // A password is removed by its owner, who signs in with passkeys.
 )
 
 // Outcome says whether an event took place.

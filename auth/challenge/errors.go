@@ -17,6 +17,8 @@ var (
 	ErrCodeWrong = fault.New(connect.CodeInvalidArgument, "CODE_WRONG", "The code is wrong or was used already. Wait for the next one, and check the clock of the device.")
 	// ErrFactorRequired refuses what needs an authenticator that the account lacks.
 	ErrFactorRequired = fault.New(connect.CodeFailedPrecondition, "FACTOR_REQUIRED", "This needs another way to sign in than the account has. Give the password, or add a passkey or an authenticator app first.")
+	// ErrRegistrationLate refuses a passkey that took longer than browsers wait.
+	ErrRegistrationLate = fault.New(connect.CodeFailedPrecondition, "CHALLENGE_EXPIRED", "The registration began more than 5 minutes ago. Begin it again.")
 	// ErrLastFactor refuses the removal of the second factor that an account must have.
 	ErrLastFactor = fault.New(connect.CodeFailedPrecondition, "FACTOR_REQUIRED", "This account must have a second factor. Add another one before you remove this one.")
 )

@@ -54,7 +54,7 @@ func (s *Service) BeginTOTPEnrolment(ctx context.Context, req *authv1.BeginTOTPE
 			return nil, fmt.Errorf("begin to enrol an authenticator app: %w", s.Log.Refuse(ctx, row, err))
 		}
 	}
-	token, err := s.issue(ctx, state, caller.account, origin)
+	token, err := s.issue(ctx, challenge.EnrolTOTP, state, state.EmailCode, caller.account, origin)
 	if err := s.Links.Uncount(ctx, counted, err); err != nil {
 		return nil, fmt.Errorf("begin to enrol an authenticator app: %w", err)
 	}
@@ -72,24 +72,24 @@ func siteOf(issuer string) string {
 	return parsed.Hostname()
 }
 
-// issue writes the challenge of an enrolment, with the mail of its code, and returns its
-// token.
-func (s *Service) issue(ctx context.Context, state enrolment, account *authv1.Account, origin *authv1.Origin) (token string, err error) {
+// issue writes the challenge of an enrolment with its state, and the mail of its code if
+// there is one. It returns the challenge's token.
+func (s *Service) issue(ctx context.Context, purpose challenge.Purpose, state any, code string, account *authv1.Account, origin *authv1.Origin) (token string, err error) {
 	text, err := json.Marshal(state)
 	if err != nil {
 		return "", fmt.Errorf("encode the enrolment: %w", err)
 	}
 	err = s.DB.Transact(ctx, func(tx pgx.Tx) error {
 		token, err = s.Desk.Challenges.Issue(ctx, tx, challenge.Challenge{
-			Purpose: challenge.EnrolTOTP, Account: account.GetId(), Session: origin.GetSessionId(),
+			Purpose: purpose, Account: account.GetId(), Session: origin.GetSessionId(),
 		}, text)
-		if err != nil || state.EmailCode == "" {
+		if err != nil || code == "" {
 			return err
 		}
 		mail := outbox.Mail{
 			Kind: outbox.EnrolmentCode, To: account.GetEmail(), Account: account.GetId(), Locale: origin.GetLocale(), Values: outbox.Circumstances(origin),
 		}
-		mail.Values["code"] = state.EmailCode
+		mail.Values["code"] = code
 		return s.Mails.Enqueue(ctx, tx, mail)
 	})
 	return token, err

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"gatehouse/auth/devices"
+	"gatehouse/auth/passkeys"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/database"
 )
@@ -32,6 +33,7 @@ func (s *Store) list(ctx context.Context, account string) (*authv1.ListFactorsRe
 			found.Totp = &authv1.TOTPFactor{CreateTime: timestamppb.New(created), LastUsedTime: timestamp(used)}
 			return nil
 		})
+		passkeys.QueueList(batch, account, &found.Passkeys)
 		batch.Queue(countRecoveryCodes, args).QueryRow(func(row pgx.Row) error { return row.Scan(&found.RecoveryCodesLeft) })
 		batch.Queue(devices.Select, args).Query(func(rows pgx.Rows) (err error) {
 			found.RememberedDevices, err = pgx.CollectRows(rows, devices.Scan)

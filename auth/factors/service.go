@@ -16,6 +16,7 @@ import (
 	"gatehouse/auth/devices"
 	"gatehouse/auth/links"
 	"gatehouse/auth/outbox"
+	"gatehouse/auth/passkeys"
 	authv1 "gatehouse/gen/auth/v1"
 	"gatehouse/internal/accesstoken"
 	"gatehouse/internal/database"
@@ -28,6 +29,7 @@ var errDeviceNotFound = fault.New(connect.CodeNotFound, "DEVICE_NOT_FOUND", "The
 type Service struct {
 	*Store
 	Desk     *admission.Desk
+	Passkeys *passkeys.Store
 	Accounts *accounts.Store
 	Links    *links.Sender
 	Log      *audit.Log

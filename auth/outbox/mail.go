@@ -36,6 +36,11 @@ const (
 	RecoveryCodeUsed Kind = "recovery_code_used"   // values: codes_left
 	FactorFailed     Kind = "second_factor_failed" // a wrong code after a right password
 	EnrolmentCode    Kind = "enrolment_code"       // values: code
+
+	PasskeyAdded    Kind = "passkey_added"
+	PasskeyRemoved  Kind = "passkey_removed"
+	PasskeyBlocked  Kind = "passkey_blocked" // it may have been copied
+	PasswordRemoved Kind = "password_removed"
 )
 
 // Page is the last part of the path of a mail's link; empty for a mail without a

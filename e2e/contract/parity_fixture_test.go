@@ -24,6 +24,7 @@ import (
 	"gatehouse/e2e/harness"
 	bffv1 "gatehouse/gen/bff/v1"
 	"gatehouse/internal/mailtest"
+	"gatehouse/internal/passkeytest"
 )
 
 // parityFixture is a system with the persons that the cases use. No case changes a person
@@ -160,6 +161,7 @@ type subject struct {
 	secret    string // of an authenticator app that is being enrolled
 	random    string
 	step      any               // what the last step answered
+	key       *passkeytest.Key  // made when it is first used
 	links     map[string]string // that were mailed
 }
 
@@ -314,6 +316,37 @@ func (s *subject) take(step parityStep) map[string]any {
 	return answer
 }
 
+// parityPage is the origin of the pages that use passkeys.
+const parityPage = "http://localhost:8001"
+
+// passkey is the browser's answer to the options in the last answer: {{passkey made}}
+// to those of a registration, {{passkey used}} to those of a challenge.
+func (s *subject) passkey(how string) any {
+	s.t.Helper()
+	if s.key == nil {
+		s.key = passkeytest.New(s.t, passkeytest.EdDSA)
+	}
+	answer, answered := s.step.(map[string]any)
+	if !answered {
+		s.t.Fatalf("no options in %v", s.step)
+	}
+	var response []byte
+	switch how {
+	case "made":
+		options, _ := json.Marshal(answer["options"])
+		response = s.key.Register(s.t, options, parityPage)
+	case "used":
+		challenge, _ := answer["challenge"].(map[string]any)
+		options, _ := json.Marshal(challenge["passkeyOptions"])
+		response = s.key.SignIn(s.t, options, parityPage)
+	}
+	var value any
+	if err := json.Unmarshal(response, &value); err != nil {
+		s.t.Fatal(err)
+	}
+	return value
+}
+
 func (s *subject) totp(steps string) string {
 	ahead, err := strconv.ParseInt(steps, 10, 64)
 	if err != nil {
@@ -408,6 +441,9 @@ func (s *subject) json(value map[string]any) string {
 func (s *subject) filled(value any) any {
 	switch value := value.(type) {
 	case string:
+		if how, ok := strings.CutPrefix(value, "{{passkey "); ok {
+			return s.passkey(strings.TrimSuffix(how, "}}"))
+		}
 		return s.fill(value)
 	case map[string]any:
 		filled := maps.Clone(value)

@@ -129,11 +129,11 @@ func TestParity(t *testing.T) {
 		}
 	}
 	t.Run("one process", func(t *testing.T) {
-		s := harness.Start(t, harness.OneProcess, harness.WithSettings("GATEHOUSE_THROTTLE=off"))
+		s := harness.Start(t, harness.OneProcess, harness.WithSettings("GATEHOUSE_THROTTLE=off", "GATEHOUSE_PUBLIC_URL="+parityPage))
 		foreign := publishForeignKey(t, s)
 		w := newParityFixture(t, s)
 		w.signTokens(t, foreign)
-		for _, file := range []string{"refused", "account", "auth", "users", "input"} {
+		for _, file := range []string{"refused", "account", "auth", "passkeys", "users", "input"} {
 			w.renew(t)
 			p.run(t, w, file)
 		}
@@ -434,6 +434,8 @@ var answerShapes = map[string]*regexp.Regexp{
 	"<access token>":  regexp.MustCompile(`^ey[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}$`),
 	"<refresh token>": regexp.MustCompile(`^ghr_[A-Za-z0-9_-]+$`),
 	"<device token>":  regexp.MustCompile(`^ghd_[A-Za-z0-9_-]+$`),
+	"<challenge>":     regexp.MustCompile(`^ghc_[A-Za-z0-9_-]{43}$`),
+	"<recovery code>": regexp.MustCompile(`^[0-9A-Z]{4}(-[0-9A-Z]{4}){3}$`),
 	"<page token>":    regexp.MustCompile(`^[A-Za-z0-9_-]{8,}$`),
 	"<text>":          regexp.MustCompile(`.`),
 }

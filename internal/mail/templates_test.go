@@ -42,8 +42,8 @@ func TestEveryKindIsWrittenInEveryLanguage(t *testing.T) {
 	t.Parallel()
 	templates := open(t, nil)
 	kinds := slices.Sorted(maps.Keys(templates.byLanguage["en"]))
-	if len(kinds) != 16 {
-		t.Errorf("there are %d kinds, want 16: %v", len(kinds), kinds)
+	if len(kinds) != 20 {
+		t.Errorf("there are %d kinds, want 20: %v", len(kinds), kinds)
 	}
 	for language, has := range templates.byLanguage {
 		if got := slices.Sorted(maps.Keys(has)); !slices.Equal(got, kinds) {
@@ -99,6 +99,10 @@ func TestWhatAMailIsAboutStandsInIt(t *testing.T) {
 		"factors_reset":          {"2026-01-02 03:04 UTC"},
 		"recovery_code_used":     {"203.0.113.7", "2026-01-02 03:04 UTC", ": 9."},
 		"second_factor_failed":   {"203.0.113.7", "2026-01-02 03:04 UTC"},
+		"passkey_added":          {"203.0.113.7", "Firefox", "2026-01-02 03:04 UTC"},
+		"passkey_removed":        {"203.0.113.7", "2026-01-02 03:04 UTC"},
+		"passkey_blocked":        {"203.0.113.7", "2026-01-02 03:04 UTC"},
+		"password_removed":       {"203.0.113.7", "2026-01-02 03:04 UTC"},
 		"enrolment_code":         {"K7MQ2XWB"},
 	} {
 		for _, language := range []string{"en", "de"} {

@@ -8,6 +8,7 @@ import { factorsOf, type Factors } from "./factors.js";
 import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { UserService } from "./gen/bff/v1/user_service_pb.js";
+import { passkeysOf, type Passkeys } from "./passkeys.js";
 import { snakeCaseMasks } from "./mask.js";
 import { retryOnce } from "./retry.js";
 import { defaultStorage, type TokenStorage } from "./storage.js";
@@ -40,6 +41,8 @@ export interface Gatehouse {
   readonly account: Client<typeof AccountService>;
   /** The signed-in person's second factors. */
   readonly factors: Factors;
+  /** Passkeys of this browser. */
+  readonly passkeys: Passkeys;
   /** User management, for administrators. */
   readonly users: Client<typeof UserService>;
   /** The transport with this session, for other Connect clients, such as connect-query. */
@@ -72,11 +75,13 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
   const session =
     mode === "cookie" ? new CookieSession(key, connectTransport(), emitter) : new BearerSession(options.storage ?? defaultStorage(), key, connectTransport(), emitter);
   const transport = connectTransport(...(options.interceptors ?? []), session.interceptor);
+  const auth = createClient(AuthService, transport);
   const account = createClient(AccountService, transport);
   return {
-    auth: createClient(AuthService, transport),
+    auth,
     account,
     factors: factorsOf(account),
+    passkeys: passkeysOf(auth, account),
     users: createClient(UserService, transport),
     transport,
     isSignedIn: () => session.isSignedIn(),

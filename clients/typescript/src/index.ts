@@ -7,10 +7,12 @@ export { createGatehouse, type Gatehouse, type GatehouseOptions } from "./gateho
 export { GatehouseError, type FieldViolation } from "./error.js";
 export type { SessionEvents } from "./events.js";
 export type { Factors } from "./factors.js";
+export type { Passkeys } from "./passkeys.js";
 export { reasons, type Reason } from "./reasons.js";
 export { memoryStorage, type TokenStorage } from "./storage.js";
 export * from "./gen/bff/v1/account_service_pb.js";
 export * from "./gen/bff/v1/auth_service_pb.js";
 export * from "./gen/bff/v1/factors_pb.js";
+export * from "./gen/bff/v1/passkeys_pb.js";
 export * from "./gen/bff/v1/types_pb.js";
 export * from "./gen/bff/v1/user_service_pb.js";

@@ -13,6 +13,7 @@ export const keyed: ReadonlySet<unknown> = new Set([
   AuthService.method.completeLogin,
   AccountService.method.completeReauthentication,
   AccountService.method.finishTOTPEnrolment,
+  AccountService.method.finishPasskeyRegistration,
   UserService.method.createUser,
 ]);
 

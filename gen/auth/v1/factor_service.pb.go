@@ -221,6 +221,8 @@ type ListFactorsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The authenticator app; unset if there is none.
 	Totp *TOTPFactor `protobuf:"bytes,1,opt,name=totp,proto3" json:"totp,omitempty"`
+	// The passkeys, the oldest first.
+	Passkeys []*Passkey `protobuf:"bytes,2,rep,name=passkeys,proto3" json:"passkeys,omitempty"`
 	// The number of recovery codes that were not used.
 	RecoveryCodesLeft int32 `protobuf:"varint,3,opt,name=recovery_codes_left,json=recoveryCodesLeft,proto3" json:"recovery_codes_left,omitempty"`
 	// The remembered devices, the last used first.
@@ -262,6 +264,13 @@ func (*ListFactorsResponse) Descriptor() ([]byte, []int) {
 func (x *ListFactorsResponse) GetTotp() *TOTPFactor {
 	if x != nil {
 		return x.Totp
+	}
+	return nil
+}
+
+func (x *ListFactorsResponse) GetPasskeys() []*Passkey {
+	if x != nil {
+		return x.Passkeys
 	}
 	return nil
 }
@@ -927,7 +936,7 @@ var File_auth_v1_factor_service_proto protoreflect.FileDescriptor
 
 const file_auth_v1_factor_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cauth/v1/factor_service.proto\x12\aauth.v1\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\x8b\x01\n" +
+	"\x1cauth/v1/factor_service.proto\x12\aauth.v1\x1a\x1dauth/v1/passkey_service.proto\x1a\x13auth/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16policy/v1/policy.proto\"\x8b\x01\n" +
 	"\n" +
 	"TOTPFactor\x12;\n" +
 	"\vcreate_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -946,9 +955,10 @@ const file_auth_v1_factor_service_proto_rawDesc = "" +
 	"ip_address\x18\x06 \x01(\tR\tipAddress\"=\n" +
 	"\x12ListFactorsRequest\x12'\n" +
 	"\n" +
-	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\"\xc0\x01\n" +
+	"account_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\taccountId\"\xee\x01\n" +
 	"\x13ListFactorsResponse\x12'\n" +
-	"\x04totp\x18\x01 \x01(\v2\x13.auth.v1.TOTPFactorR\x04totp\x126\n" +
+	"\x04totp\x18\x01 \x01(\v2\x13.auth.v1.TOTPFactorR\x04totp\x12,\n" +
+	"\bpasskeys\x18\x02 \x03(\v2\x10.auth.v1.PasskeyR\bpasskeys\x126\n" +
 	"\x13recovery_codes_left\x18\x03 \x01(\x05B\x06\x92\xe7\x18\x02\x10\x00R\x11recoveryCodesLeft\x12H\n" +
 	"\x12remembered_devices\x18\x04 \x03(\v2\x19.auth.v1.RememberedDeviceR\x11rememberedDevices\"L\n" +
 	"\x19BeginTOTPEnrolmentRequest\x12/\n" +
@@ -1044,9 +1054,10 @@ var file_auth_v1_factor_service_proto_goTypes = []any{
 	(*ResetFactorsRequest)(nil),             // 14: auth.v1.ResetFactorsRequest
 	(*ResetFactorsResponse)(nil),            // 15: auth.v1.ResetFactorsResponse
 	(*timestamppb.Timestamp)(nil),           // 16: google.protobuf.Timestamp
-	(*Origin)(nil),                          // 17: auth.v1.Origin
-	(*Tokens)(nil),                          // 18: auth.v1.Tokens
-	(*Account)(nil),                         // 19: auth.v1.Account
+	(*Passkey)(nil),                         // 17: auth.v1.Passkey
+	(*Origin)(nil),                          // 18: auth.v1.Origin
+	(*Tokens)(nil),                          // 19: auth.v1.Tokens
+	(*Account)(nil),                         // 20: auth.v1.Account
 }
 var file_auth_v1_factor_service_proto_depIdxs = []int32{
 	16, // 0: auth.v1.TOTPFactor.create_time:type_name -> google.protobuf.Timestamp
@@ -1055,34 +1066,35 @@ var file_auth_v1_factor_service_proto_depIdxs = []int32{
 	16, // 3: auth.v1.RememberedDevice.last_used_time:type_name -> google.protobuf.Timestamp
 	16, // 4: auth.v1.RememberedDevice.expire_time:type_name -> google.protobuf.Timestamp
 	0,  // 5: auth.v1.ListFactorsResponse.totp:type_name -> auth.v1.TOTPFactor
-	1,  // 6: auth.v1.ListFactorsResponse.remembered_devices:type_name -> auth.v1.RememberedDevice
-	17, // 7: auth.v1.BeginTOTPEnrolmentRequest.origin:type_name -> auth.v1.Origin
-	17, // 8: auth.v1.FinishTOTPEnrolmentRequest.origin:type_name -> auth.v1.Origin
-	18, // 9: auth.v1.FinishTOTPEnrolmentResponse.tokens:type_name -> auth.v1.Tokens
-	17, // 10: auth.v1.RemoveTOTPRequest.origin:type_name -> auth.v1.Origin
-	17, // 11: auth.v1.RegenerateRecoveryCodesRequest.origin:type_name -> auth.v1.Origin
-	17, // 12: auth.v1.ForgetDevicesRequest.origin:type_name -> auth.v1.Origin
-	17, // 13: auth.v1.ResetFactorsRequest.origin:type_name -> auth.v1.Origin
-	19, // 14: auth.v1.ResetFactorsResponse.account:type_name -> auth.v1.Account
-	2,  // 15: auth.v1.FactorService.ListFactors:input_type -> auth.v1.ListFactorsRequest
-	4,  // 16: auth.v1.FactorService.BeginTOTPEnrolment:input_type -> auth.v1.BeginTOTPEnrolmentRequest
-	6,  // 17: auth.v1.FactorService.FinishTOTPEnrolment:input_type -> auth.v1.FinishTOTPEnrolmentRequest
-	8,  // 18: auth.v1.FactorService.RemoveTOTP:input_type -> auth.v1.RemoveTOTPRequest
-	10, // 19: auth.v1.FactorService.RegenerateRecoveryCodes:input_type -> auth.v1.RegenerateRecoveryCodesRequest
-	12, // 20: auth.v1.FactorService.ForgetDevices:input_type -> auth.v1.ForgetDevicesRequest
-	14, // 21: auth.v1.FactorService.ResetFactors:input_type -> auth.v1.ResetFactorsRequest
-	3,  // 22: auth.v1.FactorService.ListFactors:output_type -> auth.v1.ListFactorsResponse
-	5,  // 23: auth.v1.FactorService.BeginTOTPEnrolment:output_type -> auth.v1.BeginTOTPEnrolmentResponse
-	7,  // 24: auth.v1.FactorService.FinishTOTPEnrolment:output_type -> auth.v1.FinishTOTPEnrolmentResponse
-	9,  // 25: auth.v1.FactorService.RemoveTOTP:output_type -> auth.v1.RemoveTOTPResponse
-	11, // 26: auth.v1.FactorService.RegenerateRecoveryCodes:output_type -> auth.v1.RegenerateRecoveryCodesResponse
-	13, // 27: auth.v1.FactorService.ForgetDevices:output_type -> auth.v1.ForgetDevicesResponse
-	15, // 28: auth.v1.FactorService.ResetFactors:output_type -> auth.v1.ResetFactorsResponse
-	22, // [22:29] is the sub-list for method output_type
-	15, // [15:22] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	17, // 6: auth.v1.ListFactorsResponse.passkeys:type_name -> auth.v1.Passkey
+	1,  // 7: auth.v1.ListFactorsResponse.remembered_devices:type_name -> auth.v1.RememberedDevice
+	18, // 8: auth.v1.BeginTOTPEnrolmentRequest.origin:type_name -> auth.v1.Origin
+	18, // 9: auth.v1.FinishTOTPEnrolmentRequest.origin:type_name -> auth.v1.Origin
+	19, // 10: auth.v1.FinishTOTPEnrolmentResponse.tokens:type_name -> auth.v1.Tokens
+	18, // 11: auth.v1.RemoveTOTPRequest.origin:type_name -> auth.v1.Origin
+	18, // 12: auth.v1.RegenerateRecoveryCodesRequest.origin:type_name -> auth.v1.Origin
+	18, // 13: auth.v1.ForgetDevicesRequest.origin:type_name -> auth.v1.Origin
+	18, // 14: auth.v1.ResetFactorsRequest.origin:type_name -> auth.v1.Origin
+	20, // 15: auth.v1.ResetFactorsResponse.account:type_name -> auth.v1.Account
+	2,  // 16: auth.v1.FactorService.ListFactors:input_type -> auth.v1.ListFactorsRequest
+	4,  // 17: auth.v1.FactorService.BeginTOTPEnrolment:input_type -> auth.v1.BeginTOTPEnrolmentRequest
+	6,  // 18: auth.v1.FactorService.FinishTOTPEnrolment:input_type -> auth.v1.FinishTOTPEnrolmentRequest
+	8,  // 19: auth.v1.FactorService.RemoveTOTP:input_type -> auth.v1.RemoveTOTPRequest
+	10, // 20: auth.v1.FactorService.RegenerateRecoveryCodes:input_type -> auth.v1.RegenerateRecoveryCodesRequest
+	12, // 21: auth.v1.FactorService.ForgetDevices:input_type -> auth.v1.ForgetDevicesRequest
+	14, // 22: auth.v1.FactorService.ResetFactors:input_type -> auth.v1.ResetFactorsRequest
+	3,  // 23: auth.v1.FactorService.ListFactors:output_type -> auth.v1.ListFactorsResponse
+	5,  // 24: auth.v1.FactorService.BeginTOTPEnrolment:output_type -> auth.v1.BeginTOTPEnrolmentResponse
+	7,  // 25: auth.v1.FactorService.FinishTOTPEnrolment:output_type -> auth.v1.FinishTOTPEnrolmentResponse
+	9,  // 26: auth.v1.FactorService.RemoveTOTP:output_type -> auth.v1.RemoveTOTPResponse
+	11, // 27: auth.v1.FactorService.RegenerateRecoveryCodes:output_type -> auth.v1.RegenerateRecoveryCodesResponse
+	13, // 28: auth.v1.FactorService.ForgetDevices:output_type -> auth.v1.ForgetDevicesResponse
+	15, // 29: auth.v1.FactorService.ResetFactors:output_type -> auth.v1.ResetFactorsResponse
+	23, // [23:30] is the sub-list for method output_type
+	16, // [16:23] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_auth_v1_factor_service_proto_init() }
@@ -1090,6 +1102,7 @@ func file_auth_v1_factor_service_proto_init() {
 	if File_auth_v1_factor_service_proto != nil {
 		return
 	}
+	file_auth_v1_passkey_service_proto_init()
 	file_auth_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -31,6 +31,9 @@ const (
 	AuthServiceLoginProcedure = "/bff.v1.AuthService/Login"
 	// AuthServiceCompleteLoginProcedure is the procedure name of the AuthService's CompleteLogin RPC.
 	AuthServiceCompleteLoginProcedure = "/bff.v1.AuthService/CompleteLogin"
+	// AuthServiceBeginPasskeyLoginProcedure is the procedure name of the AuthService's
+	// BeginPasskeyLogin RPC.
+	AuthServiceBeginPasskeyLoginProcedure = "/bff.v1.AuthService/BeginPasskeyLogin"
 	// AuthServiceRefreshProcedure is the procedure name of the AuthService's Refresh RPC.
 	AuthServiceRefreshProcedure = "/bff.v1.AuthService/Refresh"
 	// AuthServiceLogoutProcedure is the procedure name of the AuthService's Logout RPC.
@@ -69,6 +72,13 @@ var (
 			StreamType: connect.StreamTypeUnary,
 			Schema:     File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("CompleteLogin"),
 			Procedure:  AuthServiceCompleteLoginProcedure,
+		}
+	})
+	authServiceBeginPasskeyLoginSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("BeginPasskeyLogin"),
+			Procedure:  AuthServiceBeginPasskeyLoginProcedure,
 		}
 	})
 	authServiceRefreshSpec = sync.OnceValue(func() connect.Spec {
@@ -139,10 +149,16 @@ type AuthServiceClient interface {
 	// CompleteLogin answers the challenge of a sign-in and starts a session; it
 	// may return another challenge. Send an Idempotency-Key header, and send the
 	// same key when you retry: for two minutes the answer is the same. Parts:
-	// account (required), profile (optional). Errors: invalid_argument CHALLENGE_INVALID or CODE_WRONG,
-	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
-	// CHALLENGE_EXHAUSTED, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+	// account (required), profile (optional). Errors: invalid_argument CHALLENGE_INVALID, CODE_WRONG or PASSKEY_INVALID,
+	// unauthenticated PASSKEY_UNKNOWN or PASSKEY_CLONED, failed_precondition
+	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
+	// EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
 	CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error)
+	// BeginPasskeyLogin makes a challenge for a passkey of any account: nobody is
+	// identified before the passkey is used. Give its passkey_options to the
+	// browser, and the browser's answer to CompleteLogin. Errors:
+	// failed_precondition PASSKEYS_OFF.
+	BeginPasskeyLogin(context.Context, *BeginPasskeyLoginRequest) (*BeginPasskeyLoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
 	// header, and send the same key when you retry, so that a lost answer does
 	// not end the session. Any other use of an old token ends the session.
@@ -211,10 +227,16 @@ type AuthServiceHandler interface {
 	// CompleteLogin answers the challenge of a sign-in and starts a session; it
 	// may return another challenge. Send an Idempotency-Key header, and send the
 	// same key when you retry: for two minutes the answer is the same. Parts:
-	// account (required), profile (optional). Errors: invalid_argument CHALLENGE_INVALID or CODE_WRONG,
-	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
-	// CHALLENGE_EXHAUSTED, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+	// account (required), profile (optional). Errors: invalid_argument CHALLENGE_INVALID, CODE_WRONG or PASSKEY_INVALID,
+	// unauthenticated PASSKEY_UNKNOWN or PASSKEY_CLONED, failed_precondition
+	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
+	// EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
 	CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error)
+	// BeginPasskeyLogin makes a challenge for a passkey of any account: nobody is
+	// identified before the passkey is used. Give its passkey_options to the
+	// browser, and the browser's answer to CompleteLogin. Errors:
+	// failed_precondition PASSKEYS_OFF.
+	BeginPasskeyLogin(context.Context, *BeginPasskeyLoginRequest) (*BeginPasskeyLoginResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
 	// header, and send the same key when you retry, so that a lost answer does
 	// not end the session. Any other use of an old token ends the session.
@@ -249,6 +271,7 @@ func RegisterAuthServiceHandler(server *connect.Server, svc AuthServiceHandler) 
 		connect.Method{Spec: authServiceVerifyEmailSpec(), Handler: adapter.verifyEmail},
 		connect.Method{Spec: authServiceLoginSpec(), Handler: adapter.login},
 		connect.Method{Spec: authServiceCompleteLoginSpec(), Handler: adapter.completeLogin},
+		connect.Method{Spec: authServiceBeginPasskeyLoginSpec(), Handler: adapter.beginPasskeyLogin},
 		connect.Method{Spec: authServiceRefreshSpec(), Handler: adapter.refresh},
 		connect.Method{Spec: authServiceLogoutSpec(), Handler: adapter.logout},
 		connect.Method{Spec: authServiceRequestPasswordResetSpec(), Handler: adapter.requestPasswordReset},
@@ -273,6 +296,10 @@ func (UnimplementedAuthServiceHandler) Login(context.Context, *LoginRequest) (*L
 
 func (UnimplementedAuthServiceHandler) CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.CompleteLogin is not implemented")
+}
+
+func (UnimplementedAuthServiceHandler) BeginPasskeyLogin(context.Context, *BeginPasskeyLoginRequest) (*BeginPasskeyLoginResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.BeginPasskeyLogin is not implemented")
 }
 
 func (UnimplementedAuthServiceHandler) Refresh(context.Context, *RefreshRequest) (*RefreshResponse, error) {
@@ -322,6 +349,14 @@ func (c *authServiceClient) Login(ctx context.Context, req *LoginRequest) (*Logi
 func (c *authServiceClient) CompleteLogin(ctx context.Context, req *CompleteLoginRequest) (*CompleteLoginResponse, error) {
 	var res CompleteLoginResponse
 	if err := c.client.CallUnary(ctx, authServiceCompleteLoginSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *authServiceClient) BeginPasskeyLogin(ctx context.Context, req *BeginPasskeyLoginRequest) (*BeginPasskeyLoginResponse, error) {
+	var res BeginPasskeyLoginResponse
+	if err := c.client.CallUnary(ctx, authServiceBeginPasskeyLoginSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -403,6 +438,18 @@ func (h authServiceHandler) completeLogin(ctx context.Context, _ connect.Spec, s
 		return err
 	}
 	res, err := h.svc.CompleteLogin(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h authServiceHandler) beginPasskeyLogin(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req BeginPasskeyLoginRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.BeginPasskeyLogin(ctx, &req)
 	if err != nil {
 		return err
 	}

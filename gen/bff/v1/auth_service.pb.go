@@ -1104,7 +1104,7 @@ var File_bff_v1_auth_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/auth_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x99\x02\n" +
+	"\x19bff/v1/auth_service.proto\x12\x06bff.v1\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x99\x02\n" +
 	"\x0fRegisterRequest\x12,\n" +
 	"\x05email\x18\x01 \x01(\tB\x16\xbaH\vr\t\x88\xa6\x1d\x01\x18\xfe\x01`\x01\x92\xe7\x18\x04\n" +
 	"\x02(\x01R\x05email\x12C\n" +
@@ -1177,7 +1177,7 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\x14ResetPasswordRequest\x12G\n" +
 	"\x05token\x18\x01 \x01(\tB1\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18#\x10\x01\x1a\x1fghl_b3Blbi1pdC1hcy1pdC1zdGFuZHMR\x05token\x12U\n" +
 	"\fnew_password\x18\x02 \x01(\tB2\xbaH\ar\x05\x10\b\x18\x80\x01\x92\xe7\x18$\x10\x01\x1a a loom weaves flowers and leavesR\vnewPassword\"\x17\n" +
-	"\x15ResetPasswordResponse2\xf4\v\n" +
+	"\x15ResetPasswordResponse2\x8e\r\n" +
 	"\vAuthService\x12\x8a\x02\n" +
 	"\bRegister\x12\x17.bff.v1.RegisterRequest\x1a\x18.bff.v1.RegisterResponse\"\xca\x01\x8a\xe7\x18\xa5\x01\n" +
 	"\x02\n" +
@@ -1194,7 +1194,11 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\rCompleteLogin\x12\x1c.bff.v1.CompleteLoginRequest\x1a\x1d.bff.v1.CompleteLoginResponse\"\x91\x01\x8a\xe7\x18h\n" +
 	"\x02\n" +
 	"\x00\x1a\x02\b\n" +
-	"\"\x02\b\x03*\b\bx\x12\x02\b<\x18<0\x01H\x01ZL{\"challengeToken\":\"ghc_dGhpcyBpcyBub3QgYSBjaGFsbGVuZ2U\",\"totpCode\":\"492039\"}\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/api/v1/auth/completeLogin\x12\xa9\x01\n" +
+	"\"\x02\b\x03*\b\bx\x12\x02\b<\x18<0\x01H\x01ZL{\"challengeToken\":\"ghc_dGhpcyBpcyBub3QgYSBjaGFsbGVuZ2U\",\"totpCode\":\"492039\"}\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/api/v1/auth/completeLogin\x12\x97\x01\n" +
+	"\x11BeginPasskeyLogin\x12 .bff.v1.BeginPasskeyLoginRequest\x1a!.bff.v1.BeginPasskeyLoginResponse\"=\x8a\xe7\x18\x14\n" +
+	"\x02\n" +
+	"\x00\x1a\x02\b\n" +
+	"*\b\bx\x12\x02\b<\x18<0\x01\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/api/v1/auth/passkey:begin\x12\xa9\x01\n" +
 	"\aRefresh\x12\x16.bff.v1.RefreshRequest\x1a\x17.bff.v1.RefreshResponse\"m\x8a\xe7\x18G\n" +
 	"\x02\n" +
 	"\x00\x1a\x02\b\n" +
@@ -1251,6 +1255,8 @@ var file_bff_v1_auth_service_proto_goTypes = []any{
 	(*structpb.Struct)(nil),              // 20: google.protobuf.Struct
 	(*Tokens)(nil),                       // 21: bff.v1.Tokens
 	(*User)(nil),                         // 22: bff.v1.User
+	(*BeginPasskeyLoginRequest)(nil),     // 23: bff.v1.BeginPasskeyLoginRequest
+	(*BeginPasskeyLoginResponse)(nil),    // 24: bff.v1.BeginPasskeyLoginResponse
 }
 var file_bff_v1_auth_service_proto_depIdxs = []int32{
 	16, // 0: bff.v1.RegisterResponse.signed_in:type_name -> bff.v1.SignedIn
@@ -1272,20 +1278,22 @@ var file_bff_v1_auth_service_proto_depIdxs = []int32{
 	10, // 16: bff.v1.AuthService.VerifyEmail:input_type -> bff.v1.VerifyEmailRequest
 	2,  // 17: bff.v1.AuthService.Login:input_type -> bff.v1.LoginRequest
 	4,  // 18: bff.v1.AuthService.CompleteLogin:input_type -> bff.v1.CompleteLoginRequest
-	6,  // 19: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
-	8,  // 20: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
-	12, // 21: bff.v1.AuthService.RequestPasswordReset:input_type -> bff.v1.RequestPasswordResetRequest
-	14, // 22: bff.v1.AuthService.ResetPassword:input_type -> bff.v1.ResetPasswordRequest
-	1,  // 23: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
-	11, // 24: bff.v1.AuthService.VerifyEmail:output_type -> bff.v1.VerifyEmailResponse
-	3,  // 25: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
-	5,  // 26: bff.v1.AuthService.CompleteLogin:output_type -> bff.v1.CompleteLoginResponse
-	7,  // 27: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
-	9,  // 28: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
-	13, // 29: bff.v1.AuthService.RequestPasswordReset:output_type -> bff.v1.RequestPasswordResetResponse
-	15, // 30: bff.v1.AuthService.ResetPassword:output_type -> bff.v1.ResetPasswordResponse
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
+	23, // 19: bff.v1.AuthService.BeginPasskeyLogin:input_type -> bff.v1.BeginPasskeyLoginRequest
+	6,  // 20: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
+	8,  // 21: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
+	12, // 22: bff.v1.AuthService.RequestPasswordReset:input_type -> bff.v1.RequestPasswordResetRequest
+	14, // 23: bff.v1.AuthService.ResetPassword:input_type -> bff.v1.ResetPasswordRequest
+	1,  // 24: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
+	11, // 25: bff.v1.AuthService.VerifyEmail:output_type -> bff.v1.VerifyEmailResponse
+	3,  // 26: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
+	5,  // 27: bff.v1.AuthService.CompleteLogin:output_type -> bff.v1.CompleteLoginResponse
+	24, // 28: bff.v1.AuthService.BeginPasskeyLogin:output_type -> bff.v1.BeginPasskeyLoginResponse
+	7,  // 29: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
+	9,  // 30: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
+	13, // 31: bff.v1.AuthService.RequestPasswordReset:output_type -> bff.v1.RequestPasswordResetResponse
+	15, // 32: bff.v1.AuthService.ResetPassword:output_type -> bff.v1.ResetPasswordResponse
+	24, // [24:33] is the sub-list for method output_type
+	15, // [15:24] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
 	15, // [15:15] is the sub-list for extension extendee
 	0,  // [0:15] is the sub-list for field type_name
@@ -1296,6 +1304,7 @@ func file_bff_v1_auth_service_proto_init() {
 	if File_bff_v1_auth_service_proto != nil {
 		return
 	}
+	file_bff_v1_passkeys_proto_init()
 	file_bff_v1_types_proto_init()
 	file_bff_v1_auth_service_proto_msgTypes[1].OneofWrappers = []any{
 		(*RegisterResponse_SignedIn)(nil),

@@ -10,10 +10,11 @@ declare global {
 }
 
 const query = new URLSearchParams(location.search);
-window.gatehouse = createGatehouse({
+export const gatehouse = createGatehouse({
   baseUrl: query.get("gateway") ?? "",
   mode: query.get("mode") === "cookie" ? "cookie" : "bearer",
 });
+window.gatehouse = gatehouse;
 window.events = [];
 window.gatehouse.on("signedIn", () => window.events.push("signedIn"));
 window.gatehouse.on("signedOut", () => window.events.push("signedOut"));

@@ -55,6 +55,21 @@ const (
 	// AccountServiceForgetDevicesProcedure is the procedure name of the AccountService's ForgetDevices
 	// RPC.
 	AccountServiceForgetDevicesProcedure = "/bff.v1.AccountService/ForgetDevices"
+	// AccountServiceBeginPasskeyRegistrationProcedure is the procedure name of the AccountService's
+	// BeginPasskeyRegistration RPC.
+	AccountServiceBeginPasskeyRegistrationProcedure = "/bff.v1.AccountService/BeginPasskeyRegistration"
+	// AccountServiceFinishPasskeyRegistrationProcedure is the procedure name of the AccountService's
+	// FinishPasskeyRegistration RPC.
+	AccountServiceFinishPasskeyRegistrationProcedure = "/bff.v1.AccountService/FinishPasskeyRegistration"
+	// AccountServiceRenamePasskeyProcedure is the procedure name of the AccountService's RenamePasskey
+	// RPC.
+	AccountServiceRenamePasskeyProcedure = "/bff.v1.AccountService/RenamePasskey"
+	// AccountServiceDeletePasskeyProcedure is the procedure name of the AccountService's DeletePasskey
+	// RPC.
+	AccountServiceDeletePasskeyProcedure = "/bff.v1.AccountService/DeletePasskey"
+	// AccountServiceRemovePasswordProcedure is the procedure name of the AccountService's
+	// RemovePassword RPC.
+	AccountServiceRemovePasswordProcedure = "/bff.v1.AccountService/RemovePassword"
 	// AccountServiceListSessionsProcedure is the procedure name of the AccountService's ListSessions
 	// RPC.
 	AccountServiceListSessionsProcedure = "/bff.v1.AccountService/ListSessions"
@@ -173,6 +188,42 @@ var (
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
+	accountServiceBeginPasskeyRegistrationSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("BeginPasskeyRegistration"),
+			Procedure:  AccountServiceBeginPasskeyRegistrationProcedure,
+		}
+	})
+	accountServiceFinishPasskeyRegistrationSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("FinishPasskeyRegistration"),
+			Procedure:  AccountServiceFinishPasskeyRegistrationProcedure,
+		}
+	})
+	accountServiceRenamePasskeySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("RenamePasskey"),
+			Procedure:  AccountServiceRenamePasskeyProcedure,
+		}
+	})
+	accountServiceDeletePasskeySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("DeletePasskey"),
+			Procedure:  AccountServiceDeletePasskeyProcedure,
+		}
+	})
+	accountServiceRemovePasswordSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           File_bff_v1_account_service_proto.Services().ByName("AccountService").Methods().ByName("RemovePassword"),
+			Procedure:        AccountServiceRemovePasswordProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
 	accountServiceListSessionsSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -273,9 +324,10 @@ type AccountServiceClient interface {
 	// CompleteReauthentication answers the challenge of Reauthenticate. The
 	// session is at level 2 after it. Send an Idempotency-Key header, and send the
 	// same key when you retry: for two minutes the answer is the same. Errors:
-	// invalid_argument CHALLENGE_INVALID or CODE_WRONG,
-	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
-	// CHALLENGE_EXHAUSTED, resource_exhausted TOO_MANY_ATTEMPTS.
+	// invalid_argument CHALLENGE_INVALID, CODE_WRONG or PASSKEY_INVALID,
+	// unauthenticated PASSKEY_UNKNOWN or PASSKEY_CLONED, failed_precondition
+	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
+	// EMAIL_UNVERIFIED or PASSKEYS_OFF, resource_exhausted TOO_MANY_ATTEMPTS.
 	CompleteReauthentication(context.Context, *CompleteReauthenticationRequest) (*CompleteReauthenticationResponse, error)
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It requires a sign-in or a Reauthenticate within the last five
@@ -320,6 +372,43 @@ type AccountServiceClient interface {
 	ForgetDevice(context.Context, *ForgetDeviceRequest) (*ForgetDeviceResponse, error)
 	// ForgetDevices ends all of the caller's remembered devices.
 	ForgetDevices(context.Context, *ForgetDevicesRequest) (*ForgetDevicesResponse, error)
+	// BeginPasskeyRegistration returns what the browser needs to make a passkey.
+	// Nothing changes until FinishPasskeyRegistration. It requires a sign-in or a
+	// Reauthenticate within the last five minutes, with both proofs if the caller
+	// has a second factor. Errors: failed_precondition PASSKEYS_OFF,
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+	// resource_exhausted TOO_MANY_PASSKEYS.
+	BeginPasskeyRegistration(context.Context, *BeginPasskeyRegistrationRequest) (*BeginPasskeyRegistrationResponse, error)
+	// FinishPasskeyRegistration stores the passkey that the browser made. It is a
+	// way to sign in, and a second factor that a sign-in by password then asks.
+	// The answer has recovery codes if it is the first second factor, and tokens
+	// at level 2; the owner gets a mail. Offer RevokeOtherSessions after it. Send
+	// an Idempotency-Key header, and send the same key when you retry: for two
+	// minutes the answer is the same. It requires a sign-in or a Reauthenticate
+	// within the last five minutes, with both proofs if the caller has a second
+	// factor. Errors: invalid_argument PASSKEY_INVALID, CODE_WRONG or CHALLENGE_INVALID,
+	// already_exists PASSKEY_TAKEN, failed_precondition CHALLENGE_EXPIRED,
+	// CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, PASSKEYS_OFF,
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+	// resource_exhausted TOO_MANY_PASSKEYS.
+	FinishPasskeyRegistration(context.Context, *FinishPasskeyRegistrationRequest) (*FinishPasskeyRegistrationResponse, error)
+	// RenamePasskey names one of the caller's passkeys. Errors: not_found
+	// PASSKEY_NOT_FOUND.
+	RenamePasskey(context.Context, *RenamePasskeyRequest) (*RenamePasskeyResponse, error)
+	// DeletePasskey deletes one of the caller's passkeys. With the last second
+	// factor, the recovery codes go too, and the caller's sessions are at level 1.
+	// It requires a sign-in or a Reauthenticate within the last five minutes, with
+	// both proofs. Errors: not_found PASSKEY_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED, FACTOR_REQUIRED or
+	// LAST_SIGN_IN_METHOD.
+	DeletePasskey(context.Context, *DeletePasskeyRequest) (*DeletePasskeyResponse, error)
+	// RemovePassword removes the caller's password: only passkeys sign in then. It
+	// needs two passkeys, or one with recovery codes where mail is set up, because
+	// a lost passkey would otherwise lock the owner out. ResetPassword sets a
+	// password again. It requires a sign-in or a Reauthenticate by passkey within
+	// the last five minutes. Errors: failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
+	RemovePassword(context.Context, *RemovePasswordRequest) (*RemovePasswordResponse, error)
 	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one of the caller's sessions. Errors: not_found
@@ -392,9 +481,10 @@ type AccountServiceHandler interface {
 	// CompleteReauthentication answers the challenge of Reauthenticate. The
 	// session is at level 2 after it. Send an Idempotency-Key header, and send the
 	// same key when you retry: for two minutes the answer is the same. Errors:
-	// invalid_argument CHALLENGE_INVALID or CODE_WRONG,
-	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED or
-	// CHALLENGE_EXHAUSTED, resource_exhausted TOO_MANY_ATTEMPTS.
+	// invalid_argument CHALLENGE_INVALID, CODE_WRONG or PASSKEY_INVALID,
+	// unauthenticated PASSKEY_UNKNOWN or PASSKEY_CLONED, failed_precondition
+	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
+	// EMAIL_UNVERIFIED or PASSKEYS_OFF, resource_exhausted TOO_MANY_ATTEMPTS.
 	CompleteReauthentication(context.Context, *CompleteReauthenticationRequest) (*CompleteReauthenticationResponse, error)
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It requires a sign-in or a Reauthenticate within the last five
@@ -439,6 +529,43 @@ type AccountServiceHandler interface {
 	ForgetDevice(context.Context, *ForgetDeviceRequest) (*ForgetDeviceResponse, error)
 	// ForgetDevices ends all of the caller's remembered devices.
 	ForgetDevices(context.Context, *ForgetDevicesRequest) (*ForgetDevicesResponse, error)
+	// BeginPasskeyRegistration returns what the browser needs to make a passkey.
+	// Nothing changes until FinishPasskeyRegistration. It requires a sign-in or a
+	// Reauthenticate within the last five minutes, with both proofs if the caller
+	// has a second factor. Errors: failed_precondition PASSKEYS_OFF,
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+	// resource_exhausted TOO_MANY_PASSKEYS.
+	BeginPasskeyRegistration(context.Context, *BeginPasskeyRegistrationRequest) (*BeginPasskeyRegistrationResponse, error)
+	// FinishPasskeyRegistration stores the passkey that the browser made. It is a
+	// way to sign in, and a second factor that a sign-in by password then asks.
+	// The answer has recovery codes if it is the first second factor, and tokens
+	// at level 2; the owner gets a mail. Offer RevokeOtherSessions after it. Send
+	// an Idempotency-Key header, and send the same key when you retry: for two
+	// minutes the answer is the same. It requires a sign-in or a Reauthenticate
+	// within the last five minutes, with both proofs if the caller has a second
+	// factor. Errors: invalid_argument PASSKEY_INVALID, CODE_WRONG or CHALLENGE_INVALID,
+	// already_exists PASSKEY_TAKEN, failed_precondition CHALLENGE_EXPIRED,
+	// CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, PASSKEYS_OFF,
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+	// resource_exhausted TOO_MANY_PASSKEYS.
+	FinishPasskeyRegistration(context.Context, *FinishPasskeyRegistrationRequest) (*FinishPasskeyRegistrationResponse, error)
+	// RenamePasskey names one of the caller's passkeys. Errors: not_found
+	// PASSKEY_NOT_FOUND.
+	RenamePasskey(context.Context, *RenamePasskeyRequest) (*RenamePasskeyResponse, error)
+	// DeletePasskey deletes one of the caller's passkeys. With the last second
+	// factor, the recovery codes go too, and the caller's sessions are at level 1.
+	// It requires a sign-in or a Reauthenticate within the last five minutes, with
+	// both proofs. Errors: not_found PASSKEY_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED, FACTOR_REQUIRED or
+	// LAST_SIGN_IN_METHOD.
+	DeletePasskey(context.Context, *DeletePasskeyRequest) (*DeletePasskeyResponse, error)
+	// RemovePassword removes the caller's password: only passkeys sign in then. It
+	// needs two passkeys, or one with recovery codes where mail is set up, because
+	// a lost passkey would otherwise lock the owner out. ResetPassword sets a
+	// password again. It requires a sign-in or a Reauthenticate by passkey within
+	// the last five minutes. Errors: failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
+	RemovePassword(context.Context, *RemovePasswordRequest) (*RemovePasswordResponse, error)
 	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// RevokeSession ends one of the caller's sessions. Errors: not_found
@@ -499,6 +626,11 @@ func RegisterAccountServiceHandler(server *connect.Server, svc AccountServiceHan
 		connect.Method{Spec: accountServiceRegenerateRecoveryCodesSpec(), Handler: adapter.regenerateRecoveryCodes},
 		connect.Method{Spec: accountServiceForgetDeviceSpec(), Handler: adapter.forgetDevice},
 		connect.Method{Spec: accountServiceForgetDevicesSpec(), Handler: adapter.forgetDevices},
+		connect.Method{Spec: accountServiceBeginPasskeyRegistrationSpec(), Handler: adapter.beginPasskeyRegistration},
+		connect.Method{Spec: accountServiceFinishPasskeyRegistrationSpec(), Handler: adapter.finishPasskeyRegistration},
+		connect.Method{Spec: accountServiceRenamePasskeySpec(), Handler: adapter.renamePasskey},
+		connect.Method{Spec: accountServiceDeletePasskeySpec(), Handler: adapter.deletePasskey},
+		connect.Method{Spec: accountServiceRemovePasswordSpec(), Handler: adapter.removePassword},
 		connect.Method{Spec: accountServiceListSessionsSpec(), Handler: adapter.listSessions},
 		connect.Method{Spec: accountServiceRevokeSessionSpec(), Handler: adapter.revokeSession},
 		connect.Method{Spec: accountServiceRevokeOtherSessionsSpec(), Handler: adapter.revokeOtherSessions},
@@ -561,6 +693,26 @@ func (UnimplementedAccountServiceHandler) ForgetDevice(context.Context, *ForgetD
 
 func (UnimplementedAccountServiceHandler) ForgetDevices(context.Context, *ForgetDevicesRequest) (*ForgetDevicesResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.ForgetDevices is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) BeginPasskeyRegistration(context.Context, *BeginPasskeyRegistrationRequest) (*BeginPasskeyRegistrationResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.BeginPasskeyRegistration is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) FinishPasskeyRegistration(context.Context, *FinishPasskeyRegistrationRequest) (*FinishPasskeyRegistrationResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.FinishPasskeyRegistration is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) RenamePasskey(context.Context, *RenamePasskeyRequest) (*RenamePasskeyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.RenamePasskey is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) DeletePasskey(context.Context, *DeletePasskeyRequest) (*DeletePasskeyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.DeletePasskey is not implemented")
+}
+
+func (UnimplementedAccountServiceHandler) RemovePassword(context.Context, *RemovePasswordRequest) (*RemovePasswordResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AccountService.RemovePassword is not implemented")
 }
 
 func (UnimplementedAccountServiceHandler) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
@@ -698,6 +850,46 @@ func (c *accountServiceClient) ForgetDevice(ctx context.Context, req *ForgetDevi
 func (c *accountServiceClient) ForgetDevices(ctx context.Context, req *ForgetDevicesRequest) (*ForgetDevicesResponse, error) {
 	var res ForgetDevicesResponse
 	if err := c.client.CallUnary(ctx, accountServiceForgetDevicesSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) BeginPasskeyRegistration(ctx context.Context, req *BeginPasskeyRegistrationRequest) (*BeginPasskeyRegistrationResponse, error) {
+	var res BeginPasskeyRegistrationResponse
+	if err := c.client.CallUnary(ctx, accountServiceBeginPasskeyRegistrationSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) FinishPasskeyRegistration(ctx context.Context, req *FinishPasskeyRegistrationRequest) (*FinishPasskeyRegistrationResponse, error) {
+	var res FinishPasskeyRegistrationResponse
+	if err := c.client.CallUnary(ctx, accountServiceFinishPasskeyRegistrationSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) RenamePasskey(ctx context.Context, req *RenamePasskeyRequest) (*RenamePasskeyResponse, error) {
+	var res RenamePasskeyResponse
+	if err := c.client.CallUnary(ctx, accountServiceRenamePasskeySpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) DeletePasskey(ctx context.Context, req *DeletePasskeyRequest) (*DeletePasskeyResponse, error) {
+	var res DeletePasskeyResponse
+	if err := c.client.CallUnary(ctx, accountServiceDeletePasskeySpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *accountServiceClient) RemovePassword(ctx context.Context, req *RemovePasswordRequest) (*RemovePasswordResponse, error) {
+	var res RemovePasswordResponse
+	if err := c.client.CallUnary(ctx, accountServiceRemovePasswordSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -923,6 +1115,66 @@ func (h accountServiceHandler) forgetDevices(ctx context.Context, _ connect.Spec
 		return err
 	}
 	res, err := h.svc.ForgetDevices(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) beginPasskeyRegistration(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req BeginPasskeyRegistrationRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.BeginPasskeyRegistration(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) finishPasskeyRegistration(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req FinishPasskeyRegistrationRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.FinishPasskeyRegistration(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) renamePasskey(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RenamePasskeyRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RenamePasskey(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) deletePasskey(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req DeletePasskeyRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.DeletePasskey(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h accountServiceHandler) removePassword(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RemovePasswordRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RemovePassword(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -1410,8 +1410,10 @@ type ExportMeResponse struct {
 	Totp *TOTPFactor `protobuf:"bytes,8,opt,name=totp,proto3" json:"totp,omitempty"`
 	// The remembered devices, the last used first.
 	RememberedDevices []*RememberedDevice `protobuf:"bytes,9,rep,name=remembered_devices,json=rememberedDevices,proto3" json:"remembered_devices,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The passkeys, the oldest first.
+	Passkeys      []*Passkey `protobuf:"bytes,10,rep,name=passkeys,proto3" json:"passkeys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExportMeResponse) Reset() {
@@ -1507,11 +1509,18 @@ func (x *ExportMeResponse) GetRememberedDevices() []*RememberedDevice {
 	return nil
 }
 
+func (x *ExportMeResponse) GetPasskeys() []*Passkey {
+	if x != nil {
+		return x.Passkeys
+	}
+	return nil
+}
+
 var File_bff_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x12bff/v1/types.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
+	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
 	"\fGetMeRequest\"\xb7\x01\n" +
 	"\rGetMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12+\n" +
@@ -1571,7 +1580,7 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x19ListMyAuditEventsResponse\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x11\n" +
-	"\x0fExportMeRequest\"\xcd\x03\n" +
+	"\x0fExportMeRequest\"\xfa\x03\n" +
 	"\x10ExportMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12,\n" +
 	"\bsecurity\x18\x02 \x01(\v2\x10.bff.v1.SecurityR\bsecurity\x12+\n" +
@@ -1582,7 +1591,9 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"exportTime\x123\n" +
 	"\bservices\x18\a \x01(\v2\x17.google.protobuf.StructR\bservices\x12&\n" +
 	"\x04totp\x18\b \x01(\v2\x12.bff.v1.TOTPFactorR\x04totp\x12G\n" +
-	"\x12remembered_devices\x18\t \x03(\v2\x18.bff.v1.RememberedDeviceR\x11rememberedDevices2\xd8\x0e\n" +
+	"\x12remembered_devices\x18\t \x03(\v2\x18.bff.v1.RememberedDeviceR\x11rememberedDevices\x12+\n" +
+	"\bpasskeys\x18\n" +
+	" \x03(\v2\x0f.bff.v1.PasskeyR\bpasskeys2\xab\x12\n" +
 	"\x0eAccountService\x129\n" +
 	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"\x03\x90\x02\x01\x12=\n" +
 	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\x12O\n" +
@@ -1596,7 +1607,12 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"RemoveTOTP\x12\x19.bff.v1.RemoveTOTPRequest\x1a\x1a.bff.v1.RemoveTOTPResponse\x12j\n" +
 	"\x17RegenerateRecoveryCodes\x12&.bff.v1.RegenerateRecoveryCodesRequest\x1a'.bff.v1.RegenerateRecoveryCodesResponse\x12I\n" +
 	"\fForgetDevice\x12\x1b.bff.v1.ForgetDeviceRequest\x1a\x1c.bff.v1.ForgetDeviceResponse\x12Q\n" +
-	"\rForgetDevices\x12\x1c.bff.v1.ForgetDevicesRequest\x1a\x1d.bff.v1.ForgetDevicesResponse\"\x03\x90\x02\x02\x12N\n" +
+	"\rForgetDevices\x12\x1c.bff.v1.ForgetDevicesRequest\x1a\x1d.bff.v1.ForgetDevicesResponse\"\x03\x90\x02\x02\x12m\n" +
+	"\x18BeginPasskeyRegistration\x12'.bff.v1.BeginPasskeyRegistrationRequest\x1a(.bff.v1.BeginPasskeyRegistrationResponse\x12p\n" +
+	"\x19FinishPasskeyRegistration\x12(.bff.v1.FinishPasskeyRegistrationRequest\x1a).bff.v1.FinishPasskeyRegistrationResponse\x12L\n" +
+	"\rRenamePasskey\x12\x1c.bff.v1.RenamePasskeyRequest\x1a\x1d.bff.v1.RenamePasskeyResponse\x12L\n" +
+	"\rDeletePasskey\x12\x1c.bff.v1.DeletePasskeyRequest\x1a\x1d.bff.v1.DeletePasskeyResponse\x12T\n" +
+	"\x0eRemovePassword\x12\x1d.bff.v1.RemovePasswordRequest\x1a\x1e.bff.v1.RemovePasswordResponse\"\x03\x90\x02\x02\x12N\n" +
 	"\fListSessions\x12\x1b.bff.v1.ListSessionsRequest\x1a\x1c.bff.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12L\n" +
 	"\rRevokeSession\x12\x1c.bff.v1.RevokeSessionRequest\x1a\x1d.bff.v1.RevokeSessionResponse\x12c\n" +
 	"\x13RevokeOtherSessions\x12\".bff.v1.RevokeOtherSessionsRequest\x1a#.bff.v1.RevokeOtherSessionsResponse\"\x03\x90\x02\x02\x12]\n" +
@@ -1624,63 +1640,74 @@ func file_bff_v1_account_service_proto_rawDescGZIP() []byte {
 
 var file_bff_v1_account_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_bff_v1_account_service_proto_goTypes = []any{
-	(*GetMeRequest)(nil),                     // 0: bff.v1.GetMeRequest
-	(*GetMeResponse)(nil),                    // 1: bff.v1.GetMeResponse
-	(*UpdateMeRequest)(nil),                  // 2: bff.v1.UpdateMeRequest
-	(*UpdateMeResponse)(nil),                 // 3: bff.v1.UpdateMeResponse
-	(*ReauthenticateRequest)(nil),            // 4: bff.v1.ReauthenticateRequest
-	(*ReauthenticateResponse)(nil),           // 5: bff.v1.ReauthenticateResponse
-	(*CompleteReauthenticationRequest)(nil),  // 6: bff.v1.CompleteReauthenticationRequest
-	(*CompleteReauthenticationResponse)(nil), // 7: bff.v1.CompleteReauthenticationResponse
-	(*ChangePasswordRequest)(nil),            // 8: bff.v1.ChangePasswordRequest
-	(*ChangePasswordResponse)(nil),           // 9: bff.v1.ChangePasswordResponse
-	(*ListSessionsRequest)(nil),              // 10: bff.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),             // 11: bff.v1.ListSessionsResponse
-	(*RevokeSessionRequest)(nil),             // 12: bff.v1.RevokeSessionRequest
-	(*RevokeSessionResponse)(nil),            // 13: bff.v1.RevokeSessionResponse
-	(*RevokeOtherSessionsRequest)(nil),       // 14: bff.v1.RevokeOtherSessionsRequest
-	(*RevokeOtherSessionsResponse)(nil),      // 15: bff.v1.RevokeOtherSessionsResponse
-	(*DeleteMeRequest)(nil),                  // 16: bff.v1.DeleteMeRequest
-	(*DeleteMeResponse)(nil),                 // 17: bff.v1.DeleteMeResponse
-	(*RevokeAllSessionsRequest)(nil),         // 18: bff.v1.RevokeAllSessionsRequest
-	(*RevokeAllSessionsResponse)(nil),        // 19: bff.v1.RevokeAllSessionsResponse
-	(*SendVerificationEmailRequest)(nil),     // 20: bff.v1.SendVerificationEmailRequest
-	(*SendVerificationEmailResponse)(nil),    // 21: bff.v1.SendVerificationEmailResponse
-	(*RequestEmailChangeRequest)(nil),        // 22: bff.v1.RequestEmailChangeRequest
-	(*RequestEmailChangeResponse)(nil),       // 23: bff.v1.RequestEmailChangeResponse
-	(*ConfirmEmailChangeRequest)(nil),        // 24: bff.v1.ConfirmEmailChangeRequest
-	(*ConfirmEmailChangeResponse)(nil),       // 25: bff.v1.ConfirmEmailChangeResponse
-	(*ListMyAuditEventsRequest)(nil),         // 26: bff.v1.ListMyAuditEventsRequest
-	(*ListMyAuditEventsResponse)(nil),        // 27: bff.v1.ListMyAuditEventsResponse
-	(*ExportMeRequest)(nil),                  // 28: bff.v1.ExportMeRequest
-	(*ExportMeResponse)(nil),                 // 29: bff.v1.ExportMeResponse
-	(*User)(nil),                             // 30: bff.v1.User
-	(*Session)(nil),                          // 31: bff.v1.Session
-	(*Security)(nil),                         // 32: bff.v1.Security
-	(*PartError)(nil),                        // 33: bff.v1.PartError
-	(*fieldmaskpb.FieldMask)(nil),            // 34: google.protobuf.FieldMask
-	(*Challenge)(nil),                        // 35: bff.v1.Challenge
-	(*structpb.Struct)(nil),                  // 36: google.protobuf.Struct
-	(*Tokens)(nil),                           // 37: bff.v1.Tokens
-	(*AuditEvent)(nil),                       // 38: bff.v1.AuditEvent
-	(*Mail)(nil),                             // 39: bff.v1.Mail
-	(*timestamppb.Timestamp)(nil),            // 40: google.protobuf.Timestamp
-	(*TOTPFactor)(nil),                       // 41: bff.v1.TOTPFactor
-	(*RememberedDevice)(nil),                 // 42: bff.v1.RememberedDevice
-	(*ListFactorsRequest)(nil),               // 43: bff.v1.ListFactorsRequest
-	(*BeginTOTPEnrolmentRequest)(nil),        // 44: bff.v1.BeginTOTPEnrolmentRequest
-	(*FinishTOTPEnrolmentRequest)(nil),       // 45: bff.v1.FinishTOTPEnrolmentRequest
-	(*RemoveTOTPRequest)(nil),                // 46: bff.v1.RemoveTOTPRequest
-	(*RegenerateRecoveryCodesRequest)(nil),   // 47: bff.v1.RegenerateRecoveryCodesRequest
-	(*ForgetDeviceRequest)(nil),              // 48: bff.v1.ForgetDeviceRequest
-	(*ForgetDevicesRequest)(nil),             // 49: bff.v1.ForgetDevicesRequest
-	(*ListFactorsResponse)(nil),              // 50: bff.v1.ListFactorsResponse
-	(*BeginTOTPEnrolmentResponse)(nil),       // 51: bff.v1.BeginTOTPEnrolmentResponse
-	(*FinishTOTPEnrolmentResponse)(nil),      // 52: bff.v1.FinishTOTPEnrolmentResponse
-	(*RemoveTOTPResponse)(nil),               // 53: bff.v1.RemoveTOTPResponse
-	(*RegenerateRecoveryCodesResponse)(nil),  // 54: bff.v1.RegenerateRecoveryCodesResponse
-	(*ForgetDeviceResponse)(nil),             // 55: bff.v1.ForgetDeviceResponse
-	(*ForgetDevicesResponse)(nil),            // 56: bff.v1.ForgetDevicesResponse
+	(*GetMeRequest)(nil),                      // 0: bff.v1.GetMeRequest
+	(*GetMeResponse)(nil),                     // 1: bff.v1.GetMeResponse
+	(*UpdateMeRequest)(nil),                   // 2: bff.v1.UpdateMeRequest
+	(*UpdateMeResponse)(nil),                  // 3: bff.v1.UpdateMeResponse
+	(*ReauthenticateRequest)(nil),             // 4: bff.v1.ReauthenticateRequest
+	(*ReauthenticateResponse)(nil),            // 5: bff.v1.ReauthenticateResponse
+	(*CompleteReauthenticationRequest)(nil),   // 6: bff.v1.CompleteReauthenticationRequest
+	(*CompleteReauthenticationResponse)(nil),  // 7: bff.v1.CompleteReauthenticationResponse
+	(*ChangePasswordRequest)(nil),             // 8: bff.v1.ChangePasswordRequest
+	(*ChangePasswordResponse)(nil),            // 9: bff.v1.ChangePasswordResponse
+	(*ListSessionsRequest)(nil),               // 10: bff.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),              // 11: bff.v1.ListSessionsResponse
+	(*RevokeSessionRequest)(nil),              // 12: bff.v1.RevokeSessionRequest
+	(*RevokeSessionResponse)(nil),             // 13: bff.v1.RevokeSessionResponse
+	(*RevokeOtherSessionsRequest)(nil),        // 14: bff.v1.RevokeOtherSessionsRequest
+	(*RevokeOtherSessionsResponse)(nil),       // 15: bff.v1.RevokeOtherSessionsResponse
+	(*DeleteMeRequest)(nil),                   // 16: bff.v1.DeleteMeRequest
+	(*DeleteMeResponse)(nil),                  // 17: bff.v1.DeleteMeResponse
+	(*RevokeAllSessionsRequest)(nil),          // 18: bff.v1.RevokeAllSessionsRequest
+	(*RevokeAllSessionsResponse)(nil),         // 19: bff.v1.RevokeAllSessionsResponse
+	(*SendVerificationEmailRequest)(nil),      // 20: bff.v1.SendVerificationEmailRequest
+	(*SendVerificationEmailResponse)(nil),     // 21: bff.v1.SendVerificationEmailResponse
+	(*RequestEmailChangeRequest)(nil),         // 22: bff.v1.RequestEmailChangeRequest
+	(*RequestEmailChangeResponse)(nil),        // 23: bff.v1.RequestEmailChangeResponse
+	(*ConfirmEmailChangeRequest)(nil),         // 24: bff.v1.ConfirmEmailChangeRequest
+	(*ConfirmEmailChangeResponse)(nil),        // 25: bff.v1.ConfirmEmailChangeResponse
+	(*ListMyAuditEventsRequest)(nil),          // 26: bff.v1.ListMyAuditEventsRequest
+	(*ListMyAuditEventsResponse)(nil),         // 27: bff.v1.ListMyAuditEventsResponse
+	(*ExportMeRequest)(nil),                   // 28: bff.v1.ExportMeRequest
+	(*ExportMeResponse)(nil),                  // 29: bff.v1.ExportMeResponse
+	(*User)(nil),                              // 30: bff.v1.User
+	(*Session)(nil),                           // 31: bff.v1.Session
+	(*Security)(nil),                          // 32: bff.v1.Security
+	(*PartError)(nil),                         // 33: bff.v1.PartError
+	(*fieldmaskpb.FieldMask)(nil),             // 34: google.protobuf.FieldMask
+	(*Challenge)(nil),                         // 35: bff.v1.Challenge
+	(*structpb.Struct)(nil),                   // 36: google.protobuf.Struct
+	(*Tokens)(nil),                            // 37: bff.v1.Tokens
+	(*AuditEvent)(nil),                        // 38: bff.v1.AuditEvent
+	(*Mail)(nil),                              // 39: bff.v1.Mail
+	(*timestamppb.Timestamp)(nil),             // 40: google.protobuf.Timestamp
+	(*TOTPFactor)(nil),                        // 41: bff.v1.TOTPFactor
+	(*RememberedDevice)(nil),                  // 42: bff.v1.RememberedDevice
+	(*Passkey)(nil),                           // 43: bff.v1.Passkey
+	(*ListFactorsRequest)(nil),                // 44: bff.v1.ListFactorsRequest
+	(*BeginTOTPEnrolmentRequest)(nil),         // 45: bff.v1.BeginTOTPEnrolmentRequest
+	(*FinishTOTPEnrolmentRequest)(nil),        // 46: bff.v1.FinishTOTPEnrolmentRequest
+	(*RemoveTOTPRequest)(nil),                 // 47: bff.v1.RemoveTOTPRequest
+	(*RegenerateRecoveryCodesRequest)(nil),    // 48: bff.v1.RegenerateRecoveryCodesRequest
+	(*ForgetDeviceRequest)(nil),               // 49: bff.v1.ForgetDeviceRequest
+	(*ForgetDevicesRequest)(nil),              // 50: bff.v1.ForgetDevicesRequest
+	(*BeginPasskeyRegistrationRequest)(nil),   // 51: bff.v1.BeginPasskeyRegistrationRequest
+	(*FinishPasskeyRegistrationRequest)(nil),  // 52: bff.v1.FinishPasskeyRegistrationRequest
+	(*RenamePasskeyRequest)(nil),              // 53: bff.v1.RenamePasskeyRequest
+	(*DeletePasskeyRequest)(nil),              // 54: bff.v1.DeletePasskeyRequest
+	(*RemovePasswordRequest)(nil),             // 55: bff.v1.RemovePasswordRequest
+	(*ListFactorsResponse)(nil),               // 56: bff.v1.ListFactorsResponse
+	(*BeginTOTPEnrolmentResponse)(nil),        // 57: bff.v1.BeginTOTPEnrolmentResponse
+	(*FinishTOTPEnrolmentResponse)(nil),       // 58: bff.v1.FinishTOTPEnrolmentResponse
+	(*RemoveTOTPResponse)(nil),                // 59: bff.v1.RemoveTOTPResponse
+	(*RegenerateRecoveryCodesResponse)(nil),   // 60: bff.v1.RegenerateRecoveryCodesResponse
+	(*ForgetDeviceResponse)(nil),              // 61: bff.v1.ForgetDeviceResponse
+	(*ForgetDevicesResponse)(nil),             // 62: bff.v1.ForgetDevicesResponse
+	(*BeginPasskeyRegistrationResponse)(nil),  // 63: bff.v1.BeginPasskeyRegistrationResponse
+	(*FinishPasskeyRegistrationResponse)(nil), // 64: bff.v1.FinishPasskeyRegistrationResponse
+	(*RenamePasskeyResponse)(nil),             // 65: bff.v1.RenamePasskeyResponse
+	(*DeletePasskeyResponse)(nil),             // 66: bff.v1.DeletePasskeyResponse
+	(*RemovePasswordResponse)(nil),            // 67: bff.v1.RemovePasswordResponse
 }
 var file_bff_v1_account_service_proto_depIdxs = []int32{
 	30, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
@@ -1705,55 +1732,66 @@ var file_bff_v1_account_service_proto_depIdxs = []int32{
 	36, // 19: bff.v1.ExportMeResponse.services:type_name -> google.protobuf.Struct
 	41, // 20: bff.v1.ExportMeResponse.totp:type_name -> bff.v1.TOTPFactor
 	42, // 21: bff.v1.ExportMeResponse.remembered_devices:type_name -> bff.v1.RememberedDevice
-	0,  // 22: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
-	2,  // 23: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
-	4,  // 24: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
-	6,  // 25: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
-	8,  // 26: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
-	43, // 27: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
-	44, // 28: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
-	45, // 29: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
-	46, // 30: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
-	47, // 31: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
-	48, // 32: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
-	49, // 33: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
-	10, // 34: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
-	12, // 35: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
-	14, // 36: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
-	18, // 37: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
-	20, // 38: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
-	22, // 39: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
-	24, // 40: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
-	26, // 41: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
-	28, // 42: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
-	16, // 43: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
-	1,  // 44: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
-	3,  // 45: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
-	5,  // 46: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
-	7,  // 47: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
-	9,  // 48: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
-	50, // 49: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
-	51, // 50: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
-	52, // 51: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
-	53, // 52: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
-	54, // 53: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
-	55, // 54: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
-	56, // 55: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
-	11, // 56: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
-	13, // 57: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
-	15, // 58: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
-	19, // 59: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
-	21, // 60: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
-	23, // 61: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
-	25, // 62: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
-	27, // 63: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
-	29, // 64: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
-	17, // 65: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
-	44, // [44:66] is the sub-list for method output_type
-	22, // [22:44] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	43, // 22: bff.v1.ExportMeResponse.passkeys:type_name -> bff.v1.Passkey
+	0,  // 23: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
+	2,  // 24: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
+	4,  // 25: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
+	6,  // 26: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
+	8,  // 27: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
+	44, // 28: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
+	45, // 29: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
+	46, // 30: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
+	47, // 31: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
+	48, // 32: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
+	49, // 33: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
+	50, // 34: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
+	51, // 35: bff.v1.AccountService.BeginPasskeyRegistration:input_type -> bff.v1.BeginPasskeyRegistrationRequest
+	52, // 36: bff.v1.AccountService.FinishPasskeyRegistration:input_type -> bff.v1.FinishPasskeyRegistrationRequest
+	53, // 37: bff.v1.AccountService.RenamePasskey:input_type -> bff.v1.RenamePasskeyRequest
+	54, // 38: bff.v1.AccountService.DeletePasskey:input_type -> bff.v1.DeletePasskeyRequest
+	55, // 39: bff.v1.AccountService.RemovePassword:input_type -> bff.v1.RemovePasswordRequest
+	10, // 40: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
+	12, // 41: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
+	14, // 42: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
+	18, // 43: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
+	20, // 44: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
+	22, // 45: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
+	24, // 46: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
+	26, // 47: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
+	28, // 48: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
+	16, // 49: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
+	1,  // 50: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
+	3,  // 51: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
+	5,  // 52: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
+	7,  // 53: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
+	9,  // 54: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
+	56, // 55: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
+	57, // 56: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
+	58, // 57: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
+	59, // 58: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
+	60, // 59: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
+	61, // 60: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
+	62, // 61: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
+	63, // 62: bff.v1.AccountService.BeginPasskeyRegistration:output_type -> bff.v1.BeginPasskeyRegistrationResponse
+	64, // 63: bff.v1.AccountService.FinishPasskeyRegistration:output_type -> bff.v1.FinishPasskeyRegistrationResponse
+	65, // 64: bff.v1.AccountService.RenamePasskey:output_type -> bff.v1.RenamePasskeyResponse
+	66, // 65: bff.v1.AccountService.DeletePasskey:output_type -> bff.v1.DeletePasskeyResponse
+	67, // 66: bff.v1.AccountService.RemovePassword:output_type -> bff.v1.RemovePasswordResponse
+	11, // 67: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
+	13, // 68: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
+	15, // 69: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
+	19, // 70: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
+	21, // 71: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
+	23, // 72: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
+	25, // 73: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
+	27, // 74: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
+	29, // 75: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
+	17, // 76: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
+	50, // [50:77] is the sub-list for method output_type
+	23, // [23:50] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_account_service_proto_init() }
@@ -1762,6 +1800,7 @@ func file_bff_v1_account_service_proto_init() {
 		return
 	}
 	file_bff_v1_factors_proto_init()
+	file_bff_v1_passkeys_proto_init()
 	file_bff_v1_types_proto_init()
 	file_bff_v1_account_service_proto_msgTypes[6].OneofWrappers = []any{
 		(*CompleteReauthenticationRequest_TotpCode)(nil),

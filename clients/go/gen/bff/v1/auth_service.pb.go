@@ -1101,7 +1101,7 @@ var File_bff_v1_auth_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19bff/v1/auth_service.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x7f\n" +
+	"\x19bff/v1/auth_service.proto\x12\x06bff.v1\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x7f\n" +
 	"\x0fRegisterRequest\x12\x14\n" +
 	"\x05email\x18\x01 \x01(\tR\x05email\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\x12\x1d\n" +
@@ -1164,12 +1164,13 @@ const file_bff_v1_auth_service_proto_rawDesc = "" +
 	"\x14ResetPasswordRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12!\n" +
 	"\fnew_password\x18\x02 \x01(\tR\vnewPassword\"\x17\n" +
-	"\x15ResetPasswordResponse2\xc8\x04\n" +
+	"\x15ResetPasswordResponse2\xa2\x05\n" +
 	"\vAuthService\x12=\n" +
 	"\bRegister\x12\x17.bff.v1.RegisterRequest\x1a\x18.bff.v1.RegisterResponse\x12F\n" +
 	"\vVerifyEmail\x12\x1a.bff.v1.VerifyEmailRequest\x1a\x1b.bff.v1.VerifyEmailResponse\x124\n" +
 	"\x05Login\x12\x14.bff.v1.LoginRequest\x1a\x15.bff.v1.LoginResponse\x12L\n" +
-	"\rCompleteLogin\x12\x1c.bff.v1.CompleteLoginRequest\x1a\x1d.bff.v1.CompleteLoginResponse\x12?\n" +
+	"\rCompleteLogin\x12\x1c.bff.v1.CompleteLoginRequest\x1a\x1d.bff.v1.CompleteLoginResponse\x12X\n" +
+	"\x11BeginPasskeyLogin\x12 .bff.v1.BeginPasskeyLoginRequest\x1a!.bff.v1.BeginPasskeyLoginResponse\x12?\n" +
 	"\aRefresh\x12\x16.bff.v1.RefreshRequest\x1a\x17.bff.v1.RefreshResponse\"\x03\x90\x02\x02\x12<\n" +
 	"\x06Logout\x12\x15.bff.v1.LogoutRequest\x1a\x16.bff.v1.LogoutResponse\"\x03\x90\x02\x02\x12a\n" +
 	"\x14RequestPasswordReset\x12#.bff.v1.RequestPasswordResetRequest\x1a$.bff.v1.RequestPasswordResetResponse\x12L\n" +
@@ -1214,6 +1215,8 @@ var file_bff_v1_auth_service_proto_goTypes = []any{
 	(*structpb.Struct)(nil),              // 20: google.protobuf.Struct
 	(*Tokens)(nil),                       // 21: bff.v1.Tokens
 	(*User)(nil),                         // 22: bff.v1.User
+	(*BeginPasskeyLoginRequest)(nil),     // 23: bff.v1.BeginPasskeyLoginRequest
+	(*BeginPasskeyLoginResponse)(nil),    // 24: bff.v1.BeginPasskeyLoginResponse
 }
 var file_bff_v1_auth_service_proto_depIdxs = []int32{
 	16, // 0: bff.v1.RegisterResponse.signed_in:type_name -> bff.v1.SignedIn
@@ -1235,20 +1238,22 @@ var file_bff_v1_auth_service_proto_depIdxs = []int32{
 	10, // 16: bff.v1.AuthService.VerifyEmail:input_type -> bff.v1.VerifyEmailRequest
 	2,  // 17: bff.v1.AuthService.Login:input_type -> bff.v1.LoginRequest
 	4,  // 18: bff.v1.AuthService.CompleteLogin:input_type -> bff.v1.CompleteLoginRequest
-	6,  // 19: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
-	8,  // 20: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
-	12, // 21: bff.v1.AuthService.RequestPasswordReset:input_type -> bff.v1.RequestPasswordResetRequest
-	14, // 22: bff.v1.AuthService.ResetPassword:input_type -> bff.v1.ResetPasswordRequest
-	1,  // 23: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
-	11, // 24: bff.v1.AuthService.VerifyEmail:output_type -> bff.v1.VerifyEmailResponse
-	3,  // 25: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
-	5,  // 26: bff.v1.AuthService.CompleteLogin:output_type -> bff.v1.CompleteLoginResponse
-	7,  // 27: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
-	9,  // 28: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
-	13, // 29: bff.v1.AuthService.RequestPasswordReset:output_type -> bff.v1.RequestPasswordResetResponse
-	15, // 30: bff.v1.AuthService.ResetPassword:output_type -> bff.v1.ResetPasswordResponse
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
+	23, // 19: bff.v1.AuthService.BeginPasskeyLogin:input_type -> bff.v1.BeginPasskeyLoginRequest
+	6,  // 20: bff.v1.AuthService.Refresh:input_type -> bff.v1.RefreshRequest
+	8,  // 21: bff.v1.AuthService.Logout:input_type -> bff.v1.LogoutRequest
+	12, // 22: bff.v1.AuthService.RequestPasswordReset:input_type -> bff.v1.RequestPasswordResetRequest
+	14, // 23: bff.v1.AuthService.ResetPassword:input_type -> bff.v1.ResetPasswordRequest
+	1,  // 24: bff.v1.AuthService.Register:output_type -> bff.v1.RegisterResponse
+	11, // 25: bff.v1.AuthService.VerifyEmail:output_type -> bff.v1.VerifyEmailResponse
+	3,  // 26: bff.v1.AuthService.Login:output_type -> bff.v1.LoginResponse
+	5,  // 27: bff.v1.AuthService.CompleteLogin:output_type -> bff.v1.CompleteLoginResponse
+	24, // 28: bff.v1.AuthService.BeginPasskeyLogin:output_type -> bff.v1.BeginPasskeyLoginResponse
+	7,  // 29: bff.v1.AuthService.Refresh:output_type -> bff.v1.RefreshResponse
+	9,  // 30: bff.v1.AuthService.Logout:output_type -> bff.v1.LogoutResponse
+	13, // 31: bff.v1.AuthService.RequestPasswordReset:output_type -> bff.v1.RequestPasswordResetResponse
+	15, // 32: bff.v1.AuthService.ResetPassword:output_type -> bff.v1.ResetPasswordResponse
+	24, // [24:33] is the sub-list for method output_type
+	15, // [15:24] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
 	15, // [15:15] is the sub-list for extension extendee
 	0,  // [0:15] is the sub-list for field type_name
@@ -1259,6 +1264,7 @@ func file_bff_v1_auth_service_proto_init() {
 	if File_bff_v1_auth_service_proto != nil {
 		return
 	}
+	file_bff_v1_passkeys_proto_init()
 	file_bff_v1_types_proto_init()
 	file_bff_v1_auth_service_proto_msgTypes[1].OneofWrappers = []any{
 		(*RegisterResponse_SignedIn)(nil),

@@ -210,6 +210,8 @@ type ListFactorsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The authenticator app; unset if there is none.
 	Totp *TOTPFactor `protobuf:"bytes,1,opt,name=totp,proto3" json:"totp,omitempty"`
+	// The passkeys, the oldest first.
+	Passkeys []*Passkey `protobuf:"bytes,2,rep,name=passkeys,proto3" json:"passkeys,omitempty"`
 	// The number of recovery codes that were not used.
 	RecoveryCodesLeft int32 `protobuf:"varint,3,opt,name=recovery_codes_left,json=recoveryCodesLeft,proto3" json:"recovery_codes_left,omitempty"`
 	// The remembered devices, the last used first.
@@ -251,6 +253,13 @@ func (*ListFactorsResponse) Descriptor() ([]byte, []int) {
 func (x *ListFactorsResponse) GetTotp() *TOTPFactor {
 	if x != nil {
 		return x.Totp
+	}
+	return nil
+}
+
+func (x *ListFactorsResponse) GetPasskeys() []*Passkey {
+	if x != nil {
+		return x.Passkeys
 	}
 	return nil
 }
@@ -877,6 +886,8 @@ type ListUserFactorsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The authenticator app; unset if there is none.
 	Totp *TOTPFactor `protobuf:"bytes,1,opt,name=totp,proto3" json:"totp,omitempty"`
+	// The passkeys, the oldest first.
+	Passkeys []*Passkey `protobuf:"bytes,2,rep,name=passkeys,proto3" json:"passkeys,omitempty"`
 	// The number of recovery codes that were not used.
 	RecoveryCodesLeft int32 `protobuf:"varint,3,opt,name=recovery_codes_left,json=recoveryCodesLeft,proto3" json:"recovery_codes_left,omitempty"`
 	// The remembered devices, the last used first.
@@ -918,6 +929,13 @@ func (*ListUserFactorsResponse) Descriptor() ([]byte, []int) {
 func (x *ListUserFactorsResponse) GetTotp() *TOTPFactor {
 	if x != nil {
 		return x.Totp
+	}
+	return nil
+}
+
+func (x *ListUserFactorsResponse) GetPasskeys() []*Passkey {
+	if x != nil {
+		return x.Passkeys
 	}
 	return nil
 }
@@ -1052,7 +1070,7 @@ var File_bff_v1_factors_proto protoreflect.FileDescriptor
 
 const file_bff_v1_factors_proto_rawDesc = "" +
 	"\n" +
-	"\x14bff/v1/factors.proto\x12\x06bff.v1\x1a\x12bff/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x01\n" +
+	"\x14bff/v1/factors.proto\x12\x06bff.v1\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x01\n" +
 	"\n" +
 	"TOTPFactor\x12;\n" +
 	"\vcreate_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1069,9 +1087,10 @@ const file_bff_v1_factors_proto_rawDesc = "" +
 	"user_agent\x18\x05 \x01(\tR\tuserAgent\x12\x1d\n" +
 	"\n" +
 	"ip_address\x18\x06 \x01(\tR\tipAddress\"\x14\n" +
-	"\x12ListFactorsRequest\"\xb6\x01\n" +
+	"\x12ListFactorsRequest\"\xe3\x01\n" +
 	"\x13ListFactorsResponse\x12&\n" +
-	"\x04totp\x18\x01 \x01(\v2\x12.bff.v1.TOTPFactorR\x04totp\x12.\n" +
+	"\x04totp\x18\x01 \x01(\v2\x12.bff.v1.TOTPFactorR\x04totp\x12+\n" +
+	"\bpasskeys\x18\x02 \x03(\v2\x0f.bff.v1.PasskeyR\bpasskeys\x12.\n" +
 	"\x13recovery_codes_left\x18\x03 \x01(\x05R\x11recoveryCodesLeft\x12G\n" +
 	"\x12remembered_devices\x18\x04 \x03(\v2\x18.bff.v1.RememberedDeviceR\x11rememberedDevices\"\x1b\n" +
 	"\x19BeginTOTPEnrolmentRequest\"\xa6\x01\n" +
@@ -1101,9 +1120,10 @@ const file_bff_v1_factors_proto_rawDesc = "" +
 	"\x15ForgetDevicesResponse\x12\x1c\n" +
 	"\tforgotten\x18\x01 \x01(\x05R\tforgotten\"1\n" +
 	"\x16ListUserFactorsRequest\x12\x17\n" +
-	"\auser_id\x18\x01 \x01(\tR\x06userId\"\xba\x01\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\"\xe7\x01\n" +
 	"\x17ListUserFactorsResponse\x12&\n" +
-	"\x04totp\x18\x01 \x01(\v2\x12.bff.v1.TOTPFactorR\x04totp\x12.\n" +
+	"\x04totp\x18\x01 \x01(\v2\x12.bff.v1.TOTPFactorR\x04totp\x12+\n" +
+	"\bpasskeys\x18\x02 \x03(\v2\x0f.bff.v1.PasskeyR\bpasskeys\x12.\n" +
 	"\x13recovery_codes_left\x18\x03 \x01(\x05R\x11recoveryCodesLeft\x12G\n" +
 	"\x12remembered_devices\x18\x04 \x03(\v2\x18.bff.v1.RememberedDeviceR\x11rememberedDevices\"\x82\x01\n" +
 	"\x17ResetUserFactorsRequest\x12\x17\n" +
@@ -1151,9 +1171,10 @@ var file_bff_v1_factors_proto_goTypes = []any{
 	(*ResetUserFactorsRequest)(nil),         // 18: bff.v1.ResetUserFactorsRequest
 	(*ResetUserFactorsResponse)(nil),        // 19: bff.v1.ResetUserFactorsResponse
 	(*timestamppb.Timestamp)(nil),           // 20: google.protobuf.Timestamp
-	(*Tokens)(nil),                          // 21: bff.v1.Tokens
-	(*User)(nil),                            // 22: bff.v1.User
-	(*PartError)(nil),                       // 23: bff.v1.PartError
+	(*Passkey)(nil),                         // 21: bff.v1.Passkey
+	(*Tokens)(nil),                          // 22: bff.v1.Tokens
+	(*User)(nil),                            // 23: bff.v1.User
+	(*PartError)(nil),                       // 24: bff.v1.PartError
 }
 var file_bff_v1_factors_proto_depIdxs = []int32{
 	20, // 0: bff.v1.TOTPFactor.create_time:type_name -> google.protobuf.Timestamp
@@ -1162,17 +1183,19 @@ var file_bff_v1_factors_proto_depIdxs = []int32{
 	20, // 3: bff.v1.RememberedDevice.last_used_time:type_name -> google.protobuf.Timestamp
 	20, // 4: bff.v1.RememberedDevice.expire_time:type_name -> google.protobuf.Timestamp
 	0,  // 5: bff.v1.ListFactorsResponse.totp:type_name -> bff.v1.TOTPFactor
-	1,  // 6: bff.v1.ListFactorsResponse.remembered_devices:type_name -> bff.v1.RememberedDevice
-	21, // 7: bff.v1.FinishTOTPEnrolmentResponse.tokens:type_name -> bff.v1.Tokens
-	0,  // 8: bff.v1.ListUserFactorsResponse.totp:type_name -> bff.v1.TOTPFactor
-	1,  // 9: bff.v1.ListUserFactorsResponse.remembered_devices:type_name -> bff.v1.RememberedDevice
-	22, // 10: bff.v1.ResetUserFactorsResponse.user:type_name -> bff.v1.User
-	23, // 11: bff.v1.ResetUserFactorsResponse.errors:type_name -> bff.v1.PartError
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	21, // 6: bff.v1.ListFactorsResponse.passkeys:type_name -> bff.v1.Passkey
+	1,  // 7: bff.v1.ListFactorsResponse.remembered_devices:type_name -> bff.v1.RememberedDevice
+	22, // 8: bff.v1.FinishTOTPEnrolmentResponse.tokens:type_name -> bff.v1.Tokens
+	0,  // 9: bff.v1.ListUserFactorsResponse.totp:type_name -> bff.v1.TOTPFactor
+	21, // 10: bff.v1.ListUserFactorsResponse.passkeys:type_name -> bff.v1.Passkey
+	1,  // 11: bff.v1.ListUserFactorsResponse.remembered_devices:type_name -> bff.v1.RememberedDevice
+	23, // 12: bff.v1.ResetUserFactorsResponse.user:type_name -> bff.v1.User
+	24, // 13: bff.v1.ResetUserFactorsResponse.errors:type_name -> bff.v1.PartError
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_factors_proto_init() }
@@ -1180,6 +1203,7 @@ func file_bff_v1_factors_proto_init() {
 	if File_bff_v1_factors_proto != nil {
 		return
 	}
+	file_bff_v1_passkeys_proto_init()
 	file_bff_v1_types_proto_init()
 	file_bff_v1_factors_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}

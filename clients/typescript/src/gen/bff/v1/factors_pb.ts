@@ -4,6 +4,8 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { Passkey, PasskeyJson } from "./passkeys_pb.js";
+import { file_bff_v1_passkeys } from "./passkeys_pb.js";
 import type { PartError, PartErrorJson, Tokens, TokensJson, User, UserJson } from "./types_pb.js";
 import { file_bff_v1_types } from "./types_pb.js";
 import type { Timestamp, TimestampJson } from "@bufbuild/protobuf/wkt";
@@ -14,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file bff/v1/factors.proto.
  */
 export const file_bff_v1_factors: GenFile = /*@__PURE__*/
-  fileDesc("ChRiZmYvdjEvZmFjdG9ycy5wcm90bxIGYmZmLnYxInEKClRPVFBGYWN0b3ISLwoLY3JlYXRlX3RpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmxhc3RfdXNlZF90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLjAQoQUmVtZW1iZXJlZERldmljZRIRCglkZXZpY2VfaWQYASABKAkSLwoLY3JlYXRlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmxhc3RfdXNlZF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKdXNlcl9hZ2VudBgFIAEoCRISCgppcF9hZGRyZXNzGAYgASgJIhQKEkxpc3RGYWN0b3JzUmVxdWVzdCKKAQoTTGlzdEZhY3RvcnNSZXNwb25zZRIgCgR0b3RwGAEgASgLMhIuYmZmLnYxLlRPVFBGYWN0b3ISGwoTcmVjb3ZlcnlfY29kZXNfbGVmdBgDIAEoBRI0ChJyZW1lbWJlcmVkX2RldmljZXMYBCADKAsyGC5iZmYudjEuUmVtZW1iZXJlZERldmljZSIbChlCZWdpblRPVFBFbnJvbG1lbnRSZXF1ZXN0InMKGkJlZ2luVE9UUEVucm9sbWVudFJlc3BvbnNlEhcKD2Vucm9sbWVudF90b2tlbhgBIAEoCRIOCgZzZWNyZXQYAiABKAkSEwoLb3RwYXV0aF91cmkYAyABKAkSFwoPZW1haWxfY29kZV9zZW50GAQgASgIIlcKGkZpbmlzaFRPVFBFbnJvbG1lbnRSZXF1ZXN0EhcKD2Vucm9sbWVudF90b2tlbhgBIAEoCRIMCgRjb2RlGAIgASgJEhIKCmVtYWlsX2NvZGUYAyABKAkiVQobRmluaXNoVE9UUEVucm9sbWVudFJlc3BvbnNlEhYKDnJlY292ZXJ5X2NvZGVzGAEgAygJEh4KBnRva2VucxgCIAEoCzIOLmJmZi52MS5Ub2tlbnMiEwoRUmVtb3ZlVE9UUFJlcXVlc3QiFAoSUmVtb3ZlVE9UUFJlc3BvbnNlIiAKHlJlZ2VuZXJhdGVSZWNvdmVyeUNvZGVzUmVxdWVzdCI5Ch9SZWdlbmVyYXRlUmVjb3ZlcnlDb2Rlc1Jlc3BvbnNlEhYKDnJlY292ZXJ5X2NvZGVzGAEgAygJIigKE0ZvcmdldERldmljZVJlcXVlc3QSEQoJZGV2aWNlX2lkGAEgASgJIhYKFEZvcmdldERldmljZVJlc3BvbnNlIhYKFEZvcmdldERldmljZXNSZXF1ZXN0IioKFUZvcmdldERldmljZXNSZXNwb25zZRIRCglmb3Jnb3R0ZW4YASABKAUiKQoWTGlzdFVzZXJGYWN0b3JzUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJIo4BChdMaXN0VXNlckZhY3RvcnNSZXNwb25zZRIgCgR0b3RwGAEgASgLMhIuYmZmLnYxLlRPVFBGYWN0b3ISGwoTcmVjb3ZlcnlfY29kZXNfbGVmdBgDIAEoBRI0ChJyZW1lbWJlcmVkX2RldmljZXMYBCADKAsyGC5iZmYudjEuUmVtZW1iZXJlZERldmljZSJmChdSZXNldFVzZXJGYWN0b3JzUmVxdWVzdBIPCgd1c2VyX2lkGAEgASgJEiEKFGZvcmNlX3Bhc3N3b3JkX3Jlc2V0GAIgASgISACIAQFCFwoVX2ZvcmNlX3Bhc3N3b3JkX3Jlc2V0IlkKGFJlc2V0VXNlckZhY3RvcnNSZXNwb25zZRIaCgR1c2VyGAEgASgLMgwuYmZmLnYxLlVzZXISIQoGZXJyb3JzGAIgAygLMhEuYmZmLnYxLlBhcnRFcnJvcmIGcHJvdG8z", [file_bff_v1_types, file_google_protobuf_timestamp]);
+  fileDesc("ChRiZmYvdjEvZmFjdG9ycy5wcm90bxIGYmZmLnYxInEKClRPVFBGYWN0b3ISLwoLY3JlYXRlX3RpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmxhc3RfdXNlZF90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLjAQoQUmVtZW1iZXJlZERldmljZRIRCglkZXZpY2VfaWQYASABKAkSLwoLY3JlYXRlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmxhc3RfdXNlZF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKdXNlcl9hZ2VudBgFIAEoCRISCgppcF9hZGRyZXNzGAYgASgJIhQKEkxpc3RGYWN0b3JzUmVxdWVzdCKtAQoTTGlzdEZhY3RvcnNSZXNwb25zZRIgCgR0b3RwGAEgASgLMhIuYmZmLnYxLlRPVFBGYWN0b3ISIQoIcGFzc2tleXMYAiADKAsyDy5iZmYudjEuUGFzc2tleRIbChNyZWNvdmVyeV9jb2Rlc19sZWZ0GAMgASgFEjQKEnJlbWVtYmVyZWRfZGV2aWNlcxgEIAMoCzIYLmJmZi52MS5SZW1lbWJlcmVkRGV2aWNlIhsKGUJlZ2luVE9UUEVucm9sbWVudFJlcXVlc3QicwoaQmVnaW5UT1RQRW5yb2xtZW50UmVzcG9uc2USFwoPZW5yb2xtZW50X3Rva2VuGAEgASgJEg4KBnNlY3JldBgCIAEoCRITCgtvdHBhdXRoX3VyaRgDIAEoCRIXCg9lbWFpbF9jb2RlX3NlbnQYBCABKAgiVwoaRmluaXNoVE9UUEVucm9sbWVudFJlcXVlc3QSFwoPZW5yb2xtZW50X3Rva2VuGAEgASgJEgwKBGNvZGUYAiABKAkSEgoKZW1haWxfY29kZRgDIAEoCSJVChtGaW5pc2hUT1RQRW5yb2xtZW50UmVzcG9uc2USFgoOcmVjb3ZlcnlfY29kZXMYASADKAkSHgoGdG9rZW5zGAIgASgLMg4uYmZmLnYxLlRva2VucyITChFSZW1vdmVUT1RQUmVxdWVzdCIUChJSZW1vdmVUT1RQUmVzcG9uc2UiIAoeUmVnZW5lcmF0ZVJlY292ZXJ5Q29kZXNSZXF1ZXN0IjkKH1JlZ2VuZXJhdGVSZWNvdmVyeUNvZGVzUmVzcG9uc2USFgoOcmVjb3ZlcnlfY29kZXMYASADKAkiKAoTRm9yZ2V0RGV2aWNlUmVxdWVzdBIRCglkZXZpY2VfaWQYASABKAkiFgoURm9yZ2V0RGV2aWNlUmVzcG9uc2UiFgoURm9yZ2V0RGV2aWNlc1JlcXVlc3QiKgoVRm9yZ2V0RGV2aWNlc1Jlc3BvbnNlEhEKCWZvcmdvdHRlbhgBIAEoBSIpChZMaXN0VXNlckZhY3RvcnNSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkisQEKF0xpc3RVc2VyRmFjdG9yc1Jlc3BvbnNlEiAKBHRvdHAYASABKAsyEi5iZmYudjEuVE9UUEZhY3RvchIhCghwYXNza2V5cxgCIAMoCzIPLmJmZi52MS5QYXNza2V5EhsKE3JlY292ZXJ5X2NvZGVzX2xlZnQYAyABKAUSNAoScmVtZW1iZXJlZF9kZXZpY2VzGAQgAygLMhguYmZmLnYxLlJlbWVtYmVyZWREZXZpY2UiZgoXUmVzZXRVc2VyRmFjdG9yc1JlcXVlc3QSDwoHdXNlcl9pZBgBIAEoCRIhChRmb3JjZV9wYXNzd29yZF9yZXNldBgCIAEoCEgAiAEBQhcKFV9mb3JjZV9wYXNzd29yZF9yZXNldCJZChhSZXNldFVzZXJGYWN0b3JzUmVzcG9uc2USGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEiEKBmVycm9ycxgCIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3JiBnByb3RvMw", [file_bff_v1_passkeys, file_bff_v1_types, file_google_protobuf_timestamp]);
 
 /**
  * TOTPFactor is an authenticator app that shows codes (RFC 6238).
@@ -207,6 +209,13 @@ export type ListFactorsResponse = Message<"bff.v1.ListFactorsResponse"> & {
   totp?: TOTPFactor | undefined;
 
   /**
+   * The passkeys, the oldest first.
+   *
+   * @generated from field: repeated bff.v1.Passkey passkeys = 2;
+   */
+  passkeys: Passkey[];
+
+  /**
    * The number of recovery codes that were not used.
    *
    * @generated from field: int32 recovery_codes_left = 3;
@@ -233,6 +242,13 @@ export type ListFactorsResponseJson = {
    * @generated from field: bff.v1.TOTPFactor totp = 1;
    */
   totp?: TOTPFactorJson;
+
+  /**
+   * The passkeys, the oldest first.
+   *
+   * @generated from field: repeated bff.v1.Passkey passkeys = 2;
+   */
+  passkeys?: PasskeyJson[];
 
   /**
    * The number of recovery codes that were not used.
@@ -747,6 +763,13 @@ export type ListUserFactorsResponse = Message<"bff.v1.ListUserFactorsResponse"> 
   totp?: TOTPFactor | undefined;
 
   /**
+   * The passkeys, the oldest first.
+   *
+   * @generated from field: repeated bff.v1.Passkey passkeys = 2;
+   */
+  passkeys: Passkey[];
+
+  /**
    * The number of recovery codes that were not used.
    *
    * @generated from field: int32 recovery_codes_left = 3;
@@ -773,6 +796,13 @@ export type ListUserFactorsResponseJson = {
    * @generated from field: bff.v1.TOTPFactor totp = 1;
    */
   totp?: TOTPFactorJson;
+
+  /**
+   * The passkeys, the oldest first.
+   *
+   * @generated from field: repeated bff.v1.Passkey passkeys = 2;
+   */
+  passkeys?: PasskeyJson[];
 
   /**
    * The number of recovery codes that were not used.
