@@ -21,8 +21,10 @@ type commands struct {
 	Healthcheck  healthcheckCommand `cmd:"" help:"Check whether a running role is ready: a probe for containers."`
 	Upstream     upstreamCommands   `cmd:"" help:"Add services of the application behind the gateway, and compare them with their descriptors."`
 	Psql         psqlCommand        `cmd:"" help:"Open psql on the data of gatehouse up, or on DATABASE_URL."`
+	Backup       backupCommand      `cmd:"" help:"Write the data of all services into a file, while they run."`
+	Restore      restoreCommand     `cmd:"" help:"Restore a backup into an empty database, or with --replace in place of the data there."`
 	Compose      composeCommand     `cmd:"" help:"Print the services of compose.yaml: the schema and a container for each service."`
-	Version      versionCommand     `cmd:"" help:"Print the version."`
+	Version      versionCommand     `cmd:"" help:"Print the version, the commit and the number of the schema."`
 
 	logFlags
 	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
@@ -45,7 +47,8 @@ func newParser(options ...kong.Option) (*commands, *kong.Kong, error) {
 			fmt.Sprintf(`cmd:"" name:"%s" help:%s`, service.Name, strconv.Quote(service.Help))))
 	}
 	cli.Schema.Plan.Logins, cli.Schema.Apply.Logins, cli.Schema.Status.Logins = newServiceLogins(), newServiceLogins(), newServiceLogins()
-	parser, err := kong.New(cli, append([]kong.Option{kong.Name("gatehouse"), kong.Vars{"version": versionLine()}}, options...)...)
+	cli.Restore.Logins = newServiceLogins()
+	parser, err := kong.New(cli, append([]kong.Option{kong.Name("gatehouse")}, options...)...)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -305,7 +305,7 @@ func TestTheImageIsTheBinaryAlone(t *testing.T) {
 		t.Errorf("the build is %q, want go.mod's toolchain %q", stages[0][0], toolchain)
 	}
 	compile := stages[0][len(stages[0])-1]
-	for _, want := range []string{"CGO_ENABLED=0", "-trimpath", `-ldflags "-s -w -X gatehouse/app.version=$VERSION"`, "-o " + composefile.Binary + " ."} {
+	for _, want := range []string{"CGO_ENABLED=0", "-trimpath", `-ldflags "-s -w -X gatehouse/app.commit=$COMMIT"`, "-o " + composefile.Binary + " ."} {
 		if !strings.Contains(compile, want) {
 			t.Errorf("%q lacks %s", compile, want)
 		}
