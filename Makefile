@@ -2,7 +2,7 @@
 
 BUF := go tool -modfile=tools/go.mod buf
 
-.PHONY: all gen service remove-service web lint test test-fast check bench build
+.PHONY: all gen service remove-service web lint test test-fast check bench build release
 
 all: gen lint test
 
@@ -73,6 +73,11 @@ bench:
 # traces and profiles need none. The version comes from Git.
 build:
 	go build -trimpath -ldflags "-s -w" -o gatehouse .
+
+# Writes the files of a release into dist/: see docs/how-to/release.md. RELEASE has further
+# flags, such as RELEASE=-platforms=linux/amd64.
+release:
+	go -C tools run ./release $(RELEASE)
 
 # Copies the npm packages that the pages use into web/assets.
 web:
