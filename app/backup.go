@@ -15,6 +15,8 @@ import (
 
 	"gatehouse/app/backup"
 	"gatehouse/auth"
+	"gatehouse/auth/keyring"
+	"gatehouse/auth/secretkey"
 	"gatehouse/internal/postgres"
 	"gatehouse/internal/schema"
 )
@@ -78,14 +80,14 @@ func (f *secretFlags) key(ctx context.Context, conn *pgx.Conn) (backup.Key, erro
 	if len(f.keys) > 0 {
 		err := auth.CheckSecrets(ctx, conn, f.keys)
 		if err == nil {
-			fingerprint, err := auth.SecretFingerprint(f.keys[0])
+			fingerprint, err := secretkey.ID(f.keys[0])
 			return backup.Key{Setting: secretSetting, Fingerprint: fingerprint, Tested: true}, err
 		}
 		if !errors.Is(err, auth.ErrSecret) {
 			return backup.Key{}, err
 		}
 	}
-	fingerprint, err := auth.StoredFingerprint(ctx, conn)
+	fingerprint, err := keyring.StoredFingerprint(ctx, conn)
 	return backup.Key{Setting: secretSetting, Fingerprint: fingerprint}, err
 }
 
@@ -170,7 +172,7 @@ func (c *restoreCommand) restore(p *program, secrets [][]byte) (backup.Restored,
 		CheckSecrets: func(ctx context.Context, conn *pgx.Conn) error { return auth.CheckSecrets(ctx, conn, secrets) },
 	}
 	for _, secret := range secrets {
-		fingerprint, err := auth.SecretFingerprint(secret)
+		fingerprint, err := secretkey.ID(secret)
 		if err != nil {
 			return backup.Restored{}, err
 		}

@@ -49,7 +49,7 @@ func TestTheSystemdUnitUsesCommandsAndSettingsThatExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	var commands, settings []string
-	for _, command := range model.Leaves(false) {
+	for _, command := range model.Model.Leaves(false) {
 		commands = append(commands, command.Path())
 		for _, flags := range command.AllFlags(false) {
 			for _, flag := range flags {

@@ -157,11 +157,13 @@ func damage(t *testing.T, archive []byte) {
 		t.Errorf("the image: %v", err)
 	}
 	for what, edit := range map[string]func(map[string][]byte){
-		"a blob changed":      func(files map[string][]byte) { files[blob(files)][20] ^= 1 },
-		"a blob is shorter":   func(files map[string][]byte) { files[blob(files)] = files[blob(files)][:100] },
-		"a blob is missing":   func(files map[string][]byte) { delete(files, blob(files)) },
-		"a file is unused":    func(files map[string][]byte) { files["blobs/sha256/00"] = []byte("x") },
-		"the index is edited": func(files map[string][]byte) { files["index.json"] = bytes.Replace(files["index.json"], []byte(`"size":`), []byte(`"size":1`), 1) },
+		"a blob changed":    func(files map[string][]byte) { files[blob(files)][20] ^= 1 },
+		"a blob is shorter": func(files map[string][]byte) { files[blob(files)] = files[blob(files)][:100] },
+		"a blob is missing": func(files map[string][]byte) { delete(files, blob(files)) },
+		"a file is unused":  func(files map[string][]byte) { files["blobs/sha256/00"] = []byte("x") },
+		"the index is edited": func(files map[string][]byte) {
+			files["index.json"] = bytes.Replace(files["index.json"], []byte(`"size":`), []byte(`"size":1`), 1)
+		},
 	} {
 		files, err := readTar(archive)
 		if err != nil {

@@ -1,4 +1,4 @@
-package auth
+package keyring
 
 import (
 	"context"
@@ -6,18 +6,13 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-
-	"gatehouse/auth/secretkey"
 )
-
-// SecretFingerprint identifies a secret key without revealing anything about it.
-func SecretFingerprint(secret []byte) (string, error) { return secretkey.ID(secret) }
 
 // Ids of sessions are UUIDs of version 7: the largest one is the newest session.
 const selectNewestKey = `SELECT token_key FROM auth.sessions ORDER BY id DESC LIMIT 1`
 
 // StoredFingerprint returns the fingerprint of the secret key with which the newest
-// session has its refresh token; "" without a session.
+// session has its refresh token; "" without a session. See [secretkey.ID].
 func StoredFingerprint(ctx context.Context, db *pgx.Conn) (string, error) {
 	var fingerprint string
 	err := db.QueryRow(ctx, selectNewestKey).Scan(&fingerprint)
