@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
+	"debug/buildinfo"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -26,10 +27,30 @@ func (r *release) build(p platform) (string, error) {
 	if _, err := command(r.root, env, "go", "build", "-trimpath", "-buildvcs=true", "-ldflags", "-s -w -buildid=", "-o", out, "."); err != nil {
 		return "", err
 	}
+	if err := r.checkCommit(out); err != nil {
+		return "", err
+	}
 	if p.os == "linux" {
 		err = checkStatic(out)
 	}
 	return out, err
+}
+
+// checkCommit returns an error for a program that was built from another source than the
+// release, because somebody edited a file meanwhile.
+func (r *release) checkCommit(program string) error {
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	built := map[string]string{}
+	for _, setting := range info.Settings {
+		built[setting.Key] = setting.Value
+	}
+	if built["vcs.revision"] != r.commit || built["vcs.modified"] != "false" && !r.modified {
+		return fmt.Errorf("the source changed during the build: the program has the commit %q (modified: %s), want %s", built["vcs.revision"], built["vcs.modified"], r.commit)
+	}
+	return nil
 }
 
 // checkStatic returns an error for a program that needs a dynamic linker or that has
