@@ -17,6 +17,9 @@ go mod tidy -diff
 step "lint"
 make lint
 
+step "known vulnerabilities"
+scripts/vulnerabilities.sh
+
 step "size of the program"
 scripts/size.sh
 
