@@ -39,6 +39,7 @@ func TestThereIsOneVersion(t *testing.T) {
 		"clients/typescript/package.json":           read("clients/typescript/package.json").Version,
 		"clients/typescript/package-lock.json":      lock.Version,
 		"clients/typescript/package-lock.json, own": lock.Packages[""].Version,
+		"examples/typescript/package-lock.json":     read("examples/typescript/package-lock.json").Packages["node_modules/@gatehouse/client"].Version,
 		"clients/go/version.go":                     first("clients/go/version.go", `(?m)^const Version = "(.+)"$`),
 		"CHANGELOG.md":                              first("CHANGELOG.md", `(?m)^## \[(.+?)\]`),
 	} {
