@@ -38,7 +38,7 @@ func (c *backupCommand) Run(p *program, app *kong.Application) (err error) {
 	c.checkURLs(&invalid, false)
 	embedded := c.DatabaseURL == ""
 	if embedded {
-		keepGivenSecret(&c.secretFlags, c.DataDir)
+		readKeptSecret(&c.secretFlags, c.DataDir)
 	}
 	if c.SecretKey != "" {
 		c.parse(&invalid)
@@ -91,8 +91,8 @@ func (f *secretFlags) key(ctx context.Context, conn *pgx.Conn) (backup.Key, erro
 	return backup.Key{Setting: secretSetting, Fingerprint: fingerprint}, err
 }
 
-// keepGivenSecret reads the secret key of a data folder, unless one was given.
-func keepGivenSecret(f *secretFlags, dir string) {
+// readKeptSecret reads the secret key of a data folder, unless one was given.
+func readKeptSecret(f *secretFlags, dir string) {
 	if f.SecretKey != "" {
 		return
 	}
@@ -114,7 +114,7 @@ func (c *restoreCommand) Run(p *program, app *kong.Application) (err error) {
 	c.checkURLs(&invalid, false)
 	embedded := c.DatabaseURL == ""
 	if embedded {
-		keepGivenSecret(&c.secretFlags, c.DataDir)
+		readKeptSecret(&c.secretFlags, c.DataDir)
 	}
 	c.secretFlags.parse(&invalid)
 	if err := invalid.err(); err != nil {
