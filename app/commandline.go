@@ -19,6 +19,7 @@ type commands struct {
 	Doctor       doctorCommand      `cmd:"" help:"Report what would keep a role from running well, with the fix. Changes nothing."`
 	Policy       policyCommand      `cmd:"" help:"Print the access policy, limits and rates of each method."`
 	Healthcheck  healthcheckCommand `cmd:"" help:"Check whether a running role is ready: a probe for containers."`
+	Status       statusCommand      `cmd:"" help:"Print readiness and the most important values of running processes, read from their operators' listeners."`
 	Upstream     upstreamCommands   `cmd:"" help:"Add services of the application behind the gateway, and compare them with their descriptors."`
 	Psql         psqlCommand        `cmd:"" help:"Open psql on the data of gatehouse up, or on DATABASE_URL."`
 	Compose      composeCommand     `cmd:"" help:"Print the services of compose.yaml: the schema and a container for each service."`
