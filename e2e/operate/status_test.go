@@ -3,6 +3,7 @@ package operate
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,6 +76,15 @@ func TestStatusPrintsTheSameLinesForPeopleAndScripts(t *testing.T) {
 			values[role+" "+line.Name+" "+line.Of] = line.Value
 		}
 	}
+	page, err := os.ReadFile("docs/how-to/alerts.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range slices.Concat(lineNames, lineNamesOfFaults) {
+		if !bytes.Contains(page, []byte("`"+name+"`")) {
+			t.Errorf("docs/how-to/alerts.md does not describe the line %s", name)
+		}
+	}
 	for _, name := range lineNames {
 		if !names[name] {
 			t.Errorf("no process has the line %s", name)
@@ -93,7 +103,13 @@ func TestStatusPrintsTheSameLinesForPeopleAndScripts(t *testing.T) {
 		t.Errorf("wrong values: %v", values)
 	}
 
-	code, text, _ = runStatus(t, at)
+	wantSameRows(t, at, names)
+}
+
+// wantSameRows checks that gatehouse status prints a row for each name.
+func wantSameRows(t *testing.T, at []string, names map[string]bool) {
+	t.Helper()
+	code, text, _ := runStatus(t, at)
 	if code != 0 {
 		t.Errorf("gatehouse status: exit status %d\n%s", code, text)
 	}
