@@ -145,7 +145,7 @@ func TestAServiceOfItsOwnRunsBeforeItIsEdited(t *testing.T) {
 	s.must(t, "go", "test", "./orders", "./parts", "./app", "./app/reference", "./checks")
 	s.must(t, "go", "test", "./e2e", "-run", "TestOrdersFromSignUpToErasure|TestOrdersArePartOfGetMe")
 	// The gateway's own tests do not know of the part.
-	s.must(t, "go", "test", "./bff", "-run", "GetMe|Part|Cache|OpenAPI|Policy")
+	s.must(t, "go", "test", "./bff", "-run", "GetMe|Part|Cache|Policy|REST|Composition")
 	s.refusesAFieldThatNobodyFills(t)
 	s.must(t, "make", "remove-service", "NAME=orders")
 	s.must(t, "make", "remove-service", "NAME=parts")

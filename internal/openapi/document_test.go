@@ -356,7 +356,7 @@ func TestMergeRefusesWhatIsTaken(t *testing.T) {
 }
 
 // A parameter that a query needs has an example, from its type and rules if its proto
-// gives none: nobody can change the proto of somebody else's service.
+// gives none: the proto may belong to another team.
 func TestANeededQueryParameterHasAnExample(t *testing.T) {
 	t.Parallel()
 	methods := shopMethods(t, func(set *descriptorpb.FileDescriptorSet) {
