@@ -5,10 +5,10 @@ COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
 ARG TARGETOS TARGETARCH
-# The build context lacks git, so pass the version: docker build --build-arg VERSION=$(git describe --always)
-ARG VERSION
+# The build context lacks git, so pass the commit: docker build --build-arg COMMIT=$(git rev-parse HEAD)
+ARG COMMIT
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags "-s -w -X gatehouse/app.version=$VERSION" -o /gatehouse .
+    CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags "-s -w -X gatehouse/app.commit=$COMMIT" -o /gatehouse .
 
 FROM gcr.io/distroless/static-debian12:nonroot
 COPY --from=build /gatehouse /gatehouse

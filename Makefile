@@ -2,7 +2,7 @@
 
 BUF := go tool -modfile=tools/go.mod buf
 
-.PHONY: all gen service remove-service web lint test test-fast check bench build
+.PHONY: all gen service remove-service web lint test test-fast check bench build release
 
 all: gen lint test
 
@@ -17,10 +17,11 @@ gen:
 
 # Writes a new service: make service NAME=orders. SINGULAR=order is the singular, if it is
 # not NAME without its final s. With PERSON=no, rows belong to no account; with FEED=no,
-# there is no change feed, and the gateway does not cache.
+# there is no change feed, and the gateway does not cache; with PART=yes, the newest rows
+# of the caller are a part of GetMe.
 SERVICE = go -C tools run ./service
 service:
-	@$(SERVICE) add .. $(NAME) singular=$(SINGULAR) person=$(PERSON) feed=$(FEED)
+	@$(SERVICE) add .. $(NAME) singular=$(SINGULAR) person=$(PERSON) feed=$(FEED) part=$(PART)
 	scripts/generate.sh
 	@$(SERVICE) sums .. $(NAME) singular=$(SINGULAR)
 	@$(SERVICE) next .. $(NAME) singular=$(SINGULAR)
@@ -45,7 +46,7 @@ lint: .protodeps
 # Structure, sizes, language, documents and compose.yaml are tests in checks/.
 # Test binaries are linked without debugging data, which takes a third less time.
 test:
-	go test -ldflags=-w ./...
+	go test -timeout 20m -ldflags=-w ./...
 
 # The slow packages start processes, hash thousands of passwords, or create
 # database clusters.
@@ -73,6 +74,11 @@ bench:
 # traces and profiles need none. The version comes from Git.
 build:
 	go build -trimpath -ldflags "-s -w" -o gatehouse .
+
+# Writes the files of a release into dist/: see docs/how-to/release.md. RELEASE has further
+# flags, such as RELEASE=-platforms=linux/amd64.
+release:
+	go -C tools run ./release $(RELEASE)
 
 # Copies the npm packages that the pages use into web/assets.
 web:

@@ -19,10 +19,13 @@ type commands struct {
 	Doctor       doctorCommand      `cmd:"" help:"Report what would keep a role from running well, with the fix. Changes nothing."`
 	Policy       policyCommand      `cmd:"" help:"Print the access policy, limits and rates of each method."`
 	Healthcheck  healthcheckCommand `cmd:"" help:"Check whether a running role is ready: a probe for containers."`
+	Status       statusCommand      `cmd:"" help:"Print readiness and the most important values of running processes, read from their operators' listeners."`
 	Upstream     upstreamCommands   `cmd:"" help:"Add services of the application behind the gateway, and compare them with their descriptors."`
 	Psql         psqlCommand        `cmd:"" help:"Open psql on the data of gatehouse up, or on DATABASE_URL."`
+	Backup       backupCommand      `cmd:"" help:"Write the data of all services into a file, while they run."`
+	Restore      restoreCommand     `cmd:"" help:"Restore a backup into an empty database, or with --replace in place of the data there."`
 	Compose      composeCommand     `cmd:"" help:"Print the services of compose.yaml: the schema and a container for each service."`
-	Version      versionCommand     `cmd:"" help:"Print the version."`
+	Version      versionCommand     `cmd:"" help:"Print the version, the commit and the number of the schema."`
 
 	logFlags
 	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
@@ -45,7 +48,8 @@ func newParser(options ...kong.Option) (*commands, *kong.Kong, error) {
 			fmt.Sprintf(`cmd:"" name:"%s" help:%s`, service.Name, strconv.Quote(service.Help))))
 	}
 	cli.Schema.Plan.Logins, cli.Schema.Apply.Logins, cli.Schema.Status.Logins = newServiceLogins(), newServiceLogins(), newServiceLogins()
-	parser, err := kong.New(cli, append([]kong.Option{kong.Name("gatehouse"), kong.Vars{"version": versionLine()}}, options...)...)
+	cli.Restore.Logins = newServiceLogins()
+	parser, err := kong.New(cli, append([]kong.Option{kong.Name("gatehouse")}, options...)...)
 	if err != nil {
 		return nil, nil, err
 	}

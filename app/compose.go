@@ -23,12 +23,17 @@ func (composeCommand) Run(p *program) error {
 
 // Compose returns the text of compose.yaml with its services as they are now.
 func Compose(text string) (string, error) {
-	before, rest, begins := strings.Cut(text, composeBegin)
+	return between(text, composeBegin, composeServices())
+}
+
+// between replaces the services between the line begin and composeEnd.
+func between(text, begin, services string) (string, error) {
+	before, rest, begins := strings.Cut(text, begin)
 	_, after, ends := strings.Cut(rest, composeEnd)
 	if !begins || !ends {
 		return "", errors.New("the lines that enclose the services are missing")
 	}
-	return before + composeBegin + composeServices() + composeEnd + after, nil
+	return before + begin + services + composeEnd + after, nil
 }
 
 // variable is a value that .env must have.

@@ -87,6 +87,7 @@ func run(p *program, args []string, stderr io.Writer) int {
 		kong.Writers(p.stdout, stderr),
 		kong.Exit(func(code int) { status = &code }),
 		kong.Resolvers(fileResolver{}),
+		kong.Vars{"version": thisBuild(p.schema).line()},
 		kong.ValueFormatter(helpWithDefault),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 	)
@@ -115,34 +116,4 @@ func run(p *program, args []string, stderr io.Writer) int {
 		return exitUsage
 	}
 	return 1
-}
-
-// version is set by builds outside of version control (-ldflags -X).
-var version string
-
-// versionCommand prints the version.
-type versionCommand struct{}
-
-func (versionCommand) Run(p *program) error {
-	_, err := fmt.Fprintln(p.stdout, versionLine())
-	return err
-}
-
-// versionLine is printed by the command version and by --version.
-func versionLine() string {
-	line := "gatehouse " + builtVersion()
-	if info, ok := debug.ReadBuildInfo(); ok {
-		line += " " + info.GoVersion
-	}
-	return line
-}
-
-func builtVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return ""
 }

@@ -33,6 +33,11 @@ func (d Definition) checkServed(register func(*connect.Server)) error {
 			return fmt.Errorf("it does not serve %s, which its definition names in Serves", name)
 		}
 	}
+	if me := d.Public.Me; me != nil {
+		if name, _, _ := strings.Cut(strings.TrimPrefix(me.Procedure, "/"), "/"); !served[name] {
+			return fmt.Errorf("it does not serve %s, which its part of GetMe calls: name a method of its own in Procedure", me.Procedure)
+		}
+	}
 	const changes, person = servicev1.ChangeServiceName, servicev1.PersonServiceName
 	switch {
 	case len(d.Tells) > 0 && !served[changes]:

@@ -39,6 +39,9 @@ func buildBff(_ context.Context, h *host) (*built, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := bff.CheckMe(h.backends); err != nil {
+		return nil, err
+	}
 	service, err := bff.New(bff.Config{
 		Upstreams: upstreams.set, Identity: issuer,
 		SecondFactorRequired: find[*factorFlags](s).required(), SecondFactorRoles: find[*factorFlags](s).roles,

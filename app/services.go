@@ -30,12 +30,12 @@ func Services() []Definition {
 }
 
 // behindGateway lets the gateway, the last service, call each service that publishes
-// methods, tells of changes or holds data about people.
+// methods, adds a part to GetMe, tells of changes or holds data about people.
 func behindGateway(services []Definition) []Definition {
 	gateway := &services[len(services)-1]
 	gateway.Calls = nil
 	for _, service := range services[:len(services)-1] {
-		if service.Public.Register != nil || len(service.Tells) > 0 || service.Person {
+		if service.Public.Register != nil || service.Public.Me != nil || len(service.Tells) > 0 || service.Person {
 			gateway.Calls = append(gateway.Calls, Call{Service: service.Name})
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"gatehouse/bff"
 	servicev1 "gatehouse/gen/service/v1"
 	usersv1 "gatehouse/gen/users/v1"
 	"gatehouse/internal/schema"
@@ -196,11 +197,19 @@ func TestAServiceIsNotStartedUnlessItServesWhatItsDefinitionSays(t *testing.T) {
 		"no feed":                    {Definition{Tells: []string{"note"}}, nil, "register its feed"},
 		"people":                     {Definition{Person: true, Lifecycle: LifecycleDeletions}, person, ""},
 		"people who aren't exported": {Definition{Person: true, Lifecycle: LifecycleDeletions}, nil, "implement ExportPerson"},
+		"a part of another's":        {Definition{Public: bff.Extension{Me: &bff.MePart{Procedure: "/auth.v1.AccountService/GetAccount"}}}, nil, "does not serve /auth.v1.AccountService/GetAccount, which its part of GetMe calls"},
 		"people who aren't erased":   {Definition{Person: true}, person, "set Lifecycle"},
 	} {
 		err := test.definition.checkServed(test.register)
 		if test.problem == "" && err != nil || test.problem != "" && (err == nil || !strings.Contains(err.Error(), test.problem)) {
 			t.Errorf("%s: %v, want %q", name, err, test.problem)
 		}
+	}
+}
+
+func TestEveryFieldOfGetMeIsFilled(t *testing.T) {
+	t.Parallel()
+	if err := bff.CheckMe(backends()); err != nil {
+		t.Error(err)
 	}
 }

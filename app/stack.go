@@ -172,7 +172,7 @@ func (s *Stack) startOps(ctx context.Context) (*ops.Operations, error) {
 	}
 	flags := find[*opsFlags](s.settings)
 	return ops.Start(ctx, ops.Config{
-		Role: role, Name: name, Version: builtVersion(), Listen: flags.OpsListen, Hosts: flags.hosts, Traces: flags.traces, Logger: s.logger,
+		Role: role, Name: name, Version: thisBuild(s.schema).name(), Listen: flags.OpsListen, Hosts: flags.hosts, Traces: flags.traces, Logger: s.logger,
 	})
 }
 

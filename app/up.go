@@ -64,7 +64,7 @@ func (c *upCommand) Run(p *program, app *kong.Application) (err error) {
 	if database.DatabaseURL == "" {
 		source = "embedded"
 	}
-	p.logger.Info("starting", "version", builtVersion(), "listen", listen, "data_dir", dir, "database", source)
+	p.logger.Info("starting", "version", thisBuild(p.schema).name(), "listen", listen, "data_dir", dir, "database", source)
 	b := banner{settings: c.settings, dataDir: dir}
 	ctx := p.ctx
 	if database.DatabaseURL == "" {

@@ -320,6 +320,14 @@ func (h *harness) waysIn(t *testing.T, account *authv1.Account, link, key string
 			}
 			return h.factors.FinishTOTPEnrolment(t.Context(), &authv1.FinishTOTPEnrolmentRequest{EnrolmentToken: begun.GetEnrolmentToken(), Code: "000000", Origin: origin})
 		},
+		"auth.v1.PasskeyService.FinishPasskeyRegistration": func() (interface{ GetTokens() *authv1.Tokens }, error) {
+			passkeys := authv1.NewPasskeyServiceClient(h.client)
+			begun, err := passkeys.BeginPasskeyRegistration(t.Context(), &authv1.BeginPasskeyRegistrationRequest{Origin: origin})
+			if err != nil {
+				return (*authv1.FinishPasskeyRegistrationResponse)(nil), err
+			}
+			return passkeys.FinishPasskeyRegistration(t.Context(), &authv1.FinishPasskeyRegistrationRequest{RegistrationToken: begun.GetRegistrationToken(), Origin: origin})
+		},
 		"auth.v1.LinkService.VerifyEmail": func() (interface{ GetTokens() *authv1.Tokens }, error) {
 			return h.links.VerifyEmail(t.Context(), &authv1.VerifyEmailRequest{Token: link, Password: password, AccountId: newID(t), AcceptsChallenge: true})
 		},
@@ -337,7 +345,7 @@ var continues = []string{"auth.v1.SessionService.Refresh"}
 
 func TestNoWayInSkipsTheSecondFactor(t *testing.T) {
 	t.Parallel()
-	h := newFactorHarness(t, withMail)
+	h := newFactorHarness(t, withMail, withPasskeys)
 	key := "way in"
 	created, err := h.accounts.CreateAccount(t.Context(), &authv1.CreateAccountRequest{
 		AccountId: newID(t), Email: "ada@example.com", Password: password, SignIn: true,

@@ -21,6 +21,7 @@ type accountService struct {
 	cache   *partCache
 	// withheld returns those of an account's roles that a session of a level lacks.
 	withheld func(roles []string, level int) []string
+	parts    meParts // of GetMe, from services of the application
 	// exporters are those of the [Gateway].
 	exporters map[string]servicev1.PersonServiceClient
 }
@@ -33,18 +34,21 @@ func (s *accountService) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bff
 	account := compose.Required(c, "account", readLimit, cachedPart(s.cache, "account", id, []string{"account", "sessions"}, s.account(id)))
 	profile := compose.Required(c, "profile", readLimit, cachedPart(s.cache, "profile", id, []string{"profile"}, s.profileAfter(id)))
 	sessions := compose.Optional(c, "sessions", readLimit, cachedPart(s.cache, "sessions", id, []string{"sessions"}, s.liveSessions(id)))
+	fill := s.parts.add(c, s.cache, id)
 	if err := c.Wait(); err != nil {
 		return nil, err
 	}
 	if profile.Value() == nil {
 		return nil, errProfilePending
 	}
-	return &bffv1.GetMeResponse{
+	me := &bffv1.GetMeResponse{
 		User:     userOf(account.Value().GetAccount(), profile.Value()),
 		Sessions: sessionsOf(ctx, sessions.Value().GetSessions()),
 		Security: s.ownSecurity(ctx, account.Value().GetAccount(), account.Value().GetSecurity()),
 		Errors:   partErrors(ctx, c, s.logger),
-	}, nil
+	}
+	fill(me)
+	return me, nil
 }
 
 // UpdateMe implements bffv1.AccountServiceHandler.

@@ -33,8 +33,10 @@ type Backend struct {
 type Extension struct {
 	// Register registers the handlers of its public methods; nil for none.
 	Register func(*connect.Server, *Gateway)
-	// Cacheable are the messages that the gateway may cache as parts of answers.
-	// None may hold a redacted field.
+	// Me is its part of GetMe; nil for none.
+	Me *MePart
+	// Cacheable are the messages that the gateway may cache as parts of answers that
+	// the service's own methods compose. None may hold a redacted field.
 	Cacheable []proto.Message
 }
 

@@ -99,6 +99,7 @@ type Service struct {
 	cache      *partCache
 	gateway    *Gateway
 	backends   []Backend
+	me         meParts
 	feedOwners map[string]string // the service whose feed reports the changes of a tag, by its kind
 	changes    changeFeeds
 	// upstreams pass calls on.
@@ -129,6 +130,9 @@ func New(config Config) (*Service, error) {
 	}
 	var err error
 	if s.feedOwners, err = feedOwnersOf(slices.Concat(config.Backends, upstreamFeeds(config.Upstreams, config.Backends))); err != nil {
+		return nil, err
+	}
+	if s.me, err = newMeParts(config.Backends, s.feedOwners); err != nil {
 		return nil, err
 	}
 	if config.Throttle {
@@ -205,13 +209,13 @@ func (s *Service) join(config Config) {
 		},
 	})
 	s.auth = &authService{directory: people, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
-	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache, exporters: s.gateway.exporters, withheld: s.verifier.Withheld}
+	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache, parts: s.me, exporters: s.gateway.exporters, withheld: s.verifier.Withheld}
 	s.user = &userService{directory: people}
 }
 
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
 	return rpc.NewServer(rpc.ServerConfig{
-		Logger: config.Logger, ClientIP: s.proxies.addressOf, Authorizer: s.identity.admit, Policy: config.Policy, Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
+		Logger: config.Logger, ClientIP: s.proxies.addressOf, Authorizer: s.identity.admit, Policy: config.Policy, CacheTags: s.me.cacheTags(), Telemetry: config.Telemetry, CompressMinBytes: compressMinBytes,
 		Interceptors: rpc.Interceptors{CrossOrigin: browser.RefuseCrossOrigin, Rate: s.rates.limitRate, Idempotency: readIdempotencyKey, Cache: s.answers().interceptor, Queue: s.shedder.Wait},
 	}, s.register)
 }

@@ -58,6 +58,9 @@ func PolicyOf(settings string, upstreams *upstream.Set, backends ...Backend) (*P
 	if s.feedOwners, err = feedOwnersOf(slices.Concat(backends, upstreamFeeds(upstreams, backends))); err != nil {
 		return nil, err
 	}
+	if s.me, err = newMeParts(backends, s.feedOwners); err != nil {
+		return nil, err
+	}
 	s.rpc, err = s.newServer(Config{Logger: slog.New(slog.DiscardHandler), Policy: settings})
 	if err != nil {
 		return nil, err
@@ -88,7 +91,15 @@ func PolicyOf(settings string, upstreams *upstream.Set, backends ...Backend) (*P
 // methods of the gateway and of upstreams (nil for none). It compiles the policies and
 // builds nothing else. The backends need no clients.
 func CheckPolicy(settings string, upstreams *upstream.Set, backends ...Backend) error {
-	_, err := policy.Compile(append(ownSpecs(backends), upstreams.Specs()...), rpc.DefaultLimit, settings)
+	feedOwners, err := feedOwnersOf(slices.Concat(backends, upstreamFeeds(upstreams, backends)))
+	if err != nil {
+		return err
+	}
+	me, err := newMeParts(backends, feedOwners)
+	if err != nil {
+		return err
+	}
+	_, err = policy.Compile(append(ownSpecs(backends), upstreams.Specs()...), rpc.DefaultLimit, settings, me.cacheTags()...)
 	return err
 }
 

@@ -172,13 +172,18 @@ func TestComposePublishesTheGatewayAndPgAdminAlone(t *testing.T) {
 // podman-compose 1.0.3 knows no empty default, and no network without a body.
 func TestComposeIsReadByPodmanCompose(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("compose.yaml")
+	compose, err := os.ReadFile("compose.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
+	observability, err := os.ReadFile("compose.observability.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := slices.Concat(compose, observability)
 	for _, unknown := range []string{`\$\{\w+:?-\}`, `(?m)^networks:\n(  .*\n)*?  [\w-]+:[ ]*(#.*)?\n(  \w|\n|\z)`} {
 		if found := regexp.MustCompile(unknown).Find(text); found != nil {
-			t.Errorf("compose.yaml has %q", found)
+			t.Errorf("compose.yaml or compose.observability.yaml has %q", found)
 		}
 	}
 }
@@ -200,7 +205,7 @@ func TestComposeConfinesItsContainers(t *testing.T) {
 
 func TestComposeHoldsNoSecret(t *testing.T) {
 	t.Parallel()
-	for _, file := range []string{"compose.yaml", "Dockerfile", "deploy/env.sh", "deploy/pgadmin-servers.json"} {
+	for _, file := range []string{"compose.yaml", "compose.observability.yaml", "Dockerfile", "deploy/env.sh", "deploy/pgadmin-servers.json"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -303,7 +308,7 @@ func TestTheImageIsTheBinaryAlone(t *testing.T) {
 		t.Errorf("the build is %q, want go.mod's toolchain %q", stages[0][0], toolchain)
 	}
 	compile := stages[0][len(stages[0])-1]
-	for _, want := range []string{"CGO_ENABLED=0", "-trimpath", `-ldflags "-s -w -X gatehouse/app.version=$VERSION"`, "-o " + composefile.Binary + " ."} {
+	for _, want := range []string{"CGO_ENABLED=0", "-trimpath", `-ldflags "-s -w -X gatehouse/app.commit=$COMMIT"`, "-o " + composefile.Binary + " ."} {
 		if !strings.Contains(compile, want) {
 			t.Errorf("%q lacks %s", compile, want)
 		}
@@ -375,6 +380,13 @@ func TestFilesNameTheServicesOfTheList(t *testing.T) {
 	}
 	if want, err := app.Compose(string(compose)); err != nil || want != string(compose) {
 		t.Errorf("compose.yaml isn't as gatehouse compose prints it (%v): run make gen", err)
+	}
+	observability, err := os.ReadFile("compose.observability.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want, err := app.ComposeObservability(string(observability)); err != nil || want != string(observability) {
+		t.Errorf("compose.observability.yaml does not have the services of the list (%v): run make gen", err)
 	}
 	atlas, err := os.ReadFile("atlas.hcl")
 	if err != nil {

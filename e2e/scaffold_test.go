@@ -58,7 +58,7 @@ func TestAServiceIsRemovedOnlyUnedited(t *testing.T) {
 	s := newScaffold(t)
 	for _, args := range [][]string{
 		{"add", "..", "users"}, {"add", "..", "Orders"}, {"add", "..", "type"}, {"add", "..", "fish"}, {"add", "..", "orders", "singular=user"},
-		{"add", "..", "orders", "person=maybe"}, {"remove", "..", "orders"}, {"remove", "..", "users"},
+		{"add", "..", "orders", "person=maybe"}, {"add", "..", "orders", "person=no", "part=yes"}, {"remove", "..", "orders"}, {"remove", "..", "users"},
 	} {
 		if said, err := s.service(args...); err == nil {
 			t.Errorf("%s is not refused: %s", strings.Join(args, " "), said)
@@ -67,13 +67,20 @@ func TestAServiceIsRemovedOnlyUnedited(t *testing.T) {
 	if changed := s.changes(t); changed != "" {
 		t.Fatalf("what was refused has changed %s", changed)
 	}
-	if said, err := s.service("add", "..", "orders"); err != nil {
+	if said, err := s.service("add", "..", "orders", "part=yes"); err != nil {
 		t.Fatalf("add: %v\n%s", err, said)
 	}
 	before := s.changes(t)
 	for name, edit := range map[string]func(path string) error{
 		"orders/read.go":  func(path string) error { return os.WriteFile(path, []byte("package orders\n"), 0o644) },
 		"orders/extra.go": func(path string) error { return os.WriteFile(path, []byte("package orders\n"), 0o644) },
+		"proto/bff/v1/account_service.proto": func(path string) error {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(path, []byte(strings.Replace(string(text), "repeated Order orders =", "repeated Order last_orders =", 1)), 0o644)
+		},
 	} {
 		path := filepath.Join(s.tree, name)
 		original, readErr := os.ReadFile(path)
@@ -102,11 +109,32 @@ func TestAServiceIsRemovedOnlyUnedited(t *testing.T) {
 	}
 }
 
+// refusesAFieldThatNobodyFills takes the part out of the definition, and puts it back.
+func (s scaffold) refusesAFieldThatNobodyFills(t *testing.T) {
+	t.Helper()
+	path := filepath.Join(s.tree, "app/service_orders.go")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	without := strings.Replace(string(text), ", Me: bff.OrdersOfMe()", "", 1)
+	if err := os.WriteFile(path, []byte(without), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	said, err := s.run("go", "test", "./app", "-run", "TestEveryFieldOfGetMeIsFilled")
+	if err == nil || !strings.Contains(said, `has the field "orders", which no service fills`) {
+		t.Errorf("with a field of GetMe that nobody fills: got %v, want a failure that names it: %s", err, said)
+	}
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Services of both kinds compile, pass their tests, run in one process and apart, and
 // leave nothing behind.
 func TestAServiceOfItsOwnRunsBeforeItIsEdited(t *testing.T) {
 	s := newScaffold(t)
-	_, said, _ := strings.Cut(s.must(t, "make", "service", "NAME=orders"), "\norders runs in")
+	_, said, _ := strings.Cut(s.must(t, "make", "service", "NAME=orders", "PART=yes"), "\norders runs in")
 	said, _, _ = strings.Cut(said, "\nThen run")
 	page, err := os.ReadFile(filepath.Join(s.tree, "docs/how-to/add-a-service.md"))
 	if err != nil || said == "" || !strings.Contains(string(page), strings.TrimSpace(said)) {
@@ -115,7 +143,10 @@ func TestAServiceOfItsOwnRunsBeforeItIsEdited(t *testing.T) {
 	s.must(t, "make", "service", "NAME=parts", "PERSON=no", "FEED=no")
 	s.must(t, "go", "vet", "./orders", "./parts", "./bff", "./app", "./e2e", ".")
 	s.must(t, "go", "test", "./orders", "./parts", "./app", "./app/reference", "./checks")
-	s.must(t, "go", "test", "./e2e", "-run", "TestOrdersFromSignUpToErasure")
+	s.must(t, "go", "test", "./e2e", "-run", "TestOrdersFromSignUpToErasure|TestOrdersArePartOfGetMe")
+	// The gateway's own tests do not know of the part.
+	s.must(t, "go", "test", "./bff", "-run", "GetMe|Part|Cache|Policy|REST|Composition")
+	s.refusesAFieldThatNobodyFills(t)
 	s.must(t, "make", "remove-service", "NAME=orders")
 	s.must(t, "make", "remove-service", "NAME=parts")
 	if changed := s.changes(t); changed != "" {

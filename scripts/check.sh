@@ -17,8 +17,18 @@ go mod tidy -diff
 step "lint"
 make lint
 
+step "known vulnerabilities"
+scripts/vulnerabilities.sh
+
 step "size of the program"
 scripts/size.sh
+
+step "alert rules"
+if command -v promtool >/dev/null; then
+	scripts/rules.sh
+else # go test fails below if GATEHOUSE_TEST_REQUIRE=all
+	echo "promtool not found: skipping; install Debian's package prometheus"
+fi
 
 step "go test"
 make test

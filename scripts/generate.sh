@@ -7,7 +7,7 @@
 #   from descriptors             web/openapi.json and web/postman.json, by internal/openapi/generate;
 #                                and the descriptors that its tests describe
 #   from the compiled program    docs/reference, bff/testdata/methods.txt, atlas.hcl and the services of
-#                                compose.yaml, by app/reference
+#                                compose.yaml and compose.observability.yaml, by app/reference
 #
 # Each step writes into .generate/ and moves its files into the tree when all are
 # complete, so that a run that fails leaves the tree as it was.
@@ -80,5 +80,5 @@ finish web/openapi.json web/postman.json internal/openapi/testdata/shop.binpb
 fail_if_stale
 
 go run ./app/reference .generate
-finish $(cd .generate && find bff docs atlas.hcl compose.yaml -type f)
+finish $(cd .generate && find bff docs atlas.hcl compose.yaml compose.observability.yaml -type f)
 fail_if_stale

@@ -1,8 +1,9 @@
 // Command reference writes the files that are derived from the list of services
-// (atlas.hcl, and the services of compose.yaml), and the pages of docs/reference that
-// are derived from the program: methods and errors from its OpenAPI document, settings and commands
-// from its command line, the policy and the internal methods from its protos, and
-// audit events from auth's source. make gen runs it, from the root:
+// (atlas.hcl, and the services of compose.yaml and compose.observability.yaml), and the
+// pages of docs/reference that are derived from the program: methods and errors from its
+// OpenAPI document, settings and commands from its command line, the policy and the
+// internal methods from its protos, and audit events from auth's source. make gen runs
+// it, from the root:
 //
 //	reference FOLDER
 package main
@@ -74,9 +75,18 @@ func pages() (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compose.yaml: %w", err)
 	}
+	observed, err := os.ReadFile("compose.observability.yaml")
+	if err != nil {
+		return nil, err
+	}
+	composedObserved, err := app.ComposeObservability(string(observed))
+	if err != nil {
+		return nil, fmt.Errorf("compose.observability.yaml: %w", err)
+	}
 	return map[string]string{
 		"atlas.hcl":                  app.AtlasHCL(),
 		"compose.yaml":               composed,
+		"compose.observability.yaml": composedObserved,
 		"bff/testdata/methods.txt":   policyText.String(),
 		"docs/reference/audit.md":    audit,
 		"docs/reference/commands.md": commandsPage(cli.Model),

@@ -79,7 +79,11 @@ func (s EnvScript) RunVerbose(t *testing.T) (path, output string, secrets map[st
 
 // Load reads compose.yaml with the variables of env; it ignores .env.
 func Load(ctx context.Context, env map[string]string, options ...cli.ProjectOptionsFn) (*types.Project, error) {
-	project, err := cli.NewProjectOptions([]string{"compose.yaml"}, options...)
+	return load(ctx, []string{"compose.yaml"}, env, options...)
+}
+
+func load(ctx context.Context, files []string, env map[string]string, options ...cli.ProjectOptionsFn) (*types.Project, error) {
+	project, err := cli.NewProjectOptions(files, options...)
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +100,20 @@ func Fresh(t *testing.T) *types.Project {
 		t.Fatalf("load compose.yaml: %v", err)
 	}
 	return project
+}
+
+// FreshPair loads compose.yaml without and with another file, with the same secrets.
+func FreshPair(t *testing.T, other string) (alone, both *types.Project) {
+	t.Helper()
+	_, secrets := NewEnvScript(t).Run(t)
+	alone, err := Load(t.Context(), secrets)
+	if err != nil {
+		t.Fatalf("load compose.yaml: %v", err)
+	}
+	if both, err = load(t.Context(), []string{"compose.yaml", other}, secrets); err != nil {
+		t.Fatalf("load compose.yaml with %s: %v", other, err)
+	}
+	return alone, both
 }
 
 // Services returns the services that run the image of gatehouse.

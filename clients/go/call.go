@@ -17,13 +17,14 @@ const idempotencyKey = "Idempotency-Key"
 // keyed are the methods that take an Idempotency-Key: calls with the same key take effect
 // once. The exchange of a refresh token has the key of its session.
 var keyed = map[string]bool{
-	bffv1.AuthServiceRefreshProcedure:                     true,
-	bffv1.AuthServiceRegisterProcedure:                    true,
-	bffv1.AuthServiceVerifyEmailProcedure:                 true,
-	bffv1.AuthServiceCompleteLoginProcedure:               true,
-	bffv1.AccountServiceCompleteReauthenticationProcedure: true,
-	bffv1.AccountServiceFinishTOTPEnrolmentProcedure:      true,
-	bffv1.UserServiceCreateUserProcedure:                  true,
+	bffv1.AuthServiceRefreshProcedure:                      true,
+	bffv1.AuthServiceRegisterProcedure:                     true,
+	bffv1.AuthServiceVerifyEmailProcedure:                  true,
+	bffv1.AuthServiceCompleteLoginProcedure:                true,
+	bffv1.AccountServiceCompleteReauthenticationProcedure:  true,
+	bffv1.AccountServiceFinishPasskeyRegistrationProcedure: true,
+	bffv1.AccountServiceFinishTOTPEnrolmentProcedure:       true,
+	bffv1.UserServiceCreateUserProcedure:                   true,
 }
 
 const (

@@ -520,6 +520,10 @@ func (f *fuzzed) readMails() {
 
 // report wants most operations to have been met with success, and many with
 // refusals: requests that never get anywhere would show nothing.
+// needsAuthenticator matches operations whose success takes a second factor of the
+// caller's, which no document describes. TestParity has their answers.
+var needsAuthenticator = regexp.MustCompile(`(?i)(CompleteLogin|CompleteReauthentication|Passkey\w*|FinishTOTPEnrolment|RegenerateRecoveryCodes|RemovePassword|ForgetDevice|ListUserFactors)$`)
+
 func (f *fuzzed) report(t *testing.T, took time.Duration) {
 	t.Helper()
 	all := map[int]int{}
@@ -532,7 +536,7 @@ func (f *fuzzed) report(t *testing.T, took time.Duration) {
 				good += count
 			}
 		}
-		if good == 0 {
+		if good == 0 && !needsAuthenticator.MatchString(d.id) {
 			never = append(never, d.id)
 		}
 	}

@@ -73,7 +73,11 @@ func (v *values) resolve(schema map[string]any) map[string]any {
 // valid makes a value of a schema. name is of the property that holds it.
 func (v *values) valid(name string, schema map[string]any) any {
 	schema = v.resolve(schema)
-	if parts, ok := schema["allOf"].([]any); ok {
+	parts, several := schema["allOf"].([]any)
+	switch _, own := schema["properties"]; {
+	case several && own:
+		return v.object(v.withOneOf(schema, parts))
+	case several:
 		return v.object(v.joined(parts))
 	}
 	if choices, ok := schema["enum"].([]any); ok {
@@ -111,6 +115,26 @@ func (v *values) joined(parts []any) map[string]any {
 		}
 		more, _ := schema["required"].([]any)
 		required = append(required, more...)
+	}
+	return map[string]any{"type": "object", "properties": properties, "required": required}
+}
+
+// withOneOf chooses one field of each oneof, whose alternatives are the anyOf of a part.
+func (v *values) withOneOf(schema map[string]any, parts []any) map[string]any {
+	properties := maps.Clone(schema["properties"].(map[string]any))
+	required, _ := schema["required"].([]any)
+	required = slices.Clone(required)
+	for _, part := range parts {
+		alternatives := part.(map[string]any)["anyOf"].([]any)
+		chosen := pick(v, alternatives).(map[string]any)["required"].([]any)
+		for _, alternative := range alternatives {
+			for _, name := range alternative.(map[string]any)["required"].([]any) {
+				if !slices.Contains(chosen, name) {
+					delete(properties, name.(string))
+				}
+			}
+		}
+		required = append(required, chosen...)
 	}
 	return map[string]any{"type": "object", "properties": properties, "required": required}
 }

@@ -125,12 +125,13 @@ func restStory(t *testing.T, shape harness.Shape) {
 		}
 		return nil
 	}})
-	w := newRESTWalk(t, harness.Start(t, shape, harness.WithSettings("SMTP_URL="+server.URL())))
+	w := newRESTWalk(t, harness.Start(t, shape, harness.WithSettings("SMTP_URL="+server.URL(), "GATEHOUSE_PUBLIC_URL="+parityPage)))
 	w.mails = server
 	w.signUpInAndOut()
 	w.ownAccount()
 	w.ownSessionsAndLinks()
 	w.administration()
+	w.secondFactors()
 	refusing.Store(true)
 	w.deadLetter()
 	w.endOfAccount()

@@ -231,12 +231,12 @@ func TestHealthcheckAndPolicy(t *testing.T) {
 	}
 	policy := harness.StartProcess(t, nil, "policy")
 	policy.Wait(t)
-	if said := policy.Stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +yes +10s `).MatchString(said) {
+	if said := policy.Stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +own +- +yes +10s `).MatchString(said) {
 		t.Errorf("policy printed %s", said)
 	}
 	tightened := harness.StartProcess(t, []string{"GATEHOUSE_POLICY=bff.v1.UserService/DeleteUser limit=3s rate=1/m"}, "policy")
 	tightened.Wait(t)
-	if said := tightened.Stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +yes +3s +1/m `).MatchString(said) {
+	if said := tightened.Stdout.String(); !regexp.MustCompile(`/bff\.v1\.UserService/DeleteUser +admin +own +- +yes +3s +1/m `).MatchString(said) {
 		t.Errorf("policy, tightened, printed %s", said)
 	}
 	page := harness.StartProcess(t, nil, "policy", "--markdown")

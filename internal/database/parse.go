@@ -62,3 +62,7 @@ func parsePoolConfig(url string) (config *pgxpool.Config, err error) {
 	withoutEnvironment(url, func() { config, err = pgxpool.ParseConfig(url) })
 	return config, err
 }
+
+// IgnoredVariables returns the names of the environment variables that have no effect, for
+// the environment of a program that uses libpq.
+func IgnoredVariables() []string { return slices.Clone(ignoredVariables) }

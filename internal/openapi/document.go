@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"gatehouse/internal/release"
 )
 
 // document is the OpenAPI document under construction.
@@ -162,7 +164,7 @@ func only(all object, used map[string]bool) object {
 var info = object{
 	{"title", "Gatehouse"},
 	{"summary", "Sign-up, sign-in, sessions and user management."},
-	{"version", "1.0.0"},
+	{"version", release.Version},
 	{"description", description},
 	{"contact", object{{"name", "The operator of this gateway"}, {"url", publicURL}}},
 	{"license", object{{"name", "Apache-2.0"}, {"url", "https://www.apache.org/licenses/LICENSE-2.0"}}},

@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -32,12 +33,15 @@ var merged = flag.String("merged", "", "write the merged document to this file")
 
 // shopFiles are the descriptors in testdata, which make gen writes from the protos
 // there.
-func shopFiles(t testing.TB) *protoregistry.Files {
+func shopFiles(t testing.TB, edits ...func(*descriptorpb.FileDescriptorSet)) *protoregistry.Files {
 	t.Helper()
 	encoded, err := os.ReadFile("testdata/shop.binpb")
 	wantNoError(t, err)
 	var set descriptorpb.FileDescriptorSet
 	wantNoError(t, proto.Unmarshal(encoded, &set))
+	for _, edit := range edits {
+		edit(&set)
+	}
 	files := new(protoregistry.Files)
 	for _, file := range set.GetFile() {
 		built, err := protodesc.NewFile(file, resolver{files})
@@ -65,9 +69,9 @@ func (r resolver) FindDescriptorByName(name protoreflect.FullName) (protoreflect
 }
 
 // shopMethods are the shop's methods. One of its reasons may reach callers.
-func shopMethods(t testing.TB) []Method {
+func shopMethods(t testing.TB, edits ...func(*descriptorpb.FileDescriptorSet)) []Method {
 	t.Helper()
-	found, err := shopFiles(t).FindDescriptorByName("shop.v1.ShopService")
+	found, err := shopFiles(t, edits...).FindDescriptorByName("shop.v1.ShopService")
 	wantNoError(t, err)
 	service := found.(protoreflect.ServiceDescriptor)
 	var specs []connect.Spec
@@ -349,4 +353,43 @@ func TestMergeRefusesWhatIsTaken(t *testing.T) {
 	wantNoError(t, err)
 	wantAt(t, whole, `"other"`, "paths", "/api/v1/shop/items/{id}", "delete", "operationId")
 	wantAt(t, whole, `"shop.v1.ShopService.GetItem"`, "paths", "/api/v1/shop/items/{id}", "get", "operationId")
+}
+
+// A parameter that a query needs has an example, from its type and rules if its proto
+// gives none: the proto may belong to another team.
+func TestANeededQueryParameterHasAnExample(t *testing.T) {
+	t.Parallel()
+	methods := shopMethods(t, func(set *descriptorpb.FileDescriptorSet) {
+		for _, file := range set.GetFile() {
+			for _, service := range file.GetService() {
+				for _, method := range service.GetMethod() {
+					if method.GetName() == "GetItem" {
+						rule := &annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: "/api/v1/shop/items"}}
+						proto.SetExtension(method.GetOptions(), annotations.E_Http, rule)
+					}
+				}
+			}
+		}
+	})
+	text, err := Document(Config{Methods: methods, Errors: publicErrors(t), Lenient: true})
+	wantNoError(t, err)
+	var document struct {
+		Paths map[string]map[string]struct {
+			Parameters []struct {
+				Name, In string
+				Required bool
+				Example  string
+			}
+		}
+	}
+	wantNoError(t, json.Unmarshal(text, &document))
+	for _, parameter := range document.Paths["/api/v1/shop/items"]["get"].Parameters {
+		if parameter.Name == "id" {
+			if parameter.In != "query" || !parameter.Required || parameter.Example == "" {
+				t.Errorf("got %+v, want a parameter that the query needs, with an example", parameter)
+			}
+			return
+		}
+	}
+	t.Errorf("got %+v, want the parameter id", document.Paths["/api/v1/shop/items"])
 }

@@ -239,7 +239,8 @@ func (d *document) fieldParameter(field protoreflect.FieldDescriptor, name, in s
 		parameter.set("required", true)
 	}
 	parameter.set("schema", schema.without("description", "examples", "readOnly"))
-	if in == "path" && example != nil { // what an example of a query asks for may not be there
+	// What an example of an optional query asks for may not be there.
+	if (in == "path" || needed) && example != nil {
 		parameter.set("example", example)
 	}
 	return parameter, nil

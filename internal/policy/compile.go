@@ -29,11 +29,16 @@ const (
 // Compile compiles the policies of a server's methods, in their order, and tightens
 // them by the settings. It returns every error in the schema or the settings, each
 // with the name of its method or field.
-func Compile(specs []connect.Spec, limit time.Duration, settings string) ([]*Method, error) {
+//
+// tags are added to those that the schema declares.
+func Compile(specs []connect.Spec, limit time.Duration, settings string, tags ...CacheTag) ([]*Method, error) {
 	var methods []*Method
 	var faults []error
 	for _, spec := range specs {
 		m, err := compileMethod(spec, limit)
+		if err == nil {
+			err = m.addCacheTags(tags)
+		}
 		methods, faults = append(methods, m), append(faults, err)
 	}
 	if err := errors.Join(faults...); err != nil {

@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"regexp"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -40,6 +41,30 @@ func (t Tag) Field() FieldPath { return t.field }
 
 // String returns the tag as written in the schema.
 func (t Tag) String() string { return t.text }
+
+// CacheTag is a tag of a method's cache entries that its schema does not declare,
+// because the answer is composed of parts that the schema does not know.
+type CacheTag struct {
+	Procedure string
+	// Tag is a tag as in the schema, such as "account/{caller}".
+	Tag string
+}
+
+// addCacheTags adds those of tags that are for the method.
+func (p *Method) addCacheTags(tags []CacheTag) error {
+	if p.Cache == nil {
+		return nil
+	}
+	var texts []string
+	for _, tag := range tags {
+		if tag.Procedure == p.Procedure && !slices.ContainsFunc(p.Cache.Tags, func(t Tag) bool { return t.text == tag.Tag }) {
+			texts = append(texts, tag.Tag)
+		}
+	}
+	added, err := p.compileTags(texts)
+	p.Cache.Tags = append(p.Cache.Tags, added...)
+	return err
+}
 
 // family identifies the tags that can match: those of one kind, with or without an ID.
 func (t Tag) family() string {

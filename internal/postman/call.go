@@ -106,7 +106,8 @@ func addressOf(api *api, operation *operation, step Step) (*address, error) {
 			value = compact(message)
 		}
 		query := keyValue{Key: p.Name, Value: value, Description: p.Description, Disabled: value == ""}
-		if query.Disabled && p.Required {
+		// In a method whose proto is not ours, the parameter stays for the reader to fill in.
+		if query.Disabled && p.Required && !step.alone {
 			return nil, fmt.Errorf("the parameter %s is needed, and has no example", p.Name)
 		}
 		url.Query = append(url.Query, query)

@@ -93,3 +93,23 @@ func TestAddKeepsWhatIsThere(t *testing.T) {
 		t.Errorf("got the variables %v in %s, want those of both", c.Variable, c.Info.Name)
 	}
 }
+
+// A method of an upstream may need a parameter of which no example is known.
+func TestAParameterWithoutAnExampleIsLeftToTheReader(t *testing.T) {
+	t.Parallel()
+	const parameter = `{"name":"userId","in":"query","required":true,"schema":{"type":"string"}}`
+	described := strings.Replace(shop, `"parameters":[`, `"parameters":[`+parameter+`,`, 1)
+	if described == shop {
+		t.Fatal("no operation has parameters")
+	}
+	base, err := Collection([]byte(depot), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := Add(base, []byte(described))
+	c := decoded(t, text, err)
+	query := c.Item[0].Item[1].Item[0].Request.URL.Query
+	if len(query) != 1 || query[0].Key != "userId" || !query[0].Disabled {
+		t.Errorf("got the query %v, want userId, disabled", query)
+	}
+}

@@ -39,6 +39,8 @@ type ServerConfig struct {
 	// by line breaks or semicolons, such as
 	// "bff.v1.AuthService/Login limit=2s rate=5/m burst=5".
 	Policy string
+	// CacheTags are tags of methods' cache entries that the schema does not declare.
+	CacheTags []policy.CacheTag
 	// IsUnavailable reports whether an error of a method means that a dependency, such as
 	// its database, is unavailable. The caller then receives unavailable. If nil, only
 	// network errors count.
@@ -94,7 +96,7 @@ func NewServer(config ServerConfig, register func(*connect.Server)) (*Server, er
 		batchv1.RegisterBatchServiceHandler(survey, batches)
 	}
 	specs := slices.Collect(survey.Specs())
-	policies, err := policy.Compile(specs, config.Limit, config.Policy)
+	policies, err := policy.Compile(specs, config.Limit, config.Policy, config.CacheTags...)
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ import (
 	nometric "go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/exemplar"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
@@ -44,7 +45,7 @@ type Config struct {
 	// Name and Version are the service's name and version in traces.
 	// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override them.
 	Name, Version string
-	// Metrics enables the metrics, which Handler serves.
+	// Metrics enables the metrics, which Handler serves. With Traces, they have exemplars.
 	Metrics bool
 	// Traces enables the export of traces, which the OTEL_… environment variables
 	// configure.
@@ -76,7 +77,7 @@ func New(ctx context.Context, config Config) (*Telemetry, error) {
 		return nil, fmt.Errorf("read OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
 	if config.Metrics {
-		if err := t.measure(about); err != nil {
+		if err := t.measure(about, config.Traces); err != nil {
 			return nil, err
 		}
 	}
@@ -94,7 +95,7 @@ func New(ctx context.Context, config Config) (*Telemetry, error) {
 	return t, nil
 }
 
-func (t *Telemetry) measure(about *resource.Resource) error {
+func (t *Telemetry) measure(about *resource.Resource, traces bool) error {
 	t.registry = prometheus.NewRegistry()
 	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(t.registry), otelprometheus.WithoutScopeInfo())
 	if err != nil {
@@ -107,7 +108,13 @@ func (t *Telemetry) measure(about *resource.Resource) error {
 			return fmt.Errorf("prepare the metrics of the process: %w", err)
 		}
 	}
-	meters := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithResource(about))
+	// An exemplar leads from a measurement to its trace. Without traces of our own, the
+	// context holds the trace that the caller named.
+	exemplars := exemplar.AlwaysOffFilter
+	if traces {
+		exemplars = exemplar.TraceBasedFilter
+	}
+	meters := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithResource(about), sdkmetric.WithExemplarFilter(exemplars))
 	t.meters, t.stops = meters, append(t.stops, meters.Shutdown)
 	return nil
 }

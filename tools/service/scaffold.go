@@ -33,11 +33,13 @@ type service struct {
 	Person bool
 	// Feed says that the service reports its changes to gateways, which then cache.
 	Feed bool
+	// Part says that the newest rows of the caller are a part of GetMe.
+	Part bool
 }
 
 var nameForm = regexp.MustCompile(`^[a-z][a-z0-9]{1,30}$`)
 
-// newService returns a service by its name and its options: singular, person and feed.
+// newService returns a service by its name and its options: singular, person, feed and part.
 func newService(name string, options []string) (*service, error) {
 	s := &service{Name: name, Singular: singular(name), Person: true, Feed: true}
 	for _, option := range options {
@@ -50,9 +52,14 @@ func newService(name string, options []string) (*service, error) {
 			s.Person = value == "yes"
 		case key == "feed" && (value == "yes" || value == "no"):
 			s.Feed = value == "yes"
+		case key == "part" && (value == "yes" || value == "no"):
+			s.Part = value == "yes"
 		default:
-			return nil, fmt.Errorf("%s is not an option: set SINGULAR to a word, PERSON or FEED to yes or no", option)
+			return nil, fmt.Errorf("%s is not an option: set SINGULAR to a word, PERSON, FEED or PART to yes or no", option)
 		}
+	}
+	if s.Part && !s.Person {
+		return nil, errors.New("GetMe has what belongs to the caller: leave out PART=yes, or PERSON=no")
 	}
 	for key, value := range map[string]string{"NAME": s.Name, "SINGULAR": s.Singular} {
 		if !nameForm.MatchString(value) || token.IsKeyword(value) {
@@ -120,6 +127,10 @@ func (s *service) files() map[string]string {
 		s.Name + "/service_test.go":                                "service_test.go",
 		s.Name + "/plan_test.go":                                   "plan_test.go",
 	}
+	if s.Part {
+		files["bff/"+s.Singular+"_part.go"] = "part.go"
+		files["e2e/service_"+s.Name+"_part_test.go"] = "part_test.go"
+	}
 	if s.Person {
 		files[s.Name+"/person.go"] = "person.go"
 		files[s.Name+"/erase_test.go"] = "erase_test.go"
@@ -149,6 +160,11 @@ func (s *service) add(root string) error {
 	}
 	if err := s.enter(root); err != nil {
 		return err
+	}
+	if s.Part {
+		if err := s.addField(root); err != nil {
+			return err
+		}
 	}
 	for path, text := range rendered {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o755); err != nil {
@@ -217,18 +233,18 @@ func (s *service) word() string { return s.Name + "Service, " }
 
 // enter adds the service to the list.
 func (s *service) enter(root string) error {
-	return s.edit(root, lastWord, s.word()+lastWord)
+	return edit(root, listFile, lastWord, s.word()+lastWord)
 }
 
-// edit replaces a text that the list has once.
-func (s *service) edit(root, from, to string) error {
-	path := filepath.Join(root, listFile)
+// edit replaces a text that a file has once.
+func edit(root, file, from, to string) error {
+	path := filepath.Join(root, file)
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
 	if strings.Count(string(text), from) != 1 {
-		return fmt.Errorf("%s does not have %q once: edit the list there by hand", listFile, from)
+		return fmt.Errorf("%s does not have %q once: edit it by hand", file, from)
 	}
 	return os.WriteFile(path, []byte(strings.Replace(string(text), from, to, 1)), 0o644)
 }
@@ -298,7 +314,10 @@ func (s *service) remove(root string) error {
 	if edited = append(edited, unknown...); len(edited) > 0 {
 		return fmt.Errorf("%s edited since make service wrote the scaffold, nothing is removed: remove the service by hand", strings.Join(edited, ", "))
 	}
-	if err := s.edit(root, s.word(), ""); err != nil {
+	if err := s.removeField(root); err != nil {
+		return err
+	}
+	if err := edit(root, listFile, s.word(), ""); err != nil {
 		return err
 	}
 	for _, path := range append(paths, s.sums()) {
@@ -341,12 +360,22 @@ func (s *service) next(root string, out io.Writer) error {
 	for _, path := range paths {
 		fmt.Fprintf(out, "  %s\n", path)
 	}
-	fmt.Fprintf(out, "\nand one word in %s. What is left to decide:\n\n", listFile)
+	part, err := s.hasField(root)
+	if err != nil {
+		return err
+	}
+	if part {
+		fmt.Fprintf(out, "\nand one word in %s, and the field %s of GetMeResponse in\n%s. What is left to decide:\n\n", listFile, s.Name, answerFile)
+	} else {
+		fmt.Fprintf(out, "\nand one word in %s. What is left to decide:\n\n", listFile)
+	}
 	fmt.Fprintf(out, "  1. proto/%s/v1/%s_service.proto: the fields of one %s\n", s.Name, s.Singular, s.Singular)
 	fmt.Fprintf(out, "  2. proto/bff/v1/%s_service.proto: what callers see of it, who may call, and how often\n", s.Singular)
 	fmt.Fprintf(out, "  3. %s/schema.sql: its columns, and the indexes of your statements\n", s.Name)
 	fmt.Fprintf(out, "  4. %s/*.go and bff/%s_service.go: the statements, and the fields that the gateway copies\n", s.Name, s.Singular)
-	fmt.Fprintf(out, "  5. bff/account_service.go: only if it becomes a part of GetMe\n")
+	if part {
+		fmt.Fprintf(out, "  5. bff/%s_part.go: which %s the answer of GetMe has\n", s.Singular, s.Name)
+	}
 	fmt.Fprintf(out, "\nThen run make gen, and go test ./%s. make remove-service NAME=%s removes it\nwhile no file is edited.\n", s.Name, s.Name)
 	return nil
 }

@@ -322,12 +322,13 @@ type AccountServiceClient interface {
 	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
 	// CompleteReauthentication answers the challenge of Reauthenticate. The
-	// session is at level 2 after it. Send an Idempotency-Key header, and send the
-	// same key when you retry: for two minutes the answer is the same. Errors:
-	// invalid_argument CHALLENGE_INVALID, CODE_WRONG or PASSKEY_INVALID,
-	// unauthenticated PASSKEY_UNKNOWN or PASSKEY_CLONED, failed_precondition
-	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
-	// EMAIL_UNVERIFIED or PASSKEYS_OFF, resource_exhausted TOO_MANY_ATTEMPTS.
+	// session is at level 2 after it. Send an Idempotency-Key header, and send
+	// the same key when you retry: for two minutes the answer is the same.
+	// Errors: not_found USER_NOT_FOUND, invalid_argument CHALLENGE_INVALID,
+	// CODE_WRONG or PASSKEY_INVALID, unauthenticated PASSKEY_UNKNOWN or
+	// PASSKEY_CLONED, failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
+	// CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, EMAIL_UNVERIFIED or
+	// PASSKEYS_OFF, resource_exhausted TOO_MANY_ATTEMPTS.
 	CompleteReauthentication(context.Context, *CompleteReauthenticationRequest) (*CompleteReauthenticationResponse, error)
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It requires a sign-in or a Reauthenticate within the last five
@@ -337,47 +338,49 @@ type AccountServiceClient interface {
 	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
 	// ListFactors returns the caller's second factors: authenticator app,
-	// recovery codes and remembered devices.
+	// recovery codes and remembered devices. Errors: not_found USER_NOT_FOUND.
 	ListFactors(context.Context, *ListFactorsRequest) (*ListFactorsResponse, error)
 	// BeginTOTPEnrolment returns a secret for an authenticator app. Nothing
 	// changes until FinishTOTPEnrolment. It requires a sign-in or a
 	// Reauthenticate within the last five minutes, at level 2 if the caller has a
-	// second factor. Errors: failed_precondition REAUTHENTICATION_REQUIRED,
-	// SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, resource_exhausted
-	// TOO_MANY_ATTEMPTS.
+	// second factor. Errors: not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+	// resource_exhausted TOO_MANY_ATTEMPTS.
 	BeginTOTPEnrolment(context.Context, *BeginTOTPEnrolmentRequest) (*BeginTOTPEnrolmentResponse, error)
 	// FinishTOTPEnrolment makes the authenticator app the caller's second factor,
 	// instead of an earlier one, and returns recovery codes and tokens at level
 	// 2. A repetition within two minutes with the same Idempotency-Key returns
 	// the same answer. It requires a sign-in or a Reauthenticate within the last
-	// five minutes. Errors: invalid_argument CODE_WRONG or CHALLENGE_INVALID,
-	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
-	// CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, REAUTHENTICATION_REQUIRED,
-	// SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, resource_exhausted
-	// TOO_MANY_ATTEMPTS.
+	// five minutes. Errors: not_found USER_NOT_FOUND, invalid_argument CODE_WRONG
+	// or CHALLENGE_INVALID, failed_precondition CHALLENGE_EXPIRED,
+	// CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+	// resource_exhausted TOO_MANY_ATTEMPTS.
 	FinishTOTPEnrolment(context.Context, *FinishTOTPEnrolmentRequest) (*FinishTOTPEnrolmentResponse, error)
 	// RemoveTOTP removes the caller's authenticator app. With the last second
 	// factor, the recovery codes go too, and the caller's sessions are at level
 	// 1. It requires a sign-in or a Reauthenticate within the last five minutes.
-	// Errors: failed_precondition REAUTHENTICATION_REQUIRED,
-	// SECOND_FACTOR_REQUIRED or FACTOR_REQUIRED.
+	// Errors: not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or FACTOR_REQUIRED.
 	RemoveTOTP(context.Context, *RemoveTOTPRequest) (*RemoveTOTPResponse, error)
 	// RegenerateRecoveryCodes replaces the caller's recovery codes. It requires a
-	// sign-in or a Reauthenticate within the last five minutes. Errors:
-	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
-	// FACTOR_REQUIRED.
+	// sign-in or a Reauthenticate within the last five minutes. Errors: not_found
+	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED or FACTOR_REQUIRED.
 	RegenerateRecoveryCodes(context.Context, *RegenerateRecoveryCodesRequest) (*RegenerateRecoveryCodesResponse, error)
 	// ForgetDevice ends one of the caller's remembered devices: the next sign-in
-	// on it asks for the second factor. Errors: not_found DEVICE_NOT_FOUND.
+	// on it asks for the second factor. Errors: not_found USER_NOT_FOUND or
+	// DEVICE_NOT_FOUND.
 	ForgetDevice(context.Context, *ForgetDeviceRequest) (*ForgetDeviceResponse, error)
-	// ForgetDevices ends all of the caller's remembered devices.
+	// ForgetDevices ends all of the caller's remembered devices. Errors:
+	// not_found USER_NOT_FOUND.
 	ForgetDevices(context.Context, *ForgetDevicesRequest) (*ForgetDevicesResponse, error)
 	// BeginPasskeyRegistration returns what the browser needs to make a passkey.
 	// Nothing changes until FinishPasskeyRegistration. It requires a sign-in or a
 	// Reauthenticate within the last five minutes, with both proofs if the caller
-	// has a second factor. Errors: failed_precondition PASSKEYS_OFF,
-	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
-	// resource_exhausted TOO_MANY_PASSKEYS.
+	// has a second factor. Errors: not_found USER_NOT_FOUND, failed_precondition
+	// PASSKEYS_OFF, REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
+	// EMAIL_UNVERIFIED, resource_exhausted TOO_MANY_PASSKEYS.
 	BeginPasskeyRegistration(context.Context, *BeginPasskeyRegistrationRequest) (*BeginPasskeyRegistrationResponse, error)
 	// FinishPasskeyRegistration stores the passkey that the browser made. It is a
 	// way to sign in, and a second factor that a sign-in by password then asks.
@@ -386,28 +389,30 @@ type AccountServiceClient interface {
 	// an Idempotency-Key header, and send the same key when you retry: for two
 	// minutes the answer is the same. It requires a sign-in or a Reauthenticate
 	// within the last five minutes, with both proofs if the caller has a second
-	// factor. Errors: invalid_argument PASSKEY_INVALID, CODE_WRONG or CHALLENGE_INVALID,
-	// already_exists PASSKEY_TAKEN, failed_precondition CHALLENGE_EXPIRED,
-	// CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, PASSKEYS_OFF,
+	// factor. Errors: not_found USER_NOT_FOUND, invalid_argument PASSKEY_INVALID,
+	// CODE_WRONG or CHALLENGE_INVALID, already_exists PASSKEY_TAKEN,
+	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
+	// CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, PASSKEYS_OFF,
 	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
 	// resource_exhausted TOO_MANY_PASSKEYS.
 	FinishPasskeyRegistration(context.Context, *FinishPasskeyRegistrationRequest) (*FinishPasskeyRegistrationResponse, error)
 	// RenamePasskey names one of the caller's passkeys. Errors: not_found
-	// PASSKEY_NOT_FOUND.
+	// USER_NOT_FOUND or PASSKEY_NOT_FOUND.
 	RenamePasskey(context.Context, *RenamePasskeyRequest) (*RenamePasskeyResponse, error)
 	// DeletePasskey deletes one of the caller's passkeys. With the last second
-	// factor, the recovery codes go too, and the caller's sessions are at level 1.
-	// It requires a sign-in or a Reauthenticate within the last five minutes, with
-	// both proofs. Errors: not_found PASSKEY_NOT_FOUND, failed_precondition
-	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED, FACTOR_REQUIRED or
-	// LAST_SIGN_IN_METHOD.
+	// factor, the recovery codes go too, and the caller's sessions are at level
+	// 1. It requires a sign-in or a Reauthenticate within the last five minutes,
+	// with both proofs. Errors: not_found USER_NOT_FOUND or PASSKEY_NOT_FOUND,
+	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED,
+	// FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
 	DeletePasskey(context.Context, *DeletePasskeyRequest) (*DeletePasskeyResponse, error)
-	// RemovePassword removes the caller's password: only passkeys sign in then. It
-	// needs two passkeys, or one with recovery codes where mail is set up, because
-	// a lost passkey would otherwise lock the owner out. ResetPassword sets a
-	// password again. It requires a sign-in or a Reauthenticate by passkey within
-	// the last five minutes. Errors: failed_precondition
-	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
+	// RemovePassword removes the caller's password: only passkeys sign in then.
+	// It needs two passkeys, or one with recovery codes where mail is set up,
+	// because a lost passkey would otherwise lock the owner out. ResetPassword
+	// sets a password again. It requires a sign-in or a Reauthenticate by passkey
+	// within the last five minutes. Errors: not_found USER_NOT_FOUND,
+	// failed_precondition PASSKEYS_OFF, REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
 	RemovePassword(context.Context, *RemovePasswordRequest) (*RemovePasswordResponse, error)
 	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
@@ -479,12 +484,13 @@ type AccountServiceHandler interface {
 	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
 	// CompleteReauthentication answers the challenge of Reauthenticate. The
-	// session is at level 2 after it. Send an Idempotency-Key header, and send the
-	// same key when you retry: for two minutes the answer is the same. Errors:
-	// invalid_argument CHALLENGE_INVALID, CODE_WRONG or PASSKEY_INVALID,
-	// unauthenticated PASSKEY_UNKNOWN or PASSKEY_CLONED, failed_precondition
-	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
-	// EMAIL_UNVERIFIED or PASSKEYS_OFF, resource_exhausted TOO_MANY_ATTEMPTS.
+	// session is at level 2 after it. Send an Idempotency-Key header, and send
+	// the same key when you retry: for two minutes the answer is the same.
+	// Errors: not_found USER_NOT_FOUND, invalid_argument CHALLENGE_INVALID,
+	// CODE_WRONG or PASSKEY_INVALID, unauthenticated PASSKEY_UNKNOWN or
+	// PASSKEY_CLONED, failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
+	// CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, EMAIL_UNVERIFIED or
+	// PASSKEYS_OFF, resource_exhausted TOO_MANY_ATTEMPTS.
 	CompleteReauthentication(context.Context, *CompleteReauthenticationRequest) (*CompleteReauthenticationResponse, error)
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It requires a sign-in or a Reauthenticate within the last five
@@ -494,47 +500,49 @@ type AccountServiceHandler interface {
 	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
 	// ListFactors returns the caller's second factors: authenticator app,
-	// recovery codes and remembered devices.
+	// recovery codes and remembered devices. Errors: not_found USER_NOT_FOUND.
 	ListFactors(context.Context, *ListFactorsRequest) (*ListFactorsResponse, error)
 	// BeginTOTPEnrolment returns a secret for an authenticator app. Nothing
 	// changes until FinishTOTPEnrolment. It requires a sign-in or a
 	// Reauthenticate within the last five minutes, at level 2 if the caller has a
-	// second factor. Errors: failed_precondition REAUTHENTICATION_REQUIRED,
-	// SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, resource_exhausted
-	// TOO_MANY_ATTEMPTS.
+	// second factor. Errors: not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+	// resource_exhausted TOO_MANY_ATTEMPTS.
 	BeginTOTPEnrolment(context.Context, *BeginTOTPEnrolmentRequest) (*BeginTOTPEnrolmentResponse, error)
 	// FinishTOTPEnrolment makes the authenticator app the caller's second factor,
 	// instead of an earlier one, and returns recovery codes and tokens at level
 	// 2. A repetition within two minutes with the same Idempotency-Key returns
 	// the same answer. It requires a sign-in or a Reauthenticate within the last
-	// five minutes. Errors: invalid_argument CODE_WRONG or CHALLENGE_INVALID,
-	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
-	// CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, REAUTHENTICATION_REQUIRED,
-	// SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, resource_exhausted
-	// TOO_MANY_ATTEMPTS.
+	// five minutes. Errors: not_found USER_NOT_FOUND, invalid_argument CODE_WRONG
+	// or CHALLENGE_INVALID, failed_precondition CHALLENGE_EXPIRED,
+	// CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+	// resource_exhausted TOO_MANY_ATTEMPTS.
 	FinishTOTPEnrolment(context.Context, *FinishTOTPEnrolmentRequest) (*FinishTOTPEnrolmentResponse, error)
 	// RemoveTOTP removes the caller's authenticator app. With the last second
 	// factor, the recovery codes go too, and the caller's sessions are at level
 	// 1. It requires a sign-in or a Reauthenticate within the last five minutes.
-	// Errors: failed_precondition REAUTHENTICATION_REQUIRED,
-	// SECOND_FACTOR_REQUIRED or FACTOR_REQUIRED.
+	// Errors: not_found USER_NOT_FOUND, failed_precondition
+	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or FACTOR_REQUIRED.
 	RemoveTOTP(context.Context, *RemoveTOTPRequest) (*RemoveTOTPResponse, error)
 	// RegenerateRecoveryCodes replaces the caller's recovery codes. It requires a
-	// sign-in or a Reauthenticate within the last five minutes. Errors:
-	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
-	// FACTOR_REQUIRED.
+	// sign-in or a Reauthenticate within the last five minutes. Errors: not_found
+	// USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED or FACTOR_REQUIRED.
 	RegenerateRecoveryCodes(context.Context, *RegenerateRecoveryCodesRequest) (*RegenerateRecoveryCodesResponse, error)
 	// ForgetDevice ends one of the caller's remembered devices: the next sign-in
-	// on it asks for the second factor. Errors: not_found DEVICE_NOT_FOUND.
+	// on it asks for the second factor. Errors: not_found USER_NOT_FOUND or
+	// DEVICE_NOT_FOUND.
 	ForgetDevice(context.Context, *ForgetDeviceRequest) (*ForgetDeviceResponse, error)
-	// ForgetDevices ends all of the caller's remembered devices.
+	// ForgetDevices ends all of the caller's remembered devices. Errors:
+	// not_found USER_NOT_FOUND.
 	ForgetDevices(context.Context, *ForgetDevicesRequest) (*ForgetDevicesResponse, error)
 	// BeginPasskeyRegistration returns what the browser needs to make a passkey.
 	// Nothing changes until FinishPasskeyRegistration. It requires a sign-in or a
 	// Reauthenticate within the last five minutes, with both proofs if the caller
-	// has a second factor. Errors: failed_precondition PASSKEYS_OFF,
-	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
-	// resource_exhausted TOO_MANY_PASSKEYS.
+	// has a second factor. Errors: not_found USER_NOT_FOUND, failed_precondition
+	// PASSKEYS_OFF, REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
+	// EMAIL_UNVERIFIED, resource_exhausted TOO_MANY_PASSKEYS.
 	BeginPasskeyRegistration(context.Context, *BeginPasskeyRegistrationRequest) (*BeginPasskeyRegistrationResponse, error)
 	// FinishPasskeyRegistration stores the passkey that the browser made. It is a
 	// way to sign in, and a second factor that a sign-in by password then asks.
@@ -543,28 +551,30 @@ type AccountServiceHandler interface {
 	// an Idempotency-Key header, and send the same key when you retry: for two
 	// minutes the answer is the same. It requires a sign-in or a Reauthenticate
 	// within the last five minutes, with both proofs if the caller has a second
-	// factor. Errors: invalid_argument PASSKEY_INVALID, CODE_WRONG or CHALLENGE_INVALID,
-	// already_exists PASSKEY_TAKEN, failed_precondition CHALLENGE_EXPIRED,
-	// CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, PASSKEYS_OFF,
+	// factor. Errors: not_found USER_NOT_FOUND, invalid_argument PASSKEY_INVALID,
+	// CODE_WRONG or CHALLENGE_INVALID, already_exists PASSKEY_TAKEN,
+	// failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
+	// CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, PASSKEYS_OFF,
 	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
 	// resource_exhausted TOO_MANY_PASSKEYS.
 	FinishPasskeyRegistration(context.Context, *FinishPasskeyRegistrationRequest) (*FinishPasskeyRegistrationResponse, error)
 	// RenamePasskey names one of the caller's passkeys. Errors: not_found
-	// PASSKEY_NOT_FOUND.
+	// USER_NOT_FOUND or PASSKEY_NOT_FOUND.
 	RenamePasskey(context.Context, *RenamePasskeyRequest) (*RenamePasskeyResponse, error)
 	// DeletePasskey deletes one of the caller's passkeys. With the last second
-	// factor, the recovery codes go too, and the caller's sessions are at level 1.
-	// It requires a sign-in or a Reauthenticate within the last five minutes, with
-	// both proofs. Errors: not_found PASSKEY_NOT_FOUND, failed_precondition
-	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED, FACTOR_REQUIRED or
-	// LAST_SIGN_IN_METHOD.
+	// factor, the recovery codes go too, and the caller's sessions are at level
+	// 1. It requires a sign-in or a Reauthenticate within the last five minutes,
+	// with both proofs. Errors: not_found USER_NOT_FOUND or PASSKEY_NOT_FOUND,
+	// failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED,
+	// FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
 	DeletePasskey(context.Context, *DeletePasskeyRequest) (*DeletePasskeyResponse, error)
-	// RemovePassword removes the caller's password: only passkeys sign in then. It
-	// needs two passkeys, or one with recovery codes where mail is set up, because
-	// a lost passkey would otherwise lock the owner out. ResetPassword sets a
-	// password again. It requires a sign-in or a Reauthenticate by passkey within
-	// the last five minutes. Errors: failed_precondition
-	// REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
+	// RemovePassword removes the caller's password: only passkeys sign in then.
+	// It needs two passkeys, or one with recovery codes where mail is set up,
+	// because a lost passkey would otherwise lock the owner out. ResetPassword
+	// sets a password again. It requires a sign-in or a Reauthenticate by passkey
+	// within the last five minutes. Errors: not_found USER_NOT_FOUND,
+	// failed_precondition PASSKEYS_OFF, REAUTHENTICATION_REQUIRED,
+	// SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
 	RemovePassword(context.Context, *RemovePasswordRequest) (*RemovePasswordResponse, error)
 	// ListSessions returns the caller's active sessions, the last used first.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)

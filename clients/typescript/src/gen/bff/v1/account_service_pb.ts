@@ -1272,12 +1272,13 @@ export const AccountService: GenService<{
   },
   /**
    * CompleteReauthentication answers the challenge of Reauthenticate. The
-   * session is at level 2 after it. Send an Idempotency-Key header, and send the
-   * same key when you retry: for two minutes the answer is the same. Errors:
-   * invalid_argument CHALLENGE_INVALID, CODE_WRONG or PASSKEY_INVALID,
-   * unauthenticated PASSKEY_UNKNOWN or PASSKEY_CLONED, failed_precondition
-   * CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
-   * EMAIL_UNVERIFIED or PASSKEYS_OFF, resource_exhausted TOO_MANY_ATTEMPTS.
+   * session is at level 2 after it. Send an Idempotency-Key header, and send
+   * the same key when you retry: for two minutes the answer is the same.
+   * Errors: not_found USER_NOT_FOUND, invalid_argument CHALLENGE_INVALID,
+   * CODE_WRONG or PASSKEY_INVALID, unauthenticated PASSKEY_UNKNOWN or
+   * PASSKEY_CLONED, failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
+   * CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, EMAIL_UNVERIFIED or
+   * PASSKEYS_OFF, resource_exhausted TOO_MANY_ATTEMPTS.
    *
    * @generated from rpc bff.v1.AccountService.CompleteReauthentication
    */
@@ -1303,7 +1304,7 @@ export const AccountService: GenService<{
   },
   /**
    * ListFactors returns the caller's second factors: authenticator app,
-   * recovery codes and remembered devices.
+   * recovery codes and remembered devices. Errors: not_found USER_NOT_FOUND.
    *
    * @generated from rpc bff.v1.AccountService.ListFactors
    */
@@ -1316,9 +1317,9 @@ export const AccountService: GenService<{
    * BeginTOTPEnrolment returns a secret for an authenticator app. Nothing
    * changes until FinishTOTPEnrolment. It requires a sign-in or a
    * Reauthenticate within the last five minutes, at level 2 if the caller has a
-   * second factor. Errors: failed_precondition REAUTHENTICATION_REQUIRED,
-   * SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, resource_exhausted
-   * TOO_MANY_ATTEMPTS.
+   * second factor. Errors: not_found USER_NOT_FOUND, failed_precondition
+   * REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+   * resource_exhausted TOO_MANY_ATTEMPTS.
    *
    * @generated from rpc bff.v1.AccountService.BeginTOTPEnrolment
    */
@@ -1332,11 +1333,11 @@ export const AccountService: GenService<{
    * instead of an earlier one, and returns recovery codes and tokens at level
    * 2. A repetition within two minutes with the same Idempotency-Key returns
    * the same answer. It requires a sign-in or a Reauthenticate within the last
-   * five minutes. Errors: invalid_argument CODE_WRONG or CHALLENGE_INVALID,
-   * failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
-   * CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, REAUTHENTICATION_REQUIRED,
-   * SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED, resource_exhausted
-   * TOO_MANY_ATTEMPTS.
+   * five minutes. Errors: not_found USER_NOT_FOUND, invalid_argument CODE_WRONG
+   * or CHALLENGE_INVALID, failed_precondition CHALLENGE_EXPIRED,
+   * CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
+   * REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
+   * resource_exhausted TOO_MANY_ATTEMPTS.
    *
    * @generated from rpc bff.v1.AccountService.FinishTOTPEnrolment
    */
@@ -1349,8 +1350,8 @@ export const AccountService: GenService<{
    * RemoveTOTP removes the caller's authenticator app. With the last second
    * factor, the recovery codes go too, and the caller's sessions are at level
    * 1. It requires a sign-in or a Reauthenticate within the last five minutes.
-   * Errors: failed_precondition REAUTHENTICATION_REQUIRED,
-   * SECOND_FACTOR_REQUIRED or FACTOR_REQUIRED.
+   * Errors: not_found USER_NOT_FOUND, failed_precondition
+   * REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or FACTOR_REQUIRED.
    *
    * @generated from rpc bff.v1.AccountService.RemoveTOTP
    */
@@ -1361,9 +1362,9 @@ export const AccountService: GenService<{
   },
   /**
    * RegenerateRecoveryCodes replaces the caller's recovery codes. It requires a
-   * sign-in or a Reauthenticate within the last five minutes. Errors:
-   * failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
-   * FACTOR_REQUIRED.
+   * sign-in or a Reauthenticate within the last five minutes. Errors: not_found
+   * USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
+   * SECOND_FACTOR_REQUIRED or FACTOR_REQUIRED.
    *
    * @generated from rpc bff.v1.AccountService.RegenerateRecoveryCodes
    */
@@ -1374,7 +1375,8 @@ export const AccountService: GenService<{
   },
   /**
    * ForgetDevice ends one of the caller's remembered devices: the next sign-in
-   * on it asks for the second factor. Errors: not_found DEVICE_NOT_FOUND.
+   * on it asks for the second factor. Errors: not_found USER_NOT_FOUND or
+   * DEVICE_NOT_FOUND.
    *
    * @generated from rpc bff.v1.AccountService.ForgetDevice
    */
@@ -1384,7 +1386,8 @@ export const AccountService: GenService<{
     output: typeof ForgetDeviceResponseSchema;
   },
   /**
-   * ForgetDevices ends all of the caller's remembered devices.
+   * ForgetDevices ends all of the caller's remembered devices. Errors:
+   * not_found USER_NOT_FOUND.
    *
    * @generated from rpc bff.v1.AccountService.ForgetDevices
    */
@@ -1397,9 +1400,9 @@ export const AccountService: GenService<{
    * BeginPasskeyRegistration returns what the browser needs to make a passkey.
    * Nothing changes until FinishPasskeyRegistration. It requires a sign-in or a
    * Reauthenticate within the last five minutes, with both proofs if the caller
-   * has a second factor. Errors: failed_precondition PASSKEYS_OFF,
-   * REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
-   * resource_exhausted TOO_MANY_PASSKEYS.
+   * has a second factor. Errors: not_found USER_NOT_FOUND, failed_precondition
+   * PASSKEYS_OFF, REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or
+   * EMAIL_UNVERIFIED, resource_exhausted TOO_MANY_PASSKEYS.
    *
    * @generated from rpc bff.v1.AccountService.BeginPasskeyRegistration
    */
@@ -1416,9 +1419,10 @@ export const AccountService: GenService<{
    * an Idempotency-Key header, and send the same key when you retry: for two
    * minutes the answer is the same. It requires a sign-in or a Reauthenticate
    * within the last five minutes, with both proofs if the caller has a second
-   * factor. Errors: invalid_argument PASSKEY_INVALID, CODE_WRONG or CHALLENGE_INVALID,
-   * already_exists PASSKEY_TAKEN, failed_precondition CHALLENGE_EXPIRED,
-   * CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, PASSKEYS_OFF,
+   * factor. Errors: not_found USER_NOT_FOUND, invalid_argument PASSKEY_INVALID,
+   * CODE_WRONG or CHALLENGE_INVALID, already_exists PASSKEY_TAKEN,
+   * failed_precondition CHALLENGE_EXPIRED, CHALLENGE_USED,
+   * CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED, PASSKEYS_OFF,
    * REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or EMAIL_UNVERIFIED,
    * resource_exhausted TOO_MANY_PASSKEYS.
    *
@@ -1431,7 +1435,7 @@ export const AccountService: GenService<{
   },
   /**
    * RenamePasskey names one of the caller's passkeys. Errors: not_found
-   * PASSKEY_NOT_FOUND.
+   * USER_NOT_FOUND or PASSKEY_NOT_FOUND.
    *
    * @generated from rpc bff.v1.AccountService.RenamePasskey
    */
@@ -1442,11 +1446,11 @@ export const AccountService: GenService<{
   },
   /**
    * DeletePasskey deletes one of the caller's passkeys. With the last second
-   * factor, the recovery codes go too, and the caller's sessions are at level 1.
-   * It requires a sign-in or a Reauthenticate within the last five minutes, with
-   * both proofs. Errors: not_found PASSKEY_NOT_FOUND, failed_precondition
-   * REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED, FACTOR_REQUIRED or
-   * LAST_SIGN_IN_METHOD.
+   * factor, the recovery codes go too, and the caller's sessions are at level
+   * 1. It requires a sign-in or a Reauthenticate within the last five minutes,
+   * with both proofs. Errors: not_found USER_NOT_FOUND or PASSKEY_NOT_FOUND,
+   * failed_precondition REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED,
+   * FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
    *
    * @generated from rpc bff.v1.AccountService.DeletePasskey
    */
@@ -1456,12 +1460,13 @@ export const AccountService: GenService<{
     output: typeof DeletePasskeyResponseSchema;
   },
   /**
-   * RemovePassword removes the caller's password: only passkeys sign in then. It
-   * needs two passkeys, or one with recovery codes where mail is set up, because
-   * a lost passkey would otherwise lock the owner out. ResetPassword sets a
-   * password again. It requires a sign-in or a Reauthenticate by passkey within
-   * the last five minutes. Errors: failed_precondition
-   * REAUTHENTICATION_REQUIRED, SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
+   * RemovePassword removes the caller's password: only passkeys sign in then.
+   * It needs two passkeys, or one with recovery codes where mail is set up,
+   * because a lost passkey would otherwise lock the owner out. ResetPassword
+   * sets a password again. It requires a sign-in or a Reauthenticate by passkey
+   * within the last five minutes. Errors: not_found USER_NOT_FOUND,
+   * failed_precondition PASSKEYS_OFF, REAUTHENTICATION_REQUIRED,
+   * SECOND_FACTOR_REQUIRED or LAST_SIGN_IN_METHOD.
    *
    * @generated from rpc bff.v1.AccountService.RemovePassword
    */

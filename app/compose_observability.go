@@ -1,0 +1,33 @@
+package app
+
+import (
+	"fmt"
+	"strings"
+)
+
+// composeObservedBegin is the line of compose.observability.yaml before the services.
+const composeObservedBegin = "  # The services, written by make gen.\n"
+
+// composeOpsPort is the port of the operators' listener of every service in
+// compose.observability.yaml.
+const composeOpsPort = "9001"
+
+// ComposeObservability returns the text of compose.observability.yaml with its services as
+// they are now.
+func ComposeObservability(text string) (string, error) {
+	return between(text, composeObservedBegin, composeObservedServices())
+}
+
+// composeObservedServices gives each service an operators' listener and a collector of
+// traces, and Prometheus the list of the listeners.
+func composeObservedServices() string {
+	var b strings.Builder
+	var targets []string
+	for _, service := range Services() {
+		fmt.Fprintf(&b, "  %s:\n    environment:\n      GATEHOUSE_OPS_LISTEN: :%s\n", service.Name, composeOpsPort)
+		b.WriteString("      OTEL_EXPORTER_OTLP_ENDPOINT: http://collector:4318\n")
+		targets = append(targets, fmt.Sprintf("%q", service.Name+":"+composeOpsPort))
+	}
+	fmt.Fprintf(&b, "\nconfigs:\n  prometheus-targets:\n    content: '[{\"targets\": [%s]}]'\n\n", strings.Join(targets, ", "))
+	return b.String()
+}
