@@ -75,6 +75,7 @@ func (g *bareGateway) GetMe(ctx context.Context, _ *bffv1.GetMeRequest) (*bffv1.
 			CreateTime: a.GetCreateTime(), UpdateTime: a.GetUpdateTime(),
 		},
 		Security: &bffv1.Security{
+			Level:              1, // of a sign-in by password
 			PasswordChangeTime: security.GetPasswordChangeTime(), LastSignInTime: security.GetLastSignInTime(),
 			ActiveSessions: security.GetActiveSessions(),
 		},

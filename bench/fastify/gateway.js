@@ -45,7 +45,7 @@ const answer = object({
   sessions: { type: 'array', items: object({
     id: text, createTime: text, lastUsedTime: text, expireTime: text, userAgent: text, ipAddress: text, current: { type: 'boolean' },
   }) },
-  security: object({ passwordChangeTime: text, lastSignInTime: text, activeSessions: { type: 'integer' } }),
+  security: object({ passwordChangeTime: text, lastSignInTime: text, activeSessions: { type: 'integer' }, level: { type: 'integer' } }),
 })
 
 const app = Fastify({ logger: false })
@@ -60,7 +60,7 @@ app.post('/bff.v1.AccountService/GetMe', { schema: { response: { 200: answer } }
   for (const session of sessions) session.current = session.id === sid
   const updateTime = [account.updateTime, profile.updateTime].sort().pop()
   const status = account.status.replace('ACCOUNT_', 'USER_')
-  return { user: { ...account, ...profile, id: account.id, createTime: account.createTime, updateTime, status }, sessions, security }
+  return { user: { ...account, ...profile, id: account.id, createTime: account.createTime, updateTime, status }, sessions, security: { ...security, level: 1 } }
 })
 
 const [host, port] = GATEHOUSE_LISTEN.split(':')
