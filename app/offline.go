@@ -43,9 +43,10 @@ func (f *offlineFlags) with(p *program, invalid *problems, work func(*auth.Servi
 		return err
 	}
 	if f.Login.URL == "" && f.DatabaseURL == "" {
-		url, stop, err := openEmbedded(p, f.DataDir)
-		if err != nil {
-			return err
+		// Another name: the deferred stop reports by the result.
+		url, stop, failed := openEmbedded(p, f.DataDir)
+		if failed != nil {
+			return failed
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 		f.DatabaseURL = url

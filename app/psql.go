@@ -36,9 +36,10 @@ func (c *psqlCommand) Run(p *program, app *kong.Application) (err error) {
 		return errors.New("psql isn't on this machine: install it (Debian's package postgresql-client), or connect another client with the line that gatehouse up prints as \"look at data\"")
 	}
 	if c.DatabaseURL == "" {
-		url, stop, err := openEmbedded(p, c.DataDir)
-		if err != nil {
-			return err
+		// Another name: the deferred stop reports by the result.
+		url, stop, failed := openEmbedded(p, c.DataDir)
+		if failed != nil {
+			return failed
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 		c.DatabaseURL = url
