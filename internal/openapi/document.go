@@ -175,6 +175,7 @@ const description = "Each method is available as REST under `/api/v1`, and as [C
 	"# Signing in\n\n" +
 	"`Login` and `Register` return an access token, which is valid for five minutes and sent as `Authorization: Bearer …`, and a refresh token, which `Refresh` exchanges for new ones. " +
 	"A browser that sends `X-Gatehouse-Session: cookie` with these calls gets both in `HttpOnly` cookies, which the gateway refreshes.\n\n" +
+	"For an account with a second factor, `Login` returns a challenge instead; `CompleteLogin` takes the second proof and returns the tokens.\n\n" +
 	"# JSON\n\n" +
 	"Responses omit fields whose value is zero, empty or false, and requests may omit them. REST refuses unknown fields; Connect and gRPC ignore them.\n\n" +
 	"`PATCH` changes the fields in `updateMask`. Without a mask it changes the fields that are set and not empty, and clears none.\n\n" +
