@@ -1,4 +1,4 @@
--- schema number: 8
+-- schema number: 9
 --
 -- The whole schema, declaratively: `gatehouse schema apply` (or the Atlas CLI
 -- with atlas.hcl) changes a database to match it. Keys are UUIDv7, generated in
@@ -469,6 +469,9 @@ CREATE TABLE auth.applied_schema (
     source_hash   bytea       NOT NULL,
     catalog_hash  bytea       NOT NULL,
     apply_time    timestamptz NOT NULL DEFAULT now(),
+    -- The settings of the newest binary. An older one, to which an operator rolls back,
+    -- ignores those that it does not know.
+    setting_names text[]      NOT NULL DEFAULT '{}',
     CONSTRAINT applied_schema_number_positive CHECK (number > 0)
 );
 CREATE UNIQUE INDEX applied_schema_one_row ON auth.applied_schema ((true));
@@ -577,6 +580,7 @@ CREATE TABLE users.applied_schema (
     source_hash   bytea       NOT NULL,
     catalog_hash  bytea       NOT NULL,
     apply_time    timestamptz NOT NULL DEFAULT now(),
+    setting_names text[]      NOT NULL DEFAULT '{}',
     CONSTRAINT applied_schema_number_positive CHECK (number > 0)
 );
 CREATE UNIQUE INDEX applied_schema_one_row ON users.applied_schema ((true));

@@ -268,6 +268,7 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterAccountServiceHandler(server, s.account)
 	authv1.RegisterSessionServiceHandler(server, s.session)
 	authv1.RegisterKeyServiceHandler(server, s.key)
+	authv1.RegisterDeploymentServiceHandler(server, &deployment.Service{DB: s.db})
 	authv1.RegisterRevocationServiceHandler(server, s.revocation)
 	authv1.RegisterChangeServiceHandler(server, s.change)
 	s.change.changes.Register(server)

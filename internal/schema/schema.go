@@ -78,6 +78,10 @@ type Config struct {
 	// Apply still refuses a schema of another program that has the name of a service.
 	Shared bool
 
+	// SettingNames are the environment names of the binary's settings. Apply records them for
+	// older binaries (see database.SettingNames).
+	SettingNames []string
+
 	// Logger receives the applied numbers; nil disables logging.
 	Logger *slog.Logger
 }
@@ -233,7 +237,11 @@ func (t *target) apply(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	done = append(done, roles...)
-	if len(changed) == 0 && len(done) == 0 {
+	recorded, err := t.recordNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(changed) == 0 && len(done) == 0 && !recorded {
 		return nil, nil
 	}
 	if err := t.tx.Commit(); err != nil {
