@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Writes every generated file, or with --check compares what it would write with
-# the tree and names the files that are stale. It has three steps:
+# the tree and names the files that are stale. It has four steps:
 #
 #   from proto/ and the source   gen/ (Go code and reasons.json), the Go client's gen, the
 #                                TypeScript client's src/gen and reasons.ts
@@ -8,6 +8,8 @@
 #                                and the descriptors that its tests describe
 #   from the compiled program    docs/reference, bff/testdata/methods.txt, atlas.hcl and the services of
 #                                compose.yaml and compose.observability.yaml, by app/reference
+#   from all of these            the Helm chart's services, copies, schema and page, and deploy/kubernetes,
+#                                by tools/kubernetes/generate
 #
 # Each step writes into .generate/ and moves its files into the tree when all are
 # complete, so that a run that fails leaves the tree as it was.
@@ -80,5 +82,12 @@ finish web/openapi.json web/postman.json internal/openapi/testdata/shop.binpb
 fail_if_stale
 
 go run ./app/reference .generate
-finish $(cd .generate && find bff docs atlas.hcl compose.yaml compose.observability.yaml -type f)
+finish $(cd .generate && find bff deploy docs atlas.hcl compose.yaml compose.observability.yaml -type f)
 fail_if_stale
+
+# The manifests are rendered from the chart in the tree, so its own files come first.
+for step in chart manifests; do
+	go run -C tools/kubernetes ./generate $step ../.. ../../.generate
+	finish $(cd .generate && find deploy docs -type f)
+	fail_if_stale
+done
