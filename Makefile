@@ -17,11 +17,11 @@ gen:
 
 # Writes a new service: make service NAME=orders. SINGULAR=order is the singular, if it is
 # not NAME without its final s. With PERSON=no, rows belong to no account; with FEED=no,
-# there is no change feed, and the gateway does not cache; with PART=yes, the newest rows
-# of the caller are a part of GetMe.
+# there is no change feed, and the gateway does not cache; with DATABASE=no, there are no
+# rows at all; with PART=yes, the newest rows of the caller are a part of GetMe.
 SERVICE = go -C tools run ./service
 service:
-	@$(SERVICE) add .. $(NAME) singular=$(SINGULAR) person=$(PERSON) feed=$(FEED) part=$(PART)
+	@$(SERVICE) add .. $(NAME) singular=$(SINGULAR) database=$(DATABASE) person=$(PERSON) feed=$(FEED) part=$(PART)
 	scripts/generate.sh
 	@$(SERVICE) sums .. $(NAME) singular=$(SINGULAR)
 	@$(SERVICE) next .. $(NAME) singular=$(SINGULAR)

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
 
+	"gatehouse/bff/accountfeed"
 	"gatehouse/internal/fault"
 	"gatehouse/internal/limit"
 	"gatehouse/internal/policy"
@@ -127,12 +128,15 @@ func (r *rates) limitRate(plan *policy.Method) (connect.ServerInterceptor, error
 var errRateLimited = fault.New(connect.CodeResourceExhausted, "RATE_LIMITED",
 	"You have called this method too often. Wait as long as Retry-After says, then call it less often.")
 
-// callerOf returns the caller whose rate limit applies to the call: the principal or, without
-// one, the network of the IP address. It returns "" if there is neither; such a call is not
-// limited.
+// callerOf returns the caller whose rate limit applies to the call: the principal, the
+// upstream or, without one, the network of the IP address. It returns "" if there is
+// neither; such a call is not limited.
 func (r *rates) callerOf(ctx context.Context, info *connect.CallInfo) string {
 	if who := caller(ctx); who != nil {
 		return who.UserID
+	}
+	if reader := accountfeed.Reader(ctx); reader != "" {
+		return "upstream:" + reader
 	}
 	address, err := netip.ParseAddr(r.proxies.addressOfCall(info))
 	if err != nil {

@@ -54,6 +54,15 @@ type role struct {
 	ops    string
 }
 
+// Roles returns the names of the services, each the role of a process. The last one is
+// the gateway.
+func Roles() (names []string) {
+	for _, service := range app.Services() {
+		names = append(names, service.Name)
+	}
+	return names
+}
+
 // services returns the services in the order in which they start: each after those
 // that it calls and does not repeat its calls to.
 func services() []app.Definition {

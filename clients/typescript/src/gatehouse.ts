@@ -1,3 +1,4 @@
+import type { DescService } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient, type Client, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import { BearerSession } from "./bearer.js";
@@ -11,6 +12,7 @@ import { UserService } from "./gen/bff/v1/user_service_pb.js";
 import { passkeysOf, type Passkeys } from "./passkeys.js";
 import { snakeCaseMasks } from "./mask.js";
 import { retryOnce } from "./retry.js";
+import { services } from "./services.js";
 import { defaultStorage, type TokenStorage } from "./storage.js";
 
 export interface GatehouseOptions {
@@ -33,8 +35,11 @@ export interface GatehouseOptions {
   interceptors?: Interceptor[];
 }
 
+/** The clients of the application's own services, by their names. */
+export type ServiceClients = { readonly [Name in keyof typeof services]: Client<(typeof services)[Name]> };
+
 /** Gatehouse is a client with a session. Failed calls throw a {@link GatehouseError}. */
-export interface Gatehouse {
+export interface Gatehouse extends ServiceClients {
   /** Sign-up, sign-in and sign-out. The session is stored and refreshed automatically. */
   readonly auth: Omit<Client<typeof AuthService>, "refresh">;
   /** The signed-in person's own account. */
@@ -78,6 +83,7 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
   const auth = createClient(AuthService, transport);
   const account = createClient(AccountService, transport);
   return {
+    ...serviceClients(transport),
     auth,
     account,
     factors: factorsOf(account),
@@ -89,6 +95,11 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
     on: (name, listener) => emitter.on(name, listener),
     close: () => session.close(),
   };
+}
+
+function serviceClients(transport: Transport): ServiceClients {
+  const clients = Object.entries<DescService>(services).map(([name, service]) => [name, createClient(service, transport)]);
+  return Object.fromEntries(clients) as ServiceClients;
 }
 
 /** The message if the gateway is unreachable. A browser reports a page's origin that isn't allowed the same way. */
