@@ -69,7 +69,7 @@ check:
 
 bench:
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix bench/fastify; else echo "npm not found: skipping Fastify"; fi
-	go run ./bench
+	go run ./bench -plot docs/explanation/overload.svg
 	go test -run '^$$' -bench 'Token|Ed25519|100000' ./bff ./auth
 
 # Without symbols, as in the Dockerfile; go build . keeps them for a debugger. Stack

@@ -12,6 +12,7 @@ import (
 	connectv1 "connectrpc.com/connect"
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
 
@@ -19,6 +20,7 @@ import (
 	"gatehouse/internal/fault"
 	"gatehouse/internal/policy"
 	"gatehouse/internal/serve"
+	"gatehouse/internal/unary"
 )
 
 // Mux serves a server's methods, and pages. Each page declares its access, as each method
@@ -204,6 +206,9 @@ type methodMux struct {
 
 func (m methodMux) Handle(pattern string, handler http.Handler) {
 	if p := m.of.methods[pattern]; p != nil {
+		if !p.Streams() {
+			handler = m.of.unaryHandler(pattern, handler)
+		}
 		switch {
 		case p.Streams():
 			handler = serve.UntilStop(withoutTimeLimits(handler))
@@ -215,6 +220,15 @@ func (m methodMux) Handle(pattern string, handler http.Handler) {
 	}
 	m.mux.Handle(pattern, handler)
 	m.mounted = append(m.mounted, pattern)
+}
+
+// unaryHandler returns the handler of a unary method. connects is connect's own.
+func (s *Server) unaryHandler(procedure string, connects http.Handler) http.Handler {
+	i := slices.IndexFunc(s.registered, func(m connect.Method) bool { return m.Spec.Procedure == procedure })
+	return &unary.Handler{
+		Server: s.rpc, Spec: s.registered[i].Spec, Proto: connectproto.NewBinaryCodec(), JSON: newJSONCodec(),
+		MaxBytes: MaxMessageBytes, CompressMinBytes: s.compressMinBytes, Other: connects,
+	}
 }
 
 func withoutTimeLimits(next http.Handler) http.Handler {

@@ -1,4 +1,4 @@
-package rpc
+package unary
 
 import (
 	"net/url"
@@ -15,11 +15,16 @@ func TestAQueryIsReadAsURLDoes(t *testing.T) {
 		"Message=1", "message=1=2", "compression=%67zip", "connect", "connect&connect=v1",
 	} {
 		query := (&url.URL{RawQuery: raw}).Query()
-		want := getQuery{
-			connect: query.Get("connect"), encoding: query.Get("encoding"), base64: query.Get("base64"), compression: query.Get("compression"),
-			hasMessage: query.Has("message"),
+		want := Query{
+			Connect: query.Get("connect"), Encoding: query.Get("encoding"), Base64: query.Get("base64"), Compression: query.Get("compression"),
+			HasMessage: query.Has("message"),
 		}
-		if got := getQueryOf(raw); got != want {
+		got := QueryOf(raw)
+		message, err := url.QueryUnescape(got.Message)
+		if err != nil || message != query.Get("message") {
+			t.Errorf("%q: got the message %q, %v, want %q", raw, message, err, query.Get("message"))
+		}
+		if got.Message = ""; got != want {
 			t.Errorf("%q: got %+v, want %+v", raw, got, want)
 		}
 	}
