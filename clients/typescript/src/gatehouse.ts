@@ -9,6 +9,7 @@ import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { UserService } from "./gen/bff/v1/user_service_pb.js";
 import { passkeysOf, type Passkeys } from "./passkeys.js";
+import { signInCodeOf, type SignInCode } from "./signInCode.js";
 import { snakeCaseMasks } from "./mask.js";
 import { retryOnce } from "./retry.js";
 import { defaultStorage, type TokenStorage } from "./storage.js";
@@ -43,6 +44,8 @@ export interface Gatehouse {
   readonly factors: Factors;
   /** Passkeys of this browser. */
   readonly passkeys: Passkeys;
+  /** Sign-in with a code that is mailed. */
+  readonly signInCode: SignInCode;
   /** User management, for administrators. */
   readonly users: Client<typeof UserService>;
   /** The transport with this session, for other Connect clients, such as connect-query. */
@@ -82,6 +85,7 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
     account,
     factors: factorsOf(account),
     passkeys: passkeysOf(auth, account),
+    signInCode: signInCodeOf(auth),
     users: createClient(UserService, transport),
     transport,
     isSignedIn: () => session.isSignedIn(),

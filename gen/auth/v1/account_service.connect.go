@@ -140,7 +140,7 @@ type AccountServiceClient interface {
 	// registers gets a mailed link instead, whether or not the email has an
 	// account. An account without a password gets an invitation by mail. Errors:
 	// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS, permission_denied
-	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
+	// REGISTRATION_CLOSED or SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS,
 	// failed_precondition MAIL_UNAVAILABLE when an invitation can't be sent.
@@ -196,7 +196,7 @@ type AccountServiceHandler interface {
 	// registers gets a mailed link instead, whether or not the email has an
 	// account. An account without a password gets an invitation by mail. Errors:
 	// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS, permission_denied
-	// REGISTRATION_CLOSED, invalid_argument PASSWORD_TOO_SHORT,
+	// REGISTRATION_CLOSED or SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT,
 	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS,
 	// failed_precondition MAIL_UNAVAILABLE when an invitation can't be sent.
