@@ -28,7 +28,7 @@ var authService = Definition{
 	// If the delivery of a new account fails, users reads it from the account log.
 	Calls: []Call{{Service: roleUsers, Persistent: true}},
 	settings: func() []group {
-		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &accountFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
+		return []group{&publicFlags{}, &originFlags{}, &passkeyFlags{}, &secretFlags{}, &mailFlags{}, &passwordFlags{}, &passwordListFlags{}, &accountFlags{}, &signUpFlags{}, &factorFlags{}, &deviceFlags{}, &throttleFlags{}}
 	},
 	compose: []string{
 		"GATEHOUSE_SECRET_KEY: " + variable("GATEHOUSE_SECRET_KEY"),
@@ -59,7 +59,7 @@ func buildAuth(ctx context.Context, h *host) (*built, error) {
 		DB: h.db, Users: usersv1.NewRelayServiceClient(h.peer(roleUsers)), UsersAudit: usersv1.NewAuditServiceClient(h.peer(roleUsers)), Readers: h.accountReaders,
 		Secrets: find[*secretFlags](s).keys, Issuer: find[*publicFlags](s).url,
 		Registration: auth.Registration(accounts.Registration), SessionIdle: accounts.sessionIdle, SessionMax: accounts.sessionMax,
-		PasswordMin: find[*passwordFlags](s).PasswordMin, Passkeys: find[*passkeyFlags](s).party, Throttle: find[*throttleFlags](s).on(),
+		PasswordMin: find[*passwordFlags](s).PasswordMin, PasswordList: find[*passwordListFlags](s).list, Passkeys: find[*passkeyFlags](s).party, Throttle: find[*throttleFlags](s).on(),
 		SecondFactorRequired: find[*factorFlags](s).required(), SecondFactorRoles: find[*factorFlags](s).roles,
 		SignUpDomains: find[*signUpFlags](s).domains, EmailSignIn: find[*signUpFlags](s).on(),
 		RememberDevice: find[*deviceFlags](s).rememberDevice,

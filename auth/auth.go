@@ -79,6 +79,8 @@ type Config struct {
 	// PasswordMin is the minimum length of a new password, in characters;
 	// DefaultPasswordMin if zero.
 	PasswordMin int
+	// PasswordList has passwords that are refused as breached; nil for none.
+	PasswordList *passwords.BreachedList
 	// Passkeys is the relying party of passkeys; nil turns them off.
 	Passkeys *webauthn.Party
 	// Throttle delays repeated failures; off only for tests and measurements.
@@ -187,7 +189,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	relay := relay.New(events, config.Users, config.Logger)
 	revocation := newRevocationService(db, desk.Keys, config.Logger)
 	log := audit.NewLog(db, throttle)
-	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Throttle: throttle, Log: log}
+	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Breached: config.PasswordList, Throttle: throttle, Log: log}
 	accounts := &accounts.Store{DB: db, Log: log, Events: events, Mails: mails, Revocations: revocation.feed, SignUps: signUps}
 	passkeys := &passkeys.Store{Party: config.Passkeys, DB: db, Challenges: desk.Challenges, Mails: mails}
 	desk.Verifiers, desk.PasskeyOptions = []admission.Verifier{passkeys.Verifier()}, passkeys.Options

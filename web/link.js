@@ -16,6 +16,7 @@ const messages = {
   PASSWORD_TOO_SHORT: "Password is too short. Choose a longer one.",
   PASSWORD_TOO_LONG: "Password is too long. Use at most 128 characters.",
   PASSWORD_COMMON: "Password is too common. Choose several unrelated words.",
+  PASSWORD_BREACHED: "Password was found in data of a breach. Choose another, and change it wherever else you use it.",
   PASSWORD_CONTAINS_EMAIL: "Password contains the name in your email. Choose another.",
   INVALID_ARGUMENT: "Choose a password of 8 to 128 characters.",
 };

@@ -141,7 +141,7 @@ type AccountServiceClient interface {
 	// account. An account without a password gets an invitation by mail. Errors:
 	// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS, permission_denied
 	// REGISTRATION_CLOSED or SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS,
 	// failed_precondition MAIL_UNAVAILABLE when an invitation can't be sent.
 	CreateAccount(context.Context, *CreateAccountRequest) (*CreateAccountResponse, error)
@@ -165,7 +165,7 @@ type AccountServiceClient interface {
 	ChangeAccountEmail(context.Context, *ChangeAccountEmailRequest) (*ChangeAccountEmailResponse, error)
 	// ChangePassword replaces the password of the calling account and ends its
 	// other sessions. Errors: unauthenticated SESSION_ENDED, invalid_argument
-	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
@@ -197,7 +197,7 @@ type AccountServiceHandler interface {
 	// account. An account without a password gets an invitation by mail. Errors:
 	// already_exists EMAIL_TAKEN or ACCOUNT_EXISTS, permission_denied
 	// REGISTRATION_CLOSED or SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS,
 	// failed_precondition MAIL_UNAVAILABLE when an invitation can't be sent.
 	CreateAccount(context.Context, *CreateAccountRequest) (*CreateAccountResponse, error)
@@ -221,7 +221,7 @@ type AccountServiceHandler interface {
 	ChangeAccountEmail(context.Context, *ChangeAccountEmailRequest) (*ChangeAccountEmailResponse, error)
 	// ChangePassword replaces the password of the calling account and ends its
 	// other sessions. Errors: unauthenticated SESSION_ENDED, invalid_argument
-	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_WRONG, PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition REAUTHENTICATION_REQUIRED,
 	// resource_exhausted TOO_MANY_PASSWORD_CHECKS or TOO_MANY_ATTEMPTS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)

@@ -334,7 +334,7 @@ type AccountServiceClient interface {
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It requires a sign-in or a Reauthenticate within the last five
 	// minutes. Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
 	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
@@ -497,7 +497,7 @@ type AccountServiceHandler interface {
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It requires a sign-in or a Reauthenticate within the last five
 	// minutes. Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
 	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)

@@ -131,7 +131,7 @@ type AuthServiceClient interface {
 	// account. Parts: account (required), profile (optional). Errors:
 	// already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED or
 	// SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG,
-	// PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+	// PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// VerifyEmail completes a registration, an email verification or an
@@ -143,7 +143,7 @@ type AuthServiceClient interface {
 	// the answer has a challenge for CompleteLogin instead of tokens. Parts:
 	// account (required), profile (optional). Errors: invalid_argument
 	// LINK_INVALID, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
 	// permission_denied ACCOUNT_DISABLED, REGISTRATION_CLOSED or SIGN_UP_DOMAIN,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
@@ -196,7 +196,7 @@ type AuthServiceClient interface {
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password and ends all of the account's sessions. It
 	// takes the token of a mailed link. Errors: invalid_argument LINK_INVALID,
-	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition LINK_USED, LINK_EXPIRED or
 	// LINK_SUPERSEDED, permission_denied ACCOUNT_DISABLED, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS.
@@ -217,7 +217,7 @@ type AuthServiceHandler interface {
 	// account. Parts: account (required), profile (optional). Errors:
 	// already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED or
 	// SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG,
-	// PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+	// PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// VerifyEmail completes a registration, an email verification or an
@@ -229,7 +229,7 @@ type AuthServiceHandler interface {
 	// the answer has a challenge for CompleteLogin instead of tokens. Parts:
 	// account (required), profile (optional). Errors: invalid_argument
 	// LINK_INVALID, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
 	// permission_denied ACCOUNT_DISABLED, REGISTRATION_CLOSED or SIGN_UP_DOMAIN,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
@@ -282,7 +282,7 @@ type AuthServiceHandler interface {
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password and ends all of the account's sessions. It
 	// takes the token of a mailed link. Errors: invalid_argument LINK_INVALID,
-	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition LINK_USED, LINK_EXPIRED or
 	// LINK_SUPERSEDED, permission_denied ACCOUNT_DISABLED, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS.

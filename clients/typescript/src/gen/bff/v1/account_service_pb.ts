@@ -1309,7 +1309,7 @@ export const AccountService: GenService<{
    * ChangePassword replaces the caller's password and ends their other
    * sessions. It requires a sign-in or a Reauthenticate within the last five
    * minutes. Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
-   * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+   * PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
    * failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
    * TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
    *

@@ -1057,7 +1057,7 @@ export const AuthService: GenService<{
    * account. Parts: account (required), profile (optional). Errors:
    * already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED or
    * SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG,
-   * PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+   * PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
    * resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AuthService.Register
@@ -1077,7 +1077,7 @@ export const AuthService: GenService<{
    * the answer has a challenge for CompleteLogin instead of tokens. Parts:
    * account (required), profile (optional). Errors: invalid_argument
    * LINK_INVALID, PASSWORD_TOO_SHORT,
-   * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+   * PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
    * failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
    * permission_denied ACCOUNT_DISABLED, REGISTRATION_CLOSED or SIGN_UP_DOMAIN,
    * resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
@@ -1194,7 +1194,7 @@ export const AuthService: GenService<{
   /**
    * ResetPassword sets the password and ends all of the account's sessions. It
    * takes the token of a mailed link. Errors: invalid_argument LINK_INVALID,
-   * PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+   * PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
    * PASSWORD_CONTAINS_EMAIL, failed_precondition LINK_USED, LINK_EXPIRED or
    * LINK_SUPERSEDED, permission_denied ACCOUNT_DISABLED, resource_exhausted
    * TOO_MANY_PASSWORD_CHECKS.
