@@ -28,6 +28,7 @@ import (
 	"gatehouse/auth/challenge"
 	"gatehouse/auth/changes"
 	"gatehouse/auth/deployment"
+	"gatehouse/auth/emailcode"
 	"gatehouse/auth/factors"
 	"gatehouse/auth/idempotency"
 	"gatehouse/auth/janitor"
@@ -67,13 +68,19 @@ type Config struct {
 	Secrets [][]byte
 	// Issuer is the public URL, the "iss" of tokens.
 	Issuer string
-	// Registration says who may create an account.
-	Registration Registration
+	// Registration says who may create an account, and SignUpDomains with emails of
+	// which domains, in lower case; empty for all.
+	Registration  Registration
+	SignUpDomains []string
+	// EmailSignIn says whether people may sign in with mailed codes.
+	EmailSignIn bool
 	// SessionIdle ends an unused session; SessionMax ends every session.
 	SessionIdle, SessionMax time.Duration
 	// PasswordMin is the minimum length of a new password, in characters;
 	// DefaultPasswordMin if zero.
 	PasswordMin int
+	// PasswordList has passwords that are refused as breached; nil for none.
+	PasswordList *passwords.BreachedList
 	// Passkeys is the relying party of passkeys; nil turns them off.
 	Passkeys *webauthn.Party
 	// Throttle delays repeated failures; off only for tests and measurements.
@@ -105,15 +112,12 @@ type Config struct {
 const DefaultPasswordMin = 8
 
 // Registration says who may create an account.
-type Registration string
+type Registration = accounts.Registration
 
 const (
-	// RegistrationOpen lets anybody create an account, signed in at once.
-	RegistrationOpen Registration = "open"
-	// RegistrationVerify sends a link first, and reveals nobody's account.
-	RegistrationVerify Registration = "verify"
-	// RegistrationClosed lets only administrators create accounts.
-	RegistrationClosed Registration = "closed"
+	RegistrationOpen   = accounts.RegistrationOpen
+	RegistrationVerify = accounts.RegistrationVerify
+	RegistrationClosed = accounts.RegistrationClosed
 )
 
 // Reader is a service that reads the account log.
@@ -150,6 +154,7 @@ type Service struct {
 	feed       *accountlog.Service
 	passkey    *factors.PasskeyService
 	factors    *factors.Service
+	code       *emailcode.Service
 }
 
 // New opens the service: it loads the signing keys and makes the first one on
@@ -170,13 +175,9 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	mails, err := outbox.New(outbox.Config{
-		DB: db, Mailer: config.Mailer, From: config.MailFrom, Templates: config.MailTemplates, Site: config.Issuer, Secrets: config.Secrets,
-		Address: func(ctx context.Context, m outbox.Mail, late bool) (outbox.Mail, bool, error) {
-			return links.Address(ctx, db, m, late)
-		},
-		Logger: config.Logger,
-	})
+	codes := &emailcode.Service{DB: db, Desk: desk, Throttle: throttle, On: config.EmailSignIn}
+	signUps := accounts.SignUps{Registration: config.Registration, Domains: config.SignUpDomains}
+	mails, err := openMails(db, config, signUps, codes)
 	if err != nil {
 		return nil, err
 	}
@@ -188,13 +189,15 @@ func New(ctx context.Context, config Config) (*Service, error) {
 	relay := relay.New(events, config.Users, config.Logger)
 	revocation := newRevocationService(db, desk.Keys, config.Logger)
 	log := audit.NewLog(db, throttle)
-	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Throttle: throttle, Log: log}
-	accounts := &accounts.Store{DB: db, Log: log, Events: events, Mails: mails, Revocations: revocation.feed}
+	passwords := &passwords.Checker{Hasher: password.NewHasher(), Min: config.PasswordMin, Breached: config.PasswordList, Throttle: throttle, Log: log}
+	accounts := &accounts.Store{DB: db, Log: log, Events: events, Mails: mails, Revocations: revocation.feed, SignUps: signUps}
 	passkeys := &passkeys.Store{Party: config.Passkeys, DB: db, Challenges: desk.Challenges, Mails: mails}
 	desk.Verifiers, desk.PasskeyOptions = []admission.Verifier{passkeys.Verifier()}, passkeys.Options
 	desk.Log, desk.Mails, desk.Revocations = log, mails, revocation.feed
 	sessions := &sessions{Desk: desk, db: db, log: log, passwords: passwords}
 	links := &links.Sender{Log: log, Throttle: throttle, Mails: mails}
+	codes.Accounts, codes.Links, codes.Mails, codes.Relay, codes.Log = accounts, links, mails, relay, log
+	desk.Verifiers, desk.EmailCode = append(desk.Verifiers, codes.Verifier()), codes.StepUp
 	factorService := &factors.Service{
 		Store: &factors.Store{DB: db, Secrets: config.Secrets, Throttle: throttle, Mails: mails, Logger: config.Logger},
 		Desk:  sessions.Desk, Passkeys: passkeys, Accounts: accounts, Links: links, Log: log, Issuer: config.Issuer,
@@ -214,12 +217,12 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		revocation: revocation,
 		change:     &changeService{changes: changes},
 		link: &linkService{
-			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
+			db: db, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
 			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed,
 		},
 		audit:   &auditService{db: db},
 		mail:    &mailService{db: db, mails: mails},
-		factors: factorService, passkey: &factors.PasskeyService{Service: factorService},
+		factors: factorService, passkey: &factors.PasskeyService{Service: factorService}, code: codes,
 		feed: &accountlog.Service{Log: events, Expected: config.Readers},
 	}, nil
 }
@@ -250,6 +253,23 @@ func openDesk(ctx context.Context, db *database.Pool, config Config) (*admission
 	}, nil
 }
 
+// openMails opens the outbox, and gives the codes their keys.
+func openMails(db *database.Pool, config Config, signUps accounts.SignUps, codes *emailcode.Service) (*outbox.Outbox, error) {
+	if err := codes.SetSecrets(config.Secrets); err != nil {
+		return nil, err
+	}
+	return outbox.New(outbox.Config{
+		DB: db, Mailer: config.Mailer, From: config.MailFrom, Templates: config.MailTemplates, Site: config.Issuer, Secrets: config.Secrets,
+		Address: func(ctx context.Context, m outbox.Mail, late bool) (outbox.Mail, bool, error) {
+			if m.Kind == outbox.SignInCode {
+				return codes.Address(ctx, m)
+			}
+			return links.Address(ctx, db, signUps, m, late)
+		},
+		Logger: config.Logger,
+	})
+}
+
 func withDefaults(config Config) Config {
 	if config.PasswordMin == 0 {
 		config.PasswordMin = DefaultPasswordMin
@@ -277,6 +297,7 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterMailServiceHandler(server, s.mail)
 	authv1.RegisterAccountFeedServiceHandler(server, s.feed)
 	authv1.RegisterPasskeyServiceHandler(server, s.passkey)
+	authv1.RegisterEmailCodeServiceHandler(server, s.code)
 	authv1.RegisterFactorServiceHandler(server, s.factors)
 }
 

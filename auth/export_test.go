@@ -98,10 +98,14 @@ func (s *Service) AddressForTest(ctx context.Context, secret []byte, id string, 
 	out, wanted := outbox.Mail{
 		Kind: outbox.Kind(m.Kind), To: m.To, Account: m.Account, Locale: m.Locale, Token: content.Token, Values: content.Values,
 	}, true
-	if out.Token != "" {
-		if out, wanted, err = links.Address(ctx, s.db, out, false); err != nil {
-			return m, false, err
-		}
+	switch {
+	case out.Kind == outbox.SignInCode:
+		out, wanted, err = s.code.Address(ctx, out)
+	case out.Token != "":
+		out, wanted, err = links.Address(ctx, s.db, s.accounts.SignUps, out, false)
+	}
+	if err != nil {
+		return m, false, err
 	}
 	return MailForTest{
 		Kind: string(out.Kind), To: out.To, Account: out.Account, Locale: out.Locale, Token: out.Token, Values: out.Values,

@@ -22,17 +22,16 @@ import (
 
 // linkService implements authv1.LinkServiceHandler.
 type linkService struct {
-	db           *database.Pool
-	registration Registration
-	accounts     *accounts.Store
-	passwords    *passwords.Checker
-	sessions     *sessions
-	links        *links.Sender
-	calls        *idempotency.Keys
-	log          *audit.Log
-	mails        *outbox.Outbox
-	relay        *relay.Relay
-	revocations  *revocations.Feed
+	db          *database.Pool
+	accounts    *accounts.Store
+	passwords   *passwords.Checker
+	sessions    *sessions
+	links       *links.Sender
+	calls       *idempotency.Keys
+	log         *audit.Log
+	mails       *outbox.Outbox
+	relay       *relay.Relay
+	revocations *revocations.Feed
 }
 
 // RequestPasswordReset implements authv1.LinkServiceHandler. It doesn't check

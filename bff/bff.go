@@ -30,6 +30,7 @@ import (
 	"gatehouse/bff/intake"
 	"gatehouse/bff/passthrough"
 	"gatehouse/bff/shed"
+	"gatehouse/bff/wellknown"
 	authv1 "gatehouse/gen/auth/v1"
 	bffv1 "gatehouse/gen/bff/v1"
 	usersv1 "gatehouse/gen/users/v1"
@@ -57,7 +58,9 @@ type Config struct {
 	Origins []string
 	// RelatedOrigins is the document that lets pages of other domains use our passkeys
 	// (Web Authentication Level 3, section 5.11); nil for none.
-	RelatedOrigins []byte
+	// SecurityContact is the contact of security.txt; empty for no such document.
+	SecurityContact string
+	RelatedOrigins  []byte
 	// Cookies says how session cookies are protected; CookiesAuto if empty.
 	Cookies browser.CookieProfile
 	// TrustedProxies are the networks whose X-Forwarded-For is trusted.
@@ -193,7 +196,7 @@ func (s *Service) join(config Config) {
 	}
 	people := &directory{
 		accounts: authv1.NewAccountServiceClient(auth), sessions: authv1.NewSessionServiceClient(auth),
-		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), passkeys: authv1.NewPasskeyServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
+		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), passkeys: authv1.NewPasskeyServiceClient(auth), codes: authv1.NewEmailCodeServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
 	s.gateway.directory = people
@@ -238,6 +241,9 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.verifier.ServeJWKS))
 	mux.Handle("GET "+identitytoken.JWKSPath, policy.Anyone(), config.Identity)
 	mux.Handle("GET "+relatedOriginsPath, policy.Anyone(), relatedOrigins(config.RelatedOrigins))
+	for pattern, handler := range wellknown.Handlers(wellknown.Config{PublicURL: config.PublicURL, SecurityContact: config.SecurityContact, Now: time.Now}) {
+		mux.Handle(pattern, policy.Anyone(), handler)
+	}
 	site := web.NewHandler(web.Config{PublicURL: config.PublicURL, AcceptsGzip: rpc.AcceptsGzip, OpenAPI: s.documents.openAPI, Postman: s.documents.postman})
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)

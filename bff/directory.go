@@ -29,6 +29,7 @@ type directory struct {
 	links       authv1.LinkServiceClient
 	factors     authv1.FactorServiceClient
 	passkeys    authv1.PasskeyServiceClient
+	codes       authv1.EmailCodeServiceClient
 	mails       authv1.MailServiceClient
 	accountFeed authv1.AccountFeedServiceClient
 	audit       authv1.AuditServiceClient

@@ -66,6 +66,7 @@ var effectsOf = map[string][]effect{
 var harmless = []string{
 	authv1.AccountServiceGetAccountProcedure, authv1.LinkServiceSendVerificationProcedure,
 	authv1.LinkServiceRequestPasswordResetProcedure, authv1.MailServiceRetryMailProcedure,
+	authv1.EmailCodeServiceRequestSignInCodeProcedure,
 	authv1.PasskeyServiceBeginPasskeyLoginProcedure, authv1.PasskeyServiceRenamePasskeyProcedure,
 }
 
@@ -111,6 +112,7 @@ var ways = map[string]struct{ request, because string }{
 	"bff.v1.AccountService/DeleteMe":                 {`{}`, ""},
 
 	"bff.v1.AuthService/BeginPasskeyLogin":            {`{}`, ""},
+	"bff.v1.AuthService/RequestSignInCode":            {`{"email":"ada@example.com"}`, ""},
 	"bff.v1.AccountService/BeginPasskeyRegistration":  {`{}`, ""},
 	"bff.v1.AccountService/FinishPasskeyRegistration": {`{"registrationToken":"ghc_x","response":{}}`, ""},
 	"bff.v1.AccountService/RenamePasskey":             {`{"passkeyId":"` + bob + `","name":"Laptop"}`, ""},

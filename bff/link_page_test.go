@@ -18,6 +18,7 @@ func TestLinkPagesAreStrictAndOffline(t *testing.T) {
 	h := newHarness(t, options{})
 	kinds := map[string]string{
 		"/link/verify": "text/html; charset=utf-8", "/link/reset": "text/html; charset=utf-8", "/link/email": "text/html; charset=utf-8",
+		"/link/sign-in": "text/html; charset=utf-8",
 		"/link/link.js": "text/javascript; charset=utf-8", "/link/link.css": "text/css; charset=utf-8",
 	}
 	for path, kind := range kinds {

@@ -16,6 +16,7 @@ const messages = {
   PASSWORD_TOO_SHORT: "Password is too short. Choose a longer one.",
   PASSWORD_TOO_LONG: "Password is too long. Use at most 128 characters.",
   PASSWORD_COMMON: "Password is too common. Choose several unrelated words.",
+  PASSWORD_BREACHED: "Password was found in data of a breach. Choose another, and change it wherever else you use it.",
   PASSWORD_CONTAINS_EMAIL: "Password contains the name in your email. Choose another.",
   INVALID_ARGUMENT: "Choose a password of 8 to 128 characters.",
 };
@@ -49,6 +50,7 @@ class Refusal extends Error {}
 
 form.addEventListener("submit", async event => {
   event.preventDefault();
+  if (code) return; // the page sends nothing
   if (repeated && password.value !== repeated.value) {
     say("The passwords differ. Enter the same password twice.", "problem");
     return;
@@ -77,7 +79,10 @@ document.getElementById("show")?.addEventListener("change", event => {
   for (const input of [password, repeated]) if (input) input.type = event.target.checked ? "text" : "password";
 });
 
-if (!tokenOf(location.hash)) {
+const code = document.getElementById("code");
+const given = /[#&]code=([0-9A-Z]{8})$/.exec(location.hash)?.[1] ?? "";
+if (code && given) code.textContent = `${given.slice(0, 4)}-${given.slice(4)}`;
+if (code ? !given : !tokenOf(location.hash)) {
   form.hidden = true;
   say("This link is incomplete. Open it exactly as it is in the mail.", "problem");
 }

@@ -13,6 +13,10 @@ type linkPage struct {
 	// Confirms says that the password may be the account's current one, or be left out
 	// by a person who is signed in.
 	Confirms bool
+	// ShowsCode says that the page shows the code in the link, and sends nothing: the
+	// code works only where somebody asked for it, and no program that follows links
+	// and presses buttons uses it up.
+	ShowsCode bool
 }
 
 var linkPages = []linkPage{
@@ -33,6 +37,10 @@ var linkPages = []linkPage{
 		Lead:   "With this you sign in by the address that the link was sent to from now on. If you didn't ask for that, close this page.",
 		Method: "/bff.v1.AccountService/ConfirmEmailChange",
 		Done:   "Your email is changed. Sign in with the new one from now on.",
+	},
+	{
+		Path: "/link/sign-in", Title: "Your sign-in code", ShowsCode: true,
+		Lead: "Type this code where you asked for it. Give it to nobody.",
 	},
 }
 

@@ -56,6 +56,9 @@ type Desk struct {
 	RememberDevice time.Duration
 	// Verifiers check proofs, one for each kind in authv1.Proof that can be given.
 	Verifiers []Verifier
+	// EmailCode mails a code to the account of the calling session, and returns the
+	// challenge of a step-up that takes it.
+	EmailCode func(ctx context.Context, origin *authv1.Origin) (*authv1.Challenge, error)
 	// PasskeyOptions returns the options of a passkey for a challenge that was just
 	// written, and stores what their verification needs in the challenge's state; nil
 	// without passkeys. account is empty while nobody is identified.

@@ -13,11 +13,14 @@ import (
 )
 
 var challenges, _ = otel.Meter(telemetry.Scope).Int64Counter("gatehouse.auth.challenges", metric.WithUnit("{challenge}"),
-	metric.WithDescription("Challenges for a second proof: begun, by the method that was offered first; completed, wrong or expired, by the method of the answer."))
+	metric.WithDescription("Challenges for a second proof or a mailed code: begun, by the method that was offered first; completed, wrong or expired, by the method of the answer."))
 
 func countChallenge(ctx context.Context, state, method string) {
 	challenges.Add(ctx, 1, metric.WithAttributes(attribute.String("state", state), attribute.String("method", method)))
 }
+
+// CountBegun counts a challenge that was made for proofs of one kind.
+func CountBegun(ctx context.Context, kind Kind) { countChallenge(ctx, "begun", string(kind)) }
 
 // firstOf returns the first method; "none" without one.
 func firstOf(methods []string) string {

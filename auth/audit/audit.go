@@ -43,8 +43,9 @@ const (
 	LinkVerify       Event = "link.verify"               // The link of a registration or an invitation is used.
 	LinkReset        Event = "link.reset"                // A password reset link is used.
 	LinkEmail        Event = "link.email"                // The link that confirms a new email is used.
-	Login            Event = "session.login"             // Somebody signs in with a password.
-	Challenge        Event = "session.challenge"         // Somebody gives the right password of an account that has a second factor.
+	Login            Event = "session.login"             // Somebody signs in.
+	CodeRequest      Event = "code.request"              // A code to sign in with is requested. The answer does not reveal whether the account exists.
+	Challenge        Event = "session.challenge"         // Somebody gives the right password, or a mailed code, of an account that has a second factor.
 	Reauthenticate   Event = "session.reauthenticate"    // A signed-in person confirms their password, and the second factor if they have one.
 	Logout           Event = "session.logout"            // A session is ended by its holder.
 	SessionRevoke    Event = "session.revoke"            // One or more sessions are revoked from another session, or by an administrator.

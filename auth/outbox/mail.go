@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -36,6 +37,7 @@ const (
 	RecoveryCodeUsed Kind = "recovery_code_used"   // values: codes_left
 	FactorFailed     Kind = "second_factor_failed" // a wrong code after a right password
 	EnrolmentCode    Kind = "enrolment_code"       // values: code
+	SignInCode       Kind = "sign_in"              // link: the page with the code; values: code
 
 	PasskeyAdded    Kind = "passkey_added"
 	PasskeyRemoved  Kind = "passkey_removed"
@@ -53,6 +55,8 @@ func (k Kind) Page() string {
 		return "reset"
 	case ConfirmEmail:
 		return "email"
+	case SignInCode:
+		return "sign-in"
 	}
 	return ""
 }
@@ -70,6 +74,17 @@ type Mail struct {
 	// "code", "codes_left".
 	Values map[string]string
 }
+
+// fragment is that of the mail's link: after the #, nothing appears in a server's log.
+func (m Mail) fragment() string {
+	if m.Kind == SignInCode {
+		return "code=" + m.Values["code"]
+	}
+	return "token=" + m.Token
+}
+
+// secret is what a mail server's answer must not reveal.
+func (m Mail) secret() string { return cmp.Or(m.Token, m.Values["code"]) }
 
 // ErrUnavailable is the error of a system without a mail server.
 var ErrUnavailable = fault.New(connect.CodeFailedPrecondition, "MAIL_UNAVAILABLE", "This system can't send mail. Ask an administrator.")

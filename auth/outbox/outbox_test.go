@@ -11,7 +11,7 @@ import (
 var kinds = []Kind{
 	VerifyEmail, AccountExists, Invitation, ResetPassword, ConfirmEmail,
 	EmailInUse, EmailRequested, EmailChanged, PasswordChanged, NewSignIn,
-	TOTPAdded, TOTPRemoved, FactorsReset, RecoveryCodeUsed, FactorFailed, EnrolmentCode,
+	TOTPAdded, TOTPRemoved, FactorsReset, RecoveryCodeUsed, FactorFailed, EnrolmentCode, SignInCode,
 	PasskeyAdded, PasskeyRemoved, PasskeyBlocked, PasswordRemoved,
 }
 
@@ -71,7 +71,7 @@ func TestEveryKindOfMailHasATemplateAndItsLinkLeadsToAPage(t *testing.T) {
 			t.Errorf("%s leads to the page %q, and its text is\n%s", kind, page, rendered.Text)
 		}
 	}
-	if len(kinds) != 20 {
-		t.Errorf("there are %d kinds, want 20", len(kinds))
+	if len(kinds) != 21 {
+		t.Errorf("there are %d kinds, want 21", len(kinds))
 	}
 }

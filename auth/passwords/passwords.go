@@ -14,7 +14,8 @@ import (
 // Checker checks passwords.
 type Checker struct {
 	Hasher   *password.Hasher
-	Min      int // characters of a new password
+	Min      int           // characters of a new password
+	Breached *BreachedList // nil for none
 	Throttle *throttle.Throttle
 	Log      *audit.Log
 }

@@ -129,11 +129,11 @@ func TestParity(t *testing.T) {
 		}
 	}
 	t.Run("one process", func(t *testing.T) {
-		s := harness.Start(t, harness.OneProcess, harness.WithSettings("GATEHOUSE_THROTTLE=off", "GATEHOUSE_PUBLIC_URL="+parityPage))
+		s := harness.Start(t, harness.OneProcess, harness.WithSettings("GATEHOUSE_THROTTLE=off", "GATEHOUSE_EMAIL_SIGN_IN=on", "GATEHOUSE_PUBLIC_URL="+parityPage))
 		foreign := publishForeignKey(t, s)
 		w := newParityFixture(t, s)
 		w.signTokens(t, foreign)
-		for _, file := range append([]string{"refused", "account", "auth", "passkeys", "users", "input"}, serviceFiles(t)...) {
+		for _, file := range append([]string{"refused", "account", "auth", "codes", "passkeys", "users", "input"}, serviceFiles(t)...) {
 			w.renew(t)
 			p.run(t, w, file)
 		}

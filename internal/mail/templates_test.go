@@ -11,7 +11,7 @@ import (
 )
 
 // withLink are the kinds that have a link.
-var withLink = []string{"verify_email", "account_exists", "invitation", "reset_password", "confirm_email"}
+var withLink = []string{"verify_email", "account_exists", "invitation", "reset_password", "confirm_email", "sign_in"}
 
 const link = "https://example.com/link/verify#token=ghl_0123"
 
@@ -42,8 +42,8 @@ func TestEveryKindIsWrittenInEveryLanguage(t *testing.T) {
 	t.Parallel()
 	templates := open(t, nil)
 	kinds := slices.Sorted(maps.Keys(templates.byLanguage["en"]))
-	if len(kinds) != 20 {
-		t.Errorf("there are %d kinds, want 20: %v", len(kinds), kinds)
+	if len(kinds) != 21 {
+		t.Errorf("there are %d kinds, want 21: %v", len(kinds), kinds)
 	}
 	for language, has := range templates.byLanguage {
 		if got := slices.Sorted(maps.Keys(has)); !slices.Equal(got, kinds) {

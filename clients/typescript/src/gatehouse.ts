@@ -10,6 +10,7 @@ import { AccountService } from "./gen/bff/v1/account_service_pb.js";
 import { AuthService } from "./gen/bff/v1/auth_service_pb.js";
 import { UserService } from "./gen/bff/v1/user_service_pb.js";
 import { passkeysOf, type Passkeys } from "./passkeys.js";
+import { signInCodeOf, type SignInCode } from "./signInCode.js";
 import { snakeCaseMasks } from "./mask.js";
 import { retryOnce } from "./retry.js";
 import { services } from "./services.js";
@@ -48,6 +49,8 @@ export interface Gatehouse extends ServiceClients {
   readonly factors: Factors;
   /** Passkeys of this browser. */
   readonly passkeys: Passkeys;
+  /** Sign-in with a code that is mailed. */
+  readonly signInCode: SignInCode;
   /** User management, for administrators. */
   readonly users: Client<typeof UserService>;
   /** The transport with this session, for other Connect clients, such as connect-query. */
@@ -88,6 +91,7 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
     account,
     factors: factorsOf(account),
     passkeys: passkeysOf(auth, account),
+    signInCode: signInCodeOf(auth),
     users: createClient(UserService, transport),
     transport,
     isSignedIn: () => session.isSignedIn(),

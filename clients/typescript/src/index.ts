@@ -10,6 +10,7 @@ export type { Factors } from "./factors.js";
 export type { Passkeys } from "./passkeys.js";
 export { reasons, type Reason } from "./reasons.js";
 export * from "./services.js";
+export type { SignInCode, SignInCodeRequest } from "./signInCode.js";
 export { memoryStorage, type TokenStorage } from "./storage.js";
 export * from "./gen/bff/v1/account_service_pb.js";
 export * from "./gen/bff/v1/auth_service_pb.js";

@@ -96,7 +96,7 @@ type LinkServiceClient interface {
 	// because a stranger may have started those sessions. A caller whose account
 	// has a second factor gets a challenge instead of being signed in. Errors:
 	// permission_denied ACCOUNT_DISABLED, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition SECOND_FACTOR_REQUIRED if the caller does not accept
 	// challenges, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
@@ -111,7 +111,7 @@ type LinkServiceClient interface {
 	// failed_precondition MAIL_UNAVAILABLE.
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password and ends all sessions. Errors:
-	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 	// RequestEmailChange mails a link to the new email and a notice to the old
@@ -139,7 +139,7 @@ type LinkServiceHandler interface {
 	// because a stranger may have started those sessions. A caller whose account
 	// has a second factor gets a challenge instead of being signed in. Errors:
 	// permission_denied ACCOUNT_DISABLED, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition SECOND_FACTOR_REQUIRED if the caller does not accept
 	// challenges, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
@@ -154,7 +154,7 @@ type LinkServiceHandler interface {
 	// failed_precondition MAIL_UNAVAILABLE.
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password and ends all sessions. Errors:
-	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, resource_exhausted TOO_MANY_PASSWORD_CHECKS.
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 	// RequestEmailChange mails a link to the new email and a notice to the old

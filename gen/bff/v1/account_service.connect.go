@@ -317,7 +317,8 @@ type AccountServiceClient interface {
 	// minutes the session may call methods that require a recent sign-in. If the
 	// account has a second factor, the answer has a challenge, and
 	// CompleteReauthentication takes the second proof. Without a password, the
-	// challenge is for a passkey. Errors: invalid_argument PASSWORD_WRONG,
+	// challenge is for a passkey, or for a code that is mailed if the account has
+	// neither a passkey nor a second factor. Errors: invalid_argument PASSWORD_WRONG,
 	// failed_precondition FACTOR_REQUIRED, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
@@ -333,7 +334,7 @@ type AccountServiceClient interface {
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It requires a sign-in or a Reauthenticate within the last five
 	// minutes. Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
 	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
@@ -479,7 +480,8 @@ type AccountServiceHandler interface {
 	// minutes the session may call methods that require a recent sign-in. If the
 	// account has a second factor, the answer has a challenge, and
 	// CompleteReauthentication takes the second proof. Without a password, the
-	// challenge is for a passkey. Errors: invalid_argument PASSWORD_WRONG,
+	// challenge is for a passkey, or for a code that is mailed if the account has
+	// neither a passkey nor a second factor. Errors: invalid_argument PASSWORD_WRONG,
 	// failed_precondition FACTOR_REQUIRED, resource_exhausted TOO_MANY_ATTEMPTS or
 	// TOO_MANY_PASSWORD_CHECKS.
 	Reauthenticate(context.Context, *ReauthenticateRequest) (*ReauthenticateResponse, error)
@@ -495,7 +497,7 @@ type AccountServiceHandler interface {
 	// ChangePassword replaces the caller's password and ends their other
 	// sessions. It requires a sign-in or a Reauthenticate within the last five
 	// minutes. Errors: invalid_argument PASSWORD_WRONG, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition REAUTHENTICATION_REQUIRED, resource_exhausted
 	// TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)

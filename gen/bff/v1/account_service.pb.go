@@ -345,6 +345,7 @@ type CompleteReauthenticationRequest struct {
 	//	*CompleteReauthenticationRequest_TotpCode
 	//	*CompleteReauthenticationRequest_RecoveryCode
 	//	*CompleteReauthenticationRequest_Passkey
+	//	*CompleteReauthenticationRequest_EmailCode
 	Proof         isCompleteReauthenticationRequest_Proof `protobuf_oneof:"proof"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -421,6 +422,15 @@ func (x *CompleteReauthenticationRequest) GetPasskey() *structpb.Struct {
 	return nil
 }
 
+func (x *CompleteReauthenticationRequest) GetEmailCode() string {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteReauthenticationRequest_EmailCode); ok {
+			return x.EmailCode
+		}
+	}
+	return ""
+}
+
 type isCompleteReauthenticationRequest_Proof interface {
 	isCompleteReauthenticationRequest_Proof()
 }
@@ -440,11 +450,19 @@ type CompleteReauthenticationRequest_Passkey struct {
 	Passkey *structpb.Struct `protobuf:"bytes,4,opt,name=passkey,proto3,oneof"`
 }
 
+type CompleteReauthenticationRequest_EmailCode struct {
+	// The code of the mail that Reauthenticate sent. Case, spaces and dashes do
+	// not matter.
+	EmailCode string `protobuf:"bytes,5,opt,name=email_code,json=emailCode,proto3,oneof"`
+}
+
 func (*CompleteReauthenticationRequest_TotpCode) isCompleteReauthenticationRequest_Proof() {}
 
 func (*CompleteReauthenticationRequest_RecoveryCode) isCompleteReauthenticationRequest_Proof() {}
 
 func (*CompleteReauthenticationRequest_Passkey) isCompleteReauthenticationRequest_Proof() {}
+
+func (*CompleteReauthenticationRequest_EmailCode) isCompleteReauthenticationRequest_Proof() {}
 
 // CompleteReauthenticationResponse contains new tokens of the session, or a
 // challenge.
@@ -1539,13 +1557,15 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x15ReauthenticateRequest\x12A\n" +
 	"\bpassword\x18\x01 \x01(\tB%\xbaH\x05r\x03\x18\x80\b\x92\xe7\x18\x19\x10\x01\x1a\x15correct horse batteryR\bpassword\"I\n" +
 	"\x16ReauthenticateResponse\x12/\n" +
-	"\tchallenge\x18\x01 \x01(\v2\x11.bff.v1.ChallengeR\tchallenge\"\xd3\x02\n" +
+	"\tchallenge\x18\x01 \x01(\v2\x11.bff.v1.ChallengeR\tchallenge\"\x90\x03\n" +
 	"\x1fCompleteReauthenticationRequest\x12^\n" +
 	"\x0fchallenge_token\x18\x01 \x01(\tB5\xbaH\ar\x05\x10\x01\x18\x80\x02\x92\xe7\x18'\x10\x01\x1a#ghc_dGhpcyBpcyBub3QgYSBjaGFsbGVuZ2UR\x0echallengeToken\x126\n" +
 	"\ttotp_code\x18\x02 \x01(\tB\x17\xbaH\x06r\x04\x10\x01\x18 \x92\xe7\x18\n" +
 	"\x10\x01\x1a\x06492039H\x00R\btotpCode\x12K\n" +
 	"\rrecovery_code\x18\x03 \x01(\tB$\xbaH\x06r\x04\x10\x01\x18@\x92\xe7\x18\x17\x10\x01\x1a\x137XQ2-M4RT-9KCB-V0HSH\x00R\frecoveryCode\x12;\n" +
-	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01H\x00R\apasskeyB\x0e\n" +
+	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructB\x06\x92\xe7\x18\x02\x10\x01H\x00R\apasskey\x12;\n" +
+	"\n" +
+	"email_code\x18\x05 \x01(\tB\x1a\xbaH\x06r\x04\x10\x01\x18 \x92\xe7\x18\r\x10\x01\x1a\tBCDF-GH23H\x00R\temailCodeB\x0e\n" +
 	"\x05proof\x12\x05\xbaH\x02\b\x01\"{\n" +
 	" CompleteReauthenticationResponse\x12&\n" +
 	"\x06tokens\x18\x01 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12/\n" +
@@ -1884,6 +1904,7 @@ func file_bff_v1_account_service_proto_init() {
 		(*CompleteReauthenticationRequest_TotpCode)(nil),
 		(*CompleteReauthenticationRequest_RecoveryCode)(nil),
 		(*CompleteReauthenticationRequest_Passkey)(nil),
+		(*CompleteReauthenticationRequest_EmailCode)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -342,6 +342,7 @@ type CompleteReauthenticationRequest struct {
 	//	*CompleteReauthenticationRequest_TotpCode
 	//	*CompleteReauthenticationRequest_RecoveryCode
 	//	*CompleteReauthenticationRequest_Passkey
+	//	*CompleteReauthenticationRequest_EmailCode
 	Proof         isCompleteReauthenticationRequest_Proof `protobuf_oneof:"proof"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -418,6 +419,15 @@ func (x *CompleteReauthenticationRequest) GetPasskey() *structpb.Struct {
 	return nil
 }
 
+func (x *CompleteReauthenticationRequest) GetEmailCode() string {
+	if x != nil {
+		if x, ok := x.Proof.(*CompleteReauthenticationRequest_EmailCode); ok {
+			return x.EmailCode
+		}
+	}
+	return ""
+}
+
 type isCompleteReauthenticationRequest_Proof interface {
 	isCompleteReauthenticationRequest_Proof()
 }
@@ -437,11 +447,19 @@ type CompleteReauthenticationRequest_Passkey struct {
 	Passkey *structpb.Struct `protobuf:"bytes,4,opt,name=passkey,proto3,oneof"`
 }
 
+type CompleteReauthenticationRequest_EmailCode struct {
+	// The code of the mail that Reauthenticate sent. Case, spaces and dashes do
+	// not matter.
+	EmailCode string `protobuf:"bytes,5,opt,name=email_code,json=emailCode,proto3,oneof"`
+}
+
 func (*CompleteReauthenticationRequest_TotpCode) isCompleteReauthenticationRequest_Proof() {}
 
 func (*CompleteReauthenticationRequest_RecoveryCode) isCompleteReauthenticationRequest_Proof() {}
 
 func (*CompleteReauthenticationRequest_Passkey) isCompleteReauthenticationRequest_Proof() {}
+
+func (*CompleteReauthenticationRequest_EmailCode) isCompleteReauthenticationRequest_Proof() {}
 
 // CompleteReauthenticationResponse contains new tokens of the session, or a
 // challenge.
@@ -1536,12 +1554,14 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x15ReauthenticateRequest\x12\x1a\n" +
 	"\bpassword\x18\x01 \x01(\tR\bpassword\"I\n" +
 	"\x16ReauthenticateResponse\x12/\n" +
-	"\tchallenge\x18\x01 \x01(\v2\x11.bff.v1.ChallengeR\tchallenge\"\xce\x01\n" +
+	"\tchallenge\x18\x01 \x01(\v2\x11.bff.v1.ChallengeR\tchallenge\"\xef\x01\n" +
 	"\x1fCompleteReauthenticationRequest\x12'\n" +
 	"\x0fchallenge_token\x18\x01 \x01(\tR\x0echallengeToken\x12\x1d\n" +
 	"\ttotp_code\x18\x02 \x01(\tH\x00R\btotpCode\x12%\n" +
 	"\rrecovery_code\x18\x03 \x01(\tH\x00R\frecoveryCode\x123\n" +
-	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructH\x00R\apasskeyB\a\n" +
+	"\apasskey\x18\x04 \x01(\v2\x17.google.protobuf.StructH\x00R\apasskey\x12\x1f\n" +
+	"\n" +
+	"email_code\x18\x05 \x01(\tH\x00R\temailCodeB\a\n" +
 	"\x05proof\"{\n" +
 	" CompleteReauthenticationResponse\x12&\n" +
 	"\x06tokens\x18\x01 \x01(\v2\x0e.bff.v1.TokensR\x06tokens\x12/\n" +
@@ -1806,6 +1826,7 @@ func file_bff_v1_account_service_proto_init() {
 		(*CompleteReauthenticationRequest_TotpCode)(nil),
 		(*CompleteReauthenticationRequest_RecoveryCode)(nil),
 		(*CompleteReauthenticationRequest_Passkey)(nil),
+		(*CompleteReauthenticationRequest_EmailCode)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

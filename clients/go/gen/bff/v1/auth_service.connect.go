@@ -34,6 +34,9 @@ const (
 	// AuthServiceBeginPasskeyLoginProcedure is the procedure name of the AuthService's
 	// BeginPasskeyLogin RPC.
 	AuthServiceBeginPasskeyLoginProcedure = "/bff.v1.AuthService/BeginPasskeyLogin"
+	// AuthServiceRequestSignInCodeProcedure is the procedure name of the AuthService's
+	// RequestSignInCode RPC.
+	AuthServiceRequestSignInCodeProcedure = "/bff.v1.AuthService/RequestSignInCode"
 	// AuthServiceRefreshProcedure is the procedure name of the AuthService's Refresh RPC.
 	AuthServiceRefreshProcedure = "/bff.v1.AuthService/Refresh"
 	// AuthServiceLogoutProcedure is the procedure name of the AuthService's Logout RPC.
@@ -81,6 +84,13 @@ var (
 			Procedure:  AuthServiceBeginPasskeyLoginProcedure,
 		}
 	})
+	authServiceRequestSignInCodeSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     File_bff_v1_auth_service_proto.Services().ByName("AuthService").Methods().ByName("RequestSignInCode"),
+			Procedure:  AuthServiceRequestSignInCodeProcedure,
+		}
+	})
 	authServiceRefreshSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -119,9 +129,9 @@ type AuthServiceClient interface {
 	// GATEHOUSE_REGISTRATION is "verify", it instead mails a link for
 	// VerifyEmail, and the answer does not reveal whether the email has an
 	// account. Parts: account (required), profile (optional). Errors:
-	// already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED,
-	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+	// already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED or
+	// SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG,
+	// PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// VerifyEmail completes a registration, an email verification or an
@@ -133,9 +143,9 @@ type AuthServiceClient interface {
 	// the answer has a challenge for CompleteLogin instead of tokens. Parts:
 	// account (required), profile (optional). Errors: invalid_argument
 	// LINK_INVALID, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
+	// permission_denied ACCOUNT_DISABLED, REGISTRATION_CLOSED or SIGN_UP_DOMAIN,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
 	// Login checks an email and a password and starts a session. If the account
@@ -152,13 +162,21 @@ type AuthServiceClient interface {
 	// account (required), profile (optional). Errors: invalid_argument CHALLENGE_INVALID, CODE_WRONG or PASSKEY_INVALID,
 	// unauthenticated PASSKEY_UNKNOWN or PASSKEY_CLONED, failed_precondition
 	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
-	// EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+	// EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED,
+	// REGISTRATION_CLOSED or SIGN_UP_DOMAIN, resource_exhausted TOO_MANY_ATTEMPTS.
 	CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error)
 	// BeginPasskeyLogin makes a challenge for a passkey of any account: nobody is
 	// identified before the passkey is used. Give its passkey_options to the
 	// browser, and the browser's answer to CompleteLogin. Errors:
 	// failed_precondition PASSKEYS_OFF.
 	BeginPasskeyLogin(context.Context, *BeginPasskeyLoginRequest) (*BeginPasskeyLoginResponse, error)
+	// RequestSignInCode mails a code to the email and makes the challenge for
+	// which the code works: give both to CompleteLogin. Only the client that asked
+	// has the challenge, so nobody else who reads the mail can use the code. The answer is the same if the email has no account: CompleteLogin then
+	// creates one, where people may register. At most three mails in 10 minutes
+	// are sent to an email, without another answer. Errors: failed_precondition
+	// EMAIL_SIGN_IN_OFF or MAIL_UNAVAILABLE.
+	RequestSignInCode(context.Context, *RequestSignInCodeRequest) (*RequestSignInCodeResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
 	// header, and send the same key when you retry, so that a lost answer does
 	// not end the session. Any other use of an old token ends the session.
@@ -178,7 +196,7 @@ type AuthServiceClient interface {
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password and ends all of the account's sessions. It
 	// takes the token of a mailed link. Errors: invalid_argument LINK_INVALID,
-	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition LINK_USED, LINK_EXPIRED or
 	// LINK_SUPERSEDED, permission_denied ACCOUNT_DISABLED, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS.
@@ -197,9 +215,9 @@ type AuthServiceHandler interface {
 	// GATEHOUSE_REGISTRATION is "verify", it instead mails a link for
 	// VerifyEmail, and the answer does not reveal whether the email has an
 	// account. Parts: account (required), profile (optional). Errors:
-	// already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED,
-	// invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-	// PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+	// already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED or
+	// SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG,
+	// PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// VerifyEmail completes a registration, an email verification or an
@@ -211,9 +229,9 @@ type AuthServiceHandler interface {
 	// the answer has a challenge for CompleteLogin instead of tokens. Parts:
 	// account (required), profile (optional). Errors: invalid_argument
 	// LINK_INVALID, PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
 	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
+	// permission_denied ACCOUNT_DISABLED, REGISTRATION_CLOSED or SIGN_UP_DOMAIN,
 	// resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
 	VerifyEmail(context.Context, *VerifyEmailRequest) (*VerifyEmailResponse, error)
 	// Login checks an email and a password and starts a session. If the account
@@ -230,13 +248,21 @@ type AuthServiceHandler interface {
 	// account (required), profile (optional). Errors: invalid_argument CHALLENGE_INVALID, CODE_WRONG or PASSKEY_INVALID,
 	// unauthenticated PASSKEY_UNKNOWN or PASSKEY_CLONED, failed_precondition
 	// CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
-	// EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+	// EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED,
+	// REGISTRATION_CLOSED or SIGN_UP_DOMAIN, resource_exhausted TOO_MANY_ATTEMPTS.
 	CompleteLogin(context.Context, *CompleteLoginRequest) (*CompleteLoginResponse, error)
 	// BeginPasskeyLogin makes a challenge for a passkey of any account: nobody is
 	// identified before the passkey is used. Give its passkey_options to the
 	// browser, and the browser's answer to CompleteLogin. Errors:
 	// failed_precondition PASSKEYS_OFF.
 	BeginPasskeyLogin(context.Context, *BeginPasskeyLoginRequest) (*BeginPasskeyLoginResponse, error)
+	// RequestSignInCode mails a code to the email and makes the challenge for
+	// which the code works: give both to CompleteLogin. Only the client that asked
+	// has the challenge, so nobody else who reads the mail can use the code. The answer is the same if the email has no account: CompleteLogin then
+	// creates one, where people may register. At most three mails in 10 minutes
+	// are sent to an email, without another answer. Errors: failed_precondition
+	// EMAIL_SIGN_IN_OFF or MAIL_UNAVAILABLE.
+	RequestSignInCode(context.Context, *RequestSignInCodeRequest) (*RequestSignInCodeResponse, error)
 	// Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
 	// header, and send the same key when you retry, so that a lost answer does
 	// not end the session. Any other use of an old token ends the session.
@@ -256,7 +282,7 @@ type AuthServiceHandler interface {
 	RequestPasswordReset(context.Context, *RequestPasswordResetRequest) (*RequestPasswordResetResponse, error)
 	// ResetPassword sets the password and ends all of the account's sessions. It
 	// takes the token of a mailed link. Errors: invalid_argument LINK_INVALID,
-	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+	// PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
 	// PASSWORD_CONTAINS_EMAIL, failed_precondition LINK_USED, LINK_EXPIRED or
 	// LINK_SUPERSEDED, permission_denied ACCOUNT_DISABLED, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS.
@@ -272,6 +298,7 @@ func RegisterAuthServiceHandler(server *connect.Server, svc AuthServiceHandler) 
 		connect.Method{Spec: authServiceLoginSpec(), Handler: adapter.login},
 		connect.Method{Spec: authServiceCompleteLoginSpec(), Handler: adapter.completeLogin},
 		connect.Method{Spec: authServiceBeginPasskeyLoginSpec(), Handler: adapter.beginPasskeyLogin},
+		connect.Method{Spec: authServiceRequestSignInCodeSpec(), Handler: adapter.requestSignInCode},
 		connect.Method{Spec: authServiceRefreshSpec(), Handler: adapter.refresh},
 		connect.Method{Spec: authServiceLogoutSpec(), Handler: adapter.logout},
 		connect.Method{Spec: authServiceRequestPasswordResetSpec(), Handler: adapter.requestPasswordReset},
@@ -300,6 +327,10 @@ func (UnimplementedAuthServiceHandler) CompleteLogin(context.Context, *CompleteL
 
 func (UnimplementedAuthServiceHandler) BeginPasskeyLogin(context.Context, *BeginPasskeyLoginRequest) (*BeginPasskeyLoginResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.BeginPasskeyLogin is not implemented")
+}
+
+func (UnimplementedAuthServiceHandler) RequestSignInCode(context.Context, *RequestSignInCodeRequest) (*RequestSignInCodeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "bff.v1.AuthService.RequestSignInCode is not implemented")
 }
 
 func (UnimplementedAuthServiceHandler) Refresh(context.Context, *RefreshRequest) (*RefreshResponse, error) {
@@ -357,6 +388,14 @@ func (c *authServiceClient) CompleteLogin(ctx context.Context, req *CompleteLogi
 func (c *authServiceClient) BeginPasskeyLogin(ctx context.Context, req *BeginPasskeyLoginRequest) (*BeginPasskeyLoginResponse, error) {
 	var res BeginPasskeyLoginResponse
 	if err := c.client.CallUnary(ctx, authServiceBeginPasskeyLoginSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *authServiceClient) RequestSignInCode(ctx context.Context, req *RequestSignInCodeRequest) (*RequestSignInCodeResponse, error) {
+	var res RequestSignInCodeResponse
+	if err := c.client.CallUnary(ctx, authServiceRequestSignInCodeSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -450,6 +489,18 @@ func (h authServiceHandler) beginPasskeyLogin(ctx context.Context, _ connect.Spe
 		return err
 	}
 	res, err := h.svc.BeginPasskeyLogin(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h authServiceHandler) requestSignInCode(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req RequestSignInCodeRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RequestSignInCode(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -228,7 +228,7 @@ type UserServiceClient interface {
 	// profile (optional; if it is missing, the attributes may not be stored:
 	// repeat the call with the same Idempotency-Key, or UpdateUser). Errors:
 	// already_exists EMAIL_TAKEN, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED, PASSWORD_CONTAINS_EMAIL,
 	// ATTRIBUTES_INVALID or ATTRIBUTES_TOO_LARGE, failed_precondition
 	// REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS.
@@ -328,7 +328,7 @@ type UserServiceHandler interface {
 	// profile (optional; if it is missing, the attributes may not be stored:
 	// repeat the call with the same Idempotency-Key, or UpdateUser). Errors:
 	// already_exists EMAIL_TAKEN, invalid_argument PASSWORD_TOO_SHORT,
-	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_CONTAINS_EMAIL,
+	// PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED, PASSWORD_CONTAINS_EMAIL,
 	// ATTRIBUTES_INVALID or ATTRIBUTES_TOO_LARGE, failed_precondition
 	// REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
 	// TOO_MANY_PASSWORD_CHECKS.

@@ -16,7 +16,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file bff/v1/auth_service.proto.
  */
 export const file_bff_v1_auth_service: GenFile = /*@__PURE__*/
-  fileDesc("ChliZmYvdjEvYXV0aF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiWQoPUmVnaXN0ZXJSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhIKCmZpcnN0X25hbWUYAyABKAkSEQoJbGFzdF9uYW1lGAQgASgJIp0BChBSZWdpc3RlclJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEjUKEXZlcmlmaWNhdGlvbl9zZW50GAIgASgLMhguYmZmLnYxLlZlcmlmaWNhdGlvblNlbnRIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCJFCgxMb2dpblJlcXVlc3QSDQoFZW1haWwYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFAoMZGV2aWNlX3Rva2VuGAMgASgJIosBCg1Mb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCKrAQoUQ29tcGxldGVMb2dpblJlcXVlc3QSFwoPY2hhbGxlbmdlX3Rva2VuGAEgASgJEhMKCXRvdHBfY29kZRgCIAEoCUgAEhcKDXJlY292ZXJ5X2NvZGUYAyABKAlIABIqCgdwYXNza2V5GAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEhcKD3JlbWVtYmVyX2RldmljZRgHIAEoCEIHCgVwcm9vZiKTAQoVQ29tcGxldGVMb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCInCg5SZWZyZXNoUmVxdWVzdBIVCg1yZWZyZXNoX3Rva2VuGAEgASgJIjEKD1JlZnJlc2hSZXNwb25zZRIeCgZ0b2tlbnMYASABKAsyDi5iZmYudjEuVG9rZW5zIiYKDUxvZ291dFJlcXVlc3QSFQoNcmVmcmVzaF90b2tlbhgBIAEoCSIQCg5Mb2dvdXRSZXNwb25zZSKjAQoSVmVyaWZ5RW1haWxSZXF1ZXN0Eg0KBXRva2VuGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhcKCmZpcnN0X25hbWUYAyABKAlIAIgBARIWCglsYXN0X25hbWUYBCABKAlIAYgBARITCgZsb2NhbGUYBSABKAlIAogBAUINCgtfZmlyc3RfbmFtZUIMCgpfbGFzdF9uYW1lQgkKB19sb2NhbGUisAEKE1ZlcmlmeUVtYWlsUmVzcG9uc2USGgoEdXNlchgBIAEoCzIMLmJmZi52MS5Vc2VyEh4KBnRva2VucxgCIAEoCzIOLmJmZi52MS5Ub2tlbnMSIQoGZXJyb3JzGAMgAygLMhEuYmZmLnYxLlBhcnRFcnJvchIUCgxkZXZpY2VfdG9rZW4YBCABKAkSJAoJY2hhbGxlbmdlGAUgASgLMhEuYmZmLnYxLkNoYWxsZW5nZSIsChtSZXF1ZXN0UGFzc3dvcmRSZXNldFJlcXVlc3QSDQoFZW1haWwYASABKAkiHgocUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXNwb25zZSI7ChRSZXNldFBhc3N3b3JkUmVxdWVzdBINCgV0b2tlbhgBIAEoCRIUCgxuZXdfcGFzc3dvcmQYAiABKAkiFwoVUmVzZXRQYXNzd29yZFJlc3BvbnNlMqIFCgtBdXRoU2VydmljZRI9CghSZWdpc3RlchIXLmJmZi52MS5SZWdpc3RlclJlcXVlc3QaGC5iZmYudjEuUmVnaXN0ZXJSZXNwb25zZRJGCgtWZXJpZnlFbWFpbBIaLmJmZi52MS5WZXJpZnlFbWFpbFJlcXVlc3QaGy5iZmYudjEuVmVyaWZ5RW1haWxSZXNwb25zZRI0CgVMb2dpbhIULmJmZi52MS5Mb2dpblJlcXVlc3QaFS5iZmYudjEuTG9naW5SZXNwb25zZRJMCg1Db21wbGV0ZUxvZ2luEhwuYmZmLnYxLkNvbXBsZXRlTG9naW5SZXF1ZXN0Gh0uYmZmLnYxLkNvbXBsZXRlTG9naW5SZXNwb25zZRJYChFCZWdpblBhc3NrZXlMb2dpbhIgLmJmZi52MS5CZWdpblBhc3NrZXlMb2dpblJlcXVlc3QaIS5iZmYudjEuQmVnaW5QYXNza2V5TG9naW5SZXNwb25zZRI/CgdSZWZyZXNoEhYuYmZmLnYxLlJlZnJlc2hSZXF1ZXN0GhcuYmZmLnYxLlJlZnJlc2hSZXNwb25zZSIDkAICEjwKBkxvZ291dBIVLmJmZi52MS5Mb2dvdXRSZXF1ZXN0GhYuYmZmLnYxLkxvZ291dFJlc3BvbnNlIgOQAgISYQoUUmVxdWVzdFBhc3N3b3JkUmVzZXQSIy5iZmYudjEuUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXF1ZXN0GiQuYmZmLnYxLlJlcXVlc3RQYXNzd29yZFJlc2V0UmVzcG9uc2USTAoNUmVzZXRQYXNzd29yZBIcLmJmZi52MS5SZXNldFBhc3N3b3JkUmVxdWVzdBodLmJmZi52MS5SZXNldFBhc3N3b3JkUmVzcG9uc2ViBnByb3RvMw", [file_bff_v1_passkeys, file_bff_v1_types, file_google_protobuf_struct]);
+  fileDesc("ChliZmYvdjEvYXV0aF9zZXJ2aWNlLnByb3RvEgZiZmYudjEiWQoPUmVnaXN0ZXJSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhAKCHBhc3N3b3JkGAIgASgJEhIKCmZpcnN0X25hbWUYAyABKAkSEQoJbGFzdF9uYW1lGAQgASgJIp0BChBSZWdpc3RlclJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEjUKEXZlcmlmaWNhdGlvbl9zZW50GAIgASgLMhguYmZmLnYxLlZlcmlmaWNhdGlvblNlbnRIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCJFCgxMb2dpblJlcXVlc3QSDQoFZW1haWwYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSFAoMZGV2aWNlX3Rva2VuGAMgASgJIosBCg1Mb2dpblJlc3BvbnNlEiUKCXNpZ25lZF9pbhgBIAEoCzIQLmJmZi52MS5TaWduZWRJbkgAEiYKCWNoYWxsZW5nZRgCIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2VIABIhCgZlcnJvcnMYAyADKAsyES5iZmYudjEuUGFydEVycm9yQggKBnJlc3VsdCLBAQoUQ29tcGxldGVMb2dpblJlcXVlc3QSFwoPY2hhbGxlbmdlX3Rva2VuGAEgASgJEhMKCXRvdHBfY29kZRgCIAEoCUgAEhcKDXJlY292ZXJ5X2NvZGUYAyABKAlIABIqCgdwYXNza2V5GAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEhQKCmVtYWlsX2NvZGUYBSABKAlIABIXCg9yZW1lbWJlcl9kZXZpY2UYByABKAhCBwoFcHJvb2YikwEKFUNvbXBsZXRlTG9naW5SZXNwb25zZRIlCglzaWduZWRfaW4YASABKAsyEC5iZmYudjEuU2lnbmVkSW5IABImCgljaGFsbGVuZ2UYAiABKAsyES5iZmYudjEuQ2hhbGxlbmdlSAASIQoGZXJyb3JzGAMgAygLMhEuYmZmLnYxLlBhcnRFcnJvckIICgZyZXN1bHQiPwoYUmVxdWVzdFNpZ25JbkNvZGVSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJEhQKDGRldmljZV90b2tlbhgCIAEoCSJBChlSZXF1ZXN0U2lnbkluQ29kZVJlc3BvbnNlEiQKCWNoYWxsZW5nZRgBIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2UiJwoOUmVmcmVzaFJlcXVlc3QSFQoNcmVmcmVzaF90b2tlbhgBIAEoCSIxCg9SZWZyZXNoUmVzcG9uc2USHgoGdG9rZW5zGAEgASgLMg4uYmZmLnYxLlRva2VucyImCg1Mb2dvdXRSZXF1ZXN0EhUKDXJlZnJlc2hfdG9rZW4YASABKAkiEAoOTG9nb3V0UmVzcG9uc2UiowEKElZlcmlmeUVtYWlsUmVxdWVzdBINCgV0b2tlbhgBIAEoCRIQCghwYXNzd29yZBgCIAEoCRIXCgpmaXJzdF9uYW1lGAMgASgJSACIAQESFgoJbGFzdF9uYW1lGAQgASgJSAGIAQESEwoGbG9jYWxlGAUgASgJSAKIAQFCDQoLX2ZpcnN0X25hbWVCDAoKX2xhc3RfbmFtZUIJCgdfbG9jYWxlIrABChNWZXJpZnlFbWFpbFJlc3BvbnNlEhoKBHVzZXIYASABKAsyDC5iZmYudjEuVXNlchIeCgZ0b2tlbnMYAiABKAsyDi5iZmYudjEuVG9rZW5zEiEKBmVycm9ycxgDIAMoCzIRLmJmZi52MS5QYXJ0RXJyb3ISFAoMZGV2aWNlX3Rva2VuGAQgASgJEiQKCWNoYWxsZW5nZRgFIAEoCzIRLmJmZi52MS5DaGFsbGVuZ2UiLAobUmVxdWVzdFBhc3N3b3JkUmVzZXRSZXF1ZXN0Eg0KBWVtYWlsGAEgASgJIh4KHFJlcXVlc3RQYXNzd29yZFJlc2V0UmVzcG9uc2UiOwoUUmVzZXRQYXNzd29yZFJlcXVlc3QSDQoFdG9rZW4YASABKAkSFAoMbmV3X3Bhc3N3b3JkGAIgASgJIhcKFVJlc2V0UGFzc3dvcmRSZXNwb25zZTL8BQoLQXV0aFNlcnZpY2USPQoIUmVnaXN0ZXISFy5iZmYudjEuUmVnaXN0ZXJSZXF1ZXN0GhguYmZmLnYxLlJlZ2lzdGVyUmVzcG9uc2USRgoLVmVyaWZ5RW1haWwSGi5iZmYudjEuVmVyaWZ5RW1haWxSZXF1ZXN0GhsuYmZmLnYxLlZlcmlmeUVtYWlsUmVzcG9uc2USNAoFTG9naW4SFC5iZmYudjEuTG9naW5SZXF1ZXN0GhUuYmZmLnYxLkxvZ2luUmVzcG9uc2USTAoNQ29tcGxldGVMb2dpbhIcLmJmZi52MS5Db21wbGV0ZUxvZ2luUmVxdWVzdBodLmJmZi52MS5Db21wbGV0ZUxvZ2luUmVzcG9uc2USWAoRQmVnaW5QYXNza2V5TG9naW4SIC5iZmYudjEuQmVnaW5QYXNza2V5TG9naW5SZXF1ZXN0GiEuYmZmLnYxLkJlZ2luUGFzc2tleUxvZ2luUmVzcG9uc2USWAoRUmVxdWVzdFNpZ25JbkNvZGUSIC5iZmYudjEuUmVxdWVzdFNpZ25JbkNvZGVSZXF1ZXN0GiEuYmZmLnYxLlJlcXVlc3RTaWduSW5Db2RlUmVzcG9uc2USPwoHUmVmcmVzaBIWLmJmZi52MS5SZWZyZXNoUmVxdWVzdBoXLmJmZi52MS5SZWZyZXNoUmVzcG9uc2UiA5ACAhI8CgZMb2dvdXQSFS5iZmYudjEuTG9nb3V0UmVxdWVzdBoWLmJmZi52MS5Mb2dvdXRSZXNwb25zZSIDkAICEmEKFFJlcXVlc3RQYXNzd29yZFJlc2V0EiMuYmZmLnYxLlJlcXVlc3RQYXNzd29yZFJlc2V0UmVxdWVzdBokLmJmZi52MS5SZXF1ZXN0UGFzc3dvcmRSZXNldFJlc3BvbnNlEkwKDVJlc2V0UGFzc3dvcmQSHC5iZmYudjEuUmVzZXRQYXNzd29yZFJlcXVlc3QaHS5iZmYudjEuUmVzZXRQYXNzd29yZFJlc3BvbnNlYgZwcm90bzM", [file_bff_v1_passkeys, file_bff_v1_types, file_google_protobuf_struct]);
 
 /**
  * RegisterRequest requests an account.
@@ -356,6 +356,15 @@ export type CompleteLoginRequest = Message<"bff.v1.CompleteLoginRequest"> & {
      */
     value: JsonObject;
     case: "passkey";
+  } | {
+    /**
+     * The code of a mail that RequestSignInCode sent. Case, spaces and dashes do
+     * not matter.
+     *
+     * @generated from field: string email_code = 5;
+     */
+    value: string;
+    case: "emailCode";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -400,6 +409,14 @@ export type CompleteLoginRequestJson = {
    * @generated from field: google.protobuf.Struct passkey = 4;
    */
   passkey?: StructJson;
+
+  /**
+   * The code of a mail that RequestSignInCode sent. Case, spaces and dashes do
+   * not matter.
+   *
+   * @generated from field: string email_code = 5;
+   */
+  emailCode?: string;
 
   /**
    * Whether to ask for no second proof on this device for a while. It needs the
@@ -490,6 +507,90 @@ export const CompleteLoginResponseSchema: GenMessage<CompleteLoginResponse, {jso
   messageDesc(file_bff_v1_auth_service, 5);
 
 /**
+ * RequestSignInCodeRequest contains the email to sign in with.
+ *
+ * @generated from message bff.v1.RequestSignInCodeRequest
+ */
+export type RequestSignInCodeRequest = Message<"bff.v1.RequestSignInCodeRequest"> & {
+  /**
+   * The login email; case does not matter.
+   *
+   * @generated from field: string email = 1;
+   */
+  email: string;
+
+  /**
+   * The device_token that an earlier sign-in on this device returned, if any.
+   *
+   * @generated from field: string device_token = 2;
+   */
+  deviceToken: string;
+};
+
+/**
+ * RequestSignInCodeRequest contains the email to sign in with.
+ *
+ * @generated from message bff.v1.RequestSignInCodeRequest
+ */
+export type RequestSignInCodeRequestJson = {
+  /**
+   * The login email; case does not matter.
+   *
+   * @generated from field: string email = 1;
+   */
+  email?: string;
+
+  /**
+   * The device_token that an earlier sign-in on this device returned, if any.
+   *
+   * @generated from field: string device_token = 2;
+   */
+  deviceToken?: string;
+};
+
+/**
+ * Describes the message bff.v1.RequestSignInCodeRequest.
+ * Use `create(RequestSignInCodeRequestSchema)` to create a new message.
+ */
+export const RequestSignInCodeRequestSchema: GenMessage<RequestSignInCodeRequest, {jsonType: RequestSignInCodeRequestJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_auth_service, 6);
+
+/**
+ * RequestSignInCodeResponse contains the challenge of the code.
+ *
+ * @generated from message bff.v1.RequestSignInCodeResponse
+ */
+export type RequestSignInCodeResponse = Message<"bff.v1.RequestSignInCodeResponse"> & {
+  /**
+   * The challenge, whether or not the email has an account.
+   *
+   * @generated from field: bff.v1.Challenge challenge = 1;
+   */
+  challenge?: Challenge | undefined;
+};
+
+/**
+ * RequestSignInCodeResponse contains the challenge of the code.
+ *
+ * @generated from message bff.v1.RequestSignInCodeResponse
+ */
+export type RequestSignInCodeResponseJson = {
+  /**
+   * The challenge, whether or not the email has an account.
+   *
+   * @generated from field: bff.v1.Challenge challenge = 1;
+   */
+  challenge?: ChallengeJson;
+};
+
+/**
+ * Describes the message bff.v1.RequestSignInCodeResponse.
+ * Use `create(RequestSignInCodeResponseSchema)` to create a new message.
+ */
+export const RequestSignInCodeResponseSchema: GenMessage<RequestSignInCodeResponse, {jsonType: RequestSignInCodeResponseJson}> = /*@__PURE__*/
+  messageDesc(file_bff_v1_auth_service, 7);
+
+/**
  * RefreshRequest contains a refresh token.
  *
  * @generated from message bff.v1.RefreshRequest
@@ -522,7 +623,7 @@ export type RefreshRequestJson = {
  * Use `create(RefreshRequestSchema)` to create a new message.
  */
 export const RefreshRequestSchema: GenMessage<RefreshRequest, {jsonType: RefreshRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 6);
+  messageDesc(file_bff_v1_auth_service, 8);
 
 /**
  * RefreshResponse contains new tokens.
@@ -557,7 +658,7 @@ export type RefreshResponseJson = {
  * Use `create(RefreshResponseSchema)` to create a new message.
  */
 export const RefreshResponseSchema: GenMessage<RefreshResponse, {jsonType: RefreshResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 7);
+  messageDesc(file_bff_v1_auth_service, 9);
 
 /**
  * LogoutRequest contains a refresh token.
@@ -592,7 +693,7 @@ export type LogoutRequestJson = {
  * Use `create(LogoutRequestSchema)` to create a new message.
  */
 export const LogoutRequestSchema: GenMessage<LogoutRequest, {jsonType: LogoutRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 8);
+  messageDesc(file_bff_v1_auth_service, 10);
 
 /**
  * LogoutResponse says that the session was ended.
@@ -615,7 +716,7 @@ export type LogoutResponseJson = {
  * Use `create(LogoutResponseSchema)` to create a new message.
  */
 export const LogoutResponseSchema: GenMessage<LogoutResponse, {jsonType: LogoutResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 9);
+  messageDesc(file_bff_v1_auth_service, 11);
 
 /**
  * VerifyEmailRequest contains the token of a link.
@@ -714,7 +815,7 @@ export type VerifyEmailRequestJson = {
  * Use `create(VerifyEmailRequestSchema)` to create a new message.
  */
 export const VerifyEmailRequestSchema: GenMessage<VerifyEmailRequest, {jsonType: VerifyEmailRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 10);
+  messageDesc(file_bff_v1_auth_service, 12);
 
 /**
  * VerifyEmailResponse contains the signed-in user.
@@ -809,7 +910,7 @@ export type VerifyEmailResponseJson = {
  * Use `create(VerifyEmailResponseSchema)` to create a new message.
  */
 export const VerifyEmailResponseSchema: GenMessage<VerifyEmailResponse, {jsonType: VerifyEmailResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 11);
+  messageDesc(file_bff_v1_auth_service, 13);
 
 /**
  * RequestPasswordResetRequest contains an email.
@@ -844,7 +945,7 @@ export type RequestPasswordResetRequestJson = {
  * Use `create(RequestPasswordResetRequestSchema)` to create a new message.
  */
 export const RequestPasswordResetRequestSchema: GenMessage<RequestPasswordResetRequest, {jsonType: RequestPasswordResetRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 12);
+  messageDesc(file_bff_v1_auth_service, 14);
 
 /**
  * RequestPasswordResetResponse says that a link was queued for delivery if the
@@ -869,7 +970,7 @@ export type RequestPasswordResetResponseJson = {
  * Use `create(RequestPasswordResetResponseSchema)` to create a new message.
  */
 export const RequestPasswordResetResponseSchema: GenMessage<RequestPasswordResetResponse, {jsonType: RequestPasswordResetResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 13);
+  messageDesc(file_bff_v1_auth_service, 15);
 
 /**
  * ResetPasswordRequest contains the token of a link.
@@ -918,7 +1019,7 @@ export type ResetPasswordRequestJson = {
  * Use `create(ResetPasswordRequestSchema)` to create a new message.
  */
 export const ResetPasswordRequestSchema: GenMessage<ResetPasswordRequest, {jsonType: ResetPasswordRequestJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 14);
+  messageDesc(file_bff_v1_auth_service, 16);
 
 /**
  * ResetPasswordResponse says that the password was set. Sign in with it.
@@ -941,7 +1042,7 @@ export type ResetPasswordResponseJson = {
  * Use `create(ResetPasswordResponseSchema)` to create a new message.
  */
 export const ResetPasswordResponseSchema: GenMessage<ResetPasswordResponse, {jsonType: ResetPasswordResponseJson}> = /*@__PURE__*/
-  messageDesc(file_bff_v1_auth_service, 15);
+  messageDesc(file_bff_v1_auth_service, 17);
 
 /**
  * AuthService handles sign-up, sign-in and sign-out.
@@ -954,9 +1055,9 @@ export const AuthService: GenService<{
    * GATEHOUSE_REGISTRATION is "verify", it instead mails a link for
    * VerifyEmail, and the answer does not reveal whether the email has an
    * account. Parts: account (required), profile (optional). Errors:
-   * already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED,
-   * invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
-   * PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
+   * already_exists EMAIL_TAKEN, permission_denied REGISTRATION_CLOSED or
+   * SIGN_UP_DOMAIN, invalid_argument PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG,
+   * PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL, failed_precondition MAIL_UNAVAILABLE,
    * resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AuthService.Register
@@ -976,9 +1077,9 @@ export const AuthService: GenService<{
    * the answer has a challenge for CompleteLogin instead of tokens. Parts:
    * account (required), profile (optional). Errors: invalid_argument
    * LINK_INVALID, PASSWORD_TOO_SHORT,
-   * PASSWORD_TOO_LONG, PASSWORD_COMMON or PASSWORD_CONTAINS_EMAIL,
+   * PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or PASSWORD_CONTAINS_EMAIL,
    * failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-   * permission_denied ACCOUNT_DISABLED or REGISTRATION_CLOSED,
+   * permission_denied ACCOUNT_DISABLED, REGISTRATION_CLOSED or SIGN_UP_DOMAIN,
    * resource_exhausted TOO_MANY_ATTEMPTS or TOO_MANY_PASSWORD_CHECKS.
    *
    * @generated from rpc bff.v1.AuthService.VerifyEmail
@@ -1011,7 +1112,8 @@ export const AuthService: GenService<{
    * account (required), profile (optional). Errors: invalid_argument CHALLENGE_INVALID, CODE_WRONG or PASSKEY_INVALID,
    * unauthenticated PASSKEY_UNKNOWN or PASSKEY_CLONED, failed_precondition
    * CHALLENGE_EXPIRED, CHALLENGE_USED, CHALLENGE_SUPERSEDED, CHALLENGE_EXHAUSTED,
-   * EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED, resource_exhausted TOO_MANY_ATTEMPTS.
+   * EMAIL_UNVERIFIED or PASSKEYS_OFF, permission_denied ACCOUNT_DISABLED,
+   * REGISTRATION_CLOSED or SIGN_UP_DOMAIN, resource_exhausted TOO_MANY_ATTEMPTS.
    *
    * @generated from rpc bff.v1.AuthService.CompleteLogin
    */
@@ -1032,6 +1134,21 @@ export const AuthService: GenService<{
     methodKind: "unary";
     input: typeof BeginPasskeyLoginRequestSchema;
     output: typeof BeginPasskeyLoginResponseSchema;
+  },
+  /**
+   * RequestSignInCode mails a code to the email and makes the challenge for
+   * which the code works: give both to CompleteLogin. Only the client that asked
+   * has the challenge, so nobody else who reads the mail can use the code. The answer is the same if the email has no account: CompleteLogin then
+   * creates one, where people may register. At most three mails in 10 minutes
+   * are sent to an email, without another answer. Errors: failed_precondition
+   * EMAIL_SIGN_IN_OFF or MAIL_UNAVAILABLE.
+   *
+   * @generated from rpc bff.v1.AuthService.RequestSignInCode
+   */
+  requestSignInCode: {
+    methodKind: "unary";
+    input: typeof RequestSignInCodeRequestSchema;
+    output: typeof RequestSignInCodeResponseSchema;
   },
   /**
    * Refresh exchanges a refresh token for new tokens. Send an Idempotency-Key
@@ -1077,7 +1194,7 @@ export const AuthService: GenService<{
   /**
    * ResetPassword sets the password and ends all of the account's sessions. It
    * takes the token of a mailed link. Errors: invalid_argument LINK_INVALID,
-   * PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON or
+   * PASSWORD_TOO_SHORT, PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED or
    * PASSWORD_CONTAINS_EMAIL, failed_precondition LINK_USED, LINK_EXPIRED or
    * LINK_SUPERSEDED, permission_denied ACCOUNT_DISABLED, resource_exhausted
    * TOO_MANY_PASSWORD_CHECKS.

@@ -1674,7 +1674,7 @@ export const UserService: GenService<{
    * profile (optional; if it is missing, the attributes may not be stored:
    * repeat the call with the same Idempotency-Key, or UpdateUser). Errors:
    * already_exists EMAIL_TAKEN, invalid_argument PASSWORD_TOO_SHORT,
-   * PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_CONTAINS_EMAIL,
+   * PASSWORD_TOO_LONG, PASSWORD_COMMON, PASSWORD_BREACHED, PASSWORD_CONTAINS_EMAIL,
    * ATTRIBUTES_INVALID or ATTRIBUTES_TOO_LARGE, failed_precondition
    * REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
    * TOO_MANY_PASSWORD_CHECKS.
