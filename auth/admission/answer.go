@@ -112,7 +112,7 @@ func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, accou
 	}
 	seen, err := d.read(ctx, &a, verifier)
 	if err != nil {
-		countExpired(ctx, verifier.Kind, err)
+		countLate(ctx, verifier.Kind, err)
 		return challenge.Made{}, d.Log.Refuse(ctx, a.row, err)
 	}
 	if made, ok := seen.Repeated(); ok {
