@@ -1,7 +1,7 @@
 import { chromium, type Browser, type BrowserContext, type CDPSession, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, inject, test } from "vitest";
 import type {} from "./pages/tab.js";
-import { administrator, client, eventually, newEmail, password } from "./harness.js";
+import { administrator, age, client, eventually, newEmail, password } from "./harness.js";
 
 let browser: Browser;
 let context: BrowserContext;
@@ -103,6 +103,39 @@ test("the passkey is the second proof after the password, and confirms who is th
     { email, password },
   );
   expect(outcome).toEqual(["passkey", "signedIn", true]);
+});
+
+for (const mode of ["bearer", "cookie"]) {
+  test(`in ${mode} mode, a dialog takes the passkey for a call that needs one recently`, async () => {
+    const device = await open({ mode, dialog: "" });
+    const { email } = await owner(device);
+    age(email);
+    const outcome = await device.page.evaluate(async () => {
+      const dialogs: unknown[] = [];
+      window.answer = async (dialog) => {
+        dialogs.push(dialog.reason);
+        await dialog.passkey();
+      };
+      const codes = await window.gatehouse.factors.regenerateRecoveryCodes();
+      return [codes.length, dialogs, (await window.gatehouse.account.getMe({})).security?.level];
+    });
+    expect(outcome).toEqual([10, ["REAUTHENTICATION_REQUIRED"], 2]);
+  });
+}
+
+test("the dialog takes the passkey as the second proof after the password", async () => {
+  const device = await open({ dialog: "" });
+  const { email } = await owner(device);
+  age(email);
+  const outcome = await device.page.evaluate(async (password) => {
+    const offered: unknown[] = [];
+    window.answer = async (dialog) => {
+      offered.push(dialog.reason, await dialog.password(password));
+      await dialog.passkey();
+    };
+    return [(await window.gatehouse.factors.regenerateRecoveryCodes()).length, offered];
+  }, password);
+  expect(outcome).toEqual([10, ["REAUTHENTICATION_REQUIRED", ["passkey", "recovery_code"]]]);
 });
 
 test("a user who is not verified does not sign in", async () => {
