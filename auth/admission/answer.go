@@ -175,6 +175,8 @@ func (d *Desk) read(ctx context.Context, a *answer, verifier Verifier) (challeng
 		return seen, err
 	case seen.Session != a.session:
 		return seen, challenge.ErrInvalid
+	case a.verifier == nil && !mayFollow(seen.AMR, verifier.Kind): // before the answer tells whether the code is right
+		return seen, challenge.ErrInvalid
 	case seen.Account != "":
 		return seen, nil
 	case verifier.Identify == nil:
