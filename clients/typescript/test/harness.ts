@@ -1,5 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { createHmac } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { inject } from "vitest";
 import { createGatehouse, memoryStorage, type Gatehouse, type GatehouseOptions } from "../src/index.js";
 
@@ -29,6 +31,19 @@ export async function administrator(): Promise<Gatehouse> {
   const admin = client();
   await admin.auth.login({ email: "admin@localhost", password: inject("adminPassword") });
   return admin;
+}
+
+/** Returns what a pattern finds in the text of the mail of a kind to somebody. */
+export async function mailed(email: string, kind: string, pattern: RegExp): Promise<string> {
+  const mailbox = join(inject("data"), "mailbox");
+  let found: string | undefined;
+  await eventually(async () => {
+    const names = readdirSync(mailbox).filter((file) => file.includes(`-${kind}-`) && file.endsWith(".eml"));
+    const mail = names.map((name) => readFileSync(join(mailbox, name), "utf8")).find((text) => text.includes(email));
+    found = mail?.split(/\r?\n\r?\n/).slice(1).join("\n").match(pattern)?.[0];
+    return found !== undefined;
+  });
+  return found!;
 }
 
 /** Makes the sign-ins of a person ten minutes old. */

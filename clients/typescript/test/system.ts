@@ -44,6 +44,7 @@ export default async function (project: TestProject) {
       GATEHOUSE_PUBLIC_URL: baseUrl,
       GATEHOUSE_ORIGINS: `${baseUrl},${origin}`,
       GATEHOUSE_ADMIN_PASSWORD: adminPassword,
+      GATEHOUSE_SECOND_FACTOR_ROLES: "auditor",
     },
   });
   try {
