@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"connectrpc.com/connect/v2"
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"gatehouse/app/doctor"
@@ -100,6 +101,12 @@ func probeAuth(ctx context.Context, client *connect.Client, caller string) (publ
 		return "", err
 	}
 	answer, err := authv1.NewKeyServiceClient(client).ListSigningKeys(ctx, &authv1.ListSigningKeysRequest{})
+	if err != nil {
+		return "", err
+	}
+	// A process older than schema number 8 knows no second factors, and gives the roles
+	// that need one to everybody. This names no account.
+	_, err = authv1.NewFactorServiceClient(client).ListFactors(ctx, &authv1.ListFactorsRequest{AccountId: uuid.Nil.String()})
 	return answer.GetIssuer(), err
 }
 

@@ -218,7 +218,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		change:     &changeService{changes: changes},
 		link: &linkService{
 			db: db, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
-			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed,
+			calls: calls, log: log, mails: mails, relay: relay, revocations: revocation.feed, factors: factorService,
 		},
 		audit:   &auditService{db: db},
 		mail:    &mailService{db: db, mails: mails},

@@ -135,7 +135,7 @@ func (d *Desk) answer(ctx context.Context, a answer, right func(tx pgx.Tx, accou
 	}
 	seen, err := d.read(ctx, &a, verifier)
 	if err != nil {
-		countExpired(ctx, verifier.Kind, err)
+		countLate(ctx, verifier.Kind, err)
 		return challenge.Made{}, d.Log.Refuse(ctx, a.row, err)
 	}
 	if made, ok := seen.Repeated(); ok {
@@ -218,6 +218,8 @@ func (d *Desk) read(ctx context.Context, a *answer, verifier Verifier) (challeng
 	case err != nil:
 		return seen, err
 	case seen.Session != a.session:
+		return seen, challenge.ErrInvalid
+	case a.verifier == nil && !mayFollow(seen.AMR, verifier.Kind): // before the answer tells whether the code is right
 		return seen, challenge.ErrInvalid
 	case seen.Account != "" || isRepeated(seen):
 		return seen, nil

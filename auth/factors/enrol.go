@@ -111,6 +111,26 @@ func (s *Service) needsEmailCode(caller owner) bool {
 	return !caller.secondFactor && s.mustHaveFactor(caller.account) && s.Mails.Enabled()
 }
 
+const selectSecondFactor = `SELECT second_factor FROM auth.accounts WHERE id = @id`
+
+// RequireBeforeNewEmail refuses another email of an account that must have a second
+// factor and has none: the code that its first one takes is mailed to the owner, and
+// somebody who stole the password would have it mailed to themselves. The account is
+// locked. Errors: failed_precondition FACTOR_REQUIRED.
+func (s *Service) RequireBeforeNewEmail(ctx context.Context, tx pgx.Tx, account *authv1.Account) error {
+	if !s.mustHaveFactor(account) {
+		return nil
+	}
+	var has bool
+	if err := tx.QueryRow(ctx, selectSecondFactor, pgx.NamedArgs{"id": account.GetId()}).Scan(&has); err != nil {
+		return fmt.Errorf("look for a second factor: %w", err)
+	}
+	if !has {
+		return challenge.ErrFactorFirst
+	}
+	return nil
+}
+
 // FinishTOTPEnrolment implements authv1.FactorServiceHandler.
 func (s *Service) FinishTOTPEnrolment(ctx context.Context, req *authv1.FinishTOTPEnrolmentRequest) (*authv1.FinishTOTPEnrolmentResponse, error) {
 	origin := req.GetOrigin()

@@ -82,8 +82,8 @@ const (
 		WITH gone AS (
 			DELETE FROM auth.challenges WHERE token_hash = ANY (ARRAY(
 				SELECT token_hash FROM auth.challenges WHERE expire_time < now() - @kept::interval ORDER BY expire_time LIMIT @most))
-			RETURNING token_hash)
-		SELECT count(*) FROM gone`
+			RETURNING account_id IS NOT NULL AND purpose IN ('sign_in', 'step_up') AND end_time IS NULL AS expired)
+		SELECT count(*), count(*) FILTER (WHERE expired) FROM gone`
 
 	pruneDevices = `
 		WITH gone AS (
@@ -135,30 +135,45 @@ func (j *Janitor) Prune(ctx context.Context) error {
 		what      string
 		statement string
 		args      pgx.NamedArgs
+		// count counts the second column of the result, if there is one.
+		count func(context.Context, int64)
 	}{
-		{"erase from the audit", eraseAuditAgain, pgx.NamedArgs{"since": audit.LeastID(time.Now().Add(-2 * pruneInterval))}},
-		{"prune the audit", pruneAudit, pgx.NamedArgs{"keep": j.auditRetention}},
-		{"prune the idempotency keys", pruneIdempotencyKeys, pgx.NamedArgs{"life": once.Life, "most": most}},
-		{"prune the links", pruneLinks, pgx.NamedArgs{"kept": links.Retention, "most": most}},
-		{"prune the challenges", pruneChallenges, pgx.NamedArgs{"kept": challenge.Retention, "most": most}},
-		{"prune the remembered devices", pruneDevices, pgx.NamedArgs{"most": most}},
-		{"prune the throttles", pruneThrottles, pgx.NamedArgs{"age": throttle.Retention, "most": most}},
-		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}},
-		{"prune the revoked sessions", pruneRevokedSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}},
+		{"erase from the audit", eraseAuditAgain, pgx.NamedArgs{"since": audit.LeastID(time.Now().Add(-2 * pruneInterval))}, nil},
+		{"prune the audit", pruneAudit, pgx.NamedArgs{"keep": j.auditRetention}, nil},
+		{"prune the idempotency keys", pruneIdempotencyKeys, pgx.NamedArgs{"life": once.Life, "most": most}, nil},
+		{"prune the links", pruneLinks, pgx.NamedArgs{"kept": links.Retention, "most": most}, nil},
+		{"prune the challenges", pruneChallenges, pgx.NamedArgs{"kept": challenge.Retention, "most": most}, countExpired},
+		{"prune the remembered devices", pruneDevices, pgx.NamedArgs{"most": most}, nil},
+		{"prune the throttles", pruneThrottles, pgx.NamedArgs{"age": throttle.Retention, "most": most}, nil},
+		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}, nil},
+		{"prune the revoked sessions", pruneRevokedSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}, nil},
 	} {
 		for done := int64(most); done >= most; {
+			var counted int64
 			err := j.db.Transact(ctx, func(tx pgx.Tx) error {
 				var locked bool
+				counted = 0
 				if err := tx.QueryRow(ctx, tryPruneLock).Scan(&locked); err != nil || !locked {
 					done = 0
 					return err
 				}
-				return tx.QueryRow(ctx, work.statement, work.args).Scan(&done)
+				columns := []any{&done}
+				if work.count != nil {
+					columns = append(columns, &counted)
+				}
+				return tx.QueryRow(ctx, work.statement, work.args).Scan(columns...)
 			})
 			if err != nil {
 				return fmt.Errorf("%s: %w", work.what, err)
+			}
+			if counted > 0 {
+				work.count(ctx, counted)
 			}
 		}
 	}
 	return nil
 }
+
+// countExpired counts challenges that nobody answered rightly in time. What they were
+// offered is no longer known.
+func countExpired(ctx context.Context, count int64) { challenge.Count(ctx, "expired", "none", count) }

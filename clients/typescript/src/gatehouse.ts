@@ -12,6 +12,7 @@ import { UserService } from "./gen/bff/v1/user_service_pb.js";
 import { passkeysOf, type Passkeys } from "./passkeys.js";
 import { signInCodeOf, type SignInCode } from "./signInCode.js";
 import { snakeCaseMasks } from "./mask.js";
+import { reauthenticating, type Reauthentication } from "./reauthenticate.js";
 import { retryOnce } from "./retry.js";
 import { services } from "./services.js";
 import { defaultStorage, type TokenStorage } from "./storage.js";
@@ -32,6 +33,11 @@ export interface GatehouseOptions {
   fetch?: typeof globalThis.fetch;
   /** The default timeout of a call, in ms. */
   timeoutMs?: number;
+  /**
+   * Shows a dialog if a call needs a recent sign-in or a second factor. The call is repeated once the dialog has taken
+   * all proofs; otherwise, for instance after a cancel, it throws its error. Concurrent calls share one dialog.
+   */
+  onReauthenticate?: (dialog: Reauthentication) => Promise<unknown>;
   /** Wrap each call, outside this client's own interceptors. */
   interceptors?: Interceptor[];
 }
@@ -82,7 +88,8 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
   const emitter = new Emitter();
   const session =
     mode === "cookie" ? new CookieSession(key, connectTransport(), emitter) : new BearerSession(options.storage ?? defaultStorage(), key, connectTransport(), emitter);
-  const transport = connectTransport(...(options.interceptors ?? []), session.interceptor);
+  const direct = connectTransport(...(options.interceptors ?? []), session.interceptor);
+  const transport = options.onReauthenticate ? reauthenticating(direct, options.onReauthenticate, () => session.current()) : direct;
   const auth = createClient(AuthService, transport);
   const account = createClient(AccountService, transport);
   return {

@@ -8,6 +8,7 @@ export { GatehouseError, type FieldViolation } from "./error.js";
 export type { SessionEvents } from "./events.js";
 export type { Factors } from "./factors.js";
 export type { Passkeys } from "./passkeys.js";
+export { methodsOf, type ProofMethod, type Reauthentication, type ReauthenticationReason } from "./reauthenticate.js";
 export { reasons, type Reason } from "./reasons.js";
 export * from "./services.js";
 export type { SignInCode, SignInCodeRequest } from "./signInCode.js";

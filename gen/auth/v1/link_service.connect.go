@@ -116,10 +116,11 @@ type LinkServiceClient interface {
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 	// RequestEmailChange mails a link to the new email and a notice to the old
 	// one. The answer is the same if another account has the new email. Errors:
-	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
-	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
+	// FACTOR_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
-	// ConfirmEmailChange replaces the email. Errors: already_exists EMAIL_TAKEN.
+	// ConfirmEmailChange replaces the email. Errors: already_exists EMAIL_TAKEN,
+	// failed_precondition FACTOR_REQUIRED.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
 }
 
@@ -159,10 +160,11 @@ type LinkServiceHandler interface {
 	ResetPassword(context.Context, *ResetPasswordRequest) (*ResetPasswordResponse, error)
 	// RequestEmailChange mails a link to the new email and a notice to the old
 	// one. The answer is the same if another account has the new email. Errors:
-	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED or
-	// MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
+	// not_found USER_NOT_FOUND, failed_precondition REAUTHENTICATION_REQUIRED,
+	// FACTOR_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
-	// ConfirmEmailChange replaces the email. Errors: already_exists EMAIL_TAKEN.
+	// ConfirmEmailChange replaces the email. Errors: already_exists EMAIL_TAKEN,
+	// failed_precondition FACTOR_REQUIRED.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
 }
 

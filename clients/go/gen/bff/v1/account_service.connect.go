@@ -434,13 +434,14 @@ type AccountServiceClient interface {
 	// one. The answer is the same if another account has the new email. It
 	// requires a sign-in or a Reauthenticate within the last five minutes.
 	// Errors: not_found USER_NOT_FOUND, failed_precondition
-	// REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
-	// TOO_MANY_ATTEMPTS.
+	// REAUTHENTICATION_REQUIRED, FACTOR_REQUIRED or MAIL_UNAVAILABLE,
+	// resource_exhausted TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
 	// ConfirmEmailChange replaces the email. It takes the token of the link that
 	// was mailed to the new email. Errors: invalid_argument LINK_INVALID,
-	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// already_exists EMAIL_TAKEN, permission_denied ACCOUNT_DISABLED.
+	// failed_precondition LINK_USED, LINK_EXPIRED, LINK_SUPERSEDED or
+	// FACTOR_REQUIRED, already_exists EMAIL_TAKEN, permission_denied
+	// ACCOUNT_DISABLED.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
 	// ListMyAuditEvents returns one page of the audit events of the caller's
 	// account, the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.
@@ -597,13 +598,14 @@ type AccountServiceHandler interface {
 	// one. The answer is the same if another account has the new email. It
 	// requires a sign-in or a Reauthenticate within the last five minutes.
 	// Errors: not_found USER_NOT_FOUND, failed_precondition
-	// REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
-	// TOO_MANY_ATTEMPTS.
+	// REAUTHENTICATION_REQUIRED, FACTOR_REQUIRED or MAIL_UNAVAILABLE,
+	// resource_exhausted TOO_MANY_ATTEMPTS.
 	RequestEmailChange(context.Context, *RequestEmailChangeRequest) (*RequestEmailChangeResponse, error)
 	// ConfirmEmailChange replaces the email. It takes the token of the link that
 	// was mailed to the new email. Errors: invalid_argument LINK_INVALID,
-	// failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-	// already_exists EMAIL_TAKEN, permission_denied ACCOUNT_DISABLED.
+	// failed_precondition LINK_USED, LINK_EXPIRED, LINK_SUPERSEDED or
+	// FACTOR_REQUIRED, already_exists EMAIL_TAKEN, permission_denied
+	// ACCOUNT_DISABLED.
 	ConfirmEmailChange(context.Context, *ConfirmEmailChangeRequest) (*ConfirmEmailChangeResponse, error)
 	// ListMyAuditEvents returns one page of the audit events of the caller's
 	// account, the newest first. Errors: invalid_argument PAGE_TOKEN_INVALID.

@@ -1553,8 +1553,8 @@ export const AccountService: GenService<{
    * one. The answer is the same if another account has the new email. It
    * requires a sign-in or a Reauthenticate within the last five minutes.
    * Errors: not_found USER_NOT_FOUND, failed_precondition
-   * REAUTHENTICATION_REQUIRED or MAIL_UNAVAILABLE, resource_exhausted
-   * TOO_MANY_ATTEMPTS.
+   * REAUTHENTICATION_REQUIRED, FACTOR_REQUIRED or MAIL_UNAVAILABLE,
+   * resource_exhausted TOO_MANY_ATTEMPTS.
    *
    * @generated from rpc bff.v1.AccountService.RequestEmailChange
    */
@@ -1566,8 +1566,9 @@ export const AccountService: GenService<{
   /**
    * ConfirmEmailChange replaces the email. It takes the token of the link that
    * was mailed to the new email. Errors: invalid_argument LINK_INVALID,
-   * failed_precondition LINK_USED, LINK_EXPIRED or LINK_SUPERSEDED,
-   * already_exists EMAIL_TAKEN, permission_denied ACCOUNT_DISABLED.
+   * failed_precondition LINK_USED, LINK_EXPIRED, LINK_SUPERSEDED or
+   * FACTOR_REQUIRED, already_exists EMAIL_TAKEN, permission_denied
+   * ACCOUNT_DISABLED.
    *
    * @generated from rpc bff.v1.AccountService.ConfirmEmailChange
    */
