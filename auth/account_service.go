@@ -11,6 +11,7 @@ import (
 
 	"gatehouse/auth/accountlog"
 	"gatehouse/auth/accounts"
+	"gatehouse/auth/apikeys"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/deployment"
 	"gatehouse/auth/factors"
@@ -45,6 +46,7 @@ type accountService struct {
 	relay        *relay.Relay
 	revocations  *revocations.Feed
 	factors      *factors.Service
+	apiKeys      *apikeys.Service
 }
 
 const selectAccountFacts = `
