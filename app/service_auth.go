@@ -22,7 +22,7 @@ var authService = Definition{
 	Listen:     "127.0.0.1:8002",
 	RootSchema: true,
 	Serves: []string{
-		"auth.v1.AccountFeedService", "auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.DeploymentService", "auth.v1.EmailCodeService", "auth.v1.FactorService", "auth.v1.KeyService", "auth.v1.LinkService",
+		"auth.v1.APIKeyService", "auth.v1.AccountFeedService", "auth.v1.AccountService", "auth.v1.AuditService", "auth.v1.ChangeService", "auth.v1.DeploymentService", "auth.v1.EmailCodeService", "auth.v1.FactorService", "auth.v1.KeyService", "auth.v1.LinkService",
 		"auth.v1.MailService", "auth.v1.PasskeyService", "auth.v1.RevocationService", "auth.v1.SessionService",
 	},
 	Tells: []string{"account", "sessions"},

@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/auth/accountlog"
 	"gatehouse/auth/accounts"
+	"gatehouse/auth/apikeys"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/deployment"
 	"gatehouse/auth/factors"
@@ -39,6 +40,7 @@ type accountService struct {
 	relay        *relay.Relay
 	revocations  *revocations.Feed
 	factors      *factors.Service
+	apiKeys      *apikeys.Service
 }
 
 const selectAccountFacts = `

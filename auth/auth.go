@@ -24,6 +24,7 @@ import (
 	"gatehouse/auth/accountlog"
 	"gatehouse/auth/accounts"
 	"gatehouse/auth/admission"
+	"gatehouse/auth/apikeys"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/challenge"
 	"gatehouse/auth/changes"
@@ -153,6 +154,7 @@ type Service struct {
 	mail       *mailService
 	feed       *accountlog.Service
 	passkey    *factors.PasskeyService
+	apiKeys    *apikeys.Service
 	factors    *factors.Service
 	code       *emailcode.Service
 }
@@ -203,6 +205,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		Desk:  sessions.Desk, Passkeys: passkeys, Accounts: accounts, Links: links, Log: log, Issuer: config.Issuer,
 		Required: config.SecondFactorRequired, Roles: config.SecondFactorRoles,
 	}
+	apiKeys := &apikeys.Service{DB: db, Log: log, Mails: mails, Revocations: revocation.feed, Secrets: config.Secrets, Logger: config.Logger}
 	sessions.Verifiers = append(sessions.Verifiers, factorService.Verifiers()...)
 	return &Service{
 		db: db, keys: desk.Keys, changes: changes, mails: mails, events: events, readers: config.Readers, relay: relay, accounts: accounts, passwords: passwords,
@@ -210,7 +213,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		collector: audit.NewCollector(db, config.UsersAudit, config.Logger),
 		account: &accountService{
 			db: db, registration: config.Registration, accounts: accounts, passwords: passwords, sessions: sessions, links: links,
-			calls: calls, log: log, mails: mails, events: events, relay: relay, revocations: revocation.feed, factors: factorService,
+			calls: calls, log: log, mails: mails, events: events, relay: relay, revocations: revocation.feed, factors: factorService, apiKeys: apiKeys,
 		},
 		session:    &sessionService{db: db, sessions: sessions, passwords: passwords, log: log, revocations: revocation.feed},
 		key:        &keyService{keys: desk.Keys},
@@ -222,7 +225,7 @@ func New(ctx context.Context, config Config) (*Service, error) {
 		},
 		audit:   &auditService{db: db},
 		mail:    &mailService{db: db, mails: mails},
-		factors: factorService, passkey: &factors.PasskeyService{Service: factorService}, code: codes,
+		apiKeys: apiKeys, factors: factorService, passkey: &factors.PasskeyService{Service: factorService}, code: codes,
 		feed: &accountlog.Service{Log: events, Expected: config.Readers},
 	}, nil
 }
@@ -296,6 +299,7 @@ func (s *Service) Register(server *connect.Server) {
 	authv1.RegisterAuditServiceHandler(server, s.audit)
 	authv1.RegisterMailServiceHandler(server, s.mail)
 	authv1.RegisterAccountFeedServiceHandler(server, s.feed)
+	authv1.RegisterAPIKeyServiceHandler(server, s.apiKeys)
 	authv1.RegisterPasskeyServiceHandler(server, s.passkey)
 	authv1.RegisterEmailCodeServiceHandler(server, s.code)
 	authv1.RegisterFactorServiceHandler(server, s.factors)
@@ -308,7 +312,7 @@ func (s *Service) Register(server *connect.Server) {
 func (s *Service) Run(ctx context.Context) {
 	var group errgroup.Group
 	for _, run := range []func(context.Context){
-		s.events.Run, s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run, s.collector.Run, s.factors.Run,
+		s.events.Run, s.relay.Run, s.revocation.feed.Run, s.changes.Run, s.keys.Run, s.janitor.Run, s.mails.Run, s.collector.Run, s.apiKeys.Run, s.factors.Run,
 	} {
 		group.Go(func() error { run(ctx); return nil })
 	}

@@ -127,6 +127,9 @@ func RefreshTokenForTest(secret []byte, session uuid.UUID, generation int32) str
 	return token
 }
 
+// RemindForTest writes the mails about API keys that are about to expire.
+func (s *Service) RemindForTest(ctx context.Context) error { return s.apiKeys.Remind(ctx) }
+
 // DeskForTest returns what admits people.
 func (s *Service) DeskForTest() *admission.Desk { return s.session.sessions.Desk }
 

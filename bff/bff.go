@@ -26,6 +26,7 @@ import (
 
 	"gatehouse/bff/access"
 	"gatehouse/bff/accountfeed"
+	"gatehouse/bff/apikeys"
 	"gatehouse/bff/browser"
 	"gatehouse/bff/intake"
 	"gatehouse/bff/passthrough"
@@ -101,6 +102,7 @@ type Service struct {
 	revoked    *access.Revocations
 	cache      *partCache
 	gateway    *Gateway
+	logger     *slog.Logger
 	backends   []Backend
 	me         meParts
 	feedOwners map[string]string // the service whose feed reports the changes of a tag, by its kind
@@ -111,7 +113,8 @@ type Service struct {
 	accountFeed *accountfeed.Feed
 	origins     *browser.Origins
 	proxies     *proxies
-	rates       *rates         // nil without rate limits
+	rates       *rates // nil without rate limits
+	revokeKey   *apikeys.RevokeHandler
 	shedder     *shed.Shedder  // nil without queues
 	intake      *intake.Intake // nil without bounds on unread requests
 	rpc         *rpc.Server
@@ -130,6 +133,7 @@ func New(config Config) (*Service, error) {
 		origins:  browser.NewOrigins(config.Origins, config.Logger),
 		proxies:  &proxies{trusted: config.TrustedProxies, logger: config.Logger},
 		backends: config.Backends,
+		logger:   config.Logger,
 	}
 	var err error
 	if s.feedOwners, err = feedOwnersOf(slices.Concat(config.Backends, upstreamFeeds(config.Upstreams, config.Backends))); err != nil {
@@ -150,12 +154,15 @@ func New(config Config) (*Service, error) {
 		s.verifier.Stop()
 		return nil, err
 	}
-	queued := flows{s.proxies, s.verifier}
+	s.identity = &identity{verifier: s.verifier}
+	queued := flows{s.proxies, s.verifier, s.identity}
 	if config.Throttle {
 		s.shedder = shed.New(shed.Config{Target: config.QueueTarget, Flow: queued.ofCall, RequestFlow: queued.ofRequest, MayBeCached: s.answers().mayHold, Logger: config.Logger})
 	}
-	s.join(config)
-	if err = s.joinUpstreams(config); err == nil {
+	if err = s.join(config); err == nil {
+		err = s.joinUpstreams(config)
+	}
+	if err == nil {
 		s.rpc, err = s.newServer(config)
 	}
 	if err == nil {
@@ -167,6 +174,9 @@ func New(config Config) (*Service, error) {
 	if err != nil {
 		s.verifier.Stop()
 		s.cache.Close()
+		if s.identity.keys != nil {
+			s.identity.keys.Stop()
+		}
 		return nil, err
 	}
 	handler := s.identity.cookies.Handler(s.mux(config))
@@ -179,7 +189,7 @@ func New(config Config) (*Service, error) {
 }
 
 // join builds the components that call services.
-func (s *Service) join(config Config) {
+func (s *Service) join(config Config) error {
 	s.gateway = &Gateway{cache: s.cache, clients: clientsOf(config.Backends), exporters: exportersOf(config.Backends)}
 	auth, users := s.gateway.Client(authName), s.gateway.Client(usersName)
 	revocations := authv1.NewRevocationServiceClient(auth)
@@ -200,7 +210,7 @@ func (s *Service) join(config Config) {
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
 	s.gateway.directory = people
-	s.identity = &identity{verifier: s.verifier, revoked: s.revoked, limit: s.rates.limitAddress, secondFactorRequired: config.SecondFactorRequired}
+	s.identity.revoked, s.identity.limit, s.identity.secondFactorRequired = s.revoked, s.rates.limitAddress, config.SecondFactorRequired
 	s.identity.cookies = browser.NewCookies(browser.Config{
 		Profile: config.Cookies, PublicURL: config.PublicURL, Origins: s.origins, Verifier: s.verifier, Revoked: s.revoked,
 		Serves:   func(path string) bool { return s.rpc.Serves(path) },
@@ -214,6 +224,7 @@ func (s *Service) join(config Config) {
 	s.auth = &authService{directory: people, identity: s.identity, cookies: s.identity.cookies, cache: s.cache}
 	s.account = &accountService{directory: people, cookies: s.identity.cookies, cache: s.cache, parts: s.me, exporters: s.gateway.exporters, withheld: s.verifier.Withheld}
 	s.user = &userService{directory: people}
+	return s.joinKeys(people)
 }
 
 func (s *Service) newServer(config Config) (*rpc.Server, error) {
@@ -240,6 +251,7 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	}
 	mux.Handle("GET /.well-known/jwks.json", policy.Anyone(), http.HandlerFunc(s.verifier.ServeJWKS))
 	mux.Handle("GET "+identitytoken.JWKSPath, policy.Anyone(), config.Identity)
+	mux.Handle("POST "+apikeys.RevokePath, policy.Anyone(), s.revokeKey)
 	mux.Handle("GET "+relatedOriginsPath, policy.Anyone(), relatedOrigins(config.RelatedOrigins))
 	for pattern, handler := range wellknown.Handlers(wellknown.Config{PublicURL: config.PublicURL, SecurityContact: config.SecurityContact, Now: time.Now}) {
 		mux.Handle(pattern, policy.Anyone(), handler)
@@ -265,6 +277,7 @@ func (s *Service) Run(ctx context.Context) {
 	if s.accountFeed != nil {
 		group.Go(func() { s.accountFeed.Run(ctx) })
 	}
+	group.Go(func() { s.identity.keys.Run(ctx, s.logger); s.identity.keys.Stop() })
 	if s.rates != nil {
 		group.Go(func() { s.rates.callers.Run(ctx) })
 	}

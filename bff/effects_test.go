@@ -25,6 +25,7 @@ const (
 	ofSessions  effect = "sessions"
 	ofPasskeys  effect = "passkeys"
 	ofFactors   effect = "second factors"
+	ofKeys      effect = "API keys"
 )
 
 // effectsOf are the effects of auth's methods. One that isn't here, and not in
@@ -56,6 +57,9 @@ var effectsOf = map[string][]effect{
 	authv1.SessionServiceRevokeSessionProcedure:            {ofSessions},
 	authv1.SessionServiceRevokeSessionsProcedure:           {ofSessions},
 
+	authv1.APIKeyServiceCreateKeyProcedure: {ofKeys},
+	authv1.APIKeyServiceRevokeKeyProcedure: {ofKeys},
+
 	authv1.PasskeyServiceBeginPasskeyRegistrationProcedure:  {ofPasskeys},
 	authv1.PasskeyServiceFinishPasskeyRegistrationProcedure: {ofPasskeys, ofSessions},
 	authv1.PasskeyServiceDeletePasskeyProcedure:             {ofPasskeys, ofSessions},
@@ -67,6 +71,7 @@ var harmless = []string{
 	authv1.AccountServiceGetAccountProcedure, authv1.LinkServiceSendVerificationProcedure,
 	authv1.LinkServiceRequestPasswordResetProcedure, authv1.MailServiceRetryMailProcedure,
 	authv1.EmailCodeServiceRequestSignInCodeProcedure,
+	authv1.APIKeyServiceTouchKeysProcedure, authv1.APIKeyServiceRevokeSecretProcedure,
 	authv1.PasskeyServiceBeginPasskeyLoginProcedure, authv1.PasskeyServiceRenamePasskeyProcedure,
 }
 
@@ -77,6 +82,7 @@ const (
 	byToken      = "it takes the session's refresh token, and reaches that session alone"
 	endsSessions = "it only ends sessions: who is attacked must be able to do that at once"
 	asksAgain    = "it only makes devices need the second factor again: who is attacked must be able to do that at once"
+	endsKeys     = "it only ends API keys: who is attacked must be able to do that at once"
 	mayUndo      = "it only takes access away, EnableUser gives it back, and an incident must not wait for a password"
 )
 
@@ -110,6 +116,10 @@ var ways = map[string]struct{ request, because string }{
 	"bff.v1.AccountService/RequestEmailChange":       {`{"newEmail":"ada@example.org"}`, ""},
 	"bff.v1.AccountService/ConfirmEmailChange":       {`{"token":"` + someLink + `"}`, byLink},
 	"bff.v1.AccountService/DeleteMe":                 {`{}`, ""},
+
+	"bff.v1.AccountService/CreateKey":  {`{"name":"Nightly","scopes":["me:read"]}`, ""},
+	"bff.v1.AccountService/RevokeKey":  {`{"keyId":"` + bob + `"}`, endsKeys},
+	"bff.v1.UserService/RevokeUserKey": {`{"userId":"` + bob + `","keyId":"` + bob + `"}`, endsKeys},
 
 	"bff.v1.AuthService/BeginPasskeyLogin":            {`{}`, ""},
 	"bff.v1.AuthService/RequestSignInCode":            {`{"email":"ada@example.com"}`, ""},

@@ -63,6 +63,10 @@ const (
 	DeviceForget     Event = "device.forget"             // One or all remembered devices of an account are forgotten.
 	RefreshRecover   Event = "session.refresh.recovered" // A refresh token newer than its session's row is accepted: the database lost its last transactions.
 
+	APIKeyCreate Event = "apikey.create" // An API key is created by its owner.
+	APIKeyRevoke Event = "apikey.revoke" // An API key is revoked by its owner, an administrator, or somebody who found it.
+	APIKeyRefuse Event = "apikey.refuse" // A revoked or expired API key is used, or one whose owner is disabled.
+
 	PasskeyBlock        Event = "passkey.block"           // A passkey that may have been copied is used: it is blocked.
 	PasskeyBackupChange Event = "passkey.backup_change"   // A passkey becomes eligible for backup, or ceases to be.
 	PasswordRemove      Event = "account.password.remove" // A password is removed by its owner, who signs in with passkeys.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"gatehouse/auth/apikeys"
 	"gatehouse/auth/audit"
 	"gatehouse/auth/challenge"
 	"gatehouse/auth/links"
@@ -92,6 +93,17 @@ const (
 			RETURNING device_id)
 		SELECT count(*) FROM gone`
 
+	// With the keys that were attached before the email was verified, by a binary older
+	// than schema number 9.
+	pruneKeys = `
+		WITH gone AS (
+			DELETE FROM auth.api_keys WHERE id = ANY (
+				ARRAY(SELECT id FROM auth.api_keys WHERE expire_time < now() - @kept::interval ORDER BY expire_time LIMIT @most)
+				|| ARRAY(SELECT id FROM auth.api_keys WHERE revoke_time < now() - @kept::interval ORDER BY revoke_time LIMIT @most)
+				|| ARRAY(SELECT k.id FROM auth.api_keys k JOIN auth.accounts a ON a.id = k.account_id WHERE k.attached_unverified AND a.email_verified LIMIT @most))
+			RETURNING id)
+		SELECT count(*) FROM gone`
+
 	// The condition is repeated: a failure that is counted meanwhile renews its row.
 	pruneThrottles = `
 		WITH gone AS (
@@ -144,6 +156,7 @@ func (j *Janitor) Prune(ctx context.Context) error {
 		{"prune the links", pruneLinks, pgx.NamedArgs{"kept": links.Retention, "most": most}, nil},
 		{"prune the challenges", pruneChallenges, pgx.NamedArgs{"kept": challenge.Retention, "most": most}, countExpired},
 		{"prune the remembered devices", pruneDevices, pgx.NamedArgs{"most": most}, nil},
+		{"prune the API keys", pruneKeys, pgx.NamedArgs{"kept": apikeys.Retention, "most": most}, nil},
 		{"prune the throttles", pruneThrottles, pgx.NamedArgs{"age": throttle.Retention, "most": most}, nil},
 		{"prune the sessions", pruneSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}, nil},
 		{"prune the revoked sessions", pruneRevokedSessions, pgx.NamedArgs{"kept": SessionRetention, "most": most}, nil},

@@ -39,6 +39,9 @@ const (
 	EnrolmentCode    Kind = "enrolment_code"       // values: code
 	SignInCode       Kind = "sign_in"              // link: the page with the code; values: code
 
+	KeyCreated  Kind = "key_created"  // values: key_name, expire_time
+	KeyExpiring Kind = "key_expiring" // values: key_name, expire_time
+
 	PasskeyAdded    Kind = "passkey_added"
 	PasskeyRemoved  Kind = "passkey_removed"
 	PasskeyBlocked  Kind = "passkey_blocked" // it may have been copied
@@ -71,7 +74,7 @@ type Mail struct {
 	Token string
 	// Values are the template's other values, by name: "ip_address",
 	// "user_agent", "time" (RFC 3339), "new_email", "old_email", "first_name",
-	// "code", "codes_left".
+	// "code", "codes_left", "key_name", "expire_time" (RFC 3339).
 	Values map[string]string
 }
 

@@ -12,6 +12,7 @@ var kinds = []Kind{
 	VerifyEmail, AccountExists, Invitation, ResetPassword, ConfirmEmail,
 	EmailInUse, EmailRequested, EmailChanged, PasswordChanged, NewSignIn,
 	TOTPAdded, TOTPRemoved, FactorsReset, RecoveryCodeUsed, FactorFailed, EnrolmentCode, SignInCode,
+	KeyCreated, KeyExpiring,
 	PasskeyAdded, PasskeyRemoved, PasskeyBlocked, PasswordRemoved,
 }
 

@@ -99,6 +99,17 @@ func (s *session) intercept(next connect.ClientFunc) connect.ClientFunc {
 	}
 }
 
+// withKey authorizes calls by an API key.
+func withKey(key string) connect.ClientInterceptor {
+	return func(next connect.ClientFunc) connect.ClientFunc {
+		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+			info, _ := connect.CallInfoForClientContext(ctx)
+			info.RequestHeader().Set("Authorization", "Bearer "+key)
+			return next(ctx, spec)
+		}
+	}
+}
+
 func authorize(ctx context.Context, stored Session) {
 	info, _ := connect.CallInfoForClientContext(ctx)
 	if stored.SignedIn() {

@@ -133,7 +133,7 @@ func TestParity(t *testing.T) {
 		foreign := publishForeignKey(t, s)
 		w := newParityFixture(t, s)
 		w.signTokens(t, foreign)
-		for _, file := range append([]string{"refused", "account", "auth", "codes", "passkeys", "users", "input"}, serviceFiles(t)...) {
+		for _, file := range append([]string{"refused", "account", "auth", "codes", "passkeys", "keys", "users", "input"}, serviceFiles(t)...) {
 			w.renew(t)
 			p.run(t, w, file)
 		}
@@ -436,6 +436,7 @@ var answerShapes = map[string]*regexp.Regexp{
 	"<refresh token>": regexp.MustCompile(`^ghr_[A-Za-z0-9_-]+$`),
 	"<device token>":  regexp.MustCompile(`^ghd_[A-Za-z0-9_-]+$`),
 	"<challenge>":     regexp.MustCompile(`^ghc_[A-Za-z0-9_-]{43}$`),
+	"<API key>":       regexp.MustCompile(`^ghk_[A-Za-z0-9_-]{22}_[A-Za-z0-9_-]{43}[A-Za-z0-9]{6}$`),
 	"<recovery code>": regexp.MustCompile(`^[0-9A-Z]{4}(-[0-9A-Z]{4}){3}$`),
 	"<page token>":    regexp.MustCompile(`^[A-Za-z0-9_-]{8,}$`),
 	"<text>":          regexp.MustCompile(`.`),

@@ -1,6 +1,7 @@
 import type { DescService } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient, type Client, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
+import { KeySession } from "./apikey.js";
 import { BearerSession } from "./bearer.js";
 import { CookieSession } from "./cookie.js";
 import { GatehouseError } from "./error.js";
@@ -25,6 +26,11 @@ export interface GatehouseOptions {
    * client's storage; "cookie" keeps them in HttpOnly cookies, for browsers only.
    */
   mode?: "bearer" | "cookie";
+  /**
+   * An API key, in place of a session, for programs outside browsers: every
+   * visitor of a page could read its key. Do not sign in with such a client.
+   */
+  apiKey?: string;
   /** Stores the tokens in bearer mode: localStorage by default, memory outside browsers. */
   storage?: TokenStorage;
   /** The key in the storage; by default it contains the base URL. */
@@ -87,7 +93,11 @@ export function createGatehouse(options: GatehouseOptions): Gatehouse {
     );
   const emitter = new Emitter();
   const session =
-    mode === "cookie" ? new CookieSession(key, connectTransport(), emitter) : new BearerSession(options.storage ?? defaultStorage(), key, connectTransport(), emitter);
+    options.apiKey !== undefined
+      ? new KeySession(options.apiKey)
+      : mode === "cookie"
+        ? new CookieSession(key, connectTransport(), emitter)
+        : new BearerSession(options.storage ?? defaultStorage(), key, connectTransport(), emitter);
   const direct = connectTransport(...(options.interceptors ?? []), session.interceptor);
   const transport = options.onReauthenticate ? reauthenticating(direct, options.onReauthenticate, () => session.current()) : direct;
   const auth = createClient(AuthService, transport);

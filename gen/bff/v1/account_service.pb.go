@@ -1432,7 +1432,9 @@ type ExportMeResponse struct {
 	// The remembered devices, the last used first.
 	RememberedDevices []*RememberedDevice `protobuf:"bytes,9,rep,name=remembered_devices,json=rememberedDevices,proto3" json:"remembered_devices,omitempty"`
 	// The passkeys, the oldest first.
-	Passkeys      []*Passkey `protobuf:"bytes,10,rep,name=passkeys,proto3" json:"passkeys,omitempty"`
+	Passkeys []*Passkey `protobuf:"bytes,10,rep,name=passkeys,proto3" json:"passkeys,omitempty"`
+	// The API keys without their secrets, revoked ones included, the newest first.
+	Keys          []*APIKey `protobuf:"bytes,11,rep,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1537,11 +1539,18 @@ func (x *ExportMeResponse) GetPasskeys() []*Passkey {
 	return nil
 }
 
+func (x *ExportMeResponse) GetKeys() []*APIKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
 var File_bff_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x0e\n" +
+	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x11bff/v1/keys.proto\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17policy/v1/address.proto\x1a\x16policy/v1/policy.proto\"\x0e\n" +
 	"\fGetMeRequest\"\xb7\x01\n" +
 	"\rGetMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12+\n" +
@@ -1606,7 +1615,7 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x19ListMyAuditEventsResponse\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.bff.v1.AuditEventR\x06events\x128\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tB\x10\x92\xe7\x18\f\x10\x00\x1a\bcGFnZS0yR\rnextPageToken\"\x11\n" +
-	"\x0fExportMeRequest\"\x96\x04\n" +
+	"\x0fExportMeRequest\"\xba\x04\n" +
 	"\x10ExportMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12,\n" +
 	"\bsecurity\x18\x02 \x01(\v2\x10.bff.v1.SecurityR\bsecurity\x12+\n" +
@@ -1619,16 +1628,17 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x04totp\x18\b \x01(\v2\x12.bff.v1.TOTPFactorR\x04totp\x12G\n" +
 	"\x12remembered_devices\x18\t \x03(\v2\x18.bff.v1.RememberedDeviceR\x11rememberedDevices\x12+\n" +
 	"\bpasskeys\x18\n" +
-	" \x03(\v2\x0f.bff.v1.PasskeyR\bpasskeys2\xbf%\n" +
-	"\x0eAccountService\x12\xa9\x01\n" +
-	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"s\x8a\xe7\x18Z\n" +
+	" \x03(\v2\x0f.bff.v1.PasskeyR\bpasskeys\x12\"\n" +
+	"\x04keys\x18\v \x03(\v2\x0e.bff.v1.APIKeyR\x04keys2\xf4(\n" +
+	"\x0eAccountService\x12\xb2\x01\n" +
+	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"|\x8a\xe7\x18c\n" +
 	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:=\n" +
 	"\x02\b\n" +
-	"\x10\x01*\x10account/{caller}*\x10profile/{caller}*\x11sessions/{caller}`\x01\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/api/v1/me\x90\x02\x01\x12\xd4\x01\n" +
-	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\"\x94\x01\x8a\xe7\x18x\n" +
+	"\x10\x01*\x10account/{caller}*\x10profile/{caller}*\x11sessions/{caller}`\x01j\ame:read\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/api/v1/me\x90\x02\x01\x12\xdf\x01\n" +
+	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\"\x9f\x01\x8a\xe7\x18\x82\x01\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
-	"*\b\b<\x12\x02\b<\x18\x1e0\x01B\x10profile/{caller}ZP{\"user\":{\"firstName\":\"Ada\",\"lastName\":\"King\"},\"updateMask\":\"firstName,lastName\"}\x82\xd3\xe4\x93\x02\x12:\x04user2\n" +
+	"*\b\b<\x12\x02\b<\x18\x1e0\x01B\x10profile/{caller}ZP{\"user\":{\"firstName\":\"Ada\",\"lastName\":\"King\"},\"updateMask\":\"firstName,lastName\"}j\bme:write\x82\xd3\xe4\x93\x02\x12:\x04user2\n" +
 	"/api/v1/me\x12\xb3\x01\n" +
 	"\x0eReauthenticate\x12\x1d.bff.v1.ReauthenticateRequest\x1a\x1e.bff.v1.ReauthenticateResponse\"b\x8a\xe7\x18:\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
@@ -1685,10 +1695,19 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x0eRemovePassword\x12\x1d.bff.v1.RemovePasswordRequest\x1a\x1e.bff.v1.RemovePasswordResponse\"]\x8a\xe7\x18;\n" +
 	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
 	"*\b\b\x14\x12\x02\b<\x18\n" +
-	"0\x01B\x10account/{caller}B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\x15*\x13/api/v1/me/password\x90\x02\x02\x12\xa1\x01\n" +
-	"\fListSessions\x12\x1b.bff.v1.ListSessionsRequest\x1a\x1c.bff.v1.ListSessionsResponse\"V\x8a\xe7\x184\n" +
+	"0\x01B\x10account/{caller}B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\x15*\x13/api/v1/me/password\x90\x02\x02\x12\x96\x01\n" +
+	"\tCreateKey\x12\x18.bff.v1.CreateKeyRequest\x1a\x19.bff.v1.CreateKeyResponse\"T\x8a\xe7\x186\n" +
+	"\x02\x12\x00\x10\x01\x1a\x02\b\n" +
+	"*\b\b\x14\x12\x02\b<\x18\n" +
+	"0\x01H\x01R\x1c/api/v1/me/keys/{key.key_id}\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/api/v1/me/keys\x12u\n" +
+	"\bListKeys\x12\x17.bff.v1.ListKeysRequest\x1a\x18.bff.v1.ListKeysResponse\"6\x8a\xe7\x18\x18\n" +
+	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/me/keys\x90\x02\x01\x12z\n" +
+	"\tRevokeKey\x12\x18.bff.v1.RevokeKeyRequest\x1a\x19.bff.v1.RevokeKeyResponse\"8\x8a\xe7\x18\x14\n" +
+	"\x02\x12\x00\x1a\x02\b\n" +
+	"*\b\b<\x12\x02\b<\x18\x1e0\x01\x82\xd3\xe4\x93\x02\x1a*\x18/api/v1/me/keys/{key_id}\x12\xaa\x01\n" +
+	"\fListSessions\x12\x1b.bff.v1.ListSessionsRequest\x1a\x1c.bff.v1.ListSessionsResponse\"_\x8a\xe7\x18=\n" +
 	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\t\b2\x12\x02\b\x01\x18\xc8\x010\x01:\x19\n" +
-	"\x02\b\x05\x10\x01*\x11sessions/{caller}\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/me/sessions\x90\x02\x01\x12\xa1\x01\n" +
+	"\x02\b\x05\x10\x01*\x11sessions/{caller}j\ame:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/me/sessions\x90\x02\x01\x12\xa1\x01\n" +
 	"\rRevokeSession\x12\x1c.bff.v1.RevokeSessionRequest\x1a\x1d.bff.v1.RevokeSessionResponse\"S\x8a\xe7\x18'\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
 	"*\b\b<\x12\x02\b<\x18\x1e0\x01B\x11sessions/{caller}\x82\xd3\xe4\x93\x02\"* /api/v1/me/sessions/{session_id}\x12\xbd\x01\n" +
@@ -1709,9 +1728,10 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x12ConfirmEmailChange\x12!.bff.v1.ConfirmEmailChangeRequest\x1a\".bff.v1.ConfirmEmailChangeResponse\"@\x8a\xe7\x18\x12\n" +
 	"\x02\n" +
 	"\x00\x1a\x02\b\n" +
-	"*\x06\b<\x12\x02\b<0\x01\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/auth/confirmEmailChange\x12\xa8\x01\n" +
-	"\x11ListMyAuditEvents\x12 .bff.v1.ListMyAuditEventsRequest\x1a!.bff.v1.ListMyAuditEventsResponse\"N\x8a\xe7\x18)\n" +
-	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/me/auditEvents\x90\x02\x01\x12x\n" +
+	"*\x06\b<\x12\x02\b<0\x01\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/auth/confirmEmailChange\x12\xb4\x01\n" +
+	"\x11ListMyAuditEvents\x12 .bff.v1.ListMyAuditEventsRequest\x1a!.bff.v1.ListMyAuditEventsResponse\"Z\x8a\xe7\x185\n" +
+	"\x02\x12\x00\x1a\x02\b\x05\"\x02\b\x03*\b\b\x14\x12\x02\b\x01\x18<0\x02Z\x0f{\"pageSize\":25}j\n" +
+	"audit:read\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/me/auditEvents\x90\x02\x01\x12x\n" +
 	"\bExportMe\x12\x17.bff.v1.ExportMeRequest\x1a\x18.bff.v1.ExportMeResponse\"9\x8a\xe7\x18\x19\n" +
 	"\x02\x12\x00\x1a\x02\b\n" +
 	"\"\x02\b\x03*\t\b\n" +
@@ -1782,30 +1802,37 @@ var file_bff_v1_account_service_proto_goTypes = []any{
 	(*TOTPFactor)(nil),                        // 41: bff.v1.TOTPFactor
 	(*RememberedDevice)(nil),                  // 42: bff.v1.RememberedDevice
 	(*Passkey)(nil),                           // 43: bff.v1.Passkey
-	(*ListFactorsRequest)(nil),                // 44: bff.v1.ListFactorsRequest
-	(*BeginTOTPEnrolmentRequest)(nil),         // 45: bff.v1.BeginTOTPEnrolmentRequest
-	(*FinishTOTPEnrolmentRequest)(nil),        // 46: bff.v1.FinishTOTPEnrolmentRequest
-	(*RemoveTOTPRequest)(nil),                 // 47: bff.v1.RemoveTOTPRequest
-	(*RegenerateRecoveryCodesRequest)(nil),    // 48: bff.v1.RegenerateRecoveryCodesRequest
-	(*ForgetDeviceRequest)(nil),               // 49: bff.v1.ForgetDeviceRequest
-	(*ForgetDevicesRequest)(nil),              // 50: bff.v1.ForgetDevicesRequest
-	(*BeginPasskeyRegistrationRequest)(nil),   // 51: bff.v1.BeginPasskeyRegistrationRequest
-	(*FinishPasskeyRegistrationRequest)(nil),  // 52: bff.v1.FinishPasskeyRegistrationRequest
-	(*RenamePasskeyRequest)(nil),              // 53: bff.v1.RenamePasskeyRequest
-	(*DeletePasskeyRequest)(nil),              // 54: bff.v1.DeletePasskeyRequest
-	(*RemovePasswordRequest)(nil),             // 55: bff.v1.RemovePasswordRequest
-	(*ListFactorsResponse)(nil),               // 56: bff.v1.ListFactorsResponse
-	(*BeginTOTPEnrolmentResponse)(nil),        // 57: bff.v1.BeginTOTPEnrolmentResponse
-	(*FinishTOTPEnrolmentResponse)(nil),       // 58: bff.v1.FinishTOTPEnrolmentResponse
-	(*RemoveTOTPResponse)(nil),                // 59: bff.v1.RemoveTOTPResponse
-	(*RegenerateRecoveryCodesResponse)(nil),   // 60: bff.v1.RegenerateRecoveryCodesResponse
-	(*ForgetDeviceResponse)(nil),              // 61: bff.v1.ForgetDeviceResponse
-	(*ForgetDevicesResponse)(nil),             // 62: bff.v1.ForgetDevicesResponse
-	(*BeginPasskeyRegistrationResponse)(nil),  // 63: bff.v1.BeginPasskeyRegistrationResponse
-	(*FinishPasskeyRegistrationResponse)(nil), // 64: bff.v1.FinishPasskeyRegistrationResponse
-	(*RenamePasskeyResponse)(nil),             // 65: bff.v1.RenamePasskeyResponse
-	(*DeletePasskeyResponse)(nil),             // 66: bff.v1.DeletePasskeyResponse
-	(*RemovePasswordResponse)(nil),            // 67: bff.v1.RemovePasswordResponse
+	(*APIKey)(nil),                            // 44: bff.v1.APIKey
+	(*ListFactorsRequest)(nil),                // 45: bff.v1.ListFactorsRequest
+	(*BeginTOTPEnrolmentRequest)(nil),         // 46: bff.v1.BeginTOTPEnrolmentRequest
+	(*FinishTOTPEnrolmentRequest)(nil),        // 47: bff.v1.FinishTOTPEnrolmentRequest
+	(*RemoveTOTPRequest)(nil),                 // 48: bff.v1.RemoveTOTPRequest
+	(*RegenerateRecoveryCodesRequest)(nil),    // 49: bff.v1.RegenerateRecoveryCodesRequest
+	(*ForgetDeviceRequest)(nil),               // 50: bff.v1.ForgetDeviceRequest
+	(*ForgetDevicesRequest)(nil),              // 51: bff.v1.ForgetDevicesRequest
+	(*BeginPasskeyRegistrationRequest)(nil),   // 52: bff.v1.BeginPasskeyRegistrationRequest
+	(*FinishPasskeyRegistrationRequest)(nil),  // 53: bff.v1.FinishPasskeyRegistrationRequest
+	(*RenamePasskeyRequest)(nil),              // 54: bff.v1.RenamePasskeyRequest
+	(*DeletePasskeyRequest)(nil),              // 55: bff.v1.DeletePasskeyRequest
+	(*RemovePasswordRequest)(nil),             // 56: bff.v1.RemovePasswordRequest
+	(*CreateKeyRequest)(nil),                  // 57: bff.v1.CreateKeyRequest
+	(*ListKeysRequest)(nil),                   // 58: bff.v1.ListKeysRequest
+	(*RevokeKeyRequest)(nil),                  // 59: bff.v1.RevokeKeyRequest
+	(*ListFactorsResponse)(nil),               // 60: bff.v1.ListFactorsResponse
+	(*BeginTOTPEnrolmentResponse)(nil),        // 61: bff.v1.BeginTOTPEnrolmentResponse
+	(*FinishTOTPEnrolmentResponse)(nil),       // 62: bff.v1.FinishTOTPEnrolmentResponse
+	(*RemoveTOTPResponse)(nil),                // 63: bff.v1.RemoveTOTPResponse
+	(*RegenerateRecoveryCodesResponse)(nil),   // 64: bff.v1.RegenerateRecoveryCodesResponse
+	(*ForgetDeviceResponse)(nil),              // 65: bff.v1.ForgetDeviceResponse
+	(*ForgetDevicesResponse)(nil),             // 66: bff.v1.ForgetDevicesResponse
+	(*BeginPasskeyRegistrationResponse)(nil),  // 67: bff.v1.BeginPasskeyRegistrationResponse
+	(*FinishPasskeyRegistrationResponse)(nil), // 68: bff.v1.FinishPasskeyRegistrationResponse
+	(*RenamePasskeyResponse)(nil),             // 69: bff.v1.RenamePasskeyResponse
+	(*DeletePasskeyResponse)(nil),             // 70: bff.v1.DeletePasskeyResponse
+	(*RemovePasswordResponse)(nil),            // 71: bff.v1.RemovePasswordResponse
+	(*CreateKeyResponse)(nil),                 // 72: bff.v1.CreateKeyResponse
+	(*ListKeysResponse)(nil),                  // 73: bff.v1.ListKeysResponse
+	(*RevokeKeyResponse)(nil),                 // 74: bff.v1.RevokeKeyResponse
 }
 var file_bff_v1_account_service_proto_depIdxs = []int32{
 	30, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
@@ -1831,65 +1858,72 @@ var file_bff_v1_account_service_proto_depIdxs = []int32{
 	41, // 20: bff.v1.ExportMeResponse.totp:type_name -> bff.v1.TOTPFactor
 	42, // 21: bff.v1.ExportMeResponse.remembered_devices:type_name -> bff.v1.RememberedDevice
 	43, // 22: bff.v1.ExportMeResponse.passkeys:type_name -> bff.v1.Passkey
-	0,  // 23: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
-	2,  // 24: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
-	4,  // 25: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
-	6,  // 26: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
-	8,  // 27: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
-	44, // 28: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
-	45, // 29: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
-	46, // 30: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
-	47, // 31: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
-	48, // 32: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
-	49, // 33: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
-	50, // 34: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
-	51, // 35: bff.v1.AccountService.BeginPasskeyRegistration:input_type -> bff.v1.BeginPasskeyRegistrationRequest
-	52, // 36: bff.v1.AccountService.FinishPasskeyRegistration:input_type -> bff.v1.FinishPasskeyRegistrationRequest
-	53, // 37: bff.v1.AccountService.RenamePasskey:input_type -> bff.v1.RenamePasskeyRequest
-	54, // 38: bff.v1.AccountService.DeletePasskey:input_type -> bff.v1.DeletePasskeyRequest
-	55, // 39: bff.v1.AccountService.RemovePassword:input_type -> bff.v1.RemovePasswordRequest
-	10, // 40: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
-	12, // 41: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
-	14, // 42: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
-	18, // 43: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
-	20, // 44: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
-	22, // 45: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
-	24, // 46: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
-	26, // 47: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
-	28, // 48: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
-	16, // 49: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
-	1,  // 50: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
-	3,  // 51: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
-	5,  // 52: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
-	7,  // 53: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
-	9,  // 54: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
-	56, // 55: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
-	57, // 56: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
-	58, // 57: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
-	59, // 58: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
-	60, // 59: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
-	61, // 60: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
-	62, // 61: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
-	63, // 62: bff.v1.AccountService.BeginPasskeyRegistration:output_type -> bff.v1.BeginPasskeyRegistrationResponse
-	64, // 63: bff.v1.AccountService.FinishPasskeyRegistration:output_type -> bff.v1.FinishPasskeyRegistrationResponse
-	65, // 64: bff.v1.AccountService.RenamePasskey:output_type -> bff.v1.RenamePasskeyResponse
-	66, // 65: bff.v1.AccountService.DeletePasskey:output_type -> bff.v1.DeletePasskeyResponse
-	67, // 66: bff.v1.AccountService.RemovePassword:output_type -> bff.v1.RemovePasswordResponse
-	11, // 67: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
-	13, // 68: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
-	15, // 69: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
-	19, // 70: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
-	21, // 71: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
-	23, // 72: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
-	25, // 73: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
-	27, // 74: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
-	29, // 75: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
-	17, // 76: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
-	50, // [50:77] is the sub-list for method output_type
-	23, // [23:50] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	44, // 23: bff.v1.ExportMeResponse.keys:type_name -> bff.v1.APIKey
+	0,  // 24: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
+	2,  // 25: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
+	4,  // 26: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
+	6,  // 27: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
+	8,  // 28: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
+	45, // 29: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
+	46, // 30: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
+	47, // 31: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
+	48, // 32: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
+	49, // 33: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
+	50, // 34: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
+	51, // 35: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
+	52, // 36: bff.v1.AccountService.BeginPasskeyRegistration:input_type -> bff.v1.BeginPasskeyRegistrationRequest
+	53, // 37: bff.v1.AccountService.FinishPasskeyRegistration:input_type -> bff.v1.FinishPasskeyRegistrationRequest
+	54, // 38: bff.v1.AccountService.RenamePasskey:input_type -> bff.v1.RenamePasskeyRequest
+	55, // 39: bff.v1.AccountService.DeletePasskey:input_type -> bff.v1.DeletePasskeyRequest
+	56, // 40: bff.v1.AccountService.RemovePassword:input_type -> bff.v1.RemovePasswordRequest
+	57, // 41: bff.v1.AccountService.CreateKey:input_type -> bff.v1.CreateKeyRequest
+	58, // 42: bff.v1.AccountService.ListKeys:input_type -> bff.v1.ListKeysRequest
+	59, // 43: bff.v1.AccountService.RevokeKey:input_type -> bff.v1.RevokeKeyRequest
+	10, // 44: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
+	12, // 45: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
+	14, // 46: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
+	18, // 47: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
+	20, // 48: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
+	22, // 49: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
+	24, // 50: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
+	26, // 51: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
+	28, // 52: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
+	16, // 53: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
+	1,  // 54: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
+	3,  // 55: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
+	5,  // 56: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
+	7,  // 57: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
+	9,  // 58: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
+	60, // 59: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
+	61, // 60: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
+	62, // 61: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
+	63, // 62: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
+	64, // 63: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
+	65, // 64: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
+	66, // 65: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
+	67, // 66: bff.v1.AccountService.BeginPasskeyRegistration:output_type -> bff.v1.BeginPasskeyRegistrationResponse
+	68, // 67: bff.v1.AccountService.FinishPasskeyRegistration:output_type -> bff.v1.FinishPasskeyRegistrationResponse
+	69, // 68: bff.v1.AccountService.RenamePasskey:output_type -> bff.v1.RenamePasskeyResponse
+	70, // 69: bff.v1.AccountService.DeletePasskey:output_type -> bff.v1.DeletePasskeyResponse
+	71, // 70: bff.v1.AccountService.RemovePassword:output_type -> bff.v1.RemovePasswordResponse
+	72, // 71: bff.v1.AccountService.CreateKey:output_type -> bff.v1.CreateKeyResponse
+	73, // 72: bff.v1.AccountService.ListKeys:output_type -> bff.v1.ListKeysResponse
+	74, // 73: bff.v1.AccountService.RevokeKey:output_type -> bff.v1.RevokeKeyResponse
+	11, // 74: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
+	13, // 75: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
+	15, // 76: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
+	19, // 77: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
+	21, // 78: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
+	23, // 79: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
+	25, // 80: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
+	27, // 81: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
+	29, // 82: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
+	17, // 83: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
+	54, // [54:84] is the sub-list for method output_type
+	24, // [24:54] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_bff_v1_account_service_proto_init() }
@@ -1898,6 +1932,7 @@ func file_bff_v1_account_service_proto_init() {
 		return
 	}
 	file_bff_v1_factors_proto_init()
+	file_bff_v1_keys_proto_init()
 	file_bff_v1_passkeys_proto_init()
 	file_bff_v1_types_proto_init()
 	file_bff_v1_account_service_proto_msgTypes[6].OneofWrappers = []any{
