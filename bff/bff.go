@@ -174,9 +174,6 @@ func New(config Config) (*Service, error) {
 	if err != nil {
 		s.verifier.Stop()
 		s.cache.Close()
-		if s.identity.keys != nil {
-			s.identity.keys.Stop()
-		}
 		return nil, err
 	}
 	handler := s.identity.cookies.Handler(s.mux(config))
@@ -277,7 +274,7 @@ func (s *Service) Run(ctx context.Context) {
 	if s.accountFeed != nil {
 		group.Go(func() { s.accountFeed.Run(ctx) })
 	}
-	group.Go(func() { s.identity.keys.Run(ctx, s.logger); s.identity.keys.Stop() })
+	group.Go(func() { s.identity.keys.Run(ctx, s.logger) })
 	if s.rates != nil {
 		group.Go(func() { s.rates.callers.Run(ctx) })
 	}

@@ -524,6 +524,7 @@ func (b *backend) register(server *connect.Server, service string) {
 	survey := connect.NewServer()
 	if service == "auth" {
 		authv1.RegisterAccountFeedServiceHandler(survey, authv1.UnimplementedAccountFeedServiceHandler{})
+		authv1.RegisterAPIKeyServiceHandler(survey, authv1.UnimplementedAPIKeyServiceHandler{})
 		authv1.RegisterAccountServiceHandler(survey, authv1.UnimplementedAccountServiceHandler{})
 		authv1.RegisterSessionServiceHandler(survey, authv1.UnimplementedSessionServiceHandler{})
 		authv1.RegisterKeyServiceHandler(survey, authv1.UnimplementedKeyServiceHandler{})

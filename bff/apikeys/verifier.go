@@ -65,12 +65,18 @@ type Verifier struct {
 	// Now is the clock.
 	Now     func() time.Time
 	known   *otter.Cache[apikey.Hash, *known]
-	refused *otter.Cache[apikey.Hash, error]
+	refused *otter.Cache[apikey.Hash, refusal]
 	flight  singleflight.Group
 
 	mu sync.Mutex
 	// used are the keys that were used since the last report.
 	used []*known
+}
+
+// refusal is auth's refusal of a key.
+type refusal struct {
+	err   error
+	until time.Time
 }
 
 // known is a key that worked when auth was asked last.
@@ -91,27 +97,18 @@ type usage struct {
 
 // NewVerifier returns a verifier that knows no key.
 func NewVerifier(config Config) (*Verifier, error) {
-	keys, err := otter.New(&otter.Options[apikey.Hash, *known]{
-		MaximumSize: rememberedKeys, ExpiryCalculator: otter.ExpiryWriting[apikey.Hash, *known](accesstoken.Life),
-	})
+	// Without an expiry of the cache's own, which needs a goroutine: entries say when they
+	// expire, and the oldest make room.
+	keys, err := otter.New(&otter.Options[apikey.Hash, *known]{MaximumSize: rememberedKeys})
 	if err != nil {
 		return nil, fmt.Errorf("create the cache of API keys: %w", err)
 	}
-	refused, err := otter.New(&otter.Options[apikey.Hash, error]{
-		MaximumSize: refusedKeys, ExpiryCalculator: otter.ExpiryWriting[apikey.Hash, error](refusalLife),
-	})
+	refused, err := otter.New(&otter.Options[apikey.Hash, refusal]{MaximumSize: refusedKeys})
 	if err != nil {
-		keys.StopAllGoroutines()
 		return nil, fmt.Errorf("create the cache of refused API keys: %w", err)
 	}
 	verifications.Add(context.Background(), 0, verified["valid"][0]) // export 0 before the first key
 	return &Verifier{Config: config, Now: time.Now, known: keys, refused: refused}, nil
-}
-
-// Stop stops the goroutines of the caches.
-func (v *Verifier) Stop() {
-	v.known.StopAllGoroutines()
-	v.refused.StopAllGoroutines()
 }
 
 // Identify returns the principal of a key. Errors: unauthenticated KEY_INVALID or
@@ -195,8 +192,8 @@ func (v *Verifier) ask(ctx context.Context, text string, hash apikey.Hash, accep
 			return nil, err
 		}
 	}
-	if err, ok := v.refused.GetIfPresent(hash); ok {
-		return nil, err
+	if no, ok := v.refused.GetIfPresent(hash); ok && v.Now().Before(no.until) {
+		return nil, no.err
 	}
 	origin, flight := v.ClientInfo(ctx), string(hash[:])
 	if accepted {
@@ -225,7 +222,7 @@ func (v *Verifier) take(hash apikey.Hash, done singleflight.Result) (*known, err
 	if done.Err != nil {
 		if connect.CodeOf(done.Err) == connect.CodeUnauthenticated {
 			v.known.Invalidate(hash)
-			v.refused.Set(hash, done.Err)
+			v.refused.Set(hash, refusal{done.Err, v.Now().Add(refusalLife)})
 		}
 		return nil, done.Err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -351,23 +352,21 @@ func TestAKeyInAWrongPlaceIsRefusedAndNeverStored(t *testing.T) {
 		t.Errorf("the log has a key, or nothing:\n%s", text)
 	}
 	owner := pgtest.Pool(t, w.Database.Owner)
-	rows, err := owner.Query(t.Context(), `SELECT query_to_xml(format('SELECT * FROM %I.%I', table_schema, table_name), true, true, '')::text
+	rows, err := owner.Query(t.Context(), `SELECT format('%I.%I', table_schema, table_name)
 		FROM information_schema.tables WHERE table_schema IN ('auth', 'users') AND table_type = 'BASE TABLE'`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tables := 0
-	for rows.Next() {
-		var text string
-		if err := rows.Scan(&text); err != nil {
-			t.Fatal(err)
-		}
-		if tables++; strings.Contains(text, key[28:60]) {
-			t.Errorf("a table has the key: %.300s", text)
-		}
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(tables) < 15 {
+		t.Fatalf("%d tables, %v, want at least 15", len(tables), err)
 	}
-	if rows.Err() != nil || tables < 15 {
-		t.Errorf("%d tables were read: %v", tables, rows.Err())
+	for _, table := range tables {
+		var found int
+		err := owner.QueryRow(t.Context(), `SELECT count(*) FROM `+table+` t WHERE position($1 IN t::text) > 0`, key[28:60]).Scan(&found)
+		if err != nil || found != 0 {
+			t.Errorf("%s: %d rows have the key, %v", table, found, err)
+		}
 	}
 }
 
