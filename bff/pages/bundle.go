@@ -74,7 +74,9 @@ func readBundle() (*bundle, error) {
 		if b.files[name], err = files.ReadFile("pages/dist/" + entry.Name()); err != nil {
 			return nil, err
 		}
-		b.current[stem(name)] = name
+		if stem(name) != "chunk.js" { // what pages share is of one version
+			b.current[stem(name)] = name
+		}
 	}
 	return b, nil
 }

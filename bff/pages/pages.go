@@ -83,13 +83,16 @@ func NewHandler(config Config) *Handler {
 		h.handle("GET "+config.Brand.path(name), http.HandlerFunc(h.serveBrand))
 	}
 	for _, path := range linkPaths {
-		h.handle("GET "+path, h.page("account", 0))
+		h.handle("GET "+path, h.page("sign-in", 0))
 	}
 	if config.Off {
 		h.handle("GET /{$}", http.RedirectHandler("/developers", http.StatusFound))
 		return h
 	}
-	for _, path := range append(signInPaths, ownPaths...) {
+	for _, path := range signInPaths {
+		h.handle("GET "+path, h.page("sign-in", 0))
+	}
+	for _, path := range ownPaths {
 		h.handle("GET "+path, h.page("account", 0))
 	}
 	for _, path := range consolePaths {
@@ -117,7 +120,7 @@ func (h *Handler) NotFound(w http.ResponseWriter, r *http.Request) bool {
 	if h.config.Off || r.Method != http.MethodGet && r.Method != http.MethodHead || !strings.Contains(r.Header.Get("Accept"), "text/html") {
 		return false
 	}
-	h.page("account", http.StatusNotFound).ServeHTTP(w, r)
+	h.page("sign-in", http.StatusNotFound).ServeHTTP(w, r)
 	return true
 }
 

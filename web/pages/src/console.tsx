@@ -1,7 +1,6 @@
 import "./styles/all.css";
 import { start } from "./app/start.js";
 import { consoleRoutes } from "./views/console/routes.js";
-import { Missing } from "./views/plain.js";
 import { ReauthenticateDialog } from "./views/reauthenticate.js";
 
-void start(consoleRoutes, <Missing />, <ReauthenticateDialog />);
+void start(consoleRoutes, <ReauthenticateDialog />);

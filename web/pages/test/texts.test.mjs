@@ -49,7 +49,7 @@ describe("the texts", () => {
   });
 
   it("have the same names in every language", () => {
-    const names = text => [...new Set(text.match(/\{\w+/g) ?? [])].sort();
+    const names = text => [...new Set(text.match(/\{\w+(?=[,}])/g) ?? [])].sort();
     for (const [key, text] of Object.entries(texts.en)) assert.deepEqual(names(texts.de[key]), names(text), key);
   });
 
@@ -68,6 +68,14 @@ describe("the texts", () => {
     const wanted = reasons.filter(reason => !internal.has(reason)).sort();
     assert.deepEqual(Object.keys(texts.en).filter(key => key.startsWith("reason.")).map(key => key.slice(7)).sort(), wanted);
     assert.deepEqual([...internal].filter(reason => !reasons.includes(reason)), []);
+  });
+});
+
+describe("the names of events", () => {
+  it("are those of the audit", () => {
+    const events = readFileSync(join(source, "../../../docs/reference/audit.md"), "utf8").match(/^\| `[a-z_.]+` \|/gm).map(row => row.split("`")[1]).sort();
+    assert.ok(events.length > 20);
+    assert.deepEqual(Object.keys(texts.en).filter(key => key.startsWith("event.")).map(key => key.slice(6)).sort(), events);
   });
 });
 

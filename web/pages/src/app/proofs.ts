@@ -31,3 +31,12 @@ export async function passkeyProof(challenge: Challenge): Promise<PasskeyRespons
 export function cleanCode(code: string): string {
   return code.replaceAll(/[\s-]/g, "");
 }
+
+/** Asks the browser for a new passkey. */
+export async function createPasskey(options: PasskeyResponse | undefined): Promise<PasskeyResponse> {
+  if (!canUsePasskeys()) throw new DOMException("no passkeys", "NotSupportedError");
+  const publicKey = PublicKeyCredential.parseCreationOptionsFromJSON(options as unknown as PublicKeyCredentialCreationOptionsJSON);
+  const credential = await navigator.credentials.create({ publicKey });
+  if (!(credential instanceof PublicKeyCredential)) throw new DOMException("no passkey", "NotAllowedError");
+  return credential.toJSON() as PasskeyResponse;
+}

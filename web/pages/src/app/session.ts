@@ -56,6 +56,13 @@ export async function loadSession(): Promise<void> {
   }
 }
 
+/** Reports whether the person may open the console, now or with a second factor. */
+export function isAdministrator(): boolean {
+  const state = session.value;
+  if (state.kind !== "signedIn") return false;
+  return [...(state.me.user?.roles ?? []), ...(state.me.security?.withheldRoles ?? [])].includes("admin");
+}
+
 /** Replaces what is shown of the signed-in person. */
 export function setUser(changed: User | undefined): void {
   if (session.value.kind === "signedIn" && changed) session.value = { kind: "signedIn", me: { ...session.value.me, user: changed } };

@@ -2,7 +2,7 @@ import { useEffect } from "preact/hooks";
 import { config } from "../app/config.js";
 import { reasonText } from "../app/problem.js";
 import { here } from "../app/router.js";
-import { loadSessionIfAny, session, user } from "../app/session.js";
+import { isAdministrator, loadSessionIfAny, session, user } from "../app/session.js";
 import { t } from "../app/texts.js";
 import { ButtonLink } from "../ui/button.js";
 import { CopyField } from "../ui/data.js";
@@ -53,13 +53,6 @@ export function Home() {
   );
 }
 
-/** Reports whether the person may open the console, now or with a second factor. */
-export function isAdministrator(): boolean {
-  const state = session.value;
-  if (state.kind !== "signedIn") return false;
-  return [...(state.me.user?.roles ?? []), ...(state.me.security?.withheldRoles ?? [])].includes("admin");
-}
-
 /** /signed-out */
 export function SignedOut() {
   return (
@@ -84,17 +77,6 @@ export function ErrorPage() {
           {t("ui.to_sign_in")}
         </ButtonLink>
       </div>
-    </CardPage>
-  );
-}
-
-/** Any other address. */
-export function Missing() {
-  return (
-    <CardPage title={t("missing.title")} lead={t("missing.lead")}>
-      <ButtonLink kind="primary" wide href="/">
-        {t("missing.verb")}
-      </ButtonLink>
     </CardPage>
   );
 }
