@@ -81,7 +81,7 @@ export async function signOut(): Promise<void> {
 
 /** Leaves the page of a session that has ended, without a way back to what it showed. */
 function leave(): void {
-  session.value = { kind: "signedOut" };
+  session.value = { kind: "loading" }; // "signedOut" would lead to the sign-in page
   remember(false);
   location.replace("/signed-out");
 }

@@ -7,8 +7,8 @@ import { ErrorSummary } from "./fields.js";
 import type { IconName } from "./icons.js";
 import { Icon } from "./icons.js";
 
-/** A dialog. It keeps the focus, closes with Escape, and gives the focus back. */
-export function Dialog({ title, onClose, children, actions }: { title: string; onClose: () => void; children: ComponentChildren; actions?: ComponentChildren }) {
+/** A dialog. It keeps the focus, closes with Escape unless `onClose` is absent, and gives the focus back. */
+export function Dialog({ title, onClose, children, actions }: { title: string; onClose?: () => void; children: ComponentChildren; actions?: ComponentChildren }) {
   const box = useRef<HTMLDialogElement>(null);
   const id = useId();
   useEffect(() => {
@@ -20,10 +20,10 @@ export function Dialog({ title, onClose, children, actions }: { title: string; o
     };
   }, []);
   return (
-    <dialog ref={box} class="dialog" aria-labelledby={id} onCancel={(event) => { event.preventDefault(); onClose(); }}>
+    <dialog ref={box} class="dialog" aria-labelledby={id} onCancel={(event) => { event.preventDefault(); onClose?.(); }}>
       <div class="dialog-head">
         <h2 id={id}>{title}</h2>
-        <IconButton icon="close" label={t("ui.close")} onClick={onClose} />
+        {onClose && <IconButton icon="close" label={t("ui.close")} onClick={onClose} />}
       </div>
       <div class="dialog-body">{children}</div>
       {actions && <div class="dialog-actions">{actions}</div>}

@@ -82,9 +82,7 @@ function PersonMenu({ items = [] }: { items?: readonly MenuItem[] }) {
   const leave = () => signOut().catch((thrown: unknown) => { notice.value = problemOf(thrown).text; });
   return (
     <Menu label={t("ui.person_menu", { name })} items={[...items, { label: t("ui.sign_out"), icon: "signOut", onSelect: () => void leave() }]}>
-      <span class="avatar" aria-hidden="true">
-        {[...name][0]?.toUpperCase()}
-      </span>
+      <span class="avatar" data-letter={[...name][0]?.toUpperCase()} />
       <span class="person-name">{name}</span>
       <Icon name="down" size={16} />
     </Menu>

@@ -104,11 +104,8 @@ export function AddPasskey({ onClose, done }: Enrolment) {
 /** Shows recovery codes, once. They close only when the person says that they are stored. */
 export function RecoveryCodes({ codes, onClose }: { codes: readonly string[]; onClose: () => void }) {
   const [stored, setStored] = useState(false);
-  const leave = () => {
-    if (stored) onClose();
-  };
   return (
-    <Dialog title={t("codes.title")} onClose={leave}>
+    <Dialog title={t("codes.title")}>
       <Alert kind="warning">{t("codes.lead")}</Alert>
       <ul class="codes mono">
         {codes.map((code) => (

@@ -54,7 +54,7 @@ interface Part {
   changed: (codes?: readonly string[]) => void;
 }
 
-function Totp({ factors: { totp }, changed }: Part) {
+function Totp({ factors: { totp, passkeys: { length: passkeys } }, changed }: Part) {
   const [dialog, setDialog] = useState<"enrol" | "remove">();
   const close = () => setDialog(undefined);
   const remove = async () => {
@@ -63,7 +63,7 @@ function Totp({ factors: { totp }, changed }: Part) {
     changed();
   };
   return (
-    <Card title={t("factors.totp")} lead={t("factors.totp_lead")} badge={totp && <Badge kind="success">{t("overview.on")}</Badge>} actions={totp ? <Button onClick={() => setDialog("remove")}>{t("ui.remove")}</Button> : <Button kind="primary" onClick={() => setDialog("enrol")}>{t("overview.set_up")}</Button>}>
+    <Card title={t("factors.totp")} lead={t("factors.totp_lead")} badge={totp && <Badge kind="success">{t("overview.on")}</Badge>} actions={totp ? <Button onClick={() => setDialog("remove")}>{t("ui.remove")}</Button> : <Button kind={passkeys > 0 ? "secondary" : "primary"} onClick={() => setDialog("enrol")}>{t("overview.set_up")}</Button>}>
       {totp && (
         <p class="muted small">
           {t("factors.since")} <Timestamp time={totp.createTime} /> · {t("factors.last_used")} <Timestamp time={totp.lastUsedTime} />
@@ -84,7 +84,7 @@ function Passkeys({ factors: { passkeys }, changed }: Part) {
     changed();
   };
   return (
-    <Card title={t("factors.passkeys")} lead={t("factors.passkeys_lead")} actions={<Button kind={passkeys.length > 0 ? "secondary" : "primary"} onClick={() => setAdding(true)}>{t("factors.passkey_add")}</Button>}>
+    <Card title={t("factors.passkeys")} lead={t("factors.passkeys_lead")} actions={<Button onClick={() => setAdding(true)}>{t("factors.passkey_add")}</Button>}>
       {passkeys.length > 0 && (
         <ul class="rows">
           {passkeys.map((passkey) => (
