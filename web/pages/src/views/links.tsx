@@ -30,7 +30,14 @@ function useToken(): { token: string; used: () => void } {
 function Incomplete({ title }: { title: string }) {
   return (
     <CardPage title={title}>
-      <Alert kind="danger">{t("link.incomplete")}</Alert>
+      <div class="stack">
+        <Alert kind="danger">{t("link.incomplete")}</Alert>
+        {!config.linksOnly && (
+          <ButtonLink wide href="/sign-in">
+            {t("ui.to_sign_in")}
+          </ButtonLink>
+        )}
+      </div>
     </CardPage>
   );
 }
