@@ -82,7 +82,11 @@ build:
 release:
 	go -C tools run ./release $(RELEASE)
 
-# Copies the npm packages that the pages use into web/assets.
+# Copies the npm packages that the API's pages use into web/assets, and builds the pages
+# for people into web/pages/dist; make gen does the latter too.
 web:
 	npm --prefix web ci --no-audit --no-fund
 	web/vendor.sh
+	npm --prefix web/pages ci --no-audit --no-fund
+	npm --prefix clients/typescript ci --no-audit --no-fund
+	node web/pages/build.mjs

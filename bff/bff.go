@@ -29,6 +29,7 @@ import (
 	"gatehouse/bff/apikeys"
 	"gatehouse/bff/browser"
 	"gatehouse/bff/intake"
+	"gatehouse/bff/pages"
 	"gatehouse/bff/passthrough"
 	"gatehouse/bff/shed"
 	"gatehouse/bff/wellknown"
@@ -83,6 +84,8 @@ type Config struct {
 	Upstreams *upstream.Set
 	// Identity mints the tokens for them; nil without upstreams.
 	Identity *identitytoken.Issuer
+	// Pages are those for people: signing in, the own account, the console.
+	Pages pages.Config
 	// Parts are the dependencies whose status the first page shows, besides the
 	// gateway's own.
 	Parts  []Part
@@ -257,6 +260,12 @@ func (s *Service) mux(config Config) *rpc.Mux {
 	for _, pattern := range site.Patterns() {
 		mux.Handle(pattern, policy.Anyone(), site)
 	}
+	config.Pages.AcceptsGzip = rpc.AcceptsGzip
+	people := pages.NewHandler(config.Pages)
+	for _, pattern := range people.Patterns() {
+		mux.Handle(pattern, policy.Anyone(), people)
+	}
+	mux.NotFound = people.NotFound
 	own := Part{Name: "gateway", Check: func(context.Context) error { return s.Ready() }}
 	mux.Handle("GET /status.json", policy.Anyone(), &statusHandler{parts: append([]Part{own}, config.Parts...), now: time.Now})
 	return mux

@@ -4,6 +4,7 @@
 #
 #   from proto/ and the source   gen/ (Go code and reasons.json), the Go client's gen, the
 #                                TypeScript client's src/gen and reasons.ts
+#   from web/pages/src           web/pages/dist, the built pages, by web/pages/build.mjs
 #   from descriptors             web/openapi.json and web/postman.json, by internal/openapi/generate;
 #                                and the descriptors that its tests describe
 #   from the compiled program    docs/reference, bff/testdata/methods.txt, atlas.hcl and the services of
@@ -72,6 +73,17 @@ else
 fi
 finish "${outputs[@]}"
 fail_if_stale
+
+# The pages are built with npm packages, from the TypeScript client among others.
+pages=web/pages
+if [ ! -d "$pages/node_modules" ] && command -v npm >/dev/null; then
+	npm --prefix "$pages" ci --no-audit --no-fund --loglevel=error || ! $check
+fi
+if [ -d "$pages/node_modules" ] && [ -d "$client/node_modules" ]; then
+	if $check; then node "$pages/build.mjs" --check || exit 1; else node "$pages/build.mjs"; fi
+else
+	echo "$pages/dist is skipped: it needs npm, and $pages/node_modules" >&2
+fi
 
 mkdir -p .generate/web .generate/internal/openapi/testdata
 buf build proto -o .generate/public.binpb

@@ -31,6 +31,9 @@ type Mux struct {
 	pages   []Page
 	mounted []string                // the patterns of the methods and their services
 	methods map[string]http.Handler // by procedure
+	// NotFound may respond to a request for a path that nothing serves, and reports whether
+	// it did; nil for never.
+	NotFound func(w http.ResponseWriter, r *http.Request) bool
 	// frontend serves what is below prefix; nil for none.
 	frontend http.Handler
 	prefix   string
@@ -163,6 +166,9 @@ func (m *Mux) refuseUnknown(w http.ResponseWriter, r *http.Request, handler http
 	allow := ""
 	if answer.status == http.StatusMethodNotAllowed {
 		allow = answer.header.Get("Allow")
+	}
+	if allow == "" && m.NotFound != nil && m.NotFound(w, r) {
+		return
 	}
 	m.RefusePath(w, r, allow)
 }
