@@ -37,6 +37,7 @@ func composeServe() string {
 	port := services[len(services)-1].port()
 	fmt.Fprintf(&b, "\n  serve:\n    <<: *role\n    command: [serve]\n    environment:\n      GATEHOUSE_LISTEN: :%s\n", port)
 	form.writeLogins(&b)
+	fmt.Fprintf(&b, "      GATEHOUSE_INTERNAL_KEY: %s\n", variable("GATEHOUSE_INTERNAL_KEY"))
 	var written []string
 	for _, service := range services {
 		for _, line := range form.settings(service) {
