@@ -2,7 +2,7 @@
 
 BUF := go tool -modfile=tools/go.mod buf
 
-.PHONY: all gen service remove-service web lint test test-fast check check-containers bench build release
+.PHONY: all gen service remove-service web lint test test-fast check bench build release
 
 all: gen lint test
 
@@ -66,11 +66,6 @@ test-fast:
 # scripts that need Node, npm and Chromium. .ci/run installs those first.
 check:
 	scripts/check.sh
-
-# Builds the image, and runs compose.yaml and compose.scale.yaml in Docker or podman; see
-# scripts/containers.sh, also for machines that reach no registry of images.
-check-containers:
-	scripts/containers.sh
 
 bench:
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix bench/fastify; else echo "npm not found: skipping Fastify"; fi
