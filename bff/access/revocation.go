@@ -34,6 +34,8 @@ type Revocations struct {
 	logger  *slog.Logger
 	// Now is the clock.
 	Now func() time.Time
+	// Taken, unless nil, is called after each message has been applied.
+	Taken func(*authv1.WatchRevocationsResponse)
 
 	mu       sync.RWMutex
 	sessions map[string]time.Time // when the revocation expires, by session ID
@@ -59,20 +61,33 @@ func NewRevocations(source authv1.RevocationServiceClient, keys authv1.KeyServic
 // SESSION_ENDED or TOKEN_STALE, unavailable SERVICE_UNAVAILABLE if the stream is not
 // current and auth is unreachable.
 func (r *Revocations) Check(ctx context.Context, who *Principal) error {
-	r.mu.RLock()
-	fresh := r.speaks() && !r.clock.wrong
-	_, ended := r.sessions[who.SessionID]
-	stale := who.Version < r.versions[who.UserID].version
-	r.mu.RUnlock()
-	switch {
-	case ended:
-		return accesstoken.ErrSessionEnded
-	case stale:
-		return accesstoken.ErrStale
-	case fresh:
-		return nil
+	fresh, err := r.find(who)
+	if err != nil || fresh {
+		return err
 	}
 	return r.ask(ctx, &authv1.CheckAccessRequest{AccountId: who.UserID, SessionId: who.SessionID, AuthzVersion: who.Version})
+}
+
+// Known returns an error if the principal's token is revoked as far as the stream has
+// said. It never asks auth. Errors: unauthenticated SESSION_ENDED or TOKEN_STALE.
+func (r *Revocations) Known(who *Principal) error {
+	_, err := r.find(who)
+	return err
+}
+
+// find looks for a revocation of the principal's token, and reports whether those that
+// are known are current.
+func (r *Revocations) find(who *Principal) (fresh bool, err error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	fresh = r.speaks() && !r.clock.wrong
+	if _, ended := r.sessions[who.SessionID]; ended {
+		return fresh, accesstoken.ErrSessionEnded
+	}
+	if who.Version < r.versions[who.UserID].version {
+		return fresh, accesstoken.ErrStale
+	}
+	return fresh, nil
 }
 
 // IsStale reports whether the principal's token has an older version than the latest
@@ -162,6 +177,13 @@ func (r *Revocations) takeKeys(ctx context.Context, message *authv1.WatchRevocat
 
 // Take applies the revocations of a message.
 func (r *Revocations) Take(message *authv1.WatchRevocationsResponse) {
+	r.apply(message)
+	if r.Taken != nil {
+		r.Taken(message)
+	}
+}
+
+func (r *Revocations) apply(message *authv1.WatchRevocationsResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.Now()

@@ -255,7 +255,7 @@ func TestDocumentIsStrict(t *testing.T) {
 	t.Parallel()
 	_, err := Document(Config{Methods: shopMethods(t), Errors: publicErrors(t), Package: "shop.v1"})
 	for _, want := range []string{
-		"GetItem: its comment: ITEM_UNKNOWN isn't declared", "CreateItem: shop.v1.Item: shop.v1.Item.title: the rule `max_bytes 100` can't be described", "WatchItems: streams can't be described",
+		"GetItem: its comment: ITEM_UNKNOWN isn't declared", "CreateItem: shop.v1.Item: shop.v1.Item.title: the rule `max_bytes 100` can't be described", "WatchItems: a stream has to be server-sent events",
 		"Ping: its google.api.http has to give one path",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
