@@ -154,16 +154,13 @@ func TestAStreamEndsWithItsSessionRoleAndAccount(t *testing.T) {
 	}
 }
 
-func TestAStreamResumesAtAnotherGatewayWithoutAGap(t *testing.T) {
-	t.Parallel()
-	s := harness.Start(t, harness.ThreeProcesses)
-	gateways := []*harness.System{s, s.Copy(t, harness.RoleBff)}
-	ada := s.SignUp(t, "ada@example.com")
-	// A gateway can resume what happened while it ran.
-	cursor := ""
+// untilTheyResume waits until gateways resume a cursor, and returns it: a gateway knows
+// only what happened while it ran.
+func untilTheyResume(t *testing.T, gateways []*harness.System, who *harness.Person) (cursor string) {
+	t.Helper()
 	for _, gateway := range gateways {
 		harness.Eventually(t, 30*time.Second, "the gateway resumes", func() error {
-			w := watch(t, gateway.Client(ada.Access), cursor)
+			w := watch(t, gateway.Client(who.Access), cursor)
 			defer w.stop()
 			first := w.next(t, "an event", func(*bffv1.WatchMeResponse) bool { return true })
 			cursor = first.GetCursor()
@@ -174,6 +171,15 @@ func TestAStreamResumesAtAnotherGatewayWithoutAGap(t *testing.T) {
 			return nil
 		})
 	}
+	return cursor
+}
+
+func TestAStreamResumesAtAnotherGatewayWithoutAGap(t *testing.T) {
+	t.Parallel()
+	s := harness.Start(t, harness.ThreeProcesses)
+	gateways := []*harness.System{s, s.Copy(t, harness.RoleBff)}
+	ada := s.SignUp(t, "ada@example.com")
+	cursor := untilTheyResume(t, gateways, ada)
 	for i := range 6 {
 		if _, err := ada.Client().Account.UpdateMe(t.Context(), &bffv1.UpdateMeRequest{User: &bffv1.User{FirstName: fmt.Sprint("Ada", i)}}); err != nil {
 			t.Fatal(err)
