@@ -56,7 +56,7 @@ func buildBff(_ context.Context, h *host) (*built, error) {
 		Backends: h.backends, PublicURL: find[*publicFlags](s).url,
 		Origins: find[*originFlags](s).origins, RelatedOrigins: find[*passkeyFlags](s).related, SecurityContact: find[*securityFlags](s).SecurityContact, Cookies: gateway.cookies, TrustedProxies: gateway.proxies,
 		Pages: find[*pagesFlags](s).config(s), Policy: find[*policyFlags](s).Policy, Throttle: throttle, QueueTarget: gateway.QueueTarget,
-		RedisURL: gateway.RedisURL, CacheBytes: gateway.cache, Parts: parts,
+		RedisURL: gateway.RedisURL, CursorKeys: find[*internalFlags](s).keys, CacheBytes: gateway.cache, Parts: parts,
 		Logger: h.logger, Telemetry: h.telemetry,
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package bff
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"regexp"
@@ -78,7 +79,10 @@ func TestTheCollectionCallsEveryOperation(t *testing.T) {
 	walk(collection.Item)
 	operations := 0
 	for path, methods := range api.Paths {
-		for method := range methods {
+		for method, operation := range methods {
+			if bytes.Contains(operation, []byte("application/connect+json")) || bytes.Contains(operation, []byte("text/event-stream")) {
+				continue // Postman would wait for the end of a stream
+			}
 			operations++
 			if want := strings.ToUpper(method) + " " + anyName.ReplaceAllString(path, "{}"); !calls[want] {
 				t.Errorf("nothing calls %s", want)

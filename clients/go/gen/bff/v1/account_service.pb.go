@@ -1547,7 +1547,7 @@ var File_bff_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x11bff/v1/keys.proto\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
+	"\x1cbff/v1/account_service.proto\x12\x06bff.v1\x1a\x14bff/v1/factors.proto\x1a\x11bff/v1/keys.proto\x1a\x15bff/v1/passkeys.proto\x1a\x12bff/v1/types.proto\x1a\x12bff/v1/watch.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
 	"\fGetMeRequest\"\xb7\x01\n" +
 	"\rGetMeResponse\x12 \n" +
 	"\x04user\x18\x01 \x01(\v2\f.bff.v1.UserR\x04user\x12+\n" +
@@ -1623,9 +1623,10 @@ const file_bff_v1_account_service_proto_rawDesc = "" +
 	"\x12remembered_devices\x18\t \x03(\v2\x18.bff.v1.RememberedDeviceR\x11rememberedDevices\x12+\n" +
 	"\bpasskeys\x18\n" +
 	" \x03(\v2\x0f.bff.v1.PasskeyR\bpasskeys\x12\"\n" +
-	"\x04keys\x18\v \x03(\v2\x0e.bff.v1.APIKeyR\x04keys2\xf3\x13\n" +
+	"\x04keys\x18\v \x03(\v2\x0e.bff.v1.APIKeyR\x04keys2\xb6\x14\n" +
 	"\x0eAccountService\x129\n" +
-	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"\x03\x90\x02\x01\x12=\n" +
+	"\x05GetMe\x12\x14.bff.v1.GetMeRequest\x1a\x15.bff.v1.GetMeResponse\"\x03\x90\x02\x01\x12A\n" +
+	"\aWatchMe\x12\x16.bff.v1.WatchMeRequest\x1a\x17.bff.v1.WatchMeResponse\"\x03\x90\x02\x010\x01\x12=\n" +
 	"\bUpdateMe\x12\x17.bff.v1.UpdateMeRequest\x1a\x18.bff.v1.UpdateMeResponse\x12O\n" +
 	"\x0eReauthenticate\x12\x1d.bff.v1.ReauthenticateRequest\x1a\x1e.bff.v1.ReauthenticateResponse\x12m\n" +
 	"\x18CompleteReauthentication\x12'.bff.v1.CompleteReauthenticationRequest\x1a(.bff.v1.CompleteReauthenticationResponse\x12O\n" +
@@ -1718,36 +1719,38 @@ var file_bff_v1_account_service_proto_goTypes = []any{
 	(*RememberedDevice)(nil),                  // 42: bff.v1.RememberedDevice
 	(*Passkey)(nil),                           // 43: bff.v1.Passkey
 	(*APIKey)(nil),                            // 44: bff.v1.APIKey
-	(*ListFactorsRequest)(nil),                // 45: bff.v1.ListFactorsRequest
-	(*BeginTOTPEnrolmentRequest)(nil),         // 46: bff.v1.BeginTOTPEnrolmentRequest
-	(*FinishTOTPEnrolmentRequest)(nil),        // 47: bff.v1.FinishTOTPEnrolmentRequest
-	(*RemoveTOTPRequest)(nil),                 // 48: bff.v1.RemoveTOTPRequest
-	(*RegenerateRecoveryCodesRequest)(nil),    // 49: bff.v1.RegenerateRecoveryCodesRequest
-	(*ForgetDeviceRequest)(nil),               // 50: bff.v1.ForgetDeviceRequest
-	(*ForgetDevicesRequest)(nil),              // 51: bff.v1.ForgetDevicesRequest
-	(*BeginPasskeyRegistrationRequest)(nil),   // 52: bff.v1.BeginPasskeyRegistrationRequest
-	(*FinishPasskeyRegistrationRequest)(nil),  // 53: bff.v1.FinishPasskeyRegistrationRequest
-	(*RenamePasskeyRequest)(nil),              // 54: bff.v1.RenamePasskeyRequest
-	(*DeletePasskeyRequest)(nil),              // 55: bff.v1.DeletePasskeyRequest
-	(*RemovePasswordRequest)(nil),             // 56: bff.v1.RemovePasswordRequest
-	(*CreateKeyRequest)(nil),                  // 57: bff.v1.CreateKeyRequest
-	(*ListKeysRequest)(nil),                   // 58: bff.v1.ListKeysRequest
-	(*RevokeKeyRequest)(nil),                  // 59: bff.v1.RevokeKeyRequest
-	(*ListFactorsResponse)(nil),               // 60: bff.v1.ListFactorsResponse
-	(*BeginTOTPEnrolmentResponse)(nil),        // 61: bff.v1.BeginTOTPEnrolmentResponse
-	(*FinishTOTPEnrolmentResponse)(nil),       // 62: bff.v1.FinishTOTPEnrolmentResponse
-	(*RemoveTOTPResponse)(nil),                // 63: bff.v1.RemoveTOTPResponse
-	(*RegenerateRecoveryCodesResponse)(nil),   // 64: bff.v1.RegenerateRecoveryCodesResponse
-	(*ForgetDeviceResponse)(nil),              // 65: bff.v1.ForgetDeviceResponse
-	(*ForgetDevicesResponse)(nil),             // 66: bff.v1.ForgetDevicesResponse
-	(*BeginPasskeyRegistrationResponse)(nil),  // 67: bff.v1.BeginPasskeyRegistrationResponse
-	(*FinishPasskeyRegistrationResponse)(nil), // 68: bff.v1.FinishPasskeyRegistrationResponse
-	(*RenamePasskeyResponse)(nil),             // 69: bff.v1.RenamePasskeyResponse
-	(*DeletePasskeyResponse)(nil),             // 70: bff.v1.DeletePasskeyResponse
-	(*RemovePasswordResponse)(nil),            // 71: bff.v1.RemovePasswordResponse
-	(*CreateKeyResponse)(nil),                 // 72: bff.v1.CreateKeyResponse
-	(*ListKeysResponse)(nil),                  // 73: bff.v1.ListKeysResponse
-	(*RevokeKeyResponse)(nil),                 // 74: bff.v1.RevokeKeyResponse
+	(*WatchMeRequest)(nil),                    // 45: bff.v1.WatchMeRequest
+	(*ListFactorsRequest)(nil),                // 46: bff.v1.ListFactorsRequest
+	(*BeginTOTPEnrolmentRequest)(nil),         // 47: bff.v1.BeginTOTPEnrolmentRequest
+	(*FinishTOTPEnrolmentRequest)(nil),        // 48: bff.v1.FinishTOTPEnrolmentRequest
+	(*RemoveTOTPRequest)(nil),                 // 49: bff.v1.RemoveTOTPRequest
+	(*RegenerateRecoveryCodesRequest)(nil),    // 50: bff.v1.RegenerateRecoveryCodesRequest
+	(*ForgetDeviceRequest)(nil),               // 51: bff.v1.ForgetDeviceRequest
+	(*ForgetDevicesRequest)(nil),              // 52: bff.v1.ForgetDevicesRequest
+	(*BeginPasskeyRegistrationRequest)(nil),   // 53: bff.v1.BeginPasskeyRegistrationRequest
+	(*FinishPasskeyRegistrationRequest)(nil),  // 54: bff.v1.FinishPasskeyRegistrationRequest
+	(*RenamePasskeyRequest)(nil),              // 55: bff.v1.RenamePasskeyRequest
+	(*DeletePasskeyRequest)(nil),              // 56: bff.v1.DeletePasskeyRequest
+	(*RemovePasswordRequest)(nil),             // 57: bff.v1.RemovePasswordRequest
+	(*CreateKeyRequest)(nil),                  // 58: bff.v1.CreateKeyRequest
+	(*ListKeysRequest)(nil),                   // 59: bff.v1.ListKeysRequest
+	(*RevokeKeyRequest)(nil),                  // 60: bff.v1.RevokeKeyRequest
+	(*WatchMeResponse)(nil),                   // 61: bff.v1.WatchMeResponse
+	(*ListFactorsResponse)(nil),               // 62: bff.v1.ListFactorsResponse
+	(*BeginTOTPEnrolmentResponse)(nil),        // 63: bff.v1.BeginTOTPEnrolmentResponse
+	(*FinishTOTPEnrolmentResponse)(nil),       // 64: bff.v1.FinishTOTPEnrolmentResponse
+	(*RemoveTOTPResponse)(nil),                // 65: bff.v1.RemoveTOTPResponse
+	(*RegenerateRecoveryCodesResponse)(nil),   // 66: bff.v1.RegenerateRecoveryCodesResponse
+	(*ForgetDeviceResponse)(nil),              // 67: bff.v1.ForgetDeviceResponse
+	(*ForgetDevicesResponse)(nil),             // 68: bff.v1.ForgetDevicesResponse
+	(*BeginPasskeyRegistrationResponse)(nil),  // 69: bff.v1.BeginPasskeyRegistrationResponse
+	(*FinishPasskeyRegistrationResponse)(nil), // 70: bff.v1.FinishPasskeyRegistrationResponse
+	(*RenamePasskeyResponse)(nil),             // 71: bff.v1.RenamePasskeyResponse
+	(*DeletePasskeyResponse)(nil),             // 72: bff.v1.DeletePasskeyResponse
+	(*RemovePasswordResponse)(nil),            // 73: bff.v1.RemovePasswordResponse
+	(*CreateKeyResponse)(nil),                 // 74: bff.v1.CreateKeyResponse
+	(*ListKeysResponse)(nil),                  // 75: bff.v1.ListKeysResponse
+	(*RevokeKeyResponse)(nil),                 // 76: bff.v1.RevokeKeyResponse
 }
 var file_bff_v1_account_service_proto_depIdxs = []int32{
 	30, // 0: bff.v1.GetMeResponse.user:type_name -> bff.v1.User
@@ -1775,67 +1778,69 @@ var file_bff_v1_account_service_proto_depIdxs = []int32{
 	43, // 22: bff.v1.ExportMeResponse.passkeys:type_name -> bff.v1.Passkey
 	44, // 23: bff.v1.ExportMeResponse.keys:type_name -> bff.v1.APIKey
 	0,  // 24: bff.v1.AccountService.GetMe:input_type -> bff.v1.GetMeRequest
-	2,  // 25: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
-	4,  // 26: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
-	6,  // 27: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
-	8,  // 28: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
-	45, // 29: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
-	46, // 30: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
-	47, // 31: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
-	48, // 32: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
-	49, // 33: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
-	50, // 34: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
-	51, // 35: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
-	52, // 36: bff.v1.AccountService.BeginPasskeyRegistration:input_type -> bff.v1.BeginPasskeyRegistrationRequest
-	53, // 37: bff.v1.AccountService.FinishPasskeyRegistration:input_type -> bff.v1.FinishPasskeyRegistrationRequest
-	54, // 38: bff.v1.AccountService.RenamePasskey:input_type -> bff.v1.RenamePasskeyRequest
-	55, // 39: bff.v1.AccountService.DeletePasskey:input_type -> bff.v1.DeletePasskeyRequest
-	56, // 40: bff.v1.AccountService.RemovePassword:input_type -> bff.v1.RemovePasswordRequest
-	57, // 41: bff.v1.AccountService.CreateKey:input_type -> bff.v1.CreateKeyRequest
-	58, // 42: bff.v1.AccountService.ListKeys:input_type -> bff.v1.ListKeysRequest
-	59, // 43: bff.v1.AccountService.RevokeKey:input_type -> bff.v1.RevokeKeyRequest
-	10, // 44: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
-	12, // 45: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
-	14, // 46: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
-	18, // 47: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
-	20, // 48: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
-	22, // 49: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
-	24, // 50: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
-	26, // 51: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
-	28, // 52: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
-	16, // 53: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
-	1,  // 54: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
-	3,  // 55: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
-	5,  // 56: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
-	7,  // 57: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
-	9,  // 58: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
-	60, // 59: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
-	61, // 60: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
-	62, // 61: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
-	63, // 62: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
-	64, // 63: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
-	65, // 64: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
-	66, // 65: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
-	67, // 66: bff.v1.AccountService.BeginPasskeyRegistration:output_type -> bff.v1.BeginPasskeyRegistrationResponse
-	68, // 67: bff.v1.AccountService.FinishPasskeyRegistration:output_type -> bff.v1.FinishPasskeyRegistrationResponse
-	69, // 68: bff.v1.AccountService.RenamePasskey:output_type -> bff.v1.RenamePasskeyResponse
-	70, // 69: bff.v1.AccountService.DeletePasskey:output_type -> bff.v1.DeletePasskeyResponse
-	71, // 70: bff.v1.AccountService.RemovePassword:output_type -> bff.v1.RemovePasswordResponse
-	72, // 71: bff.v1.AccountService.CreateKey:output_type -> bff.v1.CreateKeyResponse
-	73, // 72: bff.v1.AccountService.ListKeys:output_type -> bff.v1.ListKeysResponse
-	74, // 73: bff.v1.AccountService.RevokeKey:output_type -> bff.v1.RevokeKeyResponse
-	11, // 74: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
-	13, // 75: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
-	15, // 76: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
-	19, // 77: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
-	21, // 78: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
-	23, // 79: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
-	25, // 80: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
-	27, // 81: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
-	29, // 82: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
-	17, // 83: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
-	54, // [54:84] is the sub-list for method output_type
-	24, // [24:54] is the sub-list for method input_type
+	45, // 25: bff.v1.AccountService.WatchMe:input_type -> bff.v1.WatchMeRequest
+	2,  // 26: bff.v1.AccountService.UpdateMe:input_type -> bff.v1.UpdateMeRequest
+	4,  // 27: bff.v1.AccountService.Reauthenticate:input_type -> bff.v1.ReauthenticateRequest
+	6,  // 28: bff.v1.AccountService.CompleteReauthentication:input_type -> bff.v1.CompleteReauthenticationRequest
+	8,  // 29: bff.v1.AccountService.ChangePassword:input_type -> bff.v1.ChangePasswordRequest
+	46, // 30: bff.v1.AccountService.ListFactors:input_type -> bff.v1.ListFactorsRequest
+	47, // 31: bff.v1.AccountService.BeginTOTPEnrolment:input_type -> bff.v1.BeginTOTPEnrolmentRequest
+	48, // 32: bff.v1.AccountService.FinishTOTPEnrolment:input_type -> bff.v1.FinishTOTPEnrolmentRequest
+	49, // 33: bff.v1.AccountService.RemoveTOTP:input_type -> bff.v1.RemoveTOTPRequest
+	50, // 34: bff.v1.AccountService.RegenerateRecoveryCodes:input_type -> bff.v1.RegenerateRecoveryCodesRequest
+	51, // 35: bff.v1.AccountService.ForgetDevice:input_type -> bff.v1.ForgetDeviceRequest
+	52, // 36: bff.v1.AccountService.ForgetDevices:input_type -> bff.v1.ForgetDevicesRequest
+	53, // 37: bff.v1.AccountService.BeginPasskeyRegistration:input_type -> bff.v1.BeginPasskeyRegistrationRequest
+	54, // 38: bff.v1.AccountService.FinishPasskeyRegistration:input_type -> bff.v1.FinishPasskeyRegistrationRequest
+	55, // 39: bff.v1.AccountService.RenamePasskey:input_type -> bff.v1.RenamePasskeyRequest
+	56, // 40: bff.v1.AccountService.DeletePasskey:input_type -> bff.v1.DeletePasskeyRequest
+	57, // 41: bff.v1.AccountService.RemovePassword:input_type -> bff.v1.RemovePasswordRequest
+	58, // 42: bff.v1.AccountService.CreateKey:input_type -> bff.v1.CreateKeyRequest
+	59, // 43: bff.v1.AccountService.ListKeys:input_type -> bff.v1.ListKeysRequest
+	60, // 44: bff.v1.AccountService.RevokeKey:input_type -> bff.v1.RevokeKeyRequest
+	10, // 45: bff.v1.AccountService.ListSessions:input_type -> bff.v1.ListSessionsRequest
+	12, // 46: bff.v1.AccountService.RevokeSession:input_type -> bff.v1.RevokeSessionRequest
+	14, // 47: bff.v1.AccountService.RevokeOtherSessions:input_type -> bff.v1.RevokeOtherSessionsRequest
+	18, // 48: bff.v1.AccountService.RevokeAllSessions:input_type -> bff.v1.RevokeAllSessionsRequest
+	20, // 49: bff.v1.AccountService.SendVerificationEmail:input_type -> bff.v1.SendVerificationEmailRequest
+	22, // 50: bff.v1.AccountService.RequestEmailChange:input_type -> bff.v1.RequestEmailChangeRequest
+	24, // 51: bff.v1.AccountService.ConfirmEmailChange:input_type -> bff.v1.ConfirmEmailChangeRequest
+	26, // 52: bff.v1.AccountService.ListMyAuditEvents:input_type -> bff.v1.ListMyAuditEventsRequest
+	28, // 53: bff.v1.AccountService.ExportMe:input_type -> bff.v1.ExportMeRequest
+	16, // 54: bff.v1.AccountService.DeleteMe:input_type -> bff.v1.DeleteMeRequest
+	1,  // 55: bff.v1.AccountService.GetMe:output_type -> bff.v1.GetMeResponse
+	61, // 56: bff.v1.AccountService.WatchMe:output_type -> bff.v1.WatchMeResponse
+	3,  // 57: bff.v1.AccountService.UpdateMe:output_type -> bff.v1.UpdateMeResponse
+	5,  // 58: bff.v1.AccountService.Reauthenticate:output_type -> bff.v1.ReauthenticateResponse
+	7,  // 59: bff.v1.AccountService.CompleteReauthentication:output_type -> bff.v1.CompleteReauthenticationResponse
+	9,  // 60: bff.v1.AccountService.ChangePassword:output_type -> bff.v1.ChangePasswordResponse
+	62, // 61: bff.v1.AccountService.ListFactors:output_type -> bff.v1.ListFactorsResponse
+	63, // 62: bff.v1.AccountService.BeginTOTPEnrolment:output_type -> bff.v1.BeginTOTPEnrolmentResponse
+	64, // 63: bff.v1.AccountService.FinishTOTPEnrolment:output_type -> bff.v1.FinishTOTPEnrolmentResponse
+	65, // 64: bff.v1.AccountService.RemoveTOTP:output_type -> bff.v1.RemoveTOTPResponse
+	66, // 65: bff.v1.AccountService.RegenerateRecoveryCodes:output_type -> bff.v1.RegenerateRecoveryCodesResponse
+	67, // 66: bff.v1.AccountService.ForgetDevice:output_type -> bff.v1.ForgetDeviceResponse
+	68, // 67: bff.v1.AccountService.ForgetDevices:output_type -> bff.v1.ForgetDevicesResponse
+	69, // 68: bff.v1.AccountService.BeginPasskeyRegistration:output_type -> bff.v1.BeginPasskeyRegistrationResponse
+	70, // 69: bff.v1.AccountService.FinishPasskeyRegistration:output_type -> bff.v1.FinishPasskeyRegistrationResponse
+	71, // 70: bff.v1.AccountService.RenamePasskey:output_type -> bff.v1.RenamePasskeyResponse
+	72, // 71: bff.v1.AccountService.DeletePasskey:output_type -> bff.v1.DeletePasskeyResponse
+	73, // 72: bff.v1.AccountService.RemovePassword:output_type -> bff.v1.RemovePasswordResponse
+	74, // 73: bff.v1.AccountService.CreateKey:output_type -> bff.v1.CreateKeyResponse
+	75, // 74: bff.v1.AccountService.ListKeys:output_type -> bff.v1.ListKeysResponse
+	76, // 75: bff.v1.AccountService.RevokeKey:output_type -> bff.v1.RevokeKeyResponse
+	11, // 76: bff.v1.AccountService.ListSessions:output_type -> bff.v1.ListSessionsResponse
+	13, // 77: bff.v1.AccountService.RevokeSession:output_type -> bff.v1.RevokeSessionResponse
+	15, // 78: bff.v1.AccountService.RevokeOtherSessions:output_type -> bff.v1.RevokeOtherSessionsResponse
+	19, // 79: bff.v1.AccountService.RevokeAllSessions:output_type -> bff.v1.RevokeAllSessionsResponse
+	21, // 80: bff.v1.AccountService.SendVerificationEmail:output_type -> bff.v1.SendVerificationEmailResponse
+	23, // 81: bff.v1.AccountService.RequestEmailChange:output_type -> bff.v1.RequestEmailChangeResponse
+	25, // 82: bff.v1.AccountService.ConfirmEmailChange:output_type -> bff.v1.ConfirmEmailChangeResponse
+	27, // 83: bff.v1.AccountService.ListMyAuditEvents:output_type -> bff.v1.ListMyAuditEventsResponse
+	29, // 84: bff.v1.AccountService.ExportMe:output_type -> bff.v1.ExportMeResponse
+	17, // 85: bff.v1.AccountService.DeleteMe:output_type -> bff.v1.DeleteMeResponse
+	55, // [55:86] is the sub-list for method output_type
+	24, // [24:55] is the sub-list for method input_type
 	24, // [24:24] is the sub-list for extension type_name
 	24, // [24:24] is the sub-list for extension extendee
 	0,  // [0:24] is the sub-list for field type_name
@@ -1850,6 +1855,7 @@ func file_bff_v1_account_service_proto_init() {
 	file_bff_v1_keys_proto_init()
 	file_bff_v1_passkeys_proto_init()
 	file_bff_v1_types_proto_init()
+	file_bff_v1_watch_proto_init()
 	file_bff_v1_account_service_proto_msgTypes[6].OneofWrappers = []any{
 		(*CompleteReauthenticationRequest_TotpCode)(nil),
 		(*CompleteReauthenticationRequest_RecoveryCode)(nil),
