@@ -196,7 +196,7 @@ func (s *Service) join(config Config) {
 	}
 	people := &directory{
 		accounts: authv1.NewAccountServiceClient(auth), sessions: authv1.NewSessionServiceClient(auth),
-		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), passkeys: authv1.NewPasskeyServiceClient(auth), mails: authv1.NewMailServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
+		audit: authv1.NewAuditServiceClient(auth), links: authv1.NewLinkServiceClient(auth), factors: authv1.NewFactorServiceClient(auth), passkeys: authv1.NewPasskeyServiceClient(auth), mails: authv1.NewMailServiceClient(auth), keys: authv1.NewKeyServiceClient(auth), accountFeed: authv1.NewAccountFeedServiceClient(auth), profiles: usersv1.NewProfileServiceClient(users),
 		clientInfo: s.proxies.clientInfo, logger: config.Logger,
 	}
 	s.gateway.directory = people

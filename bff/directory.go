@@ -30,6 +30,7 @@ type directory struct {
 	factors     authv1.FactorServiceClient
 	passkeys    authv1.PasskeyServiceClient
 	mails       authv1.MailServiceClient
+	keys        authv1.KeyServiceClient
 	accountFeed authv1.AccountFeedServiceClient
 	audit       authv1.AuditServiceClient
 	profiles    usersv1.ProfileServiceClient
